@@ -1,0 +1,99 @@
+# bicycle: generative image translation in PostgreSQL.
+#
+#	make, make install, make installcheck     as for any PGXS extension; PG_CONFIG names the server
+#	make test                                 everything, against throw-away servers of its own (test/run.sh)
+#	make demo                                 the main job, with pictures in demo/ (demo/run.sh)
+#	make bench                                speed, next to its peers (bench/run.sh)
+#
+# Two programs are built: the extension's library, which PostgreSQL loads, by PGXS; and bicycle-engine, which it only starts, by the rules below into
+# build/$(VARIANT).  VARIANT=asan builds the second one, and the unit tests, with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+EXTENSION = bicycle
+VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" bicycle.control)
+MODULE_big = bicycle
+OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c)) src/nn/random.o
+DATA_built = bicycle--$(VERSION).sql
+REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
+REGRESS_OPTS = --inputdir=. --outputdir=$(or $(TESTOUT),.)
+EXTRA_CLEAN = build bicycle--$(VERSION).sql
+
+WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings
+PG_CFLAGS = $(WARNINGS) -Wno-sign-compare -Wno-missing-field-initializers
+PG_CPPFLAGS = -Isrc
+
+# LLVM bitcode would demand clang of every builder and saves nothing here: no function of ours is worth inlining.
+with_llvm = no
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS has set "all" as its first target; ours add to it.
+all: engine
+
+bicycle--$(VERSION).sql: sql/bicycle.sql
+	cp $< $@
+
+# ---- The engine ----------------------------------------------------------------------------------------------------------------------------
+
+VARIANT ?= release
+B = build/$(VARIANT)
+
+DNNL_CFLAGS ?=
+DNNL_LIBS ?= -ldnnl
+ENGINE_CC ?= gcc
+ENGINE_OPT_release = -O3 -g
+ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) -fopenmp -pthread -fvisibility=hidden -ffp-contract=off -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
+ENGINE_LIBS = $(DNNL_LIBS) -lpng -ljpeg -ljansson -lcrypto -lm -ldl
+
+NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c src/nn/cpu/*.c)
+LIB_SRC = $(NN_SRC) $(wildcard src/image/*.c src/format/*.c)
+ENGINE_SRC = $(wildcard src/engine/*.c)
+LIB_OBJ = $(patsubst src/%.c,$B/%.o,$(LIB_SRC))
+ENGINE_OBJ = $(patsubst src/%.c,$B/%.o,$(ENGINE_SRC))
+UNIT_TESTS = $(patsubst test/unit/%.c,$B/unit/%,$(wildcard test/unit/test_*.c))
+
+engine: $B/bicycle-engine
+unit: $(UNIT_TESTS)
+
+# A file named for an instruction set is compiled for it and called only where the processor has it.
+ISA_FLAGS = $(if $(filter %_avx512,$(basename $<)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512) \
+	$(if $(filter %_avx512bf16,$(basename $<)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -mprefer-vector-width=512) \
+	$(if $(filter %_avx2,$(basename $<)),-mavx2 -mfma)
+
+$B/%.o: src/%.c
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(ISA_FLAGS) -MMD -MP -c $< -o $@
+
+$B/libbicycle.a: $(LIB_OBJ)
+	rm -f $@ && ar rcs $@ $^
+
+$B/bicycle-engine: $(ENGINE_OBJ) $B/libbicycle.a
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $^ -o $@ $(ENGINE_LIBS)
+
+# A unit test is one C file that prints TAP (test/unit/tap.h); it may use the engine's objects except its main().
+$B/unit/%: test/unit/%.c $(filter-out $B/engine/main.o,$(ENGINE_OBJ)) $B/libbicycle.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -MMD -MP $(filter %.c %.o %.a,$^) -o $@ $(ENGINE_LIBS)
+
+-include $(wildcard $B/*.d $B/*/*.d $B/*/*/*.d)
+
+install: install-engine
+install-engine: engine
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_PROGRAM) $B/bicycle-engine '$(DESTDIR)$(pkglibdir)/bicycle-engine'
+uninstall: uninstall-engine
+uninstall-engine:
+	rm -f '$(DESTDIR)$(pkglibdir)/bicycle-engine'
+
+# ---- Tests, demo, bench --------------------------------------------------------------------------------------------------------------------
+
+test:
+	test/run.sh
+demo:
+	demo/run.sh
+bench:
+	bench/run.sh
+
+.PHONY: engine unit install-engine uninstall-engine test demo bench

@@ -1,0 +1,151 @@
+/*
+ * graph.h
+ *	  Graphs, plans and devices: the inside of the neural core, shared by nets.c, plan.c and the devices.
+ *
+ * A graph is a list of values and a list of nodes in execution order; ids are indices.  It is built for one batch size, is never changed after
+ * nn_plan, and owns its arrays.
+ */
+#ifndef BICYCLE_NN_GRAPH_H
+#define BICYCLE_NN_GRAPH_H
+
+#include "nn.h"
+
+typedef struct NnShape
+{
+	int			n,
+				h,
+				w,
+				c;
+} NnShape;
+
+typedef enum NnOp
+{
+	NN_OP_INPUT,				/* out[0] is bound by the caller */
+	NN_OP_CONV,					/* Conv2d; in[1] >= 0: the latent joins the input's channels */
+	NN_OP_CONVT,				/* ConvTranspose2d 4x4 s2 p1 */
+	NN_OP_NORM_ACT,				/* norm, then one activation chain for each of up to two readers */
+	NN_OP_UPSAMPLE,				/* bilinear x2 (align_corners = False), then reflection pad */
+	NN_OP_AVGPOOL,				/* divides by the taps inside the image (count_include_pad = False) */
+	NN_OP_LINEAR,				/* (N,1,1,C) -> (N,1,1,O) */
+	NN_OP_ADD,					/* in[0] + in[1] */
+	NN_OPS
+} NnOp;
+
+/* second(first(x)): where_add = input keeps lrelu(x) as the skip, which the up path then passes through nl */
+typedef struct NnActChain
+{
+	NnActKind	first;
+	NnActKind	second;
+} NnActChain;
+
+typedef struct NnValue
+{
+	NnShape		shape;
+	int			view_of;		/* this value is channels [view_c0, view_c0 + c) of that value; -1: a buffer of its own */
+	int			view_c0;
+	bool		output;			/* kept to the end of the plan */
+	const char *name;			/* for errors and dumps; static or owned by the graph */
+} NnValue;
+
+typedef struct NnNode
+{
+	NnOp		op;
+	int			in[2];			/* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
+	int			out[2];			/* value ids, -1 = none.  NORM_ACT may have two */
+	int			weight,
+				bias;			/* parameter indices, -1 = none */
+	int			mean,
+				var;			/* NORM_ACT with batch norm: running statistics; weight and bias are gamma and beta */
+	int			kernel,
+				stride,
+				pad;			/* CONV, AVGPOOL; UPSAMPLE: pad is the reflection */
+	NnActKind	z_act;			/* CONV with latent: what z passes through before it joins (lrelu below the outermost level) */
+	NnNorm		norm;			/* NORM_ACT */
+	NnActChain	act[2];			/* NORM_ACT, one for each output */
+	float		dropout;		/* NORM_ACT in training: probability; 0 at inference */
+	const char *name;
+} NnNode;
+
+typedef struct NnGraph
+{
+	NnValue    *values;
+	int			nvalues,
+				values_capacity;
+	NnNode	   *nodes;
+	int			nnodes,
+				nodes_capacity;
+	const NnParams *params;		/* not owned */
+	bool		failed;			/* an allocation or a shape rule failed; checked once, by nn_plan */
+	NnError		error;
+} NnGraph;
+
+extern void nn_graph_init(NnGraph *g, const NnParams *params);
+extern void nn_graph_free(NnGraph *g);
+
+/* Builders: append a value or a node and return the id of (the first of) its output value(s).  They check shapes and remember the first error. */
+extern int	nn_value(NnGraph *g, NnShape shape, const char *name);
+extern int	nn_view(NnGraph *g, int of, int c0, int c, const char *name);
+extern int	nn_input(NnGraph *g, NnShape shape, const char *name);
+extern int	nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel, int stride, int pad, const char *name);
+extern int	nn_convt(NnGraph *g, int x, int weight, int bias, const char *name);
+extern int	nn_linear(NnGraph *g, int x, int weight, int bias, const char *name);
+extern int	nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
+extern int	nn_upsample(NnGraph *g, int x, int pad, const char *name);
+extern int	nn_add(NnGraph *g, int a, int b, const char *name);
+
+/* The last node appended; nets.c uses it to set the outputs, norm and activations of a NORM_ACT. */
+extern NnNode *nn_node(NnGraph *g, NnOp op, const char *name);
+
+/* nets.c: one definition of each network for inference and training.  Values are ids in g; sizes come from the shapes of the inputs. */
+extern int	nn_net_G(NnGraph *g, const NnConfig *config, int image, int z);	/* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
+extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);	/* -> (N,1,1,nz) twice */
+extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);	/* -> config->num_ds maps (N,h,w,1) */
+
+/*
+ * A plan: where each value lives.  Offsets are in elements of the device's activation type, 64-byte aligned; a view shares its parent's buffer.
+ * Two buffers that live at the same time never overlap (tested); an output lives to the end.
+ */
+typedef struct NnPlan
+{
+	NnGraph    *graph;			/* not owned; outlives the plan */
+	NnDevice   *device;
+	NnPrecision precision;
+	size_t	   *offset;			/* of each value's buffer in the arena; views included */
+	int		   *pitch;			/* channels of the widest parent: distance of two pixels */
+	size_t		arena_elements;
+	void	   *arena;			/* allocated by the device */
+	void	   *device_state;	/* primitives, workspaces; owned by the device */
+} NnPlan;
+
+extern NnStatus nn_plan_memory(NnPlan *plan, NnError *error);	/* fills offset, pitch, arena_elements from graph */
+
+/*
+ * A device.  `pack` turns a model's flat float parameters into whatever the device's kernels read, once a model and independent of the batch; `prepare`
+ * chooses implementations and workspaces for a plan; `run` executes it.  Inputs and outputs are float arrays bound by value id; NHWC, pitch = c.
+ */
+typedef struct NnBinding
+{
+	int			value;
+	float	   *data;
+} NnBinding;
+
+struct NnDevice
+{
+	const char *name;
+	int			threads;
+	void	   *state;
+	NnStatus	(*pack) (NnDevice *device, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
+	void		(*pack_free) (NnDevice *device, void *packed);
+	NnStatus	(*prepare) (NnDevice *device, NnPlan *plan, const void *packed, NnError *error);
+	NnStatus	(*run) (NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
+	void		(*release) (NnDevice *device, NnPlan *plan);
+	bool		(*supports) (const NnDevice *device, NnPrecision precision);
+	const char *(*describe) (const NnDevice *device);
+	void		(*set_threads) (NnDevice *device, int threads);
+	void		(*close) (NnDevice *device);
+};
+
+extern NnStatus nn_ref_open(int threads, NnDevice **device, NnError *error);	/* ref/: naive, double throughout; the oracle */
+extern NnStatus nn_cpu_open(int threads, NnDevice **device, NnError *error);	/* cpu/: oneDNN and own SIMD kernels */
+
+#endif							/* BICYCLE_NN_GRAPH_H */

@@ -1,0 +1,264 @@
+/*
+ * nn.h
+ *	  The neural core: networks of BicycleGAN as static graphs, planned for one batch size and run by a device.
+ *
+ * Three levels, each testable alone: a graph says what is computed (graph.c, nets.c), a plan says in which order and in which memory (plan.c), a device says
+ * how (ref/, cpu/, later cuda/).  Nothing here knows of PostgreSQL, sockets or image files.
+ *
+ * Layout is NHWC.  A value may be a slice of the channels of a wider value (its pitch is then the wider one's channel count), so that concatenation along
+ * channels needs no operator and no copy: the producers write their halves of one buffer.
+ *
+ * Threads: everything is single-caller.  One thread owns an NnDevice and all models loaded on it, except that nn_model_load may run on another thread (the
+ * engine's loader) while the owner runs plans of other models.  A device may use a thread team of its own inside a call.
+ *
+ * Errors: functions return 0 or an NN_E... code and fill an NnError; nothing here exits, aborts or prints.
+ */
+#ifndef BICYCLE_NN_H
+#define BICYCLE_NN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Errors -------------------------------------------------------------------------------------------------------------------------------- */
+
+typedef enum NnStatus
+{
+	NN_OK = 0,
+	NN_EINVAL,					/* the caller's fault: a bad option, shape or missing tensor */
+	NN_ENOMEM,					/* host or device memory is exhausted; nothing was changed */
+	NN_EUNSUPPORTED,			/* this device cannot do it (precision, operator) */
+	NN_EDEVICE					/* the device failed; its state is not to be trusted */
+} NnStatus;
+
+typedef struct NnError
+{
+	NnStatus	code;
+	char		message[256];	/* what: lower case, no full stop, as PostgreSQL's errmsg */
+	char		detail[1024];	/* the fact, a sentence; may be empty */
+	char		hint[512];		/* the way out, a sentence; may be empty */
+} NnError;
+
+/* ---- Configuration of a model -------------------------------------------------------------------------------------------------------------- */
+
+typedef enum NnWhereAdd
+{
+	NN_ADD_ALL,					/* z joins the input of every down convolution */
+	NN_ADD_INPUT				/* z joins the image only */
+} NnWhereAdd;
+
+typedef enum NnUpsample
+{
+	NN_UPSAMPLE_BASIC,			/* transposed convolution 4x4 s2 p1 */
+	NN_UPSAMPLE_BILINEAR		/* bilinear x2, reflection pad 1, convolution 3x3 */
+} NnUpsample;
+
+typedef enum NnNorm
+{
+	NN_NORM_INSTANCE,
+	NN_NORM_BATCH,
+	NN_NORM_NONE
+} NnNorm;
+
+typedef enum NnActKind
+{
+	NN_ACT_NONE,
+	NN_ACT_RELU,
+	NN_ACT_LRELU,				/* slope 0.2 */
+	NN_ACT_ELU,					/* alpha 1 */
+	NN_ACT_TANH
+} NnActKind;
+
+typedef enum NnEncoderKind
+{
+	NN_ENCODER_NONE,
+	NN_ENCODER_RESNET,
+	NN_ENCODER_CONV
+} NnEncoderKind;
+
+typedef enum NnPrecision
+{
+	NN_PRECISION_AUTO,
+	NN_PRECISION_FP32,
+	NN_PRECISION_BF16
+} NnPrecision;
+
+/* Which network of a model a tensor belongs to; the names are stored in bicycle_tensors.network. */
+typedef enum NnNetwork
+{
+	NN_NET_G,
+	NN_NET_E,
+	NN_NET_D,
+	NN_NET_D2,
+	NN_NETWORKS
+} NnNetwork;
+
+/*
+ * Everything that fixes the networks of a model.  Filled from JSON by the option table of config.c (defaults are the official code's), or inferred from
+ * the tensors of files by nn_config_infer.
+ */
+typedef struct NnConfig
+{
+	int			size;			/* images are size x size; a multiple of 2^levels */
+	int			levels;			/* down levels of G, 6 to 9; its nominal size is 2^levels */
+	int			input_nc;		/* channels of A: 1 or 3 */
+	int			output_nc;		/* channels of B: 1 or 3 */
+	int			nz;				/* length of the latent code, >= 0 */
+	int			ngf;			/* base widths of G, E, D */
+	int			nef;
+	int			ndf;
+	NnWhereAdd	where_add;
+	NnUpsample	upsample;
+	NnNorm		norm;
+	NnActKind	nl;				/* activation of G's up path: relu, lrelu or elu */
+	NnEncoderKind net_e;
+	int			encoder_size;	/* nominal size of E (64, 128, 256, 512); 0 without E.  E runs at this size only */
+	int			num_ds;			/* scales of each discriminator */
+	bool		conditional_d;	/* D sees [A, B] instead of B */
+	NnPrecision precision;
+} NnConfig;
+
+/* A tensor of a file or of the database, in the checkpoint's own layout (PyTorch's: OIHW for Conv2d, IOHW for ConvTranspose2d). */
+typedef enum NnDtype
+{
+	NN_F32,
+	NN_F64,
+	NN_F16,
+	NN_BF16,
+	NN_I64,
+	NN_I32,
+	NN_U8
+} NnDtype;
+
+#define NN_MAX_DIMS 8
+
+typedef struct NnTensor
+{
+	const char *name;			/* checkpoint name, for instance model.down.0.weight */
+	NnNetwork	network;
+	NnDtype		dtype;
+	int			ndim;
+	int64_t		shape[NN_MAX_DIMS];
+	const void *data;			/* row-major and contiguous; NULL where only names and shapes matter */
+	size_t		nbytes;
+} NnTensor;
+
+extern size_t nn_dtype_size(NnDtype dtype);
+extern const char *nn_dtype_name(NnDtype dtype);	/* "F32", as safetensors spells them */
+extern bool nn_dtype_from_name(const char *name, NnDtype *dtype);
+extern const char *nn_network_name(NnNetwork network);	/* "G", "E", "D", "D2" */
+extern bool nn_network_from_name(const char *name, NnNetwork *network);
+
+/*
+ * config.c: the option table.  nn_config_parse reads a JSON object over the values already in *config (start from nn_config_default) and rejects unknown
+ * keys, wrong types and values out of range with NN_EINVAL.  nn_config_print writes the canonical JSON text (fixed key order, no spaces) that the model
+ * hash covers; it returns a malloc'ed string or NULL.
+ */
+extern void nn_config_default(NnConfig *config);
+extern NnStatus nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *error);
+extern char *nn_config_print(const NnConfig *config);
+
+/* Checks what the fields demand of each other (size and levels, E's size, norm over a single element); infers nothing. */
+extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
+
+/*
+ * infer.c: the configuration from the tensors of a generator (network NN_NET_G) and, if present, an encoder.  `json` holds what the user said (config of
+ * bicycle_import) and wins where names and shapes leave a choice; a contradiction is NN_EINVAL.  Then verifies the whole key set: every missing, extra
+ * or misshapen tensor is named in error->detail.  Tensors that official loading drops (running statistics of instance norms, a leading "module.") are
+ * accepted: *keep[i] tells which of the tensors belong to the model.  keep may be NULL.
+ */
+extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_length,
+								const NnTensor *tensors, int ntensors, bool *keep, NnError *error);
+
+/* ---- Parameters ---------------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * One tensor of a network in the order of the official state_dict.  The values of a network lie in one flat float array at `offset`, so that the
+ * optimiser, checkpoints and copies are one loop.  Buffers (running statistics) follow the same rule but have no gradient.
+ */
+typedef struct NnParam
+{
+	char	   *name;			/* checkpoint name */
+	NnNetwork	network;
+	int			ndim;
+	int64_t		shape[4];		/* checkpoint layout */
+	size_t		count;			/* product of shape, 1 for a scalar */
+	size_t		offset;			/* in floats, within the flat array of all networks of the model */
+	bool		buffer;			/* running_mean, running_var, num_batches_tracked */
+	bool		integer;		/* num_batches_tracked: int64 in files */
+} NnParam;
+
+typedef struct NnParams
+{
+	NnParam    *list;
+	int			n;
+	int			capacity;
+	size_t		total;			/* floats of the flat array */
+} NnParams;
+
+/* The parameters of the networks in `mask` (1 << NN_NET_G | ...), in the order of the official state_dict.  Free with nn_params_free. */
+extern NnStatus nn_params_of(const NnConfig *config, unsigned mask, NnParams *params, NnError *error);
+extern int	nn_params_find(const NnParams *params, NnNetwork network, const char *name);	/* -1 if absent */
+extern void nn_params_free(NnParams *params);
+
+/* Converts tensors (any float type) into the flat array `values` of params->total floats.  All of params must be there. */
+extern NnStatus nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, float *values, NnError *error);
+
+/* init.c: fresh weights.  Sources: networks.py init_net; bicyclegan.md 2.1.  Deterministic in `seed`. */
+typedef enum NnInit
+{
+	NN_INIT_XAVIER,
+	NN_INIT_NORMAL,
+	NN_INIT_KAIMING,
+	NN_INIT_ORTHOGONAL
+} NnInit;
+extern NnStatus nn_params_init(const NnParams *params, NnInit init, float gain, uint64_t seed, float *values, NnError *error);
+
+/* ---- Models on a device: what the engine calls --------------------------------------------------------------------------------------------- */
+
+typedef struct NnDevice NnDevice;	/* nn_device.h */
+typedef struct NnModel NnModel; /* weights packed for one device and precision, with plans per batch bucket */
+
+/* name: "ref" or "cpu" (later "cuda", "cuda:N").  threads <= 0: as many as the machine has. */
+extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
+extern void nn_device_close(NnDevice *device);
+extern const char *nn_device_describe(const NnDevice *device);	/* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)" */
+extern int	nn_device_set_threads(NnDevice *device, int threads);	/* returns the count in force */
+extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
+
+/*
+ * Packs the weights of G (and of E, if config->net_e says so) for a device.  precision NN_PRECISION_AUTO means config->precision, and if that is auto
+ * too, fp32.  The tensors need not outlive the call.  The model is immutable afterwards and freed by nn_model_free.
+ */
+extern NnStatus nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
+							  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error);
+extern const NnConfig *nn_model_config(const NnModel *model);
+extern NnPrecision nn_model_precision(const NnModel *model);
+extern size_t nn_model_bytes(const NnModel *model); /* packed weights and the arenas of its plans */
+extern void nn_model_free(NnModel *model);
+
+/* The largest batch that fits in `bytes` of arena, at least 1; and the arena bytes of a batch of n. */
+extern size_t nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error);
+
+/*
+ * images: (n, size, size, input_nc) bytes.  z: (n, nz) floats, finite.  out: (n, size, size, output_nc) bytes, round((y + 1) * 127.5) clamped.
+ * The bytes of an image do not depend on n, on its place in the batch or on the thread count (design rule 3).
+ */
+extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out, NnError *error);
+
+/* images: (n, encoder_size, encoder_size, output_nc) bytes.  mu, logvar: (n, nz). */
+extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar, NnError *error);
+
+/* The same on floats in [-1, 1], before quantisation; for tests and training previews. */
+extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out, NnError *error);
+extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar, NnError *error);
+
+/* ---- Random numbers (random.c; no other file of nn is needed, so PostgreSQL's side links it too) --------------------------------------------- */
+
+/* Philox4x32-10 (Salmon et al. 2011): four 32-bit words from a 128-bit counter and a 64-bit key. */
+extern void nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+/* nz standard normal values from (seed, stream): the same bits on every machine (Box-Muller with own polynomials, no libm, no contracted FMA). */
+extern void nn_normal(uint64_t seed, uint64_t stream, int nz, float *z);
+
+#endif							/* BICYCLE_NN_H */
