@@ -20,6 +20,8 @@ EXTRA_CLEAN = build bicycle--$(VERSION).sql
 WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings
 PG_CFLAGS = $(WARNINGS) -Wno-sign-compare -Wno-missing-field-initializers
 PG_CPPFLAGS = -Isrc
+# bicycle_latent must give the same bits everywhere
+PG_CFLAGS += -ffp-contract=off
 
 # LLVM bitcode would demand clang of every builder and saves nothing here: no function of ours is worth inlining.
 with_llvm = no
