@@ -141,8 +141,8 @@ typedef struct BicycleImageInfo
 
 /*
  * A tensor stream, in the DATA frames of LOAD, EXPORT and of the result of IMPORT and CREATE: for each tensor a BicycleTensor directly followed by its
- * bytes.  Frame borders mean nothing.  Tensors come in the order of the networks (G, E, D, D2) and within each in the order of the official state_dict;
- * the hash covers them in that order.
+ * bytes.  Frame borders mean nothing.  What a client sends may come in any order: the engine knows the networks and sorts.  What the engine sends, and what
+ * the hash covers, is in the order of the networks (G, E, D, D2) and within each of the official state_dict.
  */
 typedef struct BicycleTensor
 {
