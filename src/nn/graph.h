@@ -44,7 +44,7 @@ typedef struct NnValue
 	int			view_of;		/* this value is channels [view_c0, view_c0 + c) of that value; -1: a buffer of its own */
 	int			view_c0;
 	bool		output;			/* kept to the end of the plan */
-	const char *name;			/* for errors and dumps; static or owned by the graph */
+	const char *name;			/* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 
 typedef struct NnNode
@@ -75,14 +75,17 @@ typedef struct NnGraph
 	int			nnodes,
 				nodes_capacity;
 	const NnParams *params;		/* not owned */
-	bool		failed;			/* an allocation or a shape rule failed; checked once, by nn_plan */
+	bool		failed;			/* an allocation or a shape rule failed; checked once, by nn_plan_memory */
 	NnError		error;
 } NnGraph;
 
 extern void nn_graph_init(NnGraph *g, const NnParams *params);
 extern void nn_graph_free(NnGraph *g);
 
-/* Builders: append a value or a node and return the id of (the first of) its output value(s).  They check shapes and remember the first error. */
+/*
+ * Builders: append a value or a node and return the id of (the first of) its output value(s).  They check shapes and remember the first error; after it
+ * they do nothing and return -1, so that a network is written without a check at each line.  Names are copied.
+ */
 extern int	nn_value(NnGraph *g, NnShape shape, const char *name);
 extern int	nn_view(NnGraph *g, int of, int c0, int c, const char *name);
 extern int	nn_input(NnGraph *g, NnShape shape, const char *name);
@@ -93,8 +96,17 @@ extern int	nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const 
 extern int	nn_upsample(NnGraph *g, int x, int pad, const char *name);
 extern int	nn_add(NnGraph *g, int a, int b, const char *name);
 
-/* The last node appended; nets.c uses it to set the outputs, norm and activations of a NORM_ACT. */
-extern NnNode *nn_node(NnGraph *g, NnOp op, const char *name);
+/*
+ * Norm and activations of x for one or two readers.  out[i] is a value of x's shape that the caller made (a view of a concatenation, say), or -1: out[0] is
+ * then a new value and out[1] absent.  state holds the parameters weight, bias, running mean, running variance with NN_NORM_BATCH, else it may be NULL.
+ */
+extern int	nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2], const NnActChain act[2], const char *name);
+
+/* Marks a value as a result: it is kept to the end of the plan and may be bound. */
+extern void nn_output(NnGraph *g, int value);
+
+/* Remembers an error in the graph unless it has one; for nets.c. */
+extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));
 
 /* nets.c: one definition of each network for inference and training.  Values are ids in g; sizes come from the shapes of the inputs. */
 extern int	nn_net_G(NnGraph *g, const NnConfig *config, int image, int z);	/* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
@@ -115,9 +127,11 @@ typedef struct NnPlan
 	size_t		arena_elements;
 	void	   *arena;			/* allocated by the device */
 	void	   *device_state;	/* primitives, workspaces; owned by the device */
+	size_t		device_bytes;	/* of device_state, without the arena; filled by prepare */
 } NnPlan;
 
 extern NnStatus nn_plan_memory(NnPlan *plan, NnError *error);	/* fills offset, pitch, arena_elements from graph */
+extern void nn_plan_free(NnPlan *plan);	/* frees what nn_plan_memory allocated; the device's part is freed by its release */
 
 /*
  * A device.  `pack` turns a model's flat float parameters into whatever the device's kernels read, once a model and independent of the batch; `prepare`
@@ -140,10 +154,29 @@ struct NnDevice
 	NnStatus	(*run) (NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
 	void		(*release) (NnDevice *device, NnPlan *plan);
 	bool		(*supports) (const NnDevice *device, NnPrecision precision);
+	size_t		(*element_bytes) (const NnDevice *device, NnPrecision precision);	/* of the activation type; NULL: 4, and 2 in bf16 */
 	const char *(*describe) (const NnDevice *device);
 	void		(*set_threads) (NnDevice *device, int threads);
 	void		(*close) (NnDevice *device);
 };
+
+/*
+ * error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the other two add to it and return its code, so that
+ * a function can end in `return nn_hint(error, ...)`.  error may be NULL.
+ */
+extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));
+extern NnStatus nn_detail(NnError *error, const char *detail, ...) __attribute__((format(printf, 2, 3)));
+extern NnStatus nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
+extern NnStatus nn_no_memory(NnError *error, size_t bytes);
+
+/* a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no allocation of it succeeds. */
+static inline size_t
+nn_mul(size_t a, size_t b)
+{
+	size_t		product;
+
+	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
+}
 
 extern NnStatus nn_ref_open(int threads, NnDevice **device, NnError *error);	/* ref/: naive, double throughout; the oracle */
 extern NnStatus nn_cpu_open(int threads, NnDevice **device, NnError *error);	/* cpu/: oneDNN and own SIMD kernels */

@@ -149,6 +149,9 @@ extern bool nn_dtype_from_name(const char *name, NnDtype *dtype);
 extern const char *nn_network_name(NnNetwork network);	/* "G", "E", "D", "D2" */
 extern bool nn_network_from_name(const char *name, NnNetwork *network);
 
+/* A tensor's name without the leading "module." of a DataParallel checkpoint; points into `name`. */
+extern const char *nn_bare_name(const char *name);
+
 /*
  * config.c: the option table.  nn_config_parse reads a JSON object over the values already in *config (start from nn_config_default) and rejects unknown
  * keys, wrong types and values out of range with NN_EINVAL.  nn_config_print writes the canonical JSON text (fixed key order, no spaces) that the model
@@ -201,7 +204,10 @@ extern NnStatus nn_params_of(const NnConfig *config, unsigned mask, NnParams *pa
 extern int	nn_params_find(const NnParams *params, NnNetwork network, const char *name);	/* -1 if absent */
 extern void nn_params_free(NnParams *params);
 
-/* Converts tensors (any float type) into the flat array `values` of params->total floats.  All of params must be there. */
+/*
+ * Converts tensors (any float type) into the flat array `values` of params->total floats.  All of params must be there, except num_batches_tracked, which
+ * files from before PyTorch 0.4.1 lack and no inference reads.
+ */
 extern NnStatus nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, float *values, NnError *error);
 
 /* init.c: fresh weights.  Sources: networks.py init_net; bicyclegan.md 2.1.  Deterministic in `seed`. */
@@ -216,7 +222,7 @@ extern NnStatus nn_params_init(const NnParams *params, NnInit init, float gain, 
 
 /* ---- Models on a device: what the engine calls --------------------------------------------------------------------------------------------- */
 
-typedef struct NnDevice NnDevice;	/* nn_device.h */
+typedef struct NnDevice NnDevice;	/* graph.h */
 typedef struct NnModel NnModel; /* weights packed for one device and precision, with plans per batch bucket */
 
 /* name: "ref" or "cpu" (later "cuda", "cuda:N").  threads <= 0: as many as the machine has. */
@@ -237,7 +243,7 @@ extern NnPrecision nn_model_precision(const NnModel *model);
 extern size_t nn_model_bytes(const NnModel *model); /* packed weights and the arenas of its plans */
 extern void nn_model_free(NnModel *model);
 
-/* The largest batch that fits in `bytes` of arena, at least 1; and the arena bytes of a batch of n. */
+/* Bytes of the arenas that running a batch of n needs (what is planned already included); 0 if the model has no such network, error may be NULL. */
 extern size_t nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error);
 
 /*
