@@ -4,18 +4,20 @@
 #	make test                                 everything, against throw-away servers of its own (test/run.sh)
 #	make demo                                 the main job, with pictures in demo/ (demo/run.sh)
 #	make bench                                speed, next to its peers (bench/run.sh)
+#	make deps                                 installs with apt what these need and is missing; test, demo and bench do so themselves
 #
 # Two programs are built: the extension's library, which PostgreSQL loads, by PGXS; and bicycle-engine, which it only starts, by the rules below into
-# build/$(VARIANT).  VARIANT=asan builds the second one, and the unit tests, with AddressSanitizer and UndefinedBehaviorSanitizer.
+# build/$(VARIANT).  VARIANT=asan builds the second one, and the unit tests, with AddressSanitizer and UndefinedBehaviorSanitizer.  BUILD=DIRECTORY puts
+# them elsewhere, so that builds with another oneDNN (DNNL_CFLAGS, DNNL_LIBS) or compiler (ENGINE_CC) live side by side.
 
 EXTENSION = bicycle
-VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" bicycle.control)
+EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" bicycle.control)
 MODULE_big = bicycle
 OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c)) src/nn/random.o
-DATA_built = bicycle--$(VERSION).sql
+DATA_built = bicycle--$(EXTVERSION).sql
 REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 REGRESS_OPTS = --inputdir=. --outputdir=$(or $(TESTOUT),.)
-EXTRA_CLEAN = build bicycle--$(VERSION).sql
+EXTRA_CLEAN = build bicycle--$(EXTVERSION).sql
 
 WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings
 PG_CFLAGS = $(WARNINGS) -Wno-sign-compare -Wno-missing-field-initializers
@@ -27,19 +29,37 @@ PG_CFLAGS += -ffp-contract=off
 with_llvm = no
 
 PG_CONFIG ?= pg_config
-PGXS := $(shell $(PG_CONFIG) --pgxs)
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+
+.DEFAULT_GOAL = all
+ifneq ($(PGXS),)
 include $(PGXS)
 
-# PGXS has set "all" as its first target; ours add to it.
-all: engine
+# Where installcheck finds images and models; the server must be able to read it.
+export BICYCLE_TESTDATA ?= $(CURDIR)/test/data
 
-bicycle--$(VERSION).sql: sql/bicycle.sql
+# Objects know no headers under PGXS, nor which server they were built for: when either changes all are built anew.
+BUILT_FOR := $(shell mkdir -p build; v=$$($(PG_CONFIG) --version --includedir-server | tr '\n' ' '); \
+	[ "$$v" = "$$(cat build/built-for 2>/dev/null)" ] || echo "$$v" >build/built-for; echo build/built-for)
+$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h) src/engine/protocol.h src/engine/version.h src/nn/nn.h
+
+bicycle--$(EXTVERSION).sql: sql/bicycle.sql
 	cp $< $@
+all: engine
+else
+# A machine without PostgreSQL's headers: test, demo and bench install them first.
+all install installcheck:
+	@echo "no PGXS found through PG_CONFIG=$(PG_CONFIG); install PostgreSQL's server headers, or run \"make deps\"" >&2; exit 1
+clean:
+	rm -rf build
+.PHONY: all install installcheck clean
+endif
 
 # ---- The engine ----------------------------------------------------------------------------------------------------------------------------
 
 VARIANT ?= release
-B = build/$(VARIANT)
+BUILD ?= build
+B = $(BUILD)/$(VARIANT)
 
 DNNL_CFLAGS ?=
 DNNL_LIBS ?= -ldnnl
@@ -79,7 +99,21 @@ $B/unit/%: test/unit/%.c $(filter-out $B/engine/main.o,$(ENGINE_OBJ)) $B/libbicy
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -MMD -MP $(filter %.c %.o %.a,$^) -o $@ $(ENGINE_LIBS)
 
--include $(wildcard $B/*.d $B/*/*.d $B/*/*/*.d)
+BENCHES = $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/*_bench.c))
+TOOLS = $(patsubst tools/%.c,$B/tools/%,$(wildcard tools/*.c))
+
+benches: $(BENCHES)
+tools: $(TOOLS)
+
+$B/bench/%: bench/%.c $B/libbicycle.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -MMD -MP $(filter %.c %.a,$^) -o $@ $(ENGINE_LIBS)
+
+$B/tools/%: tools/%.c $B/libbicycle.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -MMD -MP $(filter %.c %.a,$^) -o $@ $(ENGINE_LIBS)
+
+-include $(shell find $B -name '*.d' 2>/dev/null)
 
 install: install-engine
 install-engine: engine
@@ -91,11 +125,15 @@ uninstall-engine:
 
 # ---- Tests, demo, bench --------------------------------------------------------------------------------------------------------------------
 
+# They run makes of their own; variables named on the command line go along in the environment.
+
 test:
 	test/run.sh
 demo:
 	demo/run.sh
 bench:
 	bench/run.sh
+deps:
+	test/install-deps.sh
 
-.PHONY: engine unit install-engine uninstall-engine test demo bench
+.PHONY: engine unit benches tools install-engine uninstall-engine test demo bench deps

@@ -1,0 +1,181 @@
+#!/bin/bash
+# Runs the tests against throw-away servers.  Usage: test/run.sh [PART...]; without arguments all parts:
+#
+#	unit        C tests of the neural core, images, formats and engine
+#	asan        the same, and the regression suite, with the engine under AddressSanitizer and UndefinedBehaviorSanitizer
+#	regress     pg_regress, with the extension preloaded; nopreload: the same without
+#	isolation   concurrent sessions, by pg_isolation_regress
+#	pgtap       the SQL contract, by pg_prove
+#	tap         crashes, cancels, standby, dump and restart, by prove
+#
+# Needs and touches no installed cluster and leaves no server behind.  PG_CONFIG chooses the server.  KEEP=1 keeps the directory with data and logs.
+# UNIT="test_x test_y" or REGRESS="x y" or TAP="001_basic" narrow a part down.
+set -eu -o pipefail
+. "$(dirname "$0")/private_server.sh"
+
+ALL="unit asan regress nopreload isolation pgtap tap"
+parts=${*:-$ALL}
+for part in $parts; do
+	[[ " $ALL " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL"
+done
+wanted() { [[ " $parts " == *" $1 "* ]]; }
+failed=()
+summary=()
+started=$SECONDS
+
+result()						# result STATUS NAME: notes how a part ended
+{
+	if [ "$1" = 0 ]; then
+		summary+=("ok      $2")
+	else
+		summary+=("FAILED  $2")
+		failed+=("$2")
+	fi
+}
+
+unit_tests()					# unit_tests VARIANT SECONDS: by prove, as the user who builds, each program for SECONDS at most
+{
+	local variant=$1 limit=$2 programs=() program status=0
+
+	for program in "$ROOT"/test/unit/test_*.c; do
+		program=$(basename "$program" .c)
+		if [ -f "$ROOT/test/unit/$program.c" ] && [[ -z "${UNIT:-}" || " ${UNIT:-} " == *" $program "* ]]; then
+			programs+=("$ROOT/$BUILD/$variant/unit/$program")
+		fi
+	done
+	if [ ${#programs[@]} = 0 ]; then
+		summary+=("none    unit tests ($variant)")
+		return
+	fi
+	say "unit tests, $variant"
+	build unit VARIANT="$variant"
+	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --exec "timeout $limit" "${programs[@]}") || status=$?
+	result $status "unit tests ($variant)"
+}
+
+topics()						# topics DIRECTORY SUFFIX: names of the tests in it
+{
+	find "$WORK/$1" -maxdepth 1 -name "*$2" ! -name bicycle.sql 2>/dev/null | sed "s|.*/||; s|$2\$||" | LC_ALL=C sort
+}
+
+show_logs()						# show_logs DIRECTORY: what to read after a failure
+{
+	local file
+
+	find "$1" -name regression.diffs -size +0 | while read -r file; do
+		echo "---- $file"
+		head -c 20000 "$file"
+	done
+	find "$1" \( -name postmaster.log -o -name '*.log' \) ! -name initdb.log -size +0 | while read -r file; do
+		echo "---- last lines of $file"
+		grep -v ' STATEMENT: \| LOG:  checkpoint' "$file" | tail -40
+	done
+}
+
+pg_regress()					# pg_regress NAME PROGRAM TREE INPUT CONF TEST...: a suite on a cluster of its own
+{
+	local name=$1 program=$2 tree=$3 input=$4 conf=$5 out="$WORK/out-${1//[^a-z]/_}" status=0
+
+	shift 5
+	if [ $# = 0 ]; then
+		summary+=("none    $name")
+		return
+	fi
+	say "$name"
+	"${AS[@]}" mkdir -p "$out"
+	"${AS[@]}" "$program" --inputdir="$input" --outputdir="$out" --bindir="$tree" --temp-instance="$out/instance" --temp-config="$conf" \
+		--load-extension=bicycle --dbname=regression "$@" || status=$?
+	[ $status = 0 ] || show_logs "$out"
+	result $status "$name"
+}
+
+"$ROOT/test/install-deps.sh"
+BUILD=${BUILD:-build}
+private_begin
+PGXS_SRC=$(dirname "$($PG_CONFIG --pgxs)")/..
+PG_REGRESS=${PG_REGRESS:-$PGXS_SRC/test/regress/pg_regress}
+
+for preload in yes no; do
+	"${AS[@]}" tee "$WORK/preload-$preload.conf" >/dev/null <<CONF
+$([ $preload = no ] || echo "shared_preload_libraries = 'bicycle'")
+bicycle.threads = 2
+max_worker_processes = 16
+max_prepared_transactions = 2
+CONF
+done
+
+if wanted unit; then
+	unit_tests release 300
+fi
+if wanted asan; then
+	export ASAN_OPTIONS=abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1
+	unit_tests asan 900
+	unset ASAN_OPTIONS UBSAN_OPTIONS
+fi
+
+if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wanted tap; then
+	private_tree tree release
+	tree=$BIN
+fi
+if wanted regress; then
+	pg_regress "regression tests" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-yes.conf" ${REGRESS:-$(topics sql .sql)}
+fi
+if wanted nopreload; then
+	pg_regress "regression tests without preloading" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-no.conf" ${REGRESS:-$(topics sql .sql)}
+fi
+if wanted asan; then
+	private_tree tree-asan asan
+	"${AS[@]}" mkdir "$WORK/asan"
+	export ASAN_OPTIONS=log_path=$WORK/asan/report:exitcode=99 UBSAN_OPTIONS=log_path=$WORK/asan/report:print_stacktrace=1
+	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" "$WORK/preload-yes.conf" ${REGRESS:-$(topics sql .sql)}
+	unset ASAN_OPTIONS UBSAN_OPTIONS
+	if compgen -G "$WORK/asan/report*" >/dev/null; then
+		head -c 20000 "$WORK"/asan/report*
+		result 1 "no sanitizer report"
+	fi
+fi
+if wanted isolation; then
+	pg_regress "isolation tests" "$(dirname "$PG_REGRESS")/../isolation/pg_isolation_regress" "$tree" "$WORK/test/isolation" "$WORK/preload-yes.conf" \
+		${ISOLATION:-$(topics test/isolation/specs .spec)}
+fi
+if wanted pgtap; then
+	tests=$(topics test/pgtap .sql)
+	if [ -n "$tests" ]; then
+		say "pgTAP"
+		BIN=$tree
+		private_cluster pgtap "shared_preload_libraries = 'bicycle'"
+		"$BIN/psql" -XqAt -v ON_ERROR_STOP=1 -c "CREATE EXTENSION pgtap" -c "CREATE EXTENSION bicycle"
+		status=0
+		PATH="$tree:$PATH" pg_prove -d postgres $(printf "$WORK/test/pgtap/%s.sql " $tests) || status=$?
+		[ $status = 0 ] || { echo "---- last lines of the server's log"; tail -40 "$WORK/pgtap.log"; }
+		private_stop pgtap
+		result $status "pgTAP"
+	else
+		summary+=("none    pgTAP")
+	fi
+fi
+if wanted tap; then
+	tests=$(topics test/t .pl)
+	tests=${TAP:-$tests}
+	if [ -n "$tests" ]; then
+		say "TAP"
+		perl_modules=$PGXS_SRC/test/perl
+		[ -d "$perl_modules/PostgreSQL" ] || perl_modules=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/test/perl 2>/dev/null | tail -1)
+		"${AS[@]}" mkdir -p "$WORK/out-tap"
+		status=0
+		(cd "$WORK/out-tap" &&
+		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
+		 "${AS[@]}" prove --timer -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
+		[ $status = 0 ] || show_logs "$WORK/out-tap"
+		result $status "TAP"
+	else
+		summary+=("none    TAP")
+	fi
+fi
+
+say "summary, $((SECONDS - started)) s"
+printf '%s\n' "${summary[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+	printf -v names '%s, ' "${failed[@]}"
+	die "${names%, } failed"
+fi
