@@ -1,0 +1,239 @@
+/*
+ * resize.c
+ *	  Pillow's bicubic resampling, bit for bit: what the official data pipeline does to every image.
+ *
+ * Separable: a horizontal pass, then a vertical one, bytes between them; a pass is left out if its dimension does not change.  When shrinking, the kernel
+ * is widened by the scale (antialiasing).  Weights are computed in double and rounded to 22-bit fixed point, so that the sums are exact integers and their
+ * order does not matter.  Source: Pillow, src/libImaging/Resample.c.
+ *
+ * The taps and the image between the passes live for one call; the result is the caller's.
+ */
+#include "image_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PRECISION	22			/* bits after the point: 32 less 8 of the pixel and 2 of head room for the kernel's overshoot */
+#define MAX_SIDE	(1 << 28)	/* keeps centre + support of an output within int */
+
+/* The taps of one pass: output i is the sum of weight[i * width + j] * input[first[i] + j], j < count[i]. */
+typedef struct Taps
+{
+	int			width;			/* most taps an output has */
+	int		   *first;
+	int		   *count;
+	int32_t    *weight;
+	double	   *scratch;		/* the weights of one output before rounding */
+} Taps;
+
+/* Keys' cubic with a = -0.5. */
+static double
+cubic(double x)
+{
+	const double a = -0.5;
+
+	if (x < 0.0)
+		x = -x;
+	if (x < 1.0)
+		return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
+	if (x < 2.0)
+		return (((x - 5) * x + 8) * x - 4) * a;
+	return 0.0;
+}
+
+static void
+taps_free(Taps *taps)
+{
+	free(taps->first);
+	free(taps->count);
+	free(taps->weight);
+	free(taps->scratch);
+}
+
+static ImageStatus
+taps_alloc(Taps *taps, int out, double support, ImageError *error)
+{
+	size_t		bytes;
+
+	memset(taps, 0, sizeof(*taps));
+	taps->width = (int) support * 2 + 3;	/* >= ceil(support) * 2 + 1 */
+	bytes = image_size_mul(image_size_mul((size_t) out, (size_t) taps->width), sizeof(int32_t));
+	if (bytes <= PTRDIFF_MAX)
+	{
+		taps->first = malloc((size_t) out * sizeof(int));
+		taps->count = malloc((size_t) out * sizeof(int));
+		taps->weight = malloc(bytes);
+		taps->scratch = malloc((size_t) taps->width * sizeof(double));
+	}
+	if (taps->first == NULL || taps->count == NULL || taps->weight == NULL || taps->scratch == NULL)
+	{
+		taps_free(taps);
+		return image_fail_memory(error, bytes);
+	}
+	return IMAGE_OK;
+}
+
+static ImageStatus
+taps_make(Taps *taps, int in, int out, ImageError *error)
+{
+	double		scale = (double) in / out;
+	double		stretch = scale < 1.0 ? 1.0 : scale;
+	double		support = 2.0 * stretch;
+	double		shrink = 1.0 / stretch;
+
+	if (taps_alloc(taps, out, support, error) != IMAGE_OK)
+		return error->code;
+	for (int i = 0; i < out; i++)
+	{
+		double		center = (i + 0.5) * scale;
+		double		sum = 0.0;
+		int			first = (int) (center - support + 0.5);
+		int			end = (int) (center + support + 0.5);
+		int32_t    *weight = taps->weight + (size_t) i * taps->width;
+
+		if (first < 0)
+			first = 0;
+		if (end > in)
+			end = in;
+		for (int j = 0; j < end - first; j++)
+		{
+			taps->scratch[j] = cubic((j + first - center + 0.5) * shrink);
+			sum += taps->scratch[j];
+		}
+		for (int j = 0; j < end - first; j++)
+		{
+			double		w = sum != 0.0 ? taps->scratch[j] / sum : taps->scratch[j];
+
+			weight[j] = (int32_t) (w < 0 ? w * (1 << PRECISION) - 0.5 : w * (1 << PRECISION) + 0.5);
+		}
+		taps->first[i] = first;
+		taps->count[i] = end - first;
+	}
+	return IMAGE_OK;
+}
+
+static inline uint8_t
+to_byte(int32_t sum)
+{
+	sum >>= PRECISION;
+	return sum < 0 ? 0 : sum > 255 ? 255 : (uint8_t) sum;
+}
+
+static void
+pass_horizontal(const Image *in, Image *out, const Taps *taps)
+{
+	const int	channels = in->channels;
+
+	for (int y = 0; y < out->height; y++)
+	{
+		const uint8_t *row = in->pixels + (size_t) y * in->width * channels;
+		uint8_t    *to = out->pixels + (size_t) y * out->width * channels;
+
+		for (int x = 0; x < out->width; x++)
+		{
+			const int32_t *weight = taps->weight + (size_t) x * taps->width;
+			const uint8_t *from = row + (size_t) taps->first[x] * channels;
+			int32_t		sum[3] = {1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1)};
+
+			if (channels == 1)
+				for (int j = 0; j < taps->count[x]; j++)
+					sum[0] += weight[j] * from[j];
+			else
+				for (int j = 0; j < taps->count[x]; j++)
+				{
+					sum[0] += weight[j] * from[3 * j];
+					sum[1] += weight[j] * from[3 * j + 1];
+					sum[2] += weight[j] * from[3 * j + 2];
+				}
+			for (int c = 0; c < channels; c++)
+				*to++ = to_byte(sum[c]);
+		}
+	}
+}
+
+/* Row by row over all columns at once, so that every access is along memory; sums has width * channels elements. */
+static void
+pass_vertical(const Image *in, Image *out, const Taps *taps, int32_t *sums)
+{
+	const size_t stride = (size_t) in->width * in->channels;
+
+	for (int y = 0; y < out->height; y++)
+	{
+		const int32_t *weight = taps->weight + (size_t) y * taps->width;
+		const uint8_t *from = in->pixels + (size_t) taps->first[y] * stride;
+		uint8_t    *to = out->pixels + (size_t) y * stride;
+
+		for (size_t i = 0; i < stride; i++)
+			sums[i] = 1 << (PRECISION - 1);
+		for (int j = 0; j < taps->count[y]; j++, from += stride)
+			for (size_t i = 0; i < stride; i++)
+				sums[i] += weight[j] * from[i];
+		for (size_t i = 0; i < stride; i++)
+			to[i] = to_byte(sums[i]);
+	}
+}
+
+static ImageStatus
+resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
+{
+	Taps		taps;
+
+	if (taps_make(&taps, in->width, width, error) != IMAGE_OK)
+		return error->code;
+	if (image_alloc(out, width, in->height, in->channels, error) == IMAGE_OK)
+		pass_horizontal(in, out, &taps);
+	taps_free(&taps);
+	return out->pixels != NULL ? IMAGE_OK : error->code;
+}
+
+static ImageStatus
+resize_vertical(const Image *in, int height, Image *out, ImageError *error)
+{
+	Taps		taps;
+	size_t		bytes = image_size_mul(image_size_mul((size_t) in->width, (size_t) in->channels), sizeof(int32_t));
+	int32_t    *sums;
+
+	if (taps_make(&taps, in->height, height, error) != IMAGE_OK)
+		return error->code;
+	sums = bytes <= PTRDIFF_MAX ? malloc(bytes) : NULL;
+	if (sums == NULL)
+		image_fail_memory(error, bytes);
+	else if (image_alloc(out, in->width, height, in->channels, error) == IMAGE_OK)
+		pass_vertical(in, out, &taps, sums);
+	free(sums);
+	taps_free(&taps);
+	return out->pixels != NULL ? IMAGE_OK : error->code;
+}
+
+static ImageStatus
+copy(const Image *in, Image *out, ImageError *error)
+{
+	if (image_alloc(out, in->width, in->height, in->channels, error) != IMAGE_OK)
+		return error->code;
+	memcpy(out->pixels, in->pixels, (size_t) in->width * in->height * in->channels);
+	return IMAGE_OK;
+}
+
+ImageStatus
+image_resize(const Image *in, int width, int height, Image *out, ImageError *error)
+{
+	Image		between;
+	ImageStatus status;
+
+	memset(out, 0, sizeof(*out));
+	if (width < 1 || height < 1)
+		return image_fail(error, IMAGE_EINVALID, "wrong image size", "An image cannot be resized to %d x %d pixels.", width, height);
+	if (width > MAX_SIDE || height > MAX_SIDE || in->width > MAX_SIDE || in->height > MAX_SIDE)
+		return image_fail(error, IMAGE_ELIMIT, "image is too large", "It cannot be resized from %d x %d to %d x %d pixels.",
+						  in->width, in->height, width, height);
+	if (width == in->width)
+		return height == in->height ? copy(in, out, error) : resize_vertical(in, height, out, error);
+	if (height == in->height)
+		return resize_horizontal(in, width, out, error);
+	memset(&between, 0, sizeof(between));
+	status = resize_horizontal(in, width, &between, error);
+	if (status == IMAGE_OK)
+		status = resize_vertical(&between, height, out, error);
+	image_free(&between);
+	return status;
+}
