@@ -78,6 +78,7 @@ UNIT_TESTS = $(patsubst test/unit/%.c,$B/unit/%,$(wildcard test/unit/test_*.c))
 
 engine: $B/bicycle-engine
 unit: $(UNIT_TESTS)
+objects: $(LIB_OBJ) $(ENGINE_OBJ)
 
 # A file named for an instruction set is compiled for it and called only where the processor has it.
 ISA_FLAGS = $(if $(filter %_avx512,$(basename $<)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512) \
@@ -136,4 +137,4 @@ bench:
 deps:
 	test/install-deps.sh
 
-.PHONY: engine unit benches tools install-engine uninstall-engine test demo bench deps
+.PHONY: engine unit objects benches tools install-engine uninstall-engine test demo bench deps

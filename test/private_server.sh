@@ -30,7 +30,8 @@ build()							# build TARGET... [VARIABLE=value...]: the project's own make, qui
 	fi
 	rm -f "$log"
 }
-MAKE_ARGS=()					# more variables for every build, as PG 18 wheels need CFLAGS
+MAKE_ARGS=()					# more variables for every build
+[ -z "${SERVER_CFLAGS:-}" ] || MAKE_ARGS+=("CFLAGS=$SERVER_CFLAGS")
 
 private_begin()					# makes $WORK and chooses the servers' user
 {
@@ -95,6 +96,11 @@ private_tree()					# private_tree NAME VARIANT: a server tree $WORK/NAME with th
 
 	bin=$($PG_CONFIG --bindir) lib=$($PG_CONFIG --pkglibdir) share=$($PG_CONFIG --sharedir)
 	build all VARIANT="$2"
+	if [ -n "${SERVER_IN_PLACE:-}" ]; then	# the server of PG_CONFIG is itself a throw-away copy
+		build install VARIANT="$2"
+		BIN=$bin
+		return
+	fi
 	mkdir -p "$tree$bin" "$tree$lib" "$tree$share"
 	for program in postgres initdb pg_ctl psql createdb dropdb createuser pg_isready pg_basebackup pg_dump pg_dumpall pg_restore pgbench pg_config \
 		pg_controldata pg_resetwal pg_rewind pg_verifybackup pg_waldump; do
