@@ -22,30 +22,28 @@ nn_fail(NnError *error, NnStatus code, const char *message, ...)
 	return code;
 }
 
-NnStatus
+void
 nn_detail(NnError *error, const char *detail, ...)
 {
 	va_list		args;
 
 	if (!error)
-		return NN_EINVAL;
+		return;
 	va_start(args, detail);
 	vsnprintf(error->detail, sizeof(error->detail), detail, args);
 	va_end(args);
-	return error->code;
 }
 
-NnStatus
+void
 nn_hint(NnError *error, const char *hint, ...)
 {
 	va_list		args;
 
 	if (!error)
-		return NN_EINVAL;
+		return;
 	va_start(args, hint);
 	vsnprintf(error->hint, sizeof(error->hint), hint, args);
 	va_end(args);
-	return error->code;
 }
 
 NnStatus

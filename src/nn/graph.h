@@ -136,6 +136,8 @@ extern void nn_plan_free(NnPlan *plan);	/* frees what nn_plan_memory allocated; 
 /*
  * A device.  `pack` turns a model's flat float parameters into whatever the device's kernels read, once a model and independent of the batch; `prepare`
  * chooses implementations and workspaces for a plan; `run` executes it.  Inputs and outputs are float arrays bound by value id; NHWC, pitch = c.
+ * `release` frees what `prepare` allocated, also if that failed half-way, and does nothing for a plan it never saw (arena and device_state NULL).
+ * `pack` may be called by another thread than the one that uses the device, also while it does; it keeps no pointer to the graph.
  */
 typedef struct NnBinding
 {
@@ -160,13 +162,10 @@ struct NnDevice
 	void		(*close) (NnDevice *device);
 };
 
-/*
- * error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the other two add to it and return its code, so that
- * a function can end in `return nn_hint(error, ...)`.  error may be NULL.
- */
+/* error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the next two add to it.  error may be NULL. */
 extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));
-extern NnStatus nn_detail(NnError *error, const char *detail, ...) __attribute__((format(printf, 2, 3)));
-extern NnStatus nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
+extern void nn_detail(NnError *error, const char *detail, ...) __attribute__((format(printf, 2, 3)));
+extern void nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
 extern NnStatus nn_no_memory(NnError *error, size_t bytes);
 
 /* a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no allocation of it succeeds. */

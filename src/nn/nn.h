@@ -93,6 +93,8 @@ typedef enum NnNetwork
 	NN_NETWORKS
 } NnNetwork;
 
+#define NN_MAX_SCALES 8			/* of a discriminator */
+
 /*
  * Everything that fixes the networks of a model.  Filled from JSON by the option table of config.c (defaults are the official code's), or inferred from
  * the tensors of files by nn_config_infer.

@@ -1,0 +1,381 @@
+/*
+ * graph.c
+ *	  Building a graph: values, nodes and the shape rule of each operator.
+ *
+ * The graph owns its arrays and copies of all names; nn_graph_free releases them.  The first error is remembered and stops the building, so that nets.c
+ * reads as the list of layers it is.  No locks: a graph belongs to the thread that builds it.
+ */
+#include "nn/graph.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void
+nn_graph_init(NnGraph *g, const NnParams *params)
+{
+	memset(g, 0, sizeof(*g));
+	g->params = params;
+}
+
+void
+nn_graph_free(NnGraph *g)
+{
+	for (int i = 0; i < g->nvalues; i++)
+		free((char *) g->values[i].name);
+	for (int i = 0; i < g->nnodes; i++)
+		free((char *) g->nodes[i].name);
+	free(g->values);
+	free(g->nodes);
+	memset(g, 0, sizeof(*g));
+}
+
+void
+nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...)
+{
+	char		text[sizeof(g->error.message)];
+	va_list		args;
+
+	if (g->failed)
+		return;
+	g->failed = true;
+	va_start(args, message);
+	vsnprintf(text, sizeof(text), message, args);
+	va_end(args);
+	nn_fail(&g->error, code, "%s", text);
+}
+
+/* ---- Values and nodes ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Makes room for one more element; on failure the array stays as it is. */
+static void *
+grown(NnGraph *g, void *array, int count, int *capacity, size_t element)
+{
+	int			wanted = *capacity ? *capacity * 2 : 64;
+	void	   *bigger;
+
+	if (count < *capacity)
+		return array;
+	bigger = realloc(array, (size_t) wanted * element);
+	if (!bigger)
+	{
+		nn_graph_fail(g, NN_ENOMEM, "out of memory");
+		return array;
+	}
+	*capacity = wanted;
+	return bigger;
+}
+
+static char *
+copy_name(NnGraph *g, const char *name)
+{
+	char	   *copy = strdup(name);
+
+	if (!copy)
+		nn_graph_fail(g, NN_ENOMEM, "out of memory");
+	return copy;
+}
+
+int
+nn_value(NnGraph *g, NnShape shape, const char *name)
+{
+	NnValue    *v;
+
+	if (g->failed)
+		return -1;
+	if (shape.n < 1 || shape.h < 1 || shape.w < 1 || shape.c < 1)
+	{
+		nn_graph_fail(g, NN_EINVAL, "empty shape (%d, %d, %d, %d) of \"%s\"", shape.n, shape.h, shape.w, shape.c, name);
+		return -1;
+	}
+	g->values = grown(g, g->values, g->nvalues, &g->values_capacity, sizeof(NnValue));
+	if (g->failed)
+		return -1;
+	v = &g->values[g->nvalues];
+	*v = (NnValue) {.shape = shape, .view_of = -1, .name = copy_name(g, name)};
+	return g->nvalues++;
+}
+
+int
+nn_view(NnGraph *g, int of, int c0, int c, const char *name)
+{
+	NnShape		shape;
+	int			id;
+
+	if (g->failed)
+		return -1;
+	shape = g->values[of].shape;
+	if (c0 < 0 || c < 1 || c0 > shape.c - c)
+	{
+		nn_graph_fail(g, NN_EINVAL, "view of channels %d to %d of \"%s\", which has %d", c0, c0 + c, g->values[of].name, shape.c);
+		return -1;
+	}
+	shape.c = c;
+	id = nn_value(g, shape, name);
+	if (id >= 0)
+	{
+		g->values[id].view_of = of;
+		g->values[id].view_c0 = c0;
+	}
+	return id;
+}
+
+void
+nn_output(NnGraph *g, int value)
+{
+	if (!g->failed)
+		g->values[value].output = true;
+}
+
+/* A node without operands, parameters or outputs; NULL after an error.  The pointer holds until the next node is appended. */
+static NnNode *
+append_node(NnGraph *g, NnOp op, const char *name)
+{
+	NnNode	   *node;
+
+	if (g->failed)
+		return NULL;
+	g->nodes = grown(g, g->nodes, g->nnodes, &g->nodes_capacity, sizeof(NnNode));
+	if (g->failed)
+		return NULL;
+	node = &g->nodes[g->nnodes++];
+	*node = (NnNode) {.op = op, .in = {-1, -1}, .out = {-1, -1}, .weight = -1, .bias = -1, .mean = -1, .var = -1, .name = copy_name(g, name)};
+	return node;
+}
+
+/* ---- Shape rules --------------------------------------------------------------------------------------------------------------------------- */
+
+/* The output extent of a window of `kernel` at `stride` over `extent` padded by `pad` on both sides; below 1 if it does not fit. */
+static int
+window_extent(int extent, int kernel, int stride, int pad)
+{
+	int			room = extent + 2 * pad - kernel;
+
+	return room < 0 ? 0 : room / stride + 1;
+}
+
+static void
+check_param(NnGraph *g, int param, int ndim, const int64_t *shape, const char *node)
+{
+	const NnParam *p;
+
+	if (g->failed || param < 0)
+		return;
+	p = &g->params->list[param];
+	if (p->ndim != ndim || memcmp(p->shape, shape, sizeof(int64_t) * ndim) != 0)
+		nn_graph_fail(g, NN_EINVAL, "tensor \"%s\" does not fit layer \"%s\"", p->name, node);
+}
+
+int
+nn_input(NnGraph *g, NnShape shape, const char *name)
+{
+	int			out = nn_value(g, shape, name);
+	NnNode	   *node = append_node(g, NN_OP_INPUT, name);
+
+	if (!node)
+		return -1;
+	node->out[0] = out;
+	return out;
+}
+
+/* Output channels are the weight's (O, C + nz, K, K). */
+int
+nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel, int stride, int pad, const char *name)
+{
+	NnShape		in,
+				shape;
+	int64_t		channels;
+	NnNode	   *node;
+	int			out;
+
+	if (g->failed)
+		return -1;
+	in = g->values[x].shape;
+	channels = (int64_t) in.c + (z >= 0 ? g->values[z].shape.c : 0);
+	shape = (NnShape) {in.n, window_extent(in.h, kernel, stride, pad), window_extent(in.w, kernel, stride, pad), (int) g->params->list[weight].shape[0]};
+	check_param(g, weight, 4, (int64_t[]) {shape.c, channels, kernel, kernel}, name);
+	check_param(g, bias, 1, (int64_t[]) {shape.c}, name);
+	if (z >= 0 && (g->values[z].shape.n != in.n || g->values[z].shape.h != 1 || g->values[z].shape.w != 1))
+		nn_graph_fail(g, NN_EINVAL, "latent of layer \"%s\" is not one vector an image", name);
+	out = nn_value(g, shape, name);
+	node = append_node(g, NN_OP_CONV, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->in[1] = z;
+	node->z_act = z_act;
+	node->out[0] = out;
+	node->weight = weight;
+	node->bias = bias;
+	node->kernel = kernel;
+	node->stride = stride;
+	node->pad = pad;
+	return out;
+}
+
+/* Kernel 4, stride 2, padding 1: twice the extent.  The weight is (C, O, 4, 4). */
+int
+nn_convt(NnGraph *g, int x, int weight, int bias, const char *name)
+{
+	NnShape		in,
+				shape;
+	NnNode	   *node;
+	int			out;
+
+	if (g->failed)
+		return -1;
+	in = g->values[x].shape;
+	shape = (NnShape) {in.n, in.h * 2, in.w * 2, (int) g->params->list[weight].shape[1]};
+	check_param(g, weight, 4, (int64_t[]) {in.c, shape.c, 4, 4}, name);
+	check_param(g, bias, 1, (int64_t[]) {shape.c}, name);
+	out = nn_value(g, shape, name);
+	node = append_node(g, NN_OP_CONVT, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->out[0] = out;
+	node->weight = weight;
+	node->bias = bias;
+	node->kernel = 4;
+	node->stride = 2;
+	node->pad = 1;
+	return out;
+}
+
+int
+nn_linear(NnGraph *g, int x, int weight, int bias, const char *name)
+{
+	NnShape		in,
+				shape;
+	NnNode	   *node;
+	int			out;
+
+	if (g->failed)
+		return -1;
+	in = g->values[x].shape;
+	shape = (NnShape) {in.n, 1, 1, (int) g->params->list[weight].shape[0]};
+	if (in.h != 1 || in.w != 1)
+		nn_graph_fail(g, NN_EINVAL, "layer \"%s\" needs one vector an image, not a map of %d x %d", name, in.h, in.w);
+	check_param(g, weight, 2, (int64_t[]) {shape.c, in.c}, name);
+	check_param(g, bias, 1, (int64_t[]) {shape.c}, name);
+	out = nn_value(g, shape, name);
+	node = append_node(g, NN_OP_LINEAR, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->out[0] = out;
+	node->weight = weight;
+	node->bias = bias;
+	return out;
+}
+
+int
+nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name)
+{
+	NnShape		in;
+	NnNode	   *node;
+	int			out;
+
+	if (g->failed)
+		return -1;
+	in = g->values[x].shape;
+	out = nn_value(g, (NnShape) {in.n, window_extent(in.h, kernel, stride, pad), window_extent(in.w, kernel, stride, pad), in.c}, name);
+	node = append_node(g, NN_OP_AVGPOOL, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->out[0] = out;
+	node->kernel = kernel;
+	node->stride = stride;
+	node->pad = pad;
+	return out;
+}
+
+/* Twice the extent, plus the reflected border, which needs pad + 1 pixels to reflect. */
+int
+nn_upsample(NnGraph *g, int x, int pad, const char *name)
+{
+	NnShape		in;
+	NnNode	   *node;
+	int			out;
+
+	if (g->failed)
+		return -1;
+	in = g->values[x].shape;
+	if (pad >= in.h * 2 || pad >= in.w * 2)
+		nn_graph_fail(g, NN_EINVAL, "map of layer \"%s\" is too small to reflect", name);
+	out = nn_value(g, (NnShape) {in.n, in.h * 2 + 2 * pad, in.w * 2 + 2 * pad, in.c}, name);
+	node = append_node(g, NN_OP_UPSAMPLE, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->out[0] = out;
+	node->pad = pad;
+	return out;
+}
+
+static bool
+same_shape(NnShape a, NnShape b)
+{
+	return a.n == b.n && a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+int
+nn_add(NnGraph *g, int a, int b, const char *name)
+{
+	NnNode	   *node;
+	int			out;
+
+	if (g->failed)
+		return -1;
+	if (!same_shape(g->values[a].shape, g->values[b].shape))
+		nn_graph_fail(g, NN_EINVAL, "layer \"%s\" adds maps of different shapes", name);
+	out = nn_value(g, g->values[a].shape, name);
+	node = append_node(g, NN_OP_ADD, name);
+	if (!node)
+		return -1;
+	node->in[0] = a;
+	node->in[1] = b;
+	node->out[0] = out;
+	return out;
+}
+
+int
+nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2], const NnActChain act[2], const char *name)
+{
+	NnNode	   *node;
+	int			first = out[0];
+
+	if (g->failed)
+		return -1;
+	if (first < 0)
+		first = nn_value(g, g->values[x].shape, name);
+	for (int i = 0; i < 2; i++)
+	{
+		int			id = i == 0 ? first : out[1];
+
+		if (!g->failed && id >= 0 && !same_shape(g->values[id].shape, g->values[x].shape))
+			nn_graph_fail(g, NN_EINVAL, "layer \"%s\" writes a map of another shape", name);
+	}
+	for (int i = 0; norm == NN_NORM_BATCH && i < 4; i++)
+		check_param(g, state[i], 1, (int64_t[]) {g->failed ? 0 : g->values[x].shape.c}, name);
+	node = append_node(g, NN_OP_NORM_ACT, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->norm = norm;
+	for (int i = 0; i < 2; i++)
+	{
+		node->out[i] = i == 0 ? first : out[1];
+		node->act[i] = act[i];
+	}
+	if (norm == NN_NORM_BATCH)
+	{
+		node->weight = state[0];
+		node->bias = state[1];
+		node->mean = state[2];
+		node->var = state[3];
+	}
+	return first;
+}

@@ -1,0 +1,444 @@
+/*
+ * model.c
+ *	  A model on a device: G and E with packed weights, and a plan for each batch size in use.
+ *
+ * A batch of any size is run as a sequence of power-of-two batches, each with a plan of its own that is made when first needed and kept.  No padding: on the
+ * devices there are an image costs the same in each of them, and its bits are the same too (design rule 3), so the split cannot be seen in the result.
+ * What plans may hold is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never used, nor are those above it.
+ *
+ * A model owns its packed weights, plans and staging arrays and frees them in nn_model_free.  nn_model_load touches only the new model and the device's
+ * pack, so a loader thread may call it while the device's owner runs other models; all other functions are the owner's.
+ */
+#include "nn/graph.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BUCKETS 7				/* batches of 1, 2, 4, 8, 16, 32, 64 */
+#define MAX_ARENA_BYTES ((size_t) 512 << 20)
+
+/* A network planned for one batch size, with the float arrays its inputs and outputs pass through. */
+typedef struct Bucket
+{
+	NnGraph		graph;
+	NnPlan		plan;
+	int			image;			/* value ids, -1 = none */
+	int			z;
+	int			out[2];			/* G: the image; E: mu and logvar */
+	float	   *in;				/* (n, S, S, C): images as the network takes them; only the byte calls use these two */
+	float	   *result;			/* (n, S, S, C) */
+	size_t		bytes;			/* arena, device state and these arrays */
+} Bucket;
+
+typedef struct Net
+{
+	bool		exists;
+	NnParams	params;
+	void	   *packed;
+	size_t		packed_bytes;
+	Bucket	   *buckets[BUCKETS];	/* NULL until needed */
+} Net;
+
+struct NnModel
+{
+	NnDevice   *device;
+	NnConfig	config;
+	NnPrecision precision;
+	Net			nets[2];		/* indexed by NN_NET_G and NN_NET_E */
+};
+
+/* ---- Buckets ------------------------------------------------------------------------------------------------------------------------------- */
+
+static int
+image_size(const NnModel *m, NnNetwork network)
+{
+	return network == NN_NET_G ? m->config.size : m->config.encoder_size;
+}
+
+static int
+input_channels(const NnModel *m, NnNetwork network)
+{
+	return network == NN_NET_G ? m->config.input_nc : m->config.output_nc;
+}
+
+static size_t
+element_bytes(const NnModel *m)
+{
+	if (m->device->element_bytes)
+		return m->device->element_bytes(m->device, m->precision);
+	return m->precision == NN_PRECISION_BF16 ? 2 : 4;
+}
+
+static void
+build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
+{
+	NnShape		image = {n, image_size(m, network), image_size(m, network), input_channels(m, network)};
+
+	nn_graph_init(&b->graph, &m->nets[network].params);
+	b->image = nn_input(&b->graph, image, "image");
+	b->z = b->out[0] = b->out[1] = -1;
+	if (network == NN_NET_E)
+		nn_net_E(&b->graph, &m->config, b->image, &b->out[0], &b->out[1]);
+	else
+	{
+		if (m->config.nz > 0)
+			b->z = nn_input(&b->graph, (NnShape) {n, 1, 1, m->config.nz}, "z");
+		b->out[0] = nn_net_G(&b->graph, &m->config, b->image, b->z);
+	}
+}
+
+/* Graph and places of the values, without memory or kernels. */
+static NnStatus
+lay_out(const NnModel *m, NnNetwork network, int n, Bucket *b, NnError *error)
+{
+	NnStatus	status;
+
+	memset(b, 0, sizeof(*b));
+	build_graph(m, network, n, b);
+	b->plan = (NnPlan) {.graph = &b->graph, .device = m->device, .precision = m->precision};
+	status = nn_plan_memory(&b->plan, error);
+	if (status != NN_OK)
+		nn_graph_free(&b->graph);
+	return status;
+}
+
+static void
+free_bucket(NnModel *m, Bucket *b)
+{
+	if (!b)
+		return;
+	m->device->release(m->device, &b->plan);
+	nn_plan_free(&b->plan);
+	nn_graph_free(&b->graph);
+	free(b->in);
+	free(b->result);
+	free(b);
+}
+
+static NnStatus
+make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *error)
+{
+	Bucket	   *b = malloc(sizeof(Bucket));
+	size_t		pixels = nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
+	size_t		in_bytes = nn_mul(pixels, input_channels(m, network) * sizeof(float));
+	size_t		result_bytes = network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
+	NnStatus	status;
+
+	if (!b)
+		return nn_no_memory(error, sizeof(Bucket));
+	status = lay_out(m, network, 1 << log2n, b, error);
+	if (status != NN_OK)
+	{
+		free(b);
+		return status;
+	}
+	b->in = malloc(in_bytes);
+	b->result = malloc(result_bytes + 1);
+	if (!b->in || !b->result)
+		status = nn_no_memory(error, in_bytes + result_bytes);
+	else
+		status = m->device->prepare(m->device, &b->plan, m->nets[network].packed, error);
+	if (status != NN_OK)
+	{
+		free_bucket(m, b);
+		return status;
+	}
+	b->bytes = b->plan.arena_elements * element_bytes(m) + b->plan.device_bytes + in_bytes + result_bytes;
+	*made = b;
+	return NN_OK;
+}
+
+/* Bytes of the arena of a batch of 2^log2n; 0 on error. */
+static size_t
+arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
+{
+	Bucket		b;
+	size_t		bytes;
+
+	if (m->nets[network].buckets[log2n])
+		return m->nets[network].buckets[log2n]->plan.arena_elements * element_bytes(m);
+	if (lay_out(m, network, 1 << log2n, &b, error) != NN_OK)
+		return 0;
+	bytes = nn_mul(b.plan.arena_elements, element_bytes(m));
+	nn_plan_free(&b.plan);
+	nn_graph_free(&b.graph);
+	return bytes;
+}
+
+/* The largest bucket for a rest of n images. */
+static int
+largest_bucket(const NnModel *m, NnNetwork network, int n)
+{
+	int			log2n = 0;
+
+	while (log2n + 1 < BUCKETS && 2 << log2n <= n)
+		log2n++;
+	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > MAX_ARENA_BYTES)
+		log2n--;
+	return log2n;
+}
+
+/* The planned bucket for the next images of a rest of n.  If memory is short it takes a smaller one, down to a single image. */
+static NnStatus
+next_bucket(NnModel *m, NnNetwork network, int n, Bucket **b, NnError *error)
+{
+	NnStatus	status = NN_OK;
+
+	for (int log2n = largest_bucket(m, network, n); log2n >= 0; log2n--)
+	{
+		Bucket	  **slot = &m->nets[network].buckets[log2n];
+
+		status = *slot ? NN_OK : make_bucket(m, network, log2n, slot, error);
+		*b = *slot;
+		if (status != NN_ENOMEM)
+			break;
+	}
+	return status;
+}
+
+/* ---- Loading ------------------------------------------------------------------------------------------------------------------------------- */
+
+static NnStatus
+load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, NnError *error)
+{
+	Net		   *net = &m->nets[network];
+	Bucket		one;
+	float	   *values;
+	NnStatus	status;
+
+	status = nn_params_of(&m->config, 1u << network, &net->params, error);
+	if (status != NN_OK)
+		return status;
+	values = malloc(net->params.total * sizeof(float));
+	if (!values)
+		return nn_no_memory(error, net->params.total * sizeof(float));
+	status = nn_params_fill(&net->params, tensors, ntensors, values, error);
+	if (status == NN_OK)
+		status = lay_out(m, network, 1, &one, error);
+	if (status == NN_OK)
+	{
+		status = m->device->pack(m->device, m->precision, &one.graph, values, &net->packed, &net->packed_bytes, error);
+		net->exists = status == NN_OK;
+		nn_plan_free(&one.plan);
+		nn_graph_free(&one.graph);
+	}
+	free(values);
+	return status;
+}
+
+NnStatus
+nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision, const NnTensor *tensors, int ntensors, NnModel **model, NnError *error)
+{
+	NnModel    *m = calloc(1, sizeof(NnModel));
+	NnStatus	status;
+
+	if (!m)
+		return nn_no_memory(error, sizeof(NnModel));
+	m->device = device;
+	m->config = *config;
+	m->precision = precision != NN_PRECISION_AUTO ? precision : config->precision != NN_PRECISION_AUTO ? config->precision : NN_PRECISION_FP32;
+	if (device->supports(device, m->precision))
+		status = load_net(m, NN_NET_G, tensors, ntensors, error);
+	else
+	{
+		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name, m->precision == NN_PRECISION_BF16 ? "bf16" : "fp32");
+		nn_detail(error, "It is %s.", device->describe(device));
+		nn_hint(error, "Use precision fp32 or auto.");
+	}
+	if (status == NN_OK && config->net_e != NN_ENCODER_NONE)
+		status = load_net(m, NN_NET_E, tensors, ntensors, error);
+	if (status != NN_OK)
+	{
+		nn_model_free(m);
+		return status;
+	}
+	*model = m;
+	return NN_OK;
+}
+
+void
+nn_model_free(NnModel *model)
+{
+	if (!model)
+		return;
+	for (int network = NN_NET_G; network <= NN_NET_E; network++)
+	{
+		Net		   *net = &model->nets[network];
+
+		for (int i = 0; i < BUCKETS; i++)
+			free_bucket(model, net->buckets[i]);
+		if (net->exists)
+			model->device->pack_free(model->device, net->packed);
+		nn_params_free(&net->params);
+	}
+	free(model);
+}
+
+const NnConfig *
+nn_model_config(const NnModel *model)
+{
+	return &model->config;
+}
+
+NnPrecision
+nn_model_precision(const NnModel *model)
+{
+	return model->precision;
+}
+
+size_t
+nn_model_bytes(const NnModel *model)
+{
+	size_t		bytes = sizeof(*model);
+
+	for (int network = NN_NET_G; network <= NN_NET_E; network++)
+	{
+		const Net  *net = &model->nets[network];
+
+		bytes += net->packed_bytes;
+		for (int i = 0; i < BUCKETS; i++)
+			bytes += net->buckets[i] ? net->buckets[i]->bytes : 0;
+	}
+	return bytes;
+}
+
+size_t
+nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
+{
+	size_t		sum = 0;
+	bool		used[BUCKETS] = {false};
+
+	if (network > NN_NET_E || !model->nets[network].exists)
+	{
+		nn_fail(error, NN_EINVAL, "model has no network %s", nn_network_name(network));
+		return 0;
+	}
+	while (n > 0)
+	{
+		int			log2n = largest_bucket(model, network, n);
+
+		if (!used[log2n])
+			sum += arena_bytes(model, network, log2n, error);
+		used[log2n] = true;
+		n -= 1 << log2n;
+	}
+	return sum;
+}
+
+/* ---- Running ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* One network on n images, as floats in and out.  z is NULL for E, out[1] for G. */
+static NnStatus
+run_bucket(NnModel *m, NnNetwork network, Bucket *b, const float *images, const float *z, float *const out[2], NnError *error)
+{
+	NnBinding	bindings[4];
+	int			n = 0;
+
+	/* the bindings of inputs are only read */
+	bindings[n++] = (NnBinding) {b->image, (float *) images};
+	if (b->z >= 0)
+		bindings[n++] = (NnBinding) {b->z, (float *) z};
+	for (int i = 0; i < 2; i++)
+		if (b->out[i] >= 0)
+			bindings[n++] = (NnBinding) {b->out[i], out[i]};
+	return m->device->run(m->device, &b->plan, m->nets[network].packed, bindings, n, error);
+}
+
+/* Bytes to [-1, 1] as ToTensor and Normalize(0.5, 0.5) do it in float32: x / 255, then (x - 0.5) / 0.5. */
+static void
+normalise(const uint8_t *bytes, size_t count, float *out)
+{
+	float		table[256];
+
+	for (int i = 0; i < 256; i++)
+		table[i] = ((float) i / 255.0f - 0.5f) / 0.5f;
+	for (size_t i = 0; i < count; i++)
+		out[i] = table[bytes[i]];
+}
+
+/* [-1, 1] to bytes, rounded half to even; what is no number becomes 0. */
+static void
+quantise(const float *values, size_t count, uint8_t *out)
+{
+	for (size_t i = 0; i < count; i++)
+	{
+		float		level = rintf((values[i] + 1.0f) * 127.5f);
+
+		out[i] = level >= 255.0f ? 255 : level > 0.0f ? (uint8_t) level : 0;
+	}
+}
+
+/*
+ * The four calls below are this loop.  Images come as bytes or as floats (the other is NULL), and so does the result of G; E gives floats.
+ */
+typedef struct Job
+{
+	NnNetwork	network;
+	const uint8_t *bytes;		/* (n, S, S, C) */
+	const float *floats;
+	const float *z;				/* (n, nz), G */
+	uint8_t    *byte_out;		/* (n, S, S, output_nc), G */
+	float	   *out[2];			/* the same as floats; or mu and logvar, (n, nz), E */
+} Job;
+
+static NnStatus
+run_job(NnModel *m, Job job, int n, NnError *error)
+{
+	size_t		pixels = (size_t) image_size(m, job.network) * image_size(m, job.network);
+	size_t		in_size = pixels * input_channels(m, job.network);
+	size_t		out_size = job.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz;
+
+	if (!m->nets[job.network].exists)
+	{
+		nn_fail(error, NN_EINVAL, "model has no encoder");
+		nn_hint(error, "Import the model together with its encoder.");
+		return NN_EINVAL;
+	}
+	for (int done = 0; done < n;)
+	{
+		Bucket	   *b;
+		NnStatus	status = next_bucket(m, job.network, n - done, &b, error);
+		size_t		count;
+		float	   *out[2];
+
+		if (status != NN_OK)
+			return status;
+		count = b->graph.values[b->image].shape.n;
+		if (job.bytes)
+			normalise(job.bytes + done * in_size, count * in_size, b->in);
+		for (int i = 0; i < 2; i++)
+			out[i] = job.out[i] ? job.out[i] + done * out_size : b->result;
+		status = run_bucket(m, job.network, b, job.bytes ? b->in : job.floats + done * in_size, job.z ? job.z + (size_t) done * m->config.nz : NULL, out, error);
+		if (status != NN_OK)
+			return status;
+		if (job.byte_out)
+			quantise(b->result, count * out_size, job.byte_out + done * out_size);
+		done += (int) count;
+	}
+	return NN_OK;
+}
+
+NnStatus
+nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out, NnError *error)
+{
+	return run_job(model, (Job) {.network = NN_NET_G, .bytes = images, .z = z, .byte_out = out}, n, error);
+}
+
+NnStatus
+nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar, NnError *error)
+{
+	return run_job(model, (Job) {.network = NN_NET_E, .bytes = images, .out = {mu, logvar}}, n, error);
+}
+
+NnStatus
+nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out, NnError *error)
+{
+	return run_job(model, (Job) {.network = NN_NET_G, .floats = images, .z = z, .out = {out}}, n, error);
+}
+
+NnStatus
+nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar, NnError *error)
+{
+	return run_job(model, (Job) {.network = NN_NET_E, .floats = images, .out = {mu, logvar}}, n, error);
+}

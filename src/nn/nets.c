@@ -1,0 +1,505 @@
+/*
+ * nets.c
+ *	  The networks of BicycleGAN, each defined once: as a graph, and as the table of its parameters under the names of the official state_dict.
+ *
+ * A network is written as the list of its layers.  Each layer asks for its parameters by their official names; in a graph to be run these are looked up in
+ * the graph's table, and nn_params_of lets the same code append them to an empty table instead, in the order they are asked for, which is the order of the
+ * state_dict.  So shapes, names and computation cannot disagree.
+ *
+ * Source: networks.py of the official code (junyanz/BicycleGAN, 40b9d52).  Facts that are easily got wrong are said where they are used.
+ */
+#include "nn/graph.h"
+#include "nn/params.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MAX_LEVELS 9
+#define MAX_NAME 256
+
+typedef struct Net
+{
+	NnGraph    *g;
+	const NnConfig *config;
+	NnNetwork	network;
+	NnParams   *declare;		/* append parameters to this table, which is also the graph's; NULL: look them up */
+} Net;
+
+static const NnActChain pass = {NN_ACT_NONE, NN_ACT_NONE};
+static const NnActChain leaky = {NN_ACT_LRELU, NN_ACT_NONE};
+
+/* ---- Layers -------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The parameter LAYER.FIELD; its index, or -1 after an error. */
+static int
+param(Net *net, const char *layer, const char *field, int ndim, const int64_t *shape)
+{
+	NnGraph    *g = net->g;
+	char		name[MAX_NAME + 32];
+	int			id;
+
+	if (g->failed)
+		return -1;
+	snprintf(name, sizeof(name), "%s.%s", layer, field);
+	if (net->declare)
+	{
+		id = nn_params_add(net->declare, net->network, name, ndim, shape);
+		if (id < 0)
+			nn_graph_fail(g, NN_ENOMEM, "out of memory");
+		return id;
+	}
+	id = nn_params_find(g->params, net->network, name);
+	if (id < 0)
+		nn_graph_fail(g, NN_EINVAL, "network %s has no parameter \"%s\"", nn_network_name(net->network), name);
+	return id;
+}
+
+static int
+buffer(Net *net, const char *layer, const char *field, int ndim, const int64_t *shape)
+{
+	int			id = param(net, layer, field, ndim, shape);
+
+	if (id >= 0 && net->declare)
+		net->declare->list[id].buffer = true;
+	return id;
+}
+
+static NnShape
+shape_of(const Net *net, int value)
+{
+	return net->g->failed ? (NnShape) {0} : net->g->values[value].shape;
+}
+
+static int
+conv_z(Net *net, int x, int z, NnActKind z_act, int channels, int kernel, int stride, int pad, const char *name)
+{
+	int64_t		in = (int64_t) shape_of(net, x).c + (z >= 0 ? shape_of(net, z).c : 0);
+	int			weight = param(net, name, "weight", 4, (int64_t[]) {channels, in, kernel, kernel});
+	int			bias = param(net, name, "bias", 1, (int64_t[]) {channels});
+
+	return nn_conv(net->g, x, z, z_act, weight, bias, kernel, stride, pad, name);
+}
+
+static int
+conv(Net *net, int x, int channels, int kernel, int stride, int pad, const char *name)
+{
+	return conv_z(net, x, -1, NN_ACT_NONE, channels, kernel, stride, pad, name);
+}
+
+/* Twice the extent, to `channels` channels. */
+static int
+upconv(Net *net, int x, int channels, const char *name)
+{
+	int			weight,
+				bias;
+
+	if (net->config->upsample == NN_UPSAMPLE_BILINEAR)
+	{
+		x = nn_upsample(net->g, x, 1, name);
+		return conv(net, x, channels, 3, 1, 0, name);
+	}
+	weight = param(net, name, "weight", 4, (int64_t[]) {shape_of(net, x).c, channels, 4, 4});
+	bias = param(net, name, "bias", 1, (int64_t[]) {channels});
+	return nn_convt(net->g, x, weight, bias, name);
+}
+
+static int
+norm_acts(Net *net, int x, NnNorm norm, const char *name, const int out[2], const NnActChain act[2])
+{
+	int			state[4] = {-1, -1, -1, -1};
+
+	if (norm == NN_NORM_BATCH)
+	{
+		int64_t		c = shape_of(net, x).c;
+		int			tracked;
+
+		state[0] = param(net, name, "weight", 1, &c);
+		state[1] = param(net, name, "bias", 1, &c);
+		state[2] = buffer(net, name, "running_mean", 1, &c);
+		state[3] = buffer(net, name, "running_var", 1, &c);
+		tracked = buffer(net, name, "num_batches_tracked", 0, NULL);
+		if (tracked >= 0 && net->declare)
+			net->declare->list[tracked].integer = true;
+	}
+	return nn_norm_act(net->g, x, norm, state, out, act, name);
+}
+
+/* Norm and activation for one reader: a new value. */
+static int
+norm_act(Net *net, int x, NnNorm norm, NnActChain act, const char *name)
+{
+	return norm_acts(net, x, norm, name, (int[]) {-1, -1}, (NnActChain[]) {act, pass});
+}
+
+static void
+dotted(char *name, const char *format, ...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	vsnprintf(name, MAX_NAME, format, args);
+	va_end(args);
+}
+
+/* ---- G: the U-Net -------------------------------------------------------------------------------------------------------------------------- */
+
+typedef enum Place
+{
+	DOWN_CONV,
+	DOWN_NORM,
+	UP_CONV,
+	UP_NORM
+} Place;
+
+/*
+ * The official name of a layer of level k (0 is the outermost).  Both classes nest a module a level; G_Unet_add_all calls its parts down, submodule and up,
+ * G_Unet_add_input numbers them in one Sequential.  Layers without parameters take numbers too: activations, Upsample and ReflectionPad, and norms, where
+ * there are any.
+ */
+static void
+unet_layer_name(const NnConfig *config, int k, Place place, char *name)
+{
+	int			normed = config->norm != NN_NORM_NONE;
+	int			resampled = config->upsample == NN_UPSAMPLE_BILINEAR ? 2 : 0;
+	bool		innermost = k == config->levels - 1;
+	char		path[MAX_NAME - 32] = "model";
+	size_t		length = strlen(path);
+
+	if (config->where_add == NN_ADD_ALL)
+	{
+		for (int i = 0; i < k; i++)
+			length += snprintf(path + length, sizeof(path) - length, ".submodule");
+		if (place == DOWN_CONV || place == DOWN_NORM)
+			dotted(name, "%s.down.%d", path, (k > 0) + (place == DOWN_NORM));
+		else
+			dotted(name, "%s.up.%d", path, 1 + resampled + (place == UP_NORM));
+		return;
+	}
+	for (int i = 0; i < k; i++)
+		length += snprintf(path + length, sizeof(path) - length, ".model.%d", i == 0 ? 1 : 2 + normed);
+	if (place == DOWN_CONV || place == DOWN_NORM)
+		dotted(name, "%s.model.%d", path, (k > 0) + (place == DOWN_NORM));
+	else
+	{
+		int			up = k == 0 ? 3 : innermost ? 3 : 4 + normed;
+
+		dotted(name, "%s.model.%d", path, up + resampled + (place == UP_NORM));
+	}
+}
+
+static int
+unet_width(const NnConfig *config, int k)
+{
+	return config->ngf * (k < 3 ? 1 << k : 8);
+}
+
+/*
+ * One level down: x is the level's activated input.  Returns the activated input of the next level, and writes the skip that the decoder reads there into
+ * its half of *cat = [up path, skip].
+ */
+static int
+unet_down(Net *net, int k, int x, int z, int *cat)
+{
+	const NnConfig *config = net->config;
+	bool		all = config->where_add == NN_ADD_ALL;
+	bool		innermost = k == config->levels - 1;
+	int			width = unet_width(config, k);
+	int			skip;
+	NnShape		shape;
+	char		name[MAX_NAME];
+
+	/* the concatenation with z comes before the LeakyReLU, which therefore acts on z too; the outermost level has none */
+	unet_layer_name(config, k, DOWN_CONV, name);
+	x = conv_z(net, x, all || k == 0 ? z : -1, all && k > 0 ? NN_ACT_LRELU : NN_ACT_NONE, width, 4, 2, 1, name);
+	if (innermost)
+		return norm_act(net, x, NN_NORM_NONE, (NnActChain) {config->nl, NN_ACT_NONE}, name);
+
+	/*
+	 * The skip goes through nl in the decoder.  With z at every level it is the raw map, because the concatenation copied it; without, the LeakyReLU works
+	 * in place and the skip is its result.
+	 */
+	shape = shape_of(net, x);
+	shape.c = 2 * width;
+	*cat = nn_value(net->g, shape, name);
+	skip = nn_view(net->g, *cat, width, width, name);
+	if (k > 0)
+		unet_layer_name(config, k, DOWN_NORM, name);
+	return norm_acts(net, x, k > 0 ? config->norm : NN_NORM_NONE, name, (int[]) {-1, skip},
+					 (NnActChain[]) {leaky, {all ? NN_ACT_NONE : NN_ACT_LRELU, config->nl}});
+}
+
+/* One level up from x, activated; cat is the concatenation it joins.  Returns the activated input of the next level up, or the image. */
+static int
+unet_up(Net *net, int k, int x, int cat)
+{
+	const NnConfig *config = net->config;
+	char		name[MAX_NAME];
+	int			width,
+				half;
+
+	unet_layer_name(config, k, UP_CONV, name);
+	if (k == 0)
+	{
+		x = upconv(net, x, config->output_nc, name);
+		return norm_act(net, x, NN_NORM_NONE, (NnActChain) {NN_ACT_TANH, NN_ACT_NONE}, name);
+	}
+	width = unet_width(config, k - 1);
+	x = upconv(net, x, width, name);
+	half = nn_view(net->g, cat, 0, width, name);
+	unet_layer_name(config, k, UP_NORM, name);
+	norm_acts(net, x, config->norm, name, (int[]) {half, -1}, (NnActChain[]) {{config->nl, NN_ACT_NONE}, pass});
+	return cat;
+}
+
+static int
+build_G(Net *net, int image, int z)
+{
+	int			levels = net->config->levels;
+	int			cat[MAX_LEVELS + 1] = {0};	/* cat[k]: what level k returns, (N, H/2^k, W/2^k, 2 width(k-1)) */
+	int			x = image;
+
+	for (int k = 0; k < levels; k++)
+		x = unet_down(net, k, x, z, &cat[k + 1]);
+	for (int k = levels - 1; k >= 0; k--)
+		x = unet_up(net, k, x, cat[k]);
+	nn_output(net->g, x);
+	return x;
+}
+
+/* ---- E: the encoder ------------------------------------------------------------------------------------------------------------------------ */
+
+static int
+halvings_to_8(int size)
+{
+	int			n = 0;
+
+	for (; size > 8; size /= 2)
+		n++;
+	return n;
+}
+
+/* Residual block n of E: in -> out channels at half the extent. */
+static int
+residual_block(Net *net, int n, int x, int in, int out)
+{
+	NnNorm		norm = net->config->norm;
+	int			normed = norm != NN_NORM_NONE;
+	char		name[MAX_NAME];
+	int			main,
+				shortcut;
+
+	dotted(name, "conv.%d.conv.0", n);
+	main = norm_act(net, x, norm, leaky, name);
+	/* without a norm the LeakyReLU works in place on the block's input, and so on what the shortcut reads */
+	shortcut = normed ? x : main;
+	dotted(name, "conv.%d.conv.%d", n, 1 + normed);
+	main = conv(net, main, in, 3, 1, 1, name);
+	dotted(name, "conv.%d.conv.%d", n, 2 + normed);
+	main = norm_act(net, main, norm, leaky, name);
+	dotted(name, "conv.%d.conv.%d.0", n, 3 + 2 * normed);
+	main = conv(net, main, out, 3, 1, 1, name);
+	main = nn_avgpool(net->g, main, 2, 2, 0, name);
+
+	dotted(name, "conv.%d.shortcut.1", n);
+	shortcut = nn_avgpool(net->g, shortcut, 2, 2, 0, name);
+	shortcut = conv(net, shortcut, out, 1, 1, 0, name);
+	return nn_add(net->g, main, shortcut, name);
+}
+
+static int
+resnet_trunk(Net *net, int image, int blocks)
+{
+	int			nef = net->config->nef;
+	int			x = conv(net, image, nef, 4, 2, 1, "conv.0");
+
+	for (int n = 1; n < blocks; n++)
+		x = residual_block(net, n, x, nef * (n < 4 ? n : 4), nef * (n < 3 ? n + 1 : 4));
+	return norm_act(net, x, NN_NORM_NONE, leaky, "conv.act");
+}
+
+static int
+conv_trunk(Net *net, int image, int layers)
+{
+	NnNorm		norm = net->config->norm;
+	int			nef = net->config->nef;
+	int			stride = norm != NN_NORM_NONE ? 3 : 2;	/* modules a layer: convolution, norm, activation */
+	char		name[MAX_NAME];
+	int			x;
+
+	x = conv(net, image, nef, 4, 2, 1, "conv.0");
+	x = norm_act(net, x, NN_NORM_NONE, leaky, "conv.0");
+	for (int n = 1; n < layers; n++)
+	{
+		dotted(name, "conv.%d", 2 + stride * (n - 1));
+		x = conv(net, x, nef * (n < 2 ? 2 : 4), 4, 2, 1, name);
+		dotted(name, "conv.%d", 3 + stride * (n - 1));
+		x = norm_act(net, x, norm, leaky, name);
+	}
+	return x;
+}
+
+/* The parameters of the two heads, mu and logvar: weight and bias of each. */
+static void
+head_params(Net *net, int width, int head[4])
+{
+	static const char *const names[] = {"fc.0", "fcVar.0"};
+
+	for (int i = 0; i < 2; i++)
+	{
+		head[2 * i] = param(net, names[i], "weight", 2, (int64_t[]) {net->config->nz, width});
+		head[2 * i + 1] = param(net, names[i], "bias", 1, (int64_t[]) {net->config->nz});
+	}
+}
+
+static void
+build_E(Net *net, int image, int *mu, int *logvar)
+{
+	const NnConfig *config = net->config;
+	bool		resnet = config->net_e == NN_ENCODER_RESNET;
+	int			layers = halvings_to_8(config->encoder_size);
+	int			width = config->nef * (resnet ? (layers < 4 ? layers : 4) : (layers < 3 ? 1 << (layers - 1) : 4));
+	int			head[4];
+	int			x;
+
+	/* E_ResNet registers its heads before the trunk, E_NLayers after it: that is the order of the state_dict */
+	if (resnet)
+		head_params(net, width, head);
+	x = resnet ? resnet_trunk(net, image, layers) : conv_trunk(net, image, layers);
+	if (!resnet)
+		head_params(net, width, head);
+	x = nn_avgpool(net->g, x, 8, 8, 0, "conv.pool");
+	*mu = nn_linear(net->g, x, head[0], head[1], "fc.0");
+	*logvar = nn_linear(net->g, x, head[2], head[3], "fcVar.0");
+	nn_output(net->g, *mu);
+	nn_output(net->g, *logvar);
+}
+
+/* ---- D: the discriminators ----------------------------------------------------------------------------------------------------------------- */
+
+/* One scale: a PatchGAN of 2 or 3 strided layers.  Every convolution has a bias, also before batch norm. */
+static int
+patch_gan(Net *net, int image, int ndf, const char *prefix)
+{
+	NnNorm		norm = net->config->norm;
+	int			strided = net->config->size <= 128 ? 2 : 3;
+	int			stride = norm != NN_NORM_NONE ? 3 : 2;	/* modules a layer */
+	char		name[MAX_NAME];
+	int			x;
+
+	dotted(name, "%s.0", prefix);
+	x = conv(net, image, ndf, 4, 2, 1, name);
+	x = norm_act(net, x, NN_NORM_NONE, leaky, name);
+	for (int n = 1; n <= strided; n++)
+	{
+		dotted(name, "%s.%d", prefix, 2 + stride * (n - 1));
+		x = conv(net, x, ndf << n, 4, n < strided ? 2 : 1, 1, name);
+		dotted(name, "%s.%d", prefix, 3 + stride * (n - 1));
+		x = norm_act(net, x, norm, leaky, name);
+	}
+	dotted(name, "%s.%d", prefix, 2 + stride * strided);
+	return conv(net, x, 1, 4, 1, 1, name);
+}
+
+static void
+build_D(Net *net, int image, int *maps)
+{
+	const NnConfig *config = net->config;
+	char		prefix[MAX_NAME];
+
+	for (int i = 0; i < config->num_ds; i++)
+	{
+		if (config->num_ds == 1)
+			dotted(prefix, "model");
+		else
+			dotted(prefix, "model_%d", i);
+		if (i > 0)
+			image = nn_avgpool(net->g, image, 3, 2, 1, "down");
+		/* Python's round: half to even, as rint in the default rounding mode */
+		maps[i] = patch_gan(net, image, (int) rint(config->ndf / (double) (1 << i)), prefix);
+		nn_output(net->g, maps[i]);
+	}
+}
+
+/* ---- The ways in --------------------------------------------------------------------------------------------------------------------------- */
+
+int
+nn_net_G(NnGraph *g, const NnConfig *config, int image, int z)
+{
+	Net			net = {.g = g, .config = config, .network = NN_NET_G};
+
+	return build_G(&net, image, z);
+}
+
+void
+nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
+{
+	Net			net = {.g = g, .config = config, .network = NN_NET_E};
+
+	build_E(&net, image, mu, logvar);
+}
+
+void
+nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps)
+{
+	Net			net = {.g = g, .config = config, .network = which};
+
+	build_D(&net, image, maps);
+}
+
+/* Builds one network on a throw-away graph of batch 1, appending its parameters to the table. */
+static NnStatus
+declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnError *error)
+{
+	NnGraph		g;
+	Net			net = {.g = &g, .config = config, .network = network, .declare = params};
+	int			maps[NN_MAX_SCALES];
+	int			image,
+				z = -1,
+				size = network == NN_NET_E ? config->encoder_size : config->size;
+	NnStatus	status;
+
+	nn_graph_init(&g, params);
+	if (network == NN_NET_G)
+	{
+		image = nn_input(&g, (NnShape) {1, size, size, config->input_nc}, "image");
+		if (config->nz > 0)
+			z = nn_input(&g, (NnShape) {1, 1, 1, config->nz}, "z");
+		build_G(&net, image, z);
+	}
+	else if (network == NN_NET_E)
+	{
+		image = nn_input(&g, (NnShape) {1, size, size, config->output_nc}, "image");
+		build_E(&net, image, &maps[0], &maps[1]);
+	}
+	else
+	{
+		image = nn_input(&g, (NnShape) {1, size, size, config->output_nc + (config->conditional_d ? config->input_nc : 0)}, "image");
+		build_D(&net, image, maps);
+	}
+	status = g.failed ? g.error.code : NN_OK;
+	if (g.failed && error)
+		*error = g.error;
+	nn_graph_free(&g);
+	return status;
+}
+
+NnStatus
+nn_params_of(const NnConfig *config, unsigned mask, NnParams *params, NnError *error)
+{
+	NnStatus	status;
+
+	memset(params, 0, sizeof(*params));
+	status = nn_config_check(config, error);
+	for (int network = 0; status == NN_OK && network < NN_NETWORKS; network++)
+	{
+		bool		exists = network != NN_NET_E || config->net_e != NN_ENCODER_NONE;
+
+		if ((mask & 1u << network) && exists)
+			status = declare_network(config, (NnNetwork) network, params, error);
+	}
+	if (status != NN_OK)
+		nn_params_free(params);
+	return status;
+}

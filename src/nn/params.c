@@ -1,0 +1,267 @@
+/*
+ * params.c
+ *	  The parameter table of a network, and filling the flat float array it describes from the tensors of a checkpoint.
+ *
+ * A table owns its names and is immutable once built (by nn_params_of, nets.c), so that any thread may read it.
+ */
+#include "nn/graph.h"
+#include "nn/params.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct
+{
+	const char *name;
+	size_t		size;
+}			dtypes[] =
+{
+	[NN_F32] = {"F32", 4},
+	[NN_F64] = {"F64", 8},
+	[NN_F16] = {"F16", 2},
+	[NN_BF16] = {"BF16", 2},
+	[NN_I64] = {"I64", 8},
+	[NN_I32] = {"I32", 4},
+	[NN_U8] = {"U8", 1},
+};
+
+#define NDTYPES ((int) (sizeof(dtypes) / sizeof(dtypes[0])))
+
+static const char *const networks[NN_NETWORKS] =
+{
+	[NN_NET_G] = "G",
+	[NN_NET_E] = "E",
+	[NN_NET_D] = "D",
+	[NN_NET_D2] = "D2",
+};
+
+size_t
+nn_dtype_size(NnDtype dtype)
+{
+	return (int) dtype >= 0 && (int) dtype < NDTYPES ? dtypes[dtype].size : 0;
+}
+
+const char *
+nn_dtype_name(NnDtype dtype)
+{
+	return (int) dtype >= 0 && (int) dtype < NDTYPES ? dtypes[dtype].name : "unknown";
+}
+
+bool
+nn_dtype_from_name(const char *name, NnDtype *dtype)
+{
+	for (int i = 0; i < NDTYPES; i++)
+		if (strcmp(dtypes[i].name, name) == 0)
+		{
+			*dtype = (NnDtype) i;
+			return true;
+		}
+	return false;
+}
+
+const char *
+nn_network_name(NnNetwork network)
+{
+	return (int) network >= 0 && network < NN_NETWORKS ? networks[network] : "unknown";
+}
+
+bool
+nn_network_from_name(const char *name, NnNetwork *network)
+{
+	for (int i = 0; i < NN_NETWORKS; i++)
+		if (strcmp(networks[i], name) == 0)
+		{
+			*network = (NnNetwork) i;
+			return true;
+		}
+	return false;
+}
+
+const char *
+nn_bare_name(const char *name)
+{
+	return strncmp(name, "module.", 7) == 0 ? name + 7 : name;
+}
+
+/* ---- The table ----------------------------------------------------------------------------------------------------------------------------- */
+
+void
+nn_params_free(NnParams *params)
+{
+	for (int i = 0; i < params->n; i++)
+		free(params->list[i].name);
+	free(params->list);
+	memset(params, 0, sizeof(*params));
+}
+
+int
+nn_params_find(const NnParams *params, NnNetwork network, const char *name)
+{
+	for (int i = 0; i < params->n; i++)
+		if (params->list[i].network == network && strcmp(params->list[i].name, name) == 0)
+			return i;
+	return -1;
+}
+
+int
+nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim, const int64_t *shape)
+{
+	NnParam    *p;
+	size_t		count = 1;
+
+	if (params->n == params->capacity)
+	{
+		int			wanted = params->capacity ? params->capacity * 2 : 64;
+		NnParam    *bigger = realloc(params->list, (size_t) wanted * sizeof(NnParam));
+
+		if (!bigger)
+			return -1;
+		params->list = bigger;
+		params->capacity = wanted;
+	}
+	for (int i = 0; i < ndim; i++)
+		count = nn_mul(count, (size_t) shape[i]);
+	if (count > SIZE_MAX / sizeof(float) - params->total)
+		return -1;
+	p = &params->list[params->n];
+	*p = (NnParam) {.name = strdup(name), .network = network, .ndim = ndim, .count = count, .offset = params->total};
+	if (!p->name)
+		return -1;
+	for (int i = 0; i < ndim; i++)
+		p->shape[i] = shape[i];
+	params->total += count;
+	return params->n++;
+}
+
+/* ---- Filling ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* IEEE binary16, subnormals, infinities and NaNs included. */
+static float
+float_of_half(uint16_t h)
+{
+	uint32_t	sign = (uint32_t) (h & 0x8000) << 16,
+				exponent = (h >> 10) & 31,
+				fraction = h & 1023,
+				bits;
+	float		f;
+
+	if (exponent == 0)
+	{
+		f = (float) fraction * 0x1p-24f;
+		return sign ? -f : f;
+	}
+	bits = sign | (exponent == 31 ? 255u : exponent + 112) << 23 | fraction << 13;
+	memcpy(&f, &bits, sizeof(f));
+	return f;
+}
+
+static float
+float_of_bfloat(uint16_t b)
+{
+	uint32_t	bits = (uint32_t) b << 16;
+	float		f;
+
+	memcpy(&f, &bits, sizeof(f));
+	return f;
+}
+
+/* Element i of tensor data that may lie at any address. */
+static float
+element(NnDtype dtype, const void *data, size_t i)
+{
+	const char *at = (const char *) data + i * nn_dtype_size(dtype);
+
+	switch (dtype)
+	{
+		case NN_F32:
+			{
+				float		f;
+
+				memcpy(&f, at, sizeof(f));
+				return f;
+			}
+		case NN_F64:
+			{
+				double		d;
+
+				memcpy(&d, at, sizeof(d));
+				return (float) d;
+			}
+		case NN_F16:
+		case NN_BF16:
+			{
+				uint16_t	h;
+
+				memcpy(&h, at, sizeof(h));
+				return dtype == NN_F16 ? float_of_half(h) : float_of_bfloat(h);
+			}
+		case NN_I64:
+			{
+				int64_t		k;
+
+				memcpy(&k, at, sizeof(k));
+				return (float) k;
+			}
+		case NN_I32:
+			{
+				int32_t		k;
+
+				memcpy(&k, at, sizeof(k));
+				return (float) k;
+			}
+		case NN_U8:
+			return (float) *(const uint8_t *) at;
+	}
+	return 0;
+}
+
+const NnTensor *
+nn_tensor_find(const NnTensor *tensors, int ntensors, const NnParam *param)
+{
+	for (int i = 0; i < ntensors; i++)
+		if (tensors[i].network == param->network && strcmp(nn_bare_name(tensors[i].name), param->name) == 0)
+			return &tensors[i];
+	return NULL;
+}
+
+bool
+nn_tensor_fits(const NnTensor *tensor, const NnParam *param)
+{
+	bool		integer = tensor->dtype == NN_I64 || tensor->dtype == NN_I32 || tensor->dtype == NN_U8;
+
+	if (tensor->ndim != param->ndim || integer != param->integer)
+		return false;
+	for (int i = 0; i < param->ndim; i++)
+		if (tensor->shape[i] != param->shape[i])
+			return false;
+	return true;
+}
+
+NnStatus
+nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, float *values, NnError *error)
+{
+	for (int i = 0; i < params->n; i++)
+	{
+		const NnParam *p = &params->list[i];
+		const NnTensor *t = nn_tensor_find(tensors, ntensors, p);
+		float	   *out = values + p->offset;
+
+		if (!t && p->integer)
+		{
+			*out = 0;
+			continue;
+		}
+		if (!t)
+			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s is missing", p->name, nn_network_name(p->network));
+		if (!nn_tensor_fits(t, p))
+			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s has the wrong type or shape", p->name, nn_network_name(p->network));
+		if (!t->data || t->nbytes != nn_mul(p->count, nn_dtype_size(t->dtype)))
+			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s has the wrong length", p->name, nn_network_name(p->network));
+		if (t->dtype == NN_F32)
+			memcpy(out, t->data, t->nbytes);
+		else
+			for (size_t k = 0; k < p->count; k++)
+				out[k] = element(t->dtype, t->data, k);
+	}
+	return NN_OK;
+}

@@ -1,0 +1,223 @@
+/*
+ * plan.c
+ *	  Where each value of a graph lives: one arena, in which buffers that are never alive together share memory.
+ *
+ * A buffer is a value that is not a view, together with all views of it.  It lives from the first node that writes any of them to the last node that reads
+ * any of them; inputs live from the start, because a device may copy them in before it runs the first node, and outputs to the end, because it copies
+ * them out after the last.  Operands and results of one node are alive together, so no operator works in place.
+ *
+ * Buffers are placed largest first, each at the lowest offset where it meets no placed buffer of an overlapping life.  A graph has some hundred values, so
+ * the quadratic search costs nothing next to the preparation of its kernels.
+ */
+#include "nn/graph.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN_ELEMENTS 32		/* 64 bytes of the smallest activation type, bfloat16 */
+
+typedef struct Buffer
+{
+	int			value;
+	int			first,			/* nodes between which it lives, both included */
+				last;
+	size_t		size,			/* elements, rounded up */
+				offset;
+} Buffer;
+
+static int
+root_of(const NnGraph *g, int value)
+{
+	while (g->values[value].view_of >= 0)
+		value = g->values[value].view_of;
+	return value;
+}
+
+/* Elements of a value, rounded up so that the next buffer is aligned; SIZE_MAX if that overflows. */
+static size_t
+buffer_size(NnShape s)
+{
+	size_t		size = nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
+
+	if (size > SIZE_MAX - ALIGN_ELEMENTS)
+		return SIZE_MAX;
+	return (size + ALIGN_ELEMENTS - 1) / ALIGN_ELEMENTS * ALIGN_ELEMENTS;
+}
+
+static void
+extend_life(const NnGraph *g, Buffer *buffers, int value, int node)
+{
+	Buffer	   *b;
+
+	if (value < 0)
+		return;
+	b = &buffers[root_of(g, value)];
+	if (b->first < 0 || node < b->first)
+		b->first = node;
+	if (node > b->last)
+		b->last = node;
+}
+
+/* One entry a value; those of views and of values that no node touches keep first = -1. */
+static void
+find_lives(const NnGraph *g, Buffer *buffers)
+{
+	for (int i = 0; i < g->nvalues; i++)
+		buffers[i] = (Buffer) {.value = i, .first = -1, .last = -1, .size = buffer_size(g->values[i].shape)};
+	for (int i = 0; i < g->nnodes; i++)
+	{
+		const NnNode *node = &g->nodes[i];
+
+		for (int k = 0; k < 2; k++)
+		{
+			extend_life(g, buffers, node->in[k], i);
+			extend_life(g, buffers, node->out[k], i);
+		}
+		if (node->op == NN_OP_INPUT)
+			extend_life(g, buffers, node->out[0], 0);
+	}
+	for (int i = 0; i < g->nvalues; i++)
+		if (g->values[i].output)
+			extend_life(g, buffers, i, g->nnodes);
+}
+
+static int
+larger_first(const void *a, const void *b)
+{
+	const Buffer *x = a,
+			   *y = b;
+
+	if (x->size != y->size)
+		return x->size > y->size ? -1 : 1;
+	return x->value - y->value;
+}
+
+static bool
+alive_together(const Buffer *a, const Buffer *b)
+{
+	return a->first <= b->last && b->first <= a->last;
+}
+
+/* The lowest offset at which `b` meets none of the `nplaced` buffers that live with it; SIZE_MAX if there is none. */
+static size_t
+lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
+{
+	size_t		offset = 0;
+	bool		moved = true;
+
+	while (moved)
+	{
+		moved = false;
+		for (int i = 0; i < nplaced; i++)
+		{
+			const Buffer *p = &placed[i];
+
+			if (alive_together(b, p) && offset < p->offset + p->size && p->offset < offset + b->size)
+			{
+				offset = p->offset + p->size;
+				moved = true;
+				if (offset > SIZE_MAX - b->size)
+					return SIZE_MAX;
+			}
+		}
+	}
+	return offset;
+}
+
+/* Moves the entries of buffers that live at all to the front; returns their count. */
+static int
+keep_live(Buffer *buffers, int n)
+{
+	int			live = 0;
+
+	for (int i = 0; i < n; i++)
+		if (buffers[i].first >= 0)
+			buffers[live++] = buffers[i];
+	return live;
+}
+
+/* Returns the arena's elements, SIZE_MAX if they cannot be counted. */
+static size_t
+place_buffers(Buffer *buffers, int n)
+{
+	size_t		end = 0;
+
+	qsort(buffers, n, sizeof(Buffer), larger_first);
+	for (int i = 0; i < n; i++)
+	{
+		Buffer	   *b = &buffers[i];
+
+		b->offset = b->size == SIZE_MAX ? SIZE_MAX : lowest_offset(b, buffers, i);
+		if (b->offset == SIZE_MAX)
+			return SIZE_MAX;
+		if (b->offset + b->size > end)
+			end = b->offset + b->size;
+	}
+	return end;
+}
+
+/* The offsets and pitches of all values, views included, from the places of the buffers. */
+static void
+spread_offsets(NnPlan *plan, const Buffer *buffers, int n)
+{
+	const NnGraph *g = plan->graph;
+
+	for (int i = 0; i < n; i++)
+		plan->offset[buffers[i].value] = buffers[i].offset;
+	for (int i = 0; i < g->nvalues; i++)
+	{
+		int			root = root_of(g, i);
+		size_t		c0 = 0;
+
+		for (int v = i; v != root; v = g->values[v].view_of)
+			c0 += g->values[v].view_c0;
+		plan->offset[i] = plan->offset[root] + c0;
+		plan->pitch[i] = g->values[root].shape.c;
+	}
+}
+
+NnStatus
+nn_plan_memory(NnPlan *plan, NnError *error)
+{
+	const NnGraph *g = plan->graph;
+	size_t		n = g->nvalues > 0 ? (size_t) g->nvalues : 1;
+	Buffer	   *buffers;
+	int			live;
+
+	if (g->failed)
+	{
+		if (error)
+			*error = g->error;
+		return g->error.code;
+	}
+	buffers = calloc(n, sizeof(Buffer));
+	plan->offset = calloc(n, sizeof(size_t));
+	plan->pitch = calloc(n, sizeof(int));
+	if (!buffers || !plan->offset || !plan->pitch)
+	{
+		free(buffers);
+		nn_plan_free(plan);
+		return nn_no_memory(error, n * sizeof(Buffer));
+	}
+	find_lives(g, buffers);
+	live = keep_live(buffers, g->nvalues);
+	plan->arena_elements = place_buffers(buffers, live);
+	if (plan->arena_elements == SIZE_MAX)
+	{
+		free(buffers);
+		nn_plan_free(plan);
+		return nn_no_memory(error, SIZE_MAX);
+	}
+	spread_offsets(plan, buffers, live);
+	free(buffers);
+	return NN_OK;
+}
+
+void
+nn_plan_free(NnPlan *plan)
+{
+	free(plan->offset);
+	free(plan->pitch);
+	plan->offset = NULL;
+	plan->pitch = NULL;
+}

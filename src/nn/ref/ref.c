@@ -1,0 +1,177 @@
+/*
+ * ref.c
+ *	  The naive device: plans are run node by node through one table of operators, in double, on one thread.
+ *
+ * Packed weights are the model's flat parameters as doubles; a plan's arena is an array of doubles.  Both are owned by whoever asked for them (pack_free,
+ * release).  The device itself has no state, so nothing is shared between threads.
+ */
+#include "nn/ref/ref.h"
+
+#include <stdlib.h>
+
+static const RefOp operators[NN_OPS] =
+{
+	[NN_OP_CONV] = ref_conv,
+	[NN_OP_CONVT] = ref_convt,
+	[NN_OP_NORM_ACT] = ref_norm_act,
+	[NN_OP_UPSAMPLE] = ref_upsample,
+	[NN_OP_AVGPOOL] = ref_avgpool,
+	[NN_OP_LINEAR] = ref_linear,
+	[NN_OP_ADD] = ref_add,
+};
+
+static NnStatus
+ref_pack(NnDevice *device, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error)
+{
+	size_t		total = graph->params->total;
+	double	   *weights;
+
+	*bytes = total * sizeof(double);
+	weights = malloc(*bytes + 1);
+	if (!weights)
+		return nn_no_memory(error, *bytes);
+	for (size_t i = 0; i < total; i++)
+		weights[i] = values[i];
+	*packed = weights;
+	return NN_OK;
+}
+
+static void
+ref_pack_free(NnDevice *device, void *packed)
+{
+	free(packed);
+}
+
+static NnStatus
+ref_prepare(NnDevice *device, NnPlan *plan, const void *packed, NnError *error)
+{
+	size_t		bytes = nn_mul(plan->arena_elements, sizeof(double));
+
+	plan->arena = malloc(bytes);
+	plan->device_bytes = 0;
+	return plan->arena ? NN_OK : nn_no_memory(error, bytes);
+}
+
+static void
+ref_release(NnDevice *device, NnPlan *plan)
+{
+	free(plan->arena);
+	plan->arena = NULL;
+}
+
+static RefTensor
+tensor_of(const NnPlan *plan, int value)
+{
+	return (RefTensor) {plan->graph->values[value].shape, plan->pitch[value], (double *) plan->arena + plan->offset[value]};
+}
+
+static void
+run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool outputs)
+{
+	for (int i = 0; i < nbindings; i++)
+	{
+		RefTensor	t = tensor_of(plan, bindings[i].value);
+		float	   *data = bindings[i].data;
+
+		if (plan->graph->values[bindings[i].value].output != outputs)
+			continue;
+		for (int n = 0; n < t.shape.n; n++)
+			for (int y = 0; y < t.shape.h; y++)
+				for (int x = 0; x < t.shape.w; x++)
+					for (int c = 0; c < t.shape.c; c++, data++)
+					{
+						if (outputs)
+							*data = (float) ref_at(&t, n, y, x)[c];
+						else
+							ref_at(&t, n, y, x)[c] = *data;
+					}
+	}
+}
+
+static NnStatus
+run_node(const NnPlan *plan, const NnNode *node, const double *weights, NnError *error)
+{
+	const NnParam *list = plan->graph->params->list;
+	RefTensor	in[2],
+				out[2];
+	RefOperands op = {.node = node};
+
+	if (node->op == NN_OP_INPUT)
+		return NN_OK;
+	for (int i = 0; i < 2; i++)
+	{
+		if (node->in[i] >= 0)
+		{
+			in[i] = tensor_of(plan, node->in[i]);
+			op.in[i] = &in[i];
+		}
+		if (node->out[i] >= 0)
+		{
+			out[i] = tensor_of(plan, node->out[i]);
+			op.out[i] = &out[i];
+		}
+	}
+	op.weight = node->weight >= 0 ? weights + list[node->weight].offset : NULL;
+	op.bias = node->bias >= 0 ? weights + list[node->bias].offset : NULL;
+	op.mean = node->mean >= 0 ? weights + list[node->mean].offset : NULL;
+	op.var = node->var >= 0 ? weights + list[node->var].offset : NULL;
+	return operators[node->op] (&op, error);
+}
+
+static NnStatus
+ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error)
+{
+	NnStatus	status = NN_OK;
+
+	run_bindings(plan, bindings, nbindings, false);
+	for (int i = 0; status == NN_OK && i < plan->graph->nnodes; i++)
+		status = run_node(plan, &plan->graph->nodes[i], packed, error);
+	if (status == NN_OK)
+		run_bindings(plan, bindings, nbindings, true);
+	return status;
+}
+
+static bool
+ref_supports(const NnDevice *device, NnPrecision precision)
+{
+	return precision == NN_PRECISION_FP32;
+}
+
+static size_t
+ref_element_bytes(const NnDevice *device, NnPrecision precision)
+{
+	return sizeof(double);
+}
+
+static const char *
+ref_describe(const NnDevice *device)
+{
+	return "ref (double precision, 1 thread)";
+}
+
+static void
+ref_set_threads(NnDevice *device, int threads)
+{
+	device->threads = 1;
+}
+
+static void
+ref_close(NnDevice *device)
+{
+	free(device);
+}
+
+NnStatus
+nn_ref_open(int threads, NnDevice **device, NnError *error)
+{
+	static const NnDevice ref = {
+		.name = "ref", .threads = 1, .pack = ref_pack, .pack_free = ref_pack_free, .prepare = ref_prepare, .run = ref_run, .release = ref_release,
+		.supports = ref_supports, .element_bytes = ref_element_bytes, .describe = ref_describe, .set_threads = ref_set_threads, .close = ref_close
+	};
+
+	*device = malloc(sizeof(NnDevice));
+	if (!*device)
+		return nn_no_memory(error, sizeof(NnDevice));
+	**device = ref;
+	return NN_OK;
+}
