@@ -4,7 +4,8 @@
  *
  * Pickles are read by a closed machine: a stack over a tagged union, an allow-list of a dozen names, no imports, no calls.  Every length, offset, product
  * and stride is checked before it is used; counts and depths are limited.  A FormatFile refers to the caller's bytes, which must outlive it, and owns
- * whatever it had to copy (tensors with strides that are not row-major, names).
+ * whatever it had to copy (tensors with strides that are not row-major, names).  Tensors lie where the file has them and need not be aligned: read
+ * elements with memcpy.
  */
 #ifndef BICYCLE_FORMAT_H
 #define BICYCLE_FORMAT_H

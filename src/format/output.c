@@ -1,0 +1,92 @@
+/*
+ * output.c
+ *	  The growing buffer that model files are written into.
+ *
+ * Appending never fails visibly: after an allocation has failed the buffer stays failed, and format_output_done says so once.  Until then the buffer is
+ * the writer's, afterwards the caller's.
+ */
+#include "format_private.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool
+reserve(FormatOutput *output, size_t length)
+{
+	size_t		needed,
+				capacity;
+	uint8_t    *bytes = NULL;
+
+	if (output->failed)
+		return false;
+	if (!__builtin_add_overflow(output->length, length, &needed) && needed <= output->capacity)
+		return true;
+	/* half as much again, or 4 kB */
+	if (!__builtin_add_overflow(needed, needed / 2 + 4096, &capacity) && capacity <= PTRDIFF_MAX)
+		bytes = realloc(output->bytes, capacity);
+	if (bytes == NULL)
+	{
+		output->failed = true;
+		return false;
+	}
+	output->bytes = bytes;
+	output->capacity = capacity;
+	return true;
+}
+
+void
+format_put(FormatOutput *output, const void *bytes, size_t length)
+{
+	if (length > 0 && reserve(output, length))
+	{
+		memcpy(output->bytes + output->length, bytes, length);
+		output->length += length;
+	}
+}
+
+void
+format_put_zeros(FormatOutput *output, size_t length)
+{
+	if (length > 0 && reserve(output, length))
+	{
+		memset(output->bytes + output->length, 0, length);
+		output->length += length;
+	}
+}
+
+void
+format_put_u8(FormatOutput *output, uint8_t value)
+{
+	format_put(output, &value, sizeof(value));
+}
+
+void
+format_put_u16(FormatOutput *output, uint16_t value)
+{
+	format_put(output, &value, sizeof(value));
+}
+
+void
+format_put_u32(FormatOutput *output, uint32_t value)
+{
+	format_put(output, &value, sizeof(value));
+}
+
+void
+format_put_u64(FormatOutput *output, uint64_t value)
+{
+	format_put(output, &value, sizeof(value));
+}
+
+FormatStatus
+format_output_done(FormatOutput *output, uint8_t **bytes, size_t *length, FormatError *error)
+{
+	if (output->failed)
+	{
+		free(output->bytes);
+		return format_fail_memory(error, output->length);
+	}
+	*bytes = output->bytes;
+	*length = output->length;
+	return FORMAT_OK;
+}
