@@ -7,6 +7,21 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* Formats into a fixed buffer.  What does not fit is cut off between characters, since names from files and users may be any UTF-8. */
+static void __attribute__((format(printf, 3, 0)))
+format_text(char *text, size_t size, const char *format, va_list args)
+{
+	size_t		end = size - 1;
+
+	if (vsnprintf(text, size, format, args) < (int) size)
+		return;
+	while (end > 0 && ((unsigned char) text[end - 1] & 0xC0) == 0x80)
+		end--;
+	if (end > 0 && (unsigned char) text[end - 1] >= 0xC0)
+		end--;
+	text[end] = '\0';
+}
+
 NnStatus
 nn_fail(NnError *error, NnStatus code, const char *message, ...)
 {
@@ -17,7 +32,7 @@ nn_fail(NnError *error, NnStatus code, const char *message, ...)
 	error->code = code;
 	error->detail[0] = error->hint[0] = '\0';
 	va_start(args, message);
-	vsnprintf(error->message, sizeof(error->message), message, args);
+	format_text(error->message, sizeof(error->message), message, args);
 	va_end(args);
 	return code;
 }
@@ -30,7 +45,7 @@ nn_detail(NnError *error, const char *detail, ...)
 	if (!error)
 		return;
 	va_start(args, detail);
-	vsnprintf(error->detail, sizeof(error->detail), detail, args);
+	format_text(error->detail, sizeof(error->detail), detail, args);
 	va_end(args);
 }
 
@@ -42,7 +57,7 @@ nn_hint(NnError *error, const char *hint, ...)
 	if (!error)
 		return;
 	va_start(args, hint);
-	vsnprintf(error->hint, sizeof(error->hint), hint, args);
+	format_text(error->hint, sizeof(error->hint), hint, args);
 	va_end(args);
 }
 

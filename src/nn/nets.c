@@ -8,6 +8,7 @@
  *
  * Source: networks.py of the official code (junyanz/BicycleGAN, 40b9d52).  Facts that are easily got wrong are said where they are used.
  */
+#include "nn/nets.h"
 #include "nn/graph.h"
 #include "nn/params.h"
 
@@ -17,7 +18,7 @@
 #include <string.h>
 
 #define MAX_LEVELS 9
-#define MAX_NAME 256
+#define MAX_NAME NN_MAX_LAYER_NAME
 
 typedef struct Net
 {
@@ -145,21 +146,13 @@ dotted(char *name, const char *format, ...)
 
 /* ---- G: the U-Net -------------------------------------------------------------------------------------------------------------------------- */
 
-typedef enum Place
-{
-	DOWN_CONV,
-	DOWN_NORM,
-	UP_CONV,
-	UP_NORM
-} Place;
-
 /*
  * The official name of a layer of level k (0 is the outermost).  Both classes nest a module a level; G_Unet_add_all calls its parts down, submodule and up,
  * G_Unet_add_input numbers them in one Sequential.  Layers without parameters take numbers too: activations, Upsample and ReflectionPad, and norms, where
  * there are any.
  */
-static void
-unet_layer_name(const NnConfig *config, int k, Place place, char *name)
+void
+nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, char *name)
 {
 	int			normed = config->norm != NN_NORM_NONE;
 	int			resampled = config->upsample == NN_UPSAMPLE_BILINEAR ? 2 : 0;
@@ -171,21 +164,21 @@ unet_layer_name(const NnConfig *config, int k, Place place, char *name)
 	{
 		for (int i = 0; i < k; i++)
 			length += snprintf(path + length, sizeof(path) - length, ".submodule");
-		if (place == DOWN_CONV || place == DOWN_NORM)
-			dotted(name, "%s.down.%d", path, (k > 0) + (place == DOWN_NORM));
+		if (place == NN_DOWN_CONV || place == NN_DOWN_NORM)
+			dotted(name, "%s.down.%d", path, (k > 0) + (place == NN_DOWN_NORM));
 		else
-			dotted(name, "%s.up.%d", path, 1 + resampled + (place == UP_NORM));
+			dotted(name, "%s.up.%d", path, 1 + resampled + (place == NN_UP_NORM));
 		return;
 	}
 	for (int i = 0; i < k; i++)
 		length += snprintf(path + length, sizeof(path) - length, ".model.%d", i == 0 ? 1 : 2 + normed);
-	if (place == DOWN_CONV || place == DOWN_NORM)
-		dotted(name, "%s.model.%d", path, (k > 0) + (place == DOWN_NORM));
+	if (place == NN_DOWN_CONV || place == NN_DOWN_NORM)
+		dotted(name, "%s.model.%d", path, (k > 0) + (place == NN_DOWN_NORM));
 	else
 	{
 		int			up = k == 0 ? 3 : innermost ? 3 : 4 + normed;
 
-		dotted(name, "%s.model.%d", path, up + resampled + (place == UP_NORM));
+		dotted(name, "%s.model.%d", path, up + resampled + (place == NN_UP_NORM));
 	}
 }
 
@@ -211,7 +204,7 @@ unet_down(Net *net, int k, int x, int z, int *cat)
 	char		name[MAX_NAME];
 
 	/* the concatenation with z comes before the LeakyReLU, which therefore acts on z too; the outermost level has none */
-	unet_layer_name(config, k, DOWN_CONV, name);
+	nn_unet_layer_name(config, k, NN_DOWN_CONV, name);
 	x = conv_z(net, x, all || k == 0 ? z : -1, all && k > 0 ? NN_ACT_LRELU : NN_ACT_NONE, width, 4, 2, 1, name);
 	if (innermost)
 		return norm_act(net, x, NN_NORM_NONE, (NnActChain) {config->nl, NN_ACT_NONE}, name);
@@ -225,7 +218,7 @@ unet_down(Net *net, int k, int x, int z, int *cat)
 	*cat = nn_value(net->g, shape, name);
 	skip = nn_view(net->g, *cat, width, width, name);
 	if (k > 0)
-		unet_layer_name(config, k, DOWN_NORM, name);
+		nn_unet_layer_name(config, k, NN_DOWN_NORM, name);
 	return norm_acts(net, x, k > 0 ? config->norm : NN_NORM_NONE, name, (int[]) {-1, skip},
 					 (NnActChain[]) {leaky, {all ? NN_ACT_NONE : NN_ACT_LRELU, config->nl}});
 }
@@ -239,7 +232,7 @@ unet_up(Net *net, int k, int x, int cat)
 	int			width,
 				half;
 
-	unet_layer_name(config, k, UP_CONV, name);
+	nn_unet_layer_name(config, k, NN_UP_CONV, name);
 	if (k == 0)
 	{
 		x = upconv(net, x, config->output_nc, name);
@@ -248,7 +241,7 @@ unet_up(Net *net, int k, int x, int cat)
 	width = unet_width(config, k - 1);
 	x = upconv(net, x, width, name);
 	half = nn_view(net->g, cat, 0, width, name);
-	unet_layer_name(config, k, UP_NORM, name);
+	nn_unet_layer_name(config, k, NN_UP_NORM, name);
 	norm_acts(net, x, config->norm, name, (int[]) {half, -1}, (NnActChain[]) {{config->nl, NN_ACT_NONE}, pass});
 	return cat;
 }

@@ -1,0 +1,460 @@
+/*
+ * Proves that model options are read, checked and printed by their one table, and that a configuration is inferred from names and shapes of tensors, with
+ * errors that name what is wrong.
+ */
+#include "nn/nn.h"
+#include "tap.h"
+
+#include <stdlib.h>
+
+static NnError error;
+
+/* Whether the last error's three texts hold these pieces. */
+static bool
+error_is(NnStatus status, const char *message, const char *detail, const char *hint)
+{
+	bool		good = status == NN_EINVAL && strstr(error.message, message) && strstr(error.detail, detail) && strstr(error.hint, hint);
+
+	if (!good)
+		diag("status %d, message \"%s\", detail \"%s\", hint \"%s\"", status, error.message, error.detail, error.hint);
+	return good;
+}
+
+static bool
+succeeds(NnStatus status)
+{
+	if (status != NN_OK)
+		diag("%s: %s %s", error.message, error.detail, error.hint);
+	return status == NN_OK;
+}
+
+static NnStatus
+parse(NnConfig *config, const char *json)
+{
+	memset(&error, 0, sizeof(error));
+	return nn_config_parse(config, json, strlen(json), &error);
+}
+
+static bool
+prints(const NnConfig *config, const char *expected)
+{
+	char	   *text = nn_config_print(config);
+	bool		same = strcmp(text, expected) == 0;
+
+	if (!same)
+		diag("%s", text);
+	free(text);
+	return same;
+}
+
+/* ---- Reading, checking, printing ----------------------------------------------------------------------------------------------------------- */
+
+static void
+test_round_trip(void)
+{
+	static const char defaults[] =
+		"{\"size\":256,\"levels\":8,\"input_nc\":3,\"output_nc\":3,\"nz\":8,\"ngf\":64,\"nef\":64,\"ndf\":64,\"where_add\":\"all\",\"upsample\":\"basic\","
+		"\"norm\":\"instance\",\"nl\":\"relu\",\"net_e\":\"resnet\",\"encoder_size\":256,\"num_ds\":2,\"conditional_d\":false,\"precision\":\"auto\"}";
+	static const char other[] =
+		"{\"size\":1024,\"levels\":9,\"input_nc\":1,\"output_nc\":1,\"nz\":3,\"ngf\":5,\"nef\":6,\"ndf\":7,\"where_add\":\"input\",\"upsample\":\"bilinear\","
+		"\"norm\":\"batch\",\"nl\":\"elu\",\"net_e\":\"conv\",\"encoder_size\":128,\"num_ds\":3,\"conditional_d\":true,\"precision\":\"bf16\"}";
+	NnConfig	config;
+
+	nn_config_default(&config);
+	ok(prints(&config, defaults), "the defaults are the official code's");
+	ok(succeeds(parse(&config, "{}")) && prints(&config, defaults), "an empty object changes nothing");
+	ok(succeeds(parse(&config, other)) && prints(&config, other), "what is printed is read back, every option with another value");
+	ok(succeeds(nn_config_check(&config, &error)), "and is consistent");
+	ok(succeeds(parse(&config, "{\"nl\": \"lrelu\", \"nz\": 4}")) && config.nl == NN_ACT_LRELU && config.nz == 4 && config.ngf == 5,
+	   "options are read over the values there are");
+}
+
+static void
+test_following(void)
+{
+	NnConfig	c;
+
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"size\":128}")) && c.levels == 7 && c.encoder_size == 128, "levels and encoder follow a size of 128");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"size\":512}")) && c.levels == 9 && c.encoder_size == 512, "and of 512");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"size\":384}")) && c.levels == 7 && c.encoder_size == 128, "and of 384");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"size\":512,\"levels\":8}")) && c.levels == 8 && c.encoder_size == 256, "given levels stand, and E is of their size");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"levels\":6}")) && c.size == 64 && c.encoder_size == 64, "size follows levels");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"size\":128,\"encoder_size\":256}")) && c.encoder_size == 256, "a given encoder_size stands");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"net_e\":\"none\"}")) && c.encoder_size == 0, "no encoder has no size");
+	ok(succeeds(parse(&c, "{\"net_e\":\"conv\"}")) && c.encoder_size == 256, "an encoder added has one");
+	nn_config_default(&c);
+	ok(succeeds(parse(&c, "{\"nz\":0}")) && c.where_add == NN_ADD_INPUT && c.net_e == NN_ENCODER_NONE && succeeds(nn_config_check(&c, &error)),
+	   "without a latent code there is no encoder and where_add is input, as in the official code");
+}
+
+static void
+test_bad_options(void)
+{
+	static const struct
+	{
+		const char *json,
+				   *message,
+				   *detail,
+				   *hint;
+	}			bad[] =
+	{
+		{"{\"siez\":256}", "unrecognized model option \"siez\"", "", "size, levels, input_nc"},
+		{"{\"size\":256,\"size\":128}", "not valid JSON", "duplicate", ""},
+		{"{\"size\":256", "not valid JSON", "At byte", ""},
+		{"", "not valid JSON", "", ""},
+		{"[1]", "must be a JSON object", "", ""},
+		{"null", "must be a JSON object", "", ""},
+		{"{\"size\":\"256\"}", "invalid value for model option \"size\"", "an integer from 64 to 4096", ""},
+		{"{\"size\":256.0}", "invalid value for model option \"size\"", "an integer from 64 to 4096", ""},
+		{"{\"size\":8192}", "invalid value for model option \"size\"", "an integer from 64 to 4096", ""},
+		{"{\"size\":4294967552}", "invalid value for model option \"size\"", "an integer from 64 to 4096", ""},
+		{"{\"levels\":5}", "invalid value for model option \"levels\"", "from 6 to 9", ""},
+		{"{\"input_nc\":2}", "invalid value for model option \"input_nc\"", "It must be 1 or 3.", ""},
+		{"{\"nz\":-1}", "invalid value for model option \"nz\"", "from 0 to 1024", ""},
+		{"{\"conditional_d\":1}", "invalid value for model option \"conditional_d\"", "true or false", ""},
+		{"{\"where_add\":\"middle\"}", "invalid value for model option \"where_add\"", "\"all\", \"input\"", ""},
+		{"{\"nl\":3}", "invalid value for model option \"nl\"", "\"relu\", \"lrelu\", \"elu\"", ""},
+		{"{\"precision\":null}", "invalid value for model option \"precision\"", "\"auto\", \"fp32\", \"bf16\"", ""},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+	{
+		NnConfig	config,
+					before;
+
+		nn_config_default(&config);
+		before = config;
+		ok(error_is(parse(&config, bad[i].json), bad[i].message, bad[i].detail, bad[i].hint) && memcmp(&config, &before, sizeof(config)) == 0,
+		   "refused: %s", bad[i].json);
+	}
+}
+
+static void
+test_long_name(void)
+{
+	char		json[2048] = "{\"";
+	NnConfig	config;
+	size_t		length;
+
+	for (int i = 0; i < 300; i++)
+		strcat(json, "\xc3\xa4");
+	strcat(json, "\":1}");
+	nn_config_default(&config);
+	parse(&config, json);
+	length = strlen(error.message);
+	ok(length >= 250 && length < sizeof(error.message) && (unsigned char) error.message[length - 1] == 0xa4, "a long name is cut between characters");
+}
+
+static void
+test_inconsistent(void)
+{
+	static const struct
+	{
+		const char *json,
+				   *message,
+				   *detail,
+				   *hint;
+	}			bad[] =
+	{
+		{"{\"size\":300}", "size 300 does not suit a generator of 6 levels", "a multiple of 64", "Choose size 64"},
+		{"{\"size\":128,\"levels\":8}", "size 128 does not suit a generator of 8 levels", "halved 8 times", "Choose size 256"},
+		{"{\"nz\":0,\"where_add\":\"all\"}", "where_add \"all\" needs a latent code", "nz is 0", "\"input\""},
+		{"{\"nz\":0,\"net_e\":\"conv\"}", "an encoder needs a latent code", "nz is 0", "\"none\""},
+		{"{\"encoder_size\":96}", "invalid value for model option \"encoder_size\"", "64, 128, 256 or 512", ""},
+		{"{\"encoder_size\":0}", "invalid value for model option \"encoder_size\"", "64, 128, 256 or 512", ""},
+		{"{\"net_e\":\"none\",\"encoder_size\":256}", "encoder_size 256 without an encoder", "net_e is \"none\"", ""},
+		{"{\"size\":64,\"num_ds\":4}", "num_ds 4 is too large", "images of 8 x 8, which leaves a norm over a single element", "fewer scales"},
+		{"{\"size\":64,\"num_ds\":4,\"norm\":\"none\"}", "num_ds 4 is too large", "images of 8 x 8, which leaves no map", "fewer scales"},
+		{"{\"ndf\":1,\"num_ds\":3}", "num_ds 3 is too large", "which leaves no channel", "fewer scales"},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+	{
+		NnConfig	config;
+
+		nn_config_default(&config);
+		ok(succeeds(parse(&config, bad[i].json)) && error_is(nn_config_check(&config, &error), bad[i].message, bad[i].detail, bad[i].hint),
+		   "inconsistent: %s", bad[i].json);
+	}
+}
+
+/* ---- Inference from tensors ---------------------------------------------------------------------------------------------------------------- */
+
+/* Names and shapes of the networks of a configuration, as tensors without data. */
+typedef struct File
+{
+	NnParams	params;
+	NnTensor	tensors[300];
+	int			n;
+} File;
+
+static void
+add_tensor(File *file, const char *name, NnNetwork network, NnDtype dtype, int ndim, const int64_t *shape)
+{
+	NnTensor   *t = &file->tensors[file->n++];
+
+	*t = (NnTensor) {.name = name, .network = network, .dtype = dtype, .ndim = ndim};
+	for (int i = 0; i < ndim; i++)
+		t->shape[i] = shape[i];
+}
+
+static bool
+make_file(File *file, const NnConfig *config, unsigned mask)
+{
+	file->n = 0;
+	if (!succeeds(nn_params_of(config, mask, &file->params, &error)))
+		return false;
+	for (int i = 0; i < file->params.n; i++)
+	{
+		NnParam    *p = &file->params.list[i];
+
+		add_tensor(file, p->name, p->network, p->integer ? NN_I64 : NN_F32, p->ndim, p->shape);
+	}
+	return true;
+}
+
+static NnStatus
+infer(NnConfig *config, const char *json, const File *file, bool *keep)
+{
+	memset(&error, 0, sizeof(error));
+	return nn_config_infer(config, json, strlen(json), file->tensors, file->n, keep, &error);
+}
+
+/*
+ * Every combination of the options that names and shapes show is found again.  Options are told to nn_config_infer only where they cannot be seen: nl
+ * always, norm none in a generator of where_add all without an encoder, nz in one of where_add input without one.
+ */
+static void
+test_combinations(void)
+{
+	static const char *const where_adds[] = {"all", "input"},
+			   *const upsamples[] = {"basic", "bilinear"},
+			   *const norms[] = {"instance", "batch", "none"},
+			   *const net_es[] = {"resnet", "conv", "none"};
+	int			tried = 0,
+				found = 0;
+
+	for (int i = 0; i < 2 * 2 * 3 * 3 * 4; i++)
+	{
+		const char *where_add = where_adds[i % 2],
+				   *upsample = upsamples[i / 2 % 2],
+				   *norm = norms[i / 4 % 3],
+				   *net_e = net_es[i / 12 % 3];
+		int			levels = 6 + i / 36;
+		char		json[512],
+					say[128] = "{}";
+		NnConfig	made,
+					inferred;
+		File		file;
+		char	   *a,
+				   *b;
+
+		snprintf(json, sizeof(json), "{\"levels\":%d,\"where_add\":\"%s\",\"upsample\":\"%s\",\"norm\":\"%s\",\"net_e\":\"%s\",\"nz\":%d,\"ngf\":%d,"
+				 "\"input_nc\":%d,\"output_nc\":%d}", levels, where_add, upsample, norm, net_e, 1 + i % 5, 4 + i % 7, i % 4 < 2 ? 1 : 3, i % 3 ? 3 : 1);
+		if (strcmp(net_e, "none") == 0)
+		{
+			if (strcmp(where_add, "input") == 0)
+				snprintf(say, sizeof(say), "{\"nz\":%d}", 1 + i % 5);
+			else if (strcmp(norm, "none") == 0)
+				snprintf(say, sizeof(say), "{\"norm\":\"none\"}");
+		}
+		nn_config_default(&made);
+		if (!succeeds(parse(&made, json)) || !make_file(&file, &made, 1u << NN_NET_G | 1u << NN_NET_E))
+			continue;
+		tried++;
+		if (!succeeds(infer(&inferred, say, &file, NULL)))
+		{
+			diag("%s", json);
+			nn_params_free(&file.params);
+			continue;
+		}
+		a = nn_config_print(&made);
+		b = nn_config_print(&inferred);
+		if (strcmp(a, b) == 0)
+			found++;
+		else
+			diag("made %s, inferred %s", a, b);
+		free(a);
+		free(b);
+		nn_params_free(&file.params);
+	}
+	ok(tried == 144 && found == 144, "%d of %d configurations are inferred from their tensors", found, tried);
+}
+
+/* A file of the official defaults, or of what `json` says. */
+static bool
+file_of(File *file, const char *json, unsigned mask)
+{
+	NnConfig	config;
+
+	nn_config_default(&config);
+	return succeeds(parse(&config, json)) && make_file(file, &config, mask);
+}
+
+static void
+test_leftovers(void)
+{
+	static const int64_t c64[] = {64},
+				c128[] = {128};
+	File		file;
+	NnConfig	config;
+	bool		keep[300];
+	char		prefixed[300][300];
+	bool		kept = true;
+
+	if (!file_of(&file, "{}", 1u << NN_NET_G | 1u << NN_NET_E))
+		return;
+	for (int i = 0; i < file.n; i++)
+	{
+		snprintf(prefixed[i], sizeof(prefixed[i]), "module.%s", file.tensors[i].name);
+		file.tensors[i].name = prefixed[i];
+	}
+	ok(succeeds(infer(&config, "{}", &file, keep)), "a leading \"module.\" is ignored");
+	add_tensor(&file, "model.submodule.down.2.running_mean", NN_NET_G, NN_F32, 1, c128);
+	add_tensor(&file, "model.submodule.down.2.num_batches_tracked", NN_NET_G, NN_I64, 0, NULL);
+	add_tensor(&file, "module.conv.1.conv.0.running_var", NN_NET_E, NN_F32, 1, c64);
+	add_tensor(&file, "model_0.0.weight", NN_NET_D, NN_F32, 1, c64);
+	ok(succeeds(infer(&config, "{}", &file, keep)) && config.norm == NN_NORM_INSTANCE, "statistics that old instance norms kept are dropped, and so is D");
+	for (int i = 0; i < file.n; i++)
+		kept &= keep[i] == (i < file.params.n);
+	ok(kept, "keep tells them apart");
+	add_tensor(&file, "model.submodule.down.1.running_mean", NN_NET_G, NN_F32, 1, c128);
+	ok(error_is(infer(&config, "{}", &file, keep), "do not fit", "Unexpected: model.submodule.down.1.running_mean.", "\"levels\":8"),
+	   "but not those of a layer that is no norm");
+	nn_params_free(&file.params);
+}
+
+static void
+test_mismatches(void)
+{
+	static const int64_t three[] = {3};
+	File		file;
+	NnConfig	config;
+
+	if (!file_of(&file, "{}", 1u << NN_NET_G | 1u << NN_NET_E))
+		return;
+	file.tensors[3].name = "model.submodule.down.1.bais";
+	file.tensors[5].shape[0] = 255;
+	file.tensors[9].dtype = NN_I32;
+	ok(error_is(infer(&config, "{}", &file, NULL), "tensors do not fit the networks", "Missing: model.submodule.down.1.bias.", "\"ngf\":64") &&
+	   strstr(error.detail, "Unexpected: model.submodule.down.1.bais.") &&
+	   strstr(error.detail, "model.submodule.submodule.down.1.bias is (255), not (256)") &&
+	   strstr(error.detail, "down.1.bias is of type I32."), "a missing, an unexpected and two misshapen tensors are named");
+	for (int i = 2; i < 30; i++)
+		if (!strstr(file.tensors[i].name, "down.1.weight"))
+			file.tensors[i].name = "what.is.this";
+	ok(error_is(infer(&config, "{}", &file, NULL), "tensors do not fit the networks", " more. Unexpected: what.is.this, what.is.this", ""),
+	   "the first of many are named and the rest are counted");
+	nn_params_free(&file.params);
+
+	if (!file_of(&file, "{}", 1u << NN_NET_G | 1u << NN_NET_E))
+		return;
+	add_tensor(&file, "model.up.1.bias", NN_NET_G, NN_F32, 1, three);
+	ok(error_is(infer(&config, "{}", &file, NULL), "tensors do not fit the networks", "Unexpected: model.up.1.bias.", ""), "a tensor that is there twice is refused");
+	nn_params_free(&file.params);
+}
+
+static void
+test_contradictions(void)
+{
+	static const struct
+	{
+		const char *model,
+				   *json,
+				   *message,
+				   *detail,
+				   *hint;
+	}			bad[] =
+	{
+		{"{}", "{\"ngf\":32}", "model option \"ngf\" contradicts", "The option is 32, but names and shapes of the tensors say 64.", "Leave"},
+		{"{}", "{\"where_add\":\"input\"}", "model option \"where_add\" contradicts", "\"input\", but names and shapes of the tensors say \"all\"", ""},
+		{"{}", "{\"norm\":\"batch\"}", "model option \"norm\" contradicts", "no tensors of batch norms", ""},
+		{"{\"norm\":\"batch\"}", "{\"norm\":\"instance\"}", "model option \"norm\" contradicts", "say \"batch\"", ""},
+		{"{}", "{\"nz\":9}", "model option \"nz\" contradicts", "say 8", ""},
+		{"{}", "{\"input_nc\":1}", "model option \"input_nc\" contradicts", "say 3", ""},
+		{"{\"net_e\":\"none\"}", "{\"net_e\":\"conv\"}", "model option \"net_e\" contradicts", "say \"none\"", ""},
+		{"{}", "{\"size\":128}", "size 128 does not suit", "multiple of 256", "256"},
+		{"{\"net_e\":\"none\",\"where_add\":\"input\"}", "{}", "length of the latent code", "takes 11 channels", "\"nz\" or \"input_nc\""},
+		{"{\"net_e\":\"none\",\"where_add\":\"input\"}", "{\"nz\":9}", "\"input_nc\"", "1 or 3", ""},
+		{"{\"net_e\":\"none\",\"where_add\":\"input\"}", "{\"nz\":8,\"input_nc\":1}", "model option \"input_nc\" contradicts", "say 3", ""},
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+	{
+		File		file;
+		NnConfig	config;
+
+		if (!file_of(&file, bad[i].model, 1u << NN_NET_G | 1u << NN_NET_E))
+			continue;
+		ok(error_is(infer(&config, bad[i].json, &file, NULL), bad[i].message, bad[i].detail, bad[i].hint), "%s said of %s", bad[i].json, bad[i].model);
+		nn_params_free(&file.params);
+	}
+}
+
+static void
+test_open_choices(void)
+{
+	File		file;
+	NnConfig	c;
+
+	if (!file_of(&file, "{\"net_e\":\"none\",\"where_add\":\"input\",\"nz\":10,\"input_nc\":1}", 1u << NN_NET_G))
+		return;
+	ok(succeeds(infer(&c, "{\"input_nc\":1}", &file, NULL)) && c.nz == 10, "where_add input without E: nz from input_nc");
+	ok(succeeds(infer(&c, "{\"nz\":8}", &file, NULL)) && c.input_nc == 3, "and input_nc from nz");
+	nn_params_free(&file.params);
+	if (!file_of(&file, "{}", 1u << NN_NET_G | 1u << NN_NET_E))
+		return;
+	ok(succeeds(infer(&c, "{\"size\":512,\"nl\":\"elu\",\"precision\":\"bf16\"}", &file, NULL)) && c.size == 512 && c.levels == 8 && c.encoder_size == 256 &&
+	   c.nl == NN_ACT_ELU && c.precision == NN_PRECISION_BF16, "size, nl and precision are what the user says");
+	nn_params_free(&file.params);
+	if (!file_of(&file, "{\"net_e\":\"none\",\"where_add\":\"input\",\"nz\":0}", 1u << NN_NET_G))
+		return;
+	ok(succeeds(infer(&c, "{\"nz\":0}", &file, NULL)) && c.nz == 0 && c.input_nc == 3, "a generator without a latent code");
+	nn_params_free(&file.params);
+}
+
+static void
+test_not_models(void)
+{
+	static const int64_t shape[] = {64, 3, 7, 7};
+	File		file = {0};
+	NnConfig	config;
+
+	ok(error_is(infer(&config, "{}", &file, NULL), "not those of a BicycleGAN generator", "model.down.0.weight", "netG"), "no tensors at all");
+	add_tensor(&file, "model.1.weight", NN_NET_G, NN_F32, 4, shape);
+	ok(error_is(infer(&config, "{}", &file, NULL), "not those of a BicycleGAN generator", "model.down.0.weight", "netG"), "another network");
+	add_tensor(&file, "model.down.0.weight", NN_NET_G, NN_F32, 4, shape);
+	ok(error_is(infer(&config, "{}", &file, NULL), "unsupported number of levels", "of 1; 6 to 9", ""), "too few levels");
+	if (!file_of(&file, "{\"net_e\":\"none\"}", 1u << NN_NET_G))
+		return;
+	add_tensor(&file, "model.1.weight", NN_NET_E, NN_F32, 4, shape);
+	ok(error_is(infer(&config, "{}", &file, NULL), "not those of a BicycleGAN encoder", "conv.0.weight", "netE"), "another network as encoder");
+	file.n--;
+	file.tensors[0].ndim = 2;
+	ok(infer(&config, "{}", &file, NULL) == NN_EINVAL, "a first layer of two dimensions");
+	nn_params_free(&file.params);
+}
+
+int
+main(void)
+{
+	test_round_trip();
+	test_following();
+	test_bad_options();
+	test_long_name();
+	test_inconsistent();
+	test_combinations();
+	test_leftovers();
+	test_mismatches();
+	test_contradictions();
+	test_open_choices();
+	test_not_models();
+	return done_testing();
+}
