@@ -1,0 +1,229 @@
+/*
+ * cpu.c
+ *	  The CPU device: choice of the instruction set, threads, memory and errors.
+ *
+ * A CpuDevice is owned by one thread, as nn.h says; pack() may run on another one, so it uses nothing of the device that run() changes.  Inside run() an
+ * OpenMP team works on the plan.  Idle threads of a team should sleep, not spin (OMP_WAIT_POLICY=passive): with other work on the machine a spinning
+ * barrier costs many times the work between two of them.  libgomp reads that variable when it is loaded, so whoever starts the program must set it.
+ */
+#include "cpu.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define HUGE_PAGE ((size_t) 2 << 20)
+
+void *
+cpu_alloc(size_t bytes)
+{
+	size_t		align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+	void	   *p;
+
+	if (bytes > SIZE_MAX - align)
+		return NULL;
+	bytes = (bytes + align - 1) / align * align;
+	p = aligned_alloc(align, bytes ? bytes : align);
+	if (p && align == HUGE_PAGE)
+		(void) madvise(p, bytes, MADV_HUGEPAGE);
+	return p;
+}
+
+NnStatus
+cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what)
+{
+	NnStatus	code = status == dnnl_unimplemented ? NN_EUNSUPPORTED : NN_EDEVICE;
+
+	if (status == dnnl_out_of_memory)
+		return nn_fail(error, NN_ENOMEM, "out of memory");
+	nn_fail(error, code, "oneDNN could not %s", what);
+	nn_detail(error, "Its status is %d.", (int) status);
+	return code;
+}
+
+/* ---- Threads --------------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+free_threads(CpuDevice *device)
+{
+	for (int i = 0; i < device->nthreads; i++)
+	{
+		if (device->threads[i].stream)
+			dnnl_stream_destroy(device->threads[i].stream);
+		free(device->threads[i].scratch);
+	}
+	free(device->threads);
+	device->threads = NULL;
+	device->nthreads = 0;
+}
+
+/* Makes a stream and scratch memory for each of the device's threads. */
+NnStatus
+cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error)
+{
+	if (device->nthreads < device->base.threads)
+	{
+		CpuThread  *threads = realloc(device->threads, device->base.threads * sizeof(CpuThread));
+
+		if (!threads)
+			return nn_no_memory(error, device->base.threads * sizeof(CpuThread));
+		memset(threads + device->nthreads, 0, (device->base.threads - device->nthreads) * sizeof(CpuThread));
+		device->threads = threads;
+		device->nthreads = device->base.threads;
+	}
+	for (int i = 0; i < device->base.threads; i++)
+	{
+		CpuThread  *thread = &device->threads[i];
+
+		if (!thread->stream)
+		{
+			dnnl_status_t status = dnnl_stream_create(&thread->stream, device->engine, dnnl_stream_default_flags);
+
+			if (status != dnnl_success)
+				return cpu_dnnl_fail(error, status, "create a stream");
+		}
+		if (thread->scratch_bytes < scratch_bytes)
+		{
+			void	   *scratch = cpu_alloc(scratch_bytes);
+
+			if (!scratch)
+				return nn_no_memory(error, scratch_bytes);
+			free(thread->scratch);
+			thread->scratch = scratch;
+			thread->scratch_bytes = scratch_bytes;
+		}
+	}
+	return NN_OK;
+}
+
+static int
+machine_threads(void)
+{
+	long		n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n > 0 ? (int) n : 1;
+}
+
+static void
+cpu_set_threads(NnDevice *base, int threads)
+{
+	base->threads = threads > 0 ? threads : machine_threads();
+}
+
+/* ---- Instruction set ------------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * What this processor has, or less of it: BICYCLE_ISA (baseline, avx2, avx512) holds our kernels and oneDNN's back, for tests on a better machine.  oneDNN
+ * takes a limit only before its first use in a process.
+ */
+static const CpuKernels *
+choose_kernels(void)
+{
+	const char *limit = getenv("BICYCLE_ISA");
+	const CpuKernels *kernels = &cpu_kernels_base;
+
+#if defined(__x86_64__)
+	bool		avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+	bool		avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+
+	if (limit && strcmp(limit, "baseline") == 0)
+	{
+		(void) dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+		return kernels;
+	}
+	if (limit && strcmp(limit, "avx2") == 0)
+	{
+		(void) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+		avx512 = false;
+	}
+	if (avx512)
+		kernels = &cpu_kernels_avx512;
+	else if (avx2)
+		kernels = &cpu_kernels_avx2;
+#endif
+	return kernels;
+}
+
+/* oneDNN emulates bfloat16 on plain AVX-512, slower than float; that is not what anybody asks for with it. */
+static bool
+has_bf16(void)
+{
+	unsigned	isa = (unsigned) dnnl_get_effective_cpu_isa();
+
+	return (isa & dnnl_cpu_isa_avx512_core_bf16) == (unsigned) dnnl_cpu_isa_avx512_core_bf16;
+}
+
+static bool
+cpu_supports(const NnDevice *base, NnPrecision precision)
+{
+	return precision != NN_PRECISION_BF16 || ((const CpuDevice *) base->state)->bf16;
+}
+
+static size_t
+cpu_element_bytes(const NnDevice *base, NnPrecision precision)
+{
+	return precision == NN_PRECISION_BF16 ? 2 : 4;
+}
+
+/* ---- The device ------------------------------------------------------------------------------------------------------------------------------ */
+
+static const char *
+cpu_describe(const NnDevice *base)
+{
+	CpuDevice  *device = base->state;
+	const dnnl_version_t *v = dnnl_version();
+
+	snprintf(device->description, sizeof(device->description), "cpu (%s%s, oneDNN %d.%d.%d, %d thread%s)", device->kernels->name,
+			 device->bf16 ? " with bfloat16" : "", v->major, v->minor, v->patch, base->threads, base->threads == 1 ? "" : "s");
+	return device->description;
+}
+
+static void
+cpu_close(NnDevice *base)
+{
+	CpuDevice  *device = base->state;
+
+	free_threads(device);
+	if (device->engine)
+		dnnl_engine_destroy(device->engine);
+	free(device);
+}
+
+NnStatus
+nn_cpu_open(int threads, NnDevice **out, NnError *error)
+{
+	CpuDevice  *device = calloc(1, sizeof(CpuDevice));
+	dnnl_status_t status;
+
+	if (!device)
+		return nn_no_memory(error, sizeof(CpuDevice));
+	device->base = (NnDevice) {
+		.name = "cpu",
+		.state = device,
+		.pack = cpu_pack,
+		.pack_free = cpu_pack_free,
+		.prepare = cpu_prepare,
+		.run = cpu_run,
+		.release = cpu_release,
+		.supports = cpu_supports,
+		.element_bytes = cpu_element_bytes,
+		.describe = cpu_describe,
+		.set_threads = cpu_set_threads,
+		.close = cpu_close,
+	};
+	cpu_set_threads(&device->base, threads);
+	device->kernels = choose_kernels();
+	status = dnnl_engine_create(&device->engine, dnnl_cpu, 0);
+	if (status != dnnl_success)
+	{
+		free(device);
+		return cpu_dnnl_fail(error, status, "create an engine");
+	}
+	device->bf16 = has_bf16();
+	*out = &device->base;
+	return NN_OK;
+}

@@ -1,0 +1,77 @@
+/*
+ * kernels.h
+ *	  Vector kernels of the CPU device: one table of functions for each instruction set, all compiled from kernels.inc.h.
+ *
+ * A kernel works on a run: `n` pixels, `step` elements apart, of which it takes `c` consecutive channels.  Channels never mix, and the order of sums over
+ * pixels is fixed by the run alone; how callers cut channels into blocks therefore never changes a bit.  Kernels allocate nothing and share nothing.
+ */
+#ifndef BICYCLE_NN_CPU_KERNELS_H
+#define BICYCLE_NN_CPU_KERNELS_H
+
+#include "nn/graph.h"
+
+/* Channels that one call of moments() or apply() may take. */
+#define CPU_BLOCK 64
+
+/* Where pixels lie: element type, and elements from one to the next. */
+typedef struct CpuRun
+{
+	const void *data;
+	ptrdiff_t	step;
+	bool		bf16;
+} CpuRun;
+
+/* Mean and sum of squared deviations of the pixels seen so far, for each channel of a block (Chan et al. 1979). */
+typedef struct CpuMoments
+{
+	int			count;
+	float		mean[CPU_BLOCK];
+	float		m2[CPU_BLOCK];
+} CpuMoments;
+
+/* What happens to a value x of channel c: y = ((x - center[c]) + offset[c]) * scale[c] + shift[c]. */
+typedef struct CpuAffine
+{
+	const float *center;
+	const float *offset;
+	const float *scale;
+	const float *shift;
+} CpuAffine;
+
+/* One reader's copy of the result. */
+typedef struct CpuOut
+{
+	void	   *data;
+	ptrdiff_t	step;
+	bool		bf16;
+	NnActChain	act;
+} CpuOut;
+
+typedef struct CpuKernels
+{
+	const char *name;
+
+	/* Adds a run of x - center + offset to the moments; scale and shift are not read. */
+	void		(*moments) (CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
+
+	/* Writes act(affine(x)) to each of the outputs. */
+	void		(*apply) (CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int nouts);
+
+	/* dst = a + b */
+	void		(*add) (CpuRun a, CpuRun b, int n, int c, const CpuOut *dst);
+
+	/* dst = the mean of ny x nx pixels of src, rows `row` elements apart, times their number times `weight`; any c */
+	void		(*pool) (CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOut *dst);
+
+	/* dst = the sum of four pixels by weight; any c */
+	void		(*blend) (const void *const src[4], bool bf16, const float weight[4], int c, const CpuOut *dst);
+
+	/* y[o] = b[o] + sum of x[i] * w[o][i] */
+	void		(*linear) (CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst);
+} CpuKernels;
+
+extern const CpuKernels cpu_kernels_base;
+extern const CpuKernels cpu_kernels_avx2;
+extern const CpuKernels cpu_kernels_avx512;
+
+#endif							/* BICYCLE_NN_CPU_KERNELS_H */

@@ -1,0 +1,353 @@
+/*
+ * kernels.inc.h
+ *	  Bodies of the vector kernels (kernels.h); included once for each instruction set by kernels_base.c, kernels_avx2.c and kernels_avx512.c.
+ *
+ * The includer defines
+ *		VL				lanes of a float vector
+ *		VFMA(a, b, c)	a * b + c
+ *		VMAX(a, b), VMIN(a, b)	b where either is not a number
+ *		VLOADN(p, n), VSTOREN(p, v, n)	the first n of VL floats, 0 < n < VL; lanes not loaded are zero
+ *		KERNELS, KERNELS_NAME	the table defined here and its name
+ */
+#include <math.h>
+#include <string.h>
+
+#include "kernels.h"
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef uint32_t vu __attribute__((vector_size(VL * 4)));
+typedef uint16_t vh __attribute__((vector_size(VL * 2)));
+typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint16_t vh_any __attribute__((vector_size(VL * 2), aligned(2), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Pixels of a block: with CPU_BLOCK channels they fit the first level cache, so that two passes over them cost one of memory. */
+#define PIXELS 64
+
+INLINE vf
+set1(float x)
+{
+	return x - (vf) {0};
+}
+
+INLINE vf
+load_f32(const float *p, int n)
+{
+	if (n >= VL)
+		return *(const vf_any *) p;
+	return (vf) VLOADN(p, n);
+}
+
+INLINE void
+store_f32(float *p, vf v, int n)
+{
+	if (n >= VL)
+		*(vf_any *) p = v;
+	else
+		VSTOREN(p, v, n);
+}
+
+INLINE vf
+load_bf16(const uint16_t *p, int n)
+{
+	vh			half;
+
+	if (n >= VL)
+		half = *(const vh_any *) p;
+	else
+	{
+		uint16_t	part[VL] = {0};
+
+		memcpy(part, p, n * sizeof(uint16_t));
+		memcpy(&half, part, sizeof(half));
+	}
+	return (vf) (__builtin_convertvector(half, vu) << 16);
+}
+
+/* Rounds to nearest, ties to even; a NaN stays one. */
+INLINE void
+store_bf16(uint16_t *p, vf v, int n)
+{
+	vu			bits = (vu) v;
+	vu			rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+	vu			nan = (vu) (v != v);
+	vh			half = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), vh);
+
+	if (n >= VL)
+		*(vh_any *) p = half;
+	else
+		memcpy(p, &half, n * sizeof(uint16_t));
+}
+
+INLINE vf
+load(const void *p, ptrdiff_t at, bool bf16, int n)
+{
+	return bf16 ? load_bf16((const uint16_t *) p + at, n) : load_f32((const float *) p + at, n);
+}
+
+INLINE void
+store(void *p, ptrdiff_t at, bool bf16, vf v, int n)
+{
+	if (bf16)
+		store_bf16((uint16_t *) p + at, v, n);
+	else
+		store_f32((float *) p + at, v, n);
+}
+
+/*
+ * exp(x) - 1 to about 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2; 2^n (exp(r) - 1) + (2^n - 1), in which nothing cancels near 0.
+ */
+INLINE vf
+v_expm1(vf x)
+{
+	const float magic = 12582912.0f;	/* 1.5 * 2^23: adding and taking away rounds to an integer */
+	vf			n,
+				r,
+				q,
+				p,
+				s;
+
+	x = VMIN(set1(88.0f), VMAX(set1(-87.0f), x));
+	n = VFMA(x, set1(1.44269504f), set1(magic)) - magic;
+	r = VFMA(n, set1(-0.693359375f), x);
+	r = VFMA(n, set1(2.12194440e-4f), r);
+	q = set1(1.0f / 5040);
+	q = VFMA(q, r, set1(1.0f / 720));
+	q = VFMA(q, r, set1(1.0f / 120));
+	q = VFMA(q, r, set1(1.0f / 24));
+	q = VFMA(q, r, set1(1.0f / 6));
+	q = VFMA(q, r, set1(0.5f));
+	p = VFMA(q, r * r, r);
+	s = (vf) ((__builtin_convertvector(n, vi) + 127) << 23);
+	return VFMA(s, p, s - 1.0f);
+}
+
+INLINE vf
+v_tanh(vf x)
+{
+	vf			e = v_expm1(2.0f * VMIN(set1(10.0f), VMAX(set1(-10.0f), x)));
+
+	return e / (e + 2.0f);
+}
+
+INLINE vf
+v_elu(vf x)
+{
+	vf			e = v_expm1(x);
+	vi			positive = x > 0.0f;
+
+	return (vf) (((vi) x & positive) | ((vi) e & ~positive));
+}
+
+INLINE vf
+v_act(NnActKind kind, vf x)
+{
+	switch (kind)
+	{
+		case NN_ACT_NONE:
+			return x;
+		case NN_ACT_RELU:
+			return VMAX(set1(0.0f), x);
+		case NN_ACT_LRELU:
+			return VMAX(0.2f * x, x);
+		case NN_ACT_ELU:
+			return v_elu(x);
+		case NN_ACT_TANH:
+			return v_tanh(x);
+	}
+	return x;
+}
+
+/* ---- Moments --------------------------------------------------------------------------------------------------------------------------------- */
+
+INLINE void
+moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine *affine)
+{
+	for (int p0 = 0; p0 < n; p0 += PIXELS)
+	{
+		int			np = n - p0 < PIXELS ? n - p0 : PIXELS;
+		int			total = m->count + np;
+		vf			share = set1((float) ((double) np / total));
+		vf			cross = set1((float) ((double) m->count * np / total));
+		vf			inverse = set1((float) (1.0 / np));
+
+		for (int k = 0; k < c; k += VL)
+		{
+			int			lanes = c - k;
+			vf			center = load_f32(affine->center + k, lanes);
+			vf			offset = load_f32(affine->offset + k, lanes);
+			vf			sum0 = set1(0.0f),
+						sum1 = sum0,
+						square0 = sum0,
+						square1 = sum0,
+						mean,
+						old,
+						delta;
+			ptrdiff_t	at = (ptrdiff_t) p0 * src.step + k;
+			int			p;
+
+			for (p = 0; p + 1 < np; p += 2)
+			{
+				sum0 += (load(src.data, at + p * src.step, bf16, lanes) - center) + offset;
+				sum1 += (load(src.data, at + (p + 1) * src.step, bf16, lanes) - center) + offset;
+			}
+			if (p < np)
+				sum0 += (load(src.data, at + p * src.step, bf16, lanes) - center) + offset;
+			mean = (sum0 + sum1) * inverse;
+			for (p = 0; p + 1 < np; p += 2)
+			{
+				vf			d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
+				vf			d1 = ((load(src.data, at + (p + 1) * src.step, bf16, lanes) - center) + offset) - mean;
+
+				square0 = VFMA(d0, d0, square0);
+				square1 = VFMA(d1, d1, square1);
+			}
+			if (p < np)
+			{
+				vf			d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
+
+				square0 = VFMA(d0, d0, square0);
+			}
+			old = load_f32(m->mean + k, lanes);
+			delta = mean - old;
+			store_f32(m->mean + k, VFMA(delta, share, old), lanes);
+			store_f32(m->m2 + k, VFMA(delta * delta, cross, load_f32(m->m2 + k, lanes) + (square0 + square1)), lanes);
+		}
+		m->count = total;
+	}
+}
+
+static void
+moments(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine)
+{
+	if (src.bf16)
+		moments_body(m, src, true, n, c, affine);
+	else
+		moments_body(m, src, false, n, c, affine);
+}
+
+/* ---- Apply ----------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The slope below zero of a chain of none, relu and lrelu, or -1 for another chain. */
+static float
+chain_slope(NnActChain act)
+{
+	static const float slope[] = {[NN_ACT_NONE] = 1.0f, [NN_ACT_RELU] = 0.0f, [NN_ACT_LRELU] = 0.2f, [NN_ACT_ELU] = -1.0f, [NN_ACT_TANH] = -1.0f};
+
+	if (slope[act.first] < 0 || slope[act.second] < 0)
+		return -1.0f;
+	return slope[act.first] * slope[act.second];
+}
+
+INLINE void
+apply_block(CpuRun src, bool src_bf16, ptrdiff_t p0, int np, int c, const CpuAffine *affine, const CpuOut *out, bool out_bf16, float slope)
+{
+	for (int k = 0; k < c; k += VL)
+	{
+		int			lanes = c - k;
+		vf			center = load_f32(affine->center + k, lanes);
+		vf			offset = load_f32(affine->offset + k, lanes);
+		vf			scale = load_f32(affine->scale + k, lanes);
+		vf			shift = load_f32(affine->shift + k, lanes);
+
+		for (ptrdiff_t p = p0; p < p0 + np; p++)
+		{
+			vf			x = load(src.data, p * src.step + k, src_bf16, lanes);
+
+			x = VFMA((x - center) + offset, scale, shift);
+			if (slope >= 0)
+				x = VMAX(slope * x, x);
+			else
+				x = v_act(out->act.second, v_act(out->act.first, x));
+			store(out->data, p * out->step + k, out_bf16, x, lanes);
+		}
+	}
+}
+
+static void
+apply(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int nouts)
+{
+	for (int p0 = 0; p0 < n; p0 += PIXELS)
+	{
+		int			np = n - p0 < PIXELS ? n - p0 : PIXELS;
+
+		for (int o = 0; o < nouts; o++)
+		{
+			float		slope = chain_slope(out[o].act);
+
+			if (slope >= 0 && !src.bf16 && !out[o].bf16)
+				apply_block(src, false, p0, np, c, affine, &out[o], false, slope);
+			else if (slope >= 0 && !src.bf16)
+				apply_block(src, false, p0, np, c, affine, &out[o], true, slope);
+			else if (!src.bf16 && !out[o].bf16)
+				apply_block(src, false, p0, np, c, affine, &out[o], false, -1.0f);
+			else
+				apply_block(src, src.bf16, p0, np, c, affine, &out[o], out[o].bf16, slope);
+		}
+	}
+}
+
+/* ---- Others ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+add(CpuRun a, CpuRun b, int n, int c, const CpuOut *dst)
+{
+	for (ptrdiff_t p = 0; p < n; p++)
+		for (int k = 0; k < c; k += VL)
+			store(dst->data, p * dst->step + k, dst->bf16, load(a.data, p * a.step + k, a.bf16, c - k) + load(b.data, p * b.step + k, b.bf16, c - k), c - k);
+}
+
+static void
+pool(CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOut *dst)
+{
+	for (int k = 0; k < c; k += VL)
+	{
+		vf			sum = set1(0.0f);
+
+		for (int y = 0; y < ny; y++)
+			for (int x = 0; x < nx; x++)
+				sum += load(src.data, y * row + x * src.step + k, src.bf16, c - k);
+		store(dst->data, k, dst->bf16, sum * weight, c - k);
+	}
+}
+
+static void
+blend(const void *const src[4], bool bf16, const float weight[4], int c, const CpuOut *dst)
+{
+	for (int k = 0; k < c; k += VL)
+	{
+		vf			sum = weight[0] * load(src[0], k, bf16, c - k);
+
+		for (int i = 1; i < 4; i++)
+			sum = VFMA(set1(weight[i]), load(src[i], k, bf16, c - k), sum);
+		store(dst->data, k, dst->bf16, sum, c - k);
+	}
+}
+
+static void
+linear(CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst)
+{
+	for (int i = 0; i < o; i++)
+	{
+		vf			sum = set1(0.0f);
+		float		y = b[i];
+
+		for (int k = 0; k < c; k += VL)
+			sum = VFMA(load(x.data, k, x.bf16, c - k), load_f32(w + (size_t) i * c + k, c - k), sum);
+		for (int lane = 0; lane < VL; lane++)
+			y += sum[lane];
+		store(dst->data, i, dst->bf16, set1(y), 1);
+	}
+}
+
+const CpuKernels KERNELS = {
+	.name = KERNELS_NAME,
+	.moments = moments,
+	.apply = apply,
+	.add = add,
+	.pool = pool,
+	.blend = blend,
+	.linear = linear,
+};

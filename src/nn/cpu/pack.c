@@ -1,0 +1,471 @@
+/*
+ * pack.c
+ *	  From a model's flat parameters to what the CPU's kernels read: oneDNN primitives with weights in their layout, sums for the latent, folded batch norm.
+ *
+ * A CpuPacked owns everything reachable from it and is only read after cpu_pack returns, by any number of plans.  cpu_pack may run on a thread of its own
+ * next to runs of other models; it touches no field of the device that runs change.
+ */
+#include "cpu.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_NORM_EPS 1e-5
+
+/* What is needed while packing. */
+typedef struct Packer
+{
+	CpuDevice  *device;
+	CpuPacked  *packed;
+	const NnGraph *graph;
+	const float *values;
+	dnnl_stream_t stream;
+	dnnl_primitive_attr_t attr;
+	NnError    *error;
+} Packer;
+
+static const float *
+param_values(const Packer *p, int param)
+{
+	return p->values + p->graph->params->list[param].offset;
+}
+
+/* A zeroed array that counts towards the model's bytes. */
+static NnStatus
+new_floats(Packer *p, size_t n, float **array)
+{
+	size_t		bytes = nn_mul(n, sizeof(float));
+
+	*array = cpu_alloc(bytes);
+	if (!*array)
+		return nn_no_memory(p->error, bytes);
+	memset(*array, 0, bytes);
+	p->packed->bytes += bytes;
+	return NN_OK;
+}
+
+static NnStatus
+copy_floats(Packer *p, const float *from, size_t n, float **array)
+{
+	NnStatus	status = new_floats(p, n, array);
+
+	if (status == NN_OK)
+		memcpy(*array, from, n * sizeof(float));
+	return status;
+}
+
+/* ---- Primitives ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Creates the primitive of a shape.  `weights` is the layout the layer's weights are in already, or NULL for the first one, which may choose. */
+static NnStatus
+create_primitive(Packer *p, const CpuLayer *layer, DnnlDescRef weights, CpuPrimitive *primitive)
+{
+	const CpuLayout *l = &layer->layout;
+	dnnl_data_type_t type = p->packed->precision == NN_PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
+	dnnl_dims_t src_dims = {1, layer->in.c, primitive->in_rows, layer->in.w};
+	dnnl_dims_t dst_dims = {1, primitive->channels, primitive->rows, l->w};
+	dnnl_dims_t weight_dims = {primitive->channels, layer->in.c, l->kernel, l->kernel};
+	dnnl_dims_t stride = {l->stride, l->stride};
+	dnnl_dims_t begin = {primitive->pad_top, primitive->pad_left};
+	dnnl_dims_t end = {primitive->pad_bottom, primitive->pad_right};
+	DnnlDesc	src,
+				dst,
+				any;
+	dnnl_status_t status;
+
+	status = dnnl_desc_init(&src, 4, src_dims, type, dnnl_nhwc);
+	if (status != dnnl_success)
+		return cpu_dnnl_fail(p->error, status, "describe an image");
+	status = dnnl_desc_init(&dst, 4, dst_dims, dnnl_f32, dnnl_nhwc);
+	if (status == dnnl_success)
+	{
+		status = dnnl_desc_init(&any, 4, weight_dims, type, dnnl_format_tag_any);
+		if (status == dnnl_success)
+		{
+			status = dnnl_conv_desc(&primitive->desc, p->device->engine, dnnl_desc_ref(&src), weights ? weights : dnnl_desc_ref(&any), dnnl_desc_ref(&dst),
+									stride, begin, end, p->attr);
+			dnnl_desc_free(&any);
+		}
+		dnnl_desc_free(&dst);
+	}
+	dnnl_desc_free(&src);
+	if (status == dnnl_success)
+		status = dnnl_primitive_create(&primitive->primitive, primitive->desc);
+	return status == dnnl_success ? NN_OK : cpu_dnnl_fail(p->error, status, "prepare a convolution");
+}
+
+/* The index of the layer's primitive of the wanted shape, made if there is none yet; -1 after an error.  The array has room for one a unit. */
+static int
+find_primitive(Packer *p, CpuLayer *layer, const CpuPrimitive *wanted, NnStatus *status)
+{
+	CpuPrimitive *primitive = layer->primitives;
+	DnnlDescRef weights = NULL,
+				scratch;
+
+	for (int i = 0; i < layer->nprimitives; i++, primitive++)
+	{
+		if (primitive->rows == wanted->rows && primitive->in_rows == wanted->in_rows && primitive->channels == wanted->channels &&
+			primitive->pad_top == wanted->pad_top && primitive->pad_bottom == wanted->pad_bottom &&
+			primitive->pad_left == wanted->pad_left && primitive->pad_right == wanted->pad_right)
+			return i;
+	}
+	*primitive = *wanted;
+	if (layer->nprimitives > 0)
+		weights = dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0);
+	layer->nprimitives++;
+	*status = create_primitive(p, layer, weights, primitive);
+	if (*status != NN_OK)
+		return -1;
+	primitive->id = p->packed->nprimitives++;
+	scratch = dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_scratchpad_md, 0);
+	if (scratch && dnnl_memory_desc_get_size(scratch) > p->packed->scratch_bytes)
+		p->packed->scratch_bytes = dnnl_memory_desc_get_size(scratch);
+	return (int) (primitive - layer->primitives);
+}
+
+/* The input rows and the padding that rows [r0, r1) of a phase read. */
+static void
+band_shape(const CpuLayer *layer, const NnNode *node, int phase, int r0, int r1, CpuPrimitive *shape, int *first_row)
+{
+	const CpuLayout *l = &layer->layout;
+	int			top = r0 * l->stride - cpu_leading_pad(l, node, phase / 2);
+	int			bottom = (r1 - 1 - r0) * l->stride + top + l->kernel;
+	int			left = cpu_leading_pad(l, node, phase % 2);
+	int			right = (l->w - 1) * l->stride + l->kernel - left - layer->in.w;
+	int			end = bottom < layer->in.h ? bottom : layer->in.h;
+
+	*first_row = top > 0 ? top : 0;
+	*shape = (CpuPrimitive) {
+		.rows = r1 - r0,
+		.in_rows = end - *first_row,
+		.pad_top = *first_row - top,
+		.pad_bottom = bottom - end,
+		.pad_left = left,
+		.pad_right = right > 0 ? right : 0,
+		.channels = l->part,
+	};
+}
+
+/* ---- Weights --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Weights of channels [c0, c0 + part) of a phase as (O, I, k, k) into `out`; the latent's are left out. */
+static void
+gather_weights(const Packer *p, const CpuLayer *layer, const NnNode *node, int phase, int c0, float *out)
+{
+	const CpuLayout *l = &layer->layout;
+	const float *w = param_values(p, node->weight);
+	int			channels = layer->out.c,
+				inputs = layer->in.c + layer->nz;
+	int			k = l->kernel;
+
+	for (int c = c0; c < c0 + l->part; c++)
+	{
+		int			corner = l->form == CPU_GRID ? c / channels : phase;
+		size_t		o = c % channels;
+
+		for (int i = 0; i < layer->in.c; i++)
+			for (int y = 0; y < k; y++)
+				for (int x = 0; x < k; x++)
+				{
+					int			ky = cpu_checkpoint_tap(l, corner / 2, y),
+								kx = cpu_checkpoint_tap(l, corner % 2, x);
+					size_t		row = node->op == NN_OP_CONVT ? (size_t) i * channels + o : o * inputs + i;
+
+					*out++ = w[(row * node->kernel + ky) * node->kernel + kx];
+				}
+	}
+}
+
+/* oneDNN's copy of the weights of a part of a phase. */
+static NnStatus
+pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, int phase, int c0, DnnlDescRef layout, float *plain, dnnl_memory_t *out)
+{
+	const CpuLayout *l = &layer->layout;
+	dnnl_dims_t dims = {l->part, layer->in.c, l->kernel, l->kernel};
+	dnnl_memory_t from = NULL;
+	dnnl_primitive_desc_t desc = NULL;
+	dnnl_primitive_t reorder = NULL;
+	DnnlDesc	plain_desc;
+	dnnl_status_t status;
+
+	gather_weights(p, layer, node, phase, c0, plain);
+	status = dnnl_desc_init(&plain_desc, 4, dims, dnnl_f32, dnnl_oihw);
+	if (status != dnnl_success)
+		return cpu_dnnl_fail(p->error, status, "describe weights");
+	status = dnnl_memory_create(&from, dnnl_desc_ref(&plain_desc), p->device->engine, plain);
+	if (status == dnnl_success)
+		status = dnnl_memory_create(out, layout, p->device->engine, DNNL_MEMORY_ALLOCATE);
+	if (status == dnnl_success)
+		status = dnnl_reorder_primitive_desc_create(&desc, dnnl_desc_ref(&plain_desc), p->device->engine, layout, p->device->engine, NULL);
+	if (status == dnnl_success)
+		status = dnnl_primitive_create(&reorder, desc);
+	if (status == dnnl_success)
+	{
+		dnnl_exec_arg_t args[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, *out}};
+
+		status = dnnl_primitive_execute(reorder, p->stream, 2, args);
+	}
+	if (status == dnnl_success)
+		status = dnnl_stream_wait(p->stream);
+	p->packed->bytes += dnnl_memory_desc_get_size(layout);
+	dnnl_primitive_destroy(reorder);
+	dnnl_primitive_desc_destroy(desc);
+	dnnl_memory_destroy(from);
+	dnnl_desc_free(&plain_desc);
+	return status == dnnl_success ? NN_OK : cpu_dnnl_fail(p->error, status, "pack weights");
+}
+
+/* For each class of output positions, the sum over the valid taps of the latent's weights: that times the latent is what it adds there. */
+static NnStatus
+pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
+{
+	const float *w = param_values(p, node->weight);
+	int			k = node->kernel,
+				inputs = layer->in.c + layer->nz;
+	float	   *out;
+	NnStatus	status;
+
+	if (!cpu_classes(&layer->rows, layer->in.h, layer->out.h, k, node->stride, node->pad) ||
+		!cpu_classes(&layer->columns, layer->in.w, layer->out.w, k, node->stride, node->pad))
+		return nn_fail(p->error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent", node->name);
+	status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c, &layer->z_weights);
+	if (status != NN_OK)
+		return status;
+	out = layer->z_weights;
+	for (int r = 0; r < layer->rows.n; r++)
+		for (int c = 0; c < layer->columns.n; c++)
+			for (int i = 0; i < layer->nz; i++)
+				for (int o = 0; o < layer->out.c; o++)
+				{
+					const float *tap = w + ((size_t) o * inputs + layer->in.c + i) * k * k;
+					double		sum = 0;
+
+					for (int y = layer->rows.tap0[r]; y < layer->rows.tap1[r]; y++)
+						for (int x = layer->columns.tap0[c]; x < layer->columns.tap1[c]; x++)
+							sum += tap[y * k + x];
+					*out++ = (float) sum;
+				}
+	return NN_OK;
+}
+
+/* ---- Layers ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static NnStatus
+pack_units(Packer *p, CpuLayer *layer, const NnNode *node, float *plain)
+{
+	const CpuLayout *l = &layer->layout;
+	int			bands = (l->h + l->band - 1) / l->band;
+	size_t		pixels = (size_t) l->h * l->w;
+	NnStatus	status = NN_OK;
+
+	/* all bands of a part, then the next part: neighbours in this order share weights */
+	for (int phase = 0; phase < l->phases; phase++)
+		for (int c0 = 0; c0 < l->c; c0 += l->part)
+		{
+			dnnl_memory_t weights = NULL;
+
+			for (int b = 0; b < bands; b++)
+			{
+				CpuUnit    *unit = &layer->units[layer->nunits];
+				int			r0 = b * l->band,
+							r1 = r0 + l->band < l->h ? r0 + l->band : l->h;
+				int			row;
+				CpuPrimitive wanted;
+
+				band_shape(layer, node, phase, r0, r1, &wanted, &row);
+				unit->primitive = find_primitive(p, layer, &wanted, &status);
+				if (status == NN_OK && b == 0)
+					status = pack_weights(p, layer, node, phase, c0, dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0),
+										  plain, &weights);
+				unit->weights = weights;
+				unit->owner = b == 0;
+				unit->src = (size_t) row * layer->in.w * layer->in.c;
+				unit->dst = phase * pixels * l->c + c0 * pixels + (size_t) r0 * l->w * l->part;
+				layer->nunits++;
+				if (status != NN_OK)
+					return status;
+			}
+		}
+	return NN_OK;
+}
+
+static NnStatus
+pack_conv(Packer *p, CpuLayer *layer, int id)
+{
+	const NnNode *node = &p->graph->nodes[id];
+	CpuLayout  *l = &layer->layout;
+	int			units;
+	float	   *plain;
+	NnStatus	status = NN_OK;
+
+	if (node->op == NN_OP_CONV && node->pad >= node->kernel)
+		return nn_fail(p->error, NN_EUNSUPPORTED, "padding of layer \"%s\" is as wide as its kernel", node->name);
+	cpu_layout(p->graph, id, l);
+	units = l->phases * (l->c / l->part) * ((l->h + l->band - 1) / l->band);
+	layer->units = calloc(units, sizeof(CpuUnit));
+	layer->primitives = calloc(units, sizeof(CpuPrimitive));
+	plain = malloc(nn_mul(nn_mul(nn_mul(l->part, layer->in.c), l->kernel * l->kernel), sizeof(float)));
+	if (!layer->units || !layer->primitives || !plain)
+		status = nn_no_memory(p->error, units * sizeof(CpuPrimitive));
+	if (status == NN_OK)
+		status = pack_units(p, layer, node, plain);
+	free(plain);
+	if (status == NN_OK && node->bias >= 0)
+		status = copy_floats(p, param_values(p, node->bias), layer->out.c, &layer->bias);
+	if (status == NN_OK && layer->nz > 0)
+		status = pack_latent(p, layer, node);
+	return status;
+}
+
+/* center, offset, scale, shift of kernels.h's CpuAffine */
+static NnStatus
+pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
+{
+	int			c = layer->out.c;
+	NnStatus	status = new_floats(p, (size_t) 4 * c, &layer->norm);
+
+	for (int i = 0; status == NN_OK && i < c; i++)
+	{
+		double		var = param_values(p, node->var)[i];
+
+		layer->norm[i] = param_values(p, node->mean)[i];
+		layer->norm[2 * c + i] = (float) (param_values(p, node->weight)[i] / sqrt(var + BATCH_NORM_EPS));
+		layer->norm[3 * c + i] = param_values(p, node->bias)[i];
+	}
+	return status;
+}
+
+static NnStatus
+pack_linear(Packer *p, CpuLayer *layer, const NnNode *node)
+{
+	NnStatus	status = copy_floats(p, param_values(p, node->weight), (size_t) layer->in.c * layer->out.c, &layer->norm);
+
+	if (status == NN_OK && node->bias >= 0)
+		status = copy_floats(p, param_values(p, node->bias), layer->out.c, &layer->bias);
+	else if (status == NN_OK)
+		status = new_floats(p, layer->out.c, &layer->bias);
+	return status;
+}
+
+static NnShape
+image_shape(const NnGraph *graph, int value)
+{
+	NnShape		shape = graph->values[value].shape;
+
+	shape.n = 1;
+	return shape;
+}
+
+static NnStatus
+pack_layer(Packer *p, int id)
+{
+	const NnNode *node = &p->graph->nodes[id];
+	CpuLayer   *layer = &p->packed->layers[id];
+
+	layer->op = node->op;
+	layer->out = image_shape(p->graph, node->out[0]);
+	if (node->in[0] >= 0)
+		layer->in = image_shape(p->graph, node->in[0]);
+	if (node->op == NN_OP_CONV && node->in[1] >= 0)
+		layer->nz = p->graph->values[node->in[1]].shape.c;
+	switch (node->op)
+	{
+		case NN_OP_CONV:
+		case NN_OP_CONVT:
+			return pack_conv(p, layer, id);
+		case NN_OP_NORM_ACT:
+			return node->norm == NN_NORM_BATCH ? pack_batch_norm(p, layer, node) : NN_OK;
+		case NN_OP_LINEAR:
+			return pack_linear(p, layer, node);
+		default:
+			return NN_OK;
+	}
+}
+
+static NnStatus
+pack_layers(Packer *p)
+{
+	dnnl_status_t dnnl;
+	NnStatus	status = NN_OK;
+
+	dnnl = dnnl_primitive_attr_create(&p->attr);
+	if (dnnl == dnnl_success)
+		dnnl = dnnl_primitive_attr_set_scratchpad_mode(p->attr, dnnl_scratchpad_mode_user);
+	if (dnnl == dnnl_success)
+		dnnl = dnnl_stream_create(&p->stream, p->device->engine, dnnl_stream_default_flags);
+	if (dnnl != dnnl_success)
+		return cpu_dnnl_fail(p->error, dnnl, "create a stream");
+	for (int i = 0; status == NN_OK && i < p->graph->nnodes; i++)
+		status = pack_layer(p, i);
+	return status;
+}
+
+NnStatus
+cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **out, size_t *bytes, NnError *error)
+{
+	CpuDevice  *device = base->state;
+	CpuPacked  *packed = calloc(1, sizeof(CpuPacked));
+	Packer		packer = {.device = device, .packed = packed, .graph = graph, .values = values, .error = error};
+	int			threads = omp_get_max_threads();
+	NnStatus	status;
+
+	if (!packed)
+		return nn_no_memory(error, sizeof(CpuPacked));
+	packed->precision = precision == NN_PRECISION_AUTO ? NN_PRECISION_FP32 : precision;
+	packed->nlayers = graph->nnodes;
+	packed->layers = calloc(graph->nnodes + 1, sizeof(CpuLayer));
+	if (!base->supports(base, packed->precision))
+		status = nn_fail(error, NN_EUNSUPPORTED, "this processor has no bfloat16 arithmetic");
+	else if (!packed->layers)
+		status = nn_no_memory(error, (graph->nnodes + 1) * sizeof(CpuLayer));
+	else
+	{
+		/* oneDNN fixes the number of threads, and with it the order of some sums, when a primitive is made */
+		omp_set_num_threads(1);
+		status = pack_layers(&packer);
+		omp_set_num_threads(threads);
+	}
+	if (packer.stream)
+		dnnl_stream_destroy(packer.stream);
+	if (packer.attr)
+		dnnl_primitive_attr_destroy(packer.attr);
+	if (status != NN_OK)
+	{
+		cpu_pack_free(base, packed);
+		return status;
+	}
+	*out = packed;
+	*bytes = packed->bytes;
+	return NN_OK;
+}
+
+void
+cpu_pack_free(NnDevice *base, void *p)
+{
+	CpuPacked  *packed = p;
+
+	if (!packed)
+		return;
+	for (int i = 0; packed->layers && i < packed->nlayers; i++)
+	{
+		CpuLayer   *layer = &packed->layers[i];
+
+		for (int k = 0; k < layer->nunits; k++)
+			if (layer->units[k].owner)
+				dnnl_memory_destroy(layer->units[k].weights);
+		for (int k = 0; k < layer->nprimitives; k++)
+		{
+			dnnl_primitive_destroy(layer->primitives[k].primitive);
+			dnnl_primitive_desc_destroy(layer->primitives[k].desc);
+		}
+		free(layer->units);
+		free(layer->primitives);
+		free(layer->bias);
+		free(layer->z_weights);
+		free(layer->norm);
+	}
+	free(packed->layers);
+	free(packed);
+}
