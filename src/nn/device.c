@@ -13,6 +13,7 @@ static const struct
 }			devices[] =
 {
 	{"ref", nn_ref_open},
+	{"cpu", nn_cpu_open},
 };
 
 NnStatus
