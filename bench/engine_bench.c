@@ -1,0 +1,166 @@
+/*
+ * engine_bench.c
+ *	  Milliseconds an image of the neural core: G and E at their usual sizes, in each precision that the device has.
+ *
+ *		engine_bench [threads [runs [network]]]
+ *
+ * Weights are numbers of a linear congruential generator, scaled so that activations keep their size; speed does not depend on them.  Prints a line for each
+ * network, precision and batch: the median and the least time of an image, and the multiply-adds that means a second.  With a network (G256, G128, E256)
+ * only its lines.
+ */
+#include "nn/nn.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct Subject
+{
+	const char *name;
+	NnNetwork	network;
+	int			size;
+	double		gflop;			/* of an image, convolutions only (a multiply-add is two) */
+} Subject;
+
+static const Subject subjects[] = {
+	{"G256", NN_NET_G, 256, 12.611},
+	{"G128", NN_NET_G, 128, 3.140},
+	{"E256", NN_NET_E, 256, 9.085},
+};
+
+static double
+now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
+}
+
+static int
+by_value(const void *a, const void *b)
+{
+	double		x = *(const double *) a,
+				y = *(const double *) b;
+
+	return (x > y) - (x < y);
+}
+
+static void
+fail(const NnError *error)
+{
+	fprintf(stderr, "engine_bench: %s %s %s\n", error->message, error->detail, error->hint);
+	exit(1);
+}
+
+/* count numbers in [-scale, scale) */
+static float *
+numbers(uint32_t seed, float scale, size_t count)
+{
+	float	   *out = malloc(count * sizeof(float) + 1);
+
+	if (!out)
+		exit(1);
+	for (size_t i = 0; i < count; i++)
+	{
+		seed = 1664525u * seed + 1013904223u;
+		out[i] = (float) ((2.0 * seed / 4294967296.0 - 1) * scale);
+	}
+	return out;
+}
+
+/* The model of a size with made-up weights. */
+static NnModel *
+make_model(NnDevice *device, int size, NnPrecision precision)
+{
+	NnConfig	config;
+	NnParams	params;
+	NnModel    *model;
+	NnTensor   *tensors;
+	NnError		error;
+
+	nn_config_default(&config);
+	config.size = config.encoder_size = size;
+	config.levels = size == 256 ? 8 : 7;
+	if (nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E, &params, &error) != NN_OK)
+		fail(&error);
+	tensors = calloc(params.n, sizeof(NnTensor));
+	for (int i = 0; i < params.n; i++)
+	{
+		const NnParam *p = &params.list[i];
+
+		tensors[i] = (NnTensor) {.name = p->name, .network = p->network, .dtype = NN_F32, .ndim = p->ndim, .nbytes = p->count * sizeof(float)};
+		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
+		tensors[i].data = numbers(i + 1, p->ndim > 1 ? 1 / sqrtf((float) p->count / p->shape[0]) : 0.1f, p->count);
+	}
+	if (nn_model_load(device, &config, precision, tensors, params.n, &model, &error) != NN_OK)
+		fail(&error);
+	for (int i = 0; i < params.n; i++)
+		free((void *) tensors[i].data);
+	free(tensors);
+	nn_params_free(&params);
+	return model;
+}
+
+static void
+measure(NnModel *model, const Subject *s, int batch, int runs)
+{
+	size_t		pixels = (size_t) batch * s->size * s->size * 3;
+	float	   *image = numbers(7, 1, pixels),
+			   *z = numbers(8, 1, (size_t) batch * 8),
+			   *out = numbers(9, 1, pixels),
+			   *logvar = numbers(9, 1, (size_t) batch * 8);
+	double	   *times = calloc(runs, sizeof(double));
+	NnError		error;
+
+	for (int i = -2; i < runs; i++)
+	{
+		double		start = now();
+		NnStatus	status = s->network == NN_NET_G ? nn_model_translate_float(model, batch, image, z, out, &error) :
+			nn_model_encode_float(model, batch, image, out, logvar, &error);
+
+		if (status != NN_OK)
+			fail(&error);
+		if (i >= 0)
+			times[i] = (now() - start) / batch;
+	}
+	qsort(times, runs, sizeof(double), by_value);
+	printf("%s %s batch %2d: median %7.2f ms, least %7.2f ms an image, %6.1f GFLOP/s\n", s->name,
+		   nn_model_precision(model) == NN_PRECISION_BF16 ? "bf16" : "fp32", batch, times[runs / 2], times[0], s->gflop / times[runs / 2] * 1e3);
+	fflush(stdout);
+	free(image);
+	free(z);
+	free(out);
+	free(logvar);
+	free(times);
+}
+
+int
+main(int argc, char **argv)
+{
+	int			threads = argc > 1 ? atoi(argv[1]) : 0;
+	int			runs = argc > 2 ? atoi(argv[2]) : 9;
+	NnDevice   *device;
+	NnError		error;
+
+	if (nn_device_open("cpu", threads, &device, &error) != NN_OK)
+		fail(&error);
+	printf("%s\n", nn_device_describe(device));
+	for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++)
+		for (int p = NN_PRECISION_FP32; p <= NN_PRECISION_BF16; p++)
+		{
+			static const int batches[] = {1, 4, 16};
+			NnModel    *model;
+
+			if (!nn_device_supports(device, (NnPrecision) p) || (argc > 3 && strcmp(argv[3], subjects[i].name) != 0))
+				continue;
+			model = make_model(device, subjects[i].size, (NnPrecision) p);
+			for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++)
+				measure(model, &subjects[i], batches[b], runs > 0 ? runs : 1);
+			nn_model_free(model);
+		}
+	nn_device_close(device);
+	return 0;
+}
