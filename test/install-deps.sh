@@ -54,7 +54,18 @@ if [ "$(id -u)" != 0 ]; then
 	fi
 fi
 root() { "${sudo[@]}" "$@"; }
-apt() { root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null; }
+apt()
+{
+	local log
+
+	log=$(mktemp)
+	if ! root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null >"$log" 2>&1; then
+		cat "$log" >&2
+		rm -f "$log"
+		return 1
+	fi
+	rm -f "$log"
+}
 
 echo "missing: $words; installing with apt"
 apt update || echo "apt-get update failed; going on with the lists at hand" >&2
