@@ -16,7 +16,7 @@ MODULE_big = bicycle
 OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c)) src/nn/random.o
 DATA_built = bicycle--$(EXTVERSION).sql
 REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
-REGRESS_OPTS = --inputdir=. --outputdir=$(or $(TESTOUT),.)
+REGRESS_OPTS = --inputdir=. --load-extension=bicycle
 EXTRA_CLEAN = build bicycle--$(EXTVERSION).sql
 
 WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings
