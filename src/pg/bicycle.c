@@ -1,0 +1,27 @@
+/*
+ * bicycle.c
+ *	  Entry of the library.
+ *
+ * Nothing is started here but, when the library is preloaded, the registration of the supervisor.  No thread, no neural library and no device is ever
+ * touched in a process of PostgreSQL.
+ */
+#include "bicycle.h"
+
+#include "miscadmin.h"
+
+BicycleModuleMagic(BICYCLE_VERSION);
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	settings_define();
+	catalog_init();
+	client_init();
+	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
+	{
+		shared_reserve();
+		supervisor_register_static();
+	}
+}

@@ -1,0 +1,204 @@
+/*
+ * bicycle.h
+ *	  What the files of src/pg share: settings, the state in shared memory, the client of the engine, the catalog of models.
+ *
+ * The library runs in backends, in parallel workers and in the supervisor.  It never decodes an image, reads a model file or starts a thread; all of that
+ * happens in the engine (src/engine), reached over a socket by engine/protocol.h.
+ */
+#ifndef BICYCLE_PG_H
+#define BICYCLE_PG_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "nodes/parsenodes.h"
+#include "storage/buffile.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+
+#include "engine/protocol.h"
+#include "engine/version.h"
+
+#include "pg_compat.h"
+
+/* ---- settings.c ---------------------------------------------------------------------------------------------------------------------------- */
+
+extern char *bicycle_device;
+extern int	bicycle_precision;	/* values of NnPrecision: 0 auto, 1 fp32, 2 bf16 */
+extern int	bicycle_max_model_size; /* MB */
+extern int	bicycle_max_image_pixels;
+extern int	bicycle_max_request_size;	/* kB */
+extern int	bicycle_debug_fault;
+extern char *bicycle_model;
+extern int	bicycle_prefetch;
+extern bool bicycle_batching;
+extern int	bicycle_priority;	/* 0 or BICYCLE_FLAG_BULK */
+extern int	bicycle_output_format;	/* BicycleOutputFormat */
+extern int	bicycle_jpeg_quality;
+extern int	bicycle_request_timeout;	/* ms, 0 = none */
+
+extern void settings_define(void);
+
+/* Appends "set NAME VALUE\n" for each setting that the engine reads. */
+extern void settings_for_engine(StringInfo out);
+
+/* ---- shared.c: state that all processes see ------------------------------------------------------------------------------------------------ */
+
+typedef enum EngineState
+{
+	ENGINE_ABSENT,				/* no supervisor has run yet, or it has ended */
+	ENGINE_STARTING,			/* forked, or about to be */
+	ENGINE_READY,				/* listens on its socket */
+	ENGINE_FAILED				/* cannot start; retried with back-off.  Sessions do not wait for it */
+} EngineState;
+
+#define QUARANTINE_SLOTS	64
+#define QUARANTINE_SECONDS	300
+
+/* Identifies what a request asks for, so that one that crashes the engine can be refused. */
+typedef struct RequestDigest
+{
+	uint64		word[2];
+} RequestDigest;
+
+/*
+ * The supervisor alone writes the engine's fields, sessions the quarantine and registered_at; all under `lock`.  Whoever changes `state` broadcasts
+ * `changed`.
+ */
+typedef struct BicycleShared
+{
+	LWLock		lock;
+	int			tranche;
+	ConditionVariable changed;
+	pid_t		supervisor_pid; /* 0: none.  Set and cleared by the supervisor */
+	TimestampTz registered_at;	/* when a session last asked for a dynamic supervisor */
+	EngineState state;
+	pid_t		engine_pid;
+	uint64		starts;			/* engines started since the server started */
+	TimestampTz ready_at;
+	char		description[128];	/* of the device, from "ready" */
+	char		last_error[512];	/* "" if there was none */
+	int			nquarantined;	/* slots in use, expired ones included: 0 lets sessions skip the look */
+	struct
+	{
+		RequestDigest digest;
+		TimestampTz until;		/* 0: free */
+	}			quarantine[QUARANTINE_SLOTS];
+} BicycleShared;
+
+/* Attaches to the state, creating it if this process is the first.  Never called in the postmaster, so no pointer outlives a restart after a crash. */
+extern BicycleShared *shared_attach(void);
+extern void shared_reserve(void);	/* at preload: asks for the memory beforehand */
+
+/* Seconds for which requests of this digest are still refused; 0: not refused. */
+extern int	quarantine_remaining(const RequestDigest *digest);
+extern void quarantine_add(const RequestDigest *digest);
+
+/* ---- supervisor.c -------------------------------------------------------------------------------------------------------------------------- */
+
+extern void supervisor_register_static(void);	/* from _PG_init under shared_preload_libraries */
+extern void supervisor_ensure(void);	/* from a session: registers a dynamic one if there is none; 53000 if no slot is free */
+extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
+
+/* ---- catalog.c: the tables of the extension, as the caller sees them ----------------------------------------------------------------------- */
+
+typedef struct Model
+{
+	char		name[BICYCLE_MAX_NAME];
+	int			version;
+	uint8		hash[BICYCLE_HASH_BYTES];
+	int			nz;
+	bool		has_encoder;
+	uint32		precision;		/* of its config, values of NnPrecision; fp32 if the config says auto */
+} Model;
+
+extern void catalog_init(void);	/* from _PG_init: registers invalidation callbacks */
+
+/*
+ * Finds a version of a model, as the caller: SELECT on both tables is checked whether or not the model is resident, row security on bicycle_models applies.
+ * model NULL means bicycle.model; version NULL the current one.  42501, 42704.
+ */
+extern Model *model_lookup(const text *model, const int *version);
+
+/* "schema.table", quoted, for queries. */
+extern const char *catalog_table(const char *table);
+extern Oid	catalog_table_oid(const char *table);
+extern void catalog_check_rights(const char *table, AclMode mode);	/* 42501 */
+
+/* ---- client.c: this session's connection to the engine ------------------------------------------------------------------------------------- */
+
+typedef struct Request Request;
+
+/*
+ * A request whose body is in memory and which is sent again, by itself, if the engine ends before it has answered.  The body is copied.  The request
+ * belongs to CurrentResourceOwner: an error withdraws it.  model is NULL for INFO; it is copied too.
+ */
+extern Request *request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
+							   const float *z, const void *image, size_t image_length);
+
+/* Waits for the answer, and raises it if it is an error.  The answer's bytes belong to the request. */
+extern const char *request_wait(Request *request, size_t *length);
+extern void request_free(Request *request);
+
+/* STATUS and CACHE: one small frame each way.  Returns NULL if the engine is not there and missing_ok is set. */
+extern Request *request_simple(BicycleFrameType type, bool missing_ok);
+
+/*
+ * A request with streams: request_open sends the header and waits for its GRANT; false means that the connection was lost, and the caller may start again
+ * with a new request.  The same holds for every function below that returns bool.  Errors of the engine are raised.
+ */
+extern Request *request_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length);
+extern bool request_granted(Request *request);
+extern bool request_write(Request *request, const void *bytes, size_t length);
+extern bool request_end(Request *request);
+extern bool request_result(Request *request, const char **head, size_t *length);
+extern bool request_read(Request *request, void *bytes, size_t length); /* exactly that many bytes of the result's stream */
+extern bool request_read_end(Request *request); /* the END of the result's stream; XX000 if there is more */
+
+/* Calls `attempt` until it says that the connection held, at most twice if the engine had begun each time: 58000. */
+extern void request_retry(bool (*attempt) (void *arg), void *arg, const char *what);
+
+/* Engine texts are UTF-8 and may quote files: a copy in which '?' stands for what this database's encoding or a terminal cannot take. */
+extern char *client_text(const char *text);
+
+extern void client_init(void);	/* from _PG_init: registers callbacks */
+
+/* ---- stream.c: models on the wire ---------------------------------------------------------------------------------------------------------- */
+
+/* Sends a version's tensors as LOAD; false if the connection was lost. */
+extern bool stream_load(const Model *model);
+
+/* Sends the tensors of one network as EXPORT; returns the file, or NULL if the connection was lost. */
+extern bytea *stream_export(const Model *model, const char *network, const char *format);
+
+/* Reads a result's stream of that many bytes into a temporary file, rewound; NULL if the connection was lost. */
+extern BufFile *stream_spool(Request *request, uint64 length);
+
+/* Writes the tensors in such a file into rows of bicycle_tensors, as the caller. */
+extern void stream_store(BufFile *file, int ntensors, const char *model, int version);
+
+extern void stream_check_tensor(const BicycleTensor *t);	/* 08P01 if its strings do not end */
+extern Datum stream_shape(const BicycleTensor *t);	/* int[] */
+
+/* ---- latent.c ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* A latent code as the user gave it: 2202E, 22004, 22023 (not finite).  Returns its length and, palloc'ed or in the array, its values. */
+extern const float *latent_values(ArrayType *z, int *nz);
+extern void latent_check_length(int nz, const Model *model);	/* 22023 */
+extern ArrayType *latent_array(const float *values, int nz);
+
+/* ---- translate.c --------------------------------------------------------------------------------------------------------------------------- */
+
+/* Common to TRANSLATE, ENCODE and INFO: fills a request from the settings.  versioned: the session's output and precision do not count. */
+extern void image_request_head(BicycleImageRequest *head, const Model *model, bool versioned);
+extern Request *translate_submit(const Model *model, bool versioned, const float *z, const bytea *image);
+extern bytea *image_argument(Datum value);	/* 54000 beyond bicycle.max_request_size, before it is fetched */
+extern bytea *request_wait_bytea(Request *request); /* waits, copies the answer into CurrentMemoryContext, frees the request */
+extern int	translate_window(void);	/* requests that one statement keeps in flight */
+#define TRANSLATE_WINDOW_BYTES	((Size) 64 * 1024 * 1024)	/* ... and bytes of their images, at least one */
+
+#endif							/* BICYCLE_PG_H */

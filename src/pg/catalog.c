@@ -1,0 +1,224 @@
+/*
+ * catalog.c
+ *	  The tables of the extension, found through the extension's own schema and read as the caller.
+ *
+ * Where the tables are is cached, with the plan of the look-up, until a relation or a schema changes: relcache and syscache callbacks mark the cache stale
+ * and the next call builds it anew.  The callbacks also fire for changes that logical replication applies.  What the tables hold is not cached: each call
+ * runs the look-up, so row security and the privileges of the moment decide.
+ */
+#include "bicycle.h"
+
+#include <limits.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+static bool fresh = false;		/* the fields below are right, if there is a plan */
+static Oid	schema = InvalidOid;
+static Oid	models_oid = InvalidOid;
+static Oid	tensors_oid = InvalidOid;
+static SPIPlanPtr lookup_plan = NULL;
+
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	if (relid == InvalidOid || relid == models_oid || relid == tensors_oid)
+		fresh = false;
+}
+
+static void
+schema_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	fresh = false;
+}
+
+void
+catalog_init(void)
+{
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
+}
+
+/* The schema that CREATE EXTENSION put everything in. */
+static Oid
+extension_schema(void)
+{
+	Oid			extension = get_extension_oid("bicycle", false);
+	Oid			result = InvalidOid;
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		result = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+Oid
+catalog_table_oid(const char *table)
+{
+	Oid			oid = get_relname_relid(table, extension_schema());
+
+	if (!OidIsValid(oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" of extension bicycle does not exist", table),
+				 errhint("Drop the extension and create it again.")));
+	return oid;
+}
+
+const char *
+catalog_table(const char *table)
+{
+	return quote_qualified_identifier(get_namespace_name(extension_schema()), table);
+}
+
+static void
+check_rights(Oid oid, AclMode mode)
+{
+	AclResult	result = pg_class_aclcheck(oid, GetUserId(), mode);
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_TABLE, get_rel_name(oid));
+}
+
+void
+catalog_check_rights(const char *table, AclMode mode)
+{
+	check_rights(catalog_table_oid(table), mode);
+}
+
+/* Must be called within SPI_connect. */
+static void
+refresh(void)
+{
+	Oid			types[2] = {TEXTOID, INT4OID};
+	SPIPlanPtr	plan;
+
+	fresh = true;				/* first, so that a change that comes in meanwhile is not lost */
+	if (lookup_plan)
+	{
+		SPI_freeplan(lookup_plan);
+		lookup_plan = NULL;
+	}
+	schema = extension_schema();
+	models_oid = catalog_table_oid("bicycle_models");
+	tensors_oid = catalog_table_oid("bicycle_tensors");
+	plan = SPI_prepare(psprintf("SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config OPERATOR(pg_catalog.->>) 'net_e',"
+								" config OPERATOR(pg_catalog.->>) 'precision'"
+								" FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
+								" AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
+								quote_qualified_identifier(get_namespace_name(schema), "bicycle_models")),
+					   2, types);
+	if (plan == NULL)
+		elog(ERROR, "could not prepare the look-up of models: %s", SPI_result_code_string(SPI_result));
+	SPI_keepplan(plan);
+	lookup_plan = plan;
+}
+
+static void
+report_no_model(const char *name, const int *version)
+{
+	if (version)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("version %d of model \"%s\" does not exist", *version, name),
+				 errhint("Table bicycle_models lists the models that you may see.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("model \"%s\" does not exist or has no current version", name),
+			 errhint("Table bicycle_models lists the models that you may see; bicycle_deploy makes a version current.")));
+}
+
+static void
+fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	bytea	   *hash;
+	char	   *nz = SPI_getvalue(row, desc, 3);
+	char	   *net_e = SPI_getvalue(row, desc, 4);
+	char	   *precision = SPI_getvalue(row, desc, 5);
+
+	m->version = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
+	hash = DatumGetByteaPP(SPI_getbinval(row, desc, 2, &isnull));
+	if (isnull || VARSIZE_ANY_EXHDR(hash) != BICYCLE_HASH_BYTES)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("hash of version %d of model \"%s\" is damaged", m->version, m->name)));
+	memcpy(m->hash, VARDATA_ANY(hash), BICYCLE_HASH_BYTES);
+	m->nz = nz ? atoi(nz) : 0;
+	m->has_encoder = net_e && strcmp(net_e, "none") != 0;
+	m->precision = precision && strcmp(precision, "bf16") == 0 ? 2 : 1;
+	if (m->nz < 0 || m->nz > BICYCLE_MAX_NZ)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("configuration of version %d of model \"%s\" is damaged", m->version, m->name),
+				 errdetail("Its nz is %s.", nz)));
+}
+
+Model *
+model_lookup(const text *model, const int *version)
+{
+	Model	   *m = palloc0(sizeof(Model));
+	char	   *name = model ? text_to_cstring(model) : pstrdup(bicycle_model);
+	Datum		values[2];
+	char		nulls[2] = {' ', version ? ' ' : 'n'};
+	bool		pushed = false;
+	int			rc;
+
+	if (name[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no model is named"),
+				 errhint("Pass model => 'name', or set bicycle.model.")));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (!fresh || lookup_plan == NULL)
+		refresh();
+	check_rights(models_oid, ACL_SELECT);
+	check_rights(tensors_oid, ACL_SELECT);
+	if (strlen(name) >= sizeof(m->name))
+		report_no_model(name, version);
+	strlcpy(m->name, name, sizeof(m->name));
+
+	/* The planner may evaluate the immutable forms, and then not always under a snapshot. */
+	if (!ActiveSnapshotSet())
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		pushed = true;
+	}
+	values[0] = CStringGetTextDatum(name);
+	values[1] = Int32GetDatum(version ? *version : 0);
+	rc = SPI_execute_plan(lookup_plan, values, nulls, true, 1);
+	if (rc != SPI_OK_SELECT)
+		elog(ERROR, "look-up of a model failed: %s", SPI_result_code_string(rc));
+	if (SPI_processed == 0)
+		report_no_model(name, version);
+	fill_from_row(m, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+	if (pushed)
+		PopActiveSnapshot();
+	SPI_finish();
+	return m;
+}

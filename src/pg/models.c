@@ -1,0 +1,438 @@
+/*
+ * models.c
+ *	  bicycle_import, create, export, inspect, deploy, drop: versions of models.
+ *
+ * All of them run as the caller, so they need EXECUTE and the privileges of the tables they touch.  A version is written once and its number is never used
+ * again, also after bicycle_drop: bicycle_counters keeps the last number of each name.  Whoever writes a model first takes an advisory lock on its name, in
+ * the two-key form with the OID of bicycle_models, until the end of the transaction.
+ *
+ * The current version cannot be dropped while others exist: a model would silently stop working.  Dropping the only version, or the whole model, may.
+ */
+#include "bicycle.h"
+
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "access/xact.h"
+#include "storage/lock.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+
+PG_FUNCTION_INFO_V1(bicycle_import);
+PG_FUNCTION_INFO_V1(bicycle_create);
+PG_FUNCTION_INFO_V1(bicycle_export);
+PG_FUNCTION_INFO_V1(bicycle_inspect);
+PG_FUNCTION_INFO_V1(bicycle_deploy);
+PG_FUNCTION_INFO_V1(bicycle_drop);
+
+/* ---- Arguments ----------------------------------------------------------------------------------------------------------------------------- */
+
+static char *
+name_argument(FunctionCallInfo fcinfo, int i)
+{
+	char	   *name;
+
+	if (PG_ARGISNULL(i))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("name of the model must not be null")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(i));
+	if (name[0] == '\0' || strlen(name) >= BICYCLE_MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of the model is not valid"),
+				 errdetail("It has %zu bytes; names have 1 to %d.", strlen(name), BICYCLE_MAX_NAME - 1)));
+	return name;
+}
+
+static char *
+config_argument(FunctionCallInfo fcinfo, int i)
+{
+	Jsonb	   *config;
+
+	if (PG_ARGISNULL(i))
+		return pstrdup("{}");
+	config = PG_GETARG_JSONB_P(i);
+	return JsonbToCString(NULL, &config->root, VARSIZE(config));
+}
+
+/* ---- Rows of a model ----------------------------------------------------------------------------------------------------------------------- */
+
+static void
+lock_model(const char *name)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, catalog_table_oid("bicycle_models"), hash_bytes((const unsigned char *) name, strlen(name)), 2);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+/*
+ * Runs a writing query whose first parameters are the model's name and a version; returns the number of rows.  result, if given, receives the first column
+ * of the first row, an int.
+ */
+static uint64
+run(const char *query, int expected, const char *name, int version, int *result)
+{
+	Oid			types[2] = {TEXTOID, INT4OID};
+	Datum		values[2] = {CStringGetTextDatum(name), Int32GetDatum(version)};
+	int			rc = SPI_execute_with_args(query, 2, types, values, NULL, false, 0);
+	bool		isnull;
+
+	if (rc != expected)
+		elog(ERROR, "query on models failed: %s", SPI_result_code_string(rc));
+	if (result && SPI_processed > 0)
+		*result = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return SPI_processed;
+}
+
+#define OF_MODEL	"model OPERATOR(pg_catalog.=) $1 AND $2 IS NOT NULL"
+#define OF_VERSION	"model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
+
+/* The next number of this name.  Rows that were put in by hand or by a restore count too. */
+static int
+next_version(const char *name)
+{
+	const char *counters = catalog_table("bicycle_counters");
+	int			highest = 0;
+	int			version = 0;
+
+	run(psprintf("SELECT pg_catalog.max(version) FROM %s WHERE " OF_MODEL " HAVING pg_catalog.max(version) IS NOT NULL",
+				 catalog_table("bicycle_models")), SPI_OK_SELECT, name, 0, &highest);
+	run(psprintf("INSERT INTO %s AS c (model, last_version) VALUES ($1, $2 OPERATOR(pg_catalog.+) 1) ON CONFLICT (model) DO UPDATE"
+				 " SET last_version = GREATEST(c.last_version, $2) OPERATOR(pg_catalog.+) 1 RETURNING last_version", counters),
+		SPI_OK_INSERT_RETURNING, name, highest, &version);
+	return version;
+}
+
+static void
+set_current(const char *name, int version)
+{
+	const char *models = catalog_table("bicycle_models");
+
+	/* In two steps, because the unique index on the current version is checked row by row. */
+	run(psprintf("UPDATE %s SET is_current = false WHERE " OF_MODEL " AND is_current", models), SPI_OK_UPDATE, name, 0, NULL);
+	run(psprintf("UPDATE %s SET is_current = true WHERE " OF_VERSION, models), SPI_OK_UPDATE, name, version, NULL);
+}
+
+static void
+insert_model(const char *name, int version, const uint8 *hash, Jsonb *config)
+{
+	Oid			types[5] = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID};
+	Datum		values[5];
+	bytea	   *hash_value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
+	int			rc;
+
+	SET_VARSIZE(hash_value, VARHDRSZ + BICYCLE_HASH_BYTES);
+	memcpy(VARDATA(hash_value), hash, BICYCLE_HASH_BYTES);
+	values[0] = CStringGetTextDatum(name);
+	values[1] = Int32GetDatum(version);
+	values[2] = JsonbPGetDatum(config);
+	values[3] = PointerGetDatum(hash_value);
+	values[4] = DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)));
+	rc = SPI_execute_with_args(psprintf("INSERT INTO %s (model, version, method, config, hash, iterations, created_at, created_by, is_current)"
+										" VALUES ($1, $2, 'bicycle', $3, $4, 0, pg_catalog.now(), $5, false)",
+										catalog_table("bicycle_models")), 5, types, values, NULL, false, 0);
+	if (rc != SPI_OK_INSERT)
+		elog(ERROR, "insertion of a model failed: %s", SPI_result_code_string(rc));
+}
+
+/* ---- import and create --------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Import
+{
+	BicycleFrameType type;		/* IMPORT or CREATE */
+	const bytea *generator;		/* NULL for CREATE */
+	const bytea *encoder;		/* NULL: none */
+	char	   *config;
+	/* result */
+	BicycleImported head;
+	char	   *canonical;		/* config */
+	BufFile    *tensors;
+} Import;
+
+static uint64
+file_length(const bytea *file)
+{
+	return file ? VARSIZE_ANY_EXHDR(file) : 0;
+}
+
+/* One try to have the engine read the files; fills the result. */
+static bool
+import_attempt(void *arg)
+{
+	Import	   *import = arg;
+	BicycleImport head = {.generator_length = file_length(import->generator), .encoder_length = file_length(import->encoder)};
+	Request    *request;
+	const char *result;
+	size_t		length;
+
+	head.config_length = strlen(import->config);
+	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
+	request = request_open(import->type, &head, sizeof(head), import->config, head.config_length);
+	if (!request_granted(request))
+		return false;
+	if (import->generator && !request_write(request, VARDATA_ANY(import->generator), head.generator_length))
+		return false;
+	if (import->encoder && !request_write(request, VARDATA_ANY(import->encoder), head.encoder_length))
+		return false;
+	if (!request_end(request) || !request_result(request, &result, &length))
+		return false;
+	if (length < sizeof(import->head))
+		elog(ERROR, "answer of %zu bytes to an import", length);
+	memcpy(&import->head, result, sizeof(import->head));
+	if (length - sizeof(import->head) != import->head.config_length)
+		elog(ERROR, "answer to an import has a configuration of the wrong length");
+	import->canonical = pnstrdup(result + sizeof(import->head), import->head.config_length);
+	import->tensors = stream_spool(request, import->head.stream_length);
+	if (import->tensors == NULL)
+		return false;
+	request_free(request);
+	return true;
+}
+
+/* Has the engine read or make the model, and writes it as a new, current version. */
+static int
+import_model(Import *import, const char *name)
+{
+	Jsonb	   *config;
+	int			version;
+
+	PreventCommandIfReadOnly(import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()");
+	PreventCommandDuringRecovery(import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()");
+	catalog_check_rights("bicycle_models", ACL_INSERT);
+	catalog_check_rights("bicycle_tensors", ACL_INSERT);
+	request_retry(import_attempt, import, import->type == BICYCLE_IMPORT ? "read the model files" : "made the model");
+
+	config = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(import->canonical)));
+	SPI_connect();
+	lock_model(name);
+	version = next_version(name);
+	insert_model(name, version, import->head.hash, config);
+	stream_store(import->tensors, import->head.ntensors, name, version);
+	set_current(name, version);
+	SPI_finish();
+	BufFileClose(import->tensors);
+	return version;
+}
+
+static bytea *
+file_argument(FunctionCallInfo fcinfo, int i)
+{
+	bytea	   *file = PG_GETARG_BYTEA_PP(i);
+	uint64		limit = (uint64) bicycle_max_model_size * 1024 * 1024;
+
+	if (VARSIZE_ANY_EXHDR(file) > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("model file is too large"),
+				 errdetail("It has %zu bytes; the limit is " UINT64_FORMAT ".", (Size) VARSIZE_ANY_EXHDR(file), limit),
+				 errhint("Raise bicycle.max_model_size.")));
+	return file;
+}
+
+/* bicycle_import(model text, generator bytea, encoder bytea DEFAULT NULL, config jsonb DEFAULT '{}') -> int */
+Datum
+bicycle_import(PG_FUNCTION_ARGS)
+{
+	Import		import = {.type = BICYCLE_IMPORT};
+	char	   *name = name_argument(fcinfo, 0);
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("generator must not be null")));
+	import.generator = file_argument(fcinfo, 1);
+	import.encoder = PG_ARGISNULL(2) ? NULL : file_argument(fcinfo, 2);
+	import.config = config_argument(fcinfo, 3);
+	PG_RETURN_INT32(import_model(&import, name));
+}
+
+/* bicycle_create(model text, config jsonb DEFAULT '{}') -> int */
+Datum
+bicycle_create(PG_FUNCTION_ARGS)
+{
+	Import		import = {.type = BICYCLE_CREATE};
+	char	   *name = name_argument(fcinfo, 0);
+
+	import.config = config_argument(fcinfo, 1);
+	PG_RETURN_INT32(import_model(&import, name));
+}
+
+/* ---- export and inspect -------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Export
+{
+	Model	   *model;
+	char	   *network;
+	char	   *format;
+	bytea	   *file;			/* result */
+} Export;
+
+static bool
+export_attempt(void *arg)
+{
+	Export	   *export = arg;
+
+	export->file = stream_export(export->model, export->network, export->format);
+	return export->file != NULL;
+}
+
+static char *
+choice_argument(FunctionCallInfo fcinfo, int i, const char *what, const char *const *choices, int nchoices, const char *hint)
+{
+	char	   *value = PG_ARGISNULL(i) ? pstrdup(choices[0]) : text_to_cstring(PG_GETARG_TEXT_PP(i));
+
+	for (int c = 0; c < nchoices; c++)
+		if (strcmp(value, choices[c]) == 0)
+			return value;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("%s \"%s\" is not known", what, value),
+			 errhint("%s", hint)));
+}
+
+/* bicycle_export(model text, network text DEFAULT 'G', version int DEFAULT NULL, format text DEFAULT 'safetensors') -> bytea */
+Datum
+bicycle_export(PG_FUNCTION_ARGS)
+{
+	static const char *const networks[] = {"G", "E", "D", "D2"};
+	static const char *const formats[] = {"safetensors", "pth"};
+	Export		export = {0};
+	int			version = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+
+	(void) name_argument(fcinfo, 0);
+	export.network = choice_argument(fcinfo, 1, "network", networks, lengthof(networks), "The networks are G, E, D and D2.");
+	export.format = choice_argument(fcinfo, 3, "format", formats, lengthof(formats), "The formats are safetensors and pth.");
+	export.model = model_lookup(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(2) ? NULL : &version);
+	request_retry(export_attempt, &export, "wrote the model file");
+	PG_RETURN_BYTEA_P(export.file);
+}
+
+typedef struct Inspect
+{
+	const bytea *file;
+	BicycleInspected head;		/* result */
+	BufFile    *tensors;
+} Inspect;
+
+static bool
+inspect_attempt(void *arg)
+{
+	Inspect    *inspect = arg;
+	BicycleImport head = {.generator_length = file_length(inspect->file)};
+	Request    *request;
+	const char *result;
+	size_t		length;
+
+	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
+	request = request_open(BICYCLE_INSPECT, &head, sizeof(head), NULL, 0);
+	if (!request_granted(request) ||
+		!request_write(request, VARDATA_ANY(inspect->file), head.generator_length) ||
+		!request_end(request) ||
+		!request_result(request, &result, &length))
+		return false;
+	if (length != sizeof(inspect->head))
+		elog(ERROR, "answer of %zu bytes to an inspection", length);
+	memcpy(&inspect->head, result, sizeof(inspect->head));
+	inspect->tensors = stream_spool(request, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
+	if (inspect->tensors == NULL)
+		return false;
+	request_free(request);
+	return true;
+}
+
+/* bicycle_inspect(file bytea) -> TABLE(name text, dtype text, shape int[]); strict */
+Datum
+bicycle_inspect(PG_FUNCTION_ARGS)
+{
+	Inspect		inspect = {.file = file_argument(fcinfo, 0)};
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	request_retry(inspect_attempt, &inspect, "read the model file");
+	for (uint32 i = 0; i < inspect.head.ntensors; i++)
+	{
+		BicycleTensor t;
+		Datum		values[3];
+		bool		nulls[3] = {false};
+
+		if (BufFileRead(inspect.tensors, &t, sizeof(t)) != sizeof(t))
+			elog(ERROR, "could not read back a tensor's description");
+		stream_check_tensor(&t);
+		values[0] = CStringGetTextDatum(client_text(t.name));
+		values[1] = CStringGetTextDatum(t.dtype);
+		values[2] = stream_shape(&t);
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+	}
+	BufFileClose(inspect.tensors);
+	return (Datum) 0;
+}
+
+/* ---- deploy and drop ----------------------------------------------------------------------------------------------------------------------- */
+
+static void
+report_missing(const char *name, const int *version)
+{
+	if (version)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("version %d of model \"%s\" does not exist", *version, name)));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("model \"%s\" does not exist", name)));
+}
+
+/* bicycle_deploy(model text, version int) -> void */
+Datum
+bicycle_deploy(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_argument(fcinfo, 0);
+	int			version;
+
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("version must not be null")));
+	version = PG_GETARG_INT32(1);
+	PreventCommandIfReadOnly("bicycle_deploy()");
+	SPI_connect();
+	lock_model(name);
+	if (run(psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")), SPI_OK_SELECT, name, version, NULL) == 0)
+		report_missing(name, &version);
+	set_current(name, version);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* bicycle_drop(model text, version int DEFAULT NULL) -> void; the tensors go by the foreign key */
+Datum
+bicycle_drop(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_argument(fcinfo, 0);
+	const char *models = catalog_table("bicycle_models");
+	int			version = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	int			others = 0;
+
+	PreventCommandIfReadOnly("bicycle_drop()");
+	SPI_connect();
+	lock_model(name);
+	if (PG_ARGISNULL(1))
+	{
+		if (run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0, NULL) == 0)
+			report_missing(name, NULL);
+	}
+	else
+	{
+		if (run(psprintf("SELECT (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM %s o WHERE o.model OPERATOR(pg_catalog.=) $1"
+						 " AND o.version OPERATOR(pg_catalog.<>) $2) FROM %s m WHERE " OF_VERSION " AND is_current", models, models),
+				SPI_OK_SELECT, name, version, &others) > 0 && others > 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("cannot drop the current version of model \"%s\"", name),
+					 errdetail("Version %d is current, and there are %d others.", version, others),
+					 errhint("Make another version current with bicycle_deploy, or drop the whole model.")));
+		if (run(psprintf("DELETE FROM %s WHERE " OF_VERSION, models), SPI_OK_DELETE, name, version, NULL) == 0)
+			report_missing(name, &version);
+	}
+	SPI_finish();
+	PG_RETURN_VOID();
+}

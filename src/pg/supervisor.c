@@ -1,0 +1,563 @@
+/*
+ * supervisor.c
+ *	  The background worker that keeps the engine running.
+ *
+ * Preloaded, the worker is registered by the postmaster; otherwise the first session that needs the engine registers it (supervisor_ensure).  A second
+ * worker that finds the first alive ends with status 0, which unregisters it for good; every other end is status 1, after which the postmaster starts the
+ * worker again.  The worker has no database.
+ *
+ * The engine is forked and exec'ed from here and is not attached to PostgreSQL's memory: it may crash, leak or be killed and costs one restart of itself.
+ * The two talk in lines over a socket pair (engine/protocol.h).  The engine ends when that pair closes; PDEATHSIG covers a supervisor that is killed.
+ * An engine that does not become ready, or does not answer a ping, in time is killed.  Deaths in quick succession are answered with growing delays.
+ *
+ * All fields of BicycleShared but the quarantine are written here only, under its lock.
+ */
+#include "bicycle.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#define READY_TIMEOUT	(60 * 1000) /* ms from the fork to "ready" */
+#define PING_INTERVAL	1000	/* ms between pings */
+#define PONG_TIMEOUT	(15 * 1000) /* ms without a pong after which the engine is killed */
+#define STOP_TIMEOUT	3000	/* ms from "stop" to SIGKILL */
+#define QUICK_DEATH		2000	/* ms: an engine that was ready for less did not live long */
+#define FAILED_STARTS	3		/* starts in a row without "ready" after which sessions no longer wait */
+#define RETRY_READY_MAX	1000	/* ms: longest delay after the death of an engine that had been ready */
+#define RETRY_START_MAX	(30 * 1000) /* ms: the same for one that had not */
+#define LINE_MAX_BYTES	4096
+#define EXEC_FAILED		127		/* exit status, as of a shell that does not find a command */
+
+extern char **environ;
+
+static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
+
+/* The supervisor's own state. */
+static BicycleShared *shared;
+static pid_t engine_pid = 0;	/* 0: none */
+static int	control_fd = -1;	/* our end of the pair */
+static StringInfoData control_in;	/* bytes of an unfinished line */
+static bool engine_ready;
+static bool said_fatal;			/* this engine has said why it cannot run */
+static TimestampTz forked_at;
+static TimestampTz ready_at;
+static TimestampTz pinged_at;
+static TimestampTz ponged_at;
+static TimestampTz next_start;
+static uint64 ping_number;
+static int	failed_starts;		/* in a row */
+static int	quick_deaths;		/* in a row, of engines that had been ready */
+
+/* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+fill_worker(BackgroundWorker *worker)
+{
+	memset(worker, 0, sizeof(*worker));
+	strlcpy(worker->bgw_name, "bicycle supervisor", BGW_MAXLEN);
+	strlcpy(worker->bgw_type, "bicycle supervisor", BGW_MAXLEN);
+	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, "bicycle_supervisor_main", BGW_MAXLEN);
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker->bgw_start_time = BgWorkerStart_ConsistentState; /* a standby serves inference too */
+	worker->bgw_restart_time = 1;
+}
+
+void
+supervisor_register_static(void)
+{
+	BackgroundWorker worker;
+
+	fill_worker(&worker);
+	RegisterBackgroundWorker(&worker);
+	registered_static = true;
+}
+
+void
+supervisor_ensure(void)
+{
+	BackgroundWorker worker;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		mine;
+
+	if (registered_static)
+		return;
+	shared = shared_attach();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	/* One session registers it; if nothing has come of that after some seconds another may try. */
+	mine = shared->supervisor_pid == 0 && TimestampDifferenceExceeds(shared->registered_at, now, 5000);
+	if (mine)
+		shared->registered_at = now;
+	LWLockRelease(&shared->lock);
+	if (!mine)
+		return;
+
+	fill_worker(&worker);
+	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		shared->registered_at = 0;
+		LWLockRelease(&shared->lock);
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("could not start the bicycle supervisor"),
+				 errdetail("All background worker slots are in use."),
+				 errhint("Raise max_worker_processes, or add bicycle to shared_preload_libraries.")));
+	}
+}
+
+/* ---- What sessions see --------------------------------------------------------------------------------------------------------------------- */
+
+static void
+publish(EngineState state, const char *error)
+{
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->state = state;
+	shared->engine_pid = engine_pid;
+	if (state == ENGINE_READY)
+		shared->ready_at = ready_at;
+	if (error)
+		strlcpy(shared->last_error, error, sizeof(shared->last_error));
+	LWLockRelease(&shared->lock);
+	ConditionVariableBroadcast(&shared->changed);
+}
+
+static void
+supervisor_exit(int code, Datum arg)
+{
+	if (engine_pid > 0)
+		kill(engine_pid, SIGKILL);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (shared->supervisor_pid == MyProcPid)
+	{
+		shared->supervisor_pid = 0;
+		shared->state = ENGINE_ABSENT;
+		shared->engine_pid = 0;
+	}
+	LWLockRelease(&shared->lock);
+	ConditionVariableBroadcast(&shared->changed);
+}
+
+/* ---- Starting and ending the engine -------------------------------------------------------------------------------------------------------- */
+
+/* The environment of the engine: ours, and OpenMP threads that sleep between regions instead of spinning. */
+static char **
+engine_environment(void)
+{
+	int			n = 0;
+	char	  **env;
+
+	while (environ[n])
+		n++;
+	env = palloc((n + 2) * sizeof(char *));
+	n = 0;
+	for (char **e = environ; *e; e++)
+		if (strncmp(*e, "OMP_WAIT_POLICY=", 16) != 0)
+			env[n++] = *e;
+	env[n++] = pstrdup("OMP_WAIT_POLICY=passive");
+	env[n] = NULL;
+	return env;
+}
+
+/* Runs in the child between fork and exec; only async-signal-safe calls. */
+static void
+engine_exec(const char *path, char **env, int fd, pid_t parent)
+{
+	char	   *argv[2] = {unconstify(char *, path), NULL};
+	sigset_t	none;
+	int			oom;
+
+	for (int i = 1; i < NSIG; i++)
+		signal(i, SIG_DFL);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(0);
+	if (dup2(fd, BICYCLE_CONTROL_FD) < 0)
+		_exit(126);
+	if (fd == BICYCLE_CONTROL_FD)
+		fcntl(fd, F_SETFD, 0);
+	/* Not every descriptor of a server process is close-on-exec. */
+	if (syscall(SYS_close_range, BICYCLE_CONTROL_FD + 1, ~0U, 0) != 0)
+		for (int i = BICYCLE_CONTROL_FD + 1; i < 65536; i++)
+			close(i);
+	oom = open("/proc/self/oom_score_adj", O_WRONLY);
+	if (oom >= 0)
+	{
+		if (write(oom, "500", 3) != 3)
+			_exit(125);
+		close(oom);
+	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execve(path, argv, env);
+	_exit(EXEC_FAILED);
+}
+
+static void
+engine_send(const char *text, size_t length)
+{
+	/* Lines are few and short: if the socket is full the engine is not reading, and the missing pong ends it. */
+	if (control_fd >= 0 && send(control_fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN && errno != EINTR && errno != EPIPE)
+		ereport(LOG, (errmsg("could not write to the bicycle engine: %m")));
+}
+
+static void
+engine_send_settings(bool go)
+{
+	StringInfoData lines;
+
+	initStringInfo(&lines);
+	settings_for_engine(&lines);
+	if (go)
+		appendStringInfoString(&lines, "go\n");
+	engine_send(lines.data, lines.len);
+	pfree(lines.data);
+}
+
+static void
+engine_start(void)
+{
+	char		path[MAXPGPATH];
+	char	  **env;
+	int			pair[2];
+	pid_t		self = MyProcPid;
+	pid_t		pid;
+	sigset_t	all;
+	sigset_t	old;
+
+	snprintf(path, sizeof(path), "%s/bicycle-engine", pkglib_path);
+	env = engine_environment();
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+		ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create socket pair for the bicycle engine: %m")));
+
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &old);
+	pid = fork();
+	if (pid == 0)
+		engine_exec(path, env, pair[1], self);
+	sigprocmask(SIG_SETMASK, &old, NULL);
+	close(pair[1]);
+	pfree(env);
+	if (pid < 0)
+	{
+		close(pair[0]);
+		ereport(ERROR, (errmsg("could not fork the bicycle engine: %m")));
+	}
+
+	engine_pid = pid;
+	control_fd = pair[0];
+	resetStringInfo(&control_in);
+	engine_ready = said_fatal = false;
+	forked_at = pinged_at = ponged_at = GetCurrentTimestamp();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->starts++;
+	LWLockRelease(&shared->lock);
+	/* After a failure sessions hear of the next engine only once it is ready. */
+	publish(shared->state == ENGINE_FAILED ? ENGINE_FAILED : ENGINE_STARTING, NULL);
+	engine_send_settings(true);
+}
+
+static void
+close_control(void)
+{
+	if (control_fd >= 0)
+		close(control_fd);
+	control_fd = -1;
+}
+
+static void
+engine_kill(const char *reason)
+{
+	ereport(LOG, (errmsg("bicycle engine (PID %d) is killed: %s", (int) engine_pid, reason)));
+	kill(engine_pid, SIGKILL);
+}
+
+/* Delay before the next start, in ms, by how the last engines ended. */
+static int
+retry_delay(void)
+{
+	if (failed_starts > 0)
+		return Min(RETRY_START_MAX, 250 << Min(failed_starts, 10));
+	if (quick_deaths > 1)
+		return Min(RETRY_READY_MAX, 10 << Min(quick_deaths, 10));
+	return 0;
+}
+
+/* Called when waitpid has returned the engine. */
+static void
+engine_ended(int status)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char	   *how = wait_result_to_str(status);
+	char		error[sizeof(shared->last_error)];
+
+	snprintf(error, sizeof(error), "engine (PID %d): %s", (int) engine_pid, how);
+	ereport(LOG, (errmsg("bicycle engine (PID %d): %s", (int) engine_pid, how)));
+	pfree(how);
+
+	if (engine_ready)
+	{
+		failed_starts = 0;
+		quick_deaths = TimestampDifferenceExceeds(ready_at, now, QUICK_DEATH) ? 1 : quick_deaths + 1;
+	}
+	else
+	{
+		failed_starts++;
+		if (WIFEXITED(status) && WEXITSTATUS(status) == EXEC_FAILED)
+		{
+			snprintf(error, sizeof(error), "could not execute \"%s/bicycle-engine\"", pkglib_path);
+			failed_starts = Max(failed_starts, FAILED_STARTS);
+		}
+	}
+	engine_pid = 0;
+	engine_ready = false;
+	close_control();
+	/* What it said last explains more than its exit status. */
+	publish(said_fatal || failed_starts >= FAILED_STARTS ? ENGINE_FAILED : ENGINE_STARTING, said_fatal ? NULL : error);
+	next_start = TimestampTzPlusMilliseconds(now, retry_delay());
+}
+
+/* Asks the engine to finish, waits a little, then kills it. */
+static void
+engine_stop(void)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
+	int			status;
+
+	engine_send("stop\n", 5);
+	while (engine_pid > 0)
+	{
+		if (waitpid(engine_pid, &status, WNOHANG) == engine_pid)
+			engine_pid = 0;
+		else if (GetCurrentTimestamp() >= deadline)
+		{
+			kill(engine_pid, SIGKILL);
+			waitpid(engine_pid, &status, 0);
+			engine_pid = 0;
+		}
+		else
+		{
+			WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	}
+	close_control();
+}
+
+/* ---- What the engine says ------------------------------------------------------------------------------------------------------------------ */
+
+static int
+log_level(const char *word)
+{
+	static const struct
+	{
+		const char *word;
+		int			level;
+	}			levels[] = {{"debug", DEBUG1}, {"info", LOG}, {"log", LOG}, {"warning", WARNING}, {"error", WARNING}};
+
+	for (int i = 0; i < lengthof(levels); i++)
+		if (strcmp(levels[i].word, word) == 0)
+			return levels[i].level;
+	return LOG;
+}
+
+static void
+engine_says(char *line)
+{
+	if (strncmp(line, "pong ", 5) == 0)
+		ponged_at = GetCurrentTimestamp();
+	else if (strncmp(line, "log ", 4) == 0)
+	{
+		char	   *word = line + 4;
+		char	   *text = strchr(word, ' ');
+
+		if (text)
+		{
+			*text++ = '\0';
+			ereport(log_level(word), (errmsg("bicycle engine: %s", text)));
+			if (strcmp(word, "error") == 0)
+			{
+				LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+				strlcpy(shared->last_error, text, sizeof(shared->last_error));
+				LWLockRelease(&shared->lock);
+			}
+		}
+	}
+	else if (strncmp(line, "ready", 5) == 0)
+	{
+		engine_ready = true;
+		failed_starts = 0;
+		ready_at = ponged_at = GetCurrentTimestamp();
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		strlcpy(shared->description, line[5] == ' ' ? line + 6 : "", sizeof(shared->description));
+		LWLockRelease(&shared->lock);
+		publish(ENGINE_READY, NULL);
+		ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine_pid, line + 5 + (line[5] == ' '))));
+	}
+	else if (strncmp(line, "fatal ", 6) == 0)
+	{
+		said_fatal = true;
+		ereport(WARNING, (errmsg("bicycle engine: %s", line + 6)));
+		publish(ENGINE_FAILED, line + 6);
+	}
+	else
+		ereport(LOG, (errmsg("bicycle engine said something that is not understood: \"%s\"", line)));
+}
+
+/* Reads what there is and handles each whole line. */
+static void
+engine_read(void)
+{
+	char		buffer[LINE_MAX_BYTES];
+	char	   *line;
+	char	   *end;
+	ssize_t		n;
+
+	while ((n = recv(control_fd, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0)
+	{
+		appendBinaryStringInfo(&control_in, buffer, n);
+		line = control_in.data;
+		while ((end = memchr(line, '\n', control_in.data + control_in.len - line)) != NULL)
+		{
+			*end = '\0';
+			engine_says(line);
+			line = end + 1;
+		}
+		control_in.len -= line - control_in.data;
+		memmove(control_in.data, line, control_in.len + 1);
+		if (control_in.len > LINE_MAX_BYTES)
+			resetStringInfo(&control_in);
+	}
+	/* End of file: the engine is ending; waitpid tells how. */
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		close_control();
+}
+
+/* ---- The worker ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+child_ended(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/* Takes the role of the supervisor, or ends with status 0 if another process has it. */
+static void
+supervisor_begin(void)
+{
+	pid_t		other;
+
+	shared = shared_attach();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	other = shared->supervisor_pid;
+	if (other == 0)
+	{
+		shared->supervisor_pid = MyProcPid;
+		shared->state = ENGINE_STARTING;
+	}
+	LWLockRelease(&shared->lock);
+	if (other != 0)
+	{
+		ereport(LOG, (errmsg("bicycle supervisor is already running under PID %d", (int) other)));
+		proc_exit(0);
+	}
+	before_shmem_exit(supervisor_exit, (Datum) 0);
+}
+
+/* Pings, and kills an engine that is silent; returns the ms until there is something to do. */
+static long
+heartbeat(TimestampTz now)
+{
+	char		ping[64];
+
+	if (engine_pid == 0)
+		return Max(1, TimestampDifferenceMilliseconds(now, next_start));
+	if (!engine_ready)
+	{
+		if (TimestampDifferenceExceeds(forked_at, now, READY_TIMEOUT))
+			engine_kill("it did not become ready in time");
+		return PING_INTERVAL;
+	}
+	if (TimestampDifferenceExceeds(ponged_at, now, PONG_TIMEOUT))
+	{
+		engine_kill("it does not answer");
+		ponged_at = now;
+	}
+	else if (TimestampDifferenceExceeds(pinged_at, now, PING_INTERVAL))
+	{
+		engine_send(ping, snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++ping_number));
+		pinged_at = now;
+	}
+	return PING_INTERVAL;
+}
+
+void
+bicycle_supervisor_main(Datum arg)
+{
+	MemoryContext context;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGCHLD, child_ended);
+	BackgroundWorkerUnblockSignals();
+	context = AllocSetContextCreate(TopMemoryContext, "bicycle supervisor", ALLOCSET_DEFAULT_SIZES);
+	initStringInfo(&control_in);
+	supervisor_begin();
+
+	for (;;)
+	{
+		int			events;
+		int			status;
+		long		timeout;
+
+		MemoryContextReset(context);
+		MemoryContextSwitchTo(context);
+		if (ShutdownRequestPending)
+		{
+			engine_stop();
+			proc_exit(1);		/* 0 would unregister the worker for ever */
+		}
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			if (engine_pid > 0)
+				engine_send_settings(false);
+			next_start = 0;		/* perhaps what kept it from starting has been mended */
+		}
+		if (engine_pid > 0 && waitpid(engine_pid, &status, WNOHANG) == engine_pid)
+		{
+			if (control_fd >= 0)
+				engine_read();	/* its last words */
+			engine_ended(status);
+		}
+		if (engine_pid == 0 && GetCurrentTimestamp() >= next_start)
+			engine_start();
+
+		timeout = heartbeat(GetCurrentTimestamp());
+		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | (control_fd >= 0 ? WL_SOCKET_READABLE : 0);
+		events = WaitLatchOrSocket(MyLatch, events, control_fd, timeout, PG_WAIT_EXTENSION);
+		if (events & WL_LATCH_SET)
+			ResetLatch(MyLatch);
+		if (events & WL_SOCKET_READABLE)
+			engine_read();
+	}
+}
