@@ -77,26 +77,28 @@ square_root(double x)
 	memcpy(&bits, &x, sizeof(bits));
 	bits = (bits >> 1) + 0x1FF8000000000000;
 	memcpy(&y, &bits, sizeof(y));
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < 4; i++)
 		y = 0.5 * (y + x / y);
 	return y;
 }
 
-/* Sine and cosine of an angle in [-pi/4, pi/4] by their series. */
+/* Sine and cosine of an angle in [-pi/4, pi/4] by their series; the coefficients are the inverse factorials. */
 static void
 sine_cosine(double a, double *sine, double *cosine)
 {
+	static const double s[] = {1.0 / 355687428096000, 1.0 / 1307674368000, 1.0 / 6227020800, 1.0 / 39916800, 1.0 / 362880, 1.0 / 5040, 1.0 / 120, 1.0 / 6};
+	static const double c[] = {1.0 / 20922789888000, 1.0 / 87178291200, 1.0 / 479001600, 1.0 / 3628800, 1.0 / 40320, 1.0 / 720, 1.0 / 24, 1.0 / 2};
 	double		a2 = a * a,
-				s = 0,
-				c = 0;
+				x = 0,
+				y = 0;
 
-	for (int k = 18; k >= 2; k -= 2)
+	for (int k = 0; k < 8; k++)
 	{
-		c = (1 - c) * a2 / ((k - 1) * k);
-		s = (1 - s) * a2 / (k * (k + 1));
+		x = (s[k] - x) * a2;
+		y = (c[k] - y) * a2;
 	}
-	*sine = a * (1 - s);
-	*cosine = 1 - c;
+	*sine = a - a * x;
+	*cosine = 1 - y;
 }
 
 /* Two standard normal values from two words: one is the radius, the other quadrant and angle. */

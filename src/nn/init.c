@@ -1,0 +1,147 @@
+/*
+ * init.c
+ *	  Fresh weights, as init_weights of the official networks.py draws them.
+ *
+ * Weights of convolutions and linear layers follow `init`, their biases are 0; a batch norm has weights N(1, gain^2), bias 0 and the statistics of nothing
+ * seen (0 and 1).  Parameter k of a network draws from stream (network, k) of the seed, so that a network's weights do not depend on which others the table
+ * holds.  As in PyTorch, fans are counted from the stored shape, also for transposed convolutions, which are stored the other way round.
+ */
+#include "nn/graph.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void
+fill_normal(uint64_t seed, uint64_t stream, double mean, double deviation, size_t count, float *values)
+{
+	nn_normal(seed, stream, (int) count, values);
+	for (size_t i = 0; i < count; i++)
+		values[i] = (float) (mean + deviation * values[i]);
+}
+
+/* Eight partial sums in a fixed order, which the compiler may keep in vector registers. */
+static double
+dot(const double *a, const double *b, size_t n)
+{
+	double		sums[8] = {0};
+	size_t		i = 0;
+
+	for (; i + 8 <= n; i += 8)
+		for (int k = 0; k < 8; k++)
+			sums[k] += a[i + k] * b[i + k];
+	for (; i < n; i++)
+		sums[0] += a[i] * b[i];
+	return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+/*
+ * Makes `count` vectors of `length` >= count orthonormal by the modified Gram-Schmidt process.  Of Gaussian vectors it gives the uniform distribution over
+ * such sets, because the diagonal of R is positive.
+ */
+static void
+orthonormalise(double *vectors, size_t count, size_t length)
+{
+	for (size_t i = 0; i < count; i++)
+	{
+		double	   *v = vectors + i * length;
+		double		scale;
+
+		for (size_t j = 0; j < i; j++)
+		{
+			const double *q = vectors + j * length;
+			double		projection = dot(q, v, length);
+
+			for (size_t k = 0; k < length; k++)
+				v[k] -= projection * q[k];
+		}
+		scale = 1 / sqrt(dot(v, v, length));
+		for (size_t k = 0; k < length; k++)
+			v[k] *= scale;
+	}
+}
+
+/* The rows of (rows, columns), or its columns if they are fewer, become orthonormal times gain. */
+static NnStatus
+fill_orthogonal(uint64_t seed, uint64_t stream, double gain, size_t rows, size_t columns, float *values, NnError *error)
+{
+	bool		by_rows = rows <= columns;
+	size_t		count = by_rows ? rows : columns,
+				length = by_rows ? columns : rows,
+				bytes = nn_mul(nn_mul(rows, columns), sizeof(double));
+	double	   *vectors = malloc(bytes);
+
+	if (!vectors)
+		return nn_no_memory(error, bytes);
+	nn_normal(seed, stream, (int) (rows * columns), values);
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < length; k++)
+			vectors[i * length + k] = by_rows ? values[i * columns + k] : values[k * columns + i];
+	orthonormalise(vectors, count, length);
+	for (size_t i = 0; i < count; i++)
+		for (size_t k = 0; k < length; k++)
+			values[by_rows ? i * columns + k : k * columns + i] = (float) (gain * vectors[i * length + k]);
+	free(vectors);
+	return NN_OK;
+}
+
+static NnStatus
+fill_weight(const NnParam *p, NnInit init, double gain, uint64_t seed, uint64_t stream, float *values, NnError *error)
+{
+	double		field = (double) p->count / (p->shape[0] * p->shape[1]);
+	double		fan_in = field * p->shape[1],
+				fan_out = field * p->shape[0];
+
+	switch (init)
+	{
+		case NN_INIT_XAVIER:
+			fill_normal(seed, stream, 0, gain * sqrt(2 / (fan_in + fan_out)), p->count, values);
+			break;
+		case NN_INIT_NORMAL:
+			fill_normal(seed, stream, 0, gain, p->count, values);
+			break;
+		case NN_INIT_KAIMING:
+			fill_normal(seed, stream, 0, sqrt(2 / fan_in), p->count, values);
+			break;
+		case NN_INIT_ORTHOGONAL:
+			return fill_orthogonal(seed, stream, gain, p->shape[0], p->count / p->shape[0], values, error);
+	}
+	return NN_OK;
+}
+
+static bool
+ends_with(const char *name, const char *end)
+{
+	size_t		length = strlen(name);
+
+	return length >= strlen(end) && strcmp(name + length - strlen(end), end) == 0;
+}
+
+NnStatus
+nn_params_init(const NnParams *params, NnInit init, float gain, uint64_t seed, float *values, NnError *error)
+{
+	uint64_t	place = 0;		/* within its network */
+
+	for (int i = 0; i < params->n; i++)
+	{
+		const NnParam *p = &params->list[i];
+		float	   *out = values + p->offset;
+		uint64_t	stream;
+
+		place = i > 0 && params->list[i - 1].network == p->network ? place + 1 : 0;
+		stream = (uint64_t) p->network << 32 | place;
+		if (p->ndim > 1)
+		{
+			NnStatus	status = fill_weight(p, init, gain, seed, stream, out, error);
+
+			if (status != NN_OK)
+				return status;
+		}
+		else if (!p->buffer && ends_with(p->name, ".weight"))
+			fill_normal(seed, stream, 1, gain, p->count, out);
+		else
+			for (size_t k = 0; k < p->count; k++)
+				out[k] = ends_with(p->name, ".running_var") ? 1 : 0;
+	}
+	return NN_OK;
+}
