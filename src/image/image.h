@@ -68,7 +68,7 @@ extern size_t image_decode_bytes(const ImageInfo *info, int channels);
  */
 extern ImageStatus image_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error);
 
-/* Pillow's bicubic (a = -0.5, antialiased), bit for bit; horizontal pass first.  out is allocated. */
+/* Bicubic of Pillow 13 (a = -0.5, antialiased), bit for bit.  out is allocated. */
 extern ImageStatus image_resize(const Image *in, int width, int height, Image *out, ImageError *error);
 
 /* 8-bit gray or RGB, level 1, Z_RLE, all filters, not interlaced.  *bytes is malloc'ed. */

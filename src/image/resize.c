@@ -2,9 +2,10 @@
  * resize.c
  *	  Pillow's bicubic resampling, bit for bit: what the official data pipeline does to every image.
  *
- * Separable: a horizontal pass, then a vertical one, bytes between them; a pass is left out if its dimension does not change.  When shrinking, the kernel
- * is widened by the scale (antialiasing).  Weights are computed in double and rounded to 22-bit fixed point, so that the sums are exact integers and their
- * order does not matter.  Source: Pillow, src/libImaging/Resample.c.
+ * Separable: a horizontal and a vertical pass, bytes between them; a pass is left out if its dimension does not change.  When shrinking, the kernel is
+ * widened by the scale (antialiasing).  Weights are computed in double and rounded to 22-bit fixed point, so that the sums are exact integers and their
+ * order does not matter.  The order of the passes does, by the rounding between them: it is that of Pillow 13, which differs from earlier versions (always
+ * horizontal first) where the height shrinks by more than twice what the width does.  Source: Pillow 13.0.0, src/libImaging/Resample.c.
  *
  * The taps and the image between the passes live for one call; the result is the caller's.
  */
@@ -214,6 +215,15 @@ copy(const Image *in, Image *out, ImageError *error)
 	return IMAGE_OK;
 }
 
+/* Tall images go through the vertical pass first, which leaves the other one less to do. */
+static bool
+is_vertical_first(const Image *in, int width, int height)
+{
+	int			shrink = in->height - height;
+
+	return shrink > 0 && shrink > (in->width - width) * 2;
+}
+
 ImageStatus
 image_resize(const Image *in, int width, int height, Image *out, ImageError *error)
 {
@@ -231,9 +241,18 @@ image_resize(const Image *in, int width, int height, Image *out, ImageError *err
 	if (height == in->height)
 		return resize_horizontal(in, width, out, error);
 	memset(&between, 0, sizeof(between));
-	status = resize_horizontal(in, width, &between, error);
-	if (status == IMAGE_OK)
-		status = resize_vertical(&between, height, out, error);
+	if (is_vertical_first(in, width, height))
+	{
+		status = resize_vertical(in, height, &between, error);
+		if (status == IMAGE_OK)
+			status = resize_horizontal(&between, width, out, error);
+	}
+	else
+	{
+		status = resize_horizontal(in, width, &between, error);
+		if (status == IMAGE_OK)
+			status = resize_vertical(&between, height, out, error);
+	}
 	image_free(&between);
 	return status;
 }

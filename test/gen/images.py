@@ -1,0 +1,180 @@
+#!/usr/bin/env python3
+"""Golden numbers for the image tests, made with Pillow; run by hand, from the repository's root:
+
+    python3 test/gen/images.py
+
+Needs pillow and numpy (last run: Pillow 13.0.0 with libjpeg-turbo, numpy 2.4.6).  Reads test/data/png/*.png (the PngSuite) and the JPEG files that are not
+made here; writes alpha.png and the JPEG files, and
+
+    test/data/png/expected.txt     name width height channels depth crc(gray) crc(rgb), or: name damaged
+    test/data/jpeg/expected.txt    the same
+    test/data/resize.txt           channels, size from, size to, crc of Pillow's bicubic
+
+crc is zlib's crc32 of the pixels, row by row.  Up to 8 bits Pillow decodes; 16-bit files, which Pillow reads in several ways, are decoded here from the PNG
+specification and scaled by rounding v * 255 / 65535.  Alpha goes over white as (c*a + 255*(255-a) + 127) // 255, then gray as Pillow's L.
+"""
+import glob
+import os
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+
+DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
+
+
+def over_white(rgba):
+    color, alpha = rgba[..., :3].astype(np.int64), rgba[..., 3:].astype(np.int64)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def luma(rgb):
+    r, g, b = (rgb[..., i].astype(np.int64) for i in range(3))
+    return ((19595 * r + 38470 * g + 7471 * b + 32768) >> 16).astype(np.uint8)
+
+
+def crcs(rgb):
+    gray = luma(rgb)
+    assert np.array_equal(gray, np.asarray(Image.fromarray(rgb).convert("L")))
+    return f"{zlib.crc32(gray.tobytes()):08x} {zlib.crc32(np.ascontiguousarray(rgb).tobytes()):08x}"
+
+
+def chunks(data):
+    at = 8
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        yield kind, data[at + 8:at + 8 + length]
+        at += 12 + length
+
+
+def header(data):
+    """Width, height, depth, channels as bicycle counts them, colour type, interlace."""
+    width, height, depth, color, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
+    transparent = color in (4, 6) or any(kind == b"tRNS" for kind, _ in chunks(data))
+    return width, height, depth, (3 if color in (2, 3, 6) else 1) + transparent, color, interlace
+
+
+def unfilter(raw, at, width, height, pixel):
+    """One pass of a PNG with whole bytes per pixel; returns rows of bytes and the offset behind them."""
+    stride = width * pixel
+    rows = np.zeros((height, stride), np.uint8)
+    above = bytearray(stride)
+    for y in range(height):
+        kind, line = raw[at], bytearray(raw[at + 1:at + 1 + stride])
+        at += 1 + stride
+        for x in range(stride):
+            a = line[x - pixel] if x >= pixel else 0
+            b = above[x]
+            c = above[x - pixel] if x >= pixel else 0
+            p = a + b - c
+            paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+            line[x] = (line[x] + (0, a, b, (a + b) // 2, paeth)[kind]) & 255
+        rows[y] = line
+        above = line
+    return rows, at
+
+
+def decode16(data):
+    """A 16-bit PNG as an 8-bit RGB array over white."""
+    width, height, _, _, color, interlace = header(data)
+    parts = list(chunks(data))
+    raw = zlib.decompress(b"".join(body for kind, body in parts if kind == b"IDAT"))
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
+    image = np.zeros((height, width, channels), np.int64)
+    passes = [(0, 0, 1, 1)] if not interlace else [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    at = 0
+    for x0, y0, dx, dy in passes:
+        w, h = len(range(x0, width, dx)), len(range(y0, height, dy))
+        if w and h:
+            rows, at = unfilter(raw, at, w, h, 2 * channels)
+            image[y0::dy, x0::dx] = rows.view(">u2").reshape(h, w, channels)
+    alpha = np.full((height, width, 1), 65535, np.int64)
+    if color in (4, 6):
+        alpha, image = image[..., -1:], image[..., :-1]
+    for kind, body in parts:
+        if kind == b"tRNS":
+            alpha[(image == np.array(struct.unpack(f">{channels}H", body))).all(-1)] = 0
+    image = np.broadcast_to(image, (height, width, 3))
+    eight = (np.concatenate([image, alpha], -1) * 255 * 2 + 65535) // (2 * 65535)
+    return over_white(eight.astype(np.uint8))
+
+
+def png_line(path):
+    name = os.path.basename(path)
+    data = open(path, "rb").read()
+    if name.startswith("x"):
+        return f"{name} damaged"
+    width, height, depth, channels, _, _ = header(data)
+    rgb = decode16(data) if depth == 16 else over_white(np.asarray(Image.open(path).convert("RGBA")))
+    return f"{name} {width} {height} {channels} {depth} {crcs(rgb)}"
+
+
+def make_alpha():
+    """Every value under every opacity."""
+    c, a = np.meshgrid(np.arange(256), np.arange(256))
+    Image.fromarray(np.stack([c, 255 - c, (c * 7) % 256, a], -1).astype(np.uint8)).save(os.path.join(DATA, "png", "alpha.png"))
+
+
+def lcg_bytes(seed, n):
+    out = bytearray(n)
+    for i in range(n):
+        seed = (1664525 * seed + 1013904223) & 0xffffffff
+        out[i] = seed >> 24
+    return np.frombuffer(bytes(out), np.uint8)
+
+
+def make_jpegs():
+    height, width = 45, 61
+    y, x = np.mgrid[0:height, 0:width]
+    rgb = np.stack([x * 4, y * 5, (x * y) // 12], -1) + lcg_bytes(5, height * width * 3).reshape(height, width, 3) // 16
+    image = Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8))
+
+    def save(name, img=image, **options):
+        img.save(os.path.join(DATA, "jpeg", name), "JPEG", **options)
+
+    save("gray.jpg", image.convert("L"), quality=85)
+    save("gray_progressive.jpg", image.convert("L"), quality=85, progressive=True)
+    for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+        save(f"ycc{subsampling.replace(':', '')}.jpg", quality=90, subsampling=subsampling)
+    save("progressive.jpg", quality=75, progressive=True)
+    save("restart.jpg", quality=75, restart_marker_blocks=3)
+    save("quality10.jpg", quality=10, optimize=True)
+    save("rgb.jpg", quality=90, keep_rgb=True)
+    save("cmyk.jpg", image.convert("CMYK"), quality=75)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save("rotated_by_exif.jpg", quality=75, exif=exif)
+
+
+def jpeg_line(path):
+    name = os.path.basename(path)
+    if name in ("cmyk.jpg", "bits12.jpg"):
+        return f"{name} damaged"
+    image = Image.open(path)
+    channels = 1 if image.mode == "L" else 3
+    return f"{name} {image.width} {image.height} {channels} 8 {crcs(np.asarray(image.convert('RGB')))}"
+
+
+def resize_lines():
+    sizes = [((64, 64), (128, 128)), ((128, 128), (64, 64)), ((256, 256), (286, 286)), ((286, 286), (256, 256)), ((100, 75), (256, 256)),
+             ((300, 20), (64, 64)), ((17, 31), (128, 64)), ((1, 1), (8, 8)), ((2, 3), (5, 7)), ((640, 427), (256, 256)), ((255, 257), (256, 256)),
+             ((256, 100), (256, 128)), ((100, 256), (128, 256)), ((33, 33), (32, 32)), ((500, 3), (7, 90)), ((3, 500), (90, 7)), ((136, 128), (128, 128)),
+             ((1000, 1), (1, 1)), ((129, 127), (64, 191)), ((512, 512), (511, 513)), ((7, 9), (9, 7)), ((64, 64), (63, 1))]
+    for channels in (1, 3):
+        for (w, h), (to_w, to_h) in sizes:
+            pixels = lcg_bytes(w * 1000 + h, w * h * channels).reshape((h, w) if channels == 1 else (h, w, 3))
+            out = np.asarray(Image.fromarray(pixels).resize((to_w, to_h), Image.BICUBIC))
+            yield f"{channels} {w} {h} {to_w} {to_h} {zlib.crc32(out.tobytes()):08x}"
+
+
+def write(path, lines):
+    with open(os.path.join(DATA, path), "w") as file:
+        file.writelines(line + "\n" for line in lines)
+
+
+make_alpha()
+make_jpegs()
+write("png/expected.txt", (png_line(path) for path in sorted(glob.glob(os.path.join(DATA, "png", "*.png")))))
+write("jpeg/expected.txt", (jpeg_line(path) for path in sorted(glob.glob(os.path.join(DATA, "jpeg", "*.jpg")))))
+write("resize.txt", resize_lines())
