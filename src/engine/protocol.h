@@ -16,14 +16,20 @@
  *	                                                         request waits in the engine.  One client at a time is asked
  *	 LOAD id2 {hash, ...} DATA.. END ->                      the model's tensors in a stream; id2 is a request of its own
  *	 NO_MODEL id {sqlstate...}    ->                         the client cannot: the request fails with its own error; the next waiter is asked
- *	                              <-             STARTED id  work on the request begins: from here on a crash counts as an attempt
+ *	                              <-             STARTED id  work on the request begins: from here on a crash counts as an attempt.  Sent for streams too,
+ *	                                                         before anything of them is parsed
  *	                              <-             RESULT id | ERROR id   ends the request and frees its place once the client has read it
- *	 CANCEL id                    ->                         withdraws: no further frame will come for id once CANCELLED id has
- *	                              <-             CANCELLED id
+ *	 CANCEL id                    ->                         withdraws: no further frame will come for id once CANCELLED id has.  It comes for every CANCEL,
+ *	                              <-             CANCELLED id   also if the request has ended meanwhile
  *
  * Requests whose bodies are files or models (LOAD, IMPORT, INSPECT, EXPORT) take no RESERVE: the header frame states the total, the engine reserves it from
  * engine_memory and answers GRANT or ERROR, then DATA frames follow, then END.  Their results may come as RESULT (the fixed part) followed by DATA frames
- * and END.  Closing a connection withdraws everything on it.
+ * and END.  CREATE has a header frame only: it gets no GRANT and sends neither DATA nor END.  Closing a connection withdraws everything on it.
+ *
+ * A LOAD may be sent unasked, too.  If it fails, so do, with the same error, all requests of its connection that wait for that model: NO_MODEL is not needed
+ * then.  If nothing comes from the client that was asked, others are asked besides after two seconds.
+ *
+ * Who sends what was not granted, frames of unknown type or wrong length, or an id twice, gets ERROR 08P01 and the connection ends.
  *
  * Neither side ever blocks on the other: the engine reads and writes with poll, a client that waits to write also reads.
  */
@@ -58,7 +64,7 @@ typedef enum BicycleFrameType
 	BICYCLE_INFO,				/* BicycleImageRequest (hash unused), image */
 	BICYCLE_LOAD,				/* BicycleLoad, config JSON; then a tensor stream */
 	BICYCLE_IMPORT,				/* BicycleImport, config JSON; then generator and encoder files back to back */
-	BICYCLE_CREATE,				/* BicycleImport, config JSON; no files; the answer is as for IMPORT */
+	BICYCLE_CREATE,				/* BicycleImport, config JSON (here also init_type, init_gain, seed); no files; the answer is as for IMPORT */
 	BICYCLE_INSPECT,			/* BicycleImport; then the file */
 	BICYCLE_EXPORT,				/* BicycleExport; then a tensor stream */
 	BICYCLE_STATUS,				/* no body */
@@ -232,7 +238,8 @@ typedef struct BicycleCached
  *	 engine to supervisor:  "log LEVEL TEXT" (LEVEL: debug, info, log, warning, error), "ready DESCRIPTION", "pong N", "fatal TEXT"
  *
  * EOF on it ends the engine at once.  Settings: device, precision, threads, cache_size, engine_memory, gpu_memory, max_batch, queue_memory,
- * max_model_size, debug (bytes and counts in decimal).
+ * max_model_size, debug, stuck_timeout (bytes, counts and milliseconds in decimal; a size of 0 is chosen by the engine).  An engine whose batch, decoder or
+ * encoder takes longer than stuck_timeout (default 60000), or whose loader takes ten times that, gives no pong any more.
  */
 #define BICYCLE_CONTROL_FD		3
 

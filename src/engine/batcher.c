@@ -1,0 +1,519 @@
+/*
+ * batcher.c
+ *	  What starts when, and what runs together.
+ *
+ * Everything but batch_run is called on the I/O thread.  Two decisions are made here:
+ *
+ * Which request starts (is decoded next).  Requests that may start wait in their connection's two lists, interactive and bulk; connections that have some
+ * stand in a ring for each, and each turn takes one request of the next connection.  So a session with thousands of requests does not delay one with a
+ * single one.  Bulk starts when nothing interactive can, and on every BULK_TURN-th turn.  Only as many are started ahead of the device as fill two
+ * batches: what has not started costs little memory and does not count as an attempt when the engine dies.
+ *
+ * What the device runs.  When it is free it takes the oldest decoded request and all others for the same model and operation, up to max_batch.  It never
+ * waits for more to come: while it is busy the next batch forms by itself.  Oldest first is also what keeps models from starving each other; bulk requests
+ * count as BULK_AGE places younger than they are.
+ *
+ * A request is announced to its client (STARTED) before a thread gets it, and only then: if the frame cannot be written at once the client does not read,
+ * and the request goes back to its place.  A request with the flag ALONE is started when no other is between its start and its end and the loader is idle,
+ * and while it runs nothing else starts, so that if it is the one that kills the engine it takes no other with it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+#define BULK_TURN 8
+#define BULK_AGE 64
+
+enum
+{
+	INTERACTIVE,
+	BULK
+};
+
+typedef struct Batch
+{
+	Engine	   *engine;
+	Job			job;
+	Packed	   *model;
+	BicycleFrameType type;
+	size_t		arenas;			/* bytes its plans may take */
+	size_t		model_bytes;	/* after the run */
+	bool		device_failed;
+	int			n;
+	Request    *requests[];		/* NULL connection: withdrawn, runs along */
+} Batch;
+
+static int
+class_of(const Request *request)
+{
+	return request->image.flags & BICYCLE_FLAG_BULK ? BULK : INTERACTIVE;
+}
+
+static void
+enqueue(Request *request, bool front)
+{
+	Connection *connection = request->connection;
+	int			class = class_of(request);
+
+	request->state = REQUEST_QUEUED;
+	if (front)
+		list_prepend(&connection->queued[class], &request->link);
+	else
+		list_append(&connection->queued[class], &request->link);
+	if (list_empty(&connection->ring[class]) && !connection->jammed)
+		list_append(&connection->engine->ring[class], &connection->ring[class]);
+}
+
+/* The request's model is there, or it needs none. */
+void
+batcher_add(Request *request)
+{
+	enqueue(request, false);
+}
+
+/* ---- Starting ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* The next request of a class, with its model pinned; NULL if there is none. */
+static Request *
+pick(Engine *engine, int class)
+{
+	List	   *ring = &engine->ring[class];
+
+	while (!list_empty(ring))
+	{
+		List	   *first = ring->next;
+		Connection *connection = (Connection *) ((char *) first - offsetof(Connection, ring) - (size_t) class * sizeof(List));
+		Request    *request;
+
+		list_remove(first);
+		if (connection->dead || connection->jammed || list_empty(&connection->queued[class]))
+			continue;
+		request = list_member(Request, link, connection->queued[class].next);
+		list_remove(&request->link);
+		if (!list_empty(&connection->queued[class]))
+			list_append(ring, first);
+		if (request->entry == NULL || cache_pin(request) != NULL)
+			return request;
+		cache_want(request);	/* evicted meanwhile */
+	}
+	return NULL;
+}
+
+/* Not now: back to the front of its line. */
+static void
+put_back(Request *request)
+{
+	if (request->model != NULL)
+		cache_unpin(request->engine, request->model);
+	request->model = NULL;
+	enqueue(request, true);
+}
+
+/* What the request will hold besides its body: pixels in and out, and the encoded result. */
+static size_t
+work_bytes(const Request *request)
+{
+	const NnConfig *config;
+
+	if (request->model == NULL)
+		return sizeof(BicycleImageInfo);
+	config = &request->model->config;
+	if (request->type == BICYCLE_ENCODE)
+		return (size_t) config->encoder_size * (size_t) config->encoder_size * (size_t) config->output_nc + (size_t) config->nz * 2 * sizeof(float);
+	return (size_t) config->size * (size_t) config->size * (size_t) (config->input_nc + 2 * config->output_nc) + 65536;
+}
+
+/* False if it cannot start now; it is back in its line then. */
+static bool
+start(Request *request)
+{
+	Engine	   *engine = request->engine;
+	size_t		bytes = work_bytes(request);
+
+	/* With nothing started one request may go beyond the budget: otherwise unread replies of one client could stop all others for good. */
+	if (!memory_take(engine, bytes, false))
+	{
+		if (engine->nstarted > 0)
+		{
+			put_back(request);
+			return false;
+		}
+		engine->memory.used += bytes;
+	}
+	request->charge += bytes;
+	if (!connection_send_now(request->connection, BICYCLE_STARTED, request->id))
+	{
+		request->charge -= bytes;
+		engine->memory.used -= bytes;
+		put_back(request);
+		return true;			/* another connection's may */
+	}
+	if (request->image.debug == 1)
+		abort();				/* the user asked for it, and has been told that the request started */
+	batcher_started(request);
+	worker_decode(request);
+	return true;
+}
+
+void
+batcher_started(Request *request)
+{
+	request->started = true;
+	request->engine->nstarted++;
+}
+
+void
+batcher_ended(Request *request)
+{
+	Engine	   *engine = request->engine;
+
+	if (request->started)
+	{
+		request->started = false;
+		engine->nstarted--;
+	}
+	if (engine->alone == request)
+		engine->alone = NULL;
+}
+
+/* Starts the request that is to run alone, once all is quiet. */
+static void
+start_alone(Engine *engine)
+{
+	Request    *request = engine->alone;
+
+	if (request->state != REQUEST_ALONE || engine->nstarted > 0 || engine->loader.pending > 0 || engine->batch != NULL)
+		return;
+	start(request);
+	if (request->state != REQUEST_DECODING)
+		engine->alone = NULL;	/* its client does not read */
+}
+
+static void
+start_some(Engine *engine)
+{
+	unsigned	limit = 2 * (unsigned) engine->settings.max_batch;
+
+	while (engine->alone == NULL && engine->ahead < limit && !engine->stopping && !engine->device_change && !engine->device_busy)
+	{
+		int			class = ++engine->ring_turn % BULK_TURN == 0 ? BULK : INTERACTIVE;
+		Request    *request = pick(engine, class);
+
+		if (request == NULL)
+			request = pick(engine, class == BULK ? INTERACTIVE : BULK);
+		if (request == NULL)
+			break;
+		if (request->image.flags & BICYCLE_FLAG_ALONE)
+		{
+			engine->alone = request;
+			request->state = REQUEST_ALONE;
+		}
+		else if (!start(request))
+			break;
+	}
+}
+
+/* ---- The loader ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+to_loader(Engine *engine, Request *request)
+{
+	if (!request->announced)
+	{
+		request->announced = true;
+		connection_send(request->connection, BICYCLE_STARTED, request->id, NULL, 0, true, NULL);
+		connection_flush(request->connection);
+	}
+	executor_submit(&engine->loader, &request->job, false);
+}
+
+/* Hands a request whose job is set to the loader, or keeps it while a request runs alone. */
+void
+batcher_loader(Engine *engine, Request *request)
+{
+	request->state = REQUEST_LOADING;
+	if (engine->alone != NULL || engine->device_change || engine->device_busy)
+		list_append(&engine->held, &request->link);
+	else
+		to_loader(engine, request);
+}
+
+/* ---- Batches ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* A request is decoded: it takes its place among those for the device. */
+void
+batcher_ready(Request *request)
+{
+	Engine	   *engine = request->engine;
+	List	   *after = engine->ready.prev;
+
+	request->state = REQUEST_READY;
+	request->sequence = engine->sequence++ + (class_of(request) == BULK ? BULK_AGE : 0);
+	engine->ahead++;
+	while (after != &engine->ready && list_member(Request, link, after)->sequence > request->sequence)
+		after = after->prev;
+	list_insert_before(after->next, &request->link);
+}
+
+static bool
+same_batch(const Request *a, const Request *b)
+{
+	return a->model == b->model && a->type == b->type;
+}
+
+static void batch_run(Job *job);
+static void batch_done(Engine *engine, Job *job);
+
+static void
+start_batch(Engine *engine)
+{
+	Request    *first;
+	Batch	   *batch;
+	size_t		most = (size_t) engine->settings.max_batch;
+
+	if (engine->batch != NULL || list_empty(&engine->ready))
+		return;
+	first = list_member(Request, link, engine->ready.next);
+	batch = calloc(1, sizeof(*batch) + most * sizeof(Request *));
+	if (batch == NULL)
+	{
+		error_memory(&first->error, "a batch");
+		engine->ahead--;
+		request_fail(first, &first->error);
+		return;
+	}
+	batch->engine = engine;
+	batch->job.run = batch_run;
+	batch->job.done = batch_done;
+	batch->model = first->model;
+	batch->type = first->type;
+	batch->arenas = batch->model->bytes - batch->model->weights;
+	if (engine->memory.used < engine->memory.limit)
+		batch->arenas += engine->memory.limit - engine->memory.used;
+	list_foreach(node, &engine->ready)
+	{
+		Request    *request = list_member(Request, link, node);
+
+		if (batch->n == (int) most)
+			break;
+		/* first itself is the first of the list, and stays valid when it is taken out */
+		if (!same_batch(first, request))
+			continue;
+		list_remove(&request->link);
+		request->state = REQUEST_RUNNING;
+		engine->ahead--;
+		batch->requests[batch->n++] = request;
+	}
+	engine->batch = batch;
+	executor_submit(&engine->device_thread, &batch->job, false);
+}
+
+/* Replaces the request's pixels by the network's output. */
+static bool
+keep_output(Request *request, const uint8_t *output, int side, int channels)
+{
+	size_t		bytes = (size_t) side * (size_t) side * (size_t) channels;
+	uint8_t    *pixels = malloc(bytes);
+
+	image_free(&request->pixels);
+	if (pixels == NULL)
+		return false;
+	memcpy(pixels, output, bytes);
+	request->pixels = (Image) {.width = side, .height = side, .channels = channels, .pixels = pixels};
+	return true;
+}
+
+/* n requests from the first on, in one call of the model.  Fills their results, or returns the error of all. */
+static NnStatus
+translate(Batch *batch, Request **requests, int n, NnError *error)
+{
+	const NnConfig *config = &batch->model->config;
+	size_t		pixels = (size_t) config->size * (size_t) config->size;
+	size_t		in = pixels * (size_t) config->input_nc;
+	size_t		out = pixels * (size_t) config->output_nc;
+	size_t		latent = (size_t) config->nz * sizeof(float);
+	uint8_t    *images = malloc((size_t) n * in);
+	uint8_t    *outputs = malloc((size_t) n * out);
+	float	   *z = malloc((size_t) n * latent + sizeof(float));
+	NnStatus	status = NN_ENOMEM;
+
+	error->code = NN_ENOMEM;
+	strcpy(error->message, "out of memory");
+	strcpy(error->detail, "The engine could not allocate memory for the images of a batch.");
+	error->hint[0] = '\0';
+	if (images != NULL && outputs != NULL && z != NULL)
+	{
+		for (int i = 0; i < n; i++)
+		{
+			memcpy(images + (size_t) i * in, requests[i]->pixels.pixels, in);
+			memcpy((uint8_t *) z + (size_t) i * latent, requests[i]->latent, latent);
+		}
+		status = nn_model_translate(batch->model->model, n, images, z, outputs, error);
+		for (int i = 0; i < n && status == NN_OK; i++)
+			if (!keep_output(requests[i], outputs + (size_t) i * out, config->size, config->output_nc))
+				error_memory(&requests[i]->error, "an image");
+	}
+	free(images);
+	free(outputs);
+	free(z);
+	return status;
+}
+
+static NnStatus
+encode(Batch *batch, Request **requests, int n, NnError *error)
+{
+	const NnConfig *config = &batch->model->config;
+	size_t		in = (size_t) config->encoder_size * (size_t) config->encoder_size * (size_t) config->output_nc;
+	size_t		latent = (size_t) config->nz * sizeof(float);
+	uint8_t    *images = malloc((size_t) n * in);
+	float	   *values = malloc(2 * (size_t) n * latent + sizeof(float));	/* (n, nz) of mu, then of logvar */
+	float	   *logvar = values + (size_t) n * (size_t) config->nz;
+	NnStatus	status = NN_ENOMEM;
+
+	error->code = NN_ENOMEM;
+	strcpy(error->message, "out of memory");
+	strcpy(error->detail, "The engine could not allocate memory for the images of a batch.");
+	error->hint[0] = '\0';
+	if (images != NULL && values != NULL)
+	{
+		for (int i = 0; i < n; i++)
+			memcpy(images + (size_t) i * in, requests[i]->pixels.pixels, in);
+		status = nn_model_encode(batch->model->model, n, images, values, logvar, error);
+		for (int i = 0; i < n && status == NN_OK; i++)
+		{
+			requests[i]->result = malloc(2 * latent + 1);
+			if (requests[i]->result == NULL)
+			{
+				error_memory(&requests[i]->error, "a latent code");
+				continue;
+			}
+			requests[i]->result_length = 2 * latent;
+			memcpy(requests[i]->result, values + (size_t) i * (size_t) config->nz, latent);
+			memcpy(requests[i]->result + latent, logvar + (size_t) i * (size_t) config->nz, latent);
+		}
+	}
+	free(images);
+	free(values);
+	return status;
+}
+
+/* The most of n that fits in the batch's arenas; 0, with an error, if not even one does. */
+static int
+fitting(Batch *batch, int n, NnError *error)
+{
+	NnNetwork	network = batch->type == BICYCLE_ENCODE ? NN_NET_E : NN_NET_G;
+
+	for (;;)
+	{
+		size_t		bytes;
+
+		error->code = NN_OK;
+		bytes = nn_model_arena_bytes(batch->model->model, network, n, error);
+		if (error->code != NN_OK && bytes == 0)
+			return 0;
+		if (bytes <= batch->arenas)
+			return n;
+		if (n == 1)
+		{
+			memset(error, 0, sizeof(*error));
+			error->code = NN_ENOMEM;
+			strcpy(error->message, "out of engine memory");
+			snprintf(error->detail, sizeof(error->detail), "The network takes %zu bytes for one image, and %zu are free.", bytes, batch->arenas);
+			strcpy(error->hint, "Raise the setting \"bicycle.engine_memory\".");
+			return 0;
+		}
+		n = (n + 1) / 2;
+	}
+}
+
+/* On the device thread. */
+static void
+batch_run(Job *job)
+{
+	Batch	   *batch = list_member(Batch, job, job);
+	int			done = 0;
+
+	for (int i = 0; i < batch->n; i++)
+		while (batch->requests[i]->image.debug == 2)
+			pause();
+
+	while (done < batch->n)
+	{
+		Request   **requests = batch->requests + done;
+		NnError		error;
+		int			n = fitting(batch, batch->n - done, &error);
+		NnStatus	status = error.code;
+
+		executor_progress();
+		while (n > 0)
+		{
+			status = batch->type == BICYCLE_ENCODE ? encode(batch, requests, n, &error) : translate(batch, requests, n, &error);
+			if (status != NN_ENOMEM || n == 1)
+				break;
+			n = (n + 1) / 2;	/* the budget is not all the memory there is */
+		}
+		n = n > 0 ? n : 1;
+		if (status != NN_OK)
+			for (int i = 0; i < n; i++)
+				error_from_nn(&requests[i]->error, &error);
+		if (status == NN_EDEVICE)
+			batch->device_failed = true;
+		done += n;
+	}
+	batch->model_bytes = nn_model_bytes(batch->model->model);
+}
+
+static void
+batch_done(Engine *engine, Job *job)
+{
+	Batch	   *batch = list_member(Batch, job, job);
+
+	engine->batch = NULL;
+	engine->batches++;
+	engine->batched += (uint64_t) batch->n;
+	cache_batch_done(engine, batch->model, batch->model_bytes, (unsigned) batch->n);
+	for (int i = 0; i < batch->n; i++)
+	{
+		Request    *request = batch->requests[i];
+
+		if (!request_back(request))
+			continue;
+		cache_unpin(engine, request->model);
+		request->model = NULL;
+		if (request->error.sqlstate[0] != '\0')
+			request_fail(request, &request->error);
+		else if (request->type == BICYCLE_ENCODE)
+			request_reply(request, request->result, request->result_length);
+		else
+			worker_encode(request);
+	}
+	if (batch->device_failed)
+	{
+		log_write(LOG_ERROR, "the device failed and its state is not to be trusted: the engine ends");
+		engine_stop(engine, 1);
+	}
+	free(batch);
+}
+
+/* ---- All of it ----------------------------------------------------------------------------------------------------------------------------- */
+
+void
+batcher_run(Engine *engine)
+{
+	if (engine->alone != NULL && !engine->stopping)
+		start_alone(engine);
+	start_some(engine);
+	start_batch(engine);
+	if (engine->device_change && !engine->device_busy && engine->nstarted == 0 && engine->loader.pending == 0)
+		device_replace(engine);
+	while (engine->alone == NULL && !engine->device_change && !engine->device_busy && !list_empty(&engine->held))
+	{
+		Request    *request = list_member(Request, link, engine->held.next);
+
+		list_remove(&request->link);
+		to_loader(engine, request);
+	}
+}

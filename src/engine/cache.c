@@ -1,0 +1,806 @@
+/*
+ * cache.c
+ *	  The models that are resident, who may use them, and who waits for one.
+ *
+ * Owned by the I/O thread, but for load_run on the loader and free_run on the device thread.  An entry stands for a content hash.  It holds up to two packed
+ * models (fp32, bf16), the databases that have shown the content, and the requests that wait.  It lives while any request refers to it or anything of it is
+ * resident.
+ *
+ * A request may use a packed model if its database has streamed that content once while it is in the cache; until then, or while it is not resident in the
+ * wanted precision, the request waits and one of the waiters is asked for it (NEED_MODEL).  As long as that one has not answered nobody else is asked,
+ * unless nothing has come of it for ASK_AGAIN_MS: a client may be busy elsewhere for long.  What is streamed is hashed; a wrong hash fails the LOAD and all
+ * that wait on the same connection, a right one admits the database and makes whatever precisions are waited for.  Who is asked after a model became
+ * resident shows it for its database only: nothing is packed then.
+ *
+ * Eviction is by last use.  Requests that were started pin their model; an evicted model takes no new ones, and is freed on the device thread when its last
+ * pin is gone.  A model that still has requests waiting to start on it is evicted only after it has run a batch, so that two models that do not fit beside
+ * each other take turns instead of evicting each other for nothing.  So the cache may be larger than cache_size for a moment; the engine's memory limit is
+ * kept by the LOAD having waited for its bytes beforehand.
+ */
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+#define ASK_AGAIN_MS 2000
+
+/* What a LOAD carries to the loader and back. */
+typedef struct LoadTask
+{
+	uint8_t		hash[BICYCLE_HASH_BYTES];
+	char		model[BICYCLE_MAX_NAME];
+	int32_t		version;
+	char	   *config_text;
+	size_t		config_length;
+	NnPrecision setting;		/* of the engine, when the job was handed over */
+	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
+	bool		resident[PACKED_PRECISIONS];
+	NnConfig	config;
+	Packed	   *made[PACKED_PRECISIONS];
+	EngineError errors[PACKED_PRECISIONS];	/* why one could not be made */
+} LoadTask;
+
+static int
+slot_of(NnPrecision precision)
+{
+	return precision == NN_PRECISION_BF16 ? 1 : 0;
+}
+
+static NnPrecision
+precision_of(int slot)
+{
+	return slot == 1 ? NN_PRECISION_BF16 : NN_PRECISION_FP32;
+}
+
+static const char *
+precision_name(NnPrecision precision)
+{
+	return precision == NN_PRECISION_BF16 ? "bf16" : "fp32";
+}
+
+/* What is asked for; else the engine's setting; else the model's configuration; else fp32, as everywhere on processors. */
+static NnPrecision
+resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config)
+{
+	if (asked != NN_PRECISION_AUTO)
+		return asked;
+	if (setting != NN_PRECISION_AUTO)
+		return setting;
+	if (config != NULL && config->precision != NN_PRECISION_AUTO)
+		return config->precision;
+	return NN_PRECISION_FP32;
+}
+
+/* config may be NULL. */
+NnPrecision
+cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config)
+{
+	return resolve_precision(asked, engine->settings.precision, config);
+}
+
+static size_t
+cache_limit(const Engine *engine)
+{
+	if (engine->settings.cache_size > 0 && (size_t) engine->settings.cache_size < engine->memory.limit)
+		return (size_t) engine->settings.cache_size;
+	return engine->settings.cache_size > 0 ? engine->memory.limit : engine->memory.limit / 3 * 2;
+}
+
+/* ---- Entries ------------------------------------------------------------------------------------------------------------------------------- */
+
+static CacheEntry *
+entry_find(Engine *engine, const uint8_t *hash)
+{
+	list_foreach(node, &engine->entries)
+	{
+		CacheEntry *entry = list_member(CacheEntry, link, node);
+
+		if (memcmp(entry->hash, hash, BICYCLE_HASH_BYTES) == 0)
+			return entry;
+	}
+	return NULL;
+}
+
+/* NULL if there is no memory. */
+static CacheEntry *
+entry_get(Engine *engine, const uint8_t *hash)
+{
+	CacheEntry *entry = entry_find(engine, hash);
+
+	if (entry != NULL || (entry = calloc(1, sizeof(*entry))) == NULL)
+		return entry;
+	memcpy(entry->hash, hash, BICYCLE_HASH_BYTES);
+	list_init(&entry->waiters);
+	list_append(&engine->entries, &entry->link);
+	return entry;
+}
+
+static void
+entry_drop_if_unused(CacheEntry *entry)
+{
+	if (entry->requests > 0 || entry->packed[0] != NULL || entry->packed[1] != NULL)
+		return;
+	list_remove(&entry->link);
+	free(entry->owners);
+	free(entry);
+}
+
+static CacheOwner *
+owner_find(const CacheEntry *entry, uint32_t database)
+{
+	for (unsigned i = 0; i < entry->nowners; i++)
+		if (entry->owners[i].database == database)
+			return &entry->owners[i];
+	return NULL;
+}
+
+static bool
+owner_add(CacheEntry *entry, uint32_t database, const char *model, int32_t version)
+{
+	CacheOwner *owner = owner_find(entry, database);
+
+	if (owner == NULL)
+	{
+		CacheOwner *owners = realloc(entry->owners, (entry->nowners + 1) * sizeof(CacheOwner));
+
+		if (owners == NULL)
+			return false;
+		entry->owners = owners;
+		owner = &owners[entry->nowners++];
+	}
+	owner->database = database;
+	owner->version = version;
+	snprintf(owner->model, sizeof(owner->model), "%s", model);
+	return true;
+}
+
+/* ---- Requests that need a model ------------------------------------------------------------------------------------------------------------ */
+
+/* Checks what only the model's configuration tells about a request. */
+static bool
+check_request(const Request *request, const NnConfig *config, EngineError *error)
+{
+	if (request->type == BICYCLE_ENCODE && config->net_e == NN_ENCODER_NONE)
+	{
+		error_set(error, "55000", "model has no encoder");
+		error_hint(error, "Import it with the file of its encoder.");
+		return false;
+	}
+	if (request->type == BICYCLE_TRANSLATE && (int) request->image.nz != config->nz)
+	{
+		error_set(error, "22023", "latent code has the wrong length");
+		error_detail(error, "It has %u elements, and the model takes %d.", request->image.nz, config->nz);
+		return false;
+	}
+	return true;
+}
+
+/* The packed model the request may use now, or NULL. */
+static Packed *
+usable(const Request *request)
+{
+	const CacheEntry *entry = request->entry;
+
+	if (!entry->configured || owner_find(entry, request->database) == NULL)
+		return NULL;
+	return entry->packed[slot_of(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config))];
+}
+
+static void
+wait_for_model(Request *request)
+{
+	request->state = REQUEST_WAITING;
+	list_append(&request->entry->waiters, &request->link);
+	request->entry->dirty = true;
+}
+
+void
+cache_want(Request *request)
+{
+	Engine	   *engine = request->engine;
+	CacheEntry *entry;
+	EngineError error;
+
+	if (request->entry == NULL)
+	{
+		if ((entry = entry_get(engine, request->image.hash)) == NULL)
+		{
+			error_memory(&error, "an entry of the model cache");
+			request_fail(request, &error);
+			return;
+		}
+		request->entry = entry;
+		entry->requests++;
+	}
+	wait_for_model(request);
+}
+
+Packed *
+cache_pin(Request *request)
+{
+	Packed	   *packed = usable(request);
+
+	if (packed != NULL)
+	{
+		packed->pins++;
+		packed->used_ms = now_ms();
+		list_remove(&packed->link);
+		list_append(&request->engine->models, &packed->link);
+	}
+	request->model = packed;
+	return packed;
+}
+
+void
+cache_forget(Request *request)
+{
+	CacheEntry *entry = request->entry;
+
+	if (entry == NULL)
+		return;
+	request->entry = NULL;
+	if (request->state == REQUEST_WAITING)
+		list_remove(&request->link);
+	if (request->asked)
+		entry->asked--;
+	if (request->loading)
+		entry->loads--;
+	if (request->loading && request->state == REQUEST_LOADING)
+		entry->packing--;
+	request->asked = request->loading = false;
+	entry->dirty = true;
+	entry->requests--;
+	entry_drop_if_unused(entry);
+}
+
+/* The client that was asked cannot send the model: that request fails; cache_run asks the next. */
+void
+cache_no_model(Request *request, const EngineError *error)
+{
+	request_fail(request, error);
+}
+
+/* Asks the first waiter that has not been asked yet; with `other` only one of a connection that has not. */
+static void
+ask(CacheEntry *entry, bool other)
+{
+	list_foreach(node, &entry->waiters)
+	{
+		Request    *request = list_member(Request, link, node);
+		bool		skip = request->asked;
+
+		for (List *before = entry->waiters.next; other && before != node && !skip; before = before->next)
+		{
+			Request    *earlier = list_member(Request, link, before);
+
+			skip = earlier->asked && earlier->connection == request->connection;
+		}
+		if (skip)
+			continue;
+		request->asked = true;
+		entry->asked++;
+		entry->progress_ms = now_ms();
+		connection_send(request->connection, BICYCLE_NEED_MODEL, request->id, entry->hash, BICYCLE_HASH_BYTES, true, NULL);
+		return;
+	}
+}
+
+/* Moves on what can go on and asks for what is missing. */
+static void
+entry_run(Engine *engine, CacheEntry *entry)
+{
+	entry->requests++;			/* keeps it */
+	list_foreach(node, &entry->waiters)
+	{
+		Request    *request = list_member(Request, link, node);
+		EngineError error;
+
+		if (engine->device == NULL && !engine->device_busy)
+			request_fail(request, &engine->device_error);
+		else if (usable(request) == NULL)
+			continue;
+		else if (!check_request(request, &entry->config, &error))
+			request_fail(request, &error);
+		else
+		{
+			list_remove(&request->link);
+			if (request->asked)
+				entry->asked--;
+			request->asked = false;
+			batcher_add(request);
+		}
+	}
+	if (entry->asked == 0 && entry->loads == 0)
+		ask(entry, false);
+	entry->requests--;
+	entry_drop_if_unused(entry);
+}
+
+void
+cache_run(Engine *engine)
+{
+	list_foreach(node, &engine->entries)
+	{
+		CacheEntry *entry = list_member(CacheEntry, link, node);
+
+		if (!entry->dirty)
+			continue;
+		entry->dirty = false;
+		entry_run(engine, entry);
+	}
+}
+
+/* Whoever was asked may be away for long: others are asked too. */
+void
+cache_tick(Engine *engine, int64_t now)
+{
+	list_foreach(node, &engine->entries)
+	{
+		CacheEntry *entry = list_member(CacheEntry, link, node);
+
+		if (entry->packing == 0 && (entry->asked > 0 || entry->loads > 0) && now - entry->progress_ms > ASK_AGAIN_MS)
+			ask(entry, true);
+	}
+}
+
+/* ---- Eviction ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void
+free_run(Job *job)
+{
+	nn_model_free(list_member(Packed, job, job)->model);
+}
+
+static void
+free_done(Engine *engine, Job *job)
+{
+	Packed	   *packed = list_member(Packed, job, job);
+	size_t		bytes = packed->bytes;
+
+	engine->freeing--;
+	free(packed);
+	memory_release(engine, bytes);
+}
+
+static void
+free_packed(Engine *engine, Packed *packed)
+{
+	packed->job.run = free_run;
+	packed->job.done = free_done;
+	executor_submit(&engine->device_thread, &packed->job, true);
+}
+
+/* Takes the model out of the cache; it is freed when its last pin is gone. */
+static void
+evict(Engine *engine, Packed *packed)
+{
+	CacheEntry *entry = packed->entry;
+
+	packed->evicted = true;
+	packed->entry = NULL;
+	list_remove(&packed->link);
+	entry->packed[slot_of(packed->precision)] = NULL;
+	engine->cached -= packed->bytes;
+	engine->freeing++;
+	entry_drop_if_unused(entry);
+	if (packed->pins == 0)
+		free_packed(engine, packed);
+}
+
+/* The model that should go first: one that nobody wants, else, if those may go too, one that had its turn. */
+static Packed *
+victim(Engine *engine, bool wanted_too)
+{
+	list_foreach(node, &engine->models)
+	{
+		Packed	   *packed = list_member(Packed, link, node);
+
+		if (packed->pins == 0 && packed->entry->requests == 0)
+			return packed;
+	}
+	list_foreach(node, &engine->models)
+	{
+		Packed	   *packed = list_member(Packed, link, node);
+
+		if (wanted_too && packed->batches > 0)
+			return packed;
+	}
+	return NULL;
+}
+
+bool
+cache_freeing(Engine *engine)
+{
+	return engine->freeing > 0;
+}
+
+bool
+cache_evict_one(Engine *engine, bool wanted_too)
+{
+	Packed	   *packed = victim(engine, wanted_too);
+
+	if (packed != NULL)
+		evict(engine, packed);
+	return packed != NULL;
+}
+
+/* Evicts until the cache is within its size. */
+void
+cache_trim(Engine *engine)
+{
+	while (engine->cached > cache_limit(engine) && engine->models.next != engine->models.prev && cache_evict_one(engine, true))
+		;
+}
+
+/* All models go.  For when nothing is started. */
+void
+cache_clear(Engine *engine)
+{
+	while (!list_empty(&engine->models))
+		evict(engine, list_member(Packed, link, engine->models.next));
+}
+
+void
+cache_unpin(Engine *engine, Packed *packed)
+{
+	packed->pins--;
+	packed->used_ms = now_ms();
+	if (packed->evicted && packed->pins == 0)
+		free_packed(engine, packed);
+	else if (packed->pins == 0)
+		cache_trim(engine);
+}
+
+/* A batch has run; its plans may have grown the model to `bytes`. */
+void
+cache_batch_done(Engine *engine, Packed *packed, size_t bytes, unsigned requests)
+{
+	engine->memory.used += bytes - packed->bytes;
+	if (!packed->evicted)
+		engine->cached += bytes - packed->bytes;
+	packed->bytes = bytes;
+	packed->batches++;
+	packed->hits += requests;
+	cache_trim(engine);
+}
+
+/* ---- Loading ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+load_task_free(void *arg)
+{
+	LoadTask   *task = arg;
+
+	free(task->config_text);
+	free(task);
+}
+
+static void
+too_large(const Engine *engine, size_t bytes, EngineError *error)
+{
+	error_set(error, "53200", "model does not fit in the engine's memory");
+	error_detail(error, "It takes %zu bytes, and the model cache has %zu.", bytes, cache_limit(engine));
+	error_hint(error, "Raise the settings \"bicycle.cache_size\" and \"bicycle.engine_memory\".");
+}
+
+/* What can be said before anything is streamed. */
+bool
+cache_load_check(Request *request, const BicycleLoad *load, EngineError *error)
+{
+	Engine	   *engine = request->engine;
+
+	if (engine->device == NULL && !engine->device_busy)
+	{
+		*error = engine->device_error;
+		return false;
+	}
+	if (load->stream_length > cache_limit(engine) || load->stream_length > SIZE_MAX / 4)
+	{
+		too_large(engine, load->stream_length, error);
+		return false;
+	}
+	return true;
+}
+
+void
+cache_load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
+{
+	LoadTask   *task = calloc(1, sizeof(*task));
+	CacheEntry *entry = entry_get(request->engine, load->hash);
+	EngineError error;
+
+	if (task != NULL)
+	{
+		request->task = task;
+		request->task_free = load_task_free;
+		task->config_text = malloc(load->config_length + 1);
+	}
+	if (task == NULL || task->config_text == NULL || entry == NULL)
+	{
+		error_memory(&error, "a model");
+		if (entry != NULL)
+			entry_drop_if_unused(entry);
+		request_fail(request, &error);
+		return;
+	}
+	memcpy(task->hash, load->hash, sizeof(task->hash));
+	memcpy(task->model, load->model, sizeof(task->model));
+	task->version = load->version;
+	memcpy(task->config_text, config, load->config_length);
+	task->config_length = load->config_length;
+
+	request->entry = entry;
+	request->loading = true;
+	entry->requests++;
+	entry->loads++;
+	entry->progress_ms = now_ms();
+}
+
+void
+cache_load_progress(Request *request)
+{
+	request->entry->progress_ms = now_ms();
+}
+
+/* Makes the model in one precision. */
+static void
+load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStream *stream)
+{
+	NnPrecision precision = precision_of(slot);
+	EngineError *failure = &task->errors[slot];
+	NnError		error = {0};
+	Packed	   *packed;
+
+	if (engine->device == NULL)
+	{
+		*failure = engine->device_error;
+		return;
+	}
+	if (!nn_device_supports(engine->device, precision))
+	{
+		error_set(failure, "55000", "precision %s is not available on this device", precision_name(precision));
+		error_detail(failure, "The device is %s.", engine->device_name);
+		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
+		return;
+	}
+	if ((packed = calloc(1, sizeof(*packed))) == NULL)
+	{
+		error_memory(failure, "a model");
+		return;
+	}
+	executor_progress();
+	if (nn_model_load(engine->device, &task->config, precision, stream->tensors, stream->ntensors, &packed->model, &error) != NN_OK)
+	{
+		error_from_nn(failure, &error);
+		free(packed);
+		return;
+	}
+	packed->config = task->config;
+	packed->precision = precision;
+	packed->bytes = packed->weights = nn_model_bytes(packed->model);
+	task->made[slot] = packed;
+}
+
+/* On the loader thread. */
+static void
+load_run(Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	LoadTask   *task = request->task;
+	TensorStream stream;
+	NnError		error = {0};
+	uint8_t		hash[BICYCLE_HASH_BYTES];
+	char	   *canonical;
+	bool		wanted[PACKED_PRECISIONS] = {false};
+
+	nn_config_default(&task->config);
+	if (nn_config_parse(&task->config, task->config_text, task->config_length, &error) != NN_OK || nn_config_check(&task->config, &error) != NN_OK)
+	{
+		error_from_nn(&request->error, &error);
+		return;
+	}
+	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
+		return;
+	canonical = nn_config_print(&task->config);
+	if (canonical == NULL)
+		error_memory(&request->error, "a configuration");
+	else if (stream_order(&task->config, stream.tensors, stream.ntensors, &request->error) &&
+			 model_hash(canonical, stream.tensors, stream.ntensors, hash, &request->error))
+	{
+		if (memcmp(hash, task->hash, sizeof(hash)) != 0)
+		{
+			error_set(&request->error, "XX001", "model \"%s\" is damaged", task->model);
+			error_detail(&request->error, "Its tensors or its configuration do not have the hash that was stored with version %d.", task->version);
+			error_hint(&request->error, "Import it anew, or restore the tables bicycle_models and bicycle_tensors.");
+		}
+		else
+		{
+			for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
+				if (task->asked[asked])
+					wanted[slot_of(resolve_precision((NnPrecision) asked, task->setting, &task->config))] = true;
+			for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+				if (wanted[slot] && !task->resident[slot])
+					load_precision(request->engine, task, slot, &stream);
+		}
+	}
+	free(canonical);
+	stream_free(&stream);
+}
+
+/* Puts a model that was made into the cache, or away again. */
+static void
+install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
+{
+	Packed	   *packed = task->made[slot];
+
+	task->made[slot] = NULL;
+	engine->memory.used += packed->bytes;	/* the LOAD's own bytes go when it is freed */
+	if (packed->bytes > cache_limit(engine))
+		too_large(engine, packed->bytes, &task->errors[slot]);
+	if (packed->bytes > cache_limit(engine) || entry->packed[slot] != NULL)	/* another client was faster */
+	{
+		packed->evicted = true;
+		engine->freeing++;
+		free_packed(engine, packed);
+		return;
+	}
+	packed->entry = entry;
+	packed->loaded_ms = packed->used_ms = now_ms();
+	entry->packed[slot] = packed;
+	list_append(&engine->models, &packed->link);
+	engine->cached += packed->bytes;
+}
+
+/* Fails requests that wait: those of `connection`, or with `connection` NULL all that need the precision of `slot`. */
+static void
+fail_waiters(CacheEntry *entry, const Connection *connection, int slot, const EngineError *error)
+{
+	list_foreach(node, &entry->waiters)
+	{
+		Request    *request = list_member(Request, link, node);
+
+		if (connection != NULL ? request->connection == connection :
+			slot_of(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config)) == slot)
+			request_fail(request, error);
+	}
+}
+
+/* The connection has sent what it was asked for; if that was in vain, for instance because the model had to go at once, it may be asked again. */
+static void
+answered(CacheEntry *entry, const Connection *connection)
+{
+	list_foreach(node, &entry->waiters)
+	{
+		Request    *request = list_member(Request, link, node);
+
+		if (request->asked && request->connection == connection)
+		{
+			request->asked = false;
+			entry->asked--;
+		}
+	}
+}
+
+static void
+load_done(Engine *engine, Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	CacheEntry *entry = request->entry;
+	LoadTask   *task = request->task;
+
+	entry->dirty = true;
+	if (request->error.sqlstate[0] == '\0' && !owner_add(entry, request->database, task->model, task->version))
+		error_memory(&request->error, "an entry of the model cache");
+	if (request->error.sqlstate[0] == '\0')
+	{
+		entry->config = task->config;
+		entry->configured = true;
+		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		{
+			if (task->made[slot] != NULL)
+				install(engine, entry, task, slot);
+			if (task->errors[slot].sqlstate[0] != '\0')
+				fail_waiters(entry, NULL, slot, &task->errors[slot]);
+		}
+		answered(entry, request->connection);
+		cache_trim(engine);
+	}
+	else
+	{
+		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
+		if (request->connection != NULL)
+			fail_waiters(entry, request->connection, 0, &request->error);
+	}
+	if (!request_back(request))
+		return;
+	if (request->error.sqlstate[0] != '\0')
+		request_fail(request, &request->error);
+	else
+		request_reply(request, NULL, 0);
+}
+
+/* The stream of a LOAD is complete. */
+void
+cache_load(Request *request)
+{
+	Engine	   *engine = request->engine;
+	CacheEntry *entry = request->entry;
+	LoadTask   *task = request->task;
+
+	task->setting = engine->settings.precision;
+	list_foreach(node, &entry->waiters)
+		task->asked[list_member(Request, link, node)->image.precision] = true;
+	/* Nobody waits, and nothing of it is here: it was sent to be here. */
+	if (list_empty(&entry->waiters) && entry->packed[0] == NULL && entry->packed[1] == NULL)
+		task->asked[NN_PRECISION_AUTO] = true;
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		task->resident[slot] = entry->packed[slot] != NULL;
+	entry->packing++;
+	request->job.run = load_run;
+	request->job.done = load_done;
+	batcher_loader(engine, request);
+}
+
+/* ---- Looking in ---------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+describe(const Packed *packed, uint32_t database, int64_t now, BicycleCached *cached)
+{
+	const CacheOwner *owner = owner_find(packed->entry, database);
+
+	memset(cached, 0, sizeof(*cached));
+	memcpy(cached->hash, packed->entry->hash, sizeof(cached->hash));
+	if (owner != NULL)
+	{
+		snprintf(cached->model, sizeof(cached->model), "%s", owner->model);
+		cached->version = owner->version;
+	}
+	snprintf(cached->precision, sizeof(cached->precision), "%s", precision_name(packed->precision));
+	cached->bytes = packed->bytes;
+	cached->hits = packed->hits;
+	cached->loaded_ms_ago = (uint64_t) (now - packed->loaded_ms);
+	cached->used_ms_ago = (uint64_t) (now - packed->used_ms);
+	cached->pins = packed->pins;
+	cached->databases = packed->entry->nowners;
+}
+
+void
+cache_answer(Connection *connection, uint64_t id)
+{
+	Engine	   *engine = connection->engine;
+	BicycleCached *all;
+	EngineError error;
+	size_t		n = 0;
+
+	list_foreach(node, &engine->models)
+		n++;
+	all = calloc(n + 1, sizeof(*all));
+	if (all == NULL)
+	{
+		error_memory(&error, "an answer");
+		connection_send_error(connection, id, &error, NULL);
+		return;
+	}
+	n = 0;
+	list_foreach(node, &engine->models)
+		describe(list_member(Packed, link, node), connection->database, now_ms(), &all[n++]);
+	connection_send(connection, BICYCLE_RESULT, id, all, n * sizeof(*all), true, NULL);
+	free(all);
+}
+
+/* At the end, when no thread runs any more. */
+void
+cache_free(Engine *engine)
+{
+	while (!list_empty(&engine->models))
+	{
+		Packed	   *packed = list_member(Packed, link, engine->models.next);
+
+		list_remove(&packed->link);
+		nn_model_free(packed->model);
+		packed->entry->packed[slot_of(packed->precision)] = NULL;
+		entry_drop_if_unused(packed->entry);
+		free(packed);
+	}
+}

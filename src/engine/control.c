@@ -1,0 +1,212 @@
+/*
+ * control.c
+ *	  The supervisor's end of the engine: lines on descriptor 3.  See the end of protocol.h for what they say.
+ *
+ * I/O thread only.  Output that the supervisor does not take is kept up to CONTROL_OUT bytes; further lines are dropped and counted.  EOF ends the
+ * process at once: without its supervisor nobody would stop it.
+ *
+ * "pong" is the engine's sign of life, and the I/O thread would give it even if every other thread hung.  So it is withheld while a batch, a decoder or an
+ * encoder has taken longer than the setting stuck_timeout, or the loader ten times that: the supervisor then kills and restarts the engine.
+ */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+#define CONTROL_OUT (256 * 1024)
+
+/* Adds a whole line to what is to be written. */
+static void
+control_append(void *arg, const char *line, size_t length)
+{
+	Control    *control = arg;
+
+	if (control->source.fd < 0)
+	{
+		if (fwrite(line, 1, length, stderr) != length)
+			control->out_dropped++;
+		return;
+	}
+	if (control->out_length + length > CONTROL_OUT)
+	{
+		control->out_dropped++;
+		return;
+	}
+	if (control->out_length + length > control->out_size)
+	{
+		size_t		size = control->out_size + length + 4096;
+		char	   *out = realloc(control->out, size);
+
+		if (out == NULL)
+		{
+			control->out_dropped++;
+			return;
+		}
+		control->out = out;
+		control->out_size = size;
+	}
+	memcpy(control->out + control->out_length, line, length);
+	control->out_length += length;
+}
+
+void
+control_say(Engine *engine, const char *text, ...)
+{
+	char		line[1024];
+	va_list		args;
+	int			length;
+
+	va_start(args, text);
+	length = vsnprintf(line, sizeof(line) - 1, text, args);
+	va_end(args);
+	if (length > (int) sizeof(line) - 2)
+		length = sizeof(line) - 2;
+	line[length++] = '\n';
+	control_append(&engine->control, line, (size_t) length);
+}
+
+/* Takes what the log has queued and writes what the supervisor takes. */
+void
+control_flush(Engine *engine)
+{
+	Control    *control = &engine->control;
+
+	log_take(control_append, control);
+	if (control->source.fd < 0)
+	{
+		fflush(stderr);
+		return;
+	}
+	while (control->out_length > 0)
+	{
+		ssize_t		n = send(control->source.fd, control->out, control->out_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN)
+			_exit(1);			/* as for EOF */
+		if (n <= 0)
+			break;
+		control->out_length -= (size_t) n;
+		memmove(control->out, control->out + n, control->out_length);
+	}
+	if (control->out_length == 0 && control->out_dropped > 0)
+	{
+		uint64_t	dropped = control->out_dropped;
+
+		control->out_dropped = 0;
+		control_say(engine, "log warning %llu lines to the supervisor were lost", (unsigned long long) dropped);
+	}
+	source_watch(engine, &control->source, control->out_length > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+static bool
+is_stuck(Engine *engine)
+{
+	int64_t		limit = engine->settings.stuck_timeout;
+
+	return executor_longest(&engine->device_thread) > limit || executor_longest(&engine->pool) > limit ||
+		executor_longest(&engine->loader) / 10 > limit;
+}
+
+static void
+control_set(Engine *engine, char *name)
+{
+	char	   *value = strchr(name, ' ');
+	char		why[256];
+
+	if (value == NULL)
+	{
+		log_write(LOG_WARNING, "setting \"%s\" came without a value", name);
+		return;
+	}
+	*value++ = '\0';
+	if (!settings_set(&engine->settings, name, value, why, sizeof(why)))
+		log_write(LOG_WARNING, "setting \"%s\" was not changed: %s", name, why);
+	else if (engine->control.gone)
+		engine_changed(engine, name);
+}
+
+static void
+control_line(Engine *engine, char *line)
+{
+	Control    *control = &engine->control;
+
+	if (strncmp(line, "set ", 4) == 0)
+		control_set(engine, line + 4);
+	else if (strcmp(line, "go") == 0)
+	{
+		if (!control->gone)
+		{
+			control->gone = true;
+			engine_go(engine);
+		}
+	}
+	else if (strncmp(line, "ping ", 5) == 0)
+	{
+		if (!is_stuck(engine))
+			control_say(engine, "pong %s", line + 5);
+	}
+	else if (strcmp(line, "stop") == 0)
+		engine_stop(engine, 0);
+	else
+		log_write(LOG_WARNING, "the supervisor said \"%.100s\", which means nothing here", line);
+}
+
+static void
+control_ready(Engine *engine, Source *source, uint32_t events)
+{
+	Control    *control = &engine->control;
+	char		bytes[4096];
+	ssize_t		n = recv(source->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		_exit(1);
+	for (ssize_t i = 0; i < n; i++)
+	{
+		if (bytes[i] != '\n')
+		{
+			if (control->line_length < sizeof(control->line) - 1)
+				control->line[control->line_length++] = bytes[i];
+			else
+				control->line_overflow = true;
+			continue;
+		}
+		control->line[control->line_length] = '\0';
+		control->line_length = 0;
+		if (control->line_overflow)
+			log_write(LOG_WARNING, "a line of the supervisor was too long");
+		else
+			control_line(engine, control->line);
+		control->line_overflow = false;
+	}
+	control_flush(engine);
+}
+
+/* fd < 0: stand-alone. */
+bool
+control_open(Engine *engine, int fd)
+{
+	engine->control.source.fd = -1;
+	if (fd < 0)
+	{
+		engine->control.gone = true;
+		return true;
+	}
+	return source_add(engine, &engine->control.source, fd, EPOLLIN, control_ready);
+}
+
+void
+control_close(Engine *engine)
+{
+	control_flush(engine);
+	free(engine->control.out);
+	engine->control.out = NULL;
+	engine->control.out_length = engine->control.out_size = 0;
+}

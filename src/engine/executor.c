@@ -1,0 +1,174 @@
+/*
+ * executor.c
+ *	  Threads that run jobs: the pool, the device thread and the loader are one executor each.
+ *
+ * Jobs wait in two lists; those in the first go before those in the second, each in order of arrival.  A job that has run is handed to the I/O thread
+ * (engine_complete), which calls its done().  Executors are started, resized and stopped by the I/O thread; threads beyond the limit rest.  All threads
+ * block all signals, which the main thread has done before it starts the first.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "engine/engine.h"
+
+#define MAX_THREADS 1024
+
+typedef struct ExecutorThread
+{
+	Executor   *executor;
+	int			index;
+	pthread_t	thread;
+	_Atomic int64_t since;		/* ms: the running job's start or last sign of progress; 0: none runs */
+} ExecutorThread;
+
+static __thread ExecutorThread *self;
+
+static Job *
+take(Executor *executor)
+{
+	for (int i = 0; i < 2; i++)
+	{
+		Job		   *job = executor->first[i];
+
+		if (job == NULL)
+			continue;
+		executor->first[i] = job->next;
+		if (job->next == NULL)
+			executor->last[i] = NULL;
+		return job;
+	}
+	return NULL;
+}
+
+static void *
+executor_main(void *arg)
+{
+	char		name[16];
+
+	self = arg;
+	snprintf(name, sizeof(name), "%.8s-%d", self->executor->name, self->index);
+	prctl(PR_SET_NAME, name);
+
+	for (;;)
+	{
+		Executor   *executor = self->executor;
+		Job		   *job = NULL;
+
+		pthread_mutex_lock(&executor->lock);
+		while ((self->index >= executor->limit || (job = take(executor)) == NULL) && !executor->stop)
+			pthread_cond_wait(&executor->wake, &executor->lock);
+		pthread_mutex_unlock(&executor->lock);
+		if (job == NULL)
+			return NULL;
+
+		executor_progress();
+		job->run(job);
+		atomic_store(&self->since, 0);
+		engine_complete(executor->engine, job);
+	}
+}
+
+bool
+executor_start(Executor *executor, Engine *engine, const char *name, int threads)
+{
+	memset(executor, 0, sizeof(*executor));
+	executor->engine = engine;
+	executor->name = name;
+	pthread_mutex_init(&executor->lock, NULL);
+	pthread_cond_init(&executor->wake, NULL);
+	executor->threads = calloc(MAX_THREADS, sizeof(ExecutorThread));
+	return executor->threads != NULL && executor_resize(executor, threads);
+}
+
+/* False if not one thread could be started. */
+bool
+executor_resize(Executor *executor, int threads)
+{
+	if (threads > MAX_THREADS)
+		threads = MAX_THREADS;
+	while (executor->nthreads < threads)
+	{
+		ExecutorThread *thread = &executor->threads[executor->nthreads];
+		int			failed;
+
+		thread->executor = executor;
+		thread->index = executor->nthreads;
+		if ((failed = pthread_create(&thread->thread, NULL, executor_main, thread)) != 0)
+		{
+			log_write(LOG_WARNING, "could not start a thread for %s: %s", executor->name, strerror(failed));
+			break;
+		}
+		executor->nthreads++;
+	}
+	pthread_mutex_lock(&executor->lock);
+	executor->limit = threads;
+	pthread_cond_broadcast(&executor->wake);
+	pthread_mutex_unlock(&executor->lock);
+	return executor->nthreads > 0;
+}
+
+void
+executor_submit(Executor *executor, Job *job, bool first)
+{
+	int			list = first ? 0 : 1;
+
+	executor->pending++;
+	job->executor = executor;
+	job->next = NULL;
+	pthread_mutex_lock(&executor->lock);
+	if (executor->last[list] != NULL)
+		executor->last[list]->next = job;
+	else
+		executor->first[list] = job;
+	executor->last[list] = job;
+	/* A signal could wake a thread that rests, so all are woken where some do. */
+	if (executor->limit < executor->nthreads)
+		pthread_cond_broadcast(&executor->wake);
+	else
+		pthread_cond_signal(&executor->wake);
+	pthread_mutex_unlock(&executor->lock);
+}
+
+/* Waits until all that was handed over has run. */
+void
+executor_stop(Executor *executor)
+{
+	if (executor->threads == NULL)
+		return;
+	pthread_mutex_lock(&executor->lock);
+	executor->stop = true;
+	pthread_cond_broadcast(&executor->wake);
+	pthread_mutex_unlock(&executor->lock);
+	for (int i = 0; i < executor->nthreads; i++)
+		pthread_join(executor->threads[i].thread, NULL);
+	free(executor->threads);
+	executor->threads = NULL;
+	pthread_mutex_destroy(&executor->lock);
+	pthread_cond_destroy(&executor->wake);
+}
+
+int64_t
+executor_longest(Executor *executor)
+{
+	int64_t		longest = 0;
+	int64_t		now = now_ms();
+
+	for (int i = 0; i < executor->nthreads; i++)
+	{
+		int64_t		since = atomic_load(&executor->threads[i].since);
+
+		if (since != 0 && now - since > longest)
+			longest = now - since;
+	}
+	return longest;
+}
+
+void
+executor_progress(void)
+{
+	if (self != NULL)
+		atomic_store(&self->since, now_ms());
+}

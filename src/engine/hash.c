@@ -1,0 +1,63 @@
+/*
+ * hash.c
+ *	  The content hash of a model: what one resident copy is shared by, and what a database has to show to use it.
+ *
+ * SHA-256 over a tag, the canonical configuration, the number of tensors and, for each in the order of stream_order, network, name, type, shape and data.
+ * Every part of variable length has its length in front (64 bits, little endian), so that no two models give the same bytes.  Any thread.
+ */
+#include <endian.h>
+#include <openssl/evp.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+#define TAG "bicycle model 1"
+
+static bool
+add_number(EVP_MD_CTX *context, uint64_t number)
+{
+	uint64_t	bytes = htole64(number);
+
+	return EVP_DigestUpdate(context, &bytes, sizeof(bytes)) == 1;
+}
+
+static bool
+add_bytes(EVP_MD_CTX *context, const void *bytes, size_t length)
+{
+	return add_number(context, length) && (length == 0 || EVP_DigestUpdate(context, bytes, length) == 1);
+}
+
+static bool
+add_tensor(EVP_MD_CTX *context, const NnTensor *tensor)
+{
+	const char *network = nn_network_name(tensor->network);
+	const char *dtype = nn_dtype_name(tensor->dtype);
+
+	if (!add_bytes(context, network, strlen(network)) || !add_bytes(context, tensor->name, strlen(tensor->name)) ||
+		!add_bytes(context, dtype, strlen(dtype)) || !add_number(context, (uint64_t) tensor->ndim))
+		return false;
+	for (int i = 0; i < tensor->ndim; i++)
+		if (!add_number(context, (uint64_t) tensor->shape[i]))
+			return false;
+	executor_progress();
+	return add_bytes(context, tensor->data, tensor->nbytes);
+}
+
+/* config is the text of nn_config_print, the tensors are in the order of stream_order. */
+bool
+model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
+{
+	EVP_MD_CTX *context = EVP_MD_CTX_new();
+	unsigned	length = BICYCLE_HASH_BYTES;
+	bool		good;
+
+	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 && add_bytes(context, TAG, strlen(TAG)) &&
+		add_bytes(context, config, strlen(config)) && add_number(context, (uint64_t) ntensors);
+	for (int i = 0; i < ntensors && good; i++)
+		good = add_tensor(context, &tensors[i]);
+	good = good && EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
+	EVP_MD_CTX_free(context);
+	if (!good)
+		error_memory(error, "the hash of a model");
+	return good;
+}

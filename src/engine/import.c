@@ -1,0 +1,429 @@
+/*
+ * import.c
+ *	  IMPORT: model files to a configuration, a hash and tensors in canonical order.  CREATE: the same from fresh weights.
+ *
+ * The files are hostile; they are read on the loader thread.  An ImportTask belongs to its request and holds everything the answer is made of: frames in the
+ * output queue point into it (and through it into the request's body, which is kept for that long).  CREATE knows what it takes only once its
+ * configuration is read, so it goes to the loader twice, and waits for memory between.
+ */
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+/* How CREATE fills fresh weights: keys of its configuration besides those of networks. */
+typedef struct InitOptions
+{
+	NnInit		type;
+	double		gain;
+	uint64_t	seed;
+} InitOptions;
+
+typedef struct ImportTask
+{
+	uint64_t	generator_length,
+				encoder_length;
+	uint64_t	max_model_size;
+	char	   *config_text;
+	size_t		config_length;
+	FormatFile	files[2];		/* generator, encoder */
+	int			nfiles;
+	InitOptions init;
+	NnParams	params;			/* CREATE */
+	float	   *values;			/* CREATE */
+	bool		configured;		/* CREATE: config is known */
+	NnConfig	config;
+	char	   *canonical;		/* text of config; malloc'ed by the neural core */
+	NnTensor   *tensors;
+	int			ntensors;
+	BicycleTensor *headers;
+	BicycleImported answer;
+} ImportTask;
+
+static void
+import_task_free(void *arg)
+{
+	ImportTask *task = arg;
+
+	for (int i = 0; i < task->nfiles; i++)
+		format_free(&task->files[i]);
+	nn_params_free(&task->params);
+	free(task->values);
+	free(task->config_text);
+	free(task->canonical);
+	free(task->tensors);
+	free(task->headers);
+	free(task);
+}
+
+static bool
+from_nn(Request *request, const NnError *error)
+{
+	error_from_nn(&request->error, error);
+	return false;
+}
+
+static bool
+no_memory(Request *request)
+{
+	error_memory(&request->error, "a model");
+	return false;
+}
+
+/* ---- Files --------------------------------------------------------------------------------------------------------------------------------- */
+
+void
+import_format_error(FormatStatus status, const FormatError *format, EngineError *error)
+{
+	error_set(error, status == FORMAT_ELIMIT ? "54000" : status == FORMAT_ENOMEM ? "53200" : "22P03", "%s", format->message);
+	error_detail(error, "%s", format->detail);
+}
+
+bool
+import_read_file(const uint8_t *bytes, size_t length, FormatFile *file, EngineError *error)
+{
+	FormatError format;
+	FormatStatus status = format_read(bytes, length, file, &format);
+
+	if (status != FORMAT_OK)
+		import_format_error(status, &format, error);
+	return status == FORMAT_OK;
+}
+
+static bool
+read_files(Request *request, ImportTask *task)
+{
+	const uint8_t *bytes = request->body;
+	uint64_t	lengths[2] = {task->generator_length, task->encoder_length};
+	static const NnNetwork networks[2] = {NN_NET_G, NN_NET_E};
+
+	for (int i = 0; i < 2 && lengths[i] > 0; i++)
+	{
+		executor_progress();
+		if (!import_read_file(bytes, lengths[i], &task->files[i], &request->error))
+			return false;
+		task->nfiles++;
+		for (int j = 0; j < task->files[i].ntensors; j++)
+			task->files[i].tensors[j].network = networks[i];
+		task->ntensors += task->files[i].ntensors;
+		bytes += lengths[i];
+	}
+	return true;
+}
+
+/* The tensors of all files in one list. */
+static bool
+collect(Request *request, ImportTask *task)
+{
+	int			n = 0;
+
+	task->tensors = calloc((size_t) task->ntensors + 1, sizeof(NnTensor));
+	if (task->tensors == NULL)
+		return no_memory(request);
+	for (int i = 0; i < task->nfiles; i++)
+		for (int j = 0; j < task->files[i].ntensors; j++)
+			task->tensors[n++] = task->files[i].tensors[j];
+	return true;
+}
+
+/* Finds out what networks these are, and leaves out what does not belong to them. */
+static bool
+infer(Request *request, ImportTask *task)
+{
+	bool	   *keep = calloc((size_t) task->ntensors + 1, sizeof(bool));
+	NnError		error = {0};
+	int			n = 0;
+
+	if (keep == NULL)
+		return no_memory(request);
+	if (nn_config_infer(&task->config, task->config_text, task->config_length, task->tensors, task->ntensors, keep, &error) != NN_OK)
+	{
+		free(keep);
+		return from_nn(request, &error);
+	}
+	for (int i = 0; i < task->ntensors; i++)
+	{
+		if (!keep[i])
+			continue;
+		task->tensors[n] = task->tensors[i];
+		task->tensors[n].name = nn_bare_name(task->tensors[i].name);
+		n++;
+	}
+	task->ntensors = n;
+	free(keep);
+	return true;
+}
+
+/* ---- The answer ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* Orders and hashes the tensors and makes everything that import_reply sends. */
+static bool
+prepare(Request *request, ImportTask *task)
+{
+	uint64_t	total = 0;
+
+	task->canonical = nn_config_print(&task->config);
+	task->headers = calloc((size_t) task->ntensors + 1, sizeof(BicycleTensor));
+	if (task->canonical == NULL || task->headers == NULL)
+		return no_memory(request);
+	if (!stream_order(&task->config, task->tensors, task->ntensors, &request->error))
+		return false;
+	for (int i = 0; i < task->ntensors; i++)
+	{
+		if (!stream_header(&task->tensors[i], &task->headers[i]))
+		{
+			error_set(&request->error, "54000", "tensor name is too long");
+			error_detail(&request->error, "\"%.100s...\" has more than %d bytes.", task->tensors[i].name, BICYCLE_MAX_NAME - 1);
+			return false;
+		}
+		total += sizeof(BicycleTensor) + task->tensors[i].nbytes;
+	}
+	task->answer.stream_length = total;
+	task->answer.config_length = (uint32_t) strlen(task->canonical);
+	task->answer.ntensors = (uint32_t) task->ntensors;
+	return model_hash(task->canonical, task->tensors, task->ntensors, task->answer.hash, &request->error);
+}
+
+static void
+import_reply(Request *request)
+{
+	ImportTask *task = request->task;
+	size_t		length = sizeof(task->answer) + task->answer.config_length;
+	uint8_t    *head = malloc(length);
+	uint8_t    *body = request->body;
+
+	if (head == NULL)
+	{
+		no_memory(request);
+		request_fail(request, &request->error);
+		return;
+	}
+	memcpy(head, &task->answer, sizeof(task->answer));
+	memcpy(head + sizeof(task->answer), task->canonical, task->answer.config_length);
+	request->body = NULL;		/* the end of a request frees its body, but tensors point into it until their frames are gone */
+	request->result = body;
+	request_reply_part(request, BICYCLE_RESULT, head, length, true);
+	free(head);
+	for (int i = 0; i < task->ntensors; i++)
+	{
+		request_reply_part(request, BICYCLE_DATA, &task->headers[i], sizeof(BicycleTensor), false);
+		if (task->tensors[i].nbytes > 0)
+			request_reply_part(request, BICYCLE_DATA, task->tensors[i].data, task->tensors[i].nbytes, false);
+	}
+	request_reply_part(request, BICYCLE_END, NULL, 0, true);
+}
+
+/* ---- IMPORT -------------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+import_job_run(Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	ImportTask *task = request->task;
+
+	if (read_files(request, task) && collect(request, task) && infer(request, task))
+		prepare(request, task);
+}
+
+static void
+import_job_done(Engine *engine, Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+
+	if (!request_back(request))
+		return;
+	if (request->error.sqlstate[0] != '\0')
+		request_fail(request, &request->error);
+	else
+		import_reply(request);
+}
+
+/* ---- CREATE -------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool
+bad_option(Request *request, const char *name, const char *range)
+{
+	error_set(&request->error, "22023", "invalid value for option \"%s\"", name);
+	error_hint(&request->error, "It takes %s.", range);
+	return false;
+}
+
+/* Takes the keys that fill weights out of the configuration; what is left is for nn_config_parse. */
+static bool
+take_init_options(Request *request, json_t *config, InitOptions *init)
+{
+	static const struct
+	{
+		const char *name;
+		NnInit		value;
+	}			types[] = {{"xavier", NN_INIT_XAVIER}, {"normal", NN_INIT_NORMAL}, {"kaiming", NN_INIT_KAIMING}, {"orthogonal", NN_INIT_ORTHOGONAL}};
+	json_t	   *type = json_object_get(config, "init_type");
+	json_t	   *gain = json_object_get(config, "init_gain");
+	json_t	   *seed = json_object_get(config, "seed");
+	bool		known = type == NULL;
+
+	*init = (InitOptions) {.type = NN_INIT_XAVIER, .gain = 0.02};
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]) && !known; i++)
+		if (json_is_string(type) && strcmp(json_string_value(type), types[i].name) == 0)
+		{
+			init->type = types[i].value;
+			known = true;
+		}
+	if (!known)
+		return bad_option(request, "init_type", "xavier, normal, kaiming or orthogonal");
+	if (gain != NULL && (!json_is_number(gain) || !(json_number_value(gain) >= 0 && json_number_value(gain) <= 1000)))
+		return bad_option(request, "init_gain", "a number from 0 to 1000");
+	if (seed != NULL && !json_is_integer(seed))
+		return bad_option(request, "seed", "an integer");
+	if (gain != NULL)
+		init->gain = json_number_value(gain);
+	if (seed != NULL)
+		init->seed = (uint64_t) json_integer_value(seed);
+	json_object_del(config, "init_type");
+	json_object_del(config, "init_gain");
+	json_object_del(config, "seed");
+	return true;
+}
+
+static bool
+parse_networks(Request *request, ImportTask *task, const json_t *config)
+{
+	char	   *text = json_dumps(config, JSON_COMPACT);
+	NnError		error = {0};
+	bool		good;
+
+	if (text == NULL)
+		return no_memory(request);
+	nn_config_default(&task->config);
+	good = nn_config_parse(&task->config, text, strlen(text), &error) == NN_OK && nn_config_check(&task->config, &error) == NN_OK &&
+		nn_params_of(&task->config, 1u << NN_NET_G | (task->config.net_e != NN_ENCODER_NONE ? 1u << NN_NET_E : 0), &task->params, &error) == NN_OK;
+	free(text);
+	return good || from_nn(request, &error);
+}
+
+/* First half, on the loader: the configuration. */
+static void
+create_configure_run(Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	ImportTask *task = request->task;
+	json_error_t json_error;
+	json_t	   *config = json_loadb(task->config_text, task->config_length, JSON_REJECT_DUPLICATES, &json_error);
+
+	if (!json_is_object(config))
+	{
+		error_set(&request->error, "22023", "configuration of a model must be a JSON object");
+		if (config == NULL)
+			error_detail(&request->error, "%s.", json_error.text);
+	}
+	else if (take_init_options(request, config, &task->init))
+		parse_networks(request, task, config);
+	json_decref(config);
+}
+
+static void
+create_configure_done(Engine *engine, Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	ImportTask *task = request->task;
+	size_t		bytes = task->params.total * sizeof(float);
+
+	if (!request_back(request))
+		return;
+	if (request->error.sqlstate[0] == '\0')
+		request_check_model_size(engine, bytes, task->max_model_size, &request->error);
+	if (request->error.sqlstate[0] != '\0')
+	{
+		request_fail(request, &request->error);
+		return;
+	}
+	task->configured = true;
+	request->state = REQUEST_RESERVED;
+	request_wait_memory(request, 0, bytes);
+}
+
+/* Tensors that point into the flat values. */
+static bool
+make_tensors(Request *request, ImportTask *task)
+{
+	static const int64_t zero;	/* num_batches_tracked of a network that was never trained */
+
+	task->ntensors = task->params.n;
+	task->tensors = calloc((size_t) task->ntensors + 1, sizeof(NnTensor));
+	if (task->tensors == NULL)
+		return no_memory(request);
+	for (int i = 0; i < task->params.n; i++)
+	{
+		const NnParam *param = &task->params.list[i];
+		NnTensor   *tensor = &task->tensors[i];
+
+		tensor->name = param->name;
+		tensor->network = param->network;
+		tensor->ndim = param->ndim;
+		memcpy(tensor->shape, param->shape, (size_t) param->ndim * sizeof(int64_t));
+		tensor->dtype = param->integer ? NN_I64 : NN_F32;
+		tensor->data = param->integer ? (const void *) &zero : task->values + param->offset;
+		tensor->nbytes = param->integer ? sizeof(zero) : param->count * sizeof(float);
+	}
+	return true;
+}
+
+/* Second half, on the loader: the weights. */
+static void
+create_fill_run(Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	ImportTask *task = request->task;
+	NnError		error = {0};
+
+	task->values = calloc(task->params.total + 1, sizeof(float));
+	if (task->values == NULL)
+		no_memory(request);
+	else if (nn_params_init(&task->params, task->init.type, (float) task->init.gain, task->init.seed, task->values, &error) != NN_OK)
+		from_nn(request, &error);
+	else if (make_tensors(request, task))
+		prepare(request, task);
+}
+
+/* ---- Beginning ----------------------------------------------------------------------------------------------------------------------------- */
+
+void
+import_begin(Request *request, const BicycleImport *import, const uint8_t *config)
+{
+	ImportTask *task = calloc(1, sizeof(*task));
+
+	if (task != NULL)
+	{
+		request->task = task;
+		request->task_free = import_task_free;
+		task->config_text = malloc((size_t) import->config_length + 1);
+	}
+	if (task == NULL || task->config_text == NULL)
+	{
+		no_memory(request);
+		request_fail(request, &request->error);
+		return;
+	}
+	task->generator_length = import->generator_length;
+	task->encoder_length = import->encoder_length;
+	task->max_model_size = import->max_model_size;
+	task->config_length = import->config_length;
+	memcpy(task->config_text, config, import->config_length);
+	task->config_text[import->config_length] = '\0';
+	if (request->type == BICYCLE_CREATE)
+	{
+		request->job.run = create_configure_run;
+		request->job.done = create_configure_done;
+		batcher_loader(request->engine, request);
+	}
+}
+
+/* The files are here, or the memory for new weights is. */
+void
+import_run(Request *request)
+{
+	request->job.run = request->type == BICYCLE_CREATE ? create_fill_run : import_job_run;
+	request->job.done = import_job_done;
+	batcher_loader(request->engine, request);
+}

@@ -1,0 +1,126 @@
+/*
+ * main.c
+ *	  bicycle-engine: the process that runs the networks, started by bicycle's supervisor or by hand.
+ *
+ *	 bicycle-engine                                              by the supervisor: works in the current directory, descriptor 3 is the control socket
+ *	 bicycle-engine --directory DIR [--set NAME=VALUE]...        alone, for tests and benchmarks: logs to stderr, ends on SIGTERM or SIGINT
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+/*
+ * The OpenMP runtime reads its environment when it is loaded, before main: idle teams must sleep instead of spinning on processors that PostgreSQL needs.
+ * So the process starts itself once more if whoever started it has not said so.
+ */
+static void
+wait_passively(char **argv)
+{
+	if (getenv("OMP_WAIT_POLICY") != NULL)
+		return;
+	setenv("OMP_WAIT_POLICY", "passive", 1);
+	execv("/proc/self/exe", argv);
+	fprintf(stderr, "bicycle-engine: could not start itself with OMP_WAIT_POLICY set: %s\n", strerror(errno));
+}
+
+/* All signals go to the descriptor the I/O thread reads; threads inherit the mask. */
+static void
+block_signals(void)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	/* Faults of the program itself cannot be blocked to any good. */
+	sigdelset(&all, SIGSEGV);
+	sigdelset(&all, SIGBUS);
+	sigdelset(&all, SIGFPE);
+	sigdelset(&all, SIGILL);
+	sigdelset(&all, SIGABRT);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static int
+usage(void)
+{
+	fprintf(stderr, "usage: bicycle-engine [--directory DIR [--set NAME=VALUE]...]\n"
+			"Without arguments it expects bicycle's supervisor on descriptor %d.\n", BICYCLE_CONTROL_FD);
+	return 2;
+}
+
+/* Reads the arguments into the settings; returns 0, or an exit code. */
+static int
+parse_arguments(Engine *engine, int argc, char **argv, const char **directory)
+{
+	for (int i = 1; i < argc; i += 2)
+	{
+		char	   *value;
+		char		why[256];
+
+		if (i + 1 == argc)
+			return usage();
+		if (strcmp(argv[i], "--directory") == 0)
+		{
+			*directory = argv[i + 1];
+			continue;
+		}
+		if (strcmp(argv[i], "--set") != 0 || (value = strchr(argv[i + 1], '=')) == NULL)
+			return usage();
+		*value++ = '\0';
+		if (!settings_set(&engine->settings, argv[i + 1], value, why, sizeof(why)))
+		{
+			fprintf(stderr, "bicycle-engine: setting \"%s\": %s\n", argv[i + 1], why);
+			return 2;
+		}
+	}
+	return *directory == NULL && argc > 1 ? usage() : 0;
+}
+
+int
+main(int argc, char **argv)
+{
+	static Engine engine;
+	const char *directory = NULL;
+	int			result;
+
+	wait_passively(argv);
+	block_signals();
+	/* Images come and go by the hundred thousand: with a fixed threshold their memory goes back to the system instead of being kept for the next. */
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+	mallopt(M_TRIM_THRESHOLD, 8 << 20);
+
+	if (!engine_init(&engine))
+	{
+		fprintf(stderr, "bicycle-engine: could not create its descriptors: %s\n", strerror(errno));
+		return 1;
+	}
+	if ((result = parse_arguments(&engine, argc, argv, &directory)) != 0)
+		return result;
+	if (directory != NULL && chdir(directory) != 0)
+	{
+		fprintf(stderr, "bicycle-engine: could not change to directory \"%s\": %s\n", directory, strerror(errno));
+		return 1;
+	}
+	if (directory == NULL && fcntl(BICYCLE_CONTROL_FD, F_GETFD) < 0)
+		return usage();
+	if (directory == NULL)
+		fcntl(BICYCLE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
+	if (!control_open(&engine, directory == NULL ? BICYCLE_CONTROL_FD : -1))
+	{
+		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD, strerror(errno));
+		return 1;
+	}
+	if (directory != NULL)
+		engine_go(&engine);
+	engine_loop(&engine);
+	engine_free(&engine);
+	return engine.exit_code;
+}

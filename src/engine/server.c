@@ -1,0 +1,551 @@
+/*
+ * server.c
+ *	  The I/O thread: its epoll loop, the listening socket, completed jobs, the device's opening, the ordered end.
+ *
+ * Everything here runs on the I/O thread but engine_complete, which any thread may call, and device_open_run, which the device thread runs.
+ *
+ * One turn of the loop: read and write what is ready, take back completed jobs, move requests on (cache_run, batcher_run), write what has been queued
+ * meanwhile, free what was closed.  Timers need no more than a tick every TICK_MS while something depends on time.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+#define TICK_MS 250
+#define EVENTS 64
+#define MAX_CONNECTIONS 8192
+#define STOP_MS 10000			/* for what runs to end and replies to be read */
+
+int64_t
+now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- Sources ------------------------------------------------------------------------------------------------------------------------------- */
+
+bool
+source_add(Engine *engine, Source *source, int fd, uint32_t events, void (*ready) (Engine *, Source *, uint32_t))
+{
+	struct epoll_event event = {.events = events, .data.ptr = source};
+
+	source->fd = fd;
+	source->events = events;
+	source->ready = ready;
+	return epoll_ctl(engine->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
+void
+source_watch(Engine *engine, Source *source, uint32_t events)
+{
+	struct epoll_event event = {.events = events, .data.ptr = source};
+
+	if (source->events == events)
+		return;
+	source->events = events;
+	epoll_ctl(engine->epoll, EPOLL_CTL_MOD, source->fd, &event);
+}
+
+/* The descriptor stays open. */
+void
+source_remove(Engine *engine, Source *source)
+{
+	epoll_ctl(engine->epoll, EPOLL_CTL_DEL, source->fd, NULL);
+}
+
+/* ---- Completed jobs ------------------------------------------------------------------------------------------------------------------------ */
+
+void
+engine_complete(Engine *engine, Job *job)
+{
+	job->next = NULL;
+	pthread_mutex_lock(&engine->done_lock);
+	if (engine->done_last != NULL)
+		engine->done_last->next = job;
+	else
+		engine->done_first = job;
+	engine->done_last = job;
+	pthread_mutex_unlock(&engine->done_lock);
+	eventfd_write(engine->completions.fd, 1);
+}
+
+static void
+take_completed(Engine *engine)
+{
+	Job		   *job;
+
+	pthread_mutex_lock(&engine->done_lock);
+	job = engine->done_first;
+	engine->done_first = engine->done_last = NULL;
+	pthread_mutex_unlock(&engine->done_lock);
+	while (job != NULL)
+	{
+		Job		   *next = job->next;
+
+		job->executor->pending--;
+		job->done(engine, job);
+		job = next;
+	}
+}
+
+static void
+completions_ready(Engine *engine, Source *source, uint32_t events)
+{
+	eventfd_t	count;
+
+	eventfd_read(source->fd, &count);
+	take_completed(engine);
+}
+
+/* ---- The device ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* The device the setting names, as the neural core calls it. */
+static const char *
+device_setting(const Engine *engine)
+{
+	return strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
+}
+
+static void
+device_open_run(Job *job)
+{
+	Engine	   *engine = list_member(Engine, device_job, job);
+	NnError		error = {0};
+
+	if (engine->device != NULL)
+		nn_device_close(engine->device);
+	engine->device = NULL;
+	error_clear(&engine->device_error);
+	if (nn_device_open(device_setting(engine), settings_threads(&engine->settings), &engine->device, &error) == NN_OK)
+		return;
+	engine->device = NULL;
+	error_set(&engine->device_error, "55000", "device \"%s\" is missing", device_setting(engine));
+	if (error.detail[0] != '\0')
+		error_detail(&engine->device_error, "%s", error.detail);
+	else
+		error_detail(&engine->device_error, "The engine reported: %s.", error.message);
+	if (error.hint[0] != '\0')
+		error_hint(&engine->device_error, "%s", error.hint);
+	else
+		error_hint(&engine->device_error, "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
+}
+
+static void
+device_open_done(Engine *engine, Job *job)
+{
+	engine->device_busy = false;
+	if (engine->device != NULL)
+		snprintf(engine->device_name, sizeof(engine->device_name), "%s", nn_device_describe(engine->device));
+	else
+	{
+		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)", device_setting(engine));
+		log_error(LOG_WARNING, "device", &engine->device_error);
+	}
+	if (!engine->device_opened)
+	{
+		engine->device_opened = true;
+		if (!engine->stopping)
+			engine_listen(engine);
+	}
+	else
+		log_write(LOG_LOG, "device is now %s", engine->device_name);
+}
+
+static void
+device_open(Engine *engine)
+{
+	engine->device_busy = true;
+	engine->device_change = false;
+	engine->device_job.run = device_open_run;
+	engine->device_job.done = device_open_done;
+	executor_submit(&engine->device_thread, &engine->device_job, false);
+}
+
+/* Nothing is started and nothing loads: models go, then the device is opened anew.  Freed models and the opening are jobs of one thread, in this order. */
+void
+device_replace(Engine *engine)
+{
+	cache_clear(engine);
+	device_open(engine);
+}
+
+static void
+device_threads_run(Job *job)
+{
+	Engine	   *engine = list_member(Engine, threads_job, job);
+
+	if (engine->device != NULL)
+		nn_device_set_threads(engine->device, settings_threads(&engine->settings));
+}
+
+static void
+device_threads_done(Engine *engine, Job *job)
+{
+	engine->threads_busy = false;
+	if (engine->device != NULL)
+		snprintf(engine->device_name, sizeof(engine->device_name), "%s", nn_device_describe(engine->device));
+}
+
+/* A setting has changed after "go". */
+void
+engine_changed(Engine *engine, const char *setting)
+{
+	budget_limits(engine);
+	if (strcmp(setting, "device") == 0)
+		engine->device_change = true;
+	else if (strcmp(setting, "threads") == 0)
+	{
+		executor_resize(&engine->pool, settings_threads(&engine->settings));
+		if (!engine->threads_busy)
+		{
+			engine->threads_busy = true;
+			engine->threads_job.run = device_threads_run;
+			engine->threads_job.done = device_threads_done;
+			executor_submit(&engine->device_thread, &engine->threads_job, true);
+		}
+	}
+	cache_trim(engine);
+	queue_admit(engine);
+	memory_admit(engine);
+}
+
+/* ---- Listening ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+listener_ready(Engine *engine, Source *source, uint32_t events)
+{
+	for (int i = 0; i < EVENTS; i++)
+	{
+		int			fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0)
+		{
+			if (errno != EAGAIN)
+			{
+				log_write(LOG_WARNING, "could not accept a connection: %s", strerror(errno));
+				engine->accept_paused = true;
+				source_watch(engine, source, 0);
+			}
+			return;
+		}
+		if (engine->nconnections >= MAX_CONNECTIONS)
+			close(fd);
+		else
+			connection_accept(engine, fd);
+	}
+}
+
+/*
+ * Takes bicycle.lock, which says that this data directory's socket is ours: only its holder may unlink one that an earlier engine left.  The file stays;
+ * the lock goes with the process.
+ */
+static void
+take_lock(Engine *engine)
+{
+	engine->lock_fd = open(BICYCLE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (engine->lock_fd < 0)
+		engine_fatal(engine, "could not open \"%s\": %s", BICYCLE_LOCK, strerror(errno));
+	if (flock(engine->lock_fd, LOCK_EX | LOCK_NB) != 0)
+		engine_fatal(engine, "could not lock \"%s\", another engine may be running: %s", BICYCLE_LOCK, strerror(errno));
+}
+
+void
+engine_listen(Engine *engine)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = BICYCLE_SOCKET};
+	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t		mask = umask(0177);
+
+	if (fd < 0)
+		engine_fatal(engine, "could not create a socket: %s", strerror(errno));
+	unlink(BICYCLE_SOCKET);
+	if (bind(fd, (struct sockaddr *) &address, sizeof(address)) != 0 || listen(fd, 512) != 0)
+		engine_fatal(engine, "could not listen on \"%s\": %s", BICYCLE_SOCKET, strerror(errno));
+	umask(mask);
+	if (!source_add(engine, &engine->listener, fd, EPOLLIN, listener_ready))
+		engine_fatal(engine, "could not watch a socket: %s", strerror(errno));
+	engine->listening = true;
+	log_write(LOG_DEBUG, "listening, device %s", engine->device_name);
+	control_say(engine, "ready %s", engine->device_name);
+}
+
+static void
+stop_listening(Engine *engine)
+{
+	if (!engine->listening)
+		return;
+	engine->listening = false;
+	unlink(BICYCLE_SOCKET);
+	source_remove(engine, &engine->listener);
+	close(engine->listener.fd);
+}
+
+/* ---- Beginning and end --------------------------------------------------------------------------------------------------------------------- */
+
+/* Tells the supervisor and ends the process. */
+void
+engine_fatal(Engine *engine, const char *text, ...)
+{
+	char		line[512];
+	va_list		args;
+
+	va_start(args, text);
+	vsnprintf(line, sizeof(line), text, args);
+	va_end(args);
+	control_say(engine, "fatal %s", line);
+	control_flush(engine);
+	_exit(1);
+}
+
+static void
+signals_ready(Engine *engine, Source *source, uint32_t events)
+{
+	struct signalfd_siginfo info;
+
+	while (read(source->fd, &info, sizeof(info)) == sizeof(info))
+		engine_stop(engine, 0);
+}
+
+/* Makes the descriptors and lists; the settings are still to come. */
+bool
+engine_init(Engine *engine)
+{
+	sigset_t	stop;
+	int			signals,
+				completions;
+
+	memset(engine, 0, sizeof(*engine));
+	settings_default(&engine->settings);
+	engine->started_ms = now_ms();
+	engine->lock_fd = -1;
+	engine->control.source.fd = -1;
+	pthread_mutex_init(&engine->done_lock, NULL);
+	pthread_mutex_init(&engine->decoders.lock, NULL);
+	pthread_cond_init(&engine->decoders.wake, NULL);
+	list_init(&engine->connections);
+	list_init(&engine->dirty);
+	list_init(&engine->dead);
+	list_init(&engine->ring[0]);
+	list_init(&engine->ring[1]);
+	list_init(&engine->ready);
+	list_init(&engine->held);
+	list_init(&engine->entries);
+	list_init(&engine->models);
+	list_init(&engine->queue.waiting);
+	list_init(&engine->memory.waiting);
+
+	sigemptyset(&stop);
+	sigaddset(&stop, SIGTERM);
+	sigaddset(&stop, SIGINT);
+	signals = signalfd(-1, &stop, SFD_NONBLOCK | SFD_CLOEXEC);
+	completions = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	engine->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (signals < 0 || completions < 0 || engine->epoll < 0)
+		return false;
+	log_start(engine);
+	return source_add(engine, &engine->signals, signals, EPOLLIN, signals_ready) &&
+		source_add(engine, &engine->completions, completions, EPOLLIN, completions_ready);
+}
+
+void
+engine_go(Engine *engine)
+{
+	take_lock(engine);
+	budget_limits(engine);
+	if (!executor_start(&engine->pool, engine, "pool", settings_threads(&engine->settings)) ||
+		!executor_start(&engine->device_thread, engine, "device", 1) || !executor_start(&engine->loader, engine, "loader", 1))
+		engine_fatal(engine, "could not start threads");
+	device_open(engine);
+}
+
+/* Ordered end: what has started ends and is answered; what has not is cut, and its clients try again with the next engine. */
+void
+engine_stop(Engine *engine, int exit_code)
+{
+	if (engine->stopping)
+		return;
+	engine->stopping = true;
+	engine->stop_ms = now_ms();
+	engine->exit_code = exit_code;
+	stop_listening(engine);
+}
+
+/* True if the engine is to end, and may. */
+static bool
+is_finished(Engine *engine)
+{
+	bool		late;
+
+	if (!engine->stopping)
+		return false;
+	late = now_ms() - engine->stop_ms > STOP_MS;
+	if (engine->nstarted > 0 || engine->loader.pending > 0 || engine->device_thread.pending > 0)
+	{
+		if (late)
+		{
+			log_write(LOG_WARNING, "the engine ends although some of its work has not");
+			control_flush(engine);
+			_exit(1);			/* a thread may hang: it cannot be joined */
+		}
+		return false;
+	}
+	if (late)
+		return true;
+	list_foreach(node, &engine->connections)
+		if (!list_empty(&list_member(Connection, link, node)->out))
+			return false;
+	return true;
+}
+
+static bool
+needs_tick(Engine *engine)
+{
+	if (engine->stopping || engine->accept_paused)
+		return true;
+	list_foreach(node, &engine->entries)
+		if (!list_empty(&list_member(CacheEntry, link, node)->waiters))
+			return true;
+	list_foreach(node, &engine->connections)
+	{
+		Connection *connection = list_member(Connection, link, node);
+
+		if (!connection->greeted || connection->closing)
+			return true;
+	}
+	return false;
+}
+
+static void
+tick(Engine *engine)
+{
+	int64_t		now = now_ms();
+
+	list_foreach(node, &engine->connections)
+		connection_tick(list_member(Connection, link, node), now);
+	cache_tick(engine, now);
+	if (engine->accept_paused && engine->listening)
+	{
+		engine->accept_paused = false;
+		source_watch(engine, &engine->listener, EPOLLIN);
+	}
+}
+
+/* Writes what was queued in this turn and frees what was closed in it; both can start new work, so it may take some rounds. */
+static void
+settle(Engine *engine)
+{
+	do
+	{
+		cache_run(engine);
+		batcher_run(engine);
+		while (!list_empty(&engine->dirty))
+		{
+			Connection *connection = list_member(Connection, dirty, engine->dirty.next);
+
+			list_remove(&connection->dirty);
+			connection_flush(connection);
+		}
+		while (!list_empty(&engine->dead))
+			connection_free(list_member(Connection, link, engine->dead.next));
+	} while (!list_empty(&engine->dirty));
+	control_flush(engine);
+}
+
+void
+engine_loop(Engine *engine)
+{
+	int64_t		ticked = now_ms();
+
+	settle(engine);
+	while (!is_finished(engine))
+	{
+		struct epoll_event events[EVENTS];
+		int			n = epoll_wait(engine->epoll, events, EVENTS, needs_tick(engine) ? TICK_MS : -1);
+
+		if (n < 0 && errno != EINTR)
+			engine_fatal(engine, "could not wait for events: %s", strerror(errno));
+		for (int i = 0; i < n; i++)
+		{
+			Source	   *source = events[i].data.ptr;
+
+			source->ready(engine, source, events[i].events);
+		}
+		if (now_ms() - ticked >= TICK_MS)
+		{
+			ticked = now_ms();
+			tick(engine);
+		}
+		settle(engine);
+	}
+}
+
+/* After the loop has ended in order. */
+void
+engine_free(Engine *engine)
+{
+	stop_listening(engine);
+	list_foreach(node, &engine->connections)
+		connection_close(list_member(Connection, link, node));
+	while (!list_empty(&engine->dead))
+		connection_free(list_member(Connection, link, engine->dead.next));
+	executor_stop(&engine->pool);
+	executor_stop(&engine->loader);
+	executor_stop(&engine->device_thread);
+	take_completed(engine);
+	cache_free(engine);
+	if (engine->device != NULL)
+		nn_device_close(engine->device);
+	control_close(engine);
+	log_start(NULL);
+	close(engine->completions.fd);
+	close(engine->signals.fd);
+	close(engine->epoll);
+	if (engine->lock_fd >= 0)
+		close(engine->lock_fd);
+	pthread_mutex_destroy(&engine->done_lock);
+	pthread_mutex_destroy(&engine->decoders.lock);
+	pthread_cond_destroy(&engine->decoders.wake);
+}
+
+/* ---- Status -------------------------------------------------------------------------------------------------------------------------------- */
+
+void
+engine_status(Connection *connection, uint64_t id)
+{
+	Engine	   *engine = connection->engine;
+	BicycleStatus status;
+
+	memset(&status, 0, sizeof(status));
+	status.pid = getpid();
+	status.protocol = BICYCLE_PROTOCOL;
+	snprintf(status.device, sizeof(status.device), "%s", engine->device_name);
+	snprintf(status.precision, sizeof(status.precision), "%s",
+			 cache_precision(engine, NN_PRECISION_AUTO, NULL) == NN_PRECISION_BF16 ? "bf16" : "fp32");
+	status.uptime_ms = (uint64_t) (now_ms() - engine->started_ms);
+	status.requests = engine->requests_done;
+	status.batches = engine->batches;
+	status.batched = engine->batched;
+	status.queued = engine->nrequests;
+	status.memory = engine->memory.used + engine->queue.used + decode_used(&engine->decoders);
+	connection_send(connection, BICYCLE_RESULT, id, &status, sizeof(status), true, NULL);
+}

@@ -1,0 +1,147 @@
+/*
+ * settings.c
+ *	  The engine's settings: one table of name, kind, default and range.
+ *
+ * Settings belong to the I/O thread.  A size of 0 means "chosen by the engine"; settings_set resolves nothing, budget.c does when limits are made.
+ */
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+typedef enum SettingKind
+{
+	SETTING_COUNT,
+	SETTING_DEVICE,
+	SETTING_PRECISION
+} SettingKind;
+
+typedef struct Setting
+{
+	const char *name;
+	SettingKind kind;
+	size_t		offset;
+	int64_t		initial,
+				min,
+				max;
+} Setting;
+
+#define KB INT64_C(1024)
+#define MB (1024 * KB)
+#define GB (1024 * MB)
+
+static const Setting table[] = {
+	{"device", SETTING_DEVICE, offsetof(Settings, device), 0, 0, 0},
+	{"precision", SETTING_PRECISION, offsetof(Settings, precision), 0, 0, 0},
+	{"threads", SETTING_COUNT, offsetof(Settings, threads), 0, 0, 1024},
+	{"cache_size", SETTING_COUNT, offsetof(Settings, cache_size), 0, 0, INT64_MAX},
+	{"engine_memory", SETTING_COUNT, offsetof(Settings, engine_memory), 0, 0, INT64_MAX},
+	{"gpu_memory", SETTING_COUNT, offsetof(Settings, gpu_memory), 0, 0, INT64_MAX},
+	{"max_batch", SETTING_COUNT, offsetof(Settings, max_batch), 16, 1, 1024},
+	{"queue_memory", SETTING_COUNT, offsetof(Settings, queue_memory), 64 * MB, 64 * KB, INT64_MAX},
+	{"max_model_size", SETTING_COUNT, offsetof(Settings, max_model_size), 1 * GB, 1, INT64_MAX},
+	{"stuck_timeout", SETTING_COUNT, offsetof(Settings, stuck_timeout), 60000, 100, INT64_MAX},
+	{"debug", SETTING_COUNT, offsetof(Settings, debug), 0, 0, 1},
+};
+
+#define NSETTINGS ((int) (sizeof(table) / sizeof(table[0])))
+
+void
+settings_default(Settings *settings)
+{
+	memset(settings, 0, sizeof(*settings));
+	snprintf(settings->device, sizeof(settings->device), "auto");
+	settings->precision = NN_PRECISION_AUTO;
+	for (int i = 0; i < NSETTINGS; i++)
+		if (table[i].kind == SETTING_COUNT)
+			*(int64_t *) ((char *) settings + table[i].offset) = table[i].initial;
+}
+
+static bool
+set_count(const Setting *setting, int64_t *to, const char *value, char *why, size_t why_size)
+{
+	char	   *end;
+	long long	number;
+
+	errno = 0;
+	number = strtoll(value, &end, 10);
+	if (end == value || *end != '\0' || errno != 0 || number < setting->min || number > setting->max)
+	{
+		snprintf(why, why_size, "\"%s\" is not a number from %lld to %lld", value, (long long) setting->min, (long long) setting->max);
+		return false;
+	}
+	*to = number;
+	return true;
+}
+
+static bool
+set_precision(NnPrecision *to, const char *value, char *why, size_t why_size)
+{
+	static const char *const names[] = {[NN_PRECISION_AUTO] = "auto", [NN_PRECISION_FP32] = "fp32", [NN_PRECISION_BF16] = "bf16"};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strcmp(value, names[i]) == 0)
+		{
+			*to = (NnPrecision) i;
+			return true;
+		}
+	snprintf(why, why_size, "\"%s\" is not auto, fp32 or bf16", value);
+	return false;
+}
+
+static bool
+set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
+{
+	if (strcmp(value, "auto") != 0 && strcmp(value, "cpu") != 0 && strcmp(value, "ref") != 0 && strcmp(value, "cuda") != 0 &&
+		(strncmp(value, "cuda:", 5) != 0 || value[5] == '\0' || strspn(value + 5, "0123456789") != strlen(value + 5)))
+	{
+		snprintf(why, why_size, "\"%s\" is not auto, cpu, cuda, cuda:N or ref", value);
+		return false;
+	}
+	if (strlen(value) >= size)
+	{
+		snprintf(why, why_size, "\"%.40s...\" is too long", value);
+		return false;
+	}
+	strcpy(to, value);
+	return true;
+}
+
+/* Returns false, and says why, if there is no such setting or the value is not for it; nothing has changed then. */
+bool
+settings_set(Settings *settings, const char *name, const char *value, char *why, size_t why_size)
+{
+	for (int i = 0; i < NSETTINGS; i++)
+	{
+		void	   *field = (char *) settings + table[i].offset;
+
+		if (strcmp(table[i].name, name) != 0)
+			continue;
+		switch (table[i].kind)
+		{
+			case SETTING_COUNT:
+				return set_count(&table[i], field, value, why, why_size);
+			case SETTING_DEVICE:
+				return set_device(field, sizeof(settings->device), value, why, why_size);
+			case SETTING_PRECISION:
+				return set_precision(field, value, why, why_size);
+		}
+	}
+	snprintf(why, why_size, "there is no such setting");
+	return false;
+}
+
+int
+settings_threads(const Settings *settings)
+{
+	long		online;
+
+	if (settings->threads > 0)
+		return (int) settings->threads;
+	online = sysconf(_SC_NPROCESSORS_ONLN);
+	return online < 1 ? 1 : online > 1024 ? 1024 : (int) online;
+}
