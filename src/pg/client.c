@@ -1,45 +1,32 @@
 /*
  * client.c
- *	  This session's connection to the engine, and the requests on it.
+ *	  The requests of this session.
  *
- * One connection a session, opened on first use and kept.  A Request is owned by the resource owner that was current when it was made: if that owner is
- * released with the request still open (an error, a rolled back savepoint, a closed portal) the request is withdrawn with CANCEL.  If cancels are still
- * unanswered at the end of the transaction the connection is closed, so that an idle session never holds a place in the engine's queue.
- *
- * Nothing here blocks outside WaitLatchOrSocket and condition variables, and each wait checks for interrupts.  The client reads whatever there is whenever
- * it waits to write, and keeps answers to requests that nobody waits for yet.
+ * A Request is owned by the resource owner that was current when it was made: if that owner is released with the request still open (an error, a rolled back
+ * savepoint, a closed portal) the request is withdrawn with CANCEL.  If cancels are still unanswered at the end of the transaction the connection is closed,
+ * so that an idle session never holds a place in the engine's queue.  Answers to requests that nobody waits for yet are kept.
  *
  * When the connection is lost, requests whose body is in memory go back to UNSENT and are sent again once the engine is back.  One for which the engine had
  * reported STARTED has then used up one attempt and asks to be run alone; after two it fails with 58000 and its digest is refused for some minutes.
  *
- * Memory: everything lives in client_context, below TopMemoryContext, because requests are cleaned up after the memory of a failed statement is gone.
+ * Memory is client_memory(), because requests are cleaned up after the memory of a failed statement is gone.
  */
-#include "bicycle.h"
+#include "client.h"
 
-#include <fcntl.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
-
-#include "access/xact.h"
 #include "common/hashfn.h"
 #include "lib/ilist.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define ENGINE_WAIT		(30 * 1000) /* ms that a statement waits for an engine that is not there */
-#define RECONNECT_WAIT	20		/* ms between tries while the supervisor has not yet seen that the engine died */
 #define MAX_ATTEMPTS	2		/* starts that may end with the engine's death */
 #define MAX_LOSSES		100		/* connections that one request may lose without having been started */
 #define MAX_LOADS		5		/* times that one request may ask for its model without being started */
+#define MAX_CONFIG		(16 * 1024) /* bytes of a configuration as JSON */
 #define WRITE_AHEAD		(1024 * 1024)	/* bytes of a stream that wait in our buffer before its producer waits */
 #define DATA_FRAME		(256 * 1024)
-#define KEEP_BUFFER		(1024 * 1024)	/* an empty buffer larger than this is given back */
+#define COMPACT_BYTES	(1024 * 1024)	/* of a stream that have been handed on and are then moved away */
 
 typedef enum RequestKind
 {
@@ -82,104 +69,16 @@ struct Request
 	size_t		stream_read;	/* bytes of it that were handed on */
 	bool		stream_ended;
 	int			sqlstate;		/* REQUEST_FAILED */
-	char	   *message;
-	char	   *detail;			/* "" if none */
-	char	   *hint;
+	char	   *text[3];			/* message, detail, hint; "" if none */
 };
 
-typedef struct ByteQueue
-{
-	char	   *data;
-	size_t		start;			/* first byte in use */
-	size_t		end;
-	size_t		capacity;
-} ByteQueue;
-
-static MemoryContext client_context = NULL;
 static dlist_head requests = DLIST_STATIC_INIT(requests);
 static uint64 last_id = 0;
 
-static int	sock = -1;
-static bool greeted;			/* the engine has answered our HELLO */
-static ByteQueue out;				/* whole frames, the first perhaps partly sent */
-static ByteQueue in;				/* frames as they come */
 static int	unacknowledged = 0; /* CANCELs without a CANCELLED */
 static TimestampTz credit_clock;	/* when the wait for a GRANT began, or last saw progress */
 static bool loading = false;	/* inside stream_load: models are not asked for while one is being read */
 static bool lost_after_start;	/* how the last KIND_STREAM request was lost */
-static uint32 wait_connect = 0;
-static uint32 wait_engine = 0;
-
-/* ---- Buffers ------------------------------------------------------------------------------------------------------------------------------- */
-
-static void
-buffer_clear(ByteQueue *b)
-{
-	b->start = b->end = 0;
-	if (b->capacity > KEEP_BUFFER)
-	{
-		pfree(b->data);
-		b->data = NULL;
-		b->capacity = 0;
-	}
-}
-
-/* Makes room for `more` bytes at the end.  Returns false, with nothing changed, if there is no memory; never raises. */
-static bool
-buffer_room(ByteQueue *b, size_t more)
-{
-	size_t		used = b->end - b->start;
-	size_t		capacity;
-	char	   *data;
-
-	if (b->capacity - b->end >= more)
-		return true;
-	if (b->capacity - used >= more && b->start >= used)
-	{
-		memcpy(b->data, b->data + b->start, used);
-		b->start = 0;
-		b->end = used;
-		return true;
-	}
-	capacity = Max(used + more, Min(2 * b->capacity, used + more + KEEP_BUFFER));
-	capacity = Max(capacity, 64 * 1024);
-	data = MemoryContextAllocExtended(client_context, capacity, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
-	if (data == NULL)
-		return false;
-	if (b->data)
-	{
-		memcpy(data, b->data + b->start, used);
-		pfree(b->data);
-	}
-	b->data = data;
-	b->capacity = capacity;
-	b->start = 0;
-	b->end = used;
-	return true;
-}
-
-static void
-buffer_append(ByteQueue *b, const void *bytes, size_t length)
-{
-	memcpy(b->data + b->end, bytes, length);
-	b->end += length;
-}
-
-/* Queues a frame whose body is in two parts; false if there is no memory for it. */
-static bool
-queue_frame(BicycleFrameType type, uint64 id, const void *head, size_t head_length, const void *tail, size_t tail_length)
-{
-	BicycleFrame frame = {.length = head_length + tail_length, .type = type, .id = id};
-
-	if (!buffer_room(&out, sizeof(frame) + head_length + tail_length))
-		return false;
-	buffer_append(&out, &frame, sizeof(frame));
-	if (head_length > 0)
-		buffer_append(&out, head, head_length);
-	if (tail_length > 0)
-		buffer_append(&out, tail, tail_length);
-	return true;
-}
 
 static void
 must_queue(bool queued)
@@ -195,9 +94,7 @@ request_new(BicycleFrameType type, RequestKind kind)
 {
 	Request    *r;
 
-	if (client_context == NULL)
-		client_context = AllocSetContextCreate(TopMemoryContext, "bicycle client", ALLOCSET_DEFAULT_SIZES);
-	r = MemoryContextAllocZero(client_context, sizeof(Request));
+	r = MemoryContextAllocZero(client_memory(), sizeof(Request));
 	r->id = ++last_id;
 	r->type = type;
 	r->kind = kind;
@@ -222,9 +119,8 @@ request_destroy(Request *r)
 	free_if(r->body);
 	free_if(r->result);
 	free_if(r->stream.data);
-	free_if(r->message);
-	free_if(r->detail);
-	free_if(r->hint);
+	for (int i = 0; i < lengthof(r->text); i++)
+		free_if(r->text[i]);
 	pfree(r);
 }
 
@@ -264,9 +160,9 @@ static void
 request_fail(Request *r, int sqlstate, const char *message, const char *detail, const char *hint)
 {
 	r->sqlstate = sqlstate;
-	r->message = MemoryContextStrdup(client_context, message);
-	r->detail = MemoryContextStrdup(client_context, detail);
-	r->hint = MemoryContextStrdup(client_context, hint);
+	r->text[0] = MemoryContextStrdup(client_memory(), message);
+	r->text[1] = MemoryContextStrdup(client_memory(), detail);
+	r->text[2] = MemoryContextStrdup(client_memory(), hint);
 	r->state = REQUEST_FAILED;
 }
 
@@ -274,196 +170,30 @@ request_fail(Request *r, int sqlstate, const char *message, const char *detail, 
 static void
 request_raise(Request *r)
 {
+	char	   *text[3];
 	int			sqlstate = r->sqlstate;
-	char	   *message = pstrdup(r->message);
-	char	   *detail = pstrdup(r->detail);
-	char	   *hint = pstrdup(r->hint);
 
+	memcpy(text, r->text, sizeof(text));
+	memset(r->text, 0, sizeof(r->text));
 	request_destroy(r);
-	ereport(ERROR,
-			(errcode(sqlstate),
-			 errmsg_internal("%s", message),
-			 detail[0] ? errdetail_internal("%s", detail) : 0,
-			 hint[0] ? errhint("%s", hint) : 0));
+	connection_report(sqlstate, text);
 }
 
-/* ---- The connection ------------------------------------------------------------------------------------------------------------------------ */
-
-/*
- * Forgets the connection.  `died`: it was the engine that ended it, so requests that it had started have used up an attempt.  Allocates nothing and raises
- * nothing: also called while a transaction aborts.
- */
-static void
-connection_drop(bool died)
-{
-	dlist_iter	iter;
-
-	if (sock >= 0)
-		close(sock);
-	sock = -1;
-	greeted = false;
-	unacknowledged = 0;
-	buffer_clear(&out);
-	buffer_clear(&in);
-	dlist_foreach(iter, &requests)
-	{
-		Request    *r = dlist_container(Request, node, iter.cur);
-
-		if (!request_is_open(r))
-			continue;
-		if (r->kind == KIND_STREAM)
-		{
-			lost_after_start = died && r->started;
-			r->state = REQUEST_LOST;
-			continue;
-		}
-		if (died && r->started)
-			r->attempts++;
-		r->losses++;
-		r->state = REQUEST_UNSENT;
-		r->granted = r->started = r->need_model = false;
-	}
-}
-
-/* Sends what can be sent now; returns whether anything was. */
-static bool
-connection_flush(void)
-{
-	bool		sent = false;
-
-	while (out.end > out.start)
-	{
-		ssize_t		n = send(sock, out.data + out.start, out.end - out.start, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n > 0)
-		{
-			out.start += n;
-			sent = true;
-			continue;
-		}
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-			return sent;
-		/* The engine may have said why before it closed: what it sent is read first. */
-		out.start = out.end;
-	}
-	buffer_clear(&out);
-	return sent;
-}
-
-
-/* In place. */
-static void
-replace_unfit(char *text)
-{
-	size_t		length = strlen(text);
-	bool		fits = GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, text, length, true);
-
-	for (char *c = text; *c; c++)
-		if ((unsigned char) *c < ' ' || *c == 0x7f || (!fits && IS_HIGHBIT_SET(*c)))
-			*c = '?';
-}
-
-char *
-client_text(const char *text)
-{
-	char	   *copy = pstrdup(text);
-
-	replace_unfit(copy);
-	return copy;
-}
-
-static char *
-clean_text(const char *text, size_t length)
-{
-	char	   *copy = MemoryContextAlloc(client_context, length + 1);
-
-	memcpy(copy, text, length);
-	copy[length] = '\0';
-	replace_unfit(copy);
-	return copy;
-}
-
-static void
-broken_protocol(void)
-{
-	connection_drop(false);
-	ereport(ERROR,
-			(errcode(ERRCODE_PROTOCOL_VIOLATION),
-			 errmsg("bicycle engine sent something that is not understood")));
-}
-
-/* Takes apart a BicycleError; the texts are in client_context. */
-static int
-parse_error(const char *body, size_t length, char *text[3])
-{
-	BicycleError error;
-	size_t		lengths[3];
-	const char *next = body + sizeof(error);
-
-	if (length < sizeof(error))
-		broken_protocol();
-	memcpy(&error, body, sizeof(error));
-	lengths[0] = error.message_length;
-	lengths[1] = error.detail_length;
-	lengths[2] = error.hint_length;
-	if (sizeof(error) + lengths[0] + lengths[1] + lengths[2] > length || memchr(error.sqlstate, '\0', sizeof(error.sqlstate)) != error.sqlstate + 5)
-		broken_protocol();
-	for (int i = 0; i < 3; i++)
-	{
-		text[i] = clean_text(next, lengths[i] > 0 ? strnlen(next, lengths[i]) : 0);
-		next += lengths[i];
-	}
-	return MAKE_SQLSTATE(error.sqlstate[0], error.sqlstate[1], error.sqlstate[2], error.sqlstate[3], error.sqlstate[4]);
-}
+/* ---- Frames of the engine ------------------------------------------------------------------------------------------------------------------ */
 
 static void
 frame_error(const BicycleFrame *frame, const char *body)
 {
-	char	   *text[3];
-	int			sqlstate = parse_error(body, frame->length, text);
 	Request    *r = frame_request(frame);
+	char	   *text[3];
+	int			sqlstate;
 
-	if (r)
-	{
-		r->sqlstate = sqlstate;
-		r->message = text[0];
-		r->detail = text[1];
-		r->hint = text[2];
-		r->state = REQUEST_FAILED;
+	if (r == NULL)
 		return;
-	}
-	if (frame->id == 0)			/* the connection itself is refused */
-	{
-		Request    *refused = request_new(BICYCLE_HELLO, KIND_PLAIN);
-
-		connection_drop(false);
-		request_fail(refused, sqlstate, text[0], text[1], text[2]);
-		request_raise(refused);
-	}
-	for (int i = 0; i < 3; i++)
-		pfree(text[i]);
-}
-
-static void
-frame_hello(const BicycleFrame *frame, const char *body)
-{
-	BicycleHello hello;
-
-	if (greeted || frame->length < sizeof(hello))
-		broken_protocol();
-	memcpy(&hello, body, sizeof(hello));
-	if (hello.magic != BICYCLE_MAGIC || hello.protocol != BICYCLE_PROTOCOL || strncmp(hello.build, BICYCLE_VERSION, sizeof(hello.build)) != 0)
-	{
-		connection_drop(false);
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("bicycle engine is of another version"),
-				 errdetail("The library is version %s, the engine is %.32s.", BICYCLE_VERSION, hello.build),
-				 errhint("Restart the server after bicycle has been upgraded, and reconnect.")));
-	}
-	greeted = true;
+	sqlstate = connection_error(body, frame->length, text);
+	memcpy(r->text, text, sizeof(text));
+	r->sqlstate = sqlstate;
+	r->state = REQUEST_FAILED;
 }
 
 static void
@@ -475,7 +205,7 @@ frame_data(const BicycleFrame *frame, const char *body)
 		return;
 	if (r->stream.data == NULL)
 	{
-		MemoryContext old = MemoryContextSwitchTo(client_context);
+		MemoryContext old = MemoryContextSwitchTo(client_memory());
 
 		initStringInfo(&r->stream);
 		MemoryContextSwitchTo(old);
@@ -490,7 +220,7 @@ frame_result(const BicycleFrame *frame, const char *body)
 
 	if (r == NULL || r->state == REQUEST_DONE)
 		return;
-	r->result = MemoryContextAllocExtended(client_context, (Size) frame->length + 1, MCXT_ALLOC_HUGE);
+	r->result = MemoryContextAllocExtended(client_memory(), (Size) frame->length + 1, MCXT_ALLOC_HUGE);
 	memcpy(r->result, body, frame->length);
 	r->result_length = frame->length;
 	r->state = REQUEST_DONE;
@@ -508,23 +238,18 @@ frame_grant(const BicycleFrame *frame)
 	r->granted = true;
 	if (r->kind == KIND_IMAGE && r->state == REQUEST_RESERVED)
 	{
-		must_queue(queue_frame(r->type, r->id, r->body, r->body_length, NULL, 0));
+		must_queue(connection_queue(r->type, r->id, r->body, r->body_length, NULL, 0));
 		r->state = REQUEST_SENT;
 	}
 }
 
-static void
-dispatch(const BicycleFrame *frame, const char *body)
+void
+request_frame(const BicycleFrame *frame, const char *body)
 {
 	Request    *r;
 
-	if (!greeted && frame->type != BICYCLE_HELLO && frame->type != BICYCLE_ERROR)
-		broken_protocol();
 	switch (frame->type)
 	{
-		case BICYCLE_HELLO:
-			frame_hello(frame, body);
-			break;
 		case BICYCLE_GRANT:
 			frame_grant(frame);
 			break;
@@ -556,203 +281,35 @@ dispatch(const BicycleFrame *frame, const char *body)
 			unacknowledged = Max(unacknowledged - 1, 0);
 			break;
 		default:
-			broken_protocol();
+			connection_broken();
 	}
 }
 
-/* Handles the whole frames in the buffer; stops if one of them ended the connection. */
-static void
-dispatch_all(void)
+/* Requests that the engine had started have used up an attempt if it was the engine that ended the connection. */
+void
+requests_lost(bool died)
 {
-	while (in.end - in.start >= sizeof(BicycleFrame))
+	dlist_iter	iter;
+
+	unacknowledged = 0;
+	dlist_foreach(iter, &requests)
 	{
-		BicycleFrame frame;
-		const char *body;
+		Request    *r = dlist_container(Request, node, iter.cur);
 
-		memcpy(&frame, in.data + in.start, sizeof(frame));
-		if (frame.length > MaxAllocSize / 2)
-			broken_protocol();
-		if (in.end - in.start < sizeof(frame) + frame.length)
-		{
-			must_queue(buffer_room(&in, sizeof(frame) + frame.length - (in.end - in.start)));
-			return;
-		}
-		body = in.data + in.start + sizeof(frame);
-		in.start += sizeof(frame) + frame.length;
-		dispatch(&frame, body);
-	}
-	if (in.end == in.start)
-		buffer_clear(&in);
-}
-
-/* Reads what there is now, a bounded amount of it; returns whether there was anything.  The end of the connection counts as something. */
-static bool
-connection_read(void)
-{
-	ssize_t		n;
-
-	must_queue(buffer_room(&in, 64 * 1024));
-	do
-		n = recv(sock, in.data + in.end, in.capacity - in.end, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
-	if (n > 0)
-	{
-		in.end += n;
-		dispatch_all();
-		return true;
-	}
-	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-		return false;
-	connection_drop(true);
-	return true;
-}
-
-static void
-close_at_exit(int code, Datum arg)
-{
-	connection_drop(false);
-}
-
-static void
-connection_wait(int more_events, long timeout)
-{
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE | more_events;
-
-	if (timeout >= 0)
-		events |= WL_TIMEOUT;
-	events = WaitLatchOrSocket(MyLatch, events, sock, timeout, BicycleWaitEvent(wait_engine, "BicycleEngine"));
-	if (events & WL_LATCH_SET)
-		ResetLatch(MyLatch);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/* connect() to the engine's socket in the data directory; the descriptor, or -1 with errno set. */
-static int
-socket_connect(void)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct ucred peer;
-	socklen_t	length = sizeof(peer);
-	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int			directory = -1;
-	int			rc;
-
-	if (fd < 0)
-		return -1;
-	/* The data directory is the working directory.  If something has changed that, the path may be too long for an address, so go by a descriptor. */
-	strlcpy(address.sun_path, BICYCLE_SOCKET, sizeof(address.sun_path));
-	rc = connect(fd, (struct sockaddr *) &address, sizeof(address));
-	if (rc != 0 && errno == ENOENT && (directory = open(DataDir, O_PATH | O_DIRECTORY | O_CLOEXEC)) >= 0)
-	{
-		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", directory, BICYCLE_SOCKET);
-		rc = connect(fd, (struct sockaddr *) &address, sizeof(address));
-	}
-	if (directory >= 0)
-	{
-		int			save_errno = errno;
-
-		close(directory);
-		errno = save_errno;
-	}
-	if (rc == 0 && (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0 || peer.uid != geteuid()))
-	{
-		rc = -1;
-		errno = EACCES;
-	}
-	if (rc != 0)
-	{
-		int			save_errno = errno;
-
-		close(fd);
-		errno = save_errno;
-		return -1;
-	}
-	return fd;
-}
-
-/* One try to connect and to exchange HELLO; false if the engine is not there or goes away. */
-static bool
-connection_try(TimestampTz deadline)
-{
-	BicycleHello hello = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .database = MyDatabaseId, .pid = MyProcPid};
-
-	sock = socket_connect();
-	if (sock < 0)
-		return false;
-	strlcpy(hello.build, BICYCLE_VERSION, sizeof(hello.build));
-	must_queue(queue_frame(BICYCLE_HELLO, 0, &hello, sizeof(hello), NULL, 0));
-	while (sock >= 0 && !greeted)
-	{
-		long		left;
-
-		connection_flush();
-		if (connection_read())
+		if (!request_is_open(r))
 			continue;
-		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
-		if (left <= 0)
-			connection_drop(false);
-		else
-			connection_wait(out.end > out.start ? WL_SOCKET_WRITEABLE : 0, left);
-	}
-	return greeted;
-}
-
-static void
-report_no_engine(const char *last_error)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("bicycle engine is not running"),
-			 last_error[0] ? errdetail("The last error was: %s", last_error) : 0,
-			 errhint("Look for lines of the bicycle engine and supervisor in the server log, and check the settings of bicycle.")));
-}
-
-/*
- * Connects, waiting for an engine that is about to come up.  Returns false only if missing_ok; otherwise raises 55000 after ENGINE_WAIT, or at once if the
- * supervisor has found that the engine cannot start.
- */
-static bool
-connection_open(bool missing_ok)
-{
-	static bool at_exit_registered = false;
-	BicycleShared *shared;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ENGINE_WAIT);
-	char		last_error[sizeof(shared->last_error)];
-	EngineState state;
-
-	if (client_context == NULL)
-		client_context = AllocSetContextCreate(TopMemoryContext, "bicycle client", ALLOCSET_DEFAULT_SIZES);
-	if (sock >= 0)
-		return true;
-	if (!IsUnderPostmaster || IsBinaryUpgrade)
-		report_no_engine("The server runs in single-user or upgrade mode.");
-	if (!at_exit_registered)
-	{
-		before_shmem_exit(close_at_exit, (Datum) 0);
-		at_exit_registered = true;
-	}
-	shared = shared_attach();
-	ConditionVariablePrepareToSleep(&shared->changed);
-	for (;;)
-	{
-		supervisor_ensure();
-		LWLockAcquire(&shared->lock, LW_SHARED);
-		state = shared->state;
-		strlcpy(last_error, shared->last_error, sizeof(last_error));
-		LWLockRelease(&shared->lock);
-		if (state == ENGINE_READY && connection_try(deadline))
-			break;
-		if (state == ENGINE_FAILED || GetCurrentTimestamp() >= deadline)
+		if (r->kind == KIND_STREAM)
 		{
-			ConditionVariableCancelSleep();
-			if (missing_ok)
-				return false;
-			report_no_engine(last_error);
+			lost_after_start = died && r->started;
+			r->state = REQUEST_LOST;
+			continue;
 		}
-		ConditionVariableTimedSleep(&shared->changed, state == ENGINE_READY ? RECONNECT_WAIT : 200, BicycleWaitEvent(wait_connect, "BicycleEngineStart"));
+		if (died && r->started)
+			r->attempts++;
+		r->losses++;
+		r->state = REQUEST_UNSENT;
+		r->granted = r->started = r->need_model = false;
 	}
-	ConditionVariableCancelSleep();
-	return true;
 }
 
 /* ---- Sending requests ---------------------------------------------------------------------------------------------------------------------- */
@@ -795,12 +352,12 @@ send_unsent(Request *r)
 			((BicycleImageRequest *) r->body)->flags |= BICYCLE_FLAG_ALONE;
 		if (!any_reserved())
 			credit_clock = GetCurrentTimestamp();
-		must_queue(queue_frame(BICYCLE_RESERVE, r->id, &reserve, sizeof(reserve), NULL, 0));
+		must_queue(connection_queue(BICYCLE_RESERVE, r->id, &reserve, sizeof(reserve), NULL, 0));
 		r->state = REQUEST_RESERVED;
 	}
 	else
 	{
-		must_queue(queue_frame(r->type, r->id, NULL, 0, NULL, 0));
+		must_queue(connection_queue(r->type, r->id, NULL, 0, NULL, 0));
 		r->state = REQUEST_SENT;
 	}
 }
@@ -884,14 +441,14 @@ client_turn(void)
 	connection_open(false);
 	send_all_unsent();
 	serve_models();
-	if (sock < 0)
+	if (!connection_is_open())
 		return;
 	moved = connection_flush();
 	moved |= connection_read();
 	if (moved)
 		CHECK_FOR_INTERRUPTS();
 	else
-		connection_wait(out.end > out.start ? WL_SOCKET_WRITEABLE : 0, credit_timeout());
+		connection_wait(credit_timeout());
 }
 
 /* ---- Requests with a body in memory -------------------------------------------------------------------------------------------------------- */
@@ -932,16 +489,16 @@ request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequ
 	r->digest = digest;
 	if (model)
 	{
-		r->model = MemoryContextAlloc(client_context, sizeof(Model));
+		r->model = MemoryContextAlloc(client_memory(), sizeof(Model));
 		*r->model = *model;
 	}
 	r->body_length = sizeof(*head) + z_bytes + image_length;
-	r->body = MemoryContextAllocExtended(client_context, r->body_length, MCXT_ALLOC_HUGE);
+	r->body = MemoryContextAllocExtended(client_memory(), r->body_length, MCXT_ALLOC_HUGE);
 	memcpy(r->body, head, sizeof(*head));
 	if (z_bytes > 0)
 		memcpy(r->body + sizeof(*head), z, z_bytes);
 	memcpy(r->body + sizeof(*head) + z_bytes, image, image_length);
-	if (sock >= 0)
+	if (connection_is_open())
 	{
 		send_unsent(r);
 		connection_flush();
@@ -972,9 +529,9 @@ request_wait(Request *r, size_t *length)
 void
 request_free(Request *r)
 {
-	if (sock >= 0 && request_is_open(r))
+	if (connection_is_open() && request_is_open(r))
 	{
-		if (queue_frame(BICYCLE_CANCEL, r->id, NULL, 0, NULL, 0))
+		if (connection_queue(BICYCLE_CANCEL, r->id, NULL, 0, NULL, 0))
 		{
 			unacknowledged++;
 			connection_flush();
@@ -1004,18 +561,18 @@ request_open(BicycleFrameType type, const void *head, size_t head_length, const 
 {
 	Request    *r;
 
-	if (head_length + tail_length > BICYCLE_MAX_FRAME)
+	if (tail_length > MAX_CONFIG)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("configuration is too long"),
-				 errdetail("It has %zu bytes.", tail_length)));
+				 errdetail("It has %zu bytes; the limit is %d.", tail_length, MAX_CONFIG)));
 	if (loading && type != BICYCLE_LOAD)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot use a model while another is being read")));
 	connection_open(false);
 	r = request_new(type, KIND_STREAM);
-	must_queue(queue_frame(type, r->id, head, head_length, tail, tail_length));
+	must_queue(connection_queue(type, r->id, head, head_length, tail, tail_length));
 	r->state = REQUEST_SENT;
 	return r;
 }
@@ -1037,12 +594,12 @@ request_write(Request *r, const void *bytes, size_t length)
 	{
 		size_t		n = Min(length, DATA_FRAME);
 
-		if (out.end - out.start > WRITE_AHEAD)
+		if (connection_pending() > WRITE_AHEAD)
 		{
 			client_turn();
 			continue;
 		}
-		must_queue(queue_frame(BICYCLE_DATA, r->id, next, n, NULL, 0));
+		must_queue(connection_queue(BICYCLE_DATA, r->id, next, n, NULL, 0));
 		next += n;
 		length -= n;
 	}
@@ -1053,7 +610,7 @@ bool
 request_end(Request *r)
 {
 	if (r->state == REQUEST_SENT)
-		must_queue(queue_frame(BICYCLE_END, r->id, NULL, 0, NULL, 0));
+		must_queue(connection_queue(BICYCLE_END, r->id, NULL, 0, NULL, 0));
 	return stream_holds(r);
 }
 
@@ -1077,7 +634,7 @@ request_read(Request *r, void *bytes, size_t length)
 	if (!stream_holds(r))
 		return false;
 	if (length > 0 && (r->stream.data == NULL || r->stream.len - r->stream_read < length))
-		broken_protocol();
+		connection_broken();
 	memcpy(bytes, r->stream.data + r->stream_read, length);
 	r->stream_read += length;
 	if (r->stream_read == r->stream.len)
@@ -1085,7 +642,7 @@ request_read(Request *r, void *bytes, size_t length)
 		resetStringInfo(&r->stream);
 		r->stream_read = 0;
 	}
-	else if (r->stream_read > KEEP_BUFFER)
+	else if (r->stream_read > COMPACT_BYTES)
 	{
 		r->stream.len -= r->stream_read;
 		memmove(r->stream.data, r->stream.data + r->stream_read, r->stream.len);
@@ -1102,7 +659,7 @@ request_read_end(Request *r)
 	if (!stream_holds(r))
 		return false;
 	if (r->stream.data != NULL && r->stream.len != r->stream_read)
-		broken_protocol();
+		connection_broken();
 	return true;
 }
 
@@ -1144,7 +701,7 @@ release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 			request_free(r);
 		}
 	}
-	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && sock >= 0 && (unacknowledged > 0 || out.end > out.start))
+	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && connection_is_open() && (unacknowledged > 0 || connection_pending() > 0))
 		connection_drop(false);
 }
 

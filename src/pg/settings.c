@@ -32,6 +32,7 @@ static int	engine_memory;
 static int	gpu_memory;
 static int	max_batch;
 static int	queue_memory;
+static int	stuck_timeout;
 static int	max_training_jobs;
 static int	train_disk;
 static bool debug;
@@ -67,6 +68,8 @@ static const IntSetting int_settings[] = {
 	"Memory for requests that wait in the engine; beyond it sessions wait before they send."},
 	{"max_model_size", "max_model_size", &bicycle_max_model_size, 1024, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
 	"Largest model file, and largest model, that is accepted."},
+	{"stuck_timeout", "stuck_timeout", &stuck_timeout, 60 * 1000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
+	"Time after which a computation of the engine that does not end is taken to hang, and the engine is restarted."},
 	{"max_training_jobs", NULL, &max_training_jobs, 1, 0, 64, PGC_SIGHUP, 0,
 	"Training jobs that run at once; others are queued."},
 	{"train_disk", NULL, &train_disk, 10240, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
@@ -159,7 +162,8 @@ check_device(char **newval, void **extra, GucSource source)
 {
 	const char *device = *newval;
 
-	if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0 || strcmp(device, "cuda") == 0)
+	/* ref, the slow reference of the unit tests, is not for users and not named to them. */
+	if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0 || strcmp(device, "cuda") == 0 || strcmp(device, "ref") == 0)
 		return true;
 	if (strncmp(device, "cuda:", 5) == 0 && strspn(device + 5, "0123456789") == strlen(device + 5) &&
 		strlen(device) > 5 && strlen(device) < 9)
