@@ -28,9 +28,9 @@ CREATE VIEW chosen AS SELECT * FROM outlines WHERE id IN (12, 25, 23, 16, 31);
 SELECT tile
 FROM (SELECT id, -1 AS place, sketch AS tile FROM chosen
 	  UNION ALL SELECT id, 0, photo FROM chosen
-	  UNION ALL SELECT id, sample, image FROM chosen, bicycle_sample(sketch, 8, seed => 1, model => 'emoji')) AS samples
+	  UNION ALL SELECT id, sample, image FROM chosen, bicycle_sample(sketch, 8, seed => 3, model => 'emoji')) AS samples
 ORDER BY id, place
-\g (format=unaligned tuples_only=on) | contact_sheet 10 96 >$SHEETS/samples.png
+\g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/samples.png
 
 -- One colouring of every outline, kept in the table.  bicycle_latent draws the latent code from its seed.
 SET bicycle.model = 'emoji';
@@ -50,13 +50,14 @@ FROM (SELECT -1 AS shape, -1 AS style, NULL::bytea AS tile
 	  UNION ALL SELECT id, -1, sketch FROM chosen
 	  UNION ALL SELECT chosen.id, styles.id, bicycle_translate(chosen.sketch, styles.z) FROM chosen, styles) AS transfers
 ORDER BY shape, style
-\g (format=unaligned tuples_only=on) | contact_sheet 9 96 >$SHEETS/styles.png
+\g (format=unaligned tuples_only=on) | contact_sheet 9 88 >$SHEETS/styles.png
 
--- From one colouring to another, step by step.
-SELECT bicycle_translate(sketch, bicycle_interpolate(bicycle_latent(8, 1), bicycle_latent(8, 7), step / 9.0))
-FROM chosen, generate_series(0, 9) step
-ORDER BY id, step
-\g (format=unaligned tuples_only=on) | contact_sheet 10 96 >$SHEETS/interpolation.png
+-- From one style to another, step by step: from the cat's to the clock's.
+SELECT bicycle_translate(sketch, bicycle_interpolate(cat.z, clock.z, step / 9.0))
+FROM styles cat, styles clock, chosen, generate_series(0, 9) step
+WHERE cat.id = 23 AND clock.id = 16
+ORDER BY chosen.id, step
+\g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/interpolation.png
 
 -- Who did the work.
 SELECT device, precision, requests, batches, round(mean_batch::numeric, 1) AS mean_batch FROM bicycle_engine();

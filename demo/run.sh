@@ -5,6 +5,7 @@ set -eu -o pipefail
 
 export SHEETS=${1:-$ROOT/demo}
 [[ $SHEETS == /* ]] || SHEETS=$PWD/$SHEETS
+mkdir -p "$SHEETS"
 started=$SECONDS
 
 "$ROOT/test/install-deps.sh"
