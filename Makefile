@@ -77,7 +77,7 @@ ENGINE_OBJ = $(patsubst src/%.c,$B/%.o,$(ENGINE_SRC))
 UNIT_TESTS = $(patsubst test/unit/%.c,$B/unit/%,$(wildcard test/unit/test_*.c))
 
 engine: $B/bicycle-engine
-unit: $(UNIT_TESTS)
+unit: engine $(UNIT_TESTS)
 objects: $(LIB_OBJ) $(ENGINE_OBJ)
 
 # A file named for an instruction set is compiled for it and called only where the processor has it.

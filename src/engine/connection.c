@@ -9,6 +9,9 @@
  * A client that does not read is held off in two ways: none of its requests starts while something waits to be sent to it (`jammed`, see batcher.c), and
  * nothing more is read from it while OUT_HIGH bytes of small replies wait (`paused`).
  *
+ * A client that breaks the protocol gets an error, then the end of the stream; what it still sends is read and thrown away until it closes too, for closing
+ * with unread input would take the error from it.
+ *
  * A connection is closed in two steps, so that callers may go on using it: connection_close marks it and takes it from epoll, connection_free at the end
  * of the loop's turn withdraws its requests and frees it.
  */
@@ -30,7 +33,7 @@
 #define FRAMES_A_CALL 32
 #define SOCKET_BUFFER (1024 * 1024)
 #define GREETING_MS 10000		/* to say hello */
-#define CLOSING_MS 5000			/* to read what is left */
+#define CLOSING_MS 5000			/* to read what is left, and close */
 
 static void connection_ready(Engine *engine, Source *source, uint32_t events);
 
@@ -136,7 +139,7 @@ connection_watch(Connection *connection)
 		connection->paused = true;
 	else if (connection->out_copied < OUT_LOW)
 		connection->paused = false;
-	if (!connection->closing && !connection->paused)
+	if (connection->closing || !connection->paused)
 		events |= EPOLLIN;
 	if (!list_empty(&connection->out))
 		events |= EPOLLOUT;
@@ -188,6 +191,16 @@ connection_send_error(Connection *connection, uint64_t id, const EngineError *er
 	connection_send(connection, BICYCLE_ERROR, id, body, error_pack(error, body, sizeof(body)), true, owner);
 }
 
+/* From here on input is thrown away. */
+static void
+begin_closing(Connection *connection)
+{
+	connection->closing = true;
+	connection->in_body = false;
+	connection->input_start = connection->input_end = 0;
+	connection->since = now_ms();
+}
+
 /* The client does not keep to the protocol: it is told so and the connection ends. */
 void
 connection_protocol_error(Connection *connection, uint64_t id, const char *detail, ...)
@@ -209,8 +222,7 @@ connection_protocol_error(Connection *connection, uint64_t id, const char *detai
 	while (!list_empty(&connection->requests))
 		request_withdraw(list_member(Request, all, connection->requests.next));
 	connection_send_error(connection, id, &error, NULL);
-	connection->closing = true;
-	connection->since = now_ms();
+	begin_closing(connection);
 }
 
 /* One call's worth of the output queue as an iovec; returns the number of its elements. */
@@ -278,7 +290,7 @@ connection_flush(Connection *connection)
 	if (list_empty(&connection->out))
 	{
 		if (connection->closing)
-			connection_close(connection);
+			shutdown(connection->source.fd, SHUT_WR);
 		else if (connection->jammed)
 		{
 			connection->jammed = false;
@@ -359,8 +371,7 @@ connection_hello(Connection *connection, const BicycleFrame *frame, const uint8_
 					 hello.protocol);
 		error_hint(&error, "After an update of bicycle start new sessions; if that does not help, restart the server.");
 		connection_send_error(connection, frame->id, &error, NULL);
-		connection->closing = true;
-		connection->since = now_ms();
+		begin_closing(connection);
 		return;
 	}
 	connection->database = hello.database;
@@ -449,7 +460,7 @@ connection_parse(Connection *connection)
 static bool
 connection_read(Connection *connection)
 {
-	bool		direct = connection->in_body && connection->input_end == 0;
+	bool		direct = connection->in_body && connection->input_end == 0 && !connection->closing;
 	uint8_t    *to = direct ? connection->body_to : connection->input + connection->input_end;
 	size_t		room = direct ? connection->body_left : INPUT_BUFFER - connection->input_end;
 	ssize_t		n = recv(connection->source.fd, to, room, MSG_DONTWAIT);
@@ -463,6 +474,8 @@ connection_read(Connection *connection)
 		connection_close(connection);
 		return false;
 	}
+	if (connection->closing)
+		return true;
 	if (direct)
 	{
 		connection->body_to += n;
@@ -490,9 +503,9 @@ connection_ready(Engine *engine, Source *source, uint32_t events)
 		return;
 	if (events & EPOLLOUT)
 		connection_flush(connection);
-	if ((events & EPOLLIN) && !connection->closing && !connection->paused)
+	if (events & EPOLLIN)
 	{
-		for (int i = 0; i < READS_A_TURN && !connection->dead && !connection->closing; i++)
+		for (int i = 0; i < READS_A_TURN && !connection->dead && connection->out_copied <= OUT_HIGH; i++)
 			if (!connection_read(connection))
 				break;
 	}

@@ -1,0 +1,322 @@
+/* The engine keeps to its protocol, and ends connections that do not: hello, frames, places, cancelling, closing, the control lines. */
+#include "engine_client.h"
+
+static EngineProcess engine;
+
+/* A gray PNG of test/data. */
+static uint8_t *png;
+static size_t png_length;
+
+/* Hellos that differ in one thing from what is right are refused, with a hint where a user can do something. */
+static void
+test_hello(void)
+{
+	BicycleHello good = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .build = BICYCLE_VERSION, .database = 1};
+	BicycleHello hello;
+	Client		client;
+
+	client_hello(&client, &engine, 7);
+	memcpy(&hello, client.body, sizeof(hello));
+	ok(client.frame.length == sizeof(hello) && hello.pid == engine.pid && hello.database == 7 && strcmp(hello.build, BICYCLE_VERSION) == 0,
+	   "the engine answers a hello with its own");
+	client_close(&client);
+
+	hello = good;
+	hello.protocol++;
+	client_open(&client, &engine);
+	client_send(&client, BICYCLE_HELLO, 0, &hello, sizeof(hello));
+	ok(client_expect_error(&client, 0, "55000") && !client_receive(&client), "another protocol is refused");
+	client_close(&client);
+
+	hello = good;
+	strcpy(hello.build, "0.0.9");
+	client_open(&client, &engine);
+	client_send(&client, BICYCLE_HELLO, 0, &hello, sizeof(hello));
+	ok(client_expect_error(&client, 0, "55000") && strstr((char *) client.body + sizeof(BicycleError), "version") != NULL && !client_receive(&client),
+	   "another build is refused");
+	client_close(&client);
+
+	hello = good;
+	hello.magic = 1;
+	client_open(&client, &engine);
+	client_send(&client, BICYCLE_HELLO, 0, &hello, sizeof(hello));
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "another magic number is refused");
+	client_close(&client);
+
+	client_open(&client, &engine);
+	client_send(&client, BICYCLE_STATUS, 1, NULL, 0);
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "a request before the hello is refused");
+	client_close(&client);
+}
+
+/* One wrong frame after the hello: the client is told, and the connection ends. */
+static void
+test_violation(const char *what, uint32_t type, uint64_t id, size_t length)
+{
+	static uint8_t zeros[2 * BICYCLE_MAX_FRAME];
+	Client		client;
+
+	client_hello(&client, &engine, 1);
+	client_send(&client, type, id, zeros, length);
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "%s is a protocol error", what);
+	client_close(&client);
+}
+
+static void
+test_violations(void)
+{
+	Client		client;
+	uint8_t		zeros[4096] = {0};
+	BicycleImageRequest request = {.nz = 3};
+
+	test_violation("an unknown type", 99, 1, 0);
+	test_violation("an engine's frame", BICYCLE_RESULT, 1, 0);
+	test_violation("a second hello", BICYCLE_HELLO, 0, sizeof(BicycleHello));
+	test_violation("a place of no bytes", BICYCLE_RESERVE, 1, sizeof(BicycleReserve));
+	test_violation("a short frame", BICYCLE_RESERVE, 1, sizeof(BicycleReserve) - 1);
+	test_violation("a long frame", BICYCLE_RESERVE, 1, sizeof(BicycleReserve) + 1);
+	test_violation("a request that was not granted", BICYCLE_TRANSLATE, 1, sizeof(BicycleImageRequest));
+	test_violation("data that was not granted", BICYCLE_DATA, 1, 10);
+	test_violation("an end of no stream", BICYCLE_END, 1, 0);
+	test_violation("a model header without a stream", BICYCLE_LOAD, 1, sizeof(BicycleLoad));
+	test_violation("an import without a file", BICYCLE_IMPORT, 1, sizeof(BicycleImport));
+	test_violation("an inspection without a file", BICYCLE_INSPECT, 1, sizeof(BicycleImport));
+	test_violation("an export without tensors", BICYCLE_EXPORT, 1, sizeof(BicycleExport));
+	test_violation("an error that is none", BICYCLE_NO_MODEL, 1, sizeof(BicycleError));
+	test_violation("a configuration without end", BICYCLE_CREATE, 1, BICYCLE_MAX_FRAME);
+
+	client_hello(&client, &engine, 1);
+	client_reserve(&client, 0, 1000);
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "the id 0 is a protocol error");
+	client_close(&client);
+
+	client_hello(&client, &engine, 1);
+	client_place(&client, 5, 1000);
+	client_reserve(&client, 5, 1000);
+	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client), "an id twice is a protocol error");
+	client_close(&client);
+
+	client_hello(&client, &engine, 1);
+	client_place(&client, 5, 1000);
+	client_send(&client, BICYCLE_INFO, 5, zeros, 999);
+	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client), "a request of another length than granted is a protocol error");
+	client_close(&client);
+
+	client_hello(&client, &engine, 1);
+	client_place(&client, 5, sizeof(request));
+	client_send(&client, BICYCLE_TRANSLATE, 5, &request, sizeof(request));
+	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client), "a request whose parts do not fit its length is a protocol error");
+	client_close(&client);
+
+	client_hello(&client, &engine, 1);
+	for (uint64_t id = 1; id <= 3; id++)
+		client_place(&client, id, 1000);
+	client_send(&client, 99, 77, NULL, 0);
+	ok(client_expect_error(&client, 77, "08P01") && !client_receive(&client), "a protocol error ends a connection that holds places");
+	client_close(&client);
+}
+
+/* The header of an image tells what it is; an image that is none is an ordinary error. */
+static void
+test_info(void)
+{
+	Client		client;
+	BicycleImageInfo info = {0};
+	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+
+	client_hello(&client, &engine, 1);
+	ok(client_run(&client, 1, &call, NULL) && client.frame.length == sizeof(info), "an image is described");
+	memcpy(&info, client.body, client.frame.length == sizeof(info) ? sizeof(info) : 0);
+	ok(strcmp(info.format, "png") == 0 && info.width == 128 && info.height == 128 && info.channels == 1 && info.bit_depth == 8,
+	   "it is a PNG of 128 x 128 gray pixels (%s, %d x %d, %d channels of %d bits)", info.format, info.width, info.height, info.channels, info.bit_depth);
+	call.image = (const uint8_t *) "GIF89a, which is another thing";
+	call.length = 30;
+	ok(!client_run(&client, 1, &call, NULL) && client_is_error(&client, "22P03"), "what is not an image is 22P03");
+	call.length = 0;
+	ok(!client_run(&client, 1, &call, NULL) && client_is_error(&client, "22P03"), "no bytes are 22P03");
+	client_close(&client);
+}
+
+/* Places are given in order of arrival, half of the pool to one connection, and come back when the reply is read or the client goes. */
+static void
+test_places(void)
+{
+	const size_t pool = 1 << 20;
+	Client		a,
+				b,
+				c;
+	uint64_t	memory;
+	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+
+	client_hello(&a, &engine, 1);
+	client_hello(&b, &engine, 1);
+	client_hello(&c, &engine, 1);
+	memory = client_memory_settles(&c, 0);
+	ok(memory == 0, "an idle engine holds nothing (%llu bytes)", (unsigned long long) memory);
+
+	client_reserve(&a, 1, pool + 1);
+	ok(client_expect_error(&a, 1, "54000"), "more than the pool is 54000");
+	client_reserve(&a, 1, UINT64_MAX);
+	ok(client_expect_error(&a, 1, "54000"), "a place of 2^64 - 1 bytes is 54000");
+
+	ok(client_place(&a, 1, pool / 4) && client_place(&a, 2, pool / 5), "a connection gets places");
+	client_reserve(&a, 3, pool / 4);
+	ok(!client_receive_within(&a, 100), "but not more than half of the pool");
+	ok(client_place(&b, 1, pool / 3), "another connection passes it");
+	client_reserve(&c, 1, pool / 3);
+	ok(!client_receive_within(&c, 100), "and has to wait when the pool is exhausted");
+	client_reserve(&c, 2, 100);
+	ok(!client_receive_within(&c, 100), "a small request does not pass a large one that waits longer");
+
+	client_send(&a, BICYCLE_CANCEL, 1, NULL, 0);
+	ok(client_receive(&a) && a.frame.type == BICYCLE_GRANT && a.frame.id == 3, "a place that is given back goes to the one who waited first");
+	ok(client_receive(&a) && a.frame.type == BICYCLE_CANCELLED && a.frame.id == 1, "and who gave it back is told");
+	ok(!client_receive_within(&c, 100), "the other one still waits");
+	client_close(&b);
+	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 1, "the places of a closed connection are free again");
+	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 2, "for all who fit");
+	client_send(&c, BICYCLE_CANCEL, 12345, NULL, 0);
+	ok(client_expect(&c, BICYCLE_CANCELLED, 12345), "cancelling what is not there is answered");
+	client_close(&a);
+	client_send(&c, BICYCLE_CANCEL, 1, NULL, 0);
+	client_expect(&c, BICYCLE_CANCELLED, 1);
+	client_send(&c, BICYCLE_CANCEL, 2, NULL, 0);
+	client_expect(&c, BICYCLE_CANCELLED, 2);
+
+	client_hello(&a, &engine, 1);
+	ok(client_place(&a, 9, pool - 4096), "a request of nearly the whole pool gets it");
+	client_reserve(&a, 10, 1000);
+	ok(!client_receive_within(&a, 100), "a second one of that connection waits");
+	client_close(&a);
+	ok(client_memory_settles(&c, 0) == 0, "nothing is held afterwards");
+
+	for (uint64_t id = 1; id <= 200; id++)
+		if (!client_run(&c, id, &call, NULL))
+			break;
+	ok(c.frame.id == 200 && c.frame.type == BICYCLE_RESULT, "200 requests one after the other find their place");
+	ok(client_memory_settles(&c, 0) == 0, "and leave nothing");
+	client_close(&c);
+}
+
+/* Many requests at once on one connection; each is answered once, whatever the order. */
+static void
+test_window(void)
+{
+	enum
+	{
+		N = 600
+	};
+	Client		client;
+	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	size_t		length;
+	uint8_t    *body = image_call_body(&call, &length);
+	int			answers[N + 1] = {0};
+	int			answered = 0;
+	bool		once = true;
+
+	client_hello(&client, &engine, 1);
+	for (uint64_t id = 1; id <= N; id++)
+		client_reserve(&client, id, length);
+	while (answered < N && client_receive(&client))
+	{
+		if (client.frame.type == BICYCLE_GRANT)
+			client_send(&client, BICYCLE_INFO, client.frame.id, body, length);
+		else if (client.frame.type == BICYCLE_RESULT)
+		{
+			answers[client.frame.id]++;
+			answered++;
+		}
+	}
+	for (int i = 1; i <= N; i++)
+		once &= answers[i] == 1;
+	ok(once, "%d requests under way at once are answered once each", N);
+	free(body);
+	client_close(&client);
+}
+
+/* A client that asks and never reads is held off, and the engine stays small and serves others. */
+static void
+test_deaf_client(void)
+{
+	Client		deaf,
+				other;
+	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	struct pollfd wait;
+	BicycleFrame status = {.type = BICYCLE_STATUS, .id = 1};
+	size_t		sent = 0;
+
+	client_hello(&deaf, &engine, 1);
+	client_hello(&other, &engine, 1);
+	wait = (struct pollfd) {.fd = deaf.fd, .events = POLLOUT};
+	while (sent < 64 << 20 && poll(&wait, 1, 300) > 0)
+	{
+		ssize_t		n = send(deaf.fd, &status, sizeof(status), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (n < (ssize_t) sizeof(status))
+			break;
+		sent += (size_t) n;
+	}
+	ok(sent < 64 << 20, "the engine stops reading from a client that does not read (after %zu bytes)", sent);
+	ok(client_run(&other, 1, &call, NULL), "and serves another one meanwhile");
+	client_close(&deaf);
+	client_close(&other);
+}
+
+/* The supervisor's lines. */
+static void
+test_control(void)
+{
+	EngineProcess second;
+	Client		client;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *none[] = {"device ref", NULL};
+	int			status;
+
+	engine_tell(&engine, "ping 42");
+	ok(engine_says(&engine, "pong 42", PATIENCE_MS), "a ping is answered");
+	engine_tell(&engine, "set max_batch nonsense");
+	ok(engine_says(&engine, "log warning setting \"max_batch\"", PATIENCE_MS), "a wrong value is reported");
+	engine_tell(&engine, "set nonsense 1");
+	ok(engine_says(&engine, "log warning setting \"nonsense\"", PATIENCE_MS), "an unknown setting is reported");
+
+	second = engine;
+	engine_start_in(&second, none);
+	ok(engine_says(&second, "fatal ", PATIENCE_MS), "a second engine in the same directory does not start");
+	status = engine_wait(&second);
+	ok(WIFEXITED(status) && WEXITSTATUS(status) == 1, "and ends with status 1");
+	close(second.control);
+	client_hello(&client, &engine, 1);
+	ok(client_status(&client).pid == engine.pid, "the first one is still there");
+	client_close(&client);
+
+	/* The supervisor is gone, and what it leaves does not keep the next from starting. */
+	kill(engine.pid, SIGSTOP);
+	close(engine.control);
+	kill(engine.pid, SIGCONT);
+	status = engine_wait(&engine);
+	ok(WIFEXITED(status), "without its supervisor the engine ends");
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", engine.directory, BICYCLE_SOCKET);
+	ok(access(address.sun_path, F_OK) == 0, "and leaves its socket");
+	engine_start_in(&engine, none);
+	ok(engine_says(&engine, "ready ", PATIENCE_MS), "which the next one replaces");
+	ok(engine_end(&engine), "an idle engine ends clean");
+	ok(access(address.sun_path, F_OK) != 0, "and takes its socket away");
+}
+
+int
+main(void)
+{
+	const char *settings[] = {"device ref", "queue_memory 1048576", "threads 2", NULL};
+
+	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
+	engine_start(&engine, settings);
+	test_hello();
+	test_violations();
+	test_info();
+	test_places();
+	test_window();
+	test_deaf_client();
+	test_control();
+	free(png);
+	return done_testing();
+}
