@@ -124,6 +124,9 @@ extern void catalog_init(void);	/* from _PG_init: registers invalidation callbac
  */
 extern Model *model_lookup(const text *model, const int *version);
 
+/* The schema that CREATE EXTENSION put everything in; InvalidOid if there is no extension here and missing_ok is set. */
+extern Oid	catalog_schema(bool missing_ok);
+
 /* "schema.table", quoted, for queries. */
 extern const char *catalog_table(const char *table);
 extern Oid	catalog_table_oid(const char *table);
@@ -139,6 +142,9 @@ typedef struct Request Request;
  */
 extern Request *request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
 							   const float *z, const void *image, size_t image_length);
+
+/* Waits for the answer, whatever it is: afterwards request_wait returns or raises at once. */
+extern void request_settle(Request *request);
 
 /* Waits for the answer, and raises it if it is an error.  The answer's bytes belong to the request. */
 extern const char *request_wait(Request *request, size_t *length);
@@ -200,5 +206,16 @@ extern bytea *image_argument(Datum value);	/* 54000 beyond bicycle.max_request_s
 extern bytea *request_wait_bytea(Request *request); /* waits, copies the answer into CurrentMemoryContext, frees the request */
 extern int	translate_window(void);	/* requests that one statement keeps in flight */
 #define TRANSLATE_WINDOW_BYTES	((Size) 64 * 1024 * 1024)	/* ... and bytes of their images, at least one */
+
+/* ---- encode.c ------------------------------------------------------------------------------------------------------------------------------ */
+
+extern Request *encode_submit(const Model *model, bool versioned, const bytea *image);	/* 55000 if the model has no encoder */
+
+/* Waits, frees the request; mean and logarithm of the variance of the posterior, nz values each, palloc'ed one after the other. */
+extern float *encode_collect(Request *request, const Model *model);
+
+/* ---- batch_plan.c, batch_exec.c: calls of many rows at once -------------------------------------------------------------------------------- */
+
+extern void batch_init(void);	/* from _PG_init: hooks into the planner */
 
 #endif							/* BICYCLE_PG_H */

@@ -55,17 +55,19 @@ catalog_init(void)
 	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
 }
 
-/* The schema that CREATE EXTENSION put everything in. */
-static Oid
-extension_schema(void)
+Oid
+catalog_schema(bool missing_ok)
 {
-	Oid			extension = get_extension_oid("bicycle", false);
+	Oid			extension = get_extension_oid("bicycle", missing_ok);
 	Oid			result = InvalidOid;
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	Relation	rel;
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	if (!OidIsValid(extension))
+		return InvalidOid;
+	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(extension));
 	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
@@ -79,7 +81,7 @@ extension_schema(void)
 Oid
 catalog_table_oid(const char *table)
 {
-	Oid			oid = get_relname_relid(table, extension_schema());
+	Oid			oid = get_relname_relid(table, catalog_schema(false));
 
 	if (!OidIsValid(oid))
 		ereport(ERROR,
@@ -92,7 +94,7 @@ catalog_table_oid(const char *table)
 const char *
 catalog_table(const char *table)
 {
-	return quote_qualified_identifier(get_namespace_name(extension_schema()), table);
+	return quote_qualified_identifier(get_namespace_name(catalog_schema(false)), table);
 }
 
 static void
@@ -123,7 +125,7 @@ refresh(void)
 		SPI_freeplan(lookup_plan);
 		lookup_plan = NULL;
 	}
-	schema = extension_schema();
+	schema = catalog_schema(false);
 	models_oid = catalog_table_oid("bicycle_models");
 	tensors_oid = catalog_table_oid("bicycle_tensors");
 	plan = SPI_prepare(psprintf("SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config OPERATOR(pg_catalog.->>) 'net_e',"

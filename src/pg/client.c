@@ -514,11 +514,17 @@ request_simple(BicycleFrameType type, bool missing_ok)
 	return request_new(type, KIND_PLAIN);
 }
 
-const char *
-request_wait(Request *r, size_t *length)
+void
+request_settle(Request *r)
 {
 	while (r->state != REQUEST_DONE && r->state != REQUEST_FAILED)
 		client_turn();
+}
+
+const char *
+request_wait(Request *r, size_t *length)
+{
+	request_settle(r);
 	if (r->state == REQUEST_FAILED)
 		request_raise(r);
 	*length = r->result_length;

@@ -11,17 +11,10 @@ PG_FUNCTION_INFO_V1(bicycle_encode);
 PG_FUNCTION_INFO_V1(bicycle_encode_version);
 PG_FUNCTION_INFO_V1(bicycle_encode_posterior);
 
-/* Mean and logarithm of the variance of the posterior, nz values each, palloc'ed one after the other. */
-static float *
-encode(Datum image_value, const text *name, const int *version, int *nz)
+Request *
+encode_submit(const Model *model, bool versioned, const bytea *image)
 {
-	bytea	   *image = image_argument(image_value);
-	Model	   *model = model_lookup(name, version);
 	BicycleImageRequest head;
-	Request    *request;
-	const char *bytes;
-	size_t		length;
-	float	   *values;
 
 	if (!model->has_encoder)
 		ereport(ERROR,
@@ -29,17 +22,34 @@ encode(Datum image_value, const text *name, const int *version, int *nz)
 				 errmsg("model \"%s\" has no encoder", model->name),
 				 errdetail("Version %d holds a generator only.", model->version),
 				 errhint("Import the model with its encoder: bicycle_import(model, generator, encoder).")));
-	image_request_head(&head, model, version != NULL);
+	image_request_head(&head, model, versioned);
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	request = request_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image), head.image_length);
-	bytes = request_wait(request, &length);
+	return request_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image), head.image_length);
+}
+
+float *
+encode_collect(Request *request, const Model *model)
+{
+	size_t		length;
+	const char *bytes = request_wait(request, &length);
+	float	   *values;
+
 	if (length != 2 * model->nz * sizeof(float))
 		elog(ERROR, "posterior of %zu bytes for nz %d", length, model->nz);
 	values = palloc(Max(length, sizeof(float)));
 	memcpy(values, bytes, length);
 	request_free(request);
-	*nz = model->nz;
 	return values;
+}
+
+static float *
+encode(Datum image_value, const text *name, const int *version, int *nz)
+{
+	bytea	   *image = image_argument(image_value);
+	Model	   *model = model_lookup(name, version);
+
+	*nz = model->nz;
+	return encode_collect(encode_submit(model, version != NULL, image), model);
 }
 
 /* bicycle_encode(image bytea, model text DEFAULT NULL) -> float4[] */

@@ -30,4 +30,24 @@
 #define BicycleModuleMagic(version)		PG_MODULE_MAGIC
 #endif
 
+/*
+ * MEMO: PG 16 (c727f511bd) replaces the pg_*_aclcheck functions by object_aclcheck.
+ */
+#if PG_VERSION_NUM >= 160000
+#define bicycle_function_aclcheck(function, role)	object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE)
+#else
+#define bicycle_function_aclcheck(function, role)	pg_proc_aclcheck((function), (role), ACL_EXECUTE)
+#endif
+
+/*
+ * MEMO: PG 18 (c65bc2e1d1, 555960a0fb) moves ExplainState and ExplainProperty* out of commands/explain.h.
+ */
+#if PG_VERSION_NUM >= 180000
+#define BICYCLE_EXPLAIN_FORMAT_H	"commands/explain_format.h"
+#define BICYCLE_EXPLAIN_STATE_H		"commands/explain_state.h"
+#else
+#define BICYCLE_EXPLAIN_FORMAT_H	"commands/explain.h"
+#define BICYCLE_EXPLAIN_STATE_H		"commands/explain.h"
+#endif
+
 #endif							/* BICYCLE_PG_COMPAT_H */

@@ -1,0 +1,454 @@
+/*
+ * batch_exec.c
+ *	  The node that batch_plan.c puts into plans: reads rows ahead and has the engine work on all of them at once.
+ *
+ * Work goes in rounds.  A round reads rows from the child until it has as many as it may, or bytes of images enough, submits every call of every row and
+ * waits until all are answered; then the rows are handed out one by one.  Rounds grow 1, 2, 4 ... up to bicycle.prefetch, so that somebody who stops after
+ * a few rows has not paid for many.  Nothing is left with the engine between two rows, so a portal that is never read to its end holds no place in its
+ * queue.  An answer that is an error is raised when its row is handed out, not before: rows that nobody fetches cannot fail.
+ *
+ * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched when it is submitted and its copy is the request's.  What a round needs
+ * besides lies in a context that the next round resets.  Requests are freed when their row is handed out, by End and ReScan, or by their resource owner.
+ */
+#include "batch.h"
+
+#include "access/detoast.h"
+#include "access/htup_details.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include BICYCLE_EXPLAIN_FORMAT_H
+#include BICYCLE_EXPLAIN_STATE_H
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+/* ---- The functions ------------------------------------------------------------------------------------------------------------------------- */
+
+static Request *
+submit_translate(const Model *model, bool versioned, const BatchArguments *arguments)
+{
+	bytea	   *image = image_argument(arguments->value[0]);
+	int			nz;
+	const float *z = latent_values(DatumGetArrayTypeP(arguments->value[1]), &nz);
+
+	latent_check_length(nz, model);
+	return translate_submit(model, versioned, z, image);
+}
+
+static Datum
+collect_translate(Request *request, const Model *model)
+{
+	return PointerGetDatum(request_wait_bytea(request));
+}
+
+static Request *
+submit_encode(const Model *model, bool versioned, const BatchArguments *arguments)
+{
+	return encode_submit(model, versioned, image_argument(arguments->value[0]));
+}
+
+static Datum
+collect_encode(Request *request, const Model *model)
+{
+	return PointerGetDatum(latent_array(encode_collect(request, model), model->nz));
+}
+
+static const BatchKind kinds[] = {
+	{"bicycle_translate", 3, {BYTEAOID, FLOAT4ARRAYOID, TEXTOID}, 2, 2, submit_translate, collect_translate},
+	{"bicycle_translate", 4, {BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID}, 4, 2, submit_translate, collect_translate},
+	{"bicycle_encode", 2, {BYTEAOID, TEXTOID}, 1, 1, submit_encode, collect_encode},
+	{"bicycle_encode", 3, {BYTEAOID, TEXTOID, INT4OID}, 3, 1, submit_encode, collect_encode},
+};
+
+static Oid	functions[lengthof(kinds)];
+static bool functions_known = false;	/* cleared by any change of a function or schema */
+
+static void
+functions_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	functions_known = false;
+}
+
+static void
+find_functions(void)
+{
+	static bool registered = false;
+	Oid			schema;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, functions_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, functions_changed, (Datum) 0);
+		registered = true;
+	}
+	functions_known = true;		/* first, so that a change that comes in meanwhile is not lost */
+	schema = catalog_schema(true);
+	for (int i = 0; i < lengthof(kinds); i++)
+		functions[i] = !OidIsValid(schema) ? InvalidOid :
+			GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(kinds[i].name),
+							PointerGetDatum(buildoidvector(kinds[i].types, kinds[i].nargs)), ObjectIdGetDatum(schema));
+}
+
+bool
+batch_functions_exist(void)
+{
+	if (!functions_known)
+		find_functions();
+	return OidIsValid(functions[0]);
+}
+
+const BatchKind *
+batch_kind_of(Oid function)
+{
+	if (!batch_functions_exist())
+		return NULL;
+	for (int i = 0; i < lengthof(kinds); i++)
+		if (functions[i] == function)
+			return &kinds[i];
+	return NULL;
+}
+
+/* ---- The node's state ---------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct BatchCall
+{
+	const BatchKind *kind;
+	Oid			function;
+	int			column[BATCH_MAX_ARGUMENTS];	/* of the child, from 1 */
+	Model	   *model;			/* looked up once in a round for each name and version; NULL before the first */
+	BatchArguments model_arguments; /* the name and version that it was looked up by */
+} BatchCall;
+
+typedef struct BatchRow
+{
+	TupleTableSlot *slot;
+	Request   **requests;		/* one for each call; NULL: its result is NULL, or it has been collected */
+	Model	  **models;
+} BatchRow;
+
+typedef struct BatchState
+{
+	CustomScanState css;
+	int			ncalls;
+	BatchCall  *calls;
+	int			capacity;
+	BatchRow   *rows;
+	int			nrows;			/* in this round */
+	int			next;			/* the row that is handed out next */
+	int			round_limit;	/* rows that the next round may have */
+	bool		child_done;
+	MemoryContext memory;		/* of a round */
+	/* for EXPLAIN */
+	int64		rounds;
+	int64		submitted;
+	int64		largest;
+	instr_time	waited;
+} BatchState;
+
+static Node *batch_create(CustomScan *scan);
+static void batch_begin(CustomScanState *node, EState *estate, int flags);
+static TupleTableSlot *batch_exec(CustomScanState *node);
+static void batch_end(CustomScanState *node);
+static void batch_rescan(CustomScanState *node);
+static void batch_explain(CustomScanState *node, List *ancestors, ExplainState *es);
+
+const CustomScanMethods batch_scan_methods = {
+	.CustomName = "BicycleBatch",
+	.CreateCustomScanState = batch_create
+};
+
+static const CustomExecMethods batch_exec_methods = {
+	.CustomName = "BicycleBatch",
+	.BeginCustomScan = batch_begin,
+	.ExecCustomScan = batch_exec,
+	.EndCustomScan = batch_end,
+	.ReScanCustomScan = batch_rescan,
+	.ExplainCustomScan = batch_explain
+};
+
+static Node *
+batch_create(CustomScan *scan)
+{
+	BatchState *state = (BatchState *) newNode(sizeof(BatchState), T_CustomScanState);
+
+	state->css.methods = &batch_exec_methods;
+	return (Node *) state;
+}
+
+/* What the executor does for a function that it calls itself. */
+static void
+check_execute(Oid function)
+{
+	AclResult	result = bicycle_function_aclcheck(function, GetUserId());
+
+	if (result != ACLCHECK_OK)
+		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
+	InvokeFunctionExecuteHook(function);
+}
+
+static void
+begin_calls(BatchState *state, List *functions_called, List *columns)
+{
+	ListCell   *function;
+	ListCell   *list;
+	BatchCall  *call;
+
+	state->ncalls = list_length(functions_called);
+	state->calls = palloc0(state->ncalls * sizeof(BatchCall));
+	call = state->calls;
+	forboth(function, functions_called, list, columns)
+	{
+		ListCell   *column;
+		int			i = 0;
+
+		call->function = lfirst_oid(function);
+		call->kind = batch_kind_of(call->function);
+		if (call->kind == NULL)
+			elog(ERROR, "function %u of a batch is unknown", call->function);
+		check_execute(call->function);
+		foreach(column, (List *) lfirst(list))
+			call->column[i++] = lfirst_int(column);
+		call++;
+	}
+}
+
+static void
+batch_begin(CustomScanState *node, EState *estate, int flags)
+{
+	BatchState *state = (BatchState *) node;
+	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
+
+	begin_calls(state, linitial(scan->custom_private), lsecond(scan->custom_private));
+	outerPlanState(node) = ExecInitNode(outerPlan(scan), estate, flags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
+	state->memory = AllocSetContextCreate(CurrentMemoryContext, "bicycle batch", ALLOCSET_DEFAULT_SIZES);
+	state->round_limit = 1;
+	INSTR_TIME_SET_ZERO(state->waited);
+}
+
+/* ---- A round ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+free_requests(BatchState *state)
+{
+	for (int i = state->next; i < state->nrows; i++)
+		for (int k = 0; k < state->ncalls; k++)
+			if (state->rows[i].requests[k] != NULL)
+			{
+				request_free(state->rows[i].requests[k]);
+				state->rows[i].requests[k] = NULL;
+			}
+}
+
+/* Room for as many rows as the round may have; slots are kept from round to round. */
+static void
+reserve_rows(BatchState *state)
+{
+	EState	   *estate = state->css.ss.ps.state;
+	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+	int			wanted = state->round_limit;
+
+	if (wanted > state->capacity)
+	{
+		state->rows = state->rows == NULL ? palloc(wanted * sizeof(BatchRow)) : repalloc(state->rows, wanted * sizeof(BatchRow));
+		for (; state->capacity < wanted; state->capacity++)
+		{
+			BatchRow   *row = &state->rows[state->capacity];
+
+			row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)), &TTSOpsMinimalTuple);
+			row->requests = palloc0(state->ncalls * sizeof(Request *));
+			row->models = palloc0(state->ncalls * sizeof(Model *));
+		}
+	}
+	MemoryContextSwitchTo(old);
+}
+
+static bool
+same_argument(const BatchArguments *a, const BatchArguments *b, int i, bool text_type)
+{
+	if (a->isnull[i] || b->isnull[i])
+		return a->isnull[i] && b->isnull[i];
+	if (!text_type)
+		return a->value[i] == b->value[i];
+	return strcmp(TextDatumGetCString(a->value[i]), TextDatumGetCString(b->value[i])) == 0;
+}
+
+/* The model that the arguments name, looked up as the caller once a round. */
+static Model *
+call_model(BatchCall *call, const BatchArguments *arguments, bool versioned)
+{
+	int			name = call->kind->model;
+	int			version;
+
+	if (call->model != NULL && same_argument(arguments, &call->model_arguments, name, true) &&
+		(!versioned || same_argument(arguments, &call->model_arguments, name + 1, false)))
+		return call->model;
+	version = versioned ? DatumGetInt32(arguments->value[name + 1]) : 0;
+	call->model = model_lookup(arguments->isnull[name] ? NULL : DatumGetTextPP(arguments->value[name]), versioned ? &version : NULL);
+	call->model_arguments = *arguments;
+	return call->model;
+}
+
+/* Submits one call of a row.  Returns the bytes of its image. */
+static Size
+submit(BatchCall *call, BatchRow *row, int k)
+{
+	BatchArguments arguments = {0};
+	bool		versioned = call->kind->model + 1 < call->kind->nargs;
+
+	for (int i = 0; i < call->kind->nargs; i++)
+	{
+		arguments.value[i] = slot_getattr(row->slot, call->column[i], &arguments.isnull[i]);
+		if (arguments.isnull[i] && i < call->kind->required)
+			return 0;
+	}
+	row->models[k] = call_model(call, &arguments, versioned);
+	row->requests[k] = call->kind->submit(row->models[k], versioned, &arguments);
+	return toast_raw_datum_size(arguments.value[0]);
+}
+
+/* Reads rows and submits their calls. */
+static void
+fill_round(BatchState *state)
+{
+	Size		bytes = 0;
+
+	reserve_rows(state);
+	while (state->nrows < state->round_limit && (state->nrows == 0 || bytes < TRANSLATE_WINDOW_BYTES))
+	{
+		TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
+		BatchRow   *row = &state->rows[state->nrows];
+		MemoryContext old;
+
+		if (TupIsNull(slot))
+		{
+			state->child_done = true;
+			break;
+		}
+		ExecCopySlot(row->slot, slot);
+		state->nrows++;
+		old = MemoryContextSwitchTo(state->memory);
+		for (int k = 0; k < state->ncalls; k++)
+		{
+			bytes += submit(&state->calls[k], row, k);
+			if (row->requests[k] != NULL)
+				state->submitted++;
+		}
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+run_round(BatchState *state)
+{
+	instr_time	start;
+	instr_time	end;
+
+	MemoryContextReset(state->memory);
+	state->nrows = state->next = 0;
+	for (int k = 0; k < state->ncalls; k++)
+		state->calls[k].model = NULL;
+	fill_round(state);
+	if (state->nrows == 0)
+		return;
+
+	INSTR_TIME_SET_CURRENT(start);
+	for (int i = 0; i < state->nrows; i++)
+		for (int k = 0; k < state->ncalls; k++)
+			if (state->rows[i].requests[k] != NULL)
+				request_settle(state->rows[i].requests[k]);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_ACCUM_DIFF(state->waited, end, start);
+
+	state->rounds++;
+	state->largest = Max(state->largest, state->nrows);
+	state->round_limit = Min(state->round_limit * 2, translate_window());
+}
+
+/* ---- Handing out --------------------------------------------------------------------------------------------------------------------------- */
+
+/* The scan tuple of a row: the calls' results, then the child's columns. */
+static void
+fill_scan_slot(BatchState *state, BatchRow *row, TupleTableSlot *scan)
+{
+	int			ncolumns;
+
+	slot_getallattrs(row->slot);
+	ncolumns = row->slot->tts_tupleDescriptor->natts;
+	ExecClearTuple(scan);
+	for (int k = 0; k < state->ncalls; k++)
+	{
+		Request    *request = row->requests[k];
+
+		scan->tts_isnull[k] = request == NULL;
+		row->requests[k] = NULL;	/* it is freed by collecting it, or by its error */
+		scan->tts_values[k] = request == NULL ? (Datum) 0 : state->calls[k].kind->collect(request, row->models[k]);
+	}
+	memcpy(scan->tts_values + state->ncalls, row->slot->tts_values, ncolumns * sizeof(Datum));
+	memcpy(scan->tts_isnull + state->ncalls, row->slot->tts_isnull, ncolumns * sizeof(bool));
+	ExecStoreVirtualTuple(scan);
+}
+
+static TupleTableSlot *
+batch_exec(CustomScanState *node)
+{
+	BatchState *state = (BatchState *) node;
+	ExprContext *econtext = node->ss.ps.ps_ExprContext;
+	TupleTableSlot *scan = node->ss.ss_ScanTupleSlot;
+	ProjectionInfo *projection = node->ss.ps.ps_ProjInfo;
+	MemoryContext old;
+
+	CHECK_FOR_INTERRUPTS();
+	ResetExprContext(econtext);
+	if (state->next >= state->nrows && !state->child_done)
+		run_round(state);
+	if (state->next >= state->nrows)
+		return ExecClearTuple(projection != NULL ? node->ss.ps.ps_ResultTupleSlot : scan);
+
+	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	fill_scan_slot(state, &state->rows[state->next], scan);
+	MemoryContextSwitchTo(old);
+	state->next++;
+	econtext->ecxt_scantuple = scan;
+	return projection != NULL ? ExecProject(projection) : scan;
+}
+
+static void
+batch_end(CustomScanState *node)
+{
+	free_requests((BatchState *) node);
+	ExecEndNode(outerPlanState(node));
+}
+
+static void
+batch_rescan(CustomScanState *node)
+{
+	BatchState *state = (BatchState *) node;
+
+	free_requests(state);
+	state->nrows = state->next = 0;
+	state->child_done = false;
+	state->round_limit = 1;
+	if (outerPlanState(node)->chgParam == NULL)
+		ExecReScan(outerPlanState(node));
+}
+
+static void
+batch_explain(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	BatchState *state = (BatchState *) node;
+
+	if (!es->analyze)
+		return;
+	ExplainPropertyInteger("Images", NULL, state->submitted, es);
+	ExplainPropertyInteger("Rounds", NULL, state->rounds, es);
+	ExplainPropertyInteger("Largest Round", NULL, state->largest, es);
+	if (es->timing)
+		ExplainPropertyFloat("Wait", "ms", INSTR_TIME_GET_MILLISEC(state->waited), 1, es);
+}

@@ -1,0 +1,417 @@
+/*
+ * batch_plan.c
+ *	  Finds calls of our functions in finished plans and puts a node above them that runs many rows at once.
+ *
+ * A call in a target list is evaluated one row at a time: UPDATE shoes SET variant = bicycle_translate(sketch, z) would send one image, wait, send the
+ * next.  The planner hook rewrites the plan that the planner returns.  For a node X whose target list calls one of our functions:
+ *
+ *	 X computes the calls' arguments, and the columns that the rest of its target list needs;
+ *	 a CustomScan BicycleBatch over X reads ahead, submits the calls of many rows, and computes the rest of X's old target list row by row.
+ *
+ * So everything but the arguments is still evaluated in order and only for rows that are returned.  The node is executed by batch_exec.c.
+ *
+ * What is left alone, because reading ahead or evaluating early would show: calls under CASE, COALESCE, AND, OR and the like, which may not be reached;
+ * arguments of aggregates; target lists with sub-plans or set-returning functions; a Result without input, which PL/pgSQL takes for a simple expression; the
+ * inner side of a merge join, which is marked and restored; cursors declared by DECLARE CURSOR, which may scroll or be named by WHERE CURRENT OF.
+ * Such calls go through the functions themselves, with the same results.
+ *
+ * Nothing here has state but the list of our functions' OIDs, which a syscache callback forgets.
+ */
+#include "bicycle.h"
+
+#include "miscadmin.h"
+#include "nodes/extensible.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/plannodes.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/planner.h"
+#include "utils/lsyscache.h"
+
+#include "batch.h"
+
+static planner_hook_type previous_planner = NULL;
+
+typedef struct PlanContext
+{
+	int			last_node_id;	/* largest plan_node_id in the statement */
+} PlanContext;
+
+static Plan *rewrite(Plan *plan, Plan *parent, PlanContext *context);
+
+/* ---- The calls of a target list ------------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Collects, without repetition, calls that are evaluated for every row.  Descends only into nodes that always evaluate all they hold; whatever is not named here is passed over
+ * whole, so that a node type of a later server cannot hide a condition.
+ */
+static bool
+collect_calls(Node *node, List **calls)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_FuncExpr:
+			if (batch_kind_of(((FuncExpr *) node)->funcid) != NULL)
+			{
+				*calls = list_append_unique(*calls, node);
+				return false;
+			}
+			break;
+		case T_List:
+		case T_TargetEntry:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayExpr:
+		case T_RowExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_CollateExpr:
+			break;
+		default:
+			return false;
+	}
+	return expression_tree_walker(node, collect_calls, calls);
+}
+
+static bool
+holds_subplan(Node *node, void *unused)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SubPlan) || IsA(node, AlternativeSubPlan))
+		return true;
+	if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_MULTIEXPR)
+		return true;
+	return expression_tree_walker(node, holds_subplan, NULL);
+}
+
+/* ---- Which nodes may be wrapped ------------------------------------------------------------------------------------------------------------ */
+
+static bool
+can_project(const Plan *plan)
+{
+	switch (nodeTag(plan))
+	{
+		case T_Result:
+			return plan->lefttree != NULL;
+		case T_WindowAgg:
+
+			/* a run condition refers to columns of the target list by number */
+			return ((const WindowAgg *) plan)->runCondition == NIL;
+		case T_SeqScan:
+		case T_SampleScan:
+		case T_IndexScan:
+		case T_IndexOnlyScan:
+		case T_BitmapHeapScan:
+		case T_TidScan:
+		case T_TidRangeScan:
+		case T_SubqueryScan:
+		case T_FunctionScan:
+		case T_ValuesScan:
+		case T_TableFuncScan:
+		case T_CteScan:
+		case T_NamedTuplestoreScan:
+		case T_WorkTableScan:
+		case T_ForeignScan:
+		case T_NestLoop:
+		case T_MergeJoin:
+		case T_HashJoin:
+		case T_Agg:
+		case T_Group:
+		case T_Gather:
+		case T_GatherMerge:
+			return true;
+		default:
+			return false;
+	}
+}
+
+static bool
+may_wrap(const Plan *plan, const Plan *parent)
+{
+	if (!can_project(plan) || plan->async_capable)
+		return false;
+	if (parent != NULL && IsA(parent, MergeJoin) && parent->righttree == plan)
+		return false;
+	return !holds_subplan((Node *) plan->targetlist, NULL);
+}
+
+/* ---- Building the node --------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Build
+{
+	List	   *calls;			/* FuncExprs; column i + 1 of the scan tuple is the result of call i */
+	List	   *columns;		/* the new target list of the child: arguments, and columns for the rest */
+} Build;
+
+/* The number, from 1, of the child's column that holds this expression. */
+static int
+child_column(Build *build, Expr *expr)
+{
+	ListCell   *cell;
+	TargetEntry *entry;
+
+	foreach(cell, build->columns)
+	{
+		entry = lfirst_node(TargetEntry, cell);
+		if (equal(entry->expr, expr))
+			return entry->resno;
+	}
+	entry = makeTargetEntry((Expr *) copyObject(expr), list_length(build->columns) + 1, NULL, false);
+	build->columns = lappend(build->columns, entry);
+	return entry->resno;
+}
+
+static Var *
+column_var(int varno, int column, Node *expr)
+{
+	return makeVar(varno, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0);
+}
+
+/* The old target list in terms of the scan tuple: calls become its first columns, what the child must deliver the ones behind them. */
+static Node *
+to_scan_tuple(Node *node, Build *build)
+{
+	ListCell   *cell;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, FuncExpr))
+		foreach(cell, build->calls)
+			if (equal(lfirst(cell), node))
+				return (Node *) column_var(INDEX_VAR, foreach_current_index(cell) + 1, node);
+	if (IsA(node, Var) || IsA(node, Aggref) || IsA(node, WindowFunc) || IsA(node, GroupingFunc))
+		return (Node *) column_var(INDEX_VAR, list_length(build->calls) + child_column(build, (Expr *) node), node);
+	return expression_tree_mutator(node, to_scan_tuple, build);
+}
+
+/* One column number for each argument of each call. */
+static List *
+argument_columns(Build *build)
+{
+	List	   *all = NIL;
+	ListCell   *call;
+	ListCell   *argument;
+
+	foreach(call, build->calls)
+	{
+		List	   *columns = NIL;
+
+		foreach(argument, lfirst_node(FuncExpr, call)->args)
+			columns = lappend_int(columns, child_column(build, lfirst(argument)));
+		all = lappend(all, columns);
+	}
+	return all;
+}
+
+/* What the scan tuple holds, for EXPLAIN and for its tuple descriptor: the calls over the child's columns, then these columns. */
+static List *
+scan_tuple(const Build *build, const List *argument_columns)
+{
+	List	   *entries = NIL;
+	ListCell   *cell;
+	ListCell   *columns;
+
+	forboth(cell, build->calls, columns, argument_columns)
+	{
+		FuncExpr   *call = copyObject(lfirst_node(FuncExpr, cell));
+		ListCell   *argument;
+		ListCell   *column;
+
+		forboth(argument, call->args, column, (List *) lfirst(columns))
+			lfirst(argument) = column_var(OUTER_VAR, lfirst_int(column), lfirst(argument));
+		entries = lappend(entries, makeTargetEntry((Expr *) call, list_length(entries) + 1, NULL, false));
+	}
+	foreach(cell, build->columns)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno, (Node *) entry->expr),
+												   list_length(entries) + 1, NULL, false));
+	}
+	return entries;
+}
+
+/* The columns of the child passed on unchanged: the target list of a Limit between it and our node. */
+static List *
+pass_through(const Build *build)
+{
+	List	   *entries = NIL;
+	ListCell   *cell;
+
+	foreach(cell, build->columns)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno, (Node *) entry->expr), entry->resno, NULL, false));
+	}
+	return entries;
+}
+
+/*
+ * Puts a node over `below`, which is X itself or the Limit over X.  With the Limit inside, exactly the rows that it lets through are computed, and a sort
+ * below it still knows its bound.
+ */
+static Plan *
+wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
+{
+	Build		build = {calls, NIL};
+	List	   *arguments = argument_columns(&build);
+	List	   *functions = NIL;
+	CustomScan *scan = makeNode(CustomScan);
+	Plan	   *plan = &scan->scan.plan;
+	ListCell   *cell;
+
+	foreach(cell, x->targetlist)
+	{
+		TargetEntry *entry = flatCopyTargetEntry(lfirst_node(TargetEntry, cell));
+
+		entry->expr = (Expr *) to_scan_tuple((Node *) entry->expr, &build);
+		plan->targetlist = lappend(plan->targetlist, entry);
+	}
+	foreach(cell, calls)
+		functions = lappend_oid(functions, lfirst_node(FuncExpr, cell)->funcid);
+
+	scan->methods = &batch_scan_methods;
+	scan->custom_scan_tlist = scan_tuple(&build, arguments);
+	scan->custom_private = list_make2(functions, arguments);
+	x->targetlist = build.columns;
+	if (below != x)
+		below->targetlist = pass_through(&build);
+
+	plan->lefttree = below;
+	plan->startup_cost = below->startup_cost;
+	plan->total_cost = below->total_cost;
+	plan->plan_rows = below->plan_rows;
+	plan->plan_width = below->plan_width;
+	plan->parallel_safe = below->parallel_safe;
+	plan->plan_node_id = ++context->last_node_id;
+	plan->extParam = bms_copy(below->extParam);
+	plan->allParam = bms_copy(below->allParam);
+	return plan;
+}
+
+/* ---- Walking the plan ---------------------------------------------------------------------------------------------------------------------- */
+
+static void
+rewrite_children(Plan *plan, PlanContext *context)
+{
+	List	   *children = NIL;
+	ListCell   *cell;
+
+	plan->lefttree = rewrite(plan->lefttree, plan, context);
+	plan->righttree = rewrite(plan->righttree, plan, context);
+	switch (nodeTag(plan))
+	{
+		case T_Append:
+			children = ((Append *) plan)->appendplans;
+			break;
+		case T_MergeAppend:
+			children = ((MergeAppend *) plan)->mergeplans;
+			break;
+		case T_CustomScan:
+			children = ((CustomScan *) plan)->custom_plans;
+			break;
+		case T_SubqueryScan:
+			((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, plan, context);
+			break;
+		default:
+			break;
+	}
+	foreach(cell, children)
+		lfirst(cell) = rewrite(lfirst(cell), plan, context);
+}
+
+/* Bottom-up.  Returns the plan, or the node that now stands over it. */
+static Plan *
+rewrite(Plan *plan, Plan *parent, PlanContext *context)
+{
+	Plan	   *x = plan;
+	List	   *calls = NIL;
+
+	if (plan == NULL)
+		return NULL;
+	check_stack_depth();
+	rewrite_children(plan, context);
+
+	/* the child of a Limit is seen to when the Limit is, so that the node comes to stand over both; WITH TIES compares columns by number */
+	if (parent != NULL && IsA(parent, Limit))
+		return plan;
+	if (IsA(plan, Limit) && ((Limit *) plan)->limitOption == LIMIT_OPTION_COUNT)
+		x = plan->lefttree;
+	if (!may_wrap(x, x == plan ? parent : plan))
+		return plan;
+	collect_calls((Node *) x->targetlist, &calls);
+	return calls == NIL ? plan : wrap(x, plan, calls, context);
+}
+
+static void
+find_last_node_id(Plan *plan, PlanContext *context)
+{
+	ListCell   *cell;
+	List	   *children = NIL;
+
+	if (plan == NULL)
+		return;
+	context->last_node_id = Max(context->last_node_id, plan->plan_node_id);
+	find_last_node_id(plan->lefttree, context);
+	find_last_node_id(plan->righttree, context);
+	switch (nodeTag(plan))
+	{
+		case T_Append:
+			children = ((Append *) plan)->appendplans;
+			break;
+		case T_MergeAppend:
+			children = ((MergeAppend *) plan)->mergeplans;
+			break;
+		case T_CustomScan:
+			children = ((CustomScan *) plan)->custom_plans;
+			break;
+		case T_BitmapAnd:
+			children = ((BitmapAnd *) plan)->bitmapplans;
+			break;
+		case T_BitmapOr:
+			children = ((BitmapOr *) plan)->bitmapplans;
+			break;
+		case T_SubqueryScan:
+			find_last_node_id(((SubqueryScan *) plan)->subplan, context);
+			break;
+		default:
+			break;
+	}
+	foreach(cell, children)
+		find_last_node_id(lfirst(cell), context);
+}
+
+static PlannedStmt *
+batch_planner(Query *query, const char *source, int cursor_options, ParamListInfo params)
+{
+	PlannedStmt *statement = previous_planner != NULL ?
+		previous_planner(query, source, cursor_options, params) :
+		standard_planner(query, source, cursor_options, params);
+	PlanContext context = {0};
+	ListCell   *cell;
+
+	if (!bicycle_batching || (cursor_options & (CURSOR_OPT_SCROLL | CURSOR_OPT_FAST_PLAN)) != 0 || !batch_functions_exist())
+		return statement;
+
+	find_last_node_id(statement->planTree, &context);
+	foreach(cell, statement->subplans)
+		find_last_node_id(lfirst(cell), &context);
+	statement->planTree = rewrite(statement->planTree, NULL, &context);
+	foreach(cell, statement->subplans)
+		lfirst(cell) = rewrite(lfirst(cell), NULL, &context);
+	return statement;
+}
+
+void
+batch_init(void)
+{
+	RegisterCustomScanMethods(&batch_scan_methods);
+	previous_planner = planner_hook;
+	planner_hook = batch_planner;
+}
