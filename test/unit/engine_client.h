@@ -560,7 +560,12 @@ client_imported(Client *client, uint64_t id, Model *model)
 {
 	BicycleImported imported;
 
-	if (!client_expect(client, BICYCLE_RESULT, id))
+	do
+	{
+		if (!client_receive(client))
+			return false;
+	} while (client->frame.type == BICYCLE_STARTED);
+	if (client->frame.type != BICYCLE_RESULT || client->frame.id != id)
 		return false;
 	memcpy(&imported, client->body, sizeof(imported));
 	if (client->frame.length != sizeof(imported) + imported.config_length)
@@ -648,7 +653,11 @@ client_load_send(Client *client, uint64_t id, const Model *model, const char *na
 __attribute__((unused)) static bool
 client_load(Client *client, uint64_t id, const Model *model, const char *name)
 {
-	return client_load_send(client, id, model, name) && client_expect(client, BICYCLE_RESULT, id);
+	if (!client_load_send(client, id, model, name))
+		return false;
+	while (client_receive(client) && client->frame.type == BICYCLE_STARTED)
+		;
+	return !client->closed && client->frame.type == BICYCLE_RESULT && client->frame.id == id;
 }
 
 /* A whole image request, with the model sent if it is asked for.  The result is in client->body; false on an error, which is the last frame. */
