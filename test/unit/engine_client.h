@@ -140,6 +140,19 @@ engine_says(EngineProcess *engine, const char *begin, int ms)
 	}
 }
 
+/* Changes a setting and waits until the engine has it.  setting: "NAME VALUE". */
+__attribute__((unused)) static void
+engine_set(EngineProcess *engine, const char *setting)
+{
+	char		line[256];
+
+	snprintf(line, sizeof(line), "set %s", setting);
+	engine_tell(engine, line);
+	engine_tell(engine, "ping set");
+	if (!engine_says(engine, "pong set", PATIENCE_MS))
+		bail_out("the engine does not answer its supervisor");
+}
+
 /* Starts an engine as the supervisor does, in `engine->directory`.  settings: "NAME VALUE", ended by NULL. */
 __attribute__((unused)) static void
 engine_start_in(EngineProcess *engine, const char *const *settings)

@@ -329,8 +329,8 @@ test_eviction(void)
 	client_send(&client, BICYCLE_CANCEL, id, NULL, 0);
 	client_expect(&client, BICYCLE_CANCELLED, id++);
 
-	snprintf(size, sizeof(size), "set cache_size %llu", (unsigned long long) cached[0].bytes * 3 / 2);
-	engine_tell(&small, size);
+	snprintf(size, sizeof(size), "cache_size %llu", (unsigned long long) cached[0].bytes * 3 / 2);
+	engine_set(&small, size);
 	for (int i = 0; i < 20; i++)
 	{
 		call = translate(&models[i % 2]);
@@ -338,10 +338,9 @@ test_eviction(void)
 	}
 	ok(served == 20 && client_cache(&client, cached, 8) == 1, "two models take turns where one has room");
 
-	snprintf(size, sizeof(size), "set cache_size %llu", (unsigned long long) models[3].length / 2);
-	engine_tell(&small, size);
+	snprintf(size, sizeof(size), "cache_size %llu", (unsigned long long) models[3].length / 2);
+	engine_set(&small, size);
 	call = translate(&models[3]);
-	client_status(&client);
 	ok(!client_run(&client, id++, &call, &models[3]) && client_is_error(&client, "53200"), "a model larger than the cache is 53200");
 	client_close(&client);
 	ok(engine_end(&small), "the engine ends clean");
@@ -367,7 +366,7 @@ test_device(void)
 	engine_tell(&other, "set device ref");
 	ok(engine_says(&other, "log log device is now", PATIENCE_MS), "the device is changed");
 	ok(client_run(&client, id++, &call, &models[0]), "and models run on it");
-	engine_tell(&other, "set threads 1");
+	engine_set(&other, "threads 1");
 	engine_tell(&other, "set device cpu");
 	ok(engine_says(&other, "log log device is now", PATIENCE_MS), "it is changed again");
 	served = client_run(&client, id++, &call, &models[0]);
@@ -394,7 +393,7 @@ main(void)
 	test_files("pth");
 	test_mismatches();
 	client_hello(&client, &engine, 1);
-	engine_tell(&engine, "set cache_size 1");
+	engine_set(&engine, "cache_size 1");
 	/* The last one stays: it may have grown beyond the cache by its own arenas, and would come back at once. */
 	ok(client_cache(&client, cached, 8) == 1, "a smaller cache lets models go");
 	memory = client_memory_settles(&client, cached[0].bytes);
