@@ -33,21 +33,6 @@ noise_image(int width, int height, int channels, uint32_t seed)
 	return image;
 }
 
-/* A message is lower case without a full stop, a detail is a sentence; both printable ASCII. */
-__attribute__((unused)) static bool
-well_formed(const char *message, const char *detail)
-{
-	size_t		n = strlen(detail);
-
-	for (const char *c = message; *c != '\0'; c++)
-		if (*c < ' ' || *c > '~')
-			return false;
-	for (const char *c = detail; *c != '\0'; c++)
-		if (*c < ' ' || *c > '~')
-			return false;
-	return message[0] >= 'a' && message[0] <= 'z' && message[strlen(message) - 1] != '.' && n > 1 && detail[n - 1] == '.';
-}
-
 /*
  * Decodes one file as gray and as colour and compares with its line of expected.txt.  The memory limit is what image_decode_bytes says, so that this bound
  * is proved on the way.

@@ -6,23 +6,8 @@
 
 #include <limits.h>
 
-typedef struct Bytes
-{
-	uint8_t    *at;
-	size_t		n;
-} Bytes;
-
 static void
-put(Bytes *to, const void *bytes, size_t n)
-{
-	to->at = realloc(to->at, to->n + n + 1);
-	if (n > 0)
-		memcpy(to->at + to->n, bytes, n);
-	to->n += n;
-}
-
-static void
-put_u32(Bytes *to, uint32_t value)
+put_be32(Bytes *to, uint32_t value)
 {
 	uint8_t		bytes[4] = {value >> 24, value >> 16 & 255, value >> 8 & 255, value & 255};
 
@@ -34,11 +19,11 @@ put_chunk(Bytes *to, const char *kind, const void *body, size_t n)
 {
 	uint32_t	crc;
 
-	put_u32(to, (uint32_t) n);
+	put_be32(to, (uint32_t) n);
 	put(to, kind, 4);
 	put(to, body, n);
 	crc = (uint32_t) crc32_z(0, to->at + to->n - n - 4, n + 4);
-	put_u32(to, crc);
+	put_be32(to, crc);
 }
 
 /* A PNG of one color that says it has these dimensions; its image data are `raw` zero bytes, compressed. */
@@ -54,8 +39,8 @@ make_png(uint32_t width, uint32_t height, uint8_t color, size_t raw)
 
 	compress2(packed, &packed_length, zeros, raw, 9);
 	put(&png, "\x89PNG\r\n\x1a\n", 8);
-	put_u32(&header, width);
-	put_u32(&header, height);
+	put_be32(&header, width);
+	put_be32(&header, height);
 	put(&header, tail, 5);
 	put_chunk(&png, "IHDR", header.at, header.n);
 	put_chunk(&png, "IDAT", packed, packed_length);

@@ -5,6 +5,7 @@
 #ifndef BICYCLE_TESTDATA_H
 #define BICYCLE_TESTDATA_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,37 @@ testdata_load(const char *name, size_t *length)
 	fclose(file);
 	*length = (size_t) size;
 	return bytes;
+}
+
+/* A file in the making. */
+typedef struct Bytes
+{
+	uint8_t    *at;
+	size_t		n;
+} Bytes;
+
+__attribute__((unused)) static void
+put(Bytes *to, const void *bytes, size_t n)
+{
+	to->at = realloc(to->at, to->n + n + 1);
+	if (n > 0)
+		memcpy(to->at + to->n, bytes, n);
+	to->n += n;
+}
+
+/* A message is lower case without a full stop, a detail is a sentence; both printable ASCII. */
+__attribute__((unused)) static bool
+well_formed(const char *message, const char *detail)
+{
+	size_t		n = strlen(detail);
+
+	for (const char *c = message; *c != '\0'; c++)
+		if (*c < ' ' || *c > '~')
+			return false;
+	for (const char *c = detail; *c != '\0'; c++)
+		if (*c < ' ' || *c > '~')
+			return false;
+	return message[0] >= 'a' && message[0] <= 'z' && message[strlen(message) - 1] != '.' && n > 1 && detail[n - 1] == '.';
 }
 
 /* xorshift64*: the same sequence from the same seed everywhere. */

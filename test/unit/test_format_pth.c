@@ -1,0 +1,212 @@
+/*
+ * test_format_pth.c
+ *	  Files of torch.save, of today and of 2017, give the tensors that torch.load gives; and every format survives being written as every other.
+ */
+#include "format_fixture.h"
+
+/* Writes a file's tensors with one of the writers, reads them again and compares. */
+static bool
+survives(const FormatFile *file, FormatStatus (*write) (const NnTensor *, int, uint8_t **, size_t *, FormatError *), FormatKind kind)
+{
+	uint8_t    *bytes;
+	size_t		length;
+	FormatFile	again;
+	FormatError error;
+	bool		same;
+
+	if (write(file->tensors, file->ntensors, &bytes, &length, &error) != FORMAT_OK)
+	{
+		diag("%s", error.detail);
+		return false;
+	}
+	same = format_read(bytes, length, &again, &error) == FORMAT_OK && again.kind == kind &&
+		same_tensors(file->tensors, file->ntensors, again.tensors, again.ntensors);
+	format_free(&again);
+	free(bytes);
+	return same;
+}
+
+/* Compares a tensor with its line of expected.txt: name dtype dimensions extent.. crc. */
+static bool
+matches(const NnTensor *tensor, char *line)
+{
+	char	   *name = strtok(line, " ");
+	char	   *dtype = strtok(NULL, " ");
+	int			ndim = atoi(strtok(NULL, " "));
+	bool		same = strcmp(tensor->name, name) == 0 && strcmp(nn_dtype_name(tensor->dtype), dtype) == 0 && tensor->ndim == ndim &&
+		tensor->network == NN_NET_G;
+
+	for (int i = 0; i < ndim; i++)
+		same = atoll(strtok(NULL, " ")) == tensor->shape[i] && same;
+	return same && strtoul(strtok(NULL, " "), NULL, 16) == crc32_z(0, tensor->data, tensor->nbytes);
+}
+
+/* One file of expected.txt; *at is behind its heading line and is moved behind its tensors. */
+static void
+check_file(const char *name, const char *layout, int ntensors, char **at)
+{
+	size_t		length;
+	uint8_t    *bytes = testdata_load(name, &length);
+	FormatFile	file;
+	FormatError error;
+	bool		read = format_read(bytes, length, &file, &error) == FORMAT_OK;
+	int			same = 0;
+
+	ok(read && file.ntensors == ntensors && file.kind == (layout[0] == 'z' ? FORMAT_PTH_ZIP : FORMAT_PTH_LEGACY), "%s is a %s file of %d tensors",
+	   name, layout, ntensors);
+	if (!read)
+		diag("%s", error.detail);
+	for (int i = 0; i < ntensors; i++)
+	{
+		char	   *end = strchr(*at, '\n');
+
+		*end = '\0';
+		same += i < file.ntensors && matches(&file.tensors[i], *at);
+		*at = end + 1;
+	}
+	ok(same == ntensors, "%s: %d of %d tensors as torch.load reads them", name, same, ntensors);
+	ok(survives(&file, format_write_safetensors, FORMAT_SAFETENSORS), "%s: the same after writing safetensors", name);
+	ok(survives(&file, format_write_pth, FORMAT_PTH_ZIP), "%s: the same after writing .pth", name);
+	format_free(&file);
+	free(bytes);
+}
+
+static void
+test_files(void)
+{
+	size_t		length;
+	uint8_t    *bytes = testdata_load("pth/expected.txt", &length);
+	char	   *text = calloc(length + 1, 1);
+	char	   *at = text;
+	int			nfiles = 0;
+
+	memcpy(text, bytes, length);
+	while (*at != '\0')
+	{
+		char		name[128],
+					layout[16];
+		int			ntensors;
+
+		if (sscanf(at, "%127s %15s %d", name, layout, &ntensors) != 3)
+			break;
+		at = strchr(at, '\n') + 1;
+		check_file(name, layout, ntensors, &at);
+		nfiles++;
+	}
+	ok(nfiles == 14 && *at == '\0', "all %d files were there", nfiles);
+	free(text);
+	free(bytes);
+}
+
+/* torch writes ZIP64 records only where it must; both they and plain ones are understood. */
+static void
+test_zip64(void)
+{
+	static const int64_t size[] = {2, 2},
+				stride[] = {1, 2};
+	const float data[] = {1, 2, 3, 4},
+				transposed[] = {1, 3, 2, 4};
+	Bytes		pickle = {0};
+	FormatFile	file;
+	FormatError error;
+
+	put(&pickle, "\x80\x02}", 3);
+	put_text(&pickle, "w");
+	put_tensor(&pickle, "0", 4, 0, 2, size, stride);
+	put_string(&pickle, "s.");
+	for (int zip64 = 0; zip64 < 2; zip64++)
+	{
+		ZipPart		parts[] = {
+			{.name = "net/data.pkl", .data = pickle.at, .n = pickle.n, .zip64 = zip64},
+			{.name = "net/data/0", .data = data, .n = sizeof(data), .zip64 = zip64},
+		};
+		Bytes		zip = zip_file(parts, 2);
+
+		ok(format_read(zip.at, zip.n, &file, &error) == FORMAT_OK && file.ntensors == 1 && memcmp(file.tensors[0].data, transposed, sizeof(transposed)) == 0,
+		   "%s directory", zip64 ? "ZIP64" : "plain");
+		format_free(&file);
+		free(zip.at);
+	}
+	free(pickle.at);
+}
+
+/* What the writers refuse. */
+static void
+test_writers(void)
+{
+	static const float data[4];
+	NnTensor	good = {.name = "w", .dtype = NN_F32, .ndim = 1, .shape = {4}, .data = data, .nbytes = sizeof(data)};
+	NnTensor	tensors[2] = {good, good};
+	char		name[400];
+	uint8_t    *bytes;
+	size_t		length;
+	FormatError error;
+
+	ok(format_write_pth(tensors, 2, &bytes, &length, &error) == FORMAT_EINVALID && bytes == NULL && well_formed(error.message, error.detail), "%s", error.detail);
+	ok(format_write_safetensors(tensors, 2, &bytes, &length, &error) == FORMAT_EINVALID && well_formed(error.message, error.detail), "%s", error.detail);
+	tensors[0].nbytes = 15;
+	ok(format_write_safetensors(tensors, 1, &bytes, &length, &error) == FORMAT_EINVALID && well_formed(error.message, error.detail), "%s", error.detail);
+	memset(name, 'n', sizeof(name));
+	name[256] = '\0';
+	tensors[0] = good;
+	tensors[0].name = name;
+	ok(format_write_pth(tensors, 1, &bytes, &length, &error) == FORMAT_ELIMIT && well_formed(error.message, error.detail), "%s", error.detail);
+	name[255] = '\0';
+	ok(format_write_pth(tensors, 1, &bytes, &length, &error) == FORMAT_OK, "a name of 255 bytes is written");
+	free(bytes);
+	ok(format_write_pth(NULL, 0, &bytes, &length, &error) == FORMAT_OK, "no tensors are a file too");
+	free(bytes);
+}
+
+/* A name may have every printable character, which JSON and pickles must get through. */
+static void
+test_names(void)
+{
+	static const float data[1] = {1};
+	char		name[] = " !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+	NnTensor	tensor = {.name = name, .dtype = NN_F32, .ndim = 0, .data = data, .nbytes = sizeof(data)};
+	FormatFile	file = {.tensors = &tensor, .ntensors = 1};
+
+	ok(survives(&file, format_write_safetensors, FORMAT_SAFETENSORS) && survives(&file, format_write_pth, FORMAT_PTH_ZIP), "name %s", name);
+}
+
+/* A view of a storage, the storage key in two dtypes, and tensors of all shapes come through expected.txt; here the alignment that the writers promise. */
+static void
+test_alignment(void)
+{
+	size_t		length;
+	uint8_t    *bytes = testdata_load("pth/dtypes_legacy.pth", &length);
+	FormatFile	file,
+				again;
+	FormatError error;
+	uint8_t    *written;
+	bool		aligned = true;
+
+	ok(format_read(bytes, length, &file, &error) == FORMAT_OK, "a file of all dtypes");
+	ok(format_write_pth(file.tensors, file.ntensors, &written, &length, &error) == FORMAT_OK && format_read(written, length, &again, &error) == FORMAT_OK, "rewritten");
+	for (int i = 0; i < again.ntensors; i++)
+		aligned = aligned && ((const uint8_t *) again.tensors[i].data - written) % 64 == 0;
+	ok(aligned, ".pth: data start at multiples of 64");
+	format_free(&again);
+	free(written);
+	ok(format_write_safetensors(file.tensors, file.ntensors, &written, &length, &error) == FORMAT_OK && format_read(written, length, &again, &error) == FORMAT_OK,
+	   "rewritten");
+	for (int i = 0; i < again.ntensors; i++)
+		aligned = aligned && (size_t) ((const uint8_t *) again.tensors[i].data - written) % nn_dtype_size(again.tensors[i].dtype) == 0;
+	ok(aligned, "safetensors: elements are aligned");
+	format_free(&again);
+	free(written);
+	format_free(&file);
+	free(bytes);
+}
+
+int
+main(void)
+{
+	test_files();
+	test_zip64();
+	test_writers();
+	test_names();
+	test_alignment();
+	return done_testing();
+}
