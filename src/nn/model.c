@@ -321,7 +321,7 @@ nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 		if (!used[log2n])
 			sum += arena_bytes(model, network, log2n, error);
 		used[log2n] = true;
-		n -= 1 << log2n;
+		n %= 1 << log2n;
 	}
 	return sum;
 }

@@ -78,6 +78,43 @@ lcg_weights(const NnParams *params, uint32_t base)
 	return values;
 }
 
+/* values may be NULL: zeros. */
+__attribute__((unused)) static float *
+floats_of(const double *values, size_t count)
+{
+	float	   *floats = calloc(count + 1, sizeof(float));
+
+	for (size_t i = 0; values && i < count; i++)
+		floats[i] = (float) values[i];
+	return floats;
+}
+
+/* The parameters of a table as tensors of type F32 (integers as I64, all 0).  Free with tensors_free. */
+__attribute__((unused)) static NnTensor *
+tensors_of(const NnParams *params, const double *weights)
+{
+	NnTensor   *tensors = calloc(params->n + 1, sizeof(NnTensor));
+
+	for (int i = 0; i < params->n; i++)
+	{
+		const NnParam *p = &params->list[i];
+
+		tensors[i] = (NnTensor) {.name = p->name, .network = p->network, .dtype = p->integer ? NN_I64 : NN_F32, .ndim = p->ndim};
+		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
+		tensors[i].nbytes = p->count * nn_dtype_size(tensors[i].dtype);
+		tensors[i].data = p->integer ? calloc(1, 8) : (void *) floats_of(weights + p->offset, p->count);
+	}
+	return tensors;
+}
+
+__attribute__((unused)) static void
+tensors_free(NnTensor *tensors, int n)
+{
+	for (int i = 0; i < n; i++)
+		free((void *) tensors[i].data);
+	free(tensors);
+}
+
 /* A network on a device, with weights. */
 typedef struct Subject
 {
@@ -182,16 +219,6 @@ subject_run_double(Subject *s, const double *image, const double *z, NnError *er
 	for (int i = 0; i < s->nout; i++)
 		memcpy(s->result[i], arena + s->plan.offset[s->out[i]], value_count(s, s->out[i]) * sizeof(double));
 	return status;
-}
-
-static float *
-floats_of(const double *values, size_t count)
-{
-	float	   *floats = malloc(count * sizeof(float) + 1);
-
-	for (size_t i = 0; values && i < count; i++)
-		floats[i] = (float) values[i];
-	return floats;
 }
 
 static NnStatus
