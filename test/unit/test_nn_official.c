@@ -6,6 +6,7 @@
  * square of each output, the others to 1e-4, and on full-size networks to an absolute 2e-4, a fortieth of a step of the 8-bit image.
  */
 #include "nn_fixture.h"
+#include "testdata.h"
 
 #include <jansson.h>
 
@@ -203,16 +204,12 @@ test_case(NnDevice *device, const Case *t)
 int
 main(void)
 {
-	const char *folder = getenv("BICYCLE_TESTDATA");
 	NnDevice   *devices[2];
 	NnError		error;
-	char		path[1024];
-	FILE	   *file;
+	FILE	   *file = fopen(testdata_path("networks.bin"), "rb");
 	Case		t;
 
-	snprintf(path, sizeof(path), "%s/networks.bin", folder ? folder : "test/data");
-	file = fopen(path, "rb");
-	if (!ok(file != NULL, "%s is there", path) ||
+	if (!ok(file != NULL, "%s is there", testdata_path("networks.bin")) ||
 		!ok(nn_device_open("ref", 0, &devices[0], &error) == NN_OK && nn_device_open("cpu", 0, &devices[1], &error) == NN_OK, "devices open"))
 		return done_testing();
 	while (read_case(file, &t))
