@@ -14,6 +14,7 @@
 
 #include "dnnl_compat.h"
 #include "kernels.h"
+#include "tiles.h"
 
 /* One axis of a zero-padded convolution: which taps of the kernel lie inside the image, for each output position. */
 #define CPU_MAX_CLASSES 8
@@ -35,9 +36,17 @@ typedef enum CpuForm
 	CPU_GRID					/* transposed, few channels: [(y + 1) / 2][(x + 1) / 2] of [(y + 1) % 2][(x + 1) % 2][channel] */
 } CpuForm;
 
-/* A stride-1 or strided convolution of one image, in the terms of the layer's own input and of its result in memory. */
+/* By what a convolution is computed. */
+typedef enum CpuAlgorithm
+{
+	CPU_DNNL,					/* oneDNN, in units of some rows and channels */
+	CPU_TILES					/* tiles.c */
+} CpuAlgorithm;
+
+/* How a convolution of one image is computed, and how its result lies in memory. */
 typedef struct CpuLayout
 {
+	CpuAlgorithm algorithm;
 	CpuForm		form;
 	int			phases;			/* 1, or 4 of CPU_PHASES */
 	int			kernel;			/* of the convolutions run: 2 for transposed ones */
@@ -45,8 +54,8 @@ typedef struct CpuLayout
 	int			h,
 				w,				/* extents of the result of one phase */
 				c;				/* its channels; 4 times the layer's in CPU_GRID */
-	int			part;			/* channels of a unit */
-	int			band;			/* rows of a unit */
+	int			part;			/* channels that lie together; with oneDNN, those of a unit */
+	int			band;			/* rows of a unit; oneDNN */
 	size_t		elements;		/* floats of the whole result */
 } CpuLayout;
 
@@ -85,6 +94,8 @@ typedef struct CpuLayer
 	int			nunits;
 	CpuPrimitive *primitives;
 	int			nprimitives;
+	CpuTiling	tiling;			/* CPU_TILES */
+	float	   *tile_weights;
 	float	   *bias;			/* (c); NULL if the layer has none */
 	int			nz;
 	CpuClasses	rows,
@@ -100,6 +111,8 @@ typedef struct CpuPacked
 	CpuLayer   *layers;
 	int			nprimitives;
 	size_t		scratch_bytes;	/* the most a primitive wants */
+	float	   *zeros;			/* a pixel outside every image */
+	int			nzeros;
 	size_t		bytes;
 } CpuPacked;
 
@@ -128,11 +141,16 @@ extern NnStatus cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *
 extern NnStatus cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error);
 
 /* layout.c */
-extern void cpu_layout(const NnGraph *graph, int node, CpuLayout *layout);
+extern void cpu_layout(const NnGraph *graph, int node, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
 extern bool cpu_classes(CpuClasses *classes, int in, int out, int kernel, int stride, int pad);
 extern int	cpu_fused_norm(const NnGraph *graph, int node); /* the NORM_ACT that alone reads this node's result and follows it, or -1 */
 extern int	cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
 extern int	cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
+
+/* tiles.c, also run.h */
+extern size_t cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer);	/* floats */
+extern void cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node, const float *w, float *out);
+extern int	cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, int c);
 
 /* pack.c */
 extern NnStatus cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);

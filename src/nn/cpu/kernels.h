@@ -47,9 +47,16 @@ typedef struct CpuOut
 	NnActChain	act;
 } CpuOut;
 
+/* Outputs a tile has at most, and the positions it is computed in, along one axis. */
+#define CPU_MAX_TILE 3
+#define CPU_MAX_POSITIONS 4
+
 typedef struct CpuKernels
 {
 	const char *name;
+	int			lanes;			/* floats of a vector */
+	int			rows;			/* rows of a block of gemm() */
+	int			panel;			/* columns of one */
 
 	/* Adds a run of x - center + offset to the moments; scale and shift are not read. */
 	void		(*moments) (CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
@@ -65,6 +72,16 @@ typedef struct CpuKernels
 
 	/* dst = the sum of four pixels by weight; any c */
 	void		(*blend) (const void *const src[4], bool bf16, const float weight[4], int c, const CpuOut *dst);
+
+	/*
+	 * Tiles (tiles.c).  tile_in transforms (m + r - 1)^2 pixels of c channels into as many positions, `position` floats apart; channels [k, k + lanes) go to
+	 * v + k * rows, zero-filled.  m = 1 copies one pixel.  tile_out makes the m^2 outputs (NULL: not wanted) of c channels from the positions.
+	 */
+	void		(*tile_in) (int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows);
+	void		(*tile_out) (int m, int r, const float *sums, size_t position, int c, float *const *out);
+
+	/* C (n, panel) = A (n, k) * B (k, panel), n <= rows; A lies as tile_in leaves it with rows = n, k a multiple of lanes, rows of C `ldc` apart */
+	void		(*gemm) (int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc);
 
 	/* y[o] = b[o] + sum of x[i] * w[o][i] */
 	void		(*linear) (CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst);

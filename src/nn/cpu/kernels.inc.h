@@ -7,6 +7,7 @@
  *		VFMA(a, b, c)	a * b + c
  *		VMAX(a, b), VMIN(a, b)	b where either is not a number
  *		VLOADN(p, n), VSTOREN(p, v, n)	the first n of VL floats, 0 < n < VL; lanes not loaded are zero
+ *		ROWS			rows of a gemm block, as many as registers hold the sums of (two vectors a row); at most 12
  *		KERNELS, KERNELS_NAME	the table defined here and its name
  */
 #include <math.h>
@@ -342,8 +343,208 @@ linear(CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst
 	}
 }
 
+/* ---- Tiles ----------------------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Winograd's minimal filtering F(m, r): m outputs of r taps from m + r - 1 products (Lavin and Gray 2015).  in_1d, out_1d and tiles.c's weights are the three
+ * transforms along one axis; all their coefficients are 0, 1, -1 and 1/2, so that little accuracy is lost.
+ */
+INLINE void
+in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
+{
+	if (m == 2 && r == 2)
+	{
+		o[0] = d[0] - d[step];
+		o[out_step] = d[step];
+		o[2 * out_step] = d[2 * step] - d[step];
+	}
+	else if (m == 3 && r == 2)
+	{
+		o[0] = d[0] - d[2 * step];
+		o[out_step] = d[step] + d[2 * step];
+		o[2 * out_step] = d[2 * step] - d[step];
+		o[3 * out_step] = d[3 * step] - d[step];
+	}
+	else						/* F(2, 3) */
+	{
+		o[0] = d[0] - d[2 * step];
+		o[out_step] = d[step] + d[2 * step];
+		o[2 * out_step] = d[2 * step] - d[step];
+		o[3 * out_step] = d[step] - d[3 * step];
+	}
+}
+
+INLINE void
+out_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
+{
+	if (m == 2 && r == 2)
+	{
+		o[0] = d[0] + d[step];
+		o[out_step] = d[step] + d[2 * step];
+	}
+	else if (m == 3 && r == 2)
+	{
+		vf			sum = d[step] + d[2 * step];
+
+		o[0] = d[0] + sum;
+		o[out_step] = d[step] - d[2 * step];
+		o[2 * out_step] = sum + d[3 * step];
+	}
+	else						/* F(2, 3) */
+	{
+		o[0] = d[0] + (d[step] + d[2 * step]);
+		o[out_step] = (d[step] - d[2 * step]) - d[3 * step];
+	}
+}
+
+INLINE void
+tile_in_body(int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows)
+{
+	int			t = m + r - 1;
+
+	for (int k = 0; k < c; k += VL, v += rows * VL)
+	{
+		vf			d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS],
+					e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+
+#pragma GCC unroll 16
+		for (int i = 0; i < t * t; i++)
+			d[i] = load_f32(pixels[i] + k, c - k);
+#pragma GCC unroll 4
+		for (int i = 0; i < t; i++)
+			in_1d(m, r, d + i, t, e + i, t);
+#pragma GCC unroll 4
+		for (int i = 0; i < t; i++)
+			in_1d(m, r, e + i * t, 1, d + i * t, 1);
+#pragma GCC unroll 16
+		for (int i = 0; i < t * t; i++)
+			*(vf_any *) (v + i * position) = d[i];
+	}
+}
+
+static void
+tile_in(int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows)
+{
+	if (m == 2 && r == 2)
+		tile_in_body(2, 2, pixels, c, v, position, rows);
+	else if (m == 3)
+		tile_in_body(3, 2, pixels, c, v, position, rows);
+	else if (m == 2)
+		tile_in_body(2, 3, pixels, c, v, position, rows);
+	else
+		for (int k = 0; k < c; k += VL, v += rows * VL)
+			*(vf_any *) v = load_f32(pixels[0] + k, c - k);
+}
+
+INLINE void
+tile_out_body(int m, int r, const float *sums, size_t position, int c, float *const *out)
+{
+	int			t = m + r - 1;
+
+	for (int k = 0; k < c; k += VL)
+	{
+		vf			d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS],
+					e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+
+#pragma GCC unroll 16
+		for (int i = 0; i < t * t; i++)
+			d[i] = *(const vf_any *) (sums + i * position + k);
+#pragma GCC unroll 4
+		for (int i = 0; i < t; i++)
+			out_1d(m, r, d + i, t, e + i, t);
+#pragma GCC unroll 4
+		for (int i = 0; i < m; i++)
+			out_1d(m, r, e + i * t, 1, d + i * m, 1);
+#pragma GCC unroll 16
+		for (int i = 0; i < m * m; i++)
+			if (out[i])
+				store_f32(out[i] + k, d[i], c - k);
+	}
+}
+
+static void
+tile_out(int m, int r, const float *sums, size_t position, int c, float *const *out)
+{
+	if (m == 2 && r == 2)
+		tile_out_body(2, 2, sums, position, c, out);
+	else if (m == 3)
+		tile_out_body(3, 2, sums, position, c, out);
+	else if (m == 2)
+		tile_out_body(2, 3, sums, position, c, out);
+	else
+		for (int k = 0; k < c; k += VL)
+			store_f32(out[0] + k, *(const vf_any *) (sums + k), c - k);
+}
+
+/* Each sum runs over k in order, in one chain of multiply-adds: it does not depend on n, and so not on how rows were put into blocks. */
+INLINE void
+gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
+{
+	vf			sum[2 * ROWS];
+
+#pragma GCC unroll 32
+	for (int i = 0; i < 2 * n; i++)
+		sum[i] = set1(0.0f);
+	for (; k > 0; k -= VL, a += n * VL)
+	{
+#pragma GCC unroll 4
+		for (int lane = 0; lane < VL; lane++, b += 2 * VL)
+		{
+			vf			b0 = *(const vf_any *) b,
+						b1 = *(const vf_any *) (b + VL);
+
+#pragma GCC unroll 16
+			for (int i = 0; i < n; i++)
+			{
+				vf			x = set1(a[i * VL + lane]);
+
+				sum[2 * i] = VFMA(x, b0, sum[2 * i]);
+				sum[2 * i + 1] = VFMA(x, b1, sum[2 * i + 1]);
+			}
+		}
+	}
+#pragma GCC unroll 16
+	for (int i = 0; i < n; i++)
+	{
+		*(vf_any *) (c + i * ldc) = sum[2 * i];
+		*(vf_any *) (c + i * ldc + VL) = sum[2 * i + 1];
+	}
+}
+
+/* One function for each number of rows: with the number fixed the sums stay in registers. */
+#define GEMM(n) \
+	static __attribute__((noinline)) void \
+	gemm_##n(int k, const float *a, const float *b, float *c, ptrdiff_t ldc) \
+	{ \
+		gemm_body(n, k, a, b, c, ldc); \
+	}
+GEMM(1) GEMM(2) GEMM(3) GEMM(4) GEMM(5) GEMM(6)
+#if ROWS > 6
+GEMM(7) GEMM(8) GEMM(9) GEMM(10) GEMM(11) GEMM(12)
+#endif
+
+static void
+gemm(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
+{
+	static void (*const by_rows[]) (int, const float *, const float *, float *, ptrdiff_t) =
+	{
+		NULL, gemm_1, gemm_2, gemm_3, gemm_4, gemm_5, gemm_6,
+#if ROWS > 6
+		gemm_7, gemm_8, gemm_9, gemm_10, gemm_11, gemm_12,
+#endif
+	};
+
+	by_rows[n] (k, a, b, c, ldc);
+}
+
 const CpuKernels KERNELS = {
 	.name = KERNELS_NAME,
+	.lanes = VL,
+	.rows = ROWS,
+	.panel = 2 * VL,
+	.tile_in = tile_in,
+	.tile_out = tile_out,
+	.gemm = gemm,
 	.moments = moments,
 	.apply = apply,
 	.add = add,

@@ -25,6 +25,35 @@ static const struct
 	{0, 64, 256},
 };
 
+/*
+ * Layers that tiles.c computes, in fp32; the others are oneDNN's.  Extent is that of the result, of a transposed convolution that of the input: at least.  The
+ * first line that fits counts.  Measured on AVX2 and AVX-512: minimal filtering saves more than it costs from 8 x 8 on, F(3, 2) from 32 x 32 on; below, and
+ * where few taps meet the image, direct.
+ */
+typedef struct Rule
+{
+	NnOp		op;
+	int			kernel,
+				stride;
+	int			extent;
+	int			inputs;			/* channels, at least */
+	int			m;				/* outputs of a tile along an axis */
+	bool		grid;
+} Rule;
+
+static const Rule rules[] = {
+	{NN_OP_CONV, 4, 2, 32, 16, 3, false},
+	{NN_OP_CONV, 4, 2, 8, 16, 2, false},
+	{NN_OP_CONV, 4, 2, 1, 1, 1, false},
+	{NN_OP_CONV, 3, 1, 8, 16, 2, false},
+	{NN_OP_CONVT, 4, 2, 32, 16, 3, true},
+	{NN_OP_CONVT, 4, 2, 8, 16, 2, false},
+	{NN_OP_CONVT, 4, 2, 1, 1, 1, false},
+};
+
+/* With fewer tiles an image, threads share the weights and not the tiles. */
+#define SHARED_TILES 256
+
 /* The NORM_ACT that alone reads this node's result and follows it, or -1. */
 int
 cpu_fused_norm(const NnGraph *graph, int node)
@@ -45,34 +74,155 @@ cpu_fused_norm(const NnGraph *graph, int node)
 	return readers == 1 ? node + 1 : -1;
 }
 
-void
-cpu_layout(const NnGraph *graph, int id, CpuLayout *layout)
+/* ---- Tiles ----------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Whether a tap at offset `at` meets the image at any of `out` positions, along one axis. */
+static bool
+live_tap(int at, int in, int out, int stride)
 {
-	const NnNode *node = &graph->nodes[id];
-	NnShape		out = graph->values[node->out[0]].shape;
-	int			norm = cpu_fused_norm(graph, id);
-	bool		whole = norm >= 0 && graph->nodes[norm].norm == NN_NORM_INSTANCE;	/* statistics walk the phases more easily */
+	for (int i = 0; i < out; i++)
+		if (i * stride + at >= 0 && i * stride + at < in)
+			return true;
+	return false;
+}
+
+static void
+add_source(CpuTiling *t, int phase, int y, int x)
+{
+	int			n = t->nsources[phase]++;
+
+	t->source[phase][n].y = y;
+	t->source[phase][n].x = x;
+}
+
+/* Direct: each live tap is a source.  The taps of a phase, or corner, of a transposed convolution are 2 x 2 from pixel (odd - 1) on. */
+static void
+add_taps(CpuTiling *t, NnShape in, int phase, int kernel, int y0, int x0)
+{
+	for (int y = y0; y < y0 + kernel; y++)
+		for (int x = x0; x < x0 + kernel; x++)
+			if (live_tap(y, in.h, t->h, t->stride) && live_tap(x, in.w, t->w, t->stride))
+				add_source(t, phase, y, x);
+}
+
+static void
+add_sources(CpuTiling *t, const NnNode *node, NnShape in)
+{
+	for (int phase = 0; phase < t->phases; phase++)
+	{
+		int			y = node->op == NN_OP_CONV ? -node->pad : t->grid ? -1 : phase / 2 - 1,
+					x = node->op == NN_OP_CONV ? -node->pad : t->grid ? -1 : phase % 2 - 1;
+
+		if (t->r == 1)
+			add_taps(t, in, phase, node->op == NN_OP_CONV ? node->kernel : 2, y, x);
+		else
+			for (int q = 0; q < t->stride * t->stride; q++)
+				add_source(t, phase, y + q / t->stride, x + q % t->stride);
+	}
+}
+
+static void
+make_tiling(const NnNode *node, NnShape in, NnShape out, int m, bool grid, CpuTiling *t)
+{
+	bool		transposed = node->op == NN_OP_CONVT;
+
+	*t = (CpuTiling) {
+		.m = m,
+		.r = m == 1 ? 1 : transposed ? 2 : node->kernel / node->stride,
+		.phases = transposed && !grid ? 4 : 1,
+		.grid = grid,
+		.stride = transposed ? 1 : node->stride,
+		.h = !transposed ? out.h : in.h + grid,
+		.w = !transposed ? out.w : in.w + grid,
+		.channels = grid ? 4 * out.c : out.c,
+	};
+	t->tiles_y = (t->h + t->m - 1) / t->m;
+	t->tiles_x = (t->w + t->m - 1) / t->m;
+	t->shared = t->tiles_y * t->tiles_x < SHARED_TILES;
+	add_sources(t, node, in);
+}
+
+/* ---- The choice ------------------------------------------------------------------------------------------------------------------------------ */
+
+static int
+smaller(int a, int b)
+{
+	return a < b ? a : b;
+}
+
+/* corners: the result lies by corners.  Else a grid's corners must be whole blocks of channels. */
+static const Rule *
+find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
+{
+	NnShape		map = node->op == NN_OP_CONVT ? in : out;
+	int			extent = smaller(map.h, map.w);
+	const Rule *rule = rules;
+
+	while (rule->op != node->op || rule->kernel != node->kernel || rule->stride != node->stride || extent < rule->extent || in.c < rule->inputs ||
+		   (rule->grid && !corners && out.c % CPU_BLOCK != 0))
+		if (++rule == rules + sizeof(rules) / sizeof(rules[0]))
+			return NULL;
+	return rule;
+}
+
+/* Units of oneDNN */
+static void
+cut(CpuLayout *layout)
+{
 	int			line = 0;
 
-	*layout = (CpuLayout) {.form = CPU_PLAIN, .phases = 1, .kernel = node->kernel, .stride = node->stride, .h = out.h, .w = out.w, .c = out.c};
-	if (node->op == NN_OP_CONVT)
-	{
-		layout->kernel = 2;
-		layout->stride = 1;
-		layout->form = 4 * out.c <= GRID_CHANNELS && !whole ? CPU_GRID : CPU_PHASES;
-		layout->phases = layout->form == CPU_GRID ? 1 : 4;
-		layout->h = out.h / 2 + (layout->form == CPU_GRID);
-		layout->w = out.w / 2 + (layout->form == CPU_GRID);
-		layout->c = layout->form == CPU_GRID ? 4 * out.c : out.c;
-	}
 	while (layout->h * layout->w < cuts[line].pixels)
 		line++;
 	layout->part = layout->c % cuts[line].part == 0 ? cuts[line].part : layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
 	layout->band = (cuts[line].band + layout->w - 1) / layout->w;
 	if (layout->band > layout->h)
 		layout->band = layout->h;
+}
+
+void
+cpu_layout(const NnGraph *graph, int id, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling)
+{
+	const NnNode *node = &graph->nodes[id];
+	NnShape		in = graph->values[node->in[0]].shape,
+				out = graph->values[node->out[0]].shape;
+	int			norm = cpu_fused_norm(graph, id);
+	bool		whole = norm >= 0 && graph->nodes[norm].norm == NN_NORM_INSTANCE;	/* statistics walk a whole map more easily */
+	bool		grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
+	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
+
+	*layout = (CpuLayout) {.algorithm = rule ? CPU_TILES : CPU_DNNL, .form = grid ? CPU_GRID : CPU_PLAIN, .phases = 1, .kernel = node->kernel,
+		.stride = node->stride, .h = out.h, .w = out.w, .c = out.c};
+	if (grid)
+	{
+		layout->h = out.h / 2 + 1;
+		layout->w = out.w / 2 + 1;
+		layout->c = 4 * out.c;
+	}
+	if (rule)
+	{
+		make_tiling(node, in, out, rule->m, grid || rule->grid, tiling);
+		layout->part = layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
+	}
+	else
+	{
+		if (node->op == NN_OP_CONVT)
+		{
+			layout->kernel = 2;
+			layout->stride = 1;
+			if (!grid)
+			{
+				layout->form = CPU_PHASES;
+				layout->phases = 4;
+				layout->h = out.h / 2;
+				layout->w = out.w / 2;
+			}
+		}
+		cut(layout);
+	}
 	layout->elements = (size_t) layout->phases * layout->h * layout->w * layout->c;
 }
+
+/* ---- Axes ------------------------------------------------------------------------------------------------------------------------------------ */
 
 /* The checkpoint's tap, along one axis, that tap `tap` of the convolutions of phase (or grid corner) `odd` stands for. */
 int

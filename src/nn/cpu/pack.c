@@ -292,18 +292,12 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, float *plain)
 }
 
 static NnStatus
-pack_conv(Packer *p, CpuLayer *layer, int id)
+pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	const NnNode *node = &p->graph->nodes[id];
-	CpuLayout  *l = &layer->layout;
-	int			units;
+	const CpuLayout *l = &layer->layout;
 	float	   *plain;
 	NnStatus	status = NN_OK;
-
-	if (node->op == NN_OP_CONV && node->pad >= node->kernel)
-		return nn_fail(p->error, NN_EUNSUPPORTED, "padding of layer \"%s\" is as wide as its kernel", node->name);
-	cpu_layout(p->graph, id, l);
-	units = l->phases * (l->c / l->part) * ((l->h + l->band - 1) / l->band);
+	int			units = l->phases * (l->c / l->part) * ((l->h + l->band - 1) / l->band);
 	layer->units = calloc(units, sizeof(CpuUnit));
 	layer->primitives = calloc(units, sizeof(CpuPrimitive));
 	plain = malloc(nn_mul(nn_mul(nn_mul(l->part, layer->in.c), l->kernel * l->kernel), sizeof(float)));
@@ -312,6 +306,33 @@ pack_conv(Packer *p, CpuLayer *layer, int id)
 	if (status == NN_OK)
 		status = pack_units(p, layer, node, plain);
 	free(plain);
+	return status;
+}
+
+static NnStatus
+pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node)
+{
+	NnStatus	status = new_floats(p, cpu_tile_weights(p->device->kernels, layer), &layer->tile_weights);
+
+	if (status != NN_OK)
+		return status;
+	layer->tiling.block = cpu_tile_block(p->device->kernels, &layer->tiling, layer->in.c);
+	cpu_pack_tiles(p->device->kernels, layer, node, param_values(p, node->weight), layer->tile_weights);
+	if (layer->in.c > p->packed->nzeros)
+		p->packed->nzeros = layer->in.c;
+	return NN_OK;
+}
+
+static NnStatus
+pack_conv(Packer *p, CpuLayer *layer, int id)
+{
+	const NnNode *node = &p->graph->nodes[id];
+	NnStatus	status;
+
+	if (node->op == NN_OP_CONV && node->pad >= node->kernel)
+		return nn_fail(p->error, NN_EUNSUPPORTED, "padding of layer \"%s\" is as wide as its kernel", node->name);
+	cpu_layout(p->graph, id, p->packed->precision, &layer->layout, &layer->tiling);
+	status = layer->layout.algorithm == CPU_TILES ? pack_tiles(p, layer, node) : pack_dnnl(p, layer, node);
 	if (status == NN_OK && node->bias >= 0)
 		status = copy_floats(p, param_values(p, node->bias), layer->out.c, &layer->bias);
 	if (status == NN_OK && layer->nz > 0)
@@ -399,6 +420,8 @@ pack_layers(Packer *p)
 		return cpu_dnnl_fail(p->error, dnnl, "create a stream");
 	for (int i = 0; status == NN_OK && i < p->graph->nnodes; i++)
 		status = pack_layer(p, i);
+	if (status == NN_OK)
+		status = new_floats(p, p->packed->nzeros, &p->packed->zeros);
 	return status;
 }
 
@@ -462,10 +485,12 @@ cpu_pack_free(NnDevice *base, void *p)
 		}
 		free(layer->units);
 		free(layer->primitives);
+		free(layer->tile_weights);
 		free(layer->bias);
 		free(layer->z_weights);
 		free(layer->norm);
 	}
+	free(packed->zeros);
 	free(packed->layers);
 	free(packed);
 }

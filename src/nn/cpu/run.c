@@ -9,7 +9,7 @@
  * All threads of a team walk the same list of steps; `omp for` hands out units and is the barrier between steps.  The first failure is kept and stops
  * further work, but no thread leaves the walk.
  */
-#include "cpu.h"
+#include "run.h"
 #include "finish.h"
 
 #include <math.h>
@@ -19,55 +19,6 @@
 
 /* Bytes of results that are made before they are finished: few enough to be still in the cache. */
 #define CHUNK_BYTES ((size_t) 4 << 20)
-
-/* Where a value's images are in this run. */
-typedef struct CpuValue
-{
-	char	   *data;
-	ptrdiff_t	pitch;			/* elements from pixel to pixel */
-	size_t		image;			/* elements from image to image */
-	bool		bf16;
-} CpuValue;
-
-typedef struct CpuStep
-{
-	int			node;
-	int			norm;			/* NORM_ACT that is part of this convolution's step, or -1 */
-	int			chunk;			/* images convolved before they are finished */
-} CpuStep;
-
-/* What a primitive reads and writes, for one thread: handles are set before each execution. */
-typedef struct CpuMemories
-{
-	dnnl_memory_t src,
-				dst,
-				scratch;
-} CpuMemories;
-
-typedef struct CpuPlan
-{
-	CpuStep    *steps;
-	int			nsteps;
-	CpuValue   *values;			/* one a value of the graph */
-	bool	   *direct;			/* a binding of this value is used in place */
-	float	   *results;		/* convolutions' results of a chunk */
-	char	   *gathered;		/* their inputs, where they are not dense and of the precision's type in place */
-	float	   *latents;		/* and what the latent adds, (chunk, row class, column class, c) */
-	CpuMemories *memories;		/* [thread][primitive] */
-	int			nthreads,
-				nprimitives;
-} CpuPlan;
-
-/* One call of cpu_run. */
-typedef struct CpuCall
-{
-	CpuDevice  *device;
-	NnPlan	   *plan;
-	const CpuPacked *packed;
-	CpuPlan    *p;
-	bool		bf16;
-	int			failed;			/* dnnl_status_t, written by any thread */
-} CpuCall;
 
 static NnShape
 shape_of(const NnPlan *plan, int value)
@@ -167,12 +118,13 @@ latent_floats(const CpuLayer *layer)
 
 /* The list of steps, and the sizes of the buffers that they share. */
 static NnStatus
-make_steps(NnPlan *plan, const CpuPacked *packed, CpuPlan *p, NnError *error)
+make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPlan *p, NnError *error)
 {
 	const NnGraph *g = plan->graph;
 	size_t		results = 0,
 				gathered = 0,
-				latents = 0;
+				latents = 0,
+				tiles = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
@@ -189,7 +141,16 @@ make_steps(NnPlan *plan, const CpuPacked *packed, CpuPlan *p, NnError *error)
 			step.chunk = chunk_of(plan, layer, i, step.norm);
 			results = layer->layout.elements * step.chunk > results ? layer->layout.elements * step.chunk : results;
 			latents = latent_floats(layer) * step.chunk > latents ? latent_floats(layer) * step.chunk : latents;
-			if (plan->pitch[g->nodes[i].in[0]] != layer->in.c || (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
+			if (layer->layout.algorithm == CPU_TILES)
+			{
+				size_t		v,
+							scratch;
+
+				cpu_tile_memory(device->kernels, layer, step.chunk, &v, &scratch);
+				tiles = v > tiles ? v : tiles;
+				p->scratch_bytes = scratch > p->scratch_bytes ? scratch : p->scratch_bytes;
+			}
+			else if (plan->pitch[g->nodes[i].in[0]] != layer->in.c || (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
 				gathered = in * step.chunk > gathered ? in * step.chunk : gathered;
 			if (step.norm >= 0)
 				i = step.norm;
@@ -200,9 +161,10 @@ make_steps(NnPlan *plan, const CpuPacked *packed, CpuPlan *p, NnError *error)
 	p->results = cpu_alloc(results * sizeof(float));
 	p->gathered = cpu_alloc(gathered);
 	p->latents = cpu_alloc(latents * sizeof(float));
-	if (!p->results || !p->gathered || !p->latents)
-		return nn_no_memory(error, (results + latents) * sizeof(float) + gathered);
-	plan->device_bytes = (results + latents) * sizeof(float) + gathered;
+	p->tiles = cpu_alloc(tiles * sizeof(float));
+	plan->device_bytes = (results + latents + tiles) * sizeof(float) + gathered;
+	if (!p->results || !p->gathered || !p->latents || !p->tiles)
+		return nn_no_memory(error, plan->device_bytes);
 	return NN_OK;
 }
 
@@ -298,7 +260,7 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 	if (status == NN_OK)
 	{
 		find_direct(g, p->direct);
-		status = make_steps(plan, packed, p, error);
+		status = make_steps(base->state, plan, packed, p, error);
 	}
 	if (status != NN_OK)
 		cpu_release(base, plan);
@@ -322,6 +284,7 @@ cpu_release(NnDevice *base, NnPlan *plan)
 	free(p->results);
 	free(p->gathered);
 	free(p->latents);
+	free(p->tiles);
 	free(p);
 }
 
@@ -443,6 +406,20 @@ run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *
 	}
 }
 
+/* oneDNN's convolutions of images [i0, i0 + n), from the gathered copies if the input is not as it needs it. */
+static void
+run_units(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n)
+{
+	size_t		in = (size_t) layer->in.h * layer->in.w * layer->in.c;
+	bool		dense = x->pitch == layer->in.c && x->bf16 == call->bf16;
+
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int u = 0; u < layer->nunits; u++)
+		for (int i = 0; i < n; i++)
+			run_unit(call, layer, &layer->units[u], dense ? pixel(x, i0 + i, 0) : call->p->gathered + i * in * element_size(call->bf16),
+					 call->p->results + i * layer->layout.elements);
+}
+
 /* The outputs of a node from image i on, as a finish writes them. */
 static int
 outputs_of(const CpuCall *call, const NnNode *node, size_t image, CpuOut out[2])
@@ -534,8 +511,8 @@ run_conv(CpuCall *call, const CpuStep *step)
 	const CpuValue *x = &call->p->values[node->in[0]];
 	CpuFinish	finish = finish_of(call, step, layer);
 	size_t		elements = layer->layout.elements;
-	size_t		in = (size_t) layer->in.h * layer->in.w * layer->in.c;
-	bool		dense = x->pitch == layer->in.c && x->bf16 == call->bf16;
+	bool		tiles = layer->layout.algorithm == CPU_TILES;
+	bool		dense = tiles || (x->pitch == layer->in.c && x->bf16 == call->bf16);
 	int			batch = shape_of(call->plan, node->out[0]).n;
 
 	for (int i0 = 0; i0 < batch; i0 += step->chunk)
@@ -546,11 +523,10 @@ run_conv(CpuCall *call, const CpuStep *step)
 			gather(call, x, layer->in, i0, n);
 		if (layer->nz > 0)
 			add_latents(call, layer, node, i0, n);
-#pragma omp for collapse(2) schedule(dynamic)
-		for (int u = 0; u < layer->nunits; u++)
-			for (int i = 0; i < n; i++)
-				run_unit(call, layer, &layer->units[u], dense ? pixel(x, i0 + i, 0) : call->p->gathered + i * in * element_size(call->bf16),
-						 call->p->results + i * elements);
+		if (tiles)
+			cpu_run_tiles(call, layer, x, i0, n, call->p->results);
+		else
+			run_units(call, layer, x, i0, n);
 		finish_images(call, last, &finish, i0, n, elements * sizeof(float), latent_floats(layer));
 	}
 }
@@ -794,7 +770,8 @@ NnStatus
 cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error)
 {
 	CpuCall		call = {.device = base->state, .plan = plan, .packed = packed, .p = plan->device_state, .bf16 = plan->precision == NN_PRECISION_BF16};
-	NnStatus	status = cpu_ready_threads(call.device, call.packed->scratch_bytes, error);
+	size_t		scratch = call.packed->scratch_bytes > call.p->scratch_bytes ? call.packed->scratch_bytes : call.p->scratch_bytes;
+	NnStatus	status = cpu_ready_threads(call.device, scratch, error);
 
 	if (status == NN_OK)
 		status = ready_memories(call.device, call.p, call.packed, error);

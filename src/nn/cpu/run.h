@@ -1,0 +1,68 @@
+/*
+ * run.h
+ *	  A plan on the CPU and one run of it: what run.c shares with tiles.c.
+ */
+#ifndef BICYCLE_NN_CPU_RUN_H
+#define BICYCLE_NN_CPU_RUN_H
+
+#include "cpu.h"
+
+/* Bytes of transformed tiles that are shared by the team at once. */
+#define CPU_TILES_BYTES ((size_t) 16 << 20)
+
+/* Where a value's images are in this run. */
+typedef struct CpuValue
+{
+	char	   *data;
+	ptrdiff_t	pitch;			/* elements from pixel to pixel */
+	size_t		image;			/* elements from image to image */
+	bool		bf16;
+} CpuValue;
+
+typedef struct CpuStep
+{
+	int			node;
+	int			norm;			/* NORM_ACT that is part of this convolution's step, or -1 */
+	int			chunk;			/* images convolved before they are finished */
+} CpuStep;
+
+/* What a primitive reads and writes, for one thread: handles are set before each execution. */
+typedef struct CpuMemories
+{
+	dnnl_memory_t src,
+				dst,
+				scratch;
+} CpuMemories;
+
+typedef struct CpuPlan
+{
+	CpuStep    *steps;
+	int			nsteps;
+	CpuValue   *values;			/* one a value of the graph */
+	bool	   *direct;			/* a binding of this value is used in place */
+	float	   *results;		/* convolutions' results of a chunk */
+	char	   *gathered;		/* their inputs, where they are not dense and of the precision's type in place */
+	float	   *latents;		/* and what the latent adds, (chunk, row class, column class, c) */
+	float	   *tiles;			/* transformed tiles that the team shares */
+	size_t		scratch_bytes;	/* of each thread */
+	CpuMemories *memories;		/* [thread][primitive] */
+	int			nthreads,
+				nprimitives;
+} CpuPlan;
+
+/* One call of cpu_run. */
+typedef struct CpuCall
+{
+	CpuDevice  *device;
+	NnPlan	   *plan;
+	const CpuPacked *packed;
+	CpuPlan    *p;
+	bool		bf16;
+	int			failed;			/* dnnl_status_t, written by any thread */
+} CpuCall;
+
+/* tiles.c */
+extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v, size_t *scratch);
+extern void cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results);
+
+#endif							/* BICYCLE_NN_CPU_RUN_H */
