@@ -327,14 +327,15 @@ any_reserved(void)
 	return false;
 }
 
-static void
+/* False if the request has failed instead. */
+static bool
 send_unsent(Request *r)
 {
 	if (r->losses >= MAX_LOSSES)
 	{
 		request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again", psprintf("The connection was lost %d times.", r->losses),
 					 "The server log tells how the engine ended.");
-		return;
+		return false;
 	}
 	if (r->attempts >= MAX_ATTEMPTS)
 	{
@@ -342,7 +343,7 @@ send_unsent(Request *r)
 		request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine failed twice while it worked on this request",
 					 "The engine ended unexpectedly each time.",
 					 psprintf("The same request is refused for %d seconds. The server log tells how the engine ended.", QUARANTINE_SECONDS));
-		return;
+		return false;
 	}
 	if (r->kind == KIND_IMAGE)
 	{
@@ -360,30 +361,34 @@ send_unsent(Request *r)
 		must_queue(connection_queue(r->type, r->id, NULL, 0, NULL, 0));
 		r->state = REQUEST_SENT;
 	}
+	return true;
 }
 
-static void
+/* False if one has failed instead. */
+static bool
 send_all_unsent(void)
 {
 	dlist_iter	iter;
+	bool		all = true;
 
 	dlist_foreach(iter, &requests)
 	{
 		Request    *r = dlist_container(Request, node, iter.cur);
 
 		if (r->state == REQUEST_UNSENT && r->kind != KIND_STREAM)
-			send_unsent(r);
+			all &= send_unsent(r);
 	}
+	return all;
 }
 
-/* Sends the model that a request waits for; at most one a call, because the list may change meanwhile. */
-static void
+/* Sends the model that a request waits for; at most one a call, because the list may change meanwhile.  True if there was one. */
+static bool
 serve_models(void)
 {
 	dlist_iter	iter;
 
 	if (loading)
-		return;
+		return false;
 	dlist_foreach(iter, &requests)
 	{
 		Request    *r = dlist_container(Request, node, iter.cur);
@@ -396,7 +401,7 @@ serve_models(void)
 			request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine failed repeatedly while a model was loaded",
 						 psprintf("The model is \"%s\", version %d.", r->model->name, r->model->version),
 						 "The server log tells how the engine ended.");
-			return;
+			return true;
 		}
 		loading = true;
 		PG_TRY();
@@ -408,8 +413,9 @@ serve_models(void)
 			loading = false;
 		}
 		PG_END_TRY();
-		return;
+		return true;
 	}
+	return false;
 }
 
 /* ms until a request has waited too long for its GRANT; -1: never.  Raises 53400 if that moment has passed. */
@@ -439,9 +445,8 @@ client_turn(void)
 	bool		moved;
 
 	connection_open(false);
-	send_all_unsent();
-	serve_models();
-	if (!connection_is_open())
+	/* What a caller waits for may have come with these; nothing else need ever come then, so there is no wait before it has looked. */
+	if (!send_all_unsent() || serve_models() || !connection_is_open())
 		return;
 	moved = connection_flush();
 	moved |= connection_read();
