@@ -26,7 +26,7 @@ PG_CPPFLAGS = -Isrc
 PG_CFLAGS += -ffp-contract=off
 
 # LLVM bitcode would demand clang of every builder and saves nothing here: no function of ours is worth inlining.
-with_llvm = no
+override with_llvm = no
 
 PG_CONFIG ?= pg_config
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
