@@ -346,7 +346,8 @@ format_check_tensors(const NnTensor *tensors, int ntensors, FormatError *error)
 			return error->code;
 		if (tensor->ndim < 0 || tensor->ndim > NN_MAX_DIMS || !format_tensor_bytes(tensor->ndim, tensor->shape, tensor->dtype, &count, &bytes) ||
 			bytes != tensor->nbytes || (bytes > 0 && tensor->data == NULL))
-			return format_fail_write(error, FORMAT_EINVALID, "Tensor \"%.100s\" has no data, or not the %zu bytes that its shape says.", tensor->name, tensor->nbytes);
+			return format_fail_write(error, FORMAT_EINVALID, "Tensor \"%.100s\" has no data, or its shape does not say %zu bytes.",
+									 tensor->name, tensor->nbytes);
 	}
 	if (!find_duplicate(tensors, ntensors, &twice))
 		return format_fail_memory(error, (size_t) ntensors * sizeof(char *));

@@ -3,14 +3,15 @@
 
     python3 test/gen/files.py
 
-Needs torch (last run: 2.15.0).  Writes test/data/pth/*.pth and test/data/pth/expected.txt with what torch.load makes of each:
+Needs torch and safetensors (last run: 2.15.0, 0.8.0).  Writes test/data/pth/* and test/data/pth/expected.txt with what torch.load makes of each:
 
-    file legacy|zip number-of-tensors
+    file legacy|zip|safetensors number-of-tensors
     name dtype dimensions extent.. crc          crc is zlib's crc32 of the row-major elements
 
 The model of test/data/edges2emoji is listed too.  Old dialects (Python 2, PyTorch before 0.4) are assembled here operator by operator; that torch.load reads
 them as well proves that they are what they claim to be.
 """
+import json
 import os
 import pickle
 import struct
@@ -18,6 +19,7 @@ import zlib
 from collections import OrderedDict
 
 import torch
+from safetensors.torch import load_file, save_file
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
 OUT = os.path.join(DATA, "pth")
@@ -112,11 +114,20 @@ def old_files():
     ], {"1": (24, floats)})
 
 
+def header_order(name):
+    with open(name, "rb") as file:
+        return [key for key in json.loads(file.read(struct.unpack("<Q", file.read(8))[0])) if key != "__metadata__"]
+
+
 def describe(path):
     name = os.path.join(DATA, path)
-    legacy = open(name, "rb").read(2) != b"PK"
-    tensors = torch.load(name, map_location="cpu", weights_only=False)
-    yield f"{path} {'legacy' if legacy else 'zip'} {len(tensors)}"
+    if path.endswith(".safetensors"):
+        layout, loaded = "safetensors", load_file(name)
+        tensors = {key: loaded[key] for key in header_order(name)}
+    else:
+        layout = "zip" if open(name, "rb").read(2) == b"PK" else "legacy"
+        tensors = torch.load(name, map_location="cpu", weights_only=False)
+    yield f"{path} {layout} {len(tensors)}"
     for key, value in tensors.items():
         value = value.detach().contiguous()
         data = value.view(torch.uint8).numpy().tobytes() if value.dim() and value.numel() else value.reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -131,8 +142,9 @@ for legacy, layout in ((True, "legacy"), (False, "zip")):
     save(f"parameter_{layout}.pth", OrderedDict(weight=torch.nn.Parameter(torch.arange(6.).view(2, 3))), legacy)
 save("protocol4.pth", state(), False, pickle_protocol=4)
 save("dict.pth", dict(state()), True)
+save_file(dtypes(), os.path.join(OUT, "dtypes.safetensors"), metadata={"format": "pt", "note": "escaped \" \u00e4"})
 old_files()
-files = sorted("pth/" + name for name in os.listdir(OUT) if name.endswith(".pth")) + ["edges2emoji/G.pth", "edges2emoji/E.pth"]
+files = sorted("pth/" + name for name in os.listdir(OUT) if name.endswith((".pth", ".safetensors"))) + ["edges2emoji/G.pth", "edges2emoji/E.pth"]
 with open(os.path.join(OUT, "expected.txt"), "w") as file:
     for path in files:
         for line in describe(path):

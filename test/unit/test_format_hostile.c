@@ -217,7 +217,8 @@ test_honest_windows(void)
 	FormatFile	read;
 	FormatError error;
 
-	ok(format_read(file.at, file.n, &read, &error) == FORMAT_OK && read.ntensors == 1 && memcmp(read.tensors[0].data, "abcdijklefghmnop", 16) == 0, "a transposed window");
+	ok(format_read(file.at, file.n, &read, &error) == FORMAT_OK && read.ntensors == 1 && memcmp(read.tensors[0].data, "abcdijklefghmnop", 16) == 0,
+	   "a transposed window");
 	format_free(&read);
 	refused("one byte of the last storage missing", file.at, file.n - 1, FORMAT_EINVALID, "ends within storage");
 	put(&file, "x", 1);
@@ -252,7 +253,8 @@ test_storages(void)
 		{"a storage that is nowhere", P("}U\1w" TENSOR("FloatStorage", "0") "s."), P("](U\0010e."), 7, "ends before"},
 		{"half a storage", P("}U\1w" TENSOR("FloatStorage", "0") "s."), P("](U\0010e."), 10, "ends within"},
 		{"a storage of two types", P("}(U\1w" TENSOR("FloatStorage", "0") "U\1v" TENSOR("IntStorage", "0") "u."), P("](U\0010e."), 12, "two ways"},
-		{"a storage of two sizes", P("}(U\1w" TENSOR("FloatStorage", "0") "U\1v" STORAGE("FloatStorage", "0", "\2") "u."), P("](U\0010e."), 12, "two ways"},
+		{"a storage of two sizes", P("}(U\1w" TENSOR("FloatStorage", "0") "U\1v" STORAGE("FloatStorage", "0", "\2") "u."), P("](U\0010e."), 12,
+		"two ways"},
 		{"keys that are no list", P("}U\1w" TENSOR("FloatStorage", "0") "s."), P("N."), 0, "no list"},
 		{"a key that is a number", P("}U\1w" TENSOR("FloatStorage", "0") "s."), P("]K\0a."), 12, "no tensor uses"},
 		{"a tensor twice", P("}(U\1w" TENSOR("FloatStorage", "0") "U\1w" TENSOR("FloatStorage", "1") "u."), P("](U\0010U\0011e."), 24, "occurs twice"},
@@ -351,27 +353,38 @@ refused_part(const char *what, int which, ZipPart part, FormatStatus code, const
 static void
 test_zip_entries(void)
 {
-#define DATA .name = "net/data/0", .data = "abcd", .n = 4
-	refused_part("a compressed storage", 1, (ZipPart) {DATA, .method = 8}, FORMAT_EINVALID, "compressed");
-	refused_part("an encrypted storage", 1, (ZipPart) {DATA, .flags = 1}, FORMAT_EINVALID, "encrypted");
-	refused_part("a wrong checksum", 1, (ZipPart) {DATA, .wrong_crc = true}, FORMAT_EINVALID, "checksum");
-	refused_part("a storage of one byte more", 1, (ZipPart) {DATA, .add_size = 1}, FORMAT_EINVALID, "size that its tensors say");
-	refused_part("a storage of too few bytes", 1, (ZipPart) {.name = "net/data/0", .data = "abc", .n = 3}, FORMAT_EINVALID, "size that its tensors say");
-	refused_part("a local header elsewhere", 1, (ZipPart) {DATA, .add_local = 1}, FORMAT_EINVALID, "no local header");
-	refused_part("a local header beyond the end", 1, (ZipPart) {DATA, .add_local = 1 << 20}, FORMAT_EINVALID, "no local header");
-	refused_part("a local header at 2^63", 1, (ZipPart) {DATA, .zip64 = true, .add_local = INT64_MAX}, FORMAT_EINVALID, "no local header");
-	refused_part("a storage of 2^62 bytes", 1, (ZipPart) {DATA, .zip64 = true, .add_size = (int64_t) 1 << 62}, FORMAT_EINVALID, "size that its tensors say");
-	refused_part("a pickle that reaches into the directory", 0, (ZipPart) {.name = "net/data.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1, .add_size = 300},
-				 FORMAT_EINVALID, "into the directory");
-	refused_part("a pickle of 2^62 bytes", 0, (ZipPart) {.name = "net/data.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1, .zip64 = true,
-				 .add_size = (int64_t) 1 << 62}, FORMAT_EINVALID, "into the directory");
-	refused_part("a missing storage", 1, (ZipPart) {.name = "net/data/1", .data = "abcd", .n = 4}, FORMAT_EINVALID, "\"0\" is missing");
-	refused_part("a missing pickle", 0, (ZipPart) {.name = "net/other.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1}, FORMAT_EINVALID, "no data.pkl");
-	refused_part("a pickle without a folder", 0, (ZipPart) {.name = "data.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1}, FORMAT_EINVALID, "no data.pkl");
-	refused_part("an entry twice", 2, (ZipPart) {DATA}, FORMAT_EINVALID, "occurs twice");
-	refused_part("a big-endian writer", 2, (ZipPart) {.name = "net/byteorder", .data = "big", .n = 3}, FORMAT_EINVALID, "little-endian");
-	refused_part("a pickle that names os.system", 0, (ZipPart) {.name = "net/data.pkl", .data = "\x80\x02" "cos\nsystem\n.", .n = 14}, FORMAT_EINVALID, "os.system");
-	refused_part("an empty pickle", 0, (ZipPart) {.name = "net/data.pkl"}, FORMAT_EINVALID, "ends within");
+#define DATA		.name = "net/data/0", .data = "abcd", .n = 4
+#define PICKLE		.name = "net/data.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1
+#define EVIL_PICKLE	.name = "net/data.pkl", .data = "\x80\x02" "cos\nsystem\n.", .n = 14
+	static const struct
+	{
+		const char *what;
+		int			which;
+		ZipPart		part;
+		const char *words;
+	}			cases[] = {
+		{"a compressed storage", 1, {DATA, .method = 8}, "compressed"},
+		{"an encrypted storage", 1, {DATA, .flags = 1}, "encrypted"},
+		{"a wrong checksum", 1, {DATA, .wrong_crc = true}, "checksum"},
+		{"a storage of one byte more", 1, {DATA, .add_size = 1}, "size that its tensors say"},
+		{"a storage of too few bytes", 1, {.name = "net/data/0", .data = "abc", .n = 3}, "size that its tensors say"},
+		{"a local header elsewhere", 1, {DATA, .add_local = 1}, "no local header"},
+		{"a local header beyond the end", 1, {DATA, .add_local = 1 << 20}, "no local header"},
+		{"a local header at 2^63", 1, {DATA, .zip64 = true, .add_local = INT64_MAX}, "no local header"},
+		{"a storage of 2^62 bytes", 1, {DATA, .zip64 = true, .add_size = (int64_t) 1 << 62}, "size that its tensors say"},
+		{"a pickle that reaches into the directory", 0, {PICKLE, .add_size = 300}, "into the directory"},
+		{"a pickle of 2^62 bytes", 0, {PICKLE, .zip64 = true, .add_size = (int64_t) 1 << 62}, "into the directory"},
+		{"a missing storage", 1, {.name = "net/data/1", .data = "abcd", .n = 4}, "\"0\" is missing"},
+		{"a missing pickle", 0, {.name = "net/other.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1}, "no data.pkl"},
+		{"a pickle without a folder", 0, {.name = "data.pkl", .data = zip_pickle, .n = sizeof(zip_pickle) - 1}, "no data.pkl"},
+		{"an entry twice", 2, {DATA}, "occurs twice"},
+		{"a big-endian writer", 2, {.name = "net/byteorder", .data = "big", .n = 3}, "little-endian"},
+		{"a pickle that names os.system", 0, {EVIL_PICKLE}, "os.system"},
+		{"an empty pickle", 0, {.name = "net/data.pkl"}, "ends within"},
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+		refused_part(cases[i].what, cases[i].which, cases[i].part, FORMAT_EINVALID, cases[i].words);
 }
 
 /* Overwrites n bytes of a good archive at `from_end` bytes before its end. */

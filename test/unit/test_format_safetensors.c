@@ -87,10 +87,14 @@ test_bad(void)
 		{"{\"a\\nb\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, FORMAT_EINVALID, "printable"},
 		{"{\"\\u00e4\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, FORMAT_EINVALID, "printable"},
 		{"{\"a\\u0000b\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", 1, FORMAT_EINVALID, "not valid JSON"},
-		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", 6, FORMAT_EINVALID, "overlaps"},
-		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, FORMAT_EINVALID, "overlaps"},
-		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[5,9]}}", 9, FORMAT_EINVALID, "no tensor"},
-		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, FORMAT_EINVALID, "not valid JSON"},
+		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
+			"\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[2,6]}}", 6, FORMAT_EINVALID, "overlaps"},
+		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
+			"\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 4, FORMAT_EINVALID, "overlaps"},
+		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
+			"\"b\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[5,9]}}", 9, FORMAT_EINVALID, "no tensor"},
+		{"{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
+			"\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}", 2, FORMAT_EINVALID, "not valid JSON"},
 		{"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, FORMAT_EINVALID, "not valid JSON"},
 		{"{\"a\":", 0, FORMAT_EINVALID, "not valid JSON"},
 		{"{} {}", 0, FORMAT_EINVALID, "not valid JSON"},
@@ -149,7 +153,8 @@ test_bombs(void)
 	refused_repeated("objects 100,000 deep", "", "{\"a\":", 100000, "", FORMAT_EINVALID, "not valid JSON");
 	refused_repeated("a header of 5 MB", "{", " ", 5 * MIB, "}", FORMAT_ELIMIT, "the limit is");
 	refused_repeated("a name of 300 bytes", "{\"", "n", 300, "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", FORMAT_ELIMIT, "the limit is 255");
-	refused_repeated("a shape of 100,000 extents", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1],\"shape\":[", "1,", 100000, "1]}}", FORMAT_ELIMIT, "dimensions");
+	refused_repeated("a shape of 100,000 extents", "{\"a\":{\"dtype\":\"U8\",\"data_offsets\":[0,1],\"shape\":[", "1,", 100000, "1]}}", FORMAT_ELIMIT,
+					 "dimensions");
 	put_string(&header, "{");
 	for (int i = 0; i < 4097; i++)
 	{

@@ -119,8 +119,9 @@ test_limits(void)
 		Image		image;
 		ImageError	error;
 
-		ok(image_decode(bytes, length, 3, &few_pixels, &image, &error) == IMAGE_ELIMIT && image_decode(bytes, length, 3, &no_memory, &image, &error) == IMAGE_ELIMIT &&
-		   well_formed(error.message, error.detail), "%s: %s", names[i], error.detail);
+		ok(image_decode(bytes, length, 3, &few_pixels, &image, &error) == IMAGE_ELIMIT &&
+		   image_decode(bytes, length, 3, &no_memory, &image, &error) == IMAGE_ELIMIT && well_formed(error.message, error.detail),
+		   "%s: %s", names[i], error.detail);
 		free(bytes);
 	}
 }

@@ -160,8 +160,13 @@ test_round_trip(void)
 static void
 test_foreign(void)
 {
-	static const char *const files[] = {"", "\x89PNG\r\n\x1a\n", "GIF89a, which is not read", "\x89PNG\r\n\x1a\n and then text that is long enough for a header",
-	"\xff\xd8\xff"};
+	static const char *const files[] = {
+		"",
+		"\x89PNG\r\n\x1a\n",
+		"GIF89a, which is not read",
+		"\x89PNG\r\n\x1a\n and then text that is long enough for a header",
+		"\xff\xd8\xff",
+	};
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 	{
@@ -170,7 +175,8 @@ test_foreign(void)
 		ImageError	error;
 
 		ok(image_info((const uint8_t *) files[i], strlen(files[i]), &info, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail) &&
-		   image_decode((const uint8_t *) files[i], strlen(files[i]), 1, &plenty, &image, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail),
+		   image_decode((const uint8_t *) files[i], strlen(files[i]), 1, &plenty, &image, &error) == IMAGE_EINVALID &&
+		   well_formed(error.message, error.detail),
 		   "%s: %s", error.message, error.detail);
 	}
 }
