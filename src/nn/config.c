@@ -243,6 +243,9 @@ nn_config_read(NnConfig *config, const char *json, size_t length, uint64_t *give
 	NnStatus	status;
 
 	*given = 0;
+	/* jansson names every mistake of the text, but mostly says nothing if memory is short */
+	if (!root && at.text[0] == '\0')
+		return nn_no_memory(error, length);
 	if (!root)
 	{
 		nn_fail(error, NN_EINVAL, "model options are not valid JSON");

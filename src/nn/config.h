@@ -7,7 +7,10 @@
 
 #include "nn/nn.h"
 
-/* Places in the table, which is also the order of the canonical text and so part of every model's hash: append, never reorder. */
+/*
+ * Places in the table, which is also the order of the canonical text and so part of every model's hash: append, never reorder.  An option that joins after
+ * models were stored must be printed only where it differs from its default, or their hashes change.
+ */
 typedef enum NnOptionId
 {
 	NN_OPT_SIZE,

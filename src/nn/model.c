@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define BUCKETS 7				/* batches of 1, 2, 4, 8, 16, 32, 64 */
-#define MAX_ARENA_BYTES ((size_t) 512 << 20)
+#define MAX_ARENA_BYTES ((size_t) 256 << 20)	/* 8 images of 256 x 256 in fp32; more at once saves no time worth the memory */
 
 /* A network planned for one batch size, with the float arrays its inputs and outputs pass through. */
 typedef struct Bucket
