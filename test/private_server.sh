@@ -52,7 +52,8 @@ private_begin()					# makes $WORK and chooses the servers' user
 	 mkdir "$WORK/test"
 	 for part in data t pgtap isolation; do
 		[ ! -d "$ROOT/test/$part" ] || cp -rL "$ROOT/test/$part" "$WORK/test/"
-	 done)
+	 done
+	 cp -rL "$ROOT/doc" "$WORK/test/")
 	chmod -R u=rwX,go=rX "$WORK"
 	if [ -n "$user" ]; then chown -R "$user" "$WORK"; fi
 	export BICYCLE_TESTDATA=$WORK/test/data

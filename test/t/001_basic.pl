@@ -1,0 +1,37 @@
+# The main job works preloaded and not preloaded, with the same bytes, and at once in several new sessions.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use Bicycle;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my %bytes;
+my $translate = "SELECT string_agg(md5(bicycle_translate(sketch, bicycle_latent(8, id), model => 'emoji')), ' ' ORDER BY id) FROM outlines";
+
+foreach my $preload ('bicycle', '')
+{
+	my $how = $preload ? 'preloaded' : 'not preloaded';
+	my $node = new_node($preload ? 'preloaded' : 'plain', "shared_preload_libraries = '$preload'");
+
+	load_model($node, 'postgres');
+	$bytes{$how} = $node->safe_psql('postgres', $translate);
+	like($bytes{$how}, qr/^([0-9a-f]{32} ?){8}$/, "$how: eight images");
+	is($node->safe_psql('postgres', $translate), $bytes{$how}, "$how: another session gets the same bytes");
+	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0', "$how: one engine served them");
+
+	# Sessions that start together with nothing running yet: all are served by one engine.
+	$node->restart;
+	my @sessions = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $translate ], '>', \my $out, '2>', \my $err); } 1 .. 6;
+	my $finished = grep { $_->finish } @sessions;
+	is($finished, 6, "$how: six sessions at once after a restart");
+	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0', "$how: by one engine");
+	my $pid = engine_pid($node);
+	$node->stop;
+	ok(!kill(0, $pid), "$how: the engine ends with the server");
+}
+is($bytes{'preloaded'}, $bytes{'not preloaded'}, 'the same bytes both ways');
+
+done_testing();
