@@ -39,7 +39,7 @@ const NnOption nn_options[NN_OPTIONS] =
 	[NN_OPT_NORM] = {CHOICE(norm, NN_NORM_INSTANCE), "G, E, D", "normalisation of feature maps"},
 	[NN_OPT_NL] = {CHOICE(nl, NN_ACT_RELU), "G", "activation of the up path"},
 	[NN_OPT_NET_E] = {CHOICE(net_e, NN_ENCODER_RESNET), "E", "kind of encoder"},
-	[NN_OPT_ENCODER_SIZE] = {INT(encoder_size, 256, 0, 512, 1), "E", "size of the images it reads; 0 without an encoder"},
+	[NN_OPT_ENCODER_SIZE] = {INT(encoder_size, 256, 0, 512, 1), "E", "size of the images it reads: 64, 128, 256 or 512, and 0 without an encoder"},
 	[NN_OPT_NUM_DS] = {INT(num_ds, 2, 1, NN_MAX_SCALES, 1), "D", "scales"},
 	[NN_OPT_CONDITIONAL_D] = {BOOL(conditional_d, false), "D", "whether it sees the input image too"},
 	[NN_OPT_PRECISION] = {CHOICE(precision, NN_PRECISION_AUTO), "G, E", "arithmetic of inference"},
@@ -303,6 +303,49 @@ nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *erro
 	if (status == NN_OK)
 		follow(config, given);
 	return status;
+}
+
+/* ---- Documentation ------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+print_values(const NnOption *option, char *text, size_t size)
+{
+	switch (option->kind)
+	{
+		case NN_OPTION_INT:
+			snprintf(text, size, option->step == 1 ? "%d to %d" : "%d or %d", option->min, option->max);
+			break;
+		case NN_OPTION_BOOL:
+			snprintf(text, size, "true or false");
+			break;
+		case NN_OPTION_CHOICE:
+			list_choices(option, text, size);
+			break;
+	}
+}
+
+char *
+nn_options_describe(void)
+{
+	static const char head[] =
+		"# Model options\n\nKeys of the `config` of `bicycle_import` and `bicycle_create`, and of the column `bicycle_models.config`. `bicycle_create` takes\n"
+		"`init_type`, `init_gain` and `seed` besides. This page is made from the option table in `src/nn/config.c`.\n\n| option | values | default | network | meaning |\n|---|---|---|---|---|\n";
+	NnConfig	defaults;
+	char		page[8192];
+	size_t		length = snprintf(page, sizeof(page), "%s", head);
+
+	nn_config_default(&defaults);
+	for (int id = 0; id < NN_OPTIONS && length < sizeof(page); id++)
+	{
+		char		values[128],
+					initial[64];
+
+		print_values(&nn_options[id], values, sizeof(values));
+		nn_option_print(id, &defaults, initial, sizeof(initial));
+		length += snprintf(page + length, sizeof(page) - length, "| `%s` | %s | %s | %s | %s |\n", nn_options[id].name, values, initial, nn_options[id].networks,
+						   nn_options[id].help);
+	}
+	return strdup(page);
 }
 
 /* ---- What the fields demand of each other -------------------------------------------------------------------------------------------------- */

@@ -68,6 +68,9 @@ extern void nn_option_set(NnOptionId id, NnConfig *config, int value);
 /* The value as JSON text. */
 extern void nn_option_print(NnOptionId id, const NnConfig *config, char *text, size_t size);
 
+/* The table as a page of documentation in Markdown (doc/options.md); malloc'ed, or NULL. */
+extern char *nn_options_describe(void);
+
 /* Reads a JSON object over the values in *config.  Bit i of *given is set if the object names option i; nothing else is touched or derived. */
 extern NnStatus nn_config_read(NnConfig *config, const char *json, size_t length, uint64_t *given, NnError *error);
 

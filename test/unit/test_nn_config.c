@@ -1,11 +1,12 @@
 /*
  * Proves that model options are read, checked and printed by their one table, and that a configuration is inferred from names and shapes of tensors, with
  * errors that name what is wrong.
+ *
+ * With the argument --options it prints doc/options.md instead, which must be the table's page.
  */
-#include "nn/nn.h"
+#include "nn/config.h"
 #include "tap.h"
-
-#include <stdlib.h>
+#include "testdata.h"
 
 static NnError error;
 
@@ -442,9 +443,30 @@ test_not_models(void)
 	nn_params_free(&file.params);
 }
 
-int
-main(void)
+static void
+test_page(void)
 {
+	size_t		length;
+	uint8_t    *bytes = testdata_load("../../doc/options.md", &length);
+	char	   *page = nn_options_describe();
+
+	ok(length == strlen(page) && memcmp(page, bytes, length) == 0, "doc/options.md is what %s prints", "test_nn_config --options");
+	free(page);
+	free(bytes);
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "--options") == 0)
+	{
+		char	   *page = nn_options_describe();
+
+		fputs(page, stdout);
+		free(page);
+		return 0;
+	}
+	test_page();
 	test_round_trip();
 	test_following();
 	test_bad_options();
