@@ -31,6 +31,7 @@
 #define OUT_LOW (256 * 1024)
 #define READS_A_TURN 16			/* then others have their turn */
 #define FRAMES_A_CALL 32
+#define WRITES_A_TURN 2
 #define SOCKET_BUFFER (1024 * 1024)
 #define GREETING_MS 10000		/* to say hello */
 #define CLOSING_MS 5000			/* to read what is left, and close */
@@ -230,6 +231,7 @@ static int
 gather(Connection *connection, struct iovec *iov)
 {
 	int			n = 0;
+	size_t		bytes = 0;
 
 	list_foreach(node, &connection->out)
 	{
@@ -237,8 +239,9 @@ gather(Connection *connection, struct iovec *iov)
 		size_t		head = out->sent < sizeof(out->frame) ? out->sent : sizeof(out->frame);
 		size_t		body = out->sent - head;
 
-		if (n > 2 * (FRAMES_A_CALL - 1))
+		if (n > 2 * (FRAMES_A_CALL - 1) || bytes > SOCKET_BUFFER)
 			break;
+		bytes += out->frame.length;
 		if (head < sizeof(out->frame))
 			iov[n++] = (struct iovec) {(uint8_t *) &out->frame + head, sizeof(out->frame) - head};
 		if (body < out->frame.length)
@@ -266,10 +269,11 @@ advance(Connection *connection, size_t n)
 	}
 }
 
+/* Writes what the client takes, up to the share of one turn: one that reads as fast as this writes must not keep others waiting. */
 bool
 connection_flush(Connection *connection)
 {
-	while (!connection->dead && !list_empty(&connection->out))
+	for (int i = 0; i < WRITES_A_TURN && !connection->dead && !list_empty(&connection->out); i++)
 	{
 		struct iovec iov[2 * FRAMES_A_CALL];
 		struct msghdr message = {.msg_iov = iov};
@@ -501,8 +505,7 @@ connection_ready(Engine *engine, Source *source, uint32_t events)
 
 	if (connection->dead)
 		return;
-	if (events & EPOLLOUT)
-		connection_flush(connection);
+	/* Input first: it may withdraw what would be written. */
 	if (events & EPOLLIN)
 	{
 		for (int i = 0; i < READS_A_TURN && !connection->dead && connection->out_copied <= OUT_HIGH; i++)
@@ -511,6 +514,8 @@ connection_ready(Engine *engine, Source *source, uint32_t events)
 	}
 	if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN))
 		connection_close(connection);
+	if (events & EPOLLOUT)
+		connection_flush(connection);
 	connection_watch(connection);
 }
 
