@@ -329,7 +329,8 @@ nn_options_describe(void)
 {
 	static const char head[] =
 		"# Model options\n\nKeys of the `config` of `bicycle_import` and `bicycle_create`, and of the column `bicycle_models.config`. `bicycle_create` takes\n"
-		"`init_type`, `init_gain` and `seed` besides. This page is made from the option table in `src/nn/config.c`.\n\n| option | values | default | network | meaning |\n|---|---|---|---|---|\n";
+		"`init_type`, `init_gain` and `seed` besides. This page is made from the option table in `src/nn/config.c`.\n\n"
+		"| option | values | default | network | meaning |\n|---|---|---|---|---|\n";
 	NnConfig	defaults;
 	char		page[8192];
 	size_t		length = snprintf(page, sizeof(page), "%s", head);
@@ -342,8 +343,8 @@ nn_options_describe(void)
 
 		print_values(&nn_options[id], values, sizeof(values));
 		nn_option_print(id, &defaults, initial, sizeof(initial));
-		length += snprintf(page + length, sizeof(page) - length, "| `%s` | %s | %s | %s | %s |\n", nn_options[id].name, values, initial, nn_options[id].networks,
-						   nn_options[id].help);
+		length += snprintf(page + length, sizeof(page) - length, "| `%s` | %s | %s | %s | %s |\n", nn_options[id].name, values, initial,
+						   nn_options[id].networks, nn_options[id].help);
 	}
 	return strdup(page);
 }

@@ -399,17 +399,20 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 	{
 		Bucket	   *b;
 		NnStatus	status = next_bucket(m, job.network, n - done, &b, error);
-		size_t		count;
+		const float *images,
+				   *z = job.z ? job.z + (size_t) done * m->config.nz : NULL;
 		float	   *out[2];
+		size_t		count;
 
 		if (status != NN_OK)
 			return status;
 		count = b->graph.values[b->image].shape.n;
+		images = job.bytes ? b->in : job.floats + done * in_size;
 		if (job.bytes)
 			normalise(job.bytes + done * in_size, count * in_size, b->in);
 		for (int i = 0; i < 2; i++)
 			out[i] = job.out[i] ? job.out[i] + done * out_size : b->result;
-		status = run_bucket(m, job.network, b, job.bytes ? b->in : job.floats + done * in_size, job.z ? job.z + (size_t) done * m->config.nz : NULL, out, error);
+		status = run_bucket(m, job.network, b, images, z, out, error);
 		if (status != NN_OK)
 			return status;
 		if (job.byte_out)

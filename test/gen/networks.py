@@ -5,7 +5,8 @@
     python3 test/gen/networks.py /tmp/official test/data/networks.bin
 
 Weights and images come from a linear congruential generator that the test has too (test/unit/nn_fixture.h), so only samples of the outputs are stored: every
-so-manieth element in NHWC order, in float64.  All networks are run in float64 and in evaluation mode.
+so-manieth element in NHWC order, in float64.  All networks are run in float64 and in evaluation mode.  The file in the repository was made with commit 40b9d52
+of the official code and PyTorch 2.15.0 on a CPU.
 
 The file is a sequence of cases.  A case is the length of its description (uint32, little-endian), the description (JSON) and the samples (float64):
     name, network (G, E, D), config (the options that are not the defaults), base (seed of the weights), image (what is in it), shape (N, H, W, C)

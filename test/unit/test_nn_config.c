@@ -358,7 +358,8 @@ test_mismatches(void)
 	if (!file_of(&file, "{}", 1u << NN_NET_G | 1u << NN_NET_E))
 		return;
 	add_tensor(&file, "model.up.1.bias", NN_NET_G, NN_F32, 1, three);
-	ok(error_is(infer(&config, "{}", &file, NULL), "tensors do not fit the networks", "Unexpected: model.up.1.bias.", ""), "a tensor that is there twice is refused");
+	ok(error_is(infer(&config, "{}", &file, NULL), "tensors do not fit the networks", "Unexpected: model.up.1.bias.", ""),
+	   "a tensor that is there twice is refused");
 	nn_params_free(&file.params);
 }
 
@@ -443,6 +444,81 @@ test_not_models(void)
 	nn_params_free(&file.params);
 }
 
+/* One to three changes to names, shapes, types and networks of a file's tensors. */
+static void
+mutate(File *file, uint64_t *state)
+{
+	static const int64_t extents[] = {0, 1, 3, 5, 8, 64, 1 << 20, 1 << 21, INT64_MAX, -1, INT64_MIN};
+	static const char *const names[] = {
+		"model.model.0.weight", "model.down.0.weight", "model.up.3.weight", "conv.1.shortcut.1.weight", "fc.0.weight", "", "conv.4.weight",
+		"model.submodule.down.2.weight", "model.model.1.model.3.model.1.weight", "model.submodule.down.2.running_mean"
+	};
+
+	for (uint64_t n = testdata_random(state) % 3 + 1; n > 0; n--)
+	{
+		NnTensor   *t = &file->tensors[testdata_random(state) % file->n];
+
+		switch (testdata_random(state) % 7)
+		{
+			case 0:
+				t->name = names[testdata_random(state) % (sizeof(names) / sizeof(names[0]))];
+				break;
+			case 1:
+				t->shape[testdata_random(state) % 4] = extents[testdata_random(state) % (sizeof(extents) / sizeof(extents[0]))];
+				break;
+			case 2:
+				t->ndim = (int) (testdata_random(state) % (NN_MAX_DIMS + 1));
+				break;
+			case 3:
+				t->dtype = (NnDtype) (testdata_random(state) % (NN_U8 + 1));
+				break;
+			case 4:
+				t->network = (NnNetwork) (testdata_random(state) % NN_NETWORKS);
+				break;
+			case 5:
+				*t = file->tensors[--file->n];
+				break;
+			default:
+				file->tensors[file->n++] = *t;
+				break;
+		}
+	}
+}
+
+/* Whatever the tensors are, the answer is a consistent configuration or an error with words. */
+static void
+test_mutations(void)
+{
+	static const char *const models[] = {
+		"{}", "{\"where_add\":\"input\",\"norm\":\"batch\"}", "{\"upsample\":\"bilinear\",\"net_e\":\"conv\"}", "{\"norm\":\"none\",\"levels\":9}",
+		"{\"where_add\":\"input\",\"nz\":0}"
+	};
+	uint64_t	state = 20201123;
+	int			inferred = 0,
+				refused = 0,
+				wrong = 0;
+
+	for (int i = 0; i < 5000; i++)
+	{
+		File		file;
+		NnConfig	config;
+		bool		keep[310];
+		NnStatus	status;
+
+		if (!file_of(&file, models[i % 5], 1u << NN_NET_G | 1u << NN_NET_E))
+			return;
+		mutate(&file, &state);
+		status = infer(&config, i % 3 ? "{}" : "{\"nz\":8}", &file, keep);
+		if (status == NN_OK)
+			inferred++;
+		else
+			refused++;
+		wrong += status == NN_OK ? nn_config_check(&config, &error) != NN_OK : status != NN_EINVAL || error.message[0] == '\0';
+		nn_params_free(&file.params);
+	}
+	ok(wrong == 0 && inferred > 0 && refused > 4000, "5000 changed files: %d inferred, %d refused, none otherwise", inferred, refused);
+}
+
 static void
 test_page(void)
 {
@@ -478,5 +554,6 @@ main(int argc, char **argv)
 	test_contradictions();
 	test_open_choices();
 	test_not_models();
+	test_mutations();
 	return done_testing();
 }

@@ -222,7 +222,8 @@ test_network(const char *json, NnNetwork network, int batch)
 		nn_net_D(&g, &config, network, image, maps);
 	sound = plan_is_sound(&g, &arena);
 	least = least_arena(&g);
-	ok(sound && arena <= least + least * 15 / 100, "%s of %s, batch %d: %.1f MB in fp32, the least is %.1f", nn_network_name(network), json, batch, arena * 4e-6, least * 4e-6);
+	ok(sound && arena <= least + least * 15 / 100, "%s of %s, batch %d: %.1f MB in fp32, the least is %.1f", nn_network_name(network), json, batch,
+	   arena * 4e-6, least * 4e-6);
 	nn_graph_free(&g);
 	nn_params_free(&params);
 }
