@@ -120,6 +120,7 @@ control_set(Engine *engine, char *name)
 {
 	char	   *value = strchr(name, ' ');
 	char		why[256];
+	Settings	before = engine->settings;
 
 	if (value == NULL)
 	{
@@ -129,7 +130,7 @@ control_set(Engine *engine, char *name)
 	*value++ = '\0';
 	if (!settings_set(&engine->settings, name, value, why, sizeof(why)))
 		log_write(LOG_WARNING, "setting \"%s\" was not changed: %s", name, why);
-	else if (engine->control.gone)
+	else if (engine->control.gone && memcmp(&before, &engine->settings, sizeof(before)) != 0)	/* a reload sends all of them */
 		engine_changed(engine, name);
 }
 

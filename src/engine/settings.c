@@ -54,7 +54,7 @@ void
 settings_default(Settings *settings)
 {
 	memset(settings, 0, sizeof(*settings));
-	snprintf(settings->device, sizeof(settings->device), "auto");
+	strcpy(settings->device, "auto");
 	settings->precision = NN_PRECISION_AUTO;
 	for (int i = 0; i < NSETTINGS; i++)
 		if (table[i].kind == SETTING_COUNT)
@@ -107,6 +107,7 @@ set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
 		snprintf(why, why_size, "\"%.40s...\" is too long", value);
 		return false;
 	}
+	memset(to, 0, size);
 	strcpy(to, value);
 	return true;
 }

@@ -355,6 +355,7 @@ test_device(void)
 	const char *settings[] = {"device cuda", NULL};
 	ImageCall	call = translate(&models[0]);
 	ImageCall	info = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	BicycleCached cached;
 	uint64_t	id = 1;
 	bool		served = false;
 
@@ -367,6 +368,8 @@ test_device(void)
 	ok(engine_says(&other, "log log device is now", PATIENCE_MS), "the device is changed");
 	ok(client_run(&client, id++, &call, &models[0]), "and models run on it");
 	engine_set(&other, "threads 1");
+	engine_set(&other, "device ref");
+	ok(client_cache(&client, &cached, 1) == 1, "a setting that comes again changes nothing");
 	engine_tell(&other, "set device cpu");
 	ok(engine_says(&other, "log log device is now", PATIENCE_MS), "it is changed again");
 	served = client_run(&client, id++, &call, &models[0]);
