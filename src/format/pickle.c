@@ -38,8 +38,9 @@ typedef struct Machine
 				at,				/* next byte */
 				operator_at,	/* offset of the running operator */
 				base;
-	PickleValue *stack;			/* MAX_STACK, malloc'ed for the time of one reading, as is memo */
-	size_t		depth;
+	PickleValue *stack;			/* grows; malloc'ed for the time of one reading, as is memo */
+	size_t		depth,
+				stack_capacity;
 	PickleValue *memo;
 	uint64_t	memo_size,		/* slots in use or passed over; MARK in the latter */
 				memo_capacity;
@@ -191,11 +192,22 @@ take_number(Machine *m, int width, uint64_t *value)
 	return true;
 }
 
+/* May move the stack: no pointer into it is to be used afterwards. */
 static bool
 push(Machine *m, PickleValue value)
 {
 	if (m->depth == MAX_STACK)
 		return fail_limit(m, "needs too deep a stack");
+	if (m->depth == m->stack_capacity)
+	{
+		size_t		capacity = m->stack_capacity > 0 ? 2 * m->stack_capacity : 64;
+		PickleValue *stack = realloc(m->stack, capacity * sizeof(PickleValue));
+
+		if (stack == NULL)
+			return fail_memory(m, capacity * sizeof(PickleValue));
+		m->stack = stack;
+		m->stack_capacity = capacity;
+	}
 	m->stack[m->depth++] = value;
 	return true;
 }
@@ -764,9 +776,6 @@ pickle_read(const uint8_t *bytes, size_t length, size_t base, Pickle *pickle, Fo
 	bool		running = true;
 
 	memset(pickle, 0, sizeof(*pickle));
-	m.stack = malloc(MAX_STACK * sizeof(PickleValue));
-	if (m.stack == NULL)
-		return format_fail_memory(error, MAX_STACK * sizeof(PickleValue));
 	while (running && !m.stopped)
 		running = step(&m);
 	if (running)

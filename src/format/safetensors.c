@@ -166,7 +166,8 @@ format_read_safetensors(FormatBuilder *builder)
 	root = json_loadb((const char *) builder->bytes + 8, length, JSON_REJECT_DUPLICATES, &error);
 	if (root == NULL)
 	{
-		if (json_error_code(&error) == json_error_out_of_memory)
+		/* out of memory the library mostly just says nothing */
+		if (json_error_code(&error) == json_error_out_of_memory || error.text[0] == '\0')
 			return format_fail_memory(builder->error, length);
 		return format_fail(builder->error, FORMAT_EINVALID, "Its header is not valid JSON: %.160s (byte %d).", error.text, error.position);
 	}

@@ -4,10 +4,10 @@
     python3 test/gen/check_export.py OFFICIAL make DIR          writes state_dicts of the official networks, to be imported
     python3 test/gen/check_export.py OFFICIAL check FILE... [--nz N] [--against DIR]
 
-OFFICIAL is a checkout of junyanz/BicycleGAN (last run with 40b9d52 and torch 2.15.0).  check builds, for each .pth or .safetensors file, the official network
-that its tensors belong to (G, E or D; at 128 and 256 by define_G and define_E, at other sizes by the class they construct), loads it with strict
-keys, as the official code would, and runs it once.  With --against each file must also hold the values of the file of the same name in DIR.  --nz is the length of the latent code of
-a G with where_add input, which its tensors do not tell (default 8).
+OFFICIAL is a checkout of junyanz/BicycleGAN (last run with 40b9d52 and torch 2.15.0). check builds, for each .pth or .safetensors file, the official network
+that its tensors belong to (G, E or D; at 128 and 256 by define_G and define_E, at other sizes by the class they construct), loads it with strict keys, as the
+official code would, and runs it once. With --against each file must also hold the values of the file of the same name in DIR. --nz is the length of the
+latent code of a G with where_add input, which its tensors do not tell (default 8).
 
 Last result, with what make wrote, read and written again in both formats by src/format: 48 of 48.
 """

@@ -1,0 +1,74 @@
+/*
+ * failing_malloc.h
+ *	  Makes the n-th allocation of the program and all later ones fail, and counts what is not freed.
+ *
+ * Defines malloc and its family for the whole program, libraries included, on top of glibc's own entry points.  A sanitizer has its own allocator, which this
+ * would displace: under one, FAILING_MALLOC is 0 and a test has nothing to prove.
+ */
+#ifndef BICYCLE_FAILING_MALLOC_H
+#define BICYCLE_FAILING_MALLOC_H
+
+#include <stddef.h>
+#include <stdlib.h>
+
+#if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
+#define FAILING_MALLOC 0
+#else
+#define FAILING_MALLOC 1
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *block, size_t size);
+extern void __libc_free(void *block);
+
+static long allocations_until_failure = -1; /* so many succeed, then none does; -1: all do */
+static long allocations_alive;
+
+static int
+allocation_fails(void)
+{
+	if (allocations_until_failure > 0)
+		allocations_until_failure--;
+	else if (allocations_until_failure == 0)
+		return 1;
+	return 0;
+}
+
+static void *
+count_allocation(void *block)
+{
+	if (block != NULL)
+		allocations_alive++;
+	return block;
+}
+
+void *
+malloc(size_t size)
+{
+	return allocation_fails() ? NULL : count_allocation(__libc_malloc(size));
+}
+
+void *
+calloc(size_t n, size_t size)
+{
+	return allocation_fails() ? NULL : count_allocation(__libc_calloc(n, size));
+}
+
+void *
+realloc(void *block, size_t size)
+{
+	if (allocation_fails())
+		return NULL;
+	return block == NULL ? count_allocation(__libc_realloc(block, size)) : __libc_realloc(block, size);
+}
+
+void
+free(void *block)
+{
+	if (block != NULL)
+		allocations_alive--;
+	__libc_free(block);
+}
+#endif
+
+#endif							/* BICYCLE_FAILING_MALLOC_H */

@@ -1,0 +1,130 @@
+/*
+ * test_image_memory.c
+ *	  Whichever allocation fails, the libraries' included, an image function says so and leaves nothing behind.
+ */
+#include "failing_malloc.h"
+#include "image_fixture.h"
+
+#if FAILING_MALLOC
+
+typedef struct Input
+{
+	uint8_t    *bytes;
+	size_t		length;
+	Image		image;
+} Input;
+
+typedef ImageStatus (*Work) (const Input *input, ImageError *error);
+
+static ImageStatus
+decode(const Input *input, ImageError *error)
+{
+	Image		image;
+	ImageStatus status = image_decode(input->bytes, input->length, 3, &plenty, &image, error);
+
+	image_free(&image);
+	return status;
+}
+
+static ImageStatus
+info(const Input *input, ImageError *error)
+{
+	ImageInfo	unused;
+
+	return image_info(input->bytes, input->length, &unused, error);
+}
+
+static ImageStatus
+resize(const Input *input, ImageError *error)
+{
+	Image		image;
+	ImageStatus status = image_resize(&input->image, 30, 40, &image, error);
+
+	image_free(&image);
+	return status;
+}
+
+static ImageStatus
+encode_png(const Input *input, ImageError *error)
+{
+	uint8_t    *bytes;
+	size_t		length;
+	ImageStatus status = image_encode_png(&input->image, &bytes, &length, error);
+
+	free(bytes);
+	return status;
+}
+
+static ImageStatus
+encode_jpeg(const Input *input, ImageError *error)
+{
+	uint8_t    *bytes;
+	size_t		length;
+	ImageStatus status = image_encode_jpeg(&input->image, 90, &bytes, &length, error);
+
+	free(bytes);
+	return status;
+}
+
+static ImageStatus
+sheet(const Input *input, ImageError *error)
+{
+	Image		image;
+	ImageStatus status = image_contact_sheet(&input->image, 1, 1, 2, &image, error);
+
+	image_free(&image);
+	return status;
+}
+
+static void
+fail_each(const char *what, Work work, const Input *input)
+{
+	ImageStatus status = IMAGE_ENOMEM;
+	bool		clean = true;
+	int			n;
+
+	for (n = 0; n < 1000 && status == IMAGE_ENOMEM; n++)
+	{
+		ImageError	error = {0};
+		long		alive = allocations_alive;
+
+		allocations_until_failure = n;
+		status = work(input, &error);
+		allocations_until_failure = -1;
+		clean = clean && allocations_alive == alive && (status == IMAGE_OK || (error.code == IMAGE_ENOMEM && well_formed(error.message, error.detail)));
+	}
+	ok(status == IMAGE_OK && clean && n > 1, "%s: each of %d allocations", what, n - 1);
+}
+
+int
+main(void)
+{
+	static const char *const files[] = {"png/basi6a16.png", "png/tbbn3p08.png", "jpeg/ycc420.jpg", "jpeg/progressive.jpg", "jpeg/arithmetic.jpg"};
+	Input		input;
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+	{
+		input.bytes = testdata_load(files[i], &input.length);
+		fail_each(files[i], decode, &input);
+		fail_each("its header", info, &input);
+		free(input.bytes);
+	}
+	input.image = noise_image(300, 200, 3, 1);
+	fail_each("resizing", resize, &input);
+	fail_each("encoding as PNG", encode_png, &input);
+	fail_each("encoding as JPEG", encode_jpeg, &input);
+	fail_each("a contact sheet", sheet, &input);
+	image_free(&input.image);
+	return done_testing();
+}
+
+#else
+
+int
+main(void)
+{
+	ok(true, "not under a sanitizer # SKIP");
+	return done_testing();
+}
+
+#endif
