@@ -108,7 +108,10 @@ extern void nn_output(NnGraph *g, int value);
 /* Remembers an error in the graph unless it has one; for nets.c. */
 extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));
 
-/* nets.c: one definition of each network for inference and training.  Values are ids in g; sizes come from the shapes of the inputs. */
+/*
+ * nets.c: one definition of each network for inference and training, of a configuration that nn_config_check accepts.  Values are ids in g; sizes come from
+ * the shapes of the inputs.
+ */
 extern int	nn_net_G(NnGraph *g, const NnConfig *config, int image, int z);	/* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
 extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);	/* -> (N,1,1,nz) twice */
 extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);	/* -> config->num_ds maps (N,h,w,1) */
