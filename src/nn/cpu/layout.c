@@ -44,11 +44,11 @@ typedef struct Rule
 static const Rule rules[] = {
 	{NN_OP_CONV, 4, 2, 32, 16, 3, false},
 	{NN_OP_CONV, 4, 2, 8, 16, 2, false},
-	{NN_OP_CONV, 4, 2, 1, 1, 1, false},
+	{NN_OP_CONV, 4, 2, 1, 16, 1, false},
 	{NN_OP_CONV, 3, 1, 8, 16, 2, false},
 	{NN_OP_CONVT, 4, 2, 32, 16, 3, true},
 	{NN_OP_CONVT, 4, 2, 8, 16, 2, false},
-	{NN_OP_CONVT, 4, 2, 1, 1, 1, false},
+	{NN_OP_CONVT, 4, 2, 1, 16, 1, false},
 };
 
 /* With fewer tiles an image, threads share the weights and not the tiles. */
