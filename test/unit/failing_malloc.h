@@ -21,6 +21,9 @@ extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *block, size_t size);
 extern void __libc_free(void *block);
 
+/* so that libraries call them too, though the program is built with hidden symbols */
+#define EXPORTED __attribute__((visibility("default")))
+
 static long allocations_until_failure = -1; /* so many succeed, then none does; -1: all do */
 static long allocations_alive;
 
@@ -42,19 +45,19 @@ count_allocation(void *block)
 	return block;
 }
 
-void *
+EXPORTED void *
 malloc(size_t size)
 {
 	return allocation_fails() ? NULL : count_allocation(__libc_malloc(size));
 }
 
-void *
+EXPORTED void *
 calloc(size_t n, size_t size)
 {
 	return allocation_fails() ? NULL : count_allocation(__libc_calloc(n, size));
 }
 
-void *
+EXPORTED void *
 realloc(void *block, size_t size)
 {
 	if (allocation_fails())
@@ -62,7 +65,7 @@ realloc(void *block, size_t size)
 	return block == NULL ? count_allocation(__libc_realloc(block, size)) : __libc_realloc(block, size);
 }
 
-void
+EXPORTED void
 free(void *block)
 {
 	if (block != NULL)
