@@ -507,7 +507,7 @@ batcher_run(Engine *engine)
 		start_alone(engine);
 	start_some(engine);
 	start_batch(engine);
-	if (engine->device_change && !engine->device_busy && engine->nstarted == 0 && engine->loader.pending == 0)
+	if (engine->device_change && !engine->device_busy && !engine->threads_busy && engine->nstarted == 0 && engine->loader.pending == 0)
 		device_replace(engine);
 	while (engine->alone == NULL && !engine->device_change && !engine->device_busy && !list_empty(&engine->held))
 	{

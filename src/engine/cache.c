@@ -34,6 +34,7 @@ typedef struct LoadTask
 	char	   *config_text;
 	size_t		config_length;
 	NnPrecision setting;		/* of the engine, when the job was handed over */
+	char		device_name[128];
 	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
 	bool		resident[PACKED_PRECISIONS];
 	NnConfig	config;
@@ -296,7 +297,7 @@ entry_run(Engine *engine, CacheEntry *entry)
 		Request    *request = list_member(Request, link, node);
 		EngineError error;
 
-		if (engine->device == NULL && !engine->device_busy)
+		if (!engine->device_busy && engine->device == NULL)
 			request_fail(request, &engine->device_error);
 		else if (usable(request) == NULL)
 			continue;
@@ -490,7 +491,7 @@ cache_load_check(Request *request, const BicycleLoad *load, EngineError *error)
 {
 	Engine	   *engine = request->engine;
 
-	if (engine->device == NULL && !engine->device_busy)
+	if (!engine->device_busy && engine->device == NULL)
 	{
 		*error = engine->device_error;
 		return false;
@@ -560,7 +561,7 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 	if (!nn_device_supports(engine->device, precision))
 	{
 		error_set(failure, "55000", "precision %s is not available on this device", precision_name(precision));
-		error_detail(failure, "The device is %s.", engine->device_name);
+		error_detail(failure, "The device is %s.", task->device_name);
 		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
 		return;
 	}
@@ -729,6 +730,7 @@ cache_load(Request *request)
 	LoadTask   *task = request->task;
 
 	task->setting = engine->settings.precision;
+	memcpy(task->device_name, engine->device_name, sizeof(task->device_name));
 	list_foreach(node, &entry->waiters)
 		task->asked[list_member(Request, link, node)->image.precision] = true;
 	/* Nobody waits, and nothing of it is here: it was sent to be here. */

@@ -471,8 +471,10 @@ struct Engine
 	Executor	pool,
 				device_thread,
 				loader;
+	bool		device_busy;	/* being opened or replaced: nothing starts, and the device thread has the fields below */
 	NnDevice   *device;			/* NULL: see device_error */
-	bool		device_busy;	/* being opened or replaced: nothing starts */
+	char		device_wanted[64];	/* as the neural core calls it */
+	int			device_threads;
 	bool		device_change;	/* the setting has changed: replace it when all is quiet */
 	bool		device_opened;	/* the first opening has ended */
 	Job			device_job;

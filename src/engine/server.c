@@ -115,6 +115,8 @@ completions_ready(Engine *engine, Source *source, uint32_t events)
 	take_completed(engine);
 }
 
+static void device_set_threads(Engine *engine);
+
 /* ---- The device ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* The device the setting names, as the neural core calls it. */
@@ -134,10 +136,10 @@ device_open_run(Job *job)
 		nn_device_close(engine->device);
 	engine->device = NULL;
 	error_clear(&engine->device_error);
-	if (nn_device_open(device_setting(engine), settings_threads(&engine->settings), &engine->device, &error) == NN_OK)
+	if (nn_device_open(engine->device_wanted, engine->device_threads, &engine->device, &error) == NN_OK)
 		return;
 	engine->device = NULL;
-	error_set(&engine->device_error, "55000", "device \"%s\" is missing", device_setting(engine));
+	error_set(&engine->device_error, "55000", "device \"%s\" is missing", engine->device_wanted);
 	if (error.detail[0] != '\0')
 		error_detail(&engine->device_error, "%s", error.detail);
 	else
@@ -156,7 +158,7 @@ device_open_done(Engine *engine, Job *job)
 		snprintf(engine->device_name, sizeof(engine->device_name), "%s", nn_device_describe(engine->device));
 	else
 	{
-		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)", device_setting(engine));
+		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)", engine->device_wanted);
 		log_error(LOG_WARNING, "device", &engine->device_error);
 	}
 	if (!engine->device_opened)
@@ -167,6 +169,7 @@ device_open_done(Engine *engine, Job *job)
 	}
 	else
 		log_write(LOG_LOG, "device is now %s", engine->device_name);
+	device_set_threads(engine);
 }
 
 static void
@@ -174,6 +177,8 @@ device_open(Engine *engine)
 {
 	engine->device_busy = true;
 	engine->device_change = false;
+	strcpy(engine->device_wanted, device_setting(engine));
+	engine->device_threads = settings_threads(&engine->settings);
 	engine->device_job.run = device_open_run;
 	engine->device_job.done = device_open_done;
 	executor_submit(&engine->device_thread, &engine->device_job, false);
@@ -193,15 +198,31 @@ device_threads_run(Job *job)
 	Engine	   *engine = list_member(Engine, threads_job, job);
 
 	if (engine->device != NULL)
-		nn_device_set_threads(engine->device, settings_threads(&engine->settings));
+		nn_device_set_threads(engine->device, engine->device_threads);
 }
 
 static void
 device_threads_done(Engine *engine, Job *job)
 {
 	engine->threads_busy = false;
-	if (engine->device != NULL)
+	if (engine->device != NULL && !engine->device_busy)
 		snprintf(engine->device_name, sizeof(engine->device_name), "%s", nn_device_describe(engine->device));
+	device_set_threads(engine);
+}
+
+/* Gives the device the number of threads of the setting; if it is being given one, afterwards. */
+static void
+device_set_threads(Engine *engine)
+{
+	int			threads = settings_threads(&engine->settings);
+
+	if (engine->threads_busy || engine->device_busy || engine->device_threads == threads)
+		return;
+	engine->threads_busy = true;
+	engine->device_threads = threads;
+	engine->threads_job.run = device_threads_run;
+	engine->threads_job.done = device_threads_done;
+	executor_submit(&engine->device_thread, &engine->threads_job, true);
 }
 
 /* A setting has changed after "go". */
@@ -214,13 +235,7 @@ engine_changed(Engine *engine, const char *setting)
 	else if (strcmp(setting, "threads") == 0)
 	{
 		executor_resize(&engine->pool, settings_threads(&engine->settings));
-		if (!engine->threads_busy)
-		{
-			engine->threads_busy = true;
-			engine->threads_job.run = device_threads_run;
-			engine->threads_job.done = device_threads_done;
-			executor_submit(&engine->device_thread, &engine->threads_job, true);
-		}
+		device_set_threads(engine);
 	}
 	cache_trim(engine);
 	queue_admit(engine);
