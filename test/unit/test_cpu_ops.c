@@ -32,6 +32,7 @@ typedef struct Case
 				pad;
 	int			nz;
 	NnActKind	z_act;
+	bool		pooled;			/* a 2x2 mean follows */
 	bool		followed;		/* a NORM_ACT reads the result, and nothing else does */
 	NnNorm		norm;
 	int			readers;		/* of the NORM_ACT: 1 or 2 */
@@ -79,6 +80,11 @@ static const Case cases[] = {
 	{CONV(1, 2, 1, 16, 8, 3, 1, 1), Z(2, NONE)},
 	{CONV(1, 32, 32, 64, 192, 1, 1, 0)},
 	{CONV(2, 5, 3, 7, 11, 1, 1, 0), SLICES},
+	/* with the mean of 2x2 made part of them */
+	{CONV(1, 32, 32, 64, 128, 3, 1, 1), .pooled = true},
+	{CONV(2, 16, 8, 17, 21, 3, 1, 1), .pooled = true, SLICES},
+	{CONV(2, 7, 9, 24, 16, 3, 1, 1), .pooled = true, THEN(NONE, LRELU)},
+	{CONV(1, 2, 2, 3, 5, 3, 1, 1), .pooled = true},
 	/* transposed: the way up */
 	{CONVT(3, 1, 1, 512, 512), THEN(INSTANCE, RELU)},
 	{CONVT(2, 1, 1, 19, 21), THEN(NONE, RELU), SLICES},
@@ -251,6 +257,8 @@ build(Run *r, const Case *t)
 		default:
 			break;
 	}
+	if (t->pooled)
+		y = nn_avgpool(&r->graph, y, 2, 2, 0, "pool");
 	if (t->followed)
 		norm_act(r, t, y);
 	else
@@ -359,9 +367,9 @@ test_case(NnDevice *ref, NnDevice *device, NnPrecision precision, const Case *t)
 	bool		ran = run_on(ref, NN_PRECISION_FP32, t, &expected) & run_on(device, precision, t, &got);
 	double		nmse = ran ? worst_nmse(&expected, &got) : NAN;
 
-	ok(nmse <= (bf16 ? BF16_NMSE : FP32_NMSE), "%s %s (%d,%d,%d,%d) %d channels, kernel %d, stride %d, pad %d, nz %d%s%s%s: NMSE %.1e",
+	ok(nmse <= (bf16 ? BF16_NMSE : FP32_NMSE), "%s %s (%d,%d,%d,%d) %d channels, kernel %d, stride %d, pad %d, nz %d%s%s%s%s: NMSE %.1e",
 	   bf16 ? "bf16" : "fp32", ops[t->op], t->in.n, t->in.h, t->in.w, t->in.c, t->channels, t->kernel, t->stride, t->pad, t->nz,
-	   t->followed ? ", then a norm" : "", t->slices ? ", slices" : "", t->input == FLAT ? ", flat" : t->input == OFFSET ? ", large mean" : "", nmse);
+	   t->pooled ? ", mean of 2x2" : "", t->followed ? ", then a norm" : "", t->slices ? ", slices" : "", t->input == FLAT ? ", flat" : t->input == OFFSET ? ", large mean" : "", nmse);
 	free_run(&expected);
 	free_run(&got);
 }

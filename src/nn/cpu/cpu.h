@@ -88,7 +88,7 @@ typedef struct CpuLayer
 {
 	NnOp		op;
 	NnShape		in,
-				out;			/* of one image; a plan must have the same */
+				out;			/* of one image of the step; a plan must have the same */
 	CpuLayout	layout;
 	CpuUnit    *units;
 	int			nunits;
@@ -141,9 +141,10 @@ extern NnStatus cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *
 extern NnStatus cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error);
 
 /* layout.c */
-extern void cpu_layout(const NnGraph *graph, int node, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
+extern int	cpu_step_end(const NnGraph *graph, int id);
+extern NnNode cpu_step_conv(const NnGraph *graph, int id);
+extern void cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
 extern bool cpu_classes(CpuClasses *classes, int in, int out, int kernel, int stride, int pad);
-extern int	cpu_fused_norm(const NnGraph *graph, int node); /* the NORM_ACT that alone reads this node's result and follows it, or -1 */
 extern int	cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
 extern int	cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
 

@@ -54,24 +54,61 @@ static const Rule rules[] = {
 /* With fewer tiles an image, threads share the weights and not the tiles. */
 #define SHARED_TILES 256
 
-/* The NORM_ACT that alone reads this node's result and follows it, or -1. */
-int
-cpu_fused_norm(const NnGraph *graph, int node)
+/* ---- Steps ----------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Whether the next node is the only reader of this node's result, which therefore need not become a value. */
+static bool
+read_by_next_only(const NnGraph *graph, int id)
 {
-	int			value = graph->nodes[node].out[0];
-	const NnNode *next = node + 1 < graph->nnodes ? &graph->nodes[node + 1] : NULL;
+	int			value = graph->nodes[id].out[0];
 	int			readers = 0;
 
-	if (!next || next->op != NN_OP_NORM_ACT || next->in[0] != value)
-		return -1;
+	if (id + 1 >= graph->nnodes || graph->nodes[id + 1].in[0] != value)
+		return false;
 	if (graph->values[value].output || graph->values[value].view_of >= 0)
-		return -1;
+		return false;
 	for (int i = 0; i < graph->nvalues; i++)
 		if (graph->values[i].view_of == value)
-			return -1;
+			return false;
 	for (int i = 0; i < graph->nnodes; i++)
 		readers += (graph->nodes[i].in[0] == value) + (graph->nodes[i].in[1] == value);
-	return readers == 1 ? node + 1 : -1;
+	return readers == 1;
+}
+
+/*
+ * The last node of the step that a convolution begins: the norm that follows it, the average pool that is made part of it, or itself.
+ *
+ * A 3x3 convolution of stride 1 and then the mean of 2x2 is a 4x4 convolution of stride 2 with the kernel's mean over four places: less than half the work.
+ */
+int
+cpu_step_end(const NnGraph *graph, int id)
+{
+	const NnNode *node = &graph->nodes[id],
+			   *next = node + 1;
+
+	if (!read_by_next_only(graph, id))
+		return id;
+	if (next->op == NN_OP_NORM_ACT)
+		return id + 1;
+	if (next->op == NN_OP_AVGPOOL && node->op == NN_OP_CONV && node->in[1] < 0 && node->kernel == 3 && node->stride == 1 &&
+		next->kernel == 2 && next->stride == 2 && next->pad == 0)
+		return id + 1;
+	return id;
+}
+
+/* The convolution that a step runs: the node's own, or with the pool that ends the step. */
+NnNode
+cpu_step_conv(const NnGraph *graph, int id)
+{
+	NnNode		node = graph->nodes[id];
+	const NnNode *end = &graph->nodes[cpu_step_end(graph, id)];
+
+	if (end->op == NN_OP_AVGPOOL)
+	{
+		node.kernel += end->kernel - 1;
+		node.stride = end->stride;
+	}
+	return node;
 }
 
 /* ---- Tiles ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -179,14 +216,11 @@ cut(CpuLayout *layout)
 		layout->band = layout->h;
 }
 
+/* node is what cpu_step_conv returned, end the step's last node. */
 void
-cpu_layout(const NnGraph *graph, int id, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling)
+cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling)
 {
-	const NnNode *node = &graph->nodes[id];
-	NnShape		in = graph->values[node->in[0]].shape,
-				out = graph->values[node->out[0]].shape;
-	int			norm = cpu_fused_norm(graph, id);
-	bool		whole = norm >= 0 && graph->nodes[norm].norm == NN_NORM_INSTANCE;	/* statistics walk a whole map more easily */
+	bool		whole = end->op == NN_OP_NORM_ACT && end->norm == NN_NORM_INSTANCE;	/* statistics walk a whole map more easily */
 	bool		grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
 	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
 

@@ -32,6 +32,15 @@ param_values(const Packer *p, int param)
 	return p->values + p->graph->params->list[param].offset;
 }
 
+static NnShape
+image_shape(const NnGraph *graph, int value)
+{
+	NnShape		shape = graph->values[value].shape;
+
+	shape.n = 1;
+	return shape;
+}
+
 /* A zeroed array that counts towards the model's bytes. */
 static NnStatus
 new_floats(Packer *p, size_t n, float **array)
@@ -152,10 +161,9 @@ band_shape(const CpuLayer *layer, const NnNode *node, int phase, int r0, int r1,
 
 /* Weights of channels [c0, c0 + part) of a phase as (O, I, k, k) into `out`; the latent's are left out. */
 static void
-gather_weights(const Packer *p, const CpuLayer *layer, const NnNode *node, int phase, int c0, float *out)
+gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int phase, int c0, float *out)
 {
 	const CpuLayout *l = &layer->layout;
-	const float *w = param_values(p, node->weight);
 	int			channels = layer->out.c,
 				inputs = layer->in.c + layer->nz;
 	int			k = l->kernel;
@@ -180,7 +188,7 @@ gather_weights(const Packer *p, const CpuLayer *layer, const NnNode *node, int p
 
 /* oneDNN's copy of the weights of a part of a phase. */
 static NnStatus
-pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, int phase, int c0, DnnlDescRef layout, float *plain, dnnl_memory_t *out)
+pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *w, int phase, int c0, DnnlDescRef layout, float *plain, dnnl_memory_t *out)
 {
 	const CpuLayout *l = &layer->layout;
 	dnnl_dims_t dims = {l->part, layer->in.c, l->kernel, l->kernel};
@@ -190,7 +198,7 @@ pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, int phase, in
 	DnnlDesc	plain_desc;
 	dnnl_status_t status;
 
-	gather_weights(p, layer, node, phase, c0, plain);
+	gather_weights(layer, node, w, phase, c0, plain);
 	status = dnnl_desc_init(&plain_desc, 4, dims, dnnl_f32, dnnl_oihw);
 	if (status != dnnl_success)
 		return cpu_dnnl_fail(p->error, status, "describe weights");
@@ -253,7 +261,7 @@ pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 /* ---- Layers ---------------------------------------------------------------------------------------------------------------------------------- */
 
 static NnStatus
-pack_units(Packer *p, CpuLayer *layer, const NnNode *node, float *plain)
+pack_units(Packer *p, CpuLayer *layer, const NnNode *node, const float *w, float *plain)
 {
 	const CpuLayout *l = &layer->layout;
 	int			bands = (l->h + l->band - 1) / l->band;
@@ -277,8 +285,8 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, float *plain)
 				band_shape(layer, node, phase, r0, r1, &wanted, &row);
 				unit->primitive = find_primitive(p, layer, &wanted, &status);
 				if (status == NN_OK && b == 0)
-					status = pack_weights(p, layer, node, phase, c0, dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0),
-										  plain, &weights);
+					status = pack_weights(p, layer, node, w, phase, c0,
+										  dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0), plain, &weights);
 				unit->weights = weights;
 				unit->owner = b == 0;
 				unit->src = (size_t) row * layer->in.w * layer->in.c;
@@ -292,7 +300,7 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, float *plain)
 }
 
 static NnStatus
-pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node)
+pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 {
 	const CpuLayout *l = &layer->layout;
 	float	   *plain;
@@ -304,39 +312,75 @@ pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node)
 	if (!layer->units || !layer->primitives || !plain)
 		status = nn_no_memory(p->error, units * sizeof(CpuPrimitive));
 	if (status == NN_OK)
-		status = pack_units(p, layer, node, plain);
+		status = pack_units(p, layer, node, w, plain);
 	free(plain);
 	return status;
 }
 
 static NnStatus
-pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node)
+pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 {
 	NnStatus	status = new_floats(p, cpu_tile_weights(p->device->kernels, layer), &layer->tile_weights);
 
 	if (status != NN_OK)
 		return status;
 	layer->tiling.block = cpu_tile_block(p->device->kernels, &layer->tiling, layer->in.c);
-	cpu_pack_tiles(p->device->kernels, layer, node, param_values(p, node->weight), layer->tile_weights);
+	cpu_pack_tiles(p->device->kernels, layer, node, w, layer->tile_weights);
 	if (layer->in.c > p->packed->nzeros)
 		p->packed->nzeros = layer->in.c;
+	return NN_OK;
+}
+
+/* Weights (O, I, k, k) of a convolution that also takes the mean of 2x2 of its results: (O, I, k + 1, k + 1). */
+static NnStatus
+pooled_weights(Packer *p, const CpuLayer *layer, const float *w, int kernel, float **out)
+{
+	size_t		maps = (size_t) layer->out.c * layer->in.c;
+	int			k = kernel - 1;
+
+	*out = malloc(maps * kernel * kernel * sizeof(float));
+	if (!*out)
+		return nn_no_memory(p->error, maps * kernel * kernel * sizeof(float));
+	for (size_t i = 0; i < maps; i++)
+		for (int y = 0; y < kernel; y++)
+			for (int x = 0; x < kernel; x++)
+			{
+				double		sum = 0;
+
+				for (int dy = 0; dy < 2; dy++)
+					for (int dx = 0; dx < 2; dx++)
+						if (y - dy >= 0 && y - dy < k && x - dx >= 0 && x - dx < k)
+							sum += w[(i * k + y - dy) * k + x - dx];
+				(*out)[(i * kernel + y) * kernel + x] = (float) (sum / 4);
+			}
 	return NN_OK;
 }
 
 static NnStatus
 pack_conv(Packer *p, CpuLayer *layer, int id)
 {
-	const NnNode *node = &p->graph->nodes[id];
-	NnStatus	status;
+	const NnNode node = cpu_step_conv(p->graph, id),
+			   *end = &p->graph->nodes[cpu_step_end(p->graph, id)];
+	const float *w = param_values(p, node.weight);
+	float	   *pooled = NULL;
+	NnStatus	status = NN_OK;
 
-	if (node->op == NN_OP_CONV && node->pad >= node->kernel)
-		return nn_fail(p->error, NN_EUNSUPPORTED, "padding of layer \"%s\" is as wide as its kernel", node->name);
-	cpu_layout(p->graph, id, p->packed->precision, &layer->layout, &layer->tiling);
-	status = layer->layout.algorithm == CPU_TILES ? pack_tiles(p, layer, node) : pack_dnnl(p, layer, node);
-	if (status == NN_OK && node->bias >= 0)
-		status = copy_floats(p, param_values(p, node->bias), layer->out.c, &layer->bias);
+	if (node.op == NN_OP_CONV && node.pad >= node.kernel)
+		return nn_fail(p->error, NN_EUNSUPPORTED, "padding of layer \"%s\" is as wide as its kernel", node.name);
+	layer->out = image_shape(p->graph, end->out[0]);
+	if (end->op == NN_OP_AVGPOOL)
+	{
+		status = pooled_weights(p, layer, w, node.kernel, &pooled);
+		w = pooled;
+	}
+	cpu_layout(&node, end, layer->in, layer->out, p->packed->precision, &layer->layout, &layer->tiling);
+	if (status == NN_OK)
+		status = layer->layout.algorithm == CPU_TILES ? pack_tiles(p, layer, &node, w) : pack_dnnl(p, layer, &node, w);
+	free(pooled);
+	if (status == NN_OK && node.bias >= 0)
+		status = copy_floats(p, param_values(p, node.bias), layer->out.c, &layer->bias);
 	if (status == NN_OK && layer->nz > 0)
-		status = pack_latent(p, layer, node);
+		status = pack_latent(p, layer, &node);
 	return status;
 }
 
@@ -368,15 +412,6 @@ pack_linear(Packer *p, CpuLayer *layer, const NnNode *node)
 	else if (status == NN_OK)
 		status = new_floats(p, layer->out.c, &layer->bias);
 	return status;
-}
-
-static NnShape
-image_shape(const NnGraph *graph, int value)
-{
-	NnShape		shape = graph->values[value].shape;
-
-	shape.n = 1;
-	return shape;
 }
 
 static NnStatus

@@ -41,6 +41,12 @@ pixel(const CpuValue *v, size_t image, size_t index)
 /* ---- Preparing ------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool
+is_conv(NnOp op)
+{
+	return op == NN_OP_CONV || op == NN_OP_CONVT;
+}
+
+static bool
 same_image(NnShape a, NnShape b)
 {
 	return a.h == b.h && a.w == b.w && a.c == b.c;
@@ -58,7 +64,7 @@ check_packed(const NnPlan *plan, const CpuPacked *packed, NnError *error)
 		const NnNode *node = &g->nodes[i];
 		const CpuLayer *layer = &packed->layers[i];
 
-		fits = layer->op == node->op && same_image(layer->out, shape_of(plan, node->out[0])) &&
+		fits = layer->op == node->op && same_image(layer->out, shape_of(plan, g->nodes[is_conv(node->op) ? cpu_step_end(g, i) : i].out[0])) &&
 			(node->in[0] < 0 || same_image(layer->in, shape_of(plan, node->in[0])));
 	}
 	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
@@ -83,31 +89,25 @@ overlap(const NnPlan *plan, int a, int b)
 }
 
 /*
- * A chunk's results are finished before the next chunk is convolved, so that they are read from the cache.  But the planner may have put what the norm
- * writes over what the convolution reads, which it took for dead by then; the whole batch is one chunk then.
+ * A chunk's results are finished before the next chunk is convolved, so that they are read from the cache.  But the planner may have put what the step's
+ * end writes over what the convolution reads, which it took for dead by then; the whole batch is one chunk then.
  */
 static int
-chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int norm)
+chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
 {
 	const NnNode *node = &plan->graph->nodes[id];
 	int			batch = shape_of(plan, node->out[0]).n;
 	size_t		images = CHUNK_BYTES / (layer->layout.elements * sizeof(float));
 
-	for (int o = 0; norm >= 0 && o < 2; o++)
+	for (int o = 0; end != id && o < 2; o++)
 	{
-		int			out = plan->graph->nodes[norm].out[o];
+		int			out = plan->graph->nodes[end].out[o];
 
 		for (int i = 0; out >= 0 && i < 2; i++)
 			if (node->in[i] >= 0 && overlap(plan, out, node->in[i]))
 				return batch;
 	}
 	return images < 1 ? 1 : images < (size_t) batch ? (int) images : batch;
-}
-
-static bool
-is_conv(NnOp op)
-{
-	return op == NN_OP_CONV || op == NN_OP_CONVT;
 }
 
 static size_t
@@ -129,7 +129,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const CpuLayer *layer = &packed->layers[i];
-		CpuStep		step = {.node = i, .norm = -1, .chunk = 1};
+		CpuStep		step = {.node = i, .end = i, .chunk = 1};
 
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
@@ -137,8 +137,8 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 		{
 			size_t		in = (size_t) layer->in.h * layer->in.w * layer->in.c;
 
-			step.norm = cpu_fused_norm(g, i);
-			step.chunk = chunk_of(plan, layer, i, step.norm);
+			step.end = cpu_step_end(g, i);
+			step.chunk = chunk_of(plan, layer, i, step.end);
 			results = layer->layout.elements * step.chunk > results ? layer->layout.elements * step.chunk : results;
 			latents = latent_floats(layer) * step.chunk > latents ? latent_floats(layer) * step.chunk : latents;
 			if (layer->layout.algorithm == CPU_TILES)
@@ -152,8 +152,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 			}
 			else if (plan->pitch[g->nodes[i].in[0]] != layer->in.c || (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
 				gathered = in * step.chunk > gathered ? in * step.chunk : gathered;
-			if (step.norm >= 0)
-				i = step.norm;
+			i = step.end;
 		}
 		p->steps[p->nsteps++] = step;
 	}
@@ -481,7 +480,7 @@ static CpuFinish
 finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 {
 	const CpuLayout *l = &layer->layout;
-	const NnNode *norm = step->norm >= 0 ? &call->plan->graph->nodes[step->norm] : NULL;
+	const NnNode *end = &call->plan->graph->nodes[step->end];
 	CpuFinish	f = {
 		.form = l->form,
 		.src = call->p->results,
@@ -494,11 +493,11 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 		.bias = layer->bias,
 		.latent_layer = layer,
 		.latent = layer->nz > 0 ? call->p->latents : NULL,
-		.norm = norm ? norm->norm : NN_NORM_NONE,
-		.batch = norm ? call->packed->layers[step->norm].norm : NULL,
+		.norm = end->op == NN_OP_NORM_ACT ? end->norm : NN_NORM_NONE,
+		.batch = end->op == NN_OP_NORM_ACT ? call->packed->layers[step->end].norm : NULL,
 	};
 
-	f.nouts = outputs_of(call, norm ? norm : &call->plan->graph->nodes[step->node], 0, f.out);
+	f.nouts = outputs_of(call, end, 0, f.out);
 	return f;
 }
 
@@ -506,7 +505,7 @@ static void
 run_conv(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
-	const NnNode *last = step->norm >= 0 ? &call->plan->graph->nodes[step->norm] : node;
+	const NnNode *end = &call->plan->graph->nodes[step->end];
 	const CpuLayer *layer = &call->packed->layers[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
 	CpuFinish	finish = finish_of(call, step, layer);
@@ -527,7 +526,7 @@ run_conv(CpuCall *call, const CpuStep *step)
 			cpu_run_tiles(call, layer, x, i0, n, call->p->results);
 		else
 			run_units(call, layer, x, i0, n);
-		finish_images(call, last, &finish, i0, n, elements * sizeof(float), latent_floats(layer));
+		finish_images(call, end, &finish, i0, n, elements * sizeof(float), latent_floats(layer));
 	}
 }
 

@@ -22,7 +22,7 @@ typedef struct CpuValue
 typedef struct CpuStep
 {
 	int			node;
-	int			norm;			/* NORM_ACT that is part of this convolution's step, or -1 */
+	int			end;			/* its last node: a NORM_ACT or AVGPOOL that is part of a convolution's step, or the node itself */
 	int			chunk;			/* images convolved before they are finished */
 } CpuStep;
 
