@@ -458,14 +458,20 @@ client_turn(void)
 
 /* ---- Requests with a body in memory -------------------------------------------------------------------------------------------------------- */
 
-/* Type, model and image, not the latent: if an image crashes a model it does so for every latent. */
+/* Type, model, fault asked for, latent and image: two requests of one digest would do the same. */
 static RequestDigest
-digest_of(BicycleFrameType type, const BicycleImageRequest *head, const void *image, size_t image_length)
+digest_of(BicycleFrameType type, const BicycleImageRequest *head, const float *z, const void *image, size_t image_length)
 {
 	RequestDigest digest;
 
 	for (int i = 0; i < 2; i++)
-		digest.word[i] = hash_bytes_extended(image, image_length, hash_bytes_extended(head->hash, BICYCLE_HASH_BYTES, type + 1000 * i));
+	{
+		uint64		seed = hash_bytes_extended(head->hash, BICYCLE_HASH_BYTES, (uint64) type + 1000 * i + 1000000 * head->debug);
+
+		if (head->nz > 0)
+			seed = hash_bytes_extended((const unsigned char *) z, head->nz * sizeof(float), seed);
+		digest.word[i] = hash_bytes_extended(image, image_length, seed);
+	}
 	return digest;
 }
 
@@ -473,7 +479,7 @@ Request *
 request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
 			   const float *z, const void *image, size_t image_length)
 {
-	RequestDigest digest = digest_of(type, head, image, image_length);
+	RequestDigest digest = digest_of(type, head, z, image, image_length);
 	int			seconds = quarantine_remaining(&digest);
 	size_t		z_bytes = head->nz * sizeof(float);
 	Request    *r;

@@ -230,6 +230,11 @@ file_argument(FunctionCallInfo fcinfo, int i)
 				 errmsg("model file is too large"),
 				 errdetail("It has %zu bytes; the limit is " UINT64_FORMAT ".", (Size) VARSIZE_ANY_EXHDR(file), limit),
 				 errhint("Raise bicycle.max_model_size.")));
+	if (VARSIZE_ANY_EXHDR(file) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("could not read model file"),
+				 errdetail("It is empty.")));
 	return file;
 }
 

@@ -36,9 +36,9 @@
 #define PING_INTERVAL	1000	/* ms between pings */
 #define PONG_TIMEOUT	(15 * 1000) /* ms without a pong after which the engine is killed */
 #define STOP_TIMEOUT	3000	/* ms from "stop" to SIGKILL */
-#define QUICK_DEATH		2000	/* ms: an engine that was ready for less did not live long */
+#define QUICK_DEATH		500	/* ms: an engine that was ready for less did not live long */
 #define FAILED_STARTS	3		/* starts in a row without "ready" after which sessions no longer wait */
-#define RETRY_READY_MAX	1000	/* ms: longest delay after the death of an engine that had been ready */
+#define RETRY_READY_MAX	500		/* ms: longest delay after the death of an engine that had been ready */
 #define RETRY_START_MAX	(30 * 1000) /* ms: the same for one that had not */
 #define LINE_MAX_BYTES	4096
 #define EXEC_FAILED		127		/* exit status, as of a shell that does not find a command */
