@@ -1,0 +1,27 @@
+-- bicycle_image_info: what the header of a file says, without decoding it.
+\getenv testdata BICYCLE_TESTDATA
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS bicycle;
+RESET client_min_messages;
+-- What a statement fails with: SQLSTATE and message, or only the SQLSTATE where the engine words the message.
+CREATE FUNCTION pg_temp.fails(query text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE query;
+	RETURN 'succeeded';
+EXCEPTION WHEN OTHERS THEN
+	RETURN sqlstate || ' ' || sqlerrm;
+END $$;
+CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
+
+SELECT name, i.*
+FROM unnest('{png/basn0g01,png/basn0g16,png/basi2c08,png/basn3p04,png/basi4a16,png/basn6a08,jpeg/rgb,jpeg/gray,jpeg/progressive}'::text[]) AS name,
+	LATERAL bicycle_image_info(pg_read_binary_file(:'testdata' || '/' || name || CASE WHEN name LIKE 'png/%' THEN '.png' ELSE '.jpg' END)) AS i;
+SELECT bicycle_image_info(NULL) IS NULL AS strict;
+SELECT pg_temp.state(format('SELECT bicycle_image_info(%L::bytea)', bytes))
+FROM (VALUES (''::bytea), ('x'), ('\x89504e470d0a1a0a'), ('\xffd8ff')) AS v(bytes);
+-- As a column, as a row, in an index.
+CREATE TEMP TABLE picture AS
+	SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/' || name) AS image FROM unnest('{00_A.png,00_B.png}'::text[]) AS name;
+SELECT name, (bicycle_image_info(image)).channels FROM picture ORDER BY name;
+CREATE INDEX ON picture (((bicycle_image_info(image)).width));
+SELECT count(*) FROM picture WHERE (bicycle_image_info(image)).width = 128;

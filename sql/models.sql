@@ -1,0 +1,79 @@
+-- Versions: current one, deploy, drop; numbers are never used twice.
+\getenv testdata BICYCLE_TESTDATA
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS bicycle;
+RESET client_min_messages;
+CREATE TEMP TABLE file AS
+	SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/' || name) AS bytes
+	FROM unnest('{G.pth,E.pth,pairs/00_A.png,pairs/00_B.png,pairs/01_A.png,pairs/01_B.png,pairs/02_A.png,pairs/02_B.png,pairs/03_A.png}'::text[]) AS name;
+CREATE FUNCTION pg_temp.file(text) RETURNS bytea LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.file WHERE name = $1';
+-- What a statement fails with: SQLSTATE and message, or only the SQLSTATE where the engine words the message.
+CREATE FUNCTION pg_temp.fails(query text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE query;
+	RETURN 'succeeded';
+EXCEPTION WHEN OTHERS THEN
+	RETURN sqlstate || ' ' || sqlerrm;
+END $$;
+CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
+CREATE TEMP TABLE picture AS SELECT pg_temp.file('pairs/00_A.png') AS image;
+CREATE FUNCTION pg_temp.versions(text) RETURNS text LANGUAGE sql AS
+	$$SELECT string_agg(version || CASE WHEN is_current THEN ' current' ELSE '' END, ', ' ORDER BY version) FROM bicycle_models WHERE model = $1$$;
+
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 3, "nef": 2, "ndf": 2, "nz": 3, "encoder_size": 64}');
+SELECT bicycle_create('w', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
+SELECT pg_temp.versions('v') AS v, pg_temp.versions('w') AS w;
+SELECT length(bicycle_translate(image, '{1,2}', 'v', 1)) > 0 AS one, length(bicycle_translate(image, '{1,2,3}', 'v', 2)) > 0 AS two,
+	length(bicycle_translate(image, '{1,2,3}', 'v')) > 0 AS current FROM picture;
+SELECT pg_temp.fails($$SELECT bicycle_translate(image, '{1,2}', 'v') FROM picture$$);
+SELECT bicycle_deploy('v', 1);
+SELECT pg_temp.versions('v'), length(bicycle_translate(image, '{1,2}', 'v')) > 0 AS current FROM picture;
+SELECT bicycle_deploy('v', 1);
+SELECT pg_temp.versions('v');
+-- Rolled back, nothing has happened, not even to the counter.
+BEGIN;
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
+SELECT bicycle_deploy('v', 2);
+ROLLBACK;
+SELECT pg_temp.versions('v');
+-- In one transaction the new version is seen at once.
+BEGIN;
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 4, "encoder_size": 64}');
+SELECT length(bicycle_translate(image, '{1,2,3,4}', 'v')) > 0 AS current FROM picture;
+COMMIT;
+
+-- The writer of a model holds a lock on its name, and only on that.
+BEGIN;
+SELECT bicycle_deploy('v', 2);
+SELECT count(*), bool_and(mode = 'ExclusiveLock' AND classid = 'bicycle_models'::regclass AND objsubid = 2) AS by_name FROM pg_locks
+WHERE locktype = 'advisory' AND pid = pg_backend_pid();
+COMMIT;
+
+-- Drop.
+SELECT pg_temp.fails($$SELECT bicycle_drop('v', 2)$$);
+SELECT bicycle_drop('v', 1);
+SELECT bicycle_drop('v', 3);
+SELECT pg_temp.versions('v');
+SELECT count(*) FROM bicycle_tensors WHERE model = 'v' AND version <> 2;
+SELECT bicycle_drop('v', 2);
+SELECT count(*) FROM bicycle_models WHERE model = 'v';
+SELECT pg_temp.fails($$SELECT bicycle_drop('v', 2)$$), pg_temp.fails($$SELECT bicycle_drop('v')$$), pg_temp.fails($$SELECT bicycle_drop('none', 1)$$);
+SELECT pg_temp.fails($$SELECT bicycle_deploy('v', 2)$$), pg_temp.fails($$SELECT bicycle_deploy('w', 2)$$), pg_temp.fails($$SELECT bicycle_deploy('w', NULL)$$);
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}') AS goes_on;
+-- Also if rows came in by another way.
+UPDATE bicycle_models SET version = 9 WHERE false;
+INSERT INTO bicycle_models (model, version, config, hash) VALUES ('v', 20, '{}', sha256(''));
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}') AS goes_on;
+
+-- Without a current version the model has to be asked for by number.
+UPDATE bicycle_models SET is_current = false WHERE model = 'w';
+SELECT pg_temp.fails($$SELECT bicycle_translate(image, '{1,2}', 'w') FROM picture$$), length(bicycle_translate(image, '{1,2}', 'w', 1)) > 0 AS by_number FROM picture;
+
+-- The engine holds one copy of one content, whatever it is called; bicycle_cache shows the name the caller knows it by.
+SELECT bicycle_import('twin', bicycle_export('v'), bicycle_export('v', 'E')) AS version;
+SELECT bicycle_import('copy', bicycle_export('v', format => 'pth'), bicycle_export('v', 'E')) AS version;
+SELECT bicycle_translate(image, '{1,2}', 'copy') = bicycle_translate(image, '{1,2}', 'twin') AS same FROM picture;
+SELECT count(*) AS resident, min(model) AS model, min(version) AS version, bool_and(bytes > 0) AS bytes, bool_and(databases > 0) AS databases
+FROM bicycle_cache() WHERE hash = (SELECT hash FROM bicycle_models WHERE model = 'twin');
+SELECT bicycle_drop('v'), bicycle_drop('w'), bicycle_drop('twin'), bicycle_drop('copy');

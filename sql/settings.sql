@@ -1,0 +1,45 @@
+-- Settings: names, contexts, ranges, who may set them, and that the prefix is reserved.
+\getenv testdata BICYCLE_TESTDATA
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS bicycle;
+RESET client_min_messages;
+SELECT bicycle_latent(0, 0);	-- loads the library if nothing has yet
+SELECT name, setting, unit, vartype, context, enumvals FROM pg_settings WHERE name LIKE 'bicycle.%' AND name NOT IN ('bicycle.threads', 'bicycle.debug')
+ORDER BY name COLLATE "C";
+SELECT name FROM pg_settings WHERE name LIKE 'bicycle.%' AND (short_desc IS NULL OR short_desc !~ '\.$');
+SET bicycle.no_such_setting = 1;
+SET bicycle.prefetch = 0;
+SET bicycle.jpeg_quality = 101;
+SET bicycle.output_format = gif;
+SET bicycle.priority = high;
+SET bicycle.device = cpu;
+SET bicycle.max_image_pixels = 1;
+RESET bicycle.max_image_pixels;
+SELECT set_config('bicycle.model', repeat('x', 256), false);
+SET bicycle.priority = bulk;
+SHOW bicycle.priority;
+RESET bicycle.priority;
+SET bicycle.request_timeout = '2s';
+SHOW bicycle.request_timeout;
+RESET bicycle.request_timeout;
+-- Only a superuser loosens the limits.
+CREATE ROLE regress_bicycle_user;
+SET ROLE regress_bicycle_user;
+SET bicycle.max_image_pixels = 100000000;
+SET bicycle.max_request_size = '100MB';
+SET bicycle.debug_fault = 1;
+SET bicycle.model = 'any';
+RESET ROLE;
+DROP ROLE regress_bicycle_user;
+-- A value that the engine could not use is refused where it is set.
+ALTER SYSTEM SET bicycle.device = 'tpu';
+ALTER SYSTEM SET bicycle.device = 'cuda:x';
+ALTER SYSTEM SET bicycle.max_batch = 0;
+-- A reload reaches the engine, which goes on.
+SELECT pid AS engine FROM bicycle_engine() \gset
+ALTER SYSTEM SET bicycle.max_batch = 4;
+SELECT pg_reload_conf();
+SELECT pg_sleep(0.3);
+SELECT pid = :engine AS same_engine FROM bicycle_engine();
+ALTER SYSTEM RESET bicycle.max_batch;
+SELECT pg_reload_conf();
