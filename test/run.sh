@@ -49,7 +49,7 @@ unit_tests()					# unit_tests VARIANT SECONDS: by prove, as the user who builds,
 	fi
 	say "unit tests, $variant"
 	build unit VARIANT="$variant"
-	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --exec "timeout $limit" "${programs[@]}") || status=$?
+	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --failures --exec "timeout $limit" "${programs[@]}") || status=$?
 	result $status "unit tests ($variant)"
 }
 
@@ -165,7 +165,7 @@ if wanted tap; then
 		status=0
 		(cd "$WORK/out-tap" &&
 		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
-		 "${AS[@]}" prove --timer -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
+		 "${AS[@]}" prove --timer --failures -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
 		[ $status = 0 ] || show_logs "$WORK/out-tap"
 		result $status "TAP"
 	else
