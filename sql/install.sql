@@ -51,10 +51,12 @@ DELETE FROM bicycle_models;
 \set VERBOSITY default
 
 -- Nothing of that name may be there beforehand: the script replaces nothing.
+\set SHOW_CONTEXT never
 DROP EXTENSION bicycle;
 CREATE FUNCTION bicycle_latent(nz int, seed bigint) RETURNS float4[] LANGUAGE sql AS 'SELECT NULL::float4[]';
 CREATE EXTENSION bicycle;
 DROP FUNCTION bicycle_latent(int, bigint);
+\set SHOW_CONTEXT errors
 
 -- Any schema does, and search_path need not name it.
 CREATE SCHEMA "Odd schema";

@@ -38,11 +38,11 @@ extern bool connection_read(void);
 extern void connection_wait(long timeout);
 
 /* The engine sent nonsense: drops the connection and raises 08P01. */
-extern void connection_broken(void) pg_attribute_noreturn();
+pg_noreturn extern void connection_broken(void);
 
 /* Takes apart the body of an ERROR frame; returns the SQLSTATE, and message, detail and hint allocated in client_memory(). */
 extern int	connection_error(const char *body, size_t length, char *text[3]);
-extern void connection_report(int sqlstate, char *text[3]) pg_attribute_noreturn(); /* raises it and frees the texts */
+pg_noreturn extern void connection_report(int sqlstate, char *text[3]); /* raises it and frees the texts */
 
 /* ---- client.c ------------------------------------------------------------------------------------------------------------------------------ */
 

@@ -22,12 +22,19 @@
 #endif
 
 /*
+ * MEMO: PG 18 replaces pg_attribute_noreturn(), behind a declaration, by pg_noreturn before it.
+ */
+#ifndef pg_noreturn
+#define pg_noreturn		__attribute__((noreturn))
+#endif
+
+/*
  * MEMO: PG 18 (9324c8c580) adds PG_MODULE_MAGIC_EXT, by which pg_get_loaded_modules() shows a library's name and version.
  */
 #ifdef PG_MODULE_MAGIC_EXT
-#define BicycleModuleMagic(version)		PG_MODULE_MAGIC_EXT(.name = "bicycle", .version = (version))
+#define BicycleModuleMagic(text)		PG_MODULE_MAGIC_EXT(.name = "bicycle", .version = text)
 #else
-#define BicycleModuleMagic(version)		PG_MODULE_MAGIC
+#define BicycleModuleMagic(text)		PG_MODULE_MAGIC
 #endif
 
 /*
