@@ -13,6 +13,9 @@
  * waits for more to come: while it is busy the next batch forms by itself.  Oldest first is also what keeps models from starving each other; bulk requests
  * count as BULK_AGE places younger than they are.
  *
+ * The plans of a batch take memory that stays with the model.  A model may take the ARENA_SHARE-th part of the cache for them, however large max_batch is: a
+ * processor gains next to nothing from large batches, and loses much if the models of two sessions do not fit beside each other.
+ *
  * A request is announced to its client (STARTED) before a thread gets it, and only then: if the frame cannot be written at once the client does not read,
  * and the request goes back to its place.  A request with the flag ALONE is started when no other is between its start and its end and the loader is idle,
  * and while it runs nothing else starts, so that if it is the one that kills the engine it takes no other with it.
@@ -26,6 +29,7 @@
 
 #define BULK_TURN 8
 #define BULK_AGE 64
+#define ARENA_SHARE 8
 
 enum
 {
@@ -39,7 +43,8 @@ typedef struct Batch
 	Job			job;
 	Packed	   *model;
 	BicycleFrameType type;
-	size_t		arenas;			/* bytes its plans may take */
+	size_t		arenas;			/* bytes the model's plans may take */
+	size_t		arenas_shared;	/* bytes they may take for more than one image */
 	size_t		model_bytes;	/* after the run */
 	bool		device_failed;
 	int			n;
@@ -85,7 +90,7 @@ pick(Engine *engine, int class)
 	while (!list_empty(ring))
 	{
 		List	   *first = ring->next;
-		Connection *connection = (Connection *) ((char *) first - offsetof(Connection, ring) - (size_t) class * sizeof(List));
+		Connection *connection = list_member(Connection, ring[class], first);
 		Request    *request;
 
 		list_remove(first);
@@ -230,12 +235,19 @@ to_loader(Engine *engine, Request *request)
 	executor_submit(&engine->loader, &request->job, false);
 }
 
+/* Whether the loader is to be left alone now. */
+static bool
+loader_rests(const Engine *engine)
+{
+	return engine->alone != NULL || engine->device_change || engine->device_busy || engine->stopping;
+}
+
 /* Hands a request whose job is set to the loader, or keeps it while a request runs alone. */
 void
 batcher_loader(Engine *engine, Request *request)
 {
 	request->state = REQUEST_LOADING;
-	if (engine->alone != NULL || engine->device_change || engine->device_busy)
+	if (loader_rests(engine))
 		list_append(&engine->held, &request->link);
 	else
 		to_loader(engine, request);
@@ -293,6 +305,9 @@ start_batch(Engine *engine)
 	batch->arenas = batch->model->bytes - batch->model->weights;
 	if (engine->memory.used < engine->memory.limit)
 		batch->arenas += engine->memory.limit - engine->memory.used;
+	batch->arenas_shared = cache_limit(engine) / ARENA_SHARE;
+	if (batch->arenas_shared > batch->arenas)
+		batch->arenas_shared = batch->arenas;
 	list_foreach(node, &engine->ready)
 	{
 		Request    *request = list_member(Request, link, node);
@@ -414,7 +429,7 @@ fitting(Batch *batch, int n, NnError *error)
 		bytes = nn_model_arena_bytes(batch->model->model, network, n, error);
 		if (error->code != NN_OK && bytes == 0)
 			return 0;
-		if (bytes <= batch->arenas)
+		if (bytes <= (n == 1 ? batch->arenas : batch->arenas_shared))
 			return n;
 		if (n == 1)
 		{
@@ -509,7 +524,7 @@ batcher_run(Engine *engine)
 	start_batch(engine);
 	if (engine->device_change && !engine->device_busy && !engine->threads_busy && engine->nstarted == 0 && engine->loader.pending == 0)
 		device_replace(engine);
-	while (engine->alone == NULL && !engine->device_change && !engine->device_busy && !list_empty(&engine->held))
+	while (!loader_rests(engine) && !list_empty(&engine->held))
 	{
 		Request    *request = list_member(Request, link, engine->held.next);
 

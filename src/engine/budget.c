@@ -155,9 +155,10 @@ decode_take(DecodeBudget *budget, size_t bytes)
 	ticket = budget->next_ticket++;
 	while (budget->serving != ticket || (bytes <= budget->limit && budget->used > budget->limit - bytes))
 	{
-		executor_progress();
+		executor_waits();
 		pthread_cond_wait(&budget->wake, &budget->lock);
 	}
+	executor_progress();
 	fits = bytes <= budget->limit;
 	if (fits)
 		budget->used += bytes;

@@ -80,7 +80,7 @@ cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config)
 	return resolve_precision(asked, engine->settings.precision, config);
 }
 
-static size_t
+size_t
 cache_limit(const Engine *engine)
 {
 	if (engine->settings.cache_size > 0 && (size_t) engine->settings.cache_size < engine->memory.limit)

@@ -153,6 +153,7 @@ extern void executor_submit(Executor *executor, Job *job, bool first);
 extern void executor_stop(Executor *executor);
 extern int64_t executor_longest(Executor *executor);	/* milliseconds the oldest running job has run; 0 if none */
 extern void executor_progress(void);	/* called by a long job: it is not stuck */
+extern void executor_waits(void);	/* for other jobs; executor_progress when it goes on */
 
 /* ---- Budgets (budget.c) -------------------------------------------------------------------------------------------------------------------- */
 
@@ -406,6 +407,7 @@ extern void cache_load_progress(Request *request);
 extern void cache_load(Request *request);
 extern bool cache_evict_one(Engine *engine, bool wanted_too);	/* the least recently used; its memory comes back a little later */
 extern bool cache_freeing(Engine *engine);
+extern size_t cache_limit(const Engine *engine);	/* bytes */
 extern void cache_trim(Engine *engine);
 extern void cache_clear(Engine *engine);
 extern void cache_batch_done(Engine *engine, Packed *packed, size_t bytes, unsigned requests);

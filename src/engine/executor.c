@@ -172,3 +172,10 @@ executor_progress(void)
 	if (self != NULL)
 		atomic_store(&self->since, now_ms());
 }
+
+void
+executor_waits(void)
+{
+	if (self != NULL)
+		atomic_store(&self->since, 0);
+}
