@@ -37,7 +37,7 @@ extern int	format_text_compare(FormatText a, FormatText b);
 extern bool format_text_is(FormatText text, const char *literal);
 
 /* For messages: printf("%.*s", FORMAT_TEXT(text)); cut to what a message can hold. */
-#define FORMAT_TEXT(text) (int) ((text).length < 100 ? (text).length : 100), (text).at
+#define FORMAT_TEXT(text) (int) ((text).length < 80 ? (text).length : 80), (text).at
 
 /* Little-endian numbers that need not be aligned. */
 extern uint16_t format_u16(const uint8_t *at);

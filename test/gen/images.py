@@ -4,14 +4,15 @@
     python3 test/gen/images.py
 
 Needs pillow and numpy (last run: Pillow 13.0.0 with libjpeg-turbo, numpy 2.4.6).  Reads test/data/png/*.png (the PngSuite) and the JPEG files that are not
-made here; writes alpha.png and the JPEG files, and
+made here; writes alpha.png, trns_*.png and the JPEG files, and
 
     test/data/png/expected.txt     name width height channels depth crc(gray) crc(rgb), or: name damaged
     test/data/jpeg/expected.txt    the same
     test/data/resize.txt           channels, size from, size to, crc of Pillow's bicubic
 
-crc is zlib's crc32 of the pixels, row by row.  Up to 8 bits Pillow decodes; 16-bit files, which Pillow reads in several ways, are decoded here from the PNG
-specification and scaled by rounding v * 255 / 65535.  Alpha goes over white as (c*a + 255*(255-a) + 127) // 255, then gray as Pillow's L.
+crc is zlib's crc32 of the pixels, row by row.  Up to 8 bits Pillow decodes, except that the transparent gray of 1, 2 and 4 bits, which it compares before
+scaling, is found here; 16-bit files, which Pillow reads in several ways, are decoded here from the PNG specification and scaled by rounding v * 255 / 65535.
+Alpha goes over white as (c*a + 255*(255-a) + 127) // 255, then gray as Pillow's L.
 """
 import glob
 import os
@@ -100,13 +101,22 @@ def decode16(data):
     return over_white(eight.astype(np.uint8))
 
 
+def decode8(path, data, depth, color):
+    rgba = np.array(Image.open(path).convert("RGBA"))
+    if color == 0 and depth < 8:
+        for kind, body in chunks(data):
+            if kind == b"tRNS":
+                rgba[..., 3] = np.where(rgba[..., 0] == struct.unpack(">H", body)[0] * (255 // (2 ** depth - 1)), 0, 255)
+    return over_white(rgba)
+
+
 def png_line(path):
     name = os.path.basename(path)
     data = open(path, "rb").read()
     if name.startswith("x"):
         return f"{name} damaged"
-    width, height, depth, channels, _, _ = header(data)
-    rgb = decode16(data) if depth == 16 else over_white(np.asarray(Image.open(path).convert("RGBA")))
+    width, height, depth, channels, color, _ = header(data)
+    rgb = decode16(data) if depth == 16 else decode8(path, data, depth, color)
     return f"{name} {width} {height} {channels} {depth} {crcs(rgb)}"
 
 
@@ -114,6 +124,27 @@ def make_alpha():
     """Every value under every opacity."""
     c, a = np.meshgrid(np.arange(256), np.arange(256))
     Image.fromarray(np.stack([c, 255 - c, (c * 7) % 256, a], -1).astype(np.uint8)).save(os.path.join(DATA, "png", "alpha.png"))
+
+
+def save_png(name, width, height, depth, color, rows, transparent):
+    """A PNG with a tRNS chunk; rows are the bytes of each row."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    with open(os.path.join(DATA, "png", name), "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)) +
+                   chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) +
+                   chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b""))
+
+
+def make_transparent():
+    """One transparent color, not white; at 16 bits one that differs from others in its low byte only."""
+    dark = [bytes(range(y, y + 16)) for y in range(16)]
+    save_png("trns_gray2.png", 16, 4, 2, 0, [bytes([0b00011011] * 4)] * 4, [1])
+    save_png("trns_gray8.png", 16, 16, 8, 0, dark, [20])
+    save_png("trns_rgb8.png", 16, 16, 8, 2, [b"".join(bytes([v, 0, 7]) for v in row) for row in dark], [20, 0, 7])
+    save_png("trns_gray16.png", 16, 16, 16, 0, [b"".join(bytes([9, v]) for v in row) for row in dark], [9 * 256 + 20])
+    save_png("trns_rgb16.png", 16, 16, 16, 2, [b"".join(bytes([9, v, 0, 0, 8, v]) for v in row) for row in dark], [9 * 256 + 20, 0, 8 * 256 + 20])
 
 
 def lcg_bytes(seed, n):
@@ -174,6 +205,7 @@ def write(path, lines):
 
 
 make_alpha()
+make_transparent()
 make_jpegs()
 write("png/expected.txt", (png_line(path) for path in sorted(glob.glob(os.path.join(DATA, "png", "*.png")))))
 write("jpeg/expected.txt", (jpeg_line(path) for path in sorted(glob.glob(os.path.join(DATA, "jpeg", "*.jpg")))))

@@ -18,6 +18,9 @@ refused_object(const char *what, Bytes object, FormatStatus code, const char *wo
 	free(file.at);
 }
 
+#define TEN_LETTERS	"abcdefghij"
+#define LONG_NAME	TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS TEN_LETTERS
+
 static void
 test_operators(void)
 {
@@ -34,6 +37,7 @@ test_operators(void)
 		{"a name that begins like an allowed one", P("ctorch\nFloatStorage2\n."), "FloatStorage2"},
 		{"a module with a NUL", P("ctorch\0\nFloatStorage\n."), "not allowed"},
 		{"torch.load within", P("ctorch\nload\n."), "names torch.load"},
+		{"a long name", P("c" LONG_NAME "\n" LONG_NAME "\n."), "which is not allowed (offset"},
 		{"a name without an end", P("ctorch\nFloat"), "ends within"},
 		{"a name made of numbers", P("K\x01K\x02\x93."), "not a text"},
 		{"REDUCE of a list", P("])R."), "calls something"},
@@ -89,6 +93,7 @@ test_operators(void)
 		{"BINPERSID of text", P("(U\6moduleNNNNtQ."), "no storage"},
 		{"BINPERSID of a foreign type", P("(U\7storageccollections\nOrderedDict\nU\0010U\3cpuK\1tQ."), "no storage"},
 		{"BINPERSID of -1 elements", P("(U\7storagectorch\nFloatStorage\nU\0010U\3cpuJ\xff\xff\xff\xfftQ."), "no storage"},
+		{"BINPERSID of -1 elements by LONG1", P("(U\7storagectorch\nFloatStorage\nU\0010U\3cpu\x8a\1\xfftQ."), "no storage"},
 		{"a view beyond its storage", P("(U\7storagectorch\nFloatStorage\nU\0010U\3cpuK\4(U\1vK\3K\2ttQ."), "view that reaches"},
 		{"a view of text", P("(U\7storagectorch\nFloatStorage\nU\0010U\3cpuK\4U\1vtQ."), "view of a storage"},
 		{"no dictionary", P("N."), "dictionary"},

@@ -3,6 +3,10 @@
  *	  Files of torch.save, of today and of 2017, give the tensors that torch.load gives; and every format survives being written as every other.
  */
 #include "format_fixture.h"
+#include "engine/protocol.h"
+#include "format/format_private.h"
+
+_Static_assert(FORMAT_MAX_NAME + 1 == BICYCLE_MAX_NAME, "a name that is read fits the protocol");
 
 /* Writes a file's tensors with one of the writers, reads them again and compares. */
 static bool
@@ -135,6 +139,30 @@ test_zip64(void)
 	free(pickle.at);
 }
 
+/* Only what is not row-major is copied: a model of the usual kind is read without taking its size in memory. */
+static void
+test_copies(void)
+{
+	static const char *const names[] = {"edges2emoji/G.pth", "edges2emoji/E.pth", "pth/windows_legacy.pth"};
+	static const int copies[] = {0, 0, 6};	/* transposed, steps, permuted, expanded, rows, column; not odd_stride, whose odd one is of one element */
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+	{
+		size_t		length;
+		uint8_t    *bytes = testdata_load(names[i], &length);
+		FormatFile	file;
+		FormatError error;
+		int			copied = 0;
+
+		if (format_read(bytes, length, &file, &error) == FORMAT_OK)
+			for (int t = 0; t < file.ntensors; t++)
+				copied += (const uint8_t *) file.tensors[t].data < bytes || (const uint8_t *) file.tensors[t].data >= bytes + length;
+		ok(file.ntensors > 0 && copied == copies[i], "%s: %d of %d tensors are copied", names[i], copied, file.ntensors);
+		format_free(&file);
+		free(bytes);
+	}
+}
+
 /* What the writers refuse. */
 static void
 test_writers(void)
@@ -212,6 +240,7 @@ main(void)
 {
 	test_files();
 	test_zip64();
+	test_copies();
 	test_writers();
 	test_names();
 	test_alignment();

@@ -105,6 +105,39 @@ test_truncation(const char *name)
 	free(bytes);
 }
 
+/* An end marker amid the data: the library would make up the rest. */
+static void
+test_early_end(const char *name)
+{
+	size_t		length;
+	uint8_t    *bytes = testdata_load(name, &length);
+	Image		image;
+	ImageError	error;
+
+	memcpy(bytes + length - 200, "\xff\xd9", 2);
+	ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_EINVALID && strstr(error.detail, "premature end") != NULL,
+	   "%s: %s", name, error.detail);
+	free(bytes);
+}
+
+/* Bytes between the last row and the end marker are found, though no pixel depends on them. */
+static void
+test_late_end(const char *name)
+{
+	size_t		length;
+	uint8_t    *bytes = testdata_load(name, &length);
+	uint8_t    *longer = calloc(length + 20, 1);
+	Image		image;
+	ImageError	error;
+
+	memcpy(longer, bytes, length - 2);
+	memcpy(longer + length + 18, "\xff\xd9", 2);
+	ok(image_decode(longer, length + 20, 3, &plenty, &image, &error) == IMAGE_EINVALID && strstr(error.detail, "extraneous") != NULL,
+	   "%s: %s", name, error.detail);
+	free(longer);
+	free(bytes);
+}
+
 static void
 test_limits(void)
 {
@@ -199,6 +232,10 @@ main(void)
 	test_scans();
 	test_truncation("jpeg/ycc420.jpg");
 	test_truncation("jpeg/progressive.jpg");
+	test_truncation("jpeg/arithmetic.jpg");
+	test_early_end("jpeg/ycc420.jpg");
+	test_early_end("jpeg/restart.jpg");
+	test_late_end("jpeg/ycc420.jpg");
 	test_limits();
 	test_declared_size();
 	test_quality();
