@@ -1,13 +1,13 @@
 /*
  * config.c
- *	  The options that fix a model's networks: one table, from which defaults, parsing, checks and the canonical text are made.
+ *	  The options that fix a model's networks and those of training: one table, from which defaults, parsing, checks and the canonical text are made.
  *
- * A new option is a row here, a field of NnConfig and an id in config.h.  Nothing is kept between calls.
+ * A new option is a row here, a field of NnConfig or NnTrainOptions and an id in config.h.  Nothing is kept between calls.  What options of training demand
+ * of each other is in train_options.c.
  */
 #include "nn/config.h"
 #include "nn/graph.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +20,29 @@ static const NnChoice nl_choices[] = {{"relu", NN_ACT_RELU}, {"lrelu", NN_ACT_LR
 static const NnChoice net_e_choices[] = {{"none", NN_ENCODER_NONE}, {"resnet", NN_ENCODER_RESNET}, {"conv", NN_ENCODER_CONV}, {NULL, 0}};
 static const NnChoice precision_choices[] = {{"auto", NN_PRECISION_AUTO}, {"fp32", NN_PRECISION_FP32}, {"bf16", NN_PRECISION_BF16}, {NULL, 0}};
 
+static const NnChoice method_choices[] = {
+	{"bicycle", NN_METHOD_BICYCLE}, {"cvae_gan", NN_METHOD_CVAE_GAN}, {"cvae_gan++", NN_METHOD_CVAE_GAN_PP}, {"cae_gan", NN_METHOD_CAE_GAN},
+	{"clr_gan", NN_METHOD_CLR_GAN}, {"pix2pix_noise", NN_METHOD_PIX2PIX_NOISE}, {NULL, 0}
+};
+static const NnChoice gan_mode_choices[] = {{"lsgan", NN_GAN_LSGAN}, {"vanilla", NN_GAN_VANILLA}, {NULL, 0}};
+static const NnChoice lr_policy_choices[] = {{"linear", NN_LR_LINEAR}, {"step", NN_LR_STEP}, {"cosine", NN_LR_COSINE}, {NULL, 0}};
+static const NnChoice init_type_choices[] = {
+	{"xavier", NN_INIT_XAVIER}, {"normal", NN_INIT_NORMAL}, {"kaiming", NN_INIT_KAIMING}, {"orthogonal", NN_INIT_ORTHOGONAL}, {NULL, 0}
+};
+
 #define INT(field, initial, min, max, step) #field, NN_OPTION_INT, offsetof(NnConfig, field), initial, min, max, step, NULL
 #define BOOL(field, initial) #field, NN_OPTION_BOOL, offsetof(NnConfig, field), initial, 0, 1, 1, NULL
 #define CHOICE(field, initial) #field, NN_OPTION_CHOICE, offsetof(NnConfig, field), initial, 0, 0, 0, field##_choices
 
-const NnOption nn_options[NN_OPTIONS] =
+#define TRAIN_INT(field, initial, min, max) #field, NN_OPTION_INT, offsetof(NnTrainOptions, field), initial, min, max, 1, NULL
+#define TRAIN_BOOL(field, initial) #field, NN_OPTION_BOOL, offsetof(NnTrainOptions, field), initial, 0, 1, 1, NULL
+#define TRAIN_CHOICE(field, initial) #field, NN_OPTION_CHOICE, offsetof(NnTrainOptions, field), initial, 0, 0, 0, field##_choices
+#define TRAIN_WIDE(field, kind) #field, kind, offsetof(NnTrainOptions, field), 0, 0, 0, 0, NULL
+
+#define MAX_LONG 9007199254740992.0 /* 2^53: every JSON reader keeps it exactly */
+#define MAX_LAMBDA 1e6
+
+const NnOption nn_options[NN_ALL_OPTIONS] =
 {
 	[NN_OPT_SIZE] = {INT(size, 256, 64, 4096, 1), "G, D", "images are size x size; a multiple of 2^levels"},
 	[NN_OPT_LEVELS] = {INT(levels, 8, 6, 9, 1), "G", "down levels; follows from size if left out"},
@@ -43,27 +61,90 @@ const NnOption nn_options[NN_OPTIONS] =
 	[NN_OPT_NUM_DS] = {INT(num_ds, 2, 1, NN_MAX_SCALES, 1), "D", "scales"},
 	[NN_OPT_CONDITIONAL_D] = {BOOL(conditional_d, false), "D", "whether it sees the input image too"},
 	[NN_OPT_PRECISION] = {CHOICE(precision, NN_PRECISION_AUTO), "G, E", "arithmetic of inference"},
+
+	[NN_OPT_METHOD] = {TRAIN_CHOICE(method, NN_METHOD_BICYCLE), "all", "which of the systems of the paper; fixes the defaults of the other options"},
+	[NN_OPT_GAN_MODE] = {TRAIN_CHOICE(gan_mode, NN_GAN_LSGAN), "losses", "squared distance to the label, or cross entropy"},
+	[NN_OPT_SAME_D] = {TRAIN_BOOL(same_d, false), "networks", "one discriminator for both branches"},
+	[NN_OPT_DROPOUT] = {TRAIN_BOOL(dropout, false), "networks", "drops half of the inner up path of G; never at inference"},
+	[NN_OPT_LAMBDA_L1] = {TRAIN_WIDE(lambda_l1, NN_OPTION_REAL), "losses", "weight of the distance to the target, G_L1", 10, 0, MAX_LAMBDA},
+	[NN_OPT_LAMBDA_GAN] = {TRAIN_WIDE(lambda_gan, NN_OPTION_REAL), "losses", "weight of D's verdict on encoded samples, G_GAN", 1, 0, MAX_LAMBDA},
+	[NN_OPT_LAMBDA_GAN2] = {TRAIN_WIDE(lambda_gan2, NN_OPTION_REAL), "losses", "weight of D2's verdict on random samples, G_GAN2", 1, 0, MAX_LAMBDA},
+	[NN_OPT_LAMBDA_Z] = {TRAIN_WIDE(lambda_z, NN_OPTION_REAL), "losses", "weight of the distance between a code and what E reads of its image, z_L1", 0.5, 0, MAX_LAMBDA},
+	[NN_OPT_LAMBDA_KL] = {TRAIN_WIDE(lambda_kl, NN_OPTION_REAL), "losses", "weight of the divergence of codes from the normal distribution, kl", 0.01, 0, MAX_LAMBDA},
+	[NN_OPT_LR] = {TRAIN_WIDE(lr, NN_OPTION_REAL), "optimiser", "learning rate of Adam", 0.0002, 0, 1},
+	[NN_OPT_BETA1] = {TRAIN_WIDE(beta1, NN_OPTION_REAL), "optimiser", "decay of its first moment", 0.5, 0, 0.999999},
+	[NN_OPT_LR_POLICY] = {TRAIN_CHOICE(lr_policy, NN_LR_LINEAR), "optimiser", "how the rate falls"},
+	[NN_OPT_EPOCHS] = {TRAIN_INT(epochs, 100, 0, 1000000), "length", "epochs at the full rate"},
+	[NN_OPT_EPOCHS_DECAY] = {TRAIN_INT(epochs_decay, 100, 0, 1000000), "length", "epochs of linear decay after them"},
+	[NN_OPT_ITERATIONS] = {TRAIN_WIDE(iterations, NN_OPTION_LONG), "length", "iterations of the whole run instead; 0: by epochs", 0, 0, MAX_LONG},
+	[NN_OPT_BATCH_SIZE] = {TRAIN_INT(batch_size, 2, 1, 4096), "data", "pairs of an iteration"},
+	[NN_OPT_LOAD_SIZE] = {TRAIN_INT(load_size, 286, 64, 8192), "data", "images are resized to this, then cropped to size; size * 286 / 256 if left out"},
+	[NN_OPT_FLIP] = {TRAIN_BOOL(flip, true), "data", "mirrors half of the pairs"},
+	[NN_OPT_INIT_TYPE] = {TRAIN_CHOICE(init_type, NN_INIT_XAVIER), "weights", "distribution of fresh weights"},
+	[NN_OPT_INIT_GAIN] = {TRAIN_WIDE(init_gain, NN_OPTION_REAL), "weights", "its scale", 0.02, 0, 1000},
+	[NN_OPT_SEED] = {TRAIN_WIDE(seed, NN_OPTION_LONG), "all", "of weights, codes, dropout, order and augmentation", 0, 0, MAX_LONG},
+	[NN_OPT_EMA] = {TRAIN_WIDE(ema, NN_OPTION_REAL), "weights", "decay of averaged weights, which the model then gets; 0: none", 0, 0, 0.999999},
+	[NN_OPT_CHECKPOINT_EVERY] = {TRAIN_WIDE(checkpoint_every, NN_OPTION_LONG), "job", "iterations between checkpoints; 0: by time alone", 0, 0, MAX_LONG},
+	[NN_OPT_PREVIEW_EVERY] = {TRAIN_WIDE(preview_every, NN_OPTION_LONG), "job", "iterations between previews; 0: none", 0, 0, MAX_LONG},
 };
 
 /* ---- Values -------------------------------------------------------------------------------------------------------------------------------- */
 
+static const void *
+field_of(NnOptionId id, const NnConfig *config, const NnTrainOptions *options)
+{
+	return (const char *) (id < NN_OPTIONS ? (const void *) config : options) + nn_options[id].offset;
+}
+
+/* The value of an INT, a BOOL or a CHOICE. */
+static int
+small_value(NnOptionId id, const void *field)
+{
+	return nn_options[id].kind == NN_OPTION_BOOL ? *(const bool *) field : *(const int *) field;
+}
+
 int
 nn_option_get(NnOptionId id, const NnConfig *config)
 {
-	const char *field = (const char *) config + nn_options[id].offset;
+	return small_value(id, field_of(id, config, NULL));
+}
 
-	return nn_options[id].kind == NN_OPTION_BOOL ? *(const bool *) field : *(const int *) field;
+void
+nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options, double value)
+{
+	void	   *field = (void *) field_of(id, config, options);
+
+	switch (nn_options[id].kind)
+	{
+		case NN_OPTION_BOOL:
+			*(bool *) field = value != 0;
+			break;
+		case NN_OPTION_INT:
+		case NN_OPTION_CHOICE:
+			*(int *) field = (int) value;
+			break;
+		case NN_OPTION_LONG:
+			*(int64_t *) field = (int64_t) value;
+			break;
+		case NN_OPTION_REAL:
+			*(double *) field = value;
+			break;
+	}
 }
 
 void
 nn_option_set(NnOptionId id, NnConfig *config, int value)
 {
-	char	   *field = (char *) config + nn_options[id].offset;
+	nn_option_put(id, config, NULL, value);
+}
 
-	if (nn_options[id].kind == NN_OPTION_BOOL)
-		*(bool *) field = value != 0;
-	else
-		*(int *) field = value;
+void
+nn_option_reset(NnOptionId id, NnConfig *config, NnTrainOptions *options)
+{
+	const NnOption *option = &nn_options[id];
+	bool		wide = option->kind == NN_OPTION_LONG || option->kind == NN_OPTION_REAL;
+
+	nn_option_put(id, config, options, wide ? option->real_initial : option->initial);
 }
 
 static const NnChoice *
@@ -76,22 +157,51 @@ choice_of(const NnOption *option, int value)
 	return c->name ? c : NULL;
 }
 
-void
-nn_option_print(NnOptionId id, const NnConfig *config, char *text, size_t size)
+/* The shortest text that reads back as the same number. */
+static void
+print_real(double value, char *text, size_t size)
+{
+	for (int digits = 1; digits <= 17; digits++)
+	{
+		snprintf(text, size, "%.*g", digits, value);
+		if (strtod(text, NULL) == value)
+			break;
+	}
+}
+
+static void
+print_value(NnOptionId id, const void *field, char *text, size_t size)
 {
 	const NnOption *option = &nn_options[id];
-	int			value = nn_option_get(id, config);
 
-	if (option->kind == NN_OPTION_INT)
-		snprintf(text, size, "%d", value);
-	else if (option->kind == NN_OPTION_BOOL)
-		snprintf(text, size, "%s", value ? "true" : "false");
-	else
+	switch (option->kind)
 	{
-		const NnChoice *choice = choice_of(option, value);
+		case NN_OPTION_INT:
+			snprintf(text, size, "%d", small_value(id, field));
+			break;
+		case NN_OPTION_BOOL:
+			snprintf(text, size, "%s", small_value(id, field) ? "true" : "false");
+			break;
+		case NN_OPTION_CHOICE:
+			{
+				const NnChoice *choice = choice_of(option, small_value(id, field));
 
-		snprintf(text, size, "\"%s\"", choice ? choice->name : "unknown");
+				snprintf(text, size, "\"%s\"", choice ? choice->name : "unknown");
+				break;
+			}
+		case NN_OPTION_LONG:
+			snprintf(text, size, "%lld", (long long) *(const int64_t *) field);
+			break;
+		case NN_OPTION_REAL:
+			print_real(*(const double *) field, text, size);
+			break;
 	}
+}
+
+void
+nn_option_print(NnOptionId id, const NnConfig *config, const NnTrainOptions *options, char *text, size_t size)
+{
+	print_value(id, field_of(id, config, options), text, size);
 }
 
 void
@@ -99,7 +209,7 @@ nn_config_default(NnConfig *config)
 {
 	memset(config, 0, sizeof(*config));
 	for (int id = 0; id < NN_OPTIONS; id++)
-		nn_option_set(id, config, nn_options[id].initial);
+		nn_option_reset(id, config, NULL);
 }
 
 char *
@@ -111,7 +221,7 @@ nn_config_print(const NnConfig *config)
 
 	for (int id = 0; id < NN_OPTIONS; id++)
 	{
-		nn_option_print(id, config, value, sizeof(value));
+		nn_option_print(id, config, NULL, value, sizeof(value));
 		length += snprintf(text + length, sizeof(text) - length, "%c\"%s\":%s", id == 0 ? '{' : ',', nn_options[id].name, value);
 	}
 	snprintf(text + length, sizeof(text) - length, "}");
@@ -132,20 +242,21 @@ list_choices(const NnOption *option, char *text, size_t size)
 }
 
 static void
-list_options(char *text, size_t size)
+list_options(int first, int end, char *text, size_t size)
 {
 	size_t		length = 0;
 
-	for (int id = 0; id < NN_OPTIONS && length < size; id++)
-		length += snprintf(text + length, size - length, "%s%s", id == 0 ? "" : ", ", nn_options[id].name);
+	for (int id = first; id < end && length < size; id++)
+		length += snprintf(text + length, size - length, "%s%s", id == first ? "" : ", ", nn_options[id].name);
 }
 
 static NnStatus
-bad_value(const NnOption *option, NnError *error)
+bad_value(NnOptionId id, NnError *error)
 {
+	const NnOption *option = &nn_options[id];
 	char		text[128];
 
-	nn_fail(error, NN_EINVAL, "invalid value for model option \"%s\"", option->name);
+	nn_fail(error, NN_EINVAL, "invalid value for %s option \"%s\"", id < NN_OPTIONS ? "model" : "training", option->name);
 	switch (option->kind)
 	{
 		case NN_OPTION_INT:
@@ -161,102 +272,163 @@ bad_value(const NnOption *option, NnError *error)
 			list_choices(option, text, sizeof(text));
 			nn_detail(error, "It must be one of %s.", text);
 			break;
+		case NN_OPTION_LONG:
+			nn_detail(error, "It must be an integer from %.0f to %.0f.", option->real_min, option->real_max);
+			break;
+		case NN_OPTION_REAL:
+			nn_detail(error, "It must be a number from %.7g to %.7g.", option->real_min, option->real_max);
+			break;
 	}
 	return NN_EINVAL;
 }
 
 static bool
-in_range(const NnOption *option, json_int_t value)
+in_range(const NnOption *option, double value)
 {
-	if (option->kind == NN_OPTION_CHOICE)
-		return choice_of(option, (int) value) != NULL;
-	return value >= option->min && value <= option->max && (value - option->min) % option->step == 0;
+	switch (option->kind)
+	{
+		case NN_OPTION_BOOL:
+			return true;
+		case NN_OPTION_INT:
+			return value >= option->min && value <= option->max && ((int64_t) value - option->min) % option->step == 0;
+		case NN_OPTION_CHOICE:
+			return choice_of(option, (int) value) != NULL;
+		case NN_OPTION_LONG:
+		case NN_OPTION_REAL:
+			return value >= option->real_min && value <= option->real_max;
+	}
+	return false;
 }
 
-static NnStatus
-read_value(NnOptionId id, const json_t *json, NnConfig *config, NnError *error)
+NnStatus
+nn_option_check(NnOptionId id, const NnConfig *config, const NnTrainOptions *options, NnError *error)
 {
-	const NnOption *option = &nn_options[id];
-	const NnChoice *choice;
+	const void *field = field_of(id, config, options);
+	double		value;
+
+	switch (nn_options[id].kind)
+	{
+		case NN_OPTION_LONG:
+			value = (double) *(const int64_t *) field;
+			break;
+		case NN_OPTION_REAL:
+			value = *(const double *) field;
+			break;
+		default:
+			value = small_value(id, field);
+			break;
+	}
+	return in_range(&nn_options[id], value) ? NN_OK : bad_value(id, error);
+}
+
+/* The value of a JSON number, boolean or string as nn_option_put takes it; false if it is of the wrong type. */
+static bool
+json_option_value(const NnOption *option, const json_t *json, double *value)
+{
+	const NnChoice *choice = option->choices;
 
 	switch (option->kind)
 	{
 		case NN_OPTION_INT:
-			if (!json_is_integer(json) || !in_range(option, json_integer_value(json)))
-				return bad_value(option, error);
-			nn_option_set(id, config, (int) json_integer_value(json));
-			return NN_OK;
+		case NN_OPTION_LONG:
+			*value = (double) json_integer_value(json);
+			return json_is_integer(json);
 		case NN_OPTION_BOOL:
-			if (!json_is_boolean(json))
-				return bad_value(option, error);
-			nn_option_set(id, config, json_is_true(json));
-			return NN_OK;
+			*value = json_is_true(json);
+			return json_is_boolean(json);
 		case NN_OPTION_CHOICE:
-			choice = option->choices;
 			while (json_is_string(json) && choice->name && strcmp(choice->name, json_string_value(json)) != 0)
 				choice++;
-			if (!json_is_string(json) || !choice->name)
-				return bad_value(option, error);
-			nn_option_set(id, config, choice->value);
-			return NN_OK;
+			*value = choice->value;
+			return json_is_string(json) && choice->name;
+		case NN_OPTION_REAL:
+			*value = json_number_value(json);
+			return json_is_number(json);
+	}
+	return false;
+}
+
+static NnStatus
+unknown_option(const char *key, bool training, NnError *error)
+{
+	char		names[500];
+
+	nn_fail(error, NN_EINVAL, "unrecognized %s option \"%s\"", training ? "training" : "model", key);
+	if (training)
+	{
+		list_options(NN_OPTIONS, NN_ALL_OPTIONS, names, sizeof(names));
+		nn_hint(error, "Options of training are: %s; and those of models.", names);
+	}
+	else
+	{
+		list_options(0, NN_OPTIONS, names, sizeof(names));
+		nn_hint(error, "Model options are: %s.", names);
 	}
 	return NN_EINVAL;
 }
 
-static NnStatus
-read_object(const json_t *object, NnConfig *config, uint64_t *given, NnError *error)
+NnStatus
+nn_options_read(const json_t *object, NnConfig *config, NnTrainOptions *options, uint64_t *given, NnError *error)
 {
+	int			end = options ? NN_ALL_OPTIONS : NN_OPTIONS;
 	const char *key;
-	json_t	   *value;
+	json_t	   *json;
 
+	*given = 0;
 	/* the macro casts away const, and reads only */
-	json_object_foreach((json_t *) object, key, value)
+	json_object_foreach((json_t *) object, key, json)
 	{
 		int			id = 0;
-		NnStatus	status;
+		double		value;
 
-		while (id < NN_OPTIONS && strcmp(nn_options[id].name, key) != 0)
+		while (id < end && strcmp(nn_options[id].name, key) != 0)
 			id++;
-		if (id == NN_OPTIONS)
-		{
-			char		names[400];
-
-			list_options(names, sizeof(names));
-			nn_fail(error, NN_EINVAL, "unrecognized model option \"%s\"", key);
-			nn_hint(error, "Model options are: %s.", names);
-			return NN_EINVAL;
-		}
-		status = read_value(id, value, config, error);
-		if (status != NN_OK)
-			return status;
+		if (id == end)
+			return unknown_option(key, options != NULL, error);
+		if (!json_option_value(&nn_options[id], json, &value) || !in_range(&nn_options[id], value))
+			return bad_value(id, error);
+		nn_option_put(id, config, options, value);
 		*given |= (uint64_t) 1 << id;
 	}
 	return NN_OK;
 }
 
 NnStatus
-nn_config_read(NnConfig *config, const char *json, size_t length, uint64_t *given, NnError *error)
+nn_options_load(const char *json, size_t length, const char *what, json_t **object, NnError *error)
 {
 	json_error_t at;
 	json_t	   *root = json_loadb(json, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
-	NnConfig	read = *config;
-	NnStatus	status;
 
-	*given = 0;
 	/* jansson names every mistake of the text, but mostly says nothing if memory is short */
 	if (!root && at.text[0] == '\0')
 		return nn_no_memory(error, length);
 	if (!root)
 	{
-		nn_fail(error, NN_EINVAL, "model options are not valid JSON");
+		nn_fail(error, NN_EINVAL, "%s options are not valid JSON", what);
 		nn_detail(error, "At byte %d: %s.", at.position, at.text);
 		return NN_EINVAL;
 	}
-	if (json_is_object(root))
-		status = read_object(root, &read, given, error);
-	else
-		status = nn_fail(error, NN_EINVAL, "model options must be a JSON object");
-	json_decref(root);
+	if (!json_is_object(root))
+	{
+		json_decref(root);
+		return nn_fail(error, NN_EINVAL, "%s options must be a JSON object", what);
+	}
+	*object = root;
+	return NN_OK;
+}
+
+NnStatus
+nn_config_read(NnConfig *config, const char *json, size_t length, uint64_t *given, NnError *error)
+{
+	NnConfig	read = *config;
+	json_t	   *object;
+	NnStatus	status = nn_options_load(json, length, "model", &object, error);
+
+	*given = 0;
+	if (status != NN_OK)
+		return status;
+	status = nn_options_read(object, &read, NULL, given, error);
+	json_decref(object);
 	if (status == NN_OK)
 		*config = read;
 	return status;
@@ -268,9 +440,8 @@ is_given(uint64_t given, NnOptionId id)
 	return given >> id & 1;
 }
 
-/* Options that were left out follow those that were given: a smaller size means fewer levels and a smaller encoder, as in the official presets. */
-static void
-follow(NnConfig *c, uint64_t given)
+void
+nn_config_follow(NnConfig *c, uint64_t given)
 {
 	bool		resized = is_given(given, NN_OPT_SIZE) || is_given(given, NN_OPT_LEVELS);
 
@@ -301,7 +472,7 @@ nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *erro
 	NnStatus	status = nn_config_read(config, json, length, &given, error);
 
 	if (status == NN_OK)
-		follow(config, given);
+		nn_config_follow(config, given);
 	return status;
 }
 
@@ -321,6 +492,12 @@ print_values(const NnOption *option, char *text, size_t size)
 		case NN_OPTION_CHOICE:
 			list_choices(option, text, size);
 			break;
+		case NN_OPTION_LONG:
+			snprintf(text, size, "%.0f and above", option->real_min);
+			break;
+		case NN_OPTION_REAL:
+			snprintf(text, size, "%.7g to %.7g", option->real_min, option->real_max);
+			break;
 	}
 }
 
@@ -331,18 +508,25 @@ nn_options_describe(void)
 		"# Model options\n\nKeys of the `config` of `bicycle_import` and `bicycle_create`, and of the column `bicycle_models.config`. `bicycle_create` takes\n"
 		"`init_type`, `init_gain` and `seed` besides. This page is made from the option table in `src/nn/config.c`.\n\n"
 		"| option | values | default | network | meaning |\n|---|---|---|---|---|\n";
-	NnConfig	defaults;
-	char		page[8192];
+	static const char training[] =
+		"\n# Training options\n\nKeys of the `options` of `bicycle_train`, which takes the model options too. Each method changes some of the defaults; what is\n"
+		"given explicitly stands.\n\n"
+		"| option | values | default | part | meaning |\n|---|---|---|---|---|\n";
+	NnConfig	config;
+	NnTrainOptions options;
+	char		page[16384];
 	size_t		length = snprintf(page, sizeof(page), "%s", head);
 
-	nn_config_default(&defaults);
-	for (int id = 0; id < NN_OPTIONS && length < sizeof(page); id++)
+	for (int id = 0; id < NN_ALL_OPTIONS && length < sizeof(page); id++)
 	{
 		char		values[128],
 					initial[64];
 
+		if (id == NN_OPTIONS)
+			length += snprintf(page + length, sizeof(page) - length, "%s", training);
+		nn_option_reset(id, &config, &options);
 		print_values(&nn_options[id], values, sizeof(values));
-		nn_option_print(id, &defaults, initial, sizeof(initial));
+		nn_option_print(id, &config, &options, initial, sizeof(initial));
 		length += snprintf(page + length, sizeof(page) - length, "| `%s` | %s | %s | %s | %s |\n", nn_options[id].name, values, initial,
 						   nn_options[id].networks, nn_options[id].help);
 	}
@@ -436,8 +620,8 @@ nn_config_check(const NnConfig *config, NnError *error)
 	NnStatus	status = NN_OK;
 
 	for (int id = 0; id < NN_OPTIONS; id++)
-		if (!in_range(&nn_options[id], nn_option_get(id, config)))
-			return bad_value(&nn_options[id], error);
+		if (nn_option_check(id, config, NULL, error) != NN_OK)
+			return NN_EINVAL;
 	status = check_generator(config, error);
 	if (status == NN_OK)
 		status = check_encoder(config, error);

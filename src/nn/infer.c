@@ -241,8 +241,8 @@ check_words(Inference *inf)
 
 		if (!(inf->given >> id & inf->known >> id & 1) || nn_option_get(id, &inf->said) == nn_option_get(id, &inf->config))
 			continue;
-		nn_option_print(id, &inf->said, said, sizeof(said));
-		nn_option_print(id, &inf->config, found, sizeof(found));
+		nn_option_print(id, &inf->said, NULL, said, sizeof(said));
+		nn_option_print(id, &inf->config, NULL, found, sizeof(found));
 		nn_fail(inf->error, NN_EINVAL, "model option \"%s\" contradicts the tensors", nn_options[id].name);
 		nn_detail(inf->error, "The option is %s, but names and shapes of the tensors say %s.", said, found);
 		nn_hint(inf->error, "Leave the option out.");
