@@ -104,12 +104,6 @@ static const double g22[3][3] = {{1, 0}, {1, 1}, {0, 1}};
 static const double g32[4][3] = {{1, 0}, {.5, .5}, {.5, -.5}, {0, 1}};
 static const double g23[4][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
 
-static const double (*
-tap_transform(const CpuTiling *t))[3]
-{
-	return t->r == 1 ? one : t->r == 3 ? g23 : t->m == 2 ? g22 : g32;
-}
-
 /* The checkpoint's tap along one axis: tap `a` of a source that starts at `at`.  odd: of a phase or a corner. */
 static int
 checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
@@ -121,45 +115,76 @@ checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
 	return 3 - odd - 2 * (a + at + 1 - odd);
 }
 
-/* Index in the checkpoint's tensor of input channel i, output column n (below t->channels), of tap (a, b) of a source. */
-static size_t
-weight_index(const CpuTiling *t, const NnNode *node, int phase, int source, int a, int b, int i, int n, int inputs)
+/* Where the checkpoint's tensor has the taps of one source: offset[phase or corner][a][b] + input * of_input + output * of_output. */
+typedef struct Taps
 {
-	int			channels = t->grid ? t->channels / 4 : t->channels;
-	int			odd = t->grid ? n / channels : phase;
-	int			ky = checkpoint_tap(t, node, a, t->source[phase][source].y, odd / 2),
-				kx = checkpoint_tap(t, node, b, t->source[phase][source].x, odd % 2);
-	size_t		o = n % channels;
-	size_t		row = node->op == NN_OP_CONVT ? (size_t) i * channels + o : o * inputs + i;
+	int			offset[4][3][3];
+	size_t		of_input,
+				of_output;
+} Taps;
 
-	return (row * node->kernel + ky) * node->kernel + kx;
-}
-
-/* Rows of U for all positions of one source and input channel and one panel; out[position * step + column]. */
-static void
-transform_weights(const CpuTiling *t, const NnNode *node, const float *w, int phase, int source, int i, int n0, int columns, int inputs, float *out,
-				  size_t step)
+static Taps
+find_taps(const CpuTiling *t, const NnNode *node, int phase, int source, int inputs)
 {
-	const double (*g)[3] = tap_transform(t);
-	int			size = t->m + t->r - 1;
+	int			k = node->kernel,
+				channels = t->grid ? t->channels / 4 : t->channels;
+	bool		transposed = node->op == NN_OP_CONVT;
+	Taps		taps = {
+		.of_input = (size_t) k * k * (transposed ? channels : 1),
+		.of_output = (size_t) k * k * (transposed ? 1 : inputs),
+	};
 
-	for (int n = 0; n < columns; n++)
-	{
-		double		taps[3][3];
-
+	for (int odd = t->grid ? 0 : phase; odd <= (t->grid ? 3 : phase); odd++)
 		for (int a = 0; a < t->r; a++)
 			for (int b = 0; b < t->r; b++)
-				taps[a][b] = w[weight_index(t, node, phase, source, a, b, i, n0 + n, inputs)];
-		for (int u = 0; u < size; u++)
-			for (int v = 0; v < size; v++)
-			{
-				double		sum = 0;
+				taps.offset[odd][a][b] = checkpoint_tap(t, node, a, t->source[phase][source].y, odd / 2) * k +
+					checkpoint_tap(t, node, b, t->source[phase][source].x, odd % 2);
+	return taps;
+}
 
-				for (int a = 0; a < t->r; a++)
-					for (int b = 0; b < t->r; b++)
-						sum += g[u][a] * g[v][b] * taps[a][b];
-				out[(u * size + v) * step + n] = (float) sum;
-			}
+/* g w g^T of the r x r taps at `w`; out[position * step] */
+static inline __attribute__((always_inline)) void
+transform_taps(const double (*g)[3], int size, int r, const float *w, const int (*offset)[3], float *out, size_t step)
+{
+	double		half[4][3];
+
+	for (int u = 0; u < size; u++)
+		for (int b = 0; b < r; b++)
+		{
+			half[u][b] = 0;
+			for (int a = 0; a < r; a++)
+				half[u][b] += g[u][a] * w[offset[a][b]];
+		}
+	for (int u = 0; u < size; u++)
+		for (int v = 0; v < size; v++)
+		{
+			double		sum = 0;
+
+			for (int b = 0; b < r; b++)
+				sum += g[v][b] * half[u][b];
+			out[(u * size + v) * step] = (float) sum;
+		}
+}
+
+/* A row of a panel of U for each position: input i of a source to the outputs [n0, n0 + n). */
+static void
+transform_row(const CpuTiling *t, const Taps *taps, const float *w, int phase, int i, int n0, int n, float *out, size_t step)
+{
+	int			channels = t->grid ? t->channels / 4 : t->channels;
+
+	for (int c = n0; c < n0 + n; c++, out++)
+	{
+		const float *at = w + i * taps->of_input + c % channels * taps->of_output;
+		const int	(*offset)[3] = taps->offset[t->grid ? c / channels : phase];
+
+		if (t->r == 1)
+			transform_taps(one, 1, 1, at, offset, out, step);
+		else if (t->r == 3)
+			transform_taps(g23, 4, 3, at, offset, out, step);
+		else if (t->m == 2)
+			transform_taps(g22, 3, 2, at, offset, out, step);
+		else
+			transform_taps(g32, 4, 2, at, offset, out, step);
 	}
 }
 
@@ -187,9 +212,13 @@ cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *n
 
 		for (int n0 = 0; n0 < t->channels; n0 += kernels->panel, out += positions(t) * step)
 			for (int s = 0; s < t->nsources[phase]; s++)
+			{
+				Taps		taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
+
 				for (int i = 0; i < layer->in.c; i++)
-					transform_weights(t, node, w, phase, s, i, n0, t->channels - n0 < kernels->panel ? t->channels - n0 : kernels->panel,
-									  layer->in.c + layer->nz, out + ((size_t) s * padded + i) * kernels->panel, step);
+					transform_row(t, &taps, w, phase, i, n0, t->channels - n0 < kernels->panel ? t->channels - n0 : kernels->panel,
+								  out + ((size_t) s * padded + i) * kernels->panel, step);
+			}
 	}
 }
 
