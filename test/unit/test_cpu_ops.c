@@ -369,7 +369,8 @@ test_case(NnDevice *ref, NnDevice *device, NnPrecision precision, const Case *t)
 
 	ok(nmse <= (bf16 ? BF16_NMSE : FP32_NMSE), "%s %s (%d,%d,%d,%d) %d channels, kernel %d, stride %d, pad %d, nz %d%s%s%s%s: NMSE %.1e",
 	   bf16 ? "bf16" : "fp32", ops[t->op], t->in.n, t->in.h, t->in.w, t->in.c, t->channels, t->kernel, t->stride, t->pad, t->nz,
-	   t->pooled ? ", mean of 2x2" : "", t->followed ? ", then a norm" : "", t->slices ? ", slices" : "", t->input == FLAT ? ", flat" : t->input == OFFSET ? ", large mean" : "", nmse);
+	   t->pooled ? ", mean of 2x2" : "", t->followed ? ", then a norm" : "", t->slices ? ", slices" : "",
+	   t->input == FLAT ? ", flat" : t->input == OFFSET ? ", large mean" : "", nmse);
 	free_run(&expected);
 	free_run(&got);
 }

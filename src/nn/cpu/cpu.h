@@ -1,10 +1,10 @@
 /*
  * cpu.h
- *	  Inside of the CPU device: what pack.c makes of a graph's layers and run.c executes.
+ *	  Inside of the CPU device: what cpu_pack.c makes of a graph's layers and cpu_run.c executes.
  *
- * How bits are kept independent of batch, threads and load: a layer is cut into units by its own shape alone (layout.c), a unit is a single-threaded piece of
- * work on one image, and threads only take units in some order.  No sum is ever split between units.  oneDNN's primitives are therefore made and run with
- * one thread each; the parallelism is ours.
+ * How bits are kept independent of batch, threads and load: a layer is cut into units by its own shape alone (cpu_layout.c), a unit is a single-threaded
+ * piece of work, and threads only take units in some order.  No sum is ever split between units.  oneDNN's primitives are therefore made and run with one
+ * thread each; the parallelism is ours.
  *
  * Packed weights and primitives belong to the model (CpuPacked) and are shared by all plans; buffers belong to the plan (CpuPlan), scratch memory of a
  * thread to the device.
@@ -13,8 +13,8 @@
 #define BICYCLE_NN_CPU_H
 
 #include "dnnl_compat.h"
-#include "kernels.h"
-#include "tiles.h"
+#include "cpu_kernels.h"
+#include "cpu_tiles.h"
 
 /* One axis of a zero-padded convolution: which taps of the kernel lie inside the image, for each output position. */
 #define CPU_MAX_CLASSES 8
@@ -40,7 +40,7 @@ typedef enum CpuForm
 typedef enum CpuAlgorithm
 {
 	CPU_DNNL,					/* oneDNN, in units of some rows and channels */
-	CPU_TILES					/* tiles.c */
+	CPU_TILES					/* cpu_tiles.c */
 } CpuAlgorithm;
 
 /* How a convolution of one image is computed, and how its result lies in memory. */
@@ -140,7 +140,7 @@ extern void *cpu_alloc(size_t bytes);	/* 64-byte aligned, in huge pages where th
 extern NnStatus cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what);
 extern NnStatus cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error);
 
-/* layout.c */
+/* cpu_layout.c */
 extern int	cpu_step_end(const NnGraph *graph, int id);
 extern NnNode cpu_step_conv(const NnGraph *graph, int id);
 extern void cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
@@ -148,16 +148,16 @@ extern bool cpu_classes(CpuClasses *classes, int in, int out, int kernel, int st
 extern int	cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
 extern int	cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
 
-/* tiles.c, also run.h */
+/* cpu_tiles.c, also cpu_run.h */
 extern size_t cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer);	/* floats */
 extern void cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node, const float *w, float *out);
 extern int	cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, int c);
 
-/* pack.c */
+/* cpu_pack.c */
 extern NnStatus cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cpu_pack_free(NnDevice *base, void *packed);
 
-/* run.c */
+/* cpu_plan.c, cpu_run.c; also cpu_run.h */
 extern NnStatus cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
 extern NnStatus cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
 extern void cpu_release(NnDevice *base, NnPlan *plan);

@@ -1,6 +1,6 @@
 /*
- * run.h
- *	  A plan on the CPU and one run of it: what run.c shares with tiles.c.
+ * cpu_run.h
+ *	  A plan on the CPU and one run of it: what cpu_plan.c, cpu_run.c, cpu_ops.c and cpu_tiles.c share.
  */
 #ifndef BICYCLE_NN_CPU_RUN_H
 #define BICYCLE_NN_CPU_RUN_H
@@ -61,7 +61,47 @@ typedef struct CpuCall
 	int			failed;			/* dnnl_status_t, written by any thread */
 } CpuCall;
 
-/* tiles.c */
+static inline NnShape
+shape_of(const NnPlan *plan, int value)
+{
+	return plan->graph->values[value].shape;
+}
+
+static inline size_t
+element_size(bool bf16)
+{
+	return bf16 ? 2 : 4;
+}
+
+static inline char *
+pixel(const CpuValue *v, size_t image, size_t index)
+{
+	return v->data + (image * v->image + index * v->pitch) * element_size(v->bf16);
+}
+
+static inline CpuOut
+out_pixel(const CpuValue *v, size_t image, size_t index)
+{
+	return (CpuOut) {pixel(v, image, index), v->pitch, v->bf16, {0}};
+}
+
+/* Floats of what the latent of one image adds, for all classes of positions. */
+static inline size_t
+latent_floats(const CpuLayer *layer)
+{
+	return layer->nz > 0 ? (size_t) layer->rows.n * layer->columns.n * layer->out.c : 0;
+}
+
+/* cpu_plan.c */
+extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error);
+
+/* cpu_ops.c; called by all threads of the team, as cpu_run_tiles is */
+extern void cpu_run_add(CpuCall *call, const NnNode *node);
+extern void cpu_run_avgpool(CpuCall *call, const NnNode *node);
+extern void cpu_run_upsample(CpuCall *call, const NnNode *node);
+extern void cpu_run_linear(CpuCall *call, const CpuStep *step);
+
+/* cpu_tiles.c */
 extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v, size_t *scratch);
 extern void cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results);
 

@@ -1,13 +1,13 @@
 /*
- * tiles.c
- *	  Packing and running of convolutions by tiles (tiles.h).
+ * cpu_tiles.c
+ *	  Packing and running of convolutions by tiles (cpu_tiles.h).
  *
- * Order of sums: k runs over the sources, then the input's channels, in one chain (gemm in kernels.inc.h); tiles start at the result's first position.  Both
- * follow from the layer's shape, so batch and threads change nothing.
+ * Order of sums: k runs over the sources, then the input's channels, in one chain (gemm in cpu_kernels.inc.h); tiles start at the result's first position.
+ * Both follow from the layer's shape, so batch and threads change nothing.
  *
  * Weights belong to the layer (CpuLayer.tile_weights), V of a shared layer to the plan, everything else to the thread that works on it.
  */
-#include "run.h"
+#include "cpu_run.h"
 
 #include <omp.h>
 #include <stdlib.h>
@@ -98,7 +98,7 @@ cpu_tile_block(const CpuKernels *kernels, const CpuTiling *t, int c)
 
 /* ---- Weights --------------------------------------------------------------------------------------------------------------------------------- */
 
-/* Transforms of r taps into m + r - 1 positions; in_1d and out_1d of kernels.inc.h are the other two parts of the identity. */
+/* Transforms of r taps into m + r - 1 positions; in_1d and out_1d of cpu_kernels.inc.h are the other two parts of the identity. */
 static const double one[1][3] = {{1}};
 static const double g22[3][3] = {{1, 0}, {1, 1}, {0, 1}};
 static const double g32[4][3] = {{1, 0}, {.5, .5}, {.5, -.5}, {0, 1}};

@@ -1,5 +1,5 @@
 /*
- * pack.c
+ * cpu_pack.c
  *	  From a model's flat parameters to what the CPU's kernels read: oneDNN primitives with weights in their layout, sums for the latent, folded batch norm.
  *
  * A CpuPacked owns everything reachable from it and is only read after cpu_pack returns, by any number of plans.  cpu_pack may run on a thread of its own
@@ -384,7 +384,7 @@ pack_conv(Packer *p, CpuLayer *layer, int id)
 	return status;
 }
 
-/* center, offset, scale, shift of kernels.h's CpuAffine */
+/* center, offset, scale, shift of cpu_kernels.h's CpuAffine */
 static NnStatus
 pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 {

@@ -1,6 +1,6 @@
 /*
- * kernels.inc.h
- *	  Bodies of the vector kernels (kernels.h); included once for each instruction set by kernels_base.c, kernels_avx2.c and kernels_avx512.c.
+ * cpu_kernels.inc.h
+ *	  Bodies of the vector kernels (cpu_kernels.h); included once for each instruction set by cpu_kernels_base.c, cpu_kernels_avx2.c and cpu_kernels_avx512.c.
  *
  * The includer defines
  *		VL				lanes of a float vector
@@ -13,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels.h"
+#include "cpu_kernels.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
@@ -346,8 +346,8 @@ linear(CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst
 /* ---- Tiles ----------------------------------------------------------------------------------------------------------------------------------- */
 
 /*
- * Winograd's minimal filtering F(m, r): m outputs of r taps from m + r - 1 products (Lavin and Gray 2015).  in_1d, out_1d and tiles.c's weights are the three
- * transforms along one axis; all their coefficients are 0, 1, -1 and 1/2, so that little accuracy is lost.
+ * Winograd's minimal filtering F(m, r): m outputs of r taps from m + r - 1 products (Lavin and Gray 2015).  in_1d, out_1d and the weights of cpu_tiles.c are
+ * the three transforms along one axis; all their coefficients are 0, 1, -1 and 1/2, so that little accuracy is lost.
  */
 INLINE void
 in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)

@@ -1,6 +1,6 @@
 /*
- * finish.c
- *	  Bias, latent, norm and activations of a convolution's result (finish.h).
+ * cpu_finish.c
+ *	  Bias, latent, norm and activations of a convolution's result (cpu_finish.h).
  *
  * Instance norm reads the map twice: once for the moments, once to write.  Everything is taken relative to the value in the map's middle, so that on a flat
  * image, where the deviations are all that norm leaves, they are not drowned by the mean.  The latent adds a constant for each class of border positions; of
@@ -8,7 +8,7 @@
  *
  * Pure functions of their arguments; a call writes only its own channels or rows.
  */
-#include "finish.h"
+#include "cpu_finish.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * kernels_avx2.c
+ * cpu_kernels_avx2.c
  *	  The vector kernels for AVX2 with FMA.
  */
 #if defined(__AVX2__) && defined(__FMA__)
@@ -17,12 +17,12 @@
 #define KERNELS cpu_kernels_avx2
 #define KERNELS_NAME "AVX2"
 
-#include "kernels.inc.h"
+#include "cpu_kernels.inc.h"
 
 #else
 
 /* Built for another processor: never chosen, but the table must exist. */
-#include "kernels.h"
+#include "cpu_kernels.h"
 
 const CpuKernels cpu_kernels_avx2;
 

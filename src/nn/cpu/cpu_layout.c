@@ -1,5 +1,5 @@
 /*
- * layout.c
+ * cpu_layout.c
  *	  How a convolution is cut into units, from its shape alone: the table that fixes algorithm, tile origin and order of sums of every layer.
  *
  * Nothing here may ask for the batch, the thread count or a timing: an image's bits follow from this file (design rule "bits").  Pure functions.
@@ -26,9 +26,9 @@ static const struct
 };
 
 /*
- * Layers that tiles.c computes, in fp32; the others are oneDNN's.  Extent is that of the result, of a transposed convolution that of the input: at least.  The
- * first line that fits counts.  Measured on AVX2 and AVX-512: minimal filtering saves more than it costs from 8 x 8 on, F(3, 2) from 32 x 32 on; below, and
- * where few taps meet the image, direct.
+ * Layers that cpu_tiles.c computes, in fp32; the others are oneDNN's.  Extent is that of the result, of a transposed convolution that of the input: at
+ * least.  The first line that fits counts.  Minimal filtering saves more than it costs from 8 x 8 on, F(3, 2) from 32 x 32 on (measured with AVX-512, and
+ * as a whole with AVX2); below, and where few taps meet the image, direct.
  */
 typedef struct Rule
 {

@@ -1,5 +1,5 @@
 /*
- * finish.h
+ * cpu_finish.h
  *	  What follows a convolution, in one pass over its result: bias, latent, norm, activations and the way to its one or two readers.
  */
 #ifndef BICYCLE_NN_CPU_FINISH_H

@@ -1,5 +1,5 @@
 /*
- * tiles.h
+ * cpu_tiles.h
  *	  Convolutions by our own matrix kernels: direct, or by Winograd's minimal filtering.
  *
  * A result is cut into tiles of m x m positions.  A tile reads, from each of one to sixteen sources, a square of t x t pixels, t = m + r - 1.  Transformed,
@@ -8,7 +8,7 @@
  *		direct			m = 1, r = 1: each tap of the kernel that meets the image at all is a source (at extents 1 and 2 few of them do)
  *		F(m, 2)			4x4, stride 2: four sources, the odd and even rows and columns, each filtered with 2x2 taps
  *						transposed 4x4, stride 2: one source and 2x2 taps; either four phases, each giving every second row and column of the result, or
- *						a grid of corners with four times the channels (layout.c)
+ *						a grid of corners with four times the channels (cpu_layout.c)
  *		F(2, 3)			3x3: one source
  */
 #ifndef BICYCLE_NN_CPU_TILES_H

@@ -1,6 +1,6 @@
 /*
- * kernels.h
- *	  Vector kernels of the CPU device: one table of functions for each instruction set, all compiled from kernels.inc.h.
+ * cpu_kernels.h
+ *	  Vector kernels of the CPU device: one table of functions for each instruction set, all compiled from cpu_kernels.inc.h.
  *
  * A kernel works on a run: `n` pixels, `step` elements apart, of which it takes `c` consecutive channels.  Channels never mix, and the order of sums over
  * pixels is fixed by the run alone; how callers cut channels into blocks therefore never changes a bit.  Kernels allocate nothing and share nothing.
@@ -74,7 +74,7 @@ typedef struct CpuKernels
 	void		(*blend) (const void *const src[4], bool bf16, const float weight[4], int c, const CpuOut *dst);
 
 	/*
-	 * Tiles (tiles.c).  tile_in transforms (m + r - 1)^2 pixels of c channels into as many positions, `position` floats apart; channels [k, k + lanes) go to
+	 * Tiles (cpu_tiles.c).  tile_in transforms (m + r - 1)^2 pixels of c channels into as many positions, `position` floats apart; channels [k, k + lanes) go to
 	 * v + k * rows, zero-filled.  m = 1 copies one pixel.  tile_out makes the m^2 outputs (NULL: not wanted) of c channels from the positions.
 	 */
 	void		(*tile_in) (int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows);

@@ -1,5 +1,5 @@
 /*
- * kernels_base.c
+ * cpu_kernels_base.c
  *	  The vector kernels for any x86-64 (SSE2), or any other processor the compiler knows vectors of four floats for.
  */
 #define VL 4
@@ -43,4 +43,4 @@ v_min(v4 a, v4 b)
 	return (v4) (((v4i) a & take) | ((v4i) b & ~take));
 }
 
-#include "kernels.inc.h"
+#include "cpu_kernels.inc.h"

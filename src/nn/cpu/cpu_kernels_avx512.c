@@ -1,5 +1,5 @@
 /*
- * kernels_avx512.c
+ * cpu_kernels_avx512.c
  *	  The vector kernels for AVX-512 (F, BW, DQ, VL).
  */
 #if defined(__AVX512F__)
@@ -17,12 +17,12 @@
 #define KERNELS cpu_kernels_avx512
 #define KERNELS_NAME "AVX-512"
 
-#include "kernels.inc.h"
+#include "cpu_kernels.inc.h"
 
 #else
 
 /* Built for another processor: never chosen, but the table must exist. */
-#include "kernels.h"
+#include "cpu_kernels.h"
 
 const CpuKernels cpu_kernels_avx512;
 

@@ -1,0 +1,256 @@
+/*
+ * cpu_plan.c
+ *	  Planning a graph on the CPU: its steps and their memory.
+ *
+ * A CpuPlan belongs to its NnPlan and is used by one caller at a time.  Its steps are the graph's nodes, where a convolution and the norm or pool that alone
+ * reads it are one step: the convolution's result stays in float in a buffer of the plan and never becomes a value of the graph.
+ */
+#include "cpu_run.h"
+
+#include <stdlib.h>
+
+/* Bytes of results that are made before they are finished: few enough to be still in the cache. */
+#define CHUNK_BYTES ((size_t) 4 << 20)
+
+/* ---- Preparing ------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool
+is_conv(NnOp op)
+{
+	return op == NN_OP_CONV || op == NN_OP_CONVT;
+}
+
+static bool
+same_image(NnShape a, NnShape b)
+{
+	return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+/* The packed layers must be those of this graph, at another batch size perhaps. */
+static NnStatus
+check_packed(const NnPlan *plan, const CpuPacked *packed, NnError *error)
+{
+	const NnGraph *g = plan->graph;
+	bool		fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
+
+	for (int i = 0; fits && i < g->nnodes; i++)
+	{
+		const NnNode *node = &g->nodes[i];
+		const CpuLayer *layer = &packed->layers[i];
+
+		fits = layer->op == node->op && same_image(layer->out, shape_of(plan, g->nodes[is_conv(node->op) ? cpu_step_end(g, i) : i].out[0])) &&
+			(node->in[0] < 0 || same_image(layer->in, shape_of(plan, node->in[0])));
+	}
+	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
+}
+
+/* Whether two values share memory of the arena. */
+static bool
+overlap(const NnPlan *plan, int a, int b)
+{
+	size_t		begin[2],
+				end[2];
+	int			value[2] = {a, b};
+
+	for (int i = 0; i < 2; i++)
+	{
+		NnShape		s = shape_of(plan, value[i]);
+
+		begin[i] = plan->offset[value[i]];
+		end[i] = begin[i] + ((size_t) s.n * s.h * s.w - 1) * plan->pitch[value[i]] + s.c;
+	}
+	return begin[0] < end[1] && begin[1] < end[0];
+}
+
+/*
+ * A chunk's results are finished before the next chunk is convolved, so that they are read from the cache.  But the planner may have put what the step's
+ * end writes over what the convolution reads, which it took for dead by then; the whole batch is one chunk then.
+ */
+static int
+chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
+{
+	const NnNode *node = &plan->graph->nodes[id];
+	int			batch = shape_of(plan, node->out[0]).n;
+	size_t		images = CHUNK_BYTES / (layer->layout.elements * sizeof(float));
+
+	for (int o = 0; end != id && o < 2; o++)
+	{
+		int			out = plan->graph->nodes[end].out[o];
+
+		for (int i = 0; out >= 0 && i < 2; i++)
+			if (node->in[i] >= 0 && overlap(plan, out, node->in[i]))
+				return batch;
+	}
+	return images < 1 ? 1 : images < (size_t) batch ? (int) images : batch;
+}
+
+/* The list of steps, and the sizes of the buffers that they share. */
+static NnStatus
+make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPlan *p, NnError *error)
+{
+	const NnGraph *g = plan->graph;
+	size_t		results = 0,
+				gathered = 0,
+				latents = 0,
+				tiles = 0;
+
+	for (int i = 0; i < g->nnodes; i++)
+	{
+		const CpuLayer *layer = &packed->layers[i];
+		CpuStep		step = {.node = i, .end = i, .chunk = 1};
+
+		if (g->nodes[i].op == NN_OP_INPUT)
+			continue;
+		if (is_conv(g->nodes[i].op))
+		{
+			size_t		in = (size_t) layer->in.h * layer->in.w * layer->in.c;
+
+			step.end = cpu_step_end(g, i);
+			step.chunk = chunk_of(plan, layer, i, step.end);
+			results = layer->layout.elements * step.chunk > results ? layer->layout.elements * step.chunk : results;
+			latents = latent_floats(layer) * step.chunk > latents ? latent_floats(layer) * step.chunk : latents;
+			if (layer->layout.algorithm == CPU_TILES)
+			{
+				size_t		v,
+							scratch;
+
+				cpu_tile_memory(device->kernels, layer, step.chunk, &v, &scratch);
+				tiles = v > tiles ? v : tiles;
+				p->scratch_bytes = scratch > p->scratch_bytes ? scratch : p->scratch_bytes;
+			}
+			else if (plan->pitch[g->nodes[i].in[0]] != layer->in.c || (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
+				gathered = in * step.chunk > gathered ? in * step.chunk : gathered;
+			i = step.end;
+		}
+		p->steps[p->nsteps++] = step;
+	}
+	gathered *= element_size(plan->precision == NN_PRECISION_BF16);
+	p->results = cpu_alloc(results * sizeof(float));
+	p->gathered = cpu_alloc(gathered);
+	p->latents = cpu_alloc(latents * sizeof(float));
+	p->tiles = cpu_alloc(tiles * sizeof(float));
+	plan->device_bytes = (results + latents + tiles) * sizeof(float) + gathered;
+	if (!p->results || !p->gathered || !p->latents || !p->tiles)
+		return nn_no_memory(error, plan->device_bytes);
+	return NN_OK;
+}
+
+/* A buffer of its own that nothing else is a slice of may be the caller's, if it is an input or an output. */
+static void
+find_direct(const NnGraph *g, bool *direct)
+{
+	for (int i = 0; i < g->nvalues; i++)
+		direct[i] = g->values[i].output && g->values[i].view_of < 0;
+	for (int i = 0; i < g->nnodes; i++)
+		if (g->nodes[i].op == NN_OP_INPUT && g->values[g->nodes[i].out[0]].view_of < 0)
+			direct[g->nodes[i].out[0]] = true;
+	for (int i = 0; i < g->nvalues; i++)
+		if (g->values[i].view_of >= 0)
+			direct[g->values[i].view_of] = false;
+}
+
+static void
+free_memories(CpuPlan *p)
+{
+	for (int i = 0; i < p->nthreads * p->nprimitives; i++)
+	{
+		dnnl_memory_destroy(p->memories[i].src);
+		dnnl_memory_destroy(p->memories[i].dst);
+		dnnl_memory_destroy(p->memories[i].scratch);
+	}
+	free(p->memories);
+	p->memories = NULL;
+	p->nthreads = 0;
+}
+
+static dnnl_status_t
+create_memories(const CpuDevice *device, const CpuPrimitive *primitive, CpuMemories *m)
+{
+	DnnlDescRef scratch = dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_scratchpad_md, 0);
+	dnnl_status_t status = dnnl_memory_create(&m->src, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_src_md, 0), device->engine, DNNL_MEMORY_NONE);
+
+	if (status == dnnl_success)
+		status = dnnl_memory_create(&m->dst, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_dst_md, 0), device->engine, DNNL_MEMORY_NONE);
+	if (status == dnnl_success)
+		status = dnnl_memory_create(&m->scratch, scratch, device->engine, DNNL_MEMORY_NONE);
+	return status;
+}
+
+/* Memory objects for as many threads as the device has now. */
+NnStatus
+cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error)
+{
+	int			threads = device->base.threads;
+	size_t		n = (size_t) threads * packed->nprimitives;
+
+	if (p->nthreads >= threads)
+		return NN_OK;
+	free_memories(p);
+	p->memories = calloc(n + 1, sizeof(CpuMemories));
+	if (!p->memories)
+		return nn_no_memory(error, n * sizeof(CpuMemories));
+	p->nthreads = threads;
+	p->nprimitives = packed->nprimitives;
+	for (int t = 0; t < threads; t++)
+		for (int i = 0; i < packed->nlayers; i++)
+			for (int k = 0; k < packed->layers[i].nprimitives; k++)
+			{
+				const CpuPrimitive *primitive = &packed->layers[i].primitives[k];
+				dnnl_status_t status = create_memories(device, primitive, &p->memories[(size_t) t * packed->nprimitives + primitive->id]);
+
+				if (status != dnnl_success)
+					return cpu_dnnl_fail(error, status, "describe memory");
+			}
+	return NN_OK;
+}
+
+NnStatus
+cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
+{
+	const CpuPacked *packed = packed_;
+	const NnGraph *g = plan->graph;
+	CpuPlan    *p;
+	NnStatus	status = check_packed(plan, packed, error);
+
+	if (status != NN_OK)
+		return status;
+	p = calloc(1, sizeof(CpuPlan));
+	if (!p)
+		return nn_no_memory(error, sizeof(CpuPlan));
+	plan->device_state = p;
+	p->steps = calloc(g->nnodes + 1, sizeof(CpuStep));
+	p->values = calloc(g->nvalues + 1, sizeof(CpuValue));
+	p->direct = calloc(g->nvalues + 1, sizeof(bool));
+	plan->arena = cpu_alloc(nn_mul(plan->arena_elements, element_size(plan->precision == NN_PRECISION_BF16)));
+	if (!p->steps || !p->values || !p->direct || !plan->arena)
+		status = nn_no_memory(error, plan->arena_elements * sizeof(float));
+	if (status == NN_OK)
+	{
+		find_direct(g, p->direct);
+		status = make_steps(base->state, plan, packed, p, error);
+	}
+	if (status != NN_OK)
+		cpu_release(base, plan);
+	return status;
+}
+
+void
+cpu_release(NnDevice *base, NnPlan *plan)
+{
+	CpuPlan    *p = plan->device_state;
+
+	free(plan->arena);
+	plan->arena = NULL;
+	plan->device_state = NULL;
+	if (!p)
+		return;
+	free_memories(p);
+	free(p->steps);
+	free(p->values);
+	free(p->direct);
+	free(p->results);
+	free(p->gathered);
+	free(p->latents);
+	free(p->tiles);
+	free(p);
+}
