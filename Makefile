@@ -19,8 +19,8 @@ REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 REGRESS_OPTS = --inputdir=. --load-extension=bicycle
 EXTRA_CLEAN = build bicycle--$(EXTVERSION).sql
 
-WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings
-PG_CFLAGS = $(WARNINGS) -Wno-sign-compare -Wno-missing-field-initializers
+WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings -Wno-missing-field-initializers
+PG_CFLAGS = $(WARNINGS) -Wno-sign-compare
 PG_CPPFLAGS = -Isrc
 # bicycle_latent must give the same bits everywhere
 PG_CFLAGS += -ffp-contract=off
