@@ -38,7 +38,7 @@ typedef struct ImageInfo
 	ImageFormat format;
 	int			width,
 				height;
-	int			channels;		/* of the file: 1 gray, 2 gray + alpha, 3 RGB or palette, 4 RGBA or palette with transparency */
+	int			channels;		/* of the file: 1 gray, 3 RGB or palette; one more with alpha or a transparent color */
 	int			bit_depth;		/* of the file: 1, 2, 4, 8, 16 */
 } ImageInfo;
 
@@ -75,7 +75,7 @@ extern ImageStatus image_resize(const Image *in, int width, int height, Image *o
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length, ImageError *error);
 extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes, size_t *length, ImageError *error);
 
-/* Tiles of one size in `columns` columns with a white border of `border` pixels around each; gray tiles are widened to RGB if any is RGB. */
+/* Tiles of one size in `columns` columns, `border` white pixels before, between and after them; gray tiles are widened to RGB if any is RGB. */
 extern ImageStatus image_contact_sheet(const Image *tiles, int ntiles, int columns, int border, Image *sheet, ImageError *error);
 
 extern void image_free(Image *image);
