@@ -72,13 +72,6 @@ enqueue(Request *request, bool front)
 		list_append(&connection->engine->ring[class], &connection->ring[class]);
 }
 
-/* The request's model is there, or it needs none. */
-void
-batcher_add(Request *request)
-{
-	enqueue(request, false);
-}
-
 /* ---- Starting ------------------------------------------------------------------------------------------------------------------------------ */
 
 /* The next request of a class, with its model pinned; NULL if there is none. */
@@ -161,6 +154,20 @@ start(Request *request)
 	batcher_started(request);
 	worker_decode(request);
 	return true;
+}
+
+/* The request's model is there, or it needs none: then it does not wait for the device either, and starts at once unless it wants to be alone or another is. */
+void
+batcher_add(Request *request)
+{
+	Engine	   *engine = request->engine;
+
+	enqueue(request, false);
+	if (request->type != BICYCLE_INFO || engine->alone != NULL || engine->stopping || (request->image.flags & BICYCLE_FLAG_ALONE) != 0 ||
+		request->connection->jammed)
+		return;
+	list_remove(&request->link);
+	start(request);
 }
 
 void

@@ -342,6 +342,38 @@ test_fairness(uint32_t flags, const char *what)
 	client_close(&one);
 }
 
+/* A question about an image does not wait for the device, however much that has to do. */
+static void
+test_info(void)
+{
+	enum
+	{
+		N = 60
+	};
+	Client		many,
+				one;
+	ImageCall	calls[N];
+	Burst		burst = {.n = N, .calls = calls};
+	ImageCall	call = {.type = BICYCLE_INFO, .image = expected[0].a, .length = expected[0].a_length};
+	uint64_t	before;
+	int			described = 0;
+
+	client_hello(&many, &engine, 1);
+	client_hello(&one, &engine, 1);
+	for (int i = 0; i < N; i++)
+		calls[i] = translate(i % PAIRS);
+	before = client_status(&one).batched;
+	burst_send(&many, &burst);
+	for (uint64_t id = 1; id <= 10; id++)
+		described += client_run(&one, id, &call, NULL);
+	before = client_status(&one).batched - before;
+	ok(described == 10 && before < N / 2, "ten images are described while %d of %d are translated", (int) before, N);
+	burst_receive(&many, &burst);
+	ok(burst.errors == 0, "and all of those were answered");
+	client_close(&many);
+	client_close(&one);
+}
+
 /* A request that crashes the engine does so after its client was told that it started; without the debug setting it is an ordinary one. */
 static void
 test_crash(void)
@@ -406,6 +438,7 @@ main(void)
 	test_alone();
 	test_fairness(0, "interactive");
 	test_fairness(BICYCLE_FLAG_BULK, "bulk");
+	test_info();
 	test_crash();
 	test_hang();
 	model_free(&emoji);
