@@ -340,11 +340,9 @@ connection_unsend(Connection *connection, uint64_t id)
 	{
 		OutFrame   *out = list_member(OutFrame, link, node);
 
+		/* Only frames of the reply: the caller keeps its request while they go. */
 		if (out->frame.id == id && out->owner != NULL && out->sent == 0)
-		{
-			/* The request may be freed with its last frame, but no other frame of the list can. */
 			frame_free(connection, out);
-		}
 	}
 }
 

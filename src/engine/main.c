@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "engine/engine.h"
@@ -46,6 +46,18 @@ block_signals(void)
 	sigdelset(&all, SIGABRT);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	signal(SIGPIPE, SIG_IGN);
+}
+
+/* A descriptor for each session of a large server. */
+static void
+raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);	/* the loop gets on with fewer */
 }
 
 static int
@@ -93,6 +105,7 @@ main(int argc, char **argv)
 
 	wait_passively(argv);
 	block_signals();
+	raise_descriptor_limit();
 	/* Images come and go by the hundred thousand: with a fixed threshold their memory goes back to the system instead of being kept for the next. */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	mallopt(M_TRIM_THRESHOLD, 8 << 20);

@@ -156,9 +156,10 @@ test_single_flight(void)
 	{
 		client_hello(&clients[i], &engine, 1);
 		client_call(&clients[i], 1, &call);
-		client_status(&clients[0]);
 		if (i == 0)
 			ok(client_expect(&clients[0], BICYCLE_NEED_MODEL, 1), "the first is asked");
+		while (client_status(&clients[0]).queued <= (uint64_t) i)
+			usleep(1000);		/* it has come */
 	}
 	for (int i = 1; i < N; i++)
 		asked += client_receive_within(&clients[i], 50);
