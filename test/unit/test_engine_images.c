@@ -342,6 +342,62 @@ test_fairness(uint32_t flags, const char *what)
 	client_close(&one);
 }
 
+/* A gray PNG of side x side pixels; malloc'ed. */
+static uint8_t *
+make_png(int side, size_t *length)
+{
+	Image		image = {.width = side, .height = side, .channels = 1, .pixels = malloc((size_t) side * (size_t) side)};
+	ImageError	error;
+	uint8_t    *bytes;
+
+	for (int i = 0; i < side * side; i++)
+		image.pixels[i] = (uint8_t) (i % 251);
+	if (image_encode_png(&image, &bytes, length, &error) != IMAGE_OK)
+		bail_out("cannot encode an image");
+	image_free(&image);
+	return bytes;
+}
+
+/* With little memory decoders wait for each other, and what cannot be decoded within it is 53200; nothing stops for good. */
+static void
+test_little_memory(void)
+{
+	enum
+	{
+		N = 24
+	};
+	Client		client;
+	ImageCall	calls[N];
+	Burst		burst = {.n = N, .calls = calls};
+	size_t		length,
+				large_length;
+	uint8_t    *png = make_png(1500, &length);
+	uint8_t    *large = make_png(6000, &large_length);
+	ImageCall	call = translate(0);
+
+	client_hello(&client, &engine, 1);
+	engine_set(&engine, "threads 4");
+	engine_set(&engine, "engine_memory 25000000");
+	call.image = large;
+	call.length = large_length;
+	ok(!client_run(&client, 100, &call, &emoji) && client_is_error(&client, "53200"), "an image too large for all decoders together is 53200");
+	for (int i = 0; i < N; i++)
+	{
+		calls[i] = translate(i % PAIRS);
+		calls[i].image = png;
+		calls[i].length = length;
+	}
+	burst_send(&client, &burst);
+	burst_receive(&client, &burst);
+	ok(burst.errors == 0, "%d images of which few can be decoded at a time are all translated", N);
+	engine_set(&engine, "engine_memory 0");
+	call.length = large_length;
+	ok(client_run(&client, 101, &call, &emoji), "with more memory so is the large one");
+	free(png);
+	free(large);
+	client_close(&client);
+}
+
 /* A question about an image does not wait for the device, however much that has to do. */
 static void
 test_info(void)
@@ -439,6 +495,7 @@ main(void)
 	test_fairness(0, "interactive");
 	test_fairness(BICYCLE_FLAG_BULK, "bulk");
 	test_info();
+	test_little_memory();
 	test_crash();
 	test_hang();
 	model_free(&emoji);
