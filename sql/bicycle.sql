@@ -56,6 +56,89 @@ SELECT pg_extension_config_dump('@extschema@.bicycle_models', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_tensors', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_counters', '');
 
+-- ---- Row security and dumps -----------------------------------------------------------------------------------------------------------------
+-- pg_dump does not dump the row-security policies of tables that belong to an extension; after a restore models would be visible to roles they were hidden
+-- from.  So policies are noted in a table that is dumped, whenever DDL changes them, and made again when rows come into that table.
+
+CREATE TABLE @extschema@.bicycle_policies (
+	tablename name NOT NULL CHECK (tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')),
+	policyname name NOT NULL,
+	permissive boolean,
+	roles name[],
+	cmd text CHECK (cmd IN ('ALL', 'SELECT', 'INSERT', 'UPDATE', 'DELETE')),
+	qual text,
+	with_check text,
+	enabled boolean,
+	forced boolean,
+	PRIMARY KEY (tablename, policyname),
+	CHECK (CASE WHEN policyname = '' THEN enabled IS NOT NULL AND forced IS NOT NULL
+		ELSE permissive IS NOT NULL AND cardinality(roles) > 0 AND cmd IS NOT NULL END)
+);
+COMMENT ON TABLE @extschema@.bicycle_policies IS
+	'row-security policies of the tables of bicycle, kept for pg_dump; a row without policyname says whether row security is enabled';
+SELECT pg_extension_config_dump('@extschema@.bicycle_policies', '');
+
+-- Fires for everybody's DDL, and does nothing for those who may not write what it would note: whoever may change the policies owns that table too.  The
+-- schema is looked up each time, because it may be renamed.
+CREATE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	notes oid := (SELECT c.oid FROM pg_extension e JOIN pg_class c ON c.relnamespace = e.extnamespace AND c.relname = 'bicycle_policies' WHERE e.extname = 'bicycle');
+	schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'bicycle');
+	present text := format($query$
+		SELECT relname, ''::name, NULL::boolean, NULL::name[], NULL, NULL, NULL, relrowsecurity, relforcerowsecurity FROM pg_class
+		WHERE relnamespace = %1$L::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')
+			AND (relrowsecurity OR relforcerowsecurity)
+		UNION ALL
+		SELECT tablename, policyname, permissive = 'PERMISSIVE', roles, cmd, qual, with_check, NULL, NULL FROM pg_policies
+		WHERE schemaname = %2$L AND tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, quote_ident(schema), schema);
+BEGIN
+	-- Within a trigger it is bicycle_restore_policy that makes what is noted already.
+	IF pg_trigger_depth() > 0 OR notes IS NULL OR
+		NOT (has_table_privilege(notes, 'SELECT') AND has_table_privilege(notes, 'INSERT') AND has_table_privilege(notes, 'DELETE')) THEN
+		RETURN;
+	END IF;
+	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE ROW(n.*) IS NOT DISTINCT FROM ROW(o.*))',
+		schema, present);
+	EXECUTE format('INSERT INTO %1$I.bicycle_policies %2$s EXCEPT SELECT * FROM %1$I.bicycle_policies', schema, present);
+END $$;
+
+CREATE FUNCTION @extschema@.bicycle_restore_policy() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	target text := format('%I.%I', TG_TABLE_SCHEMA, NEW.tablename);
+	command text;
+BEGIN
+	IF NEW.policyname = '' THEN
+		command := format('ALTER TABLE %s %s ROW LEVEL SECURITY, %s ROW LEVEL SECURITY', target, CASE WHEN NEW.enabled THEN 'ENABLE' ELSE 'DISABLE' END,
+			CASE WHEN NEW.forced THEN 'FORCE' ELSE 'NO FORCE' END);
+		IF EXISTS (SELECT FROM pg_class WHERE oid = target::regclass AND (relrowsecurity, relforcerowsecurity) = (NEW.enabled, NEW.forced)) THEN
+			RETURN NULL;
+		END IF;
+	ELSE
+		command := format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', NEW.policyname, target, CASE WHEN NEW.permissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+				NEW.cmd, (SELECT string_agg(CASE WHEN r = 'public' THEN 'PUBLIC' ELSE quote_ident(r) END, ', ') FROM unnest(NEW.roles) AS r))
+			|| coalesce(' USING (' || NEW.qual || ')', '') || coalesce(' WITH CHECK (' || NEW.with_check || ')', '');
+		IF EXISTS (SELECT FROM pg_policy WHERE polrelid = target::regclass AND polname = NEW.policyname) THEN
+			RETURN NULL;
+		END IF;
+	END IF;
+	-- A parallel restore may be copying into bicycle_tensors, and then looks into bicycle_models: locks are taken in that order.
+	EXECUTE format('LOCK TABLE %1$I.bicycle_tensors, %1$I.bicycle_models, %1$I.bicycle_counters IN ACCESS EXCLUSIVE MODE', TG_TABLE_SCHEMA);
+	EXECUTE command;
+	RETURN NULL;
+END $$;
+
+REVOKE ALL ON FUNCTION @extschema@.bicycle_note_policies() FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_restore_policy() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_note_policies() IS 'notes the row-security policies of the tables of bicycle for pg_dump';
+COMMENT ON FUNCTION @extschema@.bicycle_restore_policy() IS 'makes a policy that pg_dump has carried here';
+
+CREATE TRIGGER bicycle_restore_policy AFTER INSERT ON @extschema@.bicycle_policies
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_restore_policy();
+CREATE EVENT TRIGGER bicycle_note_policies ON ddl_command_end
+	WHEN TAG IN ('CREATE POLICY', 'ALTER POLICY', 'DROP POLICY', 'ALTER TABLE', 'DROP OWNED')
+	EXECUTE FUNCTION @extschema@.bicycle_note_policies();
+COMMENT ON EVENT TRIGGER bicycle_note_policies IS 'notes the row-security policies of the tables of bicycle for pg_dump';
+
 -- ---- Inference ------------------------------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_translate(image bytea, z float4[], model text DEFAULT NULL) RETURNS bytea

@@ -1,0 +1,50 @@
+-- Row-security policies of the extension's tables are noted for pg_dump, which leaves them out, and come back with the rows of bicycle_policies.
+SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS bicycle;
+RESET client_min_messages;
+CREATE ROLE "regress bicycle reader";
+CREATE FUNCTION public.regress_seen(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 <> ''hidden''';
+SELECT count(*) FROM bicycle_policies;
+ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "Those seen" ON bicycle_models FOR SELECT TO "regress bicycle reader" USING (model <> '' AND regress_seen(model));
+CREATE POLICY few ON bicycle_models AS RESTRICTIVE USING (true) WITH CHECK (version < 100);
+CREATE POLICY checked ON bicycle_tensors FOR INSERT WITH CHECK (dtype = 'F32');
+ALTER POLICY checked ON bicycle_tensors RENAME TO checked_type;
+SELECT * FROM bicycle_policies ORDER BY tablename, policyname;
+-- What is not ours is not noted, and anybody may go on with it.
+CREATE ROLE regress_bicycle_user;
+GRANT CREATE ON SCHEMA public TO regress_bicycle_user;
+SET ROLE regress_bicycle_user;
+CREATE TABLE regress_mine (a int);
+ALTER TABLE regress_mine ENABLE ROW LEVEL SECURITY;
+CREATE POLICY x ON regress_mine USING (true);
+DROP TABLE regress_mine;
+RESET ROLE;
+SELECT count(*) FROM bicycle_policies;
+
+-- A restore creates the extension and then copies the rows.
+CREATE TEMP TABLE dumped AS SELECT * FROM bicycle_policies;
+CREATE TEMP TABLE policies AS SELECT * FROM pg_policies WHERE tablename LIKE 'bicycle%';
+DROP EXTENSION bicycle;
+CREATE EXTENSION bicycle;
+INSERT INTO bicycle_policies SELECT * FROM dumped;
+SELECT count(*) AS policies FROM (SELECT * FROM policies INTERSECT SELECT * FROM pg_policies) AS same;
+SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname IN ('bicycle_models', 'bicycle_tensors') ORDER BY relname;
+TABLE dumped EXCEPT TABLE bicycle_policies;
+-- Going on from there.
+ALTER TABLE bicycle_models FORCE ROW LEVEL SECURITY;
+DROP POLICY few ON bicycle_models;
+DROP OWNED BY "regress bicycle reader";
+SELECT tablename, policyname, enabled, forced FROM bicycle_policies ORDER BY tablename, policyname;
+DROP POLICY checked_type ON bicycle_tensors;
+ALTER TABLE bicycle_models DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+SELECT count(*) FROM bicycle_policies;
+-- Only what names one of the tables and says all that is needed can be noted.
+\set VERBOSITY terse
+INSERT INTO bicycle_policies (tablename, policyname, permissive, roles, cmd) VALUES ('pg_class', 'p', true, '{public}', 'ALL');
+INSERT INTO bicycle_policies (tablename, policyname) VALUES ('bicycle_models', 'p');
+INSERT INTO bicycle_policies (tablename, policyname) VALUES ('bicycle_models', '');
+\set VERBOSITY default
+DROP FUNCTION regress_seen(text);
+REVOKE CREATE ON SCHEMA public FROM regress_bicycle_user;
+DROP ROLE regress_bicycle_user, "regress bicycle reader";
