@@ -1,5 +1,5 @@
 #!/bin/bash
-# Speed of the engine alone and through SQL, next to PyTorch if it is installed, on the generator of the official defaults (unet_256, 54.8 M parameters).
+# Speed of the networks alone, next to PyTorch if it is installed, and of the generator of the official defaults (unet_256, 54.8 M parameters) through SQL.
 #
 # All use the same number of threads (THREADS, default 2), one after the other, so that ratios are of one machine and one hour.  PyTorch is that of
 # BICYCLE_TORCH_PYTHON, default python3.  Nothing else should run meanwhile.
@@ -8,6 +8,8 @@ set -eu -o pipefail
 
 THREADS=${THREADS:-2}
 PYTHON=${BICYCLE_TORCH_PYTHON:-python3}
+RUNS=${RUNS:-7}					# of which the median counts
+NETWORK=${NETWORK:-}			# G256, G128 or E256; empty: all
 IMAGES=${IMAGES:-96}			# a figure through SQL
 
 "$ROOT/test/install-deps.sh"
@@ -16,14 +18,15 @@ private_tree tree release
 build benches
 
 say "the networks alone, $THREADS threads"
-"$ROOT/${BUILD:-build}/release/bench/engine_bench" "$THREADS" | tee "$WORK/engine.txt"
+"$ROOT/${BUILD:-build}/release/bench/engine_bench" "$THREADS" "$RUNS" $NETWORK | tee "$WORK/engine.txt"
 
 if "$PYTHON" -c 'import torch' 2>/dev/null; then
-	say "PyTorch $("$PYTHON" -c 'import torch; print(torch.__version__)'), eager, $THREADS threads"
-	"$PYTHON" "$ROOT/bench/torch_peer.py" "$THREADS" 1 4 16 | tee "$WORK/torch.txt"
-	say "PyTorch's time divided by ours (above 1: ours is faster)"
-	sed 's/batch *\([0-9]*\):/batch \1/' "$WORK/engine.txt" | awk 'NR == FNR { torch[$1 " " $2 " " $4] = $5; next } ($1 " " $2 " " $4) in torch {
-		printf "%s %s batch %2d: %7.2f ms against %7.2f ms an image, ratio %.2f\n", $1, $2, $4, $6, torch[$1 " " $2 " " $4], torch[$1 " " $2 " " $4] / $6 }' "$WORK/torch.txt" -
+	say "the same in PyTorch, eager"
+	"$PYTHON" "$ROOT/bench/torch_peer.py" "$THREADS" "$RUNS" $NETWORK | tee "$WORK/torch.txt"
+	say "medians side by side, ms an image"
+	# Both print lines as "G256 fp32 batch  1: median  128.30 ms, ..."
+	awk -F 'median|ms,' '!/median/ { next } NR == FNR { torch[$1] = $2; next }
+		$1 in torch { printf "%s bicycle %7.2f, PyTorch %7.2f: %4.2f times as fast\n", $1, $2, torch[$1], torch[$1] / $2 }' "$WORK/torch.txt" "$WORK/engine.txt"
 else
 	say "no PyTorch for $PYTHON; set BICYCLE_TORCH_PYTHON to compare with it"
 fi
