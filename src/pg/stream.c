@@ -10,7 +10,6 @@
 
 #include <limits.h>
 
-#include "access/detoast.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -183,7 +182,8 @@ send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorL
 			if (SPI_processed == 0)
 				report_damaged(model, t->head.network, t->head.name, "ends too early");
 			row = SPI_tuptable->vals[0];
-			if (strcmp(column_text(row, SPI_tuptable->tupdesc, 2), t->head.name) != 0 ||
+			if (strcmp(column_text(row, SPI_tuptable->tupdesc, 1), t->head.network) != 0 ||
+				strcmp(column_text(row, SPI_tuptable->tupdesc, 2), t->head.name) != 0 ||
 				DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull)) != chunk)
 				report_damaged(model, t->head.network, t->head.name, "lacks a chunk");
 			value = SPI_getbinval(row, SPI_tuptable->tupdesc, 4, &isnull);
@@ -330,20 +330,6 @@ spool_read(BufFile *file, void *bytes, size_t length)
 				 errmsg("bicycle engine sent an incomplete model")));
 }
 
-static ArrayType *
-shape_array(const BicycleTensor *t)
-{
-	Datum		extents[8];
-
-	for (int i = 0; i < t->ndim; i++)
-	{
-		if (t->shape[i] < 0 || t->shape[i] > INT_MAX)
-			elog(ERROR, "tensor \"%.*s\" has an impossible shape", BICYCLE_MAX_NAME, t->name);
-		extents[i] = Int32GetDatum((int32) t->shape[i]);
-	}
-	return t->ndim == 0 ? construct_empty_array(INT4OID) : construct_array(extents, t->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT);
-}
-
 /* Strings of fixed size come from another process: they must end within their arrays. */
 void
 stream_check_tensor(const BicycleTensor *t)
@@ -358,7 +344,20 @@ stream_check_tensor(const BicycleTensor *t)
 Datum
 stream_shape(const BicycleTensor *t)
 {
-	return PointerGetDatum(shape_array(t));
+	Datum		extents[8];
+
+	if (t->ndim == 0)
+		return PointerGetDatum(construct_empty_array(INT4OID));
+	for (int i = 0; i < t->ndim; i++)
+	{
+		if (t->shape[i] < 0 || t->shape[i] > INT_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("tensor \"%s\" is too large", client_text(t->name)),
+					 errdetail("Its dimension %d is %lld.", i + 1, (long long) t->shape[i])));
+		extents[i] = Int32GetDatum((int32) t->shape[i]);
+	}
+	return PointerGetDatum(construct_array(extents, t->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
 void
