@@ -340,6 +340,10 @@ extern bool request_back(Request *request); /* false: it was withdrawn meanwhile
 extern void worker_decode(Request *request);
 extern void worker_encode(Request *request);
 
+/* Decodes an image file, whose header is in *info, and resizes it to side x side; waits for its share of the budget.  Any thread of a pool. */
+extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side,
+							   uint64_t max_pixels, Image *pixels, EngineError *error);
+
 extern void batcher_add(Request *request);
 extern void batcher_ready(Request *request);
 extern void batcher_run(Engine *engine);	/* starts what can be started; called once a turn of the loop */

@@ -23,72 +23,76 @@ input_channels(const Request *request)
 	return request->type == BICYCLE_ENCODE ? request->model->config.output_nc : request->model->config.input_nc;
 }
 
-/* Decodes request->file into request->pixels at side x side. */
-static bool
-decode_to_size(Request *request, size_t budget)
+/* What decoding a file and resizing it to side x side takes at most. */
+static size_t
+decode_bytes(const ImageInfo *info, int channels, int side)
 {
-	int			side = input_side(request);
-	ImageLimits limits = {.max_pixels = request->image.max_pixels, .max_memory = budget};
-	ImageError	error;
+	size_t		bytes = image_decode_bytes(info, channels);
+	size_t		width = (size_t) side;
+	size_t		rows = (size_t) (info->height > info->width ? info->height : info->width);
+
+	/* The first pass of the resize makes width x rows pixels. */
+	return bytes + width * rows * 3 + width * width * 3;
+}
+
+static bool
+decode_within(const uint8_t *file, size_t length, int channels, int side, const ImageLimits *limits, Image *pixels, EngineError *error)
+{
+	ImageError	image_error;
 	Image		decoded = {0};
 	bool		resized;
 
-	if (image_decode(request->file, request->image.image_length, input_channels(request), &limits, &decoded, &error) != IMAGE_OK)
+	if (image_decode(file, length, channels, limits, &decoded, &image_error) != IMAGE_OK)
 	{
-		error_from_image(&request->error, &error);
+		error_from_image(error, &image_error);
 		return false;
 	}
 	if (decoded.width == side && decoded.height == side)
 	{
-		request->pixels = decoded;
+		*pixels = decoded;
 		return true;
 	}
-	resized = image_resize(&decoded, side, side, &request->pixels, &error) == IMAGE_OK;
+	resized = image_resize(&decoded, side, side, pixels, &image_error) == IMAGE_OK;
 	if (!resized)
-		error_from_image(&request->error, &error);
+		error_from_image(error, &image_error);
 	image_free(&decoded);
 	return resized;
 }
 
-/* What decoding and resizing this file takes at most. */
-static size_t
-decode_bytes(const Request *request)
+bool
+worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side, uint64_t max_pixels,
+				   Image *pixels, EngineError *error)
 {
-	size_t		bytes = image_decode_bytes(&request->info, input_channels(request));
-	size_t		side = (size_t) input_side(request);
-	size_t		rows = (size_t) (request->info.height > request->info.width ? request->info.height : request->info.width);
+	ImageLimits limits = {.max_pixels = max_pixels};
+	bool		decoded;
 
-	/* The first pass of the resize makes side x rows pixels. */
-	return bytes + side * rows * 3 + side * side * 3;
+	/* An image beyond the user's limit is refused by image_decode before it allocates anything: it must not wait for a budget. */
+	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
+		limits.max_memory = decode_bytes(info, channels, side);
+	if (!decode_take(budget, limits.max_memory))
+	{
+		error_set(error, "53200", "out of engine memory");
+		error_detail(error, "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders together may take.", info->width, info->height,
+					 limits.max_memory);
+		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
+		return false;
+	}
+	decoded = decode_within(file, length, channels, side, &limits, pixels, error);
+	decode_release(budget, limits.max_memory);
+	return decoded;
 }
 
 static void
 decode_run(Job *job)
 {
 	Request    *request = list_member(Request, job, job);
-	DecodeBudget *budget = &request->engine->decoders;
 	ImageError	error;
-	size_t		bytes;
 
 	if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
-	{
 		error_from_image(&request->error, &error);
-		return;
-	}
-	if (request->type == BICYCLE_INFO)
-		return;
-	/* An image beyond the user's limit is refused by image_decode before it allocates anything: it must not wait for a budget. */
-	bytes = (uint64_t) request->info.width * (uint64_t) request->info.height <= request->image.max_pixels ? decode_bytes(request) : 0;
-	if (!decode_take(budget, bytes))
-	{
-		error_set(&request->error, "53200", "out of engine memory");
-		error_detail(&request->error, "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders together may take.",
-					 request->info.width, request->info.height, bytes);
-		error_hint(&request->error, "Raise the setting \"bicycle.engine_memory\".");
-		return;
-	}
-	decode_to_size(request, bytes);
-	decode_release(budget, bytes);
+	else if (request->type != BICYCLE_INFO)
+		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length, &request->info, input_channels(request),
+						   input_side(request), request->image.max_pixels, &request->pixels, &request->error);
 }
 
 static void

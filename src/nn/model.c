@@ -345,9 +345,8 @@ run_bucket(NnModel *m, NnNetwork network, Bucket *b, const float *images, const 
 	return m->device->run(m->device, &b->plan, m->nets[network].packed, bindings, n, error);
 }
 
-/* Bytes to [-1, 1] as ToTensor and Normalize(0.5, 0.5) do it in float32: x / 255, then (x - 0.5) / 0.5. */
-static void
-normalise(const uint8_t *bytes, size_t count, float *out)
+void
+nn_normalise(const uint8_t *bytes, size_t count, float *out)
 {
 	float		table[256];
 
@@ -357,9 +356,8 @@ normalise(const uint8_t *bytes, size_t count, float *out)
 		out[i] = table[bytes[i]];
 }
 
-/* [-1, 1] to bytes, rounded half to even; what is no number becomes 0. */
-static void
-quantise(const float *values, size_t count, uint8_t *out)
+void
+nn_quantise(const float *values, size_t count, uint8_t *out)
 {
 	for (size_t i = 0; i < count; i++)
 	{
@@ -409,14 +407,14 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 		count = b->graph.values[b->image].shape.n;
 		images = job.bytes ? b->in : job.floats + done * in_size;
 		if (job.bytes)
-			normalise(job.bytes + done * in_size, count * in_size, b->in);
+			nn_normalise(job.bytes + done * in_size, count * in_size, b->in);
 		for (int i = 0; i < 2; i++)
 			out[i] = job.out[i] ? job.out[i] + done * out_size : b->result;
 		status = run_bucket(m, job.network, b, images, z, out, error);
 		if (status != NN_OK)
 			return status;
 		if (job.byte_out)
-			quantise(b->result, count * out_size, job.byte_out + done * out_size);
+			nn_quantise(b->result, count * out_size, job.byte_out + done * out_size);
 		done += (int) count;
 	}
 	return NN_OK;

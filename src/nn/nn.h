@@ -261,6 +261,12 @@ extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, fl
 extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out, NnError *error);
 extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar, NnError *error);
 
+/* Bytes of images to [-1, 1], as ToTensor and Normalize(0.5, 0.5) do it in float32: x / 255, then (x - 0.5) / 0.5. */
+extern void nn_normalise(const uint8_t *bytes, size_t count, float *out);
+
+/* [-1, 1] to bytes, rounded half to even; what is no number becomes 0. */
+extern void nn_quantise(const float *values, size_t count, uint8_t *out);
+
 /* ---- Random numbers (random.c; no other file of nn is needed, so PostgreSQL's side links it too) --------------------------------------------- */
 
 /* Philox4x32-10 (Salmon et al. 2011): four 32-bit words from a 128-bit counter and a 64-bit key. */
