@@ -36,6 +36,7 @@ typedef struct Connection Connection;
 typedef struct Request Request;
 typedef struct CacheEntry CacheEntry;
 typedef struct Packed Packed;
+typedef struct Train Train;
 
 /* ---- Errors (error.c) ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -434,6 +435,7 @@ extern bool stream_parse(const uint8_t *bytes, size_t length, TensorStream *stre
 extern void stream_free(TensorStream *stream);
 extern bool stream_header(const NnTensor *tensor, BicycleTensor *header);
 extern bool stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineError *error);
+extern bool pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
 extern bool model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
 
 extern void import_begin(Request *request, const BicycleImport *import, const uint8_t *config);
@@ -509,6 +511,8 @@ struct Engine
 	int64_t		stop_ms;
 	int			exit_code;
 	bool		finished;
+
+	Train	   *train;			/* a training engine's: then nothing listens, and train_main.c runs the loop */
 };
 
 extern int64_t now_ms(void);

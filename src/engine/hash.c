@@ -1,6 +1,6 @@
 /*
  * hash.c
- *	  The content hash of a model: what one resident copy is shared by, and what a database has to show to use it.
+ *	  The content hash of a model: what one resident copy is shared by, and what a database has to show to use it.  And that of a pair of images.
  *
  * SHA-256 over a tag, the canonical configuration, the number of tensors and, for each in the order of stream_order, network, name, type, shape and data.
  * Every part of variable length has its length in front (64 bits, little endian), so that no two models give the same bytes.  Any thread.
@@ -59,5 +59,21 @@ model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t ha
 	EVP_MD_CTX_free(context);
 	if (!good)
 		error_memory(error, "the hash of a model");
+	return good;
+}
+
+/* Of the two images of a training pair; what orders pairs, and what their digest is made of. */
+bool
+pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
+{
+	EVP_MD_CTX *context = EVP_MD_CTX_new();
+	unsigned	length = BICYCLE_HASH_BYTES;
+	bool		good;
+
+	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 && add_bytes(context, a, a_length) &&
+		add_bytes(context, b, b_length) && EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
+	EVP_MD_CTX_free(context);
+	if (!good)
+		error_memory(error, "the hash of a pair");
 	return good;
 }

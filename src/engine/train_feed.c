@@ -1,0 +1,400 @@
+/*
+ * train_feed.c
+ *	  Batches for the training loop: which pairs come when, and decoding, resizing, cropping and flipping them ahead of the device.
+ *
+ * What a batch holds is a function of the pairs' order, the seed and the iteration alone: every epoch goes once through all pairs in an order of its own
+ * (feed_permutation), what is left of it at the end and fills no batch is skipped, and how a pair is cropped and flipped follows from the seed, the epoch
+ * and its place in the epoch (feed_augmentation).  So neither the number of threads nor their timing nor where a run was interrupted can be seen in it.
+ * Source of the transforms: the official data/base_dataset.py (resize to load_size, random crop, random flip, the same for A and B).
+ *
+ * Threads of the pool take one pair after the other and put it into a ring of batches, which the loop empties; both wait for each other under the feed's
+ * lock, and everything they share is behind it.  A pair's pixels at load_size are kept while train_memory has room for them, since decoding costs more than
+ * a small network does.  The feed owns the ring; cached pixels belong to their pair and go with it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/train.h"
+
+/* Second words of Philox counters: what a number is for.  That of nn_normal is 0, so no two uses draw the same number. */
+#define DRAW_ORDER 0x4F524452
+#define DRAW_AUGMENTATION 0x4155474D
+
+#define RING_AHEAD 2			/* batches beyond those that the pool's threads work on */
+#define NO_EPOCH (-1)
+
+/* ---- What comes when ----------------------------------------------------------------------------------------------------------------------- */
+
+static void
+draw(uint64_t seed, int64_t epoch, uint64_t index, uint32_t purpose, uint32_t words[4])
+{
+	uint32_t	key[2] = {(uint32_t) seed, (uint32_t) (seed >> 32)};
+	uint32_t	counter[4] = {(uint32_t) index, purpose, (uint32_t) epoch, (uint32_t) ((uint64_t) epoch >> 32)};
+
+	nn_philox(counter, key, words);
+}
+
+/* A number from 0 to n - 1 from 64 random bits; for n below 2^32 no number is likelier than another by more than 2^-32. */
+static uint32_t
+below(uint32_t n, uint32_t high, uint32_t low)
+{
+	uint64_t	bits = (uint64_t) high << 32 | low;
+
+	return (uint32_t) ((unsigned __int128) bits * n >> 64);
+}
+
+/* The rows 0 to rows - 1 in the order of an epoch (from 1): Fisher and Yates's shuffle. */
+void
+feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
+{
+	for (uint32_t i = 0; i < rows; i++)
+		order[i] = i;
+	for (uint32_t i = rows; i > 1; i--)
+	{
+		uint32_t	words[4];
+		uint32_t	j,
+					row;
+
+		draw(seed, epoch, i, DRAW_ORDER, words);
+		j = below(i, words[0], words[1]);
+		row = order[i - 1];
+		order[i - 1] = order[j];
+		order[j] = row;
+	}
+}
+
+/* Corners from 0 to load_size - size, both included. */
+Augmentation
+feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, int size, bool flip)
+{
+	uint32_t	corners = load_size > size ? (uint32_t) (load_size - size) + 1 : 1;
+	uint32_t	words[4];
+
+	draw(seed, epoch, rank, DRAW_AUGMENTATION, words);
+	return (Augmentation) {
+		.x = (int) ((uint64_t) words[0] * corners >> 32), .y = (int) ((uint64_t) words[1] * corners >> 32), .flip = flip && words[2] >> 31
+	};
+}
+
+/* ---- One pair ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* Both images of a pair at side x side.  On failure nothing is left to free. */
+bool
+feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair, const int channels[2], int side, Image images[2], EngineError *error)
+{
+	uint8_t    *bytes,
+			   *owned;
+	bool		decoded = data_read(data, pair, &bytes, &owned, error);
+
+	memset(images, 0, 2 * sizeof(Image));
+	for (int i = 0; i < 2 && decoded; i++)
+	{
+		decoded = worker_decode_file(&engine->decoders, bytes, pair->length[i], &pair->info[i], channels[i], side, data->max_pixels, &images[i], error);
+		if (!decoded)
+			data_name_row(error, pair->ordinal, "AB"[i]);
+		bytes += pair->length[i];
+	}
+	free(owned);
+	if (!decoded)
+		image_free(&images[0]);
+	return decoded;
+}
+
+static size_t
+image_bytes(const Feed *feed, int which, int side)
+{
+	return (size_t) side * (size_t) side * (size_t) feed->channels[which];
+}
+
+/* Pixels of A and B at load_size, one behind the other, malloc'ed. */
+static uint8_t *
+decode_pair(Feed *feed, const TrainPair *pair, EngineError *error)
+{
+	size_t		a_bytes = image_bytes(feed, 0, feed->load_size);
+	size_t		b_bytes = image_bytes(feed, 1, feed->load_size);
+	Image		images[2];
+	uint8_t    *pixels;
+
+	if (!feed_decode(feed->engine, feed->data, pair, feed->channels, feed->load_size, images, error))
+		return NULL;
+	pixels = malloc(a_bytes + b_bytes);
+	if (pixels == NULL)
+		error_memory(error, "the pixels of a training pair");
+	else
+	{
+		memcpy(pixels, images[0].pixels, a_bytes);
+		memcpy(pixels + a_bytes, images[1].pixels, b_bytes);
+	}
+	image_free(&images[0]);
+	image_free(&images[1]);
+	return pixels;
+}
+
+/* Cuts a size x size image out of one of load_size x load_size. */
+static void
+crop(const Feed *feed, int which, const uint8_t *pixels, Augmentation how, uint8_t *out)
+{
+	size_t		channels = (size_t) feed->channels[which];
+	size_t		row = (size_t) feed->size * channels;
+
+	for (int y = 0; y < feed->size; y++)
+	{
+		const uint8_t *from = pixels + ((size_t) (how.y + y) * feed->load_size + how.x) * channels;
+
+		if (!how.flip)
+			memcpy(out, from, row);
+		else
+			for (int x = 0; x < feed->size; x++)
+				memcpy(out + (size_t) x * channels, from + (size_t) (feed->size - 1 - x) * channels, channels);
+		out += row;
+	}
+}
+
+/* ---- The pool's side ----------------------------------------------------------------------------------------------------------------------- */
+
+/* A pair of the run to be put into the ring. */
+typedef struct Task
+{
+	TrainPair  *pair;
+	uint8_t    *pixels;			/* of its cache, or NULL */
+	FeedBatch  *batch;
+	int			place;
+	Augmentation how;
+} Task;
+
+/* Waits without being taken for stuck. */
+static void
+wait_for(pthread_cond_t *cond, pthread_mutex_t *lock)
+{
+	struct timespec until;
+
+	executor_progress();
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
+	pthread_cond_timedwait(cond, lock, &until);
+}
+
+/* The next pair, once the ring has room for it; false if there is nothing left to do. */
+static bool
+take(Feed *feed, Task *task)
+{
+	uint64_t	batch;
+	int64_t		epoch;
+	uint64_t	rank;
+
+	pthread_mutex_lock(&feed->lock);
+	while (!feed->stop && feed->next < feed->end && feed->next / (uint64_t) feed->batch_size >= feed->taken + (uint64_t) feed->nbatches)
+		wait_for(&feed->room, &feed->lock);
+	if (feed->stop || feed->next >= feed->end)
+	{
+		pthread_mutex_unlock(&feed->lock);
+		return false;
+	}
+	batch = feed->next / (uint64_t) feed->batch_size;
+	epoch = (int64_t) (batch / (uint64_t) feed->batches_an_epoch) + 1;
+	rank = feed->next - (uint64_t) (epoch - 1) * (uint64_t) feed->batches_an_epoch * (uint64_t) feed->batch_size;
+	if (epoch != feed->epoch)
+	{
+		feed_permutation(feed->seed, epoch, (uint32_t) feed->data->npairs, feed->order);
+		feed->epoch = epoch;
+	}
+	task->pair = &feed->data->pairs[feed->order[rank]];
+	task->pixels = task->pair->pixels;
+	task->batch = &feed->batches[batch % (uint64_t) feed->nbatches];
+	task->place = (int) (feed->next % (uint64_t) feed->batch_size);
+	task->how = feed_augmentation(feed->seed, epoch, rank, feed->load_size, feed->size, feed->flip);
+	feed->next++;
+	pthread_mutex_unlock(&feed->lock);
+	return true;
+}
+
+/* Reports a pair as done, and keeps its pixels if there is room; frees them otherwise. */
+static void
+give(Feed *feed, const Task *task, uint8_t *decoded, const EngineError *error)
+{
+	size_t		bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
+	FeedBatch  *batch = task->batch;
+
+	pthread_mutex_lock(&feed->lock);
+	if (decoded != NULL && task->pair->pixels == NULL && bytes <= feed->cache_limit - feed->cached)
+	{
+		task->pair->pixels = decoded;
+		feed->cached += bytes;
+		decoded = NULL;
+	}
+	if (error->sqlstate[0] != '\0' && task->place < batch->failed)
+	{
+		batch->failed = task->place;
+		batch->error = *error;
+	}
+	if (++batch->done == feed->batch_size)
+		pthread_cond_broadcast(&feed->filled);
+	pthread_mutex_unlock(&feed->lock);
+	free(decoded);
+}
+
+/* Runs on a thread of the pool until the feed is stopped or the run is over. */
+static void
+feed_run(Job *job)
+{
+	Feed	   *feed = list_member(FeedJob, job, job)->feed;
+	Task		task;
+
+	while (take(feed, &task))
+	{
+		EngineError error;
+		uint8_t    *decoded = NULL;
+		const uint8_t *pixels = task.pixels;
+
+		error_clear(&error);
+		executor_progress();
+		if (pixels == NULL)
+			pixels = decoded = decode_pair(feed, task.pair, &error);
+		if (pixels != NULL)
+		{
+			size_t		a_bytes = image_bytes(feed, 0, feed->size);
+			size_t		b_bytes = image_bytes(feed, 1, feed->size);
+
+			crop(feed, 0, pixels, task.how, task.batch->a + (size_t) task.place * a_bytes);
+			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), task.how, task.batch->b + (size_t) task.place * b_bytes);
+		}
+		give(feed, &task, decoded, &error);
+	}
+}
+
+static void
+feed_done(Engine *engine, Job *job)
+{
+}
+
+/* ---- The loop's side ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Waits for the next batch and normalises it.  False with an error if one of its pairs could not be decoded, without one if the feed was stopped. */
+bool
+feed_next(Feed *feed, float *a, float *b, EngineError *error)
+{
+	FeedBatch  *batch;
+	bool		good;
+
+	error_clear(error);
+	pthread_mutex_lock(&feed->lock);
+	batch = &feed->batches[feed->taken % (uint64_t) feed->nbatches];
+	while (batch->done < feed->batch_size && !feed->stop)
+		wait_for(&feed->filled, &feed->lock);
+	good = !feed->stop && batch->failed == feed->batch_size;
+	if (!feed->stop && !good)
+		*error = batch->error;
+	pthread_mutex_unlock(&feed->lock);
+	if (!good)
+		return false;
+
+	/* Nobody writes into a complete batch before it is taken. */
+	nn_normalise(batch->a, (size_t) feed->batch_size * image_bytes(feed, 0, feed->size), a);
+	nn_normalise(batch->b, (size_t) feed->batch_size * image_bytes(feed, 1, feed->size), b);
+
+	pthread_mutex_lock(&feed->lock);
+	batch->done = 0;
+	feed->taken++;
+	pthread_cond_broadcast(&feed->room);
+	pthread_mutex_unlock(&feed->lock);
+	return true;
+}
+
+/* ---- Beginning and end --------------------------------------------------------------------------------------------------------------------- */
+
+void
+feed_init(Feed *feed)
+{
+	memset(feed, 0, sizeof(*feed));
+	pthread_mutex_init(&feed->lock, NULL);
+	pthread_cond_init(&feed->room, NULL);
+	pthread_cond_init(&feed->filled, NULL);
+	feed->epoch = NO_EPOCH;
+}
+
+static bool
+make_ring(Feed *feed)
+{
+	feed->batches = calloc((size_t) feed->nbatches, sizeof(FeedBatch));
+	if (feed->batches == NULL)
+		return false;
+	for (int i = 0; i < feed->nbatches; i++)
+	{
+		feed->batches[i].failed = feed->batch_size;
+		feed->batches[i].a = calloc((size_t) feed->batch_size, image_bytes(feed, 0, feed->size));
+		feed->batches[i].b = calloc((size_t) feed->batch_size, image_bytes(feed, 1, feed->size));
+		if (feed->batches[i].a == NULL || feed->batches[i].b == NULL)
+			return false;
+	}
+	return true;
+}
+
+/* Puts the pool to work on the batches from `iteration` (done) on.  There are at least as many pairs as a batch takes.  I/O thread. */
+bool
+feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config, const NnTrainOptions *options, int64_t iteration, int64_t iterations,
+		   EngineError *error)
+{
+	int			threads = engine->pool.nthreads;
+
+	feed->engine = engine;
+	feed->data = data;
+	feed->size = config->size;
+	feed->load_size = options->load_size;
+	feed->channels[0] = config->input_nc;
+	feed->channels[1] = config->output_nc;
+	feed->batch_size = options->batch_size;
+	feed->flip = options->flip;
+	feed->seed = options->seed;
+	feed->batches_an_epoch = data->npairs / options->batch_size;
+	feed->end = (uint64_t) iterations * (uint64_t) options->batch_size;
+	feed->next = (uint64_t) iteration * (uint64_t) options->batch_size;
+	feed->taken = (uint64_t) iteration;
+	feed->cache_limit = data->memory < data->memory_limit ? data->memory_limit - data->memory : 0;
+	feed->nbatches = (threads + options->batch_size - 1) / options->batch_size + RING_AHEAD;
+	feed->order = malloc((size_t) data->npairs * sizeof(uint32_t));
+	feed->jobs = calloc((size_t) threads, sizeof(FeedJob));
+	if (feed->order == NULL || feed->jobs == NULL || !make_ring(feed))
+	{
+		error_memory(error, "batches of images");
+		return false;
+	}
+	for (int i = 0; i < threads; i++)
+	{
+		feed->jobs[i].feed = feed;
+		feed->jobs[i].job.run = feed_run;
+		feed->jobs[i].job.done = feed_done;
+		executor_submit(&engine->pool, &feed->jobs[i].job, false);
+	}
+	return true;
+}
+
+/* Ends the pool's work and the loop's waiting.  Any thread. */
+void
+feed_stop(Feed *feed)
+{
+	pthread_mutex_lock(&feed->lock);
+	feed->stop = true;
+	pthread_cond_broadcast(&feed->room);
+	pthread_cond_broadcast(&feed->filled);
+	pthread_mutex_unlock(&feed->lock);
+}
+
+/* When no other thread is left. */
+void
+feed_free(Feed *feed)
+{
+	for (int i = 0; i < feed->nbatches && feed->batches != NULL; i++)
+	{
+		free(feed->batches[i].a);
+		free(feed->batches[i].b);
+	}
+	free(feed->batches);
+	free(feed->order);
+	free(feed->jobs);
+	pthread_mutex_destroy(&feed->lock);
+	pthread_cond_destroy(&feed->room);
+	pthread_cond_destroy(&feed->filled);
+}

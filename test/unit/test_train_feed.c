@@ -1,0 +1,286 @@
+/* Which pairs come when, and how they are cropped and flipped, depends on seed, epoch and place alone; batches hold just that, whoever decodes them. */
+#include "train_client.h"
+
+#include "engine/train.h"
+
+/* ---- Orders and crops ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Known answers: an implementation of its own in Python, which agrees with the published answers of Philox. */
+static void
+test_known(void)
+{
+	static const uint32_t known[3][10] = {{8, 0, 4, 3, 1, 9, 5, 7, 2, 6}, {7, 8, 6, 9, 5, 2, 3, 0, 1, 4}, {2, 9, 5, 0, 3, 1, 6, 8, 4, 7}};
+	static const struct
+	{
+		uint64_t	seed;
+		int64_t		epoch;
+		uint64_t	rank;
+		int			load_size,
+					size,
+					x,
+					y;
+		bool		flip;
+	}			crops[] = {
+		{1, 1, 0, 286, 256, 24, 19, false}, {1, 1, 1, 286, 256, 25, 6, true}, {1, 3, 0, 286, 256, 17, 14, false}, {UINT64_C(1) << 40, 2, 7, 72, 64, 4, 5, false}
+	};
+	static const uint64_t seeds[3] = {1, 1, (UINT64_C(1) << 40) + 5};
+	uint32_t	order[10];
+
+	for (int i = 0; i < 3; i++)
+	{
+		feed_permutation(seeds[i], i == 1 ? 2 : 1, 10, order);
+		ok(memcmp(order, known[i], sizeof(order)) == 0, "order %d is known", i);
+	}
+	for (int i = 0; i < 4; i++)
+	{
+		Augmentation how = feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank, crops[i].load_size, crops[i].size, true);
+
+		ok(how.x == crops[i].x && how.y == crops[i].y && how.flip == crops[i].flip, "crop %d is known", i);
+	}
+}
+
+static void
+test_statistics(void)
+{
+	enum
+	{
+		ROWS = 20000
+	};
+	static uint32_t order[ROWS];
+	static bool seen[ROWS];
+	static int	corners[31][31];
+	int			flips = 0,
+				fixed = 0,
+				rare = INT_MAX,
+				frequent = 0;
+	bool		once = true;
+
+	feed_permutation(3, 1, ROWS, order);
+	for (int i = 0; i < ROWS; i++)
+	{
+		once = once && order[i] < ROWS && !seen[order[i]];
+		seen[order[i]] = true;
+		fixed += order[i] == (uint32_t) i;
+	}
+	ok(once && fixed < 10, "an epoch has each row once, %d of %d at their own place", fixed, ROWS);
+	for (int i = 0; i < 10 * ROWS; i++)
+	{
+		Augmentation how = feed_augmentation(3, i / ROWS, (uint64_t) (i % ROWS), 286, 256, true);
+
+		if (how.x < 0 || how.x > 30 || how.y < 0 || how.y > 30)
+			bail_out("a crop at %d, %d", how.x, how.y);
+		corners[how.x][how.y]++;
+		flips += how.flip;
+	}
+	for (int i = 0; i < 31 * 31; i++)
+	{
+		rare = corners[i / 31][i % 31] < rare ? corners[i / 31][i % 31] : rare;
+		frequent = corners[i / 31][i % 31] > frequent ? corners[i / 31][i % 31] : frequent;
+	}
+	/* 208 expected at each place, standard deviation 14; of the flips 100000 and 224. */
+	ok(rare > 208 - 6 * 14 && frequent < 208 + 6 * 14, "every corner comes about equally often: %d to %d times", rare, frequent);
+	ok(flips > 100000 - 5 * 224 && flips < 100000 + 5 * 224, "half of the pairs are flipped: %d of %d", flips, 10 * ROWS);
+	flips = 0;
+	for (int i = 0; i < 1000; i++)
+	{
+		Augmentation how = feed_augmentation(3, 1, (uint64_t) i, 64, 64, false);
+
+		flips += how.flip || how.x != 0 || how.y != 0;
+	}
+	ok(flips == 0, "without flip and without room nothing is moved");
+}
+
+/* ---- Batches ------------------------------------------------------------------------------------------------------------------------------- */
+
+#define PAIRS 11
+#define BATCH 3
+#define SIZE 16
+#define LOAD 20
+#define ITERATIONS 10			/* three of them an epoch, with two pairs left over */
+
+static const NnConfig config = {.size = SIZE, .input_nc = 1, .output_nc = 3};
+static NnTrainOptions options = {.batch_size = BATCH, .load_size = LOAD, .flip = true, .seed = 99};
+static Pair *pairs;
+
+static void
+fill(TrainData *data, uint64_t memory, uint64_t disk)
+{
+	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = memory, .train_disk = disk, .spill = "/tmp"};
+	EngineError error;
+
+	data_init(data);
+	data_begin(data, &begin);
+	for (int i = 0; i < PAIRS; i++)
+	{
+		size_t		length;
+		uint8_t    *body = pair_body(&pairs[i], &length);
+
+		if (!data_check_room(data, length, &error) || !data_add(data, body, length, &error))
+			bail_out("a pair was refused: %s", error.message);
+		free(body);
+	}
+	if (!data_complete(data, &error))
+		bail_out("%s", error.message);
+}
+
+/* What a batch should hold, made without the feed: the whole-image transforms one after the other. */
+static void
+expect_image(const TrainPair *pair, int side, Augmentation how, float *out)
+{
+	int			channels = side == 0 ? 1 : 3;
+	Image		decoded,
+				resized;
+	ImageError	error;
+
+	if (image_decode(pairs[pair->ordinal - 1].bytes[side], pairs[pair->ordinal - 1].length[side], channels, &plenty, &decoded, &error) != IMAGE_OK ||
+		image_resize(&decoded, LOAD, LOAD, &resized, &error) != IMAGE_OK)
+		bail_out("cannot decode a pair");
+	for (int y = 0; y < SIZE; y++)
+		for (int x = 0; x < SIZE; x++)
+			for (int c = 0; c < channels; c++)
+			{
+				int			from = how.flip ? how.x + SIZE - 1 - x : how.x + x;
+				float		level = (float) resized.pixels[((how.y + y) * LOAD + from) * channels + c] / 255.0f;
+
+				out[(y * SIZE + x) * channels + c] = (level - 0.5f) / 0.5f;
+			}
+	image_free(&decoded);
+	image_free(&resized);
+}
+
+/* Runs a feed of its own from `iteration` to the end and compares every batch; returns how many were right. */
+static int
+run_feed(TrainData *data, int threads, int64_t iteration, uint64_t *cached)
+{
+	static Engine engine;
+	Feed		feed;
+	EngineError error;
+	float		a[BATCH * SIZE * SIZE],
+				b[BATCH * SIZE * SIZE * 3],
+				expected[SIZE * SIZE * 3];
+	uint32_t	order[PAIRS];
+	int			right = 0;
+
+	if (!engine_init(&engine))
+		bail_out("cannot make descriptors");
+	budget_limits(&engine);
+	feed_init(&feed);
+	if (!executor_start(&engine.pool, &engine, "feed", threads) || !feed_start(&feed, &engine, data, &config, &options, iteration, ITERATIONS, &error))
+		bail_out("cannot start a feed");
+	for (int64_t i = iteration; i < ITERATIONS; i++)
+	{
+		bool		same = feed_next(&feed, a, b, &error);
+		int64_t		epoch = i / 3 + 1;
+
+		feed_permutation(options.seed, epoch, PAIRS, order);
+		for (int k = 0; k < BATCH && same; k++)
+		{
+			uint64_t	rank = (uint64_t) (i % 3 * BATCH + k);
+			Augmentation how = feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
+
+			expect_image(&data->pairs[order[rank]], 0, how, expected);
+			same = same && memcmp(expected, a + k * SIZE * SIZE, SIZE * SIZE * sizeof(float)) == 0;
+			expect_image(&data->pairs[order[rank]], 1, how, expected);
+			same = same && memcmp(expected, b + k * SIZE * SIZE * 3, SIZE * SIZE * 3 * sizeof(float)) == 0;
+		}
+		right += same;
+	}
+	*cached = feed.cached;
+	feed_stop(&feed);
+	engine_free(&engine);		/* takes back the feed's jobs */
+	feed_free(&feed);
+	return right;
+}
+
+static void
+test_batches(void)
+{
+	TrainData	data;
+	uint64_t	cached;
+	const uint64_t one = LOAD * LOAD * 4;
+
+	fill(&data, 1 << 24, 0);
+	ok(run_feed(&data, 1, 0, &cached) == ITERATIONS, "one thread makes the right batches");
+	ok(cached == PAIRS * one, "and keeps the pixels");
+	ok(run_feed(&data, 3, 0, &cached) == ITERATIONS && cached == 0, "from which three threads make the same");
+	data_free(&data);
+	fill(&data, 1 << 24, 0);
+	ok(run_feed(&data, 3, 4, &cached) == ITERATIONS - 4, "a feed that starts in the middle of an epoch does too");
+	data_free(&data);
+
+	fill(&data, PAIRS * sizeof(TrainPair) + 3 * one, 1 << 24);
+	ok(data.spill_fd >= 0 && data.spilled > 0 && data.memory <= data.memory_limit, "pairs beyond the memory go to disk");
+	ok(run_feed(&data, 2, 0, &cached) == ITERATIONS && cached <= 3 * one, "and are read from there, with what memory is left for pixels");
+	data_free(&data);
+}
+
+/* A feed that is stopped while nobody takes its batches ends; so does one whose pair cannot be decoded, at the right batch. */
+static void
+test_ends(void)
+{
+	static Engine engine;
+	TrainData	data;
+	Feed		feed;
+	EngineError error;
+	float		a[BATCH * SIZE * SIZE],
+				b[BATCH * SIZE * SIZE * 3];
+	uint32_t	order[PAIRS];
+	int			batches = 0;
+	TrainPair  *pair;
+	char		row[64];
+
+	fill(&data, 1 << 24, 0);
+	feed_permutation(options.seed, 1, PAIRS, order);
+	pair = &data.pairs[order[4]];
+	pair->bytes[pair->length[0] / 2] ^= 0x55;
+	engine_init(&engine);
+	budget_limits(&engine);
+	feed_init(&feed);
+	executor_start(&engine.pool, &engine, "feed", 2);
+	feed_start(&feed, &engine, &data, &config, &options, 0, ITERATIONS, &error);
+	while (feed_next(&feed, a, b, &error))
+		batches++;
+	snprintf(row, sizeof(row), "image A of row %lld", (long long) pair->ordinal);
+	ok(batches == 1 && strcmp(error.sqlstate, "22P03") == 0 && strstr(error.detail, row) != NULL && well_formed(error.message, error.detail),
+	   "a damaged image ends the run at its batch: %s: %s", error.message, error.detail);
+	usleep(50000);
+	feed_stop(&feed);
+	executor_stop(&engine.pool);
+	ok(!feed_next(&feed, a, b, &error) && error.sqlstate[0] == '\0', "a feed can be stopped while it waits");
+	engine_free(&engine);
+	feed_free(&feed);
+	data_free(&data);
+}
+
+/* Beyond memory and disk there is no room; a directory that is none is an ordinary error. */
+static void
+test_room(void)
+{
+	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = 2 * sizeof(TrainPair), .train_disk = 100000, .spill = "/dev/null/none"};
+	TrainData	data;
+	EngineError error;
+	size_t		length;
+	uint8_t    *body = pair_body(&pairs[0], &length);
+
+	data_init(&data);
+	data_begin(&data, &begin);
+	ok(!data_check_room(&data, 200000, &error) && strcmp(error.sqlstate, "54000") == 0, "a pair larger than memory and disk has no room");
+	ok(data_check_room(&data, length, &error) && !data_add(&data, body, length, &error) && strcmp(error.sqlstate, "58030") == 0 &&
+	   well_formed(error.message, error.detail), "a spill file that cannot be made is an error: %s: %s", error.message, error.detail);
+	ok(data.npairs == 0, "and the pair is not there");
+	data_free(&data);
+	free(body);
+}
+
+int
+main(void)
+{
+	pairs = pairs_make(PAIRS);
+	test_known();
+	test_statistics();
+	test_batches();
+	test_ends();
+	test_room();
+	pairs_free(pairs, PAIRS);
+	return done_testing();
+}

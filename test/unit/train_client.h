@@ -1,0 +1,366 @@
+/*
+ * train_client.h
+ *	  The trainer's part: starting a training engine, sending it pairs and reading what it says.  Built on engine_client.h, whose rules hold here.
+ */
+#ifndef BICYCLE_TRAIN_CLIENT_H
+#define BICYCLE_TRAIN_CLIENT_H
+
+#include "engine/train_protocol.h"
+#include "engine_client.h"
+#include "image_fixture.h"
+
+/* ---- Pairs --------------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Pair
+{
+	uint8_t    *bytes[2];		/* encoded A and B */
+	size_t		length[2];
+} Pair;
+
+/* PNGs of noise; A is gray and wide, B in colour and high, so that nothing fits without conversion. */
+__attribute__((unused)) static Pair *
+pairs_make(int n)
+{
+	Pair	   *pairs = calloc((size_t) n, sizeof(Pair));
+	ImageError	error;
+
+	for (int i = 0; i < n; i++)
+		for (int side = 0; side < 2; side++)
+		{
+			Image		image = noise_image(side == 0 ? 50 : 40, side == 0 ? 40 : 60, side == 0 ? 1 : 3, (uint32_t) (2 * i + side));
+
+			/* Not pure noise, whose mean is the same for all. */
+			for (int k = 0; k < image.width * image.height * image.channels; k++)
+				image.pixels[k] = (uint8_t) (image.pixels[k] / 4 + 15 * (i % 12));
+			if (image_encode_png(&image, &pairs[i].bytes[side], &pairs[i].length[side], &error) != IMAGE_OK)
+				bail_out("cannot encode an image");
+			image_free(&image);
+		}
+	return pairs;
+}
+
+__attribute__((unused)) static void
+pairs_free(Pair *pairs, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		free(pairs[i].bytes[0]);
+		free(pairs[i].bytes[1]);
+	}
+	free(pairs);
+}
+
+/* The body of a PAIR frame; malloc'ed. */
+__attribute__((unused)) static uint8_t *
+pair_body(const Pair *pair, size_t *length)
+{
+	BicyclePair head = {.a_length = (uint32_t) pair->length[0], .b_length = (uint32_t) pair->length[1]};
+	Bytes		body = {0};
+
+	put(&body, &head, sizeof(head));
+	put(&body, pair->bytes[0], pair->length[0]);
+	put(&body, pair->bytes[1], pair->length[1]);
+	*length = body.n;
+	return body.at;
+}
+
+/* ---- The engine ---------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Training
+{
+	EngineProcess engine;
+	Client		client;			/* descriptor 4 */
+} Training;
+
+/* Both ends of a new socket pair, out of the way of descriptors 3 and 4. */
+static void
+socket_pair(int pair[2])
+{
+	int			low[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, low) != 0)
+		bail_out("cannot make sockets: %s", strerror(errno));
+	for (int i = 0; i < 2; i++)
+	{
+		pair[i] = fcntl(low[i], F_DUPFD_CLOEXEC, 10);
+		close(low[i]);
+	}
+}
+
+/* Starts a training engine, in a directory of its own, with the settings ("NAME VALUE", ended by NULL).  run: what the child does; NULL: the program. */
+__attribute__((unused)) static void
+training_start(Training *training, const char *const *settings, int (*run) (void))
+{
+	int			control[2],
+				frames[2];
+
+	memset(training, 0, sizeof(*training));
+	strcpy(training->engine.directory, "/tmp/bicycle-test-XXXXXX");
+	if (mkdtemp(training->engine.directory) == NULL)
+		bail_out("cannot make a directory: %s", strerror(errno));
+	socket_pair(control);
+	socket_pair(frames);
+	fflush(stdout);
+	if ((training->engine.pid = fork()) < 0)
+		bail_out("cannot start a process: %s", strerror(errno));
+	if (training->engine.pid == 0)
+	{
+		if (chdir(training->engine.directory) != 0)
+			_exit(127);
+		dup2(control[1], BICYCLE_CONTROL_FD);
+		dup2(frames[1], BICYCLE_TRAIN_FD);
+		close_range(BICYCLE_TRAIN_FD + 1, ~0u, 0);
+		if (run != NULL)
+			exit(run());
+		execl(engine_program(), "bicycle-engine", "--train", (char *) NULL);
+		_exit(127);
+	}
+	close(control[1]);
+	close(frames[1]);
+	training->engine.control = control[0];
+	training->client.fd = frames[0];
+	for (int i = 0; settings[i] != NULL; i++)
+	{
+		char		line[256];
+
+		snprintf(line, sizeof(line), "set %s", settings[i]);
+		engine_tell(&training->engine, line);
+	}
+	engine_tell(&training->engine, "go");
+}
+
+static void
+training_forget(Training *training)
+{
+	char		path[128];
+
+	client_close(&training->client);
+	snprintf(path, sizeof(path), "%s/spill", training->engine.directory);
+	rmdir(path);
+	engine_forget(&training->engine);
+}
+
+/* Ordered end; true if it was clean. */
+__attribute__((unused)) static bool
+training_end(Training *training)
+{
+	int			status;
+
+	engine_tell(&training->engine, "stop");
+	status = engine_wait(&training->engine);
+	training_forget(training);
+	if (status != 0)
+		diag("the training engine's status is 0x%x", (unsigned) status);
+	return status == 0;
+}
+
+__attribute__((unused)) static void
+training_kill(Training *training)
+{
+	kill(training->engine.pid, SIGKILL);
+	engine_wait(&training->engine);
+	training_forget(training);
+}
+
+/* ---- A run --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* What a run begins with. */
+typedef struct Start
+{
+	const char *options;
+	int64_t		iteration;
+	const uint8_t *stream;
+	size_t		length;
+	uint64_t	memory,			/* 0: plenty */
+				disk;
+	uint64_t	max_pixels;		/* 0: plenty */
+} Start;
+
+__attribute__((unused)) static Bytes
+begin_body(const Start *start)
+{
+	BicycleTrainBegin begin = {
+		.stream_length = start->length, .iteration = start->iteration, .max_pixels = start->max_pixels > 0 ? start->max_pixels : 1 << 20,
+		.train_memory = start->memory > 0 ? start->memory : 64 << 20, .train_disk = start->disk, .options_length = (uint32_t) strlen(start->options),
+		.spill = "spill"
+	};
+	Bytes		body = {0};
+
+	put(&body, &begin, sizeof(begin));
+	put(&body, start->options, strlen(start->options));
+	return body;
+}
+
+__attribute__((unused)) static void
+training_begin(Training *training, const Start *start)
+{
+	Bytes		body = begin_body(start);
+
+	client_send(&training->client, BICYCLE_TRAIN_BEGIN, 0, body.at, body.n);
+	free(body.at);
+	client_send_stream(&training->client, 0, start->stream, start->length);
+}
+
+__attribute__((unused)) static void
+training_pairs(Training *training, const Pair *pairs, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		size_t		length;
+		uint8_t    *body = pair_body(&pairs[i], &length);
+
+		client_send(&training->client, BICYCLE_PAIR, 0, body, length);
+		free(body);
+	}
+	client_send(&training->client, BICYCLE_PAIRS_END, 0, NULL, 0);
+}
+
+/* Everything up to TRAIN_READY; false on an error, which is the last frame then. */
+__attribute__((unused)) static bool
+training_ready(Training *training, const Start *start, const Pair *pairs, int n, BicycleTrainReady *ready)
+{
+	training_begin(training, start);
+	training_pairs(training, pairs, n);
+	if (!client_receive(&training->client) || training->client.frame.type != BICYCLE_TRAIN_READY)
+		return false;
+	if (training->client.frame.length != sizeof(*ready))
+		bail_out("TRAIN_READY has %u bytes", training->client.frame.length);
+	memcpy(ready, training->client.body, sizeof(*ready));
+	return true;
+}
+
+/* A stream that the engine has sent, with its iteration. */
+typedef struct Saved
+{
+	int64_t		iteration;
+	uint8_t    *stream;
+	size_t		length;
+} Saved;
+
+/* What came of a run. */
+typedef struct Outcome
+{
+	Saved		checkpoints[32];
+	int			ncheckpoints;
+	int64_t		previews[32];
+	int			npreviews;
+	uint8_t    *preview;		/* the last one */
+	size_t		preview_length;
+	BicycleLosses losses;		/* the last ones */
+	int			nlosses;
+	char		note[512];
+	int			nnotes;
+	bool		ordered;		/* iterations never went back, and no checkpoint came before the losses up to it */
+	bool		paused;
+	bool		done;
+	BicycleImported head;
+	Model		model;
+} Outcome;
+
+__attribute__((unused)) static void
+outcome_free(Outcome *outcome)
+{
+	for (int i = 0; i < outcome->ncheckpoints; i++)
+		free(outcome->checkpoints[i].stream);
+	free(outcome->preview);
+	if (outcome->done)
+		model_free(&outcome->model);
+	memset(outcome, 0, sizeof(*outcome));
+}
+
+static void
+take_done(Client *client, Outcome *outcome)
+{
+	memcpy(&outcome->head, client->body, sizeof(outcome->head));
+	if (client->frame.length != sizeof(outcome->head) + outcome->head.config_length)
+		bail_out("TRAIN_DONE has %u bytes", client->frame.length);
+	memcpy(outcome->model.hash, outcome->head.hash, sizeof(outcome->model.hash));
+	outcome->model.config = strdup((char *) client->body + sizeof(outcome->head));
+	outcome->model.stream = client_stream(client, 0, &outcome->model.length);
+	outcome->done = outcome->model.length == outcome->head.stream_length;
+}
+
+static void
+take_checkpoint(Client *client, Outcome *outcome)
+{
+	BicycleCheckpoint head;
+	Saved	   *saved = &outcome->checkpoints[outcome->ncheckpoints++];
+
+	memcpy(&head, client->body, sizeof(head));
+	saved->iteration = head.iteration;
+	saved->stream = client_stream(client, 0, &saved->length);
+	if (saved->length != head.stream_length)
+		bail_out("a checkpoint of %zu bytes was announced with %llu", saved->length, (unsigned long long) head.stream_length);
+	if (outcome->losses.iteration != head.iteration && head.iteration > 0)
+		outcome->ordered = false;
+}
+
+/* Reads one frame of a running engine; false at the end of the run: done, paused, an error (which is the last frame then), closed. */
+__attribute__((unused)) static bool
+outcome_read(Training *training, Outcome *outcome)
+{
+	Client	   *client = &training->client;
+
+	if (outcome->nlosses == 0 && outcome->ncheckpoints == 0)
+		outcome->ordered = true;
+	if (!client_receive(client))
+		return false;
+	switch (client->frame.type)
+	{
+		case BICYCLE_LOSSES:
+			{
+				int64_t		before = outcome->losses.iteration;
+
+				memcpy(&outcome->losses, client->body, sizeof(outcome->losses));
+				outcome->nlosses++;
+				if (outcome->losses.iteration <= before)
+					outcome->ordered = false;
+				return true;
+			}
+		case BICYCLE_PREVIEW:
+			memcpy(&outcome->previews[outcome->npreviews++], client->body, sizeof(int64_t));
+			free(outcome->preview);
+			outcome->preview_length = client->frame.length - sizeof(BicyclePreview);
+			outcome->preview = malloc(outcome->preview_length);
+			memcpy(outcome->preview, client->body + sizeof(BicyclePreview), outcome->preview_length);
+			return true;
+		case BICYCLE_NOTE:
+			snprintf(outcome->note, sizeof(outcome->note), "%s", (char *) client->body);
+			outcome->nnotes++;
+			return true;
+		case BICYCLE_CHECKPOINT:
+			take_checkpoint(client, outcome);
+			return true;
+		case BICYCLE_TRAIN_DONE:
+			take_done(client, outcome);
+			return false;
+		case BICYCLE_PAUSED:
+			outcome->paused = true;
+			return false;
+		default:
+			return false;
+	}
+}
+
+/* A whole run, from TRAIN_BEGIN to its end; the settings are those of a test. */
+__attribute__((unused)) static void
+outcome_run(Outcome *outcome, const char *const *settings, const Start *start, const Pair *pairs, int n)
+{
+	Training	training;
+	BicycleTrainReady ready;
+
+	memset(outcome, 0, sizeof(*outcome));
+	training_start(&training, settings, NULL);
+	if (!training_ready(&training, start, pairs, n, &ready))
+		bail_out("a run did not get ready: frame %u %s", training.client.frame.type,
+				 training.client.frame.type == BICYCLE_ERROR ? (char *) training.client.body + sizeof(BicycleError) : "");
+	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
+	while (outcome_read(&training, outcome))
+		;
+	if (!outcome->done && training.client.frame.type == BICYCLE_ERROR)
+		diag("the run ended with %s", (char *) training.client.body + sizeof(BicycleError));
+	if (!training_end(&training))
+		bail_out("the training engine did not end in order");
+}
+
+#endif							/* BICYCLE_TRAIN_CLIENT_H */
