@@ -445,6 +445,7 @@ extern void import_format_error(FormatStatus status, const FormatError *format, 
 extern void inspect_run(Request *request);
 extern void export_begin(Request *request, const BicycleExport *export);
 extern void export_run(Request *request);
+extern void train_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 
 /* ---- The engine (server.c, main.c) --------------------------------------------------------------------------------------------------------- */
 

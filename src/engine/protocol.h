@@ -69,6 +69,7 @@ typedef enum BicycleFrameType
 	BICYCLE_EXPORT,				/* BicycleExport; then a tensor stream */
 	BICYCLE_STATUS,				/* no body */
 	BICYCLE_CACHE,				/* no body */
+	BICYCLE_TRAIN_CHECK,		/* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
 
 	/* engine to client */
 	BICYCLE_GRANT = 64,			/* no body */
@@ -230,6 +231,16 @@ typedef struct BicycleCached
 	uint32_t	pins;			/* batches using it now */
 	uint32_t	databases;		/* that have shown they own it */
 } BicycleCached;
+
+/*
+ * Are these options of a training job right?  config is that of the version it continues, or {}; what the options say goes over it, but what shapes weights
+ * that are there must not differ.  RESULT: all options as canonical JSON, as TRAIN_BEGIN takes them (train_protocol.h).
+ */
+typedef struct BicycleTrainCheck
+{
+	uint32_t	config_length;
+	uint32_t	options_length;
+} BicycleTrainCheck;
 
 /*
  * The supervisor's side: descriptor 3 of the engine is one end of a stream socket pair.  Lines of text, each ended by '\n'.

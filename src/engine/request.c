@@ -58,6 +58,7 @@ static const struct FrameRule
 	{BICYCLE_EXPORT, sizeof(BicycleExport), sizeof(BicycleExport), frame_export},
 	{BICYCLE_STATUS, 0, 0, frame_status},
 	{BICYCLE_CACHE, 0, 0, frame_cache},
+	{BICYCLE_TRAIN_CHECK, sizeof(BicycleTrainCheck), sizeof(BicycleTrainCheck) + 2 * MAX_CONFIG, train_check},
 };
 
 static const struct FrameRule *
