@@ -29,11 +29,12 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-static bool fresh = false;		/* the fields below are right, if there is a plan */
+static bool fresh = false;		/* the fields below are right, if models_oid is set */
 static Oid	schema = InvalidOid;
 static Oid	models_oid = InvalidOid;
 static Oid	tensors_oid = InvalidOid;
 static SPIPlanPtr lookup_plan = NULL;
+static char *lookup_query = NULL;	/* what it was made from */
 
 static void
 relation_changed(Datum arg, Oid relid)
@@ -112,32 +113,36 @@ catalog_check_rights(const char *table, AclMode mode)
 	check_rights(catalog_table_oid(table), mode);
 }
 
-/* Must be called within SPI_connect. */
+/*
+ * Must be called within SPI_connect.  The plan is made again only if the schema has another name now: any other change PostgreSQL's plan cache follows by
+ * itself.  The old plan is left, as a policy of bicycle_models that uses a model could bring us here while it runs.
+ */
 static void
 refresh(void)
 {
 	Oid			types[2] = {TEXTOID, INT4OID};
+	char	   *query;
 	SPIPlanPtr	plan;
 
 	fresh = true;				/* first, so that a change that comes in meanwhile is not lost */
-	if (lookup_plan)
-	{
-		SPI_freeplan(lookup_plan);
-		lookup_plan = NULL;
-	}
+	models_oid = InvalidOid;	/* until all is right */
 	schema = catalog_schema(false);
-	models_oid = catalog_table_oid("bicycle_models");
 	tensors_oid = catalog_table_oid("bicycle_tensors");
-	plan = SPI_prepare(psprintf("SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config OPERATOR(pg_catalog.->>) 'net_e',"
-								" config OPERATOR(pg_catalog.->>) 'precision'"
-								" FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
-								" AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
-								quote_qualified_identifier(get_namespace_name(schema), "bicycle_models")),
-					   2, types);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare the look-up of models: %s", SPI_result_code_string(SPI_result));
-	SPI_keepplan(plan);
-	lookup_plan = plan;
+	query = psprintf("SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config OPERATOR(pg_catalog.->>) 'net_e',"
+					 " config OPERATOR(pg_catalog.->>) 'precision'"
+					 " FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
+					 " AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
+					 quote_qualified_identifier(get_namespace_name(schema), "bicycle_models"));
+	if (lookup_plan == NULL || strcmp(query, lookup_query) != 0)
+	{
+		plan = SPI_prepare(query, 2, types);
+		if (plan == NULL)
+			elog(ERROR, "could not prepare the look-up of models: %s", SPI_result_code_string(SPI_result));
+		SPI_keepplan(plan);
+		lookup_query = MemoryContextStrdup(TopMemoryContext, query);
+		lookup_plan = plan;
+	}
+	models_oid = catalog_table_oid("bicycle_models");
 }
 
 static void
@@ -197,7 +202,7 @@ model_lookup(const text *model, const int *version)
 				 errhint("Pass model => 'name', or set bicycle.model.")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (!fresh || lookup_plan == NULL)
+	if (!fresh || !OidIsValid(models_oid))
 		refresh();
 	check_rights(models_oid, ACL_SELECT);
 	check_rights(tensors_oid, ACL_SELECT);
