@@ -66,7 +66,7 @@ typedef struct RequestDigest
 } RequestDigest;
 
 /*
- * The supervisor alone writes the engine's fields, sessions the quarantine and registered_at; all under `lock`.  Whoever changes `state` broadcasts
+ * The supervisor alone writes the engine's fields (a session that cannot start it, last_error), sessions the quarantine and registered_at; all under `lock`.  Whoever changes `state` broadcasts
  * `changed`.
  */
 typedef struct BicycleShared
@@ -101,7 +101,9 @@ extern void quarantine_add(const RequestDigest *digest);
 /* ---- supervisor.c -------------------------------------------------------------------------------------------------------------------------- */
 
 extern void supervisor_register_static(void);	/* from _PG_init under shared_preload_libraries */
-extern void supervisor_ensure(void);	/* from a session: registers a dynamic one if there is none; 53000 if no slot is free */
+
+/* From a session: registers a dynamic one if there is none.  If no slot is free: false with missing_ok, else 53000. */
+extern bool supervisor_ensure(bool missing_ok);
 extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
 
 /* ---- catalog.c: the tables of the extension, as the caller sees them ----------------------------------------------------------------------- */

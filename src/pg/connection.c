@@ -455,7 +455,11 @@ connection_open(bool missing_ok)
 	ConditionVariablePrepareToSleep(&shared->changed);
 	for (;;)
 	{
-		supervisor_ensure();
+		if (!supervisor_ensure(missing_ok))
+		{
+			ConditionVariableCancelSleep();
+			return false;
+		}
 		LWLockAcquire(&shared->lock, LW_SHARED);
 		state = shared->state;
 		strlcpy(last_error, shared->last_error, sizeof(last_error));

@@ -10,7 +10,7 @@
  * The two talk in lines over a socket pair (engine/protocol.h).  The engine ends when that pair closes; PDEATHSIG covers a supervisor that is killed.
  * An engine that does not become ready, or does not answer a ping, in time is killed.  Deaths in quick succession are answered with growing delays.
  *
- * All fields of BicycleShared but the quarantine are written here only, under its lock.
+ * All fields of BicycleShared but the quarantine are written in this file only, under its lock.
  */
 #include "bicycle.h"
 
@@ -88,15 +88,15 @@ supervisor_register_static(void)
 	registered_static = true;
 }
 
-void
-supervisor_ensure(void)
+bool
+supervisor_ensure(bool missing_ok)
 {
 	BackgroundWorker worker;
 	TimestampTz now = GetCurrentTimestamp();
 	bool		mine;
 
 	if (registered_static)
-		return;
+		return true;
 	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	/* One session registers it; if nothing has come of that after some seconds another may try. */
@@ -105,20 +105,22 @@ supervisor_ensure(void)
 		shared->registered_at = now;
 	LWLockRelease(&shared->lock);
 	if (!mine)
-		return;
+		return true;
 
 	fill_worker(&worker);
-	if (!RegisterDynamicBackgroundWorker(&worker, NULL))
-	{
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-		shared->registered_at = 0;
-		LWLockRelease(&shared->lock);
+	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+		return true;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->registered_at = 0;
+	strlcpy(shared->last_error, "all background worker slots are in use", sizeof(shared->last_error));
+	LWLockRelease(&shared->lock);
+	if (!missing_ok)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 				 errmsg("could not start the bicycle supervisor"),
 				 errdetail("All background worker slots are in use."),
 				 errhint("Raise max_worker_processes, or add bicycle to shared_preload_libraries.")));
-	}
+	return false;
 }
 
 /* ---- What sessions see --------------------------------------------------------------------------------------------------------------------- */
