@@ -66,8 +66,8 @@ typedef struct RequestDigest
 } RequestDigest;
 
 /*
- * The supervisor alone writes the engine's fields (a session that cannot start it, last_error), sessions the quarantine and registered_at; all under `lock`.  Whoever changes `state` broadcasts
- * `changed`.
+ * The supervisor alone writes the engine's fields (and a session that cannot start it, last_error), sessions the quarantine and registered_at; all under
+ * `lock`.  Whoever changes `state` broadcasts `changed`.
  */
 typedef struct BicycleShared
 {
