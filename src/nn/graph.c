@@ -121,6 +121,38 @@ nn_view(NnGraph *g, int of, int c0, int c, const char *name)
 	return id;
 }
 
+int
+nn_batch_view(NnGraph *g, int of, int n0, int n, const char *name)
+{
+	NnShape		shape;
+	int			id;
+
+	if (g->failed)
+		return -1;
+	shape = g->values[of].shape;
+	if (n0 < 0 || n < 1 || n0 > shape.n - n)
+	{
+		nn_graph_fail(g, NN_EINVAL, "view of images %d to %d of \"%s\", which has %d", n0, n0 + n, g->values[of].name, shape.n);
+		return -1;
+	}
+	shape.n = n;
+	id = nn_value(g, shape, name);
+	if (id >= 0)
+	{
+		g->values[id].view_of = of;
+		g->values[id].view_n0 = n0;
+	}
+	return id;
+}
+
+int
+nn_value_root(const NnGraph *g, int value)
+{
+	while (g->values[value].view_of >= 0)
+		value = g->values[value].view_of;
+	return value;
+}
+
 void
 nn_output(NnGraph *g, int value)
 {
@@ -140,7 +172,7 @@ append_node(NnGraph *g, NnOp op, const char *name)
 	if (g->failed)
 		return NULL;
 	node = &g->nodes[g->nnodes++];
-	*node = (NnNode) {.op = op, .in = {-1, -1}, .out = {-1, -1}, .weight = -1, .bias = -1, .mean = -1, .var = -1, .name = copy_name(g, name)};
+	*node = (NnNode) {.op = op, .in = {-1, -1, -1}, .out = {-1, -1}, .stats = -1, .weight = -1, .bias = -1, .mean = -1, .var = -1, .name = copy_name(g, name)};
 	return node;
 }
 
@@ -370,6 +402,13 @@ nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2]
 		node->out[i] = i == 0 ? first : out[1];
 		node->act[i] = act[i];
 	}
+	if (g->training && norm != NN_NORM_NONE)
+	{
+		NnShape		shape = g->values[x].shape;
+		int			stats = nn_value(g, (NnShape) {norm == NN_NORM_BATCH ? 1 : shape.n, 1, 1, 2 * shape.c}, name);
+
+		node->stats = stats;
+	}
 	if (norm == NN_NORM_BATCH)
 	{
 		node->weight = state[0];
@@ -378,4 +417,109 @@ nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2]
 		node->var = state[3];
 	}
 	return first;
+}
+
+/* ---- Training ------------------------------------------------------------------------------------------------------------------------------ */
+
+void
+nn_input_to(NnGraph *g, int out, const char *name)
+{
+	NnNode	   *node = append_node(g, NN_OP_INPUT, name);
+
+	if (node)
+		node->out[0] = out;
+}
+
+/* `out`, or a new value, which has or gets x's shape. */
+static int
+result_like(NnGraph *g, int x, int out, const char *name)
+{
+	if (g->failed)
+		return -1;
+	if (out < 0)
+		return nn_value(g, g->values[x].shape, name);
+	if (!same_shape(g->values[x].shape, g->values[out].shape))
+		nn_graph_fail(g, NN_EINVAL, "layer \"%s\" writes a map of another shape", name);
+	return out;
+}
+
+int
+nn_copy(NnGraph *g, int x, int out, const char *name)
+{
+	NnNode	   *node;
+
+	out = result_like(g, x, out, name);
+	node = append_node(g, NN_OP_COPY, name);
+	if (!node)
+		return -1;
+	node->in[0] = x;
+	node->out[0] = out;
+	return out;
+}
+
+int
+nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name)
+{
+	NnNode	   *node;
+
+	result_like(g, mu, logvar, name);
+	result_like(g, mu, eps, name);
+	out = result_like(g, mu, out, name);
+	node = append_node(g, NN_OP_REPARAM, name);
+	if (!node)
+		return -1;
+	node->in[0] = mu;
+	node->in[1] = logvar;
+	node->in[2] = eps;
+	node->out[0] = out;
+	return out;
+}
+
+/* A loss: one number, kept to the end. */
+static NnNode *
+append_loss(NnGraph *g, NnOp op, int a, int b, double scale, const char *name)
+{
+	int			out = nn_value(g, (NnShape) {1, 1, 1, 1}, name);
+	NnNode	   *node = append_node(g, op, name);
+
+	if (!node)
+		return NULL;
+	nn_output(g, out);
+	node->in[0] = a;
+	node->in[1] = b;
+	node->out[0] = out;
+	node->scale = scale;
+	return node;
+}
+
+int
+nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale, const char *name)
+{
+	NnNode	   *node = append_loss(g, NN_OP_GAN_LOSS, map, -1, scale, name);
+
+	if (!node)
+		return -1;
+	node->vanilla = vanilla;
+	node->target = target;
+	return node->out[0];
+}
+
+int
+nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name)
+{
+	NnNode	   *node;
+
+	result_like(g, x, constant, name);
+	node = append_loss(g, NN_OP_L1_LOSS, x, constant, scale, name);
+	return node ? node->out[0] : -1;
+}
+
+int
+nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name)
+{
+	NnNode	   *node;
+
+	result_like(g, mu, logvar, name);
+	node = append_loss(g, NN_OP_KL_LOSS, mu, logvar, scale, name);
+	return node ? node->out[0] : -1;
 }

@@ -28,6 +28,13 @@ typedef enum NnOp
 	NN_OP_AVGPOOL,				/* divides by the taps inside the image (count_include_pad = False) */
 	NN_OP_LINEAR,				/* (N,1,1,C) -> (N,1,1,O) */
 	NN_OP_ADD,					/* in[0] + in[1] */
+
+	/* in training only */
+	NN_OP_COPY,					/* in[0], to where the caller says: the parts of a concatenation */
+	NN_OP_REPARAM,				/* a sample of the posterior, mu + eps exp(logvar / 2); in: mu, logvar, eps */
+	NN_OP_GAN_LOSS,				/* (N,h,w,1) -> scale times the mean distance of D's verdict to `target` */
+	NN_OP_L1_LOSS,				/* scale times the mean of |in[0] - in[1]|; in[1] is a constant */
+	NN_OP_KL_LOSS,				/* in: mu, logvar.  scale times the sum of (mu^2 + exp(logvar) - 1 - logvar) / 2 */
 	NN_OPS
 } NnOp;
 
@@ -43,15 +50,19 @@ typedef struct NnValue
 	NnShape		shape;
 	int			view_of;		/* this value is channels [view_c0, view_c0 + c) of that value; -1: a buffer of its own */
 	int			view_c0;
+	int			view_n0;		/* and images [view_n0, view_n0 + n) */
 	bool		output;			/* kept to the end of the plan */
 	const char *name;			/* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 
+#define NN_MAX_IN 3
+
 typedef struct NnNode
 {
 	NnOp		op;
-	int			in[2];			/* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
+	int			in[NN_MAX_IN];	/* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
 	int			out[2];			/* value ids, -1 = none.  NORM_ACT may have two */
+	int			stats;			/* NORM_ACT in training: value (N or 1,1,1,2C) that keeps mean and biased variance; else -1 */
 	int			weight,
 				bias;			/* parameter indices, -1 = none */
 	int			mean,
@@ -63,6 +74,9 @@ typedef struct NnNode
 	NnNorm		norm;			/* NORM_ACT */
 	NnActChain	act[2];			/* NORM_ACT, one for each output */
 	float		dropout;		/* NORM_ACT in training: probability; 0 at inference */
+	double		scale;			/* losses */
+	double		target;			/* GAN_LOSS: what the verdict should be, 1 (real) or 0 */
+	bool		vanilla;		/* GAN_LOSS: cross entropy with logits instead of squared distance */
 	const char *name;
 } NnNode;
 
@@ -75,6 +89,8 @@ typedef struct NnGraph
 	int			nnodes,
 				nodes_capacity;
 	const NnParams *params;		/* not owned */
+	bool		training;		/* norms use the statistics of the batch, and keep them */
+	float		dropout;		/* of G's inner up path; set both before networks are built */
 	bool		failed;			/* an allocation or a shape rule failed; checked once, by nn_plan_memory */
 	NnError		error;
 } NnGraph;
@@ -88,6 +104,7 @@ extern void nn_graph_free(NnGraph *g);
  */
 extern int	nn_value(NnGraph *g, NnShape shape, const char *name);
 extern int	nn_view(NnGraph *g, int of, int c0, int c, const char *name);
+extern int	nn_batch_view(NnGraph *g, int of, int n0, int n, const char *name); /* images [n0, n0 + n) */
 extern int	nn_input(NnGraph *g, NnShape shape, const char *name);
 extern int	nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel, int stride, int pad, const char *name);
 extern int	nn_convt(NnGraph *g, int x, int weight, int bias, const char *name);
@@ -101,6 +118,17 @@ extern int	nn_add(NnGraph *g, int a, int b, const char *name);
  * then a new value and out[1] absent.  state holds the parameters weight, bias, running mean, running variance with NN_NORM_BATCH, else it may be NULL.
  */
 extern int	nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2], const NnActChain act[2], const char *name);
+
+/* For training.  out is a value of the result's shape that the caller made, or -1: a new one.  nn_input_to makes an input of a value. */
+extern void nn_input_to(NnGraph *g, int out, const char *name);
+extern int	nn_copy(NnGraph *g, int x, int out, const char *name);
+extern int	nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name);
+extern int	nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale, const char *name);
+extern int	nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name);
+extern int	nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name);
+
+/* The value whose buffer this one is, or is a part of. */
+extern int	nn_value_root(const NnGraph *g, int value);
 
 /* Marks a value as a result: it is kept to the end of the plan and may be bound. */
 extern void nn_output(NnGraph *g, int value);
@@ -131,6 +159,7 @@ typedef struct NnPlan
 	void	   *arena;			/* allocated by the device */
 	void	   *device_state;	/* primitives, workspaces; owned by the device */
 	size_t		device_bytes;	/* of device_state, without the arena; filled by prepare */
+	const struct NnSchedule *schedule;	/* of training: the steps in place of the graph's nodes in order; NULL at inference */
 } NnPlan;
 
 extern NnStatus nn_plan_memory(NnPlan *plan, NnError *error);	/* fills offset, pitch, arena_elements from graph */
@@ -163,6 +192,7 @@ struct NnDevice
 	const char *(*describe) (const NnDevice *device);
 	void		(*set_threads) (NnDevice *device, int threads);
 	void		(*close) (NnDevice *device);
+	const struct NnTrainDevice *train;	/* training.h; NULL: it cannot train */
 };
 
 /* error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the next two add to it.  error may be NULL. */

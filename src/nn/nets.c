@@ -243,6 +243,9 @@ unet_up(Net *net, int k, int x, int cat)
 	half = nn_view(net->g, cat, 0, width, name);
 	nn_unet_layer_name(config, k, NN_UP_NORM, name);
 	norm_acts(net, x, config->norm, name, (int[]) {half, -1}, (NnActChain[]) {{config->nl, NN_ACT_NONE}, pass});
+	/* in training, the inner blocks of full width drop; the innermost has no dropout layer */
+	if (!net->g->failed && k >= 4 && k < config->levels - 1)
+		net->g->nodes[net->g->nnodes - 1].dropout = net->g->dropout;
 	return cat;
 }
 

@@ -3,13 +3,14 @@
  *	  Where each value of a graph lives: one arena, in which buffers that are never alive together share memory.
  *
  * A buffer is a value that is not a view, together with all views of it.  It lives from the first node that writes any of them to the last node that reads
- * any of them; inputs live from the start, because a device may copy them in before it runs the first node, and outputs to the end, because it copies
- * them out after the last.  Operands and results of one node are alive together, so no operator works in place.
+ * any of them; in training it is steps that count, forward and backward ones.  Inputs live from the start, because a device may copy them in before it runs
+ * the first node, and outputs to the end, because it copies them out after the last.  Operands and results of one node are alive together, so no operator
+ * works in place.
  *
  * Buffers are placed largest first, each at the lowest offset where it meets no placed buffer of an overlapping life.  A graph has some hundred values, so
  * the quadratic search costs nothing next to the preparation of its kernels.
  */
-#include "nn/graph.h"
+#include "nn/training.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,19 +20,11 @@
 typedef struct Buffer
 {
 	int			value;
-	int			first,			/* nodes between which it lives, both included */
+	int			first,			/* nodes or steps between which it lives, both included */
 				last;
 	size_t		size,			/* elements, rounded up */
 				offset;
 } Buffer;
-
-static int
-root_of(const NnGraph *g, int value)
-{
-	while (g->values[value].view_of >= 0)
-		value = g->values[value].view_of;
-	return value;
-}
 
 /* Elements of a value, rounded up so that the next buffer is aligned; SIZE_MAX if that overflows. */
 static size_t
@@ -51,34 +44,59 @@ extend_life(const NnGraph *g, Buffer *buffers, int value, int node)
 
 	if (value < 0)
 		return;
-	b = &buffers[root_of(g, value)];
+	b = &buffers[nn_value_root(g, value)];
 	if (b->first < 0 || node < b->first)
 		b->first = node;
 	if (node > b->last)
 		b->last = node;
 }
 
-/* One entry a value; those of views and of values that no node touches keep first = -1. */
+/* The nodes in order, as inference runs them. */
 static void
-find_lives(const NnGraph *g, Buffer *buffers)
+walk_nodes(const NnGraph *g, Buffer *buffers)
 {
-	for (int i = 0; i < g->nvalues; i++)
-		buffers[i] = (Buffer) {.value = i, .first = -1, .last = -1, .size = buffer_size(g->values[i].shape)};
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const NnNode *node = &g->nodes[i];
 
-		for (int k = 0; k < 2; k++)
-		{
+		for (int k = 0; k < NN_MAX_IN; k++)
 			extend_life(g, buffers, node->in[k], i);
+		for (int k = 0; k < 2; k++)
 			extend_life(g, buffers, node->out[k], i);
-		}
-		if (node->op == NN_OP_INPUT)
-			extend_life(g, buffers, node->out[0], 0);
+		extend_life(g, buffers, node->stats, i);
 	}
+}
+
+/* The steps of a schedule, forward and backward, in order. */
+static void
+walk_steps(const NnSchedule *schedule, Buffer *buffers)
+{
+	for (int i = 0; i < schedule->nsteps; i++)
+	{
+		int			touched[NN_MAX_TOUCHED];
+		int			n = nn_step_touches(schedule->graph, &schedule->steps[i], touched);
+
+		for (int k = 0; k < n; k++)
+			extend_life(schedule->graph, buffers, touched[k], i);
+	}
+}
+
+/* One entry a value; those of views and of values that nothing touches keep first = -1. */
+static void
+find_lives(const NnGraph *g, const NnSchedule *schedule, Buffer *buffers)
+{
+	for (int i = 0; i < g->nvalues; i++)
+		buffers[i] = (Buffer) {.value = i, .first = -1, .last = -1, .size = buffer_size(g->values[i].shape)};
+	if (schedule)
+		walk_steps(schedule, buffers);
+	else
+		walk_nodes(g, buffers);
+	for (int i = 0; i < g->nnodes; i++)
+		if (g->nodes[i].op == NN_OP_INPUT)
+			extend_life(g, buffers, g->nodes[i].out[0], 0);
 	for (int i = 0; i < g->nvalues; i++)
 		if (g->values[i].output)
-			extend_life(g, buffers, i, g->nnodes);
+			extend_life(g, buffers, i, schedule ? schedule->nsteps : g->nnodes);
 }
 
 static int
@@ -166,13 +184,18 @@ spread_offsets(NnPlan *plan, const Buffer *buffers, int n)
 		plan->offset[buffers[i].value] = buffers[i].offset;
 	for (int i = 0; i < g->nvalues; i++)
 	{
-		int			root = root_of(g, i);
-		size_t		c0 = 0;
+		int			root = nn_value_root(g, i);
+		NnShape		shape = g->values[root].shape;
+		size_t		c0 = 0,
+					n0 = 0;
 
 		for (int v = i; v != root; v = g->values[v].view_of)
+		{
 			c0 += g->values[v].view_c0;
-		plan->offset[i] = plan->offset[root] + c0;
-		plan->pitch[i] = g->values[root].shape.c;
+			n0 += g->values[v].view_n0;
+		}
+		plan->offset[i] = plan->offset[root] + n0 * shape.h * shape.w * shape.c + c0;
+		plan->pitch[i] = shape.c;
 	}
 }
 
@@ -199,7 +222,7 @@ nn_plan_memory(NnPlan *plan, NnError *error)
 		nn_plan_free(plan);
 		return nn_no_memory(error, n * sizeof(Buffer));
 	}
-	find_lives(g, buffers);
+	find_lives(g, plan->schedule, buffers);
 	live = keep_live(buffers, g->nvalues);
 	plan->arena_elements = place_buffers(buffers, live);
 	if (plan->arena_elements == SIZE_MAX)

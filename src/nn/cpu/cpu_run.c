@@ -308,6 +308,11 @@ run_step(CpuCall *call, const CpuStep *step)
 			cpu_run_add(call, node);
 			break;
 		case NN_OP_INPUT:
+		case NN_OP_COPY:		/* this and those below: in training only */
+		case NN_OP_REPARAM:
+		case NN_OP_GAN_LOSS:
+		case NN_OP_L1_LOSS:
+		case NN_OP_KL_LOSS:
 		case NN_OPS:
 			break;
 	}

@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-static const RefOp operators[NN_OPS] =
+const RefOp ref_operators[NN_OPS] =
 {
 	[NN_OP_CONV] = ref_conv,
 	[NN_OP_CONVT] = ref_convt,
@@ -18,6 +18,11 @@ static const RefOp operators[NN_OPS] =
 	[NN_OP_AVGPOOL] = ref_avgpool,
 	[NN_OP_LINEAR] = ref_linear,
 	[NN_OP_ADD] = ref_add,
+	[NN_OP_COPY] = ref_copy,
+	[NN_OP_REPARAM] = ref_reparam,
+	[NN_OP_GAN_LOSS] = ref_gan_loss,
+	[NN_OP_L1_LOSS] = ref_l1_loss,
+	[NN_OP_KL_LOSS] = ref_kl_loss,
 };
 
 static NnStatus
@@ -59,8 +64,8 @@ ref_release(NnDevice *device, NnPlan *plan)
 	plan->arena = NULL;
 }
 
-static RefTensor
-tensor_of(const NnPlan *plan, int value)
+RefTensor
+ref_tensor(const NnPlan *plan, int value)
 {
 	return (RefTensor) {plan->graph->values[value].shape, plan->pitch[value], (double *) plan->arena + plan->offset[value]};
 }
@@ -70,7 +75,7 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 {
 	for (int i = 0; i < nbindings; i++)
 	{
-		RefTensor	t = tensor_of(plan, bindings[i].value);
+		RefTensor	t = ref_tensor(plan, bindings[i].value);
 		float	   *data = bindings[i].data;
 
 		if (plan->graph->values[bindings[i].value].output != outputs)
@@ -88,34 +93,46 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 	}
 }
 
+/* The operands of a node's forward step; `tensors` is memory for them. */
+void
+ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTensor tensors[6], RefOperands *op)
+{
+	const NnParam *list = plan->graph->params->list;
+
+	*op = (RefOperands) {.node = node};
+	for (int i = 0; i < NN_MAX_IN; i++)
+		if (node->in[i] >= 0)
+		{
+			tensors[i] = ref_tensor(plan, node->in[i]);
+			op->in[i] = &tensors[i];
+		}
+	for (int i = 0; i < 2; i++)
+		if (node->out[i] >= 0)
+		{
+			tensors[3 + i] = ref_tensor(plan, node->out[i]);
+			op->out[i] = &tensors[3 + i];
+		}
+	if (node->stats >= 0)
+	{
+		tensors[5] = ref_tensor(plan, node->stats);
+		op->stats = &tensors[5];
+	}
+	op->weight = node->weight >= 0 ? weights + list[node->weight].offset : NULL;
+	op->bias = node->bias >= 0 ? weights + list[node->bias].offset : NULL;
+	op->mean = node->mean >= 0 ? weights + list[node->mean].offset : NULL;
+	op->var = node->var >= 0 ? weights + list[node->var].offset : NULL;
+}
+
 static NnStatus
 run_node(const NnPlan *plan, const NnNode *node, const double *weights, NnError *error)
 {
-	const NnParam *list = plan->graph->params->list;
-	RefTensor	in[2],
-				out[2];
-	RefOperands op = {.node = node};
+	RefTensor	tensors[6];
+	RefOperands op;
 
 	if (node->op == NN_OP_INPUT)
 		return NN_OK;
-	for (int i = 0; i < 2; i++)
-	{
-		if (node->in[i] >= 0)
-		{
-			in[i] = tensor_of(plan, node->in[i]);
-			op.in[i] = &in[i];
-		}
-		if (node->out[i] >= 0)
-		{
-			out[i] = tensor_of(plan, node->out[i]);
-			op.out[i] = &out[i];
-		}
-	}
-	op.weight = node->weight >= 0 ? weights + list[node->weight].offset : NULL;
-	op.bias = node->bias >= 0 ? weights + list[node->bias].offset : NULL;
-	op.mean = node->mean >= 0 ? weights + list[node->mean].offset : NULL;
-	op.var = node->var >= 0 ? weights + list[node->var].offset : NULL;
-	return operators[node->op] (&op, error);
+	ref_bind(plan, node, weights, tensors, &op);
+	return ref_operators[node->op] (&op, error);
 }
 
 static NnStatus
@@ -166,7 +183,8 @@ nn_ref_open(int threads, NnDevice **device, NnError *error)
 {
 	static const NnDevice ref = {
 		.name = "ref", .threads = 1, .pack = ref_pack, .pack_free = ref_pack_free, .prepare = ref_prepare, .run = ref_run, .release = ref_release,
-		.supports = ref_supports, .element_bytes = ref_element_bytes, .describe = ref_describe, .set_threads = ref_set_threads, .close = ref_close
+		.supports = ref_supports, .element_bytes = ref_element_bytes, .describe = ref_describe, .set_threads = ref_set_threads, .close = ref_close,
+		.train = &ref_train_device
 	};
 
 	*device = malloc(sizeof(NnDevice));

@@ -1,55 +1,180 @@
 /*
  * ref_conv.c
- *	  Convolution, transposed convolution and linear layers, as their definitions say.
+ *	  Convolution, transposed convolution and linear layers, and their gradients.
+ *
+ * A convolution is one bilinear map B(x, w) -> y.  Its three forms below, each the sum over the same taps, add to y, x or w what the other two say; forward
+ * and backward of all three layers are made of them, the transposed convolution being the second form.
  */
 #include "nn/ref/ref.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-/*
- * y[n, oy, ox, o] = b[o] + sum over c, ky, kx of w[o, c, ky, kx] x[n, oy s + ky - p, ox s + kx - p, c], x being 0 outside.
- */
+/* The geometry of a convolution from x (N, H, W, C) to y (N, H', W', O). */
+typedef struct Window
+{
+	int			kernel,
+				stride,
+				pad;
+} Window;
+
+/* Weights (O, C, K, K), the checkpoint's layout, as [ky][kx][a][b]: a, b = O, C, or C, O if `by_input`.  The caller frees them. */
+static double *
+taps_first(const double *w, int o, int c, int kernel, bool by_input, NnError *error)
+{
+	size_t		taps = (size_t) kernel * kernel,
+				bytes = taps * o * c * sizeof(double);
+	double	   *out = malloc(bytes);
+
+	if (!out)
+	{
+		nn_no_memory(error, bytes);
+		return NULL;
+	}
+	for (int i = 0; i < o; i++)
+		for (int k = 0; k < c; k++)
+			for (size_t t = 0; t < taps; t++)
+				out[(t * (by_input ? c : o) + (by_input ? k : i)) * (by_input ? o : c) + (by_input ? i : k)] = w[((size_t) i * c + k) * taps + t];
+	return out;
+}
+
+/* The input pixel under tap (ky, kx) of output pixel (oy, ox), or NULL if it is outside. */
+static inline double *
+under(const RefTensor *x, Window win, int n, int oy, int ox, int ky, int kx)
+{
+	int			iy = oy * win.stride + ky - win.pad,
+				ix = ox * win.stride + kx - win.pad;
+
+	return iy < 0 || iy >= x->shape.h || ix < 0 || ix >= x->shape.w ? NULL : ref_at(x, n, iy, ix);
+}
+
+/* to[i] += factor from[i] */
+static inline void
+add_scaled(double *restrict to, double factor, const double *restrict from, int n)
+{
+	for (int i = 0; i < n; i++)
+		to[i] += factor * from[i];
+}
+
+/* y[n, oy, ox, o] += sum over c, ky, kx of w[o, c, ky, kx] x[n, oy s + ky - p, ox s + kx - p, c], x being 0 outside. */
+static NnStatus
+add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnError *error)
+{
+	int			o = y->shape.c,
+				c = x->shape.c;
+	double	   *taps = taps_first(w, o, c, win.kernel, true, error);
+
+	if (!taps)
+		return NN_ENOMEM;
+	for (int n = 0; n < y->shape.n; n++)
+		for (int oy = 0; oy < y->shape.h; oy++)
+			for (int ox = 0; ox < y->shape.w; ox++)
+				for (int t = 0; t < win.kernel * win.kernel; t++)
+				{
+					const double *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
+
+					for (int k = 0; at && k < c; k++)
+						add_scaled(ref_at(y, n, oy, ox), at[k], taps + ((size_t) t * c + k) * o, o);
+				}
+	free(taps);
+	return NN_OK;
+}
+
+/* The adjoint in x: each y adds w[o, c, ky, kx] y[n, oy, ox, o] to the pixels it is made of. */
+static NnStatus
+add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError *error)
+{
+	int			o = y->shape.c,
+				c = x->shape.c;
+	double	   *taps = taps_first(w, o, c, win.kernel, false, error);
+
+	if (!taps)
+		return NN_ENOMEM;
+	for (int n = 0; n < y->shape.n; n++)
+		for (int oy = 0; oy < y->shape.h; oy++)
+			for (int ox = 0; ox < y->shape.w; ox++)
+				for (int t = 0; t < win.kernel * win.kernel; t++)
+				{
+					double	   *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
+
+					for (int i = 0; at && i < o; i++)
+						add_scaled(at, ref_at(y, n, oy, ox)[i], taps + ((size_t) t * o + i) * c, c);
+				}
+	free(taps);
+	return NN_OK;
+}
+
+/* The adjoint in w: w[o, c, ky, kx] += sum over pixels of x under the tap times y. */
+static NnStatus
+add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnError *error)
+{
+	int			o = y->shape.c,
+				c = x->shape.c;
+	size_t		count = (size_t) win.kernel * win.kernel;
+	double	   *taps = calloc(count * o * c, sizeof(double));
+
+	if (!taps)
+		return nn_no_memory(error, count * o * c * sizeof(double));
+	for (int n = 0; n < y->shape.n; n++)
+		for (int oy = 0; oy < y->shape.h; oy++)
+			for (int ox = 0; ox < y->shape.w; ox++)
+				for (size_t t = 0; t < count; t++)
+				{
+					const double *at = under(x, win, n, oy, ox, (int) t / win.kernel, (int) t % win.kernel);
+
+					for (int i = 0; at && i < o; i++)
+						add_scaled(taps + (t * o + i) * c, ref_at(y, n, oy, ox)[i], at, c);
+				}
+	for (int i = 0; i < o; i++)
+		for (int k = 0; k < c; k++)
+			for (size_t t = 0; t < count; t++)
+				w[((size_t) i * c + k) * count + t] += taps[(t * o + i) * c + k];
+	free(taps);
+	return NN_OK;
+}
+
 static void
-convolve(const RefTensor *x, const double *w, const double *b, int kernel, int stride, int pad, RefTensor *y)
+set_bias(RefTensor *y, const double *bias)
 {
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int o = 0; o < y->shape.c; o++)
-				{
-					const double *wo = w + (size_t) o * x->shape.c * kernel * kernel;
-					double		sum = b ? b[o] : 0;
+					ref_at(y, n, oy, ox)[o] = bias ? bias[o] : 0;
+}
 
-					for (int ky = 0; ky < kernel; ky++)
-						for (int kx = 0; kx < kernel; kx++)
-						{
-							int			iy = oy * stride + ky - pad,
-										ix = ox * stride + kx - pad;
-							const double *at;
+static void
+add_bias_gradient(const RefTensor *dy, double *dbias)
+{
+	for (int n = 0; n < dy->shape.n; n++)
+		for (int oy = 0; oy < dy->shape.h; oy++)
+			for (int ox = 0; ox < dy->shape.w; ox++)
+				for (int o = 0; o < dy->shape.c; o++)
+					dbias[o] += ref_at(dy, n, oy, ox)[o];
+}
 
-							if (iy < 0 || iy >= x->shape.h || ix < 0 || ix >= x->shape.w)
-								continue;
-							at = ref_at(x, n, iy, ix);
-							for (int c = 0; c < x->shape.c; c++)
-								sum += wo[(c * kernel + ky) * kernel + kx] * at[c];
-						}
-					ref_at(y, n, oy, ox)[o] = sum;
-				}
+/* ---- Convolution --------------------------------------------------------------------------------------------------------------------------- */
+
+static NnStatus
+new_tensor(NnShape shape, RefTensor *t, NnError *error)
+{
+	size_t		count = (size_t) shape.n * shape.h * shape.w * shape.c;
+
+	*t = (RefTensor) {shape, shape.c, calloc(count, sizeof(double))};
+	return t->data ? NN_OK : nn_no_memory(error, count * sizeof(double));
 }
 
 /* [x, act(z)] along the channels, z the same at each pixel: the literal concatenation of the official code.  The caller frees data. */
 static NnStatus
 concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor *xz, NnError *error)
 {
-	size_t		bytes;
+	NnShape		shape = x->shape;
+	NnStatus	status;
 
-	xz->shape = x->shape;
-	xz->shape.c += z->shape.c;
-	xz->pitch = xz->shape.c;
-	bytes = (size_t) xz->shape.n * xz->shape.h * xz->shape.w * xz->shape.c * sizeof(double);
-	xz->data = malloc(bytes);
-	if (!xz->data)
-		return nn_no_memory(error, bytes);
+	shape.c += z->shape.c;
+	status = new_tensor(shape, xz, error);
+	if (status != NN_OK)
+		return status;
 	for (int n = 0; n < x->shape.n; n++)
 		for (int y = 0; y < x->shape.h; y++)
 			for (int i = 0; i < x->shape.w; i++)
@@ -64,25 +189,91 @@ concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor
 	return NN_OK;
 }
 
+static Window
+window_of(const NnNode *node)
+{
+	return node->op == NN_OP_LINEAR ? (Window) {1, 1, 0} : (Window) {node->kernel, node->stride, node->pad};
+}
+
 /* x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N, H', W', O) */
 NnStatus
 ref_conv(const RefOperands *op, NnError *error)
 {
-	const NnNode *node = op->node;
 	RefTensor	xz = *op->in[0];
+	NnStatus	status = NN_OK;
 
 	if (op->in[1])
-	{
-		NnStatus	status = concat_latent(op->in[0], op->in[1], node->z_act, &xz, error);
-
-		if (status != NN_OK)
-			return status;
-	}
-	convolve(&xz, op->weight, op->bias, node->kernel, node->stride, node->pad, op->out[0]);
+		status = concat_latent(op->in[0], op->in[1], op->node->z_act, &xz, error);
+	if (status != NN_OK)
+		return status;
+	set_bias(op->out[0], op->bias);
+	status = add_output(&xz, op->weight, window_of(op->node), op->out[0], error);
 	if (op->in[1])
 		free(xz.data);
-	return NN_OK;
+	return status;
 }
+
+/* The gradient of [x, act(z)], taken apart. */
+static void
+split_latent(const RefOperands *op, const RefTensor *dxz)
+{
+	int			c = op->in[0]->shape.c;
+
+	for (int n = 0; n < dxz->shape.n; n++)
+		for (int y = 0; y < dxz->shape.h; y++)
+			for (int x = 0; x < dxz->shape.w; x++)
+			{
+				const double *d = ref_at(dxz, n, y, x);
+
+				for (int k = 0; op->din[0] && k < c; k++)
+					ref_at(op->din[0], n, y, x)[k] += d[k];
+				for (int k = c; op->in[1] && op->din[1] && k < dxz->shape.c; k++)
+					ref_at(op->din[1], n, 0, 0)[k - c] += d[k] * ref_act_slope(op->node->z_act, ref_at(op->in[1], n, 0, 0)[k - c]);
+			}
+}
+
+NnStatus
+ref_conv_backward(const RefOperands *op, NnError *error)
+{
+	Window		win = window_of(op->node);
+	RefTensor	xz = *op->in[0],
+				dxz = {.data = NULL};
+	NnStatus	status = NN_OK;
+
+	if (op->in[1])
+		status = concat_latent(op->in[0], op->in[1], op->node->z_act, &xz, error);
+	if (status == NN_OK && op->dweight)
+		status = add_weights(&xz, op->dweight, win, op->dout[0], error);
+	if (op->dbias)
+		add_bias_gradient(op->dout[0], op->dbias);
+	if (status == NN_OK && (op->din[0] || op->din[1]))
+	{
+		status = new_tensor(xz.shape, &dxz, error);
+		if (status == NN_OK)
+			status = add_input(&dxz, op->weight, win, op->dout[0], error);
+		if (status == NN_OK)
+			split_latent(op, &dxz);
+		free(dxz.data);
+	}
+	if (op->in[1] && xz.data != op->in[0]->data)
+		free(xz.data);
+	return status;
+}
+
+/* x (N, 1, 1, C), w (O, C), b (O) -> y (N, 1, 1, O) */
+NnStatus
+ref_linear(const RefOperands *op, NnError *error)
+{
+	return ref_conv(op, error);
+}
+
+NnStatus
+ref_linear_backward(const RefOperands *op, NnError *error)
+{
+	return ref_conv_backward(op, error);
+}
+
+/* ---- Transposed convolution ---------------------------------------------------------------------------------------------------------------- */
 
 /*
  * The adjoint of a 4x4 convolution of stride 2 and padding 1: each x[n, iy, ix, c] adds w[c, o, ky, kx] x to y[n, 2 iy + ky - 1, 2 ix + kx - 1, o].
@@ -91,41 +282,21 @@ ref_conv(const RefOperands *op, NnError *error)
 NnStatus
 ref_convt(const RefOperands *op, NnError *error)
 {
-	const RefTensor *x = op->in[0];
-	RefTensor  *y = op->out[0];
-	int			kernel = op->node->kernel;
-
-	for (int n = 0; n < y->shape.n; n++)
-		for (int oy = 0; oy < y->shape.h; oy++)
-			for (int ox = 0; ox < y->shape.w; ox++)
-				for (int o = 0; o < y->shape.c; o++)
-					ref_at(y, n, oy, ox)[o] = op->bias ? op->bias[o] : 0;
-
-	for (int n = 0; n < x->shape.n; n++)
-		for (int iy = 0; iy < x->shape.h; iy++)
-			for (int ix = 0; ix < x->shape.w; ix++)
-				for (int c = 0; c < x->shape.c; c++)
-				{
-					double		value = ref_at(x, n, iy, ix)[c];
-
-					for (int o = 0; o < y->shape.c; o++)
-						for (int ky = 0; ky < kernel; ky++)
-							for (int kx = 0; kx < kernel; kx++)
-							{
-								int			oy = iy * op->node->stride + ky - op->node->pad,
-											ox = ix * op->node->stride + kx - op->node->pad;
-
-								if (oy >= 0 && oy < y->shape.h && ox >= 0 && ox < y->shape.w)
-									ref_at(y, n, oy, ox)[o] += value * op->weight[(((size_t) c * y->shape.c + o) * kernel + ky) * kernel + kx];
-							}
-				}
-	return NN_OK;
+	set_bias(op->out[0], op->bias);
+	return add_input(op->out[0], op->weight, window_of(op->node), op->in[0], error);
 }
 
-/* x (N, 1, 1, C), w (O, C), b (O) -> y (N, 1, 1, O) */
 NnStatus
-ref_linear(const RefOperands *op, NnError *error)
+ref_convt_backward(const RefOperands *op, NnError *error)
 {
-	convolve(op->in[0], op->weight, op->bias, 1, 1, 0, op->out[0]);
-	return NN_OK;
+	Window		win = window_of(op->node);
+	NnStatus	status = NN_OK;
+
+	if (op->dbias)
+		add_bias_gradient(op->dout[0], op->dbias);
+	if (op->dweight)
+		status = add_weights(op->dout[0], op->dweight, win, op->in[0], error);
+	if (status == NN_OK && op->din[0])
+		status = add_output(op->dout[0], op->weight, win, op->din[0], error);
+	return status;
 }

@@ -1,6 +1,6 @@
 /*
  * ref_norm.c
- *	  Norms and activations.
+ *	  Norms, dropout and activations.
  */
 #include "nn/ref/ref.h"
 
@@ -27,7 +27,39 @@ ref_act(NnActKind kind, double x)
 	return x;
 }
 
-/* y = scale x + shift for each reader, then its activations. */
+double
+ref_act_slope(NnActKind kind, double x)
+{
+	switch (kind)
+	{
+		case NN_ACT_NONE:
+			return 1;
+		case NN_ACT_RELU:
+			return x > 0;
+		case NN_ACT_LRELU:
+			return x > 0 ? 1 : 0.2;
+		case NN_ACT_ELU:
+			return x > 0 ? 1 : exp(x);
+		case NN_ACT_TANH:
+			return 1 - tanh(x) * tanh(x);
+	}
+	return 1;
+}
+
+/* What an element of the normalised map is multiplied by in training: 0, or 1 / (1 - p), so that its mean stays. */
+static double
+dropout_factor(const RefOperands *op, int n, int y, int x, int c)
+{
+	NnShape		s = op->in[0]->shape;
+	float		p = op->node->dropout;
+	uint64_t	element = (((uint64_t) n * s.h + y) * s.w + x) * s.c + c;
+
+	if (!op->training || p <= 0)
+		return 1;
+	return nn_dropout_keeps(op->training->seed, op->training->iteration, (int) (op->node - op->training->plan.graph->nodes), element, p) ? 1 / (1 - p) : 0;
+}
+
+/* y = scale (x - mean) + shift for each reader, then its activations. */
 static void
 write_outputs(const RefOperands *op, int n, int c, double mean, double scale, double shift)
 {
@@ -36,7 +68,7 @@ write_outputs(const RefOperands *op, int n, int c, double mean, double scale, do
 	for (int y = 0; y < x->shape.h; y++)
 		for (int i = 0; i < x->shape.w; i++)
 		{
-			double		value = (ref_at(x, n, y, i)[c] - mean) * scale + shift;
+			double		value = ((ref_at(x, n, y, i)[c] - mean) * scale + shift) * dropout_factor(op, n, y, i, c);
 
 			for (int k = 0; k < 2; k++)
 				if (op->out[k])
@@ -44,29 +76,61 @@ write_outputs(const RefOperands *op, int n, int c, double mean, double scale, do
 		}
 }
 
-/* Mean and biased variance over the map of (n, c), in two passes. */
+/* Mean and biased variance of channel c over the maps of images [n0, n1), in two passes. */
 static void
-map_statistics(const RefTensor *x, int n, int c, double *mean, double *var)
+map_statistics(const RefTensor *x, int n0, int n1, int c, double *mean, double *var)
 {
-	double		count = (double) x->shape.h * x->shape.w,
+	double		count = (double) (n1 - n0) * x->shape.h * x->shape.w,
 				sum = 0,
 				squares = 0;
 
-	for (int y = 0; y < x->shape.h; y++)
-		for (int i = 0; i < x->shape.w; i++)
-			sum += ref_at(x, n, y, i)[c];
+	for (int n = n0; n < n1; n++)
+		for (int y = 0; y < x->shape.h; y++)
+			for (int i = 0; i < x->shape.w; i++)
+				sum += ref_at(x, n, y, i)[c];
 	*mean = sum / count;
-	for (int y = 0; y < x->shape.h; y++)
-		for (int i = 0; i < x->shape.w; i++)
-		{
-			double		d = ref_at(x, n, y, i)[c] - *mean;
+	for (int n = n0; n < n1; n++)
+		for (int y = 0; y < x->shape.h; y++)
+			for (int i = 0; i < x->shape.w; i++)
+			{
+				double		d = ref_at(x, n, y, i)[c] - *mean;
 
-			squares += d * d;
-		}
+				squares += d * d;
+			}
 	*var = squares / count;
 }
 
-/* x (N, H, W, C) -> up to two outputs of that shape.  Batch norm by its running statistics, as in evaluation. */
+/*
+ * What image n's channel c is normalised by.  In training batch norm uses the statistics of the batch, and both norms keep theirs for the backward step;
+ * otherwise batch norm uses the running ones.
+ */
+static void
+statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
+{
+	NnShape		shape = op->in[0]->shape;
+	bool		batch = op->node->norm == NN_NORM_BATCH;
+
+	*mean = 0;
+	*var = 1;
+	if (op->node->norm == NN_NORM_INSTANCE)
+		map_statistics(op->in[0], n, n + 1, c, mean, var);
+	else if (batch && !op->stats)
+	{
+		*mean = op->mean[c];
+		*var = op->var[c];
+	}
+	else if (batch)
+		map_statistics(op->in[0], 0, shape.n, c, mean, var);
+	if (op->stats)
+	{
+		double	   *kept = ref_at(op->stats, batch ? 0 : n, 0, 0);
+
+		kept[c] = *mean;
+		kept[shape.c + c] = *var;
+	}
+}
+
+/* x (N, H, W, C) -> up to two outputs of that shape. */
 NnStatus
 ref_norm_act(const RefOperands *op, NnError *error)
 {
@@ -75,22 +139,104 @@ ref_norm_act(const RefOperands *op, NnError *error)
 	for (int n = 0; n < shape.n; n++)
 		for (int c = 0; c < shape.c; c++)
 		{
-			double		mean = 0,
-						var = 1;
+			double		mean,
+						var;
 
+			statistics_of(op, n, c, &mean, &var);
 			switch (op->node->norm)
 			{
 				case NN_NORM_NONE:
 					write_outputs(op, n, c, 0, 1, 0);
 					break;
 				case NN_NORM_INSTANCE:
-					map_statistics(op->in[0], n, c, &mean, &var);
 					write_outputs(op, n, c, mean, 1 / sqrt(var + EPSILON), 0);
 					break;
 				case NN_NORM_BATCH:
-					write_outputs(op, n, c, op->mean[c], op->weight[c] / sqrt(op->var[c] + EPSILON), op->bias[c]);
+					write_outputs(op, n, c, mean, op->weight[c] / sqrt(var + EPSILON), op->bias[c]);
 					break;
 			}
 		}
+	return NN_OK;
+}
+
+/* The gradient of scale xhat + shift at one element: through the activations of both readers, and dropout. */
+static double
+normed_gradient(const RefOperands *op, int n, int y, int x, int c, double normed)
+{
+	double		factor = dropout_factor(op, n, y, x, c),
+				value = normed * factor,
+				sum = 0;
+
+	for (int k = 0; k < 2; k++)
+		if (op->dout[k])
+		{
+			NnActChain	act = op->node->act[k];
+
+			sum += ref_at(op->dout[k], n, y, x)[c] * ref_act_slope(act.second, ref_act(act.first, value)) * ref_act_slope(act.first, value);
+		}
+	return sum * factor;
+}
+
+/*
+ * With xhat = (x - mean) / sqrt(var + eps) over a set of m elements and g the gradient of xhat: dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps).
+ * The set is the map of (n, c) with instance norm, the maps of all images with batch norm; batch norm's own gradients are the sums behind those means.
+ */
+static void
+norm_backward(const RefOperands *op, int n0, int n1, int c)
+{
+	const RefTensor *x = op->in[0];
+	const double *kept = ref_at(op->stats, op->node->norm == NN_NORM_BATCH ? 0 : n0, 0, 0);
+	double		mean = kept[c],
+				inverse = 1 / sqrt(kept[x->shape.c + c] + EPSILON),
+				gamma = op->node->norm == NN_NORM_BATCH ? op->weight[c] : 1,
+				beta = op->node->norm == NN_NORM_BATCH ? op->bias[c] : 0,
+				count = (double) (n1 - n0) * x->shape.h * x->shape.w,
+				sum = 0,
+				product = 0;
+
+	for (int pass = 0; pass < 2; pass++)
+		for (int n = n0; n < n1; n++)
+			for (int y = 0; y < x->shape.h; y++)
+				for (int i = 0; i < x->shape.w; i++)
+				{
+					double		hat = (ref_at(x, n, y, i)[c] - mean) * inverse,
+								g = normed_gradient(op, n, y, i, c, hat * gamma + beta);
+
+					if (pass == 0)
+					{
+						sum += g;
+						product += g * hat;
+					}
+					else if (op->din[0])
+						ref_at(op->din[0], n, y, i)[c] += (g - sum / count - hat * product / count) * gamma * inverse;
+				}
+	if (op->dweight)
+		op->dweight[c] += product;
+	if (op->dbias)
+		op->dbias[c] += sum;
+}
+
+NnStatus
+ref_norm_act_backward(const RefOperands *op, NnError *error)
+{
+	NnShape		s = op->in[0]->shape;
+
+	for (int c = 0; c < s.c; c++)
+	{
+		if (op->node->norm == NN_NORM_BATCH)
+		{
+			norm_backward(op, 0, s.n, c);
+			continue;
+		}
+		for (int n = 0; n < s.n; n++)
+		{
+			if (op->node->norm == NN_NORM_INSTANCE)
+				norm_backward(op, n, n + 1, c);
+			else
+				for (int y = 0; y < s.h; y++)
+					for (int x = 0; x < s.w; x++)
+						ref_at(op->din[0], n, y, x)[c] += normed_gradient(op, n, y, x, c, ref_at(op->in[0], n, y, x)[c]);
+		}
+	}
 	return NN_OK;
 }

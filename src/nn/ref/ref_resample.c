@@ -1,6 +1,6 @@
 /*
  * ref_resample.c
- *	  Upsampling, pooling and addition.
+ *	  Upsampling, pooling, addition and copies.
  */
 #include "nn/ref/ref.h"
 
@@ -24,9 +24,9 @@ reflected(int i, int n)
 	return i < n ? i : 2 * (n - 1) - i;
 }
 
-/* Value of the upsampled map at (y, x), 0 <= y < 2H, 0 <= x < 2W. */
-static double
-bilinear(const RefTensor *t, int n, int y, int x, int c)
+/* The four pixels that the upsampled map blends at (y, x), 0 <= y < 2H, 0 <= x < 2W, and their weights. */
+static void
+bilinear_taps(const RefTensor *t, int n, int y, int x, double *at[4], double weight[4])
 {
 	double		sy = source_position(y),
 				sx = source_position(x);
@@ -37,8 +37,10 @@ bilinear(const RefTensor *t, int n, int y, int x, int c)
 	double		fy = sy - y0,
 				fx = sx - x0;
 
-	return (1 - fy) * ((1 - fx) * ref_at(t, n, y0, x0)[c] + fx * ref_at(t, n, y0, x1)[c]) +
-		fy * ((1 - fx) * ref_at(t, n, y1, x0)[c] + fx * ref_at(t, n, y1, x1)[c]);
+	at[0] = ref_at(t, n, y0, x0), weight[0] = (1 - fy) * (1 - fx);
+	at[1] = ref_at(t, n, y0, x1), weight[1] = (1 - fy) * fx;
+	at[2] = ref_at(t, n, y1, x0), weight[2] = fy * (1 - fx);
+	at[3] = ref_at(t, n, y1, x1), weight[3] = fy * fx;
 }
 
 /* x (N, H, W, C) -> y (N, 2H + 2p, 2W + 2p, C): bilinear, then a reflected border of p pixels. */
@@ -52,8 +54,36 @@ ref_upsample(const RefOperands *op, NnError *error)
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
+			{
+				double	   *at[4],
+							w[4];
+
+				bilinear_taps(x, n, reflected(oy - pad, 2 * x->shape.h), reflected(ox - pad, 2 * x->shape.w), at, w);
 				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] = bilinear(x, n, reflected(oy - pad, 2 * x->shape.h), reflected(ox - pad, 2 * x->shape.w), c);
+					ref_at(y, n, oy, ox)[c] = w[0] * at[0][c] + w[1] * at[1][c] + w[2] * at[2][c] + w[3] * at[3][c];
+			}
+	return NN_OK;
+}
+
+NnStatus
+ref_upsample_backward(const RefOperands *op, NnError *error)
+{
+	RefTensor  *dx = op->din[0];
+	const RefTensor *dy = op->dout[0];
+	int			pad = op->node->pad;
+
+	for (int n = 0; n < dy->shape.n; n++)
+		for (int oy = 0; oy < dy->shape.h; oy++)
+			for (int ox = 0; ox < dy->shape.w; ox++)
+			{
+				double	   *at[4],
+							w[4];
+
+				bilinear_taps(dx, n, reflected(oy - pad, 2 * dx->shape.h), reflected(ox - pad, 2 * dx->shape.w), at, w);
+				for (int k = 0; k < 4; k++)
+					for (int c = 0; c < dy->shape.c; c++)
+						at[k][c] += w[k] * ref_at(dy, n, oy, ox)[c];
+			}
 	return NN_OK;
 }
 
@@ -89,6 +119,32 @@ ref_avgpool(const RefOperands *op, NnError *error)
 	return NN_OK;
 }
 
+NnStatus
+ref_avgpool_backward(const RefOperands *op, NnError *error)
+{
+	const NnNode *node = op->node;
+	RefTensor  *dx = op->din[0];
+	const RefTensor *dy = op->dout[0];
+
+	for (int n = 0; n < dy->shape.n; n++)
+		for (int oy = 0; oy < dy->shape.h; oy++)
+			for (int ox = 0; ox < dy->shape.w; ox++)
+			{
+				int			y0 = oy * node->stride - node->pad,
+							x0 = ox * node->stride - node->pad;
+				int			y1 = y0 + node->kernel < dx->shape.h ? y0 + node->kernel : dx->shape.h,
+							x1 = x0 + node->kernel < dx->shape.w ? x0 + node->kernel : dx->shape.w;
+
+				y0 = y0 > 0 ? y0 : 0;
+				x0 = x0 > 0 ? x0 : 0;
+				for (int y = y0; y < y1; y++)
+					for (int x = x0; x < x1; x++)
+						for (int c = 0; c < dy->shape.c; c++)
+							ref_at(dx, n, y, x)[c] += ref_at(dy, n, oy, ox)[c] / ((y1 - y0) * (x1 - x0));
+			}
+	return NN_OK;
+}
+
 /* a, b (N, H, W, C) -> y of that shape */
 NnStatus
 ref_add(const RefOperands *op, NnError *error)
@@ -100,5 +156,46 @@ ref_add(const RefOperands *op, NnError *error)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int c = 0; c < y->shape.c; c++)
 					ref_at(y, n, oy, ox)[c] = ref_at(op->in[0], n, oy, ox)[c] + ref_at(op->in[1], n, oy, ox)[c];
+	return NN_OK;
+}
+
+/* y += x, of the same shape */
+static void
+add_to(RefTensor *y, const RefTensor *x)
+{
+	for (int n = 0; n < y->shape.n; n++)
+		for (int i = 0; i < y->shape.h; i++)
+			for (int k = 0; k < y->shape.w; k++)
+				for (int c = 0; c < y->shape.c; c++)
+					ref_at(y, n, i, k)[c] += ref_at(x, n, i, k)[c];
+}
+
+NnStatus
+ref_add_backward(const RefOperands *op, NnError *error)
+{
+	for (int k = 0; k < 2; k++)
+		if (op->din[k])
+			add_to(op->din[k], op->dout[0]);
+	return NN_OK;
+}
+
+/* x (N, H, W, C) -> y of that shape */
+NnStatus
+ref_copy(const RefOperands *op, NnError *error)
+{
+	RefTensor  *y = op->out[0];
+
+	for (int n = 0; n < y->shape.n; n++)
+		for (int oy = 0; oy < y->shape.h; oy++)
+			for (int ox = 0; ox < y->shape.w; ox++)
+				for (int c = 0; c < y->shape.c; c++)
+					ref_at(y, n, oy, ox)[c] = ref_at(op->in[0], n, oy, ox)[c];
+	return NN_OK;
+}
+
+NnStatus
+ref_copy_backward(const RefOperands *op, NnError *error)
+{
+	add_to(op->din[0], op->dout[0]);
 	return NN_OK;
 }

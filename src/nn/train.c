@@ -1,0 +1,620 @@
+/*
+ * train.c
+ *	  The trainer: arrays of a method's networks on a device, one planned iteration, and the number of those done.
+ *
+ * A trainer owns its tables, its plan and what the device keeps for it, names of the state's tensors, and a model for previews that is loaded from the
+ * current weights when first asked for after a step.  Single-caller, as the device.
+ */
+#include "nn/training.h"
+#include "nn/params.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Parts of the state: parameters under their own names, then these. */
+static const struct
+{
+	const char *prefix;
+	NnArray		array;
+}			parts[] = {{"", NN_ARRAY_PARAM}, {"m.", NN_ARRAY_M}, {"v.", NN_ARRAY_V}, {"ema.", NN_ARRAY_EMA}};
+
+#define PARTS ((int) (sizeof(parts) / sizeof(parts[0])))
+
+struct NnTrainer
+{
+	NnDevice   *device;
+	const NnTrainDevice *ops;
+	NnConfig	config;
+	NnTrainOptions options;
+	int64_t		rows;
+	int64_t		iteration;
+	NnParams	params;
+	NnIteration it;
+	NnTraining	training;
+	int64_t    *tracked;		/* one a parameter; of those that are integers: batches seen */
+	char	  **names;			/* [part][parameter] */
+	void	   *snapshot[NN_ARRAYS];	/* copies of the arrays of a device whose memory is its own */
+	void	   *feeds[NN_SOURCES];	/* batches in the device's type */
+	NnModel    *preview;
+	int64_t		preview_at;		/* the iteration it was loaded after */
+};
+
+int64_t
+nn_trainer_iteration(const NnTrainer *t)
+{
+	return t->iteration;
+}
+
+int64_t
+nn_trainer_iterations(const NnTrainer *t)
+{
+	return nn_run_iterations(&t->options, t->rows);
+}
+
+int
+nn_trainer_epoch(const NnTrainer *t)
+{
+	return (int) (t->iteration / nn_epoch_iterations(&t->options, t->rows)) + 1;
+}
+
+size_t
+nn_trainer_bytes(const NnTrainer *t)
+{
+	return t->training.plan.arena_elements * nn_dtype_size(t->ops->dtype) + t->training.plan.device_bytes;
+}
+
+NnTraining *
+nn_trainer_training(NnTrainer *t)
+{
+	return &t->training;
+}
+
+const NnParams *
+nn_trainer_params(const NnTrainer *t)
+{
+	return &t->params;
+}
+
+/* ---- Opening ------------------------------------------------------------------------------------------------------------------------------- */
+
+void
+nn_trainer_close(NnTrainer *t)
+{
+	if (!t)
+		return;
+	nn_model_free(t->preview);
+	t->ops->release(t->device, &t->training);
+	nn_plan_free(&t->training.plan);
+	nn_iteration_free(&t->it);
+	for (int i = 0; t->names && i < PARTS * t->params.n; i++)
+		free(t->names[i]);
+	free(t->names);
+	free(t->tracked);
+	for (int i = 0; i < NN_ARRAYS; i++)
+		free(t->snapshot[i]);
+	for (int i = 0; i < NN_SOURCES; i++)
+		free(t->feeds[i]);
+	nn_params_free(&t->params);
+	free(t);
+}
+
+static NnStatus
+check_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows, NnError *error)
+{
+	NnStatus	status = nn_train_options_check(config, options, error);
+
+	if (status != NN_OK)
+		return status;
+	if (!device->train)
+		return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train", device->name);
+	if (precision == NN_PRECISION_BF16)
+	{
+		nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train in bf16", device->name);
+		nn_hint(error, "Use precision fp32 or auto.");
+		return NN_EUNSUPPORTED;
+	}
+	if (rows < options->batch_size)
+	{
+		nn_fail(error, NN_EINVAL, "%lld pairs are fewer than batch_size %d", (long long) rows, options->batch_size);
+		nn_detail(error, "Incomplete batches are left out, so nothing would be learnt.");
+		return NN_EINVAL;
+	}
+	return NN_OK;
+}
+
+/* Floats of G and E, which come first in the table. */
+static size_t
+averaged_floats(const NnParams *params)
+{
+	size_t		end = 0;
+
+	for (int i = 0; i < params->n; i++)
+		if (params->list[i].network == NN_NET_G || params->list[i].network == NN_NET_E)
+			end = params->list[i].offset + params->list[i].count;
+	return end;
+}
+
+static NnStatus
+make_names(NnTrainer *t, NnError *error)
+{
+	t->names = calloc((size_t) PARTS * t->params.n + 1, sizeof(char *));
+	t->tracked = calloc(t->params.n + 1, sizeof(int64_t));
+	if (!t->names || !t->tracked)
+		return nn_no_memory(error, (size_t) PARTS * t->params.n * sizeof(char *));
+	for (int part = 0; part < PARTS; part++)
+		for (int i = 0; i < t->params.n; i++)
+		{
+			char		name[512];
+
+			snprintf(name, sizeof(name), "%s%s", parts[part].prefix, t->params.list[i].name);
+			t->names[part * t->params.n + i] = strdup(name);
+			if (!t->names[part * t->params.n + i])
+				return nn_no_memory(error, strlen(name));
+		}
+	return NN_OK;
+}
+
+static NnStatus
+make_feeds(NnTrainer *t, NnError *error)
+{
+	size_t		pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
+	size_t		counts[NN_SOURCES] = {
+		[NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
+		[NN_SOURCE_B] = nn_mul(pixels, t->config.output_nc),
+		[NN_SOURCE_EPS] = (size_t) t->it.codes * t->config.nz,
+		[NN_SOURCE_Z] = (size_t) t->it.codes * t->config.nz
+	};
+
+	for (int i = 0; i < NN_SOURCES; i++)
+	{
+		size_t		bytes = nn_mul(counts[i], nn_dtype_size(t->ops->dtype));
+
+		t->feeds[i] = bytes < SIZE_MAX ? malloc(bytes + 1) : NULL;
+		if (!t->feeds[i])
+			return nn_no_memory(error, bytes);
+	}
+	return NN_OK;
+}
+
+static NnStatus
+plan_iteration(NnTrainer *t, NnError *error)
+{
+	NnTraining *training = &t->training;
+	NnStatus	status;
+
+	nn_iteration_build(&t->it, &t->config, &t->options, &t->params);
+	training->schedule = t->it.schedule;
+	training->plan = (NnPlan) {.graph = &t->it.graph, .device = t->device, .precision = NN_PRECISION_FP32, .schedule = &training->schedule};
+	training->params = &t->params;
+	training->seed = t->options.seed;
+	training->nema = t->options.ema > 0 ? averaged_floats(&t->params) : 0;
+	status = nn_plan_memory(&training->plan, error);
+	if (status == NN_OK)
+		status = make_feeds(t, error);
+	if (status == NN_OK)
+		status = make_names(t, error);
+	if (status == NN_OK)
+		status = t->ops->prepare(t->device, training, error);
+	return status;
+}
+
+/* ---- Numbers into and out of the device's arrays ----------------------------------------------------------------------------------------------- */
+
+static void
+convert(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
+{
+	if (to == from)
+		memcpy(out, in, count * nn_dtype_size(to));
+	else if (to == NN_F64)
+		for (size_t i = 0; i < count; i++)
+			((double *) out)[i] = ((const float *) in)[i];
+	else
+		for (size_t i = 0; i < count; i++)
+			((float *) out)[i] = (float) ((const double *) in)[i];
+}
+
+static NnStatus
+put_floats(NnTrainer *t, NnArray array, size_t offset, size_t count, const float *values, NnError *error)
+{
+	void	   *typed;
+	NnStatus	status;
+
+	if (t->ops->dtype == NN_F32)
+		return t->ops->put(t->device, &t->training, array, offset, count, values, error);
+	typed = malloc(count * nn_dtype_size(t->ops->dtype) + 1);
+	if (!typed)
+		return nn_no_memory(error, count * nn_dtype_size(t->ops->dtype));
+	convert(t->ops->dtype, typed, NN_F32, values, count);
+	status = t->ops->put(t->device, &t->training, array, offset, count, typed, error);
+	free(typed);
+	return status;
+}
+
+/* One parameter's numbers in an array, or its count of batches, from the tensor of that name. */
+static NnStatus
+put_tensor(NnTrainer *t, NnArray array, int index, const char *name, const NnTensor *tensors, int ntensors, NnError *error)
+{
+	NnParam		p = t->params.list[index];
+	NnParams	one = {.list = &p, .n = 1};
+	const NnTensor *tensor;
+	float	   *values;
+	NnStatus	status;
+
+	p.name = (char *) name;
+	p.offset = 0;
+	tensor = nn_tensor_find(tensors, ntensors, &p);
+	if (tensor && tensor->dtype == t->ops->dtype && nn_tensor_fits(tensor, &p) && tensor->nbytes == p.count * nn_dtype_size(tensor->dtype))
+		return t->ops->put(t->device, &t->training, array, t->params.list[index].offset, p.count, tensor->data, error);
+	values = malloc(p.count * sizeof(float) + 1);
+	if (!values)
+		return nn_no_memory(error, p.count * sizeof(float));
+	status = nn_params_fill(&one, tensors, ntensors, values, error);
+	if (status == NN_OK && p.integer && tensor && tensor->dtype == NN_I64)
+		memcpy(&t->tracked[index], tensor->data, sizeof(int64_t));
+	else if (status == NN_OK && p.integer)
+		t->tracked[index] = (int64_t) values[0];
+	else if (status == NN_OK)
+		status = put_floats(t, array, t->params.list[index].offset, p.count, values, error);
+	free(values);
+	return status;
+}
+
+static bool
+has_tensors(NnNetwork network, const NnTensor *tensors, int ntensors)
+{
+	for (int i = 0; i < ntensors; i++)
+		if (tensors[i].network == network)
+			return true;
+	return false;
+}
+
+/* Averages start from the weights. */
+static NnStatus
+begin_averages(NnTrainer *t, NnError *error)
+{
+	size_t		bytes = t->training.nema * nn_dtype_size(t->ops->dtype);
+	void	   *values;
+	NnStatus	status;
+
+	if (bytes == 0)
+		return NN_OK;
+	values = malloc(bytes);
+	if (!values)
+		return nn_no_memory(error, bytes);
+	status = t->ops->get(t->device, &t->training, NN_ARRAY_PARAM, 0, t->training.nema, values, error);
+	if (status == NN_OK)
+		status = t->ops->put(t->device, &t->training, NN_ARRAY_EMA, 0, t->training.nema, values, error);
+	free(values);
+	return status;
+}
+
+/* Fresh weights, and over them the tensors of networks of which there are any. */
+static NnStatus
+begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
+{
+	float	   *fresh = malloc(t->params.total * sizeof(float) + 1);
+	NnStatus	status;
+
+	if (!fresh)
+		return nn_no_memory(error, t->params.total * sizeof(float));
+	status = nn_params_init(&t->params, t->options.init_type, (float) t->options.init_gain, t->options.seed, fresh, error);
+	if (status == NN_OK)
+		status = put_floats(t, NN_ARRAY_PARAM, 0, t->params.total, fresh, error);
+	free(fresh);
+	for (int i = 0; status == NN_OK && i < t->params.n; i++)
+		if (has_tensors(t->params.list[i].network, tensors, ntensors))
+			status = put_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors, error);
+	return status == NN_OK ? begin_averages(t, error) : status;
+}
+
+NnStatus
+nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows,
+				const NnTensor *tensors, int ntensors, NnTrainer **trainer, NnError *error)
+{
+	NnStatus	status = check_open(device, config, options, precision == NN_PRECISION_AUTO ? config->precision : precision, rows, error);
+	NnTrainer  *t;
+
+	if (status != NN_OK)
+		return status;
+	t = calloc(1, sizeof(NnTrainer));
+	if (!t)
+		return nn_no_memory(error, sizeof(NnTrainer));
+	t->device = device;
+	t->ops = device->train;
+	t->config = *config;
+	t->options = *options;
+	t->rows = rows;
+	status = nn_params_of(config, nn_train_networks(config, options), &t->params, error);
+	if (status == NN_OK)
+		status = plan_iteration(t, error);
+	if (status == NN_OK)
+		status = begin_weights(t, tensors, ntensors, error);
+	if (status != NN_OK)
+	{
+		nn_trainer_close(t);
+		return status;
+	}
+	*trainer = t;
+	return NN_OK;
+}
+
+/* ---- Steps --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The codes given, or those of the iteration, in the device's type. */
+static NnStatus
+fill_codes(NnTrainer *t, NnSource source, NnDtype dtype, const void *given, NnError *error)
+{
+	size_t		count = (size_t) t->it.codes * t->config.nz;
+	float	   *drawn;
+
+	if (given)
+	{
+		convert(t->ops->dtype, t->feeds[source], dtype, given, count);
+		return NN_OK;
+	}
+	drawn = malloc(count * sizeof(float) + 1);
+	if (!drawn)
+		return nn_no_memory(error, count * sizeof(float));
+	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, t->it.codes, t->config.nz, drawn);
+	convert(t->ops->dtype, t->feeds[source], NN_F32, drawn, count);
+	free(drawn);
+	return NN_OK;
+}
+
+/* Where each input of the graph begins in its source. */
+static void
+bind_inputs(const NnTrainer *t, NnFeed *feeds)
+{
+	for (int i = 0; i < t->it.ninputs; i++)
+	{
+		const NnInput *input = &t->it.inputs[i];
+		NnShape		shape = t->it.graph.values[input->value].shape;
+		size_t		image = (size_t) shape.h * shape.w * shape.c * nn_dtype_size(t->ops->dtype);
+
+		feeds[i] = (NnFeed) {input->value, (const char *) t->feeds[input->source] + input->first * image};
+	}
+}
+
+static NnStatus
+collect_losses(const NnTrainer *t, const double *values, NnLosses *losses, NnError *error)
+{
+	memset(losses, 0, sizeof(*losses));
+	for (int i = 0; i < t->it.nterms; i++)
+	{
+		NnLoss		loss = t->it.terms[i].loss;
+
+		losses->value[loss] += values[i];
+		losses->present[loss] = true;
+	}
+	for (int i = 0; i < NN_LOSSES; i++)
+		if (!isfinite(losses->value[i]))
+		{
+			nn_fail(error, NN_EDEVICE, "training has diverged");
+			nn_detail(error, "Loss %s is not finite in iteration %lld.", nn_loss_name((NnLoss) i), (long long) t->iteration + 1);
+			nn_hint(error, "Use a lower lr, or resume from a checkpoint.");
+			return NN_EDEVICE;
+		}
+	return NN_OK;
+}
+
+/* Batch norms count the batches that their statistics took in. */
+static void
+count_batches(NnTrainer *t)
+{
+	const NnSchedule *s = &t->training.schedule;
+
+	for (int i = 0; i < s->nsteps; i++)
+		if (s->steps[i].kind == NN_STEP_STATISTICS)
+		{
+			/* num_batches_tracked follows running_var in the table */
+			int			param = t->it.graph.nodes[s->steps[i].node].var + 1;
+
+			if (param < t->params.n && t->params.list[param].integer)
+				t->tracked[param]++;
+		}
+}
+
+NnStatus
+nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b, const void *eps, const void *z, NnLosses *losses, NnError *error)
+{
+	size_t		pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
+	NnFeed		feeds[NN_MAX_INPUTS];
+	int			terms[NN_MAX_TERMS];
+	double		values[NN_MAX_TERMS];
+	NnAdam		adam = {.lr = nn_learning_rate(&t->options, t->rows, t->iteration), .beta1 = t->options.beta1, .beta2 = 0.999, .epsilon = 1e-8,
+	.t = t->iteration + 1, .ema = t->options.ema};
+	NnStatus	status;
+
+	convert(t->ops->dtype, t->feeds[NN_SOURCE_A], dtype, a, pixels * t->config.input_nc);
+	convert(t->ops->dtype, t->feeds[NN_SOURCE_B], dtype, b, pixels * t->config.output_nc);
+	status = fill_codes(t, NN_SOURCE_EPS, dtype, eps, error);
+	if (status == NN_OK)
+		status = fill_codes(t, NN_SOURCE_Z, dtype, z, error);
+	if (status != NN_OK)
+		return status;
+	bind_inputs(t, feeds);
+	for (int i = 0; i < t->it.nterms; i++)
+		terms[i] = t->it.terms[i].value;
+	t->training.iteration = t->iteration;
+	status = t->ops->run(t->device, &t->training, feeds, t->it.ninputs, terms, t->it.nterms, values, error);
+	if (status == NN_OK)
+		status = collect_losses(t, values, losses, error);
+	if (status == NN_OK)
+		status = t->ops->adam(t->device, &t->training, &adam, error);
+	if (status != NN_OK)
+		return status;
+	count_batches(t);
+	t->iteration++;
+	return NN_OK;
+}
+
+NnStatus
+nn_trainer_step(NnTrainer *t, const float *a, const float *b, const NnNoise *noise, NnLosses *losses, NnError *error)
+{
+	return nn_trainer_step_typed(t, NN_F32, a, b, noise ? noise->eps : NULL, noise ? noise->z : NULL, losses, error);
+}
+
+/* ---- State --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Whether a part of the state has this parameter: moments have no buffers, averages only G and E and no counts. */
+static bool
+part_has(const NnTrainer *t, int part, const NnParam *p)
+{
+	switch (parts[part].array)
+	{
+		case NN_ARRAY_M:
+		case NN_ARRAY_V:
+			return !p->buffer;
+		case NN_ARRAY_EMA:
+			return p->offset < t->training.nema && !p->integer;
+		default:
+			return true;
+	}
+}
+
+/* An array in the caller's reach. */
+static NnStatus
+reach(NnTrainer *t, NnArray array, const char **data, NnError *error)
+{
+	size_t		count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
+	size_t		bytes = count * nn_dtype_size(t->ops->dtype);
+
+	*data = t->training.array[array];
+	if (t->ops->host)
+		return NN_OK;
+	if (!t->snapshot[array])
+		t->snapshot[array] = malloc(bytes + 1);
+	if (!t->snapshot[array])
+		return nn_no_memory(error, bytes);
+	*data = t->snapshot[array];
+	return t->ops->get(t->device, &t->training, array, 0, count, t->snapshot[array], error);
+}
+
+static NnTensor
+tensor_of(const NnTrainer *t, int index, const char *name, const char *array)
+{
+	const NnParam *p = &t->params.list[index];
+	NnTensor	tensor = {.name = name, .network = p->network, .dtype = t->ops->dtype, .ndim = p->ndim};
+
+	for (int i = 0; i < p->ndim; i++)
+		tensor.shape[i] = p->shape[i];
+	tensor.data = array + p->offset * nn_dtype_size(t->ops->dtype);
+	if (p->integer)
+	{
+		tensor.dtype = NN_I64;
+		tensor.data = &t->tracked[index];
+	}
+	tensor.nbytes = p->count * nn_dtype_size(tensor.dtype);
+	return tensor;
+}
+
+NnStatus
+nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
+{
+	NnTensor   *list = calloc((size_t) PARTS * t->params.n + 1, sizeof(NnTensor));
+	int			n = 0;
+
+	if (!list)
+		return nn_no_memory(error, (size_t) PARTS * t->params.n * sizeof(NnTensor));
+	for (int part = 0; part < PARTS; part++)
+	{
+		const char *data;
+		NnStatus	status = reach(t, parts[part].array, &data, error);
+
+		if (status != NN_OK)
+		{
+			free(list);
+			return status;
+		}
+		for (int i = 0; i < t->params.n; i++)
+			if (part_has(t, part, &t->params.list[i]))
+				list[n++] = tensor_of(t, i, t->names[part * t->params.n + i], data);
+	}
+	*tensors = list;
+	*ntensors = n;
+	return NN_OK;
+}
+
+NnStatus
+nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t iteration, NnError *error)
+{
+	if (iteration < 0)
+		return nn_fail(error, NN_EINVAL, "iteration %lld is negative", (long long) iteration);
+	for (int part = 0; part < PARTS; part++)
+		for (int i = 0; i < t->params.n; i++)
+			if (part_has(t, part, &t->params.list[i]))
+			{
+				NnStatus	status = put_tensor(t, parts[part].array, i, t->names[part * t->params.n + i], tensors, ntensors, error);
+
+				if (status != NN_OK)
+					return status;
+			}
+	t->iteration = iteration;
+	nn_model_free(t->preview);
+	t->preview = NULL;
+	return NN_OK;
+}
+
+NnStatus
+nn_trainer_weights(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
+{
+	NnTensor   *list = calloc((size_t) t->params.n + 1, sizeof(NnTensor));
+	const char *data;
+	NnStatus	status;
+	int			n = 0;
+
+	if (!list)
+		return nn_no_memory(error, (size_t) t->params.n * sizeof(NnTensor));
+	status = reach(t, t->training.nema > 0 ? NN_ARRAY_EMA : NN_ARRAY_PARAM, &data, error);
+	if (status != NN_OK)
+	{
+		free(list);
+		return status;
+	}
+	for (int i = 0; i < t->params.n; i++)
+		if (t->params.list[i].network == NN_NET_G || t->params.list[i].network == NN_NET_E)
+			list[n++] = tensor_of(t, i, t->params.list[i].name, data);
+	*tensors = list;
+	*ntensors = n;
+	return NN_OK;
+}
+
+/* ---- Previews ------------------------------------------------------------------------------------------------------------------------------ */
+
+static NnStatus
+load_preview(NnTrainer *t, NnError *error)
+{
+	NnTensor   *tensors;
+	int			n;
+	NnStatus	status;
+
+	if (t->preview && t->preview_at == t->iteration)
+		return NN_OK;
+	nn_model_free(t->preview);
+	t->preview = NULL;
+	status = nn_trainer_weights(t, &tensors, &n, error);
+	if (status != NN_OK)
+		return status;
+	status = nn_model_load(t->device, &t->config, NN_PRECISION_FP32, tensors, n, &t->preview, error);
+	t->preview_at = t->iteration;
+	free(tensors);
+	return status;
+}
+
+NnStatus
+nn_trainer_translate(NnTrainer *t, int n, const float *a, const float *z, float *out, NnError *error)
+{
+	NnStatus	status = load_preview(t, error);
+
+	return status == NN_OK ? nn_model_translate_float(t->preview, n, a, z, out, error) : status;
+}
+
+NnStatus
+nn_trainer_encode(NnTrainer *t, int n, const float *b, float *mu, float *logvar, NnError *error)
+{
+	NnStatus	status = load_preview(t, error);
+
+	return status == NN_OK ? nn_model_encode_float(t->preview, n, b, mu, logvar, error) : status;
+}

@@ -1,0 +1,121 @@
+/*
+ * train_schedule.c
+ *	  What changes from iteration to iteration: random numbers and the learning rate.
+ *
+ * Both are functions of the options and the iteration's number, nothing is kept; so a checkpoint needs only that number.
+ */
+#include "nn/training.h"
+
+#include <math.h>
+#include <string.h>
+
+#define STEP_EPOCHS 100			/* of policy step: the official lr_decay_iters */
+#define STEP_FACTOR 0.1
+
+/* ---- Noise --------------------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Counters under the key `seed`.  nn_normal counts (block, 0, stream): streams below 2^48 are those of fresh weights, codes have the top bit.  Dropout has a
+ * second word of 1 + node.
+ */
+static void
+dropout_words(uint64_t seed, int64_t iteration, int node, uint64_t block, uint32_t words[4])
+{
+	uint32_t	key[2] = {(uint32_t) seed, (uint32_t) (seed >> 32)};
+	uint32_t	counter[4] = {(uint32_t) block, 1 + (uint32_t) node, (uint32_t) iteration, (uint32_t) (iteration >> 32)};
+
+	nn_philox(counter, key, words);
+}
+
+static bool
+kept(uint32_t word, float p)
+{
+	return word * 0x1p-32 >= p;
+}
+
+bool
+nn_dropout_keeps(uint64_t seed, int64_t iteration, int node, uint64_t element, float p)
+{
+	uint32_t	words[4];
+
+	dropout_words(seed, iteration, node, element / 4, words);
+	return kept(words[element % 4], p);
+}
+
+void
+nn_dropout_mask(uint64_t seed, int64_t iteration, int node, uint64_t first, int count, float p, float *mask)
+{
+	for (int i = 0; i < count; i += 4)
+	{
+		uint32_t	words[4];
+
+		dropout_words(seed, iteration, node, (first + i) / 4, words);
+		for (int k = 0; k < 4 && i + k < count; k++)
+			mask[i + k] = kept(words[k], p) ? 1 / (1 - p) : 0;
+	}
+}
+
+void
+nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, int nz, float *codes)
+{
+	for (int i = 0; i < n; i++)
+		nn_normal(seed, 1ULL << 63 | (uint64_t) which << 62 | (uint64_t) iteration << 13 | (uint64_t) i, nz, codes + (size_t) i * nz);
+}
+
+/* ---- Learning rate ------------------------------------------------------------------------------------------------------------------------- */
+
+int64_t
+nn_epoch_iterations(const NnTrainOptions *options, int64_t rows)
+{
+	return rows / options->batch_size;
+}
+
+int64_t
+nn_run_iterations(const NnTrainOptions *options, int64_t rows)
+{
+	if (options->iterations > 0)
+		return options->iterations;
+	return ((int64_t) options->epochs + options->epochs_decay) * nn_epoch_iterations(options, rows);
+}
+
+/*
+ * Linear: the base rate for `constant` units of time, then down to base / (decay + 1) in the last of `decay` more.  `unit` counts from 1: epochs in the
+ * official code, iterations if the run's length is given in those.
+ */
+static double
+linear_factor(double unit, double constant, double decay)
+{
+	double		factor = 1 - fmax(0, unit - constant) / (decay + 1);
+
+	return factor > 0 ? factor : 0;
+}
+
+double
+nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
+{
+	double		epochs = (double) o->epochs + o->epochs_decay,
+				share = epochs > 0 ? o->epochs / epochs : 1,
+				epoch;			/* from 0 */
+
+	if (o->iterations > 0 && o->lr_policy == NN_LR_LINEAR)
+	{
+		double		constant = floor(o->iterations * share);
+
+		return o->lr * linear_factor((double) iteration + 1, constant, o->iterations - constant);
+	}
+	if (o->iterations > 0)
+		epoch = floor(iteration * epochs / o->iterations);
+	else
+		epoch = (double) (iteration / nn_epoch_iterations(o, rows));
+	switch (o->lr_policy)
+	{
+		case NN_LR_LINEAR:
+			return o->lr * linear_factor(epoch + 1, o->epochs, o->epochs_decay);
+		case NN_LR_STEP:
+			return o->lr * pow(STEP_FACTOR, floor(epoch / STEP_EPOCHS));
+		case NN_LR_COSINE:
+			/* half a period in `epochs`; it rises again after that, as the official scheduler does */
+			return o->lr * (1 + cos(M_PI * epoch / (o->epochs > 0 ? o->epochs : 1))) / 2;
+	}
+	return o->lr;
+}
