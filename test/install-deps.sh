@@ -20,6 +20,8 @@ have make || need make make
 have "$CC" || need "a C compiler" gcc libc6-dev
 header png.h || need libpng libpng-dev
 header jpeglib.h || need libjpeg-turbo libjpeg-dev
+header cairo/cairo.h || need cairo libcairo2-dev
+header fontconfig/fontconfig.h || need fontconfig libfontconfig-dev
 header jansson.h || need jansson libjansson-dev
 header openssl/sha.h || need OpenSSL libssl-dev
 header dnnl.h || need oneDNN libdnnl-dev

@@ -163,7 +163,7 @@ batcher_add(Request *request)
 	Engine	   *engine = request->engine;
 
 	enqueue(request, false);
-	if (request->type != BICYCLE_INFO || engine->alone != NULL || engine->stopping || (request->image.flags & BICYCLE_FLAG_ALONE) != 0 ||
+	if (request_uses_model(request) || engine->alone != NULL || engine->stopping || (request->image.flags & BICYCLE_FLAG_ALONE) != 0 ||
 		request->connection->jammed)
 		return;
 	list_remove(&request->link);

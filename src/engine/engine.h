@@ -330,6 +330,7 @@ extern void request_reply(Request *request, const void *data, size_t length);	/*
 extern void request_reply_part(Request *request, BicycleFrameType type, const void *data, size_t length, bool copy);
 extern void request_wait_memory(Request *request, uint64_t bytes, size_t charge);
 extern bool request_check_model_size(const Engine *engine, uint64_t size, uint64_t session_limit, EngineError *error);
+extern bool request_uses_model(const Request *request);	/* of image requests: INFO and PLOT do not */
 extern void request_withdraw(Request *request);
 extern void request_free(Request *request);
 extern void request_frame_gone(Request *request);
@@ -344,6 +345,10 @@ extern void worker_encode(Request *request);
 /* Decodes an image file, whose header is in *info, and resizes it to side x side; waits for its share of the budget.  Any thread of a pool. */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side,
 							   uint64_t max_pixels, Image *pixels, EngineError *error);
+
+/* plot.c: draws what a PLOT request holds; *png is malloc'ed.  Any thread. */
+extern bool plot_draw(const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error);
+extern void plot_forget(void);	/* frees what the libraries keep between plots */
 
 extern void batcher_add(Request *request);
 extern void batcher_ready(Request *request);

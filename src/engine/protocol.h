@@ -11,7 +11,7 @@
  *	 client                                      engine
  *	 RESERVE id {bytes}           ->                         a request of that many bytes of body wants a place in queue_memory
  *	                              <-             GRANT id    in arrival order; now the client sends the request itself
- *	 TRANSLATE|ENCODE|INFO id     ->
+ *	 TRANSLATE|ENCODE|INFO|PLOT id ->
  *	                              <-             NEED_MODEL id {hash}   the model is not resident, or this database has not shown that it owns it; the
  *	                                                         request waits in the engine.  One client at a time is asked
  *	 LOAD id2 {hash, ...} DATA.. END ->                      the model's tensors in a stream; id2 is a request of its own
@@ -69,6 +69,7 @@ typedef enum BicycleFrameType
 	BICYCLE_EXPORT,				/* BicycleExport; then a tensor stream */
 	BICYCLE_STATUS,				/* no body */
 	BICYCLE_CACHE,				/* no body */
+	BICYCLE_PLOT,				/* BicycleImageRequest (hash unused), whose image is a BicyclePlot; the path of INFO, and its RESULT is a PNG */
 	BICYCLE_TRAIN_CHECK,		/* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
 
 	/* engine to client */
@@ -145,6 +146,29 @@ typedef struct BicycleImageInfo
 				channels,
 				bit_depth;
 } BicycleImageInfo;
+
+/* Curves to be drawn: for each series a BicycleSeries directly followed by its points.  What is not finite is left out. */
+typedef struct BicyclePlot
+{
+	uint32_t	width,
+				height;			/* 160 to 8192 */
+	uint32_t	series;			/* 64 at most */
+	uint32_t	reserved;
+	char		title[128];		/* UTF-8, with a NUL */
+} BicyclePlot;
+
+typedef struct BicycleSeries
+{
+	char		name[32];
+	uint32_t	points;
+	uint32_t	reserved;
+} BicycleSeries;
+
+typedef struct BicyclePoint
+{
+	double		x;				/* iteration; in rising order */
+	double		y;
+} BicyclePoint;
 
 /*
  * A tensor stream, in the DATA frames of LOAD, EXPORT and of the result of IMPORT and CREATE: for each tensor a BicycleTensor directly followed by its

@@ -2,11 +2,11 @@
  * request.c
  *	  The life of a request, from its first frame to the last byte of its reply.
  *
- * I/O thread only.  Image requests (TRANSLATE, ENCODE, INFO):
+ * I/O thread only.  Image requests (TRANSLATE, ENCODE, INFO, PLOT):
  *
  *	 RESERVE -> RESERVED -GRANT-> GRANTED -> RECEIVING -> WAITING -> QUEUED -(ALONE)-STARTED-> DECODING -> READY -> RUNNING -> ENCODING -> DONE
  *
- * INFO ends after DECODING, ENCODE after RUNNING.  Streams (LOAD, IMPORT, CREATE, INSPECT, EXPORT):
+ * INFO and PLOT, which need no model, end after DECODING, ENCODE after RUNNING.  Streams (LOAD, IMPORT, CREATE, INSPECT, EXPORT):
  *
  *	 header -> RESERVED -GRANT-> GRANTED (DATA.., END) -STARTED-> LOADING -> DONE
  *
@@ -47,6 +47,7 @@ static const struct FrameRule
 	{BICYCLE_TRANSLATE, sizeof(BicycleImageRequest), UINT32_MAX, NULL},
 	{BICYCLE_ENCODE, sizeof(BicycleImageRequest), UINT32_MAX, NULL},
 	{BICYCLE_INFO, sizeof(BicycleImageRequest), UINT32_MAX, NULL},
+	{BICYCLE_PLOT, sizeof(BicycleImageRequest), UINT32_MAX, NULL},
 	{BICYCLE_END, 0, 0, frame_end},
 	{BICYCLE_RESERVE, sizeof(BicycleReserve), sizeof(BicycleReserve), frame_reserve},
 	{BICYCLE_CANCEL, 0, 0, frame_cancel},
@@ -398,7 +399,7 @@ is_stream(const Request *request)
 	return request->type == BICYCLE_LOAD || request->type == BICYCLE_IMPORT || request->type == BICYCLE_INSPECT || request->type == BICYCLE_EXPORT;
 }
 
-/* Where the body of a TRANSLATE, ENCODE, INFO or DATA frame goes; false after a protocol error. */
+/* Where the body of a TRANSLATE, ENCODE, INFO, PLOT or DATA frame goes; false after a protocol error. */
 bool
 request_target(Connection *connection, const BicycleFrame *frame, uint8_t **to)
 {
@@ -430,6 +431,12 @@ request_target(Connection *connection, const BicycleFrame *frame, uint8_t **to)
 	request->type = (BicycleFrameType) frame->type;
 	*to = request->body;
 	return true;
+}
+
+bool
+request_uses_model(const Request *request)
+{
+	return request->type == BICYCLE_TRANSLATE || request->type == BICYCLE_ENCODE;
 }
 
 /* Splits the body of an image request.  False if its parts do not make up the whole. */
@@ -487,7 +494,7 @@ request_received(Connection *connection, const BicycleFrame *frame)
 	}
 	if (!split_image_request(request))
 		connection_protocol_error(connection, frame->id, "The parts of a request of type %u do not fit its %u bytes.", frame->type, frame->length);
-	else if (request->type == BICYCLE_INFO)
+	else if (!request_uses_model(request))
 		batcher_add(request);
 	else if (!check_latent(request, &error))
 		request_fail(request, &error);

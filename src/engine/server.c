@@ -530,6 +530,7 @@ engine_free(Engine *engine)
 	cache_free(engine);
 	if (engine->device != NULL)
 		nn_device_close(engine->device);
+	plot_forget();
 	control_close(engine);
 	log_start(NULL);
 	close(engine->completions.fd);

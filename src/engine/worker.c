@@ -1,6 +1,6 @@
 /*
  * worker.c
- *	  The pool's jobs: decode an image and bring it to the model's size; encode a result.
+ *	  The pool's jobs: decode an image and bring it to the model's size; encode a result; draw a plot.
  *
  * run functions are called on a thread of the pool and touch nothing but their request and the decoders' budget; done functions are called on the I/O
  * thread.  Encoding goes before decoding: it frees memory and somebody has waited longer for it.
@@ -88,7 +88,9 @@ decode_run(Job *job)
 	Request    *request = list_member(Request, job, job);
 	ImageError	error;
 
-	if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
+	if (request->type == BICYCLE_PLOT)
+		plot_draw(request->file, request->image.image_length, request->image.max_pixels, &request->result, &request->result_length, &request->error);
+	else if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
 		error_from_image(&request->error, &error);
 	else if (request->type != BICYCLE_INFO)
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length, &request->info, input_channels(request),
@@ -128,6 +130,8 @@ decode_done(Engine *engine, Job *job)
 		request_fail(request, &request->error);
 	else if (request->type == BICYCLE_INFO)
 		reply_info(request);
+	else if (request->type == BICYCLE_PLOT)
+		request_reply(request, request->result, request->result_length);
 	else
 		batcher_ready(request);
 }

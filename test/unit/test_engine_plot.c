@@ -1,0 +1,262 @@
+/* A plot is a PNG of the size that was asked for, shows the data, and survives any data. */
+#include "engine_client.h"
+#include "image_fixture.h"
+
+#include "engine/engine.h"
+
+#include <math.h>
+
+#define DAMAGED 2000
+
+static void
+put_head(Bytes *to, uint32_t width, uint32_t height, uint32_t series, const char *title)
+{
+	BicyclePlot head = {.width = width, .height = height, .series = series};
+
+	snprintf(head.title, sizeof(head.title), "%s", title);
+	put(to, &head, sizeof(head));
+}
+
+/* A loss that falls from `from` towards `to`, with noise. */
+static void
+put_series(Bytes *to, const char *name, uint32_t points, double from, double end)
+{
+	BicycleSeries head = {.points = points};
+	uint64_t	state = points + 1;
+
+	snprintf(head.name, sizeof(head.name), "%s", name);
+	put(to, &head, sizeof(head));
+	for (uint32_t i = 0; i < points; i++)
+	{
+		double		noise = 0.8 + 0.4 * (double) (testdata_random(&state) >> 11) / 9007199254740992.0;
+		BicyclePoint p = {.x = 100.0 * (i + 1), .y = (end + (from - end) * exp(-5.0 * i / points)) * noise};
+
+		put(to, &p, sizeof(p));
+	}
+}
+
+static Bytes
+losses(double scale)
+{
+	Bytes		plot = {0};
+
+	put_head(&plot, 800, 500, 7, "emoji");
+	put_series(&plot, "G_GAN", 1200, 1.1, 0.4);
+	put_series(&plot, "D", 1200, 0.9, 0.25);
+	put_series(&plot, "G_GAN2", 1200, 1.0, 0.35);
+	put_series(&plot, "D2", 1200, 0.8, 0.3);
+	put_series(&plot, "G_L1", 1200, 5.2 * scale, 0.9);
+	put_series(&plot, "z_L1", 1200, 0.5, 0.1);
+	put_series(&plot, "kl", 1200, 0.002, 0.04);
+	return plot;
+}
+
+/* Draws and decodes; the image's pixels are NULL if it could not be drawn. */
+static Image
+drawn(const Bytes *plot)
+{
+	Image		image = {0};
+	ImageError	image_error;
+	EngineError error;
+	uint8_t    *png;
+	size_t		length;
+
+	if (!plot_draw(plot->at, plot->n, 1 << 26, &png, &length, &error))
+	{
+		diag("%s: %s %s", error.sqlstate, error.message, error.detail);
+		return image;
+	}
+	if (image_decode(png, length, 3, &plenty, &image, &image_error) != IMAGE_OK)
+		image.pixels = NULL;
+	free(png);
+	return image;
+}
+
+/* How many pixels are clearly of that colour (each channel within 24). */
+static int
+count_colour(const Image *image, int r, int g, int b)
+{
+	int			n = 0;
+
+	for (int i = 0; i < image->width * image->height; i++)
+	{
+		const uint8_t *p = image->pixels + 3 * i;
+
+		n += abs(p[0] - r) < 24 && abs(p[1] - g) < 24 && abs(p[2] - b) < 24;
+	}
+	return n;
+}
+
+static void
+test_picture(void)
+{
+	Bytes		plot = losses(1);
+	Bytes		other = losses(2);
+	Image		image = drawn(&plot);
+	Image		changed = drawn(&other);
+	bool		there = image.pixels != NULL && changed.pixels != NULL;
+
+	if (!ok(there && image.width == 800 && image.height == 500, "a plot is a PNG of the size that was asked for"))
+		return;
+	ok(image_crc(&image) != image_crc(&changed), "it differs with the data");
+	ok(count_colour(&image, 255, 255, 255) > 200000, "on white");
+	ok(count_colour(&image, 0, 115, 179) > 300 && count_colour(&image, 214, 94, 0) > 300 && count_colour(&image, 0, 158, 115) > 300,
+	   "with a curve in each colour");
+	image_free(&image);
+	image_free(&changed);
+	free(plot.at);
+	free(other.at);
+}
+
+/* The height at which a constant series of value y is drawn, beside another from low to high. */
+static int
+height_of(double y, double low, double high)
+{
+	Bytes		plot = {0};
+	Image		image;
+	int			height = -1,
+				least = 256;
+
+	put_head(&plot, 400, 400, 2, "");
+	for (int i = 0; i < 2; i++)
+	{
+		BicycleSeries head = {.name = "s", .points = 2};
+		BicyclePoint p[2] = {{0, i == 0 ? y : low}, {1, i == 0 ? y : high}};
+
+		put(&plot, &head, sizeof(head));
+		put(&plot, p, sizeof(p));
+	}
+	image = drawn(&plot);
+	/* The row with the least red and much blue: the line may lie between two rows. */
+	for (int row = 40; image.pixels != NULL && row < 350; row++)
+	{
+		const uint8_t *p = image.pixels + (row * 400 + 80) * 3;
+
+		if (p[2] > p[0] + 60 && p[0] < least)
+		{
+			least = p[0];
+			height = row;
+		}
+	}
+	image_free(&image);
+	free(plot.at);
+	return height;
+}
+
+static void
+test_axes(void)
+{
+	/* Between top (32) and bottom (354): 5 of 0..10 is in the middle, 1 of 0.01..100 too. */
+	int			linear = height_of(5, 0, 10);
+	int			logarithmic = height_of(1, 0.01, 100);
+	int			negative = height_of(0, -100, 100);
+
+	ok(linear > 188 && linear < 198, "an axis over less than a decade or two is linear: %d", linear);
+	ok(logarithmic > 188 && logarithmic < 198, "one over more is logarithmic: %d", logarithmic);
+	ok(negative > 188 && negative < 198, "but not if values are negative: %d", negative);
+}
+
+static void
+test_odd(void)
+{
+	Bytes		plot = {0};
+	BicycleSeries head = {.points = 5};
+	BicyclePoint p[5] = {{1, NAN}, {INFINITY, 2}, {3, 1e308}, {4, 0}, {5, 5e-324}};
+	Image		image;
+
+	put_head(&plot, 160, 160, 0, "");
+	image = drawn(&plot);
+	ok(image.pixels != NULL, "a plot of nothing is drawn");
+	image_free(&image);
+	free(plot.at);
+	plot = (Bytes) {0};
+	put_head(&plot, 300, 200, 2, "\xff\xfe bad \x01 text");
+	memcpy(head.name, "\xc3\x28", 3);
+	put(&plot, &head, sizeof(head));
+	put(&plot, p, sizeof(p));
+	head.points = 1;
+	put(&plot, &head, sizeof(head));
+	put(&plot, &p[3], sizeof(p[3]));
+	image = drawn(&plot);
+	ok(image.pixels != NULL, "so is one of awkward numbers and names");
+	image_free(&image);
+	free(plot.at);
+}
+
+static void
+test_damaged(void)
+{
+	Bytes		plot = {0};
+	uint64_t	state = 5;
+	int			refused = 0;
+	bool		sane = true;
+
+	put_head(&plot, 200, 160, 2, "damage");
+	put_series(&plot, "one", 20, 1, 0.1);
+	put_series(&plot, "two", 20, 1, 0.001);
+	for (int i = 0; i < DAMAGED; i++)
+	{
+		size_t		length,
+					png_length;
+		uint8_t    *damaged = testdata_damage(plot.at, plot.n, &state, &length);
+		uint8_t    *png;
+		EngineError error;
+
+		if (!plot_draw(damaged, length, 1 << 20, &png, &png_length, &error))
+		{
+			refused++;
+			sane = sane && png == NULL && well_formed(error.message, error.detail);
+		}
+		free(png);
+		free(damaged);
+	}
+	ok(sane && refused > DAMAGED / 8 && refused < DAMAGED, "%d of %d damaged plots are refused, all with an ordinary error", refused, DAMAGED);
+	free(plot.at);
+}
+
+static void
+test_request(void)
+{
+	static const char *const settings[] = {"device cpu", "threads 1", NULL};
+	EngineProcess engine;
+	Client		client;
+	Bytes		plot = losses(1);
+	ImageCall	call = {.type = BICYCLE_PLOT, .image = plot.at, .length = plot.n};
+	ImageInfo	info;
+	ImageError	error;
+
+	engine_start(&engine, settings);
+	client_hello(&client, &engine, 1);
+	ok(client_run(&client, 1, &call, NULL) && image_info(client.body, client.frame.length, &info, &error) == IMAGE_OK && info.width == 800 &&
+	   info.height == 500, "an engine draws a plot");
+	if (getenv("BICYCLE_PLOT") != NULL)
+	{
+		FILE	   *file = fopen(getenv("BICYCLE_PLOT"), "wb");
+
+		if (file == NULL || fwrite(client.body, 1, client.frame.length, file) != client.frame.length || fclose(file) != 0)
+			bail_out("cannot write the plot");
+	}
+	call.max_pixels = 1000;
+	ok(!client_run(&client, 2, &call, NULL) && client_is_error(&client, "54000"), "but none beyond max_pixels");
+	call.max_pixels = 0;
+	call.length -= 3;
+	ok(!client_run(&client, 3, &call, NULL) && client_is_error(&client, "08P01"), "nor one that is cut off");
+	((BicyclePlot *) plot.at)->width = 20;
+	call.length += 3;
+	ok(!client_run(&client, 4, &call, NULL) && client_is_error(&client, "22023"), "nor a tiny one");
+	client_close(&client);
+	ok(engine_end(&engine), "and ends in order");
+	free(plot.at);
+}
+
+int
+main(void)
+{
+	test_picture();
+	test_axes();
+	test_odd();
+	test_damaged();
+	test_request();
+	plot_forget();
+	return done_testing();
+}
