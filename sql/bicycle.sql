@@ -226,7 +226,7 @@ COMMENT ON FUNCTION @extschema@.bicycle_export(text, text, int, text) IS
 COMMENT ON FUNCTION @extschema@.bicycle_inspect(bytea) IS
 	'names, types and shapes of the tensors in a model file';
 COMMENT ON FUNCTION @extschema@.bicycle_create(text, jsonb) IS
-	'makes a model with fresh weights as a new version and makes it current; returns its number';
+	'makes a new model with fresh weights; returns the number of its version';
 COMMENT ON FUNCTION @extschema@.bicycle_deploy(text, int) IS
 	'makes a version of a model the current one';
 COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS

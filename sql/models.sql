@@ -20,8 +20,17 @@ CREATE TEMP TABLE picture AS SELECT pg_temp.file('pairs/00_A.png') AS image;
 CREATE FUNCTION pg_temp.versions(text) RETURNS text LANGUAGE sql AS
 	$$SELECT string_agg(version || CASE WHEN is_current THEN ' current' ELSE '' END, ', ' ORDER BY version) FROM bicycle_models WHERE model = $1$$;
 
+-- A further version with fresh weights.
+CREATE FUNCTION pg_temp.again(model text, config jsonb, OUT version int) LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM bicycle_create('again', config);
+	version := bicycle_import(model, bicycle_export('again'), bicycle_export('again', 'E'));
+	PERFORM bicycle_drop('again');
+END $$;
+
 SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
-SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 3, "nef": 2, "ndf": 2, "nz": 3, "encoder_size": 64}');
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 3, "nef": 2, "ndf": 2, "nz": 3, "encoder_size": 64}');
+SELECT pg_temp.fails($$SELECT bicycle_create('v')$$);
 SELECT bicycle_create('w', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
 SELECT pg_temp.versions('v') AS v, pg_temp.versions('w') AS w;
 SELECT length(bicycle_translate(image, '{1,2}', 'v', 1)) > 0 AS one, length(bicycle_translate(image, '{1,2,3}', 'v', 2)) > 0 AS two,
@@ -33,13 +42,13 @@ SELECT bicycle_deploy('v', 1);
 SELECT pg_temp.versions('v');
 -- Rolled back, nothing has happened, not even to the counter.
 BEGIN;
-SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
 SELECT bicycle_deploy('v', 2);
 ROLLBACK;
 SELECT pg_temp.versions('v');
 -- In one transaction the new version is seen at once.
 BEGIN;
-SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 4, "encoder_size": 64}');
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 4, "encoder_size": 64}');
 SELECT length(bicycle_translate(image, '{1,2,3,4}', 'v')) > 0 AS current FROM picture;
 COMMIT;
 
@@ -64,7 +73,7 @@ SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf":
 -- Also if rows came in by another way.
 UPDATE bicycle_models SET version = 9 WHERE false;
 INSERT INTO bicycle_models (model, version, config, hash) VALUES ('v', 20, '{}', sha256(''));
-SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}') AS goes_on;
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}') AS goes_on;
 
 -- Without a current version the model has to be asked for by number.
 UPDATE bicycle_models SET is_current = false WHERE model = 'w';

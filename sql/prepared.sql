@@ -52,7 +52,9 @@ SELECT count(*) FROM bicycle_sample(:'image', n => 2, model => 'u', version => 1
 SET plan_cache_mode = force_generic_plan;
 PREPARE current AS SELECT octet_length(bicycle_translate($1, $2)) > 0;
 EXECUTE current(:'image', '{1,2}');
-SELECT bicycle_create('u', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 3, "encoder_size": 64}') AS version;
+SELECT bicycle_create('again', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 3, "encoder_size": 64}') AS version;
+SELECT bicycle_import('u', bicycle_export('again'), bicycle_export('again', 'E')) AS version;
+SELECT bicycle_drop('again');
 EXECUTE current(:'image', '{1,2,3}');
 EXECUTE t4(:'image', '{1,2}', 'u', 1);
 RESET plan_cache_mode;

@@ -193,6 +193,17 @@ import_attempt(void *arg)
 	return true;
 }
 
+/* A model that is created anew would silently take the place of another; importing is how a further version is made. */
+static void
+refuse_existing(const char *name)
+{
+	if (run(psprintf("SELECT 1 FROM %s WHERE " OF_MODEL " LIMIT 1", catalog_table("bicycle_models")), SPI_OK_SELECT, name, 0, NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("model \"%s\" already exists", name),
+				 errhint("Use another name, or drop the model first: bicycle_drop('%s').", name)));
+}
+
 /* Has the engine read or make the model, and writes it as a new, current version. */
 static int
 import_model(Import *import, const char *name)
@@ -209,6 +220,8 @@ import_model(Import *import, const char *name)
 	config = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(import->canonical)));
 	SPI_connect();
 	lock_model(name);
+	if (import->type == BICYCLE_CREATE)
+		refuse_existing(name);
 	version = next_version(name);
 	insert_model(name, version, import->head.hash, config);
 	stream_store(import->tensors, import->head.ntensors, name, version);

@@ -34,4 +34,12 @@ foreach my $preload ('bicycle', '')
 }
 is($bytes{'preloaded'}, $bytes{'not preloaded'}, 'the same bytes both ways');
 
+# Without preload and without a free slot for the supervisor a session is told what to do.
+my $full = new_node('full', "shared_preload_libraries = ''", 'max_worker_processes = 0');
+$full->safe_psql('postgres', 'CREATE EXTENSION bicycle');
+my ($status, $out, $err) = $full->psql('postgres', "\\set VERBOSITY verbose\nSELECT bicycle_image_info('x')");
+like($err, qr/53000: .*could not start the bicycle supervisor.*HINT:.*max_worker_processes/s, 'no slot for the supervisor: 53000 with a hint');
+is($full->safe_psql('postgres', 'SELECT array_length(bicycle_latent(8, 1), 1)'), '8', 'what needs no engine goes on');
+$full->stop;
+
 done_testing();
