@@ -3,6 +3,7 @@
  *	  bicycle-engine: the process that runs the networks, started by bicycle's supervisor or by hand.
  *
  *	 bicycle-engine                                              by the supervisor: works in the current directory, descriptor 3 is the control socket
+ *	 bicycle-engine --train                                      by a trainer, for one run of one job: see train_main.c
  *	 bicycle-engine --directory DIR [--set NAME=VALUE]...        alone, for tests and benchmarks: logs to stderr, ends on SIGTERM or SIGINT
  */
 #include <errno.h>
@@ -15,7 +16,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/train.h"
 
 /*
  * The OpenMP runtime reads its environment when it is loaded, before main: idle teams must sleep instead of spinning on processors that PostgreSQL needs.
@@ -63,7 +64,7 @@ raise_descriptor_limit(void)
 static int
 usage(void)
 {
-	fprintf(stderr, "usage: bicycle-engine [--directory DIR [--set NAME=VALUE]...]\n"
+	fprintf(stderr, "usage: bicycle-engine [--train | --directory DIR [--set NAME=VALUE]...]\n"
 			"Without arguments it expects bicycle's supervisor on descriptor %d.\n", BICYCLE_CONTROL_FD);
 	return 2;
 }
@@ -115,6 +116,8 @@ main(int argc, char **argv)
 		fprintf(stderr, "bicycle-engine: could not create its descriptors: %s\n", strerror(errno));
 		return 1;
 	}
+	if (argc == 2 && strcmp(argv[1], "--train") == 0)
+		return train_main(&engine);
 	if ((result = parse_arguments(&engine, argc, argv, &directory)) != 0)
 		return result;
 	if (directory != NULL && chdir(directory) != 0)

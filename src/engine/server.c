@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/train.h"
 
 #define TICK_MS 250
 #define EVENTS 64
@@ -229,6 +229,8 @@ device_set_threads(Engine *engine)
 void
 engine_changed(Engine *engine, const char *setting)
 {
+	if (engine->train != NULL)
+		return;					/* a run keeps what it has begun with */
 	budget_limits(engine);
 	if (strcmp(setting, "device") == 0)
 		engine->device_change = true;
@@ -385,6 +387,11 @@ engine_init(Engine *engine)
 void
 engine_go(Engine *engine)
 {
+	if (engine->train != NULL)
+	{
+		train_go(engine);
+		return;
+	}
 	take_lock(engine);
 	budget_limits(engine);
 	if (!executor_start(&engine->pool, engine, "pool", settings_threads(&engine->settings)) ||

@@ -315,6 +315,21 @@ feed_init(Feed *feed)
 	feed->epoch = NO_EPOCH;
 }
 
+/* Batches as bytes in the ring, and the one that the loop has as floats; how many and how large they are is the user's choice. */
+static bool
+check_ring(const Feed *feed, EngineError *error)
+{
+	size_t		batch = (size_t) feed->batch_size * (image_bytes(feed, 0, feed->size) + image_bytes(feed, 1, feed->size));
+	size_t		bytes = batch * ((size_t) feed->nbatches + sizeof(float));
+
+	if (bytes <= feed->engine->memory.limit)
+		return true;
+	error_set(error, "53200", "out of engine memory");
+	error_detail(error, "Batches of %d pairs take %zu bytes, and the engine may take %zu.", feed->batch_size, bytes, feed->engine->memory.limit);
+	error_hint(error, "Raise the setting \"bicycle.engine_memory\", or train with a smaller option \"batch_size\".");
+	return false;
+}
+
 static bool
 make_ring(Feed *feed)
 {
@@ -349,11 +364,14 @@ feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config, 
 	feed->flip = options->flip;
 	feed->seed = options->seed;
 	feed->batches_an_epoch = data->npairs / options->batch_size;
-	feed->end = (uint64_t) iterations * (uint64_t) options->batch_size;
+	if (__builtin_mul_overflow((uint64_t) iterations, (uint64_t) options->batch_size, &feed->end))
+		feed->end = UINT64_MAX; /* nobody will see it */
 	feed->next = (uint64_t) iteration * (uint64_t) options->batch_size;
 	feed->taken = (uint64_t) iteration;
 	feed->cache_limit = data->memory < data->memory_limit ? data->memory_limit - data->memory : 0;
 	feed->nbatches = (threads + options->batch_size - 1) / options->batch_size + RING_AHEAD;
+	if (!check_ring(feed, error))
+		return false;
 	feed->order = malloc((size_t) data->npairs * sizeof(uint32_t));
 	feed->jobs = calloc((size_t) threads, sizeof(FeedJob));
 	if (feed->order == NULL || feed->jobs == NULL || !make_ring(feed))
