@@ -77,6 +77,17 @@ nn_trainer_params(const NnTrainer *t)
 	return &t->params;
 }
 
+/* Copies of the device's arrays are large, and old after a step. */
+static void
+drop_snapshots(NnTrainer *t)
+{
+	for (int i = 0; i < NN_ARRAYS; i++)
+	{
+		free(t->snapshot[i]);
+		t->snapshot[i] = NULL;
+	}
+}
+
 /* ---- Opening ------------------------------------------------------------------------------------------------------------------------------- */
 
 void
@@ -92,8 +103,7 @@ nn_trainer_close(NnTrainer *t)
 		free(t->names[i]);
 	free(t->names);
 	free(t->tracked);
-	for (int i = 0; i < NN_ARRAYS; i++)
-		free(t->snapshot[i]);
+	drop_snapshots(t);
 	for (int i = 0; i < NN_SOURCES; i++)
 		free(t->feeds[i]);
 	nn_params_free(&t->params);
@@ -435,6 +445,7 @@ nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b,
 	if (status != NN_OK)
 		return status;
 	bind_inputs(t, feeds);
+	drop_snapshots(t);
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
 	t->training.iteration = t->iteration;

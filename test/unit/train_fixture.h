@@ -125,13 +125,21 @@ run_step(Run *run)
 	return went_well(status);
 }
 
-/* Number i of an array, in double. */
-__attribute__((unused)) static double
-array_at(const Run *run, NnArray array, size_t i)
+/* An array of the trainer in double, in the checkpoint's layout; malloc'ed. */
+__attribute__((unused)) static double *
+array_of(const Run *run, NnArray array)
 {
-	const NnTraining *t = nn_trainer_training(run->trainer);
+	NnTraining *t = nn_trainer_training(run->trainer);
+	size_t		total = array == NN_ARRAY_EMA ? t->nema : t->params->total;
+	double	   *values = calloc(total + 1, sizeof(double));
+	float	   *floats = calloc(total + 1, sizeof(float));
+	bool		single = run->device->train->dtype == NN_F32;
 
-	return run->device->train->dtype == NN_F64 ? ((const double *) t->array[array])[i] : ((const float *) t->array[array])[i];
+	(void) run->device->train->get(run->device, t, array, 0, total, single ? (void *) floats : values, &train_error);
+	for (size_t i = 0; single && i < total; i++)
+		values[i] = floats[i];
+	free(floats);
+	return values;
 }
 
 /* The sum of absolute values of a network's parameters or gradients, buffers excluded. */
@@ -139,6 +147,7 @@ __attribute__((unused)) static double
 network_sum(const Run *run, NnNetwork network, NnArray array)
 {
 	const NnParams *params = nn_trainer_params(run->trainer);
+	double	   *values = array_of(run, array);
 	double		sum = 0;
 
 	for (int i = 0; i < params->n; i++)
@@ -147,8 +156,9 @@ network_sum(const Run *run, NnNetwork network, NnArray array)
 
 		if (p->network == network && !p->buffer)
 			for (size_t k = 0; k < p->count; k++)
-				sum += fabs(array_at(run, array, p->offset + k));
+				sum += fabs(values[p->offset + k]);
 	}
+	free(values);
 	return sum;
 }
 

@@ -6,7 +6,7 @@
  * OpenMP team works on the plan.  Idle threads of a team should sleep, not spin (OMP_WAIT_POLICY=passive): with other work on the machine a spinning
  * barrier costs many times the work between two of them.  libgomp reads that variable when it is loaded, so whoever starts the program must set it.
  */
-#include "cpu.h"
+#include "cpu_train.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -214,6 +214,7 @@ nn_cpu_open(int threads, NnDevice **out, NnError *error)
 		.describe = cpu_describe,
 		.set_threads = cpu_set_threads,
 		.close = cpu_close,
+		.train = &cpu_train_device,
 	};
 	cpu_set_threads(&device->base, threads);
 	device->kernels = choose_kernels();

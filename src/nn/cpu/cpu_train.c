@@ -1,0 +1,353 @@
+/*
+ * cpu_train.c
+ *	  Training on the CPU: memory, the steps of a schedule through one table of operators, Adam, and the layout of weights.
+ *
+ * Arena, arrays and the work space of convolutions belong to the NnTraining from prepare to release.  The team of threads is oneDNN's and ours in turn: its
+ * matrix products use as many threads as OpenMP gives it, so run() sets that number and puts the caller's back.
+ */
+#include "cpu_train.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Columns of at least one image, and of more while they stay below this. */
+#define COLUMNS_BYTES ((size_t) 48 << 20)
+
+typedef struct TrainState
+{
+	float	   *columns;
+	size_t		ncolumns;
+	bool	   *turned;			/* one a parameter: its array holds [tap][C][O] */
+} TrainState;
+
+/* ---- Operators ----------------------------------------------------------------------------------------------------------------------------- */
+
+typedef dnnl_status_t (*TrainOp) (const CpuOperands *op);
+
+static const TrainOp operators[NN_OPS][2] =
+{
+	/* forward, backward */
+	[NN_OP_CONV] = {cpu_train_conv, cpu_train_conv_backward},
+	[NN_OP_CONVT] = {cpu_train_convt, cpu_train_convt_backward},
+	[NN_OP_LINEAR] = {cpu_train_conv, cpu_train_conv_backward},
+	[NN_OP_NORM_ACT] = {cpu_train_norm_act, cpu_train_norm_act_backward},
+	[NN_OP_UPSAMPLE] = {cpu_train_upsample, cpu_train_upsample_backward},
+	[NN_OP_AVGPOOL] = {cpu_train_avgpool, cpu_train_avgpool_backward},
+	[NN_OP_ADD] = {cpu_train_add, cpu_train_add_backward},
+	[NN_OP_COPY] = {cpu_train_add, cpu_train_add_backward},
+	[NN_OP_REPARAM] = {cpu_train_reparam, cpu_train_reparam_backward},
+	[NN_OP_GAN_LOSS] = {cpu_train_loss, cpu_train_loss_backward},
+	[NN_OP_L1_LOSS] = {cpu_train_loss, cpu_train_loss_backward},
+	[NN_OP_KL_LOSS] = {cpu_train_loss, cpu_train_loss_backward},
+};
+
+static CpuMap
+map_of(const NnPlan *plan, int value)
+{
+	if (value < 0)
+		return (CpuMap) {0};
+	return (CpuMap) {plan->graph->values[value].shape, plan->pitch[value], (float *) plan->arena + plan->offset[value]};
+}
+
+/* The number at which a parameter begins in an array; NULL for none. */
+static float *
+parameter(const NnTraining *training, NnArray array, int param)
+{
+	return param >= 0 ? (float *) training->array[array] + training->params->list[param].offset : NULL;
+}
+
+static CpuOperands
+operands_of(const NnDevice *device, const NnTraining *training, const NnStep *step)
+{
+	const NnPlan *plan = &training->plan;
+	const NnNode *node = &plan->graph->nodes[step->node];
+	const TrainState *state = plan->device_state;
+	CpuOperands op = {.training = training, .node = node, .index = step->node, .threads = device->threads};
+
+	for (int k = 0; k < NN_MAX_IN; k++)
+	{
+		op.in[k] = map_of(plan, node->in[k]);
+		op.din[k] = map_of(plan, step->din[k]);
+		op.in_mode[k] = step->in_mode[k];
+	}
+	for (int k = 0; k < 2; k++)
+	{
+		op.out[k] = map_of(plan, node->out[k]);
+		op.dout[k] = map_of(plan, step->dout[k]);
+	}
+	op.stats = map_of(plan, node->stats);
+	op.weight = parameter(training, NN_ARRAY_PARAM, node->weight);
+	op.bias = parameter(training, NN_ARRAY_PARAM, node->bias);
+	op.weight_mode = step->weight_mode;
+	op.bias_mode = step->bias_mode;
+	if (op.weight_mode != NN_GRAD_IGNORE)
+		op.dweight = parameter(training, NN_ARRAY_GRAD, node->weight);
+	if (op.bias_mode != NN_GRAD_IGNORE)
+		op.dbias = parameter(training, NN_ARRAY_GRAD, node->bias);
+	op.columns = state->columns;
+	op.ncolumns = state->ncolumns;
+	return op;
+}
+
+static void
+clear(const CpuMap *map)
+{
+	for (size_t p = 0; p < cpu_pixels(map->shape); p++)
+		memset(map->data + p * map->pitch, 0, map->shape.c * sizeof(float));
+}
+
+/* running = 0.9 running + 0.1 batch, with the unbiased variance; PyTorch's momentum of 0.1. */
+static void
+update_statistics(const NnTraining *training, const NnNode *node)
+{
+	float	   *mean = parameter(training, NN_ARRAY_PARAM, node->mean),
+			   *var = parameter(training, NN_ARRAY_PARAM, node->var);
+	CpuMap		stats = map_of(&training->plan, node->stats);
+	NnShape		s = training->plan.graph->values[node->in[0]].shape;
+	double		count = (double) cpu_pixels(s);
+
+	for (int c = 0; c < s.c; c++)
+	{
+		mean[c] += 0.1f * (stats.data[c] - mean[c]);
+		var[c] += 0.1f * ((float) (stats.data[s.c + c] * count / (count - 1)) - var[c]);
+	}
+}
+
+static dnnl_status_t
+run_step(const NnDevice *device, const NnTraining *training, const NnStep *step)
+{
+	CpuOperands op;
+	CpuMap		zero;
+
+	switch (step->kind)
+	{
+		case NN_STEP_FORWARD:
+		case NN_STEP_BACKWARD:
+			op = operands_of(device, training, step);
+			return operators[op.node->op][step->kind == NN_STEP_BACKWARD] (&op);
+		case NN_STEP_ZERO:
+			zero = map_of(&training->plan, step->zero);
+			clear(&zero);
+			break;
+		case NN_STEP_STATISTICS:
+			update_statistics(training, &training->plan.graph->nodes[step->node]);
+			break;
+	}
+	return dnnl_success;
+}
+
+static NnStatus
+cpu_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds, const int *losses, int nlosses, double *values, NnError *error)
+{
+	dnnl_status_t status = dnnl_success;
+	int			threads = omp_get_max_threads();
+
+	for (int i = 0; i < nfeeds; i++)
+	{
+		CpuMap		to = map_of(&training->plan, feeds[i].value);
+		const float *from = feeds[i].data;
+
+		for (size_t p = 0; p < cpu_pixels(to.shape); p++, from += to.shape.c)
+			memcpy(to.data + p * to.pitch, from, to.shape.c * sizeof(float));
+	}
+	omp_set_num_threads(device->threads);
+	for (int i = 0; status == dnnl_success && i < training->schedule.nsteps; i++)
+		status = run_step(device, training, &training->schedule.steps[i]);
+	omp_set_num_threads(threads);
+	if (status != dnnl_success)
+		return cpu_dnnl_fail(error, status, "multiply matrices");
+	for (int i = 0; i < nlosses; i++)
+		values[i] = map_of(&training->plan, losses[i]).data[0];
+	return NN_OK;
+}
+
+/* ---- Memory -------------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+cpu_train_release(NnDevice *device, NnTraining *training)
+{
+	TrainState *state = training->plan.device_state;
+
+	for (int i = 0; i < NN_ARRAYS; i++)
+	{
+		free(training->array[i]);
+		training->array[i] = NULL;
+	}
+	if (state)
+	{
+		free(state->columns);
+		free(state->turned);
+		free(state);
+	}
+	free(training->plan.arena);
+	training->plan.arena = NULL;
+	training->plan.device_state = NULL;
+}
+
+/* Work space for the columns of the widest convolution, and for the latents of a batch behind them. */
+static bool
+make_columns(const NnGraph *g, TrainState *state)
+{
+	size_t		most = 1,
+				latents = 0;
+
+	for (int i = 0; i < g->nnodes; i++)
+	{
+		const NnNode *node = &g->nodes[i];
+		size_t		image = cpu_train_columns(g, node);
+		size_t		all = image > 0 ? nn_mul(image, g->values[node->in[0]].shape.n) : 0;
+
+		if (all > COLUMNS_BYTES / sizeof(float))
+			all = image > COLUMNS_BYTES / sizeof(float) ? image : COLUMNS_BYTES / sizeof(float);
+		most = all > most ? all : most;
+		if (image > 0 && node->in[1] >= 0)
+		{
+			size_t		z = (size_t) g->values[node->in[1]].shape.n * g->values[node->in[1]].shape.c;
+
+			latents = z > latents ? z : latents;
+		}
+	}
+	if (most > SIZE_MAX / sizeof(float) - latents)
+		return false;
+	state->ncolumns = most;
+	state->columns = cpu_alloc((most + latents) * sizeof(float));
+	return state->columns != NULL;
+}
+
+static NnStatus
+cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
+{
+	const NnGraph *g = training->plan.graph;
+	TrainState *state = calloc(1, sizeof(TrainState));
+	bool		good = state != NULL;
+
+	training->plan.device_state = state;
+	training->plan.arena = cpu_alloc(nn_mul(training->plan.arena_elements, sizeof(float)));
+	good = good && training->plan.arena && make_columns(g, state);
+	for (int i = 0; good && i < NN_ARRAYS; i++)
+	{
+		size_t		count = i == NN_ARRAY_EMA ? training->nema : training->params->total;
+
+		training->array[i] = cpu_alloc(count * sizeof(float));
+		good = training->array[i] != NULL;
+		if (good)
+			memset(training->array[i], 0, count * sizeof(float));
+	}
+	if (good)
+		state->turned = calloc(training->params->n + 1, sizeof(bool));
+	if (!good || !state->turned)
+	{
+		cpu_train_release(device, training);
+		return nn_no_memory(error, nn_mul(training->plan.arena_elements, sizeof(float)));
+	}
+	for (int i = 0; i < g->nnodes; i++)
+		if (g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT || g->nodes[i].op == NN_OP_LINEAR)
+			state->turned[g->nodes[i].weight] = true;
+	training->plan.device_bytes = (4 * training->params->total + training->nema + state->ncolumns) * sizeof(float);
+	return NN_OK;
+}
+
+/* ---- Adam ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Kingma and Ba 2015, as PyTorch rounds it: the corrections of both moments' bias apart. */
+static NnStatus
+cpu_adam(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *error)
+{
+	float	   *p = training->array[NN_ARRAY_PARAM],
+			   *m = training->array[NN_ARRAY_M],
+			   *v = training->array[NN_ARRAY_V],
+			   *ema = training->array[NN_ARRAY_EMA];
+	const float *g = training->array[NN_ARRAY_GRAD];
+	float		step = (float) (adam->lr / (1 - pow(adam->beta1, (double) adam->t))),
+				root = (float) (1 / sqrt(1 - pow(adam->beta2, (double) adam->t))),
+				beta1 = (float) (1 - adam->beta1),
+				beta2 = (float) adam->beta2,
+				rest = (float) (1 - adam->beta2),
+				epsilon = (float) adam->epsilon,
+				decay = (float) (1 - adam->ema);
+
+	for (int k = 0; k < training->params->n; k++)
+	{
+		size_t		first = training->params->list[k].offset,
+					end = first + training->params->list[k].count;
+
+		if (!training->schedule.trained[k])
+			continue;
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+		for (size_t i = first; i < end; i++)
+		{
+			m[i] += beta1 * (g[i] - m[i]);
+			v[i] = beta2 * v[i] + rest * g[i] * g[i];
+			p[i] -= step * m[i] / (sqrtf(v[i]) * root + epsilon);
+		}
+	}
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+	for (size_t i = 0; i < training->nema; i++)
+		ema[i] += decay * (p[i] - ema[i]);
+	return NN_OK;
+}
+
+/* ---- Layout of weights ------------------------------------------------------------------------------------------------------------------------- */
+
+/* (O, C, taps) in `plain` and [tap][C][O] in `turned`, one into the other. */
+static void
+turn(const NnParam *p, float *plain, float *turned, bool forth)
+{
+	size_t		o = p->shape[0],
+				c = p->shape[1],
+				taps = p->count / (o * c);
+
+	for (size_t i = 0; i < o; i++)
+		for (size_t k = 0; k < c * taps; k++)
+		{
+			float	   *a = &plain[i * c * taps + k],
+					   *b = &turned[(k % taps * c + k / taps) * o + i];
+
+			if (forth)
+				*b = *a;
+			else
+				*a = *b;
+		}
+}
+
+/* Numbers [offset, offset + count) of an array, whole parameters, between the checkpoint's layout in `data` and ours. */
+static NnStatus
+transfer(NnTraining *training, NnArray array, size_t offset, size_t count, float *data, bool put)
+{
+	const TrainState *state = training->plan.device_state;
+
+	for (int i = 0; i < training->params->n; i++)
+	{
+		const NnParam *p = &training->params->list[i];
+		float	   *ours = parameter(training, array, i),
+				   *theirs = data + (p->offset - offset);
+
+		if (p->offset < offset || p->offset + p->count > offset + count)
+			continue;
+		if (state->turned[i])
+			turn(p, theirs, ours, put);
+		else
+			memcpy(put ? ours : theirs, put ? theirs : ours, p->count * sizeof(float));
+	}
+	return NN_OK;
+}
+
+static NnStatus
+cpu_get(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, void *data, NnError *error)
+{
+	return transfer(training, array, offset, count, data, false);
+}
+
+static NnStatus
+cpu_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, const void *data, NnError *error)
+{
+	return transfer(training, array, offset, count, (float *) data, true);
+}
+
+const NnTrainDevice cpu_train_device =
+{
+	.dtype = NN_F32, .host = false, .prepare = cpu_train_prepare, .release = cpu_train_release, .run = cpu_train_run, .adam = cpu_adam, .get = cpu_get,
+	.put = cpu_put
+};

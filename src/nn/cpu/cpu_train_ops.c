@@ -1,0 +1,342 @@
+/*
+ * cpu_train_ops.c
+ *	  Upsampling, pooling, addition, copies, the sample of a posterior and losses in training, forward and backward.
+ *
+ * A thread takes a block of channels of one image, so that sums into neighbouring pixels need no care.  Losses are summed by one thread, in double.
+ */
+#include "cpu_train.h"
+
+#include <math.h>
+#include <string.h>
+
+#define BLOCK CPU_TRAIN_BLOCK
+
+/* Channels [c0, c0 + c) of image n of a map: pixel (y, x). */
+typedef struct Plane
+{
+	float	   *data;
+	size_t		pitch;
+	int			h,
+				w,
+				c;
+} Plane;
+
+static Plane
+plane_of(const CpuMap *map, int n, int c0)
+{
+	NnShape		s = map->shape;
+
+	return (Plane) {map->data + (size_t) n * s.h * s.w * map->pitch + c0, map->pitch, s.h, s.w, s.c - c0 < BLOCK ? s.c - c0 : BLOCK};
+}
+
+static float *
+pixel(const Plane *p, int y, int x)
+{
+	return p->data + ((size_t) y * p->w + x) * p->pitch;
+}
+
+static void
+clear_plane(const Plane *p)
+{
+	for (int y = 0; y < p->h; y++)
+		for (int x = 0; x < p->w; x++)
+			memset(pixel(p, y, x), 0, p->c * sizeof(float));
+}
+
+typedef void (*PlaneOp) (const CpuOperands *op, Plane from, Plane to);
+
+/* Runs a function on all planes of two maps of the same images and channels; `to` is cleared before unless it accumulates. */
+static void
+for_planes(const CpuOperands *op, const CpuMap *from, const CpuMap *to, bool accumulate, PlaneOp run)
+{
+#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
+	for (int n = 0; n < from->shape.n; n++)
+		for (int c0 = 0; c0 < from->shape.c; c0 += BLOCK)
+		{
+			Plane		target = plane_of(to, n, c0);
+
+			if (!accumulate)
+				clear_plane(&target);
+			run(op, plane_of(from, n, c0), target);
+		}
+}
+
+static void
+add_scaled(float *to, float factor, const float *from, int c)
+{
+	for (int k = 0; k < c; k++)
+		to[k] += factor * from[k];
+}
+
+/* ---- Upsampling ---------------------------------------------------------------------------------------------------------------------------- */
+
+/* One axis: the two pixels of n that position i of 2 n + 2 pad blends, and the share of the second.  Half-pixel centres, reflected border. */
+static void
+taps(int i, int pad, int n, int at[2], float *share)
+{
+	float		position;
+
+	i -= pad;
+	i = i < 0 ? -i : i < 2 * n ? i : 2 * (2 * n - 1) - i;
+	position = (i + 0.5f) / 2 - 0.5f;
+	position = position < 0 ? 0 : position;
+	at[0] = (int) position;
+	at[1] = at[0] + 1 < n ? at[0] + 1 : at[0];
+	*share = position - at[0];
+}
+
+/* Either way: `small` is the map and `large` the upsampled one. */
+static void
+blend(const CpuOperands *op, Plane small, Plane large, bool up)
+{
+	for (int y = 0; y < large.h; y++)
+		for (int x = 0; x < large.w; x++)
+		{
+			int			ys[2],
+						xs[2];
+			float		fy,
+						fx,
+					   *to = pixel(&large, y, x);
+
+			taps(y, op->node->pad, small.h, ys, &fy);
+			taps(x, op->node->pad, small.w, xs, &fx);
+			for (int k = 0; k < 4; k++)
+			{
+				float		weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
+				float	   *from = pixel(&small, ys[k / 2], xs[k % 2]);
+
+				if (up)
+					add_scaled(to, weight, from, small.c);
+				else
+					add_scaled(from, weight, to, small.c);
+			}
+		}
+}
+
+static void
+upsample_plane(const CpuOperands *op, Plane from, Plane to)
+{
+	blend(op, from, to, true);
+}
+
+static void
+upsample_plane_backward(const CpuOperands *op, Plane from, Plane to)
+{
+	blend(op, to, from, false);
+}
+
+dnnl_status_t
+cpu_train_upsample(const CpuOperands *op)
+{
+	for_planes(op, &op->in[0], &op->out[0], false, upsample_plane);
+	return dnnl_success;
+}
+
+dnnl_status_t
+cpu_train_upsample_backward(const CpuOperands *op)
+{
+	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE, upsample_plane_backward);
+	return dnnl_success;
+}
+
+/* ---- Pooling ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Either way: means of the pixels of each window inside the image. */
+static void
+pool(const CpuOperands *op, Plane large, Plane small, bool down)
+{
+	const NnNode *node = op->node;
+
+	for (int oy = 0; oy < small.h; oy++)
+		for (int ox = 0; ox < small.w; ox++)
+		{
+			int			y0 = oy * node->stride - node->pad,
+						x0 = ox * node->stride - node->pad;
+			int			y1 = y0 + node->kernel < large.h ? y0 + node->kernel : large.h,
+						x1 = x0 + node->kernel < large.w ? x0 + node->kernel : large.w;
+			float	   *at = pixel(&small, oy, ox),
+						share;
+
+			y0 = y0 > 0 ? y0 : 0;
+			x0 = x0 > 0 ? x0 : 0;
+			share = 1.0f / ((y1 - y0) * (x1 - x0));
+			for (int y = y0; y < y1; y++)
+				for (int x = x0; x < x1; x++)
+				{
+					if (down)
+						add_scaled(at, share, pixel(&large, y, x), small.c);
+					else
+						add_scaled(pixel(&large, y, x), share, at, small.c);
+				}
+		}
+}
+
+static void
+pool_plane(const CpuOperands *op, Plane from, Plane to)
+{
+	pool(op, from, to, true);
+}
+
+static void
+pool_plane_backward(const CpuOperands *op, Plane from, Plane to)
+{
+	pool(op, to, from, false);
+}
+
+dnnl_status_t
+cpu_train_avgpool(const CpuOperands *op)
+{
+	for_planes(op, &op->in[0], &op->out[0], false, pool_plane);
+	return dnnl_success;
+}
+
+dnnl_status_t
+cpu_train_avgpool_backward(const CpuOperands *op)
+{
+	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE, pool_plane_backward);
+	return dnnl_success;
+}
+
+/* ---- Addition and copies ------------------------------------------------------------------------------------------------------------------- */
+
+static void
+add_plane(const CpuOperands *op, Plane from, Plane to)
+{
+	for (int y = 0; y < from.h; y++)
+		for (int x = 0; x < from.w; x++)
+			add_scaled(pixel(&to, y, x), 1, pixel(&from, y, x), from.c);
+}
+
+/* The sum of the inputs there are: addition has two, a copy one. */
+dnnl_status_t
+cpu_train_add(const CpuOperands *op)
+{
+	for (int k = 0; k < 2; k++)
+		if (op->in[k].data)
+			for_planes(op, &op->in[k], &op->out[0], k > 0, add_plane);
+	return dnnl_success;
+}
+
+dnnl_status_t
+cpu_train_add_backward(const CpuOperands *op)
+{
+	for (int k = 0; k < 2; k++)
+		if (op->din[k].data)
+			for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE, add_plane);
+	return dnnl_success;
+}
+
+/* ---- The sample of a posterior ------------------------------------------------------------------------------------------------------------- */
+
+/* Element i of a map in the order (n, y, x, c). */
+static float *
+element(const CpuMap *map, size_t i)
+{
+	return map->data + i / map->shape.c * map->pitch + i % map->shape.c;
+}
+
+static size_t
+count_of(const CpuMap *map)
+{
+	return cpu_pixels(map->shape) * map->shape.c;
+}
+
+/* Adds to element i of the gradient of input k, or begins it. */
+static void
+give(const CpuOperands *op, int k, size_t i, double gradient)
+{
+	float	   *to = element(&op->din[k], i);
+
+	*to = (float) (op->in_mode[k] == NN_GRAD_ACCUMULATE ? *to + gradient : gradient);
+}
+
+dnnl_status_t
+cpu_train_reparam(const CpuOperands *op)
+{
+	for (size_t i = 0; i < count_of(&op->out[0]); i++)
+		*element(&op->out[0], i) = *element(&op->in[0], i) + *element(&op->in[2], i) * expf(*element(&op->in[1], i) / 2);
+	return dnnl_success;
+}
+
+dnnl_status_t
+cpu_train_reparam_backward(const CpuOperands *op)
+{
+	for (size_t i = 0; i < count_of(&op->dout[0]); i++)
+	{
+		double		dz = *element(&op->dout[0], i);
+
+		if (op->din[0].data)
+			give(op, 0, i, dz);
+		if (op->din[1].data)
+			give(op, 1, i, dz * *element(&op->in[2], i) * exp(*element(&op->in[1], i) / 2.0) / 2);
+	}
+	return dnnl_success;
+}
+
+/* ---- Losses -------------------------------------------------------------------------------------------------------------------------------- */
+
+static double
+loss_term(const CpuOperands *op, size_t i)
+{
+	double		x = *element(&op->in[0], i),
+				target = op->node->target,
+				logvar;
+
+	switch (op->node->op)
+	{
+		case NN_OP_GAN_LOSS:
+			if (op->node->vanilla)
+				return fmax(x, 0) - x * target + log1p(exp(-fabs(x)));
+			return (x - target) * (x - target);
+		case NN_OP_L1_LOSS:
+			return fabs(x - *element(&op->in[1], i));
+		default:
+			logvar = *element(&op->in[1], i);
+			return -0.5 * (1 + logvar - x * x - exp(logvar));
+	}
+}
+
+/* The sum of a loss's terms, or their mean. */
+dnnl_status_t
+cpu_train_loss(const CpuOperands *op)
+{
+	size_t		n = count_of(&op->in[0]);
+	double		sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum += loss_term(op, i);
+	op->out[0].data[0] = (float) (op->node->scale * sum / (op->node->op == NN_OP_KL_LOSS ? 1 : n));
+	return dnnl_success;
+}
+
+dnnl_status_t
+cpu_train_loss_backward(const CpuOperands *op)
+{
+	size_t		n = count_of(&op->in[0]);
+	double		factor = op->node->scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
+
+	for (size_t i = 0; i < n; i++)
+	{
+		double		x = *element(&op->in[0], i),
+					target = op->node->target,
+					d;
+
+		switch (op->node->op)
+		{
+			case NN_OP_GAN_LOSS:
+				give(op, 0, i, factor * (op->node->vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
+				break;
+			case NN_OP_L1_LOSS:
+				d = x - *element(&op->in[1], i);
+				give(op, 0, i, d > 0 ? factor : d < 0 ? -factor : 0);
+				break;
+			default:
+				if (op->din[0].data)
+					give(op, 0, i, factor * x);
+				if (op->din[1].data)
+					give(op, 1, i, factor * (exp(*element(&op->in[1], i)) - 1) / 2);
+				break;
+		}
+	}
+	return dnnl_success;
+}
