@@ -116,23 +116,29 @@ test_golden(NnDevice *device, const Golden *t, double tolerance)
 				near(network_sum(&run, i, NN_ARRAY_GRAD), step == 0 ? t->gradients[i] : U, tolerance, "sum of gradients of network", i);
 		}
 	}
-	ok(good, "%s: %s", device->name, t->name);
+	ok(good, "%s of %d threads: %s", device->name, device->threads, t->name);
 	run_close(&run);
 }
 
 int
 main(void)
 {
-	static const char *const devices[] = {"ref", "cpu"};
+	static const struct
+	{
+		const char *name;
+		int			threads;
+		double		tolerance;
+		size_t		cases;
+	}			devices[] = {{"ref", 1, 1e-8, 9}, {"cpu", 1, 1e-4, 9}, {"cpu", 2, 1e-4, 1}};
 
 	for (size_t d = 0; d < sizeof(devices) / sizeof(devices[0]); d++)
 	{
 		NnDevice   *device;
 
-		if (!went_well(nn_device_open(devices[d], 2, &device, &train_error)))
+		if (!went_well(nn_device_open(devices[d].name, devices[d].threads, &device, &train_error)))
 			return 1;
-		for (size_t i = 0; i < sizeof(goldens) / sizeof(goldens[0]) && device->train; i++)
-			test_golden(device, &goldens[i], d == 0 ? 1e-8 : 1e-4);
+		for (size_t i = 0; i < devices[d].cases; i++)
+			test_golden(device, &goldens[i], devices[d].tolerance);
 		nn_device_close(device);
 	}
 	return done_testing();
