@@ -38,6 +38,8 @@ typedef struct TrainLink
 	uint8_t    *body_owned;
 	size_t		body_have;
 
+	TrainFrame *reserve;		/* room for the one ERROR, which is often about memory; NULL once used */
+
 	pthread_mutex_t lock;		/* guards the two below */
 	List		out;			/* TrainFrame.link */
 	bool		failed;			/* a frame could not be queued for want of memory */
@@ -46,6 +48,7 @@ typedef struct TrainLink
 extern void link_init(TrainLink *link);
 extern bool link_open(Train *train, int fd);
 extern bool link_send(Train *train, uint32_t type, const void *data, size_t length);	/* any thread; copies; false without memory */
+extern void link_send_error(Train *train, const EngineError *error);	/* I/O thread; once */
 extern bool link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint);	/* any thread; DATA.. and END; takes bytes over */
 extern void link_flush(Train *train);
 extern bool link_idle(Train *train);	/* nothing is left to send */

@@ -50,6 +50,7 @@ link_free(TrainLink *link)
 		frame_free(frame);
 	}
 	free(link->body_owned);
+	free(link->reserve);
 	pthread_mutex_destroy(&link->lock);
 }
 
@@ -100,6 +101,22 @@ link_send(Train *train, uint32_t type, const void *data, size_t length)
 		list_append(&frames, &frame->link);
 	queue(train, &frames, frame == NULL);
 	return frame != NULL;
+}
+
+void
+link_send_error(Train *train, const EngineError *error)
+{
+	TrainFrame *frame = train->link.reserve;
+	List		frames;
+
+	train->link.reserve = NULL;
+	memset(frame, 0, sizeof(*frame));
+	frame->data = frame->copy;
+	frame->frame.type = BICYCLE_ERROR;
+	frame->frame.length = (uint32_t) error_pack(error, frame->copy, ERROR_PACKED_MAX);
+	list_init(&frames);
+	list_append(&frames, &frame->link);
+	queue(train, &frames, false);
 }
 
 /* The bytes belong to the queue from here on, whatever is returned. */
@@ -318,5 +335,11 @@ link_open(Train *train, int fd)
 	int			size = 1 << 20;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+	train->link.reserve = malloc(sizeof(TrainFrame) + ERROR_PACKED_MAX);
+	if (train->link.reserve == NULL)
+	{
+		errno = ENOMEM;
+		return false;
+	}
 	return source_add(train->engine, &train->link.source, fd, EPOLLIN, link_ready);
 }

@@ -119,15 +119,13 @@ order_stop(Train *train)
 	pthread_mutex_unlock(&train->lock);
 }
 
-/* The run cannot go on. */
+/* The run cannot go on.  Called once: in TRAIN_ENDED nothing can fail. */
 void
 train_fail(Train *train, const EngineError *error)
 {
-	uint8_t		body[ERROR_PACKED_MAX];
-
 	train->state = TRAIN_ENDED;
 	order_stop(train);
-	link_send(train, BICYCLE_ERROR, body, error_pack(error, body, sizeof(body)));
+	link_send_error(train, error);
 }
 
 /* ---- The beginning of a run ---------------------------------------------------------------------------------------------------------------- */
@@ -191,6 +189,8 @@ open_done(Engine *engine, Job *job)
 {
 	Train	   *train = engine->train;
 
+	if (train->state == TRAIN_ENDED)
+		return;					/* something came meanwhile that it was not to wait for */
 	if (train->error.sqlstate[0] != '\0')
 	{
 		train_fail(train, &train->error);
@@ -276,7 +276,7 @@ train_go(Engine *engine)
 		!executor_start(&engine->device_thread, engine, "device", 1))
 		engine_fatal(engine, "could not start threads");
 	if (!link_open(engine->train, BICYCLE_TRAIN_FD))
-		engine_fatal(engine, "descriptor %d is not a socket: %s", BICYCLE_TRAIN_FD, strerror(errno));
+		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD, strerror(errno));
 	engine->train->state = TRAIN_WAITING;
 	control_say(engine, "ready training engine %s", BICYCLE_VERSION);
 }

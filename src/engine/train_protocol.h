@@ -19,6 +19,13 @@
  *	                              <-             TRAIN_DONE + DATA.. + END    the last iteration is done: the model
  *	                              <-             ERROR         the run cannot go on
  *
+ * CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on; before RUN they wait for it, after the end of the run (PAUSED, TRAIN_DONE, ERROR) they are ignored:
+ * they may have been on their way.  Options' checkpoint_every adds to what is asked for; checkpoints by the clock are the trainer's, by CHECKPOINT_NOW.
+ * LOSSES up to a checkpoint, and to the end, come before it.  After ERROR, which comes at most once, whatever is sent is read and thrown away.
+ *
+ * The engine runs at idle priority.  It withholds "pong" as an inference engine does, while one iteration takes longer than stuck_timeout; set that to what
+ * the largest iteration may take.  "stop" ends it after the iteration that runs, without a checkpoint.
+ *
  * The engine never waits for the trainer to read while it holds anything the trainer waits for; frames are queued without limit but CHECKPOINT, of which at
  * most one is in the queue (a later one replaces nothing: it is made when the earlier one has been read).
  */

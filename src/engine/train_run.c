@@ -47,6 +47,8 @@ open_device(Train *train)
 	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device, &error) == NN_OK)
 		return true;
 	engine->device = NULL;
+	if (error.code == NN_ENOMEM)
+		return from_nn(&train->error, &error);
 	error_set(&train->error, "55000", "device \"%s\" is missing", name);
 	error_detail(&train->error, "The engine reported: %s.", error.message);
 	error_hint(&train->error, "%s", error.hint[0] != '\0' ? error.hint : "Set \"bicycle.device\" to auto or cpu and reload the configuration.");

@@ -8,6 +8,7 @@
 #ifndef BICYCLE_FAILING_MALLOC_H
 #define BICYCLE_FAILING_MALLOC_H
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -33,7 +34,10 @@ allocation_fails(void)
 	if (allocations_until_failure > 0)
 		allocations_until_failure--;
 	else if (allocations_until_failure == 0)
+	{
+		errno = ENOMEM;			/* which glibc itself relies on */
 		return 1;
+	}
 	return 0;
 }
 

@@ -3,12 +3,15 @@
 
 #include "engine/engine.h"
 
+#include <sched.h>
+#include <sys/resource.h>
+
 #define PAIRS 13
 #define TINY "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"load_size\":70,\"seed\":7"
 #define OPTIONS "{" TINY ",\"iterations\":20,\"checkpoint_every\":8,\"preview_every\":10}"
 
-static const char *const settings[] = {"device ref", "threads 2", NULL};
-static const char *const one_thread[] = {"device ref", "threads 2", "stuck_timeout 100000", NULL};
+static const char *const settings[] = {"device cpu", "threads 2", NULL};
+static const char *const on_ref[] = {"device ref", "threads 1", NULL};
 static const Start fresh = {.options = OPTIONS};
 static Pair *pairs;
 
@@ -32,8 +35,12 @@ test_ready(void)
 	training_start(&training, settings, NULL);
 	ok(training_ready(&training, &fresh, pairs, PAIRS, &ready), "a run gets ready");
 	ok(ready.rows == PAIRS && ready.iterations == 20 && ready.iteration == 0, "it has all rows and the iterations of its options");
-	ok(strstr(ready.platform, "ref") != NULL && strstr(ready.platform, BICYCLE_VERSION) != NULL,
+	ok(strstr(ready.platform, "cpu") != NULL && strstr(ready.platform, "2 threads") != NULL && strstr(ready.platform, BICYCLE_VERSION) != NULL,
 	   "its platform is \"%s\"", ready.platform);
+	ok(sched_getscheduler(training.engine.pid) == SCHED_IDLE || getpriority(PRIO_PROCESS, (id_t) training.engine.pid) == 19,
+	   "it lets everything else go first");
+	engine_tell(&training.engine, "ping 5");
+	ok(engine_says(&training.engine, "pong 5", PATIENCE_MS), "it answers a ping");
 	ok(training_end(&training), "it can be stopped before it runs");
 
 	for (int i = 0; i < PAIRS; i++)
@@ -69,7 +76,6 @@ check_preview(const Outcome *outcome)
 static void
 check_model(const Outcome *outcome)
 {
-	static const char *const plain[] = {"device ref", "threads 2", NULL};
 	float		z[4] = {0};
 	TensorStream stream;
 	EngineError error;
@@ -89,7 +95,7 @@ check_model(const Outcome *outcome)
 	ok(model_hash(outcome->model.config, stream.tensors, stream.ntensors, hash, &error) && memcmp(hash, outcome->model.hash, sizeof(hash)) == 0,
 	   "under the hash of its content");
 	stream_free(&stream);
-	engine_start(&inference, plain);
+	engine_start(&inference, settings);
 	client_hello(&client, &inference, 1);
 	ok(client_run(&client, 1, &call, &outcome->model), "an engine translates with it");
 	client_close(&client);
@@ -115,18 +121,18 @@ check_run(const Outcome *outcome)
 /* ---- Going on ------------------------------------------------------------------------------------------------------------------------------ */
 
 static void
-test_resume(const Outcome *whole)
+test_resume(const Outcome *whole, const char *const *with, const char *device)
 {
 	Start		start = {.options = OPTIONS, .iteration = 8, .stream = whole->checkpoints[0].stream, .length = whole->checkpoints[0].length};
 	Outcome		outcome;
 
-	outcome_run(&outcome, settings, &start, pairs, PAIRS);
-	ok(same_model(&outcome, whole), "8 iterations, another process and 12 more give the same bits as 20");
+	outcome_run(&outcome, with, &start, pairs, PAIRS);
+	ok(same_model(&outcome, whole), "8 iterations, another process and 12 more give the same bits as 20 on device %s", device);
 	ok(outcome.ncheckpoints == 1 && outcome.checkpoints[0].length == whole->checkpoints[1].length &&
 	   memcmp(outcome.checkpoints[0].stream, whole->checkpoints[1].stream, outcome.checkpoints[0].length) == 0, "so are its checkpoints");
 	outcome_free(&outcome);
 	start = (Start) {.options = OPTIONS, .memory = 6000, .disk = 1 << 24};
-	outcome_run(&outcome, one_thread, &start, pairs, PAIRS);
+	outcome_run(&outcome, with, &start, pairs, PAIRS);
 	ok(same_model(&outcome, whole), "pairs that were kept on disk give the same bits");
 	outcome_free(&outcome);
 }
@@ -249,10 +255,13 @@ main(void)
 	check_run(&whole);
 	check_preview(&whole);
 	check_model(&whole);
-	test_resume(&whole);
+	test_resume(&whole, settings, "cpu");
 	test_pause(&whole);
 	test_orders();
 	test_continue(&whole);
+	outcome_free(&whole);
+	outcome_run(&whole, on_ref, &fresh, pairs, PAIRS);
+	test_resume(&whole, on_ref, "ref");
 	outcome_free(&whole);
 	pairs_free(pairs, PAIRS);
 	return done_testing();
