@@ -194,4 +194,5 @@ def main():
             write_case(out, networks, name, which, options, image, batch)
 
 
-main()
+if __name__ == '__main__':
+    main()
