@@ -7,7 +7,7 @@
  * state of a run is its arrays and one integer.  Single-caller, as the device it runs on.
  *
  * Source: the official code's models/bicycle_gan_model.py, whose HEAD is followed step by step (generator and encoder first, then the discriminators on the
- * same fakes); for the other systems the definitions in doc/training.md.
+ * same fakes); for the other systems the definitions of doc/training.md.
  */
 #ifndef BICYCLE_NN_TRAIN_H
 #define BICYCLE_NN_TRAIN_H

@@ -297,32 +297,37 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 
 /* ---- Walking the plan ---------------------------------------------------------------------------------------------------------------------- */
 
+/* The children that a node has in a list, besides lefttree and righttree. */
+static List *
+listed_children(Plan *plan)
+{
+	switch (nodeTag(plan))
+	{
+		case T_Append:
+			return ((Append *) plan)->appendplans;
+		case T_MergeAppend:
+			return ((MergeAppend *) plan)->mergeplans;
+		case T_CustomScan:
+			return ((CustomScan *) plan)->custom_plans;
+		case T_BitmapAnd:
+			return ((BitmapAnd *) plan)->bitmapplans;
+		case T_BitmapOr:
+			return ((BitmapOr *) plan)->bitmapplans;
+		default:
+			return NIL;
+	}
+}
+
 static void
 rewrite_children(Plan *plan, PlanContext *context)
 {
-	List	   *children = NIL;
 	ListCell   *cell;
 
 	plan->lefttree = rewrite(plan->lefttree, plan, context);
 	plan->righttree = rewrite(plan->righttree, plan, context);
-	switch (nodeTag(plan))
-	{
-		case T_Append:
-			children = ((Append *) plan)->appendplans;
-			break;
-		case T_MergeAppend:
-			children = ((MergeAppend *) plan)->mergeplans;
-			break;
-		case T_CustomScan:
-			children = ((CustomScan *) plan)->custom_plans;
-			break;
-		case T_SubqueryScan:
-			((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, plan, context);
-			break;
-		default:
-			break;
-	}
-	foreach(cell, children)
+	if (IsA(plan, SubqueryScan))
+		((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, plan, context);
+	foreach(cell, listed_children(plan))
 		lfirst(cell) = rewrite(lfirst(cell), plan, context);
 }
 
@@ -353,37 +358,15 @@ static void
 find_last_node_id(Plan *plan, PlanContext *context)
 {
 	ListCell   *cell;
-	List	   *children = NIL;
 
 	if (plan == NULL)
 		return;
 	context->last_node_id = Max(context->last_node_id, plan->plan_node_id);
 	find_last_node_id(plan->lefttree, context);
 	find_last_node_id(plan->righttree, context);
-	switch (nodeTag(plan))
-	{
-		case T_Append:
-			children = ((Append *) plan)->appendplans;
-			break;
-		case T_MergeAppend:
-			children = ((MergeAppend *) plan)->mergeplans;
-			break;
-		case T_CustomScan:
-			children = ((CustomScan *) plan)->custom_plans;
-			break;
-		case T_BitmapAnd:
-			children = ((BitmapAnd *) plan)->bitmapplans;
-			break;
-		case T_BitmapOr:
-			children = ((BitmapOr *) plan)->bitmapplans;
-			break;
-		case T_SubqueryScan:
-			find_last_node_id(((SubqueryScan *) plan)->subplan, context);
-			break;
-		default:
-			break;
-	}
-	foreach(cell, children)
+	if (IsA(plan, SubqueryScan))
+		find_last_node_id(((SubqueryScan *) plan)->subplan, context);
+	foreach(cell, listed_children(plan))
 		find_last_node_id(lfirst(cell), context);
 }
 
