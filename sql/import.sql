@@ -64,6 +64,8 @@ SELECT pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), config 
 SELECT pg_temp.fails($$SELECT bicycle_create('m', jsonb_build_object('x', repeat('x', 20000)))$$);
 SELECT pg_temp.fails($$SELECT bicycle_export('imported', 'X')$$), pg_temp.fails($$SELECT bicycle_export('imported', format => 'onnx')$$);
 SELECT pg_temp.fails($$SELECT bicycle_export('imported', version => 9)$$), pg_temp.fails($$SELECT bicycle_export(NULL)$$);
+-- The last weight of the file becomes a NaN.
+SELECT pg_temp.fails($$SELECT bicycle_import('m', overlay(file PLACING '\x0000c07f' FROM octet_length(file) - 3)) FROM bicycle_export('imported') AS file$$);
 -- A failed import leaves nothing.
 SELECT count(*) FROM bicycle_models WHERE model = 'm';
 SELECT count(*) FROM bicycle_counters WHERE model = 'm';

@@ -91,7 +91,7 @@ error_from_image(EngineError *error, const ImageError *image)
 			break;
 		case IMAGE_ELIMIT:
 			error_set(error, "54000", "%s", image->message);
-			error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
+			error_hint(error, "See the settings \"bicycle.max_image_pixels\" and \"bicycle.engine_memory\".");
 			break;
 		case IMAGE_ENOMEM:
 			error_set(error, "53200", "%s", image->message);

@@ -155,6 +155,21 @@ infer(Request *request, ImportTask *task)
 	return true;
 }
 
+/* A diverged training run leaves weights that are not numbers. */
+static bool
+check_finite(Request *request, const ImportTask *task)
+{
+	for (int i = 0; i < task->ntensors; i++)
+		if (!nn_tensor_is_finite(&task->tensors[i]))
+		{
+			error_set(&request->error, "22P03", "model file holds weights that are not finite");
+			error_detail(&request->error, "Tensor \"%s\" of network %s has an infinity or a NaN.", task->tensors[i].name,
+						 nn_network_name(task->tensors[i].network));
+			return false;
+		}
+	return true;
+}
+
 /* ---- The answer ---------------------------------------------------------------------------------------------------------------------------- */
 
 /* Orders and hashes the tensors and makes everything that import_reply sends. */
@@ -222,7 +237,7 @@ import_job_run(Job *job)
 	Request    *request = list_member(Request, job, job);
 	ImportTask *task = request->task;
 
-	if (read_files(request, task) && collect(request, task) && infer(request, task))
+	if (read_files(request, task) && collect(request, task) && infer(request, task) && check_finite(request, task))
 		prepare(request, task);
 }
 

@@ -151,6 +151,9 @@ extern bool nn_dtype_from_name(const char *name, NnDtype *dtype);
 extern const char *nn_network_name(NnNetwork network);	/* "G", "E", "D", "D2" */
 extern bool nn_network_from_name(const char *name, NnNetwork *network);
 
+/* Whether all elements are finite as floats; a network with others gives no images.  data must be there. */
+extern bool nn_tensor_is_finite(const NnTensor *tensor);
+
 /* A tensor's name without the leading "module." of a DataParallel checkpoint; points into `name`. */
 extern const char *nn_bare_name(const char *name);
 

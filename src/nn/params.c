@@ -7,6 +7,7 @@
 #include "nn/graph.h"
 #include "nn/params.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -213,6 +214,17 @@ element(NnDtype dtype, const void *data, size_t i)
 			return (float) *(const uint8_t *) at;
 	}
 	return 0;
+}
+
+bool
+nn_tensor_is_finite(const NnTensor *tensor)
+{
+	size_t		count = tensor->nbytes / nn_dtype_size(tensor->dtype);
+
+	for (size_t i = 0; i < count; i++)
+		if (!isfinite(element(tensor->dtype, tensor->data, i)))
+			return false;
+	return true;
 }
 
 const NnTensor *
