@@ -55,16 +55,22 @@ open_device(Train *train)
 	return false;
 }
 
+/* The job's option decides, not the setting, which is inference's.  Auto means fp32, as everywhere on processors. */
+static NnPrecision
+train_precision(const Train *train)
+{
+	return train->config.precision != NN_PRECISION_AUTO ? train->config.precision : NN_PRECISION_FP32;
+}
+
 /* Tensors that came with TRAIN_BEGIN: a version's weights to start from, or a whole checkpoint. */
 static bool
 open_trainer(Train *train, const TensorStream *stream)
 {
 	Engine	   *engine = train->engine;
-	NnPrecision precision = cache_precision(engine, train->config.precision, &train->config);
 	int			given = train->begin.iteration > 0 ? 0 : stream->ntensors;
 	NnError		error = {0};
 
-	if (nn_trainer_open(engine->device, &train->config, &train->options, precision, train->data.npairs, given > 0 ? stream->tensors : NULL, given,
+	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train), train->data.npairs, given > 0 ? stream->tensors : NULL, given,
 						&train->trainer, &error) != NN_OK)
 	{
 		train->trainer = NULL;
@@ -88,7 +94,6 @@ static void
 describe(Train *train)
 {
 	BicycleTrainReady *ready = &train->ready;
-	NnPrecision precision = cache_precision(train->engine, train->config.precision, &train->config);
 
 	memset(ready, 0, sizeof(*ready));
 	ready->rows = train->data.npairs;
@@ -96,7 +101,7 @@ describe(Train *train)
 	ready->iteration = nn_trainer_iteration(train->trainer);
 	memcpy(ready->data_digest, train->data.digest, sizeof(ready->data_digest));
 	snprintf(ready->platform, sizeof(ready->platform), "%.90s, %s, bicycle %s", nn_device_describe(train->engine->device),
-			 precision == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
+			 train_precision(train) == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
 }
 
 /* Opens the device and the trainer and puts the state back; train->error says how it went. */
