@@ -41,7 +41,7 @@ export BICYCLE_TESTDATA ?= $(CURDIR)/test/data
 # Objects know no headers under PGXS, nor which server they were built for: when either changes all are built anew.
 BUILT_FOR := $(shell mkdir -p build; v=$$($(PG_CONFIG) --version --includedir-server | tr '\n' ' '); \
 	[ "$$v" = "$$(cat build/built-for 2>/dev/null)" ] || echo "$$v" >build/built-for; echo build/built-for)
-$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h) src/engine/protocol.h src/engine/version.h src/nn/nn.h
+$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h) src/engine/protocol.h src/engine/train_protocol.h src/engine/version.h src/nn/nn.h
 
 bicycle--$(EXTVERSION).sql: sql/bicycle.sql
 	cp $< $@

@@ -40,6 +40,8 @@ extern int	bicycle_priority;	/* 0 or BICYCLE_FLAG_BULK */
 extern int	bicycle_output_format;	/* BicycleOutputFormat */
 extern int	bicycle_jpeg_quality;
 extern int	bicycle_request_timeout;	/* ms, 0 = none */
+extern int	bicycle_max_training_jobs;
+extern int	bicycle_train_disk; /* MB */
 
 extern void settings_define(void);
 
@@ -55,6 +57,18 @@ typedef enum EngineState
 	ENGINE_READY,				/* listens on its socket */
 	ENGINE_FAILED				/* cannot start; retried with back-off.  Sessions do not wait for it */
 } EngineState;
+
+#define MAX_TRAINERS		64	/* upper limit of bicycle.max_training_jobs */
+#define WATCHED_DATABASES	64
+
+/* A trainer that runs.  Its process writes it and clears it when it ends; others set `poked`. */
+typedef struct TrainerSlot
+{
+	pid_t		pid;			/* 0: free */
+	Oid			database;
+	int64		job;
+	bool		poked;			/* the job's row says something new */
+} TrainerSlot;
 
 #define QUARANTINE_SLOTS	64
 #define QUARANTINE_SECONDS	300
@@ -88,6 +102,16 @@ typedef struct BicycleShared
 		RequestDigest digest;
 		TimestampTz until;		/* 0: free */
 	}			quarantine[QUARANTINE_SLOTS];
+
+	/* Training; see launcher.c for who sets and clears the next seven. */
+	pid_t		launcher_pid;	/* 0: none */
+	TimestampTz launcher_registered_at;
+	bool		scan_wanted;	/* some job may be started now */
+	TimestampTz rescan_at;		/* when some job may be tried again; 0: none waits for its next try */
+	bool		watch_all;		/* any database may have unfinished jobs */
+	int			nwatched;
+	Oid			watched[WATCHED_DATABASES]; /* databases that may have unfinished jobs */
+	TrainerSlot trainers[MAX_TRAINERS];
 } BicycleShared;
 
 /* Attaches to the state, creating it if this process is the first.  Never called in the postmaster, so no pointer outlives a restart after a crash. */
@@ -105,6 +129,23 @@ extern void supervisor_register_static(void);	/* from _PG_init under shared_prel
 /* From a session: registers a dynamic one if there is none.  If no slot is free: false with missing_ok, else 53000. */
 extern bool supervisor_ensure(bool missing_ok);
 extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
+
+/* ---- process.c: starting engines ----------------------------------------------------------------------------------------------------------- */
+
+#define ENGINE_EXEC_FAILED	127	/* exit status, as of a shell that does not find a command */
+
+/*
+ * Starts bicycle-engine, with an argument unless that is NULL.  Its descriptors from BICYCLE_CONTROL_FD on are copies of fds (at most 2), which stay open
+ * here.  -1 with errno if there was no process to be had.
+ */
+extern pid_t engine_fork(const char *argument, const int *fds, int nfds);
+
+extern void engine_tell(int fd, const char *text, size_t length);	/* whole lines; does not wait */
+
+/* Reads what there is, and hands each whole line to `says`; false at the end of the socket.  `in` keeps an unfinished line. */
+extern bool engine_lines(int fd, StringInfo in, void (*says) (char *line));
+
+extern int	engine_log_level(const char *word); /* of "log WORD text", as ereport takes it */
 
 /* ---- catalog.c: the tables of the extension, as the caller sees them ----------------------------------------------------------------------- */
 
@@ -167,6 +208,13 @@ extern bool request_result(Request *request, const char **head, size_t *length);
 extern bool request_read(Request *request, void *bytes, size_t length); /* exactly that many bytes of the result's stream */
 extern bool request_read_end(Request *request); /* the END of the result's stream; XX000 if there is more */
 
+/*
+ * In a trainer: the stream to its training engine, which starts as TRAIN_BEGIN.  request_write and request_end as above; request_send adds a whole frame once
+ * there is room; request_free ends nothing but the request.
+ */
+extern Request *request_train(const void *head, size_t head_length, const void *tail, size_t tail_length);
+extern bool request_send(Request *request, BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length);
+
 /* Calls `attempt` until it says that the connection held, at most twice if the engine had begun each time: 58000. */
 extern void request_retry(bool (*attempt) (void *arg), void *arg, const char *what);
 
@@ -174,6 +222,21 @@ extern void request_retry(bool (*attempt) (void *arg), void *arg, const char *wh
 extern char *client_text(const char *text);
 
 extern void client_init(void);	/* from _PG_init: registers callbacks */
+
+/* ---- models.c ------------------------------------------------------------------------------------------------------------------------------ */
+
+extern char *model_name_argument(FunctionCallInfo fcinfo, int i);	/* 22004, 22023 */
+extern char *model_options_argument(FunctionCallInfo fcinfo, int i);	/* jsonb as text; NULL is {} */
+
+/* Taken by whoever writes a model or its jobs, until the end of the transaction. */
+extern void model_lock(const char *name);
+
+/*
+ * Writes a new version as the caller and returns its number.  It becomes current if `replaces` is NULL or names the current version (0: there is none).
+ * tensors: a stream as stream_spool leaves it.
+ */
+extern int	model_store(const char *name, const char *method, int64 iterations, const BicycleImported *head, const char *config, BufFile *tensors,
+						const int *replaces);
 
 /* ---- stream.c: models on the wire ---------------------------------------------------------------------------------------------------------- */
 
@@ -183,6 +246,12 @@ extern bool stream_load(const Model *model);
 /* Sends the tensors of one network as EXPORT; returns the file, or NULL if the connection was lost. */
 extern bytea *stream_export(const Model *model, const char *network, const char *format);
 
+/*
+ * In a trainer: TRAIN_BEGIN with a version's tensors.  head's stream_length and options_length are filled here.  NULL if the connection was lost.
+ */
+typedef struct BicycleTrainBegin BicycleTrainBegin;
+extern Request *stream_train(BicycleTrainBegin *head, const char *options, const Model *model);
+
 /* Reads a result's stream of that many bytes into a temporary file, rewound; NULL if the connection was lost. */
 extern BufFile *stream_spool(Request *request, uint64 length);
 
@@ -191,6 +260,92 @@ extern void stream_store(BufFile *file, int ntensors, const char *model, int ver
 
 extern void stream_check_tensor(const BicycleTensor *t);	/* 08P01 if its strings do not end */
 extern Datum stream_shape(const BicycleTensor *t);	/* int[] */
+
+/* ---- jobs.c: rows of training jobs, and who trains them now -------------------------------------------------------------------------------- */
+
+#define JOB_TRIES		5		/* starts of a trainer without a checkpoint in between */
+
+/* A row of bicycle_training_jobs, palloc'ed. */
+typedef struct Job
+{
+	int64		job;
+	char	   *model;
+	Oid			owner;			/* InvalidOid if this is another cluster and there is no role of that name */
+	bool		local;			/* was started in this database of this cluster */
+	char	   *pairs;
+	char	   *search_path;
+	char	   *options;		/* canonical JSON */
+	int			start_version;	/* 0: none */
+	char	   *state;
+	char	   *wanted;			/* "running", or what its trainer should bring it to: "paused", "cancelled" */
+	int			attempts;
+	int64		checkpoint;		/* iteration of the last one; 0: none */
+	int64		iteration;
+	int64		iterations;		/* 0: not known yet */
+	bytea	   *data_digest;	/* NULL: not known yet */
+	char	   *platform;		/* NULL: not known yet */
+	int			version;		/* 0: none yet */
+	char	   *error;			/* NULL: none */
+	int			sqlstate;		/* of the error */
+} Job;
+
+/* Parameters of a statement. */
+typedef struct JobParams
+{
+	int			n;
+	Oid			types[16];
+	Datum		values[16];
+	char		nulls[16];
+} JobParams;
+
+extern void param_add(JobParams *p, Oid type, Datum value);
+extern void param_add_text(JobParams *p, const char *text);	/* NULL is null */
+extern void param_add_null(JobParams *p, Oid type);
+
+/*
+ * Runs a statement on the job tables as their owner and under a safe search_path; within SPI_connect.  %s in the statement, if there is one, is the table.
+ * Returns the number of rows.  There are no grants on these tables: this is the only way to write them.
+ */
+extern uint64 jobs_run(const char *table, const char *statement, int expected, JobParams *p);
+extern bool job_read(int64 job, Job *row, bool lock);	/* false: no such job; within SPI_connect, which owns the memory */
+extern bool job_is_active(const Job *row);	/* queued or running, here */
+
+extern bool jobs_installed(void);	/* the extension and its tables are there */
+
+extern int	trainers_running(void);
+extern bool trainer_alive(Oid database, int64 job);
+extern bool trainer_claim(Oid database, int64 job);	/* until this process ends; false: all slots are taken, or the job has a trainer */
+extern bool trainer_poked(void);	/* and clears it */
+extern void jobs_changed(void);	/* at commit: trainers of this database look at their rows, the launcher at all */
+
+/* ---- train.c ------------------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Prepares the query of a job as the current user; within SPI_connect.  42601 if it is not one query that only reads, 42804 if it does not give two bytea
+ * columns, 0A000 if it uses temporary tables.
+ */
+typedef struct _SPI_plan *SPIPlanPtr;
+extern SPIPlanPtr pairs_prepare(const char *query);
+
+/* ---- trainer.c, launcher.c ----------------------------------------------------------------------------------------------------------------- */
+
+/* What a trainer is told; fits into bgw_extra. */
+typedef struct TrainerStart
+{
+	int64		job;
+	Oid			database;
+	Oid			owner;
+	TransactionId creator;		/* whose end the trainer waits for; InvalidTransactionId: none */
+} TrainerStart;
+
+extern bool trainer_register(const TrainerStart *start);	/* false: no worker slot */
+extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
+
+extern void launcher_register_static(void);
+extern bool launcher_ensure(void);	/* false: there is none and no worker slot for one */
+extern void launcher_wake(Oid database);	/* InvalidOid: the databases that are watched anyway.  Raises nothing */
+extern PGDLLEXPORT void bicycle_launcher_main(Datum arg);
+extern PGDLLEXPORT void bicycle_scan_main(Datum arg);
 
 /* ---- latent.c ------------------------------------------------------------------------------------------------------------------------------ */
 

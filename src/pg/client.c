@@ -12,6 +12,7 @@
  * Memory is client_memory(), because requests are cleaned up after the memory of a failed statement is gone.
  */
 #include "client.h"
+#include "engine/train_protocol.h"
 
 #include "common/hashfn.h"
 #include "lib/ilist.h"
@@ -134,7 +135,7 @@ request_is_open(const Request *r)
 		case REQUEST_SENT:
 			return true;
 		case REQUEST_DONE:
-			return r->kind == KIND_STREAM && r->type != BICYCLE_LOAD && !r->stream_ended;
+			return r->kind == KIND_STREAM && r->type != BICYCLE_LOAD && r->type != BICYCLE_TRAIN_CHECK && !r->stream_ended;
 		default:
 			return false;
 	}
@@ -546,7 +547,7 @@ request_wait(Request *r, size_t *length)
 void
 request_free(Request *r)
 {
-	if (connection_is_open() && request_is_open(r))
+	if (connection_is_open() && request_is_open(r) && !connection_is_training())
 	{
 		if (connection_queue(BICYCLE_CANCEL, r->id, NULL, 0, NULL, 0))
 		{
@@ -592,6 +593,29 @@ request_open(BicycleFrameType type, const void *head, size_t head_length, const 
 	must_queue(connection_queue(type, r->id, head, head_length, tail, tail_length));
 	r->state = REQUEST_SENT;
 	return r;
+}
+
+Request *
+request_train(const void *head, size_t head_length, const void *tail, size_t tail_length)
+{
+	Request    *r;
+
+	Assert(connection_is_training());
+	r = request_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
+	r->id = 0;
+	must_queue(connection_queue(r->type, r->id, head, head_length, tail, tail_length));
+	r->state = REQUEST_SENT;
+	return r;
+}
+
+bool
+request_send(Request *r, BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length)
+{
+	while (r->state == REQUEST_SENT && connection_pending() > WRITE_AHEAD)
+		client_turn();
+	if (r->state == REQUEST_SENT)
+		must_queue(connection_queue(type, r->id, head, head_length, tail, tail_length));
+	return stream_holds(r);
 }
 
 bool
@@ -718,7 +742,8 @@ release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 			request_free(r);
 		}
 	}
-	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && connection_is_open() && (unacknowledged > 0 || connection_pending() > 0))
+	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && connection_is_open() && !connection_is_training() &&
+			 (unacknowledged > 0 || connection_pending() > 0))
 		connection_drop(false);
 }
 

@@ -21,6 +21,13 @@ extern bool connection_is_open(void);
 extern bool connection_open(bool missing_ok);
 
 /*
+ * In a trainer: makes one end of a socket pair this process's only connection, for good.  There is no HELLO; frames of the training engine go to `frame`,
+ * ERROR is raised.
+ */
+extern void connection_adopt(int fd, void (*frame) (const BicycleFrame *frame, const char *body));
+extern bool connection_is_training(void);
+
+/*
  * Forgets the connection and tells requests_lost.  `died`: it was the engine that ended it.  Allocates nothing and raises nothing: also called while a
  * transaction aborts.
  */

@@ -34,6 +34,7 @@ typedef struct ByteQueue
 
 static int	sock = -1;
 static bool greeted;			/* the engine has answered our HELLO */
+static void (*training) (const BicycleFrame *frame, const char *body) = NULL;	/* it is a training engine: what takes its frames */
 static ByteQueue out;			/* whole frames, the first perhaps partly sent */
 static ByteQueue in;			/* frames as they come */
 static uint32 wait_connect = 0;
@@ -131,6 +132,12 @@ bool
 connection_is_open(void)
 {
 	return sock >= 0 && greeted;
+}
+
+bool
+connection_is_training(void)
+{
+	return training != NULL;
 }
 
 void
@@ -303,6 +310,8 @@ take_frames(void)
 		in.start += sizeof(frame) + frame.length;
 		if (!greeted || (frame.type == BICYCLE_ERROR && frame.id == 0))
 			take_hello(&frame, body);
+		else if (training)
+			training(&frame, body);
 		else
 			request_frame(&frame, body);
 	}
@@ -394,6 +403,16 @@ connect_to_engine(void)
 	return -1;
 }
 
+void
+connection_adopt(int fd, void (*frame) (const BicycleFrame *frame, const char *body))
+{
+	Assert(sock < 0);
+	sock = fd;
+	greeted = true;
+	training = frame;
+	before_shmem_exit(close_at_exit, (Datum) 0);
+}
+
 /* One try to connect and to exchange HELLO; false if the engine is not there or goes away. */
 static bool
 try_to_connect(TimestampTz deadline)
@@ -443,6 +462,8 @@ connection_open(bool missing_ok)
 
 	if (connection_is_open())
 		return true;
+	if (training)
+		elog(ERROR, "a trainer has no other engine than its own");
 	connection_drop(false);		/* an interrupt may have left it half open */
 	if (!IsUnderPostmaster || IsBinaryUpgrade)
 		report_no_engine("The server runs in single-user or upgrade mode.");

@@ -31,8 +31,8 @@ PG_FUNCTION_INFO_V1(bicycle_drop);
 
 /* ---- Arguments ----------------------------------------------------------------------------------------------------------------------------- */
 
-static char *
-name_argument(FunctionCallInfo fcinfo, int i)
+char *
+model_name_argument(FunctionCallInfo fcinfo, int i)
 {
 	char	   *name;
 
@@ -47,8 +47,8 @@ name_argument(FunctionCallInfo fcinfo, int i)
 	return name;
 }
 
-static char *
-config_argument(FunctionCallInfo fcinfo, int i)
+char *
+model_options_argument(FunctionCallInfo fcinfo, int i)
 {
 	Jsonb	   *config;
 
@@ -60,8 +60,8 @@ config_argument(FunctionCallInfo fcinfo, int i)
 
 /* ---- Rows of a model ----------------------------------------------------------------------------------------------------------------------- */
 
-static void
-lock_model(const char *name)
+void
+model_lock(const char *name)
 {
 	LOCKTAG		tag;
 
@@ -118,10 +118,10 @@ set_current(const char *name, int version)
 }
 
 static void
-insert_model(const char *name, int version, const uint8 *hash, Jsonb *config)
+insert_model(const char *name, int version, const char *method, int64 iterations, const uint8 *hash, Jsonb *config)
 {
-	Oid			types[5] = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID};
-	Datum		values[5];
+	Oid			types[7] = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID, TEXTOID, INT8OID};
+	Datum		values[7];
 	bytea	   *hash_value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
 	int			rc;
 
@@ -132,11 +132,32 @@ insert_model(const char *name, int version, const uint8 *hash, Jsonb *config)
 	values[2] = JsonbPGetDatum(config);
 	values[3] = PointerGetDatum(hash_value);
 	values[4] = DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)));
+	values[5] = CStringGetTextDatum(method);
+	values[6] = Int64GetDatum(iterations);
 	rc = SPI_execute_with_args(psprintf("INSERT INTO %s (model, version, method, config, hash, iterations, created_at, created_by, is_current)"
-										" VALUES ($1, $2, 'bicycle', $3, $4, 0, pg_catalog.now(), $5, false)",
-										catalog_table("bicycle_models")), 5, types, values, NULL, false, 0);
+										" VALUES ($1, $2, $6, $3, $4, $7, pg_catalog.now(), $5, false)",
+										catalog_table("bicycle_models")), 7, types, values, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "insertion of a model failed: %s", SPI_result_code_string(rc));
+}
+
+int
+model_store(const char *name, const char *method, int64 iterations, const BicycleImported *head, const char *config, BufFile *tensors,
+			const int *replaces)
+{
+	int			version;
+	int			current = 0;
+
+	SPI_connect();
+	model_lock(name);
+	version = next_version(name);
+	insert_model(name, version, method, iterations, head->hash, DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(config))));
+	stream_store(tensors, head->ntensors, name, version);
+	run(psprintf("SELECT version FROM %s WHERE " OF_MODEL " AND is_current", catalog_table("bicycle_models")), SPI_OK_SELECT, name, 0, &current);
+	if (replaces == NULL || *replaces == current)
+		set_current(name, version);
+	SPI_finish();
+	return version;
 }
 
 /* ---- import and create --------------------------------------------------------------------------------------------------------------------- */
@@ -208,7 +229,6 @@ refuse_existing(const char *name)
 static int
 import_model(Import *import, const char *name)
 {
-	Jsonb	   *config;
 	int			version;
 
 	PreventCommandIfReadOnly(import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()");
@@ -217,15 +237,11 @@ import_model(Import *import, const char *name)
 	catalog_check_rights("bicycle_tensors", ACL_INSERT);
 	request_retry(import_attempt, import, import->type == BICYCLE_IMPORT ? "read the model files" : "made the model");
 
-	config = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(import->canonical)));
 	SPI_connect();
-	lock_model(name);
+	model_lock(name);
 	if (import->type == BICYCLE_CREATE)
 		refuse_existing(name);
-	version = next_version(name);
-	insert_model(name, version, import->head.hash, config);
-	stream_store(import->tensors, import->head.ntensors, name, version);
-	set_current(name, version);
+	version = model_store(name, "bicycle", 0, &import->head, import->canonical, import->tensors, NULL);
 	SPI_finish();
 	BufFileClose(import->tensors);
 	return version;
@@ -256,13 +272,13 @@ Datum
 bicycle_import(PG_FUNCTION_ARGS)
 {
 	Import		import = {.type = BICYCLE_IMPORT};
-	char	   *name = name_argument(fcinfo, 0);
+	char	   *name = model_name_argument(fcinfo, 0);
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("generator must not be null")));
 	import.generator = file_argument(fcinfo, 1);
 	import.encoder = PG_ARGISNULL(2) ? NULL : file_argument(fcinfo, 2);
-	import.config = config_argument(fcinfo, 3);
+	import.config = model_options_argument(fcinfo, 3);
 	PG_RETURN_INT32(import_model(&import, name));
 }
 
@@ -271,9 +287,9 @@ Datum
 bicycle_create(PG_FUNCTION_ARGS)
 {
 	Import		import = {.type = BICYCLE_CREATE};
-	char	   *name = name_argument(fcinfo, 0);
+	char	   *name = model_name_argument(fcinfo, 0);
 
-	import.config = config_argument(fcinfo, 1);
+	import.config = model_options_argument(fcinfo, 1);
 	PG_RETURN_INT32(import_model(&import, name));
 }
 
@@ -319,7 +335,7 @@ bicycle_export(PG_FUNCTION_ARGS)
 	Export		export = {0};
 	int			version = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
 
-	(void) name_argument(fcinfo, 0);
+	(void) model_name_argument(fcinfo, 0);
 	export.network = choice_argument(fcinfo, 1, "network", networks, lengthof(networks), "The networks are G, E, D and D2.");
 	export.format = choice_argument(fcinfo, 3, "format", formats, lengthof(formats), "The formats are safetensors and pth.");
 	export.model = model_lookup(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(2) ? NULL : &version);
@@ -405,7 +421,7 @@ report_missing(const char *name, const int *version)
 Datum
 bicycle_deploy(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_argument(fcinfo, 0);
+	char	   *name = model_name_argument(fcinfo, 0);
 	int			version;
 
 	if (PG_ARGISNULL(1))
@@ -413,7 +429,7 @@ bicycle_deploy(PG_FUNCTION_ARGS)
 	version = PG_GETARG_INT32(1);
 	PreventCommandIfReadOnly("bicycle_deploy()");
 	SPI_connect();
-	lock_model(name);
+	model_lock(name);
 	if (run(psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")), SPI_OK_SELECT, name, version, NULL) == 0)
 		report_missing(name, &version);
 	set_current(name, version);
@@ -425,14 +441,14 @@ bicycle_deploy(PG_FUNCTION_ARGS)
 Datum
 bicycle_drop(PG_FUNCTION_ARGS)
 {
-	char	   *name = name_argument(fcinfo, 0);
+	char	   *name = model_name_argument(fcinfo, 0);
 	const char *models = catalog_table("bicycle_models");
 	int			version = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 	int			others = 0;
 
 	PreventCommandIfReadOnly("bicycle_drop()");
 	SPI_connect();
-	lock_model(name);
+	model_lock(name);
 	if (PG_ARGISNULL(1))
 	{
 		if (run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0, NULL) == 0)

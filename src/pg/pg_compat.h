@@ -42,8 +42,10 @@
  */
 #if PG_VERSION_NUM >= 160000
 #define bicycle_function_aclcheck(function, role)	object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE)
+#define bicycle_database_aclcheck(database, role, mode)	object_aclcheck(DatabaseRelationId, (database), (role), (mode))
 #else
 #define bicycle_function_aclcheck(function, role)	pg_proc_aclcheck((function), (role), ACL_EXECUTE)
+#define bicycle_database_aclcheck(database, role, mode)	pg_database_aclcheck((database), (role), (mode))
 #endif
 
 /*

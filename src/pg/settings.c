@@ -25,6 +25,8 @@ int			bicycle_priority = 0;
 int			bicycle_output_format = BICYCLE_OUTPUT_PNG;
 int			bicycle_jpeg_quality = 0;
 int			bicycle_request_timeout = 0;
+int			bicycle_max_training_jobs = 0;
+int			bicycle_train_disk = 0;
 
 static int	threads;
 static int	cache_size;
@@ -33,8 +35,6 @@ static int	gpu_memory;
 static int	max_batch;
 static int	queue_memory;
 static int	stuck_timeout;
-static int	max_training_jobs;
-static int	train_disk;
 static bool debug;
 
 /* What the engine multiplies by: settings with GUC_UNIT_MB reach it in bytes. */
@@ -70,9 +70,9 @@ static const IntSetting int_settings[] = {
 	"Largest model file, and largest model, that is accepted."},
 	{"stuck_timeout", "stuck_timeout", &stuck_timeout, 60 * 1000, 100, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
 	"Time after which a computation of the engine that does not end is taken to hang, and the engine is restarted."},
-	{"max_training_jobs", NULL, &max_training_jobs, 1, 0, 64, PGC_SIGHUP, 0,
+	{"max_training_jobs", NULL, &bicycle_max_training_jobs, 1, 0, MAX_TRAINERS, PGC_SIGHUP, 0,
 	"Training jobs that run at once; others are queued."},
-	{"train_disk", NULL, &train_disk, 10240, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
+	{"train_disk", NULL, &bicycle_train_disk, 10240, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
 	"Disk space for the training pairs of one job that do not fit in memory."},
 	{"max_image_pixels", NULL, &bicycle_max_image_pixels, 64 * 1024 * 1024, 1, INT_MAX, PGC_SUSET, 0,
 	"Largest image, in pixels, that is decoded."},

@@ -7,6 +7,7 @@
  * nothing that would have to be undone, and then writes rows.
  */
 #include "bicycle.h"
+#include "engine/train_protocol.h"
 
 #include <limits.h>
 
@@ -245,6 +246,25 @@ stream_load(const Model *model)
 		request_free(request);
 	SPI_finish();
 	return holds;
+}
+
+Request *
+stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
+{
+	TensorQuery q;
+	TensorList	tensors;
+	Request    *request;
+	bool		holds;
+
+	SPI_connect();
+	query_fill(&q, model, NULL);
+	tensors = list_tensors(model, &q);
+	head->stream_length = tensors.stream_length;
+	head->options_length = strlen(options);
+	request = request_train(head, sizeof(*head), options, head->options_length);
+	holds = send_tensors(request, model, &q, &tensors);
+	SPI_finish();
+	return holds ? request : NULL;
 }
 
 bytea *

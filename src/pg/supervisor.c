@@ -14,11 +14,8 @@
  */
 #include "bicycle.h"
 
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,10 +37,6 @@
 #define FAILED_STARTS	3		/* starts in a row without "ready" after which sessions no longer wait */
 #define RETRY_READY_MAX	500		/* ms: longest delay after the death of an engine that had been ready */
 #define RETRY_START_MAX	(30 * 1000) /* ms: the same for one that had not */
-#define LINE_MAX_BYTES	4096
-#define EXEC_FAILED		127		/* exit status, as of a shell that does not find a command */
-
-extern char **environ;
 
 static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
 
@@ -157,67 +150,6 @@ supervisor_exit(int code, Datum arg)
 
 /* ---- Starting and ending the engine -------------------------------------------------------------------------------------------------------- */
 
-/* The environment of the engine: ours, and OpenMP threads that sleep between regions instead of spinning. */
-static char **
-engine_environment(void)
-{
-	int			n = 0;
-	char	  **env;
-
-	while (environ[n])
-		n++;
-	env = palloc((n + 2) * sizeof(char *));
-	n = 0;
-	for (char **e = environ; *e; e++)
-		if (strncmp(*e, "OMP_WAIT_POLICY=", 16) != 0)
-			env[n++] = *e;
-	env[n++] = pstrdup("OMP_WAIT_POLICY=passive");
-	env[n] = NULL;
-	return env;
-}
-
-/* Runs in the child between fork and exec; only async-signal-safe calls. */
-static void
-engine_exec(const char *path, char **env, int fd, pid_t parent)
-{
-	char	   *argv[2] = {unconstify(char *, path), NULL};
-	sigset_t	none;
-	int			oom;
-
-	for (int i = 1; i < NSIG; i++)
-		signal(i, SIG_DFL);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
-		_exit(0);
-	if (dup2(fd, BICYCLE_CONTROL_FD) < 0)
-		_exit(126);
-	if (fd == BICYCLE_CONTROL_FD)
-		fcntl(fd, F_SETFD, 0);
-	/* Not every descriptor of a server process is close-on-exec. */
-	if (syscall(SYS_close_range, BICYCLE_CONTROL_FD + 1, ~0U, 0) != 0)
-		for (int i = BICYCLE_CONTROL_FD + 1; i < 65536; i++)
-			close(i);
-	oom = open("/proc/self/oom_score_adj", O_WRONLY);
-	if (oom >= 0)
-	{
-		if (write(oom, "500", 3) != 3)
-			_exit(125);
-		close(oom);
-	}
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execve(path, argv, env);
-	_exit(EXEC_FAILED);
-}
-
-static void
-engine_send(const char *text, size_t length)
-{
-	/* Lines are few and short: if the socket is full the engine is not reading, and the missing pong ends it. */
-	if (control_fd >= 0 && send(control_fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN && errno != EINTR && errno != EPIPE)
-		ereport(LOG, (errmsg("could not write to the bicycle engine: %m")));
-}
-
 static void
 engine_send_settings(bool go)
 {
@@ -227,34 +159,20 @@ engine_send_settings(bool go)
 	settings_for_engine(&lines);
 	if (go)
 		appendStringInfoString(&lines, "go\n");
-	engine_send(lines.data, lines.len);
+	engine_tell(control_fd, lines.data, lines.len);
 	pfree(lines.data);
 }
 
 static void
 engine_start(void)
 {
-	char		path[MAXPGPATH];
-	char	  **env;
 	int			pair[2];
-	pid_t		self = MyProcPid;
 	pid_t		pid;
-	sigset_t	all;
-	sigset_t	old;
 
-	snprintf(path, sizeof(path), "%s/bicycle-engine", pkglib_path);
-	env = engine_environment();
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
 		ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create socket pair for the bicycle engine: %m")));
-
-	sigfillset(&all);
-	sigprocmask(SIG_BLOCK, &all, &old);
-	pid = fork();
-	if (pid == 0)
-		engine_exec(path, env, pair[1], self);
-	sigprocmask(SIG_SETMASK, &old, NULL);
+	pid = engine_fork(NULL, &pair[1], 1);
 	close(pair[1]);
-	pfree(env);
 	if (pid < 0)
 	{
 		close(pair[0]);
@@ -320,7 +238,7 @@ engine_ended(int status)
 	else
 	{
 		failed_starts++;
-		if (WIFEXITED(status) && WEXITSTATUS(status) == EXEC_FAILED)
+		if (WIFEXITED(status) && WEXITSTATUS(status) == ENGINE_EXEC_FAILED)
 		{
 			snprintf(error, sizeof(error), "could not execute \"%s/bicycle-engine\"", pkglib_path);
 			failed_starts = Max(failed_starts, FAILED_STARTS);
@@ -341,7 +259,7 @@ engine_stop(void)
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
 	int			status;
 
-	engine_send("stop\n", 5);
+	engine_tell(control_fd, "stop\n", 5);
 	while (engine_pid > 0)
 	{
 		if (waitpid(engine_pid, &status, WNOHANG) == engine_pid)
@@ -363,21 +281,6 @@ engine_stop(void)
 
 /* ---- What the engine says ------------------------------------------------------------------------------------------------------------------ */
 
-static int
-log_level(const char *word)
-{
-	static const struct
-	{
-		const char *word;
-		int			level;
-	}			levels[] = {{"debug", DEBUG1}, {"info", LOG}, {"log", LOG}, {"warning", WARNING}, {"error", WARNING}};
-
-	for (int i = 0; i < lengthof(levels); i++)
-		if (strcmp(levels[i].word, word) == 0)
-			return levels[i].level;
-	return LOG;
-}
-
 static void
 engine_says(char *line)
 {
@@ -391,7 +294,7 @@ engine_says(char *line)
 		if (text)
 		{
 			*text++ = '\0';
-			ereport(log_level(word), (errmsg("bicycle engine: %s", text)));
+			ereport(engine_log_level(word), (errmsg("bicycle engine: %s", text)));
 			if (strcmp(word, "error") == 0)
 			{
 				LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -425,28 +328,8 @@ engine_says(char *line)
 static void
 engine_read(void)
 {
-	char		buffer[LINE_MAX_BYTES];
-	char	   *line;
-	char	   *end;
-	ssize_t		n;
-
-	while ((n = recv(control_fd, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0)
-	{
-		appendBinaryStringInfo(&control_in, buffer, n);
-		line = control_in.data;
-		while ((end = memchr(line, '\n', control_in.data + control_in.len - line)) != NULL)
-		{
-			*end = '\0';
-			engine_says(line);
-			line = end + 1;
-		}
-		control_in.len -= line - control_in.data;
-		memmove(control_in.data, line, control_in.len + 1);
-		if (control_in.len > LINE_MAX_BYTES)
-			resetStringInfo(&control_in);
-	}
 	/* End of file: the engine is ending; waitpid tells how. */
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+	if (!engine_lines(control_fd, &control_in, engine_says))
 		close_control();
 }
 
@@ -505,7 +388,7 @@ heartbeat(TimestampTz now)
 	}
 	else if (TimestampDifferenceExceeds(pinged_at, now, PING_INTERVAL))
 	{
-		engine_send(ping, snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++ping_number));
+		engine_tell(control_fd, ping, snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++ping_number));
 		pinged_at = now;
 	}
 	return PING_INTERVAL;
