@@ -232,6 +232,154 @@ COMMENT ON FUNCTION @extschema@.bicycle_deploy(text, int) IS
 COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS
 	'drops a version that is not current, or a whole model; numbers are not used again';
 
+-- ---- Training -------------------------------------------------------------------------------------------------------------------------------
+-- Nobody has any privilege on the tables: they are written by the extension's functions alone, and read through the views.
+
+CREATE SEQUENCE @extschema@.bicycle_training_job_ids;
+
+CREATE TABLE @extschema@.bicycle_training_jobs (
+	job bigint NOT NULL DEFAULT nextval('@extschema@.bicycle_training_job_ids') PRIMARY KEY,
+	model text NOT NULL,
+	owner oid NOT NULL,
+	owner_name name NOT NULL,
+	system_identifier bigint NOT NULL,
+	database oid NOT NULL,
+	pairs text NOT NULL,
+	search_path text NOT NULL,
+	options jsonb NOT NULL,
+	start_version int,
+	state text NOT NULL CHECK (state IN ('queued', 'running', 'paused', 'done', 'cancelled', 'failed')),
+	wanted text NOT NULL DEFAULT 'running' CHECK (wanted IN ('running', 'paused', 'cancelled')),
+	attempts int NOT NULL DEFAULT 0,
+	next_attempt timestamptz NOT NULL DEFAULT now(),
+	epoch int,
+	epochs int,
+	iteration bigint NOT NULL DEFAULT 0,
+	iterations bigint,
+	checkpoint bigint NOT NULL DEFAULT 0,
+	images_per_second float8,
+	losses jsonb,
+	data_digest bytea,
+	platform text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	started_at timestamptz,
+	updated_at timestamptz NOT NULL DEFAULT now(),
+	version int,
+	notes text,
+	error text,
+	sqlstate text
+);
+ALTER SEQUENCE @extschema@.bicycle_training_job_ids OWNED BY @extschema@.bicycle_training_jobs.job;
+
+CREATE TABLE @extschema@.bicycle_training_losses (
+	job bigint NOT NULL REFERENCES @extschema@.bicycle_training_jobs ON DELETE CASCADE,
+	iteration bigint NOT NULL,
+	name text NOT NULL,
+	value float8 NOT NULL,
+	PRIMARY KEY (job, iteration, name)
+);
+
+CREATE TABLE @extschema@.bicycle_training_previews (
+	job bigint NOT NULL REFERENCES @extschema@.bicycle_training_jobs ON DELETE CASCADE,
+	iteration bigint NOT NULL,
+	image bytea NOT NULL,
+	PRIMARY KEY (job, iteration)
+);
+ALTER TABLE @extschema@.bicycle_training_previews ALTER COLUMN image SET STORAGE EXTERNAL;
+
+-- Its rows are not dumped: a checkpoint is large, and what it is for does not outlive the cluster.
+CREATE TABLE @extschema@.bicycle_training_checkpoints (
+	job bigint NOT NULL REFERENCES @extschema@.bicycle_training_jobs ON DELETE CASCADE,
+	iteration bigint NOT NULL,
+	chunk int NOT NULL,
+	data bytea NOT NULL,
+	PRIMARY KEY (job, iteration, chunk)
+);
+ALTER TABLE @extschema@.bicycle_training_checkpoints ALTER COLUMN data SET STORAGE EXTERNAL;
+
+COMMENT ON SEQUENCE @extschema@.bicycle_training_job_ids IS 'numbers of training jobs';
+COMMENT ON TABLE @extschema@.bicycle_training_jobs IS 'training jobs; see the view bicycle_jobs';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.owner IS 'role that started the job, as which it runs; in another cluster the name counts';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.system_identifier IS 'cluster that runs the job; in any other it is shown paused';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.pairs IS 'query that gives the pairs';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.search_path IS 'setting under which the query was given';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.start_version IS 'version that the job continues; null: fresh weights';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.wanted IS 'what the trainer should bring the job to';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.attempts IS 'tries since the last checkpoint';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.checkpoint IS 'iteration of the last checkpoint; 0: there is none';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS 'SHA-256 over the pairs; with the platform it tells whether results can be the same bits after an interruption';
+COMMENT ON TABLE @extschema@.bicycle_training_losses IS 'losses of training jobs; see the view bicycle_losses';
+COMMENT ON TABLE @extschema@.bicycle_training_previews IS 'previews of training jobs; see the view bicycle_previews';
+COMMENT ON TABLE @extschema@.bicycle_training_checkpoints IS 'states to resume training jobs from, in slices; the last two of each job';
+
+SELECT pg_extension_config_dump('@extschema@.bicycle_training_job_ids', '');
+SELECT pg_extension_config_dump('@extschema@.bicycle_training_jobs', '');
+SELECT pg_extension_config_dump('@extschema@.bicycle_training_losses', '');
+SELECT pg_extension_config_dump('@extschema@.bicycle_training_previews', '');
+SELECT pg_extension_config_dump('@extschema@.bicycle_training_checkpoints', 'WHERE false');
+
+-- Jobs of roles whose privileges the caller has.  One that was restored or replicated from elsewhere is paused here until bicycle_resume takes it over.
+CREATE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
+	SELECT job, model, CASE WHEN here THEN pg_get_userbyid(owner) ELSE owner_name END AS owner,
+		CASE WHEN here OR state NOT IN ('queued', 'running') THEN state ELSE 'paused' END AS state,
+		options ->> 'method' AS method, epoch, epochs, iteration, iterations,
+		CASE WHEN here AND state = 'running' THEN images_per_second END AS images_per_second,
+		CASE WHEN here AND state = 'running' AND images_per_second > 0 THEN
+			make_interval(secs => (iterations - iteration) * (options ->> 'batch_size')::int / images_per_second) END AS eta,
+		losses, started_at, updated_at, version, notes, error
+	FROM (SELECT *, system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c)
+			AND database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AS here
+		FROM @extschema@.bicycle_training_jobs) AS j
+	WHERE CASE WHEN here THEN pg_has_role(owner, 'USAGE') ELSE
+		coalesce(pg_has_role((SELECT r.oid FROM pg_roles AS r WHERE r.rolname = owner_name), 'USAGE'),
+			(SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)) END;
+
+CREATE VIEW @extschema@.bicycle_losses WITH (security_barrier) AS
+	SELECT l.job, l.iteration, l.name, l.value FROM @extschema@.bicycle_training_losses AS l
+	WHERE EXISTS (SELECT FROM @extschema@.bicycle_jobs AS j WHERE j.job = l.job);
+
+CREATE VIEW @extschema@.bicycle_previews WITH (security_barrier) AS
+	SELECT p.job, p.iteration, p.image FROM @extschema@.bicycle_training_previews AS p
+	WHERE EXISTS (SELECT FROM @extschema@.bicycle_jobs AS j WHERE j.job = p.job);
+
+GRANT SELECT ON @extschema@.bicycle_jobs, @extschema@.bicycle_losses, @extschema@.bicycle_previews TO PUBLIC;
+COMMENT ON VIEW @extschema@.bicycle_jobs IS 'training jobs that the caller may see, and how far they are';
+COMMENT ON VIEW @extschema@.bicycle_losses IS 'losses of those jobs, means since the row before';
+COMMENT ON VIEW @extschema@.bicycle_previews IS 'contact sheets of those jobs: input, truth, reconstruction, samples';
+
+CREATE FUNCTION @extschema@.bicycle_train(model text, pairs text, options jsonb DEFAULT '{}') RETURNS bigint
+	AS 'MODULE_PATHNAME', 'bicycle_train' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
+
+CREATE FUNCTION @extschema@.bicycle_pause(job bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'bicycle_pause' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION @extschema@.bicycle_resume(job bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'bicycle_resume' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE FUNCTION @extschema@.bicycle_cancel(job bigint) RETURNS void
+	AS 'MODULE_PATHNAME', 'bicycle_cancel' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+CREATE PROCEDURE @extschema@.bicycle_wait(job bigint, timeout interval DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'bicycle_wait' LANGUAGE C;
+
+CREATE FUNCTION @extschema@.bicycle_loss_plot(job bigint, width int DEFAULT 800, height int DEFAULT 500) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'bicycle_loss_plot' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
+
+REVOKE ALL ON FUNCTION @extschema@.bicycle_train(text, text, jsonb) FROM PUBLIC;
+
+COMMENT ON FUNCTION @extschema@.bicycle_train(text, text, jsonb) IS
+	'trains a model in the background on the pairs that a query gives: input and target image; returns the job';
+COMMENT ON FUNCTION @extschema@.bicycle_pause(bigint) IS
+	'stops a job after the iteration that runs, with a checkpoint';
+COMMENT ON FUNCTION @extschema@.bicycle_resume(bigint) IS
+	'lets a job go on from its last checkpoint';
+COMMENT ON FUNCTION @extschema@.bicycle_cancel(bigint) IS
+	'ends a job after the iteration that runs';
+COMMENT ON PROCEDURE @extschema@.bicycle_wait(bigint, interval) IS
+	'waits for the end of a job and tells its progress; an error if the job fails';
+COMMENT ON FUNCTION @extschema@.bicycle_loss_plot(bigint, int, int) IS
+	'the losses of a job as curves, a PNG';
+
 -- ---- Watching -------------------------------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_engine(OUT pid int, OUT device text, OUT "precision" text, OUT protocol int, OUT uptime interval, OUT restarts bigint,

@@ -2,7 +2,7 @@
  * bicycle.c
  *	  Entry of the library.
  *
- * Nothing is started here but, when the library is preloaded, the registration of the supervisor.  No thread, no neural library and no device is ever
+ * Nothing is started here but, when the library is preloaded, the registration of supervisor and launcher.  No thread, no neural library and no device is ever
  * touched in a process of PostgreSQL.
  */
 #include "bicycle.h"
@@ -24,5 +24,6 @@ _PG_init(void)
 	{
 		shared_reserve();
 		supervisor_register_static();
+		launcher_register_static();
 	}
 }

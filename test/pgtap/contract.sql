@@ -26,6 +26,11 @@ INSERT INTO contract VALUES
  'model text, network text DEFAULT ''G''::text, version integer DEFAULT NULL::integer, format text DEFAULT ''safetensors''::text', 'bytea', NULL, false, false),
 ('bicycle_inspect(bytea)', 'file bytea', 'TABLE(name text, dtype text, shape integer[])', NULL, true, NULL),
 ('bicycle_create(text,jsonb)', 'model text, config jsonb DEFAULT ''{}''::jsonb', 'integer', 'v', false, false),
+('bicycle_train(text,text,jsonb)', 'model text, pairs text, options jsonb DEFAULT ''{}''::jsonb', 'bigint', 'v', false, false),
+('bicycle_pause(bigint)', 'job bigint', 'void', 'v', false, NULL),
+('bicycle_resume(bigint)', 'job bigint', 'void', 'v', false, NULL),
+('bicycle_cancel(bigint)', 'job bigint', 'void', 'v', false, NULL),
+('bicycle_loss_plot(bigint,integer,integer)', 'job bigint, width integer DEFAULT 800, height integer DEFAULT 500', 'bytea', 'v', false, NULL),
 ('bicycle_deploy(text,integer)', 'model text, version integer', 'void', 'v', true, false),
 ('bicycle_drop(text,integer)', 'model text, version integer DEFAULT NULL::integer', 'void', 'v', false, false);
 
@@ -48,6 +53,11 @@ SELECT is(e.extrelocatable, false, 'the extension is not relocatable') FROM pg_e
 -- Tables
 SELECT columns_are('public', 'bicycle_models', ARRAY['model', 'version', 'method', 'config', 'hash', 'iterations', 'created_at', 'created_by', 'is_current']);
 SELECT columns_are('public', 'bicycle_tensors', ARRAY['model', 'version', 'network', 'name', 'chunk', 'dtype', 'shape', 'data']);
+SELECT columns_are('public', 'bicycle_jobs', ARRAY['job', 'model', 'owner', 'state', 'method', 'epoch', 'epochs', 'iteration', 'iterations', 'images_per_second', 'eta',
+	'losses', 'started_at', 'updated_at', 'version', 'notes', 'error']);
+SELECT columns_are('public', 'bicycle_losses', ARRAY['job', 'iteration', 'name', 'value']);
+SELECT columns_are('public', 'bicycle_previews', ARRAY['job', 'iteration', 'image']);
+SELECT table_privs_are('public', name, 'somebody', '{}'::name[]) FROM unnest('{bicycle_training_jobs,bicycle_training_losses,bicycle_training_previews,bicycle_training_checkpoints}'::name[]) AS name;
 SELECT col_is_pk('public', 'bicycle_models', ARRAY['model', 'version'], 'bicycle_models has its key');
 SELECT col_is_pk('public', 'bicycle_tensors', ARRAY['model', 'version', 'network', 'name', 'chunk'], 'bicycle_tensors has its key');
 SELECT table_privs_are('public', 'bicycle_models', 'somebody', '{}'::name[]);

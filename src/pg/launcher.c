@@ -1,0 +1,447 @@
+/*
+ * launcher.c
+ *	  The background worker that starts training jobs which have no trainer.
+ *
+ * Preloaded, the launcher is registered by the postmaster and starts when recovery has finished; otherwise it is registered by the first session that uses a
+ * function of training, or by the supervisor, and ends when no job is left.  A background worker sees one database only, so the launcher has none: it goes
+ * through the databases that may have unfinished jobs and starts for each a short-lived scan, which registers trainers.  At its own start it does not know
+ * which databases those are and takes all.
+ *
+ * Who sets what in shared memory, under its lock: the launcher its PID, and clears scan_wanted, rescan_at and watch_all; a scan sets rescan_at, takes its
+ * database off the watched ones and puts it back if there are unfinished jobs; whoever commits a change to a job, and a trainer that ends, puts its database
+ * there and sets scan_wanted.
+ *
+ * The launcher never runs SQL of a user, and a scan only fixed statements on the extension's tables.  Jobs run as their owners, in trainers.
+ */
+#include "bicycle.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#define RESCAN_INTERVAL	(30 * 1000) /* ms between scans while jobs wait: they may wait for a worker slot, or for max_training_jobs to be raised */
+#define IDLE_TIMEOUT	(10 * 1000) /* ms without unfinished jobs after which a dynamic launcher ends */
+
+static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
+
+/* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+fill_worker(BackgroundWorker *worker, const char *type, const char *function)
+{
+	memset(worker, 0, sizeof(*worker));
+	strlcpy(worker->bgw_name, type, BGW_MAXLEN);
+	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
+	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+}
+
+static void
+fill_launcher(BackgroundWorker *worker)
+{
+	fill_worker(worker, "bicycle launcher", "bicycle_launcher_main");
+	worker->bgw_restart_time = 1;
+}
+
+void
+launcher_register_static(void)
+{
+	BackgroundWorker worker;
+
+	fill_launcher(&worker);
+	RegisterBackgroundWorker(&worker);
+	registered_static = true;
+}
+
+bool
+launcher_ensure(void)
+{
+	BicycleShared *shared;
+	BackgroundWorker worker;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		mine;
+
+	if (registered_static)
+		return true;
+	shared = shared_attach();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	mine = shared->launcher_pid == 0 && TimestampDifferenceExceeds(shared->launcher_registered_at, now, 5000);
+	if (mine)
+		shared->launcher_registered_at = now;
+	LWLockRelease(&shared->lock);
+	if (!mine)
+		return true;
+	fill_launcher(&worker);
+	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+		return true;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->launcher_registered_at = 0;
+	LWLockRelease(&shared->lock);
+	return false;
+}
+
+bool
+trainer_register(const TrainerStart *start)
+{
+	BackgroundWorker worker;
+
+	fill_worker(&worker, "bicycle trainer", "bicycle_trainer_main");
+	snprintf(worker.bgw_name, BGW_MAXLEN, "bicycle trainer of job " INT64_FORMAT, start->job);
+	StaticAssertStmt(sizeof(*start) <= BGW_EXTRALEN, "what a trainer is told must fit");
+	memcpy(worker.bgw_extra, start, sizeof(*start));
+	return RegisterDynamicBackgroundWorker(&worker, NULL);
+}
+
+/* ---- Databases that are watched ------------------------------------------------------------------------------------------------------------ */
+
+static void
+watch(BicycleShared *shared, Oid database)
+{
+	for (int i = 0; i < shared->nwatched; i++)
+		if (shared->watched[i] == database)
+			return;
+	if (shared->nwatched < WATCHED_DATABASES)
+		shared->watched[shared->nwatched++] = database;
+	else
+		shared->watch_all = true;
+}
+
+static void
+unwatch(BicycleShared *shared, Oid database)
+{
+	for (int i = 0; i < shared->nwatched; i++)
+		if (shared->watched[i] == database)
+			shared->watched[i--] = shared->watched[--shared->nwatched];
+}
+
+void
+launcher_wake(Oid database)
+{
+	BicycleShared *shared = shared_attach();
+	PGPROC	   *launcher;
+	pid_t		pid;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (OidIsValid(database))
+		watch(shared, database);
+	shared->scan_wanted = true;
+	pid = shared->launcher_pid;
+	LWLockRelease(&shared->lock);
+	launcher = pid != 0 ? BackendPidGetProc(pid) : NULL;
+	if (launcher)
+		SetLatch(&launcher->procLatch);
+	else if (!proc_exit_inprogress)
+		(void) launcher_ensure();	/* without a slot the next call of a function tries again */
+}
+
+/* ---- The launcher -------------------------------------------------------------------------------------------------------------------------- */
+
+static void
+launcher_exit(int code, Datum arg)
+{
+	BicycleShared *shared = shared_attach();
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (shared->launcher_pid == MyProcPid)
+		shared->launcher_pid = 0;
+	LWLockRelease(&shared->lock);
+}
+
+/* Takes the role of the launcher, or ends with status 0, which unregisters this worker, if another process has it. */
+static void
+launcher_begin(void)
+{
+	BicycleShared *shared = shared_attach();
+	pid_t		other;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	other = shared->launcher_pid;
+	if (other == 0)
+	{
+		shared->launcher_pid = MyProcPid;
+		shared->watch_all = true;
+	}
+	LWLockRelease(&shared->lock);
+	if (other != 0)
+		proc_exit(0);
+	before_shmem_exit(launcher_exit, (Datum) 0);
+}
+
+static List *
+all_databases(void)
+{
+	List	   *databases = NIL;
+	MemoryContext context = CurrentMemoryContext;
+	Relation	rel;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(rel, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
+		MemoryContext old;
+
+		if (!database->datallowconn)
+			continue;
+		old = MemoryContextSwitchTo(context);
+		databases = lappend_oid(databases, database->oid);
+		MemoryContextSwitchTo(old);
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return databases;
+}
+
+/* Starts a scan of a database and waits for its end; false without a worker slot. */
+static bool
+scan(Oid database)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	fill_worker(&worker, "bicycle job scan", "bicycle_scan_main");
+	worker.bgw_main_arg = ObjectIdGetDatum(database);
+	worker.bgw_notify_pid = MyProcPid;
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		return false;
+	(void) WaitForBackgroundWorkerShutdown(handle);
+	return true;
+}
+
+/* Scans what is watched; false if there was no worker slot. */
+static bool
+scan_databases(BicycleShared *shared)
+{
+	List	   *databases = NIL;
+	ListCell   *cell;
+	bool		all;
+	bool		complete = true;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->scan_wanted = false;
+	shared->rescan_at = 0;
+	all = shared->watch_all;
+	shared->watch_all = false;
+	if (!all)
+		for (int i = 0; i < shared->nwatched; i++)
+			databases = lappend_oid(databases, shared->watched[i]);
+	LWLockRelease(&shared->lock);
+	if (all)
+		databases = all_databases();
+	foreach(cell, databases)
+		complete &= scan(lfirst_oid(cell));
+	if (!complete)
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		shared->watch_all |= all;
+		LWLockRelease(&shared->lock);
+		ereport(LOG,
+				(errmsg("bicycle launcher found no worker slot to look for training jobs"),
+				 errhint("Raise max_worker_processes.")));
+	}
+	return complete;
+}
+
+void
+bicycle_launcher_main(Datum arg)
+{
+	BicycleShared *shared;
+	MemoryContext context;
+	TimestampTz busy_at = GetCurrentTimestamp();
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	context = AllocSetContextCreate(TopMemoryContext, "bicycle launcher", ALLOCSET_DEFAULT_SIZES);
+	shared = shared_attach();
+	launcher_begin();
+	for (;;)
+	{
+		bool		wanted;
+		bool		waiting;
+		TimestampTz rescan_at;
+		long		timeout;
+
+		MemoryContextReset(context);
+		MemoryContextSwitchTo(context);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		(void) scan_databases(shared);
+
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		wanted = shared->scan_wanted;
+		waiting = shared->nwatched > 0 || shared->watch_all;
+		rescan_at = shared->rescan_at;
+		/* Decided under the lock: who comes later finds no launcher and registers one. */
+		if (waiting || wanted)
+			busy_at = GetCurrentTimestamp();
+		else if (!registered_static && TimestampDifferenceExceeds(busy_at, GetCurrentTimestamp(), IDLE_TIMEOUT))
+			shared->launcher_pid = 0;
+		LWLockRelease(&shared->lock);
+		if (shared->launcher_pid != MyProcPid)
+			proc_exit(0);
+		if (wanted)
+			continue;
+		timeout = registered_static ? RESCAN_INTERVAL : IDLE_TIMEOUT;
+		if (rescan_at != 0)
+			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), rescan_at) + 10);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+/* ---- A scan of one database ---------------------------------------------------------------------------------------------------------------- */
+
+/* Why a role cannot run a job; NULL if it can. */
+static const char *
+unfit_role(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		login;
+
+	if (!HeapTupleIsValid(tuple))
+		return "the role that started the job does not exist any more";
+	login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (!login)
+		return "the role that started the job may not log in any more";
+	if (bicycle_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) != ACLCHECK_OK)
+		return "the role that started the job may not connect to the database any more";
+	return NULL;
+}
+
+static void
+set_state(int64 job, const char *state, const char *error)
+{
+	JobParams	p = {0};
+
+	param_add(&p, INT8OID, Int64GetDatum(job));
+	param_add_text(&p, state);
+	param_add_text(&p, error);
+	(void) jobs_run("bicycle_training_jobs", "UPDATE %s SET state = $2, wanted = 'running', error = $3, sqlstate = CASE WHEN $3 IS NOT NULL THEN '42501' END,"
+					" updated_at = now() WHERE job = $1", SPI_OK_UPDATE, &p);
+}
+
+static void
+rescan(TimestampTz at)
+{
+	BicycleShared *shared = shared_attach();
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (shared->rescan_at == 0 || at < shared->rescan_at)
+		shared->rescan_at = at;
+	LWLockRelease(&shared->lock);
+}
+
+/* Starts the jobs that may start now; returns whether unfinished ones are left. */
+static bool
+start_jobs(void)
+{
+	JobParams	p = {0};
+	SPITupleTable *table;
+	uint64		n;
+
+	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
+	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
+	n = jobs_run("bicycle_training_jobs", "SELECT job, owner, wanted, next_attempt FROM %s"
+				 " WHERE state IN ('queued', 'running') AND system_identifier = $1 AND database = $2 ORDER BY state = 'running' DESC, job",
+				 SPI_OK_SELECT, &p);
+	table = SPI_tuptable;
+	for (uint64 i = 0; i < n; i++)
+	{
+		TrainerStart start = {.database = MyDatabaseId, .creator = InvalidTransactionId};
+		char	   *wanted = SPI_getvalue(table->vals[i], table->tupdesc, 3);
+		const char *unfit;
+		TimestampTz next;
+		bool		isnull;
+
+		start.job = DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
+		start.owner = DatumGetObjectId(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull));
+		next = DatumGetTimestampTz(SPI_getbinval(table->vals[i], table->tupdesc, 4, &isnull));
+		if (trainer_alive(MyDatabaseId, start.job))
+			continue;
+		unfit = unfit_role(start.owner);
+		if (strcmp(wanted, "running") != 0)
+			set_state(start.job, wanted, NULL);
+		else if (unfit)
+			set_state(start.job, "failed", unfit);
+		else if (next > GetCurrentTimestamp())
+			rescan(next);
+		else if (trainers_running() < bicycle_max_training_jobs && !trainer_register(&start))
+			ereport(LOG,
+					(errmsg("bicycle launcher found no worker slot for training job " INT64_FORMAT, start.job),
+					 errhint("Raise max_worker_processes.")));
+	}
+	return n > 0;
+}
+
+void
+bicycle_scan_main(Datum arg)
+{
+	BicycleShared *shared;
+	bool		unfinished = false;
+
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+	shared = shared_attach();
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	unwatch(shared, MyDatabaseId);
+	LWLockRelease(&shared->lock);
+
+	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	SPI_connect();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (jobs_installed())
+		unfinished = start_jobs();
+	PopActiveSnapshot();
+	SPI_finish();
+	CommitTransactionCommand();
+	if (unfinished)
+	{
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		watch(shared, MyDatabaseId);
+		LWLockRelease(&shared->lock);
+	}
+	proc_exit(0);
+}
