@@ -95,6 +95,11 @@ request_new(BicycleFrameType type, RequestKind kind)
 {
 	Request    *r;
 
+	if (connection_is_training() && type != (BicycleFrameType) BICYCLE_TRAIN_BEGIN)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot use a model in the query of a training job"),
+				 errhint("Write what the function gives into a table first.")));
 	r = MemoryContextAllocZero(client_memory(), sizeof(Request));
 	r->id = ++last_id;
 	r->type = type;

@@ -365,6 +365,7 @@ supervisor_begin(void)
 		proc_exit(0);
 	}
 	before_shmem_exit(supervisor_exit, (Datum) 0);
+	(void) launcher_ensure();	/* not preloaded, jobs go on once anybody uses the engine */
 }
 
 /* Pings, and kills an engine that is silent; returns the ms until there is something to do. */

@@ -162,6 +162,10 @@ $job = train('divided', '"iterations": 3', pairs => 'SELECT sketch, photo FROM o
 ($status, $out, $err) = $node->psql('postgres', "CALL bicycle_wait($job, '1 min')");
 like($err, qr/division by zero/, 'a query that fails with its own error');
 
+$job = train('itself', '"iterations": 3', pairs => "SELECT sketch, bicycle_translate(sketch, bicycle_latent(4, 1), ''tiny'') FROM outlines");
+($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '1 min')");
+like($err, qr/ERROR:  0A000:.*cannot use a model in the query/s, 'a query that uses a model with 0A000');
+
 # Rights: the job runs as its owner, under row security, and the moment counts.
 $node->safe_psql('postgres', sprintf(<<'SQL'));
 CREATE ROLE trainer LOGIN;
@@ -200,5 +204,19 @@ $node->safe_psql('postgres', 'DROP EXTENSION bicycle CASCADE');
 ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'"), 'a trainer without its tables ends');
 is(scalar(children(qr/--train/)), 0, 'and its engine too');
 
+$node->stop;
+
+# Without preloading a job goes on with the first use of the engine after a restart.
+$node = new_node('plain', "shared_preload_libraries = ''");
+load_model($node, 'postgres', 8);
+$job = train('plain', '"iterations": 100000');
+ok(job_comes_to($job, 'iteration > 0'), 'a job begins without preloading');
+$node->restart;
+is(job_column($job, 'state'), 'running', 'after a restart it is still to be done');
+$node->safe_psql('postgres', "SELECT bicycle_translate(sketch, bicycle_latent(8, 1), 'emoji') FROM outlines");
+ok(job_comes_to($job, "state = 'running' AND updated_at > pg_postmaster_start_time()"), 'and goes on when the engine is used');
+$node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
+ok(job_comes_to($job, "state = 'cancelled'"), 'until it is cancelled');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"), 'the launcher ends when no job is left');
 $node->stop;
 done_testing();
