@@ -66,7 +66,7 @@ DNNL_LIBS ?= -ldnnl
 ENGINE_CC ?= gcc
 ENGINE_OPT_release = -O3 -g
 ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) -fopenmp -pthread -fvisibility=hidden -ffp-contract=off -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
+ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) -fopenmp -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
 ENGINE_LIBS = $(DNNL_LIBS) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
 
 NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c src/nn/cpu/*.c)

@@ -291,30 +291,37 @@ cpu_adam(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *er
 
 /* ---- Layout of weights ------------------------------------------------------------------------------------------------------------------------- */
 
+#define TILE 32					/* numbers of each side that are turned while they are in the cache */
+
 /* (O, C, taps) in `plain` and [tap][C][O] in `turned`, one into the other. */
 static void
-turn(const NnParam *p, float *plain, float *turned, bool forth)
+turn(const NnParam *p, float *plain, float *turned, bool forth, int threads)
 {
 	size_t		o = p->shape[0],
 				c = p->shape[1],
-				taps = p->count / (o * c);
+				row = p->count / o,
+				taps = row / c;
 
-	for (size_t i = 0; i < o; i++)
-		for (size_t k = 0; k < c * taps; k++)
-		{
-			float	   *a = &plain[i * c * taps + k],
-					   *b = &turned[(k % taps * c + k / taps) * o + i];
+#pragma omp parallel for schedule(static) num_threads(threads)
+	for (size_t k0 = 0; k0 < row; k0 += TILE)
+		for (size_t i0 = 0; i0 < o; i0 += TILE)
+			for (size_t k = k0; k < k0 + TILE && k < row; k++)
+			{
+				float	   *b = &turned[(k % taps * c + k / taps) * o];
 
-			if (forth)
-				*b = *a;
-			else
-				*a = *b;
-		}
+				for (size_t i = i0; i < i0 + TILE && i < o; i++)
+				{
+					if (forth)
+						b[i] = plain[i * row + k];
+					else
+						plain[i * row + k] = b[i];
+				}
+			}
 }
 
 /* Numbers [offset, offset + count) of an array, whole parameters, between the checkpoint's layout in `data` and ours. */
 static NnStatus
-transfer(NnTraining *training, NnArray array, size_t offset, size_t count, float *data, bool put)
+transfer(const NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, float *data, bool put)
 {
 	const TrainState *state = training->plan.device_state;
 
@@ -327,7 +334,7 @@ transfer(NnTraining *training, NnArray array, size_t offset, size_t count, float
 		if (p->offset < offset || p->offset + p->count > offset + count)
 			continue;
 		if (state->turned[i])
-			turn(p, theirs, ours, put);
+			turn(p, theirs, ours, put, device->threads);
 		else
 			memcpy(put ? ours : theirs, put ? theirs : ours, p->count * sizeof(float));
 	}
@@ -337,13 +344,13 @@ transfer(NnTraining *training, NnArray array, size_t offset, size_t count, float
 static NnStatus
 cpu_get(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, void *data, NnError *error)
 {
-	return transfer(training, array, offset, count, data, false);
+	return transfer(device, training, array, offset, count, data, false);
 }
 
 static NnStatus
 cpu_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, const void *data, NnError *error)
 {
-	return transfer(training, array, offset, count, (float *) data, true);
+	return transfer(device, training, array, offset, count, (float *) data, true);
 }
 
 const NnTrainDevice cpu_train_device =
