@@ -2,9 +2,10 @@
  * Proves that training follows the official code, on each device: the norm and a projection of every tensor's gradient in the first step, running
  * statistics after it, and all losses of the steps that follow, in nine configurations (test/gen/training.py).
  *
- * Gradients of the reference device are held to 1e-8 of their norm, others to 1e-3; losses of two steps to 1e-8 and 1e-4.  From then on rounding grows fast,
- * because Adam divides by the size of the gradient: the official code in float32 is 2 % off in step 6 and 12 % in step 12 (measured with training.py).  So
- * the reference device is held to 1e-6 in twelve steps (four in most cases, to save time), others to 5 % in six.  Biases before a norm are left out: their gradient is 0.
+ * Gradients of the reference device are held to 1e-8 of their norm, others to 1e-3; losses of two steps to 1e-8 and 1e-4.  From then on rounding grows
+ * fast, because Adam divides by the size of the gradient: the official code in float32 is 2 % off in step 6 and 12 % in step 12 (measured with training.py).
+ * So the reference device is held to 1e-6 in twelve steps (four in most cases, to save time), others to 5 % in six.  Biases before a norm are left out:
+ * their gradient is 0.
  */
 #include "testdata.h"
 #include "train_fixture.h"

@@ -77,7 +77,8 @@ test_presets(void)
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 	{
 		const double *l = known[i].lambda;
-		unsigned	mask = (known[i].networks & 1 ? g : 0) | (known[i].networks & 2 ? e : 0) | (known[i].networks & 4 ? d : 0) | (known[i].networks & 8 ? d2 : 0);
+		int			n = known[i].networks;
+		unsigned	mask = (n & 1 ? g : 0) | (n & 2 ? e : 0) | (n & 4 ? d : 0) | (n & 8 ? d2 : 0);
 
 		ok(reads(known[i].json) && options.lambda_l1 == l[0] && options.lambda_gan == l[1] && options.lambda_gan2 == l[2] && options.lambda_z == l[3] &&
 		   options.lambda_kl == l[4] && nn_train_networks(&config, &options) == mask, "weights and networks of %s", known[i].json);

@@ -11,7 +11,6 @@
  */
 #include "cpu_train.h"
 
-#include <math.h>
 #include <string.h>
 
 /* A convolution seen from its columns: x is the side with the windows, y that with a value a window. */
@@ -332,7 +331,7 @@ cpu_train_conv(const CpuOperands *op)
 	return product_y(op, &w, z, op->bias, false);
 }
 
-/* Through the latent's activation, whose sign its result keeps. */
+/* Through the latent's activation, which is a LeakyReLU or none in all networks. */
 static void
 latent_gradient(const CpuOperands *op, const float *dz)
 {
