@@ -139,7 +139,7 @@ list_tensors(const Model *model, TensorQuery *q)
 	int			rc;
 
 	/* max(array) is not used: two shapes of one tensor must show, so the shape is grouped by. */
-	rc = SPI_execute_with_args(psprintf("SELECT network, name, dtype, shape, sum(pg_catalog.octet_length(data))::pg_catalog.int8, pg_catalog.count(*)"
+	rc = SPI_execute_with_args(psprintf("SELECT network, name, dtype, shape, pg_catalog.sum(pg_catalog.octet_length(data))::pg_catalog.int8, pg_catalog.count(*)"
 										" FROM %s" TENSOR_WHERE " GROUP BY network, name, dtype, shape ORDER BY network, name",
 										catalog_table("bicycle_tensors")),
 							   3, q->types, q->values, q->nulls, true, 0);
