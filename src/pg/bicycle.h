@@ -14,6 +14,7 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "nodes/parsenodes.h"
+#include "postmaster/bgworker.h"
 #include "storage/buffile.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
@@ -130,7 +131,17 @@ extern void supervisor_register_static(void);	/* from _PG_init under shared_prel
 extern bool supervisor_ensure(bool missing_ok);
 extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
 
-/* ---- process.c: starting engines ----------------------------------------------------------------------------------------------------------- */
+/* ---- process.c: starting workers and engines ----------------------------------------------------------------------------------------------- */
+
+/* A dynamic worker of this library without a database, never restarted. */
+extern void worker_fill(BackgroundWorker *worker, const char *type, const char *function);
+
+/*
+ * Registers a worker of which one is enough.  *pid and *registered_at are the fields of BicycleShared that tell whether it runs, or somebody has registered it
+ * just now.  False if there was no worker slot.
+ */
+extern bool worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registered_at);
+
 
 #define ENGINE_EXEC_FAILED	127	/* exit status, as of a shell that does not find a command */
 
@@ -327,7 +338,7 @@ extern void jobs_changed(void);	/* at commit: trainers of this database look at 
 typedef struct _SPI_plan *SPIPlanPtr;
 extern SPIPlanPtr pairs_prepare(const char *query);
 
-/* ---- trainer.c, launcher.c ----------------------------------------------------------------------------------------------------------------- */
+/* ---- trainer.c (its own parts: trainer.h), launcher.c -------------------------------------------------------------------------------------- */
 
 /* What a trainer is told; fits into bgw_extra. */
 typedef struct TrainerStart

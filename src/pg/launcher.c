@@ -28,7 +28,6 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -50,17 +49,13 @@ static bool registered_static = false;	/* in the postmaster, and inherited by ev
 
 /* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
 
+/* A worker with a database connection, which jobs take: none on a standby. */
 static void
 fill_worker(BackgroundWorker *worker, const char *type, const char *function)
 {
-	memset(worker, 0, sizeof(*worker));
-	strlcpy(worker->bgw_name, type, BGW_MAXLEN);
-	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
-	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
-	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker_fill(worker, type, function);
+	worker->bgw_flags |= BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker->bgw_restart_time = BGW_NEVER_RESTART;
 }
 
 static void
@@ -85,26 +80,12 @@ launcher_ensure(void)
 {
 	BicycleShared *shared;
 	BackgroundWorker worker;
-	TimestampTz now = GetCurrentTimestamp();
-	bool		mine;
 
 	if (registered_static)
 		return true;
 	shared = shared_attach();
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	mine = shared->launcher_pid == 0 && TimestampDifferenceExceeds(shared->launcher_registered_at, now, 5000);
-	if (mine)
-		shared->launcher_registered_at = now;
-	LWLockRelease(&shared->lock);
-	if (!mine)
-		return true;
 	fill_launcher(&worker);
-	if (RegisterDynamicBackgroundWorker(&worker, NULL))
-		return true;
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	shared->launcher_registered_at = 0;
-	LWLockRelease(&shared->lock);
-	return false;
+	return worker_ensure(&worker, &shared->launcher_pid, &shared->launcher_registered_at);
 }
 
 bool

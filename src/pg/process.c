@@ -1,6 +1,6 @@
 /*
  * process.c
- *	  Starting engines, and the lines they say: what the supervisor and the trainers share.
+ *	  Starting background workers and engines, and the lines that engines say: what supervisor, launcher and trainers share.
  *
  * An engine is forked and exec'ed and is not attached to PostgreSQL's memory.  It dies with the process that started it: by EOF on its control socket, and
  * by PDEATHSIG.  Nothing is kept between calls.
@@ -15,11 +15,49 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
+#include "utils/timestamp.h"
 
+#define REGISTRATION_TIME	5000	/* ms in which a worker that was registered must have begun */
 #define LINE_MAX_BYTES	4096
 #define SPARE_FD		16		/* beyond the descriptors that an engine is given */
 
 extern char **environ;
+
+/* ---- Background workers -------------------------------------------------------------------------------------------------------------------- */
+
+void
+worker_fill(BackgroundWorker *worker, const char *type, const char *function)
+{
+	memset(worker, 0, sizeof(*worker));
+	strlcpy(worker->bgw_name, type, BGW_MAXLEN);
+	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
+	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+}
+
+bool
+worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registered_at)
+{
+	BicycleShared *shared = shared_attach();
+	TimestampTz now = GetCurrentTimestamp();
+	bool		mine;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	mine = *pid == 0 && TimestampDifferenceExceeds(*registered_at, now, REGISTRATION_TIME);
+	if (mine)
+		*registered_at = now;
+	LWLockRelease(&shared->lock);
+	if (!mine || RegisterDynamicBackgroundWorker(worker, NULL))
+		return true;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	*registered_at = 0;
+	LWLockRelease(&shared->lock);
+	return false;
+}
+
+/* ---- Engines ------------------------------------------------------------------------------------------------------------------------------- */
 
 /* The environment of an engine: ours, and OpenMP threads that sleep between regions instead of spinning. */
 static char **

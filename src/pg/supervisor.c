@@ -10,7 +10,7 @@
  * The two talk in lines over a socket pair (engine/protocol.h).  The engine ends when that pair closes; PDEATHSIG covers a supervisor that is killed.
  * An engine that does not become ready, or does not answer a ping, in time is killed.  Deaths in quick succession are answered with growing delays.
  *
- * All fields of BicycleShared but the quarantine are written in this file only, under its lock.
+ * The engine's fields of BicycleShared are written in this file only, under its lock; bicycle.h tells who writes which.
  */
 #include "bicycle.h"
 
@@ -21,7 +21,6 @@
 
 #include "miscadmin.h"
 #include "pgstat.h"
-#include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -59,14 +58,9 @@ static int	quick_deaths;		/* in a row, of engines that had been ready */
 /* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
 
 static void
-fill_worker(BackgroundWorker *worker)
+fill_supervisor(BackgroundWorker *worker)
 {
-	memset(worker, 0, sizeof(*worker));
-	strlcpy(worker->bgw_name, "bicycle supervisor", BGW_MAXLEN);
-	strlcpy(worker->bgw_type, "bicycle supervisor", BGW_MAXLEN);
-	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
-	strlcpy(worker->bgw_function_name, "bicycle_supervisor_main", BGW_MAXLEN);
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker_fill(worker, "bicycle supervisor", "bicycle_supervisor_main");
 	worker->bgw_start_time = BgWorkerStart_ConsistentState; /* a standby serves inference too */
 	worker->bgw_restart_time = 1;
 }
@@ -76,7 +70,7 @@ supervisor_register_static(void)
 {
 	BackgroundWorker worker;
 
-	fill_worker(&worker);
+	fill_supervisor(&worker);
 	RegisterBackgroundWorker(&worker);
 	registered_static = true;
 }
@@ -85,26 +79,14 @@ bool
 supervisor_ensure(bool missing_ok)
 {
 	BackgroundWorker worker;
-	TimestampTz now = GetCurrentTimestamp();
-	bool		mine;
 
 	if (registered_static)
 		return true;
 	shared = shared_attach();
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	/* One session registers it; if nothing has come of that after some seconds another may try. */
-	mine = shared->supervisor_pid == 0 && TimestampDifferenceExceeds(shared->registered_at, now, 5000);
-	if (mine)
-		shared->registered_at = now;
-	LWLockRelease(&shared->lock);
-	if (!mine)
-		return true;
-
-	fill_worker(&worker);
-	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+	fill_supervisor(&worker);
+	if (worker_ensure(&worker, &shared->supervisor_pid, &shared->registered_at))
 		return true;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	shared->registered_at = 0;
 	strlcpy(shared->last_error, "all background worker slots are in use", sizeof(shared->last_error));
 	LWLockRelease(&shared->lock);
 	if (!missing_ok)
