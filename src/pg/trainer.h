@@ -1,0 +1,49 @@
+/*
+ * trainer.h
+ *	  What the files of a trainer share: the run, and the transactions on the job's row.  trainer.c tells how a run goes.
+ */
+#ifndef BICYCLE_TRAINER_H
+#define BICYCLE_TRAINER_H
+
+#include "bicycle.h"
+
+#include "engine/train_protocol.h"
+
+/* The run of this process.  trainer.c fills it in; the handlers of frames keep `job`, `running` and `checkpoint_at` up to date. */
+typedef struct TrainerRun
+{
+	MemoryContext context;		/* lives as long as the worker: the job, frames that wait */
+	Job			job;			/* as it was when the run began, but for what the run knows better: attempts, checkpoint, iterations */
+	int64		start_iterations;	/* behind the version to start from */
+	TimestampTz checkpoint_at;	/* of the last checkpoint, or of the beginning */
+	bool		running;		/* RUN has been sent */
+	bool		finished;		/* the row is in its new state, or gone: the worker ends */
+} TrainerRun;
+
+extern TrainerRun trainer;
+
+/* ---- trainer.c ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* Starts a transaction with SPI connected; false, and the run is finished, if the extension is gone. */
+extern bool trainer_begin(void);
+extern void trainer_end(void);
+
+extern void trainer_params(JobParams *p);	/* starts the parameters of a statement: $1 = job */
+extern void trainer_update(const char *statement, JobParams *p);	/* of the job's row; without one the run is finished */
+extern void trainer_note(const char *note);
+
+pg_noreturn extern void trainer_lost(void);	/* the connection to the engine has ended: tells how */
+
+/* ---- trainer_feed.c ------------------------------------------------------------------------------------------------------------------------ */
+
+/* Streams weights and pairs to the engine, in one read-only transaction; false if the extension is gone. */
+extern bool trainer_feed(void);
+
+/* ---- trainer_frames.c ---------------------------------------------------------------------------------------------------------------------- */
+
+extern void trainer_frame(const BicycleFrame *frame, const char *body); /* for connection_adopt: keeps a frame that has come */
+extern void trainer_handle(void);	/* handles the frames that are whole */
+extern void trainer_order(BicycleTrainFrame type);
+extern void trainer_stopped(void);	/* nothing more is computed: brings the row to the state that is wanted */
+
+#endif							/* BICYCLE_TRAINER_H */
