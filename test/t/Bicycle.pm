@@ -1,4 +1,4 @@
-# Bicycle.pm: what the TAP tests share.  A cluster with the extension, the small trained model, and a table of outlines.
+# Bicycle.pm: what the TAP tests share.  A cluster with the extension, the small trained model, a table of outlines, and training jobs.
 package Bicycle;
 
 use strict;
@@ -10,9 +10,11 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw(new_node load_model engine_pid wait_for_engine engine_query $DATA);
+our @EXPORT = qw(new_node load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to training_engines weights $DATA $TINY $PAIRS);
 
 our $DATA = $ENV{BICYCLE_TESTDATA} . '/edges2emoji';
+our $TINY = '"size": 64, "ngf": 4, "nef": 4, "ndf": 4, "nz": 4';		# networks that train fast
+our $PAIRS = 'SELECT sketch, photo FROM outlines';
 
 # new_node(NAME, SETTING...): a started cluster.  The extension is preloaded unless a setting says otherwise.
 sub new_node
@@ -32,13 +34,22 @@ sub load_model
 {
 	my ($node, $database, $count) = @_;
 
-	$node->safe_psql($database, sprintf(<<'SQL', $DATA, $DATA, ($count // 8) - 1));
+	load_pairs($node, $database, $count);
+	$node->safe_psql($database, "SELECT bicycle_import('emoji', pg_read_binary_file('$DATA/G.pth'), encoder => pg_read_binary_file('$DATA/E.pth'))");
+	return;
+}
+
+# The same without the model.
+sub load_pairs
+{
+	my ($node, $database, $count) = @_;
+
+	$node->safe_psql($database, sprintf(<<'SQL', $DATA, ($count // 8) - 1));
 CREATE EXTENSION bicycle;
-SELECT bicycle_import('emoji', pg_read_binary_file('%1$s/G.pth'), encoder => pg_read_binary_file('%2$s/E.pth'));
 CREATE TABLE outlines AS
 	SELECT n AS id, pg_read_binary_file(format('%1$s/pairs/%%s_A.png', to_char(n, 'FM00'))) AS sketch,
 		   pg_read_binary_file(format('%1$s/pairs/%%s_B.png', to_char(n, 'FM00'))) AS photo
-	FROM generate_series(0, %3$d) n;
+	FROM generate_series(0, %2$d) n;
 SQL
 	return;
 }
@@ -66,6 +77,69 @@ sub wait_for_engine
 		usleep(20_000);
 	}
 	return 0;
+}
+
+# train(NODE, MODEL, OPTIONS, ...): starts a job over the outlines with tiny networks, and OPTIONS in JSON over those; returns its number.  By name: database,
+# another query of the pairs, what is to be said before in the same session.
+sub train
+{
+	my ($node, $model, $options, %with) = @_;
+	my $pairs = $with{pairs} // $PAIRS;
+
+	return $node->safe_psql($with{database} // 'postgres', ($with{before} // '') . qq{ SELECT bicycle_train('$model', \$pairs\$$pairs\$pairs\$, '{$TINY, $options}')});
+}
+
+sub job_column
+{
+	my ($node, $job, $column, %with) = @_;
+
+	return $node->safe_psql($with{database} // 'postgres', "SELECT $column FROM bicycle_jobs WHERE job = $job");
+}
+
+# Waits until CONDITION over the columns of bicycle_jobs holds.  By name: database, seconds.
+sub job_comes_to
+{
+	my ($node, $job, $condition, %with) = @_;
+	my $database = $with{database} // 'postgres';
+	my $deadline = time() + ($with{seconds} // 60);
+
+	while (time() < $deadline)
+	{
+		my ($status, $out) = $node->psql($database, "SELECT $condition FROM bicycle_jobs WHERE job = $job");
+
+		return 1 if $status == 0 && $out eq 't';
+		usleep(50_000);
+	}
+	diag($node->psql($database, "SELECT * FROM bicycle_training_jobs WHERE job = $job"));
+	return 0;
+}
+
+# PIDs of the training engines of this cluster.
+sub training_engines
+{
+	my ($node) = @_;
+	my @found;
+
+	foreach my $dir (glob '/proc/[0-9]*')
+	{
+		my ($pid) = $dir =~ /(\d+)$/;
+		my $line = -r "$dir/cmdline" ? do { local (@ARGV, $/) = "$dir/cmdline"; <> } : '';
+		my $cwd = readlink("$dir/cwd") // '';
+
+		push @found, $pid if defined $line && $line =~ /--train/ && $cwd eq $node->data_dir;
+	}
+	return @found;
+}
+
+# What the current version of a model consists of, all its tensors and its configuration, as one hash that is made here.
+sub weights
+{
+	my ($node, $model, %with) = @_;
+
+	return $node->safe_psql($with{database} // 'postgres', <<"SQL");
+SELECT md5(m.config::text || string_agg(concat_ws(' ', t.network, t.name, t.chunk, t.dtype, t.shape, md5(t.data)), ',' ORDER BY t.network, t.name, t.chunk))
+FROM bicycle_models m JOIN bicycle_tensors t USING (model, version) WHERE m.model = '$model' AND m.is_current GROUP BY m.config
+SQL
 }
 
 1;

@@ -1,0 +1,136 @@
+# A run of 20 iterations that was stopped after the checkpoint of iteration 8 makes the same model as one that was not, bit for bit: after a pause, the death
+# of the engine, of the trainer, of the server, with and without preloading; with batch norm, dropout and averaged weights too.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use Bicycle;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep time);
+
+my $node = new_node('main', 'restart_after_crash = on');
+# A step takes long enough for a stop in time.
+my $options = '"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4';
+
+load_pairs($node, 'postgres');
+
+# Waits for the checkpoint of iteration 8.
+sub comes_to_checkpoint
+{
+	my ($job) = @_;
+	my $deadline = time() + 60;
+	my $last = '';
+
+	while ($last ne '8' && time() < $deadline)
+	{
+		my ($status, $out) = $node->psql('postgres', "SELECT max(iteration) FROM bicycle_training_checkpoints WHERE job = $job");
+
+		$last = $out if $status == 0;
+		usleep(5_000);
+	}
+	return $last eq '8';
+}
+
+# Runs a job, interrupted by STOP at its checkpoint, and compares what comes out.
+sub is_the_same_after
+{
+	my ($what, $expected, $more, $stop) = @_;
+	my $model = $what =~ s/\W+/_/gr;
+	my $job = train($node, $model, $options . $more);
+
+	ok(comes_to_checkpoint($job), "$what: the first checkpoint is stored");
+	$stop->($job);
+	ok(job_comes_to($node, $job, "state = 'done'"), "$what: the job is done");
+	is(job_column($node, $job, "concat_ws(' ', iteration, notes)"), 20, "$what: after 20 iterations, without a note");
+	is(weights($node, $model), $expected, "$what: the model is the same");
+	return;
+}
+
+sub uninterrupted
+{
+	my ($model, $more) = @_;
+	my $job = train($node, $model, $options . $more);
+
+	$node->safe_psql('postgres', "CALL bicycle_wait($job)");
+	return weights($node, $model);
+}
+
+sub unfinished
+{
+	my ($job, $what) = @_;
+
+	isnt(job_column($node, $job, 'state'), 'done', "$what in the middle of the run");
+	return;
+}
+
+sub kill_engine
+{
+	my ($job) = @_;
+
+	is(kill('KILL', training_engines($node)), 1, 'the engine is killed');
+	unfinished($job, 'it dies');
+	return;
+}
+
+my $expected = uninterrupted('whole', '');
+
+isnt(uninterrupted('other_seed', ', "seed": 6'), $expected, 'another seed makes another model');
+is_the_same_after('a pause', $expected, '', sub {
+	my ($job) = @_;
+
+	$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
+	ok(job_comes_to($node, $job, "state = 'paused'"), 'it pauses');
+	cmp_ok(job_column($node, $job, 'iteration'), '<', 20, 'in the middle of the run');
+	$node->safe_psql('postgres', "SELECT bicycle_resume($job)");
+});
+is_the_same_after('the death of the engine', $expected, '', \&kill_engine);
+is_the_same_after('the death of the trainer', $expected, '', sub {
+	my ($job) = @_;
+	my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
+
+	is(kill('KILL', $pid), 1, 'the trainer is killed, and all sessions with it');
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid"), 'the server comes back');
+	unfinished($job, 'it dies');
+});
+is_the_same_after('an immediate shutdown', $expected, '', sub {
+	my ($job) = @_;
+
+	$node->stop('immediate');
+	$node->start;
+	unfinished($job, 'the server stops');
+});
+is_the_same_after('a fast shutdown', $expected, '', sub {
+	my ($job) = @_;
+
+	$node->restart;
+	unfinished($job, 'the server stops');
+});
+
+# State besides weights: running statistics, averages, masks that are drawn anew in each iteration, the schedule of the rate, one network of each kind.
+foreach my $variant ([ 'batch norm and dropout', ', "norm": "batch", "dropout": true' ],
+	[ 'averages, cosine and a method of halves', ', "method": "cvae_gan++", "ema": 0.9, "lr_policy": "cosine", "upsample": "bilinear", "net_e": "conv"' ])
+{
+	my ($what, $more) = @$variant;
+
+	is_the_same_after($what, uninterrupted("whole $what", $more), $more, \&kill_engine);
+}
+
+# Without preloading nothing starts by itself: the next use of the engine resumes the job.
+$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$node->restart;
+is_the_same_after('an immediate shutdown without preloading', $expected, '', sub {
+	my ($job) = @_;
+
+	$node->stop('immediate');
+	$node->start;
+	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'bicycle%'"), 0, 'nothing of ours runs');
+	unfinished($job, 'the server stops');
+	$node->safe_psql('postgres', 'SELECT pid FROM bicycle_engine()');
+	usleep(100_000);
+	$node->safe_psql('postgres', "SELECT bicycle_image_info(sketch) FROM outlines WHERE id = 0");
+});
+
+$node->stop;
+done_testing();
