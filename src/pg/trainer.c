@@ -54,7 +54,7 @@ static pid_t engine_pid = 0;
 static int	control_fd = -1;
 static StringInfoData control_in;
 static TimestampTz pinged_at;
-static TimestampTz ponged_at;
+static TimestampTz unanswered_since;	/* of the first ping without a pong; 0: all are answered */
 static char last_words[512];	/* the engine's last error or fatal line */
 static bool ordered;			/* PAUSE has been sent */
 
@@ -132,7 +132,7 @@ static void
 engine_says(char *line)
 {
 	if (strncmp(line, "pong ", 5) == 0)
-		ponged_at = GetCurrentTimestamp();
+		unanswered_since = 0;
 	else if (strncmp(line, "log ", 4) == 0)
 	{
 		char	   *word = line + 4;
@@ -193,7 +193,7 @@ start_engine(void)
 	initStringInfo(&control_in);
 	connection_adopt(data[0], trainer_frame);
 	send_settings(true);
-	pinged_at = ponged_at = trainer.checkpoint_at = GetCurrentTimestamp();
+	pinged_at = trainer.checkpoint_at = GetCurrentTimestamp();
 }
 
 /* The connection has ended, and so must the engine: tells how. */
@@ -244,22 +244,26 @@ look_at_row(void)
 		trainer_stopped();		/* nothing was computed since the last checkpoint */
 }
 
+/* This process may have been busy, or waited for a lock, for longer than an engine may take to answer: what has come meanwhile is read first. */
 static void
 heartbeat(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	char		ping[64];
 
-	if (TimestampDifferenceExceeds(ponged_at, now, PONG_TIMEOUT))
+	read_control();
+	if (unanswered_since != 0 && TimestampDifferenceExceeds(unanswered_since, now, PONG_TIMEOUT))
 	{
 		strlcpy(last_words, "it did not answer and was killed", sizeof(last_words));
 		kill(engine_pid, SIGKILL);
-		ponged_at = now;
+		unanswered_since = 0;
 	}
 	else if (TimestampDifferenceExceeds(pinged_at, now, PING_INTERVAL))
 	{
 		engine_tell(control_fd, ping, snprintf(ping, sizeof(ping), "ping " INT64_FORMAT "\n", (int64) now));
 		pinged_at = now;
+		if (unanswered_since == 0)
+			unanswered_since = now;
 	}
 	if (trainer.running && !ordered && TimestampDifferenceExceeds(trainer.checkpoint_at, now, CHECKPOINT_INTERVAL))
 	{
@@ -299,7 +303,6 @@ train(void)
 {
 	MemoryContext turn = AllocSetContextCreate(trainer.context, "bicycle trainer turn", ALLOCSET_DEFAULT_SIZES);
 
-	ponged_at = GetCurrentTimestamp();
 	look_at_row();
 	while (!trainer.finished)
 	{
@@ -317,7 +320,6 @@ train(void)
 			ProcessConfigFile(PGC_SIGHUP);
 			send_settings(false);
 		}
-		read_control();
 		trainer_handle();
 		if (trainer.finished)
 			return;
