@@ -349,12 +349,15 @@ typedef struct TrainerStart
 	TransactionId creator;		/* whose end the trainer waits for; InvalidTransactionId: none */
 } TrainerStart;
 
-extern bool trainer_register(const TrainerStart *start);	/* false: no worker slot */
+/* False: no worker slot.  handle may be NULL. */
+extern bool trainer_register(const TrainerStart *start, struct BackgroundWorkerHandle **handle);
 extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
 
 extern void launcher_register_static(void);
 extern bool launcher_ensure(void);	/* false: there is none and no worker slot for one */
-extern void launcher_wake(Oid database);	/* InvalidOid: the databases that are watched anyway.  Raises nothing */
+
+/* Makes the launcher look at a database; last, if a job of it was just `served`.  Raises nothing. */
+extern void launcher_wake(Oid database, bool served);
 extern PGDLLEXPORT void bicycle_launcher_main(Datum arg);
 extern PGDLLEXPORT void bicycle_scan_main(Datum arg);
 

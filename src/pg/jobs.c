@@ -210,7 +210,7 @@ release_slot(int code, Datum arg)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	memset(my_slot, 0, sizeof(*my_slot));
 	LWLockRelease(&shared->lock);
-	launcher_wake(MyDatabaseId);	/* for this job if it has not ended, or for the next one */
+	launcher_wake(MyDatabaseId, true);	/* for this job if it has not ended, or for the next one */
 }
 
 bool
@@ -298,7 +298,7 @@ transaction_ends(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			changed = false;
 			poke_trainers();
-			launcher_wake(MyDatabaseId);
+			launcher_wake(MyDatabaseId, false);
 			break;
 		case XACT_EVENT_ABORT:
 			changed = false;

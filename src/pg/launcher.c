@@ -7,9 +7,12 @@
  * through the databases that may have unfinished jobs and starts for each a short-lived scan, which registers trainers.  At its own start it does not know
  * which databases those are and takes all.
  *
- * Who sets what in shared memory, under its lock: the launcher its PID, and clears scan_wanted, rescan_at and watch_all; a scan sets rescan_at, takes its
- * database off the watched ones and puts it back if there are unfinished jobs; whoever commits a change to a job, and a trainer that ends, puts its database
- * there and sets scan_wanted.
+ * Within a database the oldest job is next.  Databases take turns: one whose trainer has ended goes to the end of the line.  So that this holds, a scan waits
+ * until a trainer that it has registered counts as running.
+ *
+ * Who sets what in shared memory, under its lock: the launcher its PID, clears scan_wanted, rescan_at and watch_all, and takes databases that do not exist
+ * off the watched ones; a scan sets rescan_at, takes its database off and puts it back unless it finds that no job is unfinished; whoever commits a change to
+ * a job, and a trainer that ends, puts its database there and sets scan_wanted.
  *
  * The launcher never runs SQL of a user, and a scan only fixed statements on the extension's tables.  Jobs run as their owners, in trainers.
  */
@@ -44,8 +47,11 @@
 
 #define RESCAN_INTERVAL	(30 * 1000) /* ms between scans while jobs wait: they may wait for a worker slot, or for max_training_jobs to be raised */
 #define IDLE_TIMEOUT	(10 * 1000) /* ms without unfinished jobs after which a dynamic launcher ends */
+#define CLAIM_TIMEOUT	(5 * 1000)	/* ms for a trainer to take its place */
+#define CLAIM_INTERVAL	10		/* ms between looks whether it has */
 
 static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
+static bool nothing_left = false;	/* in a scan that has come to its end */
 
 /* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -89,7 +95,7 @@ launcher_ensure(void)
 }
 
 bool
-trainer_register(const TrainerStart *start)
+trainer_register(const TrainerStart *start, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker;
 
@@ -97,7 +103,7 @@ trainer_register(const TrainerStart *start)
 	snprintf(worker.bgw_name, BGW_MAXLEN, "bicycle trainer of job " INT64_FORMAT, start->job);
 	StaticAssertStmt(sizeof(*start) <= BGW_EXTRALEN, "what a trainer is told must fit");
 	memcpy(worker.bgw_extra, start, sizeof(*start));
-	return RegisterDynamicBackgroundWorker(&worker, NULL);
+	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
 /* ---- Databases that are watched ------------------------------------------------------------------------------------------------------------ */
@@ -114,24 +120,29 @@ watch(BicycleShared *shared, Oid database)
 		shared->watch_all = true;
 }
 
+/* The others keep their order. */
 static void
 unwatch(BicycleShared *shared, Oid database)
 {
+	int			n = 0;
+
 	for (int i = 0; i < shared->nwatched; i++)
-		if (shared->watched[i] == database)
-			shared->watched[i--] = shared->watched[--shared->nwatched];
+		if (shared->watched[i] != database)
+			shared->watched[n++] = shared->watched[i];
+	shared->nwatched = n;
 }
 
 void
-launcher_wake(Oid database)
+launcher_wake(Oid database, bool served)
 {
 	BicycleShared *shared = shared_attach();
 	PGPROC	   *launcher;
 	pid_t		pid;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (OidIsValid(database))
-		watch(shared, database);
+	if (served)
+		unwatch(shared, database);
+	watch(shared, database);
 	shared->scan_wanted = true;
 	pid = shared->launcher_pid;
 	LWLockRelease(&shared->lock);
@@ -226,6 +237,7 @@ scan(Oid database)
 static bool
 scan_databases(BicycleShared *shared)
 {
+	List	   *existing = all_databases();
 	List	   *databases = NIL;
 	ListCell   *cell;
 	bool		all;
@@ -236,12 +248,21 @@ scan_databases(BicycleShared *shared)
 	shared->rescan_at = 0;
 	all = shared->watch_all;
 	shared->watch_all = false;
-	if (!all)
-		for (int i = 0; i < shared->nwatched; i++)
-			databases = lappend_oid(databases, shared->watched[i]);
+	for (int i = 0; i < shared->nwatched;)
+	{
+		Oid			database = shared->watched[i];
+
+		if (list_member_oid(existing, database))
+		{
+			databases = lappend_oid(databases, database);
+			i++;
+		}
+		else
+			unwatch(shared, database);	/* it was dropped, or takes no connections */
+	}
 	LWLockRelease(&shared->lock);
 	if (all)
-		databases = all_databases();
+		databases = list_concat_unique_oid(databases, existing);
 	foreach(cell, databases)
 		complete &= scan(lfirst_oid(cell));
 	if (!complete)
@@ -352,6 +373,26 @@ rescan(TimestampTz at)
 	LWLockRelease(&shared->lock);
 }
 
+/* Registers a trainer and waits until it runs the job, or has ended without; false if there was no worker slot. */
+static bool
+start_trainer(const TrainerStart *start)
+{
+	BackgroundWorkerHandle *handle;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLAIM_TIMEOUT);
+	pid_t		pid;
+
+	if (!trainer_register(start, &handle))
+		return false;
+	while (!trainer_alive(start->database, start->job) && GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED && GetCurrentTimestamp() < deadline)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CLAIM_INTERVAL, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	pfree(handle);
+	return true;
+}
+
 /* Starts the jobs that may start now; returns whether unfinished ones are left. */
 static bool
 start_jobs(void)
@@ -386,7 +427,7 @@ start_jobs(void)
 			set_state(start.job, "failed", unfit);
 		else if (next > GetCurrentTimestamp())
 			rescan(next);
-		else if (trainers_running() < bicycle_max_training_jobs && !trainer_register(&start))
+		else if (trainers_running() < bicycle_max_training_jobs && !start_trainer(&start))
 			ereport(LOG,
 					(errmsg("bicycle launcher found no worker slot for training job " INT64_FORMAT, start.job),
 					 errhint("Raise max_worker_processes.")));
@@ -394,35 +435,43 @@ start_jobs(void)
 	return n > 0;
 }
 
+/* Unless the scan has found that no job is unfinished, there will be another one. */
+static void
+watch_again(int code, Datum database)
+{
+	BicycleShared *shared = shared_attach();
+
+	if (nothing_left)
+		return;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	watch(shared, DatumGetObjectId(database));
+	LWLockRelease(&shared->lock);
+}
+
 void
 bicycle_scan_main(Datum arg)
 {
-	BicycleShared *shared;
-	bool		unfinished = false;
+	BicycleShared *shared = shared_attach();
+	bool		unfinished;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
-	shared = shared_attach();
+	/* First off, then back: a change that is committed while the scan looks puts the database there for itself. */
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	unwatch(shared, MyDatabaseId);
+	unwatch(shared, DatumGetObjectId(arg));
 	LWLockRelease(&shared->lock);
+	before_shmem_exit(watch_again, arg);
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
 
 	SetConfigOption("default_transaction_read_only", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (jobs_installed())
-		unfinished = start_jobs();
+	unfinished = jobs_installed() && start_jobs();
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();
-	if (unfinished)
-	{
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-		watch(shared, MyDatabaseId);
-		LWLockRelease(&shared->lock);
-	}
+	nothing_left = !unfinished;
 	proc_exit(0);
 }

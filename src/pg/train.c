@@ -281,7 +281,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	check_slot(launcher_ensure());
 	start.creator = GetCurrentTransactionId();
 	if (trainers_running() < bicycle_max_training_jobs)
-		check_slot(trainer_register(&start));
+		check_slot(trainer_register(&start, NULL));
 	PG_RETURN_INT64(start.job);
 }
 

@@ -1,0 +1,153 @@
+# The queue of jobs: how many run at once, who is next when one ends in whatever way, in one database and in several; five tries with growing pauses for a
+# job whose engine dies; and what does no harm to a running job: a session that keeps its row locked, a database that is dropped beside it.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use Bicycle;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep time);
+
+my $node = new_node('main');
+my $long = '"iterations": 100000';
+
+load_pairs($node, 'postgres');
+
+sub set_max_jobs
+{
+	my ($n) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.max_training_jobs = $n");
+	$node->reload;
+	$node->poll_query_until('postgres', 'SHOW bicycle.max_training_jobs', $n);
+	return;
+}
+
+sub states { return $node->safe_psql('postgres', "SELECT string_agg(model || ' ' || state, ', ' ORDER BY job) FROM bicycle_jobs WHERE job IN ($_[0])"); }
+
+sub order							# of the starts of jobs, by the names of their models
+{
+	my ($jobs, $database) = @_;
+
+	return $node->safe_psql($database // 'postgres', "SELECT string_agg(model, ' ' ORDER BY started_at) FROM bicycle_jobs WHERE job IN ($jobs)");
+}
+
+sub call { return $node->safe_psql('postgres', "SELECT $_[0]"); }
+
+# One at a time: the next starts by itself when one is paused, is cancelled, fails, is done.
+my $a = train($node, 'a', $long);
+my $b = train($node, 'b', $long);
+my $c = train($node, 'c', '"iterations": 3', pairs => 'SELECT sketch, photo FROM outlines WHERE 1 / (id - id) > 0');
+my $d = train($node, 'd', '"iterations": 3');
+my $e = train($node, 'e', $long);
+
+ok(job_comes_to($node, $a, "state = 'running'"), 'the first job runs');
+is(states("$a, $b, $c, $d, $e"), 'a running, b queued, c queued, d queued, e queued', 'all others wait');
+call("bicycle_pause($a)");
+ok(job_comes_to($node, $b, "state = 'running'"), 'the second starts when the first is paused');
+call("bicycle_resume($a)");
+is(states("$a, $b, $c, $d, $e"), 'a queued, b running, c queued, d queued, e queued', 'resumed, that waits with the others');
+call("bicycle_pause($a)");
+call("bicycle_cancel($b)");
+ok(job_comes_to($node, $e, "state = 'running'"), 'when that is cancelled, one fails, one is done, and the last one starts');
+is(states("$a, $b, $c, $d, $e"), 'a paused, b cancelled, c failed, d done, e running', 'each in its state');
+is(order("$a, $b, $d, $e"), 'a b d e', 'in their order');
+
+# First come, first served, also with more jobs than there are worker slots.
+my @jobs = map { train($node, "f$_", '"iterations": 1') } 1 .. 9;
+call("bicycle_cancel($e)");
+ok(job_comes_to($node, $jobs[8], "state = 'done'"), 'nine jobs are done');
+is(order(join(', ', @jobs)), 'f1 f2 f3 f4 f5 f6 f7 f8 f9', 'one after the other');
+unlike(slurp_file($node->logfile), qr/found no worker slot/, 'none of which took a worker before its turn');
+
+# Two at a time.  One of them stays for the rest of this file, its row locked by a session that has asked for a pause and does not commit.
+set_max_jobs(2);
+my $locked = train($node, 'locked', $long);
+my $f = train($node, 'f', $long);
+my $g = train($node, 'g', $long);
+ok(job_comes_to($node, $f, "state = 'running' AND iteration > 0"), 'with bicycle.max_training_jobs = 2 a second job runs');
+ok(job_comes_to($node, $locked, "state = 'running' AND iteration > 0"), 'beside the first');
+is(states("$locked, $f, $g"), 'locked running, f running, g queued', 'and a third waits');
+is(scalar(training_engines($node)), 2, 'each has an engine');
+call("bicycle_cancel($_)") foreach $g, $f;
+ok(job_comes_to($node, $f, "state = 'cancelled'"), 'one of them ends');
+my ($engine) = training_engines($node);
+my $holder = $node->background_psql('postgres');
+$holder->query_safe("BEGIN; SELECT bicycle_pause($locked)");
+my $locked_at = time();
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer' AND wait_event_type = 'Lock'"),
+	'the trainer of the other waits for its row');
+
+# The engine of a job dies at each try.  Pauses of 1, 2, 4 and 8 seconds lie between five tries.
+$f = train($node, 'mortal', $long);
+my $kills = 0;
+my $began = time();
+my $deadline = time() + 120;
+while (job_column($node, $f, 'state') ne 'failed' && time() < $deadline)
+{
+	foreach my $pid (grep { $_ != $engine } training_engines($node))
+	{
+		next if !kill('KILL', $pid);
+		$kills++;
+		usleep(10_000) while kill(0, $pid) && time() < $deadline;
+	}
+	usleep(50_000);
+}
+is($kills, 5, 'a job whose engine dies each time gives up after five tries');
+cmp_ok(time() - $began, '>', 14, 'with pauses between them');
+like(job_column($node, $f, 'error'), qr/^training engine ended unexpectedly\n.*signal 9/, 'and tells what happened');
+my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($f)");
+like($err, qr/ERROR:  58000: training job $f has failed/, 'which whoever waits for it is told as 58000');
+call("bicycle_resume($f)");
+ok(job_comes_to($node, $f, "state = 'running' AND iteration > 0 AND error IS NULL"), 'resumed, it is tried again');
+call("bicycle_cancel($f)");
+ok(job_comes_to($node, $f, "state = 'cancelled'"), 'until it is cancelled');
+# The same where the trainer itself dies before it can note why: tries are counted beforehand.
+set_max_jobs(0);
+$f = train($node, 'crashed', $long);
+$node->safe_psql('postgres', "UPDATE bicycle_training_jobs SET attempts = 5 WHERE job = $f");
+set_max_jobs(2);
+ok(job_comes_to($node, $f, "state = 'failed'"), 'five tries without an end are enough');
+is(job_column($node, $f, 'error'), 'training ended unexpectedly (5 tries)', 'and are named');
+
+# Databases take turns.
+$node->safe_psql('postgres', 'CREATE DATABASE two');
+load_pairs($node, 'two');
+$f = train($node, 'first', $long);
+ok(job_comes_to($node, $f, "state = 'running'"), 'a job of one database runs');
+@jobs = map { train($node, "g$_", '"iterations": 1') } 1 .. 3;
+my $h = train($node, 'h', '"iterations": 1', database => 'two');
+is(job_column($node, $h, 'state', database => 'two'), 'queued', 'a job of another database waits with those of the first');
+call("bicycle_cancel($f)");
+ok(job_comes_to($node, $h, "state = 'done'", database => 'two'), 'and has its turn');
+ok(job_comes_to($node, $jobs[2], "state = 'done'"), 'as have the others');
+is(order(join(', ', @jobs)), 'g1 g2 g3', 'in their order');
+my $started = $node->safe_psql('two', "SELECT started_at FROM bicycle_jobs WHERE job = $h");
+is(job_column($node, $jobs[2], "started_at > '$started'"), 't', 'and not all before it');
+
+# A database that is dropped takes its job with it, and is forgotten.
+$h = train($node, 'dropped', $long, database => 'two');
+ok(job_comes_to($node, $h, "state = 'running' AND iteration > 0", database => 'two'), 'a job runs in a database');
+$node->safe_psql('postgres', 'DROP DATABASE two WITH (FORCE)');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'"), 'that is dropped, and the trainer ends');
+train($node, 'next', '"iterations": 1');
+ok($node->poll_query_until('postgres', "SELECT state = 'done' FROM bicycle_jobs WHERE model = 'next'"), 'its place is free');
+my $log = -s $node->logfile;
+$f = train($node, 'quiet', '"iterations": 1');
+ok(job_comes_to($node, $f, "state = 'done'"), 'another job is done');
+unlike(slurp_file($node->logfile, $log), qr/FATAL/, 'and nobody looks for the dropped database');
+
+# More than half a minute has passed, and the row is let go.
+usleep(100_000) while time() < $locked_at + 35;
+$log = -s $node->logfile;
+$holder->query_safe('ROLLBACK');
+$holder->quit;
+ok(job_comes_to($node, $locked, "state = 'running' AND updated_at > clock_timestamp() - interval '1 s' AND error IS NULL"), 'a job whose row was locked goes on');
+usleep(1_500_000);
+is_deeply([ training_engines($node) ], [$engine], 'with the same engine');
+unlike(slurp_file($node->logfile, $log), qr/training engine ended/, 'which was not taken for dead');
+
+$node->stop;
+done_testing();
