@@ -142,7 +142,7 @@ SELECT pg_temp.report($$SELECT bicycle_cancel(NULL)$$);
 SELECT pg_temp.state(format('SELECT bicycle_pause(%s)', :job));
 
 -- The plot: a PNG of the size that was asked for.
-INSERT INTO bicycle_training_losses SELECT :job, n, name, n / 10.0 FROM generate_series(1, 20) n, unnest('{D,G_L1}'::text[]) AS name;
+INSERT INTO bicycle_training_losses SELECT :job, n, name, n / 100.0 FROM generate_series(1, 200) n, unnest('{D,G_L1}'::text[]) AS name;
 SELECT format, width, height FROM bicycle_image_info(bicycle_loss_plot(:job));
 SELECT width, height FROM bicycle_image_info(bicycle_loss_plot(:job, 400, 300));
 SELECT pg_temp.state(format('SELECT bicycle_loss_plot(%s, 1, 1)', :job));

@@ -538,6 +538,7 @@ bicycle_loss_plot(PG_FUNCTION_ARGS)
 {
 	BicycleImageRequest head;
 	BicyclePlot plot = {0};
+	uint32		series;
 	StringInfoData image;
 	Job			job;
 
@@ -550,7 +551,8 @@ bicycle_loss_plot(PG_FUNCTION_ARGS)
 	find_job(fcinfo, &job, false);
 	snprintf(plot.title, sizeof(plot.title), "job " INT64_FORMAT ": %.80s", job.job, job.model);
 	appendBinaryStringInfo(&image, (char *) &plot, sizeof(plot));
-	((BicyclePlot *) image.data)->series = append_series(&image, job.job);
+	series = append_series(&image, job.job);
+	((BicyclePlot *) image.data)->series = series;	/* which may lie elsewhere than before */
 	SPI_finish();
 	image_request_head(&head, NULL, false);
 	head.image_length = image.len;
