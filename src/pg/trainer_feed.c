@@ -126,13 +126,14 @@ send_pair(Request *request, HeapTuple row, TupleDesc desc)
 		trainer_lost();
 }
 
-/* Runs the query as the job's owner, under the search_path of its call. */
+/* Runs the query as the job's owner, under the search_path of its call.  What functions in it set is undone: role, read-only transactions and all. */
 static void
 send_pairs(Request *request)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
 	SPIPlanPtr	plan;
 	Portal		cursor;
+	int			nest = NewGUCNestLevel();
 
 	SetConfigOption("search_path", trainer.job.search_path, PGC_USERSET, PGC_S_SESSION);
 	plan = pairs_prepare(trainer.job.pairs);
@@ -152,7 +153,7 @@ send_pairs(Request *request)
 		CHECK_FOR_INTERRUPTS();
 	}
 	SPI_cursor_close(cursor);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	AtEOXact_GUC(false, nest);
 	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
 		trainer_lost();
 }
