@@ -233,7 +233,7 @@ COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS
 	'drops a version that is not current, or a whole model; numbers are not used again';
 
 -- ---- Training -------------------------------------------------------------------------------------------------------------------------------
--- Nobody has any privilege on the tables: they are written by the extension's functions alone, and read through the views.
+-- The script grants nobody any privilege on the tables: they are written by the extension's functions alone, and read through the views.
 
 CREATE SEQUENCE @extschema@.bicycle_training_job_ids;
 
@@ -311,6 +311,21 @@ COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS 'SHA-256 over
 COMMENT ON TABLE @extschema@.bicycle_training_losses IS 'losses of training jobs; see the view bicycle_losses';
 COMMENT ON TABLE @extschema@.bicycle_training_previews IS 'previews of training jobs; see the view bicycle_previews';
 COMMENT ON TABLE @extschema@.bicycle_training_checkpoints IS 'states to resume training jobs from, in slices; the last two of each job';
+
+-- A job runs as the owner that its row names, so a row of one's own making would be another role's rights.  That no privilege is granted does not do: default
+-- privileges, GRANT ON ALL TABLES and membership in pg_write_all_data include these tables.
+CREATE FUNCTION @extschema@.bicycle_guard_jobs() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+		RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %I', TG_TABLE_NAME),
+			DETAIL = 'Only its owner and the functions of bicycle write it.', HINT = 'Use bicycle_train, bicycle_pause, bicycle_resume and bicycle_cancel.';
+	END IF;
+	RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_guard_jobs() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_guard_jobs() IS 'refuses rows of training jobs that bicycle has not written, whatever is granted';
+CREATE TRIGGER bicycle_guard_jobs BEFORE INSERT OR UPDATE ON @extschema@.bicycle_training_jobs
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard_jobs();
 
 SELECT pg_extension_config_dump('@extschema@.bicycle_training_job_ids', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_training_jobs', '');
