@@ -63,6 +63,8 @@ B = $(BUILD)/$(VARIANT)
 
 DNNL_CFLAGS ?=
 DNNL_LIBS ?= -ldnnl
+FREETYPE_CFLAGS ?= -I/usr/include/freetype2
+FREETYPE_LIBS ?= -lfreetype
 ENGINE_CC ?= gcc
 ENGINE_OPT_release = -O3 -g
 ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
@@ -109,6 +111,10 @@ tools: $(TOOLS)
 $B/bench/%: bench/%.c $B/libbicycle.a
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MMD -MP $(filter %.c %.a,$^) -o $@ $(ENGINE_LIBS)
+
+# The demo's training pairs come from a font.
+$B/tools/emoji_pairs: ENGINE_CFLAGS += $(FREETYPE_CFLAGS)
+$B/tools/emoji_pairs: ENGINE_LIBS += $(FREETYPE_LIBS)
 
 $B/tools/%: tools/%.c $B/libbicycle.a
 	@mkdir -p $(dir $@)
