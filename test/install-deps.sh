@@ -14,7 +14,10 @@ need()							# need WORD PACKAGE...
 	packages+=("$@")
 }
 have() { command -v "$1" >/dev/null 2>&1; }
-header() { printf '#include <stdio.h>\n#include <%s>\n' "$1" | "$CC" ${DNNL_CFLAGS:-} -fsyntax-only -x c - 2>/dev/null; }
+header()						# header NAME [FLAG...]
+{
+	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "$CC" ${DNNL_CFLAGS:-} "${@:2}" -fsyntax-only -x c - 2>/dev/null
+}
 
 have make || need make make
 have "$CC" || need "a C compiler" gcc libc6-dev
@@ -22,6 +25,8 @@ header png.h || need libpng libpng-dev
 header jpeglib.h || need libjpeg-turbo libjpeg-dev
 header cairo/cairo.h || need cairo libcairo2-dev
 header fontconfig/fontconfig.h || need fontconfig libfontconfig-dev
+header ft2build.h ${FREETYPE_CFLAGS:--I/usr/include/freetype2} || need FreeType libfreetype-dev
+[ -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf ] || fc-list 2>/dev/null | grep -q 'Noto Color Emoji' || need "the font Noto Color Emoji" fonts-noto-color-emoji
 header jansson.h || need jansson libjansson-dev
 header openssl/sha.h || need OpenSSL libssl-dev
 header dnnl.h || need oneDNN libdnnl-dev
