@@ -50,15 +50,18 @@ send_checkpoint(BicycleTrainBegin *head)
 	p.nulls[2] = ' ';
 	for (int chunk = 0; chunk < chunks; chunk++)
 	{
+		Datum		value;
 		bytea	   *data;
 
 		p.values[2] = Int32GetDatum(chunk);
 		if (jobs_run("bicycle_training_checkpoints", "SELECT data FROM %s WHERE job = $1 AND iteration = $2 AND chunk = $3", SPI_OK_SELECT, &p) != 1)
 			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("checkpoint of job " INT64_FORMAT " is damaged", trainer.job.job)));
-		data = DatumGetByteaPP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		data = DatumGetByteaPP(value);
 		if (!request_write(request, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)))
 			trainer_lost();
-		pfree(data);
+		if ((Pointer) data != DatumGetPointer(value))	/* else it lies in the row: a last chunk may be short */
+			pfree(data);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	if (!request_end(request))
