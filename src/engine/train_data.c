@@ -4,9 +4,9 @@
  *
  * The images come from users' tables and are hostile.  Here only their headers are read; train_feed.c decodes them later, on threads of the pool.
  *
- * Bytes stay in memory up to train_memory; further pairs go to a spill file of up to train_disk bytes, which has no name from the moment it is made, so
- * that it goes with the process however that ends.  Pairs are ordered by their SHA-256, not as the query happened to give them, so that the same rows are
- * the same run; pairs that are there twice stay twice.
+ * Bytes stay in memory up to three quarters of train_memory; further pairs go to a spill file of up to train_disk bytes, which has no name from the moment it
+ * is made, so that it goes with the process however that ends.  Pairs are ordered by their SHA-256, not as the query happened to give them, so that the same
+ * rows are the same run; pairs that are there twice stay twice.
  *
  * The I/O thread fills a TrainData; after data_complete nothing in it changes but the cached pixels, which are the feed's, and any thread may read.
  */
@@ -161,6 +161,16 @@ data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t
 
 /* ---- Receiving ----------------------------------------------------------------------------------------------------------------------------- */
 
+/* Encoded images leave a quarter of the memory to the records of pairs that go to disk. */
+static bool
+fits_in_memory(const TrainData *data, uint64_t bytes)
+{
+	uint64_t	limit = data->memory_limit - data->memory_limit / 4;
+	uint64_t	taken = data->memory + sizeof(TrainPair);
+
+	return taken <= limit && bytes <= limit - taken;
+}
+
 /* Whether so many bytes more may be kept; checked before anything is allocated for them. */
 bool
 data_check_room(const TrainData *data, uint64_t bytes, EngineError *error)
@@ -168,7 +178,7 @@ data_check_room(const TrainData *data, uint64_t bytes, EngineError *error)
 	uint64_t	record = sizeof(TrainPair);
 
 	if (data->npairs < MAX_PAIRS && data->memory <= data->memory_limit && data->memory_limit - data->memory >= record &&
-		(bytes <= data->memory_limit - data->memory - record || bytes <= data->spill_limit - data->spilled))
+		(fits_in_memory(data, bytes) || bytes <= data->spill_limit - data->spilled))
 		return true;
 	error_set(error, "54000", "there are too many training pairs");
 	if (data->npairs == MAX_PAIRS)
@@ -176,7 +186,7 @@ data_check_room(const TrainData *data, uint64_t bytes, EngineError *error)
 	else
 		error_detail(error, "%llu bytes of memory and %llu bytes of disk hold the first %lld of them.", (unsigned long long) data->memory_limit,
 					 (unsigned long long) data->spill_limit, (long long) data->npairs);
-	error_hint(error, "Raise the setting \"bicycle.train_disk\", or train on fewer or smaller images.");
+	error_hint(error, "Raise the setting \"bicycle.train_memory\" or \"bicycle.train_disk\", or train on fewer or smaller images.");
 	return false;
 }
 
@@ -237,9 +247,10 @@ keep(TrainData *data, TrainPair *pair, const uint8_t *body, EngineError *error)
 {
 	const size_t head = sizeof(BicyclePair);
 	size_t		length = (size_t) pair->length[0] + pair->length[1];
+	bool		in_memory = fits_in_memory(data, length);
 
 	data->memory += sizeof(TrainPair);
-	if (length > data->memory_limit - data->memory)
+	if (!in_memory)
 	{
 		pair->offset = (int64_t) data->spilled;
 		return spill_write(data, body + head, length, error);

@@ -252,6 +252,30 @@ test_ends(void)
 	data_free(&data);
 }
 
+/* Images do not take the memory that records of pairs on disk need: a quarter of it is for them. */
+static void
+test_records(void)
+{
+	const int	records = 4000;
+	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = (uint64_t) records * sizeof(TrainPair), .train_disk = 1 << 30, .spill = "/tmp"};
+	TrainData	data;
+	EngineError error;
+	bool		good = true;
+
+	data_init(&data);
+	data_begin(&data, &begin);
+	for (int i = 0; i < records / 4 && good; i++)
+	{
+		size_t		length;
+		uint8_t    *body = pair_body(&pairs[i % PAIRS], &length);
+
+		good = data_check_room(&data, length, &error) && data_add(&data, body, length, &error);
+		free(body);
+	}
+	ok(good && data.spilled > 0 && data.memory <= data.memory_limit, "%lld pairs have room in memory and on disk", (long long) data.npairs);
+	data_free(&data);
+}
+
 /* Beyond memory and disk there is no room; a directory that is none is an ordinary error. */
 static void
 test_room(void)
@@ -280,6 +304,7 @@ main(void)
 	test_statistics();
 	test_batches();
 	test_ends();
+	test_records();
 	test_room();
 	pairs_free(pairs, PAIRS);
 	return done_testing();
