@@ -226,6 +226,13 @@ struct Train
 	bool		checkpoint_queued;	/* one has not been read yet */
 };
 
+/* Nothing is left to train: the run has begun with its last checkpoint, and there are no pairs. */
+static inline bool
+train_is_finished(const Train *train)
+{
+	return (train->begin.flags & BICYCLE_TRAIN_FINISHED) != 0;
+}
+
 extern int	train_main(Engine *engine);
 extern void train_go(Engine *engine);
 extern bool train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, EngineError *error);

@@ -138,7 +138,8 @@ handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
 
 	memcpy(begin, train->link.body, sizeof(*begin));
 	if (begin->options_length != frame->length - sizeof(*begin) || begin->iteration < 0 ||
-		memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL || (begin->iteration > 0 && begin->stream_length == 0))
+		memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL || (begin->iteration > 0 && begin->stream_length == 0) ||
+		(begin->flags & ~BICYCLE_TRAIN_FINISHED) != 0 || (train_is_finished(train) && begin->iteration == 0))
 		return protocol_error(error, "The beginning of a run contradicts itself.");
 	nn_config_default(&train->config);
 	if (nn_train_options_parse(&train->config, &train->options, (const char *) train->link.body + sizeof(*begin), begin->options_length, &nn_error) != NN_OK)
@@ -179,6 +180,8 @@ handle_end(Train *train, const BicycleFrame *frame, EngineError *error)
 static bool
 handle_pair(Train *train, const BicycleFrame *frame, EngineError *error)
 {
+	if (train_is_finished(train))
+		return protocol_error(error, "A pair came for a run that is finished.");
 	return data_add(&train->data, train->link.body, frame->length, error);
 }
 
@@ -203,7 +206,7 @@ open_done(Engine *engine, Job *job)
 static bool
 handle_pairs_end(Train *train, const BicycleFrame *frame, EngineError *error)
 {
-	if (train->data.npairs < train->options.batch_size)
+	if (train->data.npairs < train->options.batch_size && !train_is_finished(train))
 	{
 		error_set(error, "22023", "there are too few pairs to train on");
 		error_detail(error, "The query gave %lld rows, and one batch takes %d.", (long long) train->data.npairs, train->options.batch_size);
@@ -232,7 +235,8 @@ run_done(Engine *engine, Job *job)
 static bool
 handle_run(Train *train, const BicycleFrame *frame, EngineError *error)
 {
-	if (!feed_start(&train->feed, train->engine, &train->data, &train->config, &train->options, train->ready.iteration, train->ready.iterations, error))
+	if (!train_is_finished(train) &&
+		!feed_start(&train->feed, train->engine, &train->data, &train->config, &train->options, train->ready.iteration, train->ready.iterations, error))
 		return false;
 	train->state = TRAIN_RUNNING;
 	train->run_job.run = train_run;

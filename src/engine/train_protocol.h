@@ -21,7 +21,9 @@
  *
  * CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on; before RUN they wait for it, after the end of the run (PAUSED, TRAIN_DONE, ERROR) they are ignored:
  * they may have been on their way.  Options' checkpoint_every adds to what is asked for; checkpoints by the clock are the trainer's, by CHECKPOINT_NOW.
- * LOSSES up to a checkpoint, and to the end, come before it.  After ERROR, which comes at most once, whatever is sent is read and thrown away.
+ * The last iteration always has a CHECKPOINT, which comes before TRAIN_DONE: a run that begins with it (BICYCLE_TRAIN_FINISHED) needs no pairs and answers
+ * RUN by TRAIN_DONE alone.  LOSSES up to a checkpoint, and to the end, come before it.  After ERROR, which comes at most once, whatever is sent is read and
+ * thrown away.
  *
  * The engine runs at idle priority.  It withholds "pong" as an inference engine does, while one iteration takes longer than stuck_timeout; set that to what
  * the largest iteration may take.  "stop" ends it after the iteration that runs, without a checkpoint.
@@ -48,11 +50,13 @@ typedef enum BicycleTrainFrame
 	BICYCLE_TRAIN_READY = 160,	/* BicycleTrainReady */
 	BICYCLE_LOSSES,				/* BicycleLosses */
 	BICYCLE_PREVIEW,			/* BicyclePreview, PNG */
-	BICYCLE_NOTE,				/* text without NUL: something the owner of the job should read */
+	BICYCLE_NOTE,				/* BicycleNote, text without NUL: something the owner of the job should read */
 	BICYCLE_CHECKPOINT,			/* BicycleCheckpoint; then a tensor stream in DATA frames, and END */
 	BICYCLE_PAUSED,				/* no body */
 	BICYCLE_TRAIN_DONE			/* BicycleImported, config JSON; then a tensor stream in DATA frames, and END */
 } BicycleTrainFrame;
+
+#define BICYCLE_TRAIN_FINISHED	1	/* the stream is the checkpoint of the last iteration; no PAIR comes */
 
 typedef struct BicycleTrainBegin
 {
@@ -62,7 +66,7 @@ typedef struct BicycleTrainBegin
 	uint64_t	train_memory;	/* bytes of encoded pairs kept in memory */
 	uint64_t	train_disk;		/* bytes of the spill file; 54000 beyond both */
 	uint32_t	options_length;
-	uint32_t	reserved;
+	uint32_t	flags;			/* BICYCLE_TRAIN_FINISHED */
 	char		spill[256];		/* directory of the spill file, relative to the data directory: base/pgsql_tmp */
 } BicycleTrainBegin;
 
@@ -99,6 +103,17 @@ typedef struct BicyclePreview
 {
 	int64_t		iteration;
 } BicyclePreview;
+
+/* A run says a thing once; the trainer knows whether an earlier run of the job has said it. */
+typedef enum BicycleNoteCause
+{
+	BICYCLE_NOTE_COLLAPSE		/* samples do not vary with z */
+} BicycleNoteCause;
+
+typedef struct BicycleNote
+{
+	uint32_t	cause;			/* BicycleNoteCause */
+} BicycleNote;
 
 /* Tensors of a checkpoint: those of nn_trainer_state, each BicycleTensor with the prefixes "m.", "v.", "ema." in its name. */
 typedef struct BicycleCheckpoint

@@ -68,9 +68,10 @@ open_trainer(Train *train, const TensorStream *stream)
 {
 	Engine	   *engine = train->engine;
 	int			given = train->begin.iteration > 0 ? 0 : stream->ntensors;
+	int64_t		rows = train_is_finished(train) ? train->options.batch_size : train->data.npairs;
 	NnError		error = {0};
 
-	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train), train->data.npairs, given > 0 ? stream->tensors : NULL, given,
+	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train), rows, given > 0 ? stream->tensors : NULL, given,
 						&train->trainer, &error) != NN_OK)
 	{
 		train->trainer = NULL;
@@ -97,8 +98,8 @@ describe(Train *train)
 
 	memset(ready, 0, sizeof(*ready));
 	ready->rows = train->data.npairs;
-	ready->iterations = nn_trainer_iterations(train->trainer);
 	ready->iteration = nn_trainer_iteration(train->trainer);
+	ready->iterations = train_is_finished(train) ? ready->iteration : nn_trainer_iterations(train->trainer);
 	memcpy(ready->data_digest, train->data.digest, sizeof(ready->data_digest));
 	snprintf(ready->platform, sizeof(ready->platform), "%.90s, %s, bicycle %s", nn_device_describe(train->engine->device),
 			 train_precision(train) == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
@@ -339,7 +340,9 @@ send_preview(Train *train, EngineError *error)
 static bool
 watch_diversity(Train *train, EngineError *error)
 {
-	char		note[256];
+	BicycleNote head = {BICYCLE_NOTE_COLLAPSE};
+	char		note[sizeof(head) + 256];
+	char	   *text = note + sizeof(head);
 	double		diversity;
 	bool		collapsed;
 	int64_t		iteration = nn_trainer_iteration(train->trainer);
@@ -348,9 +351,10 @@ watch_diversity(Train *train, EngineError *error)
 		return false;
 	if (!collapsed)
 		return true;
-	snprintf(note, sizeof(note), "samples hardly vary with z since about iteration %lld: two samples of one input differ by %.2g of 255 levels on average",
-			 (long long) iteration, diversity * 127.5);
-	link_send(train, BICYCLE_NOTE, note, strlen(note));
+	memcpy(note, &head, sizeof(head));
+	snprintf(text, sizeof(note) - sizeof(head), "samples hardly vary with z since about iteration %lld: two samples of one input differ by %.2g of 255 levels"
+			 " on average", (long long) iteration, diversity * 127.5);
+	link_send(train, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
 	return true;
 }
 
@@ -416,14 +420,11 @@ typedef enum Order
 	ORDER_STOP
 } Order;
 
-/* What the loop is to do now.  A pause waits here for an earlier checkpoint to be read. */
-static Order
-next_order(Train *train)
+/* Waits, under the lock, for an earlier checkpoint to be read. */
+static void
+wait_for_checkpoint(Train *train)
 {
-	Order		order = ORDER_GO_ON;
-
-	pthread_mutex_lock(&train->lock);
-	while (train->pause_wanted && train->checkpoint_queued && !train->stop_wanted)
+	while (train->checkpoint_queued && !train->stop_wanted)
 	{
 		struct timespec until;
 
@@ -432,6 +433,17 @@ next_order(Train *train)
 		until.tv_sec++;
 		pthread_cond_timedwait(&train->wake, &train->lock, &until);
 	}
+}
+
+/* What the loop is to do now. */
+static Order
+next_order(Train *train)
+{
+	Order		order = ORDER_GO_ON;
+
+	pthread_mutex_lock(&train->lock);
+	if (train->pause_wanted)
+		wait_for_checkpoint(train);
 	if (train->stop_wanted)
 		order = ORDER_STOP;
 	else if (train->pause_wanted)
@@ -457,6 +469,27 @@ pause_run(Train *train, Sums *sums, EngineError *error)
 	if (!send_checkpoint(train, error))
 		return false;
 	link_send(train, BICYCLE_PAUSED, NULL, 0);
+	train->finished = true;
+	return true;
+}
+
+/* The last iteration is done, now or in an earlier run: its checkpoint, so that nothing is lost if the trainer cannot store the model, and the model. */
+static bool
+finish_run(Train *train, EngineError *error)
+{
+	bool		stop;
+
+	if (!train_is_finished(train))
+	{
+		pthread_mutex_lock(&train->lock);
+		wait_for_checkpoint(train);
+		stop = train->stop_wanted;
+		pthread_mutex_unlock(&train->lock);
+		if (stop || !send_checkpoint(train, error))
+			return false;
+	}
+	if (!send_model(train, error))
+		return false;
 	train->finished = true;
 	return true;
 }
@@ -492,10 +525,7 @@ loop(Train *train, float *a, float *b, EngineError *error)
 		if (every > 0 && nn_trainer_iteration(train->trainer) % every == 0)
 			want_checkpoint(train);
 	}
-	if (!send_model(train, error))
-		return false;
-	train->finished = true;
-	return true;
+	return finish_run(train, error);
 }
 
 /* The loop's job. */

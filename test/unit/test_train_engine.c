@@ -113,8 +113,8 @@ check_run(const Outcome *outcome)
 	for (int i = 0; i < BICYCLE_TRAIN_LOSSES; i++)
 		finite = finite && outcome->losses.value[i] > -1e6 && outcome->losses.value[i] < 1e6;
 	ok(outcome->losses.present == (1u << BICYCLE_TRAIN_LOSSES) - 1 && finite, "all of them are there");
-	ok(outcome->ncheckpoints == 2 && outcome->checkpoints[0].iteration == 8 && outcome->checkpoints[1].iteration == 16,
-	   "checkpoints come when they were asked for");
+	ok(outcome->ncheckpoints == 3 && outcome->checkpoints[0].iteration == 8 && outcome->checkpoints[1].iteration == 16 &&
+	   outcome->checkpoints[2].iteration == 20, "checkpoints come when they were asked for, and at the end");
 	ok(outcome->ordered, "and after the losses up to them");
 }
 
@@ -128,13 +128,36 @@ test_resume(const Outcome *whole, const char *const *with, const char *device)
 
 	outcome_run(&outcome, with, &start, pairs, PAIRS);
 	ok(same_model(&outcome, whole), "8 iterations, another process and 12 more give the same bits as 20 on device %s", device);
-	ok(outcome.ncheckpoints == 1 && outcome.checkpoints[0].length == whole->checkpoints[1].length &&
+	ok(outcome.ncheckpoints == 2 && outcome.checkpoints[0].length == whole->checkpoints[1].length &&
 	   memcmp(outcome.checkpoints[0].stream, whole->checkpoints[1].stream, outcome.checkpoints[0].length) == 0, "so are its checkpoints");
 	outcome_free(&outcome);
 	start = (Start) {.options = OPTIONS, .memory = 6000, .disk = 1 << 24};
 	outcome_run(&outcome, with, &start, pairs, PAIRS);
 	ok(same_model(&outcome, whole), "pairs that were kept on disk give the same bits");
 	outcome_free(&outcome);
+}
+
+/* From the last checkpoint the same model is made without any pairs; none may come then, and it must be a checkpoint. */
+static void
+test_finished(const Outcome *whole)
+{
+	Saved		last = whole->checkpoints[whole->ncheckpoints - 1];
+	Start		start = {.options = OPTIONS, .iteration = last.iteration, .stream = last.stream, .length = last.length, .flags = BICYCLE_TRAIN_FINISHED};
+	Training	training;
+	BicycleTrainReady ready;
+	Outcome		outcome;
+
+	outcome_run(&outcome, settings, &start, NULL, 0);
+	ok(same_model(&outcome, whole), "the model of a finished run is made anew without pairs");
+	ok(outcome.ncheckpoints == 0 && outcome.nlosses == 0 && outcome.npreviews == 0, "and nothing else is");
+	outcome_free(&outcome);
+	training_start(&training, settings, NULL);
+	ok(!training_ready(&training, &start, pairs, PAIRS, &ready) && training.client.frame.type == BICYCLE_ERROR, "pairs are refused then");
+	training_end(&training);
+	start.iteration = 0;
+	training_start(&training, settings, NULL);
+	ok(!training_ready(&training, &start, NULL, 0, &ready) && training.client.frame.type == BICYCLE_ERROR, "and weights that are no checkpoint");
+	training_end(&training);
 }
 
 /* Pauses after the first checkpoint, goes on in a process of its own, and again, until the run is done. */
@@ -212,7 +235,7 @@ test_orders(void)
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome_read(&training, &outcome))
 		;
-	ok(outcome.done && outcome.ncheckpoints == 1, "CHECKPOINT_NOW is answered by one checkpoint");
+	ok(outcome.done && outcome.ncheckpoints == 2 && outcome.checkpoints[0].iteration == 0, "CHECKPOINT_NOW is answered by one checkpoint");
 	client_send(&training.client, BICYCLE_PAUSE, 0, NULL, 0);
 	client_send(&training.client, BICYCLE_CHECKPOINT_NOW, 0, NULL, 0);
 	ok(!client_receive_within(&training.client, 100) && !training.client.closed, "and orders after the end by nothing");
@@ -256,6 +279,7 @@ main(void)
 	check_preview(&whole);
 	check_model(&whole);
 	test_resume(&whole, settings, "cpu");
+	test_finished(&whole);
 	test_pause(&whole);
 	test_orders();
 	test_continue(&whole);

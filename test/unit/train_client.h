@@ -174,6 +174,7 @@ typedef struct Start
 	uint64_t	memory,			/* 0: plenty */
 				disk;
 	uint64_t	max_pixels;		/* 0: plenty */
+	uint32_t	flags;
 } Start;
 
 __attribute__((unused)) static Bytes
@@ -182,6 +183,7 @@ begin_body(const Start *start)
 	BicycleTrainBegin begin = {
 		.stream_length = start->length, .iteration = start->iteration, .max_pixels = start->max_pixels > 0 ? start->max_pixels : 1 << 20,
 		.train_memory = start->memory > 0 ? start->memory : 64 << 20, .train_disk = start->disk, .options_length = (uint32_t) strlen(start->options),
+		.flags = start->flags,
 		.spill = "spill"
 	};
 	Bytes		body = {0};
@@ -325,7 +327,7 @@ outcome_read(Training *training, Outcome *outcome)
 			memcpy(outcome->preview, client->body + sizeof(BicyclePreview), outcome->preview_length);
 			return true;
 		case BICYCLE_NOTE:
-			snprintf(outcome->note, sizeof(outcome->note), "%s", (char *) client->body);
+			snprintf(outcome->note, sizeof(outcome->note), "%s", (char *) client->body + sizeof(BicycleNote));
 			outcome->nnotes++;
 			return true;
 		case BICYCLE_CHECKPOINT:
