@@ -266,6 +266,7 @@ CREATE TABLE @extschema@.bicycle_training_jobs (
 	updated_at timestamptz NOT NULL DEFAULT now(),
 	version int,
 	notes text,
+	noted int NOT NULL DEFAULT 0,
 	error text,
 	sqlstate text
 );
@@ -307,6 +308,7 @@ COMMENT ON COLUMN @extschema@.bicycle_training_jobs.start_version IS 'version th
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.wanted IS 'what the trainer should bring the job to';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.attempts IS 'tries since the last checkpoint';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.checkpoint IS 'iteration of the last checkpoint; 0: there is none';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.noted IS 'causes, as bits, of notes that a job gets only once';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS 'SHA-256 over the pairs; with the platform it tells whether results can be the same bits after an interruption';
 COMMENT ON TABLE @extschema@.bicycle_training_losses IS 'losses of training jobs; see the view bicycle_losses';
 COMMENT ON TABLE @extschema@.bicycle_training_previews IS 'previews of training jobs; see the view bicycle_previews';

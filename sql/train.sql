@@ -93,6 +93,20 @@ SET ROLE regress_bicycle_trainer;
 SELECT pg_temp.report('SELECT regress_definer()');
 RESET ROLE;
 DROP FUNCTION regress_definer();
+-- Nor in an expression of an index or in a materialized view, where a table's owner runs what somebody else wrote.
+CREATE FUNCTION public.regress_restricted(n int) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+	$$SELECT public.bicycle_train('m', 'SELECT a, b FROM public.regress_pairs') + n$$;
+CREATE TABLE public.regress_numbers AS SELECT 1 AS n;
+SELECT pg_temp.report('CREATE INDEX ON regress_numbers (regress_restricted(n))');
+SELECT pg_temp.report($$CREATE MATERIALIZED VIEW regress_view AS SELECT public.bicycle_train('m', 'SELECT a, b FROM public.regress_pairs')$$);
+DROP TABLE regress_numbers;
+DROP FUNCTION regress_restricted(int);
+-- A role that cannot connect to the database is found out now, not by its trainer.
+DO $$ BEGIN EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', current_database()); END $$;
+SET ROLE regress_bicycle_trainer;
+SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs')$$);
+RESET ROLE;
+DO $$ BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO PUBLIC', current_database()); END $$;
 
 -- A job in the queue: its row, its options in full, and a second job on the model.
 SET ROLE regress_bicycle_trainer;

@@ -42,7 +42,10 @@ extern int	bicycle_output_format;	/* BicycleOutputFormat */
 extern int	bicycle_jpeg_quality;
 extern int	bicycle_request_timeout;	/* ms, 0 = none */
 extern int	bicycle_max_training_jobs;
+extern int	bicycle_train_memory;	/* MB */
 extern int	bicycle_train_disk; /* MB */
+extern int	bicycle_train_checkpoint_interval;	/* s */
+extern int	bicycle_train_stuck_timeout;	/* s */
 
 extern void settings_define(void);
 
@@ -62,14 +65,37 @@ typedef enum EngineState
 #define MAX_TRAINERS		64	/* upper limit of bicycle.max_training_jobs */
 #define WATCHED_DATABASES	64
 
-/* A trainer that runs.  Its process writes it and clears it when it ends; others set `poked`. */
+/*
+ * A trainer that runs, or was registered and is about to.  Who registers it fills in the first three; the process itself takes the slot over, and clears it
+ * when it ends.  Others set `poked` and `interrupted`.
+ */
 typedef struct TrainerSlot
 {
-	pid_t		pid;			/* 0: free */
+	TimestampTz registered_at;	/* 0: the slot is free */
 	Oid			database;
 	int64		job;
+	pid_t		pid;			/* 0: the process has not come up */
 	bool		poked;			/* the job's row says something new */
+	bool		reading;		/* its query runs, and who stops the job interrupts it */
+	bool		interrupted;	/* that has been done */
 } TrainerSlot;
+
+/* What a trainer is told; fits into bgw_extra. */
+typedef struct TrainerStart
+{
+	int64		job;
+	Oid			database;
+	Oid			owner;
+	TransactionId creator;		/* whose end the trainer waits for; InvalidTransactionId: none */
+} TrainerStart;
+
+/* A job that waits for the launcher to start it. */
+typedef struct ReadyJob
+{
+	TrainerStart start;
+	int			rank,			/* smaller ones go first: see launcher.c */
+				turn;			/* among those of the same rank */
+} ReadyJob;
 
 #define QUARANTINE_SLOTS	64
 #define QUARANTINE_SECONDS	300
@@ -104,7 +130,7 @@ typedef struct BicycleShared
 		TimestampTz until;		/* 0: free */
 	}			quarantine[QUARANTINE_SLOTS];
 
-	/* Training; see launcher.c for who sets and clears the next seven. */
+	/* Training; see launcher.c for who sets and clears these, jobs.c for the slots. */
 	pid_t		launcher_pid;	/* 0: none */
 	TimestampTz launcher_registered_at;
 	bool		scan_wanted;	/* some job may be started now */
@@ -112,6 +138,9 @@ typedef struct BicycleShared
 	bool		watch_all;		/* any database may have unfinished jobs */
 	int			nwatched;
 	Oid			watched[WATCHED_DATABASES]; /* databases that may have unfinished jobs */
+	bool		no_worker_slot; /* the launcher could not start what it wanted to */
+	int			nready;
+	ReadyJob	ready[MAX_TRAINERS];	/* in the order in which they are to be started */
 	TrainerSlot trainers[MAX_TRAINERS];
 } BicycleShared;
 
@@ -133,8 +162,8 @@ extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
 
 /* ---- process.c: starting workers and engines ----------------------------------------------------------------------------------------------- */
 
-/* A dynamic worker of this library without a database, never restarted. */
-extern void worker_fill(BackgroundWorker *worker, const char *type, const char *function);
+/* A worker of this library that is never restarted; with a database and only on a primary, as jobs need it, or without one and on standbys too. */
+extern void worker_fill(BackgroundWorker *worker, const char *type, const char *function, bool for_jobs);
 
 /*
  * Registers a worker of which one is enough.  *pid and *registered_at are the fields of BicycleShared that tell whether it runs, or somebody has registered it
@@ -323,11 +352,29 @@ extern bool job_is_active(const Job *row);	/* queued or running, here */
 
 extern bool jobs_installed(void);	/* the extension and its tables are there */
 
-extern int	trainers_running(void);
-extern bool trainer_alive(Oid database, int64 job);
-extern bool trainer_claim(Oid database, int64 job);	/* until this process ends; false: all slots are taken, or the job has a trainer */
+/* Why a role cannot run a job, to be said after its name; NULL if it can. */
+extern const char *job_role_unfit(Oid role);
+
+typedef enum TrainerPresence
+{
+	TRAINER_NONE,
+	TRAINER_EXPECTED,			/* registered a moment ago */
+	TRAINER_LOST,				/* registered, and has not come up */
+	TRAINER_ALIVE
+} TrainerPresence;
+
+extern int	trainers_running(void); /* those that are expected included */
+extern TrainerPresence trainer_presence(Oid database, int64 job);
+extern bool trainer_register(const TrainerStart *start);	/* false: no worker slot */
+
+/* In a trainer: */
+extern bool trainer_claim(Oid database, int64 job);	/* until this process ends; false: enough others run, or the job has a trainer */
 extern bool trainer_poked(void);	/* and clears it */
+extern void trainer_reading(bool reading);	/* from here on whoever stops the job interrupts this process by SIGINT, or no longer */
+extern bool trainer_interrupted(void);	/* that has happened */
+
 extern void jobs_changed(void);	/* at commit: trainers of this database look at their rows, the launcher at all */
+extern void job_stopping(int64 job);	/* the same, and interrupts the job's query if it runs */
 
 /* ---- train.c ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -338,19 +385,10 @@ extern void jobs_changed(void);	/* at commit: trainers of this database look at 
 typedef struct _SPI_plan *SPIPlanPtr;
 extern SPIPlanPtr pairs_prepare(const char *query);
 
+extern void train_check_rights(void);	/* of the current user, to store what a job makes: 42501 */
+
 /* ---- trainer.c (its own parts: trainer.h), launcher.c -------------------------------------------------------------------------------------- */
 
-/* What a trainer is told; fits into bgw_extra. */
-typedef struct TrainerStart
-{
-	int64		job;
-	Oid			database;
-	Oid			owner;
-	TransactionId creator;		/* whose end the trainer waits for; InvalidTransactionId: none */
-} TrainerStart;
-
-/* False: no worker slot.  handle may be NULL. */
-extern bool trainer_register(const TrainerStart *start, struct BackgroundWorkerHandle **handle);
 extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
 
 extern void launcher_register_static(void);

@@ -4,12 +4,20 @@
  *
  * The rows are the truth and survive everything; shared memory holds only who is running at the moment.  The tables have no grants: the functions of this
  * extension write them with fixed statements, as the tables' owner.  What a session changes becomes known to trainers and launcher when it commits.
+ *
+ * A trainer's slot is filled in when the trainer is registered and taken over by the process when it has come up, so that a trainer counts from the beginning.
+ * A slot whose process does not come up is free again after a while.
  */
 #include "bicycle.h"
 
+#include <signal.h>
+
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -21,12 +29,16 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #define SAFE_PATH		"pg_catalog, pg_temp"
+#define START_TIME		5000	/* ms in which a trainer that was registered comes up */
 
 static TrainerSlot *my_slot = NULL; /* of this process, if it is a trainer */
 static bool changed = false;	/* in this transaction */
+static List *stopping = NIL;	/* int64 *: jobs that this transaction stops; in its memory */
 
 /* ---- Statements ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -160,19 +172,41 @@ job_is_active(const Job *row)
 	return row->local && (strcmp(row->state, "queued") == 0 || strcmp(row->state, "running") == 0);
 }
 
+const char *
+job_role_unfit(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		login;
+
+	if (!HeapTupleIsValid(tuple))
+		return "does not exist";
+	login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+	ReleaseSysCache(tuple);
+	if (!login)
+		return "may not log in";
+	if (bicycle_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) != ACLCHECK_OK)
+		return "may not connect to the database";
+	return NULL;
+}
+
 /* ---- Trainers in shared memory ------------------------------------------------------------------------------------------------------------- */
 
-int
-trainers_running(void)
+/* Under the lock. */
+static bool
+slot_expected(const TrainerSlot *slot)
 {
-	BicycleShared *shared = shared_attach();
+	return slot->pid == 0 && slot->registered_at != 0 && !TimestampDifferenceExceeds(slot->registered_at, GetCurrentTimestamp(), START_TIME);
+}
+
+/* Under the lock; without the slot of that job. */
+static int
+count_running(const BicycleShared *shared, const TrainerSlot *except)
+{
 	int			n = 0;
 
-	LWLockAcquire(&shared->lock, LW_SHARED);
 	for (int i = 0; i < MAX_TRAINERS; i++)
-		if (shared->trainers[i].pid != 0)
+		if (&shared->trainers[i] != except && (shared->trainers[i].pid != 0 || slot_expected(&shared->trainers[i])))
 			n++;
-	LWLockRelease(&shared->lock);
 	return n;
 }
 
@@ -184,22 +218,90 @@ slot_of(BicycleShared *shared, Oid database, int64 job)
 	{
 		TrainerSlot *slot = &shared->trainers[i];
 
-		if (slot->pid != 0 && slot->database == database && slot->job == job)
+		if (slot->registered_at != 0 && slot->database == database && slot->job == job)
 			return slot;
 	}
 	return NULL;
 }
 
-bool
-trainer_alive(Oid database, int64 job)
+/* Under the lock: the slot of a job, or a free one for it; NULL if all are taken. */
+static TrainerSlot *
+slot_for(BicycleShared *shared, Oid database, int64 job)
+{
+	TrainerSlot *slot = slot_of(shared, database, job);
+
+	for (int i = 0; i < MAX_TRAINERS && slot == NULL; i++)
+		if (shared->trainers[i].pid == 0 && !slot_expected(&shared->trainers[i]))
+			slot = &shared->trainers[i];
+	return slot;
+}
+
+int
+trainers_running(void)
 {
 	BicycleShared *shared = shared_attach();
-	bool		alive;
+	int			n;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
-	alive = slot_of(shared, database, job) != NULL;
+	n = count_running(shared, NULL);
 	LWLockRelease(&shared->lock);
-	return alive;
+	return n;
+}
+
+TrainerPresence
+trainer_presence(Oid database, int64 job)
+{
+	BicycleShared *shared = shared_attach();
+	TrainerPresence presence = TRAINER_NONE;
+	TrainerSlot *slot;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	slot = slot_of(shared, database, job);
+	if (slot)
+		presence = slot->pid != 0 ? TRAINER_ALIVE : slot_expected(slot) ? TRAINER_EXPECTED : TRAINER_LOST;
+	LWLockRelease(&shared->lock);
+	return presence;
+}
+
+/* Frees the slot of a job if no process has it. */
+static void
+forget_slot(Oid database, int64 job)
+{
+	BicycleShared *shared = shared_attach();
+	TrainerSlot *slot;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	slot = slot_of(shared, database, job);
+	if (slot && slot->pid == 0)
+		memset(slot, 0, sizeof(*slot));
+	LWLockRelease(&shared->lock);
+}
+
+bool
+trainer_register(const TrainerStart *start)
+{
+	BicycleShared *shared = shared_attach();
+	BackgroundWorker worker;
+	TrainerSlot *slot;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	slot = slot_for(shared, start->database, start->job);
+	if (slot && slot->pid == 0)
+	{
+		memset(slot, 0, sizeof(*slot));
+		slot->database = start->database;
+		slot->job = start->job;
+		slot->registered_at = GetCurrentTimestamp();
+	}
+	LWLockRelease(&shared->lock);
+	worker_fill(&worker, "bicycle trainer", "bicycle_trainer_main", true);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "bicycle trainer of job " INT64_FORMAT, start->job);
+	StaticAssertStmt(sizeof(*start) <= BGW_EXTRALEN, "what a trainer is told must fit");
+	memcpy(worker.bgw_extra, start, sizeof(*start));
+	if (RegisterDynamicBackgroundWorker(&worker, NULL))
+		return true;
+	forget_slot(start->database, start->job);
+	return false;
 }
 
 static void
@@ -217,34 +319,48 @@ bool
 trainer_claim(Oid database, int64 job)
 {
 	BicycleShared *shared = shared_attach();
+	TrainerSlot *slot;
 
 	Assert(my_slot == NULL);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (slot_of(shared, database, job) == NULL)
+	slot = slot_for(shared, database, job);
+	if (slot && slot->pid == 0 && count_running(shared, slot) < bicycle_max_training_jobs)
 	{
-		int			running = 0;
-		TrainerSlot *free = NULL;
-
-		for (int i = 0; i < MAX_TRAINERS; i++)
-		{
-			if (shared->trainers[i].pid != 0)
-				running++;
-			else if (free == NULL)
-				free = &shared->trainers[i];
-		}
-		if (free && running < bicycle_max_training_jobs)
-		{
-			free->pid = MyProcPid;
-			free->database = database;
-			free->job = job;
-			free->poked = false;
-			my_slot = free;
-		}
+		memset(slot, 0, sizeof(*slot));
+		slot->registered_at = GetCurrentTimestamp();
+		slot->database = database;
+		slot->job = job;
+		slot->pid = MyProcPid;
+		my_slot = slot;
 	}
 	LWLockRelease(&shared->lock);
 	if (my_slot)
 		before_shmem_exit(release_slot, (Datum) 0);
+	else
+		forget_slot(database, job);
 	return my_slot != NULL;
+}
+
+void
+trainer_reading(bool reading)
+{
+	BicycleShared *shared = shared_attach();
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_slot->reading = reading;
+	LWLockRelease(&shared->lock);
+}
+
+bool
+trainer_interrupted(void)
+{
+	BicycleShared *shared = shared_attach();
+	bool		interrupted;
+
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	interrupted = my_slot->interrupted;
+	LWLockRelease(&shared->lock);
+	return interrupted;
 }
 
 bool
@@ -260,6 +376,18 @@ trainer_poked(void)
 	return poked;
 }
 
+static bool
+is_stopping(int64 job)
+{
+	ListCell   *cell;
+
+	foreach(cell, stopping)
+		if (*(int64 *) lfirst(cell) == job)
+			return true;
+	return false;
+}
+
+/* Signals are sent under the lock, without which a slot's process might be another one by now. */
 static void
 poke_trainers(void)
 {
@@ -274,6 +402,11 @@ poke_trainers(void)
 		if (slot->pid == 0 || slot->database != MyDatabaseId)
 			continue;
 		slot->poked = true;
+		if (slot->reading && is_stopping(slot->job))
+		{
+			slot->interrupted = true;
+			kill(slot->pid, SIGINT);
+		}
 		proc = BackendPidGetProc(slot->pid);
 		if (proc)
 			SetLatch(&proc->procLatch);
@@ -298,10 +431,12 @@ transaction_ends(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			changed = false;
 			poke_trainers();
+			stopping = NIL;
 			launcher_wake(MyDatabaseId, false);
 			break;
 		case XACT_EVENT_ABORT:
 			changed = false;
+			stopping = NIL;
 			break;
 		default:
 			break;
@@ -319,4 +454,17 @@ jobs_changed(void)
 		registered = true;
 	}
 	changed = true;
+}
+
+/* If a subtransaction does so and is rolled back, the job is interrupted all the same and begins again. */
+void
+job_stopping(int64 job)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	int64	   *copy = palloc(sizeof(*copy));
+
+	*copy = job;
+	stopping = lappend(stopping, copy);
+	MemoryContextSwitchTo(old);
+	jobs_changed();
 }

@@ -4,28 +4,27 @@
  *
  * Preloaded, the launcher is registered by the postmaster and starts when recovery has finished; otherwise it is registered by the first session that uses a
  * function of training, or by the supervisor, and ends when no job is left.  A background worker sees one database only, so the launcher has none: it goes
- * through the databases that may have unfinished jobs and starts for each a short-lived scan, which registers trainers.  At its own start it does not know
- * which databases those are and takes all.
+ * through the databases that may have unfinished jobs and starts for each a short-lived scan, which tells it the jobs that may start.  At its own start it
+ * does not know which databases those are and takes all.
  *
- * Within a database the oldest job is next.  Databases take turns: one whose trainer has ended goes to the end of the line.  So that this holds, a scan waits
- * until a trainer that it has registered counts as running.
+ * Once all are scanned it registers trainers for as many jobs as may run: first those that had begun, then those in the queue, last those whose trainer was
+ * started and did not come up.  Within a database the job that has waited longest is next.  Databases take turns: one whose trainer has ended goes to the end
+ * of the line, and each gets one before any gets its second.  Scans come one after the other, and trainers after them, so that one free worker slot is enough.
  *
- * Who sets what in shared memory, under its lock: the launcher its PID, clears scan_wanted, rescan_at and watch_all, and takes databases that do not exist
- * off the watched ones; a scan sets rescan_at, takes its database off and puts it back unless it finds that no job is unfinished; whoever commits a change to
- * a job, and a trainer that ends, puts its database there and sets scan_wanted.
+ * Who sets what in shared memory, under its lock: the launcher its PID and no_worker_slot, clears scan_wanted, rescan_at, watch_all and the ready jobs, and
+ * takes databases that do not exist off the watched ones; a scan sets rescan_at, adds ready jobs, takes its database off and puts it back unless it finds that
+ * no job is unfinished; whoever commits a change to a job, and a trainer that ends, puts its database there and sets scan_wanted.
  *
  * The launcher never runs SQL of a user, and a scan only fixed statements on the extension's tables.  Jobs run as their owners, in trainers.
  */
 #include "bicycle.h"
 
-#include "access/genam.h"
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -37,37 +36,25 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define RESCAN_INTERVAL	(30 * 1000) /* ms between scans while jobs wait: they may wait for a worker slot, or for max_training_jobs to be raised */
+#define SLOT_INTERVAL	1000	/* ms between tries to get a worker slot */
 #define IDLE_TIMEOUT	(10 * 1000) /* ms without unfinished jobs after which a dynamic launcher ends */
-#define CLAIM_TIMEOUT	(5 * 1000)	/* ms for a trainer to take its place */
-#define CLAIM_INTERVAL	10		/* ms between looks whether it has */
 
 static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
 static bool nothing_left = false;	/* in a scan that has come to its end */
 
 /* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
 
-/* A worker with a database connection, which jobs take: none on a standby. */
-static void
-fill_worker(BackgroundWorker *worker, const char *type, const char *function)
-{
-	worker_fill(worker, type, function);
-	worker->bgw_flags |= BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker->bgw_start_time = BgWorkerStart_RecoveryFinished;
-}
-
 static void
 fill_launcher(BackgroundWorker *worker)
 {
-	fill_worker(worker, "bicycle launcher", "bicycle_launcher_main");
+	worker_fill(worker, "bicycle launcher", "bicycle_launcher_main", true);
 	worker->bgw_restart_time = 1;
 }
 
@@ -92,18 +79,6 @@ launcher_ensure(void)
 	shared = shared_attach();
 	fill_launcher(&worker);
 	return worker_ensure(&worker, &shared->launcher_pid, &shared->launcher_registered_at);
-}
-
-bool
-trainer_register(const TrainerStart *start, BackgroundWorkerHandle **handle)
-{
-	BackgroundWorker worker;
-
-	fill_worker(&worker, "bicycle trainer", "bicycle_trainer_main");
-	snprintf(worker.bgw_name, BGW_MAXLEN, "bicycle trainer of job " INT64_FORMAT, start->job);
-	StaticAssertStmt(sizeof(*start) <= BGW_EXTRALEN, "what a trainer is told must fit");
-	memcpy(worker.bgw_extra, start, sizeof(*start));
-	return RegisterDynamicBackgroundWorker(&worker, handle);
 }
 
 /* ---- Databases that are watched ------------------------------------------------------------------------------------------------------------ */
@@ -224,7 +199,7 @@ scan(Oid database)
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
 
-	fill_worker(&worker, "bicycle job scan", "bicycle_scan_main");
+	worker_fill(&worker, "bicycle job scan", "bicycle_scan_main", true);
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
@@ -246,6 +221,7 @@ scan_databases(BicycleShared *shared)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->scan_wanted = false;
 	shared->rescan_at = 0;
+	shared->nready = 0;
 	all = shared->watch_all;
 	shared->watch_all = false;
 	for (int i = 0; i < shared->nwatched;)
@@ -270,11 +246,43 @@ scan_databases(BicycleShared *shared)
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		shared->watch_all |= all;
 		LWLockRelease(&shared->lock);
-		ereport(LOG,
-				(errmsg("bicycle launcher found no worker slot to look for training jobs"),
-				 errhint("Raise max_worker_processes.")));
 	}
 	return complete;
+}
+
+/* Starts as many of the jobs that the scans have found as may run; false if there was no worker slot for one. */
+static bool
+start_ready(BicycleShared *shared)
+{
+	ReadyJob	ready[MAX_TRAINERS];
+	int			n;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	n = shared->nready;
+	memcpy(ready, shared->ready, n * sizeof(ReadyJob));
+	shared->nready = 0;
+	LWLockRelease(&shared->lock);
+	for (int i = 0; i < n && trainers_running() < bicycle_max_training_jobs; i++)
+		if (!trainer_register(&ready[i].start))
+			return false;
+	return true;
+}
+
+/* Says once, and then only to who asks, that jobs wait because of max_worker_processes. */
+static void
+note_worker_slots(BicycleShared *shared, bool missing)
+{
+	bool		before;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	before = shared->no_worker_slot;
+	shared->no_worker_slot = missing;
+	LWLockRelease(&shared->lock);
+	if (missing && !before)
+		ereport(LOG,
+				(errmsg("training jobs wait for a background worker slot"),
+				 errdetail("All background worker slots are in use."),
+				 errhint("Raise max_worker_processes.")));
 }
 
 void
@@ -293,6 +301,7 @@ bicycle_launcher_main(Datum arg)
 	launcher_begin();
 	for (;;)
 	{
+		bool		complete;
 		bool		wanted;
 		bool		waiting;
 		TimestampTz rescan_at;
@@ -306,7 +315,9 @@ bicycle_launcher_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 		}
-		(void) scan_databases(shared);
+		complete = scan_databases(shared);
+		complete &= start_ready(shared);
+		note_worker_slots(shared, !complete);
 
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		wanted = shared->scan_wanted;
@@ -322,7 +333,7 @@ bicycle_launcher_main(Datum arg)
 			proc_exit(0);
 		if (wanted)
 			continue;
-		timeout = registered_static ? RESCAN_INTERVAL : IDLE_TIMEOUT;
+		timeout = !complete ? SLOT_INTERVAL : registered_static ? RESCAN_INTERVAL : IDLE_TIMEOUT;
 		if (rescan_at != 0)
 			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), rescan_at) + 10);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
@@ -331,24 +342,6 @@ bicycle_launcher_main(Datum arg)
 }
 
 /* ---- A scan of one database ---------------------------------------------------------------------------------------------------------------- */
-
-/* Why a role cannot run a job; NULL if it can. */
-static const char *
-unfit_role(Oid role)
-{
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool		login;
-
-	if (!HeapTupleIsValid(tuple))
-		return "the role that started the job does not exist any more";
-	login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-	ReleaseSysCache(tuple);
-	if (!login)
-		return "the role that started the job may not log in any more";
-	if (bicycle_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) != ACLCHECK_OK)
-		return "the role that started the job may not connect to the database any more";
-	return NULL;
-}
 
 static void
 set_state(int64 job, const char *state, const char *error)
@@ -373,29 +366,63 @@ rescan(TimestampTz at)
 	LWLockRelease(&shared->lock);
 }
 
-/* Registers a trainer and waits until it runs the job, or has ended without; false if there was no worker slot. */
-static bool
-start_trainer(const TrainerStart *start)
+/* Puts a job where its turn is; of too many the last ones are left for a later scan. */
+static void
+add_ready(const ReadyJob *job)
 {
-	BackgroundWorkerHandle *handle;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CLAIM_TIMEOUT);
-	pid_t		pid;
+	BicycleShared *shared = shared_attach();
+	int			at;
 
-	if (!trainer_register(start, &handle))
-		return false;
-	while (!trainer_alive(start->database, start->job) && GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED && GetCurrentTimestamp() < deadline)
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	at = shared->nready;
+	while (at > 0 && (shared->ready[at - 1].rank > job->rank || (shared->ready[at - 1].rank == job->rank && shared->ready[at - 1].turn > job->turn)))
+		at--;
+	if (at < MAX_TRAINERS)
 	{
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, CLAIM_INTERVAL, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		shared->nready = Min(shared->nready + 1, MAX_TRAINERS);
+		memmove(&shared->ready[at + 1], &shared->ready[at], (shared->nready - 1 - at) * sizeof(ReadyJob));
+		shared->ready[at] = *job;
 	}
-	pfree(handle);
-	return true;
+	LWLockRelease(&shared->lock);
 }
 
-/* Starts the jobs that may start now; returns whether unfinished ones are left. */
+/* One unfinished job: ends it if it cannot run, else tells the launcher of it if it may start now. */
+static void
+look_at_job(HeapTuple row, TupleDesc desc)
+{
+	static int	turns[3];		/* of each rank, in this scan */
+	ReadyJob	ready = {.start.database = MyDatabaseId, .start.creator = InvalidTransactionId};
+	bool		begun = strcmp(SPI_getvalue(row, desc, 3), "running") == 0;
+	char	   *wanted = SPI_getvalue(row, desc, 4);
+	const char *unfit;
+	TrainerPresence presence;
+	TimestampTz next;
+	bool		isnull;
+
+	ready.start.job = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+	ready.start.owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
+	next = DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &isnull));
+	presence = trainer_presence(MyDatabaseId, ready.start.job);
+	if (presence == TRAINER_ALIVE || presence == TRAINER_EXPECTED)
+		return;
+	ready.rank = presence == TRAINER_LOST ? 2 : begun ? 0 : 1;
+	unfit = job_role_unfit(ready.start.owner);
+	if (strcmp(wanted, "running") != 0)
+		set_state(ready.start.job, wanted, NULL);
+	else if (unfit)
+		set_state(ready.start.job, "failed", psprintf("the role that started the job %s any more", unfit));
+	else if (next > GetCurrentTimestamp())
+		rescan(next);
+	else
+	{
+		ready.turn = turns[ready.rank]++;
+		add_ready(&ready);
+	}
+}
+
+/* Looks at the unfinished jobs; returns whether there are any. */
 static bool
-start_jobs(void)
+look_at_jobs(void)
 {
 	JobParams	p = {0};
 	SPITupleTable *table;
@@ -403,35 +430,11 @@ start_jobs(void)
 
 	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
 	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
-	n = jobs_run("bicycle_training_jobs", "SELECT job, owner, wanted, next_attempt FROM %s"
-				 " WHERE state IN ('queued', 'running') AND system_identifier = $1 AND database = $2 ORDER BY state = 'running' DESC, job",
-				 SPI_OK_SELECT, &p);
+	n = jobs_run("bicycle_training_jobs", "SELECT job, owner, state, wanted, next_attempt FROM %s"
+				 " WHERE state IN ('queued', 'running') AND system_identifier = $1 AND database = $2 ORDER BY updated_at, job", SPI_OK_SELECT, &p);
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)
-	{
-		TrainerStart start = {.database = MyDatabaseId, .creator = InvalidTransactionId};
-		char	   *wanted = SPI_getvalue(table->vals[i], table->tupdesc, 3);
-		const char *unfit;
-		TimestampTz next;
-		bool		isnull;
-
-		start.job = DatumGetInt64(SPI_getbinval(table->vals[i], table->tupdesc, 1, &isnull));
-		start.owner = DatumGetObjectId(SPI_getbinval(table->vals[i], table->tupdesc, 2, &isnull));
-		next = DatumGetTimestampTz(SPI_getbinval(table->vals[i], table->tupdesc, 4, &isnull));
-		if (trainer_alive(MyDatabaseId, start.job))
-			continue;
-		unfit = unfit_role(start.owner);
-		if (strcmp(wanted, "running") != 0)
-			set_state(start.job, wanted, NULL);
-		else if (unfit)
-			set_state(start.job, "failed", unfit);
-		else if (next > GetCurrentTimestamp())
-			rescan(next);
-		else if (trainers_running() < bicycle_max_training_jobs && !start_trainer(&start))
-			ereport(LOG,
-					(errmsg("bicycle launcher found no worker slot for training job " INT64_FORMAT, start.job),
-					 errhint("Raise max_worker_processes.")));
-	}
+		look_at_job(table->vals[i], table->tupdesc);
 	return n > 0;
 }
 
@@ -468,7 +471,7 @@ bicycle_scan_main(Datum arg)
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	unfinished = jobs_installed() && start_jobs();
+	unfinished = jobs_installed() && look_at_jobs();
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();

@@ -26,14 +26,15 @@ extern char **environ;
 /* ---- Background workers -------------------------------------------------------------------------------------------------------------------- */
 
 void
-worker_fill(BackgroundWorker *worker, const char *type, const char *function)
+worker_fill(BackgroundWorker *worker, const char *type, const char *function, bool for_jobs)
 {
 	memset(worker, 0, sizeof(*worker));
 	strlcpy(worker->bgw_name, type, BGW_MAXLEN);
 	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
 	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
 	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | (for_jobs ? BGWORKER_BACKEND_DATABASE_CONNECTION : 0);
+	worker->bgw_start_time = for_jobs ? BgWorkerStart_RecoveryFinished : BgWorkerStart_ConsistentState;
 	worker->bgw_restart_time = BGW_NEVER_RESTART;
 }
 

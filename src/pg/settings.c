@@ -26,7 +26,10 @@ int			bicycle_output_format = BICYCLE_OUTPUT_PNG;
 int			bicycle_jpeg_quality = 0;
 int			bicycle_request_timeout = 0;
 int			bicycle_max_training_jobs = 0;
+int			bicycle_train_memory = 0;
 int			bicycle_train_disk = 0;
+int			bicycle_train_checkpoint_interval = 0;
+int			bicycle_train_stuck_timeout = 0;
 
 static int	threads;
 static int	cache_size;
@@ -72,8 +75,14 @@ static const IntSetting int_settings[] = {
 	"Time after which a computation of the engine that does not end is taken to hang, and the engine is restarted."},
 	{"max_training_jobs", NULL, &bicycle_max_training_jobs, 1, 0, MAX_TRAINERS, PGC_SIGHUP, 0,
 	"Training jobs that run at once; others are queued."},
+	{"train_memory", NULL, &bicycle_train_memory, 512, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
+	"Memory for the training pairs of one job; what does not fit goes to disk."},
 	{"train_disk", NULL, &bicycle_train_disk, 10240, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
 	"Disk space for the training pairs of one job that do not fit in memory."},
+	{"train_checkpoint_interval", NULL, &bicycle_train_checkpoint_interval, 600, 1, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S,
+	"Time between two checkpoints of a training job."},
+	{"train_stuck_timeout", NULL, &bicycle_train_stuck_timeout, 600, 1, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_S,
+	"Time after which an iteration of training that does not end is taken to hang, and its engine is started anew."},
 	{"max_image_pixels", NULL, &bicycle_max_image_pixels, 64 * 1024 * 1024, 1, INT_MAX, PGC_SUSET, 0,
 	"Largest image, in pixels, that is decoded."},
 	{"max_request_size", NULL, &bicycle_max_request_size, 64 * 1024, 1, 1024 * 1024 - 64, PGC_SUSET, GUC_UNIT_KB,

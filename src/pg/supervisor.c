@@ -60,8 +60,7 @@ static int	quick_deaths;		/* in a row, of engines that had been ready */
 static void
 fill_supervisor(BackgroundWorker *worker)
 {
-	worker_fill(worker, "bicycle supervisor", "bicycle_supervisor_main");
-	worker->bgw_start_time = BgWorkerStart_ConsistentState; /* a standby serves inference too */
+	worker_fill(worker, "bicycle supervisor", "bicycle_supervisor_main", false);
 	worker->bgw_restart_time = 1;
 }
 

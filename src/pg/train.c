@@ -7,10 +7,8 @@
  */
 #include "bicycle.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/spi_priv.h"
@@ -25,7 +23,6 @@
 #include "utils/guc.h"
 #include "utils/plancache.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #define WAIT_INTERVAL	500		/* ms between looks at a job that is waited for */
@@ -98,8 +95,7 @@ pairs_prepare(const char *query)
 static void
 check_caller(void)
 {
-	HeapTuple	tuple;
-	bool		login;
+	const char *unfit;
 
 	if (InLocalUserIdChange() || InSecurityRestrictedOperation())
 		ereport(ERROR,
@@ -107,21 +103,17 @@ check_caller(void)
 				 errmsg("cannot start training within a security-definer function or a security-restricted operation"),
 				 errdetail("The job would keep rights that the caller has only for the moment."),
 				 errhint("Call bicycle_train directly, or from a SECURITY INVOKER function.")));
-	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for role %u", GetUserId());
-	login = ((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-	ReleaseSysCache(tuple);
-	if (!login)
+	unfit = job_role_unfit(GetUserId());
+	if (unfit)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" cannot run a training job", GetUserNameFromId(GetUserId(), false)),
-				 errdetail("The job connects to the database as this role, which has NOLOGIN."),
-				 errhint("Start it as a role with LOGIN, or alter this role.")));
+				 errdetail("The job connects to the database as this role, which %s.", unfit),
+				 errhint("Start it as a role that has LOGIN, and CONNECT on the database.")));
 }
 
-static void
-check_model_rights(void)
+void
+train_check_rights(void)
 {
 	catalog_check_rights("bicycle_models", ACL_SELECT);
 	catalog_check_rights("bicycle_models", ACL_INSERT);
@@ -222,6 +214,22 @@ check_slot(bool registered)
 				 errhint("Raise max_worker_processes.")));
 }
 
+/*
+ * A job that has to wait takes no worker slot now, so that a lack of them is no error: there may be one when its turn comes.  But the launcher may have found
+ * that there is none for those whose turn it is.
+ */
+static void
+warn_of_slots(int64 job)
+{
+	BicycleShared *shared = shared_attach();
+
+	if (shared->no_worker_slot) /* one word, read without the lock */
+		ereport(WARNING,
+				(errmsg("training job " INT64_FORMAT " waits for a background worker slot", job),
+				 errdetail("All background worker slots are in use."),
+				 errhint("Raise max_worker_processes.")));
+}
+
 /* ---- bicycle_train ------------------------------------------------------------------------------------------------------------------------- */
 
 static int64
@@ -265,7 +273,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("bicycle_train()");
 	PreventCommandDuringRecovery("bicycle_train()");
 	check_caller();
-	check_model_rights();
+	train_check_rights();
 
 	SPI_connect();
 	(void) SPI_freeplan(pairs_prepare(pairs));
@@ -281,7 +289,9 @@ bicycle_train(PG_FUNCTION_ARGS)
 	check_slot(launcher_ensure());
 	start.creator = GetCurrentTransactionId();
 	if (trainers_running() < bicycle_max_training_jobs)
-		check_slot(trainer_register(&start, NULL));
+		check_slot(trainer_register(&start));
+	else
+		warn_of_slots(start.job);
 	PG_RETURN_INT64(start.job);
 }
 
@@ -336,6 +346,7 @@ stop_job(const Job *job, const char *state)
 		update_state(job, "UPDATE %s SET wanted = $2 WHERE job = $1", state);
 	else
 		update_state(job, "UPDATE %s SET state = $2, wanted = 'running', updated_at = now() WHERE job = $1", state);
+	job_stopping(job->job);
 	if (!launcher_ensure())
 		check_slot(false);
 }
@@ -421,6 +432,7 @@ bicycle_resume(PG_FUNCTION_ARGS)
 						" sqlstate = NULL, owner = $2, system_identifier = $3, database = $4, checkpoint = $5, updated_at = now() WHERE job = $1",
 						SPI_OK_UPDATE, &p);
 		jobs_changed();
+		warn_of_slots(job.job);
 	}
 	SPI_finish();
 	PG_RETURN_VOID();
@@ -433,6 +445,8 @@ tell_progress(const Job *job, int64 *told)
 {
 	if (job->iteration == *told)
 		return;
+	if (*told < 0 && strcmp(job->state, "queued") == 0)
+		warn_of_slots(job->job);
 	*told = job->iteration;
 	if (job->iterations > 0)
 		ereport(NOTICE,

@@ -9,6 +9,8 @@
  * worker waits on its latch and the engine's socket, and writes what comes (losses, previews, notes, checkpoints) in a short transaction each, so that nothing
  * holds back vacuum.  At the end it stores the new version, and its state, in one.
  *
+ * SIGTERM ends it within seconds, with a checkpoint if one can be had.
+ *
  * An engine that dies ends the run, as does a worker that crashes: the launcher starts another one, which goes on from the last checkpoint, after a delay
  * that grows with each try.  Tries are counted at their start, before anything can go wrong, and anew at each checkpoint.
  *
@@ -24,6 +26,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
 #include "client.h"
 #include "executor/spi.h"
@@ -39,12 +42,13 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#define CHECKPOINT_INTERVAL	(10 * 60 * 1000)	/* ms */
 #define STOP_TIMEOUT	3000	/* ms for a last checkpoint when the server stops */
+#define STOP_SECONDS	10		/* ... after which the worker ends wherever it is */
 #define PING_INTERVAL	1000
-#define PONG_TIMEOUT	(30 * 1000)
+#define PONG_TIMEOUT	(60 * 1000) /* an idle process may wait long on a busy machine */
 #define TURN_TIMEOUT	1000
 #define RETRY_FIRST		1000	/* ms before the second try; doubled for each further one */
 
@@ -100,13 +104,15 @@ trainer_params(JobParams *p)
 }
 
 void
-trainer_note(const char *note)
+trainer_note(int cause, const char *note)
 {
 	JobParams	p;
 
 	trainer_params(&p);
 	param_add_text(&p, note);
-	trainer_update("UPDATE %s SET notes = concat_ws(E'\\n', notes, $2), updated_at = now() WHERE job = $1", &p);
+	param_add(&p, INT4OID, Int32GetDatum(cause));
+	trainer_update("UPDATE %s SET notes = CASE WHEN noted & $3 = 0 THEN concat_ws(E'\\n', notes, $2) ELSE notes END, noted = noted | $3, updated_at = now()"
+				   " WHERE job = $1", &p);
 }
 
 /* ---- The engine ---------------------------------------------------------------------------------------------------------------------------- */
@@ -166,6 +172,8 @@ send_settings(bool go)
 
 	initStringInfo(&lines);
 	settings_for_engine(&lines);
+	/* What takes a batch of large images a minute is not stuck, nor is what waits for a busy processor. */
+	appendStringInfo(&lines, "set stuck_timeout " INT64_FORMAT "\n", (int64) bicycle_train_stuck_timeout * 1000);
 	if (go)
 		appendStringInfoString(&lines, "go\n");
 	engine_tell(control_fd, lines.data, lines.len);
@@ -265,20 +273,32 @@ heartbeat(void)
 		if (unanswered_since == 0)
 			unanswered_since = now;
 	}
-	if (trainer.running && !ordered && TimestampDifferenceExceeds(trainer.checkpoint_at, now, CHECKPOINT_INTERVAL))
+	if (trainer.running && !ordered && TimestampDifferenceExceeds(trainer.checkpoint_at, now, bicycle_train_checkpoint_interval * 1000))
 	{
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
 		trainer.checkpoint_at = now;
 	}
 }
 
-/* The server stops, or somebody has terminated this worker: a last checkpoint if it comes soon.  The job stays running and is resumed by the launcher. */
+/* Ends the run, which was none: the job stays running and is resumed by the launcher. */
+static void
+put_back(void)
+{
+	JobParams	p;
+
+	if (!trainer_begin())
+		return;
+	trainer_params(&p);
+	trainer_update("UPDATE %s SET attempts = greatest(attempts - 1, 0), next_attempt = now() WHERE job = $1", &p);
+	trainer_end();
+}
+
+/* The server stops, or somebody has terminated this worker or wants the database: a last checkpoint if it comes soon. */
 static void
 stop_early(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
 	int64		before = trainer.job.checkpoint;
-	JobParams	p;
 
 	if (trainer.running)
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
@@ -291,11 +311,47 @@ stop_early(void)
 	}
 	if (!connection_is_open())
 		trainer_lost();
-	if (trainer.finished || !trainer_begin())
-		return;
-	trainer_params(&p);
-	trainer_update("UPDATE %s SET attempts = greatest(attempts - 1, 0), next_attempt = now() WHERE job = $1", &p);
-	trainer_end();
+	if (!trainer.finished)
+		put_back();
+}
+
+/*
+ * Whether somebody waits for the last connection to the database to end, to drop, rename, move or copy it: they hold its lock meanwhile.  The worker makes
+ * way then, within the five seconds for which they wait.  If the database is there afterwards, the launcher starts the job again.
+ */
+static bool
+database_is_wanted(void)
+{
+	static TimestampTz looked_at = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	LOCKTAG		tag;
+	bool		wanted;
+
+	if (!TimestampDifferenceExceeds(looked_at, now, TURN_TIMEOUT))
+		return false;
+	looked_at = now;
+	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
+	StartTransactionCommand();
+	wanted = LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL;
+	CommitTransactionCommand();
+	return wanted;
+}
+
+/*
+ * The first part of the run.  It may be long, and what it does is the user's query: SIGTERM, and SIGINT of who stops the job, cancel it wherever it is.
+ * Afterwards SIGTERM waits for a checkpoint, and there is nothing to cancel.
+ */
+static void
+feed(void)
+{
+	trainer_reading(true);
+	look_at_row();
+	if (!trainer.finished)
+		trainer_feed();
+	trainer_reading(false);
+	pqsignal(SIGINT, SIG_IGN);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	QueryCancelPending = false;
 }
 
 static void
@@ -309,7 +365,7 @@ train(void)
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
 		CHECK_FOR_INTERRUPTS();
-		if (ShutdownRequestPending)
+		if (ShutdownRequestPending || database_is_wanted())
 		{
 			stop_early();
 			return;
@@ -358,16 +414,17 @@ begin_job(int64 number)
 		trainer.job.data_digest = row.data_digest ? (bytea *) DatumGetPointer(datumCopy(PointerGetDatum(row.data_digest), false, -1)) : NULL;
 		trainer.job.state = trainer.job.wanted = trainer.job.error = NULL;
 		trainer.job.attempts++;
+		trainer.complete = row.checkpoint > 0 && row.checkpoint == row.iterations;
 		MemoryContextSwitchTo(old);
 		trainer_params(&p);
 		param_add(&p, INT4OID, Int32GetDatum(trainer.job.attempts));
 		param_add(&p, FLOAT8OID, Float8GetDatum(RETRY_FIRST / 1000.0 * (1 << (Min(trainer.job.attempts, JOB_TRIES) - 1))));
 		if (trainer.job.attempts > JOB_TRIES)
 			trainer_update("UPDATE %s SET state = 'failed', sqlstate = coalesce(sqlstate, '58000'), error = concat(coalesce(error, 'training ended unexpectedly'),"
-					   " ' (', $2 - 1, ' tries)'), updated_at = now() + $3 * interval '0' WHERE job = $1", &p);
+						   " ' (', $2 - 1, ' tries)'), updated_at = now() + $3 * interval '0' WHERE job = $1", &p);
 		else
 			trainer_update("UPDATE %s SET state = 'running', attempts = $2, next_attempt = now() + $3 * interval '1 second',"
-					   " started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1", &p);
+						   " started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1", &p);
 		mine = trainer.job.attempts <= JOB_TRIES && !trainer.finished;
 	}
 	trainer_end();
@@ -403,8 +460,8 @@ note_failure(const ErrorData *error)
 	param_add_text(&p, text.data);
 	param_add_text(&p, unpack_sql_state(error->sqlerrcode == ERRCODE_CONNECTION_FAILURE ? ERRCODE_SYSTEM_ERROR : error->sqlerrcode));
 	trainer_update(may_try_again(error) ?
-			   "UPDATE %s SET error = $2, sqlstate = $3, updated_at = now() WHERE job = $1" :
-			   "UPDATE %s SET state = 'failed', wanted = 'running', error = $2, sqlstate = $3, updated_at = now() WHERE job = $1", &p);
+				   "UPDATE %s SET error = $2, sqlstate = $3, updated_at = now() WHERE job = $1" :
+				   "UPDATE %s SET state = 'failed', wanted = 'running', error = $2, sqlstate = $3, updated_at = now() WHERE job = $1", &p);
 	trainer_end();
 }
 
@@ -416,6 +473,37 @@ wait_for_creator(TransactionId creator)
 	if (TransactionIdIsInProgress(creator))
 		XactLockTableWait(creator, NULL, NULL, XLTW_None);
 	CommitTransactionCommand();
+}
+
+/* In signal handlers. */
+static void
+cancel_to_stop(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	ShutdownRequestPending = true;
+	InterruptPending = QueryCancelPending = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+/* Each second: what keeps a worker that is to stop too long (a lock, a large checkpoint on a slow disk) is given up. */
+static void
+end_if_late(void)
+{
+	static int	seconds = 0;
+
+	if (ShutdownRequestPending && ++seconds > STOP_SECONDS)
+		InterruptPending = ProcDiePending = true;
+}
+
+/* The run was interrupted in its first part: the job is stopped, or the worker was. */
+static void
+end_interrupted(void)
+{
+	look_at_row();
+	if (!trainer.finished)
+		put_back();
 }
 
 /*
@@ -448,6 +536,7 @@ bicycle_trainer_main(Datum arg)
 {
 	TrainerStart start;
 	ErrorData  *volatile error = NULL;
+	volatile bool interrupted = false;
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -462,32 +551,37 @@ bicycle_trainer_main(Datum arg)
 	if (!trainer_claim(start.database, start.job))
 		proc_exit(0);
 
+	pqsignal(SIGTERM, cancel_to_stop);
+	(void) RegisterTimeout(USER_TIMEOUT, end_if_late);
+	enable_timeout_every(USER_TIMEOUT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000), 1000);
 	PG_TRY();
 	{
 		if (begin_job(start.job))
 		{
 			start_engine();
-			if (trainer_feed())
-			{
-				/* From here on an end waits for a checkpoint, and a cancel has nothing to cancel. */
-				pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-				pqsignal(SIGINT, SIG_IGN);
-				train();
-			}
+			feed();
+			train();
 		}
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(trainer.context);
 		HOLD_INTERRUPTS();
-		EmitErrorReport();
 		error = CopyErrorData();
+		interrupted = error->sqlerrcode == ERRCODE_QUERY_CANCELED && (ShutdownRequestPending || trainer_interrupted());
+		if (!interrupted)
+			EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
+		pqsignal(SIGINT, SIG_IGN);
+		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+		QueryCancelPending = false;
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();
-	if (error)
+	if (interrupted)
+		end_interrupted();
+	else if (error)
 		note_failure(error);
 	kill_engine();
 	proc_exit(0);

@@ -16,7 +16,8 @@ typedef struct TrainerRun
 	Job			job;			/* as it was when the run began, but for what the run knows better: attempts, checkpoint, iterations */
 	int64		start_iterations;	/* behind the version to start from */
 	TimestampTz checkpoint_at;	/* of the last checkpoint, or of the beginning */
-	bool		running;		/* RUN has been sent */
+	bool		complete;		/* the checkpoint to start from is the last one: all that is left is to store the model */
+	bool		running;		/* RUN has been sent, and the engine has not said that it is done */
 	bool		finished;		/* the row is in its new state, or gone: the worker ends */
 } TrainerRun;
 
@@ -30,14 +31,16 @@ extern void trainer_end(void);
 
 extern void trainer_params(JobParams *p);	/* starts the parameters of a statement: $1 = job */
 extern void trainer_update(const char *statement, JobParams *p);	/* of the job's row; without one the run is finished */
-extern void trainer_note(const char *note);
+
+/* Adds to the job's notes.  A cause, a bit of the column `noted`, is noted once in the life of a job; 0 is none. */
+extern void trainer_note(int cause, const char *note);
 
 pg_noreturn extern void trainer_lost(void);	/* the connection to the engine has ended: tells how */
 
 /* ---- trainer_feed.c ------------------------------------------------------------------------------------------------------------------------ */
 
-/* Streams weights and pairs to the engine, in one read-only transaction; false if the extension is gone. */
-extern bool trainer_feed(void);
+/* Streams weights and pairs to the engine, in one read-only transaction. */
+extern void trainer_feed(void);
 
 /* ---- trainer_frames.c ---------------------------------------------------------------------------------------------------------------------- */
 

@@ -3,7 +3,9 @@
  *	  The first part of a trainer's run: what the engine is given to train from, weights and pairs.
  *
  * One transaction of the job's owner reads all of it and streams it row by row: privileges and row security of the moment hold, and memory is that of one
- * row.  It is read-only, and over before training starts.
+ * row.  It is read-only, and over before training starts.  Who stops the job meanwhile interrupts it (trainer.c).
+ *
+ * A job that has trained all its iterations, and could not store the model, needs its last checkpoint only.
  */
 #include "trainer.h"
 
@@ -17,7 +19,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#define PAIRS_MEMORY	((uint64) 512 * 1024 * 1024)	/* encoded pairs that an engine keeps in memory; more go to a file */
+#define MB				((uint64) 1024 * 1024)
 #define SPILL_DIRECTORY	"base/pgsql_tmp"
 
 /* Streams the last checkpoint. */
@@ -157,8 +159,6 @@ send_pairs(Request *request)
 	}
 	SPI_cursor_close(cursor);
 	AtEOXact_GUC(false, nest);
-	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
-		trainer_lost();
 }
 
 static int64
@@ -174,24 +174,28 @@ iterations_of(int version)
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-bool
+void
 trainer_feed(void)
 {
-	BicycleTrainBegin head = {.max_pixels = bicycle_max_image_pixels, .train_memory = PAIRS_MEMORY};
+	BicycleTrainBegin head = {.max_pixels = bicycle_max_image_pixels, .train_memory = bicycle_train_memory * MB, .train_disk = bicycle_train_disk * MB};
 	Request    *request;
 
 	if (!trainer_begin())
-		return false;
+		return;
 	pgstat_report_activity(STATE_RUNNING, trainer.job.pairs);
 	XactReadOnly = true;
-	head.train_disk = (uint64) bicycle_train_disk * 1024 * 1024;
+	train_check_rights();
 	strlcpy(head.spill, SPILL_DIRECTORY, sizeof(head.spill));
+	if (trainer.complete)
+		head.flags = BICYCLE_TRAIN_FINISHED;
 	if (trainer.job.start_version != 0)
 		trainer.start_iterations = iterations_of(trainer.job.start_version);
 	request = trainer.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
-	send_pairs(request);
+	if (!trainer.complete)
+		send_pairs(request);
+	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
+		trainer_lost();
 	request_free(request);
 	trainer_end();
 	pgstat_report_activity(STATE_IDLE, NULL);
-	return true;
 }

@@ -7,10 +7,14 @@
  */
 #include "trainer.h"
 
+#include <signal.h>
+
 #include "catalog/pg_type.h"
 #include "client.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
+#include "postmaster/interrupt.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -121,9 +125,28 @@ compare_ready(const BicycleTrainReady *ready, const char *platform)
 {
 	if (trainer.job.data_digest && (VARSIZE_ANY_EXHDR(trainer.job.data_digest) != sizeof(ready->data_digest) ||
 							memcmp(VARDATA_ANY(trainer.job.data_digest), ready->data_digest, sizeof(ready->data_digest)) != 0))
-		trainer_note(psprintf("iteration " INT64_FORMAT ": the query gives other pairs than before", ready->iteration));
+		trainer_note(0, psprintf("iteration " INT64_FORMAT ": the query gives other pairs than before", ready->iteration));
 	if (trainer.job.platform && strcmp(trainer.job.platform, platform) != 0)
-		trainer_note(psprintf("iteration " INT64_FORMAT ": goes on on \"%s\", before on \"%s\"; results differ in rounding", ready->iteration, platform, trainer.job.platform));
+		trainer_note(0, psprintf("iteration " INT64_FORMAT ": goes on on \"%s\", before on \"%s\"; results differ in rounding", ready->iteration, platform,
+								 trainer.job.platform));
+}
+
+/* Where the run stands, and what it runs on. */
+static void
+note_ready(const BicycleTrainReady *ready, const char *platform)
+{
+	JobParams	p;
+
+	if (trainer.job.checkpoint > 0)
+		compare_ready(ready, platform);
+	trainer_params(&p);
+	param_add(&p, INT8OID, Int64GetDatum(ready->iteration));
+	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
+	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
+	param_add(&p, INT8OID, Int64GetDatum(ready->iterations));
+	param_add(&p, BYTEAOID, PointerGetDatum(bytes_value(ready->data_digest, sizeof(ready->data_digest))));
+	param_add_text(&p, platform);
+	trainer_update("UPDATE %s SET iteration = $2, iterations = $3, data_digest = $4, platform = $5, updated_at = now() WHERE job = $1", &p);
 }
 
 static void
@@ -131,22 +154,13 @@ handle_ready(const Message *m)
 {
 	BicycleTrainReady ready;
 	char	   *platform;
-	JobParams	p;
 
 	message_head(m, &ready, sizeof(ready));
 	platform = client_text(pnstrdup(ready.platform, sizeof(ready.platform)));
 	if (!trainer_begin())
 		return;
-	if (trainer.job.checkpoint > 0)
-		compare_ready(&ready, platform);
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(ready.iteration));
-	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
-	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
-	param_add(&p, INT8OID, Int64GetDatum(ready.iterations));
-	param_add(&p, BYTEAOID, PointerGetDatum(bytes_value(ready.data_digest, sizeof(ready.data_digest))));
-	param_add_text(&p, platform);
-	trainer_update("UPDATE %s SET iteration = $2, iterations = $3, data_digest = $4, platform = $5, updated_at = now() WHERE job = $1", &p);
+	if (!trainer.complete)
+		note_ready(&ready, platform);
 	trainer_end();
 	trainer.job.iterations = ready.iterations;
 	trainer_order(BICYCLE_RUN);
@@ -186,7 +200,7 @@ handle_losses(const Message *m)
 	param_add(&p, FLOAT8OID, Float8GetDatum(losses.images_per_second));
 	param_add_text(&p, json.data);
 	trainer_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, images_per_second = $5, losses = $6::jsonb, updated_at = now()"
-			   " WHERE job = $1", &p);
+				   " WHERE job = $1", &p);
 	trainer_end();
 }
 
@@ -210,9 +224,14 @@ handle_preview(const Message *m)
 static void
 handle_note(const Message *m)
 {
+	BicycleNote note;
+
+	message_head(m, &note, sizeof(note));
+	if (note.cause >= 31)
+		connection_broken();
 	if (!trainer_begin())
 		return;
-	trainer_note(client_text(pnstrdup(m->body, m->length)));
+	trainer_note(1 << note.cause, client_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
 	trainer_end();
 }
 
@@ -262,7 +281,8 @@ handle_checkpoint(const Message *m)
 					" (SELECT DISTINCT iteration FROM %1$s WHERE job = $1 ORDER BY iteration DESC LIMIT $2)", SPI_OK_DELETE, &p);
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(checkpoint.iteration));
-	trainer_update("UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = 0, error = NULL, sqlstate = NULL, updated_at = now() WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = 0, error = NULL, sqlstate = NULL, updated_at = now()"
+				   " WHERE job = $1", &p);
 	trainer_end();
 	trainer.job.checkpoint = checkpoint.iteration;
 	trainer.job.attempts = 0;
@@ -280,7 +300,7 @@ trainer_stopped(void)
 		return;
 	trainer_params(&p);
 	trainer_update("UPDATE %s SET state = CASE wanted WHEN 'running' THEN 'queued' ELSE wanted END, wanted = 'running', attempts = 0, next_attempt = now(),"
-			   " images_per_second = NULL, updated_at = now() WHERE job = $1", &p);
+				   " images_per_second = NULL, updated_at = now() WHERE job = $1", &p);
 	trainer_end();
 }
 
@@ -293,7 +313,10 @@ option_text(const char *name)
 	return TextDatumGetCString(value);
 }
 
-/* Stores the model as the job's owner; it becomes current only if the version that training started from still is. */
+/*
+ * Stores the model as the job's owner; it becomes current only if the version that training started from still is.  What it is made from is safe: the
+ * checkpoint of the last iteration has come before, so SIGTERM ends the process as any other, even where it waits for a lock.
+ */
 static void
 handle_done(const Message *m)
 {
@@ -305,15 +328,17 @@ handle_done(const Message *m)
 	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
 		connection_broken();
 	rewind_stream(m->stream);
-	if (!trainer_begin())
+	pqsignal(SIGTERM, die);
+	trainer.running = false;
+	if (ShutdownRequestPending || !trainer_begin())
 		return;
-	version = model_store(trainer.job.model, option_text("method"), trainer.start_iterations + trainer.job.iterations, &head, pnstrdup(m->body + sizeof(head), head.config_length),
-						  m->stream, &trainer.job.start_version);
+	version = model_store(trainer.job.model, option_text("method"), trainer.start_iterations + trainer.job.iterations, &head,
+						  pnstrdup(m->body + sizeof(head), head.config_length), m->stream, &trainer.job.start_version);
 	trainer_params(&p);
 	(void) jobs_run("bicycle_training_checkpoints", "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE, &p);
 	param_add(&p, INT4OID, Int32GetDatum(version));
-	trainer_update("UPDATE %s SET state = 'done', wanted = 'running', version = $2, iteration = iterations, checkpoint = 0, attempts = 0, error = NULL, sqlstate = NULL,"
-			   " updated_at = now() WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET state = 'done', wanted = 'running', version = $2, iteration = iterations, checkpoint = 0, attempts = 0, error = NULL,"
+				   " sqlstate = NULL, updated_at = now() WHERE job = $1", &p);
 	trainer_end();
 	trainer.finished = true;
 }

@@ -1,0 +1,162 @@
+# Jobs and what happens around them: stops while pairs are read, models that cannot be stored, memory and disk for pairs, notes, checkpoints by the clock,
+# databases that somebody wants for himself, smart shutdowns, worker slots.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use Bicycle;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(usleep time);
+
+my $endless = 'SELECT sketch, photo FROM outlines WHERE pg_sleep(600) IS NOT NULL';	# reading it takes for ever
+
+# Waits until CONDITION over the columns of the job's row holds.
+sub row_comes_to
+{
+	my ($node, $job, $condition, $database) = @_;
+
+	return 1 if $node->poll_query_until($database // 'postgres', "SELECT $condition FROM bicycle_training_jobs WHERE job = $job");
+	diag($node->psql($database // 'postgres', "SELECT * FROM bicycle_training_jobs WHERE job = $job"));
+	return 0;
+}
+
+sub trainers { return "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'"; }
+
+sub reads_pairs { return $_[0]->poll_query_until('postgres', trainers() . " AND query LIKE '%pg_sleep%' AND state = 'active'", 1); }
+
+my $node = new_node('main');
+load_pairs($node, 'postgres');
+
+# While the pairs are read: stops are immediate, wherever the query is.
+my $job = train($node, 'read', '"iterations": 3', pairs => $endless);
+ok(reads_pairs($node), 'a job reads its pairs');
+$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
+ok(row_comes_to($node, $job, "state = 'paused'"), 'a pause interrupts the query');
+$node->safe_psql('postgres', "SELECT bicycle_resume($job)");
+ok(reads_pairs($node), 'a resumed job reads its pairs again');
+$node->safe_psql('postgres', "BEGIN; SAVEPOINT s; SELECT bicycle_cancel($job); ROLLBACK TO s; COMMIT");
+$node->safe_psql('postgres', "BEGIN; SELECT bicycle_cancel($job); ROLLBACK");
+ok(reads_pairs($node), 'a cancel that is rolled back does not end it');
+$node->restart;
+ok(reads_pairs($node), 'nor does a restart of the server');
+is($node->safe_psql('postgres', "SELECT attempts, error FROM bicycle_training_jobs WHERE job = $job"), '1|', 'which is no failure of the job');
+$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
+ok(row_comes_to($node, $job, "state = 'failed' AND sqlstate = '57014'"), 'who cancels the query itself ends the job with 57014');
+$job = train($node, 'read', '"iterations": 3', pairs => $endless);
+ok(reads_pairs($node), 'another job reads its pairs');
+$node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
+ok(row_comes_to($node, $job, "state = 'cancelled'"), 'a cancel interrupts the query too');
+is($node->safe_psql('postgres', "SELECT error IS NULL FROM bicycle_jobs WHERE job = $job"), 't', 'and is no error');
+
+# What cannot be stored is not lost: the job keeps its last iteration, and its model is the one that it would have been.
+$node->safe_psql('postgres', <<'SQL');
+CREATE ROLE painter LOGIN;
+GRANT EXECUTE ON FUNCTION bicycle_train TO painter;
+GRANT SELECT, INSERT, UPDATE ON bicycle_models, bicycle_tensors, bicycle_counters TO painter;
+GRANT SELECT ON outlines TO painter;
+CREATE TABLE theirs AS SELECT * FROM outlines;
+GRANT SELECT ON theirs TO painter;
+SQL
+my $options = '"iterations": 30, "seed": 7';
+$job = train($node, 'whole', $options);
+$node->safe_psql('postgres', "CALL bicycle_wait($job)");
+$job = train($node, 'kept', $options, before => 'SET ROLE painter;', pairs => 'SELECT sketch, photo FROM theirs');
+ok(row_comes_to($node, $job, "iterations > 0"), 'a job trains');
+$node->safe_psql('postgres', 'REVOKE INSERT ON bicycle_models FROM painter');
+ok(row_comes_to($node, $job, "state = 'failed' AND sqlstate = '42501'"), 'without the right to store its model it fails');
+is($node->safe_psql('postgres', "SELECT error ~ 'permission denied for table bicycle_models', iteration, checkpoint, version IS NULL FROM bicycle_training_jobs WHERE job = $job"),
+	't|30|30|t', 'with the error, and the checkpoint of its last iteration');
+$node->safe_psql('postgres', "DROP TABLE theirs; GRANT INSERT ON bicycle_models TO painter; SELECT bicycle_resume($job)");
+ok(row_comes_to($node, $job, "state = 'done'"), 'resumed, it stores the model, without its pairs');
+is(weights($node, 'kept'), weights($node, 'whole'), 'which is bit for bit what it would have been');
+is($node->safe_psql('postgres', "SELECT count(*) FROM bicycle_training_checkpoints WHERE job = $job"), 0, 'and its checkpoints are gone');
+is($node->safe_psql('postgres', "SELECT notes IS NULL FROM bicycle_jobs WHERE job = $job"), 't', 'nothing is noted of pairs that were not read');
+$job = train($node, 'denied', '"iterations": 3', before => "ALTER SYSTEM SET bicycle.max_training_jobs = 0; SELECT pg_reload_conf(), pg_sleep(0.5)\\g /dev/null\nSET ROLE painter;");
+$node->safe_psql('postgres', 'REVOKE INSERT ON bicycle_tensors FROM painter; ALTER SYSTEM RESET bicycle.max_training_jobs; SELECT pg_reload_conf()');
+ok(row_comes_to($node, $job, "state = 'failed' AND error ~ 'bicycle_tensors'"), 'rights that are lost before the start are missed at the start');
+is($node->safe_psql('postgres', "SELECT iteration FROM bicycle_jobs WHERE job = $job"), 0, 'before anything is trained');
+
+# Pairs take memory, then disk, then are too many.
+my $many = 'SELECT sketch, photo FROM outlines, generate_series(1, 150)';
+is($node->safe_psql('postgres', "SELECT sum(octet_length(sketch) + octet_length(photo)) > 1.5 * 1024 * 1024 FROM ($many) p"), 't', 'there are pairs for more than one megabyte');
+$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.train_memory = '1MB'; ALTER SYSTEM SET bicycle.train_disk = 0; SELECT pg_reload_conf(), pg_sleep(0.5)");
+$job = train($node, 'many', '"iterations": 3', pairs => $many);
+ok(row_comes_to($node, $job, "state = 'failed' AND sqlstate = '54000' AND error ~ 'bicycle.train_memory'"), 'too many pairs for memory and disk fail with 54000');
+$node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.train_disk; SELECT pg_reload_conf(), pg_sleep(0.5)");
+$job = train($node, 'many', '"iterations": 3', pairs => $many);
+ok(row_comes_to($node, $job, "state = 'done'"), 'on disk there is room for them');
+$node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.train_memory; SELECT pg_reload_conf()");
+
+# Collapse is noted once, however often the job is interrupted.  With such a rate nothing is learnt, z included.  It takes many iterations: they are small ones.
+$job = $node->safe_psql('postgres', qq{SELECT bicycle_train('flat', '$PAIRS', '{"method": "pix2pix_noise", "size": 64, "load_size": 64, "ngf": 1, "nz": 1, "batch_size": 1,
+	"lambda_gan": 0, "lr": 1e-12, "iterations": 2000}')});
+ok(row_comes_to($node, $job, "notes ~ 'hardly vary'"), 'samples that do not vary with z are noted');
+$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
+ok(row_comes_to($node, $job, "state = 'paused'"), 'the job is paused');
+ok($node->safe_psql('postgres', "SELECT iteration BETWEEN 1250 AND 1500 FROM bicycle_jobs WHERE job = $job") eq 't', 'soon enough to be noted again');
+$node->safe_psql('postgres', "SELECT bicycle_resume($job)");
+ok(row_comes_to($node, $job, "state = 'done'"), 'it goes on to the end');
+is($node->safe_psql('postgres', "SELECT count(*) FROM bicycle_jobs, regexp_matches(notes, 'hardly vary', 'g') WHERE job = $job"), 1, 'with one note');
+
+# Checkpoints come by the clock.
+$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.train_checkpoint_interval = '1s'; SELECT pg_reload_conf()");
+$job = train($node, 'clock', '"iterations": 100000');
+ok(row_comes_to($node, $job, 'checkpoint > 0'), 'a checkpoint comes when it is time');
+my $first = $node->safe_psql('postgres', "SELECT checkpoint FROM bicycle_training_jobs WHERE job = $job");
+ok(row_comes_to($node, $job, "checkpoint > $first"), 'and another one');
+is($node->safe_psql('postgres', "SELECT count(DISTINCT iteration) <= 2 FROM bicycle_training_checkpoints WHERE job = $job"), 't', 'of which two are kept');
+
+# A smart shutdown does not wait for jobs.
+$node->stop('smart');
+$node->start;
+ok(row_comes_to($node, $job, "state = 'running' AND updated_at > pg_postmaster_start_time()"), 'a job goes on after a smart shutdown');
+$node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
+ok(row_comes_to($node, $job, "state = 'cancelled'"), 'until it is cancelled');
+
+# DROP DATABASE does not wait for a job to end, and CREATE DATABASE can copy a database in which one runs.
+$node->safe_psql('postgres', 'CREATE DATABASE doomed');
+load_pairs($node, 'doomed');
+$job = train($node, 'tiny', '"iterations": 100000', database => 'doomed');
+ok(row_comes_to($node, $job, 'iteration > 0', 'doomed'), 'a job trains in another database');
+$node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE doomed');
+ok(row_comes_to($node, $job, "updated_at > clock_timestamp() - interval '1 s' AND attempts <= 1 AND error IS NULL", 'doomed'), 'it makes way for a copy of its database and goes on');
+is($node->safe_psql('copy', 'SELECT state FROM bicycle_jobs'), 'paused', 'in the copy it is paused');
+$node->safe_psql('postgres', 'DROP DATABASE doomed');
+ok($node->poll_query_until('postgres', trainers(), 0), 'its database can be dropped, and the trainer is gone');
+$node->safe_psql('copy', "SELECT bicycle_resume($job)");
+ok(row_comes_to($node, $job, 'iteration > 0', 'copy'), 'the copy can be resumed');
+$node->safe_psql('copy', "SELECT bicycle_pause($job)");
+ok(row_comes_to($node, $job, "state = 'paused'", 'copy'), 'and paused');
+
+# Jobs of one transaction start in the order of the calls.
+my $jobs = join(', ', split(/\n/, $node->safe_psql('postgres', "SELECT bicycle_train('queue' || n, '$PAIRS', '{$TINY, \"iterations\": 1}') FROM generate_series(1, 4) n")));
+ok($node->poll_query_until('postgres', "SELECT count(*) = 4 FROM bicycle_jobs WHERE state = 'done' AND job IN ($jobs)"), 'jobs that were started together end');
+is($node->safe_psql('postgres', "SELECT string_agg(model, ' ' ORDER BY started_at) FROM bicycle_jobs WHERE job IN ($jobs)"), 'queue1 queue2 queue3 queue4', 'in their order');
+$node->stop;
+
+# Worker slots.  One is left beside the workers that are always there.
+$node = new_node('slots', 'max_worker_processes = 4');
+load_pairs($node, 'postgres');
+$node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'bicycle job scan'");	# the launcher's first look is over
+$job = train($node, 'first', '"iterations": 100000');
+ok(row_comes_to($node, $job, 'iteration > 0'), 'one slot is enough for a job');
+my $second = train($node, 'second', '"iterations": 3');
+is($node->safe_psql('postgres', "SELECT state FROM bicycle_jobs WHERE job = $second"), 'queued', 'another one may wait for it');
+$node->safe_psql('postgres', 'ALTER SYSTEM SET bicycle.max_training_jobs = 2');
+$node->reload;
+$node->poll_query_until('postgres', 'SHOW bicycle.max_training_jobs', 2);
+my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSELECT bicycle_train('third', '$PAIRS', '{$TINY}')");
+like($err, qr/ERROR:  53000: could not start a training job\nDETAIL:  All background worker slots are in use.\nHINT:  Raise max_worker_processes./,
+	'one that could start, but for a slot, is refused');
+is($node->safe_psql('postgres', "SELECT count(*) FROM bicycle_jobs WHERE model = 'third'"), 0, 'and leaves nothing behind');
+ok($node->wait_for_log(qr/training jobs wait for a background worker slot/), 'the log tells that jobs wait for a slot');
+($status, $out, $err) = $node->psql('postgres', "CALL bicycle_wait($second, '100 ms')");
+like($err, qr/WARNING:  training job $second waits for a background worker slot/, 'and so does bicycle_wait');
+$node->safe_psql('postgres', 'ALTER SYSTEM RESET bicycle.max_training_jobs');
+$node->reload;
+$node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
+ok(row_comes_to($node, $second, "state = 'done'"), 'which starts in the slot of the first');
+$node->stop;
+done_testing();
