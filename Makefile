@@ -118,7 +118,7 @@ $B/tools/emoji_pairs: ENGINE_LIBS += $(FREETYPE_LIBS)
 
 $B/tools/%: tools/%.c $B/libbicycle.a
 	@mkdir -p $(dir $@)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -MMD -MP $(filter %.c %.a,$^) -o $@ $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -I. -MMD -MP $(filter %.c %.a,$^) -o $@ $(ENGINE_LIBS)
 
 -include $(shell find $B -name '*.d' 2>/dev/null)
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "image/image.h"
+#include "tools/hex.h"
 
 #define MAX_TILE 1024
 #define MAX_COLUMNS 256
@@ -26,44 +27,6 @@ fail(const char *what, const char *detail)
 {
 	fprintf(stderr, "contact_sheet: %s%s%s\n", what, *detail ? ": " : "", detail);
 	exit(1);
-}
-
-static int
-hex_digit(int c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
-/* Turns the line into bytes where it stands and returns how many; false if it is not hexadecimal. */
-static bool
-unhex(char *line, size_t length, size_t *nbytes)
-{
-	const char *digits = line;
-
-	if (length >= 2 && line[0] == '\\' && line[1] == 'x')
-	{
-		digits += 2;
-		length -= 2;
-	}
-	if (length % 2 != 0)
-		return false;
-	for (size_t i = 0; i < length / 2; i++)
-	{
-		int			high = hex_digit(digits[2 * i]),
-					low = hex_digit(digits[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return false;
-		line[i] = (char) (high << 4 | low);
-	}
-	*nbytes = length / 2;
-	return true;
 }
 
 static Image
