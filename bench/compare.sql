@@ -6,7 +6,7 @@ CALL bicycle_wait(:job);
 SELECT state <> 'done' AS failed, concat_ws(': ', state, error) AS how FROM bicycle_jobs WHERE job = :job \gset
 \if :failed
 	\warn :how
-	SELECT 1 / 0;
+	SELECT 1 / 0;				-- ends psql with an error
 \endif
 
 SELECT set_config('bicycle.model', :'run', false) AS model \gset
