@@ -1,7 +1,8 @@
 -- Statements over many images run them in rounds, through a plan node, with the results of row-by-row evaluation.
-\getenv testdata BICYCLE_TESTDATA
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
 \set g :testdata '/edges2emoji/G.pth'
 \set e :testdata '/edges2emoji/E.pth'
 SELECT bicycle_import('batch', pg_read_binary_file(:'g'), pg_read_binary_file(:'e'));

@@ -1,24 +1,7 @@
 -- Every SQLSTATE of the contract that needs no crash, with message, detail and hint of the library's own ones.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
-CREATE TEMP TABLE file AS
-	SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/' || name) AS bytes
-	FROM unnest('{G.pth,E.pth,pairs/00_A.png,pairs/00_B.png,pairs/01_A.png,pairs/01_B.png,pairs/02_A.png,pairs/02_B.png,pairs/03_A.png}'::text[]) AS name;
-CREATE FUNCTION pg_temp.file(text) RETURNS bytea LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.file WHERE name = $1';
-CREATE FUNCTION pg_temp.report(query text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE query;
-	RETURN 'succeeded';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN concat_ws(E'\n', sqlstate || ' ' || sqlerrm, nullif(detail, ''), nullif(hint, ''));
-END $$;
-CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.report($1), '' '', 1)';
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 SELECT bicycle_import('err', pg_temp.file('G.pth'), pg_temp.file('E.pth')) AS version;
 SELECT bicycle_import('erg', pg_temp.file('G.pth')) AS version;
 CREATE TEMP TABLE picture AS SELECT pg_temp.file('pairs/00_A.png') AS image;

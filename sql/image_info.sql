@@ -1,17 +1,7 @@
 -- bicycle_image_info: what the header of a file says, without decoding it.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
--- What a statement fails with: SQLSTATE and message, or only the SQLSTATE where the engine words the message.
-CREATE FUNCTION pg_temp.fails(query text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE query;
-	RETURN 'succeeded';
-EXCEPTION WHEN OTHERS THEN
-	RETURN sqlstate || ' ' || sqlerrm;
-END $$;
-CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 
 SELECT name, i.*
 FROM unnest('{png/basn0g01,png/basn0g16,png/basi2c08,png/basn3p04,png/basi4a16,png/basn6a08,jpeg/rgb,jpeg/gray,jpeg/progressive}'::text[]) AS name,

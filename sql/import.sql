@@ -1,21 +1,7 @@
 -- bicycle_import, export, inspect, create: files become rows and rows become files, without loss.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
-CREATE TEMP TABLE file AS
-	SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/' || name) AS bytes
-	FROM unnest('{G.pth,E.pth,pairs/00_A.png,pairs/00_B.png,pairs/01_A.png,pairs/01_B.png,pairs/02_A.png,pairs/02_B.png,pairs/03_A.png}'::text[]) AS name;
-CREATE FUNCTION pg_temp.file(text) RETURNS bytea LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.file WHERE name = $1';
--- What a statement fails with: SQLSTATE and message, or only the SQLSTATE where the engine words the message.
-CREATE FUNCTION pg_temp.fails(query text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE query;
-	RETURN 'succeeded';
-EXCEPTION WHEN OTHERS THEN
-	RETURN sqlstate || ' ' || sqlerrm;
-END $$;
-CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 
 SELECT bicycle_import('imported', pg_temp.file('G.pth'), pg_temp.file('E.pth')) AS version;
 SELECT model, version, method, iterations, is_current, created_by = current_user AS mine, octet_length(hash) AS hash,

@@ -1,17 +1,7 @@
 -- Latent codes: the same bits everywhere, normally distributed, interpolated along the great circle.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
--- What a statement fails with: SQLSTATE and message, or only the SQLSTATE where the engine words the message.
-CREATE FUNCTION pg_temp.fails(query text) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE query;
-	RETURN 'succeeded';
-EXCEPTION WHEN OTHERS THEN
-	RETURN sqlstate || ' ' || sqlerrm;
-END $$;
-CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 
 -- These digits are a promise: they depend on nothing but the arguments.
 SELECT bicycle_latent(8, 1);

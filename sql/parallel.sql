@@ -1,12 +1,7 @@
 -- Parallel query: workers translate, each by a connection of its own, with the same results.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
-CREATE TEMP TABLE file AS
-	SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/' || name) AS bytes
-	FROM unnest('{G.pth,E.pth,pairs/00_A.png,pairs/00_B.png,pairs/01_A.png,pairs/01_B.png,pairs/02_A.png,pairs/02_B.png,pairs/03_A.png}'::text[]) AS name;
-CREATE FUNCTION pg_temp.file(text) RETURNS bytea LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.file WHERE name = $1';
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 SELECT bicycle_create('p', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
 CREATE TABLE regress_parallel AS SELECT i AS id, pg_temp.file('pairs/0' || i % 4 || '_A.png') AS image FROM generate_series(1, 40) AS i;
 ALTER TABLE regress_parallel SET (parallel_workers = 2);

@@ -1,7 +1,7 @@
 -- Row-security policies of the extension's tables are noted for pg_dump, which leaves them out, and come back with the rows of bicycle_policies.
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 CREATE ROLE "regress bicycle reader";
 CREATE FUNCTION public.regress_seen(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 <> ''hidden''';
 SELECT count(*) FROM bicycle_policies;

@@ -1,8 +1,7 @@
 -- Settings: names, contexts, ranges, who may set them, and that the prefix is reserved.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 SELECT bicycle_latent(0, 0);	-- loads the library if nothing has yet
 SELECT name, setting, unit, vartype, context, enumvals FROM pg_settings WHERE name LIKE 'bicycle.%' AND name NOT IN ('bicycle.threads', 'bicycle.debug')
 ORDER BY name COLLATE "C";
