@@ -1,25 +1,12 @@
 -- Training jobs as far as no training is needed: what bicycle_train checks at the call, states and rights of jobs that wait in the queue.
-\getenv testdata BICYCLE_TESTDATA
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS bicycle;
-RESET client_min_messages;
+\getenv srcdir PG_ABS_SRCDIR
+\set common :srcdir '/sql/include/common.sql'
+\i :common
 CREATE TABLE public.regress_pairs AS
 	SELECT pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_A.png') AS a, pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_B.png') AS b
 	FROM generate_series(1, 4);
 CREATE TEMP TABLE hidden AS SELECT a, b FROM regress_pairs;
 CREATE VIEW pg_temp.half_hidden AS SELECT p.a, h.b FROM regress_pairs p, hidden h;
-CREATE FUNCTION pg_temp.report(query text) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE query;
-	RETURN 'succeeded';
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RETURN concat_ws(E'\n', sqlstate || ' ' || sqlerrm, nullif(detail, ''), nullif(hint, ''));
-END $$;
-CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.report($1), '' '', 1)';
 -- Nothing is started here.  The library must be there for its settings to be known.
 SELECT bicycle_latent(1, 1) IS NOT NULL AS loaded;
 ALTER SYSTEM SET bicycle.max_training_jobs = 0;
@@ -169,6 +156,16 @@ SELECT bicycle_resume(:job);
 SELECT owner, state FROM bicycle_jobs WHERE job = :job;
 SELECT system_identifier = (SELECT system_identifier FROM pg_control_system()), owner = 'regress_bicycle_trainer'::regrole FROM bicycle_training_jobs WHERE job = :job;
 
+-- A model is not dropped while it is trained, nor the version that the job has started from.
+SELECT bicycle_create('used', '{"size": 64, "ngf": 4, "nef": 4}');
+SELECT bicycle_train('used', 'SELECT a, b FROM regress_pairs') AS job \gset
+SELECT bicycle_import('used', bicycle_export('used'), bicycle_export('used', 'E'));
+SELECT regexp_replace(pg_temp.report($$SELECT bicycle_drop('used')$$), '\d+(?= is not|\))', 'N', 'g');
+SELECT regexp_replace(pg_temp.report($$SELECT bicycle_drop('used', 1)$$), '\d+(?= is not|\))', 'N', 'g');
+SELECT bicycle_import('used', bicycle_export('used'), bicycle_export('used', 'E'));
+SELECT bicycle_drop('used', 2);
+SELECT bicycle_cancel(:job);
+SELECT bicycle_drop('used');
 -- A model's shape cannot change.
 SELECT bicycle_create('shaped', '{"size": 64, "ngf": 4, "nef": 4}');
 SELECT pg_temp.report($$SELECT bicycle_train('shaped', 'SELECT a, b FROM regress_pairs', '{"ngf": 8}')$$);

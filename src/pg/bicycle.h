@@ -385,6 +385,9 @@ extern void job_stopping(int64 job);	/* the same, and interrupts the job's query
 typedef struct _SPI_plan *SPIPlanPtr;
 extern SPIPlanPtr pairs_prepare(const char *query);
 
+/* 55006 if a job on the model is not finished; of a version other than 0, if such a job started from it.  Within SPI_connect, and under model_lock. */
+extern void train_check_unused(const char *model, int version);
+
 extern void train_check_rights(void);	/* of the current user, to store what a job makes: 42501 */
 
 /* ---- trainer.c (its own parts: trainer.h), launcher.c -------------------------------------------------------------------------------------- */

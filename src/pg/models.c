@@ -449,6 +449,8 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("bicycle_drop()");
 	SPI_connect();
 	model_lock(name);
+	catalog_check_rights("bicycle_models", ACL_DELETE);
+	train_check_unused(name, version);
 	if (PG_ARGISNULL(1))
 	{
 		if (run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0, NULL) == 0)

@@ -170,9 +170,9 @@ check_attempt(void *arg)
 	return true;
 }
 
-/* Reads what others have just committed, also in a repeatable-read transaction: they may have waited for the same lock. */
+/* An unfinished job on the model, with a version only one that started from that; 0 if there is none.  Reads what others have just committed, also in a repeatable-read transaction: they may have waited for the same lock. */
 static int64
-active_job_of(const char *model, int64 except)
+active_job_of(const char *model, int64 except, int version)
 {
 	JobParams	p = {0};
 	int64		job = 0;
@@ -182,25 +182,37 @@ active_job_of(const char *model, int64 except)
 	param_add(&p, INT8OID, Int64GetDatum(except));
 	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
 	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
+	param_add(&p, INT4OID, Int32GetDatum(version));
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (jobs_run("bicycle_training_jobs", "SELECT job FROM %s WHERE model = $1 AND job <> $2 AND state IN ('queued', 'running')"
-				 " AND system_identifier = $3 AND database = $4 LIMIT 1", SPI_OK_SELECT, &p) > 0)
+				 " AND system_identifier = $3 AND database = $4 AND ($5 = 0 OR start_version = $5) LIMIT 1", SPI_OK_SELECT, &p) > 0)
 		job = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	PopActiveSnapshot();
 	return job;
 }
 
 static void
-check_no_other(const char *model, int64 except)
+report_active(int64 job, const char *message)
 {
-	int64		other = active_job_of(model, except);
-
-	if (other != 0)
+	if (job != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("model \"%s\" is being trained already", model),
-				 errdetail("Job " INT64_FORMAT " is not finished.", other),
-				 errhint("Wait for it with CALL bicycle_wait(" INT64_FORMAT "), or end it with bicycle_cancel.", other)));
+				 errmsg_internal("%s", message),
+				 errdetail("Job " INT64_FORMAT " is not finished.", job),
+				 errhint("Wait for it with CALL bicycle_wait(" INT64_FORMAT "), or end it with bicycle_cancel.", job)));
+}
+
+static void
+check_no_other(const char *model, int64 except)
+{
+	report_active(active_job_of(model, except, 0), psprintf("model \"%s\" is being trained already", model));
+}
+
+void
+train_check_unused(const char *model, int version)
+{
+	report_active(active_job_of(model, 0, version), version == 0 ? psprintf("cannot drop model \"%s\", which is being trained", model) :
+				  psprintf("cannot drop version %d of model \"%s\", from which a job goes on", version, model));
 }
 
 static void
