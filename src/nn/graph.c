@@ -153,6 +153,24 @@ nn_value_root(const NnGraph *g, int value)
 	return value;
 }
 
+bool
+nn_read_by_next_only(const NnGraph *g, int node)
+{
+	int			value = g->nodes[node].out[0];
+	int			readers = 0;
+
+	if (node + 1 >= g->nnodes || g->nodes[node + 1].in[0] != value)
+		return false;
+	if (g->values[value].output || g->values[value].view_of >= 0)
+		return false;
+	for (int i = 0; i < g->nvalues; i++)
+		if (g->values[i].view_of == value)
+			return false;
+	for (int i = 0; i < g->nnodes; i++)
+		readers += (g->nodes[i].in[0] == value) + (g->nodes[i].in[1] == value);
+	return readers == 1;
+}
+
 void
 nn_output(NnGraph *g, int value)
 {

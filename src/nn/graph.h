@@ -130,6 +130,9 @@ extern int	nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *
 /* The value whose buffer this one is, or is a part of. */
 extern int	nn_value_root(const NnGraph *g, int value);
 
+/* Whether the next node is the only reader of this node's result, which a device then need not make a value. */
+extern bool nn_read_by_next_only(const NnGraph *g, int node);
+
 /* Marks a value as a result: it is kept to the end of the plan and may be bound. */
 extern void nn_output(NnGraph *g, int value);
 
@@ -143,6 +146,29 @@ extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...) _
 extern int	nn_net_G(NnGraph *g, const NnConfig *config, int image, int z);	/* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
 extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);	/* -> (N,1,1,nz) twice */
 extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);	/* -> config->num_ds maps (N,h,w,1) */
+
+/*
+ * border.c: one axis of a zero-padded convolution.  Positions of its result fall into classes by the taps of the kernel that lie inside the image; a latent
+ * code, which is the same everywhere, adds one value a channel and pair of classes.
+ */
+#define NN_MAX_BORDER 8
+
+typedef struct NnBorder
+{
+	int			n;
+	int			first[NN_MAX_BORDER + 1];	/* positions [first[i], first[i + 1]) are of class i */
+	int			tap0[NN_MAX_BORDER];	/* valid taps [tap0, tap1) */
+	int			tap1[NN_MAX_BORDER];
+	int			centre;			/* class of the middle position */
+} NnBorder;
+
+extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad);	/* false: there are more classes than we provide for */
+
+/*
+ * For each pair of classes, the sums over the valid taps of the weights of the latent: times the latent, that is what it adds there.  w is the layer's weight
+ * (c, inputs + nz, kernel, kernel), sums (rows->n, columns->n, nz, c).
+ */
+extern void nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w, int inputs, int nz, int c, int kernel, float *sums);
 
 /*
  * A plan: where each value lives.  Offsets are in elements of the device's activation type, 64-byte aligned; a view shares its parent's buffer.

@@ -16,18 +16,6 @@
 #include "cpu_kernels.h"
 #include "cpu_tiles.h"
 
-/* One axis of a zero-padded convolution: which taps of the kernel lie inside the image, for each output position. */
-#define CPU_MAX_CLASSES 8
-
-typedef struct CpuClasses
-{
-	int			n;
-	int			first[CPU_MAX_CLASSES + 1];	/* positions [first[i], first[i + 1]) are of class i */
-	int			tap0[CPU_MAX_CLASSES];	/* valid taps [tap0, tap1) */
-	int			tap1[CPU_MAX_CLASSES];
-	int			centre;			/* class of the middle position */
-} CpuClasses;
-
 /* How the pixels of a convolution's result lie in memory. */
 typedef enum CpuForm
 {
@@ -98,7 +86,7 @@ typedef struct CpuLayer
 	float	   *tile_weights;
 	float	   *bias;			/* (c); NULL if the layer has none */
 	int			nz;
-	CpuClasses	rows,
+	NnBorder	rows,
 				columns;
 	float	   *z_weights;		/* [row class][column class][nz][c]: sums over the valid taps */
 	float	   *norm;			/* batch norm: center, offset, scale, shift, (c) each.  LINEAR: weights (o, c) */
@@ -144,7 +132,6 @@ extern NnStatus cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnErr
 extern int	cpu_step_end(const NnGraph *graph, int id);
 extern NnNode cpu_step_conv(const NnGraph *graph, int id);
 extern void cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
-extern bool cpu_classes(CpuClasses *classes, int in, int out, int kernel, int stride, int pad);
 extern int	cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
 extern int	cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
 

@@ -21,7 +21,7 @@ typedef struct Block
 	float		center[CPU_BLOCK];
 	float		scale[CPU_BLOCK];
 	float		shift[CPU_BLOCK];
-	float		offset[CPU_MAX_CLASSES * CPU_MAX_CLASSES][CPU_BLOCK];
+	float		offset[NN_MAX_BORDER * NN_MAX_BORDER][CPU_BLOCK];
 } Block;
 
 static const void *
@@ -115,7 +115,7 @@ take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const
 	}
 	else if (f->latent)
 	{
-		const CpuClasses *rows = &f->latent_layer->rows,
+		const NnBorder *rows = &f->latent_layer->rows,
 				   *columns = &f->latent_layer->columns;
 
 		for (int r = 0; r < rows->n; r++)
@@ -158,7 +158,7 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 	}
 	else if (f->latent)
 	{
-		const CpuClasses *rows = &f->latent_layer->rows,
+		const NnBorder *rows = &f->latent_layer->rows,
 				   *columns = &f->latent_layer->columns;
 		int			r = 0;
 

@@ -56,25 +56,6 @@ static const Rule rules[] = {
 
 /* ---- Steps ----------------------------------------------------------------------------------------------------------------------------------- */
 
-/* Whether the next node is the only reader of this node's result, which therefore need not become a value. */
-static bool
-read_by_next_only(const NnGraph *graph, int id)
-{
-	int			value = graph->nodes[id].out[0];
-	int			readers = 0;
-
-	if (id + 1 >= graph->nnodes || graph->nodes[id + 1].in[0] != value)
-		return false;
-	if (graph->values[value].output || graph->values[value].view_of >= 0)
-		return false;
-	for (int i = 0; i < graph->nvalues; i++)
-		if (graph->values[i].view_of == value)
-			return false;
-	for (int i = 0; i < graph->nnodes; i++)
-		readers += (graph->nodes[i].in[0] == value) + (graph->nodes[i].in[1] == value);
-	return readers == 1;
-}
-
 /*
  * The last node of the step that a convolution begins: the norm that follows it, the average pool that is made part of it, or itself.
  *
@@ -86,7 +67,7 @@ cpu_step_end(const NnGraph *graph, int id)
 	const NnNode *node = &graph->nodes[id],
 			   *next = node + 1;
 
-	if (!read_by_next_only(graph, id))
+	if (!nn_read_by_next_only(graph, id))
 		return id;
 	if (next->op == NN_OP_NORM_ACT)
 		return id + 1;
@@ -288,32 +269,4 @@ cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd)
 			break;
 	}
 	return node->pad;
-}
-
-/* False if there are more classes than we provide for. */
-bool
-cpu_classes(CpuClasses *classes, int in, int out, int kernel, int stride, int pad)
-{
-	classes->n = 0;
-	for (int i = 0; i < out; i++)
-	{
-		int			start = i * stride - pad;
-		int			tap0 = start < 0 ? -start : 0;
-		int			tap1 = in - start < kernel ? in - start : kernel;
-		int			last = classes->n - 1;
-
-		if (last < 0 || classes->tap0[last] != tap0 || classes->tap1[last] != tap1)
-		{
-			if (classes->n == CPU_MAX_CLASSES)
-				return false;
-			last = classes->n++;
-			classes->first[last] = i;
-			classes->tap0[last] = tap0;
-			classes->tap1[last] = tap1;
-		}
-		if (i == out / 2)
-			classes->centre = last;
-	}
-	classes->first[classes->n] = out;
-	return true;
 }

@@ -230,31 +230,16 @@ static NnStatus
 pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 {
 	const float *w = param_values(p, node->weight);
-	int			k = node->kernel,
-				inputs = layer->in.c + layer->nz;
-	float	   *out;
+	int			k = node->kernel;
 	NnStatus	status;
 
-	if (!cpu_classes(&layer->rows, layer->in.h, layer->out.h, k, node->stride, node->pad) ||
-		!cpu_classes(&layer->columns, layer->in.w, layer->out.w, k, node->stride, node->pad))
+	if (!nn_border(&layer->rows, layer->in.h, layer->out.h, k, node->stride, node->pad) ||
+		!nn_border(&layer->columns, layer->in.w, layer->out.w, k, node->stride, node->pad))
 		return nn_fail(p->error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent", node->name);
 	status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c, &layer->z_weights);
 	if (status != NN_OK)
 		return status;
-	out = layer->z_weights;
-	for (int r = 0; r < layer->rows.n; r++)
-		for (int c = 0; c < layer->columns.n; c++)
-			for (int i = 0; i < layer->nz; i++)
-				for (int o = 0; o < layer->out.c; o++)
-				{
-					const float *tap = w + ((size_t) o * inputs + layer->in.c + i) * k * k;
-					double		sum = 0;
-
-					for (int y = layer->rows.tap0[r]; y < layer->rows.tap1[r]; y++)
-						for (int x = layer->columns.tap0[c]; x < layer->columns.tap1[c]; x++)
-							sum += tap[y * k + x];
-					*out++ = (float) sum;
-				}
+	nn_border_sums(&layer->rows, &layer->columns, w, layer->in.c, layer->nz, layer->out.c, k, layer->z_weights);
 	return NN_OK;
 }
 
