@@ -71,14 +71,19 @@ ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=unde
 ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) -fopenmp -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
 ENGINE_LIBS = $(DNNL_LIBS) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
 
-NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c src/nn/cpu/*.c)
+# The CPU device needs oneDNN; WITHOUT_CPU=1 builds without it, for tests of the GPU on a machine that has none.
+NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c $(if $(WITHOUT_CPU),,src/nn/cpu/*.c))
+ifneq ($(WITHOUT_CPU),)
+ENGINE_CFLAGS += -DBICYCLE_WITHOUT_CPU
+DNNL_LIBS =
+endif
 LIB_SRC = $(NN_SRC) $(wildcard src/image/*.c src/format/*.c)
 ENGINE_SRC = $(wildcard src/engine/*.c)
 LIB_OBJ = $(patsubst src/%.c,$B/%.o,$(LIB_SRC))
 ENGINE_OBJ = $(patsubst src/%.c,$B/%.o,$(ENGINE_SRC))
 UNIT_TESTS = $(patsubst test/unit/%.c,$B/unit/%,$(wildcard test/unit/test_*.c))
 
-engine: $B/bicycle-engine
+engine: $B/bicycle-engine cuda devices
 unit: engine $(UNIT_TESTS)
 objects: $(LIB_OBJ) $(ENGINE_OBJ)
 
@@ -101,6 +106,69 @@ $B/bicycle-engine: $(ENGINE_OBJ) $B/libbicycle.a
 $B/unit/%: test/unit/%.c $(filter-out $B/engine/main.o,$(ENGINE_OBJ)) $B/libbicycle.a
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit -MMD -MP $(filter %.c %.o %.a,$^) -o $@ $(ENGINE_LIBS)
+
+# ---- The CUDA device -----------------------------------------------------------------------------------------------------------------------
+
+# A library of its own, which the engine opens if it finds it.  Built where nvcc and cuDNN's headers are; NVCC= builds without.  By default kernels are compiled
+# to PTX only, which takes seconds, and which the driver makes into the GPU's own code when they are first loaded.  CUDA_ARCH=release compiles for all GPUs there are,
+# CUDA_ARCH="80 90" for those, and to PTX for later ones.
+NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+CUDA_HOME ?= $(abspath $(dir $(shell readlink -f "$(NVCC)" 2>/dev/null))..)
+CUDNN_INCLUDE ?= $(patsubst %/cudnn.h,%,$(firstword $(wildcard $(CUDA_HOME)/include/cudnn.h /usr/include/cudnn.h /usr/include/x86_64-linux-gnu/cudnn.h)))
+CUDA_ARCH ?=
+CUDA_CODE = $(if $(filter release,$(CUDA_ARCH)),75 80 86 89 90 100 120,$(CUDA_ARCH))
+CUDA_PTX = $(if $(CUDA_CODE),$(lastword $(CUDA_CODE)),75 80)
+CUDA_LIB = $(patsubst %/libcudart_static.a,%,$(firstword $(wildcard $(addsuffix /libcudart_static.a,$(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib \
+	$(CUDA_HOME)/lib))))
+CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas -Werror all-warnings \
+	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
+CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
+	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
+CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/error.c src/nn/graph.c) \
+	$B/cuda/kernels.o
+CUDA_MODULE = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$B/bicycle_cuda.so))
+
+cuda: $(CUDA_MODULE)
+devices:
+	@echo "devices: ref$(if $(WITHOUT_CPU),,$(comma) cpu)$(if $(CUDA_MODULE),$(comma) cuda,; no cuda: $(if $(NVCC),no cudnn.h found,no nvcc found))"
+comma = ,
+
+$B/cuda/%.o: src/%.c
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(CUDA_CFLAGS) -MMD -MP -c $< -o $@
+
+# All kernels in one run of nvcc: what takes its time is CUDA's headers.
+$B/cuda/kernels.o: $(wildcard kernels/*)
+	@mkdir -p $(dir $@)
+	printf '#include "%s"\n' $(notdir $(filter %.cu,$^)) >$(@:.o=.cu)
+	$(NVCC) $(CUDA_FLAGS) -c $(@:.o=.cu) -o $@
+
+$B/bicycle_cuda.so: $(CUDA_OBJ)
+	$(ENGINE_CC) -shared -pthread -Wl,-z,defs -Wl,--exclude-libs,ALL $^ -o $@ -L$(CUDA_LIB) -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -lrt -ldl -lm
+
+# The same device and kernels for the CPU, for tests: test/cuda/gpu_on_cpu.h.
+IMITATION_CFLAGS = $(ENGINE_CFLAGS) -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
+IMITATION_OBJ = $(patsubst kernels/%.cu,$B/imitation/%.o,$(wildcard kernels/*.cu)) $(patsubst src/nn/cuda/%.c,$B/imitation/%.o,$(filter-out \
+	src/nn/cuda/cudnn.c,$(wildcard src/nn/cuda/*.c))) $(patsubst test/cuda/%.c,$B/imitation/%.o,$(wildcard test/cuda/*_on_cpu.c))
+
+$B/imitation/%.o: kernels/%.cu
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) -x c $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
+
+$B/imitation/%.o: src/nn/cuda/%.c
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
+
+$B/imitation/%.o: test/cuda/%.c
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
+
+$B/libimitation.a: $(IMITATION_OBJ)
+	rm -f $@ && ar rcs $@ $^
+
+$B/unit/test_cuda_%: test/unit/test_cuda_%.c $B/libimitation.a $B/libbicycle.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(IMITATION_CFLAGS) -Itest/unit -MMD -MP $(filter %.c,$^) $B/libimitation.a $B/libbicycle.a -o $@ $(ENGINE_LIBS)
 
 BENCHES = $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/*_bench.c))
 TOOLS = $(patsubst tools/%.c,$B/tools/%,$(wildcard tools/*.c))
@@ -126,9 +194,10 @@ install: install-engine
 install-engine: engine
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
 	$(INSTALL_PROGRAM) $B/bicycle-engine '$(DESTDIR)$(pkglibdir)/bicycle-engine'
+	$(if $(CUDA_MODULE),$(INSTALL_SHLIB) $(CUDA_MODULE) '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so')
 uninstall: uninstall-engine
 uninstall-engine:
-	rm -f '$(DESTDIR)$(pkglibdir)/bicycle-engine'
+	rm -f '$(DESTDIR)$(pkglibdir)/bicycle-engine' '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so'
 
 # ---- Tests, demo, bench --------------------------------------------------------------------------------------------------------------------
 
@@ -143,4 +212,4 @@ bench:
 deps:
 	test/install-deps.sh
 
-.PHONY: engine unit objects benches tools install-engine uninstall-engine test demo bench deps
+.PHONY: cuda devices engine unit objects benches tools install-engine uninstall-engine test demo bench deps

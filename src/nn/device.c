@@ -1,10 +1,17 @@
 /*
  * device.c
  *	  The table of devices, and the thin calls that engine and tests make on one.
+ *
+ * The CUDA device is in a shared library of its own, which is opened when it is first asked for: a program that never asks needs no CUDA, and one that asks
+ * without having it gets an error that says what is missing.  Devices are opened by one thread of a program.
  */
-#include "nn/graph.h"
+#include "nn/cuda/module.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct
 {
@@ -13,8 +20,85 @@ static const struct
 }			devices[] =
 {
 	{"ref", nn_ref_open},
+#ifndef BICYCLE_WITHOUT_CPU
 	{"cpu", nn_cpu_open},
+#endif
 };
+
+/* ---- CUDA, which is a library of its own ------------------------------------------------------------------------------------------------------ */
+
+/* Opens the module beside this program, or in the directory above, where programs of the build tree have it; NULL, with dlerror(), if it cannot be. */
+static void *
+open_module(void)
+{
+	char		path[4096];
+	ssize_t		length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	void	   *module = NULL;
+
+	for (int up = 0; length > 0 && up < 2 && !module; up++)
+	{
+		char	   *slash;
+
+		path[length] = '\0';
+		slash = strrchr(path, '/');
+		if (!slash || (size_t) (slash - path) + sizeof("/" NN_CUDA_MODULE) > sizeof(path))
+			break;
+		length = slash - path;
+		strcpy(slash, "/" NN_CUDA_MODULE);
+		if (access(path, R_OK) == 0 || up == 1)
+			module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	}
+	return module;
+}
+
+/* The module, loaded once and never unloaded: CUDA does not survive that. */
+static const NnCudaModule *
+cuda_module(NnError *error)
+{
+	static const size_t sizes[] = NN_CUDA_SIZES;
+	static const NnCudaModule *loaded;
+	void	   *module;
+
+	if (loaded)
+		return loaded;
+	module = open_module();
+	loaded = module ? dlsym(module, NN_CUDA_SYMBOL) : NULL;
+	if (!loaded)
+	{
+		const char *why = dlerror();
+
+		nn_fail(error, NN_EUNSUPPORTED, "no CUDA device in this build");
+		nn_detail(error, "%s could not be loaded: %s.", NN_CUDA_MODULE, why ? why : "unknown error");
+		nn_hint(error, "Build and install with CUDA's compiler and cuDNN, or set \"bicycle.device\" to auto or cpu.");
+		return NULL;
+	}
+	if (memcmp(loaded->sizes, sizes, sizeof(sizes)) != 0)
+	{
+		loaded = NULL;
+		nn_fail(error, NN_EUNSUPPORTED, "CUDA device of another build");
+		nn_detail(error, "%s was not built together with this program.", NN_CUDA_MODULE);
+		nn_hint(error, "Build and install both again.");
+	}
+	return loaded;
+}
+
+/* "cuda" or "cuda:N" */
+static NnStatus
+open_cuda(const char *name, int threads, NnDevice **device, NnError *error)
+{
+	const NnCudaModule *module;
+	char	   *end;
+	long		index = 0;
+
+	if (name[4] == ':')
+		index = strtol(name + 5, &end, 10);
+	if (name[4] != '\0' && (name[4] != ':' || end == name + 5 || *end != '\0' || index < 0 || index > 1023))
+		return nn_fail(error, NN_EUNSUPPORTED, "there is no device \"%s\"", name);
+	module = cuda_module(error);
+	return module ? module->open((int) index, threads, device, error) : NN_EUNSUPPORTED;
+}
+
+/* ---- All devices ------------------------------------------------------------------------------------------------------------------------------ */
 
 NnStatus
 nn_device_open(const char *name, int threads, NnDevice **device, NnError *error)
@@ -22,6 +106,8 @@ nn_device_open(const char *name, int threads, NnDevice **device, NnError *error)
 	for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++)
 		if (strcmp(devices[i].name, name) == 0)
 			return devices[i].open(threads, device, error);
+	if (strncmp(name, "cuda", 4) == 0)
+		return open_cuda(name, threads, device, error);
 	return nn_fail(error, NN_EUNSUPPORTED, "there is no device \"%s\"", name);
 }
 
@@ -49,4 +135,27 @@ bool
 nn_device_supports(const NnDevice *device, NnPrecision precision)
 {
 	return device->supports(device, precision);
+}
+
+const char *
+nn_precision_name(NnPrecision precision)
+{
+	static const char *const names[] = {
+		[NN_PRECISION_AUTO] = "auto", [NN_PRECISION_FP32] = "fp32", [NN_PRECISION_BF16] = "bf16", [NN_PRECISION_FP16] = "fp16", [NN_PRECISION_TF32] = "tf32"
+	};
+
+	return names[precision];
+}
+
+NnPrecision
+nn_device_automatic(const NnDevice *device)
+{
+	return device->automatic != NN_PRECISION_AUTO ? device->automatic : NN_PRECISION_FP32;
+}
+
+void
+nn_device_set_memory(NnDevice *device, size_t bytes)
+{
+	if (device->set_memory)
+		device->set_memory(device, bytes);
 }

@@ -201,6 +201,8 @@ typedef struct NnBinding
 {
 	int			value;
 	float	   *data;
+	uint8_t    *bytes;			/* in place of data, where the device takes bytes: an image as nn_normalise and nn_quantise have it */
+	int			n;				/* images of it that there are, where the device allows fewer than the plan has; 0: all */
 } NnBinding;
 
 struct NnDevice
@@ -219,7 +221,22 @@ struct NnDevice
 	void		(*set_threads) (NnDevice *device, int threads);
 	void		(*close) (NnDevice *device);
 	const struct NnTrainDevice *train;	/* training.h; NULL: it cannot train */
+
+	/* What follows may be left zero; it is for devices that have memory of their own and work beside the caller. */
+	NnPrecision automatic;		/* what precision auto means; zero: fp32 */
+	bool		flexible;		/* bindings may be bytes, and of fewer images than the plan has */
+	size_t		max_arena_bytes;	/* of a plan that a model makes; zero: model.c's own limit */
+	void		(*set_memory) (NnDevice *device, size_t bytes);
+
+	/*
+	 * The halves of `run`: start takes the inputs and returns, finish waits for the oldest start that is not finished and fills its outputs.  At most
+	 * NN_STARTS of a device may be open; their bindings' memory stays valid until then, but inputs may change once start is back.
+	 */
+	NnStatus	(*start) (NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
+	NnStatus	(*finish) (NnDevice *device, NnError *error);
 };
+
+#define NN_STARTS 2
 
 /* error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the next two add to it.  error may be NULL. */
 extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));

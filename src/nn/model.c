@@ -2,8 +2,9 @@
  * model.c
  *	  A model on a device: G and E with packed weights, and a plan for each batch size in use.
  *
- * A batch of any size is run as a sequence of power-of-two batches, each with a plan of its own that is made when first needed and kept.  No padding: on the
- * devices there are an image costs the same in each of them, and its bits are the same too (design rule 3), so the split cannot be seen in the result.
+ * A batch of any size is run as a sequence of power-of-two batches, each with a plan of its own that is made when first needed and kept.  On the CPU without
+ * padding: an image costs the same in each of them, and its bits are the same too (design rule 3), so the split cannot be seen in the result.  A device that
+ * takes fewer images than a plan has, a GPU, where a few more cost little, is given the next larger plan instead of several small ones.
  * What plans may hold is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never used, nor are those above it.
  *
  * A model owns its packed weights, plans and staging arrays and frees them in nn_model_free.  nn_model_load touches only the new model and the device's
@@ -18,6 +19,8 @@
 #define BUCKETS 7				/* batches of 1, 2, 4, 8, 16, 32, 64 */
 #define MAX_ARENA_BYTES ((size_t) 256 << 20)	/* 8 images of 256 x 256 in fp32; more at once saves no time worth the memory */
 
+#define PAD_ALWAYS 8			/* images: up to here a larger plan with unused images is faster than two; above, if three quarters are used */
+
 /* A network planned for one batch size, with the float arrays its inputs and outputs pass through. */
 typedef struct Bucket
 {
@@ -26,8 +29,8 @@ typedef struct Bucket
 	int			image;			/* value ids, -1 = none */
 	int			z;
 	int			out[2];			/* G: the image; E: mu and logvar */
-	float	   *in;				/* (n, S, S, C): images as the network takes them; only the byte calls use these two */
-	float	   *result;			/* (n, S, S, C) */
+	float	   *in;				/* (n, S, S, C): images as the network takes them; only the byte calls use these two, */
+	float	   *result;			/* (n, S, S, C)   and not with a device that takes bytes: then NULL */
 	size_t		bytes;			/* arena, device state and these arrays */
 } Bucket;
 
@@ -67,7 +70,13 @@ element_bytes(const NnModel *m)
 {
 	if (m->device->element_bytes)
 		return m->device->element_bytes(m->device, m->precision);
-	return m->precision == NN_PRECISION_BF16 ? 2 : 4;
+	return m->precision == NN_PRECISION_BF16 || m->precision == NN_PRECISION_FP16 ? 2 : 4;
+}
+
+static size_t
+max_arena_bytes(const NnModel *m)
+{
+	return m->device->max_arena_bytes > 0 ? m->device->max_arena_bytes : MAX_ARENA_BYTES;
 }
 
 static void
@@ -121,8 +130,9 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 {
 	Bucket	   *b = malloc(sizeof(Bucket));
 	size_t		pixels = nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
-	size_t		in_bytes = nn_mul(pixels, input_channels(m, network) * sizeof(float));
-	size_t		result_bytes = network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
+	bool		floats = !m->device->flexible;
+	size_t		in_bytes = floats ? nn_mul(pixels, input_channels(m, network) * sizeof(float)) : 0;
+	size_t		result_bytes = floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
 	NnStatus	status;
 
 	if (!b)
@@ -133,9 +143,9 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 		free(b);
 		return status;
 	}
-	b->in = malloc(in_bytes);
-	b->result = malloc(result_bytes + 1);
-	if (!b->in || !b->result)
+	b->in = floats ? malloc(in_bytes) : NULL;
+	b->result = floats ? malloc(result_bytes + 1) : NULL;
+	if (floats && (!b->in || !b->result))
 		status = nn_no_memory(error, in_bytes + result_bytes);
 	else
 		status = m->device->prepare(m->device, &b->plan, m->nets[network].packed, error);
@@ -166,15 +176,17 @@ arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
 	return bytes;
 }
 
-/* The largest bucket for a rest of n images. */
+/* The bucket for the next images of a rest of n. */
 static int
-largest_bucket(const NnModel *m, NnNetwork network, int n)
+bucket_for(const NnModel *m, NnNetwork network, int n)
 {
 	int			log2n = 0;
 
 	while (log2n + 1 < BUCKETS && 2 << log2n <= n)
 		log2n++;
-	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > MAX_ARENA_BYTES)
+	if (m->device->flexible && log2n + 1 < BUCKETS && (n <= PAD_ALWAYS ? n > 1 << log2n : 4 * n > 3 * (2 << log2n)))
+		log2n++;
+	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > max_arena_bytes(m))
 		log2n--;
 	return log2n;
 }
@@ -185,7 +197,7 @@ next_bucket(NnModel *m, NnNetwork network, int n, Bucket **b, NnError *error)
 {
 	NnStatus	status = NN_OK;
 
-	for (int log2n = largest_bucket(m, network, n); log2n >= 0; log2n--)
+	for (int log2n = bucket_for(m, network, n); log2n >= 0; log2n--)
 	{
 		Bucket	  **slot = &m->nets[network].buckets[log2n];
 
@@ -237,12 +249,12 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision, c
 		return nn_no_memory(error, sizeof(NnModel));
 	m->device = device;
 	m->config = *config;
-	m->precision = precision != NN_PRECISION_AUTO ? precision : config->precision != NN_PRECISION_AUTO ? config->precision : NN_PRECISION_FP32;
+	m->precision = precision != NN_PRECISION_AUTO ? precision : config->precision != NN_PRECISION_AUTO ? config->precision : nn_device_automatic(device);
 	if (device->supports(device, m->precision))
 		status = load_net(m, NN_NET_G, tensors, ntensors, error);
 	else
 	{
-		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name, m->precision == NN_PRECISION_BF16 ? "bf16" : "fp32");
+		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name, nn_precision_name(m->precision));
 		nn_detail(error, "It is %s.", device->describe(device));
 		nn_hint(error, "Use precision fp32 or auto.");
 	}
@@ -316,34 +328,17 @@ nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 	}
 	while (n > 0)
 	{
-		int			log2n = largest_bucket(model, network, n);
+		int			log2n = bucket_for(model, network, n);
 
 		if (!used[log2n])
 			sum += arena_bytes(model, network, log2n, error);
 		used[log2n] = true;
-		n %= 1 << log2n;
+		n = n < 1 << log2n ? 0 : n % (1 << log2n);
 	}
 	return sum;
 }
 
 /* ---- Running ------------------------------------------------------------------------------------------------------------------------------- */
-
-/* One network on n images, as floats in and out.  z is NULL for E, out[1] for G. */
-static NnStatus
-run_bucket(NnModel *m, NnNetwork network, Bucket *b, const float *images, const float *z, float *const out[2], NnError *error)
-{
-	NnBinding	bindings[4];
-	int			n = 0;
-
-	/* the bindings of inputs are only read */
-	bindings[n++] = (NnBinding) {b->image, (float *) images};
-	if (b->z >= 0)
-		bindings[n++] = (NnBinding) {b->z, (float *) z};
-	for (int i = 0; i < 2; i++)
-		if (b->out[i] >= 0)
-			bindings[n++] = (NnBinding) {b->out[i], out[i]};
-	return m->device->run(m->device, &b->plan, m->nets[network].packed, bindings, n, error);
-}
 
 void
 nn_normalise(const uint8_t *bytes, size_t count, float *out)
@@ -380,12 +375,91 @@ typedef struct Job
 	float	   *out[2];			/* the same as floats; or mu and logvar, (n, nz), E */
 } Job;
 
+/* A job cut into the images of one network. */
+typedef struct Sizes
+{
+	size_t		in,				/* elements of an image read */
+				out;			/* and of a result */
+	int			nz;
+} Sizes;
+
+/* What images [done, done + count) of the job read and write.  Without a flexible device, floats pass through the bucket's arrays where the job has bytes. */
+static int
+bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int done, int count, NnBinding *bindings)
+{
+	bool		flexible = m->device->flexible;
+	int			n = 0;
+
+	/* the bindings of inputs are only read */
+	bindings[n] = (NnBinding) {.value = b->image, .n = count};
+	if (!job->bytes)
+		bindings[n].data = (float *) job->floats + done * sizes.in;
+	else if (flexible)
+		bindings[n].bytes = (uint8_t *) job->bytes + done * sizes.in;
+	else
+		bindings[n].data = b->in;
+	n++;
+	if (b->z >= 0)
+		bindings[n++] = (NnBinding) {.value = b->z, .data = (float *) job->z + (size_t) done * sizes.nz, .n = count};
+	for (int i = 0; i < 2; i++)
+	{
+		if (b->out[i] < 0)
+			continue;
+		bindings[n] = (NnBinding) {.value = b->out[i], .n = count};
+		if (job->out[i])
+			bindings[n].data = job->out[i] + done * sizes.out;
+		else if (flexible)
+			bindings[n].bytes = job->byte_out + done * sizes.out;
+		else
+			bindings[n].data = b->result;
+		n++;
+	}
+	return n;
+}
+
+/* The next images of a job, on a device that does one thing at a time. */
+static NnStatus
+run_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, NnError *error)
+{
+	NnBinding	bindings[4];
+	int			n = bind_images(m, b, job, sizes, done, count, bindings);
+	NnStatus	status;
+
+	if (b->in && job->bytes)
+		nn_normalise(job->bytes + done * sizes.in, count * sizes.in, b->in);
+	status = m->device->run(m->device, &b->plan, m->nets[job->network].packed, bindings, n, error);
+	if (status == NN_OK && b->result && job->byte_out)
+		nn_quantise(b->result, count * sizes.out, job->byte_out + done * sizes.out);
+	return status;
+}
+
+/* The same on one that works beside us: at most NN_STARTS buckets are under way. */
+static NnStatus
+start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, int *started, NnError *error)
+{
+	NnBinding	bindings[4];
+	int			n = bind_images(m, b, job, sizes, done, count, bindings);
+	NnStatus	status = NN_OK;
+
+	if (*started == NN_STARTS)
+	{
+		(*started)--;
+		status = m->device->finish(m->device, error);
+	}
+	if (status == NN_OK)
+		status = m->device->start(m->device, &b->plan, m->nets[job->network].packed, bindings, n, error);
+	*started += status == NN_OK;
+	return status;
+}
+
 static NnStatus
 run_job(NnModel *m, Job job, int n, NnError *error)
 {
 	size_t		pixels = (size_t) image_size(m, job.network) * image_size(m, job.network);
-	size_t		in_size = pixels * input_channels(m, job.network);
-	size_t		out_size = job.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz;
+	Sizes		sizes = {pixels * input_channels(m, job.network), job.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz, m->config.nz};
+	int			started = 0;
+	NnStatus	status = NN_OK;
+	NnError		later;
 
 	if (!m->nets[job.network].exists)
 	{
@@ -393,31 +467,28 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 		nn_hint(error, "Import the model together with its encoder.");
 		return NN_EINVAL;
 	}
-	for (int done = 0; done < n;)
+	for (int done = 0, count; status == NN_OK && done < n; done += count)
 	{
-		Bucket	   *b;
-		NnStatus	status = next_bucket(m, job.network, n - done, &b, error);
-		const float *images,
-				   *z = job.z ? job.z + (size_t) done * m->config.nz : NULL;
-		float	   *out[2];
-		size_t		count;
+		Bucket	   *b = NULL;
 
+		count = n - done;
+		status = next_bucket(m, job.network, count, &b, error);
 		if (status != NN_OK)
-			return status;
-		count = b->graph.values[b->image].shape.n;
-		images = job.bytes ? b->in : job.floats + done * in_size;
-		if (job.bytes)
-			nn_normalise(job.bytes + done * in_size, count * in_size, b->in);
-		for (int i = 0; i < 2; i++)
-			out[i] = job.out[i] ? job.out[i] + done * out_size : b->result;
-		status = run_bucket(m, job.network, b, images, z, out, error);
-		if (status != NN_OK)
-			return status;
-		if (job.byte_out)
-			nn_quantise(b->result, count * out_size, job.byte_out + done * out_size);
-		done += (int) count;
+			break;
+		count = count < b->graph.values[b->image].shape.n ? count : b->graph.values[b->image].shape.n;
+		if (m->device->start)
+			status = start_bucket(m, b, &job, sizes, done, count, &started, error);
+		else
+			status = run_bucket(m, b, &job, sizes, done, count, error);
 	}
-	return NN_OK;
+	/* what was started ends before its memory does, also after an error, which is then the one to report */
+	while (started-- > 0)
+	{
+		NnStatus	ended = m->device->finish(m->device, status == NN_OK ? error : &later);
+
+		status = status == NN_OK ? ended : status;
+	}
+	return status;
 }
 
 NnStatus

@@ -3,7 +3,7 @@
  *	  The neural core: networks of BicycleGAN as static graphs, planned for one batch size and run by a device.
  *
  * Three levels, each testable alone: a graph says what is computed (graph.c, nets.c), a plan says in which order and in which memory (plan.c), a device says
- * how (ref/, cpu/, later cuda/).  Nothing here knows of PostgreSQL, sockets or image files.
+ * how (ref/, cpu/, cuda/).  Nothing here knows of PostgreSQL, sockets or image files.
  *
  * Layout is NHWC.  A value may be a slice of the channels of a wider value (its pitch is then the wider one's channel count), so that concatenation along
  * channels needs no operator and no copy: the producers write their halves of one buffer.
@@ -80,7 +80,9 @@ typedef enum NnPrecision
 {
 	NN_PRECISION_AUTO,
 	NN_PRECISION_FP32,
-	NN_PRECISION_BF16
+	NN_PRECISION_BF16,
+	NN_PRECISION_FP16,			/* this and the next on GPUs only, and not to be asked for in SQL: half precision where there is no bfloat16 */
+	NN_PRECISION_TF32			/* floats whose products keep 10 bits of the mantissa */
 } NnPrecision;
 
 /* Which network of a model a tensor belongs to; the names are stored in bicycle_tensors.network. */
@@ -230,16 +232,21 @@ extern NnStatus nn_params_init(const NnParams *params, NnInit init, float gain, 
 typedef struct NnDevice NnDevice;	/* graph.h */
 typedef struct NnModel NnModel; /* weights packed for one device and precision, with plans per batch bucket */
 
-/* name: "ref" or "cpu" (later "cuda", "cuda:N").  threads <= 0: as many as the machine has. */
+/* name: "ref", "cpu", "cuda" or "cuda:N" (the N-th GPU).  threads <= 0: as many as the machine has. */
 extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
 extern void nn_device_close(NnDevice *device);
 extern const char *nn_device_describe(const NnDevice *device);	/* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)" */
 extern int	nn_device_set_threads(NnDevice *device, int threads);	/* returns the count in force */
 extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
+extern const char *nn_precision_name(NnPrecision precision);	/* "bf16" */
+extern NnPrecision nn_device_automatic(const NnDevice *device);	/* what precision auto means on it */
+
+/* The most a device may take of memory of its own (a GPU's), 0: all there is.  What it holds already is kept.  Any thread may call it. */
+extern void nn_device_set_memory(NnDevice *device, size_t bytes);
 
 /*
  * Packs the weights of G (and of E, if config->net_e says so) for a device.  precision NN_PRECISION_AUTO means config->precision, and if that is auto
- * too, fp32.  The tensors need not outlive the call.  The model is immutable afterwards and freed by nn_model_free.
+ * too, what the device prefers.  The tensors need not outlive the call.  The model is immutable afterwards and freed by nn_model_free.
  */
 extern NnStatus nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 							  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error);

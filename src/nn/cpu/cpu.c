@@ -160,7 +160,7 @@ has_bf16(void)
 static bool
 cpu_supports(const NnDevice *base, NnPrecision precision)
 {
-	return precision != NN_PRECISION_BF16 || ((const CpuDevice *) base->state)->bf16;
+	return precision <= NN_PRECISION_FP32 || (precision == NN_PRECISION_BF16 && ((const CpuDevice *) base->state)->bf16);
 }
 
 static size_t

@@ -1,0 +1,321 @@
+/*
+ * cuda.c
+ *	  The CUDA device: opening a GPU, its pool of memory, errors, and the one symbol of bicycle_cuda.so.
+ *
+ * A CudaDevice owns its streams, cuDNN's handle and the pool; packed weights and plans own the blocks they took and give them back.  The pool's lock is
+ * the only one.
+ */
+#include "nn/cuda/cuda.h"
+
+#include "nn/cuda/module.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MIN_CAPABILITY 75
+#define MAX_ARENA_BYTES ((size_t) 2 << 30)	/* of a plan: 64 images of 256 x 256 in half precision */
+
+NnStatus
+cuda_check(NnError *error, cudaError_t result, const char *what)
+{
+	if (result == cudaSuccess)
+		return NN_OK;
+	if (result == cudaErrorMemoryAllocation)
+	{
+		/* the error is sticky for the next query only; it must not be taken for a kernel's */
+		(void) cudaGetLastError();
+		nn_fail(error, NN_ENOMEM, "out of GPU memory");
+		nn_detail(error, "CUDA could not %s.", what);
+		return NN_ENOMEM;
+	}
+	nn_fail(error, NN_EDEVICE, "GPU could not %s", what);
+	nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
+	return NN_EDEVICE;
+}
+
+NnStatus
+cuda_use(const CudaDevice *device, NnError *error)
+{
+	return cuda_check(error, cudaSetDevice(device->index), "be chosen");
+}
+
+KernelType
+cuda_type(NnPrecision precision)
+{
+	switch (precision)
+	{
+		case NN_PRECISION_BF16:
+			return KERNEL_BF16;
+		case NN_PRECISION_FP16:
+			return KERNEL_F16;
+		case NN_PRECISION_AUTO:
+		case NN_PRECISION_FP32:
+		case NN_PRECISION_TF32:
+			break;
+	}
+	return KERNEL_F32;
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Gives spare blocks back to CUDA.  With the lock held. */
+static void
+drop_spares(CudaPool *pool)
+{
+	while (pool->nspare > 0)
+	{
+		CudaBlock  *b = &pool->spare[--pool->nspare];
+
+		(void) cudaFree(b->data);
+		pool->taken -= b->bytes;
+	}
+}
+
+/* A spare block that fits without wasting a quarter.  With the lock held. */
+static bool
+take_spare(CudaPool *pool, size_t bytes, CudaBlock *block)
+{
+	for (int i = 0; i < pool->nspare; i++)
+		if (pool->spare[i].bytes >= bytes && pool->spare[i].bytes - bytes <= bytes / 4)
+		{
+			*block = pool->spare[i];
+			pool->spare[i] = pool->spare[--pool->nspare];
+			return true;
+		}
+	return false;
+}
+
+static NnStatus
+take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
+{
+	cudaError_t result = cudaErrorMemoryAllocation;
+	NnStatus	status;
+
+	if (pool->limit == 0 || (bytes <= pool->limit && pool->taken <= pool->limit - bytes))
+		result = cudaMalloc(&block->data, bytes);
+	if (result == cudaErrorMemoryAllocation && pool->nspare > 0)
+	{
+		(void) cudaGetLastError();
+		drop_spares(pool);
+		return take_new(pool, bytes, block, error);
+	}
+	status = cuda_check(error, result, "allocate it");
+	if (status == NN_ENOMEM)
+	{
+		nn_detail(error, "%zu bytes are wanted, and %zu are in use%s.", bytes, pool->taken, pool->limit > 0 ? " of the limit" : "");
+		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or lower \"bicycle.max_batch\" or \"bicycle.cache_size\".");
+	}
+	if (status != NN_OK)
+		return status;
+	block->bytes = bytes;
+	pool->taken += bytes;
+	return NN_OK;
+}
+
+NnStatus
+cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error)
+{
+	NnStatus	status = NN_OK;
+
+	*block = (CudaBlock) {0};
+	bytes = cuda_aligned(bytes > 0 ? bytes : 1);
+	pthread_mutex_lock(&device->pool.lock);
+	if (!take_spare(&device->pool, bytes, block))
+		status = take_new(&device->pool, bytes, block, error);
+	pthread_mutex_unlock(&device->pool.lock);
+	return status;
+}
+
+void
+cuda_give(CudaDevice *device, CudaBlock *block)
+{
+	CudaPool   *pool = &device->pool;
+
+	if (!block->data)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	if (pool->nspare < CUDA_FREE_BLOCKS && (pool->limit == 0 || pool->taken <= pool->limit))
+		pool->spare[pool->nspare++] = *block;
+	else
+	{
+		(void) cudaFree(block->data);
+		pool->taken -= block->bytes;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	*block = (CudaBlock) {0};
+}
+
+static void
+cuda_set_memory(NnDevice *base, size_t bytes)
+{
+	CudaDevice *device = base->state;
+
+	pthread_mutex_lock(&device->pool.lock);
+	device->pool.limit = bytes;
+	pthread_mutex_unlock(&device->pool.lock);
+}
+
+/* ---- The device ------------------------------------------------------------------------------------------------------------------------------ */
+
+static bool
+cuda_supports(const NnDevice *base, NnPrecision precision)
+{
+	const CudaDevice *device = base->state;
+
+	return (precision != NN_PRECISION_BF16 && precision != NN_PRECISION_TF32) || device->capability >= 80;
+}
+
+static size_t
+cuda_element_bytes(const NnDevice *base, NnPrecision precision)
+{
+	return kernel_type_size(cuda_type(precision));
+}
+
+static const char *
+cuda_describe(const NnDevice *base)
+{
+	return ((const CudaDevice *) base->state)->card;
+}
+
+/* The number has no meaning here: the GPU does the work. */
+static void
+cuda_set_threads(NnDevice *base, int threads)
+{
+	base->threads = threads > 0 ? threads : 1;
+}
+
+static void
+cuda_close(NnDevice *base)
+{
+	CudaDevice *device = base->state;
+	cudaStream_t streams[] = {device->in, device->compute, device->out, device->upload};
+	NnError		error;
+
+	if (cuda_use(device, &error) == NN_OK)
+	{
+		cuda_convs_close(device->convs);
+		drop_spares(&device->pool);
+		for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
+			if (streams[i])
+				(void) cudaStreamDestroy(streams[i]);
+	}
+	pthread_mutex_destroy(&device->pool.lock);
+	free(device);
+}
+
+static NnStatus
+missing(NnError *error, const char *what, const char *detail, const char *hint)
+{
+	nn_fail(error, NN_EUNSUPPORTED, "%s", what);
+	nn_detail(error, "%s", detail);
+	nn_hint(error, "%s", hint);
+	return NN_EUNSUPPORTED;
+}
+
+/* That there is a driver that this build can use, and a GPU of that index which is new enough. */
+static NnStatus
+probe(CudaDevice *device, NnError *error)
+{
+	struct cudaDeviceProp properties;
+	int			count = 0,
+				driver = 0;
+	char		detail[400];
+	cudaError_t result = cudaGetDeviceCount(&count);
+
+	(void) cudaDriverGetVersion(&driver);
+	if (result == cudaErrorInsufficientDriver || driver == 0)
+	{
+		snprintf(detail, sizeof(detail), driver == 0 ? "There is no NVIDIA driver here." : "The NVIDIA driver supports CUDA %d.%d only.", driver / 1000,
+				 driver % 1000 / 10);
+		return missing(error, "no usable NVIDIA driver", detail, "Install an NVIDIA driver for CUDA 13, or set \"bicycle.device\" to auto or cpu.");
+	}
+	if (result != cudaSuccess || count == 0)
+	{
+		snprintf(detail, sizeof(detail), "CUDA reported: %s.", cudaGetErrorString(result));
+		return missing(error, "no usable NVIDIA GPU", detail, "Check nvidia-smi, or set \"bicycle.device\" to auto or cpu.");
+	}
+	if (device->index >= count)
+	{
+		snprintf(detail, sizeof(detail), "This machine has %d, counted from 0.", count);
+		return missing(error, "no GPU of that number", detail, "Set \"bicycle.device\" to cuda, or to cuda:N with a smaller number.");
+	}
+	result = cudaGetDeviceProperties(&properties, device->index);
+	if (result != cudaSuccess)
+		return cuda_check(error, result, "be asked what it is");
+	device->capability = properties.major * 10 + properties.minor;
+	snprintf(device->card, sizeof(device->card), "cuda:%d (%.60s, compute capability %d.%d, %.0f GiB, driver %d.%d", device->index, properties.name,
+			 properties.major, properties.minor, (double) properties.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10);
+	if (device->capability < MIN_CAPABILITY)
+	{
+		snprintf(detail, sizeof(detail), "The GPU is %.60s, of compute capability %d.%d; %d.%d is the least.", properties.name, properties.major,
+				 properties.minor, MIN_CAPABILITY / 10, MIN_CAPABILITY % 10);
+		return missing(error, "GPU is too old", detail, "Set \"bicycle.device\" to auto or cpu.");
+	}
+	return NN_OK;
+}
+
+/* Streams, and cuDNN on one of them. */
+static NnStatus
+set_up(CudaDevice *device, NnError *error)
+{
+	cudaStream_t *streams[] = {&device->in, &device->compute, &device->out, &device->upload};
+	NnStatus	status = cuda_use(device, error);
+	size_t		length;
+
+	for (size_t i = 0; status == NN_OK && i < sizeof(streams) / sizeof(streams[0]); i++)
+		status = cuda_check(error, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking), "create a stream");
+	if (status == NN_OK)
+		status = cuda_convs_open(device->compute, &device->convs, error);
+	if (status != NN_OK)
+		return status;
+	length = strlen(device->card);
+	snprintf(device->card + length, sizeof(device->card) - length, ", %s)", cuda_convs_name(device->convs));
+	return NN_OK;
+}
+
+static NnStatus
+cuda_open(int index, int threads, NnDevice **out, NnError *error)
+{
+	CudaDevice *device = calloc(1, sizeof(CudaDevice));
+	NnStatus	status;
+
+	if (!device)
+		return nn_no_memory(error, sizeof(CudaDevice));
+	device->index = index;
+	pthread_mutex_init(&device->pool.lock, NULL);
+	device->base = (NnDevice) {
+		.name = "cuda",
+		.state = device,
+		.pack = cuda_pack,
+		.pack_free = cuda_pack_free,
+		.prepare = cuda_prepare,
+		.run = cuda_run,
+		.release = cuda_release,
+		.supports = cuda_supports,
+		.element_bytes = cuda_element_bytes,
+		.describe = cuda_describe,
+		.set_threads = cuda_set_threads,
+		.close = cuda_close,
+		.flexible = true,
+		.max_arena_bytes = MAX_ARENA_BYTES,
+		.set_memory = cuda_set_memory,
+		.start = cuda_start,
+		.finish = cuda_finish,
+	};
+	cuda_set_threads(&device->base, threads);
+	status = probe(device, error);
+	if (status == NN_OK)
+		status = set_up(device, error);
+	if (status != NN_OK)
+	{
+		cuda_close(&device->base);
+		return status;
+	}
+	device->base.automatic = device->capability >= 80 ? NN_PRECISION_BF16 : NN_PRECISION_FP16;
+	*out = &device->base;
+	return NN_OK;
+}
+
+extern const NnCudaModule bicycle_cuda_module;
+__attribute__((visibility("default"))) const NnCudaModule bicycle_cuda_module = {.sizes = NN_CUDA_SIZES, .open = cuda_open};

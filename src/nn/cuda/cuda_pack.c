@@ -1,0 +1,312 @@
+/*
+ * cuda_pack.c
+ *	  A network's weights on the GPU.
+ *
+ * A CudaPacked owns one block, in which each part of each layer begins at a multiple of CUDA_ALIGN bytes.  It is laid out in a first pass and filled in a
+ * second; both walk the same list of parts, so they cannot disagree.  Filters go through a buffer of floats of the largest one, from which a kernel makes the
+ * activations' type.  May run beside the owner's use of the device: it has a stream of its own.
+ */
+#include "nn/cuda/cuda.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EPSILON 1e-5			/* of batch norm */
+
+typedef struct Packer
+{
+	CudaDevice *device;
+	const NnGraph *graph;
+	const float *values;
+	CudaPacked *packed;
+	KernelType	type;
+	bool		filling;		/* second pass */
+	size_t		used;			/* bytes of the block, so far */
+	size_t		filter;			/* floats of the largest filter */
+	float	   *host;			/* what is uploaded next */
+	CudaBlock	floats;			/* a filter on the GPU, before its type is made */
+	NnError    *error;
+} Packer;
+
+/* ---- Steps ----------------------------------------------------------------------------------------------------------------------------------- */
+
+bool
+cuda_is_conv(NnOp op)
+{
+	return op == NN_OP_CONV || op == NN_OP_CONVT;
+}
+
+int
+cuda_step_end(const NnGraph *graph, int node)
+{
+	if (cuda_is_conv(graph->nodes[node].op) && nn_read_by_next_only(graph, node) && graph->nodes[node + 1].op == NN_OP_NORM_ACT)
+		return node + 1;
+	return node;
+}
+
+/* ---- Parts ----------------------------------------------------------------------------------------------------------------------------------- */
+
+static const float *
+param_values(const Packer *p, int param)
+{
+	return p->values + p->graph->params->list[param].offset;
+}
+
+/* Room for a part of the block; in the second pass its address, else NULL. */
+static void *
+place(Packer *p, size_t bytes)
+{
+	size_t		at = p->used;
+
+	p->used = cuda_aligned(bytes) > SIZE_MAX - p->used ? SIZE_MAX : p->used + cuda_aligned(bytes);
+	return p->filling ? (char *) p->packed->block.data + at : NULL;
+}
+
+/* Copies p->host to the GPU, and waits, as it is to be used again. */
+static NnStatus
+upload(Packer *p, void *to, size_t bytes)
+{
+	cudaStream_t stream = p->device->upload;
+	cudaError_t result = cudaMemcpyAsync(to, p->host, bytes, cudaMemcpyHostToDevice, stream);
+
+	if (result == cudaSuccess)
+		result = cudaStreamSynchronize(stream);
+	return cuda_check(p->error, result, "take weights");
+}
+
+/* A part of floats, filled from p->host by the caller between the two. */
+static NnStatus
+upload_floats(Packer *p, size_t count, const float **part)
+{
+	*part = place(p, count * sizeof(float));
+	return p->filling ? upload(p, (void *) *part, count * sizeof(float)) : NN_OK;
+}
+
+/* ---- Filters --------------------------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Puts a checkpoint's weight, (O, I, R, S) of a convolution with I >= c or (K, C, R, S) of a transposed one, into (K, R, S, C) with both channel counts padded
+ * with zeros.  They are the same order: a transposed convolution is the data gradient of one from its outputs to its inputs.
+ */
+static void
+order_filter(const float *w, int k, int inputs, int c, int taps, float *out)
+{
+	int			padded = cuda_padded(c);
+
+	memset(out, 0, (size_t) cuda_padded(k) * taps * padded * sizeof(float));
+	for (int o = 0; o < k; o++)
+		for (int t = 0; t < taps; t++)
+			for (int i = 0; i < c; i++)
+				out[((size_t) o * taps + t) * padded + i] = w[((size_t) o * inputs + i) * taps + t];
+}
+
+static NnStatus
+pack_filter(Packer *p, CudaLayer *layer, const NnNode *node)
+{
+	bool		transposed = node->op == NN_OP_CONVT;
+	int			k = transposed ? layer->in.c : layer->out.c,
+				c = transposed ? layer->out.c : layer->in.c,
+				taps = node->kernel * node->kernel;
+	size_t		count = nn_mul(nn_mul(cuda_padded(k), taps), cuda_padded(c));
+	KernelMap	from,
+				to;
+	NnStatus	status;
+
+	p->filter = count > p->filter ? count : p->filter;
+	layer->filter = place(p, nn_mul(count, kernel_type_size(p->type)));
+	if (!p->filling)
+		return NN_OK;
+	order_filter(param_values(p, node->weight), k, c + (transposed ? 0 : layer->nz), c, taps, p->host);
+	status = upload(p, p->floats.data, count * sizeof(float));
+	if (status != NN_OK)
+		return status;
+	from = kernel_map(p->floats.data, KERNEL_F32, KERNEL_VECTOR);
+	to = kernel_map(layer->filter, p->type, KERNEL_VECTOR);
+	status = cuda_check(p->error, (cudaError_t) kernel_convert(p->device->upload, &from, &to, count / KERNEL_VECTOR, KERNEL_VECTOR, KERNEL_VECTOR), "convert weights");
+	/* the buffer of floats is used again by the next filter, in the same stream's order */
+	return status == NN_OK ? cuda_check(p->error, cudaStreamSynchronize(p->device->upload), "convert weights") : status;
+}
+
+/* ---- What comes after a convolution ------------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Scale and shift for the end of a step: y = (x + bias - mean) * gamma / sqrt(var + eps) + beta with batch norm, y = x + bias without a norm.  Before an instance
+ * norm a bias cancels and is left out.  node may be NULL (a norm by itself), as may end (a convolution alone).
+ */
+static NnStatus
+pack_affine(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
+{
+	const float *bias = node && node->bias >= 0 ? param_values(p, node->bias) : NULL;
+	bool		batch = end && end->norm == NN_NORM_BATCH;
+	int			c = layer->out.c;
+	NnStatus	status;
+
+	if (end && end->norm == NN_NORM_INSTANCE)
+		return NN_OK;
+	if (!batch && !bias)
+		return NN_OK;
+	for (int i = 0; p->filling && batch && i < c; i++)
+		p->host[i] = (float) (param_values(p, end->weight)[i] / sqrt((double) param_values(p, end->var)[i] + EPSILON));
+	if (batch && (status = upload_floats(p, c, &layer->scale)) != NN_OK)
+		return status;
+	for (int i = 0; p->filling && i < c; i++)
+	{
+		double		shift = bias ? bias[i] : 0;
+
+		if (batch)
+			shift = (shift - param_values(p, end->mean)[i]) * param_values(p, end->weight)[i] / sqrt((double) param_values(p, end->var)[i] + EPSILON) +
+				param_values(p, end->bias)[i];
+		p->host[i] = (float) shift;
+	}
+	return upload_floats(p, c, &layer->shift);
+}
+
+static KernelAxis
+axis_of(const NnBorder *border)
+{
+	KernelAxis	axis = {.n = border->n};
+
+	memcpy(axis.first, border->first, sizeof(axis.first));
+	return axis;
+}
+
+static NnStatus
+pack_latent(Packer *p, CudaLayer *layer, const NnNode *node)
+{
+	NnBorder	rows,
+				columns;
+
+	if (!nn_border(&rows, layer->in.h, layer->out.h, node->kernel, node->stride, node->pad) ||
+		!nn_border(&columns, layer->in.w, layer->out.w, node->kernel, node->stride, node->pad))
+		return nn_fail(p->error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent", node->name);
+	layer->rows = axis_of(&rows);
+	layer->columns = axis_of(&columns);
+	if (p->filling)
+		nn_border_sums(&rows, &columns, param_values(p, node->weight), layer->in.c, layer->nz, layer->out.c, node->kernel, p->host);
+	return upload_floats(p, (size_t) rows.n * columns.n * layer->nz * layer->out.c, &layer->z_weights);
+}
+
+/* ---- Layers ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static NnStatus
+pack_linear(Packer *p, CudaLayer *layer, const NnNode *node)
+{
+	size_t		count = (size_t) layer->out.c * layer->in.c;
+	NnStatus	status;
+
+	if (p->filling)
+		memcpy(p->host, param_values(p, node->weight), count * sizeof(float));
+	status = upload_floats(p, count, &layer->linear);
+	return status == NN_OK ? pack_affine(p, layer, node, NULL) : status;
+}
+
+static NnStatus
+pack_conv(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
+{
+	NnStatus	status = pack_filter(p, layer, node);
+
+	if (status == NN_OK && layer->nz > 0)
+		status = pack_latent(p, layer, node);
+	return status == NN_OK ? pack_affine(p, layer, node, end) : status;
+}
+
+static NnStatus
+pack_layer(Packer *p, int id)
+{
+	const NnGraph *g = p->graph;
+	const NnNode *node = &g->nodes[id];
+	const NnNode *end = &g->nodes[cuda_step_end(g, id)];
+	CudaLayer  *layer = &p->packed->layers[id];
+
+	layer->op = node->op;
+	if (node->in[0] >= 0)
+		layer->in = g->values[node->in[0]].shape;
+	layer->out = g->values[node->out[0]].shape;
+	layer->in.n = layer->out.n = 1;
+	layer->nz = node->op == NN_OP_CONV && node->in[1] >= 0 ? g->values[node->in[1]].shape.c : 0;
+	switch (node->op)
+	{
+		case NN_OP_CONV:
+		case NN_OP_CONVT:
+			return pack_conv(p, layer, node, end != node ? end : NULL);
+		case NN_OP_NORM_ACT:
+			return pack_affine(p, layer, NULL, node);
+		case NN_OP_LINEAR:
+			return pack_linear(p, layer, node);
+		default:
+			return NN_OK;
+	}
+}
+
+static NnStatus
+pack_layers(Packer *p, bool filling)
+{
+	NnStatus	status = NN_OK;
+
+	p->filling = filling;
+	p->used = 0;
+	for (int i = 0; status == NN_OK && i < p->graph->nnodes; i++)
+		status = pack_layer(p, i);
+	return status;
+}
+
+/* The block, and memory for what passes through. */
+static NnStatus
+take_memory(Packer *p)
+{
+	/* parts of floats lie in the block too, so none of them is larger than it */
+	size_t		floats = p->used / sizeof(float) > p->filter ? p->used / sizeof(float) : p->filter;
+	NnStatus	status = cuda_take(p->device, p->used, &p->packed->block, p->error);
+
+	if (status == NN_OK)
+		status = cuda_take(p->device, nn_mul(p->filter, sizeof(float)), &p->floats, p->error);
+	if (status != NN_OK)
+		return status;
+	p->host = malloc(nn_mul(floats + 1, sizeof(float)));
+	return p->host ? NN_OK : nn_no_memory(p->error, nn_mul(floats, sizeof(float)));
+}
+
+NnStatus
+cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error)
+{
+	CudaPacked *made = calloc(1, sizeof(CudaPacked));
+	Packer		p = {.device = base->state, .graph = graph, .values = values, .packed = made, .type = cuda_type(precision), .error = error};
+	NnStatus	status = cuda_use(p.device, error);
+
+	if (!made)
+		return nn_no_memory(error, sizeof(CudaPacked));
+	made->precision = precision;
+	made->nlayers = graph->nnodes;
+	made->layers = calloc(graph->nnodes + 1, sizeof(CudaLayer));
+	if (!made->layers)
+		status = nn_no_memory(error, graph->nnodes * sizeof(CudaLayer));
+	if (status == NN_OK)
+		status = pack_layers(&p, false);
+	if (status == NN_OK)
+		status = take_memory(&p);
+	if (status == NN_OK)
+		status = pack_layers(&p, true);
+	cuda_give(p.device, &p.floats);
+	free(p.host);
+	if (status != NN_OK)
+	{
+		cuda_pack_free(base, made);
+		return status;
+	}
+	*packed = made;
+	*bytes = made->block.bytes + graph->nnodes * sizeof(CudaLayer);
+	return NN_OK;
+}
+
+void
+cuda_pack_free(NnDevice *base, void *packed_)
+{
+	CudaPacked *packed = packed_;
+
+	if (!packed)
+		return;
+	cuda_give(base->state, &packed->block);
+	free(packed->layers);
+	free(packed);
+}

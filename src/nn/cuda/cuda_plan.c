@@ -1,0 +1,331 @@
+/*
+ * cuda_plan.c
+ *	  Planning a graph on the GPU: its steps, its ports, and the one block of memory that all of it lives in.
+ *
+ * A CudaPlan belongs to its NnPlan.  The block holds the arena, the buffers that the steps share, and the ports of both slots, in this order; pinned memory of
+ * the host holds the ports once more.  Addresses never change, so a captured plan stays valid.
+ */
+#include "nn/cuda/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+NnShape
+cuda_shape(const NnPlan *plan, int value)
+{
+	return plan->graph->values[value].shape;
+}
+
+static size_t
+elements(NnShape s)
+{
+	return nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
+}
+
+static bool
+same_image(NnShape a, NnShape b)
+{
+	return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+/* The packed layers must be those of this graph, at another batch size perhaps. */
+static NnStatus
+check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
+{
+	const NnGraph *g = plan->graph;
+	bool		fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
+
+	for (int i = 0; fits && i < g->nnodes; i++)
+	{
+		const NnNode *node = &g->nodes[i];
+		const CudaLayer *layer = &packed->layers[i];
+
+		fits = layer->op == node->op && same_image(layer->out, cuda_shape(plan, node->out[0])) &&
+			(node->in[0] < 0 || same_image(layer->in, cuda_shape(plan, node->in[0])));
+	}
+	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
+}
+
+/* ---- Ports ----------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Whether kernels may use the port's memory instead of the arena: it is a buffer of its own, of which nothing is a slice, and no result that others read. */
+static bool
+is_direct(const NnGraph *g, int value, bool input)
+{
+	if (g->values[value].view_of >= 0)
+		return false;
+	for (int i = 0; i < g->nvalues; i++)
+		if (g->values[i].view_of == value)
+			return false;
+	for (int i = 0; !input && i < g->nnodes; i++)
+		for (int k = 0; k < NN_MAX_IN; k++)
+			if (g->nodes[i].in[k] == value)
+				return false;
+	return true;
+}
+
+static NnStatus
+add_port(CudaPlan *p, int value, bool input, NnError *error)
+{
+	NnShape		s = cuda_shape(p->plan, value);
+
+	if (p->nports == CUDA_MAX_PORTS)
+		return nn_fail(error, NN_EUNSUPPORTED, "graph has more than %d inputs and outputs", CUDA_MAX_PORTS);
+	p->ports[p->nports++] = (CudaPort) {
+		.value = value,
+		.input = input,
+		.direct = is_direct(p->plan->graph, value, input),
+		.image = elements(s) / s.n,
+	};
+	return NN_OK;
+}
+
+/* All inputs and outputs; *bytes is what a slot takes. */
+static NnStatus
+find_ports(CudaPlan *p, size_t *bytes, NnError *error)
+{
+	const NnGraph *g = p->plan->graph;
+	NnStatus	status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < g->nnodes; i++)
+		if (g->nodes[i].op == NN_OP_INPUT)
+			status = add_port(p, g->nodes[i].out[0], true, error);
+	for (int i = 0; status == NN_OK && i < g->nvalues; i++)
+		if (g->values[i].output)
+			status = add_port(p, i, false, error);
+	*bytes = 0;
+	for (int i = 0; i < p->nports; i++)
+	{
+		p->ports[i].offset = *bytes;
+		*bytes += cuda_aligned(nn_mul(elements(cuda_shape(p->plan, p->ports[i].value)), sizeof(float)));
+	}
+	return status;
+}
+
+/* ---- Steps and shared buffers ------------------------------------------------------------------------------------------------------------------ */
+
+/* Bytes of the buffers that steps share: the most that any of them wants. */
+typedef struct Shared
+{
+	size_t		staged,
+				result,
+				latents,
+				moments,
+				workspace;
+} Shared;
+
+static void
+most(size_t *most, size_t bytes)
+{
+	*most = bytes > *most ? bytes : *most;
+}
+
+void
+cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
+{
+	NnShape		in = cuda_shape(plan, node->in[0]),
+				out = cuda_shape(plan, node->out[0]);
+
+	*shape = (CudaConvShape) {
+		.transposed = node->op == NN_OP_CONVT,
+		.type = cuda_type(plan->precision),
+		.tf32 = plan->precision == NN_PRECISION_TF32,
+		.n = in.n,
+		.h = in.h,
+		.w = in.w,
+		.c = cuda_padded(in.c),
+		.oh = out.h,
+		.ow = out.w,
+		.k = cuda_padded(out.c),
+		.kernel = node->kernel,
+		.stride = node->stride,
+		.pad = node->pad,
+	};
+}
+
+static NnStatus
+make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
+{
+	const NnNode *node = &p->plan->graph->nodes[step->node];
+	const CudaLayer *layer = &p->packed->layers[step->node];
+	size_t		element = kernel_type_size(p->type);
+	CudaConvShape s;
+	NnStatus	status;
+
+	cuda_conv_shape(p->plan, node, &s);
+	most(&shared->staged, elements((NnShape) {s.n, s.h, s.w, s.c}) * element);
+	most(&shared->result, elements((NnShape) {s.n, s.oh, s.ow, s.k}) * element);
+	most(&shared->latents, (size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
+	status = cuda_conv_open(device->convs, &s, &step->conv, error);
+	if (status == NN_OK)
+		most(&shared->workspace, cuda_conv_workspace(step->conv));
+	else
+		nn_detail(error, "Layer \"%s\" of %d images.", node->name, s.n);
+	return status;
+}
+
+static NnStatus
+make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
+{
+	const NnGraph *g = p->plan->graph;
+	NnStatus	status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < g->nnodes; i++)
+	{
+		CudaStep   *step = &p->steps[p->nsteps];
+		const NnNode *end;
+
+		if (g->nodes[i].op == NN_OP_INPUT)
+			continue;
+		*step = (CudaStep) {.node = i, .end = cuda_step_end(g, i)};
+		p->nsteps++;
+		end = &g->nodes[step->end];
+		if (end->op == NN_OP_NORM_ACT && end->norm == NN_NORM_INSTANCE)
+		{
+			NnShape		s = cuda_shape(p->plan, end->out[0]);
+
+			most(&shared->moments, kernel_instance_norm_floats(s.n, s.h, s.w, s.c) * sizeof(float));
+		}
+		if (cuda_is_conv(g->nodes[i].op))
+			status = make_conv(device, p, step, shared, error);
+		i = step->end;
+	}
+	return status;
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* A part of the block; sizes were aligned. */
+static void *
+part(char **at, size_t bytes)
+{
+	void	   *start = *at;
+
+	*at += cuda_aligned(bytes);
+	return start;
+}
+
+static NnStatus
+take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, size_t ports, NnError *error)
+{
+	size_t		arena = nn_mul(plan->arena_elements, kernel_type_size(p->type));
+	size_t		sizes[] = {arena, shared->staged, shared->result, shared->latents, shared->moments, shared->workspace, ports, ports};
+	size_t		total = 0;
+	char	   *at;
+	NnStatus	status;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		total = cuda_aligned(sizes[i]) > SIZE_MAX - total ? SIZE_MAX : total + cuda_aligned(sizes[i]);
+	status = cuda_take(device, total, &p->block, error);
+	if (status != NN_OK)
+		return status;
+	at = p->block.data;
+	plan->arena = part(&at, arena);
+	plan->device_bytes = total - arena;
+	p->staged = part(&at, shared->staged);
+	p->result = part(&at, shared->result);
+	p->latents = part(&at, shared->latents);
+	p->moments = part(&at, shared->moments);
+	p->workspace = part(&at, shared->workspace);
+	for (int i = 0; i < NN_STARTS; i++)
+		p->slots[i].device = part(&at, ports);
+	return NN_OK;
+}
+
+static NnStatus
+make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
+{
+	NnStatus	status;
+
+	slot->plan = p;
+	slot->values = calloc(p->plan->graph->nvalues + 1, sizeof(KernelMap));
+	if (!slot->values)
+		return nn_no_memory(error, p->plan->graph->nvalues * sizeof(KernelMap));
+	status = cuda_check(error, cudaMallocHost((void **) &slot->pinned, ports > 0 ? ports : 1), "pin memory of the host");
+	if (status == NN_OK)
+		status = cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, cudaEventDisableTiming), "create an event");
+	if (status == NN_OK)
+		status = cuda_check(error, cudaEventCreateWithFlags(&slot->computed, cudaEventDisableTiming), "create an event");
+	if (status == NN_OK)
+		status = cuda_check(error, cudaEventCreateWithFlags(&slot->left, cudaEventDisableTiming), "create an event");
+	return status;
+}
+
+static void
+free_slot(CudaSlot *slot)
+{
+	cudaEvent_t events[] = {slot->arrived, slot->computed, slot->left};
+
+	if (slot->graph)
+		(void) cudaGraphExecDestroy(slot->graph);
+	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
+		if (events[i])
+			(void) cudaEventDestroy(events[i]);
+	if (slot->pinned)
+		(void) cudaFreeHost(slot->pinned);
+	free(slot->values);
+}
+
+/* ---- The two ways in --------------------------------------------------------------------------------------------------------------------------- */
+
+NnStatus
+cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
+{
+	CudaDevice *device = base->state;
+	Shared		shared = {0};
+	size_t		ports = 0;
+	CudaPlan   *p;
+	NnStatus	status = check_packed(plan, packed, error);
+
+	if (status == NN_OK)
+		status = cuda_use(device, error);
+	if (status != NN_OK)
+		return status;
+	p = calloc(1, sizeof(CudaPlan));
+	if (!p)
+		return nn_no_memory(error, sizeof(CudaPlan));
+	plan->device_state = p;
+	p->plan = plan;
+	p->packed = packed;
+	p->type = cuda_type(plan->precision);
+	p->steps = calloc(plan->graph->nnodes + 1, sizeof(CudaStep));
+	if (!p->steps)
+		status = nn_no_memory(error, plan->graph->nnodes * sizeof(CudaStep));
+	if (status == NN_OK)
+		status = find_ports(p, &ports, error);
+	if (status == NN_OK)
+		status = make_steps(device, p, &shared, error);
+	if (status == NN_OK)
+		status = take_block(device, plan, p, &shared, ports, error);
+	for (int i = 0; status == NN_OK && i < NN_STARTS; i++)
+		status = make_slot(p, &p->slots[i], ports, error);
+	if (status != NN_OK)
+		cuda_release(base, plan);
+	return status;
+}
+
+void
+cuda_release(NnDevice *base, NnPlan *plan)
+{
+	CudaDevice *device = base->state;
+	CudaPlan   *p = plan->device_state;
+	NnError		ignored;
+
+	plan->arena = NULL;
+	plan->device_state = NULL;
+	if (!p)
+		return;
+	/* after an error something may still run */
+	(void) cuda_use(device, &ignored);
+	(void) cudaStreamSynchronize(device->in);
+	(void) cudaStreamSynchronize(device->compute);
+	(void) cudaStreamSynchronize(device->out);
+	for (int i = 0; i < NN_STARTS; i++)
+		free_slot(&p->slots[i]);
+	for (int i = 0; p->steps && i < p->nsteps; i++)
+		if (p->steps[i].conv)
+			cuda_conv_close(p->steps[i].conv);
+	cuda_give(device, &p->block);
+	free(p->steps);
+	free(p);
+}

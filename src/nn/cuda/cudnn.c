@@ -1,0 +1,735 @@
+/*
+ * cudnn.c
+ *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"): plain forward and plain data gradient, one operation a graph.
+ *
+ * cuDNN is opened with dlopen and eleven of its functions are looked up; its headers are needed to build, the library only to run.  A minor version later than
+ * the one built with will do, an earlier one is refused.
+ *
+ * Choosing an engine.  The heuristic's list of configurations (mode A, then its fallbacks) is walked and the first is taken that is deterministic, needs no
+ * compiling at run time, keeps to the arithmetic asked for and to the workspace allowed.  Strict fp32 means engines without tensor cores and without inputs
+ * of less precision.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run and timed, and the fastest is taken.
+ *
+ * The choice is kept as cuDNN's own JSON text of a plan in files named by a hash of the problem, the device and cuDNN's version, in the directory that
+ * BICYCLE_PLAN_CACHE names; without it nothing is kept, which costs some milliseconds a convolution.
+ *
+ * Without a GPU.  cuDNN can plan for a device that is described by a text: cuda_convs_describe() opens it so, and plans can then be made but not run.
+ *
+ * Descriptors are released as they are made, through one list a problem (Descs), whatever fails in between.
+ */
+#include "nn/cuda/cudnn.h"
+
+#include "nn/graph.h"
+
+#include <cudnn.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LIBRARY "libcudnn.so.9"
+#define MAX_WORKSPACE ((int64_t) 64 << 20)
+#define MAX_CONFIGS 64
+#define MAX_DESCS (MAX_CONFIGS * 3 + 32)
+#define MAX_PLAN_TEXT 65536
+#define TUNE_WARM_UPS 3
+#define TUNE_RUNS 10
+
+/* ---- The library ----------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct Library
+{
+	size_t		(*version) (void);
+	cudnnStatus_t (*create) (cudnnHandle_t *);
+	cudnnStatus_t (*destroy) (cudnnHandle_t);
+	cudnnStatus_t (*set_stream) (cudnnHandle_t, cudaStream_t);
+	void		(*last_error) (char *, size_t);
+	cudnnStatus_t (*make) (cudnnBackendDescriptorType_t, cudnnBackendDescriptor_t *);
+	cudnnStatus_t (*drop) (cudnnBackendDescriptor_t);
+	cudnnStatus_t (*finalize) (cudnnBackendDescriptor_t);
+	cudnnStatus_t (*set) (cudnnBackendDescriptor_t, cudnnBackendAttributeName_t, cudnnBackendAttributeType_t, int64_t, const void *);
+	cudnnStatus_t (*get) (const cudnnBackendDescriptor_t, cudnnBackendAttributeName_t, cudnnBackendAttributeType_t, int64_t, int64_t *, void *);
+	cudnnStatus_t (*execute) (cudnnHandle_t, cudnnBackendDescriptor_t, cudnnBackendDescriptor_t);
+} Library;
+
+static const struct
+{
+	const char *name;
+	size_t		offset;
+}			functions[] = {
+	{"cudnnGetVersion", offsetof(Library, version)},
+	{"cudnnCreate", offsetof(Library, create)},
+	{"cudnnDestroy", offsetof(Library, destroy)},
+	{"cudnnSetStream", offsetof(Library, set_stream)},
+	{"cudnnGetLastErrorString", offsetof(Library, last_error)},
+	{"cudnnBackendCreateDescriptor", offsetof(Library, make)},
+	{"cudnnBackendDestroyDescriptor", offsetof(Library, drop)},
+	{"cudnnBackendFinalize", offsetof(Library, finalize)},
+	{"cudnnBackendSetAttribute", offsetof(Library, set)},
+	{"cudnnBackendGetAttribute", offsetof(Library, get)},
+	{"cudnnBackendExecute", offsetof(Library, execute)},
+};
+
+struct CudaConvs
+{
+	Library		lib;
+	cudnnHandle_t handle;		/* NULL: without a GPU */
+	cudaStream_t stream;
+	cudnnBackendDescriptor_t device;	/* description of one that is not there; NULL with a GPU */
+	char		device_name[256];
+	char		name[32];
+	int			tune;			/* engines to time */
+};
+
+struct CudaConv
+{
+	CudaConvs  *convs;
+	cudnnBackendDescriptor_t plan;
+	int64_t		workspace;
+	CudaConvChoice choice;
+};
+
+static NnStatus
+load_library(Library *lib, NnError *error)
+{
+	void	   *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+
+	if (!library)
+	{
+		const char *why = dlerror();
+
+		nn_fail(error, NN_EUNSUPPORTED, "no cuDNN");
+		nn_detail(error, "%s could not be loaded: %s.", LIBRARY, why ? why : "unknown error");
+		nn_hint(error, "Install cuDNN %d for CUDA 13 where the dynamic linker finds it, or set \"bicycle.device\" to auto or cpu.", CUDNN_MAJOR);
+		return NN_EUNSUPPORTED;
+	}
+	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+	{
+		void	   *function = dlsym(library, functions[i].name);
+
+		if (!function)
+			return nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no function \"%s\"", functions[i].name);
+		memcpy((char *) lib + functions[i].offset, &function, sizeof(function));
+	}
+	if (lib->version() < CUDNN_VERSION)
+	{
+		nn_fail(error, NN_EUNSUPPORTED, "cuDNN is too old");
+		nn_detail(error, "Its version is %zu, and the device was built with %d.", lib->version(), CUDNN_VERSION);
+		nn_hint(error, "Install a cuDNN as new as that, or build with the headers of the one that is there.");
+		return NN_EUNSUPPORTED;
+	}
+	return NN_OK;
+}
+
+static NnStatus
+cudnn_fail(const CudaConvs *convs, NnError *error, cudnnStatus_t status, const char *what)
+{
+	NnStatus	code = status == CUDNN_STATUS_ALLOC_FAILED || status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ? NN_ENOMEM : NN_EDEVICE;
+	char		text[512] = "";
+
+	convs->lib.last_error(text, sizeof(text));
+	nn_fail(error, code, "cuDNN could not %s", what);
+	nn_detail(error, "Its status is %d: %.400s.", (int) status, text[0] ? text : "no text");
+	return code;
+}
+
+static CudaConvs *
+new_convs(NnError *error)
+{
+	CudaConvs  *convs = calloc(1, sizeof(CudaConvs));
+	const char *tune = getenv("BICYCLE_AUTOTUNE");
+	size_t		version;
+
+	if (!convs)
+	{
+		nn_no_memory(error, sizeof(CudaConvs));
+		return NULL;
+	}
+	if (load_library(&convs->lib, error) != NN_OK)
+	{
+		free(convs);
+		return NULL;
+	}
+	version = convs->lib.version();
+	snprintf(convs->name, sizeof(convs->name), "cuDNN %zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
+	convs->tune = tune ? atoi(tune) : 0;
+	return convs;
+}
+
+NnStatus
+cuda_convs_open(void *stream, CudaConvs **out, NnError *error)
+{
+	CudaConvs  *convs = new_convs(error);
+	struct cudaDeviceProp properties;
+	int			device;
+	cudnnStatus_t status;
+	NnStatus	code;
+
+	if (!convs)
+		return error && error->code != NN_OK ? error->code : NN_EUNSUPPORTED;
+	convs->stream = stream;
+	if (cudaGetDevice(&device) == cudaSuccess && cudaGetDeviceProperties(&properties, device) == cudaSuccess)
+		snprintf(convs->device_name, sizeof(convs->device_name), "%s", properties.name);
+	status = convs->lib.create(&convs->handle);
+	if (status == CUDNN_STATUS_SUCCESS)
+		status = convs->lib.set_stream(convs->handle, stream);
+	if (status != CUDNN_STATUS_SUCCESS)
+	{
+		code = cudnn_fail(convs, error, status, "be started");
+		cuda_convs_close(convs);
+		return code == NN_ENOMEM ? code : NN_EUNSUPPORTED;
+	}
+	*out = convs;
+	return NN_OK;
+}
+
+void
+cuda_convs_close(CudaConvs *convs)
+{
+	if (!convs)
+		return;
+	if (convs->device)
+		(void) convs->lib.drop(convs->device);
+	if (convs->handle)
+		(void) convs->lib.destroy(convs->handle);
+	free(convs);
+}
+
+const char *
+cuda_convs_name(const CudaConvs *convs)
+{
+	return convs->name;
+}
+
+/* ---- Descriptors ----------------------------------------------------------------------------------------------------------------------------- */
+
+/* The descriptors of one problem, and the first error in making them: after it the functions do nothing, so that graphs read as the lists they are. */
+typedef struct Descs
+{
+	const CudaConvs *convs;
+	cudnnBackendDescriptor_t list[MAX_DESCS];
+	int			n;
+	cudnnStatus_t status;
+} Descs;
+
+static cudnnBackendDescriptor_t
+make(Descs *d, cudnnBackendDescriptorType_t type)
+{
+	cudnnBackendDescriptor_t desc = NULL;
+
+	if (d->status == CUDNN_STATUS_SUCCESS && d->n == MAX_DESCS)
+		d->status = CUDNN_STATUS_INTERNAL_ERROR;
+	if (d->status == CUDNN_STATUS_SUCCESS)
+		d->status = d->convs->lib.make(type, &desc);
+	if (d->status != CUDNN_STATUS_SUCCESS)
+		return NULL;
+	d->list[d->n++] = desc;
+	return desc;
+}
+
+static void
+set(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void *values)
+{
+	if (d->status == CUDNN_STATUS_SUCCESS)
+		d->status = d->convs->lib.set(desc, name, type, count, values);
+}
+
+static void
+set_desc(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t value)
+{
+	set(d, desc, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
+}
+
+static void
+set_ints(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, int count, const int64_t *values)
+{
+	set(d, desc, name, CUDNN_TYPE_INT64, count, values);
+}
+
+static cudnnBackendDescriptor_t
+finalize(Descs *d, cudnnBackendDescriptor_t desc)
+{
+	if (d->status == CUDNN_STATUS_SUCCESS)
+		d->status = d->convs->lib.finalize(desc);
+	return desc;
+}
+
+static void
+drop_all(Descs *d)
+{
+	while (d->n > 0)
+		(void) d->convs->lib.drop(d->list[--d->n]);
+}
+
+/* Takes a descriptor off the list, to outlive it; it is the last one made. */
+static cudnnBackendDescriptor_t
+keep_last(Descs *d)
+{
+	return d->list[--d->n];
+}
+
+/* ---- Graphs ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Names of tensors in graphs and at execution. */
+enum
+{
+	UID_X = 'x',				/* what is read */
+	UID_FILTER = 'w',
+	UID_Y = 'y'
+};
+
+static cudnnDataType_t
+data_type(KernelType type)
+{
+	switch (type)
+	{
+		case KERNEL_F16:
+			return CUDNN_DATA_HALF;
+		case KERNEL_BF16:
+			return CUDNN_DATA_BFLOAT16;
+		case KERNEL_F32:
+		case KERNEL_U8:
+			break;
+	}
+	return CUDNN_DATA_FLOAT;
+}
+
+/* cuDNN counts dimensions as NCHW whatever the strides are. */
+static cudnnBackendDescriptor_t
+tensor(Descs *d, int64_t uid, KernelType type, int64_t n, int64_t c, int64_t h, int64_t w)
+{
+	cudnnBackendDescriptor_t t = make(d, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
+	cudnnDataType_t cudnn_type = data_type(type);
+
+	set_ints(d, t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &uid);
+	set(d, t, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &cudnn_type);
+	set_ints(d, t, CUDNN_ATTR_TENSOR_DIMENSIONS, 4, (int64_t[]) {n, c, h, w});
+	set_ints(d, t, CUDNN_ATTR_TENSOR_STRIDES, 4, (int64_t[]) {h * w * c, 1, w * c, c});
+	set_ints(d, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, (int64_t[]) {16});
+	return finalize(d, t);
+}
+
+static cudnnBackendDescriptor_t
+convolution(Descs *d, const CudaConvShape *s)
+{
+	cudnnBackendDescriptor_t conv = make(d, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
+	cudnnDataType_t sums = CUDNN_DATA_FLOAT;
+	cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+
+	set(d, conv, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &sums);
+	set(d, conv, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 1, (int64_t[]) {2});
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, 2, (int64_t[]) {s->pad, s->pad});
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, 2, (int64_t[]) {s->pad, s->pad});
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, 2, (int64_t[]) {s->stride, s->stride});
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_DILATIONS, 2, (int64_t[]) {1, 1});
+	return finalize(d, conv);
+}
+
+/* y = x * filter, or with s->transposed the y whose convolution's gradient is x: cuDNN calls that dx, and x dy. */
+static cudnnBackendDescriptor_t
+operation(Descs *d, const CudaConvShape *s)
+{
+	bool		t = s->transposed;
+	cudnnBackendDescriptor_t x = tensor(d, UID_X, s->type, s->n, s->c, s->h, s->w),
+				y = tensor(d, UID_Y, s->type, s->n, s->k, s->oh, s->ow),
+				filter = tensor(d, UID_FILTER, s->type, t ? s->c : s->k, t ? s->k : s->c, s->kernel, s->kernel),
+				conv = convolution(d, s),
+				op = make(d, t ? CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR : CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+	double		one = 1,
+				zero = 0;
+
+	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, conv);
+	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, filter);
+	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x);
+	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
+	set(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_DOUBLE, 1, &one);
+	set(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_DOUBLE, 1, &zero);
+	return finalize(d, op);
+}
+
+static cudnnBackendDescriptor_t
+operation_graph(Descs *d, const CudaConvShape *s)
+{
+	cudnnBackendDescriptor_t op = operation(d, s),
+				graph = make(d, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+
+	set_desc(d, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, op);
+	if (d->convs->handle)
+		set(d, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->convs->handle);
+	return finalize(d, graph);
+}
+
+/* ---- Engines --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Whether an engine's notes allow it: see the head of this file.  Says whether it uses tensor cores. */
+static bool
+is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s, CudaConvChoice *choice)
+{
+	cudnnBackendDescriptor_t engine = make(d, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+	cudnnBackendNumericalNote_t numerical[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+	cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+	int64_t		nnumerical = 0,
+				nbehavior = 0,
+				one;
+	bool		strict = s->type == KERNEL_F32 && !s->tf32;
+	const Library *lib = &d->convs->lib;
+
+	if (d->status != CUDNN_STATUS_SUCCESS ||
+		lib->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one, &engine) != CUDNN_STATUS_SUCCESS ||
+		lib->get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &nnumerical,
+				 numerical) != CUDNN_STATUS_SUCCESS ||
+		lib->get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &nbehavior,
+				 behavior) != CUDNN_STATUS_SUCCESS ||
+		lib->get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one, &choice->engine) != CUDNN_STATUS_SUCCESS)
+		return false;
+	choice->tensor_cores = false;
+	for (int64_t i = 0; i < nnumerical; i++)
+	{
+		choice->tensor_cores |= numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
+		if (numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC || numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
+			return false;
+		if (strict && (numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS))
+			return false;
+	}
+	for (int64_t i = 0; i < nbehavior; i++)
+		if (behavior[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION)
+			return false;
+	return true;
+}
+
+/* A conv's plan from a configuration; false if it cannot be, or wants more workspace than allowed. */
+static bool
+make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
+{
+	const CudaConvs *convs = d->convs;
+	Descs		own = {.convs = convs};
+	cudnnBackendDescriptor_t plan = make(&own, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+	int64_t		one;
+
+	set_desc(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+	if (convs->handle)
+		set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &convs->handle);
+	else
+		set_desc(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, convs->device);
+	finalize(&own, plan);
+	if (own.status == CUDNN_STATUS_SUCCESS)
+		own.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
+	if (own.status != CUDNN_STATUS_SUCCESS || conv->workspace > MAX_WORKSPACE)
+	{
+		drop_all(&own);
+		return false;
+	}
+	conv->plan = keep_last(&own);
+	return true;
+}
+
+/* The configurations that a heuristic offers, best first; an error is an empty list. */
+static int
+list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode, cudnnBackendDescriptor_t configs[MAX_CONFIGS])
+{
+	cudnnBackendDescriptor_t heuristic = make(d, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+	int64_t		n = 0;
+
+	set_desc(d, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
+	set(d, heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+	if (d->convs->device)
+		set_desc(d, heuristic, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, d->convs->device);
+	finalize(d, heuristic);
+	for (int i = 0; i < MAX_CONFIGS; i++)
+		configs[i] = make(d, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+	if (d->status == CUDNN_STATUS_SUCCESS)
+		d->status = d->convs->lib.get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n, configs);
+	if (d->status != CUDNN_STATUS_SUCCESS)
+		return 0;
+	return (int) n;
+}
+
+/* ---- Timing ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The fastest of TUNE_RUNS, in ms; a plan that does not run takes forever. */
+static float
+time_conv(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
+{
+	size_t		element = kernel_type_size(s->type);
+	size_t		sizes[] = {(size_t) s->n * s->h * s->w * s->c * element, (size_t) s->k * s->c * s->kernel * s->kernel * element,
+				(size_t) s->n * s->oh * s->ow * s->k * element, (size_t) conv->workspace + 16};
+	void	   *buffers[4] = {NULL};
+	cudaEvent_t events[2] = {NULL};
+	float		best = 1e30f,
+				ms;
+	bool		good = cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess;
+
+	for (int i = 0; good && i < 4; i++)
+		good = cudaMalloc(&buffers[i], sizes[i]) == cudaSuccess && cudaMemsetAsync(buffers[i], 0, sizes[i], convs->stream) == cudaSuccess;
+	for (int i = 0; good && i < TUNE_WARM_UPS + TUNE_RUNS; i++)
+	{
+		good = cudaEventRecord(events[0], convs->stream) == cudaSuccess &&
+			cuda_conv_run(convs, conv, buffers[0], buffers[1], buffers[2], buffers[3], NULL) == NN_OK &&
+			cudaEventRecord(events[1], convs->stream) == cudaSuccess && cudaEventSynchronize(events[1]) == cudaSuccess &&
+			cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess;
+		if (good && i >= TUNE_WARM_UPS && ms < best)
+			best = ms;
+	}
+	for (int i = 0; i < 4; i++)
+		(void) cudaFree(buffers[i]);
+	for (int i = 0; i < 2; i++)
+		if (events[i])
+			(void) cudaEventDestroy(events[i]);
+	(void) cudaGetLastError();
+	return good ? best : 1e30f;
+}
+
+/* Keeps the better of two convs in *best; both are the caller's. */
+static void
+keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaConv *best, float *best_ms)
+{
+	float		ms = convs->tune > 1 ? time_conv(convs, candidate, s) : 0;
+
+	if (best->plan && ms >= *best_ms)
+	{
+		(void) convs->lib.drop(candidate->plan);
+		return;
+	}
+	if (best->plan)
+		(void) convs->lib.drop(best->plan);
+	*best = *candidate;
+	*best_ms = ms;
+}
+
+/* Fills conv->plan by the first engine that will do, or the fastest of the first convs->tune; nothing if there is none. */
+static void
+choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
+{
+	static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
+	int			wanted = convs->handle && convs->tune > 1 ? convs->tune : 1;
+	float		best_ms = 0;
+	int			tried = 0;
+
+	for (size_t m = 0; m < sizeof(modes) / sizeof(modes[0]) && !conv->plan; m++)
+	{
+		Descs		d = {.convs = convs};
+		cudnnBackendDescriptor_t configs[MAX_CONFIGS];
+		cudnnBackendDescriptor_t graph = operation_graph(&d, s);
+		int			n = list_configs(&d, graph, modes[m], configs);
+
+		for (int i = 0; i < n && tried < wanted; i++)
+		{
+			CudaConv	candidate = {.convs = convs, .choice = {.fallback = m > 0, .place = i}};
+
+			if (!is_allowed(&d, configs[i], s, &candidate.choice) || !make_plan(&d, configs[i], &candidate))
+				continue;
+			tried++;
+			keep_faster(convs, s, &candidate, conv, &best_ms);
+		}
+		drop_all(&d);
+	}
+}
+
+/* ---- Plans on disk --------------------------------------------------------------------------------------------------------------------------- */
+
+/* FNV-1a: names a file, whose content is checked by cuDNN when it is read. */
+static uint64_t
+hash_text(const char *text)
+{
+	uint64_t	hash = UINT64_C(0xcbf29ce484222325);
+
+	for (; *text; text++)
+		hash = (hash ^ (uint8_t) *text) * UINT64_C(0x100000001b3);
+	return hash;
+}
+
+/* The file of a problem, and its first line; false if plans are not kept. */
+static bool
+plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t path_size, char *key, size_t key_size)
+{
+	const char *directory = getenv("BICYCLE_PLAN_CACHE");
+
+	if (!directory || !convs->handle)
+		return false;
+	snprintf(key, key_size, "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, %s, %s", s->transposed ? "dgrad" : "fprop",
+			 (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h, s->w, s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, convs->tune,
+			 convs->device_name, convs->name);
+	return snprintf(path, path_size, "%s/%016llx.plan", directory, (unsigned long long) hash_text(key)) < (int) path_size;
+}
+
+/* A plan that was kept for this problem; false if there is none that cuDNN takes. */
+static bool
+read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
+{
+	Descs		d = {.convs = convs};
+	char		path[4096],
+				key[640];
+	char	   *text = malloc(MAX_PLAN_TEXT);
+	FILE	   *file = NULL;
+	size_t		length = 0,
+				key_length;
+	int64_t		one;
+
+	if (text && plan_file(convs, s, path, sizeof(path), key, sizeof(key)) && (file = fopen(path, "re")) != NULL)
+		length = fread(text, 1, MAX_PLAN_TEXT - 1, file);
+	if (file)
+		fclose(file);
+	key_length = length > 0 ? strlen(key) : 0;
+	if (length > key_length + 1 && strncmp(text, key, key_length) == 0 && text[key_length] == '\n')
+	{
+		cudnnBackendDescriptor_t plan = make(&d, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+
+		text[length] = '\0';
+		set(&d, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &convs->handle);
+		set(&d, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t) (length - key_length), text + key_length + 1);
+		finalize(&d, plan);
+		if (d.status == CUDNN_STATUS_SUCCESS)
+			d.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
+		if (d.status == CUDNN_STATUS_SUCCESS && conv->workspace <= MAX_WORKSPACE)
+			conv->plan = keep_last(&d);
+		drop_all(&d);
+	}
+	free(text);
+	return conv->plan != NULL;
+}
+
+/* Keeps a plan for the next start; that it could not be is no error. */
+static void
+write_plan(const CudaConvs *convs, const CudaConvShape *s, const CudaConv *conv)
+{
+	char		path[4096],
+				temporary[4128],
+				key[640];
+	char	   *text = calloc(1, MAX_PLAN_TEXT);
+	int64_t		length = 0;
+	FILE	   *file = NULL;
+	bool		good;
+
+	if (text && plan_file(convs, s, path, sizeof(path), key, sizeof(key)) &&
+		convs->lib.get(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, MAX_PLAN_TEXT - 1, &length, text) == CUDNN_STATUS_SUCCESS)
+	{
+		snprintf(temporary, sizeof(temporary), "%s.%d", path, (int) getpid());
+		file = fopen(temporary, "we");
+	}
+	if (file)
+	{
+		good = fprintf(file, "%s\n%s", key, text) > 0;
+		good &= fclose(file) == 0;
+		if (!good || rename(temporary, path) != 0)
+			(void) unlink(temporary);
+	}
+	free(text);
+}
+
+/* ---- Convolutions ---------------------------------------------------------------------------------------------------------------------------- */
+
+NnStatus
+cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnError *error)
+{
+	CudaConv   *conv = calloc(1, sizeof(CudaConv));
+
+	if (!conv)
+		return nn_no_memory(error, sizeof(CudaConv));
+	conv->convs = convs;
+	if (!read_plan(convs, shape, conv))
+	{
+		choose_engine(convs, shape, conv);
+		if (conv->plan)
+			write_plan(convs, shape, conv);
+	}
+	if (!conv->plan)
+	{
+		free(conv);
+		nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no engine for a convolution");
+		nn_detail(error, "It is %s of (%d, %d, %d, %d) to (%d, %d, %d), kernel %d, stride %d.", shape->transposed ? "a transposed one" : "one", shape->n,
+				  shape->h, shape->w, shape->c, shape->oh, shape->ow, shape->k, shape->kernel, shape->stride);
+		return NN_EUNSUPPORTED;
+	}
+	*out = conv;
+	return NN_OK;
+}
+
+size_t
+cuda_conv_workspace(const CudaConv *conv)
+{
+	return (size_t) conv->workspace;
+}
+
+const CudaConvChoice *
+cuda_conv_choice(const CudaConv *conv)
+{
+	return &conv->choice;
+}
+
+NnStatus
+cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y, void *workspace, NnError *error)
+{
+	Descs		d = {.convs = convs};
+	cudnnBackendDescriptor_t pack = make(&d, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+	int64_t		uids[] = {UID_X, UID_FILTER, UID_Y};
+	const void *pointers[] = {x, filter, y};
+	NnStatus	status = NN_OK;
+
+	set_ints(&d, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, 3, uids);
+	set(&d, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 3, pointers);
+	set(&d, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+	finalize(&d, pack);
+	if (d.status == CUDNN_STATUS_SUCCESS)
+		d.status = convs->lib.execute(convs->handle, conv->plan, pack);
+	if (d.status != CUDNN_STATUS_SUCCESS)
+		status = cudnn_fail(convs, error, d.status, "run a convolution");
+	drop_all(&d);
+	return status;
+}
+
+void
+cuda_conv_close(CudaConv *conv)
+{
+	(void) conv->convs->lib.drop(conv->plan);
+	free(conv);
+}
+
+/* ---- Without a GPU --------------------------------------------------------------------------------------------------------------------------- */
+
+NnStatus
+cuda_convs_describe(const char *json, CudaConvs **out, NnError *error)
+{
+	CudaConvs  *convs = new_convs(error);
+	Descs		d = {.convs = convs};
+	cudnnBackendDescriptor_t device;
+
+	if (!convs)
+		return error && error->code != NN_OK ? error->code : NN_EUNSUPPORTED;
+	device = make(&d, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+	set(&d, device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t) strlen(json) + 1, json);
+	finalize(&d, device);
+	if (d.status != CUDNN_STATUS_SUCCESS)
+	{
+		NnStatus	status = cudnn_fail(convs, error, d.status, "take the description of a device");
+
+		drop_all(&d);
+		cuda_convs_close(convs);
+		return status;
+	}
+	convs->device = keep_last(&d);
+	*out = convs;
+	return NN_OK;
+}
+
+char *
+cuda_convs_description(CudaConvs *convs)
+{
+	Descs		d = {.convs = convs};
+	cudnnBackendDescriptor_t device = make(&d, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+	char	   *text = calloc(1, MAX_PLAN_TEXT);
+	int64_t		length = 0;
+
+	set(&d, device, CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, 1, &convs->handle);
+	finalize(&d, device);
+	if (text && d.status == CUDNN_STATUS_SUCCESS)
+		d.status = convs->lib.get(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, MAX_PLAN_TEXT - 1, &length, text);
+	drop_all(&d);
+	if (d.status == CUDNN_STATUS_SUCCESS && text)
+		return text;
+	free(text);
+	return NULL;
+}

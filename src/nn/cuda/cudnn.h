@@ -1,0 +1,29 @@
+/*
+ * cudnn.h
+ *	  What only cuDNN's convolutions have, beyond conv.h: planning for a GPU that is not there, and what was chosen.  For tests.
+ */
+#ifndef BICYCLE_NN_CUDA_CUDNN_H
+#define BICYCLE_NN_CUDA_CUDNN_H
+
+#include "nn/cuda/conv.h"
+
+#include <cuda_runtime_api.h>
+
+typedef struct CudaConvChoice
+{
+	int64_t		engine;			/* cuDNN's number */
+	bool		tensor_cores;
+	bool		fallback;		/* not of heuristic A */
+	int			place;			/* in its list */
+} CudaConvChoice;
+
+/* Opens cuDNN for the device that a JSON text describes; convolutions can then be opened, but not run. */
+extern NnStatus cuda_convs_describe(const char *json, CudaConvs **convs, NnError *error);
+
+/* The description of the GPU that is there, to be kept for tests without one; malloc'ed, or NULL. */
+extern char *cuda_convs_description(CudaConvs *convs);
+
+/* Of a convolution that was chosen, not read from disk. */
+extern const CudaConvChoice *cuda_conv_choice(const CudaConv *conv);
+
+#endif							/* BICYCLE_NN_CUDA_CUDNN_H */

@@ -1,0 +1,97 @@
+/*
+ * cuda_runtime_api.h
+ *	  The part of CUDA's runtime that the device uses, as gpu_on_cpu.c imitates it for tests.  Found in place of the toolkit's header by those tests only.
+ *
+ * Streams are queues: what is put there runs when somebody waits for it, so that a result that is read too early is not there yet.
+ */
+#ifndef BICYCLE_TEST_CUDA_RUNTIME_API_H
+#define BICYCLE_TEST_CUDA_RUNTIME_API_H
+
+#include <stddef.h>
+
+typedef enum cudaError
+{
+	cudaSuccess = 0,
+	cudaErrorInvalidValue = 1,
+	cudaErrorMemoryAllocation = 2,
+	cudaErrorInsufficientDriver = 35,
+	cudaErrorNoDevice = 100,
+	cudaErrorInvalidDevice = 101,
+	cudaErrorLaunchFailure = 719
+} cudaError_t;
+
+typedef struct GpuStream *cudaStream_t;
+typedef struct GpuEvent *cudaEvent_t;
+typedef struct GpuGraph *cudaGraph_t;
+typedef struct GpuGraph *cudaGraphExec_t;
+
+typedef enum cudaMemcpyKind
+{
+	cudaMemcpyHostToDevice = 1,
+	cudaMemcpyDeviceToHost = 2
+} cudaMemcpyKind;
+
+typedef enum cudaStreamCaptureMode
+{
+	cudaStreamCaptureModeThreadLocal = 1
+} cudaStreamCaptureMode;
+
+struct cudaDeviceProp
+{
+	char		name[256];
+	int			major,
+				minor;
+	size_t		totalGlobalMem;
+};
+
+#define cudaStreamNonBlocking 1
+#define cudaEventDisableTiming 2
+
+extern cudaError_t cudaGetDeviceCount(int *count);
+extern cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
+extern cudaError_t cudaDriverGetVersion(int *version);
+extern cudaError_t cudaRuntimeGetVersion(int *version);
+extern cudaError_t cudaSetDevice(int device);
+extern cudaError_t cudaGetLastError(void);
+extern const char *cudaGetErrorString(cudaError_t error);
+
+extern cudaError_t cudaMalloc(void **p, size_t bytes);
+extern cudaError_t cudaFree(void *p);
+extern cudaError_t cudaMallocHost(void **p, size_t bytes);
+extern cudaError_t cudaFreeHost(void *p);
+extern cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
+extern cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+
+extern cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+extern cudaError_t cudaStreamDestroy(cudaStream_t stream);
+extern cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+extern cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+extern cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+extern cudaError_t cudaEventDestroy(cudaEvent_t event);
+extern cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+extern cudaError_t cudaEventSynchronize(cudaEvent_t event);
+
+extern cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+extern cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+extern cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+extern cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+extern cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+extern cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
+
+/* ---- For tests ---------------------------------------------------------------------------------------------------------------------------------- */
+
+typedef struct GpuSettings
+{
+	int			devices;		/* 0: none */
+	int			major,			/* compute capability */
+				minor;
+	size_t		memory;			/* of the card */
+	long		fail_in;		/* calls of the runtime until one that can fail fails; 0: none does */
+} GpuSettings;
+
+extern GpuSettings gpu_settings;
+extern size_t gpu_memory_used(void);
+extern long gpu_kernels_run(void);
+extern long gpu_graphs_run(void);
+
+#endif							/* BICYCLE_TEST_CUDA_RUNTIME_API_H */
