@@ -115,6 +115,7 @@ $B/unit/%: test/unit/%.c $(filter-out $B/engine/main.o,$(ENGINE_OBJ)) $B/libbicy
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 CUDA_HOME ?= $(abspath $(dir $(shell readlink -f "$(NVCC)" 2>/dev/null))..)
 CUDNN_INCLUDE ?= $(patsubst %/cudnn.h,%,$(firstword $(wildcard $(CUDA_HOME)/include/cudnn.h /usr/include/cudnn.h /usr/include/x86_64-linux-gnu/cudnn.h)))
+CUDNN_LIB ?= $(firstword $(dir $(wildcard $(CUDA_HOME)/lib64/libcudnn.so.9)))
 CUDA_ARCH ?=
 CUDA_CODE = $(if $(filter release,$(CUDA_ARCH)),75 80 86 89 90 100 120,$(CUDA_ARCH))
 CUDA_PTX = $(if $(CUDA_CODE),$(lastword $(CUDA_CODE)),75 80)
@@ -126,6 +127,7 @@ CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisi
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
 CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/error.c src/nn/graph.c) \
 	$B/cuda/kernels.o
+CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDA_MODULE = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$B/bicycle_cuda.so))
 
 cuda: $(CUDA_MODULE)
@@ -144,7 +146,7 @@ $B/cuda/kernels.o: $(wildcard kernels/*)
 	$(NVCC) $(CUDA_FLAGS) -c $(@:.o=.cu) -o $@
 
 $B/bicycle_cuda.so: $(CUDA_OBJ)
-	$(ENGINE_CC) -shared -pthread -Wl,-z,defs -Wl,--exclude-libs,ALL $^ -o $@ -L$(CUDA_LIB) -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -lrt -ldl -lm
+	$(ENGINE_CC) -shared -pthread -Wl,-z,defs -Wl,--exclude-libs,ALL $(CUDNN_RPATH) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -lrt -ldl -lm
 
 # The same device and kernels for the CPU, for tests: test/cuda/gpu_on_cpu.h.
 IMITATION_CFLAGS = $(ENGINE_CFLAGS) -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
@@ -169,6 +171,14 @@ $B/libimitation.a: $(IMITATION_OBJ)
 $B/unit/test_cuda_%: test/unit/test_cuda_%.c $B/libimitation.a $B/libbicycle.a
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -Itest/unit -MMD -MP $(filter %.c,$^) $B/libimitation.a $B/libbicycle.a -o $@ $(ENGINE_LIBS)
+
+# Plans by the real cuDNN, for a GPU that is described by a file; a line that says so where there is none.
+PLANS_OBJ = $(if $(CUDA_MODULE),$B/cuda/nn/cuda/cudnn.o $B/cuda/nn/cuda/cuda_shape.o)
+PLANS_LIBS = $(if $(CUDA_MODULE),-L$(CUDA_LIB) -lcudart_static -Wl$(comma)-Bstatic -lstdc++ -Wl$(comma)-Bdynamic $(CUDNN_RPATH) -lrt)
+$B/unit/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libbicycle.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include) -Ikernels -Itest/unit -MMD -MP $(filter %.c %.o %.a,$^) -o $@ \
+		$(PLANS_LIBS) $(ENGINE_LIBS)
 
 BENCHES = $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/*_bench.c))
 TOOLS = $(patsubst tools/%.c,$B/tools/%,$(wildcard tools/*.c))

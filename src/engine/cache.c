@@ -2,8 +2,8 @@
  * cache.c
  *	  The models that are resident, who may use them, and who waits for one.
  *
- * Owned by the I/O thread, but for load_run on the loader and free_run on the device thread.  An entry stands for a content hash.  It holds up to two packed
- * models (fp32, bf16), the databases that have shown the content, and the requests that wait.  It lives while any request refers to it or anything of it is
+ * Owned by the I/O thread, but for load_run on the loader and free_run on the device thread.  An entry stands for a content hash.  It holds packed
+ * models of up to three precisions, the databases that have shown the content, and the requests that wait.  It lives while any request refers to it or anything of it is
  * resident.
  *
  * A request may use a packed model if its database has streamed that content once while it is in the cache; until then, or while it is not resident in the
@@ -34,6 +34,7 @@ typedef struct LoadTask
 	char	   *config_text;
 	size_t		config_length;
 	NnPrecision setting;		/* of the engine, when the job was handed over */
+	NnPrecision automatic;		/* of the device, likewise */
 	char		device_name[128];
 	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
 	bool		resident[PACKED_PRECISIONS];
@@ -42,27 +43,22 @@ typedef struct LoadTask
 	EngineError errors[PACKED_PRECISIONS];	/* why one could not be made */
 } LoadTask;
 
+/* Packed models are told apart by precision: fp32, bf16, and fp16 where a GPU has no bf16. */
 static int
 slot_of(NnPrecision precision)
 {
-	return precision == NN_PRECISION_BF16 ? 1 : 0;
+	return (int) precision - (int) NN_PRECISION_FP32;
 }
 
 static NnPrecision
 precision_of(int slot)
 {
-	return slot == 1 ? NN_PRECISION_BF16 : NN_PRECISION_FP32;
+	return (NnPrecision) (slot + (int) NN_PRECISION_FP32);
 }
 
-static const char *
-precision_name(NnPrecision precision)
-{
-	return precision == NN_PRECISION_BF16 ? "bf16" : "fp32";
-}
-
-/* What is asked for; else the engine's setting; else the model's configuration; else fp32, as everywhere on processors. */
+/* What is asked for; else the engine's setting; else the model's configuration; else what the device prefers. */
 static NnPrecision
-resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config)
+resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config, NnPrecision automatic)
 {
 	if (asked != NN_PRECISION_AUTO)
 		return asked;
@@ -70,14 +66,14 @@ resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config
 		return setting;
 	if (config != NULL && config->precision != NN_PRECISION_AUTO)
 		return config->precision;
-	return NN_PRECISION_FP32;
+	return automatic;
 }
 
 /* config may be NULL. */
 NnPrecision
 cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config)
 {
-	return resolve_precision(asked, engine->settings.precision, config);
+	return resolve_precision(asked, engine->settings.precision, config, engine->device_automatic);
 }
 
 size_t
@@ -560,7 +556,7 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 	}
 	if (!nn_device_supports(engine->device, precision))
 	{
-		error_set(failure, "55000", "precision %s is not available on this device", precision_name(precision));
+		error_set(failure, "55000", "precision %s is not available on this device", nn_precision_name(precision));
 		error_detail(failure, "The device is %s.", task->device_name);
 		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
 		return;
@@ -619,7 +615,7 @@ load_run(Job *job)
 		{
 			for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
 				if (task->asked[asked])
-					wanted[slot_of(resolve_precision((NnPrecision) asked, task->setting, &task->config))] = true;
+					wanted[slot_of(resolve_precision((NnPrecision) asked, task->setting, &task->config, task->automatic))] = true;
 			for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 				if (wanted[slot] && !task->resident[slot])
 					load_precision(request->engine, task, slot, &stream);
@@ -730,6 +726,7 @@ cache_load(Request *request)
 	LoadTask   *task = request->task;
 
 	task->setting = engine->settings.precision;
+	task->automatic = engine->device_automatic;
 	memcpy(task->device_name, engine->device_name, sizeof(task->device_name));
 	list_foreach(node, &entry->waiters)
 		task->asked[list_member(Request, link, node)->image.precision] = true;
@@ -758,7 +755,7 @@ describe(const Packed *packed, uint32_t database, int64_t now, BicycleCached *ca
 		snprintf(cached->model, sizeof(cached->model), "%s", owner->model);
 		cached->version = owner->version;
 	}
-	snprintf(cached->precision, sizeof(cached->precision), "%s", precision_name(packed->precision));
+	snprintf(cached->precision, sizeof(cached->precision), "%s", nn_precision_name(packed->precision));
 	cached->bytes = packed->bytes;
 	cached->hits = packed->hits;
 	cached->loaded_ms_ago = (uint64_t) (now - packed->loaded_ms);

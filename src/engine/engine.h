@@ -359,7 +359,7 @@ extern void batcher_loader(Engine *engine, Request *request);	/* to the loader, 
 
 /* ---- Models (cache.c, stream.c, hash.c, import.c, export.c) -------------------------------------------------------------------------------- */
 
-#define PACKED_PRECISIONS 2		/* fp32, bf16 */
+#define PACKED_PRECISIONS 3		/* fp32, bf16, fp16 */
 
 /* A model packed for the device.  Freed on the device thread when it was evicted and its last pin is gone. */
 struct Packed
@@ -494,8 +494,10 @@ struct Engine
 	Job			device_job;
 	Job			threads_job;
 	bool		threads_busy;	/* the device thread has threads_job */
+	NnPrecision device_automatic;	/* what precision auto means on it */
 	EngineError device_error;
 	char		device_name[128];
+	char		device_lack[80];	/* why it is not a GPU, where one was looked for */
 
 	List		entries;		/* CacheEntry.link */
 	List		models;			/* Packed.link */

@@ -119,11 +119,15 @@ static void device_set_threads(Engine *engine);
 
 /* ---- The device ---------------------------------------------------------------------------------------------------------------------------- */
 
-/* The device the setting names, as the neural core calls it. */
-static const char *
-device_setting(const Engine *engine)
+/* The device of setting auto: a GPU, and without one the CPU, after a line that says what is missing. */
+static NnStatus
+open_automatic(Engine *engine, NnError *error)
 {
-	return strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
+	if (nn_device_open("cuda", engine->device_threads, &engine->device, error) == NN_OK)
+		return NN_OK;
+	snprintf(engine->device_lack, sizeof(engine->device_lack), "; %.70s", error->message);
+	log_write(LOG_LOG, "no GPU is used: %s", error->detail[0] != '\0' ? error->detail : error->message);
+	return nn_device_open("cpu", engine->device_threads, &engine->device, error);
 }
 
 static void
@@ -131,12 +135,18 @@ device_open_run(Job *job)
 {
 	Engine	   *engine = list_member(Engine, device_job, job);
 	NnError		error = {0};
+	NnStatus	status;
 
 	if (engine->device != NULL)
 		nn_device_close(engine->device);
 	engine->device = NULL;
 	error_clear(&engine->device_error);
-	if (nn_device_open(engine->device_wanted, engine->device_threads, &engine->device, &error) == NN_OK)
+	engine->device_lack[0] = '\0';
+	if (strcmp(engine->device_wanted, "auto") == 0)
+		status = open_automatic(engine, &error);
+	else
+		status = nn_device_open(engine->device_wanted, engine->device_threads, &engine->device, &error);
+	if (status == NN_OK)
 		return;
 	engine->device = NULL;
 	error_set(&engine->device_error, "55000", "device \"%s\" is missing", engine->device_wanted);
@@ -150,12 +160,24 @@ device_open_run(Job *job)
 		error_hint(&engine->device_error, "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
 }
 
+/* What bicycle_engine() shows: "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable NVIDIA driver". */
+static void
+name_device(Engine *engine)
+{
+	snprintf(engine->device_name, sizeof(engine->device_name), "%s%s", nn_device_describe(engine->device), engine->device_lack);
+}
+
 static void
 device_open_done(Engine *engine, Job *job)
 {
 	engine->device_busy = false;
+	engine->device_automatic = NN_PRECISION_FP32;
 	if (engine->device != NULL)
-		snprintf(engine->device_name, sizeof(engine->device_name), "%s", nn_device_describe(engine->device));
+	{
+		engine->device_automatic = nn_device_automatic(engine->device);
+		nn_device_set_memory(engine->device, (size_t) engine->settings.gpu_memory);
+		name_device(engine);
+	}
 	else
 	{
 		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)", engine->device_wanted);
@@ -177,7 +199,7 @@ device_open(Engine *engine)
 {
 	engine->device_busy = true;
 	engine->device_change = false;
-	strcpy(engine->device_wanted, device_setting(engine));
+	strcpy(engine->device_wanted, engine->settings.device);
 	engine->device_threads = settings_threads(&engine->settings);
 	engine->device_job.run = device_open_run;
 	engine->device_job.done = device_open_done;
@@ -206,7 +228,7 @@ device_threads_done(Engine *engine, Job *job)
 {
 	engine->threads_busy = false;
 	if (engine->device != NULL && !engine->device_busy)
-		snprintf(engine->device_name, sizeof(engine->device_name), "%s", nn_device_describe(engine->device));
+		name_device(engine);
 	device_set_threads(engine);
 }
 
@@ -239,6 +261,8 @@ engine_changed(Engine *engine, const char *setting)
 		executor_resize(&engine->pool, settings_threads(&engine->settings));
 		device_set_threads(engine);
 	}
+	else if (strcmp(setting, "gpu_memory") == 0 && !engine->device_busy && engine->device != NULL)
+		nn_device_set_memory(engine->device, (size_t) engine->settings.gpu_memory);
 	cache_trim(engine);
 	queue_admit(engine);
 	memory_admit(engine);
@@ -563,7 +587,7 @@ engine_status(Connection *connection, uint64_t id)
 	status.protocol = BICYCLE_PROTOCOL;
 	snprintf(status.device, sizeof(status.device), "%s", engine->device_name);
 	snprintf(status.precision, sizeof(status.precision), "%s",
-			 cache_precision(engine, NN_PRECISION_AUTO, NULL) == NN_PRECISION_BF16 ? "bf16" : "fp32");
+			 nn_precision_name(cache_precision(engine, NN_PRECISION_AUTO, NULL)));
 	status.uptime_ms = (uint64_t) (now_ms() - engine->started_ms);
 	status.requests = engine->requests_done;
 	status.batches = engine->batches;

@@ -4,7 +4,7 @@
  * both slots and a captured plan are seen.
  */
 #define RUNS 3
-#define MAX_PRODUCTS 5e6		/* of a convolution; larger ones are for a real GPU */
+#define MAX_PRODUCTS 1.5e6		/* of a convolution; larger ones are for a real GPU */
 #include "op_table.h"
 #include "nn/cuda/module.h"
 

@@ -40,23 +40,6 @@ cuda_use(const CudaDevice *device, NnError *error)
 	return cuda_check(error, cudaSetDevice(device->index), "be chosen");
 }
 
-KernelType
-cuda_type(NnPrecision precision)
-{
-	switch (precision)
-	{
-		case NN_PRECISION_BF16:
-			return KERNEL_BF16;
-		case NN_PRECISION_FP16:
-			return KERNEL_F16;
-		case NN_PRECISION_AUTO:
-		case NN_PRECISION_FP32:
-		case NN_PRECISION_TF32:
-			break;
-	}
-	return KERNEL_F32;
-}
-
 /* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Gives spare blocks back to CUDA.  With the lock held. */

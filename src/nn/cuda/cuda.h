@@ -30,8 +30,7 @@
 #ifndef BICYCLE_NN_CUDA_H
 #define BICYCLE_NN_CUDA_H
 
-#include "nn/cuda/conv.h"
-#include "nn/graph.h"
+#include "nn/cuda/cuda_shape.h"
 
 #include <cuda_runtime_api.h>
 #include <pthread.h>
@@ -76,18 +75,11 @@ extern NnStatus cuda_check(NnError *error, cudaError_t result, const char *what)
 extern NnStatus cuda_use(const CudaDevice *device, NnError *error);	/* makes it the calling thread's */
 extern NnStatus cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error);
 extern void cuda_give(CudaDevice *device, CudaBlock *block);	/* nothing that runs may use it; an empty block is left alone */
-extern KernelType cuda_type(NnPrecision precision);	/* of activations and of convolutions' weights */
 
 static inline size_t
 cuda_aligned(size_t bytes)
 {
 	return bytes > SIZE_MAX - CUDA_ALIGN ? SIZE_MAX : (bytes + CUDA_ALIGN - 1) / CUDA_ALIGN * CUDA_ALIGN;
-}
-
-static inline int
-cuda_padded(int channels)
-{
-	return (channels + KERNEL_VECTOR - 1) / KERNEL_VECTOR * KERNEL_VECTOR;
 }
 
 /* ---- Weights (cuda_pack.c) ------------------------------------------------------------------------------------------------------------------- */
@@ -118,7 +110,6 @@ typedef struct CudaPacked
 
 extern NnStatus cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cuda_pack_free(NnDevice *base, void *packed);
-extern int	cuda_step_end(const NnGraph *graph, int node);	/* the node that a step begun at `node` ends with */
 
 /* ---- Plans (cuda_plan.c) --------------------------------------------------------------------------------------------------------------------- */
 
@@ -179,9 +170,6 @@ typedef struct CudaPlan
 
 extern NnStatus cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
 extern void cuda_release(NnDevice *base, NnPlan *plan);
-extern NnShape cuda_shape(const NnPlan *plan, int value);
-extern bool cuda_is_conv(NnOp op);
-extern void cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape);
 
 /* ---- Running (cuda_run.c, cuda_steps.c) ------------------------------------------------------------------------------------------------------ */
 

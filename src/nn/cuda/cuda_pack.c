@@ -29,22 +29,6 @@ typedef struct Packer
 	NnError    *error;
 } Packer;
 
-/* ---- Steps ----------------------------------------------------------------------------------------------------------------------------------- */
-
-bool
-cuda_is_conv(NnOp op)
-{
-	return op == NN_OP_CONV || op == NN_OP_CONVT;
-}
-
-int
-cuda_step_end(const NnGraph *graph, int node)
-{
-	if (cuda_is_conv(graph->nodes[node].op) && nn_read_by_next_only(graph, node) && graph->nodes[node + 1].op == NN_OP_NORM_ACT)
-		return node + 1;
-	return node;
-}
-
 /* ---- Parts ----------------------------------------------------------------------------------------------------------------------------------- */
 
 static const float *

@@ -10,12 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-NnShape
-cuda_shape(const NnPlan *plan, int value)
-{
-	return plan->graph->values[value].shape;
-}
-
 static size_t
 elements(NnShape s)
 {
@@ -118,29 +112,6 @@ static void
 most(size_t *most, size_t bytes)
 {
 	*most = bytes > *most ? bytes : *most;
-}
-
-void
-cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
-{
-	NnShape		in = cuda_shape(plan, node->in[0]),
-				out = cuda_shape(plan, node->out[0]);
-
-	*shape = (CudaConvShape) {
-		.transposed = node->op == NN_OP_CONVT,
-		.type = cuda_type(plan->precision),
-		.tf32 = plan->precision == NN_PRECISION_TF32,
-		.n = in.n,
-		.h = in.h,
-		.w = in.w,
-		.c = cuda_padded(in.c),
-		.oh = out.h,
-		.ow = out.w,
-		.k = cuda_padded(out.c),
-		.kernel = node->kernel,
-		.stride = node->stride,
-		.pad = node->pad,
-	};
 }
 
 static NnStatus

@@ -6,8 +6,8 @@
  * the one built with will do, an earlier one is refused.
  *
  * Choosing an engine.  The heuristic's list of configurations (mode A, then its fallbacks) is walked and the first is taken that is deterministic, needs no
- * compiling at run time, keeps to the arithmetic asked for and to the workspace allowed.  Strict fp32 means engines without tensor cores and without inputs
- * of less precision.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run and timed, and the fastest is taken.
+ * compiling at run time, keeps to the arithmetic asked for and to the workspace allowed.  Strict fp32 means engines without tensor cores, without inputs
+ * of less precision, and without the tiles of Winograd's method that lose digits.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run and timed, and the fastest is taken.
  *
  * The choice is kept as cuDNN's own JSON text of a plan in files named by a hash of the problem, the device and cuDNN's version, in the directory that
  * BICYCLE_PLAN_CACHE names; without it nothing is kept, which costs some milliseconds a convolution.
@@ -392,7 +392,8 @@ is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s, Cu
 		choice->tensor_cores |= numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
 		if (numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC || numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
 			return false;
-		if (strict && (numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS))
+		if (strict && (numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
+					   numerical[i] == CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13))
 			return false;
 	}
 	for (int64_t i = 0; i < nbehavior; i++)

@@ -1,0 +1,23 @@
+/*
+ * cuda_shape.h
+ *	  What the device makes of a graph, from shapes alone.
+ */
+#ifndef BICYCLE_NN_CUDA_SHAPE_H
+#define BICYCLE_NN_CUDA_SHAPE_H
+
+#include "nn/cuda/conv.h"
+#include "nn/graph.h"
+
+extern KernelType cuda_type(NnPrecision precision);	/* of activations and of convolutions' weights */
+extern NnShape cuda_shape(const NnPlan *plan, int value);
+extern bool cuda_is_conv(NnOp op);
+extern int	cuda_step_end(const NnGraph *graph, int node);	/* the node that a step begun at `node` ends with */
+extern void cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape);
+
+static inline int
+cuda_padded(int channels)
+{
+	return (channels + KERNEL_VECTOR - 1) / KERNEL_VECTOR * KERNEL_VECTOR;
+}
+
+#endif							/* BICYCLE_NN_CUDA_SHAPE_H */

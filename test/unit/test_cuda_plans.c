@@ -1,0 +1,162 @@
+/*
+ * Proves that cuDNN has an engine that the CUDA device may use for every convolution of G and E at every batch size (on the first card; three sizes on the
+ * others), in every precision, on the GPUs that test/data/cudnn describes: deterministic, nothing compiled at run time, strict fp32 without tensor cores.  No GPU is needed: cuDNN plans for a described one.
+ */
+#include "nn_fixture.h"
+
+#ifndef HAVE_CUDNN
+int
+main(void)
+{
+	printf("1..0 # SKIP the CUDA device was not built\n");
+	return 0;
+}
+#else
+
+#include "nn/cuda/cuda_shape.h"
+#include "nn/cuda/cudnn.h"
+#include "testdata.h"
+
+typedef struct Tally
+{
+	int			convs,
+				missing,
+				fallbacks,		/* not of heuristic A */
+				later,			/* not the first of a list */
+				tensor_cores;
+	size_t		workspace;		/* the largest */
+} Tally;
+
+static const struct
+{
+	const char *file;
+	NnPrecision precisions[4];
+}			cards[] = {
+	{"h100.json", {NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16}},
+	{"a100.json", {NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16}},
+	{"rtx4090.json", {NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16}},
+	{"t4.json", {NN_PRECISION_FP32, NN_PRECISION_FP16}},
+};
+
+static const char *const configs[] = {"{}", "{\"upsample\":\"bilinear\"}", "{\"size\":128,\"ngf\":32,\"nef\":32,\"net_e\":\"conv\",\"where_add\":\"input\"}"};
+
+/* Opens every convolution of a graph. */
+static void
+plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tally)
+{
+	NnPlan		plan = {.graph = (NnGraph *) g, .precision = precision};
+
+	for (int i = 0; i < g->nnodes; i++)
+	{
+		CudaConvShape s;
+		CudaConv   *conv;
+		NnError		error = {0};
+
+		if (!cuda_is_conv(g->nodes[i].op))
+			continue;
+		cuda_conv_shape(&plan, &g->nodes[i], &s);
+		tally->convs++;
+		if (cuda_conv_open(convs, &s, &conv, &error) != NN_OK)
+		{
+			tally->missing++;
+			diag("%s: %s", g->nodes[i].name, error.detail);
+			continue;
+		}
+		tally->fallbacks += cuda_conv_choice(conv)->fallback;
+		tally->later += cuda_conv_choice(conv)->place > 0;
+		tally->tensor_cores += cuda_conv_choice(conv)->tensor_cores;
+		if (cuda_conv_workspace(conv) > tally->workspace)
+			tally->workspace = cuda_conv_workspace(conv);
+		cuda_conv_close(conv);
+	}
+}
+
+static void
+plan_network(CudaConvs *convs, const NnConfig *config, NnNetwork network, int n, NnPrecision precision, Tally *tally)
+{
+	NnParams	params;
+	NnGraph		g;
+	NnError		error;
+	int			size = network == NN_NET_G ? config->size : config->encoder_size;
+	int			image,
+				out[2];
+
+	if (nn_params_of(config, 1u << network, &params, &error) != NN_OK)
+		return;
+	nn_graph_init(&g, &params);
+	image = nn_input(&g, (NnShape) {n, size, size, network == NN_NET_G ? config->input_nc : config->output_nc}, "image");
+	if (network == NN_NET_G)
+		nn_net_G(&g, config, image, nn_input(&g, (NnShape) {n, 1, 1, config->nz}, "z"));
+	else
+		nn_net_E(&g, config, image, &out[0], &out[1]);
+	plan_graph(convs, &g, precision, tally);
+	nn_graph_free(&g);
+	nn_params_free(&params);
+}
+
+static void
+test_config(CudaConvs *convs, const char *card, NnPrecision precision, const char *json, int step)
+{
+	Tally		tally = {0};
+	NnConfig	config;
+	NnError		error;
+
+	nn_config_default(&config);
+	if (nn_config_parse(&config, json, strlen(json), &error) != NN_OK)
+		diag("%s", error.message);
+	for (int n = 1; n <= 64; n *= step)
+	{
+		plan_network(convs, &config, NN_NET_G, n, precision, &tally);
+		plan_network(convs, &config, NN_NET_E, n, precision, &tally);
+	}
+	ok(tally.convs > 0 && tally.missing == 0 && (precision != NN_PRECISION_FP32 || tally.tensor_cores == 0),
+	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on tensor cores, workspace %zu KiB", card,
+	   nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs, tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
+}
+
+static void
+test_card(const char *file, const NnPrecision *precisions, int step)
+{
+	char		path[64];
+	size_t		length;
+	uint8_t    *bytes;
+	char	   *json;
+	CudaConvs  *convs;
+	NnError		error = {0};
+
+	snprintf(path, sizeof(path), "cudnn/%.40s", file);
+	bytes = testdata_load(path, &length);
+	json = strndup((char *) bytes, length);
+	free(bytes);
+	if (!ok(json && cuda_convs_describe(json, &convs, &error) == NN_OK, "cuDNN takes the description %s", file))
+	{
+		diag("%s: %s", error.message, error.detail);
+		free(json);
+		return;
+	}
+	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)
+		for (size_t k = 0; k < sizeof(configs) / sizeof(configs[0]); k++)
+			test_config(convs, file, precisions[i], configs[k], step);
+	cuda_convs_close(convs);
+	free(json);
+}
+
+int
+main(void)
+{
+	CudaConvs  *convs;
+	NnError		error = {0};
+
+	/* a description of nothing is refused; a cuDNN that is not there cannot even refuse it */
+	if (cuda_convs_describe("{}", &convs, &error) == NN_OK)
+		cuda_convs_close(convs);
+	else if (error.code == NN_EUNSUPPORTED)
+	{
+		printf("1..0 # SKIP %s\n", error.detail);
+		return 0;
+	}
+	for (size_t i = 0; i < sizeof(cards) / sizeof(cards[0]); i++)
+		test_card(cards[i].file, cards[i].precisions, i == 0 ? 2 : 8);
+	return done_testing();
+}
+#endif
