@@ -121,17 +121,23 @@ release(unsigned n)
 }
 
 static void
+make_thread(unsigned t)
+{
+	ucontext_t *context = &threads[t].context;
+
+	getcontext(context);
+	context->uc_stack.ss_sp = stacks + (size_t) t * STACK_BYTES;
+	context->uc_stack.ss_size = STACK_BYTES;
+	context->uc_link = &scheduler;
+	makecontext(context, thread_main, 0);
+	threads[t].state = READY;
+}
+
+static void
 run_block(unsigned n)
 {
 	for (unsigned t = 0; t < n; t++)
-	{
-		getcontext(&threads[t].context);
-		threads[t].context.uc_stack.ss_sp = stacks + (size_t) t * STACK_BYTES;
-		threads[t].context.uc_stack.ss_size = STACK_BYTES;
-		threads[t].context.uc_link = &scheduler;
-		makecontext(&threads[t].context, thread_main, 0);
-		threads[t].state = READY;
-	}
+		make_thread(t);
 	do
 	{
 		for (unsigned t = 0; t < n; t++)

@@ -4,11 +4,11 @@
  */
 #include "nn_fixture.h"
 
-#ifndef HAVE_CUDNN
+#if !defined(HAVE_CUDNN) || defined(__SANITIZE_ADDRESS__)
 int
 main(void)
 {
-	printf("1..0 # SKIP the CUDA device was not built\n");
+	printf("1..0 # SKIP the CUDA device was not built, or AddressSanitizer would report what cuDNN itself leaks\n");
 	return 0;
 }
 #else
