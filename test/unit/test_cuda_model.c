@@ -1,0 +1,274 @@
+/*
+ * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out as from the reference device, bytes and floats, alone and in any batch, while two
+ * batches are under way; half precision is close to them; memory keeps to its limit; whatever call of CUDA fails, the error is reported and nothing is lost;
+ * and what is missing where there is no usable GPU is said.
+ */
+#include "nn_fixture.h"
+#include "nn/cuda/module.h"
+
+#include "cuda_runtime_api.h"
+
+#define IMAGES 11
+#define SIZE 64
+#define PIXELS (SIZE * SIZE)
+
+extern const NnCudaModule bicycle_cuda_module;
+
+typedef struct Fixture
+{
+	NnConfig	config;
+	NnParams	params;
+	double	   *weights;
+	NnTensor   *tensors;
+} Fixture;
+
+static NnError error;
+static uint8_t images[IMAGES * PIXELS * 3],
+			expected[IMAGES * PIXELS * 3],
+			got[IMAGES * PIXELS * 3];
+static float z[IMAGES * 8],
+			mu[2][IMAGES * 8],
+			logvar[2][IMAGES * 8];
+
+static Fixture
+make(const char *json)
+{
+	Fixture		f;
+
+	nn_config_default(&f.config);
+	if (nn_config_parse(&f.config, json, strlen(json), &error) != NN_OK ||
+		nn_params_of(&f.config, 1u << NN_NET_G | 1u << NN_NET_E, &f.params, &error) != NN_OK)
+		diag("%s: %s", json, error.message);
+	f.weights = lcg_weights(&f.params, 1000);
+	f.tensors = tensors_of(&f.params, f.weights);
+	return f;
+}
+
+static void
+drop(Fixture *f)
+{
+	tensors_free(f->tensors, f->params.n);
+	free(f->weights);
+	nn_params_free(&f->params);
+}
+
+static NnDevice *
+open_device(void)
+{
+	NnDevice   *device = NULL;
+
+	if (bicycle_cuda_module.open(0, 1, &device, &error) != NN_OK)
+		diag("%s: %s", error.message, error.detail);
+	return device;
+}
+
+static NnModel *
+load(NnDevice *device, const Fixture *f, NnPrecision precision)
+{
+	NnModel    *model = NULL;
+
+	if (nn_model_load(device, &f->config, precision, f->tensors, f->params.n, &model, &error) != NN_OK)
+		diag("%s: %s %s", error.message, error.detail, error.hint);
+	return model;
+}
+
+/* The share of bytes that differ by more than one. */
+static double
+differing(void)
+{
+	size_t		n = 0;
+
+	for (size_t i = 0; i < sizeof(expected); i++)
+		n += abs(expected[i] - got[i]) > 1;
+	return (double) n / sizeof(expected);
+}
+
+static double
+psnr(void)
+{
+	double		sum = 0;
+
+	for (size_t i = 0; i < sizeof(expected); i++)
+		sum += (double) (expected[i] - got[i]) * (expected[i] - got[i]);
+	return sum > 0 ? 10 * log10(255.0 * 255 * sizeof(expected) / sum) : INFINITY;
+}
+
+/* Fills `expected`, mu[0] and logvar[0] by the reference device. */
+static void
+make_expected(const Fixture *f)
+{
+	NnDevice   *ref;
+	NnModel    *model;
+
+	for (size_t i = 0; i < sizeof(images); i++)
+		images[i] = (uint8_t) (i * 2654435761u >> 24);
+	nn_normal(7, 7, IMAGES * 8, z);
+	if (nn_device_open("ref", 1, &ref, &error) != NN_OK)
+		return;
+	model = load(ref, f, NN_PRECISION_FP32);
+	ok(nn_model_translate(model, IMAGES, images, z, expected, &error) == NN_OK &&
+	   nn_model_encode(model, IMAGES, images, mu[0], logvar[0], &error) == NN_OK, "the reference device runs");
+	nn_model_free(model);
+	nn_device_close(ref);
+}
+
+static void
+test_images(NnDevice *device, const Fixture *f)
+{
+	NnModel    *model = load(device, f, NN_PRECISION_FP32);
+	double		worst = 0;
+	bool		same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+
+	ok(same && differing() <= 0.001, "images are the reference's: a share of %g differs by more than one level", differing());
+	memset(got, 0, sizeof(got));
+	for (int run = 0; run < 4; run++)
+		same &= nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK && differing() <= 0.001;
+	ok(same && gpu_graphs_run() > 0, "and are so when plans are replayed");
+	ok(nn_model_encode(model, IMAGES, images, mu[1], logvar[1], &error) == NN_OK, "the encoder runs");
+	for (int i = 0; i < IMAGES * 8; i++)
+		worst = fmax(worst, fmax(fabs(mu[0][i] - mu[1][i]), fabs(logvar[0][i] - logvar[1][i])));
+	ok(worst < 1e-4, "and its values are the reference's: %g", worst);
+	nn_model_free(model);
+}
+
+/* An image's bytes do not depend on its batch; with naive convolutions not by a bit. */
+static void
+test_batches(NnDevice *device, const Fixture *f)
+{
+	static uint8_t one[PIXELS * 3];
+	NnModel    *model = load(device, f, NN_PRECISION_FP32);
+	bool		same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+	float	   *floats = calloc(PIXELS * 3, sizeof(float)),
+			   *result = calloc(PIXELS * 3, sizeof(float));
+
+	for (int i = 0; i < IMAGES; i += 5)
+	{
+		same &= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, one, &error) == NN_OK;
+		same &= memcmp(one, got + (size_t) i * PIXELS * 3, sizeof(one)) == 0;
+	}
+	ok(same, "an image alone has the same bits as in a batch");
+	nn_normalise(images, PIXELS * 3, floats);
+	same = nn_model_translate_float(model, 1, floats, z, result, &error) == NN_OK;
+	nn_quantise(result, PIXELS * 3, one);
+	ok(same && memcmp(one, got, sizeof(one)) == 0, "and as one that is given in floats");
+	free(floats);
+	free(result);
+	nn_model_free(model);
+}
+
+static void
+test_half(const Fixture *f)
+{
+	NnDevice   *device = open_device();
+	NnModel    *model = load(device, f, NN_PRECISION_AUTO);
+	bool		ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+
+	ok(ran && nn_model_precision(model) == NN_PRECISION_BF16 && psnr() >= 40, "auto is bf16 on compute capability 9.0: PSNR %.1f dB", psnr());
+	nn_model_free(model);
+	nn_device_close(device);
+	gpu_settings.major = 7;
+	gpu_settings.minor = 5;
+	device = open_device();
+	model = load(device, f, NN_PRECISION_AUTO);
+	memset(got, 0, sizeof(got));
+	ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+	ok(ran && nn_model_precision(model) == NN_PRECISION_FP16 && psnr() >= 50, "and fp16 on 7.5: PSNR %.1f dB", psnr());
+	nn_model_free(model);
+	ok(nn_model_load(device, &f->config, NN_PRECISION_BF16, f->tensors, f->params.n, &model, &error) == NN_EUNSUPPORTED && error.hint[0],
+	   "bf16 is refused there: %s", error.message);
+	nn_device_close(device);
+	gpu_settings.major = 9;
+	gpu_settings.minor = 0;
+}
+
+static void
+test_limit(const Fixture *f)
+{
+	NnDevice   *device = open_device();
+	NnModel    *model = load(device, f, NN_PRECISION_FP32);
+	size_t		weights = gpu_memory_used();
+	NnStatus	status;
+
+	nn_device_set_memory(device, weights + 1000);
+	status = nn_model_translate(model, IMAGES, images, z, got, &error);
+	ok(status == NN_ENOMEM && error.hint[0] && gpu_memory_used() <= weights + 1000, "a limit that leaves no room is an error: %s", error.detail);
+	nn_device_set_memory(device, weights + (3 << 20));
+	status = nn_model_translate(model, IMAGES, images, z, got, &error);
+	ok(status == NN_OK && differing() <= 0.001 && gpu_memory_used() <= weights + (3 << 20), "within a small one batches are smaller, and images the same");
+	nn_device_set_memory(device, 1000);
+	nn_model_free(model);
+	ok(gpu_memory_used() <= 1000, "what is freed beyond the limit is given back");
+	nn_device_close(device);
+}
+
+/* One call of CUDA fails, each in turn: open, load, plan, run, replay. */
+static void
+test_faults(const Fixture *f)
+{
+	bool		finished = false;
+	int			reported = 0;
+
+	for (long i = 1; !finished && i < 5000; i += i < 40 ? 1 : 13)
+	{
+		NnDevice   *device = NULL;
+		NnModel    *model = NULL;
+		NnStatus	status;
+
+		gpu_settings.fail_in = i;
+		status = bicycle_cuda_module.open(0, 1, &device, &error);
+		if (status == NN_OK)
+			status = nn_model_load(device, &f->config, NN_PRECISION_FP32, f->tensors, f->params.n, &model, &error);
+		for (int run = 0; status == NN_OK && run < 3; run++)
+			status = nn_model_translate(model, 2, images, z, got, &error);
+		finished = gpu_settings.fail_in > 0;
+		gpu_settings.fail_in = 0;
+		reported += status != NN_OK && error.message[0] != '\0';
+		if (status != NN_OK && error.message[0] == '\0')
+			diag("call %ld failed without a message", i);
+		nn_model_free(model);
+		nn_device_close(device);
+		if (gpu_memory_used() != 0)
+		{
+			diag("call %ld lost %zu bytes", i, gpu_memory_used());
+			break;
+		}
+	}
+	ok(finished && reported > 40 && gpu_memory_used() == 0, "failures of CUDA are reported and lose no memory: %d", reported);
+}
+
+static void
+test_missing(void)
+{
+	NnDevice   *device;
+	GpuSettings before = gpu_settings;
+
+	ok(bicycle_cuda_module.open(1, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "has 1"), "no second GPU: %s", error.detail);
+	gpu_settings.major = 7;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "7.0"), "an old GPU: %s", error.detail);
+	gpu_settings.devices = 0;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && error.hint[0], "no GPU: %s", error.detail);
+	gpu_settings = before;
+	setenv("BICYCLE_TEST_NO_CONVS", "1", 1);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED, "no library for convolutions: %s", error.message);
+	unsetenv("BICYCLE_TEST_NO_CONVS");
+	ok(gpu_memory_used() == 0, "and nothing stays behind");
+}
+
+int
+main(void)
+{
+	Fixture		f = make("{\"size\":64,\"ngf\":4,\"nef\":4}");
+	NnDevice   *device = open_device();
+
+	make_expected(&f);
+	test_images(device, &f);
+	test_batches(device, &f);
+	nn_device_close(device);
+	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
+	test_half(&f);
+	test_limit(&f);
+	test_faults(&f);
+	test_missing();
+	drop(&f);
+	return done_testing();
+}
