@@ -83,6 +83,8 @@ typedef struct CpuKernels
 	/* C (n, panel) = A (n, k) * B (k, panel), n <= rows; A lies as tile_in leaves it with rows = n, k a multiple of lanes, rows of C `ldc` apart */
 	void		(*gemm) (int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc);
 
+	const struct CpuTrainKernels *train;
+
 	/* y[o] = b[o] + sum of x[i] * w[o][i] */
 	void		(*linear) (CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst);
 } CpuKernels;

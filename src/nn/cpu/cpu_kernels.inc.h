@@ -537,6 +537,8 @@ gemm(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 	by_rows[n] (k, a, b, c, ldc);
 }
 
+#include "cpu_train_kernels.inc.h"
+
 const CpuKernels KERNELS = {
 	.name = KERNELS_NAME,
 	.lanes = VL,
@@ -551,4 +553,5 @@ const CpuKernels KERNELS = {
 	.pool = pool,
 	.blend = blend,
 	.linear = linear,
+	.train = &train_kernels,
 };

@@ -2,29 +2,27 @@
  * cpu_train.c
  *	  Training on the CPU: memory, the steps of a schedule through one table of operators, Adam, and the layout of weights.
  *
- * Arena, arrays and the work space of convolutions belong to the NnTraining from prepare to release.  The team of threads is oneDNN's and ours in turn: its
- * matrix products use as many threads as OpenMP gives it, so run() sets that number and puts the caller's back.
+ * Arena, arrays and work space belong to the NnTraining from prepare to release.  Operators share their work among an OpenMP team of the device's threads.
  */
 #include "cpu_train.h"
+#include "cpu_train_product.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Columns of at least one image, and of more while they stay below this. */
-#define COLUMNS_BYTES ((size_t) 48 << 20)
-
 typedef struct TrainState
 {
-	float	   *columns;
-	size_t		ncolumns;
+	float	   *work;			/* of products, for each of nwork threads */
+	int			nwork;
+	float	   *latents;		/* of convolutions with a latent */
+	size_t		nlatents;
 	bool	   *turned;			/* one a parameter: its array holds [tap][C][O] */
 } TrainState;
 
 /* ---- Operators ----------------------------------------------------------------------------------------------------------------------------- */
 
-typedef dnnl_status_t (*TrainOp) (const CpuOperands *op);
+typedef void (*TrainOp) (const CpuOperands *op);
 
 static const TrainOp operators[NN_OPS][2] =
 {
@@ -42,6 +40,12 @@ static const TrainOp operators[NN_OPS][2] =
 	[NN_OP_L1_LOSS] = {cpu_train_loss, cpu_train_loss_backward},
 	[NN_OP_KL_LOSS] = {cpu_train_loss, cpu_train_loss_backward},
 };
+
+static const CpuTrainKernels *
+kernels_of(const NnDevice *device)
+{
+	return ((const CpuDevice *) device->state)->kernels->train;
+}
 
 static CpuMap
 map_of(const NnPlan *plan, int value)
@@ -86,8 +90,9 @@ operands_of(const NnDevice *device, const NnTraining *training, const NnStep *st
 		op.dweight = parameter(training, NN_ARRAY_GRAD, node->weight);
 	if (op.bias_mode != NN_GRAD_IGNORE)
 		op.dbias = parameter(training, NN_ARRAY_GRAD, node->bias);
-	op.columns = state->columns;
-	op.ncolumns = state->ncolumns;
+	op.kernels = kernels_of(device);
+	op.work = state->work;
+	op.latents = state->latents;
 	return op;
 }
 
@@ -115,7 +120,7 @@ update_statistics(const NnTraining *training, const NnNode *node)
 	}
 }
 
-static dnnl_status_t
+static void
 run_step(const NnDevice *device, const NnTraining *training, const NnStep *step)
 {
 	CpuOperands op;
@@ -126,7 +131,8 @@ run_step(const NnDevice *device, const NnTraining *training, const NnStep *step)
 		case NN_STEP_FORWARD:
 		case NN_STEP_BACKWARD:
 			op = operands_of(device, training, step);
-			return operators[op.node->op][step->kind == NN_STEP_BACKWARD] (&op);
+			operators[op.node->op][step->kind == NN_STEP_BACKWARD] (&op);
+			break;
 		case NN_STEP_ZERO:
 			zero = map_of(&training->plan, step->zero);
 			clear(&zero);
@@ -135,15 +141,27 @@ run_step(const NnDevice *device, const NnTraining *training, const NnStep *step)
 			update_statistics(training, &training->plan.graph->nodes[step->node]);
 			break;
 	}
-	return dnnl_success;
+}
+
+/* Work space for each of the device's threads; there may be more of them than at the last run. */
+static bool
+ready_work(const NnDevice *device, TrainState *state)
+{
+	size_t		each = cpu_product_memory(kernels_of(device));
+
+	if (state->nwork >= device->threads)
+		return true;
+	free(state->work);
+	state->work = cpu_alloc(nn_mul(each * sizeof(float), device->threads));
+	state->nwork = state->work ? device->threads : 0;
+	return state->work != NULL;
 }
 
 static NnStatus
 cpu_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds, const int *losses, int nlosses, double *values, NnError *error)
 {
-	dnnl_status_t status = dnnl_success;
-	int			threads = omp_get_max_threads();
-
+	if (!ready_work(device, training->plan.device_state))
+		return nn_no_memory(error, nn_mul(cpu_product_memory(kernels_of(device)) * sizeof(float), device->threads));
 	for (int i = 0; i < nfeeds; i++)
 	{
 		CpuMap		to = map_of(&training->plan, feeds[i].value);
@@ -152,12 +170,8 @@ cpu_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int n
 		for (size_t p = 0; p < cpu_pixels(to.shape); p++, from += to.shape.c)
 			memcpy(to.data + p * to.pitch, from, to.shape.c * sizeof(float));
 	}
-	omp_set_num_threads(device->threads);
-	for (int i = 0; status == dnnl_success && i < training->schedule.nsteps; i++)
-		status = run_step(device, training, &training->schedule.steps[i]);
-	omp_set_num_threads(threads);
-	if (status != dnnl_success)
-		return cpu_dnnl_fail(error, status, "multiply matrices");
+	for (int i = 0; i < training->schedule.nsteps; i++)
+		run_step(device, training, &training->schedule.steps[i]);
 	for (int i = 0; i < nlosses; i++)
 		values[i] = map_of(&training->plan, losses[i]).data[0];
 	return NN_OK;
@@ -177,7 +191,8 @@ cpu_train_release(NnDevice *device, NnTraining *training)
 	}
 	if (state)
 	{
-		free(state->columns);
+		free(state->work);
+		free(state->latents);
 		free(state->turned);
 		free(state);
 	}
@@ -186,34 +201,32 @@ cpu_train_release(NnDevice *device, NnTraining *training)
 	training->plan.device_state = NULL;
 }
 
-/* Work space for the columns of the widest convolution, and for the latents of a batch behind them. */
+/* For the convolution that needs most. */
 static bool
-make_columns(const NnGraph *g, TrainState *state)
+make_latents(const NnGraph *g, TrainState *state)
 {
-	size_t		most = 1,
-				latents = 0;
+	size_t		most = 1;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
-		const NnNode *node = &g->nodes[i];
-		size_t		image = cpu_train_columns(g, node);
-		size_t		all = image > 0 ? nn_mul(image, g->values[node->in[0]].shape.n) : 0;
+		size_t		floats = cpu_train_latents(g, &g->nodes[i]);
 
-		if (all > COLUMNS_BYTES / sizeof(float))
-			all = image > COLUMNS_BYTES / sizeof(float) ? image : COLUMNS_BYTES / sizeof(float);
-		most = all > most ? all : most;
-		if (image > 0 && node->in[1] >= 0)
-		{
-			size_t		z = (size_t) g->values[node->in[1]].shape.n * g->values[node->in[1]].shape.c;
-
-			latents = z > latents ? z : latents;
-		}
+		most = floats > most ? floats : most;
 	}
-	if (most > SIZE_MAX / sizeof(float) - latents)
-		return false;
-	state->ncolumns = most;
-	state->columns = cpu_alloc((most + latents) * sizeof(float));
-	return state->columns != NULL;
+	state->latents = cpu_alloc(nn_mul(most, sizeof(float)));
+	state->nlatents = most;
+	return state->latents != NULL;
+}
+
+/* By all threads, because the system clears the pages as well when they are first written. */
+static void
+clear_floats(float *to, size_t count, int threads)
+{
+	const size_t stretch = 1 << 20;
+
+#pragma omp parallel for schedule(static) num_threads(count < 4 * stretch ? 1 : threads)
+	for (size_t first = 0; first < count; first += stretch)
+		memset(to + first, 0, (count - first < stretch ? count - first : stretch) * sizeof(float));
 }
 
 static NnStatus
@@ -223,9 +236,15 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	TrainState *state = calloc(1, sizeof(TrainState));
 	bool		good = state != NULL;
 
+	for (int i = 0; i < g->nnodes; i++)
+		if ((g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT) && !cpu_train_can_conv(&g->nodes[i]))
+		{
+			free(state);
+			return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train kernels of %d", device->name, g->nodes[i].kernel);
+		}
 	training->plan.device_state = state;
 	training->plan.arena = cpu_alloc(nn_mul(training->plan.arena_elements, sizeof(float)));
-	good = good && training->plan.arena && make_columns(g, state);
+	good = good && training->plan.arena && ready_work(device, state) && make_latents(g, state);
 	for (int i = 0; good && i < NN_ARRAYS; i++)
 	{
 		size_t		count = i == NN_ARRAY_EMA ? training->nema : training->params->total;
@@ -233,7 +252,7 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 		training->array[i] = cpu_alloc(count * sizeof(float));
 		good = training->array[i] != NULL;
 		if (good)
-			memset(training->array[i], 0, count * sizeof(float));
+			clear_floats(training->array[i], count, device->threads);
 	}
 	if (good)
 		state->turned = calloc(training->params->n + 1, sizeof(bool));
@@ -245,7 +264,8 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	for (int i = 0; i < g->nnodes; i++)
 		if (g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT || g->nodes[i].op == NN_OP_LINEAR)
 			state->turned[g->nodes[i].weight] = true;
-	training->plan.device_bytes = (4 * training->params->total + training->nema + state->ncolumns) * sizeof(float);
+	training->plan.device_bytes = (4 * training->params->total + training->nema + state->nwork * cpu_product_memory(kernels_of(device)) + state->nlatents) *
+		sizeof(float);
 	return NN_OK;
 }
 

@@ -2,8 +2,8 @@
  * cpu_train.h
  *	  Training on the CPU: what cpu_train.c, which runs the steps of a schedule, shares with the operators.
  *
- * Everything is fp32, sums over pixels are in double.  A step is cut into pieces by its shape and the number of threads, each sum is made by one thread in a
- * fixed order, and oneDNN's matrix product divides its work likewise: the same bits for the same number of threads.
+ * Everything is fp32, sums over pixels are in double.  A step is cut into pieces that threads share, each sum is made by one thread in an order that follows
+ * from its shape alone: the same bits for any number of threads.
  *
  * Arrays hold the weights of convolutions as [tap][C][O], which is what the products read; get and put turn them round.  So no step reorders weights.
  */
@@ -11,6 +11,7 @@
 #define BICYCLE_NN_CPU_TRAIN_H
 
 #include "cpu.h"
+#include "cpu_train_kernels.h"
 #include "nn/training.h"
 
 /* A value or a gradient: pixel i of all images begins at data + i * pitch. */
@@ -40,8 +41,9 @@ typedef struct CpuOperands
 	float	   *dbias;
 	NnGradMode	weight_mode,
 				bias_mode;
-	float	   *columns;		/* work space of convolutions */
-	size_t		ncolumns;		/* floats of it */
+	const CpuTrainKernels *kernels;
+	float	   *work;			/* of convolutions, a part for each thread */
+	float	   *latents;		/* of convolutions with a latent */
 } CpuOperands;
 
 static inline size_t
@@ -53,29 +55,37 @@ cpu_pixels(NnShape s)
 /* Pieces of channels that are worked on by one thread. */
 #define CPU_TRAIN_BLOCK 16
 
+/* Threads for work of so many simple operations: waking others for little costs more than it saves. */
+static inline int
+cpu_team(const CpuOperands *op, size_t operations)
+{
+	return operations < 16384 ? 1 : op->threads;
+}
+
 /* cpu_train_conv.c */
-extern size_t cpu_train_columns(const NnGraph *g, const NnNode *node);	/* floats that one image needs */
-extern dnnl_status_t cpu_train_conv(const CpuOperands *op);
-extern dnnl_status_t cpu_train_conv_backward(const CpuOperands *op);
-extern dnnl_status_t cpu_train_convt(const CpuOperands *op);
-extern dnnl_status_t cpu_train_convt_backward(const CpuOperands *op);
+extern bool cpu_train_can_conv(const NnNode *node);
+extern size_t cpu_train_latents(const NnGraph *g, const NnNode *node);
+extern void cpu_train_conv(const CpuOperands *op);
+extern void cpu_train_conv_backward(const CpuOperands *op);
+extern void cpu_train_convt(const CpuOperands *op);
+extern void cpu_train_convt_backward(const CpuOperands *op);
 
 /* cpu_train_norm.c */
-extern dnnl_status_t cpu_train_norm_act(const CpuOperands *op);
-extern dnnl_status_t cpu_train_norm_act_backward(const CpuOperands *op);
+extern void cpu_train_norm_act(const CpuOperands *op);
+extern void cpu_train_norm_act_backward(const CpuOperands *op);
 extern void cpu_train_act(NnActKind kind, float *x, int n); /* in place */
 
 /* cpu_train_ops.c */
-extern dnnl_status_t cpu_train_upsample(const CpuOperands *op);
-extern dnnl_status_t cpu_train_upsample_backward(const CpuOperands *op);
-extern dnnl_status_t cpu_train_avgpool(const CpuOperands *op);
-extern dnnl_status_t cpu_train_avgpool_backward(const CpuOperands *op);
-extern dnnl_status_t cpu_train_add(const CpuOperands *op);
-extern dnnl_status_t cpu_train_add_backward(const CpuOperands *op);
-extern dnnl_status_t cpu_train_reparam(const CpuOperands *op);
-extern dnnl_status_t cpu_train_reparam_backward(const CpuOperands *op);
-extern dnnl_status_t cpu_train_loss(const CpuOperands *op);
-extern dnnl_status_t cpu_train_loss_backward(const CpuOperands *op);
+extern void cpu_train_upsample(const CpuOperands *op);
+extern void cpu_train_upsample_backward(const CpuOperands *op);
+extern void cpu_train_avgpool(const CpuOperands *op);
+extern void cpu_train_avgpool_backward(const CpuOperands *op);
+extern void cpu_train_add(const CpuOperands *op);
+extern void cpu_train_add_backward(const CpuOperands *op);
+extern void cpu_train_reparam(const CpuOperands *op);
+extern void cpu_train_reparam_backward(const CpuOperands *op);
+extern void cpu_train_loss(const CpuOperands *op);
+extern void cpu_train_loss_backward(const CpuOperands *op);
 
 /* cpu_train.c */
 extern const NnTrainDevice cpu_train_device;

@@ -1,19 +1,24 @@
 /*
  * cpu_train_conv.c
- *	  Convolutions in training, forward and backward, as matrix products over columns.
+ *	  Convolutions in training, forward and backward, as three products.
  *
  * A convolution from x (N, H, W, C) to y (N, H', W', O) reads for each output pixel the row [tap][C] of inputs under its window: the columns, a matrix P x K
- * with K = taps * C.  With weights (K, O) then y = columns * weights, the weights' gradient is columns^T * dy, and dy * weights^T are columns whose entries
- * are added to the pixels they came from.  A latent joins as further channels of the columns, so no concatenation is ever written.  A transposed convolution
- * is the third form forward and the first backward.
+ * with K = taps * C, of which cpu_train_product.c lays out a block at a time.  With weights (K, O) then y = columns * weights, and the weights' gradient is
+ * columns^T * dy.  The gradient of x gathers too: pixels of x that lie alike under the windows (stride^2 phases) have the same taps, so each phase is a
+ * convolution of dy of its own.  A transposed convolution is the third form forward and the first backward.
  *
- * Columns of as many images as fit the work space are made at once.  Pixels are gathered and scattered by rows of a target that one thread owns.
+ * A latent is an input that is the same at all pixels but ends with the image: what a tap adds to a pixel is one number an output channel and image, or 0
+ * where the tap lies outside.  Forward, the sums of those begin y; backward, the sums of dy over the pixels that a tap adds to give both gradients.
  */
 #include "cpu_train.h"
+#include "cpu_train_product.h"
 
 #include <string.h>
 
-/* A convolution seen from its columns: x is the side with the windows, y that with a value a window. */
+#define MAX_KERNEL 4			/* of all networks */
+#define MAX_TAPS (MAX_KERNEL * MAX_KERNEL)
+
+/* A convolution: x is the side with the windows, y that with a value a window. */
 typedef struct Window
 {
 	int			kernel,
@@ -22,7 +27,6 @@ typedef struct Window
 	CpuMap		x,
 				y;
 	int			nz;				/* channels of the latent */
-	int			k;				/* taps * (C + nz) */
 } Window;
 
 static Window
@@ -37,42 +41,13 @@ window_of(const CpuOperands *op, CpuMap x, CpuMap y, int nz)
 		w.stride = node->stride;
 		w.pad = node->pad;
 	}
-	w.k = w.kernel * w.kernel * (x.shape.c + nz);
 	return w;
 }
 
-/* Whether the columns are the pixels themselves. */
-static bool
-is_plain(const Window *w)
+bool
+cpu_train_can_conv(const NnNode *node)
 {
-	return w->kernel == 1 && w->stride == 1 && w->pad == 0 && w->nz == 0;
-}
-
-size_t
-cpu_train_columns(const NnGraph *g, const NnNode *node)
-{
-	bool		transposed = node->op == NN_OP_CONVT;
-	NnShape		x,
-				y;
-	size_t		nz = 0;
-
-	if (node->op != NN_OP_CONV && node->op != NN_OP_CONVT)
-		return 0;
-	x = g->values[transposed ? node->out[0] : node->in[0]].shape;
-	y = g->values[transposed ? node->in[0] : node->out[0]].shape;
-	if (!transposed && node->in[1] >= 0)
-		nz = g->values[node->in[1]].shape.c;
-	return nn_mul(nn_mul((size_t) y.h * y.w, (size_t) node->kernel * node->kernel), x.c + nz);
-}
-
-/* Images whose columns are made at once. */
-static int
-chunk_of(const CpuOperands *op, const Window *w)
-{
-	size_t		image = (size_t) w->y.shape.h * w->y.shape.w * w->k;
-	size_t		fit = is_plain(w) ? (size_t) w->y.shape.n : op->ncolumns / image;
-
-	return fit < (size_t) w->y.shape.n ? (int) fit : w->y.shape.n;
+	return node->op == NN_OP_LINEAR || node->kernel <= MAX_KERNEL;
 }
 
 static float *
@@ -81,206 +56,361 @@ image_of(const CpuMap *map, int n)
 	return map->data + (size_t) n * map->shape.h * map->shape.w * map->pitch;
 }
 
-/* ---- Columns ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Gathering ----------------------------------------------------------------------------------------------------------------------------- */
 
-/* The columns of images [i0, i0 + n); z (N, nz), already activated, may be NULL. */
-static void
-gather(const Window *w, const float *z, int i0, int n, int threads, float *columns)
+/*
+ * Rows of pixels that are read by taps: pixel (n, y, x) of a grid reads pixel (y * stride + dy[t], x * stride + dx[t]) of `from`, and is pixel
+ * (y * step + y0, x * step + x0) of `to`.
+ */
+typedef struct Gather
 {
-	int			h = w->y.shape.h,
-				width = w->y.shape.w,
-				c = w->x.shape.c;
+	CpuMap		from,
+				to;
+	int			ntaps,
+				tap[MAX_TAPS],	/* of the weights */
+				dy[MAX_TAPS],
+				dx[MAX_TAPS];
+	int			stride,
+				h,
+				w,				/* of the grid */
+				step,
+				y0,
+				x0;
+	const float *weight;		/* [tap][C + nz][O] */
+	int			rows;			/* C + nz */
+	int			o;
+} Gather;
 
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
-	for (int i = 0; i < n; i++)
-		for (int oy = 0; oy < h; oy++)
+typedef struct Pixel
+{
+	int			n,
+				y,
+				x;
+} Pixel;
+
+static Pixel
+pixel_of(const Gather *g, int i)
+{
+	return (Pixel) {i / (g->h * g->w), i / g->w % g->h, i % g->w};
+}
+
+/* The pixel that tap t reads; NULL outside the image. */
+static const float *
+under(const Gather *g, Pixel p, int t)
+{
+	int			y = p.y * g->stride + g->dy[t],
+				x = p.x * g->stride + g->dx[t];
+	NnShape		s = g->from.shape;
+
+	if (y < 0 || y >= s.h || x < 0 || x >= s.w)
+		return NULL;
+	return g->from.data + (((size_t) p.n * s.h + y) * s.w + x) * g->from.pitch;
+}
+
+/* One row of a block where the channels of a tap do not fill vectors: the row is put together, neighbouring taps at once, and then laid out. */
+static void
+pack_ragged(const CpuProduct *p, Pixel pixel, int row, int rows, int k0, int k, float *to)
+{
+	const Gather *g = p->context;
+	int			lanes = p->kernels->lanes,
+				c = g->from.shape.c,
+				count;
+	float		whole[CPU_PRODUCT_DEPTH];
+
+	for (int at = 0; at < k; at += count)
+	{
+		int			t = (k0 + at) / c,
+					channel = (k0 + at) % c;
+		const float *from = under(g, pixel, t);
+
+		count = c - channel < k - at ? c - channel : k - at;
+		if (from)
+			from += channel;
+		while (from && at + count < k && g->from.pitch == (size_t) c && under(g, pixel, t + 1) == from - channel + c)
 		{
-			float	   *to = columns + ((size_t) i * h + oy) * width * w->k;
-			const float *image = image_of(&w->x, i0 + i);
-
-			for (int ox = 0; ox < width; ox++)
-				for (int ky = 0; ky < w->kernel; ky++)
-					for (int kx = 0; kx < w->kernel; kx++, to += c + w->nz)
-					{
-						int			iy = oy * w->stride + ky - w->pad,
-									ix = ox * w->stride + kx - w->pad;
-
-						if (iy < 0 || iy >= w->x.shape.h || ix < 0 || ix >= w->x.shape.w)
-						{
-							memset(to, 0, (c + w->nz) * sizeof(float));
-							continue;
-						}
-						memcpy(to, image + ((size_t) iy * w->x.shape.w + ix) * w->x.pitch, c * sizeof(float));
-						if (w->nz > 0)
-							memcpy(to + c, z + (size_t) (i0 + i) * w->nz, w->nz * sizeof(float));
-					}
+			t++;
+			channel -= c;
+			count += c < k - at - count ? c : k - at - count;
 		}
+		if (from)
+			memcpy(whole + at, from, count * sizeof(float));
+		else
+			memset(whole + at, 0, count * sizeof(float));
+	}
+	for (int at = k; at % lanes != 0; at++)
+		whole[at] = 0;
+	for (int at = 0; at < k; at += lanes)
+		memcpy(to + (size_t) at * rows + (size_t) row * lanes, whole + at, lanes * sizeof(float));
 }
 
-/* Begins a pixel's sum: from the bias, from 0, or from what is there. */
+/* A block of rows: pixels of the grid, k counts [tap][channel]. */
 static void
-begin_pixel(float *to, const float *bias, bool accumulate, int c)
+pack_rows(const CpuProduct *p, int m0, int rows, int k0, int k, float *to)
 {
-	if (bias)
-		memcpy(to, bias, c * sizeof(float));
-	else if (!accumulate)
-		memset(to, 0, c * sizeof(float));
+	const Gather *g = p->context;
+	int			lanes = p->kernels->lanes,
+				c = g->from.shape.c,
+				count;
+	Pixel		pixels[CPU_MAX_ROWS];
+
+	for (int i = 0; i < rows; i++)
+	{
+		pixels[i] = pixel_of(g, m0 + i);
+		if (c % lanes != 0)
+			pack_ragged(p, pixels[i], i, rows, k0, k, to);
+	}
+	for (int at = 0; c % lanes == 0 && at < k; at += count)
+	{
+		int			t = (k0 + at) / c,
+					channel = (k0 + at) % c;
+		const float *from[CPU_MAX_ROWS];
+
+		count = c - channel < k - at ? c - channel : k - at;
+		for (int i = 0; i < rows; i++)
+		{
+			from[i] = under(g, pixels[i], t);
+			if (from[i])
+				from[i] += channel;
+		}
+		p->kernels->pack_pixels(from, rows, count, to + (size_t) at * rows);
+	}
 }
 
-/* Sums the columns of images [i0, i0 + n) into the pixels of x: each pixel takes the windows that it lies under, in their order. */
 static void
-scatter(const Window *w, const float *columns, const float *bias, bool accumulate, int i0, int n, int threads)
+pack_columns(const CpuProduct *p, int m0, int m, int k0, int k, float *to)
 {
-	int			h = w->y.shape.h,
-				width = w->y.shape.w,
-				c = w->x.shape.c;
+	int			padded = (k + p->kernels->lanes - 1) / p->kernels->lanes * p->kernels->lanes;
 
-#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
-	for (int i = 0; i < n; i++)
-		for (int iy = 0; iy < w->x.shape.h; iy++)
-			for (int ix = 0; ix < w->x.shape.w; ix++)
+	for (int i = 0; i < m; i += p->kernels->rows)
+		pack_rows(p, m0 + i, m - i < p->kernels->rows ? m - i : p->kernels->rows, k0, k, to + (size_t) i * padded);
+}
+
+static float *
+gather_row(const CpuProduct *p, int i)
+{
+	const Gather *g = p->context;
+	Pixel		at = pixel_of(g, i);
+
+	return g->to.data + (((size_t) at.n * g->to.shape.h + at.y * g->step + g->y0) * g->to.shape.w + at.x * g->step + g->x0) * g->to.pitch;
+}
+
+static void
+multiply_gathered(const CpuOperands *op, const Gather *g, void (*pack_b) (const CpuProduct *, int, int, int, int, float *), const float *bias, bool add)
+{
+	CpuProduct	product = {
+		.kernels = op->kernels, .m = g->to.shape.n * g->h * g->w, .n = g->to.shape.c, .k = g->ntaps * g->from.shape.c, .context = g, .pack_a = pack_columns,
+		.pack_b = pack_b, .row = gather_row, .bias = bias, .add = add
+	};
+
+	cpu_multiply(&product, op->work, op->threads);
+}
+
+/* ---- y = columns * weights ----------------------------------------------------------------------------------------------------------------- */
+
+/* Rows [tap][C] and columns O of the weights. */
+static void
+pack_weights(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
+{
+	const Gather *g = p->context;
+	int			c = g->from.shape.c,
+				count;
+
+	for (int at = 0; at < k; at += count)
+	{
+		int			t = (k0 + at) / c,
+					channel = (k0 + at) % c;
+
+		count = c - channel < k - at ? c - channel : k - at;
+		p->kernels->pack_panel(g->weight + ((size_t) g->tap[t] * g->rows + channel) * g->o + n0, g->o, count, n, to + (size_t) at * p->kernels->panel);
+	}
+}
+
+static void
+product_y(const CpuOperands *op, const Window *w, const float *bias, bool add)
+{
+	Gather		g = {
+		.from = w->x, .to = w->y, .ntaps = w->kernel * w->kernel, .stride = w->stride, .h = w->y.shape.h, .w = w->y.shape.w, .step = 1,
+		.weight = op->weight, .rows = w->x.shape.c + w->nz, .o = w->y.shape.c
+	};
+
+	for (int t = 0; t < g.ntaps; t++)
+	{
+		g.tap[t] = t;
+		g.dy[t] = t / w->kernel - w->pad;
+		g.dx[t] = t % w->kernel - w->pad;
+	}
+	multiply_gathered(op, &g, pack_weights, bias, add);
+}
+
+/* ---- x = the sums of y * weights^T --------------------------------------------------------------------------------------------------------- */
+
+/* Rows [tap][O] and columns C of the weights. */
+static void
+pack_weights_across(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
+{
+	const Gather *g = p->context;
+	int			count;
+
+	for (int at = 0; at < k; at += count)
+	{
+		int			t = (k0 + at) / g->o,
+					channel = (k0 + at) % g->o;
+
+		count = g->o - channel < k - at ? g->o - channel : k - at;
+		p->kernels->pack_panel_across(g->weight + ((size_t) g->tap[t] * g->rows + n0) * g->o + channel, g->o, count, n,
+									  to + (size_t) at * p->kernels->panel);
+	}
+}
+
+/* Begins all pixels of a grid from the bias, or from 0: no tap reaches them. */
+static void
+begin_grid(const Gather *g, const float *bias)
+{
+	CpuProduct	product = {.context = g};
+
+	for (int i = 0; i < g->to.shape.n * g->h * g->w; i++)
+	{
+		if (bias)
+			memcpy(gather_row(&product, i), bias, g->to.shape.c * sizeof(float));
+		else
+			memset(gather_row(&product, i), 0, g->to.shape.c * sizeof(float));
+	}
+}
+
+/* Pixels of x that are (y0, x0) modulo the stride. */
+static void
+product_phase(const CpuOperands *op, const Window *w, int y0, int x0, const float *bias, bool add)
+{
+	Gather		g = {
+		.from = w->y, .to = w->x, .stride = 1, .h = (w->x.shape.h - y0 + w->stride - 1) / w->stride, .w = (w->x.shape.w - x0 + w->stride - 1) / w->stride,
+		.step = w->stride, .y0 = y0, .x0 = x0, .weight = op->weight, .rows = w->x.shape.c + w->nz, .o = w->y.shape.c
+	};
+
+	for (int ky = (y0 + w->pad) % w->stride; ky < w->kernel; ky += w->stride)
+		for (int kx = (x0 + w->pad) % w->stride; kx < w->kernel; kx += w->stride)
+		{
+			g.tap[g.ntaps] = ky * w->kernel + kx;
+			g.dy[g.ntaps] = (y0 + w->pad - ky) / w->stride;
+			g.dx[g.ntaps] = (x0 + w->pad - kx) / w->stride;
+			g.ntaps++;
+		}
+	if (g.ntaps > 0)
+		multiply_gathered(op, &g, pack_weights_across, bias, add);
+	else if (!add)
+		begin_grid(&g, bias);
+}
+
+static void
+product_x(const CpuOperands *op, const Window *w, const float *bias, bool add)
+{
+	for (int y0 = 0; y0 < w->stride && y0 < w->x.shape.h; y0++)
+		for (int x0 = 0; x0 < w->stride && x0 < w->x.shape.w; x0++)
+			product_phase(op, w, y0, x0, bias, add);
+}
+
+/* ---- weights' gradient = columns^T * y ------------------------------------------------------------------------------------------------------ */
+
+/* The gradient's side of a convolution; A's rows count [tap][C], B's the pixels of y. */
+typedef struct Correlation
+{
+	Gather		gather;
+	CpuMap		y;
+	float	   *gradient;		/* [tap][C + nz][O] */
+} Correlation;
+
+/* Where tap t of pixels [k0, k0 + k) is. */
+static void
+find_pixels(const Gather *g, int t, int k0, int k, const float **pixels)
+{
+	Pixel		p = pixel_of(g, k0);
+
+	for (int i = 0; i < k; i++)
+	{
+		pixels[i] = under(g, p, t);
+		if (++p.x == g->w)
+		{
+			p.x = 0;
+			if (++p.y == g->h)
 			{
-				float	   *to = image_of(&w->x, i0 + i) + ((size_t) iy * w->x.shape.w + ix) * w->x.pitch;
-
-				begin_pixel(to, bias, accumulate, c);
-				for (int ky = (iy + w->pad) % w->stride; ky < w->kernel; ky += w->stride)
-					for (int kx = (ix + w->pad) % w->stride; kx < w->kernel; kx += w->stride)
-					{
-						int			oy = (iy + w->pad - ky) / w->stride,
-									ox = (ix + w->pad - kx) / w->stride;
-						const float *from;
-
-						if (iy + w->pad < ky || ix + w->pad < kx || oy >= h || ox >= width)
-							continue;
-						from = columns + (((size_t) i * h + oy) * width + ox) * w->k + (size_t) (ky * w->kernel + kx) * (c + w->nz);
-						for (int k = 0; k < c; k++)
-							to[k] += from[k];
-					}
+				p.y = 0;
+				p.n++;
 			}
+		}
+	}
 }
 
-/* The gradient of the activated latent of images [i0, i0 + n): the sum over all windows' taps inside the image. */
 static void
-sum_latent(const Window *w, const float *columns, int i0, int n, int threads, float *dz)
+pack_correlated(const CpuProduct *p, int m0, int m, int k0, int k, float *to)
 {
-#pragma omp parallel for schedule(static) num_threads(threads)
-	for (int i = 0; i < n; i++)
+	const Correlation *r = p->context;
+	int			c = r->gather.from.shape.c,
+				rows = p->kernels->rows,
+				found = -1;
+	const float *pixels[CPU_PRODUCT_DEPTH];
+
+	for (int i = 0; i < m; i += rows, to += (size_t) rows * k)
 	{
-		const float *from = columns + (size_t) i * w->y.shape.h * w->y.shape.w * w->k + w->x.shape.c;
-		double		sums[CPU_TRAIN_BLOCK];
+		int			t = (m0 + i) / c,
+					channel = (m0 + i) % c;
 
-		for (int z0 = 0; z0 < w->nz; z0 += CPU_TRAIN_BLOCK)
+		if (t != found)
+			find_pixels(&r->gather, t, k0, k, pixels);
+		found = t;
+		if (channel + rows <= c)
 		{
-			int			nz = w->nz - z0 < CPU_TRAIN_BLOCK ? w->nz - z0 : CPU_TRAIN_BLOCK;
-			const float *at = from + z0;
-
-			memset(sums, 0, sizeof(sums));
-			for (int oy = 0; oy < w->y.shape.h; oy++)
-				for (int ox = 0; ox < w->y.shape.w; ox++)
-					for (int t = 0; t < w->kernel * w->kernel; t++, at += w->x.shape.c + w->nz)
-					{
-						int			iy = oy * w->stride + t / w->kernel - w->pad,
-									ix = ox * w->stride + t % w->kernel - w->pad;
-
-						if (iy < 0 || iy >= w->x.shape.h || ix < 0 || ix >= w->x.shape.w)
-							continue;
-						for (int k = 0; k < nz; k++)
-							sums[k] += at[k];
-					}
-			for (int k = 0; k < nz; k++)
-				dz[(size_t) (i0 + i) * w->nz + z0 + k] = (float) sums[k];
+			p->kernels->pack_turned(pixels, k, channel, to);
+			continue;
+		}
+		/* the block's rows are those of several taps, or end */
+		for (int j = 0; j < rows; j++, channel++)
+		{
+			if (channel == c && i + j < m)
+			{
+				channel = 0;
+				found = ++t;
+				find_pixels(&r->gather, t, k0, k, pixels);
+			}
+			for (int q = 0; q < k; q++)
+				to[(size_t) q * rows + j] = i + j < m && pixels[q] ? pixels[q][channel] : 0;
 		}
 	}
 }
 
-/* ---- The three products -------------------------------------------------------------------------------------------------------------------- */
-
-/* y = columns * weights, over the bias or added to what is there */
-static dnnl_status_t
-product_y(const CpuOperands *op, const Window *w, const float *z, const float *bias, bool accumulate)
+static void
+pack_outputs(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
 {
-	int			chunk = chunk_of(op, w),
-				o = w->y.shape.c;
-	size_t		map = (size_t) w->y.shape.h * w->y.shape.w;
+	const Correlation *r = p->context;
 
-	for (int i0 = 0; i0 < w->y.shape.n; i0 += chunk)
-	{
-		int			n = w->y.shape.n - i0 < chunk ? w->y.shape.n - i0 : chunk;
-		const float *rows = op->columns;
-		size_t		step = w->k;
-		float	   *y = image_of(&w->y, i0);
-		dnnl_status_t status;
-
-		if (is_plain(w))
-		{
-			rows = image_of(&w->x, i0);
-			step = w->x.pitch;
-		}
-		else
-			gather(w, z, i0, n, op->threads, op->columns);
-		for (size_t p = 0; bias && p < n * map; p++)
-			memcpy(y + p * w->y.pitch, bias, o * sizeof(float));
-		status = dnnl_sgemm('N', 'N', (dnnl_dim_t) (n * map), o, w->k, 1, rows, step, op->weight, o, bias || accumulate ? 1 : 0, y, w->y.pitch);
-		if (status != dnnl_success)
-			return status;
-	}
-	return dnnl_success;
+	p->kernels->pack_panel(r->y.data + (size_t) k0 * r->y.pitch + n0, r->y.pitch, k, n, to);
 }
 
-/* x = the sums of y * weights^T, over the bias or added to what is there; x.data may be NULL if only the latent's part is wanted */
-static dnnl_status_t
-product_x(const CpuOperands *op, const Window *w, const float *bias, bool accumulate, float *dz)
+static float *
+gradient_row(const CpuProduct *p, int i)
 {
-	int			chunk = chunk_of(op, w),
-				o = w->y.shape.c;
-	size_t		map = (size_t) w->y.shape.h * w->y.shape.w;
+	const Correlation *r = p->context;
+	int			c = r->gather.from.shape.c;
 
-	for (int i0 = 0; i0 < w->y.shape.n; i0 += chunk)
-	{
-		int			n = w->y.shape.n - i0 < chunk ? w->y.shape.n - i0 : chunk;
-		bool		plain = is_plain(w);
-		float	   *rows = plain ? image_of(&w->x, i0) : op->columns;
-		dnnl_status_t status = dnnl_sgemm('N', 'T', (dnnl_dim_t) (n * map), w->k, o, 1, image_of(&w->y, i0), w->y.pitch, op->weight, o,
-										  plain && accumulate ? 1 : 0, rows, plain ? w->x.pitch : (size_t) w->k);
-
-		if (status != dnnl_success)
-			return status;
-		if (!plain && w->x.data)
-			scatter(w, op->columns, bias, accumulate, i0, n, op->threads);
-		if (dz)
-			sum_latent(w, op->columns, i0, n, op->threads, dz);
-	}
-	return dnnl_success;
+	return r->gradient + ((size_t) (i / c) * r->gather.rows + i % c) * r->gather.o;
 }
 
-/* weights' gradient = columns^T * y */
-static dnnl_status_t
-product_w(const CpuOperands *op, const Window *w, const float *z)
+static void
+product_w(const CpuOperands *op, const Window *w)
 {
-	int			chunk = chunk_of(op, w),
-				o = w->y.shape.c;
-	size_t		map = (size_t) w->y.shape.h * w->y.shape.w;
+	Correlation r = {
+		.gather = {.from = w->x, .ntaps = w->kernel * w->kernel, .stride = w->stride, .h = w->y.shape.h, .w = w->y.shape.w, .rows = w->x.shape.c + w->nz,
+		.o = w->y.shape.c}, .y = w->y, .gradient = op->dweight
+	};
+	CpuProduct	product = {
+		.kernels = op->kernels, .m = r.gather.ntaps * w->x.shape.c, .n = w->y.shape.c, .k = (int) cpu_pixels(w->y.shape), .turned = true, .context = &r,
+		.pack_a = pack_correlated, .pack_b = pack_outputs, .row = gradient_row, .add = op->weight_mode == NN_GRAD_ACCUMULATE
+	};
 
-	for (int i0 = 0; i0 < w->y.shape.n; i0 += chunk)
+	for (int t = 0; t < r.gather.ntaps; t++)
 	{
-		int			n = w->y.shape.n - i0 < chunk ? w->y.shape.n - i0 : chunk;
-		bool		accumulate = i0 > 0 || op->weight_mode == NN_GRAD_ACCUMULATE;
-		const float *rows = op->columns;
-		size_t		step = w->k;
-		dnnl_status_t status;
-
-		if (is_plain(w))
-		{
-			rows = image_of(&w->x, i0);
-			step = w->x.pitch;
-		}
-		else
-			gather(w, z, i0, n, op->threads, op->columns);
-		status = dnnl_sgemm('T', 'N', w->k, o, (dnnl_dim_t) (n * map), 1, rows, step, image_of(&w->y, i0), w->y.pitch, accumulate ? 1 : 0, op->dweight, o);
-		if (status != dnnl_success)
-			return status;
+		r.gather.dy[t] = t / w->kernel - w->pad;
+		r.gather.dx[t] = t % w->kernel - w->pad;
 	}
-	return dnnl_success;
+	cpu_multiply(&product, op->work, op->threads);
 }
 
 static void
@@ -290,7 +420,7 @@ bias_gradient(const CpuOperands *op)
 	int			c = dy->shape.c;
 	size_t		pixels = cpu_pixels(dy->shape);
 
-#pragma omp parallel for schedule(static) num_threads(op->threads)
+#pragma omp parallel for schedule(static) num_threads(cpu_team(op, pixels * c))
 	for (int c0 = 0; c0 < c; c0 += CPU_TRAIN_BLOCK)
 	{
 		int			nc = c - c0 < CPU_TRAIN_BLOCK ? c - c0 : CPU_TRAIN_BLOCK;
@@ -304,98 +434,303 @@ bias_gradient(const CpuOperands *op)
 	}
 }
 
-/* ---- Convolution and linear layers --------------------------------------------------------------------------------------------------------- */
+/* ---- Latents ------------------------------------------------------------------------------------------------------------------------------- */
 
-/* The activated latents of a batch follow the columns in the work space. */
+/* Floats for all images: the activated latent, and a number a tap and output channel. */
+size_t
+cpu_train_latents(const NnGraph *g, const NnNode *node)
+{
+	NnShape		z,
+				y;
+
+	if (node->op != NN_OP_CONV || node->in[1] < 0)
+		return 0;
+	z = g->values[node->in[1]].shape;
+	y = g->values[node->out[0]].shape;
+	return nn_mul(z.n, (size_t) z.c + (size_t) node->kernel * node->kernel * y.c);
+}
+
 static float *
 activated_latent(const CpuOperands *op)
 {
 	const CpuMap *z = &op->in[1];
-	float	   *to = op->columns + op->ncolumns;
+	float	   *to = op->latents;
 
-	if (!z->data)
-		return NULL;
 	for (int n = 0; n < z->shape.n; n++)
 		memcpy(to + (size_t) n * z->shape.c, z->data + n * z->pitch, z->shape.c * sizeof(float));
 	cpu_train_act(op->node->z_act, to, z->shape.n * z->shape.c);
 	return to;
 }
 
-/* x (N, H, W, C), z (N, 1, 1, nz) or none -> y (N, H', W', O) */
-dnnl_status_t
-cpu_train_conv(const CpuOperands *op)
+/* Taps [first, end) of one axis lie inside the image for position i of y. */
+static void
+inside(const Window *w, int i, int extent, int *first, int *end)
+{
+	int			start = i * w->stride - w->pad;
+
+	*first = start < 0 ? -start : 0;
+	*end = extent - start < w->kernel ? extent - start : w->kernel;
+}
+
+static void
+add_floats(float *restrict to, const float *restrict from, int n)
+{
+	for (int k = 0; k < n; k++)
+		to[k] += from[k];
+}
+
+/* What each tap adds for image n: [tap][O]. */
+static void
+spread_latent(const CpuOperands *op, const Window *w, const float *z, float *taps)
+{
+	int			o = w->y.shape.c;
+
+	memset(taps, 0, (size_t) w->kernel * w->kernel * o * sizeof(float));
+	for (int t = 0; t < w->kernel * w->kernel; t++)
+		for (int k = 0; k < w->nz; k++)
+		{
+			const float *weight = op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
+
+			for (int i = 0; i < o; i++)
+				taps[(size_t) t * o + i] += z[k] * weight[i];
+		}
+}
+
+/* A pixel of y begins with the bias and all taps inside. */
+static void
+begin_pixel(const CpuOperands *op, const Window *w, const float *taps, int y, int x, float *to)
+{
+	int			o = w->y.shape.c,
+				y0,
+				y1,
+				x0,
+				x1;
+
+	inside(w, y, w->x.shape.h, &y0, &y1);
+	inside(w, x, w->x.shape.w, &x0, &x1);
+	if (op->bias)
+		memcpy(to, op->bias, o * sizeof(float));
+	else
+		memset(to, 0, o * sizeof(float));
+	for (int ky = y0; ky < y1; ky++)
+		for (int kx = x0; kx < x1; kx++)
+			add_floats(to, taps + (size_t) (ky * w->kernel + kx) * o, o);
+}
+
+/* Whether the same taps lie inside the image for positions x - 1 and x of y. */
+static bool
+same_taps(const Window *w, int x)
+{
+	int			a0,
+				a1,
+				b0,
+				b1;
+
+	if (x == 0)
+		return false;
+	inside(w, x - 1, w->x.shape.w, &a0, &a1);
+	inside(w, x, w->x.shape.w, &b0, &b1);
+	return a0 == b0 && a1 == b1;
+}
+
+/* y begins with the bias and what the latent adds. */
+static void
+begin_outputs(const CpuOperands *op, const Window *w)
 {
 	const float *z = activated_latent(op);
-	Window		w = window_of(op, op->in[0], op->out[0], z ? op->in[1].shape.c : 0);
+	int			o = w->y.shape.c;
+	size_t		each = (size_t) w->kernel * w->kernel * o;
+	float	   *taps = op->latents + (size_t) w->y.shape.n * w->nz;
+	int			team = cpu_team(op, cpu_pixels(w->y.shape) * o);
 
-	return product_y(op, &w, z, op->bias, false);
+#pragma omp parallel for schedule(static) num_threads(team)
+	for (int n = 0; n < w->y.shape.n; n++)
+		spread_latent(op, w, z + (size_t) n * w->nz, taps + n * each);
+#pragma omp parallel for collapse(2) schedule(static) num_threads(team)
+	for (int n = 0; n < w->y.shape.n; n++)
+		for (int y = 0; y < w->y.shape.h; y++)
+		{
+			float	   *to = image_of(&w->y, n) + (size_t) y * w->y.shape.w * w->y.pitch;
+
+			for (int x = 0; x < w->y.shape.w; x++, to += w->y.pitch)
+			{
+				if (same_taps(w, x))
+					memcpy(to, to - w->y.pitch, o * sizeof(float));
+				else
+					begin_pixel(op, w, taps + n * each, y, x, to);
+			}
+		}
+}
+
+/* The sums of dy over the pixels that each tap adds to, for channels [c0, c0 + c) of image n: [tap][O]. */
+static void
+sum_taps(const Window *w, int n, int c0, int c, float *taps)
+{
+	double		sums[MAX_TAPS][CPU_TRAIN_BLOCK] = {0};
+
+	for (int y = 0; y < w->y.shape.h; y++)
+	{
+		double		row[MAX_KERNEL][CPU_TRAIN_BLOCK] = {0},
+					middle[CPU_TRAIN_BLOCK] = {0};
+		const float *from = image_of(&w->y, n) + (size_t) y * w->y.shape.w * w->y.pitch + c0;
+		int			y0,
+					y1;
+
+		for (int x = 0; x < w->y.shape.w; x++, from += w->y.pitch)
+		{
+			int			x0,
+						x1;
+
+			inside(w, x, w->x.shape.w, &x0, &x1);
+			if (x0 == 0 && x1 == w->kernel)
+				for (int k = 0; k < c; k++)
+					middle[k] += from[k];
+			else
+				for (int kx = x0; kx < x1; kx++)
+					for (int k = 0; k < c; k++)
+						row[kx][k] += from[k];
+		}
+		inside(w, y, w->x.shape.h, &y0, &y1);
+		for (int ky = y0; ky < y1; ky++)
+			for (int kx = 0; kx < w->kernel; kx++)
+				for (int k = 0; k < c; k++)
+					sums[ky * w->kernel + kx][k] += row[kx][k] + middle[k];
+	}
+	for (int t = 0; t < w->kernel * w->kernel; t++)
+		for (int k = 0; k < c; k++)
+			taps[(size_t) t * w->y.shape.c + c0 + k] = (float) sums[t][k];
+}
+
+/* The gradient of the weights of the latent's channel k under tap t. */
+static void
+latent_weight_gradient(const CpuOperands *op, const Window *w, const float *z, const float *taps, int t, int k)
+{
+	int			o = w->y.shape.c;
+	float	   *to = op->dweight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
+
+	if (op->weight_mode == NN_GRAD_OVERWRITE)
+		memset(to, 0, o * sizeof(float));
+	for (int n = 0; n < w->y.shape.n; n++)
+	{
+		float		factor = z[(size_t) n * w->nz + k];
+		const float *from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
+
+		for (int i = 0; i < o; i++)
+			to[i] += factor * from[i];
+	}
+}
+
+/* The gradient of channel k of image n's activated latent. */
+static double
+activated_gradient(const CpuOperands *op, const Window *w, const float *taps, int n, int k)
+{
+	int			o = w->y.shape.c;
+	double		sum = 0;
+
+	for (int t = 0; t < w->kernel * w->kernel; t++)
+	{
+		const float *weight = op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o,
+				   *from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
+
+		for (int i = 0; i < o; i++)
+			sum += weight[i] * from[i];
+	}
+	return sum;
 }
 
 /* Through the latent's activation, which is a LeakyReLU or none in all networks. */
 static void
-latent_gradient(const CpuOperands *op, const float *dz)
+latent_gradient(const CpuOperands *op, const Window *w, const float *taps)
 {
 	const CpuMap *z = &op->in[1],
 			   *to = &op->din[1];
 
+#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
 	for (int n = 0; n < z->shape.n; n++)
 		for (int k = 0; k < z->shape.c; k++)
 		{
 			float		slope = op->node->z_act == NN_ACT_LRELU && !(z->data[n * z->pitch + k] > 0) ? 0.2f : 1;
 			float	   *at = &to->data[n * to->pitch + k];
 
-			*at = dz[(size_t) n * z->shape.c + k] * slope + (op->in_mode[1] == NN_GRAD_ACCUMULATE ? *at : 0);
+			*at = (float) activated_gradient(op, w, taps, n, k) * slope + (op->in_mode[1] == NN_GRAD_ACCUMULATE ? *at : 0);
 		}
 }
 
-dnnl_status_t
+static void
+latent_gradients(const CpuOperands *op, const Window *w)
+{
+	const float *z = activated_latent(op);
+	float	   *taps = op->latents + (size_t) w->y.shape.n * w->nz;
+
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, cpu_pixels(w->y.shape) * w->y.shape.c))
+	for (int n = 0; n < w->y.shape.n; n++)
+		for (int c0 = 0; c0 < w->y.shape.c; c0 += CPU_TRAIN_BLOCK)
+			sum_taps(w, n, c0, w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
+					 taps + (size_t) n * w->kernel * w->kernel * w->y.shape.c);
+	if (op->dweight)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
+		for (int t = 0; t < w->kernel * w->kernel; t++)
+			for (int k = 0; k < w->nz; k++)
+				latent_weight_gradient(op, w, z, taps, t, k);
+	if (op->din[1].data)
+		latent_gradient(op, w, taps);
+}
+
+/* ---- Convolution and linear layers --------------------------------------------------------------------------------------------------------- */
+
+/* x (N, H, W, C), z (N, 1, 1, nz) or none -> y (N, H', W', O) */
+void
+cpu_train_conv(const CpuOperands *op)
+{
+	bool		latent = op->in[1].data != NULL;
+	Window		w = window_of(op, op->in[0], op->out[0], latent ? op->in[1].shape.c : 0);
+
+	if (latent)
+		begin_outputs(op, &w);
+	product_y(op, &w, op->bias, latent);
+}
+
+void
 cpu_train_conv_backward(const CpuOperands *op)
 {
-	float	   *z = activated_latent(op);
-	Window		w = window_of(op, op->in[0], op->dout[0], op->in[1].shape.c);
-	dnnl_status_t status = dnnl_success;
+	Window		w = window_of(op, op->in[0], op->dout[0], op->in[1].data ? op->in[1].shape.c : 0);
 
 	if (op->dbias)
 		bias_gradient(op);
+	if (w.nz > 0 && (op->dweight || op->din[1].data))
+		latent_gradients(op, &w);
 	if (op->dweight)
-		status = product_w(op, &w, z);
-	if (status == dnnl_success && (op->din[0].data || op->din[1].data))
+		product_w(op, &w);
+	if (op->din[0].data)
 	{
-		/* the latents have been read by now, and make room for their gradient */
-		w.x.data = op->din[0].data;
-		w.x.pitch = op->din[0].pitch;
-		status = product_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE, op->din[1].data ? z : NULL);
-		if (status == dnnl_success && op->din[1].data)
-			latent_gradient(op, z);
+		w.x = op->din[0];
+		product_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
-	return status;
 }
 
 /* ---- Transposed convolution ---------------------------------------------------------------------------------------------------------------- */
 
 /* x (N, H, W, C) -> y (N, 2H, 2W, O) */
-dnnl_status_t
+void
 cpu_train_convt(const CpuOperands *op)
 {
 	Window		w = window_of(op, op->out[0], op->in[0], 0);
 
-	return product_x(op, &w, op->bias, false, NULL);
+	product_x(op, &w, op->bias, false);
 }
 
-dnnl_status_t
+void
 cpu_train_convt_backward(const CpuOperands *op)
 {
 	Window		w = window_of(op, op->dout[0], op->in[0], 0);
-	dnnl_status_t status = dnnl_success;
 
 	if (op->dbias)
 		bias_gradient(op);
 	if (op->dweight)
-		status = product_w(op, &w, NULL);
-	if (status == dnnl_success && op->din[0].data)
+		product_w(op, &w);
+	if (op->din[0].data)
 	{
 		w.y = op->din[0];
-		status = product_y(op, &w, NULL, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		product_y(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
-	return status;
 }

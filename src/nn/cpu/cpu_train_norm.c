@@ -2,16 +2,15 @@
  * cpu_train_norm.c
  *	  Norms, dropout and activations in training, forward and backward.
  *
- * A thread takes a block of channels of one image (of all images with batch norm) and walks its pixels twice: for the sums, in double, and for the result.
- * Backward computes the gradient behind the activations in both walks rather than keep it.
+ * A piece is a block of channels of one image (of all images with batch norm), which one thread walks in stretches of pixels that its cache holds: once for
+ * the statistics and once for the result.  Backward computes the gradient behind the activations in both walks rather than keep it.  Without a norm there
+ * are no sums, pieces are stretches of pixels, and maps without gaps are just long vectors.  How a map is cut changes no bit.
  */
 #include "cpu_train.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#define BLOCK CPU_TRAIN_BLOCK
 #define EPSILON 1e-5			/* of both norms in PyTorch */
 
 void
@@ -40,223 +39,111 @@ cpu_train_act(NnActKind kind, float *x, int n)
 	}
 }
 
-/* g[i] *= the slope at x[i] */
-static void
-times_slope(NnActKind kind, const float *x, float *g, int n)
-{
-	switch (kind)
-	{
-		case NN_ACT_NONE:
-			break;
-		case NN_ACT_RELU:
-			for (int i = 0; i < n; i++)
-				g[i] = x[i] > 0 ? g[i] : 0;
-			break;
-		case NN_ACT_LRELU:
-			for (int i = 0; i < n; i++)
-				g[i] = x[i] > 0 ? g[i] : 0.2f * g[i];
-			break;
-		case NN_ACT_ELU:
-			for (int i = 0; i < n; i++)
-				g[i] = x[i] > 0 ? g[i] : g[i] * expf(x[i]);
-			break;
-		case NN_ACT_TANH:
-			for (int i = 0; i < n; i++)
-			{
-				float		y = tanhf(x[i]);
-
-				g[i] *= 1 - y * y;
-			}
-			break;
-	}
-}
-
-/* Channels [c0, c0 + c) of images [n0, n1): what one thread works on, and y = (x - mean) * scale + shift there. */
+/* Channels [c0, c0 + c) of pixels [first, end) of all images, in their order. */
 typedef struct Piece
 {
 	const CpuOperands *op;
-	int			n0,
-				n1,
-				c0,
+	size_t		first,
+				end;
+	int			image;			/* whose statistics it has */
+	int			c0,
 				c;
-	float		mean[BLOCK],
-				inverse[BLOCK], /* 1 / sqrt(var + eps) */
-				scale[BLOCK],
-				shift[BLOCK];
+	CpuNorm		norm;			/* of the piece; pointers are of the stretch at hand */
 } Piece;
 
 static size_t
-image_pixels(const CpuOperands *op)
+least(size_t a, size_t b)
 {
-	return (size_t) op->in[0].shape.h * op->in[0].shape.w;
+	return a < b ? a : b;
 }
 
-static const float *
-at_pixel(const Piece *piece, const CpuMap *map, size_t p)
+static CpuPixels
+pixels_at(const Piece *piece, const CpuMap *map, size_t pixel)
 {
-	return map->data + p * map->pitch + piece->c0;
+	return (CpuPixels) {map->data ? map->data + pixel * map->pitch + piece->c0 : NULL, (ptrdiff_t) map->pitch};
 }
 
+/* Mean and mean square deviation of each channel. */
 static void
-compute_statistics(Piece *piece, double *mean, double *var)
+compute_statistics(const Piece *piece, float *mean, float *var)
 {
-	const CpuMap *x = &piece->op->in[0];
-	size_t		map = image_pixels(piece->op),
-				first = piece->n0 * map,
-				end = piece->n1 * map;
+	double		centre[CPU_NORM_CHANNELS] = {0},
+				m2[CPU_NORM_CHANNELS] = {0};
+	int			n = (int) (piece->end - piece->first);
 
-	memset(mean, 0, BLOCK * sizeof(double));
-	memset(var, 0, BLOCK * sizeof(double));
-	for (size_t p = first; p < end; p++)
-		for (int k = 0; k < piece->c; k++)
-			mean[k] += at_pixel(piece, x, p)[k];
+	piece->op->kernels->norm_moments(pixels_at(piece, &piece->op->in[0], piece->first), n, piece->c, centre, m2);
 	for (int k = 0; k < piece->c; k++)
-		mean[k] /= (double) (end - first);
-	for (size_t p = first; p < end; p++)
-		for (int k = 0; k < piece->c; k++)
-		{
-			double		d = at_pixel(piece, x, p)[k] - mean[k];
-
-			var[k] += d * d;
-		}
-	for (int k = 0; k < piece->c; k++)
-		var[k] /= (double) (end - first);
+	{
+		mean[k] = (float) centre[k];
+		var[k] = (float) (m2[k] / n);
+	}
 }
 
-/* The affine map of a piece, from statistics that are kept, or that this computes and keeps. */
+/* The norm of a piece, from statistics that are kept, or that this computes and keeps. */
 static void
 prepare_piece(Piece *piece, bool compute)
 {
 	const CpuOperands *op = piece->op;
+	CpuNorm    *norm = &piece->norm;
 	bool		batch = op->node->norm == NN_NORM_BATCH;
+	float	   *mean,
+			   *var;
 
+	memcpy(norm->act, op->node->act, sizeof(norm->act));
 	for (int k = 0; k < piece->c; k++)
 	{
-		piece->mean[k] = piece->shift[k] = 0;
-		piece->inverse[k] = piece->scale[k] = 1;
+		norm->mean[k] = norm->shift[k] = 0;
+		norm->inverse[k] = norm->scale[k] = 1;
 	}
-	if (op->node->norm != NN_NORM_NONE)
+	if (op->node->norm == NN_NORM_NONE)
+		return;
+	mean = op->stats.data + piece->image * op->stats.pitch + piece->c0;
+	var = mean + op->in[0].shape.c;
+	if (compute)
+		compute_statistics(piece, mean, var);
+	for (int k = 0; k < piece->c; k++)
 	{
-		float	   *kept = op->stats.data + (batch ? 0 : piece->n0) * op->stats.pitch + piece->c0;
-		int			c = op->in[0].shape.c;
-		double		mean[BLOCK],
-					var[BLOCK];
-
-		if (compute)
-			compute_statistics(piece, mean, var);
-		for (int k = 0; k < piece->c; k++)
-		{
-			if (compute)
-			{
-				kept[k] = (float) mean[k];
-				kept[c + k] = (float) var[k];
-			}
-			piece->mean[k] = kept[k];
-			piece->inverse[k] = (float) (1 / sqrt(kept[c + k] + EPSILON));
-			piece->scale[k] = piece->inverse[k] * (batch ? op->weight[piece->c0 + k] : 1);
-			piece->shift[k] = batch ? op->bias[piece->c0 + k] : 0;
-		}
+		norm->mean[k] = mean[k];
+		norm->inverse[k] = (float) (1 / sqrt(var[k] + EPSILON));
+		norm->scale[k] = norm->inverse[k] * (batch ? op->weight[piece->c0 + k] : 1);
+		norm->shift[k] = batch ? op->bias[piece->c0 + k] : 0;
 	}
 }
 
-/* The value of pixel p before the activations, and what dropout multiplied it by (mask is NULL without). */
+/* Points the norm at n pixels from p on, and draws their dropout. */
 static void
-normed_pixel(const Piece *piece, size_t p, float *mask, float *value)
+move_to(Piece *piece, size_t p, int n, float *masks)
 {
 	const CpuOperands *op = piece->op;
-	const float *x = at_pixel(piece, &op->in[0], p);
 
-	for (int k = 0; k < piece->c; k++)
-		value[k] = (x[k] - piece->mean[k]) * piece->scale[k] + piece->shift[k];
-	if (!mask)
+	piece->norm.x = pixels_at(piece, &op->in[0], p);
+	for (int k = 0; k < 2; k++)
+	{
+		piece->norm.y[k] = pixels_at(piece, &op->out[k], p);
+		piece->norm.dy[k] = pixels_at(piece, &op->dout[k], p);
+	}
+	if (op->node->dropout <= 0)
 		return;
 	/* blocks begin at multiples of 4, and so do pixels of the layers that drop: their width is 8 times ngf */
-	nn_dropout_mask(op->training->seed, op->training->iteration, op->index, p * op->in[0].shape.c + piece->c0, piece->c, op->node->dropout, mask);
-	for (int k = 0; k < piece->c; k++)
-		value[k] *= mask[k];
+	for (int i = 0; i < n; i++)
+		nn_dropout_mask(op->training->seed, op->training->iteration, op->index, (p + i) * op->in[0].shape.c + piece->c0, piece->c, op->node->dropout,
+						masks + i * CPU_NORM_CHANNELS);
+	piece->norm.mask = (CpuPixels) {masks, CPU_NORM_CHANNELS};
 }
 
 static void
 forward_piece(Piece *piece)
 {
-	const CpuOperands *op = piece->op;
-	size_t		map = image_pixels(op);
-	float		value[BLOCK],
-				mask[BLOCK];
+	float		masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS];
 
 	prepare_piece(piece, true);
-	for (size_t p = piece->n0 * map; p < piece->n1 * map; p++)
+	for (size_t p = piece->first; p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		normed_pixel(piece, p, op->node->dropout > 0 ? mask : NULL, value);
-		for (int k = 0; k < 2; k++)
-			if (op->out[k].data)
-			{
-				float	   *out = (float *) at_pixel(piece, &op->out[k], p);
+		int			n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
-				memcpy(out, value, piece->c * sizeof(float));
-				cpu_train_act(op->node->act[k].first, out, piece->c);
-				cpu_train_act(op->node->act[k].second, out, piece->c);
-			}
+		move_to(piece, p, n, masks);
+		piece->op->kernels->norm(&piece->norm, n, piece->c);
 	}
-}
-
-/* Runs a function on all pieces, which the threads share. */
-static void
-for_pieces(const CpuOperands *op, void (*run) (Piece *piece))
-{
-	NnShape		s = op->in[0].shape;
-	int			images = op->node->norm == NN_NORM_BATCH ? 1 : s.n;
-
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
-	for (int n = 0; n < images; n++)
-		for (int c0 = 0; c0 < s.c; c0 += BLOCK)
-		{
-			Piece		piece = {.op = op, .n0 = n, .n1 = n + 1, .c0 = c0, .c = s.c - c0 < BLOCK ? s.c - c0 : BLOCK};
-
-			if (op->node->norm == NN_NORM_BATCH)
-				piece.n1 = s.n;
-			run(&piece);
-		}
-}
-
-/* x (N, H, W, C) -> up to two outputs of that shape */
-dnnl_status_t
-cpu_train_norm_act(const CpuOperands *op)
-{
-	for_pieces(op, forward_piece);
-	return dnnl_success;
-}
-
-/* The gradient of scale (x - mean) + shift at pixel p: through the activations of both readers, and dropout. */
-static void
-pixel_gradient(const Piece *piece, size_t p, float *g)
-{
-	const CpuOperands *op = piece->op;
-	float		value[BLOCK],
-				mask[BLOCK];
-
-	normed_pixel(piece, p, op->node->dropout > 0 ? mask : NULL, value);
-	memset(g, 0, BLOCK * sizeof(float));
-	for (int k = 0; k < 2; k++)
-		if (op->dout[k].data)
-		{
-			NnActChain	act = op->node->act[k];
-			float		d[BLOCK],
-						first[BLOCK];
-
-			memcpy(d, at_pixel(piece, &op->dout[k], p), piece->c * sizeof(float));
-			if (act.second != NN_ACT_NONE)
-			{
-				memcpy(first, value, piece->c * sizeof(float));
-				cpu_train_act(act.first, first, piece->c);
-				times_slope(act.second, first, d, piece->c);
-			}
-			times_slope(act.first, value, d, piece->c);
-			for (int i = 0; i < piece->c; i++)
-				g[i] += d[i];
-		}
-	for (int i = 0; op->node->dropout > 0 && i < piece->c; i++)
-		g[i] *= mask[i];
 }
 
 /*
@@ -267,56 +154,144 @@ static void
 backward_piece(Piece *piece)
 {
 	const CpuOperands *op = piece->op;
-	size_t		map = image_pixels(op),
-				first = piece->n0 * map,
-				end = piece->n1 * map;
-	bool		normed = op->node->norm != NN_NORM_NONE;
-	double		sum[BLOCK] = {0},
-				product[BLOCK] = {0};
-	float		g[BLOCK],
-				mean_g[BLOCK],
-				mean_product[BLOCK];
+	double		sum[CPU_NORM_CHANNELS] = {0},
+				product[CPU_NORM_CHANNELS] = {0};
+	float		masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS],
+				mean_g[CPU_NORM_CHANNELS],
+				mean_product[CPU_NORM_CHANNELS];
 
 	prepare_piece(piece, false);
-	for (size_t p = first; normed && p < end; p++)
+	for (size_t p = piece->first; op->node->norm != NN_NORM_NONE && p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		const float *x = at_pixel(piece, &op->in[0], p);
+		int			n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
-		pixel_gradient(piece, p, g);
-		for (int k = 0; k < piece->c; k++)
-		{
-			sum[k] += g[k];
-			product[k] += g[k] * ((x[k] - piece->mean[k]) * piece->inverse[k]);
-		}
+		move_to(piece, p, n, masks);
+		op->kernels->norm_sums(&piece->norm, n, piece->c, sum, product);
 	}
 	for (int k = 0; k < piece->c; k++)
 	{
-		mean_g[k] = (float) (sum[k] / (double) (end - first));
-		mean_product[k] = (float) (product[k] / (double) (end - first));
+		mean_g[k] = (float) (sum[k] / (double) (piece->end - piece->first));
+		mean_product[k] = (float) (product[k] / (double) (piece->end - piece->first));
 		if (op->dweight)
 			op->dweight[piece->c0 + k] = (float) product[k] + (op->weight_mode == NN_GRAD_ACCUMULATE ? op->dweight[piece->c0 + k] : 0);
 		if (op->dbias)
 			op->dbias[piece->c0 + k] = (float) sum[k] + (op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[piece->c0 + k] : 0);
 	}
-	for (size_t p = first; op->din[0].data && p < end; p++)
+	for (size_t p = piece->first; op->din[0].data && p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		const float *x = at_pixel(piece, &op->in[0], p);
-		float	   *dx = (float *) at_pixel(piece, &op->din[0], p);
+		int			n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
-		pixel_gradient(piece, p, g);
-		for (int k = 0; k < piece->c; k++)
-		{
-			float		hat = (x[k] - piece->mean[k]) * piece->inverse[k];
-			float		d = (g[k] - mean_g[k] - hat * mean_product[k]) * piece->scale[k];
-
-			dx[k] = op->in_mode[0] == NN_GRAD_ACCUMULATE ? dx[k] + d : d;
-		}
+		move_to(piece, p, n, masks);
+		op->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product, pixels_at(piece, &op->din[0], p), op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 }
 
-dnnl_status_t
+/* ---- Pieces -------------------------------------------------------------------------------------------------------------------------------- */
+
+typedef void (*PieceOp) (Piece *piece);
+
+/* With sums: blocks of channels, as wide as leaves one for each thread. */
+static void
+for_channels(const CpuOperands *op, PieceOp run)
+{
+	NnShape		s = op->in[0].shape;
+	int			images = op->node->norm == NN_NORM_BATCH ? 1 : s.n,
+				block = CPU_NORM_CHANNELS;
+	size_t		pixels = cpu_pixels(s) / images;
+
+	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->threads)
+		block /= 2;
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, cpu_pixels(s) * s.c))
+	for (int n = 0; n < images; n++)
+		for (int c0 = 0; c0 < s.c; c0 += block)
+		{
+			Piece		piece = {.op = op, .first = n * pixels, .end = (n + 1) * pixels, .image = n, .c0 = c0, .c = (int) least(block, s.c - c0)};
+
+			run(&piece);
+		}
+}
+
+/* Without sums: stretches of pixels. */
+static void
+for_stretches(const CpuOperands *op, PieceOp run)
+{
+	size_t		pixels = cpu_pixels(op->in[0].shape);
+	int			c = op->in[0].shape.c;
+
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, pixels * c))
+	for (size_t p = 0; p < pixels; p += CPU_NORM_PIXELS)
+		for (int c0 = 0; c0 < c; c0 += CPU_NORM_CHANNELS)
+		{
+			Piece		piece = {.op = op, .first = p, .end = least(p + CPU_NORM_PIXELS, pixels), .c0 = c0, .c = (int) least(CPU_NORM_CHANNELS, c - c0)};
+
+			run(&piece);
+		}
+}
+
+/* A map of `pixels` pixels of c channels in the memory of a dense one. */
+static void
+reshape(CpuMap *map, size_t skip, int pixels, int c)
+{
+	if (!map->data)
+		return;
+	map->data += skip;
+	map->shape = (NnShape) {1, 1, pixels, c};
+	map->pitch = c;
+}
+
+static void
+reshape_all(CpuOperands *op, size_t skip, int pixels, int c)
+{
+	reshape(&op->in[0], skip, pixels, c);
+	reshape(&op->din[0], skip, pixels, c);
+	for (int k = 0; k < 2; k++)
+	{
+		reshape(&op->out[k], skip, pixels, c);
+		reshape(&op->dout[k], skip, pixels, c);
+	}
+}
+
+/* Whether no map has gaps between its pixels. */
+static bool
+is_dense(const CpuOperands *op)
+{
+	const CpuMap *maps[] = {&op->in[0], &op->din[0], &op->out[0], &op->out[1], &op->dout[0], &op->dout[1]};
+
+	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++)
+		if (maps[i]->data && maps[i]->pitch != (size_t) op->in[0].shape.c)
+			return false;
+	return true;
+}
+
+static void
+for_pieces(const CpuOperands *op, PieceOp run)
+{
+	size_t		numbers = cpu_pixels(op->in[0].shape) * op->in[0].shape.c;
+	CpuOperands flat = *op;
+
+	if (op->node->norm != NN_NORM_NONE)
+		for_channels(op, run);
+	else if (op->node->dropout > 0 || !is_dense(op))
+		for_stretches(op, run);
+	else
+	{
+		reshape_all(&flat, 0, (int) (numbers / CPU_NORM_CHANNELS), CPU_NORM_CHANNELS);
+		for_stretches(&flat, run);
+		flat = *op;
+		reshape_all(&flat, numbers / CPU_NORM_CHANNELS * CPU_NORM_CHANNELS, 1, (int) (numbers % CPU_NORM_CHANNELS));
+		for_stretches(&flat, run);
+	}
+}
+
+/* x (N, H, W, C) -> up to two outputs of that shape */
+void
+cpu_train_norm_act(const CpuOperands *op)
+{
+	for_pieces(op, forward_piece);
+}
+
+void
 cpu_train_norm_act_backward(const CpuOperands *op)
 {
 	for_pieces(op, backward_piece);
-	return dnnl_success;
 }

@@ -125,18 +125,16 @@ upsample_plane_backward(const CpuOperands *op, Plane from, Plane to)
 	blend(op, to, from, false);
 }
 
-dnnl_status_t
+void
 cpu_train_upsample(const CpuOperands *op)
 {
 	for_planes(op, &op->in[0], &op->out[0], false, upsample_plane);
-	return dnnl_success;
 }
 
-dnnl_status_t
+void
 cpu_train_upsample_backward(const CpuOperands *op)
 {
 	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE, upsample_plane_backward);
-	return dnnl_success;
 }
 
 /* ---- Pooling ------------------------------------------------------------------------------------------------------------------------------- */
@@ -183,18 +181,16 @@ pool_plane_backward(const CpuOperands *op, Plane from, Plane to)
 	pool(op, to, from, false);
 }
 
-dnnl_status_t
+void
 cpu_train_avgpool(const CpuOperands *op)
 {
 	for_planes(op, &op->in[0], &op->out[0], false, pool_plane);
-	return dnnl_success;
 }
 
-dnnl_status_t
+void
 cpu_train_avgpool_backward(const CpuOperands *op)
 {
 	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE, pool_plane_backward);
-	return dnnl_success;
 }
 
 /* ---- Addition and copies ------------------------------------------------------------------------------------------------------------------- */
@@ -208,22 +204,20 @@ add_plane(const CpuOperands *op, Plane from, Plane to)
 }
 
 /* The sum of the inputs there are: addition has two, a copy one. */
-dnnl_status_t
+void
 cpu_train_add(const CpuOperands *op)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->in[k].data)
 			for_planes(op, &op->in[k], &op->out[0], k > 0, add_plane);
-	return dnnl_success;
 }
 
-dnnl_status_t
+void
 cpu_train_add_backward(const CpuOperands *op)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->din[k].data)
 			for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE, add_plane);
-	return dnnl_success;
 }
 
 /* ---- The sample of a posterior ------------------------------------------------------------------------------------------------------------- */
@@ -250,15 +244,14 @@ give(const CpuOperands *op, int k, size_t i, double gradient)
 	*to = (float) (op->in_mode[k] == NN_GRAD_ACCUMULATE ? *to + gradient : gradient);
 }
 
-dnnl_status_t
+void
 cpu_train_reparam(const CpuOperands *op)
 {
 	for (size_t i = 0; i < count_of(&op->out[0]); i++)
 		*element(&op->out[0], i) = *element(&op->in[0], i) + *element(&op->in[2], i) * expf(*element(&op->in[1], i) / 2);
-	return dnnl_success;
 }
 
-dnnl_status_t
+void
 cpu_train_reparam_backward(const CpuOperands *op)
 {
 	for (size_t i = 0; i < count_of(&op->dout[0]); i++)
@@ -270,7 +263,6 @@ cpu_train_reparam_backward(const CpuOperands *op)
 		if (op->din[1].data)
 			give(op, 1, i, dz * *element(&op->in[2], i) * exp(*element(&op->in[1], i) / 2.0) / 2);
 	}
-	return dnnl_success;
 }
 
 /* ---- Losses -------------------------------------------------------------------------------------------------------------------------------- */
@@ -297,7 +289,7 @@ loss_term(const CpuOperands *op, size_t i)
 }
 
 /* The sum of a loss's terms, or their mean. */
-dnnl_status_t
+void
 cpu_train_loss(const CpuOperands *op)
 {
 	size_t		n = count_of(&op->in[0]);
@@ -306,10 +298,9 @@ cpu_train_loss(const CpuOperands *op)
 	for (size_t i = 0; i < n; i++)
 		sum += loss_term(op, i);
 	op->out[0].data[0] = (float) (op->node->scale * sum / (op->node->op == NN_OP_KL_LOSS ? 1 : n));
-	return dnnl_success;
 }
 
-dnnl_status_t
+void
 cpu_train_loss_backward(const CpuOperands *op)
 {
 	size_t		n = count_of(&op->in[0]);
@@ -338,5 +329,4 @@ cpu_train_loss_backward(const CpuOperands *op)
 				break;
 		}
 	}
-	return dnnl_success;
 }
