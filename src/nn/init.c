@@ -12,12 +12,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void
-fill_normal(uint64_t seed, uint64_t stream, double mean, double deviation, size_t count, float *values)
+/* Where random numbers come from. */
+typedef struct Source
 {
-	nn_normal(seed, stream, (int) count, values);
-	for (size_t i = 0; i < count; i++)
+	uint64_t	seed,
+				stream;
+	int			threads;
+} Source;
+
+#define STRETCH 16384			/* numbers that a thread draws at once; a multiple of 4 */
+
+static void
+fill_stretch(const Source *source, double mean, double deviation, size_t first, size_t count, float *values)
+{
+	nn_normal_from(source->seed, source->stream, (uint32_t) first, (int) count, values + first);
+	for (size_t i = first; i < first + count; i++)
 		values[i] = (float) (mean + deviation * values[i]);
+}
+
+static void
+fill_normal(const Source *source, double mean, double deviation, size_t count, float *values)
+{
+	if (source->threads == 1 || count < 4 * STRETCH)
+	{
+		fill_stretch(source, mean, deviation, 0, count, values);
+		return;
+	}
+#pragma omp parallel for schedule(static) num_threads(source->threads)
+	for (size_t first = 0; first < count; first += STRETCH)
+		fill_stretch(source, mean, deviation, first, count - first < STRETCH ? count - first : STRETCH, values);
 }
 
 /* Eight partial sums in a fixed order, which the compiler may keep in vector registers. */
@@ -63,7 +86,7 @@ orthonormalise(double *vectors, size_t count, size_t length)
 
 /* The rows of (rows, columns), or its columns if they are fewer, become orthonormal times gain. */
 static NnStatus
-fill_orthogonal(uint64_t seed, uint64_t stream, double gain, size_t rows, size_t columns, float *values, NnError *error)
+fill_orthogonal(const Source *source, double gain, size_t rows, size_t columns, float *values, NnError *error)
 {
 	bool		by_rows = rows <= columns;
 	size_t		count = by_rows ? rows : columns,
@@ -73,7 +96,7 @@ fill_orthogonal(uint64_t seed, uint64_t stream, double gain, size_t rows, size_t
 
 	if (!vectors)
 		return nn_no_memory(error, bytes);
-	nn_normal(seed, stream, (int) (rows * columns), values);
+	fill_normal(source, 0, 1, rows * columns, values);
 	for (size_t i = 0; i < count; i++)
 		for (size_t k = 0; k < length; k++)
 			vectors[i * length + k] = by_rows ? values[i * columns + k] : values[k * columns + i];
@@ -86,7 +109,7 @@ fill_orthogonal(uint64_t seed, uint64_t stream, double gain, size_t rows, size_t
 }
 
 static NnStatus
-fill_weight(const NnParam *p, NnInit init, double gain, uint64_t seed, uint64_t stream, float *values, NnError *error)
+fill_weight(const NnParam *p, NnInit init, double gain, const Source *source, float *values, NnError *error)
 {
 	double		field = (double) p->count / (p->shape[0] * p->shape[1]);
 	double		fan_in = field * p->shape[1],
@@ -95,16 +118,16 @@ fill_weight(const NnParam *p, NnInit init, double gain, uint64_t seed, uint64_t 
 	switch (init)
 	{
 		case NN_INIT_XAVIER:
-			fill_normal(seed, stream, 0, gain * sqrt(2 / (fan_in + fan_out)), p->count, values);
+			fill_normal(source, 0, gain * sqrt(2 / (fan_in + fan_out)), p->count, values);
 			break;
 		case NN_INIT_NORMAL:
-			fill_normal(seed, stream, 0, gain, p->count, values);
+			fill_normal(source, 0, gain, p->count, values);
 			break;
 		case NN_INIT_KAIMING:
-			fill_normal(seed, stream, 0, sqrt(2 / fan_in), p->count, values);
+			fill_normal(source, 0, sqrt(2 / fan_in), p->count, values);
 			break;
 		case NN_INIT_ORTHOGONAL:
-			return fill_orthogonal(seed, stream, gain, p->shape[0], p->count / p->shape[0], values, error);
+			return fill_orthogonal(source, gain, p->shape[0], p->count / p->shape[0], values, error);
 	}
 	return NN_OK;
 }
@@ -118,30 +141,34 @@ ends_with(const char *name, const char *end)
 }
 
 NnStatus
+nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed, int threads, float *values, NnError *error)
+{
+	const NnParam *p = &params->list[index];
+	uint64_t	place = 0;		/* within its network */
+	Source		source = {.seed = seed, .threads = threads};
+
+	for (int i = index; i > 0 && params->list[i - 1].network == p->network; i--)
+		place++;
+	source.stream = (uint64_t) p->network << 32 | place;
+	if (p->ndim > 1)
+		return fill_weight(p, init, gain, &source, values, error);
+	if (!p->buffer && ends_with(p->name, ".weight"))
+		fill_normal(&source, 1, gain, p->count, values);
+	else
+		for (size_t k = 0; k < p->count; k++)
+			values[k] = ends_with(p->name, ".running_var") ? 1 : 0;
+	return NN_OK;
+}
+
+NnStatus
 nn_params_init(const NnParams *params, NnInit init, float gain, uint64_t seed, float *values, NnError *error)
 {
-	uint64_t	place = 0;		/* within its network */
-
 	for (int i = 0; i < params->n; i++)
 	{
-		const NnParam *p = &params->list[i];
-		float	   *out = values + p->offset;
-		uint64_t	stream;
+		NnStatus	status = nn_param_init(params, i, init, gain, seed, 1, values + params->list[i].offset, error);
 
-		place = i > 0 && params->list[i - 1].network == p->network ? place + 1 : 0;
-		stream = (uint64_t) p->network << 32 | place;
-		if (p->ndim > 1)
-		{
-			NnStatus	status = fill_weight(p, init, gain, seed, stream, out, error);
-
-			if (status != NN_OK)
-				return status;
-		}
-		else if (!p->buffer && ends_with(p->name, ".weight"))
-			fill_normal(seed, stream, 1, gain, p->count, out);
-		else
-			for (size_t k = 0; k < p->count; k++)
-				out[k] = ends_with(p->name, ".running_var") ? 1 : 0;
+		if (status != NN_OK)
+			return status;
 	}
 	return NN_OK;
 }

@@ -227,6 +227,9 @@ typedef enum NnInit
 } NnInit;
 extern NnStatus nn_params_init(const NnParams *params, NnInit init, float gain, uint64_t seed, float *values, NnError *error);
 
+/* One of them alone, with the same numbers; the work is shared by threads where it can be.  values: list[index].count */
+extern NnStatus nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed, int threads, float *values, NnError *error);
+
 /* ---- Models on a device: what the engine calls --------------------------------------------------------------------------------------------- */
 
 typedef struct NnDevice NnDevice;	/* graph.h */
@@ -284,5 +287,6 @@ extern void nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t
 
 /* nz standard normal values from (seed, stream): the same bits on every machine (Box-Muller with own polynomials, no libm, no contracted FMA). */
 extern void nn_normal(uint64_t seed, uint64_t stream, int nz, float *z);
+extern void nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz, float *z);	/* values from `first` on, a multiple of 4 */
 
 #endif							/* BICYCLE_NN_H */

@@ -132,15 +132,21 @@ box_muller(uint32_t radius_word, uint32_t angle_word, float out[2])
 	out[1] = (float) (radius * y);
 }
 
-/* Values 4i to 4i + 3 come from counter (i, 0, stream) under the key seed, so a longer code begins with the shorter one. */
 void
 nn_normal(uint64_t seed, uint64_t stream, int nz, float *z)
+{
+	nn_normal_from(seed, stream, 0, nz, z);
+}
+
+/* Values 4i to 4i + 3 come from counter (i, 0, stream) under the key seed, so a longer code begins with the shorter one. */
+void
+nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz, float *z)
 {
 	uint32_t	key[2] = {(uint32_t) seed, (uint32_t) (seed >> 32)};
 
 	for (int i = 0; i < nz; i += 4)
 	{
-		uint32_t	counter[4] = {(uint32_t) i / 4, 0, (uint32_t) stream, (uint32_t) (stream >> 32)};
+		uint32_t	counter[4] = {first / 4 + (uint32_t) i / 4, 0, (uint32_t) stream, (uint32_t) (stream >> 32)};
 		uint32_t	words[4];
 		float		four[4];
 

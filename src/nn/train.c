@@ -300,22 +300,35 @@ begin_averages(NnTrainer *t, NnError *error)
 	return status;
 }
 
-/* Fresh weights, and over them the tensors of networks of which there are any. */
 static NnStatus
-begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
+put_fresh(NnTrainer *t, int index, NnError *error)
 {
-	float	   *fresh = malloc(t->params.total * sizeof(float) + 1);
+	const NnParam *p = &t->params.list[index];
+	float	   *fresh = malloc(p->count * sizeof(float) + 1);
 	NnStatus	status;
 
 	if (!fresh)
-		return nn_no_memory(error, t->params.total * sizeof(float));
-	status = nn_params_init(&t->params, t->options.init_type, (float) t->options.init_gain, t->options.seed, fresh, error);
+		return nn_no_memory(error, p->count * sizeof(float));
+	status = nn_param_init(&t->params, index, t->options.init_type, (float) t->options.init_gain, t->options.seed, t->device->threads, fresh, error);
 	if (status == NN_OK)
-		status = put_floats(t, NN_ARRAY_PARAM, 0, t->params.total, fresh, error);
+		status = put_floats(t, NN_ARRAY_PARAM, p->offset, p->count, fresh, error);
 	free(fresh);
+	return status;
+}
+
+/* The tensors of networks of which there are any, and fresh weights of the others; one after the other, to need no second copy of all. */
+static NnStatus
+begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
+{
+	NnStatus	status = NN_OK;
+
 	for (int i = 0; status == NN_OK && i < t->params.n; i++)
+	{
 		if (has_tensors(t->params.list[i].network, tensors, ntensors))
 			status = put_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors, error);
+		else
+			status = put_fresh(t, i, error);
+	}
 	return status == NN_OK ? begin_averages(t, error) : status;
 }
 

@@ -20,6 +20,8 @@
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *block, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+extern void *memalign(size_t alignment, size_t size);
 extern void __libc_free(void *block);
 
 /* so that libraries call them too, though the program is built with hidden symbols */
@@ -59,6 +61,19 @@ EXPORTED void *
 calloc(size_t n, size_t size)
 {
 	return allocation_fails() ? NULL : count_allocation(__libc_calloc(n, size));
+}
+
+EXPORTED void *
+aligned_alloc(size_t alignment, size_t size)
+{
+	return allocation_fails() ? NULL : count_allocation(__libc_memalign(alignment, size));
+}
+
+/* Counted, but it never fails: only libgomp calls it, which ends the program then. */
+EXPORTED void *
+memalign(size_t alignment, size_t size)
+{
+	return count_allocation(__libc_memalign(alignment, size));
 }
 
 EXPORTED void *
