@@ -34,7 +34,7 @@ SELECT encode(bicycle_loss_plot(:job), 'base64')
 -- Eight answers to each of some outlines that the model has never seen.  With a seed they are the same rows each time.
 SET bicycle.model = 'emoji';
 CREATE TABLE chosen AS
-SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out ORDER BY variants DESC, shape, glyph LIMIT 8;
+SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out ORDER BY variants DESC, shape, glyph LIMIT 12;
 
 SELECT tile
 FROM (SELECT shape, -1 AS place, outline AS tile FROM chosen
@@ -63,10 +63,14 @@ FROM (SELECT -1 AS shape, -1 AS style, NULL::bytea AS tile
 ORDER BY shape, style
 \g (format=unaligned tuples_only=on) | contact_sheet 9 88 >$SHEETS/styles.png
 
--- From one style to another, step by step.
-SELECT bicycle_translate(outline, bicycle_interpolate(a.z, b.z, step / 9.0))
-FROM styles a, styles b, chosen, generate_series(0, 9) step
-WHERE a.glyph = (SELECT min(glyph) FROM styles) AND b.glyph = (SELECT max(glyph) FROM styles)
+-- From one style to another, step by step: the two whose codes are farthest apart.
+CREATE TABLE ends AS
+SELECT a.z AS first, b.z AS last
+FROM styles a, styles b
+ORDER BY (SELECT sum((p - q) ^ 2) FROM unnest(a.z, b.z) AS code (p, q)) DESC, a.glyph LIMIT 1;
+
+SELECT bicycle_translate(outline, bicycle_interpolate(first, last, step / 9.0))
+FROM ends, chosen, generate_series(0, 9) step
 ORDER BY shape, step
 \g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/interpolation.png
 
