@@ -30,8 +30,7 @@ CREATE TABLE @extschema@.bicycle_tensors (
 	dtype text NOT NULL CHECK (dtype IN ('F32', 'F64', 'F16', 'BF16', 'I64', 'I32', 'U8')),
 	shape int[] NOT NULL,
 	data bytea NOT NULL CHECK (octet_length(data) <= 4194304),
-	PRIMARY KEY (model, version, network, name, chunk),
-	FOREIGN KEY (model, version) REFERENCES @extschema@.bicycle_models ON DELETE CASCADE
+	PRIMARY KEY (model, version, network, name, chunk)
 );
 -- Weights do not compress; plain slices are read faster.
 ALTER TABLE @extschema@.bicycle_tensors ALTER COLUMN data SET STORAGE EXTERNAL;
@@ -40,6 +39,16 @@ CREATE TABLE @extschema@.bicycle_counters (
 	model text NOT NULL PRIMARY KEY,
 	last_version int NOT NULL CHECK (last_version > 0)
 );
+
+-- Tensors go with their version.  A foreign key would say so, too; but parallel pg_restore fills the tables of an extension in any order, and it would fail.
+CREATE FUNCTION @extschema@.bicycle_drop_tensors() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'bicycle_drop_tensors' LANGUAGE C;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_drop_tensors() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_drop_tensors() IS 'drops the tensors of a version that is dropped';
+CREATE TRIGGER bicycle_drop_tensors AFTER DELETE ON @extschema@.bicycle_models
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_drop_tensors();
+CREATE TRIGGER bicycle_keep_version AFTER UPDATE ON @extschema@.bicycle_models
+	FOR EACH ROW WHEN ((OLD.model, OLD.version) IS DISTINCT FROM (NEW.model, NEW.version)) EXECUTE FUNCTION @extschema@.bicycle_drop_tensors();
 
 COMMENT ON TABLE @extschema@.bicycle_models IS 'versions of models; written by bicycle_import and bicycle_create';
 COMMENT ON COLUMN @extschema@.bicycle_models.method IS 'how the model is trained';
@@ -273,7 +282,7 @@ CREATE TABLE @extschema@.bicycle_training_jobs (
 ALTER SEQUENCE @extschema@.bicycle_training_job_ids OWNED BY @extschema@.bicycle_training_jobs.job;
 
 CREATE TABLE @extschema@.bicycle_training_losses (
-	job bigint NOT NULL REFERENCES @extschema@.bicycle_training_jobs ON DELETE CASCADE,
+	job bigint NOT NULL,
 	iteration bigint NOT NULL,
 	name text NOT NULL,
 	value float8 NOT NULL,
@@ -281,7 +290,7 @@ CREATE TABLE @extschema@.bicycle_training_losses (
 );
 
 CREATE TABLE @extschema@.bicycle_training_previews (
-	job bigint NOT NULL REFERENCES @extschema@.bicycle_training_jobs ON DELETE CASCADE,
+	job bigint NOT NULL,
 	iteration bigint NOT NULL,
 	image bytea NOT NULL,
 	PRIMARY KEY (job, iteration)
@@ -290,7 +299,7 @@ ALTER TABLE @extschema@.bicycle_training_previews ALTER COLUMN image SET STORAGE
 
 -- Its rows are not dumped: a checkpoint is large, and what it is for does not outlive the cluster.
 CREATE TABLE @extschema@.bicycle_training_checkpoints (
-	job bigint NOT NULL REFERENCES @extschema@.bicycle_training_jobs ON DELETE CASCADE,
+	job bigint NOT NULL,
 	iteration bigint NOT NULL,
 	chunk int NOT NULL,
 	data bytea NOT NULL,
@@ -328,6 +337,19 @@ REVOKE ALL ON FUNCTION @extschema@.bicycle_guard_jobs() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.bicycle_guard_jobs() IS 'refuses rows of training jobs that bicycle has not written, whatever is granted';
 CREATE TRIGGER bicycle_guard_jobs BEFORE INSERT OR UPDATE ON @extschema@.bicycle_training_jobs
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard_jobs();
+
+-- What a job has left goes with its row; not by foreign keys, as with tensors.
+CREATE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	EXECUTE format('DELETE FROM %I.bicycle_training_losses WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
+	EXECUTE format('DELETE FROM %I.bicycle_training_previews WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
+	EXECUTE format('DELETE FROM %I.bicycle_training_checkpoints WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
+	RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_drop_job() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_drop_job() IS 'drops losses, previews and checkpoints of a job whose row is deleted';
+CREATE TRIGGER bicycle_drop_job AFTER DELETE ON @extschema@.bicycle_training_jobs
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_drop_job();
 
 SELECT pg_extension_config_dump('@extschema@.bicycle_training_job_ids', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_training_jobs', '');

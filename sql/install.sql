@@ -46,8 +46,11 @@ INSERT INTO bicycle_models (model, version, config, hash) VALUES ('', 1, '{}', s
 INSERT INTO bicycle_models (model, version, config, hash, is_current) VALUES ('m', 1, '{}', sha256(''), true);
 INSERT INTO bicycle_models (model, version, config, hash, is_current) VALUES ('m', 2, '{}', sha256(''), true);
 INSERT INTO bicycle_tensors VALUES ('m', 1, 'G', 'w', 0, 'F32', '{1}', convert_to(repeat('x', 4194305), 'UTF8'));
-INSERT INTO bicycle_tensors VALUES ('m', 7, 'G', 'w', 0, 'F32', '{1}', '\x00000000');
+-- Tensors belong to a version, with which they go, and which keeps its number.
+INSERT INTO bicycle_tensors VALUES ('m', 1, 'G', 'w', 0, 'F32', '{1}', '\x00000000');
+UPDATE bicycle_models SET version = 7;
 DELETE FROM bicycle_models;
+SELECT count(*) FROM bicycle_tensors;
 \set VERBOSITY default
 
 -- Nothing of that name may be there beforehand: the script replaces nothing.
@@ -66,6 +69,8 @@ SELECT length("Odd schema".bicycle_translate(pg_read_binary_file(:'testdata' || 
 ALTER SCHEMA "Odd schema" RENAME TO "Another";
 SELECT length("Another".bicycle_translate(pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_A.png'), "Another".bicycle_latent(8, 1), 'm')) > 0 AS translated;
 SELECT "Another".bicycle_import('m', pg_read_binary_file(:'testdata' || '/edges2emoji/G.pth'));
+SELECT "Another".bicycle_drop('m');
+SELECT count(*) FROM "Another".bicycle_tensors;
 ALTER EXTENSION bicycle SET SCHEMA public;
 DROP EXTENSION bicycle;
 DROP SCHEMA "Another";

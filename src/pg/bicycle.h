@@ -343,7 +343,7 @@ extern void param_add_text(JobParams *p, const char *text);	/* NULL is null */
 extern void param_add_null(JobParams *p, Oid type);
 
 /*
- * Runs a statement on the job tables as their owner and under a safe search_path; within SPI_connect.  %s in the statement, if there is one, is the table.
+ * Runs a statement on the job tables, or on tensors, as their owner and under a safe search_path; within SPI_connect.  %s in the statement, if there is one, is the table.
  * Returns the number of rows.  There are no grants on these tables: this is the only way to write them.
  */
 extern uint64 jobs_run(const char *table, const char *statement, int expected, JobParams *p);

@@ -12,6 +12,7 @@
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -28,6 +29,7 @@ PG_FUNCTION_INFO_V1(bicycle_export);
 PG_FUNCTION_INFO_V1(bicycle_inspect);
 PG_FUNCTION_INFO_V1(bicycle_deploy);
 PG_FUNCTION_INFO_V1(bicycle_drop);
+PG_FUNCTION_INFO_V1(bicycle_drop_tensors);
 
 /* ---- Arguments ----------------------------------------------------------------------------------------------------------------------------- */
 
@@ -437,7 +439,7 @@ bicycle_deploy(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* bicycle_drop(model text, version int DEFAULT NULL) -> void; the tensors go by the foreign key */
+/* bicycle_drop(model text, version int DEFAULT NULL) -> void; the tensors go by a trigger */
 Datum
 bicycle_drop(PG_FUNCTION_ARGS)
 {
@@ -471,4 +473,32 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	}
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/*
+ * Trigger on bicycle_models: the tensors of a version that is deleted go with it, whoever may delete it, as by a foreign key.  A version keeps its name and
+ * number.
+ */
+Datum
+bicycle_drop_tensors(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	JobParams	p = {0};
+	bool		isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) || !TRIGGER_FIRED_FOR_ROW(data->tg_event))
+		elog(ERROR, "bicycle_drop_tensors was not called as a trigger after each row");
+	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_RESTRICT_VIOLATION),
+				 errmsg("a version of a model cannot be renamed"),
+				 errdetail("Tensors belong to it by its name and number.")));
+	desc = RelationGetDescr(data->tg_relation);
+	SPI_connect();
+	param_add(&p, TEXTOID, SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "model"), &isnull));
+	param_add(&p, INT4OID, SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "version"), &isnull));
+	(void) jobs_run("bicycle_tensors", "DELETE FROM %s WHERE model = $1 AND version = $2", SPI_OK_DELETE, &p);
+	SPI_finish();
+	return PointerGetDatum(NULL);
 }

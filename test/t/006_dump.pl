@@ -22,6 +22,9 @@ SELECT bicycle_drop('emoji', 3);
 SELECT bicycle_import('secret', pg_read_binary_file('$DATA/G.pth'));
 SELECT bicycle_import('gone', pg_read_binary_file('$DATA/G.pth'));
 SELECT bicycle_drop('gone');
+INSERT INTO bicycle_training_jobs (model, owner, owner_name, system_identifier, database, pairs, search_path, options, state)
+	VALUES ('gone', 10, 'nobody', 1, 1, '', '', '{}', 'done');
+INSERT INTO bicycle_training_losses SELECT job, 1, 'D', 0.5 FROM bicycle_training_jobs;
 GRANT SELECT ON bicycle_models, bicycle_tensors TO painter;
 ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
 CREATE POLICY shown ON bicycle_models FOR SELECT TO painter USING (model <> 'secret');
@@ -39,6 +42,7 @@ SQL
 my %queries = (
 	'models' => 'SELECT model, version, method, config, hash, iterations, created_at, created_by, is_current FROM bicycle_models ORDER BY model, version',
 	'tensors' => 'SELECT model, version, network, name, chunk, dtype, shape, md5(data) FROM bicycle_tensors ORDER BY 1, 2, 3, 4, 5',
+	'jobs' => 'SELECT job, j.model, j.state, l.iteration, l.name, l.value FROM bicycle_training_jobs j JOIN bicycle_training_losses l USING (job)',
 	'images of the trigger' => 'SELECT id, md5(painting) FROM paintings ORDER BY id',
 	'new images' => "SELECT md5(bicycle_translate(sketch, bicycle_latent(8, 100 + id), model => 'emoji')) FROM outlines ORDER BY id",
 	'policies' => 'SELECT * FROM pg_policies ORDER BY tablename, policyname',
@@ -53,7 +57,11 @@ foreach my $format ('custom', 'plain')
 	$node->command_ok([ 'pg_dump', '-F', $format, '-f', $file, $node->connstr('original') ], "$format dump");
 	if ($format eq 'custom')
 	{
-		$node->command_ok([ 'pg_restore', '--exit-on-error', '-j', '2', '-d', $node->connstr("restored_$format"), $file ], "$format restore");
+		# Tables in the reverse of pg_dump's order: a parallel restore may fill them in any.
+		my ($list, $stderr) = run_command([ 'pg_restore', '-l', $file ]);
+		my @data = grep { / TABLE DATA / } split /\n/, $list;
+		append_to_file("$file.list", join("\n", map { / TABLE DATA / ? pop @data : $_ } split /\n/, $list) . "\n");
+		$node->command_ok([ 'pg_restore', '--exit-on-error', '-L', "$file.list", '-d', $node->connstr("restored_$format"), $file ], "$format restore");
 	}
 	else
 	{
