@@ -101,7 +101,7 @@ sub job_comes_to
 {
 	my ($node, $job, $condition, %with) = @_;
 	my $database = $with{database} // 'postgres';
-	my $deadline = time() + ($with{seconds} // 60);
+	my $deadline = time() + ($with{seconds} // 180);
 
 	while (time() < $deadline)
 	{
