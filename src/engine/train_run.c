@@ -55,11 +55,11 @@ open_device(Train *train)
 	return false;
 }
 
-/* The job's option decides, not the setting, which is inference's.  Auto means fp32, as everywhere on processors. */
+/* The job's option decides, not the setting, which is inference's. */
 static NnPrecision
 train_precision(const Train *train)
 {
-	return train->config.precision != NN_PRECISION_AUTO ? train->config.precision : NN_PRECISION_FP32;
+	return nn_train_precision(train->engine->device, &train->config);
 }
 
 /* Tensors that came with TRAIN_BEGIN: a version's weights to start from, or a whole checkpoint. */

@@ -60,7 +60,7 @@ const NnOption nn_options[NN_ALL_OPTIONS] =
 	[NN_OPT_ENCODER_SIZE] = {INT(encoder_size, 256, 0, 512, 1), "E", "size of the images it reads: 64, 128, 256 or 512, and 0 without an encoder"},
 	[NN_OPT_NUM_DS] = {INT(num_ds, 2, 1, NN_MAX_SCALES, 1), "D", "scales"},
 	[NN_OPT_CONDITIONAL_D] = {BOOL(conditional_d, false), "D", "whether it sees the input image too"},
-	[NN_OPT_PRECISION] = {CHOICE(precision, NN_PRECISION_AUTO), "G, E", "arithmetic of inference"},
+	[NN_OPT_PRECISION] = {CHOICE(precision, NN_PRECISION_AUTO), "G, E", "arithmetic of inference, and of training"},
 
 	[NN_OPT_METHOD] = {TRAIN_CHOICE(method, NN_METHOD_BICYCLE), "all", "which of the systems of the paper; fixes the defaults of the other options"},
 	[NN_OPT_GAN_MODE] = {TRAIN_CHOICE(gan_mode, NN_GAN_LSGAN), "losses", "squared distance to the label, or cross entropy"},

@@ -110,8 +110,16 @@ nn_trainer_close(NnTrainer *t)
 	free(t);
 }
 
+NnPrecision
+nn_train_precision(const NnDevice *device, const NnConfig *config)
+{
+	if (config->precision != NN_PRECISION_AUTO)
+		return config->precision;
+	return device->train && device->train->bf16(device) && nn_device_supports(device, NN_PRECISION_BF16) ? NN_PRECISION_BF16 : NN_PRECISION_FP32;
+}
+
 static NnStatus
-check_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows, NnError *error)
+check_open(const NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows, NnError *error)
 {
 	NnStatus	status = nn_train_options_check(config, options, error);
 
@@ -119,7 +127,7 @@ check_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *optio
 		return status;
 	if (!device->train)
 		return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train", device->name);
-	if (precision == NN_PRECISION_BF16)
+	if (precision == NN_PRECISION_BF16 && !device->train->bf16(device))
 	{
 		nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train in bf16", device->name);
 		nn_hint(error, "Use precision fp32 or auto.");
@@ -189,14 +197,14 @@ make_feeds(NnTrainer *t, NnError *error)
 }
 
 static NnStatus
-plan_iteration(NnTrainer *t, NnError *error)
+plan_iteration(NnTrainer *t, NnPrecision precision, NnError *error)
 {
 	NnTraining *training = &t->training;
 	NnStatus	status;
 
 	nn_iteration_build(&t->it, &t->config, &t->options, &t->params);
 	training->schedule = t->it.schedule;
-	training->plan = (NnPlan) {.graph = &t->it.graph, .device = t->device, .precision = NN_PRECISION_FP32, .schedule = &training->schedule};
+	training->plan = (NnPlan) {.graph = &t->it.graph, .device = t->device, .precision = precision, .schedule = &training->schedule};
 	training->params = &t->params;
 	training->seed = t->options.seed;
 	training->nema = t->options.ema > 0 ? averaged_floats(&t->params) : 0;
@@ -336,9 +344,12 @@ NnStatus
 nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows,
 				const NnTensor *tensors, int ntensors, NnTrainer **trainer, NnError *error)
 {
-	NnStatus	status = check_open(device, config, options, precision == NN_PRECISION_AUTO ? config->precision : precision, rows, error);
+	NnStatus	status;
 	NnTrainer  *t;
 
+	if (precision == NN_PRECISION_AUTO)
+		precision = nn_train_precision(device, config);
+	status = check_open(device, config, options, precision, rows, error);
 	if (status != NN_OK)
 		return status;
 	t = calloc(1, sizeof(NnTrainer));
@@ -351,7 +362,7 @@ nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 	t->rows = rows;
 	status = nn_params_of(config, nn_train_networks(config, options), &t->params, error);
 	if (status == NN_OK)
-		status = plan_iteration(t, error);
+		status = plan_iteration(t, precision, error);
 	if (status == NN_OK)
 		status = begin_weights(t, tensors, ntensors, error);
 	if (status != NN_OK)

@@ -108,9 +108,13 @@ typedef struct NnNoise
 
 typedef struct NnTrainer NnTrainer;
 
+/* What "auto" means: bf16 where the device has hardware for it. */
+extern NnPrecision nn_train_precision(const NnDevice *device, const NnConfig *config);
+
 /*
  * tensors: weights to start from, of any of the method's networks; networks of which no tensor is given start from options->init_type and seed.  `rows` is
- * the number of pairs, from which the learning rate knows its epochs (at least batch_size).  Precision bf16 keeps fp32 masters.
+ * the number of pairs, from which the learning rate knows its epochs (at least batch_size).  With bf16 weights, inputs and gradients of outputs are rounded
+ * for the products of convolutions and linear layers; sums, weights, moments and all else stay in fp32.
  */
 extern NnStatus nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows,
 								const NnTensor *tensors, int ntensors, NnTrainer **trainer, NnError *error);

@@ -84,6 +84,24 @@ extern void nn_schedule_backward(NnSchedule *s, const bool *starts, const bool *
 #define NN_MAX_TOUCHED 12
 extern int	nn_step_touches(const NnGraph *g, const NnStep *step, int *touched);
 
+/* ---- Precision ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* A number rounded to bfloat16: to nearest, ties to even. */
+static inline float
+nn_bf16(float x)
+{
+	union
+	{
+		float		number;
+		uint32_t	bits;
+	}			u = {x};
+
+	if (x != x)
+		return x;
+	u.bits = (u.bits + 0x7fff + (u.bits >> 16 & 1)) & 0xffff0000;
+	return u.number;
+}
+
 /* ---- Devices ------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Flat arrays of params->total numbers each, of the device's type, by NnParam.offset. */
@@ -134,6 +152,7 @@ typedef struct NnTrainDevice
 {
 	NnDtype		dtype;			/* of arrays and feeds: NN_F32 or NN_F64 */
 	bool		host;			/* arrays are in memory that the caller may read */
+	bool		(*bf16) (const NnDevice *device);	/* whether it is made for training in bf16 */
 	NnStatus	(*prepare) (NnDevice *device, NnTraining *training, NnError *error);
 	void		(*release) (NnDevice *device, NnTraining *training);
 

@@ -163,15 +163,17 @@ test_gemm(const CpuKernels *kernels)
 int
 main(void)
 {
-	const CpuKernels *tables[] = {&cpu_kernels_base, NULL, NULL};
+	const CpuKernels *tables[] = {&cpu_kernels_base, NULL, NULL, NULL};
 
 #if defined(__x86_64__)
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 		tables[1] = &cpu_kernels_avx2;
 	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
 		tables[2] = &cpu_kernels_avx512;
+	if (tables[2] && __builtin_cpu_supports("avx512bf16"))
+		tables[3] = &cpu_kernels_avx512bf16;
 #endif
-	for (int i = 0; i < 3; i++)
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
 		if (tables[i])
 		{
 			test_functions(tables[i]);

@@ -329,6 +329,45 @@ test_threads(void)
 	saved_free(&first);
 }
 
+/* A run in bf16 is another run, but goes where that in fp32 goes. */
+static void
+test_bf16(NnDevice *device)
+{
+	static const char json[] = "{" SMALL ",\"seed\":3,\"lr\":0.001}";
+	NnConfig	config;
+	NnTrainOptions options;
+	NnTrainer  *trainers[2] = {NULL};
+	double		sums[2][NN_LOSSES] = {{0}};
+	float	   *images = malloc(2 * 64 * 64 * 3 * sizeof(float));
+	bool		good = went_well(nn_train_options_parse(&config, &options, json, sizeof(json) - 1, &train_error)),
+				different = false;
+
+	for (size_t i = 0; i < 2 * 64 * 64 * 3; i++)
+		images[i] = sinf(0.01f * (float) (i % 7919));
+	for (int k = 0; good && k < 2; k++)
+		good = went_well(nn_trainer_open(device, &config, &options, k ? NN_PRECISION_BF16 : NN_PRECISION_FP32, 4, NULL, 0, &trainers[k], &train_error));
+	for (int step = 0; good && step < 12; step++)
+		for (int k = 0; good && k < 2; k++)
+		{
+			NnLosses	losses;
+
+			good = went_well(nn_trainer_step(trainers[k], images, images, NULL, &losses, &train_error));
+			for (int i = 0; good && i < NN_LOSSES; i++)
+				sums[k][i] += losses.value[i];
+		}
+	for (int i = 0; good && i < NN_LOSSES; i++)
+	{
+		good = fabs(sums[1][i] - sums[0][i]) <= 0.05 * fabs(sums[0][i]) + 1e-3;
+		different = different || sums[1][i] != sums[0][i];
+		if (!good)
+			diag("sum of %s is %g, in fp32 %g", nn_loss_name((NnLoss) i), sums[1][i], sums[0][i]);
+	}
+	ok(good && different, "%s: twelve steps in bf16 have nearly the losses of those in fp32", device->name);
+	for (int k = 0; k < 2; k++)
+		nn_trainer_close(trainers[k]);
+	free(images);
+}
+
 static void
 test_state_errors(void)
 {
@@ -540,8 +579,10 @@ test_opening(void)
 	(void) nn_train_options_parse(&config, &options, json, strlen(json), &train_error);
 	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 1, NULL, 0, &trainer, &train_error) == NN_EINVAL &&
 	   strstr(train_error.message, "1 pairs are fewer than batch_size 2"), "too few pairs are refused");
-	ok(nn_trainer_open(ref, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &trainer, &train_error) == NN_EUNSUPPORTED && train_error.hint[0],
-	   "so is a precision that the device cannot train in");
+	ok(nn_device_supports(cpu, NN_PRECISION_BF16) ? nn_train_precision(cpu, &config) == NN_PRECISION_BF16 :
+	   nn_train_precision(cpu, &config) == NN_PRECISION_FP32 &&
+	   nn_trainer_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &trainer, &train_error) == NN_EUNSUPPORTED && train_error.hint[0],
+	   "so is a precision that the device has no hardware for, and auto takes bf16 where it has");
 	options.batch_size = 3;
 	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer, &train_error) == NN_EINVAL, "and options that parse would refuse");
 	options.batch_size = 2;
@@ -607,6 +648,9 @@ main(void)
 	test_resume(cpu, ",\"norm\":\"batch\",\"dropout\":true");
 	test_resume(cpu, ",\"method\":\"clr_gan\"");
 	test_threads();
+	test_bf16(ref);
+	if (nn_device_supports(cpu, NN_PRECISION_BF16))
+		test_bf16(cpu);
 	test_state_errors();
 	test_divergence(ref);
 	test_divergence(cpu);

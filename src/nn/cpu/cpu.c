@@ -141,7 +141,7 @@ choose_kernels(void)
 		avx512 = false;
 	}
 	if (avx512)
-		kernels = &cpu_kernels_avx512;
+		kernels = __builtin_cpu_supports("avx512bf16") ? &cpu_kernels_avx512bf16 : &cpu_kernels_avx512;
 	else if (avx2)
 		kernels = &cpu_kernels_avx2;
 #endif

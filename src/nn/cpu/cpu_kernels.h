@@ -92,5 +92,6 @@ typedef struct CpuKernels
 extern const CpuKernels cpu_kernels_base;
 extern const CpuKernels cpu_kernels_avx2;
 extern const CpuKernels cpu_kernels_avx512;
+extern const CpuKernels cpu_kernels_avx512bf16;
 
 #endif							/* BICYCLE_NN_CPU_KERNELS_H */

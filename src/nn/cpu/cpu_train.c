@@ -93,6 +93,7 @@ operands_of(const NnDevice *device, const NnTraining *training, const NnStep *st
 	op.kernels = kernels_of(device);
 	op.work = state->work;
 	op.latents = state->latents;
+	op.bf16 = plan->precision == NN_PRECISION_BF16;
 	return op;
 }
 
@@ -147,7 +148,7 @@ run_step(const NnDevice *device, const NnTraining *training, const NnStep *step)
 static bool
 ready_work(const NnDevice *device, TrainState *state)
 {
-	size_t		each = cpu_product_memory(kernels_of(device));
+	size_t		each = cpu_product_memory();
 
 	if (state->nwork >= device->threads)
 		return true;
@@ -161,7 +162,7 @@ static NnStatus
 cpu_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds, const int *losses, int nlosses, double *values, NnError *error)
 {
 	if (!ready_work(device, training->plan.device_state))
-		return nn_no_memory(error, nn_mul(cpu_product_memory(kernels_of(device)) * sizeof(float), device->threads));
+		return nn_no_memory(error, nn_mul(cpu_product_memory() * sizeof(float), device->threads));
 	for (int i = 0; i < nfeeds; i++)
 	{
 		CpuMap		to = map_of(&training->plan, feeds[i].value);
@@ -264,7 +265,7 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	for (int i = 0; i < g->nnodes; i++)
 		if (g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT || g->nodes[i].op == NN_OP_LINEAR)
 			state->turned[g->nodes[i].weight] = true;
-	training->plan.device_bytes = (4 * training->params->total + training->nema + state->nwork * cpu_product_memory(kernels_of(device)) + state->nlatents) *
+	training->plan.device_bytes = (4 * training->params->total + training->nema + state->nwork * cpu_product_memory() + state->nlatents) *
 		sizeof(float);
 	return NN_OK;
 }
@@ -373,8 +374,15 @@ cpu_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, si
 	return transfer(device, training, array, offset, count, (float *) data, true);
 }
 
+/* Without hardware for it, it is slower than fp32: only tests use it. */
+static bool
+cpu_train_bf16(const NnDevice *device)
+{
+	return ((const CpuDevice *) device->state)->bf16;
+}
+
 const NnTrainDevice cpu_train_device =
 {
-	.dtype = NN_F32, .host = false, .prepare = cpu_train_prepare, .release = cpu_train_release, .run = cpu_train_run, .adam = cpu_adam, .get = cpu_get,
+	.dtype = NN_F32, .host = false, .bf16 = cpu_train_bf16, .prepare = cpu_train_prepare, .release = cpu_train_release, .run = cpu_train_run, .adam = cpu_adam, .get = cpu_get,
 	.put = cpu_put
 };

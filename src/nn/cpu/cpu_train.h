@@ -2,7 +2,8 @@
  * cpu_train.h
  *	  Training on the CPU: what cpu_train.c, which runs the steps of a schedule, shares with the operators.
  *
- * Everything is fp32, sums over pixels are in double.  A step is cut into pieces that threads share, each sum is made by one thread in an order that follows
+ * Everything is fp32, sums over pixels are in double; with precision bf16 the operands of convolutions (inputs, weights, gradients of outputs) are rounded
+ * to bfloat16 and their products summed in fp32, all else stays.  A step is cut into pieces that threads share, each sum is made by one thread in an order that follows
  * from its shape alone: the same bits for any number of threads.
  *
  * Arrays hold the weights of convolutions as [tap][C][O], which is what the products read; get and put turn them round.  So no step reorders weights.
@@ -42,6 +43,7 @@ typedef struct CpuOperands
 	NnGradMode	weight_mode,
 				bias_mode;
 	const CpuTrainKernels *kernels;
+	bool		bf16;			/* operands of products are rounded to bfloat16 */
 	float	   *work;			/* of convolutions, a part for each thread */
 	float	   *latents;		/* of convolutions with a latent */
 } CpuOperands;

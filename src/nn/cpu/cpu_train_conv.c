@@ -198,7 +198,7 @@ static void
 multiply_gathered(const CpuOperands *op, const Gather *g, void (*pack_b) (const CpuProduct *, int, int, int, int, float *), const float *bias, bool add)
 {
 	CpuProduct	product = {
-		.kernels = op->kernels, .m = g->to.shape.n * g->h * g->w, .n = g->to.shape.c, .k = g->ntaps * g->from.shape.c, .context = g, .pack_a = pack_columns,
+		.kernels = op->kernels, .bf16 = op->bf16, .m = g->to.shape.n * g->h * g->w, .n = g->to.shape.c, .k = g->ntaps * g->from.shape.c, .context = g, .pack_a = pack_columns,
 		.pack_b = pack_b, .row = gather_row, .bias = bias, .add = add
 	};
 
@@ -401,7 +401,7 @@ product_w(const CpuOperands *op, const Window *w)
 		.o = w->y.shape.c}, .y = w->y, .gradient = op->dweight
 	};
 	CpuProduct	product = {
-		.kernels = op->kernels, .m = r.gather.ntaps * w->x.shape.c, .n = w->y.shape.c, .k = (int) cpu_pixels(w->y.shape), .turned = true, .context = &r,
+		.kernels = op->kernels, .bf16 = op->bf16, .m = r.gather.ntaps * w->x.shape.c, .n = w->y.shape.c, .k = (int) cpu_pixels(w->y.shape), .turned = true, .context = &r,
 		.pack_a = pack_correlated, .pack_b = pack_outputs, .row = gradient_row, .add = op->weight_mode == NN_GRAD_ACCUMULATE
 	};
 
@@ -450,6 +450,13 @@ cpu_train_latents(const NnGraph *g, const NnNode *node)
 	return nn_mul(z.n, (size_t) z.c + (size_t) node->kernel * node->kernel * y.c);
 }
 
+/* A number as an operand of a product. */
+static inline float
+operand(const CpuOperands *op, float x)
+{
+	return op->bf16 ? nn_bf16(x) : x;
+}
+
 static float *
 activated_latent(const CpuOperands *op)
 {
@@ -459,6 +466,8 @@ activated_latent(const CpuOperands *op)
 	for (int n = 0; n < z->shape.n; n++)
 		memcpy(to + (size_t) n * z->shape.c, z->data + n * z->pitch, z->shape.c * sizeof(float));
 	cpu_train_act(op->node->z_act, to, z->shape.n * z->shape.c);
+	for (int i = 0; i < z->shape.n * z->shape.c; i++)
+		to[i] = operand(op, to[i]);
 	return to;
 }
 
@@ -492,7 +501,7 @@ spread_latent(const CpuOperands *op, const Window *w, const float *z, float *tap
 			const float *weight = op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
 
 			for (int i = 0; i < o; i++)
-				taps[(size_t) t * o + i] += z[k] * weight[i];
+				taps[(size_t) t * o + i] += z[k] * operand(op, weight[i]);
 		}
 }
 
@@ -564,7 +573,7 @@ begin_outputs(const CpuOperands *op, const Window *w)
 
 /* The sums of dy over the pixels that each tap adds to, for channels [c0, c0 + c) of image n: [tap][O]. */
 static void
-sum_taps(const Window *w, int n, int c0, int c, float *taps)
+sum_taps(const CpuOperands *op, const Window *w, int n, int c0, int c, float *taps)
 {
 	double		sums[MAX_TAPS][CPU_TRAIN_BLOCK] = {0};
 
@@ -584,11 +593,11 @@ sum_taps(const Window *w, int n, int c0, int c, float *taps)
 			inside(w, x, w->x.shape.w, &x0, &x1);
 			if (x0 == 0 && x1 == w->kernel)
 				for (int k = 0; k < c; k++)
-					middle[k] += from[k];
+					middle[k] += operand(op, from[k]);
 			else
 				for (int kx = x0; kx < x1; kx++)
 					for (int k = 0; k < c; k++)
-						row[kx][k] += from[k];
+						row[kx][k] += operand(op, from[k]);
 		}
 		inside(w, y, w->x.shape.h, &y0, &y1);
 		for (int ky = y0; ky < y1; ky++)
@@ -633,7 +642,7 @@ activated_gradient(const CpuOperands *op, const Window *w, const float *taps, in
 				   *from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
 
 		for (int i = 0; i < o; i++)
-			sum += weight[i] * from[i];
+			sum += operand(op, weight[i]) * from[i];
 	}
 	return sum;
 }
@@ -665,7 +674,7 @@ latent_gradients(const CpuOperands *op, const Window *w)
 #pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, cpu_pixels(w->y.shape) * w->y.shape.c))
 	for (int n = 0; n < w->y.shape.n; n++)
 		for (int c0 = 0; c0 < w->y.shape.c; c0 += CPU_TRAIN_BLOCK)
-			sum_taps(w, n, c0, w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
+			sum_taps(op, w, n, c0, w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
 					 taps + (size_t) n * w->kernel * w->kernel * w->y.shape.c);
 	if (op->dweight)
 #pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)

@@ -61,6 +61,16 @@ typedef struct CpuTrainKernels
 	 */
 	void		(*multiply) (int k, const float *a, const float *b, bool turned, const CpuTarget *target);
 
+	/*
+	 * The same in bfloat16, products summed in single precision.  k is even; numbers lie as above but in pairs of neighbours in k: [k / 2][row or column][2] in
+	 * B and a turned A.
+	 */
+	void		(*multiply_bf16) (int k, const uint16_t *a, const uint16_t *b, bool turned, const CpuTarget *target);
+
+	/* Rounds to bfloat16, to nearest, ties to even: n numbers as they lie; and k (even) rows of `width` numbers in pairs. */
+	void		(*narrow) (const float *from, size_t n, uint16_t *to);
+	void		(*narrow_pairs) (const float *from, int k, int width, uint16_t *to);
+
 	/* Channels [0, c) of some pixels (NULL: zeros) as rows of A, [c / lanes][row][lane], zero-filled to lanes. */
 	void		(*pack_pixels) (const float *const *pixels, int rows, int c, float *a);
 

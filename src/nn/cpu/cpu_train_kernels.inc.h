@@ -1,6 +1,9 @@
 /*
  * cpu_train_kernels.inc.h
  *	  Bodies of the vector kernels of training (cpu_train_kernels.h); a part of cpu_kernels.inc.h, whose helpers and parameters it uses.
+ *
+ * VDOT(sum, a, b) adds to each sum the products of two pairs of bfloat16 numbers, which are the lower and the upper half of a lane.  Where the processor has
+ * no such instruction they are widened and multiplied in single precision: the same but for the rounding of sums.
  */
 #include "cpu_train_kernels.h"
 
@@ -103,6 +106,108 @@ multiply(int k, const float *a, const float *b, bool turned, const CpuTarget *t)
 		multiply_turned(k, a, b, t);
 	else
 		by_rows[t->rows] (k, a, b, t);
+}
+
+#ifndef VDOT
+INLINE vf
+VDOT(vf sum, vu a, vu b)
+{
+	sum = VFMA((vf) (a & 0xffff0000), (vf) (b & 0xffff0000), sum);
+	return VFMA((vf) (a << 16), (vf) (b << 16), sum);
+}
+#endif
+
+typedef uint32_t vu_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+typedef uint32_t pair_any __attribute__((may_alias, aligned(2)));
+
+INLINE void
+multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t *b, const CpuTarget *t)
+{
+	vf			sum[2 * ROWS];
+	int			unroll = turned ? 2 : VL;
+
+#pragma GCC unroll 32
+	for (int i = 0; i < 2 * n; i++)
+		sum[i] = set1(0.0f);
+	for (; k > 0; k -= unroll, a += n * unroll)
+	{
+#pragma GCC unroll 2
+		for (int lane = 0; lane < unroll; lane += 2, b += 2 * PANEL)
+		{
+			vu			b0 = *(const vu_any *) b,
+						b1 = *(const vu_any *) (b + PANEL);
+
+#pragma GCC unroll 16
+			for (int i = 0; i < n; i++)
+			{
+				vu			x = *(const pair_any *) (a + i * unroll + lane) - (vu) {0};
+
+				sum[2 * i] = VDOT(sum[2 * i], x, b0);
+				sum[2 * i + 1] = VDOT(sum[2 * i + 1], x, b1);
+			}
+		}
+	}
+#pragma GCC unroll 16
+	for (int i = 0; i < n; i++)
+		if (i < t->rows)
+		{
+			finish_half(t, i, 0, sum[2 * i]);
+			finish_half(t, i, VL, sum[2 * i + 1]);
+		}
+}
+
+#define MULTIPLY_BF16(n) \
+	static __attribute__((noinline)) void \
+	multiply_bf16_##n(int k, const uint16_t *a, const uint16_t *b, const CpuTarget *t) \
+	{ \
+		multiply_bf16_body(n, false, k, a, b, t); \
+	}
+MULTIPLY_BF16(1) MULTIPLY_BF16(2) MULTIPLY_BF16(3) MULTIPLY_BF16(4) MULTIPLY_BF16(5) MULTIPLY_BF16(6)
+#if ROWS > 6
+MULTIPLY_BF16(7) MULTIPLY_BF16(8) MULTIPLY_BF16(9) MULTIPLY_BF16(10) MULTIPLY_BF16(11) MULTIPLY_BF16(12)
+#endif
+
+static void
+multiply_bf16(int k, const uint16_t *a, const uint16_t *b, bool turned, const CpuTarget *t)
+{
+	static void (*const by_rows[]) (int, const uint16_t *, const uint16_t *, const CpuTarget *) =
+	{
+		NULL, multiply_bf16_1, multiply_bf16_2, multiply_bf16_3, multiply_bf16_4, multiply_bf16_5, multiply_bf16_6,
+#if ROWS > 6
+		multiply_bf16_7, multiply_bf16_8, multiply_bf16_9, multiply_bf16_10, multiply_bf16_11, multiply_bf16_12,
+#endif
+	};
+
+	if (turned)
+		multiply_bf16_body(ROWS, true, k, a, b, t);
+	else
+		by_rows[t->rows] (k, a, b, t);
+}
+
+static void
+narrow(const float *from, size_t n, uint16_t *to)
+{
+	for (size_t i = 0; i < n; i += VL)
+		store_bf16(to + i, load_f32(from + i, n - i < VL ? (int) (n - i) : VL), n - i < VL ? (int) (n - i) : VL);
+}
+
+static void
+narrow_pairs(const float *from, int k, int width, uint16_t *to)
+{
+	for (; k > 0; k -= 2, from += 2 * width, to += 2 * width)
+		for (int j = 0; j < width; j += VL)
+		{
+			uint16_t	pair[2][VL];
+			int			n = width - j < VL ? width - j : VL;
+
+			store_bf16(pair[0], load_f32(from + j, n), VL);
+			store_bf16(pair[1], load_f32(from + width + j, n), VL);
+			for (int i = 0; i < n; i++)
+			{
+				to[2 * (j + i)] = pair[0][i];
+				to[2 * (j + i) + 1] = pair[1][i];
+			}
+		}
 }
 
 static void
@@ -360,6 +465,9 @@ static const CpuTrainKernels train_kernels = {
 	.rows = ROWS,
 	.panel = PANEL,
 	.multiply = multiply,
+	.multiply_bf16 = multiply_bf16,
+	.narrow = narrow,
+	.narrow_pairs = narrow_pairs,
 	.pack_pixels = pack_pixels,
 	.pack_turned = pack_turned,
 	.pack_panel = pack_panel,

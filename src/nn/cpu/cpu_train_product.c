@@ -21,16 +21,30 @@
 /* Products with fewer multiply-adds than this are not worth waking threads for. */
 #define SMALL 200000
 
-static size_t
-a_floats(const CpuTrainKernels *kernels)
+/* A thread's own memory: blocks as they are gathered, and as they are multiplied in bfloat16. */
+typedef struct Blocks
 {
-	return (size_t) HEIGHT * DEPTH;
-}
+	float	   *a,
+			   *b;
+	uint16_t   *narrow_a,
+			   *narrow_b;
+} Blocks;
+
+#define A_NUMBERS ((size_t) HEIGHT * DEPTH)
+#define B_NUMBERS ((size_t) WIDTH * DEPTH)
 
 size_t
-cpu_product_memory(const CpuTrainKernels *kernels)
+cpu_product_memory(void)
 {
-	return a_floats(kernels) + (size_t) WIDTH * DEPTH;
+	return (A_NUMBERS + B_NUMBERS) * 3 / 2;
+}
+
+static Blocks
+blocks_of(float *work)
+{
+	float	   *narrow = work + A_NUMBERS + B_NUMBERS;
+
+	return (Blocks) {work, work + A_NUMBERS, (uint16_t *) narrow, (uint16_t *) narrow + A_NUMBERS};
 }
 
 static int
@@ -39,57 +53,102 @@ least(int a, int b)
 	return a < b ? a : b;
 }
 
+/* Numbers of k that are laid out for k: 0 beyond it. */
+static int
+padded(const CpuProduct *p, int k)
+{
+	int			step = p->turned ? (p->bf16 ? 2 : 1) : p->kernels->lanes;
+
+	return (k + step - 1) / step * step;
+}
+
 /* Rows [m0, m0 + m) of C, m at most HEIGHT, and columns [n0, n0 + n): adds the products over [k0, k0 + k) of blocks that are laid out. */
 static void
-multiply_block(const CpuProduct *p, int m0, int m, int n0, int n, int k0, int k, const float *a, const float *b)
+multiply_block(const CpuProduct *p, int m0, int m, int n0, int n, int k0, int k, const Blocks *blocks)
 {
 	const CpuTrainKernels *kernels = p->kernels;
-	int			padded = p->turned ? k : (k + kernels->lanes - 1) / kernels->lanes * kernels->lanes;
 	float	   *rows[HEIGHT];
 
+	k = padded(p, k);
 	for (int i = 0; i < m; i++)
 		rows[i] = p->row(p, m0 + i);
-	for (int j = 0; j < n; j += kernels->panel, b += (size_t) kernels->panel * padded)
+	for (int j = 0; j < n; j += kernels->panel)
 		for (int i = 0; i < m; i += kernels->rows)
 		{
 			CpuTarget	target = {
 				.row = rows + i, .rows = least(kernels->rows, m - i), .first = n0 + j, .columns = least(kernels->panel, n - j), .bias = p->bias,
 				.add = p->add || k0 > 0
 			};
+			size_t		a = (size_t) i * k,
+						b = (size_t) j * k;
 
-			kernels->multiply(padded, a + (size_t) i * padded, b, p->turned, &target);
+			if (p->bf16)
+				kernels->multiply_bf16(k, blocks->narrow_a + a, blocks->narrow_b + b, p->turned, &target);
+			else
+				kernels->multiply(k, blocks->a + a, blocks->b + b, p->turned, &target);
 		}
 }
 
-/* Lays out rows [k0, k0 + k) of B, in panels of k rounded up to lanes; rows beyond k are 0. */
+/* Lays out rows [k0, k0 + k) of B in panels. */
 static void
-lay_out_b(const CpuProduct *p, int k0, int k, int n0, int n, float *b)
+lay_out_b(const CpuProduct *p, int k0, int k, int n0, int n, const Blocks *blocks)
 {
 	int			panel = p->kernels->panel,
-				padded = p->turned ? k : (k + p->kernels->lanes - 1) / p->kernels->lanes * p->kernels->lanes;
+				rows = padded(p, k);
 
-	for (int j = 0; j < n; j += panel, b += (size_t) panel * padded)
+	for (int j = 0; j < n; j += panel)
 	{
+		float	   *b = blocks->b + (size_t) j * rows;
+
 		p->pack_b(p, k0, k, n0 + j, least(panel, n - j), b);
-		memset(b + (size_t) k * panel, 0, (size_t) (padded - k) * panel * sizeof(float));
+		memset(b + (size_t) k * panel, 0, (size_t) (rows - k) * panel * sizeof(float));
+		if (p->bf16)
+			p->kernels->narrow_pairs(b, rows, panel, blocks->narrow_b + (size_t) j * rows);
+	}
+}
+
+/* Lays out rows [m0, m0 + m) of A in blocks.  Those of a turned A hold [k][row], with as many rows as a block has. */
+static void
+lay_out_a(const CpuProduct *p, int m0, int m, int k0, int k, const Blocks *blocks)
+{
+	int			rows = p->kernels->rows,
+				columns = padded(p, k);
+
+	if (!p->turned)
+	{
+		p->pack_a(p, m0, m, k0, k, blocks->a);
+		if (p->bf16)
+			p->kernels->narrow(blocks->a, (size_t) m * columns, blocks->narrow_a);
+		return;
+	}
+	if (columns == k)
+		p->pack_a(p, m0, m, k0, k, blocks->a);
+	for (int i = 0; i < m; i += rows)
+	{
+		float	   *a = blocks->a + (size_t) i * columns;
+
+		if (columns != k)
+			p->pack_a(p, m0 + i, least(rows, m - i), k0, k, a);
+		memset(a + (size_t) k * rows, 0, (size_t) (columns - k) * rows * sizeof(float));
+		if (p->bf16)
+			p->kernels->narrow_pairs(a, columns, rows, blocks->narrow_a + (size_t) i * columns);
 	}
 }
 
 static void
 multiply_piece(const CpuProduct *p, int m0, int m, int n0, int n, float *work)
 {
-	float	   *a = work,
-			   *b = work + a_floats(p->kernels);
+	Blocks		blocks = blocks_of(work);
 
 	for (int k0 = 0; k0 < p->k; k0 += DEPTH)
 	{
 		int			k = least(DEPTH, p->k - k0);
 
-		lay_out_b(p, k0, k, n0, n, b);
+		lay_out_b(p, k0, k, n0, n, &blocks);
 		for (int i = 0; i < m; i += HEIGHT)
 		{
-			p->pack_a(p, m0 + i, least(HEIGHT, m - i), k0, k, a);
-			multiply_block(p, m0 + i, least(HEIGHT, m - i), n0, n, k0, k, a, b);
+			lay_out_a(p, m0 + i, least(HEIGHT, m - i), k0, k, &blocks);
+			multiply_block(p, m0 + i, least(HEIGHT, m - i), n0, n, k0, k, &blocks);
 		}
 	}
 }
@@ -115,7 +174,7 @@ choose_piece(const CpuProduct *p, int threads, int *height, int *width)
 void
 cpu_multiply(const CpuProduct *p, float *work, int threads)
 {
-	size_t		each = cpu_product_memory(p->kernels);
+	size_t		each = cpu_product_memory();
 	int			height,
 				width;
 

@@ -17,6 +17,7 @@ typedef struct CpuProduct
 	int			m,
 				n,
 				k;
+	bool		bf16;			/* A and B are rounded to bfloat16 */
 	bool		turned;			/* how pack_a lays rows: see CpuTrainKernels.multiply */
 	const void *context;
 
@@ -31,7 +32,7 @@ typedef struct CpuProduct
 } CpuProduct;
 
 /* Memory that each thread needs, in floats. */
-extern size_t cpu_product_memory(const CpuTrainKernels *kernels);
+extern size_t cpu_product_memory(void);
 
 /* work: that much for each thread. */
 extern void cpu_multiply(const CpuProduct *product, float *work, int threads);

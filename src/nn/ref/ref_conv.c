@@ -16,13 +16,20 @@ typedef struct Window
 	int			kernel,
 				stride,
 				pad;
+	bool		bf16;			/* operands are rounded to bfloat16 first */
 } Window;
+
+static inline double
+operand(Window win, double x)
+{
+	return win.bf16 ? nn_bf16((float) x) : x;
+}
 
 /* Weights (O, C, K, K), the checkpoint's layout, as [ky][kx][a][b]: a, b = O, C, or C, O if `by_input`.  The caller frees them. */
 static double *
-taps_first(const double *w, int o, int c, int kernel, bool by_input, NnError *error)
+taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *error)
 {
-	size_t		taps = (size_t) kernel * kernel,
+	size_t		taps = (size_t) win.kernel * win.kernel,
 				bytes = taps * o * c * sizeof(double);
 	double	   *out = malloc(bytes);
 
@@ -34,7 +41,7 @@ taps_first(const double *w, int o, int c, int kernel, bool by_input, NnError *er
 	for (int i = 0; i < o; i++)
 		for (int k = 0; k < c; k++)
 			for (size_t t = 0; t < taps; t++)
-				out[(t * (by_input ? c : o) + (by_input ? k : i)) * (by_input ? o : c) + (by_input ? i : k)] = w[((size_t) i * c + k) * taps + t];
+				out[(t * (by_input ? c : o) + (by_input ? k : i)) * (by_input ? o : c) + (by_input ? i : k)] = operand(win, w[((size_t) i * c + k) * taps + t]);
 	return out;
 }
 
@@ -62,7 +69,7 @@ add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnErro
 {
 	int			o = y->shape.c,
 				c = x->shape.c;
-	double	   *taps = taps_first(w, o, c, win.kernel, true, error);
+	double	   *taps = taps_first(w, o, c, win, true, error);
 
 	if (!taps)
 		return NN_ENOMEM;
@@ -74,7 +81,7 @@ add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnErro
 					const double *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
 
 					for (int k = 0; at && k < c; k++)
-						add_scaled(ref_at(y, n, oy, ox), at[k], taps + ((size_t) t * c + k) * o, o);
+						add_scaled(ref_at(y, n, oy, ox), operand(win, at[k]), taps + ((size_t) t * c + k) * o, o);
 				}
 	free(taps);
 	return NN_OK;
@@ -86,7 +93,7 @@ add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError
 {
 	int			o = y->shape.c,
 				c = x->shape.c;
-	double	   *taps = taps_first(w, o, c, win.kernel, false, error);
+	double	   *taps = taps_first(w, o, c, win, false, error);
 
 	if (!taps)
 		return NN_ENOMEM;
@@ -98,7 +105,7 @@ add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError
 					double	   *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
 
 					for (int i = 0; at && i < o; i++)
-						add_scaled(at, ref_at(y, n, oy, ox)[i], taps + ((size_t) t * o + i) * c, c);
+						add_scaled(at, operand(win, ref_at(y, n, oy, ox)[i]), taps + ((size_t) t * o + i) * c, c);
 				}
 	free(taps);
 	return NN_OK;
@@ -123,7 +130,14 @@ add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnErr
 					const double *at = under(x, win, n, oy, ox, (int) t / win.kernel, (int) t % win.kernel);
 
 					for (int i = 0; at && i < o; i++)
-						add_scaled(taps + (t * o + i) * c, ref_at(y, n, oy, ox)[i], at, c);
+					{
+						double		dy = operand(win, ref_at(y, n, oy, ox)[i]);
+
+						if (!win.bf16)
+							add_scaled(taps + (t * o + i) * c, dy, at, c);
+						for (int k = 0; win.bf16 && k < c; k++)
+							taps[(t * o + i) * c + k] += dy * operand(win, at[k]);
+					}
 				}
 	for (int i = 0; i < o; i++)
 		for (int k = 0; k < c; k++)
@@ -190,9 +204,12 @@ concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor
 }
 
 static Window
-window_of(const NnNode *node)
+window_of(const RefOperands *op)
 {
-	return node->op == NN_OP_LINEAR ? (Window) {1, 1, 0} : (Window) {node->kernel, node->stride, node->pad};
+	const NnNode *node = op->node;
+	bool		bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
+
+	return node->op == NN_OP_LINEAR ? (Window) {1, 1, 0, bf16} : (Window) {node->kernel, node->stride, node->pad, bf16};
 }
 
 /* x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N, H', W', O) */
@@ -207,7 +224,7 @@ ref_conv(const RefOperands *op, NnError *error)
 	if (status != NN_OK)
 		return status;
 	set_bias(op->out[0], op->bias);
-	status = add_output(&xz, op->weight, window_of(op->node), op->out[0], error);
+	status = add_output(&xz, op->weight, window_of(op), op->out[0], error);
 	if (op->in[1])
 		free(xz.data);
 	return status;
@@ -235,7 +252,7 @@ split_latent(const RefOperands *op, const RefTensor *dxz)
 NnStatus
 ref_conv_backward(const RefOperands *op, NnError *error)
 {
-	Window		win = window_of(op->node);
+	Window		win = window_of(op);
 	RefTensor	xz = *op->in[0],
 				dxz = {.data = NULL};
 	NnStatus	status = NN_OK;
@@ -283,13 +300,13 @@ NnStatus
 ref_convt(const RefOperands *op, NnError *error)
 {
 	set_bias(op->out[0], op->bias);
-	return add_input(op->out[0], op->weight, window_of(op->node), op->in[0], error);
+	return add_input(op->out[0], op->weight, window_of(op), op->in[0], error);
 }
 
 NnStatus
 ref_convt_backward(const RefOperands *op, NnError *error)
 {
-	Window		win = window_of(op->node);
+	Window		win = window_of(op);
 	NnStatus	status = NN_OK;
 
 	if (op->dbias)

@@ -222,7 +222,13 @@ ref_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, si
 	return NN_OK;
 }
 
+static bool
+ref_train_bf16(const NnDevice *device)
+{
+	return true;
+}
+
 const NnTrainDevice ref_train_device =
 {
-	.dtype = NN_F64, .host = true, .prepare = ref_train_prepare, .release = ref_train_release, .run = ref_train_run, .adam = ref_adam, .get = ref_get, .put = ref_put
+	.dtype = NN_F64, .host = true, .bf16 = ref_train_bf16, .prepare = ref_train_prepare, .release = ref_train_release, .run = ref_train_run, .adam = ref_adam, .get = ref_get, .put = ref_put
 };

@@ -1,0 +1,30 @@
+/*
+ * cpu_kernels_avx512bf16.c
+ *	  The vector kernels for AVX-512 with bfloat16: those of cpu_kernels_avx512.c, with products of bfloat16 numbers by the processor.
+ */
+#if defined(__AVX512BF16__)
+
+#include <immintrin.h>
+
+#define VL 16
+#define VFMA(a, b, c) ((vf) _mm512_fmadd_ps((__m512) (a), (__m512) (b), (__m512) (c)))
+#define VMAX(a, b) ((vf) _mm512_max_ps((__m512) (a), (__m512) (b)))
+#define VMIN(a, b) ((vf) _mm512_min_ps((__m512) (a), (__m512) (b)))
+#define VDOT(sum, a, b) ((vf) _mm512_dpbf16_ps((__m512) (sum), (__m512bh) (a), (__m512bh) (b)))
+#define LANES(n) ((__mmask16) ((1u << (n)) - 1))
+#define VLOADN(p, n) _mm512_maskz_loadu_ps(LANES(n), p)
+#define VSTOREN(p, v, n) _mm512_mask_storeu_ps(p, LANES(n), (__m512) (v))
+#define ROWS 12
+#define KERNELS cpu_kernels_avx512bf16
+#define KERNELS_NAME "AVX-512"
+
+#include "cpu_kernels.inc.h"
+
+#else
+
+/* Built for another processor: never chosen, but the table must exist. */
+#include "cpu_kernels.h"
+
+const CpuKernels cpu_kernels_avx512bf16;
+
+#endif
