@@ -4,6 +4,7 @@
 #	make test                                 everything, against throw-away servers of its own (test/run.sh)
 #	make demo                                 the main job, with pictures in demo/ (demo/run.sh)
 #	make bench                                speed, next to its peers (bench/run.sh)
+#	make test DEVICE=cuda, make bench DEVICE=cuda    the same of a GPU that is here (test/cuda/run.sh)
 #	make deps                                 installs with apt what these need and is missing; test, demo and bench do so themselves
 #
 # Two programs are built: the extension's library, which PostgreSQL loads, by PGXS; and bicycle-engine, which it only starts, by the rules below into
@@ -125,7 +126,7 @@ CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
-CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/error.c src/nn/graph.c) \
+CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/error.c src/nn/graph.c src/nn/precision.c) \
 	$B/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDA_MODULE = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$B/bicycle_cuda.so))
@@ -180,6 +181,26 @@ $B/unit/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libbicycle.
 	$(ENGINE_CC) $(ENGINE_CFLAGS) $(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include) -Ikernels -Itest/unit -MMD -MP $(filter %.c %.o %.a,$^) -o $@ \
 		$(PLANS_LIBS) $(ENGINE_LIBS)
 
+# What a machine with a GPU and little else builds (test/cuda/run.sh): neural core, device, and tests and benchmarks of them, which need jansson only.
+GPU_PROGRAMS = $B/gpu/test_cpu_ops $B/gpu/test_nn_golden $B/gpu/test_gpu_model $B/gpu/test_cuda_plans $B/gpu/engine_bench
+$B/libnn.a: $(patsubst src/%.c,$B/%.o,$(NN_SRC))
+	rm -f $@ && ar rcs $@ $^
+
+$B/gpu/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libnn.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include) -Ikernels -Itest/unit $(filter %.c %.o %.a,$^) -o $@ \
+		$(PLANS_LIBS) $(DNNL_LIBS) -ljansson -lm -ldl
+
+$B/gpu/%: test/unit/%.c $B/libnn.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit $(filter %.c %.a,$^) -o $@ $(DNNL_LIBS) -ljansson -lm -ldl
+
+$B/gpu/%: bench/%.c $B/libnn.a
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(filter %.c %.a,$^) -o $@ $(DNNL_LIBS) -ljansson -lm -ldl
+
+gpu: cuda $(GPU_PROGRAMS)
+
 BENCHES = $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/*_bench.c))
 TOOLS = $(patsubst tools/%.c,$B/tools/%,$(wildcard tools/*.c))
 
@@ -214,12 +235,12 @@ uninstall-engine:
 # They run makes of their own; variables named on the command line go along in the environment.
 
 test:
-	test/run.sh
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh test,test/run.sh)
 demo:
 	demo/run.sh
 bench:
-	bench/run.sh
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh bench,bench/run.sh)
 deps:
 	test/install-deps.sh
 
-.PHONY: cuda devices engine unit objects benches tools install-engine uninstall-engine test demo bench deps
+.PHONY: cuda devices gpu engine unit objects benches tools install-engine uninstall-engine test demo bench deps

@@ -2,11 +2,11 @@
  * engine_bench.c
  *	  Milliseconds an image of the neural core: G and E at their usual sizes, in each precision that the device has.
  *
- *		engine_bench [threads [runs [network]]]
+ *		engine_bench [threads [runs [network [device]]]]
  *
  * Weights are numbers of a linear congruential generator, scaled so that activations keep their size; speed does not depend on them.  Prints a line for each
  * network, precision and batch: the median and the least time of an image, and the multiply-adds that means a second.  With a network (G256, G128, E256)
- * only its lines.
+ * only its lines; "all" means all.  Images go in and come out as floats; with another device than the CPU as bytes, as the engine has them, in batches up to 64.
  */
 #include "nn/nn.h"
 
@@ -105,21 +105,27 @@ make_model(NnDevice *device, int size, NnPrecision precision)
 }
 
 static void
-measure(NnModel *model, const Subject *s, int batch, int runs)
+measure(NnModel *model, const Subject *s, int batch, int runs, bool floats)
 {
 	size_t		pixels = (size_t) batch * s->size * s->size * 3;
 	float	   *image = numbers(7, 1, pixels),
 			   *z = numbers(8, 1, (size_t) batch * 8),
 			   *out = numbers(9, 1, pixels),
 			   *logvar = numbers(9, 1, (size_t) batch * 8);
+	uint8_t    *bytes = (uint8_t *) image,
+			   *made = (uint8_t *) out;
 	double	   *times = calloc(runs, sizeof(double));
 	NnError		error;
 
-	for (int i = -2; i < runs; i++)
+	for (int i = floats ? -2 : -12; i < runs; i++)
 	{
 		double		start = now();
-		NnStatus	status = s->network == NN_NET_G ? nn_model_translate_float(model, batch, image, z, out, &error) :
-			nn_model_encode_float(model, batch, image, out, logvar, &error);
+		NnStatus	status;
+
+		if (s->network == NN_NET_G)
+			status = floats ? nn_model_translate_float(model, batch, image, z, out, &error) : nn_model_translate(model, batch, bytes, z, made, &error);
+		else
+			status = floats ? nn_model_encode_float(model, batch, image, out, logvar, &error) : nn_model_encode(model, batch, bytes, out, logvar, &error);
 
 		if (status != NN_OK)
 			fail(&error);
@@ -127,8 +133,8 @@ measure(NnModel *model, const Subject *s, int batch, int runs)
 			times[i] = (now() - start) / batch;
 	}
 	qsort(times, runs, sizeof(double), by_value);
-	printf("%s %s batch %2d: median %7.2f ms, least %7.2f ms an image, %6.1f GFLOP/s\n", s->name,
-		   nn_model_precision(model) == NN_PRECISION_BF16 ? "bf16" : "fp32", batch, times[runs / 2], times[0], s->gflop / times[runs / 2] * 1e3);
+	printf("%s %s batch %2d: median %*.*f ms, least %*.*f ms an image, %6.1f GFLOP/s\n", s->name, nn_precision_name(nn_model_precision(model)), batch, floats ? 7 : 9,
+		   floats ? 2 : 4, times[runs / 2], floats ? 7 : 9, floats ? 2 : 4, times[0], s->gflop / times[runs / 2] * 1e3);
 	fflush(stdout);
 	free(image);
 	free(z);
@@ -140,25 +146,28 @@ measure(NnModel *model, const Subject *s, int batch, int runs)
 int
 main(int argc, char **argv)
 {
+	static const int batches[] = {1, 4, 16, 64};
 	int			threads = argc > 1 ? atoi(argv[1]) : 0;
 	int			runs = argc > 2 ? atoi(argv[2]) : 9;
+	const char *only = argc > 3 && strcmp(argv[3], "all") != 0 ? argv[3] : NULL;
+	const char *name = argc > 4 ? argv[4] : "cpu";
+	bool		cpu = strcmp(name, "cpu") == 0;
 	NnDevice   *device;
 	NnError		error;
 
-	if (nn_device_open("cpu", threads, &device, &error) != NN_OK)
+	if (nn_device_open(name, threads, &device, &error) != NN_OK)
 		fail(&error);
 	printf("%s\n", nn_device_describe(device));
 	for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++)
-		for (int p = NN_PRECISION_FP32; p <= NN_PRECISION_BF16; p++)
+		for (int p = NN_PRECISION_FP32; p <= NN_PRECISION_TF32; p++)
 		{
-			static const int batches[] = {1, 4, 16};
 			NnModel    *model;
 
-			if (!nn_device_supports(device, (NnPrecision) p) || (argc > 3 && strcmp(argv[3], subjects[i].name) != 0))
+			if (!nn_device_supports(device, (NnPrecision) p) || (only && strcmp(only, subjects[i].name) != 0))
 				continue;
 			model = make_model(device, subjects[i].size, (NnPrecision) p);
-			for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++)
-				measure(model, &subjects[i], batches[b], runs > 0 ? runs : 1);
+			for (int b = 0; b < (cpu ? 3 : 4); b++)
+				measure(model, &subjects[i], batches[b], runs > 0 ? runs : 1, cpu);
 			nn_model_free(model);
 		}
 	nn_device_close(device);

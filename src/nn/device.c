@@ -137,16 +137,6 @@ nn_device_supports(const NnDevice *device, NnPrecision precision)
 	return device->supports(device, precision);
 }
 
-const char *
-nn_precision_name(NnPrecision precision)
-{
-	static const char *const names[] = {
-		[NN_PRECISION_AUTO] = "auto", [NN_PRECISION_FP32] = "fp32", [NN_PRECISION_BF16] = "bf16", [NN_PRECISION_FP16] = "fp16", [NN_PRECISION_TF32] = "tf32"
-	};
-
-	return names[precision];
-}
-
 NnPrecision
 nn_device_automatic(const NnDevice *device)
 {

@@ -105,6 +105,12 @@ cuda_convs_name(const CudaConvs *convs)
 	return "naive convolutions";
 }
 
+char *
+cuda_convs_description(CudaConvs *convs)
+{
+	return strdup("{}");
+}
+
 NnStatus
 cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **conv, NnError *error)
 {

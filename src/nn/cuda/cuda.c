@@ -266,6 +266,7 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 	if (!device)
 		return nn_no_memory(error, sizeof(CudaDevice));
 	device->index = index;
+	device->trace = getenv("BICYCLE_CUDA_TRACE") != NULL;
 	pthread_mutex_init(&device->pool.lock, NULL);
 	device->base = (NnDevice) {
 		.name = "cuda",
@@ -295,6 +296,8 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		cuda_close(&device->base);
 		return status;
 	}
+	if (device->trace)
+		cuda_trace_device(device);
 	device->base.automatic = device->capability >= 80 ? NN_PRECISION_BF16 : NN_PRECISION_FP16;
 	*out = &device->base;
 	return NN_OK;

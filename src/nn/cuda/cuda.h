@@ -68,6 +68,7 @@ typedef struct CudaDevice
 	CudaPool	pool;
 	struct CudaSlot *open[NN_STARTS];	/* started and not finished, oldest first */
 	int			nopen;
+	bool		trace;			/* BICYCLE_CUDA_TRACE */
 	char		card[160];		/* all of the description but threads */
 } CudaDevice;
 
@@ -177,5 +178,10 @@ extern NnStatus cuda_run(NnDevice *base, NnPlan *plan, const void *packed, const
 extern NnStatus cuda_start(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
 extern NnStatus cuda_finish(NnDevice *base, NnError *error);
 extern NnStatus cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error);
+extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step, NnError *error);
+
+/* cuda_trace.c: prints times; what is in the plan's memory is lost. */
+extern void cuda_trace(CudaDevice *device, const CudaSlot *slot);
+extern void cuda_trace_device(CudaDevice *device);
 
 #endif							/* BICYCLE_NN_CUDA_H */

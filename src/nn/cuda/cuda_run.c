@@ -87,6 +87,8 @@ compute(CudaDevice *device, CudaSlot *slot, NnError *error)
 
 	if (slot->runs == 1 && capture(device, slot, &ignored) != NN_OK)
 		(void) cudaGetLastError();	/* then it is launched kernel by kernel as before, which is only slower */
+	if (device->trace && slot->runs == 1 && slot == slot->plan->slots)
+		cuda_trace(device, slot);
 	slot->runs = slot->runs < 2 ? slot->runs + 1 : 2;
 	if (slot->graph)
 		return cuda_check(error, cudaGraphLaunch(slot->graph, device->compute), "run a captured plan");

@@ -226,3 +226,11 @@ cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error)
 		status = run_step(&l, &l.p->steps[i]);
 	return status == NN_OK ? copy_ports(&l, false) : status;
 }
+
+NnStatus
+cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step, NnError *error)
+{
+	Launch		l = {device, slot, slot->plan, error};
+
+	return run_step(&l, &slot->plan->steps[step]);
+}

@@ -20,9 +20,6 @@ typedef struct CudaConvChoice
 /* Opens cuDNN for the device that a JSON text describes; convolutions can then be opened, but not run. */
 extern NnStatus cuda_convs_describe(const char *json, CudaConvs **convs, NnError *error);
 
-/* The description of the GPU that is there, to be kept for tests without one; malloc'ed, or NULL. */
-extern char *cuda_convs_description(CudaConvs *convs);
-
 /* Of a convolution that was chosen, not read from disk. */
 extern const CudaConvChoice *cuda_conv_choice(const CudaConv *conv);
 
