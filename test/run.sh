@@ -9,7 +9,7 @@
 #	tap         crashes, cancels, standby, dump and restart, by prove
 #
 # Needs and touches no installed cluster and leaves no server behind.  PG_CONFIG chooses the server.  KEEP=1 keeps the directory with data and logs.
-# UNIT="test_x test_y" or REGRESS="x y" or TAP="001_basic" narrow a part down.
+# UNIT="test_x test_y" or REGRESS="x y" or TAP="001_basic" narrow a part down.  BICYCLE_DEVICE=cuda runs regress and nopreload on a GPU.
 set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
@@ -99,6 +99,7 @@ for preload in yes no; do
 	"${AS[@]}" tee "$WORK/preload-$preload.conf" >/dev/null <<CONF
 $([ $preload = no ] || echo "shared_preload_libraries = 'bicycle'")
 bicycle.threads = 2
+${BICYCLE_DEVICE:+bicycle.device = '$BICYCLE_DEVICE'}
 max_worker_processes = 16
 max_prepared_transactions = 2
 CONF

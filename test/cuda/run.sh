@@ -2,20 +2,20 @@
 # Everything that needs a GPU, in one go: builds, tests, measures and prints it all.  Usage: test/cuda/run.sh [PART...]; without arguments all parts:
 #
 #	test        operators, goldens, models and cuDNN's plans on the GPU
+#	sql         the regression tests on the GPU, where there is a PostgreSQL with headers and what else the engine needs
 #	sanitize    the operators under compute-sanitizer's memcheck and racecheck, where it is installed
 #	bench       times of the networks, next to PyTorch if it is there, and of each step; device.json, the card's description for test/data/cudnn
 #
 # Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc and jansson; neither PostgreSQL, nor oneDNN, nor a network.
 # What is missing can be brought as Debian packages in the directory DEPS:  mkdir deps && (cd deps && apt-get download libjansson-dev libjansson4).
 # OUT=DIRECTORY keeps logs and the card's description there.  PYTHON is the one that has PyTorch.  Goes on after a failure; the last lines say what failed.
-# With PostgreSQL there, the SQL tests run on the GPU too: see "On a GPU" in doc/operations.md.
 set -u -o pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-$(mktemp -d "${TMPDIR:-/tmp}/bicycle-gpu.XXXXXX")}
 BUILD=build/gpu
 RUNS=${RUNS:-51}
-parts=" ${*:-test sanitize bench} "
+parts=" ${*:-test sql sanitize bench} "
 failed=()
 mkdir -p "$OUT"
 
@@ -78,6 +78,13 @@ if wanted test; then
 	tap goldens 120 "$bin/test_nn_golden"
 	tap models 300 "$bin/test_gpu_model"
 	tap plans 300 "$bin/test_cuda_plans"
+fi
+if wanted sql; then
+	if ls "$(${PG_CONFIG:-pg_config} --pgxs 2>/dev/null)" >/dev/null 2>&1; then
+		attempt sql 550 env BICYCLE_DEVICE="$BICYCLE_TEST_DEVICE" CUDA_ARCH="$arch" test/run.sh regress
+	else
+		echo "no PostgreSQL with headers: no SQL tests"
+	fi
 fi
 if wanted sanitize && command -v compute-sanitizer >/dev/null; then
 	for tool in memcheck racecheck; do
