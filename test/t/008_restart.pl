@@ -39,7 +39,7 @@ foreach my $settings ([ 'threads', 1 ], [ 'threads', 4 ], [ 'max_batch', 1 ], [ 
 SKIP:
 {
 	skip 'this machine has a GPU', 3 if -e '/dev/nvidia0';
-	$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.device = 'cuda'");
+	$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.device = 'cuda:99'");
 	$node->restart;
 	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$bytes");
 	like($err, qr/ERROR:  55000:/, 'a missing device is 55000');

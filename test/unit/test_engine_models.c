@@ -353,7 +353,7 @@ test_device(void)
 {
 	EngineProcess other;
 	Client		client;
-	const char *settings[] = {"device cuda", NULL};
+	const char *settings[] = {"device cuda:99", NULL};
 	ImageCall	call = translate(&models[0]);
 	ImageCall	info = {.type = BICYCLE_INFO, .image = png, .length = png_length};
 	BicycleCached cached;
