@@ -21,10 +21,11 @@ CREATE VIEW colored AS SELECT * FROM pairs WHERE variants BETWEEN 5 AND 50;
 SELECT held_out, count(*) AS pairs, count(DISTINCT shape) AS shapes FROM colored GROUP BY held_out ORDER BY held_out;
 
 -- Training runs in the background; the defaults are those of the paper, for images of 256 x 256.  Here images are small, and so are the networks (ngf, nef,
--- ndf: widths of generator, encoder and discriminators), which learn faster at a higher rate.  The model gets the weights' running average (ema).
+-- ndf: widths of generator, encoder and discriminators), which learn faster at a higher rate and with more
+-- weight on the distance to the target (lambda_l1).  The model gets the weights' running average (ema).
 SELECT bicycle_train('emoji', 'SELECT outline, emoji FROM colored WHERE NOT held_out', '{
 	"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16,
-	"iterations": 2500, "batch_size": 4, "lr": 0.0005, "ema": 0.99}') AS job \gset
+	"iterations": 2500, "batch_size": 4, "lr": 0.0005, "lambda_l1": 20, "ema": 0.99}') AS job \gset
 CALL bicycle_wait(:job);
 
 SELECT state, iteration, updated_at - started_at AS took, version, notes FROM bicycle_jobs WHERE job = :job;
