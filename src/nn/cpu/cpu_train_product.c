@@ -16,7 +16,7 @@
 #define DEPTH CPU_PRODUCT_DEPTH
 #define HEIGHT 96				/* a multiple of all kernels' rows */
 #define WIDTH 256				/* a multiple of all panels */
-#define TALL 8					/* heights of a piece at most: laying out B again then costs little */
+#define TALL 16					/* heights of a piece at most: laying out B again then costs little */
 
 /* Products with fewer multiply-adds than this are not worth waking threads for. */
 #define SMALL 200000
@@ -159,16 +159,36 @@ count_of(int n, int step)
 	return (n + step - 1) / step;
 }
 
-/* Makes pieces smaller until each thread has some: rows while there are many, then columns. */
+static int
+round_up(int n, int step)
+{
+	return count_of(n, step) * step;
+}
+
+/*
+ * Pieces of like size, some for each thread.  A cut through rows means to lay out B once more, a cut through columns A; B, whose columns may have to be turned,
+ * is the dearer.
+ */
 static void
 choose_piece(const CpuProduct *p, int threads, int *height, int *width)
 {
-	*height = TALL * HEIGHT;
-	*width = WIDTH;
-	while (count_of(p->m, *height) * count_of(p->n, *width) < 4 * threads && *height > HEIGHT && p->m > HEIGHT)
-		*height -= HEIGHT;
-	while (count_of(p->m, *height) * count_of(p->n, *width) < 2 * threads && *width > p->kernels->panel)
-		*width = *width / 2 < p->kernels->panel ? p->kernels->panel : *width / 2;
+	int			down = count_of(p->m, TALL * HEIGHT),
+				across = count_of(p->n, WIDTH);
+	bool		more = threads > 1;
+
+	while (more && down * across < 2 * threads)
+	{
+		bool		rows = p->m / down > HEIGHT,
+					columns = p->n / across > p->kernels->panel;
+
+		more = rows || columns;
+		if (rows && (!columns || p->m / down >= 2 * (p->n / across)))
+			down++;
+		else if (columns)
+			across++;
+	}
+	*height = round_up(count_of(p->m, down), p->kernels->rows);
+	*width = round_up(count_of(p->n, across), p->kernels->panel);
 }
 
 void
