@@ -122,7 +122,8 @@ CUDA_CODE = $(if $(filter release,$(CUDA_ARCH)),75 80 86 89 90 100 120,$(CUDA_AR
 CUDA_PTX = $(if $(CUDA_CODE),$(lastword $(CUDA_CODE)),75 80)
 CUDA_LIB = $(patsubst %/libcudart_static.a,%,$(firstword $(wildcard $(addsuffix /libcudart_static.a,$(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib \
 	$(CUDA_HOME)/lib))))
-CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas -Werror all-warnings \
+NVCC_WARNINGS ?= -Werror all-warnings
+CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas $(NVCC_WARNINGS) \
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
@@ -235,11 +236,11 @@ uninstall-engine:
 # They run makes of their own; variables named on the command line go along in the environment.
 
 test:
-	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh test,test/run.sh)
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh test sql sanitize,test/run.sh)
 demo:
 	demo/run.sh
 bench:
-	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh bench,bench/run.sh)
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh bench peers,bench/run.sh)
 deps:
 	test/install-deps.sh
 

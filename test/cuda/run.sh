@@ -4,20 +4,22 @@
 #	test        operators, goldens, models and cuDNN's plans on the GPU
 #	sql         the regression tests on the GPU, where there is a PostgreSQL with headers and what else the engine needs
 #	sanitize    the operators under compute-sanitizer's memcheck and racecheck, where it is installed
-#	bench       times of the networks, next to PyTorch if it is there, and of each step; device.json, the card's description for test/data/cudnn
+#	bench       times of the networks, and of each step; device.json, the card's description for test/data/cudnn
+#	peers       the generator next to PyTorch, where that is installed: eager, compiled, and with max-autotune, which takes minutes
 #
 # Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc and jansson; neither PostgreSQL, nor oneDNN, nor a network.
 # What is missing can be brought as Debian packages in the directory DEPS:  mkdir deps && (cd deps && apt-get download libjansson-dev libjansson4).
-# OUT=DIRECTORY keeps logs and the card's description there.  PYTHON is the one that has PyTorch.  Goes on after a failure; the last lines say what failed.
+# OUT=DIRECTORY keeps the card's description and all logs, in one archive, there.  PYTHON is the one that has PyTorch.  Goes on after a failure; the last lines say what failed.
 set -u -o pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
-OUT=${OUT:-$(mktemp -d "${TMPDIR:-/tmp}/bicycle-gpu.XXXXXX")}
+KEEP=${OUT:-$PWD/build/gpu-results}
+OUT=$(mktemp -d "${TMPDIR:-/tmp}/bicycle-gpu.XXXXXX")
 BUILD=build/gpu
 RUNS=${RUNS:-51}
-parts=" ${*:-test sql sanitize bench} "
+parts=" ${*:-test sql sanitize bench peers} "
 failed=()
-mkdir -p "$OUT"
+mkdir -p "$KEEP"
 
 wanted() { [[ $parts == *" $1 "* ]]; }
 say() { printf '\n==> %s (%d s so far)\n' "$1" $SECONDS; }
@@ -50,7 +52,8 @@ arch=${CUDA_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | h
 # cuDNN beside the toolkit, or in Python's packages, whose library has no name without its version for the linker, which dlopen does not need.
 cudnn=$("$PYTHON" -c 'import nvidia.cudnn, os; print(list(nvidia.cudnn.__path__)[0])' 2>/dev/null)
 cuda_home=$(dirname "$(dirname "$(readlink -f "$NVCC")")")
-flags=(NVCC="$NVCC" CUDA_ARCH="$arch" BUILD="$BUILD")
+# other compilers than the ones this is developed with may warn of more
+flags=(NVCC="$NVCC" CUDA_ARCH="$arch" BUILD="$BUILD" WARNINGS=-Wall NVCC_WARNINGS=)
 if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/include/cudnn.h" ]; then
 	flags+=(CUDNN_INCLUDE="$cudnn/include" CUDNN_LIB="$cudnn/lib")
 	# the wheel's cuDNN finds cuBLAS and NVRTC beside itself, in the other wheels
@@ -95,23 +98,25 @@ if wanted bench; then
 	attempt bench 300 "$bin/engine_bench" 1 "$RUNS" all "$BICYCLE_TEST_DEVICE"
 	say "inside: plans and steps of G256, without copies"
 	BICYCLE_CUDA_TRACE=1 timeout 300 "$bin/engine_bench" 1 5 G256 "$BICYCLE_TEST_DEVICE" >/dev/null 2>"$OUT/trace.log" || failed+=("trace")
-	sed -n 's/^trace device //p' "$OUT/trace.log" >"$OUT/device.json"
+	sed -n 's/^trace device //p' "$OUT/trace.log" >"$KEEP/device.json"
 	grep 'trace plan' "$OUT/trace.log"
 	awk '/trace plan of (1|64) images, bf16/ { on = 1; print } /trace plan/ && !/plan of (1|64) images, bf16/ { on = 0 } on && /trace step/' "$OUT/trace.log" | head -80
 	BICYCLE_AUTOTUNE=8 attempt bench_autotuned 400 "$bin/engine_bench" 1 "$RUNS" G256 "$BICYCLE_TEST_DEVICE"
-	if "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-		attempt torch 500 "$PYTHON" bench/torch_gpu_peer.py "$RUNS" G256
-		say "medians side by side, ms an image, bytes to bytes"
-		awk 'NR == FNR { if ($1 == "G256" && $2 == "bf16" && $0 ~ /median/) { b = $4; sub(":", "", b); ours[b] = $6 } next }
-			$1 == "G256" && $2 == "bf16" && /whole/ { b = $4; mode = $5; sub(":", "", mode); match($0, /whole +[0-9.]+/); w = substr($0, RSTART + 5, RLENGTH - 5)
-				if (ours[b] > 0) printf "batch %2d: bicycle %8.4f, PyTorch %-8s %8.4f: %5.2f times as fast\n", b, ours[b], mode, w, w / ours[b] }' \
-			"$OUT/bench.log" "$OUT/torch.log"
-	else
-		echo "no PyTorch with CUDA for $PYTHON"
-	fi
+fi
+if wanted peers && "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+	[ -f "$OUT/bench.log" ] || attempt bench 120 "$bin/engine_bench" 1 "$RUNS" G256 "$BICYCLE_TEST_DEVICE"
+	attempt torch "${PEERS_SECONDS:-480}" "$PYTHON" bench/torch_gpu_peer.py "$RUNS" G256
+	say "medians side by side, ms an image, bytes to bytes"
+	awk 'NR == FNR { if ($1 == "G256" && $2 == "bf16" && /median/) { b = $4; sub(":", "", b); ours[b] = $6 } next }
+		$1 == "G256" && $2 == "bf16" && /whole/ { b = $4; mode = $5; sub(":", "", mode); match($0, /whole +[0-9.]+/); w = substr($0, RSTART + 5, RLENGTH - 5)
+			if (ours[b] > 0) printf "batch %2d: bicycle %8.4f, PyTorch %-8s %8.4f: %5.2f times as fast\n", b, ours[b], mode, w, w / ours[b] }' \
+		"$OUT/bench.log" "$OUT/torch.log"
+elif wanted peers; then
+	echo "no PyTorch with CUDA for $PYTHON"
 fi
 
-say "end; logs are in $OUT"
+tar -C "$OUT" -czf "$KEEP/bicycle-gpu-logs.tar.gz" . && rm -rf "$OUT"
+say "end; logs are in $KEEP"
 if [ ${#failed[@]} -gt 0 ]; then
 	printf -v names '%s, ' "${failed[@]}"
 	echo "FAILED: ${names%, }"
