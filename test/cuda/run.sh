@@ -91,7 +91,7 @@ if wanted sql; then
 fi
 if wanted sanitize && command -v compute-sanitizer >/dev/null; then
 	for tool in memcheck racecheck; do
-		attempt "$tool" 400 env BICYCLE_TEST_SMALL=1 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cpu_ops" | grep -v '^ok' | tail -15
+		BICYCLE_TEST_SMALL=1 tap "$tool" 400 compute-sanitizer --tool "$tool" --error-exitcode 1 "$bin/test_cpu_ops"
 	done
 fi
 if wanted bench; then
