@@ -1,6 +1,6 @@
 /*
  * failing_malloc.h
- *	  Makes the n-th allocation of the program and all later ones fail, and counts what is not freed.
+ *	  Makes the n-th allocation of the program fail, and all later ones too unless one failure is asked for, and counts what is not freed.
  *
  * Defines malloc and its family for the whole program, libraries included, on top of glibc's own entry points.  A sanitizer has its own allocator, which this
  * would displace: under one, FAILING_MALLOC is 0 and a test has nothing to prove.
@@ -28,6 +28,7 @@ extern void __libc_free(void *block);
 #define EXPORTED __attribute__((visibility("default")))
 
 static long allocations_until_failure = -1; /* so many succeed, then none does; -1: all do */
+static int	allocations_fail_once;	/* those after the one that fails succeed again */
 static long allocations_alive;
 
 static int
@@ -37,6 +38,8 @@ allocation_fails(void)
 		allocations_until_failure--;
 	else if (allocations_until_failure == 0)
 	{
+		if (allocations_fail_once)
+			allocations_until_failure = -1;
 		errno = ENOMEM;			/* which glibc itself relies on */
 		return 1;
 	}
