@@ -182,6 +182,9 @@ extern pid_t engine_fork(const char *argument, const int *fds, int nfds);
 
 extern void engine_tell(int fd, const char *text, size_t length);	/* whole lines; does not wait */
 
+/* Tells all settings, then those in `more`, lines of the same kind which count instead; and that it may start. */
+extern void engine_configure(int fd, const char *more, bool go);
+
 /* Reads what there is, and hands each whole line to `says`; false at the end of the socket.  `in` keeps an unfinished line. */
 extern bool engine_lines(int fd, StringInfo in, void (*says) (char *line));
 

@@ -150,6 +150,20 @@ engine_tell(int fd, const char *text, size_t length)
 		ereport(LOG, (errmsg("could not write to the bicycle engine: %m")));
 }
 
+void
+engine_configure(int fd, const char *more, bool go)
+{
+	StringInfoData lines;
+
+	initStringInfo(&lines);
+	settings_for_engine(&lines);
+	appendStringInfoString(&lines, more);
+	if (go)
+		appendStringInfoString(&lines, "go\n");
+	engine_tell(fd, lines.data, lines.len);
+	pfree(lines.data);
+}
+
 bool
 engine_lines(int fd, StringInfo in, void (*says) (char *line))
 {

@@ -132,19 +132,6 @@ supervisor_exit(int code, Datum arg)
 /* ---- Starting and ending the engine -------------------------------------------------------------------------------------------------------- */
 
 static void
-engine_send_settings(bool go)
-{
-	StringInfoData lines;
-
-	initStringInfo(&lines);
-	settings_for_engine(&lines);
-	if (go)
-		appendStringInfoString(&lines, "go\n");
-	engine_tell(control_fd, lines.data, lines.len);
-	pfree(lines.data);
-}
-
-static void
 engine_start(void)
 {
 	int			pair[2];
@@ -170,7 +157,7 @@ engine_start(void)
 	LWLockRelease(&shared->lock);
 	/* After a failure sessions hear of the next engine only once it is ready. */
 	publish(shared->state == ENGINE_FAILED ? ENGINE_FAILED : ENGINE_STARTING, NULL);
-	engine_send_settings(true);
+	engine_configure(control_fd, "", true);
 }
 
 static void
@@ -407,7 +394,7 @@ bicycle_supervisor_main(Datum arg)
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
 			if (engine_pid > 0)
-				engine_send_settings(false);
+				engine_configure(control_fd, "", false);
 			next_start = 0;		/* perhaps what kept it from starting has been mended */
 		}
 		if (engine_pid > 0 && waitpid(engine_pid, &status, WNOHANG) == engine_pid)

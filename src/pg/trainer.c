@@ -165,19 +165,14 @@ read_control(void)
 	}
 }
 
+/* What takes a minute for a batch of large images is not stuck, nor is what waits for a busy processor. */
 static void
 send_settings(bool go)
 {
-	StringInfoData lines;
+	char		more[64];
 
-	initStringInfo(&lines);
-	settings_for_engine(&lines);
-	/* What takes a batch of large images a minute is not stuck, nor is what waits for a busy processor. */
-	appendStringInfo(&lines, "set stuck_timeout " INT64_FORMAT "\n", (int64) bicycle_train_stuck_timeout * 1000);
-	if (go)
-		appendStringInfoString(&lines, "go\n");
-	engine_tell(control_fd, lines.data, lines.len);
-	pfree(lines.data);
+	snprintf(more, sizeof(more), "set stuck_timeout " INT64_FORMAT "\n", (int64) bicycle_train_stuck_timeout * 1000);
+	engine_configure(control_fd, more, go);
 }
 
 static void
