@@ -1,5 +1,5 @@
 # Jobs and what happens around them: stops while pairs are read, models that cannot be stored, memory and disk for pairs, notes, checkpoints by the clock,
-# databases that somebody wants for himself, smart shutdowns, worker slots.
+# databases that somebody wants for himself, shutdowns, worker slots.
 use strict;
 use warnings;
 
@@ -92,12 +92,12 @@ $node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.train_memory; SELECT pg
 # Collapse is noted once, however often the job is interrupted.  With such a rate nothing is learnt, z included.  It takes many iterations: they are small ones.
 $job = $node->safe_psql('postgres', qq{SELECT bicycle_train('flat', '$PAIRS', '{"method": "pix2pix_noise", "size": 64, "load_size": 64, "ngf": 1, "nz": 1, "batch_size": 1,
 	"lambda_gan": 0, "lr": 1e-12, "iterations": 2000}')});
-ok(row_comes_to($node, $job, "notes ~ 'hardly vary'"), 'samples that do not vary with z are noted');
+ok(job_comes_to($node, $job, "notes ~ 'hardly vary'", seconds => 900), 'samples that do not vary with z are noted');
 $node->safe_psql('postgres', "SELECT bicycle_pause($job)");
 ok(row_comes_to($node, $job, "state = 'paused'"), 'the job is paused');
 ok($node->safe_psql('postgres', "SELECT iteration BETWEEN 1250 AND 1500 FROM bicycle_jobs WHERE job = $job") eq 't', 'soon enough to be noted again');
 $node->safe_psql('postgres', "SELECT bicycle_resume($job)");
-ok(row_comes_to($node, $job, "state = 'done'"), 'it goes on to the end');
+ok(job_comes_to($node, $job, "state = 'done'", seconds => 900), 'it goes on to the end');
 is($node->safe_psql('postgres', "SELECT count(*) FROM bicycle_jobs, regexp_matches(notes, 'hardly vary', 'g') WHERE job = $job"), 1, 'with one note');
 
 # Checkpoints come by the clock.
@@ -114,6 +114,15 @@ $node->start;
 ok(row_comes_to($node, $job, "state = 'running' AND updated_at > pg_postmaster_start_time()"), 'a job goes on after a smart shutdown');
 $node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
 ok(row_comes_to($node, $job, "state = 'cancelled'"), 'until it is cancelled');
+
+# Nor does a fast one, not even for a job that waits for a lock to store its model; whose model is stored afterwards.
+$job = train($node, 'held', '"iterations": 20');
+ok(row_comes_to($node, $job, 'iterations > 0'), 'another job trains');
+$node->safe_psql('postgres', "BEGIN; SELECT bicycle_create('held', '{$TINY}'); PREPARE TRANSACTION 'held'");
+ok($node->poll_query_until('postgres', trainers() . " AND wait_event_type = 'Lock'", 1), 'its trainer waits for a lock that survives the shutdown');
+$node->restart;
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'held'");
+ok(row_comes_to($node, $job, "state = 'done'"), 'and stores the model when the lock is gone');
 
 # DROP DATABASE does not wait for a job to end, and CREATE DATABASE can copy a database in which one runs.
 $node->safe_psql('postgres', 'CREATE DATABASE doomed');
