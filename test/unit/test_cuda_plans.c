@@ -17,6 +17,9 @@ main(void)
 #include "nn/cuda/cudnn.h"
 #include "testdata.h"
 
+#include <dirent.h>
+#include <unistd.h>
+
 typedef struct Tally
 {
 	int			convs,
@@ -114,6 +117,55 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 	   nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs, tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
 }
 
+/* What was chosen is kept for the next start, and a damaged file is only one that is not there. */
+static void
+test_keeping(CudaConvs *convs)
+{
+	CudaConvShape shape = {.type = KERNEL_F16, .n = 1, .h = 128, .w = 128, .c = 64, .oh = 64, .ow = 64, .k = 128, .kernel = 4, .stride = 2, .pad = 1};
+	char		directory[] = "/tmp/bicycle-plans-XXXXXX",
+				path[512];
+	bool		kept[4] = {false};
+	DIR		   *listing;
+	struct dirent *entry;
+	NnError		error = {0};
+
+	if (!mkdtemp(directory))
+		return;
+	setenv("BICYCLE_PLAN_CACHE", directory, 1);
+	for (int i = 0; i < 4; i++)
+	{
+		CudaConv   *conv;
+
+		if (i == 2 && (listing = opendir(directory)) != NULL)
+		{
+			while ((entry = readdir(listing)) != NULL)
+			{
+				snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+				if (entry->d_name[0] != '.' && truncate(path, 400) != 0)
+					diag("%s could not be cut", path);
+			}
+			closedir(listing);
+		}
+		if (cuda_conv_open(convs, &shape, &conv, &error) != NN_OK)
+			break;
+		kept[i] = cuda_conv_choice(conv)->kept;
+		cuda_conv_close(conv);
+	}
+	ok(!kept[0] && kept[1], "a plan is kept and found again");
+	ok(!kept[2] && kept[3], "and made anew if its file is damaged");
+	unsetenv("BICYCLE_PLAN_CACHE");
+	if ((listing = opendir(directory)) != NULL)
+	{
+		while ((entry = readdir(listing)) != NULL)
+		{
+			snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+			(void) remove(path);
+		}
+		closedir(listing);
+	}
+	(void) rmdir(directory);
+}
+
 static void
 test_card(const char *file, const NnPrecision *precisions, int step)
 {
@@ -134,6 +186,7 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 		free(json);
 		return;
 	}
+	test_keeping(convs);
 	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)
 		for (size_t k = 0; k < sizeof(configs) / sizeof(configs[0]); k++)
 			test_config(convs, file, precisions[i], configs[k], step);

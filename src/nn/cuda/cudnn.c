@@ -402,6 +402,16 @@ is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s, Cu
 	return true;
 }
 
+/* What a plan is for: the GPU of our handle, or the described one. */
+static void
+set_target(Descs *d, cudnnBackendDescriptor_t plan)
+{
+	if (d->convs->handle)
+		set(d, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->convs->handle);
+	else
+		set_desc(d, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, d->convs->device);
+}
+
 /* A conv's plan from a configuration; false if it cannot be, or wants more workspace than allowed. */
 static bool
 make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
@@ -412,10 +422,7 @@ make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 	int64_t		one;
 
 	set_desc(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-	if (convs->handle)
-		set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &convs->handle);
-	else
-		set_desc(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, convs->device);
+	set_target(&own, plan);
 	finalize(&own, plan);
 	if (own.status == CUDNN_STATUS_SUCCESS)
 		own.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
@@ -549,7 +556,7 @@ plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t pat
 {
 	const char *directory = getenv("BICYCLE_PLAN_CACHE");
 
-	if (!directory || !convs->handle)
+	if (!directory)
 		return false;
 	snprintf(key, key_size, "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, %s, %s", s->transposed ? "dgrad" : "fprop",
 			 (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h, s->w, s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, convs->tune,
@@ -580,7 +587,7 @@ read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 		cudnnBackendDescriptor_t plan = make(&d, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
 
 		text[length] = '\0';
-		set(&d, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &convs->handle);
+		set_target(&d, plan);
 		set(&d, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t) (length - key_length), text + key_length + 1);
 		finalize(&d, plan);
 		if (d.status == CUDNN_STATUS_SUCCESS)
@@ -631,7 +638,8 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 	if (!conv)
 		return nn_no_memory(error, sizeof(CudaConv));
 	conv->convs = convs;
-	if (!read_plan(convs, shape, conv))
+	conv->choice.kept = read_plan(convs, shape, conv);
+	if (!conv->choice.kept)
 	{
 		choose_engine(convs, shape, conv);
 		if (conv->plan)
@@ -712,6 +720,7 @@ cuda_convs_describe(const char *json, CudaConvs **out, NnError *error)
 		return status;
 	}
 	convs->device = keep_last(&d);
+	snprintf(convs->device_name, sizeof(convs->device_name), "a device described by %016llx", (unsigned long long) hash_text(json));
 	*out = convs;
 	return NN_OK;
 }

@@ -11,6 +11,7 @@
 
 typedef struct CudaConvChoice
 {
+	bool		kept;			/* read from disk; then the others say nothing */
 	int64_t		engine;			/* cuDNN's number */
 	bool		tensor_cores;
 	bool		fallback;		/* not of heuristic A */
@@ -20,7 +21,6 @@ typedef struct CudaConvChoice
 /* Opens cuDNN for the device that a JSON text describes; convolutions can then be opened, but not run. */
 extern NnStatus cuda_convs_describe(const char *json, CudaConvs **convs, NnError *error);
 
-/* Of a convolution that was chosen, not read from disk. */
 extern const CudaConvChoice *cuda_conv_choice(const CudaConv *conv);
 
 #endif							/* BICYCLE_NN_CUDA_CUDNN_H */
