@@ -87,9 +87,12 @@ ok(job_comes_to($node, $second, "state = 'done'"), 'it starts when the first has
 
 # A version that was deployed meanwhile stays current.
 $node->safe_psql('postgres', "CREATE TABLE current AS SELECT bicycle_create('other', '{$TINY}') AS version");
-$job = train($node, 'other', '"iterations": 40');
+$job = train($node, 'other', '"iterations": 300');
 ok(job_comes_to($node, $job, 'iteration > 0'), 'training of a model that exists');
+$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
+ok(job_comes_to($node, $job, "state = 'paused'"), 'is paused');
 $node->safe_psql('postgres', "SELECT bicycle_import('other', bicycle_export('tiny'), bicycle_export('tiny', 'E'))");
+$node->safe_psql('postgres', "SELECT bicycle_resume($job)");
 $node->safe_psql('postgres', "CALL bicycle_wait($job)");
 is($node->safe_psql('postgres', "SELECT string_agg(version || CASE WHEN is_current THEN '*' ELSE '' END, ' ' ORDER BY version) FROM bicycle_models WHERE model = 'other'"),
 	'1 2* 3', 'a result does not replace a version that training did not start from');

@@ -59,7 +59,7 @@ GRANT SELECT ON outlines TO painter;
 CREATE TABLE theirs AS SELECT * FROM outlines;
 GRANT SELECT ON theirs TO painter;
 SQL
-my $options = '"iterations": 30, "seed": 7';
+my $options = '"iterations": 200, "seed": 7';
 $job = train($node, 'whole', $options);
 $node->safe_psql('postgres', "CALL bicycle_wait($job)");
 $job = train($node, 'kept', $options, before => 'SET ROLE painter;', pairs => 'SELECT sketch, photo FROM theirs');
@@ -67,7 +67,7 @@ ok(row_comes_to($node, $job, "iterations > 0"), 'a job trains');
 $node->safe_psql('postgres', 'REVOKE INSERT ON bicycle_models FROM painter');
 ok(row_comes_to($node, $job, "state = 'failed' AND sqlstate = '42501'"), 'without the right to store its model it fails');
 is($node->safe_psql('postgres', "SELECT error ~ 'permission denied for table bicycle_models', iteration, checkpoint, version IS NULL FROM bicycle_training_jobs WHERE job = $job"),
-	't|30|30|t', 'with the error, and the checkpoint of its last iteration');
+	't|200|200|t', 'with the error, and the checkpoint of its last iteration');
 $node->safe_psql('postgres', "DROP TABLE theirs; GRANT INSERT ON bicycle_models TO painter; SELECT bicycle_resume($job)");
 ok(row_comes_to($node, $job, "state = 'done'"), 'resumed, it stores the model, without its pairs');
 is(weights($node, 'kept'), weights($node, 'whole'), 'which is bit for bit what it would have been');
@@ -116,7 +116,7 @@ $node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
 ok(row_comes_to($node, $job, "state = 'cancelled'"), 'until it is cancelled');
 
 # Nor does a fast one, not even for a job that waits for a lock to store its model; whose model is stored afterwards.
-$job = train($node, 'held', '"iterations": 20');
+$job = train($node, 'held', '"iterations": 200');
 ok(row_comes_to($node, $job, 'iterations > 0'), 'another job trains');
 $node->safe_psql('postgres', "BEGIN; SELECT bicycle_create('held', '{$TINY}'); PREPARE TRANSACTION 'held'");
 ok($node->poll_query_until('postgres', trainers() . " AND wait_event_type = 'Lock'", 1), 'its trainer waits for a lock that survives the shutdown');
