@@ -4,9 +4,9 @@
  *
  * Gradients of the reference device are held to 1e-8 of their norm, others to 1e-3; losses of two steps to 1e-8 and 1e-4.  Where a value lies within
  * rounding of 0, an activation's slope there is a matter of luck, and with it up to 1 % of these small networks' gradients (so found for the reference
- * device with weights moved by 1e-7 of themselves); two cases of a device in single precision may be off by that much.  From the second step on rounding grows
+ * device with weights moved by 1e-7 of themselves); one case of a device in single precision may be off by 0.5 %.  From the second step on rounding grows
  * fast, because Adam divides by the size of the gradient: the official code in float32 is 2 % off in step 6 and 12 % in step 12 (measured with training.py).
- * So the reference device is held to 1e-6 in twelve steps (four in most cases, to save time), others to 10 % in six.  Biases before a norm are left out:
+ * So the reference device is held to 1e-6 in twelve steps (four in most cases, to save time), others to 5 % in six.  Biases before a norm are left out:
  * their gradient is 0.
  */
 #include "testdata.h"
@@ -17,7 +17,7 @@
 typedef struct Limits
 {
 	double		gradient,
-				unlucky_gradient,	/* of two cases */
+				unlucky_gradient,	/* of one case */
 				first_losses,	/* of steps 1 and 2 */
 				losses;
 } Limits;
@@ -183,7 +183,7 @@ test_case(NnDevice *device, const json_t *t, const Limits *limits, int steps, in
 		if (good && step == 0)
 		{
 			tensors = check_gradients(&run, json_object_get(t, "gradients"), limits->gradient);
-			if (tensors < 0 && *unlucky < 2)
+			if (tensors < 0 && *unlucky < 1)
 			{
 				tensors = check_gradients(&run, json_object_get(t, "gradients"), limits->unlucky_gradient);
 				(*unlucky)++;
@@ -206,7 +206,7 @@ main(void)
 		Limits		limits;
 		int			most,		/* steps of the first and the sixth case, in which norms differ */
 					few;		/* and of the others */
-	}			devices[] = {{"ref", {1e-8, 1e-8, 1e-8, 1e-6}, 12, 4}, {"cpu", {1e-3, 1e-2, 1e-4, 1e-1}, 6, 6}};
+	}			devices[] = {{"ref", {1e-8, 1e-8, 1e-8, 1e-6}, 12, 4}, {"cpu", {1e-3, 5e-3, 1e-4, 5e-2}, 6, 6}};
 	size_t		length;
 	uint8_t    *bytes = testdata_load("training.json", &length);
 	json_t	   *file = json_loadb((const char *) bytes, length, 0, NULL);
