@@ -92,9 +92,12 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(0);
-	/* Server processes are signalled with their process group; a trainer that is to end first asks its engine for a checkpoint. */
+	/*
+	 * Server processes are signalled with their process group; a trainer that is to end first asks its engine for a checkpoint.  A session, not only a group
+	 * of its own: Linux may share processors by sessions, and this one's priority is not to be the trainer's.
+	 */
 	if (argv[1] != NULL)
-		setpgid(0, 0);
+		setsid();
 	/* In two steps, because one may have the number that another is to get. */
 	for (int i = 0; i < nfds; i++)
 		if ((spare[i] = fcntl(fds[i], F_DUPFD, SPARE_FD)) < 0)

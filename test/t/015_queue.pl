@@ -34,6 +34,16 @@ sub order							# of the starts of jobs, by the names of their models
 	return $node->safe_psql($database // 'postgres', "SELECT string_agg(model, ' ' ORDER BY started_at) FROM bicycle_jobs WHERE job IN ($jobs)");
 }
 
+# What the kernel knows of a process: the scheduling policy (5: SCHED_IDLE), and how its session is to share processors, where the kernel looks at that.
+sub priority
+{
+	my ($pid) = @_;
+	my $policy = (split ' ', slurp_file("/proc/$pid/stat") =~ s/.*\)//sr)[38];
+	my ($group) = -e "/proc/$pid/autogroup" ? slurp_file("/proc/$pid/autogroup") =~ /nice (-?\d+)/ : ();
+
+	return "policy $policy, group " . ($group // 5);
+}
+
 sub call { return $node->safe_psql('postgres', "SELECT $_[0]"); }
 
 # One at a time: the next starts by itself when one is paused, is cancelled, fails, is done.
@@ -71,10 +81,12 @@ ok(job_comes_to($node, $f, "state = 'running' AND iteration > 0"), 'with bicycle
 ok(job_comes_to($node, $locked, "state = 'running' AND iteration > 0"), 'beside the first');
 is(states("$locked, $f, $g"), 'locked running, f running, g queued', 'and a third waits');
 is(scalar(training_engines($node)), 2, 'each has an engine');
+is_deeply([ map { priority($_) } training_engines($node) ], [ ('policy 5, group 5') x 2 ], 'which gives way to everything else');
 call("bicycle_cancel($_)") foreach $g, $f;
 ok(job_comes_to($node, $f, "state = 'cancelled'"), 'one of them ends');
 my ($engine) = training_engines($node);
 my $holder = $node->background_psql('postgres');
+$holder->set_query_timer_restart();
 $holder->query_safe("BEGIN; SELECT bicycle_pause($locked)");
 my $locked_at = time();
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer' AND wait_event_type = 'Lock'"),
