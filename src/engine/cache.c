@@ -28,11 +28,8 @@
 /* What a LOAD carries to the loader and back. */
 typedef struct LoadTask
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	char		model[BICYCLE_MAX_NAME];
-	int32_t		version;
+	BicycleLoad load;
 	char	   *config_text;
-	size_t		config_length;
 	NnPrecision setting;		/* of the engine, when the job was handed over */
 	NnPrecision automatic;		/* of the device, likewise */
 	char		device_name[128];
@@ -521,11 +518,8 @@ cache_load_begin(Request *request, const BicycleLoad *load, const uint8_t *confi
 		request_fail(request, &error);
 		return;
 	}
-	memcpy(task->hash, load->hash, sizeof(task->hash));
-	memcpy(task->model, load->model, sizeof(task->model));
-	task->version = load->version;
+	task->load = *load;
 	memcpy(task->config_text, config, load->config_length);
-	task->config_length = load->config_length;
 
 	request->entry = entry;
 	request->loading = true;
@@ -586,42 +580,19 @@ load_run(Job *job)
 	Request    *request = list_member(Request, job, job);
 	LoadTask   *task = request->task;
 	TensorStream stream;
-	NnError		error = {0};
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	char	   *canonical;
 	bool		wanted[PACKED_PRECISIONS] = {false};
 
-	nn_config_default(&task->config);
-	if (nn_config_parse(&task->config, task->config_text, task->config_length, &error) != NN_OK || nn_config_check(&task->config, &error) != NN_OK)
-	{
-		error_from_nn(&request->error, &error);
-		return;
-	}
 	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
 		return;
-	canonical = nn_config_print(&task->config);
-	if (canonical == NULL)
-		error_memory(&request->error, "a configuration");
-	else if (stream_order(&task->config, stream.tensors, stream.ntensors, &request->error) &&
-			 model_hash(canonical, stream.tensors, stream.ntensors, hash, &request->error))
+	if (model_verify(&task->load, task->config_text, &task->config, &stream, &request->error))
 	{
-		if (memcmp(hash, task->hash, sizeof(hash)) != 0)
-		{
-			error_set(&request->error, "XX001", "model \"%s\" is damaged", task->model);
-			error_detail(&request->error, "Its tensors or its configuration do not have the hash that was stored with version %d.", task->version);
-			error_hint(&request->error, "Import it anew, or restore the tables bicycle_models and bicycle_tensors.");
-		}
-		else
-		{
-			for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
-				if (task->asked[asked])
-					wanted[slot_of(resolve_precision((NnPrecision) asked, task->setting, &task->config, task->automatic))] = true;
-			for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-				if (wanted[slot] && !task->resident[slot])
-					load_precision(request->engine, task, slot, &stream);
-		}
+		for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
+			if (task->asked[asked])
+				wanted[slot_of(resolve_precision((NnPrecision) asked, task->setting, &task->config, task->automatic))] = true;
+		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+			if (wanted[slot] && !task->resident[slot])
+				load_precision(request->engine, task, slot, &stream);
 	}
-	free(canonical);
 	stream_free(&stream);
 }
 
@@ -687,7 +658,7 @@ load_done(Engine *engine, Job *job)
 	LoadTask   *task = request->task;
 
 	entry->dirty = true;
-	if (request->error.sqlstate[0] == '\0' && !owner_add(entry, request->database, task->model, task->version))
+	if (request->error.sqlstate[0] == '\0' && !owner_add(entry, request->database, task->load.model, task->load.version))
 		error_memory(&request->error, "an entry of the model cache");
 	if (request->error.sqlstate[0] == '\0')
 	{

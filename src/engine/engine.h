@@ -441,6 +441,7 @@ extern void stream_free(TensorStream *stream);
 extern bool stream_header(const NnTensor *tensor, BicycleTensor *header);
 extern bool stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineError *error);
 extern bool pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
+extern bool model_verify(const BicycleLoad *load, const char *text, NnConfig *config, TensorStream *stream, EngineError *error);
 extern bool model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
 
 extern void import_begin(Request *request, const BicycleImport *import, const uint8_t *config);

@@ -7,6 +7,7 @@
  */
 #include <endian.h>
 #include <openssl/evp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -59,6 +60,42 @@ model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t ha
 	EVP_MD_CTX_free(context);
 	if (!good)
 		error_memory(error, "the hash of a model");
+	return good;
+}
+
+/*
+ * Reads the configuration of a stored version, of load->config_length bytes, brings its tensors into their order, and compares the hash of both with that
+ * which was stored with them.
+ */
+bool
+model_verify(const BicycleLoad *load, const char *text, NnConfig *config, TensorStream *stream, EngineError *error)
+{
+	NnError		nn_error = {0};
+	uint8_t		hash[BICYCLE_HASH_BYTES];
+	char	   *canonical;
+	bool		good;
+
+	nn_config_default(config);
+	if (nn_config_parse(config, text, load->config_length, &nn_error) != NN_OK || nn_config_check(config, &nn_error) != NN_OK)
+	{
+		error_from_nn(error, &nn_error);
+		return false;
+	}
+	canonical = nn_config_print(config);
+	if (canonical == NULL)
+	{
+		error_memory(error, "a configuration");
+		return false;
+	}
+	good = stream_order(config, stream->tensors, stream->ntensors, error) && model_hash(canonical, stream->tensors, stream->ntensors, hash, error);
+	free(canonical);
+	if (good && memcmp(hash, load->hash, sizeof(hash)) != 0)
+	{
+		error_set(error, "XX001", "model \"%s\" is damaged", load->model);
+		error_detail(error, "Its tensors or its configuration do not have the hash that was stored with version %d.", load->version);
+		error_hint(error, "Import it anew, or restore the tables bicycle_models and bicycle_tensors.");
+		return false;
+	}
 	return good;
 }
 

@@ -206,6 +206,7 @@ struct Train
 	BicycleTrainBegin begin;
 	NnConfig	config;
 	NnTrainOptions options;
+	char	   *start_config;	/* begin.start.config_length bytes */
 	uint8_t    *stream;			/* begin.stream_length bytes */
 	uint64_t	stream_have;
 	TrainData	data;

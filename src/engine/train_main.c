@@ -48,7 +48,7 @@ static const struct TrainRule
 				max;
 	bool		(*handle) (Train *train, const BicycleFrame *frame, EngineError *error);
 } rules[] = {
-	{BICYCLE_TRAIN_BEGIN, TRAIN_WAITING, TRAIN_WAITING, sizeof(BicycleTrainBegin), sizeof(BicycleTrainBegin) + MAX_OPTIONS, handle_begin},
+	{BICYCLE_TRAIN_BEGIN, TRAIN_WAITING, TRAIN_WAITING, sizeof(BicycleTrainBegin), sizeof(BicycleTrainBegin) + 2 * MAX_OPTIONS, handle_begin},
 	{BICYCLE_DATA, TRAIN_STREAM, TRAIN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data},
 	{BICYCLE_END, TRAIN_STREAM, TRAIN_STREAM, 0, 0, handle_end},
 	{BICYCLE_PAIR, TRAIN_PAIRS, TRAIN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair},
@@ -137,8 +137,10 @@ handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
 	NnError		nn_error = {0};
 
 	memcpy(begin, train->link.body, sizeof(*begin));
-	if (begin->options_length != frame->length - sizeof(*begin) || begin->iteration < 0 ||
-		memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL || (begin->iteration > 0 && begin->stream_length == 0) ||
+	if ((uint64_t) begin->options_length + begin->start.config_length != frame->length - sizeof(*begin) || begin->iteration < 0 ||
+		memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL || memchr(begin->start.model, '\0', sizeof(begin->start.model)) == NULL ||
+		(begin->iteration > 0 && begin->stream_length == 0) ||
+		(begin->start.config_length > 0) != (begin->iteration == 0 && begin->stream_length > 0) ||
 		(begin->flags & ~BICYCLE_TRAIN_FINISHED) != 0 || (train_is_finished(train) && begin->iteration == 0))
 		return protocol_error(error, "The beginning of a run contradicts itself.");
 	nn_config_default(&train->config);
@@ -147,6 +149,12 @@ handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
 		error_from_nn(error, &nn_error);
 		return false;
 	}
+	if ((train->start_config = malloc(begin->start.config_length + 1)) == NULL)
+	{
+		error_memory(error, "a configuration");
+		return false;
+	}
+	memcpy(train->start_config, train->link.body + sizeof(*begin) + begin->options_length, begin->start.config_length);
 	if (begin->stream_length > train->engine->memory.limit || (train->stream = malloc(begin->stream_length + 1)) == NULL)
 	{
 		error_set(error, "53200", "out of engine memory");
@@ -364,6 +372,7 @@ train_free(Train *train)
 	feed_free(&train->feed);
 	data_free(&train->data);
 	link_free(&train->link);
+	free(train->start_config);
 	free(train->stream);
 	pthread_mutex_destroy(&train->lock);
 	pthread_cond_destroy(&train->wake);

@@ -7,7 +7,7 @@
  * lock; its working directory is the data directory.
  *
  *	 trainer                                     training engine
- *	 TRAIN_BEGIN, DATA.., END     ->                         options, and the weights or the checkpoint to start from (a tensor stream; may be empty)
+ *	 TRAIN_BEGIN, DATA.., END     ->                         options, and the version or the checkpoint to start from (a tensor stream; may be empty)
  *	 PAIR ..                      ->                         one row of the query each; kept encoded, in memory up to a budget, then in a spill file
  *	 PAIRS_END                    ->
  *	                              <-             TRAIN_READY   all pairs can be decoded as far as their headers tell; counts and digest
@@ -40,7 +40,7 @@
 
 typedef enum BicycleTrainFrame
 {
-	BICYCLE_TRAIN_BEGIN = 128,	/* BicycleTrainBegin, options JSON; then a tensor stream in DATA frames, and END */
+	BICYCLE_TRAIN_BEGIN = 128,	/* BicycleTrainBegin, options JSON, config JSON of the version; then a tensor stream in DATA frames, and END */
 	BICYCLE_PAIR,				/* BicyclePair, image A, image B; not cut into DATA frames */
 	BICYCLE_PAIRS_END,
 	BICYCLE_RUN,
@@ -68,6 +68,7 @@ typedef struct BicycleTrainBegin
 	uint32_t	options_length;
 	uint32_t	flags;			/* BICYCLE_TRAIN_FINISHED */
 	char		spill[256];		/* directory of the spill file, relative to the data directory: base/pgsql_tmp */
+	BicycleLoad start;			/* what the database says of the version in the stream, checked as by LOAD; else zeros */
 } BicycleTrainBegin;
 
 typedef struct BicyclePair

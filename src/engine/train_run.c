@@ -111,11 +111,14 @@ train_run_open(Job *job)
 {
 	Train	   *train = list_member(Train, open_job, job);
 	TensorStream stream = {0};
+	NnConfig	stored;
 
 	error_clear(&train->error);
 	if (train->begin.stream_length > 0 && !stream_parse(train->stream, train->begin.stream_length, &stream, &train->error))
 		return;
-	if (open_device(train) && open_trainer(train, &stream))
+	/* A checkpoint is the trainer's own; a version is a row of a table that its owner may write to. */
+	if ((train->begin.start.config_length == 0 || model_verify(&train->begin.start, train->start_config, &stored, &stream, &train->error)) &&
+		open_device(train) && open_trainer(train, &stream))
 		describe(train);
 	stream_free(&stream);
 	free(train->stream);

@@ -218,10 +218,26 @@ config_of(const Model *model, TensorQuery *q)
 	return config;
 }
 
+/* What the engine checks the tensors against, and the configuration that is a part of it. */
+static TensorList
+describe_version(const Model *model, TensorQuery *q, BicycleLoad *load, char **config)
+{
+	TensorList	tensors = list_tensors(model, q);
+
+	*config = config_of(model, q);
+	memset(load, 0, sizeof(*load));
+	memcpy(load->hash, model->hash, sizeof(load->hash));
+	strlcpy(load->model, model->name, sizeof(load->model));
+	load->version = model->version;
+	load->config_length = strlen(*config);
+	load->stream_length = tensors.stream_length;
+	return tensors;
+}
+
 bool
 stream_load(const Model *model)
 {
-	BicycleLoad load = {.version = model->version};
+	BicycleLoad load;
 	TensorQuery q;
 	TensorList	tensors;
 	Request    *request;
@@ -232,12 +248,7 @@ stream_load(const Model *model)
 
 	SPI_connect();
 	query_fill(&q, model, NULL);
-	config = config_of(model, &q);
-	tensors = list_tensors(model, &q);
-	memcpy(load.hash, model->hash, sizeof(load.hash));
-	strlcpy(load.model, model->name, sizeof(load.model));
-	load.config_length = strlen(config);
-	load.stream_length = tensors.stream_length;
+	tensors = describe_version(model, &q, &load, &config);
 	request = request_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
 	holds = request_granted(request) &&
 		send_tensors(request, model, &q, &tensors) &&
@@ -254,14 +265,19 @@ stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 	TensorQuery q;
 	TensorList	tensors;
 	Request    *request;
+	StringInfoData texts;
+	char	   *config;
 	bool		holds;
 
 	SPI_connect();
 	query_fill(&q, model, NULL);
-	tensors = list_tensors(model, &q);
+	tensors = describe_version(model, &q, &head->start, &config);
 	head->stream_length = tensors.stream_length;
 	head->options_length = strlen(options);
-	request = request_train(head, sizeof(*head), options, head->options_length);
+	initStringInfo(&texts);
+	appendStringInfoString(&texts, options);
+	appendStringInfoString(&texts, config);
+	request = request_train(head, sizeof(*head), texts.data, texts.len);
 	holds = send_tensors(request, model, &q, &tensors);
 	SPI_finish();
 	return holds ? request : NULL;

@@ -1,5 +1,5 @@
 # Whatever a table of pairs holds, a job on it is done or fails with an error that says what is wrong, in which row; its engine does not die of it.  The same
-# for a checkpoint that is not what was once written.
+# for a checkpoint, and a version to start from, that is not what was once written.
 use strict;
 use warnings;
 
@@ -101,6 +101,18 @@ foreach my $damage ([ 'is not there', 'DELETE FROM bicycle_training_checkpoints'
 	$node->safe_psql('postgres', "SELECT bicycle_pause($job) FROM bicycle_jobs WHERE job = $job AND state = 'running'");
 	ok(job_comes_to($node, $job, "state IN ('failed', 'paused')"), 'and then rests');
 }
+
+# A version to start from.
+foreach my $version (1, 2)
+{
+	$job = train($node, 'start', '"iterations": 2');
+	ok(job_comes_to($node, $job, "state = 'done' AND version = $version"), "a run makes version $version");
+}
+$node->safe_psql('postgres', "UPDATE bicycle_tensors SET data = set_byte(data, 3, get_byte(data, 3) # 1) WHERE model = 'start' AND version = 2 AND network = 'E'"
+	. " AND name = (SELECT min(name) FROM bicycle_tensors WHERE model = 'start' AND version = 2 AND network = 'E')");
+$job = train($node, 'start', '"iterations": 2');
+ok(job_comes_to($node, $job, "state = 'failed'"), 'a job fails that starts from a version of which a bit has changed');
+like($node->safe_psql('postgres', "SELECT sqlstate || ' ' || error FROM bicycle_training_jobs WHERE job = $job"), qr/^XX001 model "start" is damaged/, 'and says so');
 unlike(slurp_file($node->logfile), qr/training engine ended unexpectedly/, 'no engine has died of it');
 
 $node->stop;

@@ -243,17 +243,35 @@ test_orders(void)
 	ok(training_end(&training), "a finished engine ends in order");
 }
 
+/* A stored version of which a bit has changed is not trained on. */
+static void
+test_damaged_start(Start start)
+{
+	Training	training;
+	BicycleTrainReady ready;
+	uint8_t    *damaged = malloc(start.length);
+
+	memcpy(damaged, start.stream, start.length);
+	damaged[start.length - 3] ^= 1;
+	start.stream = damaged;
+	training_start(&training, settings, NULL);
+	ok(!training_ready(&training, &start, pairs, PAIRS, &ready) && client_is_error(&training.client, "XX001"), "a version that is not what was stored is refused");
+	ok(training_end(&training), "and the engine ends in order");
+	free(damaged);
+}
+
 /* A version's weights to start from, discriminators and all; and a model without an encoder. */
 static void
 test_continue(const Outcome *whole)
 {
 	static const char more[] = "{" TINY ",\"iterations\":2}";
 	static const char noise[] = "{" TINY ",\"iterations\":2,\"method\":\"pix2pix_noise\",\"batch_size\":3,\"preview_every\":2,\"ema\":0.9}";
-	Start		start = {.options = more, .stream = whole->model.stream, .length = whole->model.length};
+	Start		start = {.options = more, .stream = whole->model.stream, .length = whole->model.length, .config = whole->model.config, .hash = whole->model.hash};
 	Outcome		on,
 				anew,
 				other;
 
+	test_damaged_start(start);
 	outcome_run(&on, settings, &start, pairs, PAIRS);
 	start = (Start) {.options = more};
 	outcome_run(&anew, settings, &start, pairs, PAIRS);

@@ -171,6 +171,8 @@ typedef struct Start
 	int64_t		iteration;
 	const uint8_t *stream;
 	size_t		length;
+	const char *config;			/* of the version in the stream; NULL: none is there */
+	const uint8_t *hash;
 	uint64_t	memory,			/* 0: plenty */
 				disk;
 	uint64_t	max_pixels;		/* 0: plenty */
@@ -188,8 +190,15 @@ begin_body(const Start *start)
 	};
 	Bytes		body = {0};
 
+	if (start->config != NULL)
+	{
+		begin.start = (BicycleLoad) {.model = "start", .version = 1, .config_length = (uint32_t) strlen(start->config), .stream_length = start->length};
+		memcpy(begin.start.hash, start->hash, sizeof(begin.start.hash));
+	}
 	put(&body, &begin, sizeof(begin));
 	put(&body, start->options, strlen(start->options));
+	if (start->config != NULL)
+		put(&body, start->config, strlen(start->config));
 	return body;
 }
 
