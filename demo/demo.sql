@@ -25,7 +25,7 @@ SELECT held_out, count(*) AS pairs, count(DISTINCT shape) AS shapes FROM colored
 -- weight on the distance to the target (lambda_l1).  The model gets the weights' running average (ema).
 SELECT bicycle_train('emoji', 'SELECT outline, emoji FROM colored WHERE NOT held_out', '{
 	"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16,
-	"iterations": 2500, "batch_size": 4, "lr": 0.0005, "lambda_l1": 20, "ema": 0.99}') AS job \gset
+	"iterations": 5000, "batch_size": 4, "lr": 0.0005, "lambda_l1": 20, "ema": 0.99}') AS job \gset
 CALL bicycle_wait(:job);
 
 SELECT state, iteration, updated_at - started_at AS took, version, notes FROM bicycle_jobs WHERE job = :job;

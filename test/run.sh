@@ -48,7 +48,7 @@ unit_tests()					# unit_tests VARIANT SECONDS: by prove, as the user who builds,
 		return
 	fi
 	say "unit tests, $variant"
-	build unit VARIANT="$variant"
+	build engine "${programs[@]#"$ROOT"/}" VARIANT="$variant"
 	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --failures --exec "timeout $limit" "${programs[@]}") || status=$?
 	result $status "unit tests ($variant)"
 }
