@@ -45,7 +45,7 @@ bench_training()						# iterations of training
 {
 	# As the trainer runs the engine: threads that wait sleep
 	say "training, $THREADS threads"
-	OMP_WAIT_POLICY=passive "$BENCH/train_bench" "$THREADS" "$RUNS" $NETWORK | tee "$WORK/train.txt"
+	OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=5000 "$BENCH/train_bench" "$THREADS" "$RUNS" $NETWORK | tee "$WORK/train.txt"
 	if ! has_torch; then
 		say "no PyTorch for $PYTHON; set BICYCLE_TORCH_PYTHON to compare with it"
 	elif [ ! -f "${BICYCLE_OFFICIAL:-}/models/bicycle_gan_model.py" ]; then

@@ -28,6 +28,7 @@ typedef struct Subject
 static const Subject subjects[] = {
 	{"T256", "{\"size\":256,\"batch_size\":2}"},
 	{"T128", "{\"size\":128,\"batch_size\":2}"},
+	{"T64-24x4", "{\"size\":64,\"ngf\":24,\"nef\":16,\"ndf\":16,\"batch_size\":4}"},
 	{"T64-32x8", "{\"size\":64,\"ngf\":32,\"nef\":32,\"ndf\":32,\"batch_size\":8}"},
 	{"T64-32x16", "{\"size\":64,\"ngf\":32,\"nef\":32,\"ndf\":32,\"batch_size\":16}"},
 	{"T64-64x8", "{\"size\":64,\"batch_size\":8}"},

@@ -19,7 +19,7 @@
 #include "engine/train.h"
 
 /*
- * The OpenMP runtime reads its environment when it is loaded, before main: idle teams must sleep instead of spinning on processors that PostgreSQL needs.
+ * The OpenMP runtime reads its environment when it is loaded, before main: idle teams must not spin for long on processors that PostgreSQL needs.
  * So the process starts itself once more if whoever started it has not said so.
  */
 static void
@@ -28,6 +28,7 @@ wait_passively(char **argv)
 	if (getenv("OMP_WAIT_POLICY") != NULL)
 		return;
 	setenv("OMP_WAIT_POLICY", "passive", 1);
+	setenv("GOMP_SPINCOUNT", "5000", 0);	/* some ten microseconds, as long as it takes to wake a thread */
 	execv("/proc/self/exe", argv);
 	fprintf(stderr, "bicycle-engine: could not start itself with OMP_WAIT_POLICY set: %s\n", strerror(errno));
 }

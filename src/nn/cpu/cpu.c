@@ -3,8 +3,8 @@
  *	  The CPU device: choice of the instruction set, threads, memory and errors.
  *
  * A CpuDevice is owned by one thread, as nn.h says; pack() may run on another one, so it uses nothing of the device that run() changes.  Inside run() an
- * OpenMP team works on the plan.  Idle threads of a team should sleep, not spin (OMP_WAIT_POLICY=passive): with other work on the machine a spinning
- * barrier costs many times the work between two of them.  libgomp reads that variable when it is loaded, so whoever starts the program must set it.
+ * OpenMP team works on the plan.  Idle threads of a team should soon sleep (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=5000): with other work on the machine a
+ * barrier that spins costs many times the work between two of them.  libgomp reads these when it is loaded, so whoever starts the program must set them.
  */
 #include "cpu_train.h"
 
