@@ -126,6 +126,10 @@ long_column(int column)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
+#define READ_JOB \
+	"SELECT model, owner::int8, owner_name, system_identifier, database::int8, pairs, search_path, options, start_version::int8, state, wanted," \
+	" attempts::int8, checkpoint, iteration, iterations, data_digest, platform, version::int8, error, sqlstate FROM %s WHERE job = $1"
+
 bool
 job_read(int64 job, Job *row, bool lock)
 {
@@ -134,12 +138,7 @@ job_read(int64 job, Job *row, bool lock)
 	bool		isnull;
 
 	param_add(&p, INT8OID, Int64GetDatum(job));
-	if (jobs_run("bicycle_training_jobs", lock ?
-				 "SELECT model, owner::int8, owner_name, system_identifier, database::int8, pairs, search_path, options, start_version::int8, state, wanted,"
-				 " attempts::int8, checkpoint, iteration, iterations, data_digest, platform, version::int8, error, sqlstate FROM %s WHERE job = $1 FOR UPDATE" :
-				 "SELECT model, owner::int8, owner_name, system_identifier, database::int8, pairs, search_path, options, start_version::int8, state, wanted,"
-				 " attempts::int8, checkpoint, iteration, iterations, data_digest, platform, version::int8, error, sqlstate FROM %s WHERE job = $1",
-				 SPI_OK_SELECT, &p) == 0)
+	if (jobs_run("bicycle_training_jobs", lock ? READ_JOB " FOR UPDATE" : READ_JOB, SPI_OK_SELECT, &p) == 0)
 		return false;
 	memset(row, 0, sizeof(*row));
 	row->job = job;
