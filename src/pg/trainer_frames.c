@@ -127,7 +127,7 @@ compare_ready(const BicycleTrainReady *ready, const char *platform)
 							memcmp(VARDATA_ANY(trainer.job.data_digest), ready->data_digest, sizeof(ready->data_digest)) != 0))
 		trainer_note(0, psprintf("iteration " INT64_FORMAT ": the query gives other pairs than before", ready->iteration));
 	if (trainer.job.platform && strcmp(trainer.job.platform, platform) != 0)
-		trainer_note(0, psprintf("iteration " INT64_FORMAT ": goes on on \"%s\", before on \"%s\"; results differ in rounding", ready->iteration, platform,
+		trainer_note(0, psprintf("iteration " INT64_FORMAT ": goes on on \"%s\", before on \"%s\"; results may differ in rounding", ready->iteration, platform,
 								 trainer.job.platform));
 }
 
