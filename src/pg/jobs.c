@@ -347,19 +347,14 @@ trainer_reading(bool reading)
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	my_slot->reading = reading;
+	my_slot->interrupted = false;
 	LWLockRelease(&shared->lock);
 }
 
 bool
 trainer_interrupted(void)
 {
-	BicycleShared *shared = shared_attach();
-	bool		interrupted;
-
-	LWLockAcquire(&shared->lock, LW_SHARED);
-	interrupted = my_slot->interrupted;
-	LWLockRelease(&shared->lock);
-	return interrupted;
+	return my_slot->interrupted;	/* one word, read without the lock: signal handlers ask, too */
 }
 
 bool

@@ -9,7 +9,7 @@
  * worker waits on its latch and the engine's socket, and writes what comes (losses, previews, notes, checkpoints) in a short transaction each, so that nothing
  * holds back vacuum.  At the end it stores the new version, and its state, in one.
  *
- * SIGTERM ends it within seconds, with a checkpoint if one can be had.
+ * SIGTERM ends it within seconds, with a checkpoint if one can be had.  What it interrupts is no failure: the try is taken back.
  *
  * An engine that dies ends the run, as does a worker that crashes: the launcher starts another one, which goes on from the last checkpoint, after a delay
  * that grows with each try.  Tries are counted at their start, before anything can go wrong, and anew at each checkpoint.
@@ -46,7 +46,8 @@
 #include "utils/timestamp.h"
 
 #define STOP_TIMEOUT	3000	/* ms for a last checkpoint when the server stops */
-#define STOP_SECONDS	10		/* ... after which the worker ends wherever it is */
+#define STOP_SECONDS	10		/* ... after which what still runs is interrupted */
+#define LAST_SECONDS	15		/* ... and after which the worker ends wherever it is */
 #define PING_INTERVAL	1000
 #define PONG_TIMEOUT	(60 * 1000) /* an idle process may wait long on a busy machine */
 #define TURN_TIMEOUT	1000
@@ -61,6 +62,7 @@ static TimestampTz pinged_at;
 static TimestampTz unanswered_since;	/* of the first ping without a pong; 0: all are answered */
 static char last_words[512];	/* the engine's last error or fatal line */
 static bool ordered;			/* PAUSE has been sent */
+static volatile sig_atomic_t patience = 0;	/* of SIGTERM, see trainer_patience; read in signal handlers */
 
 /* ---- Transactions on the job's row --------------------------------------------------------------------------------------------------------- */
 
@@ -275,7 +277,7 @@ heartbeat(void)
 	}
 }
 
-/* Ends the run, which was none: the job stays running and is resumed by the launcher. */
+/* This run is none of the job's tries, and the launcher may start the next one at once.  Can be said more than once. */
 static void
 put_back(void)
 {
@@ -284,17 +286,22 @@ put_back(void)
 	if (!trainer_begin())
 		return;
 	trainer_params(&p);
-	trainer_update("UPDATE %s SET attempts = greatest(attempts - 1, 0), next_attempt = now() WHERE job = $1", &p);
+	param_add(&p, INT4OID, Int32GetDatum(Max(trainer.job.attempts - 1, 0)));
+	trainer_update("UPDATE %s SET attempts = least(attempts, $2), next_attempt = now() WHERE job = $1", &p);
 	trainer_end();
 }
 
-/* The server stops, or somebody has terminated this worker or wants the database: a last checkpoint if it comes soon. */
+/*
+ * The server stops, or somebody has terminated this worker or wants the database: a last checkpoint if it comes soon.  The try is taken back first, as the
+ * checkpoint may take longer than there is time.
+ */
 static void
 stop_early(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
 	int64		before = trainer.job.checkpoint;
 
+	put_back();
 	if (trainer.running)
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
 	while (trainer.running && !trainer.finished && connection_is_open() && trainer.job.checkpoint == before && GetCurrentTimestamp() < deadline)
@@ -304,10 +311,8 @@ stop_early(void)
 			connection_wait(Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
 		trainer_handle();
 	}
-	if (!connection_is_open())
+	if (!trainer.finished && !connection_is_open())
 		trainer_lost();
-	if (!trainer.finished)
-		put_back();
 }
 
 /*
@@ -333,7 +338,7 @@ database_is_wanted(void)
 }
 
 /*
- * The first part of the run.  It may be long, and what it does is the user's query: SIGTERM, and SIGINT of who stops the job, cancel it wherever it is.
+ * The first part of the run.  It may be long, and what it does is the user's query: SIGTERM, and SIGINT of who stops the job, interrupt it wherever it is.
  * Afterwards SIGTERM waits for a checkpoint, and there is nothing to cancel.
  */
 static void
@@ -345,8 +350,7 @@ feed(void)
 		trainer_feed();
 	trainer_reading(false);
 	pqsignal(SIGINT, SIG_IGN);
-	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-	QueryCancelPending = false;
+	trainer_patience(STOP_SECONDS);
 }
 
 static void
@@ -426,12 +430,13 @@ begin_job(int64 number)
 	return mine;
 }
 
-/* Another try may help: the engine died, or the machine was short of something. */
+/* Another try may help: the engine died, the machine was short of something, or who worked for this process (a parallel worker) was told to end. */
 static bool
 may_try_again(const ErrorData *error)
 {
 	return trainer.job.attempts < JOB_TRIES &&
-		(ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_FAILURE) ||
+		(error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_FAILURE) ||
 		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
 		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES));
 }
@@ -470,29 +475,45 @@ wait_for_creator(TransactionId creator)
 	CommitTransactionCommand();
 }
 
-/* In signal handlers. */
+void
+trainer_patience(int seconds)
+{
+	patience = seconds;
+	if (seconds > 0)
+		QueryCancelPending = false;
+}
+
+/* SIGTERM. */
 static void
-cancel_to_stop(SIGNAL_ARGS)
+request_stop(SIGNAL_ARGS)
 {
 	int			save_errno = errno;
 
 	ShutdownRequestPending = true;
-	InterruptPending = QueryCancelPending = true;
+	if (patience == 0)
+		InterruptPending = QueryCancelPending = true;
 	SetLatch(MyLatch);
 	errno = save_errno;
 }
 
-/* Each second: what keeps a worker that is to stop too long (a lock, a large checkpoint on a slow disk) is given up. */
+/*
+ * Each second: what keeps a worker that is to stop too long (a lock, a large checkpoint on a slow disk) is interrupted.  The user's query may have caught an
+ * interruption, and is interrupted again.
+ */
 static void
 end_if_late(void)
 {
-	static int	seconds = 0;
+	static int	seconds = 0;	/* since SIGTERM */
 
-	if (ShutdownRequestPending && ++seconds > STOP_SECONDS)
+	if (ShutdownRequestPending)
+		seconds++;
+	if (seconds >= LAST_SECONDS)
 		InterruptPending = ProcDiePending = true;
+	else if ((ShutdownRequestPending && seconds >= patience) || (patience == 0 && trainer_interrupted()))
+		InterruptPending = QueryCancelPending = true;
 }
 
-/* The run was interrupted in its first part: the job is stopped, or the worker was. */
+/* The run was interrupted: the job is stopped, or the worker was. */
 static void
 end_interrupted(void)
 {
@@ -546,7 +567,7 @@ bicycle_trainer_main(Datum arg)
 	if (!trainer_claim(start.database, start.job))
 		proc_exit(0);
 
-	pqsignal(SIGTERM, cancel_to_stop);
+	pqsignal(SIGTERM, request_stop);
 	(void) RegisterTimeout(USER_TIMEOUT, end_if_late);
 	enable_timeout_every(USER_TIMEOUT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000), 1000);
 	PG_TRY();
@@ -563,14 +584,14 @@ bicycle_trainer_main(Datum arg)
 		MemoryContextSwitchTo(trainer.context);
 		HOLD_INTERRUPTS();
 		error = CopyErrorData();
-		interrupted = error->sqlerrcode == ERRCODE_QUERY_CANCELED && (ShutdownRequestPending || trainer_interrupted());
-		if (!interrupted)
+		/* The user's query may have made another error of the interruption.  One that is the job's own will come again. */
+		interrupted = ShutdownRequestPending || trainer_interrupted();
+		if (!interrupted || error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
 		pqsignal(SIGINT, SIG_IGN);
-		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-		QueryCancelPending = false;
+		trainer_patience(LAST_SECONDS);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();

@@ -35,6 +35,11 @@ extern void trainer_update(const char *statement, JobParams *p);	/* of the job's
 /* Adds to the job's notes.  A cause, a bit of the column `noted`, is noted once in the life of a job; 0 is none. */
 extern void trainer_note(int cause, const char *note);
 
+/*
+ * For how many seconds SIGTERM leaves alone what this process does.  0: it is interrupted at once, by an error that ends the run and is no failure of the job.
+ */
+extern void trainer_patience(int seconds);
+
 pg_noreturn extern void trainer_lost(void);	/* the connection to the engine has ended: tells how */
 
 /* ---- trainer_feed.c ------------------------------------------------------------------------------------------------------------------------ */

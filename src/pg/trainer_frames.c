@@ -7,14 +7,11 @@
  */
 #include "trainer.h"
 
-#include <signal.h>
-
 #include "catalog/pg_type.h"
 #include "client.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
 #include "postmaster/interrupt.h"
-#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -315,7 +312,7 @@ option_text(const char *name)
 
 /*
  * Stores the model as the job's owner; it becomes current only if the version that training started from still is.  What it is made from is safe: the
- * checkpoint of the last iteration has come before, so SIGTERM ends the process as any other, even where it waits for a lock.
+ * checkpoint of the last iteration has come before, so SIGTERM interrupts it at once, even where it waits for a lock.
  */
 static void
 handle_done(const Message *m)
@@ -328,7 +325,7 @@ handle_done(const Message *m)
 	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
 		connection_broken();
 	rewind_stream(m->stream);
-	pqsignal(SIGTERM, die);
+	trainer_patience(0);
 	trainer.running = false;
 	if (ShutdownRequestPending || !trainer_begin())
 		return;

@@ -26,6 +26,8 @@ sub trainers { return "SELECT count(*) FROM pg_stat_activity WHERE backend_type 
 
 sub reads_pairs { return $_[0]->poll_query_until('postgres', trainers() . " AND query LIKE '%pg_sleep%' AND state = 'active'", 1); }
 
+sub waits_for_lock { return $_[0]->poll_query_until('postgres', trainers() . " AND wait_event_type = 'Lock'", 1); }
+
 my $node = new_node('main');
 load_pairs($node, 'postgres');
 
@@ -49,6 +51,24 @@ ok(reads_pairs($node), 'another job reads its pairs');
 $node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
 ok(row_comes_to($node, $job, "state = 'cancelled'"), 'a cancel interrupts the query too');
 is($node->safe_psql('postgres', "SELECT error IS NULL FROM bicycle_jobs WHERE job = $job"), 't', 'and is no error');
+
+# A shutdown is no try of a job, whatever its query makes of the interruption.
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION interrupted_twice() RETURNS boolean LANGUAGE plpgsql AS
+	$$BEGIN RETURN pg_sleep(600) IS NULL; EXCEPTION WHEN query_canceled THEN RETURN pg_sleep(600) IS NULL; END$$;
+CREATE FUNCTION complains() RETURNS boolean LANGUAGE plpgsql AS
+	$$BEGIN RETURN pg_sleep(600) IS NULL; EXCEPTION WHEN query_canceled THEN RAISE 'interrupted'; END$$;
+SQL
+foreach my $function ('interrupted_twice', 'complains')
+{
+	$job = train($node, 'read', '"iterations": 3', pairs => "SELECT sketch, photo FROM outlines WHERE $function() /* pg_sleep */");
+	ok(reads_pairs($node), 'a job reads its pairs');
+	$node->restart;
+	ok(reads_pairs($node), "$function: and again after a shutdown");
+	is($node->safe_psql('postgres', "SELECT attempts, error FROM bicycle_training_jobs WHERE job = $job"), '1|', "$function: which is no failure");
+	$node->safe_psql('postgres', "SELECT bicycle_cancel($job)");
+	ok(row_comes_to($node, $job, "state = 'cancelled'"), 'the job is cancelled');
+}
 
 # What cannot be stored is not lost: the job keeps its last iteration, and its model is the one that it would have been.
 $node->safe_psql('postgres', <<'SQL');
@@ -119,10 +139,25 @@ ok(row_comes_to($node, $job, "state = 'cancelled'"), 'until it is cancelled');
 $job = train($node, 'held', '"iterations": 200');
 ok(row_comes_to($node, $job, 'iterations > 0'), 'another job trains');
 $node->safe_psql('postgres', "BEGIN; SELECT bicycle_create('held', '{$TINY}'); PREPARE TRANSACTION 'held'");
-ok($node->poll_query_until('postgres', trainers() . " AND wait_event_type = 'Lock'", 1), 'its trainer waits for a lock that survives the shutdown');
-$node->restart;
+ok(waits_for_lock($node), 'its trainer waits for a lock that survives the shutdown');
+foreach my $time ('a', 'another')
+{
+	$node->restart;
+	ok(waits_for_lock($node), "and again after $time shutdown");
+	is($node->safe_psql('postgres', "SELECT attempts FROM bicycle_training_jobs WHERE job = $job"), 1, 'which is no failure');
+}
 $node->safe_psql('postgres', "ROLLBACK PREPARED 'held'");
 ok(row_comes_to($node, $job, "state = 'done'"), 'and stores the model when the lock is gone');
+
+# Nor for one whose checkpoint cannot be stored in time.
+$node->safe_psql('postgres', "BEGIN; LOCK TABLE bicycle_training_checkpoints IN SHARE MODE; PREPARE TRANSACTION 'held'");
+$job = train($node, 'slow', '"iterations": 200, "checkpoint_every": 8');
+ok(waits_for_lock($node), 'a checkpoint takes long');
+$node->restart;
+ok(waits_for_lock($node), 'the same after a shutdown');
+is($node->safe_psql('postgres', "SELECT attempts FROM bicycle_training_jobs WHERE job = $job"), 1, 'which is no failure');
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'held'");
+ok(row_comes_to($node, $job, "state = 'done'"), 'the job is done when checkpoints can be stored');
 
 # DROP DATABASE does not wait for a job to end, and CREATE DATABASE can copy a database in which one runs.
 $node->safe_psql('postgres', 'CREATE DATABASE doomed');
