@@ -244,13 +244,42 @@ COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS
 -- ---- Training -------------------------------------------------------------------------------------------------------------------------------
 -- The script grants nobody any privilege on the tables: they are written by the extension's functions alone, and read through the views.
 
+-- A role that keeps its name through dumps and replication: see role.c.
+CREATE TYPE @extschema@.bicycle_role;
+CREATE FUNCTION @extschema@.bicycle_role_in(cstring) RETURNS @extschema@.bicycle_role
+	AS 'MODULE_PATHNAME', 'bicycle_role_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) RETURNS cstring
+	AS 'MODULE_PATHNAME', 'bicycle_role_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_recv(internal) RETURNS @extschema@.bicycle_role
+	AS 'MODULE_PATHNAME', 'bicycle_role_recv' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'bicycle_role_send' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE TYPE @extschema@.bicycle_role (
+	INPUT = @extschema@.bicycle_role_in, OUTPUT = @extschema@.bicycle_role_out,
+	RECEIVE = @extschema@.bicycle_role_recv, SEND = @extschema@.bicycle_role_send,
+	INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = plain
+);
+CREATE FUNCTION @extschema@.bicycle_role(role oid) RETURNS @extschema@.bicycle_role
+	AS 'MODULE_PATHNAME', 'bicycle_role_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_oid(role @extschema@.bicycle_role) RETURNS oid
+	AS 'MODULE_PATHNAME', 'bicycle_role_oid' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE CAST (oid AS @extschema@.bicycle_role) WITH FUNCTION @extschema@.bicycle_role(oid) AS ASSIGNMENT;
+CREATE CAST (@extschema@.bicycle_role AS oid) WITH FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role);
+
+COMMENT ON TYPE @extschema@.bicycle_role IS 'a role of this cluster, written as the name that it has now; or a name, if there was no such role';
+COMMENT ON FUNCTION @extschema@.bicycle_role_in(cstring) IS 'the role of that name';
+COMMENT ON FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_role_recv(internal) IS 'the role of that name';
+COMMENT ON FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_role(oid) IS 'the role of that OID';
+COMMENT ON FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role) IS 'its OID; 0 if there is no role of that name';
+
 CREATE SEQUENCE @extschema@.bicycle_training_job_ids;
 
 CREATE TABLE @extschema@.bicycle_training_jobs (
 	job bigint NOT NULL DEFAULT nextval('@extschema@.bicycle_training_job_ids') PRIMARY KEY,
 	model text NOT NULL,
-	owner oid NOT NULL,
-	owner_name name NOT NULL,
+	owner @extschema@.bicycle_role NOT NULL,
 	system_identifier bigint NOT NULL,
 	database oid NOT NULL,
 	pairs text NOT NULL,
@@ -309,7 +338,7 @@ ALTER TABLE @extschema@.bicycle_training_checkpoints ALTER COLUMN data SET STORA
 
 COMMENT ON SEQUENCE @extschema@.bicycle_training_job_ids IS 'numbers of training jobs';
 COMMENT ON TABLE @extschema@.bicycle_training_jobs IS 'training jobs; see the view bicycle_jobs';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.owner IS 'role that started the job, as which it runs; in another cluster the name counts';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.owner IS 'role that started the job, as which it runs';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.system_identifier IS 'cluster that runs the job; in any other it is shown paused';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.pairs IS 'query that gives the pairs';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.search_path IS 'setting under which the query was given';
@@ -359,7 +388,7 @@ SELECT pg_extension_config_dump('@extschema@.bicycle_training_checkpoints', 'WHE
 
 -- Jobs of roles whose privileges the caller has.  One that was restored or replicated from elsewhere is paused here until bicycle_resume takes it over.
 CREATE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
-	SELECT job, model, CASE WHEN here THEN pg_get_userbyid(owner) ELSE owner_name END AS owner,
+	SELECT job, model, coalesce(nullif(owner::text, '')::name, pg_get_userbyid(owner::oid)) AS owner,
 		CASE WHEN here OR state NOT IN ('queued', 'running') THEN state ELSE 'paused' END AS state,
 		options ->> 'method' AS method, epoch, epochs, iteration, iterations,
 		CASE WHEN here AND state = 'running' THEN images_per_second END AS images_per_second,
@@ -369,9 +398,7 @@ CREATE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
 	FROM (SELECT *, system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c)
 			AND database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AS here
 		FROM @extschema@.bicycle_training_jobs) AS j
-	WHERE CASE WHEN here THEN pg_has_role(owner, 'USAGE') ELSE
-		coalesce(pg_has_role((SELECT r.oid FROM pg_roles AS r WHERE r.rolname = owner_name), 'USAGE'),
-			(SELECT r.rolsuper FROM pg_roles AS r WHERE r.rolname = current_user)) END;
+	WHERE pg_has_role(owner::oid, 'USAGE');
 
 CREATE VIEW @extschema@.bicycle_losses WITH (security_barrier) AS
 	SELECT l.job, l.iteration, l.name, l.value FROM @extschema@.bicycle_training_losses AS l

@@ -313,7 +313,7 @@ typedef struct Job
 {
 	int64		job;
 	char	   *model;
-	Oid			owner;			/* InvalidOid if this is another cluster and there is no role of that name */
+	Oid			owner;			/* InvalidOid if the row came from elsewhere and there is no role of that name */
 	bool		local;			/* was started in this database of this cluster */
 	char	   *pairs;
 	char	   *search_path;

@@ -127,7 +127,7 @@ long_column(int column)
 }
 
 #define READ_JOB \
-	"SELECT model, owner::int8, owner_name, system_identifier, database::int8, pairs, search_path, options, start_version::int8, state, wanted," \
+	"SELECT model, owner::oid::int8, system_identifier, database::int8, pairs, search_path, options, start_version::int8, state, wanted," \
 	" attempts::int8, checkpoint, iteration, iterations, data_digest, platform, version::int8, error, sqlstate FROM %s WHERE job = $1"
 
 bool
@@ -143,24 +143,24 @@ job_read(int64 job, Job *row, bool lock)
 	memset(row, 0, sizeof(*row));
 	row->job = job;
 	row->model = text_column(1);
-	row->local = long_column(4) == (int64) GetSystemIdentifier() && (Oid) long_column(5) == MyDatabaseId;
-	row->owner = row->local ? (Oid) long_column(2) : get_role_oid(text_column(3), true);
-	row->pairs = text_column(6);
-	row->search_path = text_column(7);
-	row->options = text_column(8);
-	row->start_version = (int) long_column(9);
-	row->state = text_column(10);
-	row->wanted = text_column(11);
-	row->attempts = (int) long_column(12);
-	row->checkpoint = long_column(13);
-	row->iteration = long_column(14);
-	row->iterations = long_column(15);
-	digest = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 16, &isnull);
+	row->owner = (Oid) long_column(2);
+	row->local = long_column(3) == (int64) GetSystemIdentifier() && (Oid) long_column(4) == MyDatabaseId;
+	row->pairs = text_column(5);
+	row->search_path = text_column(6);
+	row->options = text_column(7);
+	row->start_version = (int) long_column(8);
+	row->state = text_column(9);
+	row->wanted = text_column(10);
+	row->attempts = (int) long_column(11);
+	row->checkpoint = long_column(12);
+	row->iteration = long_column(13);
+	row->iterations = long_column(14);
+	digest = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 15, &isnull);
 	row->data_digest = isnull ? NULL : DatumGetByteaPCopy(digest);
-	row->platform = text_column(17);
-	row->version = (int) long_column(18);
-	row->error = text_column(19);
-	row->sqlstate = text_column(20) ? MAKE_SQLSTATE(text_column(20)[0], text_column(20)[1], text_column(20)[2], text_column(20)[3], text_column(20)[4]) :
+	row->platform = text_column(16);
+	row->version = (int) long_column(17);
+	row->error = text_column(18);
+	row->sqlstate = text_column(19) ? MAKE_SQLSTATE(text_column(19)[0], text_column(19)[1], text_column(19)[2], text_column(19)[3], text_column(19)[4]) :
 		ERRCODE_INTERNAL_ERROR;
 	return true;
 }

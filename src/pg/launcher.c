@@ -430,7 +430,7 @@ look_at_jobs(void)
 
 	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
 	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
-	n = jobs_run("bicycle_training_jobs", "SELECT job, owner, state, wanted, next_attempt FROM %s"
+	n = jobs_run("bicycle_training_jobs", "SELECT job, owner::oid, state, wanted, next_attempt FROM %s"
 				 " WHERE state IN ('queued', 'running') AND system_identifier = $1 AND database = $2 ORDER BY updated_at, job", SPI_OK_SELECT, &p);
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)

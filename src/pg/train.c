@@ -252,7 +252,6 @@ insert_job(const char *model, const char *pairs, const char *options, int start_
 
 	param_add_text(&p, model);
 	param_add(&p, OIDOID, ObjectIdGetDatum(GetUserId()));
-	param_add_text(&p, GetUserNameFromId(GetUserId(), false));
 	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
 	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
 	param_add_text(&p, pairs);
@@ -262,8 +261,8 @@ insert_job(const char *model, const char *pairs, const char *options, int start_
 		param_add(&p, INT4OID, Int32GetDatum(start_version));
 	else
 		param_add_null(&p, INT4OID);
-	(void) jobs_run("bicycle_training_jobs", "INSERT INTO %s (model, owner, owner_name, system_identifier, database, pairs, search_path, options, start_version, state)"
-					" VALUES ($1, $2, $3, $4, $5, $6, $7, $8::jsonb, $9, 'queued') RETURNING job", SPI_OK_INSERT_RETURNING, &p);
+	(void) jobs_run("bicycle_training_jobs", "INSERT INTO %s (model, owner, system_identifier, database, pairs, search_path, options, start_version, state)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, 'queued') RETURNING job", SPI_OK_INSERT_RETURNING, &p);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 

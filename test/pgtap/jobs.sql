@@ -14,12 +14,24 @@ GRANT CREATE ON SCHEMA public TO alice, bob, forger, writer;
 GRANT ALL ON ALL TABLES IN SCHEMA pg_temp TO alice, bob, alices, forger, writer;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA pg_temp TO alice, bob, alices, forger, writer;
 
-INSERT INTO bicycle_training_jobs (job, model, owner, owner_name, system_identifier, database, pairs, search_path, options, state)
-SELECT n, 'model of ' || r.rolname, r.oid, r.rolname, c.system_identifier, d.oid, 'SELECT 1', 'public', '{"method": "bicycle", "batch_size": 2}', 'paused'
+INSERT INTO bicycle_training_jobs (job, model, owner, system_identifier, database, pairs, search_path, options, state)
+SELECT n, 'model of ' || r.rolname, r.oid, c.system_identifier, d.oid, 'SELECT 1', 'public', '{"method": "bicycle", "batch_size": 2}', 'paused'
 FROM (VALUES (1, 'alice'), (2, 'bob'), (3, current_user)) AS v (n, name) JOIN pg_roles r ON r.rolname = name, pg_control_system() c, pg_database d
 WHERE d.datname = current_database();
 INSERT INTO bicycle_training_losses SELECT n, 1, 'D', n FROM generate_series(1, 3) n;
 INSERT INTO bicycle_training_previews SELECT n, 1, 'x' FROM generate_series(1, 3) n;
+
+-- Whose a job is: the same role's under its name of the moment, of one that was dropped nobody's, of a name without a role whoever has it later.
+CREATE ROLE anna;
+CREATE TEMP TABLE whose AS SELECT n, name::bicycle_role AS role FROM (VALUES (1, 'anna'), (2, 'nobody yet'), (3, repeat('x', 70))) AS v (n, name);
+SELECT results_eq('SELECT role::text, role::oid <> 0 FROM whose ORDER BY n', $$VALUES ('anna', true), ('nobody yet', false), (repeat('x', 63), false)$$, 'roles and names');
+ALTER ROLE anna RENAME TO bella;
+CREATE ROLE anna;
+CREATE ROLE "nobody yet";
+SELECT results_eq('SELECT role::text, role::oid::regrole::text FROM whose WHERE n < 3 ORDER BY n', $$VALUES ('bella', 'bella'), ('nobody yet', '"nobody yet"')$$, 'roles that were renamed and created');
+DROP ROLE bella;
+SELECT results_eq('SELECT role::text, role::text::bicycle_role::oid FROM whose WHERE n = 1', $$VALUES ('', 0::oid)$$, 'a role that was dropped');
+SELECT is((10::oid)::bicycle_role::text, pg_get_userbyid(10)::text COLLATE "default", 'a role by its OID');
 
 -- What is seen
 PREPARE seen AS SELECT string_agg(job::text, ' ' ORDER BY job) || '; ' || (SELECT string_agg(job::text, ' ' ORDER BY job) FROM bicycle_losses) || '; '
@@ -57,12 +69,12 @@ SELECT throws_ok('SELECT bicycle_' || f || '(1)', '42501', NULL, 'not one''s own
 -- With privileges, by whatever way they came, a row still cannot be made to say what it should not.
 RESET ROLE;
 CREATE TEMP TABLE forgery AS SELECT q FROM unnest(ARRAY[
-	$$INSERT INTO bicycle_training_jobs SELECT 9, 'm', 10, 'postgres', system_identifier, database, 'SELECT evil()', search_path, options, 1, 'queued' FROM bicycle_training_jobs$$,
-	$$INSERT INTO bicycle_training_jobs SELECT * FROM bicycle_training_jobs ON CONFLICT (job) DO UPDATE SET owner = 10$$,
-	$$UPDATE bicycle_training_jobs SET owner = 10, state = 'queued' WHERE job = 1$$,
+	$$INSERT INTO bicycle_training_jobs SELECT 9, 'm', 10::oid, system_identifier, database, 'SELECT evil()', search_path, options, 1, 'queued' FROM bicycle_training_jobs$$,
+	$$INSERT INTO bicycle_training_jobs SELECT * FROM bicycle_training_jobs ON CONFLICT (job) DO UPDATE SET owner = 10::oid$$,
+	$$UPDATE bicycle_training_jobs SET owner = 10::oid, state = 'queued' WHERE job = 1$$,
 	$$UPDATE bicycle_training_jobs SET pairs = 'x' WHERE false$$,
-	$$WITH w AS (UPDATE bicycle_training_jobs SET owner = 10 RETURNING 1) SELECT * FROM w$$,
-	$$MERGE INTO bicycle_training_jobs USING (VALUES (1)) v ON true WHEN MATCHED THEN UPDATE SET owner = 10$$]) q;
+	$$WITH w AS (UPDATE bicycle_training_jobs SET owner = 10::oid RETURNING 1) SELECT * FROM w$$,
+	$$MERGE INTO bicycle_training_jobs USING (VALUES (1)) v ON true WHEN MATCHED THEN UPDATE SET owner = 10::oid$$]) q;
 GRANT SELECT ON forgery TO forger, writer;
 SET LOCAL ROLE forger;
 SELECT throws_ok(q, '42501', 'permission denied for table bicycle_training_jobs', 'with all privileges: ' || q) FROM forgery;

@@ -12,7 +12,7 @@ use Test::More;
 my $node = new_node('main');
 
 $node->safe_psql('postgres', 'CREATE DATABASE original');
-$node->safe_psql('postgres', 'CREATE ROLE painter LOGIN');
+$node->safe_psql('postgres', 'CREATE ROLE painter LOGIN; CREATE ROLE apprentice; CREATE ROLE stranger; CREATE ROLE student');
 load_model($node, 'original');
 $node->safe_psql('original', <<"SQL");
 SELECT bicycle_import('emoji', pg_read_binary_file('$DATA/G.pth'));
@@ -22,8 +22,8 @@ SELECT bicycle_drop('emoji', 3);
 SELECT bicycle_import('secret', pg_read_binary_file('$DATA/G.pth'));
 SELECT bicycle_import('gone', pg_read_binary_file('$DATA/G.pth'));
 SELECT bicycle_drop('gone');
-INSERT INTO bicycle_training_jobs (model, owner, owner_name, system_identifier, database, pairs, search_path, options, state)
-	VALUES ('gone', 10, 'nobody', 1, 1, '', '', '{}', 'done');
+INSERT INTO bicycle_training_jobs (model, owner, system_identifier, database, pairs, search_path, options, state)
+	VALUES ('gone', 'nobody', 1, 1, '', '', '{}', 'done'), ('ours', 'apprentice', 1, 1, '', '', '{}', 'queued'), ('theirs', 'student', 1, 1, '', '', '{}', 'queued');
 INSERT INTO bicycle_training_losses SELECT job, 1, 'D', 0.5 FROM bicycle_training_jobs;
 GRANT SELECT ON bicycle_models, bicycle_tensors TO painter;
 ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
@@ -39,10 +39,18 @@ CREATE TRIGGER paint BEFORE INSERT OR UPDATE OF sketch ON paintings FOR EACH ROW
 INSERT INTO paintings SELECT id, sketch FROM outlines;
 SQL
 
+# Since their rows were written one owner has got another name, and its old name another role; one was dropped, and its name is another's.
+$node->safe_psql('original', <<'SQL');
+ALTER ROLE apprentice RENAME TO journeyman;
+ALTER ROLE stranger RENAME TO apprentice;
+DROP ROLE student;
+CREATE ROLE student;
+SQL
+
 my %queries = (
 	'models' => 'SELECT model, version, method, config, hash, iterations, created_at, created_by, is_current FROM bicycle_models ORDER BY model, version',
 	'tensors' => 'SELECT model, version, network, name, chunk, dtype, shape, md5(data) FROM bicycle_tensors ORDER BY 1, 2, 3, 4, 5',
-	'jobs' => 'SELECT job, j.model, j.state, l.iteration, l.name, l.value FROM bicycle_training_jobs j JOIN bicycle_training_losses l USING (job)',
+	'jobs' => 'SELECT job, j.model, j.owner, j.state, l.iteration, l.name, l.value FROM bicycle_training_jobs j JOIN bicycle_training_losses l USING (job)',
 	'images of the trigger' => 'SELECT id, md5(painting) FROM paintings ORDER BY id',
 	'new images' => "SELECT md5(bicycle_translate(sketch, bicycle_latent(8, 100 + id), model => 'emoji')) FROM outlines ORDER BY id",
 	'policies' => 'SELECT * FROM pg_policies ORDER BY tablename, policyname',
@@ -73,6 +81,8 @@ foreach my $format ('custom', 'plain')
 	}
 	is($node->safe_psql("restored_$format", 'UPDATE paintings SET sketch = sketch; SELECT string_agg(md5(painting), E\'\n\' ORDER BY id) FROM paintings'),
 		$node->safe_psql('original', 'SELECT string_agg(md5(painting), E\'\n\' ORDER BY id) FROM paintings'), "$format: the trigger works");
+	is($node->safe_psql("restored_$format", "SET ROLE $_; SELECT string_agg(model, ' ') FROM bicycle_jobs"), $_ eq 'journeyman' ? 'ours' : '', "$format: what $_ sees")
+		foreach ('apprentice', 'journeyman', 'student');
 	my ($status, $out, $err) = $node->psql("restored_$format",
 		"SET ROLE painter; SELECT count(bicycle_translate(sketch, bicycle_latent(8, 1), model => 'secret')) FROM outlines");
 	like($err, qr/model "secret" does not exist/, "$format: the policy hides a model");
