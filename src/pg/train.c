@@ -244,6 +244,19 @@ warn_of_slots(int64 job)
 
 /* ---- bicycle_train ------------------------------------------------------------------------------------------------------------------------- */
 
+/*
+ * Rows that came by logical replication have numbers that this sequence, which is not replicated, has not given yet.  If two do this at once the sequence may
+ * give a number again that is taken by then, which is found out in the same way.
+ */
+static void
+pass_numbers(void)
+{
+	JobParams	p = {0};
+
+	param_add(&p, REGCLASSOID, ObjectIdGetDatum(catalog_table_oid("bicycle_training_job_ids")));
+	(void) jobs_run("bicycle_training_jobs", "SELECT setval($1, greatest(max(job), nextval($1))) FROM %s", SPI_OK_SELECT, &p);
+}
+
 static int64
 insert_job(const char *model, const char *pairs, const char *options, int start_version)
 {
@@ -261,8 +274,9 @@ insert_job(const char *model, const char *pairs, const char *options, int start_
 		param_add(&p, INT4OID, Int32GetDatum(start_version));
 	else
 		param_add_null(&p, INT4OID);
-	(void) jobs_run("bicycle_training_jobs", "INSERT INTO %s (model, owner, system_identifier, database, pairs, search_path, options, start_version, state)"
-					" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, 'queued') RETURNING job", SPI_OK_INSERT_RETURNING, &p);
+	while (jobs_run("bicycle_training_jobs", "INSERT INTO %s (model, owner, system_identifier, database, pairs, search_path, options, start_version, state)"
+					" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, 'queued') ON CONFLICT (job) DO NOTHING RETURNING job", SPI_OK_INSERT_RETURNING, &p) == 0)
+		pass_numbers();
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 

@@ -110,7 +110,9 @@ stays_paused($other, $last, 'postgres', 'home is gone');
 is($other->safe_psql('postgres', "BEGIN; SET ROLE painter; SELECT bicycle_resume($last); RESET ROLE; SELECT checkpoint FROM bicycle_training_jobs WHERE job = $last; COMMIT"),
 	"\n8", 'resumed, it begins at the checkpoint');
 ok(job_comes_to($other, $last, "state = 'done'"), 'and is done in the other cluster');
+my $most = $other->safe_psql('postgres', "SELECT setval('bicycle_training_job_ids', 1, false) \\g /dev/null\nSELECT max(job) FROM bicycle_training_jobs");
 my $again = train($other, 'again', $options . ', "seed": 1');
+is($again, $most + 1, 'a new job passes the numbers that came by replication, of which its sequence knows nothing');
 $other->safe_psql('postgres', "CALL bicycle_wait($again)");
 is(weights($other, 'painting'), weights($other, 'again'), 'to the same model as in one run');
 
