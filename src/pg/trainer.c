@@ -324,6 +324,7 @@ database_is_wanted(void)
 {
 	static TimestampTz looked_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
+	bool		reading = IsTransactionState();
 	LOCKTAG		tag;
 	bool		wanted;
 
@@ -331,10 +332,22 @@ database_is_wanted(void)
 		return false;
 	looked_at = now;
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	StartTransactionCommand();
+	if (!reading)
+		StartTransactionCommand();
 	wanted = LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL;
-	CommitTransactionCommand();
+	if (!wanted)
+		(void) LockRelease(&tag, RowExclusiveLock, false);
+	if (!reading)
+		CommitTransactionCommand();
 	return wanted;
+}
+
+void
+trainer_make_way(void)
+{
+	if (database_is_wanted())
+		ShutdownRequestPending = InterruptPending = QueryCancelPending = true;
+	CHECK_FOR_INTERRUPTS();
 }
 
 /*

@@ -40,6 +40,9 @@ extern void trainer_note(int cause, const char *note);
  */
 extern void trainer_patience(int seconds);
 
+/* Between two pairs: interrupts this process, as SIGTERM would, if somebody wants to have the database for himself. */
+extern void trainer_make_way(void);
+
 pg_noreturn extern void trainer_lost(void);	/* the connection to the engine has ended: tells how */
 
 /* ---- trainer_feed.c ------------------------------------------------------------------------------------------------------------------------ */

@@ -155,7 +155,7 @@ send_pairs(Request *request)
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
-		CHECK_FOR_INTERRUPTS();
+		trainer_make_way();
 	}
 	SPI_cursor_close(cursor);
 	AtEOXact_GUC(false, nest);

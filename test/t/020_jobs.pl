@@ -173,6 +173,10 @@ $node->safe_psql('copy', "SELECT bicycle_resume($job)");
 ok(row_comes_to($node, $job, 'iteration > 0', 'copy'), 'the copy can be resumed');
 $node->safe_psql('copy', "SELECT bicycle_pause($job)");
 ok(row_comes_to($node, $job, "state = 'paused'", 'copy'), 'and paused');
+$job = train($node, 'slow', '"iterations": 3', database => 'copy', pairs => "$PAIRS, generate_series(1, 100000) WHERE pg_sleep(0.01) IS NOT NULL");
+ok(reads_pairs($node), 'another job reads many pairs in the copy');
+$node->safe_psql('postgres', 'DROP DATABASE copy');
+ok($node->poll_query_until('postgres', trainers(), 0), 'which can be dropped, too');
 
 # Jobs of one transaction start in the order of the calls.
 my $jobs = join(', ', split(/\n/, $node->safe_psql('postgres', "SELECT bicycle_train('queue' || n, '$PAIRS', '{$TINY, \"iterations\": 1}') FROM generate_series(1, 4) n")));
