@@ -1,13 +1,8 @@
 -- One run of bench/compare.sh: trains a model called :run with :options on the pairs, and measures it on held-out pairs.  image_distance and contact_sheet
--- are programs of tools/; $RESULTS is where the run's sheet and row go, $WORK a directory for what passes between them and psql.
+-- are programs of tools/; $WORK is a directory for what passes between them and psql, and gets the run's sheet and row.
 SET client_min_messages = warning;
 SELECT bicycle_train(:'run', 'SELECT outline, emoji FROM colored WHERE NOT held_out', :'options') AS job \gset
-CALL bicycle_wait(:job);
-SELECT state <> 'done' AS failed, concat_ws(': ', state, error) AS how FROM bicycle_jobs WHERE job = :job \gset
-\if :failed
-	\warn :how
-	SELECT 1 / 0;				-- ends psql with an error
-\endif
+CALL bicycle_wait(:job);	-- raises the error of a job that has failed, which ends psql under ON_ERROR_STOP
 
 SELECT set_config('bicycle.model', :'run', false) AS model \gset
 SELECT config ->> 'net_e' <> 'none' AS has_encoder FROM bicycle_models WHERE model = :'run' \gset
