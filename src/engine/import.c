@@ -30,6 +30,7 @@ typedef struct ImportTask
 	FormatFile	files[2];		/* generator, encoder */
 	int			nfiles;
 	InitOptions init;
+	int			threads;		/* CREATE: share the drawing of weights */
 	NnParams	params;			/* CREATE */
 	float	   *values;			/* CREATE */
 	bool		configured;		/* CREATE: config is known */
@@ -384,20 +385,33 @@ make_tensors(Request *request, ImportTask *task)
 	return true;
 }
 
+static bool
+draw_weights(Request *request, ImportTask *task)
+{
+	NnError		error = {0};
+
+	for (int i = 0; i < task->params.n; i++)
+	{
+		float	   *values = task->values + task->params.list[i].offset;
+
+		executor_progress();
+		if (nn_param_init(&task->params, i, task->init.type, (float) task->init.gain, task->init.seed, task->threads, values, &error) != NN_OK)
+			return from_nn(request, &error);
+	}
+	return true;
+}
+
 /* Second half, on the loader: the weights. */
 static void
 create_fill_run(Job *job)
 {
 	Request    *request = list_member(Request, job, job);
 	ImportTask *task = request->task;
-	NnError		error = {0};
 
 	task->values = calloc(task->params.total + 1, sizeof(float));
 	if (task->values == NULL)
 		no_memory(request);
-	else if (nn_params_init(&task->params, task->init.type, (float) task->init.gain, task->init.seed, task->values, &error) != NN_OK)
-		from_nn(request, &error);
-	else if (make_tensors(request, task))
+	else if (draw_weights(request, task) && make_tensors(request, task))
 		prepare(request, task);
 }
 
@@ -438,6 +452,9 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 void
 import_run(Request *request)
 {
+	ImportTask *task = request->task;
+
+	task->threads = settings_threads(&request->engine->settings);
 	request->job.run = request->type == BICYCLE_CREATE ? create_fill_run : import_job_run;
 	request->job.done = import_job_done;
 	batcher_loader(request->engine, request);

@@ -159,16 +159,3 @@ nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64
 			values[k] = ends_with(p->name, ".running_var") ? 1 : 0;
 	return NN_OK;
 }
-
-NnStatus
-nn_params_init(const NnParams *params, NnInit init, float gain, uint64_t seed, float *values, NnError *error)
-{
-	for (int i = 0; i < params->n; i++)
-	{
-		NnStatus	status = nn_param_init(params, i, init, gain, seed, 1, values + params->list[i].offset, error);
-
-		if (status != NN_OK)
-			return status;
-	}
-	return NN_OK;
-}

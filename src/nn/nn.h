@@ -225,9 +225,8 @@ typedef enum NnInit
 	NN_INIT_KAIMING,
 	NN_INIT_ORTHOGONAL
 } NnInit;
-extern NnStatus nn_params_init(const NnParams *params, NnInit init, float gain, uint64_t seed, float *values, NnError *error);
 
-/* One of them alone, with the same numbers; the work is shared by threads where it can be.  values: list[index].count */
+/* Of the parameter `index`; the numbers do not depend on the threads, which share the work where it can be shared.  values: list[index].count */
 extern NnStatus nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed, int threads, float *values, NnError *error);
 
 /* ---- Models on a device: what the engine calls --------------------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /*
- * Proves that fresh weights have the distributions of the official initialisation, and depend on the seed and on their place in their network alone.
+ * Proves that fresh weights have the distributions of the official initialisation, and depend on the seed and on their place in their network alone, not on
+ * the number of threads.
  */
 #include "nn/graph.h"
 #include "tap.h"
@@ -12,6 +13,8 @@ typedef struct Weights
 	NnParams	params;
 	float	   *values;
 } Weights;
+
+static int	threads = 1;
 
 static Weights
 draw(unsigned mask, NnNorm norm, NnInit init, float gain, uint64_t seed)
@@ -28,8 +31,9 @@ draw(unsigned mask, NnNorm norm, NnInit init, float gain, uint64_t seed)
 	if (nn_params_of(&config, mask, &w.params, &error) != NN_OK)
 		diag("%s", error.message);
 	w.values = malloc(w.params.total * sizeof(float));
-	if (nn_params_init(&w.params, init, gain, seed, w.values, &error) != NN_OK)
-		diag("%s", error.message);
+	for (int i = 0; i < w.params.n; i++)
+		if (nn_param_init(&w.params, i, init, gain, seed, threads, w.values + w.params.list[i].offset, &error) != NN_OK)
+			diag("%s", error.message);
 	return w;
 }
 
@@ -196,6 +200,27 @@ test_batch_norm(void)
 }
 
 static void
+test_threads(void)
+{
+	static const NnInit inits[] = {NN_INIT_XAVIER, NN_INIT_ORTHOGONAL};
+	bool		same = true;
+
+	for (int k = 0; k < 2; k++)
+	{
+		Weights		one = draw(1u << NN_NET_G, NN_NORM_BATCH, inits[k], 0.02f, 7),
+					three;
+
+		threads = 3;
+		three = draw(1u << NN_NET_G, NN_NORM_BATCH, inits[k], 0.02f, 7);
+		threads = 1;
+		same &= memcmp(one.values, three.values, one.params.total * sizeof(float)) == 0;
+		drop(&one);
+		drop(&three);
+	}
+	ok(same, "three threads draw the same weights as one");
+}
+
+static void
 test_determinism(void)
 {
 	Weights		both = draw(1u << NN_NET_G | 1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
@@ -222,6 +247,7 @@ main(void)
 	test_spreads();
 	test_orthogonal();
 	test_batch_norm();
+	test_threads();
 	test_determinism();
 	return done_testing();
 }

@@ -68,8 +68,10 @@ static NnStatus
 call_init(NnError *error)
 {
 	float	   *values = malloc(params.total * sizeof(float));
-	NnStatus	status = values ? nn_params_init(&params, NN_INIT_ORTHOGONAL, 0.02f, 1, values, error) : NN_ENOMEM;
+	NnStatus	status = values ? NN_OK : NN_ENOMEM;
 
+	for (int i = 0; status == NN_OK && i < params.n; i++)
+		status = nn_param_init(&params, i, NN_INIT_ORTHOGONAL, 0.02f, 1, 1, values + params.list[i].offset, error);
 	free(values);
 	return status;
 }
