@@ -8,13 +8,10 @@
  * network, precision and batch: the median and the least time of an image, and the multiply-adds that means a second.  With a network (G256, G128, E256)
  * only its lines; "all" means all.  Images go in and come out as floats; with another device than the CPU as bytes, as the engine has them, in batches up to 64.
  */
-#include "nn/nn.h"
+#include "bench.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct Subject
 {
@@ -29,47 +26,6 @@ static const Subject subjects[] = {
 	{"G128", NN_NET_G, 128, 3.140},
 	{"E256", NN_NET_E, 256, 9.085},
 };
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double		x = *(const double *) a,
-				y = *(const double *) b;
-
-	return (x > y) - (x < y);
-}
-
-static void
-fail(const NnError *error)
-{
-	fprintf(stderr, "engine_bench: %s %s %s\n", error->message, error->detail, error->hint);
-	exit(1);
-}
-
-/* count numbers in [-scale, scale) */
-static float *
-numbers(uint32_t seed, float scale, size_t count)
-{
-	float	   *out = malloc(count * sizeof(float) + 1);
-
-	if (!out)
-		exit(1);
-	for (size_t i = 0; i < count; i++)
-	{
-		seed = 1664525u * seed + 1013904223u;
-		out[i] = (float) ((2.0 * seed / 4294967296.0 - 1) * scale);
-	}
-	return out;
-}
 
 /* The model of a size with made-up weights. */
 static NnModel *
@@ -130,9 +86,9 @@ measure(NnModel *model, const Subject *s, int batch, int runs, bool floats)
 		if (status != NN_OK)
 			fail(&error);
 		if (i >= 0)
-			times[i] = (now() - start) / batch;
+			times[i] = (now() - start) * 1e3 / batch;
 	}
-	qsort(times, runs, sizeof(double), by_value);
+	sort_times(times, runs);
 	printf("%s %s batch %2d: median %*.*f ms, least %*.*f ms an image, %6.1f GFLOP/s\n", s->name, nn_precision_name(nn_model_precision(model)), batch, floats ? 7 : 9,
 		   floats ? 2 : 4, times[runs / 2], floats ? 7 : 9, floats ? 2 : 4, times[0], s->gflop / times[runs / 2] * 1e3);
 	fflush(stdout);

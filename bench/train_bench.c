@@ -9,14 +9,12 @@
  * own, so that its peak is its own.  Prints a line for each subject and precision: the median and the least time of an iteration after two that warm up,
  * iterations a second, the peak of resident memory, and the time that opening the trainer took.
  */
+#include "bench.h"
 #include "nn/train.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 typedef struct Subject
@@ -34,47 +32,6 @@ static const Subject subjects[] = {
 	{"T64-64x8", "{\"size\":64,\"batch_size\":8}"},
 	{"T64-64x16", "{\"size\":64,\"batch_size\":16}"},
 };
-
-static double
-now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec * 1e-9;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double		x = *(const double *) a,
-				y = *(const double *) b;
-
-	return (x > y) - (x < y);
-}
-
-static void
-fail(const NnError *error)
-{
-	fprintf(stderr, "train_bench: %s %s %s\n", error->message, error->detail, error->hint);
-	exit(1);
-}
-
-/* count numbers in [-1, 1) */
-static float *
-numbers(uint32_t seed, size_t count)
-{
-	float	   *out = malloc(count * sizeof(float) + 1);
-
-	if (!out)
-		exit(1);
-	for (size_t i = 0; i < count; i++)
-	{
-		seed = 1664525u * seed + 1013904223u;
-		out[i] = (float) (2.0 * seed / 4294967296.0 - 1);
-	}
-	return out;
-}
 
 /* Opens a trainer, runs the iterations and prints the line.  In a process of its own, which ends with it. */
 static void
@@ -102,8 +59,8 @@ measure(const Subject *subject, NnPrecision precision, int threads, int iteratio
 	if (!nn_device_supports(device, precision))
 		exit(0);
 	pixels = (size_t) options.batch_size * config.size * config.size;
-	a = numbers(7, pixels * config.input_nc);
-	b = numbers(8, pixels * config.output_nc);
+	a = numbers(7, 1, pixels * config.input_nc);
+	b = numbers(8, 1, pixels * config.output_nc);
 	start = now();
 	if (nn_trainer_open(device, &config, &options, precision, 1000, NULL, 0, &trainer, &error) != NN_OK)
 		fail(&error);
@@ -116,7 +73,7 @@ measure(const Subject *subject, NnPrecision precision, int threads, int iteratio
 		if (i >= 0)
 			times[i] = now() - start;
 	}
-	qsort(times, iterations, sizeof(double), by_value);
+	sort_times(times, iterations);
 	(void) getrusage(RUSAGE_SELF, &usage);
 	printf("%s %s: median %7.3f s, least %7.3f s an iteration, %6.2f iterations/s, peak %5ld MiB, opened in %.2f s\n", subject->name,
 		   precision == NN_PRECISION_BF16 ? "bf16" : "fp32", times[iterations / 2], times[0], 1 / times[iterations / 2], usage.ru_maxrss / 1024, opened);
