@@ -603,6 +603,35 @@ client_create(Client *client, uint64_t id, const char *config, Model *model)
 	return client_imported(client, id, model);
 }
 
+/* Creates the smallest of models with an encoder.  Returns its generator as a safetensors file of *length bytes, which the caller frees. */
+__attribute__((unused)) static uint8_t *
+client_small_model(EngineProcess *engine, Model *model, size_t *length)
+{
+	BicycleExport export = {.format = "safetensors"};
+	BicycleTensor tensor;
+	Client		client;
+	uint8_t    *file;
+
+	client_hello(&client, engine, 1);
+	if (!client_create(&client, 1, "{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"encoder_size\":64}", model))
+		bail_out("cannot create a model");
+	while (export.stream_length < model->length)
+	{
+		memcpy(&tensor, model->stream + export.stream_length, sizeof(tensor));
+		if (strcmp(tensor.network, "G") != 0)
+			break;
+		export.stream_length += sizeof(tensor) + tensor.nbytes;
+	}
+	client_send(&client, BICYCLE_EXPORT, 2, &export, sizeof(export));
+	client_expect(&client, BICYCLE_GRANT, 2);
+	client_send_stream(&client, 2, model->stream, export.stream_length);
+	if (!client_expect(&client, BICYCLE_RESULT, 2))
+		bail_out("cannot export");
+	file = client_stream(&client, 2, length);
+	client_close(&client);
+	return file;
+}
+
 /* Sends an IMPORT of up to two files; false if it was not granted. */
 __attribute__((unused)) static bool
 client_import_send(Client *client, uint64_t id, const char *config, const uint8_t *generator, size_t generator_length, const uint8_t *encoder,

@@ -30,6 +30,7 @@ extern void __libc_free(void *block);
 static long allocations_until_failure = -1; /* so many succeed, then none does; -1: all do */
 static int	allocations_fail_once;	/* those after the one that fails succeed again */
 static long allocations_alive;
+static long allocations_before; /* of allocations_alive, when failures began */
 
 static int
 allocation_fails(void)
@@ -52,6 +53,22 @@ count_allocation(void *block)
 	if (block != NULL)
 		allocations_alive++;
 	return block;
+}
+
+/* From here on n allocations succeed. */
+static inline void
+allocations_begin(long n)
+{
+	allocations_before = allocations_alive;
+	allocations_until_failure = n;
+}
+
+/* From here on all succeed again.  Returns how many more blocks there are than at the beginning. */
+static inline long
+allocations_end(void)
+{
+	allocations_until_failure = -1;
+	return allocations_alive - allocations_before;
 }
 
 EXPORTED void *

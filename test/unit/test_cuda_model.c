@@ -3,7 +3,7 @@
  * batches are under way; half precision is close to them; memory keeps to its limit; whatever call of CUDA fails, the error is reported and nothing is lost;
  * and what is missing where there is no usable GPU is said.
  */
-#include "nn_fixture.h"
+#include "model_fixture.h"
 #include "nn/cuda/module.h"
 
 #include "cuda_runtime_api.h"
@@ -14,43 +14,12 @@
 
 extern const NnCudaModule bicycle_cuda_module;
 
-typedef struct Fixture
-{
-	NnConfig	config;
-	NnParams	params;
-	double	   *weights;
-	NnTensor   *tensors;
-} Fixture;
-
-static NnError error;
 static uint8_t images[IMAGES * PIXELS * 3],
 			expected[IMAGES * PIXELS * 3],
 			got[IMAGES * PIXELS * 3];
 static float z[IMAGES * 8],
 			mu[2][IMAGES * 8],
 			logvar[2][IMAGES * 8];
-
-static Fixture
-make(const char *json)
-{
-	Fixture		f;
-
-	nn_config_default(&f.config);
-	if (nn_config_parse(&f.config, json, strlen(json), &error) != NN_OK ||
-		nn_params_of(&f.config, 1u << NN_NET_G | 1u << NN_NET_E, &f.params, &error) != NN_OK)
-		diag("%s: %s", json, error.message);
-	f.weights = lcg_weights(&f.params, 1000);
-	f.tensors = tensors_of(&f.params, f.weights);
-	return f;
-}
-
-static void
-drop(Fixture *f)
-{
-	tensors_free(f->tensors, f->params.n);
-	free(f->weights);
-	nn_params_free(&f->params);
-}
 
 static NnDevice *
 open_device(void)
@@ -60,16 +29,6 @@ open_device(void)
 	if (bicycle_cuda_module.open(0, 1, &device, &error) != NN_OK)
 		diag("%s: %s", error.message, error.detail);
 	return device;
-}
-
-static NnModel *
-load(NnDevice *device, const Fixture *f, NnPrecision precision)
-{
-	NnModel    *model = NULL;
-
-	if (nn_model_load(device, &f->config, precision, f->tensors, f->params.n, &model, &error) != NN_OK)
-		diag("%s: %s %s", error.message, error.detail, error.hint);
-	return model;
 }
 
 /* The share of bytes that differ by more than one. */
@@ -95,7 +54,7 @@ psnr(void)
 
 /* Fills `expected`, mu[0] and logvar[0] by the reference device. */
 static void
-make_expected(const Fixture *f)
+make_expected(const ModelFixture *f)
 {
 	NnDevice   *ref;
 	NnModel    *model;
@@ -105,7 +64,7 @@ make_expected(const Fixture *f)
 	nn_normal(7, 7, IMAGES * 8, z);
 	if (nn_device_open("ref", 1, &ref, &error) != NN_OK)
 		return;
-	model = load(ref, f, NN_PRECISION_FP32);
+	model = model_fixture_load(ref, f, NN_PRECISION_FP32);
 	ok(nn_model_translate(model, IMAGES, images, z, expected, &error) == NN_OK &&
 	   nn_model_encode(model, IMAGES, images, mu[0], logvar[0], &error) == NN_OK, "the reference device runs");
 	nn_model_free(model);
@@ -113,9 +72,9 @@ make_expected(const Fixture *f)
 }
 
 static void
-test_images(NnDevice *device, const Fixture *f)
+test_images(NnDevice *device, const ModelFixture *f)
 {
-	NnModel    *model = load(device, f, NN_PRECISION_FP32);
+	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
 	double		worst = 0;
 	bool		same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
 
@@ -133,10 +92,10 @@ test_images(NnDevice *device, const Fixture *f)
 
 /* An image's bytes do not depend on its batch; with naive convolutions not by a bit. */
 static void
-test_batches(NnDevice *device, const Fixture *f)
+test_batches(NnDevice *device, const ModelFixture *f)
 {
 	static uint8_t one[PIXELS * 3];
-	NnModel    *model = load(device, f, NN_PRECISION_FP32);
+	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
 	bool		same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
 	float	   *floats = calloc(PIXELS * 3, sizeof(float)),
 			   *result = calloc(PIXELS * 3, sizeof(float));
@@ -157,10 +116,10 @@ test_batches(NnDevice *device, const Fixture *f)
 }
 
 static void
-test_half(const Fixture *f)
+test_half(const ModelFixture *f)
 {
 	NnDevice   *device = open_device();
-	NnModel    *model = load(device, f, NN_PRECISION_AUTO);
+	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_AUTO);
 	bool		ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
 
 	ok(ran && nn_model_precision(model) == NN_PRECISION_BF16 && psnr() >= 40, "auto is bf16 on compute capability 9.0: PSNR %.1f dB", psnr());
@@ -169,7 +128,7 @@ test_half(const Fixture *f)
 	gpu_settings.major = 7;
 	gpu_settings.minor = 5;
 	device = open_device();
-	model = load(device, f, NN_PRECISION_AUTO);
+	model = model_fixture_load(device, f, NN_PRECISION_AUTO);
 	memset(got, 0, sizeof(got));
 	ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
 	ok(ran && nn_model_precision(model) == NN_PRECISION_FP16 && psnr() >= 50, "and fp16 on 7.5: PSNR %.1f dB", psnr());
@@ -182,10 +141,10 @@ test_half(const Fixture *f)
 }
 
 static void
-test_limit(const Fixture *f)
+test_limit(const ModelFixture *f)
 {
 	NnDevice   *device = open_device();
-	NnModel    *model = load(device, f, NN_PRECISION_FP32);
+	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
 	size_t		weights = gpu_memory_used();
 	NnStatus	status;
 
@@ -203,7 +162,7 @@ test_limit(const Fixture *f)
 
 /* One call of CUDA fails, each in turn: open, load, plan, run, replay. */
 static void
-test_faults(const Fixture *f)
+test_faults(const ModelFixture *f)
 {
 	bool		finished = false;
 	int			reported = 0;
@@ -257,7 +216,7 @@ test_missing(void)
 int
 main(void)
 {
-	Fixture		f = make("{\"size\":64,\"ngf\":4,\"nef\":4}");
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
 	NnDevice   *device = open_device();
 
 	make_expected(&f);
@@ -269,6 +228,6 @@ main(void)
 	test_limit(&f);
 	test_faults(&f);
 	test_missing();
-	drop(&f);
+	model_fixture_free(&f);
 	return done_testing();
 }

@@ -518,31 +518,12 @@ int
 main(void)
 {
 	const char *settings[] = {"device ref", "queue_memory 1048576", "max_batch 4", "max_model_size 40000000", NULL};
-	Client		client;
-	BicycleExport export = {.format = "safetensors"};
-	BicycleTensor tensor;
 	uint8_t    *file;
 	size_t		file_length;
 
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	engine_start(&engine, settings);
-	client_hello(&client, &engine, 1);
-	if (!client_create(&client, 1, "{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"encoder_size\":64}", &model))
-		bail_out("cannot create a model");
-	while (export.stream_length < model.length)
-	{
-		memcpy(&tensor, model.stream + export.stream_length, sizeof(tensor));
-		if (strcmp(tensor.network, "G") != 0)
-			break;
-		export.stream_length += sizeof(tensor) + tensor.nbytes;
-	}
-	client_send(&client, BICYCLE_EXPORT, 2, &export, sizeof(export));
-	client_expect(&client, BICYCLE_GRANT, 2);
-	client_send_stream(&client, 2, model.stream, export.stream_length);
-	if (!client_expect(&client, BICYCLE_RESULT, 2))
-		bail_out("cannot export");
-	file = client_stream(&client, 2, &file_length);
-	client_close(&client);
+	file = client_small_model(&engine, &model, &file_length);
 	make_resident();
 
 	test_cancel();

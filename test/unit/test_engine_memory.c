@@ -267,32 +267,6 @@ memory_at_rest(void)
 	return held;
 }
 
-static void
-prepare(void)
-{
-	BicycleExport export = {.format = "safetensors"};
-	BicycleTensor tensor;
-	Client		client;
-
-	client_hello(&client, &process, 1);
-	if (!client_create(&client, 1, "{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"encoder_size\":64}", &model))
-		bail_out("cannot create a model");
-	while (export.stream_length < model.length)
-	{
-		memcpy(&tensor, model.stream + export.stream_length, sizeof(tensor));
-		if (strcmp(tensor.network, "G") != 0)
-			break;
-		export.stream_length += sizeof(tensor) + tensor.nbytes;
-	}
-	client_send(&client, BICYCLE_EXPORT, 2, &export, sizeof(export));
-	client_expect(&client, BICYCLE_GRANT, 2);
-	client_send_stream(&client, 2, model.stream, export.stream_length);
-	if (!client_expect(&client, BICYCLE_RESULT, 2))
-		bail_out("cannot export");
-	file = client_stream(&client, 2, &file_length);
-	client_close(&client);
-}
-
 int
 main(void)
 {
@@ -303,7 +277,7 @@ main(void)
 	atomic_store(&shared->done, PLENTY);
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	start();
-	prepare();
+	file = client_small_model(&process, &model, &file_length);
 	try("description", send_info);
 	try("load", send_load);
 	try("translation", send_translate);

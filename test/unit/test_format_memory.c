@@ -65,12 +65,10 @@ fail_each(const char *what, Work work, const Input *input)
 	for (n = 0; n < 2000 && status != FORMAT_OK; n++)
 	{
 		FormatError error = {0};
-		long		alive = allocations_alive;
 
-		allocations_until_failure = n;
+		allocations_begin(n);
 		status = work(input, &error);
-		allocations_until_failure = -1;
-		clean = clean && allocations_alive == alive && (status == FORMAT_OK || is_memory_error(status, &error));
+		clean &= allocations_end() == 0 && (status == FORMAT_OK || is_memory_error(status, &error));
 	}
 	ok(status == FORMAT_OK && clean && n > 1, "%s: each of %d allocations", what, n - 1);
 }

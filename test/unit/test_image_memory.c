@@ -86,12 +86,10 @@ fail_each(const char *what, Work work, const Input *input)
 	for (n = 0; n < 1000 && status == IMAGE_ENOMEM; n++)
 	{
 		ImageError	error = {0};
-		long		alive = allocations_alive;
 
-		allocations_until_failure = n;
+		allocations_begin(n);
 		status = work(input, &error);
-		allocations_until_failure = -1;
-		clean = clean && allocations_alive == alive && (status == IMAGE_OK || (error.code == IMAGE_ENOMEM && well_formed(error.message, error.detail)));
+		clean &= allocations_end() == 0 && (status == IMAGE_OK || (error.code == IMAGE_ENOMEM && well_formed(error.message, error.detail)));
 	}
 	ok(status == IMAGE_OK && clean && n > 1, "%s: each of %d allocations", what, n - 1);
 }

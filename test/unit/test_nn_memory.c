@@ -112,52 +112,30 @@ call_open(NnError *error)
 	return status;
 }
 
-/* A call while the allocation after `before` others fails, or none (-1); *left is what it has not freed. */
-static NnStatus
-call_failing(NnStatus (*call) (NnError *error), long before, NnError *error, long *left)
-{
-	long		alive = allocations_alive;
-	NnStatus	status;
-
-	allocations_until_failure = before;
-	status = call(error);
-	allocations_until_failure = -1;
-	*left = allocations_alive - alive;
-	return status;
-}
-
-/* How many allocations a call makes when none fails. */
-static long
-count_calls(NnStatus (*call) (NnError *error), NnStatus *status, long *left)
-{
-	const long	many = 1000000000;
-	NnError		error = {0};
-	long		alive = allocations_alive;
-	long		made;
-
-	allocations_until_failure = many;
-	*status = call(&error);
-	made = many - allocations_until_failure;
-	allocations_until_failure = -1;
-	*left = allocations_alive - alive;
-	return made;
-}
-
+/* Each allocation of the call, or every step-th, fails. */
 static void
 test_call(const char *name, NnStatus (*call) (NnError *error), int step)
 {
-	NnStatus	status;
-	long		left;
-	long		total = count_calls(call, &status, &left);
+	const long	many = 1000000000;
+	NnError		none = {0};
 	long		refusals = 0,
 				managed = 0,
-				bad = status != NN_OK || left != 0;
+				bad,
+				total;
 
+	allocations_begin(many);
+	bad = call(&none) != NN_OK;
+	total = many - allocations_until_failure;
+	bad += allocations_end() != 0;
 	for (long i = 0; i < total; i += step)
 	{
 		NnError		error = {0};
+		NnStatus	status;
+		long		left;
 
-		status = call_failing(call, i, &error, &left);
+		allocations_begin(i);
+		status = call(&error);
+		left = allocations_end();
 		refusals += status == NN_ENOMEM;
 		managed += status == NN_OK;
 		if (((status != NN_ENOMEM && status != NN_OK) || left != 0) && bad++ < 3)

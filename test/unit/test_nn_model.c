@@ -2,54 +2,12 @@
  * Proves that a model gives, for each image, the same bits alone and in any place of any batch; that bytes are normalised and quantised as the official code
  * does it; and that its memory is counted and bounded.
  */
-#include "nn_fixture.h"
+#include "model_fixture.h"
 
 #include <pthread.h>
 
 #define IMAGES 7				/* 4 + 2 + 1 */
 #define SIZE 64
-
-typedef struct Fixture
-{
-	NnConfig	config;
-	NnParams	params;
-	double	   *weights;
-	NnTensor   *tensors;
-} Fixture;
-
-static NnError error;
-
-static Fixture
-make(const char *json)
-{
-	Fixture		f;
-
-	nn_config_default(&f.config);
-	if (nn_config_parse(&f.config, json, strlen(json), &error) != NN_OK ||
-		nn_params_of(&f.config, 1u << NN_NET_G | 1u << NN_NET_E, &f.params, &error) != NN_OK)
-		diag("%s: %s", json, error.message);
-	f.weights = lcg_weights(&f.params, 1000);
-	f.tensors = tensors_of(&f.params, f.weights);
-	return f;
-}
-
-static void
-drop(Fixture *f)
-{
-	tensors_free(f->tensors, f->params.n);
-	free(f->weights);
-	nn_params_free(&f->params);
-}
-
-static NnModel *
-load(NnDevice *device, const Fixture *f)
-{
-	NnModel    *model = NULL;
-
-	if (nn_model_load(device, &f->config, NN_PRECISION_AUTO, f->tensors, f->params.n, &model, &error) != NN_OK)
-		diag("%s: %s %s", error.message, error.detail, error.hint);
-	return model;
-}
 
 static void
 fill_bytes(uint8_t *bytes, size_t count, uint32_t seed)
@@ -93,8 +51,8 @@ static void
 test_bits(NnDevice *device, const char *json)
 {
 	static Batch all;
-	Fixture		f = make(json);
-	NnModel    *model = load(device, &f);
+	ModelFixture f = model_fixture(json);
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 	bool		same = true;
 
 	fill_bytes(all.in, sizeof(all.in), 5);
@@ -106,7 +64,7 @@ test_bits(NnDevice *device, const char *json)
 			same &= part_is_same(model, &all, first, n);
 	ok(same, "each has the same bytes alone and in batches of 2 to 5");
 	nn_model_free(model);
-	drop(&f);
+	model_fixture_free(&f);
 }
 
 /* ---- Bytes --------------------------------------------------------------------------------------------------------------------------------- */
@@ -114,8 +72,8 @@ test_bits(NnDevice *device, const char *json)
 static void
 test_bytes(NnDevice *device)
 {
-	Fixture		f = make("{\"size\":64,\"ngf\":4,\"nef\":4}");
-	NnModel    *model = load(device, &f);
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 	size_t		count = SIZE * SIZE * 3;
 	uint8_t		in[SIZE * SIZE * 3],
 				out[SIZE * SIZE * 3];
@@ -144,7 +102,7 @@ test_bytes(NnDevice *device)
 	nn_model_encode_float(model, 1, floats, mu[1], logvar[1], &error);
 	ok(memcmp(mu[0], mu[1], sizeof(mu[0])) == 0 && memcmp(logvar[0], logvar[1], sizeof(mu[0])) == 0, "so for the encoder");
 	nn_model_free(model);
-	drop(&f);
+	model_fixture_free(&f);
 	free(floats);
 	free(result);
 }
@@ -161,7 +119,7 @@ test_extremes(NnDevice *device)
 
 	for (int i = 0; i < 3; i++)
 	{
-		Fixture		f = make("{\"size\":64,\"ngf\":4,\"net_e\":\"none\"}");
+		ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"net_e\":\"none\"}");
 		int			bias = nn_params_find(&f.params, NN_NET_G, "model.up.1.bias");
 		uint8_t		in[SIZE * SIZE * 3] = {0},
 					out[SIZE * SIZE * 3];
@@ -171,13 +129,13 @@ test_extremes(NnDevice *device)
 
 		for (int c = 0; c < 3; c++)
 			((float *) f.tensors[bias].data)[c] = (float) cases[i].bias;
-		model = load(device, &f);
+		model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 		nn_model_translate(model, 1, in, z, out, &error);
 		for (size_t k = 0; k < sizeof(out); k++)
 			wrong += out[k] != cases[i].byte;
 		ok(wrong == 0, "an output of tanh(%g) is %d on %s", cases[i].bias, cases[i].byte, device->name);
 		nn_model_free(model);
-		drop(&f);
+		model_fixture_free(&f);
 	}
 }
 
@@ -187,8 +145,8 @@ static void
 test_memory(NnDevice *device)
 {
 	static Batch b;
-	Fixture		f = make("{\"size\":64,\"ngf\":4,\"nef\":4}");
-	NnModel    *model = load(device, &f);
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 	size_t		loaded = nn_model_bytes(model),
 				one = nn_model_arena_bytes(model, NN_NET_G, 1, &error),
 				four = nn_model_arena_bytes(model, NN_NET_G, 4, &error),
@@ -207,7 +165,7 @@ test_memory(NnDevice *device)
 	ok(nn_model_arena_bytes(model, NN_NET_G, 1 << 20, &error) < (size_t) 1 << 30, "the arenas of a million images stay below 1 GB");
 	ok(nn_model_arena_bytes(model, NN_NET_D, 1, &error) == 0 && strstr(error.message, "no network D"), "a network that is not there has none");
 	nn_model_free(model);
-	drop(&f);
+	model_fixture_free(&f);
 }
 
 /* ---- Loading ------------------------------------------------------------------------------------------------------------------------------- */
@@ -215,8 +173,8 @@ test_memory(NnDevice *device)
 static void
 test_refusals(NnDevice *device)
 {
-	Fixture		f = make("{\"size\":64,\"ngf\":4,\"net_e\":\"none\"}");
-	NnModel    *model = load(device, &f);
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"net_e\":\"none\"}");
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 	float		mu[8],
 				logvar[8];
 	uint8_t		image[SIZE * SIZE * 3] = {0};
@@ -230,25 +188,25 @@ test_refusals(NnDevice *device)
 	if (!nn_device_supports(device, NN_PRECISION_BF16))
 		ok(nn_model_load(device, &f.config, NN_PRECISION_BF16, f.tensors, f.params.n, &model, &error) == NN_EUNSUPPORTED && strstr(error.hint, "fp32"),
 		   "a precision that %s lacks is refused", device->name);
-	drop(&f);
+	model_fixture_free(&f);
 }
 
 static void
 test_without_latent(NnDevice *device)
 {
 	static Batch b;
-	Fixture		f = make("{\"size\":64,\"ngf\":4,\"nz\":0}");
-	NnModel    *model = load(device, &f);
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nz\":0}");
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 
 	ok(model && nn_model_translate(model, 3, b.in, NULL, b.out, &error) == NN_OK, "a generator without a latent code takes none, on %s", device->name);
 	nn_model_free(model);
-	drop(&f);
+	model_fixture_free(&f);
 }
 
 typedef struct Loader
 {
 	NnDevice   *device;
-	const Fixture *f;
+	const ModelFixture *f;
 	NnModel    *models[8];
 	bool		good;
 } Loader;
@@ -273,8 +231,8 @@ test_loading_beside_running(NnDevice *device)
 {
 	static Batch b;
 	static uint8_t expected[sizeof(b.out)];
-	Fixture		f = make("{\"size\":64,\"ngf\":4,\"nef\":4}");
-	NnModel    *model = load(device, &f);
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 	Loader		loader = {.device = device, .f = &f};
 	pthread_t	thread;
 	bool		same = true;
@@ -298,7 +256,7 @@ test_loading_beside_running(NnDevice *device)
 	}
 	ok(same, "and give what it gives");
 	nn_model_free(model);
-	drop(&f);
+	model_fixture_free(&f);
 }
 
 static void

@@ -80,18 +80,18 @@ test_call(const char *what, NnStatus (*call) (NnError *error), long stride, bool
 	for (long n = 0; good; n += stride)
 	{
 		NnError		error = {0};
-		long		alive = allocations_alive;
 		NnStatus	status;
+		long		left;
 
-		allocations_until_failure = n;
+		allocations_begin(n);
 		status = call(&error);
-		allocations_until_failure = -1;
+		left = allocations_end();
 		if (status == NN_OK)
 			break;
 		failures++;
-		good = status == NN_ENOMEM && (call == call_parse || strcmp(error.message, "out of memory") == 0) && (keeps || allocations_alive == alive);
+		good = status == NN_ENOMEM && (call == call_parse || strcmp(error.message, "out of memory") == 0) && (keeps || left == 0);
 		if (!good)
-			diag("allocation %ld: status %d, \"%s\", %ld blocks more", n, status, error.message, allocations_alive - alive);
+			diag("allocation %ld: status %d, \"%s\", %ld blocks more", n, status, error.message, left);
 	}
 	ok(good && failures > 0 && call(&train_error) == NN_OK, "%s survives failures, %ld of them", what, failures);
 }
