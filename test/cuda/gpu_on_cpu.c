@@ -397,6 +397,18 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 	return cudaSuccess;
 }
 
+/* A node of a graph, as which alone the device uses it: nobody waits for such an event. */
+cudaError_t
+cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
+{
+	Op			op = {.kind = OP_RECORD, .event = event};
+
+	if (fails() || flags != cudaEventRecordExternal || !stream->capture)
+		return cudaErrorInvalidValue;
+	put(stream, &op);
+	return cudaSuccess;
+}
+
 cudaError_t
 cudaEventSynchronize(cudaEvent_t event)
 {

@@ -8,6 +8,8 @@
 
 #include "cuda_runtime_api.h"
 
+#include <unistd.h>
+
 #define IMAGES 11
 #define SIZE 64
 #define PIXELS (SIZE * SIZE)
@@ -195,6 +197,50 @@ test_faults(const ModelFixture *f)
 	ok(finished && reported > 40 && gpu_memory_used() == 0, "failures of CUDA are reported and lose no memory: %d", reported);
 }
 
+/* BICYCLE_CUDA_TRACE: every step has a line with its share of what is possible, and results are what they are without. */
+static void
+test_trace(const Fixture *f)
+{
+	char		path[] = "/tmp/bicycle-trace-XXXXXX",
+				line[512];
+	int			file = mkstemp(path),
+				kept = dup(STDERR_FILENO),
+				plans = 0,
+				steps = 0;
+	NnDevice   *device;
+	NnModel    *model;
+	bool		same = true;
+	FILE	   *trace;
+
+	setenv("BICYCLE_CUDA_TRACE", "1", 1);
+	setenv("BICYCLE_CUDA_PEAK", "800,3000", 1);
+	fflush(stderr);
+	dup2(file, STDERR_FILENO);
+	device = open_device();
+	model = load(device, f, NN_PRECISION_FP32);
+	for (int run = 0; run < 4; run++)
+		same &= nn_model_translate(model, 1, images, z, got, &error) == NN_OK;
+	nn_model_free(model);
+	nn_device_close(device);
+	fflush(stderr);
+	dup2(kept, STDERR_FILENO);
+	close(kept);
+	unsetenv("BICYCLE_CUDA_TRACE");
+	unsetenv("BICYCLE_CUDA_PEAK");
+	trace = fdopen(file, "r");
+	rewind(trace);
+	while (fgets(line, sizeof(line), trace))
+	{
+		plans += strncmp(line, "trace plan of 1 images, fp32: 1000.00 us, limit ", 48) == 0 && strstr(line, "%; 12 steps, in place 12000.00 us; the card's 800.0");
+		steps += strncmp(line, "trace step ", 11) == 0 && strstr(line, ":  1000.00 us, ") && strstr(line, " us by ");
+	}
+	fclose(trace);
+	(void) remove(path);
+	for (int i = 0; i < PIXELS * 3; i++)
+		same &= abs(expected[i] - got[i]) <= 1;
+	ok(same && plans == 1 && steps == 12, "a trace has a line a plan and a step, and spoils nothing: %d, %d", plans, steps);
+}
+
 static void
 test_missing(void)
 {
@@ -227,6 +273,7 @@ main(void)
 	test_half(&f);
 	test_limit(&f);
 	test_faults(&f);
+	test_trace(&f);
 	test_missing();
 	model_fixture_free(&f);
 	return done_testing();

@@ -55,6 +55,14 @@ typedef struct CudaPool
 	int			nspare;
 } CudaPool;
 
+/* What the card can do a second; 0 where it is not known (cuda_peak.c). */
+typedef struct CudaPeak
+{
+	bool		known;			/* or tried */
+	double		flop,
+				bytes;
+} CudaPeak;
+
 typedef struct CudaDevice
 {
 	NnDevice	base;
@@ -69,6 +77,7 @@ typedef struct CudaDevice
 	struct CudaSlot *open[NN_STARTS];	/* started and not finished, oldest first */
 	int			nopen;
 	bool		trace;			/* BICYCLE_CUDA_TRACE */
+	CudaPeak	peaks[NN_PRECISION_TF32 + 1];	/* of each precision, for the trace */
 	char		card[160];		/* all of the description but threads */
 } CudaDevice;
 
@@ -179,6 +188,9 @@ extern NnStatus cuda_start(NnDevice *base, NnPlan *plan, const void *packed, con
 extern NnStatus cuda_finish(NnDevice *base, NnError *error);
 extern NnStatus cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error);
 extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step, NnError *error);
+
+/* cuda_peak.c */
+extern const CudaPeak *cuda_peak(CudaDevice *device, NnPrecision precision);
 
 /* cuda_trace.c: prints times; what is in the plan's memory is lost. */
 extern void cuda_trace(CudaDevice *device, const CudaSlot *slot);

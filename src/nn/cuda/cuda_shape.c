@@ -1,6 +1,7 @@
 /*
  * cuda_shape.c
- *	  What the device makes of a graph, from shapes alone: types, steps, convolutions.  Pure functions, which tests use without a GPU.
+ *	  What the device makes of a graph, from shapes alone: types, steps, convolutions, and what each step costs at least.  Pure functions, which tests use
+ *	  without a GPU.
  */
 #include "nn/cuda/cuda_shape.h"
 
@@ -62,4 +63,45 @@ cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 		.stride = node->stride,
 		.pad = node->pad,
 	};
+}
+
+/* Bytes of a value.  Images are given and taken as bytes; a value of one pixel that comes in is a latent code, in float. */
+static double
+value_bytes(const NnPlan *plan, int value)
+{
+	const NnGraph *g = plan->graph;
+	NnShape		s = cuda_shape(plan, value);
+	double		element = (double) kernel_type_size(cuda_type(plan->precision));
+	bool		port = g->values[value].output;
+
+	for (int i = 0; i < g->nnodes; i++)
+		port |= g->nodes[i].op == NN_OP_INPUT && g->nodes[i].out[0] == value;
+	if (port)
+		element = s.h * s.w > 1 ? 1 : sizeof(float);
+	return element * s.n * s.h * s.w * s.c;
+}
+
+void
+cuda_step_cost(const NnPlan *plan, int node, CudaCost *cost)
+{
+	const NnGraph *g = plan->graph;
+	const NnNode *first = &g->nodes[node],
+			   *last = &g->nodes[cuda_step_end(g, node)];
+	NnShape		in = cuda_shape(plan, first->in[0]),
+				out = cuda_shape(plan, first->out[0]);
+
+	*cost = (CudaCost) {0};
+	if (cuda_is_conv(first->op))
+	{
+		double		filter = (double) in.c * out.c * first->kernel * first->kernel;
+
+		cost->flop = 2 * filter * in.n * (first->op == NN_OP_CONVT ? (double) in.h * in.w : (double) out.h * out.w);
+		cost->weights = filter * kernel_type_size(cuda_type(plan->precision));
+	}
+	for (int i = 0; i < NN_MAX_IN; i++)
+		if (first->in[i] >= 0)
+			cost->reads += value_bytes(plan, first->in[i]);
+	for (int i = 0; i < 2; i++)
+		if (last->out[i] >= 0)
+			cost->writes += value_bytes(plan, last->out[i]);
 }

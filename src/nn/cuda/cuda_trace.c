@@ -1,17 +1,28 @@
 /*
  * cuda_trace.c
  *	  Where a plan's time goes, for whoever makes it faster: with BICYCLE_CUDA_TRACE set, the device prints to stderr, once a plan and form, the time of the
- *	  captured plan as a whole, without copies to and from the host, and of each of its steps by itself; and once a device, cuDNN's description of it.
+ *	  captured plan as a whole, without copies to and from the host; the time of each of its steps; and how much of it the card would need at the rates of
+ *	  cuda_peak.c, for the arithmetic or the memory that the step cannot do without, whichever takes longer (cuda_shape.h).  And once a device, cuDNN's
+ *	  description of it.
  *
- * Medians of events around each.  A step by itself also waits for its launch, so the steps add up to more than the whole.
+ * Steps are timed where they are: the plan is captured once more with an event between any two, so that a step finds in the cache what it finds there when it
+ * counts.  The events cost a little, so the steps add up to more than the whole.  Where that cannot be captured each step is launched by itself, and its time
+ * includes its launch.  All times are medians.
  */
 #include "nn/cuda/cuda.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define WARM_UPS 10
-#define RUNS 51
+#define WARM_UPS 5
+#define RUNS 21
+
+typedef struct StepTime
+{
+	float		runs[RUNS];
+	float		median;			/* ms; below 0 if CUDA would not say */
+} StepTime;
 
 static int
 by_value(const void *a, const void *b)
@@ -22,7 +33,14 @@ by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* The median time of a step, or with step < 0 of the captured plan, in ms; below 0 if CUDA would not say. */
+static float
+median(float times[RUNS])
+{
+	qsort(times, RUNS, sizeof(float), by_value);
+	return times[RUNS / 2];
+}
+
+/* The median time of a step by itself, or with step < 0 of the captured plan, in ms; below 0 if CUDA would not say. */
 static float
 median_time(CudaDevice *device, const CudaSlot *slot, int step, cudaEvent_t events[2])
 {
@@ -41,41 +59,142 @@ median_time(CudaDevice *device, const CudaSlot *slot, int step, cudaEvent_t even
 		if (!good || cudaEventElapsedTime(&times[i < 0 ? 0 : i], events[0], events[1]) != cudaSuccess)
 			return -1;
 	}
-	qsort(times, RUNS, sizeof(float), by_value);
-	return times[RUNS / 2];
+	return median(times);
+}
+
+/* ---- Steps in place -------------------------------------------------------------------------------------------------------------------------- */
+
+/* The plan with events[i] before step i and one after the last; NULL if it cannot be captured. */
+static cudaGraphExec_t
+capture_with_events(CudaDevice *device, const CudaSlot *slot, cudaEvent_t *events)
+{
+	int			nsteps = slot->plan->nsteps;
+	cudaGraph_t graph = NULL;
+	cudaGraphExec_t exec = NULL;
+	NnError		ignored;
+	bool		good;
+
+	if (cudaStreamBeginCapture(device->compute, cudaStreamCaptureModeThreadLocal) != cudaSuccess)
+		return NULL;
+	good = cudaEventRecordWithFlags(events[0], device->compute, cudaEventRecordExternal) == cudaSuccess;
+	for (int i = 0; good && i < nsteps; i++)
+		good = cuda_launch_step(device, slot, i, &ignored) == NN_OK &&
+			cudaEventRecordWithFlags(events[i + 1], device->compute, cudaEventRecordExternal) == cudaSuccess;
+	/* a capture must be ended in any case */
+	good &= cudaStreamEndCapture(device->compute, &graph) == cudaSuccess;
+	if (!good || cudaGraphInstantiate(&exec, graph, 0) != cudaSuccess)
+		exec = NULL;
+	if (graph)
+		(void) cudaGraphDestroy(graph);
+	return exec;
+}
+
+/* Fills times of all steps; false if they cannot be had so. */
+static bool
+time_in_place(CudaDevice *device, const CudaSlot *slot, StepTime *times)
+{
+	int			nsteps = slot->plan->nsteps;
+	cudaEvent_t *events = calloc(nsteps + 1, sizeof(cudaEvent_t));
+	cudaGraphExec_t graph = NULL;
+	bool		good = events != NULL;
+
+	for (int i = 0; good && i <= nsteps; i++)
+		good = cudaEventCreateWithFlags(&events[i], 0) == cudaSuccess;
+	if (good)
+		graph = capture_with_events(device, slot, events);
+	good &= graph != NULL;
+	for (int run = -WARM_UPS; good && run < RUNS; run++)
+	{
+		good = cudaGraphLaunch(graph, device->compute) == cudaSuccess && cudaStreamSynchronize(device->compute) == cudaSuccess;
+		for (int i = 0; good && i < nsteps; i++)
+			good = cudaEventElapsedTime(&times[i].runs[run < 0 ? 0 : run], events[i], events[i + 1]) == cudaSuccess;
+	}
+	for (int i = 0; good && i < nsteps; i++)
+		times[i].median = median(times[i].runs);
+	if (graph)
+		(void) cudaGraphExecDestroy(graph);
+	for (int i = 0; events && i <= nsteps; i++)
+		if (events[i])
+			(void) cudaEventDestroy(events[i]);
+	free(events);
+	(void) cudaGetLastError();
+	return good;
+}
+
+/* ---- Printing -------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Milliseconds that a step takes at least, and what takes them; 0 if the card's rates are not known. */
+static double
+limit_of(const CudaCost *cost, const CudaPeak *peak, const char **by)
+{
+	double		bytes = cost->weights + cost->reads + cost->writes,
+				arithmetic = peak->flop > 0 ? cost->flop / peak->flop * 1e3 : 0,
+				memory = peak->bytes > 0 ? bytes / peak->bytes * 1e3 : 0;
+
+	*by = arithmetic > memory ? "arithmetic" : 2 * cost->weights > bytes ? "weights" : "maps";
+	return fmax(arithmetic, memory);
 }
 
 static void
-print_step(const CudaPlan *p, int step, float ms)
+print_step(const CudaPlan *p, int step, float ms, const CudaPeak *peak)
 {
 	const NnNode *node = &p->plan->graph->nodes[p->steps[step].node];
 	NnShape		in = cuda_shape(p->plan, node->in[0]),
 				out = cuda_shape(p->plan, p->plan->graph->nodes[p->steps[step].end].out[0]);
-	double		products = !cuda_is_conv(node->op) ? 0 : (double) in.n * in.c * out.c * node->kernel * node->kernel *
-		(node->op == NN_OP_CONVT ? (double) in.h * in.w : (double) out.h * out.w);
+	const char *by;
+	CudaCost	cost;
+	double		limit;
 
-	fprintf(stderr, "trace step %-40.40s (%d,%d,%d,%d) to (%d,%d,%d): %8.2f us, %6.1f TFLOP/s\n", node->name, in.n, in.h, in.w, in.c, out.h, out.w, out.c,
-			ms * 1e3, ms > 0 ? 2 * products / ms * 1e-9 : 0.0);
+	cuda_step_cost(p->plan, p->steps[step].node, &cost);
+	limit = limit_of(&cost, peak, &by);
+	fprintf(stderr, "trace step %-40.40s (%d,%d,%d,%d) to (%d,%d,%d): %8.2f us, %6.1f TFLOP/s, %6.0f GB/s, limit %8.2f us by %s, %5.1f %%\n", node->name, in.n,
+			in.h, in.w, in.c, out.h, out.w, out.c, ms * 1e3, ms > 0 ? cost.flop / ms * 1e-9 : 0,
+			ms > 0 ? (cost.weights + cost.reads + cost.writes) / ms * 1e-6 : 0, limit * 1e3, by, ms > 0 ? limit / ms * 100 : 0);
+}
+
+static void
+print_plan(const CudaPlan *p, float whole, const StepTime *times, bool in_place, const CudaPeak *peak)
+{
+	double		limit = 0,
+				sum = 0;
+	const char *by;
+
+	for (int i = 0; i < p->nsteps; i++)
+	{
+		CudaCost	cost;
+
+		cuda_step_cost(p->plan, p->steps[i].node, &cost);
+		limit += limit_of(&cost, peak, &by);
+		sum += times[i].median;
+	}
+	fprintf(stderr, "trace plan of %d images, %s: %.2f us, limit %.2f us, %.1f %%; %d steps, %s %.2f us; the card's %.1f TFLOP/s, %.0f GB/s\n",
+			cuda_shape(p->plan, p->ports[0].value).n, nn_precision_name(p->plan->precision), whole * 1e3, limit * 1e3, whole > 0 ? limit / whole * 100 : 0,
+			p->nsteps, in_place ? "in place" : "each launched by itself", sum * 1e3, peak->flop * 1e-12, peak->bytes * 1e-9);
+	for (int i = 0; i < p->nsteps; i++)
+		print_step(p, i, times[i].median, peak);
 }
 
 void
 cuda_trace(CudaDevice *device, const CudaSlot *slot)
 {
 	const CudaPlan *p = slot->plan;
+	const CudaPeak *peak = cuda_peak(device, p->plan->precision);
+	StepTime   *times = calloc(p->nsteps, sizeof(StepTime));
 	cudaEvent_t events[2] = {NULL};
 
-	if (cudaEventCreateWithFlags(&events[0], 0) == cudaSuccess && cudaEventCreateWithFlags(&events[1], 0) == cudaSuccess)
+	if (times && cudaEventCreateWithFlags(&events[0], 0) == cudaSuccess && cudaEventCreateWithFlags(&events[1], 0) == cudaSuccess)
 	{
 		float		whole = slot->graph ? median_time(device, slot, -1, events) : -1;
+		bool		in_place = time_in_place(device, slot, times);
 
-		fprintf(stderr, "trace plan of %d images, %s: %.2f us, %d steps\n", cuda_shape(p->plan, p->ports[0].value).n,
-				nn_precision_name(p->plan->precision), whole * 1e3, p->nsteps);
-		for (int i = 0; i < p->nsteps; i++)
-			print_step(p, i, median_time(device, slot, i, events));
+		for (int i = 0; !in_place && i < p->nsteps; i++)
+			times[i].median = median_time(device, slot, i, events);
+		print_plan(p, whole, times, in_place, peak);
 	}
 	for (int i = 0; i < 2; i++)
 		if (events[i])
 			(void) cudaEventDestroy(events[i]);
+	free(times);
 	(void) cudaGetLastError();
 }
 

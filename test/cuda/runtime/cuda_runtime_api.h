@@ -28,7 +28,8 @@ typedef struct GpuGraph *cudaGraphExec_t;
 typedef enum cudaMemcpyKind
 {
 	cudaMemcpyHostToDevice = 1,
-	cudaMemcpyDeviceToHost = 2
+	cudaMemcpyDeviceToHost = 2,
+	cudaMemcpyDeviceToDevice = 3
 } cudaMemcpyKind;
 
 typedef enum cudaStreamCaptureMode
@@ -46,6 +47,7 @@ struct cudaDeviceProp
 
 #define cudaStreamNonBlocking 1
 #define cudaEventDisableTiming 2
+#define cudaEventRecordExternal 1
 
 extern cudaError_t cudaGetDeviceCount(int *count);
 extern cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
@@ -69,6 +71,7 @@ extern cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, u
 extern cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 extern cudaError_t cudaEventDestroy(cudaEvent_t event);
 extern cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+extern cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 extern cudaError_t cudaEventSynchronize(cudaEvent_t event);
 extern cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);	/* always 1 */
 
