@@ -20,7 +20,7 @@ REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 REGRESS_OPTS = --inputdir=. --load-extension=bicycle
 EXTRA_CLEAN = build bicycle--$(EXTVERSION).sql
 
-WARNINGS = -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings -Wno-missing-field-initializers
+WARNINGS ?= -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes -Wpointer-arith -Wvla -Wwrite-strings -Wno-missing-field-initializers
 PG_CFLAGS = $(WARNINGS) -Wno-sign-compare
 PG_CPPFLAGS = -Isrc
 # bicycle_latent must give the same bits everywhere
@@ -66,11 +66,12 @@ DNNL_CFLAGS ?=
 DNNL_LIBS ?= -ldnnl
 FREETYPE_CFLAGS ?= -I/usr/include/freetype2
 FREETYPE_LIBS ?= -lfreetype
+ENGINE_LDFLAGS ?=
 ENGINE_CC ?= gcc
 ENGINE_OPT_release = -O3 -g
 ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) -fopenmp -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
-ENGINE_LIBS = $(DNNL_LIBS) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
+ENGINE_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
 
 # The CPU device needs oneDNN; WITHOUT_CPU=1 builds without it, for tests of the GPU on a machine that has none.
 NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c $(if $(WITHOUT_CPU),,src/nn/cpu/*.c))
@@ -183,22 +184,25 @@ $B/unit/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libbicycle.
 		$(PLANS_LIBS) $(ENGINE_LIBS)
 
 # What a machine with a GPU and little else builds (test/cuda/run.sh): neural core, device, and tests and benchmarks of them, which need jansson only.
-GPU_PROGRAMS = $B/gpu/test_cpu_ops $B/gpu/test_nn_golden $B/gpu/test_gpu_model $B/gpu/test_cuda_plans $B/gpu/engine_bench
+GPU_PROGRAMS = $B/gpu/test_cpu_ops $B/gpu/test_nn_golden $B/gpu/test_gpu_model $B/gpu/test_cuda_plans $B/gpu/engine_bench $B/gpu/engines
+NN_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) -ljansson -lm -ldl
 $B/libnn.a: $(patsubst src/%.c,$B/%.o,$(NN_SRC))
 	rm -f $@ && ar rcs $@ $^
 
-$B/gpu/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libnn.a
+$B/gpu/test_cuda_plans: test/unit/test_cuda_plans.c
+$B/gpu/engines: bench/engines.c
+$B/gpu/test_cuda_plans $B/gpu/engines: $(PLANS_OBJ) $B/libnn.a
 	@mkdir -p $(dir $@)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include) -Ikernels -Itest/unit $(filter %.c %.o %.a,$^) -o $@ \
-		$(PLANS_LIBS) $(DNNL_LIBS) -ljansson -lm -ldl
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include) -Ikernels -Itest/unit $(filter %.c,$^) $(filter %.o,$^) $(filter %.a,$^) -o $@ \
+		$(PLANS_LIBS) $(NN_LIBS)
 
 $B/gpu/%: test/unit/%.c $B/libnn.a
 	@mkdir -p $(dir $@)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit $(filter %.c %.a,$^) -o $@ $(DNNL_LIBS) -ljansson -lm -ldl
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -Itest/unit $(filter %.c %.a,$^) -o $@ $(NN_LIBS)
 
 $B/gpu/%: bench/%.c $B/libnn.a
 	@mkdir -p $(dir $@)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(filter %.c %.a,$^) -o $@ $(DNNL_LIBS) -ljansson -lm -ldl
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(filter %.c %.a,$^) -o $@ $(NN_LIBS)
 
 gpu: cuda $(GPU_PROGRAMS)
 

@@ -26,7 +26,8 @@ typedef struct Tally
 				missing,
 				fallbacks,		/* not of heuristic A */
 				later,			/* not the first of a list */
-				tensor_cores;
+				tensor_cores,
+				pinned;
 	size_t		workspace;		/* the largest */
 } Tally;
 
@@ -67,6 +68,7 @@ plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tal
 		}
 		tally->fallbacks += cuda_conv_choice(conv)->fallback;
 		tally->later += cuda_conv_choice(conv)->place > 0;
+		tally->pinned += cuda_conv_choice(conv)->pinned;
 		tally->tensor_cores += cuda_conv_choice(conv)->tensor_cores;
 		if (cuda_conv_workspace(conv) > tally->workspace)
 			tally->workspace = cuda_conv_workspace(conv);
@@ -115,6 +117,33 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 	ok(tally.convs > 0 && tally.missing == 0 && (precision != NN_PRECISION_FP32 || tally.tensor_cores == 0),
 	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on tensor cores, workspace %zu KiB", card,
 	   nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs, tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
+}
+
+/* With BICYCLE_PIN_ENGINES one engine a layer serves all batch sizes, where cuDNN takes it. */
+static void
+test_pinning(const char *json)
+{
+	for (int pin = 1; pin <= 64; pin *= 64)
+	{
+		Tally		tally = {0};
+		NnConfig	config;
+		CudaConvs  *convs;
+		NnError		error;
+		char		number[8];
+
+		snprintf(number, sizeof(number), "%d", pin);
+		setenv("BICYCLE_PIN_ENGINES", number, 1);
+		nn_config_default(&config);
+		if (cuda_convs_describe(json, &convs, &error) == NN_OK)
+		{
+			for (int n = 1; n <= 64; n *= 2)
+				plan_network(convs, &config, NN_NET_G, n, NN_PRECISION_BF16, &tally);
+			cuda_convs_close(convs);
+		}
+		ok(tally.convs > 0 && tally.missing == 0 && tally.pinned > tally.convs / 2, "engines of %d images serve %d of %d convolutions of other batch sizes", pin,
+		   tally.pinned, tally.convs - tally.convs / 7);
+		unsetenv("BICYCLE_PIN_ENGINES");
+	}
 }
 
 /* What was chosen is kept for the next start, and a damaged file is only one that is not there. */
@@ -191,6 +220,8 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 		for (size_t k = 0; k < sizeof(configs) / sizeof(configs[0]); k++)
 			test_config(convs, file, precisions[i], configs[k], step);
 	cuda_convs_close(convs);
+	if (step == 2)
+		test_pinning(json);
 	free(json);
 }
 

@@ -9,6 +9,9 @@
  * compiling at run time, keeps to the arithmetic asked for and to the workspace allowed.  Strict fp32 means engines without tensor cores, without inputs
  * of less precision, and without the tiles of Winograd's method that lose digits.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run and timed, and the fastest is taken.
  *
+ * By that an image's last bits depend on the batch that it is in, as another batch size may get another engine.  With BICYCLE_PIN_ENGINES=N the engine chosen
+ * for N images, with all its knobs, is used at every batch size at which cuDNN takes it; bench/engines.c measures what that costs.
+ *
  * The choice is kept as cuDNN's own JSON text of a plan in files named by a hash of the problem, the device and cuDNN's version, in the directory that
  * BICYCLE_PLAN_CACHE names; without it nothing is kept, which costs some milliseconds a convolution.
  *
@@ -34,6 +37,7 @@
 #define MAX_WORKSPACE ((int64_t) 64 << 20)
 #define MAX_CONFIGS 64
 #define MAX_DESCS (MAX_CONFIGS * 3 + 32)
+#define MAX_KNOBS 32
 #define MAX_PLAN_TEXT 65536
 #define TUNE_WARM_UPS 3
 #define TUNE_RUNS 10
@@ -82,7 +86,17 @@ struct CudaConvs
 	char		device_name[256];
 	char		name[32];
 	int			tune;			/* engines to time */
+	int			pin;			/* batch size whose engine all others use; 0: each its own */
 };
+
+/* An engine and how it is set, without the problem it is for. */
+typedef struct Recipe
+{
+	int64_t		engine;
+	int			nknobs;
+	cudnnBackendKnobType_t knobs[MAX_KNOBS];
+	int64_t		values[MAX_KNOBS];
+} Recipe;
 
 struct CudaConv
 {
@@ -90,6 +104,7 @@ struct CudaConv
 	cudnnBackendDescriptor_t plan;
 	int64_t		workspace;
 	CudaConvChoice choice;
+	Recipe		recipe;			/* only where engines are pinned */
 };
 
 static NnStatus
@@ -140,7 +155,8 @@ static CudaConvs *
 new_convs(NnError *error)
 {
 	CudaConvs  *convs = calloc(1, sizeof(CudaConvs));
-	const char *tune = getenv("BICYCLE_AUTOTUNE");
+	const char *tune = getenv("BICYCLE_AUTOTUNE"),
+			   *pin = getenv("BICYCLE_PIN_ENGINES");
 	size_t		version;
 
 	if (!convs)
@@ -156,6 +172,7 @@ new_convs(NnError *error)
 	version = convs->lib.version();
 	snprintf(convs->name, sizeof(convs->name), "cuDNN %zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
 	convs->tune = tune ? atoi(tune) : 0;
+	convs->pin = pin ? atoi(pin) : 0;
 	return convs;
 }
 
@@ -456,11 +473,67 @@ list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mo
 	return (int) n;
 }
 
+/* ---- Recipes --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Fills conv->recipe with what a configuration is; one without an engine if cuDNN does not say. */
+static void
+read_recipe(const CudaConvs *convs, cudnnBackendDescriptor_t config, CudaConv *conv)
+{
+	Descs		d = {.convs = convs};
+	const Library *lib = &convs->lib;
+	Recipe	   *r = &conv->recipe;
+	cudnnBackendDescriptor_t choices[MAX_KNOBS];
+	int64_t		n = 0,
+				one;
+
+	*r = (Recipe) {.engine = conv->choice.engine};
+	for (int i = 0; i < MAX_KNOBS; i++)
+		choices[i] = make(&d, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+	if (d.status == CUDNN_STATUS_SUCCESS)
+		d.status = lib->get(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_KNOBS, &n, choices);
+	for (int i = 0; i < n && i < MAX_KNOBS && d.status == CUDNN_STATUS_SUCCESS; i++)
+	{
+		d.status = lib->get(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &one, &r->knobs[i]);
+		if (d.status == CUDNN_STATUS_SUCCESS)
+			d.status = lib->get(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &one, &r->values[i]);
+		r->nknobs = i + 1;
+	}
+	if (d.status != CUDNN_STATUS_SUCCESS || n > MAX_KNOBS)
+		r->engine = -1;
+	drop_all(&d);
+}
+
+static cudnnBackendDescriptor_t
+config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
+{
+	cudnnBackendDescriptor_t engine = make(d, CUDNN_BACKEND_ENGINE_DESCRIPTOR),
+				choices[MAX_KNOBS],
+				config;
+
+	set_desc(d, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph);
+	set_ints(d, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1, &r->engine);
+	if (d->convs->device)
+		set_desc(d, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, d->convs->device);
+	finalize(d, engine);
+	for (int i = 0; i < r->nknobs; i++)
+	{
+		choices[i] = make(d, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+		set(d, choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &r->knobs[i]);
+		set_ints(d, choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, 1, &r->values[i]);
+		finalize(d, choices[i]);
+	}
+	config = make(d, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+	set_desc(d, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+	if (r->nknobs > 0)
+		set(d, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, r->nknobs, choices);
+	return finalize(d, config);
+}
+
 /* ---- Timing ---------------------------------------------------------------------------------------------------------------------------------- */
 
-/* The fastest of TUNE_RUNS, in ms; a plan that does not run takes forever. */
-static float
-time_conv(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
+/* The fastest of TUNE_RUNS, in ms; a plan that does not run takes forever.  Not on zeros, with which multipliers take less power than they ever will. */
+float
+cuda_conv_time(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
 {
 	size_t		element = kernel_type_size(s->type);
 	size_t		sizes[] = {(size_t) s->n * s->h * s->w * s->c * element, (size_t) s->k * s->c * s->kernel * s->kernel * element,
@@ -472,7 +545,7 @@ time_conv(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
 	bool		good = cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess;
 
 	for (int i = 0; good && i < 4; i++)
-		good = cudaMalloc(&buffers[i], sizes[i]) == cudaSuccess && cudaMemsetAsync(buffers[i], 0, sizes[i], convs->stream) == cudaSuccess;
+		good = cudaMalloc(&buffers[i], sizes[i]) == cudaSuccess && cudaMemsetAsync(buffers[i], 0x3c, sizes[i], convs->stream) == cudaSuccess;
 	for (int i = 0; good && i < TUNE_WARM_UPS + TUNE_RUNS; i++)
 	{
 		good = cudaEventRecord(events[0], convs->stream) == cudaSuccess &&
@@ -495,7 +568,7 @@ time_conv(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
 static void
 keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaConv *best, float *best_ms)
 {
-	float		ms = convs->tune > 1 ? time_conv(convs, candidate, s) : 0;
+	float		ms = convs->tune > 1 ? cuda_conv_time(convs, candidate, s) : 0;
 
 	if (best->plan && ms >= *best_ms)
 	{
@@ -531,10 +604,35 @@ choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 			if (!is_allowed(&d, configs[i], s, &candidate.choice) || !make_plan(&d, configs[i], &candidate))
 				continue;
 			tried++;
+			if (convs->pin > 0)
+				read_recipe(convs, configs[i], &candidate);
 			keep_faster(convs, s, &candidate, conv, &best_ms);
 		}
 		drop_all(&d);
 	}
+}
+
+/* Fills conv->plan by the engine of convs->pin images; nothing if cuDNN does not take that here. */
+static void
+follow_pin(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
+{
+	CudaConvShape pinned = *s;
+	CudaConv	model = {.convs = convs};
+	Descs		d = {.convs = convs};
+
+	pinned.n = convs->pin;
+	choose_engine(convs, &pinned, &model);
+	if (!model.plan)
+		return;
+	if (model.recipe.engine >= 0)
+	{
+		cudnnBackendDescriptor_t config = config_of(&d, &model.recipe, operation_graph(&d, s));
+
+		conv->choice = model.choice;
+		conv->choice.pinned = d.status == CUDNN_STATUS_SUCCESS && is_allowed(&d, config, s, &conv->choice) && make_plan(&d, config, conv);
+	}
+	drop_all(&d);
+	(void) convs->lib.drop(model.plan);
 }
 
 /* ---- Plans on disk --------------------------------------------------------------------------------------------------------------------------- */
@@ -558,9 +656,9 @@ plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t pat
 
 	if (!directory)
 		return false;
-	snprintf(key, key_size, "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, %s, %s", s->transposed ? "dgrad" : "fprop",
+	snprintf(key, key_size, "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, pinned %d, %s, %s", s->transposed ? "dgrad" : "fprop",
 			 (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h, s->w, s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, convs->tune,
-			 convs->device_name, convs->name);
+			 convs->pin, convs->device_name, convs->name);
 	return snprintf(path, path_size, "%s/%016llx.plan", directory, (unsigned long long) hash_text(key)) < (int) path_size;
 }
 
@@ -641,7 +739,10 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 	conv->choice.kept = read_plan(convs, shape, conv);
 	if (!conv->choice.kept)
 	{
-		choose_engine(convs, shape, conv);
+		if (convs->pin > 0 && convs->pin != shape->n)
+			follow_pin(convs, shape, conv);
+		if (!conv->plan)
+			choose_engine(convs, shape, conv);
 		if (conv->plan)
 			write_plan(convs, shape, conv);
 	}
