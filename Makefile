@@ -244,7 +244,7 @@ test:
 demo:
 	demo/run.sh
 bench:
-	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh bench peers,bench/run.sh)
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh bench engines sqlbench peers,bench/run.sh)
 deps:
 	test/install-deps.sh
 

@@ -4,10 +4,16 @@
 #
 # All use the same number of threads (THREADS, default 2), one after the other, so that ratios are of one machine and one hour.  PyTorch is that of
 # BICYCLE_TORCH_PYTHON, default python3; BICYCLE_OFFICIAL is a directory with the official code (github.com/junyanz/BicycleGAN).  Nothing else should run
-# meanwhile.  PARTS chooses: inference, training, sql.
+# meanwhile.  PARTS chooses: inference, training, sql.  DEVICE is the one of sql (bicycle.device; default auto), SESSIONS how many sessions ask at once, such as
+# "1 4 16" (default 1).
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
+if [[ ${DEVICE:-} == cuda* ]]; then	# a GPU takes more of all
+	THREADS=${THREADS:-$(nproc)}
+	IMAGES=${IMAGES:-1024}
+	SESSIONS=${SESSIONS:-1 4 16}
+fi
 THREADS=${THREADS:-2}
 PYTHON=${BICYCLE_TORCH_PYTHON:-python3}
 RUNS=${RUNS:-7}					# of which the median counts
@@ -71,28 +77,68 @@ if wanted training; then
 fi
 wanted sql || exit 0
 
-say "through SQL: PNG in, PNG out"
-private_cluster bench "shared_preload_libraries = 'bicycle'" "bicycle.threads = $THREADS"
+# A picture's way through the engine, in milliseconds of one of its threads; how many a second all can code at most, next to nothing else.
+codecs()						# codecs NAME FILE
+{
+	"$BENCH/codec_bench" "$2" 200 | awk -v name="$1" -v threads="$THREADS" '{ printf "%-40s PNG in %6.3f ms, PNG out %6.3f, JPEG out %6.3f; %d threads code at most %6.0f images/s in PNG\n",
+		name, $1, $2, $3, threads, threads * 1000 / ($1 + $2) }'
+}
 sql() { "$BIN/psql" -XAtq -v ON_ERROR_STOP=1 "$@"; }
-sql -v data="$BICYCLE_TESTDATA" -v images="$IMAGES" <<'SQL'
+timed()							# timed NAME SESSIONS QUERY: images a second of a query over the pictures whose id % :sessions is :session, by so many sessions at once
+{
+	local name=$1 sessions=$2 query=$3 session before after began ended pids=()
+
+	before=$(sql -c "SELECT requests, batches FROM bicycle_engine()")
+	began=$(date +%s%N)
+	for ((session = 0; session < sessions; session++)); do
+		sql -v sessions="$sessions" -v session="$session" >/dev/null <<<"$query" &
+		pids+=($!)
+	done
+	wait "${pids[@]}"
+	ended=$(date +%s%N)
+	after=$(sql -c "SELECT requests, batches FROM bicycle_engine()")
+	awk -F '|' -v name="$name" -v ms="$(((ended - began) / 1000000))" -v n="$IMAGES" 'NR == 1 { r = $1; b = $2 } NR == 2 {
+		printf "%-62s %8.2f ms/image %8.1f images/s, mean batch %5.1f\n", name, ms / n, n * 1000 / ms, ($1 - r) / ($2 > b ? $2 - b : 1) }' <<<"$before
+$after"
+}
+
+say "through SQL on ${DEVICE:-auto}, $THREADS threads, $IMAGES pictures a figure"
+settings=("bicycle.threads = $THREADS" "bicycle.device = '${DEVICE:-auto}'")
+precision=fp32
+if [[ ${DEVICE:-} == cuda* ]]; then
+	# as operations.md advises for a GPU
+	settings+=("bicycle.max_batch = 64" "bicycle.cache_size = '16GB'" "bicycle.queue_memory = '1GB'")
+	precision=auto
+fi
+private_cluster bench "shared_preload_libraries = 'bicycle'" "max_connections = 100" "${settings[@]}"
+sql -v data="$BICYCLE_TESTDATA" -v images="$IMAGES" -v config="{\"precision\": \"$precision\"}" <<'SQL'
 CREATE EXTENSION bicycle;
-SELECT bicycle_create('unet_256', '{"precision": "fp32"}') AS version \gset
+SELECT bicycle_create('unet_256', :'config') AS version \gset
 CREATE TABLE pictures AS
 	SELECT n AS id, pg_read_binary_file(format('%s/edges2emoji/pairs/%s_B.png', :'data', to_char(n % 32, 'FM00'))) AS image FROM generate_series(0, :images - 1) n;
-SELECT count(bicycle_translate(image, bicycle_latent(8, 1), model => 'unet_256')) AS warm FROM pictures WHERE id < 16 \gset
+VACUUM ANALYZE pictures;
+SELECT count(made) AS warm FROM (SELECT bicycle_translate(image, bicycle_latent(8, 1), model => 'unet_256') AS made FROM pictures, generate_series(1, 2)
+	WHERE id < 32 OFFSET 0) AS rows \gset
+SELECT 'device ' || device || ', precision ' || "precision" FROM bicycle_engine();
 SQL
-timed()							# timed NAME QUERY: ms an image of a query over all pictures
-{
-	local began ended
-
-	began=$(date +%s%N)
-	sql -c "$2" >/dev/null
-	ended=$(date +%s%N)
-	awk -v name="$1" -v ms="$(((ended - began) / 1000000))" -v n="$IMAGES" 'BEGIN { printf "%-46s %8.1f ms/image %8.1f images/s\n", name, ms / n, n * 1000 / ms }'
-}
 # OFFSET 0 keeps the call out of the aggregate, where it would be computed one row at a time.
-timed "SELECT bicycle_translate(...) FROM a table" \
-	"SELECT count(made) FROM (SELECT bicycle_translate(image, bicycle_latent(8, id), model => 'unet_256') AS made FROM pictures OFFSET 0) AS rows"
-timed "the same one row at a time" "SELECT count(bicycle_translate(image, bicycle_latent(8, id), model => 'unet_256')) FROM pictures"
-timed "bicycle_translate_many, all at once" "SELECT cardinality(bicycle_translate_many(array_agg(image ORDER BY id), array_agg(bicycle_latent(8, id) ORDER BY id), model => 'unet_256')) FROM pictures"
-sql -c "SELECT 'mean batch ' || round(mean_batch::numeric, 1) FROM bicycle_engine()"
+rows="SELECT count(made) FROM (SELECT bicycle_translate(image, bicycle_latent(8, id), model => 'unet_256') AS made FROM pictures
+	WHERE id % :sessions = :session OFFSET 0) AS rows"
+many="SELECT cardinality(bicycle_translate_many(array_agg(image ORDER BY id), array_agg(bicycle_latent(8, id) ORDER BY id), model => 'unet_256')) FROM pictures
+	WHERE id % :sessions = :session"
+single="SELECT count(bicycle_translate(image, bicycle_latent(8, id), model => 'unet_256')) FROM pictures WHERE id % :sessions = :session"
+for format in png jpeg; do
+	export PGOPTIONS="-c bicycle.output_format=$format"
+	for sessions in ${SESSIONS:-1}; do
+		by=", PNG to ${format^^}$([ "$sessions" = 1 ] || echo ", $sessions sessions")"
+		timed "SELECT bicycle_translate(...) FROM a table$by" "$sessions" "$rows"
+		timed "the same one row at a time$by" "$sessions" "$single"
+		timed "bicycle_translate_many, all at once$by" "$sessions" "$many"
+	done
+done
+unset PGOPTIONS
+# What limits it: the codecs, on the pictures that come and on one that goes; and the device, whose own times bench_inference and the GPU's bench have.
+sql -c "COPY (SELECT bicycle_translate(image, bicycle_latent(8, 1), model => 'unet_256') FROM pictures WHERE id = 0) TO STDOUT (FORMAT binary)" |
+	tail -c +26 | head -c -2 >"$WORK/made.png"		# the header of the format, of its one row, and its end
+codecs "a picture that comes in" "$BICYCLE_TESTDATA/edges2emoji/pairs/00_B.png"
+codecs "a picture that was made (random weights)" "$WORK/made.png"

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Installs with apt what building and testing need, if anything is missing.  Silent, and quick, when all is there.
+# Installs with apt what building and testing need, if anything is missing.  Silent, and quick, when all is there.  Does nothing with INSTALL_DEPS=no.
 set -eu -o pipefail
+[ "${INSTALL_DEPS:-yes}" != no ] || exit 0
 
 PG_CONFIG=${PG_CONFIG:-pg_config}
 CC=${ENGINE_CC:-gcc}

@@ -2,22 +2,28 @@
 # Everything that needs a GPU, in one go: builds, tests, measures and prints it all.  Usage: test/cuda/run.sh [PART...]; without arguments all parts:
 #
 #	test        operators, goldens, models and cuDNN's plans on the GPU
-#	sql         the regression tests on the GPU, where there is a PostgreSQL with headers and what else the engine needs
+#	sql         the regression tests on the GPU
 #	sanitize    the operators under compute-sanitizer's memcheck and racecheck, where it is installed
-#	bench       times of the networks, and of each step; device.json, the card's description for test/data/cudnn
+#	bench       times of the networks; of each plan and its steps, with their share of what the card can do; device.json, the card's description for test/data/cudnn
+#	engines     what it costs to run each layer by one of cuDNN's engines at all batch sizes
+#	sqlbench    images a second through SQL, and what limits them (bench/run.sh)
 #	peers       the generator next to PyTorch, where that is installed: eager, compiled, and with max-autotune, which takes minutes
 #
-# Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc and jansson; neither PostgreSQL, nor oneDNN, nor a network.
-# What is missing can be brought as Debian packages in the directory DEPS:  mkdir deps && (cd deps && apt-get download libjansson-dev libjansson4).
-# OUT=DIRECTORY keeps the card's description and all logs, in one archive, there.  PYTHON is the one that has PyTorch.  Goes on after a failure; the last lines say what failed.
+# Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc, make and jansson; neither oneDNN nor a network.  sql and sqlbench
+# need a PostgreSQL with headers and the libraries of the engine, too, and are left out where they are missing.  DEPS=DIRECTORY brings what is missing as Debian
+# packages and as a server's wheel; test/cuda/get-deps.sh fetches them on a machine with a network.
+#
+# OUT=DIRECTORY keeps the card's description and all logs, in one archive, there.  PYTHON is the one that has PyTorch.  DEVICE=ref tries all of this without a GPU,
+# as far as that goes.  Goes on after a failure; the last lines say what failed.
 set -u -o pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
+DEVICE=${DEVICE:-cuda}
 KEEP=${OUT:-$PWD/build/gpu-results}
 OUT=$(mktemp -d "${TMPDIR:-/tmp}/bicycle-gpu.XXXXXX")
 BUILD=build/gpu
 RUNS=${RUNS:-51}
-parts=" ${*:-test sql sanitize bench peers} "
+parts=" ${*:-test sql sanitize bench engines sqlbench peers} "
 failed=()
 mkdir -p "$KEEP"
 
@@ -41,17 +47,61 @@ tap()							# tap NAME SECONDS COMMAND...: a TAP program, of which only failures
 	grep -v '^ok' "$OUT/$name.log"
 	echo "$(grep -c '^ok' "$OUT/$name.log") passed, $(grep -c '^not ok' "$OUT/$name.log") failed"
 }
+has_server()					# has_server PG_CONFIG: with headers
+{
+	[ -f "$("$1" --pgxs 2>/dev/null)" ] && [ -f "$("$1" --includedir-server)/postgres.h" ]
+}
+unpack()						# unpack DIRECTORY ROOT: the packages and wheels in it, each once
+{
+	local file
+
+	mkdir -p "$2/have"
+	for file in "$1"/*.deb "$1"/*.whl; do
+		[ -f "$file" ] && [ ! -f "$2/have/${file##*/}" ] || continue
+		case $file in
+			*.deb) dpkg -x "$file" "$2" ;;
+			*.whl) "$PYTHON" -m zipfile -e "$file" "$2" ;;
+		esac && touch "$2/have/${file##*/}" || return 1
+	done
+	# wheels are unpacked without rights to run
+	find "$2"/*/pginstall* -type f \( -path '*/bin/*' -o -path '*/pgxs/config/*' -o -path '*/pgxs/src/test/*' \) -exec chmod +x {} + 2>/dev/null
+	chmod -R go+rX "$2"
+}
+use_deps()						# use_deps DIRECTORY: what is in it is there for compiler, linker and what they make; its server is PG_CONFIG's if there is none
+{
+	# Where the user that runs servers can read it, and in the same place every time, as programs are linked to find libraries there.
+	local root libraries server
+
+	root=${TMPDIR:-/tmp}/bicycle-gpu-deps.$(id -u)
+	mkdir -p -m 0755 "$root" && [ -O "$root" ] && unpack "$1" "$root" || { echo "the packages in $1 could not be unpacked into $root" >&2; exit 1; }
+	libraries=$root/usr/lib/x86_64-linux-gnu
+	export CPATH="$root/usr/include:$root/usr/include/x86_64-linux-gnu${CPATH:+:$CPATH}" LIBRARY_PATH="$libraries${LIBRARY_PATH:+:$LIBRARY_PATH}"
+	# Our programs alone find them, as others here may want other versions.  Without new tags the path holds for the libraries' own libraries, too.
+	flags+=("ENGINE_LDFLAGS=-Wl,--disable-new-dtags,-rpath,$libraries")
+	if [ ! -f /etc/fonts/fonts.conf ] && [ -f "$root/etc/fonts/fonts.conf" ]; then
+		sed "s|/usr/share/fonts|$root/usr/share/fonts|" "$root/etc/fonts/fonts.conf" >"$root/fonts.conf"
+		export FONTCONFIG_FILE="$root/fonts.conf"
+	fi
+	server=$(ls -d "$root"/*/pginstall*/bin/pg_config 2>/dev/null | tail -1)
+	if [ -n "$server" ] && ! has_server "$PG_CONFIG"; then
+		PG_CONFIG=$server
+		# It is a copy to be thrown away, into which the extension can be installed; its flags may be of another compiler.
+		flags+=(SERVER_IN_PLACE=1 "SERVER_CFLAGS=-O2 -fPIC -fno-strict-aliasing -fwrapv -fexcess-precision=standard")
+	fi
+}
 
 say "the machine"
-nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv || { echo "no NVIDIA GPU or driver here" >&2; exit 1; }
+grep -m1 PRETTY_NAME /etc/os-release
+nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv || [[ $DEVICE != cuda* ]] || { echo "no NVIDIA GPU or driver here" >&2; exit 1; }
 NVCC=${NVCC:-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)}
-[ -n "$NVCC" ] || { echo "no nvcc here" >&2; exit 1; }
+[ -n "$NVCC" ] || [[ $DEVICE != cuda* ]] || { echo "no nvcc here" >&2; exit 1; }
 "$NVCC" --version | tail -1
-arch=${CUDA_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)}
+arch=${CUDA_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 | tr -d .)}
 
 # cuDNN beside the toolkit, or in Python's packages, whose library has no name without its version for the linker, which dlopen does not need.
 cudnn=$("$PYTHON" -c 'import nvidia.cudnn, os; print(list(nvidia.cudnn.__path__)[0])' 2>/dev/null)
 cuda_home=$(dirname "$(dirname "$(readlink -f "$NVCC")")")
+PG_CONFIG=${PG_CONFIG:-pg_config}
 # other compilers than the ones this is developed with may warn of more
 flags=(NVCC="$NVCC" CUDA_ARCH="$arch" BUILD="$BUILD" WARNINGS=-Wall NVCC_WARNINGS=)
 if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/include/cudnn.h" ]; then
@@ -60,21 +110,23 @@ if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/incl
 	LD_LIBRARY_PATH="$(ls -d "$cudnn"/lib "$(dirname "$cudnn")"/*/lib 2>/dev/null | paste -sd:):${LD_LIBRARY_PATH:-}"
 	export LD_LIBRARY_PATH
 fi
-if [ -n "${DEPS:-}" ]; then
-	mkdir -p "$DEPS/root"
-	for package in "$DEPS"/*.deb; do
-		dpkg -x "$package" "$DEPS/root"
-	done
-	root=$(cd "$DEPS/root" && pwd)
-	export CPATH="$root/usr/include:${CPATH:-}" LIBRARY_PATH="$root/usr/lib/x86_64-linux-gnu:${LIBRARY_PATH:-}"
-	export LD_LIBRARY_PATH="$root/usr/lib/x86_64-linux-gnu:${LD_LIBRARY_PATH:-}"
-fi
+[ -z "${DEPS:-}" ] || use_deps "$DEPS"
 printf '#include <dnnl.h>\n' | gcc -fsyntax-only -x c - 2>/dev/null || flags+=(WITHOUT_CPU=1)
 
-say "building for sm_$arch"
+say "building${arch:+ for sm_$arch}"
 make -s -j"$(nproc)" "${flags[@]}" gpu devices 2>&1 | tee "$OUT/build.log" || { echo "FAILED: the build"; exit 1; }
 bin=$BUILD/release/gpu
-export BICYCLE_TESTDATA=$PWD/test/data BICYCLE_TEST_DEVICE=${DEVICE:-cuda}
+export BICYCLE_TESTDATA=$PWD/test/data BICYCLE_TEST_DEVICE=$DEVICE
+
+# Of sql and sqlbench; the same build in their environment, so that what is built is not built again.
+sql_environment=("${flags[@]}" PG_CONFIG="$PG_CONFIG" INSTALL_DEPS=no)
+if wanted sql || wanted sqlbench; then
+	if ! has_server "$PG_CONFIG"; then
+		echo "no PostgreSQL with headers, hence nothing through SQL"
+		parts=${parts/ sql / }
+		parts=${parts/ sqlbench / }
+	fi
+fi
 
 if wanted test; then
 	tap operators 300 "$bin/test_cpu_ops"
@@ -83,11 +135,7 @@ if wanted test; then
 	tap plans 300 "$bin/test_cuda_plans"
 fi
 if wanted sql; then
-	if ls "$(${PG_CONFIG:-pg_config} --pgxs 2>/dev/null)" >/dev/null 2>&1; then
-		attempt sql 550 env BICYCLE_DEVICE="$BICYCLE_TEST_DEVICE" CUDA_ARCH="$arch" test/run.sh regress
-	else
-		echo "no PostgreSQL with headers: no SQL tests"
-	fi
+	attempt sql 500 env "${sql_environment[@]}" BICYCLE_DEVICE="$DEVICE" test/run.sh regress
 fi
 if wanted sanitize && command -v compute-sanitizer >/dev/null; then
 	for tool in memcheck racecheck; do
@@ -95,16 +143,31 @@ if wanted sanitize && command -v compute-sanitizer >/dev/null; then
 	done
 fi
 if wanted bench; then
-	attempt bench 300 "$bin/engine_bench" 1 "$RUNS" all "$BICYCLE_TEST_DEVICE"
+	attempt bench 300 "$bin/engine_bench" 1 "$RUNS" all "$DEVICE"
 	say "inside: plans and steps of G256, without copies"
-	BICYCLE_CUDA_TRACE=1 timeout 300 "$bin/engine_bench" 1 5 G256 "$BICYCLE_TEST_DEVICE" >/dev/null 2>"$OUT/trace.log" || failed+=("trace")
+	BICYCLE_CUDA_TRACE=1 timeout 300 "$bin/engine_bench" 1 5 G256 "$DEVICE" >/dev/null 2>"$OUT/trace.log" || failed+=("trace")
 	sed -n 's/^trace device //p' "$OUT/trace.log" >"$KEEP/device.json"
-	grep 'trace plan' "$OUT/trace.log"
-	awk '/trace plan of (1|64) images, bf16/ { on = 1; print } /trace plan/ && !/plan of (1|64) images, bf16/ { on = 0 } on && /trace step/' "$OUT/trace.log" | head -80
-	BICYCLE_AUTOTUNE=8 attempt bench_autotuned 400 "$bin/engine_bench" 1 "$RUNS" G256 "$BICYCLE_TEST_DEVICE"
+	sed -n 's/^trace plan of/plan of/p' "$OUT/trace.log"
+	awk '/^trace plan/ { on = /of (1|16|64) images, bf16/; if (on) print } on && /^trace step/' "$OUT/trace.log" | sed 's/^trace //' | head -80
+	BICYCLE_AUTOTUNE=8 attempt bench_autotuned 400 "$bin/engine_bench" 1 "$RUNS" G256 "$DEVICE"
+fi
+if wanted engines; then
+	attempt engines 150 "$bin/engines"
+	BICYCLE_AUTOTUNE=8 attempt engines_autotuned 250 "$bin/engines"
+	for pin in 1 64; do
+		export BICYCLE_PIN_ENGINES=$pin
+		say "images in other batches, and times, with the engines of $pin"
+		timeout 200 "$bin/test_gpu_model" >"$OUT/pinned_$pin.log" 2>&1 || failed+=("models with the engines of $pin")
+		grep 'in other batches' "$OUT/pinned_$pin.log"
+		timeout 100 "$bin/engine_bench" 1 "$RUNS" G256 "$DEVICE" 2>&1 | tee -a "$OUT/pinned_$pin.log" | grep 'bf16'
+		unset BICYCLE_PIN_ENGINES
+	done
+fi
+if wanted sqlbench; then
+	attempt sqlbench 500 env "${sql_environment[@]}" DEVICE="$DEVICE" PARTS=sql bench/run.sh
 fi
 if wanted peers && "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-	[ -f "$OUT/bench.log" ] || attempt bench 120 "$bin/engine_bench" 1 "$RUNS" G256 "$BICYCLE_TEST_DEVICE"
+	[ -f "$OUT/bench.log" ] || attempt bench 120 "$bin/engine_bench" 1 "$RUNS" G256 "$DEVICE"
 	attempt torch "${PEERS_SECONDS:-480}" "$PYTHON" bench/torch_gpu_peer.py "$RUNS" G256
 	say "medians side by side, ms an image, bytes to bytes"
 	awk 'NR == FNR { if ($1 == "G256" && $2 == "bf16" && /median/) { b = $4; sub(":", "", b); ours[b] = $6 } next }
