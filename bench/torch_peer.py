@@ -17,23 +17,28 @@ NZ = 8
 
 
 class Generator(nn.Module):
+    keep_layout = False  # True: maps stay in channels_last, which norm and concatenation do not see to
+
     def __init__(self, levels, base=64):
         super().__init__()
         width = [base * min(2 ** k, 8) for k in range(levels)]
         self.down = nn.ModuleList(nn.Conv2d((width[k - 1] if k else 3) + NZ, width[k], 4, 2, 1) for k in range(levels))
         self.up = nn.ModuleList(nn.ConvTranspose2d(width[k] * (1 if k == levels - 1 else 2), width[k - 1] if k else 3, 4, 2, 1) for k in range(levels))
 
+    def laid(self, x):
+        return x.contiguous(memory_format=torch.channels_last) if self.keep_layout else x
+
     def level(self, k, x, z):
         planes = z[:, :, None, None].expand(-1, -1, x.shape[2], x.shape[3])
-        joined = torch.cat([x, planes], 1)
+        joined = torch.cat([x, self.laid(planes)], 1)
         y = self.down[k](joined if k == 0 else F.leaky_relu(joined, 0.2))
         last = k == len(self.down) - 1
         if 0 < k and not last:
-            y = F.instance_norm(y)
+            y = self.laid(F.instance_norm(y))
         if not last:
             y = self.level(k + 1, y, z)
         y = self.up[k](F.relu(y))
-        return torch.tanh(y) if k == 0 else torch.cat([F.instance_norm(y), x], 1)
+        return torch.tanh(y) if k == 0 else torch.cat([self.laid(F.instance_norm(y)), x], 1)
 
     def forward(self, x, z):
         return self.level(0, x, z)
