@@ -6,7 +6,7 @@
 #	regress     pg_regress, with the extension preloaded; nopreload: the same without
 #	isolation   concurrent sessions, by pg_isolation_regress
 #	pgtap       the SQL contract, by pg_prove
-#	tap         crashes, cancels, standby, dump and restart, by prove
+#	tap         crashes, cancels, standby, dump, restart and training, by prove; JOBS files at a time, as most of them mostly wait
 #
 # Needs and touches no installed cluster and leaves no server behind.  PG_CONFIG chooses the server.  KEEP=1 keeps the directory with data and logs.
 # UNIT="test_x test_y" or REGRESS="x y" or TAP="001_basic" narrow a part down.  BICYCLE_DEVICE=cuda runs regress and nopreload on a GPU.
@@ -156,7 +156,7 @@ if wanted pgtap; then
 	fi
 fi
 if wanted tap; then
-	tests=$(topics test/t .pl)
+	tests=$(topics test/t .pl | tac)	# the last ones are the longest
 	tests=${TAP:-$tests}
 	if [ -n "$tests" ]; then
 		say "TAP"
@@ -166,7 +166,7 @@ if wanted tap; then
 		status=0
 		(cd "$WORK/out-tap" &&
 		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
-		 "${AS[@]}" prove --timer --failures -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
+		 "${AS[@]}" prove -j"$JOBS" --timer --failures -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
 		[ $status = 0 ] || show_logs "$WORK/out-tap"
 		result $status "TAP"
 	else

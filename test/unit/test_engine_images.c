@@ -181,7 +181,7 @@ test_same_bytes(void)
 {
 	enum
 	{
-		N = 24
+		N = 16
 	};
 	Client		client;
 	ImageCall	calls[N];
@@ -314,7 +314,7 @@ test_fairness(uint32_t flags, const char *what)
 {
 	enum
 	{
-		N = 60
+		N = 32
 	};
 	Client		many,
 				one;
@@ -404,7 +404,7 @@ test_info(void)
 {
 	enum
 	{
-		N = 60
+		N = 32
 	};
 	Client		many,
 				one;
