@@ -13,7 +13,7 @@
 #include <time.h>
 
 /* Seconds. */
-static double
+static inline double
 now(void)
 {
 	struct timespec t;
@@ -22,7 +22,7 @@ now(void)
 	return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-static int
+static inline int
 by_value(const void *a, const void *b)
 {
 	double		x = *(const double *) a,
@@ -32,13 +32,13 @@ by_value(const void *a, const void *b)
 }
 
 /* Sorts times, so that the least comes first and the median is in the middle. */
-static void
+static inline void
 sort_times(double *times, int n)
 {
 	qsort(times, n, sizeof(double), by_value);
 }
 
-static void
+static inline void
 fail(const NnError *error)
 {
 	fprintf(stderr, "%s: %s %s %s\n", program_invocation_short_name, error->message, error->detail, error->hint);
@@ -46,7 +46,7 @@ fail(const NnError *error)
 }
 
 /* count numbers in [-scale, scale) */
-static float *
+static inline float *
 numbers(uint32_t seed, float scale, size_t count)
 {
 	float	   *out = malloc(count * sizeof(float) + 1);

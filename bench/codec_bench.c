@@ -7,12 +7,11 @@
  *
  * Prints the three numbers in one line.
  */
+#include "bench.h"
+
 #include "image/image.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
+/* Milliseconds that this program has had of processors: what it costs, however busy the machine is. */
 static double
 processor_time(void)
 {
@@ -20,15 +19,6 @@ processor_time(void)
 
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return t.tv_sec * 1e3 + t.tv_nsec * 1e-6;
-}
-
-static int
-by_value(const void *a, const void *b)
-{
-	double		x = *(const double *) a,
-				y = *(const double *) b;
-
-	return (x > y) - (x < y);
 }
 
 static uint8_t *
@@ -107,7 +97,7 @@ main(int argc, char **argv)
 	}
 	for (int i = 0; i < 3; i++)
 	{
-		qsort(times[i], runs, sizeof(double), by_value);
+		sort_times(times[i], runs);
 		printf("%.4f%s", times[i][runs / 2], i < 2 ? " " : "\n");
 		free(times[i]);
 	}

@@ -17,24 +17,16 @@ main(void)
 }
 #else
 
+#include "bench.h"
 #include "nn/cuda/cuda_shape.h"
 #include "nn/cuda/cudnn.h"
 #include "nn/nets.h"
-
-#include <stdlib.h>
 
 #define MODES 3
 #define SIZES 7
 
 static const char *const pins[MODES] = {NULL, "1", "64"};
 static const char *const names[MODES] = {"own", "of 1", "of 64"};
-
-static void
-fail(const NnError *error)
-{
-	fprintf(stderr, "engines: %s %s\n", error->message, error->detail);
-	exit(1);
-}
 
 /* Microseconds; below 0 if the engine is not the pinned one. */
 static double
