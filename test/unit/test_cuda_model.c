@@ -201,7 +201,7 @@ test_faults(void)
 
 /* BICYCLE_CUDA_TRACE: every step has a line with its share of what is possible, and results are what they are without. */
 static void
-test_trace(const Fixture *f)
+test_trace(const ModelFixture *f)
 {
 	char		path[] = "/tmp/bicycle-trace-XXXXXX",
 				line[512];
@@ -219,7 +219,7 @@ test_trace(const Fixture *f)
 	fflush(stderr);
 	dup2(file, STDERR_FILENO);
 	device = open_device();
-	model = load(device, f, NN_PRECISION_FP32);
+	model = model_fixture_load(device, f, NN_PRECISION_FP32);
 	for (int run = 0; run < 4; run++)
 		same &= nn_model_translate(model, 1, images, z, got, &error) == NN_OK;
 	nn_model_free(model);
