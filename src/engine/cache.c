@@ -110,10 +110,19 @@ entry_get(Engine *engine, const uint8_t *hash)
 	return entry;
 }
 
+static bool
+is_resident(const CacheEntry *entry)
+{
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		if (entry->packed[slot] != NULL)
+			return true;
+	return false;
+}
+
 static void
 entry_drop_if_unused(CacheEntry *entry)
 {
-	if (entry->requests > 0 || entry->packed[0] != NULL || entry->packed[1] != NULL)
+	if (entry->requests > 0 || is_resident(entry))
 		return;
 	list_remove(&entry->link);
 	free(entry->owners);
@@ -702,7 +711,7 @@ cache_load(Request *request)
 	list_foreach(node, &entry->waiters)
 		task->asked[list_member(Request, link, node)->image.precision] = true;
 	/* Nobody waits, and nothing of it is here: it was sent to be here. */
-	if (list_empty(&entry->waiters) && entry->packed[0] == NULL && entry->packed[1] == NULL)
+	if (list_empty(&entry->waiters) && !is_resident(entry))
 		task->asked[NN_PRECISION_AUTO] = true;
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		task->resident[slot] = entry->packed[slot] != NULL;
