@@ -152,7 +152,7 @@ $B/bicycle_cuda.so: $(CUDA_OBJ)
 	$(ENGINE_CC) -shared -pthread -Wl,-z,defs -Wl,--exclude-libs,ALL $(CUDNN_RPATH) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -lrt -ldl -lm
 
 # The same device and kernels for the CPU, for tests: test/cuda/gpu_on_cpu.h.
-IMITATION_CFLAGS = $(ENGINE_CFLAGS) -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
+IMITATION_CFLAGS = $(ENGINE_CFLAGS) -fPIC -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
 IMITATION_OBJ = $(patsubst kernels/%.cu,$B/imitation/%.o,$(wildcard kernels/*.cu)) $(patsubst src/nn/cuda/%.c,$B/imitation/%.o,$(filter-out \
 	src/nn/cuda/cudnn.c,$(wildcard src/nn/cuda/*.c))) $(patsubst test/cuda/%.c,$B/imitation/%.o,$(wildcard test/cuda/*_on_cpu.c))
 
@@ -168,8 +168,22 @@ $B/imitation/%.o: test/cuda/%.c
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
 
+$B/imitation/nn/%.o: src/nn/%.c
+	@mkdir -p $(dir $@)
+	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
+
 $B/libimitation.a: $(IMITATION_OBJ)
 	rm -f $@ && ar rcs $@ $^
+
+# And as a library that the engine opens, if it is started from where that lies.
+$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst %,$B/imitation/nn/%.o,border error graph precision)
+	$(ENGINE_CC) $(IMITATION_CFLAGS) -shared $^ -o $@ -lm
+
+$B/imitation/bicycle-engine: $B/bicycle-engine
+	@mkdir -p $(dir $@)
+	ln -f $< $@
+
+$B/unit/test_engine_gpu: $B/imitation/bicycle-engine $B/imitation/bicycle_cuda.so
 
 $B/unit/test_cuda_%: test/unit/test_cuda_%.c $B/libimitation.a $B/libbicycle.a
 	@mkdir -p $(dir $@)
@@ -226,11 +240,13 @@ $B/tools/%: tools/%.c $B/libbicycle.a
 
 -include $(shell find $B -name '*.d' 2>/dev/null)
 
+# IMITATION=1 installs that in place of the real one, for a look at SQL without a GPU: IMITATION=1 BICYCLE_DEVICE=cuda test/run.sh regress
+INSTALLED_MODULE = $(if $(IMITATION),$B/imitation/bicycle_cuda.so,$(CUDA_MODULE))
 install: install-engine
-install-engine: engine
+install-engine: engine $(INSTALLED_MODULE)
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
 	$(INSTALL_PROGRAM) $B/bicycle-engine '$(DESTDIR)$(pkglibdir)/bicycle-engine'
-	$(if $(CUDA_MODULE),$(INSTALL_SHLIB) $(CUDA_MODULE) '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so')
+	$(if $(INSTALLED_MODULE),$(INSTALL_SHLIB) $(INSTALLED_MODULE) '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so')
 uninstall: uninstall-engine
 uninstall-engine:
 	rm -f '$(DESTDIR)$(pkglibdir)/bicycle-engine' '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so'

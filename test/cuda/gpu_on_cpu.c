@@ -3,18 +3,21 @@
  *	  An imitation of a GPU and of CUDA's runtime for tests: kernels run as coroutines, streams as queues.
  *
  * Device memory is the heap's, so AddressSanitizer watches every access of a kernel.  Streams, events and graphs have the meaning that CUDA gives them, run
- * by whoever waits: an operation runs when its stream is waited for, or another stream's wait for an event behind it runs.  One thread launches and waits;
- * memory may be allocated by others.
+ * by whoever waits: an operation runs when its stream is waited for, or another stream's wait for an event behind it runs.  Several threads may call, each
+ * with streams of its own.  What CUDA forbids while a stream is captured ends the program.
  */
 #include "gpu_on_cpu.h"
 
 #include "cuda_runtime_api.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #define MAX_THREADS 1024
 #define WARP 32
@@ -23,7 +26,44 @@
 GpuIndex	gpu_thread,
 			gpu_block,
 			gpu_block_size;
-GpuSettings gpu_settings = {.devices = 1, .major = 9, .minor = 0, .memory = (size_t) 8 << 30};
+static GpuSettings own_settings = {.devices = 1, .major = 9, .minor = 0, .memory = (size_t) 8 << 30};
+GpuSettings *gpu_settings = &own_settings;
+
+/* Settings of a test in another process. */
+__attribute__((constructor)) static void
+share_settings(void)
+{
+	const char *path = getenv("BICYCLE_TEST_GPU");
+	int			fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	void	   *shared = fd >= 0 ? mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+
+	if (fd >= 0)
+		close(fd);
+	if (shared == MAP_FAILED)
+		return;
+	gpu_settings = shared;
+	gpu_settings->used = 0;
+}
+
+/* One thread at a time is in here: the device's owner, or the one that packs weights. */
+static pthread_mutex_t runtime_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static __thread int captures;	/* that the thread has begun and not ended */
+
+static void
+leave(int *entered)
+{
+	pthread_mutex_unlock(&runtime_lock);
+}
+
+static int
+enter(void)
+{
+	pthread_mutex_lock(&runtime_lock);
+	return 0;
+}
+
+/* For the rest of the function. */
+#define RUNTIME __attribute__((cleanup(leave), unused)) int entered = enter()
 
 /* ---- Blocks ---------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -205,6 +245,7 @@ struct GpuStream
 {
 	GpuGraph	queue;
 	GpuGraph   *capture;		/* operations go there instead */
+	bool		invalid;		/* something failed while it was captured */
 };
 
 struct GpuEvent
@@ -214,11 +255,33 @@ struct GpuEvent
 				done;
 };
 
+static bool lost;				/* the device, for good */
+
 /* Counts a call down to the one that a test wants to fail. */
 static bool
 fails(void)
 {
-	return gpu_settings.fail_in > 0 && --gpu_settings.fail_in == 0;
+	bool		now = gpu_settings->fail_in > 0 && --gpu_settings->fail_in == 0;
+
+	lost |= now && gpu_settings->fail_for_good;
+	return now || lost;
+}
+
+/* What a call that fails returns. */
+static cudaError_t
+failure(cudaError_t error)
+{
+	return lost ? cudaErrorLaunchFailure : error;
+}
+
+static void
+not_in_capture(const char *function)
+{
+	if (captures > 0)
+	{
+		fprintf(stderr, "gpu_on_cpu: %s while a stream is captured\n", function);
+		abort();
+	}
 }
 
 static void
@@ -297,11 +360,13 @@ int
 gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned n, void *stream, const void *args, size_t size)
 {
 	Op			op = {.kind = OP_KERNEL, .kernel = kernel, .grid = grid, .threads = n, .args = malloc(size)};
+	RUNTIME;
 
 	if (!op.args || n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 || fails())
 	{
+		((cudaStream_t) stream)->invalid = true;
 		free(op.args);
-		return cudaErrorInvalidValue;
+		return failure(cudaErrorInvalidValue);
 	}
 	memcpy(op.args, args, size);
 	put(stream, &op);
@@ -324,9 +389,10 @@ cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
 	Op			op = {.kind = OP_COPY, .to = to, .from = from, .bytes = bytes};
+	RUNTIME;
 
 	if (fails())
-		return cudaErrorInvalidValue;
+		return failure(cudaErrorInvalidValue);
 	put(stream, &op);
 	return cudaSuccess;
 }
@@ -334,14 +400,19 @@ cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, c
 cudaError_t
 cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
+	RUNTIME;
+
 	if (fails() || !(*stream = calloc(1, sizeof(struct GpuStream))))
-		return cudaErrorMemoryAllocation;
+		return failure(cudaErrorMemoryAllocation);
 	return cudaSuccess;
 }
 
 cudaError_t
 cudaStreamSynchronize(cudaStream_t stream)
 {
+	RUNTIME;
+
+	not_in_capture("cudaStreamSynchronize");
 	while (stream->queue.first)
 		run_next(stream);
 	return fails() ? cudaErrorLaunchFailure : cudaSuccess;
@@ -350,6 +421,8 @@ cudaStreamSynchronize(cudaStream_t stream)
 cudaError_t
 cudaStreamDestroy(cudaStream_t stream)
 {
+	RUNTIME;
+
 	while (stream->queue.first)
 		run_next(stream);
 	free(stream);
@@ -360,9 +433,10 @@ cudaError_t
 cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
 	Op			op = {.kind = OP_WAIT, .event = event, .count = event->recorded};
+	RUNTIME;
 
 	if (fails())
-		return cudaErrorInvalidValue;
+		return failure(cudaErrorInvalidValue);
 	put(stream, &op);
 	return cudaSuccess;
 }
@@ -370,14 +444,18 @@ cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 cudaError_t
 cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
+	RUNTIME;
+
 	if (fails() || !(*event = calloc(1, sizeof(struct GpuEvent))))
-		return cudaErrorMemoryAllocation;
+		return failure(cudaErrorMemoryAllocation);
 	return cudaSuccess;
 }
 
 cudaError_t
 cudaEventDestroy(cudaEvent_t event)
 {
+	RUNTIME;
+
 	while (event->done < event->recorded)
 		run_next(event->stream);
 	free(event);
@@ -388,9 +466,10 @@ cudaError_t
 cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
 	Op			op = {.kind = OP_RECORD, .event = event, .count = event->recorded + 1};
+	RUNTIME;
 
 	if (fails())
-		return cudaErrorInvalidValue;
+		return failure(cudaErrorInvalidValue);
 	event->recorded++;
 	event->stream = stream;
 	put(stream, &op);
@@ -412,6 +491,9 @@ cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
 cudaError_t
 cudaEventSynchronize(cudaEvent_t event)
 {
+	RUNTIME;
+
+	not_in_capture("cudaEventSynchronize");
 	while (event->done < event->recorded)
 		run_next(event->stream);
 	return fails() ? cudaErrorLaunchFailure : cudaSuccess;
@@ -420,6 +502,8 @@ cudaEventSynchronize(cudaEvent_t event)
 cudaError_t
 cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
+	RUNTIME;
+
 	*ms = 1;
 	return fails() ? cudaErrorInvalidValue : cudaSuccess;
 }
@@ -427,25 +511,38 @@ cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 cudaError_t
 cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
+	RUNTIME;
+
 	if (fails() || !(stream->capture = calloc(1, sizeof(GpuGraph))))
-		return cudaErrorMemoryAllocation;
+		return failure(cudaErrorMemoryAllocation);
 	stream->capture->users = 1;
+	stream->invalid = false;
+	captures++;
 	return cudaSuccess;
 }
 
 cudaError_t
 cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
+	RUNTIME;
+
 	*graph = stream->capture;
 	stream->capture = NULL;
-	return cudaSuccess;
+	captures--;
+	if (!stream->invalid)
+		return cudaSuccess;
+	cudaGraphDestroy(*graph);
+	*graph = NULL;
+	return cudaErrorStreamCaptureInvalidated;
 }
 
 cudaError_t
 cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
 {
+	RUNTIME;
+
 	if (fails())
-		return cudaErrorMemoryAllocation;
+		return failure(cudaErrorMemoryAllocation);
 	graph->users++;
 	*exec = graph;
 	return cudaSuccess;
@@ -454,6 +551,8 @@ cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long lon
 cudaError_t
 cudaGraphDestroy(cudaGraph_t graph)
 {
+	RUNTIME;
+
 	if (--graph->users > 0)
 		return cudaSuccess;
 	while (graph->first)
@@ -472,6 +571,7 @@ cudaError_t
 cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
 	Op			op = {.kind = OP_GRAPH, .graph = exec};
+	RUNTIME;
 
 	if (fails())
 		return cudaErrorLaunchFailure;
@@ -488,30 +588,25 @@ typedef struct Header
 
 #define HEADER 256				/* keeps cudaMalloc's alignment */
 
-static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
-static size_t memory_used;
-
 size_t
 gpu_memory_used(void)
 {
-	return memory_used;
+	return gpu_settings->used;
 }
 
 cudaError_t
 cudaMalloc(void **p, size_t bytes)
 {
 	Header	   *header;
-	bool		fits;
+	RUNTIME;
 
-	pthread_mutex_lock(&memory_lock);
-	fits = bytes <= gpu_settings.memory - memory_used && !fails();
-	memory_used += fits ? bytes : 0;
-	pthread_mutex_unlock(&memory_lock);
-	if (!fits)
-		return cudaErrorMemoryAllocation;
+	not_in_capture("cudaMalloc");
+	if (fails() || gpu_settings->used > gpu_settings->memory || bytes > gpu_settings->memory - gpu_settings->used)
+		return failure(cudaErrorMemoryAllocation);
 	if (posix_memalign((void **) &header, HEADER, HEADER + bytes) != 0)
 		die("out of memory");
 	header->bytes = bytes;
+	gpu_settings->used += bytes;
 	/* what was not written must not look like zeros */
 	memset((char *) header + HEADER, 0xff, bytes);
 	*p = (char *) header + HEADER;
@@ -522,12 +617,12 @@ cudaError_t
 cudaFree(void *p)
 {
 	Header	   *header = (Header *) ((char *) p - HEADER);
+	RUNTIME;
 
+	not_in_capture("cudaFree");
 	if (!p)
 		return cudaSuccess;
-	pthread_mutex_lock(&memory_lock);
-	memory_used -= header->bytes;
-	pthread_mutex_unlock(&memory_lock);
+	gpu_settings->used -= header->bytes;
 	free(header);
 	return cudaSuccess;
 }
@@ -535,7 +630,9 @@ cudaFree(void *p)
 cudaError_t
 cudaMallocHost(void **p, size_t bytes)
 {
-	return fails() || !(*p = malloc(bytes + 1)) ? cudaErrorMemoryAllocation : cudaSuccess;
+	RUNTIME;
+
+	return fails() || !(*p = malloc(bytes + 1)) ? failure(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
 cudaError_t
@@ -548,16 +645,16 @@ cudaFreeHost(void *p)
 cudaError_t
 cudaMemGetInfo(size_t *available, size_t *total)
 {
-	*available = gpu_settings.memory - memory_used;
-	*total = gpu_settings.memory;
+	*available = gpu_settings->memory - gpu_settings->used;
+	*total = gpu_settings->memory;
 	return cudaSuccess;
 }
 
 cudaError_t
 cudaGetDeviceCount(int *count)
 {
-	*count = gpu_settings.devices;
-	return gpu_settings.devices > 0 ? cudaSuccess : cudaErrorNoDevice;
+	*count = gpu_settings->devices;
+	return gpu_settings->devices > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
 
 cudaError_t
@@ -565,9 +662,9 @@ cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 {
 	memset(properties, 0, sizeof(*properties));
 	strcpy(properties->name, "imitated GPU");
-	properties->major = gpu_settings.major;
-	properties->minor = gpu_settings.minor;
-	properties->totalGlobalMem = gpu_settings.memory;
+	properties->major = gpu_settings->major;
+	properties->minor = gpu_settings->minor;
+	properties->totalGlobalMem = gpu_settings->memory;
 	return cudaSuccess;
 }
 
@@ -588,7 +685,7 @@ cudaRuntimeGetVersion(int *version)
 cudaError_t
 cudaSetDevice(int device)
 {
-	return device < gpu_settings.devices ? cudaSuccess : cudaErrorInvalidDevice;
+	return device < gpu_settings->devices ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
 cudaError_t

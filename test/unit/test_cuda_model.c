@@ -127,8 +127,8 @@ test_half(const ModelFixture *f)
 	ok(ran && nn_model_precision(model) == NN_PRECISION_BF16 && psnr() >= 40, "auto is bf16 on compute capability 9.0: PSNR %.1f dB", psnr());
 	nn_model_free(model);
 	nn_device_close(device);
-	gpu_settings.major = 7;
-	gpu_settings.minor = 5;
+	gpu_settings->major = 7;
+	gpu_settings->minor = 5;
 	device = open_device();
 	model = model_fixture_load(device, f, NN_PRECISION_AUTO);
 	memset(got, 0, sizeof(got));
@@ -138,8 +138,8 @@ test_half(const ModelFixture *f)
 	ok(nn_model_load(device, &f->config, NN_PRECISION_BF16, f->tensors, f->params.n, &model, &error) == NN_EUNSUPPORTED && error.hint[0],
 	   "bf16 is refused there: %s", error.message);
 	nn_device_close(device);
-	gpu_settings.major = 9;
-	gpu_settings.minor = 0;
+	gpu_settings->major = 9;
+	gpu_settings->minor = 0;
 }
 
 static void
@@ -176,14 +176,14 @@ test_faults(void)
 		NnModel    *model = NULL;
 		NnStatus	status;
 
-		gpu_settings.fail_in = i;
+		gpu_settings->fail_in = i;
 		status = bicycle_cuda_module.open(0, 1, &device, &error);
 		if (status == NN_OK)
 			status = nn_model_load(device, &f.config, NN_PRECISION_FP32, f.tensors, f.params.n, &model, &error);
 		for (int run = 0; status == NN_OK && run < 3; run++)
 			status = nn_model_translate(model, 2, images, z, got, &error);
-		finished = gpu_settings.fail_in > 0;
-		gpu_settings.fail_in = 0;
+		finished = gpu_settings->fail_in > 0;
+		gpu_settings->fail_in = 0;
 		reported += status != NN_OK && error.message[0] != '\0';
 		if (status != NN_OK && error.message[0] == '\0')
 			diag("call %ld failed without a message", i);
@@ -247,14 +247,14 @@ static void
 test_missing(void)
 {
 	NnDevice   *device;
-	GpuSettings before = gpu_settings;
+	GpuSettings before = *gpu_settings;
 
 	ok(bicycle_cuda_module.open(1, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "has 1"), "no second GPU: %s", error.detail);
-	gpu_settings.major = 7;
+	gpu_settings->major = 7;
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "7.0"), "an old GPU: %s", error.detail);
-	gpu_settings.devices = 0;
+	gpu_settings->devices = 0;
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && error.hint[0], "no GPU: %s", error.detail);
-	gpu_settings = before;
+	*gpu_settings = before;
 	setenv("BICYCLE_TEST_NO_CONVS", "1", 1);
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED, "no library for convolutions: %s", error.message);
 	unsetenv("BICYCLE_TEST_NO_CONVS");

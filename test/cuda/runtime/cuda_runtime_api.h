@@ -17,7 +17,8 @@ typedef enum cudaError
 	cudaErrorInsufficientDriver = 35,
 	cudaErrorNoDevice = 100,
 	cudaErrorInvalidDevice = 101,
-	cudaErrorLaunchFailure = 719
+	cudaErrorLaunchFailure = 719,
+	cudaErrorStreamCaptureInvalidated = 901
 } cudaError_t;
 
 typedef struct GpuStream *cudaStream_t;
@@ -91,9 +92,12 @@ typedef struct GpuSettings
 				minor;
 	size_t		memory;			/* of the card */
 	long		fail_in;		/* calls of the runtime until one that can fail fails; 0: none does */
+	int			fail_for_good;	/* and all after it do, too, as after an error of a kernel */
+	size_t		used;			/* bytes; not to be set */
 } GpuSettings;
 
-extern GpuSettings gpu_settings;
+/* In a file that the environment names as BICYCLE_TEST_GPU, where another process can set them; or by itself. */
+extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
 extern long gpu_kernels_run(void);
 extern long gpu_graphs_run(void);
