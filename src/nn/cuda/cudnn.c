@@ -139,10 +139,16 @@ load_library(Library *lib, NnError *error)
 	return NN_OK;
 }
 
+static bool
+is_memory(cudnnStatus_t status)
+{
+	return status == CUDNN_STATUS_ALLOC_FAILED || status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+}
+
 static NnStatus
 cudnn_fail(const CudaConvs *convs, NnError *error, cudnnStatus_t status, const char *what)
 {
-	NnStatus	code = status == CUDNN_STATUS_ALLOC_FAILED || status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ? NN_ENOMEM : NN_EDEVICE;
+	NnStatus	code = is_memory(status) ? NN_ENOMEM : NN_EDEVICE;
 	char		text[512] = "";
 
 	convs->lib.last_error(text, sizeof(text));
@@ -429,7 +435,7 @@ set_target(Descs *d, cudnnBackendDescriptor_t plan)
 		set_desc(d, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, d->convs->device);
 }
 
-/* A conv's plan from a configuration; false if it cannot be, or wants more workspace than allowed. */
+/* A conv's plan from a configuration; false if it cannot be, or wants more workspace than allowed.  For want of memory no other can be made either. */
 static bool
 make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 {
@@ -446,6 +452,7 @@ make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 	if (own.status != CUDNN_STATUS_SUCCESS || conv->workspace > MAX_WORKSPACE)
 	{
 		drop_all(&own);
+		d->status = is_memory(own.status) ? own.status : d->status;
 		return false;
 	}
 	conv->plan = keep_last(&own);
@@ -581,12 +588,13 @@ keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaC
 	*best_ms = ms;
 }
 
-/* Fills conv->plan by the first engine that will do, or the fastest of the first convs->tune; nothing if there is none. */
-static void
+/* Fills conv->plan by the first engine that will do, or the fastest of the first convs->tune; nothing if there is none.  Returns the last error met. */
+static cudnnStatus_t
 choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {
 	static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
 	int			wanted = convs->handle && convs->tune > 1 ? convs->tune : 1;
+	cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
 	float		best_ms = 0;
 	int			tried = 0;
 
@@ -608,8 +616,10 @@ choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 				read_recipe(convs, configs[i], &candidate);
 			keep_faster(convs, s, &candidate, conv, &best_ms);
 		}
+		status = d.status;
 		drop_all(&d);
 	}
+	return status;
 }
 
 /* Fills conv->plan by the engine of convs->pin images; nothing if cuDNN does not take that here. */
@@ -732,6 +742,7 @@ NnStatus
 cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnError *error)
 {
 	CudaConv   *conv = calloc(1, sizeof(CudaConv));
+	cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
 
 	if (!conv)
 		return nn_no_memory(error, sizeof(CudaConv));
@@ -742,13 +753,15 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 		if (convs->pin > 0 && convs->pin != shape->n)
 			follow_pin(convs, shape, conv);
 		if (!conv->plan)
-			choose_engine(convs, shape, conv);
+			status = choose_engine(convs, shape, conv);
 		if (conv->plan)
 			write_plan(convs, shape, conv);
 	}
 	if (!conv->plan)
 	{
 		free(conv);
+		if (is_memory(status))
+			return cudnn_fail(convs, error, status, "plan a convolution");
 		nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no engine for a convolution");
 		nn_detail(error, "It is %s of (%d, %d, %d, %d) to (%d, %d, %d), kernel %d, stride %d.", shape->transposed ? "a transposed one" : "one", shape->n,
 				  shape->h, shape->w, shape->c, shape->oh, shape->ow, shape->k, shape->kernel, shape->stride);
