@@ -449,7 +449,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_loss_plot(bigint, int, int) IS
 -- ---- Watching -------------------------------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_engine(OUT pid int, OUT device text, OUT "precision" text, OUT protocol int, OUT uptime interval, OUT restarts bigint,
-	OUT requests bigint, OUT batches bigint, OUT mean_batch float8, OUT queued bigint, OUT memory bigint, OUT last_error text)
+	OUT requests bigint, OUT batches bigint, OUT mean_batch float8, OUT queued bigint, OUT memory bigint, OUT gpu_memory bigint,
+	OUT gpu_memory_limit bigint, OUT last_error text)
 	AS 'MODULE_PATHNAME', 'bicycle_engine' LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 
 CREATE FUNCTION @extschema@.bicycle_cache()

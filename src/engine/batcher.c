@@ -14,7 +14,9 @@
  * count as BULK_AGE places younger than they are.
  *
  * The plans of a batch take memory that stays with the model.  A model may take the ARENA_SHARE-th part of the cache for them, however large max_batch is: a
- * processor gains next to nothing from large batches, and loses much if the models of two sessions do not fit beside each other.
+ * processor gains next to nothing from large batches, and loses much if the models of two sessions do not fit beside each other.  A GPU gains much, and has
+ * memory of its own: there plans are made as they are wanted.  If there is no room for one, the batch comes back, what is idle goes (cache.c), and it runs
+ * again; if nothing more may go, it is cut in halves, and for SMALL_MS the model's batches are no larger than what did fit.
  *
  * A request is announced to its client (STARTED) before a thread gets it, and only then: if the frame cannot be written at once the client does not read,
  * and the request goes back to its place.  A request with the flag ALONE is started when no other is between its start and its end and the loader is idle,
@@ -30,6 +32,7 @@
 #define BULK_TURN 8
 #define BULK_AGE 64
 #define ARENA_SHARE 8
+#define SMALL_MS 10000
 
 enum
 {
@@ -43,10 +46,15 @@ typedef struct Batch
 	Job			job;
 	Packed	   *model;
 	BicycleFrameType type;
-	size_t		arenas;			/* bytes the model's plans may take */
+	size_t		arenas;			/* bytes of the host's memory the model's plans may take */
 	size_t		arenas_shared;	/* bytes they may take for more than one image */
-	size_t		model_bytes;	/* after the run */
-	bool		device_failed;
+	size_t		model_bytes;	/* after the run, */
+	size_t		model_host;		/* of the host */
+	bool		make_room;		/* if the device's own memory is short, come back to make room first */
+	bool		short_of_room;	/* it has */
+	int			small;			/* images that did fit; 0: all */
+	EngineError device_failed;	/* requests from `done` on are not answered */
+	int			done;
 	int			n;
 	Request    *requests[];		/* NULL connection: withdrawn, runs along */
 } Batch;
@@ -197,7 +205,7 @@ start_alone(Engine *engine)
 {
 	Request    *request = engine->alone;
 
-	if (request->state != REQUEST_ALONE || engine->nstarted > 0 || engine->loader.pending > 0 || engine->batch != NULL)
+	if (request->state != REQUEST_ALONE || engine->nstarted > 0 || engine->loader.pending > 0 || engine->preparing || engine->batch != NULL)
 		return;
 	start(request);
 	if (request->state != REQUEST_DECODING)
@@ -309,11 +317,14 @@ start_batch(Engine *engine)
 	batch->job.done = batch_done;
 	batch->model = first->model;
 	batch->type = first->type;
-	batch->arenas = batch->model->bytes - batch->model->weights;
+	batch->make_room = engine->device_memory > 0;
+	if (now_ms() < batch->model->small_until_ms && most > (size_t) batch->model->small)
+		most = (size_t) batch->model->small;
+	batch->arenas = batch->make_room ? batch->model->host : batch->model->bytes - batch->model->least;
 	if (engine->memory.used < engine->memory.limit)
 		batch->arenas += engine->memory.limit - engine->memory.used;
 	batch->arenas_shared = cache_limit(engine) / ARENA_SHARE;
-	if (batch->arenas_shared > batch->arenas)
+	if (batch->arenas_shared > batch->arenas || batch->make_room)
 		batch->arenas_shared = batch->arenas;
 	list_foreach(node, &engine->ready)
 	{
@@ -433,7 +444,7 @@ fitting(Batch *batch, int n, NnError *error)
 		size_t		bytes;
 
 		error->code = NN_OK;
-		bytes = nn_model_arena_bytes(batch->model->model, network, n, error);
+		bytes = nn_model_batch_bytes(batch->model->model, network, n, error);
 		if (error->code != NN_OK && bytes == 0)
 			return 0;
 		if (bytes <= (n == 1 ? batch->arenas : batch->arenas_shared))
@@ -451,41 +462,84 @@ fitting(Batch *batch, int n, NnError *error)
 	}
 }
 
+/*
+ * Computes the next requests of the batch, as many as fit, and fills their results or errors.  Returns their number: 0 if room is to be made first, or if the
+ * device has failed.
+ */
+static int
+run_some(Batch *batch)
+{
+	Request   **requests = batch->requests + batch->done;
+	NnError		error;
+	int			rest = batch->n - batch->done;
+	int			n = fitting(batch, batch->small > 0 && batch->small < rest ? batch->small : rest, &error);
+	NnStatus	status = error.code;
+
+	while (n > 0)
+	{
+		status = batch->type == BICYCLE_ENCODE ? encode(batch, requests, n, &error) : translate(batch, requests, n, &error);
+		if (status == NN_ENOMEM && batch->make_room)
+		{
+			batch->short_of_room = true;
+			return 0;
+		}
+		if (status != NN_ENOMEM || n == 1)
+			break;
+		batch->small = n = (n + 1) / 2; /* the budget is not all the memory there is */
+	}
+	if (status == NN_EDEVICE)
+	{
+		error_from_nn(&batch->device_failed, &error);
+		return 0;
+	}
+	n = n > 0 ? n : 1;
+	for (int i = 0; i < n && status != NN_OK; i++)
+		error_from_nn(&requests[i]->error, &error);
+	return n;
+}
+
 /* On the device thread. */
 static void
 batch_run(Job *job)
 {
 	Batch	   *batch = list_member(Batch, job, job);
-	int			done = 0;
+	int			n;
 
 	for (int i = 0; i < batch->n; i++)
 		while (batch->requests[i]->image.debug == 2)
 			pause();
 
-	while (done < batch->n)
+	do
 	{
-		Request   **requests = batch->requests + done;
-		NnError		error;
-		int			n = fitting(batch, batch->n - done, &error);
-		NnStatus	status = error.code;
-
 		executor_progress();
-		while (n > 0)
-		{
-			status = batch->type == BICYCLE_ENCODE ? encode(batch, requests, n, &error) : translate(batch, requests, n, &error);
-			if (status != NN_ENOMEM || n == 1)
-				break;
-			n = (n + 1) / 2;	/* the budget is not all the memory there is */
-		}
-		n = n > 0 ? n : 1;
-		if (status != NN_OK)
-			for (int i = 0; i < n; i++)
-				error_from_nn(&requests[i]->error, &error);
-		if (status == NN_EDEVICE)
-			batch->device_failed = true;
-		done += n;
-	}
+		n = run_some(batch);
+		batch->done += n;
+	} while (n > 0 && batch->done < batch->n);
 	batch->model_bytes = nn_model_bytes(batch->model->model);
+	batch->model_host = nn_model_host_bytes(batch->model->model);
+}
+
+/* What was computed goes on; the rest, after a failure of the device, is dropped without an answer. */
+static void
+batch_release(Batch *batch)
+{
+	for (int i = 0; i < batch->n; i++)
+	{
+		Request    *request = batch->requests[i];
+
+		if (!request_back(request))
+			continue;
+		cache_unpin(batch->engine, request->model);
+		request->model = NULL;
+		if (i >= batch->done)
+			request_free(request);
+		else if (request->error.sqlstate[0] != '\0')
+			request_fail(request, &request->error);
+		else if (request->type == BICYCLE_ENCODE)
+			request_reply(request, request->result, request->result_length);
+		else
+			worker_encode(request);
+	}
 }
 
 static void
@@ -493,30 +547,26 @@ batch_done(Engine *engine, Job *job)
 {
 	Batch	   *batch = list_member(Batch, job, job);
 
+	if (batch->short_of_room)
+	{
+		/* what goes is freed on the device thread before the batch runs there again */
+		batch->short_of_room = false;
+		batch->make_room = cache_make_room(engine, batch->model);
+		executor_submit(&engine->device_thread, &batch->job, false);
+		return;
+	}
 	engine->batch = NULL;
 	engine->batches++;
 	engine->batched += (uint64_t) batch->n;
-	cache_batch_done(engine, batch->model, batch->model_bytes, (unsigned) batch->n);
-	for (int i = 0; i < batch->n; i++)
+	if (batch->small > 0)
 	{
-		Request    *request = batch->requests[i];
-
-		if (!request_back(request))
-			continue;
-		cache_unpin(engine, request->model);
-		request->model = NULL;
-		if (request->error.sqlstate[0] != '\0')
-			request_fail(request, &request->error);
-		else if (request->type == BICYCLE_ENCODE)
-			request_reply(request, request->result, request->result_length);
-		else
-			worker_encode(request);
+		batch->model->small = batch->small;
+		batch->model->small_until_ms = now_ms() + SMALL_MS;
 	}
-	if (batch->device_failed)
-	{
-		log_write(LOG_ERROR, "the device failed and its state is not to be trusted: the engine ends");
-		engine_stop(engine, 1);
-	}
+	cache_batch_done(engine, batch->model, batch->model_bytes, batch->model_host, (unsigned) batch->n);
+	batch_release(batch);
+	if (batch->device_failed.sqlstate[0] != '\0')
+		device_lost(engine, &batch->device_failed);
 	free(batch);
 }
 
@@ -529,7 +579,8 @@ batcher_run(Engine *engine)
 		start_alone(engine);
 	start_some(engine);
 	start_batch(engine);
-	if (engine->device_change && !engine->device_busy && !engine->threads_busy && engine->nstarted == 0 && engine->loader.pending == 0)
+	if (engine->device_change && !engine->device_busy && !engine->settings_busy && engine->nstarted == 0 && engine->loader.pending == 0 && !engine->preparing &&
+		engine->freeing == 0)
 		device_replace(engine);
 	while (!loader_rests(engine) && !list_empty(&engine->held))
 	{

@@ -7,11 +7,14 @@
  *	  connection holds at most half of the pool, unless it holds nothing else.  I/O thread only.
  *	- the engine's memory (three quarters of engine_memory): packed models with their arenas, tensor streams and files on their way, and what started
  *	  requests hold between decoding and reply.  Who asks for more than is free waits in order of arrival, or makes room by evicting idle models.  I/O
- *	  thread only.
+ *	  thread only.  Of a model on a GPU only what lies on the host counts here, the pinned buffers that images pass through.
  *	- the decoders' budget (the last quarter): what image_decode and image_resize take while they run.  Threads of the pool wait in it, under its lock; each
  *	  has its turn, and a decoder never asks twice, so it cannot deadlock.
  *
  * engine_memory = 0 means half of the machine's memory.
+ *
+ * A GPU's own memory is no budget of the engine: the device refuses what is beyond its limit (setting gpu_memory) or what other processes have left of the
+ * card, and then the cache makes room (cache.c).
  */
 #include <unistd.h>
 

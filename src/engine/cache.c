@@ -2,9 +2,9 @@
  * cache.c
  *	  The models that are resident, who may use them, and who waits for one.
  *
- * Owned by the I/O thread, but for load_run on the loader and free_run on the device thread.  An entry stands for a content hash.  It holds packed
- * models of up to three precisions, the databases that have shown the content, and the requests that wait.  It lives while any request refers to it or anything of it is
- * resident.
+ * Owned by the I/O thread, but for load_run on the loader, and load_prepare_run, shrink_run and free_run on the device thread.  An entry stands for a
+ * content hash.  It holds packed models of up to three precisions, the databases that have shown the content, and the requests that wait.  It lives while
+ * any request refers to it or anything of it is resident.
  *
  * A request may use a packed model if its database has streamed that content once while it is in the cache; until then, or while it is not resident in the
  * wanted precision, the request waits and one of the waiters is asked for it (NEED_MODEL).  As long as that one has not answered nobody else is asked,
@@ -14,8 +14,17 @@
  *
  * Eviction is by last use.  Requests that were started pin their model; an evicted model takes no new ones, and is freed on the device thread when its last
  * pin is gone.  A model that still has requests waiting to start on it is evicted only after it has run a batch, so that two models that do not fit beside
- * each other take turns instead of evicting each other for nothing.  So the cache may be larger than cache_size for a moment; the engine's memory limit is
- * kept by the LOAD having waited for its bytes beforehand.
+ * each other take turns instead of evicting each other for nothing; whose turn has not come for TURN_MS, because its clients do not read, goes all the same.
+ * So the cache may be larger than cache_size for a moment; the engine's memory limit is kept by the LOAD having waited for its bytes beforehand.
+ *
+ * A GPU has memory of its own.  There weights and plans lie, and count against its limit (setting gpu_memory, or most of the card), which then is the limit of
+ * the cache: cache_size is for models in the host's memory.  What fits only the device knows, since other processes may hold memory of the card, so it is
+ * tried.  One rule keeps this simple: a model becomes resident together with its plans for one image, or not at all.  So a resident model can always run, none
+ * waits for memory while it holds some, and only two things ever fall short:
+ *	- a LOAD.  It keeps its stream and waits at the head of its line, gives back what it had, and is packed again each time something was freed.  To that end plans
+ *	  for more than one image go first, for they are made anew in no time, and then whole models by the rule above.  It fails when nothing else is resident; a
+ *	  model that could not fit in an empty GPU is refused before anything is evicted for it.
+ *	- a larger batch.  Only what was idle for IDLE_MS goes for it, plans first; then it is made smaller (batcher.c), and for a while no larger one is tried.
  */
 #include <stdlib.h>
 #include <stdio.h>
@@ -24,6 +33,8 @@
 #include "engine/engine.h"
 
 #define ASK_AGAIN_MS 2000
+#define TURN_MS 10000
+#define IDLE_MS 1000
 
 /* What a LOAD carries to the loader and back. */
 typedef struct LoadTask
@@ -33,11 +44,16 @@ typedef struct LoadTask
 	NnPrecision setting;		/* of the engine, when the job was handed over */
 	NnPrecision automatic;		/* of the device, likewise */
 	char		device_name[128];
+	size_t		limit;			/* of the cache, likewise */
 	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
 	bool		resident[PACKED_PRECISIONS];
+	bool		verified;		/* config is the stream's, and both have the hash */
 	NnConfig	config;
 	Packed	   *made[PACKED_PRECISIONS];
 	EngineError errors[PACKED_PRECISIONS];	/* why one could not be made */
+	bool		no_room[PACKED_PRECISIONS];	/* because the device's own memory was short */
+	EngineError device_failed;
+	uint64_t	freed;			/* Engine.freed when it was tried */
 } LoadTask;
 
 /* Packed models are told apart by precision: fp32, bf16, and fp16 where a GPU has no bf16. */
@@ -76,6 +92,8 @@ cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config)
 size_t
 cache_limit(const Engine *engine)
 {
+	if (engine->device_memory > 0)
+		return engine->device_memory;
 	if (engine->settings.cache_size > 0 && (size_t) engine->settings.cache_size < engine->memory.limit)
 		return (size_t) engine->settings.cache_size;
 	return engine->settings.cache_size > 0 ? engine->memory.limit : engine->memory.limit / 3 * 2;
@@ -242,6 +260,8 @@ cache_forget(Request *request)
 
 	if (entry == NULL)
 		return;
+	if (request == request->engine->load)
+		request->engine->load = NULL;
 	request->entry = NULL;
 	if (request->state == REQUEST_WAITING)
 		list_remove(&request->link);
@@ -320,9 +340,12 @@ entry_run(Engine *engine, CacheEntry *entry)
 	entry_drop_if_unused(entry);
 }
 
+static void run_loads(Engine *engine);
+
 void
 cache_run(Engine *engine)
 {
+	run_loads(engine);
 	list_foreach(node, &engine->entries)
 	{
 		CacheEntry *entry = list_member(CacheEntry, link, node);
@@ -359,11 +382,12 @@ static void
 free_done(Engine *engine, Job *job)
 {
 	Packed	   *packed = list_member(Packed, job, job);
-	size_t		bytes = packed->bytes;
+	size_t		host = packed->host;
 
 	engine->freeing--;
+	engine->freed++;
 	free(packed);
-	memory_release(engine, bytes);
+	memory_release(engine, host);
 }
 
 static void
@@ -371,6 +395,54 @@ free_packed(Engine *engine, Packed *packed)
 {
 	packed->job.run = free_run;
 	packed->job.done = free_done;
+	executor_submit(&engine->device_thread, &packed->job, true);
+}
+
+/* A model has grown or shrunk. */
+static void
+resize(Engine *engine, Packed *packed, size_t bytes, size_t host)
+{
+	engine->memory.used += host - packed->host;
+	if (!packed->evicted)
+		engine->cached += bytes - packed->bytes;
+	packed->bytes = bytes;
+	packed->host = host;
+}
+
+static void
+shrink_run(Job *job)
+{
+	Packed	   *packed = list_member(Packed, job, job);
+
+	nn_model_shrink(packed->model);
+	packed->shrunk[0] = nn_model_bytes(packed->model);
+	packed->shrunk[1] = nn_model_host_bytes(packed->model);
+}
+
+static void
+shrink_done(Engine *engine, Job *job)
+{
+	Packed	   *packed = list_member(Packed, job, job);
+
+	engine->freeing--;
+	engine->freed++;
+	packed->shrinking = false;
+	resize(engine, packed, packed->shrunk[0], packed->shrunk[1]);
+	cache_unpin(engine, packed);
+	memory_admit(engine);
+}
+
+/* Frees the model's plans for more than one image, between two batches.  Others are not made at once, or whoever the room is for would not get it. */
+static void
+shrink(Engine *engine, Packed *packed)
+{
+	packed->shrinking = true;
+	packed->pins++;
+	packed->small = 1;
+	packed->small_until_ms = now_ms() + IDLE_MS;
+	packed->job.run = shrink_run;
+	packed->job.done = shrink_done;
+	engine->freeing++;
 	executor_submit(&engine->device_thread, &packed->job, true);
 }
 
@@ -406,7 +478,7 @@ victim(Engine *engine, bool wanted_too)
 	{
 		Packed	   *packed = list_member(Packed, link, node);
 
-		if (wanted_too && packed->batches > 0)
+		if (wanted_too && (packed->batches > 0 || now_ms() - packed->loaded_ms > TURN_MS))
 			return packed;
 	}
 	return NULL;
@@ -428,12 +500,68 @@ cache_evict_one(Engine *engine, bool wanted_too)
 	return packed != NULL;
 }
 
-/* Evicts until the cache is within its size. */
+static bool
+is_idle(const Packed *packed)
+{
+	return packed->pins == 0 && packed->entry->requests == 0 && now_ms() - packed->used_ms >= IDLE_MS;
+}
+
+static bool
+can_shrink(const Packed *packed)
+{
+	return packed->bytes > packed->least && !packed->shrinking;
+}
+
+/* For a model that wants to grow, or with NULL for one that is to come. */
+bool
+cache_make_room(Engine *engine, const Packed *growing)
+{
+	list_foreach(node, &engine->models)
+	{
+		Packed	   *packed = list_member(Packed, link, node);
+
+		if (packed == growing || !can_shrink(packed) || (growing != NULL && !is_idle(packed)))
+			continue;
+		shrink(engine, packed);
+		return true;
+	}
+	if (growing == NULL)
+		return cache_evict_one(engine, true);
+	list_foreach(node, &engine->models)
+	{
+		Packed	   *packed = list_member(Packed, link, node);
+
+		if (packed == growing || !is_idle(packed))
+			continue;
+		evict(engine, packed);
+		return true;
+	}
+	return false;
+}
+
+/* Evicts until the cache is within its size.  The last model stays; on a GPU its plans may go. */
 void
 cache_trim(Engine *engine)
 {
+	Packed	   *last;
+
 	while (engine->cached > cache_limit(engine) && engine->models.next != engine->models.prev && cache_evict_one(engine, true))
 		;
+	if (engine->device_memory == 0 || engine->cached <= engine->device_memory || list_empty(&engine->models))
+		return;
+	last = list_member(Packed, link, engine->models.prev);
+	if (can_shrink(last))
+		shrink(engine, last);
+}
+
+/* What did not fit may fit now, and the other way round. */
+void
+cache_limit_changed(Engine *engine)
+{
+	engine->freed++;
+	list_foreach(node, &engine->models)
+		list_member(Packed, link, node)->small_until_ms = 0;
+	cache_trim(engine);
 }
 
 /* All models go.  For when nothing is started. */
@@ -455,14 +583,11 @@ cache_unpin(Engine *engine, Packed *packed)
 		cache_trim(engine);
 }
 
-/* A batch has run; its plans may have grown the model to `bytes`. */
+/* A batch has run; its plans may have grown the model to `bytes`, and to `host` of the host's memory. */
 void
-cache_batch_done(Engine *engine, Packed *packed, size_t bytes, unsigned requests)
+cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host, unsigned requests)
 {
-	engine->memory.used += bytes - packed->bytes;
-	if (!packed->evicted)
-		engine->cached += bytes - packed->bytes;
-	packed->bytes = bytes;
+	resize(engine, packed, bytes, host);
 	packed->batches++;
 	packed->hits += requests;
 	cache_trim(engine);
@@ -479,11 +604,19 @@ load_task_free(void *arg)
 	free(task);
 }
 
+/* limit: of the cache.  Any thread. */
 static void
-too_large(const Engine *engine, size_t bytes, EngineError *error)
+too_large(bool gpu, size_t bytes, size_t limit, EngineError *error)
 {
+	if (gpu)
+	{
+		error_set(error, "53200", "model does not fit in the GPU's memory");
+		error_detail(error, "It takes %zu bytes or more, and the limit is %zu.", bytes, limit);
+		error_hint(error, "Raise the setting \"bicycle.gpu_memory\", or use a GPU that has more.");
+		return;
+	}
 	error_set(error, "53200", "model does not fit in the engine's memory");
-	error_detail(error, "It takes %zu bytes, and the model cache has %zu.", bytes, cache_limit(engine));
+	error_detail(error, "It takes %zu bytes, and the model cache has %zu.", bytes, limit);
 	error_hint(error, "Raise the settings \"bicycle.cache_size\" and \"bicycle.engine_memory\".");
 }
 
@@ -498,9 +631,10 @@ cache_load_check(Request *request, const BicycleLoad *load, EngineError *error)
 		*error = engine->device_error;
 		return false;
 	}
-	if (load->stream_length > cache_limit(engine) || load->stream_length > SIZE_MAX / 4)
+	/* on a GPU weights may take half of that; see load_precision */
+	if ((engine->device_memory == 0 && load->stream_length > cache_limit(engine)) || load->stream_length > SIZE_MAX / 4)
 	{
-		too_large(engine, load->stream_length, error);
+		too_large(false, load->stream_length, cache_limit(engine), error);
 		return false;
 	}
 	return true;
@@ -543,6 +677,16 @@ cache_load_progress(Request *request)
 	request->entry->progress_ms = now_ms();
 }
 
+/* Notes why a precision could not be made. */
+static void
+load_failed(LoadTask *task, int slot, NnStatus status, const NnError *error)
+{
+	error_from_nn(&task->errors[slot], error);
+	task->no_room[slot] = status == NN_ENOMEM;
+	if (status == NN_EDEVICE)
+		task->device_failed = task->errors[slot];
+}
+
 /* Makes the model in one precision. */
 static void
 load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStream *stream)
@@ -550,7 +694,9 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 	NnPrecision precision = precision_of(slot);
 	EngineError *failure = &task->errors[slot];
 	NnError		error = {0};
+	NnStatus	status;
 	Packed	   *packed;
+	size_t		least;
 
 	if (engine->device == NULL)
 	{
@@ -564,21 +710,29 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
 		return;
 	}
+	least = nn_model_least_bytes(engine->device, &task->config, precision, &error);
+	if (least > task->limit)
+	{
+		too_large(true, least, task->limit, failure);
+		return;
+	}
 	if ((packed = calloc(1, sizeof(*packed))) == NULL)
 	{
 		error_memory(failure, "a model");
 		return;
 	}
 	executor_progress();
-	if (nn_model_load(engine->device, &task->config, precision, stream->tensors, stream->ntensors, &packed->model, &error) != NN_OK)
+	status = nn_model_load(engine->device, &task->config, precision, stream->tensors, stream->ntensors, &packed->model, &error);
+	if (status != NN_OK)
 	{
-		error_from_nn(failure, &error);
+		load_failed(task, slot, status, &error);
 		free(packed);
 		return;
 	}
 	packed->config = task->config;
 	packed->precision = precision;
-	packed->bytes = packed->weights = nn_model_bytes(packed->model);
+	packed->bytes = packed->least = nn_model_bytes(packed->model);
+	packed->host = nn_model_host_bytes(packed->model);
 	task->made[slot] = packed;
 }
 
@@ -593,7 +747,8 @@ load_run(Job *job)
 
 	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
 		return;
-	if (model_verify(&task->load, task->config_text, &task->config, &stream, &request->error))
+	task->verified = task->verified || model_verify(&task->load, task->config_text, &task->config, &stream, &request->error);
+	if (task->verified)
 	{
 		for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
 			if (task->asked[asked])
@@ -605,6 +760,42 @@ load_run(Job *job)
 	stream_free(&stream);
 }
 
+/* The plans for one image of what was made.  Without them it goes again, so that it holds nothing while it waits.  On the device thread. */
+static void
+load_prepare_run(Job *job)
+{
+	LoadTask   *task = list_member(Request, job, job)->task;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+	{
+		Packed	   *packed = task->made[slot];
+		NnError		error = {0};
+		NnStatus	status;
+
+		if (packed == NULL)
+			continue;
+		executor_progress();
+		status = nn_model_prepare(packed->model, &error);
+		packed->bytes = packed->least = nn_model_bytes(packed->model);
+		packed->host = nn_model_host_bytes(packed->model);
+		if (status == NN_OK)
+			continue;
+		load_failed(task, slot, status, &error);
+		nn_model_free(packed->model);
+		free(packed);
+		task->made[slot] = NULL;
+	}
+}
+
+/* Frees a model that is not in the cache. */
+static void
+discard(Engine *engine, Packed *packed)
+{
+	packed->evicted = true;
+	engine->freeing++;
+	free_packed(engine, packed);
+}
+
 /* Puts a model that was made into the cache, or away again. */
 static void
 install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
@@ -612,14 +803,12 @@ install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
 	Packed	   *packed = task->made[slot];
 
 	task->made[slot] = NULL;
-	engine->memory.used += packed->bytes;	/* the LOAD's own bytes go when it is freed */
+	engine->memory.used += packed->host;	/* the LOAD's own bytes go when it is freed */
 	if (packed->bytes > cache_limit(engine))
-		too_large(engine, packed->bytes, &task->errors[slot]);
+		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine), &task->errors[slot]);
 	if (packed->bytes > cache_limit(engine) || entry->packed[slot] != NULL)	/* another client was faster */
 	{
-		packed->evicted = true;
-		engine->freeing++;
-		free_packed(engine, packed);
+		discard(engine, packed);
 		return;
 	}
 	packed->entry = entry;
@@ -659,6 +848,32 @@ answered(CacheEntry *entry, const Connection *connection)
 	}
 }
 
+/* Whether a precision waits for room, and somebody for it. */
+static bool
+load_waits(const Request *request)
+{
+	const LoadTask *task = request->task;
+	bool		waits = false;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		waits |= task->no_room[slot];
+	return waits && request->connection != NULL && request->engine->device_memory > 0;
+}
+
+/* A LOAD is over: with the precisions that could be made, and errors for who waits for others. */
+static void
+load_end(Engine *engine, Request *request)
+{
+	LoadTask   *task = request->task;
+
+	/* if who sent it has gone, somebody else can be asked before anything is said of room */
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		if (task->errors[slot].sqlstate[0] != '\0' && (request->connection != NULL || !task->no_room[slot]))
+			fail_waiters(request->entry, NULL, slot, &task->errors[slot]);
+	answered(request->entry, request->connection);
+	cache_trim(engine);
+}
+
 static void
 load_done(Engine *engine, Job *job)
 {
@@ -666,6 +881,8 @@ load_done(Engine *engine, Job *job)
 	CacheEntry *entry = request->entry;
 	LoadTask   *task = request->task;
 
+	engine->load = NULL;
+	engine->preparing = false;
 	entry->dirty = true;
 	if (request->error.sqlstate[0] == '\0' && !owner_add(entry, request->database, task->load.model, task->load.version))
 		error_memory(&request->error, "an entry of the model cache");
@@ -674,17 +891,29 @@ load_done(Engine *engine, Job *job)
 		entry->config = task->config;
 		entry->configured = true;
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		{
 			if (task->made[slot] != NULL)
 				install(engine, entry, task, slot);
-			if (task->errors[slot].sqlstate[0] != '\0')
-				fail_waiters(entry, NULL, slot, &task->errors[slot]);
+		if (task->device_failed.sqlstate[0] != '\0')
+		{
+			device_lost(engine, &task->device_failed);
+			request_free(request);	/* unanswered, as all that waits for it */
+			return;
 		}
-		answered(entry, request->connection);
-		cache_trim(engine);
+		if (load_waits(request))
+		{
+			list_prepend(&engine->loads, &request->link);
+			return;
+		}
+		load_end(engine, request);
 	}
 	else
 	{
+		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+			if (task->made[slot] != NULL)
+			{
+				engine->memory.used += task->made[slot]->host;
+				discard(engine, task->made[slot]);
+			}
 		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
 		if (request->connection != NULL)
 			fail_waiters(entry, request->connection, 0, &request->error);
@@ -697,9 +926,36 @@ load_done(Engine *engine, Job *job)
 		request_reply(request, NULL, 0);
 }
 
-/* The stream of a LOAD is complete. */
+static void
+load_packed(Engine *engine, Job *job)
+{
+	LoadTask   *task = list_member(Request, job, job)->task;
+	bool		made = false;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		made |= task->made[slot] != NULL;
+	if (!made || engine->device_memory == 0)
+	{
+		load_done(engine, job);
+		return;
+	}
+	engine->preparing = true;
+	job->run = load_prepare_run;
+	job->done = load_done;
+	executor_submit(&engine->device_thread, job, true);
+}
+
+/* The stream of a LOAD is complete: it takes its place in the line. */
 void
 cache_load(Request *request)
+{
+	request->state = REQUEST_LOADING;
+	request->entry->packing++;
+	list_append(&request->engine->loads, &request->link);
+}
+
+static void
+start_load(Request *request)
 {
 	Engine	   *engine = request->engine;
 	CacheEntry *entry = request->entry;
@@ -707,6 +963,10 @@ cache_load(Request *request)
 
 	task->setting = engine->settings.precision;
 	task->automatic = engine->device_automatic;
+	task->limit = cache_limit(engine);
+	task->freed = engine->freed;
+	memset(task->no_room, 0, sizeof(task->no_room));
+	memset(task->errors, 0, sizeof(task->errors));
 	memcpy(task->device_name, engine->device_name, sizeof(task->device_name));
 	list_foreach(node, &entry->waiters)
 		task->asked[list_member(Request, link, node)->image.precision] = true;
@@ -715,10 +975,41 @@ cache_load(Request *request)
 		task->asked[NN_PRECISION_AUTO] = true;
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		task->resident[slot] = entry->packed[slot] != NULL;
-	entry->packing++;
+	engine->load = request;
 	request->job.run = load_run;
-	request->job.done = load_done;
+	request->job.done = load_packed;
 	batcher_loader(engine, request);
+}
+
+/* Whether a LOAD that found no room is to wait on: for what is being freed, or for models that have not had their turn. */
+static bool
+room_comes(Engine *engine, const LoadTask *task)
+{
+	if (engine->freeing > 0)
+		return true;
+	return task->freed == engine->freed && (cache_make_room(engine, NULL) || !list_empty(&engine->models));
+}
+
+/* LOADs are packed one after the other, so that no two of them hold a part of a GPU's memory each and wait for the rest. */
+static void
+run_loads(Engine *engine)
+{
+	while (engine->load == NULL && !list_empty(&engine->loads))
+	{
+		Request    *request = list_member(Request, link, engine->loads.next);
+		LoadTask   *task = request->task;
+
+		if (load_waits(request) && room_comes(engine, task))
+			return;
+		list_remove(&request->link);
+		if (!load_waits(request) || task->freed != engine->freed)
+		{
+			start_load(request);
+			continue;
+		}
+		load_end(engine, request);
+		request_reply(request, NULL, 0);
+	}
 }
 
 /* ---- Looking in ---------------------------------------------------------------------------------------------------------------------------- */

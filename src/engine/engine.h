@@ -13,7 +13,8 @@
  *	 loader (1)            parsing, hashing and packing of models        cache.c, import.c, export.c
  *
  * Memory.  A request owns its body, pixels and result; a frame in an output queue refers to them and keeps the request.  Everything big is counted before
- * it is allocated: bodies of image requests in the queue pool, everything else in the engine's budget, decoders in a budget of their own (budget.c).
+ * it is allocated: bodies of image requests in the queue pool, everything else in the engine's budget, decoders in a budget of their own (budget.c).  What
+ * lies in a GPU's memory is counted by the device itself, and who gets it is cache.c's affair.
  */
 #ifndef BICYCLE_ENGINE_H
 #define BICYCLE_ENGINE_H
@@ -369,13 +370,18 @@ struct Packed
 	NnModel    *model;
 	NnConfig	config;
 	NnPrecision precision;
-	size_t		bytes;			/* counted in Engine.memory and Engine.cached */
+	size_t		bytes;			/* in the memory that the device computes in; counted in Engine.cached */
+	size_t		host;			/* of the host's memory: the same, unless the device has its own; counted in Engine.memory */
+	size_t		least;			/* bytes as it was loaded, without plans made since */
+	int			small;			/* most images of a batch, before small_until_ms: larger plans found no room */
+	int64_t		small_until_ms;
 	uint64_t	hits;
 	uint64_t	batches;
 	int64_t		loaded_ms,
 				used_ms;
-	unsigned	pins;			/* requests that were started on it and have not left the device */
-	size_t		weights;		/* bytes without the arenas of its plans */
+	unsigned	pins;			/* requests that were started on it and have not left the device; a shrinking that is under way */
+	bool		shrinking;		/* job is to free plans */
+	size_t		shrunk[2];		/* bytes and host after it */
 	bool		evicted;		/* takes no new requests; no longer in entry->packed and Engine.models */
 	Job			job;
 };
@@ -417,10 +423,12 @@ extern void cache_load_progress(Request *request);
 extern void cache_load(Request *request);
 extern bool cache_evict_one(Engine *engine, bool wanted_too);	/* the least recently used; its memory comes back a little later */
 extern bool cache_freeing(Engine *engine);
+extern bool cache_make_room(Engine *engine, const Packed *growing);	/* in the device's own memory; false: nothing may go now */
 extern size_t cache_limit(const Engine *engine);	/* bytes */
 extern void cache_trim(Engine *engine);
+extern void cache_limit_changed(Engine *engine);	/* of the device's own memory */
 extern void cache_clear(Engine *engine);
-extern void cache_batch_done(Engine *engine, Packed *packed, size_t bytes, unsigned requests);
+extern void cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host, unsigned requests);
 extern void cache_run(Engine *engine);	/* moves waiters on and asks for models; called once a turn of the loop */
 extern void cache_tick(Engine *engine, int64_t now);
 extern void cache_answer(Connection *connection, uint64_t id);
@@ -490,11 +498,13 @@ struct Engine
 	NnDevice   *device;			/* NULL: see device_error */
 	char		device_wanted[64];	/* as the neural core calls it */
 	int			device_threads;
+	int64_t		device_gpu_memory;	/* of the setting, as the device was told */
+	size_t		device_memory;	/* what it may take of memory of its own; 0: it has none */
 	bool		device_change;	/* the setting has changed: replace it when all is quiet */
 	bool		device_opened;	/* the first opening has ended */
 	Job			device_job;
-	Job			threads_job;
-	bool		threads_busy;	/* the device thread has threads_job */
+	Job			settings_job;
+	bool		settings_busy;	/* the device thread has settings_job */
 	NnPrecision device_automatic;	/* what precision auto means on it */
 	EngineError device_error;
 	char		device_name[128];
@@ -502,8 +512,12 @@ struct Engine
 
 	List		entries;		/* CacheEntry.link */
 	List		models;			/* Packed.link */
-	unsigned	freeing;		/* evicted models that the device thread has not freed yet */
+	unsigned	freeing;		/* evicted models and plans that the device thread has not freed yet */
+	uint64_t	freed;			/* times that memory has come free on the device */
 	size_t		cached;			/* bytes of resident models */
+	List		loads;			/* Request.link of LOADs whose streams are complete, in order of arrival */
+	Request    *load;			/* the one that is being packed, and in no list */
+	bool		preparing;		/* the device thread has it */
 
 	QueuePool	queue;
 	Memory		memory;
@@ -539,5 +553,6 @@ extern void engine_loop(Engine *engine);
 extern void engine_free(Engine *engine);
 extern void engine_status(Connection *connection, uint64_t id);
 extern void device_replace(Engine *engine);
+extern void device_lost(Engine *engine, const EngineError *error);	/* its state is not to be trusted: the engine ends, and what it has not answered is tried again */
 
 #endif							/* BICYCLE_ENGINE_H */

@@ -238,7 +238,9 @@ typedef struct BicycleStatus
 	uint64_t	batches;
 	uint64_t	batched;		/* requests that ran in those batches */
 	uint64_t	queued;			/* waiting or running now */
-	uint64_t	memory;			/* bytes held: models, arenas, requests */
+	uint64_t	memory;			/* bytes of the host held: models, arenas, requests */
+	uint64_t	gpu_memory;		/* bytes that the device has taken of memory of its own; what it keeps for the next use included */
+	uint64_t	gpu_memory_limit;	/* and that it may take; 0: it has none */
 } BicycleStatus;
 
 /* RESULT of CACHE: a count in `bytes` of one BicycleCached each, whole structs one after the other. */

@@ -115,7 +115,7 @@ completions_ready(Engine *engine, Source *source, uint32_t events)
 	take_completed(engine);
 }
 
-static void device_set_threads(Engine *engine);
+static void device_set(Engine *engine);
 
 /* ---- The device ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -147,7 +147,10 @@ device_open_run(Job *job)
 	else
 		status = nn_device_open(engine->device_wanted, engine->device_threads, &engine->device, &error);
 	if (status == NN_OK)
+	{
+		nn_device_set_memory(engine->device, (size_t) engine->device_gpu_memory);
 		return;
+	}
 	engine->device = NULL;
 	error_set(&engine->device_error, "55000", "device \"%s\" is missing", engine->device_wanted);
 	if (error.detail[0] != '\0')
@@ -168,14 +171,25 @@ name_device(Engine *engine)
 }
 
 static void
+note_device_memory(Engine *engine)
+{
+	NnDeviceMemory memory = {0};
+
+	if (engine->device != NULL)
+		nn_device_memory(engine->device, &memory);
+	engine->device_memory = memory.limit;
+}
+
+static void
 device_open_done(Engine *engine, Job *job)
 {
 	engine->device_busy = false;
+	note_device_memory(engine);
+	cache_limit_changed(engine);
 	engine->device_automatic = NN_PRECISION_FP32;
 	if (engine->device != NULL)
 	{
 		engine->device_automatic = nn_device_automatic(engine->device);
-		nn_device_set_memory(engine->device, (size_t) engine->settings.gpu_memory);
 		name_device(engine);
 	}
 	else
@@ -191,7 +205,7 @@ device_open_done(Engine *engine, Job *job)
 	}
 	else
 		log_write(LOG_LOG, "device is now %s", engine->device_name);
-	device_set_threads(engine);
+	device_set(engine);
 }
 
 static void
@@ -201,6 +215,7 @@ device_open(Engine *engine)
 	engine->device_change = false;
 	strcpy(engine->device_wanted, engine->settings.device);
 	engine->device_threads = settings_threads(&engine->settings);
+	engine->device_gpu_memory = engine->settings.gpu_memory;
 	engine->device_job.run = device_open_run;
 	engine->device_job.done = device_open_done;
 	executor_submit(&engine->device_thread, &engine->device_job, false);
@@ -215,36 +230,44 @@ device_replace(Engine *engine)
 }
 
 static void
-device_threads_run(Job *job)
+device_set_run(Job *job)
 {
-	Engine	   *engine = list_member(Engine, threads_job, job);
+	Engine	   *engine = list_member(Engine, settings_job, job);
 
-	if (engine->device != NULL)
-		nn_device_set_threads(engine->device, engine->device_threads);
+	if (engine->device == NULL)
+		return;
+	nn_device_set_threads(engine->device, engine->device_threads);
+	nn_device_set_memory(engine->device, (size_t) engine->device_gpu_memory);
 }
 
 static void
-device_threads_done(Engine *engine, Job *job)
+device_set_done(Engine *engine, Job *job)
 {
-	engine->threads_busy = false;
+	engine->settings_busy = false;
 	if (engine->device != NULL && !engine->device_busy)
+	{
 		name_device(engine);
-	device_set_threads(engine);
+		note_device_memory(engine);
+		cache_limit_changed(engine);
+	}
+	device_set(engine);
 }
 
-/* Gives the device the number of threads of the setting; if it is being given one, afterwards. */
+/* Gives the device the number of threads and the limit of memory of the settings; if it is being given some, afterwards. */
 static void
-device_set_threads(Engine *engine)
+device_set(Engine *engine)
 {
 	int			threads = settings_threads(&engine->settings);
 
-	if (engine->threads_busy || engine->device_busy || engine->device_threads == threads)
+	if (engine->settings_busy || engine->device_busy ||
+		(engine->device_threads == threads && engine->device_gpu_memory == engine->settings.gpu_memory))
 		return;
-	engine->threads_busy = true;
+	engine->settings_busy = true;
 	engine->device_threads = threads;
-	engine->threads_job.run = device_threads_run;
-	engine->threads_job.done = device_threads_done;
-	executor_submit(&engine->device_thread, &engine->threads_job, true);
+	engine->device_gpu_memory = engine->settings.gpu_memory;
+	engine->settings_job.run = device_set_run;
+	engine->settings_job.done = device_set_done;
+	executor_submit(&engine->device_thread, &engine->settings_job, true);
 }
 
 /* A setting has changed after "go". */
@@ -257,12 +280,8 @@ engine_changed(Engine *engine, const char *setting)
 	if (strcmp(setting, "device") == 0)
 		engine->device_change = true;
 	else if (strcmp(setting, "threads") == 0)
-	{
 		executor_resize(&engine->pool, settings_threads(&engine->settings));
-		device_set_threads(engine);
-	}
-	else if (strcmp(setting, "gpu_memory") == 0 && !engine->device_busy && engine->device != NULL)
-		nn_device_set_memory(engine->device, (size_t) engine->settings.gpu_memory);
+	device_set(engine);
 	cache_trim(engine);
 	queue_admit(engine);
 	memory_admit(engine);
@@ -392,6 +411,7 @@ engine_init(Engine *engine)
 	list_init(&engine->held);
 	list_init(&engine->entries);
 	list_init(&engine->models);
+	list_init(&engine->loads);
 	list_init(&engine->queue.waiting);
 	list_init(&engine->memory.waiting);
 
@@ -436,6 +456,17 @@ engine_stop(Engine *engine, int exit_code)
 	stop_listening(engine);
 }
 
+/*
+ * What the device was given last has no result and gets no answer: its clients see the connection end, as when the engine crashes, and send it to the next
+ * engine, alone, once.
+ */
+void
+device_lost(Engine *engine, const EngineError *error)
+{
+	log_error(LOG_ERROR, "the device failed and its state is not to be trusted: the engine ends", error);
+	engine_stop(engine, 1);
+}
+
 /* True if the engine is to end, and may. */
 static bool
 is_finished(Engine *engine)
@@ -466,7 +497,7 @@ is_finished(Engine *engine)
 static bool
 needs_tick(Engine *engine)
 {
-	if (engine->stopping || engine->accept_paused)
+	if (engine->stopping || engine->accept_paused || !list_empty(&engine->loads))
 		return true;
 	list_foreach(node, &engine->entries)
 		if (!list_empty(&list_member(CacheEntry, link, node)->waiters))
@@ -581,6 +612,7 @@ engine_status(Connection *connection, uint64_t id)
 {
 	Engine	   *engine = connection->engine;
 	BicycleStatus status;
+	NnDeviceMemory gpu;
 
 	memset(&status, 0, sizeof(status));
 	status.pid = getpid();
@@ -594,5 +626,10 @@ engine_status(Connection *connection, uint64_t id)
 	status.batched = engine->batched;
 	status.queued = engine->nrequests;
 	status.memory = engine->memory.used + engine->queue.used + decode_used(&engine->decoders);
+	if (!engine->device_busy && engine->device != NULL && nn_device_memory(engine->device, &gpu))
+	{
+		status.gpu_memory = gpu.used;
+		status.gpu_memory_limit = gpu.limit;
+	}
 	connection_send(connection, BICYCLE_RESULT, id, &status, sizeof(status), true, NULL);
 }

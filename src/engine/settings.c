@@ -3,7 +3,7 @@
  *	  The engine's settings: one table of name, kind, default and range.
  *
  * Settings belong to the I/O thread.  A size of 0 means "chosen by the engine"; settings_set resolves nothing, budget.c and cache.c do when limits are made.
- * gpu_memory is the device's: server.c hands it over.
+ * gpu_memory is the device's: server.c has the device thread hand it over.
  */
 #include <errno.h>
 #include <stddef.h>

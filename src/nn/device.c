@@ -143,6 +143,16 @@ nn_device_automatic(const NnDevice *device)
 	return device->automatic != NN_PRECISION_AUTO ? device->automatic : NN_PRECISION_FP32;
 }
 
+bool
+nn_device_memory(const NnDevice *device, NnDeviceMemory *memory)
+{
+	*memory = (NnDeviceMemory) {0};
+	if (!device->memory)
+		return false;
+	device->memory(device, memory);
+	return true;
+}
+
 void
 nn_device_set_memory(NnDevice *device, size_t bytes)
 {

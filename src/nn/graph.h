@@ -185,6 +185,7 @@ typedef struct NnPlan
 	void	   *arena;			/* allocated by the device */
 	void	   *device_state;	/* primitives, workspaces; owned by the device */
 	size_t		device_bytes;	/* of device_state, without the arena; filled by prepare */
+	size_t		host_bytes;		/* of the host's memory besides, if the device has its own; likewise */
 	const struct NnSchedule *schedule;	/* of training: the steps in place of the graph's nodes in order; NULL at inference */
 } NnPlan;
 
@@ -227,6 +228,8 @@ struct NnDevice
 	bool		flexible;		/* bindings may be bytes, and of fewer images than the plan has */
 	size_t		max_arena_bytes;	/* of a plan that a model makes; zero: model.c's own limit */
 	void		(*set_memory) (NnDevice *device, size_t bytes);
+	void		(*memory) (const NnDevice *device, NnDeviceMemory *memory);
+	size_t		(*pack_bytes) (NnDevice *device, NnPrecision precision, const NnGraph *graph);	/* what pack will take; 0 if memory for asking is missing */
 
 	/*
 	 * The halves of `run`: start takes the inputs and returns, finish waits for the oldest start that is not finished and fills its outputs.  At most

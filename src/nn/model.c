@@ -5,7 +5,8 @@
  * A batch of any size is run as a sequence of power-of-two batches, each with a plan of its own that is made when first needed and kept.  On the CPU without
  * padding: an image costs the same in each of them, and its bits are the same too (design rule 3), so the split cannot be seen in the result.  A device that
  * takes fewer images than a plan has, a GPU, where a few more cost little, is given the next larger plan instead of several small ones.
- * What plans may hold is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never used, nor are those above it.
+ * What plans may hold is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never used, nor are those above it.  Where there is no room for a
+ * plan, the call fails with NN_ENOMEM, and it is for the caller to make room or to ask for fewer images: it knows what else is in memory.
  *
  * A model owns its packed weights, plans and staging arrays and frees them in nn_model_free.  nn_model_load touches only the new model and the device's
  * pack, so a loader thread may call it while the device's owner runs other models; all other functions are the owner's.
@@ -32,6 +33,7 @@ typedef struct Bucket
 	float	   *in;				/* (n, S, S, C): images as the network takes them; only the byte calls use these two, */
 	float	   *result;			/* (n, S, S, C)   and not with a device that takes bytes: then NULL */
 	size_t		bytes;			/* arena, device state and these arrays */
+	size_t		host_bytes;		/* of the host's memory besides, if the device has its own */
 } Bucket;
 
 typedef struct Net
@@ -155,6 +157,7 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 		return status;
 	}
 	b->bytes = b->plan.arena_elements * element_bytes(m) + b->plan.device_bytes + in_bytes + result_bytes;
+	b->host_bytes = b->plan.host_bytes;
 	*made = b;
 	return NN_OK;
 }
@@ -176,6 +179,17 @@ arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
 	return bytes;
 }
 
+/* What inputs and outputs of a batch of 2^log2n pass through on their way to and from a device with memory of its own: floats, once a start. */
+static size_t
+port_bytes(const NnModel *m, NnNetwork network, int log2n)
+{
+	size_t		pixels = (size_t) image_size(m, network) * image_size(m, network);
+	size_t		in = pixels * input_channels(m, network);
+	size_t		out = network == NN_NET_G ? pixels * m->config.output_nc + m->config.nz : 2 * (size_t) m->config.nz;
+
+	return nn_mul(NN_STARTS * sizeof(float) << log2n, in + out);
+}
+
 /* The bucket for the next images of a rest of n. */
 static int
 bucket_for(const NnModel *m, NnNetwork network, int n)
@@ -191,21 +205,15 @@ bucket_for(const NnModel *m, NnNetwork network, int n)
 	return log2n;
 }
 
-/* The planned bucket for the next images of a rest of n.  If memory is short it takes a smaller one, down to a single image. */
+/* The planned bucket for the next images of a rest of n. */
 static NnStatus
 next_bucket(NnModel *m, NnNetwork network, int n, Bucket **b, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	int			log2n = bucket_for(m, network, n);
+	Bucket	  **slot = &m->nets[network].buckets[log2n];
+	NnStatus	status = *slot ? NN_OK : make_bucket(m, network, log2n, slot, error);
 
-	for (int log2n = bucket_for(m, network, n); log2n >= 0; log2n--)
-	{
-		Bucket	  **slot = &m->nets[network].buckets[log2n];
-
-		status = *slot ? NN_OK : make_bucket(m, network, log2n, slot, error);
-		*b = *slot;
-		if (status != NN_ENOMEM)
-			break;
-	}
+	*b = *slot;
 	return status;
 }
 
@@ -269,6 +277,61 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision, c
 	return NN_OK;
 }
 
+size_t
+nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, NnError *error)
+{
+	NnModel		m = {.device = device, .config = *config, .precision = precision};
+	int			last = config->net_e != NN_ENCODER_NONE ? NN_NET_E : NN_NET_G;
+	size_t		sum = 0;
+
+	for (int network = NN_NET_G; device->pack_bytes && network <= last; network++)
+	{
+		NnParams   *params = &m.nets[network].params;
+		Bucket		one;
+		NnStatus	status = nn_params_of(config, 1u << network, params, error);
+
+		if (status != NN_OK)
+			return 0;
+		status = lay_out(&m, network, 1, &one, error);
+		if (status == NN_OK)
+		{
+			sum += device->pack_bytes(device, precision, &one.graph) + nn_mul(one.plan.arena_elements, element_bytes(&m));
+			nn_plan_free(&one.plan);
+			nn_graph_free(&one.graph);
+		}
+		nn_params_free(params);
+		if (status != NN_OK)
+			return 0;
+	}
+	return sum;
+}
+
+NnStatus
+nn_model_prepare(NnModel *model, NnError *error)
+{
+	NnStatus	status = NN_OK;
+
+	for (int network = NN_NET_G; status == NN_OK && network <= NN_NET_E; network++)
+	{
+		Bucket	   *one;
+
+		if (model->nets[network].exists)
+			status = next_bucket(model, network, 1, &one, error);
+	}
+	return status;
+}
+
+void
+nn_model_shrink(NnModel *model)
+{
+	for (int network = NN_NET_G; network <= NN_NET_E; network++)
+		for (int i = 1; i < BUCKETS; i++)
+		{
+			free_bucket(model, model->nets[network].buckets[i]);
+			model->nets[network].buckets[i] = NULL;
+		}
+}
+
 void
 nn_model_free(NnModel *model)
 {
@@ -302,7 +365,7 @@ nn_model_precision(const NnModel *model)
 size_t
 nn_model_bytes(const NnModel *model)
 {
-	size_t		bytes = sizeof(*model);
+	size_t		bytes = model->device->memory ? 0 : sizeof(*model);
 
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
 	{
@@ -316,7 +379,20 @@ nn_model_bytes(const NnModel *model)
 }
 
 size_t
-nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
+nn_model_host_bytes(const NnModel *model)
+{
+	size_t		bytes = sizeof(*model);
+
+	if (!model->device->memory)
+		return nn_model_bytes(model);
+	for (int network = NN_NET_G; network <= NN_NET_E; network++)
+		for (int i = 0; i < BUCKETS; i++)
+			bytes += model->nets[network].buckets[i] ? model->nets[network].buckets[i]->host_bytes : 0;
+	return bytes;
+}
+
+size_t
+nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 {
 	size_t		sum = 0;
 	bool		used[BUCKETS] = {false};
@@ -331,7 +407,7 @@ nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 		int			log2n = bucket_for(model, network, n);
 
 		if (!used[log2n])
-			sum += arena_bytes(model, network, log2n, error);
+			sum += model->device->memory ? port_bytes(model, network, log2n) : arena_bytes(model, network, log2n, error);
 		used[log2n] = true;
 		n = n < 1 << log2n ? 0 : n % (1 << log2n);
 	}

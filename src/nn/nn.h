@@ -243,7 +243,17 @@ extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
 extern const char *nn_precision_name(NnPrecision precision);	/* "bf16" */
 extern NnPrecision nn_device_automatic(const NnDevice *device);	/* what precision auto means on it */
 
-/* The most a device may take of memory of its own (a GPU's), 0: all there is.  What it holds already is kept.  Any thread may call it. */
+/* Memory of a device that has its own, a GPU. */
+typedef struct NnDeviceMemory
+{
+	size_t		limit;			/* bytes that it may take */
+	size_t		used;			/* that it has taken, what it keeps for the next use included */
+} NnDeviceMemory;
+
+/* False if the device computes in the host's memory.  Any thread may ask, and does not wait. */
+extern bool nn_device_memory(const NnDevice *device, NnDeviceMemory *memory);
+
+/* The most a device may take of memory of its own; 0: what the GPU has, less a reserve.  What is in use beyond that is kept.  Owner's thread. */
 extern void nn_device_set_memory(NnDevice *device, size_t bytes);
 
 /*
@@ -254,15 +264,33 @@ extern NnStatus nn_model_load(NnDevice *device, const NnConfig *config, NnPrecis
 							  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error);
 extern const NnConfig *nn_model_config(const NnModel *model);
 extern NnPrecision nn_model_precision(const NnModel *model);
-extern size_t nn_model_bytes(const NnModel *model); /* packed weights and the arenas of its plans */
 extern void nn_model_free(NnModel *model);
 
-/* Bytes of the arenas that running a batch of n needs (what is planned already included); 0 if the model has no such network, error may be NULL. */
-extern size_t nn_model_arena_bytes(NnModel *model, NnNetwork network, int n, NnError *error);
+/* Packed weights and plans, in the memory that the device computes in, and what the model takes of the host's: the same, unless the device has its own. */
+extern size_t nn_model_bytes(const NnModel *model);
+extern size_t nn_model_host_bytes(const NnModel *model);
+
+/*
+ * Of a device with memory of its own: the least that a model will take of it, weights and plans for one image; 0 for other devices, and with an error.
+ * It is somewhat less than what nn_model_load and nn_model_prepare take in the end.  Beside the owner's use of the device, as nn_model_load.
+ */
+extern size_t nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, NnError *error);
+
+/* Makes the plans for one image of each network: afterwards the model finds room to run, however short memory becomes. */
+extern NnStatus nn_model_prepare(NnModel *model, NnError *error);
+
+/* Frees the plans for more images than one. */
+extern void nn_model_shrink(NnModel *model);
+
+/*
+ * Bytes of the host's memory that running a batch of n needs, what is planned already included: the arenas of its plans, or, if the device has memory of its own,
+ * what their inputs and outputs pass through.  0 if the model has no such network; error may be NULL.
+ */
+extern size_t nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error);
 
 /*
  * images: (n, size, size, input_nc) bytes.  z: (n, nz) floats, finite.  out: (n, size, size, output_nc) bytes, round((y + 1) * 127.5) clamped.
- * The bytes of an image do not depend on n, on its place in the batch or on the thread count (design rule 3).
+ * The bytes of an image do not depend on n, on its place in the batch or on the thread count (design rule 3).  NN_ENOMEM: fewer images may fit.
  */
 extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out, NnError *error);
 

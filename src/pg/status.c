@@ -16,7 +16,7 @@
 PG_FUNCTION_INFO_V1(bicycle_engine);
 PG_FUNCTION_INFO_V1(bicycle_cache);
 
-#define ENGINE_COLUMNS 12
+#define ENGINE_COLUMNS 14
 #define CACHE_COLUMNS 10
 
 static Datum
@@ -50,13 +50,16 @@ fill_status(const BicycleStatus *status, Datum *values, bool *nulls)
 	values[8] = Float8GetDatum(status->batches > 0 ? (double) status->batched / status->batches : 0);
 	values[9] = Int64GetDatum(status->queued);
 	values[10] = Int64GetDatum(status->memory);
+	values[11] = Int64GetDatum(status->gpu_memory);
+	values[12] = Int64GetDatum(status->gpu_memory_limit);
+	nulls[11] = nulls[12] = status->gpu_memory_limit == 0;
 }
 
 /*
  * bicycle_engine(OUT pid int, device text, precision text, protocol int, uptime interval, restarts bigint, requests bigint, batches bigint,
- *				  mean_batch float8, queued bigint, memory bigint, last_error text)
+ *				  mean_batch float8, queued bigint, memory bigint, gpu_memory bigint, gpu_memory_limit bigint, last_error text)
  *
- * One row, also if the engine cannot be reached: then all but restarts and last_error are NULL.
+ * One row, also if the engine cannot be reached: then all but restarts and last_error are NULL.  gpu_memory and its limit are NULL without a GPU.
  */
 Datum
 bicycle_engine(PG_FUNCTION_ARGS)
@@ -93,8 +96,8 @@ bicycle_engine(PG_FUNCTION_ARGS)
 	LWLockRelease(&shared->lock);
 	values[5] = Int64GetDatum(starts > 0 ? starts - 1 : 0);
 	nulls[5] = false;
-	values[11] = CStringGetTextDatum(client_text(last_error));
-	nulls[11] = last_error[0] == '\0';
+	values[13] = CStringGetTextDatum(client_text(last_error));
+	nulls[13] = last_error[0] == '\0';
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 

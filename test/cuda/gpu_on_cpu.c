@@ -481,9 +481,10 @@ cudaError_t
 cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
 {
 	Op			op = {.kind = OP_RECORD, .event = event};
+	RUNTIME;
 
 	if (fails() || flags != cudaEventRecordExternal || !stream->capture)
-		return cudaErrorInvalidValue;
+		return failure(cudaErrorInvalidValue);
 	put(stream, &op);
 	return cudaSuccess;
 }

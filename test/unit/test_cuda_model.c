@@ -147,7 +147,10 @@ test_limit(const ModelFixture *f)
 {
 	NnDevice   *device = open_device();
 	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
-	size_t		weights = gpu_memory_used();
+	size_t		weights = gpu_memory_used(),
+				least,
+				planned;
+	NnDeviceMemory memory;
 	NnStatus	status;
 
 	nn_device_set_memory(device, weights + 1000);
@@ -155,7 +158,23 @@ test_limit(const ModelFixture *f)
 	ok(status == NN_ENOMEM && error.hint[0] && gpu_memory_used() <= weights + 1000, "a limit that leaves no room is an error: %s", error.detail);
 	nn_device_set_memory(device, weights + (3 << 20));
 	status = nn_model_translate(model, IMAGES, images, z, got, &error);
-	ok(status == NN_OK && differing() <= 0.001 && gpu_memory_used() <= weights + (3 << 20), "within a small one batches are smaller, and images the same");
+	ok(status == NN_ENOMEM && gpu_memory_used() <= weights + (3 << 20), "so is a small one, for many images: %s", error.detail);
+	status = nn_model_prepare(model, &error);
+	least = nn_model_least_bytes(device, &f->config, NN_PRECISION_FP32, &error);
+	planned = nn_model_bytes(model);
+	ok(status == NN_OK && least > planned / 3 && least <= planned && planned <= gpu_memory_used(), "but not for one: %zu bytes, foreseen %zu", planned, least);
+	for (int i = 0; i < IMAGES; i++)
+		status |= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, got + (size_t) i * PIXELS * 3, &error);
+	ok(status == NN_OK && differing() <= 0.001 && nn_model_bytes(model) == planned && nn_model_host_bytes(model) > 0, "and that is all it takes");
+	nn_device_set_memory(device, 0);
+	status = nn_model_translate(model, IMAGES, images, z, got, &error);
+	ok(status == NN_OK && nn_model_bytes(model) > planned, "without a limit plans are made for more");
+	nn_model_shrink(model);
+	status = nn_model_translate(model, 1, images, z, got, &error);
+	ok(status == NN_OK && nn_model_bytes(model) == planned, "and freed again, all but those for one");
+	ok(nn_device_memory(device, &memory) && memory.used == gpu_memory_used() && memory.limit == gpu_settings->memory / 8 * 7, "the device says what it holds");
+	nn_device_set_memory(device, planned);
+	ok(gpu_memory_used() == planned, "a lower limit takes what was spare");
 	nn_device_set_memory(device, 1000);
 	nn_model_free(model);
 	ok(gpu_memory_used() <= 1000, "what is freed beyond the limit is given back");

@@ -148,9 +148,9 @@ test_memory(NnDevice *device)
 	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
 	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
 	size_t		loaded = nn_model_bytes(model),
-				one = nn_model_arena_bytes(model, NN_NET_G, 1, &error),
-				four = nn_model_arena_bytes(model, NN_NET_G, 4, &error),
-				seven = nn_model_arena_bytes(model, NN_NET_G, 7, &error),
+				one = nn_model_batch_bytes(model, NN_NET_G, 1, &error),
+				four = nn_model_batch_bytes(model, NN_NET_G, 4, &error),
+				seven = nn_model_batch_bytes(model, NN_NET_G, 7, &error),
 				planned;
 
 	/* weights of layers may be kept in another layout and without dead biases, but not in fewer than half the bits */
@@ -162,8 +162,8 @@ test_memory(NnDevice *device)
 	nn_model_translate(model, 7, b.in, b.z, b.out, &error);
 	nn_model_translate(model, 3, b.in, b.z, b.out, &error);
 	ok(nn_model_bytes(model) == planned, "and kept, not made again");
-	ok(nn_model_arena_bytes(model, NN_NET_G, 1 << 20, &error) < (size_t) 1 << 30, "the arenas of a million images stay below 1 GB");
-	ok(nn_model_arena_bytes(model, NN_NET_D, 1, &error) == 0 && strstr(error.message, "no network D"), "a network that is not there has none");
+	ok(nn_model_batch_bytes(model, NN_NET_G, 1 << 20, &error) < (size_t) 1 << 30, "the arenas of a million images stay below 1 GB");
+	ok(nn_model_batch_bytes(model, NN_NET_D, 1, &error) == 0 && strstr(error.message, "no network D"), "a network that is not there has none");
 	nn_model_free(model);
 	model_fixture_free(&f);
 }

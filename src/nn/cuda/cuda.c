@@ -15,6 +15,7 @@
 
 #define MIN_CAPABILITY 75
 #define MAX_ARENA_BYTES ((size_t) 2 << 30)	/* of a plan: 64 images of 256 x 256 in half precision */
+#define RESERVE 8				/* the part of the card that is left alone without a limit */
 
 NnStatus
 cuda_check(NnError *error, cudaError_t result, const char *what)
@@ -55,12 +56,12 @@ drop_spares(CudaPool *pool)
 	}
 }
 
-/* A spare block that fits without wasting a quarter.  With the lock held. */
+/* A spare block of that size: one that is larger would take from the limit what nobody uses.  With the lock held. */
 static bool
 take_spare(CudaPool *pool, size_t bytes, CudaBlock *block)
 {
 	for (int i = 0; i < pool->nspare; i++)
-		if (pool->spare[i].bytes >= bytes && pool->spare[i].bytes - bytes <= bytes / 4)
+		if (pool->spare[i].bytes == bytes)
 		{
 			*block = pool->spare[i];
 			pool->spare[i] = pool->spare[--pool->nspare];
@@ -75,7 +76,7 @@ take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
 	cudaError_t result = cudaErrorMemoryAllocation;
 	NnStatus	status;
 
-	if (pool->limit == 0 || (bytes <= pool->limit && pool->taken <= pool->limit - bytes))
+	if (bytes <= pool->limit && pool->taken <= pool->limit - bytes)
 		result = cudaMalloc(&block->data, bytes);
 	if (result == cudaErrorMemoryAllocation && pool->nspare > 0)
 	{
@@ -86,8 +87,8 @@ take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
 	status = cuda_check(error, result, "allocate it");
 	if (status == NN_ENOMEM)
 	{
-		nn_detail(error, "%zu bytes are wanted, and %zu are in use%s.", bytes, pool->taken, pool->limit > 0 ? " of the limit" : "");
-		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or lower \"bicycle.max_batch\" or \"bicycle.cache_size\".");
+		nn_detail(error, "%zu bytes are wanted, %zu are in use, and the limit is %zu.", bytes, (size_t) pool->taken, (size_t) pool->limit);
+		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or free memory of the GPU that other processes hold.");
 	}
 	if (status != NN_OK)
 		return status;
@@ -118,7 +119,7 @@ cuda_give(CudaDevice *device, CudaBlock *block)
 	if (!block->data)
 		return;
 	pthread_mutex_lock(&pool->lock);
-	if (pool->nspare < CUDA_FREE_BLOCKS && (pool->limit == 0 || pool->taken <= pool->limit))
+	if (pool->nspare < CUDA_FREE_BLOCKS && pool->taken <= pool->limit)
 		pool->spare[pool->nspare++] = *block;
 	else
 	{
@@ -133,10 +134,22 @@ static void
 cuda_set_memory(NnDevice *base, size_t bytes)
 {
 	CudaDevice *device = base->state;
+	CudaPool   *pool = &device->pool;
+	NnError		ignored;
 
-	pthread_mutex_lock(&device->pool.lock);
-	device->pool.limit = bytes;
-	pthread_mutex_unlock(&device->pool.lock);
+	pthread_mutex_lock(&pool->lock);
+	pool->limit = bytes > 0 && bytes < device->card_bytes ? bytes : bytes > 0 ? device->card_bytes : device->card_bytes - device->card_bytes / RESERVE;
+	if (pool->taken > pool->limit && cuda_use(device, &ignored) == NN_OK)
+		drop_spares(pool);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static void
+cuda_memory(const NnDevice *base, NnDeviceMemory *memory)
+{
+	const CudaDevice *device = base->state;
+
+	*memory = (NnDeviceMemory) {.limit = device->pool.limit, .used = device->pool.taken};
 }
 
 /* ---- The device ------------------------------------------------------------------------------------------------------------------------------ */
@@ -227,6 +240,7 @@ probe(CudaDevice *device, NnError *error)
 	if (result != cudaSuccess)
 		return cuda_check(error, result, "be asked what it is");
 	device->capability = properties.major * 10 + properties.minor;
+	device->card_bytes = properties.totalGlobalMem;
 	snprintf(device->card, sizeof(device->card), "cuda:%d (%.60s, compute capability %d.%d, %.0f GiB, driver %d.%d", device->index, properties.name,
 			 properties.major, properties.minor, (double) properties.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10);
 	if (device->capability < MIN_CAPABILITY)
@@ -284,6 +298,8 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		.flexible = true,
 		.max_arena_bytes = MAX_ARENA_BYTES,
 		.set_memory = cuda_set_memory,
+		.memory = cuda_memory,
+		.pack_bytes = cuda_pack_bytes,
 		.start = cuda_start,
 		.finish = cuda_finish,
 	};
@@ -298,6 +314,7 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 	}
 	if (device->trace)
 		cuda_trace_device(device);
+	cuda_set_memory(&device->base, 0);
 	device->base.automatic = device->capability >= 80 ? NN_PRECISION_BF16 : NN_PRECISION_FP16;
 	*out = &device->base;
 	return NN_OK;

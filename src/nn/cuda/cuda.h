@@ -13,8 +13,9 @@
  * included.  Channels are padded to multiples of eight where a convolution reads or writes; only images have others.
  *
  * Memory.  Weights lie in one block a network (CudaPacked), made once.  A plan has one block for arena and shared buffers, whose addresses are fixed, and two
- * slots, each with its own inputs and outputs on the GPU and in pinned memory of the host.  Blocks come from a pool that keeps to the setting gpu_memory; what
- * does not fit is NN_ENOMEM, and the caller uses a smaller batch or evicts a model.
+ * slots, each with its own inputs and outputs on the GPU and in pinned memory of the host.  Blocks come from a pool that keeps to the setting gpu_memory, or
+ * without it leaves an eighth of the card to what does not go through it: CUDA's context, kernels that are loaded when they first run, cuDNN's own.  What does
+ * not fit, or what the card does not have because other processes hold it, is NN_ENOMEM, and the caller makes room or uses a smaller batch.
  *
  * Time.  Three streams: copies in, kernels, copies out.  A start copies its inputs to the pinned memory of a free slot, queues the copy to the GPU, the plan's
  * kernels and the copy back, with events between them, and returns; a finish waits for the last event.  So with two starts open, copies of one batch and the
@@ -49,8 +50,8 @@ typedef struct CudaBlock
 typedef struct CudaPool
 {
 	pthread_mutex_t lock;
-	size_t		limit;			/* 0: none but the card's */
-	size_t		taken;			/* from CUDA; what is free included */
+	_Atomic size_t limit;		/* written with the lock, read by anybody, as is the next */
+	_Atomic size_t taken;		/* from CUDA; what is spare included */
 	CudaBlock	spare[CUDA_FREE_BLOCKS];
 	int			nspare;
 } CudaPool;
@@ -68,6 +69,7 @@ typedef struct CudaDevice
 	NnDevice	base;
 	int			index;
 	int			capability;		/* 90: 9.0 */
+	size_t		card_bytes;		/* of memory */
 	cudaStream_t in,
 				compute,
 				out,
@@ -120,6 +122,7 @@ typedef struct CudaPacked
 
 extern NnStatus cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cuda_pack_free(NnDevice *base, void *packed);
+extern size_t cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph);
 
 /* ---- Plans (cuda_plan.c) --------------------------------------------------------------------------------------------------------------------- */
 

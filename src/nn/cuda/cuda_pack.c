@@ -235,6 +235,29 @@ pack_layers(Packer *p, bool filling)
 	return status;
 }
 
+/* A packer that has laid its parts out; its layers are the caller's to free with `made`. */
+static NnStatus
+lay_out_parts(Packer *p, CudaPacked *made)
+{
+	p->packed = made;
+	made->nlayers = p->graph->nnodes;
+	made->layers = calloc(p->graph->nnodes + 1, sizeof(CudaLayer));
+	if (!made->layers)
+		return nn_no_memory(p->error, p->graph->nnodes * sizeof(CudaLayer));
+	return pack_layers(p, false);
+}
+
+size_t
+cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
+{
+	CudaPacked	made = {.precision = precision};
+	Packer		p = {.device = base->state, .graph = graph, .type = cuda_type(precision)};
+	size_t		bytes = lay_out_parts(&p, &made) == NN_OK ? p.used : 0;
+
+	free(made.layers);
+	return bytes;
+}
+
 /* The block, and memory for what passes through. */
 static NnStatus
 take_memory(Packer *p)
@@ -255,18 +278,14 @@ NnStatus
 cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error)
 {
 	CudaPacked *made = calloc(1, sizeof(CudaPacked));
-	Packer		p = {.device = base->state, .graph = graph, .values = values, .packed = made, .type = cuda_type(precision), .error = error};
+	Packer		p = {.device = base->state, .graph = graph, .values = values, .type = cuda_type(precision), .error = error};
 	NnStatus	status = cuda_use(p.device, error);
 
 	if (!made)
 		return nn_no_memory(error, sizeof(CudaPacked));
 	made->precision = precision;
-	made->nlayers = graph->nnodes;
-	made->layers = calloc(graph->nnodes + 1, sizeof(CudaLayer));
-	if (!made->layers)
-		status = nn_no_memory(error, graph->nnodes * sizeof(CudaLayer));
 	if (status == NN_OK)
-		status = pack_layers(&p, false);
+		status = lay_out_parts(&p, made);
 	if (status == NN_OK)
 		status = take_memory(&p);
 	if (status == NN_OK)
@@ -279,7 +298,7 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 		return status;
 	}
 	*packed = made;
-	*bytes = made->block.bytes + graph->nnodes * sizeof(CudaLayer);
+	*bytes = made->block.bytes;
 	return NN_OK;
 }
 

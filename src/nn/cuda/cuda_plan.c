@@ -192,7 +192,8 @@ take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, 
 		return status;
 	at = p->block.data;
 	plan->arena = part(&at, arena);
-	plan->device_bytes = total - arena;
+	plan->device_bytes = p->block.bytes - arena;
+	plan->host_bytes = NN_STARTS * ports;
 	p->staged = part(&at, shared->staged);
 	p->result = part(&at, shared->result);
 	p->latents = part(&at, shared->latents);
