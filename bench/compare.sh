@@ -3,17 +3,17 @@
 #
 # usage: bench/compare.sh [DIRECTORY], default build/compare.  DIRECTORY gets NAME.row and NAME.png of each run (bench/compare.sql), then the table is
 # printed from what is there.  A run that is there already is not made again, so that an interrupted comparison goes on with the run it was in.
-# ITERATIONS (default 800) is the budget.  RUNS="NAME ..." chooses runs, THREADS (default 2) is for each, so that several comparisons can share a machine.
+# ITERATIONS (default 5000) is the budget.  RUNS="NAME ..." chooses runs, THREADS (default 2) is for each, so that several comparisons can share a machine.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
 export RESULTS=${1:-$ROOT/build/compare}
 [[ $RESULTS == /* ]] || RESULTS=$PWD/$RESULTS
 mkdir -p "$RESULTS"
-ITERATIONS=${ITERATIONS:-800}
+ITERATIONS=${ITERATIONS:-5000}
 
 # Of all runs; a run's own options come on top.
-COMMON='"size": 64, "input_nc": 1, "ngf": 16, "nef": 12, "ndf": 12, "upsample": "bilinear", "batch_size": 4, "lr": 0.0005, "ema": 0.99, "seed": 1, "iterations": '$ITERATIONS
+COMMON='"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005, "ema": 0.99, "seed": 1, "iterations": '$ITERATIONS
 NAMES=()
 declare -A OPTIONS
 run() { NAMES+=("$1"); OPTIONS[$1]=$2; }
