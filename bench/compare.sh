@@ -3,7 +3,8 @@
 #
 # usage: bench/compare.sh [DIRECTORY], default build/compare.  DIRECTORY gets NAME.row and NAME.png of each run (bench/compare.sql), then the table is
 # printed from what is there.  A run that is there already is not made again, so that an interrupted comparison goes on with the run it was in.
-# ITERATIONS (default 5000) is the budget.  RUNS="NAME ..." chooses runs, THREADS (default 2) is for each, so that several comparisons can share a machine.
+# ITERATIONS (default 5000) is the budget, SEED (default 1) that of the training.  RUNS="NAME ..." chooses runs, THREADS (default 2) is for each, so that several
+# comparisons can share a machine.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
@@ -13,7 +14,7 @@ mkdir -p "$RESULTS"
 ITERATIONS=${ITERATIONS:-5000}
 
 # Of all runs; a run's own options come on top.
-COMMON='"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005, "ema": 0.99, "seed": 1, "iterations": '$ITERATIONS
+COMMON='"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005, "ema": 0.99, "seed": '"${SEED:-1}"', "iterations": '$ITERATIONS
 NAMES=()
 declare -A OPTIONS
 run() { NAMES+=("$1"); OPTIONS[$1]=$2; }
@@ -53,8 +54,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 say "from $RESULTS"
-echo "| run | iterations | diversity | in colour | samples coincide, % | reconstruction | latent | best of 8 |"
-echo "|---|---|---|---|---|---|---|---|"
+echo "| run | iterations | diversity | in colour | samples coincide, % | reconstruction | latent | read back | best of 8 |"
+echo "|---|---|---|---|---|---|---|---|---|"
 for name in "${NAMES[@]}"; do
 	[ ! -f "$RESULTS/$name.row" ] || sed 's/|/ | /g; s/^/| /; s/$/ |/' "$RESULTS/$name.row"
 done

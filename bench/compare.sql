@@ -7,12 +7,14 @@ CALL bicycle_wait(:job);	-- raises the error of a job that has failed, which end
 SELECT set_config('bicycle.model', :'run', false) AS model \gset
 SELECT config ->> 'net_e' <> 'none' AS has_encoder FROM bicycle_models WHERE model = :'run' \gset
 
--- Eight answers to each held-out outline, under the same eight codes; and, where there is an encoder, what it makes of the truth and of the answers.
-CREATE TEMP TABLE answers AS SELECT glyph, sample, z, image, NULL::float4[] AS read FROM colored, bicycle_sample(outline, 8, seed => 1) WHERE held_out;
+-- Eight answers to each held-out outline, under the same eight codes; and, where there is an encoder, what it makes of the truth, and of answers under codes
+-- of which each is another.
+CREATE TEMP TABLE answers AS SELECT glyph, sample, image FROM colored, bicycle_sample(outline, 8, seed => 1) WHERE held_out;
 CREATE TEMP TABLE reconstructions (glyph int, image bytea);
+CREATE TEMP TABLE codes (drawn float4[], found float4[]);
 \if :has_encoder
-	UPDATE answers SET read = bicycle_encode(image);
 	INSERT INTO reconstructions SELECT glyph, bicycle_translate(outline, bicycle_encode(emoji)) FROM colored WHERE held_out;
+	INSERT INTO codes SELECT z, bicycle_encode(image) FROM colored, bicycle_sample(outline, 8, seed => glyph) WHERE held_out;
 \endif
 
 SELECT 'pairwise', glyph, a.image, b.image FROM answers a JOIN answers b USING (glyph) WHERE a.sample < b.sample
@@ -27,10 +29,14 @@ WITH inputs AS (
 	SELECT glyph, avg(value) FILTER (WHERE kind = 'pairwise') AS diversity, avg(color) FILTER (WHERE kind = 'pairwise') AS color_diversity,
 		   min(value) FILTER (WHERE kind = 'answer') AS best, avg(value) FILTER (WHERE kind = 'reconstruction') AS reconstruction
 	FROM distances GROUP BY glyph),
-codes AS (SELECT avg(abs(drawn - found)) AS latent FROM answers, unnest(z, read) AS code (drawn, found))
+latent AS (
+	SELECT avg(error) AS error, sum(shown) AS read
+	FROM (SELECT avg(abs(d - f)) AS error, coalesce(corr(d, f) ^ 2, 0) AS shown
+		  FROM codes, unnest(drawn, found) WITH ORDINALITY AS code (d, f, place) GROUP BY place) AS numbers)
 SELECT :'run', iterations, round(avg(diversity)::numeric, 3), round(avg(color_diversity)::numeric, 1),
 	   round(100 * avg((diversity < 0.01)::int), 1), coalesce(round(avg(reconstruction)::numeric, 3)::text, '-'),
-	   coalesce(round((SELECT latent FROM codes)::numeric, 3)::text, '-'), round(avg(best)::numeric, 3)
+	   coalesce(round((SELECT error FROM latent)::numeric, 3)::text, '-'), coalesce(round((SELECT read FROM latent)::numeric, 1)::text, '-'),
+	   round(avg(best)::numeric, 3)
 FROM inputs, bicycle_models WHERE model = :'run' AND is_current
 GROUP BY iterations
 \g (format=unaligned tuples_only=on fieldsep='|') | cat >$WORK/row
