@@ -2,9 +2,9 @@
  * cache.c
  *	  The models that are resident, who may use them, and who waits for one.
  *
- * Owned by the I/O thread, but for load_run on the loader, and load_prepare_run, shrink_run and free_run on the device thread.  An entry stands for a
- * content hash.  It holds packed models of up to three precisions, the databases that have shown the content, and the requests that wait.  It lives while
- * any request refers to it or anything of it is resident.
+ * Owned by the I/O thread, but for shrink_run and free_run on the device thread.  An entry stands for a content hash.  It holds packed models of up to three
+ * precisions, the databases that have shown the content, and the requests that wait.  It lives while any request refers to it or anything of it is resident.
+ * How a model becomes resident is in load.c.
  *
  * A request may use a packed model if its database has streamed that content once while it is in the cache; until then, or while it is not resident in the
  * wanted precision, the request waits and one of the waiters is asked for it (NEED_MODEL).  As long as that one has not answered nobody else is asked,
@@ -20,11 +20,9 @@
  * A GPU has memory of its own.  There weights and plans lie, and count against its limit (setting gpu_memory, or most of the card), which then is the limit of
  * the cache: cache_size is for models in the host's memory.  What fits only the device knows, since other processes may hold memory of the card, so it is
  * tried.  One rule keeps this simple: a model becomes resident together with its plans for one image, or not at all.  So a resident model can always run, none
- * waits for memory while it holds some, and only two things ever fall short:
- *	- a LOAD.  It keeps its stream and waits at the head of its line, gives back what it had, and is packed again each time something was freed.  To that end plans
- *	  for more than one image go first, for they are made anew in no time, and then whole models by the rule above.  It fails when nothing else is resident; a
- *	  model that could not fit in an empty GPU is refused before anything is evicted for it.
- *	- a larger batch.  Only what was idle for IDLE_MS goes for it, plans first; then it is made smaller (batcher.c), and for a while no larger one is tried.
+ * waits for memory while it holds some, and only two things ever fall short: a LOAD, of which load.c tells, and a larger batch.  For that only what was idle
+ * for IDLE_MS goes, plans for more than one image first, which are made anew in no time; then it is made smaller (batcher.c), and for a while no larger one is
+ * tried.
  */
 #include <stdlib.h>
 #include <stdio.h>
@@ -36,42 +34,16 @@
 #define TURN_MS 10000
 #define IDLE_MS 1000
 
-/* What a LOAD carries to the loader and back. */
-typedef struct LoadTask
-{
-	BicycleLoad load;
-	char	   *config_text;
-	NnPrecision setting;		/* of the engine, when the job was handed over */
-	NnPrecision automatic;		/* of the device, likewise */
-	char		device_name[128];
-	size_t		limit;			/* of the cache, likewise */
-	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
-	bool		resident[PACKED_PRECISIONS];
-	bool		verified;		/* config is the stream's, and both have the hash */
-	NnConfig	config;
-	Packed	   *made[PACKED_PRECISIONS];
-	EngineError errors[PACKED_PRECISIONS];	/* why one could not be made */
-	bool		no_room[PACKED_PRECISIONS];	/* because the device's own memory was short */
-	EngineError device_failed;
-	uint64_t	freed;			/* Engine.freed when it was tried */
-} LoadTask;
-
 /* Packed models are told apart by precision: fp32, bf16, and fp16 where a GPU has no bf16. */
-static int
-slot_of(NnPrecision precision)
+int
+cache_slot(NnPrecision precision)
 {
 	return (int) precision - (int) NN_PRECISION_FP32;
 }
 
-static NnPrecision
-precision_of(int slot)
-{
-	return (NnPrecision) (slot + (int) NN_PRECISION_FP32);
-}
-
 /* What is asked for; else the engine's setting; else the model's configuration; else what the device prefers. */
-static NnPrecision
-resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config, NnPrecision automatic)
+NnPrecision
+cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config, NnPrecision automatic)
 {
 	if (asked != NN_PRECISION_AUTO)
 		return asked;
@@ -86,7 +58,7 @@ resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config
 NnPrecision
 cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config)
 {
-	return resolve_precision(asked, engine->settings.precision, config, engine->device_automatic);
+	return cache_resolve_precision(asked, engine->settings.precision, config, engine->device_automatic);
 }
 
 size_t
@@ -115,8 +87,8 @@ entry_find(Engine *engine, const uint8_t *hash)
 }
 
 /* NULL if there is no memory. */
-static CacheEntry *
-entry_get(Engine *engine, const uint8_t *hash)
+CacheEntry *
+cache_entry(Engine *engine, const uint8_t *hash)
 {
 	CacheEntry *entry = entry_find(engine, hash);
 
@@ -128,8 +100,8 @@ entry_get(Engine *engine, const uint8_t *hash)
 	return entry;
 }
 
-static bool
-is_resident(const CacheEntry *entry)
+bool
+cache_is_resident(const CacheEntry *entry)
 {
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		if (entry->packed[slot] != NULL)
@@ -137,10 +109,10 @@ is_resident(const CacheEntry *entry)
 	return false;
 }
 
-static void
-entry_drop_if_unused(CacheEntry *entry)
+void
+cache_drop_unused(CacheEntry *entry)
 {
-	if (entry->requests > 0 || is_resident(entry))
+	if (entry->requests > 0 || cache_is_resident(entry))
 		return;
 	list_remove(&entry->link);
 	free(entry->owners);
@@ -156,8 +128,8 @@ owner_find(const CacheEntry *entry, uint32_t database)
 	return NULL;
 }
 
-static bool
-owner_add(CacheEntry *entry, uint32_t database, const char *model, int32_t version)
+bool
+cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t version)
 {
 	CacheOwner *owner = owner_find(entry, database);
 
@@ -205,7 +177,7 @@ usable(const Request *request)
 
 	if (!entry->configured || owner_find(entry, request->database) == NULL)
 		return NULL;
-	return entry->packed[slot_of(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config))];
+	return entry->packed[cache_slot(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config))];
 }
 
 static void
@@ -225,7 +197,7 @@ cache_want(Request *request)
 
 	if (request->entry == NULL)
 	{
-		if ((entry = entry_get(engine, request->image.hash)) == NULL)
+		if ((entry = cache_entry(engine, request->image.hash)) == NULL)
 		{
 			error_memory(&error, "an entry of the model cache");
 			request_fail(request, &error);
@@ -274,7 +246,7 @@ cache_forget(Request *request)
 	request->asked = request->loading = false;
 	entry->dirty = true;
 	entry->requests--;
-	entry_drop_if_unused(entry);
+	cache_drop_unused(entry);
 }
 
 /* The client that was asked cannot send the model: that request fails; cache_run asks the next. */
@@ -337,15 +309,13 @@ entry_run(Engine *engine, CacheEntry *entry)
 	if (entry->asked == 0 && entry->loads == 0)
 		ask(entry, false);
 	entry->requests--;
-	entry_drop_if_unused(entry);
+	cache_drop_unused(entry);
 }
-
-static void run_loads(Engine *engine);
 
 void
 cache_run(Engine *engine)
 {
-	run_loads(engine);
+	load_next(engine);
 	list_foreach(node, &engine->entries)
 	{
 		CacheEntry *entry = list_member(CacheEntry, link, node);
@@ -390,8 +360,8 @@ free_done(Engine *engine, Job *job)
 	memory_release(engine, host);
 }
 
-static void
-free_packed(Engine *engine, Packed *packed)
+void
+cache_free_packed(Engine *engine, Packed *packed)
 {
 	packed->job.run = free_run;
 	packed->job.done = free_done;
@@ -455,12 +425,12 @@ evict(Engine *engine, Packed *packed)
 	packed->evicted = true;
 	packed->entry = NULL;
 	list_remove(&packed->link);
-	entry->packed[slot_of(packed->precision)] = NULL;
+	entry->packed[cache_slot(packed->precision)] = NULL;
 	engine->cached -= packed->bytes;
 	engine->freeing++;
-	entry_drop_if_unused(entry);
+	cache_drop_unused(entry);
 	if (packed->pins == 0)
-		free_packed(engine, packed);
+		cache_free_packed(engine, packed);
 }
 
 /* The model that should go first: one that nobody wants, else, if those may go too, one that had its turn. */
@@ -578,7 +548,7 @@ cache_unpin(Engine *engine, Packed *packed)
 	packed->pins--;
 	packed->used_ms = now_ms();
 	if (packed->evicted && packed->pins == 0)
-		free_packed(engine, packed);
+		cache_free_packed(engine, packed);
 	else if (packed->pins == 0)
 		cache_trim(engine);
 }
@@ -591,425 +561,6 @@ cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host, unsi
 	packed->batches++;
 	packed->hits += requests;
 	cache_trim(engine);
-}
-
-/* ---- Loading ------------------------------------------------------------------------------------------------------------------------------- */
-
-static void
-load_task_free(void *arg)
-{
-	LoadTask   *task = arg;
-
-	free(task->config_text);
-	free(task);
-}
-
-/* limit: of the cache.  Any thread. */
-static void
-too_large(bool gpu, size_t bytes, size_t limit, EngineError *error)
-{
-	if (gpu)
-	{
-		error_set(error, "53200", "model does not fit in the GPU's memory");
-		error_detail(error, "It takes %zu bytes or more, and the limit is %zu.", bytes, limit);
-		error_hint(error, "Raise the setting \"bicycle.gpu_memory\", or use a GPU that has more.");
-		return;
-	}
-	error_set(error, "53200", "model does not fit in the engine's memory");
-	error_detail(error, "It takes %zu bytes, and the model cache has %zu.", bytes, limit);
-	error_hint(error, "Raise the settings \"bicycle.cache_size\" and \"bicycle.engine_memory\".");
-}
-
-/* What can be said before anything is streamed. */
-bool
-cache_load_check(Request *request, const BicycleLoad *load, EngineError *error)
-{
-	Engine	   *engine = request->engine;
-
-	if (!engine->device_busy && engine->device == NULL)
-	{
-		*error = engine->device_error;
-		return false;
-	}
-	/* on a GPU weights may take half of that; see load_precision */
-	if ((engine->device_memory == 0 && load->stream_length > cache_limit(engine)) || load->stream_length > SIZE_MAX / 4)
-	{
-		too_large(false, load->stream_length, cache_limit(engine), error);
-		return false;
-	}
-	return true;
-}
-
-void
-cache_load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
-{
-	LoadTask   *task = calloc(1, sizeof(*task));
-	CacheEntry *entry = entry_get(request->engine, load->hash);
-	EngineError error;
-
-	if (task != NULL)
-	{
-		request->task = task;
-		request->task_free = load_task_free;
-		task->config_text = malloc(load->config_length + 1);
-	}
-	if (task == NULL || task->config_text == NULL || entry == NULL)
-	{
-		error_memory(&error, "a model");
-		if (entry != NULL)
-			entry_drop_if_unused(entry);
-		request_fail(request, &error);
-		return;
-	}
-	task->load = *load;
-	memcpy(task->config_text, config, load->config_length);
-
-	request->entry = entry;
-	request->loading = true;
-	entry->requests++;
-	entry->loads++;
-	entry->progress_ms = now_ms();
-}
-
-void
-cache_load_progress(Request *request)
-{
-	request->entry->progress_ms = now_ms();
-}
-
-/* Notes why a precision could not be made. */
-static void
-load_failed(LoadTask *task, int slot, NnStatus status, const NnError *error)
-{
-	error_from_nn(&task->errors[slot], error);
-	task->no_room[slot] = status == NN_ENOMEM;
-	if (status == NN_EDEVICE)
-		task->device_failed = task->errors[slot];
-}
-
-/* Makes the model in one precision. */
-static void
-load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStream *stream)
-{
-	NnPrecision precision = precision_of(slot);
-	EngineError *failure = &task->errors[slot];
-	NnError		error = {0};
-	NnStatus	status;
-	Packed	   *packed;
-	size_t		least;
-
-	if (engine->device == NULL)
-	{
-		*failure = engine->device_error;
-		return;
-	}
-	if (!nn_device_supports(engine->device, precision))
-	{
-		error_set(failure, "55000", "precision %s is not available on this device", nn_precision_name(precision));
-		error_detail(failure, "The device is %s.", task->device_name);
-		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
-		return;
-	}
-	least = nn_model_least_bytes(engine->device, &task->config, precision, &error);
-	if (least > task->limit)
-	{
-		too_large(true, least, task->limit, failure);
-		return;
-	}
-	if ((packed = calloc(1, sizeof(*packed))) == NULL)
-	{
-		error_memory(failure, "a model");
-		return;
-	}
-	executor_progress();
-	status = nn_model_load(engine->device, &task->config, precision, stream->tensors, stream->ntensors, &packed->model, &error);
-	if (status != NN_OK)
-	{
-		load_failed(task, slot, status, &error);
-		free(packed);
-		return;
-	}
-	packed->config = task->config;
-	packed->precision = precision;
-	packed->bytes = packed->least = nn_model_bytes(packed->model);
-	packed->host = nn_model_host_bytes(packed->model);
-	task->made[slot] = packed;
-}
-
-/* On the loader thread. */
-static void
-load_run(Job *job)
-{
-	Request    *request = list_member(Request, job, job);
-	LoadTask   *task = request->task;
-	TensorStream stream;
-	bool		wanted[PACKED_PRECISIONS] = {false};
-
-	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
-		return;
-	task->verified = task->verified || model_verify(&task->load, task->config_text, &task->config, &stream, &request->error);
-	if (task->verified)
-	{
-		for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
-			if (task->asked[asked])
-				wanted[slot_of(resolve_precision((NnPrecision) asked, task->setting, &task->config, task->automatic))] = true;
-		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (wanted[slot] && !task->resident[slot])
-				load_precision(request->engine, task, slot, &stream);
-	}
-	stream_free(&stream);
-}
-
-/* The plans for one image of what was made.  Without them it goes again, so that it holds nothing while it waits.  On the device thread. */
-static void
-load_prepare_run(Job *job)
-{
-	LoadTask   *task = list_member(Request, job, job)->task;
-
-	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-	{
-		Packed	   *packed = task->made[slot];
-		NnError		error = {0};
-		NnStatus	status;
-
-		if (packed == NULL)
-			continue;
-		executor_progress();
-		status = nn_model_prepare(packed->model, &error);
-		packed->bytes = packed->least = nn_model_bytes(packed->model);
-		packed->host = nn_model_host_bytes(packed->model);
-		if (status == NN_OK)
-			continue;
-		load_failed(task, slot, status, &error);
-		nn_model_free(packed->model);
-		free(packed);
-		task->made[slot] = NULL;
-	}
-}
-
-/* Frees a model that is not in the cache. */
-static void
-discard(Engine *engine, Packed *packed)
-{
-	packed->evicted = true;
-	engine->freeing++;
-	free_packed(engine, packed);
-}
-
-/* Puts a model that was made into the cache, or away again. */
-static void
-install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
-{
-	Packed	   *packed = task->made[slot];
-
-	task->made[slot] = NULL;
-	engine->memory.used += packed->host;	/* the LOAD's own bytes go when it is freed */
-	if (packed->bytes > cache_limit(engine))
-		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine), &task->errors[slot]);
-	if (packed->bytes > cache_limit(engine) || entry->packed[slot] != NULL)	/* another client was faster */
-	{
-		discard(engine, packed);
-		return;
-	}
-	packed->entry = entry;
-	packed->loaded_ms = packed->used_ms = now_ms();
-	entry->packed[slot] = packed;
-	list_append(&engine->models, &packed->link);
-	engine->cached += packed->bytes;
-}
-
-/* Fails requests that wait: those of `connection`, or with `connection` NULL all that need the precision of `slot`. */
-static void
-fail_waiters(CacheEntry *entry, const Connection *connection, int slot, const EngineError *error)
-{
-	list_foreach(node, &entry->waiters)
-	{
-		Request    *request = list_member(Request, link, node);
-
-		if (connection != NULL ? request->connection == connection :
-			slot_of(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config)) == slot)
-			request_fail(request, error);
-	}
-}
-
-/* The connection has sent what it was asked for; if that was in vain, for instance because the model had to go at once, it may be asked again. */
-static void
-answered(CacheEntry *entry, const Connection *connection)
-{
-	list_foreach(node, &entry->waiters)
-	{
-		Request    *request = list_member(Request, link, node);
-
-		if (request->asked && request->connection == connection)
-		{
-			request->asked = false;
-			entry->asked--;
-		}
-	}
-}
-
-/* Whether a precision waits for room, and somebody for it. */
-static bool
-load_waits(const Request *request)
-{
-	const LoadTask *task = request->task;
-	bool		waits = false;
-
-	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		waits |= task->no_room[slot];
-	return waits && request->connection != NULL && request->engine->device_memory > 0;
-}
-
-/* A LOAD is over: with the precisions that could be made, and errors for who waits for others. */
-static void
-load_end(Engine *engine, Request *request)
-{
-	LoadTask   *task = request->task;
-
-	/* if who sent it has gone, somebody else can be asked before anything is said of room */
-	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		if (task->errors[slot].sqlstate[0] != '\0' && (request->connection != NULL || !task->no_room[slot]))
-			fail_waiters(request->entry, NULL, slot, &task->errors[slot]);
-	answered(request->entry, request->connection);
-	cache_trim(engine);
-}
-
-static void
-load_done(Engine *engine, Job *job)
-{
-	Request    *request = list_member(Request, job, job);
-	CacheEntry *entry = request->entry;
-	LoadTask   *task = request->task;
-
-	engine->load = NULL;
-	engine->preparing = false;
-	entry->dirty = true;
-	if (request->error.sqlstate[0] == '\0' && !owner_add(entry, request->database, task->load.model, task->load.version))
-		error_memory(&request->error, "an entry of the model cache");
-	if (request->error.sqlstate[0] == '\0')
-	{
-		entry->config = task->config;
-		entry->configured = true;
-		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (task->made[slot] != NULL)
-				install(engine, entry, task, slot);
-		if (task->device_failed.sqlstate[0] != '\0')
-		{
-			device_lost(engine, &task->device_failed);
-			request_free(request);	/* unanswered, as all that waits for it */
-			return;
-		}
-		if (load_waits(request))
-		{
-			list_prepend(&engine->loads, &request->link);
-			return;
-		}
-		load_end(engine, request);
-	}
-	else
-	{
-		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (task->made[slot] != NULL)
-			{
-				engine->memory.used += task->made[slot]->host;
-				discard(engine, task->made[slot]);
-			}
-		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
-		if (request->connection != NULL)
-			fail_waiters(entry, request->connection, 0, &request->error);
-	}
-	if (!request_back(request))
-		return;
-	if (request->error.sqlstate[0] != '\0')
-		request_fail(request, &request->error);
-	else
-		request_reply(request, NULL, 0);
-}
-
-static void
-load_packed(Engine *engine, Job *job)
-{
-	LoadTask   *task = list_member(Request, job, job)->task;
-	bool		made = false;
-
-	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		made |= task->made[slot] != NULL;
-	if (!made || engine->device_memory == 0)
-	{
-		load_done(engine, job);
-		return;
-	}
-	engine->preparing = true;
-	job->run = load_prepare_run;
-	job->done = load_done;
-	executor_submit(&engine->device_thread, job, true);
-}
-
-/* The stream of a LOAD is complete: it takes its place in the line. */
-void
-cache_load(Request *request)
-{
-	request->state = REQUEST_LOADING;
-	request->entry->packing++;
-	list_append(&request->engine->loads, &request->link);
-}
-
-static void
-start_load(Request *request)
-{
-	Engine	   *engine = request->engine;
-	CacheEntry *entry = request->entry;
-	LoadTask   *task = request->task;
-
-	task->setting = engine->settings.precision;
-	task->automatic = engine->device_automatic;
-	task->limit = cache_limit(engine);
-	task->freed = engine->freed;
-	memset(task->no_room, 0, sizeof(task->no_room));
-	memset(task->errors, 0, sizeof(task->errors));
-	memcpy(task->device_name, engine->device_name, sizeof(task->device_name));
-	list_foreach(node, &entry->waiters)
-		task->asked[list_member(Request, link, node)->image.precision] = true;
-	/* Nobody waits, and nothing of it is here: it was sent to be here. */
-	if (list_empty(&entry->waiters) && !is_resident(entry))
-		task->asked[NN_PRECISION_AUTO] = true;
-	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		task->resident[slot] = entry->packed[slot] != NULL;
-	engine->load = request;
-	request->job.run = load_run;
-	request->job.done = load_packed;
-	batcher_loader(engine, request);
-}
-
-/* Whether a LOAD that found no room is to wait on: for what is being freed, or for models that have not had their turn. */
-static bool
-room_comes(Engine *engine, const LoadTask *task)
-{
-	if (engine->freeing > 0)
-		return true;
-	return task->freed == engine->freed && (cache_make_room(engine, NULL) || !list_empty(&engine->models));
-}
-
-/* LOADs are packed one after the other, so that no two of them hold a part of a GPU's memory each and wait for the rest. */
-static void
-run_loads(Engine *engine)
-{
-	while (engine->load == NULL && !list_empty(&engine->loads))
-	{
-		Request    *request = list_member(Request, link, engine->loads.next);
-		LoadTask   *task = request->task;
-
-		if (load_waits(request) && room_comes(engine, task))
-			return;
-		list_remove(&request->link);
-		if (!load_waits(request) || task->freed != engine->freed)
-		{
-			start_load(request);
-			continue;
-		}
-		load_end(engine, request);
-		request_reply(request, NULL, 0);
-	}
 }
 
 /* ---- Looking in ---------------------------------------------------------------------------------------------------------------------------- */
@@ -1069,8 +620,8 @@ cache_free(Engine *engine)
 
 		list_remove(&packed->link);
 		nn_model_free(packed->model);
-		packed->entry->packed[slot_of(packed->precision)] = NULL;
-		entry_drop_if_unused(packed->entry);
+		packed->entry->packed[cache_slot(packed->precision)] = NULL;
+		cache_drop_unused(packed->entry);
 		free(packed);
 	}
 }

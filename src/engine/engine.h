@@ -9,8 +9,8 @@
  *
  *	 I/O thread            all sockets, all decisions
  *	 pool (threads)        decode and resize, encode                     worker.c
- *	 device (1)            batches, opening the device, freeing models   batcher.c, cache.c
- *	 loader (1)            parsing, hashing and packing of models        cache.c, import.c, export.c
+ *	 device (1)            batches, opening the device, freeing models   batcher.c, cache.c, load.c
+ *	 loader (1)            parsing, hashing and packing of models        load.c, import.c, export.c
  *
  * Memory.  A request owns its body, pixels and result; a frame in an output queue refers to them and keeps the request.  Everything big is counted before
  * it is allocated: bodies of image requests in the queue pool, everything else in the engine's budget, decoders in a budget of their own (budget.c).  What
@@ -358,7 +358,7 @@ extern void batcher_started(Request *request);
 extern void batcher_ended(Request *request);	/* no thread will touch it again */
 extern void batcher_loader(Engine *engine, Request *request);	/* to the loader, unless a request runs alone */
 
-/* ---- Models (cache.c, stream.c, hash.c, import.c, export.c) -------------------------------------------------------------------------------- */
+/* ---- Models (cache.c, load.c, stream.c, hash.c, import.c, export.c) ------------------------------------------------------------------------ */
 
 #define PACKED_PRECISIONS 3		/* fp32, bf16, fp16 */
 
@@ -417,10 +417,6 @@ extern Packed *cache_pin(Request *request); /* NULL: it is not resident any more
 extern void cache_unpin(Engine *engine, Packed *packed);
 extern void cache_forget(Request *request); /* the request does not need its model any more */
 extern void cache_no_model(Request *request, const EngineError *error);
-extern bool cache_load_check(Request *request, const BicycleLoad *load, EngineError *error);
-extern void cache_load_begin(Request *request, const BicycleLoad *load, const uint8_t *config);
-extern void cache_load_progress(Request *request);
-extern void cache_load(Request *request);
 extern bool cache_evict_one(Engine *engine, bool wanted_too);	/* the least recently used; its memory comes back a little later */
 extern bool cache_freeing(Engine *engine);
 extern bool cache_make_room(Engine *engine, const Packed *growing);	/* in the device's own memory; false: nothing may go now */
@@ -433,7 +429,22 @@ extern void cache_run(Engine *engine);	/* moves waiters on and asks for models; 
 extern void cache_tick(Engine *engine, int64_t now);
 extern void cache_answer(Connection *connection, uint64_t id);
 extern void cache_free(Engine *engine);
-extern NnPrecision cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config);
+extern NnPrecision cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config);	/* config may be NULL */
+
+/* For load.c. */
+extern CacheEntry *cache_entry(Engine *engine, const uint8_t *hash);	/* NULL if there is no memory */
+extern void cache_drop_unused(CacheEntry *entry);
+extern bool cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t version);	/* false if there is no memory */
+extern bool cache_is_resident(const CacheEntry *entry);
+extern void cache_free_packed(Engine *engine, Packed *packed);
+extern int	cache_slot(NnPrecision precision);	/* in CacheEntry.packed */
+extern NnPrecision cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config, NnPrecision automatic);
+
+extern bool load_check(Request *request, const BicycleLoad *load, EngineError *error);	/* what can be said before anything is streamed */
+extern void load_begin(Request *request, const BicycleLoad *load, const uint8_t *config);
+extern void load_progress(Request *request);
+extern void load_queue(Request *request);	/* the stream is complete: it takes its place in the line */
+extern void load_next(Engine *engine);	/* packs what can be packed now; called once a turn of the loop */
 
 /* Tensors of a stream; names and, where alignment allows, data point into it. */
 typedef struct TensorStream

@@ -489,7 +489,7 @@ request_received(Connection *connection, const BicycleFrame *frame)
 	{
 		request->received += frame->length;
 		if (request->type == BICYCLE_LOAD)
-			cache_load_progress(request);
+			load_progress(request);
 		return;
 	}
 	if (!split_image_request(request))
@@ -513,7 +513,7 @@ frame_end(Connection *connection, const BicycleFrame *frame, const uint8_t *body
 		return;
 	}
 	if (request->type == BICYCLE_LOAD)
-		cache_load(request);
+		load_queue(request);
 	else if (request->type == BICYCLE_IMPORT)
 		import_run(request);
 	else if (request->type == BICYCLE_INSPECT)
@@ -580,12 +580,12 @@ frame_load(Connection *connection, const BicycleFrame *frame, const uint8_t *bod
 	}
 	if ((request = request_new(connection, frame)) == NULL)
 		return;
-	if (!request_check_model_size(connection->engine, load.stream_length, 0, &error) || !cache_load_check(request, &load, &error))
+	if (!request_check_model_size(connection->engine, load.stream_length, 0, &error) || !load_check(request, &load, &error))
 	{
 		request_fail(request, &error);
 		return;
 	}
-	cache_load_begin(request, &load, body + sizeof(load));
+	load_begin(request, &load, body + sizeof(load));
 	/* The stream, its values as floats, and the packed weights. */
 	if (request->state == REQUEST_RESERVED)
 		request_wait_memory(request, load.stream_length, 3 * (size_t) load.stream_length);

@@ -1,0 +1,461 @@
+/*
+ * load.c
+ *	  How a model becomes resident: a LOAD, from the client's first word to the entry of the cache.
+ *
+ * Owned by the I/O thread, but for load_run on the loader and load_prepare_run on the device thread.  What a LOAD carries is its request's, a LoadTask; what it
+ * made is the cache's from load_done on.
+ *
+ * A LOAD is checked before anything is streamed, keeps its stream until it is over, and is packed on the loader in every precision that a request waits for.
+ * LOADs are packed one after the other, in order of arrival.
+ *
+ * On a GPU, packing may find no room.  The LOAD then keeps its stream and waits at the head of the line, gives back what it had, and is packed again each time
+ * something was freed.  To that end plans for more than one image go first, and then whole models, by the rule in cache.c.  It fails when nothing else is
+ * resident; a model that could not fit in an empty GPU is refused before anything is evicted for it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+/* What a LOAD carries to the loader and back. */
+typedef struct LoadTask
+{
+	BicycleLoad load;
+	char	   *config_text;
+	NnPrecision setting;		/* of the engine, when the job was handed over */
+	NnPrecision automatic;		/* of the device, likewise */
+	char		device_name[128];
+	size_t		limit;			/* of the cache, likewise */
+	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
+	bool		resident[PACKED_PRECISIONS];
+	bool		verified;		/* config is the stream's, and both have the hash */
+	NnConfig	config;
+	Packed	   *made[PACKED_PRECISIONS];
+	EngineError errors[PACKED_PRECISIONS];	/* why one could not be made */
+	bool		no_room[PACKED_PRECISIONS];	/* because the device's own memory was short */
+	EngineError device_failed;
+	uint64_t	freed;			/* Engine.freed when it was tried */
+} LoadTask;
+
+static NnPrecision
+precision_of(int slot)
+{
+	return (NnPrecision) (slot + (int) NN_PRECISION_FP32);
+}
+
+static void
+load_task_free(void *arg)
+{
+	LoadTask   *task = arg;
+
+	free(task->config_text);
+	free(task);
+}
+
+/* limit: of the cache.  Any thread. */
+static void
+too_large(bool gpu, size_t bytes, size_t limit, EngineError *error)
+{
+	if (gpu)
+	{
+		error_set(error, "53200", "model does not fit in the GPU's memory");
+		error_detail(error, "It takes %zu bytes or more, and the limit is %zu.", bytes, limit);
+		error_hint(error, "Raise the setting \"bicycle.gpu_memory\", or use a GPU that has more.");
+		return;
+	}
+	error_set(error, "53200", "model does not fit in the engine's memory");
+	error_detail(error, "It takes %zu bytes, and the model cache has %zu.", bytes, limit);
+	error_hint(error, "Raise the settings \"bicycle.cache_size\" and \"bicycle.engine_memory\".");
+}
+
+/* What can be said before anything is streamed. */
+bool
+load_check(Request *request, const BicycleLoad *load, EngineError *error)
+{
+	Engine	   *engine = request->engine;
+
+	if (!engine->device_busy && engine->device == NULL)
+	{
+		*error = engine->device_error;
+		return false;
+	}
+	/* on a GPU weights may take half of that; see load_precision */
+	if ((engine->device_memory == 0 && load->stream_length > cache_limit(engine)) || load->stream_length > SIZE_MAX / 4)
+	{
+		too_large(false, load->stream_length, cache_limit(engine), error);
+		return false;
+	}
+	return true;
+}
+
+void
+load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
+{
+	LoadTask   *task = calloc(1, sizeof(*task));
+	CacheEntry *entry = cache_entry(request->engine, load->hash);
+	EngineError error;
+
+	if (task != NULL)
+	{
+		request->task = task;
+		request->task_free = load_task_free;
+		task->config_text = malloc(load->config_length + 1);
+	}
+	if (task == NULL || task->config_text == NULL || entry == NULL)
+	{
+		error_memory(&error, "a model");
+		if (entry != NULL)
+			cache_drop_unused(entry);
+		request_fail(request, &error);
+		return;
+	}
+	task->load = *load;
+	memcpy(task->config_text, config, load->config_length);
+
+	request->entry = entry;
+	request->loading = true;
+	entry->requests++;
+	entry->loads++;
+	entry->progress_ms = now_ms();
+}
+
+void
+load_progress(Request *request)
+{
+	request->entry->progress_ms = now_ms();
+}
+
+/* Notes why a precision could not be made. */
+static void
+load_failed(LoadTask *task, int slot, NnStatus status, const NnError *error)
+{
+	error_from_nn(&task->errors[slot], error);
+	task->no_room[slot] = status == NN_ENOMEM;
+	if (status == NN_EDEVICE)
+		task->device_failed = task->errors[slot];
+}
+
+/* Makes the model in one precision. */
+static void
+load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStream *stream)
+{
+	NnPrecision precision = precision_of(slot);
+	EngineError *failure = &task->errors[slot];
+	NnError		error = {0};
+	NnStatus	status;
+	Packed	   *packed;
+	size_t		least;
+
+	if (engine->device == NULL)
+	{
+		*failure = engine->device_error;
+		return;
+	}
+	if (!nn_device_supports(engine->device, precision))
+	{
+		error_set(failure, "55000", "precision %s is not available on this device", nn_precision_name(precision));
+		error_detail(failure, "The device is %s.", task->device_name);
+		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
+		return;
+	}
+	least = nn_model_least_bytes(engine->device, &task->config, precision, &error);
+	if (least > task->limit)
+	{
+		too_large(true, least, task->limit, failure);
+		return;
+	}
+	if ((packed = calloc(1, sizeof(*packed))) == NULL)
+	{
+		error_memory(failure, "a model");
+		return;
+	}
+	executor_progress();
+	status = nn_model_load(engine->device, &task->config, precision, stream->tensors, stream->ntensors, &packed->model, &error);
+	if (status != NN_OK)
+	{
+		load_failed(task, slot, status, &error);
+		free(packed);
+		return;
+	}
+	packed->config = task->config;
+	packed->precision = precision;
+	packed->bytes = packed->least = nn_model_bytes(packed->model);
+	packed->host = nn_model_host_bytes(packed->model);
+	task->made[slot] = packed;
+}
+
+/* On the loader thread. */
+static void
+load_run(Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	LoadTask   *task = request->task;
+	TensorStream stream;
+	bool		wanted[PACKED_PRECISIONS] = {false};
+
+	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
+		return;
+	task->verified = task->verified || model_verify(&task->load, task->config_text, &task->config, &stream, &request->error);
+	if (task->verified)
+	{
+		for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
+			if (task->asked[asked])
+				wanted[cache_slot(cache_resolve_precision((NnPrecision) asked, task->setting, &task->config, task->automatic))] = true;
+		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+			if (wanted[slot] && !task->resident[slot])
+				load_precision(request->engine, task, slot, &stream);
+	}
+	stream_free(&stream);
+}
+
+/* The plans for one image of what was made.  Without them it goes again, so that it holds nothing while it waits.  On the device thread. */
+static void
+load_prepare_run(Job *job)
+{
+	LoadTask   *task = list_member(Request, job, job)->task;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+	{
+		Packed	   *packed = task->made[slot];
+		NnError		error = {0};
+		NnStatus	status;
+
+		if (packed == NULL)
+			continue;
+		executor_progress();
+		status = nn_model_prepare(packed->model, &error);
+		packed->bytes = packed->least = nn_model_bytes(packed->model);
+		packed->host = nn_model_host_bytes(packed->model);
+		if (status == NN_OK)
+			continue;
+		load_failed(task, slot, status, &error);
+		nn_model_free(packed->model);
+		free(packed);
+		task->made[slot] = NULL;
+	}
+}
+
+/* Frees a model that is not in the cache. */
+static void
+discard(Engine *engine, Packed *packed)
+{
+	packed->evicted = true;
+	engine->freeing++;
+	cache_free_packed(engine, packed);
+}
+
+/* Puts a model that was made into the cache, or away again. */
+static void
+install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
+{
+	Packed	   *packed = task->made[slot];
+
+	task->made[slot] = NULL;
+	engine->memory.used += packed->host;	/* the LOAD's own bytes go when it is freed */
+	if (packed->bytes > cache_limit(engine))
+		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine), &task->errors[slot]);
+	if (packed->bytes > cache_limit(engine) || entry->packed[slot] != NULL)	/* another client was faster */
+	{
+		discard(engine, packed);
+		return;
+	}
+	packed->entry = entry;
+	packed->loaded_ms = packed->used_ms = now_ms();
+	entry->packed[slot] = packed;
+	list_append(&engine->models, &packed->link);
+	engine->cached += packed->bytes;
+}
+
+/* Fails requests that wait: those of `connection`, or with `connection` NULL all that need the precision of `slot`. */
+static void
+fail_waiters(CacheEntry *entry, const Connection *connection, int slot, const EngineError *error)
+{
+	list_foreach(node, &entry->waiters)
+	{
+		Request    *request = list_member(Request, link, node);
+
+		if (connection != NULL ? request->connection == connection :
+			cache_slot(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config)) == slot)
+			request_fail(request, error);
+	}
+}
+
+/* The connection has sent what it was asked for; if that was in vain, for instance because the model had to go at once, it may be asked again. */
+static void
+answered(CacheEntry *entry, const Connection *connection)
+{
+	list_foreach(node, &entry->waiters)
+	{
+		Request    *request = list_member(Request, link, node);
+
+		if (request->asked && request->connection == connection)
+		{
+			request->asked = false;
+			entry->asked--;
+		}
+	}
+}
+
+/* Whether a precision waits for room, and somebody for it. */
+static bool
+load_waits(const Request *request)
+{
+	const LoadTask *task = request->task;
+	bool		waits = false;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		waits |= task->no_room[slot];
+	return waits && request->connection != NULL && request->engine->device_memory > 0;
+}
+
+/* A LOAD is over: with the precisions that could be made, and errors for who waits for others. */
+static void
+load_end(Engine *engine, Request *request)
+{
+	LoadTask   *task = request->task;
+
+	/* if who sent it has gone, somebody else can be asked before anything is said of room */
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		if (task->errors[slot].sqlstate[0] != '\0' && (request->connection != NULL || !task->no_room[slot]))
+			fail_waiters(request->entry, NULL, slot, &task->errors[slot]);
+	answered(request->entry, request->connection);
+	cache_trim(engine);
+}
+
+static void
+load_done(Engine *engine, Job *job)
+{
+	Request    *request = list_member(Request, job, job);
+	CacheEntry *entry = request->entry;
+	LoadTask   *task = request->task;
+
+	engine->load = NULL;
+	engine->preparing = false;
+	entry->dirty = true;
+	if (request->error.sqlstate[0] == '\0' && !cache_admit(entry, request->database, task->load.model, task->load.version))
+		error_memory(&request->error, "an entry of the model cache");
+	if (request->error.sqlstate[0] == '\0')
+	{
+		entry->config = task->config;
+		entry->configured = true;
+		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+			if (task->made[slot] != NULL)
+				install(engine, entry, task, slot);
+		if (task->device_failed.sqlstate[0] != '\0')
+		{
+			device_lost(engine, &task->device_failed);
+			request_free(request);	/* unanswered, as all that waits for it */
+			return;
+		}
+		if (load_waits(request))
+		{
+			list_prepend(&engine->loads, &request->link);
+			return;
+		}
+		load_end(engine, request);
+	}
+	else
+	{
+		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+			if (task->made[slot] != NULL)
+			{
+				engine->memory.used += task->made[slot]->host;
+				discard(engine, task->made[slot]);
+			}
+		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
+		if (request->connection != NULL)
+			fail_waiters(entry, request->connection, 0, &request->error);
+	}
+	if (!request_back(request))
+		return;
+	if (request->error.sqlstate[0] != '\0')
+		request_fail(request, &request->error);
+	else
+		request_reply(request, NULL, 0);
+}
+
+static void
+load_packed(Engine *engine, Job *job)
+{
+	LoadTask   *task = list_member(Request, job, job)->task;
+	bool		made = false;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		made |= task->made[slot] != NULL;
+	if (!made || engine->device_memory == 0)
+	{
+		load_done(engine, job);
+		return;
+	}
+	engine->preparing = true;
+	job->run = load_prepare_run;
+	job->done = load_done;
+	executor_submit(&engine->device_thread, job, true);
+}
+
+/* The stream of a LOAD is complete: it takes its place in the line. */
+void
+load_queue(Request *request)
+{
+	request->state = REQUEST_LOADING;
+	request->entry->packing++;
+	list_append(&request->engine->loads, &request->link);
+}
+
+static void
+start_load(Request *request)
+{
+	Engine	   *engine = request->engine;
+	CacheEntry *entry = request->entry;
+	LoadTask   *task = request->task;
+
+	task->setting = engine->settings.precision;
+	task->automatic = engine->device_automatic;
+	task->limit = cache_limit(engine);
+	task->freed = engine->freed;
+	memset(task->no_room, 0, sizeof(task->no_room));
+	memset(task->errors, 0, sizeof(task->errors));
+	memcpy(task->device_name, engine->device_name, sizeof(task->device_name));
+	list_foreach(node, &entry->waiters)
+		task->asked[list_member(Request, link, node)->image.precision] = true;
+	/* Nobody waits, and nothing of it is here: it was sent to be here. */
+	if (list_empty(&entry->waiters) && !cache_is_resident(entry))
+		task->asked[NN_PRECISION_AUTO] = true;
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		task->resident[slot] = entry->packed[slot] != NULL;
+	engine->load = request;
+	request->job.run = load_run;
+	request->job.done = load_packed;
+	batcher_loader(engine, request);
+}
+
+/* Whether a LOAD that found no room is to wait on: for what is being freed, or for models that have not had their turn. */
+static bool
+room_comes(Engine *engine, const LoadTask *task)
+{
+	if (engine->freeing > 0)
+		return true;
+	return task->freed == engine->freed && (cache_make_room(engine, NULL) || !list_empty(&engine->models));
+}
+
+/* LOADs are packed one after the other, so that no two of them hold a part of a GPU's memory each and wait for the rest. */
+void
+load_next(Engine *engine)
+{
+	while (engine->load == NULL && !list_empty(&engine->loads))
+	{
+		Request    *request = list_member(Request, link, engine->loads.next);
+		LoadTask   *task = request->task;
+
+		if (load_waits(request) && room_comes(engine, task))
+			return;
+		list_remove(&request->link);
+		if (!load_waits(request) || task->freed != engine->freed)
+		{
+			start_load(request);
+			continue;
+		}
+		load_end(engine, request);
+		request_reply(request, NULL, 0);
+	}
+}
