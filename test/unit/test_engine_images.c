@@ -314,7 +314,7 @@ test_fairness(uint32_t flags, const char *what)
 {
 	enum
 	{
-		N = 32
+		N = 60
 	};
 	Client		many,
 				one;
@@ -404,7 +404,7 @@ test_info(void)
 {
 	enum
 	{
-		N = 32
+		N = 60
 	};
 	Client		many,
 				one;
