@@ -190,7 +190,7 @@ $B/unit/test_cuda_%: test/unit/test_cuda_%.c $B/libimitation.a $B/libbicycle.a
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -Itest/unit -MMD -MP $(filter %.c,$^) $B/libimitation.a $B/libbicycle.a -o $@ $(ENGINE_LIBS)
 
 # Plans by the real cuDNN, for a GPU that is described by a file; a line that says so where there is none.
-PLANS_OBJ = $(if $(CUDA_MODULE),$B/cuda/nn/cuda/cudnn.o $B/cuda/nn/cuda/cuda_shape.o)
+PLANS_OBJ = $(if $(CUDA_MODULE),$B/cuda/nn/cuda/cudnn.o $B/cuda/nn/cuda/cuda_shape.o $B/cuda/nn/cuda/cuda_time.o)
 PLANS_LIBS = $(if $(CUDA_MODULE),-L$(CUDA_LIB) -lcudart_static -Wl$(comma)-Bstatic -lstdc++ -Wl$(comma)-Bdynamic $(CUDNN_RPATH) -lrt)
 $B/unit/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libbicycle.a
 	@mkdir -p $(dir $@)

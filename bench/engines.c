@@ -19,6 +19,7 @@ main(void)
 
 #include "bench.h"
 #include "nn/cuda/cuda_shape.h"
+#include "nn/cuda/cuda_time.h"
 #include "nn/cuda/cudnn.h"
 #include "nn/nets.h"
 
@@ -30,7 +31,7 @@ static const char *const names[MODES] = {"own", "of 1", "of 64"};
 
 /* Microseconds; below 0 if the engine is not the pinned one. */
 static double
-measure(CudaConvs *convs, const CudaConvShape *shape, int pin)
+measure(cudaStream_t stream, CudaConvs *convs, const CudaConvShape *shape, int pin)
 {
 	CudaConv   *conv;
 	NnError		error;
@@ -38,7 +39,7 @@ measure(CudaConvs *convs, const CudaConvShape *shape, int pin)
 
 	if (cuda_conv_open(convs, shape, &conv, &error) != NN_OK)
 		fail(&error);
-	us = pin == 0 || pin == shape->n || cuda_conv_choice(conv)->pinned ? cuda_conv_time(convs, conv, shape) * 1e3 : -1;
+	us = pin == 0 || pin == shape->n || cuda_conv_choice(conv)->pinned ? cuda_time_conv(stream, convs, conv, shape) * 1e3 : -1;
 	cuda_conv_close(conv);
 	return us;
 }
@@ -107,7 +108,7 @@ main(void)
 
 				cuda_conv_shape(&plan, &g.nodes[i], &shape);
 				shape.n = 1 << b;
-				us[m][b] = measure(convs[m], &shape, pins[m] ? atoi(pins[m]) : 0);
+				us[m][b] = measure(stream, convs[m], &shape, pins[m] ? atoi(pins[m]) : 0);
 				sums[m][b] += us[m][b] < 0 ? us[0][b] : us[m][b];
 			}
 			print_row(g.nodes[i].name, names[m], us[m]);

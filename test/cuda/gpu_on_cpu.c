@@ -617,12 +617,13 @@ cudaMalloc(void **p, size_t bytes)
 cudaError_t
 cudaFree(void *p)
 {
-	Header	   *header = (Header *) ((char *) p - HEADER);
+	Header	   *header;
 	RUNTIME;
 
 	not_in_capture("cudaFree");
 	if (!p)
 		return cudaSuccess;
+	header = (Header *) ((char *) p - HEADER);
 	gpu_settings->used -= header->bytes;
 	free(header);
 	return cudaSuccess;

@@ -4,6 +4,7 @@
  * and what is missing where there is no usable GPU is said.
  */
 #include "model_fixture.h"
+#include "nn/cuda/cuda_time.h"
 #include "nn/cuda/module.h"
 
 #include "cuda_runtime_api.h"
@@ -280,6 +281,29 @@ test_missing(void)
 	ok(gpu_memory_used() == 0, "and nothing stays behind");
 }
 
+/* The imitation's runs take a millisecond each, whatever they do. */
+static void
+test_times(void)
+{
+	CudaConvShape shape = {.n = 1, .h = 4, .w = 4, .c = 8, .oh = 4, .ow = 4, .k = 8, .kernel = 3, .stride = 1, .pad = 1};
+	CudaConvs  *convs = NULL;
+	CudaConv   *conv = NULL;
+	cudaStream_t stream = NULL;
+	float		times[2] = {0};
+
+	(void) cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+	if (cuda_convs_open(stream, &convs, &error) == NN_OK && cuda_conv_open(convs, &shape, &conv, &error) == NN_OK)
+		times[0] = cuda_time_conv(stream, convs, conv, &shape);
+	times[1] = cuda_time_copy(stream, 3 << 20);
+	ok(times[0] == 1 && times[1] == 1, "a convolution and a copy are timed: %g and %g ms", times[0], times[1]);
+	ok(cuda_time_copy(stream, SIZE_MAX / 2) == CUDA_TIME_NEVER, "what finds no memory never ends");
+	if (conv)
+		cuda_conv_close(conv);
+	cuda_convs_close(convs);
+	(void) cudaStreamDestroy(stream);
+	ok(gpu_memory_used() == 0, "and gives back what it has taken");
+}
+
 int
 main(void)
 {
@@ -295,6 +319,7 @@ main(void)
 	test_limit(&f);
 	test_faults();
 	test_trace(&f);
+	test_times();
 	test_missing();
 	model_fixture_free(&f);
 	return done_testing();

@@ -21,6 +21,7 @@
  */
 #include "nn/cuda/cudnn.h"
 
+#include "nn/cuda/cuda_time.h"
 #include "nn/graph.h"
 
 #include <cudnn.h>
@@ -39,8 +40,6 @@
 #define MAX_DESCS (MAX_CONFIGS * 3 + 32)
 #define MAX_KNOBS 32
 #define MAX_PLAN_TEXT 65536
-#define TUNE_WARM_UPS 3
-#define TUNE_RUNS 10
 
 /* ---- The library ----------------------------------------------------------------------------------------------------------------------------- */
 
@@ -536,46 +535,11 @@ config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
 	return finalize(d, config);
 }
 
-/* ---- Timing ---------------------------------------------------------------------------------------------------------------------------------- */
-
-/* The fastest of TUNE_RUNS, in ms; a plan that does not run takes forever.  Not on zeros, with which multipliers take less power than they ever will. */
-float
-cuda_conv_time(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
-{
-	size_t		element = kernel_type_size(s->type);
-	size_t		sizes[] = {(size_t) s->n * s->h * s->w * s->c * element, (size_t) s->k * s->c * s->kernel * s->kernel * element,
-				(size_t) s->n * s->oh * s->ow * s->k * element, (size_t) conv->workspace + 16};
-	void	   *buffers[4] = {NULL};
-	cudaEvent_t events[2] = {NULL};
-	float		best = 1e30f,
-				ms;
-	bool		good = cudaEventCreate(&events[0]) == cudaSuccess && cudaEventCreate(&events[1]) == cudaSuccess;
-
-	for (int i = 0; good && i < 4; i++)
-		good = cudaMalloc(&buffers[i], sizes[i]) == cudaSuccess && cudaMemsetAsync(buffers[i], 0x3c, sizes[i], convs->stream) == cudaSuccess;
-	for (int i = 0; good && i < TUNE_WARM_UPS + TUNE_RUNS; i++)
-	{
-		good = cudaEventRecord(events[0], convs->stream) == cudaSuccess &&
-			cuda_conv_run(convs, conv, buffers[0], buffers[1], buffers[2], buffers[3], NULL) == NN_OK &&
-			cudaEventRecord(events[1], convs->stream) == cudaSuccess && cudaEventSynchronize(events[1]) == cudaSuccess &&
-			cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess;
-		if (good && i >= TUNE_WARM_UPS && ms < best)
-			best = ms;
-	}
-	for (int i = 0; i < 4; i++)
-		(void) cudaFree(buffers[i]);
-	for (int i = 0; i < 2; i++)
-		if (events[i])
-			(void) cudaEventDestroy(events[i]);
-	(void) cudaGetLastError();
-	return good ? best : 1e30f;
-}
-
 /* Keeps the better of two convs in *best; both are the caller's. */
 static void
 keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaConv *best, float *best_ms)
 {
-	float		ms = convs->tune > 1 ? cuda_conv_time(convs, candidate, s) : 0;
+	float		ms = convs->tune > 1 ? cuda_time_conv(convs->stream, convs, candidate, s) : 0;
 
 	if (best->plan && ms >= *best_ms)
 	{

@@ -1,7 +1,6 @@
 /*
  * cudnn.h
- *	  What only cuDNN's convolutions have, beyond conv.h: planning for a GPU that is not there, what was chosen, and how long
- *	  it takes.  For tests and benchmarks.
+ *	  What only cuDNN's convolutions have, beyond conv.h: planning for a GPU that is not there, and what was chosen.  For tests and benchmarks.
  */
 #ifndef BICYCLE_NN_CUDA_CUDNN_H
 #define BICYCLE_NN_CUDA_CUDNN_H
@@ -24,8 +23,5 @@ typedef struct CudaConvChoice
 extern NnStatus cuda_convs_describe(const char *json, CudaConvs **convs, NnError *error);
 
 extern const CudaConvChoice *cuda_conv_choice(const CudaConv *conv);
-
-/* Milliseconds of a run, the least of some; weights and maps that fit in the GPU's cache are found there.  1e30 if it does not run. */
-extern float cuda_conv_time(CudaConvs *convs, const CudaConv *conv, const CudaConvShape *shape);
 
 #endif							/* BICYCLE_NN_CUDA_CUDNN_H */
