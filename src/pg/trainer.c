@@ -402,6 +402,19 @@ train(void)
 	}
 }
 
+/* What came after the last checkpoint will be computed anew: the row, the losses and the previews go back to it with the beginning of a try. */
+static void
+return_to_checkpoint(void)
+{
+	JobParams	p;
+
+	trainer_params(&p);
+	param_add(&p, INT8OID, Int64GetDatum(trainer.job.checkpoint));
+	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
+	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
+	trainer_update("UPDATE %s SET iteration = $2 WHERE job = $1", &p);
+}
+
 /* Reads the row and makes it running; false if there is nothing to do. */
 static bool
 begin_job(int64 number)
@@ -438,6 +451,8 @@ begin_job(int64 number)
 			trainer_update("UPDATE %s SET state = 'running', attempts = $2, next_attempt = now() + $3 * interval '1 second',"
 						   " started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1", &p);
 		mine = trainer.job.attempts <= JOB_TRIES && !trainer.finished;
+		if (mine)
+			return_to_checkpoint();
 	}
 	trainer_end();
 	return mine;

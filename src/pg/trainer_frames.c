@@ -128,7 +128,7 @@ compare_ready(const BicycleTrainReady *ready, const char *platform)
 								 trainer.job.platform));
 }
 
-/* Where the run stands, and what it runs on. */
+/* What the run has to do, and what it runs on. */
 static void
 note_ready(const BicycleTrainReady *ready, const char *platform)
 {
@@ -137,13 +137,10 @@ note_ready(const BicycleTrainReady *ready, const char *platform)
 	if (trainer.job.checkpoint > 0)
 		compare_ready(ready, platform);
 	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(ready->iteration));
-	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
-	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
 	param_add(&p, INT8OID, Int64GetDatum(ready->iterations));
 	param_add(&p, BYTEAOID, PointerGetDatum(bytes_value(ready->data_digest, sizeof(ready->data_digest))));
 	param_add_text(&p, platform);
-	trainer_update("UPDATE %s SET iteration = $2, iterations = $3, data_digest = $4, platform = $5, updated_at = now() WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET iterations = $2, data_digest = $3, platform = $4, updated_at = now() WHERE job = $1", &p);
 }
 
 static void

@@ -41,17 +41,25 @@ is(scalar(training_engines($node)), 0, 'its engine is gone');
 $node->safe_psql('postgres', "SELECT bicycle_resume($job)");
 ok(job_comes_to($node, $job, "state = 'running' AND iteration > $at"), 'it goes on');
 
-# The engine dies, and the job with it only for a moment.
+# The engine dies, and the job with it only for a moment: the next try begins at the checkpoint.
 kill('KILL', training_engines($node));
 ok(job_comes_to($node, $job, "error LIKE 'training engine ended%'"), 'the death of the engine is noted');
-ok(job_comes_to($node, $job, "state = 'running' AND iteration >= $at AND updated_at > clock_timestamp() - interval '2 s'"), 'and the job goes on by itself');
+ok($node->poll_query_until('postgres', "SELECT attempts = 2 FROM bicycle_training_jobs WHERE job = $job"), 'and the job goes on by itself');
 is($node->safe_psql('postgres', "SELECT count(*) FROM bicycle_losses WHERE job = $job AND iteration > (SELECT iteration FROM bicycle_jobs WHERE job = $job)"), 0, 'without losses of a future that did not happen');
-ok(job_comes_to($node, $job, "iteration > $at + 5"), 'beyond where it was');
-# The trainer is terminated: it leaves a checkpoint, and is started again.
-my $before = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
-$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
-ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer' AND pid <> $before"), 'a terminated trainer is replaced');
-ok($node->safe_psql('postgres', "SELECT max(iteration) > $at FROM bicycle_training_checkpoints WHERE job = $job") eq 't', 'and has left a checkpoint');
+ok(job_comes_to($node, $job, "state = 'running' AND iteration > $at + 5"), 'beyond where it was');
+# The trainer is terminated: it is started again, and leaves a checkpoint if the machine computes what remains of an iteration in time; others may be using it.
+my $left = 'f';
+for (1 .. 20)
+{
+	my $before = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
+
+	$node->safe_psql('postgres', "SELECT pg_terminate_backend($before)");
+	ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer' AND pid <> $before"), 'a terminated trainer is replaced');
+	$left = $node->safe_psql('postgres', "SELECT checkpoint > $at FROM bicycle_training_jobs WHERE job = $job");
+	last if $left eq 't';
+	ok(job_comes_to($node, $job, "iteration > $at + 5"), 'and goes on');
+}
+is($left, 't', 'and has left a checkpoint');
 # Vacuum can clean up what dies while it trains: no transaction is open.
 ok(job_comes_to($node, $job, "state = 'running' AND updated_at > clock_timestamp() - interval '1 s'"), 'it trains');
 $node->safe_psql('postgres', 'CREATE TABLE dead AS SELECT n FROM generate_series(1, 100) n; DELETE FROM dead');
