@@ -176,6 +176,7 @@ if wanted tap; then
 		status=0
 		(cd "$WORK/out-tap" &&
 		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
+		 PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
 		 "${AS[@]}" prove -j"$JOBS" --timer --failures -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
 		[ $status = 0 ] || show_logs "$WORK/out-tap"
 		result $status "TAP"

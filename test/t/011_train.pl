@@ -15,7 +15,7 @@ load_pairs($node, 'postgres');
 
 # From a table to a model.
 my $job = train($node, 'tiny', '"iterations": 20, "preview_every": 10, "seed": 5');
-my ($status, $out, $err) = $node->psql('postgres', "CALL bicycle_wait($job, '5 min')");
+my ($status, $out, $err) = $node->psql('postgres', "CALL bicycle_wait($job, '$PATIENCE s')");
 is($status, 0, 'a job ends') or diag($err);
 like($err, qr/job $job is done: version 1 of model "tiny"/, 'and wait tells so');
 is(job_column($node, $job, "concat_ws(' ', state, iteration, iterations, version, error)"), 'done 20 20 1', 'its row says what it has done');
@@ -107,17 +107,17 @@ is($node->safe_psql('postgres', "SELECT string_agg(version || CASE WHEN is_curre
 
 # Failures end with the real error.
 $job = train($node, 'few', '"iterations": 3, "batch_size": 16');
-($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '1 min')");
+($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '$PATIENCE s')");
 like($err, qr/ERROR:  22023: training job $job has failed/, 'too few rows fail with 22023');
 $job = train($node, 'broken', '"iterations": 3', pairs => "SELECT 'rubbish'::bytea, photo FROM outlines");
-($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '1 min')");
+($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '$PATIENCE s')");
 like($err, qr/ERROR:  22P03:/, 'images that cannot be read with 22P03');
 $job = train($node, 'divided', '"iterations": 3', pairs => 'SELECT sketch, photo FROM outlines WHERE 1 / (id - id) > 0');
-($status, $out, $err) = $node->psql('postgres', "CALL bicycle_wait($job, '1 min')");
+($status, $out, $err) = $node->psql('postgres', "CALL bicycle_wait($job, '$PATIENCE s')");
 like($err, qr/division by zero/, 'a query that fails with its own error');
 
 $job = train($node, 'itself', '"iterations": 3', pairs => "SELECT sketch, bicycle_translate(sketch, bicycle_latent(4, 1), 'tiny') FROM outlines");
-($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '1 min')");
+($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nCALL bicycle_wait($job, '$PATIENCE s')");
 like($err, qr/ERROR:  0A000:.*cannot use a model in the query/s, 'a query that uses a model with 0A000');
 
 # Rights: the job runs as its owner, under row security, and the moment counts.

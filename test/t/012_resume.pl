@@ -20,7 +20,7 @@ load_pairs($node, 'postgres');
 sub comes_to_checkpoint
 {
 	my ($job) = @_;
-	my $deadline = time() + 180;
+	my $deadline = time() + $PATIENCE;
 	my $last = '';
 
 	while ($last ne '8' && time() < $deadline)

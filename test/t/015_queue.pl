@@ -96,7 +96,7 @@ ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activit
 $f = train($node, 'mortal', $long);
 my $kills = 0;
 my $began = time();
-my $deadline = time() + 300;
+my $deadline = time() + $PATIENCE;
 while (job_column($node, $f, 'state') ne 'failed' && time() < $deadline)
 {
 	foreach my $pid (grep { $_ != $engine } training_engines($node))

@@ -10,8 +10,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw(new_node load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to training_engines weights $DATA $TINY $PAIRS);
+our @EXPORT = qw($PATIENCE new_node load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to training_engines weights $DATA $TINY $PAIRS);
 
+# Seconds to wait for what must come.  Training computes with what other processes leave to it, so on a busy machine it may take long.
+our $PATIENCE = $PostgreSQL::Test::Utils::timeout_default;
 our $DATA = $ENV{BICYCLE_TESTDATA} . '/edges2emoji';
 our $TINY = '"size": 64, "ngf": 4, "nef": 4, "ndf": 4, "nz": 4';		# networks that train fast
 our $PAIRS = 'SELECT sketch, photo FROM outlines';
@@ -69,7 +71,7 @@ sub engine_pid { return engine_query($_[0], 'pid'); }
 sub wait_for_engine
 {
 	my ($node, $condition, $seconds) = @_;
-	my $deadline = time() + ($seconds // 60);
+	my $deadline = time() + ($seconds // $PATIENCE);
 
 	while (time() < $deadline)
 	{
@@ -101,7 +103,7 @@ sub job_comes_to
 {
 	my ($node, $job, $condition, %with) = @_;
 	my $database = $with{database} // 'postgres';
-	my $deadline = time() + ($with{seconds} // 180);
+	my $deadline = time() + ($with{seconds} // $PATIENCE);
 
 	while (time() < $deadline)
 	{
