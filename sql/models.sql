@@ -17,6 +17,9 @@ END $$;
 SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
 SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 3, "nef": 2, "ndf": 2, "nz": 3, "encoder_size": 64}');
 SELECT pg_temp.fails($$SELECT bicycle_create('v')$$);
+SELECT bicycle_create('it''s', '{"size": 64, "ngf": 2, "net_e": "none"}');
+SELECT pg_temp.report($$SELECT bicycle_create('it''s')$$);
+SELECT bicycle_drop('it''s');
 SELECT bicycle_create('w', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
 SELECT pg_temp.versions('v') AS v, pg_temp.versions('w') AS w;
 SELECT length(bicycle_translate(image, '{1,2}', 'v', 1)) > 0 AS one, length(bicycle_translate(image, '{1,2,3}', 'v', 2)) > 0 AS two,

@@ -67,6 +67,16 @@ FROM picture, unnest('{"{{{1}}}","{{1},{2},{3}}","{{1,NULL},{1,2}}","{{1,Infinit
 SELECT pg_temp.fails($$SELECT bicycle_translate_many('{{x},{y}}', '{1}')$$);
 -- One bad image fails the whole call, and the connection is good afterwards.
 SELECT pg_temp.state($$SELECT bicycle_translate_many(images || ARRAY['bad'::bytea] || images, bicycle_latent(8, 1)) FROM many$$);
+-- An error says of which image it speaks, also while others are in flight.
+DO $$
+DECLARE
+	context text;
+BEGIN
+	PERFORM bicycle_translate_many(images || ARRAY['bad'::bytea] || images, bicycle_latent(8, 1)) FROM many;
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS context = PG_EXCEPTION_CONTEXT;
+	RAISE NOTICE '%', split_part(context, E'\n', 1);
+END $$;
 SELECT cardinality(bicycle_translate_many(images, z)) FROM many;
 
 -- The usual job, and the same under a trigger.

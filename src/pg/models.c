@@ -224,7 +224,7 @@ refuse_existing(const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("model \"%s\" already exists", name),
-				 errhint("Use another name, or drop the model first: bicycle_drop('%s').", name)));
+				 errhint("Use another name, or drop the model first: bicycle_drop(%s).", quote_literal_cstr(name))));
 }
 
 /* Has the engine read or make the model, and writes it as a new, current version. */

@@ -168,7 +168,15 @@ typedef struct Many
 	Datum	   *images;
 	bool	   *nulls;
 	Request   **requests;		/* NULL where the image is NULL */
+	int			at;				/* the image that is being submitted or waited for */
 } Many;
+
+/* Says which of many images an error is about. */
+static void
+many_context(void *arg)
+{
+	errcontext("image %d of bicycle_translate_many", ((Many *) arg)->at + 1);
+}
 
 /* Submits from *next on, as far as the window allows; *in_flight and *bytes are what is in it. */
 static void
@@ -180,6 +188,7 @@ many_submit(Many *m, int *next, int *in_flight, Size *bytes)
 
 		if (m->nulls[i])
 			continue;
+		m->at = i;
 		m->requests[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride, image_argument(m->images[i]));
 		(*in_flight)++;
 		*bytes += toast_raw_datum_size(m->images[i]);
@@ -199,6 +208,7 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 	Size		bytes = 0;
 	Datum	   *results;
 	int			lbound;
+	ErrorContextCallback context = {.callback = many_context, .arg = &m, .previous = error_context_stack};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -218,15 +228,18 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 
 	m.requests = palloc0(m.n * sizeof(Request *));
 	results = palloc0(m.n * sizeof(Datum));
+	error_context_stack = &context;
 	for (int i = 0; i < m.n; i++)
 	{
 		many_submit(&m, &next, &in_flight, &bytes);
 		if (m.nulls[i])
 			continue;
+		m.at = i;
 		results[i] = PointerGetDatum(request_wait_bytea(m.requests[i]));
 		in_flight--;
 		bytes -= toast_raw_datum_size(m.images[i]);
 	}
+	error_context_stack = context.previous;
 	lbound = ARR_LBOUND(images)[0];
 	PG_RETURN_ARRAYTYPE_P(construct_md_array(results, m.nulls, 1, &m.n, &lbound, BYTEAOID, -1, false, TYPALIGN_INT));
 }
