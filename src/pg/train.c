@@ -465,17 +465,47 @@ bicycle_resume(PG_FUNCTION_ARGS)
 
 /* ---- Watching ------------------------------------------------------------------------------------------------------------------------------ */
 
-static void
-tell_progress(const Job *job, int64 *told)
+/* What bicycle_wait has told of a job. */
+typedef struct Told
 {
-	if (job->iteration == *told)
-		return;
-	if (*told < 0 && strcmp(job->state, "queued") == 0)
+	TimestampTz began;			/* to wait */
+	TimestampTz next;			/* not before that is progress told again */
+	int64		iteration;		/* the last one that was told */
+	bool		slots;			/* was looked at once, for a queued job */
+	bool		queued;			/* was told, as is the next */
+	bool		starting;
+} Told;
+
+/* That it has to wait for others; nothing of one that only waits for its trainer to come up. */
+static void
+tell_queued(const Job *job, Told *told)
+{
+	if (!told->slots)
 		warn_of_slots(job->job);
-	*told = job->iteration;
-	if (job->iterations > 0)
-		ereport(NOTICE,
-				(errmsg("job " INT64_FORMAT " is %s: iteration " INT64_FORMAT " of " INT64_FORMAT, job->job, job->state, job->iteration, job->iterations)));
+	told->slots = true;
+	if (told->queued || GetCurrentTimestamp() < told->began + USECS_PER_SEC)
+		return;
+	told->queued = true;
+	ereport(NOTICE,
+			(errmsg("job " INT64_FORMAT " is queued", job->job),
+			 errdetail("Training jobs that run: %d. Setting bicycle.max_training_jobs: %d.", trainers_running(), bicycle_max_training_jobs)));
+}
+
+/* How far it is: each second at first, then more and more rarely, so that one can read what hours have left on the screen. */
+static void
+tell_progress(const Job *job, Told *told)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (job->iterations == 0 && !told->starting)
+		ereport(NOTICE, (errmsg("job " INT64_FORMAT " is starting", job->job)));
+	told->starting = true;
+	if (job->iteration == told->iteration || now < told->next)
+		return;
+	told->iteration = job->iteration;
+	told->next = now + Min(Max((now - told->began) / 10, USECS_PER_SEC), USECS_PER_MINUTE);
+	ereport(NOTICE,
+			(errmsg("job " INT64_FORMAT " is running: iteration " INT64_FORMAT " of " INT64_FORMAT, job->job, job->iteration, job->iterations)));
 }
 
 /* True when there is nothing more to wait for; raises the job's error if it has failed. */
@@ -502,7 +532,7 @@ bicycle_wait(PG_FUNCTION_ARGS)
 {
 	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) || castNode(CallContext, fcinfo->context)->atomic;
 	TimestampTz deadline = 0;
-	int64		told = -1;
+	Told		told = {.began = GetCurrentTimestamp()};
 	Job			job;
 
 	if (atomic)
@@ -511,7 +541,7 @@ bicycle_wait(PG_FUNCTION_ARGS)
 				 errmsg("bicycle_wait cannot run inside a transaction block"),
 				 errhint("Call it by itself, so that nothing is held while it waits.")));
 	if (!PG_ARGISNULL(1))
-		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(1)));
+		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(told.began), PG_GETARG_DATUM(1)));
 	(void) launcher_ensure();
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	for (;;)
@@ -519,9 +549,12 @@ bicycle_wait(PG_FUNCTION_ARGS)
 		PushActiveSnapshot(GetTransactionSnapshot());
 		find_job(fcinfo, &job, false);
 		PopActiveSnapshot();
-		tell_progress(&job, &told);
 		if (job_has_ended(&job))
 			break;
+		if (strcmp(job.state, "queued") == 0)
+			tell_queued(&job, &told);
+		else
+			tell_progress(&job, &told);
 		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),

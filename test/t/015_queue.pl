@@ -55,6 +55,8 @@ my $e = train($node, 'e', $long);
 
 ok(job_comes_to($node, $a, "state = 'running'"), 'the first job runs');
 is(states("$a, $b, $c, $d, $e"), 'a running, b queued, c queued, d queued, e queued', 'all others wait');
+my (undef, undef, $told) = $node->psql('postgres', "CALL bicycle_wait($d, '3 s')");
+is(() = $told =~ /NOTICE:  job $d is queued\nDETAIL:  Training jobs that run: 1. Setting bicycle.max_training_jobs: 1./g, 1, 'which bicycle_wait says, once') or diag($told);
 call("bicycle_pause($a)");
 ok(job_comes_to($node, $b, "state = 'running'"), 'the second starts when the first is paused');
 call("bicycle_resume($a)");
