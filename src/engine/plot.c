@@ -30,6 +30,7 @@
 #define MARGIN_TOP 32
 #define MARGIN_BOTTOM 46
 #define LEGEND 110				/* width, on the right */
+#define MAX_TICKS 12			/* steps of a linear axis */
 
 /* One series, checked; points lie in the request and are not aligned. */
 typedef struct Series
@@ -299,13 +300,16 @@ static void
 draw_ticks(Plot *plot, const Axis *axis)
 {
 	static const int digits[] = {1, 2, 5};
-	double		step;
+	double		step,
+				first;
 
 	if (!axis->log)
 	{
-		step = tick_step(axis->to - axis->from, clamp(fabs(axis->length) / 80, 2, 12));
-		for (double value = ceil(axis->from / step) * step; value <= axis->to + step * 1e-9; value += step)
-			draw_tick(plot, axis, fabs(value) < step * 1e-9 ? 0 : value);
+		step = tick_step(axis->to - axis->from, clamp(fabs(axis->length) / 80, 2, MAX_TICKS));
+		first = ceil(axis->from / step) * step;
+		/* counted, because a step may be too small to change a large value */
+		for (int i = 0; i <= MAX_TICKS && first + i * step <= axis->to + step * 1e-9; i++)
+			draw_tick(plot, axis, fabs(first + i * step) < step * 1e-9 ? 0 : first + i * step);
 		return;
 	}
 	for (int decade = (int) floor(axis->from); decade <= (int) ceil(axis->to); decade++)

@@ -181,6 +181,17 @@ test_odd(void)
 	ok(image.pixels != NULL, "so is one of awkward numbers and names");
 	image_free(&image);
 	free(plot.at);
+	plot = (Bytes) {0};
+	put_head(&plot, 300, 800, 1, "");
+	head.points = 5;
+	for (int i = 0; i < 5; i++)
+		p[i] = (BicyclePoint) {i, i % 2 ? nextafter(1e20, INFINITY) : 1e20};
+	put(&plot, &head, sizeof(head));
+	put(&plot, p, sizeof(p));
+	image = drawn(&plot);
+	ok(image.pixels != NULL, "and one of large numbers that differ in their last bit");
+	image_free(&image);
+	free(plot.at);
 }
 
 static void
