@@ -8,7 +8,6 @@
  *
  * At most one checkpoint is queued: another one that is wanted meanwhile is made when the first has been read, and a pause waits for that.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -363,26 +362,6 @@ watch_diversity(Train *train, EngineError *error)
 
 /* ---- The loop ------------------------------------------------------------------------------------------------------------------------------ */
 
-/* Says at which iteration it was, and what helps against losses that are no numbers. */
-static void
-explain_step(Train *train, const NnLosses *losses, const NnError *nn, EngineError *error)
-{
-	long long	iteration = (long long) nn_trainer_iteration(train->trainer) + 1;
-
-	error_from_nn(error, nn);
-	for (int i = 0; i < NN_LOSSES; i++)
-	{
-		if (!losses->present[i] || isfinite(losses->value[i]))
-			continue;
-		error_set(error, "22023", "training diverged at iteration %lld", iteration);
-		error_detail(error, "The loss %s is not finite.", nn_loss_name((NnLoss) i));
-		error_hint(error, "Train with a lower option \"lr\", or with \"precision\" fp32.");
-		return;
-	}
-	if (error->detail[0] == '\0')
-		error_detail(error, "It happened at iteration %lld.", iteration);
-}
-
 static bool
 step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
 {
@@ -393,7 +372,9 @@ step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
 		return false;
 	if (nn_trainer_step(train->trainer, a, b, NULL, &losses, &nn_error) != NN_OK)
 	{
-		explain_step(train, &losses, &nn_error, error);
+		error_from_nn(error, &nn_error);
+		if (error->detail[0] == '\0')
+			error_detail(error, "It happened at iteration %lld.", (long long) nn_trainer_iteration(train->trainer) + 1);
 		return false;
 	}
 	add_losses(sums, &losses);

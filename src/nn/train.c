@@ -411,6 +411,15 @@ bind_inputs(const NnTrainer *t, NnFeed *feeds)
 	}
 }
 
+/* The options are at fault, not the device: a second try from the same state would end the same way. */
+static NnStatus
+diverged(int64_t iteration, NnError *error)
+{
+	nn_fail(error, NN_EINVAL, "training diverged at iteration %lld", (long long) iteration);
+	nn_hint(error, "Train with a lower option \"lr\", or with \"precision\" fp32.");
+	return NN_EINVAL;
+}
+
 static NnStatus
 collect_losses(const NnTrainer *t, const double *values, NnLosses *losses, NnError *error)
 {
@@ -425,10 +434,9 @@ collect_losses(const NnTrainer *t, const double *values, NnLosses *losses, NnErr
 	for (int i = 0; i < NN_LOSSES; i++)
 		if (!isfinite(losses->value[i]))
 		{
-			nn_fail(error, NN_EDEVICE, "training has diverged");
-			nn_detail(error, "Loss %s is not finite in iteration %lld.", nn_loss_name((NnLoss) i), (long long) t->iteration + 1);
-			nn_hint(error, "Use a lower lr, or resume from a checkpoint.");
-			return NN_EDEVICE;
+			diverged(t->iteration + 1, error);
+			nn_detail(error, "The loss %s is not finite.", nn_loss_name((NnLoss) i));
+			return NN_EINVAL;
 		}
 	return NN_OK;
 }
@@ -545,6 +553,39 @@ tensor_of(const NnTrainer *t, int index, const char *name, const char *array)
 	return tensor;
 }
 
+/*
+ * Gradients may overflow though every loss is finite; the next step's losses would tell, but a state that is stored or shown meanwhile must not be one that
+ * nothing can go on from.
+ */
+static NnStatus
+check_finite(const NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
+{
+	for (int i = 0; i < ntensors; i++)
+		if (!nn_tensor_is_finite(&tensors[i]))
+		{
+			diverged(t->iteration, error);
+			nn_detail(error, "Tensor \"%s\" of network %s has numbers that are not finite.", tensors[i].name, nn_network_name(tensors[i].network));
+			return NN_EINVAL;
+		}
+	return NN_OK;
+}
+
+/* Hands a list over, or frees it. */
+static NnStatus
+give_tensors(const NnTrainer *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors, NnError *error)
+{
+	NnStatus	status = check_finite(t, list, n, error);
+
+	if (status != NN_OK)
+	{
+		free(list);
+		return status;
+	}
+	*tensors = list;
+	*ntensors = n;
+	return NN_OK;
+}
+
 NnStatus
 nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
 {
@@ -567,9 +608,7 @@ nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error
 			if (part_has(t, part, &t->params.list[i]))
 				list[n++] = tensor_of(t, i, t->names[part * t->params.n + i], data);
 	}
-	*tensors = list;
-	*ntensors = n;
-	return NN_OK;
+	return give_tensors(t, list, n, tensors, ntensors, error);
 }
 
 NnStatus
@@ -611,9 +650,7 @@ nn_trainer_weights(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *err
 	for (int i = 0; i < t->params.n; i++)
 		if (t->params.list[i].network == NN_NET_G || t->params.list[i].network == NN_NET_E)
 			list[n++] = tensor_of(t, i, t->params.list[i].name, data);
-	*tensors = list;
-	*ntensors = n;
-	return NN_OK;
+	return give_tensors(t, list, n, tensors, ntensors, error);
 }
 
 /* ---- Previews ------------------------------------------------------------------------------------------------------------------------------ */

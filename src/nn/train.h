@@ -127,14 +127,14 @@ extern int64_t nn_trainer_iterations(const NnTrainer *trainer);
 extern int	nn_trainer_epoch(const NnTrainer *trainer);
 
 /*
- * One iteration.  a: (batch_size, size, size, input_nc), b: (batch_size, size, size, output_nc), in [-1, 1].  noise may be NULL.  NN_EDEVICE if a loss is not
- * finite: the run cannot go on from this state.
+ * One iteration.  a: (batch_size, size, size, input_nc), b: (batch_size, size, size, output_nc), in [-1, 1].  noise may be NULL.  NN_EINVAL if a loss is not
+ * finite: the run cannot go on from this state under these options.
  */
 extern NnStatus nn_trainer_step(NnTrainer *trainer, const float *a, const float *b, const NnNoise *noise, NnLosses *losses, NnError *error);
 
 /*
  * The state, as tensors that point into the trainer until its next step: parameters and buffers under their names, and with a prefix "m.", "v." and "ema."
- * the moments and averages.  *tensors is malloc'ed; its names belong to the trainer.
+ * the moments and averages.  *tensors is malloc'ed; its names belong to the trainer.  NN_EINVAL if a number is not finite.
  */
 extern NnStatus nn_trainer_state(NnTrainer *trainer, NnTensor **tensors, int *ntensors, NnError *error);
 

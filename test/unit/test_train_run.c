@@ -388,6 +388,44 @@ test_state_errors(void)
 	run_close(&run);
 }
 
+/* Losses are finite and the update is not: the state is neither stored nor made a model, nor shown. */
+static void
+test_overflow(NnDevice *device)
+{
+	Run			run;
+	bool		good = run_open(&run, device, "{" SMALL "}", 4);
+	const double huge = INFINITY;
+	const float huge_float = INFINITY;
+	NnTensor   *tensors = NULL;
+	NnStatus	stored = NN_OK,
+				model = NN_OK,
+				shown = NN_OK;
+	int			n;
+
+	if (good)
+	{
+		const NnParam *p = &nn_trainer_params(run.trainer)->list[1];	/* of one dimension: the layout is that of the array */
+		float	   *out = malloc((size_t) 64 * 64 * 3 * sizeof(float)),
+				   *a = floats_of(run.a, 64 * 64 * 3),
+					z[8] = {0};
+		NnTraining *training = nn_trainer_training(run.trainer);
+		size_t		each = device->train->dtype == NN_F64 ? sizeof(double) : sizeof(float);
+		char	   *moments = calloc(p->count, each);
+
+		memcpy(moments, device->train->dtype == NN_F64 ? (const void *) &huge : &huge_float, each);
+		good = p->ndim == 1 && went_well(device->train->put(device, training, NN_ARRAY_M, p->offset, p->count, moments, &train_error)) && run_step(&run);
+		stored = nn_trainer_state(run.trainer, &tensors, &n, &train_error);
+		good = good && strstr(train_error.message, "diverged") && strstr(train_error.detail, p->name);
+		model = nn_trainer_weights(run.trainer, &tensors, &n, &train_error);
+		shown = nn_trainer_translate(run.trainer, 1, a, z, out, &train_error);
+		free(moments);
+		free(out);
+		free(a);
+	}
+	ok(good && stored == NN_EINVAL && model == NN_EINVAL && shown == NN_EINVAL && tensors == NULL, "%s: weights that are no numbers are not given out", device->name);
+	run_close(&run);
+}
+
 /* A loss that is not finite ends the step before anything is updated. */
 static void
 test_divergence(NnDevice *device)
@@ -412,7 +450,7 @@ test_divergence(NnDevice *device)
 		free(a);
 		free(b);
 	}
-	ok(good && status == NN_EDEVICE && strstr(train_error.message, "diverged") && strstr(train_error.detail, "D2"), "%s: a loss that is no number changes nothing",
+	ok(good && status == NN_EINVAL && strstr(train_error.message, "diverged") && strstr(train_error.detail, "D2"), "%s: a loss that is no number changes nothing",
 	   device->name);
 	saved_free(&before);
 	saved_free(&after);
@@ -652,6 +690,8 @@ main(void)
 	if (nn_device_supports(cpu, NN_PRECISION_BF16))
 		test_bf16(cpu);
 	test_state_errors();
+	test_overflow(ref);
+	test_overflow(cpu);
 	test_divergence(ref);
 	test_divergence(cpu);
 	test_averages();
