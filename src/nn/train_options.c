@@ -174,11 +174,20 @@ check_gradients(const NnTrainOptions *o, NnError *error)
 static NnStatus
 check_length(const NnTrainOptions *o, NnError *error)
 {
-	if (o->iterations > 0 || (int64_t) o->epochs + o->epochs_decay > 0)
-		return NN_OK;
-	nn_fail(error, NN_EINVAL, "a run must have iterations");
-	nn_detail(error, "iterations, epochs and epochs_decay are 0.");
-	return NN_EINVAL;
+	if (o->iterations == 0 && (int64_t) o->epochs + o->epochs_decay == 0)
+	{
+		nn_fail(error, NN_EINVAL, "a run must have iterations");
+		nn_detail(error, "iterations, epochs and epochs_decay are 0.");
+		return NN_EINVAL;
+	}
+	if (o->lr_policy == NN_LR_COSINE && o->epochs == 0)
+	{
+		nn_fail(error, NN_EINVAL, "lr_policy \"cosine\" needs epochs");
+		nn_detail(error, "It falls from lr to 0 in as many as epochs says, which is 0.");
+		nn_hint(error, "Set epochs to a value above 0, and epochs_decay to 0 for a rate that only falls.");
+		return NN_EINVAL;
+	}
+	return NN_OK;
 }
 
 static NnStatus

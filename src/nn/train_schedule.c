@@ -94,12 +94,11 @@ double
 nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
 {
 	double		epochs = (double) o->epochs + o->epochs_decay,
-				share = epochs > 0 ? o->epochs / epochs : 1,
 				epoch;			/* from 0 */
 
 	if (o->iterations > 0 && o->lr_policy == NN_LR_LINEAR)
 	{
-		double		constant = floor(o->iterations * share);
+		double		constant = epochs > 0 ? floor((double) o->iterations * o->epochs / epochs) : (double) o->iterations;
 
 		return o->lr * linear_factor((double) iteration + 1, constant, o->iterations - constant);
 	}
@@ -115,7 +114,7 @@ nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
 			return o->lr * pow(STEP_FACTOR, floor(epoch / STEP_EPOCHS));
 		case NN_LR_COSINE:
 			/* half a period in `epochs`; it rises again after that, as the official scheduler does */
-			return o->lr * (1 + cos(M_PI * epoch / (o->epochs > 0 ? o->epochs : 1))) / 2;
+			return o->lr * (1 + cos(M_PI * epoch / o->epochs)) / 2;
 	}
 	return o->lr;
 }

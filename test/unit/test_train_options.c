@@ -151,6 +151,7 @@ test_errors(void)
 		{"{\"size\":384}", "size 384 does not suit an encoder of size 128", "", "64, 128, 256 or 512"},
 		{"{\"load_size\":255}", "load_size 255 is smaller than size 256", "", ""},
 		{"{\"epochs\":0,\"epochs_decay\":0}", "a run must have iterations", "", ""},
+		{"{\"lr_policy\":\"cosine\",\"epochs\":0}", "lr_policy \"cosine\" needs epochs", "which is 0", "epochs_decay"},
 		{"{\"method\":\"clr_gan\",\"lambda_z\":0}", "leave network E without gradient", "so is lambda_z", "above 0"},
 		{"{\"lambda_l1\":0,\"lambda_gan\":0,\"lambda_kl\":0}", "leave network E without gradient", "does not train E", ""},
 		{"{\"lambda_l1\":0,\"lambda_gan\":0,\"lambda_gan2\":0,\"lambda_z\":0}", "leave network G without gradient", "are 0", ""},

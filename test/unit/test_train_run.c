@@ -584,6 +584,7 @@ test_rates(void)
 		/* by iterations: constant for half of them */
 		{"{\"iterations\":100}", 4, 49, 1}, {"{\"iterations\":100}", 4, 50, 1 - 1.0 / 51}, {"{\"iterations\":100}", 4, 99, 1.0 / 51},
 		{"{\"iterations\":100,\"epochs_decay\":0}", 4, 99, 1}, {"{\"iterations\":100,\"epochs\":0}", 4, 0, 1 - 1.0 / 101},
+		{"{\"iterations\":49,\"epochs\":1,\"epochs_decay\":48}", 4, 0, 1}, {"{\"iterations\":49,\"epochs\":1,\"epochs_decay\":48}", 4, 1, 1 - 1.0 / 49},
 		{"{\"iterations\":100,\"lr_policy\":\"cosine\"}", 4, 25, 0.5},
 	};
 	Run			run;
