@@ -23,7 +23,7 @@
 #define WATCH_LOOKS 2
 #define WATCH_THRESHOLD 0.01	/* of 2: little more than one of 255 levels */
 
-#define PREVIEW_STREAM (UINT64_C(1) << 63)	/* of nn_normal: no iteration has such a number */
+#define PREVIEW_STREAM (UINT64_C(1) << 62)	/* of nn_normal: weights have smaller numbers, codes of iterations the highest bit */
 #define SHEET_BORDER 2
 
 static size_t

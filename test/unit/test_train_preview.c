@@ -2,6 +2,7 @@
 #include "train_client.h"
 
 #include "engine/train.h"
+#include "nn/training.h"
 
 #include <math.h>
 
@@ -140,13 +141,16 @@ test_sheet(void)
 	uint8_t    *png;
 	size_t		length;
 	float		a[64 * 64 * 3],
-				out[64 * 64 * 3];
+				out[64 * 64 * 3],
+				codes[PREVIEW_SAMPLES * 4];
 	uint8_t		bytes[64 * 64 * 3];
 	bool		same = true;
 
 	if (!preview_open(&preview, &engine, &data, &config, 3, &error) || !preview_sheet(&preview, trainer, &png, &length, &error) ||
 		image_decode(png, length, 3, &plenty, &sheet, &image_error) != IMAGE_OK)
 		bail_out("no sheet");
+	nn_train_codes(3, 0, 0, PREVIEW_SAMPLES, config.nz, codes);
+	ok(memcmp(codes, preview.z, sizeof(codes)) != 0, "its codes are not those that training begins with");
 	nn_normalise(preview.input[2].pixels, sizeof(bytes), a);
 	nn_trainer_translate(trainer, 1, a, preview.z + 3 * config.nz, out, &nn_error);
 	nn_quantise(out, sizeof(bytes), bytes);
