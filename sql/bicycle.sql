@@ -393,7 +393,8 @@ CREATE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
 		options ->> 'method' AS method, epoch, epochs, iteration, iterations,
 		CASE WHEN here AND state = 'running' THEN images_per_second END AS images_per_second,
 		CASE WHEN here AND state = 'running' AND images_per_second > 0 THEN
-			make_interval(secs => (iterations - iteration) * (options ->> 'batch_size')::int / images_per_second) END AS eta,
+			-- a century at most: intervals are finite, and iterations may be any number
+			make_interval(secs => least((iterations - iteration) * ((options ->> 'batch_size')::double precision / images_per_second), 3155760000)) END AS eta,
 		losses, started_at, updated_at, version, notes, error
 	FROM (SELECT *, system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c)
 			AND database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AS here

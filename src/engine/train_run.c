@@ -291,6 +291,13 @@ add_losses(Sums *sums, const NnLosses *losses)
 	sums->count++;
 }
 
+/* Counts of epochs as the trainer shows them; iterations may be any number. */
+static int32_t
+shown(int64_t epochs)
+{
+	return epochs < INT32_MAX ? (int32_t) epochs : INT32_MAX;
+}
+
 static void
 send_losses(Train *train, Sums *sums)
 {
@@ -301,8 +308,8 @@ send_losses(Train *train, Sums *sums)
 	_Static_assert(BICYCLE_TRAIN_LOSSES == NN_LOSSES, "the protocol knows every loss");
 	if (sums->count == 0)
 		return;
-	frame.epoch = (int32_t) ((frame.iteration - 1) / batches + 1);
-	frame.epochs = (int32_t) ((train->ready.iterations + batches - 1) / batches);
+	frame.epoch = shown((frame.iteration - 1) / batches + 1);
+	frame.epochs = shown((train->ready.iterations + batches - 1) / batches);
 	frame.images_per_second = (double) sums->count * train->options.batch_size * 1000 / (double) (elapsed > 0 ? elapsed : 1);
 	for (int i = 0; i < NN_LOSSES; i++)
 	{

@@ -37,6 +37,9 @@ SELECT is((10::oid)::bicycle_role::text, pg_get_userbyid(10)::text COLLATE "defa
 PREPARE seen AS SELECT string_agg(job::text, ' ' ORDER BY job) || '; ' || (SELECT string_agg(job::text, ' ' ORDER BY job) FROM bicycle_losses) || '; '
 	|| (SELECT string_agg(job::text, ' ' ORDER BY job) FROM bicycle_previews) FROM bicycle_jobs;
 SELECT results_eq('seen', $$VALUES ('1 2 3; 1 2 3; 1 2 3')$$, 'a superuser sees all jobs, losses and previews');
+UPDATE bicycle_training_jobs SET state = 'running', iteration = 10, iterations = v.iterations, images_per_second = 4
+FROM (VALUES (1, 30), (2, 9007199254740992)) AS v (job, iterations) WHERE bicycle_training_jobs.job = v.job;
+SELECT results_eq('SELECT eta FROM bicycle_jobs WHERE job < 3 ORDER BY job', $$VALUES ('10 seconds'::interval), ('876600 hours')$$, 'how long jobs will take');
 SET LOCAL ROLE alice;
 SELECT results_eq('seen', $$VALUES ('1; 1; 1')$$, 'a role sees its own');
 SET LOCAL ROLE alices;

@@ -243,6 +243,30 @@ test_orders(void)
 	ok(training_end(&training), "a finished engine ends in order");
 }
 
+/* A run that nobody will see the end of has more epochs than the trainer can count. */
+static void
+test_endless(void)
+{
+	Start		start = {.options = "{" TINY ",\"iterations\":9007199254740992}"};
+	Training	training;
+	BicycleTrainReady ready;
+	Outcome		outcome = {0};
+
+	training_start(&training, settings, NULL);
+	training_ready(&training, &start, pairs, PAIRS, &ready);
+	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
+	while (outcome.nlosses == 0 && outcome_read(&training, &outcome))
+		;
+	ok(outcome.nlosses == 1 && outcome.losses.epoch >= 1 && outcome.losses.epochs == INT32_MAX, "a run of %lld iterations says that it has %d epochs",
+	   (long long) ready.iterations, outcome.losses.epochs);
+	client_send(&training.client, BICYCLE_PAUSE, 0, NULL, 0);
+	while (outcome_read(&training, &outcome))
+		;
+	ok(outcome.paused, "and is paused as any other");
+	outcome_free(&outcome);
+	training_end(&training);
+}
+
 /* A stored version of which a bit has changed is not trained on. */
 static void
 test_damaged_start(Start start)
@@ -300,6 +324,7 @@ main(void)
 	test_finished(&whole);
 	test_pause(&whole);
 	test_orders();
+	test_endless();
 	test_continue(&whole);
 	outcome_free(&whole);
 	outcome_run(&whole, on_ref, &fresh, pairs, PAIRS);
