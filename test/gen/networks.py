@@ -71,11 +71,12 @@ def halvings(size):
     return int(math.log2(size)) - 3
 
 
-def network_of(nets, which, c):
+def network_of(nets, which, c, use_dropout=False):
     norm, nl, leaky = nets.get_norm_layer(c['norm']), nets.get_non_linearity(c['nl']), nets.get_non_linearity('lrelu')
     if which == 'G':
         kind = nets.G_Unet_add_all if c['where_add'] == 'all' else nets.G_Unet_add_input
-        return kind(c['input_nc'], c['output_nc'], c['nz'], c['levels'], c['ngf'], norm_layer=norm, nl_layer=nl, upsample=c['upsample'])
+        return kind(c['input_nc'], c['output_nc'], c['nz'], c['levels'], c['ngf'], norm_layer=norm, nl_layer=nl, use_dropout=use_dropout,
+                    upsample=c['upsample'])
     if which == 'E':
         if c['net_e'] == 'resnet':
             return nets.E_ResNet(c['output_nc'], c['nz'], c['nef'], n_blocks=halvings(c['encoder_size']), norm_layer=norm, nl_layer=leaky, vaeLike=True)
