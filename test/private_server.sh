@@ -53,7 +53,7 @@ private_begin()					# makes $WORK and chooses the servers' user
 	 for part in data t pgtap isolation; do
 		[ ! -d "$ROOT/test/$part" ] || cp -rL "$ROOT/test/$part" "$WORK/test/"
 	 done
-	 cp -rL "$ROOT/doc" "$WORK/test/")
+	 cp -rL "$ROOT/README.md" "$ROOT/doc" "$WORK/test/")
 	chmod -R u=rwX,go=rX "$WORK"
 	if [ -n "$user" ]; then chown -R "$user" "$WORK"; fi
 	export BICYCLE_TESTDATA=$WORK/test/data
