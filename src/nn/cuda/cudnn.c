@@ -3,11 +3,12 @@
  *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"): plain forward and plain data gradient, one operation a graph.
  *
  * cuDNN is opened with dlopen and eleven of its functions are looked up; its headers are needed to build, the library only to run.  A minor version later than
- * the one built with will do, an earlier one is refused.
+ * the one built with will do, an earlier one is refused, as is one of which a part is missing.
  *
  * Choosing an engine.  The heuristic's list of configurations (mode A, then its fallbacks) is walked and the first is taken that is deterministic, needs no
  * compiling at run time, keeps to the arithmetic asked for and to the workspace allowed.  Strict fp32 means engines without tensor cores, without inputs
- * of less precision, and without the tiles of Winograd's method that lose digits.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run and timed, and the fastest is taken.
+ * of less precision, and without the tiles of Winograd's method that lose digits.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run
+ * and timed, and the fastest is taken.
  *
  * By that an image's last bits depend on the batch that it is in, as another batch size may get another engine.  With BICYCLE_PIN_ENGINES=N the engine chosen
  * for N images, with all its knobs, is used at every batch size at which cuDNN takes it; bench/engines.c measures what that costs.
@@ -106,20 +107,75 @@ struct CudaConv
 	Recipe		recipe;			/* only where engines are pinned */
 };
 
+/* That a library is missing; dlerror() says why. */
+static NnStatus
+no_library(NnError *error, const char *what, const char *name)
+{
+	const char *why = dlerror();
+
+	nn_fail(error, NN_EUNSUPPORTED, "%s", what);
+	nn_detail(error, "%s could not be loaded: %s.", name, why ? why : "unknown error");
+	nn_hint(error, "Install all of cuDNN %d and cuBLAS for CUDA 13 where the dynamic linker finds them, or set \"bicycle.device\" to auto or cpu.", CUDNN_MAJOR);
+	return NN_EUNSUPPORTED;
+}
+
+/* Loads a library that cuDNN will look for: beside it, in the directories of NVIDIA's Python packages, or wherever the linker looks. */
+static bool
+load_part(const char *directory, int cuda, const char *name)
+{
+	char		path[4096 + 160];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	if (dlopen(path, RTLD_LAZY | RTLD_LOCAL))
+		return true;
+	snprintf(path, sizeof(path), "%s/../../cu%d/lib/%s", directory, cuda, name);
+	if (dlopen(path, RTLD_LAZY | RTLD_LOCAL))
+		return true;
+	snprintf(path, sizeof(path), "%s/../../cublas/lib/%s", directory, name);
+	return dlopen(path, RTLD_LAZY | RTLD_LOCAL) || dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+}
+
+/*
+ * cuDNN is a library that opens others when they are first needed, and ends the process if one of them is missing (seen with 9.19: "Invalid handle. Cannot load
+ * symbol cublasLtGetVersion", and abort).  So they are loaded here beforehand, and it finds them loaded.  cuBLAS is that of the CUDA that cuDNN was built for.
+ */
+static NnStatus
+load_parts(void *library, NnError *error)
+{
+	static const char *const parts[] = {"libcudnn_graph.so.9", "libcudnn_heuristic.so.9", "libcudnn_engines_precompiled.so.9",
+	"libcudnn_engines_runtime_compiled.so.9"};
+	size_t		(*cudart_version) (void);
+	void	   *function = dlsym(library, "cudnnGetCudartVersion");
+	Dl_info		info = {0};
+	char		directory[4096],
+				blas[40];
+	int			cuda;
+
+	if (!function || dladdr(function, &info) == 0 || !info.dli_fname)
+		return no_library(error, "cuDNN is not usable", LIBRARY);
+	snprintf(directory, sizeof(directory), "%s", info.dli_fname);
+	if (strrchr(directory, '/'))
+		*strrchr(directory, '/') = '\0';
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+		if (!load_part(directory, CUDART_VERSION / 1000, parts[i]))
+			return no_library(error, "cuDNN is incomplete", parts[i]);
+	memcpy(&cudart_version, &function, sizeof(function));
+	cuda = (int) (cudart_version() / 1000);
+	snprintf(blas, sizeof(blas), "libcublasLt.so.%d", cuda);
+	return load_part(directory, cuda, blas) ? NN_OK : no_library(error, "no cuBLAS, which cuDNN needs", blas);
+}
+
 static NnStatus
 load_library(Library *lib, NnError *error)
 {
 	void	   *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+	NnStatus	status;
 
 	if (!library)
-	{
-		const char *why = dlerror();
-
-		nn_fail(error, NN_EUNSUPPORTED, "no cuDNN");
-		nn_detail(error, "%s could not be loaded: %s.", LIBRARY, why ? why : "unknown error");
-		nn_hint(error, "Install cuDNN %d for CUDA 13 where the dynamic linker finds it, or set \"bicycle.device\" to auto or cpu.", CUDNN_MAJOR);
-		return NN_EUNSUPPORTED;
-	}
+		return no_library(error, "no cuDNN", LIBRARY);
+	status = load_parts(library, error);
+	if (status != NN_OK)
+		return status;
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
 	{
 		void	   *function = dlsym(library, functions[i].name);
@@ -408,6 +464,9 @@ is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s, Cu
 				 behavior) != CUDNN_STATUS_SUCCESS ||
 		lib->get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one, &choice->engine) != CUDNN_STATUS_SUCCESS)
 		return false;
+	/* a later cuDNN has perhaps more to note than our headers know; what finds no place is counted and not written */
+	if (nnumerical > CUDNN_NUMERICAL_NOTE_TYPE_COUNT || nbehavior > CUDNN_BEHAVIOR_NOTE_TYPE_COUNT)
+		return false;
 	choice->tensor_cores = false;
 	for (int64_t i = 0; i < nnumerical; i++)
 	{
@@ -476,7 +535,7 @@ list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mo
 		d->status = d->convs->lib.get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n, configs);
 	if (d->status != CUDNN_STATUS_SUCCESS)
 		return 0;
-	return (int) n;
+	return n < MAX_CONFIGS ? (int) n : MAX_CONFIGS; /* of more it tells the number only */
 }
 
 /* ---- Recipes --------------------------------------------------------------------------------------------------------------------------------- */
