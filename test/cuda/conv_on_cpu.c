@@ -8,6 +8,7 @@
 #include "nn/cuda/conv.h"
 
 #include "common.cuh"
+#include "cuda_runtime_api.h"
 #include "nn/graph.h"
 
 #include <stdlib.h>
@@ -142,11 +143,13 @@ cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void 
 		.workspace = workspace,
 		.workspace_bytes = cuda_conv_workspace(conv),
 	};
+	int			result;
 
 	if (!a.x.vector || !a.filter.vector || !a.y.vector)
 		return nn_fail(error, NN_EINVAL, "a map is not aligned");
-	if (KERNEL_LAUNCH(convolve, (threads + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1, KERNEL_THREADS, convs->stream, a) != 0)
-		return nn_fail(error, NN_EDEVICE, "a launch failed");
+	result = KERNEL_LAUNCH(convolve, (threads + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1, KERNEL_THREADS, convs->stream, a);
+	if (result != 0)
+		return nn_fail(error, result == cudaErrorMemoryAllocation ? NN_ENOMEM : NN_EDEVICE, "a launch failed");
 	return NN_OK;
 }
 

@@ -2,9 +2,10 @@
  * gpu_on_cpu.h
  *	  What a kernel of kernels/ needs to be compiled by a C compiler and run on the CPU, for tests.
  *
- * A launch is queued on its stream, as on a GPU, and run when somebody waits for it (gpu_on_cpu.c).  Blocks run one after the other; the threads of a block are
+ * A launch is queued on its stream, as on a GPU, and run when somebody waits for it (runtime_on_cpu.c).  Blocks run one after the other; the threads of a block are
  * coroutines that change places at barriers and shuffles, so shared memory is a static variable.  A barrier that not all threads of a block reach, and a
- * shuffle that not all lanes of a warp reach, end the program.  What this cannot find is a missing barrier: races are for compute-sanitizer.
+ * shuffle that not all lanes of a warp reach, end the program.  A missing barrier shows only where threads that run forwards or backwards between two barriers
+ * meet it: races are for compute-sanitizer.
  */
 #ifndef BICYCLE_GPU_ON_CPU_H
 #define BICYCLE_GPU_ON_CPU_H
@@ -27,7 +28,12 @@ extern GpuIndex gpu_thread,
 
 typedef void (*GpuKernel) (const void *args);
 
-extern int	gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned threads, void *stream, const void *args, size_t size);
+#define GPU_MAX_THREADS 1024	/* of a block */
+
+extern int	gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned threads, void *stream, const void *args, size_t size);	/* runtime_on_cpu.c */
+extern void gpu_run(GpuKernel kernel, GpuIndex grid, unsigned threads, const void *args);
+extern void gpu_die(const char *what) __attribute__((noreturn));	/* ends the program: the kernel or its launch is not right */
+extern unsigned gpu_chance(unsigned n);	/* below n; 0 unless a test wants things to happen in other orders.  runtime_on_cpu.c */
 extern void gpu_barrier(void);
 extern float gpu_shuffle_xor(float value, int mask);
 

@@ -1,7 +1,7 @@
 /*
  * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out as from the reference device, bytes and floats, alone and in any batch, while two
- * batches are under way; half precision is close to them; memory keeps to its limit; whatever call of CUDA fails, the error is reported and nothing is lost;
- * and what is missing where there is no usable GPU is said.
+ * batches are under way, in whatever order streams run; half precision is close to them; memory keeps to its limit; whatever call of CUDA fails, the error is
+ * reported and nothing is lost, and after want of memory the next call does; the second GPU of two works; and what is missing where there is no usable GPU is said.
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
@@ -9,9 +9,11 @@
 
 #include "cuda_runtime_api.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #define IMAGES 11
+#define FEW 9					/* of which one runs beside the others */
 #define SIZE 64
 #define PIXELS (SIZE * SIZE)
 
@@ -184,9 +186,8 @@ test_limit(const ModelFixture *f)
 
 /* One call of CUDA fails, each in turn: open, load, plan, run, replay.  They are the same calls for the least of models. */
 static void
-test_faults(void)
+test_faults(const ModelFixture *small)
 {
-	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":1,\"nef\":1}");
 	bool		finished = false;
 	int			reported = 0;
 
@@ -199,7 +200,7 @@ test_faults(void)
 		gpu_settings->fail_in = i;
 		status = bicycle_cuda_module.open(0, 1, &device, &error);
 		if (status == NN_OK)
-			status = nn_model_load(device, &f.config, NN_PRECISION_FP32, f.tensors, f.params.n, &model, &error);
+			status = nn_model_load(device, &small->config, NN_PRECISION_FP32, small->tensors, small->params.n, &model, &error);
 		for (int run = 0; status == NN_OK && run < 3; run++)
 			status = nn_model_translate(model, 2, images, z, got, &error);
 		finished = gpu_settings->fail_in > 0;
@@ -215,8 +216,127 @@ test_faults(void)
 			break;
 		}
 	}
-	model_fixture_free(&f);
 	ok(finished && reported > 40 && gpu_memory_used() == 0, "failures of CUDA are reported and lose no memory: %d", reported);
+}
+
+/* Of the least of models. */
+static bool
+make_small(const ModelFixture *small)
+{
+	NnDevice   *device = open_device();
+	NnModel    *model = model_fixture_load(device, small, NN_PRECISION_FP32);
+	NnStatus	status = nn_model_translate(model, FEW, images, z, expected, &error);
+
+	nn_model_free(model);
+	nn_device_close(device);
+	return status == NN_OK;
+}
+
+static bool
+is_small(NnModel *model, int n)
+{
+	memset(got, 0, sizeof(got));
+	return nn_model_translate(model, n, images, z, got, &error) == NN_OK && memcmp(got, expected, (size_t) n * PIXELS * 3) == 0;
+}
+
+/* What is not memory's want ends the engine; after what is, the same call must do: each call of CUDA, in turn, finds no memory while a batch is started and run. */
+static void
+test_recovery(const ModelFixture *small)
+{
+	NnDevice   *device = open_device();
+	int			short_of = 0,
+				wrong = 0;
+	bool		finished = false;
+
+	for (long i = 1; !finished && wrong == 0 && i < 400; i += i < 30 ? 1 : 11)
+	{
+		NnModel    *model = model_fixture_load(device, small, NN_PRECISION_FP32);
+		NnStatus	status = NN_OK;
+
+		gpu_settings->fail_with = cudaErrorMemoryAllocation;
+		gpu_settings->fail_in = i;
+		for (int run = 0; status == NN_OK && run < 3; run++)
+			status = nn_model_translate(model, 1, images, z, got, &error);
+		finished = gpu_settings->fail_in > 0;
+		gpu_settings->fail_in = gpu_settings->fail_with = 0;
+		short_of += status == NN_ENOMEM;
+		wrong += status != NN_OK && status != NN_ENOMEM;
+		for (int run = 0; run < 2; run++)
+			wrong += !is_small(model, 1);
+		if (wrong > 0)
+			diag("call %ld: %s %s", i, error.message, error.detail);
+		nn_model_free(model);
+	}
+	nn_device_close(device);
+	ok(finished && short_of > 25 && wrong == 0 && gpu_memory_used() == 0, "where memory was short once, the next call does: %d times", short_of);
+}
+
+/* Streams run as far ahead as they like, blocks and threads in other orders: nothing is read before it is there, or overwritten before it was read. */
+static void
+test_orders(const ModelFixture *small)
+{
+	bool		same = true;
+
+	for (unsigned seed = 1; same && seed <= 2; seed++)
+	{
+		NnDevice   *device;
+		NnModel    *model;
+
+		gpu_settings->chance = seed * 2654435761u;
+		device = open_device();
+		model = model_fixture_load(device, small, NN_PRECISION_FP32);
+		for (int run = 0; same && run < 4; run++)
+			same = is_small(model, FEW);
+		nn_model_free(model);
+		nn_device_close(device);
+		if (!same)
+			diag("seed %u", seed);
+	}
+	gpu_settings->chance = 0;
+	ok(same && gpu_memory_used() == 0, "images have the same bits in whatever order streams, blocks and threads run");
+}
+
+/* For another thread. */
+typedef struct Errand
+{
+	NnDevice   *device;
+	const ModelFixture *f;
+	NnModel    *model;			/* to be loaded if NULL, else to be freed */
+} Errand;
+
+static void *
+run_errand(void *arg)
+{
+	Errand	   *errand = arg;
+	NnModel    *freed = errand->model;
+
+	errand->model = freed ? NULL : model_fixture_load(errand->device, errand->f, NN_PRECISION_FP32);
+	nn_model_free(freed);
+	return NULL;
+}
+
+/* The second of two GPUs, a thread that packs, and one that frees: CUDA's current device is each thread's own. */
+static void
+test_second(const ModelFixture *f)
+{
+	Errand		errand = {.f = f};
+	pthread_t	thread;
+	bool		same = false;
+
+	gpu_settings->devices = 2;
+	if (bicycle_cuda_module.open(1, 1, &errand.device, &error) == NN_OK)
+	{
+		pthread_create(&thread, NULL, run_errand, &errand);
+		pthread_join(thread, NULL);
+		same = strstr(nn_device_describe(errand.device), "cuda:1") && errand.model && is_small(errand.model, 1);
+		pthread_create(&thread, NULL, run_errand, &errand);
+		pthread_join(thread, NULL);
+		nn_device_close(errand.device);
+	}
+	gpu_settings->devices = 1;
+	ok(bicycle_cuda_module.open(0, 1, &errand.device, &error) == NN_OK, "the first GPU opens after it");
+	nn_device_close(errand.device);
+	ok(same && gpu_memory_used() == 0, "the second GPU is used by whatever thread");
 }
 
 /* BICYCLE_CUDA_TRACE: every step has a line with its share of what is possible, and results are what they are without. */
@@ -269,11 +389,26 @@ test_missing(void)
 	NnDevice   *device;
 	GpuSettings before = *gpu_settings;
 
-	ok(bicycle_cuda_module.open(1, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "has 1"), "no second GPU: %s", error.detail);
+	ok(bicycle_cuda_module.open(1, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "sees 1 "), "no second GPU: %s", error.detail);
 	gpu_settings->major = 7;
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "7.0"), "an old GPU: %s", error.detail);
 	gpu_settings->devices = 0;
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && error.hint[0], "no GPU: %s", error.detail);
+	setenv("CUDA_VISIBLE_DEVICES", "-1", 1);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "CUDA_VISIBLE_DEVICES"), "none that may be seen: %s", error.detail);
+	unsetenv("CUDA_VISIBLE_DEVICES");
+	*gpu_settings = before;
+	gpu_settings->driver = 12040;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "12.4"), "an old driver: %s", error.detail);
+	gpu_settings->driver = 0;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "no NVIDIA driver"), "no driver: %s", error.detail);
+	*gpu_settings = before;
+	gpu_settings->no_kernel = cudaErrorUnsupportedPtxVersion;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "PTX") && strstr(error.hint, "CUDA_ARCH=90"),
+	   "a driver that cannot take our PTX: %s", error.detail);
+	gpu_settings->no_kernel = 0;
+	gpu_settings->memory = 100;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_ENOMEM && error.detail[0], "a card that others fill: %s", error.detail);
 	*gpu_settings = before;
 	setenv("BICYCLE_TEST_NO_CONVS", "1", 1);
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED, "no library for convolutions: %s", error.message);
@@ -317,10 +452,16 @@ main(void)
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
 	test_half(&f);
 	test_limit(&f);
-	test_faults();
 	test_trace(&f);
+	model_fixture_free(&f);
+	f = model_fixture("{\"size\":64,\"ngf\":1,\"nef\":1}");
+	ok(make_small(&f), "the least of models runs");
+	test_faults(&f);
+	test_recovery(&f);
+	test_orders(&f);
+	test_second(&f);
+	model_fixture_free(&f);
 	test_times();
 	test_missing();
-	model_fixture_free(&f);
 	return done_testing();
 }

@@ -456,7 +456,7 @@ main(void)
 	if (fd < 0 || ftruncate(fd, sizeof(GpuSettings)) != 0 ||
 		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
 		bail_out("cannot share the settings of the GPU");
-	*gpu = (GpuSettings) {.devices = 1, .major = 9, .memory = (size_t) 1 << 30};
+	*gpu = (GpuSettings) {.devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30};
 	setenv("BICYCLE_TEST_GPU", shared, 1);
 	find_engine();
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);

@@ -22,10 +22,10 @@ cuda_check(NnError *error, cudaError_t result, const char *what)
 {
 	if (result == cudaSuccess)
 		return NN_OK;
+	/* CUDA keeps it for whoever asks next, and it must not be taken for a kernel's */
+	(void) cudaGetLastError();
 	if (result == cudaErrorMemoryAllocation)
 	{
-		/* the error is sticky for the next query only; it must not be taken for a kernel's */
-		(void) cudaGetLastError();
 		nn_fail(error, NN_ENOMEM, "out of GPU memory");
 		nn_detail(error, "CUDA could not %s.", what);
 		return NN_ENOMEM;
@@ -216,6 +216,7 @@ probe(CudaDevice *device, NnError *error)
 	struct cudaDeviceProp properties;
 	int			count = 0,
 				driver = 0;
+	const char *visible = getenv("CUDA_VISIBLE_DEVICES");
 	char		detail[400];
 	cudaError_t result = cudaGetDeviceCount(&count);
 
@@ -228,12 +229,13 @@ probe(CudaDevice *device, NnError *error)
 	}
 	if (result != cudaSuccess || count == 0)
 	{
-		snprintf(detail, sizeof(detail), "CUDA reported: %s.", cudaGetErrorString(result));
+		snprintf(detail, sizeof(detail), "CUDA reported: %s%s%s%s.", cudaGetErrorString(result), visible ? ", with CUDA_VISIBLE_DEVICES set to \"" : "",
+				 visible ? visible : "", visible ? "\"" : "");
 		return missing(error, "no usable NVIDIA GPU", detail, "Check nvidia-smi, or set \"bicycle.device\" to auto or cpu.");
 	}
 	if (device->index >= count)
 	{
-		snprintf(detail, sizeof(detail), "This machine has %d, counted from 0.", count);
+		snprintf(detail, sizeof(detail), "CUDA sees %d here, counted from 0%s.", count, visible ? " in the order of CUDA_VISIBLE_DEVICES" : "");
 		return missing(error, "no GPU of that number", detail, "Set \"bicycle.device\" to cuda, or to cuda:N with a smaller number.");
 	}
 	result = cudaGetDeviceProperties(&properties, device->index);
@@ -252,6 +254,55 @@ probe(CudaDevice *device, NnError *error)
 	return NN_OK;
 }
 
+/* Whether CUDA says that the driver cannot make the GPU's code of our kernels. */
+static bool
+is_unloadable(cudaError_t result)
+{
+	return result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidPtx || result == cudaErrorUnsupportedPtxVersion ||
+		result == cudaErrorJitCompilerNotFound || result == cudaErrorJitCompilationDisabled;
+}
+
+/* Runs a kernel once, which loads all, so that what is amiss shows when the device is opened and the CPU may still be taken, not amid the work. */
+static NnStatus
+try_kernel(CudaDevice *device, NnError *error)
+{
+	static const uint8_t bytes[KERNEL_VECTOR] = {0, 255};
+	float		made[KERNEL_VECTOR] = {0};
+	CudaBlock	block;
+	NnStatus	status = cuda_take(device, 2 * CUDA_ALIGN, &block, error);
+	cudaStream_t stream = device->upload;
+	KernelMap	from = kernel_map(block.data, KERNEL_U8, KERNEL_VECTOR),
+				to = kernel_map((char *) block.data + CUDA_ALIGN, KERNEL_F32, KERNEL_VECTOR);
+	cudaError_t result,
+				ended;
+
+	if (status != NN_OK)
+		return status;
+	result = cudaMemcpyAsync(from.data, bytes, sizeof(bytes), cudaMemcpyHostToDevice, stream);
+	if (result == cudaSuccess)
+		result = (cudaError_t) kernel_convert(stream, &from, &to, 1, KERNEL_VECTOR, KERNEL_VECTOR);
+	if (result == cudaSuccess)
+		result = cudaMemcpyAsync(made, to.data, sizeof(made), cudaMemcpyDeviceToHost, stream);
+	/* in any case, as what is queued goes to memory that ends here */
+	ended = cudaStreamSynchronize(stream);
+	result = result == cudaSuccess ? ended : result;
+	cuda_give(device, &block);
+	drop_spares(&device->pool);
+	status = cuda_check(error, result, "run a first kernel");
+	if (is_unloadable(result))
+	{
+		status = nn_fail(error, NN_EUNSUPPORTED, "GPU cannot run the kernels of this build");
+		nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
+		nn_hint(error, "Build with \"make CUDA_ARCH=%d\", install a newer NVIDIA driver, or set \"bicycle.device\" to auto or cpu.", device->capability);
+	}
+	if (status == NN_OK && (made[0] != -1 || made[1] != 1))
+	{
+		status = nn_fail(error, NN_EDEVICE, "GPU computes wrong numbers");
+		nn_detail(error, "Bytes 0 and 255 became %g and %g.", (double) made[0], (double) made[1]);
+	}
+	return status;
+}
+
 /* Streams, and cuDNN on one of them. */
 static NnStatus
 set_up(CudaDevice *device, NnError *error)
@@ -262,6 +313,8 @@ set_up(CudaDevice *device, NnError *error)
 
 	for (size_t i = 0; status == NN_OK && i < sizeof(streams) / sizeof(streams[0]); i++)
 		status = cuda_check(error, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking), "create a stream");
+	if (status == NN_OK)
+		status = try_kernel(device, error);
 	if (status == NN_OK)
 		status = cuda_convs_open(device->compute, &device->convs, error);
 	if (status != NN_OK)
@@ -306,15 +359,18 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 	cuda_set_threads(&device->base, threads);
 	status = probe(device, error);
 	if (status == NN_OK)
+	{
+		cuda_set_memory(&device->base, 0);
 		status = set_up(device, error);
+	}
 	if (status != NN_OK)
 	{
 		cuda_close(&device->base);
+		(void) cudaGetLastError();
 		return status;
 	}
 	if (device->trace)
 		cuda_trace_device(device);
-	cuda_set_memory(&device->base, 0);
 	device->base.automatic = device->capability >= 80 ? NN_PRECISION_BF16 : NN_PRECISION_FP16;
 	*out = &device->base;
 	return NN_OK;

@@ -4,7 +4,8 @@
  *
  * How it is loaded.  bicycle_cuda.so holds this device, the kernels and CUDA's static runtime; the engine opens it with dlopen when the device "cuda" or
  * "auto" is asked for (nn/device.c), so the engine itself needs nothing of CUDA, and no PostgreSQL process ever loads any of it.  It exports one symbol
- * (module.h) and is never closed.  cuDNN is opened with dlopen in turn (cudnn.c).  Whatever is missing, driver, GPU, or cuDNN, is said by an error of open.
+ * (module.h) and is never closed.  cuDNN is opened with dlopen in turn (cudnn.c).  Whatever is missing, driver, GPU, code of our kernels that they take, or
+ * cuDNN, is said by an error of open.
  *
  * What runs where.  Convolutions are cuDNN's, three plain operations of its graph interface and nothing fused: before an instance norm a bias is dead, so
  * there is nothing to fuse in most layers, and plain ones are precompiled and deterministic.  All else are kernels of kernels/.  A convolution and the norm
@@ -155,7 +156,8 @@ typedef struct CudaSlot
 				computed,
 				left;			/* outputs are in pinned memory */
 	unsigned	forms;			/* bit i: port i is of bytes.  Of what was captured, or ran last */
-	int			runs;			/* in this form: 0, 1, or 2 for more */
+	bool		placed;			/* values are */
+	int			runs;			/* in this form, of those that succeeded: 0, 1, or 2 for more */
 	cudaGraphExec_t graph;
 	KernelMap  *values;			/* where each value is, in this form */
 	NnBinding	outputs[CUDA_MAX_PORTS];	/* to be filled when it is finished; value is the port */
@@ -198,5 +200,6 @@ extern const CudaPeak *cuda_peak(CudaDevice *device, NnPrecision precision);
 /* cuda_trace.c: prints times; what is in the plan's memory is lost. */
 extern void cuda_trace(CudaDevice *device, const CudaSlot *slot);
 extern void cuda_trace_device(CudaDevice *device);
+extern void cuda_trace_uncaptured(const CudaSlot *slot, const NnError *why);
 
 #endif							/* BICYCLE_NN_CUDA_H */

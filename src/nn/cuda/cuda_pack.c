@@ -279,10 +279,11 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 {
 	CudaPacked *made = calloc(1, sizeof(CudaPacked));
 	Packer		p = {.device = base->state, .graph = graph, .values = values, .type = cuda_type(precision), .error = error};
-	NnStatus	status = cuda_use(p.device, error);
+	NnStatus	status;
 
 	if (!made)
 		return nn_no_memory(error, sizeof(CudaPacked));
+	status = cuda_use(p.device, error);
 	made->precision = precision;
 	if (status == NN_OK)
 		status = lay_out_parts(&p, made);
@@ -290,6 +291,9 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 		status = take_memory(&p);
 	if (status == NN_OK)
 		status = pack_layers(&p, true);
+	/* after an error something may still run on what is given back */
+	if (status != NN_OK)
+		(void) cudaStreamSynchronize(p.device->upload);
 	cuda_give(p.device, &p.floats);
 	free(p.host);
 	if (status != NN_OK)
@@ -306,9 +310,12 @@ void
 cuda_pack_free(NnDevice *base, void *packed_)
 {
 	CudaPacked *packed = packed_;
+	NnError		ignored;
 
 	if (!packed)
 		return;
+	/* perhaps the first that this thread does on a GPU, and not to be on another one */
+	(void) cuda_use(base->state, &ignored);
 	cuda_give(base->state, &packed->block);
 	free(packed->layers);
 	free(packed);

@@ -46,13 +46,14 @@ find_port(const CudaPlan *p, int value)
 static void
 take_form(CudaSlot *slot, unsigned forms)
 {
-	if (slot->runs > 0 && slot->forms == forms)
+	if (slot->placed && slot->forms == forms)
 		return;
 	if (slot->graph)
 		(void) cudaGraphExecDestroy(slot->graph);
 	slot->graph = NULL;
 	slot->runs = 0;
 	slot->forms = forms;
+	slot->placed = true;
 	place_values(slot);
 }
 
@@ -79,20 +80,28 @@ capture(CudaDevice *device, CudaSlot *slot, NnError *error)
 	return status;
 }
 
-/* Queues the plan's kernels. */
+/*
+ * Queues the plan's kernels.  Only a run whose launches all succeeded counts as the first: a kernel that CUDA has still to load must not be launched in a
+ * capture.  If the plan cannot be captured it is launched kernel by kernel as before, which is only slower.
+ */
 static NnStatus
 compute(CudaDevice *device, CudaSlot *slot, NnError *error)
 {
-	NnError		ignored;
+	NnError		why;
+	NnStatus	status;
 
-	if (slot->runs == 1 && capture(device, slot, &ignored) != NN_OK)
-		(void) cudaGetLastError();	/* then it is launched kernel by kernel as before, which is only slower */
+	if (slot->runs == 1 && !slot->graph && capture(device, slot, &why) != NN_OK)
+	{
+		(void) cudaGetLastError();
+		if (device->trace)
+			cuda_trace_uncaptured(slot, &why);
+	}
 	if (device->trace && slot->runs == 1 && slot == slot->plan->slots)
 		cuda_trace(device, slot);
-	slot->runs = slot->runs < 2 ? slot->runs + 1 : 2;
-	if (slot->graph)
-		return cuda_check(error, cudaGraphLaunch(slot->graph, device->compute), "run a captured plan");
-	return cuda_launch_steps(device, slot, error);
+	status = slot->graph ? cuda_check(error, cudaGraphLaunch(slot->graph, device->compute), "run a captured plan") : cuda_launch_steps(device, slot, error);
+	if (status == NN_OK && slot->runs < 2)
+		slot->runs++;
+	return status;
 }
 
 /* ---- Start and finish ------------------------------------------------------------------------------------------------------------------------ */

@@ -199,10 +199,23 @@ cuda_trace(CudaDevice *device, const CudaSlot *slot)
 }
 
 void
+cuda_trace_uncaptured(const CudaSlot *slot, const NnError *why)
+{
+	const CudaPlan *p = slot->plan;
+
+	fprintf(stderr, "trace plan of %d images, %s, could not be captured: %s: %s\n", cuda_shape(p->plan, p->ports[0].value).n,
+			nn_precision_name(p->plan->precision), why->message, why->detail);
+}
+
+void
 cuda_trace_device(CudaDevice *device)
 {
 	char	   *text = cuda_convs_description(device->convs);
 
+	/* one line, whatever cuDNN makes of it */
+	for (char *c = text; c && *c; c++)
+		if (*c == '\n' || *c == '\r')
+			*c = ' ';
 	fprintf(stderr, "trace device %s\n", text ? text : "is not described");
 	free(text);
 }

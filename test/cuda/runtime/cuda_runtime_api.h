@@ -1,8 +1,9 @@
 /*
  * cuda_runtime_api.h
- *	  The part of CUDA's runtime that the device uses, as gpu_on_cpu.c imitates it for tests.  Found in place of the toolkit's header by those tests only.
+ *	  The part of CUDA's runtime that the device uses, as runtime_on_cpu.c imitates it for tests.  Found in place of the toolkit's header by those tests only.
  *
- * Streams are queues: what is put there runs when somebody waits for it, so that a result that is read too early is not there yet.
+ * Streams are queues: what is put there runs when somebody waits for it, so that a result that is read too early is not there yet; or, if a test says so, at
+ * some time before, so that what is overwritten too early is.
  */
 #ifndef BICYCLE_TEST_CUDA_RUNTIME_API_H
 #define BICYCLE_TEST_CUDA_RUNTIME_API_H
@@ -15,8 +16,16 @@ typedef enum cudaError
 	cudaErrorInvalidValue = 1,
 	cudaErrorMemoryAllocation = 2,
 	cudaErrorInsufficientDriver = 35,
+	cudaErrorDevicesUnavailable = 46,
 	cudaErrorNoDevice = 100,
 	cudaErrorInvalidDevice = 101,
+	cudaErrorNoKernelImageForDevice = 209,
+	cudaErrorInvalidPtx = 218,
+	cudaErrorJitCompilerNotFound = 221,
+	cudaErrorUnsupportedPtxVersion = 222,
+	cudaErrorJitCompilationDisabled = 223,
+	cudaErrorInvalidResourceHandle = 400,
+	cudaErrorNotReady = 600,
 	cudaErrorLaunchFailure = 719,
 	cudaErrorStreamCaptureInvalidated = 901
 } cudaError_t;
@@ -53,7 +62,6 @@ struct cudaDeviceProp
 extern cudaError_t cudaGetDeviceCount(int *count);
 extern cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
 extern cudaError_t cudaDriverGetVersion(int *version);
-extern cudaError_t cudaRuntimeGetVersion(int *version);
 extern cudaError_t cudaSetDevice(int device);
 extern cudaError_t cudaGetLastError(void);
 extern const char *cudaGetErrorString(cudaError_t error);
@@ -62,7 +70,6 @@ extern cudaError_t cudaMalloc(void **p, size_t bytes);
 extern cudaError_t cudaFree(void *p);
 extern cudaError_t cudaMallocHost(void **p, size_t bytes);
 extern cudaError_t cudaFreeHost(void *p);
-extern cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 extern cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 
 extern cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
@@ -87,19 +94,22 @@ extern cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
 typedef struct GpuSettings
 {
-	int			devices;		/* 0: none */
+	int			devices;		/* 0: none; they share their memory */
+	int			driver;			/* the CUDA it is for: 13000; 0: there is none */
 	int			major,			/* compute capability */
 				minor;
 	size_t		memory;			/* of the card */
+	int			no_kernel;		/* the error of a driver that cannot load ours; 0: it can */
 	long		fail_in;		/* calls of the runtime until one that can fail fails; 0: none does */
+	int			fail_with;		/* its error; 0: one of its own */
 	int			fail_for_good;	/* and all after it do, too, as after an error of a kernel */
+	unsigned	chance;			/* seed of the order in which streams, blocks and threads run; 0: streams as late as they can, and others forwards */
 	size_t		used;			/* bytes; not to be set */
 } GpuSettings;
 
 /* In a file that the environment names as BICYCLE_TEST_GPU, where another process can set them; or by itself. */
 extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
-extern long gpu_kernels_run(void);
 extern long gpu_graphs_run(void);
 
 #endif							/* BICYCLE_TEST_CUDA_RUNTIME_API_H */

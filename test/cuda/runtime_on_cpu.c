@@ -1,0 +1,750 @@
+/*
+ * runtime_on_cpu.c
+ *	  An imitation of CUDA's runtime for tests: streams as queues, which gpu_on_cpu.c runs.
+ *
+ * Device memory is the heap's, so AddressSanitizer watches every access of a kernel.  Streams, events and graphs have the meaning that CUDA gives them, run
+ * by whoever waits: an operation runs when its stream is waited for, or another stream's wait for an event behind it runs; with GpuSettings.chance also at any
+ * time before.  Several threads may call.
+ *
+ * It is as strict as CUDA, and ends the program where that would return an error that only a mistake of ours can cause, or do what nobody can rely on: what is
+ * forbidden while a stream is captured, a kernel's first launch included, which would have CUDA load it; copies from or to what is not one block; memory that
+ * is freed while a copy of it is queued.  What fails in a thread stays its last error until somebody asks, and a launch is told it.  Each thread has a current
+ * device, to which the streams and events that it uses must belong.
+ */
+#include "gpu_on_cpu.h"
+
+#include "cuda_runtime_api.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MAX_KERNELS 64
+
+static GpuSettings own_settings = {.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30};
+GpuSettings *gpu_settings = &own_settings;
+
+/* Settings of a test in another process. */
+__attribute__((constructor)) static void
+share_settings(void)
+{
+	const char *path = getenv("BICYCLE_TEST_GPU");
+	int			fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	void	   *shared = fd >= 0 ? mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+
+	if (fd >= 0)
+		close(fd);
+	if (shared == MAP_FAILED)
+		return;
+	gpu_settings = shared;
+	gpu_settings->used = 0;
+}
+
+/* One thread at a time is in here: the device's owner, or the one that packs weights. */
+static pthread_mutex_t runtime_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static __thread int captures;	/* that the thread has begun and not ended */
+static __thread int current;	/* device of the thread */
+static __thread cudaError_t last_error;
+
+static void
+leave(int *entered)
+{
+	pthread_mutex_unlock(&runtime_lock);
+}
+
+static int
+enter(void)
+{
+	pthread_mutex_lock(&runtime_lock);
+	return 0;
+}
+
+/* For the rest of the function. */
+#define RUNTIME __attribute__((cleanup(leave), unused)) int entered = enter()
+
+/* ---- Errors and chance ------------------------------------------------------------------------------------------------------------------------- */
+
+static bool lost;				/* the device, for good */
+
+/* Counts a call down to the one that a test wants to fail. */
+static bool
+fails(void)
+{
+	bool		now = gpu_settings->fail_in > 0 && --gpu_settings->fail_in == 0;
+
+	lost |= now && gpu_settings->fail_for_good;
+	return now || lost;
+}
+
+/* What a call returns: kept until it is asked for. */
+static cudaError_t
+report(cudaError_t error)
+{
+	if (error != cudaSuccess)
+		last_error = error;
+	return error;
+}
+
+/* What a call that fails returns. */
+static cudaError_t
+failure(cudaError_t error)
+{
+	return report(lost ? cudaErrorLaunchFailure : gpu_settings->fail_with ? (cudaError_t) gpu_settings->fail_with : error);
+}
+
+cudaError_t
+cudaGetLastError(void)
+{
+	cudaError_t error = last_error;
+
+	last_error = cudaSuccess;
+	return lost ? cudaErrorLaunchFailure : error;
+}
+
+const char *
+cudaGetErrorString(cudaError_t error)
+{
+	switch (error)
+	{
+		case cudaSuccess:
+			return "no error";
+		case cudaErrorMemoryAllocation:
+			return "out of memory";
+		case cudaErrorDevicesUnavailable:
+			return "CUDA-capable device(s) is/are busy or unavailable";
+		case cudaErrorNoDevice:
+			return "no CUDA-capable device is detected";
+		case cudaErrorUnsupportedPtxVersion:
+			return "the provided PTX was compiled with an unsupported toolchain.";
+		default:
+			return "failure";
+	}
+}
+
+unsigned
+gpu_chance(unsigned n)
+{
+	if (gpu_settings->chance == 0)
+		return 0;
+	gpu_settings->chance = 1664525u * gpu_settings->chance + 1013904223u;
+	gpu_settings->chance += gpu_settings->chance == 0;
+	return (gpu_settings->chance >> 16) % n;
+}
+
+static void
+not_in_capture(const char *function)
+{
+	if (captures == 0)
+		return;
+	fprintf(stderr, "runtime_on_cpu: %s while a stream is captured\n", function);
+	abort();
+}
+
+/* ---- Streams, events, graphs ----------------------------------------------------------------------------------------------------------------- */
+
+typedef enum OpKind
+{
+	OP_KERNEL,
+	OP_COPY,
+	OP_RECORD,
+	OP_WAIT,
+	OP_GRAPH
+} OpKind;
+
+typedef struct Op
+{
+	struct Op  *next;
+	OpKind		kind;
+	GpuKernel	kernel;
+	GpuIndex	grid;
+	unsigned	threads;
+	void	   *args;			/* a copy, as at a real launch */
+	void	   *to;
+	const void *from;
+	size_t		bytes;			/* of the copy */
+	cudaEvent_t event;
+	long		count;			/* of records of the event that this one is or waits for */
+	cudaGraphExec_t graph;
+} Op;
+
+typedef struct GpuGraph
+{
+	Op		   *first,
+			   *last;
+	int			users;			/* graph, executable, and launches of it that have not run */
+} GpuGraph;
+
+struct GpuStream
+{
+	struct GpuStream *next;		/* of all streams */
+	int			device;
+	GpuGraph	queue;
+	GpuGraph   *capture;		/* operations go there instead */
+	bool		invalid;		/* something failed while it was captured */
+};
+
+struct GpuEvent
+{
+	int			device;
+	bool		timed;
+	cudaStream_t stream;		/* of the last record */
+	GpuGraph   *capture;		/* that the last record is in; NULL: it is in none */
+	long		recorded,
+				done,
+				runs;			/* of records, those in graphs included */
+};
+
+static cudaStream_t streams;
+static GpuKernel loaded[MAX_KERNELS];
+static int	nloaded;
+static long graphs_run;
+
+/* The first launch of a kernel has CUDA load it. */
+static void
+load_kernel(GpuKernel kernel)
+{
+	for (int i = 0; i < nloaded; i++)
+		if (loaded[i] == kernel)
+			return;
+	not_in_capture("the first launch of a kernel");
+	if (nloaded == MAX_KERNELS)
+		gpu_die("too many kernels");
+	loaded[nloaded++] = kernel;
+}
+
+static void
+append(GpuGraph *list, const Op *op)
+{
+	Op		   *copy = malloc(sizeof(Op));
+
+	if (!copy)
+		gpu_die("out of memory");
+	*copy = *op;
+	copy->next = NULL;
+	if (list->last)
+		list->last->next = copy;
+	else
+		list->first = copy;
+	list->last = copy;
+}
+
+static void
+drop(GpuGraph *list)
+{
+	Op		   *op = list->first;
+
+	list->first = op->next;
+	if (!op->next)
+		list->last = NULL;
+	free(op->args);
+	free(op);
+}
+
+static void
+drop_graph(GpuGraph *graph)
+{
+	if (--graph->users > 0)
+		return;
+	while (graph->first)
+		drop(graph);
+	free(graph);
+}
+
+static void run_next(cudaStream_t stream);
+
+static void
+run_op(const Op *op)
+{
+	switch (op->kind)
+	{
+		case OP_KERNEL:
+			gpu_run(op->kernel, op->grid, op->threads, op->args);
+			break;
+		case OP_COPY:
+			memcpy(op->to, op->from, op->bytes);
+			break;
+		case OP_RECORD:
+			if (op->event->done < op->count)
+				op->event->done = op->count;
+			op->event->runs++;
+			break;
+		case OP_WAIT:
+			while (op->event->done < op->count)
+				run_next(op->event->stream);
+			break;
+		case OP_GRAPH:
+			for (const Op *o = op->graph->first; o; o = o->next)
+				run_op(o);
+			graphs_run++;
+			drop_graph(op->graph);
+			break;
+	}
+}
+
+static void
+run_next(cudaStream_t stream)
+{
+	if (!stream->queue.first)
+		gpu_die("a wait for what no stream will do");
+	run_op(stream->queue.first);
+	drop(&stream->queue);
+}
+
+static void
+run_all(cudaStream_t stream)
+{
+	while (stream->queue.first)
+		run_next(stream);
+}
+
+/* Lets streams go on for a while, each as far as nothing holds it. */
+static void
+wander(void)
+{
+	for (cudaStream_t s = streams; s; s = s->next)
+		for (unsigned n = gpu_chance(4); n > 0; n--)
+			if (s->queue.first && (s->queue.first->kind != OP_WAIT || s->queue.first->event->done >= s->queue.first->count))
+				run_next(s);
+}
+
+static void
+put(cudaStream_t stream, const Op *op)
+{
+	append(stream->capture ? stream->capture : &stream->queue, op);
+	wander();
+}
+
+int
+gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned n, void *stream_, const void *args, size_t size)
+{
+	cudaStream_t stream = stream_;
+	Op			op = {.kind = OP_KERNEL, .kernel = kernel, .grid = grid, .threads = n, .args = malloc(size)};
+	RUNTIME;
+
+	if (!op.args || n > GPU_MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535)
+		gpu_die("a launch out of bounds");
+	load_kernel(kernel);
+	if (gpu_settings->no_kernel)
+		report((cudaError_t) gpu_settings->no_kernel);
+	else if (stream->device != current)
+		report(cudaErrorInvalidResourceHandle);
+	else if (fails())
+		failure(cudaErrorLaunchFailure);
+	else
+	{
+		memcpy(op.args, args, size);
+		put(stream, &op);
+		return cudaGetLastError();
+	}
+	stream->invalid = true;
+	free(op.args);
+	return cudaGetLastError();
+}
+
+long
+gpu_graphs_run(void)
+{
+	return graphs_run;
+}
+
+cudaError_t
+cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+	RUNTIME;
+
+	if (fails() || !(*stream = calloc(1, sizeof(struct GpuStream))))
+		return failure(cudaErrorMemoryAllocation);
+	(*stream)->device = current;
+	(*stream)->next = streams;
+	streams = *stream;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamSynchronize(cudaStream_t stream)
+{
+	RUNTIME;
+
+	not_in_capture("cudaStreamSynchronize");
+	run_all(stream);
+	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
+}
+
+cudaError_t
+cudaStreamDestroy(cudaStream_t stream)
+{
+	RUNTIME;
+
+	run_all(stream);
+	for (cudaStream_t *s = &streams; *s; s = &(*s)->next)
+		if (*s == stream)
+		{
+			*s = stream->next;
+			break;
+		}
+	free(stream);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+	Op			op = {.kind = OP_WAIT, .event = event, .count = event->recorded};
+	RUNTIME;
+
+	if (event->capture != stream->capture)
+		gpu_die("a wait for an event out of a capture, or into one");
+	if (fails())
+		return failure(cudaErrorInvalidValue);
+	put(stream, &op);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+	RUNTIME;
+
+	if (fails() || !(*event = calloc(1, sizeof(struct GpuEvent))))
+		return failure(cudaErrorMemoryAllocation);
+	(*event)->device = current;
+	(*event)->timed = (flags & cudaEventDisableTiming) == 0;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaEventDestroy(cudaEvent_t event)
+{
+	RUNTIME;
+
+	while (event->done < event->recorded && !event->capture)
+		run_next(event->stream);
+	free(event);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+	Op			op = {.kind = OP_RECORD, .event = event, .count = event->recorded + 1};
+	RUNTIME;
+
+	if (event->device != stream->device)
+		return report(cudaErrorInvalidResourceHandle);
+	if (fails())
+		return failure(cudaErrorInvalidValue);
+	event->recorded++;
+	event->stream = stream;
+	event->capture = stream->capture;
+	put(stream, &op);
+	return cudaSuccess;
+}
+
+/* A node of a graph, as which alone the device uses it: nobody waits for such an event. */
+cudaError_t
+cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
+{
+	Op			op = {.kind = OP_RECORD, .event = event};
+	RUNTIME;
+
+	if (fails() || flags != cudaEventRecordExternal || !stream->capture)
+		return failure(cudaErrorInvalidValue);
+	put(stream, &op);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaEventSynchronize(cudaEvent_t event)
+{
+	RUNTIME;
+
+	not_in_capture("cudaEventSynchronize");
+	if (event->capture)
+		gpu_die("a wait for an event of a capture");
+	while (event->done < event->recorded)
+		run_next(event->stream);
+	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
+}
+
+cudaError_t
+cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+	RUNTIME;
+
+	if (!from->timed || !to->timed || from->runs == 0 || to->runs == 0)
+		return report(cudaErrorInvalidResourceHandle);
+	if (from->done < from->recorded || to->done < to->recorded)
+		return report(cudaErrorNotReady);
+	*ms = 1;
+	return fails() ? failure(cudaErrorInvalidValue) : cudaSuccess;
+}
+
+cudaError_t
+cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
+{
+	RUNTIME;
+
+	if (stream->capture)
+		gpu_die("a stream is captured already");
+	if (fails() || !(stream->capture = calloc(1, sizeof(GpuGraph))))
+		return failure(cudaErrorMemoryAllocation);
+	stream->capture->users = 1;
+	stream->invalid = false;
+	captures++;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+	RUNTIME;
+
+	if (!stream->capture)
+		gpu_die("the end of a capture that has not begun");
+	*graph = stream->capture;
+	stream->capture = NULL;
+	captures--;
+	if (!stream->invalid)
+		return cudaSuccess;
+	drop_graph(*graph);
+	*graph = NULL;
+	return report(cudaErrorStreamCaptureInvalidated);
+}
+
+cudaError_t
+cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+	RUNTIME;
+
+	if (fails())
+		return failure(cudaErrorMemoryAllocation);
+	graph->users++;
+	*exec = graph;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaGraphDestroy(cudaGraph_t graph)
+{
+	RUNTIME;
+
+	drop_graph(graph);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+	RUNTIME;
+
+	for (cudaStream_t s = streams; s; s = s->next)
+		for (const Op *op = s->queue.first; op; op = op->next)
+			if (op->kind == OP_GRAPH && op->graph == exec)
+				gpu_die("a graph is destroyed before it has run");
+	drop_graph(exec);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+	Op			op = {.kind = OP_GRAPH, .graph = exec};
+	RUNTIME;
+
+	not_in_capture("cudaGraphLaunch");
+	if (fails())
+		return failure(cudaErrorLaunchFailure);
+	exec->users++;
+	put(stream, &op);
+	return cudaSuccess;
+}
+
+/* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Before each block of the GPU's memory, and each of pinned memory. */
+typedef struct Header
+{
+	struct Header *next;
+	size_t		bytes;
+} Header;
+
+#define HEADER 256				/* keeps cudaMalloc's alignment */
+
+static Header *blocks,
+		   *pinned;
+
+size_t
+gpu_memory_used(void)
+{
+	return gpu_settings->used;
+}
+
+static void *
+allocate(Header **list, size_t bytes)
+{
+	Header	   *header;
+
+	if (posix_memalign((void **) &header, HEADER, HEADER + bytes) != 0)
+		gpu_die("out of memory");
+	*header = (Header) {*list, bytes};
+	*list = header;
+	/* what was not written must not look like zeros */
+	memset((char *) header + HEADER, 0xff, bytes);
+	return (char *) header + HEADER;
+}
+
+/* Whether [p, p + bytes) lies in a block of the list; with `touches` whether any of it does. */
+static bool
+lies_in(const Header *header, const void *p, size_t bytes, bool touches)
+{
+	const char *begin = (const char *) header + HEADER,
+			   *end = begin + header->bytes,
+			   *at = p;
+
+	return touches ? at < end && begin < at + bytes : at >= begin && at <= end && bytes <= (size_t) (end - at);
+}
+
+static bool
+is_in(const Header *list, const void *p, size_t bytes)
+{
+	for (const Header *h = list; h; h = h->next)
+		if (lies_in(h, p, bytes, false))
+			return true;
+	return false;
+}
+
+/* Returns the bytes of what is freed. */
+static size_t
+release_block(Header **list, void *p)
+{
+	Header	   *header = (Header *) ((char *) p - HEADER);
+	Header	  **h = list;
+	size_t		bytes;
+
+	while (*h && *h != header)
+		h = &(*h)->next;
+	if (!*h)
+		gpu_die("memory is freed that was not allocated");
+	for (cudaStream_t s = streams; s; s = s->next)
+		for (const Op *op = s->queue.first; op; op = op->next)
+			if (op->kind == OP_COPY && (lies_in(header, op->from, op->bytes, true) || lies_in(header, op->to, op->bytes, true)))
+				gpu_die("memory is freed before a copy of it has run");
+	*h = header->next;
+	bytes = header->bytes;
+	memset((char *) header + HEADER, 0xff, bytes);
+	free(header);
+	return bytes;
+}
+
+cudaError_t
+cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+	Op			op = {.kind = OP_COPY, .to = to, .from = from, .bytes = bytes};
+	RUNTIME;
+
+	if ((kind != cudaMemcpyDeviceToHost) != is_in(blocks, to, bytes) || (kind != cudaMemcpyHostToDevice) != is_in(blocks, from, bytes))
+		gpu_die("a copy that is not of its kind, or beyond a block");
+	if (kind != cudaMemcpyDeviceToDevice && !is_in(pinned, kind == cudaMemcpyHostToDevice ? from : to, bytes))
+		not_in_capture("a copy of memory that is not pinned");
+	if (fails())
+		return failure(cudaErrorInvalidValue);
+	put(stream, &op);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaMalloc(void **p, size_t bytes)
+{
+	RUNTIME;
+
+	not_in_capture("cudaMalloc");
+	if (fails())
+		return failure(cudaErrorMemoryAllocation);
+	if (gpu_settings->used > gpu_settings->memory || bytes > gpu_settings->memory - gpu_settings->used)
+		return report(cudaErrorMemoryAllocation);
+	*p = allocate(&blocks, bytes);
+	gpu_settings->used += bytes;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaFree(void *p)
+{
+	RUNTIME;
+
+	not_in_capture("cudaFree");
+	if (p)
+		gpu_settings->used -= release_block(&blocks, p);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaMallocHost(void **p, size_t bytes)
+{
+	RUNTIME;
+
+	not_in_capture("cudaMallocHost");
+	if (fails())
+		return failure(cudaErrorMemoryAllocation);
+	*p = allocate(&pinned, bytes);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaFreeHost(void *p)
+{
+	RUNTIME;
+
+	not_in_capture("cudaFreeHost");
+	if (p)
+		release_block(&pinned, p);
+	return cudaSuccess;
+}
+
+/* ---- The card -------------------------------------------------------------------------------------------------------------------------------- */
+
+cudaError_t
+cudaGetDeviceCount(int *count)
+{
+	*count = 0;
+	if (gpu_settings->driver < 13000)
+		return report(cudaErrorInsufficientDriver);
+	*count = gpu_settings->devices;
+	return report(gpu_settings->devices > 0 ? cudaSuccess : cudaErrorNoDevice);
+}
+
+cudaError_t
+cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
+{
+	memset(properties, 0, sizeof(*properties));
+	strcpy(properties->name, "imitated GPU");
+	properties->major = gpu_settings->major;
+	properties->minor = gpu_settings->minor;
+	properties->totalGlobalMem = gpu_settings->memory;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaDriverGetVersion(int *version)
+{
+	*version = gpu_settings->driver;
+	return cudaSuccess;
+}
+
+/* Makes the device's context if there is none, for which the others may leave no room. */
+cudaError_t
+cudaSetDevice(int device)
+{
+	RUNTIME;
+
+	if (device >= gpu_settings->devices)
+		return report(cudaErrorInvalidDevice);
+	if (fails())
+		return failure(cudaErrorDevicesUnavailable);
+	current = device;
+	return cudaSuccess;
+}
