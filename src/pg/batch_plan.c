@@ -12,8 +12,8 @@
  *
  * What is left alone, because reading ahead or evaluating early would show: calls under CASE, COALESCE, AND, OR and the like, which may not be reached;
  * arguments of aggregates; target lists with sub-plans or set-returning functions; a Result without input, which PL/pgSQL takes for a simple expression; the
- * inner side of a merge join, which is marked and restored; cursors declared by DECLARE CURSOR, which may scroll or be named by WHERE CURRENT OF.
- * Such calls go through the functions themselves, with the same results.
+ * inner side of a merge join, which is marked and restored; a foreign scan that itself updates or deletes; cursors declared by DECLARE CURSOR, which may
+ * scroll or be named by WHERE CURRENT OF.  Such calls go through the functions themselves, with the same results.
  *
  * Nothing here has state but the list of our functions' OIDs, which a syscache callback forgets.
  */
@@ -102,6 +102,10 @@ can_project(const Plan *plan)
 
 			/* a run condition refers to columns of the target list by number */
 			return ((const WindowAgg *) plan)->runCondition == NIL;
+		case T_ForeignScan:
+
+			/* one that modifies at the other end computes there, and takes its target list for what it has sent */
+			return ((const ForeignScan *) plan)->operation == CMD_SELECT;
 		case T_SeqScan:
 		case T_SampleScan:
 		case T_IndexScan:
@@ -116,7 +120,6 @@ can_project(const Plan *plan)
 		case T_CteScan:
 		case T_NamedTuplestoreScan:
 		case T_WorkTableScan:
-		case T_ForeignScan:
 		case T_NestLoop:
 		case T_MergeJoin:
 		case T_HashJoin:
