@@ -526,6 +526,38 @@ job_has_ended(const Job *job)
 	return true;
 }
 
+/*
+ * Looks at a job that is waited for; if it has not ended, ends the transaction, so that nothing is held until the next look.  SPI is connected for each look
+ * anew: a commit does not free what was read, and who waits for days looks very often.
+ */
+static bool
+look_and_commit(FunctionCallInfo fcinfo, TimestampTz deadline, Told *told)
+{
+	bool		ended;
+	Job			job;
+
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	find_job(fcinfo, &job, false);
+	PopActiveSnapshot();
+	ended = job_has_ended(&job);
+	if (!ended)
+	{
+		if (strcmp(job.state, "queued") == 0)
+			tell_queued(&job, told);
+		else
+			tell_progress(&job, told);
+		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("training job " INT64_FORMAT " has not ended in time", job.job),
+					 errdetail("It is %s, at iteration " INT64_FORMAT ".", job.state, job.iteration)));
+		SPI_commit();
+	}
+	SPI_finish();
+	return ended;
+}
+
 /* bicycle_wait(job bigint, timeout interval DEFAULT NULL): a procedure */
 Datum
 bicycle_wait(PG_FUNCTION_ARGS)
@@ -533,7 +565,6 @@ bicycle_wait(PG_FUNCTION_ARGS)
 	bool		atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) || castNode(CallContext, fcinfo->context)->atomic;
 	TimestampTz deadline = 0;
 	Told		told = {.began = GetCurrentTimestamp()};
-	Job			job;
 
 	if (atomic)
 		ereport(ERROR,
@@ -543,29 +574,12 @@ bicycle_wait(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(told.began), PG_GETARG_DATUM(1)));
 	(void) launcher_ensure();
-	SPI_connect_ext(SPI_OPT_NONATOMIC);
-	for (;;)
+	while (!look_and_commit(fcinfo, deadline, &told))
 	{
-		PushActiveSnapshot(GetTransactionSnapshot());
-		find_job(fcinfo, &job, false);
-		PopActiveSnapshot();
-		if (job_has_ended(&job))
-			break;
-		if (strcmp(job.state, "queued") == 0)
-			tell_queued(&job, &told);
-		else
-			tell_progress(&job, &told);
-		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("training job " INT64_FORMAT " has not ended in time", job.job),
-					 errdetail("It is %s, at iteration " INT64_FORMAT ".", job.state, job.iteration)));
-		SPI_commit();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WAIT_INTERVAL, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	SPI_finish();
 	return (Datum) 0;
 }
 

@@ -91,6 +91,8 @@ my $holder = $node->background_psql('postgres');
 $holder->set_query_timer_restart();
 $holder->query_safe("BEGIN; SELECT bicycle_pause($locked)");
 my $locked_at = time();
+my ($waiter_out, $waiter_err) = ('', '');
+my $waiter = IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', "CALL bicycle_wait($locked)" ], '>', \$waiter_out, '2>', \$waiter_err);
 ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle trainer' AND wait_event_type = 'Lock'"),
 	'the trainer of the other waits for its row');
 
@@ -162,6 +164,13 @@ ok(job_comes_to($node, $locked, "state = 'running' AND updated_at > clock_timest
 usleep(1_500_000);
 is_deeply([ training_engines($node) ], [$engine], 'with the same engine');
 unlike(slurp_file($node->logfile, $log), qr/training engine ended/, 'which was not taken for dead');
+
+# Who has waited for it all the time has kept nothing of what was read at each look.
+$node->safe_psql('postgres', "SELECT pg_log_backend_memory_contexts(pid) FROM pg_stat_activity WHERE query = 'CALL bicycle_wait($locked)'");
+ok($node->wait_for_log(qr/Grand total: /, $log), 'a session waits for the job');
+cmp_ok(scalar(() = slurp_file($node->logfile, $log) =~ /SPI TupTable/g), '<', 5, 'and its memory does not grow');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'CALL bicycle_wait($locked)'");
+$waiter->finish;
 
 $node->stop;
 done_testing();
