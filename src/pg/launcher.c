@@ -44,6 +44,7 @@
 
 #define RESCAN_INTERVAL	(30 * 1000) /* ms between scans while jobs wait: they may wait for a worker slot, or for max_training_jobs to be raised */
 #define SLOT_INTERVAL	1000	/* ms between tries to get a worker slot */
+#define SCAN_TIMEOUT	(10 * 1000) /* ms that a scan may take */
 #define IDLE_TIMEOUT	(10 * 1000) /* ms without unfinished jobs after which a dynamic launcher ends */
 
 static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
@@ -192,19 +193,39 @@ all_databases(void)
 	return databases;
 }
 
-/* Starts a scan of a database and waits for its end; false without a worker slot. */
+/*
+ * Starts a scan of a database and waits for its end; false without a worker slot.  A scan waits for who has locked the table of jobs, or the database while it
+ * is copied, and all other databases wait with it: after a while it is ended, and the next one tries again.
+ */
 static bool
 scan(Oid database)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SCAN_TIMEOUT);
+	pid_t		pid;
+	long		left;
 
 	worker_fill(&worker, "bicycle job scan", "bicycle_scan_main", true);
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		return false;
-	(void) WaitForBackgroundWorkerShutdown(handle);
+	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED &&
+		   (left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)) > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+	{
+		ereport(LOG,
+				(errmsg("bicycle job scan of database %u is ended after %d seconds", database, SCAN_TIMEOUT / 1000),
+				 errhint("Look for who keeps the database or its table bicycle_training_jobs locked.")));
+		TerminateBackgroundWorker(handle);
+		(void) WaitForBackgroundWorkerShutdown(handle);
+	}
 	return true;
 }
 
@@ -343,6 +364,7 @@ bicycle_launcher_main(Datum arg)
 
 /* ---- A scan of one database ---------------------------------------------------------------------------------------------------------------- */
 
+/* Not of a row that somebody has locked: all databases would wait for him.  The next scan will look at it again. */
 static void
 set_state(int64 job, const char *state, const char *error)
 {
@@ -351,8 +373,8 @@ set_state(int64 job, const char *state, const char *error)
 	param_add(&p, INT8OID, Int64GetDatum(job));
 	param_add_text(&p, state);
 	param_add_text(&p, error);
-	(void) jobs_run("bicycle_training_jobs", "UPDATE %s SET state = $2, wanted = 'running', error = $3, sqlstate = CASE WHEN $3 IS NOT NULL THEN '42501' END,"
-					" updated_at = now() WHERE job = $1", SPI_OK_UPDATE, &p);
+	(void) jobs_run("bicycle_training_jobs", "UPDATE %1$s SET state = $2, wanted = 'running', error = $3, sqlstate = CASE WHEN $3 IS NOT NULL THEN '42501' END,"
+					" updated_at = now() WHERE job = (SELECT job FROM %1$s WHERE job = $1 FOR UPDATE SKIP LOCKED)", SPI_OK_UPDATE, &p);
 }
 
 static void

@@ -1,5 +1,6 @@
 # The queue of jobs: how many run at once, who is next when one ends in whatever way, in one database and in several; five tries with growing pauses for a
-# job whose engine dies; and what does no harm to a running job: a session that keeps its row locked, a database that is dropped beside it.
+# job whose engine dies; and what does no harm to a running job, or to those in the queue: sessions that keep rows or tables locked, a session that waits for
+# the end of a job, a database that is dropped.
 use strict;
 use warnings;
 
@@ -142,6 +143,21 @@ ok(job_comes_to($node, $jobs[2], "state = 'done'"), 'as have the others');
 is(order(join(', ', @jobs)), 'g1 g2 g3', 'in their order');
 my $started = $node->safe_psql('two', "SELECT started_at FROM bicycle_jobs WHERE job = $h");
 is(job_column($node, $jobs[2], "started_at > '$started'"), 't', 'and not all before it');
+
+# Nobody waits for who keeps a row locked that nobody trains, or the jobs of another database.
+$f = train($node, 'last', $long);
+ok(job_comes_to($node, $f, "state = 'running'"), 'a job runs');
+$h = train($node, 'behind_lock', '"iterations": 1', database => 'two');
+$g = train($node, 'beside_lock', '"iterations": 1');
+$node->safe_psql('postgres', "UPDATE bicycle_training_jobs SET state = 'running', wanted = 'paused' WHERE job = $a");	# as a crash leaves it
+my %lockers = map { $_ => $node->background_psql($_) } 'postgres', 'two';
+$lockers{'postgres'}->query_safe("BEGIN; SELECT FROM bicycle_training_jobs WHERE job = $a FOR UPDATE");
+$lockers{'two'}->query_safe('BEGIN; LOCK TABLE bicycle_training_jobs IN ACCESS EXCLUSIVE MODE');
+call("bicycle_cancel($f)");
+ok(job_comes_to($node, $g, "state = 'done'"), 'the next one starts although others are locked');
+$lockers{$_}->quit foreach keys %lockers;
+ok(job_comes_to($node, $h, "state = 'done'", database => 'two'), 'the one of the other database when its table is free');
+ok(job_comes_to($node, $a, "state = 'paused'"), 'and the row that was locked comes to what it should');
 
 # A database that is dropped takes its job with it, and is forgotten.
 $h = train($node, 'dropped', $long, database => 'two');
