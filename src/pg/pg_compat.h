@@ -5,6 +5,7 @@
 #ifndef BICYCLE_PG_COMPAT_H
 #define BICYCLE_PG_COMPAT_H
 
+#include "catalog/pg_database.h"
 #include "utils/wait_event.h"
 
 #if PG_VERSION_NUM < 150000
@@ -57,6 +58,15 @@
 #else
 #define BICYCLE_EXPLAIN_FORMAT_H	"commands/explain.h"
 #define BICYCLE_EXPLAIN_STATE_H		"commands/explain.h"
+#endif
+
+/*
+ * MEMO: PG 15.4 (c66a7d75e6) marks a database whose DROP DATABASE was interrupted; nobody can connect to it any more.
+ */
+#ifdef DATCONNLIMIT_INVALID_DB
+#define bicycle_database_is_invalid(form)	((form)->datconnlimit == DATCONNLIMIT_INVALID_DB)
+#else
+#define bicycle_database_is_invalid(form)	false
 #endif
 
 #endif							/* BICYCLE_PG_COMPAT_H */

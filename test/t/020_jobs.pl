@@ -30,6 +30,8 @@ sub waits_for_lock { return $_[0]->poll_query_until('postgres', trainers() . " A
 
 my $node = new_node('main');
 load_pairs($node, 'postgres');
+# What an interrupted DROP DATABASE leaves.
+$node->safe_psql('postgres', $_) foreach 'CREATE DATABASE half_dropped', "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half_dropped'";
 
 # While the pairs are read: stops are immediate, wherever the query is.
 my $job = train($node, 'read', '"iterations": 3', pairs => $endless);
@@ -182,6 +184,7 @@ ok($node->poll_query_until('postgres', trainers(), 0), 'which can be dropped, to
 my $jobs = join(', ', split(/\n/, $node->safe_psql('postgres', "SELECT bicycle_train('queue' || n, '$PAIRS', '{$TINY, \"iterations\": 1}') FROM generate_series(1, 4) n")));
 ok($node->poll_query_until('postgres', "SELECT count(*) = 4 FROM bicycle_jobs WHERE state = 'done' AND job IN ($jobs)"), 'jobs that were started together end');
 is($node->safe_psql('postgres', "SELECT string_agg(model, ' ' ORDER BY started_at) FROM bicycle_jobs WHERE job IN ($jobs)"), 'queue1 queue2 queue3 queue4', 'in their order');
+unlike(slurp_file($node->logfile), qr/cannot connect to invalid database/, 'no database was looked at that cannot be connected to');
 $node->stop;
 
 # Worker slots.  One is left beside the workers that are always there.
