@@ -353,7 +353,7 @@ extern uint64 jobs_run(const char *table, const char *statement, int expected, J
 extern bool job_read(int64 job, Job *row, bool lock);	/* false: no such job; within SPI_connect, which owns the memory */
 extern bool job_is_active(const Job *row);	/* queued or running, here */
 
-extern bool jobs_installed(void);	/* the extension and its tables are there */
+extern Oid	jobs_table(void);	/* InvalidOid: the extension is not here */
 
 /* Why a role cannot run a job, to be said after its name; NULL if it can. */
 extern const char *job_role_unfit(Oid role);

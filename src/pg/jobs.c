@@ -67,12 +67,12 @@ param_add_text(JobParams *p, const char *text)
 		param_add_null(p, TEXTOID);
 }
 
-bool
-jobs_installed(void)
+Oid
+jobs_table(void)
 {
 	Oid			schema = catalog_schema(true);
 
-	return OidIsValid(schema) && OidIsValid(get_relname_relid("bicycle_training_jobs", schema));
+	return OidIsValid(schema) ? get_relname_relid("bicycle_training_jobs", schema) : InvalidOid;
 }
 
 static Oid

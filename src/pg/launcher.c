@@ -493,7 +493,7 @@ bicycle_scan_main(Datum arg)
 	StartTransactionCommand();
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	unfinished = jobs_installed() && look_at_jobs();
+	unfinished = OidIsValid(jobs_table()) && look_at_jobs();
 	PopActiveSnapshot();
 	SPI_finish();
 	CommitTransactionCommand();

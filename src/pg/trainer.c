@@ -69,11 +69,17 @@ static volatile sig_atomic_t patience = 0;	/* of SIGTERM, see trainer_patience; 
 bool
 trainer_begin(void)
 {
+	static Oid	first_table = InvalidOid;	/* who drops the extension and creates it again has other jobs of the same numbers */
+	Oid			table;
+
 	SetCurrentStatementStartTimestamp();	/* which is now() */
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	if (jobs_installed())
+	table = jobs_table();
+	if (!OidIsValid(first_table))
+		first_table = table;
+	if (OidIsValid(table) && table == first_table)
 		return true;
 	SPI_finish();
 	PopActiveSnapshot();

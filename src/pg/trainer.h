@@ -25,7 +25,7 @@ extern TrainerRun trainer;
 
 /* ---- trainer.c ----------------------------------------------------------------------------------------------------------------------------- */
 
-/* Starts a transaction with SPI connected; false, and the run is finished, if the extension is gone. */
+/* Starts a transaction with SPI connected; false, and the run is finished, if the extension is gone or another one. */
 extern bool trainer_begin(void);
 extern void trainer_end(void);
 

@@ -180,6 +180,17 @@ ok(reads_pairs($node), 'another job reads many pairs in the copy');
 $node->safe_psql('postgres', 'DROP DATABASE copy');
 ok($node->poll_query_until('postgres', trainers(), 0), 'which can be dropped, too');
 
+# Who drops the extension and creates it again has jobs of the same numbers, with which a trainer of the old ones has nothing to do.
+$node->safe_psql('postgres', 'CREATE DATABASE anew');
+load_pairs($node, 'anew');
+$job = train($node, 'old', '"iterations": 100000', database => 'anew');
+ok(row_comes_to($node, $job, 'iteration > 3', 'anew'), 'a job trains');
+$node->safe_psql('anew', 'BEGIN; DROP EXTENSION bicycle; CREATE EXTENSION bicycle; COMMIT');
+is(train($node, 'new', '"iterations": 3', database => 'anew'), $job, 'a job of another extension has its number');
+ok(row_comes_to($node, $job, "state = 'done'", 'anew'), 'and is done');
+is($node->safe_psql('anew', "SELECT string_agg(DISTINCT model, ' '), max(l.iteration) FROM bicycle_models, bicycle_losses l"), 'new|3', 'with its own model and losses');
+$node->safe_psql('postgres', 'DROP DATABASE anew');
+
 # Jobs of one transaction start in the order of the calls.
 my $jobs = join(', ', split(/\n/, $node->safe_psql('postgres', "SELECT bicycle_train('queue' || n, '$PAIRS', '{$TINY, \"iterations\": 1}') FROM generate_series(1, 4) n")));
 ok($node->poll_query_until('postgres', "SELECT count(*) = 4 FROM bicycle_jobs WHERE state = 'done' AND job IN ($jobs)"), 'jobs that were started together end');
