@@ -11,7 +11,12 @@ CREATE VIEW pg_temp.half_hidden AS SELECT p.a, h.b FROM regress_pairs p, hidden 
 SELECT bicycle_latent(1, 1) IS NOT NULL AS loaded;
 ALTER SYSTEM SET bicycle.max_training_jobs = 0;
 SELECT pg_reload_conf();
-SELECT pg_sleep(1);
+-- A session takes new settings between two statements, when they have come.
+\set ECHO none
+\o /dev/null
+SELECT 'SELECT pg_sleep(0.1) WHERE current_setting(''bicycle.max_training_jobs'') <> ''0''' FROM generate_series(1, 600) \gexec
+\o
+\set ECHO all
 SHOW bicycle.max_training_jobs;
 \pset format unaligned
 \pset tuples_only on

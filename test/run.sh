@@ -114,6 +114,8 @@ max_worker_processes = 16
 max_prepared_transactions = 2
 CONF
 done
+"${AS[@]}" cp "$WORK/preload-yes.conf" "$WORK/isolation.conf"
+"${AS[@]}" tee -a "$WORK/isolation.conf" >/dev/null <<<"bicycle.max_training_jobs = 0"
 
 if wanted unit; then
 	unit_tests release 300
@@ -146,7 +148,7 @@ if wanted asan; then
 	fi
 fi
 if wanted isolation; then
-	pg_regress "isolation tests" "$(dirname "$PG_REGRESS")/../isolation/pg_isolation_regress" "$tree" "$WORK/test/isolation" "$WORK/preload-yes.conf" \
+	pg_regress "isolation tests" "$(dirname "$PG_REGRESS")/../isolation/pg_isolation_regress" "$tree" "$WORK/test/isolation" "$WORK/isolation.conf" \
 		${ISOLATION:-$(topics test/isolation/specs .spec)}
 fi
 if wanted pgtap; then
