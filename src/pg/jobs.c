@@ -442,6 +442,7 @@ jobs_changed(void)
 {
 	static bool registered = false;
 
+	(void) shared_attach();		/* which may fail, as nothing may once the transaction has committed */
 	if (!registered)
 	{
 		RegisterXactCallback(transaction_ends, NULL);
