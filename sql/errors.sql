@@ -62,7 +62,7 @@ SELECT count(s.image) FROM picture AS p, bicycle_sample(p.image, 100000, 1, 'erg
 RESET statement_timeout;
 SELECT octet_length(bicycle_translate(image, bicycle_latent(8, 1), 'err')) > 0 FROM picture;
 -- XX001: a version whose rows are not what was imported.
-SELECT bicycle_import('erx', pg_temp.file('G.pth'), config => '{"nl": "elu"}');
+SELECT bicycle_import('erx', pg_temp.file('G.pth'), config => '{"nl": "elu", "size": 512}');
 BEGIN;
 DELETE FROM bicycle_tensors WHERE model = 'erx' AND name = 'model.down.0.bias';
 SELECT pg_temp.state($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'erx') FROM picture$$);

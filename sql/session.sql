@@ -80,9 +80,9 @@ BEGIN
 	RETURN NEW;
 END $$;
 CREATE TRIGGER use AFTER INSERT ON bicycle_models FOR EACH ROW EXECUTE FUNCTION pg_temp.use();
-SELECT bicycle_create('again', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
-SELECT bicycle_import('c', bicycle_export('again'), bicycle_export('again', 'E')) AS version;
-SELECT bicycle_drop('again');
+SELECT bicycle_create('aside', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
+SELECT bicycle_import('c', bicycle_export('aside'), bicycle_export('aside', 'E')) AS version;
+SELECT bicycle_drop('aside');
 DROP TRIGGER use ON bicycle_models;
 -- Nothing waits in the engine for us any more.
 SELECT queued FROM bicycle_engine();
