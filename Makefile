@@ -70,8 +70,11 @@ ENGINE_LDFLAGS ?=
 ENGINE_CC ?= gcc
 ENGINE_OPT_release = -O3 -g
 ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) -fopenmp -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
-ENGINE_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
+# ThreadSanitizer does not see how OpenMP's threads wait for each other: that variant computes without teams, and all threads it has are the engine's own.
+ENGINE_OPT_tsan = -O2 -g -fsanitize=thread -fno-omit-frame-pointer
+ENGINE_OPENMP = $(if $(filter tsan,$(VARIANT)),-Wno-unknown-pragmas -Wno-unused-variable,-fopenmp)
+ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP) -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
+ENGINE_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) $(if $(filter tsan,$(VARIANT)),-lgomp) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
 
 # The CPU device needs oneDNN; WITHOUT_CPU=1 builds without it, for tests of the GPU on a machine that has none.
 NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c $(if $(WITHOUT_CPU),,src/nn/cpu/*.c))

@@ -6,7 +6,8 @@
  * process at once: without its supervisor nobody would stop it.
  *
  * "pong" is the engine's sign of life, and the I/O thread would give it even if every other thread hung.  So it is withheld while a batch, a decoder or an
- * encoder has taken longer than the setting stuck_timeout, or the loader ten times that: the supervisor then kills and restarts the engine.
+ * encoder has come no further for longer than the setting stuck_timeout, or the loader for ten times that: the supervisor then kills and restarts the engine.
+ * A batch that only takes long is told apart by the neural core, which reports progress at every layer (nn_device_watch).
  */
 #include <errno.h>
 #include <stdarg.h>

@@ -74,7 +74,7 @@ typedef struct Settings
 	int64_t		max_batch;		/* images */
 	int64_t		queue_memory;
 	int64_t		max_model_size;
-	int64_t		stuck_timeout;	/* milliseconds a batch or a decoder may take before the heartbeat stops */
+	int64_t		stuck_timeout;	/* milliseconds without progress of a batch or a decoder before the heartbeat stops */
 	int64_t		debug;			/* 1: requests may ask for faults */
 } Settings;
 

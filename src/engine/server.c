@@ -148,6 +148,7 @@ device_open_run(Job *job)
 		status = nn_device_open(engine->device_wanted, engine->device_threads, &engine->device, &error);
 	if (status == NN_OK)
 	{
+		nn_device_watch(engine->device, executor_progress);
 		nn_device_set_memory(engine->device, (size_t) engine->device_gpu_memory);
 		return;
 	}

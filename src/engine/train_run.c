@@ -44,7 +44,10 @@ open_device(Train *train)
 	NnError		error = {0};
 
 	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device, &error) == NN_OK)
+	{
+		nn_device_watch(engine->device, executor_progress);
 		return true;
+	}
 	engine->device = NULL;
 	if (error.code == NN_ENOMEM)
 		return from_nn(&train->error, &error);

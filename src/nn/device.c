@@ -137,6 +137,12 @@ nn_device_supports(const NnDevice *device, NnPrecision precision)
 	return device->supports(device, precision);
 }
 
+void
+nn_device_watch(NnDevice *device, void (*progress) (void))
+{
+	device->progress = progress;
+}
+
 NnPrecision
 nn_device_automatic(const NnDevice *device)
 {

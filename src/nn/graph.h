@@ -223,6 +223,8 @@ struct NnDevice
 	void		(*close) (NnDevice *device);
 	const struct NnTrainDevice *train;	/* training.h; NULL: it cannot train */
 
+	void		(*progress) (void); /* of nn_device_watch; called through nn_progress */
+
 	/* What follows may be left zero; it is for devices that have memory of their own and work beside the caller. */
 	NnPrecision automatic;		/* what precision auto means; zero: fp32 */
 	bool		flexible;		/* bindings may be bytes, and of fewer images than the plan has */
@@ -240,6 +242,14 @@ struct NnDevice
 };
 
 #define NN_STARTS 2
+
+/* Called between two layers, or within one where that takes long, on the thread that called the device. */
+static inline void
+nn_progress(const NnDevice *device)
+{
+	if (device->progress)
+		device->progress();
+}
 
 /* error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the next two add to it.  error may be NULL. */
 extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));

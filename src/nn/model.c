@@ -548,6 +548,7 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 		Bucket	   *b = NULL;
 
 		count = n - done;
+		nn_progress(m->device);
 		status = next_bucket(m, job.network, count, &b, error);
 		if (status != NN_OK)
 			break;

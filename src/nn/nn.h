@@ -243,6 +243,12 @@ extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
 extern const char *nn_precision_name(NnPrecision precision);	/* "bf16" */
 extern NnPrecision nn_device_automatic(const NnDevice *device);	/* what precision auto means on it */
 
+/*
+ * progress is called by whoever runs a model or trains on the device, again and again while a call lasts: at least once a layer, so that a watchdog can tell a
+ * slow machine from a computation that hangs.  It must be cheap; NULL: nobody watches.  Owner's thread.
+ */
+extern void nn_device_watch(NnDevice *device, void (*progress) (void));
+
 /* Memory of a device that has its own, a GPU. */
 typedef struct NnDeviceMemory
 {

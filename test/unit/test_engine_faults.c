@@ -238,6 +238,46 @@ test_jam(void)
 	ok(memory_at_rest() == 0, "nothing is left of it");
 }
 
+/* A batch that takes long, but goes on, is no reason to kill the engine: it keeps answering its supervisor. */
+static void
+test_slow(void)
+{
+	Client		client;
+	ImageCall	call = translate();
+	Model		slow = {0};
+	char		setting[64];
+	int64_t		took;
+	int			pings = 0,
+				pongs = 0;
+	bool		done = false;
+
+	client_hello(&client, &engine, 1);
+	if (!client_create(&client, 1, "{\"size\":64,\"levels\":6,\"ngf\":24,\"nef\":1,\"encoder_size\":64}", &slow))
+		bail_out("cannot create a model");
+	call.hash = slow.hash;
+	client_run(&client, 2, &call, &slow);
+	took = clock_ms();
+	client_run(&client, 3, &call, &slow);
+	took = clock_ms() - took;
+	snprintf(setting, sizeof(setting), "stuck_timeout %d", (int) (took / 2 > 100 ? took / 2 : 100));
+	engine_set(&engine, setting);
+	for (uint64_t id = 10; id < 14; id++)
+		client_call(&client, id, &call);
+	for (int answered = 0; answered < 4; answered += done)
+	{
+		engine_tell(&engine, "ping slow");
+		pings++;
+		done = poll(&(struct pollfd) {.fd = client.fd, .events = POLLIN}, 1, 20) > 0 && client_receive(&client) && client.frame.type == BICYCLE_RESULT;
+	}
+	while (pongs < pings && engine_says(&engine, "pong slow", 1000))
+		pongs++;
+	ok(pongs == pings, "of an engine that takes %d ms an image, with a stuck_timeout of half of that, %d of %d pings are answered", (int) took, pongs, pings);
+	engine_set(&engine, "stuck_timeout 60000");
+	model_free(&slow);
+	client_close(&client);
+	ok(memory_at_rest() == 0, "nothing is left of it");
+}
+
 /* ---- Damaged input ------------------------------------------------------------------------------------------------------------------------- */
 
 /* A part of a session that can be sent without waiting: the frames of one request. */
@@ -530,6 +570,7 @@ main(void)
 	test_close();
 	test_deaf();
 	test_jam();
+	test_slow();
 	test_damaged_frames(file, file_length);
 	test_damaged_payloads(file, file_length);
 	test_end(false);

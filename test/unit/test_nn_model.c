@@ -266,6 +266,37 @@ test_devices(NnDevice *device)
 	ok(nn_device_set_threads(device, 1) == 1 && nn_device_supports(device, NN_PRECISION_FP32), "%s runs on one thread and in fp32", device->name);
 }
 
+static int	progress;
+
+static void
+on_progress(void)
+{
+	progress++;
+}
+
+/* Whoever watches hears of each layer, and on the naive device of each row of a convolution. */
+static void
+test_watch(NnDevice *device)
+{
+	static Batch all;
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
+	NnModel    *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
+	int			least = strcmp(device->name, "ref") == 0 ? 4 * 2 * (32 + 16 + 8 + 4 + 2 + 1) : 12;
+	bool		translated;
+
+	fill_bytes(all.in, sizeof(all.in), 5);
+	nn_normal(1, 2, 4 * f.config.nz, all.z);
+	nn_device_watch(device, on_progress);
+	progress = 0;
+	translated = model && nn_model_translate(model, 4, all.in, all.z, all.out, &error) == NN_OK;
+	ok(translated && progress >= least, "four images on %s: their watchdog hears %d times of progress", device->name, progress);
+	nn_device_watch(device, NULL);
+	progress = 0;
+	ok(model && nn_model_translate(model, 4, all.in, all.z, all.out, &error) == NN_OK && progress == 0, "and nothing any more when it has gone");
+	nn_model_free(model);
+	model_fixture_free(&f);
+}
+
 int
 main(void)
 {
@@ -286,6 +317,7 @@ main(void)
 		test_refusals(device);
 		test_without_latent(device);
 		test_loading_beside_running(device);
+		test_watch(device);
 		test_devices(device);
 		nn_device_close(device);
 	}

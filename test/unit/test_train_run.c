@@ -297,6 +297,29 @@ test_resume(NnDevice *device, const char *options, int stop, int steps)
 	run_close(&rest);
 }
 
+static int	progress;
+
+static void
+on_progress(void)
+{
+	progress++;
+}
+
+/* A step of training takes long on a slow machine: whoever watches hears of each layer, forward and backward. */
+static void
+test_watch(NnDevice *device)
+{
+	Run			run;
+	bool		stepped;
+
+	nn_device_watch(device, on_progress);
+	progress = 0;
+	stepped = run_open(&run, device, "{" SMALL "}", 4) && run_step(&run);
+	ok(stepped && progress > 200, "a step on %s: its watchdog hears %d times of progress", device->name, progress);
+	nn_device_watch(device, NULL);
+	run_close(&run);
+}
+
 /* However many threads share a step, it is the same to the bit. */
 static void
 test_threads(void)
@@ -687,6 +710,8 @@ main(void)
 	test_resume(cpu, ",\"norm\":\"batch\",\"dropout\":true", 8, 20);
 	test_resume(cpu, ",\"method\":\"clr_gan\"", 8, 20);
 	test_threads();
+	test_watch(ref);
+	test_watch(cpu);
 	test_bf16(ref);
 	if (nn_device_supports(cpu, NN_PRECISION_BF16))
 		test_bf16(cpu);

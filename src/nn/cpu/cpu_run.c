@@ -395,7 +395,11 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 		/* oneDNN must not start a team of its own inside ours, not even where ours is one thread */
 		omp_set_num_threads(1);
 		for (int i = 0; i < call.p->nsteps; i++)
+		{
+#pragma omp master
+			nn_progress(base);
 			run_step(&call, &call.p->steps[i]);
+		}
 	}
 	if (call.failed != dnnl_success)
 		return cpu_dnnl_fail(error, (dnnl_status_t) call.failed, "run a convolution");

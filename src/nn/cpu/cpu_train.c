@@ -172,7 +172,10 @@ cpu_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int n
 			memcpy(to.data + p * to.pitch, from, to.shape.c * sizeof(float));
 	}
 	for (int i = 0; i < training->schedule.nsteps; i++)
+	{
+		nn_progress(device);
 		run_step(device, training, &training->schedule.steps[i]);
+	}
 	for (int i = 0; i < nlosses; i++)
 		values[i] = map_of(&training->plan, losses[i]).data[0];
 	return NN_OK;

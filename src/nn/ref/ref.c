@@ -99,7 +99,7 @@ ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTenso
 {
 	const NnParam *list = plan->graph->params->list;
 
-	*op = (RefOperands) {.node = node};
+	*op = (RefOperands) {.device = plan->device, .node = node};
 	for (int i = 0; i < NN_MAX_IN; i++)
 		if (node->in[i] >= 0)
 		{

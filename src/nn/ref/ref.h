@@ -24,6 +24,7 @@ ref_at(const RefTensor *t, int n, int y, int x)
 /* The operands of one node; those it does not have are NULL. */
 typedef struct RefOperands
 {
+	const NnDevice *device;
 	const NnNode *node;
 	RefTensor  *in[NN_MAX_IN];
 	RefTensor  *out[2];

@@ -13,6 +13,7 @@
 /* The geometry of a convolution from x (N, H, W, C) to y (N, H', W', O). */
 typedef struct Window
 {
+	const NnDevice *device;		/* is told of each row: one layer of a large batch takes minutes */
 	int			kernel,
 				stride,
 				pad;
@@ -75,6 +76,8 @@ add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnErro
 		return NN_ENOMEM;
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
+		{
+			nn_progress(win.device);
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int t = 0; t < win.kernel * win.kernel; t++)
 				{
@@ -83,6 +86,7 @@ add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnErro
 					for (int k = 0; at && k < c; k++)
 						add_scaled(ref_at(y, n, oy, ox), operand(win, at[k]), taps + ((size_t) t * c + k) * o, o);
 				}
+		}
 	free(taps);
 	return NN_OK;
 }
@@ -99,6 +103,8 @@ add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError
 		return NN_ENOMEM;
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
+		{
+			nn_progress(win.device);
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int t = 0; t < win.kernel * win.kernel; t++)
 				{
@@ -107,6 +113,7 @@ add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError
 					for (int i = 0; at && i < o; i++)
 						add_scaled(at, operand(win, ref_at(y, n, oy, ox)[i]), taps + ((size_t) t * o + i) * c, c);
 				}
+		}
 	free(taps);
 	return NN_OK;
 }
@@ -124,6 +131,8 @@ add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnErr
 		return nn_no_memory(error, count * o * c * sizeof(double));
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
+		{
+			nn_progress(win.device);
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (size_t t = 0; t < count; t++)
 				{
@@ -139,6 +148,7 @@ add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnErr
 							taps[(t * o + i) * c + k] += dy * operand(win, at[k]);
 					}
 				}
+		}
 	for (int i = 0; i < o; i++)
 		for (int k = 0; k < c; k++)
 			for (size_t t = 0; t < count; t++)
@@ -209,7 +219,7 @@ window_of(const RefOperands *op)
 	const NnNode *node = op->node;
 	bool		bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
 
-	return node->op == NN_OP_LINEAR ? (Window) {1, 1, 0, bf16} : (Window) {node->kernel, node->stride, node->pad, bf16};
+	return node->op == NN_OP_LINEAR ? (Window) {op->device, 1, 1, 0, bf16} : (Window) {op->device, node->kernel, node->stride, node->pad, bf16};
 }
 
 /* x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N, H', W', O) */
