@@ -157,6 +157,10 @@ extern int64_t executor_longest(Executor *executor);	/* milliseconds the oldest 
 extern void executor_progress(void);	/* called by a long job: it is not stuck */
 extern void executor_waits(void);	/* for other jobs; executor_progress when it goes on */
 
+/* For jobs that wait for others and must not be taken for stuck: executor_wait comes back after a second at most, whatever is done to the time of day. */
+extern void executor_condition(pthread_cond_t *condition);	/* in place of pthread_cond_init */
+extern void executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+
 /* ---- Budgets (budget.c) -------------------------------------------------------------------------------------------------------------------- */
 
 /* Bodies of image requests.  I/O thread only. */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "engine/engine.h"
 
@@ -171,6 +172,28 @@ executor_progress(void)
 {
 	if (self != NULL)
 		atomic_store(&self->since, now_ms());
+}
+
+void
+executor_condition(pthread_cond_t *condition)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(condition, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
+void
+executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+{
+	struct timespec until;
+
+	executor_progress();
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec++;
+	pthread_cond_timedwait(condition, lock, &until);
 }
 
 void

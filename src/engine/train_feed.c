@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "engine/train.h"
 
@@ -165,18 +164,6 @@ typedef struct Task
 	Augmentation how;
 } Task;
 
-/* Waits without being taken for stuck. */
-static void
-wait_for(pthread_cond_t *cond, pthread_mutex_t *lock)
-{
-	struct timespec until;
-
-	executor_progress();
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec++;
-	pthread_cond_timedwait(cond, lock, &until);
-}
-
 /* The next pair, once the ring has room for it; false if there is nothing left to do. */
 static bool
 take(Feed *feed, Task *task)
@@ -187,7 +174,7 @@ take(Feed *feed, Task *task)
 
 	pthread_mutex_lock(&feed->lock);
 	while (!feed->stop && feed->next < feed->end && feed->next / (uint64_t) feed->batch_size >= feed->taken + (uint64_t) feed->nbatches)
-		wait_for(&feed->room, &feed->lock);
+		executor_wait(&feed->room, &feed->lock);
 	if (feed->stop || feed->next >= feed->end)
 	{
 		pthread_mutex_unlock(&feed->lock);
@@ -283,7 +270,7 @@ feed_next(Feed *feed, float *a, float *b, EngineError *error)
 	pthread_mutex_lock(&feed->lock);
 	batch = &feed->batches[feed->taken % (uint64_t) feed->nbatches];
 	while (batch->done < feed->batch_size && !feed->stop)
-		wait_for(&feed->filled, &feed->lock);
+		executor_wait(&feed->filled, &feed->lock);
 	good = !feed->stop && batch->failed == feed->batch_size;
 	if (!feed->stop && !good)
 		*error = batch->error;
@@ -310,8 +297,8 @@ feed_init(Feed *feed)
 {
 	memset(feed, 0, sizeof(*feed));
 	pthread_mutex_init(&feed->lock, NULL);
-	pthread_cond_init(&feed->room, NULL);
-	pthread_cond_init(&feed->filled, NULL);
+	executor_condition(&feed->room);
+	executor_condition(&feed->filled);
 	feed->epoch = NO_EPOCH;
 }
 

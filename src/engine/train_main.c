@@ -355,7 +355,7 @@ train_init(Train *train, Engine *engine)
 	data_init(&train->data);
 	feed_init(&train->feed);
 	pthread_mutex_init(&train->lock, NULL);
-	pthread_cond_init(&train->wake, NULL);
+	executor_condition(&train->wake);
 }
 
 /* After the loop has ended in order: no job runs any more. */

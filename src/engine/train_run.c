@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "engine/train.h"
 
@@ -419,14 +418,7 @@ static void
 wait_for_checkpoint(Train *train)
 {
 	while (train->checkpoint_queued && !train->stop_wanted)
-	{
-		struct timespec until;
-
-		executor_progress();
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++;
-		pthread_cond_timedwait(&train->wake, &train->lock, &until);
-	}
+		executor_wait(&train->wake, &train->lock);
 }
 
 /* What the loop is to do now. */
