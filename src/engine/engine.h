@@ -351,8 +351,9 @@ extern void worker_encode(Request *request);
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side,
 							   uint64_t max_pixels, Image *pixels, EngineError *error);
 
-/* plot.c: draws what a PLOT request holds; *png is malloc'ed.  Any thread. */
-extern bool plot_draw(const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error);
+/* plot.c: draws what a PLOT request holds, once the budget has room for it; *png is malloc'ed.  Any thread. */
+extern bool plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length,
+					  EngineError *error);
 extern void plot_forget(void);	/* frees what the libraries keep between plots */
 
 extern void batcher_add(Request *request);

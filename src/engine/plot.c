@@ -6,7 +6,8 @@
  * magnitude, and a linear axis would press all but the largest against the bottom.  Where several points of a series fall on one column of pixels their
  * mean is drawn, so the picture is as clear for a million points as for a hundred.
  *
- * Runs on a thread of the pool; a plot belongs to its call.  Cairo and fontconfig keep caches of their own in the process.
+ * Runs on a thread of the pool; a plot belongs to its call, and its memory counts as a decoder's.  Cairo and fontconfig keep caches of their own in the
+ * process.
  */
 #include <cairo/cairo.h>
 #include <fontconfig/fontconfig.h>
@@ -21,6 +22,8 @@
 #define MIN_SIDE 160
 #define MAX_SIDE 8192
 #define MAX_SERIES 64
+#define PIXEL_BYTES 10			/* cairo's four, RGB, and at worst as much again for the file */
+
 
 #define LOG_SPREAD 20			/* largest over smallest value from which on the y axis is logarithmic */
 #define LOG_RANGE 1e6			/* what it shows at most */
@@ -503,9 +506,27 @@ plot_forget(void)
 	FcFini();
 }
 
-/* Draws what a PLOT request holds; *png is malloc'ed.  Any thread. */
+/* Draws within the budget, whose turn it waits for. */
+static bool
+draw_within(Plot *plot, DecodeBudget *budget, uint8_t **png, size_t *png_length, EngineError *error)
+{
+	size_t		bytes = (size_t) plot->head.width * plot->head.height * PIXEL_BYTES;
+	bool		drawn;
+
+	if (!decode_take(budget, bytes))
+	{
+		error_set(error, "53200", "out of engine memory");
+		error_detail(error, "A plot of %u x %u pixels takes %zu bytes, more than all decoders together may take.", plot->head.width, plot->head.height, bytes);
+		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
+		return false;
+	}
+	drawn = draw(plot, png, png_length, error);
+	decode_release(budget, bytes);
+	return drawn;
+}
+
 bool
-plot_draw(const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error)
+plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error)
 {
 	Plot	   *plot = calloc(1, sizeof(*plot));
 	bool		drawn;
@@ -524,7 +545,7 @@ plot_draw(const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **pn
 		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
 		drawn = false;
 	}
-	drawn = drawn && draw(plot, png, png_length, error);
+	drawn = drawn && draw_within(plot, budget, png, png_length, error);
 	free(plot);
 	return drawn;
 }

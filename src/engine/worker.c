@@ -89,7 +89,8 @@ decode_run(Job *job)
 	ImageError	error;
 
 	if (request->type == BICYCLE_PLOT)
-		plot_draw(request->file, request->image.image_length, request->image.max_pixels, &request->result, &request->result_length, &request->error);
+		plot_draw(&request->engine->decoders, request->file, request->image.image_length, request->image.max_pixels, &request->result,
+				  &request->result_length, &request->error);
 	else if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
 		error_from_image(&request->error, &error);
 	else if (request->type != BICYCLE_INFO)

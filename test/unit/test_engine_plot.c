@@ -7,6 +7,9 @@
 #include <math.h>
 
 #define DAMAGED 2000
+#define PATIENCE_S 60			/* for a picture */
+
+static DecodeBudget budget = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .limit = 1 << 30};
 
 static void
 put_head(Bytes *to, uint32_t width, uint32_t height, uint32_t series, const char *title)
@@ -61,7 +64,8 @@ drawn(const Bytes *plot)
 	uint8_t    *png;
 	size_t		length;
 
-	if (!plot_draw(plot->at, plot->n, 1 << 26, &png, &length, &error))
+	alarm(PATIENCE_S);
+	if (!plot_draw(&budget, plot->at, plot->n, 1 << 26, &png, &length, &error))
 	{
 		diag("%s: %s %s", error.sqlstate, error.message, error.detail);
 		return image;
@@ -194,6 +198,32 @@ test_odd(void)
 	free(plot.at);
 }
 
+/* Values between which a step of an axis is no number: adding it changes nothing, or it is 0. */
+static void
+test_close_values(void)
+{
+	static const double pairs[][2] = {{1e16, 1e16 + 2}, {0, 5e-324}, {-1e299, 1e299}, {1e299, 1e299 * (1 + 2e-16)}};
+
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+		for (int swap = 0; swap < 2; swap++)
+		{
+			Bytes		plot = {0};
+			BicycleSeries head = {.name = "close", .points = 2};
+			BicyclePoint p[2] = {{pairs[i][0], pairs[i][0]}, {pairs[i][1], pairs[i][1]}};
+			Image		image;
+
+			if (swap)
+				p[0].x = p[1].y = 1;
+			put_head(&plot, 200, 160, 1, "");
+			put(&plot, &head, sizeof(head));
+			put(&plot, p, sizeof(p));
+			image = drawn(&plot);
+			ok(image.pixels != NULL && budget.used == 0, "values from %g to %g are drawn", pairs[i][0], pairs[i][1]);
+			image_free(&image);
+			free(plot.at);
+		}
+}
+
 static void
 test_damaged(void)
 {
@@ -213,7 +243,8 @@ test_damaged(void)
 		uint8_t    *png;
 		EngineError error;
 
-		if (!plot_draw(damaged, length, 1 << 20, &png, &png_length, &error))
+		alarm(PATIENCE_S);
+		if (!plot_draw(&budget, damaged, length, 1 << 20, &png, &png_length, &error))
 		{
 			refused++;
 			sane = sane && png == NULL && well_formed(error.message, error.detail);
@@ -255,6 +286,9 @@ test_request(void)
 	((BicyclePlot *) plot.at)->width = 20;
 	call.length += 3;
 	ok(!client_run(&client, 4, &call, NULL) && client_is_error(&client, "22023"), "nor a tiny one");
+	((BicyclePlot *) plot.at)->width = 8192;
+	engine_set(&engine, "engine_memory 100000000");
+	ok(!client_run(&client, 5, &call, NULL) && client_is_error(&client, "53200"), "nor one for which there is no memory");
 	client_close(&client);
 	ok(engine_end(&engine), "and ends in order");
 	free(plot.at);
@@ -266,6 +300,7 @@ main(void)
 	test_picture();
 	test_axes();
 	test_odd();
+	test_close_values();
 	test_damaged();
 	test_request();
 	plot_forget();
