@@ -22,7 +22,9 @@
 #include "engine/engine.h"
 
 #define MAX_REQUESTS 4096		/* open on one connection */
-#define MAX_CONFIG (32 * 1024)	/* bytes of JSON */
+#define MAX_CONFIG (32 * 1024)	/* bytes of JSON; of two of them together, where a frame has two */
+
+_Static_assert(sizeof(BicycleFrame) + sizeof(BicycleLoad) + MAX_CONFIG <= INPUT_BUFFER, "every frame that is read as a whole fits in the buffer");
 
 static void frame_reserve(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 static void frame_cancel(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
@@ -59,7 +61,7 @@ static const struct FrameRule
 	{BICYCLE_EXPORT, sizeof(BicycleExport), sizeof(BicycleExport), frame_export},
 	{BICYCLE_STATUS, 0, 0, frame_status},
 	{BICYCLE_CACHE, 0, 0, frame_cache},
-	{BICYCLE_TRAIN_CHECK, sizeof(BicycleTrainCheck), sizeof(BicycleTrainCheck) + 2 * MAX_CONFIG, train_check},
+	{BICYCLE_TRAIN_CHECK, sizeof(BicycleTrainCheck), sizeof(BicycleTrainCheck) + MAX_CONFIG, train_check},
 };
 
 static const struct FrameRule *

@@ -33,6 +33,7 @@ main(void)
 	const char *settings[] = {"device ref", "threads 1", NULL};
 	BicycleTrainCheck head = {.config_length = 5};
 	Client		client;
+	static char large[64 * 1024 + sizeof(BicycleTrainCheck)];
 
 	engine_start(&engine, settings);
 	client_hello(&client, &engine, 1);
@@ -50,6 +51,19 @@ main(void)
 	   "a model without encoder may get one");
 	client_send(&client, BICYCLE_TRAIN_CHECK, 40, &head, sizeof(head));
 	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "lengths that do not add up end the connection");
+	client_close(&client);
+
+	client_hello(&client, &engine, 1);
+	for (size_t at = 0; at < sizeof(large); at++)
+		large[at] = ' ';
+	memcpy(large, &(BicycleTrainCheck) {.config_length = 2, .options_length = sizeof(large) - sizeof(BicycleTrainCheck) - 2}, sizeof(BicycleTrainCheck));
+	memcpy(large + sizeof(BicycleTrainCheck), "{}{}", 4);
+	client_send(&client, BICYCLE_TRAIN_CHECK, 41, large, 32 * 1024);
+	ok(client_expect_error(&client, 0, "08P01"), "so do lengths that are not those of the frame");
+	client_close(&client);
+	client_hello(&client, &engine, 1);
+	client_send(&client, BICYCLE_TRAIN_CHECK, 42, large, sizeof(large));
+	ok(client_expect_error(&client, 0, "08P01"), "and options longer than the engine takes: it says so before it closes");
 	client_close(&client);
 	ok(engine_end(&engine), "the engine ends clean");
 	return done_testing();
