@@ -7,7 +7,9 @@
  * Which request starts (is decoded next).  Requests that may start wait in their connection's two lists, interactive and bulk; connections that have some
  * stand in a ring for each, and each turn takes one request of the next connection.  So a session with thousands of requests does not delay one with a
  * single one.  Bulk starts when nothing interactive can, and on every BULK_TURN-th turn.  Only as many are started ahead of the device as fill two
- * batches: what has not started costs little memory and does not count as an attempt when the engine dies.
+ * batches: what has not started costs little memory and does not count as an attempt when the engine dies.  Light requests, which need no model (INFO, PLOT),
+ * have a ring of their own: they do not wait for the device, nor do they take the places of those that do, and only LIGHT_SHARE of them for each thread of the
+ * pool are started, so that many plots delay a decoder by a few of them and not by all.
  *
  * What the device runs.  When it is free it takes the oldest decoded request and all others for the same model and operation, up to max_batch.  It never
  * waits for more to come: while it is busy the next batch forms by itself.  Oldest first is also what keeps models from starving each other; bulk requests
@@ -33,12 +35,7 @@
 #define BULK_AGE 64
 #define ARENA_SHARE 8
 #define SMALL_MS 10000
-
-enum
-{
-	INTERACTIVE,
-	BULK
-};
+#define LIGHT_SHARE 2
 
 typedef struct Batch
 {
@@ -62,7 +59,9 @@ typedef struct Batch
 static int
 class_of(const Request *request)
 {
-	return request->image.flags & BICYCLE_FLAG_BULK ? BULK : INTERACTIVE;
+	if (!request_uses_model(request))
+		return CLASS_LIGHT;
+	return request->image.flags & BICYCLE_FLAG_BULK ? CLASS_BULK : CLASS_INTERACTIVE;
 }
 
 static void
@@ -164,18 +163,11 @@ start(Request *request)
 	return true;
 }
 
-/* The request's model is there, or it needs none: then it does not wait for the device either, and starts at once unless it wants to be alone or another is. */
+/* The request's model is there, or it needs none. */
 void
 batcher_add(Request *request)
 {
-	Engine	   *engine = request->engine;
-
 	enqueue(request, false);
-	if (request_uses_model(request) || engine->alone != NULL || engine->stopping || (request->image.flags & BICYCLE_FLAG_ALONE) != 0 ||
-		request->connection->jammed)
-		return;
-	list_remove(&request->link);
-	start(request);
 }
 
 void
@@ -212,6 +204,17 @@ start_alone(Engine *engine)
 		engine->alone = NULL;	/* its client does not read */
 }
 
+/* Starts a request, or keeps all others from starting if it wants to be alone.  False if nothing more can start now. */
+static bool
+start_picked(Request *request)
+{
+	if ((request->image.flags & BICYCLE_FLAG_ALONE) == 0)
+		return start(request);
+	request->engine->alone = request;
+	request->state = REQUEST_ALONE;
+	return true;
+}
+
 static void
 start_some(Engine *engine)
 {
@@ -219,19 +222,26 @@ start_some(Engine *engine)
 
 	while (engine->alone == NULL && engine->ahead < limit && !engine->stopping && !engine->device_change && !engine->device_busy)
 	{
-		int			class = ++engine->ring_turn % BULK_TURN == 0 ? BULK : INTERACTIVE;
+		int			class = ++engine->ring_turn % BULK_TURN == 0 ? CLASS_BULK : CLASS_INTERACTIVE;
 		Request    *request = pick(engine, class);
 
 		if (request == NULL)
-			request = pick(engine, class == BULK ? INTERACTIVE : BULK);
-		if (request == NULL)
+			request = pick(engine, class == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK);
+		if (request == NULL || !start_picked(request))
 			break;
-		if (request->image.flags & BICYCLE_FLAG_ALONE)
-		{
-			engine->alone = request;
-			request->state = REQUEST_ALONE;
-		}
-		else if (!start(request))
+	}
+}
+
+static void
+start_light(Engine *engine)
+{
+	unsigned	limit = LIGHT_SHARE * (unsigned) settings_threads(&engine->settings);
+
+	while (engine->alone == NULL && engine->light < limit && !engine->stopping)
+	{
+		Request    *request = pick(engine, CLASS_LIGHT);
+
+		if (request == NULL || !start_picked(request))
 			break;
 	}
 }
@@ -278,7 +288,7 @@ batcher_ready(Request *request)
 	List	   *after = engine->ready.prev;
 
 	request->state = REQUEST_READY;
-	request->sequence = engine->sequence++ + (class_of(request) == BULK ? BULK_AGE : 0);
+	request->sequence = engine->sequence++ + (class_of(request) == CLASS_BULK ? BULK_AGE : 0);
 	engine->ahead++;
 	while (after != &engine->ready && list_member(Request, link, after)->sequence > request->sequence)
 		after = after->prev;
@@ -403,7 +413,6 @@ encode(Batch *batch, Request **requests, int n, NnError *error)
 	size_t		latent = (size_t) config->nz * sizeof(float);
 	uint8_t    *images = malloc((size_t) n * in);
 	float	   *values = malloc(2 * (size_t) n * latent + sizeof(float));	/* (n, nz) of mu, then of logvar */
-	float	   *logvar = values + (size_t) n * (size_t) config->nz;
 	NnStatus	status = NN_ENOMEM;
 
 	error->code = NN_ENOMEM;
@@ -412,6 +421,8 @@ encode(Batch *batch, Request **requests, int n, NnError *error)
 	error->hint[0] = '\0';
 	if (images != NULL && values != NULL)
 	{
+		float	   *logvar = values + (size_t) n * (size_t) config->nz;
+
 		for (int i = 0; i < n; i++)
 			memcpy(images + (size_t) i * in, requests[i]->pixels.pixels, in);
 		status = nn_model_encode(batch->model->model, n, images, values, logvar, error);
@@ -578,6 +589,7 @@ batcher_run(Engine *engine)
 	if (engine->alone != NULL && !engine->stopping)
 		start_alone(engine);
 	start_some(engine);
+	start_light(engine);
 	start_batch(engine);
 	if (engine->device_change && !engine->device_busy && !engine->settings_busy && engine->nstarted == 0 && engine->loader.pending == 0 && !engine->preparing &&
 		engine->freeing == 0)

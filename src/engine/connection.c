@@ -72,7 +72,7 @@ connection_accept(Engine *engine, int fd)
 	list_init(&connection->dirty);
 	list_init(&connection->out);
 	list_init(&connection->requests);
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < REQUEST_CLASSES; i++)
 	{
 		list_init(&connection->ring[i]);
 		list_init(&connection->queued[i]);
@@ -116,7 +116,7 @@ connection_free(Connection *connection)
 		frame_free(connection, list_member(OutFrame, link, node));
 	while (!list_empty(&connection->requests))
 		request_withdraw(list_member(Request, all, connection->requests.next));
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < REQUEST_CLASSES; i++)
 		list_remove(&connection->ring[i]);
 	list_remove(&connection->dirty);
 	list_remove(&connection->link);
@@ -298,7 +298,7 @@ connection_flush(Connection *connection)
 		else if (connection->jammed)
 		{
 			connection->jammed = false;
-			for (int i = 0; i < 2; i++)
+			for (int i = 0; i < REQUEST_CLASSES; i++)
 				if (!list_empty(&connection->queued[i]) && list_empty(&connection->ring[i]))
 					list_append(&connection->engine->ring[i], &connection->ring[i]);
 		}

@@ -202,6 +202,15 @@ extern size_t decode_used(DecodeBudget *budget);
 
 /* ---- Connections (connection.c) ------------------------------------------------------------------------------------------------------------ */
 
+/* What is started in turns of its own. */
+enum RequestClass
+{
+	CLASS_INTERACTIVE,
+	CLASS_BULK,
+	CLASS_LIGHT,				/* needs no model, and so no device */
+	REQUEST_CLASSES
+};
+
 #define INPUT_BUFFER (64 * 1024)	/* holds any frame whose body is not received into a request */
 #define ID_BUCKETS 256
 
@@ -222,7 +231,7 @@ struct Connection
 	Engine	   *engine;
 	List		link;			/* Engine.connections */
 	List		dirty;			/* Engine.dirty: has something to flush */
-	List		ring[2];		/* Engine.ring: has requests in queued[] that may start */
+	List		ring[REQUEST_CLASSES];	/* Engine.ring: has requests in queued[] that may start */
 	uint32_t	database;
 	int32_t		pid;
 	bool		greeted;
@@ -247,7 +256,7 @@ struct Connection
 	unsigned	nrequests;
 	Request    *ids[ID_BUCKETS];	/* chained by Request.id_next */
 	size_t		place;			/* bytes of the queue pool held */
-	List		queued[2];		/* Request.link: ready to start; interactive, bulk */
+	List		queued[REQUEST_CLASSES];	/* Request.link: ready to start */
 };
 
 extern void connection_accept(Engine *engine, int fd);
@@ -497,10 +506,11 @@ struct Engine
 	List		connections;
 	List		dirty;
 	List		dead;			/* Connection.link: freed at the end of the turn */
-	List		ring[2];		/* connections with something to start: interactive, bulk */
+	List		ring[REQUEST_CLASSES];	/* connections with something to start */
 	unsigned	ring_turn;
 	List		ready;			/* Request.link: decoded, for the device */
-	unsigned	ahead;			/* requests that are decoding or ready */
+	unsigned	ahead;			/* requests that are decoding for the device, or ready */
+	unsigned	light;			/* of CLASS_LIGHT that the pool has */
 	unsigned	nstarted;		/* requests from STARTED to their last thread's end */
 	uint64_t	sequence;
 	Request    *alone;			/* waits for silence, or runs in it */

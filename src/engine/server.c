@@ -406,8 +406,8 @@ engine_init(Engine *engine)
 	list_init(&engine->connections);
 	list_init(&engine->dirty);
 	list_init(&engine->dead);
-	list_init(&engine->ring[0]);
-	list_init(&engine->ring[1]);
+	for (int i = 0; i < REQUEST_CLASSES; i++)
+		list_init(&engine->ring[i]);
 	list_init(&engine->ready);
 	list_init(&engine->held);
 	list_init(&engine->entries);

@@ -119,12 +119,19 @@ reply_info(Request *request)
 	request_reply(request, request->result, request->result_length);
 }
 
+/* Where it is counted while the pool has it. */
+static unsigned *
+ahead_of(const Request *request)
+{
+	return request_uses_model(request) ? &request->engine->ahead : &request->engine->light;
+}
+
 static void
 decode_done(Engine *engine, Job *job)
 {
 	Request    *request = list_member(Request, job, job);
 
-	engine->ahead--;
+	(*ahead_of(request))--;
 	if (!request_back(request))
 		return;
 	if (request->error.sqlstate[0] != '\0')
@@ -140,7 +147,7 @@ decode_done(Engine *engine, Job *job)
 void
 worker_decode(Request *request)
 {
-	request->engine->ahead++;
+	(*ahead_of(request))++;
 	request_work(request, &request->engine->pool, REQUEST_DECODING, decode_run, decode_done, false);
 }
 

@@ -238,6 +238,49 @@ test_jam(void)
 	ok(memory_at_rest() == 0, "nothing is left of it");
 }
 
+/* Many plots, or questions about images, do not keep a translation from starting. */
+static void
+test_plots(void)
+{
+	enum
+	{
+		N = 120
+	};
+	struct
+	{
+		BicyclePlot head;
+		BicycleSeries series;
+		BicyclePoint points[2];
+	}			plot = {{.width = 1200, .height = 1000, .series = 1}, {.name = "s", .points = 2}, {{0, 0}, {1, 1}}};
+	ImageCall	draw = {.type = BICYCLE_PLOT, .image = (const uint8_t *) &plot, .length = sizeof(plot)};
+	ImageCall	call = translate();
+	Client		many,
+				one;
+	size_t		length;
+	uint8_t    *body = image_call_body(&draw, &length);
+	uint64_t	left = 0;
+	int			drawn = 0;
+
+	client_hello(&many, &engine, 1);
+	client_hello(&one, &engine, 1);
+	for (uint64_t id = 1; id <= N; id++)
+	{
+		client_reserve(&many, id, length);
+		client_send(&many, BICYCLE_PLOT, id, body, length);
+	}
+	client_expect(&many, BICYCLE_RESULT, 0);
+	if (client_run(&one, 1, &call, NULL))
+		left = client_status(&one).queued;
+	ok(left > N / 2, "an image is translated while %d of %d plots wait", (int) left, N);
+	for (drawn = 1; drawn < N && client_receive(&many);)
+		drawn += many.frame.type == BICYCLE_RESULT;
+	ok(drawn == N, "and all of those are drawn");
+	free(body);
+	client_close(&many);
+	client_close(&one);
+	ok(memory_at_rest() == 0, "nothing is left of them");
+}
+
 /* A batch that takes long, but goes on, is no reason to kill the engine: it keeps answering its supervisor. */
 static void
 test_slow(void)
@@ -570,6 +613,7 @@ main(void)
 	test_close();
 	test_deaf();
 	test_jam();
+	test_plots();
 	test_slow();
 	test_damaged_frames(file, file_length);
 	test_damaged_payloads(file, file_length);
