@@ -3,8 +3,9 @@
  *	  Counted memory.  Nothing of a size that a client decides is allocated before it was counted here.
  *
  * Three budgets:
- *	- the queue pool (setting queue_memory): bodies of image requests, from RESERVE to the end of the reply.  Places are given in order of arrival; one
- *	  connection holds at most half of the pool, unless it holds nothing else.  I/O thread only.
+ *	- the queue pool (setting queue_memory): bodies of image requests, from RESERVE to the end of the reply.  Places are given in order of arrival; a
+ *	  connection that holds some gets more only as long as it leaves as much free as it holds.  So one alone may have half of the pool, two a third each, and
+ *	  however many stop reading in the middle of a result, one that comes later finds room (Choudhury and Hahne 1998, dynamic thresholds).  I/O thread only.
  *	- the engine's memory (three quarters of engine_memory): packed models with their arenas, tensor streams and files on their way, and what started
  *	  requests hold between decoding and reply.  Who asks for more than is free waits in order of arrival, or makes room by evicting idle models.  I/O
  *	  thread only.  Of a model on a GPU only what lies on the host counts here, the pinned buffers that images pass through.
@@ -66,8 +67,8 @@ queue_admit(Engine *engine)
 			request_fail(request, &error);
 			continue;
 		}
-		/* Only this connection waits for itself; others may pass it. */
-		if (connection->place > 0 && connection->place + request->place > pool->limit / 2)
+		/* This connection waits for itself to give something back, or for others to; who holds less may pass it. */
+		if (connection->place > 0 && connection->place + 2 * request->place + pool->used > pool->limit)
 			continue;
 		if (pool->used + request->place > pool->limit)
 			break;

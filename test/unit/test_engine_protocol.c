@@ -137,7 +137,7 @@ test_info(void)
 	client_close(&client);
 }
 
-/* Places are given in order of arrival, half of the pool to one connection, and come back when the reply is read or the client goes. */
+/* Places are given in order of arrival, as many to a connection as it leaves free, and come back when the reply is read or the client goes. */
 static void
 test_places(void)
 {
@@ -169,12 +169,14 @@ test_places(void)
 	ok(!client_receive_within(&c, 100), "a small request does not pass a large one that waits longer");
 
 	client_send(&a, BICYCLE_CANCEL, 1, NULL, 0);
-	ok(client_receive(&a) && a.frame.type == BICYCLE_GRANT && a.frame.id == 3, "a place that is given back goes to the one who waited first");
-	ok(client_receive(&a) && a.frame.type == BICYCLE_CANCELLED && a.frame.id == 1, "and who gave it back is told");
-	ok(!client_receive_within(&c, 100), "the other one still waits");
+	ok(client_receive(&a) && a.frame.type == BICYCLE_CANCELLED && a.frame.id == 1, "who gives a place back is told");
+	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 1, "it goes to the one who has none");
+	ok(!client_receive_within(&a, 100) && !client_receive_within(&c, 100), "and not to those who already hold more than is left");
 	client_close(&b);
-	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 1, "the places of a closed connection are free again");
-	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 2, "for all who fit");
+	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 2, "the places of a closed connection are free again");
+	client_send(&c, BICYCLE_CANCEL, 1, NULL, 0);
+	ok(client_receive(&a) && a.frame.type == BICYCLE_GRANT && a.frame.id == 3, "and when there is more than it holds, a connection gets more");
+	client_expect(&c, BICYCLE_CANCELLED, 1);
 	client_send(&c, BICYCLE_CANCEL, 12345, NULL, 0);
 	ok(client_expect(&c, BICYCLE_CANCELLED, 12345), "cancelling what is not there is answered");
 	client_close(&a);
@@ -196,6 +198,31 @@ test_places(void)
 	ok(c.frame.id == 200 && c.frame.type == BICYCLE_RESULT, "200 requests one after the other find their place");
 	ok(client_memory_settles(&c, 0) == 0, "and leave nothing");
 	client_close(&c);
+}
+
+/* Clients that hold places and do nothing, as sessions that pause in the middle of a result, leave room for one that comes later. */
+static void
+test_idle_holders(void)
+{
+	Client		holders[4],
+				late;
+	int			granted = 0;
+
+	for (int i = 0; i < 4; i++)
+	{
+		client_hello(&holders[i], &engine, 1);
+		for (uint64_t id = 1; id <= 8; id++)
+			client_reserve(&holders[i], id, 64 * 1024);
+		while (client_receive_within(&holders[i], 100))
+			granted += holders[i].frame.type == BICYCLE_GRANT;
+	}
+	client_hello(&late, &engine, 1);
+	client_reserve(&late, 1, 32 * 1024);
+	ok(client_receive_within(&late, PATIENCE_MS) && late.frame.type == BICYCLE_GRANT && granted >= 8,
+	   "four clients hold %d places and do nothing: there is room for a fifth", granted);
+	client_close(&late);
+	for (int i = 0; i < 4; i++)
+		client_close(&holders[i]);
 }
 
 /* Many requests at once on one connection; each is answered once, whatever the order. */
@@ -314,6 +341,7 @@ main(void)
 	test_violations();
 	test_info();
 	test_places();
+	test_idle_holders();
 	test_window();
 	test_deaf_client();
 	test_control();
