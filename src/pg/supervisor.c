@@ -8,7 +8,9 @@
  *
  * The engine is forked and exec'ed from here and is not attached to PostgreSQL's memory: it may crash, leak or be killed and costs one restart of itself.
  * The two talk in lines over a socket pair (engine/protocol.h).  The engine ends when that pair closes; PDEATHSIG covers a supervisor that is killed.
- * An engine that does not become ready, or does not answer a ping, in time is killed.  Deaths in quick succession are answered with growing delays.
+ * An engine that does not become ready in time, or leaves PONGS_MISSED pings in a row unanswered, is killed.  Pings are counted, and not the time since the
+ * last answer, because that may have passed for both: on a machine that was halted, or a processor that neither got.  Deaths in quick succession are answered
+ * with growing delays.  All of this goes by a clock that nobody sets.
  *
  * The engine's fields of BicycleShared are written in this file only, under its lock; bicycle.h tells who writes which.
  */
@@ -17,6 +19,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -30,7 +33,7 @@
 
 #define READY_TIMEOUT	(60 * 1000) /* ms from the fork to "ready" */
 #define PING_INTERVAL	1000	/* ms between pings */
-#define PONG_TIMEOUT	(15 * 1000) /* ms without a pong after which the engine is killed */
+#define PONGS_MISSED	15		/* pings without an answer after which the engine is killed */
 #define STOP_TIMEOUT	3000	/* ms from "stop" to SIGKILL */
 #define QUICK_DEATH		500	/* ms: an engine that was ready for less did not live long */
 #define FAILED_STARTS	3		/* starts in a row without "ready" after which sessions no longer wait */
@@ -46,14 +49,24 @@ static int	control_fd = -1;	/* our end of the pair */
 static StringInfoData control_in;	/* bytes of an unfinished line */
 static bool engine_ready;
 static bool said_fatal;			/* this engine has said why it cannot run */
-static TimestampTz forked_at;
-static TimestampTz ready_at;
-static TimestampTz pinged_at;
-static TimestampTz ponged_at;
-static TimestampTz next_start;
+static TimestampTz ready_at;	/* for sessions to see; what follows is in ms of now_ms() */
+static int64 forked_ms;
+static int64 ready_ms;
+static int64 pinged_ms;
+static int64 next_start_ms;
 static uint64 ping_number;
+static int	unanswered;			/* pings since the last pong */
 static int	failed_starts;		/* in a row */
 static int	quick_deaths;		/* in a row, of engines that had been ready */
+
+static int64
+now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 /* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
 
@@ -151,7 +164,8 @@ engine_start(void)
 	control_fd = pair[0];
 	resetStringInfo(&control_in);
 	engine_ready = said_fatal = false;
-	forked_at = pinged_at = ponged_at = GetCurrentTimestamp();
+	forked_ms = pinged_ms = now_ms();
+	unanswered = 0;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->starts++;
 	LWLockRelease(&shared->lock);
@@ -190,7 +204,7 @@ retry_delay(void)
 static void
 engine_ended(int status)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64		now = now_ms();
 	char	   *how = wait_result_to_str(status);
 	char		error[sizeof(shared->last_error)];
 
@@ -201,7 +215,7 @@ engine_ended(int status)
 	if (engine_ready)
 	{
 		failed_starts = 0;
-		quick_deaths = TimestampDifferenceExceeds(ready_at, now, QUICK_DEATH) ? 1 : quick_deaths + 1;
+		quick_deaths = now - ready_ms >= QUICK_DEATH ? 1 : quick_deaths + 1;
 	}
 	else
 	{
@@ -217,14 +231,14 @@ engine_ended(int status)
 	close_control();
 	/* What it said last explains more than its exit status. */
 	publish(said_fatal || failed_starts >= FAILED_STARTS ? ENGINE_FAILED : ENGINE_STARTING, said_fatal ? NULL : error);
-	next_start = TimestampTzPlusMilliseconds(now, retry_delay());
+	next_start_ms = now + retry_delay();
 }
 
 /* Asks the engine to finish, waits a little, then kills it. */
 static void
 engine_stop(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
+	int64		deadline = now_ms() + STOP_TIMEOUT;
 	int			status;
 
 	engine_tell(control_fd, "stop\n", 5);
@@ -232,7 +246,7 @@ engine_stop(void)
 	{
 		if (waitpid(engine_pid, &status, WNOHANG) == engine_pid)
 			engine_pid = 0;
-		else if (GetCurrentTimestamp() >= deadline)
+		else if (now_ms() >= deadline)
 		{
 			kill(engine_pid, SIGKILL);
 			waitpid(engine_pid, &status, 0);
@@ -253,7 +267,7 @@ static void
 engine_says(char *line)
 {
 	if (strncmp(line, "pong ", 5) == 0)
-		ponged_at = GetCurrentTimestamp();
+		unanswered = 0;
 	else if (strncmp(line, "log ", 4) == 0)
 	{
 		char	   *word = line + 4;
@@ -275,7 +289,8 @@ engine_says(char *line)
 	{
 		engine_ready = true;
 		failed_starts = 0;
-		ready_at = ponged_at = GetCurrentTimestamp();
+		ready_at = GetCurrentTimestamp();
+		ready_ms = now_ms();
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 		strlcpy(shared->description, line[5] == ' ' ? line + 6 : "", sizeof(shared->description));
 		LWLockRelease(&shared->lock);
@@ -338,28 +353,31 @@ supervisor_begin(void)
 
 /* Pings, and kills an engine that is silent; returns the ms until there is something to do. */
 static long
-heartbeat(TimestampTz now)
+heartbeat(int64 now)
 {
 	char		ping[64];
 
 	if (engine_pid == 0)
-		return Max(1, TimestampDifferenceMilliseconds(now, next_start));
+		return Max(1, next_start_ms - now);
 	if (!engine_ready)
 	{
-		if (TimestampDifferenceExceeds(forked_at, now, READY_TIMEOUT))
+		if (now - forked_ms >= READY_TIMEOUT)
 			engine_kill("it did not become ready in time");
 		return PING_INTERVAL;
 	}
-	if (TimestampDifferenceExceeds(ponged_at, now, PONG_TIMEOUT))
+	if (now - pinged_ms < PING_INTERVAL)
+		return PING_INTERVAL - (now - pinged_ms);
+	if (unanswered >= PONGS_MISSED)
 	{
 		engine_kill("it does not answer");
-		ponged_at = now;
+		unanswered = 0;
 	}
-	else if (TimestampDifferenceExceeds(pinged_at, now, PING_INTERVAL))
+	else
 	{
 		engine_tell(control_fd, ping, snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++ping_number));
-		pinged_at = now;
+		unanswered++;
 	}
+	pinged_ms = now;
 	return PING_INTERVAL;
 }
 
@@ -395,7 +413,7 @@ bicycle_supervisor_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			if (engine_pid > 0)
 				engine_configure(control_fd, "", false);
-			next_start = 0;		/* perhaps what kept it from starting has been mended */
+			next_start_ms = 0;	/* perhaps what kept it from starting has been mended */
 		}
 		if (engine_pid > 0 && waitpid(engine_pid, &status, WNOHANG) == engine_pid)
 		{
@@ -403,10 +421,10 @@ bicycle_supervisor_main(Datum arg)
 				engine_read();	/* its last words */
 			engine_ended(status);
 		}
-		if (engine_pid == 0 && GetCurrentTimestamp() >= next_start)
+		if (engine_pid == 0 && now_ms() >= next_start_ms)
 			engine_start();
 
-		timeout = heartbeat(GetCurrentTimestamp());
+		timeout = heartbeat(now_ms());
 		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | (control_fd >= 0 ? WL_SOCKET_READABLE : 0);
 		events = WaitLatchOrSocket(MyLatch, events, control_fd, timeout, PG_WAIT_EXTENSION);
 		if (events & WL_LATCH_SET)

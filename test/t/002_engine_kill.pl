@@ -92,5 +92,17 @@ for (1 .. 2)
 ok($statement->finish, 'a statement over 256 images outlives two kills') or diag($err);
 is($out, "256|256\n", 'with every image right');
 
+# A machine that is halted for longer than an engine may be silent, and whose supervisor goes on before the engine does, kills nothing.
+wait_for_engine($node, 'queued = 0');
+my $engine = engine_pid($node);
+my ($supervisor) = slurp_file("/proc/$engine/stat") =~ /\) \S (\d+)/;	# its parent
+is(kill('STOP', $supervisor, $engine), 2, 'supervisor and engine are halted');
+sleep(17);
+kill('CONT', $supervisor);
+sleep(2);
+kill('CONT', $engine);
+ok(wait_for_engine($node, 'uptime > interval \'0\''), 'both go on');
+is(engine_pid($node), $engine, 'and the engine is the same');
+
 $node->stop;
 done_testing();
