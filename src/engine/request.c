@@ -316,7 +316,7 @@ request_reply(Request *request, const void *data, size_t length)
 void
 request_reply_part(Request *request, BicycleFrameType type, const void *data, size_t length, bool copy)
 {
-	const uint8_t *bytes = data;
+	const uint8_t *bytes = length > 0 ? data : (const uint8_t *) "";	/* an END has none */
 
 	if (type == BICYCLE_RESULT)
 		finish(request);
