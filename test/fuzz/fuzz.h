@@ -12,6 +12,15 @@
 
 extern int	LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
+extern const char *__lsan_default_suppressions(void);
+
+/* What fontconfig keeps for the next plot. */
+const char *
+__lsan_default_suppressions(void)
+{
+	return "leak:libfontconfig\n";
+}
+
 #define DEMAND(condition) \
 	do { if (!(condition)) { fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); abort(); } } while (0)
 

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Fuzzes the readers of images and model files with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzzes everything that reads what others wrote with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer: images, model files, options, plots,
+# control lines, and the frames of clients and trainers.
 #
-#	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth]...
+#	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth|options|plot|control|protocol|train]...
 #
 # Each target runs for SECONDS.  Programs, corpora and whatever breaks a target stay in build/fuzz, so that a later run goes on where this one ended.  The image
 # libraries themselves are the system's and not instrumented.  Needs clang with libFuzzer.
@@ -13,14 +14,34 @@ ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 OUT=$ROOT/build/fuzz
 CC=${FUZZ_CC:-clang}
 FLAGS="-std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -D_GNU_SOURCE"
-LIBS="-lpng -ljpeg -ljansson -lz -lcrypto -lm"
+LIBS="-lpng -ljpeg -ljansson -lz -lcrypto -lcairo -lfontconfig -lpthread -ldl -lm"
+TARGETS="png jpeg safetensors pth options plot control protocol train"
 
 sources()						# sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c has
 {
+	local engine=$ROOT/src/engine
+
 	case $1 in
 		png | jpeg) echo "$ROOT"/src/image/*.c ;;
-		*) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,error}.c ;;
+		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,error}.c ;;
+		options) echo "$ROOT"/src/nn/*.c "$ROOT"/src/nn/ref/*.c ;;
+		plot) echo $(ls "$engine"/*.c | grep -v /main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
+		# these targets have a server and an executor of their own: fuzz_engine.h
+		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
 	esac
+}
+
+objects()						# objects TARGET: compiles its sources, each once for all targets
+{
+	local source object
+
+	for source in $(sources "$1"); do
+		object=$OUT/objects/${source#"$ROOT"/src/}.o
+		mkdir -p "$(dirname "$object")"
+		# shellcheck disable=SC2086
+		[ "$object" -nt "$source" ] || "$CC" $FLAGS -I"$ROOT/src" -DBICYCLE_WITHOUT_CPU -c "$source" -o "$object" || return 1
+		echo "$object"
+	done
 }
 
 seed()							# seed TARGET: copies the samples that the tests use
@@ -30,15 +51,16 @@ seed()							# seed TARGET: copies the samples that the tests use
 		jpeg) cp "$ROOT"/test/data/jpeg/*.jpg "$OUT/corpus/$1" ;;
 		safetensors) cp "$ROOT"/test/data/pth/*.safetensors "$OUT/corpus/$1" ;;
 		pth) cp "$ROOT"/test/data/pth/*.pth "$OUT/corpus/$1" ;;
+		*) [ ! -d "$ROOT/test/fuzz/seeds/$1" ] || cp "$ROOT/test/fuzz/seeds/$1"/* "$OUT/corpus/$1" ;;
 	esac
 }
 
 status=0
-for target in "${@:-png jpeg safetensors pth}"; do
+for target in "${@:-$TARGETS}"; do
 	for name in $target; do
 		mkdir -p "$OUT/corpus/$name" "$OUT/found/$name"
 		# shellcheck disable=SC2046,SC2086
-		"$CC" $FLAGS -I"$ROOT/src" -I"$ROOT/test/fuzz" "$ROOT/test/fuzz/fuzz_$name.c" $(sources "$name") -o "$OUT/fuzz_$name" $LIBS
+		"$CC" $FLAGS -I"$ROOT/src" -I"$ROOT/test/fuzz" -DBICYCLE_WITHOUT_CPU "$ROOT/test/fuzz/fuzz_$name.c" $(objects "$name") -o "$OUT/fuzz_$name" $LIBS
 		seed "$name"
 		dictionary=()
 		[ -f "$ROOT/test/fuzz/$name.dict" ] && dictionary=(-dict="$ROOT/test/fuzz/$name.dict")

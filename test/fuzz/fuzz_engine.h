@@ -1,0 +1,96 @@
+/*
+ * fuzz_engine.h
+ *	  An engine in the process of the target, without threads: jobs run where they are handed over, so that an input always does the same.  For that this file
+ *	  stands in for executor.c, and includes server.c for a turn of its loop.
+ */
+#ifndef BICYCLE_FUZZ_ENGINE_H
+#define BICYCLE_FUZZ_ENGINE_H
+
+#include "fuzz.h"
+#include "../../src/engine/server.c"
+
+/* ---- In place of executor.c ---------------------------------------------------------------------------------------------------------------- */
+
+bool
+executor_start(Executor *executor, Engine *engine, const char *name, int threads)
+{
+	memset(executor, 0, sizeof(*executor));
+	executor->engine = engine;
+	return true;
+}
+
+bool
+executor_resize(Executor *executor, int threads)
+{
+	return true;
+}
+
+void
+executor_submit(Executor *executor, Job *job, bool first)
+{
+	executor->pending++;
+	job->executor = executor;
+	job->run(job);
+	engine_complete(executor->engine, job);
+}
+
+void
+executor_stop(Executor *executor)
+{
+}
+
+int64_t
+executor_longest(Executor *executor)
+{
+	return 0;
+}
+
+void
+executor_progress(void)
+{
+}
+
+void
+executor_waits(void)
+{
+}
+
+void
+executor_condition(pthread_cond_t *condition)
+{
+	pthread_cond_init(condition, NULL);
+}
+
+void
+executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
+{
+}
+
+static Engine engine;
+
+static void
+turns(int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		struct epoll_event events[EVENTS];
+		int			ready = epoll_wait(engine.epoll, events, EVENTS, 0);
+
+		for (int k = 0; k < ready; k++)
+		{
+			Source	   *source = events[k].data.ptr;
+
+			source->ready(&engine, source, events[k].events);
+		}
+		tick(&engine);
+		settle(&engine);
+	}
+}
+
+/* What the log has to say is not of interest, and would be much. */
+static inline void
+forget(void *arg, const char *line, size_t length)
+{
+}
+
+#endif							/* BICYCLE_FUZZ_ENGINE_H */
