@@ -24,7 +24,6 @@
 #define MAX_SERIES 64
 #define PIXEL_BYTES 10			/* cairo's four, RGB, and at worst as much again for the file */
 
-
 #define LOG_SPREAD 20			/* largest over smallest value from which on the y axis is logarithmic */
 #define LOG_RANGE 1e6			/* what it shows at most */
 
