@@ -3,8 +3,6 @@
  * together; on other devices against the reference device.  A parameter stands before each operator, so that the gradients of inputs are proved as well.
  *
  * In bf16 devices agree as well, on any machine: without hardware for it the same products are made another way.
- *
- * And that plans of forward and backward steps are sound: no two buffers that live at the same time overlap.
  */
 #include "nn_fixture.h"
 #include "nn/params.h"
@@ -510,104 +508,6 @@ test_rounding(void)
 	   nn_bf16(-1 - 0x1.1p-8f) == -1 - 0x1p-7f && nn_bf16(0) == 0 && isinf(nn_bf16(INFINITY)) && isnan(nn_bf16(NAN)), "bfloat16 rounds to nearest, ties to even");
 }
 
-/* ---- Plans ---------------------------------------------------------------------------------------------------------------------------------- */
-
-/* What a step reads or writes, by its definition rather than by nn_step_touches: all of the node's values count in forward, and all gradients in backward. */
-static bool
-touches(const NnGraph *g, const NnStep *step, int root)
-{
-	const NnNode *node = &g->nodes[step->node];
-	int			values[16];
-	int			n = 0;
-
-	if (step->kind == NN_STEP_ZERO)
-		values[n++] = step->zero;
-	else if (step->kind == NN_STEP_FORWARD)
-	{
-		for (int k = 0; k < NN_MAX_IN; k++)
-			values[n++] = node->in[k];
-		values[n++] = node->out[0];
-		values[n++] = node->out[1];
-	}
-	else if (step->kind == NN_STEP_BACKWARD)
-	{
-		for (int k = 0; k < NN_MAX_IN; k++)
-			values[n++] = step->din[k];
-		values[n++] = step->dout[0];
-		values[n++] = step->dout[1];
-		if (node->op == NN_OP_NORM_ACT || step->weight_mode != NN_GRAD_IGNORE)
-			values[n++] = node->in[0];
-	}
-	if (step->kind != NN_STEP_ZERO)
-		values[n++] = node->stats;
-	for (int k = 0; k < n; k++)
-		if (values[k] >= 0 && nn_value_root(g, values[k]) == root)
-			return true;
-	return false;
-}
-
-/* Whether no step between a value's first and last use writes into its place; values are compared pair by pair. */
-static bool
-plan_is_sound(const NnPlan *plan)
-{
-	const NnGraph *g = plan->graph;
-	const NnSchedule *s = plan->schedule;
-	int		   *first = malloc((g->nvalues + 1) * sizeof(int)),
-			   *last = malloc((g->nvalues + 1) * sizeof(int));
-	bool		sound = true;
-
-	for (int v = 0; v < g->nvalues; v++)
-	{
-		first[v] = -1;
-		for (int i = 0; g->values[v].view_of < 0 && i < s->nsteps; i++)
-			if (touches(g, &s->steps[i], v))
-			{
-				first[v] = first[v] < 0 ? i : first[v];
-				last[v] = i;
-			}
-	}
-	for (int v = 0; sound && v < g->nvalues; v++)
-		for (int w = 0; sound && w < v; w++)
-		{
-			bool		together = first[v] >= 0 && first[w] >= 0 && first[v] <= last[w] && first[w] <= last[v];
-
-			if (together && plan->offset[v] < plan->offset[w] + count_of(g, w) && plan->offset[w] < plan->offset[v] + count_of(g, v))
-			{
-				diag("\"%s\" (%d) and \"%s\" (%d) overlap", g->values[v].name, v, g->values[w].name, w);
-				sound = false;
-			}
-		}
-	free(first);
-	free(last);
-	return sound;
-}
-
-static void
-test_plan(const char *json)
-{
-	NnConfig	config;
-	NnTrainOptions options;
-	NnParams	params = {0};
-	NnIteration it = {0};
-	NnPlan		plan = {.graph = &it.graph};
-	size_t		sum = 0;
-	bool		good = nn_train_options_parse(&config, &options, json, strlen(json), &error) == NN_OK &&
-		nn_params_of(&config, nn_train_networks(&config, &options), &params, &error) == NN_OK;
-
-	if (good)
-		nn_iteration_build(&it, &config, &options, &params);
-	plan.schedule = &it.schedule;
-	good = good && nn_plan_memory(&plan, &error) == NN_OK && plan_is_sound(&plan);
-	for (int v = 0; good && v < it.graph.nvalues; v++)
-		if (it.graph.values[v].view_of < 0)
-			sum += count_of(&it.graph, v);
-	ok(good && plan.arena_elements < sum * 3 / 4, "the plan of %s is sound", json);
-	diag("%d steps, arena of %.1f MB for values of %.1f MB", it.schedule.nsteps, plan.arena_elements * 4e-6, sum * 4e-6);
-	nn_plan_free(&plan);
-	nn_iteration_free(&it);
-	nn_params_free(&params);
-}
-
 int
 main(void)
 {
@@ -626,10 +526,6 @@ main(void)
 		test_agreement(ref, NN_PRECISION_FP32, ref, NN_PRECISION_BF16, &cases[i], &(Agreement) {2e-2, 1e-3});
 	}
 	test_rounding();
-	test_plan("{}");
-	test_plan("{\"size\":64,\"norm\":\"batch\",\"conditional_d\":true,\"upsample\":\"bilinear\"}");
-	test_plan("{\"size\":128,\"method\":\"clr_gan\",\"net_e\":\"conv\",\"where_add\":\"input\"}");
-	test_plan("{\"size\":64,\"method\":\"pix2pix_noise\",\"norm\":\"none\",\"nz\":0,\"num_ds\":1}");
 	nn_device_close(ref);
 	nn_device_close(cpu);
 	return done_testing();
