@@ -53,12 +53,6 @@ nn_trainer_iterations(const NnTrainer *t)
 	return nn_run_iterations(&t->options, t->rows);
 }
 
-int
-nn_trainer_epoch(const NnTrainer *t)
-{
-	return (int) (t->iteration / nn_epoch_iterations(&t->options, t->rows)) + 1;
-}
-
 size_t
 nn_trainer_bytes(const NnTrainer *t)
 {

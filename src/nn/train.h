@@ -121,10 +121,9 @@ extern NnStatus nn_trainer_open(NnDevice *device, const NnConfig *config, const 
 extern void nn_trainer_close(NnTrainer *trainer);
 extern size_t nn_trainer_bytes(const NnTrainer *trainer);
 
-/* Iterations done; those of the whole run; the epoch (from 1) of the next one. */
+/* Iterations done; those of the whole run. */
 extern int64_t nn_trainer_iteration(const NnTrainer *trainer);
 extern int64_t nn_trainer_iterations(const NnTrainer *trainer);
-extern int	nn_trainer_epoch(const NnTrainer *trainer);
 
 /*
  * One iteration.  a: (batch_size, size, size, input_nc), b: (batch_size, size, size, output_nc), in [-1, 1].  noise may be NULL.  NN_EINVAL if a loss is not

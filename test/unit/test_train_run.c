@@ -615,13 +615,36 @@ test_rates(void)
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		ok(fabs(rate_at(known[i].json, known[i].rows, known[i].iteration) - known[i].factor) < 1e-12, "rate of iteration %lld with %s is %.4f",
 		   (long long) known[i].iteration, known[i].json, known[i].factor);
-	ok(run_open(&run, cpu, "{" SMALL ",\"epochs\":2,\"epochs_decay\":1}", 5) && nn_trainer_iterations(run.trainer) == 6 && nn_trainer_epoch(run.trainer) == 1 &&
-	   run_step(&run) && run_step(&run) && nn_trainer_iteration(run.trainer) == 2 && nn_trainer_epoch(run.trainer) == 2,
+	ok(run_open(&run, cpu, "{" SMALL ",\"epochs\":2,\"epochs_decay\":1}", 5) && nn_trainer_iterations(run.trainer) == 6 && run_step(&run) &&
+	   run_step(&run) && nn_trainer_iteration(run.trainer) == 2,
 	   "an epoch is as many whole batches as there are");
 	run_close(&run);
 }
 
 /* ---- Opening --------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The CPU's operators count pixels in ints. */
+static void
+test_large_maps(void)
+{
+	static const NnShape large[] = {{128, 4096, 4096, 1}, {1 << 12, 1 << 9, 1 << 9, 256}};
+	int			refused = 0;
+
+	for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++)
+	{
+		NnParams	none = {0};
+		NnGraph		g;
+		NnTraining	training = {.params = &none};
+
+		nn_graph_init(&g, &none);
+		nn_input(&g, large[i], "image");
+		training.plan.graph = &g;
+		refused += cpu->train->prepare(cpu, &training, &train_error) == NN_EINVAL && strstr(train_error.message, "too large") && train_error.hint[0];
+		cpu->train->release(cpu, &training);
+		nn_graph_free(&g);
+	}
+	ok(refused == 2, "maps with more pixels or numbers than can be counted are refused");
+}
 
 static void
 test_opening(void)
@@ -725,6 +748,7 @@ main(void)
 	test_previews(cpu, ",\"ema\":0.5,\"norm\":\"batch\",\"dropout\":true");
 	test_batch_norm();
 	test_rates();
+	test_large_maps();
 	test_opening();
 	nn_device_close(ref);
 	nn_device_close(cpu);

@@ -7,6 +7,7 @@
 #include "cpu_train.h"
 #include "cpu_train_product.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -233,19 +234,40 @@ clear_floats(float *to, size_t count, int threads)
 		memset(to + first, 0, (count - first < stretch ? count - first : stretch) * sizeof(float));
 }
 
+/* What the operators can do: kernels up to a size, and maps whose pixels, and numbers in vectors of CPU_NORM_CHANNELS, an int counts. */
+static NnStatus
+check_graph(const NnDevice *device, const NnGraph *g, NnError *error)
+{
+	for (int i = 0; i < g->nnodes; i++)
+		if ((g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT) && !cpu_train_can_conv(&g->nodes[i]))
+			return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train kernels of %d", device->name, g->nodes[i].kernel);
+	for (int i = 0; i < g->nvalues; i++)
+	{
+		NnShape		s = g->values[i].shape;
+		size_t		pixels = nn_mul(nn_mul(s.n, s.h), s.w);
+
+		if (pixels <= INT_MAX && nn_mul(pixels, s.c) / CPU_NORM_CHANNELS <= INT_MAX)
+			continue;
+		nn_fail(error, NN_EINVAL, "batch is too large for device \"%s\"", device->name);
+		nn_detail(error, "A map has %d images of %d x %d with %d channels.", s.n, s.h, s.w, s.c);
+		nn_hint(error, "Use a smaller batch_size.");
+		return NN_EINVAL;
+	}
+	return NN_OK;
+}
+
 static NnStatus
 cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 {
 	const NnGraph *g = training->plan.graph;
-	TrainState *state = calloc(1, sizeof(TrainState));
-	bool		good = state != NULL;
+	NnStatus	status = check_graph(device, g, error);
+	TrainState *state;
+	bool		good;
 
-	for (int i = 0; i < g->nnodes; i++)
-		if ((g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT) && !cpu_train_can_conv(&g->nodes[i]))
-		{
-			free(state);
-			return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train kernels of %d", device->name, g->nodes[i].kernel);
-		}
+	if (status != NN_OK)
+		return status;
+	state = calloc(1, sizeof(TrainState));
+	good = state != NULL;
 	training->plan.device_state = state;
 	training->plan.arena = cpu_alloc(nn_mul(training->plan.arena_elements, sizeof(float)));
 	good = good && training->plan.arena && ready_work(device, state) && make_latents(g, state);
