@@ -11,19 +11,37 @@
 #include "engine/engine.h"
 #include "nn/config.h"
 
-/* Options of the encoder may be given to a model that has none yet. */
+/* Only of a version that was trained is the method known, and only such a one has discriminators. */
+static bool
+was_trained(const json_t *config)
+{
+	return json_object_get(config, nn_options[NN_OPT_METHOD].name) != NULL;
+}
+
+/*
+ * What the version says of networks that it does not have is not held against what the method wants.  Without an encoder it may get one, as a new model does, or
+ * go on without.  That its discriminators will be unconditional, which is usual, need not be anybody's wish.
+ */
+static void
+forget_what_is_missing(json_t *config)
+{
+	const char *encoder = json_string_value(json_object_get(config, nn_options[NN_OPT_NET_E].name));
+	bool		no_encoder = encoder != NULL && strcmp(encoder, "none") == 0;
+
+	for (int id = 0; id < NN_OPTIONS; id++)
+		if (no_encoder && strcmp(nn_options[id].networks, "E") == 0)
+			(void) json_object_del(config, nn_options[id].name);
+	if (!was_trained(config) && json_is_false(json_object_get(config, nn_options[NN_OPT_CONDITIONAL_D].name)))
+		(void) json_object_del(config, nn_options[NN_OPT_CONDITIONAL_D].name);
+}
+
 static bool
 may_differ(NnOptionId id, const json_t *config)
 {
-	const char *encoder = json_string_value(json_object_get(config, nn_options[NN_OPT_NET_E].name));
-	const char *networks = nn_options[id].networks;
-
-	if (id == NN_OPT_PRECISION || (strchr(networks, 'G') == NULL && strchr(networks, 'E') == NULL))
-		return true;
-	return strchr(networks, 'G') == NULL && encoder != NULL && strcmp(encoder, "none") == 0;
+	return id == NN_OPT_PRECISION || (strcmp(nn_options[id].networks, "D") == 0 && !was_trained(config));
 }
 
-/* What shapes the weights of G and E cannot be changed once there are weights. */
+/* What shapes weights cannot be changed once there are any. */
 static bool
 check_shape(const json_t *config, const json_t *options, EngineError *error)
 {
@@ -57,12 +75,16 @@ merge(const char *config_text, size_t config_length, const char *options_text, s
 	if (nn_options_load(config_text, config_length, "model", &config, &nn_error) != NN_OK ||
 		nn_options_load(options_text, options_length, "training", &options, &nn_error) != NN_OK)
 		error_from_nn(error, &nn_error);
-	else if (check_shape(config, options, error))
+	else
 	{
-		if (json_object_update(config, options) == 0)
-			merged = json_dumps(config, JSON_COMPACT);
-		if (merged == NULL)
-			error_memory(error, "training options");
+		forget_what_is_missing(config);
+		if (check_shape(config, options, error))
+		{
+			if (json_object_update(config, options) == 0)
+				merged = json_dumps(config, JSON_COMPACT);
+			if (merged == NULL)
+				error_memory(error, "training options");
+		}
 	}
 	json_decref(config);
 	json_decref(options);

@@ -117,13 +117,17 @@ check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 	{
 		nn_fail(error, NN_EINVAL, "method \"%s\" %s", method_name(o), encoder ? "needs an encoder" : "has no encoder");
 		nn_detail(error, "net_e is %s\"none\".", encoder ? "" : "not ");
+		if (encoder)
+			nn_hint(error, "Leave net_e out, or choose method \"pix2pix_noise\".");
+		else
+			nn_hint(error, "Leave net_e out; if a model has an encoder, choose another method or train under the name of a new model.");
 		return NN_EINVAL;
 	}
 	if (encoder && c->encoder_size != c->size)
 	{
 		nn_fail(error, NN_EINVAL, "size %d does not suit an encoder of size %d", c->size, c->encoder_size);
 		nn_detail(error, "In training the encoder reads images of the generator's size.");
-		nn_hint(error, "Use size 64, 128, 256 or 512.");
+		nn_hint(error, "Let size and encoder_size be the same: 64, 128, 256 or 512.");
 		return NN_EINVAL;
 	}
 	return NN_OK;

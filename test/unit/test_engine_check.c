@@ -49,6 +49,15 @@ main(void)
 	ok(check(&client, 32, config, "{\"ngf\":4,\"ndf\":8}") && answer_has(&client, "\"ndf\":8"), "what agrees, or shapes no weights, may be said");
 	ok(check(&client, 33, "{\"size\":64,\"net_e\":\"none\",\"encoder_size\":0}", "{\"net_e\":\"conv\",\"encoder_size\":64}") && answer_has(&client, "\"net_e\":\"conv\""),
 	   "a model without encoder may get one");
+	ok(check(&client, 34, "{\"size\":64,\"net_e\":\"none\",\"encoder_size\":0,\"nef\":64}", "{\"nef\":4}") && answer_has(&client, "\"net_e\":\"resnet\"") &&
+	   answer_has(&client, "\"encoder_size\":64") && answer_has(&client, "\"nef\":4"), "and gets the usual one if its method needs one");
+	ok(check(&client, 35, "{\"size\":64,\"net_e\":\"none\",\"encoder_size\":0}", "{\"method\":\"pix2pix_noise\"}") && answer_has(&client, "\"net_e\":\"none\""), "but not otherwise");
+	ok(check(&client, 36, "{\"size\":64,\"net_e\":\"none\",\"encoder_size\":0,\"conditional_d\":false}", "{\"method\":\"pix2pix_noise\"}") &&
+	   answer_has(&client, "\"conditional_d\":true"), "discriminators that are not there yet are those of the method");
+	ok(check(&client, 37, "{\"method\":\"bicycle\",\"ndf\":4,\"conditional_d\":false}", "{\"ndf\":4}") && answer_has(&client, "\"conditional_d\":false"),
+	   "those that were trained stay as they are");
+	ok(!check(&client, 38, "{\"method\":\"bicycle\",\"ndf\":4}", "{\"ndf\":8}") && client_is_error(&client, "22023") && answer_has(&client, "it is 4"),
+	   "and cannot change shape");
 	client_send(&client, BICYCLE_TRAIN_CHECK, 40, &head, sizeof(head));
 	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "lengths that do not add up end the connection");
 	client_close(&client);
