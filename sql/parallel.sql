@@ -17,6 +17,18 @@ SELECT count(*) AS of_workers FROM regress_parallel WHERE octet_length(bicycle_t
 SET max_parallel_workers_per_gather = 0;
 SELECT count(*) AS same FROM regress_parallel JOIN parallel USING (id) WHERE md5(bicycle_translate(image, ARRAY[id, 0], 'p')) = sum;
 SET max_parallel_workers_per_gather = 2;
+-- EXPLAIN counts what workers do, too.
+SET parallel_leader_participation = off;
+CREATE FUNCTION pg_temp.explained(query text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+	plan jsonb;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, FORMAT JSON) ' || query INTO plan;
+	RETURN jsonb_path_query_first(plan, 'strict $.**?(@."Custom Plan Provider" == "BicycleBatch")');
+END $$;
+SELECT e ->> 'Images' AS images, (e ->> 'Rounds')::int BETWEEN 6 AND 12 AS rounds, (e ->> 'Images per Round')::float8 BETWEEN 3 AND 7 AS images_per_round, (e ->> 'Wait')::float8 > 0 AS waited
+FROM pg_temp.explained($$SELECT bicycle_translate(image, ARRAY[id, 0], 'p') FROM regress_parallel$$) AS e;
+RESET parallel_leader_participation;
 -- A worker's error reaches the user, and the next statement works.
 UPDATE regress_parallel SET image = 'bad' WHERE id = 17;
 DO $$

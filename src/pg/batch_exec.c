@@ -20,6 +20,7 @@
 #include BICYCLE_EXPLAIN_FORMAT_H
 #include BICYCLE_EXPLAIN_STATE_H
 #include "executor/executor.h"
+#include "executor/instrument.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "utils/acl.h"
@@ -145,12 +146,15 @@ typedef struct BatchState
 	int			round_limit;	/* rows that the next round may have */
 	bool		child_done;
 	MemoryContext memory;		/* of a round */
-	/* for EXPLAIN */
-	int64		rounds;
-	int64		submitted;
-	int64		largest;
-	instr_time	waited;
 } BatchState;
+
+/*
+ * What EXPLAIN ANALYZE shows of a node, counted in fields of its Instrumentation, to which PostgreSQL adds those of parallel workers; a node without
+ * conditions has no other use for them.
+ */
+#define COUNTED_IMAGES	nfiltered1
+#define COUNTED_ROUNDS	nfiltered2
+#define COUNTED_WAIT	ntuples2	/* ms */
 
 static Node *batch_create(CustomScan *scan);
 static void batch_begin(CustomScanState *node, EState *estate, int flags);
@@ -229,7 +233,6 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 	outerPlanState(node) = ExecInitNode(outerPlan(scan), estate, flags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
 	state->memory = AllocSetContextCreate(CurrentMemoryContext, "bicycle batch", ALLOCSET_DEFAULT_SIZES);
 	state->round_limit = 1;
-	INSTR_TIME_SET_ZERO(state->waited);
 }
 
 /* ---- A round ------------------------------------------------------------------------------------------------------------------------------- */
@@ -317,6 +320,7 @@ submit(BatchCall *call, BatchRow *row, int k)
 static void
 fill_round(BatchState *state)
 {
+	Instrumentation *counted = state->css.ss.ps.instrument;
 	Size		bytes = 0;
 
 	reserve_rows(state);
@@ -337,8 +341,8 @@ fill_round(BatchState *state)
 		for (int k = 0; k < state->ncalls; k++)
 		{
 			bytes += submit(&state->calls[k], row, k);
-			if (row->requests[k] != NULL)
-				state->submitted++;
+			if (counted != NULL && row->requests[k] != NULL)
+				counted->COUNTED_IMAGES++;
 		}
 		MemoryContextSwitchTo(old);
 	}
@@ -347,6 +351,7 @@ fill_round(BatchState *state)
 static void
 run_round(BatchState *state)
 {
+	Instrumentation *counted = state->css.ss.ps.instrument;
 	instr_time	start;
 	instr_time	end;
 
@@ -364,10 +369,12 @@ run_round(BatchState *state)
 			if (state->rows[i].requests[k] != NULL)
 				request_settle(state->rows[i].requests[k]);
 	INSTR_TIME_SET_CURRENT(end);
-	INSTR_TIME_ACCUM_DIFF(state->waited, end, start);
-
-	state->rounds++;
-	state->largest = Max(state->largest, state->nrows);
+	if (counted != NULL)
+	{
+		INSTR_TIME_SUBTRACT(end, start);
+		counted->COUNTED_ROUNDS++;
+		counted->COUNTED_WAIT += INSTR_TIME_GET_MILLISEC(end);
+	}
 	state->round_limit = Min(state->round_limit * 2, translate_window());
 }
 
@@ -442,13 +449,13 @@ batch_rescan(CustomScanState *node)
 static void
 batch_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 {
-	BatchState *state = (BatchState *) node;
+	const Instrumentation *counted = node->ss.ps.instrument;
 
-	if (!es->analyze)
+	if (!es->analyze || counted == NULL)
 		return;
-	ExplainPropertyInteger("Images", NULL, state->submitted, es);
-	ExplainPropertyInteger("Rounds", NULL, state->rounds, es);
-	ExplainPropertyInteger("Largest Round", NULL, state->largest, es);
+	ExplainPropertyFloat("Images", NULL, counted->COUNTED_IMAGES, 0, es);
+	ExplainPropertyFloat("Rounds", NULL, counted->COUNTED_ROUNDS, 0, es);
+	ExplainPropertyFloat("Images per Round", NULL, counted->COUNTED_ROUNDS > 0 ? counted->COUNTED_IMAGES / counted->COUNTED_ROUNDS : 0, 1, es);
 	if (es->timing)
-		ExplainPropertyFloat("Wait", "ms", INSTR_TIME_GET_MILLISEC(state->waited), 1, es);
+		ExplainPropertyFloat("Wait", "ms", counted->COUNTED_WAIT, 1, es);
 }
