@@ -65,6 +65,19 @@ SELECT pg_extension_config_dump('@extschema@.bicycle_models', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_tensors', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_counters', '');
 
+-- Some rows do more than they say to whom they are restored or run for.  That no privilege is granted on their tables does not do: default privileges, GRANT
+-- ON ALL TABLES and membership in pg_write_all_data include these, too.
+CREATE FUNCTION @extschema@.bicycle_guard() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+		RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %I', TG_TABLE_NAME),
+			DETAIL = 'Only its owner and the functions of bicycle write it.', HINT = TG_ARGV[0];
+	END IF;
+	RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_guard() FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_guard() IS 'refuses rows that bicycle has not written, whatever is granted';
+
 -- ---- Row security and dumps -----------------------------------------------------------------------------------------------------------------
 -- pg_dump does not dump the row-security policies of tables that belong to an extension; after a restore models would be visible to roles they were hidden
 -- from.  So policies are noted in a table that is dumped, whenever DDL changes them, and made again when rows come into that table.
@@ -87,6 +100,10 @@ COMMENT ON TABLE @extschema@.bicycle_policies IS
 	'row-security policies of the tables of bicycle, kept for pg_dump; a row without policyname says whether row security is enabled';
 SELECT pg_extension_config_dump('@extschema@.bicycle_policies', '');
 
+-- What a row says is executed by who restores it.
+CREATE TRIGGER bicycle_guard_policies BEFORE INSERT OR UPDATE ON @extschema@.bicycle_policies
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard('Use CREATE POLICY, ALTER POLICY and ALTER TABLE.');
+
 -- Fires for everybody's DDL, and does nothing for those who may not write what it would note: whoever may change the policies owns that table too.  The
 -- schema is looked up each time, because it may be renamed.
 CREATE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -102,8 +119,7 @@ DECLARE
 		WHERE schemaname = %2$L AND tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, quote_ident(schema), schema);
 BEGIN
 	-- Within a trigger it is bicycle_restore_policy that makes what is noted already.
-	IF pg_trigger_depth() > 0 OR notes IS NULL OR
-		NOT (has_table_privilege(notes, 'SELECT') AND has_table_privilege(notes, 'INSERT') AND has_table_privilege(notes, 'DELETE')) THEN
+	IF pg_trigger_depth() > 0 OR notes IS NULL OR NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = notes), 'USAGE') THEN
 		RETURN;
 	END IF;
 	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE ROW(n.*) IS NOT DISTINCT FROM ROW(o.*))',
@@ -352,20 +368,9 @@ COMMENT ON TABLE @extschema@.bicycle_training_losses IS 'losses of training jobs
 COMMENT ON TABLE @extschema@.bicycle_training_previews IS 'previews of training jobs; see the view bicycle_previews';
 COMMENT ON TABLE @extschema@.bicycle_training_checkpoints IS 'states to resume training jobs from, in slices; the last two of each job';
 
--- A job runs as the owner that its row names, so a row of one's own making would be another role's rights.  That no privilege is granted does not do: default
--- privileges, GRANT ON ALL TABLES and membership in pg_write_all_data include these tables.
-CREATE FUNCTION @extschema@.bicycle_guard_jobs() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
-		RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %I', TG_TABLE_NAME),
-			DETAIL = 'Only its owner and the functions of bicycle write it.', HINT = 'Use bicycle_train, bicycle_pause, bicycle_resume and bicycle_cancel.';
-	END IF;
-	RETURN NULL;
-END $$;
-REVOKE ALL ON FUNCTION @extschema@.bicycle_guard_jobs() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.bicycle_guard_jobs() IS 'refuses rows of training jobs that bicycle has not written, whatever is granted';
+-- A job runs as the owner that its row names, so a row of one's own making would be another role's rights.
 CREATE TRIGGER bicycle_guard_jobs BEFORE INSERT OR UPDATE ON @extschema@.bicycle_training_jobs
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard_jobs();
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard('Use bicycle_train, bicycle_pause, bicycle_resume and bicycle_cancel.');
 
 -- What a job has left goes with its row; not by foreign keys, as with tensors.
 CREATE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -64,7 +64,7 @@ FROM unnest('{bicycle_training_jobs,bicycle_training_losses,bicycle_training_pre
 		'CREATE RULE r AS ON SELECT TO ' || t || ' DO INSTEAD SELECT 1', 'CREATE POLICY p ON ' || t, 'ALTER TABLE ' || t || ' OWNER TO bob',
 		'CREATE TABLE refers (job bigint REFERENCES bicycle_training_jobs)']) q;
 SELECT throws_ok(q, '42501', NULL, 'refused: ' || q)
-FROM unnest(ARRAY[$$SELECT nextval('bicycle_training_job_ids')$$, $$SELECT setval('bicycle_training_job_ids', 1)$$, $$SELECT bicycle_guard_jobs()$$]) q;
+FROM unnest(ARRAY[$$SELECT nextval('bicycle_training_job_ids')$$, $$SELECT setval('bicycle_training_job_ids', 1)$$, $$SELECT bicycle_guard()$$]) q;
 SELECT throws_ok(q, '55000', NULL, 'no such thing: ' || q)
 FROM unnest(ARRAY[$$UPDATE bicycle_jobs SET owner = 'postgres'$$, $$INSERT INTO bicycle_jobs (job) VALUES (9)$$, $$DELETE FROM bicycle_jobs$$]) q;
 SELECT throws_ok('SELECT bicycle_' || f || '(1)', '42501', NULL, 'not one''s own: bicycle_' || f) FROM unnest('{pause,resume,cancel,loss_plot}'::text[]) f;

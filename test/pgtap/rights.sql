@@ -60,5 +60,27 @@ SELECT throws_ok($$SELECT bicycle_translate(a, bicycle_latent(8, 1), model => 'h
 SELECT throws_ok($$SELECT bicycle_translate(a, bicycle_latent(8, 1), 'hidden', 1) FROM picture$$, '42704', NULL, 'nor its version, although it is resident');
 RESET ROLE;
 
+-- What is noted of policies is executed by who restores a dump: nobody else writes it, by whatever way the privileges came.  Own policies are everybody's affair.
+CREATE ROLE clerk IN ROLE pg_write_all_data, pg_read_all_data;
+GRANT ALL ON bicycle_policies TO stranger;
+GRANT CREATE ON SCHEMA public TO clerk, stranger;
+GRANT ALL ON ALL TABLES IN SCHEMA pg_temp TO clerk;
+GRANT ALL ON ALL SEQUENCES IN SCHEMA pg_temp TO clerk;
+CREATE FUNCTION pg_temp.cannot_forge(who text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	RETURN QUERY SELECT throws_ok(q, '42501', 'permission denied for table bicycle_policies', who || ': ' || q) FROM unnest(ARRAY[
+		$q$UPDATE bicycle_policies SET qual = 'true); DROP TABLE picture; --'$q$,
+		$q$INSERT INTO bicycle_policies SELECT * FROM bicycle_policies ON CONFLICT (tablename, policyname) DO UPDATE SET qual = 'forged()'$q$,
+		$q$INSERT INTO bicycle_policies (tablename, policyname, enabled, forced) VALUES ('bicycle_tensors', '', false, false)$q$]) q;
+	RETURN NEXT lives_ok(format('CREATE TABLE of_%s (a int)', who), who || ': a table of one''s own');
+	RETURN NEXT lives_ok(format('CREATE POLICY p ON of_%s USING (a > 0)', who), who || ': and a policy of it');
+END $$;
+SET LOCAL ROLE clerk;
+SELECT pg_temp.cannot_forge('clerk');
+SET LOCAL ROLE stranger;
+SELECT pg_temp.cannot_forge('stranger');
+RESET ROLE;
+SELECT is((SELECT string_agg(tablename || ' ' || policyname, ', ' ORDER BY policyname) FROM bicycle_policies), 'bicycle_models , bicycle_models not_hidden', 'what is noted is what there is');
+
 SELECT * FROM finish();
 ROLLBACK;
