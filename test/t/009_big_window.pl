@@ -94,7 +94,7 @@ foreach my $session (@sessions)
 	$session->{run}->finish;
 	is($session->{out} . $session->{err}, "60\n", 'a session with more bytes than the queue holds, beside another');
 }
-ok(wait_for_engine($node, 'queued = 0', 10), 'nothing is left in the queue');
+ok(wait_for_engine($node, 'queued = 0'), 'nothing is left in the queue');
 
 # An image that could never get a place is refused at once.
 my $one = "SELECT count(bicycle_translate(image, bicycle_latent(8, 1), model => 'emoji')) FROM noise";

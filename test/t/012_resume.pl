@@ -8,30 +8,13 @@ use lib $FindBin::RealBin;
 use Bicycle;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep time);
+use Time::HiRes qw(usleep);
 
 my $node = new_node('main', 'restart_after_crash = on');
 # A step takes long enough for a stop in time.
 my $options = '"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4';
 
 load_pairs($node, 'postgres');
-
-# Waits for the checkpoint of iteration 8.
-sub comes_to_checkpoint
-{
-	my ($job) = @_;
-	my $deadline = time() + $PATIENCE;
-	my $last = '';
-
-	while ($last ne '8' && time() < $deadline)
-	{
-		my ($status, $out) = $node->psql('postgres', "SELECT max(iteration) FROM bicycle_training_checkpoints WHERE job = $job");
-
-		$last = $out if $status == 0;
-		usleep(5_000);
-	}
-	return $last eq '8';
-}
 
 # Runs a job, interrupted by STOP at its checkpoint, and compares what comes out.
 sub is_the_same_after
@@ -40,8 +23,9 @@ sub is_the_same_after
 	my $model = $what =~ s/\W+/_/gr;
 	my $job = train($node, $model, $options . $more);
 
-	ok(comes_to_checkpoint($job), "$what: the first checkpoint is stored");
-	$stop->($job);
+	my $engine = stop_at_checkpoint($node, $job);
+	ok($engine, "$what: the first checkpoint is stored");
+	$stop->($job, $engine);
 	ok(job_comes_to($node, $job, "state = 'done'"), "$what: the job is done");
 	is(job_column($node, $job, "concat_ws(' ', iteration, notes)"), 20, "$what: after 20 iterations, without a note");
 	is(weights($node, $model), $expected, "$what: the model is the same");
@@ -67,9 +51,9 @@ sub unfinished
 
 sub kill_engine
 {
-	my ($job) = @_;
+	my ($job, $engine) = @_;
 
-	is(kill('KILL', training_engines($node)), 1, 'the engine is killed');
+	is(kill('KILL', $engine), 1, 'the engine is killed');
 	unfinished($job, 'it dies');
 	return;
 }
@@ -78,9 +62,11 @@ my $expected = uninterrupted('whole', '');
 
 isnt(uninterrupted('other_seed', ', "seed": 6'), $expected, 'another seed makes another model');
 is_the_same_after('a pause', $expected, '', sub {
-	my ($job) = @_;
+	my ($job, $engine) = @_;
 
 	$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
+	usleep(200_000);			# in which the trainer tells the engine
+	kill('CONT', $engine);
 	ok(job_comes_to($node, $job, "state = 'paused'"), 'it pauses');
 	cmp_ok(job_column($node, $job, 'iteration'), '<', 20, 'in the middle of the run');
 	$node->safe_psql('postgres', "SELECT bicycle_resume($job)");
@@ -102,8 +88,9 @@ is_the_same_after('an immediate shutdown', $expected, '', sub {
 	unfinished($job, 'the server stops');
 });
 is_the_same_after('a fast shutdown', $expected, '', sub {
-	my ($job) = @_;
+	my ($job, $engine) = @_;
 
+	kill('CONT', $engine);		# it is asked for a checkpoint
 	$node->restart;
 	unfinished($job, 'the server stops');
 });

@@ -29,7 +29,7 @@ my ($status, $out, $err) = $standby->psql('postgres', "CALL bicycle_wait($job)")
 like($err, qr/job $job is done/, 'where one can wait for a job, too');
 
 $job = train($primary, 'interrupted', $options);
-ok($primary->poll_query_until('postgres', "SELECT max(iteration) = 8 FROM bicycle_training_checkpoints WHERE job = $job"), 'a job has a checkpoint');
+ok(stop_at_checkpoint($primary, $job), 'a job has a checkpoint');
 $primary->wait_for_catchup($standby);
 $primary->stop('immediate');
 

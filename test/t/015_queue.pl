@@ -16,15 +16,7 @@ my $long = '"iterations": 100000';
 
 load_pairs($node, 'postgres');
 
-sub set_max_jobs
-{
-	my ($n) = @_;
-
-	$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.max_training_jobs = $n");
-	$node->reload;
-	$node->poll_query_until('postgres', 'SHOW bicycle.max_training_jobs', $n);
-	return;
-}
+sub set_max_jobs { configure($node, "SET bicycle.max_training_jobs = $_[0]"); return; }
 
 sub states { return $node->safe_psql('postgres', "SELECT string_agg(model || ' ' || state, ', ' ORDER BY job) FROM bicycle_jobs WHERE job IN ($_[0])"); }
 

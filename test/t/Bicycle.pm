@@ -10,7 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw($PATIENCE new_node load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to training_engines weights $DATA $TINY $PAIRS);
+our @EXPORT = qw($PATIENCE new_node configure load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
+	weights $DATA $TINY $PAIRS);
 
 # Seconds to wait for what must come.  Training computes with what other processes leave to it, so on a busy machine it may take long.
 our $PATIENCE = $PostgreSQL::Test::Utils::timeout_default;
@@ -29,6 +30,18 @@ sub new_node
 			"shared_preload_libraries = 'bicycle'", 'bicycle.threads = 2', 'max_prepared_transactions = 2', 'log_statement = none', @settings) . "\n");
 	$node->start;
 	return $node;
+}
+
+# configure(NODE, CHANGE...): ALTER SYSTEM with each change, and a reload, which sessions and workers that begin afterwards know of.
+sub configure
+{
+	my ($node, @changes) = @_;
+	my $before = $node->safe_psql('postgres', 'SELECT clock_timestamp()');
+
+	$node->safe_psql('postgres', "ALTER SYSTEM $_") foreach @changes;
+	$node->reload;
+	$node->poll_query_until('postgres', "SELECT pg_conf_load_time() > '$before'") or die 'no reload';
+	return;
 }
 
 # Creates in DATABASE the extension, the model "emoji" and outlines(id, sketch, photo) of the first COUNT pairs.
@@ -114,6 +127,22 @@ sub job_comes_to
 	}
 	diag($node->psql($database, "SELECT * FROM bicycle_training_jobs WHERE job = $job"));
 	return 0;
+}
+
+# Halts the engine of the only job that runs as soon as the job has stored a checkpoint, wherever its run is then: what is done to it before SIGCONT finds it
+# in the middle.  Returns the PID, or nothing if there was no checkpoint or the engine was too fast.
+sub stop_at_checkpoint
+{
+	my ($node, $job, %with) = @_;
+
+	# Within one session, because to start one may take longer than the rest of the run.
+	$node->psql($with{database} // 'postgres', <<"SQL", timeout => $PATIENCE);
+DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM bicycle_training_checkpoints WHERE job = $job) LOOP PERFORM pg_sleep(0.002); END LOOP; END \$\$
+SQL
+	my ($pid) = training_engines($node);
+
+	return unless defined $pid && kill('STOP', $pid);
+	return $pid;
 }
 
 # PIDs of the training engines of this cluster.
