@@ -271,7 +271,7 @@ test_plots(void)
 	client_expect(&many, BICYCLE_RESULT, 0);
 	if (client_run(&one, 1, &call, NULL))
 		left = client_status(&one).queued;
-	ok(left > N / 2, "an image is translated while %d of %d plots wait", (int) left, N);
+	ok(left > N / 10, "an image is translated while %d of %d plots wait", (int) left, N);
 	for (drawn = 1; drawn < N && client_receive(&many);)
 		drawn += many.frame.type == BICYCLE_RESULT;
 	ok(drawn == N, "and all of those are drawn");
@@ -295,18 +295,19 @@ test_slow(void)
 	bool		done = false;
 
 	client_hello(&client, &engine, 1);
-	if (!client_create(&client, 1, "{\"size\":64,\"levels\":6,\"ngf\":24,\"nef\":1,\"encoder_size\":64}", &slow))
+	if (!client_create(&client, 1, "{\"size\":128,\"levels\":6,\"ngf\":24,\"nef\":1,\"encoder_size\":64}", &slow))
 		bail_out("cannot create a model");
 	call.hash = slow.hash;
 	client_run(&client, 2, &call, &slow);
 	took = clock_ms();
 	client_run(&client, 3, &call, &slow);
 	took = clock_ms() - took;
-	snprintf(setting, sizeof(setting), "stuck_timeout %d", (int) (took / 2 > 100 ? took / 2 : 100));
+	/* less than a batch of four takes, and more than a busy machine keeps a thread waiting */
+	snprintf(setting, sizeof(setting), "stuck_timeout %d", (int) took);
 	engine_set(&engine, setting);
-	for (uint64_t id = 10; id < 14; id++)
+	for (uint64_t id = 10; id < 15; id++)
 		client_call(&client, id, &call);
-	for (int answered = 0; answered < 4; answered += done)
+	for (int answered = 0; answered < 5; answered += done)
 	{
 		engine_tell(&engine, "ping slow");
 		pings++;
@@ -314,7 +315,7 @@ test_slow(void)
 	}
 	while (pongs < pings && engine_says(&engine, "pong slow", 1000))
 		pongs++;
-	ok(pongs == pings, "of an engine that takes %d ms an image, with a stuck_timeout of half of that, %d of %d pings are answered", (int) took, pongs, pings);
+	ok(pongs == pings, "of an engine that takes %d ms an image, with a stuck_timeout of that, %d of %d pings are answered", (int) took, pongs, pings);
 	engine_set(&engine, "stuck_timeout 60000");
 	model_free(&slow);
 	client_close(&client);
