@@ -63,6 +63,34 @@ train_precision(const Train *train)
 	return nn_train_precision(train->engine->device, &train->config);
 }
 
+static bool
+check_memory(Train *train, size_t bytes, const char *more)
+{
+	size_t		limit = train->engine->memory.limit;
+
+	if (bytes <= limit)
+		return true;
+	error_set(&train->error, "53200", "out of engine memory");
+	error_detail(&train->error, "Training this model takes %zu bytes%s, and the engine may take %zu.", bytes, more, limit);
+	error_hint(&train->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller batch_size or smaller networks.");
+	return false;
+}
+
+/* What is known before anything is allocated: weights, gradients and both moments, in floats at least. */
+static bool
+check_networks(Train *train)
+{
+	NnParams	params = {0};
+	NnError		error = {0};
+	size_t		floats;
+
+	if (nn_params_of(&train->config, nn_train_networks(&train->config, &train->options), &params, &error) != NN_OK)
+		return from_nn(&train->error, &error);
+	floats = params.total;
+	nn_params_free(&params);
+	return check_memory(train, floats * 4 * sizeof(float), " or more");
+}
+
 /* Tensors that came with TRAIN_BEGIN: a version's weights to start from, or a whole checkpoint. */
 static bool
 open_trainer(Train *train, const TensorStream *stream)
@@ -72,20 +100,16 @@ open_trainer(Train *train, const TensorStream *stream)
 	int64_t		rows = train_is_finished(train) ? train->options.batch_size : train->data.npairs;
 	NnError		error = {0};
 
+	if (!check_networks(train))
+		return false;
 	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train), rows, given > 0 ? stream->tensors : NULL, given,
 						&train->trainer, &error) != NN_OK)
 	{
 		train->trainer = NULL;
 		return from_nn(&train->error, &error);
 	}
-	if (nn_trainer_bytes(train->trainer) > engine->memory.limit)
-	{
-		error_set(&train->error, "53200", "out of engine memory");
-		error_detail(&train->error, "Training this model takes %zu bytes, and the engine may take %zu.", nn_trainer_bytes(train->trainer),
-					 engine->memory.limit);
-		error_hint(&train->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller batch_size or smaller networks.");
+	if (!check_memory(train, nn_trainer_bytes(train->trainer), ""))
 		return false;
-	}
 	if (train->begin.iteration > 0 &&
 		nn_trainer_restore(train->trainer, stream->tensors, stream->ntensors, train->begin.iteration, &error) != NN_OK)
 		return from_nn(&train->error, &error);

@@ -54,6 +54,33 @@ test_options(void)
 	refused(&start, pairs, 1, "22023", "too few rows");
 }
 
+/* Networks beyond engine_memory are refused before they are made. */
+static void
+test_size(void)
+{
+	static const char *const little[] = {"device cpu", "threads 1", "engine_memory 400000000", NULL};
+	const Start large = {.options = "{\"size\":64,\"ngf\":160,\"nef\":4,\"ndf\":4,\"nz\":4}"};
+	Training	training;
+	BicycleTrainReady ready;
+	bool		refused;
+	long		peak = -1;
+	char		name[64],
+				line[256];
+	FILE	   *status;
+
+	training_start(&training, little, NULL);
+	refused = !training_ready(&training, &large, pairs, PAIRS, &ready) && client_is_error(&training.client, "53200");
+	snprintf(name, sizeof(name), "/proc/%d/status", (int) training.engine.pid);
+	status = fopen(name, "r");
+	while (status != NULL && fgets(line, sizeof(line), status) != NULL)
+		sscanf(line, "VmHWM: %ld", &peak);
+	if (status != NULL)
+		fclose(status);
+	ok(refused, "networks beyond engine_memory are refused");
+	ok(peak > 0 && peak < 400000, "before they are made: the engine has taken %ld kB", peak);
+	ok(training_end(&training), "and it ends in order");
+}
+
 static void
 test_pairs(void)
 {
@@ -309,6 +336,7 @@ main(void)
 	test_mutants();
 	test_eof();
 	test_options();
+	test_size();
 	test_pairs();
 	test_streams();
 	test_diverged();
