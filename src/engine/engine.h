@@ -556,6 +556,7 @@ struct Engine
 	unsigned	nconnections;
 	bool		listening;
 	bool		accept_paused;	/* out of descriptors: tried again at the next tick */
+	bool		accept_failed;	/* and said so; until one is accepted */
 	bool		stopping;
 	int64_t		stop_ms;
 	int			exit_code;

@@ -303,12 +303,15 @@ listener_ready(Engine *engine, Source *source, uint32_t events)
 		{
 			if (errno != EAGAIN)
 			{
-				log_write(LOG_WARNING, "could not accept a connection: %s", strerror(errno));
+				if (!engine->accept_failed)
+					log_write(LOG_WARNING, "could not accept a connection, and will go on trying: %s", strerror(errno));
+				engine->accept_failed = true;
 				engine->accept_paused = true;
 				source_watch(engine, source, 0);
 			}
 			return;
 		}
+		engine->accept_failed = false;
 		if (engine->nconnections >= MAX_CONNECTIONS)
 			close(fd);
 		else

@@ -1,6 +1,8 @@
 /* The engine keeps to its protocol, and ends connections that do not: hello, frames, places, cancelling, closing, the control lines. */
 #include "engine_client.h"
 
+#include <sys/resource.h>
+
 static EngineProcess engine;
 
 /* A gray PNG of test/data. */
@@ -225,6 +227,47 @@ test_idle_holders(void)
 		client_close(&holders[i]);
 }
 
+/* Without descriptors for all, clients wait until others go; the engine says so, once. */
+static void
+test_descriptors(void)
+{
+	enum
+	{
+		N = 40
+	};
+	const char *settings[] = {"device ref", "threads 1", NULL};
+	const struct rlimit few = {20, 20};
+	EngineProcess small;
+	BicycleHello hello = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .build = BICYCLE_VERSION, .database = 1};
+	Client		clients[N];
+	int			greeted = 0,
+				said = 0,
+				later = 0;
+
+	engine_start(&small, settings);
+	if (prlimit(small.pid, RLIMIT_NOFILE, &few, NULL) != 0)
+		bail_out("cannot limit descriptors: %s", strerror(errno));
+	for (int i = 0; i < N; i++)
+	{
+		client_open(&clients[i], &small);
+		client_send(&clients[i], BICYCLE_HELLO, 0, &hello, sizeof(hello));
+	}
+	usleep(1200000);
+	for (int i = 0; i < N; i++)
+		greeted += client_receive_within(&clients[i], 0);
+	while (engine_says(&small, "log warning could not accept", 300))
+		said++;
+	ok(greeted > 0 && greeted < N && said == 1, "an engine with descriptors for %d of %d clients says so, once (%d)", greeted, N, said);
+	for (int i = 0; i < N; i++)
+	{
+		if (i >= greeted)
+			later += client_receive_within(&clients[i], PATIENCE_MS) && clients[i].frame.type == BICYCLE_HELLO;
+		client_close(&clients[i]);
+	}
+	ok(later == N - greeted, "%d others are served as those go", later);
+	ok(engine_end(&small), "and it ends clean");
+}
+
 /* Many requests at once on one connection; each is answered once, whatever the order. */
 static void
 test_window(void)
@@ -342,6 +385,7 @@ main(void)
 	test_info();
 	test_places();
 	test_idle_holders();
+	test_descriptors();
 	test_window();
 	test_deaf_client();
 	test_control();
