@@ -11,7 +11,7 @@ static void
 test_pillow(void)
 {
 	size_t		length;
-	char	   *text = (char *) testdata_load("resize.txt", &length);
+	char	   *text = testdata_text("resize.txt", &length);
 	int			n = 0;
 
 	for (char *line = text; line < text + length; line = strchr(line, '\n') + 1, n++)

@@ -45,6 +45,22 @@ testdata_load(const char *name, size_t *length)
 	return bytes;
 }
 
+/* The same of a text, with a NUL behind it. */
+__attribute__((unused)) static char *
+testdata_text(const char *name, size_t *length)
+{
+	uint8_t    *bytes = testdata_load(name, length);
+	char	   *text = realloc(bytes, *length + 1);
+
+	if (text == NULL)
+	{
+		printf("Bail out! out of memory\n");
+		exit(1);
+	}
+	text[*length] = '\0';
+	return text;
+}
+
 /* A file in the making. */
 typedef struct Bytes
 {
