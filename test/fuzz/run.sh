@@ -1,8 +1,8 @@
 #!/bin/bash
 # Fuzzes everything that reads what others wrote with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer: images, model files, options, plots,
-# control lines, and the frames of clients.
+# control lines, and the frames of clients and trainers.
 #
-#	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth|options|plot|control|protocol]...
+#	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth|options|plot|control|protocol|train]...
 #
 # Each target runs for SECONDS.  Programs, corpora and whatever breaks a target stay in build/fuzz, so that a later run goes on where this one ended.  The image
 # libraries themselves are the system's and not instrumented.  Needs clang with libFuzzer.
@@ -15,7 +15,7 @@ OUT=$ROOT/build/fuzz
 CC=${FUZZ_CC:-clang}
 FLAGS="-std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -D_GNU_SOURCE"
 LIBS="-lpng -ljpeg -ljansson -lz -lcrypto -lcairo -lfontconfig -lpthread -ldl -lm"
-TARGETS="png jpeg safetensors pth options plot control protocol"
+TARGETS="png jpeg safetensors pth options plot control protocol train"
 
 sources()						# sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c has
 {
@@ -26,6 +26,7 @@ sources()						# sources TARGET: what it reads with; of the neural core only the
 		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,error}.c ;;
 		options) echo "$ROOT"/src/nn/*.c "$ROOT"/src/nn/ref/*.c ;;
 		plot) echo $(ls "$engine"/*.c | grep -v /main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
+		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /train_main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
 		# these targets have a server and an executor of their own: fuzz_engine.h
 		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
 	esac
