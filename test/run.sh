@@ -8,15 +8,18 @@
 #	pgtap       the SQL contract, by pg_prove
 #	tap         crashes, cancels, standby, dump, restart and training, by prove; JOBS files at a time, as most of them mostly wait
 #
+#	tsan        not one of all: the tests of the engine's threads under ThreadSanitizer
+#
 # Needs and touches no installed cluster and leaves no server behind.  PG_CONFIG chooses the server.  KEEP=1 keeps the directory with data and logs.
 # UNIT="test_x test_y" or REGRESS="x y" or TAP="001_basic" narrow a part down.  BICYCLE_DEVICE=cuda runs regress and nopreload on a GPU.
 set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
 ALL="unit asan regress nopreload isolation pgtap tap"
+THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot test_engine_protocol test_engine_stress test_train_engine test_train_feed"
 parts=${*:-$ALL}
 for part in $parts; do
-	[[ " $ALL " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL"
+	[[ " $ALL tsan " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL tsan"
 done
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 failed=()
@@ -124,6 +127,12 @@ if wanted asan; then
 	export ASAN_OPTIONS=abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1
 	unit_tests asan 900
 	unset ASAN_OPTIONS UBSAN_OPTIONS
+fi
+
+if wanted tsan; then
+	export TSAN_OPTIONS=exitcode=66
+	UNIT=${UNIT:-$THREADED} unit_tests tsan 900
+	unset TSAN_OPTIONS
 fi
 
 if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wanted tap; then
