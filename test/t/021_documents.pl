@@ -184,18 +184,25 @@ SQL
 	like($readme, qr/`$name(?:` \| |\().*\Q$names\E/s, "README has the columns of $name") if $kind eq 'v' || $name eq 'bicycle_models';
 }
 
-# ---- Links ----------------------------------------------------------------------------------------------------------------------------------
+# ---- Links and names of files -----------------------------------------------------------------------------------------------------------------
+
+my %files = map { (s{^\./}{}r => 1) } split /\n/, slurp_file("$root/files");
 
 foreach my $name (sort keys %text)
 {
-	foreach my $link ($text{$name} =~ /\]\(((?!https?:)[^)]*\.md(?:#[^)]*)?|#[^)]*)\)/g)
+	my $directory = $name =~ m{^doc/} ? 'doc/' : '';
+
+	foreach my $link ($text{$name} =~ /\]\(((?!https?:)[^)]*)\)/g)
 	{
-		my ($file, $anchor) = split /#/, $link, 2;
-		my $target = $file eq '' ? $name : $name =~ m{^doc/} && $file !~ m{^\.\./} ? "doc/$file" : $file =~ s{^\.\./}{}r;
+		my ($file, $anchor) = split /#/, $link =~ s/%2B/+/gr, 2;
+		my $target = $file eq '' ? $name : ($directory . $file) =~ s{^doc/\.\./}{}r;
 		my @anchors = map { lc(s/[^\w\s-]//gr =~ s/\s+$//r =~ s/ /-/gr) } ($text{$target} // '') =~ /^#+ (.*)$/gm;
 
-		next if $target eq 'test/README.md';
-		ok(defined $text{$target} && (!defined $anchor || grep { $_ eq $anchor } @anchors), "$name: link to $link leads somewhere");
+		ok($files{$target} && (!defined $anchor || grep { $_ eq $anchor } @anchors), "$name: link to $link leads somewhere");
+	}
+	foreach my $file ($text{$name} =~ m{(?<![\w./-])([\w./]+\.(?:c|h|cu|pl|sh|sql))\b}g)
+	{
+		ok($file eq 'postgres.h' || (grep { /(^|\/)\Q$file\E$/ } keys %files), "$name: there is a file $file");
 	}
 }
 
