@@ -75,6 +75,7 @@ typedef struct Settings
 	int64_t		queue_memory;
 	int64_t		max_model_size;
 	int64_t		stuck_timeout;	/* milliseconds without progress of a batch or a decoder before the heartbeat stops */
+	int64_t		gpu_retry;		/* milliseconds until a GPU that could not be had is tried again, at first */
 	int64_t		debug;			/* 1: requests may ask for faults */
 } Settings;
 
@@ -528,9 +529,15 @@ struct Engine
 	size_t		device_memory;	/* what it may take of memory of its own; 0: it has none */
 	bool		device_change;	/* the setting has changed: replace it when all is quiet */
 	bool		device_opened;	/* the first opening has ended */
+	bool		device_short;	/* there is a GPU that could not be had; it may be later */
+	bool		device_found;	/* it can be had now */
 	Job			device_job;
 	Job			settings_job;
 	bool		settings_busy;	/* the device thread has settings_job */
+	Job			try_job;
+	bool		trying;			/* the device thread has it */
+	int64_t		try_ms,			/* when it is due, */
+				try_wait;		/* and what is waited after it */
 	NnPrecision device_automatic;	/* what precision auto means on it */
 	EngineError device_error;
 	char		device_name[128];

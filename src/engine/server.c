@@ -2,7 +2,11 @@
  * server.c
  *	  The I/O thread: its epoll loop, the listening socket, completed jobs, the device's opening, the ordered end.
  *
- * Everything here runs on the I/O thread but engine_complete, which any thread may call, and device_open_run, which the device thread runs.
+ * Everything here runs on the I/O thread but engine_complete, which any thread may call, and device_open_run, device_set_run and device_try_run, which the
+ * device thread runs.
+ *
+ * A GPU that is there but cannot be had when the engine opens it, because other processes fill or hold it, is tried again, less and less often.  Until it can
+ * be had the CPU serves, if the setting is auto; then the device is replaced as if the setting had changed.
  *
  * One turn of the loop: read and write what is ready, take back completed jobs, move requests on (cache_run, batcher_run), write what has been queued
  * meanwhile, free what was closed.  Timers need no more than a tick every TICK_MS while something depends on time.
@@ -30,6 +34,7 @@
 #define EVENTS 64
 #define MAX_CONNECTIONS 8192
 #define STOP_MS 10000			/* for what runs to end and replies to be read */
+#define TRIES_MOST 16			/* times gpu_retry between two tries, in the end */
 
 int64_t
 now_ms(void)
@@ -119,11 +124,21 @@ static void device_set(Engine *engine);
 
 /* ---- The device ---------------------------------------------------------------------------------------------------------------------------- */
 
+/* Opens what is not the CPU, and notes whether it is there but cannot be had: other processes fill its memory, or hold it. */
+static NnStatus
+open_other(Engine *engine, const char *name, NnError *error)
+{
+	NnStatus	status = nn_device_open(name, engine->device_threads, &engine->device, error);
+
+	engine->device_short = strncmp(name, "cuda", 4) == 0 && (status == NN_ENOMEM || status == NN_EDEVICE);
+	return status;
+}
+
 /* The device of setting auto: a GPU, and without one the CPU, after a line that says what is missing. */
 static NnStatus
 open_automatic(Engine *engine, NnError *error)
 {
-	if (nn_device_open("cuda", engine->device_threads, &engine->device, error) == NN_OK)
+	if (open_other(engine, "cuda", error) == NN_OK)
 		return NN_OK;
 	snprintf(engine->device_lack, sizeof(engine->device_lack), "; %.70s", error->message);
 	log_write(LOG_LOG, "no GPU is used: %s", error->detail[0] != '\0' ? error->detail : error->message);
@@ -142,10 +157,11 @@ device_open_run(Job *job)
 	engine->device = NULL;
 	error_clear(&engine->device_error);
 	engine->device_lack[0] = '\0';
+	engine->device_short = false;
 	if (strcmp(engine->device_wanted, "auto") == 0)
 		status = open_automatic(engine, &error);
 	else
-		status = nn_device_open(engine->device_wanted, engine->device_threads, &engine->device, &error);
+		status = open_other(engine, engine->device_wanted, &error);
 	if (status == NN_OK)
 	{
 		nn_device_watch(engine->device, executor_progress);
@@ -206,6 +222,12 @@ device_open_done(Engine *engine, Job *job)
 	}
 	else
 		log_write(LOG_LOG, "device is now %s", engine->device_name);
+	if (engine->device_short)
+	{
+		log_write(LOG_LOG, "the GPU cannot be had now and is tried again, in %lld seconds at first", (long long) engine->settings.gpu_retry / 1000);
+		engine->try_wait = engine->settings.gpu_retry;
+		engine->try_ms = now_ms() + engine->try_wait;
+	}
 	device_set(engine);
 }
 
@@ -286,6 +308,44 @@ engine_changed(Engine *engine, const char *setting)
 	cache_trim(engine);
 	queue_admit(engine);
 	memory_admit(engine);
+}
+
+/* ---- A GPU that comes later -------------------------------------------------------------------------------------------------------------------- */
+
+/* Whether it can be had now: it is opened and closed again, while what serves meanwhile stays. */
+static void
+device_try_run(Job *job)
+{
+	Engine	   *engine = list_member(Engine, try_job, job);
+	NnDevice   *device;
+	NnError		ignored;
+
+	engine->device_found = nn_device_open(strcmp(engine->device_wanted, "auto") == 0 ? "cuda" : engine->device_wanted, 1, &device, &ignored) == NN_OK;
+	if (engine->device_found)
+		nn_device_close(device);
+}
+
+/* The device is replaced as if the setting had changed, when all is quiet. */
+static void
+device_try_done(Engine *engine, Job *job)
+{
+	engine->trying = false;
+	engine->try_ms = now_ms() + engine->try_wait;
+	if (engine->try_wait < TRIES_MOST * engine->settings.gpu_retry)
+		engine->try_wait *= 2;
+	if (engine->device_found)
+		engine->device_change = true;
+}
+
+static void
+device_try(Engine *engine, int64_t now)
+{
+	if (engine->device_busy || !engine->device_short || engine->trying || engine->device_change || engine->stopping || now < engine->try_ms)
+		return;
+	engine->trying = true;
+	engine->try_job.run = device_try_run;
+	engine->try_job.done = device_try_done;
+	executor_submit(&engine->device_thread, &engine->try_job, false);
 }
 
 /* ---- Listening ----------------------------------------------------------------------------------------------------------------------------- */
@@ -501,7 +561,7 @@ is_finished(Engine *engine)
 static bool
 needs_tick(Engine *engine)
 {
-	if (engine->stopping || engine->accept_paused || !list_empty(&engine->loads))
+	if (engine->stopping || engine->accept_paused || (!engine->device_busy && engine->device_short) || !list_empty(&engine->loads))
 		return true;
 	list_foreach(node, &engine->entries)
 		if (!list_empty(&list_member(CacheEntry, link, node)->waiters))
@@ -524,6 +584,7 @@ tick(Engine *engine)
 	list_foreach(node, &engine->connections)
 		connection_tick(list_member(Connection, link, node), now);
 	cache_tick(engine, now);
+	device_try(engine, now);
 	if (engine->accept_paused && engine->listening)
 	{
 		engine->accept_paused = false;

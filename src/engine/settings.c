@@ -46,6 +46,7 @@ static const Setting table[] = {
 	{"queue_memory", SETTING_COUNT, offsetof(Settings, queue_memory), 64 * MB, 64 * KB, INT64_MAX},
 	{"max_model_size", SETTING_COUNT, offsetof(Settings, max_model_size), 1 * GB, 1, INT64_MAX},
 	{"stuck_timeout", SETTING_COUNT, offsetof(Settings, stuck_timeout), 60000, 100, INT64_MAX},
+	{"gpu_retry", SETTING_COUNT, offsetof(Settings, gpu_retry), 30000, 10, INT64_MAX / 1024},
 	{"debug", SETTING_COUNT, offsetof(Settings, debug), 0, 0, 1},
 };
 

@@ -384,6 +384,49 @@ test_half(void)
 	gpu->minor = 0;
 }
 
+static BicycleStatus
+device_comes(Client *client)
+{
+	BicycleStatus status = client_status(client);
+
+	for (int i = 0; i < 1000 && !strstr(status.device, "imitated GPU"); i++)
+	{
+		usleep(10000);
+		status = client_status(client);
+	}
+	return status;
+}
+
+/* A GPU that others fill when the engine starts is used when they have gone; until then the CPU serves, or with device cuda there is an error. */
+static void
+test_full(void)
+{
+	const char *settings[] = {"device auto", "precision fp32", "threads 2", "gpu_retry 20", "max_model_size 100000000", NULL};
+	ImageCall	call = translate(&models[0]);
+	size_t		card = gpu->memory;
+	BicycleStatus status;
+	Client		client;
+	int			loads = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		gpu->memory = 100;
+		settings[0] = i == 0 ? "device auto" : "device cuda";
+		engine_start(&engine, settings);
+		client_hello(&client, &engine, 1);
+		status = client_status(&client);
+		if (i == 0)
+			ok(run(&client, 0, &loads) && strncmp(status.device, "cpu", 3) == 0 && strstr(status.device, "out of GPU memory"), "where others fill the GPU the CPU serves (%s)", status.device);
+		else
+			ok(!client_run(&client, next_id++, &call, &models[0]) && client_is_error(&client, "55000"), "or there is an error (%s)", status.device);
+		gpu->memory = card;
+		status = device_comes(&client);
+		ok(strstr(status.device, "imitated GPU") && run(&client, 0, &loads) && client_status(&client).gpu_memory > 0, "and the GPU when they have gone (%s)", status.device);
+		client_close(&client);
+		ok(engine_end(&engine), "the engine ends clean");
+	}
+}
+
 /* Any call of CUDA fails once, or it and all after it: either the request is served, or its error is 53200, or the engine ends and has not answered. */
 static void
 test_faults(const char *const *settings)
@@ -473,6 +516,7 @@ main(void)
 	ok(engine_end(&engine), "the engine ends clean");
 	ok(gpu->used == 0, "and has given all memory of the GPU back");
 	test_half();
+	test_full();
 	test_faults(settings);
 	unlink(shared);
 	for (int i = 0; i < MODELS; i++)

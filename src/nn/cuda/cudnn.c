@@ -258,7 +258,7 @@ cuda_convs_open(void *stream, CudaConvs **out, NnError *error)
 	{
 		code = cudnn_fail(convs, error, status, "be started");
 		cuda_convs_close(convs);
-		return code == NN_ENOMEM ? code : NN_EUNSUPPORTED;
+		return code;			/* the library is there, and a GPU that ran a kernel: others may fill or hold it now */
 	}
 	*out = convs;
 	return NN_OK;
