@@ -134,11 +134,12 @@ CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisi
 CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/error.c src/nn/graph.c src/nn/precision.c) \
 	$B/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
-CUDA_MODULE = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$B/bicycle_cuda.so))
+CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),no cudnn.h found),no nvcc found)
+CUDA_MODULE = $(if $(CUDA_LACK),,$B/bicycle_cuda.so)
 
 cuda: $(CUDA_MODULE)
 devices:
-	@echo "devices: ref$(if $(WITHOUT_CPU),,$(comma) cpu)$(if $(CUDA_MODULE),$(comma) cuda,; no cuda: $(if $(NVCC),no cudnn.h found,no nvcc found))"
+	@echo "devices: ref$(if $(WITHOUT_CPU),,$(comma) cpu)$(if $(CUDA_MODULE),$(comma) cuda,; no cuda: $(CUDA_LACK))"
 comma = ,
 
 $B/cuda/%.o: src/%.c
