@@ -225,8 +225,11 @@ probe(CudaDevice *device, NnError *error)
 	{
 		snprintf(detail, sizeof(detail), driver == 0 ? "There is no NVIDIA driver here." : "The NVIDIA driver supports CUDA %d.%d only.", driver / 1000,
 				 driver % 1000 / 10);
-		return missing(error, "no usable NVIDIA driver", detail, "Install an NVIDIA driver for CUDA 13, or set \"bicycle.device\" to auto or cpu.");
+		return missing(error, "no usable NVIDIA driver", detail, "Install an NVIDIA driver for CUDA 13 (580 or later), or set \"bicycle.device\" to auto or cpu.");
 	}
+	/* of several GPUs that a service joins, which may start after us */
+	if (result == cudaErrorSystemNotReady)
+		return cuda_check(error, result, "be used yet");
 	if (result != cudaSuccess || count == 0)
 	{
 		snprintf(detail, sizeof(detail), "CUDA reported: %s%s%s%s.", cudaGetErrorString(result), visible ? ", with CUDA_VISIBLE_DEVICES set to \"" : "",

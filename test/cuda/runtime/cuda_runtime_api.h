@@ -27,6 +27,7 @@ typedef enum cudaError
 	cudaErrorInvalidResourceHandle = 400,
 	cudaErrorNotReady = 600,
 	cudaErrorLaunchFailure = 719,
+	cudaErrorSystemNotReady = 802,
 	cudaErrorStreamCaptureInvalidated = 901
 } cudaError_t;
 
