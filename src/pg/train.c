@@ -26,6 +26,7 @@
 #include "utils/timestamp.h"
 
 #define WAIT_INTERVAL	500		/* ms between looks at a job that is waited for */
+#define PLOT_POINTS		8192	/* of one loss */
 
 PG_FUNCTION_INFO_V1(bicycle_train);
 PG_FUNCTION_INFO_V1(bicycle_pause);
@@ -583,7 +584,10 @@ bicycle_wait(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Appends the curve of each loss that the job has. */
+/*
+ * Appends the curve of each loss that the job has.  A plot has so many columns at most; a job that has trained for a month has millions of losses, of which the
+ * means of as many parts are taken.
+ */
 static uint32
 append_series(StringInfo out, int64 job)
 {
@@ -593,8 +597,11 @@ append_series(StringInfo out, int64 job)
 	uint64		n;
 
 	param_add(&p, INT8OID, Int64GetDatum(job));
-	n = jobs_run("bicycle_training_losses", "SELECT name, iteration::float8, value FROM %s WHERE job = $1 ORDER BY"
-				 " array_position('{G_GAN,D,G_GAN2,D2,G_L1,z_L1,kl}'::text[], name), iteration", SPI_OK_SELECT, &p);
+	param_add(&p, INT4OID, Int32GetDatum(PLOT_POINTS));
+	n = jobs_run("bicycle_training_losses", "SELECT name, avg(iteration)::float8, avg(value) FROM"
+				 " (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER (PARTITION BY name) AS part FROM %s WHERE job = $1"
+				 " WINDOW w AS (PARTITION BY name ORDER BY iteration)) AS l"
+				 " GROUP BY name, part ORDER BY array_position('{G_GAN,D,G_GAN2,D2,G_L1,z_L1,kl}'::text[], name), part", SPI_OK_SELECT, &p);
 	for (uint64 i = 0; i < n; i++)
 	{
 		char	   *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);

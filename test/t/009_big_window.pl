@@ -1,4 +1,4 @@
-# Flow control: more bytes in one call than the queue holds, and several statements' requests interleaved on one connection, neither block nor lose replies.
+# Flow control: more bytes in one call than the queue holds, plots that would, and several statements' requests interleaved on one connection, neither block nor lose replies.
 use strict;
 use warnings;
 
@@ -102,6 +102,13 @@ $node->safe_psql('postgres', 'ALTER SYSTEM SET bicycle.queue_memory = 1');
 $node->restart;
 my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$one");
 like($err, qr/ERROR:  54000:/, 'an image larger than the queue ends in 54000');
+
+# A plot of millions of losses is no larger than any other.
+is($node->safe_psql('postgres', <<'SQL'), 't', 'a plot of two hundred thousand losses has a place');
+INSERT INTO bicycle_training_jobs (job, model, owner, system_identifier, database, pairs, search_path, options, state) VALUES (1, 'm', 'postgres', 1, 1, '', '', '{}', 'done');
+INSERT INTO bicycle_training_losses SELECT 1, n, name, n FROM generate_series(1, 100000) n, unnest('{D,kl}'::text[]) name;
+SELECT length(bicycle_loss_plot(1)) > 1000;
+SQL
 
 # Without a place in time the error says so: one such image hangs in the engine, and two do not fit.
 $node->safe_psql('postgres', $_) foreach 'ALTER SYSTEM SET bicycle.queue_memory = 2', 'ALTER SYSTEM SET bicycle.debug = on';
