@@ -92,6 +92,10 @@ pg_regress()					# pg_regress NAME PROGRAM TREE INPUT CONF TEST...: a suite on a
 	result $status "$name"
 }
 
+# Tests are the first to go if memory runs out.  And in containers whose processes are, an engine cannot lower its score to what it would raise it to: where
+# root has the right to set this, all tests run like that.
+echo 900 2>/dev/null >/proc/self/oom_score_adj || true
+
 "$ROOT/test/install-deps.sh"
 BUILD=${BUILD:-build}
 private_begin

@@ -116,8 +116,9 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 	oom = open("/proc/self/oom_score_adj", O_WRONLY);
 	if (oom >= 0)
 	{
+		/* Refused where a container's processes have more than that already, which is as well. */
 		if (write(oom, "500", 3) != 3)
-			_exit(125);
+			errno = 0;
 		close(oom);
 	}
 	sigemptyset(&none);
