@@ -12,23 +12,12 @@
  *	- the decoders' budget (the last quarter): what image_decode and image_resize take while they run.  Threads of the pool wait in it, under its lock; each
  *	  has its turn, and a decoder never asks twice, so it cannot deadlock.
  *
- * engine_memory = 0 means half of the machine's memory.
+ * engine_memory = 0 means half of the machine's memory, or of what the container may have of it.
  *
  * A GPU's own memory is no budget of the engine: the device refuses what is beyond its limit (setting gpu_memory) or what other processes have left of the
  * card, and then the cache makes room (cache.c).
  */
-#include <unistd.h>
-
 #include "engine/engine.h"
-
-static size_t
-machine_memory(void)
-{
-	long		pages = sysconf(_SC_PHYS_PAGES);
-	long		page = sysconf(_SC_PAGESIZE);
-
-	return pages > 0 && page > 0 ? (size_t) pages * (size_t) page : (size_t) 1 << 30;
-}
 
 /* Takes the limits from the settings.  What is held already is kept. */
 void

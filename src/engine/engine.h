@@ -67,7 +67,7 @@ typedef struct Settings
 {
 	char		device[64];
 	NnPrecision precision;
-	int64_t		threads;		/* 0: as many as the machine has */
+	int64_t		threads;		/* 0: as many as there are processors to run on */
 	int64_t		cache_size;		/* bytes, as all below unless said */
 	int64_t		engine_memory;
 	int64_t		gpu_memory;
@@ -82,6 +82,11 @@ typedef struct Settings
 extern void settings_default(Settings *settings);
 extern bool settings_set(Settings *settings, const char *name, const char *value, char *why, size_t why_size);
 extern int	settings_threads(const Settings *settings);
+
+/* machine.c */
+extern size_t machine_memory(void);
+extern size_t machine_memory_limit(const char *groups, const char *root);
+extern int	machine_processors(void);
 
 /* ---- Log and control (log.c, control.c) ---------------------------------------------------------------------------------------------------- */
 

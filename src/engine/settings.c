@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "engine/engine.h"
 
@@ -141,10 +140,5 @@ settings_set(Settings *settings, const char *name, const char *value, char *why,
 int
 settings_threads(const Settings *settings)
 {
-	long		online;
-
-	if (settings->threads > 0)
-		return (int) settings->threads;
-	online = sysconf(_SC_NPROCESSORS_ONLN);
-	return online < 1 ? 1 : online > 1024 ? 1024 : (int) online;
+	return settings->threads > 0 ? (int) settings->threads : machine_processors();
 }

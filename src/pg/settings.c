@@ -58,11 +58,11 @@ typedef struct IntSetting
 
 static const IntSetting int_settings[] = {
 	{"threads", "threads", &threads, 0, 0, 1024, PGC_SIGHUP, 0,
-	"Threads with which the engine computes on a CPU; 0 means as many as the machine has."},
+	"Threads with which the engine computes on a CPU; 0 means as many as there are processors for it."},
 	{"cache_size", "cache_size", &cache_size, 1024, 16, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
 	"Memory for models that stay resident in the engine, on a CPU; on a GPU bicycle.gpu_memory is."},
 	{"engine_memory", "engine_memory", &engine_memory, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
-	"Memory that the engine may take in all; requests beyond it fail with an error. 0 means half of the machine's."},
+	"Memory that the engine may take in all; requests beyond it fail with an error. 0 means half of the machine's, or of what its container may have."},
 	{"gpu_memory", "gpu_memory", &gpu_memory, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
 	"Memory of the GPU that models may take; 0 means seven eighths of the card's."},
 	{"max_batch", "max_batch", &max_batch, 16, 1, 256, PGC_SIGHUP, 0,
