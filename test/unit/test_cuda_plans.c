@@ -1,8 +1,9 @@
 /*
  * Proves that cuDNN has an engine that the CUDA device may use for every convolution of G and E at every batch size (on the first card; three sizes on the
- * others), in every precision, on the GPUs that test/data/cudnn describes: deterministic, nothing compiled at run time, strict fp32 without tensor cores.  No GPU is needed: cuDNN plans for a described one.
+ * others), and of the operators' test, in every precision, on the GPUs that test/data/cudnn describes: deterministic, nothing compiled at run time, strict fp32
+ * without tensor cores.  No GPU is needed: cuDNN plans for a described one.  A cuDNN of which a library is missing is an error.
  */
-#include "nn_fixture.h"
+#include "op_table.h"
 
 #if !defined(HAVE_CUDNN) || defined(__SANITIZE_ADDRESS__)
 int
@@ -122,6 +123,24 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 	   nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs, tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
 }
 
+/* The convolutions that a GPU is tested with, odd extents and channels among them. */
+static void
+test_operators(CudaConvs *convs, const char *card, NnPrecision precision)
+{
+	Tally		tally = {0};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		Run			r;
+
+		build(&r, &cases[i], false);
+		plan_graph(convs, &r.graph, precision, &tally);
+		free_run(&r);
+	}
+	ok(tally.convs > 0 && tally.missing == 0, "%s, %s: %d of %d convolutions of the operators' test", card, nn_precision_name(precision),
+	   tally.convs - tally.missing, tally.convs);
+}
+
 /* With BICYCLE_PIN_ENGINES one engine a layer serves all batch sizes, where cuDNN takes it. */
 static void
 test_pinning(const char *json)
@@ -219,6 +238,8 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 		return;
 	}
 	test_keeping(convs);
+	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)
+		test_operators(convs, file, precisions[i]);
 	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)
 		for (size_t k = 0; k < sizeof(configs) / sizeof(configs[0]); k++)
 			test_config(convs, file, precisions[i], configs[k], step);

@@ -127,6 +127,7 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 	most(&shared->staged, elements((NnShape) {s.n, s.h, s.w, s.c}) * element);
 	most(&shared->result, elements((NnShape) {s.n, s.oh, s.ow, s.k}) * element);
 	most(&shared->latents, (size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
+	nn_progress(&device->base);	/* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)
 		most(&shared->workspace, cuda_conv_workspace(step->conv));
