@@ -124,17 +124,19 @@ bool
 link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint)
 {
 	List		frames;
-	TrainFrame *frame;
+	TrainFrame *frame = NULL;
+	bool		whole = true;
 
 	list_init(&frames);
-	for (size_t at = 0; at < length; at += BICYCLE_MAX_FRAME)
+	for (size_t at = 0; at < length && whole; at += BICYCLE_MAX_FRAME)
 	{
 		frame = frame_new(BICYCLE_DATA, bytes + at, length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME, false);
-		if (frame == NULL)
-			break;
-		list_append(&frames, &frame->link);
+		whole = frame != NULL;
+		if (whole)
+			list_append(&frames, &frame->link);
 	}
-	frame = frame_new(BICYCLE_END, NULL, 0, true);
+	/* no END after a gap: what has come would be taken for all of it */
+	frame = whole ? frame_new(BICYCLE_END, NULL, 0, true) : NULL;
 	if (frame == NULL)
 	{
 		/* Nothing frees `bytes` then, which frames may refer to; the process ends. */

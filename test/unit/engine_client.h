@@ -519,11 +519,11 @@ client_call(Client *client, uint64_t id, const ImageCall *call)
 	return placed;
 }
 
-/* Bytes of a stream, collected from DATA frames up to END. */
+/* Bytes of a stream, collected from DATA frames up to END; NULL if an error, which is the last frame then, or the end of the connection took its place. */
 __attribute__((unused)) static uint8_t *
-client_stream(Client *client, uint64_t id, size_t *length)
+client_stream_unless(Client *client, uint64_t id, size_t *length)
 {
-	uint8_t    *bytes = NULL;
+	uint8_t    *bytes = malloc(1);
 
 	*length = 0;
 	while (client_receive(client) && client->frame.id == id && client->frame.type == BICYCLE_DATA)
@@ -536,8 +536,23 @@ client_stream(Client *client, uint64_t id, size_t *length)
 		memcpy(bytes + *length, client->body, client->frame.length);
 		*length += client->frame.length;
 	}
+	if (client->closed || client->frame.type == BICYCLE_ERROR)
+	{
+		free(bytes);
+		return NULL;
+	}
 	if (client->frame.type != BICYCLE_END || client->frame.id != id)
 		bail_out("a stream ended with frame %u", client->frame.type);
+	return bytes;
+}
+
+__attribute__((unused)) static uint8_t *
+client_stream(Client *client, uint64_t id, size_t *length)
+{
+	uint8_t    *bytes = client_stream_unless(client, id, length);
+
+	if (bytes == NULL)
+		bail_out("a stream ended with an error or with its connection");
 	return bytes;
 }
 

@@ -287,23 +287,30 @@ take_done(Client *client, Outcome *outcome)
 		bail_out("TRAIN_DONE has %u bytes", client->frame.length);
 	memcpy(outcome->model.hash, outcome->head.hash, sizeof(outcome->model.hash));
 	outcome->model.config = strdup((char *) client->body + sizeof(outcome->head));
-	outcome->model.stream = client_stream(client, 0, &outcome->model.length);
-	outcome->done = outcome->model.length == outcome->head.stream_length;
+	outcome->model.stream = client_stream_unless(client, 0, &outcome->model.length);
+	outcome->done = outcome->model.stream != NULL && outcome->model.length == outcome->head.stream_length;
+	if (!outcome->done)
+		model_free(&outcome->model);
 }
 
-static void
+/* False if the run ended in the middle of it. */
+static bool
 take_checkpoint(Client *client, Outcome *outcome)
 {
 	BicycleCheckpoint head;
-	Saved	   *saved = &outcome->checkpoints[outcome->ncheckpoints++];
+	Saved	   *saved = &outcome->checkpoints[outcome->ncheckpoints];
 
 	memcpy(&head, client->body, sizeof(head));
 	saved->iteration = head.iteration;
-	saved->stream = client_stream(client, 0, &saved->length);
+	saved->stream = client_stream_unless(client, 0, &saved->length);
+	if (saved->stream == NULL)
+		return false;
+	outcome->ncheckpoints++;
 	if (saved->length != head.stream_length)
 		bail_out("a checkpoint of %zu bytes was announced with %llu", saved->length, (unsigned long long) head.stream_length);
 	if (outcome->losses.iteration != head.iteration && head.iteration > 0)
 		outcome->ordered = false;
+	return true;
 }
 
 /* Reads one frame of a running engine; false at the end of the run: done, paused, an error (which is the last frame then), closed. */
@@ -340,8 +347,7 @@ outcome_read(Training *training, Outcome *outcome)
 			outcome->nnotes++;
 			return true;
 		case BICYCLE_CHECKPOINT:
-			take_checkpoint(client, outcome);
-			return true;
+			return take_checkpoint(client, outcome);
 		case BICYCLE_TRAIN_DONE:
 			take_done(client, outcome);
 			return false;
