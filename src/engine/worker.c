@@ -52,6 +52,7 @@ decode_within(const uint8_t *file, size_t length, int channels, int side, const 
 		*pixels = decoded;
 		return true;
 	}
+	executor_progress();
 	resized = image_resize(&decoded, side, side, pixels, &image_error) == IMAGE_OK;
 	if (!resized)
 		error_from_image(error, &image_error);
@@ -63,7 +64,8 @@ bool
 worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side, uint64_t max_pixels,
 				   Image *pixels, EngineError *error)
 {
-	ImageLimits limits = {.max_pixels = max_pixels};
+	/* a progressive JPEG of many pixels and scans takes a minute, but it ends */
+	ImageLimits limits = {.max_pixels = max_pixels, .progress = executor_progress};
 	bool		decoded;
 
 	/* An image beyond the user's limit is refused by image_decode before it allocates anything: it must not wait for a budget. */

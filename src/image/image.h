@@ -46,6 +46,7 @@ typedef struct ImageLimits
 {
 	uint64_t	max_pixels;		/* width * height; bicycle.max_image_pixels */
 	size_t		max_memory;		/* all allocations of one decode */
+	void		(*progress) (void); /* called at each row, and of a JPEG of many scans at each row of each; may be NULL */
 } ImageLimits;
 
 typedef struct Image

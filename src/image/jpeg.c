@@ -91,6 +91,8 @@ on_progress(j_common_ptr jpeg)
 {
 	JpegReader *reader = jpeg->client_data;
 
+	if (reader->limits != NULL && reader->limits->progress != NULL)
+		reader->limits->progress();
 	if (reader->jpeg.input_scan_number > MAX_SCANS)
 	{
 		image_fail(reader->error, IMAGE_ELIMIT, "image has too many scans", "It has more than %d progressive scans.", MAX_SCANS);

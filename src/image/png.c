@@ -306,6 +306,14 @@ alloc_pixels(PngReader *reader, int channels)
 }
 
 static void
+read_row(PngReader *reader, uint8_t *row)
+{
+	if (reader->limits->progress != NULL)
+		reader->limits->progress();
+	png_read_row(reader->png, row, NULL);
+}
+
+static void
 read_rows(PngReader *reader)
 {
 	const Image *image = &reader->image;
@@ -315,13 +323,13 @@ read_rows(PngReader *reader)
 	if (reader->interlaced)
 		for (int pass = 0; pass < reader->passes; pass++)
 			for (int y = 0; y < image->height; y++)
-				png_read_row(reader->png, reader->rows + y * in_row, NULL);
+				read_row(reader, reader->rows + y * in_row);
 	for (int y = 0; y < image->height; y++)
 	{
 		uint8_t    *row = reader->rows + (reader->interlaced ? y * in_row : 0);
 
 		if (!reader->interlaced)
-			png_read_row(reader->png, row, NULL);
+			read_row(reader, row);
 		image_convert_row(row, reader->file_channels, image->pixels + y * out_row, image->channels, (size_t) image->width);
 	}
 }

@@ -225,6 +225,30 @@ test_quality(void)
 	}
 }
 
+static int	progress;
+
+static void
+on_progress(void)
+{
+	progress++;
+}
+
+/* Who watches a decode hears of each row of blocks of each scan: with many of them it takes long. */
+static void
+test_progress(void)
+{
+	size_t		length;
+	uint8_t    *bytes = testdata_load("jpeg/progressive.jpg", &length);
+	ImageLimits limits = {.max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress};
+	Image		image;
+	ImageError	error;
+	bool		decoded = image_decode(bytes, length, 3, &limits, &image, &error) == IMAGE_OK;
+
+	ok(decoded && progress > image.height, "%d rows of many scans tell of progress %d times", image.height, progress);
+	image_free(&image);
+	free(bytes);
+}
+
 int
 main(void)
 {
@@ -239,5 +263,6 @@ main(void)
 	test_limits();
 	test_declared_size();
 	test_quality();
+	test_progress();
 	return done_testing();
 }

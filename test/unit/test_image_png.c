@@ -181,6 +181,31 @@ test_foreign(void)
 	}
 }
 
+static int	progress;
+
+static void
+on_progress(void)
+{
+	progress++;
+}
+
+static void
+test_progress(void)
+{
+	ImageLimits limits = {.max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress};
+	Image		in = noise_image(20, 30, 3, 1),
+				out;
+	ImageError	error;
+	uint8_t    *bytes;
+	size_t		length;
+	bool		decoded = image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK && image_decode(bytes, length, 3, &limits, &out, &error) == IMAGE_OK;
+
+	ok(decoded && progress == 30, "who watches a decode hears of each of 30 rows: %d", progress);
+	image_free(&in);
+	image_free(&out);
+	free(bytes);
+}
+
 int
 main(void)
 {
@@ -191,5 +216,6 @@ main(void)
 	test_memory();
 	test_round_trip();
 	test_foreign();
+	test_progress();
 	return done_testing();
 }
