@@ -70,6 +70,7 @@ connection_accept(Engine *engine, int fd)
 	connection->pid = peer.pid;
 	connection->since = now_ms();
 	list_init(&connection->dirty);
+	list_append(&engine->timed, &connection->timed);
 	list_init(&connection->out);
 	list_init(&connection->requests);
 	for (int i = 0; i < REQUEST_CLASSES; i++)
@@ -119,6 +120,7 @@ connection_free(Connection *connection)
 	for (int i = 0; i < REQUEST_CLASSES; i++)
 		list_remove(&connection->ring[i]);
 	list_remove(&connection->dirty);
+	list_remove(&connection->timed);
 	list_remove(&connection->link);
 	close(connection->source.fd);
 	connection->engine->nconnections--;
@@ -200,6 +202,8 @@ begin_closing(Connection *connection)
 	connection->in_body = false;
 	connection->input_start = connection->input_end = 0;
 	connection->since = now_ms();
+	if (list_empty(&connection->timed))
+		list_append(&connection->engine->timed, &connection->timed);
 }
 
 /* The client does not keep to the protocol: it is told so and the connection ends. */
@@ -378,6 +382,7 @@ connection_hello(Connection *connection, const BicycleFrame *frame, const uint8_
 	}
 	connection->database = hello.database;
 	connection->greeted = true;
+	list_remove(&connection->timed);
 
 	memset(&hello, 0, sizeof(hello));
 	hello.magic = BICYCLE_MAGIC;

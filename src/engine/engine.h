@@ -237,6 +237,7 @@ struct Connection
 	Engine	   *engine;
 	List		link;			/* Engine.connections */
 	List		dirty;			/* Engine.dirty: has something to flush */
+	List		timed;			/* Engine.timed: has not greeted yet, or is closing */
 	List		ring[REQUEST_CLASSES];	/* Engine.ring: has requests in queued[] that may start */
 	uint32_t	database;
 	int32_t		pid;
@@ -510,6 +511,7 @@ struct Engine
 			   *done_last;
 
 	List		connections;
+	List		timed;			/* those that are given so much time and no more */
 	List		dirty;
 	List		dead;			/* Connection.link: freed at the end of the turn */
 	List		ring[REQUEST_CLASSES];	/* connections with something to start */

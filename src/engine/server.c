@@ -467,6 +467,7 @@ engine_init(Engine *engine)
 	pthread_mutex_init(&engine->decoders.lock, NULL);
 	pthread_cond_init(&engine->decoders.wake, NULL);
 	list_init(&engine->connections);
+	list_init(&engine->timed);
 	list_init(&engine->dirty);
 	list_init(&engine->dead);
 	for (int i = 0; i < REQUEST_CLASSES; i++)
@@ -561,18 +562,12 @@ is_finished(Engine *engine)
 static bool
 needs_tick(Engine *engine)
 {
-	if (engine->stopping || engine->accept_paused || (!engine->device_busy && engine->device_short) || !list_empty(&engine->loads))
+	if (engine->stopping || engine->accept_paused || (!engine->device_busy && engine->device_short) || !list_empty(&engine->loads) ||
+		!list_empty(&engine->timed))
 		return true;
 	list_foreach(node, &engine->entries)
 		if (!list_empty(&list_member(CacheEntry, link, node)->waiters))
 			return true;
-	list_foreach(node, &engine->connections)
-	{
-		Connection *connection = list_member(Connection, link, node);
-
-		if (!connection->greeted || connection->closing)
-			return true;
-	}
 	return false;
 }
 
@@ -581,8 +576,8 @@ tick(Engine *engine)
 {
 	int64_t		now = now_ms();
 
-	list_foreach(node, &engine->connections)
-		connection_tick(list_member(Connection, link, node), now);
+	list_foreach(node, &engine->timed)
+		connection_tick(list_member(Connection, timed, node), now);
 	cache_tick(engine, now);
 	device_try(engine, now);
 	if (engine->accept_paused && engine->listening)
