@@ -261,8 +261,13 @@ probe(CudaDevice *device, NnError *error)
 static bool
 is_unloadable(cudaError_t result)
 {
-	return result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidPtx || result == cudaErrorUnsupportedPtxVersion ||
-		result == cudaErrorJitCompilerNotFound || result == cudaErrorJitCompilationDisabled;
+	static const cudaError_t errors[] = {cudaErrorInvalidDeviceFunction, cudaErrorInvalidKernelImage, cudaErrorNoKernelImageForDevice, cudaErrorInvalidPtx,
+	cudaErrorJitCompilerNotFound, cudaErrorUnsupportedPtxVersion, cudaErrorJitCompilationDisabled};
+
+	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
+		if (result == errors[i])
+			return true;
+	return false;
 }
 
 /* Runs a kernel once, which loads all, so that what is amiss shows when the device is opened and the CPU may still be taken, not amid the work. */
