@@ -65,6 +65,37 @@ SELECT pg_extension_config_dump('@extschema@.bicycle_models', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_tensors', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_counters', '');
 
+-- ---- Roles and rows that others run for ------------------------------------------------------------------------------------------------------
+-- A role that keeps its name through renaming, dumps and replication: see role.c.
+CREATE TYPE @extschema@.bicycle_role;
+CREATE FUNCTION @extschema@.bicycle_role_in(cstring) RETURNS @extschema@.bicycle_role
+	AS 'MODULE_PATHNAME', 'bicycle_role_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) RETURNS cstring
+	AS 'MODULE_PATHNAME', 'bicycle_role_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_recv(internal) RETURNS @extschema@.bicycle_role
+	AS 'MODULE_PATHNAME', 'bicycle_role_recv' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'bicycle_role_send' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE TYPE @extschema@.bicycle_role (
+	INPUT = @extschema@.bicycle_role_in, OUTPUT = @extschema@.bicycle_role_out,
+	RECEIVE = @extschema@.bicycle_role_recv, SEND = @extschema@.bicycle_role_send,
+	INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = plain
+);
+CREATE FUNCTION @extschema@.bicycle_role(role oid) RETURNS @extschema@.bicycle_role
+	AS 'MODULE_PATHNAME', 'bicycle_role_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_role_oid(role @extschema@.bicycle_role) RETURNS oid
+	AS 'MODULE_PATHNAME', 'bicycle_role_oid' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE CAST (oid AS @extschema@.bicycle_role) WITH FUNCTION @extschema@.bicycle_role(oid) AS ASSIGNMENT;
+CREATE CAST (@extschema@.bicycle_role AS oid) WITH FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role);
+
+COMMENT ON TYPE @extschema@.bicycle_role IS 'a role of this cluster, written as the name that it has now; or a name, if there was no such role';
+COMMENT ON FUNCTION @extschema@.bicycle_role_in(cstring) IS 'the role of that name';
+COMMENT ON FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_role_recv(internal) IS 'the role of that name';
+COMMENT ON FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_role(oid) IS 'the role of that OID';
+COMMENT ON FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role) IS 'its OID; 0 if there is no role of that name';
+
 -- Some rows do more than they say to whom they are restored or run for.  That no privilege is granted on their tables does not do: default privileges, GRANT
 -- ON ALL TABLES and membership in pg_write_all_data include these, too.
 CREATE FUNCTION @extschema@.bicycle_guard() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -86,7 +117,7 @@ CREATE TABLE @extschema@.bicycle_policies (
 	tablename name NOT NULL CHECK (tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')),
 	policyname name NOT NULL,
 	permissive boolean,
-	roles name[],
+	roles @extschema@.bicycle_role[],
 	cmd text CHECK (cmd IN ('ALL', 'SELECT', 'INSERT', 'UPDATE', 'DELETE')),
 	qual text,
 	with_check text,
@@ -111,20 +142,22 @@ DECLARE
 	notes oid := (SELECT c.oid FROM pg_extension e JOIN pg_class c ON c.relnamespace = e.extnamespace AND c.relname = 'bicycle_policies' WHERE e.extname = 'bicycle');
 	schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'bicycle');
 	present text := format($query$
-		SELECT relname, ''::name, NULL::boolean, NULL::name[], NULL, NULL, NULL, relrowsecurity, relforcerowsecurity FROM pg_class
-		WHERE relnamespace = %1$L::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')
+		SELECT relname AS tablename, ''::name AS policyname, NULL::boolean, NULL::%1$I.bicycle_role[], NULL, NULL, NULL, relrowsecurity, relforcerowsecurity FROM pg_class
+		WHERE relnamespace = %2$L::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')
 			AND (relrowsecurity OR relforcerowsecurity)
 		UNION ALL
-		SELECT tablename, policyname, permissive = 'PERMISSIVE', roles, cmd, qual, with_check, NULL, NULL FROM pg_policies
-		WHERE schemaname = %2$L AND tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, quote_ident(schema), schema);
+		SELECT p.tablename, p.policyname, p.permissive = 'PERMISSIVE',
+			ARRAY(SELECT CASE r WHEN 0 THEN 'public'::%1$I.bicycle_role ELSE r::%1$I.bicycle_role END FROM unnest(o.polroles) AS r), p.cmd, p.qual, p.with_check, NULL, NULL
+		FROM pg_policies AS p JOIN pg_policy AS o ON o.polname = p.policyname AND o.polrelid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
+		WHERE p.schemaname = %3$L AND p.tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, schema, quote_ident(schema), schema);
 BEGIN
 	-- Within a trigger it is bicycle_restore_policy that makes what is noted already.
 	IF pg_trigger_depth() > 0 OR notes IS NULL OR NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = notes), 'USAGE') THEN
 		RETURN;
 	END IF;
-	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE ROW(n.*) IS NOT DISTINCT FROM ROW(o.*))',
+	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE n::text = o::text)', schema, present);
+	EXECUTE format('INSERT INTO %1$I.bicycle_policies SELECT * FROM (%2$s) AS n WHERE (tablename, policyname) NOT IN (SELECT tablename, policyname FROM %1$I.bicycle_policies)',
 		schema, present);
-	EXECUTE format('INSERT INTO %1$I.bicycle_policies %2$s EXCEPT SELECT * FROM %1$I.bicycle_policies', schema, present);
 END $$;
 
 CREATE FUNCTION @extschema@.bicycle_restore_policy() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -140,7 +173,7 @@ BEGIN
 		END IF;
 	ELSE
 		command := format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', NEW.policyname, target, CASE WHEN NEW.permissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
-				NEW.cmd, (SELECT string_agg(CASE WHEN r = 'public' THEN 'PUBLIC' ELSE quote_ident(r) END, ', ') FROM unnest(NEW.roles) AS r))
+				NEW.cmd, (SELECT string_agg(CASE r::text WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(r::text) END, ', ') FROM unnest(NEW.roles) AS r))
 			|| coalesce(' USING (' || NEW.qual || ')', '') || coalesce(' WITH CHECK (' || NEW.with_check || ')', '');
 		IF EXISTS (SELECT FROM pg_policy WHERE polrelid = target::regclass AND polname = NEW.policyname) THEN
 			RETURN NULL;
@@ -259,36 +292,6 @@ COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS
 
 -- ---- Training -------------------------------------------------------------------------------------------------------------------------------
 -- The script grants nobody any privilege on the tables: they are written by the extension's functions alone, and read through the views.
-
--- A role that keeps its name through dumps and replication: see role.c.
-CREATE TYPE @extschema@.bicycle_role;
-CREATE FUNCTION @extschema@.bicycle_role_in(cstring) RETURNS @extschema@.bicycle_role
-	AS 'MODULE_PATHNAME', 'bicycle_role_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-CREATE FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) RETURNS cstring
-	AS 'MODULE_PATHNAME', 'bicycle_role_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-CREATE FUNCTION @extschema@.bicycle_role_recv(internal) RETURNS @extschema@.bicycle_role
-	AS 'MODULE_PATHNAME', 'bicycle_role_recv' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-CREATE FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) RETURNS bytea
-	AS 'MODULE_PATHNAME', 'bicycle_role_send' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-CREATE TYPE @extschema@.bicycle_role (
-	INPUT = @extschema@.bicycle_role_in, OUTPUT = @extschema@.bicycle_role_out,
-	RECEIVE = @extschema@.bicycle_role_recv, SEND = @extschema@.bicycle_role_send,
-	INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = plain
-);
-CREATE FUNCTION @extschema@.bicycle_role(role oid) RETURNS @extschema@.bicycle_role
-	AS 'MODULE_PATHNAME', 'bicycle_role_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-CREATE FUNCTION @extschema@.bicycle_role_oid(role @extschema@.bicycle_role) RETURNS oid
-	AS 'MODULE_PATHNAME', 'bicycle_role_oid' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-CREATE CAST (oid AS @extschema@.bicycle_role) WITH FUNCTION @extschema@.bicycle_role(oid) AS ASSIGNMENT;
-CREATE CAST (@extschema@.bicycle_role AS oid) WITH FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role);
-
-COMMENT ON TYPE @extschema@.bicycle_role IS 'a role of this cluster, written as the name that it has now; or a name, if there was no such role';
-COMMENT ON FUNCTION @extschema@.bicycle_role_in(cstring) IS 'the role of that name';
-COMMENT ON FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
-COMMENT ON FUNCTION @extschema@.bicycle_role_recv(internal) IS 'the role of that name';
-COMMENT ON FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
-COMMENT ON FUNCTION @extschema@.bicycle_role(oid) IS 'the role of that OID';
-COMMENT ON FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role) IS 'its OID; 0 if there is no role of that name';
 
 CREATE SEQUENCE @extschema@.bicycle_training_job_ids;
 

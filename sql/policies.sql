@@ -23,14 +23,18 @@ RESET ROLE;
 SELECT count(*) FROM bicycle_policies;
 
 -- A restore creates the extension and then copies the rows.
-CREATE TEMP TABLE dumped AS SELECT * FROM bicycle_policies;
+CREATE TEMP TABLE dumped AS SELECT tablename, policyname, permissive, roles::text, cmd, qual, with_check, enabled, forced FROM bicycle_policies;
 CREATE TEMP TABLE policies AS SELECT * FROM pg_policies WHERE tablename LIKE 'bicycle%';
 DROP EXTENSION bicycle;
 CREATE EXTENSION bicycle;
-INSERT INTO bicycle_policies SELECT * FROM dumped;
+INSERT INTO bicycle_policies SELECT tablename, policyname, permissive, roles::bicycle_role[], cmd, qual, with_check, enabled, forced FROM dumped;
 SELECT count(*) AS policies FROM (SELECT * FROM policies INTERSECT SELECT * FROM pg_policies) AS same;
 SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname IN ('bicycle_models', 'bicycle_tensors') ORDER BY relname;
-TABLE dumped EXCEPT TABLE bicycle_policies;
+SELECT d::text FROM dumped AS d EXCEPT SELECT p::text FROM bicycle_policies AS p;
+-- A role that is renamed is noted under its new name.
+ALTER ROLE "regress bicycle reader" RENAME TO regress_bicycle_reader;
+SELECT policyname, roles FROM bicycle_policies WHERE tablename = 'bicycle_models' AND roles IS NOT NULL ORDER BY policyname;
+ALTER ROLE regress_bicycle_reader RENAME TO "regress bicycle reader";
 -- Going on from there.
 ALTER TABLE bicycle_models FORCE ROW LEVEL SECURITY;
 DROP POLICY few ON bicycle_models;

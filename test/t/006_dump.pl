@@ -28,6 +28,7 @@ INSERT INTO bicycle_training_losses SELECT job, 1, 'D', 0.5 FROM bicycle_trainin
 GRANT SELECT ON bicycle_models, bicycle_tensors TO painter;
 ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
 CREATE POLICY shown ON bicycle_models FOR SELECT TO painter USING (model <> 'secret');
+CREATE POLICY renamed ON bicycle_tensors FOR DELETE TO apprentice, painter USING (network <> 'G');
 GRANT SELECT ON outlines TO painter;
 CREATE TABLE paintings (id int PRIMARY KEY, sketch bytea, painting bytea);
 CREATE FUNCTION paint() RETURNS trigger LANGUAGE plpgsql AS \$\$
