@@ -3,7 +3,7 @@
 #
 #	test        operators, goldens, models and cuDNN's plans on the GPU
 #	sql         the regression tests on the GPU
-#	sanitize    the operators under compute-sanitizer's memcheck and racecheck, where it is installed
+#	sanitize    our kernels in the operators' test under compute-sanitizer's memcheck and racecheck, where it is installed
 #	bench       times of the networks; of each plan and its steps, with their share of what the card can do; device.json, the card's description for test/data/cudnn
 #	engines     what it costs to run each layer by one of cuDNN's engines at all batch sizes
 #	sqlbench    images a second through SQL, and what limits them (bench/run.sh)
@@ -201,9 +201,14 @@ if wanted sql; then
 fi
 sanitizer=$(command -v compute-sanitizer || ls "$cuda_home/bin/compute-sanitizer" 2>/dev/null)
 if wanted sanitize && [ -n "$sanitizer" ]; then
-	# of cuDNN's kernels races are its own affair, as are calls of CUDA that it tries and that fail
-	BICYCLE_TEST_SMALL=1 tap racecheck 200 "$sanitizer" --tool racecheck --kernel-name kns=instance_norm --report-api-errors no --error-exitcode 1 "$bin/test_cpu_ops"
-	BICYCLE_TEST_SMALL=1 tap memcheck 400 "$sanitizer" --tool memcheck --report-api-errors no --error-exitcode 1 "$bin/test_cpu_ops"
+	# Our kernels alone: cuDNN's are its own affair, and take the tools very long, as are calls of CUDA that it tries and that fail.
+	ours=()
+	for kernel in $(sed -n 's/^KERNEL(\([a-z0-9_]*\),.*/\1/p' kernels/*.cu); do
+		ours+=(--kernel-name "kns=_Z${#kernel}$kernel")
+	done
+	for tool in memcheck racecheck; do
+		BICYCLE_TEST_SMALL=1 tap "$tool" 300 "$sanitizer" --tool "$tool" "${ours[@]}" --report-api-errors no --error-exitcode 1 "$bin/test_cpu_ops"
+	done
 elif wanted sanitize; then
 	echo "no compute-sanitizer here"
 fi
