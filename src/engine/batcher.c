@@ -591,8 +591,8 @@ batcher_run(Engine *engine)
 	start_some(engine);
 	start_light(engine);
 	start_batch(engine);
-	if (engine->device_change && !engine->device_busy && !engine->settings_busy && !engine->trying && engine->nstarted == 0 && engine->loader.pending == 0 && !engine->preparing &&
-		engine->freeing == 0)
+	if (engine->device_change && !engine->device_busy && !engine->settings_busy && !engine->trying && engine->nstarted == 0 && engine->loader.pending == 0 &&
+		!engine->preparing && engine->freeing == 0)
 		device_replace(engine);
 	while (!loader_rests(engine) && !list_empty(&engine->held))
 	{
