@@ -32,10 +32,14 @@ sources()						# sources TARGET: what it reads with; of the neural core only the
 	esac
 }
 
-objects()						# objects TARGET: compiles its sources, each once for all targets
+objects()						# objects TARGET: compiles its sources, each once for all targets, and all anew after a change of a header
 {
 	local source object
 
+	if [ ! -d "$OUT/objects" ] || [ -n "$(find "$ROOT/src" -name '*.h' -newer "$OUT/objects")" ]; then
+		rm -rf "$OUT/objects"
+		mkdir -p "$OUT/objects"
+	fi
 	for source in $(sources "$1"); do
 		object=$OUT/objects/${source#"$ROOT"/src/}.o
 		mkdir -p "$(dirname "$object")"

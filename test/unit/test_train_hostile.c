@@ -264,6 +264,9 @@ test_mutants(void)
 		training_start(&training, settings, engine_run);
 		if (client_write(&training.client, damaged, length) && length == changed)
 			client_write(&training.client, whole.at + changed, whole.n - changed);
+		/* It may have taken its time to begin. */
+		engine_tell(&training.engine, "ping mutant");
+		engine_says(&training.engine, "pong mutant", PATIENCE_MS);
 		/* A frame that is cut off is no error: the rest may be on its way. */
 		sane += drain(&training.client, 20, &failed);
 		errors += failed;
