@@ -162,8 +162,9 @@ launcher_begin(void)
 	before_shmem_exit(launcher_exit, (Datum) 0);
 }
 
+/* Those that take connections; in *closed those that do not at the moment. */
 static List *
-all_databases(void)
+all_databases(List **closed)
 {
 	List	   *databases = NIL;
 	MemoryContext context = CurrentMemoryContext;
@@ -180,10 +181,13 @@ all_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext old;
 
-		if (!database->datallowconn || bicycle_database_is_invalid(database))
+		if (bicycle_database_is_invalid(database))
 			continue;
 		old = MemoryContextSwitchTo(context);
-		databases = lappend_oid(databases, database->oid);
+		if (database->datallowconn)
+			databases = lappend_oid(databases, database->oid);
+		else
+			*closed = lappend_oid(*closed, database->oid);
 		MemoryContextSwitchTo(old);
 	}
 	table_endscan(scan);
@@ -233,7 +237,8 @@ scan(Oid database)
 static bool
 scan_databases(BicycleShared *shared)
 {
-	List	   *existing = all_databases();
+	List	   *closed = NIL;
+	List	   *open = all_databases(&closed);
 	List	   *databases = NIL;
 	ListCell   *cell;
 	bool		all;
@@ -249,17 +254,18 @@ scan_databases(BicycleShared *shared)
 	{
 		Oid			database = shared->watched[i];
 
-		if (list_member_oid(existing, database))
-		{
+		if (list_member_oid(open, database))
 			databases = lappend_oid(databases, database);
-			i++;
+		else if (!list_member_oid(closed, database))
+		{
+			unwatch(shared, database);	/* it was dropped */
+			continue;
 		}
-		else
-			unwatch(shared, database);	/* it was dropped, or takes no connections */
+		i++;
 	}
 	LWLockRelease(&shared->lock);
 	if (all)
-		databases = list_concat_unique_oid(databases, existing);
+		databases = list_concat_unique_oid(databases, open);
 	foreach(cell, databases)
 		complete &= scan(lfirst_oid(cell));
 	if (!complete)

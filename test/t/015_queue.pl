@@ -151,6 +151,17 @@ $lockers{$_}->quit foreach keys %lockers;
 ok(job_comes_to($node, $h, "state = 'done'", database => 'two'), 'the one of the other database when its table is free');
 ok(job_comes_to($node, $a, "state = 'paused'"), 'and the row that was locked comes to what it should');
 
+# A database that takes no connections for a while is not forgotten.
+$f = train($node, 'before_door', $long);
+ok(job_comes_to($node, $f, "state = 'running'"), 'a job runs');
+$h = train($node, 'behind_door', '"iterations": 1', database => 'two');
+$g = train($node, 'beside_door', '"iterations": 1');
+$node->safe_psql('postgres', 'ALTER DATABASE two ALLOW_CONNECTIONS false');
+call("bicycle_cancel($f)");
+ok(job_comes_to($node, $g, "state = 'done'"), 'the next one starts although another database is closed');
+$node->safe_psql('postgres', 'ALTER DATABASE two ALLOW_CONNECTIONS true');
+ok(job_comes_to($node, $h, "state = 'done'", database => 'two'), 'and the one of that when it is open again');
+
 # A database that is dropped takes its job with it, and is forgotten.
 $h = train($node, 'dropped', $long, database => 'two');
 ok(job_comes_to($node, $h, "state = 'running' AND iteration > 0", database => 'two'), 'a job runs in a database');
