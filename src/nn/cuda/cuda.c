@@ -188,14 +188,14 @@ cuda_close(NnDevice *base)
 	cudaStream_t streams[] = {device->in, device->compute, device->out, device->upload};
 	NnError		error;
 
-	if (cuda_use(device, &error) == NN_OK)
-	{
-		cuda_convs_close(device->convs);
-		drop_spares(&device->pool);
-		for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
-			if (streams[i])
-				(void) cudaStreamDestroy(streams[i]);
-	}
+	/* a GPU that was not used needs no context for that; and after an error there is what lies on the host */
+	if (device->in)
+		(void) cuda_use(device, &error);
+	cuda_convs_close(device->convs);
+	drop_spares(&device->pool);
+	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
+		if (streams[i])
+			(void) cudaStreamDestroy(streams[i]);
 	pthread_mutex_destroy(&device->pool.lock);
 	free(device);
 }
