@@ -225,14 +225,6 @@ test_quality(void)
 	}
 }
 
-static int	progress;
-
-static void
-on_progress(void)
-{
-	progress++;
-}
-
 /* Who watches a decode hears of each row of blocks of each scan: with many of them it takes long. */
 static void
 test_progress(void)

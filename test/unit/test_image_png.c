@@ -181,14 +181,6 @@ test_foreign(void)
 	}
 }
 
-static int	progress;
-
-static void
-on_progress(void)
-{
-	progress++;
-}
-
 static void
 test_progress(void)
 {

@@ -266,14 +266,6 @@ test_devices(NnDevice *device)
 	ok(nn_device_set_threads(device, 1) == 1 && nn_device_supports(device, NN_PRECISION_FP32), "%s runs on one thread and in fp32", device->name);
 }
 
-static int	progress;
-
-static void
-on_progress(void)
-{
-	progress++;
-}
-
 /* Whoever watches hears of each layer, and on the naive device of each row of a convolution. */
 static void
 test_watch(NnDevice *device)

@@ -297,14 +297,6 @@ test_resume(NnDevice *device, const char *options, int stop, int steps)
 	run_close(&rest);
 }
 
-static int	progress;
-
-static void
-on_progress(void)
-{
-	progress++;
-}
-
 /* A step of training takes long on a slow machine: whoever watches hears of each layer, forward and backward. */
 static void
 test_watch(NnDevice *device)
