@@ -1,6 +1,7 @@
 /*
  * bench.h
- *	  What the benchmarks of the neural core share: the clock, the order of times, made-up numbers, the end after an error.
+ *	  What the benchmarks of the neural core share: the clock, the order of
+ *	  times, made-up numbers, the end after an error.
  */
 #ifndef BICYCLE_BENCH_H
 #define BICYCLE_BENCH_H
@@ -25,13 +26,14 @@ now(void)
 static inline int
 by_value(const void *a, const void *b)
 {
-	double		x = *(const double *) a,
-				y = *(const double *) b;
+	double x = *(const double *) a, y = *(const double *) b;
 
 	return (x > y) - (x < y);
 }
 
-/* Sorts times, so that the least comes first and the median is in the middle. */
+/*
+ * Sorts times, so that the least comes first and the median is in the middle.
+ */
 static inline void
 sort_times(double *times, int n)
 {
@@ -41,7 +43,8 @@ sort_times(double *times, int n)
 static inline void
 fail(const NnError *error)
 {
-	fprintf(stderr, "%s: %s %s %s\n", program_invocation_short_name, error->message, error->detail, error->hint);
+	fprintf(stderr, "%s: %s %s %s\n", program_invocation_short_name, error->message, error->detail,
+			error->hint);
 	exit(1);
 }
 
@@ -49,7 +52,7 @@ fail(const NnError *error)
 static inline float *
 numbers(uint32_t seed, float scale, size_t count)
 {
-	float	   *out = malloc(count * sizeof(float) + 1);
+	float *out = malloc(count * sizeof(float) + 1);
 
 	if (!out)
 		exit(1);
@@ -61,4 +64,4 @@ numbers(uint32_t seed, float scale, size_t count)
 	return out;
 }
 
-#endif							/* BICYCLE_BENCH_H */
+#endif /* BICYCLE_BENCH_H */

@@ -1,7 +1,8 @@
 /*
  * codec_bench.c
- *	  What coding a picture costs: median milliseconds of a processor to decode a PNG or JPEG file and resize it to 256 x 256, to encode
- *	  that as PNG, and as JPEG of quality 90.
+ *	  What coding a picture costs: median milliseconds of a processor to decode
+ *	  a PNG or JPEG file and resize it to 256 x 256, to encode that as PNG, and
+ *	  as JPEG of quality 90.
  *
  *		codec_bench FILE [runs]
  *
@@ -11,7 +12,10 @@
 
 #include "image/image.h"
 
-/* Milliseconds that this program has had of processors: what it costs, however busy the machine is. */
+/*
+ * Milliseconds that this program has had of processors: what it costs, however
+ * busy the machine is.
+ */
 static double
 processor_time(void)
 {
@@ -24,10 +28,11 @@ processor_time(void)
 static uint8_t *
 read_file(const char *path, size_t *length)
 {
-	FILE	   *file = fopen(path, "rb");
-	uint8_t    *bytes = NULL;
+	FILE *file = fopen(path, "rb");
+	uint8_t *bytes = NULL;
 
-	if (file && fseek(file, 0, SEEK_END) == 0 && (*length = (size_t) ftell(file)) > 0 && fseek(file, 0, SEEK_SET) == 0)
+	if (file && fseek(file, 0, SEEK_END) == 0 && (*length = (size_t) ftell(file)) > 0 &&
+		fseek(file, 0, SEEK_SET) == 0)
 	{
 		bytes = malloc(*length);
 		if (bytes && fread(bytes, 1, *length, file) != *length)
@@ -56,11 +61,11 @@ check(ImageStatus status, const ImageError *error)
 int
 main(int argc, char **argv)
 {
-	static const ImageLimits limits = {.max_pixels = 1 << 26, .max_memory = (size_t) 1 << 30};
-	int			runs = argc > 2 ? atoi(argv[2]) : 51;
-	double	   *times[3];
-	size_t		length;
-	uint8_t    *file;
+	static const ImageLimits limits = { .max_pixels = 1 << 26, .max_memory = (size_t) 1 << 30 };
+	int runs = argc > 2 ? atoi(argv[2]) : 51;
+	double *times[3];
+	size_t length;
+	uint8_t *file;
 
 	if (argc < 2 || runs < 1)
 	{
@@ -73,12 +78,11 @@ main(int argc, char **argv)
 			return 1;
 	for (int run = 0; run < runs; run++)
 	{
-		Image		read,
-					image;
-		ImageError	error;
-		uint8_t    *made[2];
-		size_t		bytes;
-		double		at[4];
+		Image read, image;
+		ImageError error;
+		uint8_t *made[2];
+		size_t bytes;
+		double at[4];
 
 		at[0] = processor_time();
 		check(image_decode(file, length, 3, &limits, &read, &error), &error);

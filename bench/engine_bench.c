@@ -1,12 +1,17 @@
 /*
  * engine_bench.c
- *	  Milliseconds an image of the neural core: G and E at their usual sizes, in each precision that the device has.
+ *	  Milliseconds an image of the neural core: G and E at their usual sizes, in
+ *	  each precision that the device has.
  *
  *		engine_bench [threads [runs [network [device]]]]
  *
- * Weights are numbers of a linear congruential generator, scaled so that activations keep their size; speed does not depend on them.  Prints a line for each
- * network, precision and batch: the median and the least time of an image, and the multiply-adds that means a second.  With a network (G256, G128, E256)
- * only its lines; "all" means all.  Images go in and come out as floats; with another device than the CPU as bytes, as the engine has them, in batches up to 64.
+ * Weights are numbers of a linear congruential generator, scaled so that
+ * activations keep their size; speed does not depend on them. Prints a line for
+ * each network, precision and batch: the median and the least time of an image,
+ * and the multiply-adds that means a second. With a network (G256, G128, E256)
+ * only its lines; "all" means all. Images go in and come out as floats; with
+ * another device than the CPU as bytes, as the engine has them, in batches up
+ * to 64.
  */
 #include "bench.h"
 
@@ -16,26 +21,26 @@
 typedef struct Subject
 {
 	const char *name;
-	NnNetwork	network;
-	int			size;
-	double		gflop;			/* of an image, convolutions only (a multiply-add is two) */
+	NnNetwork network;
+	int size;
+	double gflop; /* of an image, convolutions only (a multiply-add is two) */
 } Subject;
 
 static const Subject subjects[] = {
-	{"G256", NN_NET_G, 256, 12.611},
-	{"G128", NN_NET_G, 128, 3.140},
-	{"E256", NN_NET_E, 256, 9.085},
+	{ "G256", NN_NET_G, 256, 12.611 },
+	{ "G128", NN_NET_G, 128, 3.140 },
+	{ "E256", NN_NET_E, 256, 9.085 },
 };
 
 /* The model of a size with made-up weights. */
 static NnModel *
 make_model(NnDevice *device, int size, NnPrecision precision)
 {
-	NnConfig	config;
-	NnParams	params;
-	NnModel    *model;
-	NnTensor   *tensors;
-	NnError		error;
+	NnConfig config;
+	NnParams params;
+	NnModel *model;
+	NnTensor *tensors;
+	NnError error;
 
 	nn_config_default(&config);
 	config.size = config.encoder_size = size;
@@ -47,9 +52,14 @@ make_model(NnDevice *device, int size, NnPrecision precision)
 	{
 		const NnParam *p = &params.list[i];
 
-		tensors[i] = (NnTensor) {.name = p->name, .network = p->network, .dtype = NN_F32, .ndim = p->ndim, .nbytes = p->count * sizeof(float)};
+		tensors[i] = (NnTensor){ .name = p->name,
+								 .network = p->network,
+								 .dtype = NN_F32,
+								 .ndim = p->ndim,
+								 .nbytes = p->count * sizeof(float) };
 		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
-		tensors[i].data = numbers(i + 1, p->ndim > 1 ? 1 / sqrtf((float) p->count / p->shape[0]) : 0.1f, p->count);
+		tensors[i].data = numbers(
+			i + 1, p->ndim > 1 ? 1 / sqrtf((float) p->count / p->shape[0]) : 0.1f, p->count);
 	}
 	if (nn_model_load(device, &config, precision, tensors, params.n, &model, &error) != NN_OK)
 		fail(&error);
@@ -63,25 +73,24 @@ make_model(NnDevice *device, int size, NnPrecision precision)
 static void
 measure(NnModel *model, const Subject *s, int batch, int runs, bool floats)
 {
-	size_t		pixels = (size_t) batch * s->size * s->size * 3;
-	float	   *image = numbers(7, 1, pixels),
-			   *z = numbers(8, 1, (size_t) batch * 8),
-			   *out = numbers(9, 1, pixels),
-			   *logvar = numbers(9, 1, (size_t) batch * 8);
-	uint8_t    *bytes = (uint8_t *) image,
-			   *made = (uint8_t *) out;
-	double	   *times = calloc(runs, sizeof(double));
-	NnError		error;
+	size_t pixels = (size_t) batch * s->size * s->size * 3;
+	float *image = numbers(7, 1, pixels), *z = numbers(8, 1, (size_t) batch * 8),
+		  *out = numbers(9, 1, pixels), *logvar = numbers(9, 1, (size_t) batch * 8);
+	uint8_t *bytes = (uint8_t *) image, *made = (uint8_t *) out;
+	double *times = calloc(runs, sizeof(double));
+	NnError error;
 
 	for (int i = floats ? -2 : -12; i < runs; i++)
 	{
-		double		start = now();
-		NnStatus	status;
+		double start = now();
+		NnStatus status;
 
 		if (s->network == NN_NET_G)
-			status = floats ? nn_model_translate_float(model, batch, image, z, out, &error) : nn_model_translate(model, batch, bytes, z, made, &error);
+			status = floats ? nn_model_translate_float(model, batch, image, z, out, &error)
+							: nn_model_translate(model, batch, bytes, z, made, &error);
 		else
-			status = floats ? nn_model_encode_float(model, batch, image, out, logvar, &error) : nn_model_encode(model, batch, bytes, out, logvar, &error);
+			status = floats ? nn_model_encode_float(model, batch, image, out, logvar, &error)
+							: nn_model_encode(model, batch, bytes, out, logvar, &error);
 
 		if (status != NN_OK)
 			fail(&error);
@@ -89,8 +98,10 @@ measure(NnModel *model, const Subject *s, int batch, int runs, bool floats)
 			times[i] = (now() - start) * 1e3 / batch;
 	}
 	sort_times(times, runs);
-	printf("%s %s batch %2d: median %*.*f ms, least %*.*f ms an image, %6.1f GFLOP/s\n", s->name, nn_precision_name(nn_model_precision(model)), batch, floats ? 7 : 9,
-		   floats ? 2 : 4, times[runs / 2], floats ? 7 : 9, floats ? 2 : 4, times[0], s->gflop / times[runs / 2] * 1e3);
+	printf("%s %s batch %2d: median %*.*f ms, least %*.*f ms an image, %6.1f GFLOP/s\n", s->name,
+		   nn_precision_name(nn_model_precision(model)), batch, floats ? 7 : 9, floats ? 2 : 4,
+		   times[runs / 2], floats ? 7 : 9, floats ? 2 : 4, times[0],
+		   s->gflop / times[runs / 2] * 1e3);
 	fflush(stdout);
 	free(image);
 	free(z);
@@ -102,14 +113,14 @@ measure(NnModel *model, const Subject *s, int batch, int runs, bool floats)
 int
 main(int argc, char **argv)
 {
-	static const int batches[] = {1, 4, 16, 64};
-	int			threads = argc > 1 ? atoi(argv[1]) : 0;
-	int			runs = argc > 2 ? atoi(argv[2]) : 9;
+	static const int batches[] = { 1, 4, 16, 64 };
+	int threads = argc > 1 ? atoi(argv[1]) : 0;
+	int runs = argc > 2 ? atoi(argv[2]) : 9;
 	const char *only = argc > 3 && strcmp(argv[3], "all") != 0 ? argv[3] : NULL;
 	const char *name = argc > 4 ? argv[4] : "cpu";
-	bool		cpu = strcmp(name, "cpu") == 0;
-	NnDevice   *device;
-	NnError		error;
+	bool cpu = strcmp(name, "cpu") == 0;
+	NnDevice *device;
+	NnError error;
 
 	if (nn_device_open(name, threads, &device, &error) != NN_OK)
 		fail(&error);
@@ -117,9 +128,10 @@ main(int argc, char **argv)
 	for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++)
 		for (int p = NN_PRECISION_FP32; p <= NN_PRECISION_TF32; p++)
 		{
-			NnModel    *model;
+			NnModel *model;
 
-			if (!nn_device_supports(device, (NnPrecision) p) || (only && strcmp(only, subjects[i].name) != 0))
+			if (!nn_device_supports(device, (NnPrecision) p) ||
+				(only && strcmp(only, subjects[i].name) != 0))
 				continue;
 			model = make_model(device, subjects[i].size, (NnPrecision) p);
 			for (int b = 0; b < (cpu ? 3 : 4); b++)

@@ -1,10 +1,16 @@
 /*
  * engines.c
- *	  What it costs to run each layer of the official generator by one of cuDNN's engines at all batch sizes, so that an image's bits do not depend on its batch.
+ *	  What it costs to run each layer of the official generator by one of
+ *	  cuDNN's engines at all batch sizes, so that an image's bits do not depend
+ *	  on its batch.
  *
- * For every convolution and batch size: microseconds of the engine that is chosen for that size, of the one chosen for one image, and of the one chosen for 64
- * (BICYCLE_PIN_ENGINES; "-" where cuDNN does not take that engine, and the size's own is counted).  With BICYCLE_AUTOTUNE=N in the environment a choice is the
- * fastest of N.  Each is the least of some runs over the same buffers, so small layers find their weights in the cache: ratios count, not sums.
+ * For every convolution and batch size: microseconds of the engine that is
+ * chosen for that size, of the one chosen for one image, and of the one chosen
+ * for 64 (BICYCLE_PIN_ENGINES; "-" where cuDNN does not take that engine, and
+ * the size's own is counted). With BICYCLE_AUTOTUNE=N in the environment a
+ * choice is the fastest of N. Each is the least of some runs over the same
+ * buffers, so small layers find their weights in the cache: ratios count, not
+ * sums.
  */
 #include <stdio.h>
 
@@ -26,20 +32,22 @@ main(void)
 #define MODES 3
 #define SIZES 7
 
-static const char *const pins[MODES] = {NULL, "1", "64"};
-static const char *const names[MODES] = {"own", "of 1", "of 64"};
+static const char *const pins[MODES] = { NULL, "1", "64" };
+static const char *const names[MODES] = { "own", "of 1", "of 64" };
 
 /* Microseconds; below 0 if the engine is not the pinned one. */
 static double
 measure(cudaStream_t stream, CudaConvs *convs, const CudaConvShape *shape, int pin)
 {
-	CudaConv   *conv;
-	NnError		error;
-	double		us;
+	CudaConv *conv;
+	NnError error;
+	double us;
 
 	if (cuda_conv_open(convs, shape, &conv, &error) != NN_OK)
 		fail(&error);
-	us = pin == 0 || pin == shape->n || cuda_conv_choice(conv)->pinned ? cuda_time_conv(stream, convs, conv, shape) * 1e3 : -1;
+	us = pin == 0 || pin == shape->n || cuda_conv_choice(conv)->pinned
+			 ? cuda_time_conv(stream, convs, conv, shape) * 1e3
+			 : -1;
 	cuda_conv_close(conv);
 	return us;
 }
@@ -60,18 +68,19 @@ print_row(const char *layer, const char *mode, const double us[SIZES])
 int
 main(void)
 {
-	CudaConvs  *convs[MODES];
-	double		sums[MODES][SIZES] = {{0}};
+	CudaConvs *convs[MODES];
+	double sums[MODES][SIZES] = { { 0 } };
 	cudaStream_t stream;
 	struct cudaDeviceProp card;
-	NnConfig	config;
-	NnParams	params;
-	NnGraph		g;
-	NnPlan		plan = {.graph = &g, .precision = NN_PRECISION_BF16};
-	NnError		error;
-	int			image;
+	NnConfig config;
+	NnParams params;
+	NnGraph g;
+	NnPlan plan = { .graph = &g, .precision = NN_PRECISION_BF16 };
+	NnError error;
+	int image;
 
-	if (cudaGetDeviceProperties(&card, 0) != cudaSuccess || cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess)
+	if (cudaGetDeviceProperties(&card, 0) != cudaSuccess ||
+		cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess)
 	{
 		printf("no GPU here\n");
 		return 1;
@@ -91,12 +100,13 @@ main(void)
 	if (nn_params_of(&config, 1u << NN_NET_G, &params, &error) != NN_OK)
 		fail(&error);
 	nn_graph_init(&g, &params);
-	image = nn_input(&g, (NnShape) {1, config.size, config.size, config.input_nc}, "image");
-	nn_net_G(&g, &config, image, nn_input(&g, (NnShape) {1, 1, 1, config.nz}, "z"));
-	printf("engines of %s, %s, on %s; microseconds of 1, 2, 4, 8, 16, 32 and 64 images\n", cuda_convs_name(convs[0]), nn_precision_name(plan.precision), card.name);
+	image = nn_input(&g, (NnShape){ 1, config.size, config.size, config.input_nc }, "image");
+	nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ 1, 1, 1, config.nz }, "z"));
+	printf("engines of %s, %s, on %s; microseconds of 1, 2, 4, 8, 16, 32 and 64 images\n",
+		   cuda_convs_name(convs[0]), nn_precision_name(plan.precision), card.name);
 	for (int i = 0; i < g.nnodes; i++)
 	{
-		double		us[MODES][SIZES];
+		double us[MODES][SIZES];
 
 		if (!cuda_is_conv(g.nodes[i].op))
 			continue;

@@ -2,27 +2,24 @@
  * add.cu
  *	  The sum of two maps, as a residual block ends.
  *
- * Traffic: two reads and one write an element; a thread takes one vector of eight channels.
+ * Traffic: two reads and one write an element; a thread takes one vector of
+ * eight channels.
  */
 #include "common.cuh"
 
 typedef struct Add
 {
-	KernelMap	x,
-				b,
-				y;
-	unsigned	vectors;
-	int			chunks,
-				c;
+	KernelMap x, b, y;
+	unsigned vectors;
+	int chunks, c;
 } Add;
 
 KERNEL(add, Add)
 {
-	unsigned	t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned	pixel = t / a.chunks;
-	int			c0 = t % a.chunks * KERNEL_VECTOR;
-	float		v[KERNEL_VECTOR],
-				w[KERNEL_VECTOR];
+	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
+	unsigned pixel = t / a.chunks;
+	int c0 = t % a.chunks * KERNEL_VECTOR;
+	float v[KERNEL_VECTOR], w[KERNEL_VECTOR];
 
 	if (t >= a.vectors)
 		return;
@@ -35,10 +32,11 @@ KERNEL(add, Add)
 }
 
 KERNEL_API int
-kernel_add(void *stream, const KernelMap *x, const KernelMap *b, const KernelMap *y, size_t pixels, int c)
+kernel_add(void *stream, const KernelMap *x, const KernelMap *b, const KernelMap *y, size_t pixels,
+		   int c)
 {
-	unsigned	blocks = kernel_blocks(pixels, c);
-	Add			a;
+	unsigned blocks = kernel_blocks(pixels, c);
+	Add a;
 
 	if (blocks == 0)
 		return KERNEL_TOO_LARGE;

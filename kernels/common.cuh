@@ -1,9 +1,12 @@
 /*
  * common.cuh
- *	  What the kernels share: launching, element types, vectors of eight channels, activations.
+ *	  What the kernels share: launching, element types, vectors of eight
+ *	  channels, activations.
  *
- * A kernel is written in the C that nvcc and a C compiler both understand, and takes one struct by value, so that a launch can be kept and run again by
- * something other than a GPU: without nvcc, test/cuda/gpu_on_cpu.h runs the same files on the CPU.
+ * A kernel is written in the C that nvcc and a C compiler both understand, and
+ * takes one struct by value, so that a launch can be kept and run again by
+ * something other than a GPU: without nvcc, test/cuda/gpu_on_cpu.h runs the
+ * same files on the CPU.
  */
 #ifndef BICYCLE_KERNELS_COMMON_CUH
 #define BICYCLE_KERNELS_COMMON_CUH
@@ -18,17 +21,18 @@
 #define KERNEL_API extern "C"
 #define KERNEL_LOCAL static __device__ __forceinline__
 #define KERNEL(name, Args) static __global__ void __launch_bounds__(256) name(const Args a)
-#define KERNEL_LAUNCH(name, gx, gy, gz, threads, stream, args) \
-	(name<<<dim3(gx, gy, gz), dim3(threads), 0, (cudaStream_t) (stream)>>>(args), (int) cudaGetLastError())
+#define KERNEL_LAUNCH(name, gx, gy, gz, threads, stream, args)                    \
+	(name<<<dim3(gx, gy, gz), dim3(threads), 0, (cudaStream_t) (stream)>>>(args), \
+	 (int) cudaGetLastError())
 #else
 #include "gpu_on_cpu.h"
 #endif
 
 #define KERNEL_THREADS 256
 #define KERNEL_WARP 32
-#define KERNEL_TOO_LARGE 1		/* cudaErrorInvalidValue: more elements than a launch counts */
+#define KERNEL_TOO_LARGE 1 /* cudaErrorInvalidValue: more elements than a launch counts */
 
-/* ---- Elements -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Elements ------------------------------------------------------------ */
 
 KERNEL_LOCAL float
 float_of_half(uint16_t bits)
@@ -64,7 +68,7 @@ float_of_byte(uint8_t x)
 KERNEL_LOCAL uint8_t
 byte_of_float(float x)
 {
-	float		level = rintf(__fmul_rn(__fadd_rn(x, 1.0f), 127.5f));
+	float level = rintf(__fmul_rn(__fadd_rn(x, 1.0f), 127.5f));
 
 	return level >= 255.0f ? 255 : level > 0.0f ? (uint8_t) level : 0;
 }
@@ -106,20 +110,23 @@ store_element(const KernelMap *m, size_t at, float x)
 	}
 }
 
-/* ---- Vectors --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Vectors ------------------------------------------------------------- */
 
 typedef union KernelPacket
 {
-	uint4		bits;
-	float		f[4];
-	uint16_t	h[8];
+	uint4 bits;
+	float f[4];
+	uint16_t h[8];
 } KernelPacket;
 
-/* Channels [c0, c0 + 8) of a pixel; those from c on are 0.  A whole vector is one or two 16-byte loads. */
+/*
+ * Channels [c0, c0 + 8) of a pixel; those from c on are 0. A whole vector is
+ * one or two 16-byte loads.
+ */
 KERNEL_LOCAL void
 load_vector(const KernelMap *m, size_t pixel, int c0, int c, float v[KERNEL_VECTOR])
 {
-	size_t		at = pixel * m->pitch + c0;
+	size_t at = pixel * m->pitch + c0;
 
 	if (!m->vector || c0 + KERNEL_VECTOR > c)
 	{
@@ -129,8 +136,7 @@ load_vector(const KernelMap *m, size_t pixel, int c0, int c, float v[KERNEL_VECT
 	}
 	else if (m->type == KERNEL_F32)
 	{
-		KernelPacket low,
-					high;
+		KernelPacket low, high;
 
 		low.bits = *(const uint4 *) ((const float *) m->data + at);
 		high.bits = *(const uint4 *) ((const float *) m->data + at + 4);
@@ -156,7 +162,7 @@ load_vector(const KernelMap *m, size_t pixel, int c0, int c, float v[KERNEL_VECT
 KERNEL_LOCAL void
 store_vector(const KernelMap *m, size_t pixel, int c0, int c, const float v[KERNEL_VECTOR])
 {
-	size_t		at = pixel * m->pitch + c0;
+	size_t at = pixel * m->pitch + c0;
 
 	if (!m->vector || c0 + KERNEL_VECTOR > c)
 	{
@@ -167,8 +173,7 @@ store_vector(const KernelMap *m, size_t pixel, int c0, int c, const float v[KERN
 	}
 	else if (m->type == KERNEL_F32)
 	{
-		KernelPacket low,
-					high;
+		KernelPacket low, high;
 
 #pragma unroll
 		for (int i = 0; i < 4; i++)
@@ -197,16 +202,20 @@ kernel_chunks(int c)
 	return (c + KERNEL_VECTOR - 1) / KERNEL_VECTOR;
 }
 
-/* Blocks of one thread a vector; 0 if the threads cannot be counted in 31 bits. */
+/*
+ * Blocks of one thread a vector; 0 if the threads cannot be counted in 31 bits.
+ */
 static inline unsigned
 kernel_blocks(size_t pixels, int c)
 {
-	size_t		threads = pixels * kernel_chunks(c);
+	size_t threads = pixels * kernel_chunks(c);
 
-	return threads > INT32_MAX - KERNEL_THREADS ? 0 : (unsigned) ((threads + KERNEL_THREADS - 1) / KERNEL_THREADS);
+	return threads > INT32_MAX - KERNEL_THREADS
+			   ? 0
+			   : (unsigned) ((threads + KERNEL_THREADS - 1) / KERNEL_THREADS);
 }
 
-/* ---- Finishing a map ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Finishing a map ----------------------------------------------------- */
 
 KERNEL_LOCAL float
 apply_act(KernelAct act, float x)
@@ -230,18 +239,21 @@ apply_act(KernelAct act, float x)
 KERNEL_LOCAL int
 axis_class(const KernelAxis *axis, int position)
 {
-	int			k = 0;
+	int k = 0;
 
 	while (k + 1 < axis->n && position >= axis->first[k + 1])
 		k++;
 	return k;
 }
 
-/* Adds what the latent code of image n gives to channels [c0, c0 + 8) of pixel `at` of its map. */
+/*
+ * Adds what the latent code of image n gives to channels [c0, c0 + 8) of pixel
+ * `at` of its map.
+ */
 KERNEL_LOCAL void
 add_latent(const KernelFinish *f, int n, int at, int c0, float v[KERNEL_VECTOR])
 {
-	int			k = axis_class(&f->rows, at / f->w) * f->columns.n + axis_class(&f->columns, at % f->w);
+	int k = axis_class(&f->rows, at / f->w) * f->columns.n + axis_class(&f->columns, at % f->w);
 	const float *latent = f->latent + ((size_t) n * f->rows.n * f->columns.n + k) * f->c + c0;
 
 #pragma unroll
@@ -256,7 +268,7 @@ write_outputs(const KernelFinish *f, size_t pixel, int c0, const float v[KERNEL_
 #pragma unroll
 	for (int k = 0; k < 2; k++)
 	{
-		float		y[KERNEL_VECTOR];
+		float y[KERNEL_VECTOR];
 
 		if (!f->out[k].map.data)
 			continue;
@@ -267,4 +279,4 @@ write_outputs(const KernelFinish *f, size_t pixel, int c0, const float v[KERNEL_
 	}
 }
 
-#endif							/* BICYCLE_KERNELS_COMMON_CUH */
+#endif /* BICYCLE_KERNELS_COMMON_CUH */

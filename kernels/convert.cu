@@ -1,28 +1,29 @@
 /*
  * convert.cu
- *	  Copies a map into another type and pitch, with zeros in channels beyond its own: images' bytes to what a convolution reads, and slices to dense maps.
+ *	  Copies a map into another type and pitch, with zeros in channels beyond
+ *	  its own: images' bytes to what a convolution reads, and slices to dense
+ *	  maps.
  *
- * cuDNN's tensor-core convolutions want channels in multiples of eight, so an image's three become eight: 3 bytes are read a pixel and 16 written, which for
- * an image of 256 x 256 is 1.2 MB, less than half a microsecond of an H100's memory.
+ * cuDNN's tensor-core convolutions want channels in multiples of eight, so an
+ * image's three become eight: 3 bytes are read a pixel and 16 written, which
+ * for an image of 256 x 256 is 1.2 MB, less than half a microsecond of an
+ * H100's memory.
  */
 #include "common.cuh"
 
 typedef struct Convert
 {
-	KernelMap	x,
-				y;
-	unsigned	vectors;
-	int			chunks,
-				c,
-				padded;
+	KernelMap x, y;
+	unsigned vectors;
+	int chunks, c, padded;
 } Convert;
 
 KERNEL(convert, Convert)
 {
-	unsigned	t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned	pixel = t / a.chunks;
-	int			c0 = t % a.chunks * KERNEL_VECTOR;
-	float		v[KERNEL_VECTOR];
+	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
+	unsigned pixel = t / a.chunks;
+	int c0 = t % a.chunks * KERNEL_VECTOR;
+	float v[KERNEL_VECTOR];
 
 	if (t >= a.vectors)
 		return;
@@ -31,10 +32,11 @@ KERNEL(convert, Convert)
 }
 
 KERNEL_API int
-kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixels, int c, int padded)
+kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixels, int c,
+			   int padded)
 {
-	unsigned	blocks = kernel_blocks(pixels, padded);
-	Convert		a;
+	unsigned blocks = kernel_blocks(pixels, padded);
+	Convert a;
 
 	if (blocks == 0)
 		return KERNEL_TOO_LARGE;

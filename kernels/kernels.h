@@ -1,13 +1,18 @@
 /*
  * kernels.h
- *	  The CUDA kernels of inference, as C functions: each launches its kernel on a stream and returns at once.
+ *	  The CUDA kernels of inference, as C functions: each launches its kernel on
+ *	  a stream and returns at once.
  *
- * All maps are NHWC: a pixel is `pitch` elements from the next and may be wider than the channels used, so a map may be a slice of another.  Element types are
- * said at run time: these kernels move memory, and a branch that all threads take alike costs nothing next to that, while a kernel for each combination of
- * types would.  Arithmetic is in float.
+ * All maps are NHWC: a pixel is `pitch` elements from the next and may be wider
+ * than the channels used, so a map may be a slice of another. Element types are
+ * said at run time: these kernels move memory, and a branch that all threads
+ * take alike costs nothing next to that, while a kernel for each combination of
+ * types would. Arithmetic is in float.
  *
- * Every function returns 0 or the cudaError_t of its launch.  Nothing is allocated; pointers are the device's.  Sums have a fixed order and none of them goes
- * over images, so an image's bits do not depend on the batch it is in.  No header of the engine or of PostgreSQL is included.
+ * Every function returns 0 or the cudaError_t of its launch. Nothing is
+ * allocated; pointers are the device's. Sums have a fixed order and none of
+ * them goes over images, so an image's bits do not depend on the batch it is
+ * in. No header of the engine or of PostgreSQL is included.
  */
 #ifndef BICYCLE_KERNELS_H
 #define BICYCLE_KERNELS_H
@@ -21,158 +26,165 @@ extern "C"
 {
 #endif
 
-typedef enum KernelType
-{
-	KERNEL_F32,
-	KERNEL_F16,
-	KERNEL_BF16,
-	KERNEL_U8					/* an image's bytes: read as (x / 255 - 0.5) / 0.5, written as round((y + 1) * 127.5) within 0 and 255 */
-} KernelType;
+	typedef enum KernelType
+	{
+		KERNEL_F32,
+		KERNEL_F16,
+		KERNEL_BF16,
+		/*
+		 * an image's bytes: read as (x / 255 - 0.5) / 0.5, written as round((y
+		 * + 1) * 127.5) within 0 and 255
+		 */
+		KERNEL_U8
+	} KernelType;
 
-static inline size_t
-kernel_type_size(KernelType type)
-{
-	return type == KERNEL_F32 ? 4 : type == KERNEL_U8 ? 1 : 2;
-}
+	static inline size_t kernel_type_size(KernelType type)
+	{
+		return type == KERNEL_F32 ? 4 : type == KERNEL_U8 ? 1 : 2;
+	}
 
-/* In the order of NnActKind. */
-typedef enum KernelAct
-{
-	KERNEL_ACT_NONE,
-	KERNEL_ACT_RELU,
-	KERNEL_ACT_LRELU,			/* slope 0.2 */
-	KERNEL_ACT_ELU,				/* alpha 1 */
-	KERNEL_ACT_TANH
-} KernelAct;
+	/* In the order of NnActKind. */
+	typedef enum KernelAct
+	{
+		KERNEL_ACT_NONE,
+		KERNEL_ACT_RELU,
+		KERNEL_ACT_LRELU, /* slope 0.2 */
+		KERNEL_ACT_ELU,   /* alpha 1 */
+		KERNEL_ACT_TANH
+	} KernelAct;
 
-#define KERNEL_VECTOR 8			/* channels that a thread takes at a time: 16 bytes in half precision */
+/* channels that a thread takes at a time: 16 bytes in half precision */
+#define KERNEL_VECTOR 8
 
-typedef struct KernelMap
-{
-	void	   *data;			/* first channel of the first pixel */
-	KernelType	type;
-	int			pitch;			/* elements from a pixel to the next */
-	bool		vector;			/* data and pitch allow 16-byte access at every eighth channel */
-} KernelMap;
+	typedef struct KernelMap
+	{
+		void *data; /* first channel of the first pixel */
+		KernelType type;
+		int pitch;   /* elements from a pixel to the next */
+		bool vector; /* data and pitch allow 16-byte access at every eighth channel */
+	} KernelMap;
 
-static inline KernelMap
-kernel_map(void *data, KernelType type, int pitch)
-{
-	KernelMap	map;
+	static inline KernelMap kernel_map(void *data, KernelType type, int pitch)
+	{
+		KernelMap map;
 
-	map.data = data;
-	map.type = type;
-	map.pitch = pitch;
-	map.vector = type != KERNEL_U8 && (uintptr_t) data % 16 == 0 && pitch % KERNEL_VECTOR == 0;
-	return map;
-}
+		map.data = data;
+		map.type = type;
+		map.pitch = pitch;
+		map.vector = type != KERNEL_U8 && (uintptr_t) data % 16 == 0 && pitch % KERNEL_VECTOR == 0;
+		return map;
+	}
 
 /*
- * Along one axis, the positions of a zero-padded convolution's result fall into classes by the taps that lie inside the image; positions
- * [first[k], first[k + 1]) are of class k.
+ * Along one axis, the positions of a zero-padded convolution's result fall into
+ * classes by the taps that lie inside the image; positions [first[k], first[k +
+ * 1]) are of class k.
  */
 #define KERNEL_CLASSES 8
 
-typedef struct KernelAxis
-{
-	int			n;
-	int			first[KERNEL_CLASSES + 1];
-} KernelAxis;
+	typedef struct KernelAxis
+	{
+		int n;
+		int first[KERNEL_CLASSES + 1];
+	} KernelAxis;
 
-typedef struct KernelOut
-{
-	KernelMap	map;			/* data NULL: there is no such reader */
-	KernelAct	first,			/* what it sees is second(first(x)) */
-				second;
-} KernelOut;
+	typedef struct KernelOut
+	{
+		KernelMap map;   /* data NULL: there is no such reader */
+		KernelAct first, /* what it sees is second(first(x)) */
+			second;
+	} KernelOut;
 
-/*
- * What is done with a convolution's result, or with any map: the latent code's part is added, then comes an instance norm, or scale and shift a channel, then
- * an activation chain for each of up to two readers, who may be slices of wider maps.
+	/*
+ * What is done with a convolution's result, or with any map: the latent code's
+ * part is added, then comes an instance norm, or scale and shift a channel,
+ * then an activation chain for each of up to two readers, who may be slices of
+ * wider maps.
  */
-typedef struct KernelFinish
-{
-	int			n,
-				h,
-				w,
-				c;
-	KernelMap	x;
-	const float *latent;		/* (n, rows.n * columns.n, c); NULL: none */
-	KernelAxis	rows,
-				columns;
-	const float *scale;			/* (c); NULL: 1.  Not with an instance norm */
-	const float *shift;			/* (c); NULL: 0.  Not with an instance norm */
-	KernelOut	out[2];
-} KernelFinish;
+	typedef struct KernelFinish
+	{
+		int n, h, w, c;
+		KernelMap x;
+		const float *latent; /* (n, rows.n * columns.n, c); NULL: none */
+		KernelAxis rows, columns;
+		const float *scale; /* (c); NULL: 1.  Not with an instance norm */
+		const float *shift; /* (c); NULL: 0.  Not with an instance norm */
+		KernelOut out[2];
+	} KernelFinish;
 
-/* y = act((x + latent) * scale + shift).  bias_act.cu */
-extern int	kernel_bias_act(void *stream, const KernelFinish *finish);
+	/* y = act((x + latent) * scale + shift).  bias_act.cu */
+	extern int kernel_bias_act(void *stream, const KernelFinish *finish);
 
-/*
- * y = act((x + latent - mean) / sqrt(var + 1e-5)), mean and biased variance over h * w of each (n, c).  workspace: kernel_instance_norm_floats() floats.
+	/*
+ * y = act((x + latent - mean) / sqrt(var + 1e-5)), mean and biased variance
+ * over h * w of each (n, c). workspace: kernel_instance_norm_floats() floats.
  * instance_norm.cu
  */
-extern int	kernel_instance_norm(void *stream, const KernelFinish *finish, float *workspace);
-extern size_t kernel_instance_norm_floats(int n, int h, int w, int c);
+	extern int kernel_instance_norm(void *stream, const KernelFinish *finish, float *workspace);
+	extern size_t kernel_instance_norm_floats(int n, int h, int w, int c);
 
-/* out[i][k][o] = sum over j of act(z[i][j]) * weights[k][j][o]: the latent code's part of a convolution, for each class k of positions.  z_bias.cu */
-typedef struct KernelLatents
-{
-	int			n,
-				nz,
-				classes,
-				c;
-	KernelMap	z;				/* n pixels of nz channels */
-	KernelAct	act;
-	const float *weights;		/* (classes, nz, c) */
-	float	   *out;			/* (n, classes, c) */
-} KernelLatents;
+	/*
+ * out[i][k][o] = sum over j of act(z[i][j]) * weights[k][j][o]: the latent
+ * code's part of a convolution, for each class k of positions. z_bias.cu
+ */
+	typedef struct KernelLatents
+	{
+		int n, nz, classes, c;
+		KernelMap z; /* n pixels of nz channels */
+		KernelAct act;
+		const float *weights; /* (classes, nz, c) */
+		float *out;           /* (n, classes, c) */
+	} KernelLatents;
 
-extern int	kernel_z_bias(void *stream, const KernelLatents *latents);
+	extern int kernel_z_bias(void *stream, const KernelLatents *latents);
 
-/* y[p][0 .. c) = x[p][0 .. c), y[p][c .. padded) = 0, for `pixels` pixels: type and pitch may change.  convert.cu */
-extern int	kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixels, int c, int padded);
+	/*
+ * y[p][0 .. c) = x[p][0 .. c), y[p][c .. padded) = 0, for `pixels` pixels: type
+ * and pitch may change. convert.cu
+ */
+	extern int kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixels,
+							  int c, int padded);
 
-/* y = a + b.  add.cu */
-extern int	kernel_add(void *stream, const KernelMap *a, const KernelMap *b, const KernelMap *y, size_t pixels, int c);
+	/* y = a + b.  add.cu */
+	extern int kernel_add(void *stream, const KernelMap *a, const KernelMap *b, const KernelMap *y,
+						  size_t pixels, int c);
 
-/* Bilinear to twice the extent (half-pixel centres), then a reflected border of `pad`: (n, h, w, c) to (n, 2h + 2 pad, 2w + 2 pad, c).  resample.cu */
-extern int	kernel_upsample(void *stream, const KernelMap *x, const KernelMap *y, int n, int h, int w, int c, int pad);
+	/*
+ * Bilinear to twice the extent (half-pixel centres), then a reflected border of
+ * `pad`: (n, h, w, c) to (n, 2h + 2 pad, 2w + 2 pad, c). resample.cu
+ */
+	extern int kernel_upsample(void *stream, const KernelMap *x, const KernelMap *y, int n, int h,
+							   int w, int c, int pad);
 
-/* The mean of the pixels of each window that lie inside the image: (n, h, w, c) to (n, oh, ow, c).  pool.cu */
-typedef struct KernelPool
-{
-	int			n,
-				h,
-				w,
-				c,
-				oh,
-				ow;
-	int			kernel,
-				stride,
-				pad;
-	KernelMap	x,
-				y;
-} KernelPool;
+	/*
+ * The mean of the pixels of each window that lie inside the image: (n, h, w, c)
+ * to (n, oh, ow, c). pool.cu
+ */
+	typedef struct KernelPool
+	{
+		int n, h, w, c, oh, ow;
+		int kernel, stride, pad;
+		KernelMap x, y;
+	} KernelPool;
 
-extern int	kernel_avgpool(void *stream, const KernelPool *pool);
+	extern int kernel_avgpool(void *stream, const KernelPool *pool);
 
-/* y[i][o] = bias[o] + sum over k of weights[o][k] * x[i][k], bias NULL: 0.  linear.cu */
-typedef struct KernelLinear
-{
-	int			n,
-				in,
-				out;
-	KernelMap	x,
-				y;
-	const float *weights;		/* (out, in) */
-	const float *bias;
-} KernelLinear;
+	/*
+ * y[i][o] = bias[o] + sum over k of weights[o][k] * x[i][k], bias NULL: 0.
+ * linear.cu
+ */
+	typedef struct KernelLinear
+	{
+		int n, in, out;
+		KernelMap x, y;
+		const float *weights; /* (out, in) */
+		const float *bias;
+	} KernelLinear;
 
-extern int	kernel_linear(void *stream, const KernelLinear *linear);
+	extern int kernel_linear(void *stream, const KernelLinear *linear);
 
 #ifdef __cplusplus
 }
 #endif
 
-#endif							/* BICYCLE_KERNELS_H */
+#endif /* BICYCLE_KERNELS_H */

@@ -2,8 +2,10 @@
  * pool.cu
  *	  Mean over windows, divided by the pixels inside the image.
  *
- * Traffic: windows of 2x2 read each element once; of 3x3 at stride 2 up to twice, the second time from L1.  The encoder's last pool, 8x8 to one pixel, has a
- * thread for each eight channels and image only, but also only 32 KiB to read an image.
+ * Traffic: windows of 2x2 read each element once; of 3x3 at stride 2 up to
+ * twice, the second time from L1. The encoder's last pool, 8x8 to one pixel,
+ * has a thread for each eight channels and image only, but also only 32 KiB to
+ * read an image.
  *
  * Source: torch.nn.AvgPool2d(count_include_pad=False).
  */
@@ -11,23 +13,22 @@
 
 typedef struct Pool
 {
-	KernelPool	p;
-	unsigned	vectors;
-	int			chunks;
+	KernelPool p;
+	unsigned vectors;
+	int chunks;
 } Pool;
 
 KERNEL(avgpool, Pool)
 {
-	unsigned	t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned	pixel = t / a.chunks;
-	int			c0 = t % a.chunks * KERNEL_VECTOR;
-	size_t		image = (size_t) (pixel / (a.p.oh * a.p.ow)) * a.p.h * a.p.w;
-	int			y0 = (int) (pixel / a.p.ow % a.p.oh) * a.p.stride - a.p.pad,
-				x0 = (int) (pixel % a.p.ow) * a.p.stride - a.p.pad;
-	int			y1 = y0 + a.p.kernel < a.p.h ? y0 + a.p.kernel : a.p.h,
-				x1 = x0 + a.p.kernel < a.p.w ? x0 + a.p.kernel : a.p.w;
-	float		sum[KERNEL_VECTOR],
-				share;
+	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
+	unsigned pixel = t / a.chunks;
+	int c0 = t % a.chunks * KERNEL_VECTOR;
+	size_t image = (size_t) (pixel / (a.p.oh * a.p.ow)) * a.p.h * a.p.w;
+	int y0 = (int) (pixel / a.p.ow % a.p.oh) * a.p.stride - a.p.pad,
+		x0 = (int) (pixel % a.p.ow) * a.p.stride - a.p.pad;
+	int y1 = y0 + a.p.kernel < a.p.h ? y0 + a.p.kernel : a.p.h,
+		x1 = x0 + a.p.kernel < a.p.w ? x0 + a.p.kernel : a.p.w;
+	float sum[KERNEL_VECTOR], share;
 
 	if (t >= a.vectors)
 		return;
@@ -40,7 +41,7 @@ KERNEL(avgpool, Pool)
 	for (int y = y0; y < y1; y++)
 		for (int x = x0; x < x1; x++)
 		{
-			float		v[KERNEL_VECTOR];
+			float v[KERNEL_VECTOR];
 
 			load_vector(&a.p.x, image + (size_t) y * a.p.w + x, c0, a.p.c, v);
 #pragma unroll
@@ -56,9 +57,9 @@ KERNEL(avgpool, Pool)
 KERNEL_API int
 kernel_avgpool(void *stream, const KernelPool *pool)
 {
-	size_t		pixels = (size_t) pool->n * pool->oh * pool->ow;
-	unsigned	blocks = kernel_blocks(pixels, pool->c);
-	Pool		a;
+	size_t pixels = (size_t) pool->n * pool->oh * pool->ow;
+	unsigned blocks = kernel_blocks(pixels, pool->c);
+	Pool a;
 
 	if (blocks == 0)
 		return KERNEL_TOO_LARGE;

@@ -1,38 +1,42 @@
 /*
  * resample.cu
- *	  Bilinear upsampling to twice the extent and the reflected border around it, in one pass.
+ *	  Bilinear upsampling to twice the extent and the reflected border around
+ *	  it, in one pass.
  *
- * Traffic: four times as many elements are written as there are; each is read by up to 16 outputs, which neighbours in a block share through L1, so memory
- * sees little more than one read and four writes.  Written straight into the padded map, the upsampled one never exists.
+ * Traffic: four times as many elements are written as there are; each is read
+ * by up to 16 outputs, which neighbours in a block share through L1, so memory
+ * sees little more than one read and four writes. Written straight into the
+ * padded map, the upsampled one never exists.
  *
- * Source: torch.nn.Upsample(scale_factor=2, mode='bilinear') with align_corners = False, torch.nn.ReflectionPad2d.
+ * Source: torch.nn.Upsample(scale_factor=2, mode='bilinear') with align_corners
+ * = False, torch.nn.ReflectionPad2d.
  */
 #include "common.cuh"
 
 typedef struct Upsample
 {
-	KernelMap	x,
-				y;
-	unsigned	vectors;
-	int			chunks,
-				h,
-				w,
-				c,
-				pad;
+	KernelMap x, y;
+	unsigned vectors;
+	int chunks, h, w, c, pad;
 } Upsample;
 
-/* The pixel that reflection without repeating the edge puts at i of a row of n. */
+/*
+ * The pixel that reflection without repeating the edge puts at i of a row of n.
+ */
 KERNEL_LOCAL int
 reflected(int i, int n)
 {
 	return i < 0 ? -i : i < n ? i : 2 * (n - 1) - i;
 }
 
-/* Position i of a row of 2n lies between pixels low and high of one of n, and takes this share of high. */
+/*
+ * Position i of a row of 2n lies between pixels low and high of one of n, and
+ * takes this share of high.
+ */
 KERNEL_LOCAL float
 between(int i, int n, int *low, int *high)
 {
-	float		at = i == 0 ? 0.0f : 0.5f * (float) i - 0.25f;
+	float at = i == 0 ? 0.0f : 0.5f * (float) i - 0.25f;
 
 	*low = (int) at;
 	*high = *low + 1 < n ? *low + 1 : *low;
@@ -41,17 +45,15 @@ between(int i, int n, int *low, int *high)
 
 KERNEL(upsample, Upsample)
 {
-	unsigned	t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned	pixel = t / a.chunks;
-	int			c0 = t % a.chunks * KERNEL_VECTOR;
-	int			oh = 2 * a.h + 2 * a.pad,
-				ow = 2 * a.w + 2 * a.pad;
-	size_t		image = (size_t) (pixel / (oh * ow)) * a.h * a.w;
-	int			y[2],
-				x[2];
-	float		fy = between(reflected((int) (pixel / ow % oh) - a.pad, 2 * a.h), a.h, &y[0], &y[1]);
-	float		fx = between(reflected((int) (pixel % ow) - a.pad, 2 * a.w), a.w, &x[0], &x[1]);
-	float		sum[KERNEL_VECTOR];
+	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
+	unsigned pixel = t / a.chunks;
+	int c0 = t % a.chunks * KERNEL_VECTOR;
+	int oh = 2 * a.h + 2 * a.pad, ow = 2 * a.w + 2 * a.pad;
+	size_t image = (size_t) (pixel / (oh * ow)) * a.h * a.w;
+	int y[2], x[2];
+	float fy = between(reflected((int) (pixel / ow % oh) - a.pad, 2 * a.h), a.h, &y[0], &y[1]);
+	float fx = between(reflected((int) (pixel % ow) - a.pad, 2 * a.w), a.w, &x[0], &x[1]);
+	float sum[KERNEL_VECTOR];
 
 	if (t >= a.vectors)
 		return;
@@ -61,8 +63,8 @@ KERNEL(upsample, Upsample)
 #pragma unroll
 	for (int k = 0; k < 4; k++)
 	{
-		float		weight = (k / 2 ? fy : 1.0f - fy) * (k % 2 ? fx : 1.0f - fx);
-		float		v[KERNEL_VECTOR];
+		float weight = (k / 2 ? fy : 1.0f - fy) * (k % 2 ? fx : 1.0f - fx);
+		float v[KERNEL_VECTOR];
 
 		load_vector(&a.x, image + (size_t) y[k / 2] * a.w + x[k % 2], c0, a.c, v);
 #pragma unroll
@@ -73,11 +75,12 @@ KERNEL(upsample, Upsample)
 }
 
 KERNEL_API int
-kernel_upsample(void *stream, const KernelMap *x, const KernelMap *y, int n, int h, int w, int c, int pad)
+kernel_upsample(void *stream, const KernelMap *x, const KernelMap *y, int n, int h, int w, int c,
+				int pad)
 {
-	size_t		pixels = (size_t) n * (2 * h + 2 * pad) * (2 * w + 2 * pad);
-	unsigned	blocks = kernel_blocks(pixels, c);
-	Upsample	a;
+	size_t pixels = (size_t) n * (2 * h + 2 * pad) * (2 * w + 2 * pad);
+	unsigned blocks = kernel_blocks(pixels, c);
+	Upsample a;
 
 	if (blocks == 0)
 		return KERNEL_TOO_LARGE;

@@ -20,7 +20,10 @@ hex_digit(int c)
 	return -1;
 }
 
-/* Turns text, hexadecimal with or without a leading "\x", into bytes where it stands and says how many; false if it is not hexadecimal. */
+/*
+ * Turns text, hexadecimal with or without a leading "\x", into bytes where it
+ * stands and says how many; false if it is not hexadecimal.
+ */
 static inline bool
 unhex(char *text, size_t length, size_t *nbytes)
 {
@@ -35,8 +38,7 @@ unhex(char *text, size_t length, size_t *nbytes)
 		return false;
 	for (size_t i = 0; i < length / 2; i++)
 	{
-		int			high = hex_digit(digits[2 * i]),
-					low = hex_digit(digits[2 * i + 1]);
+		int high = hex_digit(digits[2 * i]), low = hex_digit(digits[2 * i + 1]);
 
 		if (high < 0 || low < 0)
 			return false;
@@ -46,4 +48,4 @@ unhex(char *text, size_t length, size_t *nbytes)
 	return true;
 }
 
-#endif							/* BICYCLE_TOOLS_HEX_H */
+#endif /* BICYCLE_TOOLS_HEX_H */

@@ -2,13 +2,17 @@
  * image_distance.c
  *	  Says how far images are apart: image_distance <pairs >distances
  *
- * A line of standard input has fields between tabs; the last two are images in hexadecimal, as psql prints a bytea ("\x89504e47...").  In the line that goes
+ * A line of standard input has fields between tabs; the last two are images in
+ * hexadecimal, as psql prints a bytea ("\x89504e47..."). In the line that goes
  * to standard output for it, two numbers stand in their place:
  *
- *	  the mean absolute difference of their values, each of -1 to 1, as the networks see them;
- *	  the mean over all pixels of the colour difference as an eye sees it: the distance in CIELAB (CIE 1976), where 2.3 is about what one just notices.
+ *	  the mean absolute difference of their values, each of -1 to 1, as the
+ *	  networks see them; the mean over all pixels of the colour difference as an
+ *	  eye sees it: the distance in CIELAB (CIE 1976), where 2.3 is about what
+ *	  one just notices.
  *
- * Images of one line must be of one size.  All memory is this program's own and lives until it ends; one thread.
+ * Images of one line must be of one size. All memory is this program's own and
+ * lives until it ends; one thread.
  */
 #include <errno.h>
 #include <math.h>
@@ -21,9 +25,7 @@
 
 typedef struct Lab
 {
-	float		l,
-				a,
-				b;
+	float l, a, b;
 } Lab;
 
 static void
@@ -36,10 +38,10 @@ fail(const char *what, const char *detail)
 static Image
 read_image(char *field)
 {
-	const ImageLimits limits = {.max_pixels = 64u << 20, .max_memory = (size_t) 1 << 30};
-	ImageError	error;
-	Image		image;
-	size_t		length;
+	const ImageLimits limits = { .max_pixels = 64u << 20, .max_memory = (size_t) 1 << 30 };
+	ImageError error;
+	Image image;
+	size_t length;
 
 	if (!unhex(field, strlen(field), &length))
 		fail("a field is not hexadecimal", "");
@@ -57,7 +59,7 @@ linear_light(void)
 	if (table[255] == 0)
 		for (int i = 0; i < 256; i++)
 		{
-			float		v = (float) i / 255;
+			float v = (float) i / 255;
 
 			table[i] = v <= 0.04045f ? v / 12.92f : powf((v + 0.055f) / 1.055f, 2.4f);
 		}
@@ -75,31 +77,26 @@ static Lab
 to_lab(const uint8_t *rgb)
 {
 	const float *linear = linear_light();
-	float		r = linear[rgb[0]],
-				g = linear[rgb[1]],
-				b = linear[rgb[2]];
-	float		x = lab_curve((0.4124564f * r + 0.3575761f * g + 0.1804375f * b) / 0.95047f),
-				y = lab_curve(0.2126729f * r + 0.7151522f * g + 0.0721750f * b),
-				z = lab_curve((0.0193339f * r + 0.1191920f * g + 0.9503041f * b) / 1.08883f);
+	float r = linear[rgb[0]], g = linear[rgb[1]], b = linear[rgb[2]];
+	float x = lab_curve((0.4124564f * r + 0.3575761f * g + 0.1804375f * b) / 0.95047f),
+		  y = lab_curve(0.2126729f * r + 0.7151522f * g + 0.0721750f * b),
+		  z = lab_curve((0.0193339f * r + 0.1191920f * g + 0.9503041f * b) / 1.08883f);
 
-	return (Lab) {116 * y - 16, 500 * (x - y), 200 * (y - z)};
+	return (Lab){ 116 * y - 16, 500 * (x - y), 200 * (y - z) };
 }
 
 static void
 print_distances(const Image *p, const Image *q)
 {
-	size_t		pixels = (size_t) p->width * (size_t) p->height;
-	double		values = 0,
-				colors = 0;
+	size_t pixels = (size_t) p->width * (size_t) p->height;
+	double values = 0, colors = 0;
 
 	if (p->width != q->width || p->height != q->height)
 		fail("images of one line differ in size", "");
 	for (size_t i = 0; i < pixels; i++)
 	{
-		const uint8_t *one = p->pixels + 3 * i,
-				   *other = q->pixels + 3 * i;
-		Lab			u,
-					v;
+		const uint8_t *one = p->pixels + 3 * i, *other = q->pixels + 3 * i;
+		Lab u, v;
 
 		if (memcmp(one, other, 3) == 0)
 			continue;
@@ -107,7 +104,8 @@ print_distances(const Image *p, const Image *q)
 			values += abs(one[channel] - other[channel]) / 127.5;
 		u = to_lab(one);
 		v = to_lab(other);
-		colors += sqrtf((u.l - v.l) * (u.l - v.l) + (u.a - v.a) * (u.a - v.a) + (u.b - v.b) * (u.b - v.b));
+		colors += sqrtf((u.l - v.l) * (u.l - v.l) + (u.a - v.a) * (u.a - v.a) +
+						(u.b - v.b) * (u.b - v.b));
 	}
 	printf("%.6f\t%.4f\n", values / (3 * (double) pixels), colors / (double) pixels);
 }
@@ -115,18 +113,16 @@ print_distances(const Image *p, const Image *q)
 int
 main(int argc, char **argv)
 {
-	char	   *line = NULL;
-	size_t		room = 0;
-	ssize_t		length;
+	char *line = NULL;
+	size_t room = 0;
+	ssize_t length;
 
 	if (argc != 1)
 		fail("usage: image_distance <pairs >distances", "");
 	while ((length = getline(&line, &room, stdin)) >= 0)
 	{
-		char	   *second,
-				   *first;
-		Image		p,
-					q;
+		char *second, *first;
+		Image p, q;
 
 		if (length > 0 && line[length - 1] == '\n')
 			line[length - 1] = '\0';

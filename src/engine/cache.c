@@ -2,28 +2,45 @@
  * cache.c
  *	  The models that are resident, who may use them, and who waits for one.
  *
- * Owned by the I/O thread, but for shrink_run and free_run on the device thread.  An entry stands for a content hash.  It holds packed models of up to three
- * precisions, the databases that have shown the content, and the requests that wait.  It lives while any request refers to it or anything of it is resident.
- * How a model becomes resident is in load.c.
+ * Owned by the I/O thread, but for shrink_run and free_run on the device
+ * thread. An entry stands for a content hash. It holds packed models of up to
+ * three precisions, the databases that have shown the content, and the requests
+ * that wait. It lives while any request refers to it or anything of it is
+ * resident. How a model becomes resident is in load.c.
  *
- * A request may use a packed model if its database has streamed that content once while it is in the cache; until then, or while it is not resident in the
- * wanted precision, the request waits and one of the waiters is asked for it (NEED_MODEL).  As long as that one has not answered nobody else is asked,
- * unless nothing has come of it for ASK_AGAIN_MS: a client may be busy elsewhere for long.  What is streamed is hashed; a wrong hash fails the LOAD and all
- * that wait on the same connection, a right one admits the database and makes whatever precisions are waited for.  Who is asked after a model became
+ * A request may use a packed model if its database has streamed that content
+ * once while it is in the cache; until then, or while it is not resident in the
+ * wanted precision, the request waits and one of the waiters is asked for it
+ * (NEED_MODEL). As long as that one has not answered nobody else is asked,
+ * unless nothing has come of it for ASK_AGAIN_MS: a client may be busy
+ * elsewhere for long. What is streamed is hashed; a wrong hash fails the LOAD
+ * and all that wait on the same connection, a right one admits the database and
+ * makes whatever precisions are waited for. Who is asked after a model became
  * resident shows it for its database only: nothing is packed then.
  *
- * Eviction is by last use.  Requests that were started pin their model; an evicted model takes no new ones, and is freed on the device thread when its last
- * pin is gone.  A model that still has requests waiting to start on it is evicted only after it has run a batch, so that two models that do not fit beside
- * each other take turns instead of evicting each other for nothing; whose turn has not come for TURN_MS, because its clients do not read, goes all the same.
- * So the cache may be larger than cache_size for a moment; the engine's memory limit is kept by the LOAD having waited for its bytes beforehand.
+ * Eviction is by last use. Requests that were started pin their model; an
+ * evicted model takes no new ones, and is freed on the device thread when its
+ * last pin is gone. A model that still has requests waiting to start on it is
+ * evicted only after it has run a batch, so that two models that do not fit
+ * beside each other take turns instead of evicting each other for nothing;
+ * whose turn has not come for TURN_MS, because its clients do not read, goes
+ * all the same. So the cache may be larger than cache_size for a moment; the
+ * engine's memory limit is kept by the LOAD having waited for its bytes
+ * beforehand.
  *
- * A GPU has memory of its own.  There weights and plans lie, and count against its limit (setting gpu_memory, or most of the card), which then is the limit of
- * the cache: cache_size is for models in the host's memory.  What fits only the device knows, since other processes may hold memory of the card, so it is
- * tried.  One rule keeps this simple: a model becomes resident together with its plans for one image, or not at all.  So a resident model can always run, none
- * waits for memory while it holds some, and only two things ever fall short: a LOAD, of which load.c tells, and a larger batch.  For that only what was idle
- * for IDLE_MS goes, plans for more than one image first, which are made anew in no time; then it is made smaller (batcher.c), and for a while no larger one is
- * tried.  The rule holds for the encoder too, asked for or not: of the official defaults its plan takes some 14 MB beside 150, and 40 ms of a load; without it
- * a resident model would have an operation that finds no room.
+ * A GPU has memory of its own. There weights and plans lie, and count against
+ * its limit (setting gpu_memory, or most of the card), which then is the limit
+ * of the cache: cache_size is for models in the host's memory. What fits only
+ * the device knows, since other processes may hold memory of the card, so it is
+ * tried. One rule keeps this simple: a model becomes resident together with its
+ * plans for one image, or not at all. So a resident model can always run, none
+ * waits for memory while it holds some, and only two things ever fall short: a
+ * LOAD, of which load.c tells, and a larger batch. For that only what was idle
+ * for IDLE_MS goes, plans for more than one image first, which are made anew in
+ * no time; then it is made smaller (batcher.c), and for a while no larger one
+ * is tried. The rule holds for the encoder too, asked for or not: of the
+ * official defaults its plan takes some 14 MB beside 150, and 40 ms of a load;
+ * without it a resident model would have an operation that finds no room.
  */
 #include <stdlib.h>
 #include <stdio.h>
@@ -35,16 +52,23 @@
 #define TURN_MS 10000
 #define IDLE_MS 1000
 
-/* Packed models are told apart by precision: fp32, bf16, and fp16 where a GPU has no bf16. */
+/*
+ * Packed models are told apart by precision: fp32, bf16, and fp16 where a GPU
+ * has no bf16.
+ */
 int
 cache_slot(NnPrecision precision)
 {
 	return (int) precision - (int) NN_PRECISION_FP32;
 }
 
-/* What is asked for; else the engine's setting; else the model's configuration; else what the device prefers. */
+/*
+ * What is asked for; else the engine's setting; else the model's configuration;
+ * else what the device prefers.
+ */
 NnPrecision
-cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config, NnPrecision automatic)
+cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config,
+						NnPrecision automatic)
 {
 	if (asked != NN_PRECISION_AUTO)
 		return asked;
@@ -59,7 +83,8 @@ cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *
 NnPrecision
 cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config)
 {
-	return cache_resolve_precision(asked, engine->settings.precision, config, engine->device_automatic);
+	return cache_resolve_precision(asked, engine->settings.precision, config,
+								   engine->device_automatic);
 }
 
 size_t
@@ -67,12 +92,13 @@ cache_limit(const Engine *engine)
 {
 	if (engine->device_memory > 0)
 		return engine->device_memory;
-	if (engine->settings.cache_size > 0 && (size_t) engine->settings.cache_size < engine->memory.limit)
+	if (engine->settings.cache_size > 0 &&
+		(size_t) engine->settings.cache_size < engine->memory.limit)
 		return (size_t) engine->settings.cache_size;
 	return engine->settings.cache_size > 0 ? engine->memory.limit : engine->memory.limit / 3 * 2;
 }
 
-/* ---- Entries ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Entries ------------------------------------------------------------- */
 
 static CacheEntry *
 entry_find(Engine *engine, const uint8_t *hash)
@@ -149,7 +175,7 @@ cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t ver
 	return true;
 }
 
-/* ---- Requests that need a model ------------------------------------------------------------------------------------------------------------ */
+/* ---- Requests that need a model ------------------------------------------ */
 
 /* Checks what only the model's configuration tells about a request. */
 static bool
@@ -164,7 +190,8 @@ check_request(const Request *request, const NnConfig *config, EngineError *error
 	if (request->type == BICYCLE_TRANSLATE && (int) request->image.nz != config->nz)
 	{
 		error_set(error, "22023", "latent code has the wrong length");
-		error_detail(error, "It has %u elements, and the model takes %d.", request->image.nz, config->nz);
+		error_detail(error, "It has %u elements, and the model takes %d.", request->image.nz,
+					 config->nz);
 		return false;
 	}
 	return true;
@@ -178,7 +205,8 @@ usable(const Request *request)
 
 	if (!entry->configured || owner_find(entry, request->database) == NULL)
 		return NULL;
-	return entry->packed[cache_slot(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config))];
+	return entry->packed[cache_slot(
+		cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config))];
 }
 
 static void
@@ -192,7 +220,7 @@ wait_for_model(Request *request)
 void
 cache_want(Request *request)
 {
-	Engine	   *engine = request->engine;
+	Engine *engine = request->engine;
 	CacheEntry *entry;
 	EngineError error;
 
@@ -213,7 +241,7 @@ cache_want(Request *request)
 Packed *
 cache_pin(Request *request)
 {
-	Packed	   *packed = usable(request);
+	Packed *packed = usable(request);
 
 	if (packed != NULL)
 	{
@@ -250,25 +278,32 @@ cache_forget(Request *request)
 	cache_drop_unused(entry);
 }
 
-/* The client that was asked cannot send the model: that request fails; cache_run asks the next. */
+/*
+ * The client that was asked cannot send the model: that request fails;
+ * cache_run asks the next.
+ */
 void
 cache_no_model(Request *request, const EngineError *error)
 {
 	request_fail(request, error);
 }
 
-/* Asks the first waiter that has not been asked yet; with `other` only one of a connection that has not. */
+/*
+ * Asks the first waiter that has not been asked yet; with `other` only one of a
+ * connection that has not.
+ */
 static void
 ask(CacheEntry *entry, bool other)
 {
 	list_foreach(node, &entry->waiters)
 	{
-		Request    *request = list_member(Request, link, node);
-		bool		skip = request->asked;
+		Request *request = list_member(Request, link, node);
+		bool skip = request->asked;
 
-		for (List *before = entry->waiters.next; other && before != node && !skip; before = before->next)
+		for (List *before = entry->waiters.next; other && before != node && !skip;
+			 before = before->next)
 		{
-			Request    *earlier = list_member(Request, link, before);
+			Request *earlier = list_member(Request, link, before);
 
 			skip = earlier->asked && earlier->connection == request->connection;
 		}
@@ -277,7 +312,8 @@ ask(CacheEntry *entry, bool other)
 		request->asked = true;
 		entry->asked++;
 		entry->progress_ms = now_ms();
-		connection_send(request->connection, BICYCLE_NEED_MODEL, request->id, entry->hash, BICYCLE_HASH_BYTES, true, NULL);
+		connection_send(request->connection, BICYCLE_NEED_MODEL, request->id, entry->hash,
+						BICYCLE_HASH_BYTES, true, NULL);
 		return;
 	}
 }
@@ -286,10 +322,10 @@ ask(CacheEntry *entry, bool other)
 static void
 entry_run(Engine *engine, CacheEntry *entry)
 {
-	entry->requests++;			/* keeps it */
+	entry->requests++; /* keeps it */
 	list_foreach(node, &entry->waiters)
 	{
-		Request    *request = list_member(Request, link, node);
+		Request *request = list_member(Request, link, node);
 		EngineError error;
 
 		if (!engine->device_busy && engine->device == NULL)
@@ -336,12 +372,13 @@ cache_tick(Engine *engine, int64_t now)
 	{
 		CacheEntry *entry = list_member(CacheEntry, link, node);
 
-		if (entry->packing == 0 && (entry->asked > 0 || entry->loads > 0) && now - entry->progress_ms > ASK_AGAIN_MS)
+		if (entry->packing == 0 && (entry->asked > 0 || entry->loads > 0) &&
+			now - entry->progress_ms > ASK_AGAIN_MS)
 			ask(entry, true);
 	}
 }
 
-/* ---- Eviction ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Eviction ------------------------------------------------------------ */
 
 static void
 free_run(Job *job)
@@ -352,8 +389,8 @@ free_run(Job *job)
 static void
 free_done(Engine *engine, Job *job)
 {
-	Packed	   *packed = list_member(Packed, job, job);
-	size_t		host = packed->host;
+	Packed *packed = list_member(Packed, job, job);
+	size_t host = packed->host;
 
 	engine->freeing--;
 	engine->freed++;
@@ -383,7 +420,7 @@ resize(Engine *engine, Packed *packed, size_t bytes, size_t host)
 static void
 shrink_run(Job *job)
 {
-	Packed	   *packed = list_member(Packed, job, job);
+	Packed *packed = list_member(Packed, job, job);
 
 	nn_model_shrink(packed->model);
 	packed->shrunk[0] = nn_model_bytes(packed->model);
@@ -393,7 +430,7 @@ shrink_run(Job *job)
 static void
 shrink_done(Engine *engine, Job *job)
 {
-	Packed	   *packed = list_member(Packed, job, job);
+	Packed *packed = list_member(Packed, job, job);
 
 	engine->freeing--;
 	engine->freed++;
@@ -403,7 +440,10 @@ shrink_done(Engine *engine, Job *job)
 	memory_admit(engine);
 }
 
-/* Frees the model's plans for more than one image, between two batches.  Others are not made at once, or whoever the room is for would not get it. */
+/*
+ * Frees the model's plans for more than one image, between two batches. Others
+ * are not made at once, or whoever the room is for would not get it.
+ */
 static void
 shrink(Engine *engine, Packed *packed)
 {
@@ -434,20 +474,23 @@ evict(Engine *engine, Packed *packed)
 		cache_free_packed(engine, packed);
 }
 
-/* The model that should go first: one that nobody wants, else, if those may go too, one that had its turn. */
+/*
+ * The model that should go first: one that nobody wants, else, if those may go
+ * too, one that had its turn.
+ */
 static Packed *
 victim(Engine *engine, bool wanted_too)
 {
 	list_foreach(node, &engine->models)
 	{
-		Packed	   *packed = list_member(Packed, link, node);
+		Packed *packed = list_member(Packed, link, node);
 
 		if (packed->pins == 0 && packed->entry->requests == 0)
 			return packed;
 	}
 	list_foreach(node, &engine->models)
 	{
-		Packed	   *packed = list_member(Packed, link, node);
+		Packed *packed = list_member(Packed, link, node);
 
 		if (wanted_too && (packed->batches > 0 || now_ms() - packed->loaded_ms > TURN_MS))
 			return packed;
@@ -464,7 +507,7 @@ cache_freeing(Engine *engine)
 bool
 cache_evict_one(Engine *engine, bool wanted_too)
 {
-	Packed	   *packed = victim(engine, wanted_too);
+	Packed *packed = victim(engine, wanted_too);
 
 	if (packed != NULL)
 		evict(engine, packed);
@@ -474,7 +517,8 @@ cache_evict_one(Engine *engine, bool wanted_too)
 static bool
 is_idle(const Packed *packed)
 {
-	return packed->pins == 0 && packed->entry->requests == 0 && now_ms() - packed->used_ms >= IDLE_MS;
+	return packed->pins == 0 && packed->entry->requests == 0 &&
+		   now_ms() - packed->used_ms >= IDLE_MS;
 }
 
 static bool
@@ -489,7 +533,7 @@ cache_make_room(Engine *engine, const Packed *growing)
 {
 	list_foreach(node, &engine->models)
 	{
-		Packed	   *packed = list_member(Packed, link, node);
+		Packed *packed = list_member(Packed, link, node);
 
 		if (packed == growing || !can_shrink(packed) || (growing != NULL && !is_idle(packed)))
 			continue;
@@ -500,7 +544,7 @@ cache_make_room(Engine *engine, const Packed *growing)
 		return cache_evict_one(engine, true);
 	list_foreach(node, &engine->models)
 	{
-		Packed	   *packed = list_member(Packed, link, node);
+		Packed *packed = list_member(Packed, link, node);
 
 		if (packed == growing || !is_idle(packed))
 			continue;
@@ -510,15 +554,20 @@ cache_make_room(Engine *engine, const Packed *growing)
 	return false;
 }
 
-/* Evicts until the cache is within its size.  The last model stays; on a GPU its plans may go. */
+/*
+ * Evicts until the cache is within its size. The last model stays; on a GPU its
+ * plans may go.
+ */
 void
 cache_trim(Engine *engine)
 {
-	Packed	   *last;
+	Packed *last;
 
-	while (engine->cached > cache_limit(engine) && engine->models.next != engine->models.prev && cache_evict_one(engine, true))
+	while (engine->cached > cache_limit(engine) && engine->models.next != engine->models.prev &&
+		   cache_evict_one(engine, true))
 		;
-	if (engine->device_memory == 0 || engine->cached <= engine->device_memory || list_empty(&engine->models))
+	if (engine->device_memory == 0 || engine->cached <= engine->device_memory ||
+		list_empty(&engine->models))
 		return;
 	last = list_member(Packed, link, engine->models.prev);
 	if (can_shrink(last))
@@ -530,8 +579,7 @@ void
 cache_limit_changed(Engine *engine)
 {
 	engine->freed++;
-	list_foreach(node, &engine->models)
-		list_member(Packed, link, node)->small_until_ms = 0;
+	list_foreach(node, &engine->models) list_member(Packed, link, node)->small_until_ms = 0;
 	cache_trim(engine);
 }
 
@@ -554,7 +602,10 @@ cache_unpin(Engine *engine, Packed *packed)
 		cache_trim(engine);
 }
 
-/* A batch has run; its plans may have grown the model to `bytes`, and to `host` of the host's memory. */
+/*
+ * A batch has run; its plans may have grown the model to `bytes`, and to `host`
+ * of the host's memory.
+ */
 void
 cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host, unsigned requests)
 {
@@ -564,7 +615,7 @@ cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host, unsi
 	cache_trim(engine);
 }
 
-/* ---- Looking in ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Looking in ---------------------------------------------------------- */
 
 static void
 describe(const Packed *packed, uint32_t database, int64_t now, BicycleCached *cached)
@@ -578,7 +629,8 @@ describe(const Packed *packed, uint32_t database, int64_t now, BicycleCached *ca
 		snprintf(cached->model, sizeof(cached->model), "%s", owner->model);
 		cached->version = owner->version;
 	}
-	snprintf(cached->precision, sizeof(cached->precision), "%s", nn_precision_name(packed->precision));
+	snprintf(cached->precision, sizeof(cached->precision), "%s",
+			 nn_precision_name(packed->precision));
 	cached->bytes = packed->bytes;
 	cached->hits = packed->hits;
 	cached->loaded_ms_ago = (uint64_t) (now - packed->loaded_ms);
@@ -590,13 +642,12 @@ describe(const Packed *packed, uint32_t database, int64_t now, BicycleCached *ca
 void
 cache_answer(Connection *connection, uint64_t id)
 {
-	Engine	   *engine = connection->engine;
+	Engine *engine = connection->engine;
 	BicycleCached *all;
 	EngineError error;
-	size_t		n = 0;
+	size_t n = 0;
 
-	list_foreach(node, &engine->models)
-		n++;
+	list_foreach(node, &engine->models) n++;
 	all = calloc(n + 1, sizeof(*all));
 	if (all == NULL)
 	{
@@ -617,7 +668,7 @@ cache_free(Engine *engine)
 {
 	while (!list_empty(&engine->models))
 	{
-		Packed	   *packed = list_member(Packed, link, engine->models.next);
+		Packed *packed = list_member(Packed, link, engine->models.next);
 
 		list_remove(&packed->link);
 		nn_model_free(packed->model);

@@ -1,13 +1,18 @@
 /*
  * control.c
- *	  The supervisor's end of the engine: lines on descriptor 3.  See the end of protocol.h for what they say.
+ *	  The supervisor's end of the engine: lines on descriptor 3. See the end of
+ *	  protocol.h for what they say.
  *
- * I/O thread only.  Output that the supervisor does not take is kept up to CONTROL_OUT bytes; further lines are dropped and counted.  EOF ends the
+ * I/O thread only. Output that the supervisor does not take is kept up to
+ * CONTROL_OUT bytes; further lines are dropped and counted. EOF ends the
  * process at once: without its supervisor nobody would stop it.
  *
- * "pong" is the engine's sign of life, and the I/O thread would give it even if every other thread hung.  So it is withheld while a batch, a decoder or an
- * encoder has come no further for longer than the setting stuck_timeout, or the loader for ten times that: the supervisor then kills and restarts the engine.
- * A batch that only takes long is told apart by the neural core, which reports progress at every layer (nn_device_watch).
+ * "pong" is the engine's sign of life, and the I/O thread would give it even if
+ * every other thread hung. So it is withheld while a batch, a decoder or an
+ * encoder has come no further for longer than the setting stuck_timeout, or the
+ * loader for ten times that: the supervisor then kills and restarts the engine.
+ * A batch that only takes long is told apart by the neural core, which reports
+ * progress at every layer (nn_device_watch).
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -26,7 +31,7 @@
 static void
 control_append(void *arg, const char *line, size_t length)
 {
-	Control    *control = arg;
+	Control *control = arg;
 
 	if (control->source.fd < 0)
 	{
@@ -41,8 +46,8 @@ control_append(void *arg, const char *line, size_t length)
 	}
 	if (control->out_length + length > control->out_size)
 	{
-		size_t		size = control->out_size + length + 4096;
-		char	   *out = realloc(control->out, size);
+		size_t size = control->out_size + length + 4096;
+		char *out = realloc(control->out, size);
 
 		if (out == NULL)
 		{
@@ -59,9 +64,9 @@ control_append(void *arg, const char *line, size_t length)
 void
 control_say(Engine *engine, const char *text, ...)
 {
-	char		line[1024];
-	va_list		args;
-	int			length;
+	char line[1024];
+	va_list args;
+	int length;
 
 	va_start(args, text);
 	length = vsnprintf(line, sizeof(line) - 1, text, args);
@@ -76,7 +81,7 @@ control_say(Engine *engine, const char *text, ...)
 void
 control_flush(Engine *engine)
 {
-	Control    *control = &engine->control;
+	Control *control = &engine->control;
 
 	log_take(control_append, control);
 	if (control->source.fd < 0)
@@ -86,12 +91,13 @@ control_flush(Engine *engine)
 	}
 	while (control->out_length > 0)
 	{
-		ssize_t		n = send(control->source.fd, control->out, control->out_length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(control->source.fd, control->out, control->out_length,
+						 MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN)
-			_exit(1);			/* as for EOF */
+			_exit(1); /* as for EOF */
 		if (n <= 0)
 			break;
 		control->out_length -= (size_t) n;
@@ -99,10 +105,11 @@ control_flush(Engine *engine)
 	}
 	if (control->out_length == 0 && control->out_dropped > 0)
 	{
-		uint64_t	dropped = control->out_dropped;
+		uint64_t dropped = control->out_dropped;
 
 		control->out_dropped = 0;
-		control_say(engine, "log warning %llu lines to the supervisor were lost", (unsigned long long) dropped);
+		control_say(engine, "log warning %llu lines to the supervisor were lost",
+					(unsigned long long) dropped);
 	}
 	source_watch(engine, &control->source, control->out_length > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
@@ -110,18 +117,19 @@ control_flush(Engine *engine)
 static bool
 is_stuck(Engine *engine)
 {
-	int64_t		limit = engine->settings.stuck_timeout;
+	int64_t limit = engine->settings.stuck_timeout;
 
-	return executor_longest(&engine->device_thread) > limit || executor_longest(&engine->pool) > limit ||
-		executor_longest(&engine->loader) / 10 > limit;
+	return executor_longest(&engine->device_thread) > limit ||
+		   executor_longest(&engine->pool) > limit ||
+		   executor_longest(&engine->loader) / 10 > limit;
 }
 
 static void
 control_set(Engine *engine, char *name)
 {
-	char	   *value = strchr(name, ' ');
-	char		why[256];
-	Settings	before = engine->settings;
+	char *value = strchr(name, ' ');
+	char why[256];
+	Settings before = engine->settings;
 
 	if (value == NULL)
 	{
@@ -131,14 +139,15 @@ control_set(Engine *engine, char *name)
 	*value++ = '\0';
 	if (!settings_set(&engine->settings, name, value, why, sizeof(why)))
 		log_write(LOG_WARNING, "setting \"%s\" was not changed: %s", name, why);
-	else if (engine->control.gone && memcmp(&before, &engine->settings, sizeof(before)) != 0)	/* a reload sends all of them */
+	else if (engine->control.gone && memcmp(&before, &engine->settings, sizeof(before)) !=
+										 0) /* a reload sends all of them */
 		engine_changed(engine, name);
 }
 
 static void
 control_line(Engine *engine, char *line)
 {
-	Control    *control = &engine->control;
+	Control *control = &engine->control;
 
 	if (strncmp(line, "set ", 4) == 0)
 		control_set(engine, line + 4);
@@ -164,9 +173,9 @@ control_line(Engine *engine, char *line)
 static void
 control_ready(Engine *engine, Source *source, uint32_t events)
 {
-	Control    *control = &engine->control;
-	char		bytes[4096];
-	ssize_t		n = recv(source->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+	Control *control = &engine->control;
+	char bytes[4096];
+	ssize_t n = recv(source->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
 
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		_exit(1);

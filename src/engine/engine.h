@@ -2,19 +2,28 @@
  * engine.h
  *	  The inside of bicycle-engine: the structures its files share.
  *
- * Threads.  One I/O thread (the main thread) owns all of this: connections, requests, the model cache, the queues and every counter.  It never waits for
- * anything but epoll.  Work is handed to other threads as jobs (executor.c) and comes back as completed jobs, which the I/O thread picks up from a list
- * behind an eventfd.  While a job is away its thread may read the request's input fields and write its result fields and nobody else touches those; when
- * it is back they belong to the I/O thread again.  So there are locks in three places only: the executors' queues, the log's queue and the decoders' budget.
+ * Threads. One I/O thread (the main thread) owns all of this: connections,
+ * requests, the model cache, the queues and every counter. It never waits for
+ * anything but epoll. Work is handed to other threads as jobs (executor.c) and
+ * comes back as completed jobs, which the I/O thread picks up from a list
+ * behind an eventfd. While a job is away its thread may read the request's
+ * input fields and write its result fields and nobody else touches those; when
+ * it is back they belong to the I/O thread again. So there are locks in three
+ * places only: the executors' queues, the log's queue and the decoders' budget.
  *
  *	 I/O thread            all sockets, all decisions
- *	 pool (threads)        decode and resize, encode                     worker.c
- *	 device (1)            batches, opening the device, freeing models   batcher.c, cache.c, load.c
- *	 loader (1)            parsing, hashing and packing of models        load.c, import.c, export.c
+ *	 pool (threads)        decode and resize, encode: worker.c
+ *	 device (1)            batches, opening the device, freeing models:
+ *	                       batcher.c, cache.c, load.c
+ *	 loader (1)            parsing, hashing and packing of models: load.c,
+ *	                       import.c, export.c
  *
- * Memory.  A request owns its body, pixels and result; a frame in an output queue refers to them and keeps the request.  Everything big is counted before
- * it is allocated: bodies of image requests in the queue pool, everything else in the engine's budget, decoders in a budget of their own (budget.c).  What
- * lies in a GPU's memory is counted by the device itself, and who gets it is cache.c's affair.
+ * Memory. A request owns its body, pixels and result; a frame in an output
+ * queue refers to them and keeps the request. Everything big is counted before
+ * it is allocated: bodies of image requests in the queue pool, everything else
+ * in the engine's budget, decoders in a budget of their own (budget.c). What
+ * lies in a GPU's memory is counted by the device itself, and who gets it is
+ * cache.c's affair.
  */
 #ifndef BICYCLE_ENGINE_H
 #define BICYCLE_ENGINE_H
@@ -39,56 +48,66 @@ typedef struct CacheEntry CacheEntry;
 typedef struct Packed Packed;
 typedef struct Train Train;
 
-/* ---- Errors (error.c) ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors (error.c) ---------------------------------------------------- */
 
 typedef struct EngineError
 {
-	char		sqlstate[6];	/* empty: no error */
-	char		message[256];
-	char		detail[1024];
-	char		hint[512];
+	char sqlstate[6]; /* empty: no error */
+	char message[256];
+	char detail[1024];
+	char hint[512];
 } EngineError;
 
 extern void error_clear(EngineError *error);
-extern void error_set(EngineError *error, const char *sqlstate, const char *message, ...) __attribute__((format(printf, 3, 4)));
-extern void error_detail(EngineError *error, const char *detail, ...) __attribute__((format(printf, 2, 3)));
-extern void error_hint(EngineError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
-extern void error_memory(EngineError *error, const char *what);	/* 53200: malloc failed */
+extern void error_set(EngineError *error, const char *sqlstate, const char *message, ...)
+	__attribute__((format(printf, 3, 4)));
+extern void error_detail(EngineError *error, const char *detail, ...)
+	__attribute__((format(printf, 2, 3)));
+extern void error_hint(EngineError *error, const char *hint, ...)
+	__attribute__((format(printf, 2, 3)));
+extern void error_memory(EngineError *error, const char *what); /* 53200: malloc failed */
 extern void error_from_nn(EngineError *error, const NnError *nn);
 extern void error_from_image(EngineError *error, const ImageError *image);
-extern size_t error_pack(const EngineError *error, uint8_t *body, size_t size);	/* as a BicycleError; returns its length */
+extern size_t error_pack(const EngineError *error, uint8_t *body,
+						 size_t size); /* as a BicycleError; returns its length */
 extern bool error_unpack(EngineError *error, const uint8_t *body, size_t length);
 
 #define ERROR_PACKED_MAX (sizeof(BicycleError) + sizeof(EngineError))
 
-/* ---- Settings (settings.c) ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Settings (settings.c) ----------------------------------------------- */
 
 typedef struct Settings
 {
-	char		device[64];
+	char device[64];
 	NnPrecision precision;
-	int64_t		threads;		/* 0: as many as there are processors to run on */
-	int64_t		cache_size;		/* bytes, as all below unless said */
-	int64_t		engine_memory;
-	int64_t		gpu_memory;
-	int64_t		max_batch;		/* images */
-	int64_t		queue_memory;
-	int64_t		max_model_size;
-	int64_t		stuck_timeout;	/* milliseconds without progress of a batch or a decoder before the heartbeat stops */
-	int64_t		gpu_retry;		/* milliseconds until a GPU that could not be had is tried again, at first */
-	int64_t		debug;			/* 1: requests may ask for faults */
+	int64_t threads;    /* 0: as many as there are processors to run on */
+	int64_t cache_size; /* bytes, as all below unless said */
+	int64_t engine_memory;
+	int64_t gpu_memory;
+	int64_t max_batch; /* images */
+	int64_t queue_memory;
+	int64_t max_model_size;
+	int64_t
+		/*
+		 * milliseconds without progress of a batch or a decoder before the
+		 * heartbeat stops
+		 */
+		stuck_timeout;
+	int64_t gpu_retry; /* milliseconds until a GPU that could not be had is tried again, at first */
+	int64_t debug;     /* 1: requests may ask for faults */
 } Settings;
 
 extern void settings_default(Settings *settings);
-extern bool settings_set(Settings *settings, const char *name, const char *value, char *why, size_t why_size);
-extern int	settings_threads(const Settings *settings);
+extern bool settings_set(Settings *settings, const char *name, const char *value, char *why,
+						 size_t why_size);
+extern int settings_threads(const Settings *settings);
 
 /* machine.c */
 extern size_t machine_memory(void);
 extern size_t machine_memory_limit(const char *groups, const char *root);
-extern int	machine_processors(void);
+extern int machine_processors(void);
 
-/* ---- Log and control (log.c, control.c) ---------------------------------------------------------------------------------------------------- */
+/* ---- Log and control (log.c, control.c) ---------------------------------- */
 
 typedef enum LogLevel
 {
@@ -100,100 +119,102 @@ typedef enum LogLevel
 } LogLevel;
 
 extern void log_start(Engine *engine);
-extern void log_write(LogLevel level, const char *text, ...) __attribute__((format(printf, 2, 3)));	/* any thread */
+extern void log_write(LogLevel level, const char *text, ...)
+	__attribute__((format(printf, 2, 3))); /* any thread */
 extern void log_error(LogLevel level, const char *what, const EngineError *error);
-extern void log_take(void (*write) (void *arg, const char *line, size_t length), void *arg);	/* I/O thread: hands over what is queued */
+extern void log_take(void (*write)(void *arg, const char *line, size_t length),
+					 void *arg); /* I/O thread: hands over what is queued */
 
 /* A file descriptor in the I/O thread's epoll set. */
 typedef struct Source
 {
-	int			fd;
-	uint32_t	events;			/* registered now; 0 with fd >= 0: registered for nothing */
-	void		(*ready) (Engine *engine, struct Source *source, uint32_t events);
+	int fd;
+	uint32_t events; /* registered now; 0 with fd >= 0: registered for nothing */
+	void (*ready)(Engine *engine, struct Source *source, uint32_t events);
 } Source;
 
 typedef struct Control
 {
-	Source		source;			/* fd -1: stand-alone, the log goes to stderr */
-	bool		gone;			/* "go" was read, or stand-alone */
-	char		line[4096];		/* input up to its newline */
-	size_t		line_length;
-	bool		line_overflow;
-	char	   *out;			/* what the supervisor has not taken yet */
-	size_t		out_length,
-				out_size;
-	uint64_t	out_dropped;	/* lines */
+	Source source;   /* fd -1: stand-alone, the log goes to stderr */
+	bool gone;       /* "go" was read, or stand-alone */
+	char line[4096]; /* input up to its newline */
+	size_t line_length;
+	bool line_overflow;
+	char *out; /* what the supervisor has not taken yet */
+	size_t out_length, out_size;
+	uint64_t out_dropped; /* lines */
 } Control;
 
 extern bool control_open(Engine *engine, int fd);
-extern void control_say(Engine *engine, const char *text, ...) __attribute__((format(printf, 2, 3)));
+extern void control_say(Engine *engine, const char *text, ...)
+	__attribute__((format(printf, 2, 3)));
 extern void control_flush(Engine *engine);
 extern void control_close(Engine *engine);
 
-/* ---- Jobs (executor.c) --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Jobs (executor.c) --------------------------------------------------- */
 
 typedef struct Job
 {
 	struct Job *next;
-	struct Executor *executor;	/* that it was handed to last */
-	void		(*run) (struct Job *job);	/* on the executor's thread */
-	void		(*done) (Engine *engine, struct Job *job);	/* on the I/O thread; the job may be freed in it */
+	struct Executor *executor;    /* that it was handed to last */
+	void (*run)(struct Job *job); /* on the executor's thread */
+	void (*done)(Engine *engine,
+				 struct Job *job); /* on the I/O thread; the job may be freed in it */
 } Job;
 
 typedef struct Executor
 {
-	Engine	   *engine;
+	Engine *engine;
 	const char *name;
-	pthread_mutex_t lock;		/* guards all below */
+	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake;
-	Job		   *first[2],		/* [0] goes before [1] */
-			   *last[2];
-	struct ExecutorThread *threads;	/* one slot for each thread that was ever started */
-	int			nthreads,
-				limit;			/* threads beyond it rest */
-	bool		stop;
-	int			pending;		/* handed over and not yet done; I/O thread only */
+	Job *first[2], /* [0] goes before [1] */
+		*last[2];
+	struct ExecutorThread *threads; /* one slot for each thread that was ever started */
+	int nthreads, limit;            /* threads beyond it rest */
+	bool stop;
+	int pending; /* handed over and not yet done; I/O thread only */
 } Executor;
 
 extern bool executor_start(Executor *executor, Engine *engine, const char *name, int threads);
 extern bool executor_resize(Executor *executor, int threads);
 extern void executor_submit(Executor *executor, Job *job, bool first);
 extern void executor_stop(Executor *executor);
-extern int64_t executor_longest(Executor *executor);	/* milliseconds the oldest running job has run; 0 if none */
-extern void executor_progress(void);	/* called by a long job: it is not stuck */
-extern void executor_waits(void);	/* for other jobs; executor_progress when it goes on */
+extern int64_t
+executor_longest(Executor *executor); /* milliseconds the oldest running job has run; 0 if none */
+extern void executor_progress(void);  /* called by a long job: it is not stuck */
+extern void executor_waits(void);     /* for other jobs; executor_progress when it goes on */
 
-/* For jobs that wait for others and must not be taken for stuck: executor_wait comes back after a second at most, whatever is done to the time of day. */
-extern void executor_condition(pthread_cond_t *condition);	/* in place of pthread_cond_init */
+/*
+ * For jobs that wait for others and must not be taken for stuck: executor_wait
+ * comes back after a second at most, whatever is done to the time of day.
+ */
+extern void executor_condition(pthread_cond_t *condition); /* in place of pthread_cond_init */
 extern void executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
 
-/* ---- Budgets (budget.c) -------------------------------------------------------------------------------------------------------------------- */
+/* ---- Budgets (budget.c) -------------------------------------------------- */
 
 /* Bodies of image requests.  I/O thread only. */
 typedef struct QueuePool
 {
-	size_t		used,
-				limit;
-	List		waiting;		/* Request.link, in order of arrival */
+	size_t used, limit;
+	List waiting; /* Request.link, in order of arrival */
 } QueuePool;
 
 /* Everything else.  I/O thread only. */
 typedef struct Memory
 {
-	size_t		used,
-				limit;
-	List		waiting;		/* Request.link of LOAD, IMPORT, INSPECT, EXPORT, CREATE, in order of arrival */
+	size_t used, limit;
+	List waiting; /* Request.link of LOAD, IMPORT, INSPECT, EXPORT, CREATE, in order of arrival */
 } Memory;
 
 /* What decoders hold.  Their threads wait in it, in order of arrival. */
 typedef struct DecodeBudget
 {
-	pthread_mutex_t lock;		/* guards all below */
+	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake;
-	size_t		used,
-				limit;
-	uint64_t	next_ticket,
-				serving;
+	size_t used, limit;
+	uint64_t next_ticket, serving;
 } DecodeBudget;
 
 extern void budget_limits(Engine *engine);
@@ -206,394 +227,460 @@ extern bool decode_take(DecodeBudget *budget, size_t bytes);
 extern void decode_release(DecodeBudget *budget, size_t bytes);
 extern size_t decode_used(DecodeBudget *budget);
 
-/* ---- Connections (connection.c) ------------------------------------------------------------------------------------------------------------ */
+/* ---- Connections (connection.c) ------------------------------------------ */
 
 /* What is started in turns of its own. */
 enum RequestClass
 {
 	CLASS_INTERACTIVE,
 	CLASS_BULK,
-	CLASS_LIGHT,				/* needs no model, and so no device */
+	CLASS_LIGHT, /* needs no model, and so no device */
 	REQUEST_CLASSES
 };
 
-#define INPUT_BUFFER (64 * 1024)	/* holds any frame whose body is not received into a request */
+#define INPUT_BUFFER (64 * 1024) /* holds any frame whose body is not received into a request */
 #define ID_BUCKETS 256
 
-/* One frame to be sent.  Freed when it has been written, or was withdrawn before its first byte was. */
+/*
+ * One frame to be sent. Freed when it has been written, or was withdrawn before
+ * its first byte was.
+ */
 typedef struct OutFrame
 {
-	List		link;			/* Connection.out */
+	List link; /* Connection.out */
 	BicycleFrame frame;
-	const uint8_t *data;		/* into `copy`, or into memory of `owner` */
-	size_t		sent;			/* bytes of header and body together */
-	Request    *owner;			/* kept until this frame is gone; may be NULL */
-	uint8_t		copy[];
+	const uint8_t *data; /* into `copy`, or into memory of `owner` */
+	size_t sent;         /* bytes of header and body together */
+	Request *owner;      /* kept until this frame is gone; may be NULL */
+	uint8_t copy[];
 } OutFrame;
 
 struct Connection
 {
-	Source		source;
-	Engine	   *engine;
-	List		link;			/* Engine.connections */
-	List		dirty;			/* Engine.dirty: has something to flush */
-	List		timed;			/* Engine.timed: has not greeted yet, or is closing */
-	List		ring[REQUEST_CLASSES];	/* Engine.ring: has requests in queued[] that may start */
-	uint32_t	database;
-	int32_t		pid;
-	bool		greeted;
-	bool		closing;		/* nothing more is read; closed when `out` is empty */
-	bool		dead;			/* closed; freed at the end of the loop's turn */
-	bool		paused;			/* too many replies unread: nothing is read until they are */
-	bool		jammed;			/* the client does not read: nothing of it starts until it does */
-	int64_t		since;			/* ms: accepted, or began closing */
+	Source source;
+	Engine *engine;
+	List link;                  /* Engine.connections */
+	List dirty;                 /* Engine.dirty: has something to flush */
+	List timed;                 /* Engine.timed: has not greeted yet, or is closing */
+	List ring[REQUEST_CLASSES]; /* Engine.ring: has requests in queued[] that may start */
+	uint32_t database;
+	int32_t pid;
+	bool greeted;
+	bool closing;  /* nothing more is read; closed when `out` is empty */
+	bool dead;     /* closed; freed at the end of the loop's turn */
+	bool paused;   /* too many replies unread: nothing is read until they are */
+	bool jammed;   /* the client does not read: nothing of it starts until it does */
+	int64_t since; /* ms: accepted, or began closing */
 
-	uint8_t    *input;			/* INPUT_BUFFER bytes */
-	size_t		input_start,
-				input_end;
-	BicycleFrame frame;			/* whose body is being received into `body_to` */
-	uint8_t    *body_to;
-	size_t		body_left;
-	bool		in_body;
+	uint8_t *input; /* INPUT_BUFFER bytes */
+	size_t input_start, input_end;
+	BicycleFrame frame; /* whose body is being received into `body_to` */
+	uint8_t *body_to;
+	size_t body_left;
+	bool in_body;
 
-	List		out;			/* OutFrame.link */
-	size_t		out_copied;		/* bytes of frames that own their body */
+	List out;          /* OutFrame.link */
+	size_t out_copied; /* bytes of frames that own their body */
 
-	List		requests;		/* Request.all */
-	unsigned	nrequests;
-	Request    *ids[ID_BUCKETS];	/* chained by Request.id_next */
-	size_t		place;			/* bytes of the queue pool held */
-	List		queued[REQUEST_CLASSES];	/* Request.link: ready to start */
+	List requests; /* Request.all */
+	unsigned nrequests;
+	Request *ids[ID_BUCKETS];     /* chained by Request.id_next */
+	size_t place;                 /* bytes of the queue pool held */
+	List queued[REQUEST_CLASSES]; /* Request.link: ready to start */
 };
 
 extern void connection_accept(Engine *engine, int fd);
 extern void connection_close(Connection *connection);
 extern void connection_free(Connection *connection);
-extern bool connection_send(Connection *connection, BicycleFrameType type, uint64_t id, const void *data, size_t length, bool copy, Request *owner);
-extern void connection_send_error(Connection *connection, uint64_t id, const EngineError *error, Request *owner);
-extern void connection_protocol_error(Connection *connection, uint64_t id, const char *detail, ...) __attribute__((format(printf, 3, 4)));
-extern bool connection_flush(Connection *connection);	/* true if nothing is left to send */
-extern bool connection_send_now(Connection *connection, BicycleFrameType type, uint64_t id);	/* a frame without body: sent at once, or not at all */
-extern void connection_unsend(Connection *connection, uint64_t id);	/* drops frames of id of which nothing was written yet */
+extern bool connection_send(Connection *connection, BicycleFrameType type, uint64_t id,
+							const void *data, size_t length, bool copy, Request *owner);
+extern void connection_send_error(Connection *connection, uint64_t id, const EngineError *error,
+								  Request *owner);
+extern void connection_protocol_error(Connection *connection, uint64_t id, const char *detail, ...)
+	__attribute__((format(printf, 3, 4)));
+extern bool connection_flush(Connection *connection); /* true if nothing is left to send */
+extern bool
+connection_send_now(Connection *connection, BicycleFrameType type,
+					uint64_t id); /* a frame without body: sent at once, or not at all */
+extern void
+connection_unsend(Connection *connection,
+				  uint64_t id); /* drops frames of id of which nothing was written yet */
 extern void connection_tick(Connection *connection, int64_t now);
 
-/* ---- Requests (request.c) ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Requests (request.c) ------------------------------------------------ */
 
 typedef enum RequestState
 {
-	REQUEST_RESERVED,			/* waits for a place; link in QueuePool.waiting or Memory.waiting */
-	REQUEST_GRANTED,			/* the client may send; for streams: is sending */
-	REQUEST_RECEIVING,			/* the body of an image request is coming in */
-	REQUEST_WAITING,			/* for its model; link in CacheEntry.waiters */
-	REQUEST_QUEUED,				/* may start; link in Connection.queued */
-	REQUEST_ALONE,				/* is Engine.alone and waits for everything else to end */
-	REQUEST_DECODING,			/* on a thread of the pool */
-	REQUEST_READY,				/* link in Engine.ready */
-	REQUEST_RUNNING,			/* on the device thread */
-	REQUEST_ENCODING,			/* on a thread of the pool */
-	REQUEST_LOADING,			/* on the loader thread, or held back from it */
-	REQUEST_DONE				/* answered; lives until its frames are written */
+	REQUEST_RESERVED,  /* waits for a place; link in QueuePool.waiting or Memory.waiting */
+	REQUEST_GRANTED,   /* the client may send; for streams: is sending */
+	REQUEST_RECEIVING, /* the body of an image request is coming in */
+	REQUEST_WAITING,   /* for its model; link in CacheEntry.waiters */
+	REQUEST_QUEUED,    /* may start; link in Connection.queued */
+	REQUEST_ALONE,     /* is Engine.alone and waits for everything else to end */
+	REQUEST_DECODING,  /* on a thread of the pool */
+	REQUEST_READY,     /* link in Engine.ready */
+	REQUEST_RUNNING,   /* on the device thread */
+	REQUEST_ENCODING,  /* on a thread of the pool */
+	REQUEST_LOADING,   /* on the loader thread, or held back from it */
+	REQUEST_DONE       /* answered; lives until its frames are written */
 } RequestState;
 
 struct Request
 {
-	Engine	   *engine;
-	Connection *connection;		/* NULL: withdrawn while a thread had it; freed when it comes back */
-	uint64_t	id;
-	Request    *id_next;
-	List		all;			/* Connection.requests */
-	List		link;			/* in the list of its state */
+	Engine *engine;
+	Connection *connection; /* NULL: withdrawn while a thread had it; freed when it comes back */
+	uint64_t id;
+	Request *id_next;
+	List all;  /* Connection.requests */
+	List link; /* in the list of its state */
 	RequestState state;
-	BicycleFrameType type;		/* RESERVE until the request itself has come */
-	uint32_t	database;
+	BicycleFrameType type; /* RESERVE until the request itself has come */
+	uint32_t database;
 
 	/* Input: filled while it is received, then only read */
-	uint64_t	body_size;		/* granted */
-	uint8_t    *body;			/* owned */
-	size_t		received;		/* streams: bytes so far */
+	uint64_t body_size; /* granted */
+	uint8_t *body;      /* owned */
+	size_t received;    /* streams: bytes so far */
 	BicycleImageRequest image;
-	const uint8_t *latent;		/* image.nz floats in body, not aligned */
-	const uint8_t *file;		/* image.image_length bytes in body */
-	size_t		place;			/* bytes of the queue pool */
-	size_t		charge;			/* bytes of the engine's budget */
-	uint64_t	sequence;		/* order of arrival among ready requests, bulk ones set back */
+	const uint8_t *latent; /* image.nz floats in body, not aligned */
+	const uint8_t *file;   /* image.image_length bytes in body */
+	size_t place;          /* bytes of the queue pool */
+	size_t charge;         /* bytes of the engine's budget */
+	uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
 
 	/* The model */
 	CacheEntry *entry;
-	Packed	   *model;			/* pinned */
-	bool		asked;			/* NEED_MODEL was sent for it */
-	bool		loading;		/* LOAD: counted in entry->loads */
+	Packed *model; /* pinned */
+	bool asked;    /* NEED_MODEL was sent for it */
+	bool loading;  /* LOAD: counted in entry->loads */
 
 	/* Work: written by the thread that has the request */
-	Job			job;
-	bool		started;		/* counted in Engine.nstarted */
-	bool		announced;		/* STARTED was sent; on the loader only, where a request may come twice */
-	ImageInfo	info;
-	Image		pixels;			/* decoded input, later the output; owned */
-	uint8_t    *result;			/* owned */
-	size_t		result_length;
+	Job job;
+	bool started;   /* counted in Engine.nstarted */
+	bool announced; /* STARTED was sent; on the loader only, where a request may come twice */
+	ImageInfo info;
+	Image pixels;    /* decoded input, later the output; owned */
+	uint8_t *result; /* owned */
+	size_t result_length;
 	EngineError error;
-	void	   *task;			/* what a request on the loader needs and makes; owned, freed by task_free */
-	void		(*task_free) (void *task);
+	void *task; /* what a request on the loader needs and makes; owned, freed by task_free */
+	void (*task_free)(void *task);
 
-	unsigned	frames;			/* in output queues that keep this request */
+	unsigned frames; /* in output queues that keep this request */
 };
 
-extern bool request_frame(Connection *connection, const BicycleFrame *frame, const uint8_t *body);	/* a whole frame; false: the connection is closing */
-extern bool request_target(Connection *connection, const BicycleFrame *frame, uint8_t **to);	/* where the body of TRANSLATE.. and DATA goes */
+extern bool
+request_frame(Connection *connection, const BicycleFrame *frame,
+			  const uint8_t *body); /* a whole frame; false: the connection is closing */
+extern bool request_target(Connection *connection, const BicycleFrame *frame,
+						   uint8_t **to); /* where the body of TRANSLATE.. and DATA goes */
 extern void request_received(Connection *connection, const BicycleFrame *frame);
 extern bool frame_is_direct(uint32_t type);
 extern bool frame_length_fits(const BicycleFrame *frame);
 extern Request *request_find(Connection *connection, uint64_t id);
 extern void request_grant(Request *request);
 extern void request_fail(Request *request, const EngineError *error);
-extern void request_reply(Request *request, const void *data, size_t length);	/* data must be the request's own */
-extern void request_reply_part(Request *request, BicycleFrameType type, const void *data, size_t length, bool copy);
+extern void request_reply(Request *request, const void *data,
+						  size_t length); /* data must be the request's own */
+extern void request_reply_part(Request *request, BicycleFrameType type, const void *data,
+							   size_t length, bool copy);
 extern void request_wait_memory(Request *request, uint64_t bytes, size_t charge);
-extern bool request_check_model_size(const Engine *engine, uint64_t size, uint64_t session_limit, EngineError *error);
-extern bool request_uses_model(const Request *request);	/* of image requests: INFO and PLOT do not */
+extern bool request_check_model_size(const Engine *engine, uint64_t size, uint64_t session_limit,
+									 EngineError *error);
+extern bool
+request_uses_model(const Request *request); /* of image requests: INFO and PLOT do not */
 extern void request_withdraw(Request *request);
 extern void request_free(Request *request);
 extern void request_frame_gone(Request *request);
-extern void request_work(Request *request, Executor *executor, RequestState state, void (*run) (Job *), void (*done) (Engine *, Job *), bool first);
+extern void request_work(Request *request, Executor *executor, RequestState state,
+						 void (*run)(Job *), void (*done)(Engine *, Job *), bool first);
 extern bool request_back(Request *request); /* false: it was withdrawn meanwhile and is freed now */
 
-/* ---- Work (worker.c, batcher.c) ------------------------------------------------------------------------------------------------------------ */
+/* ---- Work (worker.c, batcher.c) ------------------------------------------ */
 
 extern void worker_decode(Request *request);
 extern void worker_encode(Request *request);
 
-/* Decodes an image file, whose header is in *info, and resizes it to side x side; waits for its share of the budget.  Any thread of a pool. */
-extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side,
-							   uint64_t max_pixels, Image *pixels, EngineError *error);
+/*
+ * Decodes an image file, whose header is in *info, and resizes it to side x
+ * side; waits for its share of the budget. Any thread of a pool.
+ */
+extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
+							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,
+							   Image *pixels, EngineError *error);
 
-/* plot.c: draws what a PLOT request holds, once the budget has room for it; *png is malloc'ed.  Any thread. */
-extern bool plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length,
-					  EngineError *error);
-extern void plot_forget(void);	/* frees what the libraries keep between plots */
+/*
+ * plot.c: draws what a PLOT request holds, once the budget has room for it;
+ * *png is malloc'ed. Any thread.
+ */
+extern bool plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length,
+					  uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error);
+extern void plot_forget(void); /* frees what the libraries keep between plots */
 
 extern void batcher_add(Request *request);
 extern void batcher_ready(Request *request);
-extern void batcher_run(Engine *engine);	/* starts what can be started; called once a turn of the loop */
+extern void
+batcher_run(Engine *engine); /* starts what can be started; called once a turn of the loop */
 extern void batcher_started(Request *request);
-extern void batcher_ended(Request *request);	/* no thread will touch it again */
-extern void batcher_loader(Engine *engine, Request *request);	/* to the loader, unless a request runs alone */
+extern void batcher_ended(Request *request); /* no thread will touch it again */
+extern void batcher_loader(Engine *engine,
+						   Request *request); /* to the loader, unless a request runs alone */
 
-/* ---- Models (cache.c, load.c, stream.c, hash.c, import.c, export.c) ------------------------------------------------------------------------ */
+/* ---- Models (cache.c, load.c, stream.c, hash.c, import.c, export.c) ------ */
 
-#define PACKED_PRECISIONS 3		/* fp32, bf16, fp16 */
+#define PACKED_PRECISIONS 3 /* fp32, bf16, fp16 */
 
-/* A model packed for the device.  Freed on the device thread when it was evicted and its last pin is gone. */
+/*
+ * A model packed for the device. Freed on the device thread when it was evicted
+ * and its last pin is gone.
+ */
 struct Packed
 {
 	CacheEntry *entry;
-	List		link;			/* Engine.models, least recently used first */
-	NnModel    *model;
-	NnConfig	config;
+	List link; /* Engine.models, least recently used first */
+	NnModel *model;
+	NnConfig config;
 	NnPrecision precision;
-	size_t		bytes;			/* in the memory that the device computes in; counted in Engine.cached */
-	size_t		host;			/* of the host's memory: the same, unless the device has its own; counted in Engine.memory */
-	size_t		least;			/* bytes as it was loaded, without plans made since */
-	int			small;			/* most images of a batch, before small_until_ms: larger plans found no room */
-	int64_t		small_until_ms;
-	uint64_t	hits;
-	uint64_t	batches;
-	int64_t		loaded_ms,
-				used_ms;
-	unsigned	pins;			/* requests that were started on it and have not left the device; a shrinking that is under way */
-	bool		shrinking;		/* job is to free plans */
-	size_t		shrunk[2];		/* bytes and host after it */
-	bool		evicted;		/* takes no new requests; no longer in entry->packed and Engine.models */
-	Job			job;
+	size_t bytes; /* in the memory that the device computes in; counted in Engine.cached */
+	size_t
+		/*
+		 * of the host's memory: the same, unless the device has its own;
+		 * counted in Engine.memory
+		 */
+		host;
+	size_t least; /* bytes as it was loaded, without plans made since */
+	int small;    /* most images of a batch, before small_until_ms: larger plans found no room */
+	int64_t small_until_ms;
+	uint64_t hits;
+	uint64_t batches;
+	int64_t loaded_ms, used_ms;
+	unsigned
+		/*
+		 * requests that were started on it and have not left the device; a
+		 * shrinking that is under way
+		 */
+		pins;
+	bool shrinking;   /* job is to free plans */
+	size_t shrunk[2]; /* bytes and host after it */
+	bool evicted;     /* takes no new requests; no longer in entry->packed and Engine.models */
+	Job job;
 };
 
 /* A database that has shown a model's content, and what it calls it. */
 typedef struct CacheOwner
 {
-	uint32_t	database;
-	int32_t		version;
-	char		model[BICYCLE_MAX_NAME];
+	uint32_t database;
+	int32_t version;
+	char model[BICYCLE_MAX_NAME];
 } CacheOwner;
 
 struct CacheEntry
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	List		link;			/* Engine.entries */
-	List		waiters;		/* Request.link, in order of arrival */
-	unsigned	requests;		/* that refer to this entry, LOADs included */
-	unsigned	loads;			/* LOADs under way */
-	unsigned	packing;		/* of them on the loader thread */
-	unsigned	asked;			/* waiters that were asked and have not answered */
-	int64_t		progress_ms;	/* when the last one was asked or last sent something */
-	bool		dirty;			/* cache_run has to look at its waiters */
-	bool		configured;		/* config is known */
-	NnConfig	config;
-	Packed	   *packed[PACKED_PRECISIONS];
+	uint8_t hash[BICYCLE_HASH_BYTES];
+	List link;           /* Engine.entries */
+	List waiters;        /* Request.link, in order of arrival */
+	unsigned requests;   /* that refer to this entry, LOADs included */
+	unsigned loads;      /* LOADs under way */
+	unsigned packing;    /* of them on the loader thread */
+	unsigned asked;      /* waiters that were asked and have not answered */
+	int64_t progress_ms; /* when the last one was asked or last sent something */
+	bool dirty;          /* cache_run has to look at its waiters */
+	bool configured;     /* config is known */
+	NnConfig config;
+	Packed *packed[PACKED_PRECISIONS];
 	CacheOwner *owners;
-	unsigned	nowners;
+	unsigned nowners;
 };
 
-extern void cache_want(Request *request);	/* finds or asks for the request's model; then it goes to the batcher */
+extern void cache_want(
+	Request *request); /* finds or asks for the request's model; then it goes to the batcher */
 extern Packed *cache_pin(Request *request); /* NULL: it is not resident any more */
 extern void cache_unpin(Engine *engine, Packed *packed);
 extern void cache_forget(Request *request); /* the request does not need its model any more */
 extern void cache_no_model(Request *request, const EngineError *error);
-extern bool cache_evict_one(Engine *engine, bool wanted_too);	/* the least recently used; its memory comes back a little later */
+extern bool cache_evict_one(
+	Engine *engine,
+	bool wanted_too); /* the least recently used; its memory comes back a little later */
 extern bool cache_freeing(Engine *engine);
-extern bool cache_make_room(Engine *engine, const Packed *growing);	/* in the device's own memory; false: nothing may go now */
-extern size_t cache_limit(const Engine *engine);	/* bytes */
+extern bool
+cache_make_room(Engine *engine,
+				const Packed *growing); /* in the device's own memory; false: nothing may go now */
+extern size_t cache_limit(const Engine *engine); /* bytes */
 extern void cache_trim(Engine *engine);
-extern void cache_limit_changed(Engine *engine);	/* of the device's own memory */
+extern void cache_limit_changed(Engine *engine); /* of the device's own memory */
 extern void cache_clear(Engine *engine);
-extern void cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host, unsigned requests);
-extern void cache_run(Engine *engine);	/* moves waiters on and asks for models; called once a turn of the loop */
+extern void cache_batch_done(Engine *engine, Packed *packed, size_t bytes, size_t host,
+							 unsigned requests);
+extern void cache_run(
+	Engine *engine); /* moves waiters on and asks for models; called once a turn of the loop */
 extern void cache_tick(Engine *engine, int64_t now);
 extern void cache_answer(Connection *connection, uint64_t id);
 extern void cache_free(Engine *engine);
-extern NnPrecision cache_precision(const Engine *engine, NnPrecision asked, const NnConfig *config);	/* config may be NULL */
+extern NnPrecision cache_precision(const Engine *engine, NnPrecision asked,
+								   const NnConfig *config); /* config may be NULL */
 
 /* For load.c. */
-extern CacheEntry *cache_entry(Engine *engine, const uint8_t *hash);	/* NULL if there is no memory */
+extern CacheEntry *cache_entry(Engine *engine,
+							   const uint8_t *hash); /* NULL if there is no memory */
 extern void cache_drop_unused(CacheEntry *entry);
-extern bool cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t version);	/* false if there is no memory */
+extern bool cache_admit(CacheEntry *entry, uint32_t database, const char *model,
+						int32_t version); /* false if there is no memory */
 extern bool cache_is_resident(const CacheEntry *entry);
 extern void cache_free_packed(Engine *engine, Packed *packed);
-extern int	cache_slot(NnPrecision precision);	/* in CacheEntry.packed */
-extern NnPrecision cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config, NnPrecision automatic);
+extern int cache_slot(NnPrecision precision); /* in CacheEntry.packed */
+extern NnPrecision cache_resolve_precision(NnPrecision asked, NnPrecision setting,
+										   const NnConfig *config, NnPrecision automatic);
 
-extern bool load_check(Request *request, const BicycleLoad *load, EngineError *error);	/* what can be said before anything is streamed */
+extern bool load_check(Request *request, const BicycleLoad *load,
+					   EngineError *error); /* what can be said before anything is streamed */
 extern void load_begin(Request *request, const BicycleLoad *load, const uint8_t *config);
 extern void load_progress(Request *request);
-extern void load_queue(Request *request);	/* the stream is complete: it takes its place in the line */
-extern void load_next(Engine *engine);	/* packs what can be packed now; called once a turn of the loop */
+extern void
+load_queue(Request *request); /* the stream is complete: it takes its place in the line */
+extern void
+load_next(Engine *engine); /* packs what can be packed now; called once a turn of the loop */
 
-/* Tensors of a stream; names and, where alignment allows, data point into it. */
+/*
+ * Tensors of a stream; names and, where alignment allows, data point into it.
+ */
 typedef struct TensorStream
 {
-	NnTensor   *tensors;
-	int			ntensors;
-	void	  **copies;			/* owned: data that was not aligned in the stream */
-	int			ncopies;
+	NnTensor *tensors;
+	int ntensors;
+	void **copies; /* owned: data that was not aligned in the stream */
+	int ncopies;
 } TensorStream;
 
-extern bool stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream, EngineError *error);
+extern bool stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream,
+						 EngineError *error);
 extern void stream_free(TensorStream *stream);
 extern bool stream_header(const NnTensor *tensor, BicycleTensor *header);
-extern bool stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineError *error);
-extern bool pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
-extern bool model_verify(const BicycleLoad *load, const char *text, NnConfig *config, TensorStream *stream, EngineError *error);
-extern bool model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
+extern bool stream_order(const NnConfig *config, NnTensor *tensors, int ntensors,
+						 EngineError *error);
+extern bool pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length,
+					  uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
+extern bool model_verify(const BicycleLoad *load, const char *text, NnConfig *config,
+						 TensorStream *stream, EngineError *error);
+extern bool model_hash(const char *config, const NnTensor *tensors, int ntensors,
+					   uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error);
 
 extern void import_begin(Request *request, const BicycleImport *import, const uint8_t *config);
 extern void import_run(Request *request);
-extern bool import_read_file(const uint8_t *bytes, size_t length, FormatFile *file, EngineError *error);
+extern bool import_read_file(const uint8_t *bytes, size_t length, FormatFile *file,
+							 EngineError *error);
 extern void import_format_error(FormatStatus status, const FormatError *format, EngineError *error);
 extern void inspect_run(Request *request);
 extern void export_begin(Request *request, const BicycleExport *export);
 extern void export_run(Request *request);
 extern void train_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 
-/* ---- The engine (server.c, main.c) --------------------------------------------------------------------------------------------------------- */
+/* ---- The engine (server.c, main.c) --------------------------------------- */
 
 struct Engine
 {
-	Settings	settings;
-	Control		control;
-	int			epoll;
-	Source		listener;
-	Source		completions;	/* eventfd */
-	Source		signals;		/* signalfd */
-	int			lock_fd;
-	int64_t		started_ms;
+	Settings settings;
+	Control control;
+	int epoll;
+	Source listener;
+	Source completions; /* eventfd */
+	Source signals;     /* signalfd */
+	int lock_fd;
+	int64_t started_ms;
 
-	pthread_mutex_t done_lock;	/* guards done_first, done_last */
-	Job		   *done_first,
-			   *done_last;
+	pthread_mutex_t done_lock; /* guards done_first, done_last */
+	Job *done_first, *done_last;
 
-	List		connections;
-	List		timed;			/* those that are given so much time and no more */
-	List		dirty;
-	List		dead;			/* Connection.link: freed at the end of the turn */
-	List		ring[REQUEST_CLASSES];	/* connections with something to start */
-	unsigned	ring_turn;
-	List		ready;			/* Request.link: decoded, for the device */
-	unsigned	ahead;			/* requests that are decoding for the device, or ready */
-	unsigned	light;			/* of CLASS_LIGHT that the pool has */
-	unsigned	nstarted;		/* requests from STARTED to their last thread's end */
-	uint64_t	sequence;
-	Request    *alone;			/* waits for silence, or runs in it */
-	List		held;			/* Request.link: for the loader, after `alone` */
-	struct Batch *batch;		/* on the device thread */
+	List connections;
+	List timed; /* those that are given so much time and no more */
+	List dirty;
+	List dead;                  /* Connection.link: freed at the end of the turn */
+	List ring[REQUEST_CLASSES]; /* connections with something to start */
+	unsigned ring_turn;
+	List ready;        /* Request.link: decoded, for the device */
+	unsigned ahead;    /* requests that are decoding for the device, or ready */
+	unsigned light;    /* of CLASS_LIGHT that the pool has */
+	unsigned nstarted; /* requests from STARTED to their last thread's end */
+	uint64_t sequence;
+	Request *alone;      /* waits for silence, or runs in it */
+	List held;           /* Request.link: for the loader, after `alone` */
+	struct Batch *batch; /* on the device thread */
 
-	Executor	pool,
-				device_thread,
-				loader;
-	bool		device_busy;	/* being opened or replaced: nothing starts, and the device thread has the fields below */
-	NnDevice   *device;			/* NULL: see device_error */
-	char		device_wanted[64];	/* as the neural core calls it */
-	int			device_threads;
-	int64_t		device_gpu_memory;	/* of the setting, as the device was told */
-	size_t		device_memory;	/* what it may take of memory of its own; 0: it has none */
-	bool		device_change;	/* the setting has changed: replace it when all is quiet */
-	bool		device_opened;	/* the first opening has ended */
-	bool		device_short;	/* there is a GPU that could not be had; it may be later */
-	bool		device_found;	/* it can be had now */
-	Job			device_job;
-	Job			settings_job;
-	bool		settings_busy;	/* the device thread has settings_job */
-	Job			try_job;
-	bool		trying;			/* the device thread has it */
-	int64_t		try_ms,			/* when it is due, */
-				try_wait;		/* and what is waited after it */
-	NnPrecision device_automatic;	/* what precision auto means on it */
+	Executor pool, device_thread, loader;
+	bool
+		/*
+		 * being opened or replaced: nothing starts, and the device thread has
+		 * the fields below
+		 */
+		device_busy;
+	NnDevice *device;       /* NULL: see device_error */
+	char device_wanted[64]; /* as the neural core calls it */
+	int device_threads;
+	int64_t device_gpu_memory; /* of the setting, as the device was told */
+	size_t device_memory;      /* what it may take of memory of its own; 0: it has none */
+	bool device_change;        /* the setting has changed: replace it when all is quiet */
+	bool device_opened;        /* the first opening has ended */
+	bool device_short;         /* there is a GPU that could not be had; it may be later */
+	bool device_found;         /* it can be had now */
+	Job device_job;
+	Job settings_job;
+	bool settings_busy; /* the device thread has settings_job */
+	Job try_job;
+	bool trying;                  /* the device thread has it */
+	int64_t try_ms,               /* when it is due, */
+		try_wait;                 /* and what is waited after it */
+	NnPrecision device_automatic; /* what precision auto means on it */
 	EngineError device_error;
-	char		device_name[128];
-	char		device_lack[80];	/* why it is not a GPU, where one was looked for */
+	char device_name[128];
+	char device_lack[80]; /* why it is not a GPU, where one was looked for */
 
-	List		entries;		/* CacheEntry.link */
-	List		models;			/* Packed.link */
-	unsigned	freeing;		/* evicted models and plans that the device thread has not freed yet */
-	uint64_t	freed;			/* times that memory has come free on the device */
-	size_t		cached;			/* bytes of resident models */
-	List		loads;			/* Request.link of LOADs whose streams are complete, in order of arrival */
-	Request    *load;			/* the one that is being packed, and in no list */
-	bool		preparing;		/* the device thread has it */
+	List entries;     /* CacheEntry.link */
+	List models;      /* Packed.link */
+	unsigned freeing; /* evicted models and plans that the device thread has not freed yet */
+	uint64_t freed;   /* times that memory has come free on the device */
+	size_t cached;    /* bytes of resident models */
+	List loads;       /* Request.link of LOADs whose streams are complete, in order of arrival */
+	Request *load;    /* the one that is being packed, and in no list */
+	bool preparing;   /* the device thread has it */
 
-	QueuePool	queue;
-	Memory		memory;
+	QueuePool queue;
+	Memory memory;
 	DecodeBudget decoders;
 
-	uint64_t	requests_done,
-				batches,
-				batched;
-	unsigned	nrequests;		/* that exist and are not answered */
-	unsigned	nconnections;
-	bool		listening;
-	bool		accept_paused;	/* out of descriptors: tried again at the next tick */
-	bool		accept_failed;	/* and said so; until one is accepted */
-	bool		stopping;
-	int64_t		stop_ms;
-	int			exit_code;
-	bool		finished;
+	uint64_t requests_done, batches, batched;
+	unsigned nrequests; /* that exist and are not answered */
+	unsigned nconnections;
+	bool listening;
+	bool accept_paused; /* out of descriptors: tried again at the next tick */
+	bool accept_failed; /* and said so; until one is accepted */
+	bool stopping;
+	int64_t stop_ms;
+	int exit_code;
+	bool finished;
 
-	Train	   *train;			/* a training engine's: then nothing listens, and train_main.c runs the loop */
+	Train *train; /* a training engine's: then nothing listens, and train_main.c runs the loop */
 };
 
 extern int64_t now_ms(void);
-extern bool source_add(Engine *engine, Source *source, int fd, uint32_t events, void (*ready) (Engine *, Source *, uint32_t));
+extern bool source_add(Engine *engine, Source *source, int fd, uint32_t events,
+					   void (*ready)(Engine *, Source *, uint32_t));
 extern void source_watch(Engine *engine, Source *source, uint32_t events);
 extern void source_remove(Engine *engine, Source *source);
-extern void engine_complete(Engine *engine, Job *job);	/* any thread */
+extern void engine_complete(Engine *engine, Job *job); /* any thread */
 extern bool engine_init(Engine *engine);
-extern void engine_go(Engine *engine);	/* the settings are complete: open the device, then listen */
+extern void engine_go(Engine *engine); /* the settings are complete: open the device, then listen */
 extern void engine_listen(Engine *engine);
 extern void engine_changed(Engine *engine, const char *setting);
 extern void engine_stop(Engine *engine, int exit_code);
-extern void engine_fatal(Engine *engine, const char *text, ...) __attribute__((format(printf, 2, 3), noreturn));
+extern void engine_fatal(Engine *engine, const char *text, ...)
+	__attribute__((format(printf, 2, 3), noreturn));
 extern void engine_loop(Engine *engine);
 extern void engine_free(Engine *engine);
 extern void engine_status(Connection *connection, uint64_t id);
 extern void device_replace(Engine *engine);
-extern void device_lost(Engine *engine, const EngineError *error);	/* its state is not to be trusted: the engine ends, and what it has not answered is tried again */
+/*
+ * its state is not to be trusted: the engine ends, and what it has not answered
+ * is tried again
+ */
+extern void device_lost(Engine *engine, const EngineError *error);
 
-#endif							/* BICYCLE_ENGINE_H */
+#endif /* BICYCLE_ENGINE_H */

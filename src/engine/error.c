@@ -1,8 +1,10 @@
 /*
  * error.c
- *	  The engine's errors: filling them, turning those of the libraries into them, and their form on the wire.
+ *	  The engine's errors: filling them, turning those of the libraries into
+ *	  them, and their form on the wire.
  *
- * No state; any thread.  The SQLSTATEs are those of the table in the design's rule 8.
+ * No state; any thread. The SQLSTATEs are those of the table in the design's
+ * rule 8.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,7 +21,7 @@ error_clear(EngineError *error)
 void
 error_set(EngineError *error, const char *sqlstate, const char *message, ...)
 {
-	va_list		args;
+	va_list args;
 
 	error_clear(error);
 	snprintf(error->sqlstate, sizeof(error->sqlstate), "%s", sqlstate);
@@ -31,7 +33,7 @@ error_set(EngineError *error, const char *sqlstate, const char *message, ...)
 void
 error_detail(EngineError *error, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, detail);
 	vsnprintf(error->detail, sizeof(error->detail), detail, args);
@@ -41,7 +43,7 @@ error_detail(EngineError *error, const char *detail, ...)
 void
 error_hint(EngineError *error, const char *hint, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, hint);
 	vsnprintf(error->hint, sizeof(error->hint), hint, args);
@@ -91,7 +93,9 @@ error_from_image(EngineError *error, const ImageError *image)
 			break;
 		case IMAGE_ELIMIT:
 			error_set(error, "54000", "%s", image->message);
-			error_hint(error, "See the settings \"bicycle.max_image_pixels\" and \"bicycle.engine_memory\".");
+			error_hint(
+				error,
+				"See the settings \"bicycle.max_image_pixels\" and \"bicycle.engine_memory\".");
 			break;
 		case IMAGE_ENOMEM:
 			error_set(error, "53200", "%s", image->message);
@@ -104,10 +108,10 @@ error_from_image(EngineError *error, const ImageError *image)
 size_t
 error_pack(const EngineError *error, uint8_t *body, size_t size)
 {
-	const char *texts[3] = {error->message, error->detail, error->hint};
-	uint32_t	lengths[3];
+	const char *texts[3] = { error->message, error->detail, error->hint };
+	uint32_t lengths[3];
 	BicycleError head;
-	size_t		at = sizeof(head);
+	size_t at = sizeof(head);
 
 	memset(&head, 0, sizeof(head));
 	snprintf(head.sqlstate, sizeof(head.sqlstate), "%s", error->sqlstate);
@@ -124,7 +128,10 @@ error_pack(const EngineError *error, uint8_t *body, size_t size)
 	return at;
 }
 
-/* Takes one text of an error's body; false if it is not one string of `length` bytes with its NUL.  Longer ones than `to` holds are cut. */
+/*
+ * Takes one text of an error's body; false if it is not one string of `length`
+ * bytes with its NUL. Longer ones than `to` holds are cut.
+ */
 static bool
 unpack_text(char *to, size_t size, const uint8_t **body, size_t *left, uint32_t length)
 {
@@ -150,7 +157,9 @@ error_unpack(EngineError *error, const uint8_t *body, size_t length)
 	memcpy(error->sqlstate, head.sqlstate, 6);
 	body += sizeof(head);
 	length -= sizeof(head);
-	return unpack_text(error->message, sizeof(error->message), &body, &length, head.message_length) &&
-		unpack_text(error->detail, sizeof(error->detail), &body, &length, head.detail_length) &&
-		unpack_text(error->hint, sizeof(error->hint), &body, &length, head.hint_length) && length == 0;
+	return unpack_text(error->message, sizeof(error->message), &body, &length,
+					   head.message_length) &&
+		   unpack_text(error->detail, sizeof(error->detail), &body, &length, head.detail_length) &&
+		   unpack_text(error->hint, sizeof(error->hint), &body, &length, head.hint_length) &&
+		   length == 0;
 }

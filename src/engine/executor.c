@@ -1,10 +1,13 @@
 /*
  * executor.c
- *	  Threads that run jobs: the pool, the device thread and the loader are one executor each.
+ *	  Threads that run jobs: the pool, the device thread and the loader are one
+ *	  executor each.
  *
- * Jobs wait in two lists; those in the first go before those in the second, each in order of arrival.  A job that has run is handed to the I/O thread
- * (engine_complete), which calls its done().  Executors are started, resized and stopped by the I/O thread; threads beyond the limit rest.  All threads
- * block all signals, which the main thread has done before it starts the first.
+ * Jobs wait in two lists; those in the first go before those in the second,
+ * each in order of arrival. A job that has run is handed to the I/O thread
+ * (engine_complete), which calls its done(). Executors are started, resized and
+ * stopped by the I/O thread; threads beyond the limit rest. All threads block
+ * all signals, which the main thread has done before it starts the first.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -19,10 +22,10 @@
 
 typedef struct ExecutorThread
 {
-	Executor   *executor;
-	int			index;
-	pthread_t	thread;
-	_Atomic int64_t since;		/* ms: the running job's start or last sign of progress; 0: none runs */
+	Executor *executor;
+	int index;
+	pthread_t thread;
+	_Atomic int64_t since; /* ms: the running job's start or last sign of progress; 0: none runs */
 } ExecutorThread;
 
 static __thread ExecutorThread *self;
@@ -32,7 +35,7 @@ take(Executor *executor)
 {
 	for (int i = 0; i < 2; i++)
 	{
-		Job		   *job = executor->first[i];
+		Job *job = executor->first[i];
 
 		if (job == NULL)
 			continue;
@@ -47,7 +50,7 @@ take(Executor *executor)
 static void *
 executor_main(void *arg)
 {
-	char		name[16];
+	char name[16];
 
 	self = arg;
 	snprintf(name, sizeof(name), "%.8s-%d", self->executor->name, self->index);
@@ -55,11 +58,12 @@ executor_main(void *arg)
 
 	for (;;)
 	{
-		Executor   *executor = self->executor;
-		Job		   *job = NULL;
+		Executor *executor = self->executor;
+		Job *job = NULL;
 
 		pthread_mutex_lock(&executor->lock);
-		while ((self->index >= executor->limit || (job = take(executor)) == NULL) && !executor->stop)
+		while ((self->index >= executor->limit || (job = take(executor)) == NULL) &&
+			   !executor->stop)
 			pthread_cond_wait(&executor->wake, &executor->lock);
 		pthread_mutex_unlock(&executor->lock);
 		if (job == NULL)
@@ -93,13 +97,14 @@ executor_resize(Executor *executor, int threads)
 	while (executor->nthreads < threads)
 	{
 		ExecutorThread *thread = &executor->threads[executor->nthreads];
-		int			failed;
+		int failed;
 
 		thread->executor = executor;
 		thread->index = executor->nthreads;
 		if ((failed = pthread_create(&thread->thread, NULL, executor_main, thread)) != 0)
 		{
-			log_write(LOG_WARNING, "could not start a thread for %s: %s", executor->name, strerror(failed));
+			log_write(LOG_WARNING, "could not start a thread for %s: %s", executor->name,
+					  strerror(failed));
 			break;
 		}
 		executor->nthreads++;
@@ -114,7 +119,7 @@ executor_resize(Executor *executor, int threads)
 void
 executor_submit(Executor *executor, Job *job, bool first)
 {
-	int			list = first ? 0 : 1;
+	int list = first ? 0 : 1;
 
 	executor->pending++;
 	job->executor = executor;
@@ -125,7 +130,9 @@ executor_submit(Executor *executor, Job *job, bool first)
 	else
 		executor->first[list] = job;
 	executor->last[list] = job;
-	/* A signal could wake a thread that rests, so all are woken where some do. */
+	/*
+	 * A signal could wake a thread that rests, so all are woken where some do.
+	 */
 	if (executor->limit < executor->nthreads)
 		pthread_cond_broadcast(&executor->wake);
 	else
@@ -154,12 +161,12 @@ executor_stop(Executor *executor)
 int64_t
 executor_longest(Executor *executor)
 {
-	int64_t		longest = 0;
-	int64_t		now = now_ms();
+	int64_t longest = 0;
+	int64_t now = now_ms();
 
 	for (int i = 0; i < executor->nthreads; i++)
 	{
-		int64_t		since = atomic_load(&executor->threads[i].since);
+		int64_t since = atomic_load(&executor->threads[i].since);
 
 		if (since != 0 && now - since > longest)
 			longest = now - since;

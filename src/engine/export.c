@@ -1,8 +1,10 @@
 /*
  * export.c
- *	  EXPORT: tensors to a model file.  INSPECT: the names, types and shapes in one.
+ *	  EXPORT: tensors to a model file. INSPECT: the names, types and shapes in
+ *	  one.
  *
- * Both run on the loader thread; their tasks belong to the request, as in import.c.
+ * Both run on the loader thread; their tasks belong to the request, as in
+ * import.c.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +13,10 @@
 
 typedef struct ExportTask
 {
-	char		format[16];
-	uint8_t    *file;			/* malloc'ed by the writer */
-	size_t		file_length;
-	uint64_t	length;			/* the same, as it is sent */
+	char format[16];
+	uint8_t *file; /* malloc'ed by the writer */
+	size_t file_length;
+	uint64_t length; /* the same, as it is sent */
 } ExportTask;
 
 static void
@@ -29,7 +31,7 @@ export_task_free(void *arg)
 static void
 export_job_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	ExportTask *task = request->task;
 	TensorStream stream;
 	FormatError format;
@@ -38,9 +40,11 @@ export_job_run(Job *job)
 	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
 		return;
 	if (strcmp(task->format, "pth") == 0)
-		status = format_write_pth(stream.tensors, stream.ntensors, &task->file, &task->file_length, &format);
+		status = format_write_pth(stream.tensors, stream.ntensors, &task->file, &task->file_length,
+								  &format);
 	else
-		status = format_write_safetensors(stream.tensors, stream.ntensors, &task->file, &task->file_length, &format);
+		status = format_write_safetensors(stream.tensors, stream.ntensors, &task->file,
+										  &task->file_length, &format);
 	if (status != FORMAT_OK)
 	{
 		task->file = NULL;
@@ -52,7 +56,7 @@ export_job_run(Job *job)
 static void
 export_job_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	ExportTask *task = request->task;
 
 	if (!request_back(request))
@@ -98,7 +102,7 @@ export_run(Request *request)
 	batcher_loader(request->engine, request);
 }
 
-/* ---- INSPECT ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- INSPECT ------------------------------------------------------------- */
 
 typedef struct InspectTask
 {
@@ -109,8 +113,8 @@ typedef struct InspectTask
 static void
 inspect_job_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
-	FormatFile	file;
+	Request *request = list_member(Request, job, job);
+	FormatFile file;
 	InspectTask *task;
 
 	if (!import_read_file(request->body, request->body_size, &file, &request->error))
@@ -128,7 +132,8 @@ inspect_job_run(Job *job)
 			if (!stream_header(&file.tensors[i], &task->headers[i]))
 			{
 				error_set(&request->error, "54000", "tensor name is too long");
-				error_detail(&request->error, "\"%.100s...\" has more than %d bytes.", file.tensors[i].name, BICYCLE_MAX_NAME - 1);
+				error_detail(&request->error, "\"%.100s...\" has more than %d bytes.",
+							 file.tensors[i].name, BICYCLE_MAX_NAME - 1);
 			}
 		}
 	}
@@ -138,7 +143,7 @@ inspect_job_run(Job *job)
 static void
 inspect_job_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	InspectTask *task = request->task;
 
 	if (!request_back(request))
@@ -150,7 +155,8 @@ inspect_job_done(Engine *engine, Job *job)
 	}
 	request_reply_part(request, BICYCLE_RESULT, &task->answer, sizeof(task->answer), false);
 	if (task->answer.ntensors > 0)
-		request_reply_part(request, BICYCLE_DATA, task->headers, task->answer.ntensors * sizeof(BicycleTensor), false);
+		request_reply_part(request, BICYCLE_DATA, task->headers,
+						   task->answer.ntensors * sizeof(BicycleTensor), false);
 	request_reply_part(request, BICYCLE_END, NULL, 0, true);
 }
 

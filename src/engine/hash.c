@@ -1,9 +1,12 @@
 /*
  * hash.c
- *	  The content hash of a model: what one resident copy is shared by, and what a database has to show to use it.  And that of a pair of images.
+ *	  The content hash of a model: what one resident copy is shared by, and what
+ *	  a database has to show to use it. And that of a pair of images.
  *
- * SHA-256 over a tag, the canonical configuration, the number of tensors and, for each in the order of stream_order, network, name, type, shape and data.
- * Every part of variable length has its length in front (64 bits, little endian), so that no two models give the same bytes.  Any thread.
+ * SHA-256 over a tag, the canonical configuration, the number of tensors and,
+ * for each in the order of stream_order, network, name, type, shape and data.
+ * Every part of variable length has its length in front (64 bits, little
+ * endian), so that no two models give the same bytes. Any thread.
  */
 #include <endian.h>
 #include <openssl/evp.h>
@@ -17,7 +20,7 @@
 static bool
 add_number(EVP_MD_CTX *context, uint64_t number)
 {
-	uint64_t	bytes = htole64(number);
+	uint64_t bytes = htole64(number);
 
 	return EVP_DigestUpdate(context, &bytes, sizeof(bytes)) == 1;
 }
@@ -25,7 +28,8 @@ add_number(EVP_MD_CTX *context, uint64_t number)
 static bool
 add_bytes(EVP_MD_CTX *context, const void *bytes, size_t length)
 {
-	return add_number(context, length) && (length == 0 || EVP_DigestUpdate(context, bytes, length) == 1);
+	return add_number(context, length) &&
+		   (length == 0 || EVP_DigestUpdate(context, bytes, length) == 1);
 }
 
 static bool
@@ -34,7 +38,8 @@ add_tensor(EVP_MD_CTX *context, const NnTensor *tensor)
 	const char *network = nn_network_name(tensor->network);
 	const char *dtype = nn_dtype_name(tensor->dtype);
 
-	if (!add_bytes(context, network, strlen(network)) || !add_bytes(context, tensor->name, strlen(tensor->name)) ||
+	if (!add_bytes(context, network, strlen(network)) ||
+		!add_bytes(context, tensor->name, strlen(tensor->name)) ||
 		!add_bytes(context, dtype, strlen(dtype)) || !add_number(context, (uint64_t) tensor->ndim))
 		return false;
 	for (int i = 0; i < tensor->ndim; i++)
@@ -44,16 +49,21 @@ add_tensor(EVP_MD_CTX *context, const NnTensor *tensor)
 	return add_bytes(context, tensor->data, tensor->nbytes);
 }
 
-/* config is the text of nn_config_print, the tensors are in the order of stream_order. */
+/*
+ * config is the text of nn_config_print, the tensors are in the order of
+ * stream_order.
+ */
 bool
-model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
+model_hash(const char *config, const NnTensor *tensors, int ntensors,
+		   uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	unsigned	length = BICYCLE_HASH_BYTES;
-	bool		good;
+	unsigned length = BICYCLE_HASH_BYTES;
+	bool good;
 
-	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 && add_bytes(context, TAG, strlen(TAG)) &&
-		add_bytes(context, config, strlen(config)) && add_number(context, (uint64_t) ntensors);
+	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
+		   add_bytes(context, TAG, strlen(TAG)) && add_bytes(context, config, strlen(config)) &&
+		   add_number(context, (uint64_t) ntensors);
 	for (int i = 0; i < ntensors && good; i++)
 		good = add_tensor(context, &tensors[i]);
 	good = good && EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
@@ -64,19 +74,22 @@ model_hash(const char *config, const NnTensor *tensors, int ntensors, uint8_t ha
 }
 
 /*
- * Reads the configuration of a stored version, of load->config_length bytes, brings its tensors into their order, and compares the hash of both with that
+ * Reads the configuration of a stored version, of load->config_length bytes,
+ * brings its tensors into their order, and compares the hash of both with that
  * which was stored with them.
  */
 bool
-model_verify(const BicycleLoad *load, const char *text, NnConfig *config, TensorStream *stream, EngineError *error)
+model_verify(const BicycleLoad *load, const char *text, NnConfig *config, TensorStream *stream,
+			 EngineError *error)
 {
-	NnError		nn_error = {0};
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	char	   *canonical;
-	bool		good;
+	NnError nn_error = { 0 };
+	uint8_t hash[BICYCLE_HASH_BYTES];
+	char *canonical;
+	bool good;
 
 	nn_config_default(config);
-	if (nn_config_parse(config, text, load->config_length, &nn_error) != NN_OK || nn_config_check(config, &nn_error) != NN_OK)
+	if (nn_config_parse(config, text, load->config_length, &nn_error) != NN_OK ||
+		nn_config_check(config, &nn_error) != NN_OK)
 	{
 		error_from_nn(error, &nn_error);
 		return false;
@@ -87,28 +100,38 @@ model_verify(const BicycleLoad *load, const char *text, NnConfig *config, Tensor
 		error_memory(error, "a configuration");
 		return false;
 	}
-	good = stream_order(config, stream->tensors, stream->ntensors, error) && model_hash(canonical, stream->tensors, stream->ntensors, hash, error);
+	good = stream_order(config, stream->tensors, stream->ntensors, error) &&
+		   model_hash(canonical, stream->tensors, stream->ntensors, hash, error);
 	free(canonical);
 	if (good && memcmp(hash, load->hash, sizeof(hash)) != 0)
 	{
 		error_set(error, "XX001", "model \"%s\" is damaged", load->model);
-		error_detail(error, "Its tensors or its configuration do not have the hash that was stored with version %d.", load->version);
-		error_hint(error, "Import it anew, or restore the tables bicycle_models and bicycle_tensors.");
+		error_detail(error,
+					 "Its tensors or its configuration do not have the hash that was stored with "
+					 "version %d.",
+					 load->version);
+		error_hint(error,
+				   "Import it anew, or restore the tables bicycle_models and bicycle_tensors.");
 		return false;
 	}
 	return good;
 }
 
-/* Of the two images of a training pair; what orders pairs, and what their digest is made of. */
+/*
+ * Of the two images of a training pair; what orders pairs, and what their
+ * digest is made of.
+ */
 bool
-pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length, uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
+pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length,
+		  uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	unsigned	length = BICYCLE_HASH_BYTES;
-	bool		good;
+	unsigned length = BICYCLE_HASH_BYTES;
+	bool good;
 
-	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 && add_bytes(context, a, a_length) &&
-		add_bytes(context, b, b_length) && EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
+	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
+		   add_bytes(context, a, a_length) && add_bytes(context, b, b_length) &&
+		   EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
 	EVP_MD_CTX_free(context);
 	if (!good)
 		error_memory(error, "the hash of a pair");

@@ -1,10 +1,14 @@
 /*
  * import.c
- *	  IMPORT: model files to a configuration, a hash and tensors in canonical order.  CREATE: the same from fresh weights.
+ *	  IMPORT: model files to a configuration, a hash and tensors in canonical
+ *	  order. CREATE: the same from fresh weights.
  *
- * The files are hostile; they are read on the loader thread.  An ImportTask belongs to its request and holds everything the answer is made of: frames in the
- * output queue point into it (and through it into the request's body, which is kept for that long).  CREATE knows what it takes only once its
- * configuration is read, so it goes to the loader twice, and waits for memory between.
+ * The files are hostile; they are read on the loader thread. An ImportTask
+ * belongs to its request and holds everything the answer is made of: frames in
+ * the output queue point into it (and through it into the request's body, which
+ * is kept for that long). CREATE knows what it takes only once its
+ * configuration is read, so it goes to the loader twice, and waits for memory
+ * between.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -12,32 +16,34 @@
 
 #include "engine/engine.h"
 
-/* How CREATE fills fresh weights: keys of its configuration besides those of networks. */
+/*
+ * How CREATE fills fresh weights: keys of its configuration besides those of
+ * networks.
+ */
 typedef struct InitOptions
 {
-	NnInit		type;
-	double		gain;
-	uint64_t	seed;
+	NnInit type;
+	double gain;
+	uint64_t seed;
 } InitOptions;
 
 typedef struct ImportTask
 {
-	uint64_t	generator_length,
-				encoder_length;
-	uint64_t	max_model_size;
-	char	   *config_text;
-	size_t		config_length;
-	FormatFile	files[2];		/* generator, encoder */
-	int			nfiles;
+	uint64_t generator_length, encoder_length;
+	uint64_t max_model_size;
+	char *config_text;
+	size_t config_length;
+	FormatFile files[2]; /* generator, encoder */
+	int nfiles;
 	InitOptions init;
-	int			threads;		/* CREATE: share the drawing of weights */
-	NnParams	params;			/* CREATE */
-	float	   *values;			/* CREATE */
-	bool		configured;		/* CREATE: config is known */
-	NnConfig	config;
-	char	   *canonical;		/* text of config; malloc'ed by the neural core */
-	NnTensor   *tensors;
-	int			ntensors;
+	int threads;     /* CREATE: share the drawing of weights */
+	NnParams params; /* CREATE */
+	float *values;   /* CREATE */
+	bool configured; /* CREATE: config is known */
+	NnConfig config;
+	char *canonical; /* text of config; malloc'ed by the neural core */
+	NnTensor *tensors;
+	int ntensors;
 	BicycleTensor *headers;
 	BicycleImported answer;
 } ImportTask;
@@ -72,12 +78,16 @@ no_memory(Request *request)
 	return false;
 }
 
-/* ---- Files --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Files --------------------------------------------------------------- */
 
 void
 import_format_error(FormatStatus status, const FormatError *format, EngineError *error)
 {
-	error_set(error, status == FORMAT_ELIMIT ? "54000" : status == FORMAT_ENOMEM ? "53200" : "22P03", "%s", format->message);
+	error_set(error,
+			  status == FORMAT_ELIMIT   ? "54000"
+			  : status == FORMAT_ENOMEM ? "53200"
+										: "22P03",
+			  "%s", format->message);
 	error_detail(error, "%s", format->detail);
 }
 
@@ -96,8 +106,8 @@ static bool
 read_files(Request *request, ImportTask *task)
 {
 	const uint8_t *bytes = request->body;
-	uint64_t	lengths[2] = {task->generator_length, task->encoder_length};
-	static const NnNetwork networks[2] = {NN_NET_G, NN_NET_E};
+	uint64_t lengths[2] = { task->generator_length, task->encoder_length };
+	static const NnNetwork networks[2] = { NN_NET_G, NN_NET_E };
 
 	for (int i = 0; i < 2 && lengths[i] > 0; i++)
 	{
@@ -117,7 +127,7 @@ read_files(Request *request, ImportTask *task)
 static bool
 collect(Request *request, ImportTask *task)
 {
-	int			n = 0;
+	int n = 0;
 
 	task->tensors = calloc((size_t) task->ntensors + 1, sizeof(NnTensor));
 	if (task->tensors == NULL)
@@ -128,17 +138,21 @@ collect(Request *request, ImportTask *task)
 	return true;
 }
 
-/* Finds out what networks these are, and leaves out what does not belong to them. */
+/*
+ * Finds out what networks these are, and leaves out what does not belong to
+ * them.
+ */
 static bool
 infer(Request *request, ImportTask *task)
 {
-	bool	   *keep = calloc((size_t) task->ntensors + 1, sizeof(bool));
-	NnError		error = {0};
-	int			n = 0;
+	bool *keep = calloc((size_t) task->ntensors + 1, sizeof(bool));
+	NnError error = { 0 };
+	int n = 0;
 
 	if (keep == NULL)
 		return no_memory(request);
-	if (nn_config_infer(&task->config, task->config_text, task->config_length, task->tensors, task->ntensors, keep, &error) != NN_OK)
+	if (nn_config_infer(&task->config, task->config_text, task->config_length, task->tensors,
+						task->ntensors, keep, &error) != NN_OK)
 	{
 		free(keep);
 		return from_nn(request, &error);
@@ -164,20 +178,22 @@ check_finite(Request *request, const ImportTask *task)
 		if (!nn_tensor_is_finite(&task->tensors[i]))
 		{
 			error_set(&request->error, "22P03", "model file holds weights that are not finite");
-			error_detail(&request->error, "Tensor \"%s\" of network %s has an infinity or a NaN.", task->tensors[i].name,
-						 nn_network_name(task->tensors[i].network));
+			error_detail(&request->error, "Tensor \"%s\" of network %s has an infinity or a NaN.",
+						 task->tensors[i].name, nn_network_name(task->tensors[i].network));
 			return false;
 		}
 	return true;
 }
 
-/* ---- The answer ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The answer ---------------------------------------------------------- */
 
-/* Orders and hashes the tensors and makes everything that import_reply sends. */
+/*
+ * Orders and hashes the tensors and makes everything that import_reply sends.
+ */
 static bool
 prepare(Request *request, ImportTask *task)
 {
-	uint64_t	total = 0;
+	uint64_t total = 0;
 
 	task->canonical = nn_config_print(&task->config);
 	task->headers = calloc((size_t) task->ntensors + 1, sizeof(BicycleTensor));
@@ -190,7 +206,8 @@ prepare(Request *request, ImportTask *task)
 		if (!stream_header(&task->tensors[i], &task->headers[i]))
 		{
 			error_set(&request->error, "54000", "tensor name is too long");
-			error_detail(&request->error, "\"%.100s...\" has more than %d bytes.", task->tensors[i].name, BICYCLE_MAX_NAME - 1);
+			error_detail(&request->error, "\"%.100s...\" has more than %d bytes.",
+						 task->tensors[i].name, BICYCLE_MAX_NAME - 1);
 			return false;
 		}
 		total += sizeof(BicycleTensor) + task->tensors[i].nbytes;
@@ -198,16 +215,17 @@ prepare(Request *request, ImportTask *task)
 	task->answer.stream_length = total;
 	task->answer.config_length = (uint32_t) strlen(task->canonical);
 	task->answer.ntensors = (uint32_t) task->ntensors;
-	return model_hash(task->canonical, task->tensors, task->ntensors, task->answer.hash, &request->error);
+	return model_hash(task->canonical, task->tensors, task->ntensors, task->answer.hash,
+					  &request->error);
 }
 
 static void
 import_reply(Request *request)
 {
 	ImportTask *task = request->task;
-	size_t		length = sizeof(task->answer) + task->answer.config_length;
-	uint8_t    *head = malloc(length);
-	uint8_t    *body = request->body;
+	size_t length = sizeof(task->answer) + task->answer.config_length;
+	uint8_t *head = malloc(length);
+	uint8_t *body = request->body;
 
 	if (head == NULL)
 	{
@@ -217,7 +235,12 @@ import_reply(Request *request)
 	}
 	memcpy(head, &task->answer, sizeof(task->answer));
 	memcpy(head + sizeof(task->answer), task->canonical, task->answer.config_length);
-	request->body = NULL;		/* the end of a request frees its body, but tensors point into it until their frames are gone */
+	request->body =
+		/*
+		 * the end of a request frees its body, but tensors point into it until
+		 * their frames are gone
+		 */
+		NULL;
 	request->result = body;
 	request_reply_part(request, BICYCLE_RESULT, head, length, true);
 	free(head);
@@ -225,27 +248,29 @@ import_reply(Request *request)
 	{
 		request_reply_part(request, BICYCLE_DATA, &task->headers[i], sizeof(BicycleTensor), false);
 		if (task->tensors[i].nbytes > 0)
-			request_reply_part(request, BICYCLE_DATA, task->tensors[i].data, task->tensors[i].nbytes, false);
+			request_reply_part(request, BICYCLE_DATA, task->tensors[i].data,
+							   task->tensors[i].nbytes, false);
 	}
 	request_reply_part(request, BICYCLE_END, NULL, 0, true);
 }
 
-/* ---- IMPORT -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- IMPORT -------------------------------------------------------------- */
 
 static void
 import_job_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	ImportTask *task = request->task;
 
-	if (read_files(request, task) && collect(request, task) && infer(request, task) && check_finite(request, task))
+	if (read_files(request, task) && collect(request, task) && infer(request, task) &&
+		check_finite(request, task))
 		prepare(request, task);
 }
 
 static void
 import_job_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 
 	if (!request_back(request))
 		return;
@@ -255,7 +280,7 @@ import_job_done(Engine *engine, Job *job)
 		import_reply(request);
 }
 
-/* ---- CREATE -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- CREATE -------------------------------------------------------------- */
 
 static bool
 bad_option(Request *request, const char *name, const char *range)
@@ -265,21 +290,27 @@ bad_option(Request *request, const char *name, const char *range)
 	return false;
 }
 
-/* Takes the keys that fill weights out of the configuration; what is left is for nn_config_parse. */
+/*
+ * Takes the keys that fill weights out of the configuration; what is left is
+ * for nn_config_parse.
+ */
 static bool
 take_init_options(Request *request, json_t *config, InitOptions *init)
 {
 	static const struct
 	{
 		const char *name;
-		NnInit		value;
-	}			types[] = {{"xavier", NN_INIT_XAVIER}, {"normal", NN_INIT_NORMAL}, {"kaiming", NN_INIT_KAIMING}, {"orthogonal", NN_INIT_ORTHOGONAL}};
-	json_t	   *type = json_object_get(config, "init_type");
-	json_t	   *gain = json_object_get(config, "init_gain");
-	json_t	   *seed = json_object_get(config, "seed");
-	bool		known = type == NULL;
+		NnInit value;
+	} types[] = { { "xavier", NN_INIT_XAVIER },
+				  { "normal", NN_INIT_NORMAL },
+				  { "kaiming", NN_INIT_KAIMING },
+				  { "orthogonal", NN_INIT_ORTHOGONAL } };
+	json_t *type = json_object_get(config, "init_type");
+	json_t *gain = json_object_get(config, "init_gain");
+	json_t *seed = json_object_get(config, "seed");
+	bool known = type == NULL;
 
-	*init = (InitOptions) {.type = NN_INIT_XAVIER, .gain = 0.02};
+	*init = (InitOptions){ .type = NN_INIT_XAVIER, .gain = 0.02 };
 	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]) && !known; i++)
 		if (json_is_string(type) && strcmp(json_string_value(type), types[i].name) == 0)
 		{
@@ -288,7 +319,8 @@ take_init_options(Request *request, json_t *config, InitOptions *init)
 		}
 	if (!known)
 		return bad_option(request, "init_type", "xavier, normal, kaiming or orthogonal");
-	if (gain != NULL && (!json_is_number(gain) || !(json_number_value(gain) >= 0 && json_number_value(gain) <= 1000)))
+	if (gain != NULL && (!json_is_number(gain) ||
+						 !(json_number_value(gain) >= 0 && json_number_value(gain) <= 1000)))
 		return bad_option(request, "init_gain", "a number from 0 to 1000");
 	if (seed != NULL && !json_is_integer(seed))
 		return bad_option(request, "seed", "an integer");
@@ -305,15 +337,19 @@ take_init_options(Request *request, json_t *config, InitOptions *init)
 static bool
 parse_networks(Request *request, ImportTask *task, const json_t *config)
 {
-	char	   *text = json_dumps(config, JSON_COMPACT);
-	NnError		error = {0};
-	bool		good;
+	char *text = json_dumps(config, JSON_COMPACT);
+	NnError error = { 0 };
+	bool good;
 
 	if (text == NULL)
 		return no_memory(request);
 	nn_config_default(&task->config);
-	good = nn_config_parse(&task->config, text, strlen(text), &error) == NN_OK && nn_config_check(&task->config, &error) == NN_OK &&
-		nn_params_of(&task->config, 1u << NN_NET_G | (task->config.net_e != NN_ENCODER_NONE ? 1u << NN_NET_E : 0), &task->params, &error) == NN_OK;
+	good =
+		nn_config_parse(&task->config, text, strlen(text), &error) == NN_OK &&
+		nn_config_check(&task->config, &error) == NN_OK &&
+		nn_params_of(&task->config,
+					 1u << NN_NET_G | (task->config.net_e != NN_ENCODER_NONE ? 1u << NN_NET_E : 0),
+					 &task->params, &error) == NN_OK;
 	free(text);
 	return good || from_nn(request, &error);
 }
@@ -322,10 +358,11 @@ parse_networks(Request *request, ImportTask *task, const json_t *config)
 static void
 create_configure_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	ImportTask *task = request->task;
 	json_error_t json_error;
-	json_t	   *config = json_loadb(task->config_text, task->config_length, JSON_REJECT_DUPLICATES, &json_error);
+	json_t *config =
+		json_loadb(task->config_text, task->config_length, JSON_REJECT_DUPLICATES, &json_error);
 
 	if (!json_is_object(config))
 	{
@@ -341,9 +378,9 @@ create_configure_run(Job *job)
 static void
 create_configure_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	ImportTask *task = request->task;
-	size_t		bytes = task->params.total * sizeof(float);
+	size_t bytes = task->params.total * sizeof(float);
 
 	if (!request_back(request))
 		return;
@@ -363,7 +400,7 @@ create_configure_done(Engine *engine, Job *job)
 static bool
 make_tensors(Request *request, ImportTask *task)
 {
-	static const int64_t zero;	/* num_batches_tracked of a network that was never trained */
+	static const int64_t zero; /* num_batches_tracked of a network that was never trained */
 
 	task->ntensors = task->params.n;
 	task->tensors = calloc((size_t) task->ntensors + 1, sizeof(NnTensor));
@@ -372,7 +409,7 @@ make_tensors(Request *request, ImportTask *task)
 	for (int i = 0; i < task->params.n; i++)
 	{
 		const NnParam *param = &task->params.list[i];
-		NnTensor   *tensor = &task->tensors[i];
+		NnTensor *tensor = &task->tensors[i];
 
 		tensor->name = param->name;
 		tensor->network = param->network;
@@ -388,14 +425,15 @@ make_tensors(Request *request, ImportTask *task)
 static bool
 draw_weights(Request *request, ImportTask *task)
 {
-	NnError		error = {0};
+	NnError error = { 0 };
 
 	for (int i = 0; i < task->params.n; i++)
 	{
-		float	   *values = task->values + task->params.list[i].offset;
+		float *values = task->values + task->params.list[i].offset;
 
 		executor_progress();
-		if (nn_param_init(&task->params, i, task->init.type, (float) task->init.gain, task->init.seed, task->threads, values, &error) != NN_OK)
+		if (nn_param_init(&task->params, i, task->init.type, (float) task->init.gain,
+						  task->init.seed, task->threads, values, &error) != NN_OK)
 			return from_nn(request, &error);
 	}
 	return true;
@@ -405,7 +443,7 @@ draw_weights(Request *request, ImportTask *task)
 static void
 create_fill_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	ImportTask *task = request->task;
 
 	task->values = calloc(task->params.total + 1, sizeof(float));
@@ -415,7 +453,7 @@ create_fill_run(Job *job)
 		prepare(request, task);
 }
 
-/* ---- Beginning ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Beginning ----------------------------------------------------------- */
 
 void
 import_begin(Request *request, const BicycleImport *import, const uint8_t *config)

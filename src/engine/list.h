@@ -1,8 +1,10 @@
 /*
  * list.h
- *	  Doubly linked lists whose links lie inside their members.  A list is a head node; a node that is in no list points to itself.
+ *	  Doubly linked lists whose links lie inside their members. A list is a head
+ *	  node; a node that is in no list points to itself.
  *
- * Every list of the engine belongs to the I/O thread unless the structure it lies in says otherwise.
+ * Every list of the engine belongs to the I/O thread unless the structure it
+ * lies in says otherwise.
  */
 #ifndef BICYCLE_LIST_H
 #define BICYCLE_LIST_H
@@ -16,11 +18,12 @@ typedef struct List
 	struct List *next;
 } List;
 
-#define list_member(type, field, node) ((type *) ((char *) (node) - offsetof(type, field)))
+#define list_member(type, field, node) ((type *) ((char *) (node) -offsetof(type, field)))
 
 /* Walks a list; the current member may be removed, no other one. */
-#define list_foreach(node, head) \
-	for (List *node = (head)->next, *node##_next = node->next; node != (head); node = node##_next, node##_next = node->next)
+#define list_foreach(node, head)                                               \
+	for (List *node = (head)->next, *node##_next = node->next; node != (head); \
+		 node = node##_next, node##_next = node->next)
 
 static inline void
 list_init(List *list)
@@ -64,4 +67,4 @@ list_remove(List *node)
 	list_init(node);
 }
 
-#endif							/* BICYCLE_LIST_H */
+#endif /* BICYCLE_LIST_H */

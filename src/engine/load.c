@@ -1,16 +1,22 @@
 /*
  * load.c
- *	  How a model becomes resident: a LOAD, from the client's first word to the entry of the cache.
+ *	  How a model becomes resident: a LOAD, from the client's first word to the
+ *	  entry of the cache.
  *
- * Owned by the I/O thread, but for load_run on the loader and load_prepare_run on the device thread.  What a LOAD carries is its request's, a LoadTask; what it
- * made is the cache's from load_done on.
+ * Owned by the I/O thread, but for load_run on the loader and load_prepare_run
+ * on the device thread. What a LOAD carries is its request's, a LoadTask; what
+ * it made is the cache's from load_done on.
  *
- * A LOAD is checked before anything is streamed, keeps its stream until it is over, and is packed on the loader in every precision that a request waits for.
- * LOADs are packed one after the other, in order of arrival.
+ * A LOAD is checked before anything is streamed, keeps its stream until it is
+ * over, and is packed on the loader in every precision that a request waits
+ * for. LOADs are packed one after the other, in order of arrival.
  *
- * On a GPU, packing may find no room.  The LOAD then keeps its stream and waits at the head of the line, gives back what it had, and is packed again each time
- * something was freed.  To that end plans for more than one image go first, and then whole models, by the rule in cache.c.  It fails when nothing else is
- * resident; a model that could not fit in an empty GPU is refused before anything is evicted for it.
+ * On a GPU, packing may find no room. The LOAD then keeps its stream and waits
+ * at the head of the line, gives back what it had, and is packed again each
+ * time something was freed. To that end plans for more than one image go first,
+ * and then whole models, by the rule in cache.c. It fails when nothing else is
+ * resident; a model that could not fit in an empty GPU is refused before
+ * anything is evicted for it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,20 +27,20 @@
 typedef struct LoadTask
 {
 	BicycleLoad load;
-	char	   *config_text;
-	NnPrecision setting;		/* of the engine, when the job was handed over */
-	NnPrecision automatic;		/* of the device, likewise */
-	char		device_name[128];
-	size_t		limit;			/* of the cache, likewise */
-	bool		asked[NN_PRECISION_BF16 + 1];	/* precisions waiters asked for, auto included */
-	bool		resident[PACKED_PRECISIONS];
-	bool		verified;		/* config is the stream's, and both have the hash */
-	NnConfig	config;
-	Packed	   *made[PACKED_PRECISIONS];
-	EngineError errors[PACKED_PRECISIONS];	/* why one could not be made */
-	bool		no_room[PACKED_PRECISIONS];	/* because the device's own memory was short */
+	char *config_text;
+	NnPrecision setting;   /* of the engine, when the job was handed over */
+	NnPrecision automatic; /* of the device, likewise */
+	char device_name[128];
+	size_t limit;                      /* of the cache, likewise */
+	bool asked[NN_PRECISION_BF16 + 1]; /* precisions waiters asked for, auto included */
+	bool resident[PACKED_PRECISIONS];
+	bool verified; /* config is the stream's, and both have the hash */
+	NnConfig config;
+	Packed *made[PACKED_PRECISIONS];
+	EngineError errors[PACKED_PRECISIONS]; /* why one could not be made */
+	bool no_room[PACKED_PRECISIONS];       /* because the device's own memory was short */
 	EngineError device_failed;
-	uint64_t	freed;			/* Engine.freed when it was tried */
+	uint64_t freed; /* Engine.freed when it was tried */
 } LoadTask;
 
 static NnPrecision
@@ -46,7 +52,7 @@ precision_of(int slot)
 static void
 load_task_free(void *arg)
 {
-	LoadTask   *task = arg;
+	LoadTask *task = arg;
 
 	free(task->config_text);
 	free(task);
@@ -72,7 +78,7 @@ too_large(bool gpu, size_t bytes, size_t limit, EngineError *error)
 bool
 load_check(Request *request, const BicycleLoad *load, EngineError *error)
 {
-	Engine	   *engine = request->engine;
+	Engine *engine = request->engine;
 
 	if (!engine->device_busy && engine->device == NULL)
 	{
@@ -80,7 +86,8 @@ load_check(Request *request, const BicycleLoad *load, EngineError *error)
 		return false;
 	}
 	/* on a GPU weights may take half of that; see load_precision */
-	if ((engine->device_memory == 0 && load->stream_length > cache_limit(engine)) || load->stream_length > SIZE_MAX / 4)
+	if ((engine->device_memory == 0 && load->stream_length > cache_limit(engine)) ||
+		load->stream_length > SIZE_MAX / 4)
 	{
 		too_large(false, load->stream_length, cache_limit(engine), error);
 		return false;
@@ -91,7 +98,7 @@ load_check(Request *request, const BicycleLoad *load, EngineError *error)
 void
 load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 {
-	LoadTask   *task = calloc(1, sizeof(*task));
+	LoadTask *task = calloc(1, sizeof(*task));
 	CacheEntry *entry = cache_entry(request->engine, load->hash);
 	EngineError error;
 
@@ -141,10 +148,10 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 {
 	NnPrecision precision = precision_of(slot);
 	EngineError *failure = &task->errors[slot];
-	NnError		error = {0};
-	NnStatus	status;
-	Packed	   *packed;
-	size_t		least;
+	NnError error = { 0 };
+	NnStatus status;
+	Packed *packed;
+	size_t least;
 
 	if (engine->device == NULL)
 	{
@@ -153,9 +160,11 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 	}
 	if (!nn_device_supports(engine->device, precision))
 	{
-		error_set(failure, "55000", "precision %s is not available on this device", nn_precision_name(precision));
+		error_set(failure, "55000", "precision %s is not available on this device",
+				  nn_precision_name(precision));
 		error_detail(failure, "The device is %s.", task->device_name);
-		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the model's configuration.");
+		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the "
+							"model's configuration.");
 		return;
 	}
 	least = nn_model_least_bytes(engine->device, &task->config, precision, &error);
@@ -170,7 +179,8 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 		return;
 	}
 	executor_progress();
-	status = nn_model_load(engine->device, &task->config, precision, stream->tensors, stream->ntensors, &packed->model, &error);
+	status = nn_model_load(engine->device, &task->config, precision, stream->tensors,
+						   stream->ntensors, &packed->model, &error);
 	if (status != NN_OK)
 	{
 		load_failed(task, slot, status, &error);
@@ -188,19 +198,21 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 static void
 load_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
-	LoadTask   *task = request->task;
+	Request *request = list_member(Request, job, job);
+	LoadTask *task = request->task;
 	TensorStream stream;
-	bool		wanted[PACKED_PRECISIONS] = {false};
+	bool wanted[PACKED_PRECISIONS] = { false };
 
 	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
 		return;
-	task->verified = task->verified || model_verify(&task->load, task->config_text, &task->config, &stream, &request->error);
+	task->verified = task->verified || model_verify(&task->load, task->config_text, &task->config,
+													&stream, &request->error);
 	if (task->verified)
 	{
 		for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
 			if (task->asked[asked])
-				wanted[cache_slot(cache_resolve_precision((NnPrecision) asked, task->setting, &task->config, task->automatic))] = true;
+				wanted[cache_slot(cache_resolve_precision((NnPrecision) asked, task->setting,
+														  &task->config, task->automatic))] = true;
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 			if (wanted[slot] && !task->resident[slot])
 				load_precision(request->engine, task, slot, &stream);
@@ -208,17 +220,20 @@ load_run(Job *job)
 	stream_free(&stream);
 }
 
-/* The plans for one image of what was made.  Without them it goes again, so that it holds nothing while it waits.  On the device thread. */
+/*
+ * The plans for one image of what was made. Without them it goes again, so that
+ * it holds nothing while it waits. On the device thread.
+ */
 static void
 load_prepare_run(Job *job)
 {
-	LoadTask   *task = list_member(Request, job, job)->task;
+	LoadTask *task = list_member(Request, job, job)->task;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 	{
-		Packed	   *packed = task->made[slot];
-		NnError		error = {0};
-		NnStatus	status;
+		Packed *packed = task->made[slot];
+		NnError error = { 0 };
+		NnStatus status;
 
 		if (packed == NULL)
 			continue;
@@ -248,13 +263,15 @@ discard(Engine *engine, Packed *packed)
 static void
 install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
 {
-	Packed	   *packed = task->made[slot];
+	Packed *packed = task->made[slot];
 
 	task->made[slot] = NULL;
-	engine->memory.used += packed->host;	/* the LOAD's own bytes go when it is freed */
+	engine->memory.used += packed->host; /* the LOAD's own bytes go when it is freed */
 	if (packed->bytes > cache_limit(engine))
-		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine), &task->errors[slot]);
-	if (packed->bytes > cache_limit(engine) || entry->packed[slot] != NULL)	/* another client was faster */
+		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine),
+				  &task->errors[slot]);
+	if (packed->bytes > cache_limit(engine) ||
+		entry->packed[slot] != NULL) /* another client was faster */
 	{
 		discard(engine, packed);
 		return;
@@ -266,27 +283,35 @@ install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
 	engine->cached += packed->bytes;
 }
 
-/* Fails requests that wait: those of `connection`, or with `connection` NULL all that need the precision of `slot`. */
+/*
+ * Fails requests that wait: those of `connection`, or with `connection` NULL
+ * all that need the precision of `slot`.
+ */
 static void
 fail_waiters(CacheEntry *entry, const Connection *connection, int slot, const EngineError *error)
 {
 	list_foreach(node, &entry->waiters)
 	{
-		Request    *request = list_member(Request, link, node);
+		Request *request = list_member(Request, link, node);
 
-		if (connection != NULL ? request->connection == connection :
-			cache_slot(cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config)) == slot)
+		if (connection != NULL ? request->connection == connection
+							   : cache_slot(cache_precision(request->engine,
+															(NnPrecision) request->image.precision,
+															&entry->config)) == slot)
 			request_fail(request, error);
 	}
 }
 
-/* The connection has sent what it was asked for; if that was in vain, for instance because the model had to go at once, it may be asked again. */
+/*
+ * The connection has sent what it was asked for; if that was in vain, for
+ * instance because the model had to go at once, it may be asked again.
+ */
 static void
 answered(CacheEntry *entry, const Connection *connection)
 {
 	list_foreach(node, &entry->waiters)
 	{
-		Request    *request = list_member(Request, link, node);
+		Request *request = list_member(Request, link, node);
 
 		if (request->asked && request->connection == connection)
 		{
@@ -301,22 +326,29 @@ static bool
 load_waits(const Request *request)
 {
 	const LoadTask *task = request->task;
-	bool		waits = false;
+	bool waits = false;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		waits |= task->no_room[slot];
 	return waits && request->connection != NULL && request->engine->device_memory > 0;
 }
 
-/* A LOAD is over: with the precisions that could be made, and errors for who waits for others. */
+/*
+ * A LOAD is over: with the precisions that could be made, and errors for who
+ * waits for others.
+ */
 static void
 load_end(Engine *engine, Request *request)
 {
-	LoadTask   *task = request->task;
+	LoadTask *task = request->task;
 
-	/* if who sent it has gone, somebody else can be asked before anything is said of room */
+	/*
+	 * if who sent it has gone, somebody else can be asked before anything is
+	 * said of room
+	 */
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		if (task->errors[slot].sqlstate[0] != '\0' && (request->connection != NULL || !task->no_room[slot]))
+		if (task->errors[slot].sqlstate[0] != '\0' &&
+			(request->connection != NULL || !task->no_room[slot]))
 			fail_waiters(request->entry, NULL, slot, &task->errors[slot]);
 	answered(request->entry, request->connection);
 	cache_trim(engine);
@@ -325,14 +357,15 @@ load_end(Engine *engine, Request *request)
 static void
 load_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 	CacheEntry *entry = request->entry;
-	LoadTask   *task = request->task;
+	LoadTask *task = request->task;
 
 	engine->load = NULL;
 	engine->preparing = false;
 	entry->dirty = true;
-	if (request->error.sqlstate[0] == '\0' && !cache_admit(entry, request->database, task->load.model, task->load.version))
+	if (request->error.sqlstate[0] == '\0' &&
+		!cache_admit(entry, request->database, task->load.model, task->load.version))
 		error_memory(&request->error, "an entry of the model cache");
 	if (request->error.sqlstate[0] == '\0')
 	{
@@ -344,7 +377,7 @@ load_done(Engine *engine, Job *job)
 		if (task->device_failed.sqlstate[0] != '\0')
 		{
 			device_lost(engine, &task->device_failed);
-			request_free(request);	/* unanswered, as all that waits for it */
+			request_free(request); /* unanswered, as all that waits for it */
 			return;
 		}
 		if (load_waits(request))
@@ -377,8 +410,8 @@ load_done(Engine *engine, Job *job)
 static void
 load_packed(Engine *engine, Job *job)
 {
-	LoadTask   *task = list_member(Request, job, job)->task;
-	bool		made = false;
+	LoadTask *task = list_member(Request, job, job)->task;
+	bool made = false;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		made |= task->made[slot] != NULL;
@@ -405,9 +438,9 @@ load_queue(Request *request)
 static void
 start_load(Request *request)
 {
-	Engine	   *engine = request->engine;
+	Engine *engine = request->engine;
 	CacheEntry *entry = request->entry;
-	LoadTask   *task = request->task;
+	LoadTask *task = request->task;
 
 	task->setting = engine->settings.precision;
 	task->automatic = engine->device_automatic;
@@ -429,23 +462,30 @@ start_load(Request *request)
 	batcher_loader(engine, request);
 }
 
-/* Whether a LOAD that found no room is to wait on: for what is being freed, or for models that have not had their turn. */
+/*
+ * Whether a LOAD that found no room is to wait on: for what is being freed, or
+ * for models that have not had their turn.
+ */
 static bool
 room_comes(Engine *engine, const LoadTask *task)
 {
 	if (engine->freeing > 0)
 		return true;
-	return task->freed == engine->freed && (cache_make_room(engine, NULL) || !list_empty(&engine->models));
+	return task->freed == engine->freed &&
+		   (cache_make_room(engine, NULL) || !list_empty(&engine->models));
 }
 
-/* LOADs are packed one after the other, so that no two of them hold a part of a GPU's memory each and wait for the rest. */
+/*
+ * LOADs are packed one after the other, so that no two of them hold a part of a
+ * GPU's memory each and wait for the rest.
+ */
 void
 load_next(Engine *engine)
 {
 	while (engine->load == NULL && !list_empty(&engine->loads))
 	{
-		Request    *request = list_member(Request, link, engine->loads.next);
-		LoadTask   *task = request->task;
+		Request *request = list_member(Request, link, engine->loads.next);
+		LoadTask *task = request->task;
 
 		if (load_waits(request) && room_comes(engine, task))
 			return;

@@ -2,8 +2,10 @@
  * log.c
  *	  Log lines of all threads.
  *
- * A thread appends a line to a queue of bounded size and wakes the I/O thread, which alone writes: to the supervisor's pipe, or to stderr when stand-alone.
- * So a supervisor that does not read stops no thread.  What does not fit is counted and reported.
+ * A thread appends a line to a queue of bounded size and wakes the I/O thread,
+ * which alone writes: to the supervisor's pipe, or to stderr when stand-alone.
+ * So a supervisor that does not read stops no thread. What does not fit is
+ * counted and reported.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -14,22 +16,21 @@
 
 #include "engine/engine.h"
 
-#define LOG_QUEUE 512			/* lines */
+#define LOG_QUEUE 512 /* lines */
 #define LOG_LINE 2048
 
 typedef struct LogLine
 {
 	struct LogLine *next;
-	size_t		length;
-	char		text[];
+	size_t length;
+	char text[];
 } LogLine;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;	/* guards all below */
-static LogLine *first,
-		   *last;
-static int	nlines;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
+static LogLine *first, *last;
+static int nlines;
 static unsigned long long lost;
-static Engine *woken;			/* its completions descriptor is written to when a line is queued */
+static Engine *woken; /* its completions descriptor is written to when a line is queued */
 
 void
 log_start(Engine *engine)
@@ -43,7 +44,7 @@ log_start(Engine *engine)
 static void
 append(const char *text, size_t length)
 {
-	LogLine    *line = nlines < LOG_QUEUE ? malloc(sizeof(LogLine) + length) : NULL;
+	LogLine *line = nlines < LOG_QUEUE ? malloc(sizeof(LogLine) + length) : NULL;
 
 	if (line == NULL)
 	{
@@ -66,10 +67,10 @@ append(const char *text, size_t length)
 void
 log_write(LogLevel level, const char *text, ...)
 {
-	static const char *const names[] = {"debug", "info", "log", "warning", "error"};
-	char		line[LOG_LINE];
-	va_list		args;
-	int			length;
+	static const char *const names[] = { "debug", "info", "log", "warning", "error" };
+	char line[LOG_LINE];
+	va_list args;
+	int length;
 
 	length = snprintf(line, sizeof(line), "log %s ", names[level]);
 	va_start(args, text);
@@ -90,14 +91,15 @@ log_write(LogLevel level, const char *text, ...)
 void
 log_error(LogLevel level, const char *what, const EngineError *error)
 {
-	log_write(level, "%s: %s: %s%s%s%s%s", what, error->sqlstate, error->message, error->detail[0] ? " DETAIL: " : "", error->detail,
-			  error->hint[0] ? " HINT: " : "", error->hint);
+	log_write(level, "%s: %s: %s%s%s%s%s", what, error->sqlstate, error->message,
+			  error->detail[0] ? " DETAIL: " : "", error->detail, error->hint[0] ? " HINT: " : "",
+			  error->hint);
 }
 
 void
-log_take(void (*write) (void *arg, const char *line, size_t length), void *arg)
+log_take(void (*write)(void *arg, const char *line, size_t length), void *arg)
 {
-	LogLine    *line;
+	LogLine *line;
 	unsigned long long missing;
 
 	pthread_mutex_lock(&lock);
@@ -110,7 +112,7 @@ log_take(void (*write) (void *arg, const char *line, size_t length), void *arg)
 
 	while (line != NULL)
 	{
-		LogLine    *next = line->next;
+		LogLine *next = line->next;
 
 		write(arg, line->text, line->length);
 		free(line);
@@ -118,8 +120,9 @@ log_take(void (*write) (void *arg, const char *line, size_t length), void *arg)
 	}
 	if (missing > 0)
 	{
-		char		text[64];
-		int			length = snprintf(text, sizeof(text), "log warning %llu log lines were lost\n", missing);
+		char text[64];
+		int length =
+			snprintf(text, sizeof(text), "log warning %llu log lines were lost\n", missing);
 
 		write(arg, text, (size_t) length);
 	}

@@ -1,10 +1,16 @@
 /*
  * main.c
- *	  bicycle-engine: the process that runs the networks, started by bicycle's supervisor or by hand.
+ *	  bicycle-engine: the process that runs the networks, started by bicycle's
+ *	  supervisor or by hand.
  *
- *	 bicycle-engine                                              by the supervisor: works in the current directory, descriptor 3 is the control socket
- *	 bicycle-engine --train                                      by a trainer, for one run of one job: see train_main.c
- *	 bicycle-engine --directory DIR [--set NAME=VALUE]...        alone, for tests and benchmarks: logs to stderr, ends on SIGTERM or SIGINT
+ *	 bicycle-engine
+ *		by the supervisor: works in the current directory, descriptor 3 is the
+ *		control socket
+ *	 bicycle-engine --train
+ *		by a trainer, for one run of one job: see train_main.c
+ *	 bicycle-engine --directory DIR [--set NAME=VALUE]...
+ *		alone, for tests and benchmarks: logs to stderr, ends on SIGTERM or
+ *		SIGINT
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,8 +25,9 @@
 #include "engine/train.h"
 
 /*
- * The OpenMP runtime reads its environment when it is loaded, before main: idle teams must not spin for long on processors that PostgreSQL needs.
- * So the process starts itself once more if whoever started it has not said so.
+ * The OpenMP runtime reads its environment when it is loaded, before main: idle
+ * teams must not spin for long on processors that PostgreSQL needs. So the
+ * process starts itself once more if whoever started it has not said so.
  */
 static void
 wait_passively(char **argv)
@@ -28,16 +35,21 @@ wait_passively(char **argv)
 	if (getenv("OMP_WAIT_POLICY") != NULL)
 		return;
 	setenv("OMP_WAIT_POLICY", "passive", 1);
-	setenv("GOMP_SPINCOUNT", "5000", 0);	/* some ten microseconds, as long as it takes to wake a thread */
+	setenv("GOMP_SPINCOUNT", "5000",
+		   0); /* some ten microseconds, as long as it takes to wake a thread */
 	execv("/proc/self/exe", argv);
-	fprintf(stderr, "bicycle-engine: could not start itself with OMP_WAIT_POLICY set: %s\n", strerror(errno));
+	fprintf(stderr, "bicycle-engine: could not start itself with OMP_WAIT_POLICY set: %s\n",
+			strerror(errno));
 }
 
-/* All signals go to the descriptor the I/O thread reads; threads inherit the mask. */
+/*
+ * All signals go to the descriptor the I/O thread reads; threads inherit the
+ * mask.
+ */
 static void
 block_signals(void)
 {
-	sigset_t	all;
+	sigset_t all;
 
 	sigfillset(&all);
 	/* Faults of the program itself cannot be blocked to any good. */
@@ -59,14 +71,16 @@ raise_descriptor_limit(void)
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return;
 	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);	/* the loop gets on with fewer */
+	setrlimit(RLIMIT_NOFILE, &limit); /* the loop gets on with fewer */
 }
 
 static int
 usage(void)
 {
-	fprintf(stderr, "usage: bicycle-engine [--train | --directory DIR [--set NAME=VALUE]...]\n"
-			"Without arguments it expects bicycle's supervisor on descriptor %d.\n", BICYCLE_CONTROL_FD);
+	fprintf(stderr,
+			"usage: bicycle-engine [--train | --directory DIR [--set NAME=VALUE]...]\n"
+			"Without arguments it expects bicycle's supervisor on descriptor %d.\n",
+			BICYCLE_CONTROL_FD);
 	return 2;
 }
 
@@ -76,8 +90,8 @@ parse_arguments(Engine *engine, int argc, char **argv, const char **directory)
 {
 	for (int i = 1; i < argc; i += 2)
 	{
-		char	   *value;
-		char		why[256];
+		char *value;
+		char why[256];
 
 		if (i + 1 == argc)
 			return usage();
@@ -103,12 +117,15 @@ main(int argc, char **argv)
 {
 	static Engine engine;
 	const char *directory = NULL;
-	int			result;
+	int result;
 
 	wait_passively(argv);
 	block_signals();
 	raise_descriptor_limit();
-	/* Images come and go by the hundred thousand: with a fixed threshold their memory goes back to the system instead of being kept for the next. */
+	/*
+	 * Images come and go by the hundred thousand: with a fixed threshold their
+	 * memory goes back to the system instead of being kept for the next.
+	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	mallopt(M_TRIM_THRESHOLD, 8 << 20);
 
@@ -123,7 +140,8 @@ main(int argc, char **argv)
 		return result;
 	if (directory != NULL && chdir(directory) != 0)
 	{
-		fprintf(stderr, "bicycle-engine: could not change to directory \"%s\": %s\n", directory, strerror(errno));
+		fprintf(stderr, "bicycle-engine: could not change to directory \"%s\": %s\n", directory,
+				strerror(errno));
 		return 1;
 	}
 	if (directory == NULL && fcntl(BICYCLE_CONTROL_FD, F_GETFD) < 0)
@@ -132,7 +150,8 @@ main(int argc, char **argv)
 		fcntl(BICYCLE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
 	if (!control_open(&engine, directory == NULL ? BICYCLE_CONTROL_FD : -1))
 	{
-		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD, strerror(errno));
+		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD,
+				strerror(errno));
 		return 1;
 	}
 	if (directory != NULL)

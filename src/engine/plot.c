@@ -1,12 +1,17 @@
 /*
  * plot.c
- *	  PLOT: curves over iterations as a PNG, drawn with cairo: axes, a grid, one line a series, a legend.
+ *	  PLOT: curves over iterations as a PNG, drawn with cairo: axes, a grid, one
+ *	  line a series, a legend.
  *
- * The numbers come from a client and are checked as all its input is.  The y axis is logarithmic where that shows more: losses of one run differ by orders of
- * magnitude, and a linear axis would press all but the largest against the bottom.  Where several points of a series fall on one column of pixels their
- * mean is drawn, so the picture is as clear for a million points as for a hundred.
+ * The numbers come from a client and are checked as all its input is. The y
+ * axis is logarithmic where that shows more: losses of one run differ by orders
+ * of magnitude, and a linear axis would press all but the largest against the
+ * bottom. Where several points of a series fall on one column of pixels their
+ * mean is drawn, so the picture is as clear for a million points as for a
+ * hundred.
  *
- * Runs on a thread of the pool; a plot belongs to its call, and its memory counts as a decoder's.  Cairo and fontconfig keep caches of their own in the
+ * Runs on a thread of the pool; a plot belongs to its call, and its memory
+ * counts as a decoder's. Cairo and fontconfig keep caches of their own in the
  * process.
  */
 #include <cairo/cairo.h>
@@ -22,52 +27,54 @@
 #define MIN_SIDE 160
 #define MAX_SIDE 8192
 #define MAX_SERIES 64
-#define PIXEL_BYTES 10			/* cairo's four, RGB, and at worst as much again for the file */
+#define PIXEL_BYTES 10 /* cairo's four, RGB, and at worst as much again for the file */
 
-#define LOG_SPREAD 20			/* largest over smallest value from which on the y axis is logarithmic */
-#define LOG_RANGE 1e6			/* what it shows at most */
+/* largest over smallest value from which on the y axis is logarithmic */
+#define LOG_SPREAD 20
+#define LOG_RANGE 1e6 /* what it shows at most */
 
 #define FONT_SIZE 12
 #define MARGIN_LEFT 64
 #define MARGIN_TOP 32
 #define MARGIN_BOTTOM 46
-#define LEGEND 110				/* width, on the right */
-#define MAX_TICKS 12			/* steps of a linear axis */
+#define LEGEND 110   /* width, on the right */
+#define MAX_TICKS 12 /* steps of a linear axis */
 
 /* One series, checked; points lie in the request and are not aligned. */
 typedef struct Series
 {
-	char		name[sizeof(((BicycleSeries *) NULL)->name)];
+	char name[sizeof(((BicycleSeries *) NULL)->name)];
 	const uint8_t *points;
-	uint32_t	npoints;
+	uint32_t npoints;
 } Series;
 
 typedef struct Axis
 {
-	double		from,
-				to;				/* in values; of their logarithms if `log` */
-	bool		log;
-	double		start,
-				length;			/* in pixels; y grows downwards, so its length is negative */
+	double from, to; /* in values; of their logarithms if `log` */
+	bool log;
+	double start, length; /* in pixels; y grows downwards, so its length is negative */
 } Axis;
 
 typedef struct Plot
 {
 	BicyclePlot head;
-	Series		series[MAX_SERIES];
-	Axis		x,
-				y;
-	cairo_t    *cairo;
+	Series series[MAX_SERIES];
+	Axis x, y;
+	cairo_t *cairo;
 } Plot;
 
-/* Distinguishable also by those who do not see all colours: Okabe and Ito's palette without its yellow. */
-static const double colours[][3] = {
-	{0.00, 0.45, 0.70}, {0.84, 0.37, 0.00}, {0.00, 0.62, 0.45}, {0.80, 0.47, 0.65}, {0.90, 0.62, 0.00}, {0.34, 0.71, 0.91}, {0.00, 0.00, 0.00}
-};
+/*
+ * Distinguishable also by those who do not see all colours: Okabe and Ito's
+ * palette without its yellow.
+ */
+static const double colours[][3] = { { 0.00, 0.45, 0.70 }, { 0.84, 0.37, 0.00 },
+									 { 0.00, 0.62, 0.45 }, { 0.80, 0.47, 0.65 },
+									 { 0.90, 0.62, 0.00 }, { 0.34, 0.71, 0.91 },
+									 { 0.00, 0.00, 0.00 } };
 
 #define NCOLOURS (sizeof(colours) / sizeof(colours[0]))
 
-/* ---- Reading ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Reading ------------------------------------------------------------- */
 
 static bool
 malformed(EngineError *error, const char *detail)
@@ -77,11 +84,14 @@ malformed(EngineError *error, const char *detail)
 	return false;
 }
 
-/* Text that cairo will draw: without control characters, and valid UTF-8 or else ASCII. */
+/*
+ * Text that cairo will draw: without control characters, and valid UTF-8 or
+ * else ASCII.
+ */
 static void
 clean_text(char *text)
 {
-	json_t	   *valid = json_string(text);
+	json_t *valid = json_string(text);
 
 	for (char *c = text; *c != '\0'; c++)
 	{
@@ -96,30 +106,34 @@ clean_text(char *text)
 static bool
 read_plot(Plot *plot, const uint8_t *bytes, size_t length, EngineError *error)
 {
-	size_t		at = sizeof(plot->head);
+	size_t at = sizeof(plot->head);
 
 	if (length < sizeof(plot->head))
 		return malformed(error, "It is cut off.");
 	memcpy(&plot->head, bytes, sizeof(plot->head));
-	if (memchr(plot->head.title, '\0', sizeof(plot->head.title)) == NULL || plot->head.series > MAX_SERIES)
+	if (memchr(plot->head.title, '\0', sizeof(plot->head.title)) == NULL ||
+		plot->head.series > MAX_SERIES)
 		return malformed(error, "Its header is damaged.");
 	clean_text(plot->head.title);
-	if (plot->head.width < MIN_SIDE || plot->head.width > MAX_SIDE || plot->head.height < MIN_SIDE || plot->head.height > MAX_SIDE)
+	if (plot->head.width < MIN_SIDE || plot->head.width > MAX_SIDE ||
+		plot->head.height < MIN_SIDE || plot->head.height > MAX_SIDE)
 	{
 		error_set(error, "22023", "invalid size of a plot");
-		error_detail(error, "It is %u x %u; width and height must be from %d to %d.", plot->head.width, plot->head.height, MIN_SIDE, MAX_SIDE);
+		error_detail(error, "It is %u x %u; width and height must be from %d to %d.",
+					 plot->head.width, plot->head.height, MIN_SIDE, MAX_SIDE);
 		return false;
 	}
 	for (uint32_t i = 0; i < plot->head.series; i++)
 	{
 		BicycleSeries head;
-		Series	   *series = &plot->series[i];
+		Series *series = &plot->series[i];
 
 		if (length - at < sizeof(head))
 			return malformed(error, "A series is cut off.");
 		memcpy(&head, bytes + at, sizeof(head));
 		at += sizeof(head);
-		if (memchr(head.name, '\0', sizeof(head.name)) == NULL || head.points > (length - at) / sizeof(BicyclePoint))
+		if (memchr(head.name, '\0', sizeof(head.name)) == NULL ||
+			head.points > (length - at) / sizeof(BicyclePoint))
 			return malformed(error, "A series is damaged.");
 		memcpy(series->name, head.name, sizeof(series->name));
 		clean_text(series->name);
@@ -138,7 +152,7 @@ point(const Series *series, uint32_t i, BicyclePoint *p)
 	return isfinite(p->x) && isfinite(p->y) && fabs(p->x) < 1e300 && fabs(p->y) < 1e300;
 }
 
-/* ---- Axes ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Axes ---------------------------------------------------------------- */
 
 static double
 clamp(double value, double low, double high)
@@ -149,7 +163,7 @@ clamp(double value, double low, double high)
 static double
 on_axis(const Axis *axis, double value)
 {
-	double		v = axis->log ? log10(value) : value;
+	double v = axis->log ? log10(value) : value;
 
 	return axis->start + axis->length * clamp((v - axis->from) / (axis->to - axis->from), 0, 1);
 }
@@ -157,19 +171,18 @@ on_axis(const Axis *axis, double value)
 /* Ranges of what is drawn. */
 typedef struct Extent
 {
-	double		x_low,
-				x_high,
-				y_low,
-				y_high,
-				y_positive;		/* the smallest above 0 */
-	uint64_t	count,
-				positive;
+	double x_low, x_high, y_low, y_high, y_positive; /* the smallest above 0 */
+	uint64_t count, positive;
 } Extent;
 
 static Extent
 measure(const Plot *plot)
 {
-	Extent		e = {.x_low = INFINITY, .x_high = -INFINITY, .y_low = INFINITY, .y_high = -INFINITY, .y_positive = INFINITY};
+	Extent e = { .x_low = INFINITY,
+				 .x_high = -INFINITY,
+				 .y_low = INFINITY,
+				 .y_high = -INFINITY,
+				 .y_positive = INFINITY };
 
 	for (uint32_t i = 0; i < plot->head.series; i++)
 		for (uint32_t k = 0; k < plot->series[i].npoints; k++)
@@ -197,7 +210,7 @@ set_range(Axis *axis, double low, double high, double air)
 {
 	if (!(high > low))
 	{
-		double		half = fmax(fabs(low) * 0.5, 0.5);
+		double half = fmax(fabs(low) * 0.5, 0.5);
 
 		low -= half;
 		high += half;
@@ -209,30 +222,38 @@ set_range(Axis *axis, double low, double high, double air)
 static void
 make_axes(Plot *plot)
 {
-	Extent		e = measure(plot);
+	Extent e = measure(plot);
 
-	plot->x = (Axis) {.start = MARGIN_LEFT, .length = (double) plot->head.width - MARGIN_LEFT - LEGEND};
-	plot->y = (Axis) {.start = (double) plot->head.height - MARGIN_BOTTOM, .length = -((double) plot->head.height - MARGIN_BOTTOM - MARGIN_TOP)};
+	plot->x =
+		(Axis){ .start = MARGIN_LEFT, .length = (double) plot->head.width - MARGIN_LEFT - LEGEND };
+	plot->y = (Axis){ .start = (double) plot->head.height - MARGIN_BOTTOM,
+					  .length = -((double) plot->head.height - MARGIN_BOTTOM - MARGIN_TOP) };
 	if (plot->x.length < 1)
 		plot->x.length = 1;
 	if (e.count == 0)
-		e = (Extent) {.x_high = 1, .y_high = 1};
+		e = (Extent){ .x_high = 1, .y_high = 1 };
 	set_range(&plot->x, e.x_low, e.x_high, 0);
-	/* A value of exactly 0 now and then does not show on a logarithmic axis, but does not forbid one. */
-	plot->y.log = e.count > 0 && e.positive * 100 >= e.count * 99 && e.y_low >= 0 && e.y_high > LOG_SPREAD * e.y_positive;
+	/*
+	 * A value of exactly 0 now and then does not show on a logarithmic axis,
+	 * but does not forbid one.
+	 */
+	plot->y.log = e.count > 0 && e.positive * 100 >= e.count * 99 && e.y_low >= 0 &&
+				  e.y_high > LOG_SPREAD * e.y_positive;
 	if (plot->y.log)
 		set_range(&plot->y, log10(fmax(e.y_positive, e.y_high / LOG_RANGE)), log10(e.y_high), 0.04);
 	else
 		set_range(&plot->y, e.y_low, e.y_high, 0.04);
 }
 
-/* 1, 2 or 5 times a power of ten, so that about `wanted` steps fill the range. */
+/*
+ * 1, 2 or 5 times a power of ten, so that about `wanted` steps fill the range.
+ */
 static double
 tick_step(double range, double wanted)
 {
-	double		rough = range / wanted;
-	double		power = pow(10, floor(log10(rough)));
-	double		digit = rough / power;
+	double rough = range / wanted;
+	double power = pow(10, floor(log10(rough)));
+	double digit = rough / power;
 
 	return power * (digit <= 1 ? 1 : digit <= 2 ? 2 : digit <= 5 ? 5 : 10);
 }
@@ -248,7 +269,7 @@ format_number(double value, char *text, size_t size)
 		snprintf(text, size, "%.4g", value);
 }
 
-/* ---- Drawing ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Drawing ------------------------------------------------------------- */
 
 static double
 text_width(Plot *plot, const char *text)
@@ -259,7 +280,10 @@ text_width(Plot *plot, const char *text)
 	return extents.x_advance;
 }
 
-/* Text whose left end, middle or right end (align 0, 0.5, 1) is at x, its baseline at y. */
+/*
+ * Text whose left end, middle or right end (align 0, 0.5, 1) is at x, its
+ * baseline at y.
+ */
 static void
 draw_text(Plot *plot, const char *text, double x, double y, double align)
 {
@@ -281,10 +305,10 @@ draw_line(Plot *plot, double x0, double y0, double x1, double y1, double gray)
 static void
 draw_tick(Plot *plot, const Axis *axis, double value)
 {
-	double		bottom = plot->y.start;
-	double		right = plot->x.start + plot->x.length;
-	double		at = on_axis(axis, value);
-	char		text[32];
+	double bottom = plot->y.start;
+	double right = plot->x.start + plot->x.length;
+	double at = on_axis(axis, value);
+	char text[32];
 
 	format_number(value, text, sizeof(text));
 	if (axis == &plot->x)
@@ -301,9 +325,8 @@ draw_tick(Plot *plot, const Axis *axis, double value)
 static void
 draw_ticks(Plot *plot, const Axis *axis)
 {
-	static const int digits[] = {1, 2, 5};
-	double		step,
-				first;
+	static const int digits[] = { 1, 2, 5 };
+	double step, first;
 
 	if (!axis->log)
 	{
@@ -317,7 +340,7 @@ draw_ticks(Plot *plot, const Axis *axis)
 	for (int decade = (int) floor(axis->from); decade <= (int) ceil(axis->to); decade++)
 		for (int i = 0; i < (axis->to - axis->from < 3.5 ? 3 : 1); i++)
 		{
-			double		value = digits[i] * pow(10, decade);
+			double value = digits[i] * pow(10, decade);
 
 			if (log10(value) >= axis->from && log10(value) <= axis->to)
 				draw_tick(plot, axis, value);
@@ -327,10 +350,8 @@ draw_ticks(Plot *plot, const Axis *axis)
 static void
 draw_frame(Plot *plot)
 {
-	double		left = plot->x.start,
-				right = left + plot->x.length,
-				bottom = plot->y.start,
-				top = bottom + plot->y.length;
+	double left = plot->x.start, right = left + plot->x.length, bottom = plot->y.start,
+		   top = bottom + plot->y.length;
 	const char *label = plot->y.log ? "loss (logarithmic)" : "loss";
 
 	cairo_set_source_rgb(plot->cairo, 1, 1, 1);
@@ -349,21 +370,22 @@ draw_frame(Plot *plot)
 	cairo_restore(plot->cairo);
 }
 
-/* The line so far, and what has been gathered for the column of pixels that is being filled. */
+/*
+ * The line so far, and what has been gathered for the column of pixels that is
+ * being filled.
+ */
 typedef struct Pen
 {
-	long		column;
-	double		x,
-				y;				/* sums of positions */
-	int			n;
-	int			drawn;
+	long column;
+	double x, y; /* sums of positions */
+	int n;
+	int drawn;
 } Pen;
 
 static void
 pen_flush(Plot *plot, Pen *pen)
 {
-	double		x,
-				y;
+	double x, y;
 
 	if (pen->n == 0)
 		return;
@@ -381,12 +403,12 @@ pen_flush(Plot *plot, Pen *pen)
 static void
 draw_series(Plot *plot, const Series *series, const double colour[3])
 {
-	Pen			pen = {0};
+	Pen pen = { 0 };
 
 	for (uint32_t i = 0; i < series->npoints; i++)
 	{
 		BicyclePoint p;
-		double		x;
+		double x;
 
 		if (!point(series, i, &p) || (plot->y.log && p.y <= 0))
 			continue;
@@ -409,14 +431,14 @@ draw_series(Plot *plot, const Series *series, const double colour[3])
 static void
 draw_curves(Plot *plot)
 {
-	double		left = plot->x.start + plot->x.length + 14;
-	bool		empty = true;
+	double left = plot->x.start + plot->x.length + 14;
+	bool empty = true;
 
 	for (uint32_t i = 0; i < plot->head.series; i++)
 	{
 		const Series *series = &plot->series[i];
 		const double *colour = colours[i % NCOLOURS];
-		double		y = MARGIN_TOP + (i + 0.5) * (FONT_SIZE + 8);
+		double y = MARGIN_TOP + (i + 0.5) * (FONT_SIZE + 8);
 
 		if (series->npoints == 0)
 			continue;
@@ -431,20 +453,26 @@ draw_curves(Plot *plot)
 	}
 	cairo_set_source_rgb(plot->cairo, 0.5, 0.5, 0.5);
 	if (empty)
-		draw_text(plot, "no losses yet", plot->x.start + plot->x.length / 2, plot->y.start + plot->y.length / 2, 0.5);
+		draw_text(plot, "no losses yet", plot->x.start + plot->x.length / 2,
+				  plot->y.start + plot->y.length / 2, 0.5);
 }
 
-/* ---- The picture --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The picture --------------------------------------------------------- */
 
-/* A surface's pixels (32 bits: unused, red, green, blue) as an RGB image's file. */
+/*
+ * A surface's pixels (32 bits: unused, red, green, blue) as an RGB image's
+ * file.
+ */
 static bool
 encode(cairo_surface_t *surface, uint8_t **png, size_t *png_length, EngineError *error)
 {
-	Image		image = {.width = cairo_image_surface_get_width(surface), .height = cairo_image_surface_get_height(surface), .channels = 3};
-	size_t		stride = (size_t) cairo_image_surface_get_stride(surface);
+	Image image = { .width = cairo_image_surface_get_width(surface),
+					.height = cairo_image_surface_get_height(surface),
+					.channels = 3 };
+	size_t stride = (size_t) cairo_image_surface_get_stride(surface);
 	const uint8_t *pixels = cairo_image_surface_get_data(surface);
-	ImageError	image_error;
-	bool		encoded;
+	ImageError image_error;
+	bool encoded;
 
 	image.pixels = malloc((size_t) image.width * (size_t) image.height * 3);
 	if (image.pixels == NULL)
@@ -455,8 +483,8 @@ encode(cairo_surface_t *surface, uint8_t **png, size_t *png_length, EngineError 
 	for (int y = 0; y < image.height; y++)
 		for (int x = 0; x < image.width; x++)
 		{
-			uint8_t    *out = image.pixels + ((size_t) y * (size_t) image.width + (size_t) x) * 3;
-			uint32_t	word;
+			uint8_t *out = image.pixels + ((size_t) y * (size_t) image.width + (size_t) x) * 3;
+			uint32_t word;
 
 			memcpy(&word, pixels + (size_t) y * stride + (size_t) x * sizeof(word), sizeof(word));
 			out[0] = (uint8_t) (word >> 16);
@@ -473,11 +501,13 @@ encode(cairo_surface_t *surface, uint8_t **png, size_t *png_length, EngineError 
 static bool
 draw(Plot *plot, uint8_t **png, size_t *png_length, EngineError *error)
 {
-	cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, (int) plot->head.width, (int) plot->head.height);
-	bool		drawn;
+	cairo_surface_t *surface = cairo_image_surface_create(
+		CAIRO_FORMAT_RGB24, (int) plot->head.width, (int) plot->head.height);
+	bool drawn;
 
 	plot->cairo = cairo_create(surface);
-	cairo_select_font_face(plot->cairo, "sans-serif", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+	cairo_select_font_face(plot->cairo, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
+						   CAIRO_FONT_WEIGHT_NORMAL);
 	cairo_set_font_size(plot->cairo, FONT_SIZE);
 	make_axes(plot);
 	draw_frame(plot);
@@ -486,10 +516,11 @@ draw(Plot *plot, uint8_t **png, size_t *png_length, EngineError *error)
 	drawn = cairo_status(plot->cairo) == CAIRO_STATUS_SUCCESS;
 	if (!drawn)
 	{
-		bool		memory = cairo_status(plot->cairo) == CAIRO_STATUS_NO_MEMORY;
+		bool memory = cairo_status(plot->cairo) == CAIRO_STATUS_NO_MEMORY;
 
 		error_set(error, memory ? "53200" : "58000", "could not draw a plot");
-		error_detail(error, "The cairo library reported: %s.", cairo_status_to_string(cairo_status(plot->cairo)));
+		error_detail(error, "The cairo library reported: %s.",
+					 cairo_status_to_string(cairo_status(plot->cairo)));
 	}
 	drawn = drawn && encode(surface, png, png_length, error);
 	cairo_destroy(plot->cairo);
@@ -497,7 +528,10 @@ draw(Plot *plot, uint8_t **png, size_t *png_length, EngineError *error)
 	return drawn;
 }
 
-/* Frees what cairo and fontconfig keep between plots.  At the end, when no thread draws. */
+/*
+ * Frees what cairo and fontconfig keep between plots. At the end, when no
+ * thread draws.
+ */
 void
 plot_forget(void)
 {
@@ -509,13 +543,16 @@ plot_forget(void)
 static bool
 draw_within(Plot *plot, DecodeBudget *budget, uint8_t **png, size_t *png_length, EngineError *error)
 {
-	size_t		bytes = (size_t) plot->head.width * plot->head.height * PIXEL_BYTES;
-	bool		drawn;
+	size_t bytes = (size_t) plot->head.width * plot->head.height * PIXEL_BYTES;
+	bool drawn;
 
 	if (!decode_take(budget, bytes))
 	{
 		error_set(error, "53200", "out of engine memory");
-		error_detail(error, "A plot of %u x %u pixels takes %zu bytes, more than all decoders together may take.", plot->head.width, plot->head.height, bytes);
+		error_detail(
+			error,
+			"A plot of %u x %u pixels takes %zu bytes, more than all decoders together may take.",
+			plot->head.width, plot->head.height, bytes);
 		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
 		return false;
 	}
@@ -525,10 +562,11 @@ draw_within(Plot *plot, DecodeBudget *budget, uint8_t **png, size_t *png_length,
 }
 
 bool
-plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error)
+plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels,
+		  uint8_t **png, size_t *png_length, EngineError *error)
 {
-	Plot	   *plot = calloc(1, sizeof(*plot));
-	bool		drawn;
+	Plot *plot = calloc(1, sizeof(*plot));
+	bool drawn;
 
 	*png = NULL;
 	if (plot == NULL)
@@ -540,7 +578,8 @@ plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t ma
 	if (drawn && (uint64_t) plot->head.width * plot->head.height > max_pixels)
 	{
 		error_set(error, "54000", "plot has too many pixels");
-		error_detail(error, "It has %u x %u, and %llu are allowed.", plot->head.width, plot->head.height, (unsigned long long) max_pixels);
+		error_detail(error, "It has %u x %u, and %llu are allowed.", plot->head.width,
+					 plot->head.height, (unsigned long long) max_pixels);
 		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
 		drawn = false;
 	}

@@ -1,119 +1,162 @@
 /*
  * protocol.h
- *	  What PostgreSQL's side and the engine say to each other.  The only header they share; it includes neither postgres.h nor any engine header.
+ *	  What PostgreSQL's side and the engine say to each other. The only header
+ *	  they share; it includes neither postgres.h nor any engine header.
  *
- * Transport: a stream socket on one machine, both ends the same user.  Everything is sent in the machine's byte order, in frames of a BicycleFrame header
- * and `length` bytes of body.  Structs below have no padding and are sent as they are; variable parts follow the struct in the order named.
+ * Transport: a stream socket on one machine, both ends the same user.
+ * Everything is sent in the machine's byte order, in frames of a BicycleFrame
+ * header and `length` bytes of body. Structs below have no padding and are sent
+ * as they are; variable parts follow the struct in the order named.
  *
- * A connection starts with HELLO from the client and HELLO or ERROR from the engine.  After that the client sends requests, each under a 64-bit id of its
- * choice (not 0), unique on the connection until answered.  Replies come in any order.
+ * A connection starts with HELLO from the client and HELLO or ERROR from the
+ * engine. After that the client sends requests, each under a 64-bit id of its
+ * choice (not 0), unique on the connection until answered. Replies come in any
+ * order.
  *
- *	 client                                      engine
- *	 RESERVE id {bytes}           ->                         a request of that many bytes of body wants a place in queue_memory
- *	                              <-             GRANT id    in arrival order; now the client sends the request itself
+ *	 client                      engine
+ *	 RESERVE id {bytes}       ->   a request of that many bytes of body wants a
+ *	                               place in queue_memory
+ *	                          <-   GRANT id: in arrival order; now the client
+ *	                               sends the request itself
  *	 TRANSLATE|ENCODE|INFO|PLOT id ->
- *	                              <-             NEED_MODEL id {hash}   the model is not resident, or this database has not shown that it owns it; the
- *	                                                         request waits in the engine.  One client at a time is asked
- *	 LOAD id2 {hash, ...} DATA.. END ->                      the model's tensors in a stream; id2 is a request of its own
- *	 NO_MODEL id {sqlstate...}    ->                         the client cannot: the request fails with its own error; the next waiter is asked
- *	                              <-             STARTED id  work on the request begins: from here on a crash counts as an attempt.  Sent for streams too,
- *	                                                         before anything of them is parsed
- *	                              <-             RESULT id | ERROR id   ends the request and frees its place once the client has read it
- *	 CANCEL id                    ->                         withdraws: no further frame will come for id once CANCELLED id has.  It comes for every CANCEL,
- *	                              <-             CANCELLED id   also if the request has ended meanwhile
+ *	                          <-   NEED_MODEL id {hash}: the model is not
+ *	                               resident, or this database has not shown
+ *	                               that it owns it; the request waits in the
+ *	                               engine. One client at a time is asked
+ *	 LOAD id2 {hash, ...} DATA.. END
+ *	                          ->   the model's tensors in a stream; id2 is a
+ *	                               request of its own
+ *	 NO_MODEL id {sqlstate...}
+ *	                          ->   the client cannot: the request fails with its
+ *	                               own error; the next waiter is asked
+ *	                          <-   STARTED id: work on the request begins: from
+ *	                               here on a crash counts as an attempt. Sent
+ *	                               for streams too, before anything of them is
+ *	                               parsed
+ *	                          <-   RESULT id | ERROR id: ends the request and
+ *	                               frees its place once the client has read it
+ *	 CANCEL id                ->   withdraws: no further frame will come for id
+ *	                               once CANCELLED id has. It comes for every
+ *	                               CANCEL,
+ *	                          <-   CANCELLED id: also if the request has ended
+ *	                               meanwhile
  *
- * Requests whose bodies are files or models (LOAD, IMPORT, INSPECT, EXPORT) take no RESERVE: the header frame states the total, the engine reserves it from
- * engine_memory and answers GRANT or ERROR, then DATA frames follow, then END.  Their results may come as RESULT (the fixed part) followed by DATA frames
- * and END.  CREATE has a header frame only: it gets no GRANT and sends neither DATA nor END.  Closing a connection withdraws everything on it.
+ * Requests whose bodies are files or models (LOAD, IMPORT, INSPECT, EXPORT)
+ * take no RESERVE: the header frame states the total, the engine reserves it
+ * from engine_memory and answers GRANT or ERROR, then DATA frames follow, then
+ * END. Their results may come as RESULT (the fixed part) followed by DATA
+ * frames and END. CREATE has a header frame only: it gets no GRANT and sends
+ * neither DATA nor END. Closing a connection withdraws everything on it.
  *
- * A LOAD may be sent unasked, too.  If it fails, so do, with the same error, all requests of its connection that wait for that model: NO_MODEL is not needed
- * then.  If nothing comes from the client that was asked, others are asked besides after two seconds.
+ * A LOAD may be sent unasked, too. If it fails, so do, with the same error, all
+ * requests of its connection that wait for that model: NO_MODEL is not needed
+ * then. If nothing comes from the client that was asked, others are asked
+ * besides after two seconds.
  *
- * Who sends what was not granted, frames of unknown type or wrong length, or an id twice, gets ERROR 08P01 and the connection ends.
+ * Who sends what was not granted, frames of unknown type or wrong length, or an
+ * id twice, gets ERROR 08P01 and the connection ends.
  *
- * Neither side ever blocks on the other: the engine reads and writes with poll, a client that waits to write also reads.
+ * Neither side ever blocks on the other: the engine reads and writes with poll,
+ * a client that waits to write also reads.
  */
 #ifndef BICYCLE_PROTOCOL_H
 #define BICYCLE_PROTOCOL_H
 
 #include <stdint.h>
 
-#define BICYCLE_MAGIC			0x42494359	/* "BICY" */
-#define BICYCLE_PROTOCOL		1
-#define BICYCLE_SOCKET			"bicycle.sock"	/* relative to the data directory, the working directory of both */
-#define BICYCLE_LOCK			"bicycle.lock"
+#define BICYCLE_MAGIC 0x42494359 /* "BICY" */
+#define BICYCLE_PROTOCOL 1
+/* relative to the data directory, the working directory of both */
+#define BICYCLE_SOCKET "bicycle.sock"
+#define BICYCLE_LOCK "bicycle.lock"
 
-#define BICYCLE_MAX_FRAME		(1u << 20)	/* largest body of one frame except requests granted by RESERVE; longer streams are cut into DATA frames */
-#define BICYCLE_HASH_BYTES		32
-#define BICYCLE_MAX_NAME		256 /* tensor and model names, with the final NUL */
-#define BICYCLE_MAX_NZ			4096
+/*
+ * largest body of one frame except requests granted by RESERVE; longer streams
+ * are cut into DATA frames
+ */
+#define BICYCLE_MAX_FRAME (1u << 20)
+#define BICYCLE_HASH_BYTES 32
+#define BICYCLE_MAX_NAME 256 /* tensor and model names, with the final NUL */
+#define BICYCLE_MAX_NZ 4096
 
 typedef enum BicycleFrameType
 {
 	/* both ways */
-	BICYCLE_HELLO = 1,			/* BicycleHello */
-	BICYCLE_DATA,				/* bytes of the stream of request id */
-	BICYCLE_END,				/* end of that stream */
+	BICYCLE_HELLO = 1, /* BicycleHello */
+	BICYCLE_DATA,      /* bytes of the stream of request id */
+	BICYCLE_END,       /* end of that stream */
 
 	/* client to engine */
-	BICYCLE_RESERVE = 16,		/* BicycleReserve */
-	BICYCLE_CANCEL,				/* no body */
-	BICYCLE_NO_MODEL,			/* BicycleError: why the model cannot be sent */
-	BICYCLE_TRANSLATE,			/* BicycleImageRequest, nz floats, image */
-	BICYCLE_ENCODE,				/* BicycleImageRequest, image */
-	BICYCLE_INFO,				/* BicycleImageRequest (hash unused), image */
-	BICYCLE_LOAD,				/* BicycleLoad, config JSON; then a tensor stream */
-	BICYCLE_IMPORT,				/* BicycleImport, config JSON; then generator and encoder files back to back */
-	BICYCLE_CREATE,				/* BicycleImport, config JSON (here also init_type, init_gain, seed); no files; the answer is as for IMPORT */
-	BICYCLE_INSPECT,			/* BicycleImport; then the file */
-	BICYCLE_EXPORT,				/* BicycleExport; then a tensor stream */
-	BICYCLE_STATUS,				/* no body */
-	BICYCLE_CACHE,				/* no body */
-	BICYCLE_PLOT,				/* BicycleImageRequest (hash unused), whose image is a BicyclePlot; the path of INFO, and its RESULT is a PNG */
-	BICYCLE_TRAIN_CHECK,		/* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
+	BICYCLE_RESERVE = 16, /* BicycleReserve */
+	BICYCLE_CANCEL,       /* no body */
+	BICYCLE_NO_MODEL,     /* BicycleError: why the model cannot be sent */
+	BICYCLE_TRANSLATE,    /* BicycleImageRequest, nz floats, image */
+	BICYCLE_ENCODE,       /* BicycleImageRequest, image */
+	BICYCLE_INFO,         /* BicycleImageRequest (hash unused), image */
+	BICYCLE_LOAD,         /* BicycleLoad, config JSON; then a tensor stream */
+	BICYCLE_IMPORT, /* BicycleImport, config JSON; then generator and encoder files back to back */
+	/*
+	 * BicycleImport, config JSON (here also init_type, init_gain, seed); no
+	 * files; the answer is as for IMPORT
+	 */
+	BICYCLE_CREATE,
+	BICYCLE_INSPECT, /* BicycleImport; then the file */
+	BICYCLE_EXPORT,  /* BicycleExport; then a tensor stream */
+	BICYCLE_STATUS,  /* no body */
+	BICYCLE_CACHE,   /* no body */
+	/*
+	 * BicycleImageRequest (hash unused), whose image is a BicyclePlot; the path
+	 * of INFO, and its RESULT is a PNG
+	 */
+	BICYCLE_PLOT,
+	BICYCLE_TRAIN_CHECK, /* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
 
 	/* engine to client */
-	BICYCLE_GRANT = 64,			/* no body */
-	BICYCLE_NEED_MODEL,			/* 32 bytes of hash */
-	BICYCLE_STARTED,			/* no body */
-	BICYCLE_RESULT,				/* depends on the request, see below */
-	BICYCLE_ERROR,				/* BicycleError */
-	BICYCLE_CANCELLED			/* no body */
+	BICYCLE_GRANT = 64, /* no body */
+	BICYCLE_NEED_MODEL, /* 32 bytes of hash */
+	BICYCLE_STARTED,    /* no body */
+	BICYCLE_RESULT,     /* depends on the request, see below */
+	BICYCLE_ERROR,      /* BicycleError */
+	BICYCLE_CANCELLED   /* no body */
 } BicycleFrameType;
 
 typedef struct BicycleFrame
 {
-	uint32_t	length;			/* of the body */
-	uint32_t	type;
-	uint64_t	id;				/* 0 in HELLO, STATUS and CACHE requests may use any */
+	uint32_t length; /* of the body */
+	uint32_t type;
+	uint64_t id; /* 0 in HELLO, STATUS and CACHE requests may use any */
 } BicycleFrame;
 
 typedef struct BicycleHello
 {
-	uint32_t	magic;
-	uint32_t	protocol;
-	char		build[32];		/* version of bicycle; the two must be equal */
-	uint32_t	database;		/* client: OID of its database */
-	int32_t		pid;
+	uint32_t magic;
+	uint32_t protocol;
+	char build[32];    /* version of bicycle; the two must be equal */
+	uint32_t database; /* client: OID of its database */
+	int32_t pid;
 } BicycleHello;
 
-/* Fields of an error as PostgreSQL reports them; each string ends with a NUL, the three follow one another after the struct. */
+/*
+ * Fields of an error as PostgreSQL reports them; each string ends with a NUL,
+ * the three follow one another after the struct.
+ */
 typedef struct BicycleError
 {
-	char		sqlstate[8];	/* five characters and a NUL */
-	uint32_t	message_length; /* with the NUL; detail and hint are empty strings when absent */
-	uint32_t	detail_length;
-	uint32_t	hint_length;
-	uint32_t	reserved;
+	char sqlstate[8];        /* five characters and a NUL */
+	uint32_t message_length; /* with the NUL; detail and hint are empty strings when absent */
+	uint32_t detail_length;
+	uint32_t hint_length;
+	uint32_t reserved;
 } BicycleError;
 
 typedef struct BicycleReserve
 {
-	uint64_t	bytes;			/* length of the body of the request to come */
+	uint64_t bytes; /* length of the body of the request to come */
 } BicycleReserve;
 
-#define BICYCLE_FLAG_ALONE		1	/* was started when an engine died: run it with nothing beside it */
-#define BICYCLE_FLAG_BULK		2	/* behind interactive requests */
+/* was started when an engine died: run it with nothing beside it */
+#define BICYCLE_FLAG_ALONE 1
+#define BICYCLE_FLAG_BULK 2 /* behind interactive requests */
 
 typedef enum BicycleOutputFormat
 {
@@ -121,164 +164,205 @@ typedef enum BicycleOutputFormat
 	BICYCLE_OUTPUT_JPEG
 } BicycleOutputFormat;
 
-/* Precision and device names on the wire: values of NnPrecision (0 auto, 1 fp32, 2 bf16). */
+/*
+ * Precision and device names on the wire: values of NnPrecision (0 auto, 1
+ * fp32, 2 bf16).
+ */
 
 typedef struct BicycleImageRequest
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];	/* of the model's content */
-	uint32_t	flags;
-	uint32_t	precision;
-	uint32_t	output_format;
-	uint32_t	jpeg_quality;
-	uint32_t	nz;				/* floats that follow; TRANSLATE only */
-	uint32_t	image_length;	/* bytes that follow them */
-	uint64_t	max_pixels;		/* bicycle.max_image_pixels of the session */
-	uint32_t	debug;			/* bicycle.debug_fault: 0 none, 1 crash the engine when this request starts, 2 hang */
-	uint32_t	reserved;
+	uint8_t hash[BICYCLE_HASH_BYTES]; /* of the model's content */
+	uint32_t flags;
+	uint32_t precision;
+	uint32_t output_format;
+	uint32_t jpeg_quality;
+	uint32_t nz;           /* floats that follow; TRANSLATE only */
+	uint32_t image_length; /* bytes that follow them */
+	uint64_t max_pixels;   /* bicycle.max_image_pixels of the session */
+	uint32_t
+		/*
+		 * bicycle.debug_fault: 0 none, 1 crash the engine when this request
+		 * starts, 2 hang
+		 */
+		debug;
+	uint32_t reserved;
 } BicycleImageRequest;
 
-/* RESULT of TRANSLATE: the encoded image.  Of ENCODE: 2 * nz floats, mu then logvar.  Of INFO: BicycleImageInfo. */
+/*
+ * RESULT of TRANSLATE: the encoded image. Of ENCODE: 2 * nz floats, mu then
+ * logvar. Of INFO: BicycleImageInfo.
+ */
 typedef struct BicycleImageInfo
 {
-	char		format[8];		/* "png", "jpeg" */
-	int32_t		width,
-				height,
-				channels,
-				bit_depth;
+	char format[8]; /* "png", "jpeg" */
+	int32_t width, height, channels, bit_depth;
 } BicycleImageInfo;
 
-/* Curves to be drawn: for each series a BicycleSeries directly followed by its points.  What is not finite is left out. */
+/*
+ * Curves to be drawn: for each series a BicycleSeries directly followed by its
+ * points. What is not finite is left out.
+ */
 typedef struct BicyclePlot
 {
-	uint32_t	width,
-				height;			/* 160 to 8192 */
-	uint32_t	series;			/* 64 at most */
-	uint32_t	reserved;
-	char		title[128];		/* UTF-8, with a NUL */
+	uint32_t width, height; /* 160 to 8192 */
+	uint32_t series;        /* 64 at most */
+	uint32_t reserved;
+	char title[128]; /* UTF-8, with a NUL */
 } BicyclePlot;
 
 typedef struct BicycleSeries
 {
-	char		name[32];
-	uint32_t	points;
-	uint32_t	reserved;
+	char name[32];
+	uint32_t points;
+	uint32_t reserved;
 } BicycleSeries;
 
 typedef struct BicyclePoint
 {
-	double		x;				/* iteration; in rising order */
-	double		y;
+	double x; /* iteration; in rising order */
+	double y;
 } BicyclePoint;
 
 /*
- * A tensor stream, in the DATA frames of LOAD, EXPORT and of the result of IMPORT and CREATE: for each tensor a BicycleTensor directly followed by its
- * bytes.  Frame borders mean nothing.  What a client sends may come in any order: the engine knows the networks and sorts.  What the engine sends, and what
- * the hash covers, is in the order of the networks (G, E, D, D2) and within each of the official state_dict.
+ * A tensor stream, in the DATA frames of LOAD, EXPORT and of the result of
+ * IMPORT and CREATE: for each tensor a BicycleTensor directly followed by its
+ * bytes. Frame borders mean nothing. What a client sends may come in any order:
+ * the engine knows the networks and sorts. What the engine sends, and what the
+ * hash covers, is in the order of the networks (G, E, D, D2) and within each of
+ * the official state_dict.
  */
 typedef struct BicycleTensor
 {
-	char		name[BICYCLE_MAX_NAME];
-	char		network[8];		/* "G", "E", "D", "D2" */
-	char		dtype[8];		/* as safetensors: "F32", "I64" ... */
-	uint32_t	ndim;
-	uint32_t	reserved;
-	int64_t		shape[8];
-	uint64_t	nbytes;
+	char name[BICYCLE_MAX_NAME];
+	char network[8]; /* "G", "E", "D", "D2" */
+	char dtype[8];   /* as safetensors: "F32", "I64" ... */
+	uint32_t ndim;
+	uint32_t reserved;
+	int64_t shape[8];
+	uint64_t nbytes;
 } BicycleTensor;
 
 typedef struct BicycleLoad
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];	/* what the database says it is; the engine computes it anew */
-	char		model[BICYCLE_MAX_NAME];	/* name and version, for bicycle_cache() and messages */
-	int32_t		version;
-	uint32_t	config_length;	/* JSON text that follows */
-	uint64_t	stream_length;	/* bytes of the tensor stream */
-} BicycleLoad;					/* RESULT: no body */
+	uint8_t
+		hash[BICYCLE_HASH_BYTES]; /* what the database says it is; the engine computes it anew */
+	char model[BICYCLE_MAX_NAME]; /* name and version, for bicycle_cache() and messages */
+	int32_t version;
+	uint32_t config_length; /* JSON text that follows */
+	uint64_t stream_length; /* bytes of the tensor stream */
+} BicycleLoad;              /* RESULT: no body */
 
 typedef struct BicycleImport
 {
-	uint64_t	generator_length;	/* CREATE: 0 */
-	uint64_t	encoder_length; /* 0: none */
-	uint32_t	config_length;
-	uint32_t	reserved;
-	uint64_t	max_model_size; /* bytes; 54000 beyond */
+	uint64_t generator_length; /* CREATE: 0 */
+	uint64_t encoder_length;   /* 0: none */
+	uint32_t config_length;
+	uint32_t reserved;
+	uint64_t max_model_size; /* bytes; 54000 beyond */
 } BicycleImport;
 
-/* RESULT of IMPORT and CREATE; config JSON (canonical) follows, then a tensor stream in DATA frames. */
+/*
+ * RESULT of IMPORT and CREATE; config JSON (canonical) follows, then a tensor
+ * stream in DATA frames.
+ */
 typedef struct BicycleImported
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	uint64_t	stream_length;
-	uint32_t	config_length;
-	uint32_t	ntensors;
+	uint8_t hash[BICYCLE_HASH_BYTES];
+	uint64_t stream_length;
+	uint32_t config_length;
+	uint32_t ntensors;
 } BicycleImported;
 
-/* RESULT of INSPECT: a count, then BicycleTensor structs without data in DATA frames. */
+/*
+ * RESULT of INSPECT: a count, then BicycleTensor structs without data in DATA
+ * frames.
+ */
 typedef struct BicycleInspected
 {
-	uint32_t	ntensors;
-	uint32_t	reserved;
+	uint32_t ntensors;
+	uint32_t reserved;
 } BicycleInspected;
 
 typedef struct BicycleExport
 {
-	uint64_t	stream_length;
-	char		format[16];		/* "safetensors" or "pth" */
-} BicycleExport;				/* RESULT: uint64 length of the file, which follows in DATA frames */
+	uint64_t stream_length;
+	char format[16]; /* "safetensors" or "pth" */
+} BicycleExport;     /* RESULT: uint64 length of the file, which follows in DATA frames */
 
 /* RESULT of STATUS; the strings are NUL-terminated. */
 typedef struct BicycleStatus
 {
-	int32_t		pid;
-	uint32_t	protocol;
-	char		device[128];
-	char		precision[16];	/* what auto means on this device */
-	uint64_t	uptime_ms;
-	uint64_t	requests;		/* answered since start, errors included */
-	uint64_t	batches;
-	uint64_t	batched;		/* requests that ran in those batches */
-	uint64_t	queued;			/* waiting or running now */
-	uint64_t	memory;			/* bytes of the host held: models, arenas, requests */
-	uint64_t	gpu_memory;		/* bytes that the device has taken of memory of its own; what it keeps for the next use included */
-	uint64_t	gpu_memory_limit;	/* and that it may take; 0: it has none */
+	int32_t pid;
+	uint32_t protocol;
+	char device[128];
+	char precision[16]; /* what auto means on this device */
+	uint64_t uptime_ms;
+	uint64_t requests; /* answered since start, errors included */
+	uint64_t batches;
+	uint64_t batched; /* requests that ran in those batches */
+	uint64_t queued;  /* waiting or running now */
+	uint64_t memory;  /* bytes of the host held: models, arenas, requests */
+	uint64_t
+		/*
+		 * bytes that the device has taken of memory of its own; what it keeps
+		 * for the next use included
+		 */
+		gpu_memory;
+	uint64_t gpu_memory_limit; /* and that it may take; 0: it has none */
 } BicycleStatus;
 
-/* RESULT of CACHE: a count in `bytes` of one BicycleCached each, whole structs one after the other. */
+/*
+ * RESULT of CACHE: a count in `bytes` of one BicycleCached each, whole structs
+ * one after the other.
+ */
 typedef struct BicycleCached
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	char		model[BICYCLE_MAX_NAME];	/* as named by the connection's database; empty if it has not shown it */
-	int32_t		version;
-	char		precision[12];
-	uint64_t	bytes;
-	uint64_t	hits;
-	uint64_t	loaded_ms_ago;
-	uint64_t	used_ms_ago;
-	uint32_t	pins;			/* batches using it now */
-	uint32_t	databases;		/* that have shown they own it */
+	uint8_t hash[BICYCLE_HASH_BYTES];
+	char model
+		/*
+		 * as named by the connection's database; empty if it has not shown it
+		 */
+		[BICYCLE_MAX_NAME];
+	int32_t version;
+	char precision[12];
+	uint64_t bytes;
+	uint64_t hits;
+	uint64_t loaded_ms_ago;
+	uint64_t used_ms_ago;
+	uint32_t pins;      /* batches using it now */
+	uint32_t databases; /* that have shown they own it */
 } BicycleCached;
 
 /*
- * Are these options of a training job right?  config is that of the version it continues, or {}; what the options say goes over it, but what shapes weights
- * that are there must not differ.  RESULT: all options as canonical JSON, as TRAIN_BEGIN takes them (train_protocol.h).
+ * Are these options of a training job right? config is that of the version it
+ * continues, or {}; what the options say goes over it, but what shapes weights
+ * that are there must not differ. RESULT: all options as canonical JSON, as
+ * TRAIN_BEGIN takes them (train_protocol.h).
  */
 typedef struct BicycleTrainCheck
 {
-	uint32_t	config_length;
-	uint32_t	options_length;
+	uint32_t config_length;
+	uint32_t options_length;
 } BicycleTrainCheck;
 
 /*
- * The supervisor's side: descriptor 3 of the engine is one end of a stream socket pair.  Lines of text, each ended by '\n'.
+ * The supervisor's side: descriptor 3 of the engine is one end of a stream
+ * socket pair. Lines of text, each ended by '\n'.
  *
- *	 supervisor to engine:  "set NAME VALUE" (the settings below, before "go" and again after a reload), "go", "ping N", "stop"
- *	 engine to supervisor:  "log LEVEL TEXT" (LEVEL: debug, info, log, warning, error), "ready DESCRIPTION", "pong N", "fatal TEXT"
+ *	 supervisor to engine: "set NAME VALUE" (the settings below, before "go" and
+ *	 again after a reload), "go", "ping N", "stop" engine to supervisor: "log
+ *	 LEVEL TEXT" (LEVEL: debug, info, log, warning, error), "ready DESCRIPTION",
+ *	 "pong N", "fatal TEXT"
  *
- * EOF on it ends the engine at once.  Settings: device, precision, threads, cache_size, engine_memory, gpu_memory, max_batch, queue_memory,
- * max_model_size, debug, stuck_timeout, gpu_retry (bytes, counts and milliseconds in decimal; a size of 0 is chosen by the engine).  An engine whose batch
- * (by a layer of it), decoder or encoder comes no further for stuck_timeout (default 60000), or whose loader for ten times that, gives no pong any more.  A GPU
- * that could not be had is tried again after gpu_retry (default 30000), and then less often.
+ * EOF on it ends the engine at once. Settings: device, precision, threads,
+ * cache_size, engine_memory, gpu_memory, max_batch, queue_memory,
+ * max_model_size, debug, stuck_timeout, gpu_retry (bytes, counts and
+ * milliseconds in decimal; a size of 0 is chosen by the engine). An engine
+ * whose batch (by a layer of it), decoder or encoder comes no further for
+ * stuck_timeout (default 60000), or whose loader for ten times that, gives no
+ * pong any more. A GPU that could not be had is tried again after gpu_retry
+ * (default 30000), and then less often.
  */
-#define BICYCLE_CONTROL_FD		3
+#define BICYCLE_CONTROL_FD 3
 
-#endif							/* BICYCLE_PROTOCOL_H */
+#endif /* BICYCLE_PROTOCOL_H */

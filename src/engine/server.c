@@ -1,15 +1,21 @@
 /*
  * server.c
- *	  The I/O thread: its epoll loop, the listening socket, completed jobs, the device's opening, the ordered end.
+ *	  The I/O thread: its epoll loop, the listening socket, completed jobs, the
+ *	  device's opening, the ordered end.
  *
- * Everything here runs on the I/O thread but engine_complete, which any thread may call, and device_open_run, device_set_run and device_try_run, which the
+ * Everything here runs on the I/O thread but engine_complete, which any thread
+ * may call, and device_open_run, device_set_run and device_try_run, which the
  * device thread runs.
  *
- * A GPU that is there but cannot be had when the engine opens it, because other processes fill or hold it, is tried again, less and less often.  Until it can
- * be had the CPU serves, if the setting is auto; then the device is replaced as if the setting had changed.
+ * A GPU that is there but cannot be had when the engine opens it, because other
+ * processes fill or hold it, is tried again, less and less often. Until it can
+ * be had the CPU serves, if the setting is auto; then the device is replaced as
+ * if the setting had changed.
  *
- * One turn of the loop: read and write what is ready, take back completed jobs, move requests on (cache_run, batcher_run), write what has been queued
- * meanwhile, free what was closed.  Timers need no more than a tick every TICK_MS while something depends on time.
+ * One turn of the loop: read and write what is ready, take back completed jobs,
+ * move requests on (cache_run, batcher_run), write what has been queued
+ * meanwhile, free what was closed. Timers need no more than a tick every
+ * TICK_MS while something depends on time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +39,8 @@
 #define TICK_MS 250
 #define EVENTS 64
 #define MAX_CONNECTIONS 8192
-#define STOP_MS 10000			/* for what runs to end and replies to be read */
-#define TRIES_MOST 16			/* times gpu_retry between two tries, in the end */
+#define STOP_MS 10000 /* for what runs to end and replies to be read */
+#define TRIES_MOST 16 /* times gpu_retry between two tries, in the end */
 
 int64_t
 now_ms(void)
@@ -45,12 +51,13 @@ now_ms(void)
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* ---- Sources ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Sources ------------------------------------------------------------- */
 
 bool
-source_add(Engine *engine, Source *source, int fd, uint32_t events, void (*ready) (Engine *, Source *, uint32_t))
+source_add(Engine *engine, Source *source, int fd, uint32_t events,
+		   void (*ready)(Engine *, Source *, uint32_t))
 {
-	struct epoll_event event = {.events = events, .data.ptr = source};
+	struct epoll_event event = { .events = events, .data.ptr = source };
 
 	source->fd = fd;
 	source->events = events;
@@ -61,7 +68,7 @@ source_add(Engine *engine, Source *source, int fd, uint32_t events, void (*ready
 void
 source_watch(Engine *engine, Source *source, uint32_t events)
 {
-	struct epoll_event event = {.events = events, .data.ptr = source};
+	struct epoll_event event = { .events = events, .data.ptr = source };
 
 	if (source->events == events)
 		return;
@@ -76,7 +83,7 @@ source_remove(Engine *engine, Source *source)
 	epoll_ctl(engine->epoll, EPOLL_CTL_DEL, source->fd, NULL);
 }
 
-/* ---- Completed jobs ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Completed jobs ------------------------------------------------------ */
 
 void
 engine_complete(Engine *engine, Job *job)
@@ -95,7 +102,7 @@ engine_complete(Engine *engine, Job *job)
 static void
 take_completed(Engine *engine)
 {
-	Job		   *job;
+	Job *job;
 
 	pthread_mutex_lock(&engine->done_lock);
 	job = engine->done_first;
@@ -103,7 +110,7 @@ take_completed(Engine *engine)
 	pthread_mutex_unlock(&engine->done_lock);
 	while (job != NULL)
 	{
-		Job		   *next = job->next;
+		Job *next = job->next;
 
 		job->executor->pending--;
 		job->done(engine, job);
@@ -114,7 +121,7 @@ take_completed(Engine *engine)
 static void
 completions_ready(Engine *engine, Source *source, uint32_t events)
 {
-	eventfd_t	count;
+	eventfd_t count;
 
 	eventfd_read(source->fd, &count);
 	take_completed(engine);
@@ -122,35 +129,43 @@ completions_ready(Engine *engine, Source *source, uint32_t events)
 
 static void device_set(Engine *engine);
 
-/* ---- The device ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The device ---------------------------------------------------------- */
 
-/* Opens what is not the CPU, and notes whether it is there but cannot be had: other processes fill its memory, or hold it. */
+/*
+ * Opens what is not the CPU, and notes whether it is there but cannot be had:
+ * other processes fill its memory, or hold it.
+ */
 static NnStatus
 open_other(Engine *engine, const char *name, NnError *error)
 {
-	NnStatus	status = nn_device_open(name, engine->device_threads, &engine->device, error);
+	NnStatus status = nn_device_open(name, engine->device_threads, &engine->device, error);
 
-	engine->device_short = strncmp(name, "cuda", 4) == 0 && (status == NN_ENOMEM || status == NN_EDEVICE);
+	engine->device_short =
+		strncmp(name, "cuda", 4) == 0 && (status == NN_ENOMEM || status == NN_EDEVICE);
 	return status;
 }
 
-/* The device of setting auto: a GPU, and without one the CPU, after a line that says what is missing. */
+/*
+ * The device of setting auto: a GPU, and without one the CPU, after a line that
+ * says what is missing.
+ */
 static NnStatus
 open_automatic(Engine *engine, NnError *error)
 {
 	if (open_other(engine, "cuda", error) == NN_OK)
 		return NN_OK;
 	snprintf(engine->device_lack, sizeof(engine->device_lack), "; %.70s", error->message);
-	log_write(LOG_LOG, "no GPU is used: %s", error->detail[0] != '\0' ? error->detail : error->message);
+	log_write(LOG_LOG, "no GPU is used: %s",
+			  error->detail[0] != '\0' ? error->detail : error->message);
 	return nn_device_open("cpu", engine->device_threads, &engine->device, error);
 }
 
 static void
 device_open_run(Job *job)
 {
-	Engine	   *engine = list_member(Engine, device_job, job);
-	NnError		error = {0};
-	NnStatus	status;
+	Engine *engine = list_member(Engine, device_job, job);
+	NnError error = { 0 };
+	NnStatus status;
 
 	if (engine->device != NULL)
 		nn_device_close(engine->device);
@@ -177,20 +192,25 @@ device_open_run(Job *job)
 	if (error.hint[0] != '\0')
 		error_hint(&engine->device_error, "%s", error.hint);
 	else
-		error_hint(&engine->device_error, "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
+		error_hint(&engine->device_error,
+				   "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
 }
 
-/* What bicycle_engine() shows: "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable NVIDIA driver". */
+/*
+ * What bicycle_engine() shows: "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable
+ * NVIDIA driver".
+ */
 static void
 name_device(Engine *engine)
 {
-	snprintf(engine->device_name, sizeof(engine->device_name), "%s%s", nn_device_describe(engine->device), engine->device_lack);
+	snprintf(engine->device_name, sizeof(engine->device_name), "%s%s",
+			 nn_device_describe(engine->device), engine->device_lack);
 }
 
 static void
 note_device_memory(Engine *engine)
 {
-	NnDeviceMemory memory = {0};
+	NnDeviceMemory memory = { 0 };
 
 	if (engine->device != NULL)
 		nn_device_memory(engine->device, &memory);
@@ -211,7 +231,8 @@ device_open_done(Engine *engine, Job *job)
 	}
 	else
 	{
-		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)", engine->device_wanted);
+		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)",
+				 engine->device_wanted);
 		log_error(LOG_WARNING, "device", &engine->device_error);
 	}
 	if (!engine->device_opened)
@@ -224,7 +245,8 @@ device_open_done(Engine *engine, Job *job)
 		log_write(LOG_LOG, "device is now %s", engine->device_name);
 	if (engine->device_short)
 	{
-		log_write(LOG_LOG, "the GPU cannot be had now and is tried again, in %lld seconds at first", (long long) engine->settings.gpu_retry / 1000);
+		log_write(LOG_LOG, "the GPU cannot be had now and is tried again, in %lld seconds at first",
+				  (long long) engine->settings.gpu_retry / 1000);
 		engine->try_wait = engine->settings.gpu_retry;
 		engine->try_ms = now_ms() + engine->try_wait;
 	}
@@ -244,7 +266,10 @@ device_open(Engine *engine)
 	executor_submit(&engine->device_thread, &engine->device_job, false);
 }
 
-/* Nothing is started and nothing loads: models go, then the device is opened anew.  Freed models and the opening are jobs of one thread, in this order. */
+/*
+ * Nothing is started and nothing loads: models go, then the device is opened
+ * anew. Freed models and the opening are jobs of one thread, in this order.
+ */
 void
 device_replace(Engine *engine)
 {
@@ -255,7 +280,7 @@ device_replace(Engine *engine)
 static void
 device_set_run(Job *job)
 {
-	Engine	   *engine = list_member(Engine, settings_job, job);
+	Engine *engine = list_member(Engine, settings_job, job);
 
 	if (engine->device == NULL)
 		return;
@@ -276,14 +301,18 @@ device_set_done(Engine *engine, Job *job)
 	device_set(engine);
 }
 
-/* Gives the device the number of threads and the limit of memory of the settings; if it is being given some, afterwards. */
+/*
+ * Gives the device the number of threads and the limit of memory of the
+ * settings; if it is being given some, afterwards.
+ */
 static void
 device_set(Engine *engine)
 {
-	int			threads = settings_threads(&engine->settings);
+	int threads = settings_threads(&engine->settings);
 
 	if (engine->settings_busy || engine->device_busy ||
-		(engine->device_threads == threads && engine->device_gpu_memory == engine->settings.gpu_memory))
+		(engine->device_threads == threads &&
+		 engine->device_gpu_memory == engine->settings.gpu_memory))
 		return;
 	engine->settings_busy = true;
 	engine->device_threads = threads;
@@ -298,7 +327,7 @@ void
 engine_changed(Engine *engine, const char *setting)
 {
 	if (engine->train != NULL)
-		return;					/* a run keeps what it has begun with */
+		return; /* a run keeps what it has begun with */
 	budget_limits(engine);
 	if (strcmp(setting, "device") == 0)
 		engine->device_change = true;
@@ -310,17 +339,22 @@ engine_changed(Engine *engine, const char *setting)
 	memory_admit(engine);
 }
 
-/* ---- A GPU that comes later -------------------------------------------------------------------------------------------------------------------- */
+/* ---- A GPU that comes later ---------------------------------------------- */
 
-/* Whether it can be had now: it is opened and closed again, while what serves meanwhile stays. */
+/*
+ * Whether it can be had now: it is opened and closed again, while what serves
+ * meanwhile stays.
+ */
 static void
 device_try_run(Job *job)
 {
-	Engine	   *engine = list_member(Engine, try_job, job);
-	NnDevice   *device;
-	NnError		ignored;
+	Engine *engine = list_member(Engine, try_job, job);
+	NnDevice *device;
+	NnError ignored;
 
-	engine->device_found = nn_device_open(strcmp(engine->device_wanted, "auto") == 0 ? "cuda" : engine->device_wanted, 1, &device, &ignored) == NN_OK;
+	engine->device_found =
+		nn_device_open(strcmp(engine->device_wanted, "auto") == 0 ? "cuda" : engine->device_wanted,
+					   1, &device, &ignored) == NN_OK;
 	if (engine->device_found)
 		nn_device_close(device);
 }
@@ -340,7 +374,8 @@ device_try_done(Engine *engine, Job *job)
 static void
 device_try(Engine *engine, int64_t now)
 {
-	if (engine->device_busy || !engine->device_short || engine->trying || engine->device_change || engine->stopping || now < engine->try_ms)
+	if (engine->device_busy || !engine->device_short || engine->trying || engine->device_change ||
+		engine->stopping || now < engine->try_ms)
 		return;
 	engine->trying = true;
 	engine->try_job.run = device_try_run;
@@ -348,14 +383,14 @@ device_try(Engine *engine, int64_t now)
 	executor_submit(&engine->device_thread, &engine->try_job, false);
 }
 
-/* ---- Listening ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Listening ----------------------------------------------------------- */
 
 static void
 listener_ready(Engine *engine, Source *source, uint32_t events)
 {
 	for (int i = 0; i < EVENTS; i++)
 	{
-		int			fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
 			continue;
@@ -364,7 +399,9 @@ listener_ready(Engine *engine, Source *source, uint32_t events)
 			if (errno != EAGAIN)
 			{
 				if (!engine->accept_failed)
-					log_write(LOG_WARNING, "could not accept a connection, and will go on trying: %s", strerror(errno));
+					log_write(LOG_WARNING,
+							  "could not accept a connection, and will go on trying: %s",
+							  strerror(errno));
 				engine->accept_failed = true;
 				engine->accept_paused = true;
 				source_watch(engine, source, 0);
@@ -380,7 +417,8 @@ listener_ready(Engine *engine, Source *source, uint32_t events)
 }
 
 /*
- * Takes bicycle.lock, which says that this data directory's socket is ours: only its holder may unlink one that an earlier engine left.  The file stays;
+ * Takes bicycle.lock, which says that this data directory's socket is ours:
+ * only its holder may unlink one that an earlier engine left. The file stays;
  * the lock goes with the process.
  */
 static void
@@ -390,15 +428,16 @@ take_lock(Engine *engine)
 	if (engine->lock_fd < 0)
 		engine_fatal(engine, "could not open \"%s\": %s", BICYCLE_LOCK, strerror(errno));
 	if (flock(engine->lock_fd, LOCK_EX | LOCK_NB) != 0)
-		engine_fatal(engine, "could not lock \"%s\", another engine may be running: %s", BICYCLE_LOCK, strerror(errno));
+		engine_fatal(engine, "could not lock \"%s\", another engine may be running: %s",
+					 BICYCLE_LOCK, strerror(errno));
 }
 
 void
 engine_listen(Engine *engine)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = BICYCLE_SOCKET};
-	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	mode_t		mask = umask(0177);
+	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = BICYCLE_SOCKET };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t mask = umask(0177);
 
 	if (fd < 0)
 		engine_fatal(engine, "could not create a socket: %s", strerror(errno));
@@ -424,14 +463,14 @@ stop_listening(Engine *engine)
 	close(engine->listener.fd);
 }
 
-/* ---- Beginning and end --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Beginning and end --------------------------------------------------- */
 
 /* Tells the supervisor and ends the process. */
 void
 engine_fatal(Engine *engine, const char *text, ...)
 {
-	char		line[512];
-	va_list		args;
+	char line[512];
+	va_list args;
 
 	va_start(args, text);
 	vsnprintf(line, sizeof(line), text, args);
@@ -454,9 +493,8 @@ signals_ready(Engine *engine, Source *source, uint32_t events)
 bool
 engine_init(Engine *engine)
 {
-	sigset_t	stop;
-	int			signals,
-				completions;
+	sigset_t stop;
+	int signals, completions;
 
 	memset(engine, 0, sizeof(*engine));
 	settings_default(&engine->settings);
@@ -490,7 +528,7 @@ engine_init(Engine *engine)
 		return false;
 	log_start(engine);
 	return source_add(engine, &engine->signals, signals, EPOLLIN, signals_ready) &&
-		source_add(engine, &engine->completions, completions, EPOLLIN, completions_ready);
+		   source_add(engine, &engine->completions, completions, EPOLLIN, completions_ready);
 }
 
 void
@@ -504,12 +542,16 @@ engine_go(Engine *engine)
 	take_lock(engine);
 	budget_limits(engine);
 	if (!executor_start(&engine->pool, engine, "pool", settings_threads(&engine->settings)) ||
-		!executor_start(&engine->device_thread, engine, "device", 1) || !executor_start(&engine->loader, engine, "loader", 1))
+		!executor_start(&engine->device_thread, engine, "device", 1) ||
+		!executor_start(&engine->loader, engine, "loader", 1))
 		engine_fatal(engine, "could not start threads");
 	device_open(engine);
 }
 
-/* Ordered end: what has started ends and is answered; what has not is cut, and its clients try again with the next engine. */
+/*
+ * Ordered end: what has started ends and is answered; what has not is cut, and
+ * its clients try again with the next engine.
+ */
 void
 engine_stop(Engine *engine, int exit_code)
 {
@@ -522,13 +564,15 @@ engine_stop(Engine *engine, int exit_code)
 }
 
 /*
- * What the device was given last has no result and gets no answer: its clients see the connection end, as when the engine crashes, and send it to the next
+ * What the device was given last has no result and gets no answer: its clients
+ * see the connection end, as when the engine crashes, and send it to the next
  * engine, alone, once.
  */
 void
 device_lost(Engine *engine, const EngineError *error)
 {
-	log_error(LOG_ERROR, "the device failed and its state is not to be trusted: the engine ends", error);
+	log_error(LOG_ERROR, "the device failed and its state is not to be trusted: the engine ends",
+			  error);
 	engine_stop(engine, 1);
 }
 
@@ -536,7 +580,7 @@ device_lost(Engine *engine, const EngineError *error)
 static bool
 is_finished(Engine *engine)
 {
-	bool		late;
+	bool late;
 
 	if (!engine->stopping)
 		return false;
@@ -547,37 +591,35 @@ is_finished(Engine *engine)
 		{
 			log_write(LOG_WARNING, "the engine ends although some of its work has not");
 			control_flush(engine);
-			_exit(1);			/* a thread may hang: it cannot be joined */
+			_exit(1); /* a thread may hang: it cannot be joined */
 		}
 		return false;
 	}
 	if (late)
 		return true;
-	list_foreach(node, &engine->connections)
-		if (!list_empty(&list_member(Connection, link, node)->out))
-			return false;
+	list_foreach(node, &engine->connections) if (!list_empty(&list_member(Connection, link, node)
+																  ->out)) return false;
 	return true;
 }
 
 static bool
 needs_tick(Engine *engine)
 {
-	if (engine->stopping || engine->accept_paused || (!engine->device_busy && engine->device_short) || !list_empty(&engine->loads) ||
+	if (engine->stopping || engine->accept_paused ||
+		(!engine->device_busy && engine->device_short) || !list_empty(&engine->loads) ||
 		!list_empty(&engine->timed))
 		return true;
-	list_foreach(node, &engine->entries)
-		if (!list_empty(&list_member(CacheEntry, link, node)->waiters))
-			return true;
+	list_foreach(node, &engine->entries) if (!list_empty(&list_member(CacheEntry, link, node)
+															  ->waiters)) return true;
 	return false;
 }
 
 static void
 tick(Engine *engine)
 {
-	int64_t		now = now_ms();
+	int64_t now = now_ms();
 
-	list_foreach(node, &engine->timed)
-		connection_tick(list_member(Connection, timed, node), now);
+	list_foreach(node, &engine->timed) connection_tick(list_member(Connection, timed, node), now);
 	cache_tick(engine, now);
 	device_try(engine, now);
 	if (engine->accept_paused && engine->listening)
@@ -587,7 +629,10 @@ tick(Engine *engine)
 	}
 }
 
-/* Writes what was queued in this turn and frees what was closed in it; both can start new work, so it may take some rounds. */
+/*
+ * Writes what was queued in this turn and frees what was closed in it; both can
+ * start new work, so it may take some rounds.
+ */
 static void
 settle(Engine *engine)
 {
@@ -611,19 +656,19 @@ settle(Engine *engine)
 void
 engine_loop(Engine *engine)
 {
-	int64_t		ticked = now_ms();
+	int64_t ticked = now_ms();
 
 	settle(engine);
 	while (!is_finished(engine))
 	{
 		struct epoll_event events[EVENTS];
-		int			n = epoll_wait(engine->epoll, events, EVENTS, needs_tick(engine) ? TICK_MS : -1);
+		int n = epoll_wait(engine->epoll, events, EVENTS, needs_tick(engine) ? TICK_MS : -1);
 
 		if (n < 0 && errno != EINTR)
 			engine_fatal(engine, "could not wait for events: %s", strerror(errno));
 		for (int i = 0; i < n; i++)
 		{
-			Source	   *source = events[i].data.ptr;
+			Source *source = events[i].data.ptr;
 
 			source->ready(engine, source, events[i].events);
 		}
@@ -641,8 +686,7 @@ void
 engine_free(Engine *engine)
 {
 	stop_listening(engine);
-	list_foreach(node, &engine->connections)
-		connection_close(list_member(Connection, link, node));
+	list_foreach(node, &engine->connections) connection_close(list_member(Connection, link, node));
 	while (!list_empty(&engine->dead))
 		connection_free(list_member(Connection, link, engine->dead.next));
 	executor_stop(&engine->pool);
@@ -665,12 +709,12 @@ engine_free(Engine *engine)
 	pthread_cond_destroy(&engine->decoders.wake);
 }
 
-/* ---- Status -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Status -------------------------------------------------------------- */
 
 void
 engine_status(Connection *connection, uint64_t id)
 {
-	Engine	   *engine = connection->engine;
+	Engine *engine = connection->engine;
 	BicycleStatus status;
 	NnDeviceMemory gpu;
 

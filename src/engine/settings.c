@@ -2,7 +2,8 @@
  * settings.c
  *	  The engine's settings: one table of name, kind, default and range.
  *
- * Settings belong to the I/O thread.  A size of 0 means "chosen by the engine"; settings_set resolves nothing, budget.c and cache.c do when limits are made.
+ * Settings belong to the I/O thread. A size of 0 means "chosen by the engine";
+ * settings_set resolves nothing, budget.c and cache.c do when limits are made.
  * gpu_memory is the device's: server.c has the device thread hand it over.
  */
 #include <errno.h>
@@ -24,10 +25,8 @@ typedef struct Setting
 {
 	const char *name;
 	SettingKind kind;
-	size_t		offset;
-	int64_t		initial,
-				min,
-				max;
+	size_t offset;
+	int64_t initial, min, max;
 } Setting;
 
 #define KB INT64_C(1024)
@@ -35,18 +34,19 @@ typedef struct Setting
 #define GB (1024 * MB)
 
 static const Setting table[] = {
-	{"device", SETTING_DEVICE, offsetof(Settings, device), 0, 0, 0},
-	{"precision", SETTING_PRECISION, offsetof(Settings, precision), 0, 0, 0},
-	{"threads", SETTING_COUNT, offsetof(Settings, threads), 0, 0, 1024},
-	{"cache_size", SETTING_COUNT, offsetof(Settings, cache_size), 0, 0, INT64_MAX},
-	{"engine_memory", SETTING_COUNT, offsetof(Settings, engine_memory), 0, 0, INT64_MAX},
-	{"gpu_memory", SETTING_COUNT, offsetof(Settings, gpu_memory), 0, 0, INT64_MAX},
-	{"max_batch", SETTING_COUNT, offsetof(Settings, max_batch), 16, 1, 1024},
-	{"queue_memory", SETTING_COUNT, offsetof(Settings, queue_memory), 64 * MB, 64 * KB, INT64_MAX},
-	{"max_model_size", SETTING_COUNT, offsetof(Settings, max_model_size), 1 * GB, 1, INT64_MAX},
-	{"stuck_timeout", SETTING_COUNT, offsetof(Settings, stuck_timeout), 60000, 100, INT64_MAX},
-	{"gpu_retry", SETTING_COUNT, offsetof(Settings, gpu_retry), 30000, 10, INT64_MAX / 1024},
-	{"debug", SETTING_COUNT, offsetof(Settings, debug), 0, 0, 1},
+	{ "device", SETTING_DEVICE, offsetof(Settings, device), 0, 0, 0 },
+	{ "precision", SETTING_PRECISION, offsetof(Settings, precision), 0, 0, 0 },
+	{ "threads", SETTING_COUNT, offsetof(Settings, threads), 0, 0, 1024 },
+	{ "cache_size", SETTING_COUNT, offsetof(Settings, cache_size), 0, 0, INT64_MAX },
+	{ "engine_memory", SETTING_COUNT, offsetof(Settings, engine_memory), 0, 0, INT64_MAX },
+	{ "gpu_memory", SETTING_COUNT, offsetof(Settings, gpu_memory), 0, 0, INT64_MAX },
+	{ "max_batch", SETTING_COUNT, offsetof(Settings, max_batch), 16, 1, 1024 },
+	{ "queue_memory", SETTING_COUNT, offsetof(Settings, queue_memory), 64 * MB, 64 * KB,
+	  INT64_MAX },
+	{ "max_model_size", SETTING_COUNT, offsetof(Settings, max_model_size), 1 * GB, 1, INT64_MAX },
+	{ "stuck_timeout", SETTING_COUNT, offsetof(Settings, stuck_timeout), 60000, 100, INT64_MAX },
+	{ "gpu_retry", SETTING_COUNT, offsetof(Settings, gpu_retry), 30000, 10, INT64_MAX / 1024 },
+	{ "debug", SETTING_COUNT, offsetof(Settings, debug), 0, 0, 1 },
 };
 
 #define NSETTINGS ((int) (sizeof(table) / sizeof(table[0])))
@@ -65,14 +65,16 @@ settings_default(Settings *settings)
 static bool
 set_count(const Setting *setting, int64_t *to, const char *value, char *why, size_t why_size)
 {
-	char	   *end;
-	long long	number;
+	char *end;
+	long long number;
 
 	errno = 0;
 	number = strtoll(value, &end, 10);
-	if (end == value || *end != '\0' || errno != 0 || number < setting->min || number > setting->max)
+	if (end == value || *end != '\0' || errno != 0 || number < setting->min ||
+		number > setting->max)
 	{
-		snprintf(why, why_size, "\"%s\" is not a number from %lld to %lld", value, (long long) setting->min, (long long) setting->max);
+		snprintf(why, why_size, "\"%s\" is not a number from %lld to %lld", value,
+				 (long long) setting->min, (long long) setting->max);
 		return false;
 	}
 	*to = number;
@@ -82,7 +84,9 @@ set_count(const Setting *setting, int64_t *to, const char *value, char *why, siz
 static bool
 set_precision(NnPrecision *to, const char *value, char *why, size_t why_size)
 {
-	static const char *const names[] = {[NN_PRECISION_AUTO] = "auto", [NN_PRECISION_FP32] = "fp32", [NN_PRECISION_BF16] = "bf16"};
+	static const char *const names[] = {
+		[NN_PRECISION_AUTO] = "auto", [NN_PRECISION_FP32] = "fp32", [NN_PRECISION_BF16] = "bf16"
+	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (strcmp(value, names[i]) == 0)
@@ -97,8 +101,10 @@ set_precision(NnPrecision *to, const char *value, char *why, size_t why_size)
 static bool
 set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
 {
-	if (strcmp(value, "auto") != 0 && strcmp(value, "cpu") != 0 && strcmp(value, "ref") != 0 && strcmp(value, "cuda") != 0 &&
-		(strncmp(value, "cuda:", 5) != 0 || value[5] == '\0' || strspn(value + 5, "0123456789") != strlen(value + 5)))
+	if (strcmp(value, "auto") != 0 && strcmp(value, "cpu") != 0 && strcmp(value, "ref") != 0 &&
+		strcmp(value, "cuda") != 0 &&
+		(strncmp(value, "cuda:", 5) != 0 || value[5] == '\0' ||
+		 strspn(value + 5, "0123456789") != strlen(value + 5)))
 	{
 		snprintf(why, why_size, "\"%s\" is not auto, cpu, cuda, cuda:N or ref", value);
 		return false;
@@ -113,13 +119,16 @@ set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
 	return true;
 }
 
-/* Returns false, and says why, if there is no such setting or the value is not for it; nothing has changed then. */
+/*
+ * Returns false, and says why, if there is no such setting or the value is not
+ * for it; nothing has changed then.
+ */
 bool
 settings_set(Settings *settings, const char *name, const char *value, char *why, size_t why_size)
 {
 	for (int i = 0; i < NSETTINGS; i++)
 	{
-		void	   *field = (char *) settings + table[i].offset;
+		void *field = (char *) settings + table[i].offset;
 
 		if (strcmp(table[i].name, name) != 0)
 			continue;

@@ -1,9 +1,11 @@
 /*
  * stream.c
- *	  Tensors in the form in which models cross the socket: for each a BicycleTensor and its bytes.
+ *	  Tensors in the form in which models cross the socket: for each a
+ *	  BicycleTensor and its bytes.
  *
- * The bytes are hostile: every length is checked before it is used.  A parsed stream points into the caller's bytes, which must outlive it; only data that
- * does not lie at a multiple of its element size is copied.  Any thread.
+ * The bytes are hostile: every length is checked before it is used. A parsed
+ * stream points into the caller's bytes, which must outlive it; only data that
+ * does not lie at a multiple of its element size is copied. Any thread.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,17 +23,23 @@ malformed(EngineError *error, size_t at, const char *what)
 	return false;
 }
 
-/* Checks a header and turns it into a tensor without data.  name points into the stream. */
+/*
+ * Checks a header and turns it into a tensor without data. name points into the
+ * stream.
+ */
 static bool
-parse_header(const BicycleTensor *header, const char *name, size_t at, NnTensor *tensor, EngineError *error)
+parse_header(const BicycleTensor *header, const char *name, size_t at, NnTensor *tensor,
+			 EngineError *error)
 {
-	size_t		bytes;
+	size_t bytes;
 
 	if (memchr(header->name, '\0', sizeof(header->name)) == NULL || header->name[0] == '\0')
 		return malformed(error, at, "has no proper name");
-	if (memchr(header->network, '\0', sizeof(header->network)) == NULL || !nn_network_from_name(header->network, &tensor->network))
+	if (memchr(header->network, '\0', sizeof(header->network)) == NULL ||
+		!nn_network_from_name(header->network, &tensor->network))
 		return malformed(error, at, "is of no known network");
-	if (memchr(header->dtype, '\0', sizeof(header->dtype)) == NULL || !nn_dtype_from_name(header->dtype, &tensor->dtype))
+	if (memchr(header->dtype, '\0', sizeof(header->dtype)) == NULL ||
+		!nn_dtype_from_name(header->dtype, &tensor->dtype))
 		return malformed(error, at, "is of no known type");
 	if (header->ndim > NN_MAX_DIMS)
 		return malformed(error, at, "has too many dimensions");
@@ -40,7 +48,8 @@ parse_header(const BicycleTensor *header, const char *name, size_t at, NnTensor 
 	bytes = nn_dtype_size(tensor->dtype);
 	for (int i = 0; i < tensor->ndim; i++)
 	{
-		if (header->shape[i] < 0 || __builtin_mul_overflow(bytes, (size_t) header->shape[i], &bytes))
+		if (header->shape[i] < 0 ||
+			__builtin_mul_overflow(bytes, (size_t) header->shape[i], &bytes))
 			return malformed(error, at, "has an impossible shape");
 		tensor->shape[i] = header->shape[i];
 	}
@@ -54,7 +63,7 @@ parse_header(const BicycleTensor *header, const char *name, size_t at, NnTensor 
 static bool
 set_data(TensorStream *stream, NnTensor *tensor, const uint8_t *data, EngineError *error)
 {
-	void	   *copy;
+	void *copy;
 
 	tensor->data = data;
 	if ((uintptr_t) data % nn_dtype_size(tensor->dtype) == 0)
@@ -74,7 +83,7 @@ set_data(TensorStream *stream, NnTensor *tensor, const uint8_t *data, EngineErro
 bool
 stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream, EngineError *error)
 {
-	size_t		at = 0;
+	size_t at = 0;
 
 	memset(stream, 0, sizeof(*stream));
 	stream->tensors = calloc(MAX_TENSORS, sizeof(NnTensor));
@@ -88,8 +97,8 @@ stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream, EngineEr
 	while (at < length)
 	{
 		BicycleTensor header;
-		NnTensor   *tensor = &stream->tensors[stream->ntensors];
-		size_t		data = at + sizeof(header);
+		NnTensor *tensor = &stream->tensors[stream->ntensors];
+		size_t data = at + sizeof(header);
 
 		if (stream->ntensors == MAX_TENSORS)
 		{
@@ -102,7 +111,8 @@ stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream, EngineEr
 			break;
 		}
 		memcpy(&header, bytes + at, sizeof(header));
-		if (!parse_header(&header, (const char *) bytes + at + offsetof(BicycleTensor, name), at, tensor, error))
+		if (!parse_header(&header, (const char *) bytes + at + offsetof(BicycleTensor, name), at,
+						  tensor, error))
 			break;
 		if (tensor->nbytes > length - data)
 		{
@@ -149,15 +159,14 @@ stream_header(const NnTensor *tensor, BicycleTensor *header)
 
 typedef struct OrderedTensor
 {
-	int			place;			/* in the state_dict of its network */
-	NnTensor	tensor;
+	int place; /* in the state_dict of its network */
+	NnTensor tensor;
 } OrderedTensor;
 
 static int
 compare_ordered(const void *a, const void *b)
 {
-	const OrderedTensor *x = a,
-			   *y = b;
+	const OrderedTensor *x = a, *y = b;
 
 	if (x->tensor.network != y->tensor.network)
 		return x->tensor.network < y->tensor.network ? -1 : 1;
@@ -166,15 +175,18 @@ compare_ordered(const void *a, const void *b)
 	return strcmp(x->tensor.name, y->tensor.name);
 }
 
-/* Brings the tensors of a model into the order that the hash covers: networks G, E, D, D2, within each as the official state_dict. */
+/*
+ * Brings the tensors of a model into the order that the hash covers: networks
+ * G, E, D, D2, within each as the official state_dict.
+ */
 bool
 stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineError *error)
 {
 	OrderedTensor *ordered = calloc((size_t) ntensors + 1, sizeof(OrderedTensor));
-	unsigned	mask = 0;
-	NnParams	params = {0};
-	NnError		nn_error;
-	bool		unique = true;
+	unsigned mask = 0;
+	NnParams params = { 0 };
+	NnError nn_error;
+	bool unique = true;
 
 	if (ordered == NULL)
 	{
@@ -191,9 +203,10 @@ stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineErro
 	}
 	for (int i = 0; i < ntensors; i++)
 	{
-		int			place = nn_params_find(&params, tensors[i].network, tensors[i].name);
+		int place = nn_params_find(&params, tensors[i].network, tensors[i].name);
 
-		ordered[i] = (OrderedTensor) {.place = place >= 0 ? place : params.n, .tensor = tensors[i]};
+		ordered[i] =
+			(OrderedTensor){ .place = place >= 0 ? place : params.n, .tensor = tensors[i] };
 	}
 	nn_params_free(&params);
 	qsort(ordered, (size_t) ntensors, sizeof(OrderedTensor), compare_ordered);
@@ -202,7 +215,8 @@ stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineErro
 		tensors[i] = ordered[i].tensor;
 		if (i > 0 && compare_ordered(&ordered[i - 1], &ordered[i]) == 0)
 		{
-			error_set(error, "22023", "tensor \"%s\" of network %s is there twice", tensors[i].name, nn_network_name(tensors[i].network));
+			error_set(error, "22023", "tensor \"%s\" of network %s is there twice", tensors[i].name,
+					  nn_network_name(tensors[i].network));
 			unique = false;
 		}
 	}

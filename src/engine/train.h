@@ -1,10 +1,14 @@
 /*
  * train.h
- *	  The inside of a training engine (bicycle-engine --train): the structures that the train_*.c files share.  See train_protocol.h for what it is told.
+ *	  The inside of a training engine (bicycle-engine --train): the structures
+ *	  that the train_*.c files share. See train_protocol.h for what it is told.
  *
- * Threads.  The I/O thread owns the state, the control lines and the input of descriptor 4.  The device thread opens the trainer and runs the loop; the
- * threads of the pool decode and augment ahead of it.  What they share is behind three locks: the output queue's (any thread may queue a frame), the feed's,
- * and the orders' (what the trainer has asked of the loop).  Pairs are written before the loop starts and only read afterwards.
+ * Threads. The I/O thread owns the state, the control lines and the input of
+ * descriptor 4. The device thread opens the trainer and runs the loop; the
+ * threads of the pool decode and augment ahead of it. What they share is behind
+ * three locks: the output queue's (any thread may queue a frame), the feed's,
+ * and the orders' (what the trainer has asked of the loop). Pairs are written
+ * before the loop starts and only read afterwards.
  *
  * One Train lives in train_main for the whole process and owns everything here.
  */
@@ -15,149 +19,156 @@
 #include "engine/train_protocol.h"
 #include "nn/train.h"
 
-/* ---- Descriptor 4 (train_link.c) ----------------------------------------------------------------------------------------------------------- */
+/* ---- Descriptor 4 (train_link.c) ----------------------------------------- */
 
 /* One frame to be sent. */
 typedef struct TrainFrame
 {
-	List		link;
+	List link;
 	BicycleFrame frame;
-	const uint8_t *data;		/* into `copy`, or into memory that a later frame of the queue owns */
-	size_t		sent;			/* bytes of header and body together */
-	void	   *owned;			/* freed with this frame */
-	bool		checkpoint;		/* last of a checkpoint */
-	uint8_t		copy[];
+	const uint8_t *data; /* into `copy`, or into memory that a later frame of the queue owns */
+	size_t sent;         /* bytes of header and body together */
+	void *owned;         /* freed with this frame */
+	bool checkpoint;     /* last of a checkpoint */
+	uint8_t copy[];
 } TrainFrame;
 
 typedef struct TrainLink
 {
-	Source		source;
-	BicycleFrame frame;			/* being received */
-	size_t		frame_have;
-	uint8_t    *body;			/* where its body goes; owned if `body_owned` */
-	uint8_t    *body_owned;
-	size_t		body_have;
+	Source source;
+	BicycleFrame frame; /* being received */
+	size_t frame_have;
+	uint8_t *body; /* where its body goes; owned if `body_owned` */
+	uint8_t *body_owned;
+	size_t body_have;
 
-	TrainFrame *reserve;		/* room for the one ERROR, which is often about memory; NULL once used */
+	TrainFrame *reserve; /* room for the one ERROR, which is often about memory; NULL once used */
 
-	pthread_mutex_t lock;		/* guards the two below */
-	List		out;			/* TrainFrame.link */
-	bool		failed;			/* a frame could not be queued for want of memory */
+	pthread_mutex_t lock; /* guards the two below */
+	List out;             /* TrainFrame.link */
+	bool failed;          /* a frame could not be queued for want of memory */
 } TrainLink;
 
 extern void link_init(TrainLink *link);
 extern bool link_open(Train *train, int fd);
-extern bool link_send(Train *train, uint32_t type, const void *data, size_t length);	/* any thread; copies; false without memory */
-extern void link_send_error(Train *train, const EngineError *error);	/* I/O thread; once */
-extern bool link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint);	/* any thread; DATA.. and END; takes bytes over */
+extern bool link_send(Train *train, uint32_t type, const void *data,
+					  size_t length); /* any thread; copies; false without memory */
+extern void link_send_error(Train *train, const EngineError *error); /* I/O thread; once */
+extern bool link_send_stream(Train *train, uint8_t *bytes, size_t length,
+							 bool checkpoint); /* any thread; DATA.. and END; takes bytes over */
 extern void link_flush(Train *train);
-extern bool link_idle(Train *train);	/* nothing is left to send */
+extern bool link_idle(Train *train); /* nothing is left to send */
 extern void link_free(TrainLink *link);
 
-/* ---- The pairs (train_data.c) -------------------------------------------------------------------------------------------------------------- */
+/* ---- The pairs (train_data.c) -------------------------------------------- */
 
 typedef struct TrainPair
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];	/* what orders pairs */
-	uint8_t    *bytes;			/* A then B as they came; NULL: at `offset` of the spill file */
-	int64_t		offset;
-	uint32_t	length[2];
-	ImageInfo	info[2];
-	int64_t		ordinal;		/* of the row of the query, from 1 */
-	uint8_t    *pixels;			/* A then B at load_size, cached; set once, by train_feed.c */
+	uint8_t hash[BICYCLE_HASH_BYTES]; /* what orders pairs */
+	uint8_t *bytes; /* A then B as they came; NULL: at `offset` of the spill file */
+	int64_t offset;
+	uint32_t length[2];
+	ImageInfo info[2];
+	int64_t ordinal; /* of the row of the query, from 1 */
+	uint8_t *pixels; /* A then B at load_size, cached; set once, by train_feed.c */
 } TrainPair;
 
 typedef struct TrainData
 {
-	TrainPair  *pairs;			/* by hash, once complete */
-	int64_t		npairs,
-				capacity;
-	uint64_t	memory,			/* bytes taken of memory_limit: pairs in memory, and records of all */
-				memory_limit;
-	uint64_t	spilled,
-				spill_limit;
-	uint64_t	max_pixels;
-	int			spill_fd;		/* -1: none */
-	char		spill[256];		/* its directory */
-	uint8_t		digest[BICYCLE_HASH_BYTES];
+	TrainPair *pairs; /* by hash, once complete */
+	int64_t npairs, capacity;
+	uint64_t memory, /* bytes taken of memory_limit: pairs in memory, and records of all */
+		memory_limit;
+	uint64_t spilled, spill_limit;
+	uint64_t max_pixels;
+	int spill_fd;    /* -1: none */
+	char spill[256]; /* its directory */
+	uint8_t digest[BICYCLE_HASH_BYTES];
 } TrainData;
 
 extern void data_init(TrainData *data);
 extern void data_begin(TrainData *data, const BicycleTrainBegin *begin);
-extern bool data_check_room(const TrainData *data, uint64_t bytes, EngineError *error);	/* of a pair that is about to come */
-extern bool data_add(TrainData *data, const uint8_t *body, size_t length, EngineError *error);	/* a PAIR frame's body */
+extern bool data_check_room(const TrainData *data, uint64_t bytes,
+							EngineError *error); /* of a pair that is about to come */
+extern bool data_add(TrainData *data, const uint8_t *body, size_t length,
+					 EngineError *error); /* a PAIR frame's body */
 extern bool data_complete(TrainData *data, EngineError *error);
-extern bool data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t **owned, EngineError *error);	/* any thread */
-extern void data_name_row(EngineError *error, int64_t ordinal, char side);	/* adds to an image's error where the image came from */
+extern bool data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes,
+					  uint8_t **owned, EngineError *error); /* any thread */
+extern void data_name_row(EngineError *error, int64_t ordinal,
+						  char side); /* adds to an image's error where the image came from */
 extern void data_free(TrainData *data);
 
-/* ---- Batches (train_feed.c) ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Batches (train_feed.c) ---------------------------------------------- */
 
-/* What is done to the two images of a pair: a function of seed, epoch and the place in the epoch alone. */
+/*
+ * What is done to the two images of a pair: a function of seed, epoch and the
+ * place in the epoch alone.
+ */
 typedef struct Augmentation
 {
-	int			x,
-				y;				/* of the crop */
-	bool		flip;
+	int x, y; /* of the crop */
+	bool flip;
 } Augmentation;
 
 extern void feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order);
-extern Augmentation feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, int size, bool flip);
+extern Augmentation feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size,
+									  int size, bool flip);
 
 typedef struct FeedBatch
 {
-	uint8_t    *a,				/* (batch_size, size, size, input_nc) */
-			   *b;				/* (batch_size, size, size, output_nc) */
-	int			done;			/* pairs that are in it or have failed */
-	int			failed;			/* the first of them that failed; batch_size: none */
-	EngineError error;			/* of that one */
+	uint8_t *a,        /* (batch_size, size, size, input_nc) */
+		*b;            /* (batch_size, size, size, output_nc) */
+	int done;          /* pairs that are in it or have failed */
+	int failed;        /* the first of them that failed; batch_size: none */
+	EngineError error; /* of that one */
 } FeedBatch;
 
 /* The work of one thread of the pool. */
 typedef struct FeedJob
 {
-	Job			job;
+	Job job;
 	struct Feed *feed;
 } FeedJob;
 
 typedef struct Feed
 {
-	Engine	   *engine;
-	TrainData  *data;
-	int			size,
-				load_size,
-				channels[2];
-	int			batch_size;
-	bool		flip;
-	uint64_t	seed;
-	int64_t		batches_an_epoch;
-	uint64_t	end;			/* pairs of the whole run */
-	FeedJob    *jobs;			/* one a thread of the pool */
+	Engine *engine;
+	TrainData *data;
+	int size, load_size, channels[2];
+	int batch_size;
+	bool flip;
+	uint64_t seed;
+	int64_t batches_an_epoch;
+	uint64_t end;  /* pairs of the whole run */
+	FeedJob *jobs; /* one a thread of the pool */
 
-	pthread_mutex_t lock;		/* guards all below, and TrainPair.pixels */
-	pthread_cond_t room;		/* a batch was taken, or stop */
-	pthread_cond_t filled;		/* a batch is complete, or stop */
-	FeedBatch  *batches;		/* a ring */
-	int			nbatches;
-	uint64_t	next;			/* pair of the run to be decoded next: batch_size to a batch */
-	uint64_t	taken;			/* batches the loop has taken, counted from the beginning of the run */
-	uint32_t   *order;			/* of the rows in epoch `epoch` */
-	int64_t		epoch;			/* -1: none yet */
-	uint64_t	cached,			/* bytes of TrainPair.pixels */
-				cache_limit;
-	bool		stop;
+	pthread_mutex_t lock;  /* guards all below, and TrainPair.pixels */
+	pthread_cond_t room;   /* a batch was taken, or stop */
+	pthread_cond_t filled; /* a batch is complete, or stop */
+	FeedBatch *batches;    /* a ring */
+	int nbatches;
+	uint64_t next;   /* pair of the run to be decoded next: batch_size to a batch */
+	uint64_t taken;  /* batches the loop has taken, counted from the beginning of the run */
+	uint32_t *order; /* of the rows in epoch `epoch` */
+	int64_t epoch;   /* -1: none yet */
+	uint64_t cached, /* bytes of TrainPair.pixels */
+		cache_limit;
+	bool stop;
 } Feed;
 
 extern void feed_init(Feed *feed);
-extern bool feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config, const NnTrainOptions *options, int64_t iteration,
-					   int64_t iterations, EngineError *error);
-extern bool feed_next(Feed *feed, float *a, float *b, EngineError *error);	/* waits; false without an error: stopped */
+extern bool feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config,
+					   const NnTrainOptions *options, int64_t iteration, int64_t iterations,
+					   EngineError *error);
+extern bool feed_next(Feed *feed, float *a, float *b,
+					  EngineError *error); /* waits; false without an error: stopped */
 extern void feed_stop(Feed *feed);
 extern void feed_free(Feed *feed);
-extern bool feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair, const int channels[2], int side, Image images[2],
-						EngineError *error);
+extern bool feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair,
+						const int channels[2], int side, Image images[2], EngineError *error);
 
-/* ---- Previews and the watch on diversity (train_preview.c) --------------------------------------------------------------------------------- */
+/* ---- Previews and the watch on diversity (train_preview.c) --------------- */
 
 #define PREVIEW_ROWS 4
 #define PREVIEW_SAMPLES 4
@@ -165,82 +176,85 @@ extern bool feed_decode(Engine *engine, const TrainData *data, const TrainPair *
 typedef struct Preview
 {
 	const NnConfig *config;
-	int			rows,
-				samples;		/* 1 without a latent code */
-	Image		input[PREVIEW_ROWS],
-				truth[PREVIEW_ROWS];
-	float	   *a;				/* (samples, size, size, input_nc): one input as often as it is sampled */
-	float	   *b;				/* (size, size, output_nc) */
-	float	   *z;				/* (samples, nz), the same in every preview */
-	float	   *mu;				/* (2, nz): mean and logarithm of the variance */
-	float	   *out;			/* (samples, size, size, output_nc) */
-	int			collapsed;		/* looks in a row that found no diversity */
-	bool		noted;
+	int rows, samples; /* 1 without a latent code */
+	Image input[PREVIEW_ROWS], truth[PREVIEW_ROWS];
+	float *a;      /* (samples, size, size, input_nc): one input as often as it is sampled */
+	float *b;      /* (size, size, output_nc) */
+	float *z;      /* (samples, nz), the same in every preview */
+	float *mu;     /* (2, nz): mean and logarithm of the variance */
+	float *out;    /* (samples, size, size, output_nc) */
+	int collapsed; /* looks in a row that found no diversity */
+	bool noted;
 } Preview;
 
-extern bool preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnConfig *config, uint64_t seed, EngineError *error);
-extern bool preview_sheet(Preview *preview, NnTrainer *trainer, uint8_t **png, size_t *length, EngineError *error);
-extern bool preview_watch(Preview *preview, NnTrainer *trainer, int64_t iteration, int64_t iterations, double *diversity, bool *collapsed,
+extern bool preview_open(Preview *preview, Engine *engine, const TrainData *data,
+						 const NnConfig *config, uint64_t seed, EngineError *error);
+extern bool preview_sheet(Preview *preview, NnTrainer *trainer, uint8_t **png, size_t *length,
+						  EngineError *error);
+extern bool preview_watch(Preview *preview, NnTrainer *trainer, int64_t iteration,
+						  int64_t iterations, double *diversity, bool *collapsed,
 						  EngineError *error);
 extern void preview_free(Preview *preview);
 
-/* ---- The run (train_run.c, train_main.c) --------------------------------------------------------------------------------------------------- */
+/* ---- The run (train_run.c, train_main.c) --------------------------------- */
 
 typedef enum TrainState
 {
-	TRAIN_STARTING,				/* before "go" */
-	TRAIN_WAITING,				/* for TRAIN_BEGIN */
-	TRAIN_STREAM,				/* receiving weights */
-	TRAIN_PAIRS,				/* receiving pairs */
-	TRAIN_OPENING,				/* the device thread makes the trainer */
+	TRAIN_STARTING, /* before "go" */
+	TRAIN_WAITING,  /* for TRAIN_BEGIN */
+	TRAIN_STREAM,   /* receiving weights */
+	TRAIN_PAIRS,    /* receiving pairs */
+	TRAIN_OPENING,  /* the device thread makes the trainer */
 	TRAIN_READY,
 	TRAIN_RUNNING,
-	TRAIN_ENDED					/* paused, done or failed: what still comes is read and thrown away */
+	TRAIN_ENDED /* paused, done or failed: what still comes is read and thrown away */
 } TrainState;
 
 struct Train
 {
-	Engine	   *engine;
-	TrainState	state;
-	TrainLink	link;
+	Engine *engine;
+	TrainState state;
+	TrainLink link;
 	BicycleTrainBegin begin;
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
-	char	   *start_config;	/* begin.start.config_length bytes */
-	uint8_t    *stream;			/* begin.stream_length bytes */
-	uint64_t	stream_have;
-	TrainData	data;
-	Feed		feed;
-	Preview		preview;
-	NnTrainer  *trainer;		/* the device thread's */
-	Job			open_job,
-				run_job;
-	EngineError error;			/* of the job that has run */
-	bool		finished;		/* PAUSED or TRAIN_DONE was sent */
+	char *start_config; /* begin.start.config_length bytes */
+	uint8_t *stream;    /* begin.stream_length bytes */
+	uint64_t stream_have;
+	TrainData data;
+	Feed feed;
+	Preview preview;
+	NnTrainer *trainer; /* the device thread's */
+	Job open_job, run_job;
+	EngineError error; /* of the job that has run */
+	bool finished;     /* PAUSED or TRAIN_DONE was sent */
 	BicycleTrainReady ready;
 
-	pthread_mutex_t lock;		/* guards all below */
-	pthread_cond_t wake;		/* any of them has changed */
-	bool		checkpoint_wanted,
-				pause_wanted,
-				stop_wanted;
-	bool		checkpoint_queued;	/* one has not been read yet */
+	pthread_mutex_t lock; /* guards all below */
+	pthread_cond_t wake;  /* any of them has changed */
+	bool checkpoint_wanted, pause_wanted, stop_wanted;
+	bool checkpoint_queued; /* one has not been read yet */
 };
 
-/* Nothing is left to train: the run has begun with its last checkpoint, and there are no pairs. */
+/*
+ * Nothing is left to train: the run has begun with its last checkpoint, and
+ * there are no pairs.
+ */
 static inline bool
 train_is_finished(const Train *train)
 {
 	return (train->begin.flags & BICYCLE_TRAIN_FINISHED) != 0;
 }
 
-extern int	train_main(Engine *engine);
+extern int train_main(Engine *engine);
 extern void train_go(Engine *engine);
-extern bool train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, EngineError *error);
+extern bool train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body,
+							   EngineError *error);
 extern bool train_frame(Train *train, const BicycleFrame *frame, EngineError *error);
 extern void train_fail(Train *train, const EngineError *error);
 extern void train_run_open(Job *job);
 extern void train_run(Job *job);
-extern bool train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length, EngineError *error);
+extern bool train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes,
+							   size_t *length, EngineError *error);
 
-#endif							/* BICYCLE_ENGINE_TRAIN_H */
+#endif /* BICYCLE_ENGINE_TRAIN_H */

@@ -2,7 +2,8 @@
  * train_check.c
  *	  TRAIN_CHECK: options of a training job, checked before the job exists.
  *
- * I/O thread only; parsing a few kilobytes of JSON takes microseconds.  Nothing is kept.
+ * I/O thread only; parsing a few kilobytes of JSON takes microseconds. Nothing
+ * is kept.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -11,7 +12,10 @@
 #include "engine/engine.h"
 #include "nn/config.h"
 
-/* Only of a version that was trained is the method known, and only such a one has discriminators. */
+/*
+ * Only of a version that was trained is the method known, and only such a one
+ * has discriminators.
+ */
 static bool
 was_trained(const json_t *config)
 {
@@ -19,26 +23,30 @@ was_trained(const json_t *config)
 }
 
 /*
- * What the version says of networks that it does not have is not held against what the method wants.  Without an encoder it may get one, as a new model does, or
- * go on without.  That its discriminators will be unconditional, which is usual, need not be anybody's wish.
+ * What the version says of networks that it does not have is not held against
+ * what the method wants. Without an encoder it may get one, as a new model
+ * does, or go on without. That its discriminators will be unconditional, which
+ * is usual, need not be anybody's wish.
  */
 static void
 forget_what_is_missing(json_t *config)
 {
 	const char *encoder = json_string_value(json_object_get(config, nn_options[NN_OPT_NET_E].name));
-	bool		no_encoder = encoder != NULL && strcmp(encoder, "none") == 0;
+	bool no_encoder = encoder != NULL && strcmp(encoder, "none") == 0;
 
 	for (int id = 0; id < NN_OPTIONS; id++)
 		if (no_encoder && strcmp(nn_options[id].networks, "E") == 0)
 			(void) json_object_del(config, nn_options[id].name);
-	if (!was_trained(config) && json_is_false(json_object_get(config, nn_options[NN_OPT_CONDITIONAL_D].name)))
+	if (!was_trained(config) &&
+		json_is_false(json_object_get(config, nn_options[NN_OPT_CONDITIONAL_D].name)))
 		(void) json_object_del(config, nn_options[NN_OPT_CONDITIONAL_D].name);
 }
 
 static bool
 may_differ(NnOptionId id, const json_t *config)
 {
-	return id == NN_OPT_PRECISION || (strcmp(nn_options[id].networks, "D") == 0 && !was_trained(config));
+	return id == NN_OPT_PRECISION ||
+		   (strcmp(nn_options[id].networks, "D") == 0 && !was_trained(config));
 }
 
 /* What shapes weights cannot be changed once there are any. */
@@ -49,13 +57,14 @@ check_shape(const json_t *config, const json_t *options, EngineError *error)
 	{
 		const json_t *has = json_object_get(config, nn_options[id].name);
 		const json_t *wanted = json_object_get(options, nn_options[id].name);
-		char	   *text;
+		char *text;
 
 		if (has == NULL || wanted == NULL || json_equal(has, wanted) || may_differ(id, config))
 			continue;
 		text = json_dumps(has, JSON_ENCODE_ANY);
 		error_set(error, "22023", "option \"%s\" does not suit the model", nn_options[id].name);
-		error_detail(error, "In the version that training would continue it is %s.", text != NULL ? text : "another");
+		error_detail(error, "In the version that training would continue it is %s.",
+					 text != NULL ? text : "another");
 		error_hint(error, "Leave the option out, or train under the name of a new model.");
 		free(text);
 		return false;
@@ -63,14 +72,17 @@ check_shape(const json_t *config, const json_t *options, EngineError *error)
 	return true;
 }
 
-/* The version's configuration with the options over it; malloc'ed, or NULL with *error set. */
+/*
+ * The version's configuration with the options over it; malloc'ed, or NULL with
+ * *error set.
+ */
 static char *
-merge(const char *config_text, size_t config_length, const char *options_text, size_t options_length, EngineError *error)
+merge(const char *config_text, size_t config_length, const char *options_text,
+	  size_t options_length, EngineError *error)
 {
-	NnError		nn_error = {0};
-	json_t	   *config = NULL,
-			   *options = NULL;
-	char	   *merged = NULL;
+	NnError nn_error = { 0 };
+	json_t *config = NULL, *options = NULL;
+	char *merged = NULL;
 
 	if (nn_options_load(config_text, config_length, "model", &config, &nn_error) != NN_OK ||
 		nn_options_load(options_text, options_length, "training", &options, &nn_error) != NN_OK)
@@ -96,20 +108,22 @@ train_check(Connection *connection, const BicycleFrame *frame, const uint8_t *bo
 {
 	const char *text = (const char *) body + sizeof(BicycleTrainCheck);
 	BicycleTrainCheck check;
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
-	NnError		nn_error = {0};
+	NnError nn_error = { 0 };
 	EngineError error;
-	char	   *merged;
-	char	   *canonical = NULL;
+	char *merged;
+	char *canonical = NULL;
 
 	memcpy(&check, body, sizeof(check));
 	if ((uint64_t) check.config_length + check.options_length != frame->length - sizeof(check))
 	{
-		connection_protocol_error(connection, frame->id, "The parts of options to check do not make up the whole.");
+		connection_protocol_error(connection, frame->id,
+								  "The parts of options to check do not make up the whole.");
 		return;
 	}
-	merged = merge(text, check.config_length, text + check.config_length, check.options_length, &error);
+	merged =
+		merge(text, check.config_length, text + check.config_length, check.options_length, &error);
 	if (merged != NULL)
 	{
 		if (nn_train_options_parse(&config, &options, merged, strlen(merged), &nn_error) != NN_OK)
@@ -118,7 +132,8 @@ train_check(Connection *connection, const BicycleFrame *frame, const uint8_t *bo
 			error_memory(&error, "training options");
 	}
 	if (canonical != NULL)
-		connection_send(connection, BICYCLE_RESULT, frame->id, canonical, strlen(canonical), true, NULL);
+		connection_send(connection, BICYCLE_RESULT, frame->id, canonical, strlen(canonical), true,
+						NULL);
 	else
 		connection_send_error(connection, frame->id, &error, NULL);
 	free(canonical);

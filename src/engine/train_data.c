@@ -1,14 +1,19 @@
 /*
  * train_data.c
- *	  The pairs a job trains on: checked by their headers, kept encoded, and put into an order that is theirs alone.
+ *	  The pairs a job trains on: checked by their headers, kept encoded, and put
+ *	  into an order that is theirs alone.
  *
- * The images come from users' tables and are hostile.  Here only their headers are read; train_feed.c decodes them later, on threads of the pool.
+ * The images come from users' tables and are hostile. Here only their headers
+ * are read; train_feed.c decodes them later, on threads of the pool.
  *
- * Bytes stay in memory up to three quarters of train_memory; further pairs go to a spill file of up to train_disk bytes, which has no name from the moment it
- * is made, so that it goes with the process however that ends.  Pairs are ordered by their SHA-256, not as the query happened to give them, so that the same
- * rows are the same run; pairs that are there twice stay twice.
+ * Bytes stay in memory up to three quarters of train_memory; further pairs go
+ * to a spill file of up to train_disk bytes, which has no name from the moment
+ * it is made, so that it goes with the process however that ends. Pairs are
+ * ordered by their SHA-256, not as the query happened to give them, so that the
+ * same rows are the same run; pairs that are there twice stay twice.
  *
- * The I/O thread fills a TrainData; after data_complete nothing in it changes but the cached pixels, which are the feed's, and any thread may read.
+ * The I/O thread fills a TrainData; after data_complete nothing in it changes
+ * but the cached pixels, which are the feed's, and any thread may read.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,24 +58,28 @@ data_free(TrainData *data)
 	data_init(data);
 }
 
-/* ---- The spill file ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- The spill file ------------------------------------------------------ */
 
 static void
 file_error(EngineError *error, const char *what)
 {
-	int			code = errno;
+	int code = errno;
 
-	error_set(error, code == ENOSPC || code == EDQUOT ? "53100" : "58030", "could not %s the file that training pairs are kept in", what);
+	error_set(error, code == ENOSPC || code == EDQUOT ? "53100" : "58030",
+			  "could not %s the file that training pairs are kept in", what);
 	error_detail(error, "The operating system reported: %s.", strerror(code));
 	if (code == ENOSPC || code == EDQUOT)
 		error_hint(error, "Free some space on the disk, or train on fewer or smaller images.");
 }
 
-/* A file without a name in the directory for temporary files, which PostgreSQL itself makes when it first needs it. */
+/*
+ * A file without a name in the directory for temporary files, which PostgreSQL
+ * itself makes when it first needs it.
+ */
 static bool
 spill_open(TrainData *data, EngineError *error)
 {
-	char		name[sizeof(data->spill) + 32];
+	char name[sizeof(data->spill) + 32];
 
 	if (data->spill_fd >= 0)
 		return true;
@@ -82,7 +91,10 @@ spill_open(TrainData *data, EngineError *error)
 	data->spill_fd = open(data->spill, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (data->spill_fd < 0)
 	{
-		/* The file system knows no unnamed files.  The prefix is the one that PostgreSQL clears away when it starts. */
+		/*
+		 * The file system knows no unnamed files. The prefix is the one that
+		 * PostgreSQL clears away when it starts.
+		 */
 		snprintf(name, sizeof(name), "%s/pgsql_tmp_bicycle.XXXXXX", data->spill);
 		data->spill_fd = mkostemp(name, O_CLOEXEC);
 		if (data->spill_fd >= 0)
@@ -96,13 +108,13 @@ spill_open(TrainData *data, EngineError *error)
 static bool
 spill_write(TrainData *data, const uint8_t *bytes, size_t length, EngineError *error)
 {
-	size_t		at = 0;
+	size_t at = 0;
 
 	if (!spill_open(data, error))
 		return false;
 	while (at < length)
 	{
-		ssize_t		n = pwrite(data->spill_fd, bytes + at, length - at, (off_t) (data->spilled + at));
+		ssize_t n = pwrite(data->spill_fd, bytes + at, length - at, (off_t) (data->spilled + at));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -120,11 +132,11 @@ spill_write(TrainData *data, const uint8_t *bytes, size_t length, EngineError *e
 static bool
 spill_read(const TrainData *data, int64_t offset, uint8_t *bytes, size_t length, EngineError *error)
 {
-	size_t		at = 0;
+	size_t at = 0;
 
 	while (at < length)
 	{
-		ssize_t		n = pread(data->spill_fd, bytes + at, length - at, (off_t) offset + (off_t) at);
+		ssize_t n = pread(data->spill_fd, bytes + at, length - at, (off_t) offset + (off_t) at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -140,11 +152,15 @@ spill_read(const TrainData *data, int64_t offset, uint8_t *bytes, size_t length,
 	return true;
 }
 
-/* The encoded bytes of a pair, A then B.  *owned is to be freed by the caller; it may be NULL. */
+/*
+ * The encoded bytes of a pair, A then B. *owned is to be freed by the caller;
+ * it may be NULL.
+ */
 bool
-data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t **owned, EngineError *error)
+data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t **owned,
+		  EngineError *error)
 {
-	size_t		length = (size_t) pair->length[0] + pair->length[1];
+	size_t length = (size_t) pair->length[0] + pair->length[1];
 
 	*owned = NULL;
 	*bytes = pair->bytes;
@@ -159,51 +175,63 @@ data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t
 	return spill_read(data, pair->offset, *bytes, length, error);
 }
 
-/* ---- Receiving ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Receiving ----------------------------------------------------------- */
 
-/* Encoded images leave a quarter of the memory to the records of pairs that go to disk. */
+/*
+ * Encoded images leave a quarter of the memory to the records of pairs that go
+ * to disk.
+ */
 static bool
 fits_in_memory(const TrainData *data, uint64_t bytes)
 {
-	uint64_t	limit = data->memory_limit - data->memory_limit / 4;
-	uint64_t	taken = data->memory + sizeof(TrainPair);
+	uint64_t limit = data->memory_limit - data->memory_limit / 4;
+	uint64_t taken = data->memory + sizeof(TrainPair);
 
 	return taken <= limit && bytes <= limit - taken;
 }
 
-/* Whether so many bytes more may be kept; checked before anything is allocated for them. */
+/*
+ * Whether so many bytes more may be kept; checked before anything is allocated
+ * for them.
+ */
 bool
 data_check_room(const TrainData *data, uint64_t bytes, EngineError *error)
 {
-	uint64_t	record = sizeof(TrainPair);
+	uint64_t record = sizeof(TrainPair);
 
-	if (data->npairs < MAX_PAIRS && data->memory <= data->memory_limit && data->memory_limit - data->memory >= record &&
+	if (data->npairs < MAX_PAIRS && data->memory <= data->memory_limit &&
+		data->memory_limit - data->memory >= record &&
 		(fits_in_memory(data, bytes) || bytes <= data->spill_limit - data->spilled))
 		return true;
 	error_set(error, "54000", "there are too many training pairs");
 	if (data->npairs == MAX_PAIRS)
 		error_detail(error, "The query gave more than %d rows.", MAX_PAIRS);
 	else
-		error_detail(error, "%llu bytes of memory and %llu bytes of disk hold the first %lld of them.", (unsigned long long) data->memory_limit,
+		error_detail(error,
+					 "%llu bytes of memory and %llu bytes of disk hold the first %lld of them.",
+					 (unsigned long long) data->memory_limit,
 					 (unsigned long long) data->spill_limit, (long long) data->npairs);
-	error_hint(error, "Raise the setting \"bicycle.train_memory\" or \"bicycle.train_disk\", or train on fewer or smaller images.");
+	error_hint(error, "Raise the setting \"bicycle.train_memory\" or \"bicycle.train_disk\", or "
+					  "train on fewer or smaller images.");
 	return false;
 }
 
 void
 data_name_row(EngineError *error, int64_t ordinal, char side)
 {
-	char		detail[sizeof(error->detail)];
+	char detail[sizeof(error->detail)];
 
 	memcpy(detail, error->detail, sizeof(detail));
-	error_detail(error, "It is image %c of row %lld of the query.%s%.900s", side, (long long) ordinal, detail[0] != '\0' ? "  " : "", detail);
+	error_detail(error, "It is image %c of row %lld of the query.%s%.900s", side,
+				 (long long) ordinal, detail[0] != '\0' ? "  " : "", detail);
 }
 
 static bool
-check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *bytes, EngineError *error)
+check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *bytes,
+			EngineError *error)
 {
-	ImageError	image_error;
-	ImageInfo  *info = &pair->info[which];
+	ImageError image_error;
+	ImageInfo *info = &pair->info[which];
 
 	if (image_info(bytes, pair->length[which], info, &image_error) != IMAGE_OK)
 	{
@@ -214,7 +242,8 @@ check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *by
 	if ((uint64_t) info->width * (uint64_t) info->height > data->max_pixels)
 	{
 		error_set(error, "54000", "image has too many pixels");
-		error_detail(error, "It has %d x %d, and %llu are allowed.", info->width, info->height, (unsigned long long) data->max_pixels);
+		error_detail(error, "It has %d x %d, and %llu are allowed.", info->width, info->height,
+					 (unsigned long long) data->max_pixels);
 		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
 		data_name_row(error, pair->ordinal, "AB"[which]);
 		return false;
@@ -225,8 +254,8 @@ check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *by
 static bool
 grow(TrainData *data, EngineError *error)
 {
-	int64_t		capacity = data->capacity > 0 ? data->capacity * 2 : 256;
-	TrainPair  *pairs;
+	int64_t capacity = data->capacity > 0 ? data->capacity * 2 : 256;
+	TrainPair *pairs;
 
 	if (data->npairs < data->capacity)
 		return true;
@@ -246,8 +275,8 @@ static bool
 keep(TrainData *data, TrainPair *pair, const uint8_t *body, EngineError *error)
 {
 	const size_t head = sizeof(BicyclePair);
-	size_t		length = (size_t) pair->length[0] + pair->length[1];
-	bool		in_memory = fits_in_memory(data, length);
+	size_t length = (size_t) pair->length[0] + pair->length[1];
+	bool in_memory = fits_in_memory(data, length);
 
 	data->memory += sizeof(TrainPair);
 	if (!in_memory)
@@ -271,14 +300,15 @@ bool
 data_add(TrainData *data, const uint8_t *body, size_t length, EngineError *error)
 {
 	BicyclePair head;
-	TrainPair  *pair;
+	TrainPair *pair;
 	const uint8_t *a = body + sizeof(head);
 
 	memcpy(&head, body, sizeof(head));
 	if ((uint64_t) head.a_length + head.b_length != length - sizeof(head))
 	{
 		error_set(error, "08P01", "training engine was sent something it does not understand");
-		error_detail(error, "A pair of %u and %u bytes came in a frame of %zu.", head.a_length, head.b_length, length);
+		error_detail(error, "A pair of %u and %u bytes came in a frame of %zu.", head.a_length,
+					 head.b_length, length);
 		return false;
 	}
 	if (!grow(data, error))
@@ -288,14 +318,16 @@ data_add(TrainData *data, const uint8_t *body, size_t length, EngineError *error
 	pair->length[0] = head.a_length;
 	pair->length[1] = head.b_length;
 	pair->ordinal = data->npairs + 1;
-	if (!check_image(data, pair, 0, a, error) || !check_image(data, pair, 1, a + head.a_length, error) ||
-		!pair_hash(a, head.a_length, a + head.a_length, head.b_length, pair->hash, error) || !keep(data, pair, body, error))
+	if (!check_image(data, pair, 0, a, error) ||
+		!check_image(data, pair, 1, a + head.a_length, error) ||
+		!pair_hash(a, head.a_length, a + head.a_length, head.b_length, pair->hash, error) ||
+		!keep(data, pair, body, error))
 		return false;
 	data->npairs++;
 	return true;
 }
 
-/* ---- The order ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The order ----------------------------------------------------------- */
 
 static int
 compare_pairs(const void *x, const void *y)
@@ -308,7 +340,7 @@ bool
 data_complete(TrainData *data, EngineError *error)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	bool		good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+	bool good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
 
 	if (data->npairs > 0)
 		qsort(data->pairs, (size_t) data->npairs, sizeof(TrainPair), compare_pairs);

@@ -1,15 +1,23 @@
 /*
  * train_feed.c
- *	  Batches for the training loop: which pairs come when, and decoding, resizing, cropping and flipping them ahead of the device.
+ *	  Batches for the training loop: which pairs come when, and decoding,
+ *	  resizing, cropping and flipping them ahead of the device.
  *
- * What a batch holds is a function of the pairs' order, the seed and the iteration alone: every epoch goes once through all pairs in an order of its own
- * (feed_permutation), what is left of it at the end and fills no batch is skipped, and how a pair is cropped and flipped follows from the seed, the epoch
- * and its place in the epoch (feed_augmentation).  So neither the number of threads nor their timing nor where a run was interrupted can be seen in it.
- * Source of the transforms: the official data/base_dataset.py (resize to load_size, random crop, random flip, the same for A and B).
+ * What a batch holds is a function of the pairs' order, the seed and the
+ * iteration alone: every epoch goes once through all pairs in an order of its
+ * own (feed_permutation), what is left of it at the end and fills no batch is
+ * skipped, and how a pair is cropped and flipped follows from the seed, the
+ * epoch and its place in the epoch (feed_augmentation). So neither the number
+ * of threads nor their timing nor where a run was interrupted can be seen in
+ * it. Source of the transforms: the official data/base_dataset.py (resize to
+ * load_size, random crop, random flip, the same for A and B).
  *
- * Threads of the pool take one pair after the other and put it into a ring of batches, which the loop empties; both wait for each other under the feed's
- * lock, and everything they share is behind it.  A pair's pixels at load_size are kept while train_memory has room for them, since decoding costs more than
- * a small network does.  The feed owns the ring; cached pixels belong to their pair and go with it.
+ * Threads of the pool take one pair after the other and put it into a ring of
+ * batches, which the loop empties; both wait for each other under the feed's
+ * lock, and everything they share is behind it. A pair's pixels at load_size
+ * are kept while train_memory has room for them, since decoding costs more than
+ * a small network does. The feed owns the ring; cached pixels belong to their
+ * pair and go with it.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -18,34 +26,44 @@
 
 #include "engine/train.h"
 
-/* Second words of Philox counters: what a number is for.  That of nn_normal is 0, so no two uses draw the same number. */
+/*
+ * Second words of Philox counters: what a number is for. That of nn_normal is
+ * 0, so no two uses draw the same number.
+ */
 #define DRAW_ORDER 0x4F524452
 #define DRAW_AUGMENTATION 0x4155474D
 
-#define RING_AHEAD 2			/* batches beyond those that the pool's threads work on */
+#define RING_AHEAD 2 /* batches beyond those that the pool's threads work on */
 #define NO_EPOCH (-1)
 
-/* ---- What comes when ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- What comes when ----------------------------------------------------- */
 
 static void
 draw(uint64_t seed, int64_t epoch, uint64_t index, uint32_t purpose, uint32_t words[4])
 {
-	uint32_t	key[2] = {(uint32_t) seed, (uint32_t) (seed >> 32)};
-	uint32_t	counter[4] = {(uint32_t) index, purpose, (uint32_t) epoch, (uint32_t) ((uint64_t) epoch >> 32)};
+	uint32_t key[2] = { (uint32_t) seed, (uint32_t) (seed >> 32) };
+	uint32_t counter[4] = { (uint32_t) index, purpose, (uint32_t) epoch,
+							(uint32_t) ((uint64_t) epoch >> 32) };
 
 	nn_philox(counter, key, words);
 }
 
-/* A number from 0 to n - 1 from 64 random bits; for n below 2^32 no number is likelier than another by more than 2^-32. */
+/*
+ * A number from 0 to n - 1 from 64 random bits; for n below 2^32 no number is
+ * likelier than another by more than 2^-32.
+ */
 static uint32_t
 below(uint32_t n, uint32_t high, uint32_t low)
 {
-	uint64_t	bits = (uint64_t) high << 32 | low;
+	uint64_t bits = (uint64_t) high << 32 | low;
 
 	return (uint32_t) ((unsigned __int128) bits * n >> 64);
 }
 
-/* The rows 0 to rows - 1 in the order of an epoch (from 1): Fisher and Yates's shuffle. */
+/*
+ * The rows 0 to rows - 1 in the order of an epoch (from 1): Fisher and Yates's
+ * shuffle.
+ */
 void
 feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
 {
@@ -53,9 +71,8 @@ feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
 		order[i] = i;
 	for (uint32_t i = rows; i > 1; i--)
 	{
-		uint32_t	words[4];
-		uint32_t	j,
-					row;
+		uint32_t words[4];
+		uint32_t j, row;
 
 		draw(seed, epoch, i, DRAW_ORDER, words);
 		j = below(i, words[0], words[1]);
@@ -69,29 +86,30 @@ feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
 Augmentation
 feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, int size, bool flip)
 {
-	uint32_t	corners = load_size > size ? (uint32_t) (load_size - size) + 1 : 1;
-	uint32_t	words[4];
+	uint32_t corners = load_size > size ? (uint32_t) (load_size - size) + 1 : 1;
+	uint32_t words[4];
 
 	draw(seed, epoch, rank, DRAW_AUGMENTATION, words);
-	return (Augmentation) {
-		.x = (int) ((uint64_t) words[0] * corners >> 32), .y = (int) ((uint64_t) words[1] * corners >> 32), .flip = flip && words[2] >> 31
-	};
+	return (Augmentation){ .x = (int) ((uint64_t) words[0] * corners >> 32),
+						   .y = (int) ((uint64_t) words[1] * corners >> 32),
+						   .flip = flip && words[2] >> 31 };
 }
 
-/* ---- One pair ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- One pair ------------------------------------------------------------ */
 
 /* Both images of a pair at side x side.  On failure nothing is left to free. */
 bool
-feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair, const int channels[2], int side, Image images[2], EngineError *error)
+feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair, const int channels[2],
+			int side, Image images[2], EngineError *error)
 {
-	uint8_t    *bytes,
-			   *owned;
-	bool		decoded = data_read(data, pair, &bytes, &owned, error);
+	uint8_t *bytes, *owned;
+	bool decoded = data_read(data, pair, &bytes, &owned, error);
 
 	memset(images, 0, 2 * sizeof(Image));
 	for (int i = 0; i < 2 && decoded; i++)
 	{
-		decoded = worker_decode_file(&engine->decoders, bytes, pair->length[i], &pair->info[i], channels[i], side, data->max_pixels, &images[i], error);
+		decoded = worker_decode_file(&engine->decoders, bytes, pair->length[i], &pair->info[i],
+									 channels[i], side, data->max_pixels, &images[i], error);
 		if (!decoded)
 			data_name_row(error, pair->ordinal, "AB"[i]);
 		bytes += pair->length[i];
@@ -112,12 +130,13 @@ image_bytes(const Feed *feed, int which, int side)
 static uint8_t *
 decode_pair(Feed *feed, const TrainPair *pair, EngineError *error)
 {
-	size_t		a_bytes = image_bytes(feed, 0, feed->load_size);
-	size_t		b_bytes = image_bytes(feed, 1, feed->load_size);
-	Image		images[2];
-	uint8_t    *pixels;
+	size_t a_bytes = image_bytes(feed, 0, feed->load_size);
+	size_t b_bytes = image_bytes(feed, 1, feed->load_size);
+	Image images[2];
+	uint8_t *pixels;
 
-	if (!feed_decode(feed->engine, feed->data, pair, feed->channels, feed->load_size, images, error))
+	if (!feed_decode(feed->engine, feed->data, pair, feed->channels, feed->load_size, images,
+					 error))
 		return NULL;
 	pixels = malloc(a_bytes + b_bytes);
 	if (pixels == NULL)
@@ -136,8 +155,8 @@ decode_pair(Feed *feed, const TrainPair *pair, EngineError *error)
 static void
 crop(const Feed *feed, int which, const uint8_t *pixels, Augmentation how, uint8_t *out)
 {
-	size_t		channels = (size_t) feed->channels[which];
-	size_t		row = (size_t) feed->size * channels;
+	size_t channels = (size_t) feed->channels[which];
+	size_t row = (size_t) feed->size * channels;
 
 	for (int y = 0; y < feed->size; y++)
 	{
@@ -147,33 +166,38 @@ crop(const Feed *feed, int which, const uint8_t *pixels, Augmentation how, uint8
 			memcpy(out, from, row);
 		else
 			for (int x = 0; x < feed->size; x++)
-				memcpy(out + (size_t) x * channels, from + (size_t) (feed->size - 1 - x) * channels, channels);
+				memcpy(out + (size_t) x * channels, from + (size_t) (feed->size - 1 - x) * channels,
+					   channels);
 		out += row;
 	}
 }
 
-/* ---- The pool's side ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- The pool's side ----------------------------------------------------- */
 
 /* A pair of the run to be put into the ring. */
 typedef struct Task
 {
-	TrainPair  *pair;
-	uint8_t    *pixels;			/* of its cache, or NULL */
-	FeedBatch  *batch;
-	int			place;
+	TrainPair *pair;
+	uint8_t *pixels; /* of its cache, or NULL */
+	FeedBatch *batch;
+	int place;
 	Augmentation how;
 } Task;
 
-/* The next pair, once the ring has room for it; false if there is nothing left to do. */
+/*
+ * The next pair, once the ring has room for it; false if there is nothing left
+ * to do.
+ */
 static bool
 take(Feed *feed, Task *task)
 {
-	uint64_t	batch;
-	int64_t		epoch;
-	uint64_t	rank;
+	uint64_t batch;
+	int64_t epoch;
+	uint64_t rank;
 
 	pthread_mutex_lock(&feed->lock);
-	while (!feed->stop && feed->next < feed->end && feed->next / (uint64_t) feed->batch_size >= feed->taken + (uint64_t) feed->nbatches)
+	while (!feed->stop && feed->next < feed->end &&
+		   feed->next / (uint64_t) feed->batch_size >= feed->taken + (uint64_t) feed->nbatches)
 		executor_wait(&feed->room, &feed->lock);
 	if (feed->stop || feed->next >= feed->end)
 	{
@@ -182,7 +206,8 @@ take(Feed *feed, Task *task)
 	}
 	batch = feed->next / (uint64_t) feed->batch_size;
 	epoch = (int64_t) (batch / (uint64_t) feed->batches_an_epoch) + 1;
-	rank = feed->next - (uint64_t) (epoch - 1) * (uint64_t) feed->batches_an_epoch * (uint64_t) feed->batch_size;
+	rank = feed->next -
+		   (uint64_t) (epoch - 1) * (uint64_t) feed->batches_an_epoch * (uint64_t) feed->batch_size;
 	if (epoch != feed->epoch)
 	{
 		feed_permutation(feed->seed, epoch, (uint32_t) feed->data->npairs, feed->order);
@@ -198,12 +223,15 @@ take(Feed *feed, Task *task)
 	return true;
 }
 
-/* Reports a pair as done, and keeps its pixels if there is room; frees them otherwise. */
+/*
+ * Reports a pair as done, and keeps its pixels if there is room; frees them
+ * otherwise.
+ */
 static void
 give(Feed *feed, const Task *task, uint8_t *decoded, const EngineError *error)
 {
-	size_t		bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
-	FeedBatch  *batch = task->batch;
+	size_t bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
+	FeedBatch *batch = task->batch;
 
 	pthread_mutex_lock(&feed->lock);
 	if (decoded != NULL && task->pair->pixels == NULL && bytes <= feed->cache_limit - feed->cached)
@@ -227,13 +255,13 @@ give(Feed *feed, const Task *task, uint8_t *decoded, const EngineError *error)
 static void
 feed_run(Job *job)
 {
-	Feed	   *feed = list_member(FeedJob, job, job)->feed;
-	Task		task;
+	Feed *feed = list_member(FeedJob, job, job)->feed;
+	Task task;
 
 	while (take(feed, &task))
 	{
 		EngineError error;
-		uint8_t    *decoded = NULL;
+		uint8_t *decoded = NULL;
 		const uint8_t *pixels = task.pixels;
 
 		error_clear(&error);
@@ -242,11 +270,12 @@ feed_run(Job *job)
 			pixels = decoded = decode_pair(feed, task.pair, &error);
 		if (pixels != NULL)
 		{
-			size_t		a_bytes = image_bytes(feed, 0, feed->size);
-			size_t		b_bytes = image_bytes(feed, 1, feed->size);
+			size_t a_bytes = image_bytes(feed, 0, feed->size);
+			size_t b_bytes = image_bytes(feed, 1, feed->size);
 
 			crop(feed, 0, pixels, task.how, task.batch->a + (size_t) task.place * a_bytes);
-			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), task.how, task.batch->b + (size_t) task.place * b_bytes);
+			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), task.how,
+				 task.batch->b + (size_t) task.place * b_bytes);
 		}
 		give(feed, &task, decoded, &error);
 	}
@@ -257,14 +286,17 @@ feed_done(Engine *engine, Job *job)
 {
 }
 
-/* ---- The loop's side ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- The loop's side ----------------------------------------------------- */
 
-/* Waits for the next batch and normalises it.  False with an error if one of its pairs could not be decoded, without one if the feed was stopped. */
+/*
+ * Waits for the next batch and normalises it. False with an error if one of its
+ * pairs could not be decoded, without one if the feed was stopped.
+ */
 bool
 feed_next(Feed *feed, float *a, float *b, EngineError *error)
 {
-	FeedBatch  *batch;
-	bool		good;
+	FeedBatch *batch;
+	bool good;
 
 	error_clear(error);
 	pthread_mutex_lock(&feed->lock);
@@ -290,7 +322,7 @@ feed_next(Feed *feed, float *a, float *b, EngineError *error)
 	return true;
 }
 
-/* ---- Beginning and end --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Beginning and end --------------------------------------------------- */
 
 void
 feed_init(Feed *feed)
@@ -302,18 +334,24 @@ feed_init(Feed *feed)
 	feed->epoch = NO_EPOCH;
 }
 
-/* Batches as bytes in the ring, and the one that the loop has as floats; how many and how large they are is the user's choice. */
+/*
+ * Batches as bytes in the ring, and the one that the loop has as floats; how
+ * many and how large they are is the user's choice.
+ */
 static bool
 check_ring(const Feed *feed, EngineError *error)
 {
-	size_t		batch = (size_t) feed->batch_size * (image_bytes(feed, 0, feed->size) + image_bytes(feed, 1, feed->size));
-	size_t		bytes = batch * ((size_t) feed->nbatches + sizeof(float));
+	size_t batch = (size_t) feed->batch_size *
+				   (image_bytes(feed, 0, feed->size) + image_bytes(feed, 1, feed->size));
+	size_t bytes = batch * ((size_t) feed->nbatches + sizeof(float));
 
 	if (bytes <= feed->engine->memory.limit)
 		return true;
 	error_set(error, "53200", "out of engine memory");
-	error_detail(error, "Batches of %d pairs take %zu bytes, and the engine may take %zu.", feed->batch_size, bytes, feed->engine->memory.limit);
-	error_hint(error, "Raise the setting \"bicycle.engine_memory\", or train with a smaller option \"batch_size\".");
+	error_detail(error, "Batches of %d pairs take %zu bytes, and the engine may take %zu.",
+				 feed->batch_size, bytes, feed->engine->memory.limit);
+	error_hint(error, "Raise the setting \"bicycle.engine_memory\", or train with a smaller option "
+					  "\"batch_size\".");
 	return false;
 }
 
@@ -334,12 +372,15 @@ make_ring(Feed *feed)
 	return true;
 }
 
-/* Puts the pool to work on the batches from `iteration` (done) on.  There are at least as many pairs as a batch takes.  I/O thread. */
+/*
+ * Puts the pool to work on the batches from `iteration` (done) on. There are at
+ * least as many pairs as a batch takes. I/O thread.
+ */
 bool
-feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config, const NnTrainOptions *options, int64_t iteration, int64_t iterations,
-		   EngineError *error)
+feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config,
+		   const NnTrainOptions *options, int64_t iteration, int64_t iterations, EngineError *error)
 {
-	int			threads = engine->pool.nthreads;
+	int threads = engine->pool.nthreads;
 
 	feed->engine = engine;
 	feed->data = data;

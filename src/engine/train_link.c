@@ -1,13 +1,18 @@
 /*
  * train_link.c
- *	  Descriptor 4 of a training engine: frames from the trainer, and the queue of those for it.
+ *	  Descriptor 4 of a training engine: frames from the trainer, and the queue
+ *	  of those for it.
  *
- * Input belongs to the I/O thread.  A frame's length is checked against its type and the state before its body is received (train_frame_begins), so the
- * trainer cannot make the engine allocate what it has not been told it may.  After an error nothing is parsed any more: what comes is thrown away, so that
- * a trainer in the middle of a long write gets to read why.  EOF ends the process at once, as on descriptor 3.
+ * Input belongs to the I/O thread. A frame's length is checked against its type
+ * and the state before its body is received (train_frame_begins), so the
+ * trainer cannot make the engine allocate what it has not been told it may.
+ * After an error nothing is parsed any more: what comes is thrown away, so that
+ * a trainer in the middle of a long write gets to read why. EOF ends the
+ * process at once, as on descriptor 3.
  *
- * Any thread may queue output, under the link's lock; the I/O thread writes it.  A frame owns its bytes, or the last frame of a stream does for all before
- * it, since frames leave in order.
+ * Any thread may queue output, under the link's lock; the I/O thread writes it.
+ * A frame owns its bytes, or the last frame of a stream does for all before it,
+ * since frames leave in order.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -20,7 +25,7 @@
 
 #include "engine/train.h"
 
-#define FRAMES_A_TURN 64		/* then the control lines have their turn */
+#define FRAMES_A_TURN 64 /* then the control lines have their turn */
 
 void
 link_init(TrainLink *link)
@@ -54,7 +59,7 @@ link_free(TrainLink *link)
 	pthread_mutex_destroy(&link->lock);
 }
 
-/* ---- Output -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Output -------------------------------------------------------------- */
 
 static TrainFrame *
 frame_new(uint32_t type, const void *data, size_t length, bool copy)
@@ -64,21 +69,24 @@ frame_new(uint32_t type, const void *data, size_t length, bool copy)
 	if (frame == NULL)
 		return NULL;
 	memset(frame, 0, sizeof(*frame));
-	frame->frame = (BicycleFrame) {.length = (uint32_t) length, .type = type};
+	frame->frame = (BicycleFrame){ .length = (uint32_t) length, .type = type };
 	frame->data = copy ? frame->copy : data;
 	if (copy && length > 0)
 		memcpy(frame->copy, data, length);
 	return frame;
 }
 
-/* Queues a list of frames as a whole; NULL members mean that there was no memory, which the I/O thread then acts on. */
+/*
+ * Queues a list of frames as a whole; NULL members mean that there was no
+ * memory, which the I/O thread then acts on.
+ */
 static void
 queue(Train *train, List *frames, bool failed)
 {
 	pthread_mutex_lock(&train->link.lock);
 	while (!list_empty(frames))
 	{
-		List	   *node = frames->next;
+		List *node = frames->next;
 
 		list_remove(node);
 		list_append(&train->link.out, node);
@@ -89,12 +97,15 @@ queue(Train *train, List *frames, bool failed)
 	eventfd_write(train->engine->completions.fd, 1);
 }
 
-/* Without memory for so little the process ends: the trainer then sees EOF and starts again from its checkpoint. */
+/*
+ * Without memory for so little the process ends: the trainer then sees EOF and
+ * starts again from its checkpoint.
+ */
 bool
 link_send(Train *train, uint32_t type, const void *data, size_t length)
 {
 	TrainFrame *frame = frame_new(type, data, length, true);
-	List		frames;
+	List frames;
 
 	list_init(&frames);
 	if (frame != NULL)
@@ -107,7 +118,7 @@ void
 link_send_error(Train *train, const EngineError *error)
 {
 	TrainFrame *frame = train->link.reserve;
-	List		frames;
+	List frames;
 
 	train->link.reserve = NULL;
 	memset(frame, 0, sizeof(*frame));
@@ -123,14 +134,15 @@ link_send_error(Train *train, const EngineError *error)
 bool
 link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint)
 {
-	List		frames;
+	List frames;
 	TrainFrame *frame = NULL;
-	bool		whole = true;
+	bool whole = true;
 
 	list_init(&frames);
 	for (size_t at = 0; at < length && whole; at += BICYCLE_MAX_FRAME)
 	{
-		frame = frame_new(BICYCLE_DATA, bytes + at, length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME, false);
+		frame = frame_new(BICYCLE_DATA, bytes + at,
+						  length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME, false);
 		whole = frame != NULL;
 		if (whole)
 			list_append(&frames, &frame->link);
@@ -139,7 +151,10 @@ link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint)
 	frame = whole ? frame_new(BICYCLE_END, NULL, 0, true) : NULL;
 	if (frame == NULL)
 	{
-		/* Nothing frees `bytes` then, which frames may refer to; the process ends. */
+		/*
+		 * Nothing frees `bytes` then, which frames may refer to; the process
+		 * ends.
+		 */
 		queue(train, &frames, true);
 		return false;
 	}
@@ -174,19 +189,21 @@ write_frame(TrainLink *link, TrainFrame *frame)
 	while (frame->sent < total)
 	{
 		struct iovec parts[2];
-		struct msghdr message = {.msg_iov = parts};
-		size_t		body = frame->sent > header ? frame->sent - header : 0;
-		ssize_t		n;
+		struct msghdr message = { .msg_iov = parts };
+		size_t body = frame->sent > header ? frame->sent - header : 0;
+		ssize_t n;
 
 		if (frame->sent < header)
-			parts[message.msg_iovlen++] = (struct iovec) {(char *) &frame->frame + frame->sent, header - frame->sent};
+			parts[message.msg_iovlen++] =
+				(struct iovec){ (char *) &frame->frame + frame->sent, header - frame->sent };
 		if (frame->frame.length > body)
-			parts[message.msg_iovlen++] = (struct iovec) {(void *) (frame->data + body), frame->frame.length - body};
+			parts[message.msg_iovlen++] =
+				(struct iovec){ (void *) (frame->data + body), frame->frame.length - body };
 		n = sendmsg(link->source.fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN)
-			_exit(1);			/* the trainer is gone */
+			_exit(1); /* the trainer is gone */
 		if (n < 0)
 			return false;
 		frame->sent += (size_t) n;
@@ -211,9 +228,9 @@ first_frame(TrainLink *link, bool *failed)
 void
 link_flush(Train *train)
 {
-	TrainLink  *link = &train->link;
+	TrainLink *link = &train->link;
 	TrainFrame *frame;
-	bool		failed;
+	bool failed;
 
 	if (link->source.fd < 0)
 		return;
@@ -232,18 +249,18 @@ link_flush(Train *train)
 bool
 link_idle(Train *train)
 {
-	bool		failed;
+	bool failed;
 
 	return train->link.source.fd < 0 || first_frame(&train->link, &failed) == NULL;
 }
 
-/* ---- Input --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Input --------------------------------------------------------------- */
 
 /* Reads at most `length` bytes; 0 if there are none now. */
 static size_t
 receive(TrainLink *link, void *to, size_t length)
 {
-	ssize_t		n = recv(link->source.fd, to, length, MSG_DONTWAIT);
+	ssize_t n = recv(link->source.fd, to, length, MSG_DONTWAIT);
 
 	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 		_exit(1);
@@ -254,7 +271,7 @@ receive(TrainLink *link, void *to, size_t length)
 static bool
 discard(TrainLink *link)
 {
-	uint8_t		bytes[16384];
+	uint8_t bytes[16384];
 
 	return receive(link, bytes, sizeof(bytes)) > 0;
 }
@@ -263,12 +280,13 @@ discard(TrainLink *link)
 static bool
 receive_frame(Train *train)
 {
-	TrainLink  *link = &train->link;
+	TrainLink *link = &train->link;
 	EngineError error;
 
 	if (link->frame_have < sizeof(link->frame))
 	{
-		link->frame_have += receive(link, (uint8_t *) &link->frame + link->frame_have, sizeof(link->frame) - link->frame_have);
+		link->frame_have += receive(link, (uint8_t *) &link->frame + link->frame_have,
+									sizeof(link->frame) - link->frame_have);
 		if (link->frame_have < sizeof(link->frame))
 			return false;
 		link->body_have = 0;
@@ -290,7 +308,8 @@ receive_frame(Train *train)
 	}
 	while (link->body_have < link->frame.length)
 	{
-		size_t		n = receive(link, link->body + link->body_have, link->frame.length - link->body_have);
+		size_t n =
+			receive(link, link->body + link->body_have, link->frame.length - link->body_have);
 
 		if (n == 0)
 			return false;
@@ -302,8 +321,8 @@ receive_frame(Train *train)
 static void
 link_ready(Engine *engine, Source *source, uint32_t events)
 {
-	Train	   *train = engine->train;
-	TrainLink  *link = &train->link;
+	Train *train = engine->train;
+	TrainLink *link = &train->link;
 
 	for (int i = 0; i < FRAMES_A_TURN; i++)
 	{
@@ -334,7 +353,7 @@ link_ready(Engine *engine, Source *source, uint32_t events)
 bool
 link_open(Train *train, int fd)
 {
-	int			size = 1 << 20;
+	int size = 1 << 20;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	train->link.reserve = malloc(sizeof(TrainFrame) + ERROR_PACKED_MAX);

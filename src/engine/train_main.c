@@ -1,12 +1,16 @@
 /*
  * train_main.c
- *	  bicycle-engine --train: the I/O thread of a training engine, from its first frame to its end.
+ *	  bicycle-engine --train: the I/O thread of a training engine, from its
+ *	  first frame to its end.
  *
- * It is started by a trainer for one run of one job, and serves nobody else: descriptor 3 is its control socket as an engine's is (control.c), descriptor 4
- * carries what train_protocol.h describes.  It binds no socket, takes no lock, and lets everything else on the machine go first.  EOF on either descriptor
+ * It is started by a trainer for one run of one job, and serves nobody else:
+ * descriptor 3 is its control socket as an engine's is (control.c), descriptor
+ * 4 carries what train_protocol.h describes. It binds no socket, takes no lock,
+ * and lets everything else on the machine go first. EOF on either descriptor
  * ends it; "stop" ends it after the iteration that runs.
  *
- * This thread owns the state and moves it along: TRAIN_BEGIN, pairs, opening, RUN, end.  The first error ends the run; it is reported, and what the trainer
+ * This thread owns the state and moves it along: TRAIN_BEGIN, pairs, opening,
+ * RUN, end. The first error ends the run; it is reported, and what the trainer
  * still sends is thrown away until it goes.
  */
 #include <errno.h>
@@ -24,11 +28,11 @@
 #include "engine/train.h"
 
 #define MAX_OPTIONS (32 * 1024) /* bytes of JSON */
-#define STOP_MS 30000			/* for the iteration that runs */
+#define STOP_MS 30000           /* for the iteration that runs */
 #define TICK_MS 250
 #define EVENTS 16
 
-/* ---- What may come --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- What may come ------------------------------------------------------- */
 
 static bool handle_begin(Train *train, const BicycleFrame *frame, EngineError *error);
 static bool handle_data(Train *train, const BicycleFrame *frame, EngineError *error);
@@ -41,21 +45,20 @@ static bool handle_order(Train *train, const BicycleFrame *frame, EngineError *e
 /* Every frame a trainer may send, and when. */
 static const struct TrainRule
 {
-	uint32_t	type;
-	TrainState	first,
-				last;			/* states it is for */
-	size_t		min,
-				max;
-	bool		(*handle) (Train *train, const BicycleFrame *frame, EngineError *error);
+	uint32_t type;
+	TrainState first, last; /* states it is for */
+	size_t min, max;
+	bool (*handle)(Train *train, const BicycleFrame *frame, EngineError *error);
 } rules[] = {
-	{BICYCLE_TRAIN_BEGIN, TRAIN_WAITING, TRAIN_WAITING, sizeof(BicycleTrainBegin), sizeof(BicycleTrainBegin) + 2 * MAX_OPTIONS, handle_begin},
-	{BICYCLE_DATA, TRAIN_STREAM, TRAIN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data},
-	{BICYCLE_END, TRAIN_STREAM, TRAIN_STREAM, 0, 0, handle_end},
-	{BICYCLE_PAIR, TRAIN_PAIRS, TRAIN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair},
-	{BICYCLE_PAIRS_END, TRAIN_PAIRS, TRAIN_PAIRS, 0, 0, handle_pairs_end},
-	{BICYCLE_RUN, TRAIN_READY, TRAIN_READY, 0, 0, handle_run},
-	{BICYCLE_CHECKPOINT_NOW, TRAIN_READY, TRAIN_RUNNING, 0, 0, handle_order},
-	{BICYCLE_PAUSE, TRAIN_READY, TRAIN_RUNNING, 0, 0, handle_order},
+	{ BICYCLE_TRAIN_BEGIN, TRAIN_WAITING, TRAIN_WAITING, sizeof(BicycleTrainBegin),
+	  sizeof(BicycleTrainBegin) + 2 * MAX_OPTIONS, handle_begin },
+	{ BICYCLE_DATA, TRAIN_STREAM, TRAIN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
+	{ BICYCLE_END, TRAIN_STREAM, TRAIN_STREAM, 0, 0, handle_end },
+	{ BICYCLE_PAIR, TRAIN_PAIRS, TRAIN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
+	{ BICYCLE_PAIRS_END, TRAIN_PAIRS, TRAIN_PAIRS, 0, 0, handle_pairs_end },
+	{ BICYCLE_RUN, TRAIN_READY, TRAIN_READY, 0, 0, handle_run },
+	{ BICYCLE_CHECKPOINT_NOW, TRAIN_READY, TRAIN_RUNNING, 0, 0, handle_order },
+	{ BICYCLE_PAUSE, TRAIN_READY, TRAIN_RUNNING, 0, 0, handle_order },
 };
 
 static const struct TrainRule *
@@ -70,7 +73,7 @@ rule_of(uint32_t type)
 static bool __attribute__((format(printf, 2, 3)))
 protocol_error(EngineError *error, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	error_set(error, "08P01", "training engine was sent something it does not understand");
 	va_start(args, detail);
@@ -79,7 +82,10 @@ protocol_error(EngineError *error, const char *detail, ...)
 	return false;
 }
 
-/* The header of a frame has come: whether it may, and where its body goes (NULL: into memory of its own). */
+/*
+ * The header of a frame has come: whether it may, and where its body goes
+ * (NULL: into memory of its own).
+ */
 bool
 train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, EngineError *error)
 {
@@ -87,7 +93,8 @@ train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, Engi
 
 	*body = NULL;
 	if (rule == NULL || frame->id != 0 || frame->length < rule->min || frame->length > rule->max)
-		return protocol_error(error, "A frame of type %u, id %llu and %u bytes came.", frame->type, (unsigned long long) frame->id, frame->length);
+		return protocol_error(error, "A frame of type %u, id %llu and %u bytes came.", frame->type,
+							  (unsigned long long) frame->id, frame->length);
 	if (train->state < rule->first || train->state > rule->last)
 		return protocol_error(error, "A frame of type %u came out of turn.", frame->type);
 	if (frame->type == BICYCLE_PAIR)
@@ -95,7 +102,8 @@ train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, Engi
 	if (frame->type == BICYCLE_DATA)
 	{
 		if (frame->length > train->begin.stream_length - train->stream_have)
-			return protocol_error(error, "A stream of %llu bytes was announced and more came.", (unsigned long long) train->begin.stream_length);
+			return protocol_error(error, "A stream of %llu bytes was announced and more came.",
+								  (unsigned long long) train->begin.stream_length);
 		*body = train->stream + train->stream_have;
 	}
 	return true;
@@ -128,23 +136,28 @@ train_fail(Train *train, const EngineError *error)
 	link_send_error(train, error);
 }
 
-/* ---- The beginning of a run ---------------------------------------------------------------------------------------------------------------- */
+/* ---- The beginning of a run ---------------------------------------------- */
 
 static bool
 handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
 {
 	BicycleTrainBegin *begin = &train->begin;
-	NnError		nn_error = {0};
+	NnError nn_error = { 0 };
 
 	memcpy(begin, train->link.body, sizeof(*begin));
-	if ((uint64_t) begin->options_length + begin->start.config_length != frame->length - sizeof(*begin) || begin->iteration < 0 ||
-		memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL || memchr(begin->start.model, '\0', sizeof(begin->start.model)) == NULL ||
+	if ((uint64_t) begin->options_length + begin->start.config_length !=
+			frame->length - sizeof(*begin) ||
+		begin->iteration < 0 || memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL ||
+		memchr(begin->start.model, '\0', sizeof(begin->start.model)) == NULL ||
 		(begin->iteration > 0 && begin->stream_length == 0) ||
 		(begin->start.config_length > 0) != (begin->iteration == 0 && begin->stream_length > 0) ||
-		(begin->flags & ~BICYCLE_TRAIN_FINISHED) != 0 || (train_is_finished(train) && begin->iteration == 0))
+		(begin->flags & ~BICYCLE_TRAIN_FINISHED) != 0 ||
+		(train_is_finished(train) && begin->iteration == 0))
 		return protocol_error(error, "The beginning of a run contradicts itself.");
 	nn_config_default(&train->config);
-	if (nn_train_options_parse(&train->config, &train->options, (const char *) train->link.body + sizeof(*begin), begin->options_length, &nn_error) != NN_OK)
+	if (nn_train_options_parse(&train->config, &train->options,
+							   (const char *) train->link.body + sizeof(*begin),
+							   begin->options_length, &nn_error) != NN_OK)
 	{
 		error_from_nn(error, &nn_error);
 		return false;
@@ -154,12 +167,15 @@ handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
 		error_memory(error, "a configuration");
 		return false;
 	}
-	memcpy(train->start_config, train->link.body + sizeof(*begin) + begin->options_length, begin->start.config_length);
-	if (begin->stream_length > train->engine->memory.limit || (train->stream = malloc(begin->stream_length + 1)) == NULL)
+	memcpy(train->start_config, train->link.body + sizeof(*begin) + begin->options_length,
+		   begin->start.config_length);
+	if (begin->stream_length > train->engine->memory.limit ||
+		(train->stream = malloc(begin->stream_length + 1)) == NULL)
 	{
 		error_set(error, "53200", "out of engine memory");
-		error_detail(error, "The weights to start from take %llu bytes, and the engine may take %zu.", (unsigned long long) begin->stream_length,
-					 train->engine->memory.limit);
+		error_detail(error,
+					 "The weights to start from take %llu bytes, and the engine may take %zu.",
+					 (unsigned long long) begin->stream_length, train->engine->memory.limit);
 		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
 		return false;
 	}
@@ -179,7 +195,8 @@ static bool
 handle_end(Train *train, const BicycleFrame *frame, EngineError *error)
 {
 	if (train->stream_have != train->begin.stream_length)
-		return protocol_error(error, "A stream of %llu bytes was announced and %llu came.", (unsigned long long) train->begin.stream_length,
+		return protocol_error(error, "A stream of %llu bytes was announced and %llu came.",
+							  (unsigned long long) train->begin.stream_length,
 							  (unsigned long long) train->stream_have);
 	train->state = TRAIN_PAIRS;
 	return true;
@@ -193,15 +210,15 @@ handle_pair(Train *train, const BicycleFrame *frame, EngineError *error)
 	return data_add(&train->data, train->link.body, frame->length, error);
 }
 
-/* ---- Opening and running ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Opening and running ------------------------------------------------- */
 
 static void
 open_done(Engine *engine, Job *job)
 {
-	Train	   *train = engine->train;
+	Train *train = engine->train;
 
 	if (train->state == TRAIN_ENDED)
-		return;					/* something came meanwhile that it was not to wait for */
+		return; /* something came meanwhile that it was not to wait for */
 	if (train->error.sqlstate[0] != '\0')
 	{
 		train_fail(train, &train->error);
@@ -217,7 +234,8 @@ handle_pairs_end(Train *train, const BicycleFrame *frame, EngineError *error)
 	if (train->data.npairs < train->options.batch_size && !train_is_finished(train))
 	{
 		error_set(error, "22023", "there are too few pairs to train on");
-		error_detail(error, "The query gave %lld rows, and one batch takes %d.", (long long) train->data.npairs, train->options.batch_size);
+		error_detail(error, "The query gave %lld rows, and one batch takes %d.",
+					 (long long) train->data.npairs, train->options.batch_size);
 		error_hint(error, "Train on more pairs, or with a smaller option \"batch_size\".");
 		return false;
 	}
@@ -233,7 +251,7 @@ handle_pairs_end(Train *train, const BicycleFrame *frame, EngineError *error)
 static void
 run_done(Engine *engine, Job *job)
 {
-	Train	   *train = engine->train;
+	Train *train = engine->train;
 
 	if (train->state != TRAIN_ENDED && train->error.sqlstate[0] != '\0')
 		train_fail(train, &train->error);
@@ -244,7 +262,8 @@ static bool
 handle_run(Train *train, const BicycleFrame *frame, EngineError *error)
 {
 	if (!train_is_finished(train) &&
-		!feed_start(&train->feed, train->engine, &train->data, &train->config, &train->options, train->ready.iteration, train->ready.iterations, error))
+		!feed_start(&train->feed, train->engine, &train->data, &train->config, &train->options,
+					train->ready.iteration, train->ready.iterations, error))
 		return false;
 	train->state = TRAIN_RUNNING;
 	train->run_job.run = train_run;
@@ -267,18 +286,20 @@ handle_order(Train *train, const BicycleFrame *frame, EngineError *error)
 	return true;
 }
 
-/* ---- The process --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The process --------------------------------------------------------- */
 
 /*
- * Inference and everything else go first.  Linux, unless told otherwise, shares processors among sessions before it looks at policies within one, and every
- * server process is a session; so the session, which is ours alone, gives way, too.  It keeps a third of what a busy one gets, lest a job on a busy server
- * never end.  The kernel takes such changes ten times a second.
+ * Inference and everything else go first. Linux, unless told otherwise, shares
+ * processors among sessions before it looks at policies within one, and every
+ * server process is a session; so the session, which is ours alone, gives way,
+ * too. It keeps a third of what a busy one gets, lest a job on a busy server
+ * never end. The kernel takes such changes ten times a second.
  */
 static void
 give_way(void)
 {
-	struct sched_param none = {0};
-	int			fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
+	struct sched_param none = { 0 };
+	int fd = open("/proc/self/autogroup", O_WRONLY | O_CLOEXEC);
 
 	if (sched_setscheduler(0, SCHED_IDLE, &none) != 0)
 		setpriority(PRIO_PROCESS, 0, 19);
@@ -301,7 +322,8 @@ train_go(Engine *engine)
 		!executor_start(&engine->device_thread, engine, "device", 1))
 		engine_fatal(engine, "could not start threads");
 	if (!link_open(engine->train, BICYCLE_TRAIN_FD))
-		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD, strerror(errno));
+		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD,
+					 strerror(errno));
 	engine->train->state = TRAIN_WAITING;
 	control_say(engine, "ready training engine %s", BICYCLE_VERSION);
 }
@@ -310,13 +332,13 @@ train_go(Engine *engine)
 static void
 train_loop(Train *train)
 {
-	Engine	   *engine = train->engine;
-	bool		ordered = false;
+	Engine *engine = train->engine;
+	bool ordered = false;
 
 	for (;;)
 	{
 		struct epoll_event events[EVENTS];
-		int			n;
+		int n;
 
 		link_flush(train);
 		control_flush(engine);
@@ -331,14 +353,14 @@ train_loop(Train *train)
 		{
 			log_write(LOG_WARNING, "the training engine ends in the middle of an iteration");
 			control_flush(engine);
-			_exit(1);			/* a thread may hang: it cannot be joined */
+			_exit(1); /* a thread may hang: it cannot be joined */
 		}
 		n = epoll_wait(engine->epoll, events, EVENTS, ordered ? TICK_MS : -1);
 		if (n < 0 && errno != EINTR)
 			engine_fatal(engine, "could not wait for events: %s", strerror(errno));
 		for (int i = 0; i < n; i++)
 		{
-			Source	   *source = events[i].data.ptr;
+			Source *source = events[i].data.ptr;
 
 			source->ready(engine, source, events[i].events);
 		}
@@ -362,7 +384,7 @@ train_init(Train *train, Engine *engine)
 static void
 train_free(Train *train)
 {
-	Engine	   *engine = train->engine;
+	Engine *engine = train->engine;
 
 	executor_stop(&engine->pool);
 	executor_stop(&engine->device_thread);
@@ -378,7 +400,10 @@ train_free(Train *train)
 	pthread_cond_destroy(&train->wake);
 }
 
-/* The process's main, once the engine's descriptors are made; returns its exit code. */
+/*
+ * The process's main, once the engine's descriptors are made; returns its exit
+ * code.
+ */
 int
 train_main(Engine *engine)
 {
@@ -386,14 +411,17 @@ train_main(Engine *engine)
 
 	if (fcntl(BICYCLE_CONTROL_FD, F_GETFD) < 0 || fcntl(BICYCLE_TRAIN_FD, F_GETFD) < 0)
 	{
-		fprintf(stderr, "bicycle-engine: a training engine expects its trainer on descriptors %d and %d\n", BICYCLE_CONTROL_FD, BICYCLE_TRAIN_FD);
+		fprintf(stderr,
+				"bicycle-engine: a training engine expects its trainer on descriptors %d and %d\n",
+				BICYCLE_CONTROL_FD, BICYCLE_TRAIN_FD);
 		return 2;
 	}
 	give_way();
 	train_init(&train, engine);
 	if (!control_open(engine, BICYCLE_CONTROL_FD))
 	{
-		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD, strerror(errno));
+		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD,
+				strerror(errno));
 		return 1;
 	}
 	train_loop(&train);

@@ -1,16 +1,24 @@
 /*
  * train_preview.c
- *	  What the owner of a job gets to see of it: sheets of samples, and the watch on their diversity.
+ *	  What the owner of a job gets to see of it: sheets of samples, and the
+ *	  watch on their diversity.
  *
- * A sheet shows the same rows of the data each time, a row of the sheet each: input A, the true B, its reconstruction G(A, E(B)) where there is an encoder,
- * and samples G(A, z) under latent codes that never change, so that two sheets differ by what was learnt between them and nothing else.
+ * A sheet shows the same rows of the data each time, a row of the sheet each:
+ * input A, the true B, its reconstruction G(A, E(B)) where there is an encoder,
+ * and samples G(A, z) under latent codes that never change, so that two sheets
+ * differ by what was learnt between them and nothing else.
  *
- * The watch looks for collapse, the failure that users of this method fear most: samples of one input that no longer depend on z.  It measures the mean
- * absolute difference between two samples of one input, over all pairs of PREVIEW_SAMPLES codes and over the rows of the sheet, in the networks' range
- * [-1, 1].  A network that has just been initialised ignores z as well, so the watch starts after a tenth of the run and WATCH_FROM iterations at least; it
- * speaks up, once, when WATCH_LOOKS looks in a row, WATCH_EVERY iterations apart, have found less than WATCH_THRESHOLD.
+ * The watch looks for collapse, the failure that users of this method fear
+ * most: samples of one input that no longer depend on z. It measures the mean
+ * absolute difference between two samples of one input, over all pairs of
+ * PREVIEW_SAMPLES codes and over the rows of the sheet, in the networks' range
+ * [-1, 1]. A network that has just been initialised ignores z as well, so the
+ * watch starts after a tenth of the run and WATCH_FROM iterations at least; it
+ * speaks up, once, when WATCH_LOOKS looks in a row, WATCH_EVERY iterations
+ * apart, have found less than WATCH_THRESHOLD.
  *
- * Everything runs on the device thread, which alone uses the trainer; a Preview owns its images and arrays.
+ * Everything runs on the device thread, which alone uses the trainer; a Preview
+ * owns its images and arrays.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,12 +26,16 @@
 
 #include "engine/train.h"
 
-#define WATCH_EVERY 250			/* iterations: a look costs about as much as three of them */
+#define WATCH_EVERY 250 /* iterations: a look costs about as much as three of them */
 #define WATCH_FROM 1000
 #define WATCH_LOOKS 2
-#define WATCH_THRESHOLD 0.01	/* of 2: little more than one of 255 levels */
+#define WATCH_THRESHOLD 0.01 /* of 2: little more than one of 255 levels */
 
-#define PREVIEW_STREAM (UINT64_C(1) << 62)	/* of nn_normal: weights have smaller numbers, codes of iterations the highest bit */
+/*
+ * of nn_normal: weights have smaller numbers, codes of iterations the highest
+ * bit
+ */
+#define PREVIEW_STREAM (UINT64_C(1) << 62)
 #define SHEET_BORDER 2
 
 static size_t
@@ -35,22 +47,29 @@ pixels(const Preview *preview)
 static bool
 allocate(Preview *preview)
 {
-	size_t		samples = (size_t) preview->samples;
-	size_t		nz = (size_t) preview->config->nz;
+	size_t samples = (size_t) preview->samples;
+	size_t nz = (size_t) preview->config->nz;
 
-	preview->a = calloc(samples * (size_t) preview->config->input_nc * pixels(preview), sizeof(float));
+	preview->a =
+		calloc(samples * (size_t) preview->config->input_nc * pixels(preview), sizeof(float));
 	preview->b = calloc((size_t) preview->config->output_nc * pixels(preview), sizeof(float));
-	preview->out = calloc(samples * (size_t) preview->config->output_nc * pixels(preview), sizeof(float));
+	preview->out =
+		calloc(samples * (size_t) preview->config->output_nc * pixels(preview), sizeof(float));
 	preview->z = calloc(samples * nz + 1, sizeof(float));
 	preview->mu = calloc(2 * nz + 1, sizeof(float));
-	return preview->a != NULL && preview->b != NULL && preview->out != NULL && preview->z != NULL && preview->mu != NULL;
+	return preview->a != NULL && preview->b != NULL && preview->out != NULL && preview->z != NULL &&
+		   preview->mu != NULL;
 }
 
-/* Decodes the rows that all sheets show, at the networks' size as at inference.  preview_free is the caller's also on failure. */
+/*
+ * Decodes the rows that all sheets show, at the networks' size as at inference.
+ * preview_free is the caller's also on failure.
+ */
 bool
-preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnConfig *config, uint64_t seed, EngineError *error)
+preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnConfig *config,
+			 uint64_t seed, EngineError *error)
 {
-	int			channels[2] = {config->input_nc, config->output_nc};
+	int channels[2] = { config->input_nc, config->output_nc };
 
 	preview->config = config;
 	preview->samples = config->nz > 0 ? PREVIEW_SAMPLES : 1;
@@ -60,13 +79,18 @@ preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnCo
 		return false;
 	}
 	for (int i = 0; i < preview->samples; i++)
-		nn_normal(seed, PREVIEW_STREAM | (uint64_t) i, config->nz, preview->z + (size_t) i * (size_t) config->nz);
+		nn_normal(seed, PREVIEW_STREAM | (uint64_t) i, config->nz,
+				  preview->z + (size_t) i * (size_t) config->nz);
 	while (preview->rows < PREVIEW_ROWS && preview->rows < data->npairs)
 	{
-		/* The order of the pairs is that of hashes, so the first ones are as good as any. */
-		Image		images[2];
+		/*
+		 * The order of the pairs is that of hashes, so the first ones are as
+		 * good as any.
+		 */
+		Image images[2];
 
-		if (!feed_decode(engine, data, &data->pairs[preview->rows], channels, config->size, images, error))
+		if (!feed_decode(engine, data, &data->pairs[preview->rows], channels, config->size, images,
+						 error))
 			return false;
 		preview->input[preview->rows] = images[0];
 		preview->truth[preview->rows] = images[1];
@@ -94,23 +118,24 @@ preview_free(Preview *preview)
 static bool
 sample(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
 {
-	size_t		count = pixels(preview) * (size_t) preview->config->input_nc;
-	NnError		nn_error = {0};
+	size_t count = pixels(preview) * (size_t) preview->config->input_nc;
+	NnError nn_error = { 0 };
 
 	for (int i = 0; i < preview->samples; i++)
 		nn_normalise(preview->input[row].pixels, count, preview->a + (size_t) i * count);
-	if (nn_trainer_translate(trainer, preview->samples, preview->a, preview->z, preview->out, &nn_error) == NN_OK)
+	if (nn_trainer_translate(trainer, preview->samples, preview->a, preview->z, preview->out,
+							 &nn_error) == NN_OK)
 		return true;
 	error_from_nn(error, &nn_error);
 	return false;
 }
 
-/* ---- The watch ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The watch ----------------------------------------------------------- */
 
 static double
 mean_difference(const float *x, const float *y, size_t count)
 {
-	double		sum = 0;
+	double sum = 0;
 
 	for (size_t i = 0; i < count; i++)
 		sum += fabs((double) x[i] - (double) y[i]);
@@ -121,8 +146,8 @@ mean_difference(const float *x, const float *y, size_t count)
 static bool
 measure(Preview *preview, NnTrainer *trainer, double *diversity, EngineError *error)
 {
-	size_t		count = pixels(preview) * (size_t) preview->config->output_nc;
-	int			n = 0;
+	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
+	int n = 0;
 
 	*diversity = 0;
 	for (int row = 0; row < preview->rows; row++)
@@ -131,18 +156,24 @@ measure(Preview *preview, NnTrainer *trainer, double *diversity, EngineError *er
 			return false;
 		for (int i = 0; i < preview->samples; i++)
 			for (int j = i + 1; j < preview->samples; j++, n++)
-				*diversity += mean_difference(preview->out + (size_t) i * count, preview->out + (size_t) j * count, count);
+				*diversity += mean_difference(preview->out + (size_t) i * count,
+											  preview->out + (size_t) j * count, count);
 	}
 	*diversity /= n;
 	return true;
 }
 
-/* Looks if it is time to; *collapsed is set when there is something to say, once in a run.  *diversity is what was found then. */
+/*
+ * Looks if it is time to; *collapsed is set when there is something to say,
+ * once in a run. *diversity is what was found then.
+ */
 bool
-preview_watch(Preview *preview, NnTrainer *trainer, int64_t iteration, int64_t iterations, double *diversity, bool *collapsed, EngineError *error)
+preview_watch(Preview *preview, NnTrainer *trainer, int64_t iteration, int64_t iterations,
+			  double *diversity, bool *collapsed, EngineError *error)
 {
 	*collapsed = false;
-	if (preview->samples < 2 || preview->noted || iteration % WATCH_EVERY != 0 || iteration < WATCH_FROM || iteration < iterations / 10)
+	if (preview->samples < 2 || preview->noted || iteration % WATCH_EVERY != 0 ||
+		iteration < WATCH_FROM || iteration < iterations / 10)
 		return true;
 	if (!measure(preview, trainer, diversity, error))
 		return false;
@@ -151,15 +182,18 @@ preview_watch(Preview *preview, NnTrainer *trainer, int64_t iteration, int64_t i
 	return true;
 }
 
-/* ---- Sheets -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Sheets -------------------------------------------------------------- */
 
 /* Takes an image of floats into a tile; it is the sheet's to free. */
 static bool
 add_tile(const Preview *preview, const float *values, Image *tile, EngineError *error)
 {
-	size_t		count = pixels(preview) * (size_t) preview->config->output_nc;
+	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 
-	*tile = (Image) {.width = preview->config->size, .height = preview->config->size, .channels = preview->config->output_nc, .pixels = malloc(count)};
+	*tile = (Image){ .width = preview->config->size,
+					 .height = preview->config->size,
+					 .channels = preview->config->output_nc,
+					 .pixels = malloc(count) };
 	if (tile->pixels == NULL)
 	{
 		error_memory(error, "a preview");
@@ -173,11 +207,13 @@ add_tile(const Preview *preview, const float *values, Image *tile, EngineError *
 static bool
 reconstruct(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
 {
-	float	   *logvar = preview->mu + preview->config->nz;
-	NnError		nn_error = {0};
+	float *logvar = preview->mu + preview->config->nz;
+	NnError nn_error = { 0 };
 
-	nn_normalise(preview->truth[row].pixels, pixels(preview) * (size_t) preview->config->output_nc, preview->b);
-	nn_normalise(preview->input[row].pixels, pixels(preview) * (size_t) preview->config->input_nc, preview->a);
+	nn_normalise(preview->truth[row].pixels, pixels(preview) * (size_t) preview->config->output_nc,
+				 preview->b);
+	nn_normalise(preview->input[row].pixels, pixels(preview) * (size_t) preview->config->input_nc,
+				 preview->a);
 	if (nn_trainer_encode(trainer, 1, preview->b, preview->mu, logvar, &nn_error) == NN_OK &&
 		nn_trainer_translate(trainer, 1, preview->a, preview->mu, preview->out, &nn_error) == NN_OK)
 		return true;
@@ -185,16 +221,20 @@ reconstruct(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
 	return false;
 }
 
-/* The tiles of one row of the sheet that have to be computed; *n counts those that are there, also on failure. */
+/*
+ * The tiles of one row of the sheet that have to be computed; *n counts those
+ * that are there, also on failure.
+ */
 static bool
 make_tiles(Preview *preview, NnTrainer *trainer, int row, Image *tiles, int *n, EngineError *error)
 {
-	size_t		count = pixels(preview) * (size_t) preview->config->output_nc;
+	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 
 	*n = 0;
 	if (preview->config->net_e != NN_ENCODER_NONE)
 	{
-		if (!reconstruct(preview, trainer, row, error) || !add_tile(preview, preview->out, &tiles[*n], error))
+		if (!reconstruct(preview, trainer, row, error) ||
+			!add_tile(preview, preview->out, &tiles[*n], error))
 			return false;
 		++*n;
 	}
@@ -210,14 +250,16 @@ make_tiles(Preview *preview, NnTrainer *trainer, int row, Image *tiles, int *n, 
 }
 
 static bool
-encode_sheet(const Image *tiles, int ntiles, int columns, uint8_t **png, size_t *length, EngineError *error)
+encode_sheet(const Image *tiles, int ntiles, int columns, uint8_t **png, size_t *length,
+			 EngineError *error)
 {
-	ImageError	image_error;
-	Image		sheet;
-	bool		good;
+	ImageError image_error;
+	Image sheet;
+	bool good;
 
-	good = image_contact_sheet(tiles, ntiles, columns, SHEET_BORDER, &sheet, &image_error) == IMAGE_OK &&
-		image_encode_png(&sheet, png, length, &image_error) == IMAGE_OK;
+	good = image_contact_sheet(tiles, ntiles, columns, SHEET_BORDER, &sheet, &image_error) ==
+			   IMAGE_OK &&
+		   image_encode_png(&sheet, png, length, &image_error) == IMAGE_OK;
 	image_free(&sheet);
 	if (!good)
 		error_from_image(error, &image_error);
@@ -226,13 +268,14 @@ encode_sheet(const Image *tiles, int ntiles, int columns, uint8_t **png, size_t 
 
 /* A sheet of the networks as they are now; *png is malloc'ed. */
 bool
-preview_sheet(Preview *preview, NnTrainer *trainer, uint8_t **png, size_t *length, EngineError *error)
+preview_sheet(Preview *preview, NnTrainer *trainer, uint8_t **png, size_t *length,
+			  EngineError *error)
 {
-	Image		tiles[PREVIEW_ROWS * (3 + PREVIEW_SAMPLES)];
-	Image		computed[PREVIEW_ROWS][1 + PREVIEW_SAMPLES];
-	int			made[PREVIEW_ROWS] = {0};
-	int			n = 0;
-	bool		good = true;
+	Image tiles[PREVIEW_ROWS * (3 + PREVIEW_SAMPLES)];
+	Image computed[PREVIEW_ROWS][1 + PREVIEW_SAMPLES];
+	int made[PREVIEW_ROWS] = { 0 };
+	int n = 0;
+	bool good = true;
 
 	for (int row = 0; row < preview->rows && good; row++)
 	{

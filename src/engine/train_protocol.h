@@ -1,126 +1,172 @@
 /*
  * train_protocol.h
- *	  What a trainer (a background worker of PostgreSQL) and its training engine say to each other.
+ *	  What a trainer (a background worker of PostgreSQL) and its training engine
+ *	  say to each other.
  *
- * A training engine is bicycle-engine started with the argument --train by the trainer, for one run of one job.  Descriptor 3 carries the lines of protocol.h
- * (settings, go, ping, stop, log, fatal; EOF ends it at once), descriptor 4 frames as protocol.h defines them, with id 0.  It binds no socket and takes no
+ * A training engine is bicycle-engine started with the argument --train by the
+ * trainer, for one run of one job. Descriptor 3 carries the lines of protocol.h
+ * (settings, go, ping, stop, log, fatal; EOF ends it at once), descriptor 4
+ * frames as protocol.h defines them, with id 0. It binds no socket and takes no
  * lock; its working directory is the data directory.
  *
- *	 trainer                                     training engine
- *	 TRAIN_BEGIN, DATA.., END     ->                         options, and the version or the checkpoint to start from (a tensor stream; may be empty)
- *	 PAIR ..                      ->                         one row of the query each; kept encoded, in memory up to a budget, then in a spill file
- *	 PAIRS_END                    ->
- *	                              <-             TRAIN_READY   all pairs can be decoded as far as their headers tell; counts and digest
- *	 RUN                          ->                         train from here on
- *	                              <-             LOSSES, PREVIEW, NOTE, CHECKPOINT + DATA.. + END, as they come
- *	 CHECKPOINT_NOW               ->                         after the iteration that runs; answered by CHECKPOINT
- *	 PAUSE                        ->                         the same, then
- *	                              <-             PAUSED        and nothing more is computed
- *	                              <-             TRAIN_DONE + DATA.. + END    the last iteration is done: the model
- *	                              <-             ERROR         the run cannot go on
+ *	 trainer                  training engine
+ *	 TRAIN_BEGIN, DATA.., END
+ *	                     ->   options, and the version or the checkpoint to
+ *	                          start from (a tensor stream; may be empty)
+ *	 PAIR ..             ->   one row of the query each; kept encoded, in memory
+ *	                          up to a budget, then in a spill file
+ *	 PAIRS_END           ->
+ *	                     <-   TRAIN_READY: all pairs can be decoded as far as
+ *	                          their headers tell; counts and digest
+ *	 RUN                 ->   train from here on
+ *	                     <-   LOSSES, PREVIEW, NOTE, CHECKPOINT + DATA.. + END,
+ *	                          as they come
+ *	 CHECKPOINT_NOW      ->   after the iteration that runs; answered by
+ *	                          CHECKPOINT
+ *	 PAUSE               ->   the same, then
+ *	                     <-   PAUSED: and nothing more is computed
+ *	                     <-   TRAIN_DONE + DATA.. + END: the last iteration is
+ *	                          done: the model
+ *	                     <-   ERROR: the run cannot go on
  *
- * CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on; before RUN they wait for it, after the end of the run (PAUSED, TRAIN_DONE, ERROR) they are ignored:
- * they may have been on their way.  Options' checkpoint_every adds to what is asked for; checkpoints by the clock are the trainer's, by CHECKPOINT_NOW.
- * The last iteration always has a CHECKPOINT, which comes before TRAIN_DONE: a run that begins with it (BICYCLE_TRAIN_FINISHED) needs no pairs and answers
- * RUN by TRAIN_DONE alone.  LOSSES up to a checkpoint, and to the end, come before it.  After ERROR, which comes at most once, whatever is sent is read and
- * thrown away.
+ * CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on; before RUN they wait
+ * for it, after the end of the run (PAUSED, TRAIN_DONE, ERROR) they are
+ * ignored: they may have been on their way. Options' checkpoint_every adds to
+ * what is asked for; checkpoints by the clock are the trainer's, by
+ * CHECKPOINT_NOW. The last iteration always has a CHECKPOINT, which comes
+ * before TRAIN_DONE: a run that begins with it (BICYCLE_TRAIN_FINISHED) needs
+ * no pairs and answers RUN by TRAIN_DONE alone. LOSSES up to a checkpoint, and
+ * to the end, come before it. After ERROR, which comes at most once, whatever
+ * is sent is read and thrown away.
  *
- * The engine runs at idle priority.  It withholds "pong" as an inference engine does, while one iteration takes longer than stuck_timeout; set that to what
- * the largest iteration may take.  "stop" ends it after the iteration that runs, without a checkpoint.
+ * The engine runs at idle priority. It withholds "pong" as an inference engine
+ * does, while one iteration takes longer than stuck_timeout; set that to what
+ * the largest iteration may take. "stop" ends it after the iteration that runs,
+ * without a checkpoint.
  *
- * The engine never waits for the trainer to read while it holds anything the trainer waits for; frames are queued without limit but CHECKPOINT, of which at
- * most one is in the queue (a later one replaces nothing: it is made when the earlier one has been read).
+ * The engine never waits for the trainer to read while it holds anything the
+ * trainer waits for; frames are queued without limit but CHECKPOINT, of which
+ * at most one is in the queue (a later one replaces nothing: it is made when
+ * the earlier one has been read).
  */
 #ifndef BICYCLE_TRAIN_PROTOCOL_H
 #define BICYCLE_TRAIN_PROTOCOL_H
 
 #include "protocol.h"
 
-#define BICYCLE_TRAIN_FD		4
+#define BICYCLE_TRAIN_FD 4
 
 typedef enum BicycleTrainFrame
 {
-	BICYCLE_TRAIN_BEGIN = 128,	/* BicycleTrainBegin, options JSON, config JSON of the version; then a tensor stream in DATA frames, and END */
-	BICYCLE_PAIR,				/* BicyclePair, image A, image B; not cut into DATA frames */
+	BICYCLE_TRAIN_BEGIN =
+		/*
+		 * BicycleTrainBegin, options JSON, config JSON of the version; then a
+		 * tensor stream in DATA frames, and END
+		 */
+		128,
+	BICYCLE_PAIR, /* BicyclePair, image A, image B; not cut into DATA frames */
 	BICYCLE_PAIRS_END,
 	BICYCLE_RUN,
 	BICYCLE_CHECKPOINT_NOW,
 	BICYCLE_PAUSE,
 
-	BICYCLE_TRAIN_READY = 160,	/* BicycleTrainReady */
-	BICYCLE_LOSSES,				/* BicycleLosses */
-	BICYCLE_PREVIEW,			/* BicyclePreview, PNG */
-	BICYCLE_NOTE,				/* BicycleNote, text without NUL: something the owner of the job should read */
-	BICYCLE_CHECKPOINT,			/* BicycleCheckpoint; then a tensor stream in DATA frames, and END */
-	BICYCLE_PAUSED,				/* no body */
-	BICYCLE_TRAIN_DONE			/* BicycleImported, config JSON; then a tensor stream in DATA frames, and END */
+	BICYCLE_TRAIN_READY = 160, /* BicycleTrainReady */
+	BICYCLE_LOSSES,            /* BicycleLosses */
+	BICYCLE_PREVIEW,           /* BicyclePreview, PNG */
+	BICYCLE_NOTE, /* BicycleNote, text without NUL: something the owner of the job should read */
+	BICYCLE_CHECKPOINT, /* BicycleCheckpoint; then a tensor stream in DATA frames, and END */
+	BICYCLE_PAUSED,     /* no body */
+	/*
+	 * BicycleImported, config JSON; then a tensor stream in DATA frames, and
+	 * END
+	 */
+	BICYCLE_TRAIN_DONE
 } BicycleTrainFrame;
 
-#define BICYCLE_TRAIN_FINISHED	1	/* the stream is the checkpoint of the last iteration; no PAIR comes */
+/* the stream is the checkpoint of the last iteration; no PAIR comes */
+#define BICYCLE_TRAIN_FINISHED 1
 
 typedef struct BicycleTrainBegin
 {
-	uint64_t	stream_length;	/* of the tensor stream; 0: fresh weights */
-	int64_t		iteration;		/* of the checkpoint in the stream; 0: the stream holds a model version, or nothing */
-	uint64_t	max_pixels;
-	uint64_t	train_memory;	/* bytes of encoded pairs kept in memory */
-	uint64_t	train_disk;		/* bytes of the spill file; 54000 beyond both */
-	uint32_t	options_length;
-	uint32_t	flags;			/* BICYCLE_TRAIN_FINISHED */
-	char		spill[256];		/* directory of the spill file, relative to the data directory: base/pgsql_tmp */
-	BicycleLoad start;			/* what the database says of the version in the stream, checked as by LOAD; else zeros */
+	uint64_t stream_length; /* of the tensor stream; 0: fresh weights */
+	int64_t
+		/*
+		 * of the checkpoint in the stream; 0: the stream holds a model version,
+		 * or nothing
+		 */
+		iteration;
+	uint64_t max_pixels;
+	uint64_t train_memory; /* bytes of encoded pairs kept in memory */
+	uint64_t train_disk;   /* bytes of the spill file; 54000 beyond both */
+	uint32_t options_length;
+	uint32_t flags; /* BICYCLE_TRAIN_FINISHED */
+	char spill
+		[256]; /* directory of the spill file, relative to the data directory: base/pgsql_tmp */
+	BicycleLoad
+		/*
+		 * what the database says of the version in the stream, checked as by
+		 * LOAD; else zeros
+		 */
+		start;
 } BicycleTrainBegin;
 
 typedef struct BicyclePair
 {
-	uint32_t	a_length,
-				b_length;
+	uint32_t a_length, b_length;
 } BicyclePair;
 
-/* What a later run must equal to give the same bits; the trainer stores it with the job. */
+/*
+ * What a later run must equal to give the same bits; the trainer stores it with
+ * the job.
+ */
 typedef struct BicycleTrainReady
 {
-	int64_t		rows;
-	int64_t		iterations;		/* of the whole run */
-	int64_t		iteration;		/* done */
-	uint8_t		data_digest[BICYCLE_HASH_BYTES];	/* SHA-256 over the hashes of all pairs in order */
-	char		platform[128];	/* device, instruction set, library version, threads */
+	int64_t rows;
+	int64_t iterations;                      /* of the whole run */
+	int64_t iteration;                       /* done */
+	uint8_t data_digest[BICYCLE_HASH_BYTES]; /* SHA-256 over the hashes of all pairs in order */
+	char platform[128];                      /* device, instruction set, library version, threads */
 } BicycleTrainReady;
 
-#define BICYCLE_TRAIN_LOSSES	7	/* G_GAN D G_GAN2 D2 G_L1 z_L1 kl */
+#define BICYCLE_TRAIN_LOSSES 7 /* G_GAN D G_GAN2 D2 G_L1 z_L1 kl */
 
 typedef struct BicycleLosses
 {
-	int64_t		iteration;
-	int32_t		epoch,
-				epochs;
-	double		images_per_second;
-	uint32_t	present;		/* bit i: value[i] is there */
-	uint32_t	reserved;
-	double		value[BICYCLE_TRAIN_LOSSES];	/* means since the last such frame */
+	int64_t iteration;
+	int32_t epoch, epochs;
+	double images_per_second;
+	uint32_t present; /* bit i: value[i] is there */
+	uint32_t reserved;
+	double value[BICYCLE_TRAIN_LOSSES]; /* means since the last such frame */
 } BicycleLosses;
 
 typedef struct BicyclePreview
 {
-	int64_t		iteration;
+	int64_t iteration;
 } BicyclePreview;
 
-/* A run says a thing once; the trainer knows whether an earlier run of the job has said it. */
+/*
+ * A run says a thing once; the trainer knows whether an earlier run of the job
+ * has said it.
+ */
 typedef enum BicycleNoteCause
 {
-	BICYCLE_NOTE_COLLAPSE		/* samples do not vary with z */
+	BICYCLE_NOTE_COLLAPSE /* samples do not vary with z */
 } BicycleNoteCause;
 
 typedef struct BicycleNote
 {
-	uint32_t	cause;			/* BicycleNoteCause */
+	uint32_t cause; /* BicycleNoteCause */
 } BicycleNote;
 
-/* Tensors of a checkpoint: those of nn_trainer_state, each BicycleTensor with the prefixes "m.", "v.", "ema." in its name. */
+/*
+ * Tensors of a checkpoint: those of nn_trainer_state, each BicycleTensor with
+ * the prefixes "m.", "v.", "ema." in its name.
+ */
 typedef struct BicycleCheckpoint
 {
-	int64_t		iteration;
-	uint64_t	stream_length;
+	int64_t iteration;
+	uint64_t stream_length;
 } BicycleCheckpoint;
 
-#endif							/* BICYCLE_TRAIN_PROTOCOL_H */
+#endif /* BICYCLE_TRAIN_PROTOCOL_H */

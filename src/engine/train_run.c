@@ -2,11 +2,14 @@
  * train_run.c
  *	  The training loop, and what is made of the trainer's state.
  *
- * Everything here runs on the device thread, as two jobs: one that opens the device and the trainer, one that is the loop.  The loop talks to the I/O
- * thread in two ways only: it queues frames (train_link.c), and between two iterations it looks at the orders behind train->lock.  What it sends is copied
+ * Everything here runs on the device thread, as two jobs: one that opens the
+ * device and the trainer, one that is the loop. The loop talks to the I/O
+ * thread in two ways only: it queues frames (train_link.c), and between two
+ * iterations it looks at the orders behind train->lock. What it sends is copied
  * at that border, so training goes on while the I/O thread streams it.
  *
- * At most one checkpoint is queued: another one that is wanted meanwhile is made when the first has been read, and a pause waits for that.
+ * At most one checkpoint is queued: another one that is wanted meanwhile is
+ * made when the first has been read, and a pause waits for that.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,19 +17,19 @@
 
 #include "engine/train.h"
 
-#define LOSSES_MS 1000			/* means are sent about so often, */
-#define LOSSES_ITERATIONS 100	/* and after so many iterations at the latest */
+#define LOSSES_MS 1000        /* means are sent about so often, */
+#define LOSSES_ITERATIONS 100 /* and after so many iterations at the latest */
 
 /* What has been summed up since the last LOSSES. */
 typedef struct Sums
 {
-	double		value[NN_LOSSES];
-	bool		present[NN_LOSSES];
-	int			count;
-	int64_t		since;			/* ms */
+	double value[NN_LOSSES];
+	bool present[NN_LOSSES];
+	int count;
+	int64_t since; /* ms */
 } Sums;
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------- */
 
 static bool
 from_nn(EngineError *error, const NnError *nn)
@@ -38,9 +41,10 @@ from_nn(EngineError *error, const NnError *nn)
 static bool
 open_device(Train *train)
 {
-	Engine	   *engine = train->engine;
-	const char *name = strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
-	NnError		error = {0};
+	Engine *engine = train->engine;
+	const char *name =
+		strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
+	NnError error = { 0 };
 
 	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device, &error) == NN_OK)
 	{
@@ -52,7 +56,10 @@ open_device(Train *train)
 		return from_nn(&train->error, &error);
 	error_set(&train->error, "55000", "device \"%s\" is missing", name);
 	error_detail(&train->error, "The engine reported: %s.", error.message);
-	error_hint(&train->error, "%s", error.hint[0] != '\0' ? error.hint : "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
+	error_hint(&train->error, "%s",
+			   error.hint[0] != '\0'
+				   ? error.hint
+				   : "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
 	return false;
 }
 
@@ -66,44 +73,55 @@ train_precision(const Train *train)
 static bool
 check_memory(Train *train, size_t bytes, const char *more)
 {
-	size_t		limit = train->engine->memory.limit;
+	size_t limit = train->engine->memory.limit;
 
 	if (bytes <= limit)
 		return true;
 	error_set(&train->error, "53200", "out of engine memory");
-	error_detail(&train->error, "Training this model takes %zu bytes%s, and the engine may take %zu.", bytes, more, limit);
-	error_hint(&train->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller batch_size or smaller networks.");
+	error_detail(&train->error,
+				 "Training this model takes %zu bytes%s, and the engine may take %zu.", bytes, more,
+				 limit);
+	error_hint(&train->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller "
+							  "batch_size or smaller networks.");
 	return false;
 }
 
-/* What is known before anything is allocated: weights, gradients and both moments, in floats at least. */
+/*
+ * What is known before anything is allocated: weights, gradients and both
+ * moments, in floats at least.
+ */
 static bool
 check_networks(Train *train)
 {
-	NnParams	params = {0};
-	NnError		error = {0};
-	size_t		floats;
+	NnParams params = { 0 };
+	NnError error = { 0 };
+	size_t floats;
 
-	if (nn_params_of(&train->config, nn_train_networks(&train->config, &train->options), &params, &error) != NN_OK)
+	if (nn_params_of(&train->config, nn_train_networks(&train->config, &train->options), &params,
+					 &error) != NN_OK)
 		return from_nn(&train->error, &error);
 	floats = params.total;
 	nn_params_free(&params);
 	return check_memory(train, floats * 4 * sizeof(float), " or more");
 }
 
-/* Tensors that came with TRAIN_BEGIN: a version's weights to start from, or a whole checkpoint. */
+/*
+ * Tensors that came with TRAIN_BEGIN: a version's weights to start from, or a
+ * whole checkpoint.
+ */
 static bool
 open_trainer(Train *train, const TensorStream *stream)
 {
-	Engine	   *engine = train->engine;
-	int			given = train->begin.iteration > 0 ? 0 : stream->ntensors;
-	int64_t		rows = train_is_finished(train) ? train->options.batch_size : train->data.npairs;
-	NnError		error = {0};
+	Engine *engine = train->engine;
+	int given = train->begin.iteration > 0 ? 0 : stream->ntensors;
+	int64_t rows = train_is_finished(train) ? train->options.batch_size : train->data.npairs;
+	NnError error = { 0 };
 
 	if (!check_networks(train))
 		return false;
-	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train), rows, given > 0 ? stream->tensors : NULL, given,
-						&train->trainer, &error) != NN_OK)
+	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train),
+						rows, given > 0 ? stream->tensors : NULL, given, &train->trainer,
+						&error) != NN_OK)
 	{
 		train->trainer = NULL;
 		return from_nn(&train->error, &error);
@@ -111,7 +129,8 @@ open_trainer(Train *train, const TensorStream *stream)
 	if (!check_memory(train, nn_trainer_bytes(train->trainer), ""))
 		return false;
 	if (train->begin.iteration > 0 &&
-		nn_trainer_restore(train->trainer, stream->tensors, stream->ntensors, train->begin.iteration, &error) != NN_OK)
+		nn_trainer_restore(train->trainer, stream->tensors, stream->ntensors,
+						   train->begin.iteration, &error) != NN_OK)
 		return from_nn(&train->error, &error);
 	return true;
 }
@@ -124,25 +143,35 @@ describe(Train *train)
 	memset(ready, 0, sizeof(*ready));
 	ready->rows = train->data.npairs;
 	ready->iteration = nn_trainer_iteration(train->trainer);
-	ready->iterations = train_is_finished(train) ? ready->iteration : nn_trainer_iterations(train->trainer);
+	ready->iterations =
+		train_is_finished(train) ? ready->iteration : nn_trainer_iterations(train->trainer);
 	memcpy(ready->data_digest, train->data.digest, sizeof(ready->data_digest));
-	snprintf(ready->platform, sizeof(ready->platform), "%.90s, %s, bicycle %s", nn_device_describe(train->engine->device),
+	snprintf(ready->platform, sizeof(ready->platform), "%.90s, %s, bicycle %s",
+			 nn_device_describe(train->engine->device),
 			 train_precision(train) == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
 }
 
-/* Opens the device and the trainer and puts the state back; train->error says how it went. */
+/*
+ * Opens the device and the trainer and puts the state back; train->error says
+ * how it went.
+ */
 void
 train_run_open(Job *job)
 {
-	Train	   *train = list_member(Train, open_job, job);
-	TensorStream stream = {0};
-	NnConfig	stored;
+	Train *train = list_member(Train, open_job, job);
+	TensorStream stream = { 0 };
+	NnConfig stored;
 
 	error_clear(&train->error);
-	if (train->begin.stream_length > 0 && !stream_parse(train->stream, train->begin.stream_length, &stream, &train->error))
+	if (train->begin.stream_length > 0 &&
+		!stream_parse(train->stream, train->begin.stream_length, &stream, &train->error))
 		return;
-	/* A checkpoint is the trainer's own; a version is a row of a table that its owner may write to. */
-	if ((train->begin.start.config_length == 0 || model_verify(&train->begin.start, train->start_config, &stored, &stream, &train->error)) &&
+	/*
+	 * A checkpoint is the trainer's own; a version is a row of a table that its
+	 * owner may write to.
+	 */
+	if ((train->begin.start.config_length == 0 ||
+		 model_verify(&train->begin.start, train->start_config, &stored, &stream, &train->error)) &&
 		open_device(train) && open_trainer(train, &stream))
 		describe(train);
 	stream_free(&stream);
@@ -150,14 +179,15 @@ train_run_open(Job *job)
 	train->stream = NULL;
 }
 
-/* ---- States as streams --------------------------------------------------------------------------------------------------------------------- */
+/* ---- States as streams --------------------------------------------------- */
 
 /* Copies tensors into one malloc'ed stream. */
 bool
-train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length, EngineError *error)
+train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
+				   EngineError *error)
 {
-	size_t		total = 0;
-	uint8_t    *at;
+	size_t total = 0;
+	uint8_t *at;
 
 	for (int i = 0; i < ntensors; i++)
 		total += sizeof(BicycleTensor) + tensors[i].nbytes;
@@ -189,13 +219,13 @@ train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_
 static bool
 send_checkpoint(Train *train, EngineError *error)
 {
-	BicycleCheckpoint head = {.iteration = nn_trainer_iteration(train->trainer)};
-	NnTensor   *tensors;
-	NnError		nn_error = {0};
-	uint8_t    *bytes;
-	size_t		length;
-	int			n;
-	bool		packed;
+	BicycleCheckpoint head = { .iteration = nn_trainer_iteration(train->trainer) };
+	NnTensor *tensors;
+	NnError nn_error = { 0 };
+	uint8_t *bytes;
+	size_t length;
+	int n;
+	bool packed;
 
 	if (nn_trainer_state(train->trainer, &tensors, &n, &nn_error) != NN_OK)
 		return from_nn(error, &nn_error);
@@ -214,14 +244,16 @@ send_checkpoint(Train *train, EngineError *error)
 	return true;
 }
 
-/* The weights of a version: averaged G and E if there are averages, and the discriminators, with which a later run can go on.  Names are the trainer's. */
+/*
+ * The weights of a version: averaged G and E if there are averages, and the
+ * discriminators, with which a later run can go on. Names are the trainer's.
+ */
 static bool
 collect_weights(Train *train, NnTensor **tensors, int *n, EngineError *error)
 {
-	NnError		nn_error = {0};
-	NnTensor   *state,
-			   *more;
-	int			nstate;
+	NnError nn_error = { 0 };
+	NnTensor *state, *more;
+	int nstate;
 
 	if (nn_trainer_weights(train->trainer, tensors, n, &nn_error) != NN_OK)
 		return from_nn(error, &nn_error);
@@ -241,7 +273,8 @@ collect_weights(Train *train, NnTensor **tensors, int *n, EngineError *error)
 	for (int i = 0; i < nstate; i++)
 	{
 		const char *name = state[i].name;
-		bool		other = strncmp(name, "m.", 2) == 0 || strncmp(name, "v.", 2) == 0 || strncmp(name, "ema.", 4) == 0;
+		bool other = strncmp(name, "m.", 2) == 0 || strncmp(name, "v.", 2) == 0 ||
+					 strncmp(name, "ema.", 4) == 0;
 
 		if (!other && (state[i].network == NN_NET_D || state[i].network == NN_NET_D2))
 			more[(*n)++] = state[i];
@@ -254,22 +287,22 @@ collect_weights(Train *train, NnTensor **tensors, int *n, EngineError *error)
 static bool
 send_model(Train *train, EngineError *error)
 {
-	BicycleImported head = {0};
-	NnTensor   *tensors;
-	char	   *canonical;
-	uint8_t    *bytes,
-			   *body;
-	size_t		length;
-	int			n;
-	bool		good;
+	BicycleImported head = { 0 };
+	NnTensor *tensors;
+	char *canonical;
+	uint8_t *bytes, *body;
+	size_t length;
+	int n;
+	bool good;
 
 	if (!collect_weights(train, &tensors, &n, error))
 		return false;
 	canonical = nn_config_print(&train->config);
 	if (canonical == NULL)
 		error_memory(error, "a model");
-	good = canonical != NULL && stream_order(&train->config, tensors, n, error) && model_hash(canonical, tensors, n, head.hash, error) &&
-		train_tensors_pack(tensors, n, &bytes, &length, error);
+	good = canonical != NULL && stream_order(&train->config, tensors, n, error) &&
+		   model_hash(canonical, tensors, n, head.hash, error) &&
+		   train_tensors_pack(tensors, n, &bytes, &length, error);
 	free(tensors);
 	if (good)
 	{
@@ -296,7 +329,7 @@ send_model(Train *train, EngineError *error)
 	return good;
 }
 
-/* ---- Telling the trainer ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Telling the trainer ------------------------------------------------- */
 
 static void
 reset_sums(Sums *sums)
@@ -327,16 +360,17 @@ shown(int64_t epochs)
 static void
 send_losses(Train *train, Sums *sums)
 {
-	BicycleLosses frame = {.iteration = nn_trainer_iteration(train->trainer)};
-	int64_t		batches = train->feed.batches_an_epoch;
-	int64_t		elapsed = now_ms() - sums->since;
+	BicycleLosses frame = { .iteration = nn_trainer_iteration(train->trainer) };
+	int64_t batches = train->feed.batches_an_epoch;
+	int64_t elapsed = now_ms() - sums->since;
 
 	_Static_assert(BICYCLE_TRAIN_LOSSES == NN_LOSSES, "the protocol knows every loss");
 	if (sums->count == 0)
 		return;
 	frame.epoch = shown((frame.iteration - 1) / batches + 1);
 	frame.epochs = shown((train->ready.iterations + batches - 1) / batches);
-	frame.images_per_second = (double) sums->count * train->options.batch_size * 1000 / (double) (elapsed > 0 ? elapsed : 1);
+	frame.images_per_second = (double) sums->count * train->options.batch_size * 1000 /
+							  (double) (elapsed > 0 ? elapsed : 1);
 	for (int i = 0; i < NN_LOSSES; i++)
 	{
 		if (!sums->present[i])
@@ -351,10 +385,9 @@ send_losses(Train *train, Sums *sums)
 static bool
 send_preview(Train *train, EngineError *error)
 {
-	BicyclePreview head = {.iteration = nn_trainer_iteration(train->trainer)};
-	uint8_t    *png,
-			   *body;
-	size_t		length;
+	BicyclePreview head = { .iteration = nn_trainer_iteration(train->trainer) };
+	uint8_t *png, *body;
+	size_t length;
 
 	if (!preview_sheet(&train->preview, train->trainer, &png, &length, error))
 		return false;
@@ -375,31 +408,35 @@ send_preview(Train *train, EngineError *error)
 static bool
 watch_diversity(Train *train, EngineError *error)
 {
-	BicycleNote head = {BICYCLE_NOTE_COLLAPSE};
-	char		note[sizeof(head) + 256];
-	char	   *text = note + sizeof(head);
-	double		diversity;
-	bool		collapsed;
-	int64_t		iteration = nn_trainer_iteration(train->trainer);
+	BicycleNote head = { BICYCLE_NOTE_COLLAPSE };
+	char note[sizeof(head) + 256];
+	char *text = note + sizeof(head);
+	double diversity;
+	bool collapsed;
+	int64_t iteration = nn_trainer_iteration(train->trainer);
 
-	if (!preview_watch(&train->preview, train->trainer, iteration, train->ready.iterations, &diversity, &collapsed, error))
+	if (!preview_watch(&train->preview, train->trainer, iteration, train->ready.iterations,
+					   &diversity, &collapsed, error))
 		return false;
 	if (!collapsed)
 		return true;
 	memcpy(note, &head, sizeof(head));
-	snprintf(text, sizeof(note) - sizeof(head), "samples hardly vary with z since about iteration %lld: two samples of one input differ by %.2g of 255 levels"
-			 " on average", (long long) iteration, diversity * 127.5);
+	snprintf(text, sizeof(note) - sizeof(head),
+			 "samples hardly vary with z since about iteration %lld: two samples of one input "
+			 "differ by %.2g of 255 levels"
+			 " on average",
+			 (long long) iteration, diversity * 127.5);
 	link_send(train, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
 	return true;
 }
 
-/* ---- The loop ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- The loop ------------------------------------------------------------ */
 
 static bool
 step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
 {
-	NnLosses	losses = {0};
-	NnError		nn_error = {0};
+	NnLosses losses = { 0 };
+	NnError nn_error = { 0 };
 
 	if (!feed_next(&train->feed, a, b, error))
 		return false;
@@ -407,7 +444,8 @@ step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
 	{
 		error_from_nn(error, &nn_error);
 		if (error->detail[0] == '\0')
-			error_detail(error, "It happened at iteration %lld.", (long long) nn_trainer_iteration(train->trainer) + 1);
+			error_detail(error, "It happened at iteration %lld.",
+						 (long long) nn_trainer_iteration(train->trainer) + 1);
 		return false;
 	}
 	add_losses(sums, &losses);
@@ -418,9 +456,9 @@ step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
 static bool
 report(Train *train, Sums *sums, EngineError *error)
 {
-	int64_t		iteration = nn_trainer_iteration(train->trainer);
-	bool		last = iteration == train->ready.iterations;
-	int64_t		every = train->options.preview_every;
+	int64_t iteration = nn_trainer_iteration(train->trainer);
+	bool last = iteration == train->ready.iterations;
+	int64_t every = train->options.preview_every;
 
 	if (last || sums->count >= LOSSES_ITERATIONS || now_ms() - sums->since >= LOSSES_MS)
 		send_losses(train, sums);
@@ -449,7 +487,7 @@ wait_for_checkpoint(Train *train)
 static Order
 next_order(Train *train)
 {
-	Order		order = ORDER_GO_ON;
+	Order order = ORDER_GO_ON;
 
 	pthread_mutex_lock(&train->lock);
 	if (train->pause_wanted)
@@ -483,11 +521,14 @@ pause_run(Train *train, Sums *sums, EngineError *error)
 	return true;
 }
 
-/* The last iteration is done, now or in an earlier run: its checkpoint, so that nothing is lost if the trainer cannot store the model, and the model. */
+/*
+ * The last iteration is done, now or in an earlier run: its checkpoint, so that
+ * nothing is lost if the trainer cannot store the model, and the model.
+ */
 static bool
 finish_run(Train *train, EngineError *error)
 {
-	bool		stop;
+	bool stop;
 
 	if (!train_is_finished(train))
 	{
@@ -504,12 +545,15 @@ finish_run(Train *train, EngineError *error)
 	return true;
 }
 
-/* Trains until it is over, paused or told to stop; false with an error, or with none if it was stopped. */
+/*
+ * Trains until it is over, paused or told to stop; false with an error, or with
+ * none if it was stopped.
+ */
 static bool
 loop(Train *train, float *a, float *b, EngineError *error)
 {
-	Sums		sums;
-	int64_t		every = train->options.checkpoint_every;
+	Sums sums;
+	int64_t every = train->options.checkpoint_every;
 
 	reset_sums(&sums);
 	while (nn_trainer_iteration(train->trainer) < train->ready.iterations)
@@ -542,15 +586,17 @@ loop(Train *train, float *a, float *b, EngineError *error)
 void
 train_run(Job *job)
 {
-	Train	   *train = list_member(Train, run_job, job);
-	size_t		count = (size_t) train->options.batch_size * (size_t) train->config.size * (size_t) train->config.size;
-	float	   *a = malloc(count * (size_t) train->config.input_nc * sizeof(float));
-	float	   *b = malloc(count * (size_t) train->config.output_nc * sizeof(float));
+	Train *train = list_member(Train, run_job, job);
+	size_t count = (size_t) train->options.batch_size * (size_t) train->config.size *
+				   (size_t) train->config.size;
+	float *a = malloc(count * (size_t) train->config.input_nc * sizeof(float));
+	float *b = malloc(count * (size_t) train->config.output_nc * sizeof(float));
 
 	error_clear(&train->error);
 	if (a == NULL || b == NULL)
 		error_memory(&train->error, "a batch of images");
-	else if (preview_open(&train->preview, train->engine, &train->data, &train->config, train->options.seed, &train->error))
+	else if (preview_open(&train->preview, train->engine, &train->data, &train->config,
+						  train->options.seed, &train->error))
 		loop(train, a, b, &train->error);
 	feed_stop(&train->feed);
 	free(a);

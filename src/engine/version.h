@@ -7,4 +7,4 @@
 
 #define BICYCLE_VERSION "0.1.0"
 
-#endif							/* BICYCLE_VERSION_H */
+#endif /* BICYCLE_VERSION_H */

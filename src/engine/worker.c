@@ -1,46 +1,55 @@
 /*
  * worker.c
- *	  The pool's jobs: decode an image and bring it to the model's size; encode a result; draw a plot.
+ *	  The pool's jobs: decode an image and bring it to the model's size; encode
+ *	  a result; draw a plot.
  *
- * run functions are called on a thread of the pool and touch nothing but their request and the decoders' budget; done functions are called on the I/O
- * thread.  Encoding goes before decoding: it frees memory and somebody has waited longer for it.
+ * run functions are called on a thread of the pool and touch nothing but their
+ * request and the decoders' budget; done functions are called on the I/O
+ * thread. Encoding goes before decoding: it frees memory and somebody has
+ * waited longer for it.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/engine.h"
 
-/* Side and channels of the square image that the request's network takes or makes. */
+/*
+ * Side and channels of the square image that the request's network takes or
+ * makes.
+ */
 static int
 input_side(const Request *request)
 {
-	return request->type == BICYCLE_ENCODE ? request->model->config.encoder_size : request->model->config.size;
+	return request->type == BICYCLE_ENCODE ? request->model->config.encoder_size
+										   : request->model->config.size;
 }
 
 static int
 input_channels(const Request *request)
 {
-	return request->type == BICYCLE_ENCODE ? request->model->config.output_nc : request->model->config.input_nc;
+	return request->type == BICYCLE_ENCODE ? request->model->config.output_nc
+										   : request->model->config.input_nc;
 }
 
 /* What decoding a file and resizing it to side x side takes at most. */
 static size_t
 decode_bytes(const ImageInfo *info, int channels, int side)
 {
-	size_t		bytes = image_decode_bytes(info, channels);
-	size_t		width = (size_t) side;
-	size_t		rows = (size_t) (info->height > info->width ? info->height : info->width);
+	size_t bytes = image_decode_bytes(info, channels);
+	size_t width = (size_t) side;
+	size_t rows = (size_t) (info->height > info->width ? info->height : info->width);
 
 	/* The first pass of the resize makes width x rows pixels. */
 	return bytes + width * rows * 3 + width * width * 3;
 }
 
 static bool
-decode_within(const uint8_t *file, size_t length, int channels, int side, const ImageLimits *limits, Image *pixels, EngineError *error)
+decode_within(const uint8_t *file, size_t length, int channels, int side, const ImageLimits *limits,
+			  Image *pixels, EngineError *error)
 {
-	ImageError	image_error;
-	Image		decoded = {0};
-	bool		resized;
+	ImageError image_error;
+	Image decoded = { 0 };
+	bool resized;
 
 	if (image_decode(file, length, channels, limits, &decoded, &image_error) != IMAGE_OK)
 	{
@@ -61,21 +70,28 @@ decode_within(const uint8_t *file, size_t length, int channels, int side, const 
 }
 
 bool
-worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info, int channels, int side, uint64_t max_pixels,
-				   Image *pixels, EngineError *error)
+worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info,
+				   int channels, int side, uint64_t max_pixels, Image *pixels, EngineError *error)
 {
-	/* a progressive JPEG of many pixels and scans takes a minute, but it ends */
-	ImageLimits limits = {.max_pixels = max_pixels, .progress = executor_progress};
-	bool		decoded;
+	/*
+	 * a progressive JPEG of many pixels and scans takes a minute, but it ends
+	 */
+	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
+	bool decoded;
 
-	/* An image beyond the user's limit is refused by image_decode before it allocates anything: it must not wait for a budget. */
+	/*
+	 * An image beyond the user's limit is refused by image_decode before it
+	 * allocates anything: it must not wait for a budget.
+	 */
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
 		limits.max_memory = decode_bytes(info, channels, side);
 	if (!decode_take(budget, limits.max_memory))
 	{
 		error_set(error, "53200", "out of engine memory");
-		error_detail(error, "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders together may take.", info->width, info->height,
-					 limits.max_memory);
+		error_detail(error,
+					 "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
+					 "together may take.",
+					 info->width, info->height, limits.max_memory);
 		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
 		return false;
 	}
@@ -87,17 +103,20 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 static void
 decode_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
-	ImageError	error;
+	Request *request = list_member(Request, job, job);
+	ImageError error;
 
 	if (request->type == BICYCLE_PLOT)
-		plot_draw(&request->engine->decoders, request->file, request->image.image_length, request->image.max_pixels, &request->result,
-				  &request->result_length, &request->error);
-	else if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
+		plot_draw(&request->engine->decoders, request->file, request->image.image_length,
+				  request->image.max_pixels, &request->result, &request->result_length,
+				  &request->error);
+	else if (image_info(request->file, request->image.image_length, &request->info, &error) !=
+			 IMAGE_OK)
 		error_from_image(&request->error, &error);
 	else if (request->type != BICYCLE_INFO)
-		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length, &request->info, input_channels(request),
-						   input_side(request), request->image.max_pixels, &request->pixels, &request->error);
+		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
+						   &request->info, input_channels(request), input_side(request),
+						   request->image.max_pixels, &request->pixels, &request->error);
 }
 
 static void
@@ -131,7 +150,7 @@ ahead_of(const Request *request)
 static void
 decode_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 
 	(*ahead_of(request))--;
 	if (!request_back(request))
@@ -156,15 +175,18 @@ worker_decode(Request *request)
 static void
 encode_run(Job *job)
 {
-	Request    *request = list_member(Request, job, job);
-	ImageError	error;
+	Request *request = list_member(Request, job, job);
+	ImageError error;
 	ImageStatus status;
 
 	if (request->image.output_format == BICYCLE_OUTPUT_JPEG)
-		status = image_encode_jpeg(&request->pixels, request->image.jpeg_quality > 0 ? (int) request->image.jpeg_quality : 1, &request->result,
-								   &request->result_length, &error);
+		status = image_encode_jpeg(
+			&request->pixels,
+			request->image.jpeg_quality > 0 ? (int) request->image.jpeg_quality : 1,
+			&request->result, &request->result_length, &error);
 	else
-		status = image_encode_png(&request->pixels, &request->result, &request->result_length, &error);
+		status =
+			image_encode_png(&request->pixels, &request->result, &request->result_length, &error);
 	if (status != IMAGE_OK)
 	{
 		request->result = NULL;
@@ -175,7 +197,7 @@ encode_run(Job *job)
 static void
 encode_done(Engine *engine, Job *job)
 {
-	Request    *request = list_member(Request, job, job);
+	Request *request = list_member(Request, job, job);
 
 	if (!request_back(request))
 		return;

@@ -1,9 +1,11 @@
 /*
  * format.c
- *	  Model files: which kind it is, errors, and the list of tensors that every reader fills.
+ *	  Model files: which kind it is, errors, and the list of tensors that every
+ *	  reader fills.
  *
- * A FormatFile owns one list of memory blocks (struct Owned, newest first) with the tensor array's names and copies in it, and the tensor array itself;
- * format_free releases both.  Nothing here keeps state between calls.
+ * A FormatFile owns one list of memory blocks (struct Owned, newest first) with
+ * the tensor array's names and copies in it, and the tensor array itself;
+ * format_free releases both. Nothing here keeps state between calls.
  */
 #include "format_private.h"
 
@@ -18,13 +20,14 @@ typedef struct Owned
 	_Alignas(max_align_t) uint8_t bytes[];
 } Owned;
 
-static const uint8_t legacy_magic[8] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46};
-static const uint8_t zip_magic[4] = {'P', 'K', 3, 4};
+static const uint8_t legacy_magic[8] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46 };
+static const uint8_t zip_magic[4] = { 'P', 'K', 3, 4 };
 
-/* ---- Errors -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------- */
 
 static void
-set_error(FormatError *error, FormatStatus code, const char *message, const char *detail, va_list args)
+set_error(FormatError *error, FormatStatus code, const char *message, const char *detail,
+		  va_list args)
 {
 	error->code = code;
 	snprintf(error->message, sizeof(error->message), "%s", message);
@@ -37,10 +40,12 @@ set_error(FormatError *error, FormatStatus code, const char *message, const char
 FormatStatus
 format_fail(FormatError *error, FormatStatus code, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, detail);
-	set_error(error, code, code == FORMAT_ELIMIT ? "model file is beyond a limit" : "could not read model file", detail, args);
+	set_error(error, code,
+			  code == FORMAT_ELIMIT ? "model file is beyond a limit" : "could not read model file",
+			  detail, args);
 	va_end(args);
 	return code;
 }
@@ -48,10 +53,13 @@ format_fail(FormatError *error, FormatStatus code, const char *detail, ...)
 FormatStatus
 format_fail_write(FormatError *error, FormatStatus code, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, detail);
-	set_error(error, code, code == FORMAT_ELIMIT ? "model file would be beyond a limit" : "could not write model file", detail, args);
+	set_error(error, code,
+			  code == FORMAT_ELIMIT ? "model file would be beyond a limit"
+									: "could not write model file",
+			  detail, args);
 	va_end(args);
 	return code;
 }
@@ -59,7 +67,7 @@ format_fail_write(FormatError *error, FormatStatus code, const char *detail, ...
 static void
 set_memory_error(FormatError *error, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, detail);
 	set_error(error, FORMAT_ENOMEM, "out of memory", detail, args);
@@ -73,12 +81,12 @@ format_fail_memory(FormatError *error, size_t bytes)
 	return FORMAT_ENOMEM;
 }
 
-/* ---- Texts and numbers --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Texts and numbers --------------------------------------------------- */
 
 int
 format_text_compare(FormatText a, FormatText b)
 {
-	int			order = memcmp(a.at, b.at, a.length < b.length ? a.length : b.length);
+	int order = memcmp(a.at, b.at, a.length < b.length ? a.length : b.length);
 
 	if (order != 0 || a.length == b.length)
 		return order;
@@ -94,7 +102,7 @@ format_text_is(FormatText text, const char *literal)
 uint16_t
 format_u16(const uint8_t *at)
 {
-	uint16_t	value;
+	uint16_t value;
 
 	memcpy(&value, at, sizeof(value));
 	return value;
@@ -103,7 +111,7 @@ format_u16(const uint8_t *at)
 uint32_t
 format_u32(const uint8_t *at)
 {
-	uint32_t	value;
+	uint32_t value;
 
 	memcpy(&value, at, sizeof(value));
 	return value;
@@ -112,7 +120,7 @@ format_u32(const uint8_t *at)
 uint64_t
 format_u64(const uint8_t *at)
 {
-	uint64_t	value;
+	uint64_t value;
 
 	memcpy(&value, at, sizeof(value));
 	return value;
@@ -121,33 +129,37 @@ format_u64(const uint8_t *at)
 bool
 format_tensor_bytes(int ndim, const int64_t *shape, NnDtype dtype, uint64_t *count, uint64_t *bytes)
 {
-	uint64_t	product = 1;
-	bool		empty = false;
+	uint64_t product = 1;
+	bool empty = false;
 
 	for (int i = 0; i < ndim; i++)
 	{
 		if (shape[i] < 0)
 			return false;
-		/* a 0 must not hide that the other dimensions overflow: no reader should meet such a shape */
+		/*
+		 * a 0 must not hide that the other dimensions overflow: no reader
+		 * should meet such a shape
+		 */
 		if (shape[i] == 0)
 			empty = true;
 		else if (__builtin_mul_overflow(product, (uint64_t) shape[i], &product))
 			return false;
 	}
-	if (__builtin_mul_overflow(product, (uint64_t) nn_dtype_size(dtype), bytes) || *bytes > PTRDIFF_MAX)
+	if (__builtin_mul_overflow(product, (uint64_t) nn_dtype_size(dtype), bytes) ||
+		*bytes > PTRDIFF_MAX)
 		return false;
 	*count = empty ? 0 : product;
 	*bytes = empty ? 0 : *bytes;
 	return true;
 }
 
-/* ---- The list of tensors ------------------------------------------------------------------------------------------------------------------- */
+/* ---- The list of tensors ------------------------------------------------- */
 
 void *
 format_own(FormatBuilder *builder, size_t bytes)
 {
-	size_t		total;
-	Owned	   *block = NULL;
+	size_t total;
+	Owned *block = NULL;
 
 	if (!__builtin_add_overflow(bytes, sizeof(Owned), &total) && total <= PTRDIFF_MAX)
 		block = malloc(total);
@@ -161,17 +173,23 @@ format_own(FormatBuilder *builder, size_t bytes)
 	return block->bytes;
 }
 
-/* Names become identifiers in SQL and in messages: printable ASCII, not empty, not too long.  The same rule for reading and writing. */
+/*
+ * Names become identifiers in SQL and in messages: printable ASCII, not empty,
+ * not too long. The same rule for reading and writing.
+ */
 static FormatStatus
 check_name(FormatText name, FormatError *error)
 {
 	if (name.length == 0)
 		return format_fail(error, FORMAT_EINVALID, "A tensor has an empty name.");
 	if (name.length > FORMAT_MAX_NAME)
-		return format_fail(error, FORMAT_ELIMIT, "Tensor name \"%.*s...\" has %zu bytes, the limit is %d.", FORMAT_TEXT(name), name.length, FORMAT_MAX_NAME);
+		return format_fail(error, FORMAT_ELIMIT,
+						   "Tensor name \"%.*s...\" has %zu bytes, the limit is %d.",
+						   FORMAT_TEXT(name), name.length, FORMAT_MAX_NAME);
 	for (size_t i = 0; i < name.length; i++)
 		if (name.at[i] < ' ' || name.at[i] > '~')
-			return format_fail(error, FORMAT_EINVALID, "Tensor name \"%.*s\" is not printable ASCII.", FORMAT_TEXT(name));
+			return format_fail(error, FORMAT_EINVALID,
+							   "Tensor name \"%.*s\" is not printable ASCII.", FORMAT_TEXT(name));
 	return FORMAT_OK;
 }
 
@@ -179,14 +197,15 @@ static bool
 make_room(FormatBuilder *builder)
 {
 	FormatFile *file = builder->file;
-	int			capacity;
-	NnTensor   *tensors;
+	int capacity;
+	NnTensor *tensors;
 
 	if (file->ntensors < builder->capacity)
 		return true;
 	if (file->ntensors >= FORMAT_MAX_TENSORS)
 	{
-		format_fail(builder->error, FORMAT_ELIMIT, "It has more than %d tensors.", FORMAT_MAX_TENSORS);
+		format_fail(builder->error, FORMAT_ELIMIT, "It has more than %d tensors.",
+					FORMAT_MAX_TENSORS);
 		return false;
 	}
 	capacity = builder->capacity > 0 ? 2 * builder->capacity : 64;
@@ -205,26 +224,31 @@ NnTensor *
 format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim, const int64_t *shape)
 {
 	FormatFile *file = builder->file;
-	NnTensor   *tensor;
-	uint64_t	count,
-				bytes;
-	char	   *copy;
+	NnTensor *tensor;
+	uint64_t count, bytes;
+	char *copy;
 
 	if (check_name(name, builder->error) != FORMAT_OK)
 		return NULL;
 	if (ndim > NN_MAX_DIMS)
 	{
-		format_fail(builder->error, FORMAT_ELIMIT, "Tensor \"%.*s\" has %d dimensions, the limit is %d.", FORMAT_TEXT(name), ndim, NN_MAX_DIMS);
+		format_fail(builder->error, FORMAT_ELIMIT,
+					"Tensor \"%.*s\" has %d dimensions, the limit is %d.", FORMAT_TEXT(name), ndim,
+					NN_MAX_DIMS);
 		return NULL;
 	}
 	if (!format_tensor_bytes(ndim, shape, dtype, &count, &bytes))
 	{
-		format_fail(builder->error, FORMAT_EINVALID, "Tensor \"%.*s\" has an impossible shape.", FORMAT_TEXT(name));
+		format_fail(builder->error, FORMAT_EINVALID, "Tensor \"%.*s\" has an impossible shape.",
+					FORMAT_TEXT(name));
 		return NULL;
 	}
-	if (__builtin_add_overflow(builder->total, bytes, &builder->total) || builder->total > FORMAT_EXPANSION * (uint64_t) builder->length + FORMAT_SLACK)
+	if (__builtin_add_overflow(builder->total, bytes, &builder->total) ||
+		builder->total > FORMAT_EXPANSION * (uint64_t) builder->length + FORMAT_SLACK)
 	{
-		format_fail(builder->error, FORMAT_ELIMIT, "Its tensors together are more than %d times as large as the file.", FORMAT_EXPANSION);
+		format_fail(builder->error, FORMAT_ELIMIT,
+					"Its tensors together are more than %d times as large as the file.",
+					FORMAT_EXPANSION);
 		return NULL;
 	}
 	if (!make_room(builder) || (copy = format_own(builder, name.length + 1)) == NULL)
@@ -283,7 +307,7 @@ check_duplicates(const NnTensor *tensors, int ntensors, FormatError *error)
 FormatStatus
 format_read(const uint8_t *bytes, size_t length, FormatFile *file, FormatError *error)
 {
-	FormatBuilder builder = {.bytes = bytes, .length = length, .file = file, .error = error};
+	FormatBuilder builder = { .bytes = bytes, .length = length, .file = file, .error = error };
 	FormatStatus status;
 
 	memset(file, 0, sizeof(*file));
@@ -303,8 +327,10 @@ format_read(const uint8_t *bytes, size_t length, FormatFile *file, FormatError *
 		status = format_read_safetensors(&builder);
 	}
 	else
-		status = format_fail(error, FORMAT_EINVALID, "%s",
-							 length == 0 ? "The data is empty." : "The data starts like neither a safetensors nor a PyTorch (.pth) file.");
+		status = format_fail(
+			error, FORMAT_EINVALID, "%s",
+			length == 0 ? "The data is empty."
+						: "The data starts like neither a safetensors nor a PyTorch (.pth) file.");
 	if (status == FORMAT_OK)
 		status = check_duplicates(file->tensors, file->ntensors, error);
 	if (status != FORMAT_OK)
@@ -315,11 +341,11 @@ format_read(const uint8_t *bytes, size_t length, FormatFile *file, FormatError *
 void
 format_free(FormatFile *file)
 {
-	Owned	   *block = file->owned;
+	Owned *block = file->owned;
 
 	while (block != NULL)
 	{
-		Owned	   *next = block->next;
+		Owned *next = block->next;
 
 		free(block);
 		block = next;
@@ -334,20 +360,23 @@ format_check_tensors(const NnTensor *tensors, int ntensors, FormatError *error)
 	const char *twice;
 
 	if (ntensors > FORMAT_MAX_TENSORS)
-		return format_fail_write(error, FORMAT_ELIMIT, "There are %d tensors, the limit is %d.", ntensors, FORMAT_MAX_TENSORS);
+		return format_fail_write(error, FORMAT_ELIMIT, "There are %d tensors, the limit is %d.",
+								 ntensors, FORMAT_MAX_TENSORS);
 	for (int i = 0; i < ntensors; i++)
 	{
 		const NnTensor *tensor = &tensors[i];
-		FormatText	name = {tensor->name, strlen(tensor->name)};
-		uint64_t	count,
-					bytes;
+		FormatText name = { tensor->name, strlen(tensor->name) };
+		uint64_t count, bytes;
 
 		if (check_name(name, error) != FORMAT_OK)
 			return error->code;
-		if (tensor->ndim < 0 || tensor->ndim > NN_MAX_DIMS || !format_tensor_bytes(tensor->ndim, tensor->shape, tensor->dtype, &count, &bytes) ||
+		if (tensor->ndim < 0 || tensor->ndim > NN_MAX_DIMS ||
+			!format_tensor_bytes(tensor->ndim, tensor->shape, tensor->dtype, &count, &bytes) ||
 			bytes != tensor->nbytes || (bytes > 0 && tensor->data == NULL))
-			return format_fail_write(error, FORMAT_EINVALID, "Tensor \"%.100s\" has no data, or its shape does not say %zu bytes.",
-									 tensor->name, tensor->nbytes);
+			return format_fail_write(
+				error, FORMAT_EINVALID,
+				"Tensor \"%.100s\" has no data, or its shape does not say %zu bytes.", tensor->name,
+				tensor->nbytes);
 	}
 	if (!find_duplicate(tensors, ntensors, &twice))
 		return format_fail_memory(error, (size_t) ntensors * sizeof(char *));

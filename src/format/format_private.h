@@ -11,32 +11,42 @@
 #error "model files hold little-endian numbers, and tensors are used where they lie"
 #endif
 
-#define FORMAT_MAX_TENSORS	4096
-#define FORMAT_MAX_NAME		255 /* bytes of a tensor's name; the protocol has room for one more, the NUL */
+#define FORMAT_MAX_TENSORS 4096
+/* bytes of a tensor's name; the protocol has room for one more, the NUL */
+#define FORMAT_MAX_NAME 255
 
 /*
- * Tensors may share a storage, and strides of 0 may make much of little; together they may have this many times the bytes of the file, and the slack,
+ * Tensors may share a storage, and strides of 0 may make much of little;
+ * together they may have this many times the bytes of the file, and the slack,
  * so that a tiny file cannot ask for gigabytes.
  */
-#define FORMAT_EXPANSION	4
-#define FORMAT_SLACK		((uint64_t) 1 << 20)
+#define FORMAT_EXPANSION 4
+#define FORMAT_SLACK ((uint64_t) 1 << 20)
 
-/* Fills error and returns code; the message follows from the code, the detail is made printable ASCII. */
-__attribute__((format(printf, 3, 4))) extern FormatStatus format_fail(FormatError *error, FormatStatus code, const char *detail, ...);
-__attribute__((format(printf, 3, 4))) extern FormatStatus format_fail_write(FormatError *error, FormatStatus code, const char *detail, ...);
+/*
+ * Fills error and returns code; the message follows from the code, the detail
+ * is made printable ASCII.
+ */
+__attribute__((format(printf, 3, 4))) extern FormatStatus
+format_fail(FormatError *error, FormatStatus code, const char *detail, ...);
+__attribute__((format(printf, 3, 4))) extern FormatStatus
+format_fail_write(FormatError *error, FormatStatus code, const char *detail, ...);
 extern FormatStatus format_fail_memory(FormatError *error, size_t bytes);
 
 /* A piece of text in somebody else's memory, without a NUL. */
 typedef struct FormatText
 {
 	const char *at;
-	size_t		length;
+	size_t length;
 } FormatText;
 
-extern int	format_text_compare(FormatText a, FormatText b);
+extern int format_text_compare(FormatText a, FormatText b);
 extern bool format_text_is(FormatText text, const char *literal);
 
-/* For messages: printf("%.*s", FORMAT_TEXT(text)); cut to what a message can hold. */
+/*
+ * For messages: printf("%.*s", FORMAT_TEXT(text)); cut to what a message can
+ * hold.
+ */
 #define FORMAT_TEXT(text) (int) ((text).length < 80 ? (text).length : 80), (text).at
 
 /* Little-endian numbers that need not be aligned. */
@@ -44,25 +54,39 @@ extern uint16_t format_u16(const uint8_t *at);
 extern uint32_t format_u32(const uint8_t *at);
 extern uint64_t format_u64(const uint8_t *at);
 
-/* Product of the shape and of the element size; false if a dimension is negative or the product does not fit. */
-extern bool format_tensor_bytes(int ndim, const int64_t *shape, NnDtype dtype, uint64_t *count, uint64_t *bytes);
+/*
+ * Product of the shape and of the element size; false if a dimension is
+ * negative or the product does not fit.
+ */
+extern bool format_tensor_bytes(int ndim, const int64_t *shape, NnDtype dtype, uint64_t *count,
+								uint64_t *bytes);
 
-/* A FormatFile while it is read.  owned is a list of blocks that format_free releases. */
+/*
+ * A FormatFile while it is read. owned is a list of blocks that format_free
+ * releases.
+ */
 typedef struct FormatBuilder
 {
 	const uint8_t *bytes;
-	size_t		length;
+	size_t length;
 	FormatFile *file;
-	int			capacity;
-	uint64_t	total;			/* bytes of all tensors so far */
+	int capacity;
+	uint64_t total; /* bytes of all tensors so far */
 	FormatError *error;
 } FormatBuilder;
 
-/* Memory that lives as long as the file; NULL, with the error filled, if there is none. */
+/*
+ * Memory that lives as long as the file; NULL, with the error filled, if there
+ * is none.
+ */
 extern void *format_own(FormatBuilder *builder, size_t bytes);
 
-/* Appends a tensor after checking name, dimensions and limits.  Its data is still NULL and its nbytes known; NULL, with the error filled, if refused. */
-extern NnTensor *format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim, const int64_t *shape);
+/*
+ * Appends a tensor after checking name, dimensions and limits. Its data is
+ * still NULL and its nbytes known; NULL, with the error filled, if refused.
+ */
+extern NnTensor *format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim,
+							const int64_t *shape);
 
 /* Readers, called by format.c once it knows the kind. */
 extern FormatStatus format_read_safetensors(FormatBuilder *builder);
@@ -72,10 +96,9 @@ extern FormatStatus format_read_zip(FormatBuilder *builder);
 /* A growing buffer for the writers. */
 typedef struct FormatOutput
 {
-	uint8_t    *bytes;
-	size_t		length,
-				capacity;
-	bool		failed;			/* no memory; later appends do nothing */
+	uint8_t *bytes;
+	size_t length, capacity;
+	bool failed; /* no memory; later appends do nothing */
 } FormatOutput;
 
 extern void format_put(FormatOutput *output, const void *bytes, size_t length);
@@ -85,10 +108,14 @@ extern void format_put_u32(FormatOutput *output, uint32_t value);
 extern void format_put_u64(FormatOutput *output, uint64_t value);
 extern void format_put_zeros(FormatOutput *output, size_t length);
 
-/* What both writers ask of their tensors: sane names, shapes that match nbytes, no name twice. */
+/*
+ * What both writers ask of their tensors: sane names, shapes that match nbytes,
+ * no name twice.
+ */
 extern FormatStatus format_check_tensors(const NnTensor *tensors, int ntensors, FormatError *error);
 
 /* Hands the buffer to the caller, or frees it if it failed. */
-extern FormatStatus format_output_done(FormatOutput *output, uint8_t **bytes, size_t *length, FormatError *error);
+extern FormatStatus format_output_done(FormatOutput *output, uint8_t **bytes, size_t *length,
+									   FormatError *error);
 
-#endif							/* BICYCLE_FORMAT_PRIVATE_H */
+#endif /* BICYCLE_FORMAT_PRIVATE_H */

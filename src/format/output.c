@@ -2,7 +2,8 @@
  * output.c
  *	  The growing buffer that model files are written into.
  *
- * Appending never fails visibly: after an allocation has failed the buffer stays failed, and format_output_done says so once.  Until then the buffer is
+ * Appending never fails visibly: after an allocation has failed the buffer
+ * stays failed, and format_output_done says so once. Until then the buffer is
  * the writer's, afterwards the caller's.
  */
 #include "format_private.h"
@@ -13,9 +14,8 @@
 static bool
 reserve(FormatOutput *output, size_t length)
 {
-	size_t		needed,
-				capacity;
-	uint8_t    *bytes = NULL;
+	size_t needed, capacity;
+	uint8_t *bytes = NULL;
 
 	if (output->failed)
 		return false;

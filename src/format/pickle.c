@@ -1,15 +1,20 @@
 /*
  * pickle.c
- *	  A closed pickle machine: just enough of protocols 2 to 4 to read a PyTorch state_dict, and nothing that could run.
+ *	  A closed pickle machine: just enough of protocols 2 to 4 to read a PyTorch
+ *	  state_dict, and nothing that could run.
  *
- * A pickle is a program for a stack machine whose GLOBAL and REDUCE operators import and call anything.  Here GLOBAL knows the names of one table and
- * REDUCE builds, for each of them, a plain description; every other name and operator ends the reading with its offset.  Values refer to each other by
- * pointer and nothing walks them recursively, so nesting and cycles cost nothing.
+ * A pickle is a program for a stack machine whose GLOBAL and REDUCE operators
+ * import and call anything. Here GLOBAL knows the names of one table and REDUCE
+ * builds, for each of them, a plain description; every other name and operator
+ * ends the reading with its offset. Values refer to each other by pointer and
+ * nothing walks them recursively, so nesting and cycles cost nothing.
  *
- * Memory: values live in blocks that belong to the Pickle and are freed together; their sum, the stack, the memo and the number of storages are limited, so
- * that what a file can demand does not depend on what it says.
+ * Memory: values live in blocks that belong to the Pickle and are freed
+ * together; their sum, the stack, the memo and the number of storages are
+ * limited, so that what a file can demand does not depend on what it says.
  *
- * Sources: CPython Lib/pickletools.py; torch/serialization.py (persistent ids), torch/_utils.py (_rebuild_*).  Python 2 writes SHORT_BINSTRING for text and
+ * Sources: CPython Lib/pickletools.py; torch/serialization.py (persistent ids),
+ * torch/_utils.py (_rebuild_*). Python 2 writes SHORT_BINSTRING for text and
  * gives OrderedDict a list of [key, value] lists; both are read.
  */
 #include "pickle.h"
@@ -17,41 +22,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_STACK		16384
-#define MAX_MEMO		((uint64_t) 1 << 18)
-#define MAX_STORAGES	((size_t) 16 * FORMAT_MAX_TENSORS)
-#define MAX_MEMORY		((size_t) 32 << 20)
-#define BLOCK_BYTES		((size_t) 64 << 10)
+#define MAX_STACK 16384
+#define MAX_MEMO ((uint64_t) 1 << 18)
+#define MAX_STORAGES ((size_t) 16 * FORMAT_MAX_TENSORS)
+#define MAX_MEMORY ((size_t) 32 << 20)
+#define BLOCK_BYTES ((size_t) 64 << 10)
 
 typedef struct PickleBlock
 {
 	struct PickleBlock *next;
-	size_t		used,
-				size;
+	size_t used, size;
 	_Alignas(max_align_t) uint8_t bytes[];
 } PickleBlock;
 
 typedef struct Machine
 {
 	const uint8_t *bytes;
-	size_t		length,
-				at,				/* next byte */
-				operator_at,	/* offset of the running operator */
-				base;
-	PickleValue *stack;			/* grows; malloc'ed for the time of one reading, as is memo */
-	size_t		depth,
-				stack_capacity;
+	size_t length, at, /* next byte */
+		operator_at,   /* offset of the running operator */
+		base;
+	PickleValue *stack; /* grows; malloc'ed for the time of one reading, as is memo */
+	size_t depth, stack_capacity;
 	PickleValue *memo;
-	uint64_t	memo_size,		/* slots in use or passed over; MARK in the latter */
-				memo_capacity;
-	bool		stopped;
-	Pickle	   *pickle;
+	uint64_t memo_size, /* slots in use or passed over; MARK in the latter */
+		memo_capacity;
+	bool stopped;
+	Pickle *pickle;
 	FormatError *error;
 } Machine;
 
 typedef enum GlobalKind
 {
-	GLOBAL_STORAGE,				/* a type of storage: only inside a persistent id */
+	GLOBAL_STORAGE, /* a type of storage: only inside a persistent id */
 	GLOBAL_ORDERED_DICT,
 	GLOBAL_REBUILD_TENSOR,
 	GLOBAL_REBUILD_TENSOR_V2,
@@ -63,33 +65,34 @@ typedef struct PickleGlobal
 {
 	const char *module;
 	const char *name;
-	GlobalKind	kind;
-	NnDtype		dtype;			/* STORAGE only */
+	GlobalKind kind;
+	NnDtype dtype; /* STORAGE only */
 } PickleGlobal;
 
 /* Every name that a pickle may mention. */
 static const PickleGlobal globals[] = {
-	{"collections", "OrderedDict", GLOBAL_ORDERED_DICT, 0},
-	{"torch._utils", "_rebuild_tensor", GLOBAL_REBUILD_TENSOR, 0},
-	{"torch._utils", "_rebuild_tensor_v2", GLOBAL_REBUILD_TENSOR_V2, 0},
-	{"torch._utils", "_rebuild_parameter", GLOBAL_PARAMETER, 0},
-	{"torch.nn.parameter", "Parameter", GLOBAL_PARAMETER, 0},
-	{"torch", "Size", GLOBAL_SIZE, 0},
-	{"torch", "FloatStorage", GLOBAL_STORAGE, NN_F32},
-	{"torch", "DoubleStorage", GLOBAL_STORAGE, NN_F64},
-	{"torch", "HalfStorage", GLOBAL_STORAGE, NN_F16},
-	{"torch", "BFloat16Storage", GLOBAL_STORAGE, NN_BF16},
-	{"torch", "LongStorage", GLOBAL_STORAGE, NN_I64},
-	{"torch", "IntStorage", GLOBAL_STORAGE, NN_I32},
-	{"torch", "ByteStorage", GLOBAL_STORAGE, NN_U8},
+	{ "collections", "OrderedDict", GLOBAL_ORDERED_DICT, 0 },
+	{ "torch._utils", "_rebuild_tensor", GLOBAL_REBUILD_TENSOR, 0 },
+	{ "torch._utils", "_rebuild_tensor_v2", GLOBAL_REBUILD_TENSOR_V2, 0 },
+	{ "torch._utils", "_rebuild_parameter", GLOBAL_PARAMETER, 0 },
+	{ "torch.nn.parameter", "Parameter", GLOBAL_PARAMETER, 0 },
+	{ "torch", "Size", GLOBAL_SIZE, 0 },
+	{ "torch", "FloatStorage", GLOBAL_STORAGE, NN_F32 },
+	{ "torch", "DoubleStorage", GLOBAL_STORAGE, NN_F64 },
+	{ "torch", "HalfStorage", GLOBAL_STORAGE, NN_F16 },
+	{ "torch", "BFloat16Storage", GLOBAL_STORAGE, NN_BF16 },
+	{ "torch", "LongStorage", GLOBAL_STORAGE, NN_I64 },
+	{ "torch", "IntStorage", GLOBAL_STORAGE, NN_I32 },
+	{ "torch", "ByteStorage", GLOBAL_STORAGE, NN_U8 },
 };
 
-/* ---- Errors and memory --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors and memory --------------------------------------------------- */
 
 static bool
 fail(Machine *m, const char *what)
 {
-	format_fail(m->error, FORMAT_EINVALID, "Pickle %s (offset %zu).", what, m->base + m->operator_at);
+	format_fail(m->error, FORMAT_EINVALID, "Pickle %s (offset %zu).", what,
+				m->base + m->operator_at);
 	return false;
 }
 
@@ -107,18 +110,21 @@ fail_memory(Machine *m, size_t bytes)
 	return false;
 }
 
-/* Memory of the pickle; NULL, with the error filled, beyond MAX_MEMORY.  bytes is at most MAX_MEMORY itself. */
+/*
+ * Memory of the pickle; NULL, with the error filled, beyond MAX_MEMORY. bytes
+ * is at most MAX_MEMORY itself.
+ */
 static void *
 allocate(Machine *m, size_t bytes)
 {
-	Pickle	   *pickle = m->pickle;
+	Pickle *pickle = m->pickle;
 	PickleBlock *block = pickle->blocks;
-	void	   *memory;
+	void *memory;
 
 	bytes = (bytes + 15) & ~(size_t) 15;
 	if (block == NULL || bytes > block->size - block->used)
 	{
-		size_t		size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+		size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
 
 		if (size > MAX_MEMORY - pickle->memory)
 		{
@@ -142,13 +148,16 @@ allocate(Machine *m, size_t bytes)
 	return memory;
 }
 
-/* An old array is left in its block when a container grows; doubling keeps that below the size of the new one. */
+/*
+ * An old array is left in its block when a container grows; doubling keeps that
+ * below the size of the new one.
+ */
 static bool
 append(Machine *m, PickleItems *items, PickleValue value)
 {
 	if (items->n == items->capacity)
 	{
-		size_t		capacity = items->capacity > 0 ? 2 * items->capacity : 4;
+		size_t capacity = items->capacity > 0 ? 2 * items->capacity : 4;
 		PickleValue *at = allocate(m, capacity * sizeof(PickleValue));
 
 		if (at == NULL)
@@ -162,7 +171,7 @@ append(Machine *m, PickleItems *items, PickleValue value)
 	return true;
 }
 
-/* ---- Bytes and stack ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Bytes and stack ----------------------------------------------------- */
 
 static const uint8_t *
 take(Machine *m, uint64_t n)
@@ -200,7 +209,7 @@ push(Machine *m, PickleValue value)
 		return fail_limit(m, "needs too deep a stack");
 	if (m->depth == m->stack_capacity)
 	{
-		size_t		capacity = m->stack_capacity > 0 ? 2 * m->stack_capacity : 64;
+		size_t capacity = m->stack_capacity > 0 ? 2 * m->stack_capacity : 64;
 		PickleValue *stack = realloc(m->stack, capacity * sizeof(PickleValue));
 
 		if (stack == NULL)
@@ -215,18 +224,18 @@ push(Machine *m, PickleValue value)
 static bool
 push_simple(Machine *m, PickleType type, int64_t integer)
 {
-	return push(m, (PickleValue) {.type = type, .integer = integer});
+	return push(m, (PickleValue){ .type = type, .integer = integer });
 }
 
 static bool
 push_text(Machine *m, int width)
 {
-	uint64_t	length;
+	uint64_t length;
 	const uint8_t *text;
 
 	if (!take_number(m, width, &length) || (text = take(m, length)) == NULL)
 		return false;
-	return push(m, (PickleValue) {.type = PICKLE_TEXT, .text = {(const char *) text, length}});
+	return push(m, (PickleValue){ .type = PICKLE_TEXT, .text = { (const char *) text, length } });
 }
 
 /* The topmost value, which must be of this type and not hide behind a mark. */
@@ -250,11 +259,14 @@ pop(Machine *m, PickleValue *value)
 	return true;
 }
 
-/* Cuts the stack at the last mark; the values above it, which stay where they are until the next push, are *n values at *values. */
+/*
+ * Cuts the stack at the last mark; the values above it, which stay where they
+ * are until the next push, are *n values at *values.
+ */
 static bool
 pop_mark(Machine *m, PickleValue **values, size_t *n)
 {
-	size_t		mark = m->depth;
+	size_t mark = m->depth;
 
 	while (mark > 0 && m->stack[mark - 1].type != PICKLE_MARK)
 		mark--;
@@ -266,9 +278,12 @@ pop_mark(Machine *m, PickleValue **values, size_t *n)
 	return true;
 }
 
-/* ---- Containers ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Containers ---------------------------------------------------------- */
 
-/* Makes a tuple, list or dictionary of n values and pushes it.  values may lie on the stack, at or above its top. */
+/*
+ * Makes a tuple, list or dictionary of n values and pushes it. values may lie
+ * on the stack, at or above its top.
+ */
 static bool
 push_items(Machine *m, PickleType type, const PickleValue *values, size_t n)
 {
@@ -280,14 +295,14 @@ push_items(Machine *m, PickleType type, const PickleValue *values, size_t n)
 	for (size_t i = 0; i < n; i++)
 		if (!append(m, items, values[i]))
 			return false;
-	return push(m, (PickleValue) {.type = type, .items = items});
+	return push(m, (PickleValue){ .type = type, .items = items });
 }
 
 static bool
 push_marked(Machine *m, PickleType type)
 {
 	PickleValue *values;
-	size_t		n;
+	size_t n;
 
 	if (!pop_mark(m, &values, &n))
 		return false;
@@ -306,13 +321,16 @@ push_tuple(Machine *m, size_t n)
 	return push_items(m, PICKLE_TUPLE, m->stack + m->depth, n);
 }
 
-/* Appends the values above the mark, or the topmost `single` ones if that is not 0, to the list or dictionary below them. */
+/*
+ * Appends the values above the mark, or the topmost `single` ones if that is
+ * not 0, to the list or dictionary below them.
+ */
 static bool
 extend(Machine *m, PickleType type, size_t single)
 {
 	PickleValue *values;
 	PickleValue *container;
-	size_t		n = single;
+	size_t n = single;
 
 	if (single == 0)
 	{
@@ -340,9 +358,12 @@ extend(Machine *m, PickleType type, size_t single)
 	return true;
 }
 
-/* ---- Memo ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Memo ---------------------------------------------------------------- */
 
-/* Every PUT takes two bytes or more of the pickle, so an honest index is below its length. */
+/*
+ * Every PUT takes two bytes or more of the pickle, so an honest index is below
+ * its length.
+ */
 static bool
 memo_put(Machine *m, uint64_t index)
 {
@@ -354,7 +375,7 @@ memo_put(Machine *m, uint64_t index)
 		return false;
 	if (index >= m->memo_capacity)
 	{
-		uint64_t	capacity = 2 * index + 64;
+		uint64_t capacity = 2 * index + 64;
 		PickleValue *memo = realloc(m->memo, capacity * sizeof(PickleValue));
 
 		if (memo == NULL)
@@ -376,16 +397,17 @@ memo_get(Machine *m, uint64_t index)
 	return push(m, m->memo[index]);
 }
 
-/* ---- Names and what they build ------------------------------------------------------------------------------------------------------------- */
+/* ---- Names and what they build ------------------------------------------- */
 
 static bool
 push_global(Machine *m, FormatText module, FormatText name)
 {
 	for (size_t i = 0; i < sizeof(globals) / sizeof(globals[0]); i++)
 		if (format_text_is(module, globals[i].module) && format_text_is(name, globals[i].name))
-			return push(m, (PickleValue) {.type = PICKLE_GLOBAL, .global = &globals[i]});
-	format_fail(m->error, FORMAT_EINVALID, "Pickle names %.*s.%.*s, which is not allowed (offset %zu).",
-				FORMAT_TEXT(module), FORMAT_TEXT(name), m->base + m->operator_at);
+			return push(m, (PickleValue){ .type = PICKLE_GLOBAL, .global = &globals[i] });
+	format_fail(m->error, FORMAT_EINVALID,
+				"Pickle names %.*s.%.*s, which is not allowed (offset %zu).", FORMAT_TEXT(module),
+				FORMAT_TEXT(name), m->base + m->operator_at);
 	return false;
 }
 
@@ -397,7 +419,7 @@ take_line(Machine *m, FormatText *line)
 
 	if (end == NULL)
 		return fail(m, "ends within an operator");
-	*line = (FormatText) {(const char *) start, (size_t) (end - start)};
+	*line = (FormatText){ (const char *) start, (size_t) (end - start) };
 	m->at += line->length + 1;
 	return true;
 }
@@ -405,8 +427,7 @@ take_line(Machine *m, FormatText *line)
 static bool
 op_global(Machine *m)
 {
-	FormatText	module,
-				name;
+	FormatText module, name;
 
 	return take_line(m, &module) && take_line(m, &name) && push_global(m, module, name);
 }
@@ -414,8 +435,7 @@ op_global(Machine *m)
 static bool
 op_stack_global(Machine *m)
 {
-	PickleValue name,
-				module;
+	PickleValue name, module;
 
 	if (!pop(m, &name) || !pop(m, &module))
 		return false;
@@ -430,22 +450,30 @@ non_negative(const PickleValue *value)
 	return value->type == PICKLE_INT && value->integer >= 0;
 }
 
-/* (view_key, offset, size): a part of the storage, as PyTorch before 0.4 wrote it. */
+/*
+ * (view_key, offset, size): a part of the storage, as PyTorch before 0.4 wrote
+ * it.
+ */
 static bool
 set_view(Machine *m, PickleStorage *storage, const PickleValue *view)
 {
-	const PickleValue *part = view->type == PICKLE_TUPLE && view->items->n == 3 ? view->items->at : NULL;
+	const PickleValue *part =
+		view->type == PICKLE_TUPLE && view->items->n == 3 ? view->items->at : NULL;
 
 	if (part == NULL || !non_negative(&part[1]) || !non_negative(&part[2]))
 		return fail(m, "describes a view of a storage wrongly");
 	storage->view_offset = (uint64_t) part[1].integer;
 	storage->view_numel = (uint64_t) part[2].integer;
-	if (storage->view_offset > storage->numel || storage->view_numel > storage->numel - storage->view_offset)
+	if (storage->view_offset > storage->numel ||
+		storage->view_numel > storage->numel - storage->view_offset)
 		return fail(m, "has a view that reaches beyond its storage");
 	return true;
 }
 
-/* ('storage', type, key, location, numel[, view]): torch.save's persistent id.  The location (cpu, cuda:0) does not matter. */
+/*
+ * ('storage', type, key, location, numel[, view]): torch.save's persistent id.
+ * The location (cpu, cuda:0) does not matter.
+ */
 static bool
 op_binpersid(Machine *m)
 {
@@ -458,8 +486,9 @@ op_binpersid(Machine *m)
 	if (id.type != PICKLE_TUPLE || id.items->n < 5 || id.items->n > 6)
 		return fail(m, "has a persistent id that is no storage");
 	part = id.items->at;
-	if (part[0].type != PICKLE_TEXT || !format_text_is(part[0].text, "storage") || part[1].type != PICKLE_GLOBAL ||
-		part[1].global->kind != GLOBAL_STORAGE || part[2].type != PICKLE_TEXT || !non_negative(&part[4]))
+	if (part[0].type != PICKLE_TEXT || !format_text_is(part[0].text, "storage") ||
+		part[1].type != PICKLE_GLOBAL || part[1].global->kind != GLOBAL_STORAGE ||
+		part[2].type != PICKLE_TEXT || !non_negative(&part[4]))
 		return fail(m, "has a persistent id that is no storage");
 	if (m->pickle->nstorages == MAX_STORAGES)
 		return fail_limit(m, "mentions too many storages");
@@ -476,7 +505,7 @@ op_binpersid(Machine *m)
 	storage->next = m->pickle->storages;
 	m->pickle->storages = storage;
 	m->pickle->nstorages++;
-	return push(m, (PickleValue) {.type = PICKLE_STORAGE, .storage = storage});
+	return push(m, (PickleValue){ .type = PICKLE_STORAGE, .storage = storage });
 }
 
 static bool
@@ -498,8 +527,8 @@ rebuild_tensor(Machine *m, const PickleItems *arguments)
 	const PickleValue *part = arguments->at;
 	PickleTensor *tensor;
 
-	if (part[0].type != PICKLE_STORAGE || !non_negative(&part[1]) || part[2].type != PICKLE_TUPLE || part[3].type != PICKLE_TUPLE ||
-		part[2].items->n != part[3].items->n)
+	if (part[0].type != PICKLE_STORAGE || !non_negative(&part[1]) || part[2].type != PICKLE_TUPLE ||
+		part[3].type != PICKLE_TUPLE || part[2].items->n != part[3].items->n)
 		return fail(m, "describes a tensor wrongly");
 	if (part[2].items->n > NN_MAX_DIMS)
 		return fail_limit(m, "has a tensor of too many dimensions");
@@ -511,7 +540,7 @@ rebuild_tensor(Machine *m, const PickleItems *arguments)
 	tensor->ndim = (int) part[2].items->n;
 	if (!read_extents(&part[2], tensor->shape) || !read_extents(&part[3], tensor->stride))
 		return fail(m, "describes a tensor wrongly");
-	return push(m, (PickleValue) {.type = PICKLE_TENSOR, .tensor = tensor});
+	return push(m, (PickleValue){ .type = PICKLE_TENSOR, .tensor = tensor });
 }
 
 /* No argument (Python 3), or a list of [key, value] lists (Python 2). */
@@ -544,9 +573,8 @@ build_ordered_dict(Machine *m, const PickleItems *arguments)
 static bool
 op_reduce(Machine *m)
 {
-	PickleValue arguments,
-				callee;
-	size_t		n;
+	PickleValue arguments, callee;
+	size_t n;
 
 	if (!pop(m, &arguments) || !pop(m, &callee))
 		return false;
@@ -565,7 +593,7 @@ op_reduce(Machine *m)
 			if (n == 6 || n == 7)
 				return rebuild_tensor(m, arguments.items);
 			break;
-		case GLOBAL_PARAMETER:	/* (data, requires_grad, hooks): the data */
+		case GLOBAL_PARAMETER: /* (data, requires_grad, hooks): the data */
 			if (n >= 1 && n <= 3 && arguments.items->at[0].type == PICKLE_TENSOR)
 				return push(m, arguments.items->at[0]);
 			break;
@@ -579,7 +607,10 @@ op_reduce(Machine *m)
 	return fail(m, "calls an allowed name with the wrong arguments");
 }
 
-/* State of an object: in these files only the _metadata of an OrderedDict, which loading ignores. */
+/*
+ * State of an object: in these files only the _metadata of an OrderedDict,
+ * which loading ignores.
+ */
 static bool
 op_build(Machine *m)
 {
@@ -588,12 +619,12 @@ op_build(Machine *m)
 	return pop(m, &state) && top(m, PICKLE_DICT) != NULL;
 }
 
-/* ---- Other operators ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Other operators ----------------------------------------------------- */
 
 static bool
 op_proto(Machine *m)
 {
-	uint64_t	protocol;
+	uint64_t protocol;
 
 	if (!take_number(m, 1, &protocol))
 		return false;
@@ -604,7 +635,7 @@ op_proto(Machine *m)
 static bool
 op_frame(Machine *m)
 {
-	uint64_t	length;
+	uint64_t length;
 
 	if (!take_number(m, 8, &length))
 		return false;
@@ -623,7 +654,7 @@ op_stop(Machine *m)
 static bool
 push_unsigned(Machine *m, int width)
 {
-	uint64_t	value;
+	uint64_t value;
 
 	return take_number(m, width, &value) && push_simple(m, PICKLE_INT, (int64_t) value);
 }
@@ -631,17 +662,19 @@ push_unsigned(Machine *m, int width)
 static bool
 op_binint(Machine *m)
 {
-	uint64_t	value;
+	uint64_t value;
 
 	return take_number(m, 4, &value) && push_simple(m, PICKLE_INT, (int32_t) (uint32_t) value);
 }
 
-/* Two's complement of any length; what does not fit 64 bits has no meaning here. */
+/*
+ * Two's complement of any length; what does not fit 64 bits has no meaning
+ * here.
+ */
 static bool
 op_long1(Machine *m)
 {
-	uint64_t	length,
-				value;
+	uint64_t length, value;
 	const uint8_t *bytes;
 
 	if (!take_number(m, 1, &length) || (bytes = take(m, length)) == NULL)
@@ -667,14 +700,17 @@ op_memoize(Machine *m)
 }
 
 static bool
-memo_indexed(Machine *m, int width, bool (*access) (Machine *, uint64_t))
+memo_indexed(Machine *m, int width, bool (*access)(Machine *, uint64_t))
 {
-	uint64_t	index;
+	uint64_t index;
 
 	return take_number(m, width, &index) && access(m, index);
 }
 
-/* One operator; the whole language.  Letters and numbers are those of pickletools. */
+/*
+ * One operator; the whole language. Letters and numbers are those of
+ * pickletools.
+ */
 static bool
 step(Machine *m)
 {
@@ -697,61 +733,61 @@ step(Machine *m)
 
 		case 'N':
 			return push_simple(m, PICKLE_NONE, 0);
-		case 0x88:				/* NEWTRUE */
+		case 0x88: /* NEWTRUE */
 			return push_simple(m, PICKLE_BOOL, 1);
-		case 0x89:				/* NEWFALSE */
+		case 0x89: /* NEWFALSE */
 			return push_simple(m, PICKLE_BOOL, 0);
-		case 'K':				/* BININT1 */
+		case 'K': /* BININT1 */
 			return push_unsigned(m, 1);
-		case 'M':				/* BININT2 */
+		case 'M': /* BININT2 */
 			return push_unsigned(m, 2);
-		case 'J':				/* BININT */
+		case 'J': /* BININT */
 			return op_binint(m);
 		case 0x8a:
 			return op_long1(m);
 		case 'G':
 			return op_binfloat(m);
-		case 'U':				/* SHORT_BINSTRING */
-		case 0x8c:				/* SHORT_BINUNICODE */
+		case 'U':  /* SHORT_BINSTRING */
+		case 0x8c: /* SHORT_BINUNICODE */
 			return push_text(m, 1);
-		case 'T':				/* BINSTRING */
-		case 'X':				/* BINUNICODE */
+		case 'T': /* BINSTRING */
+		case 'X': /* BINUNICODE */
 			return push_text(m, 4);
 
-		case ')':				/* EMPTY_TUPLE */
+		case ')': /* EMPTY_TUPLE */
 			return push_items(m, PICKLE_TUPLE, NULL, 0);
-		case 't':				/* TUPLE */
+		case 't': /* TUPLE */
 			return push_marked(m, PICKLE_TUPLE);
-		case 0x85:				/* TUPLE1 */
+		case 0x85: /* TUPLE1 */
 		case 0x86:
-		case 0x87:				/* TUPLE3 */
+		case 0x87: /* TUPLE3 */
 			return push_tuple(m, (size_t) *opcode - 0x84);
-		case ']':				/* EMPTY_LIST */
+		case ']': /* EMPTY_LIST */
 			return push_items(m, PICKLE_LIST, NULL, 0);
-		case 'l':				/* LIST */
+		case 'l': /* LIST */
 			return push_marked(m, PICKLE_LIST);
-		case 'a':				/* APPEND */
+		case 'a': /* APPEND */
 			return extend(m, PICKLE_LIST, 1);
-		case 'e':				/* APPENDS */
+		case 'e': /* APPENDS */
 			return extend(m, PICKLE_LIST, 0);
-		case '}':				/* EMPTY_DICT */
+		case '}': /* EMPTY_DICT */
 			return push_items(m, PICKLE_DICT, NULL, 0);
-		case 'd':				/* DICT */
+		case 'd': /* DICT */
 			return push_marked(m, PICKLE_DICT);
-		case 's':				/* SETITEM */
+		case 's': /* SETITEM */
 			return extend(m, PICKLE_DICT, 2);
-		case 'u':				/* SETITEMS */
+		case 'u': /* SETITEMS */
 			return extend(m, PICKLE_DICT, 0);
 
-		case 'q':				/* BINPUT */
+		case 'q': /* BINPUT */
 			return memo_indexed(m, 1, memo_put);
-		case 'r':				/* LONG_BINPUT */
+		case 'r': /* LONG_BINPUT */
 			return memo_indexed(m, 4, memo_put);
 		case 0x94:
 			return op_memoize(m);
-		case 'h':				/* BINGET */
+		case 'h': /* BINGET */
 			return memo_indexed(m, 1, memo_get);
-		case 'j':				/* LONG_BINGET */
+		case 'j': /* LONG_BINGET */
 			return memo_indexed(m, 4, memo_get);
 
 		case 'c':
@@ -765,15 +801,19 @@ step(Machine *m)
 		case 'b':
 			return op_build(m);
 	}
-	format_fail(m->error, FORMAT_EINVALID, "Pickle has operator 0x%02x, which is not allowed (offset %zu).", *opcode, m->base + m->operator_at);
+	format_fail(m->error, FORMAT_EINVALID,
+				"Pickle has operator 0x%02x, which is not allowed (offset %zu).", *opcode,
+				m->base + m->operator_at);
 	return false;
 }
 
 FormatStatus
 pickle_read(const uint8_t *bytes, size_t length, size_t base, Pickle *pickle, FormatError *error)
 {
-	Machine		m = {.bytes = bytes, .length = length, .base = base, .pickle = pickle, .error = error};
-	bool		running = true;
+	Machine m = {
+		.bytes = bytes, .length = length, .base = base, .pickle = pickle, .error = error
+	};
+	bool running = true;
 
 	memset(pickle, 0, sizeof(*pickle));
 	while (running && !m.stopped)

@@ -1,6 +1,7 @@
 /*
  * pickle.h
- *	  What the two .pth readers get from a pickle: plain data, storages and tensors by description.  See pickle.c.
+ *	  What the two .pth readers get from a pickle: plain data, storages and
+ *	  tensors by description. See pickle.c.
  */
 #ifndef BICYCLE_FORMAT_PICKLE_H
 #define BICYCLE_FORMAT_PICKLE_H
@@ -9,11 +10,11 @@
 
 typedef enum PickleType
 {
-	PICKLE_MARK,				/* on the stack only */
+	PICKLE_MARK, /* on the stack only */
 	PICKLE_NONE,
 	PICKLE_BOOL,
 	PICKLE_INT,
-	PICKLE_FLOAT,				/* its value is of no use here and not kept */
+	PICKLE_FLOAT, /* its value is of no use here and not kept */
 	PICKLE_TEXT,
 	PICKLE_GLOBAL,
 	PICKLE_TUPLE,
@@ -25,13 +26,13 @@ typedef enum PickleType
 
 typedef struct PickleValue
 {
-	PickleType	type;
+	PickleType type;
 	union
 	{
-		int64_t		integer;	/* BOOL, INT */
-		FormatText	text;		/* in the pickle's own bytes */
+		int64_t integer; /* BOOL, INT */
+		FormatText text; /* in the pickle's own bytes */
 		const struct PickleGlobal *global;
-		struct PickleItems *items;	/* TUPLE, LIST, DICT */
+		struct PickleItems *items; /* TUPLE, LIST, DICT */
 		struct PickleStorage *storage;
 		struct PickleTensor *tensor;
 	};
@@ -41,42 +42,45 @@ typedef struct PickleValue
 typedef struct PickleItems
 {
 	PickleValue *at;
-	size_t		n,
-				capacity;
+	size_t n, capacity;
 } PickleItems;
 
 /* A mention of a storage; several may name the same key. */
 typedef struct PickleStorage
 {
 	struct PickleStorage *next;
-	FormatText	key;
-	NnDtype		dtype;
-	uint64_t	numel;			/* elements of the whole storage */
-	uint64_t	view_offset,	/* the part of it that is meant, in elements; within numel */
-				view_numel;
+	FormatText key;
+	NnDtype dtype;
+	uint64_t numel;       /* elements of the whole storage */
+	uint64_t view_offset, /* the part of it that is meant, in elements; within numel */
+		view_numel;
 } PickleStorage;
 
 typedef struct PickleTensor
 {
 	const PickleStorage *storage;
-	uint64_t	offset;			/* elements; not yet compared with the storage */
-	int			ndim;
-	int64_t		shape[NN_MAX_DIMS];	/* >= 0 */
-	int64_t		stride[NN_MAX_DIMS];	/* >= 0, elements */
+	uint64_t offset; /* elements; not yet compared with the storage */
+	int ndim;
+	int64_t shape[NN_MAX_DIMS];  /* >= 0 */
+	int64_t stride[NN_MAX_DIMS]; /* >= 0, elements */
 } PickleTensor;
 
 typedef struct Pickle
 {
 	PickleValue top;
-	size_t		used;			/* bytes up to and with STOP */
-	PickleStorage *storages;	/* all mentions, newest first */
-	size_t		nstorages;
+	size_t used;             /* bytes up to and with STOP */
+	PickleStorage *storages; /* all mentions, newest first */
+	size_t nstorages;
 	struct PickleBlock *blocks; /* all memory, freed by pickle_free */
-	size_t		memory;
+	size_t memory;
 } Pickle;
 
-/* Reads one pickle at the start of bytes[0..length); base is the offset of bytes in the file, for messages.  The texts refer to bytes. */
-extern FormatStatus pickle_read(const uint8_t *bytes, size_t length, size_t base, Pickle *pickle, FormatError *error);
+/*
+ * Reads one pickle at the start of bytes[0..length); base is the offset of
+ * bytes in the file, for messages. The texts refer to bytes.
+ */
+extern FormatStatus pickle_read(const uint8_t *bytes, size_t length, size_t base, Pickle *pickle,
+								FormatError *error);
 extern void pickle_free(Pickle *pickle);
 
-#endif							/* BICYCLE_FORMAT_PICKLE_H */
+#endif /* BICYCLE_FORMAT_PICKLE_H */

@@ -1,9 +1,11 @@
 /*
  * pth.c
- *	  From the descriptions of a pickled state_dict to tensors: storages by key, windows into them, strides.
+ *	  From the descriptions of a pickled state_dict to tensors: storages by key,
+ *	  windows into them, strides.
  *
- * A tensor that is row-major in its storage refers to the caller's bytes; others are copied into memory of the FormatFile.  The sum of both is limited by
- * format_add before a byte is copied.
+ * A tensor that is row-major in its storage refers to the caller's bytes;
+ * others are copied into memory of the FormatFile. The sum of both is limited
+ * by format_add before a byte is copied.
  */
 #include "pth.h"
 
@@ -20,7 +22,7 @@ compare_storages(const void *a, const void *b)
 static bool
 fold(PthStorages *storages, FormatText *culprit)
 {
-	size_t		n = 0;
+	size_t n = 0;
 
 	for (size_t i = 0; i < storages->n; i++)
 	{
@@ -28,7 +30,8 @@ fold(PthStorages *storages, FormatText *culprit)
 
 		if (n > 0 && format_text_compare(storages->at[n - 1].key, next->key) == 0)
 		{
-			if (storages->at[n - 1].dtype != next->dtype || storages->at[n - 1].numel != next->numel)
+			if (storages->at[n - 1].dtype != next->dtype ||
+				storages->at[n - 1].numel != next->numel)
 			{
 				*culprit = next->key;
 				return false;
@@ -44,8 +47,8 @@ fold(PthStorages *storages, FormatText *culprit)
 FormatStatus
 pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error)
 {
-	FormatText	culprit;
-	size_t		i = 0;
+	FormatText culprit;
+	size_t i = 0;
 
 	storages->n = pickle->nstorages;
 	storages->at = calloc(storages->n + 1, sizeof(PthStorage));
@@ -58,40 +61,50 @@ pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error)
 		storage->key = mention->key;
 		storage->dtype = mention->dtype;
 		storage->numel = mention->numel;
-		if (__builtin_mul_overflow(mention->numel, (uint64_t) nn_dtype_size(mention->dtype), &storage->bytes))
-			return format_fail(error, FORMAT_EINVALID, "Storage \"%.*s\" has an impossible size.", FORMAT_TEXT(mention->key));
+		if (__builtin_mul_overflow(mention->numel, (uint64_t) nn_dtype_size(mention->dtype),
+								   &storage->bytes))
+			return format_fail(error, FORMAT_EINVALID, "Storage \"%.*s\" has an impossible size.",
+							   FORMAT_TEXT(mention->key));
 	}
 	qsort(storages->at, storages->n, sizeof(PthStorage), compare_storages);
 	if (!fold(storages, &culprit))
-		return format_fail(error, FORMAT_EINVALID, "Storage \"%.*s\" is described in two ways.", FORMAT_TEXT(culprit));
+		return format_fail(error, FORMAT_EINVALID, "Storage \"%.*s\" is described in two ways.",
+						   FORMAT_TEXT(culprit));
 	return FORMAT_OK;
 }
 
 PthStorage *
 pth_find_storage(const PthStorages *storages, FormatText key)
 {
-	PthStorage	wanted = {.key = key};
+	PthStorage wanted = { .key = key };
 
 	return bsearch(&wanted, storages->at, storages->n, sizeof(PthStorage), compare_storages);
 }
 
-/* Whether the last element of the window lies in the storage; *at is the first element's place in the whole storage. */
+/*
+ * Whether the last element of the window lies in the storage; *at is the first
+ * element's place in the whole storage.
+ */
 static bool
 within_storage(const PickleTensor *tensor, uint64_t count, uint64_t *at)
 {
-	uint64_t	last = tensor->offset;
+	uint64_t last = tensor->offset;
 
 	*at = tensor->storage->view_offset;
 	if (count == 0)
 		return true;
 	for (int i = 0; i < tensor->ndim; i++)
 	{
-		uint64_t	reach;
+		uint64_t reach;
 
-		if (__builtin_mul_overflow((uint64_t) tensor->shape[i] - 1, (uint64_t) tensor->stride[i], &reach) || __builtin_add_overflow(last, reach, &last))
+		if (__builtin_mul_overflow((uint64_t) tensor->shape[i] - 1, (uint64_t) tensor->stride[i],
+								   &reach) ||
+			__builtin_add_overflow(last, reach, &last))
 			return false;
 	}
-	/* view_offset + view_numel <= numel was checked when the storage was read */
+	/*
+	 * view_offset + view_numel <= numel was checked when the storage was read
+	 */
 	*at += tensor->offset;
 	return last < tensor->storage->view_numel;
 }
@@ -100,7 +113,7 @@ within_storage(const PickleTensor *tensor, uint64_t count, uint64_t *at)
 static bool
 is_row_major(const PickleTensor *tensor)
 {
-	uint64_t	expected = 1;
+	uint64_t expected = 1;
 
 	for (int i = tensor->ndim - 1; i >= 0; i--)
 	{
@@ -111,12 +124,15 @@ is_row_major(const PickleTensor *tensor)
 	return true;
 }
 
-/* Copies element by element, the last dimension fastest.  The window was checked to lie in the storage. */
+/*
+ * Copies element by element, the last dimension fastest. The window was checked
+ * to lie in the storage.
+ */
 static void
 gather(const uint8_t *from, const PickleTensor *tensor, uint64_t count, size_t width, uint8_t *to)
 {
-	int64_t		index[NN_MAX_DIMS] = {0};
-	uint64_t	at = 0;
+	int64_t index[NN_MAX_DIMS] = { 0 };
+	uint64_t at = 0;
 
 	for (uint64_t n = 0; n < count; n++, to += width)
 	{
@@ -133,20 +149,21 @@ gather(const uint8_t *from, const PickleTensor *tensor, uint64_t count, size_t w
 }
 
 static FormatStatus
-add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pickled, const PthStorages *storages)
+add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pickled,
+		   const PthStorages *storages)
 {
 	const PthStorage *storage = pth_find_storage(storages, pickled->storage->key);
-	size_t		width = nn_dtype_size(storage->dtype);
-	NnTensor   *tensor = format_add(builder, name, storage->dtype, pickled->ndim, pickled->shape);
-	uint64_t	count,
-				at;
-	uint8_t    *copy;
+	size_t width = nn_dtype_size(storage->dtype);
+	NnTensor *tensor = format_add(builder, name, storage->dtype, pickled->ndim, pickled->shape);
+	uint64_t count, at;
+	uint8_t *copy;
 
 	if (tensor == NULL)
 		return builder->error->code;
 	count = tensor->nbytes / width;
 	if (!within_storage(pickled, count, &at))
-		return format_fail(builder->error, FORMAT_EINVALID, "Tensor \"%.*s\" reaches beyond its storage.", FORMAT_TEXT(name));
+		return format_fail(builder->error, FORMAT_EINVALID,
+						   "Tensor \"%.*s\" reaches beyond its storage.", FORMAT_TEXT(name));
 	if (count == 0 || is_row_major(pickled))
 	{
 		tensor->data = storage->data + at * width;
@@ -166,17 +183,22 @@ pth_add_tensors(FormatBuilder *builder, const Pickle *pickle, const PthStorages 
 	const PickleItems *items = pickle->top.items;
 
 	if (pickle->top.type != PICKLE_DICT)
-		return format_fail(builder->error, FORMAT_EINVALID, "It does not hold a dictionary of tensors (the state_dict of a network).");
+		return format_fail(
+			builder->error, FORMAT_EINVALID,
+			"It does not hold a dictionary of tensors (the state_dict of a network).");
 	for (size_t i = 0; i < items->n; i += 2)
 	{
 		const PickleValue *key = &items->at[i];
 		const PickleValue *value = &items->at[i + 1];
 
 		if (key->type != PICKLE_TEXT)
-			return format_fail(builder->error, FORMAT_EINVALID, "Its dictionary has a key that is not a text.");
+			return format_fail(builder->error, FORMAT_EINVALID,
+							   "Its dictionary has a key that is not a text.");
 		if (value->type != PICKLE_TENSOR)
-			return format_fail(builder->error, FORMAT_EINVALID, "Entry \"%.*s\" is not a tensor; the file must be the state_dict of one network.",
-							   FORMAT_TEXT(key->text));
+			return format_fail(
+				builder->error, FORMAT_EINVALID,
+				"Entry \"%.*s\" is not a tensor; the file must be the state_dict of one network.",
+				FORMAT_TEXT(key->text));
 		if (add_tensor(builder, key->text, value->tensor, storages) != FORMAT_OK)
 			return builder->error->code;
 	}

@@ -1,33 +1,44 @@
 /*
  * pth.h
- *	  What the two layouts of .pth have in common: a pickled state_dict and storages that its tensors are windows of.
+ *	  What the two layouts of .pth have in common: a pickled state_dict and
+ *	  storages that its tensors are windows of.
  */
 #ifndef BICYCLE_FORMAT_PTH_H
 #define BICYCLE_FORMAT_PTH_H
 
 #include "pickle.h"
 
-/* One storage of the file; the mentions of a key in the pickle, folded together. */
+/*
+ * One storage of the file; the mentions of a key in the pickle, folded
+ * together.
+ */
 typedef struct PthStorage
 {
-	FormatText	key;
-	NnDtype		dtype;
-	uint64_t	numel;
-	uint64_t	bytes;			/* numel elements */
-	const uint8_t *data;		/* in the file; NULL until the layout's reader has found and checked it */
+	FormatText key;
+	NnDtype dtype;
+	uint64_t numel;
+	uint64_t bytes;      /* numel elements */
+	const uint8_t *data; /* in the file; NULL until the layout's reader has found and checked it */
 } PthStorage;
 
 typedef struct PthStorages
 {
-	PthStorage *at;				/* sorted by key, malloc'ed */
-	size_t		n;
+	PthStorage *at; /* sorted by key, malloc'ed */
+	size_t n;
 } PthStorages;
 
-/* The storages that a pickle mentions; EINVAL if two mentions of one key disagree.  Free .at with free(). */
+/*
+ * The storages that a pickle mentions; EINVAL if two mentions of one key
+ * disagree. Free .at with free().
+ */
 extern FormatStatus pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error);
 extern PthStorage *pth_find_storage(const PthStorages *storages, FormatText key);
 
-/* Adds the tensors of the dictionary on top of the pickle; all storages must have their data. */
-extern FormatStatus pth_add_tensors(FormatBuilder *builder, const Pickle *pickle, const PthStorages *storages);
+/*
+ * Adds the tensors of the dictionary on top of the pickle; all storages must
+ * have their data.
+ */
+extern FormatStatus pth_add_tensors(FormatBuilder *builder, const Pickle *pickle,
+									const PthStorages *storages);
 
-#endif							/* BICYCLE_FORMAT_PTH_H */
+#endif /* BICYCLE_FORMAT_PTH_H */

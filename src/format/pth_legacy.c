@@ -1,25 +1,33 @@
 /*
  * pth_legacy.c
- *	  The layout that torch.save wrote before version 1.6, and the one of the published BicycleGAN weights.
+ *	  The layout that torch.save wrote before version 1.6, and the one of the
+ *	  published BicycleGAN weights.
  *
- * Five pickles back to back: a magic number, the protocol version, the writer's system, the object, the list of storage keys.  Then, for each key in that
- * order, an int64 element count and the elements; nothing is aligned and nothing follows.
- * Source: torch/serialization.py, _legacy_save and _legacy_load.
+ * Five pickles back to back: a magic number, the protocol version, the writer's
+ * system, the object, the list of storage keys. Then, for each key in that
+ * order, an int64 element count and the elements; nothing is aligned and
+ * nothing follows. Source: torch/serialization.py, _legacy_save and
+ * _legacy_load.
  */
 #include "pth.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define PROTOCOL_VERSION	1001
+#define PROTOCOL_VERSION 1001
 
-/* The whole first pickle: PROTO 2, LONG1 of 10 bytes 0x1950a86a20f9469cfc6c, STOP. */
-static const uint8_t magic_pickle[15] = {0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e};
+/*
+ * The whole first pickle: PROTO 2, LONG1 of 10 bytes 0x1950a86a20f9469cfc6c,
+ * STOP.
+ */
+static const uint8_t magic_pickle[15] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
+										  0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e };
 
 static FormatStatus
 read_next(FormatBuilder *builder, size_t *at, Pickle *pickle)
 {
-	if (pickle_read(builder->bytes + *at, builder->length - *at, *at, pickle, builder->error) != FORMAT_OK)
+	if (pickle_read(builder->bytes + *at, builder->length - *at, *at, pickle, builder->error) !=
+		FORMAT_OK)
 		return builder->error->code;
 	*at += pickle->used;
 	return FORMAT_OK;
@@ -28,14 +36,16 @@ read_next(FormatBuilder *builder, size_t *at, Pickle *pickle)
 static FormatStatus
 read_version(FormatBuilder *builder, size_t *at)
 {
-	Pickle		pickle;
-	bool		known;
+	Pickle pickle;
+	bool known;
 
 	if (read_next(builder, at, &pickle) != FORMAT_OK)
 		return builder->error->code;
 	known = pickle.top.type == PICKLE_INT && pickle.top.integer == PROTOCOL_VERSION;
 	pickle_free(&pickle);
-	return known ? FORMAT_OK : format_fail(builder->error, FORMAT_EINVALID, "Its legacy layout is not version %d.", PROTOCOL_VERSION);
+	return known ? FORMAT_OK
+				 : format_fail(builder->error, FORMAT_EINVALID,
+							   "Its legacy layout is not version %d.", PROTOCOL_VERSION);
 }
 
 /* Of what is said about the writer's machine only the byte order matters. */
@@ -57,14 +67,16 @@ is_little_endian(const PickleValue *system)
 static FormatStatus
 read_system(FormatBuilder *builder, size_t *at)
 {
-	Pickle		pickle;
-	bool		little;
+	Pickle pickle;
+	bool little;
 
 	if (read_next(builder, at, &pickle) != FORMAT_OK)
 		return builder->error->code;
 	little = is_little_endian(&pickle.top);
 	pickle_free(&pickle);
-	return little ? FORMAT_OK : format_fail(builder->error, FORMAT_EINVALID, "It was not written on a little-endian machine.");
+	return little ? FORMAT_OK
+				  : format_fail(builder->error, FORMAT_EINVALID,
+								"It was not written on a little-endian machine.");
 }
 
 /* The count and the elements of one storage at *at. */
@@ -72,49 +84,62 @@ static FormatStatus
 read_storage(FormatBuilder *builder, size_t *at, PthStorage *storage)
 {
 	if (builder->length - *at < 8)
-		return format_fail(builder->error, FORMAT_EINVALID, "It ends before storage \"%.*s\".", FORMAT_TEXT(storage->key));
-	if (format_u64(builder->bytes + *at) != storage->numel)
-		return format_fail(builder->error, FORMAT_EINVALID, "Storage \"%.*s\" does not have the number of elements it was announced with.",
+		return format_fail(builder->error, FORMAT_EINVALID, "It ends before storage \"%.*s\".",
 						   FORMAT_TEXT(storage->key));
+	if (format_u64(builder->bytes + *at) != storage->numel)
+		return format_fail(
+			builder->error, FORMAT_EINVALID,
+			"Storage \"%.*s\" does not have the number of elements it was announced with.",
+			FORMAT_TEXT(storage->key));
 	*at += 8;
 	if (storage->bytes > builder->length - *at)
-		return format_fail(builder->error, FORMAT_EINVALID, "It ends within storage \"%.*s\".", FORMAT_TEXT(storage->key));
+		return format_fail(builder->error, FORMAT_EINVALID, "It ends within storage \"%.*s\".",
+						   FORMAT_TEXT(storage->key));
 	storage->data = builder->bytes + *at;
 	*at += storage->bytes;
 	return FORMAT_OK;
 }
 
 static FormatStatus
-read_storages(FormatBuilder *builder, size_t *at, const PickleValue *keys, const PthStorages *storages)
+read_storages(FormatBuilder *builder, size_t *at, const PickleValue *keys,
+			  const PthStorages *storages)
 {
 	if (keys->type != PICKLE_LIST)
 		return format_fail(builder->error, FORMAT_EINVALID, "It has no list of storages.");
 	for (size_t i = 0; i < keys->items->n; i++)
 	{
 		const PickleValue *key = &keys->items->at[i];
-		PthStorage *storage = key->type == PICKLE_TEXT ? pth_find_storage(storages, key->text) : NULL;
+		PthStorage *storage =
+			key->type == PICKLE_TEXT ? pth_find_storage(storages, key->text) : NULL;
 
 		if (storage == NULL)
-			return format_fail(builder->error, FORMAT_EINVALID, "It lists a storage that no tensor uses.");
+			return format_fail(builder->error, FORMAT_EINVALID,
+							   "It lists a storage that no tensor uses.");
 		if (storage->data != NULL)
-			return format_fail(builder->error, FORMAT_EINVALID, "It lists storage \"%.*s\" twice.", FORMAT_TEXT(storage->key));
+			return format_fail(builder->error, FORMAT_EINVALID, "It lists storage \"%.*s\" twice.",
+							   FORMAT_TEXT(storage->key));
 		if (read_storage(builder, at, storage) != FORMAT_OK)
 			return builder->error->code;
 	}
 	for (size_t i = 0; i < storages->n; i++)
 		if (storages->at[i].data == NULL)
-			return format_fail(builder->error, FORMAT_EINVALID, "Storage \"%.*s\" is missing.", FORMAT_TEXT(storages->at[i].key));
+			return format_fail(builder->error, FORMAT_EINVALID, "Storage \"%.*s\" is missing.",
+							   FORMAT_TEXT(storages->at[i].key));
 	if (*at != builder->length)
-		return format_fail(builder->error, FORMAT_EINVALID, "The file goes on after its last storage.");
+		return format_fail(builder->error, FORMAT_EINVALID,
+						   "The file goes on after its last storage.");
 	return FORMAT_OK;
 }
 
-/* The list of keys, the storages, then the tensors of the object that was read before. */
+/*
+ * The list of keys, the storages, then the tensors of the object that was read
+ * before.
+ */
 static FormatStatus
 read_data(FormatBuilder *builder, size_t at, const Pickle *object)
 {
 	PthStorages storages;
-	Pickle		keys = {0};
+	Pickle keys = { 0 };
 	FormatStatus status = pth_storages(object, &storages, builder->error);
 
 	if (status == FORMAT_OK)
@@ -131,13 +156,14 @@ read_data(FormatBuilder *builder, size_t at, const Pickle *object)
 FormatStatus
 format_read_legacy(FormatBuilder *builder)
 {
-	size_t		at = sizeof(magic_pickle);
-	Pickle		object;
+	size_t at = sizeof(magic_pickle);
+	Pickle object;
 	FormatStatus status;
 
 	if (builder->length < at || memcmp(builder->bytes, magic_pickle, at) != 0)
 		return format_fail(builder->error, FORMAT_EINVALID, "It has a damaged magic number.");
-	if (read_version(builder, &at) != FORMAT_OK || read_system(builder, &at) != FORMAT_OK || read_next(builder, &at, &object) != FORMAT_OK)
+	if (read_version(builder, &at) != FORMAT_OK || read_system(builder, &at) != FORMAT_OK ||
+		read_next(builder, &at, &object) != FORMAT_OK)
 		return builder->error->code;
 	status = read_data(builder, at, &object);
 	pickle_free(&object);

@@ -1,9 +1,12 @@
 /*
  * pth_write.c
- *	  Writes .pth files in the zip layout, as torch.save would, for torch.load with weights_only and the official code's strict load_state_dict.
+ *	  Writes .pth files in the zip layout, as torch.save would, for torch.load
+ *	  with weights_only and the official code's strict load_state_dict.
  *
- * Entries: archive/data.pkl (protocol 2), archive/byteorder, archive/data/N for each tensor, archive/version.  Nothing is compressed; the bytes of every
- * entry start at a multiple of 64, padded as torch pads, by an extra field of the local header.  No ZIP64: a file of 4 GB or more is refused.
+ * Entries: archive/data.pkl (protocol 2), archive/byteorder, archive/data/N for
+ * each tensor, archive/version. Nothing is compressed; the bytes of every entry
+ * start at a multiple of 64, padded as torch pads, by an extra field of the
+ * local header. No ZIP64: a file of 4 GB or more is refused.
  */
 #include "format_private.h"
 
@@ -13,28 +16,29 @@
 #include <string.h>
 #include <zlib.h>
 
-#define ALIGNMENT		64
-#define PADDING_ID		0x4246	/* "FB", as torch writes */
-#define LOCAL_BYTES		30
-#define PADDING_BYTES	4		/* id and length of an extra field */
-#define MAX_NAME		32		/* of an entry */
+#define ALIGNMENT 64
+#define PADDING_ID 0x4246 /* "FB", as torch writes */
+#define LOCAL_BYTES 30
+#define PADDING_BYTES 4 /* id and length of an extra field */
+#define MAX_NAME 32     /* of an entry */
 
 typedef struct Entry
 {
-	char		name[MAX_NAME];
-	uint32_t	crc,
-				size,
-				local;
+	char name[MAX_NAME];
+	uint32_t crc, size, local;
 } Entry;
 
 typedef struct Archive
 {
 	FormatOutput output;
-	Entry	   *entries;		/* malloc'ed, room for all */
-	int			nentries;
+	Entry *entries; /* malloc'ed, room for all */
+	int nentries;
 } Archive;
 
-/* The part that local header and directory have in common: version 2.0, names in UTF-8, stored, 1 January 1980. */
+/*
+ * The part that local header and directory have in common: version 2.0, names
+ * in UTF-8, stored, 1 January 1980.
+ */
 static void
 put_common(FormatOutput *output, const Entry *entry, uint16_t extra)
 {
@@ -55,10 +59,10 @@ __attribute__((format(printf, 4, 5))) static void
 put_entry(Archive *archive, const void *data, size_t size, const char *name, ...)
 {
 	FormatOutput *output = &archive->output;
-	Entry	   *entry = &archive->entries[archive->nentries++];
-	size_t		before_data;
-	size_t		padding;
-	va_list		args;
+	Entry *entry = &archive->entries[archive->nentries++];
+	size_t before_data;
+	size_t padding;
+	va_list args;
 
 	va_start(args, name);
 	vsnprintf(entry->name, sizeof(entry->name), name, args);
@@ -82,8 +86,8 @@ static void
 put_directory(Archive *archive)
 {
 	FormatOutput *output = &archive->output;
-	size_t		start = output->length;
-	size_t		length;
+	size_t start = output->length;
+	size_t length;
 
 	for (int i = 0; i < archive->nentries; i++)
 	{
@@ -92,7 +96,7 @@ put_directory(Archive *archive)
 		format_put(output, "PK\1\2", 4);
 		format_put_u16(output, 20);
 		put_common(output, entry, 0);
-		format_put_zeros(output, 10);	/* comment length, disk, attributes */
+		format_put_zeros(output, 10); /* comment length, disk, attributes */
 		format_put_u32(output, entry->local);
 		format_put(output, entry->name, strlen(entry->name));
 	}
@@ -106,7 +110,7 @@ put_directory(Archive *archive)
 	format_put_u16(output, 0);
 }
 
-/* ---- The pickle ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The pickle ---------------------------------------------------------- */
 
 static const char *
 storage_name(NnDtype dtype)
@@ -164,14 +168,17 @@ put_ordered_dict(FormatOutput *output)
 	format_put(output, call, sizeof(call) - 1);
 }
 
-/* torch._utils._rebuild_tensor_v2(storage N, 0, shape, strides, False, OrderedDict()) */
+/*
+ * torch._utils._rebuild_tensor_v2(storage N, 0, shape, strides, False,
+ * OrderedDict())
+ */
 static void
 put_tensor(FormatOutput *output, const NnTensor *tensor, int number)
 {
 	static const char rebuild[] = "ctorch._utils\n_rebuild_tensor_v2\n((";
-	uint64_t	stride[NN_MAX_DIMS];
-	uint64_t	step = 1;
-	char		text[64];
+	uint64_t stride[NN_MAX_DIMS];
+	uint64_t step = 1;
+	char text[64];
 
 	for (int d = tensor->ndim - 1; d >= 0; d--)
 	{
@@ -180,7 +187,8 @@ put_tensor(FormatOutput *output, const NnTensor *tensor, int number)
 	}
 	format_put(output, rebuild, sizeof(rebuild) - 1);
 	put_text(output, "storage");
-	format_put(output, text, (size_t) snprintf(text, sizeof(text), "ctorch\n%s\n", storage_name(tensor->dtype)));
+	format_put(output, text,
+			   (size_t) snprintf(text, sizeof(text), "ctorch\n%s\n", storage_name(tensor->dtype)));
 	snprintf(text, sizeof(text), "%d", number);
 	put_text(output, text);
 	put_text(output, "cpu");
@@ -210,13 +218,16 @@ put_pickle(FormatOutput *output, const NnTensor *tensors, int ntensors)
 	format_put(output, "u.", 2);
 }
 
-/* ---- The file ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- The file ------------------------------------------------------------ */
 
-/* Whether everything, with generous room for headers and padding, stays below what 32 bits can say. */
+/*
+ * Whether everything, with generous room for headers and padding, stays below
+ * what 32 bits can say.
+ */
 static bool
 fits(const FormatOutput *pickle, const NnTensor *tensors, int ntensors)
 {
-	uint64_t	total = pickle->length;
+	uint64_t total = pickle->length;
 
 	for (int i = 0; i < ntensors; i++)
 		if (__builtin_add_overflow(total, tensors[i].nbytes, &total))
@@ -236,10 +247,11 @@ put_archive(Archive *archive, const FormatOutput *pickle, const NnTensor *tensor
 }
 
 FormatStatus
-format_write_pth(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length, FormatError *error)
+format_write_pth(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
+				 FormatError *error)
 {
-	Archive		archive = {0};
-	FormatOutput pickle = {0};
+	Archive archive = { 0 };
+	FormatOutput pickle = { 0 };
 	FormatStatus status;
 
 	*bytes = NULL;
@@ -251,7 +263,8 @@ format_write_pth(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t 
 	if (archive.entries == NULL || pickle.failed)
 		status = format_fail_memory(error, pickle.length);
 	else if (!fits(&pickle, tensors, ntensors))
-		status = format_fail_write(error, FORMAT_ELIMIT, "A .pth file of 4 GB or more is not written.");
+		status =
+			format_fail_write(error, FORMAT_ELIMIT, "A .pth file of 4 GB or more is not written.");
 	else
 	{
 		put_archive(&archive, &pickle, tensors, ntensors);

@@ -1,10 +1,14 @@
 /*
  * pth_zip.c
- *	  The layout of torch.save since version 1.6: a zip archive NAME/ with data.pkl, byteorder, version and data/KEY for each storage, nothing compressed.
+ *	  The layout of torch.save since version 1.6: a zip archive NAME/ with
+ *	  data.pkl, byteorder, version and data/KEY for each storage, nothing
+ *	  compressed.
  *
- * The central directory decides; of a local header only the lengths of its name and padding are used, because torch leaves its sizes and checksum at zero
- * and writes them behind the data.  Checksums are verified: a storage has no other protection against damage.
- * Sources: PKWARE APPNOTE 4.3, 4.5.3 (ZIP64); torch/serialization.py; caffe2/serialize/inline_container.cc.
+ * The central directory decides; of a local header only the lengths of its name
+ * and padding are used, because torch leaves its sizes and checksum at zero and
+ * writes them behind the data. Checksums are verified: a storage has no other
+ * protection against damage. Sources: PKWARE APPNOTE 4.3, 4.5.3 (ZIP64);
+ * torch/serialization.py; caffe2/serialize/inline_container.cc.
  */
 #include "pth.h"
 
@@ -12,33 +16,30 @@
 #include <string.h>
 #include <zlib.h>
 
-#define MAX_ENTRIES		(2 * FORMAT_MAX_TENSORS)
-#define END_BYTES		22		/* end of central directory, without its comment */
-#define END64_BYTES		56
-#define LOCATOR_BYTES	20
-#define ENTRY_BYTES		46		/* of the central directory, without its variable parts */
-#define LOCAL_BYTES		30
+#define MAX_ENTRIES (2 * FORMAT_MAX_TENSORS)
+#define END_BYTES 22 /* end of central directory, without its comment */
+#define END64_BYTES 56
+#define LOCATOR_BYTES 20
+#define ENTRY_BYTES 46 /* of the central directory, without its variable parts */
+#define LOCAL_BYTES 30
 
 typedef struct ZipEntry
 {
-	FormatText	name;
-	uint16_t	flags,
-				method;
-	uint32_t	crc;
-	uint64_t	packed,
-				size,
-				local;			/* offset of its local header */
+	FormatText name;
+	uint16_t flags, method;
+	uint32_t crc;
+	uint64_t packed, size, local; /* offset of its local header */
 } ZipEntry;
 
 typedef struct Zip
 {
 	FormatBuilder *builder;
-	ZipEntry   *entries;		/* sorted by name, malloc'ed */
-	size_t		nentries;
-	uint64_t	directory,		/* where the central directory starts: the end of all data */
-				directory_bytes;
-	uint64_t	checked;		/* bytes of all entries opened so far */
-	FormatText	root;			/* NAME, without the slash */
+	ZipEntry *entries; /* sorted by name, malloc'ed */
+	size_t nentries;
+	uint64_t directory, /* where the central directory starts: the end of all data */
+		directory_bytes;
+	uint64_t checked; /* bytes of all entries opened so far */
+	FormatText root;  /* NAME, without the slash */
 } Zip;
 
 static FormatStatus
@@ -50,10 +51,11 @@ fail(const Zip *zip, const char *what)
 static FormatStatus
 fail_entry(const Zip *zip, const ZipEntry *entry, const char *what)
 {
-	return format_fail(zip->builder->error, FORMAT_EINVALID, "Entry \"%.*s\" of its zip archive %s.", FORMAT_TEXT(entry->name), what);
+	return format_fail(zip->builder->error, FORMAT_EINVALID,
+					   "Entry \"%.*s\" of its zip archive %s.", FORMAT_TEXT(entry->name), what);
 }
 
-/* ---- The directory ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The directory ------------------------------------------------------- */
 
 /* Searches backwards for a record whose comment ends with the file. */
 static bool
@@ -61,9 +63,10 @@ find_end(const FormatBuilder *builder, size_t *end)
 {
 	const uint8_t *bytes = builder->bytes;
 
-	for (size_t comment = 0; comment <= UINT16_MAX && comment + END_BYTES <= builder->length; comment++)
+	for (size_t comment = 0; comment <= UINT16_MAX && comment + END_BYTES <= builder->length;
+		 comment++)
 	{
-		size_t		at = builder->length - END_BYTES - comment;
+		size_t at = builder->length - END_BYTES - comment;
 
 		if (memcmp(bytes + at, "PK\5\6", 4) == 0 && format_u16(bytes + at + 20) == comment)
 		{
@@ -79,7 +82,7 @@ static FormatStatus
 read_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
 {
 	const uint8_t *bytes = zip->builder->bytes;
-	size_t		end;
+	size_t end;
 
 	if (!find_end(zip->builder, &end))
 		return fail(zip, "has no end record");
@@ -89,9 +92,10 @@ read_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
 	zip->directory = format_u32(bytes + end + 16);
 	if (end >= LOCATOR_BYTES && memcmp(bytes + end - LOCATOR_BYTES, "PK\6\7", 4) == 0)
 	{
-		uint64_t	at = format_u64(bytes + end - LOCATOR_BYTES + 8);
+		uint64_t at = format_u64(bytes + end - LOCATOR_BYTES + 8);
 
-		if (end - LOCATOR_BYTES < END64_BYTES || at > end - LOCATOR_BYTES - END64_BYTES || memcmp(bytes + at, "PK\6\6", 4) != 0)
+		if (end - LOCATOR_BYTES < END64_BYTES || at > end - LOCATOR_BYTES - END64_BYTES ||
+			memcmp(bytes + at, "PK\6\6", 4) != 0)
 			return fail(zip, "has a damaged ZIP64 end record");
 		*limit = at;
 		*nentries = format_u64(bytes + at + 32);
@@ -103,22 +107,25 @@ read_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
 	return FORMAT_OK;
 }
 
-/* The 64-bit values of an extra field replace, in this order, those that the entry gives as all ones. */
+/*
+ * The 64-bit values of an extra field replace, in this order, those that the
+ * entry gives as all ones.
+ */
 static bool
 read_zip64(ZipEntry *entry, const uint8_t *extra, size_t length)
 {
-	uint64_t   *wanted[3] = {&entry->size, &entry->packed, &entry->local};
+	uint64_t *wanted[3] = { &entry->size, &entry->packed, &entry->local };
 
 	while (length >= 4)
 	{
-		size_t		n = format_u16(extra + 2);
+		size_t n = format_u16(extra + 2);
 		const uint8_t *field = extra + 4;
 
 		if (n > length - 4)
 			return false;
 		if (format_u16(extra) == 1)
 		{
-			size_t		left = n;
+			size_t left = n;
 
 			for (int i = 0; i < 3; i++)
 				if (*wanted[i] == UINT32_MAX)
@@ -141,8 +148,7 @@ read_zip64(ZipEntry *entry, const uint8_t *extra, size_t length)
 static FormatStatus
 read_entry(const Zip *zip, const uint8_t *at, uint64_t left, ZipEntry *entry, uint64_t *length)
 {
-	size_t		name,
-				extra;
+	size_t name, extra;
 
 	if (left < ENTRY_BYTES || memcmp(at, "PK\1\2", 4) != 0)
 		return fail(zip, "has a damaged directory");
@@ -157,7 +163,7 @@ read_entry(const Zip *zip, const uint8_t *at, uint64_t left, ZipEntry *entry, ui
 	entry->packed = format_u32(at + 20);
 	entry->size = format_u32(at + 24);
 	entry->local = format_u32(at + 42);
-	entry->name = (FormatText) {(const char *) at + ENTRY_BYTES, name};
+	entry->name = (FormatText){ (const char *) at + ENTRY_BYTES, name };
 	if (!read_zip64(entry, at + ENTRY_BYTES + name, extra))
 		return fail_entry(zip, entry, "has a damaged ZIP64 field");
 	return FORMAT_OK;
@@ -172,22 +178,23 @@ compare_entries(const void *a, const void *b)
 static FormatStatus
 read_directory(Zip *zip)
 {
-	uint64_t	n = 0,
-				limit = 0,
-				at = 0;
+	uint64_t n = 0, limit = 0, at = 0;
 
 	if (read_end(zip, &n, &limit) != FORMAT_OK)
 		return zip->builder->error->code;
 	if (n > MAX_ENTRIES)
-		return format_fail(zip->builder->error, FORMAT_ELIMIT, "Its zip archive has %llu entries, the limit is %d.", (unsigned long long) n, MAX_ENTRIES);
+		return format_fail(zip->builder->error, FORMAT_ELIMIT,
+						   "Its zip archive has %llu entries, the limit is %d.",
+						   (unsigned long long) n, MAX_ENTRIES);
 	zip->entries = calloc(n + 1, sizeof(ZipEntry));
 	if (zip->entries == NULL)
 		return format_fail_memory(zip->builder->error, (n + 1) * sizeof(ZipEntry));
 	for (zip->nentries = 0; zip->nentries < n; zip->nentries++)
 	{
-		uint64_t	length = 0;
+		uint64_t length = 0;
 
-		if (read_entry(zip, zip->builder->bytes + zip->directory + at, zip->directory_bytes - at, &zip->entries[zip->nentries], &length) != FORMAT_OK)
+		if (read_entry(zip, zip->builder->bytes + zip->directory + at, zip->directory_bytes - at,
+					   &zip->entries[zip->nentries], &length) != FORMAT_OK)
 			return zip->builder->error->code;
 		at += length;
 	}
@@ -198,17 +205,18 @@ read_directory(Zip *zip)
 	return FORMAT_OK;
 }
 
-/* ---- Entries ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Entries ------------------------------------------------------------- */
 
 /* ROOT/folder + name, or NULL. */
 static const ZipEntry *
 find_entry(const Zip *zip, const char *folder, FormatText name)
 {
-	char		path[512];
-	size_t		folder_length = strlen(folder);
-	ZipEntry	wanted = {.name = {path, zip->root.length + 1 + folder_length + name.length}};
+	char path[512];
+	size_t folder_length = strlen(folder);
+	ZipEntry wanted = { .name = { path, zip->root.length + 1 + folder_length + name.length } };
 
-	if (name.length > sizeof(path) || zip->root.length > sizeof(path) || wanted.name.length > sizeof(path))
+	if (name.length > sizeof(path) || zip->root.length > sizeof(path) ||
+		wanted.name.length > sizeof(path))
 		return NULL;
 	memcpy(path, zip->root.at, zip->root.length);
 	path[zip->root.length] = '/';
@@ -222,18 +230,23 @@ static FormatStatus
 open_entry(Zip *zip, const ZipEntry *entry, const uint8_t **data)
 {
 	const uint8_t *bytes = zip->builder->bytes;
-	uint64_t	start;
+	uint64_t start;
 
 	if (entry->flags & 1)
 		return fail_entry(zip, entry, "is encrypted");
 	if (entry->method != 0 || entry->packed != entry->size)
 		return fail_entry(zip, entry, "is compressed, which torch.save never does");
-	if (entry->local > zip->directory || zip->directory - entry->local < LOCAL_BYTES || memcmp(bytes + entry->local, "PK\3\4", 4) != 0)
+	if (entry->local > zip->directory || zip->directory - entry->local < LOCAL_BYTES ||
+		memcmp(bytes + entry->local, "PK\3\4", 4) != 0)
 		return fail_entry(zip, entry, "has no local header");
-	start = entry->local + LOCAL_BYTES + format_u16(bytes + entry->local + 26) + format_u16(bytes + entry->local + 28);
+	start = entry->local + LOCAL_BYTES + format_u16(bytes + entry->local + 26) +
+			format_u16(bytes + entry->local + 28);
 	if (start > zip->directory || entry->size > zip->directory - start)
 		return fail_entry(zip, entry, "reaches into the directory");
-	/* entries on top of each other would make the checksums below cost more than the file has bytes */
+	/*
+	 * entries on top of each other would make the checksums below cost more
+	 * than the file has bytes
+	 */
 	if (entry->size > zip->builder->length - zip->checked)
 		return fail_entry(zip, entry, "overlaps another");
 	zip->checked += entry->size;
@@ -248,15 +261,16 @@ static const ZipEntry *
 find_pickle(Zip *zip)
 {
 	static const char suffix[] = "/data.pkl";
-	size_t		n = sizeof(suffix) - 1;
+	size_t n = sizeof(suffix) - 1;
 
 	for (size_t i = 0; i < zip->nentries; i++)
 	{
-		FormatText	name = zip->entries[i].name;
+		FormatText name = zip->entries[i].name;
 
-		if (name.length > n && memcmp(name.at + name.length - n, suffix, n) == 0 && memchr(name.at, '/', name.length - n) == NULL)
+		if (name.length > n && memcmp(name.at + name.length - n, suffix, n) == 0 &&
+			memchr(name.at, '/', name.length - n) == NULL)
 		{
-			zip->root = (FormatText) {name.at, name.length - n};
+			zip->root = (FormatText){ name.at, name.length - n };
 			return &zip->entries[i];
 		}
 	}
@@ -267,7 +281,7 @@ find_pickle(Zip *zip)
 static FormatStatus
 check_byteorder(Zip *zip)
 {
-	const ZipEntry *entry = find_entry(zip, "", (FormatText) {"byteorder", 9});
+	const ZipEntry *entry = find_entry(zip, "", (FormatText){ "byteorder", 9 });
 	const uint8_t *data;
 
 	if (entry == NULL)
@@ -275,7 +289,8 @@ check_byteorder(Zip *zip)
 	if (open_entry(zip, entry, &data) != FORMAT_OK)
 		return zip->builder->error->code;
 	if (entry->size != 6 || memcmp(data, "little", 6) != 0)
-		return format_fail(zip->builder->error, FORMAT_EINVALID, "It was not written on a little-endian machine.");
+		return format_fail(zip->builder->error, FORMAT_EINVALID,
+						   "It was not written on a little-endian machine.");
 	return FORMAT_OK;
 }
 
@@ -288,7 +303,8 @@ find_storages(Zip *zip, const PthStorages *storages)
 		const ZipEntry *entry = find_entry(zip, "data/", storage->key);
 
 		if (entry == NULL)
-			return format_fail(zip->builder->error, FORMAT_EINVALID, "Storage \"%.*s\" is missing.", FORMAT_TEXT(storage->key));
+			return format_fail(zip->builder->error, FORMAT_EINVALID, "Storage \"%.*s\" is missing.",
+							   FORMAT_TEXT(storage->key));
 		if (entry->size != storage->bytes)
 			return fail_entry(zip, entry, "does not have the size that its tensors say");
 		if (open_entry(zip, entry, &storage->data) != FORMAT_OK)
@@ -302,15 +318,16 @@ read_object(Zip *zip)
 {
 	const ZipEntry *entry = find_pickle(zip);
 	const uint8_t *data;
-	Pickle		pickle;
-	PthStorages storages = {0};
+	Pickle pickle;
+	PthStorages storages = { 0 };
 	FormatStatus status;
 
 	if (entry == NULL)
 		return fail(zip, "has no data.pkl: it is not a PyTorch file");
 	if (check_byteorder(zip) != FORMAT_OK || open_entry(zip, entry, &data) != FORMAT_OK)
 		return zip->builder->error->code;
-	if (pickle_read(data, entry->size, (size_t) (data - zip->builder->bytes), &pickle, zip->builder->error) != FORMAT_OK)
+	if (pickle_read(data, entry->size, (size_t) (data - zip->builder->bytes), &pickle,
+					zip->builder->error) != FORMAT_OK)
 		return zip->builder->error->code;
 	status = pth_storages(&pickle, &storages, zip->builder->error);
 	if (status == FORMAT_OK)
@@ -325,7 +342,7 @@ read_object(Zip *zip)
 FormatStatus
 format_read_zip(FormatBuilder *builder)
 {
-	Zip			zip = {.builder = builder};
+	Zip zip = { .builder = builder };
 	FormatStatus status = read_directory(&zip);
 
 	if (status == FORMAT_OK)

@@ -1,9 +1,12 @@
 /*
  * safetensors.c
- *	  The safetensors format: 8 bytes of header length, a JSON object of tensors, then their bytes without gaps.
+ *	  The safetensors format: 8 bytes of header length, a JSON object of
+ *	  tensors, then their bytes without gaps.
  *
- * Reading refers to the caller's bytes and copies nothing but names.  The rules are those of the reference implementation (huggingface/safetensors,
- * tensor.rs, validate): sorted by offset the tensors cover the data part exactly, and each has as many bytes as its shape says.
+ * Reading refers to the caller's bytes and copies nothing but names. The rules
+ * are those of the reference implementation (huggingface/safetensors,
+ * tensor.rs, validate): sorted by offset the tensors cover the data part
+ * exactly, and each has as many bytes as its shape says.
  */
 #include "format_private.h"
 
@@ -13,26 +16,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Room for more than FORMAT_MAX_TENSORS long entries, and little enough that the JSON library's tree of it stays below 200 MB. */
-#define MAX_HEADER	((uint64_t) 4 << 20)
+/*
+ * Room for more than FORMAT_MAX_TENSORS long entries, and little enough that
+ * the JSON library's tree of it stays below 200 MB.
+ */
+#define MAX_HEADER ((uint64_t) 4 << 20)
 
 typedef struct Header
 {
 	FormatBuilder *builder;
-	const uint8_t *data;		/* the data part */
-	uint64_t	data_length;
+	const uint8_t *data; /* the data part */
+	uint64_t data_length;
 } Header;
 
 static FormatStatus
 fail_entry(Header *header, const char *name, const char *what)
 {
-	return format_fail(header->builder->error, FORMAT_EINVALID, "Tensor \"%.100s\" %s.", name, what);
+	return format_fail(header->builder->error, FORMAT_EINVALID, "Tensor \"%.100s\" %s.", name,
+					   what);
 }
 
 static bool
 read_shape(const json_t *value, int *ndim, int64_t shape[NN_MAX_DIMS])
 {
-	size_t		n = json_array_size(value);
+	size_t n = json_array_size(value);
 
 	if (!json_is_array(value) || n > INT_MAX)
 		return false;
@@ -43,7 +50,7 @@ read_shape(const json_t *value, int *ndim, int64_t shape[NN_MAX_DIMS])
 
 		if (!json_is_integer(extent))
 			return false;
-		if (i < NN_MAX_DIMS)	/* format_add refuses the rest */
+		if (i < NN_MAX_DIMS) /* format_add refuses the rest */
 			shape[i] = json_integer_value(extent);
 	}
 	return true;
@@ -67,22 +74,23 @@ static FormatStatus
 read_entry(Header *header, const char *name, const json_t *entry)
 {
 	const char *dtype_name = json_string_value(json_object_get(entry, "dtype"));
-	NnDtype		dtype;
-	int			ndim;
-	int64_t		shape[NN_MAX_DIMS];
-	uint64_t	begin,
-				end;
-	NnTensor   *tensor;
+	NnDtype dtype;
+	int ndim;
+	int64_t shape[NN_MAX_DIMS];
+	uint64_t begin, end;
+	NnTensor *tensor;
 
 	if (!json_is_object(entry) || dtype_name == NULL)
 		return fail_entry(header, name, "has no dtype");
 	if (!nn_dtype_from_name(dtype_name, &dtype))
-		return format_fail(header->builder->error, FORMAT_EINVALID, "Tensor \"%.100s\" has dtype \"%.20s\", which is not read.", name, dtype_name);
+		return format_fail(header->builder->error, FORMAT_EINVALID,
+						   "Tensor \"%.100s\" has dtype \"%.20s\", which is not read.", name,
+						   dtype_name);
 	if (!read_shape(json_object_get(entry, "shape"), &ndim, shape))
 		return fail_entry(header, name, "has no shape of integers");
 	if (!read_offsets(json_object_get(entry, "data_offsets"), &begin, &end))
 		return fail_entry(header, name, "has no pair of rising data_offsets");
-	tensor = format_add(header->builder, (FormatText) {name, strlen(name)}, dtype, ndim, shape);
+	tensor = format_add(header->builder, (FormatText){ name, strlen(name) }, dtype, ndim, shape);
 	if (tensor == NULL)
 		return header->builder->error->code;
 	if (end > header->data_length)
@@ -122,7 +130,10 @@ check_coverage(Header *header)
 	for (int i = 0; i < file->ntensors && status == FORMAT_OK; i++)
 	{
 		if (sorted[i]->data != expected)
-			status = fail_entry(header, sorted[i]->name, (const uint8_t *) sorted[i]->data < expected ? "overlaps another" : "follows bytes of no tensor");
+			status = fail_entry(header, sorted[i]->name,
+								(const uint8_t *) sorted[i]->data < expected
+									? "overlaps another"
+									: "follows bytes of no tensor");
 		expected = (const uint8_t *) sorted[i]->data + sorted[i]->nbytes;
 	}
 	free(sorted);
@@ -135,10 +146,11 @@ static FormatStatus
 read_header(Header *header, json_t *root)
 {
 	const char *name;
-	json_t	   *entry;
+	json_t *entry;
 
 	if (!json_is_object(root))
-		return format_fail(header->builder->error, FORMAT_EINVALID, "Its header is not a JSON object.");
+		return format_fail(header->builder->error, FORMAT_EINVALID,
+						   "Its header is not a JSON object.");
 	json_object_foreach(root, name, entry)
 	{
 		if (strcmp(name, "__metadata__") == 0)
@@ -152,16 +164,19 @@ read_header(Header *header, json_t *root)
 FormatStatus
 format_read_safetensors(FormatBuilder *builder)
 {
-	uint64_t	length = format_u64(builder->bytes);
-	Header		header = {.builder = builder};
+	uint64_t length = format_u64(builder->bytes);
+	Header header = { .builder = builder };
 	json_error_t error;
-	json_t	   *root;
+	json_t *root;
 	FormatStatus status;
 
 	if (length > builder->length - 8)
-		return format_fail(builder->error, FORMAT_EINVALID, "Its header says it has %llu bytes, which is more than the file.", (unsigned long long) length);
+		return format_fail(builder->error, FORMAT_EINVALID,
+						   "Its header says it has %llu bytes, which is more than the file.",
+						   (unsigned long long) length);
 	if (length > MAX_HEADER)
-		return format_fail(builder->error, FORMAT_ELIMIT, "Its header has %llu bytes, the limit is %llu.",
+		return format_fail(builder->error, FORMAT_ELIMIT,
+						   "Its header has %llu bytes, the limit is %llu.",
 						   (unsigned long long) length, (unsigned long long) MAX_HEADER);
 	root = json_loadb((const char *) builder->bytes + 8, length, JSON_REJECT_DUPLICATES, &error);
 	if (root == NULL)
@@ -169,7 +184,9 @@ format_read_safetensors(FormatBuilder *builder)
 		/* out of memory the library mostly just says nothing */
 		if (json_error_code(&error) == json_error_out_of_memory || error.text[0] == '\0')
 			return format_fail_memory(builder->error, length);
-		return format_fail(builder->error, FORMAT_EINVALID, "Its header is not valid JSON: %.160s (byte %d).", error.text, error.position);
+		return format_fail(builder->error, FORMAT_EINVALID,
+						   "Its header is not valid JSON: %.160s (byte %d).", error.text,
+						   error.position);
 	}
 	header.data = builder->bytes + 8 + length;
 	header.data_length = builder->length - 8 - length;
@@ -178,16 +195,17 @@ format_read_safetensors(FormatBuilder *builder)
 	return status;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------- */
 
 /*
- * Where each tensor's bytes go: wide elements first, as the reference implementation does, so that all are aligned although no gap is allowed.  The
+ * Where each tensor's bytes go: wide elements first, as the reference
+ * implementation does, so that all are aligned although no gap is allowed. The
  * header keeps the caller's order.
  */
 static uint64_t
 place(const NnTensor *tensors, int ntensors, uint64_t *begin)
 {
-	uint64_t	at = 0;
+	uint64_t at = 0;
 
 	for (size_t width = 8; width >= 1; width /= 2)
 		for (int i = 0; i < ntensors; i++)
@@ -199,7 +217,10 @@ place(const NnTensor *tensors, int ntensors, uint64_t *begin)
 	return at;
 }
 
-/* Names are printable ASCII here, so only the quote and the backslash need care. */
+/*
+ * Names are printable ASCII here, so only the quote and the backslash need
+ * care.
+ */
 static void
 put_quoted(FormatOutput *output, const char *text)
 {
@@ -216,18 +237,24 @@ put_quoted(FormatOutput *output, const char *text)
 static void
 put_header(FormatOutput *output, const NnTensor *tensors, int ntensors, const uint64_t *begin)
 {
-	char		text[64];
+	char text[64];
 
 	format_put(output, "{\"__metadata__\":{\"format\":\"pt\"}", 31);
 	for (int i = 0; i < ntensors; i++)
 	{
 		format_put_u8(output, ',');
 		put_quoted(output, tensors[i].name);
-		format_put(output, text, (size_t) snprintf(text, sizeof(text), ":{\"dtype\":\"%s\",\"shape\":[", nn_dtype_name(tensors[i].dtype)));
+		format_put(output, text,
+				   (size_t) snprintf(text, sizeof(text), ":{\"dtype\":\"%s\",\"shape\":[",
+									 nn_dtype_name(tensors[i].dtype)));
 		for (int d = 0; d < tensors[i].ndim; d++)
-			format_put(output, text, (size_t) snprintf(text, sizeof(text), "%s%lld", d > 0 ? "," : "", (long long) tensors[i].shape[d]));
-		format_put(output, text, (size_t) snprintf(text, sizeof(text), "],\"data_offsets\":[%llu,%llu]}",
-												   (unsigned long long) begin[i], (unsigned long long) (begin[i] + tensors[i].nbytes)));
+			format_put(output, text,
+					   (size_t) snprintf(text, sizeof(text), "%s%lld", d > 0 ? "," : "",
+										 (long long) tensors[i].shape[d]));
+		format_put(output, text,
+				   (size_t) snprintf(text, sizeof(text), "],\"data_offsets\":[%llu,%llu]}",
+									 (unsigned long long) begin[i],
+									 (unsigned long long) (begin[i] + tensors[i].nbytes)));
 	}
 	format_put_u8(output, '}');
 	while (output->length % 8 != 0 && !output->failed)
@@ -235,10 +262,11 @@ put_header(FormatOutput *output, const NnTensor *tensors, int ntensors, const ui
 }
 
 FormatStatus
-format_write_safetensors(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length, FormatError *error)
+format_write_safetensors(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
+						 FormatError *error)
 {
-	FormatOutput output = {0};
-	uint64_t   *begin;
+	FormatOutput output = { 0 };
+	uint64_t *begin;
 
 	*bytes = NULL;
 	*length = 0;
@@ -252,7 +280,7 @@ format_write_safetensors(const NnTensor *tensors, int ntensors, uint8_t **bytes,
 	put_header(&output, tensors, ntensors, begin);
 	if (!output.failed)
 	{
-		uint64_t	header = output.length - 8;
+		uint64_t header = output.length - 8;
 
 		memcpy(output.bytes, &header, sizeof(header));
 	}

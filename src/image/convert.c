@@ -1,6 +1,7 @@
 /*
  * convert.c
- *	  Rows of decoded pixels to what the networks take: alpha over white, gray or colour.
+ *	  Rows of decoded pixels to what the networks take: alpha over white, gray
+ *	  or colour.
  *
  * Works on the caller's buffers; no memory, no state.
  */
@@ -25,7 +26,7 @@ luma(unsigned r, unsigned g, unsigned b)
 static void
 to_gray(const uint8_t *in, int in_channels, uint8_t *out, size_t n)
 {
-	size_t		i;
+	size_t i;
 
 	switch (in_channels)
 	{
@@ -42,7 +43,8 @@ to_gray(const uint8_t *in, int in_channels, uint8_t *out, size_t n)
 			break;
 		case 4:
 			for (i = 0; i < n; i++, in += 4)
-				out[i] = luma(over_white(in[0], in[3]), over_white(in[1], in[3]), over_white(in[2], in[3]));
+				out[i] = luma(over_white(in[0], in[3]), over_white(in[1], in[3]),
+							  over_white(in[2], in[3]));
 			break;
 	}
 }
@@ -50,7 +52,7 @@ to_gray(const uint8_t *in, int in_channels, uint8_t *out, size_t n)
 static void
 to_rgb(const uint8_t *in, int in_channels, uint8_t *out, size_t n)
 {
-	size_t		i;
+	size_t i;
 
 	switch (in_channels)
 	{

@@ -1,8 +1,10 @@
 /*
  * image.c
- *	  Entry points of image decoding: which format it is, limits, errors, memory of an Image.
+ *	  Entry points of image decoding: which format it is, limits, errors, memory
+ *	  of an Image.
  *
- * Nothing here keeps state between calls or touches a lock.  An Image owns its pixels; image_free releases them.
+ * Nothing here keeps state between calls or touches a lock. An Image owns its
+ * pixels; image_free releases them.
  */
 #include "image_private.h"
 
@@ -11,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const uint8_t png_signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-static const uint8_t jpeg_signature[3] = {0xff, 0xd8, 0xff};
+static const uint8_t png_signature[8] = { 0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n' };
+static const uint8_t jpeg_signature[3] = { 0xff, 0xd8, 0xff };
 
 static void
 make_printable(char *text)
@@ -25,7 +27,7 @@ make_printable(char *text)
 ImageStatus
 image_fail(ImageError *error, ImageStatus code, const char *message, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	error->code = code;
 	snprintf(error->message, sizeof(error->message), "%s", message);
@@ -39,30 +41,35 @@ image_fail(ImageError *error, ImageStatus code, const char *message, const char 
 ImageStatus
 image_fail_memory(ImageError *error, size_t bytes)
 {
-	return image_fail(error, IMAGE_ENOMEM, "out of memory", "Failed on request of size %zu while working on an image.", bytes);
+	return image_fail(error, IMAGE_ENOMEM, "out of memory",
+					  "Failed on request of size %zu while working on an image.", bytes);
 }
 
 ImageStatus
 image_fail_budget(ImageError *error, const ImageLimits *limits)
 {
-	return image_fail(error, IMAGE_ELIMIT, "image needs too much memory", "Decoding it would take more than the limit of %zu bytes.", limits->max_memory);
+	return image_fail(error, IMAGE_ELIMIT, "image needs too much memory",
+					  "Decoding it would take more than the limit of %zu bytes.",
+					  limits->max_memory);
 }
 
 ImageStatus
 image_check_pixels(uint64_t width, uint64_t height, const ImageLimits *limits, ImageError *error)
 {
-	uint64_t	pixels;
+	uint64_t pixels;
 
 	if (__builtin_mul_overflow(width, height, &pixels) || pixels > limits->max_pixels)
-		return image_fail(error, IMAGE_ELIMIT, "image is too large", "It has %llu x %llu pixels, the limit is %llu pixels.",
-						  (unsigned long long) width, (unsigned long long) height, (unsigned long long) limits->max_pixels);
+		return image_fail(error, IMAGE_ELIMIT, "image is too large",
+						  "It has %llu x %llu pixels, the limit is %llu pixels.",
+						  (unsigned long long) width, (unsigned long long) height,
+						  (unsigned long long) limits->max_pixels);
 	return IMAGE_OK;
 }
 
 size_t
 image_size_add(size_t a, size_t b)
 {
-	size_t		sum;
+	size_t sum;
 
 	return __builtin_add_overflow(a, b, &sum) ? SIZE_MAX : sum;
 }
@@ -70,7 +77,7 @@ image_size_add(size_t a, size_t b)
 size_t
 image_size_mul(size_t a, size_t b)
 {
-	size_t		product;
+	size_t product;
 
 	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
 }
@@ -78,7 +85,8 @@ image_size_mul(size_t a, size_t b)
 ImageStatus
 image_alloc(Image *image, int width, int height, int channels, ImageError *error)
 {
-	size_t		bytes = image_size_mul(image_size_mul((size_t) width, (size_t) height), (size_t) channels);
+	size_t bytes =
+		image_size_mul(image_size_mul((size_t) width, (size_t) height), (size_t) channels);
 
 	image->pixels = bytes <= PTRDIFF_MAX ? malloc(bytes) : NULL;
 	if (image->pixels == NULL)
@@ -102,12 +110,14 @@ sniff(const uint8_t *bytes, size_t length, ImageFormat *format, ImageError *erro
 {
 	if (length >= sizeof(png_signature) && memcmp(bytes, png_signature, sizeof(png_signature)) == 0)
 		*format = IMAGE_PNG;
-	else if (length >= sizeof(jpeg_signature) && memcmp(bytes, jpeg_signature, sizeof(jpeg_signature)) == 0)
+	else if (length >= sizeof(jpeg_signature) &&
+			 memcmp(bytes, jpeg_signature, sizeof(jpeg_signature)) == 0)
 		*format = IMAGE_JPEG;
 	else
 	{
 		image_fail(error, IMAGE_EINVALID, "could not decode image",
-				   length == 0 ? "The data is empty." : "The data starts with neither a PNG nor a JPEG signature.");
+				   length == 0 ? "The data is empty."
+							   : "The data starts with neither a PNG nor a JPEG signature.");
 		return false;
 	}
 	return true;
@@ -121,23 +131,27 @@ image_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *err
 	memset(info, 0, sizeof(*info));
 	if (!sniff(bytes, length, &format, error))
 		return error->code;
-	return format == IMAGE_PNG ? image_png_info(bytes, length, info, error) : image_jpeg_info(bytes, length, info, error);
+	return format == IMAGE_PNG ? image_png_info(bytes, length, info, error)
+							   : image_jpeg_info(bytes, length, info, error);
 }
 
 size_t
 image_decode_bytes(const ImageInfo *info, int channels)
 {
-	return info->format == IMAGE_PNG ? image_png_bytes(info, channels) : image_jpeg_bytes(info, channels);
+	return info->format == IMAGE_PNG ? image_png_bytes(info, channels)
+									 : image_jpeg_bytes(info, channels);
 }
 
 ImageStatus
-image_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error)
+image_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits,
+			 Image *image, ImageError *error)
 {
 	ImageFormat format;
 
 	memset(image, 0, sizeof(*image));
 	if (channels != 1 && channels != 3)
-		return image_fail(error, IMAGE_EINVALID, "wrong number of channels", "Images are decoded to 1 or 3 channels, not %d.", channels);
+		return image_fail(error, IMAGE_EINVALID, "wrong number of channels",
+						  "Images are decoded to 1 or 3 channels, not %d.", channels);
 	if (!sniff(bytes, length, &format, error))
 		return error->code;
 	if (format == IMAGE_PNG)

@@ -1,9 +1,12 @@
 /*
  * image.h
- *	  Decoding, encoding and resizing of images.  Input bytes are hostile until decoded.
+ *	  Decoding, encoding and resizing of images. Input bytes are hostile until
+ *	  decoded.
  *
- * PNG through libpng's low-level API, JPEG through libjpeg-turbo, both with limits on pixels and memory set before anything is allocated.  No function
- * keeps state; all may run on any thread at once.  Memory of an Image is malloc'ed and freed by image_free.
+ * PNG through libpng's low-level API, JPEG through libjpeg-turbo, both with
+ * limits on pixels and memory set before anything is allocated. No function
+ * keeps state; all may run on any thread at once. Memory of an Image is
+ * malloc'ed and freed by image_free.
  */
 #ifndef BICYCLE_IMAGE_H
 #define BICYCLE_IMAGE_H
@@ -15,16 +18,16 @@
 typedef enum ImageStatus
 {
 	IMAGE_OK = 0,
-	IMAGE_EINVALID,				/* not an image, damaged, or of a kind that is not read (SQLSTATE 22P03) */
-	IMAGE_ELIMIT,				/* beyond a limit (54000) */
-	IMAGE_ENOMEM				/* out of memory (53200) */
+	IMAGE_EINVALID, /* not an image, damaged, or of a kind that is not read (SQLSTATE 22P03) */
+	IMAGE_ELIMIT,   /* beyond a limit (54000) */
+	IMAGE_ENOMEM    /* out of memory (53200) */
 } ImageStatus;
 
 typedef struct ImageError
 {
 	ImageStatus code;
-	char		message[128];	/* lower case, no full stop: "could not decode PNG image" */
-	char		detail[256];	/* the library's words, a sentence */
+	char message[128]; /* lower case, no full stop: "could not decode PNG image" */
+	char detail[256];  /* the library's words, a sentence */
 } ImageError;
 
 typedef enum ImageFormat
@@ -36,49 +39,73 @@ typedef enum ImageFormat
 typedef struct ImageInfo
 {
 	ImageFormat format;
-	int			width,
-				height;
-	int			channels;		/* of the file: 1 gray, 3 RGB or palette; one more with alpha or a transparent color */
-	int			bit_depth;		/* of the file: 1, 2, 4, 8, 16 */
+	int width, height;
+	/*
+	 * of the file: 1 gray, 3 RGB or palette; one more with alpha or a
+	 * transparent color
+	 */
+	int channels;
+	int bit_depth; /* of the file: 1, 2, 4, 8, 16 */
 } ImageInfo;
 
 typedef struct ImageLimits
 {
-	uint64_t	max_pixels;		/* width * height; bicycle.max_image_pixels */
-	size_t		max_memory;		/* all allocations of one decode */
-	void		(*progress) (void); /* called at each row, and of a JPEG of many scans at each row of each; may be NULL */
+	uint64_t max_pixels; /* width * height; bicycle.max_image_pixels */
+	size_t max_memory;   /* all allocations of one decode */
+	/*
+	 * called at each row, and of a JPEG of many scans at each row of each; may
+	 * be NULL
+	 */
+	void (*progress)(void);
 } ImageLimits;
 
 typedef struct Image
 {
-	int			width,
-				height,
-				channels;		/* 1 or 3 */
-	uint8_t    *pixels;			/* (height, width, channels) */
+	int width, height, channels; /* 1 or 3 */
+	uint8_t *pixels;             /* (height, width, channels) */
 } Image;
 
 /* Reads headers only; trusts nothing beyond them. */
-extern ImageStatus image_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error);
+extern ImageStatus image_info(const uint8_t *bytes, size_t length, ImageInfo *info,
+							  ImageError *error);
 
-/* An upper bound of the memory image_decode will take for this file, from its header: what a caller reserves beforehand. */
+/*
+ * An upper bound of the memory image_decode will take for this file, from its
+ * header: what a caller reserves beforehand.
+ */
 extern size_t image_decode_bytes(const ImageInfo *info, int channels);
 
 /*
- * 16 bit to 8 as libpng's scale_16; alpha over white as (c*a + 255*(255-a) + 127)/255; then gray (channels 1: Pillow's L, (19595 R + 38470 G + 7471 B +
- * 32768) >> 16) or colour.  Gamma, profiles and EXIF orientation are ignored; CMYK and 12-bit JPEG are refused.
+ * 16 bit to 8 as libpng's scale_16; alpha over white as (c*a + 255*(255-a) +
+ * 127)/255; then gray (channels 1: Pillow's L, (19595 R + 38470 G + 7471 B +
+ * 32768) >> 16) or colour. Gamma, profiles and EXIF orientation are ignored;
+ *        CMYK and 12-bit JPEG are refused.
  */
-extern ImageStatus image_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error);
+extern ImageStatus image_decode(const uint8_t *bytes, size_t length, int channels,
+								const ImageLimits *limits, Image *image, ImageError *error);
 
-/* Bicubic of Pillow 13 (a = -0.5, antialiased), bit for bit.  out is allocated. */
-extern ImageStatus image_resize(const Image *in, int width, int height, Image *out, ImageError *error);
+/*
+ * Bicubic of Pillow 13 (a = -0.5, antialiased), bit for bit. out is allocated.
+ */
+extern ImageStatus image_resize(const Image *in, int width, int height, Image *out,
+								ImageError *error);
 
-/* 8-bit gray or RGB, level 1, Z_RLE, all filters, not interlaced.  *bytes is malloc'ed. */
-extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length, ImageError *error);
-extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes, size_t *length, ImageError *error);
+/*
+ * 8-bit gray or RGB, level 1, Z_RLE, all filters, not interlaced. *bytes is
+ * malloc'ed.
+ */
+extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
+									ImageError *error);
+extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes,
+									 size_t *length, ImageError *error);
 
-/* Tiles of one size in `columns` columns, `border` white pixels before, between and after them; gray tiles are widened to RGB if any is RGB. */
-extern ImageStatus image_contact_sheet(const Image *tiles, int ntiles, int columns, int border, Image *sheet, ImageError *error);
+/*
+ * Tiles of one size in `columns` columns, `border` white pixels before, between
+ * and after them; gray tiles are widened to RGB if any is RGB.
+ */
+extern ImageStatus image_contact_sheet(const Image *tiles, int ntiles, int columns, int border,
+									   Image *sheet, ImageError *error);
 
 extern void image_free(Image *image);
 
-#endif							/* BICYCLE_IMAGE_H */
+#endif /* BICYCLE_IMAGE_H */

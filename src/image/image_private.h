@@ -7,31 +7,54 @@
 
 #include "image.h"
 
-/* The one place that fills an ImageError; returns code.  The text is made printable ASCII, since libraries may quote bytes of a hostile file. */
-__attribute__((format(printf, 4, 5))) extern ImageStatus image_fail(ImageError *error, ImageStatus code, const char *message, const char *detail, ...);
+/*
+ * The one place that fills an ImageError; returns code. The text is made
+ * printable ASCII, since libraries may quote bytes of a hostile file.
+ */
+__attribute__((format(printf, 4, 5))) extern ImageStatus
+image_fail(ImageError *error, ImageStatus code, const char *message, const char *detail, ...);
 extern ImageStatus image_fail_memory(ImageError *error, size_t bytes);
 
-/* Refuses a declared size beyond the limit: called with the numbers of the header, before anything is allocated for them. */
-extern ImageStatus image_check_pixels(uint64_t width, uint64_t height, const ImageLimits *limits, ImageError *error);
+/*
+ * Refuses a declared size beyond the limit: called with the numbers of the
+ * header, before anything is allocated for them.
+ */
+extern ImageStatus image_check_pixels(uint64_t width, uint64_t height, const ImageLimits *limits,
+									  ImageError *error);
 extern ImageStatus image_fail_budget(ImageError *error, const ImageLimits *limits);
 
-/* Sizes saturate at SIZE_MAX, so that a sum of them can be compared with a limit without further care. */
+/*
+ * Sizes saturate at SIZE_MAX, so that a sum of them can be compared with a
+ * limit without further care.
+ */
 extern size_t image_size_add(size_t a, size_t b);
 extern size_t image_size_mul(size_t a, size_t b);
 
-/* Allocates pixels for width x height x channels, all positive; channels is 1 or 3. */
-extern ImageStatus image_alloc(Image *image, int width, int height, int channels, ImageError *error);
+/*
+ * Allocates pixels for width x height x channels, all positive; channels is 1
+ * or 3.
+ */
+extern ImageStatus image_alloc(Image *image, int width, int height, int channels,
+							   ImageError *error);
 
-/* convert.c: n pixels of in_channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGBA) to out_channels (1 or 3), alpha over white. */
-extern void image_convert_row(const uint8_t *in, int in_channels, uint8_t *out, int out_channels, size_t n);
+/*
+ * convert.c: n pixels of in_channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGBA) to
+ * out_channels (1 or 3), alpha over white.
+ */
+extern void image_convert_row(const uint8_t *in, int in_channels, uint8_t *out, int out_channels,
+							  size_t n);
 
 /* png.c and jpeg.c, called by image.c once the signature is known. */
-extern ImageStatus image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error);
-extern ImageStatus image_png_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error);
+extern ImageStatus image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info,
+								  ImageError *error);
+extern ImageStatus image_png_decode(const uint8_t *bytes, size_t length, int channels,
+									const ImageLimits *limits, Image *image, ImageError *error);
 extern size_t image_png_bytes(const ImageInfo *info, int channels);
 
-extern ImageStatus image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error);
-extern ImageStatus image_jpeg_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error);
+extern ImageStatus image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info,
+								   ImageError *error);
+extern ImageStatus image_jpeg_decode(const uint8_t *bytes, size_t length, int channels,
+									 const ImageLimits *limits, Image *image, ImageError *error);
 extern size_t image_jpeg_bytes(const ImageInfo *info, int channels);
 
-#endif							/* BICYCLE_IMAGE_PRIVATE_H */
+#endif /* BICYCLE_IMAGE_PRIVATE_H */

@@ -2,15 +2,19 @@
  * jpeg.c
  *	  JPEG through libjpeg-turbo's jpeglib.h.
  *
- * Built like png.c: a JpegReader or JpegWriter on the caller's stack owns everything of one call, the library leaves an error by longjmp to the one
- * function with a setjmp, which keeps no variables, and *_close frees what is left.
+ * Built like png.c: a JpegReader or JpegWriter on the caller's stack owns
+ * everything of one call, the library leaves an error by longjmp to the one
+ * function with a setjmp, which keeps no variables, and *_close frees what is
+ * left.
  *
- * The library repairs damaged files and only warns; here the first warning of damage is an error, so that half an image never becomes a row of a table.
- * Refused: CMYK and YCCK, 12-bit samples, and progressive files of more than MAX_SCANS scans, each of which costs a walk over the whole image.
+ * The library repairs damaged files and only warns; here the first warning of
+ * damage is an error, so that half an image never becomes a row of a table.
+ * Refused: CMYK and YCCK, 12-bit samples, and progressive files of more than
+ * MAX_SCANS scans, each of which costs a walk over the whole image.
  */
 #include "image_private.h"
 
-#include <stdio.h>				/* before jpeglib.h, which uses FILE without including it */
+#include <stdio.h> /* before jpeglib.h, which uses FILE without including it */
 #include <jpeglib.h>
 #include <jerror.h>
 #include <limits.h>
@@ -18,8 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_SCANS		100
-#define LIBRARY_BYTES	(512 * 1024)	/* tables, structs and the pools' slack */
+#define MAX_SCANS 100
+#define LIBRARY_BYTES (512 * 1024) /* tables, structs and the pools' slack */
 
 static const char decode_failed[] = "could not decode JPEG image";
 static const char encode_failed[] = "could not encode JPEG image";
@@ -29,14 +33,14 @@ typedef struct JpegReader
 	struct jpeg_decompress_struct jpeg;
 	struct jpeg_error_mgr manager;
 	struct jpeg_progress_mgr progress;
-	jmp_buf		jump;
+	jmp_buf jump;
 	ImageError *error;
 	const uint8_t *bytes;
-	size_t		length;
+	size_t length;
 	const ImageLimits *limits;
-	int			channels;
-	uint8_t    *row;
-	Image		image;
+	int channels;
+	uint8_t *row;
+	Image image;
 } JpegReader;
 
 /* The library's words for its last message, into text. */
@@ -50,19 +54,21 @@ static void
 on_error(j_common_ptr jpeg)
 {
 	JpegReader *reader = jpeg->client_data;
-	char		text[JMSG_LENGTH_MAX];
+	char text[JMSG_LENGTH_MAX];
 
 	switch (jpeg->err->msg_code)
 	{
 		case JERR_OUT_OF_MEMORY:
 			image_fail_memory(reader->error, reader->length);
 			break;
-		case JERR_NO_BACKING_STORE: /* the library's way to say that max_memory_to_use is not enough */
+		/* the library's way to say that max_memory_to_use is not enough */
+		case JERR_NO_BACKING_STORE:
 			image_fail_budget(reader->error, reader->limits);
 			break;
 		default:
 			library_text(jpeg, text);
-			image_fail(reader->error, IMAGE_EINVALID, decode_failed, "The JPEG library says \"%s\".", text);
+			image_fail(reader->error, IMAGE_EINVALID, decode_failed,
+					   "The JPEG library says \"%s\".", text);
 	}
 	longjmp(reader->jump, 1);
 }
@@ -95,7 +101,8 @@ on_progress(j_common_ptr jpeg)
 		reader->limits->progress();
 	if (reader->jpeg.input_scan_number > MAX_SCANS)
 	{
-		image_fail(reader->error, IMAGE_ELIMIT, "image has too many scans", "It has more than %d progressive scans.", MAX_SCANS);
+		image_fail(reader->error, IMAGE_ELIMIT, "image has too many scans",
+				   "It has more than %d progressive scans.", MAX_SCANS);
 		longjmp(reader->jump, 1);
 	}
 }
@@ -108,7 +115,7 @@ fail(JpegReader *reader, const char *detail)
 }
 
 static ImageStatus
-guarded(JpegReader *reader, void (*body) (JpegReader *))
+guarded(JpegReader *reader, void (*body)(JpegReader *))
 {
 	if (setjmp(reader->jump) != 0)
 		return reader->error->code;
@@ -124,7 +131,10 @@ reader_close(JpegReader *reader)
 	image_free(&reader->image);
 }
 
-/* Reads up to the first scan and chooses gray or RGB; leaves the rest untouched. */
+/*
+ * Reads up to the first scan and chooses gray or RGB; leaves the rest
+ * untouched.
+ */
 static void
 read_headers(JpegReader *reader)
 {
@@ -177,7 +187,7 @@ fill_info(const JpegReader *reader, ImageInfo *info)
 ImageStatus
 image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error)
 {
-	JpegReader	reader = {.bytes = bytes, .length = length, .error = error};
+	JpegReader reader = { .bytes = bytes, .length = length, .error = error };
 	ImageStatus status;
 
 	reader_init(&reader);
@@ -189,24 +199,28 @@ image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError
 }
 
 /*
- * The working memory of a decode: rows in flight (per component up to 32 of them twice, padded to a whole block of 32, and the one being colour-converted)
- * and, if the file has several scans, every coefficient in 16 bits.
+ * The working memory of a decode: rows in flight (per component up to 32 of
+ * them twice, padded to a whole block of 32, and the one being
+ * colour-converted) and, if the file has several scans, every coefficient in 16
+ * bits.
  */
 static size_t
 working_bytes(const ImageInfo *info, bool coefficients)
 {
-	size_t		row = image_size_mul((size_t) info->width + 32, (size_t) info->channels);
-	size_t		bytes = image_size_add(image_size_mul(row, 96), LIBRARY_BYTES);
+	size_t row = image_size_mul((size_t) info->width + 32, (size_t) info->channels);
+	size_t bytes = image_size_add(image_size_mul(row, 96), LIBRARY_BYTES);
 
 	if (coefficients)
-		bytes = image_size_add(bytes, image_size_mul(row, image_size_mul((size_t) info->height + 32, sizeof(JCOEF))));
+		bytes = image_size_add(
+			bytes, image_size_mul(row, image_size_mul((size_t) info->height + 32, sizeof(JCOEF))));
 	return bytes;
 }
 
 static size_t
 output_bytes(const ImageInfo *info, int channels)
 {
-	return image_size_mul(image_size_mul((size_t) info->width, (size_t) info->height), (size_t) channels);
+	return image_size_mul(image_size_mul((size_t) info->width, (size_t) info->height),
+						  (size_t) channels);
 }
 
 size_t
@@ -218,12 +232,12 @@ image_jpeg_bytes(const ImageInfo *info, int channels)
 static void
 check_limits(JpegReader *reader)
 {
-	ImageInfo	info;
-	size_t		output,
-				working;
+	ImageInfo info;
+	size_t output, working;
 
 	fill_info(reader, &info);
-	if (image_check_pixels((uint64_t) info.width, (uint64_t) info.height, reader->limits, reader->error) != IMAGE_OK)
+	if (image_check_pixels((uint64_t) info.width, (uint64_t) info.height, reader->limits,
+						   reader->error) != IMAGE_OK)
 		longjmp(reader->jump, 1);
 	output = output_bytes(&info, reader->channels);
 	working = working_bytes(&info, jpeg_has_multiple_scans(&reader->jpeg));
@@ -239,9 +253,10 @@ static void
 alloc_pixels(JpegReader *reader)
 {
 	const struct jpeg_decompress_struct *jpeg = &reader->jpeg;
-	size_t		row = (size_t) jpeg->output_width * (size_t) jpeg->output_components;
+	size_t row = (size_t) jpeg->output_width * (size_t) jpeg->output_components;
 
-	if (image_alloc(&reader->image, (int) jpeg->output_width, (int) jpeg->output_height, reader->channels, reader->error) != IMAGE_OK)
+	if (image_alloc(&reader->image, (int) jpeg->output_width, (int) jpeg->output_height,
+					reader->channels, reader->error) != IMAGE_OK)
 		longjmp(reader->jump, 1);
 	reader->row = malloc(row);
 	if (reader->row == NULL)
@@ -263,21 +278,29 @@ read_image(JpegReader *reader)
 	alloc_pixels(reader);
 	while (jpeg->output_scanline < jpeg->output_height)
 	{
-		size_t		y = jpeg->output_scanline;
-		JSAMPROW	rows[1] = {reader->row};
+		size_t y = jpeg->output_scanline;
+		JSAMPROW rows[1] = { reader->row };
 
 		if (jpeg_read_scanlines(jpeg, rows, 1) != 1)
 			fail(reader, "The data ends within the image.");
-		image_convert_row(reader->row, jpeg->output_components, image->pixels + y * image->width * image->channels, image->channels, (size_t) image->width);
+		image_convert_row(reader->row, jpeg->output_components,
+						  image->pixels + y * image->width * image->channels, image->channels,
+						  (size_t) image->width);
 	}
-	/* reads on to the end marker, so that a file cut off behind its last row is found out */
+	/*
+	 * reads on to the end marker, so that a file cut off behind its last row is
+	 * found out
+	 */
 	jpeg_finish_decompress(jpeg);
 }
 
 ImageStatus
-image_jpeg_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error)
+image_jpeg_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits,
+				  Image *image, ImageError *error)
 {
-	JpegReader	reader = {.bytes = bytes, .length = length, .limits = limits, .channels = channels, .error = error};
+	JpegReader reader = {
+		.bytes = bytes, .length = length, .limits = limits, .channels = channels, .error = error
+	};
 	ImageStatus status;
 
 	reader_init(&reader);
@@ -291,34 +314,35 @@ image_jpeg_decode(const uint8_t *bytes, size_t length, int channels, const Image
 	return status;
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------- */
 
 typedef struct JpegWriter
 {
 	struct jpeg_compress_struct jpeg;
 	struct jpeg_error_mgr manager;
-	jmp_buf		jump;
+	jmp_buf jump;
 	ImageError *error;
-	struct jpeg_destination_mgr destination;	/* own one: the library's loses track of its buffer if it cannot grow */
+	struct jpeg_destination_mgr
+		destination; /* own one: the library's loses track of its buffer if it cannot grow */
 	const Image *image;
-	int			quality;
-	uint8_t    *bytes;			/* grows by doubling */
-	size_t		length,
-				capacity;
+	int quality;
+	uint8_t *bytes; /* grows by doubling */
+	size_t length, capacity;
 } JpegWriter;
 
 static void
 on_write_error(j_common_ptr jpeg)
 {
 	JpegWriter *writer = jpeg->client_data;
-	char		text[JMSG_LENGTH_MAX];
+	char text[JMSG_LENGTH_MAX];
 
 	if (jpeg->err->msg_code == JERR_OUT_OF_MEMORY)
 		image_fail_memory(writer->error, writer->capacity);
 	else
 	{
 		library_text(jpeg, text);
-		image_fail(writer->error, IMAGE_EINVALID, encode_failed, "The JPEG library says \"%s\".", text);
+		image_fail(writer->error, IMAGE_EINVALID, encode_failed, "The JPEG library says \"%s\".",
+				   text);
 	}
 	longjmp(writer->jump, 1);
 }
@@ -332,8 +356,9 @@ on_write_message(j_common_ptr jpeg, int level)
 static void
 grow(JpegWriter *writer, size_t used)
 {
-	size_t		capacity = image_size_add(writer->capacity, writer->capacity > 0 ? writer->capacity : 16384);
-	uint8_t    *bytes = capacity <= PTRDIFF_MAX ? realloc(writer->bytes, capacity) : NULL;
+	size_t capacity =
+		image_size_add(writer->capacity, writer->capacity > 0 ? writer->capacity : 16384);
+	uint8_t *bytes = capacity <= PTRDIFF_MAX ? realloc(writer->bytes, capacity) : NULL;
 
 	if (bytes == NULL)
 	{
@@ -387,7 +412,8 @@ write_image(JpegWriter *writer)
 	jpeg_start_compress(jpeg, TRUE);
 	while (jpeg->next_scanline < jpeg->image_height)
 	{
-		JSAMPROW	rows[1] = {image->pixels + (size_t) jpeg->next_scanline * image->width * image->channels};
+		JSAMPROW rows[1] = { image->pixels +
+							 (size_t) jpeg->next_scanline * image->width * image->channels };
 
 		jpeg_write_scanlines(jpeg, rows, 1);
 	}
@@ -404,15 +430,17 @@ write_guarded(JpegWriter *writer)
 }
 
 ImageStatus
-image_encode_jpeg(const Image *image, int quality, uint8_t **bytes, size_t *length, ImageError *error)
+image_encode_jpeg(const Image *image, int quality, uint8_t **bytes, size_t *length,
+				  ImageError *error)
 {
-	JpegWriter	writer = {.image = image, .quality = quality, .error = error};
+	JpegWriter writer = { .image = image, .quality = quality, .error = error };
 	ImageStatus status;
 
 	*bytes = NULL;
 	*length = 0;
 	if (quality < 1 || quality > 100)
-		return image_fail(error, IMAGE_EINVALID, "wrong JPEG quality", "Quality is from 1 to 100, not %d.", quality);
+		return image_fail(error, IMAGE_EINVALID, "wrong JPEG quality",
+						  "Quality is from 1 to 100, not %d.", quality);
 	writer.jpeg.err = jpeg_std_error(&writer.manager);
 	writer.manager.error_exit = on_write_error;
 	writer.manager.emit_message = on_write_message;

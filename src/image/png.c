@@ -2,12 +2,17 @@
  * png.c
  *	  PNG through libpng's low-level interface.
  *
- * A PngReader or PngWriter lives on its caller's stack and owns everything of one call: libpng's structs, whose memory is counted against the caller's
- * limit, and the buffers of pixels.  libpng leaves an error by longjmp to guarded(), the only function with a setjmp; it has no variables of its own and
- * all state is in the struct, so nothing is lost by the jump.  *_close frees what is left, whichever way it went.
+ * A PngReader or PngWriter lives on its caller's stack and owns everything of
+ * one call: libpng's structs, whose memory is counted against the caller's
+ * limit, and the buffers of pixels. libpng leaves an error by longjmp to
+ * guarded(), the only function with a setjmp; it has no variables of its own
+ * and all state is in the struct, so nothing is lost by the jump. *_close frees
+ * what is left, whichever way it went.
  *
- * What hostile files could reach is kept small: dimensions are checked on the bytes of IHDR before libpng is asked, every chunk but IHDR, PLTE, tRNS,
- * IDAT and IEND is skipped unread (so gamma, profiles and orientation are ignored), and libpng's simplified interface is not used.
+ * What hostile files could reach is kept small: dimensions are checked on the
+ * bytes of IHDR before libpng is asked, every chunk but IHDR, PLTE, tRNS, IDAT
+ * and IEND is skipped unread (so gamma, profiles and orientation are ignored),
+ * and libpng's simplified interface is not used.
  */
 #include "image_private.h"
 
@@ -21,48 +26,52 @@ static const char decode_failed[] = "could not decode PNG image";
 static const char encode_failed[] = "could not encode PNG image";
 
 /*
- * What libpng and zlib take besides pixels: both structs, a 32 kB window with its tables, the buffer of compressed bytes.  The header's size comes first in
+ * What libpng and zlib take besides pixels: both structs, a 32 kB window with
+ * its tables, the buffer of compressed bytes. The header's size comes first in
  * each block that libpng gets, and keeps what follows aligned.
  */
-#define LIBRARY_BYTES	(256 * 1024)
-#define BLOCK_HEADER	16
+#define LIBRARY_BYTES (256 * 1024)
+#define BLOCK_HEADER 16
 
-#define FIRST_CHUNK_END 33		/* signature, then length, name, 13 bytes and CRC of IHDR */
+#define FIRST_CHUNK_END 33 /* signature, then length, name, 13 bytes and CRC of IHDR */
 
-/* Compressed bytes of an honest file never exceed its rows by more than this; more would only make zlib inflate and discard for seconds. */
-#define IDAT_SLACK		(64 * 1024)
+/*
+ * Compressed bytes of an honest file never exceed its rows by more than this;
+ * more would only make zlib inflate and discard for seconds.
+ */
+#define IDAT_SLACK (64 * 1024)
 
 typedef struct PngReader
 {
 	png_structp png;
-	png_infop	info;
-	jmp_buf		jump;
+	png_infop info;
+	jmp_buf jump;
 	ImageError *error;
 	const uint8_t *bytes;
-	size_t		length,
-				offset;
-	const ImageLimits *limits;	/* NULL while only headers are read */
-	size_t		used;			/* bytes allocated and not freed */
-	bool		over_limit,		/* why libpng found no memory */
-				no_memory;
-	bool		interlaced;
-	int			passes;
-	int			file_channels;	/* after expansion: 1 to 4 */
-	uint8_t    *rows;			/* one row, or the whole image if interlaced; file_channels bytes a pixel */
-	Image		image;
+	size_t length, offset;
+	const ImageLimits *limits; /* NULL while only headers are read */
+	size_t used;               /* bytes allocated and not freed */
+	bool over_limit,           /* why libpng found no memory */
+		no_memory;
+	bool interlaced;
+	int passes;
+	int file_channels; /* after expansion: 1 to 4 */
+	uint8_t *rows;     /* one row, or the whole image if interlaced; file_channels bytes a pixel */
+	Image image;
 } PngReader;
 
 static void
 on_error(png_structp png, png_const_charp text)
 {
-	PngReader  *reader = png_get_error_ptr(png);
+	PngReader *reader = png_get_error_ptr(png);
 
 	if (reader->over_limit)
 		image_fail_budget(reader->error, reader->limits);
 	else if (reader->no_memory)
 		image_fail_memory(reader->error, reader->length);
 	else
-		image_fail(reader->error, IMAGE_EINVALID, decode_failed, "The PNG library says \"%s\".", text);
+		image_fail(reader->error, IMAGE_EINVALID, decode_failed, "The PNG library says \"%s\".",
+				   text);
 	longjmp(reader->jump, 1);
 }
 
@@ -74,7 +83,7 @@ on_warning(png_structp png, png_const_charp text)
 static void
 on_read(png_structp png, png_bytep to, size_t n)
 {
-	PngReader  *reader = png_get_io_ptr(png);
+	PngReader *reader = png_get_io_ptr(png);
 
 	if (n > reader->length - reader->offset)
 		png_error(png, "unexpected end of data");
@@ -85,8 +94,8 @@ on_read(png_structp png, png_bytep to, size_t n)
 static void *
 reader_alloc(PngReader *reader, size_t bytes)
 {
-	size_t		total = image_size_add(bytes, BLOCK_HEADER);
-	uint8_t    *block;
+	size_t total = image_size_add(bytes, BLOCK_HEADER);
+	uint8_t *block;
 
 	if (reader->limits != NULL && total > reader->limits->max_memory - reader->used)
 	{
@@ -107,8 +116,8 @@ reader_alloc(PngReader *reader, size_t bytes)
 static void
 reader_free(PngReader *reader, void *pointer)
 {
-	uint8_t    *block;
-	size_t		total;
+	uint8_t *block;
+	size_t total;
 
 	if (pointer == NULL)
 		return;
@@ -132,7 +141,7 @@ on_free(png_structp png, png_voidp pointer)
 
 /* Runs a body that libpng, or fail(), may leave by longjmp. */
 static ImageStatus
-guarded(PngReader *reader, void (*body) (PngReader *))
+guarded(PngReader *reader, void (*body)(PngReader *))
 {
 	if (setjmp(reader->jump) != 0)
 		return reader->error->code;
@@ -158,15 +167,18 @@ reader_close(PngReader *reader)
 static uint32_t
 big_endian(const uint8_t *bytes)
 {
-	return (uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 | (uint32_t) bytes[2] << 8 | bytes[3];
+	return (uint32_t) bytes[0] << 24 | (uint32_t) bytes[1] << 16 | (uint32_t) bytes[2] << 8 |
+		   bytes[3];
 }
 
-/* Checks the dimensions on the bytes of IHDR, which must come first, then makes libpng's structs and tells them that nothing larger may follow. */
+/*
+ * Checks the dimensions on the bytes of IHDR, which must come first, then makes
+ * libpng's structs and tells them that nothing larger may follow.
+ */
 static void
 read_headers(PngReader *reader)
 {
-	uint32_t	width,
-				height;
+	uint32_t width, height;
 
 	if (reader->length < FIRST_CHUNK_END)
 		fail(reader, "The data ends within the header.");
@@ -176,10 +188,12 @@ read_headers(PngReader *reader)
 	height = big_endian(reader->bytes + 20);
 	if (width == 0 || height == 0 || width > INT32_MAX || height > INT32_MAX)
 		fail(reader, "The header declares an impossible width or height.");
-	if (reader->limits != NULL && image_check_pixels(width, height, reader->limits, reader->error) != IMAGE_OK)
+	if (reader->limits != NULL &&
+		image_check_pixels(width, height, reader->limits, reader->error) != IMAGE_OK)
 		longjmp(reader->jump, 1);
 
-	reader->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reader, on_error, on_warning, reader, on_malloc, on_free);
+	reader->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reader, on_error, on_warning,
+										   reader, on_malloc, on_free);
 	if (reader->png != NULL)
 		reader->info = png_create_info_struct(reader->png);
 	if (reader->info == NULL)
@@ -209,12 +223,12 @@ has_transparency(const PngReader *reader)
 ImageStatus
 image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error)
 {
-	PngReader	reader = {.bytes = bytes, .length = length, .error = error};
+	PngReader reader = { .bytes = bytes, .length = length, .error = error };
 	ImageStatus status = guarded(&reader, read_headers);
 
 	if (status == IMAGE_OK)
 	{
-		int			color = png_get_color_type(reader.png, reader.info);
+		int color = png_get_color_type(reader.png, reader.info);
 
 		info->format = IMAGE_PNG;
 		info->width = (int) png_get_image_width(reader.png, reader.info);
@@ -228,12 +242,15 @@ image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError 
 	return status;
 }
 
-/* Everything to 8 bits in 1 to 4 channels; the order of the calls does not matter to libpng. */
+/*
+ * Everything to 8 bits in 1 to 4 channels; the order of the calls does not
+ * matter to libpng.
+ */
 static void
 set_transforms(PngReader *reader)
 {
 	png_structp png = reader->png;
-	int			color = png_get_color_type(png, reader->info);
+	int color = png_get_color_type(png, reader->info);
 
 	if (png_get_bit_depth(png, reader->info) == 16)
 		png_set_scale_16(png);
@@ -249,16 +266,19 @@ set_transforms(PngReader *reader)
 	reader->file_channels = png_get_channels(png, reader->info);
 }
 
-/* Adds up the lengths of the IDAT chunks that follow; their contents are libpng's to check. */
+/*
+ * Adds up the lengths of the IDAT chunks that follow; their contents are
+ * libpng's to check.
+ */
 static uint64_t
 compressed_bytes(const PngReader *reader)
 {
-	uint64_t	sum = 0;
-	size_t		at = 8;
+	uint64_t sum = 0;
+	size_t at = 8;
 
 	while (reader->length - at >= 12)
 	{
-		uint32_t	n = big_endian(reader->bytes + at);
+		uint32_t n = big_endian(reader->bytes + at);
 
 		if (memcmp(reader->bytes + at + 4, "IDAT", 4) == 0)
 			sum += n;
@@ -273,26 +293,31 @@ compressed_bytes(const PngReader *reader)
 static void
 check_compressed(PngReader *reader)
 {
-	uint64_t	rows = ((uint64_t) png_get_rowbytes(reader->png, reader->info) + 2) * png_get_image_height(reader->png, reader->info);
+	uint64_t rows = ((uint64_t) png_get_rowbytes(reader->png, reader->info) + 2) *
+					png_get_image_height(reader->png, reader->info);
 
 	if (compressed_bytes(reader) > rows + rows / 4 + IDAT_SLACK)
 		png_error(reader->png, "IDAT: more data than the image can hold");
 }
 
-/* The output image and the rows before conversion; both count against the limit. */
+/*
+ * The output image and the rows before conversion; both count against the
+ * limit.
+ */
 static void
 alloc_pixels(PngReader *reader, int channels)
 {
-	size_t		width = png_get_image_width(reader->png, reader->info);
-	size_t		height = png_get_image_height(reader->png, reader->info);
-	size_t		output = image_size_mul(image_size_mul(width, height), (size_t) channels);
-	size_t		row = image_size_mul(width, (size_t) reader->file_channels);
-	size_t		rows = reader->interlaced ? image_size_mul(row, height) : row;
+	size_t width = png_get_image_width(reader->png, reader->info);
+	size_t height = png_get_image_height(reader->png, reader->info);
+	size_t output = image_size_mul(image_size_mul(width, height), (size_t) channels);
+	size_t row = image_size_mul(width, (size_t) reader->file_channels);
+	size_t rows = reader->interlaced ? image_size_mul(row, height) : row;
 
 	if (png_get_rowbytes(reader->png, reader->info) != row)
 		png_error(reader->png, "unexpected size of a row");
 	reader->over_limit = output > reader->limits->max_memory - reader->used;
-	if (reader->over_limit || image_alloc(&reader->image, (int) width, (int) height, channels, reader->error) != IMAGE_OK)
+	if (reader->over_limit ||
+		image_alloc(&reader->image, (int) width, (int) height, channels, reader->error) != IMAGE_OK)
 	{
 		reader->no_memory = !reader->over_limit;
 		png_error(reader->png, "out of memory");
@@ -317,8 +342,8 @@ static void
 read_rows(PngReader *reader)
 {
 	const Image *image = &reader->image;
-	size_t		in_row = (size_t) image->width * reader->file_channels;
-	size_t		out_row = (size_t) image->width * image->channels;
+	size_t in_row = (size_t) image->width * reader->file_channels;
+	size_t out_row = (size_t) image->width * image->channels;
 
 	if (reader->interlaced)
 		for (int pass = 0; pass < reader->passes; pass++)
@@ -326,11 +351,12 @@ read_rows(PngReader *reader)
 				read_row(reader, reader->rows + y * in_row);
 	for (int y = 0; y < image->height; y++)
 	{
-		uint8_t    *row = reader->rows + (reader->interlaced ? y * in_row : 0);
+		uint8_t *row = reader->rows + (reader->interlaced ? y * in_row : 0);
 
 		if (!reader->interlaced)
 			read_row(reader, row);
-		image_convert_row(row, reader->file_channels, image->pixels + y * out_row, image->channels, (size_t) image->width);
+		image_convert_row(row, reader->file_channels, image->pixels + y * out_row, image->channels,
+						  (size_t) image->width);
 	}
 }
 
@@ -342,14 +368,21 @@ read_image(PngReader *reader)
 	set_transforms(reader);
 	alloc_pixels(reader, reader->image.channels);
 	read_rows(reader);
-	/* reads on to IEND, so that a file cut off behind its last row is found out */
+	/*
+	 * reads on to IEND, so that a file cut off behind its last row is found out
+	 */
 	png_read_end(reader->png, NULL);
 }
 
 ImageStatus
-image_png_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits, Image *image, ImageError *error)
+image_png_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits,
+				 Image *image, ImageError *error)
 {
-	PngReader	reader = {.bytes = bytes, .length = length, .limits = limits, .error = error, .image.channels = channels};
+	PngReader reader = { .bytes = bytes,
+						 .length = length,
+						 .limits = limits,
+						 .error = error,
+						 .image.channels = channels };
 	ImageStatus status = guarded(&reader, read_image);
 
 	if (status == IMAGE_OK)
@@ -362,50 +395,52 @@ image_png_decode(const uint8_t *bytes, size_t length, int channels, const ImageL
 }
 
 /*
- * The output, the whole of an interlaced image before conversion (the header does not say whether it is), and a few rows: libpng keeps two of up to 8
+ * The output, the whole of an interlaced image before conversion (the header
+ * does not say whether it is), and a few rows: libpng keeps two of up to 8
  * bytes a pixel, this file one of up to 4.
  */
 size_t
 image_png_bytes(const ImageInfo *info, int channels)
 {
-	size_t		pixels = image_size_mul((size_t) info->width, (size_t) info->height);
-	size_t		images = image_size_mul(pixels, (size_t) channels + (size_t) info->channels);
+	size_t pixels = image_size_mul((size_t) info->width, (size_t) info->height);
+	size_t images = image_size_mul(pixels, (size_t) channels + (size_t) info->channels);
 
-	return image_size_add(image_size_add(images, image_size_mul((size_t) info->width, 24)), LIBRARY_BYTES);
+	return image_size_add(image_size_add(images, image_size_mul((size_t) info->width, 24)),
+						  LIBRARY_BYTES);
 }
 
-/* ---- Writing ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Writing ------------------------------------------------------------- */
 
 typedef struct PngWriter
 {
 	png_structp png;
-	png_infop	info;
-	jmp_buf		jump;
+	png_infop info;
+	jmp_buf jump;
 	ImageError *error;
 	const Image *image;
-	uint8_t    *bytes;			/* grows by doubling */
-	size_t		length,
-				capacity;
-	bool		no_memory;
+	uint8_t *bytes; /* grows by doubling */
+	size_t length, capacity;
+	bool no_memory;
 } PngWriter;
 
 static void
 on_write_error(png_structp png, png_const_charp text)
 {
-	PngWriter  *writer = png_get_error_ptr(png);
+	PngWriter *writer = png_get_error_ptr(png);
 
 	if (writer->no_memory)
 		image_fail_memory(writer->error, writer->capacity);
 	else
-		image_fail(writer->error, IMAGE_EINVALID, encode_failed, "The PNG library says \"%s\".", text);
+		image_fail(writer->error, IMAGE_EINVALID, encode_failed, "The PNG library says \"%s\".",
+				   text);
 	longjmp(writer->jump, 1);
 }
 
 static png_voidp
 on_write_malloc(png_structp png, png_alloc_size_t bytes)
 {
-	PngWriter  *writer = png_get_mem_ptr(png);
-	void	   *block = malloc(bytes);
+	PngWriter *writer = png_get_mem_ptr(png);
+	void *block = malloc(bytes);
 
 	if (block == NULL)
 		writer->no_memory = true;
@@ -421,13 +456,13 @@ on_write_free(png_structp png, png_voidp pointer)
 static void
 on_write(png_structp png, png_bytep from, size_t n)
 {
-	PngWriter  *writer = png_get_io_ptr(png);
-	size_t		needed = image_size_add(writer->length, n);
+	PngWriter *writer = png_get_io_ptr(png);
+	size_t needed = image_size_add(writer->length, n);
 
 	if (needed > writer->capacity)
 	{
-		size_t		capacity = image_size_add(needed, writer->capacity);
-		uint8_t    *bytes = capacity <= PTRDIFF_MAX ? realloc(writer->bytes, capacity) : NULL;
+		size_t capacity = image_size_add(needed, writer->capacity);
+		uint8_t *bytes = capacity <= PTRDIFF_MAX ? realloc(writer->bytes, capacity) : NULL;
 
 		if (bytes == NULL)
 		{
@@ -446,14 +481,18 @@ on_flush(png_structp png)
 {
 }
 
-/* Level 1 with run lengths only and all filters gave the smallest files of all settings of libpng on photographs, five times quicker than level 6. */
+/*
+ * Level 1 with run lengths only and all filters gave the smallest files of all
+ * settings of libpng on photographs, five times quicker than level 6.
+ */
 static void
 write_image(PngWriter *writer)
 {
 	const Image *image = writer->image;
-	size_t		row = (size_t) image->width * image->channels;
+	size_t row = (size_t) image->width * image->channels;
 
-	writer->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, writer, on_write_error, on_warning, writer, on_write_malloc, on_write_free);
+	writer->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, writer, on_write_error,
+											on_warning, writer, on_write_malloc, on_write_free);
 	if (writer->png != NULL)
 		writer->info = png_create_info_struct(writer->png);
 	if (writer->info == NULL)
@@ -467,8 +506,9 @@ write_image(PngWriter *writer)
 	png_set_compression_strategy(writer->png, Z_RLE);
 	png_set_compression_buffer_size(writer->png, 65536);
 	png_set_filter(writer->png, PNG_FILTER_TYPE_BASE, PNG_ALL_FILTERS);
-	png_set_IHDR(writer->png, writer->info, (png_uint_32) image->width, (png_uint_32) image->height, 8,
-				 image->channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+	png_set_IHDR(writer->png, writer->info, (png_uint_32) image->width, (png_uint_32) image->height,
+				 8, image->channels == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB,
+				 PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
 	png_write_info(writer->png, writer->info);
 	for (int y = 0; y < image->height; y++)
 		png_write_row(writer->png, image->pixels + y * row);
@@ -487,7 +527,7 @@ write_guarded(PngWriter *writer)
 ImageStatus
 image_encode_png(const Image *image, uint8_t **bytes, size_t *length, ImageError *error)
 {
-	PngWriter	writer = {.image = image, .error = error};
+	PngWriter writer = { .image = image, .error = error };
 	ImageStatus status;
 
 	*bytes = NULL;

@@ -1,30 +1,43 @@
 /*
  * resize.c
- *	  Pillow's bicubic resampling, bit for bit: what the official data pipeline does to every image.
+ *	  Pillow's bicubic resampling, bit for bit: what the official data pipeline
+ *	  does to every image.
  *
- * Separable: a horizontal and a vertical pass, bytes between them; a pass is left out if its dimension does not change.  When shrinking, the kernel is
- * widened by the scale (antialiasing).  Weights are computed in double and rounded to 22-bit fixed point, so that the sums are exact integers and their
- * order does not matter.  The order of the passes does, by the rounding between them: it is that of Pillow 13, which differs from earlier versions (always
- * horizontal first) where the height shrinks by more than twice what the width does.  Source: Pillow 13.0.0, src/libImaging/Resample.c.
+ * Separable: a horizontal and a vertical pass, bytes between them; a pass is
+ * left out if its dimension does not change. When shrinking, the kernel is
+ * widened by the scale (antialiasing). Weights are computed in double and
+ * rounded to 22-bit fixed point, so that the sums are exact integers and their
+ * order does not matter. The order of the passes does, by the rounding between
+ * them: it is that of Pillow 13, which differs from earlier versions (always
+ * horizontal first) where the height shrinks by more than twice what the width
+ * does. Source: Pillow 13.0.0, src/libImaging/Resample.c.
  *
- * The taps and the image between the passes live for one call; the result is the caller's.
+ * The taps and the image between the passes live for one call; the result is
+ * the caller's.
  */
 #include "image_private.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define PRECISION	22			/* bits after the point: 32 less 8 of the pixel and 2 of head room for the kernel's overshoot */
-#define MAX_SIDE	(1 << 28)	/* keeps centre + support of an output within int */
+/*
+ * bits after the point: 32 less 8 of the pixel and 2 of head room for the
+ * kernel's overshoot
+ */
+#define PRECISION 22
+#define MAX_SIDE (1 << 28) /* keeps centre + support of an output within int */
 
-/* The taps of one pass: output i is the sum of weight[i * width + j] * input[first[i] + j], j < count[i]. */
+/*
+ * The taps of one pass: output i is the sum of weight[i * width + j] *
+ * input[first[i] + j], j < count[i].
+ */
 typedef struct Taps
 {
-	int			width;			/* most taps an output has */
-	int		   *first;
-	int		   *count;
-	int32_t    *weight;
-	double	   *scratch;		/* the weights of one output before rounding */
+	int width; /* most taps an output has */
+	int *first;
+	int *count;
+	int32_t *weight;
+	double *scratch; /* the weights of one output before rounding */
 } Taps;
 
 /* Keys' cubic with a = -0.5. */
@@ -54,10 +67,10 @@ taps_free(Taps *taps)
 static ImageStatus
 taps_alloc(Taps *taps, int out, double support, ImageError *error)
 {
-	size_t		bytes;
+	size_t bytes;
 
 	memset(taps, 0, sizeof(*taps));
-	taps->width = (int) support * 2 + 3;	/* >= ceil(support) * 2 + 1 */
+	taps->width = (int) support * 2 + 3; /* >= ceil(support) * 2 + 1 */
 	bytes = image_size_mul(image_size_mul((size_t) out, (size_t) taps->width), sizeof(int32_t));
 	if (bytes <= PTRDIFF_MAX)
 	{
@@ -77,20 +90,20 @@ taps_alloc(Taps *taps, int out, double support, ImageError *error)
 static ImageStatus
 taps_make(Taps *taps, int in, int out, ImageError *error)
 {
-	double		scale = (double) in / out;
-	double		stretch = scale < 1.0 ? 1.0 : scale;
-	double		support = 2.0 * stretch;
-	double		shrink = 1.0 / stretch;
+	double scale = (double) in / out;
+	double stretch = scale < 1.0 ? 1.0 : scale;
+	double support = 2.0 * stretch;
+	double shrink = 1.0 / stretch;
 
 	if (taps_alloc(taps, out, support, error) != IMAGE_OK)
 		return error->code;
 	for (int i = 0; i < out; i++)
 	{
-		double		center = (i + 0.5) * scale;
-		double		sum = 0.0;
-		int			first = (int) (center - support + 0.5);
-		int			end = (int) (center + support + 0.5);
-		int32_t    *weight = taps->weight + (size_t) i * taps->width;
+		double center = (i + 0.5) * scale;
+		double sum = 0.0;
+		int first = (int) (center - support + 0.5);
+		int end = (int) (center + support + 0.5);
+		int32_t *weight = taps->weight + (size_t) i * taps->width;
 
 		if (first < 0)
 			first = 0;
@@ -103,7 +116,7 @@ taps_make(Taps *taps, int in, int out, ImageError *error)
 		}
 		for (int j = 0; j < end - first; j++)
 		{
-			double		w = sum != 0.0 ? taps->scratch[j] / sum : taps->scratch[j];
+			double w = sum != 0.0 ? taps->scratch[j] / sum : taps->scratch[j];
 
 			weight[j] = (int32_t) (w < 0 ? w * (1 << PRECISION) - 0.5 : w * (1 << PRECISION) + 0.5);
 		}
@@ -123,18 +136,18 @@ to_byte(int32_t sum)
 static void
 pass_horizontal(const Image *in, Image *out, const Taps *taps)
 {
-	const int	channels = in->channels;
+	const int channels = in->channels;
 
 	for (int y = 0; y < out->height; y++)
 	{
 		const uint8_t *row = in->pixels + (size_t) y * in->width * channels;
-		uint8_t    *to = out->pixels + (size_t) y * out->width * channels;
+		uint8_t *to = out->pixels + (size_t) y * out->width * channels;
 
 		for (int x = 0; x < out->width; x++)
 		{
 			const int32_t *weight = taps->weight + (size_t) x * taps->width;
 			const uint8_t *from = row + (size_t) taps->first[x] * channels;
-			int32_t		sum[3] = {1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1)};
+			int32_t sum[3] = { 1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1) };
 
 			if (channels == 1)
 				for (int j = 0; j < taps->count[x]; j++)
@@ -152,7 +165,10 @@ pass_horizontal(const Image *in, Image *out, const Taps *taps)
 	}
 }
 
-/* Row by row over all columns at once, so that every access is along memory; sums has width * channels elements. */
+/*
+ * Row by row over all columns at once, so that every access is along memory;
+ * sums has width * channels elements.
+ */
 static void
 pass_vertical(const Image *in, Image *out, const Taps *taps, int32_t *sums)
 {
@@ -162,7 +178,7 @@ pass_vertical(const Image *in, Image *out, const Taps *taps, int32_t *sums)
 	{
 		const int32_t *weight = taps->weight + (size_t) y * taps->width;
 		const uint8_t *from = in->pixels + (size_t) taps->first[y] * stride;
-		uint8_t    *to = out->pixels + (size_t) y * stride;
+		uint8_t *to = out->pixels + (size_t) y * stride;
 
 		for (size_t i = 0; i < stride; i++)
 			sums[i] = 1 << (PRECISION - 1);
@@ -177,7 +193,7 @@ pass_vertical(const Image *in, Image *out, const Taps *taps, int32_t *sums)
 static ImageStatus
 resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
 {
-	Taps		taps;
+	Taps taps;
 
 	if (taps_make(&taps, in->width, width, error) != IMAGE_OK)
 		return error->code;
@@ -190,9 +206,10 @@ resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
 static ImageStatus
 resize_vertical(const Image *in, int height, Image *out, ImageError *error)
 {
-	Taps		taps;
-	size_t		bytes = image_size_mul(image_size_mul((size_t) in->width, (size_t) in->channels), sizeof(int32_t));
-	int32_t    *sums;
+	Taps taps;
+	size_t bytes =
+		image_size_mul(image_size_mul((size_t) in->width, (size_t) in->channels), sizeof(int32_t));
+	int32_t *sums;
 
 	if (taps_make(&taps, in->height, height, error) != IMAGE_OK)
 		return error->code;
@@ -215,11 +232,14 @@ copy(const Image *in, Image *out, ImageError *error)
 	return IMAGE_OK;
 }
 
-/* Tall images go through the vertical pass first, which leaves the other one less to do. */
+/*
+ * Tall images go through the vertical pass first, which leaves the other one
+ * less to do.
+ */
 static bool
 is_vertical_first(const Image *in, int width, int height)
 {
-	int			shrink = in->height - height;
+	int shrink = in->height - height;
 
 	return shrink > 0 && shrink > (in->width - width) * 2;
 }
@@ -227,17 +247,20 @@ is_vertical_first(const Image *in, int width, int height)
 ImageStatus
 image_resize(const Image *in, int width, int height, Image *out, ImageError *error)
 {
-	Image		between;
+	Image between;
 	ImageStatus status;
 
 	memset(out, 0, sizeof(*out));
 	if (width < 1 || height < 1)
-		return image_fail(error, IMAGE_EINVALID, "wrong image size", "An image cannot be resized to %d x %d pixels.", width, height);
+		return image_fail(error, IMAGE_EINVALID, "wrong image size",
+						  "An image cannot be resized to %d x %d pixels.", width, height);
 	if (width > MAX_SIDE || height > MAX_SIDE || in->width > MAX_SIDE || in->height > MAX_SIDE)
-		return image_fail(error, IMAGE_ELIMIT, "image is too large", "It cannot be resized from %d x %d to %d x %d pixels.",
-						  in->width, in->height, width, height);
+		return image_fail(error, IMAGE_ELIMIT, "image is too large",
+						  "It cannot be resized from %d x %d to %d x %d pixels.", in->width,
+						  in->height, width, height);
 	if (width == in->width)
-		return height == in->height ? copy(in, out, error) : resize_vertical(in, height, out, error);
+		return height == in->height ? copy(in, out, error)
+									: resize_vertical(in, height, out, error);
 	if (height == in->height)
 		return resize_horizontal(in, width, out, error);
 	memset(&between, 0, sizeof(between));

@@ -1,13 +1,19 @@
 /*
  * backward.c
- *	  From a graph, losses and the nodes to be trained to the list of steps that computes their gradients.
+ *	  From a graph, losses and the nodes to be trained to the list of steps that
+ *	  computes their gradients.
  *
- * A pass walks the graph twice.  Forwards, to learn which values a trained parameter stands behind: only their gradients are wanted.  Backwards, to append a
- * step for each node that such a gradient reaches.  Gradients are values like any other, with the same views as the values they belong to, so that the
- * planner gives them memory for as long as they live; each pass has its own.  The first step that reaches a gradient overwrites it and later ones
- * accumulate; where the first would write a part only (a view), the whole is zeroed before.
+ * A pass walks the graph twice. Forwards, to learn which values a trained
+ * parameter stands behind: only their gradients are wanted. Backwards, to
+ * append a step for each node that such a gradient reaches. Gradients are
+ * values like any other, with the same views as the values they belong to, so
+ * that the planner gives them memory for as long as they live; each pass has
+ * its own. The first step that reaches a gradient overwrites it and later ones
+ * accumulate; where the first would write a part only (a view), the whole is
+ * zeroed before.
  *
- * The schedule owns its steps; values belong to the graph.  No locks: both belong to the thread that builds them.
+ * The schedule owns its steps; values belong to the graph. No locks: both
+ * belong to the thread that builds them.
  */
 #include "nn/training.h"
 
@@ -32,18 +38,21 @@ nn_schedule_free(NnSchedule *s)
 	memset(s, 0, sizeof(*s));
 }
 
-/* A step without gradients; NULL after an error.  The pointer holds until the next step is appended. */
+/*
+ * A step without gradients; NULL after an error. The pointer holds until the
+ * next step is appended.
+ */
 static NnStep *
 append_step(NnSchedule *s, NnStepKind kind, int node)
 {
-	NnStep	   *step;
+	NnStep *step;
 
 	if (s->graph->failed)
 		return NULL;
 	if (s->nsteps == s->capacity)
 	{
-		int			wanted = s->capacity ? s->capacity * 2 : 128;
-		NnStep	   *bigger = realloc(s->steps, wanted * sizeof(NnStep));
+		int wanted = s->capacity ? s->capacity * 2 : 128;
+		NnStep *bigger = realloc(s->steps, wanted * sizeof(NnStep));
 
 		if (!bigger)
 		{
@@ -54,7 +63,9 @@ append_step(NnSchedule *s, NnStepKind kind, int node)
 		s->capacity = wanted;
 	}
 	step = &s->steps[s->nsteps++];
-	*step = (NnStep) {.kind = kind, .node = node, .dout = {-1, -1}, .din = {-1, -1, -1}, .zero = -1};
+	*step = (NnStep){
+		.kind = kind, .node = node, .dout = { -1, -1 }, .din = { -1, -1, -1 }, .zero = -1
+	};
 	return step;
 }
 
@@ -70,11 +81,12 @@ void
 nn_schedule_statistics(NnSchedule *s, int first, int end)
 {
 	for (int i = first; i < end; i++)
-		if (!s->graph->failed && s->graph->nodes[i].op == NN_OP_NORM_ACT && s->graph->nodes[i].norm == NN_NORM_BATCH)
+		if (!s->graph->failed && s->graph->nodes[i].op == NN_OP_NORM_ACT &&
+			s->graph->nodes[i].norm == NN_NORM_BATCH)
 			append_step(s, NN_STEP_STATISTICS, i);
 }
 
-/* ---- What steps read ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- What steps read ----------------------------------------------------- */
 
 static bool
 is_loss(NnOp op)
@@ -89,8 +101,12 @@ rereads_inputs(const NnNode *node, const NnStep *step)
 	switch (node->op)
 	{
 		case NN_OP_CONV:
-			/* the weights' gradient, and that of the latent through its activation */
-			return step->weight_mode != NN_GRAD_IGNORE || (node->in[1] >= 0 && step->in_mode[1] != NN_GRAD_IGNORE);
+			/*
+			 * the weights' gradient, and that of the latent through its
+			 * activation
+			 */
+			return step->weight_mode != NN_GRAD_IGNORE ||
+				   (node->in[1] >= 0 && step->in_mode[1] != NN_GRAD_IGNORE);
 		case NN_OP_CONVT:
 		case NN_OP_LINEAR:
 			return step->weight_mode != NN_GRAD_IGNORE;
@@ -115,9 +131,8 @@ int
 nn_step_touches(const NnGraph *g, const NnStep *step, int *touched)
 {
 	const NnNode *node = &g->nodes[step->node];
-	bool		forward = step->kind == NN_STEP_FORWARD,
-				backward = step->kind == NN_STEP_BACKWARD;
-	int			n = 0;
+	bool forward = step->kind == NN_STEP_FORWARD, backward = step->kind == NN_STEP_BACKWARD;
+	int n = 0;
 
 	if (step->kind == NN_STEP_ZERO)
 	{
@@ -143,17 +158,17 @@ nn_step_touches(const NnGraph *g, const NnStep *step, int *touched)
 	return n;
 }
 
-/* ---- A pass -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- A pass -------------------------------------------------------------- */
 
 /* One pass in the making.  All arrays are by value of the forward graph. */
 typedef struct Pass
 {
 	NnSchedule *s;
-	int			nvalues;		/* of the forward graph */
-	bool	   *needed;			/* roots: a trained parameter stands behind it */
-	bool	   *reached;		/* roots: its gradient has been begun */
-	int		   *gradient;		/* the value that holds it, -1 = none yet */
-	int		   *readers;		/* nodes that read the value itself, not its root or another view */
+	int nvalues;   /* of the forward graph */
+	bool *needed;  /* roots: a trained parameter stands behind it */
+	bool *reached; /* roots: its gradient has been begun */
+	int *gradient; /* the value that holds it, -1 = none yet */
+	int *readers;  /* nodes that read the value itself, not its root or another view */
 } Pass;
 
 static bool
@@ -166,7 +181,7 @@ static bool
 node_needed(const Pass *p, int i, const bool *trains)
 {
 	const NnNode *node = &p->s->graph->nodes[i];
-	bool		needed = trains_parameters(p, i, trains);
+	bool needed = trains_parameters(p, i, trains);
 
 	for (int k = 0; k < NN_MAX_IN; k++)
 		if (node->in[k] >= 0 && p->needed[nn_value_root(p->s->graph, node->in[k])])
@@ -193,13 +208,16 @@ find_needed(Pass *p, const bool *trains)
 	}
 }
 
-/* The value that holds the gradient of `value`, made if it is not there: a view of its root's gradient, as the value is of its root. */
+/*
+ * The value that holds the gradient of `value`, made if it is not there: a view
+ * of its root's gradient, as the value is of its root.
+ */
 static int
 gradient_of(Pass *p, int value)
 {
-	NnGraph    *g = p->s->graph;
-	NnValue		v = g->values[value];
-	int			parent;
+	NnGraph *g = p->s->graph;
+	NnValue v = g->values[value];
+	int parent;
 
 	if (p->gradient[value] >= 0 || g->failed)
 		return p->gradient[value];
@@ -216,12 +234,15 @@ gradient_of(Pass *p, int value)
 	return p->gradient[value];
 }
 
-/* How the next step writes the gradient of this value; zeroes the whole before if that is a part of it. */
+/*
+ * How the next step writes the gradient of this value; zeroes the whole before
+ * if that is a part of it.
+ */
 static NnGradMode
 next_mode(Pass *p, int value)
 {
-	int			root = nn_value_root(p->s->graph, value);
-	NnStep	   *zero;
+	int root = nn_value_root(p->s->graph, value);
+	NnStep *zero;
 
 	if (p->reached[root])
 		return NN_GRAD_ACCUMULATE;
@@ -235,14 +256,15 @@ next_mode(Pass *p, int value)
 }
 
 /*
- * A constant that is the same for a whole channel vanishes in a norm over that channel: the gradient of such a bias is 0, and what comes out of a sum is
+ * A constant that is the same for a whole channel vanishes in a norm over that
+ * channel: the gradient of such a bias is 0, and what comes out of a sum is
  * rounding noise, from which Adam would make full steps.
  */
 static bool
 bias_vanishes(const Pass *p, const NnNode *node)
 {
 	const NnGraph *g = p->s->graph;
-	int			out = node->out[0];
+	int out = node->out[0];
 
 	if (g->values[out].view_of >= 0 || p->readers[out] != 1)
 		return false;
@@ -266,20 +288,20 @@ parameter_mode(NnSchedule *s, int param)
 static void
 append_backward(Pass *p, int i, const bool *trains)
 {
-	NnGraph    *g = p->s->graph;
-	NnStep		made = {.dout = {-1, -1}, .din = {-1, -1, -1}};
-	NnStep	   *step;
+	NnGraph *g = p->s->graph;
+	NnStep made = { .dout = { -1, -1 }, .din = { -1, -1, -1 } };
+	NnStep *step;
 
 	for (int k = 0; k < 2; k++)
 	{
-		int			out = g->nodes[i].out[k];
+		int out = g->nodes[i].out[k];
 
 		if (out >= 0 && !is_loss(g->nodes[i].op) && p->reached[nn_value_root(g, out)])
 			made.dout[k] = gradient_of(p, out);
 	}
 	for (int k = 0; k < NN_MAX_IN; k++)
 	{
-		int			in = g->nodes[i].in[k];
+		int in = g->nodes[i].in[k];
 
 		if (in < 0 || g->failed || !p->needed[nn_value_root(g, in)])
 			continue;
@@ -312,8 +334,8 @@ gradient_arrives(const Pass *p, const NnNode *node)
 void
 nn_schedule_backward(NnSchedule *s, const bool *starts, const bool *trains)
 {
-	NnGraph    *g = s->graph;
-	Pass		p = {.s = s, .nvalues = g->nvalues};
+	NnGraph *g = s->graph;
+	Pass p = { .s = s, .nvalues = g->nvalues };
 
 	if (g->failed)
 		return;
@@ -328,7 +350,7 @@ nn_schedule_backward(NnSchedule *s, const bool *starts, const bool *trains)
 		find_needed(&p, trains);
 		for (int i = g->nnodes - 1; i >= 0; i--)
 		{
-			bool		begins = is_loss(g->nodes[i].op) ? starts[i] : gradient_arrives(&p, &g->nodes[i]);
+			bool begins = is_loss(g->nodes[i].op) ? starts[i] : gradient_arrives(&p, &g->nodes[i]);
 
 			if (begins && node_needed(&p, i, trains))
 				append_backward(&p, i, trains);

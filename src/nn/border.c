@@ -1,6 +1,7 @@
 /*
  * border.c
- *	  What zero padding does to a latent code that joins a convolution's input as constant channels.  Pure functions.
+ *	  What zero padding does to a latent code that joins a convolution's input
+ *	  as constant channels. Pure functions.
  */
 #include "nn/graph.h"
 
@@ -10,10 +11,10 @@ nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad)
 	border->n = 0;
 	for (int i = 0; i < out; i++)
 	{
-		int			start = i * stride - pad;
-		int			tap0 = start < 0 ? -start : 0;
-		int			tap1 = in - start < kernel ? in - start : kernel;
-		int			last = border->n - 1;
+		int start = i * stride - pad;
+		int tap0 = start < 0 ? -start : 0;
+		int tap1 = in - start < kernel ? in - start : kernel;
+		int last = border->n - 1;
 
 		if (last < 0 || border->tap0[last] != tap0 || border->tap1[last] != tap1)
 		{
@@ -32,15 +33,17 @@ nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad)
 }
 
 void
-nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w, int inputs, int nz, int c, int kernel, float *sums)
+nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w, int inputs, int nz,
+			   int c, int kernel, float *sums)
 {
 	for (int y = 0; y < rows->n; y++)
 		for (int x = 0; x < columns->n; x++)
 			for (int i = 0; i < nz; i++)
 				for (int o = 0; o < c; o++)
 				{
-					const float *tap = w + ((size_t) o * (inputs + nz) + inputs + i) * kernel * kernel;
-					double		sum = 0;
+					const float *tap =
+						w + ((size_t) o * (inputs + nz) + inputs + i) * kernel * kernel;
+					double sum = 0;
 
 					for (int ky = rows->tap0[y]; ky < rows->tap1[y]; ky++)
 						for (int kx = columns->tap0[x]; kx < columns->tap1[x]; kx++)

@@ -1,9 +1,12 @@
 /*
  * device.c
- *	  The table of devices, and the thin calls that engine and tests make on one.
+ *	  The table of devices, and the thin calls that engine and tests make on
+ *	  one.
  *
- * The CUDA device is in a shared library of its own, which is opened when it is first asked for: a program that never asks needs no CUDA, and one that asks
- * without having it gets an error that says what is missing.  Devices are opened by one thread of a program.
+ * The CUDA device is in a shared library of its own, which is opened when it is
+ * first asked for: a program that never asks needs no CUDA, and one that asks
+ * without having it gets an error that says what is missing. Devices are opened
+ * by one thread of a program.
  */
 #include "nn/cuda/module.h"
 
@@ -16,28 +19,30 @@
 static const struct
 {
 	const char *name;
-	NnStatus	(*open) (int threads, NnDevice **device, NnError *error);
-}			devices[] =
-{
-	{"ref", nn_ref_open},
+	NnStatus (*open)(int threads, NnDevice **device, NnError *error);
+} devices[] = {
+	{ "ref", nn_ref_open },
 #ifndef BICYCLE_WITHOUT_CPU
-	{"cpu", nn_cpu_open},
+	{ "cpu", nn_cpu_open },
 #endif
 };
 
-/* ---- CUDA, which is a library of its own ------------------------------------------------------------------------------------------------------ */
+/* ---- CUDA, which is a library of its own --------------------------------- */
 
-/* Opens the module beside this program, or in the directory above, where programs of the build tree have it; NULL, with dlerror(), if it cannot be. */
+/*
+ * Opens the module beside this program, or in the directory above, where
+ * programs of the build tree have it; NULL, with dlerror(), if it cannot be.
+ */
 static void *
 open_module(void)
 {
-	char		path[4096];
-	ssize_t		length = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	void	   *module = NULL;
+	char path[4096];
+	ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	void *module = NULL;
 
 	for (int up = 0; length > 0 && up < 2 && !module; up++)
 	{
-		char	   *slash;
+		char *slash;
 
 		path[length] = '\0';
 		slash = strrchr(path, '/');
@@ -57,7 +62,7 @@ cuda_module(NnError *error)
 {
 	static const size_t sizes[] = NN_CUDA_SIZES;
 	static const NnCudaModule *loaded;
-	void	   *module;
+	void *module;
 
 	if (loaded)
 		return loaded;
@@ -68,8 +73,10 @@ cuda_module(NnError *error)
 		const char *why = dlerror();
 
 		nn_fail(error, NN_EUNSUPPORTED, "no CUDA device in this build");
-		nn_detail(error, "%s could not be loaded: %s.", NN_CUDA_MODULE, why ? why : "unknown error");
-		nn_hint(error, "Build and install with CUDA's compiler and cuDNN, or set \"bicycle.device\" to auto or cpu.");
+		nn_detail(error, "%s could not be loaded: %s.", NN_CUDA_MODULE,
+				  why ? why : "unknown error");
+		nn_hint(error, "Build and install with CUDA's compiler and cuDNN, or set "
+					   "\"bicycle.device\" to auto or cpu.");
 		return NULL;
 	}
 	if (memcmp(loaded->sizes, sizes, sizeof(sizes)) != 0)
@@ -87,18 +94,19 @@ static NnStatus
 open_cuda(const char *name, int threads, NnDevice **device, NnError *error)
 {
 	const NnCudaModule *module;
-	char	   *end;
-	long		index = 0;
+	char *end;
+	long index = 0;
 
 	if (name[4] == ':')
 		index = strtol(name + 5, &end, 10);
-	if (name[4] != '\0' && (name[4] != ':' || end == name + 5 || *end != '\0' || index < 0 || index > 1023))
+	if (name[4] != '\0' &&
+		(name[4] != ':' || end == name + 5 || *end != '\0' || index < 0 || index > 1023))
 		return nn_fail(error, NN_EUNSUPPORTED, "there is no device \"%s\"", name);
 	module = cuda_module(error);
 	return module ? module->open((int) index, threads, device, error) : NN_EUNSUPPORTED;
 }
 
-/* ---- All devices ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- All devices --------------------------------------------------------- */
 
 NnStatus
 nn_device_open(const char *name, int threads, NnDevice **device, NnError *error)
@@ -138,7 +146,7 @@ nn_device_supports(const NnDevice *device, NnPrecision precision)
 }
 
 void
-nn_device_watch(NnDevice *device, void (*progress) (void))
+nn_device_watch(NnDevice *device, void (*progress)(void))
 {
 	device->progress = progress;
 }
@@ -152,7 +160,7 @@ nn_device_automatic(const NnDevice *device)
 bool
 nn_device_memory(const NnDevice *device, NnDeviceMemory *memory)
 {
-	*memory = (NnDeviceMemory) {0};
+	*memory = (NnDeviceMemory){ 0 };
 	if (!device->memory)
 		return false;
 	device->memory(device, memory);

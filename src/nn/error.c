@@ -7,11 +7,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-/* Formats into a fixed buffer.  What does not fit is cut off between characters, since names from files and users may be any UTF-8. */
+/*
+ * Formats into a fixed buffer. What does not fit is cut off between characters,
+ * since names from files and users may be any UTF-8.
+ */
 static void __attribute__((format(printf, 3, 0)))
 format_text(char *text, size_t size, const char *format, va_list args)
 {
-	size_t		end = size - 1;
+	size_t end = size - 1;
 
 	if (vsnprintf(text, size, format, args) < (int) size)
 		return;
@@ -25,7 +28,7 @@ format_text(char *text, size_t size, const char *format, va_list args)
 NnStatus
 nn_fail(NnError *error, NnStatus code, const char *message, ...)
 {
-	va_list		args;
+	va_list args;
 
 	if (!error)
 		return code;
@@ -40,7 +43,7 @@ nn_fail(NnError *error, NnStatus code, const char *message, ...)
 void
 nn_detail(NnError *error, const char *detail, ...)
 {
-	va_list		args;
+	va_list args;
 
 	if (!error)
 		return;
@@ -52,7 +55,7 @@ nn_detail(NnError *error, const char *detail, ...)
 void
 nn_hint(NnError *error, const char *hint, ...)
 {
-	va_list		args;
+	va_list args;
 
 	if (!error)
 		return;

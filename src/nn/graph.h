@@ -1,9 +1,11 @@
 /*
  * graph.h
- *	  Graphs, plans and devices: the inside of the neural core, shared by nets.c, plan.c and the devices.
+ *	  Graphs, plans and devices: the inside of the neural core, shared by
+ *	  nets.c, plan.c and the devices.
  *
- * A graph is a list of values and a list of nodes in execution order; ids are indices.  It is built for one batch size, is never changed after
- * nn_plan, and owns its arrays.
+ * A graph is a list of values and a list of nodes in execution order; ids are
+ * indices. It is built for one batch size, is never changed after nn_plan, and
+ * owns its arrays.
  */
 #ifndef BICYCLE_NN_GRAPH_H
 #define BICYCLE_NN_GRAPH_H
@@ -12,238 +14,315 @@
 
 typedef struct NnShape
 {
-	int			n,
-				h,
-				w,
-				c;
+	int n, h, w, c;
 } NnShape;
 
 typedef enum NnOp
 {
-	NN_OP_INPUT,				/* out[0] is bound by the caller */
-	NN_OP_CONV,					/* Conv2d; in[1] >= 0: the latent joins the input's channels */
-	NN_OP_CONVT,				/* ConvTranspose2d 4x4 s2 p1 */
-	NN_OP_NORM_ACT,				/* norm, then one activation chain for each of up to two readers */
-	NN_OP_UPSAMPLE,				/* bilinear x2 (align_corners = False), then reflection pad */
-	NN_OP_AVGPOOL,				/* divides by the taps inside the image (count_include_pad = False) */
-	NN_OP_LINEAR,				/* (N,1,1,C) -> (N,1,1,O) */
-	NN_OP_ADD,					/* in[0] + in[1] */
+	NN_OP_INPUT,    /* out[0] is bound by the caller */
+	NN_OP_CONV,     /* Conv2d; in[1] >= 0: the latent joins the input's channels */
+	NN_OP_CONVT,    /* ConvTranspose2d 4x4 s2 p1 */
+	NN_OP_NORM_ACT, /* norm, then one activation chain for each of up to two readers */
+	NN_OP_UPSAMPLE, /* bilinear x2 (align_corners = False), then reflection pad */
+	NN_OP_AVGPOOL,  /* divides by the taps inside the image (count_include_pad = False) */
+	NN_OP_LINEAR,   /* (N,1,1,C) -> (N,1,1,O) */
+	NN_OP_ADD,      /* in[0] + in[1] */
 
 	/* in training only */
-	NN_OP_COPY,					/* in[0], to where the caller says: the parts of a concatenation */
-	NN_OP_REPARAM,				/* a sample of the posterior, mu + eps exp(logvar / 2); in: mu, logvar, eps */
-	NN_OP_GAN_LOSS,				/* (N,h,w,1) -> scale times the mean distance of D's verdict to `target` */
-	NN_OP_L1_LOSS,				/* scale times the mean of |in[0] - in[1]|; in[1] is a constant */
-	NN_OP_KL_LOSS,				/* in: mu, logvar.  scale times the sum of (mu^2 + exp(logvar) - 1 - logvar) / 2 */
+	NN_OP_COPY,     /* in[0], to where the caller says: the parts of a concatenation */
+	NN_OP_REPARAM,  /* a sample of the posterior, mu + eps exp(logvar / 2); in: mu, logvar, eps */
+	NN_OP_GAN_LOSS, /* (N,h,w,1) -> scale times the mean distance of D's verdict to `target` */
+	NN_OP_L1_LOSS,  /* scale times the mean of |in[0] - in[1]|; in[1] is a constant */
+	/*
+	 * in: mu, logvar. scale times the sum of (mu^2 + exp(logvar) - 1 - logvar)
+	 * / 2
+	 */
+	NN_OP_KL_LOSS,
 	NN_OPS
 } NnOp;
 
-/* second(first(x)): where_add = input keeps lrelu(x) as the skip, which the up path then passes through nl */
+/*
+ * second(first(x)): where_add = input keeps lrelu(x) as the skip, which the up
+ * path then passes through nl
+ */
 typedef struct NnActChain
 {
-	NnActKind	first;
-	NnActKind	second;
+	NnActKind first;
+	NnActKind second;
 } NnActChain;
 
 typedef struct NnValue
 {
-	NnShape		shape;
-	int			view_of;		/* this value is channels [view_c0, view_c0 + c) of that value; -1: a buffer of its own */
-	int			view_c0;
-	int			view_n0;		/* and images [view_n0, view_n0 + n) */
-	bool		output;			/* kept to the end of the plan */
-	const char *name;			/* for errors and dumps; owned by the graph, as a node's */
+	NnShape shape;
+	/*
+	 * this value is channels [view_c0, view_c0 + c) of that value; -1: a buffer
+	 * of its own
+	 */
+	int view_of;
+	int view_c0;
+	int view_n0;      /* and images [view_n0, view_n0 + n) */
+	bool output;      /* kept to the end of the plan */
+	const char *name; /* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 
 #define NN_MAX_IN 3
 
 typedef struct NnNode
 {
-	NnOp		op;
-	int			in[NN_MAX_IN];	/* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
-	int			out[2];			/* value ids, -1 = none.  NORM_ACT may have two */
-	int			stats;			/* NORM_ACT in training: value (N or 1,1,1,2C) that keeps mean and biased variance; else -1 */
-	int			weight,
-				bias;			/* parameter indices, -1 = none */
-	int			mean,
-				var;			/* NORM_ACT with batch norm: running statistics; weight and bias are gamma and beta */
-	int			kernel,
-				stride,
-				pad;			/* CONV, AVGPOOL; UPSAMPLE: pad is the reflection */
-	NnActKind	z_act;			/* CONV with latent: what z passes through before it joins (lrelu below the outermost level) */
-	NnNorm		norm;			/* NORM_ACT */
-	NnActChain	act[2];			/* NORM_ACT, one for each output */
-	float		dropout;		/* NORM_ACT in training: probability; 0 at inference */
-	double		scale;			/* losses */
-	double		target;			/* GAN_LOSS: what the verdict should be, 1 (real) or 0 */
-	bool		vanilla;		/* GAN_LOSS: cross entropy with logits instead of squared distance */
+	NnOp op;
+	int in[NN_MAX_IN]; /* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
+	int out[2];        /* value ids, -1 = none.  NORM_ACT may have two */
+	/*
+	 * NORM_ACT in training: value (N or 1,1,1,2C) that keeps mean and biased
+	 * variance; else -1
+	 */
+	int stats;
+	int weight, bias; /* parameter indices, -1 = none */
+	int mean,
+		var; /* NORM_ACT with batch norm: running statistics; weight and bias are gamma and beta */
+	int kernel, stride, pad; /* CONV, AVGPOOL; UPSAMPLE: pad is the reflection */
+	NnActKind
+		/*
+		 * CONV with latent: what z passes through before it joins (lrelu below
+		 * the outermost level)
+		 */
+		z_act;
+	NnNorm norm;       /* NORM_ACT */
+	NnActChain act[2]; /* NORM_ACT, one for each output */
+	float dropout;     /* NORM_ACT in training: probability; 0 at inference */
+	double scale;      /* losses */
+	double target;     /* GAN_LOSS: what the verdict should be, 1 (real) or 0 */
+	bool vanilla;      /* GAN_LOSS: cross entropy with logits instead of squared distance */
 	const char *name;
 } NnNode;
 
 typedef struct NnGraph
 {
-	NnValue    *values;
-	int			nvalues,
-				values_capacity;
-	NnNode	   *nodes;
-	int			nnodes,
-				nodes_capacity;
-	const NnParams *params;		/* not owned */
-	bool		training;		/* norms use the statistics of the batch, and keep them */
-	float		dropout;		/* of G's inner up path; set both before networks are built */
-	bool		failed;			/* an allocation or a shape rule failed; checked once, by nn_plan_memory */
-	NnError		error;
+	NnValue *values;
+	int nvalues, values_capacity;
+	NnNode *nodes;
+	int nnodes, nodes_capacity;
+	const NnParams *params; /* not owned */
+	bool training;          /* norms use the statistics of the batch, and keep them */
+	float dropout;          /* of G's inner up path; set both before networks are built */
+	bool failed; /* an allocation or a shape rule failed; checked once, by nn_plan_memory */
+	NnError error;
 } NnGraph;
 
 extern void nn_graph_init(NnGraph *g, const NnParams *params);
 extern void nn_graph_free(NnGraph *g);
 
 /*
- * Builders: append a value or a node and return the id of (the first of) its output value(s).  They check shapes and remember the first error; after it
- * they do nothing and return -1, so that a network is written without a check at each line.  Names are copied.
+ * Builders: append a value or a node and return the id of (the first of) its
+ * output value(s). They check shapes and remember the first error; after it
+ * they do nothing and return -1, so that a network is written without a check
+ * at each line. Names are copied.
  */
-extern int	nn_value(NnGraph *g, NnShape shape, const char *name);
-extern int	nn_view(NnGraph *g, int of, int c0, int c, const char *name);
-extern int	nn_batch_view(NnGraph *g, int of, int n0, int n, const char *name); /* images [n0, n0 + n) */
-extern int	nn_input(NnGraph *g, NnShape shape, const char *name);
-extern int	nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel, int stride, int pad, const char *name);
-extern int	nn_convt(NnGraph *g, int x, int weight, int bias, const char *name);
-extern int	nn_linear(NnGraph *g, int x, int weight, int bias, const char *name);
-extern int	nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
-extern int	nn_upsample(NnGraph *g, int x, int pad, const char *name);
-extern int	nn_add(NnGraph *g, int a, int b, const char *name);
+extern int nn_value(NnGraph *g, NnShape shape, const char *name);
+extern int nn_view(NnGraph *g, int of, int c0, int c, const char *name);
+extern int nn_batch_view(NnGraph *g, int of, int n0, int n,
+						 const char *name); /* images [n0, n0 + n) */
+extern int nn_input(NnGraph *g, NnShape shape, const char *name);
+extern int nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel,
+				   int stride, int pad, const char *name);
+extern int nn_convt(NnGraph *g, int x, int weight, int bias, const char *name);
+extern int nn_linear(NnGraph *g, int x, int weight, int bias, const char *name);
+extern int nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
+extern int nn_upsample(NnGraph *g, int x, int pad, const char *name);
+extern int nn_add(NnGraph *g, int a, int b, const char *name);
 
 /*
- * Norm and activations of x for one or two readers.  out[i] is a value of x's shape that the caller made (a view of a concatenation, say), or -1: out[0] is
- * then a new value and out[1] absent.  state holds the parameters weight, bias, running mean, running variance with NN_NORM_BATCH, else it may be NULL.
+ * Norm and activations of x for one or two readers. out[i] is a value of x's
+ * shape that the caller made (a view of a concatenation, say), or -1: out[0] is
+ * then a new value and out[1] absent. state holds the parameters weight, bias,
+ * running mean, running variance with NN_NORM_BATCH, else it may be NULL.
  */
-extern int	nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2], const NnActChain act[2], const char *name);
+extern int nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2],
+					   const NnActChain act[2], const char *name);
 
-/* For training.  out is a value of the result's shape that the caller made, or -1: a new one.  nn_input_to makes an input of a value. */
+/*
+ * For training. out is a value of the result's shape that the caller made, or
+ * -1: a new one. nn_input_to makes an input of a value.
+ */
 extern void nn_input_to(NnGraph *g, int out, const char *name);
-extern int	nn_copy(NnGraph *g, int x, int out, const char *name);
-extern int	nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name);
-extern int	nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale, const char *name);
-extern int	nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name);
-extern int	nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name);
+extern int nn_copy(NnGraph *g, int x, int out, const char *name);
+extern int nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name);
+extern int nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale,
+					   const char *name);
+extern int nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name);
+extern int nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name);
 
 /* The value whose buffer this one is, or is a part of. */
-extern int	nn_value_root(const NnGraph *g, int value);
+extern int nn_value_root(const NnGraph *g, int value);
 
-/* Whether the next node is the only reader of this node's result, which a device then need not make a value. */
+/*
+ * Whether the next node is the only reader of this node's result, which a
+ * device then need not make a value.
+ */
 extern bool nn_read_by_next_only(const NnGraph *g, int node);
 
-/* Marks a value as a result: it is kept to the end of the plan and may be bound. */
+/*
+ * Marks a value as a result: it is kept to the end of the plan and may be
+ * bound.
+ */
 extern void nn_output(NnGraph *g, int value);
 
 /* Remembers an error in the graph unless it has one; for nets.c. */
-extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));
+extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /*
- * nets.c: one definition of each network for inference and training, of a configuration that nn_config_check accepts.  Values are ids in g; sizes come from
- * the shapes of the inputs.
+ * nets.c: one definition of each network for inference and training, of a
+ * configuration that nn_config_check accepts. Values are ids in g; sizes come
+ * from the shapes of the inputs.
  */
-extern int	nn_net_G(NnGraph *g, const NnConfig *config, int image, int z);	/* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
-extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);	/* -> (N,1,1,nz) twice */
-extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);	/* -> config->num_ds maps (N,h,w,1) */
+extern int nn_net_G(NnGraph *g, const NnConfig *config, int image,
+					int z); /* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
+extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu,
+					 int *logvar); /* -> (N,1,1,nz) twice */
+extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image,
+					 int *maps); /* -> config->num_ds maps (N,h,w,1) */
 
 /*
- * border.c: one axis of a zero-padded convolution.  Positions of its result fall into classes by the taps of the kernel that lie inside the image; a latent
- * code, which is the same everywhere, adds one value a channel and pair of classes.
+ * border.c: one axis of a zero-padded convolution. Positions of its result fall
+ * into classes by the taps of the kernel that lie inside the image; a latent
+ * code, which is the same everywhere, adds one value a channel and pair of
+ * classes.
  */
 #define NN_MAX_BORDER 8
 
 typedef struct NnBorder
 {
-	int			n;
-	int			first[NN_MAX_BORDER + 1];	/* positions [first[i], first[i + 1]) are of class i */
-	int			tap0[NN_MAX_BORDER];	/* valid taps [tap0, tap1) */
-	int			tap1[NN_MAX_BORDER];
-	int			centre;			/* class of the middle position */
+	int n;
+	int first[NN_MAX_BORDER + 1]; /* positions [first[i], first[i + 1]) are of class i */
+	int tap0[NN_MAX_BORDER];      /* valid taps [tap0, tap1) */
+	int tap1[NN_MAX_BORDER];
+	int centre; /* class of the middle position */
 } NnBorder;
 
-extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad);	/* false: there are more classes than we provide for */
+extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride,
+					  int pad); /* false: there are more classes than we provide for */
 
 /*
- * For each pair of classes, the sums over the valid taps of the weights of the latent: times the latent, that is what it adds there.  w is the layer's weight
+ * For each pair of classes, the sums over the valid taps of the weights of the
+ * latent: times the latent, that is what it adds there. w is the layer's weight
  * (c, inputs + nz, kernel, kernel), sums (rows->n, columns->n, nz, c).
  */
-extern void nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w, int inputs, int nz, int c, int kernel, float *sums);
+extern void nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w,
+						   int inputs, int nz, int c, int kernel, float *sums);
 
 /*
- * A plan: where each value lives.  Offsets are in elements of the device's activation type, 64-byte aligned; a view shares its parent's buffer.
- * Two buffers that live at the same time never overlap (tested); an output lives to the end.
+ * A plan: where each value lives. Offsets are in elements of the device's
+ * activation type, 64-byte aligned; a view shares its parent's buffer. Two
+ * buffers that live at the same time never overlap (tested); an output lives to
+ * the end.
  */
 typedef struct NnPlan
 {
-	NnGraph    *graph;			/* not owned; outlives the plan */
-	NnDevice   *device;
+	NnGraph *graph; /* not owned; outlives the plan */
+	NnDevice *device;
 	NnPrecision precision;
-	size_t	   *offset;			/* of each value's buffer in the arena; views included */
-	int		   *pitch;			/* channels of the widest parent: distance of two pixels */
-	size_t		arena_elements;
-	void	   *arena;			/* allocated by the device */
-	void	   *device_state;	/* primitives, workspaces; owned by the device */
-	size_t		device_bytes;	/* of device_state, without the arena; filled by prepare */
-	size_t		host_bytes;		/* of the host's memory besides, if the device has its own; likewise */
-	const struct NnSchedule *schedule;	/* of training: the steps in place of the graph's nodes in order; NULL at inference */
+	size_t *offset; /* of each value's buffer in the arena; views included */
+	int *pitch;     /* channels of the widest parent: distance of two pixels */
+	size_t arena_elements;
+	void *arena;         /* allocated by the device */
+	void *device_state;  /* primitives, workspaces; owned by the device */
+	size_t device_bytes; /* of device_state, without the arena; filled by prepare */
+	size_t host_bytes;   /* of the host's memory besides, if the device has its own; likewise */
+	const struct NnSchedule *
+		/*
+		 * of training: the steps in place of the graph's nodes in order; NULL
+		 * at inference
+		 */
+		schedule;
 } NnPlan;
 
-extern NnStatus nn_plan_memory(NnPlan *plan, NnError *error);	/* fills offset, pitch, arena_elements from graph */
-extern void nn_plan_free(NnPlan *plan);	/* frees what nn_plan_memory allocated; the device's part is freed by its release */
+extern NnStatus nn_plan_memory(NnPlan *plan,
+							   NnError *error); /* fills offset, pitch, arena_elements from graph */
+extern void nn_plan_free(
+	NnPlan
+		*plan); /* frees what nn_plan_memory allocated; the device's part is freed by its release */
 
 /*
- * A device.  `pack` turns a model's flat float parameters into whatever the device's kernels read, once a model and independent of the batch; `prepare`
- * chooses implementations and workspaces for a plan; `run` executes it.  Inputs and outputs are float arrays bound by value id; NHWC, pitch = c.
- * `release` frees what `prepare` allocated, also if that failed half-way, and does nothing for a plan it never saw (arena and device_state NULL).
- * `pack` may be called by another thread than the one that uses the device, also while it does; it keeps no pointer to the graph.
+ * A device. `pack` turns a model's flat float parameters into whatever the
+ * device's kernels read, once a model and independent of the batch; `prepare`
+ * chooses implementations and workspaces for a plan; `run` executes it. Inputs
+ * and outputs are float arrays bound by value id; NHWC, pitch = c. `release`
+ * frees what `prepare` allocated, also if that failed half-way, and does
+ * nothing for a plan it never saw (arena and device_state NULL). `pack` may be
+ * called by another thread than the one that uses the device, also while it
+ * does; it keeps no pointer to the graph.
  */
 typedef struct NnBinding
 {
-	int			value;
-	float	   *data;
-	uint8_t    *bytes;			/* in place of data, where the device takes bytes: an image as nn_normalise and nn_quantise have it */
-	int			n;				/* images of it that there are, where the device allows fewer than the plan has; 0: all */
+	int value;
+	float *data;
+	uint8_t *
+		/*
+		 * in place of data, where the device takes bytes: an image as
+		 * nn_normalise and nn_quantise have it
+		 */
+		bytes;
+	/*
+	 * images of it that there are, where the device allows fewer than the plan
+	 * has; 0: all
+	 */
+	int n;
 } NnBinding;
 
 struct NnDevice
 {
 	const char *name;
-	int			threads;
-	void	   *state;
-	NnStatus	(*pack) (NnDevice *device, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
-	void		(*pack_free) (NnDevice *device, void *packed);
-	NnStatus	(*prepare) (NnDevice *device, NnPlan *plan, const void *packed, NnError *error);
-	NnStatus	(*run) (NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
-	void		(*release) (NnDevice *device, NnPlan *plan);
-	bool		(*supports) (const NnDevice *device, NnPrecision precision);
-	size_t		(*element_bytes) (const NnDevice *device, NnPrecision precision);	/* of the activation type; NULL: 4, and 2 in bf16 */
-	const char *(*describe) (const NnDevice *device);
-	void		(*set_threads) (NnDevice *device, int threads);
-	void		(*close) (NnDevice *device);
-	const struct NnTrainDevice *train;	/* training.h; NULL: it cannot train */
+	int threads;
+	void *state;
+	NnStatus (*pack)(NnDevice *device, NnPrecision precision, const NnGraph *graph,
+					 const float *values, void **packed, size_t *bytes, NnError *error);
+	void (*pack_free)(NnDevice *device, void *packed);
+	NnStatus (*prepare)(NnDevice *device, NnPlan *plan, const void *packed, NnError *error);
+	NnStatus (*run)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
+					int nbindings, NnError *error);
+	void (*release)(NnDevice *device, NnPlan *plan);
+	bool (*supports)(const NnDevice *device, NnPrecision precision);
+	size_t (*element_bytes)(
+		const NnDevice *device,
+		NnPrecision precision); /* of the activation type; NULL: 4, and 2 in bf16 */
+	const char *(*describe)(const NnDevice *device);
+	void (*set_threads)(NnDevice *device, int threads);
+	void (*close)(NnDevice *device);
+	const struct NnTrainDevice *train; /* training.h; NULL: it cannot train */
 
-	void		(*progress) (void); /* of nn_device_watch; called through nn_progress */
-
-	/* What follows may be left zero; it is for devices that have memory of their own and work beside the caller. */
-	NnPrecision automatic;		/* what precision auto means; zero: fp32 */
-	bool		flexible;		/* bindings may be bytes, and of fewer images than the plan has */
-	size_t		max_arena_bytes;	/* of a plan that a model makes; zero: model.c's own limit */
-	void		(*set_memory) (NnDevice *device, size_t bytes);
-	void		(*memory) (const NnDevice *device, NnDeviceMemory *memory);
-	size_t		(*pack_bytes) (NnDevice *device, NnPrecision precision, const NnGraph *graph);	/* what pack will take; 0 if memory for asking is missing */
+	void (*progress)(void); /* of nn_device_watch; called through nn_progress */
 
 	/*
-	 * The halves of `run`: start takes the inputs and returns, finish waits for the oldest start that is not finished and fills its outputs.  At most
-	 * NN_STARTS of a device may be open; their bindings' memory stays valid until then, but inputs may change once start is back.
+	 * What follows may be left zero; it is for devices that have memory of
+	 * their own and work beside the caller.
 	 */
-	NnStatus	(*start) (NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
-	NnStatus	(*finish) (NnDevice *device, NnError *error);
+	NnPrecision automatic;  /* what precision auto means; zero: fp32 */
+	bool flexible;          /* bindings may be bytes, and of fewer images than the plan has */
+	size_t max_arena_bytes; /* of a plan that a model makes; zero: model.c's own limit */
+	void (*set_memory)(NnDevice *device, size_t bytes);
+	void (*memory)(const NnDevice *device, NnDeviceMemory *memory);
+	size_t (*pack_bytes)(
+		NnDevice *device, NnPrecision precision,
+		const NnGraph *graph); /* what pack will take; 0 if memory for asking is missing */
+
+	/*
+	 * The halves of `run`: start takes the inputs and returns, finish waits for
+	 * the oldest start that is not finished and fills its outputs. At most
+	 * NN_STARTS of a device may be open; their bindings' memory stays valid
+	 * until then, but inputs may change once start is back.
+	 */
+	NnStatus (*start)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
+					  int nbindings, NnError *error);
+	NnStatus (*finish)(NnDevice *device, NnError *error);
 };
 
 #define NN_STARTS 2
 
-/* Called between two layers, or within one where that takes long, on the thread that called the device. */
+/*
+ * Called between two layers, or within one where that takes long, on the thread
+ * that called the device.
+ */
 static inline void
 nn_progress(const NnDevice *device)
 {
@@ -251,22 +330,32 @@ nn_progress(const NnDevice *device)
 		device->progress();
 }
 
-/* error.c: every error is made here.  nn_fail starts one (detail and hint empty) and returns `code`; the next two add to it.  error may be NULL. */
-extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...) __attribute__((format(printf, 3, 4)));
-extern void nn_detail(NnError *error, const char *detail, ...) __attribute__((format(printf, 2, 3)));
+/*
+ * error.c: every error is made here. nn_fail starts one (detail and hint empty)
+ * and returns `code`; the next two add to it. error may be NULL.
+ */
+extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...)
+	__attribute__((format(printf, 3, 4)));
+extern void nn_detail(NnError *error, const char *detail, ...)
+	__attribute__((format(printf, 2, 3)));
 extern void nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
 extern NnStatus nn_no_memory(NnError *error, size_t bytes);
 
-/* a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no allocation of it succeeds. */
+/*
+ * a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no
+ * allocation of it succeeds.
+ */
 static inline size_t
 nn_mul(size_t a, size_t b)
 {
-	size_t		product;
+	size_t product;
 
 	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
 }
 
-extern NnStatus nn_ref_open(int threads, NnDevice **device, NnError *error);	/* ref/: naive, double throughout; the oracle */
-extern NnStatus nn_cpu_open(int threads, NnDevice **device, NnError *error);	/* cpu/: oneDNN and own SIMD kernels */
+extern NnStatus nn_ref_open(int threads, NnDevice **device,
+							NnError *error); /* ref/: naive, double throughout; the oracle */
+extern NnStatus nn_cpu_open(int threads, NnDevice **device,
+							NnError *error); /* cpu/: oneDNN and own SIMD kernels */
 
-#endif							/* BICYCLE_NN_GRAPH_H */
+#endif /* BICYCLE_NN_GRAPH_H */

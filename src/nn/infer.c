@@ -2,16 +2,23 @@
  * infer.c
  *	  The configuration of a model from the tensors of its files.
  *
- * Names and shapes fix almost everything; what they leave open comes from what the user said, else from the official defaults.  A value that the user gave
- * and the tensors contradict is an error, and so is every tensor that the networks thus found lack, do not know, or want in another shape.
+ * Names and shapes fix almost everything; what they leave open comes from what
+ * the user said, else from the official defaults. A value that the user gave
+ * and the tensors contradict is an error, and so is every tensor that the
+ * networks thus found lack, do not know, or want in another shape.
  *
  * What tells things apart:
  *	  where_add			model.down.0 (all) or model.model.0 (input)
- *	  upsample			the number of the outermost up convolution: bilinear puts two more modules before it
- *	  norm				batch has a weight where a norm stands; none shifts the numbers of where_add = input and of E; instance and none look alike in a
+ *	  upsample			the number of the outermost up convolution: bilinear
+ *	                    puts two more modules before it
+ *	  norm				batch has a weight where a norm stands; none shifts the
+ *	                    numbers of where_add = input and of E; instance and none
+ *	                    look alike in a
  *						generator of where_add = all without E
  *	  levels, ngf		the down convolutions
- *	  nz, input_nc		input channels of the first and, with where_add = all, of the second down convolution; else E's heads or the user
+ *	  nz, input_nc		input channels of the first and, with where_add = all,
+ *	                    of the second down convolution; else E's heads or the
+ *	                    user
  *	  net_e				resnet has shortcuts
  */
 #include "nn/config.h"
@@ -27,21 +34,24 @@
 typedef struct Inference
 {
 	const NnTensor *tensors;
-	int			ntensors;
-	NnConfig	said;			/* the user's words over the defaults */
-	uint64_t	given;			/* bit i: the user named option i */
-	NnConfig	config;			/* what the tensors say over the user's words */
-	uint64_t	known;			/* bit i: the tensors fix option i */
-	NnError    *error;
+	int ntensors;
+	NnConfig said;   /* the user's words over the defaults */
+	uint64_t given;  /* bit i: the user named option i */
+	NnConfig config; /* what the tensors say over the user's words */
+	uint64_t known;  /* bit i: the tensors fix option i */
+	NnError *error;
 } Inference;
 
-/* The tensor LAYER.weight, or NULL; the layer's name is made as printf makes it. */
+/*
+ * The tensor LAYER.weight, or NULL; the layer's name is made as printf makes
+ * it.
+ */
 __attribute__((format(printf, 3, 4))) static const NnTensor *
 weight_of(const Inference *inf, NnNetwork network, const char *format, ...)
 {
-	char		name[NN_MAX_LAYER_NAME + 16];
-	va_list		args;
-	int			length;
+	char name[NN_MAX_LAYER_NAME + 16];
+	va_list args;
+	int length;
 
 	va_start(args, format);
 	length = vsnprintf(name, NN_MAX_LAYER_NAME, format, args);
@@ -50,12 +60,16 @@ weight_of(const Inference *inf, NnNetwork network, const char *format, ...)
 		return NULL;
 	strcpy(name + length, ".weight");
 	for (int i = 0; i < inf->ntensors; i++)
-		if (inf->tensors[i].network == network && strcmp(nn_bare_name(inf->tensors[i].name), name) == 0)
+		if (inf->tensors[i].network == network &&
+			strcmp(nn_bare_name(inf->tensors[i].name), name) == 0)
 			return &inf->tensors[i];
 	return NULL;
 }
 
-/* Extent `dim` of a weight of `ndim` dimensions, as an int; 0 if it has another shape, which no network wants. */
+/*
+ * Extent `dim` of a weight of `ndim` dimensions, as an int; 0 if it has another
+ * shape, which no network wants.
+ */
 static int
 extent(const NnTensor *weight, int ndim, int dim)
 {
@@ -67,7 +81,7 @@ extent(const NnTensor *weight, int ndim, int dim)
 static const NnTensor *
 unet_weight(const Inference *inf, int k, NnPlace place)
 {
-	char		name[NN_MAX_LAYER_NAME];
+	char name[NN_MAX_LAYER_NAME];
 
 	nn_unet_layer_name(&inf->config, k, place, name);
 	return weight_of(inf, NN_NET_G, "%s", name);
@@ -89,23 +103,27 @@ has_network(const Inference *inf, NnNetwork network)
 	return false;
 }
 
-/* ---- The generator ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The generator ------------------------------------------------------- */
 
 static NnStatus
 not_a_generator(Inference *inf)
 {
 	nn_fail(inf->error, NN_EINVAL, "tensors are not those of a BicycleGAN generator");
-	nn_detail(inf->error, "There is neither \"model.down.0.weight\" (where_add all) nor \"model.model.0.weight\" (where_add input).");
+	nn_detail(inf->error, "There is neither \"model.down.0.weight\" (where_add all) nor "
+						  "\"model.model.0.weight\" (where_add input).");
 	nn_hint(inf->error, "Give the file of netG, as the official code saves it, as the generator.");
 	return NN_EINVAL;
 }
 
-/* Injection, norm and upsampling, in this order: each takes part in the names of the next. */
+/*
+ * Injection, norm and upsampling, in this order: each takes part in the names
+ * of the next.
+ */
 static NnStatus
 infer_structure(Inference *inf)
 {
-	NnConfig   *c = &inf->config;
-	bool		all = weight_of(inf, NN_NET_G, "model.down.0") != NULL;
+	NnConfig *c = &inf->config;
+	bool all = weight_of(inf, NN_NET_G, "model.down.0") != NULL;
 
 	if (!all && !weight_of(inf, NN_NET_G, "model.model.0"))
 		return not_a_generator(inf);
@@ -120,24 +138,23 @@ infer_structure(Inference *inf)
 	else
 		c->norm = inf->said.norm != NN_NORM_BATCH ? inf->said.norm : NN_NORM_INSTANCE;
 	c->upsample = NN_UPSAMPLE_BILINEAR;
-	learn(inf, NN_OPT_UPSAMPLE, unet_weight(inf, 0, NN_UP_CONV) ? NN_UPSAMPLE_BILINEAR : NN_UPSAMPLE_BASIC);
+	learn(inf, NN_OPT_UPSAMPLE,
+		  unet_weight(inf, 0, NN_UP_CONV) ? NN_UPSAMPLE_BILINEAR : NN_UPSAMPLE_BASIC);
 	return NN_OK;
 }
 
 static NnStatus
 infer_levels(Inference *inf)
 {
-	int			levels = 0,
-				min = nn_options[NN_OPT_LEVELS].min,
-				max = nn_options[NN_OPT_LEVELS].max;
+	int levels = 0, min = nn_options[NN_OPT_LEVELS].min, max = nn_options[NN_OPT_LEVELS].max;
 
 	while (levels <= max && unet_weight(inf, levels, NN_DOWN_CONV))
 		levels++;
 	if (levels < min || levels > max)
 	{
 		nn_fail(inf->error, NN_EINVAL, "generator has an unsupported number of levels");
-		nn_detail(inf->error, "There are down convolutions of %s%d; %d to %d are supported.", levels > max ? "more than " : "", levels > max ? max : levels,
-				  min, max);
+		nn_detail(inf->error, "There are down convolutions of %s%d; %d to %d are supported.",
+				  levels > max ? "more than " : "", levels > max ? max : levels, min, max);
 		return NN_EINVAL;
 	}
 	learn(inf, NN_OPT_LEVELS, levels);
@@ -148,12 +165,11 @@ infer_levels(Inference *inf)
 static NnStatus
 infer_channels(Inference *inf)
 {
-	NnConfig   *c = &inf->config;
+	NnConfig *c = &inf->config;
 	const NnTensor *up = unet_weight(inf, 0, NN_UP_CONV);
-	int			ngf = extent(unet_weight(inf, 0, NN_DOWN_CONV), 4, 0);
-	int			joined = extent(unet_weight(inf, 0, NN_DOWN_CONV), 4, 1);	/* input_nc + nz */
-	bool		nz_said = inf->given >> NN_OPT_NZ & 1,
-				input_said = inf->given >> NN_OPT_INPUT_NC & 1;
+	int ngf = extent(unet_weight(inf, 0, NN_DOWN_CONV), 4, 0);
+	int joined = extent(unet_weight(inf, 0, NN_DOWN_CONV), 4, 1); /* input_nc + nz */
+	bool nz_said = inf->given >> NN_OPT_NZ & 1, input_said = inf->given >> NN_OPT_INPUT_NC & 1;
 
 	learn(inf, NN_OPT_NGF, ngf);
 	learn(inf, NN_OPT_OUTPUT_NC, extent(up, 4, c->upsample == NN_UPSAMPLE_BASIC ? 1 : 0));
@@ -164,7 +180,10 @@ infer_channels(Inference *inf)
 	else if (!nz_said && !input_said)
 	{
 		nn_fail(inf->error, NN_EINVAL, "length of the latent code cannot be told from the tensors");
-		nn_detail(inf->error, "The generator takes %d channels, image and latent code together, and there is no encoder.", joined);
+		nn_detail(inf->error,
+				  "The generator takes %d channels, image and latent code together, and there is "
+				  "no encoder.",
+				  joined);
 		nn_hint(inf->error, "Give \"nz\" or \"input_nc\" in config.");
 		return NN_EINVAL;
 	}
@@ -174,13 +193,16 @@ infer_channels(Inference *inf)
 	return NN_OK;
 }
 
-/* ---- The encoder --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The encoder --------------------------------------------------------- */
 
-/* Halvings of the image by a residual E: the first convolution and one for each block. */
+/*
+ * Halvings of the image by a residual E: the first convolution and one for each
+ * block.
+ */
 static int
 count_blocks(const Inference *inf)
 {
-	int			n = 1;
+	int n = 1;
 
 	while (n < 16 && weight_of(inf, NN_NET_E, "conv.%d.shortcut.1", n))
 		n++;
@@ -191,7 +213,7 @@ count_blocks(const Inference *inf)
 static int
 count_layers(const Inference *inf, int stride)
 {
-	int			n = 1;
+	int n = 1;
 
 	while (n < 16 && extent(weight_of(inf, NN_NET_E, "conv.%d", 2 + stride * (n - 1)), 4, 0) > 0)
 		n++;
@@ -201,9 +223,9 @@ count_layers(const Inference *inf, int stride)
 static NnStatus
 infer_encoder(Inference *inf)
 {
-	bool		resnet = weight_of(inf, NN_NET_E, "conv.1.shortcut.1") != NULL;
-	bool		normed;
-	int			halvings;
+	bool resnet = weight_of(inf, NN_NET_E, "conv.1.shortcut.1") != NULL;
+	bool normed;
+	int halvings;
 
 	if (!has_network(inf, NN_NET_E))
 	{
@@ -215,11 +237,16 @@ infer_encoder(Inference *inf)
 	{
 		nn_fail(inf->error, NN_EINVAL, "tensors are not those of a BicycleGAN encoder");
 		nn_detail(inf->error, "There is no \"conv.0.weight\" or no \"fc.0.weight\".");
-		nn_hint(inf->error, "Give the file of netE, as the official code saves it, as the encoder.");
+		nn_hint(inf->error,
+				"Give the file of netE, as the official code saves it, as the encoder.");
 		return NN_EINVAL;
 	}
-	/* a norm takes a number of its own, and so shifts that of the convolution after it */
-	normed = resnet ? weight_of(inf, NN_NET_E, "conv.1.conv.2") != NULL : extent(weight_of(inf, NN_NET_E, "conv.4"), 4, 0) == 0;
+	/*
+	 * a norm takes a number of its own, and so shifts that of the convolution
+	 * after it
+	 */
+	normed = resnet ? weight_of(inf, NN_NET_E, "conv.1.conv.2") != NULL
+					: extent(weight_of(inf, NN_NET_E, "conv.4"), 4, 0) == 0;
 	if (!normed && inf->config.where_add == NN_ADD_ALL && !(inf->known >> NN_OPT_NORM & 1))
 		learn(inf, NN_OPT_NORM, NN_NORM_NONE);
 	halvings = resnet ? count_blocks(inf) : count_layers(inf, normed ? 3 : 2);
@@ -229,26 +256,31 @@ infer_encoder(Inference *inf)
 	return NN_OK;
 }
 
-/* ---- Agreement ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Agreement ----------------------------------------------------------- */
 
 static NnStatus
 check_words(Inference *inf)
 {
 	for (int id = 0; id < NN_OPTIONS; id++)
 	{
-		char		said[64],
-					found[64];
+		char said[64], found[64];
 
-		if (!(inf->given >> id & inf->known >> id & 1) || nn_option_get(id, &inf->said) == nn_option_get(id, &inf->config))
+		if (!(inf->given >> id & inf->known >> id & 1) ||
+			nn_option_get(id, &inf->said) == nn_option_get(id, &inf->config))
 			continue;
 		nn_option_print(id, &inf->said, NULL, said, sizeof(said));
 		nn_option_print(id, &inf->config, NULL, found, sizeof(found));
-		nn_fail(inf->error, NN_EINVAL, "model option \"%s\" contradicts the tensors", nn_options[id].name);
-		nn_detail(inf->error, "The option is %s, but names and shapes of the tensors say %s.", said, found);
+		nn_fail(inf->error, NN_EINVAL, "model option \"%s\" contradicts the tensors",
+				nn_options[id].name);
+		nn_detail(inf->error, "The option is %s, but names and shapes of the tensors say %s.", said,
+				  found);
 		nn_hint(inf->error, "Leave the option out.");
 		return NN_EINVAL;
 	}
-	/* norm is not always known, but where it is not there are no tensors of a batch norm */
+	/*
+	 * norm is not always known, but where it is not there are no tensors of a
+	 * batch norm
+	 */
 	if (inf->said.norm == NN_NORM_BATCH && inf->config.norm != NN_NORM_BATCH)
 	{
 		nn_fail(inf->error, NN_EINVAL, "model option \"norm\" contradicts the tensors");
@@ -262,18 +294,18 @@ check_words(Inference *inf)
 /* Names of one kind of mismatch: as many as fit, and the count of the rest. */
 typedef struct NameList
 {
-	char		text[300];
-	size_t		length;
-	int			left_out;
-	int			count;
+	char text[300];
+	size_t length;
+	int left_out;
+	int count;
 } NameList;
 
 __attribute__((format(printf, 2, 3))) static void
 add_name(NameList *list, const char *format, ...)
 {
-	char		name[sizeof(list->text)];
-	va_list		args;
-	int			length;
+	char name[sizeof(list->text)];
+	va_list args;
+	int length;
 
 	va_start(args, format);
 	length = vsnprintf(name, sizeof(name), format, args);
@@ -284,7 +316,8 @@ add_name(NameList *list, const char *format, ...)
 		list->left_out++;
 		return;
 	}
-	list->length += snprintf(list->text + list->length, sizeof(list->text) - list->length, "%s%s", list->length > 0 ? ", " : "", name);
+	list->length += snprintf(list->text + list->length, sizeof(list->text) - list->length, "%s%s",
+							 list->length > 0 ? ", " : "", name);
 }
 
 /* "Missing: a, b and 3 more. " */
@@ -303,10 +336,11 @@ print_list(const NameList *list, const char *title, char *text, size_t size)
 static void
 print_shape(const int64_t *shape, int ndim, char *text, size_t size)
 {
-	size_t		length = snprintf(text, size, "(");
+	size_t length = snprintf(text, size, "(");
 
 	for (int i = 0; i < ndim && length < size; i++)
-		length += snprintf(text + length, size - length, "%s%lld", i ? ", " : "", (long long) shape[i]);
+		length +=
+			snprintf(text + length, size - length, "%s%lld", i ? ", " : "", (long long) shape[i]);
 	if (length < size)
 		snprintf(text + length, size - length, ")");
 }
@@ -314,8 +348,7 @@ print_shape(const int64_t *shape, int ndim, char *text, size_t size)
 static void
 add_misfit(NameList *list, const NnTensor *t, const NnParam *p)
 {
-	char		found[128],
-				wanted[128];
+	char found[128], wanted[128];
 
 	print_shape(t->shape, t->ndim, found, sizeof(found));
 	print_shape(p->shape, p->ndim, wanted, sizeof(wanted));
@@ -325,27 +358,31 @@ add_misfit(NameList *list, const NnTensor *t, const NnParam *p)
 		add_name(list, "%s is %s, not %s", p->name, found, wanted);
 }
 
-/* Whether official loading drops the tensor: the statistics that instance norms of PyTorch before 0.4 or with tracking kept.  `tracked` names them all. */
+/*
+ * Whether official loading drops the tensor: the statistics that instance norms
+ * of PyTorch before 0.4 or with tracking kept. `tracked` names them all.
+ */
 static bool
 is_dropped(const NnTensor *t, const NnParams *tracked)
 {
-	int			i = nn_params_find(tracked, t->network, nn_bare_name(t->name));
+	int i = nn_params_find(tracked, t->network, nn_bare_name(t->name));
 
 	return i >= 0 && tracked->list[i].buffer;
 }
 
-/* The tensors against the parameters of the networks, each of which must be there once and nothing else. */
+/*
+ * The tensors against the parameters of the networks, each of which must be
+ * there once and nothing else.
+ */
 static NnStatus
 match(Inference *inf, const NnParams *params, const NnParams *tracked, bool *seen, bool *keep)
 {
-	NameList	missing = {0},
-				extra = {0},
-				misfit = {0};
+	NameList missing = { 0 }, extra = { 0 }, misfit = { 0 };
 
 	for (int i = 0; i < inf->ntensors; i++)
 	{
 		const NnTensor *t = &inf->tensors[i];
-		int			p = nn_params_find(params, t->network, nn_bare_name(t->name));
+		int p = nn_params_find(params, t->network, nn_bare_name(t->name));
 
 		if (keep)
 			keep[i] = p >= 0;
@@ -366,16 +403,17 @@ match(Inference *inf, const NnParams *params, const NnParams *tracked, bool *see
 
 	if (missing.count + extra.count + misfit.count > 0)
 	{
-		char		text[1024];
-		char	   *config = nn_config_print(&inf->config);
-		size_t		length = print_list(&missing, "Missing", text, sizeof(text));
+		char text[1024];
+		char *config = nn_config_print(&inf->config);
+		size_t length = print_list(&missing, "Missing", text, sizeof(text));
 
 		length += print_list(&extra, "Unexpected", text + length, sizeof(text) - length);
 		length += print_list(&misfit, "Misshapen", text + length, sizeof(text) - length);
-		text[length - 1] = '\0';	/* the space after the last sentence */
+		text[length - 1] = '\0'; /* the space after the last sentence */
 		nn_fail(inf->error, NN_EINVAL, "tensors do not fit the networks");
 		nn_detail(inf->error, "%s", text);
-		nn_hint(inf->error, "The networks were taken to be %s.", config ? config : "those of the names");
+		nn_hint(inf->error, "The networks were taken to be %s.",
+				config ? config : "those of the names");
 		free(config);
 		return NN_EINVAL;
 	}
@@ -385,12 +423,11 @@ match(Inference *inf, const NnParams *params, const NnParams *tracked, bool *see
 static NnStatus
 check_tensors(Inference *inf, bool *keep)
 {
-	unsigned	mask = 1u << NN_NET_G | 1u << NN_NET_E;
-	NnConfig	tracking = inf->config;
-	NnParams	params,
-				tracked = {0};
-	bool	   *seen = NULL;
-	NnStatus	status;
+	unsigned mask = 1u << NN_NET_G | 1u << NN_NET_E;
+	NnConfig tracking = inf->config;
+	NnParams params, tracked = { 0 };
+	bool *seen = NULL;
+	NnStatus status;
 
 	if (tracking.norm == NN_NORM_INSTANCE)
 		tracking.norm = NN_NORM_BATCH;
@@ -401,7 +438,8 @@ check_tensors(Inference *inf, bool *keep)
 	if (status == NN_OK)
 	{
 		seen = calloc(params.n, sizeof(bool));
-		status = seen ? match(inf, &params, &tracked, seen, keep) : nn_no_memory(inf->error, params.n);
+		status =
+			seen ? match(inf, &params, &tracked, seen, keep) : nn_no_memory(inf->error, params.n);
 	}
 	free(seen);
 	nn_params_free(&tracked);
@@ -410,10 +448,11 @@ check_tensors(Inference *inf, bool *keep)
 }
 
 NnStatus
-nn_config_infer(NnConfig *config, const char *json, size_t json_length, const NnTensor *tensors, int ntensors, bool *keep, NnError *error)
+nn_config_infer(NnConfig *config, const char *json, size_t json_length, const NnTensor *tensors,
+				int ntensors, bool *keep, NnError *error)
 {
-	Inference	inf = {.tensors = tensors, .ntensors = ntensors, .error = error};
-	NnStatus	status;
+	Inference inf = { .tensors = tensors, .ntensors = ntensors, .error = error };
+	NnStatus status;
 
 	nn_config_default(&inf.said);
 	status = nn_config_read(&inf.said, json, json_length, &inf.given, error);

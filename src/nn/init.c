@@ -2,9 +2,12 @@
  * init.c
  *	  Fresh weights, as init_weights of the official networks.py draws them.
  *
- * Weights of convolutions and linear layers follow `init`, their biases are 0; a batch norm has weights N(1, gain^2), bias 0 and the statistics of nothing
- * seen (0 and 1).  Parameter k of a network draws from stream (network, k) of the seed, so that a network's weights do not depend on which others the table
- * holds.  As in PyTorch, fans are counted from the stored shape, also for transposed convolutions, which are stored the other way round.
+ * Weights of convolutions and linear layers follow `init`, their biases are 0;
+ * a batch norm has weights N(1, gain^2), bias 0 and the statistics of nothing
+ * seen (0 and 1). Parameter k of a network draws from stream (network, k) of
+ * the seed, so that a network's weights do not depend on which others the table
+ * holds. As in PyTorch, fans are counted from the stored shape, also for
+ * transposed convolutions, which are stored the other way round.
  */
 #include "nn/graph.h"
 
@@ -15,15 +18,15 @@
 /* Where random numbers come from. */
 typedef struct Source
 {
-	uint64_t	seed,
-				stream;
-	int			threads;
+	uint64_t seed, stream;
+	int threads;
 } Source;
 
-#define STRETCH 16384			/* numbers that a thread draws at once; a multiple of 4 */
+#define STRETCH 16384 /* numbers that a thread draws at once; a multiple of 4 */
 
 static void
-fill_stretch(const Source *source, double mean, double deviation, size_t first, size_t count, float *values)
+fill_stretch(const Source *source, double mean, double deviation, size_t first, size_t count,
+			 float *values)
 {
 	nn_normal_from(source->seed, source->stream, (uint32_t) first, (int) count, values + first);
 	for (size_t i = first; i < first + count; i++)
@@ -40,40 +43,46 @@ fill_normal(const Source *source, double mean, double deviation, size_t count, f
 	}
 #pragma omp parallel for schedule(static) num_threads(source->threads)
 	for (size_t first = 0; first < count; first += STRETCH)
-		fill_stretch(source, mean, deviation, first, count - first < STRETCH ? count - first : STRETCH, values);
+		fill_stretch(source, mean, deviation, first,
+					 count - first < STRETCH ? count - first : STRETCH, values);
 }
 
-/* Eight partial sums in a fixed order, which the compiler may keep in vector registers. */
+/*
+ * Eight partial sums in a fixed order, which the compiler may keep in vector
+ * registers.
+ */
 static double
 dot(const double *a, const double *b, size_t n)
 {
-	double		sums[8] = {0};
-	size_t		i = 0;
+	double sums[8] = { 0 };
+	size_t i = 0;
 
 	for (; i + 8 <= n; i += 8)
 		for (int k = 0; k < 8; k++)
 			sums[k] += a[i + k] * b[i + k];
 	for (; i < n; i++)
 		sums[0] += a[i] * b[i];
-	return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+	return ((sums[0] + sums[1]) + (sums[2] + sums[3])) +
+		   ((sums[4] + sums[5]) + (sums[6] + sums[7]));
 }
 
 /*
- * Makes `count` vectors of `length` >= count orthonormal by the modified Gram-Schmidt process.  Of Gaussian vectors it gives the uniform distribution over
- * such sets, because the diagonal of R is positive.
+ * Makes `count` vectors of `length` >= count orthonormal by the modified
+ * Gram-Schmidt process. Of Gaussian vectors it gives the uniform distribution
+ * over such sets, because the diagonal of R is positive.
  */
 static void
 orthonormalise(double *vectors, size_t count, size_t length)
 {
 	for (size_t i = 0; i < count; i++)
 	{
-		double	   *v = vectors + i * length;
-		double		scale;
+		double *v = vectors + i * length;
+		double scale;
 
 		for (size_t j = 0; j < i; j++)
 		{
 			const double *q = vectors + j * length;
-			double		projection = dot(q, v, length);
+			double projection = dot(q, v, length);
 
 			for (size_t k = 0; k < length; k++)
 				v[k] -= projection * q[k];
@@ -84,15 +93,18 @@ orthonormalise(double *vectors, size_t count, size_t length)
 	}
 }
 
-/* The rows of (rows, columns), or its columns if they are fewer, become orthonormal times gain. */
+/*
+ * The rows of (rows, columns), or its columns if they are fewer, become
+ * orthonormal times gain.
+ */
 static NnStatus
-fill_orthogonal(const Source *source, double gain, size_t rows, size_t columns, float *values, NnError *error)
+fill_orthogonal(const Source *source, double gain, size_t rows, size_t columns, float *values,
+				NnError *error)
 {
-	bool		by_rows = rows <= columns;
-	size_t		count = by_rows ? rows : columns,
-				length = by_rows ? columns : rows,
-				bytes = nn_mul(nn_mul(rows, columns), sizeof(double));
-	double	   *vectors = malloc(bytes);
+	bool by_rows = rows <= columns;
+	size_t count = by_rows ? rows : columns, length = by_rows ? columns : rows,
+		   bytes = nn_mul(nn_mul(rows, columns), sizeof(double));
+	double *vectors = malloc(bytes);
 
 	if (!vectors)
 		return nn_no_memory(error, bytes);
@@ -103,17 +115,18 @@ fill_orthogonal(const Source *source, double gain, size_t rows, size_t columns, 
 	orthonormalise(vectors, count, length);
 	for (size_t i = 0; i < count; i++)
 		for (size_t k = 0; k < length; k++)
-			values[by_rows ? i * columns + k : k * columns + i] = (float) (gain * vectors[i * length + k]);
+			values[by_rows ? i * columns + k : k * columns + i] =
+				(float) (gain * vectors[i * length + k]);
 	free(vectors);
 	return NN_OK;
 }
 
 static NnStatus
-fill_weight(const NnParam *p, NnInit init, double gain, const Source *source, float *values, NnError *error)
+fill_weight(const NnParam *p, NnInit init, double gain, const Source *source, float *values,
+			NnError *error)
 {
-	double		field = (double) p->count / (p->shape[0] * p->shape[1]);
-	double		fan_in = field * p->shape[1],
-				fan_out = field * p->shape[0];
+	double field = (double) p->count / (p->shape[0] * p->shape[1]);
+	double fan_in = field * p->shape[1], fan_out = field * p->shape[0];
 
 	switch (init)
 	{
@@ -127,7 +140,8 @@ fill_weight(const NnParam *p, NnInit init, double gain, const Source *source, fl
 			fill_normal(source, 0, sqrt(2 / fan_in), p->count, values);
 			break;
 		case NN_INIT_ORTHOGONAL:
-			return fill_orthogonal(source, gain, p->shape[0], p->count / p->shape[0], values, error);
+			return fill_orthogonal(source, gain, p->shape[0], p->count / p->shape[0], values,
+								   error);
 	}
 	return NN_OK;
 }
@@ -135,17 +149,18 @@ fill_weight(const NnParam *p, NnInit init, double gain, const Source *source, fl
 static bool
 ends_with(const char *name, const char *end)
 {
-	size_t		length = strlen(name);
+	size_t length = strlen(name);
 
 	return length >= strlen(end) && strcmp(name + length - strlen(end), end) == 0;
 }
 
 NnStatus
-nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed, int threads, float *values, NnError *error)
+nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed,
+			  int threads, float *values, NnError *error)
 {
 	const NnParam *p = &params->list[index];
-	uint64_t	place = 0;		/* within its network */
-	Source		source = {.seed = seed, .threads = threads};
+	uint64_t place = 0; /* within its network */
+	Source source = { .seed = seed, .threads = threads };
 
 	for (int i = index; i > 0 && params->list[i - 1].network == p->network; i--)
 		place++;

@@ -1,15 +1,23 @@
 /*
  * model.c
- *	  A model on a device: G and E with packed weights, and a plan for each batch size in use.
+ *	  A model on a device: G and E with packed weights, and a plan for each
+ *	  batch size in use.
  *
- * A batch of any size is run as a sequence of power-of-two batches, each with a plan of its own that is made when first needed and kept.  On the CPU without
- * padding: an image costs the same in each of them, and its bits are the same too (design rule 3), so the split cannot be seen in the result.  A device that
- * takes fewer images than a plan has, a GPU, where a few more cost little, is given the next larger plan instead of several small ones.
- * What plans may hold is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never used, nor are those above it.  Where there is no room for a
- * plan, the call fails with NN_ENOMEM, and it is for the caller to make room or to ask for fewer images: it knows what else is in memory.
+ * A batch of any size is run as a sequence of power-of-two batches, each with a
+ * plan of its own that is made when first needed and kept. On the CPU without
+ * padding: an image costs the same in each of them, and its bits are the same
+ * too (design rule 3), so the split cannot be seen in the result. A device that
+ * takes fewer images than a plan has, a GPU, where a few more cost little, is
+ * given the next larger plan instead of several small ones. What plans may hold
+ * is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never
+ * used, nor are those above it. Where there is no room for a plan, the call
+ * fails with NN_ENOMEM, and it is for the caller to make room or to ask for
+ * fewer images: it knows what else is in memory.
  *
- * A model owns its packed weights, plans and staging arrays and frees them in nn_model_free.  nn_model_load touches only the new model and the device's
- * pack, so a loader thread may call it while the device's owner runs other models; all other functions are the owner's.
+ * A model owns its packed weights, plans and staging arrays and frees them in
+ * nn_model_free. nn_model_load touches only the new model and the device's
+ * pack, so a loader thread may call it while the device's owner runs other
+ * models; all other functions are the owner's.
  */
 #include "nn/graph.h"
 
@@ -17,43 +25,52 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKETS 7				/* batches of 1, 2, 4, 8, 16, 32, 64 */
-#define MAX_ARENA_BYTES ((size_t) 256 << 20)	/* 8 images of 256 x 256 in fp32; more at once saves no time worth the memory */
+#define BUCKETS 7 /* batches of 1, 2, 4, 8, 16, 32, 64 */
+/* 8 images of 256 x 256 in fp32; more at once saves no time worth the memory */
+#define MAX_ARENA_BYTES ((size_t) 256 << 20)
 
-#define PAD_ALWAYS 8			/* images: up to here a larger plan with unused images is faster than two; above, if three quarters are used */
+/*
+ * images: up to here a larger plan with unused images is faster than two;
+ * above, if three quarters are used
+ */
+#define PAD_ALWAYS 8
 
-/* A network planned for one batch size, with the float arrays its inputs and outputs pass through. */
+/*
+ * A network planned for one batch size, with the float arrays its inputs and
+ * outputs pass through.
+ */
 typedef struct Bucket
 {
-	NnGraph		graph;
-	NnPlan		plan;
-	int			image;			/* value ids, -1 = none */
-	int			z;
-	int			out[2];			/* G: the image; E: mu and logvar */
-	float	   *in;				/* (n, S, S, C): images as the network takes them; only the byte calls use these two, */
-	float	   *result;			/* (n, S, S, C)   and not with a device that takes bytes: then NULL */
-	size_t		bytes;			/* arena, device state and these arrays */
-	size_t		host_bytes;		/* of the host's memory besides, if the device has its own */
+	NnGraph graph;
+	NnPlan plan;
+	int image; /* value ids, -1 = none */
+	int z;
+	int out[2]; /* G: the image; E: mu and logvar */
+	float *
+		in; /* (n, S, S, C): images as the network takes them; only the byte calls use these two, */
+	float *result;     /* (n, S, S, C)   and not with a device that takes bytes: then NULL */
+	size_t bytes;      /* arena, device state and these arrays */
+	size_t host_bytes; /* of the host's memory besides, if the device has its own */
 } Bucket;
 
 typedef struct Net
 {
-	bool		exists;
-	NnParams	params;
-	void	   *packed;
-	size_t		packed_bytes;
-	Bucket	   *buckets[BUCKETS];	/* NULL until needed */
+	bool exists;
+	NnParams params;
+	void *packed;
+	size_t packed_bytes;
+	Bucket *buckets[BUCKETS]; /* NULL until needed */
 } Net;
 
 struct NnModel
 {
-	NnDevice   *device;
-	NnConfig	config;
+	NnDevice *device;
+	NnConfig config;
 	NnPrecision precision;
-	Net			nets[2];		/* indexed by NN_NET_G and NN_NET_E */
+	Net nets[2]; /* indexed by NN_NET_G and NN_NET_E */
 };
 
-/* ---- Buckets ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Buckets ------------------------------------------------------------- */
 
 static int
 image_size(const NnModel *m, NnNetwork network)
@@ -84,7 +101,8 @@ max_arena_bytes(const NnModel *m)
 static void
 build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
 {
-	NnShape		image = {n, image_size(m, network), image_size(m, network), input_channels(m, network)};
+	NnShape image = { n, image_size(m, network), image_size(m, network),
+					  input_channels(m, network) };
 
 	nn_graph_init(&b->graph, &m->nets[network].params);
 	b->image = nn_input(&b->graph, image, "image");
@@ -94,7 +112,7 @@ build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
 	else
 	{
 		if (m->config.nz > 0)
-			b->z = nn_input(&b->graph, (NnShape) {n, 1, 1, m->config.nz}, "z");
+			b->z = nn_input(&b->graph, (NnShape){ n, 1, 1, m->config.nz }, "z");
 		b->out[0] = nn_net_G(&b->graph, &m->config, b->image, b->z);
 	}
 }
@@ -103,11 +121,11 @@ build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
 static NnStatus
 lay_out(const NnModel *m, NnNetwork network, int n, Bucket *b, NnError *error)
 {
-	NnStatus	status;
+	NnStatus status;
 
 	memset(b, 0, sizeof(*b));
 	build_graph(m, network, n, b);
-	b->plan = (NnPlan) {.graph = &b->graph, .device = m->device, .precision = m->precision};
+	b->plan = (NnPlan){ .graph = &b->graph, .device = m->device, .precision = m->precision };
 	status = nn_plan_memory(&b->plan, error);
 	if (status != NN_OK)
 		nn_graph_free(&b->graph);
@@ -130,12 +148,14 @@ free_bucket(NnModel *m, Bucket *b)
 static NnStatus
 make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *error)
 {
-	Bucket	   *b = malloc(sizeof(Bucket));
-	size_t		pixels = nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
-	bool		floats = !m->device->flexible;
-	size_t		in_bytes = floats ? nn_mul(pixels, input_channels(m, network) * sizeof(float)) : 0;
-	size_t		result_bytes = floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
-	NnStatus	status;
+	Bucket *b = malloc(sizeof(Bucket));
+	size_t pixels =
+		nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
+	bool floats = !m->device->flexible;
+	size_t in_bytes = floats ? nn_mul(pixels, input_channels(m, network) * sizeof(float)) : 0;
+	size_t result_bytes =
+		floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
+	NnStatus status;
 
 	if (!b)
 		return nn_no_memory(error, sizeof(Bucket));
@@ -156,7 +176,8 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 		free_bucket(m, b);
 		return status;
 	}
-	b->bytes = b->plan.arena_elements * element_bytes(m) + b->plan.device_bytes + in_bytes + result_bytes;
+	b->bytes =
+		b->plan.arena_elements * element_bytes(m) + b->plan.device_bytes + in_bytes + result_bytes;
 	b->host_bytes = b->plan.host_bytes;
 	*made = b;
 	return NN_OK;
@@ -166,8 +187,8 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 static size_t
 arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
 {
-	Bucket		b;
-	size_t		bytes;
+	Bucket b;
+	size_t bytes;
 
 	if (m->nets[network].buckets[log2n])
 		return m->nets[network].buckets[log2n]->plan.arena_elements * element_bytes(m);
@@ -179,13 +200,17 @@ arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
 	return bytes;
 }
 
-/* What inputs and outputs of a batch of 2^log2n pass through on their way to and from a device with memory of its own: floats, once a start. */
+/*
+ * What inputs and outputs of a batch of 2^log2n pass through on their way to
+ * and from a device with memory of its own: floats, once a start.
+ */
 static size_t
 port_bytes(const NnModel *m, NnNetwork network, int log2n)
 {
-	size_t		pixels = (size_t) image_size(m, network) * image_size(m, network);
-	size_t		in = pixels * input_channels(m, network);
-	size_t		out = network == NN_NET_G ? pixels * m->config.output_nc + m->config.nz : 2 * (size_t) m->config.nz;
+	size_t pixels = (size_t) image_size(m, network) * image_size(m, network);
+	size_t in = pixels * input_channels(m, network);
+	size_t out = network == NN_NET_G ? pixels * m->config.output_nc + m->config.nz
+									 : 2 * (size_t) m->config.nz;
 
 	return nn_mul(NN_STARTS * sizeof(float) << log2n, in + out);
 }
@@ -194,11 +219,12 @@ port_bytes(const NnModel *m, NnNetwork network, int log2n)
 static int
 bucket_for(const NnModel *m, NnNetwork network, int n)
 {
-	int			log2n = 0;
+	int log2n = 0;
 
 	while (log2n + 1 < BUCKETS && 2 << log2n <= n)
 		log2n++;
-	if (m->device->flexible && log2n + 1 < BUCKETS && (n <= PAD_ALWAYS ? n > 1 << log2n : 4 * n > 3 * (2 << log2n)))
+	if (m->device->flexible && log2n + 1 < BUCKETS &&
+		(n <= PAD_ALWAYS ? n > 1 << log2n : 4 * n > 3 * (2 << log2n)))
 		log2n++;
 	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > max_arena_bytes(m))
 		log2n--;
@@ -209,23 +235,23 @@ bucket_for(const NnModel *m, NnNetwork network, int n)
 static NnStatus
 next_bucket(NnModel *m, NnNetwork network, int n, Bucket **b, NnError *error)
 {
-	int			log2n = bucket_for(m, network, n);
-	Bucket	  **slot = &m->nets[network].buckets[log2n];
-	NnStatus	status = *slot ? NN_OK : make_bucket(m, network, log2n, slot, error);
+	int log2n = bucket_for(m, network, n);
+	Bucket **slot = &m->nets[network].buckets[log2n];
+	NnStatus status = *slot ? NN_OK : make_bucket(m, network, log2n, slot, error);
 
 	*b = *slot;
 	return status;
 }
 
-/* ---- Loading ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Loading ------------------------------------------------------------- */
 
 static NnStatus
 load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, NnError *error)
 {
-	Net		   *net = &m->nets[network];
-	Bucket		one;
-	float	   *values;
-	NnStatus	status;
+	Net *net = &m->nets[network];
+	Bucket one;
+	float *values;
+	NnStatus status;
 
 	status = nn_params_of(&m->config, 1u << network, &net->params, error);
 	if (status != NN_OK)
@@ -238,7 +264,8 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 		status = lay_out(m, network, 1, &one, error);
 	if (status == NN_OK)
 	{
-		status = m->device->pack(m->device, m->precision, &one.graph, values, &net->packed, &net->packed_bytes, error);
+		status = m->device->pack(m->device, m->precision, &one.graph, values, &net->packed,
+								 &net->packed_bytes, error);
 		net->exists = status == NN_OK;
 		nn_plan_free(&one.plan);
 		nn_graph_free(&one.graph);
@@ -248,21 +275,25 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 }
 
 NnStatus
-nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision, const NnTensor *tensors, int ntensors, NnModel **model, NnError *error)
+nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
+			  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error)
 {
-	NnModel    *m = calloc(1, sizeof(NnModel));
-	NnStatus	status;
+	NnModel *m = calloc(1, sizeof(NnModel));
+	NnStatus status;
 
 	if (!m)
 		return nn_no_memory(error, sizeof(NnModel));
 	m->device = device;
 	m->config = *config;
-	m->precision = precision != NN_PRECISION_AUTO ? precision : config->precision != NN_PRECISION_AUTO ? config->precision : nn_device_automatic(device);
+	m->precision = precision != NN_PRECISION_AUTO           ? precision
+				   : config->precision != NN_PRECISION_AUTO ? config->precision
+															: nn_device_automatic(device);
 	if (device->supports(device, m->precision))
 		status = load_net(m, NN_NET_G, tensors, ntensors, error);
 	else
 	{
-		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name, nn_precision_name(m->precision));
+		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name,
+						 nn_precision_name(m->precision));
 		nn_detail(error, "It is %s.", device->describe(device));
 		nn_hint(error, "Use precision fp32 or auto.");
 	}
@@ -278,24 +309,26 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision, c
 }
 
 size_t
-nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, NnError *error)
+nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
+					 NnError *error)
 {
-	NnModel		m = {.device = device, .config = *config, .precision = precision};
-	int			last = config->net_e != NN_ENCODER_NONE ? NN_NET_E : NN_NET_G;
-	size_t		sum = 0;
+	NnModel m = { .device = device, .config = *config, .precision = precision };
+	int last = config->net_e != NN_ENCODER_NONE ? NN_NET_E : NN_NET_G;
+	size_t sum = 0;
 
 	for (int network = NN_NET_G; device->pack_bytes && network <= last; network++)
 	{
-		NnParams   *params = &m.nets[network].params;
-		Bucket		one;
-		NnStatus	status = nn_params_of(config, 1u << network, params, error);
+		NnParams *params = &m.nets[network].params;
+		Bucket one;
+		NnStatus status = nn_params_of(config, 1u << network, params, error);
 
 		if (status != NN_OK)
 			return 0;
 		status = lay_out(&m, network, 1, &one, error);
 		if (status == NN_OK)
 		{
-			sum += device->pack_bytes(device, precision, &one.graph) + nn_mul(one.plan.arena_elements, element_bytes(&m));
+			sum += device->pack_bytes(device, precision, &one.graph) +
+				   nn_mul(one.plan.arena_elements, element_bytes(&m));
 			nn_plan_free(&one.plan);
 			nn_graph_free(&one.graph);
 		}
@@ -309,11 +342,11 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 NnStatus
 nn_model_prepare(NnModel *model, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int network = NN_NET_G; status == NN_OK && network <= NN_NET_E; network++)
 	{
-		Bucket	   *one;
+		Bucket *one;
 
 		if (model->nets[network].exists)
 			status = next_bucket(model, network, 1, &one, error);
@@ -339,7 +372,7 @@ nn_model_free(NnModel *model)
 		return;
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
 	{
-		Net		   *net = &model->nets[network];
+		Net *net = &model->nets[network];
 
 		for (int i = 0; i < BUCKETS; i++)
 			free_bucket(model, net->buckets[i]);
@@ -365,11 +398,11 @@ nn_model_precision(const NnModel *model)
 size_t
 nn_model_bytes(const NnModel *model)
 {
-	size_t		bytes = model->device->memory ? 0 : sizeof(*model);
+	size_t bytes = model->device->memory ? 0 : sizeof(*model);
 
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
 	{
-		const Net  *net = &model->nets[network];
+		const Net *net = &model->nets[network];
 
 		bytes += net->packed_bytes;
 		for (int i = 0; i < BUCKETS; i++)
@@ -381,21 +414,22 @@ nn_model_bytes(const NnModel *model)
 size_t
 nn_model_host_bytes(const NnModel *model)
 {
-	size_t		bytes = sizeof(*model);
+	size_t bytes = sizeof(*model);
 
 	if (!model->device->memory)
 		return nn_model_bytes(model);
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
 		for (int i = 0; i < BUCKETS; i++)
-			bytes += model->nets[network].buckets[i] ? model->nets[network].buckets[i]->host_bytes : 0;
+			bytes +=
+				model->nets[network].buckets[i] ? model->nets[network].buckets[i]->host_bytes : 0;
 	return bytes;
 }
 
 size_t
 nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 {
-	size_t		sum = 0;
-	bool		used[BUCKETS] = {false};
+	size_t sum = 0;
+	bool used[BUCKETS] = { false };
 
 	if (network > NN_NET_E || !model->nets[network].exists)
 	{
@@ -404,22 +438,23 @@ nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 	}
 	while (n > 0)
 	{
-		int			log2n = bucket_for(model, network, n);
+		int log2n = bucket_for(model, network, n);
 
 		if (!used[log2n])
-			sum += model->device->memory ? port_bytes(model, network, log2n) : arena_bytes(model, network, log2n, error);
+			sum += model->device->memory ? port_bytes(model, network, log2n)
+										 : arena_bytes(model, network, log2n, error);
 		used[log2n] = true;
 		n = n < 1 << log2n ? 0 : n % (1 << log2n);
 	}
 	return sum;
 }
 
-/* ---- Running ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Running ------------------------------------------------------------- */
 
 void
 nn_normalise(const uint8_t *bytes, size_t count, float *out)
 {
-	float		table[256];
+	float table[256];
 
 	for (int i = 0; i < 256; i++)
 		table[i] = ((float) i / 255.0f - 0.5f) / 0.5f;
@@ -432,42 +467,48 @@ nn_quantise(const float *values, size_t count, uint8_t *out)
 {
 	for (size_t i = 0; i < count; i++)
 	{
-		float		level = rintf((values[i] + 1.0f) * 127.5f);
+		float level = rintf((values[i] + 1.0f) * 127.5f);
 
 		out[i] = level >= 255.0f ? 255 : level > 0.0f ? (uint8_t) level : 0;
 	}
 }
 
 /*
- * The four calls below are this loop.  Images come as bytes or as floats (the other is NULL), and so does the result of G; E gives floats.
+ * The four calls below are this loop. Images come as bytes or as floats (the
+ * other is NULL), and so does the result of G; E gives floats.
  */
 typedef struct Job
 {
-	NnNetwork	network;
-	const uint8_t *bytes;		/* (n, S, S, C) */
+	NnNetwork network;
+	const uint8_t *bytes; /* (n, S, S, C) */
 	const float *floats;
-	const float *z;				/* (n, nz), G */
-	uint8_t    *byte_out;		/* (n, S, S, output_nc), G */
-	float	   *out[2];			/* the same as floats; or mu and logvar, (n, nz), E */
+	const float *z;    /* (n, nz), G */
+	uint8_t *byte_out; /* (n, S, S, output_nc), G */
+	float *out[2];     /* the same as floats; or mu and logvar, (n, nz), E */
 } Job;
 
 /* A job cut into the images of one network. */
 typedef struct Sizes
 {
-	size_t		in,				/* elements of an image read */
-				out;			/* and of a result */
-	int			nz;
+	size_t in, /* elements of an image read */
+		out;   /* and of a result */
+	int nz;
 } Sizes;
 
-/* What images [done, done + count) of the job read and write.  Without a flexible device, floats pass through the bucket's arrays where the job has bytes. */
+/*
+ * What images [done, done + count) of the job read and write. Without a
+ * flexible device, floats pass through the bucket's arrays where the job has
+ * bytes.
+ */
 static int
-bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int done, int count, NnBinding *bindings)
+bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int done, int count,
+			NnBinding *bindings)
 {
-	bool		flexible = m->device->flexible;
-	int			n = 0;
+	bool flexible = m->device->flexible;
+	int n = 0;
 
 	/* the bindings of inputs are only read */
-	bindings[n] = (NnBinding) {.value = b->image, .n = count};
+	bindings[n] = (NnBinding){ .value = b->image, .n = count };
 	if (!job->bytes)
 		bindings[n].data = (float *) job->floats + done * sizes.in;
 	else if (flexible)
@@ -476,12 +517,14 @@ bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int 
 		bindings[n].data = b->in;
 	n++;
 	if (b->z >= 0)
-		bindings[n++] = (NnBinding) {.value = b->z, .data = (float *) job->z + (size_t) done * sizes.nz, .n = count};
+		bindings[n++] = (NnBinding){ .value = b->z,
+									 .data = (float *) job->z + (size_t) done * sizes.nz,
+									 .n = count };
 	for (int i = 0; i < 2; i++)
 	{
 		if (b->out[i] < 0)
 			continue;
-		bindings[n] = (NnBinding) {.value = b->out[i], .n = count};
+		bindings[n] = (NnBinding){ .value = b->out[i], .n = count };
 		if (job->out[i])
 			bindings[n].data = job->out[i] + done * sizes.out;
 		else if (flexible)
@@ -497,9 +540,9 @@ bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int 
 static NnStatus
 run_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, NnError *error)
 {
-	NnBinding	bindings[4];
-	int			n = bind_images(m, b, job, sizes, done, count, bindings);
-	NnStatus	status;
+	NnBinding bindings[4];
+	int n = bind_images(m, b, job, sizes, done, count, bindings);
+	NnStatus status;
 
 	if (b->in && job->bytes)
 		nn_normalise(job->bytes + done * sizes.in, count * sizes.in, b->in);
@@ -509,13 +552,17 @@ run_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int cou
 	return status;
 }
 
-/* The same on one that works beside us: at most NN_STARTS buckets are under way. */
+/*
+ * The same on one that works beside us: at most NN_STARTS buckets are under
+ * way.
+ */
 static NnStatus
-start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, int *started, NnError *error)
+start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, int *started,
+			 NnError *error)
 {
-	NnBinding	bindings[4];
-	int			n = bind_images(m, b, job, sizes, done, count, bindings);
-	NnStatus	status = NN_OK;
+	NnBinding bindings[4];
+	int n = bind_images(m, b, job, sizes, done, count, bindings);
+	NnStatus status = NN_OK;
 
 	if (*started == NN_STARTS)
 	{
@@ -523,7 +570,8 @@ start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int c
 		status = m->device->finish(m->device, error);
 	}
 	if (status == NN_OK)
-		status = m->device->start(m->device, &b->plan, m->nets[job->network].packed, bindings, n, error);
+		status =
+			m->device->start(m->device, &b->plan, m->nets[job->network].packed, bindings, n, error);
 	*started += status == NN_OK;
 	return status;
 }
@@ -531,11 +579,13 @@ start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int c
 static NnStatus
 run_job(NnModel *m, Job job, int n, NnError *error)
 {
-	size_t		pixels = (size_t) image_size(m, job.network) * image_size(m, job.network);
-	Sizes		sizes = {pixels * input_channels(m, job.network), job.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz, m->config.nz};
-	int			started = 0;
-	NnStatus	status = NN_OK;
-	NnError		later;
+	size_t pixels = (size_t) image_size(m, job.network) * image_size(m, job.network);
+	Sizes sizes = { pixels * input_channels(m, job.network),
+					job.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz,
+					m->config.nz };
+	int started = 0;
+	NnStatus status = NN_OK;
+	NnError later;
 
 	if (!m->nets[job.network].exists)
 	{
@@ -545,23 +595,27 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 	}
 	for (int done = 0, count; status == NN_OK && done < n; done += count)
 	{
-		Bucket	   *b = NULL;
+		Bucket *b = NULL;
 
 		count = n - done;
 		nn_progress(m->device);
 		status = next_bucket(m, job.network, count, &b, error);
 		if (status != NN_OK)
 			break;
-		count = count < b->graph.values[b->image].shape.n ? count : b->graph.values[b->image].shape.n;
+		count =
+			count < b->graph.values[b->image].shape.n ? count : b->graph.values[b->image].shape.n;
 		if (m->device->start)
 			status = start_bucket(m, b, &job, sizes, done, count, &started, error);
 		else
 			status = run_bucket(m, b, &job, sizes, done, count, error);
 	}
-	/* what was started ends before its memory does, also after an error, which is then the one to report */
+	/*
+	 * what was started ends before its memory does, also after an error, which
+	 * is then the one to report
+	 */
 	while (started-- > 0)
 	{
-		NnStatus	ended = m->device->finish(m->device, status == NN_OK ? error : &later);
+		NnStatus ended = m->device->finish(m->device, status == NN_OK ? error : &later);
 
 		status = status == NN_OK ? ended : status;
 	}
@@ -569,25 +623,33 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 }
 
 NnStatus
-nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out, NnError *error)
+nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out,
+				   NnError *error)
 {
-	return run_job(model, (Job) {.network = NN_NET_G, .bytes = images, .z = z, .byte_out = out}, n, error);
+	return run_job(model, (Job){ .network = NN_NET_G, .bytes = images, .z = z, .byte_out = out }, n,
+				   error);
 }
 
 NnStatus
-nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar, NnError *error)
+nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar,
+				NnError *error)
 {
-	return run_job(model, (Job) {.network = NN_NET_E, .bytes = images, .out = {mu, logvar}}, n, error);
+	return run_job(model, (Job){ .network = NN_NET_E, .bytes = images, .out = { mu, logvar } }, n,
+				   error);
 }
 
 NnStatus
-nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out, NnError *error)
+nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out,
+						 NnError *error)
 {
-	return run_job(model, (Job) {.network = NN_NET_G, .floats = images, .z = z, .out = {out}}, n, error);
+	return run_job(model, (Job){ .network = NN_NET_G, .floats = images, .z = z, .out = { out } }, n,
+				   error);
 }
 
 NnStatus
-nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar, NnError *error)
+nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar,
+					  NnError *error)
 {
-	return run_job(model, (Job) {.network = NN_NET_E, .floats = images, .out = {mu, logvar}}, n, error);
+	return run_job(model, (Job){ .network = NN_NET_E, .floats = images, .out = { mu, logvar } }, n,
+				   error);
 }

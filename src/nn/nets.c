@@ -1,12 +1,16 @@
 /*
  * nets.c
- *	  The networks of BicycleGAN, each defined once: as a graph, and as the table of its parameters under the names of the official state_dict.
+ *	  The networks of BicycleGAN, each defined once: as a graph, and as the
+ *	  table of its parameters under the names of the official state_dict.
  *
- * A network is written as the list of its layers.  Each layer asks for its parameters by their official names; in a graph to be run these are looked up in
- * the graph's table, and nn_params_of lets the same code append them to an empty table instead, in the order they are asked for, which is the order of the
- * state_dict.  So shapes, names and computation cannot disagree.
+ * A network is written as the list of its layers. Each layer asks for its
+ * parameters by their official names; in a graph to be run these are looked up
+ * in the graph's table, and nn_params_of lets the same code append them to an
+ * empty table instead, in the order they are asked for, which is the order of
+ * the state_dict. So shapes, names and computation cannot disagree.
  *
- * Source: networks.py of the official code (junyanz/BicycleGAN, 40b9d52).  Facts that are easily got wrong are said where they are used.
+ * Source: networks.py of the official code (junyanz/BicycleGAN, 40b9d52). Facts
+ * that are easily got wrong are said where they are used.
  */
 #include "nn/nets.h"
 #include "nn/graph.h"
@@ -22,24 +26,29 @@
 
 typedef struct Net
 {
-	NnGraph    *g;
+	NnGraph *g;
 	const NnConfig *config;
-	NnNetwork	network;
-	NnParams   *declare;		/* append parameters to this table, which is also the graph's; NULL: look them up */
+	NnNetwork network;
+	NnParams *
+		/*
+		 * append parameters to this table, which is also the graph's; NULL:
+		 * look them up
+		 */
+		declare;
 } Net;
 
-static const NnActChain pass = {NN_ACT_NONE, NN_ACT_NONE};
-static const NnActChain leaky = {NN_ACT_LRELU, NN_ACT_NONE};
+static const NnActChain pass = { NN_ACT_NONE, NN_ACT_NONE };
+static const NnActChain leaky = { NN_ACT_LRELU, NN_ACT_NONE };
 
-/* ---- Layers -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Layers -------------------------------------------------------------- */
 
 /* The parameter LAYER.FIELD; its index, or -1 after an error. */
 static int
 param(Net *net, const char *layer, const char *field, int ndim, const int64_t *shape)
 {
-	NnGraph    *g = net->g;
-	char		name[MAX_NAME + 32];
-	int			id;
+	NnGraph *g = net->g;
+	char name[MAX_NAME + 32];
+	int id;
 
 	if (g->failed)
 		return -1;
@@ -53,14 +62,15 @@ param(Net *net, const char *layer, const char *field, int ndim, const int64_t *s
 	}
 	id = nn_params_find(g->params, net->network, name);
 	if (id < 0)
-		nn_graph_fail(g, NN_EINVAL, "network %s has no parameter \"%s\"", nn_network_name(net->network), name);
+		nn_graph_fail(g, NN_EINVAL, "network %s has no parameter \"%s\"",
+					  nn_network_name(net->network), name);
 	return id;
 }
 
 static int
 buffer(Net *net, const char *layer, const char *field, int ndim, const int64_t *shape)
 {
-	int			id = param(net, layer, field, ndim, shape);
+	int id = param(net, layer, field, ndim, shape);
 
 	if (id >= 0 && net->declare)
 		net->declare->list[id].buffer = true;
@@ -70,15 +80,16 @@ buffer(Net *net, const char *layer, const char *field, int ndim, const int64_t *
 static NnShape
 shape_of(const Net *net, int value)
 {
-	return net->g->failed ? (NnShape) {0} : net->g->values[value].shape;
+	return net->g->failed ? (NnShape){ 0 } : net->g->values[value].shape;
 }
 
 static int
-conv_z(Net *net, int x, int z, NnActKind z_act, int channels, int kernel, int stride, int pad, const char *name)
+conv_z(Net *net, int x, int z, NnActKind z_act, int channels, int kernel, int stride, int pad,
+	   const char *name)
 {
-	int64_t		in = (int64_t) shape_of(net, x).c + (z >= 0 ? shape_of(net, z).c : 0);
-	int			weight = param(net, name, "weight", 4, (int64_t[]) {channels, in, kernel, kernel});
-	int			bias = param(net, name, "bias", 1, (int64_t[]) {channels});
+	int64_t in = (int64_t) shape_of(net, x).c + (z >= 0 ? shape_of(net, z).c : 0);
+	int weight = param(net, name, "weight", 4, (int64_t[]){ channels, in, kernel, kernel });
+	int bias = param(net, name, "bias", 1, (int64_t[]){ channels });
 
 	return nn_conv(net->g, x, z, z_act, weight, bias, kernel, stride, pad, name);
 }
@@ -93,28 +104,27 @@ conv(Net *net, int x, int channels, int kernel, int stride, int pad, const char 
 static int
 upconv(Net *net, int x, int channels, const char *name)
 {
-	int			weight,
-				bias;
+	int weight, bias;
 
 	if (net->config->upsample == NN_UPSAMPLE_BILINEAR)
 	{
 		x = nn_upsample(net->g, x, 1, name);
 		return conv(net, x, channels, 3, 1, 0, name);
 	}
-	weight = param(net, name, "weight", 4, (int64_t[]) {shape_of(net, x).c, channels, 4, 4});
-	bias = param(net, name, "bias", 1, (int64_t[]) {channels});
+	weight = param(net, name, "weight", 4, (int64_t[]){ shape_of(net, x).c, channels, 4, 4 });
+	bias = param(net, name, "bias", 1, (int64_t[]){ channels });
 	return nn_convt(net->g, x, weight, bias, name);
 }
 
 static int
 norm_acts(Net *net, int x, NnNorm norm, const char *name, const int out[2], const NnActChain act[2])
 {
-	int			state[4] = {-1, -1, -1, -1};
+	int state[4] = { -1, -1, -1, -1 };
 
 	if (norm == NN_NORM_BATCH)
 	{
-		int64_t		c = shape_of(net, x).c;
-		int			tracked;
+		int64_t c = shape_of(net, x).c;
+		int tracked;
 
 		state[0] = param(net, name, "weight", 1, &c);
 		state[1] = param(net, name, "bias", 1, &c);
@@ -131,34 +141,36 @@ norm_acts(Net *net, int x, NnNorm norm, const char *name, const int out[2], cons
 static int
 norm_act(Net *net, int x, NnNorm norm, NnActChain act, const char *name)
 {
-	return norm_acts(net, x, norm, name, (int[]) {-1, -1}, (NnActChain[]) {act, pass});
+	return norm_acts(net, x, norm, name, (int[]){ -1, -1 }, (NnActChain[]){ act, pass });
 }
 
 static void
 dotted(char *name, const char *format, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, format);
 	vsnprintf(name, MAX_NAME, format, args);
 	va_end(args);
 }
 
-/* ---- G: the U-Net -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- G: the U-Net -------------------------------------------------------- */
 
 /*
- * The official name of a layer of level k (0 is the outermost).  Both classes nest a module a level; G_Unet_add_all calls its parts down, submodule and up,
- * G_Unet_add_input numbers them in one Sequential.  Layers without parameters take numbers too: activations, Upsample and ReflectionPad, and norms, where
+ * The official name of a layer of level k (0 is the outermost). Both classes
+ * nest a module a level; G_Unet_add_all calls its parts down, submodule and up,
+ * G_Unet_add_input numbers them in one Sequential. Layers without parameters
+ * take numbers too: activations, Upsample and ReflectionPad, and norms, where
  * there are any.
  */
 void
 nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, char *name)
 {
-	int			normed = config->norm != NN_NORM_NONE;
-	int			resampled = config->upsample == NN_UPSAMPLE_BILINEAR ? 2 : 0;
-	bool		innermost = k == config->levels - 1;
-	char		path[MAX_NAME - 32] = "model";
-	size_t		length = strlen(path);
+	int normed = config->norm != NN_NORM_NONE;
+	int resampled = config->upsample == NN_UPSAMPLE_BILINEAR ? 2 : 0;
+	bool innermost = k == config->levels - 1;
+	char path[MAX_NAME - 32] = "model";
+	size_t length = strlen(path);
 
 	if (config->where_add == NN_ADD_ALL)
 	{
@@ -171,12 +183,13 @@ nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, char *name)
 		return;
 	}
 	for (int i = 0; i < k; i++)
-		length += snprintf(path + length, sizeof(path) - length, ".model.%d", i == 0 ? 1 : 2 + normed);
+		length +=
+			snprintf(path + length, sizeof(path) - length, ".model.%d", i == 0 ? 1 : 2 + normed);
 	if (place == NN_DOWN_CONV || place == NN_DOWN_NORM)
 		dotted(name, "%s.model.%d", path, (k > 0) + (place == NN_DOWN_NORM));
 	else
 	{
-		int			up = k == 0 ? 3 : innermost ? 3 : 4 + normed;
+		int up = k == 0 ? 3 : innermost ? 3 : 4 + normed;
 
 		dotted(name, "%s.model.%d", path, up + resampled + (place == NN_UP_NORM));
 	}
@@ -189,29 +202,35 @@ unet_width(const NnConfig *config, int k)
 }
 
 /*
- * One level down: x is the level's activated input.  Returns the activated input of the next level, and writes the skip that the decoder reads there into
- * its half of *cat = [up path, skip].
+ * One level down: x is the level's activated input. Returns the activated input
+ * of the next level, and writes the skip that the decoder reads there into its
+ * half of *cat = [up path, skip].
  */
 static int
 unet_down(Net *net, int k, int x, int z, int *cat)
 {
 	const NnConfig *config = net->config;
-	bool		all = config->where_add == NN_ADD_ALL;
-	bool		innermost = k == config->levels - 1;
-	int			width = unet_width(config, k);
-	int			skip;
-	NnShape		shape;
-	char		name[MAX_NAME];
-
-	/* the concatenation with z comes before the LeakyReLU, which therefore acts on z too; the outermost level has none */
-	nn_unet_layer_name(config, k, NN_DOWN_CONV, name);
-	x = conv_z(net, x, all || k == 0 ? z : -1, all && k > 0 ? NN_ACT_LRELU : NN_ACT_NONE, width, 4, 2, 1, name);
-	if (innermost)
-		return norm_act(net, x, NN_NORM_NONE, (NnActChain) {config->nl, NN_ACT_NONE}, name);
+	bool all = config->where_add == NN_ADD_ALL;
+	bool innermost = k == config->levels - 1;
+	int width = unet_width(config, k);
+	int skip;
+	NnShape shape;
+	char name[MAX_NAME];
 
 	/*
-	 * The skip goes through nl in the decoder.  With z at every level it is the raw map, because the concatenation copied it; without, the LeakyReLU works
-	 * in place and the skip is its result.
+	 * the concatenation with z comes before the LeakyReLU, which therefore acts
+	 * on z too; the outermost level has none
+	 */
+	nn_unet_layer_name(config, k, NN_DOWN_CONV, name);
+	x = conv_z(net, x, all || k == 0 ? z : -1, all && k > 0 ? NN_ACT_LRELU : NN_ACT_NONE, width, 4,
+			   2, 1, name);
+	if (innermost)
+		return norm_act(net, x, NN_NORM_NONE, (NnActChain){ config->nl, NN_ACT_NONE }, name);
+
+	/*
+	 * The skip goes through nl in the decoder. With z at every level it is the
+	 * raw map, because the concatenation copied it; without, the LeakyReLU
+	 * works in place and the skip is its result.
 	 */
 	shape = shape_of(net, x);
 	shape.c = 2 * width;
@@ -219,31 +238,37 @@ unet_down(Net *net, int k, int x, int z, int *cat)
 	skip = nn_view(net->g, *cat, width, width, name);
 	if (k > 0)
 		nn_unet_layer_name(config, k, NN_DOWN_NORM, name);
-	return norm_acts(net, x, k > 0 ? config->norm : NN_NORM_NONE, name, (int[]) {-1, skip},
-					 (NnActChain[]) {leaky, {all ? NN_ACT_NONE : NN_ACT_LRELU, config->nl}});
+	return norm_acts(net, x, k > 0 ? config->norm : NN_NORM_NONE, name, (int[]){ -1, skip },
+					 (NnActChain[]){ leaky, { all ? NN_ACT_NONE : NN_ACT_LRELU, config->nl } });
 }
 
-/* One level up from x, activated; cat is the concatenation it joins.  Returns the activated input of the next level up, or the image. */
+/*
+ * One level up from x, activated; cat is the concatenation it joins. Returns
+ * the activated input of the next level up, or the image.
+ */
 static int
 unet_up(Net *net, int k, int x, int cat)
 {
 	const NnConfig *config = net->config;
-	char		name[MAX_NAME];
-	int			width,
-				half;
+	char name[MAX_NAME];
+	int width, half;
 
 	nn_unet_layer_name(config, k, NN_UP_CONV, name);
 	if (k == 0)
 	{
 		x = upconv(net, x, config->output_nc, name);
-		return norm_act(net, x, NN_NORM_NONE, (NnActChain) {NN_ACT_TANH, NN_ACT_NONE}, name);
+		return norm_act(net, x, NN_NORM_NONE, (NnActChain){ NN_ACT_TANH, NN_ACT_NONE }, name);
 	}
 	width = unet_width(config, k - 1);
 	x = upconv(net, x, width, name);
 	half = nn_view(net->g, cat, 0, width, name);
 	nn_unet_layer_name(config, k, NN_UP_NORM, name);
-	norm_acts(net, x, config->norm, name, (int[]) {half, -1}, (NnActChain[]) {{config->nl, NN_ACT_NONE}, pass});
-	/* in training, the inner blocks of full width drop; the innermost has no dropout layer */
+	norm_acts(net, x, config->norm, name, (int[]){ half, -1 },
+			  (NnActChain[]){ { config->nl, NN_ACT_NONE }, pass });
+	/*
+	 * in training, the inner blocks of full width drop; the innermost has no
+	 * dropout layer
+	 */
 	if (!net->g->failed && k >= 4 && k < config->levels - 1)
 		net->g->nodes[net->g->nnodes - 1].dropout = net->g->dropout;
 	return cat;
@@ -252,9 +277,11 @@ unet_up(Net *net, int k, int x, int cat)
 static int
 build_G(Net *net, int image, int z)
 {
-	int			levels = net->config->levels;
-	int			cat[MAX_LEVELS + 1] = {0};	/* cat[k]: what level k returns, (N, H/2^k, W/2^k, 2 width(k-1)) */
-	int			x = image;
+	int levels = net->config->levels;
+	int cat[MAX_LEVELS + 1] = {
+		0
+	}; /* cat[k]: what level k returns, (N, H/2^k, W/2^k, 2 width(k-1)) */
+	int x = image;
 
 	for (int k = 0; k < levels; k++)
 		x = unet_down(net, k, x, z, &cat[k + 1]);
@@ -264,12 +291,12 @@ build_G(Net *net, int image, int z)
 	return x;
 }
 
-/* ---- E: the encoder ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- E: the encoder ------------------------------------------------------ */
 
 static int
 halvings_to_8(int size)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (; size > 8; size /= 2)
 		n++;
@@ -280,15 +307,17 @@ halvings_to_8(int size)
 static int
 residual_block(Net *net, int n, int x, int in, int out)
 {
-	NnNorm		norm = net->config->norm;
-	int			normed = norm != NN_NORM_NONE;
-	char		name[MAX_NAME];
-	int			main,
-				shortcut;
+	NnNorm norm = net->config->norm;
+	int normed = norm != NN_NORM_NONE;
+	char name[MAX_NAME];
+	int main, shortcut;
 
 	dotted(name, "conv.%d.conv.0", n);
 	main = norm_act(net, x, norm, leaky, name);
-	/* without a norm the LeakyReLU works in place on the block's input, and so on what the shortcut reads */
+	/*
+	 * without a norm the LeakyReLU works in place on the block's input, and so
+	 * on what the shortcut reads
+	 */
 	shortcut = normed ? x : main;
 	dotted(name, "conv.%d.conv.%d", n, 1 + normed);
 	main = conv(net, main, in, 3, 1, 1, name);
@@ -307,8 +336,8 @@ residual_block(Net *net, int n, int x, int in, int out)
 static int
 resnet_trunk(Net *net, int image, int blocks)
 {
-	int			nef = net->config->nef;
-	int			x = conv(net, image, nef, 4, 2, 1, "conv.0");
+	int nef = net->config->nef;
+	int x = conv(net, image, nef, 4, 2, 1, "conv.0");
 
 	for (int n = 1; n < blocks; n++)
 		x = residual_block(net, n, x, nef * (n < 4 ? n : 4), nef * (n < 3 ? n + 1 : 4));
@@ -318,11 +347,11 @@ resnet_trunk(Net *net, int image, int blocks)
 static int
 conv_trunk(Net *net, int image, int layers)
 {
-	NnNorm		norm = net->config->norm;
-	int			nef = net->config->nef;
-	int			stride = norm != NN_NORM_NONE ? 3 : 2;	/* modules a layer: convolution, norm, activation */
-	char		name[MAX_NAME];
-	int			x;
+	NnNorm norm = net->config->norm;
+	int nef = net->config->nef;
+	int stride = norm != NN_NORM_NONE ? 3 : 2; /* modules a layer: convolution, norm, activation */
+	char name[MAX_NAME];
+	int x;
 
 	x = conv(net, image, nef, 4, 2, 1, "conv.0");
 	x = norm_act(net, x, NN_NORM_NONE, leaky, "conv.0");
@@ -340,12 +369,12 @@ conv_trunk(Net *net, int image, int layers)
 static void
 head_params(Net *net, int width, int head[4])
 {
-	static const char *const names[] = {"fc.0", "fcVar.0"};
+	static const char *const names[] = { "fc.0", "fcVar.0" };
 
 	for (int i = 0; i < 2; i++)
 	{
-		head[2 * i] = param(net, names[i], "weight", 2, (int64_t[]) {net->config->nz, width});
-		head[2 * i + 1] = param(net, names[i], "bias", 1, (int64_t[]) {net->config->nz});
+		head[2 * i] = param(net, names[i], "weight", 2, (int64_t[]){ net->config->nz, width });
+		head[2 * i + 1] = param(net, names[i], "bias", 1, (int64_t[]){ net->config->nz });
 	}
 }
 
@@ -353,13 +382,17 @@ static void
 build_E(Net *net, int image, int *mu, int *logvar)
 {
 	const NnConfig *config = net->config;
-	bool		resnet = config->net_e == NN_ENCODER_RESNET;
-	int			layers = halvings_to_8(config->encoder_size);
-	int			width = config->nef * (resnet ? (layers < 4 ? layers : 4) : (layers < 3 ? 1 << (layers - 1) : 4));
-	int			head[4];
-	int			x;
+	bool resnet = config->net_e == NN_ENCODER_RESNET;
+	int layers = halvings_to_8(config->encoder_size);
+	int width =
+		config->nef * (resnet ? (layers < 4 ? layers : 4) : (layers < 3 ? 1 << (layers - 1) : 4));
+	int head[4];
+	int x;
 
-	/* E_ResNet registers its heads before the trunk, E_NLayers after it: that is the order of the state_dict */
+	/*
+	 * E_ResNet registers its heads before the trunk, E_NLayers after it: that
+	 * is the order of the state_dict
+	 */
 	if (resnet)
 		head_params(net, width, head);
 	x = resnet ? resnet_trunk(net, image, layers) : conv_trunk(net, image, layers);
@@ -372,17 +405,20 @@ build_E(Net *net, int image, int *mu, int *logvar)
 	nn_output(net->g, *logvar);
 }
 
-/* ---- D: the discriminators ----------------------------------------------------------------------------------------------------------------- */
+/* ---- D: the discriminators ----------------------------------------------- */
 
-/* One scale: a PatchGAN of 2 or 3 strided layers.  Every convolution has a bias, also before batch norm. */
+/*
+ * One scale: a PatchGAN of 2 or 3 strided layers. Every convolution has a bias,
+ * also before batch norm.
+ */
 static int
 patch_gan(Net *net, int image, int ndf, const char *prefix)
 {
-	NnNorm		norm = net->config->norm;
-	int			strided = net->config->size <= 128 ? 2 : 3;
-	int			stride = norm != NN_NORM_NONE ? 3 : 2;	/* modules a layer */
-	char		name[MAX_NAME];
-	int			x;
+	NnNorm norm = net->config->norm;
+	int strided = net->config->size <= 128 ? 2 : 3;
+	int stride = norm != NN_NORM_NONE ? 3 : 2; /* modules a layer */
+	char name[MAX_NAME];
+	int x;
 
 	dotted(name, "%s.0", prefix);
 	x = conv(net, image, ndf, 4, 2, 1, name);
@@ -402,7 +438,7 @@ static void
 build_D(Net *net, int image, int *maps)
 {
 	const NnConfig *config = net->config;
-	char		prefix[MAX_NAME];
+	char prefix[MAX_NAME];
 
 	for (int i = 0; i < config->num_ds; i++)
 	{
@@ -418,12 +454,12 @@ build_D(Net *net, int image, int *maps)
 	}
 }
 
-/* ---- The ways in --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The ways in --------------------------------------------------------- */
 
 int
 nn_net_G(NnGraph *g, const NnConfig *config, int image, int z)
 {
-	Net			net = {.g = g, .config = config, .network = NN_NET_G};
+	Net net = { .g = g, .config = config, .network = NN_NET_G };
 
 	return build_G(&net, image, z);
 }
@@ -431,7 +467,7 @@ nn_net_G(NnGraph *g, const NnConfig *config, int image, int z)
 void
 nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
 {
-	Net			net = {.g = g, .config = config, .network = NN_NET_E};
+	Net net = { .g = g, .config = config, .network = NN_NET_E };
 
 	build_E(&net, image, mu, logvar);
 }
@@ -439,39 +475,44 @@ nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
 void
 nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps)
 {
-	Net			net = {.g = g, .config = config, .network = which};
+	Net net = { .g = g, .config = config, .network = which };
 
 	build_D(&net, image, maps);
 }
 
-/* Builds one network on a throw-away graph of batch 1, appending its parameters to the table. */
+/*
+ * Builds one network on a throw-away graph of batch 1, appending its parameters
+ * to the table.
+ */
 static NnStatus
 declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnError *error)
 {
-	NnGraph		g;
-	Net			net = {.g = &g, .config = config, .network = network, .declare = params};
-	int			maps[NN_MAX_SCALES];
-	int			image,
-				z = -1,
-				size = network == NN_NET_E ? config->encoder_size : config->size;
-	NnStatus	status;
+	NnGraph g;
+	Net net = { .g = &g, .config = config, .network = network, .declare = params };
+	int maps[NN_MAX_SCALES];
+	int image, z = -1, size = network == NN_NET_E ? config->encoder_size : config->size;
+	NnStatus status;
 
 	nn_graph_init(&g, params);
 	if (network == NN_NET_G)
 	{
-		image = nn_input(&g, (NnShape) {1, size, size, config->input_nc}, "image");
+		image = nn_input(&g, (NnShape){ 1, size, size, config->input_nc }, "image");
 		if (config->nz > 0)
-			z = nn_input(&g, (NnShape) {1, 1, 1, config->nz}, "z");
+			z = nn_input(&g, (NnShape){ 1, 1, 1, config->nz }, "z");
 		build_G(&net, image, z);
 	}
 	else if (network == NN_NET_E)
 	{
-		image = nn_input(&g, (NnShape) {1, size, size, config->output_nc}, "image");
+		image = nn_input(&g, (NnShape){ 1, size, size, config->output_nc }, "image");
 		build_E(&net, image, &maps[0], &maps[1]);
 	}
 	else
 	{
-		image = nn_input(&g, (NnShape) {1, size, size, config->output_nc + (config->conditional_d ? config->input_nc : 0)}, "image");
+		image = nn_input(
+			&g,
+			(NnShape){ 1, size, size,
+					   config->output_nc + (config->conditional_d ? config->input_nc : 0) },
+			"image");
 		build_D(&net, image, maps);
 	}
 	status = g.failed ? g.error.code : NN_OK;
@@ -484,13 +525,13 @@ declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnE
 NnStatus
 nn_params_of(const NnConfig *config, unsigned mask, NnParams *params, NnError *error)
 {
-	NnStatus	status;
+	NnStatus status;
 
 	memset(params, 0, sizeof(*params));
 	status = nn_config_check(config, error);
 	for (int network = 0; status == NN_OK && network < NN_NETWORKS; network++)
 	{
-		bool		exists = network != NN_NET_E || config->net_e != NN_ENCODER_NONE;
+		bool exists = network != NN_NET_E || config->net_e != NN_ENCODER_NONE;
 
 		if ((mask & 1u << network) && exists)
 			status = declare_network(config, (NnNetwork) network, params, error);

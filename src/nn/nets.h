@@ -1,6 +1,7 @@
 /*
  * nets.h
- *	  The official names of G's layers, which nets.c gives and infer.c recognises.
+ *	  The official names of G's layers, which nets.c gives and infer.c
+ *	  recognises.
  */
 #ifndef BICYCLE_NN_NETS_H
 #define BICYCLE_NN_NETS_H
@@ -17,7 +18,10 @@ typedef enum NnPlace
 	NN_UP_NORM
 } NnPlace;
 
-/* The name of a layer of level k of G.  Of the configuration it reads levels, where_add, upsample and norm.  name has NN_MAX_LAYER_NAME bytes. */
+/*
+ * The name of a layer of level k of G. Of the configuration it reads levels,
+ * where_add, upsample and norm. name has NN_MAX_LAYER_NAME bytes.
+ */
 extern void nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, char *name);
 
-#endif							/* BICYCLE_NN_NETS_H */
+#endif /* BICYCLE_NN_NETS_H */

@@ -1,17 +1,25 @@
 /*
  * nn.h
- *	  The neural core: networks of BicycleGAN as static graphs, planned for one batch size and run by a device.
+ *	  The neural core: networks of BicycleGAN as static graphs, planned for one
+ *	  batch size and run by a device.
  *
- * Three levels, each testable alone: a graph says what is computed (graph.c, nets.c), a plan says in which order and in which memory (plan.c), a device says
- * how (ref/, cpu/, cuda/).  Nothing here knows of PostgreSQL, sockets or image files.
+ * Three levels, each testable alone: a graph says what is computed (graph.c,
+ * nets.c), a plan says in which order and in which memory (plan.c), a device
+ * says how (ref/, cpu/, cuda/). Nothing here knows of PostgreSQL, sockets or
+ * image files.
  *
- * Layout is NHWC.  A value may be a slice of the channels of a wider value (its pitch is then the wider one's channel count), so that concatenation along
- * channels needs no operator and no copy: the producers write their halves of one buffer.
+ * Layout is NHWC. A value may be a slice of the channels of a wider value (its
+ * pitch is then the wider one's channel count), so that concatenation along
+ * channels needs no operator and no copy: the producers write their halves of
+ * one buffer.
  *
- * Threads: everything is single-caller.  One thread owns an NnDevice and all models loaded on it, except that nn_model_load may run on another thread (the
- * engine's loader) while the owner runs plans of other models.  A device may use a thread team of its own inside a call.
+ * Threads: everything is single-caller. One thread owns an NnDevice and all
+ * models loaded on it, except that nn_model_load may run on another thread (the
+ * engine's loader) while the owner runs plans of other models. A device may use
+ * a thread team of its own inside a call.
  *
- * Errors: functions return 0 or an NN_E... code and fill an NnError; nothing here exits, aborts or prints.
+ * Errors: functions return 0 or an NN_E... code and fill an NnError; nothing
+ * here exits, aborts or prints.
  */
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H
@@ -20,37 +28,37 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- Errors -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------- */
 
 typedef enum NnStatus
 {
 	NN_OK = 0,
-	NN_EINVAL,					/* the caller's fault: a bad option, shape or missing tensor */
-	NN_ENOMEM,					/* host or device memory is exhausted; nothing was changed */
-	NN_EUNSUPPORTED,			/* this device cannot do it (precision, operator) */
-	NN_EDEVICE					/* the device failed; its state is not to be trusted */
+	NN_EINVAL,       /* the caller's fault: a bad option, shape or missing tensor */
+	NN_ENOMEM,       /* host or device memory is exhausted; nothing was changed */
+	NN_EUNSUPPORTED, /* this device cannot do it (precision, operator) */
+	NN_EDEVICE       /* the device failed; its state is not to be trusted */
 } NnStatus;
 
 typedef struct NnError
 {
-	NnStatus	code;
-	char		message[256];	/* what: lower case, no full stop, as PostgreSQL's errmsg */
-	char		detail[1024];	/* the fact, a sentence; may be empty */
-	char		hint[512];		/* the way out, a sentence; may be empty */
+	NnStatus code;
+	char message[256]; /* what: lower case, no full stop, as PostgreSQL's errmsg */
+	char detail[1024]; /* the fact, a sentence; may be empty */
+	char hint[512];    /* the way out, a sentence; may be empty */
 } NnError;
 
-/* ---- Configuration of a model -------------------------------------------------------------------------------------------------------------- */
+/* ---- Configuration of a model -------------------------------------------- */
 
 typedef enum NnWhereAdd
 {
-	NN_ADD_ALL,					/* z joins the input of every down convolution */
-	NN_ADD_INPUT				/* z joins the image only */
+	NN_ADD_ALL,  /* z joins the input of every down convolution */
+	NN_ADD_INPUT /* z joins the image only */
 } NnWhereAdd;
 
 typedef enum NnUpsample
 {
-	NN_UPSAMPLE_BASIC,			/* transposed convolution 4x4 s2 p1 */
-	NN_UPSAMPLE_BILINEAR		/* bilinear x2, reflection pad 1, convolution 3x3 */
+	NN_UPSAMPLE_BASIC,   /* transposed convolution 4x4 s2 p1 */
+	NN_UPSAMPLE_BILINEAR /* bilinear x2, reflection pad 1, convolution 3x3 */
 } NnUpsample;
 
 typedef enum NnNorm
@@ -64,8 +72,8 @@ typedef enum NnActKind
 {
 	NN_ACT_NONE,
 	NN_ACT_RELU,
-	NN_ACT_LRELU,				/* slope 0.2 */
-	NN_ACT_ELU,					/* alpha 1 */
+	NN_ACT_LRELU, /* slope 0.2 */
+	NN_ACT_ELU,   /* alpha 1 */
 	NN_ACT_TANH
 } NnActKind;
 
@@ -81,11 +89,18 @@ typedef enum NnPrecision
 	NN_PRECISION_AUTO,
 	NN_PRECISION_FP32,
 	NN_PRECISION_BF16,
-	NN_PRECISION_FP16,			/* this and the next on GPUs only, and not to be asked for in SQL: half precision where there is no bfloat16 */
-	NN_PRECISION_TF32			/* floats whose products keep 10 bits of the mantissa */
+	/*
+	 * this and the next on GPUs only, and not to be asked for in SQL: half
+	 * precision where there is no bfloat16
+	 */
+	NN_PRECISION_FP16,
+	NN_PRECISION_TF32 /* floats whose products keep 10 bits of the mantissa */
 } NnPrecision;
 
-/* Which network of a model a tensor belongs to; the names are stored in bicycle_tensors.network. */
+/*
+ * Which network of a model a tensor belongs to; the names are stored in
+ * bicycle_tensors.network.
+ */
 typedef enum NnNetwork
 {
 	NN_NET_G,
@@ -95,34 +110,42 @@ typedef enum NnNetwork
 	NN_NETWORKS
 } NnNetwork;
 
-#define NN_MAX_SCALES 8			/* of a discriminator */
+#define NN_MAX_SCALES 8 /* of a discriminator */
 
 /*
- * Everything that fixes the networks of a model.  Filled from JSON by the option table of config.c (defaults are the official code's), or inferred from
- * the tensors of files by nn_config_infer.
+ * Everything that fixes the networks of a model. Filled from JSON by the option
+ * table of config.c (defaults are the official code's), or inferred from the
+ * tensors of files by nn_config_infer.
  */
 typedef struct NnConfig
 {
-	int			size;			/* images are size x size; a multiple of 2^levels */
-	int			levels;			/* down levels of G, 6 to 9; its nominal size is 2^levels */
-	int			input_nc;		/* channels of A: 1 or 3 */
-	int			output_nc;		/* channels of B: 1 or 3 */
-	int			nz;				/* length of the latent code, >= 0 */
-	int			ngf;			/* base widths of G, E, D */
-	int			nef;
-	int			ndf;
-	NnWhereAdd	where_add;
-	NnUpsample	upsample;
-	NnNorm		norm;
-	NnActKind	nl;				/* activation of G's up path: relu, lrelu or elu */
+	int size;      /* images are size x size; a multiple of 2^levels */
+	int levels;    /* down levels of G, 6 to 9; its nominal size is 2^levels */
+	int input_nc;  /* channels of A: 1 or 3 */
+	int output_nc; /* channels of B: 1 or 3 */
+	int nz;        /* length of the latent code, >= 0 */
+	int ngf;       /* base widths of G, E, D */
+	int nef;
+	int ndf;
+	NnWhereAdd where_add;
+	NnUpsample upsample;
+	NnNorm norm;
+	NnActKind nl; /* activation of G's up path: relu, lrelu or elu */
 	NnEncoderKind net_e;
-	int			encoder_size;	/* nominal size of E (64, 128, 256, 512); 0 without E.  E runs at this size only */
-	int			num_ds;			/* scales of each discriminator */
-	bool		conditional_d;	/* D sees [A, B] instead of B */
+	/*
+	 * nominal size of E (64, 128, 256, 512); 0 without E. E runs at this size
+	 * only
+	 */
+	int encoder_size;
+	int num_ds;         /* scales of each discriminator */
+	bool conditional_d; /* D sees [A, B] instead of B */
 	NnPrecision precision;
 } NnConfig;
 
-/* A tensor of a file or of the database, in the checkpoint's own layout (PyTorch's: OIHW for Conv2d, IOHW for ConvTranspose2d). */
+/*
+ * A tensor of a file or of the database, in the checkpoint's own layout
+ * (PyTorch's: OIHW for Conv2d, IOHW for ConvTranspose2d).
+ */
 typedef enum NnDtype
 {
 	NN_F32,
@@ -138,86 +161,114 @@ typedef enum NnDtype
 
 typedef struct NnTensor
 {
-	const char *name;			/* checkpoint name, for instance model.down.0.weight */
-	NnNetwork	network;
-	NnDtype		dtype;
-	int			ndim;
-	int64_t		shape[NN_MAX_DIMS];
-	const void *data;			/* row-major and contiguous; NULL where only names and shapes matter */
-	size_t		nbytes;
+	const char *name; /* checkpoint name, for instance model.down.0.weight */
+	NnNetwork network;
+	NnDtype dtype;
+	int ndim;
+	int64_t shape[NN_MAX_DIMS];
+	const void *data; /* row-major and contiguous; NULL where only names and shapes matter */
+	size_t nbytes;
 } NnTensor;
 
 extern size_t nn_dtype_size(NnDtype dtype);
-extern const char *nn_dtype_name(NnDtype dtype);	/* "F32", as safetensors spells them */
+extern const char *nn_dtype_name(NnDtype dtype); /* "F32", as safetensors spells them */
 extern bool nn_dtype_from_name(const char *name, NnDtype *dtype);
-extern const char *nn_network_name(NnNetwork network);	/* "G", "E", "D", "D2" */
+extern const char *nn_network_name(NnNetwork network); /* "G", "E", "D", "D2" */
 extern bool nn_network_from_name(const char *name, NnNetwork *network);
 
-/* Whether all elements are finite as floats; a network with others gives no images.  data must be there. */
+/*
+ * Whether all elements are finite as floats; a network with others gives no
+ * images. data must be there.
+ */
 extern bool nn_tensor_is_finite(const NnTensor *tensor);
 
-/* A tensor's name without the leading "module." of a DataParallel checkpoint; points into `name`. */
+/*
+ * A tensor's name without the leading "module." of a DataParallel checkpoint;
+ * points into `name`.
+ */
 extern const char *nn_bare_name(const char *name);
 
 /*
- * config.c: the option table.  nn_config_parse reads a JSON object over the values already in *config (start from nn_config_default) and rejects unknown
- * keys, wrong types and values out of range with NN_EINVAL.  nn_config_print writes the canonical JSON text (fixed key order, no spaces) that the model
+ * config.c: the option table. nn_config_parse reads a JSON object over the
+ * values already in *config (start from nn_config_default) and rejects unknown
+ * keys, wrong types and values out of range with NN_EINVAL. nn_config_print
+ * writes the canonical JSON text (fixed key order, no spaces) that the model
  * hash covers; it returns a malloc'ed string or NULL.
  */
 extern void nn_config_default(NnConfig *config);
 extern NnStatus nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *error);
 extern char *nn_config_print(const NnConfig *config);
 
-/* Checks what the fields demand of each other (size and levels, E's size, norm over a single element); infers nothing. */
+/*
+ * Checks what the fields demand of each other (size and levels, E's size, norm
+ * over a single element); infers nothing.
+ */
 extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
 
 /*
- * infer.c: the configuration from the tensors of a generator (network NN_NET_G) and, if present, an encoder.  `json` holds what the user said (config of
- * bicycle_import) and wins where names and shapes leave a choice; a contradiction is NN_EINVAL.  Then verifies the whole key set: every missing, extra
- * or misshapen tensor is named in error->detail.  Tensors that official loading drops (running statistics of instance norms, a leading "module.") are
- * accepted: *keep[i] tells which of the tensors belong to the model.  keep may be NULL.
+ * infer.c: the configuration from the tensors of a generator (network NN_NET_G)
+ * and, if present, an encoder. `json` holds what the user said (config of
+ * bicycle_import) and wins where names and shapes leave a choice; a
+ * contradiction is NN_EINVAL. Then verifies the whole key set: every missing,
+ * extra or misshapen tensor is named in error->detail. Tensors that official
+ * loading drops (running statistics of instance norms, a leading "module.") are
+ * accepted: *keep[i] tells which of the tensors belong to the model. keep may
+ * be NULL.
  */
 extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_length,
 								const NnTensor *tensors, int ntensors, bool *keep, NnError *error);
 
-/* ---- Parameters ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Parameters ---------------------------------------------------------- */
 
 /*
- * One tensor of a network in the order of the official state_dict.  The values of a network lie in one flat float array at `offset`, so that the
- * optimiser, checkpoints and copies are one loop.  Buffers (running statistics) follow the same rule but have no gradient.
+ * One tensor of a network in the order of the official state_dict. The values
+ * of a network lie in one flat float array at `offset`, so that the optimiser,
+ * checkpoints and copies are one loop. Buffers (running statistics) follow the
+ * same rule but have no gradient.
  */
 typedef struct NnParam
 {
-	char	   *name;			/* checkpoint name */
-	NnNetwork	network;
-	int			ndim;
-	int64_t		shape[4];		/* checkpoint layout */
-	size_t		count;			/* product of shape, 1 for a scalar */
-	size_t		offset;			/* in floats, within the flat array of all networks of the model */
-	bool		buffer;			/* running_mean, running_var, num_batches_tracked */
-	bool		integer;		/* num_batches_tracked: int64 in files */
+	char *name; /* checkpoint name */
+	NnNetwork network;
+	int ndim;
+	int64_t shape[4]; /* checkpoint layout */
+	size_t count;     /* product of shape, 1 for a scalar */
+	size_t offset;    /* in floats, within the flat array of all networks of the model */
+	bool buffer;      /* running_mean, running_var, num_batches_tracked */
+	bool integer;     /* num_batches_tracked: int64 in files */
 } NnParam;
 
 typedef struct NnParams
 {
-	NnParam    *list;
-	int			n;
-	int			capacity;
-	size_t		total;			/* floats of the flat array */
+	NnParam *list;
+	int n;
+	int capacity;
+	size_t total; /* floats of the flat array */
 } NnParams;
 
-/* The parameters of the networks in `mask` (1 << NN_NET_G | ...), in the order of the official state_dict.  Free with nn_params_free. */
-extern NnStatus nn_params_of(const NnConfig *config, unsigned mask, NnParams *params, NnError *error);
-extern int	nn_params_find(const NnParams *params, NnNetwork network, const char *name);	/* -1 if absent */
+/*
+ * The parameters of the networks in `mask` (1 << NN_NET_G | ...), in the order
+ * of the official state_dict. Free with nn_params_free.
+ */
+extern NnStatus nn_params_of(const NnConfig *config, unsigned mask, NnParams *params,
+							 NnError *error);
+extern int nn_params_find(const NnParams *params, NnNetwork network,
+						  const char *name); /* -1 if absent */
 extern void nn_params_free(NnParams *params);
 
 /*
- * Converts tensors (any float type) into the flat array `values` of params->total floats.  All of params must be there, except num_batches_tracked, which
- * files from before PyTorch 0.4.1 lack and no inference reads.
+ * Converts tensors (any float type) into the flat array `values` of
+ * params->total floats. All of params must be there, except
+ * num_batches_tracked, which files from before PyTorch 0.4.1 lack and no
+ * inference reads.
  */
-extern NnStatus nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, float *values, NnError *error);
+extern NnStatus nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors,
+							   float *values, NnError *error);
 
-/* init.c: fresh weights.  Sources: networks.py init_net; bicyclegan.md 2.1.  Deterministic in `seed`. */
+/*
+ * init.c: fresh weights. Sources: networks.py init_net; bicyclegan.md 2.1.
+ * Deterministic in `seed`.
+ */
 typedef enum NnInit
 {
 	NN_INIT_XAVIER,
@@ -226,100 +277,156 @@ typedef enum NnInit
 	NN_INIT_ORTHOGONAL
 } NnInit;
 
-/* Of the parameter `index`; the numbers do not depend on the threads, which share the work where it can be shared.  values: list[index].count */
-extern NnStatus nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed, int threads, float *values, NnError *error);
+/*
+ * Of the parameter `index`; the numbers do not depend on the threads, which
+ * share the work where it can be shared. values: list[index].count
+ */
+extern NnStatus nn_param_init(const NnParams *params, int index, NnInit init, float gain,
+							  uint64_t seed, int threads, float *values, NnError *error);
 
-/* ---- Models on a device: what the engine calls --------------------------------------------------------------------------------------------- */
+/* ---- Models on a device: what the engine calls --------------------------- */
 
-typedef struct NnDevice NnDevice;	/* graph.h */
-typedef struct NnModel NnModel; /* weights packed for one device and precision, with plans per batch bucket */
-
-/* name: "ref", "cpu", "cuda" or "cuda:N" (the N-th GPU).  threads <= 0: as many as the machine has. */
-extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
-extern void nn_device_close(NnDevice *device);
-extern const char *nn_device_describe(const NnDevice *device);	/* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)" */
-extern int	nn_device_set_threads(NnDevice *device, int threads);	/* returns the count in force */
-extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
-extern const char *nn_precision_name(NnPrecision precision);	/* "bf16" */
-extern NnPrecision nn_device_automatic(const NnDevice *device);	/* what precision auto means on it */
+typedef struct NnDevice NnDevice; /* graph.h */
+typedef struct NnModel
+	NnModel; /* weights packed for one device and precision, with plans per batch bucket */
 
 /*
- * progress is called by whoever runs a model or trains on the device, again and again while a call lasts: at least once a layer, so that a watchdog can tell a
- * slow machine from a computation that hangs.  It must be cheap; NULL: nobody watches.  Owner's thread.
+ * name: "ref", "cpu", "cuda" or "cuda:N" (the N-th GPU). threads <= 0: as many
+ * as the machine has.
  */
-extern void nn_device_watch(NnDevice *device, void (*progress) (void));
+extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
+extern void nn_device_close(NnDevice *device);
+extern const char *
+nn_device_describe(const NnDevice *device); /* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)" */
+extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the count in force */
+extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
+extern const char *nn_precision_name(NnPrecision precision); /* "bf16" */
+extern NnPrecision
+nn_device_automatic(const NnDevice *device); /* what precision auto means on it */
+
+/*
+ * progress is called by whoever runs a model or trains on the device, again and
+ * again while a call lasts: at least once a layer, so that a watchdog can tell
+ * a slow machine from a computation that hangs. It must be cheap; NULL: nobody
+ * watches. Owner's thread.
+ */
+extern void nn_device_watch(NnDevice *device, void (*progress)(void));
 
 /* Memory of a device that has its own, a GPU. */
 typedef struct NnDeviceMemory
 {
-	size_t		limit;			/* bytes that it may take */
-	size_t		used;			/* that it has taken, what it keeps for the next use included */
+	size_t limit; /* bytes that it may take */
+	size_t used;  /* that it has taken, what it keeps for the next use included */
 } NnDeviceMemory;
 
-/* False if the device computes in the host's memory.  Any thread may ask, and does not wait. */
+/*
+ * False if the device computes in the host's memory. Any thread may ask, and
+ * does not wait.
+ */
 extern bool nn_device_memory(const NnDevice *device, NnDeviceMemory *memory);
 
-/* The most a device may take of memory of its own; 0: what the GPU has, less a reserve.  What is in use beyond that is kept.  Owner's thread. */
+/*
+ * The most a device may take of memory of its own; 0: what the GPU has, less a
+ * reserve. What is in use beyond that is kept. Owner's thread.
+ */
 extern void nn_device_set_memory(NnDevice *device, size_t bytes);
 
 /*
- * Packs the weights of G (and of E, if config->net_e says so) for a device.  precision NN_PRECISION_AUTO means config->precision, and if that is auto
- * too, what the device prefers.  The tensors need not outlive the call.  The model is immutable afterwards and freed by nn_model_free.
+ * Packs the weights of G (and of E, if config->net_e says so) for a device.
+ * precision NN_PRECISION_AUTO means config->precision, and if that is auto too,
+ * what the device prefers. The tensors need not outlive the call. The model is
+ * immutable afterwards and freed by nn_model_free.
  */
 extern NnStatus nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
-							  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error);
+							  const NnTensor *tensors, int ntensors, NnModel **model,
+							  NnError *error);
 extern const NnConfig *nn_model_config(const NnModel *model);
 extern NnPrecision nn_model_precision(const NnModel *model);
 extern void nn_model_free(NnModel *model);
 
-/* Packed weights and plans, in the memory that the device computes in, and what the model takes of the host's: the same, unless the device has its own. */
+/*
+ * Packed weights and plans, in the memory that the device computes in, and what
+ * the model takes of the host's: the same, unless the device has its own.
+ */
 extern size_t nn_model_bytes(const NnModel *model);
 extern size_t nn_model_host_bytes(const NnModel *model);
 
 /*
- * Of a device with memory of its own: the least that a model will take of it, weights and plans for one image; 0 for other devices, and with an error.
- * It is somewhat less than what nn_model_load and nn_model_prepare take in the end.  Beside the owner's use of the device, as nn_model_load.
+ * Of a device with memory of its own: the least that a model will take of it,
+ * weights and plans for one image; 0 for other devices, and with an error. It
+ * is somewhat less than what nn_model_load and nn_model_prepare take in the
+ * end. Beside the owner's use of the device, as nn_model_load.
  */
-extern size_t nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, NnError *error);
+extern size_t nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
+								   NnError *error);
 
-/* Makes the plans for one image of each network: afterwards the model finds room to run, however short memory becomes. */
+/*
+ * Makes the plans for one image of each network: afterwards the model finds
+ * room to run, however short memory becomes.
+ */
 extern NnStatus nn_model_prepare(NnModel *model, NnError *error);
 
 /* Frees the plans for more images than one. */
 extern void nn_model_shrink(NnModel *model);
 
 /*
- * Bytes of the host's memory that running a batch of n needs, what is planned already included: the arenas of its plans, or, if the device has memory of its own,
- * what their inputs and outputs pass through.  0 if the model has no such network; error may be NULL.
+ * Bytes of the host's memory that running a batch of n needs, what is planned
+ * already included: the arenas of its plans, or, if the device has memory of
+ * its own, what their inputs and outputs pass through. 0 if the model has no
+ * such network; error may be NULL.
  */
 extern size_t nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error);
 
 /*
- * images: (n, size, size, input_nc) bytes.  z: (n, nz) floats, finite.  out: (n, size, size, output_nc) bytes, round((y + 1) * 127.5) clamped.
- * The bytes of an image do not depend on n, on its place in the batch or on the thread count (design rule 3).  NN_ENOMEM: fewer images may fit.
+ * images: (n, size, size, input_nc) bytes. z: (n, nz) floats, finite. out: (n,
+ * size, size, output_nc) bytes, round((y + 1) * 127.5) clamped. The bytes of an
+ * image do not depend on n, on its place in the batch or on the thread count
+ * (design rule 3). NN_ENOMEM: fewer images may fit.
  */
-extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out, NnError *error);
+extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z,
+								   uint8_t *out, NnError *error);
 
-/* images: (n, encoder_size, encoder_size, output_nc) bytes.  mu, logvar: (n, nz). */
-extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar, NnError *error);
+/*
+ * images: (n, encoder_size, encoder_size, output_nc) bytes. mu, logvar: (n,
+ * nz).
+ */
+extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu,
+								float *logvar, NnError *error);
 
-/* The same on floats in [-1, 1], before quantisation; for tests and training previews. */
-extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out, NnError *error);
-extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar, NnError *error);
+/*
+ * The same on floats in [-1, 1], before quantisation; for tests and training
+ * previews.
+ */
+extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z,
+										 float *out, NnError *error);
+extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu,
+									  float *logvar, NnError *error);
 
-/* Bytes of images to [-1, 1], as ToTensor and Normalize(0.5, 0.5) do it in float32: x / 255, then (x - 0.5) / 0.5. */
+/*
+ * Bytes of images to [-1, 1], as ToTensor and Normalize(0.5, 0.5) do it in
+ * float32: x / 255, then (x - 0.5) / 0.5.
+ */
 extern void nn_normalise(const uint8_t *bytes, size_t count, float *out);
 
 /* [-1, 1] to bytes, rounded half to even; what is no number becomes 0. */
 extern void nn_quantise(const float *values, size_t count, uint8_t *out);
 
-/* ---- Random numbers (random.c; no other file of nn is needed, so PostgreSQL's side links it too) --------------------------------------------- */
+/* ---- Random numbers ------------------------------------------------------ */
 
-/* Philox4x32-10 (Salmon et al. 2011): four 32-bit words from a 128-bit counter and a 64-bit key. */
+/* random.c; no other file of nn is needed, so PostgreSQL's side links it too */
+
+/*
+ * Philox4x32-10 (Salmon et al. 2011): four 32-bit words from a 128-bit counter
+ * and a 64-bit key.
+ */
 extern void nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
-/* nz standard normal values from (seed, stream): the same bits on every machine (Box-Muller with own polynomials, no libm, no contracted FMA). */
+/*
+ * nz standard normal values from (seed, stream): the same bits on every machine
+ * (Box-Muller with own polynomials, no libm, no contracted FMA).
+ */
 extern void nn_normal(uint64_t seed, uint64_t stream, int nz, float *z);
-extern void nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz, float *z);	/* values from `first` on, a multiple of 4 */
+extern void nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz,
+						   float *z); /* values from `first` on, a multiple of 4 */
 
-#endif							/* BICYCLE_NN_H */
+#endif /* BICYCLE_NN_H */

@@ -1,8 +1,10 @@
 /*
  * params.c
- *	  The parameter table of a network, and filling the flat float array it describes from the tensors of a checkpoint.
+ *	  The parameter table of a network, and filling the flat float array it
+ *	  describes from the tensors of a checkpoint.
  *
- * A table owns its names and is immutable once built (by nn_params_of, nets.c), so that any thread may read it.
+ * A table owns its names and is immutable once built (by nn_params_of, nets.c),
+ * so that any thread may read it.
  */
 #include "nn/graph.h"
 #include "nn/params.h"
@@ -14,22 +16,16 @@
 static const struct
 {
 	const char *name;
-	size_t		size;
-}			dtypes[] =
-{
-	[NN_F32] = {"F32", 4},
-	[NN_F64] = {"F64", 8},
-	[NN_F16] = {"F16", 2},
-	[NN_BF16] = {"BF16", 2},
-	[NN_I64] = {"I64", 8},
-	[NN_I32] = {"I32", 4},
-	[NN_U8] = {"U8", 1},
+	size_t size;
+} dtypes[] = {
+	[NN_F32] = { "F32", 4 },   [NN_F64] = { "F64", 8 }, [NN_F16] = { "F16", 2 },
+	[NN_BF16] = { "BF16", 2 }, [NN_I64] = { "I64", 8 }, [NN_I32] = { "I32", 4 },
+	[NN_U8] = { "U8", 1 },
 };
 
 #define NDTYPES ((int) (sizeof(dtypes) / sizeof(dtypes[0])))
 
-static const char *const networks[NN_NETWORKS] =
-{
+static const char *const networks[NN_NETWORKS] = {
 	[NN_NET_G] = "G",
 	[NN_NET_E] = "E",
 	[NN_NET_D] = "D",
@@ -84,7 +80,7 @@ nn_bare_name(const char *name)
 	return strncmp(name, "module.", 7) == 0 ? name + 7 : name;
 }
 
-/* ---- The table ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The table ----------------------------------------------------------- */
 
 void
 nn_params_free(NnParams *params)
@@ -107,13 +103,13 @@ nn_params_find(const NnParams *params, NnNetwork network, const char *name)
 int
 nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim, const int64_t *shape)
 {
-	NnParam    *p;
-	size_t		count = 1;
+	NnParam *p;
+	size_t count = 1;
 
 	if (params->n == params->capacity)
 	{
-		int			wanted = params->capacity ? params->capacity * 2 : 64;
-		NnParam    *bigger = realloc(params->list, (size_t) wanted * sizeof(NnParam));
+		int wanted = params->capacity ? params->capacity * 2 : 64;
+		NnParam *bigger = realloc(params->list, (size_t) wanted * sizeof(NnParam));
 
 		if (!bigger)
 			return -1;
@@ -125,7 +121,11 @@ nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim, c
 	if (count > SIZE_MAX / sizeof(float) - params->total)
 		return -1;
 	p = &params->list[params->n];
-	*p = (NnParam) {.name = strdup(name), .network = network, .ndim = ndim, .count = count, .offset = params->total};
+	*p = (NnParam){ .name = strdup(name),
+					.network = network,
+					.ndim = ndim,
+					.count = count,
+					.offset = params->total };
 	if (!p->name)
 		return -1;
 	for (int i = 0; i < ndim; i++)
@@ -134,17 +134,15 @@ nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim, c
 	return params->n++;
 }
 
-/* ---- Filling ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Filling ------------------------------------------------------------- */
 
 /* IEEE binary16, subnormals, infinities and NaNs included. */
 static float
 float_of_half(uint16_t h)
 {
-	uint32_t	sign = (uint32_t) (h & 0x8000) << 16,
-				exponent = (h >> 10) & 31,
-				fraction = h & 1023,
-				bits;
-	float		f;
+	uint32_t sign = (uint32_t) (h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023,
+			 bits;
+	float f;
 
 	if (exponent == 0)
 	{
@@ -159,8 +157,8 @@ float_of_half(uint16_t h)
 static float
 float_of_bfloat(uint16_t b)
 {
-	uint32_t	bits = (uint32_t) b << 16;
-	float		f;
+	uint32_t bits = (uint32_t) b << 16;
+	float f;
 
 	memcpy(&f, &bits, sizeof(f));
 	return f;
@@ -175,41 +173,41 @@ element(NnDtype dtype, const void *data, size_t i)
 	switch (dtype)
 	{
 		case NN_F32:
-			{
-				float		f;
+		{
+			float f;
 
-				memcpy(&f, at, sizeof(f));
-				return f;
-			}
+			memcpy(&f, at, sizeof(f));
+			return f;
+		}
 		case NN_F64:
-			{
-				double		d;
+		{
+			double d;
 
-				memcpy(&d, at, sizeof(d));
-				return (float) d;
-			}
+			memcpy(&d, at, sizeof(d));
+			return (float) d;
+		}
 		case NN_F16:
 		case NN_BF16:
-			{
-				uint16_t	h;
+		{
+			uint16_t h;
 
-				memcpy(&h, at, sizeof(h));
-				return dtype == NN_F16 ? float_of_half(h) : float_of_bfloat(h);
-			}
+			memcpy(&h, at, sizeof(h));
+			return dtype == NN_F16 ? float_of_half(h) : float_of_bfloat(h);
+		}
 		case NN_I64:
-			{
-				int64_t		k;
+		{
+			int64_t k;
 
-				memcpy(&k, at, sizeof(k));
-				return (float) k;
-			}
+			memcpy(&k, at, sizeof(k));
+			return (float) k;
+		}
 		case NN_I32:
-			{
-				int32_t		k;
+		{
+			int32_t k;
 
-				memcpy(&k, at, sizeof(k));
-				return (float) k;
-			}
+			memcpy(&k, at, sizeof(k));
+			return (float) k;
+		}
 		case NN_U8:
 			return (float) *(const uint8_t *) at;
 	}
@@ -219,7 +217,7 @@ element(NnDtype dtype, const void *data, size_t i)
 bool
 nn_tensor_is_finite(const NnTensor *tensor)
 {
-	size_t		count = tensor->nbytes / nn_dtype_size(tensor->dtype);
+	size_t count = tensor->nbytes / nn_dtype_size(tensor->dtype);
 
 	for (size_t i = 0; i < count; i++)
 		if (!isfinite(element(tensor->dtype, tensor->data, i)))
@@ -231,7 +229,8 @@ const NnTensor *
 nn_tensor_find(const NnTensor *tensors, int ntensors, const NnParam *param)
 {
 	for (int i = 0; i < ntensors; i++)
-		if (tensors[i].network == param->network && strcmp(nn_bare_name(tensors[i].name), param->name) == 0)
+		if (tensors[i].network == param->network &&
+			strcmp(nn_bare_name(tensors[i].name), param->name) == 0)
 			return &tensors[i];
 	return NULL;
 }
@@ -239,7 +238,7 @@ nn_tensor_find(const NnTensor *tensors, int ntensors, const NnParam *param)
 bool
 nn_tensor_fits(const NnTensor *tensor, const NnParam *param)
 {
-	bool		integer = tensor->dtype == NN_I64 || tensor->dtype == NN_I32 || tensor->dtype == NN_U8;
+	bool integer = tensor->dtype == NN_I64 || tensor->dtype == NN_I32 || tensor->dtype == NN_U8;
 
 	if (tensor->ndim != param->ndim || integer != param->integer)
 		return false;
@@ -250,13 +249,14 @@ nn_tensor_fits(const NnTensor *tensor, const NnParam *param)
 }
 
 NnStatus
-nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, float *values, NnError *error)
+nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, float *values,
+			   NnError *error)
 {
 	for (int i = 0; i < params->n; i++)
 	{
 		const NnParam *p = &params->list[i];
 		const NnTensor *t = nn_tensor_find(tensors, ntensors, p);
-		float	   *out = values + p->offset;
+		float *out = values + p->offset;
 
 		if (!t && p->integer)
 		{
@@ -264,11 +264,15 @@ nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, fl
 			continue;
 		}
 		if (!t)
-			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s is missing", p->name, nn_network_name(p->network));
+			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s is missing", p->name,
+						   nn_network_name(p->network));
 		if (!nn_tensor_fits(t, p))
-			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s has the wrong type or shape", p->name, nn_network_name(p->network));
+			return nn_fail(error, NN_EINVAL,
+						   "tensor \"%s\" of network %s has the wrong type or shape", p->name,
+						   nn_network_name(p->network));
 		if (!t->data || t->nbytes != nn_mul(p->count, nn_dtype_size(t->dtype)))
-			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s has the wrong length", p->name, nn_network_name(p->network));
+			return nn_fail(error, NN_EINVAL, "tensor \"%s\" of network %s has the wrong length",
+						   p->name, nn_network_name(p->network));
 		if (t->dtype == NN_F32)
 			memcpy(out, t->data, t->nbytes);
 		else

@@ -1,14 +1,19 @@
 /*
  * params.h
- *	  Building parameter tables and matching tensors with them: what params.c shares with nets.c and infer.c.
+ *	  Building parameter tables and matching tensors with them: what params.c
+ *	  shares with nets.c and infer.c.
  */
 #ifndef BICYCLE_NN_PARAMS_H
 #define BICYCLE_NN_PARAMS_H
 
 #include "nn/nn.h"
 
-/* Appends a parameter; its index, or -1 if memory is short or the count overflows.  The name is copied. */
-extern int	nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim, const int64_t *shape);
+/*
+ * Appends a parameter; its index, or -1 if memory is short or the count
+ * overflows. The name is copied.
+ */
+extern int nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim,
+						 const int64_t *shape);
 
 /* The tensor of that parameter, or NULL; a leading "module." is ignored. */
 extern const NnTensor *nn_tensor_find(const NnTensor *tensors, int ntensors, const NnParam *param);
@@ -16,4 +21,4 @@ extern const NnTensor *nn_tensor_find(const NnTensor *tensors, int ntensors, con
 /* Whether the tensor has the parameter's shape and kind of number. */
 extern bool nn_tensor_fits(const NnTensor *tensor, const NnParam *param);
 
-#endif							/* BICYCLE_NN_PARAMS_H */
+#endif /* BICYCLE_NN_PARAMS_H */

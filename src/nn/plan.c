@@ -1,36 +1,44 @@
 /*
  * plan.c
- *	  Where each value of a graph lives: one arena, in which buffers that are never alive together share memory.
+ *	  Where each value of a graph lives: one arena, in which buffers that are
+ *	  never alive together share memory.
  *
- * A buffer is a value that is not a view, together with all views of it.  It lives from the first node that writes any of them to the last node that reads
- * any of them; in training it is steps that count, forward and backward ones.  Inputs live from the start, because a device may copy them in before it runs
- * the first node, and outputs to the end, because it copies them out after the last.  Operands and results of one node are alive together, so no operator
+ * A buffer is a value that is not a view, together with all views of it. It
+ * lives from the first node that writes any of them to the last node that reads
+ * any of them; in training it is steps that count, forward and backward ones.
+ * Inputs live from the start, because a device may copy them in before it runs
+ * the first node, and outputs to the end, because it copies them out after the
+ * last. Operands and results of one node are alive together, so no operator
  * works in place.
  *
- * Buffers are placed largest first, each at the lowest offset where it meets no placed buffer of an overlapping life.  A graph has some hundred values, so
- * the quadratic search costs nothing next to the preparation of its kernels.
+ * Buffers are placed largest first, each at the lowest offset where it meets no
+ * placed buffer of an overlapping life. A graph has some hundred values, so the
+ * quadratic search costs nothing next to the preparation of its kernels.
  */
 #include "nn/training.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN_ELEMENTS 32		/* 64 bytes of the smallest activation type, bfloat16 */
+#define ALIGN_ELEMENTS 32 /* 64 bytes of the smallest activation type, bfloat16 */
 
 typedef struct Buffer
 {
-	int			value;
-	int			first,			/* nodes or steps between which it lives, both included */
-				last;
-	size_t		size,			/* elements, rounded up */
-				offset;
+	int value;
+	int first, /* nodes or steps between which it lives, both included */
+		last;
+	size_t size, /* elements, rounded up */
+		offset;
 } Buffer;
 
-/* Elements of a value, rounded up so that the next buffer is aligned; SIZE_MAX if that overflows. */
+/*
+ * Elements of a value, rounded up so that the next buffer is aligned; SIZE_MAX
+ * if that overflows.
+ */
 static size_t
 buffer_size(NnShape s)
 {
-	size_t		size = nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
+	size_t size = nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
 
 	if (size > SIZE_MAX - ALIGN_ELEMENTS)
 		return SIZE_MAX;
@@ -40,7 +48,7 @@ buffer_size(NnShape s)
 static void
 extend_life(const NnGraph *g, Buffer *buffers, int value, int node)
 {
-	Buffer	   *b;
+	Buffer *b;
 
 	if (value < 0)
 		return;
@@ -73,20 +81,25 @@ walk_steps(const NnSchedule *schedule, Buffer *buffers)
 {
 	for (int i = 0; i < schedule->nsteps; i++)
 	{
-		int			touched[NN_MAX_TOUCHED];
-		int			n = nn_step_touches(schedule->graph, &schedule->steps[i], touched);
+		int touched[NN_MAX_TOUCHED];
+		int n = nn_step_touches(schedule->graph, &schedule->steps[i], touched);
 
 		for (int k = 0; k < n; k++)
 			extend_life(schedule->graph, buffers, touched[k], i);
 	}
 }
 
-/* One entry a value; those of views and of values that nothing touches keep first = -1. */
+/*
+ * One entry a value; those of views and of values that nothing touches keep
+ * first = -1.
+ */
 static void
 find_lives(const NnGraph *g, const NnSchedule *schedule, Buffer *buffers)
 {
 	for (int i = 0; i < g->nvalues; i++)
-		buffers[i] = (Buffer) {.value = i, .first = -1, .last = -1, .size = buffer_size(g->values[i].shape)};
+		buffers[i] = (Buffer){
+			.value = i, .first = -1, .last = -1, .size = buffer_size(g->values[i].shape)
+		};
 	if (schedule)
 		walk_steps(schedule, buffers);
 	else
@@ -102,8 +115,7 @@ find_lives(const NnGraph *g, const NnSchedule *schedule, Buffer *buffers)
 static int
 larger_first(const void *a, const void *b)
 {
-	const Buffer *x = a,
-			   *y = b;
+	const Buffer *x = a, *y = b;
 
 	if (x->size != y->size)
 		return x->size > y->size ? -1 : 1;
@@ -116,12 +128,15 @@ alive_together(const Buffer *a, const Buffer *b)
 	return a->first <= b->last && b->first <= a->last;
 }
 
-/* The lowest offset at which `b` meets none of the `nplaced` buffers that live with it; SIZE_MAX if there is none. */
+/*
+ * The lowest offset at which `b` meets none of the `nplaced` buffers that live
+ * with it; SIZE_MAX if there is none.
+ */
 static size_t
 lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
 {
-	size_t		offset = 0;
-	bool		moved = true;
+	size_t offset = 0;
+	bool moved = true;
 
 	while (moved)
 	{
@@ -130,7 +145,8 @@ lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
 		{
 			const Buffer *p = &placed[i];
 
-			if (alive_together(b, p) && offset < p->offset + p->size && p->offset < offset + b->size)
+			if (alive_together(b, p) && offset < p->offset + p->size &&
+				p->offset < offset + b->size)
 			{
 				offset = p->offset + p->size;
 				moved = true;
@@ -142,11 +158,14 @@ lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
 	return offset;
 }
 
-/* Moves the entries of buffers that live at all to the front; returns their count. */
+/*
+ * Moves the entries of buffers that live at all to the front; returns their
+ * count.
+ */
 static int
 keep_live(Buffer *buffers, int n)
 {
-	int			live = 0;
+	int live = 0;
 
 	for (int i = 0; i < n; i++)
 		if (buffers[i].first >= 0)
@@ -158,12 +177,12 @@ keep_live(Buffer *buffers, int n)
 static size_t
 place_buffers(Buffer *buffers, int n)
 {
-	size_t		end = 0;
+	size_t end = 0;
 
 	qsort(buffers, n, sizeof(Buffer), larger_first);
 	for (int i = 0; i < n; i++)
 	{
-		Buffer	   *b = &buffers[i];
+		Buffer *b = &buffers[i];
 
 		b->offset = b->size == SIZE_MAX ? SIZE_MAX : lowest_offset(b, buffers, i);
 		if (b->offset == SIZE_MAX)
@@ -174,7 +193,10 @@ place_buffers(Buffer *buffers, int n)
 	return end;
 }
 
-/* The offsets and pitches of all values, views included, from the places of the buffers. */
+/*
+ * The offsets and pitches of all values, views included, from the places of the
+ * buffers.
+ */
 static void
 spread_offsets(NnPlan *plan, const Buffer *buffers, int n)
 {
@@ -184,10 +206,9 @@ spread_offsets(NnPlan *plan, const Buffer *buffers, int n)
 		plan->offset[buffers[i].value] = buffers[i].offset;
 	for (int i = 0; i < g->nvalues; i++)
 	{
-		int			root = nn_value_root(g, i);
-		NnShape		shape = g->values[root].shape;
-		size_t		c0 = 0,
-					n0 = 0;
+		int root = nn_value_root(g, i);
+		NnShape shape = g->values[root].shape;
+		size_t c0 = 0, n0 = 0;
 
 		for (int v = i; v != root; v = g->values[v].view_of)
 		{
@@ -203,9 +224,9 @@ NnStatus
 nn_plan_memory(NnPlan *plan, NnError *error)
 {
 	const NnGraph *g = plan->graph;
-	size_t		n = g->nvalues > 0 ? (size_t) g->nvalues : 1;
-	Buffer	   *buffers;
-	int			live;
+	size_t n = g->nvalues > 0 ? (size_t) g->nvalues : 1;
+	Buffer *buffers;
+	int live;
 
 	if (g->failed)
 	{

@@ -1,18 +1,24 @@
 /*
  * random.c
- *	  Random numbers that are a pure function of (seed, stream, position), with the same bits on every machine.
+ *	  Random numbers that are a pure function of (seed, stream, position), with
+ *	  the same bits on every machine.
  *
- * Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011; checked against the authors' known answers.  Normal
- * values come from it by Box-Muller.  Logarithm, sine, cosine and square root are computed here from +, -, * and / in double alone: a libm may round them
- * differently from version to version, and a contracted multiply-add from compiler to compiler (build with -ffp-contract=off), and then one seed would
- * mean two images.  Nothing is kept between calls, so any thread may call.  The server's side compiles this file as well: it needs nothing but nn.h.
+ * Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
+ * as 1, 2, 3", SC 2011; checked against the authors' known answers. Normal
+ * values come from it by Box-Muller. Logarithm, sine, cosine and square root
+ * are computed here from +, -, * and / in double alone: a libm may round them
+ * differently from version to version, and a contracted multiply-add from
+ * compiler to compiler (build with -ffp-contract=off), and then one seed would
+ * mean two images. Nothing is kept between calls, so any thread may call. The
+ * server's side compiles this file as well: it needs nothing but nn.h.
  */
 #include "nn/nn.h"
 
 #include <float.h>
 #include <string.h>
 
-_Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1, "double arithmetic must round to double");
+_Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1,
+			   "double arithmetic must round to double");
 
 #define LN2 0.693147180559945309417
 #define HALF_PI 1.57079632679489661923
@@ -20,15 +26,12 @@ _Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1, "double arithmetic 
 void
 nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
-	uint32_t	c[4],
-				k0 = key[0],
-				k1 = key[1];
+	uint32_t c[4], k0 = key[0], k1 = key[1];
 
 	memcpy(c, counter, sizeof(c));
 	for (int round = 0; round < 10; round++)
 	{
-		uint64_t	p0 = (uint64_t) 0xD2511F53 * c[0],
-					p1 = (uint64_t) 0xCD9E8D57 * c[2];
+		uint64_t p0 = (uint64_t) 0xD2511F53 * c[0], p1 = (uint64_t) 0xCD9E8D57 * c[2];
 
 		c[0] = (uint32_t) (p1 >> 32) ^ c[1] ^ k0;
 		c[1] = (uint32_t) p1;
@@ -40,16 +43,16 @@ nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 	memcpy(out, c, sizeof(c));
 }
 
-/* Natural logarithm of a positive normal number, to a few units in the last place: 2 atanh((m - 1) / (m + 1)) for m in [sqrt(1/2), sqrt(2)). */
+/*
+ * Natural logarithm of a positive normal number, to a few units in the last
+ * place: 2 atanh((m - 1) / (m + 1)) for m in [sqrt(1/2), sqrt(2)).
+ */
 static double
 logarithm(double x)
 {
-	uint64_t	bits;
-	int			exponent;
-	double		m,
-				s,
-				s2,
-				sum = 0;
+	uint64_t bits;
+	int exponent;
+	double m, s, s2, sum = 0;
 
 	memcpy(&bits, &x, sizeof(bits));
 	exponent = (int) (bits >> 52) - 1023;
@@ -67,12 +70,15 @@ logarithm(double x)
 	return exponent * LN2 + 2 * (s + s * sum);
 }
 
-/* Square root of a number in (0, 1000) by Newton's method, from the estimate that halving the exponent gives. */
+/*
+ * Square root of a number in (0, 1000) by Newton's method, from the estimate
+ * that halving the exponent gives.
+ */
 static double
 square_root(double x)
 {
-	uint64_t	bits;
-	double		y;
+	uint64_t bits;
+	double y;
 
 	memcpy(&bits, &x, sizeof(bits));
 	bits = (bits >> 1) + 0x1FF8000000000000;
@@ -82,15 +88,22 @@ square_root(double x)
 	return y;
 }
 
-/* Sine and cosine of an angle in [-pi/4, pi/4] by their series; the coefficients are the inverse factorials. */
+/*
+ * Sine and cosine of an angle in [-pi/4, pi/4] by their series; the
+ * coefficients are the inverse factorials.
+ */
 static void
 sine_cosine(double a, double *sine, double *cosine)
 {
-	static const double s[] = {1.0 / 355687428096000, 1.0 / 1307674368000, 1.0 / 6227020800, 1.0 / 39916800, 1.0 / 362880, 1.0 / 5040, 1.0 / 120, 1.0 / 6};
-	static const double c[] = {1.0 / 20922789888000, 1.0 / 87178291200, 1.0 / 479001600, 1.0 / 3628800, 1.0 / 40320, 1.0 / 720, 1.0 / 24, 1.0 / 2};
-	double		a2 = a * a,
-				x = 0,
-				y = 0;
+	static const double s[] = {
+		1.0 / 355687428096000, 1.0 / 1307674368000, 1.0 / 6227020800, 1.0 / 39916800,
+		1.0 / 362880,          1.0 / 5040,          1.0 / 120,        1.0 / 6
+	};
+	static const double c[] = {
+		1.0 / 20922789888000, 1.0 / 87178291200, 1.0 / 479001600, 1.0 / 3628800,
+		1.0 / 40320,          1.0 / 720,         1.0 / 24,        1.0 / 2
+	};
+	double a2 = a * a, x = 0, y = 0;
 
 	for (int k = 0; k < 8; k++)
 	{
@@ -101,16 +114,16 @@ sine_cosine(double a, double *sine, double *cosine)
 	*cosine = 1 - y;
 }
 
-/* Two standard normal values from two words: one is the radius, the other quadrant and angle. */
+/*
+ * Two standard normal values from two words: one is the radius, the other
+ * quadrant and angle.
+ */
 static void
 box_muller(uint32_t radius_word, uint32_t angle_word, float out[2])
 {
-	double		radius = square_root(-2 * logarithm((radius_word + 0.5) / 4294967296.0));
-	double		angle = (((angle_word & 0x3FFFFFFF) + 0.5) / 1073741824.0 - 0.5) * HALF_PI;
-	double		s,
-				c,
-				x,
-				y;
+	double radius = square_root(-2 * logarithm((radius_word + 0.5) / 4294967296.0));
+	double angle = (((angle_word & 0x3FFFFFFF) + 0.5) / 1073741824.0 - 0.5) * HALF_PI;
+	double s, c, x, y;
 
 	sine_cosine(angle, &s, &c);
 	switch (angle_word >> 30)
@@ -138,17 +151,21 @@ nn_normal(uint64_t seed, uint64_t stream, int nz, float *z)
 	nn_normal_from(seed, stream, 0, nz, z);
 }
 
-/* Values 4i to 4i + 3 come from counter (i, 0, stream) under the key seed, so a longer code begins with the shorter one. */
+/*
+ * Values 4i to 4i + 3 come from counter (i, 0, stream) under the key seed, so a
+ * longer code begins with the shorter one.
+ */
 void
 nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz, float *z)
 {
-	uint32_t	key[2] = {(uint32_t) seed, (uint32_t) (seed >> 32)};
+	uint32_t key[2] = { (uint32_t) seed, (uint32_t) (seed >> 32) };
 
 	for (int i = 0; i < nz; i += 4)
 	{
-		uint32_t	counter[4] = {first / 4 + (uint32_t) i / 4, 0, (uint32_t) stream, (uint32_t) (stream >> 32)};
-		uint32_t	words[4];
-		float		four[4];
+		uint32_t counter[4] = { first / 4 + (uint32_t) i / 4, 0, (uint32_t) stream,
+								(uint32_t) (stream >> 32) };
+		uint32_t words[4];
+		float four[4];
 
 		nn_philox(counter, key, words);
 		box_muller(words[0], words[1], four);

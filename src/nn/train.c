@@ -1,9 +1,12 @@
 /*
  * train.c
- *	  The trainer: arrays of a method's networks on a device, one planned iteration, and the number of those done.
+ *	  The trainer: arrays of a method's networks on a device, one planned
+ *	  iteration, and the number of those done.
  *
- * A trainer owns its tables, its plan and what the device keeps for it, names of the state's tensors, and a model for previews that is loaded from the
- * current weights when first asked for after a step.  Single-caller, as the device.
+ * A trainer owns its tables, its plan and what the device keeps for it, names
+ * of the state's tensors, and a model for previews that is loaded from the
+ * current weights when first asked for after a step. Single-caller, as the
+ * device.
  */
 #include "nn/training.h"
 #include "nn/params.h"
@@ -17,28 +20,30 @@
 static const struct
 {
 	const char *prefix;
-	NnArray		array;
-}			parts[] = {{"", NN_ARRAY_PARAM}, {"m.", NN_ARRAY_M}, {"v.", NN_ARRAY_V}, {"ema.", NN_ARRAY_EMA}};
+	NnArray array;
+} parts[] = {
+	{ "", NN_ARRAY_PARAM }, { "m.", NN_ARRAY_M }, { "v.", NN_ARRAY_V }, { "ema.", NN_ARRAY_EMA }
+};
 
 #define PARTS ((int) (sizeof(parts) / sizeof(parts[0])))
 
 struct NnTrainer
 {
-	NnDevice   *device;
+	NnDevice *device;
 	const NnTrainDevice *ops;
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
-	int64_t		rows;
-	int64_t		iteration;
-	NnParams	params;
+	int64_t rows;
+	int64_t iteration;
+	NnParams params;
 	NnIteration it;
-	NnTraining	training;
-	int64_t    *tracked;		/* one a parameter; of those that are integers: batches seen */
-	char	  **names;			/* [part][parameter] */
-	void	   *snapshot[NN_ARRAYS];	/* copies of the arrays of a device whose memory is its own */
-	void	   *feeds[NN_SOURCES];	/* batches in the device's type */
-	NnModel    *preview;
-	int64_t		preview_at;		/* the iteration it was loaded after */
+	NnTraining training;
+	int64_t *tracked;          /* one a parameter; of those that are integers: batches seen */
+	char **names;              /* [part][parameter] */
+	void *snapshot[NN_ARRAYS]; /* copies of the arrays of a device whose memory is its own */
+	void *feeds[NN_SOURCES];   /* batches in the device's type */
+	NnModel *preview;
+	int64_t preview_at; /* the iteration it was loaded after */
 };
 
 int64_t
@@ -56,7 +61,8 @@ nn_trainer_iterations(const NnTrainer *t)
 size_t
 nn_trainer_bytes(const NnTrainer *t)
 {
-	return t->training.plan.arena_elements * nn_dtype_size(t->ops->dtype) + t->training.plan.device_bytes;
+	return t->training.plan.arena_elements * nn_dtype_size(t->ops->dtype) +
+		   t->training.plan.device_bytes;
 }
 
 NnTraining *
@@ -82,7 +88,7 @@ drop_snapshots(NnTrainer *t)
 	}
 }
 
-/* ---- Opening ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------- */
 
 void
 nn_trainer_close(NnTrainer *t)
@@ -109,13 +115,17 @@ nn_train_precision(const NnDevice *device, const NnConfig *config)
 {
 	if (config->precision != NN_PRECISION_AUTO)
 		return config->precision;
-	return device->train && device->train->bf16(device) && nn_device_supports(device, NN_PRECISION_BF16) ? NN_PRECISION_BF16 : NN_PRECISION_FP32;
+	return device->train && device->train->bf16(device) &&
+				   nn_device_supports(device, NN_PRECISION_BF16)
+			   ? NN_PRECISION_BF16
+			   : NN_PRECISION_FP32;
 }
 
 static NnStatus
-check_open(const NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows, NnError *error)
+check_open(const NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
+		   NnPrecision precision, int64_t rows, NnError *error)
 {
-	NnStatus	status = nn_train_options_check(config, options, error);
+	NnStatus status = nn_train_options_check(config, options, error);
 
 	if (status != NN_OK)
 		return status;
@@ -129,7 +139,8 @@ check_open(const NnDevice *device, const NnConfig *config, const NnTrainOptions 
 	}
 	if (rows < options->batch_size)
 	{
-		nn_fail(error, NN_EINVAL, "%lld pairs are fewer than batch_size %d", (long long) rows, options->batch_size);
+		nn_fail(error, NN_EINVAL, "%lld pairs are fewer than batch_size %d", (long long) rows,
+				options->batch_size);
 		nn_detail(error, "Incomplete batches are left out, so nothing would be learnt.");
 		return NN_EINVAL;
 	}
@@ -140,7 +151,7 @@ check_open(const NnDevice *device, const NnConfig *config, const NnTrainOptions 
 static size_t
 averaged_floats(const NnParams *params)
 {
-	size_t		end = 0;
+	size_t end = 0;
 
 	for (int i = 0; i < params->n; i++)
 		if (params->list[i].network == NN_NET_G || params->list[i].network == NN_NET_E)
@@ -158,7 +169,7 @@ make_names(NnTrainer *t, NnError *error)
 	for (int part = 0; part < PARTS; part++)
 		for (int i = 0; i < t->params.n; i++)
 		{
-			char		name[512];
+			char name[512];
 
 			snprintf(name, sizeof(name), "%s%s", parts[part].prefix, t->params.list[i].name);
 			t->names[part * t->params.n + i] = strdup(name);
@@ -171,17 +182,15 @@ make_names(NnTrainer *t, NnError *error)
 static NnStatus
 make_feeds(NnTrainer *t, NnError *error)
 {
-	size_t		pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
-	size_t		counts[NN_SOURCES] = {
-		[NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
-		[NN_SOURCE_B] = nn_mul(pixels, t->config.output_nc),
-		[NN_SOURCE_EPS] = (size_t) t->it.codes * t->config.nz,
-		[NN_SOURCE_Z] = (size_t) t->it.codes * t->config.nz
-	};
+	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
+	size_t counts[NN_SOURCES] = { [NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
+								  [NN_SOURCE_B] = nn_mul(pixels, t->config.output_nc),
+								  [NN_SOURCE_EPS] = (size_t) t->it.codes * t->config.nz,
+								  [NN_SOURCE_Z] = (size_t) t->it.codes * t->config.nz };
 
 	for (int i = 0; i < NN_SOURCES; i++)
 	{
-		size_t		bytes = nn_mul(counts[i], nn_dtype_size(t->ops->dtype));
+		size_t bytes = nn_mul(counts[i], nn_dtype_size(t->ops->dtype));
 
 		t->feeds[i] = bytes < SIZE_MAX ? malloc(bytes + 1) : NULL;
 		if (!t->feeds[i])
@@ -194,11 +203,14 @@ static NnStatus
 plan_iteration(NnTrainer *t, NnPrecision precision, NnError *error)
 {
 	NnTraining *training = &t->training;
-	NnStatus	status;
+	NnStatus status;
 
 	nn_iteration_build(&t->it, &t->config, &t->options, &t->params);
 	training->schedule = t->it.schedule;
-	training->plan = (NnPlan) {.graph = &t->it.graph, .device = t->device, .precision = precision, .schedule = &training->schedule};
+	training->plan = (NnPlan){ .graph = &t->it.graph,
+							   .device = t->device,
+							   .precision = precision,
+							   .schedule = &training->schedule };
 	training->params = &t->params;
 	training->seed = t->options.seed;
 	training->nema = t->options.ema > 0 ? averaged_floats(&t->params) : 0;
@@ -212,7 +224,7 @@ plan_iteration(NnTrainer *t, NnPrecision precision, NnError *error)
 	return status;
 }
 
-/* ---- Numbers into and out of the device's arrays ----------------------------------------------------------------------------------------------- */
+/* ---- Numbers into and out of the device's arrays ------------------------- */
 
 static void
 convert(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
@@ -228,10 +240,11 @@ convert(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
 }
 
 static NnStatus
-put_floats(NnTrainer *t, NnArray array, size_t offset, size_t count, const float *values, NnError *error)
+put_floats(NnTrainer *t, NnArray array, size_t offset, size_t count, const float *values,
+		   NnError *error)
 {
-	void	   *typed;
-	NnStatus	status;
+	void *typed;
+	NnStatus status;
 
 	if (t->ops->dtype == NN_F32)
 		return t->ops->put(t->device, &t->training, array, offset, count, values, error);
@@ -244,21 +257,27 @@ put_floats(NnTrainer *t, NnArray array, size_t offset, size_t count, const float
 	return status;
 }
 
-/* One parameter's numbers in an array, or its count of batches, from the tensor of that name. */
+/*
+ * One parameter's numbers in an array, or its count of batches, from the tensor
+ * of that name.
+ */
 static NnStatus
-put_tensor(NnTrainer *t, NnArray array, int index, const char *name, const NnTensor *tensors, int ntensors, NnError *error)
+put_tensor(NnTrainer *t, NnArray array, int index, const char *name, const NnTensor *tensors,
+		   int ntensors, NnError *error)
 {
-	NnParam		p = t->params.list[index];
-	NnParams	one = {.list = &p, .n = 1};
+	NnParam p = t->params.list[index];
+	NnParams one = { .list = &p, .n = 1 };
 	const NnTensor *tensor;
-	float	   *values;
-	NnStatus	status;
+	float *values;
+	NnStatus status;
 
 	p.name = (char *) name;
 	p.offset = 0;
 	tensor = nn_tensor_find(tensors, ntensors, &p);
-	if (tensor && tensor->dtype == t->ops->dtype && nn_tensor_fits(tensor, &p) && tensor->nbytes == p.count * nn_dtype_size(tensor->dtype))
-		return t->ops->put(t->device, &t->training, array, t->params.list[index].offset, p.count, tensor->data, error);
+	if (tensor && tensor->dtype == t->ops->dtype && nn_tensor_fits(tensor, &p) &&
+		tensor->nbytes == p.count * nn_dtype_size(tensor->dtype))
+		return t->ops->put(t->device, &t->training, array, t->params.list[index].offset, p.count,
+						   tensor->data, error);
 	values = malloc(p.count * sizeof(float) + 1);
 	if (!values)
 		return nn_no_memory(error, p.count * sizeof(float));
@@ -286,18 +305,20 @@ has_tensors(NnNetwork network, const NnTensor *tensors, int ntensors)
 static NnStatus
 begin_averages(NnTrainer *t, NnError *error)
 {
-	size_t		bytes = t->training.nema * nn_dtype_size(t->ops->dtype);
-	void	   *values;
-	NnStatus	status;
+	size_t bytes = t->training.nema * nn_dtype_size(t->ops->dtype);
+	void *values;
+	NnStatus status;
 
 	if (bytes == 0)
 		return NN_OK;
 	values = malloc(bytes);
 	if (!values)
 		return nn_no_memory(error, bytes);
-	status = t->ops->get(t->device, &t->training, NN_ARRAY_PARAM, 0, t->training.nema, values, error);
+	status =
+		t->ops->get(t->device, &t->training, NN_ARRAY_PARAM, 0, t->training.nema, values, error);
 	if (status == NN_OK)
-		status = t->ops->put(t->device, &t->training, NN_ARRAY_EMA, 0, t->training.nema, values, error);
+		status =
+			t->ops->put(t->device, &t->training, NN_ARRAY_EMA, 0, t->training.nema, values, error);
 	free(values);
 	return status;
 }
@@ -306,28 +327,33 @@ static NnStatus
 put_fresh(NnTrainer *t, int index, NnError *error)
 {
 	const NnParam *p = &t->params.list[index];
-	float	   *fresh = malloc(p->count * sizeof(float) + 1);
-	NnStatus	status;
+	float *fresh = malloc(p->count * sizeof(float) + 1);
+	NnStatus status;
 
 	if (!fresh)
 		return nn_no_memory(error, p->count * sizeof(float));
-	status = nn_param_init(&t->params, index, t->options.init_type, (float) t->options.init_gain, t->options.seed, t->device->threads, fresh, error);
+	status = nn_param_init(&t->params, index, t->options.init_type, (float) t->options.init_gain,
+						   t->options.seed, t->device->threads, fresh, error);
 	if (status == NN_OK)
 		status = put_floats(t, NN_ARRAY_PARAM, p->offset, p->count, fresh, error);
 	free(fresh);
 	return status;
 }
 
-/* The tensors of networks of which there are any, and fresh weights of the others; one after the other, to need no second copy of all. */
+/*
+ * The tensors of networks of which there are any, and fresh weights of the
+ * others; one after the other, to need no second copy of all.
+ */
 static NnStatus
 begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int i = 0; status == NN_OK && i < t->params.n; i++)
 	{
 		if (has_tensors(t->params.list[i].network, tensors, ntensors))
-			status = put_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors, error);
+			status =
+				put_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors, error);
 		else
 			status = put_fresh(t, i, error);
 	}
@@ -335,11 +361,12 @@ begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *erro
 }
 
 NnStatus
-nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows,
-				const NnTensor *tensors, int ntensors, NnTrainer **trainer, NnError *error)
+nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
+				NnPrecision precision, int64_t rows, const NnTensor *tensors, int ntensors,
+				NnTrainer **trainer, NnError *error)
 {
-	NnStatus	status;
-	NnTrainer  *t;
+	NnStatus status;
+	NnTrainer *t;
 
 	if (precision == NN_PRECISION_AUTO)
 		precision = nn_train_precision(device, config);
@@ -368,14 +395,14 @@ nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 	return NN_OK;
 }
 
-/* ---- Steps --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------- */
 
 /* The codes given, or those of the iteration, in the device's type. */
 static NnStatus
 fill_codes(NnTrainer *t, NnSource source, NnDtype dtype, const void *given, NnError *error)
 {
-	size_t		count = (size_t) t->it.codes * t->config.nz;
-	float	   *drawn;
+	size_t count = (size_t) t->it.codes * t->config.nz;
+	float *drawn;
 
 	if (given)
 	{
@@ -385,7 +412,8 @@ fill_codes(NnTrainer *t, NnSource source, NnDtype dtype, const void *given, NnEr
 	drawn = malloc(count * sizeof(float) + 1);
 	if (!drawn)
 		return nn_no_memory(error, count * sizeof(float));
-	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, t->it.codes, t->config.nz, drawn);
+	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, t->it.codes, t->config.nz,
+				   drawn);
 	convert(t->ops->dtype, t->feeds[source], NN_F32, drawn, count);
 	free(drawn);
 	return NN_OK;
@@ -398,14 +426,18 @@ bind_inputs(const NnTrainer *t, NnFeed *feeds)
 	for (int i = 0; i < t->it.ninputs; i++)
 	{
 		const NnInput *input = &t->it.inputs[i];
-		NnShape		shape = t->it.graph.values[input->value].shape;
-		size_t		image = (size_t) shape.h * shape.w * shape.c * nn_dtype_size(t->ops->dtype);
+		NnShape shape = t->it.graph.values[input->value].shape;
+		size_t image = (size_t) shape.h * shape.w * shape.c * nn_dtype_size(t->ops->dtype);
 
-		feeds[i] = (NnFeed) {input->value, (const char *) t->feeds[input->source] + input->first * image};
+		feeds[i] =
+			(NnFeed){ input->value, (const char *) t->feeds[input->source] + input->first * image };
 	}
 }
 
-/* The options are at fault, not the device: a second try from the same state would end the same way. */
+/*
+ * The options are at fault, not the device: a second try from the same state
+ * would end the same way.
+ */
 static NnStatus
 diverged(int64_t iteration, NnError *error)
 {
@@ -420,7 +452,7 @@ collect_losses(const NnTrainer *t, const double *values, NnLosses *losses, NnErr
 	memset(losses, 0, sizeof(*losses));
 	for (int i = 0; i < t->it.nterms; i++)
 	{
-		NnLoss		loss = t->it.terms[i].loss;
+		NnLoss loss = t->it.terms[i].loss;
 
 		losses->value[loss] += values[i];
 		losses->present[loss] = true;
@@ -445,7 +477,7 @@ count_batches(NnTrainer *t)
 		if (s->steps[i].kind == NN_STEP_STATISTICS)
 		{
 			/* num_batches_tracked follows running_var in the table */
-			int			param = t->it.graph.nodes[s->steps[i].node].var + 1;
+			int param = t->it.graph.nodes[s->steps[i].node].var + 1;
 
 			if (param < t->params.n && t->params.list[param].integer)
 				t->tracked[param]++;
@@ -453,15 +485,20 @@ count_batches(NnTrainer *t)
 }
 
 NnStatus
-nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b, const void *eps, const void *z, NnLosses *losses, NnError *error)
+nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b, const void *eps,
+					  const void *z, NnLosses *losses, NnError *error)
 {
-	size_t		pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
-	NnFeed		feeds[NN_MAX_INPUTS];
-	int			terms[NN_MAX_TERMS];
-	double		values[NN_MAX_TERMS];
-	NnAdam		adam = {.lr = nn_learning_rate(&t->options, t->rows, t->iteration), .beta1 = t->options.beta1, .beta2 = 0.999, .epsilon = 1e-8,
-	.t = t->iteration + 1, .ema = t->options.ema};
-	NnStatus	status;
+	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
+	NnFeed feeds[NN_MAX_INPUTS];
+	int terms[NN_MAX_TERMS];
+	double values[NN_MAX_TERMS];
+	NnAdam adam = { .lr = nn_learning_rate(&t->options, t->rows, t->iteration),
+					.beta1 = t->options.beta1,
+					.beta2 = 0.999,
+					.epsilon = 1e-8,
+					.t = t->iteration + 1,
+					.ema = t->options.ema };
+	NnStatus status;
 
 	convert(t->ops->dtype, t->feeds[NN_SOURCE_A], dtype, a, pixels * t->config.input_nc);
 	convert(t->ops->dtype, t->feeds[NN_SOURCE_B], dtype, b, pixels * t->config.output_nc);
@@ -475,7 +512,8 @@ nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b,
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
 	t->training.iteration = t->iteration;
-	status = t->ops->run(t->device, &t->training, feeds, t->it.ninputs, terms, t->it.nterms, values, error);
+	status = t->ops->run(t->device, &t->training, feeds, t->it.ninputs, terms, t->it.nterms, values,
+						 error);
 	if (status == NN_OK)
 		status = collect_losses(t, values, losses, error);
 	if (status == NN_OK)
@@ -488,14 +526,19 @@ nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b,
 }
 
 NnStatus
-nn_trainer_step(NnTrainer *t, const float *a, const float *b, const NnNoise *noise, NnLosses *losses, NnError *error)
+nn_trainer_step(NnTrainer *t, const float *a, const float *b, const NnNoise *noise,
+				NnLosses *losses, NnError *error)
 {
-	return nn_trainer_step_typed(t, NN_F32, a, b, noise ? noise->eps : NULL, noise ? noise->z : NULL, losses, error);
+	return nn_trainer_step_typed(t, NN_F32, a, b, noise ? noise->eps : NULL,
+								 noise ? noise->z : NULL, losses, error);
 }
 
-/* ---- State --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- State --------------------------------------------------------------- */
 
-/* Whether a part of the state has this parameter: moments have no buffers, averages only G and E and no counts. */
+/*
+ * Whether a part of the state has this parameter: moments have no buffers,
+ * averages only G and E and no counts.
+ */
 static bool
 part_has(const NnTrainer *t, int part, const NnParam *p)
 {
@@ -515,8 +558,8 @@ part_has(const NnTrainer *t, int part, const NnParam *p)
 static NnStatus
 reach(NnTrainer *t, NnArray array, const char **data, NnError *error)
 {
-	size_t		count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
-	size_t		bytes = count * nn_dtype_size(t->ops->dtype);
+	size_t count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
+	size_t bytes = count * nn_dtype_size(t->ops->dtype);
 
 	*data = t->training.array[array];
 	if (t->ops->host)
@@ -533,7 +576,9 @@ static NnTensor
 tensor_of(const NnTrainer *t, int index, const char *name, const char *array)
 {
 	const NnParam *p = &t->params.list[index];
-	NnTensor	tensor = {.name = name, .network = p->network, .dtype = t->ops->dtype, .ndim = p->ndim};
+	NnTensor tensor = {
+		.name = name, .network = p->network, .dtype = t->ops->dtype, .ndim = p->ndim
+	};
 
 	for (int i = 0; i < p->ndim; i++)
 		tensor.shape[i] = p->shape[i];
@@ -548,8 +593,9 @@ tensor_of(const NnTrainer *t, int index, const char *name, const char *array)
 }
 
 /*
- * Gradients may overflow though every loss is finite; the next step's losses would tell, but a state that is stored or shown meanwhile must not be one that
- * nothing can go on from.
+ * Gradients may overflow though every loss is finite; the next step's losses
+ * would tell, but a state that is stored or shown meanwhile must not be one
+ * that nothing can go on from.
  */
 static NnStatus
 check_finite(const NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
@@ -558,7 +604,8 @@ check_finite(const NnTrainer *t, const NnTensor *tensors, int ntensors, NnError 
 		if (!nn_tensor_is_finite(&tensors[i]))
 		{
 			diverged(t->iteration, error);
-			nn_detail(error, "Tensor \"%s\" of network %s has numbers that are not finite.", tensors[i].name, nn_network_name(tensors[i].network));
+			nn_detail(error, "Tensor \"%s\" of network %s has numbers that are not finite.",
+					  tensors[i].name, nn_network_name(tensors[i].network));
 			return NN_EINVAL;
 		}
 	return NN_OK;
@@ -566,9 +613,10 @@ check_finite(const NnTrainer *t, const NnTensor *tensors, int ntensors, NnError 
 
 /* Hands a list over, or frees it. */
 static NnStatus
-give_tensors(const NnTrainer *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors, NnError *error)
+give_tensors(const NnTrainer *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors,
+			 NnError *error)
 {
-	NnStatus	status = check_finite(t, list, n, error);
+	NnStatus status = check_finite(t, list, n, error);
 
 	if (status != NN_OK)
 	{
@@ -583,15 +631,15 @@ give_tensors(const NnTrainer *t, NnTensor *list, int n, NnTensor **tensors, int 
 NnStatus
 nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
 {
-	NnTensor   *list = calloc((size_t) PARTS * t->params.n + 1, sizeof(NnTensor));
-	int			n = 0;
+	NnTensor *list = calloc((size_t) PARTS * t->params.n + 1, sizeof(NnTensor));
+	int n = 0;
 
 	if (!list)
 		return nn_no_memory(error, (size_t) PARTS * t->params.n * sizeof(NnTensor));
 	for (int part = 0; part < PARTS; part++)
 	{
 		const char *data;
-		NnStatus	status = reach(t, parts[part].array, &data, error);
+		NnStatus status = reach(t, parts[part].array, &data, error);
 
 		if (status != NN_OK)
 		{
@@ -606,7 +654,8 @@ nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error
 }
 
 NnStatus
-nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t iteration, NnError *error)
+nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t iteration,
+				   NnError *error)
 {
 	if (iteration < 0)
 		return nn_fail(error, NN_EINVAL, "iteration %lld is negative", (long long) iteration);
@@ -614,7 +663,9 @@ nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t 
 		for (int i = 0; i < t->params.n; i++)
 			if (part_has(t, part, &t->params.list[i]))
 			{
-				NnStatus	status = put_tensor(t, parts[part].array, i, t->names[part * t->params.n + i], tensors, ntensors, error);
+				NnStatus status =
+					put_tensor(t, parts[part].array, i, t->names[part * t->params.n + i], tensors,
+							   ntensors, error);
 
 				if (status != NN_OK)
 					return status;
@@ -628,10 +679,10 @@ nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t 
 NnStatus
 nn_trainer_weights(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
 {
-	NnTensor   *list = calloc((size_t) t->params.n + 1, sizeof(NnTensor));
+	NnTensor *list = calloc((size_t) t->params.n + 1, sizeof(NnTensor));
 	const char *data;
-	NnStatus	status;
-	int			n = 0;
+	NnStatus status;
+	int n = 0;
 
 	if (!list)
 		return nn_no_memory(error, (size_t) t->params.n * sizeof(NnTensor));
@@ -647,14 +698,14 @@ nn_trainer_weights(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *err
 	return give_tensors(t, list, n, tensors, ntensors, error);
 }
 
-/* ---- Previews ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Previews ------------------------------------------------------------ */
 
 static NnStatus
 load_preview(NnTrainer *t, NnError *error)
 {
-	NnTensor   *tensors;
-	int			n;
-	NnStatus	status;
+	NnTensor *tensors;
+	int n;
+	NnStatus status;
 
 	if (t->preview && t->preview_at == t->iteration)
 		return NN_OK;
@@ -663,16 +714,18 @@ load_preview(NnTrainer *t, NnError *error)
 	status = nn_trainer_weights(t, &tensors, &n, error);
 	if (status != NN_OK)
 		return status;
-	status = nn_model_load(t->device, &t->config, NN_PRECISION_FP32, tensors, n, &t->preview, error);
+	status =
+		nn_model_load(t->device, &t->config, NN_PRECISION_FP32, tensors, n, &t->preview, error);
 	t->preview_at = t->iteration;
 	free(tensors);
 	return status;
 }
 
 NnStatus
-nn_trainer_translate(NnTrainer *t, int n, const float *a, const float *z, float *out, NnError *error)
+nn_trainer_translate(NnTrainer *t, int n, const float *a, const float *z, float *out,
+					 NnError *error)
 {
-	NnStatus	status = load_preview(t, error);
+	NnStatus status = load_preview(t, error);
 
 	return status == NN_OK ? nn_model_translate_float(t->preview, n, a, z, out, error) : status;
 }
@@ -680,7 +733,7 @@ nn_trainer_translate(NnTrainer *t, int n, const float *a, const float *z, float 
 NnStatus
 nn_trainer_encode(NnTrainer *t, int n, const float *b, float *mu, float *logvar, NnError *error)
 {
-	NnStatus	status = load_preview(t, error);
+	NnStatus status = load_preview(t, error);
 
 	return status == NN_OK ? nn_model_encode_float(t->preview, n, b, mu, logvar, error) : status;
 }

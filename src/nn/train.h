@@ -1,13 +1,18 @@
 /*
  * train.h
- *	  Training of the six systems of the paper: what the engine calls to train a model on a device.
+ *	  Training of the six systems of the paper: what the engine calls to train a
+ *	  model on a device.
  *
- * A trainer owns flat arrays of parameters, gradients, Adam's moments and, if asked for, moving averages of all networks of its method, the plans of a step,
- * and nothing else: which images come when is the caller's business, which random numbers are drawn is a function of (options.seed, iteration), so that the
- * state of a run is its arrays and one integer.  Single-caller, as the device it runs on.
+ * A trainer owns flat arrays of parameters, gradients, Adam's moments and, if
+ * asked for, moving averages of all networks of its method, the plans of a
+ * step, and nothing else: which images come when is the caller's business,
+ * which random numbers are drawn is a function of (options.seed, iteration), so
+ * that the state of a run is its arrays and one integer. Single-caller, as the
+ * device it runs on.
  *
- * Source: the official code's models/bicycle_gan_model.py, whose HEAD is followed step by step (generator and encoder first, then the discriminators on the
- * same fakes); for the other systems the definitions of doc/training.md.
+ * Source: the official code's models/bicycle_gan_model.py, whose HEAD is
+ * followed step by step (generator and encoder first, then the discriminators
+ * on the same fakes); for the other systems the definitions of doc/training.md.
  */
 #ifndef BICYCLE_NN_TRAIN_H
 #define BICYCLE_NN_TRAIN_H
@@ -18,10 +23,10 @@ typedef enum NnMethod
 {
 	NN_METHOD_BICYCLE,
 	NN_METHOD_CVAE_GAN,
-	NN_METHOD_CVAE_GAN_PP,		/* cvae_gan++ */
-	NN_METHOD_CAE_GAN,			/* deterministic code, no KL */
-	NN_METHOD_CLR_GAN,			/* random codes only; the latent loss trains E too */
-	NN_METHOD_PIX2PIX_NOISE		/* no E; conditional D */
+	NN_METHOD_CVAE_GAN_PP,  /* cvae_gan++ */
+	NN_METHOD_CAE_GAN,      /* deterministic code, no KL */
+	NN_METHOD_CLR_GAN,      /* random codes only; the latent loss trains E too */
+	NN_METHOD_PIX2PIX_NOISE /* no E; conditional D */
 } NnMethod;
 
 typedef enum NnGanMode
@@ -37,42 +42,46 @@ typedef enum NnLrPolicy
 	NN_LR_COSINE
 } NnLrPolicy;
 
-/* The options of a run; those that shape the networks are in NnConfig.  Both are filled from one JSON object by one table (config.c). */
+/*
+ * The options of a run; those that shape the networks are in NnConfig. Both are
+ * filled from one JSON object by one table (config.c).
+ */
 typedef struct NnTrainOptions
 {
-	NnMethod	method;
-	NnGanMode	gan_mode;
-	bool		same_d;			/* one discriminator for both branches */
-	bool		dropout;		/* in the up path of G, as the official scripts have it */
-	double		lambda_l1,
-				lambda_gan,
-				lambda_gan2,
-				lambda_z,
-				lambda_kl;
-	double		lr,
-				beta1;
-	NnLrPolicy	lr_policy;
-	int			epochs,			/* at the full rate */
-				epochs_decay;	/* of linear decay after them */
-	int64_t		iterations;		/* of the whole run; 0: by epochs */
-	int			batch_size;
-	int			load_size;		/* images are resized to this and cropped to config.size */
-	bool		flip;
-	NnInit		init_type;
-	double		init_gain;
-	uint64_t	seed;
-	double		ema;			/* decay of the averaged weights; 0: none */
-	int64_t		checkpoint_every,	/* iterations; 0: by time alone */
-				preview_every;
+	NnMethod method;
+	NnGanMode gan_mode;
+	bool same_d;  /* one discriminator for both branches */
+	bool dropout; /* in the up path of G, as the official scripts have it */
+	double lambda_l1, lambda_gan, lambda_gan2, lambda_z, lambda_kl;
+	double lr, beta1;
+	NnLrPolicy lr_policy;
+	int epochs,         /* at the full rate */
+		epochs_decay;   /* of linear decay after them */
+	int64_t iterations; /* of the whole run; 0: by epochs */
+	int batch_size;
+	int load_size; /* images are resized to this and cropped to config.size */
+	bool flip;
+	NnInit init_type;
+	double init_gain;
+	uint64_t seed;
+	double ema;               /* decay of the averaged weights; 0: none */
+	int64_t checkpoint_every, /* iterations; 0: by time alone */
+		preview_every;
 } NnTrainOptions;
 
 /*
- * Reads options of both kinds from JSON over the defaults of the method (its preset is applied first, what the object says overrides it).  Unknown keys, wrong
- * types, values out of range, and combinations that make no sense or leave a network without gradient are NN_EINVAL.
+ * Reads options of both kinds from JSON over the defaults of the method (its
+ * preset is applied first, what the object says overrides it). Unknown keys,
+ * wrong types, values out of range, and combinations that make no sense or
+ * leave a network without gradient are NN_EINVAL.
  */
-extern NnStatus nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *json, size_t length, NnError *error);
+extern NnStatus nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *json,
+									   size_t length, NnError *error);
 
-/* All of them as canonical JSON; malloc'ed, NULL without memory.  Parsing it gives the same options. */
+/*
+ * All of them as canonical JSON; malloc'ed, NULL without memory. Parsing it
+ * gives the same options.
+ */
 extern char *nn_train_options_print(const NnConfig *config, const NnTrainOptions *options);
 
 /* Which networks the method trains: a mask of 1 << NN_NET_G ... */
@@ -91,15 +100,18 @@ typedef enum NnLoss
 	NN_LOSSES
 } NnLoss;
 
-extern const char *nn_loss_name(NnLoss loss);	/* "G_GAN" ... "z_L1", "kl" */
+extern const char *nn_loss_name(NnLoss loss); /* "G_GAN" ... "z_L1", "kl" */
 
 typedef struct NnLosses
 {
-	double		value[NN_LOSSES];
-	bool		present[NN_LOSSES]; /* terms that the method and its lambdas have */
+	double value[NN_LOSSES];
+	bool present[NN_LOSSES]; /* terms that the method and its lambdas have */
 } NnLosses;
 
-/* Random numbers for one step given by the caller instead of drawn; for tests.  Each (n, nz) of the branch it is for; NULL: drawn. */
+/*
+ * Random numbers for one step given by the caller instead of drawn; for tests.
+ * Each (n, nz) of the branch it is for; NULL: drawn.
+ */
 typedef struct NnNoise
 {
 	const float *eps;
@@ -112,12 +124,17 @@ typedef struct NnTrainer NnTrainer;
 extern NnPrecision nn_train_precision(const NnDevice *device, const NnConfig *config);
 
 /*
- * tensors: weights to start from, of any of the method's networks; networks of which no tensor is given start from options->init_type and seed.  `rows` is
- * the number of pairs, from which the learning rate knows its epochs (at least batch_size).  With bf16 weights, inputs and gradients of outputs are rounded
- * for the products of convolutions and linear layers; sums, weights, moments and all else stay in fp32.
+ * tensors: weights to start from, of any of the method's networks; networks of
+ * which no tensor is given start from options->init_type and seed. `rows` is
+ * the number of pairs, from which the learning rate knows its epochs (at least
+ * batch_size). With bf16 weights, inputs and gradients of outputs are rounded
+ * for the products of convolutions and linear layers; sums, weights, moments
+ * and all else stay in fp32.
  */
-extern NnStatus nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options, NnPrecision precision, int64_t rows,
-								const NnTensor *tensors, int ntensors, NnTrainer **trainer, NnError *error);
+extern NnStatus nn_trainer_open(NnDevice *device, const NnConfig *config,
+								const NnTrainOptions *options, NnPrecision precision, int64_t rows,
+								const NnTensor *tensors, int ntensors, NnTrainer **trainer,
+								NnError *error);
 extern void nn_trainer_close(NnTrainer *trainer);
 extern size_t nn_trainer_bytes(const NnTrainer *trainer);
 
@@ -126,25 +143,43 @@ extern int64_t nn_trainer_iteration(const NnTrainer *trainer);
 extern int64_t nn_trainer_iterations(const NnTrainer *trainer);
 
 /*
- * One iteration.  a: (batch_size, size, size, input_nc), b: (batch_size, size, size, output_nc), in [-1, 1].  noise may be NULL.  NN_EINVAL if a loss is not
+ * One iteration. a: (batch_size, size, size, input_nc), b: (batch_size, size,
+ * size, output_nc), in [-1, 1]. noise may be NULL. NN_EINVAL if a loss is not
  * finite: the run cannot go on from this state under these options.
  */
-extern NnStatus nn_trainer_step(NnTrainer *trainer, const float *a, const float *b, const NnNoise *noise, NnLosses *losses, NnError *error);
+extern NnStatus nn_trainer_step(NnTrainer *trainer, const float *a, const float *b,
+								const NnNoise *noise, NnLosses *losses, NnError *error);
 
 /*
- * The state, as tensors that point into the trainer until its next step: parameters and buffers under their names, and with a prefix "m.", "v." and "ema."
- * the moments and averages.  *tensors is malloc'ed; its names belong to the trainer.  NN_EINVAL if a number is not finite.
+ * The state, as tensors that point into the trainer until its next step:
+ * parameters and buffers under their names, and with a prefix "m.", "v." and
+ * "ema." the moments and averages. *tensors is malloc'ed; its names belong to
+ * the trainer. NN_EINVAL if a number is not finite.
  */
-extern NnStatus nn_trainer_state(NnTrainer *trainer, NnTensor **tensors, int *ntensors, NnError *error);
+extern NnStatus nn_trainer_state(NnTrainer *trainer, NnTensor **tensors, int *ntensors,
+								 NnError *error);
 
-/* Puts a state back; all of it must be there.  The next step is that of `iteration` + 1. */
-extern NnStatus nn_trainer_restore(NnTrainer *trainer, const NnTensor *tensors, int ntensors, int64_t iteration, NnError *error);
+/*
+ * Puts a state back; all of it must be there. The next step is that of
+ * `iteration` + 1.
+ */
+extern NnStatus nn_trainer_restore(NnTrainer *trainer, const NnTensor *tensors, int ntensors,
+								   int64_t iteration, NnError *error);
 
-/* The weights that a model version gets, G and E (averaged ones with ema), as nn_trainer_state gives them. */
-extern NnStatus nn_trainer_weights(NnTrainer *trainer, NnTensor **tensors, int *ntensors, NnError *error);
+/*
+ * The weights that a model version gets, G and E (averaged ones with ema), as
+ * nn_trainer_state gives them.
+ */
+extern NnStatus nn_trainer_weights(NnTrainer *trainer, NnTensor **tensors, int *ntensors,
+								   NnError *error);
 
-/* The networks as at inference (no dropout, running statistics), with the weights of nn_trainer_weights; for previews and the watch on diversity. */
-extern NnStatus nn_trainer_translate(NnTrainer *trainer, int n, const float *a, const float *z, float *out, NnError *error);
-extern NnStatus nn_trainer_encode(NnTrainer *trainer, int n, const float *b, float *mu, float *logvar, NnError *error);
+/*
+ * The networks as at inference (no dropout, running statistics), with the
+ * weights of nn_trainer_weights; for previews and the watch on diversity.
+ */
+extern NnStatus nn_trainer_translate(NnTrainer *trainer, int n, const float *a, const float *z,
+									 float *out, NnError *error);
+extern NnStatus nn_trainer_encode(NnTrainer *trainer, int n, const float *b, float *mu,
+								  float *logvar, NnError *error);
 
-#endif							/* BICYCLE_NN_TRAIN_H */
+#endif /* BICYCLE_NN_TRAIN_H */

@@ -1,14 +1,20 @@
 /*
  * train_graph.c
- *	  One iteration of any of the six methods as a graph and a schedule of steps.
+ *	  One iteration of any of the six methods as a graph and a schedule of
+ *	  steps.
  *
- * The official step is: forward; G and E learn from the frozen discriminators; then D and D2 learn from the same fakes and from real images.  Networks are
- * updated after their own gradients are complete, and nothing later in the step reads an updated weight.  So all gradients can be computed first and all
- * updates made at the end, without changing a number; and a discriminator's forward pass over the fakes serves both sides.  Two more merges change the order
- * of sums only: G translates both branches in one batch unless a batch norm must see them apart, and the gradients that D2 and the latent loss send into the
- * random fakes are added before they go through G.
+ * The official step is: forward; G and E learn from the frozen discriminators;
+ * then D and D2 learn from the same fakes and from real images. Networks are
+ * updated after their own gradients are complete, and nothing later in the step
+ * reads an updated weight. So all gradients can be computed first and all
+ * updates made at the end, without changing a number; and a discriminator's
+ * forward pass over the fakes serves both sides. Two more merges change the
+ * order of sums only: G translates both branches in one batch unless a batch
+ * norm must see them apart, and the gradients that D2 and the latent loss send
+ * into the random fakes are added before they go through G.
  *
- * An iteration owns its graph and schedule.  No locks: it belongs to the thread that builds it.
+ * An iteration owns its graph and schedule. No locks: it belongs to the thread
+ * that builds it.
  */
 #include "nn/training.h"
 
@@ -18,69 +24,64 @@
 /* A stretch of nodes that is one call of a network. */
 typedef struct Call
 {
-	int			first,
-				end;
+	int first, end;
 } Call;
 
 typedef struct Branch
 {
-	bool		on;				/* G translates with this branch's code */
-	bool		judged;			/* by a discriminator */
-	NnNetwork	judge;
-	double		lambda;			/* of the judgement */
-	NnLoss		loss_g,
-				loss_d;
-	int			real;			/* first image of the batch that is real to the judge */
-	int			a,				/* values: input, code, result */
-				z,
-				fake;
-	Call		g;
-	Call		verdict;		/* the judge's call on the fake */
-	int			maps[NN_MAX_SCALES];
+	bool on;     /* G translates with this branch's code */
+	bool judged; /* by a discriminator */
+	NnNetwork judge;
+	double lambda; /* of the judgement */
+	NnLoss loss_g, loss_d;
+	int real; /* first image of the batch that is real to the judge */
+	int a,    /* values: input, code, result */
+		z, fake;
+	Call g;
+	Call verdict; /* the judge's call on the fake */
+	int maps[NN_MAX_SCALES];
 } Branch;
 
 typedef struct Build
 {
 	NnIteration *it;
-	NnGraph    *g;
+	NnGraph *g;
 	const NnConfig *config;
 	const NnTrainOptions *options;
 	const NnMethodFacts *facts;
-	int			n;				/* images of a branch */
-	Branch		encoded,
-				random;
-	Call		posterior;		/* E on the target */
-	Call		reading;		/* E on the random fake */
-	int			mu,
-				logvar;
-	int			b;				/* the target, once it is an input; -1 */
+	int n; /* images of a branch */
+	Branch encoded, random;
+	Call posterior; /* E on the target */
+	Call reading;   /* E on the random fake */
+	int mu, logvar;
+	int b; /* the target, once it is an input; -1 */
 } Build;
 
-/* ---- Inputs -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Inputs -------------------------------------------------------------- */
 
 static NnShape
 source_shape(const Build *b, NnSource source)
 {
-	int			size = b->config->size;
+	int size = b->config->size;
 
 	if (source == NN_SOURCE_A)
-		return (NnShape) {b->n, size, size, b->config->input_nc};
+		return (NnShape){ b->n, size, size, b->config->input_nc };
 	if (source == NN_SOURCE_B)
-		return (NnShape) {b->n, size, size, b->config->output_nc};
-	return (NnShape) {b->n, 1, 1, b->config->nz};
+		return (NnShape){ b->n, size, size, b->config->output_nc };
+	return (NnShape){ b->n, 1, 1, b->config->nz };
 }
 
 /* An input, in a value of the caller's or (-1) a new one. */
 static int
 feed(Build *b, NnSource source, int first, int value)
 {
-	static const char *const names[NN_SOURCES] = {"A", "B", "eps", "z"};
+	static const char *const names[NN_SOURCES] = { "A", "B", "eps", "z" };
 
 	if (value < 0)
 		value = nn_value(b->g, source_shape(b, source), names[source]);
 	nn_input_to(b->g, value, names[source]);
 	if (!b->g->failed)
-		b->it->inputs[b->it->ninputs++] = (NnInput) {value, source, first};
+		b->it->inputs[b->it->ninputs++] = (NnInput){ value, source, first };
 	return value;
 }
 
@@ -96,28 +97,31 @@ static void
 add_term(Build *b, NnLoss loss, int value)
 {
 	if (!b->g->failed)
-		b->it->terms[b->it->nterms++] = (NnTerm) {value, loss};
+		b->it->terms[b->it->nterms++] = (NnTerm){ value, loss };
 }
 
-/* ---- Forward ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Forward ------------------------------------------------------------- */
 
 static Call
 call_from(const Build *b, int first)
 {
-	return (Call) {first, b->g->nnodes};
+	return (Call){ first, b->g->nnodes };
 }
 
 static void
 encode_target(Build *b)
 {
-	int			image = target(b);
-	int			first = b->g->nnodes;
+	int image = target(b);
+	int first = b->g->nnodes;
 
 	nn_net_E(b->g, b->config, image, &b->mu, &b->logvar);
 	b->posterior = call_from(b, first);
 }
 
-/* The code of the encoded branch: a sample of the posterior, or its mean, or a drawn one where there is no E.  z may be -1: a new value. */
+/*
+ * The code of the encoded branch: a sample of the posterior, or its mean, or a
+ * drawn one where there is no E. z may be -1: a new value.
+ */
 static int
 encoded_code(Build *b, int z)
 {
@@ -132,13 +136,9 @@ encoded_code(Build *b, int z)
 static void
 translate_together(Build *b)
 {
-	NnShape		a = source_shape(b, NN_SOURCE_A),
-				z = source_shape(b, NN_SOURCE_Z);
-	Branch	   *branches[2] = {&b->encoded, &b->random};
-	int			image,
-				code,
-				fake,
-				first;
+	NnShape a = source_shape(b, NN_SOURCE_A), z = source_shape(b, NN_SOURCE_Z);
+	Branch *branches[2] = { &b->encoded, &b->random };
+	int image, code, fake, first;
 
 	a.n = z.n = 2 * b->n;
 	image = nn_value(b->g, a, "A");
@@ -162,7 +162,7 @@ translate_together(Build *b)
 static void
 translate(Build *b, Branch *branch, int z)
 {
-	int			first;
+	int first;
 
 	branch->a = feed(b, NN_SOURCE_A, 0, -1);
 	branch->z = z;
@@ -174,7 +174,7 @@ translate(Build *b, Branch *branch, int z)
 static void
 translate_branches(Build *b)
 {
-	bool		coded = b->config->nz > 0;
+	bool coded = b->config->nz > 0;
 
 	if (b->encoded.on && b->random.on && b->config->norm != NN_NORM_BATCH)
 	{
@@ -187,14 +187,16 @@ translate_branches(Build *b)
 		translate(b, &b->random, feed(b, NN_SOURCE_Z, 0, -1));
 }
 
-/* What a discriminator sees of an image: it, or [A, it].  image = -1: real images from `first` of the batch on. */
+/*
+ * What a discriminator sees of an image: it, or [A, it]. image = -1: real
+ * images from `first` of the batch on.
+ */
 static int
 exhibit(Build *b, int image, int first)
 {
-	int			nc = b->config->input_nc;
-	NnShape		shape = source_shape(b, NN_SOURCE_B);
-	int			both,
-				half;
+	int nc = b->config->input_nc;
+	NnShape shape = source_shape(b, NN_SOURCE_B);
+	int both, half;
 
 	if (!b->config->conditional_d)
 		return image >= 0 ? image : first == 0 ? target(b) : feed(b, NN_SOURCE_B, first, -1);
@@ -210,22 +212,30 @@ exhibit(Build *b, int image, int first)
 	return both;
 }
 
-/* The losses of a discriminator's maps; the sum over scales is the caller's, which adds up terms. */
+/*
+ * The losses of a discriminator's maps; the sum over scales is the caller's,
+ * which adds up terms.
+ */
 static void
 judge(Build *b, const int *maps, double target, double scale, NnLoss loss)
 {
-	/* with one scale the official code takes the batch for the list of scales, and sums over it */
-	double		times = b->config->num_ds == 1 ? b->n : 1;
+	/*
+	 * with one scale the official code takes the batch for the list of scales,
+	 * and sums over it
+	 */
+	double times = b->config->num_ds == 1 ? b->n : 1;
 
 	for (int i = 0; i < b->config->num_ds; i++)
-		add_term(b, loss, nn_gan_loss(b->g, maps[i], b->options->gan_mode == NN_GAN_VANILLA, target, scale * times, nn_loss_name(loss)));
+		add_term(b, loss,
+				 nn_gan_loss(b->g, maps[i], b->options->gan_mode == NN_GAN_VANILLA, target,
+							 scale * times, nn_loss_name(loss)));
 }
 
 static void
 judge_fake(Build *b, Branch *branch)
 {
-	int			image = exhibit(b, branch->fake, 0);
-	int			first = b->g->nnodes;
+	int image = exhibit(b, branch->fake, 0);
+	int first = b->g->nnodes;
 
 	nn_net_D(b->g, b->config, branch->judge, image, branch->maps);
 	branch->verdict = call_from(b, first);
@@ -245,14 +255,13 @@ forward_generator(Build *b)
 	if (b->random.judged)
 		judge_fake(b, &b->random);
 	if (o->lambda_l1 > 0)
-		add_term(b, NN_LOSS_G_L1, nn_l1_loss(b->g, b->encoded.fake, target(b), o->lambda_l1, "G_L1"));
+		add_term(b, NN_LOSS_G_L1,
+				 nn_l1_loss(b->g, b->encoded.fake, target(b), o->lambda_l1, "G_L1"));
 	if (o->lambda_kl > 0)
 		add_term(b, NN_LOSS_KL, nn_kl_loss(b->g, b->mu, b->logvar, o->lambda_kl, "kl"));
 	if (o->lambda_z > 0)
 	{
-		int			mu,
-					logvar,
-					first = b->g->nnodes;
+		int mu, logvar, first = b->g->nnodes;
 
 		nn_net_E(b->g, b->config, b->random.fake, &mu, &logvar);
 		b->reading = call_from(b, first);
@@ -260,14 +269,16 @@ forward_generator(Build *b)
 	}
 }
 
-/* ---- Schedule ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Schedule ------------------------------------------------------------ */
 
-/* A backward pass from the losses among nodes [from, nnodes) to the parameters of the calls. */
+/*
+ * A backward pass from the losses among nodes [from, nnodes) to the parameters
+ * of the calls.
+ */
 static void
 backward(Build *b, int from, const Call *calls, int ncalls)
 {
-	bool	   *starts,
-			   *trains;
+	bool *starts, *trains;
 
 	if (b->g->failed)
 		return;
@@ -297,9 +308,9 @@ statistics(Build *b, Call call)
 static void
 learn_generator(Build *b)
 {
-	Call		calls[4];
-	int			n = 0;
-	bool		together = b->encoded.on && b->random.on && b->encoded.g.first == b->random.g.first;
+	Call calls[4];
+	int n = 0;
+	bool together = b->encoded.on && b->random.on && b->encoded.g.first == b->random.g.first;
 
 	nn_schedule_forward(&b->it->schedule, 0, b->g->nnodes);
 	statistics(b, b->posterior);
@@ -312,7 +323,10 @@ learn_generator(Build *b)
 	calls[n++] = b->posterior;
 	calls[n++] = b->encoded.g;
 	calls[n++] = b->random.g;
-	/* E is frozen for the latent loss, lest G and E agree to hide the code in the image */
+	/*
+	 * E is frozen for the latent loss, lest G and E agree to hide the code in
+	 * the image
+	 */
 	if (b->facts->latent_trains_e)
 		calls[n++] = b->reading;
 	backward(b, 0, calls, n);
@@ -322,11 +336,10 @@ learn_generator(Build *b)
 static void
 learn_judge(Build *b, Branch *branch)
 {
-	int			from = b->g->nnodes;
-	int			maps[NN_MAX_SCALES];
-	Call		calls[2];
-	int			image,
-				first;
+	int from = b->g->nnodes;
+	int maps[NN_MAX_SCALES];
+	Call calls[2];
+	int image, first;
 
 	if (!branch->judged)
 		return;
@@ -345,20 +358,40 @@ learn_judge(Build *b, Branch *branch)
 }
 
 void
-nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions *options, const NnParams *params)
+nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions *options,
+				   const NnParams *params)
 {
 	const NnMethodFacts *facts = nn_method_facts(options->method);
-	int			n = facts->halves ? options->batch_size / 2 : options->batch_size;
-	Build		b = {.it = it, .g = &it->graph, .config = config, .options = options, .facts = facts, .n = n, .mu = -1, .logvar = -1, .b = -1};
+	int n = facts->halves ? options->batch_size / 2 : options->batch_size;
+	Build b = { .it = it,
+				.g = &it->graph,
+				.config = config,
+				.options = options,
+				.facts = facts,
+				.n = n,
+				.mu = -1,
+				.logvar = -1,
+				.b = -1 };
 
-	b.encoded = (Branch) {
-		.on = options->lambda_gan > 0 || options->lambda_l1 > 0, .judged = options->lambda_gan > 0, .judge = NN_NET_D, .lambda = options->lambda_gan,
-		.loss_g = NN_LOSS_G_GAN, .loss_d = NN_LOSS_D, .a = -1, .z = -1, .fake = -1
-	};
-	b.random = (Branch) {
-		.on = options->lambda_gan2 > 0 || options->lambda_z > 0, .judged = options->lambda_gan2 > 0, .judge = options->same_d ? NN_NET_D : NN_NET_D2,
-		.lambda = options->lambda_gan2, .loss_g = NN_LOSS_G_GAN2, .loss_d = NN_LOSS_D2, .real = facts->halves ? n : 0, .a = -1, .z = -1, .fake = -1
-	};
+	b.encoded = (Branch){ .on = options->lambda_gan > 0 || options->lambda_l1 > 0,
+						  .judged = options->lambda_gan > 0,
+						  .judge = NN_NET_D,
+						  .lambda = options->lambda_gan,
+						  .loss_g = NN_LOSS_G_GAN,
+						  .loss_d = NN_LOSS_D,
+						  .a = -1,
+						  .z = -1,
+						  .fake = -1 };
+	b.random = (Branch){ .on = options->lambda_gan2 > 0 || options->lambda_z > 0,
+						 .judged = options->lambda_gan2 > 0,
+						 .judge = options->same_d ? NN_NET_D : NN_NET_D2,
+						 .lambda = options->lambda_gan2,
+						 .loss_g = NN_LOSS_G_GAN2,
+						 .loss_d = NN_LOSS_D2,
+						 .real = facts->halves ? n : 0,
+						 .a = -1,
+						 .z = -1,
+						 .fake = -1 };
 	it->codes = n;
 	nn_graph_init(&it->graph, params);
 	it->graph.training = true;

@@ -1,9 +1,12 @@
 /*
  * train_options.c
- *	  The options of a training run: the presets of the six methods, and what options demand of each other.
+ *	  The options of a training run: the presets of the six methods, and what
+ *	  options demand of each other.
  *
- * All methods are one computation (train_graph.c) with two branches.  The encoded branch translates A with a code read from B by E, and is on if a loss that
- * needs it has a weight; the random branch translates A with a drawn code.  A method is a row of the table below: the options it changes, and four facts.
+ * All methods are one computation (train_graph.c) with two branches. The
+ * encoded branch translates A with a code read from B by E, and is on if a loss
+ * that needs it has a weight; the random branch translates A with a drawn code.
+ * A method is a row of the table below: the options it changes, and four facts.
  * Nothing is kept between calls.
  */
 #include "nn/training.h"
@@ -22,41 +25,42 @@ typedef struct Preset
 	NnMethodFacts facts;
 	struct
 	{
-		NnOptionId	id;
-		double		value;
-	}			set[MAX_PRESET];
-	int			nset;
+		NnOptionId id;
+		double value;
+	} set[MAX_PRESET];
+	int nset;
 } Preset;
 
 /*
- * Definitions: sections 3 and 4 of the paper; for what the official code leaves out, doc/training.md.  Flags that its authors give for cVAE-GAN and cLR-GAN
+ * Definitions: sections 3 and 4 of the paper; for what the official code leaves
+ * out, doc/training.md. Flags that its authors give for cVAE-GAN and cLR-GAN
  * (issue 29) leave E or G with losses that are not the paper's.
  */
-static const Preset presets[] =
-{
-	[NN_METHOD_BICYCLE] = {.facts = {.encoder = true, .halves = true}},
-	[NN_METHOD_CVAE_GAN] = {
-		.facts = {.encoder = true},
-		.set = {{NN_OPT_LAMBDA_GAN2, 0}, {NN_OPT_LAMBDA_Z, 0}}, .nset = 2
-	},
-	[NN_METHOD_CVAE_GAN_PP] = {
-		.facts = {.encoder = true, .halves = true},
-		.set = {{NN_OPT_LAMBDA_Z, 0}}, .nset = 1
-	},
-	[NN_METHOD_CAE_GAN] = {
-		.facts = {.encoder = true, .deterministic = true},
-		.set = {{NN_OPT_LAMBDA_GAN2, 0}, {NN_OPT_LAMBDA_Z, 0}, {NN_OPT_LAMBDA_KL, 0}}, .nset = 3
-	},
-	[NN_METHOD_CLR_GAN] = {
-		.facts = {.encoder = true, .latent_trains_e = true},
-		.set = {{NN_OPT_LAMBDA_GAN, 0}, {NN_OPT_LAMBDA_L1, 0}, {NN_OPT_LAMBDA_KL, 0}}, .nset = 3
-	},
-	[NN_METHOD_PIX2PIX_NOISE] = {
-		.set = {
-			{NN_OPT_NET_E, NN_ENCODER_NONE}, {NN_OPT_ENCODER_SIZE, 0}, {NN_OPT_CONDITIONAL_D, 1}, {NN_OPT_LAMBDA_GAN2, 0}, {NN_OPT_LAMBDA_Z, 0},
-			{NN_OPT_LAMBDA_KL, 0}
-		}, .nset = 6
-	},
+static const Preset presets[] = {
+	[NN_METHOD_BICYCLE] = { .facts = { .encoder = true, .halves = true } },
+	[NN_METHOD_CVAE_GAN] = { .facts = { .encoder = true },
+							 .set = { { NN_OPT_LAMBDA_GAN2, 0 }, { NN_OPT_LAMBDA_Z, 0 } },
+							 .nset = 2 },
+	[NN_METHOD_CVAE_GAN_PP] = { .facts = { .encoder = true, .halves = true },
+								.set = { { NN_OPT_LAMBDA_Z, 0 } },
+								.nset = 1 },
+	[NN_METHOD_CAE_GAN] = { .facts = { .encoder = true, .deterministic = true },
+							.set = { { NN_OPT_LAMBDA_GAN2, 0 },
+									 { NN_OPT_LAMBDA_Z, 0 },
+									 { NN_OPT_LAMBDA_KL, 0 } },
+							.nset = 3 },
+	[NN_METHOD_CLR_GAN] = { .facts = { .encoder = true, .latent_trains_e = true },
+							.set = { { NN_OPT_LAMBDA_GAN, 0 },
+									 { NN_OPT_LAMBDA_L1, 0 },
+									 { NN_OPT_LAMBDA_KL, 0 } },
+							.nset = 3 },
+	[NN_METHOD_PIX2PIX_NOISE] = { .set = { { NN_OPT_NET_E, NN_ENCODER_NONE },
+										   { NN_OPT_ENCODER_SIZE, 0 },
+										   { NN_OPT_CONDITIONAL_D, 1 },
+										   { NN_OPT_LAMBDA_GAN2, 0 },
+										   { NN_OPT_LAMBDA_Z, 0 },
+										   { NN_OPT_LAMBDA_KL, 0 } },
+								  .nset = 6 },
 };
 
 const NnMethodFacts *
@@ -68,7 +72,9 @@ nn_method_facts(NnMethod method)
 const char *
 nn_loss_name(NnLoss loss)
 {
-	static const char *const names[NN_LOSSES] = {"G_GAN", "D", "G_GAN2", "D2", "G_L1", "z_L1", "kl"};
+	static const char *const names[NN_LOSSES] = {
+		"G_GAN", "D", "G_GAN2", "D2", "G_L1", "z_L1", "kl"
+	};
 
 	return (int) loss >= 0 && loss < NN_LOSSES ? names[loss] : "unknown";
 }
@@ -76,13 +82,14 @@ nn_loss_name(NnLoss loss)
 unsigned
 nn_train_networks(const NnConfig *config, const NnTrainOptions *options)
 {
-	bool		d = options->lambda_gan > 0 || (options->same_d && options->lambda_gan2 > 0);
-	bool		d2 = options->lambda_gan2 > 0 && !options->same_d;
+	bool d = options->lambda_gan > 0 || (options->same_d && options->lambda_gan2 > 0);
+	bool d2 = options->lambda_gan2 > 0 && !options->same_d;
 
-	return 1u << NN_NET_G | (unsigned) presets[options->method].facts.encoder << NN_NET_E | (unsigned) d << NN_NET_D | (unsigned) d2 << NN_NET_D2;
+	return 1u << NN_NET_G | (unsigned) presets[options->method].facts.encoder << NN_NET_E |
+		   (unsigned) d << NN_NET_D | (unsigned) d2 << NN_NET_D2;
 }
 
-/* ---- What options demand of each other ----------------------------------------------------------------------------------------------------- */
+/* ---- What options demand of each other ----------------------------------- */
 
 static const char *
 method_name(const NnTrainOptions *o)
@@ -95,8 +102,10 @@ check_batch(const NnTrainOptions *o, NnError *error)
 {
 	if (!presets[o->method].facts.halves || (o->batch_size >= 2 && o->batch_size % 2 == 0))
 		return NN_OK;
-	nn_fail(error, NN_EINVAL, "batch_size %d does not suit method \"%s\"", o->batch_size, method_name(o));
-	nn_detail(error, "Half of a batch is encoded, the other half gives real images to the random branch.");
+	nn_fail(error, NN_EINVAL, "batch_size %d does not suit method \"%s\"", o->batch_size,
+			method_name(o));
+	nn_detail(error,
+			  "Half of a batch is encoded, the other half gives real images to the random branch.");
 	nn_hint(error, "Use an even batch_size.");
 	return NN_EINVAL;
 }
@@ -104,7 +113,7 @@ check_batch(const NnTrainOptions *o, NnError *error)
 static NnStatus
 check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 {
-	bool		encoder = presets[o->method].facts.encoder;
+	bool encoder = presets[o->method].facts.encoder;
 
 	if (encoder && c->nz == 0)
 	{
@@ -115,17 +124,20 @@ check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 	}
 	if (encoder != (c->net_e != NN_ENCODER_NONE))
 	{
-		nn_fail(error, NN_EINVAL, "method \"%s\" %s", method_name(o), encoder ? "needs an encoder" : "has no encoder");
+		nn_fail(error, NN_EINVAL, "method \"%s\" %s", method_name(o),
+				encoder ? "needs an encoder" : "has no encoder");
 		nn_detail(error, "net_e is %s\"none\".", encoder ? "" : "not ");
 		if (encoder)
 			nn_hint(error, "Leave net_e out, or choose method \"pix2pix_noise\".");
 		else
-			nn_hint(error, "Leave net_e out; if a model has an encoder, choose another method or train under the name of a new model.");
+			nn_hint(error, "Leave net_e out; if a model has an encoder, choose another method or "
+						   "train under the name of a new model.");
 		return NN_EINVAL;
 	}
 	if (encoder && c->encoder_size != c->size)
 	{
-		nn_fail(error, NN_EINVAL, "size %d does not suit an encoder of size %d", c->size, c->encoder_size);
+		nn_fail(error, NN_EINVAL, "size %d does not suit an encoder of size %d", c->size,
+				c->encoder_size);
 		nn_detail(error, "In training the encoder reads images of the generator's size.");
 		nn_hint(error, "Let size and encoder_size be the same: 64, 128, 256 or 512.");
 		return NN_EINVAL;
@@ -133,20 +145,26 @@ check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 	return NN_OK;
 }
 
-/* Losses of a method without E that only E can make, or that need a branch it lacks. */
+/*
+ * Losses of a method without E that only E can make, or that need a branch it
+ * lacks.
+ */
 static NnStatus
 check_terms(const NnTrainOptions *o, NnError *error)
 {
 	const struct
 	{
-		NnOptionId	id;
-		double		value;
-	}			terms[] = {{NN_OPT_LAMBDA_GAN2, o->lambda_gan2}, {NN_OPT_LAMBDA_Z, o->lambda_z}, {NN_OPT_LAMBDA_KL, o->lambda_kl}};
+		NnOptionId id;
+		double value;
+	} terms[] = { { NN_OPT_LAMBDA_GAN2, o->lambda_gan2 },
+				  { NN_OPT_LAMBDA_Z, o->lambda_z },
+				  { NN_OPT_LAMBDA_KL, o->lambda_kl } };
 
 	for (size_t i = 0; i < sizeof(terms) / sizeof(terms[0]); i++)
 		if (!presets[o->method].facts.encoder && terms[i].value > 0)
 		{
-			nn_fail(error, NN_EINVAL, "method \"%s\" has no loss for %s", method_name(o), nn_options[terms[i].id].name);
+			nn_fail(error, NN_EINVAL, "method \"%s\" has no loss for %s", method_name(o),
+					nn_options[terms[i].id].name);
 			nn_detail(error, "It has one branch, with random codes, and no encoder.");
 			nn_hint(error, "Leave the option out or set it to 0.");
 			return NN_EINVAL;
@@ -159,16 +177,17 @@ static NnStatus
 check_gradients(const NnTrainOptions *o, NnError *error)
 {
 	const NnMethodFacts *facts = &presets[o->method].facts;
-	bool		encoded = o->lambda_gan > 0 || o->lambda_l1 > 0;
-	bool		g = encoded || o->lambda_gan2 > 0 || o->lambda_z > 0;
-	bool		e = encoded || o->lambda_kl > 0 || (facts->latent_trains_e && o->lambda_z > 0);
+	bool encoded = o->lambda_gan > 0 || o->lambda_l1 > 0;
+	bool g = encoded || o->lambda_gan2 > 0 || o->lambda_z > 0;
+	bool e = encoded || o->lambda_kl > 0 || (facts->latent_trains_e && o->lambda_z > 0);
 
 	if (g && (e || !facts->encoder))
 		return NN_OK;
 	nn_fail(error, NN_EINVAL, "these options leave network %s without gradient", g ? "E" : "G");
 	if (g)
 		nn_detail(error, "lambda_l1, lambda_gan and lambda_kl are 0%s.",
-				  facts->latent_trains_e ? ", and so is lambda_z" : ", and the loss of lambda_z does not train E");
+				  facts->latent_trains_e ? ", and so is lambda_z"
+										 : ", and the loss of lambda_z does not train E");
 	else
 		nn_detail(error, "lambda_l1, lambda_gan, lambda_gan2 and lambda_z are 0.");
 	nn_hint(error, "Give one of them a value above 0, or choose another method.");
@@ -188,7 +207,8 @@ check_length(const NnTrainOptions *o, NnError *error)
 	{
 		nn_fail(error, NN_EINVAL, "lr_policy \"cosine\" needs epochs");
 		nn_detail(error, "It falls from lr to 0 in as many as epochs says, which is 0.");
-		nn_hint(error, "Set epochs to a value above 0, and epochs_decay to 0 for a rate that only falls.");
+		nn_hint(error,
+				"Set epochs to a value above 0, and epochs_decay to 0 for a rate that only falls.");
 		return NN_EINVAL;
 	}
 	return NN_OK;
@@ -207,7 +227,7 @@ check_data(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 NnStatus
 nn_train_options_check(const NnConfig *config, const NnTrainOptions *options, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int id = NN_OPTIONS; status == NN_OK && id < NN_ALL_OPTIONS; id++)
 		status = nn_option_check(id, config, options, error);
@@ -228,32 +248,42 @@ nn_train_options_check(const NnConfig *config, const NnTrainOptions *options, Nn
 	return status;
 }
 
-/* ---- Reading and printing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Reading and printing ------------------------------------------------ */
 
-/* The defaults, then those of the method, then what the object says, then what follows from that. */
+/*
+ * The defaults, then those of the method, then what the object says, then what
+ * follows from that.
+ */
 static NnStatus
 read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, NnError *error)
 {
-	uint64_t	given;
+	uint64_t given;
 	NnTrainOptions said;
-	NnStatus	status;
+	NnStatus status;
 
 	memset(&said, 0, sizeof(said));
 	for (int id = NN_OPTIONS; id < NN_ALL_OPTIONS; id++)
 		nn_option_reset(id, config, &said);
 	nn_config_default(config);
 	*options = said;
-	/* once to learn the method and to find errors, then over the method's defaults */
+	/*
+	 * once to learn the method and to find errors, then over the method's
+	 * defaults
+	 */
 	status = nn_options_read(object, config, &said, &given, error);
 	if (status != NN_OK)
 		return status;
 	nn_config_default(config);
 	for (int i = 0; i < presets[said.method].nset; i++)
-		nn_option_put(presets[said.method].set[i].id, config, options, presets[said.method].set[i].value);
+		nn_option_put(presets[said.method].set[i].id, config, options,
+					  presets[said.method].set[i].value);
 	status = nn_options_read(object, config, options, &given, error);
 	if (status != NN_OK)
 		return status;
-	/* without a code the method must be said to need one, not its encoder to be gone */
+	/*
+	 * without a code the method must be said to need one, not its encoder to be
+	 * gone
+	 */
 	if (presets[said.method].facts.encoder)
 		given |= (uint64_t) 1 << NN_OPT_NET_E;
 	nn_config_follow(config, given);
@@ -263,12 +293,13 @@ read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, Nn
 }
 
 NnStatus
-nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *json, size_t length, NnError *error)
+nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *json, size_t length,
+					   NnError *error)
 {
-	NnConfig	read;
+	NnConfig read;
 	NnTrainOptions also;
-	json_t	   *object;
-	NnStatus	status = nn_options_load(json, length, "training", &object, error);
+	json_t *object;
+	NnStatus status = nn_options_load(json, length, "training", &object, error);
 
 	if (status != NN_OK)
 		return status;
@@ -287,14 +318,14 @@ nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *js
 char *
 nn_train_options_print(const NnConfig *config, const NnTrainOptions *options)
 {
-	char		text[2048],
-				value[64];
-	size_t		length = 0;
+	char text[2048], value[64];
+	size_t length = 0;
 
 	for (int id = 0; id < NN_ALL_OPTIONS; id++)
 	{
 		nn_option_print(id, config, options, value, sizeof(value));
-		length += snprintf(text + length, sizeof(text) - length, "%c\"%s\":%s", id == 0 ? '{' : ',', nn_options[id].name, value);
+		length += snprintf(text + length, sizeof(text) - length, "%c\"%s\":%s", id == 0 ? '{' : ',',
+						   nn_options[id].name, value);
 	}
 	snprintf(text + length, sizeof(text) - length, "}");
 	return strdup(text);

@@ -1,28 +1,32 @@
 /*
  * train_schedule.c
- *	  What changes from iteration to iteration: random numbers and the learning rate.
+ *	  What changes from iteration to iteration: random numbers and the learning
+ *	  rate.
  *
- * Both are functions of the options and the iteration's number, nothing is kept; so a checkpoint needs only that number.
+ * Both are functions of the options and the iteration's number, nothing is
+ * kept; so a checkpoint needs only that number.
  */
 #include "nn/training.h"
 
 #include <math.h>
 #include <string.h>
 
-#define STEP_EPOCHS 100			/* of policy step: the official lr_decay_iters */
+#define STEP_EPOCHS 100 /* of policy step: the official lr_decay_iters */
 #define STEP_FACTOR 0.1
 
-/* ---- Noise --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Noise --------------------------------------------------------------- */
 
 /*
- * Counters under the key `seed`.  nn_normal counts (block, 0, stream): streams below 2^48 are those of fresh weights, codes have the top bit.  Dropout has a
+ * Counters under the key `seed`. nn_normal counts (block, 0, stream): streams
+ * below 2^48 are those of fresh weights, codes have the top bit. Dropout has a
  * second word of 1 + node.
  */
 static void
 dropout_words(uint64_t seed, int64_t iteration, int node, uint64_t block, uint32_t words[4])
 {
-	uint32_t	key[2] = {(uint32_t) seed, (uint32_t) (seed >> 32)};
-	uint32_t	counter[4] = {(uint32_t) block, 1 + (uint32_t) node, (uint32_t) iteration, (uint32_t) (iteration >> 32)};
+	uint32_t key[2] = { (uint32_t) seed, (uint32_t) (seed >> 32) };
+	uint32_t counter[4] = { (uint32_t) block, 1 + (uint32_t) node, (uint32_t) iteration,
+							(uint32_t) (iteration >> 32) };
 
 	nn_philox(counter, key, words);
 }
@@ -36,18 +40,19 @@ kept(uint32_t word, float p)
 bool
 nn_dropout_keeps(uint64_t seed, int64_t iteration, int node, uint64_t element, float p)
 {
-	uint32_t	words[4];
+	uint32_t words[4];
 
 	dropout_words(seed, iteration, node, element / 4, words);
 	return kept(words[element % 4], p);
 }
 
 void
-nn_dropout_mask(uint64_t seed, int64_t iteration, int node, uint64_t first, int count, float p, float *mask)
+nn_dropout_mask(uint64_t seed, int64_t iteration, int node, uint64_t first, int count, float p,
+				float *mask)
 {
 	for (int i = 0; i < count; i += 4)
 	{
-		uint32_t	words[4];
+		uint32_t words[4];
 
 		dropout_words(seed, iteration, node, (first + i) / 4, words);
 		for (int k = 0; k < 4 && i + k < count; k++)
@@ -59,10 +64,12 @@ void
 nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, int nz, float *codes)
 {
 	for (int i = 0; i < n; i++)
-		nn_normal(seed, 1ULL << 63 | (uint64_t) which << 62 | (uint64_t) iteration << 13 | (uint64_t) i, nz, codes + (size_t) i * nz);
+		nn_normal(seed,
+				  1ULL << 63 | (uint64_t) which << 62 | (uint64_t) iteration << 13 | (uint64_t) i,
+				  nz, codes + (size_t) i * nz);
 }
 
-/* ---- Learning rate ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Learning rate ------------------------------------------------------- */
 
 int64_t
 nn_epoch_iterations(const NnTrainOptions *options, int64_t rows)
@@ -79,13 +86,14 @@ nn_run_iterations(const NnTrainOptions *options, int64_t rows)
 }
 
 /*
- * Linear: the base rate for `constant` units of time, then down to base / (decay + 1) in the last of `decay` more.  `unit` counts from 1: epochs in the
+ * Linear: the base rate for `constant` units of time, then down to base /
+ * (decay + 1) in the last of `decay` more. `unit` counts from 1: epochs in the
  * official code, iterations if the run's length is given in those.
  */
 static double
 linear_factor(double unit, double constant, double decay)
 {
-	double		factor = 1 - fmax(0, unit - constant) / (decay + 1);
+	double factor = 1 - fmax(0, unit - constant) / (decay + 1);
 
 	return factor > 0 ? factor : 0;
 }
@@ -93,12 +101,12 @@ linear_factor(double unit, double constant, double decay)
 double
 nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
 {
-	double		epochs = (double) o->epochs + o->epochs_decay,
-				epoch;			/* from 0 */
+	double epochs = (double) o->epochs + o->epochs_decay, epoch; /* from 0 */
 
 	if (o->iterations > 0 && o->lr_policy == NN_LR_LINEAR)
 	{
-		double		constant = epochs > 0 ? floor((double) o->iterations * o->epochs / epochs) : (double) o->iterations;
+		double constant = epochs > 0 ? floor((double) o->iterations * o->epochs / epochs)
+									 : (double) o->iterations;
 
 		return o->lr * linear_factor((double) iteration + 1, constant, o->iterations - constant);
 	}
@@ -113,7 +121,10 @@ nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
 		case NN_LR_STEP:
 			return o->lr * pow(STEP_FACTOR, floor(epoch / STEP_EPOCHS));
 		case NN_LR_COSINE:
-			/* half a period in `epochs`; it rises again after that, as the official scheduler does */
+			/*
+			 * half a period in `epochs`; it rises again after that, as the
+			 * official scheduler does
+			 */
 			return o->lr * (1 + cos(M_PI * epoch / o->epochs)) / 2;
 	}
 	return o->lr;

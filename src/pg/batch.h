@@ -1,6 +1,7 @@
 /*
  * batch.h
- *	  What batch_plan.c and batch_exec.c share: which functions are run many rows at once, and the node that does it.
+ *	  What batch_plan.c and batch_exec.c share: which functions are run many
+ *	  rows at once, and the node that does it.
  */
 #ifndef BICYCLE_BATCH_H
 #define BICYCLE_BATCH_H
@@ -14,20 +15,21 @@
 /* One row of the call's arguments, as the child of the node computed them. */
 typedef struct BatchArguments
 {
-	Datum		value[BATCH_MAX_ARGUMENTS];
-	bool		isnull[BATCH_MAX_ARGUMENTS];
+	Datum value[BATCH_MAX_ARGUMENTS];
+	bool isnull[BATCH_MAX_ARGUMENTS];
 } BatchArguments;
 
 /* A function that can be submitted in one step and collected in another. */
 typedef struct BatchKind
 {
 	const char *name;
-	int			nargs;
-	Oid			types[BATCH_MAX_ARGUMENTS];
-	int			required;		/* NULL in one of the first so many arguments gives NULL */
-	int			model;			/* number of the argument that names the model; the version, if any, follows it */
-	Request    *(*submit) (const Model *model, bool versioned, const BatchArguments *arguments);
-	Datum		(*collect) (Request *request, const Model *model);	/* waits, raises the request's error, frees it */
+	int nargs;
+	Oid types[BATCH_MAX_ARGUMENTS];
+	int required; /* NULL in one of the first so many arguments gives NULL */
+	int model;    /* number of the argument that names the model; the version, if any, follows it */
+	Request *(*submit)(const Model *model, bool versioned, const BatchArguments *arguments);
+	Datum (*collect)(Request *request,
+					 const Model *model); /* waits, raises the request's error, frees it */
 } BatchKind;
 
 /* NULL if the function is none of ours. */
@@ -38,4 +40,4 @@ extern bool batch_functions_exist(void);
 
 extern const CustomScanMethods batch_scan_methods;
 
-#endif							/* BICYCLE_BATCH_H */
+#endif /* BICYCLE_BATCH_H */

@@ -1,14 +1,21 @@
 /*
  * batch_exec.c
- *	  The node that batch_plan.c puts into plans: reads rows ahead and has the engine work on all of them at once.
+ *	  The node that batch_plan.c puts into plans: reads rows ahead and has the
+ *	  engine work on all of them at once.
  *
- * Work goes in rounds.  A round reads rows from the child until it has as many as it may, or bytes of images enough, submits every call of every row and
- * waits until all are answered; then the rows are handed out one by one.  Rounds grow 1, 2, 4 ... up to bicycle.prefetch, so that somebody who stops after
- * a few rows has not paid for many.  Nothing is left with the engine between two rows, so a portal that is never read to its end holds no place in its
- * queue.  An answer that is an error is raised when its row is handed out, not before: rows that nobody fetches cannot fail.
+ * Work goes in rounds. A round reads rows from the child until it has as many
+ * as it may, or bytes of images enough, submits every call of every row and
+ * waits until all are answered; then the rows are handed out one by one. Rounds
+ * grow 1, 2, 4 ... up to bicycle.prefetch, so that somebody who stops after a
+ * few rows has not paid for many. Nothing is left with the engine between two
+ * rows, so a portal that is never read to its end holds no place in its queue.
+ * An answer that is an error is raised when its row is handed out, not before:
+ * rows that nobody fetches cannot fail.
  *
- * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched when it is submitted and its copy is the request's.  What a round needs
- * besides lies in a context that the next round resets.  Requests are freed when their row is handed out, by End and ReScan, or by their resource owner.
+ * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched
+ * when it is submitted and its copy is the request's. What a round needs
+ * besides lies in a context that the next round resets. Requests are freed when
+ * their row is handed out, by End and ReScan, or by their resource owner.
  */
 #include "batch.h"
 
@@ -30,13 +37,13 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-/* ---- The functions ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The functions ------------------------------------------------------- */
 
 static Request *
 submit_translate(const Model *model, bool versioned, const BatchArguments *arguments)
 {
-	bytea	   *image = image_argument(arguments->value[0]);
-	int			nz;
+	bytea *image = image_argument(arguments->value[0]);
+	int nz;
 	const float *z = latent_values(DatumGetArrayTypeP(arguments->value[1]), &nz);
 
 	latent_check_length(nz, model);
@@ -62,14 +69,26 @@ collect_encode(Request *request, const Model *model)
 }
 
 static const BatchKind kinds[] = {
-	{"bicycle_translate", 3, {BYTEAOID, FLOAT4ARRAYOID, TEXTOID}, 2, 2, submit_translate, collect_translate},
-	{"bicycle_translate", 4, {BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID}, 4, 2, submit_translate, collect_translate},
-	{"bicycle_encode", 2, {BYTEAOID, TEXTOID}, 1, 1, submit_encode, collect_encode},
-	{"bicycle_encode", 3, {BYTEAOID, TEXTOID, INT4OID}, 3, 1, submit_encode, collect_encode},
+	{ "bicycle_translate",
+	  3,
+	  { BYTEAOID, FLOAT4ARRAYOID, TEXTOID },
+	  2,
+	  2,
+	  submit_translate,
+	  collect_translate },
+	{ "bicycle_translate",
+	  4,
+	  { BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID },
+	  4,
+	  2,
+	  submit_translate,
+	  collect_translate },
+	{ "bicycle_encode", 2, { BYTEAOID, TEXTOID }, 1, 1, submit_encode, collect_encode },
+	{ "bicycle_encode", 3, { BYTEAOID, TEXTOID, INT4OID }, 3, 1, submit_encode, collect_encode },
 };
 
-static Oid	functions[lengthof(kinds)];
-static bool functions_known = false;	/* cleared by any change of a function or schema */
+static Oid functions[lengthof(kinds)];
+static bool functions_known = false; /* cleared by any change of a function or schema */
 
 static void
 functions_changed(Datum arg, int cacheid, uint32 hashvalue)
@@ -81,7 +100,7 @@ static void
 find_functions(void)
 {
 	static bool registered = false;
-	Oid			schema;
+	Oid schema;
 
 	if (!registered)
 	{
@@ -89,12 +108,15 @@ find_functions(void)
 		CacheRegisterSyscacheCallback(NAMESPACEOID, functions_changed, (Datum) 0);
 		registered = true;
 	}
-	functions_known = true;		/* first, so that a change that comes in meanwhile is not lost */
+	functions_known = true; /* first, so that a change that comes in meanwhile is not lost */
 	schema = catalog_schema(true);
 	for (int i = 0; i < lengthof(kinds); i++)
-		functions[i] = !OidIsValid(schema) ? InvalidOid :
-			GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(kinds[i].name),
-							PointerGetDatum(buildoidvector(kinds[i].types, kinds[i].nargs)), ObjectIdGetDatum(schema));
+		functions[i] =
+			!OidIsValid(schema)
+				? InvalidOid
+				: GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(kinds[i].name),
+								  PointerGetDatum(buildoidvector(kinds[i].types, kinds[i].nargs)),
+								  ObjectIdGetDatum(schema));
 }
 
 bool
@@ -116,45 +138,46 @@ batch_kind_of(Oid function)
 	return NULL;
 }
 
-/* ---- The node's state ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- The node's state ---------------------------------------------------- */
 
 typedef struct BatchCall
 {
 	const BatchKind *kind;
-	Oid			function;
-	int			column[BATCH_MAX_ARGUMENTS];	/* of the child, from 1 */
-	Model	   *model;			/* looked up once in a round for each name and version; NULL before the first */
+	Oid function;
+	int column[BATCH_MAX_ARGUMENTS]; /* of the child, from 1 */
+	Model *model; /* looked up once in a round for each name and version; NULL before the first */
 	BatchArguments model_arguments; /* the name and version that it was looked up by */
 } BatchCall;
 
 typedef struct BatchRow
 {
 	TupleTableSlot *slot;
-	Request   **requests;		/* one for each call; NULL: its result is NULL, or it has been collected */
-	Model	  **models;
+	Request **requests; /* one for each call; NULL: its result is NULL, or it has been collected */
+	Model **models;
 } BatchRow;
 
 typedef struct BatchState
 {
 	CustomScanState css;
-	int			ncalls;
-	BatchCall  *calls;
-	int			capacity;
-	BatchRow   *rows;
-	int			nrows;			/* in this round */
-	int			next;			/* the row that is handed out next */
-	int			round_limit;	/* rows that the next round may have */
-	bool		child_done;
-	MemoryContext memory;		/* of a round */
+	int ncalls;
+	BatchCall *calls;
+	int capacity;
+	BatchRow *rows;
+	int nrows;       /* in this round */
+	int next;        /* the row that is handed out next */
+	int round_limit; /* rows that the next round may have */
+	bool child_done;
+	MemoryContext memory; /* of a round */
 } BatchState;
 
 /*
- * What EXPLAIN ANALYZE shows of a node, counted in fields of its Instrumentation, to which PostgreSQL adds those of parallel workers; a node without
- * conditions has no other use for them.
+ * What EXPLAIN ANALYZE shows of a node, counted in fields of its
+ * Instrumentation, to which PostgreSQL adds those of parallel workers; a node
+ * without conditions has no other use for them.
  */
-#define COUNTED_IMAGES	nfiltered1
-#define COUNTED_ROUNDS	nfiltered2
-#define COUNTED_WAIT	ntuples2	/* ms */
+#define COUNTED_IMAGES nfiltered1
+#define COUNTED_ROUNDS nfiltered2
+#define COUNTED_WAIT ntuples2 /* ms */
 
 static Node *batch_create(CustomScan *scan);
 static void batch_begin(CustomScanState *node, EState *estate, int flags);
@@ -163,19 +186,15 @@ static void batch_end(CustomScanState *node);
 static void batch_rescan(CustomScanState *node);
 static void batch_explain(CustomScanState *node, List *ancestors, ExplainState *es);
 
-const CustomScanMethods batch_scan_methods = {
-	.CustomName = "BicycleBatch",
-	.CreateCustomScanState = batch_create
-};
+const CustomScanMethods batch_scan_methods = { .CustomName = "BicycleBatch",
+											   .CreateCustomScanState = batch_create };
 
-static const CustomExecMethods batch_exec_methods = {
-	.CustomName = "BicycleBatch",
-	.BeginCustomScan = batch_begin,
-	.ExecCustomScan = batch_exec,
-	.EndCustomScan = batch_end,
-	.ReScanCustomScan = batch_rescan,
-	.ExplainCustomScan = batch_explain
-};
+static const CustomExecMethods batch_exec_methods = { .CustomName = "BicycleBatch",
+													  .BeginCustomScan = batch_begin,
+													  .ExecCustomScan = batch_exec,
+													  .EndCustomScan = batch_end,
+													  .ReScanCustomScan = batch_rescan,
+													  .ExplainCustomScan = batch_explain };
 
 static Node *
 batch_create(CustomScan *scan)
@@ -190,7 +209,7 @@ batch_create(CustomScan *scan)
 static void
 check_execute(Oid function)
 {
-	AclResult	result = bicycle_function_aclcheck(function, GetUserId());
+	AclResult result = bicycle_function_aclcheck(function, GetUserId());
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_FUNCTION, get_func_name(function));
@@ -200,24 +219,24 @@ check_execute(Oid function)
 static void
 begin_calls(BatchState *state, List *functions_called, List *columns)
 {
-	ListCell   *function;
-	ListCell   *list;
-	BatchCall  *call;
+	ListCell *function;
+	ListCell *list;
+	BatchCall *call;
 
 	state->ncalls = list_length(functions_called);
 	state->calls = palloc0(state->ncalls * sizeof(BatchCall));
 	call = state->calls;
 	forboth(function, functions_called, list, columns)
 	{
-		ListCell   *column;
-		int			i = 0;
+		ListCell *column;
+		int i = 0;
 
 		call->function = lfirst_oid(function);
 		call->kind = batch_kind_of(call->function);
 		if (call->kind == NULL)
 			elog(ERROR, "function %u of a batch is unknown", call->function);
 		check_execute(call->function);
-		foreach(column, (List *) lfirst(list))
+		foreach (column, (List *) lfirst(list))
 			call->column[i++] = lfirst_int(column);
 		call++;
 	}
@@ -230,12 +249,14 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
 	begin_calls(state, linitial(scan->custom_private), lsecond(scan->custom_private));
-	outerPlanState(node) = ExecInitNode(outerPlan(scan), estate, flags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
-	state->memory = AllocSetContextCreate(CurrentMemoryContext, "bicycle batch", ALLOCSET_DEFAULT_SIZES);
+	outerPlanState(node) = ExecInitNode(
+		outerPlan(scan), estate, flags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
+	state->memory =
+		AllocSetContextCreate(CurrentMemoryContext, "bicycle batch", ALLOCSET_DEFAULT_SIZES);
 	state->round_limit = 1;
 }
 
-/* ---- A round ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- A round ------------------------------------------------------------- */
 
 static void
 free_requests(BatchState *state)
@@ -249,22 +270,27 @@ free_requests(BatchState *state)
 			}
 }
 
-/* Room for as many rows as the round may have; slots are kept from round to round. */
+/*
+ * Room for as many rows as the round may have; slots are kept from round to
+ * round.
+ */
 static void
 reserve_rows(BatchState *state)
 {
-	EState	   *estate = state->css.ss.ps.state;
+	EState *estate = state->css.ss.ps.state;
 	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
-	int			wanted = state->round_limit;
+	int wanted = state->round_limit;
 
 	if (wanted > state->capacity)
 	{
-		state->rows = state->rows == NULL ? palloc(wanted * sizeof(BatchRow)) : repalloc(state->rows, wanted * sizeof(BatchRow));
+		state->rows = state->rows == NULL ? palloc(wanted * sizeof(BatchRow))
+										  : repalloc(state->rows, wanted * sizeof(BatchRow));
 		for (; state->capacity < wanted; state->capacity++)
 		{
-			BatchRow   *row = &state->rows[state->capacity];
+			BatchRow *row = &state->rows[state->capacity];
 
-			row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)), &TTSOpsMinimalTuple);
+			row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)),
+											   &TTSOpsMinimalTuple);
 			row->requests = palloc0(state->ncalls * sizeof(Request *));
 			row->models = palloc0(state->ncalls * sizeof(Model *));
 		}
@@ -286,14 +312,16 @@ same_argument(const BatchArguments *a, const BatchArguments *b, int i, bool text
 static Model *
 call_model(BatchCall *call, const BatchArguments *arguments, bool versioned)
 {
-	int			name = call->kind->model;
-	int			version;
+	int name = call->kind->model;
+	int version;
 
 	if (call->model != NULL && same_argument(arguments, &call->model_arguments, name, true) &&
 		(!versioned || same_argument(arguments, &call->model_arguments, name + 1, false)))
 		return call->model;
 	version = versioned ? DatumGetInt32(arguments->value[name + 1]) : 0;
-	call->model = model_lookup(arguments->isnull[name] ? NULL : DatumGetTextPP(arguments->value[name]), versioned ? &version : NULL);
+	call->model =
+		model_lookup(arguments->isnull[name] ? NULL : DatumGetTextPP(arguments->value[name]),
+					 versioned ? &version : NULL);
 	call->model_arguments = *arguments;
 	return call->model;
 }
@@ -302,8 +330,8 @@ call_model(BatchCall *call, const BatchArguments *arguments, bool versioned)
 static Size
 submit(BatchCall *call, BatchRow *row, int k)
 {
-	BatchArguments arguments = {0};
-	bool		versioned = call->kind->model + 1 < call->kind->nargs;
+	BatchArguments arguments = { 0 };
+	bool versioned = call->kind->model + 1 < call->kind->nargs;
 
 	for (int i = 0; i < call->kind->nargs; i++)
 	{
@@ -321,13 +349,14 @@ static void
 fill_round(BatchState *state)
 {
 	Instrumentation *counted = state->css.ss.ps.instrument;
-	Size		bytes = 0;
+	Size bytes = 0;
 
 	reserve_rows(state);
-	while (state->nrows < state->round_limit && (state->nrows == 0 || bytes < TRANSLATE_WINDOW_BYTES))
+	while (state->nrows < state->round_limit &&
+		   (state->nrows == 0 || bytes < TRANSLATE_WINDOW_BYTES))
 	{
 		TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
-		BatchRow   *row = &state->rows[state->nrows];
+		BatchRow *row = &state->rows[state->nrows];
 		MemoryContext old;
 
 		if (TupIsNull(slot))
@@ -352,8 +381,8 @@ static void
 run_round(BatchState *state)
 {
 	Instrumentation *counted = state->css.ss.ps.instrument;
-	instr_time	start;
-	instr_time	end;
+	instr_time start;
+	instr_time end;
 
 	MemoryContextReset(state->memory);
 	state->nrows = state->next = 0;
@@ -378,24 +407,25 @@ run_round(BatchState *state)
 	state->round_limit = Min(state->round_limit * 2, translate_window());
 }
 
-/* ---- Handing out --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Handing out --------------------------------------------------------- */
 
 /* The scan tuple of a row: the calls' results, then the child's columns. */
 static void
 fill_scan_slot(BatchState *state, BatchRow *row, TupleTableSlot *scan)
 {
-	int			ncolumns;
+	int ncolumns;
 
 	slot_getallattrs(row->slot);
 	ncolumns = row->slot->tts_tupleDescriptor->natts;
 	ExecClearTuple(scan);
 	for (int k = 0; k < state->ncalls; k++)
 	{
-		Request    *request = row->requests[k];
+		Request *request = row->requests[k];
 
 		scan->tts_isnull[k] = request == NULL;
-		row->requests[k] = NULL;	/* it is freed by collecting it, or by its error */
-		scan->tts_values[k] = request == NULL ? (Datum) 0 : state->calls[k].kind->collect(request, row->models[k]);
+		row->requests[k] = NULL; /* it is freed by collecting it, or by its error */
+		scan->tts_values[k] =
+			request == NULL ? (Datum) 0 : state->calls[k].kind->collect(request, row->models[k]);
 	}
 	memcpy(scan->tts_values + state->ncalls, row->slot->tts_values, ncolumns * sizeof(Datum));
 	memcpy(scan->tts_isnull + state->ncalls, row->slot->tts_isnull, ncolumns * sizeof(bool));
@@ -455,7 +485,9 @@ batch_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 		return;
 	ExplainPropertyFloat("Images", NULL, counted->COUNTED_IMAGES, 0, es);
 	ExplainPropertyFloat("Rounds", NULL, counted->COUNTED_ROUNDS, 0, es);
-	ExplainPropertyFloat("Images per Round", NULL, counted->COUNTED_ROUNDS > 0 ? counted->COUNTED_IMAGES / counted->COUNTED_ROUNDS : 0, 1, es);
+	ExplainPropertyFloat(
+		"Images per Round", NULL,
+		counted->COUNTED_ROUNDS > 0 ? counted->COUNTED_IMAGES / counted->COUNTED_ROUNDS : 0, 1, es);
 	if (es->timing)
 		ExplainPropertyFloat("Wait", "ms", counted->COUNTED_WAIT, 1, es);
 }

@@ -1,21 +1,32 @@
 /*
  * batch_plan.c
- *	  Finds calls of our functions in finished plans and puts a node above them that runs many rows at once.
+ *	  Finds calls of our functions in finished plans and puts a node above them
+ *	  that runs many rows at once.
  *
- * A call in a target list is evaluated one row at a time: UPDATE shoes SET variant = bicycle_translate(sketch, z) would send one image, wait, send the
- * next.  The planner hook rewrites the plan that the planner returns.  For a node X whose target list calls one of our functions:
+ * A call in a target list is evaluated one row at a time: UPDATE shoes SET
+ * variant = bicycle_translate(sketch, z) would send one image, wait, send the
+ * next. The planner hook rewrites the plan that the planner returns. For a node
+ * X whose target list calls one of our functions:
  *
- *	 X computes the calls' arguments, and the columns that the rest of its target list needs;
- *	 a CustomScan BicycleBatch over X reads ahead, submits the calls of many rows, and computes the rest of X's old target list row by row.
+ *	 X computes the calls' arguments, and the columns that the rest of its
+ *	 target list needs; a CustomScan BicycleBatch over X reads ahead, submits
+ *	 the calls of many rows, and computes the rest of X's old target list row by
+ *	 row.
  *
- * So everything but the arguments is still evaluated in order and only for rows that are returned.  The node is executed by batch_exec.c.
+ * So everything but the arguments is still evaluated in order and only for rows
+ * that are returned. The node is executed by batch_exec.c.
  *
- * What is left alone, because reading ahead or evaluating early would show: calls under CASE, COALESCE, AND, OR and the like, which may not be reached;
- * arguments of aggregates; target lists with sub-plans or set-returning functions; a Result without input, which PL/pgSQL takes for a simple expression; the
- * inner side of a merge join, which is marked and restored; a foreign scan that itself updates or deletes; cursors declared by DECLARE CURSOR, which may
- * scroll or be named by WHERE CURRENT OF.  Such calls go through the functions themselves, with the same results.
+ * What is left alone, because reading ahead or evaluating early would show:
+ * calls under CASE, COALESCE, AND, OR and the like, which may not be reached;
+ * arguments of aggregates; target lists with sub-plans or set-returning
+ * functions; a Result without input, which PL/pgSQL takes for a simple
+ * expression; the inner side of a merge join, which is marked and restored; a
+ * foreign scan that itself updates or deletes; cursors declared by DECLARE
+ * CURSOR, which may scroll or be named by WHERE CURRENT OF. Such calls go
+ * through the functions themselves, with the same results.
  *
- * Nothing here has state but the list of our functions' OIDs, which a syscache callback forgets.
+ * Nothing here has state but the list of our functions' OIDs, which a syscache
+ * callback forgets.
  */
 #include "bicycle.h"
 
@@ -34,16 +45,18 @@ static planner_hook_type previous_planner = NULL;
 
 typedef struct PlanContext
 {
-	int			last_node_id;	/* largest plan_node_id in the statement */
+	int last_node_id; /* largest plan_node_id in the statement */
 } PlanContext;
 
 static Plan *rewrite(Plan *plan, Plan *parent, PlanContext *context);
 
-/* ---- The calls of a target list ------------------------------------------------------------------------------------------------------------ */
+/* ---- The calls of a target list ------------------------------------------ */
 
 /*
- * Collects, without repetition, calls that are evaluated for every row.  Descends only into nodes that always evaluate all they hold; whatever is not named here is passed over
- * whole, so that a node type of a later server cannot hide a condition.
+ * Collects, without repetition, calls that are evaluated for every row.
+ * Descends only into nodes that always evaluate all they hold; whatever is not
+ * named here is passed over whole, so that a node type of a later server cannot
+ * hide a condition.
  */
 static bool
 collect_calls(Node *node, List **calls)
@@ -89,7 +102,7 @@ holds_subplan(Node *node, void *unused)
 	return expression_tree_walker(node, holds_subplan, NULL);
 }
 
-/* ---- Which nodes may be wrapped ------------------------------------------------------------------------------------------------------------ */
+/* ---- Which nodes may be wrapped ------------------------------------------ */
 
 static bool
 can_project(const Plan *plan)
@@ -104,7 +117,10 @@ can_project(const Plan *plan)
 			return ((const WindowAgg *) plan)->runCondition == NIL;
 		case T_ForeignScan:
 
-			/* one that modifies at the other end computes there, and takes its target list for what it has sent */
+			/*
+			 * one that modifies at the other end computes there, and takes its
+			 * target list for what it has sent
+			 */
 			return ((const ForeignScan *) plan)->operation == CMD_SELECT;
 		case T_SeqScan:
 		case T_SampleScan:
@@ -143,28 +159,29 @@ may_wrap(const Plan *plan, const Plan *parent)
 	return !holds_subplan((Node *) plan->targetlist, NULL);
 }
 
-/* ---- Building the node --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Building the node --------------------------------------------------- */
 
 typedef struct Build
 {
-	List	   *calls;			/* FuncExprs; column i + 1 of the scan tuple is the result of call i */
-	List	   *columns;		/* the new target list of the child: arguments, and columns for the rest */
+	List *calls;   /* FuncExprs; column i + 1 of the scan tuple is the result of call i */
+	List *columns; /* the new target list of the child: arguments, and columns for the rest */
 } Build;
 
 /* The number, from 1, of the child's column that holds this expression. */
 static int
 child_column(Build *build, Expr *expr)
 {
-	ListCell   *cell;
+	ListCell *cell;
 	TargetEntry *entry;
 
-	foreach(cell, build->columns)
+	foreach (cell, build->columns)
 	{
 		entry = lfirst_node(TargetEntry, cell);
 		if (equal(entry->expr, expr))
 			return entry->resno;
 	}
-	entry = makeTargetEntry((Expr *) copyObject(expr), list_length(build->columns) + 1, NULL, false);
+	entry =
+		makeTargetEntry((Expr *) copyObject(expr), list_length(build->columns) + 1, NULL, false);
 	build->columns = lappend(build->columns, entry);
 	return entry->resno;
 }
@@ -175,20 +192,24 @@ column_var(int varno, int column, Node *expr)
 	return makeVar(varno, column, exprType(expr), exprTypmod(expr), exprCollation(expr), 0);
 }
 
-/* The old target list in terms of the scan tuple: calls become its first columns, what the child must deliver the ones behind them. */
+/*
+ * The old target list in terms of the scan tuple: calls become its first
+ * columns, what the child must deliver the ones behind them.
+ */
 static Node *
 to_scan_tuple(Node *node, Build *build)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (node == NULL)
 		return NULL;
 	if (IsA(node, FuncExpr))
-		foreach(cell, build->calls)
+		foreach (cell, build->calls)
 			if (equal(lfirst(cell), node))
 				return (Node *) column_var(INDEX_VAR, foreach_current_index(cell) + 1, node);
 	if (IsA(node, Var) || IsA(node, Aggref) || IsA(node, WindowFunc) || IsA(node, GroupingFunc))
-		return (Node *) column_var(INDEX_VAR, list_length(build->calls) + child_column(build, (Expr *) node), node);
+		return (Node *) column_var(
+			INDEX_VAR, list_length(build->calls) + child_column(build, (Expr *) node), node);
 	return expression_tree_mutator(node, to_scan_tuple, build);
 }
 
@@ -196,87 +217,98 @@ to_scan_tuple(Node *node, Build *build)
 static List *
 argument_columns(Build *build)
 {
-	List	   *all = NIL;
-	ListCell   *call;
-	ListCell   *argument;
+	List *all = NIL;
+	ListCell *call;
+	ListCell *argument;
 
-	foreach(call, build->calls)
+	foreach (call, build->calls)
 	{
-		List	   *columns = NIL;
+		List *columns = NIL;
 
-		foreach(argument, lfirst_node(FuncExpr, call)->args)
+		foreach (argument, lfirst_node(FuncExpr, call)->args)
 			columns = lappend_int(columns, child_column(build, lfirst(argument)));
 		all = lappend(all, columns);
 	}
 	return all;
 }
 
-/* What the scan tuple holds, for EXPLAIN and for its tuple descriptor: the calls over the child's columns, then these columns. */
+/*
+ * What the scan tuple holds, for EXPLAIN and for its tuple descriptor: the
+ * calls over the child's columns, then these columns.
+ */
 static List *
 scan_tuple(const Build *build, const List *argument_columns)
 {
-	List	   *entries = NIL;
-	ListCell   *cell;
-	ListCell   *columns;
+	List *entries = NIL;
+	ListCell *cell;
+	ListCell *columns;
 
 	forboth(cell, build->calls, columns, argument_columns)
 	{
-		FuncExpr   *call = copyObject(lfirst_node(FuncExpr, cell));
-		ListCell   *argument;
-		ListCell   *column;
+		FuncExpr *call = copyObject(lfirst_node(FuncExpr, cell));
+		ListCell *argument;
+		ListCell *column;
 
-		forboth(argument, call->args, column, (List *) lfirst(columns))
-			lfirst(argument) = column_var(OUTER_VAR, lfirst_int(column), lfirst(argument));
-		entries = lappend(entries, makeTargetEntry((Expr *) call, list_length(entries) + 1, NULL, false));
+		forboth(argument, call->args, column, (List *) lfirst(columns)) lfirst(argument) =
+			column_var(OUTER_VAR, lfirst_int(column), lfirst(argument));
+		entries =
+			lappend(entries, makeTargetEntry((Expr *) call, list_length(entries) + 1, NULL, false));
 	}
-	foreach(cell, build->columns)
+	foreach (cell, build->columns)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, cell);
 
-		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno, (Node *) entry->expr),
+		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno,
+																	   (Node *) entry->expr),
 												   list_length(entries) + 1, NULL, false));
 	}
 	return entries;
 }
 
-/* The columns of the child passed on unchanged: the target list of a Limit between it and our node. */
+/*
+ * The columns of the child passed on unchanged: the target list of a Limit
+ * between it and our node.
+ */
 static List *
 pass_through(const Build *build)
 {
-	List	   *entries = NIL;
-	ListCell   *cell;
+	List *entries = NIL;
+	ListCell *cell;
 
-	foreach(cell, build->columns)
+	foreach (cell, build->columns)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, cell);
 
-		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno, (Node *) entry->expr), entry->resno, NULL, false));
+		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno,
+																	   (Node *) entry->expr),
+												   entry->resno, NULL, false));
 	}
 	return entries;
 }
 
 /*
- * Puts a node over `below`, which is X itself or the Limit over X.  With the Limit inside, exactly the rows that it lets through are computed, and a sort
+ * Puts a node over `below`, which is X itself or the Limit over X. With the
+ * Limit inside, exactly the rows that it lets through are computed, and a sort
  * below it still knows its bound.
  */
 static Plan *
 wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 {
-	Build		build = {calls, NIL};
-	List	   *arguments = argument_columns(&build);
-	List	   *functions = NIL;
+	Build build = { calls, NIL };
+	List *arguments = argument_columns(&build);
+	List *functions = NIL;
 	CustomScan *scan = makeNode(CustomScan);
-	Plan	   *plan = &scan->scan.plan;
-	ListCell   *cell;
+	Plan *plan = &scan->scan.plan;
+	ListCell *cell;
 
-	foreach(cell, x->targetlist)
+	foreach (cell, x->targetlist)
 	{
 		TargetEntry *entry = flatCopyTargetEntry(lfirst_node(TargetEntry, cell));
 
 		entry->expr = (Expr *) to_scan_tuple((Node *) entry->expr, &build);
 		plan->targetlist = lappend(plan->targetlist, entry);
 	}
-	foreach(cell, calls)
+	foreach (cell, calls)
 		functions = lappend_oid(functions, lfirst_node(FuncExpr, cell)->funcid);
 
 	scan->methods = &batch_scan_methods;
@@ -298,7 +330,7 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	return plan;
 }
 
-/* ---- Walking the plan ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- Walking the plan ---------------------------------------------------- */
 
 /* The children that a node has in a list, besides lefttree and righttree. */
 static List *
@@ -324,13 +356,13 @@ listed_children(Plan *plan)
 static void
 rewrite_children(Plan *plan, PlanContext *context)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	plan->lefttree = rewrite(plan->lefttree, plan, context);
 	plan->righttree = rewrite(plan->righttree, plan, context);
 	if (IsA(plan, SubqueryScan))
 		((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, plan, context);
-	foreach(cell, listed_children(plan))
+	foreach (cell, listed_children(plan))
 		lfirst(cell) = rewrite(lfirst(cell), plan, context);
 }
 
@@ -338,15 +370,18 @@ rewrite_children(Plan *plan, PlanContext *context)
 static Plan *
 rewrite(Plan *plan, Plan *parent, PlanContext *context)
 {
-	Plan	   *x = plan;
-	List	   *calls = NIL;
+	Plan *x = plan;
+	List *calls = NIL;
 
 	if (plan == NULL)
 		return NULL;
 	check_stack_depth();
 	rewrite_children(plan, context);
 
-	/* the child of a Limit is seen to when the Limit is, so that the node comes to stand over both; WITH TIES compares columns by number */
+	/*
+	 * the child of a Limit is seen to when the Limit is, so that the node comes
+	 * to stand over both; WITH TIES compares columns by number
+	 */
 	if (parent != NULL && IsA(parent, Limit))
 		return plan;
 	if (IsA(plan, Limit) && ((Limit *) plan)->limitOption == LIMIT_OPTION_COUNT)
@@ -360,7 +395,7 @@ rewrite(Plan *plan, Plan *parent, PlanContext *context)
 static void
 find_last_node_id(Plan *plan, PlanContext *context)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
 	if (plan == NULL)
 		return;
@@ -369,27 +404,28 @@ find_last_node_id(Plan *plan, PlanContext *context)
 	find_last_node_id(plan->righttree, context);
 	if (IsA(plan, SubqueryScan))
 		find_last_node_id(((SubqueryScan *) plan)->subplan, context);
-	foreach(cell, listed_children(plan))
+	foreach (cell, listed_children(plan))
 		find_last_node_id(lfirst(cell), context);
 }
 
 static PlannedStmt *
 batch_planner(Query *query, const char *source, int cursor_options, ParamListInfo params)
 {
-	PlannedStmt *statement = previous_planner != NULL ?
-		previous_planner(query, source, cursor_options, params) :
-		standard_planner(query, source, cursor_options, params);
-	PlanContext context = {0};
-	ListCell   *cell;
+	PlannedStmt *statement = previous_planner != NULL
+								 ? previous_planner(query, source, cursor_options, params)
+								 : standard_planner(query, source, cursor_options, params);
+	PlanContext context = { 0 };
+	ListCell *cell;
 
-	if (!bicycle_batching || (cursor_options & (CURSOR_OPT_SCROLL | CURSOR_OPT_FAST_PLAN)) != 0 || !batch_functions_exist())
+	if (!bicycle_batching || (cursor_options & (CURSOR_OPT_SCROLL | CURSOR_OPT_FAST_PLAN)) != 0 ||
+		!batch_functions_exist())
 		return statement;
 
 	find_last_node_id(statement->planTree, &context);
-	foreach(cell, statement->subplans)
+	foreach (cell, statement->subplans)
 		find_last_node_id(lfirst(cell), &context);
 	statement->planTree = rewrite(statement->planTree, NULL, &context);
-	foreach(cell, statement->subplans)
+	foreach (cell, statement->subplans)
 		lfirst(cell) = rewrite(lfirst(cell), NULL, &context);
 	return statement;
 }

@@ -2,8 +2,9 @@
  * bicycle.c
  *	  Entry of the library.
  *
- * Nothing is started here but, when the library is preloaded, the registration of supervisor and launcher.  No thread, no neural library and no device is ever
- * touched in a process of PostgreSQL.
+ * Nothing is started here but, when the library is preloaded, the registration
+ * of supervisor and launcher. No thread, no neural library and no device is
+ * ever touched in a process of PostgreSQL.
  */
 #include "bicycle.h"
 
@@ -11,7 +12,7 @@
 
 BicycleModuleMagic(BICYCLE_VERSION);
 
-void		_PG_init(void);
+void _PG_init(void);
 
 void
 _PG_init(void)

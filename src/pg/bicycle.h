@@ -1,9 +1,12 @@
 /*
  * bicycle.h
- *	  What the files of src/pg share: settings, the state in shared memory, the client of the engine, the catalog of models.
+ *	  What the files of src/pg share: settings, the state in shared memory, the
+ *	  client of the engine, the catalog of models.
  *
- * The library runs in backends, in parallel workers and in the supervisor.  It never decodes an image, reads a model file or starts a thread; all of that
- * happens in the engine (src/engine), reached over a socket by engine/protocol.h.
+ * The library runs in backends, in parallel workers and in the supervisor. It
+ * never decodes an image, reads a model file or starts a thread; all of that
+ * happens in the engine (src/engine), reached over a socket by
+ * engine/protocol.h.
  */
 #ifndef BICYCLE_PG_H
 #define BICYCLE_PG_H
@@ -26,334 +29,409 @@
 
 #include "pg_compat.h"
 
-/* ---- settings.c ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- settings.c ---------------------------------------------------------- */
 
 extern char *bicycle_device;
-extern int	bicycle_precision;	/* values of NnPrecision: 0 auto, 1 fp32, 2 bf16 */
-extern int	bicycle_max_model_size; /* MB */
-extern int	bicycle_max_image_pixels;
-extern int	bicycle_max_request_size;	/* kB */
-extern int	bicycle_debug_fault;
+extern int bicycle_precision;      /* values of NnPrecision: 0 auto, 1 fp32, 2 bf16 */
+extern int bicycle_max_model_size; /* MB */
+extern int bicycle_max_image_pixels;
+extern int bicycle_max_request_size; /* kB */
+extern int bicycle_debug_fault;
 extern char *bicycle_model;
-extern int	bicycle_prefetch;
+extern int bicycle_prefetch;
 extern bool bicycle_batching;
-extern int	bicycle_priority;	/* 0 or BICYCLE_FLAG_BULK */
-extern int	bicycle_output_format;	/* BicycleOutputFormat */
-extern int	bicycle_jpeg_quality;
-extern int	bicycle_request_timeout;	/* ms, 0 = none */
-extern int	bicycle_max_training_jobs;
-extern int	bicycle_train_memory;	/* MB */
-extern int	bicycle_train_disk; /* MB */
-extern int	bicycle_train_checkpoint_interval;	/* s */
-extern int	bicycle_train_stuck_timeout;	/* s */
+extern int bicycle_priority;      /* 0 or BICYCLE_FLAG_BULK */
+extern int bicycle_output_format; /* BicycleOutputFormat */
+extern int bicycle_jpeg_quality;
+extern int bicycle_request_timeout; /* ms, 0 = none */
+extern int bicycle_max_training_jobs;
+extern int bicycle_train_memory;              /* MB */
+extern int bicycle_train_disk;                /* MB */
+extern int bicycle_train_checkpoint_interval; /* s */
+extern int bicycle_train_stuck_timeout;       /* s */
 
 extern void settings_define(void);
 
 /* Appends "set NAME VALUE\n" for each setting that the engine reads. */
 extern void settings_for_engine(StringInfo out);
 
-/* ---- shared.c: state that all processes see ------------------------------------------------------------------------------------------------ */
+/* ---- shared.c: state that all processes see ------------------------------ */
 
 typedef enum EngineState
 {
-	ENGINE_ABSENT,				/* no supervisor has run yet, or it has ended */
-	ENGINE_STARTING,			/* forked, or about to be */
-	ENGINE_READY,				/* listens on its socket */
-	ENGINE_FAILED				/* cannot start; retried with back-off.  Sessions do not wait for it */
+	ENGINE_ABSENT,   /* no supervisor has run yet, or it has ended */
+	ENGINE_STARTING, /* forked, or about to be */
+	ENGINE_READY,    /* listens on its socket */
+	ENGINE_FAILED    /* cannot start; retried with back-off.  Sessions do not wait for it */
 } EngineState;
 
-#define MAX_TRAINERS		64	/* upper limit of bicycle.max_training_jobs */
-#define WATCHED_DATABASES	64
+#define MAX_TRAINERS 64 /* upper limit of bicycle.max_training_jobs */
+#define WATCHED_DATABASES 64
 
 /*
- * A trainer that runs, or was registered and is about to.  Who registers it fills in the first three; the process itself takes the slot over, and clears it
- * when it ends.  Others set `poked` and `interrupted`.
+ * A trainer that runs, or was registered and is about to. Who registers it
+ * fills in the first three; the process itself takes the slot over, and clears
+ * it when it ends. Others set `poked` and `interrupted`.
  */
 typedef struct TrainerSlot
 {
-	TimestampTz registered_at;	/* 0: the slot is free */
-	Oid			database;
-	int64		job;
-	pid_t		pid;			/* 0: the process has not come up */
-	bool		poked;			/* the job's row says something new */
-	bool		reading;		/* its query runs, and who stops the job interrupts it */
-	bool		interrupted;	/* that has been done */
+	TimestampTz registered_at; /* 0: the slot is free */
+	Oid database;
+	int64 job;
+	pid_t pid;        /* 0: the process has not come up */
+	bool poked;       /* the job's row says something new */
+	bool reading;     /* its query runs, and who stops the job interrupts it */
+	bool interrupted; /* that has been done */
 } TrainerSlot;
 
 /* What a trainer is told; fits into bgw_extra. */
 typedef struct TrainerStart
 {
-	int64		job;
-	Oid			database;
-	Oid			owner;
-	TransactionId creator;		/* whose end the trainer waits for; InvalidTransactionId: none */
+	int64 job;
+	Oid database;
+	Oid owner;
+	TransactionId creator; /* whose end the trainer waits for; InvalidTransactionId: none */
 } TrainerStart;
 
 /* A job that waits for the launcher to start it. */
 typedef struct ReadyJob
 {
 	TrainerStart start;
-	int			rank,			/* smaller ones go first: see launcher.c */
-				turn;			/* among those of the same rank */
+	int rank, /* smaller ones go first: see launcher.c */
+		turn; /* among those of the same rank */
 } ReadyJob;
 
-#define QUARANTINE_SLOTS	64
-#define QUARANTINE_SECONDS	300
+#define QUARANTINE_SLOTS 64
+#define QUARANTINE_SECONDS 300
 
-/* Identifies what a request asks for, so that one that crashes the engine can be refused. */
+/*
+ * Identifies what a request asks for, so that one that crashes the engine can
+ * be refused.
+ */
 typedef struct RequestDigest
 {
-	uint64		word[2];
+	uint64 word[2];
 } RequestDigest;
 
 /*
- * The supervisor alone writes the engine's fields (and a session that cannot start it, last_error), sessions the quarantine and registered_at; all under
- * `lock`.  Whoever changes `state` broadcasts `changed`.
+ * The supervisor alone writes the engine's fields (and a session that cannot
+ * start it, last_error), sessions the quarantine and registered_at; all under
+ * `lock`. Whoever changes `state` broadcasts `changed`.
  */
 typedef struct BicycleShared
 {
-	LWLock		lock;
-	int			tranche;
+	LWLock lock;
+	int tranche;
 	ConditionVariable changed;
-	pid_t		supervisor_pid; /* 0: none.  Set and cleared by the supervisor */
-	TimestampTz registered_at;	/* when a session last asked for a dynamic supervisor */
+	pid_t supervisor_pid;      /* 0: none.  Set and cleared by the supervisor */
+	TimestampTz registered_at; /* when a session last asked for a dynamic supervisor */
 	EngineState state;
-	pid_t		engine_pid;
-	uint64		starts;			/* engines started since the server started */
+	pid_t engine_pid;
+	uint64 starts; /* engines started since the server started */
 	TimestampTz ready_at;
-	char		description[128];	/* of the device, from "ready" */
-	char		last_error[512];	/* "" if there was none */
-	int			nquarantined;	/* slots in use, expired ones included: 0 lets sessions skip the look */
+	char description[128]; /* of the device, from "ready" */
+	char last_error[512];  /* "" if there was none */
+	int nquarantined;      /* slots in use, expired ones included: 0 lets sessions skip the look */
 	struct
 	{
 		RequestDigest digest;
-		TimestampTz until;		/* 0: free */
-	}			quarantine[QUARANTINE_SLOTS];
+		TimestampTz until; /* 0: free */
+	} quarantine[QUARANTINE_SLOTS];
 
-	/* Training; see launcher.c for who sets and clears these, jobs.c for the slots. */
-	pid_t		launcher_pid;	/* 0: none */
+	/*
+	 * Training; see launcher.c for who sets and clears these, jobs.c for the
+	 * slots.
+	 */
+	pid_t launcher_pid; /* 0: none */
 	TimestampTz launcher_registered_at;
-	bool		scan_wanted;	/* some job may be started now */
-	TimestampTz rescan_at;		/* when some job may be tried again; 0: none waits for its next try */
-	bool		watch_all;		/* any database may have unfinished jobs */
-	int			nwatched;
-	Oid			watched[WATCHED_DATABASES]; /* databases that may have unfinished jobs */
-	bool		no_worker_slot; /* the launcher could not start what it wanted to */
-	int			nready;
-	ReadyJob	ready[MAX_TRAINERS];	/* in the order in which they are to be started */
+	bool scan_wanted;      /* some job may be started now */
+	TimestampTz rescan_at; /* when some job may be tried again; 0: none waits for its next try */
+	bool watch_all;        /* any database may have unfinished jobs */
+	int nwatched;
+	Oid watched[WATCHED_DATABASES]; /* databases that may have unfinished jobs */
+	bool no_worker_slot;            /* the launcher could not start what it wanted to */
+	int nready;
+	ReadyJob ready[MAX_TRAINERS]; /* in the order in which they are to be started */
 	TrainerSlot trainers[MAX_TRAINERS];
 } BicycleShared;
 
-/* Attaches to the state, creating it if this process is the first.  Never called in the postmaster, so no pointer outlives a restart after a crash. */
+/*
+ * Attaches to the state, creating it if this process is the first. Never called
+ * in the postmaster, so no pointer outlives a restart after a crash.
+ */
 extern BicycleShared *shared_attach(void);
-extern void shared_reserve(void);	/* at preload: asks for the memory beforehand */
+extern void shared_reserve(void); /* at preload: asks for the memory beforehand */
 
-/* Seconds for which requests of this digest are still refused; 0: not refused. */
-extern int	quarantine_remaining(const RequestDigest *digest);
+/*
+ * Seconds for which requests of this digest are still refused; 0: not refused.
+ */
+extern int quarantine_remaining(const RequestDigest *digest);
 extern void quarantine_add(const RequestDigest *digest);
 
-/* ---- supervisor.c -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- supervisor.c -------------------------------------------------------- */
 
-extern void supervisor_register_static(void);	/* from _PG_init under shared_preload_libraries */
+extern void supervisor_register_static(void); /* from _PG_init under shared_preload_libraries */
 
-/* From a session: registers a dynamic one if there is none.  If no slot is free: false with missing_ok, else 53000. */
+/*
+ * From a session: registers a dynamic one if there is none. If no slot is free:
+ * false with missing_ok, else 53000.
+ */
 extern bool supervisor_ensure(bool missing_ok);
 extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
 
-/* ---- process.c: starting workers and engines ----------------------------------------------------------------------------------------------- */
-
-/* A worker of this library that is never restarted; with a database and only on a primary, as jobs need it, or without one and on standbys too. */
-extern void worker_fill(BackgroundWorker *worker, const char *type, const char *function, bool for_jobs);
+/* ---- process.c: starting workers and engines ----------------------------- */
 
 /*
- * Registers a worker of which one is enough.  *pid and *registered_at are the fields of BicycleShared that tell whether it runs, or somebody has registered it
- * just now.  False if there was no worker slot.
+ * A worker of this library that is never restarted; with a database and only on
+ * a primary, as jobs need it, or without one and on standbys too.
+ */
+extern void worker_fill(BackgroundWorker *worker, const char *type, const char *function,
+						bool for_jobs);
+
+/*
+ * Registers a worker of which one is enough. *pid and *registered_at are the
+ * fields of BicycleShared that tell whether it runs, or somebody has registered
+ * it just now. False if there was no worker slot.
  */
 extern bool worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registered_at);
 
-
-#define ENGINE_EXEC_FAILED	127	/* exit status, as of a shell that does not find a command */
+#define ENGINE_EXEC_FAILED 127 /* exit status, as of a shell that does not find a command */
 
 /*
- * Starts bicycle-engine, with an argument unless that is NULL.  Its descriptors from BICYCLE_CONTROL_FD on are copies of fds (at most 2), which stay open
- * here.  -1 with errno if there was no process to be had.
+ * Starts bicycle-engine, with an argument unless that is NULL. Its descriptors
+ * from BICYCLE_CONTROL_FD on are copies of fds (at most 2), which stay open
+ * here. -1 with errno if there was no process to be had.
  */
 extern pid_t engine_fork(const char *argument, const int *fds, int nfds);
 
-extern void engine_tell(int fd, const char *text, size_t length);	/* whole lines; does not wait */
+extern void engine_tell(int fd, const char *text, size_t length); /* whole lines; does not wait */
 
-/* Tells all settings, then those in `more`, lines of the same kind which count instead; and that it may start. */
+/*
+ * Tells all settings, then those in `more`, lines of the same kind which count
+ * instead; and that it may start.
+ */
 extern void engine_configure(int fd, const char *more, bool go);
 
-/* Reads what there is, and hands each whole line to `says`; false at the end of the socket.  `in` keeps an unfinished line. */
-extern bool engine_lines(int fd, StringInfo in, void (*says) (char *line));
+/*
+ * Reads what there is, and hands each whole line to `says`; false at the end of
+ * the socket. `in` keeps an unfinished line.
+ */
+extern bool engine_lines(int fd, StringInfo in, void (*says)(char *line));
 
-extern int	engine_log_level(const char *word); /* of "log WORD text", as ereport takes it */
+extern int engine_log_level(const char *word); /* of "log WORD text", as ereport takes it */
 
-/* ---- catalog.c: the tables of the extension, as the caller sees them ----------------------------------------------------------------------- */
+/* ---- catalog.c: the tables of the extension, as the caller sees them ----- */
 
 typedef struct Model
 {
-	char		name[BICYCLE_MAX_NAME];
-	int			version;
-	uint8		hash[BICYCLE_HASH_BYTES];
-	int			nz;
-	bool		has_encoder;
-	uint32		precision;		/* of its config, values of NnPrecision; fp32 if the config says auto */
+	char name[BICYCLE_MAX_NAME];
+	int version;
+	uint8 hash[BICYCLE_HASH_BYTES];
+	int nz;
+	bool has_encoder;
+	uint32 precision; /* of its config, values of NnPrecision; fp32 if the config says auto */
 } Model;
 
-extern void catalog_init(void);	/* from _PG_init: registers invalidation callbacks */
+extern void catalog_init(void); /* from _PG_init: registers invalidation callbacks */
 
 /*
- * Finds a version of a model, as the caller: SELECT on both tables is checked whether or not the model is resident, row security on bicycle_models applies.
- * model NULL means bicycle.model; version NULL the current one.  42501, 42704.
+ * Finds a version of a model, as the caller: SELECT on both tables is checked
+ * whether or not the model is resident, row security on bicycle_models applies.
+ * model NULL means bicycle.model; version NULL the current one. 42501, 42704.
  */
 extern Model *model_lookup(const text *model, const int *version);
 
-/* The schema that CREATE EXTENSION put everything in; InvalidOid if there is no extension here and missing_ok is set. */
-extern Oid	catalog_schema(bool missing_ok);
+/*
+ * The schema that CREATE EXTENSION put everything in; InvalidOid if there is no
+ * extension here and missing_ok is set.
+ */
+extern Oid catalog_schema(bool missing_ok);
 
 /* "schema.table", quoted, for queries. */
 extern const char *catalog_table(const char *table);
-extern Oid	catalog_table_oid(const char *table);
-extern void catalog_check_rights(const char *table, AclMode mode);	/* 42501 */
+extern Oid catalog_table_oid(const char *table);
+extern void catalog_check_rights(const char *table, AclMode mode); /* 42501 */
 
-/* ---- client.c: this session's connection to the engine ------------------------------------------------------------------------------------- */
+/* ---- client.c: this session's connection to the engine ------------------- */
 
 typedef struct Request Request;
 
 /*
- * A request whose body is in memory and which is sent again, by itself, if the engine ends before it has answered.  The body is copied.  The request
- * belongs to CurrentResourceOwner: an error withdraws it.  model is NULL for INFO; it is copied too.
+ * A request whose body is in memory and which is sent again, by itself, if the
+ * engine ends before it has answered. The body is copied. The request belongs
+ * to CurrentResourceOwner: an error withdraws it. model is NULL for INFO; it is
+ * copied too.
  */
-extern Request *request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
-							   const float *z, const void *image, size_t image_length);
+extern Request *request_submit(BicycleFrameType type, const Model *model,
+							   const BicycleImageRequest *head, const float *z, const void *image,
+							   size_t image_length);
 
-/* Waits for the answer, whatever it is: afterwards request_wait returns or raises at once. */
+/*
+ * Waits for the answer, whatever it is: afterwards request_wait returns or
+ * raises at once.
+ */
 extern void request_settle(Request *request);
 
-/* Waits for the answer, and raises it if it is an error.  The answer's bytes belong to the request. */
+/*
+ * Waits for the answer, and raises it if it is an error. The answer's bytes
+ * belong to the request.
+ */
 extern const char *request_wait(Request *request, size_t *length);
 extern void request_free(Request *request);
 
-/* STATUS and CACHE: one small frame each way.  Returns NULL if the engine is not there and missing_ok is set. */
+/*
+ * STATUS and CACHE: one small frame each way. Returns NULL if the engine is not
+ * there and missing_ok is set.
+ */
 extern Request *request_simple(BicycleFrameType type, bool missing_ok);
 
 /*
- * A request with streams: request_open sends the header and waits for its GRANT; false means that the connection was lost, and the caller may start again
- * with a new request.  The same holds for every function below that returns bool.  Errors of the engine are raised.
+ * A request with streams: request_open sends the header and waits for its
+ * GRANT; false means that the connection was lost, and the caller may start
+ * again with a new request. The same holds for every function below that
+ * returns bool. Errors of the engine are raised.
  */
-extern Request *request_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length);
+extern Request *request_open(BicycleFrameType type, const void *head, size_t head_length,
+							 const void *tail, size_t tail_length);
 extern bool request_granted(Request *request);
 extern bool request_write(Request *request, const void *bytes, size_t length);
 extern bool request_end(Request *request);
 extern bool request_result(Request *request, const char **head, size_t *length);
-extern bool request_read(Request *request, void *bytes, size_t length); /* exactly that many bytes of the result's stream */
-extern bool request_read_end(Request *request); /* the END of the result's stream; XX000 if there is more */
+extern bool request_read(Request *request, void *bytes,
+						 size_t length); /* exactly that many bytes of the result's stream */
+extern bool
+request_read_end(Request *request); /* the END of the result's stream; XX000 if there is more */
 
 /*
- * In a trainer: the stream to its training engine, which starts as TRAIN_BEGIN.  request_write and request_end as above; request_send adds a whole frame once
+ * In a trainer: the stream to its training engine, which starts as TRAIN_BEGIN.
+ * request_write and request_end as above; request_send adds a whole frame once
  * there is room; request_free ends nothing but the request.
  */
-extern Request *request_train(const void *head, size_t head_length, const void *tail, size_t tail_length);
-extern bool request_send(Request *request, BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length);
+extern Request *request_train(const void *head, size_t head_length, const void *tail,
+							  size_t tail_length);
+extern bool request_send(Request *request, BicycleFrameType type, const void *head,
+						 size_t head_length, const void *tail, size_t tail_length);
 
-/* Calls `attempt` until it says that the connection held, at most twice if the engine had begun each time: 58000. */
-extern void request_retry(bool (*attempt) (void *arg), void *arg, const char *what);
+/*
+ * Calls `attempt` until it says that the connection held, at most twice if the
+ * engine had begun each time: 58000.
+ */
+extern void request_retry(bool (*attempt)(void *arg), void *arg, const char *what);
 
-/* Engine texts are UTF-8 and may quote files: a copy in which '?' stands for what this database's encoding or a terminal cannot take. */
+/*
+ * Engine texts are UTF-8 and may quote files: a copy in which '?' stands for
+ * what this database's encoding or a terminal cannot take.
+ */
 extern char *client_text(const char *text);
 
-extern void client_init(void);	/* from _PG_init: registers callbacks */
+extern void client_init(void); /* from _PG_init: registers callbacks */
 
-/* ---- models.c ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- models.c ------------------------------------------------------------ */
 
-extern char *model_name_argument(FunctionCallInfo fcinfo, int i);	/* 22004, 22023 */
-extern char *model_options_argument(FunctionCallInfo fcinfo, int i);	/* jsonb as text; NULL is {} */
+extern char *model_name_argument(FunctionCallInfo fcinfo, int i);    /* 22004, 22023 */
+extern char *model_options_argument(FunctionCallInfo fcinfo, int i); /* jsonb as text; NULL is {} */
 
-/* Taken by whoever writes a model or its jobs, until the end of the transaction. */
+/*
+ * Taken by whoever writes a model or its jobs, until the end of the
+ * transaction.
+ */
 extern void model_lock(const char *name);
 
 /*
- * Writes a new version as the caller and returns its number.  It becomes current if `replaces` is NULL or names the current version (0: there is none).
+ * Writes a new version as the caller and returns its number. It becomes current
+ * if `replaces` is NULL or names the current version (0: there is none).
  * tensors: a stream as stream_spool leaves it.
  */
-extern int	model_store(const char *name, const char *method, int64 iterations, const BicycleImported *head, const char *config, BufFile *tensors,
-						const int *replaces);
+extern int model_store(const char *name, const char *method, int64 iterations,
+					   const BicycleImported *head, const char *config, BufFile *tensors,
+					   const int *replaces);
 
-/* ---- stream.c: models on the wire ---------------------------------------------------------------------------------------------------------- */
+/* ---- stream.c: models on the wire ---------------------------------------- */
 
 /* Sends a version's tensors as LOAD; false if the connection was lost. */
 extern bool stream_load(const Model *model);
 
-/* Sends the tensors of one network as EXPORT; returns the file, or NULL if the connection was lost. */
+/*
+ * Sends the tensors of one network as EXPORT; returns the file, or NULL if the
+ * connection was lost.
+ */
 extern bytea *stream_export(const Model *model, const char *network, const char *format);
 
 /*
- * In a trainer: TRAIN_BEGIN with a version's tensors.  head's stream_length and options_length are filled here.  NULL if the connection was lost.
+ * In a trainer: TRAIN_BEGIN with a version's tensors. head's stream_length and
+ * options_length are filled here. NULL if the connection was lost.
  */
 typedef struct BicycleTrainBegin BicycleTrainBegin;
 extern Request *stream_train(BicycleTrainBegin *head, const char *options, const Model *model);
 
-/* Reads a result's stream of that many bytes into a temporary file, rewound; NULL if the connection was lost. */
+/*
+ * Reads a result's stream of that many bytes into a temporary file, rewound;
+ * NULL if the connection was lost.
+ */
 extern BufFile *stream_spool(Request *request, uint64 length);
 
-/* Writes the tensors in such a file into rows of bicycle_tensors, as the caller. */
+/*
+ * Writes the tensors in such a file into rows of bicycle_tensors, as the
+ * caller.
+ */
 extern void stream_store(BufFile *file, int ntensors, const char *model, int version);
 
-extern void stream_check_tensor(const BicycleTensor *t);	/* 08P01 if its strings do not end */
-extern Datum stream_shape(const BicycleTensor *t);	/* int[] */
+extern void stream_check_tensor(const BicycleTensor *t); /* 08P01 if its strings do not end */
+extern Datum stream_shape(const BicycleTensor *t);       /* int[] */
 
-/* ---- jobs.c: rows of training jobs, and who trains them now -------------------------------------------------------------------------------- */
+/* ---- jobs.c: rows of training jobs, and who trains them now -------------- */
 
-#define JOB_TRIES		5		/* starts of a trainer without a checkpoint in between */
+#define JOB_TRIES 5 /* starts of a trainer without a checkpoint in between */
 
 /* A row of bicycle_training_jobs, palloc'ed. */
 typedef struct Job
 {
-	int64		job;
-	char	   *model;
-	Oid			owner;			/* InvalidOid if the row came from elsewhere and there is no role of that name */
-	bool		local;			/* was started in this database of this cluster */
-	char	   *pairs;
-	char	   *search_path;
-	char	   *options;		/* canonical JSON */
-	int			start_version;	/* 0: none */
-	char	   *state;
-	char	   *wanted;			/* "running", or what its trainer should bring it to: "paused", "cancelled" */
-	int			attempts;
-	int64		checkpoint;		/* iteration of the last one; 0: none */
-	int64		iteration;
-	int64		iterations;		/* 0: not known yet */
-	bytea	   *data_digest;	/* NULL: not known yet */
-	char	   *platform;		/* NULL: not known yet */
-	int			version;		/* 0: none yet */
-	char	   *error;			/* NULL: none */
-	int			sqlstate;		/* of the error */
+	int64 job;
+	char *model;
+	Oid owner;  /* InvalidOid if the row came from elsewhere and there is no role of that name */
+	bool local; /* was started in this database of this cluster */
+	char *pairs;
+	char *search_path;
+	char *options;     /* canonical JSON */
+	int start_version; /* 0: none */
+	char *state;
+	char *wanted; /* "running", or what its trainer should bring it to: "paused", "cancelled" */
+	int attempts;
+	int64 checkpoint; /* iteration of the last one; 0: none */
+	int64 iteration;
+	int64 iterations;   /* 0: not known yet */
+	bytea *data_digest; /* NULL: not known yet */
+	char *platform;     /* NULL: not known yet */
+	int version;        /* 0: none yet */
+	char *error;        /* NULL: none */
+	int sqlstate;       /* of the error */
 } Job;
 
 /* Parameters of a statement. */
 typedef struct JobParams
 {
-	int			n;
-	Oid			types[16];
-	Datum		values[16];
-	char		nulls[16];
+	int n;
+	Oid types[16];
+	Datum values[16];
+	char nulls[16];
 } JobParams;
 
 extern void param_add(JobParams *p, Oid type, Datum value);
-extern void param_add_text(JobParams *p, const char *text);	/* NULL is null */
+extern void param_add_text(JobParams *p, const char *text); /* NULL is null */
 extern void param_add_null(JobParams *p, Oid type);
 
 /*
- * Runs a statement on the job tables, or on tensors, as their owner and under a safe search_path; within SPI_connect.  %s in the statement, if there is one, is the table.
- * Returns the number of rows.  There are no grants on these tables: this is the only way to write them.
+ * Runs a statement on the job tables, or on tensors, as their owner and under a
+ * safe search_path; within SPI_connect. %s in the statement, if there is one,
+ * is the table. Returns the number of rows. There are no grants on these
+ * tables: this is the only way to write them.
  */
 extern uint64 jobs_run(const char *table, const char *statement, int expected, JobParams *p);
-extern bool job_read(int64 job, Job *row, bool lock);	/* false: no such job; within SPI_connect, which owns the memory */
-extern bool job_is_active(const Job *row);	/* queued or running, here */
+extern bool job_read(int64 job, Job *row,
+					 bool lock); /* false: no such job; within SPI_connect, which owns the memory */
+extern bool job_is_active(const Job *row); /* queued or running, here */
 
-extern Oid	jobs_table(void);	/* InvalidOid: the extension is not here */
+extern Oid jobs_table(void); /* InvalidOid: the extension is not here */
 
 /* Why a role cannot run a job, to be said after its name; NULL if it can. */
 extern const char *job_role_unfit(Oid role);
@@ -361,76 +439,104 @@ extern const char *job_role_unfit(Oid role);
 typedef enum TrainerPresence
 {
 	TRAINER_NONE,
-	TRAINER_EXPECTED,			/* registered a moment ago */
-	TRAINER_LOST,				/* registered, and has not come up */
+	TRAINER_EXPECTED, /* registered a moment ago */
+	TRAINER_LOST,     /* registered, and has not come up */
 	TRAINER_ALIVE
 } TrainerPresence;
 
-extern int	trainers_running(void); /* those that are expected included */
+extern int trainers_running(void); /* those that are expected included */
 extern TrainerPresence trainer_presence(Oid database, int64 job);
-extern bool trainer_register(const TrainerStart *start);	/* false: no worker slot */
+extern bool trainer_register(const TrainerStart *start); /* false: no worker slot */
 
 /* In a trainer: */
-extern bool trainer_claim(Oid database, int64 job);	/* until this process ends; false: enough others run, or the job has a trainer */
-extern bool trainer_poked(void);	/* and clears it */
-extern void trainer_reading(bool reading);	/* from here on whoever stops the job interrupts this process by SIGINT, or no longer */
-extern bool trainer_interrupted(void);	/* that has happened */
+extern bool trainer_claim(
+	Oid database,
+	int64 job); /* until this process ends; false: enough others run, or the job has a trainer */
+extern bool trainer_poked(void); /* and clears it */
+/*
+ * from here on whoever stops the job interrupts this process by SIGINT, or no
+ * longer
+ */
+extern void trainer_reading(bool reading);
+extern bool trainer_interrupted(void); /* that has happened */
 
-extern void jobs_changed(void);	/* at commit: trainers of this database look at their rows, the launcher at all */
-extern void job_stopping(int64 job);	/* the same, and interrupts the job's query if it runs */
+extern void jobs_changed(
+	void); /* at commit: trainers of this database look at their rows, the launcher at all */
+extern void job_stopping(int64 job); /* the same, and interrupts the job's query if it runs */
 
-/* ---- train.c ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- train.c ------------------------------------------------------------- */
 
 /*
- * Prepares the query of a job as the current user; within SPI_connect.  42601 if it is not one query that only reads, 42804 if it does not give two bytea
+ * Prepares the query of a job as the current user; within SPI_connect. 42601 if
+ * it is not one query that only reads, 42804 if it does not give two bytea
  * columns, 0A000 if it uses temporary tables.
  */
 typedef struct _SPI_plan *SPIPlanPtr;
 extern SPIPlanPtr pairs_prepare(const char *query);
 
-/* 55006 if a job on the model is not finished; of a version other than 0, if such a job started from it.  Within SPI_connect, and under model_lock. */
+/*
+ * 55006 if a job on the model is not finished; of a version other than 0, if
+ * such a job started from it. Within SPI_connect, and under model_lock.
+ */
 extern void train_check_unused(const char *model, int version);
 
-extern void train_check_rights(void);	/* of the current user, to store what a job makes: 42501 */
+extern void train_check_rights(void); /* of the current user, to store what a job makes: 42501 */
 
-/* ---- trainer.c (its own parts: trainer.h), launcher.c -------------------------------------------------------------------------------------- */
+/* ---- trainer.c (its own parts: trainer.h), launcher.c -------------------- */
 
 extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
 
 extern void launcher_register_static(void);
-extern bool launcher_ensure(void);	/* false: there is none and no worker slot for one */
+extern bool launcher_ensure(void); /* false: there is none and no worker slot for one */
 
-/* Makes the launcher look at a database; last, if a job of it was just `served`.  Raises nothing. */
+/*
+ * Makes the launcher look at a database; last, if a job of it was just
+ * `served`. Raises nothing.
+ */
 extern void launcher_wake(Oid database, bool served);
 extern PGDLLEXPORT void bicycle_launcher_main(Datum arg);
 extern PGDLLEXPORT void bicycle_scan_main(Datum arg);
 
-/* ---- latent.c ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- latent.c ------------------------------------------------------------ */
 
-/* A latent code as the user gave it: 2202E, 22004, 22023 (not finite).  Returns its length and, palloc'ed or in the array, its values. */
+/*
+ * A latent code as the user gave it: 2202E, 22004, 22023 (not finite). Returns
+ * its length and, palloc'ed or in the array, its values.
+ */
 extern const float *latent_values(ArrayType *z, int *nz);
-extern void latent_check_length(int nz, const Model *model);	/* 22023 */
+extern void latent_check_length(int nz, const Model *model); /* 22023 */
 extern ArrayType *latent_array(const float *values, int nz);
 
-/* ---- translate.c --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- translate.c --------------------------------------------------------- */
 
-/* Common to TRANSLATE, ENCODE and INFO: fills a request from the settings.  versioned: the session's output and precision do not count. */
+/*
+ * Common to TRANSLATE, ENCODE and INFO: fills a request from the settings.
+ * versioned: the session's output and precision do not count.
+ */
 extern void image_request_head(BicycleImageRequest *head, const Model *model, bool versioned);
-extern Request *translate_submit(const Model *model, bool versioned, const float *z, const bytea *image);
-extern bytea *image_argument(Datum value);	/* 54000 beyond bicycle.max_request_size, before it is fetched */
-extern bytea *request_wait_bytea(Request *request); /* waits, copies the answer into CurrentMemoryContext, frees the request */
-extern int	translate_window(void);	/* requests that one statement keeps in flight */
-#define TRANSLATE_WINDOW_BYTES	((Size) 64 * 1024 * 1024)	/* ... and bytes of their images, at least one */
+extern Request *translate_submit(const Model *model, bool versioned, const float *z,
+								 const bytea *image);
+extern bytea *
+image_argument(Datum value); /* 54000 beyond bicycle.max_request_size, before it is fetched */
+extern bytea *request_wait_bytea(
+	Request *request); /* waits, copies the answer into CurrentMemoryContext, frees the request */
+extern int translate_window(void); /* requests that one statement keeps in flight */
+/* ... and bytes of their images, at least one */
+#define TRANSLATE_WINDOW_BYTES ((Size) 64 * 1024 * 1024)
 
-/* ---- encode.c ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- encode.c ------------------------------------------------------------ */
 
-extern Request *encode_submit(const Model *model, bool versioned, const bytea *image);	/* 55000 if the model has no encoder */
+extern Request *encode_submit(const Model *model, bool versioned,
+							  const bytea *image); /* 55000 if the model has no encoder */
 
-/* Waits, frees the request; mean and logarithm of the variance of the posterior, nz values each, palloc'ed one after the other. */
+/*
+ * Waits, frees the request; mean and logarithm of the variance of the
+ * posterior, nz values each, palloc'ed one after the other.
+ */
 extern float *encode_collect(Request *request, const Model *model);
 
-/* ---- batch_plan.c, batch_exec.c: calls of many rows at once -------------------------------------------------------------------------------- */
+/* ---- batch_plan.c, batch_exec.c: calls of many rows at once -------------- */
 
-extern void batch_init(void);	/* from _PG_init: hooks into the planner */
+extern void batch_init(void); /* from _PG_init: hooks into the planner */
 
-#endif							/* BICYCLE_PG_H */
+#endif /* BICYCLE_PG_H */

@@ -1,10 +1,14 @@
 /*
  * catalog.c
- *	  The tables of the extension, found through the extension's own schema and read as the caller.
+ *	  The tables of the extension, found through the extension's own schema and
+ *	  read as the caller.
  *
- * Where the tables are is cached, with the plan of the look-up, until a relation or a schema changes: relcache and syscache callbacks mark the cache stale
- * and the next call builds it anew.  The callbacks also fire for changes that logical replication applies.  What the tables hold is not cached: each call
- * runs the look-up, so row security and the privileges of the moment decide.
+ * Where the tables are is cached, with the plan of the look-up, until a
+ * relation or a schema changes: relcache and syscache callbacks mark the cache
+ * stale and the next call builds it anew. The callbacks also fire for changes
+ * that logical replication applies. What the tables hold is not cached: each
+ * call runs the look-up, so row security and the privileges of the moment
+ * decide.
  */
 #include "bicycle.h"
 
@@ -29,12 +33,12 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-static bool fresh = false;		/* the fields below are right, if models_oid is set */
-static Oid	schema = InvalidOid;
-static Oid	models_oid = InvalidOid;
-static Oid	tensors_oid = InvalidOid;
+static bool fresh = false; /* the fields below are right, if models_oid is set */
+static Oid schema = InvalidOid;
+static Oid models_oid = InvalidOid;
+static Oid tensors_oid = InvalidOid;
 static SPIPlanPtr lookup_plan = NULL;
-static char *lookup_query = NULL;	/* what it was made from */
+static char *lookup_query = NULL; /* what it was made from */
 
 static void
 relation_changed(Datum arg, Oid relid)
@@ -59,17 +63,18 @@ catalog_init(void)
 Oid
 catalog_schema(bool missing_ok)
 {
-	Oid			extension = get_extension_oid("bicycle", missing_ok);
-	Oid			result = InvalidOid;
-	Relation	rel;
+	Oid extension = get_extension_oid("bicycle", missing_ok);
+	Oid result = InvalidOid;
+	Relation rel;
 	ScanKeyData key;
 	SysScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	if (!OidIsValid(extension))
 		return InvalidOid;
 	rel = table_open(ExtensionRelationId, AccessShareLock);
-	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(extension));
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
 	scan = systable_beginscan(rel, ExtensionOidIndexId, true, NULL, 1, &key);
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
@@ -82,13 +87,12 @@ catalog_schema(bool missing_ok)
 Oid
 catalog_table_oid(const char *table)
 {
-	Oid			oid = get_relname_relid(table, catalog_schema(false));
+	Oid oid = get_relname_relid(table, catalog_schema(false));
 
 	if (!OidIsValid(oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table \"%s\" of extension bicycle does not exist", table),
-				 errhint("Drop the extension and create it again.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
+						errmsg("table \"%s\" of extension bicycle does not exist", table),
+						errhint("Drop the extension and create it again.")));
 	return oid;
 }
 
@@ -101,7 +105,7 @@ catalog_table(const char *table)
 static void
 check_rights(Oid oid, AclMode mode)
 {
-	AclResult	result = pg_class_aclcheck(oid, GetUserId(), mode);
+	AclResult result = pg_class_aclcheck(oid, GetUserId(), mode);
 
 	if (result != ACLCHECK_OK)
 		aclcheck_error(result, OBJECT_TABLE, get_rel_name(oid));
@@ -114,30 +118,35 @@ catalog_check_rights(const char *table, AclMode mode)
 }
 
 /*
- * Must be called within SPI_connect.  The plan is made again only if the schema has another name now: any other change PostgreSQL's plan cache follows by
- * itself.  The old plan is left, as a policy of bicycle_models that uses a model could bring us here while it runs.
+ * Must be called within SPI_connect. The plan is made again only if the schema
+ * has another name now: any other change PostgreSQL's plan cache follows by
+ * itself. The old plan is left, as a policy of bicycle_models that uses a model
+ * could bring us here while it runs.
  */
 static void
 refresh(void)
 {
-	Oid			types[2] = {TEXTOID, INT4OID};
-	char	   *query;
-	SPIPlanPtr	plan;
+	Oid types[2] = { TEXTOID, INT4OID };
+	char *query;
+	SPIPlanPtr plan;
 
-	fresh = true;				/* first, so that a change that comes in meanwhile is not lost */
-	models_oid = InvalidOid;	/* until all is right */
+	fresh = true;            /* first, so that a change that comes in meanwhile is not lost */
+	models_oid = InvalidOid; /* until all is right */
 	schema = catalog_schema(false);
 	tensors_oid = catalog_table_oid("bicycle_tensors");
-	query = psprintf("SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config OPERATOR(pg_catalog.->>) 'net_e',"
-					 " config OPERATOR(pg_catalog.->>) 'precision'"
-					 " FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
-					 " AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
-					 quote_qualified_identifier(get_namespace_name(schema), "bicycle_models"));
+	query = psprintf(
+		"SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config "
+		"OPERATOR(pg_catalog.->>) 'net_e',"
+		" config OPERATOR(pg_catalog.->>) 'precision'"
+		" FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
+		" AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
+		quote_qualified_identifier(get_namespace_name(schema), "bicycle_models"));
 	if (lookup_plan == NULL || strcmp(query, lookup_query) != 0)
 	{
 		plan = SPI_prepare(query, 2, types);
 		if (plan == NULL)
-			elog(ERROR, "could not prepare the look-up of models: %s", SPI_result_code_string(SPI_result));
+			elog(ERROR, "could not prepare the look-up of models: %s",
+				 SPI_result_code_string(SPI_result));
 		SPI_keepplan(plan);
 		lookup_query = MemoryContextStrdup(TopMemoryContext, query);
 		lookup_plan = plan;
@@ -149,24 +158,23 @@ static void
 report_no_model(const char *name, const int *version)
 {
 	if (version)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("version %d of model \"%s\" does not exist", *version, name),
-				 errhint("Table bicycle_models lists the models that you may see.")));
-	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("model \"%s\" does not exist or has no current version", name),
-			 errhint("Table bicycle_models lists the models that you may see; bicycle_deploy makes a version current.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("version %d of model \"%s\" does not exist", *version, name),
+						errhint("Table bicycle_models lists the models that you may see.")));
+	ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+					errmsg("model \"%s\" does not exist or has no current version", name),
+					errhint("Table bicycle_models lists the models that you may see; "
+							"bicycle_deploy makes a version current.")));
 }
 
 static void
 fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 {
-	bool		isnull;
-	bytea	   *hash;
-	char	   *nz = SPI_getvalue(row, desc, 3);
-	char	   *net_e = SPI_getvalue(row, desc, 4);
-	char	   *precision = SPI_getvalue(row, desc, 5);
+	bool isnull;
+	bytea *hash;
+	char *nz = SPI_getvalue(row, desc, 3);
+	char *net_e = SPI_getvalue(row, desc, 4);
+	char *precision = SPI_getvalue(row, desc, 5);
 
 	m->version = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	hash = DatumGetByteaPP(SPI_getbinval(row, desc, 2, &isnull));
@@ -179,27 +187,25 @@ fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 	m->has_encoder = net_e && strcmp(net_e, "none") != 0;
 	m->precision = precision && strcmp(precision, "bf16") == 0 ? 2 : 1;
 	if (m->nz < 0 || m->nz > BICYCLE_MAX_NZ)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("configuration of version %d of model \"%s\" is damaged", m->version, m->name),
-				 errdetail("Its nz is %s.", nz)));
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+						errmsg("configuration of version %d of model \"%s\" is damaged", m->version,
+							   m->name),
+						errdetail("Its nz is %s.", nz)));
 }
 
 Model *
 model_lookup(const text *model, const int *version)
 {
-	Model	   *m = palloc0(sizeof(Model));
-	char	   *name = model ? text_to_cstring(model) : pstrdup(bicycle_model);
-	Datum		values[2];
-	char		nulls[2] = {' ', version ? ' ' : 'n'};
-	bool		pushed = false;
-	int			rc;
+	Model *m = palloc0(sizeof(Model));
+	char *name = model ? text_to_cstring(model) : pstrdup(bicycle_model);
+	Datum values[2];
+	char nulls[2] = { ' ', version ? ' ' : 'n' };
+	bool pushed = false;
+	int rc;
 
 	if (name[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("no model is named"),
-				 errhint("Pass model => 'name', or set bicycle.model.")));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no model is named"),
+						errhint("Pass model => 'name', or set bicycle.model.")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (!fresh || !OidIsValid(models_oid))
@@ -210,7 +216,10 @@ model_lookup(const text *model, const int *version)
 		report_no_model(name, version);
 	strlcpy(m->name, name, sizeof(m->name));
 
-	/* The planner may evaluate the immutable forms, and then not always under a snapshot. */
+	/*
+	 * The planner may evaluate the immutable forms, and then not always under a
+	 * snapshot.
+	 */
 	if (!ActiveSnapshotSet())
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());

@@ -2,14 +2,20 @@
  * client.c
  *	  The requests of this session.
  *
- * A Request is owned by the resource owner that was current when it was made: if that owner is released with the request still open (an error, a rolled back
- * savepoint, a closed portal) the request is withdrawn with CANCEL.  If cancels are still unanswered at the end of the transaction the connection is closed,
- * so that an idle session never holds a place in the engine's queue.  Answers to requests that nobody waits for yet are kept.
+ * A Request is owned by the resource owner that was current when it was made:
+ * if that owner is released with the request still open (an error, a rolled
+ * back savepoint, a closed portal) the request is withdrawn with CANCEL. If
+ * cancels are still unanswered at the end of the transaction the connection is
+ * closed, so that an idle session never holds a place in the engine's queue.
+ * Answers to requests that nobody waits for yet are kept.
  *
- * When the connection is lost, requests whose body is in memory go back to UNSENT and are sent again once the engine is back.  One for which the engine had
- * reported STARTED has then used up one attempt and asks to be run alone; after two it fails with 58000 and its digest is refused for some minutes.
+ * When the connection is lost, requests whose body is in memory go back to
+ * UNSENT and are sent again once the engine is back. One for which the engine
+ * had reported STARTED has then used up one attempt and asks to be run alone;
+ * after two it fails with 58000 and its digest is refused for some minutes.
  *
- * Memory is client_memory(), because requests are cleaned up after the memory of a failed statement is gone.
+ * Memory is client_memory(), because requests are cleaned up after the memory
+ * of a failed statement is gone.
  */
 #include "client.h"
 #include "engine/train_protocol.h"
@@ -21,85 +27,94 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define MAX_ATTEMPTS	2		/* starts that may end with the engine's death */
-#define MAX_LOSSES		100		/* connections that one request may lose without having been started */
-#define MAX_LOADS		5		/* times that one request may ask for its model without being started */
-#define MAX_CONFIG		(16 * 1024) /* bytes of a configuration as JSON */
-#define WRITE_AHEAD		(1024 * 1024)	/* bytes of a stream that wait in our buffer before its producer waits */
-#define DATA_FRAME		(256 * 1024)
-#define COMPACT_BYTES	(1024 * 1024)	/* of a stream that have been handed on and are then moved away */
+#define MAX_ATTEMPTS 2 /* starts that may end with the engine's death */
+/* connections that one request may lose without having been started */
+#define MAX_LOSSES 100
+/* times that one request may ask for its model without being started */
+#define MAX_LOADS 5
+#define MAX_CONFIG (16 * 1024) /* bytes of a configuration as JSON */
+/* bytes of a stream that wait in our buffer before its producer waits */
+#define WRITE_AHEAD (1024 * 1024)
+#define DATA_FRAME (256 * 1024)
+/* of a stream that have been handed on and are then moved away */
+#define COMPACT_BYTES (1024 * 1024)
 
 typedef enum RequestKind
 {
-	KIND_IMAGE,					/* takes a RESERVE; the body is kept and sent again if need be */
-	KIND_PLAIN,					/* no body */
-	KIND_STREAM					/* its caller writes and reads streams, and starts again if the connection is lost */
+	KIND_IMAGE, /* takes a RESERVE; the body is kept and sent again if need be */
+	KIND_PLAIN, /* no body */
+	/*
+	 * its caller writes and reads streams, and starts again if the connection
+	 * is lost
+	 */
+	KIND_STREAM
 } RequestKind;
 
 typedef enum RequestState
 {
 	REQUEST_UNSENT,
-	REQUEST_RESERVED,			/* KIND_IMAGE: waits for its GRANT */
+	REQUEST_RESERVED, /* KIND_IMAGE: waits for its GRANT */
 	REQUEST_SENT,
-	REQUEST_DONE,				/* has its RESULT; a stream of DATA may still follow */
+	REQUEST_DONE, /* has its RESULT; a stream of DATA may still follow */
 	REQUEST_FAILED,
-	REQUEST_LOST				/* KIND_STREAM: the connection is gone */
+	REQUEST_LOST /* KIND_STREAM: the connection is gone */
 } RequestState;
 
 struct Request
 {
-	dlist_node	node;			/* in `requests` */
+	dlist_node node; /* in `requests` */
 	ResourceOwner owner;
-	uint64		id;
+	uint64 id;
 	BicycleFrameType type;
 	RequestKind kind;
 	RequestState state;
-	bool		granted;
-	bool		started;
-	bool		need_model;
-	int			attempts;
-	int			losses;
-	int			loads;
-	Model	   *model;			/* NULL: none */
-	char	   *body;			/* KIND_IMAGE: BicycleImageRequest, z, image */
-	size_t		body_length;
+	bool granted;
+	bool started;
+	bool need_model;
+	int attempts;
+	int losses;
+	int loads;
+	Model *model; /* NULL: none */
+	char *body;   /* KIND_IMAGE: BicycleImageRequest, z, image */
+	size_t body_length;
 	RequestDigest digest;
-	char	   *result;
-	size_t		result_length;
-	StringInfoData stream;		/* DATA received; data is NULL until the first */
-	size_t		stream_read;	/* bytes of it that were handed on */
-	bool		stream_ended;
-	int			sqlstate;		/* REQUEST_FAILED */
-	char	   *text[3];			/* message, detail, hint; "" if none */
+	char *result;
+	size_t result_length;
+	StringInfoData stream; /* DATA received; data is NULL until the first */
+	size_t stream_read;    /* bytes of it that were handed on */
+	bool stream_ended;
+	int sqlstate;  /* REQUEST_FAILED */
+	char *text[3]; /* message, detail, hint; "" if none */
 };
 
 static dlist_head requests = DLIST_STATIC_INIT(requests);
 static uint64 last_id = 0;
 
-static int	unacknowledged = 0; /* CANCELs without a CANCELLED */
-static TimestampTz credit_clock;	/* when the wait for a GRANT began, or last saw progress */
-static bool loading = false;	/* inside stream_load: models are not asked for while one is being read */
-static bool lost_after_start;	/* how the last KIND_STREAM request was lost */
+static int unacknowledged = 0;   /* CANCELs without a CANCELLED */
+static TimestampTz credit_clock; /* when the wait for a GRANT began, or last saw progress */
+static bool loading =
+	false; /* inside stream_load: models are not asked for while one is being read */
+static bool lost_after_start; /* how the last KIND_STREAM request was lost */
 
 static void
 must_queue(bool queued)
 {
 	if (!queued)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"), errdetail("A request to the bicycle engine did not fit.")));
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
+						errdetail("A request to the bicycle engine did not fit.")));
 }
 
-/* ---- Requests ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Requests ------------------------------------------------------------ */
 
 static Request *
 request_new(BicycleFrameType type, RequestKind kind)
 {
-	Request    *r;
+	Request *r;
 
 	if (connection_is_training() && type != (BicycleFrameType) BICYCLE_TRAIN_BEGIN)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use a model in the query of a training job"),
-				 errhint("Write what the function gives into a table first.")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot use a model in the query of a training job"),
+						errhint("Write what the function gives into a table first.")));
 	r = MemoryContextAllocZero(client_memory(), sizeof(Request));
 	r->id = ++last_id;
 	r->type = type;
@@ -140,7 +155,8 @@ request_is_open(const Request *r)
 		case REQUEST_SENT:
 			return true;
 		case REQUEST_DONE:
-			return r->kind == KIND_STREAM && r->type != BICYCLE_LOAD && r->type != BICYCLE_TRAIN_CHECK && !r->stream_ended;
+			return r->kind == KIND_STREAM && r->type != BICYCLE_LOAD &&
+				   r->type != BICYCLE_TRAIN_CHECK && !r->stream_ended;
 		default:
 			return false;
 	}
@@ -150,11 +166,11 @@ request_is_open(const Request *r)
 static Request *
 frame_request(const BicycleFrame *frame)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	dlist_foreach(iter, &requests)
 	{
-		Request    *r = dlist_container(Request, node, iter.cur);
+		Request *r = dlist_container(Request, node, iter.cur);
 
 		if (r->id == frame->id)
 			return request_is_open(r) ? r : NULL;
@@ -176,8 +192,8 @@ request_fail(Request *r, int sqlstate, const char *message, const char *detail, 
 static void
 request_raise(Request *r)
 {
-	char	   *text[3];
-	int			sqlstate = r->sqlstate;
+	char *text[3];
+	int sqlstate = r->sqlstate;
 
 	memcpy(text, r->text, sizeof(text));
 	memset(r->text, 0, sizeof(r->text));
@@ -185,14 +201,14 @@ request_raise(Request *r)
 	connection_report(sqlstate, text);
 }
 
-/* ---- Frames of the engine ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Frames of the engine ------------------------------------------------ */
 
 static void
 frame_error(const BicycleFrame *frame, const char *body)
 {
-	Request    *r = frame_request(frame);
-	char	   *text[3];
-	int			sqlstate;
+	Request *r = frame_request(frame);
+	char *text[3];
+	int sqlstate;
 
 	if (r == NULL)
 		return;
@@ -205,7 +221,7 @@ frame_error(const BicycleFrame *frame, const char *body)
 static void
 frame_data(const BicycleFrame *frame, const char *body)
 {
-	Request    *r = frame_request(frame);
+	Request *r = frame_request(frame);
 
 	if (r == NULL)
 		return;
@@ -222,11 +238,12 @@ frame_data(const BicycleFrame *frame, const char *body)
 static void
 frame_result(const BicycleFrame *frame, const char *body)
 {
-	Request    *r = frame_request(frame);
+	Request *r = frame_request(frame);
 
 	if (r == NULL || r->state == REQUEST_DONE)
 		return;
-	r->result = MemoryContextAllocExtended(client_memory(), (Size) frame->length + 1, MCXT_ALLOC_HUGE);
+	r->result =
+		MemoryContextAllocExtended(client_memory(), (Size) frame->length + 1, MCXT_ALLOC_HUGE);
 	memcpy(r->result, body, frame->length);
 	r->result_length = frame->length;
 	r->state = REQUEST_DONE;
@@ -236,7 +253,7 @@ frame_result(const BicycleFrame *frame, const char *body)
 static void
 frame_grant(const BicycleFrame *frame)
 {
-	Request    *r = frame_request(frame);
+	Request *r = frame_request(frame);
 
 	if (r == NULL)
 		return;
@@ -252,7 +269,7 @@ frame_grant(const BicycleFrame *frame)
 void
 request_frame(const BicycleFrame *frame, const char *body)
 {
-	Request    *r;
+	Request *r;
 
 	switch (frame->type)
 	{
@@ -291,16 +308,19 @@ request_frame(const BicycleFrame *frame, const char *body)
 	}
 }
 
-/* Requests that the engine had started have used up an attempt if it was the engine that ended the connection. */
+/*
+ * Requests that the engine had started have used up an attempt if it was the
+ * engine that ended the connection.
+ */
 void
 requests_lost(bool died)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	unacknowledged = 0;
 	dlist_foreach(iter, &requests)
 	{
-		Request    *r = dlist_container(Request, node, iter.cur);
+		Request *r = dlist_container(Request, node, iter.cur);
 
 		if (!request_is_open(r))
 			continue;
@@ -318,12 +338,12 @@ requests_lost(bool died)
 	}
 }
 
-/* ---- Sending requests ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- Sending requests ---------------------------------------------------- */
 
 static bool
 any_reserved(void)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	dlist_foreach(iter, &requests)
 	{
@@ -339,21 +359,25 @@ send_unsent(Request *r)
 {
 	if (r->losses >= MAX_LOSSES)
 	{
-		request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again", psprintf("The connection was lost %d times.", r->losses),
+		request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
+					 psprintf("The connection was lost %d times.", r->losses),
 					 "The server log tells how the engine ended.");
 		return false;
 	}
 	if (r->attempts >= MAX_ATTEMPTS)
 	{
 		quarantine_add(&r->digest);
-		request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine failed twice while it worked on this request",
+		request_fail(r, ERRCODE_SYSTEM_ERROR,
+					 "bicycle engine failed twice while it worked on this request",
 					 "The engine ended unexpectedly each time.",
-					 psprintf("The same request is refused for %d seconds. The server log tells how the engine ended.", QUARANTINE_SECONDS));
+					 psprintf("The same request is refused for %d seconds. The server log tells "
+							  "how the engine ended.",
+							  QUARANTINE_SECONDS));
 		return false;
 	}
 	if (r->kind == KIND_IMAGE)
 	{
-		BicycleReserve reserve = {.bytes = r->body_length};
+		BicycleReserve reserve = { .bytes = r->body_length };
 
 		if (r->attempts > 0)
 			((BicycleImageRequest *) r->body)->flags |= BICYCLE_FLAG_ALONE;
@@ -374,12 +398,12 @@ send_unsent(Request *r)
 static bool
 send_all_unsent(void)
 {
-	dlist_iter	iter;
-	bool		all = true;
+	dlist_iter iter;
+	bool all = true;
 
 	dlist_foreach(iter, &requests)
 	{
-		Request    *r = dlist_container(Request, node, iter.cur);
+		Request *r = dlist_container(Request, node, iter.cur);
 
 		if (r->state == REQUEST_UNSENT && r->kind != KIND_STREAM)
 			all &= send_unsent(r);
@@ -387,32 +411,37 @@ send_all_unsent(void)
 	return all;
 }
 
-/* Sends the model that a request waits for; at most one a call, because the list may change meanwhile.  True if there was one. */
+/*
+ * Sends the model that a request waits for; at most one a call, because the
+ * list may change meanwhile. True if there was one.
+ */
 static bool
 serve_models(void)
 {
-	dlist_iter	iter;
+	dlist_iter iter;
 
 	if (loading)
 		return false;
 	dlist_foreach(iter, &requests)
 	{
-		Request    *r = dlist_container(Request, node, iter.cur);
+		Request *r = dlist_container(Request, node, iter.cur);
 
 		if (!r->need_model || r->state != REQUEST_SENT)
 			continue;
 		r->need_model = false;
 		if (++r->loads > MAX_LOADS)
 		{
-			request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine failed repeatedly while a model was loaded",
-						 psprintf("The model is \"%s\", version %d.", r->model->name, r->model->version),
-						 "The server log tells how the engine ended.");
+			request_fail(
+				r, ERRCODE_SYSTEM_ERROR,
+				"bicycle engine failed repeatedly while a model was loaded",
+				psprintf("The model is \"%s\", version %d.", r->model->name, r->model->version),
+				"The server log tells how the engine ended.");
 			return true;
 		}
 		loading = true;
 		PG_TRY();
 		{
-			(void) stream_load(r->model);	/* if the connection was lost the engine will ask again */
+			(void) stream_load(r->model); /* if the connection was lost the engine will ask again */
 		}
 		PG_FINALLY();
 		{
@@ -424,7 +453,10 @@ serve_models(void)
 	return false;
 }
 
-/* ms until a request has waited too long for its GRANT; -1: never.  Raises 53400 if that moment has passed. */
+/*
+ * ms until a request has waited too long for its GRANT; -1: never. Raises 53400
+ * if that moment has passed.
+ */
 static long
 credit_timeout(void)
 {
@@ -436,11 +468,11 @@ credit_timeout(void)
 	now = GetCurrentTimestamp();
 	deadline = TimestampTzPlusMilliseconds(credit_clock, bicycle_request_timeout);
 	if (now >= deadline)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("bicycle engine did not accept the request in time"),
-				 errdetail("Its queue was full for %d ms.", bicycle_request_timeout),
-				 errhint("Raise bicycle.queue_memory or bicycle.request_timeout, or send fewer requests at once.")));
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+						errmsg("bicycle engine did not accept the request in time"),
+						errdetail("Its queue was full for %d ms.", bicycle_request_timeout),
+						errhint("Raise bicycle.queue_memory or bicycle.request_timeout, or send "
+								"fewer requests at once.")));
 	return TimestampDifferenceMilliseconds(now, deadline);
 }
 
@@ -448,10 +480,13 @@ credit_timeout(void)
 static void
 client_turn(void)
 {
-	bool		moved;
+	bool moved;
 
 	connection_open(false);
-	/* What a caller waits for may have come with these; nothing else need ever come then, so there is no wait before it has looked. */
+	/*
+	 * What a caller waits for may have come with these; nothing else need ever
+	 * come then, so there is no wait before it has looked.
+	 */
 	if (!send_all_unsent() || serve_models() || !connection_is_open())
 		return;
 	moved = connection_flush();
@@ -462,17 +497,22 @@ client_turn(void)
 		connection_wait(credit_timeout());
 }
 
-/* ---- Requests with a body in memory -------------------------------------------------------------------------------------------------------- */
+/* ---- Requests with a body in memory -------------------------------------- */
 
-/* Type, model, fault asked for, latent and image: two requests of one digest would do the same. */
+/*
+ * Type, model, fault asked for, latent and image: two requests of one digest
+ * would do the same.
+ */
 static RequestDigest
-digest_of(BicycleFrameType type, const BicycleImageRequest *head, const float *z, const void *image, size_t image_length)
+digest_of(BicycleFrameType type, const BicycleImageRequest *head, const float *z, const void *image,
+		  size_t image_length)
 {
 	RequestDigest digest;
 
 	for (int i = 0; i < 2; i++)
 	{
-		uint64		seed = hash_bytes_extended(head->hash, BICYCLE_HASH_BYTES, (uint64) type + 1000 * i + 1000000 * head->debug);
+		uint64 seed = hash_bytes_extended(head->hash, BICYCLE_HASH_BYTES,
+										  (uint64) type + 1000 * i + 1000000 * head->debug);
 
 		if (head->nz > 0)
 			seed = hash_bytes_extended((const unsigned char *) z, head->nz * sizeof(float), seed);
@@ -486,21 +526,25 @@ request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequ
 			   const float *z, const void *image, size_t image_length)
 {
 	RequestDigest digest = digest_of(type, head, z, image, image_length);
-	int			seconds = quarantine_remaining(&digest);
-	size_t		z_bytes = head->nz * sizeof(float);
-	Request    *r;
+	int seconds = quarantine_remaining(&digest);
+	size_t z_bytes = head->nz * sizeof(float);
+	Request *r;
 
 	if (seconds > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYSTEM_ERROR),
-				 errmsg("request is refused"),
-				 errdetail("The bicycle engine failed twice while it worked on the same request."),
-				 errhint("It is refused for another %d seconds. The server log tells how the engine ended.", seconds)));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_SYSTEM_ERROR), errmsg("request is refused"),
+			 errdetail("The bicycle engine failed twice while it worked on the same request."),
+			 errhint(
+				 "It is refused for another %d seconds. The server log tells how the engine ended.",
+				 seconds)));
 	if (loading)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use a model while another is being read"),
-				 errdetail("A row security policy of the model tables calls a function that uses a model.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot use a model while another is being read"),
+			 errdetail(
+				 "A row security policy of the model tables calls a function that uses a model.")));
 
 	r = request_new(type, KIND_IMAGE);
 	r->digest = digest;
@@ -565,9 +609,12 @@ request_free(Request *r)
 	request_destroy(r);
 }
 
-/* ---- Requests with streams ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Requests with streams ----------------------------------------------- */
 
-/* Raises the engine's error; false if the connection was lost, and the request is then freed. */
+/*
+ * Raises the engine's error; false if the connection was lost, and the request
+ * is then freed.
+ */
 static bool
 stream_holds(Request *r)
 {
@@ -580,19 +627,18 @@ stream_holds(Request *r)
 }
 
 Request *
-request_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length)
+request_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail,
+			 size_t tail_length)
 {
-	Request    *r;
+	Request *r;
 
 	if (tail_length > MAX_CONFIG)
 		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("configuration is too long"),
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("configuration is too long"),
 				 errdetail("It has %zu bytes; the limit is %d.", tail_length, MAX_CONFIG)));
 	if (loading && type != BICYCLE_LOAD)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot use a model while another is being read")));
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("cannot use a model while another is being read")));
 	connection_open(false);
 	r = request_new(type, KIND_STREAM);
 	must_queue(connection_queue(type, r->id, head, head_length, tail, tail_length));
@@ -603,7 +649,7 @@ request_open(BicycleFrameType type, const void *head, size_t head_length, const 
 Request *
 request_train(const void *head, size_t head_length, const void *tail, size_t tail_length)
 {
-	Request    *r;
+	Request *r;
 
 	Assert(connection_is_training());
 	r = request_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
@@ -614,7 +660,8 @@ request_train(const void *head, size_t head_length, const void *tail, size_t tai
 }
 
 bool
-request_send(Request *r, BicycleFrameType type, const void *head, size_t head_length, const void *tail, size_t tail_length)
+request_send(Request *r, BicycleFrameType type, const void *head, size_t head_length,
+			 const void *tail, size_t tail_length)
 {
 	while (r->state == REQUEST_SENT && connection_pending() > WRITE_AHEAD)
 		client_turn();
@@ -638,7 +685,7 @@ request_write(Request *r, const void *bytes, size_t length)
 
 	while (length > 0 && r->state == REQUEST_SENT)
 	{
-		size_t		n = Min(length, DATA_FRAME);
+		size_t n = Min(length, DATA_FRAME);
 
 		if (connection_pending() > WRITE_AHEAD)
 		{
@@ -675,7 +722,8 @@ request_result(Request *r, const char **head, size_t *length)
 bool
 request_read(Request *r, void *bytes, size_t length)
 {
-	while (r->state == REQUEST_DONE && !r->stream_ended && (r->stream.data == NULL || r->stream.len - r->stream_read < length))
+	while (r->state == REQUEST_DONE && !r->stream_ended &&
+		   (r->stream.data == NULL || r->stream.len - r->stream_read < length))
 		client_turn();
 	if (!stream_holds(r))
 		return false;
@@ -710,24 +758,23 @@ request_read_end(Request *r)
 }
 
 void
-request_retry(bool (*attempt) (void *arg), void *arg, const char *what)
+request_retry(bool (*attempt)(void *arg), void *arg, const char *what)
 {
-	int			started = 0;
+	int started = 0;
 
 	for (int losses = 0; !attempt(arg); losses++)
 	{
 		if (lost_after_start)
 			started++;
 		if (started >= MAX_ATTEMPTS || losses >= MAX_LOADS)
-			ereport(ERROR,
-					(errcode(ERRCODE_SYSTEM_ERROR),
-					 errmsg("bicycle engine failed twice while it %s", what),
-					 errdetail("The engine ended unexpectedly each time."),
-					 errhint("The server log tells how the engine ended.")));
+			ereport(ERROR, (errcode(ERRCODE_SYSTEM_ERROR),
+							errmsg("bicycle engine failed twice while it %s", what),
+							errdetail("The engine ended unexpectedly each time."),
+							errhint("The server log tells how the engine ended.")));
 	}
 }
 
-/* ---- Cleaning up --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Cleaning up --------------------------------------------------------- */
 
 static void
 release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
@@ -738,7 +785,7 @@ release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 	{
 		dlist_foreach_modify(iter, &requests)
 		{
-			Request    *r = dlist_container(Request, node, iter.cur);
+			Request *r = dlist_container(Request, node, iter.cur);
 
 			if (r->owner != CurrentResourceOwner)
 				continue;
@@ -747,8 +794,8 @@ release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 			request_free(r);
 		}
 	}
-	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && connection_is_open() && !connection_is_training() &&
-			 (unacknowledged > 0 || connection_pending() > 0))
+	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && connection_is_open() &&
+			 !connection_is_training() && (unacknowledged > 0 || connection_pending() > 0))
 		connection_drop(false);
 }
 

@@ -1,59 +1,82 @@
 /*
  * client.h
- *	  Between connection.c, which moves frames, and client.c, which knows what they mean.
+ *	  Between connection.c, which moves frames, and client.c, which knows what
+ *	  they mean.
  */
 #ifndef BICYCLE_CLIENT_H
 #define BICYCLE_CLIENT_H
 
 #include "bicycle.h"
 
-/* ---- connection.c -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- connection.c -------------------------------------------------------- */
 
-/* Below TopMemoryContext: what both files allocate has to outlive the memory of a failed statement. */
+/*
+ * Below TopMemoryContext: what both files allocate has to outlive the memory of
+ * a failed statement.
+ */
 extern MemoryContext client_memory(void);
 
 extern bool connection_is_open(void);
 
 /*
- * Connects, waiting for an engine that is about to come up.  Returns false only if missing_ok; otherwise raises 55000 after a while, or at once if the
+ * Connects, waiting for an engine that is about to come up. Returns false only
+ * if missing_ok; otherwise raises 55000 after a while, or at once if the
  * supervisor has found that the engine cannot start.
  */
 extern bool connection_open(bool missing_ok);
 
 /*
- * In a trainer: makes one end of a socket pair this process's only connection, for good.  There is no HELLO; frames of the training engine go to `frame`,
+ * In a trainer: makes one end of a socket pair this process's only connection,
+ * for good. There is no HELLO; frames of the training engine go to `frame`,
  * ERROR is raised.
  */
-extern void connection_adopt(int fd, void (*frame) (const BicycleFrame *frame, const char *body));
+extern void connection_adopt(int fd, void (*frame)(const BicycleFrame *frame, const char *body));
 extern bool connection_is_training(void);
 
 /*
- * Forgets the connection and tells requests_lost.  `died`: it was the engine that ended it.  Allocates nothing and raises nothing: also called while a
+ * Forgets the connection and tells requests_lost. `died`: it was the engine
+ * that ended it. Allocates nothing and raises nothing: also called while a
  * transaction aborts.
  */
 extern void connection_drop(bool died);
 
-/* Adds a frame with a body in two parts to what is to be sent; false if there is no memory for it.  Never raises. */
-extern bool connection_queue(BicycleFrameType type, uint64 id, const void *head, size_t head_length, const void *tail, size_t tail_length);
+/*
+ * Adds a frame with a body in two parts to what is to be sent; false if there
+ * is no memory for it. Never raises.
+ */
+extern bool connection_queue(BicycleFrameType type, uint64 id, const void *head, size_t head_length,
+							 const void *tail, size_t tail_length);
 extern size_t connection_pending(void); /* bytes that wait to be sent */
 
-/* Send what can be sent now, read what there is now (and hand whole frames to request_frame); both return whether anything was moved. */
+/*
+ * Send what can be sent now, read what there is now (and hand whole frames to
+ * request_frame); both return whether anything was moved.
+ */
 extern bool connection_flush(void);
 extern bool connection_read(void);
 
-/* Waits until there is something to read, or room for what is pending, for at most `timeout` ms (-1: no limit); checks for interrupts. */
+/*
+ * Waits until there is something to read, or room for what is pending, for at
+ * most `timeout` ms (-1: no limit); checks for interrupts.
+ */
 extern void connection_wait(long timeout);
 
 /* The engine sent nonsense: drops the connection and raises 08P01. */
 pg_noreturn extern void connection_broken(void);
 
-/* Takes apart the body of an ERROR frame; returns the SQLSTATE, and message, detail and hint allocated in client_memory(). */
-extern int	connection_error(const char *body, size_t length, char *text[3]);
-pg_noreturn extern void connection_report(int sqlstate, char *text[3]); /* raises it and frees the texts */
+/*
+ * Takes apart the body of an ERROR frame; returns the SQLSTATE, and message,
+ * detail and hint allocated in client_memory().
+ */
+extern int connection_error(const char *body, size_t length, char *text[3]);
+pg_noreturn extern void connection_report(int sqlstate,
+										  char *text[3]); /* raises it and frees the texts */
 
-/* ---- client.c ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- client.c ------------------------------------------------------------ */
 
-extern void request_frame(const BicycleFrame *frame, const char *body); /* any frame but HELLO and an ERROR of the connection */
+extern void
+request_frame(const BicycleFrame *frame,
+			  const char *body); /* any frame but HELLO and an ERROR of the connection */
 extern void requests_lost(bool died);
 
-#endif							/* BICYCLE_CLIENT_H */
+#endif /* BICYCLE_CLIENT_H */

@@ -2,8 +2,11 @@
  * connection.c
  *	  This session's connection to the engine: bytes in and out, whole frames.
  *
- * One connection a session, opened on first use and kept until the session ends, the engine ends or client.c drops it.  Nothing here blocks outside
- * WaitLatchOrSocket and a condition variable, and each wait checks for interrupts.  The descriptor is not blocking, and whoever waits to write reads as well.
+ * One connection a session, opened on first use and kept until the session
+ * ends, the engine ends or client.c drops it. Nothing here blocks outside
+ * WaitLatchOrSocket and a condition variable, and each wait checks for
+ * interrupts. The descriptor is not blocking, and whoever waits to write reads
+ * as well.
  */
 #include "client.h"
 
@@ -19,24 +22,28 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define ENGINE_WAIT		(30 * 1000) /* ms that a statement waits for an engine that is not there */
-#define RECONNECT_WAIT	20		/* ms between tries while the supervisor has not yet seen that the engine died */
-#define KEEP_BUFFER		(1024 * 1024)	/* an empty queue larger than this is given back */
+#define ENGINE_WAIT (30 * 1000) /* ms that a statement waits for an engine that is not there */
+/*
+ * ms between tries while the supervisor has not yet seen that the engine died
+ */
+#define RECONNECT_WAIT 20
+#define KEEP_BUFFER (1024 * 1024) /* an empty queue larger than this is given back */
 
 /* Bytes are appended at `end` and taken from `start`. */
 typedef struct ByteQueue
 {
-	char	   *data;
-	size_t		start;
-	size_t		end;
-	size_t		capacity;
+	char *data;
+	size_t start;
+	size_t end;
+	size_t capacity;
 } ByteQueue;
 
-static int	sock = -1;
-static bool greeted;			/* the engine has answered our HELLO */
-static void (*training) (const BicycleFrame *frame, const char *body) = NULL;	/* it is a training engine: what takes its frames */
-static ByteQueue out;			/* whole frames, the first perhaps partly sent */
-static ByteQueue in;			/* frames as they come */
+static int sock = -1;
+static bool greeted; /* the engine has answered our HELLO */
+static void (*training)(const BicycleFrame *frame, const char *body) =
+	NULL;             /* it is a training engine: what takes its frames */
+static ByteQueue out; /* whole frames, the first perhaps partly sent */
+static ByteQueue in;  /* frames as they come */
 static uint32 wait_connect = 0;
 static uint32 wait_engine = 0;
 
@@ -50,7 +57,7 @@ client_memory(void)
 	return context;
 }
 
-/* ---- Byte queues --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Byte queues --------------------------------------------------------- */
 
 static void
 queue_clear(ByteQueue *q)
@@ -64,13 +71,16 @@ queue_clear(ByteQueue *q)
 	}
 }
 
-/* Makes room for `more` bytes at the end.  Returns false, with nothing changed, if there is no memory; never raises. */
+/*
+ * Makes room for `more` bytes at the end. Returns false, with nothing changed,
+ * if there is no memory; never raises.
+ */
 static bool
 queue_room(ByteQueue *q, size_t more)
 {
-	size_t		used = q->end - q->start;
-	size_t		capacity;
-	char	   *data;
+	size_t used = q->end - q->start;
+	size_t capacity;
+	char *data;
 
 	if (q->capacity - q->end >= more)
 		return true;
@@ -83,7 +93,8 @@ queue_room(ByteQueue *q, size_t more)
 	}
 	capacity = Max(used + more, Min(2 * q->capacity, used + more + KEEP_BUFFER));
 	capacity = Max(capacity, 64 * 1024);
-	data = MemoryContextAllocExtended(client_memory(), capacity, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+	data =
+		MemoryContextAllocExtended(client_memory(), capacity, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 	if (data == NULL)
 		return false;
 	if (q->data)
@@ -106,9 +117,10 @@ queue_append(ByteQueue *q, const void *bytes, size_t length)
 }
 
 bool
-connection_queue(BicycleFrameType type, uint64 id, const void *head, size_t head_length, const void *tail, size_t tail_length)
+connection_queue(BicycleFrameType type, uint64 id, const void *head, size_t head_length,
+				 const void *tail, size_t tail_length)
 {
-	BicycleFrame frame = {.length = head_length + tail_length, .type = type, .id = id};
+	BicycleFrame frame = { .length = head_length + tail_length, .type = type, .id = id };
 
 	if (!queue_room(&out, sizeof(frame) + head_length + tail_length))
 		return false;
@@ -126,7 +138,7 @@ connection_pending(void)
 	return out.end - out.start;
 }
 
-/* ---- Ending -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Ending -------------------------------------------------------------- */
 
 bool
 connection_is_open(void)
@@ -156,10 +168,9 @@ void
 connection_broken(void)
 {
 	connection_drop(false);
-	ereport(ERROR,
-			(errcode(ERRCODE_PROTOCOL_VIOLATION),
-			 errmsg("bicycle engine sent something that is not understood"),
-			 errhint("Restart the server if bicycle has been upgraded.")));
+	ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+					errmsg("bicycle engine sent something that is not understood"),
+					errhint("Restart the server if bicycle has been upgraded.")));
 }
 
 static void
@@ -168,13 +179,13 @@ close_at_exit(int code, Datum arg)
 	connection_drop(false);
 }
 
-/* ---- Errors of the engine ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Errors of the engine ------------------------------------------------ */
 
 static void
 replace_unfit(char *text)
 {
-	size_t		length = strlen(text);
-	bool		fits = GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, text, length, true);
+	size_t length = strlen(text);
+	bool fits = GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, text, length, true);
 
 	for (char *c = text; *c; c++)
 		if ((unsigned char) *c < ' ' || *c == 0x7f || (!fits && IS_HIGHBIT_SET(*c)))
@@ -184,7 +195,7 @@ replace_unfit(char *text)
 char *
 client_text(const char *text)
 {
-	char	   *copy = pstrdup(text);
+	char *copy = pstrdup(text);
 
 	replace_unfit(copy);
 	return copy;
@@ -194,7 +205,7 @@ int
 connection_error(const char *body, size_t length, char *text[3])
 {
 	BicycleError error;
-	size_t		lengths[3];
+	size_t lengths[3];
 	const char *next = body + sizeof(error);
 
 	if (length < sizeof(error))
@@ -203,11 +214,12 @@ connection_error(const char *body, size_t length, char *text[3])
 	lengths[0] = error.message_length;
 	lengths[1] = error.detail_length;
 	lengths[2] = error.hint_length;
-	if (sizeof(error) + lengths[0] + lengths[1] + lengths[2] > length || memchr(error.sqlstate, '\0', sizeof(error.sqlstate)) != error.sqlstate + 5)
+	if (sizeof(error) + lengths[0] + lengths[1] + lengths[2] > length ||
+		memchr(error.sqlstate, '\0', sizeof(error.sqlstate)) != error.sqlstate + 5)
 		connection_broken();
 	for (int i = 0; i < 3; i++)
 	{
-		size_t		n = lengths[i] > 0 ? strnlen(next, lengths[i]) : 0;
+		size_t n = lengths[i] > 0 ? strnlen(next, lengths[i]) : 0;
 
 		text[i] = MemoryContextAlloc(client_memory(), n + 1);
 		memcpy(text[i], next, n);
@@ -215,36 +227,36 @@ connection_error(const char *body, size_t length, char *text[3])
 		replace_unfit(text[i]);
 		next += lengths[i];
 	}
-	return MAKE_SQLSTATE(error.sqlstate[0], error.sqlstate[1], error.sqlstate[2], error.sqlstate[3], error.sqlstate[4]);
+	return MAKE_SQLSTATE(error.sqlstate[0], error.sqlstate[1], error.sqlstate[2], error.sqlstate[3],
+						 error.sqlstate[4]);
 }
 
 void
 connection_report(int sqlstate, char *text[3])
 {
-	char	   *copy[3];
+	char *copy[3];
 
 	for (int i = 0; i < 3; i++)
 	{
 		copy[i] = pstrdup(text[i]);
 		pfree(text[i]);
 	}
-	ereport(ERROR,
-			(errcode(sqlstate),
-			 errmsg_internal("%s", copy[0]),
-			 copy[1][0] ? errdetail_internal("%s", copy[1]) : 0,
-			 copy[2][0] ? errhint("%s", copy[2]) : 0));
+	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", copy[0]),
+					copy[1][0] ? errdetail_internal("%s", copy[1]) : 0,
+					copy[2][0] ? errhint("%s", copy[2]) : 0));
 }
 
-/* ---- Moving bytes -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Moving bytes -------------------------------------------------------- */
 
 bool
 connection_flush(void)
 {
-	bool		sent = false;
+	bool sent = false;
 
 	while (out.end > out.start)
 	{
-		ssize_t		n = send(sock, out.data + out.start, out.end - out.start, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n =
+			send(sock, out.data + out.start, out.end - out.start, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n > 0)
 		{
@@ -254,7 +266,12 @@ connection_flush(void)
 		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return sent;
 		else if (n < 0 && errno != EINTR)
-			out.start = out.end;	/* the engine may have said why before it closed: what it sent is read first */
+			out.start =
+				/*
+				 * the engine may have said why before it closed: what it sent
+				 * is read first
+				 */
+				out.end;
 	}
 	queue_clear(&out);
 	return sent;
@@ -267,8 +284,8 @@ take_hello(const BicycleFrame *frame, const char *body)
 
 	if (frame->type == BICYCLE_ERROR)
 	{
-		char	   *text[3];
-		int			sqlstate = connection_error(body, frame->length, text);
+		char *text[3];
+		int sqlstate = connection_error(body, frame->length, text);
 
 		connection_drop(false);
 		connection_report(sqlstate, text);
@@ -276,19 +293,24 @@ take_hello(const BicycleFrame *frame, const char *body)
 	if (frame->type != BICYCLE_HELLO || frame->length < sizeof(hello))
 		connection_broken();
 	memcpy(&hello, body, sizeof(hello));
-	if (hello.magic != BICYCLE_MAGIC || hello.protocol != BICYCLE_PROTOCOL || strncmp(hello.build, BICYCLE_VERSION, sizeof(hello.build)) != 0)
+	if (hello.magic != BICYCLE_MAGIC || hello.protocol != BICYCLE_PROTOCOL ||
+		strncmp(hello.build, BICYCLE_VERSION, sizeof(hello.build)) != 0)
 	{
 		connection_drop(false);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("bicycle engine is of another version"),
-				 errdetail("The library is version %s, the engine is %.32s.", BICYCLE_VERSION, hello.build),
+				 errdetail("The library is version %s, the engine is %.32s.", BICYCLE_VERSION,
+						   hello.build),
 				 errhint("Restart the server after bicycle has been upgraded, and reconnect.")));
 	}
 	greeted = true;
 }
 
-/* Hands on the whole frames in the queue; stops if one of them ended the connection. */
+/*
+ * Hands on the whole frames in the queue; stops if one of them ended the
+ * connection.
+ */
 static void
 take_frames(void)
 {
@@ -303,7 +325,8 @@ take_frames(void)
 		if (in.end - in.start < sizeof(frame) + frame.length)
 		{
 			if (!queue_room(&in, sizeof(frame) + frame.length - (in.end - in.start)))
-				ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"), errdetail("An answer of the bicycle engine did not fit.")));
+				ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
+								errdetail("An answer of the bicycle engine did not fit.")));
 			return;
 		}
 		body = in.data + in.start + sizeof(frame);
@@ -323,10 +346,11 @@ take_frames(void)
 bool
 connection_read(void)
 {
-	ssize_t		n;
+	ssize_t n;
 
 	if (!queue_room(&in, 64 * 1024))
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"), errdetail("An answer of the bicycle engine did not fit.")));
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
+						errdetail("An answer of the bicycle engine did not fit.")));
 	do
 		n = recv(sock, in.data + in.end, in.capacity - in.end, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -345,31 +369,34 @@ connection_read(void)
 void
 connection_wait(long timeout)
 {
-	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
+	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
 
 	if (connection_pending() > 0)
 		events |= WL_SOCKET_WRITEABLE;
 	if (timeout >= 0)
 		events |= WL_TIMEOUT;
-	events = WaitLatchOrSocket(MyLatch, events, sock, timeout, BicycleWaitEvent(wait_engine, "BicycleEngine"));
+	events = WaitLatchOrSocket(MyLatch, events, sock, timeout,
+							   BicycleWaitEvent(wait_engine, "BicycleEngine"));
 	if (events & WL_LATCH_SET)
 		ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* ---- Connecting ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Connecting ---------------------------------------------------------- */
 
 /*
- * connect() to the engine's socket.  It lies in the data directory, which is the working directory of a server process; if something has changed that, the
- * directory's path may be too long for an address, so it is reached through a descriptor.
+ * connect() to the engine's socket. It lies in the data directory, which is the
+ * working directory of a server process; if something has changed that, the
+ * directory's path may be too long for an address, so it is reached through a
+ * descriptor.
  */
 static int
 connect_in_data_directory(int fd)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int			directory;
-	int			save_errno;
-	int			rc;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int directory;
+	int save_errno;
+	int rc;
 
 	strlcpy(address.sun_path, BICYCLE_SOCKET, sizeof(address.sun_path));
 	rc = connect(fd, (struct sockaddr *) &address, sizeof(address));
@@ -378,7 +405,8 @@ connect_in_data_directory(int fd)
 	directory = open(DataDir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (directory < 0)
 		return -1;
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", directory, BICYCLE_SOCKET);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", directory,
+			 BICYCLE_SOCKET);
 	rc = connect(fd, (struct sockaddr *) &address, sizeof(address));
 	save_errno = errno;
 	close(directory);
@@ -391,8 +419,8 @@ static int
 connect_to_engine(void)
 {
 	struct ucred peer;
-	socklen_t	length = sizeof(peer);
-	int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	socklen_t length = sizeof(peer);
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -1;
@@ -404,7 +432,7 @@ connect_to_engine(void)
 }
 
 void
-connection_adopt(int fd, void (*frame) (const BicycleFrame *frame, const char *body))
+connection_adopt(int fd, void (*frame)(const BicycleFrame *frame, const char *body))
 {
 	Assert(sock < 0);
 	sock = fd;
@@ -413,11 +441,17 @@ connection_adopt(int fd, void (*frame) (const BicycleFrame *frame, const char *b
 	before_shmem_exit(close_at_exit, (Datum) 0);
 }
 
-/* One try to connect and to exchange HELLO; false if the engine is not there or goes away. */
+/*
+ * One try to connect and to exchange HELLO; false if the engine is not there or
+ * goes away.
+ */
 static bool
 try_to_connect(TimestampTz deadline)
 {
-	BicycleHello hello = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .database = MyDatabaseId, .pid = MyProcPid};
+	BicycleHello hello = { .magic = BICYCLE_MAGIC,
+						   .protocol = BICYCLE_PROTOCOL,
+						   .database = MyDatabaseId,
+						   .pid = MyProcPid };
 
 	sock = connect_to_engine();
 	if (sock < 0)
@@ -427,7 +461,7 @@ try_to_connect(TimestampTz deadline)
 		connection_drop(false);
 	while (sock >= 0 && !greeted)
 	{
-		long		left;
+		long left;
 
 		(void) connection_flush();
 		if (connection_read())
@@ -444,11 +478,11 @@ try_to_connect(TimestampTz deadline)
 static void
 report_no_engine(const char *last_error)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("bicycle engine is not running"),
-			 last_error[0] ? errdetail("The last error was: %s", last_error) : 0,
-			 errhint("Look for lines of the bicycle engine and supervisor in the server log, and check the settings of bicycle.")));
+	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("bicycle engine is not running"),
+					last_error[0] ? errdetail("The last error was: %s", last_error) : 0,
+					errhint("Look for lines of the bicycle engine and supervisor in the server "
+							"log, and check the settings of bicycle.")));
 }
 
 bool
@@ -457,14 +491,14 @@ connection_open(bool missing_ok)
 	static bool at_exit_registered = false;
 	BicycleShared *shared;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ENGINE_WAIT);
-	char		last_error[sizeof(shared->last_error)];
+	char last_error[sizeof(shared->last_error)];
 	EngineState state;
 
 	if (connection_is_open())
 		return true;
 	if (training)
 		elog(ERROR, "a trainer has no other engine than its own");
-	connection_drop(false);		/* an interrupt may have left it half open */
+	connection_drop(false); /* an interrupt may have left it half open */
 	if (!IsUnderPostmaster || IsBinaryUpgrade)
 		report_no_engine("The server runs in single-user or upgrade mode.");
 	if (!at_exit_registered)
@@ -494,7 +528,8 @@ connection_open(bool missing_ok)
 				return false;
 			report_no_engine(last_error);
 		}
-		ConditionVariableTimedSleep(&shared->changed, state == ENGINE_READY ? RECONNECT_WAIT : 200, BicycleWaitEvent(wait_connect, "BicycleEngineStart"));
+		ConditionVariableTimedSleep(&shared->changed, state == ENGINE_READY ? RECONNECT_WAIT : 200,
+									BicycleWaitEvent(wait_connect, "BicycleEngineStart"));
 	}
 	ConditionVariableCancelSleep();
 	return true;

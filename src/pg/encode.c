@@ -1,6 +1,7 @@
 /*
  * encode.c
- *	  bicycle_encode and bicycle_encode_posterior: the latent code that the encoder sees in an image.
+ *	  bicycle_encode and bicycle_encode_posterior: the latent code that the
+ *	  encoder sees in an image.
  */
 #include "bicycle.h"
 
@@ -17,22 +18,25 @@ encode_submit(const Model *model, bool versioned, const bytea *image)
 	BicycleImageRequest head;
 
 	if (!model->has_encoder)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("model \"%s\" has no encoder", model->name),
-				 errdetail("Version %d holds a generator only.", model->version),
-				 errhint("Import the model with its encoder: bicycle_import(model, generator, encoder).")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("model \"%s\" has no encoder", model->name),
+			 errdetail("Version %d holds a generator only.", model->version),
+			 errhint(
+				 "Import the model with its encoder: bicycle_import(model, generator, encoder).")));
 	image_request_head(&head, model, versioned);
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	return request_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image), head.image_length);
+	return request_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image),
+						  head.image_length);
 }
 
 float *
 encode_collect(Request *request, const Model *model)
 {
-	size_t		length;
+	size_t length;
 	const char *bytes = request_wait(request, &length);
-	float	   *values;
+	float *values;
 
 	if (length != 2 * model->nz * sizeof(float))
 		elog(ERROR, "posterior of %zu bytes for nz %d", length, model->nz);
@@ -45,8 +49,8 @@ encode_collect(Request *request, const Model *model)
 static float *
 encode(Datum image_value, const text *name, const int *version, int *nz)
 {
-	bytea	   *image = image_argument(image_value);
-	Model	   *model = model_lookup(name, version);
+	bytea *image = image_argument(image_value);
+	Model *model = model_lookup(name, version);
 
 	*nz = model->nz;
 	return encode_collect(encode_submit(model, version != NULL, image), model);
@@ -56,8 +60,8 @@ encode(Datum image_value, const text *name, const int *version, int *nz)
 Datum
 bicycle_encode(PG_FUNCTION_ARGS)
 {
-	int			nz;
-	float	   *values;
+	int nz;
+	float *values;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -69,29 +73,33 @@ bicycle_encode(PG_FUNCTION_ARGS)
 Datum
 bicycle_encode_version(PG_FUNCTION_ARGS)
 {
-	int			version = PG_GETARG_INT32(2);
-	int			nz;
-	float	   *values = encode(PG_GETARG_DATUM(0), PG_GETARG_TEXT_PP(1), &version, &nz);
+	int version = PG_GETARG_INT32(2);
+	int nz;
+	float *values = encode(PG_GETARG_DATUM(0), PG_GETARG_TEXT_PP(1), &version, &nz);
 
 	PG_RETURN_ARRAYTYPE_P(latent_array(values, nz));
 }
 
-/* bicycle_encode_posterior(image bytea, model text DEFAULT NULL, version int DEFAULT NULL, OUT mu float4[], OUT logvar float4[]) */
+/*
+ * bicycle_encode_posterior(image bytea, model text DEFAULT NULL, version int
+ * DEFAULT NULL, OUT mu float4[], OUT logvar float4[])
+ */
 Datum
 bicycle_encode_posterior(PG_FUNCTION_ARGS)
 {
-	int			version = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
-	int			nz;
-	float	   *values;
-	TupleDesc	desc;
-	Datum		results[2] = {0};
-	bool		nulls[2] = {false};
+	int version = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+	int nz;
+	float *values;
+	TupleDesc desc;
+	Datum results[2] = { 0 };
+	bool nulls[2] = { false };
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	values = encode(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), PG_ARGISNULL(2) ? NULL : &version, &nz);
+	values = encode(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
+					PG_ARGISNULL(2) ? NULL : &version, &nz);
 	results[0] = PointerGetDatum(latent_array(values, nz));
 	results[1] = PointerGetDatum(latent_array(values + nz, nz));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), results, nulls)));

@@ -2,11 +2,14 @@
  * jobs.c
  *	  Training jobs: their rows, and which of them have a trainer now.
  *
- * The rows are the truth and survive everything; shared memory holds only who is running at the moment.  The tables have no grants: the functions of this
- * extension write them with fixed statements, as the tables' owner.  What a session changes becomes known to trainers and launcher when it commits.
+ * The rows are the truth and survive everything; shared memory holds only who
+ * is running at the moment. The tables have no grants: the functions of this
+ * extension write them with fixed statements, as the tables' owner. What a
+ * session changes becomes known to trainers and launcher when it commits.
  *
- * A trainer's slot is filled in when the trainer is registered and taken over by the process when it has come up, so that a trainer counts from the beginning.
- * A slot whose process does not come up is free again after a while.
+ * A trainer's slot is filled in when the trainer is registered and taken over
+ * by the process when it has come up, so that a trainer counts from the
+ * beginning. A slot whose process does not come up is free again after a while.
  */
 #include "bicycle.h"
 
@@ -33,14 +36,14 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#define SAFE_PATH		"pg_catalog, pg_temp"
-#define START_TIME		5000	/* ms in which a trainer that was registered comes up */
+#define SAFE_PATH "pg_catalog, pg_temp"
+#define START_TIME 5000 /* ms in which a trainer that was registered comes up */
 
 static TrainerSlot *my_slot = NULL; /* of this process, if it is a trainer */
-static bool changed = false;	/* in this transaction */
-static List *stopping = NIL;	/* int64 *: jobs that this transaction stops; in its memory */
+static bool changed = false;        /* in this transaction */
+static List *stopping = NIL;        /* int64 *: jobs that this transaction stops; in its memory */
 
-/* ---- Statements ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Statements ---------------------------------------------------------- */
 
 void
 param_add(JobParams *p, Oid type, Datum value)
@@ -70,7 +73,7 @@ param_add_text(JobParams *p, const char *text)
 Oid
 jobs_table(void)
 {
-	Oid			schema = catalog_schema(true);
+	Oid schema = catalog_schema(true);
 
 	return OidIsValid(schema) ? get_relname_relid("bicycle_training_jobs", schema) : InvalidOid;
 }
@@ -78,8 +81,9 @@ jobs_table(void)
 static Oid
 owner_of_tables(void)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(catalog_table_oid("bicycle_training_jobs")));
-	Oid			owner;
+	HeapTuple tuple =
+		SearchSysCache1(RELOID, ObjectIdGetDatum(catalog_table_oid("bicycle_training_jobs")));
+	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for the table of training jobs");
@@ -93,15 +97,16 @@ uint64
 jobs_run(const char *table, const char *statement, int expected, JobParams *p)
 {
 	const char *query = psprintf(statement, catalog_table(table));
-	Oid			user;
-	int			context;
-	int			nest = NewGUCNestLevel();
-	uint64		rows;
-	int			rc;
+	Oid user;
+	int context;
+	int nest = NewGUCNestLevel();
+	uint64 rows;
+	int rc;
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(owner_of_tables(), context | SECURITY_LOCAL_USERID_CHANGE);
-	(void) set_config_option("search_path", SAFE_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("search_path", SAFE_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
 	rc = SPI_execute_with_args(query, p->n, p->types, p->values, p->nulls, false, 0);
 	if (rc != expected)
 		elog(ERROR, "statement on training jobs failed: %s", SPI_result_code_string(rc));
@@ -120,31 +125,35 @@ text_column(int column)
 static int64
 long_column(int column)
 {
-	bool		isnull;
-	Datum		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
 
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
-#define READ_JOB \
-	"SELECT model, owner::oid::int8, system_identifier, database::int8, pairs, search_path, options, start_version::int8, state, wanted," \
-	" attempts::int8, checkpoint, iteration, iterations, data_digest, platform, version::int8, error, sqlstate FROM %s WHERE job = $1"
+#define READ_JOB                                                                                 \
+	"SELECT model, owner::oid::int8, system_identifier, database::int8, pairs, search_path, "    \
+	"options, start_version::int8, state, wanted,"                                               \
+	" attempts::int8, checkpoint, iteration, iterations, data_digest, platform, version::int8, " \
+	"error, sqlstate FROM %s WHERE job = $1"
 
 bool
 job_read(int64 job, Job *row, bool lock)
 {
-	JobParams	p = {0};
-	Datum		digest;
-	bool		isnull;
+	JobParams p = { 0 };
+	Datum digest;
+	bool isnull;
 
 	param_add(&p, INT8OID, Int64GetDatum(job));
-	if (jobs_run("bicycle_training_jobs", lock ? READ_JOB " FOR UPDATE" : READ_JOB, SPI_OK_SELECT, &p) == 0)
+	if (jobs_run("bicycle_training_jobs", lock ? READ_JOB " FOR UPDATE" : READ_JOB, SPI_OK_SELECT,
+				 &p) == 0)
 		return false;
 	memset(row, 0, sizeof(*row));
 	row->job = job;
 	row->model = text_column(1);
 	row->owner = (Oid) long_column(2);
-	row->local = long_column(3) == (int64) GetSystemIdentifier() && (Oid) long_column(4) == MyDatabaseId;
+	row->local =
+		long_column(3) == (int64) GetSystemIdentifier() && (Oid) long_column(4) == MyDatabaseId;
 	row->pairs = text_column(5);
 	row->search_path = text_column(6);
 	row->options = text_column(7);
@@ -160,8 +169,10 @@ job_read(int64 job, Job *row, bool lock)
 	row->platform = text_column(16);
 	row->version = (int) long_column(17);
 	row->error = text_column(18);
-	row->sqlstate = text_column(19) ? MAKE_SQLSTATE(text_column(19)[0], text_column(19)[1], text_column(19)[2], text_column(19)[3], text_column(19)[4]) :
-		ERRCODE_INTERNAL_ERROR;
+	row->sqlstate = text_column(19)
+						? MAKE_SQLSTATE(text_column(19)[0], text_column(19)[1], text_column(19)[2],
+										text_column(19)[3], text_column(19)[4])
+						: ERRCODE_INTERNAL_ERROR;
 	return true;
 }
 
@@ -174,8 +185,8 @@ job_is_active(const Job *row)
 const char *
 job_role_unfit(Oid role)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool		login;
+	HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool login;
 
 	if (!HeapTupleIsValid(tuple))
 		return "does not exist";
@@ -188,23 +199,25 @@ job_role_unfit(Oid role)
 	return NULL;
 }
 
-/* ---- Trainers in shared memory ------------------------------------------------------------------------------------------------------------- */
+/* ---- Trainers in shared memory ------------------------------------------- */
 
 /* Under the lock. */
 static bool
 slot_expected(const TrainerSlot *slot)
 {
-	return slot->pid == 0 && slot->registered_at != 0 && !TimestampDifferenceExceeds(slot->registered_at, GetCurrentTimestamp(), START_TIME);
+	return slot->pid == 0 && slot->registered_at != 0 &&
+		   !TimestampDifferenceExceeds(slot->registered_at, GetCurrentTimestamp(), START_TIME);
 }
 
 /* Under the lock; without the slot of that job. */
 static int
 count_running(const BicycleShared *shared, const TrainerSlot *except)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < MAX_TRAINERS; i++)
-		if (&shared->trainers[i] != except && (shared->trainers[i].pid != 0 || slot_expected(&shared->trainers[i])))
+		if (&shared->trainers[i] != except &&
+			(shared->trainers[i].pid != 0 || slot_expected(&shared->trainers[i])))
 			n++;
 	return n;
 }
@@ -223,7 +236,10 @@ slot_of(BicycleShared *shared, Oid database, int64 job)
 	return NULL;
 }
 
-/* Under the lock: the slot of a job, or a free one for it; NULL if all are taken. */
+/*
+ * Under the lock: the slot of a job, or a free one for it; NULL if all are
+ * taken.
+ */
 static TrainerSlot *
 slot_for(BicycleShared *shared, Oid database, int64 job)
 {
@@ -239,7 +255,7 @@ int
 trainers_running(void)
 {
 	BicycleShared *shared = shared_attach();
-	int			n;
+	int n;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	n = count_running(shared, NULL);
@@ -257,7 +273,9 @@ trainer_presence(Oid database, int64 job)
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	slot = slot_of(shared, database, job);
 	if (slot)
-		presence = slot->pid != 0 ? TRAINER_ALIVE : slot_expected(slot) ? TRAINER_EXPECTED : TRAINER_LOST;
+		presence = slot->pid != 0        ? TRAINER_ALIVE
+				   : slot_expected(slot) ? TRAINER_EXPECTED
+										 : TRAINER_LOST;
 	LWLockRelease(&shared->lock);
 	return presence;
 }
@@ -311,7 +329,7 @@ release_slot(int code, Datum arg)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	memset(my_slot, 0, sizeof(*my_slot));
 	LWLockRelease(&shared->lock);
-	launcher_wake(MyDatabaseId, true);	/* for this job if it has not ended, or for the next one */
+	launcher_wake(MyDatabaseId, true); /* for this job if it has not ended, or for the next one */
 }
 
 bool
@@ -354,14 +372,14 @@ trainer_reading(bool reading)
 bool
 trainer_interrupted(void)
 {
-	return my_slot->interrupted;	/* one word, read without the lock: signal handlers ask, too */
+	return my_slot->interrupted; /* one word, read without the lock: signal handlers ask, too */
 }
 
 bool
 trainer_poked(void)
 {
 	BicycleShared *shared = shared_attach();
-	bool		poked;
+	bool poked;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	poked = my_slot->poked;
@@ -373,15 +391,18 @@ trainer_poked(void)
 static bool
 is_stopping(int64 job)
 {
-	ListCell   *cell;
+	ListCell *cell;
 
-	foreach(cell, stopping)
+	foreach (cell, stopping)
 		if (*(int64 *) lfirst(cell) == job)
 			return true;
 	return false;
 }
 
-/* Signals are sent under the lock, without which a slot's process might be another one by now. */
+/*
+ * Signals are sent under the lock, without which a slot's process might be
+ * another one by now.
+ */
 static void
 poke_trainers(void)
 {
@@ -391,7 +412,7 @@ poke_trainers(void)
 	for (int i = 0; i < MAX_TRAINERS; i++)
 	{
 		TrainerSlot *slot = &shared->trainers[i];
-		PGPROC	   *proc;
+		PGPROC *proc;
 
 		if (slot->pid == 0 || slot->database != MyDatabaseId)
 			continue;
@@ -408,7 +429,7 @@ poke_trainers(void)
 	LWLockRelease(&shared->lock);
 }
 
-/* ---- At the end of a transaction ----------------------------------------------------------------------------------------------------------- */
+/* ---- At the end of a transaction ----------------------------------------- */
 
 static void
 transaction_ends(XactEvent event, void *arg)
@@ -418,9 +439,11 @@ transaction_ends(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot prepare a transaction that has started or changed a training job")));
+			ereport(
+				ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg(
+					 "cannot prepare a transaction that has started or changed a training job")));
 			break;
 		case XACT_EVENT_COMMIT:
 			changed = false;
@@ -442,7 +465,7 @@ jobs_changed(void)
 {
 	static bool registered = false;
 
-	(void) shared_attach();		/* which may fail, as nothing may once the transaction has committed */
+	(void) shared_attach(); /* which may fail, as nothing may once the transaction has committed */
 	if (!registered)
 	{
 		RegisterXactCallback(transaction_ends, NULL);
@@ -451,12 +474,15 @@ jobs_changed(void)
 	changed = true;
 }
 
-/* If a subtransaction does so and is rolled back, the job is interrupted all the same and begins again. */
+/*
+ * If a subtransaction does so and is rolled back, the job is interrupted all
+ * the same and begins again.
+ */
 void
 job_stopping(int64 job)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	int64	   *copy = palloc(sizeof(*copy));
+	int64 *copy = palloc(sizeof(*copy));
 
 	*copy = job;
 	stopping = lappend(stopping, copy);

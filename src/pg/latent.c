@@ -2,7 +2,8 @@
  * latent.c
  *	  Latent codes: drawing, interpolating and checking them.
  *
- * A latent code is a one-dimensional float4[] without NULLs; its lower bound does not matter, and an empty array is a code of length 0.
+ * A latent code is a one-dimensional float4[] without NULLs; its lower bound
+ * does not matter, and an empty array is a code of length 0.
  */
 #include "bicycle.h"
 
@@ -21,22 +22,22 @@ latent_values(ArrayType *z, int *nz)
 	const float *values = (const float *) ARR_DATA_PTR(z);
 
 	if (ARR_NDIM(z) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("latent code must be a one-dimensional array"),
-				 errdetail("It has %d dimensions.", ARR_NDIM(z)),
-				 errhint("Use bicycle_latent to draw one.")));
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("latent code must be a one-dimensional array"),
+						errdetail("It has %d dimensions.", ARR_NDIM(z)),
+						errhint("Use bicycle_latent to draw one.")));
 	if (array_contains_nulls(z))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("latent code must not contain nulls")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("latent code must not contain nulls")));
 	*nz = ArrayGetNItems(ARR_NDIM(z), ARR_DIMS(z));
 	for (int i = 0; i < *nz; i++)
 		if (!isfinite(values[i]))
 			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("latent code must be finite"),
-					 errdetail("Value %d is %s.", i + 1, isnan(values[i]) ? "NaN" : values[i] > 0 ? "Infinity" : "-Infinity")));
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("latent code must be finite"),
+					 errdetail("Value %d is %s.", i + 1,
+							   isnan(values[i]) ? "NaN"
+							   : values[i] > 0  ? "Infinity"
+												: "-Infinity")));
 	return values;
 }
 
@@ -54,8 +55,8 @@ latent_check_length(int nz, const Model *model)
 ArrayType *
 latent_array(const float *values, int nz)
 {
-	Size		bytes = ARR_OVERHEAD_NONULLS(1) + nz * sizeof(float);
-	ArrayType  *array;
+	Size bytes = ARR_OVERHEAD_NONULLS(1) + nz * sizeof(float);
+	ArrayType *array;
 
 	if (nz == 0)
 		return construct_empty_array(FLOAT4OID);
@@ -74,18 +75,16 @@ latent_array(const float *values, int nz)
 Datum
 bicycle_latent(PG_FUNCTION_ARGS)
 {
-	int32		nz = PG_GETARG_INT32(0);
-	int64		seed = PG_GETARG_INT64(1);
-	float	   *values;
+	int32 nz = PG_GETARG_INT32(0);
+	int64 seed = PG_GETARG_INT64(1);
+	float *values;
 
 	if (nz < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("length of a latent code must not be negative")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("length of a latent code must not be negative")));
 	if (nz > BICYCLE_MAX_NZ)
 		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("latent code is too long"),
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("latent code is too long"),
 				 errdetail("%d values were asked for; the limit is %d.", nz, BICYCLE_MAX_NZ)));
 	values = palloc(Max(nz, 1) * sizeof(float));
 	nn_normal((uint64) seed, 0, nz, values);
@@ -95,7 +94,7 @@ bicycle_latent(PG_FUNCTION_ARGS)
 static double
 dot(const float *a, const float *b, int n)
 {
-	double		sum = 0;
+	double sum = 0;
 
 	for (int i = 0; i < n; i++)
 		sum += (double) a[i] * b[i];
@@ -105,32 +104,32 @@ dot(const float *a, const float *b, int n)
 /*
  * bicycle_interpolate(z0 float4[], z1 float4[], t float8) -> float4[]
  *
- * Along the great circle between the directions of z0 and z1, applied to the vectors as they are; linear where they are parallel or opposite.
- * Source: BicycleGAN util.py, interp_z with mode slerp.  The cosine is clamped, which the source does not do.
+ * Along the great circle between the directions of z0 and z1, applied to the
+ * vectors as they are; linear where they are parallel or opposite. Source:
+ * BicycleGAN util.py, interp_z with mode slerp. The cosine is clamped, which
+ * the source does not do.
  */
 Datum
 bicycle_interpolate(PG_FUNCTION_ARGS)
 {
-	int			n0;
-	int			n1;
+	int n0;
+	int n1;
 	const float *z0 = latent_values(PG_GETARG_ARRAYTYPE_P(0), &n0);
 	const float *z1 = latent_values(PG_GETARG_ARRAYTYPE_P(1), &n1);
-	double		t = PG_GETARG_FLOAT8(2);
-	double		cosine;
-	double		omega;
-	double		w0 = 1 - t;
-	double		w1 = t;
-	float	   *values;
+	double t = PG_GETARG_FLOAT8(2);
+	double cosine;
+	double omega;
+	double w0 = 1 - t;
+	double w1 = t;
+	float *values;
 
 	if (n0 != n1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("latent codes must have the same length"),
-				 errdetail("The first has %d values, the second %d.", n0, n1)));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("latent codes must have the same length"),
+						errdetail("The first has %d values, the second %d.", n0, n1)));
 	if (!isfinite(t))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("position between latent codes must be finite")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("position between latent codes must be finite")));
 
 	cosine = dot(z0, z1, n0) / ((sqrt(dot(z0, z0, n0)) + 1e-10) * (sqrt(dot(z1, z1, n0)) + 1e-10));
 	omega = acos(Min(Max(cosine, -1.0), 1.0));

@@ -2,20 +2,31 @@
  * launcher.c
  *	  The background worker that starts training jobs which have no trainer.
  *
- * Preloaded, the launcher is registered by the postmaster and starts when recovery has finished; otherwise it is registered by the first session that uses a
- * function of training, or by the supervisor, and ends when no job is left.  A background worker sees one database only, so the launcher has none: it goes
- * through the databases that may have unfinished jobs and starts for each a short-lived scan, which tells it the jobs that may start.  At its own start it
- * does not know which databases those are and takes all.
+ * Preloaded, the launcher is registered by the postmaster and starts when
+ * recovery has finished; otherwise it is registered by the first session that
+ * uses a function of training, or by the supervisor, and ends when no job is
+ * left. A background worker sees one database only, so the launcher has none:
+ * it goes through the databases that may have unfinished jobs and starts for
+ * each a short-lived scan, which tells it the jobs that may start. At its own
+ * start it does not know which databases those are and takes all.
  *
- * Once all are scanned it registers trainers for as many jobs as may run: first those that had begun, then those in the queue, last those whose trainer was
- * started and did not come up.  Within a database the job that has waited longest is next.  Databases take turns: one whose trainer has ended goes to the end
- * of the line, and each gets one before any gets its second.  Scans come one after the other, and trainers after them, so that one free worker slot is enough.
+ * Once all are scanned it registers trainers for as many jobs as may run: first
+ * those that had begun, then those in the queue, last those whose trainer was
+ * started and did not come up. Within a database the job that has waited
+ * longest is next. Databases take turns: one whose trainer has ended goes to
+ * the end of the line, and each gets one before any gets its second. Scans come
+ * one after the other, and trainers after them, so that one free worker slot is
+ * enough.
  *
- * Who sets what in shared memory, under its lock: the launcher its PID and no_worker_slot, clears scan_wanted, rescan_at, watch_all and the ready jobs, and
- * takes databases that do not exist off the watched ones; a scan sets rescan_at, adds ready jobs, takes its database off and puts it back unless it finds that
- * no job is unfinished; whoever commits a change to a job, and a trainer that ends, puts its database there and sets scan_wanted.
+ * Who sets what in shared memory, under its lock: the launcher its PID and
+ * no_worker_slot, clears scan_wanted, rescan_at, watch_all and the ready jobs,
+ * and takes databases that do not exist off the watched ones; a scan sets
+ * rescan_at, adds ready jobs, takes its database off and puts it back unless it
+ * finds that no job is unfinished; whoever commits a change to a job, and a
+ * trainer that ends, puts its database there and sets scan_wanted.
  *
- * The launcher never runs SQL of a user, and a scan only fixed statements on the extension's tables.  Jobs run as their owners, in trainers.
+ * The launcher never runs SQL of a user, and a scan only fixed statements on
+ * the extension's tables. Jobs run as their owners, in trainers.
  */
 #include "bicycle.h"
 
@@ -42,15 +53,21 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#define RESCAN_INTERVAL	(30 * 1000) /* ms between scans while jobs wait: they may wait for a worker slot, or for max_training_jobs to be raised */
-#define SLOT_INTERVAL	1000	/* ms between tries to get a worker slot */
-#define SCAN_TIMEOUT	(10 * 1000) /* ms that a scan may take */
-#define IDLE_TIMEOUT	(10 * 1000) /* ms without unfinished jobs after which a dynamic launcher ends */
+/*
+ * ms between scans while jobs wait: they may wait for a worker slot, or for
+ * max_training_jobs to be raised
+ */
+#define RESCAN_INTERVAL (30 * 1000)
+#define SLOT_INTERVAL 1000       /* ms between tries to get a worker slot */
+#define SCAN_TIMEOUT (10 * 1000) /* ms that a scan may take */
+/* ms without unfinished jobs after which a dynamic launcher ends */
+#define IDLE_TIMEOUT (10 * 1000)
 
-static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
-static bool nothing_left = false;	/* in a scan that has come to its end */
+static bool registered_static =
+	false;                        /* in the postmaster, and inherited by every process it forks */
+static bool nothing_left = false; /* in a scan that has come to its end */
 
-/* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Registration -------------------------------------------------------- */
 
 static void
 fill_launcher(BackgroundWorker *worker)
@@ -82,7 +99,7 @@ launcher_ensure(void)
 	return worker_ensure(&worker, &shared->launcher_pid, &shared->launcher_registered_at);
 }
 
-/* ---- Databases that are watched ------------------------------------------------------------------------------------------------------------ */
+/* ---- Databases that are watched ------------------------------------------ */
 
 static void
 watch(BicycleShared *shared, Oid database)
@@ -100,7 +117,7 @@ watch(BicycleShared *shared, Oid database)
 static void
 unwatch(BicycleShared *shared, Oid database)
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int i = 0; i < shared->nwatched; i++)
 		if (shared->watched[i] != database)
@@ -112,8 +129,8 @@ void
 launcher_wake(Oid database, bool served)
 {
 	BicycleShared *shared = shared_attach();
-	PGPROC	   *launcher;
-	pid_t		pid;
+	PGPROC *launcher;
+	pid_t pid;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	if (served)
@@ -126,10 +143,10 @@ launcher_wake(Oid database, bool served)
 	if (launcher)
 		SetLatch(&launcher->procLatch);
 	else if (!proc_exit_inprogress)
-		(void) launcher_ensure();	/* without a slot the next call of a function tries again */
+		(void) launcher_ensure(); /* without a slot the next call of a function tries again */
 }
 
-/* ---- The launcher -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The launcher -------------------------------------------------------- */
 
 static void
 launcher_exit(int code, Datum arg)
@@ -142,12 +159,15 @@ launcher_exit(int code, Datum arg)
 	LWLockRelease(&shared->lock);
 }
 
-/* Takes the role of the launcher, or ends with status 0, which unregisters this worker, if another process has it. */
+/*
+ * Takes the role of the launcher, or ends with status 0, which unregisters this
+ * worker, if another process has it.
+ */
 static void
 launcher_begin(void)
 {
 	BicycleShared *shared = shared_attach();
-	pid_t		other;
+	pid_t other;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	other = shared->launcher_pid;
@@ -166,11 +186,11 @@ launcher_begin(void)
 static List *
 all_databases(List **closed)
 {
-	List	   *databases = NIL;
+	List *databases = NIL;
 	MemoryContext context = CurrentMemoryContext;
-	Relation	rel;
+	Relation rel;
 	TableScanDesc scan;
-	HeapTuple	tuple;
+	HeapTuple tuple;
 
 	StartTransactionCommand();
 	(void) GetTransactionSnapshot();
@@ -198,8 +218,10 @@ all_databases(List **closed)
 }
 
 /*
- * Starts a scan of a database and waits for its end; false without a worker slot.  A scan waits for who has locked the table of jobs, or the database while it
- * is copied, and all other databases wait with it: after a while it is ended, and the next one tries again.
+ * Starts a scan of a database and waits for its end; false without a worker
+ * slot. A scan waits for who has locked the table of jobs, or the database
+ * while it is copied, and all other databases wait with it: after a while it is
+ * ended, and the next one tries again.
  */
 static bool
 scan(Oid database)
@@ -207,8 +229,8 @@ scan(Oid database)
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SCAN_TIMEOUT);
-	pid_t		pid;
-	long		left;
+	pid_t pid;
+	long left;
 
 	worker_fill(&worker, "bicycle job scan", "bicycle_scan_main", true);
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
@@ -218,15 +240,19 @@ scan(Oid database)
 	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED &&
 		   (left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)) > 0)
 	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left, PG_WAIT_EXTENSION);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left,
+						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
 	if (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
 	{
-		ereport(LOG,
-				(errmsg("bicycle job scan of database %u is ended after %d seconds", database, SCAN_TIMEOUT / 1000),
-				 errhint("Look for who keeps the database or its table bicycle_training_jobs locked.")));
+		ereport(
+			LOG,
+			(errmsg("bicycle job scan of database %u is ended after %d seconds", database,
+					SCAN_TIMEOUT / 1000),
+			 errhint(
+				 "Look for who keeps the database or its table bicycle_training_jobs locked.")));
 		TerminateBackgroundWorker(handle);
 		(void) WaitForBackgroundWorkerShutdown(handle);
 	}
@@ -237,12 +263,12 @@ scan(Oid database)
 static bool
 scan_databases(BicycleShared *shared)
 {
-	List	   *closed = NIL;
-	List	   *open = all_databases(&closed);
-	List	   *databases = NIL;
-	ListCell   *cell;
-	bool		all;
-	bool		complete = true;
+	List *closed = NIL;
+	List *open = all_databases(&closed);
+	List *databases = NIL;
+	ListCell *cell;
+	bool all;
+	bool complete = true;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->scan_wanted = false;
@@ -252,13 +278,13 @@ scan_databases(BicycleShared *shared)
 	shared->watch_all = false;
 	for (int i = 0; i < shared->nwatched;)
 	{
-		Oid			database = shared->watched[i];
+		Oid database = shared->watched[i];
 
 		if (list_member_oid(open, database))
 			databases = lappend_oid(databases, database);
 		else if (!list_member_oid(closed, database))
 		{
-			unwatch(shared, database);	/* it was dropped */
+			unwatch(shared, database); /* it was dropped */
 			continue;
 		}
 		i++;
@@ -266,7 +292,7 @@ scan_databases(BicycleShared *shared)
 	LWLockRelease(&shared->lock);
 	if (all)
 		databases = list_concat_unique_oid(databases, open);
-	foreach(cell, databases)
+	foreach (cell, databases)
 		complete &= scan(lfirst_oid(cell));
 	if (!complete)
 	{
@@ -277,12 +303,15 @@ scan_databases(BicycleShared *shared)
 	return complete;
 }
 
-/* Starts as many of the jobs that the scans have found as may run; false if there was no worker slot for one. */
+/*
+ * Starts as many of the jobs that the scans have found as may run; false if
+ * there was no worker slot for one.
+ */
 static bool
 start_ready(BicycleShared *shared)
 {
-	ReadyJob	ready[MAX_TRAINERS];
-	int			n;
+	ReadyJob ready[MAX_TRAINERS];
+	int n;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	n = shared->nready;
@@ -295,21 +324,23 @@ start_ready(BicycleShared *shared)
 	return true;
 }
 
-/* Says once, and then only to who asks, that jobs wait because of max_worker_processes. */
+/*
+ * Says once, and then only to who asks, that jobs wait because of
+ * max_worker_processes.
+ */
 static void
 note_worker_slots(BicycleShared *shared, bool missing)
 {
-	bool		before;
+	bool before;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	before = shared->no_worker_slot;
 	shared->no_worker_slot = missing;
 	LWLockRelease(&shared->lock);
 	if (missing && !before)
-		ereport(LOG,
-				(errmsg("training jobs wait for a background worker slot"),
-				 errdetail("All background worker slots are in use."),
-				 errhint("Raise max_worker_processes.")));
+		ereport(LOG, (errmsg("training jobs wait for a background worker slot"),
+					  errdetail("All background worker slots are in use."),
+					  errhint("Raise max_worker_processes.")));
 }
 
 void
@@ -328,11 +359,11 @@ bicycle_launcher_main(Datum arg)
 	launcher_begin();
 	for (;;)
 	{
-		bool		complete;
-		bool		wanted;
-		bool		waiting;
+		bool complete;
+		bool wanted;
+		bool waiting;
 		TimestampTz rescan_at;
-		long		timeout;
+		long timeout;
 
 		MemoryContextReset(context);
 		MemoryContextSwitchTo(context);
@@ -350,10 +381,14 @@ bicycle_launcher_main(Datum arg)
 		wanted = shared->scan_wanted;
 		waiting = shared->nwatched > 0 || shared->watch_all;
 		rescan_at = shared->rescan_at;
-		/* Decided under the lock: who comes later finds no launcher and registers one. */
+		/*
+		 * Decided under the lock: who comes later finds no launcher and
+		 * registers one.
+		 */
 		if (waiting || wanted)
 			busy_at = GetCurrentTimestamp();
-		else if (!registered_static && TimestampDifferenceExceeds(busy_at, GetCurrentTimestamp(), IDLE_TIMEOUT))
+		else if (!registered_static &&
+				 TimestampDifferenceExceeds(busy_at, GetCurrentTimestamp(), IDLE_TIMEOUT))
 			shared->launcher_pid = 0;
 		LWLockRelease(&shared->lock);
 		if (shared->launcher_pid != MyProcPid)
@@ -362,25 +397,34 @@ bicycle_launcher_main(Datum arg)
 			continue;
 		timeout = !complete ? SLOT_INTERVAL : registered_static ? RESCAN_INTERVAL : IDLE_TIMEOUT;
 		if (rescan_at != 0)
-			timeout = Min(timeout, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), rescan_at) + 10);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+			timeout = Min(timeout,
+						  TimestampDifferenceMilliseconds(GetCurrentTimestamp(), rescan_at) + 10);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout,
+						 PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 	}
 }
 
-/* ---- A scan of one database ---------------------------------------------------------------------------------------------------------------- */
+/* ---- A scan of one database ---------------------------------------------- */
 
-/* Not of a row that somebody has locked: all databases would wait for him.  The next scan will look at it again. */
+/*
+ * Not of a row that somebody has locked: all databases would wait for him. The
+ * next scan will look at it again.
+ */
 static void
 set_state(int64 job, const char *state, const char *error)
 {
-	JobParams	p = {0};
+	JobParams p = { 0 };
 
 	param_add(&p, INT8OID, Int64GetDatum(job));
 	param_add_text(&p, state);
 	param_add_text(&p, error);
-	(void) jobs_run("bicycle_training_jobs", "UPDATE %1$s SET state = $2, wanted = 'running', error = $3, sqlstate = CASE WHEN $3 IS NOT NULL THEN '42501' END,"
-					" updated_at = now() WHERE job = (SELECT job FROM %1$s WHERE job = $1 FOR UPDATE SKIP LOCKED)", SPI_OK_UPDATE, &p);
+	(void) jobs_run("bicycle_training_jobs",
+					"UPDATE %1$s SET state = $2, wanted = 'running', error = $3, sqlstate = CASE "
+					"WHEN $3 IS NOT NULL THEN '42501' END,"
+					" updated_at = now() WHERE job = (SELECT job FROM %1$s WHERE job = $1 FOR "
+					"UPDATE SKIP LOCKED)",
+					SPI_OK_UPDATE, &p);
 }
 
 static void
@@ -394,38 +438,47 @@ rescan(TimestampTz at)
 	LWLockRelease(&shared->lock);
 }
 
-/* Puts a job where its turn is; of too many the last ones are left for a later scan. */
+/*
+ * Puts a job where its turn is; of too many the last ones are left for a later
+ * scan.
+ */
 static void
 add_ready(const ReadyJob *job)
 {
 	BicycleShared *shared = shared_attach();
-	int			at;
+	int at;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	at = shared->nready;
-	while (at > 0 && (shared->ready[at - 1].rank > job->rank || (shared->ready[at - 1].rank == job->rank && shared->ready[at - 1].turn > job->turn)))
+	while (at > 0 &&
+		   (shared->ready[at - 1].rank > job->rank ||
+			(shared->ready[at - 1].rank == job->rank && shared->ready[at - 1].turn > job->turn)))
 		at--;
 	if (at < MAX_TRAINERS)
 	{
 		shared->nready = Min(shared->nready + 1, MAX_TRAINERS);
-		memmove(&shared->ready[at + 1], &shared->ready[at], (shared->nready - 1 - at) * sizeof(ReadyJob));
+		memmove(&shared->ready[at + 1], &shared->ready[at],
+				(shared->nready - 1 - at) * sizeof(ReadyJob));
 		shared->ready[at] = *job;
 	}
 	LWLockRelease(&shared->lock);
 }
 
-/* One unfinished job: ends it if it cannot run, else tells the launcher of it if it may start now. */
+/*
+ * One unfinished job: ends it if it cannot run, else tells the launcher of it
+ * if it may start now.
+ */
 static void
 look_at_job(HeapTuple row, TupleDesc desc)
 {
-	static int	turns[3];		/* of each rank, in this scan */
-	ReadyJob	ready = {.start.database = MyDatabaseId, .start.creator = InvalidTransactionId};
-	bool		begun = strcmp(SPI_getvalue(row, desc, 3), "running") == 0;
-	char	   *wanted = SPI_getvalue(row, desc, 4);
+	static int turns[3]; /* of each rank, in this scan */
+	ReadyJob ready = { .start.database = MyDatabaseId, .start.creator = InvalidTransactionId };
+	bool begun = strcmp(SPI_getvalue(row, desc, 3), "running") == 0;
+	char *wanted = SPI_getvalue(row, desc, 4);
 	const char *unfit;
 	TrainerPresence presence;
 	TimestampTz next;
-	bool		isnull;
+	bool isnull;
 
 	ready.start.job = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
 	ready.start.owner = DatumGetObjectId(SPI_getbinval(row, desc, 2, &isnull));
@@ -438,7 +491,8 @@ look_at_job(HeapTuple row, TupleDesc desc)
 	if (strcmp(wanted, "running") != 0)
 		set_state(ready.start.job, wanted, NULL);
 	else if (unfit)
-		set_state(ready.start.job, "failed", psprintf("the role that started the job %s any more", unfit));
+		set_state(ready.start.job, "failed",
+				  psprintf("the role that started the job %s any more", unfit));
 	else if (next > GetCurrentTimestamp())
 		rescan(next);
 	else
@@ -452,21 +506,27 @@ look_at_job(HeapTuple row, TupleDesc desc)
 static bool
 look_at_jobs(void)
 {
-	JobParams	p = {0};
+	JobParams p = { 0 };
 	SPITupleTable *table;
-	uint64		n;
+	uint64 n;
 
 	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
 	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
-	n = jobs_run("bicycle_training_jobs", "SELECT job, owner::oid, state, wanted, next_attempt FROM %s"
-				 " WHERE state IN ('queued', 'running') AND system_identifier = $1 AND database = $2 ORDER BY updated_at, job", SPI_OK_SELECT, &p);
+	n = jobs_run("bicycle_training_jobs",
+				 "SELECT job, owner::oid, state, wanted, next_attempt FROM %s"
+				 " WHERE state IN ('queued', 'running') AND system_identifier = $1 AND database = "
+				 "$2 ORDER BY updated_at, job",
+				 SPI_OK_SELECT, &p);
 	table = SPI_tuptable;
 	for (uint64 i = 0; i < n; i++)
 		look_at_job(table->vals[i], table->tupdesc);
 	return n > 0;
 }
 
-/* Unless the scan has found that no job is unfinished, there will be another one. */
+/*
+ * Unless the scan has found that no job is unfinished, there will be another
+ * one.
+ */
 static void
 watch_again(int code, Datum database)
 {
@@ -483,11 +543,14 @@ void
 bicycle_scan_main(Datum arg)
 {
 	BicycleShared *shared = shared_attach();
-	bool		unfinished;
+	bool unfinished;
 
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	/* First off, then back: a change that is committed while the scan looks puts the database there for itself. */
+	/*
+	 * First off, then back: a change that is committed while the scan looks
+	 * puts the database there for itself.
+	 */
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	unwatch(shared, DatumGetObjectId(arg));
 	LWLockRelease(&shared->lock);

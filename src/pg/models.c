@@ -2,11 +2,15 @@
  * models.c
  *	  bicycle_import, create, export, inspect, deploy, drop: versions of models.
  *
- * All of them run as the caller, so they need EXECUTE and the privileges of the tables they touch.  A version is written once and its number is never used
- * again, also after bicycle_drop: bicycle_counters keeps the last number of each name.  Whoever writes a model first takes an advisory lock on its name, in
- * the two-key form with the OID of bicycle_models, until the end of the transaction.
+ * All of them run as the caller, so they need EXECUTE and the privileges of the
+ * tables they touch. A version is written once and its number is never used
+ * again, also after bicycle_drop: bicycle_counters keeps the last number of
+ * each name. Whoever writes a model first takes an advisory lock on its name,
+ * in the two-key form with the OID of bicycle_models, until the end of the
+ * transaction.
  *
- * The current version cannot be dropped while others exist: a model would silently stop working.  Dropping the only version, or the whole model, may.
+ * The current version cannot be dropped while others exist: a model would
+ * silently stop working. Dropping the only version, or the whole model, may.
  */
 #include "bicycle.h"
 
@@ -31,28 +35,29 @@ PG_FUNCTION_INFO_V1(bicycle_deploy);
 PG_FUNCTION_INFO_V1(bicycle_drop);
 PG_FUNCTION_INFO_V1(bicycle_drop_tensors);
 
-/* ---- Arguments ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Arguments ----------------------------------------------------------- */
 
 char *
 model_name_argument(FunctionCallInfo fcinfo, int i)
 {
-	char	   *name;
+	char *name;
 
 	if (PG_ARGISNULL(i))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("name of the model must not be null")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("name of the model must not be null")));
 	name = text_to_cstring(PG_GETARG_TEXT_PP(i));
 	if (name[0] == '\0' || strlen(name) >= BICYCLE_MAX_NAME)
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("name of the model is not valid"),
-				 errdetail("It has %zu bytes; names have 1 to %d.", strlen(name), BICYCLE_MAX_NAME - 1)));
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("name of the model is not valid"),
+				 errdetail("It has %zu bytes; names have 1 to %d.", strlen(name),
+						   BICYCLE_MAX_NAME - 1)));
 	return name;
 }
 
 char *
 model_options_argument(FunctionCallInfo fcinfo, int i)
 {
-	Jsonb	   *config;
+	Jsonb *config;
 
 	if (PG_ARGISNULL(i))
 		return pstrdup("{}");
@@ -60,51 +65,62 @@ model_options_argument(FunctionCallInfo fcinfo, int i)
 	return JsonbToCString(NULL, &config->root, VARSIZE(config));
 }
 
-/* ---- Rows of a model ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Rows of a model ----------------------------------------------------- */
 
 void
 model_lock(const char *name)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, catalog_table_oid("bicycle_models"), hash_bytes((const unsigned char *) name, strlen(name)), 2);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, catalog_table_oid("bicycle_models"),
+						 hash_bytes((const unsigned char *) name, strlen(name)), 2);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
 }
 
 /*
- * Runs a writing query whose first parameters are the model's name and a version; returns the number of rows.  result, if given, receives the first column
- * of the first row, an int.
+ * Runs a writing query whose first parameters are the model's name and a
+ * version; returns the number of rows. result, if given, receives the first
+ * column of the first row, an int.
  */
 static uint64
 run(const char *query, int expected, const char *name, int version, int *result)
 {
-	Oid			types[2] = {TEXTOID, INT4OID};
-	Datum		values[2] = {CStringGetTextDatum(name), Int32GetDatum(version)};
-	int			rc = SPI_execute_with_args(query, 2, types, values, NULL, false, 0);
-	bool		isnull;
+	Oid types[2] = { TEXTOID, INT4OID };
+	Datum values[2] = { CStringGetTextDatum(name), Int32GetDatum(version) };
+	int rc = SPI_execute_with_args(query, 2, types, values, NULL, false, 0);
+	bool isnull;
 
 	if (rc != expected)
 		elog(ERROR, "query on models failed: %s", SPI_result_code_string(rc));
 	if (result && SPI_processed > 0)
-		*result = DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		*result =
+			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	return SPI_processed;
 }
 
-#define OF_MODEL	"model OPERATOR(pg_catalog.=) $1 AND $2 IS NOT NULL"
-#define OF_VERSION	"model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
+#define OF_MODEL "model OPERATOR(pg_catalog.=) $1 AND $2 IS NOT NULL"
+#define OF_VERSION "model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
 
-/* The next number of this name.  Rows that were put in by hand or by a restore count too. */
+/*
+ * The next number of this name. Rows that were put in by hand or by a restore
+ * count too.
+ */
 static int
 next_version(const char *name)
 {
 	const char *counters = catalog_table("bicycle_counters");
-	int			highest = 0;
-	int			version = 0;
+	int highest = 0;
+	int version = 0;
 
-	run(psprintf("SELECT pg_catalog.max(version) FROM %s WHERE " OF_MODEL " HAVING pg_catalog.max(version) IS NOT NULL",
-				 catalog_table("bicycle_models")), SPI_OK_SELECT, name, 0, &highest);
-	run(psprintf("INSERT INTO %s AS c (model, last_version) VALUES ($1, $2 OPERATOR(pg_catalog.+) 1) ON CONFLICT (model) DO UPDATE"
-				 " SET last_version = GREATEST(c.last_version, $2) OPERATOR(pg_catalog.+) 1 RETURNING last_version", counters),
+	run(psprintf("SELECT pg_catalog.max(version) FROM %s WHERE " OF_MODEL
+				 " HAVING pg_catalog.max(version) IS NOT NULL",
+				 catalog_table("bicycle_models")),
+		SPI_OK_SELECT, name, 0, &highest);
+	run(psprintf("INSERT INTO %s AS c (model, last_version) VALUES ($1, $2 OPERATOR(pg_catalog.+) "
+				 "1) ON CONFLICT (model) DO UPDATE"
+				 " SET last_version = GREATEST(c.last_version, $2) OPERATOR(pg_catalog.+) 1 "
+				 "RETURNING last_version",
+				 counters),
 		SPI_OK_INSERT_RETURNING, name, highest, &version);
 	return version;
 }
@@ -114,18 +130,24 @@ set_current(const char *name, int version)
 {
 	const char *models = catalog_table("bicycle_models");
 
-	/* In two steps, because the unique index on the current version is checked row by row. */
-	run(psprintf("UPDATE %s SET is_current = false WHERE " OF_MODEL " AND is_current", models), SPI_OK_UPDATE, name, 0, NULL);
-	run(psprintf("UPDATE %s SET is_current = true WHERE " OF_VERSION, models), SPI_OK_UPDATE, name, version, NULL);
+	/*
+	 * In two steps, because the unique index on the current version is checked
+	 * row by row.
+	 */
+	run(psprintf("UPDATE %s SET is_current = false WHERE " OF_MODEL " AND is_current", models),
+		SPI_OK_UPDATE, name, 0, NULL);
+	run(psprintf("UPDATE %s SET is_current = true WHERE " OF_VERSION, models), SPI_OK_UPDATE, name,
+		version, NULL);
 }
 
 static void
-insert_model(const char *name, int version, const char *method, int64 iterations, const uint8 *hash, Jsonb *config)
+insert_model(const char *name, int version, const char *method, int64 iterations, const uint8 *hash,
+			 Jsonb *config)
 {
-	Oid			types[7] = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID, TEXTOID, INT8OID};
-	Datum		values[7];
-	bytea	   *hash_value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
-	int			rc;
+	Oid types[7] = { TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID, TEXTOID, INT8OID };
+	Datum values[7];
+	bytea *hash_value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
+	int rc;
 
 	SET_VARSIZE(hash_value, VARHDRSZ + BICYCLE_HASH_BYTES);
 	memcpy(VARDATA(hash_value), hash, BICYCLE_HASH_BYTES);
@@ -136,44 +158,50 @@ insert_model(const char *name, int version, const char *method, int64 iterations
 	values[4] = DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)));
 	values[5] = CStringGetTextDatum(method);
 	values[6] = Int64GetDatum(iterations);
-	rc = SPI_execute_with_args(psprintf("INSERT INTO %s (model, version, method, config, hash, iterations, created_at, created_by, is_current)"
-										" VALUES ($1, $2, $6, $3, $4, $7, pg_catalog.now(), $5, false)",
-										catalog_table("bicycle_models")), 7, types, values, NULL, false, 0);
+	rc = SPI_execute_with_args(
+		psprintf("INSERT INTO %s (model, version, method, config, hash, iterations, created_at, "
+				 "created_by, is_current)"
+				 " VALUES ($1, $2, $6, $3, $4, $7, pg_catalog.now(), $5, false)",
+				 catalog_table("bicycle_models")),
+		7, types, values, NULL, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "insertion of a model failed: %s", SPI_result_code_string(rc));
 }
 
 int
-model_store(const char *name, const char *method, int64 iterations, const BicycleImported *head, const char *config, BufFile *tensors,
-			const int *replaces)
+model_store(const char *name, const char *method, int64 iterations, const BicycleImported *head,
+			const char *config, BufFile *tensors, const int *replaces)
 {
-	int			version;
-	int			current = 0;
+	int version;
+	int current = 0;
 
 	SPI_connect();
 	model_lock(name);
 	version = next_version(name);
-	insert_model(name, version, method, iterations, head->hash, DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(config))));
+	insert_model(name, version, method, iterations, head->hash,
+				 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(config))));
 	stream_store(tensors, head->ntensors, name, version);
-	run(psprintf("SELECT version FROM %s WHERE " OF_MODEL " AND is_current", catalog_table("bicycle_models")), SPI_OK_SELECT, name, 0, &current);
+	run(psprintf("SELECT version FROM %s WHERE " OF_MODEL " AND is_current",
+				 catalog_table("bicycle_models")),
+		SPI_OK_SELECT, name, 0, &current);
 	if (replaces == NULL || *replaces == current)
 		set_current(name, version);
 	SPI_finish();
 	return version;
 }
 
-/* ---- import and create --------------------------------------------------------------------------------------------------------------------- */
+/* ---- import and create --------------------------------------------------- */
 
 typedef struct Import
 {
-	BicycleFrameType type;		/* IMPORT or CREATE */
-	const bytea *generator;		/* NULL for CREATE */
-	const bytea *encoder;		/* NULL: none */
-	char	   *config;
+	BicycleFrameType type;  /* IMPORT or CREATE */
+	const bytea *generator; /* NULL for CREATE */
+	const bytea *encoder;   /* NULL: none */
+	char *config;
 	/* result */
 	BicycleImported head;
-	char	   *canonical;		/* config */
-	BufFile    *tensors;
+	char *canonical; /* config */
+	BufFile *tensors;
 } Import;
 
 static uint64
@@ -186,20 +214,23 @@ file_length(const bytea *file)
 static bool
 import_attempt(void *arg)
 {
-	Import	   *import = arg;
-	BicycleImport head = {.generator_length = file_length(import->generator), .encoder_length = file_length(import->encoder)};
-	Request    *request;
+	Import *import = arg;
+	BicycleImport head = { .generator_length = file_length(import->generator),
+						   .encoder_length = file_length(import->encoder) };
+	Request *request;
 	const char *result;
-	size_t		length;
+	size_t length;
 
 	head.config_length = strlen(import->config);
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
 	request = request_open(import->type, &head, sizeof(head), import->config, head.config_length);
 	if (!request_granted(request))
 		return false;
-	if (import->generator && !request_write(request, VARDATA_ANY(import->generator), head.generator_length))
+	if (import->generator &&
+		!request_write(request, VARDATA_ANY(import->generator), head.generator_length))
 		return false;
-	if (import->encoder && !request_write(request, VARDATA_ANY(import->encoder), head.encoder_length))
+	if (import->encoder &&
+		!request_write(request, VARDATA_ANY(import->encoder), head.encoder_length))
 		return false;
 	if (!request_end(request) || !request_result(request, &result, &length))
 		return false;
@@ -216,34 +247,46 @@ import_attempt(void *arg)
 	return true;
 }
 
-/* A model that is created anew would silently take the place of another; importing is how a further version is made. */
+/*
+ * A model that is created anew would silently take the place of another;
+ * importing is how a further version is made.
+ */
 static void
 refuse_existing(const char *name)
 {
-	if (run(psprintf("SELECT 1 FROM %s WHERE " OF_MODEL " LIMIT 1", catalog_table("bicycle_models")), SPI_OK_SELECT, name, 0, NULL) > 0)
+	if (run(psprintf("SELECT 1 FROM %s WHERE " OF_MODEL " LIMIT 1",
+					 catalog_table("bicycle_models")),
+			SPI_OK_SELECT, name, 0, NULL) > 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("model \"%s\" already exists", name),
-				 errhint("Use another name, or drop the model first: bicycle_drop(%s).", quote_literal_cstr(name))));
+				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", name),
+				 errhint("Use another name, or drop the model first: bicycle_drop(%s).",
+						 quote_literal_cstr(name))));
 }
 
-/* Has the engine read or make the model, and writes it as a new, current version. */
+/*
+ * Has the engine read or make the model, and writes it as a new, current
+ * version.
+ */
 static int
 import_model(Import *import, const char *name)
 {
-	int			version;
+	int version;
 
-	PreventCommandIfReadOnly(import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()");
-	PreventCommandDuringRecovery(import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()");
+	PreventCommandIfReadOnly(import->type == BICYCLE_IMPORT ? "bicycle_import()"
+															: "bicycle_create()");
+	PreventCommandDuringRecovery(import->type == BICYCLE_IMPORT ? "bicycle_import()"
+																: "bicycle_create()");
 	catalog_check_rights("bicycle_models", ACL_INSERT);
 	catalog_check_rights("bicycle_tensors", ACL_INSERT);
-	request_retry(import_attempt, import, import->type == BICYCLE_IMPORT ? "read the model files" : "made the model");
+	request_retry(import_attempt, import,
+				  import->type == BICYCLE_IMPORT ? "read the model files" : "made the model");
 
 	SPI_connect();
 	model_lock(name);
 	if (import->type == BICYCLE_CREATE)
 		refuse_existing(name);
-	version = model_store(name, "bicycle", 0, &import->head, import->canonical, import->tensors, NULL);
+	version =
+		model_store(name, "bicycle", 0, &import->head, import->canonical, import->tensors, NULL);
 	SPI_finish();
 	BufFileClose(import->tensors);
 	return version;
@@ -252,32 +295,33 @@ import_model(Import *import, const char *name)
 static bytea *
 file_argument(FunctionCallInfo fcinfo, int i)
 {
-	bytea	   *file = PG_GETARG_BYTEA_PP(i);
-	uint64		limit = (uint64) bicycle_max_model_size * 1024 * 1024;
+	bytea *file = PG_GETARG_BYTEA_PP(i);
+	uint64 limit = (uint64) bicycle_max_model_size * 1024 * 1024;
 
 	if (VARSIZE_ANY_EXHDR(file) > limit)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("model file is too large"),
-				 errdetail("It has %zu bytes; the limit is " UINT64_FORMAT ".", (Size) VARSIZE_ANY_EXHDR(file), limit),
-				 errhint("Raise bicycle.max_model_size.")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("model file is too large"),
+						errdetail("It has %zu bytes; the limit is " UINT64_FORMAT ".",
+								  (Size) VARSIZE_ANY_EXHDR(file), limit),
+						errhint("Raise bicycle.max_model_size.")));
 	if (VARSIZE_ANY_EXHDR(file) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
-				 errmsg("could not read model file"),
-				 errdetail("It is empty.")));
+		ereport(ERROR, (errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+						errmsg("could not read model file"), errdetail("It is empty.")));
 	return file;
 }
 
-/* bicycle_import(model text, generator bytea, encoder bytea DEFAULT NULL, config jsonb DEFAULT '{}') -> int */
+/*
+ * bicycle_import(model text, generator bytea, encoder bytea DEFAULT NULL,
+ * config jsonb DEFAULT '{}') -> int
+ */
 Datum
 bicycle_import(PG_FUNCTION_ARGS)
 {
-	Import		import = {.type = BICYCLE_IMPORT};
-	char	   *name = model_name_argument(fcinfo, 0);
+	Import import = { .type = BICYCLE_IMPORT };
+	char *name = model_name_argument(fcinfo, 0);
 
 	if (PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("generator must not be null")));
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("generator must not be null")));
 	import.generator = file_argument(fcinfo, 1);
 	import.encoder = PG_ARGISNULL(2) ? NULL : file_argument(fcinfo, 2);
 	import.config = model_options_argument(fcinfo, 3);
@@ -288,58 +332,62 @@ bicycle_import(PG_FUNCTION_ARGS)
 Datum
 bicycle_create(PG_FUNCTION_ARGS)
 {
-	Import		import = {.type = BICYCLE_CREATE};
-	char	   *name = model_name_argument(fcinfo, 0);
+	Import import = { .type = BICYCLE_CREATE };
+	char *name = model_name_argument(fcinfo, 0);
 
 	import.config = model_options_argument(fcinfo, 1);
 	PG_RETURN_INT32(import_model(&import, name));
 }
 
-/* ---- export and inspect -------------------------------------------------------------------------------------------------------------------- */
+/* ---- export and inspect -------------------------------------------------- */
 
 typedef struct Export
 {
-	Model	   *model;
-	char	   *network;
-	char	   *format;
-	bytea	   *file;			/* result */
+	Model *model;
+	char *network;
+	char *format;
+	bytea *file; /* result */
 } Export;
 
 static bool
 export_attempt(void *arg)
 {
-	Export	   *export = arg;
+	Export *export = arg;
 
 	export->file = stream_export(export->model, export->network, export->format);
 	return export->file != NULL;
 }
 
 static char *
-choice_argument(FunctionCallInfo fcinfo, int i, const char *what, const char *const *choices, int nchoices, const char *hint)
+choice_argument(FunctionCallInfo fcinfo, int i, const char *what, const char *const *choices,
+				int nchoices, const char *hint)
 {
-	char	   *value = PG_ARGISNULL(i) ? pstrdup(choices[0]) : text_to_cstring(PG_GETARG_TEXT_PP(i));
+	char *value = PG_ARGISNULL(i) ? pstrdup(choices[0]) : text_to_cstring(PG_GETARG_TEXT_PP(i));
 
 	for (int c = 0; c < nchoices; c++)
 		if (strcmp(value, choices[c]) == 0)
 			return value;
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("%s \"%s\" is not known", what, value),
-			 errhint("%s", hint)));
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					errmsg("%s \"%s\" is not known", what, value), errhint("%s", hint)));
 }
 
-/* bicycle_export(model text, network text DEFAULT 'G', version int DEFAULT NULL, format text DEFAULT 'safetensors') -> bytea */
+/*
+ * bicycle_export(model text, network text DEFAULT 'G', version int DEFAULT
+ * NULL, format text DEFAULT 'safetensors') -> bytea
+ */
 Datum
 bicycle_export(PG_FUNCTION_ARGS)
 {
-	static const char *const networks[] = {"G", "E", "D", "D2"};
-	static const char *const formats[] = {"safetensors", "pth"};
-	Export		export = {0};
-	int			version = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+	static const char *const networks[] = { "G", "E", "D", "D2" };
+	static const char *const formats[] = { "safetensors", "pth" };
+	Export export = { 0 };
+	int version = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
 
 	(void) model_name_argument(fcinfo, 0);
-	export.network = choice_argument(fcinfo, 1, "network", networks, lengthof(networks), "The networks are G, E, D and D2.");
-	export.format = choice_argument(fcinfo, 3, "format", formats, lengthof(formats), "The formats are safetensors and pth.");
+	export.network = choice_argument(fcinfo, 1, "network", networks, lengthof(networks),
+									 "The networks are G, E, D and D2.");
+	export.format = choice_argument(fcinfo, 3, "format", formats, lengthof(formats),
+									"The formats are safetensors and pth.");
 	export.model = model_lookup(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(2) ? NULL : &version);
 	request_retry(export_attempt, &export, "wrote the model file");
 	PG_RETURN_BYTEA_P(export.file);
@@ -348,41 +396,44 @@ bicycle_export(PG_FUNCTION_ARGS)
 typedef struct Inspect
 {
 	const bytea *file;
-	BicycleInspected head;		/* result */
-	BufFile    *tensors;
+	BicycleInspected head; /* result */
+	BufFile *tensors;
 } Inspect;
 
 static bool
 inspect_attempt(void *arg)
 {
-	Inspect    *inspect = arg;
-	BicycleImport head = {.generator_length = file_length(inspect->file)};
-	Request    *request;
+	Inspect *inspect = arg;
+	BicycleImport head = { .generator_length = file_length(inspect->file) };
+	Request *request;
 	const char *result;
-	size_t		length;
+	size_t length;
 
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
 	request = request_open(BICYCLE_INSPECT, &head, sizeof(head), NULL, 0);
 	if (!request_granted(request) ||
 		!request_write(request, VARDATA_ANY(inspect->file), head.generator_length) ||
-		!request_end(request) ||
-		!request_result(request, &result, &length))
+		!request_end(request) || !request_result(request, &result, &length))
 		return false;
 	if (length != sizeof(inspect->head))
 		elog(ERROR, "answer of %zu bytes to an inspection", length);
 	memcpy(&inspect->head, result, sizeof(inspect->head));
-	inspect->tensors = stream_spool(request, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
+	inspect->tensors =
+		stream_spool(request, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
 	if (inspect->tensors == NULL)
 		return false;
 	request_free(request);
 	return true;
 }
 
-/* bicycle_inspect(file bytea) -> TABLE(name text, dtype text, shape int[]); strict */
+/*
+ * bicycle_inspect(file bytea) -> TABLE(name text, dtype text, shape int[]);
+ * strict
+ */
 Datum
 bicycle_inspect(PG_FUNCTION_ARGS)
 {
-	Inspect		inspect = {.file = file_argument(fcinfo, 0)};
+	Inspect inspect = { .file = file_argument(fcinfo, 0) };
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -390,8 +441,8 @@ bicycle_inspect(PG_FUNCTION_ARGS)
 	for (uint32 i = 0; i < inspect.head.ntensors; i++)
 	{
 		BicycleTensor t;
-		Datum		values[3];
-		bool		nulls[3] = {false};
+		Datum values[3];
+		bool nulls[3] = { false };
 
 		if (BufFileRead(inspect.tensors, &t, sizeof(t)) != sizeof(t))
 			elog(ERROR, "could not read back a tensor's description");
@@ -405,48 +456,51 @@ bicycle_inspect(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* ---- deploy and drop ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- deploy and drop ----------------------------------------------------- */
 
 static void
 report_missing(const char *name, const int *version)
 {
 	if (version)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("version %d of model \"%s\" does not exist", *version, name)));
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+						errmsg("version %d of model \"%s\" does not exist", *version, name)));
 	ereport(ERROR,
-			(errcode(ERRCODE_UNDEFINED_OBJECT),
-			 errmsg("model \"%s\" does not exist", name)));
+			(errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("model \"%s\" does not exist", name)));
 }
 
 /* bicycle_deploy(model text, version int) -> void */
 Datum
 bicycle_deploy(PG_FUNCTION_ARGS)
 {
-	char	   *name = model_name_argument(fcinfo, 0);
-	int			version;
+	char *name = model_name_argument(fcinfo, 0);
+	int version;
 
 	if (PG_ARGISNULL(1))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("version must not be null")));
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("version must not be null")));
 	version = PG_GETARG_INT32(1);
 	PreventCommandIfReadOnly("bicycle_deploy()");
 	SPI_connect();
 	model_lock(name);
-	if (run(psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")), SPI_OK_SELECT, name, version, NULL) == 0)
+	if (run(psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")),
+			SPI_OK_SELECT, name, version, NULL) == 0)
 		report_missing(name, &version);
 	set_current(name, version);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
 
-/* bicycle_drop(model text, version int DEFAULT NULL) -> void; the tensors go by a trigger */
+/*
+ * bicycle_drop(model text, version int DEFAULT NULL) -> void; the tensors go by
+ * a trigger
+ */
 Datum
 bicycle_drop(PG_FUNCTION_ARGS)
 {
-	char	   *name = model_name_argument(fcinfo, 0);
+	char *name = model_name_argument(fcinfo, 0);
 	const char *models = catalog_table("bicycle_models");
-	int			version = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
-	int			others = 0;
+	int version = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	int others = 0;
 
 	PreventCommandIfReadOnly("bicycle_drop()");
 	SPI_connect();
@@ -455,20 +509,27 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	train_check_unused(name, version);
 	if (PG_ARGISNULL(1))
 	{
-		if (run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0, NULL) == 0)
+		if (run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0, NULL) ==
+			0)
 			report_missing(name, NULL);
 	}
 	else
 	{
-		if (run(psprintf("SELECT (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM %s o WHERE o.model OPERATOR(pg_catalog.=) $1"
-						 " AND o.version OPERATOR(pg_catalog.<>) $2) FROM %s m WHERE " OF_VERSION " AND is_current", models, models),
-				SPI_OK_SELECT, name, version, &others) > 0 && others > 0)
+		if (run(psprintf("SELECT (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM %s o WHERE "
+						 "o.model OPERATOR(pg_catalog.=) $1"
+						 " AND o.version OPERATOR(pg_catalog.<>) $2) FROM %s m WHERE " OF_VERSION
+						 " AND is_current",
+						 models, models),
+				SPI_OK_SELECT, name, version, &others) > 0 &&
+			others > 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("cannot drop the current version of model \"%s\"", name),
 					 errdetail("Version %d is current, and there are %d others.", version, others),
-					 errhint("Make another version current with bicycle_deploy, or drop the whole model.")));
-		if (run(psprintf("DELETE FROM %s WHERE " OF_VERSION, models), SPI_OK_DELETE, name, version, NULL) == 0)
+					 errhint("Make another version current with bicycle_deploy, or drop the whole "
+							 "model.")));
+		if (run(psprintf("DELETE FROM %s WHERE " OF_VERSION, models), SPI_OK_DELETE, name, version,
+				NULL) == 0)
 			report_missing(name, &version);
 	}
 	SPI_finish();
@@ -476,29 +537,33 @@ bicycle_drop(PG_FUNCTION_ARGS)
 }
 
 /*
- * Trigger on bicycle_models: the tensors of a version that is deleted go with it, whoever may delete it, as by a foreign key.  A version keeps its name and
+ * Trigger on bicycle_models: the tensors of a version that is deleted go with
+ * it, whoever may delete it, as by a foreign key. A version keeps its name and
  * number.
  */
 Datum
 bicycle_drop_tensors(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
-	TupleDesc	desc;
-	JobParams	p = {0};
-	bool		isnull;
+	TupleDesc desc;
+	JobParams p = { 0 };
+	bool isnull;
 
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) || !TRIGGER_FIRED_FOR_ROW(data->tg_event))
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
 		elog(ERROR, "bicycle_drop_tensors was not called as a trigger after each row");
 	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_RESTRICT_VIOLATION),
-				 errmsg("a version of a model cannot be renamed"),
-				 errdetail("Tensors belong to it by its name and number.")));
+		ereport(ERROR, (errcode(ERRCODE_RESTRICT_VIOLATION),
+						errmsg("a version of a model cannot be renamed"),
+						errdetail("Tensors belong to it by its name and number.")));
 	desc = RelationGetDescr(data->tg_relation);
 	SPI_connect();
-	param_add(&p, TEXTOID, SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "model"), &isnull));
-	param_add(&p, INT4OID, SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "version"), &isnull));
-	(void) jobs_run("bicycle_tensors", "DELETE FROM %s WHERE model = $1 AND version = $2", SPI_OK_DELETE, &p);
+	param_add(&p, TEXTOID,
+			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "model"), &isnull));
+	param_add(&p, INT4OID,
+			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "version"), &isnull));
+	(void) jobs_run("bicycle_tensors", "DELETE FROM %s WHERE model = $1 AND version = $2",
+					SPI_OK_DELETE, &p);
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }

@@ -1,6 +1,7 @@
 /*
  * pg_compat.h
- *	  What differs between PostgreSQL 15 and 18.  Each macro has a memo: which version changed what.
+ *	  What differs between PostgreSQL 15 and 18. Each macro has a memo: which
+ *	  version changed what.
  */
 #ifndef BICYCLE_PG_COMPAT_H
 #define BICYCLE_PG_COMPAT_H
@@ -13,60 +14,69 @@
 #endif
 
 /*
- * MEMO: PG 17 (c9af054653) lets an extension name its wait events; before, all of them show as "Extension" in pg_stat_activity.
- * `slot` is a static uint32 of the caller that keeps the number once it has been asked for.
+ * MEMO: PG 17 (c9af054653) lets an extension name its wait events; before, all
+ * of them show as "Extension" in pg_stat_activity. `slot` is a static uint32 of
+ * the caller that keeps the number once it has been asked for.
  */
 #if PG_VERSION_NUM >= 170000
-#define BicycleWaitEvent(slot, name)	((slot) != 0 ? (slot) : ((slot) = WaitEventExtensionNew(name)))
+#define BicycleWaitEvent(slot, name) ((slot) != 0 ? (slot) : ((slot) = WaitEventExtensionNew(name)))
 #else
-#define BicycleWaitEvent(slot, name)	((void) (slot), PG_WAIT_EXTENSION)
+#define BicycleWaitEvent(slot, name) ((void) (slot), PG_WAIT_EXTENSION)
 #endif
 
 /*
- * MEMO: PG 18 replaces pg_attribute_noreturn(), behind a declaration, by pg_noreturn before it.
+ * MEMO: PG 18 replaces pg_attribute_noreturn(), behind a declaration, by
+ * pg_noreturn before it.
  */
 #ifndef pg_noreturn
-#define pg_noreturn		__attribute__((noreturn))
+#define pg_noreturn __attribute__((noreturn))
 #endif
 
 /*
- * MEMO: PG 18 (9324c8c580) adds PG_MODULE_MAGIC_EXT, by which pg_get_loaded_modules() shows a library's name and version.
+ * MEMO: PG 18 (9324c8c580) adds PG_MODULE_MAGIC_EXT, by which
+ * pg_get_loaded_modules() shows a library's name and version.
  */
 #ifdef PG_MODULE_MAGIC_EXT
-#define BicycleModuleMagic(text)		PG_MODULE_MAGIC_EXT(.name = "bicycle", .version = text)
+#define BicycleModuleMagic(text) PG_MODULE_MAGIC_EXT(.name = "bicycle", .version = text)
 #else
-#define BicycleModuleMagic(text)		PG_MODULE_MAGIC
+#define BicycleModuleMagic(text) PG_MODULE_MAGIC
 #endif
 
 /*
- * MEMO: PG 16 (c727f511bd) replaces the pg_*_aclcheck functions by object_aclcheck.
+ * MEMO: PG 16 (c727f511bd) replaces the pg_*_aclcheck functions by
+ * object_aclcheck.
  */
 #if PG_VERSION_NUM >= 160000
-#define bicycle_function_aclcheck(function, role)	object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE)
-#define bicycle_database_aclcheck(database, role, mode)	object_aclcheck(DatabaseRelationId, (database), (role), (mode))
+#define bicycle_function_aclcheck(function, role) \
+	object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE)
+#define bicycle_database_aclcheck(database, role, mode) \
+	object_aclcheck(DatabaseRelationId, (database), (role), (mode))
 #else
-#define bicycle_function_aclcheck(function, role)	pg_proc_aclcheck((function), (role), ACL_EXECUTE)
-#define bicycle_database_aclcheck(database, role, mode)	pg_database_aclcheck((database), (role), (mode))
+#define bicycle_function_aclcheck(function, role) pg_proc_aclcheck((function), (role), ACL_EXECUTE)
+#define bicycle_database_aclcheck(database, role, mode) \
+	pg_database_aclcheck((database), (role), (mode))
 #endif
 
 /*
- * MEMO: PG 18 (c65bc2e1d1, 555960a0fb) moves ExplainState and ExplainProperty* out of commands/explain.h.
+ * MEMO: PG 18 (c65bc2e1d1, 555960a0fb) moves ExplainState and ExplainProperty*
+ * out of commands/explain.h.
  */
 #if PG_VERSION_NUM >= 180000
-#define BICYCLE_EXPLAIN_FORMAT_H	"commands/explain_format.h"
-#define BICYCLE_EXPLAIN_STATE_H		"commands/explain_state.h"
+#define BICYCLE_EXPLAIN_FORMAT_H "commands/explain_format.h"
+#define BICYCLE_EXPLAIN_STATE_H "commands/explain_state.h"
 #else
-#define BICYCLE_EXPLAIN_FORMAT_H	"commands/explain.h"
-#define BICYCLE_EXPLAIN_STATE_H		"commands/explain.h"
+#define BICYCLE_EXPLAIN_FORMAT_H "commands/explain.h"
+#define BICYCLE_EXPLAIN_STATE_H "commands/explain.h"
 #endif
 
 /*
- * MEMO: PG 15.4 (c66a7d75e6) marks a database whose DROP DATABASE was interrupted; nobody can connect to it any more.
+ * MEMO: PG 15.4 (c66a7d75e6) marks a database whose DROP DATABASE was
+ * interrupted; nobody can connect to it any more.
  */
 #ifdef DATCONNLIMIT_INVALID_DB
-#define bicycle_database_is_invalid(form)	((form)->datconnlimit == DATCONNLIMIT_INVALID_DB)
+#define bicycle_database_is_invalid(form) ((form)->datconnlimit == DATCONNLIMIT_INVALID_DB)
 #else
-#define bicycle_database_is_invalid(form)	false
+#define bicycle_database_is_invalid(form) false
 #endif
 
-#endif							/* BICYCLE_PG_COMPAT_H */
+#endif /* BICYCLE_PG_COMPAT_H */

@@ -1,9 +1,11 @@
 /*
  * process.c
- *	  Starting background workers and engines, and the lines that engines say: what supervisor, launcher and trainers share.
+ *	  Starting background workers and engines, and the lines that engines say:
+ *	  what supervisor, launcher and trainers share.
  *
- * An engine is forked and exec'ed and is not attached to PostgreSQL's memory.  It dies with the process that started it: by EOF on its control socket, and
- * by PDEATHSIG.  Nothing is kept between calls.
+ * An engine is forked and exec'ed and is not attached to PostgreSQL's memory.
+ * It dies with the process that started it: by EOF on its control socket, and
+ * by PDEATHSIG. Nothing is kept between calls.
  */
 #include "bicycle.h"
 
@@ -17,13 +19,13 @@
 #include "miscadmin.h"
 #include "utils/timestamp.h"
 
-#define REGISTRATION_TIME	5000	/* ms in which a worker that was registered must have begun */
-#define LINE_MAX_BYTES	4096
-#define SPARE_FD		16		/* beyond the descriptors that an engine is given */
+#define REGISTRATION_TIME 5000 /* ms in which a worker that was registered must have begun */
+#define LINE_MAX_BYTES 4096
+#define SPARE_FD 16 /* beyond the descriptors that an engine is given */
 
 extern char **environ;
 
-/* ---- Background workers -------------------------------------------------------------------------------------------------------------------- */
+/* ---- Background workers -------------------------------------------------- */
 
 void
 worker_fill(BackgroundWorker *worker, const char *type, const char *function, bool for_jobs)
@@ -33,8 +35,10 @@ worker_fill(BackgroundWorker *worker, const char *type, const char *function, bo
 	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
 	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
 	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
-	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | (for_jobs ? BGWORKER_BACKEND_DATABASE_CONNECTION : 0);
-	worker->bgw_start_time = for_jobs ? BgWorkerStart_RecoveryFinished : BgWorkerStart_ConsistentState;
+	worker->bgw_flags =
+		BGWORKER_SHMEM_ACCESS | (for_jobs ? BGWORKER_BACKEND_DATABASE_CONNECTION : 0);
+	worker->bgw_start_time =
+		for_jobs ? BgWorkerStart_RecoveryFinished : BgWorkerStart_ConsistentState;
 	worker->bgw_restart_time = BGW_NEVER_RESTART;
 }
 
@@ -43,7 +47,7 @@ worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registere
 {
 	BicycleShared *shared = shared_attach();
 	TimestampTz now = GetCurrentTimestamp();
-	bool		mine;
+	bool mine;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	mine = *pid == 0 && TimestampDifferenceExceeds(*registered_at, now, REGISTRATION_TIME);
@@ -58,17 +62,19 @@ worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registere
 	return false;
 }
 
-/* ---- Engines ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Engines ------------------------------------------------------------- */
 
 /*
- * The environment of an engine: ours, and OpenMP threads that do not spin between regions for longer than it takes to wake them: to sleep at once nearly
- * halves the speed of small networks, to spin on takes processors from others.
+ * The environment of an engine: ours, and OpenMP threads that do not spin
+ * between regions for longer than it takes to wake them: to sleep at once
+ * nearly halves the speed of small networks, to spin on takes processors from
+ * others.
  */
 static char **
 engine_environment(void)
 {
-	int			n = 0;
-	char	  **env;
+	int n = 0;
+	char **env;
 
 	while (environ[n])
 		n++;
@@ -87,9 +93,9 @@ engine_environment(void)
 static void
 engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t parent)
 {
-	sigset_t	none;
-	int			spare[2];
-	int			oom;
+	sigset_t none;
+	int spare[2];
+	int oom;
 
 	for (int i = 1; i < NSIG; i++)
 		signal(i, SIG_DFL);
@@ -97,8 +103,10 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 	if (getppid() != parent)
 		_exit(0);
 	/*
-	 * Server processes are signalled with their process group; a trainer that is to end first asks its engine for a checkpoint.  A session, not only a group
-	 * of its own: Linux may share processors by sessions, and this one's priority is not to be the trainer's.
+	 * Server processes are signalled with their process group; a trainer that
+	 * is to end first asks its engine for a checkpoint. A session, not only a
+	 * group of its own: Linux may share processors by sessions, and this one's
+	 * priority is not to be the trainer's.
 	 */
 	if (argv[1] != NULL)
 		setsid();
@@ -116,7 +124,10 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 	oom = open("/proc/self/oom_score_adj", O_WRONLY);
 	if (oom >= 0)
 	{
-		/* Refused where a container's processes have more than that already, which is as well. */
+		/*
+		 * Refused where a container's processes have more than that already,
+		 * which is as well.
+		 */
 		if (write(oom, "500", 3) != 3)
 			errno = 0;
 		close(oom);
@@ -130,13 +141,13 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 pid_t
 engine_fork(const char *argument, const int *fds, int nfds)
 {
-	char		path[MAXPGPATH];
-	char	   *argv[3] = {path, unconstify(char *, argument), NULL};
-	char	  **env = engine_environment();
-	pid_t		self = MyProcPid;
-	pid_t		pid;
-	sigset_t	all;
-	sigset_t	old;
+	char path[MAXPGPATH];
+	char *argv[3] = { path, unconstify(char *, argument), NULL };
+	char **env = engine_environment();
+	pid_t self = MyProcPid;
+	pid_t pid;
+	sigset_t all;
+	sigset_t old;
 
 	Assert(nfds <= 2);
 	snprintf(path, sizeof(path), "%s/bicycle-engine", pkglib_path);
@@ -153,8 +164,12 @@ engine_fork(const char *argument, const int *fds, int nfds)
 void
 engine_tell(int fd, const char *text, size_t length)
 {
-	/* Lines are few and short: if the socket is full the engine is not reading, and the missing pong ends it. */
-	if (fd >= 0 && send(fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN && errno != EINTR && errno != EPIPE)
+	/*
+	 * Lines are few and short: if the socket is full the engine is not reading,
+	 * and the missing pong ends it.
+	 */
+	if (fd >= 0 && send(fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN &&
+		errno != EINTR && errno != EPIPE)
 		ereport(LOG, (errmsg("could not write to the bicycle engine: %m")));
 }
 
@@ -173,12 +188,12 @@ engine_configure(int fd, const char *more, bool go)
 }
 
 bool
-engine_lines(int fd, StringInfo in, void (*says) (char *line))
+engine_lines(int fd, StringInfo in, void (*says)(char *line))
 {
-	char		buffer[LINE_MAX_BYTES];
-	char	   *line;
-	char	   *end;
-	ssize_t		n;
+	char buffer[LINE_MAX_BYTES];
+	char *line;
+	char *end;
+	ssize_t n;
 
 	while ((n = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0)
 	{
@@ -204,8 +219,12 @@ engine_log_level(const char *word)
 	static const struct
 	{
 		const char *word;
-		int			level;
-	}			levels[] = {{"debug", DEBUG1}, {"info", LOG}, {"log", LOG}, {"warning", WARNING}, {"error", WARNING}};
+		int level;
+	} levels[] = { { "debug", DEBUG1 },
+				   { "info", LOG },
+				   { "log", LOG },
+				   { "warning", WARNING },
+				   { "error", WARNING } };
 
 	for (int i = 0; i < lengthof(levels); i++)
 		if (strcmp(levels[i].word, word) == 0)

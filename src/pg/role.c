@@ -1,15 +1,22 @@
 /*
  * role.c
- *	  The type bicycle_role: the role that a job belongs to, under whatever name it has at the moment.
+ *	  The type bicycle_role: the role that a job belongs to, under whatever name
+ *	  it has at the moment.
  *
- * Here a role is its OID, which no renaming changes.  Outside this cluster, in a dump or at a subscriber, only a name tells who it is.  pg_dump copies rows as
- * they are, so a name beside the OID would be that of the last time somebody wrote the row, and by now perhaps another role's.  A value of this type is an OID
- * that is written as the name of that moment, and found by its name when it is read.  PostgreSQL's own regrole does the same, but a row with the name of a role
- * that is not there could not be restored at all.  Such a name is kept instead, and is the role of that name as soon as there is one.
+ * Here a role is its OID, which no renaming changes. Outside this cluster, in a
+ * dump or at a subscriber, only a name tells who it is. pg_dump copies rows as
+ * they are, so a name beside the OID would be that of the last time somebody
+ * wrote the row, and by now perhaps another role's. A value of this type is an
+ * OID that is written as the name of that moment, and found by its name when it
+ * is read. PostgreSQL's own regrole does the same, but a row with the name of a
+ * role that is not there could not be restored at all. Such a name is kept
+ * instead, and is the role of that name as soon as there is one.
  *
- * A role that was dropped is written as the empty string, which is no role's name: whoever is given its name later does not get what it had.
+ * A role that was dropped is written as the empty string, which is no role's
+ * name: whoever is given its name later does not get what it had.
  *
- * Values are palloc'ed by the functions that make them.  Nothing is kept between calls.
+ * Values are palloc'ed by the functions that make them. Nothing is kept between
+ * calls.
  */
 #include "bicycle.h"
 
@@ -29,16 +36,16 @@ PG_FUNCTION_INFO_V1(bicycle_role_oid);
 /* A varlena, stored plain: its header always has four bytes. */
 typedef struct Role
 {
-	int32		length;
-	Oid			oid;			/* InvalidOid: there was no role of that name when the value was made */
-	char		name[FLEXIBLE_ARRAY_MEMBER];	/* "" if the OID is valid */
+	int32 length;
+	Oid oid; /* InvalidOid: there was no role of that name when the value was made */
+	char name[FLEXIBLE_ARRAY_MEMBER]; /* "" if the OID is valid */
 } Role;
 
 static Datum
 make_role(Oid oid, const char *name)
 {
-	Size		length = offsetof(Role, name) + strlen(name) + 1;
-	Role	   *role = palloc0(length);
+	Size length = offsetof(Role, name) + strlen(name) + 1;
+	Role *role = palloc0(length);
 
 	SET_VARSIZE(role, length);
 	role->oid = oid;
@@ -49,7 +56,7 @@ make_role(Oid oid, const char *name)
 static Datum
 role_named(char *name)
 {
-	Oid			oid;
+	Oid oid;
 
 	truncate_identifier(name, strlen(name), false);
 	oid = get_role_oid(name, true);
@@ -59,7 +66,7 @@ role_named(char *name)
 static const char *
 name_of(const Role *role)
 {
-	char	   *name;
+	char *name;
 
 	if (!OidIsValid(role->oid))
 		return role->name;
@@ -85,8 +92,8 @@ bicycle_role_out(PG_FUNCTION_ARGS)
 Datum
 bicycle_role_recv(PG_FUNCTION_ARGS)
 {
-	StringInfo	in = (StringInfo) PG_GETARG_POINTER(0);
-	int			length;
+	StringInfo in = (StringInfo) PG_GETARG_POINTER(0);
+	int length;
 
 	return role_named(pq_getmsgtext(in, in->len - in->cursor, &length));
 }
@@ -110,7 +117,10 @@ bicycle_role_of(PG_FUNCTION_ARGS)
 	return make_role(PG_GETARG_OID(0), "");
 }
 
-/* bicycle_role_oid(bicycle_role) -> oid: the cast; 0 if there is no role of that name, and still that of a role that was dropped */
+/*
+ * bicycle_role_oid(bicycle_role) -> oid: the cast; 0 if there is no role of
+ * that name, and still that of a role that was dropped
+ */
 Datum
 bicycle_role_oid(PG_FUNCTION_ARGS)
 {

@@ -1,11 +1,15 @@
 /*
  * sample.c
- *	  bicycle_sample: n translations of one image, each under a latent code drawn for it.
+ *	  bicycle_sample: n translations of one image, each under a latent code
+ *	  drawn for it.
  *
- * Sample k (from 1) under seed s has z = bicycle_latent(nz, s * 6364136223846793005 + k modulo 2^64, read as a signed number).  The odd factor (Knuth's LCG
- * multiplier) keeps the samples of neighbouring seeds apart.  Without a seed each sample has a random one.
+ * Sample k (from 1) under seed s has z = bicycle_latent(nz, s *
+ * 6364136223846793005 + k modulo 2^64, read as a signed number). The odd factor
+ * (Knuth's LCG multiplier) keeps the samples of neighbouring seeds apart.
+ * Without a seed each sample has a random one.
  *
- * A bounded number of requests is in flight; rows go to a tuplestore, which spills to disk, so memory does not grow with n.
+ * A bounded number of requests is in flight; rows go to a tuplestore, which
+ * spills to disk, so memory does not grow with n.
  */
 #include "bicycle.h"
 
@@ -15,33 +19,33 @@
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
-#define MAX_SAMPLES		1000000
-#define SEED_FACTOR		UINT64CONST(6364136223846793005)
+#define MAX_SAMPLES 1000000
+#define SEED_FACTOR UINT64CONST(6364136223846793005)
 
 PG_FUNCTION_INFO_V1(bicycle_sample);
 
 typedef struct Sample
 {
-	Request    *request;
-	float	   *z;				/* nz values */
+	Request *request;
+	float *z; /* nz values */
 } Sample;
 
 typedef struct Sampler
 {
-	Model	   *model;
-	bool		versioned;
-	bytea	   *image;
-	const int64 *seed;			/* NULL: random */
-	int			n;
-	int			window;
-	Sample	   *ring;			/* sample k at (k - 1) % window */
+	Model *model;
+	bool versioned;
+	bytea *image;
+	const int64 *seed; /* NULL: random */
+	int n;
+	int window;
+	Sample *ring; /* sample k at (k - 1) % window */
 } Sampler;
 
 static void
 sample_submit(Sampler *s, int k)
 {
-	Sample	   *slot = &s->ring[(k - 1) % s->window];
-	uint64		counter;
+	Sample *slot = &s->ring[(k - 1) % s->window];
+	uint64 counter;
 
 	if (s->seed)
 		counter = (uint64) *s->seed * SEED_FACTOR + k;
@@ -54,18 +58,19 @@ sample_submit(Sampler *s, int k)
 static void
 sample_all(Sampler *s, ReturnSetInfo *rsinfo)
 {
-	MemoryContext per_row = AllocSetContextCreate(CurrentMemoryContext, "bicycle sample", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext per_row =
+		AllocSetContextCreate(CurrentMemoryContext, "bicycle sample", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
-	int			submitted = 0;
+	int submitted = 0;
 
 	s->ring = palloc0(s->window * sizeof(Sample));
 	for (int i = 0; i < s->window; i++)
 		s->ring[i].z = palloc(Max(s->model->nz, 1) * sizeof(float));
 	for (int k = 1; k <= s->n; k++)
 	{
-		Sample	   *slot = &s->ring[(k - 1) % s->window];
-		Datum		values[3];
-		bool		nulls[3] = {false};
+		Sample *slot = &s->ring[(k - 1) % s->window];
+		Datum values[3];
+		bool nulls[3] = { false };
 
 		while (submitted < s->n && submitted < k - 1 + s->window)
 			sample_submit(s, ++submitted);
@@ -81,16 +86,17 @@ sample_all(Sampler *s, ReturnSetInfo *rsinfo)
 }
 
 /*
- * bicycle_sample(image bytea, n int, seed bigint DEFAULT NULL, model text DEFAULT NULL, version int DEFAULT NULL)
+ * bicycle_sample(image bytea, n int, seed bigint DEFAULT NULL, model text
+ * DEFAULT NULL, version int DEFAULT NULL)
  *	  -> TABLE(sample int, z float4[], image bytea)
  */
 Datum
 bicycle_sample(PG_FUNCTION_ARGS)
 {
-	Sampler		s = {0};
-	int64		seed = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
-	int			version = PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4);
-	Size		bytes;
+	Sampler s = { 0 };
+	int64 seed = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT64(2);
+	int version = PG_ARGISNULL(4) ? 0 : PG_GETARG_INT32(4);
+	Size bytes;
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
@@ -100,17 +106,15 @@ bicycle_sample(PG_FUNCTION_ARGS)
 	if (s.n < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("number of samples must not be negative"),
-				 errdetail("It is %d.", s.n)));
+				 errmsg("number of samples must not be negative"), errdetail("It is %d.", s.n)));
 	if (s.n > MAX_SAMPLES)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("too many samples"),
-				 errdetail("%d were asked for; the limit is %d.", s.n, MAX_SAMPLES),
-				 errhint("Ask for them in several calls with different seeds.")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("too many samples"),
+						errdetail("%d were asked for; the limit is %d.", s.n, MAX_SAMPLES),
+						errhint("Ask for them in several calls with different seeds.")));
 	s.seed = PG_ARGISNULL(2) ? NULL : &seed;
 	s.versioned = !PG_ARGISNULL(4);
-	s.model = model_lookup(PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3), s.versioned ? &version : NULL);
+	s.model =
+		model_lookup(PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3), s.versioned ? &version : NULL);
 	bytes = VARSIZE_ANY_EXHDR(s.image);
 	s.window = Min(translate_window(), Max(1, (int) (TRANSLATE_WINDOW_BYTES / Max(bytes, 1))));
 	sample_all(&s, (ReturnSetInfo *) fcinfo->resultinfo);

@@ -1,10 +1,13 @@
 /*
  * shared.c
- *	  The few kilobytes that all processes share: who supervises, whether the engine is there, which requests are refused.
+ *	  The few kilobytes that all processes share: who supervises, whether the
+ *	  engine is there, which requests are refused.
  *
- * The memory comes from ShmemInitStruct; if the library is not preloaded it comes out of the slack that PostgreSQL leaves for small extensions, so that
- * bicycle works without shared_preload_libraries.  Every process attaches for itself on first use and the postmaster never does: after a crash the
- * segment is made anew, and no stale pointer can be inherited.
+ * The memory comes from ShmemInitStruct; if the library is not preloaded it
+ * comes out of the slack that PostgreSQL leaves for small extensions, so that
+ * bicycle works without shared_preload_libraries. Every process attaches for
+ * itself on first use and the postmaster never does: after a crash the segment
+ * is made anew, and no stale pointer can be inherited.
  */
 #include "bicycle.h"
 
@@ -34,7 +37,7 @@ shared_reserve(void)
 BicycleShared *
 shared_attach(void)
 {
-	bool		found;
+	bool found;
 
 	if (shared)
 		return shared;
@@ -66,7 +69,8 @@ quarantine_remaining(const RequestDigest *digest)
 	TimestampTz now;
 	TimestampTz until = 0;
 
-	if (s->nquarantined == 0)	/* read without the lock: a crash that is being noted right now may be missed */
+	if (s->nquarantined ==
+		0) /* read without the lock: a crash that is being noted right now may be missed */
 		return 0;
 	now = GetCurrentTimestamp();
 	LWLockAcquire(&s->lock, LW_SHARED);
@@ -77,14 +81,17 @@ quarantine_remaining(const RequestDigest *digest)
 	return until > now ? (int) ((until - now + USECS_PER_SEC - 1) / USECS_PER_SEC) : 0;
 }
 
-/* Takes the slot of the same digest, else the one that expires first; a free slot counts as expired. */
+/*
+ * Takes the slot of the same digest, else the one that expires first; a free
+ * slot counts as expired.
+ */
 void
 quarantine_add(const RequestDigest *digest)
 {
 	BicycleShared *s = shared_attach();
 	TimestampTz now = GetCurrentTimestamp();
-	int			slot = 0;
-	int			used = 0;
+	int slot = 0;
+	int used = 0;
 
 	LWLockAcquire(&s->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < QUARANTINE_SLOTS; i++)

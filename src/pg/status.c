@@ -28,7 +28,7 @@ fixed_text(const char *text, size_t size)
 static Datum
 interval_of_ms(uint64 ms)
 {
-	Interval   *interval = palloc0(sizeof(Interval));
+	Interval *interval = palloc0(sizeof(Interval));
 
 	interval->time = (TimeOffset) ms * 1000;
 	return IntervalPGetDatum(interval);
@@ -47,7 +47,8 @@ fill_status(const BicycleStatus *status, Datum *values, bool *nulls)
 	values[4] = interval_of_ms(status->uptime_ms);
 	values[6] = Int64GetDatum(status->requests);
 	values[7] = Int64GetDatum(status->batches);
-	values[8] = Float8GetDatum(status->batches > 0 ? (double) status->batched / status->batches : 0);
+	values[8] =
+		Float8GetDatum(status->batches > 0 ? (double) status->batched / status->batches : 0);
 	values[9] = Int64GetDatum(status->queued);
 	values[10] = Int64GetDatum(status->memory);
 	values[11] = Int64GetDatum(status->gpu_memory);
@@ -56,21 +57,24 @@ fill_status(const BicycleStatus *status, Datum *values, bool *nulls)
 }
 
 /*
- * bicycle_engine(OUT pid int, device text, precision text, protocol int, uptime interval, restarts bigint, requests bigint, batches bigint,
- *				  mean_batch float8, queued bigint, memory bigint, gpu_memory bigint, gpu_memory_limit bigint, last_error text)
+ * bicycle_engine(OUT pid int, device text, precision text, protocol int, uptime
+ * interval, restarts bigint, requests bigint, batches bigint,
+ *				  mean_batch float8, queued bigint, memory bigint, gpu_memory
+ *				  bigint, gpu_memory_limit bigint, last_error text)
  *
- * One row, also if the engine cannot be reached: then all but restarts and last_error are NULL.  gpu_memory and its limit are NULL without a GPU.
+ * One row, also if the engine cannot be reached: then all but restarts and
+ * last_error are NULL. gpu_memory and its limit are NULL without a GPU.
  */
 Datum
 bicycle_engine(PG_FUNCTION_ARGS)
 {
 	BicycleShared *shared;
-	char		last_error[sizeof(shared->last_error)];
-	uint64		starts;
-	TupleDesc	desc;
-	Datum		values[ENGINE_COLUMNS] = {0};
-	bool		nulls[ENGINE_COLUMNS];
-	Request    *request;
+	char last_error[sizeof(shared->last_error)];
+	uint64 starts;
+	TupleDesc desc;
+	Datum values[ENGINE_COLUMNS] = { 0 };
+	bool nulls[ENGINE_COLUMNS];
+	Request *request;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
@@ -78,7 +82,7 @@ bicycle_engine(PG_FUNCTION_ARGS)
 	request = request_simple(BICYCLE_STATUS, true);
 	if (request)
 	{
-		size_t		length;
+		size_t length;
 		const char *bytes = request_wait(request, &length);
 		BicycleStatus status;
 
@@ -101,25 +105,32 @@ bicycle_engine(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
-/* Name and version under which the caller knows this content; false if the caller may not read it.  Must be called within SPI_connect. */
+/*
+ * Name and version under which the caller knows this content; false if the
+ * caller may not read it. Must be called within SPI_connect.
+ */
 static bool
 visible_name(const uint8 *hash, Datum *name, Datum *version)
 {
-	Oid			types[1] = {BYTEAOID};
-	bytea	   *value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
-	Datum		values[1] = {PointerGetDatum(value)};
-	bool		isnull;
-	int			rc;
+	Oid types[1] = { BYTEAOID };
+	bytea *value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
+	Datum values[1] = { PointerGetDatum(value) };
+	bool isnull;
+	int rc;
 
 	SET_VARSIZE(value, VARHDRSZ + BICYCLE_HASH_BYTES);
 	memcpy(VARDATA(value), hash, BICYCLE_HASH_BYTES);
-	rc = SPI_execute_with_args(psprintf("SELECT model, version FROM %s WHERE hash OPERATOR(pg_catalog.=) $1 ORDER BY is_current DESC, model, version",
-										catalog_table("bicycle_models")), 1, types, values, NULL, true, 1);
+	rc = SPI_execute_with_args(
+		psprintf("SELECT model, version FROM %s WHERE hash OPERATOR(pg_catalog.=) $1 ORDER BY "
+				 "is_current DESC, model, version",
+				 catalog_table("bicycle_models")),
+		1, types, values, NULL, true, 1);
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "look-up of a model failed: %s", SPI_result_code_string(rc));
 	if (SPI_processed == 0)
 		return false;
-	*name = SPI_datumTransfer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull), false, -1);
+	*name = SPI_datumTransfer(
+		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull), false, -1);
 	*version = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
 	return true;
 }
@@ -127,9 +138,9 @@ visible_name(const uint8 *hash, Datum *name, Datum *version)
 static void
 put_cached(ReturnSetInfo *rsinfo, const BicycleCached *c, bool readable)
 {
-	Datum		values[CACHE_COLUMNS] = {0};
-	bool		nulls[CACHE_COLUMNS] = {false};
-	bytea	   *hash = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
+	Datum values[CACHE_COLUMNS] = { 0 };
+	bool nulls[CACHE_COLUMNS] = { false };
+	bytea *hash = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
 	TimestampTz now = GetCurrentTimestamp();
 
 	SET_VARSIZE(hash, VARHDRSZ + BICYCLE_HASH_BYTES);
@@ -153,23 +164,27 @@ put_cached(ReturnSetInfo *rsinfo, const BicycleCached *c, bool readable)
 }
 
 /*
- * bicycle_cache() -> TABLE(hash bytea, model text, version int, precision text, bytes bigint, hits bigint, loaded_at timestamptz, used_at timestamptz,
+ * bicycle_cache() -> TABLE(hash bytea, model text, version int, precision text,
+ * bytes bigint, hits bigint, loaded_at timestamptz, used_at timestamptz,
  *							pins int, databases int)
  *
- * model and version are NULL where the caller may not read the model, or it belongs to another database only.
+ * model and version are NULL where the caller may not read the model, or it
+ * belongs to another database only.
  */
 Datum
 bicycle_cache(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	bool		readable;
-	Request    *request;
+	bool readable;
+	Request *request;
 	const char *bytes;
-	size_t		length;
+	size_t length;
 
 	InitMaterializedSRF(fcinfo, 0);
-	readable = pg_class_aclcheck(catalog_table_oid("bicycle_models"), GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		pg_class_aclcheck(catalog_table_oid("bicycle_tensors"), GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+	readable = pg_class_aclcheck(catalog_table_oid("bicycle_models"), GetUserId(), ACL_SELECT) ==
+				   ACLCHECK_OK &&
+			   pg_class_aclcheck(catalog_table_oid("bicycle_tensors"), GetUserId(), ACL_SELECT) ==
+				   ACLCHECK_OK;
 	request = request_simple(BICYCLE_CACHE, false);
 	bytes = request_wait(request, &length);
 	for (size_t at = 0; at + sizeof(BicycleCached) <= length; at += sizeof(BicycleCached))

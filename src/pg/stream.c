@@ -2,9 +2,11 @@
  * stream.c
  *	  Models on the wire: rows of bicycle_tensors to a tensor stream and back.
  *
- * A tensor is stored as one row a chunk of at most CHUNK_BYTES, all with its dtype and shape.  Sending reads the rows by a cursor, as the caller and under
- * the caller's snapshot, a few at a time; the engine sorts.  Receiving first spools the engine's stream to a temporary file, so that a lost connection costs
- * nothing that would have to be undone, and then writes rows.
+ * A tensor is stored as one row a chunk of at most CHUNK_BYTES, all with its
+ * dtype and shape. Sending reads the rows by a cursor, as the caller and under
+ * the caller's snapshot, a few at a time; the engine sorts. Receiving first
+ * spools the engine's stream to a temporary file, so that a lost connection
+ * costs nothing that would have to be undone, and then writes rows.
  */
 #include "bicycle.h"
 #include "engine/train_protocol.h"
@@ -18,21 +20,21 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#define CHUNK_BYTES		(4 * 1024 * 1024)
-#define COPY_BYTES		(64 * 1024)
+#define CHUNK_BYTES (4 * 1024 * 1024)
+#define COPY_BYTES (64 * 1024)
 
 /* A tensor of a version, before its bytes are read. */
 typedef struct TensorInfo
 {
 	BicycleTensor head;
-	int			chunks;
+	int chunks;
 } TensorInfo;
 
 typedef struct TensorList
 {
 	TensorInfo *list;
-	int			n;
-	uint64		stream_length;
+	int n;
+	uint64 stream_length;
 } TensorList;
 
 static size_t
@@ -41,8 +43,9 @@ dtype_bytes(const char *dtype)
 	static const struct
 	{
 		const char *name;
-		size_t		bytes;
-	}			types[] = {{"F32", 4}, {"F64", 8}, {"F16", 2}, {"BF16", 2}, {"I64", 8}, {"I32", 4}, {"U8", 1}};
+		size_t bytes;
+	} types[] = { { "F32", 4 }, { "F64", 8 }, { "F16", 2 }, { "BF16", 2 },
+				  { "I64", 8 }, { "I32", 4 }, { "U8", 1 } };
 
 	for (int i = 0; i < lengthof(types); i++)
 		if (strcmp(types[i].name, dtype) == 0)
@@ -53,24 +56,24 @@ dtype_bytes(const char *dtype)
 static void
 report_damaged(const Model *model, const char *network, const char *name, const char *fact)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_DATA_CORRUPTED),
-			 errmsg("version %d of model \"%s\" is damaged", model->version, model->name),
-			 errdetail("Tensor %s of network %s %s.", name, network, fact),
-			 errhint("Drop this version and import the model again.")));
+	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
+					errmsg("version %d of model \"%s\" is damaged", model->version, model->name),
+					errdetail("Tensor %s of network %s %s.", name, network, fact),
+					errhint("Drop this version and import the model again.")));
 }
 
-/* ---- Reading rows -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Reading rows -------------------------------------------------------- */
 
 /* Parameters of all queries here: model, version, network or NULL for all. */
-#define TENSOR_WHERE \
-	" WHERE model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 AND ($3 IS NULL OR network OPERATOR(pg_catalog.=) $3)"
+#define TENSOR_WHERE                                                                           \
+	" WHERE model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 AND ($3 IS " \
+	"NULL OR network OPERATOR(pg_catalog.=) $3)"
 
 typedef struct TensorQuery
 {
-	Oid			types[3];
-	Datum		values[3];
-	char		nulls[3];
+	Oid types[3];
+	Datum values[3];
+	char nulls[3];
 } TensorQuery;
 
 static void
@@ -89,7 +92,7 @@ query_fill(TensorQuery *q, const Model *model, const char *network)
 static char *
 column_text(HeapTuple row, TupleDesc desc, int column)
 {
-	char	   *text = SPI_getvalue(row, desc, column);
+	char *text = SPI_getvalue(row, desc, column);
 
 	return text ? text : pstrdup("");
 }
@@ -98,13 +101,13 @@ column_text(HeapTuple row, TupleDesc desc, int column)
 static void
 tensor_from_row(TensorInfo *t, const Model *model, HeapTuple row, TupleDesc desc)
 {
-	char	   *network = column_text(row, desc, 1);
-	char	   *name = column_text(row, desc, 2);
-	char	   *dtype = column_text(row, desc, 3);
-	bool		isnull;
-	ArrayType  *shape = DatumGetArrayTypeP(SPI_getbinval(row, desc, 4, &isnull));
-	uint64		expected = dtype_bytes(dtype);
-	int			ndim = ARR_NDIM(shape) == 0 ? 0 : ARR_DIMS(shape)[0];
+	char *network = column_text(row, desc, 1);
+	char *name = column_text(row, desc, 2);
+	char *dtype = column_text(row, desc, 3);
+	bool isnull;
+	ArrayType *shape = DatumGetArrayTypeP(SPI_getbinval(row, desc, 4, &isnull));
+	uint64 expected = dtype_bytes(dtype);
+	int ndim = ARR_NDIM(shape) == 0 ? 0 : ARR_DIMS(shape)[0];
 
 	memset(t, 0, sizeof(*t));
 	if (strlen(name) >= sizeof(t->head.name) || strlen(network) >= sizeof(t->head.network))
@@ -119,7 +122,7 @@ tensor_from_row(TensorInfo *t, const Model *model, HeapTuple row, TupleDesc desc
 	t->head.ndim = ndim;
 	for (int i = 0; i < ndim; i++)
 	{
-		int32		extent = ((int32 *) ARR_DATA_PTR(shape))[i];
+		int32 extent = ((int32 *) ARR_DATA_PTR(shape))[i];
 
 		if (extent < 0 || __builtin_mul_overflow(expected, (uint64) extent, &expected))
 			report_damaged(model, network, name, "has an impossible shape");
@@ -131,18 +134,27 @@ tensor_from_row(TensorInfo *t, const Model *model, HeapTuple row, TupleDesc desc
 		report_damaged(model, network, name, "does not have the bytes that its shape says");
 }
 
-/* What there is to send; octet_length does not fetch the bytes.  In SPI's memory. */
+/*
+ * What there is to send; octet_length does not fetch the bytes. In SPI's
+ * memory.
+ */
 static TensorList
 list_tensors(const Model *model, TensorQuery *q)
 {
-	TensorList	tensors = {0};
-	int			rc;
+	TensorList tensors = { 0 };
+	int rc;
 
-	/* max(array) is not used: two shapes of one tensor must show, so the shape is grouped by. */
-	rc = SPI_execute_with_args(psprintf("SELECT network, name, dtype, shape, pg_catalog.sum(pg_catalog.octet_length(data))::pg_catalog.int8, pg_catalog.count(*)"
-										" FROM %s" TENSOR_WHERE " GROUP BY network, name, dtype, shape ORDER BY network, name",
-										catalog_table("bicycle_tensors")),
-							   3, q->types, q->values, q->nulls, true, 0);
+	/*
+	 * max(array) is not used: two shapes of one tensor must show, so the shape
+	 * is grouped by.
+	 */
+	rc = SPI_execute_with_args(
+		psprintf(
+			"SELECT network, name, dtype, shape, "
+			"pg_catalog.sum(pg_catalog.octet_length(data))::pg_catalog.int8, pg_catalog.count(*)"
+			" FROM %s" TENSOR_WHERE " GROUP BY network, name, dtype, shape ORDER BY network, name",
+			catalog_table("bicycle_tensors")),
+		3, q->types, q->values, q->nulls, true, 0);
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "reading of a model failed: %s", SPI_result_code_string(rc));
 	tensors.n = SPI_processed;
@@ -160,13 +172,15 @@ list_tensors(const Model *model, TensorQuery *q)
 static bool
 send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorList *tensors)
 {
-	Portal		cursor;
-	bool		holds = true;
+	Portal cursor;
+	bool holds = true;
 
-	cursor = SPI_cursor_open_with_args(NULL,
-									   psprintf("SELECT network, name, chunk, data FROM %s" TENSOR_WHERE " ORDER BY network, name, chunk",
-												catalog_table("bicycle_tensors")),
-									   3, q->types, q->values, q->nulls, true, CURSOR_OPT_NO_SCROLL);
+	cursor =
+		SPI_cursor_open_with_args(NULL,
+								  psprintf("SELECT network, name, chunk, data FROM %s" TENSOR_WHERE
+										   " ORDER BY network, name, chunk",
+										   catalog_table("bicycle_tensors")),
+								  3, q->types, q->values, q->nulls, true, CURSOR_OPT_NO_SCROLL);
 	for (int i = 0; holds && i < tensors->n; i++)
 	{
 		const TensorInfo *t = &tensors->list[i];
@@ -174,10 +188,10 @@ send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorL
 		holds = request_write(request, &t->head, sizeof(t->head));
 		for (int chunk = 0; holds && chunk < t->chunks; chunk++)
 		{
-			HeapTuple	row;
-			bool		isnull;
-			Datum		value;
-			bytea	   *data;
+			HeapTuple row;
+			bool isnull;
+			Datum value;
+			bytea *data;
 
 			SPI_cursor_fetch(cursor, true, 1);
 			if (SPI_processed == 0)
@@ -199,15 +213,16 @@ send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorL
 	return holds && request_end(request);
 }
 
-/* ---- Sending a model ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Sending a model ----------------------------------------------------- */
 
 static char *
 config_of(const Model *model, TensorQuery *q)
 {
-	char	   *config;
-	int			rc;
+	char *config;
+	int rc;
 
-	rc = SPI_execute_with_args(psprintf("SELECT config FROM %s WHERE model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2",
+	rc = SPI_execute_with_args(psprintf("SELECT config FROM %s WHERE model OPERATOR(pg_catalog.=) "
+										"$1 AND version OPERATOR(pg_catalog.=) $2",
 										catalog_table("bicycle_models")),
 							   2, q->types, q->values, q->nulls, true, 1);
 	if (rc != SPI_OK_SELECT || SPI_processed != 1)
@@ -218,11 +233,14 @@ config_of(const Model *model, TensorQuery *q)
 	return config;
 }
 
-/* What the engine checks the tensors against, and the configuration that is a part of it. */
+/*
+ * What the engine checks the tensors against, and the configuration that is a
+ * part of it.
+ */
 static TensorList
 describe_version(const Model *model, TensorQuery *q, BicycleLoad *load, char **config)
 {
-	TensorList	tensors = list_tensors(model, q);
+	TensorList tensors = list_tensors(model, q);
 
 	*config = config_of(model, q);
 	memset(load, 0, sizeof(*load));
@@ -239,20 +257,19 @@ stream_load(const Model *model)
 {
 	BicycleLoad load;
 	TensorQuery q;
-	TensorList	tensors;
-	Request    *request;
-	char	   *config;
+	TensorList tensors;
+	Request *request;
+	char *config;
 	const char *result;
-	size_t		length;
-	bool		holds;
+	size_t length;
+	bool holds;
 
 	SPI_connect();
 	query_fill(&q, model, NULL);
 	tensors = describe_version(model, &q, &load, &config);
 	request = request_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
-	holds = request_granted(request) &&
-		send_tensors(request, model, &q, &tensors) &&
-		request_result(request, &result, &length);
+	holds = request_granted(request) && send_tensors(request, model, &q, &tensors) &&
+			request_result(request, &result, &length);
 	if (holds)
 		request_free(request);
 	SPI_finish();
@@ -263,11 +280,11 @@ Request *
 stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 {
 	TensorQuery q;
-	TensorList	tensors;
-	Request    *request;
+	TensorList tensors;
+	Request *request;
 	StringInfoData texts;
-	char	   *config;
-	bool		holds;
+	char *config;
+	bool holds;
 
 	SPI_connect();
 	query_fill(&q, model, NULL);
@@ -286,35 +303,35 @@ stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 bytea *
 stream_export(const Model *model, const char *network, const char *format)
 {
-	BicycleExport export = {0};
+	BicycleExport export = { 0 };
 	TensorQuery q;
-	TensorList	tensors;
-	Request    *request;
+	TensorList tensors;
+	Request *request;
 	const char *result;
-	size_t		length;
-	uint64		file_length;
-	bytea	   *file = NULL;
+	size_t length;
+	uint64 file_length;
+	bytea *file = NULL;
 
 	SPI_connect();
 	query_fill(&q, model, network);
 	tensors = list_tensors(model, &q);
 	if (tensors.n == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("version %d of model \"%s\" has no network \"%s\"", model->version, model->name, network)));
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("version %d of model \"%s\" has no network \"%s\"", model->version,
+							   model->name, network)));
 	strlcpy(export.format, format, sizeof(export.format));
 	export.stream_length = tensors.stream_length;
 	request = request_open(BICYCLE_EXPORT, &export, sizeof(export), NULL, 0);
-	if (request_granted(request) && send_tensors(request, model, &q, &tensors) && request_result(request, &result, &length))
+	if (request_granted(request) && send_tensors(request, model, &q, &tensors) &&
+		request_result(request, &result, &length))
 	{
 		if (length != sizeof(file_length))
 			elog(ERROR, "answer of %zu bytes to an export", length);
 		memcpy(&file_length, result, sizeof(file_length));
 		if (file_length > MaxAllocSize - VARHDRSZ)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("model file is too large for a value"),
-					 errdetail("It has " UINT64_FORMAT " bytes.", file_length)));
+			ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+							errmsg("model file is too large for a value"),
+							errdetail("It has " UINT64_FORMAT " bytes.", file_length)));
 		file = SPI_palloc(file_length + VARHDRSZ);
 		SET_VARSIZE(file, file_length + VARHDRSZ);
 		if (request_read(request, VARDATA(file), file_length) && request_read_end(request))
@@ -326,17 +343,17 @@ stream_export(const Model *model, const char *network, const char *format)
 	return file;
 }
 
-/* ---- Receiving a model --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Receiving a model --------------------------------------------------- */
 
 BufFile *
 stream_spool(Request *request, uint64 length)
 {
-	BufFile    *file = BufFileCreateTemp(false);
-	char	   *buffer = palloc(COPY_BYTES);
+	BufFile *file = BufFileCreateTemp(false);
+	char *buffer = palloc(COPY_BYTES);
 
 	while (length > 0)
 	{
-		size_t		n = Min(length, COPY_BYTES);
+		size_t n = Min(length, COPY_BYTES);
 
 		if (!request_read(request, buffer, n))
 		{
@@ -361,26 +378,28 @@ static void
 spool_read(BufFile *file, void *bytes, size_t length)
 {
 	if (BufFileRead(file, bytes, length) != length)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("bicycle engine sent an incomplete model")));
+		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+						errmsg("bicycle engine sent an incomplete model")));
 }
 
-/* Strings of fixed size come from another process: they must end within their arrays. */
+/*
+ * Strings of fixed size come from another process: they must end within their
+ * arrays.
+ */
 void
 stream_check_tensor(const BicycleTensor *t)
 {
-	if (memchr(t->name, '\0', sizeof(t->name)) == NULL || memchr(t->network, '\0', sizeof(t->network)) == NULL ||
+	if (memchr(t->name, '\0', sizeof(t->name)) == NULL ||
+		memchr(t->network, '\0', sizeof(t->network)) == NULL ||
 		memchr(t->dtype, '\0', sizeof(t->dtype)) == NULL || t->ndim > lengthof(t->shape))
-		ereport(ERROR,
-				(errcode(ERRCODE_PROTOCOL_VIOLATION),
-				 errmsg("bicycle engine sent a tensor that is not understood")));
+		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+						errmsg("bicycle engine sent a tensor that is not understood")));
 }
 
 Datum
 stream_shape(const BicycleTensor *t)
 {
-	Datum		extents[8];
+	Datum extents[8];
 
 	if (t->ndim == 0)
 		return PointerGetDatum(construct_empty_array(INT4OID));
@@ -393,29 +412,33 @@ stream_shape(const BicycleTensor *t)
 					 errdetail("Its dimension %d is %lld.", i + 1, (long long) t->shape[i])));
 		extents[i] = Int32GetDatum((int32) t->shape[i]);
 	}
-	return PointerGetDatum(construct_array(extents, t->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
+	return PointerGetDatum(
+		construct_array(extents, t->ndim, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
 
 void
 stream_store(BufFile *file, int ntensors, const char *model, int version)
 {
-	Oid			types[8] = {TEXTOID, INT4OID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT4ARRAYOID, BYTEAOID};
-	Datum		values[8];
-	bytea	   *chunk;
-	SPIPlanPtr	plan;
+	Oid types[8] = { TEXTOID, INT4OID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT4ARRAYOID, BYTEAOID };
+	Datum values[8];
+	bytea *chunk;
+	SPIPlanPtr plan;
 
 	SPI_connect();
-	plan = SPI_prepare(psprintf("INSERT INTO %s (model, version, network, name, chunk, dtype, shape, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-								catalog_table("bicycle_tensors")), 8, types);
+	plan = SPI_prepare(psprintf("INSERT INTO %s (model, version, network, name, chunk, dtype, "
+								"shape, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+								catalog_table("bicycle_tensors")),
+					   8, types);
 	if (plan == NULL)
-		elog(ERROR, "could not prepare the insertion of tensors: %s", SPI_result_code_string(SPI_result));
+		elog(ERROR, "could not prepare the insertion of tensors: %s",
+			 SPI_result_code_string(SPI_result));
 	chunk = palloc(CHUNK_BYTES + VARHDRSZ);
 	values[0] = CStringGetTextDatum(model);
 	values[1] = Int32GetDatum(version);
 	for (int i = 0; i < ntensors; i++)
 	{
 		BicycleTensor t;
-		uint64		left;
+		uint64 left;
 
 		spool_read(file, &t, sizeof(t));
 		stream_check_tensor(&t);
@@ -427,8 +450,8 @@ stream_store(BufFile *file, int ntensors, const char *model, int version)
 		left = t.nbytes;
 		for (int number = 0; number == 0 || left > 0; number++)
 		{
-			size_t		n = Min(left, CHUNK_BYTES);
-			int			rc;
+			size_t n = Min(left, CHUNK_BYTES);
+			int rc;
 
 			spool_read(file, VARDATA(chunk), n);
 			SET_VARSIZE(chunk, n + VARHDRSZ);

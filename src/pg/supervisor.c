@@ -2,17 +2,25 @@
  * supervisor.c
  *	  The background worker that keeps the engine running.
  *
- * Preloaded, the worker is registered by the postmaster; otherwise the first session that needs the engine registers it (supervisor_ensure).  A second
- * worker that finds the first alive ends with status 0, which unregisters it for good; every other end is status 1, after which the postmaster starts the
- * worker again.  The worker has no database.
+ * Preloaded, the worker is registered by the postmaster; otherwise the first
+ * session that needs the engine registers it (supervisor_ensure). A second
+ * worker that finds the first alive ends with status 0, which unregisters it
+ * for good; every other end is status 1, after which the postmaster starts the
+ * worker again. The worker has no database.
  *
- * The engine is forked and exec'ed from here and is not attached to PostgreSQL's memory: it may crash, leak or be killed and costs one restart of itself.
- * The two talk in lines over a socket pair (engine/protocol.h).  The engine ends when that pair closes; PDEATHSIG covers a supervisor that is killed.
- * An engine that does not become ready in time, or leaves PONGS_MISSED pings in a row unanswered, is killed.  Pings are counted, and not the time since the
- * last answer, because that may have passed for both: on a machine that was halted, or a processor that neither got.  Deaths in quick succession are answered
- * with growing delays.  All of this goes by a clock that nobody sets.
+ * The engine is forked and exec'ed from here and is not attached to
+ * PostgreSQL's memory: it may crash, leak or be killed and costs one restart of
+ * itself. The two talk in lines over a socket pair (engine/protocol.h). The
+ * engine ends when that pair closes; PDEATHSIG covers a supervisor that is
+ * killed. An engine that does not become ready in time, or leaves PONGS_MISSED
+ * pings in a row unanswered, is killed. Pings are counted, and not the time
+ * since the last answer, because that may have passed for both: on a machine
+ * that was halted, or a processor that neither got. Deaths in quick succession
+ * are answered with growing delays. All of this goes by a clock that nobody
+ * sets.
  *
- * The engine's fields of BicycleShared are written in this file only, under its lock; bicycle.h tells who writes which.
+ * The engine's fields of BicycleShared are written in this file only, under its
+ * lock; bicycle.h tells who writes which.
  */
 #include "bicycle.h"
 
@@ -31,33 +39,36 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define READY_TIMEOUT	(60 * 1000) /* ms from the fork to "ready" */
-#define PING_INTERVAL	1000	/* ms between pings */
-#define PONGS_MISSED	15		/* pings without an answer after which the engine is killed */
-#define STOP_TIMEOUT	3000	/* ms from "stop" to SIGKILL */
-#define QUICK_DEATH		500	/* ms: an engine that was ready for less did not live long */
-#define FAILED_STARTS	3		/* starts in a row without "ready" after which sessions no longer wait */
-#define RETRY_READY_MAX	500		/* ms: longest delay after the death of an engine that had been ready */
-#define RETRY_START_MAX	(30 * 1000) /* ms: the same for one that had not */
+#define READY_TIMEOUT (60 * 1000) /* ms from the fork to "ready" */
+#define PING_INTERVAL 1000        /* ms between pings */
+#define PONGS_MISSED 15           /* pings without an answer after which the engine is killed */
+#define STOP_TIMEOUT 3000         /* ms from "stop" to SIGKILL */
+#define QUICK_DEATH 500           /* ms: an engine that was ready for less did not live long */
+/* starts in a row without "ready" after which sessions no longer wait */
+#define FAILED_STARTS 3
+/* ms: longest delay after the death of an engine that had been ready */
+#define RETRY_READY_MAX 500
+#define RETRY_START_MAX (30 * 1000) /* ms: the same for one that had not */
 
-static bool registered_static = false;	/* in the postmaster, and inherited by every process it forks */
+static bool registered_static =
+	false; /* in the postmaster, and inherited by every process it forks */
 
 /* The supervisor's own state. */
 static BicycleShared *shared;
-static pid_t engine_pid = 0;	/* 0: none */
-static int	control_fd = -1;	/* our end of the pair */
-static StringInfoData control_in;	/* bytes of an unfinished line */
+static pid_t engine_pid = 0;      /* 0: none */
+static int control_fd = -1;       /* our end of the pair */
+static StringInfoData control_in; /* bytes of an unfinished line */
 static bool engine_ready;
-static bool said_fatal;			/* this engine has said why it cannot run */
-static TimestampTz ready_at;	/* for sessions to see; what follows is in ms of now_ms() */
+static bool said_fatal;      /* this engine has said why it cannot run */
+static TimestampTz ready_at; /* for sessions to see; what follows is in ms of now_ms() */
 static int64 forked_ms;
 static int64 ready_ms;
 static int64 pinged_ms;
 static int64 next_start_ms;
 static uint64 ping_number;
-static int	unanswered;			/* pings since the last pong */
-static int	failed_starts;		/* in a row */
-static int	quick_deaths;		/* in a row, of engines that had been ready */
+static int unanswered;    /* pings since the last pong */
+static int failed_starts; /* in a row */
+static int quick_deaths;  /* in a row, of engines that had been ready */
 
 static int64
 now_ms(void)
@@ -68,7 +79,7 @@ now_ms(void)
 	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* ---- Registration -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Registration -------------------------------------------------------- */
 
 static void
 fill_supervisor(BackgroundWorker *worker)
@@ -99,18 +110,20 @@ supervisor_ensure(bool missing_ok)
 	if (worker_ensure(&worker, &shared->supervisor_pid, &shared->registered_at))
 		return true;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	strlcpy(shared->last_error, "all background worker slots are in use", sizeof(shared->last_error));
+	strlcpy(shared->last_error, "all background worker slots are in use",
+			sizeof(shared->last_error));
 	LWLockRelease(&shared->lock);
 	if (!missing_ok)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-				 errmsg("could not start the bicycle supervisor"),
-				 errdetail("All background worker slots are in use."),
-				 errhint("Raise max_worker_processes, or add bicycle to shared_preload_libraries.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("could not start the bicycle supervisor"),
+			 errdetail("All background worker slots are in use."),
+			 errhint("Raise max_worker_processes, or add bicycle to shared_preload_libraries.")));
 	return false;
 }
 
-/* ---- What sessions see --------------------------------------------------------------------------------------------------------------------- */
+/* ---- What sessions see --------------------------------------------------- */
 
 static void
 publish(EngineState state, const char *error)
@@ -142,16 +155,17 @@ supervisor_exit(int code, Datum arg)
 	ConditionVariableBroadcast(&shared->changed);
 }
 
-/* ---- Starting and ending the engine -------------------------------------------------------------------------------------------------------- */
+/* ---- Starting and ending the engine -------------------------------------- */
 
 static void
 engine_start(void)
 {
-	int			pair[2];
-	pid_t		pid;
+	int pair[2];
+	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-		ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create socket pair for the bicycle engine: %m")));
+		ereport(ERROR, (errcode_for_socket_access(),
+						errmsg("could not create socket pair for the bicycle engine: %m")));
 	pid = engine_fork(NULL, &pair[1], 1);
 	close(pair[1]);
 	if (pid < 0)
@@ -169,7 +183,9 @@ engine_start(void)
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->starts++;
 	LWLockRelease(&shared->lock);
-	/* After a failure sessions hear of the next engine only once it is ready. */
+	/*
+	 * After a failure sessions hear of the next engine only once it is ready.
+	 */
 	publish(shared->state == ENGINE_FAILED ? ENGINE_FAILED : ENGINE_STARTING, NULL);
 	engine_configure(control_fd, "", true);
 }
@@ -204,9 +220,9 @@ retry_delay(void)
 static void
 engine_ended(int status)
 {
-	int64		now = now_ms();
-	char	   *how = wait_result_to_str(status);
-	char		error[sizeof(shared->last_error)];
+	int64 now = now_ms();
+	char *how = wait_result_to_str(status);
+	char error[sizeof(shared->last_error)];
 
 	snprintf(error, sizeof(error), "engine (PID %d): %s", (int) engine_pid, how);
 	ereport(LOG, (errmsg("bicycle engine (PID %d): %s", (int) engine_pid, how)));
@@ -230,7 +246,8 @@ engine_ended(int status)
 	engine_ready = false;
 	close_control();
 	/* What it said last explains more than its exit status. */
-	publish(said_fatal || failed_starts >= FAILED_STARTS ? ENGINE_FAILED : ENGINE_STARTING, said_fatal ? NULL : error);
+	publish(said_fatal || failed_starts >= FAILED_STARTS ? ENGINE_FAILED : ENGINE_STARTING,
+			said_fatal ? NULL : error);
 	next_start_ms = now + retry_delay();
 }
 
@@ -238,8 +255,8 @@ engine_ended(int status)
 static void
 engine_stop(void)
 {
-	int64		deadline = now_ms() + STOP_TIMEOUT;
-	int			status;
+	int64 deadline = now_ms() + STOP_TIMEOUT;
+	int status;
 
 	engine_tell(control_fd, "stop\n", 5);
 	while (engine_pid > 0)
@@ -254,14 +271,15 @@ engine_stop(void)
 		}
 		else
 		{
-			WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20, PG_WAIT_EXTENSION);
+			WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 20,
+					  PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 		}
 	}
 	close_control();
 }
 
-/* ---- What the engine says ------------------------------------------------------------------------------------------------------------------ */
+/* ---- What the engine says ------------------------------------------------ */
 
 static void
 engine_says(char *line)
@@ -270,8 +288,8 @@ engine_says(char *line)
 		unanswered = 0;
 	else if (strncmp(line, "log ", 4) == 0)
 	{
-		char	   *word = line + 4;
-		char	   *text = strchr(word, ' ');
+		char *word = line + 4;
+		char *text = strchr(word, ' ');
 
 		if (text)
 		{
@@ -295,7 +313,8 @@ engine_says(char *line)
 		strlcpy(shared->description, line[5] == ' ' ? line + 6 : "", sizeof(shared->description));
 		LWLockRelease(&shared->lock);
 		publish(ENGINE_READY, NULL);
-		ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine_pid, line + 5 + (line[5] == ' '))));
+		ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine_pid,
+							 line + 5 + (line[5] == ' '))));
 	}
 	else if (strncmp(line, "fatal ", 6) == 0)
 	{
@@ -304,7 +323,8 @@ engine_says(char *line)
 		publish(ENGINE_FAILED, line + 6);
 	}
 	else
-		ereport(LOG, (errmsg("bicycle engine said something that is not understood: \"%s\"", line)));
+		ereport(LOG,
+				(errmsg("bicycle engine said something that is not understood: \"%s\"", line)));
 }
 
 /* Reads what there is and handles each whole line. */
@@ -316,22 +336,25 @@ engine_read(void)
 		close_control();
 }
 
-/* ---- The worker ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The worker ---------------------------------------------------------- */
 
 static void
 child_ended(SIGNAL_ARGS)
 {
-	int			save_errno = errno;
+	int save_errno = errno;
 
 	SetLatch(MyLatch);
 	errno = save_errno;
 }
 
-/* Takes the role of the supervisor, or ends with status 0 if another process has it. */
+/*
+ * Takes the role of the supervisor, or ends with status 0 if another process
+ * has it.
+ */
 static void
 supervisor_begin(void)
 {
-	pid_t		other;
+	pid_t other;
 
 	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -348,14 +371,17 @@ supervisor_begin(void)
 		proc_exit(0);
 	}
 	before_shmem_exit(supervisor_exit, (Datum) 0);
-	(void) launcher_ensure();	/* not preloaded, jobs go on once anybody uses the engine */
+	(void) launcher_ensure(); /* not preloaded, jobs go on once anybody uses the engine */
 }
 
-/* Pings, and kills an engine that is silent; returns the ms until there is something to do. */
+/*
+ * Pings, and kills an engine that is silent; returns the ms until there is
+ * something to do.
+ */
 static long
 heartbeat(int64 now)
 {
-	char		ping[64];
+	char ping[64];
 
 	if (engine_pid == 0)
 		return Max(1, next_start_ms - now);
@@ -374,7 +400,8 @@ heartbeat(int64 now)
 	}
 	else
 	{
-		engine_tell(control_fd, ping, snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++ping_number));
+		engine_tell(control_fd, ping,
+					snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++ping_number));
 		unanswered++;
 	}
 	pinged_ms = now;
@@ -396,16 +423,16 @@ bicycle_supervisor_main(Datum arg)
 
 	for (;;)
 	{
-		int			events;
-		int			status;
-		long		timeout;
+		int events;
+		int status;
+		long timeout;
 
 		MemoryContextReset(context);
 		MemoryContextSwitchTo(context);
 		if (ShutdownRequestPending)
 		{
 			engine_stop();
-			proc_exit(1);		/* 0 would unregister the worker for ever */
+			proc_exit(1); /* 0 would unregister the worker for ever */
 		}
 		if (ConfigReloadPending)
 		{
@@ -413,19 +440,20 @@ bicycle_supervisor_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			if (engine_pid > 0)
 				engine_configure(control_fd, "", false);
-			next_start_ms = 0;	/* perhaps what kept it from starting has been mended */
+			next_start_ms = 0; /* perhaps what kept it from starting has been mended */
 		}
 		if (engine_pid > 0 && waitpid(engine_pid, &status, WNOHANG) == engine_pid)
 		{
 			if (control_fd >= 0)
-				engine_read();	/* its last words */
+				engine_read(); /* its last words */
 			engine_ended(status);
 		}
 		if (engine_pid == 0 && now_ms() >= next_start_ms)
 			engine_start();
 
 		timeout = heartbeat(now_ms());
-		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | (control_fd >= 0 ? WL_SOCKET_READABLE : 0);
+		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH |
+				 (control_fd >= 0 ? WL_SOCKET_READABLE : 0);
 		events = WaitLatchOrSocket(MyLatch, events, control_fd, timeout, PG_WAIT_EXTENSION);
 		if (events & WL_LATCH_SET)
 			ResetLatch(MyLatch);

@@ -1,20 +1,30 @@
 /*
  * trainer.c
- *	  The background worker that trains one job: one run of a training engine of its own.
+ *	  The background worker that trains one job: one run of a training engine of
+ *	  its own.
  *
- * It connects as the role that started the job, so privileges and row security of the moment hold for what it reads and writes in that role's name: the
- * pairs, the version to start from, the new version.  Rows of the job itself it writes as all of the extension does (jobs_run).
+ * It connects as the role that started the job, so privileges and row security
+ * of the moment hold for what it reads and writes in that role's name: the
+ * pairs, the version to start from, the new version. Rows of the job itself it
+ * writes as all of the extension does (jobs_run).
  *
- * A run has three parts.  One read-only transaction reads the pairs and the weights and streams them to the engine; it ends before training starts.  Then the
- * worker waits on its latch and the engine's socket, and writes what comes (losses, previews, notes, checkpoints) in a short transaction each, so that nothing
- * holds back vacuum.  At the end it stores the new version, and its state, in one.
+ * A run has three parts. One read-only transaction reads the pairs and the
+ * weights and streams them to the engine; it ends before training starts. Then
+ * the worker waits on its latch and the engine's socket, and writes what comes
+ * (losses, previews, notes, checkpoints) in a short transaction each, so that
+ * nothing holds back vacuum. At the end it stores the new version, and its
+ * state, in one.
  *
- * SIGTERM ends it within seconds, with a checkpoint if one can be had.  What it interrupts is no failure: the try is taken back.
+ * SIGTERM ends it within seconds, with a checkpoint if one can be had. What it
+ * interrupts is no failure: the try is taken back.
  *
- * An engine that dies ends the run, as does a worker that crashes: the launcher starts another one, which goes on from the last checkpoint, after a delay
- * that grows with each try.  Tries are counted at their start, before anything can go wrong, and anew at each checkpoint.
+ * An engine that dies ends the run, as does a worker that crashes: the launcher
+ * starts another one, which goes on from the last checkpoint, after a delay
+ * that grows with each try. Tries are counted at their start, before anything
+ * can go wrong, and anew at each checkpoint.
  *
- * `trainer` and what is kept below belong to this process, which has one thread and does one run.  The first part is trainer_feed.c, what the engine says is
+ * `trainer` and what is kept below belong to this process, which has one thread
+ * and does one run. The first part is trainer_feed.c, what the engine says is
  * trainer_frames.c.
  */
 #include "trainer.h"
@@ -45,34 +55,40 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#define STOP_TIMEOUT	3000	/* ms for a last checkpoint when the server stops */
-#define STOP_SECONDS	10		/* ... after which what still runs is interrupted */
-#define LAST_SECONDS	15		/* ... and after which the worker ends wherever it is */
-#define PING_INTERVAL	1000
-#define PONG_TIMEOUT	(60 * 1000) /* an idle process may wait long on a busy machine */
-#define TURN_TIMEOUT	1000
-#define RETRY_FIRST		1000	/* ms before the second try; doubled for each further one */
+#define STOP_TIMEOUT 3000 /* ms for a last checkpoint when the server stops */
+#define STOP_SECONDS 10   /* ... after which what still runs is interrupted */
+#define LAST_SECONDS 15   /* ... and after which the worker ends wherever it is */
+#define PING_INTERVAL 1000
+#define PONG_TIMEOUT (60 * 1000) /* an idle process may wait long on a busy machine */
+#define TURN_TIMEOUT 1000
+#define RETRY_FIRST 1000 /* ms before the second try; doubled for each further one */
 
-TrainerRun	trainer;
+TrainerRun trainer;
 
 static pid_t engine_pid = 0;
-static int	control_fd = -1;
+static int control_fd = -1;
 static StringInfoData control_in;
 static TimestampTz pinged_at;
-static TimestampTz unanswered_since;	/* of the first ping without a pong; 0: all are answered */
-static char last_words[512];	/* the engine's last error or fatal line */
-static bool ordered;			/* PAUSE has been sent */
-static volatile sig_atomic_t patience = 0;	/* of SIGTERM, see trainer_patience; read in signal handlers */
+static TimestampTz unanswered_since; /* of the first ping without a pong; 0: all are answered */
+static char last_words[512];         /* the engine's last error or fatal line */
+static bool ordered;                 /* PAUSE has been sent */
+static volatile sig_atomic_t patience =
+	0; /* of SIGTERM, see trainer_patience; read in signal handlers */
 
-/* ---- Transactions on the job's row --------------------------------------------------------------------------------------------------------- */
+/* ---- Transactions on the job's row --------------------------------------- */
 
 bool
 trainer_begin(void)
 {
-	static Oid	first_table = InvalidOid;	/* who drops the extension and creates it again has other jobs of the same numbers */
-	Oid			table;
+	static Oid first_table =
+		/*
+		 * who drops the extension and creates it again has other jobs of the
+		 * same numbers
+		 */
+		InvalidOid;
+	Oid table;
 
-	SetCurrentStatementStartTimestamp();	/* which is now() */
+	SetCurrentStatementStartTimestamp(); /* which is now() */
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
@@ -114,16 +130,18 @@ trainer_params(JobParams *p)
 void
 trainer_note(int cause, const char *note)
 {
-	JobParams	p;
+	JobParams p;
 
 	trainer_params(&p);
 	param_add_text(&p, note);
 	param_add(&p, INT4OID, Int32GetDatum(cause));
-	trainer_update("UPDATE %s SET notes = CASE WHEN noted & $3 = 0 THEN concat_ws(E'\\n', notes, $2) ELSE notes END, noted = noted | $3, updated_at = now()"
-				   " WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET notes = CASE WHEN noted & $3 = 0 THEN concat_ws(E'\\n', notes, "
+				   "$2) ELSE notes END, noted = noted | $3, updated_at = now()"
+				   " WHERE job = $1",
+				   &p);
 }
 
-/* ---- The engine ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The engine ---------------------------------------------------------- */
 
 static void
 kill_engine(void)
@@ -149,13 +167,15 @@ engine_says(char *line)
 		unanswered_since = 0;
 	else if (strncmp(line, "log ", 4) == 0)
 	{
-		char	   *word = line + 4;
-		char	   *text = strchr(word, ' ');
+		char *word = line + 4;
+		char *text = strchr(word, ' ');
 
 		if (text == NULL)
 			return;
 		*text++ = '\0';
-		ereport(engine_log_level(word), (errmsg("bicycle training engine of job " INT64_FORMAT ": %s", trainer.job.job, text)));
+		ereport(
+			engine_log_level(word),
+			(errmsg("bicycle training engine of job " INT64_FORMAT ": %s", trainer.job.job, text)));
 		if (strcmp(word, "error") == 0)
 			strlcpy(last_words, text, sizeof(last_words));
 	}
@@ -173,25 +193,31 @@ read_control(void)
 	}
 }
 
-/* What takes a minute for a batch of large images is not stuck, nor is what waits for a busy processor. */
+/*
+ * What takes a minute for a batch of large images is not stuck, nor is what
+ * waits for a busy processor.
+ */
 static void
 send_settings(bool go)
 {
-	char		more[64];
+	char more[64];
 
-	snprintf(more, sizeof(more), "set stuck_timeout " INT64_FORMAT "\n", (int64) bicycle_train_stuck_timeout * 1000);
+	snprintf(more, sizeof(more), "set stuck_timeout " INT64_FORMAT "\n",
+			 (int64) bicycle_train_stuck_timeout * 1000);
 	engine_configure(control_fd, more, go);
 }
 
 static void
 start_engine(void)
 {
-	int			control[2];
-	int			data[2];
-	int			fds[2];
+	int control[2];
+	int data[2];
+	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, data) != 0)
-		ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create socket pairs for the training engine: %m")));
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 ||
+		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, data) != 0)
+		ereport(ERROR, (errcode_for_socket_access(),
+						errmsg("could not create socket pairs for the training engine: %m")));
 	fds[0] = control[1];
 	fds[1] = data[1];
 	before_shmem_exit(kill_engine_at_exit, (Datum) 0);
@@ -199,7 +225,8 @@ start_engine(void)
 	close(control[1]);
 	close(data[1]);
 	if (engine_pid < 0)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not fork the training engine: %m")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("could not fork the training engine: %m")));
 	control_fd = control[0];
 	initStringInfo(&control_in);
 	connection_adopt(data[0], trainer_frame);
@@ -211,10 +238,10 @@ start_engine(void)
 void
 trainer_lost(void)
 {
-	char	   *how = NULL;
-	int			status;
+	char *how = NULL;
+	int status;
 
-	read_control();				/* its last words */
+	read_control(); /* its last words */
 	for (int tries = 0; engine_pid > 0 && how == NULL && tries < 100; tries++)
 	{
 		if (waitpid(engine_pid, &status, WNOHANG) == engine_pid)
@@ -226,19 +253,20 @@ trainer_lost(void)
 			pg_usleep(10000);
 	}
 	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE),
-			 errmsg("training engine ended unexpectedly"),
-			 last_words[0] ? errdetail("It said: %s", client_text(last_words)) : how ? errdetail("The process: %s.", how) : 0));
+			(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("training engine ended unexpectedly"),
+			 last_words[0] ? errdetail("It said: %s", client_text(last_words))
+			 : how         ? errdetail("The process: %s.", how)
+						   : 0));
 }
 
-/* ---- The run ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The run ------------------------------------------------------------- */
 
 /* Has the row been told to pause or to cancel? */
 static void
 look_at_row(void)
 {
-	Job			now;
-	bool		stop;
+	Job now;
+	bool stop;
 
 	if (!trainer_begin())
 		return;
@@ -252,15 +280,18 @@ look_at_row(void)
 	if (trainer.running)
 		trainer_order(BICYCLE_PAUSE);
 	else
-		trainer_stopped();		/* nothing was computed since the last checkpoint */
+		trainer_stopped(); /* nothing was computed since the last checkpoint */
 }
 
-/* This process may have been busy, or waited for a lock, for longer than an engine may take to answer: what has come meanwhile is read first. */
+/*
+ * This process may have been busy, or waited for a lock, for longer than an
+ * engine may take to answer: what has come meanwhile is read first.
+ */
 static void
 heartbeat(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
-	char		ping[64];
+	char ping[64];
 
 	read_control();
 	if (unanswered_since != 0 && TimestampDifferenceExceeds(unanswered_since, now, PONG_TIMEOUT))
@@ -271,50 +302,60 @@ heartbeat(void)
 	}
 	else if (TimestampDifferenceExceeds(pinged_at, now, PING_INTERVAL))
 	{
-		engine_tell(control_fd, ping, snprintf(ping, sizeof(ping), "ping " INT64_FORMAT "\n", (int64) now));
+		engine_tell(control_fd, ping,
+					snprintf(ping, sizeof(ping), "ping " INT64_FORMAT "\n", (int64) now));
 		pinged_at = now;
 		if (unanswered_since == 0)
 			unanswered_since = now;
 	}
-	if (trainer.running && !ordered && TimestampDifferenceExceeds(trainer.checkpoint_at, now, bicycle_train_checkpoint_interval * 1000))
+	if (trainer.running && !ordered &&
+		TimestampDifferenceExceeds(trainer.checkpoint_at, now,
+								   bicycle_train_checkpoint_interval * 1000))
 	{
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
 		trainer.checkpoint_at = now;
 	}
 }
 
-/* This run is none of the job's tries, and the launcher may start the next one at once.  Can be said more than once. */
+/*
+ * This run is none of the job's tries, and the launcher may start the next one
+ * at once. Can be said more than once.
+ */
 static void
 put_back(void)
 {
-	JobParams	p;
+	JobParams p;
 
 	if (!trainer_begin())
 		return;
 	trainer_params(&p);
 	param_add(&p, INT4OID, Int32GetDatum(Max(trainer.job.attempts - 1, 0)));
-	trainer_update("UPDATE %s SET attempts = least(attempts, $2), next_attempt = now() WHERE job = $1", &p);
+	trainer_update(
+		"UPDATE %s SET attempts = least(attempts, $2), next_attempt = now() WHERE job = $1", &p);
 	trainer_end();
 }
 
 /*
- * The server stops, or somebody has terminated this worker or wants the database: a last checkpoint if it comes soon.  The try is taken back first, as the
- * checkpoint may take longer than there is time.
+ * The server stops, or somebody has terminated this worker or wants the
+ * database: a last checkpoint if it comes soon. The try is taken back first, as
+ * the checkpoint may take longer than there is time.
  */
 static void
 stop_early(void)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
-	int64		before = trainer.job.checkpoint;
+	int64 before = trainer.job.checkpoint;
 
 	put_back();
 	if (trainer.running)
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
-	while (trainer.running && !trainer.finished && connection_is_open() && trainer.job.checkpoint == before && GetCurrentTimestamp() < deadline)
+	while (trainer.running && !trainer.finished && connection_is_open() &&
+		   trainer.job.checkpoint == before && GetCurrentTimestamp() < deadline)
 	{
 		connection_flush();
 		if (connection_is_open() && !connection_read())
-			connection_wait(Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
+			connection_wait(
+				Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
 		trainer_handle();
 	}
 	if (!trainer.finished && !connection_is_open())
@@ -322,17 +363,19 @@ stop_early(void)
 }
 
 /*
- * Whether somebody waits for the last connection to the database to end, to drop, rename, move or copy it: they hold its lock meanwhile.  The worker makes
- * way then, within the five seconds for which they wait.  If the database is there afterwards, the launcher starts the job again.
+ * Whether somebody waits for the last connection to the database to end, to
+ * drop, rename, move or copy it: they hold its lock meanwhile. The worker makes
+ * way then, within the five seconds for which they wait. If the database is
+ * there afterwards, the launcher starts the job again.
  */
 static bool
 database_is_wanted(void)
 {
 	static TimestampTz looked_at = 0;
 	TimestampTz now = GetCurrentTimestamp();
-	bool		reading = IsTransactionState();
-	LOCKTAG		tag;
-	bool		wanted;
+	bool reading = IsTransactionState();
+	LOCKTAG tag;
+	bool wanted;
 
 	if (!TimestampDifferenceExceeds(looked_at, now, TURN_TIMEOUT))
 		return false;
@@ -357,7 +400,8 @@ trainer_make_way(void)
 }
 
 /*
- * The first part of the run.  It may be long, and what it does is the user's query: SIGTERM, and SIGINT of who stops the job, interrupt it wherever it is.
+ * The first part of the run. It may be long, and what it does is the user's
+ * query: SIGTERM, and SIGINT of who stops the job, interrupt it wherever it is.
  * Afterwards SIGTERM waits for a checkpoint, and there is nothing to cancel.
  */
 static void
@@ -375,7 +419,8 @@ feed(void)
 static void
 train(void)
 {
-	MemoryContext turn = AllocSetContextCreate(trainer.context, "bicycle trainer turn", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext turn =
+		AllocSetContextCreate(trainer.context, "bicycle trainer turn", ALLOCSET_DEFAULT_SIZES);
 
 	look_at_row();
 	while (!trainer.finished)
@@ -408,16 +453,21 @@ train(void)
 	}
 }
 
-/* What came after the last checkpoint will be computed anew: the row, the losses and the previews go back to it with the beginning of a try. */
+/*
+ * What came after the last checkpoint will be computed anew: the row, the
+ * losses and the previews go back to it with the beginning of a try.
+ */
 static void
 return_to_checkpoint(void)
 {
-	JobParams	p;
+	JobParams p;
 
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(trainer.job.checkpoint));
-	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
-	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE, &p);
+	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
+					SPI_OK_DELETE, &p);
+	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
+					SPI_OK_DELETE, &p);
 	trainer_update("UPDATE %s SET iteration = $2 WHERE job = $1", &p);
 }
 
@@ -426,13 +476,14 @@ static bool
 begin_job(int64 number)
 {
 	MemoryContext old;
-	JobParams	p;
-	Job			row;
-	bool		mine;
+	JobParams p;
+	Job row;
+	bool mine;
 
 	if (!trainer_begin())
 		return false;
-	mine = job_read(number, &row, true) && job_is_active(&row) && row.owner == GetUserId() && strcmp(row.wanted, "running") == 0;
+	mine = job_read(number, &row, true) && job_is_active(&row) && row.owner == GetUserId() &&
+		   strcmp(row.wanted, "running") == 0;
 	if (mine)
 	{
 		old = MemoryContextSwitchTo(trainer.context);
@@ -442,20 +493,31 @@ begin_job(int64 number)
 		trainer.job.search_path = pstrdup(row.search_path);
 		trainer.job.options = pstrdup(row.options);
 		trainer.job.platform = row.platform ? pstrdup(row.platform) : NULL;
-		trainer.job.data_digest = row.data_digest ? (bytea *) DatumGetPointer(datumCopy(PointerGetDatum(row.data_digest), false, -1)) : NULL;
+		trainer.job.data_digest =
+			row.data_digest
+				? (bytea *) DatumGetPointer(datumCopy(PointerGetDatum(row.data_digest), false, -1))
+				: NULL;
 		trainer.job.state = trainer.job.wanted = trainer.job.error = NULL;
 		trainer.job.attempts++;
 		trainer.complete = row.checkpoint > 0 && row.checkpoint == row.iterations;
 		MemoryContextSwitchTo(old);
 		trainer_params(&p);
 		param_add(&p, INT4OID, Int32GetDatum(trainer.job.attempts));
-		param_add(&p, FLOAT8OID, Float8GetDatum(RETRY_FIRST / 1000.0 * (1 << (Min(trainer.job.attempts, JOB_TRIES) - 1))));
+		param_add(&p, FLOAT8OID,
+				  Float8GetDatum(RETRY_FIRST / 1000.0 *
+								 (1 << (Min(trainer.job.attempts, JOB_TRIES) - 1))));
 		if (trainer.job.attempts > JOB_TRIES)
-			trainer_update("UPDATE %s SET state = 'failed', sqlstate = coalesce(sqlstate, '58000'), error = concat(coalesce(error, 'training ended unexpectedly'),"
-						   " ' (', $2 - 1, ' tries)'), updated_at = now() + $3 * interval '0' WHERE job = $1", &p);
+			trainer_update(
+				"UPDATE %s SET state = 'failed', sqlstate = coalesce(sqlstate, '58000'), error = "
+				"concat(coalesce(error, 'training ended unexpectedly'),"
+				" ' (', $2 - 1, ' tries)'), updated_at = now() + $3 * interval '0' WHERE job = $1",
+				&p);
 		else
-			trainer_update("UPDATE %s SET state = 'running', attempts = $2, next_attempt = now() + $3 * interval '1 second',"
-						   " started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1", &p);
+			trainer_update(
+				"UPDATE %s SET state = 'running', attempts = $2, next_attempt = now() + $3 * "
+				"interval '1 second',"
+				" started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1",
+				&p);
 		mine = trainer.job.attempts <= JOB_TRIES && !trainer.finished;
 		if (mine)
 			return_to_checkpoint();
@@ -464,23 +526,32 @@ begin_job(int64 number)
 	return mine;
 }
 
-/* Another try may help: the engine died, the machine was short of something, or who worked for this process (a parallel worker) was told to end. */
+/*
+ * Another try may help: the engine died, the machine was short of something, or
+ * who worked for this process (a parallel worker) was told to end.
+ */
 static bool
 may_try_again(const ErrorData *error)
 {
 	return trainer.job.attempts < JOB_TRIES &&
-		(error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_FAILURE) ||
-		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
-		 ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES));
+		   (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+				ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_FAILURE) ||
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+				ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
+			ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
+				ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES));
 }
 
-/* The run has failed: the real error goes to the row, and the job ends or waits for its next try. */
+/*
+ * The run has failed: the real error goes to the row, and the job ends or waits
+ * for its next try.
+ */
 static void
 note_failure(const ErrorData *error)
 {
 	StringInfoData text;
-	JobParams	p;
+	JobParams p;
 
 	initStringInfo(&text);
 	appendStringInfoString(&text, error->message);
@@ -492,14 +563,22 @@ note_failure(const ErrorData *error)
 		return;
 	trainer_params(&p);
 	param_add_text(&p, text.data);
-	param_add_text(&p, unpack_sql_state(error->sqlerrcode == ERRCODE_CONNECTION_FAILURE ? ERRCODE_SYSTEM_ERROR : error->sqlerrcode));
-	trainer_update(may_try_again(error) ?
-				   "UPDATE %s SET error = $2, sqlstate = $3, updated_at = now() WHERE job = $1" :
-				   "UPDATE %s SET state = 'failed', wanted = 'running', error = $2, sqlstate = $3, updated_at = now() WHERE job = $1", &p);
+	param_add_text(&p, unpack_sql_state(error->sqlerrcode == ERRCODE_CONNECTION_FAILURE
+											? ERRCODE_SYSTEM_ERROR
+											: error->sqlerrcode));
+	trainer_update(
+		may_try_again(error)
+			? "UPDATE %s SET error = $2, sqlstate = $3, updated_at = now() WHERE job = $1"
+			: "UPDATE %s SET state = 'failed', wanted = 'running', error = $2, sqlstate = $3, "
+			  "updated_at = now() WHERE job = $1",
+		&p);
 	trainer_end();
 }
 
-/* The transaction that has started the job may still run.  Having waited, its row is there or never will be. */
+/*
+ * The transaction that has started the job may still run. Having waited, its
+ * row is there or never will be.
+ */
 static void
 wait_for_creator(TransactionId creator)
 {
@@ -521,7 +600,7 @@ trainer_patience(int seconds)
 static void
 request_stop(SIGNAL_ARGS)
 {
-	int			save_errno = errno;
+	int save_errno = errno;
 
 	ShutdownRequestPending = true;
 	if (patience == 0)
@@ -531,19 +610,21 @@ request_stop(SIGNAL_ARGS)
 }
 
 /*
- * Each second: what keeps a worker that is to stop too long (a lock, a large checkpoint on a slow disk) is interrupted.  The user's query may have caught an
- * interruption, and is interrupted again.
+ * Each second: what keeps a worker that is to stop too long (a lock, a large
+ * checkpoint on a slow disk) is interrupted. The user's query may have caught
+ * an interruption, and is interrupted again.
  */
 static void
 end_if_late(void)
 {
-	static int	seconds = 0;	/* since SIGTERM */
+	static int seconds = 0; /* since SIGTERM */
 
 	if (ShutdownRequestPending)
 		seconds++;
 	if (seconds >= LAST_SECONDS)
 		InterruptPending = ProcDiePending = true;
-	else if ((ShutdownRequestPending && seconds >= patience) || (patience == 0 && trainer_interrupted()))
+	else if ((ShutdownRequestPending && seconds >= patience) ||
+			 (patience == 0 && trainer_interrupted()))
 		InterruptPending = QueryCancelPending = true;
 }
 
@@ -557,24 +638,25 @@ end_interrupted(void)
 }
 
 /*
- * What may be set for the role or the database, but is meant for sessions: a job runs as the role itself, writes, and waits for its row as long as it must.
- * Everything else that is set for them holds.
+ * What may be set for the role or the database, but is meant for sessions: a
+ * job runs as the role itself, writes, and waits for its row as long as it
+ * must. Everything else that is set for them holds.
  */
 static void
 own_settings(void)
 {
 	static const char *const settings[][2] = {
-		{"role", "none"},
-		{"default_transaction_read_only", "off"},
-		{"default_transaction_isolation", "read committed"},
-		{"default_transaction_deferrable", "off"},
-		{"statement_timeout", "0"},
-		{"lock_timeout", "0"},
-		{"idle_in_transaction_session_timeout", "0"},
+		{ "role", "none" },
+		{ "default_transaction_read_only", "off" },
+		{ "default_transaction_isolation", "read committed" },
+		{ "default_transaction_deferrable", "off" },
+		{ "statement_timeout", "0" },
+		{ "lock_timeout", "0" },
+		{ "idle_in_transaction_session_timeout", "0" },
 #if PG_VERSION_NUM >= 170000
-		{"transaction_timeout", "0"},
+		{ "transaction_timeout", "0" },
 #endif
-		{"search_path", "pg_catalog, pg_temp"},
+		{ "search_path", "pg_catalog, pg_temp" },
 	};
 
 	for (int i = 0; i < lengthof(settings); i++)
@@ -585,7 +667,7 @@ void
 bicycle_trainer_main(Datum arg)
 {
 	TrainerStart start;
-	ErrorData  *volatile error = NULL;
+	ErrorData *volatile error = NULL;
 	volatile bool interrupted = false;
 
 	memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
@@ -593,7 +675,8 @@ bicycle_trainer_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, 0);
-	trainer.context = AllocSetContextCreate(TopMemoryContext, "bicycle trainer", ALLOCSET_DEFAULT_SIZES);
+	trainer.context =
+		AllocSetContextCreate(TopMemoryContext, "bicycle trainer", ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(trainer.context);
 	own_settings();
 	if (TransactionIdIsValid(start.creator))
@@ -603,7 +686,8 @@ bicycle_trainer_main(Datum arg)
 
 	pqsignal(SIGTERM, request_stop);
 	(void) RegisterTimeout(USER_TIMEOUT, end_if_late);
-	enable_timeout_every(USER_TIMEOUT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000), 1000);
+	enable_timeout_every(USER_TIMEOUT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
+						 1000);
 	PG_TRY();
 	{
 		if (begin_job(start.job))
@@ -618,7 +702,10 @@ bicycle_trainer_main(Datum arg)
 		MemoryContextSwitchTo(trainer.context);
 		HOLD_INTERRUPTS();
 		error = CopyErrorData();
-		/* The user's query may have made another error of the interruption.  One that is the job's own will come again. */
+		/*
+		 * The user's query may have made another error of the interruption. One
+		 * that is the job's own will come again.
+		 */
 		interrupted = ShutdownRequestPending || trainer_interrupted();
 		if (!interrupted || error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			EmitErrorReport();

@@ -1,6 +1,7 @@
 /*
  * trainer.h
- *	  What the files of a trainer share: the run, and the transactions on the job's row.  trainer.c tells how a run goes.
+ *	  What the files of a trainer share: the run, and the transactions on the
+ *	  job's row. trainer.c tells how a run goes.
  */
 #ifndef BICYCLE_TRAINER_H
 #define BICYCLE_TRAINER_H
@@ -9,52 +10,78 @@
 
 #include "engine/train_protocol.h"
 
-/* The run of this process.  trainer.c fills it in; the handlers of frames keep `job`, `running` and `checkpoint_at` up to date. */
+/*
+ * The run of this process. trainer.c fills it in; the handlers of frames keep
+ * `job`, `running` and `checkpoint_at` up to date.
+ */
 typedef struct TrainerRun
 {
-	MemoryContext context;		/* lives as long as the worker: the job, frames that wait */
-	Job			job;			/* as it was when the run began, but for what the run knows better: attempts, checkpoint, iterations */
-	int64		start_iterations;	/* behind the version to start from */
-	TimestampTz checkpoint_at;	/* of the last checkpoint, or of the beginning */
-	bool		complete;		/* the checkpoint to start from is the last one: all that is left is to store the model */
-	bool		running;		/* RUN has been sent, and the engine has not said that it is done */
-	bool		finished;		/* the row is in its new state, or gone: the worker ends */
+	MemoryContext context; /* lives as long as the worker: the job, frames that wait */
+	/*
+	 * as it was when the run began, but for what the run knows better:
+	 * attempts, checkpoint, iterations
+	 */
+	Job job;
+	int64 start_iterations;    /* behind the version to start from */
+	TimestampTz checkpoint_at; /* of the last checkpoint, or of the beginning */
+	bool
+		/*
+		 * the checkpoint to start from is the last one: all that is left is to
+		 * store the model
+		 */
+		complete;
+	bool running;  /* RUN has been sent, and the engine has not said that it is done */
+	bool finished; /* the row is in its new state, or gone: the worker ends */
 } TrainerRun;
 
 extern TrainerRun trainer;
 
-/* ---- trainer.c ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- trainer.c ----------------------------------------------------------- */
 
-/* Starts a transaction with SPI connected; false, and the run is finished, if the extension is gone or another one. */
+/*
+ * Starts a transaction with SPI connected; false, and the run is finished, if
+ * the extension is gone or another one.
+ */
 extern bool trainer_begin(void);
 extern void trainer_end(void);
 
-extern void trainer_params(JobParams *p);	/* starts the parameters of a statement: $1 = job */
-extern void trainer_update(const char *statement, JobParams *p);	/* of the job's row; without one the run is finished */
+extern void trainer_params(JobParams *p); /* starts the parameters of a statement: $1 = job */
+extern void trainer_update(const char *statement,
+						   JobParams *p); /* of the job's row; without one the run is finished */
 
-/* Adds to the job's notes.  A cause, a bit of the column `noted`, is noted once in the life of a job; 0 is none. */
+/*
+ * Adds to the job's notes. A cause, a bit of the column `noted`, is noted once
+ * in the life of a job; 0 is none.
+ */
 extern void trainer_note(int cause, const char *note);
 
 /*
- * For how many seconds SIGTERM leaves alone what this process does.  0: it is interrupted at once, by an error that ends the run and is no failure of the job.
+ * For how many seconds SIGTERM leaves alone what this process does. 0: it is
+ * interrupted at once, by an error that ends the run and is no failure of the
+ * job.
  */
 extern void trainer_patience(int seconds);
 
-/* Between two pairs: interrupts this process, as SIGTERM would, if somebody wants to have the database for himself. */
+/*
+ * Between two pairs: interrupts this process, as SIGTERM would, if somebody
+ * wants to have the database for himself.
+ */
 extern void trainer_make_way(void);
 
-pg_noreturn extern void trainer_lost(void);	/* the connection to the engine has ended: tells how */
+pg_noreturn extern void trainer_lost(void); /* the connection to the engine has ended: tells how */
 
-/* ---- trainer_feed.c ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- trainer_feed.c ------------------------------------------------------ */
 
 /* Streams weights and pairs to the engine, in one read-only transaction. */
 extern void trainer_feed(void);
 
-/* ---- trainer_frames.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- trainer_frames.c ---------------------------------------------------- */
 
-extern void trainer_frame(const BicycleFrame *frame, const char *body); /* for connection_adopt: keeps a frame that has come */
-extern void trainer_handle(void);	/* handles the frames that are whole */
+extern void trainer_frame(const BicycleFrame *frame,
+						  const char *body); /* for connection_adopt: keeps a frame that has come */
+extern void trainer_handle(void);            /* handles the frames that are whole */
 extern void trainer_order(BicycleTrainFrame type);
-extern void trainer_stopped(void);	/* nothing more is computed: brings the row to the state that is wanted */
+extern void
+trainer_stopped(void); /* nothing more is computed: brings the row to the state that is wanted */
 
-#endif							/* BICYCLE_TRAINER_H */
+#endif /* BICYCLE_TRAINER_H */

@@ -1,11 +1,15 @@
 /*
  * trainer_feed.c
- *	  The first part of a trainer's run: what the engine is given to train from, weights and pairs.
+ *	  The first part of a trainer's run: what the engine is given to train from,
+ *	  weights and pairs.
  *
- * One transaction of the job's owner reads all of it and streams it row by row: privileges and row security of the moment hold, and memory is that of one
- * row.  It is read-only, and over before training starts.  Who stops the job meanwhile interrupts it (trainer.c).
+ * One transaction of the job's owner reads all of it and streams it row by row:
+ * privileges and row security of the moment hold, and memory is that of one
+ * row. It is read-only, and over before training starts. Who stops the job
+ * meanwhile interrupts it (trainer.c).
  *
- * A job that has trained all its iterations, and could not store the model, needs its last checkpoint only.
+ * A job that has trained all its iterations, and could not store the model,
+ * needs its last checkpoint only.
  */
 #include "trainer.h"
 
@@ -19,25 +23,28 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#define MB				((uint64) 1024 * 1024)
-#define SPILL_DIRECTORY	"base/pgsql_tmp"
+#define MB ((uint64) 1024 * 1024)
+#define SPILL_DIRECTORY "base/pgsql_tmp"
 
 /* Streams the last checkpoint. */
 static Request *
 send_checkpoint(BicycleTrainBegin *head)
 {
-	JobParams	p;
-	Request    *request;
+	JobParams p;
+	Request *request;
 	SPITupleTable *lengths;
-	bool		isnull;
-	int			chunks;
+	bool isnull;
+	int chunks;
 
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(trainer.job.checkpoint));
-	(void) jobs_run("bicycle_training_checkpoints", "SELECT coalesce(sum(octet_length(data)), 0)::int8, count(*)::int4 FROM %s"
-					" WHERE job = $1 AND iteration = $2", SPI_OK_SELECT, &p);
+	(void) jobs_run("bicycle_training_checkpoints",
+					"SELECT coalesce(sum(octet_length(data)), 0)::int8, count(*)::int4 FROM %s"
+					" WHERE job = $1 AND iteration = $2",
+					SPI_OK_SELECT, &p);
 	lengths = SPI_tuptable;
-	head->stream_length = DatumGetInt64(SPI_getbinval(lengths->vals[0], lengths->tupdesc, 1, &isnull));
+	head->stream_length =
+		DatumGetInt64(SPI_getbinval(lengths->vals[0], lengths->tupdesc, 1, &isnull));
 	chunks = DatumGetInt32(SPI_getbinval(lengths->vals[0], lengths->tupdesc, 2, &isnull));
 	if (chunks == 0)
 		ereport(ERROR,
@@ -52,17 +59,22 @@ send_checkpoint(BicycleTrainBegin *head)
 	p.nulls[2] = ' ';
 	for (int chunk = 0; chunk < chunks; chunk++)
 	{
-		Datum		value;
-		bytea	   *data;
+		Datum value;
+		bytea *data;
 
 		p.values[2] = Int32GetDatum(chunk);
-		if (jobs_run("bicycle_training_checkpoints", "SELECT data FROM %s WHERE job = $1 AND iteration = $2 AND chunk = $3", SPI_OK_SELECT, &p) != 1)
-			ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("checkpoint of job " INT64_FORMAT " is damaged", trainer.job.job)));
+		if (jobs_run("bicycle_training_checkpoints",
+					 "SELECT data FROM %s WHERE job = $1 AND iteration = $2 AND chunk = $3",
+					 SPI_OK_SELECT, &p) != 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED),
+					 errmsg("checkpoint of job " INT64_FORMAT " is damaged", trainer.job.job)));
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 		data = DatumGetByteaPP(value);
 		if (!request_write(request, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)))
 			trainer_lost();
-		if ((Pointer) data != DatumGetPointer(value))	/* else it lies in the row: a last chunk may be short */
+		if ((Pointer) data !=
+			DatumGetPointer(value)) /* else it lies in the row: a last chunk may be short */
 			pfree(data);
 		SPI_freetuptable(SPI_tuptable);
 	}
@@ -75,7 +87,7 @@ send_checkpoint(BicycleTrainBegin *head)
 static Request *
 send_start(BicycleTrainBegin *head)
 {
-	Request    *request;
+	Request *request;
 
 	if (trainer.job.start_version == 0)
 	{
@@ -86,7 +98,7 @@ send_start(BicycleTrainBegin *head)
 	}
 	else
 	{
-		Model	   *model = model_lookup(cstring_to_text(trainer.job.model), &trainer.job.start_version);
+		Model *model = model_lookup(cstring_to_text(trainer.job.model), &trainer.job.start_version);
 
 		request = stream_train(head, trainer.job.options, model);
 		if (request == NULL)
@@ -98,47 +110,51 @@ send_start(BicycleTrainBegin *head)
 static bytea *
 pair_image(HeapTuple row, TupleDesc desc, int column)
 {
-	bool		isnull;
-	Datum		value = SPI_getbinval(row, desc, column, &isnull);
+	bool isnull;
+	Datum value = SPI_getbinval(row, desc, column, &isnull);
 
 	if (isnull)
 		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("an image of the pairs is null"),
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("an image of the pairs is null"),
 				 errdetail("Column %d of the query is null.", column),
 				 errhint("Leave such rows out of the query.")));
 	if (toast_raw_datum_size(value) - VARHDRSZ > (Size) bicycle_max_request_size * 1024)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("an image of the pairs is too large"),
-				 errdetail("It has %zu bytes; the limit is %d kB.", toast_raw_datum_size(value) - VARHDRSZ, bicycle_max_request_size),
-				 errhint("Raise bicycle.max_request_size.")));
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("an image of the pairs is too large"),
+						errdetail("It has %zu bytes; the limit is %d kB.",
+								  toast_raw_datum_size(value) - VARHDRSZ, bicycle_max_request_size),
+						errhint("Raise bicycle.max_request_size.")));
 	return DatumGetByteaPP(value);
 }
 
 static void
 send_pair(Request *request, HeapTuple row, TupleDesc desc)
 {
-	bytea	   *a = pair_image(row, desc, 1);
-	bytea	   *b = pair_image(row, desc, 2);
-	BicyclePair pair = {.a_length = VARSIZE_ANY_EXHDR(a), .b_length = VARSIZE_ANY_EXHDR(b)};
-	size_t		length = (size_t) pair.a_length + pair.b_length;
-	char	   *images = palloc_extended(length, MCXT_ALLOC_HUGE);
+	bytea *a = pair_image(row, desc, 1);
+	bytea *b = pair_image(row, desc, 2);
+	BicyclePair pair = { .a_length = VARSIZE_ANY_EXHDR(a), .b_length = VARSIZE_ANY_EXHDR(b) };
+	size_t length = (size_t) pair.a_length + pair.b_length;
+	char *images = palloc_extended(length, MCXT_ALLOC_HUGE);
 
 	memcpy(images, VARDATA_ANY(a), pair.a_length);
 	memcpy(images + pair.a_length, VARDATA_ANY(b), pair.b_length);
-	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIR, &pair, sizeof(pair), images, length))
+	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIR, &pair, sizeof(pair), images,
+					  length))
 		trainer_lost();
 }
 
-/* Runs the query as the job's owner, under the search_path of its call.  What functions in it set is undone: role, read-only transactions and all. */
+/*
+ * Runs the query as the job's owner, under the search_path of its call. What
+ * functions in it set is undone: role, read-only transactions and all.
+ */
 static void
 send_pairs(Request *request)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
-	SPIPlanPtr	plan;
-	Portal		cursor;
-	int			nest = NewGUCNestLevel();
+	MemoryContext context =
+		AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
+	SPIPlanPtr plan;
+	Portal cursor;
+	int nest = NewGUCNestLevel();
 
 	SetConfigOption("search_path", trainer.job.search_path, PGC_USERSET, PGC_S_SESSION);
 	plan = pairs_prepare(trainer.job.pairs);
@@ -164,12 +180,15 @@ send_pairs(Request *request)
 static int64
 iterations_of(int version)
 {
-	Oid			types[2] = {TEXTOID, INT4OID};
-	Datum		values[2] = {CStringGetTextDatum(trainer.job.model), Int32GetDatum(version)};
-	bool		isnull;
+	Oid types[2] = { TEXTOID, INT4OID };
+	Datum values[2] = { CStringGetTextDatum(trainer.job.model), Int32GetDatum(version) };
+	bool isnull;
 
-	if (SPI_execute_with_args(psprintf("SELECT iterations FROM %s WHERE model = $1 AND version = $2", catalog_table("bicycle_models")),
-							  2, types, values, NULL, true, 1) != SPI_OK_SELECT || SPI_processed == 0)
+	if (SPI_execute_with_args(
+			psprintf("SELECT iterations FROM %s WHERE model = $1 AND version = $2",
+					 catalog_table("bicycle_models")),
+			2, types, values, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed == 0)
 		return 0;
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
@@ -177,8 +196,10 @@ iterations_of(int version)
 void
 trainer_feed(void)
 {
-	BicycleTrainBegin head = {.max_pixels = bicycle_max_image_pixels, .train_memory = bicycle_train_memory * MB, .train_disk = bicycle_train_disk * MB};
-	Request    *request;
+	BicycleTrainBegin head = { .max_pixels = bicycle_max_image_pixels,
+							   .train_memory = bicycle_train_memory * MB,
+							   .train_disk = bicycle_train_disk * MB };
+	Request *request;
 
 	if (!trainer_begin())
 		return;

@@ -1,9 +1,12 @@
 /*
  * trainer_frames.c
- *	  What a training engine says, and what is made of it: losses, previews, notes, checkpoints, the final version.
+ *	  What a training engine says, and what is made of it: losses, previews,
+ *	  notes, checkpoints, the final version.
  *
- * Frames may arrive at any time, also while a transaction is open, so they are first collected in `messages`, which the run's memory context owns; streams go
- * to temporary files.  trainer_handle takes them from there in the order of arrival, each in a short transaction of its own.
+ * Frames may arrive at any time, also while a transaction is open, so they are
+ * first collected in `messages`, which the run's memory context owns; streams
+ * go to temporary files. trainer_handle takes them from there in the order of
+ * arrival, each in a short transaction of its own.
  */
 #include "trainer.h"
 
@@ -17,24 +20,24 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#define CHUNK_BYTES		(4 * 1024 * 1024)
+#define CHUNK_BYTES (4 * 1024 * 1024)
 #define CHECKPOINTS_KEPT 2
 
 /* A frame that has come, in the order of arrival. */
 typedef struct Message
 {
-	dlist_node	node;
-	uint32		type;
-	size_t		length;
-	BufFile    *stream;			/* of a CHECKPOINT or TRAIN_DONE; NULL for others */
-	uint64		stream_length;
-	bool		complete;		/* with its stream */
-	char		body[FLEXIBLE_ARRAY_MEMBER];
+	dlist_node node;
+	uint32 type;
+	size_t length;
+	BufFile *stream; /* of a CHECKPOINT or TRAIN_DONE; NULL for others */
+	uint64 stream_length;
+	bool complete; /* with its stream */
+	char body[FLEXIBLE_ARRAY_MEMBER];
 } Message;
 
 static dlist_head messages = DLIST_STATIC_INIT(messages);
 
-/* ---- Frames that have come ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Frames that have come ----------------------------------------------- */
 
 /* Between two DATA frames of a stream nothing else comes. */
 static void
@@ -59,7 +62,7 @@ take_stream(Message *m, const BicycleFrame *frame, const char *body)
 void
 trainer_frame(const BicycleFrame *frame, const char *body)
 {
-	Message    *m;
+	Message *m;
 
 	if (frame->type == BICYCLE_DATA || frame->type == BICYCLE_END)
 	{
@@ -88,7 +91,7 @@ free_message(Message *m)
 	pfree(m);
 }
 
-/* ---- One frame ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- One frame ----------------------------------------------------------- */
 
 void
 trainer_order(BicycleTrainFrame type)
@@ -109,7 +112,7 @@ message_head(const Message *m, void *head, size_t length)
 static bytea *
 bytes_value(const void *bytes, size_t length)
 {
-	bytea	   *value = palloc(VARHDRSZ + length);
+	bytea *value = palloc(VARHDRSZ + length);
 
 	SET_VARSIZE(value, VARHDRSZ + length);
 	memcpy(VARDATA(value), bytes, length);
@@ -120,34 +123,43 @@ bytes_value(const void *bytes, size_t length)
 static void
 compare_ready(const BicycleTrainReady *ready, const char *platform)
 {
-	if (trainer.job.data_digest && (VARSIZE_ANY_EXHDR(trainer.job.data_digest) != sizeof(ready->data_digest) ||
-							memcmp(VARDATA_ANY(trainer.job.data_digest), ready->data_digest, sizeof(ready->data_digest)) != 0))
-		trainer_note(0, psprintf("iteration " INT64_FORMAT ": the query gives other pairs than before", ready->iteration));
+	if (trainer.job.data_digest &&
+		(VARSIZE_ANY_EXHDR(trainer.job.data_digest) != sizeof(ready->data_digest) ||
+		 memcmp(VARDATA_ANY(trainer.job.data_digest), ready->data_digest,
+				sizeof(ready->data_digest)) != 0))
+		trainer_note(0,
+					 psprintf("iteration " INT64_FORMAT ": the query gives other pairs than before",
+							  ready->iteration));
 	if (trainer.job.platform && strcmp(trainer.job.platform, platform) != 0)
-		trainer_note(0, psprintf("iteration " INT64_FORMAT ": goes on on \"%s\", before on \"%s\"; results may differ in rounding", ready->iteration, platform,
-								 trainer.job.platform));
+		trainer_note(
+			0, psprintf("iteration " INT64_FORMAT
+						": goes on on \"%s\", before on \"%s\"; results may differ in rounding",
+						ready->iteration, platform, trainer.job.platform));
 }
 
 /* What the run has to do, and what it runs on. */
 static void
 note_ready(const BicycleTrainReady *ready, const char *platform)
 {
-	JobParams	p;
+	JobParams p;
 
 	if (trainer.job.checkpoint > 0)
 		compare_ready(ready, platform);
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(ready->iterations));
-	param_add(&p, BYTEAOID, PointerGetDatum(bytes_value(ready->data_digest, sizeof(ready->data_digest))));
+	param_add(&p, BYTEAOID,
+			  PointerGetDatum(bytes_value(ready->data_digest, sizeof(ready->data_digest))));
 	param_add_text(&p, platform);
-	trainer_update("UPDATE %s SET iterations = $2, data_digest = $3, platform = $4, updated_at = now() WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET iterations = $2, data_digest = $3, platform = $4, updated_at = "
+				   "now() WHERE job = $1",
+				   &p);
 }
 
 static void
 handle_ready(const Message *m)
 {
 	BicycleTrainReady ready;
-	char	   *platform;
+	char *platform;
 
 	message_head(m, &ready, sizeof(ready));
 	platform = client_text(pnstrdup(ready.platform, sizeof(ready.platform)));
@@ -165,10 +177,11 @@ handle_ready(const Message *m)
 static void
 handle_losses(const Message *m)
 {
-	static const char *const names[BICYCLE_TRAIN_LOSSES] = {"G_GAN", "D", "G_GAN2", "D2", "G_L1", "z_L1", "kl"};
+	static const char *const names[BICYCLE_TRAIN_LOSSES] = { "G_GAN", "D",    "G_GAN2", "D2",
+															 "G_L1",  "z_L1", "kl" };
 	BicycleLosses losses;
 	StringInfoData json;
-	JobParams	p;
+	JobParams p;
 
 	message_head(m, &losses, sizeof(losses));
 	if (!trainer_begin())
@@ -182,9 +195,12 @@ handle_losses(const Message *m)
 		param_add(&p, INT8OID, Int64GetDatum(losses.iteration));
 		param_add_text(&p, names[i]);
 		param_add(&p, FLOAT8OID, Float8GetDatum(losses.value[i]));
-		(void) jobs_run("bicycle_training_losses", "INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
-						" ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value", SPI_OK_INSERT, &p);
-		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', names[i], losses.value[i]);
+		(void) jobs_run("bicycle_training_losses",
+						"INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
+						" ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
+						SPI_OK_INSERT, &p);
+		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', names[i],
+						 losses.value[i]);
 	}
 	appendStringInfoString(&json, json.len == 0 ? "{}" : "}");
 	trainer_params(&p);
@@ -193,8 +209,10 @@ handle_losses(const Message *m)
 	param_add(&p, INT4OID, Int32GetDatum(losses.epochs));
 	param_add(&p, FLOAT8OID, Float8GetDatum(losses.images_per_second));
 	param_add_text(&p, json.data);
-	trainer_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, images_per_second = $5, losses = $6::jsonb, updated_at = now()"
-				   " WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, "
+				   "images_per_second = $5, losses = $6::jsonb, updated_at = now()"
+				   " WHERE job = $1",
+				   &p);
 	trainer_end();
 }
 
@@ -202,16 +220,19 @@ static void
 handle_preview(const Message *m)
 {
 	BicyclePreview preview;
-	JobParams	p;
+	JobParams p;
 
 	message_head(m, &preview, sizeof(preview));
 	if (!trainer_begin())
 		return;
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(preview.iteration));
-	param_add(&p, BYTEAOID, PointerGetDatum(bytes_value(m->body + sizeof(preview), m->length - sizeof(preview))));
-	(void) jobs_run("bicycle_training_previews", "INSERT INTO %s (job, iteration, image) VALUES ($1, $2, $3)"
-					" ON CONFLICT (job, iteration) DO UPDATE SET image = EXCLUDED.image", SPI_OK_INSERT, &p);
+	param_add(&p, BYTEAOID,
+			  PointerGetDatum(bytes_value(m->body + sizeof(preview), m->length - sizeof(preview))));
+	(void) jobs_run("bicycle_training_previews",
+					"INSERT INTO %s (job, iteration, image) VALUES ($1, $2, $3)"
+					" ON CONFLICT (job, iteration) DO UPDATE SET image = EXCLUDED.image",
+					SPI_OK_INSERT, &p);
 	trainer_end();
 }
 
@@ -225,7 +246,8 @@ handle_note(const Message *m)
 		connection_broken();
 	if (!trainer_begin())
 		return;
-	trainer_note(1 << note.cause, client_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
+	trainer_note(1 << note.cause,
+				 client_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
 	trainer_end();
 }
 
@@ -242,9 +264,9 @@ static void
 handle_checkpoint(const Message *m)
 {
 	BicycleCheckpoint checkpoint;
-	JobParams	p;
-	bytea	   *chunk;
-	uint64		left = m->stream_length;
+	JobParams p;
+	bytea *chunk;
+	uint64 left = m->stream_length;
 
 	message_head(m, &checkpoint, sizeof(checkpoint));
 	if (checkpoint.stream_length != m->stream_length || left == 0)
@@ -255,68 +277,84 @@ handle_checkpoint(const Message *m)
 	chunk = palloc(VARHDRSZ + CHUNK_BYTES);
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(checkpoint.iteration));
-	(void) jobs_run("bicycle_training_checkpoints", "DELETE FROM %s WHERE job = $1 AND iteration >= $2", SPI_OK_DELETE, &p);
+	(void) jobs_run("bicycle_training_checkpoints",
+					"DELETE FROM %s WHERE job = $1 AND iteration >= $2", SPI_OK_DELETE, &p);
 	param_add(&p, INT4OID, (Datum) 0);
 	param_add(&p, BYTEAOID, PointerGetDatum(chunk));
 	for (int number = 0; left > 0; number++)
 	{
-		size_t		n = Min(left, CHUNK_BYTES);
+		size_t n = Min(left, CHUNK_BYTES);
 
 		if (BufFileRead(m->stream, VARDATA(chunk), n) != n)
 			elog(ERROR, "could not read back a checkpoint");
 		SET_VARSIZE(chunk, VARHDRSZ + n);
 		p.values[2] = Int32GetDatum(number);
-		(void) jobs_run("bicycle_training_checkpoints", "INSERT INTO %s (job, iteration, chunk, data) VALUES ($1, $2, $3, $4)", SPI_OK_INSERT, &p);
+		(void) jobs_run("bicycle_training_checkpoints",
+						"INSERT INTO %s (job, iteration, chunk, data) VALUES ($1, $2, $3, $4)",
+						SPI_OK_INSERT, &p);
 		left -= n;
 	}
 	p.n = 1;
 	param_add(&p, INT4OID, Int32GetDatum(CHECKPOINTS_KEPT));
-	(void) jobs_run("bicycle_training_checkpoints", "DELETE FROM %1$s WHERE job = $1 AND iteration NOT IN"
-					" (SELECT DISTINCT iteration FROM %1$s WHERE job = $1 ORDER BY iteration DESC LIMIT $2)", SPI_OK_DELETE, &p);
+	(void) jobs_run(
+		"bicycle_training_checkpoints",
+		"DELETE FROM %1$s WHERE job = $1 AND iteration NOT IN"
+		" (SELECT DISTINCT iteration FROM %1$s WHERE job = $1 ORDER BY iteration DESC LIMIT $2)",
+		SPI_OK_DELETE, &p);
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(checkpoint.iteration));
-	trainer_update("UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = 0, error = NULL, sqlstate = NULL, updated_at = now()"
-				   " WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = "
+				   "0, error = NULL, sqlstate = NULL, updated_at = now()"
+				   " WHERE job = $1",
+				   &p);
 	trainer_end();
 	trainer.job.checkpoint = checkpoint.iteration;
 	trainer.job.attempts = 0;
 	trainer.checkpoint_at = GetCurrentTimestamp();
 }
 
-/* The engine has stopped, or has not begun.  Meanwhile the row may have been told otherwise: resumed, it waits for the launcher. */
+/*
+ * The engine has stopped, or has not begun. Meanwhile the row may have been
+ * told otherwise: resumed, it waits for the launcher.
+ */
 void
 trainer_stopped(void)
 {
-	JobParams	p;
+	JobParams p;
 
 	trainer.finished = true;
 	if (!trainer_begin())
 		return;
 	trainer_params(&p);
-	trainer_update("UPDATE %s SET state = CASE wanted WHEN 'running' THEN 'queued' ELSE wanted END, wanted = 'running', attempts = 0, next_attempt = now(),"
-				   " images_per_second = NULL, updated_at = now() WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET state = CASE wanted WHEN 'running' THEN 'queued' ELSE wanted "
+				   "END, wanted = 'running', attempts = 0, next_attempt = now(),"
+				   " images_per_second = NULL, updated_at = now() WHERE job = $1",
+				   &p);
 	trainer_end();
 }
 
 static char *
 option_text(const char *name)
 {
-	Datum		options = DirectFunctionCall1(jsonb_in, CStringGetDatum(trainer.job.options));
-	Datum		value = DirectFunctionCall2(jsonb_object_field_text, options, PointerGetDatum(cstring_to_text(name)));
+	Datum options = DirectFunctionCall1(jsonb_in, CStringGetDatum(trainer.job.options));
+	Datum value = DirectFunctionCall2(jsonb_object_field_text, options,
+									  PointerGetDatum(cstring_to_text(name)));
 
 	return TextDatumGetCString(value);
 }
 
 /*
- * Stores the model as the job's owner; it becomes current only if the version that training started from still is.  What it is made from is safe: the
- * checkpoint of the last iteration has come before, so SIGTERM interrupts it at once, even where it waits for a lock.
+ * Stores the model as the job's owner; it becomes current only if the version
+ * that training started from still is. What it is made from is safe: the
+ * checkpoint of the last iteration has come before, so SIGTERM interrupts it at
+ * once, even where it waits for a lock.
  */
 static void
 handle_done(const Message *m)
 {
 	BicycleImported head;
-	JobParams	p;
-	int			version;
+	JobParams p;
+	int version;
 
 	message_head(m, &head, sizeof(head));
 	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
@@ -326,13 +364,18 @@ handle_done(const Message *m)
 	trainer.running = false;
 	if (ShutdownRequestPending || !trainer_begin())
 		return;
-	version = model_store(trainer.job.model, option_text("method"), trainer.start_iterations + trainer.job.iterations, &head,
-						  pnstrdup(m->body + sizeof(head), head.config_length), m->stream, &trainer.job.start_version);
+	version = model_store(trainer.job.model, option_text("method"),
+						  trainer.start_iterations + trainer.job.iterations, &head,
+						  pnstrdup(m->body + sizeof(head), head.config_length), m->stream,
+						  &trainer.job.start_version);
 	trainer_params(&p);
-	(void) jobs_run("bicycle_training_checkpoints", "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE, &p);
+	(void) jobs_run("bicycle_training_checkpoints", "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE,
+					&p);
 	param_add(&p, INT4OID, Int32GetDatum(version));
-	trainer_update("UPDATE %s SET state = 'done', wanted = 'running', version = $2, iteration = iterations, checkpoint = 0, attempts = 0, error = NULL,"
-				   " sqlstate = NULL, updated_at = now() WHERE job = $1", &p);
+	trainer_update("UPDATE %s SET state = 'done', wanted = 'running', version = $2, iteration = "
+				   "iterations, checkpoint = 0, attempts = 0, error = NULL,"
+				   " sqlstate = NULL, updated_at = now() WHERE job = $1",
+				   &p);
 	trainer_end();
 	trainer.finished = true;
 }
@@ -373,7 +416,7 @@ trainer_handle(void)
 {
 	while (!trainer.finished && !dlist_is_empty(&messages))
 	{
-		Message    *m = dlist_head_element(Message, node, &messages);
+		Message *m = dlist_head_element(Message, node, &messages);
 
 		if (!m->complete)
 			return;

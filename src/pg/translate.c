@@ -1,8 +1,10 @@
 /*
  * translate.c
- *	  bicycle_translate, bicycle_translate_many, bicycle_image_info; and what all image requests share.
+ *	  bicycle_translate, bicycle_translate_many, bicycle_image_info; and what
+ *	  all image requests share.
  *
- * Each call that names a version ignores the session: PNG, and the precision of the version's config.  Its bytes depend on its arguments alone, which is what
+ * Each call that names a version ignores the session: PNG, and the precision of
+ * the version's config. Its bytes depend on its arguments alone, which is what
  * lets bicycle_translate(image, z, model, version) be IMMUTABLE.
  */
 #include "bicycle.h"
@@ -21,20 +23,18 @@ PG_FUNCTION_INFO_V1(bicycle_translate_version);
 PG_FUNCTION_INFO_V1(bicycle_translate_many);
 PG_FUNCTION_INFO_V1(bicycle_image_info);
 
-#define PRECISION_FP32 1		/* NnPrecision */
+#define PRECISION_FP32 1 /* NnPrecision */
 
 bytea *
 image_argument(Datum value)
 {
-	Size		bytes = toast_raw_datum_size(value) - VARHDRSZ;
-	Size		limit = (Size) bicycle_max_request_size * 1024;
+	Size bytes = toast_raw_datum_size(value) - VARHDRSZ;
+	Size limit = (Size) bicycle_max_request_size * 1024;
 
-	if (bytes > limit)			/* before it is fetched */
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("image is too large"),
-				 errdetail("It has %zu bytes; the limit is %zu.", bytes, limit),
-				 errhint("A superuser may raise bicycle.max_request_size.")));
+	if (bytes > limit) /* before it is fetched */
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("image is too large"),
+						errdetail("It has %zu bytes; the limit is %zu.", bytes, limit),
+						errhint("A superuser may raise bicycle.max_request_size.")));
 	return DatumGetByteaPP(value);
 }
 
@@ -64,20 +64,20 @@ translate_submit(const Model *model, bool versioned, const float *z, const bytea
 	image_request_head(&head, model, versioned);
 	head.nz = model->nz;
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	return request_submit(BICYCLE_TRANSLATE, model, &head, z, VARDATA_ANY(image), head.image_length);
+	return request_submit(BICYCLE_TRANSLATE, model, &head, z, VARDATA_ANY(image),
+						  head.image_length);
 }
 
 bytea *
 request_wait_bytea(Request *request)
 {
-	size_t		length;
+	size_t length;
 	const char *bytes = request_wait(request, &length);
-	bytea	   *result;
+	bytea *result;
 
 	if (length > MaxAllocSize - VARHDRSZ)
 		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("resulting image is too large"),
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("resulting image is too large"),
 				 errdetail("It has %zu bytes.", length)));
 	result = palloc(length + VARHDRSZ);
 	SET_VARSIZE(result, length + VARHDRSZ);
@@ -95,43 +95,52 @@ translate_window(void)
 static Datum
 translate_one(Datum image_value, ArrayType *z, const text *name, const int *version)
 {
-	bytea	   *image = image_argument(image_value);
-	int			nz;
+	bytea *image = image_argument(image_value);
+	int nz;
 	const float *values = latent_values(z, &nz);
-	Model	   *model = model_lookup(name, version);
+	Model *model = model_lookup(name, version);
 
 	latent_check_length(nz, model);
-	return PointerGetDatum(request_wait_bytea(translate_submit(model, version != NULL, values, image)));
+	return PointerGetDatum(
+		request_wait_bytea(translate_submit(model, version != NULL, values, image)));
 }
 
-/* bicycle_translate(image bytea, z float4[], model text DEFAULT NULL) -> bytea */
+/*
+ * bicycle_translate(image bytea, z float4[], model text DEFAULT NULL) -> bytea
+ */
 Datum
 bicycle_translate(PG_FUNCTION_ARGS)
 {
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
-	return translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1), PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), NULL);
-}
-
-/* bicycle_translate(image bytea, z float4[], model text, version int) -> bytea; strict */
-Datum
-bicycle_translate_version(PG_FUNCTION_ARGS)
-{
-	int			version = PG_GETARG_INT32(3);
-
-	return translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1), PG_GETARG_TEXT_PP(2), &version);
+	return translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1),
+						 PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), NULL);
 }
 
 /*
- * The latents of translate_many: one for all images (one-dimensional, or a single row), or a row for each.  *stride is the distance from one image's latent
- * to the next, 0 if they share one.
+ * bicycle_translate(image bytea, z float4[], model text, version int) -> bytea;
+ * strict
+ */
+Datum
+bicycle_translate_version(PG_FUNCTION_ARGS)
+{
+	int version = PG_GETARG_INT32(3);
+
+	return translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1), PG_GETARG_TEXT_PP(2),
+						 &version);
+}
+
+/*
+ * The latents of translate_many: one for all images (one-dimensional, or a
+ * single row), or a row for each. *stride is the distance from one image's
+ * latent to the next, 0 if they share one.
  */
 static const float *
 latent_rows(ArrayType *z, int nimages, int *nz, int *stride)
 {
-	ArrayType  *flat;
+	ArrayType *flat;
 	const float *values;
-	int			n;
+	int n;
 
 	if (ARR_NDIM(z) <= 1)
 	{
@@ -139,36 +148,38 @@ latent_rows(ArrayType *z, int nimages, int *nz, int *stride)
 		return latent_values(z, nz);
 	}
 	if (ARR_NDIM(z) > 2 || (ARR_DIMS(z)[0] != 1 && ARR_DIMS(z)[0] != nimages))
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("latent codes must be one row for all images or one row for each"),
-				 ARR_NDIM(z) > 2 ? errdetail("The array has %d dimensions.", ARR_NDIM(z)) :
-				 errdetail("There are %d rows and %d images.", ARR_DIMS(z)[0], nimages)));
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("latent codes must be one row for all images or one row for each"),
+						ARR_NDIM(z) > 2 ? errdetail("The array has %d dimensions.", ARR_NDIM(z))
+										: errdetail("There are %d rows and %d images.",
+													ARR_DIMS(z)[0], nimages)));
 	*nz = ARR_DIMS(z)[1];
 	*stride = ARR_DIMS(z)[0] == 1 ? 0 : *nz;
 
 	/* The checks of a single latent do for all of them laid end to end. */
 	if (array_contains_nulls(z))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("latent code must not contain nulls")));
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("latent code must not contain nulls")));
 	flat = latent_array((const float *) ARR_DATA_PTR(z), ArrayGetNItems(2, ARR_DIMS(z)));
 	values = latent_values(flat, &n);
 	return values;
 }
 
-/* The result of translate_many for images that have been decided on; requests are in flight in order of their index. */
+/*
+ * The result of translate_many for images that have been decided on; requests
+ * are in flight in order of their index.
+ */
 typedef struct Many
 {
-	Model	   *model;
-	bool		versioned;
+	Model *model;
+	bool versioned;
 	const float *z;
-	int			stride;
-	int			n;
-	Datum	   *images;
-	bool	   *nulls;
-	Request   **requests;		/* NULL where the image is NULL */
-	int			at;				/* the image that is being submitted or waited for */
+	int stride;
+	int n;
+	Datum *images;
+	bool *nulls;
+	Request **requests; /* NULL where the image is NULL */
+	int at;             /* the image that is being submitted or waited for */
 } Many;
 
 /* Says which of many images an error is about. */
@@ -178,50 +189,60 @@ many_context(void *arg)
 	errcontext("image %d of bicycle_translate_many", ((Many *) arg)->at + 1);
 }
 
-/* Submits from *next on, as far as the window allows; *in_flight and *bytes are what is in it. */
+/*
+ * Submits from *next on, as far as the window allows; *in_flight and *bytes are
+ * what is in it.
+ */
 static void
 many_submit(Many *m, int *next, int *in_flight, Size *bytes)
 {
-	while (*next < m->n && *in_flight < translate_window() && (*bytes < TRANSLATE_WINDOW_BYTES || *in_flight == 0))
+	while (*next < m->n && *in_flight < translate_window() &&
+		   (*bytes < TRANSLATE_WINDOW_BYTES || *in_flight == 0))
 	{
-		int			i = (*next)++;
+		int i = (*next)++;
 
 		if (m->nulls[i])
 			continue;
 		m->at = i;
-		m->requests[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride, image_argument(m->images[i]));
+		m->requests[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride,
+										  image_argument(m->images[i]));
 		(*in_flight)++;
 		*bytes += toast_raw_datum_size(m->images[i]);
 	}
 }
 
-/* bicycle_translate_many(images bytea[], z float4[][], model text DEFAULT NULL, version int DEFAULT NULL) -> bytea[] */
+/*
+ * bicycle_translate_many(images bytea[], z float4[][], model text DEFAULT NULL,
+ * version int DEFAULT NULL) -> bytea[]
+ */
 Datum
 bicycle_translate_many(PG_FUNCTION_ARGS)
 {
-	Many		m = {0};
-	ArrayType  *images;
-	int			version = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
-	int			nz;
-	int			next = 0;
-	int			in_flight = 0;
-	Size		bytes = 0;
-	Datum	   *results;
-	int			lbound;
-	ErrorContextCallback context = {.callback = many_context, .arg = &m, .previous = error_context_stack};
+	Many m = { 0 };
+	ArrayType *images;
+	int version = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
+	int nz;
+	int next = 0;
+	int in_flight = 0;
+	Size bytes = 0;
+	Datum *results;
+	int lbound;
+	ErrorContextCallback context = { .callback = many_context,
+									 .arg = &m,
+									 .previous = error_context_stack };
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	images = PG_GETARG_ARRAYTYPE_P(0);
 	if (ARR_NDIM(images) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-				 errmsg("images must be a one-dimensional array"),
-				 errdetail("It has %d dimensions.", ARR_NDIM(images))));
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("images must be a one-dimensional array"),
+						errdetail("It has %d dimensions.", ARR_NDIM(images))));
 	deconstruct_array(images, BYTEAOID, -1, false, TYPALIGN_INT, &m.images, &m.nulls, &m.n);
 	m.z = latent_rows(PG_GETARG_ARRAYTYPE_P(1), m.n, &nz, &m.stride);
 	m.versioned = !PG_ARGISNULL(3);
-	m.model = model_lookup(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), m.versioned ? &version : NULL);
+	m.model =
+		model_lookup(PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), m.versioned ? &version : NULL);
 	latent_check_length(nz, m.model);
 	if (m.n == 0)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(BYTEAOID));
@@ -241,35 +262,41 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 	}
 	error_context_stack = context.previous;
 	lbound = ARR_LBOUND(images)[0];
-	PG_RETURN_ARRAYTYPE_P(construct_md_array(results, m.nulls, 1, &m.n, &lbound, BYTEAOID, -1, false, TYPALIGN_INT));
+	PG_RETURN_ARRAYTYPE_P(
+		construct_md_array(results, m.nulls, 1, &m.n, &lbound, BYTEAOID, -1, false, TYPALIGN_INT));
 }
 
-/* bicycle_image_info(image bytea, OUT format text, OUT width int, OUT height int, OUT channels int, OUT bit_depth int); strict */
+/*
+ * bicycle_image_info(image bytea, OUT format text, OUT width int, OUT height
+ * int, OUT channels int, OUT bit_depth int); strict
+ */
 Datum
 bicycle_image_info(PG_FUNCTION_ARGS)
 {
-	bytea	   *image = image_argument(PG_GETARG_DATUM(0));
+	bytea *image = image_argument(PG_GETARG_DATUM(0));
 	BicycleImageRequest head;
 	BicycleImageInfo info;
-	Request    *request;
+	Request *request;
 	const char *bytes;
-	size_t		length;
-	TupleDesc	desc;
-	Datum		values[5];
-	bool		nulls[5] = {false};
+	size_t length;
+	TupleDesc desc;
+	Datum values[5];
+	bool nulls[5] = { false };
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	image_request_head(&head, NULL, true);
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	request = request_submit(BICYCLE_INFO, NULL, &head, NULL, VARDATA_ANY(image), head.image_length);
+	request =
+		request_submit(BICYCLE_INFO, NULL, &head, NULL, VARDATA_ANY(image), head.image_length);
 	bytes = request_wait(request, &length);
 	if (length < sizeof(info))
 		elog(ERROR, "image info of %zu bytes instead of %zu", length, sizeof(info));
 	memcpy(&info, bytes, sizeof(info));
 	request_free(request);
 
-	values[0] = PointerGetDatum(cstring_to_text_with_len(info.format, strnlen(info.format, sizeof(info.format))));
+	values[0] = PointerGetDatum(
+		cstring_to_text_with_len(info.format, strnlen(info.format, sizeof(info.format))));
 	values[1] = Int32GetDatum(info.width);
 	values[2] = Int32GetDatum(info.height);
 	values[3] = Int32GetDatum(info.channels);

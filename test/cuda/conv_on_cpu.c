@@ -1,9 +1,11 @@
 /*
  * conv_on_cpu.c
- *	  Convolutions of src/nn/cuda/conv.h for tests, in place of cuDNN: a naive kernel on the imitated GPU.
+ *	  Convolutions of src/nn/cuda/conv.h for tests, in place of cuDNN: a naive
+ *	  kernel on the imitated GPU.
  *
- * Reads and writes what cuDNN would: dense maps and (K, R, S, C) filters of the activations' type, sums in float.  What conv.h demands of maps is checked.
- * The workspace is written to, so that a buffer that it overlaps shows.
+ * Reads and writes what cuDNN would: dense maps and (K, R, S, C) filters of the
+ * activations' type, sums in float. What conv.h demands of maps is checked. The
+ * workspace is written to, so that a buffer that it overlaps shows.
  */
 #include "nn/cuda/conv.h"
 
@@ -15,7 +17,7 @@
 
 struct CudaConvs
 {
-	void	   *stream;
+	void *stream;
 };
 
 struct CudaConv
@@ -26,11 +28,9 @@ struct CudaConv
 typedef struct Convolve
 {
 	CudaConvShape s;
-	KernelMap	x,
-				filter,
-				y;
-	uint8_t    *workspace;
-	size_t		workspace_bytes;
+	KernelMap x, filter, y;
+	uint8_t *workspace;
+	size_t workspace_bytes;
 } Convolve;
 
 /* The part of x at (n, y, x) seen through one tap. */
@@ -38,13 +38,14 @@ static float
 dot(const Convolve *a, int k, int tap, int n, int y, int x)
 {
 	const CudaConvShape *s = &a->s;
-	size_t		at = (((size_t) n * s->h + y) * s->w + x) * s->c;
-	int			taps = s->kernel * s->kernel;
-	float		sum = 0;
+	size_t at = (((size_t) n * s->h + y) * s->w + x) * s->c;
+	int taps = s->kernel * s->kernel;
+	float sum = 0;
 
 	for (int c = 0; c < s->c; c++)
 	{
-		size_t		w = s->transposed ? ((size_t) c * taps + tap) * s->k + k : ((size_t) k * taps + tap) * s->c + c;
+		size_t w = s->transposed ? ((size_t) c * taps + tap) * s->k + k
+								 : ((size_t) k * taps + tap) * s->c + c;
 
 		sum += load_element(&a->x, at + c) * load_element(&a->filter, w);
 	}
@@ -55,12 +56,10 @@ dot(const Convolve *a, int k, int tap, int n, int y, int x)
 KERNEL(convolve, Convolve)
 {
 	const CudaConvShape *s = &a.s;
-	size_t		t = (size_t) blockIdx.x * blockDim.x + threadIdx.x;
-	int			k = t % s->k,
-				ox = t / s->k % s->ow,
-				oy = t / s->k / s->ow % s->oh,
-				n = t / s->k / s->ow / s->oh;
-	float		sum = 0;
+	size_t t = (size_t) blockIdx.x * blockDim.x + threadIdx.x;
+	int k = t % s->k, ox = t / s->k % s->ow, oy = t / s->k / s->ow % s->oh,
+		n = t / s->k / s->ow / s->oh;
+	float sum = 0;
 
 	if (t < a.workspace_bytes)
 		a.workspace[t] = 0xff;
@@ -69,8 +68,8 @@ KERNEL(convolve, Convolve)
 	for (int ky = 0; ky < s->kernel; ky++)
 		for (int kx = 0; kx < s->kernel; kx++)
 		{
-			int			y = s->transposed ? oy + s->pad - ky : oy * s->stride - s->pad + ky,
-						x = s->transposed ? ox + s->pad - kx : ox * s->stride - s->pad + kx;
+			int y = s->transposed ? oy + s->pad - ky : oy * s->stride - s->pad + ky,
+				x = s->transposed ? ox + s->pad - kx : ox * s->stride - s->pad + kx;
 
 			if (s->transposed && (y % s->stride != 0 || x % s->stride != 0))
 				continue;
@@ -131,11 +130,12 @@ cuda_conv_workspace(const CudaConv *conv)
 }
 
 NnStatus
-cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y, void *workspace, NnError *error)
+cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y,
+			  void *workspace, NnError *error)
 {
 	const CudaConvShape *s = &conv->shape;
-	size_t		threads = (size_t) s->n * s->oh * s->ow * s->k;
-	Convolve	a = {
+	size_t threads = (size_t) s->n * s->oh * s->ow * s->k;
+	Convolve a = {
 		.s = *s,
 		.x = kernel_map((void *) x, s->type, s->c),
 		.filter = kernel_map((void *) filter, s->type, s->transposed ? s->k : s->c),
@@ -143,13 +143,15 @@ cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void 
 		.workspace = workspace,
 		.workspace_bytes = cuda_conv_workspace(conv),
 	};
-	int			result;
+	int result;
 
 	if (!a.x.vector || !a.filter.vector || !a.y.vector)
 		return nn_fail(error, NN_EINVAL, "a map is not aligned");
-	result = KERNEL_LAUNCH(convolve, (threads + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1, KERNEL_THREADS, convs->stream, a);
+	result = KERNEL_LAUNCH(convolve, (threads + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1,
+						   KERNEL_THREADS, convs->stream, a);
 	if (result != 0)
-		return nn_fail(error, result == cudaErrorMemoryAllocation ? NN_ENOMEM : NN_EDEVICE, "a launch failed");
+		return nn_fail(error, result == cudaErrorMemoryAllocation ? NN_ENOMEM : NN_EDEVICE,
+					   "a launch failed");
 	return NN_OK;
 }
 

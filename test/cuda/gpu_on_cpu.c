@@ -1,6 +1,7 @@
 /*
  * gpu_on_cpu.c
- *	  An imitation of a GPU for tests: kernels run as coroutines.  When they do is decided by runtime_on_cpu.c.
+ *	  An imitation of a GPU for tests: kernels run as coroutines. When they do
+ *	  is decided by runtime_on_cpu.c.
  *
  * One kernel at a time, for which the caller holds a lock.
  */
@@ -14,11 +15,9 @@
 #define WARP 32
 #define STACK_BYTES (128 * 1024)
 
-GpuIndex	gpu_thread,
-			gpu_block,
-			gpu_block_size;
+GpuIndex gpu_thread, gpu_block, gpu_block_size;
 
-/* ---- Blocks ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Blocks -------------------------------------------------------------- */
 
 typedef enum ThreadState
 {
@@ -30,11 +29,11 @@ typedef enum ThreadState
 
 static struct
 {
-	ucontext_t	context;
+	ucontext_t context;
 	ThreadState state;
-	float		value;			/* that it gives to a shuffle */
-}			threads[GPU_MAX_THREADS];
-static float exchanged[GPU_MAX_THREADS];	/* by the last shuffle of each warp */
+	float value; /* that it gives to a shuffle */
+} threads[GPU_MAX_THREADS];
+static float exchanged[GPU_MAX_THREADS]; /* by the last shuffle of each warp */
 static ucontext_t scheduler;
 static char *stacks;
 static GpuKernel running_kernel;
@@ -43,7 +42,8 @@ static const void *running_args;
 void
 gpu_die(const char *what)
 {
-	fprintf(stderr, "gpu_on_cpu: %s (block %u %u %u)\n", what, gpu_block.x, gpu_block.y, gpu_block.z);
+	fprintf(stderr, "gpu_on_cpu: %s (block %u %u %u)\n", what, gpu_block.x, gpu_block.y,
+			gpu_block.z);
 	abort();
 }
 
@@ -57,7 +57,7 @@ thread_main(void)
 static void
 wait_in(ThreadState state)
 {
-	unsigned	self = gpu_thread.x;
+	unsigned self = gpu_thread.x;
 
 	threads[self].state = state;
 	swapcontext(&threads[self].context, &scheduler);
@@ -81,12 +81,12 @@ gpu_shuffle_xor(float value, int mask)
 static bool
 release(unsigned n)
 {
-	unsigned	count[DONE + 1] = {0};
+	unsigned count[DONE + 1] = { 0 };
 
 	for (unsigned w = 0; w < n; w += WARP)
 	{
-		unsigned	end = w + WARP < n ? w + WARP : n;
-		unsigned	shuffling = 0;
+		unsigned end = w + WARP < n ? w + WARP : n;
+		unsigned shuffling = 0;
 
 		for (unsigned t = w; t < end; t++)
 			shuffling += threads[t].state == AT_SHUFFLE;
@@ -131,15 +131,15 @@ run_block(unsigned n)
 		make_thread(t);
 	do
 	{
-		bool		backwards = gpu_chance(2) == 1;
+		bool backwards = gpu_chance(2) == 1;
 
 		for (unsigned i = 0; i < n; i++)
 		{
-			unsigned	t = backwards ? n - 1 - i : i;
+			unsigned t = backwards ? n - 1 - i : i;
 
 			if (threads[t].state != READY)
 				continue;
-			gpu_thread = (GpuIndex) {t, 0, 0};
+			gpu_thread = (GpuIndex){ t, 0, 0 };
 			swapcontext(&scheduler, &threads[t].context);
 		}
 	} while (release(n));
@@ -148,33 +148,32 @@ run_block(unsigned n)
 void
 gpu_run(GpuKernel kernel, GpuIndex grid, unsigned n, const void *args)
 {
-	bool		backwards;
+	bool backwards;
 
 	if (!stacks && !(stacks = malloc((size_t) GPU_MAX_THREADS * STACK_BYTES)))
 		gpu_die("out of memory");
 	running_kernel = kernel;
 	running_args = args;
-	gpu_block_size = (GpuIndex) {n, 1, 1};
+	gpu_block_size = (GpuIndex){ n, 1, 1 };
 	backwards = gpu_chance(2) == 1;
 	for (unsigned z = 0; z < grid.z; z++)
 		for (unsigned y = 0; y < grid.y; y++)
 			for (unsigned x = 0; x < grid.x; x++)
 			{
-				gpu_block = backwards ? (GpuIndex) {grid.x - 1 - x, grid.y - 1 - y, grid.z - 1 - z} : (GpuIndex) {x, y, z};
+				gpu_block = backwards ? (GpuIndex){ grid.x - 1 - x, grid.y - 1 - y, grid.z - 1 - z }
+									  : (GpuIndex){ x, y, z };
 				run_block(n);
 			}
 }
 
-/* ---- Half precision -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Half precision ------------------------------------------------------ */
 
 float
 __half2float(uint16_t bits)
 {
-	uint32_t	sign = (uint32_t) (bits & 0x8000) << 16,
-				exponent = bits >> 10 & 31,
-				mantissa = bits & 0x3ff,
-				wide;
-	float		x;
+	uint32_t sign = (uint32_t) (bits & 0x8000) << 16, exponent = bits >> 10 & 31,
+			 mantissa = bits & 0x3ff, wide;
+	float x;
 
 	if (exponent == 0)
 	{
@@ -189,20 +188,23 @@ __half2float(uint16_t bits)
 uint16_t
 __float2half_rn(float x)
 {
-	uint32_t	bits,
-				magnitude;
-	uint16_t	sign;
+	uint32_t bits, magnitude;
+	uint16_t sign;
 
 	memcpy(&bits, &x, sizeof(bits));
 	sign = (uint16_t) (bits >> 16 & 0x8000);
 	magnitude = bits & 0x7fffffff;
 	if (magnitude > 0x7f800000)
 		return 0x7fff;
-	if (magnitude >= 0x477ff000)	/* rounds to 2^16 or more */
+	if (magnitude >= 0x477ff000) /* rounds to 2^16 or more */
 		return sign | 0x7c00;
-	if (magnitude < 0x38800000)	/* below 2^-14: a multiple of 2^-24, which adding a number of that spacing rounds to */
+	/*
+	 * below 2^-14: a multiple of 2^-24, which adding a number of that spacing
+	 * rounds to
+	 */
+	if (magnitude < 0x38800000)
 	{
-		float		spaced;
+		float spaced;
 
 		memcpy(&spaced, &magnitude, sizeof(spaced));
 		spaced += 0.5f;

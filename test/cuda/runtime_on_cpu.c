@@ -1,15 +1,22 @@
 /*
  * runtime_on_cpu.c
- *	  An imitation of CUDA's runtime for tests: streams as queues, which gpu_on_cpu.c runs.
+ *	  An imitation of CUDA's runtime for tests: streams as queues, which
+ *	  gpu_on_cpu.c runs.
  *
- * Device memory is the heap's, so AddressSanitizer watches every access of a kernel.  Streams, events and graphs have the meaning that CUDA gives them, run
- * by whoever waits: an operation runs when its stream is waited for, or another stream's wait for an event behind it runs; with GpuSettings.chance also at any
- * time before.  Several threads may call.
+ * Device memory is the heap's, so AddressSanitizer watches every access of a
+ * kernel. Streams, events and graphs have the meaning that CUDA gives them, run
+ * by whoever waits: an operation runs when its stream is waited for, or another
+ * stream's wait for an event behind it runs; with GpuSettings.chance also at
+ * any time before. Several threads may call.
  *
- * It is as strict as CUDA, and ends the program where that would return an error that only a mistake of ours can cause, or do what nobody can rely on: what is
- * forbidden while a stream is captured, a kernel's first launch included, which would have CUDA load it; copies from or to what is not one block; memory that
- * is freed while a copy of it is queued.  What fails in a thread stays its last error until somebody asks, and a launch is told it.  Each thread has a current
- * device, to which the streams and events that it uses must belong.
+ * It is as strict as CUDA, and ends the program where that would return an
+ * error that only a mistake of ours can cause, or do what nobody can rely on:
+ * what is forbidden while a stream is captured, a kernel's first launch
+ * included, which would have CUDA load it; copies from or to what is not one
+ * block; memory that is freed while a copy of it is queued. What fails in a
+ * thread stays its last error until somebody asks, and a launch is told it.
+ * Each thread has a current device, to which the streams and events that it
+ * uses must belong.
  */
 #include "gpu_on_cpu.h"
 
@@ -25,7 +32,9 @@
 
 #define MAX_KERNELS 64
 
-static GpuSettings own_settings = {.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30};
+static GpuSettings own_settings = {
+	.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30
+};
 GpuSettings *gpu_settings = &own_settings;
 
 /* Settings of a test in another process. */
@@ -33,8 +42,10 @@ __attribute__((constructor)) static void
 share_settings(void)
 {
 	const char *path = getenv("BICYCLE_TEST_GPU");
-	int			fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-	void	   *shared = fd >= 0 ? mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	void *shared = fd >= 0
+					   ? mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+					   : MAP_FAILED;
 
 	if (fd >= 0)
 		close(fd);
@@ -44,10 +55,13 @@ share_settings(void)
 	gpu_settings->used = 0;
 }
 
-/* One thread at a time is in here: the device's owner, or the one that packs weights. */
+/*
+ * One thread at a time is in here: the device's owner, or the one that packs
+ * weights.
+ */
 static pthread_mutex_t runtime_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-static __thread int captures;	/* that the thread has begun and not ended */
-static __thread int current;	/* device of the thread */
+static __thread int captures; /* that the thread has begun and not ended */
+static __thread int current;  /* device of the thread */
 static __thread cudaError_t last_error;
 
 static void
@@ -66,15 +80,15 @@ enter(void)
 /* For the rest of the function. */
 #define RUNTIME __attribute__((cleanup(leave), unused)) int entered = enter()
 
-/* ---- Errors and chance ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors and chance --------------------------------------------------- */
 
-static bool lost;				/* the device, for good */
+static bool lost; /* the device, for good */
 
 /* Counts a call down to the one that a test wants to fail. */
 static bool
 fails(void)
 {
-	bool		now = gpu_settings->fail_in > 0 && --gpu_settings->fail_in == 0;
+	bool now = gpu_settings->fail_in > 0 && --gpu_settings->fail_in == 0;
 
 	lost |= now && gpu_settings->fail_for_good;
 	return now || lost;
@@ -93,7 +107,9 @@ report(cudaError_t error)
 static cudaError_t
 failure(cudaError_t error)
 {
-	return report(lost ? cudaErrorLaunchFailure : gpu_settings->fail_with ? (cudaError_t) gpu_settings->fail_with : error);
+	return report(lost                      ? cudaErrorLaunchFailure
+				  : gpu_settings->fail_with ? (cudaError_t) gpu_settings->fail_with
+											: error);
 }
 
 cudaError_t
@@ -144,7 +160,7 @@ not_in_capture(const char *function)
 	abort();
 }
 
-/* ---- Streams, events, graphs ----------------------------------------------------------------------------------------------------------------- */
+/* ---- Streams, events, graphs --------------------------------------------- */
 
 typedef enum OpKind
 {
@@ -157,50 +173,47 @@ typedef enum OpKind
 
 typedef struct Op
 {
-	struct Op  *next;
-	OpKind		kind;
-	GpuKernel	kernel;
-	GpuIndex	grid;
-	unsigned	threads;
-	void	   *args;			/* a copy, as at a real launch */
-	void	   *to;
+	struct Op *next;
+	OpKind kind;
+	GpuKernel kernel;
+	GpuIndex grid;
+	unsigned threads;
+	void *args; /* a copy, as at a real launch */
+	void *to;
 	const void *from;
-	size_t		bytes;			/* of the copy */
+	size_t bytes; /* of the copy */
 	cudaEvent_t event;
-	long		count;			/* of records of the event that this one is or waits for */
+	long count; /* of records of the event that this one is or waits for */
 	cudaGraphExec_t graph;
 } Op;
 
 typedef struct GpuGraph
 {
-	Op		   *first,
-			   *last;
-	int			users;			/* graph, executable, and launches of it that have not run */
+	Op *first, *last;
+	int users; /* graph, executable, and launches of it that have not run */
 } GpuGraph;
 
 struct GpuStream
 {
-	struct GpuStream *next;		/* of all streams */
-	int			device;
-	GpuGraph	queue;
-	GpuGraph   *capture;		/* operations go there instead */
-	bool		invalid;		/* something failed while it was captured */
+	struct GpuStream *next; /* of all streams */
+	int device;
+	GpuGraph queue;
+	GpuGraph *capture; /* operations go there instead */
+	bool invalid;      /* something failed while it was captured */
 };
 
 struct GpuEvent
 {
-	int			device;
-	bool		timed;
-	cudaStream_t stream;		/* of the last record */
-	GpuGraph   *capture;		/* that the last record is in; NULL: it is in none */
-	long		recorded,
-				done,
-				runs;			/* of records, those in graphs included */
+	int device;
+	bool timed;
+	cudaStream_t stream;       /* of the last record */
+	GpuGraph *capture;         /* that the last record is in; NULL: it is in none */
+	long recorded, done, runs; /* of records, those in graphs included */
 };
 
 static cudaStream_t streams;
 static GpuKernel loaded[MAX_KERNELS];
-static int	nloaded;
+static int nloaded;
 static long graphs_run;
 
 /* The first launch of a kernel has CUDA load it. */
@@ -219,7 +232,7 @@ load_kernel(GpuKernel kernel)
 static void
 append(GpuGraph *list, const Op *op)
 {
-	Op		   *copy = malloc(sizeof(Op));
+	Op *copy = malloc(sizeof(Op));
 
 	if (!copy)
 		gpu_die("out of memory");
@@ -235,7 +248,7 @@ append(GpuGraph *list, const Op *op)
 static void
 drop(GpuGraph *list)
 {
-	Op		   *op = list->first;
+	Op *op = list->first;
 
 	list->first = op->next;
 	if (!op->next)
@@ -307,7 +320,8 @@ wander(void)
 {
 	for (cudaStream_t s = streams; s; s = s->next)
 		for (unsigned n = gpu_chance(4); n > 0; n--)
-			if (s->queue.first && (s->queue.first->kind != OP_WAIT || s->queue.first->event->done >= s->queue.first->count))
+			if (s->queue.first && (s->queue.first->kind != OP_WAIT ||
+								   s->queue.first->event->done >= s->queue.first->count))
 				run_next(s);
 }
 
@@ -319,13 +333,17 @@ put(cudaStream_t stream, const Op *op)
 }
 
 int
-gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned n, void *stream_, const void *args, size_t size)
+gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned n, void *stream_, const void *args,
+		   size_t size)
 {
 	cudaStream_t stream = stream_;
-	Op			op = {.kind = OP_KERNEL, .kernel = kernel, .grid = grid, .threads = n, .args = malloc(size)};
+	Op op = {
+		.kind = OP_KERNEL, .kernel = kernel, .grid = grid, .threads = n, .args = malloc(size)
+	};
 	RUNTIME;
 
-	if (!op.args || n > GPU_MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535)
+	if (!op.args || n > GPU_MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
+		grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535)
 		gpu_die("a launch out of bounds");
 	load_kernel(kernel);
 	if (gpu_settings->no_kernel)
@@ -393,7 +411,7 @@ cudaStreamDestroy(cudaStream_t stream)
 cudaError_t
 cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
-	Op			op = {.kind = OP_WAIT, .event = event, .count = event->recorded};
+	Op op = { .kind = OP_WAIT, .event = event, .count = event->recorded };
 	RUNTIME;
 
 	if (event->capture != stream->capture)
@@ -430,7 +448,7 @@ cudaEventDestroy(cudaEvent_t event)
 cudaError_t
 cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-	Op			op = {.kind = OP_RECORD, .event = event, .count = event->recorded + 1};
+	Op op = { .kind = OP_RECORD, .event = event, .count = event->recorded + 1 };
 	RUNTIME;
 
 	if (event->device != stream->device)
@@ -444,11 +462,14 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 	return cudaSuccess;
 }
 
-/* A node of a graph, as which alone the device uses it: nobody waits for such an event. */
+/*
+ * A node of a graph, as which alone the device uses it: nobody waits for such
+ * an event.
+ */
 cudaError_t
 cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
 {
-	Op			op = {.kind = OP_RECORD, .event = event};
+	Op op = { .kind = OP_RECORD, .event = event };
 	RUNTIME;
 
 	if (fails() || flags != cudaEventRecordExternal || !stream->capture)
@@ -552,7 +573,7 @@ cudaGraphExecDestroy(cudaGraphExec_t exec)
 cudaError_t
 cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
-	Op			op = {.kind = OP_GRAPH, .graph = exec};
+	Op op = { .kind = OP_GRAPH, .graph = exec };
 	RUNTIME;
 
 	not_in_capture("cudaGraphLaunch");
@@ -563,19 +584,18 @@ cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 	return cudaSuccess;
 }
 
-/* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------- */
 
 /* Before each block of the GPU's memory, and each of pinned memory. */
 typedef struct Header
 {
 	struct Header *next;
-	size_t		bytes;
+	size_t bytes;
 } Header;
 
-#define HEADER 256				/* keeps cudaMalloc's alignment */
+#define HEADER 256 /* keeps cudaMalloc's alignment */
 
-static Header *blocks,
-		   *pinned;
+static Header *blocks, *pinned;
 
 size_t
 gpu_memory_used(void)
@@ -586,26 +606,28 @@ gpu_memory_used(void)
 static void *
 allocate(Header **list, size_t bytes)
 {
-	Header	   *header;
+	Header *header;
 
 	if (posix_memalign((void **) &header, HEADER, HEADER + bytes) != 0)
 		gpu_die("out of memory");
-	*header = (Header) {*list, bytes};
+	*header = (Header){ *list, bytes };
 	*list = header;
 	/* what was not written must not look like zeros */
 	memset((char *) header + HEADER, 0xff, bytes);
 	return (char *) header + HEADER;
 }
 
-/* Whether [p, p + bytes) lies in a block of the list; with `touches` whether any of it does. */
+/*
+ * Whether [p, p + bytes) lies in a block of the list; with `touches` whether
+ * any of it does.
+ */
 static bool
 lies_in(const Header *header, const void *p, size_t bytes, bool touches)
 {
-	const char *begin = (const char *) header + HEADER,
-			   *end = begin + header->bytes,
-			   *at = p;
+	const char *begin = (const char *) header + HEADER, *end = begin + header->bytes, *at = p;
 
-	return touches ? at < end && begin < at + bytes : at >= begin && at <= end && bytes <= (size_t) (end - at);
+	return touches ? at < end && begin < at + bytes
+				   : at >= begin && at <= end && bytes <= (size_t) (end - at);
 }
 
 static bool
@@ -621,9 +643,9 @@ is_in(const Header *list, const void *p, size_t bytes)
 static size_t
 release_block(Header **list, void *p)
 {
-	Header	   *header = (Header *) ((char *) p - HEADER);
-	Header	  **h = list;
-	size_t		bytes;
+	Header *header = (Header *) ((char *) p - HEADER);
+	Header **h = list;
+	size_t bytes;
 
 	while (*h && *h != header)
 		h = &(*h)->next;
@@ -631,7 +653,8 @@ release_block(Header **list, void *p)
 		gpu_die("memory is freed that was not allocated");
 	for (cudaStream_t s = streams; s; s = s->next)
 		for (const Op *op = s->queue.first; op; op = op->next)
-			if (op->kind == OP_COPY && (lies_in(header, op->from, op->bytes, true) || lies_in(header, op->to, op->bytes, true)))
+			if (op->kind == OP_COPY && (lies_in(header, op->from, op->bytes, true) ||
+										lies_in(header, op->to, op->bytes, true)))
 				gpu_die("memory is freed before a copy of it has run");
 	*h = header->next;
 	bytes = header->bytes;
@@ -643,12 +666,14 @@ release_block(Header **list, void *p)
 cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
-	Op			op = {.kind = OP_COPY, .to = to, .from = from, .bytes = bytes};
+	Op op = { .kind = OP_COPY, .to = to, .from = from, .bytes = bytes };
 	RUNTIME;
 
-	if ((kind != cudaMemcpyDeviceToHost) != is_in(blocks, to, bytes) || (kind != cudaMemcpyHostToDevice) != is_in(blocks, from, bytes))
+	if ((kind != cudaMemcpyDeviceToHost) != is_in(blocks, to, bytes) ||
+		(kind != cudaMemcpyHostToDevice) != is_in(blocks, from, bytes))
 		gpu_die("a copy that is not of its kind, or beyond a block");
-	if (kind != cudaMemcpyDeviceToDevice && !is_in(pinned, kind == cudaMemcpyHostToDevice ? from : to, bytes))
+	if (kind != cudaMemcpyDeviceToDevice &&
+		!is_in(pinned, kind == cudaMemcpyHostToDevice ? from : to, bytes))
 		not_in_capture("a copy of memory that is not pinned");
 	if (fails())
 		return failure(cudaErrorInvalidValue);
@@ -664,7 +689,8 @@ cudaMalloc(void **p, size_t bytes)
 	not_in_capture("cudaMalloc");
 	if (fails())
 		return failure(cudaErrorMemoryAllocation);
-	if (gpu_settings->used > gpu_settings->memory || bytes > gpu_settings->memory - gpu_settings->used)
+	if (gpu_settings->used > gpu_settings->memory ||
+		bytes > gpu_settings->memory - gpu_settings->used)
 		return report(cudaErrorMemoryAllocation);
 	*p = allocate(&blocks, bytes);
 	gpu_settings->used += bytes;
@@ -705,7 +731,7 @@ cudaFreeHost(void *p)
 	return cudaSuccess;
 }
 
-/* ---- The card -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The card ------------------------------------------------------------ */
 
 cudaError_t
 cudaGetDeviceCount(int *count)
@@ -735,7 +761,10 @@ cudaDriverGetVersion(int *version)
 	return cudaSuccess;
 }
 
-/* Makes the device's context if there is none, for which the others may leave no room. */
+/*
+ * Makes the device's context if there is none, for which the others may leave
+ * no room.
+ */
 cudaError_t
 cudaSetDevice(int device)
 {

@@ -1,22 +1,24 @@
 /*
  * fuzz_control.c
- *	  The supervisor's lines, to an engine before and after "go".  What ends the process on purpose is left out: EOF, and a lock that is taken.
+ *	  The supervisor's lines, to an engine before and after "go". What ends the
+ *	  process on purpose is left out: EOF, and a lock that is taken.
  */
 #include "fuzz_engine.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-	static int	ours = -1;
-	char		answer[65536];
-	ssize_t		n;
+	static int ours = -1;
+	char answer[65536];
+	ssize_t n;
 
 	if (ours < 0)
 	{
-		int			pair[2];
-		char		directory[] = "/tmp/bicycle-fuzz-XXXXXX";
+		int pair[2];
+		char directory[] = "/tmp/bicycle-fuzz-XXXXXX";
 
-		DEMAND(mkdtemp(directory) != NULL && chdir(directory) == 0 && socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
+		DEMAND(mkdtemp(directory) != NULL && chdir(directory) == 0 &&
+			   socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
 		ours = pair[0];
 		DEMAND(engine_init(&engine) && control_open(&engine, pair[1]));
 		DEMAND(send(ours, "set device ref\nset threads 1\ngo\n", 32, 0) == 32);

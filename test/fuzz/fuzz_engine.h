@@ -1,7 +1,9 @@
 /*
  * fuzz_engine.h
- *	  An engine in the process of the target, without threads: jobs run where they are handed over, so that an input always does the same.  For that this file
- *	  stands in for executor.c, and includes server.c for a turn of its loop.
+ *	  An engine in the process of the target, without threads: jobs run where
+ *	  they are handed over, so that an input always does the same. For that this
+ *	  file stands in for executor.c, and includes server.c for a turn of its
+ *	  loop.
  */
 #ifndef BICYCLE_FUZZ_ENGINE_H
 #define BICYCLE_FUZZ_ENGINE_H
@@ -9,7 +11,7 @@
 #include "fuzz.h"
 #include "../../src/engine/server.c"
 
-/* ---- In place of executor.c ---------------------------------------------------------------------------------------------------------------- */
+/* ---- In place of executor.c ---------------------------------------------- */
 
 bool
 executor_start(Executor *executor, Engine *engine, const char *name, int threads)
@@ -74,11 +76,11 @@ turns(int n)
 	for (int i = 0; i < n; i++)
 	{
 		struct epoll_event events[EVENTS];
-		int			ready = epoll_wait(engine.epoll, events, EVENTS, 0);
+		int ready = epoll_wait(engine.epoll, events, EVENTS, 0);
 
 		for (int k = 0; k < ready; k++)
 		{
-			Source	   *source = events[k].data.ptr;
+			Source *source = events[k].data.ptr;
 
 			source->ready(&engine, source, events[k].events);
 		}
@@ -93,4 +95,4 @@ forget(void *arg, const char *line, size_t length)
 {
 }
 
-#endif							/* BICYCLE_FUZZ_ENGINE_H */
+#endif /* BICYCLE_FUZZ_ENGINE_H */

@@ -1,6 +1,7 @@
 /*
  * fuzz_format.h
- *	  Reads one input as a model file; what is read must be readable to its last byte, obey the limits, and survive being written and read again.
+ *	  Reads one input as a model file; what is read must be readable to its last
+ *	  byte, obey the limits, and survive being written and read again.
  */
 #ifndef BICYCLE_FUZZ_FORMAT_H
 #define BICYCLE_FUZZ_FORMAT_H
@@ -10,16 +11,17 @@
 
 #include <zlib.h>
 
-typedef FormatStatus (*FormatWriter) (const NnTensor *, int, uint8_t **, size_t *, FormatError *);
+typedef FormatStatus (*FormatWriter)(const NnTensor *, int, uint8_t **, size_t *, FormatError *);
 
 static inline uint32_t
 checksum(const FormatFile *file)
 {
-	uint32_t	crc = 0;
+	uint32_t crc = 0;
 
 	for (int i = 0; i < file->ntensors; i++)
 	{
-		crc = (uint32_t) crc32_z(crc, (const uint8_t *) file->tensors[i].name, strlen(file->tensors[i].name));
+		crc = (uint32_t) crc32_z(crc, (const uint8_t *) file->tensors[i].name,
+								 strlen(file->tensors[i].name));
 		crc = (uint32_t) crc32_z(crc, file->tensors[i].data, file->tensors[i].nbytes);
 	}
 	return crc;
@@ -28,12 +30,10 @@ checksum(const FormatFile *file)
 static inline void
 read_input(const uint8_t *bytes, size_t length, FormatWriter write)
 {
-	FormatFile	file,
-				again;
+	FormatFile file, again;
 	FormatError error;
-	uint8_t    *written;
-	size_t		written_length,
-				total = 0;
+	uint8_t *written;
+	size_t written_length, total = 0;
 
 	if (format_read(bytes, length, &file, &error) != FORMAT_OK)
 	{
@@ -52,4 +52,4 @@ read_input(const uint8_t *bytes, size_t length, FormatWriter write)
 	format_free(&file);
 }
 
-#endif							/* BICYCLE_FUZZ_FORMAT_H */
+#endif /* BICYCLE_FUZZ_FORMAT_H */

@@ -1,6 +1,7 @@
 /*
  * fuzz_image.h
- *	  Decodes one input as gray or colour, twice: the memory that is promised must do, and the pixels must be the same.
+ *	  Decodes one input as gray or colour, twice: the memory that is promised
+ *	  must do, and the pixels must be the same.
  */
 #ifndef BICYCLE_FUZZ_IMAGE_H
 #define BICYCLE_FUZZ_IMAGE_H
@@ -11,12 +12,11 @@
 static inline void
 decode_input(const uint8_t *bytes, size_t length)
 {
-	const int	channels = length % 2 * 2 + 1;
-	ImageLimits limits = {1 << 20, (size_t) 16 << 20};
-	ImageInfo	info;
-	Image		image,
-				again;
-	ImageError	error;
+	const int channels = length % 2 * 2 + 1;
+	ImageLimits limits = { 1 << 20, (size_t) 16 << 20 };
+	ImageInfo info;
+	Image image, again;
+	ImageError error;
 
 	if (image_info(bytes, length, &info, &error) != IMAGE_OK)
 		demand_error(error.message, error.detail);
@@ -26,13 +26,16 @@ decode_input(const uint8_t *bytes, size_t length)
 		DEMAND(image.pixels == NULL && error.code != IMAGE_ENOMEM);
 		return;
 	}
-	DEMAND(image_info(bytes, length, &info, &error) == IMAGE_OK && info.width == image.width && info.height == image.height);
-	DEMAND(image.channels == channels && (uint64_t) image.width * (uint64_t) image.height <= limits.max_pixels);
+	DEMAND(image_info(bytes, length, &info, &error) == IMAGE_OK && info.width == image.width &&
+		   info.height == image.height);
+	DEMAND(image.channels == channels &&
+		   (uint64_t) image.width * (uint64_t) image.height <= limits.max_pixels);
 	limits.max_memory = image_decode_bytes(&info, channels);
 	DEMAND(image_decode(bytes, length, channels, &limits, &again, &error) == IMAGE_OK);
-	DEMAND(memcmp(image.pixels, again.pixels, (size_t) image.width * (size_t) image.height * (size_t) channels) == 0);
+	DEMAND(memcmp(image.pixels, again.pixels,
+				  (size_t) image.width * (size_t) image.height * (size_t) channels) == 0);
 	image_free(&image);
 	image_free(&again);
 }
 
-#endif							/* BICYCLE_FUZZ_IMAGE_H */
+#endif /* BICYCLE_FUZZ_IMAGE_H */

@@ -1,6 +1,7 @@
 /*
  * fuzz_options.c
- *	  Options as JSON: of a model, and of a training job.  What is accepted obeys the table, and what is printed of it is read as the same.
+ *	  Options as JSON: of a model, and of a training job. What is accepted obeys
+ *	  the table, and what is printed of it is read as the same.
  */
 #include "fuzz.h"
 #include "nn/nn.h"
@@ -16,14 +17,13 @@ demand_nn_error(const NnError *error)
 static void
 model_options(const char *json, size_t length)
 {
-	NnConfig	config,
-				again;
-	NnError		error = {0};
-	char	   *text,
-			   *same;
+	NnConfig config, again;
+	NnError error = { 0 };
+	char *text, *same;
 
 	nn_config_default(&config);
-	if (nn_config_parse(&config, json, length, &error) != NN_OK || nn_config_check(&config, &error) != NN_OK)
+	if (nn_config_parse(&config, json, length, &error) != NN_OK ||
+		nn_config_check(&config, &error) != NN_OK)
 	{
 		demand_nn_error(&error);
 		return;
@@ -40,13 +40,10 @@ model_options(const char *json, size_t length)
 static void
 training_options(const char *json, size_t length)
 {
-	NnConfig	config,
-				config_again;
-	NnTrainOptions options,
-				options_again;
-	NnError		error = {0};
-	char	   *text,
-			   *same;
+	NnConfig config, config_again;
+	NnTrainOptions options, options_again;
+	NnError error = { 0 };
+	char *text, *same;
 
 	if (nn_train_options_parse(&config, &options, json, length, &error) != NN_OK)
 	{
@@ -54,7 +51,8 @@ training_options(const char *json, size_t length)
 		return;
 	}
 	text = nn_train_options_print(&config, &options);
-	DEMAND(nn_train_options_parse(&config_again, &options_again, text, strlen(text), &error) == NN_OK);
+	DEMAND(nn_train_options_parse(&config_again, &options_again, text, strlen(text), &error) ==
+		   NN_OK);
 	same = nn_train_options_print(&config_again, &options_again);
 	DEMAND(strcmp(text, same) == 0);
 	free(text);

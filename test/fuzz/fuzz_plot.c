@@ -1,6 +1,7 @@
 /*
  * fuzz_plot.c
- *	  What a PLOT request holds, with a picture small enough to draw many of them.
+ *	  What a PLOT request holds, with a picture small enough to draw many of
+ *	  them.
  */
 #include "fuzz.h"
 #include "engine/engine.h"
@@ -8,10 +9,12 @@
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-	static DecodeBudget budget = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .limit = 1 << 30};
+	static DecodeBudget budget = { .lock = PTHREAD_MUTEX_INITIALIZER,
+								   .wake = PTHREAD_COND_INITIALIZER,
+								   .limit = 1 << 30 };
 	EngineError error;
-	uint8_t    *png;
-	size_t		png_length;
+	uint8_t *png;
+	size_t png_length;
 
 	if (plot_draw(&budget, bytes, length, 200 * 200, &png, &png_length, &error))
 		DEMAND(png_length > 8 && memcmp(png, "\x89PNG", 4) == 0);

@@ -1,31 +1,35 @@
 /*
  * fuzz_protocol.c
- *	  A client's frames, against the whole engine in this process: I/O thread, batcher, cache, loader, on the naive device.
+ *	  A client's frames, against the whole engine in this process: I/O thread,
+ *	  batcher, cache, loader, on the naive device.
  *
- * An input is a script, for random bytes would hardly ever be a frame: each step is a type, an id, flags and a payload, of which a frame is made
- * whose lengths and hash are right or wrong as the flags say.  After each the connection is closed, and then the engine must hold nothing but models.
+ * An input is a script, for random bytes would hardly ever be a frame: each
+ * step is a type, an id, flags and a payload, of which a frame is made whose
+ * lengths and hash are right or wrong as the flags say. After each the
+ * connection is closed, and then the engine must hold nothing but models.
  */
 #include "fuzz_engine.h"
 
-/* ---- The engine ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The engine ---------------------------------------------------------- */
 
-static uint8_t hash[BICYCLE_HASH_BYTES];	/* of a model that the scripts may name */
+static uint8_t hash[BICYCLE_HASH_BYTES]; /* of a model that the scripts may name */
 static char *config;
-static uint8_t *model;			/* its tensor stream */
+static uint8_t *model; /* its tensor stream */
 static size_t model_length;
 
 /* Bytes of the tensors of the smallest model, all 0. */
 static void
 make_model(void)
 {
-	static const char json[] = "{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"nz\":1,\"encoder_size\":64}";
-	NnConfig	parsed;
-	NnParams	params = {0};
-	NnTensor   *tensors;
-	float	   *zeros;
+	static const char json[] =
+		"{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"nz\":1,\"encoder_size\":64}";
+	NnConfig parsed;
+	NnParams params = { 0 };
+	NnTensor *tensors;
+	float *zeros;
 	EngineError error;
-	NnError		nn_error;
-	int			n = 0;
+	NnError nn_error;
+	int n = 0;
 
 	nn_config_default(&parsed);
 	DEMAND(nn_config_parse(&parsed, json, sizeof(json) - 1, &nn_error) == NN_OK);
@@ -35,10 +39,14 @@ make_model(void)
 	for (int i = 0; i < params.n; i++)
 	{
 		const NnParam *p = &params.list[i];
-		NnTensor   *t = &tensors[n++];
+		NnTensor *t = &tensors[n++];
 
-		*t = (NnTensor) {.name = p->name, .network = p->network, .dtype = p->integer ? NN_I64 : NN_F32, .ndim = p->ndim, .data = zeros,
-			.nbytes = p->count * (p->integer ? 8 : 4)};
+		*t = (NnTensor){ .name = p->name,
+						 .network = p->network,
+						 .dtype = p->integer ? NN_I64 : NN_F32,
+						 .ndim = p->ndim,
+						 .data = zeros,
+						 .nbytes = p->count * (p->integer ? 8 : 4) };
 		memcpy(t->shape, p->shape, sizeof(p->shape));
 	}
 	config = nn_config_print(&parsed);
@@ -52,10 +60,14 @@ make_model(void)
 static void
 start(void)
 {
-	char		why[256];
-	char		directory[] = "/tmp/bicycle-fuzz-XXXXXX";
-	static const char *const settings[][2] = {{"device", "ref"}, {"threads", "1"}, {"max_batch", "2"}, {"queue_memory", "1048576"},
-	{"engine_memory", "64000000"}, {"max_model_size", "4000000"}};
+	char why[256];
+	char directory[] = "/tmp/bicycle-fuzz-XXXXXX";
+	static const char *const settings[][2] = { { "device", "ref" },
+											   { "threads", "1" },
+											   { "max_batch", "2" },
+											   { "queue_memory", "1048576" },
+											   { "engine_memory", "64000000" },
+											   { "max_model_size", "4000000" } };
 
 	DEMAND(mkdtemp(directory) != NULL && chdir(directory) == 0);
 	DEMAND(freopen("/dev/null", "w", stdout) != NULL);
@@ -72,18 +84,18 @@ start(void)
 	make_model();
 }
 
-/* ---- A script ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- A script ------------------------------------------------------------ */
 
 typedef struct Script
 {
 	const uint8_t *at;
-	size_t		left;
+	size_t left;
 } Script;
 
 static uint32_t
 take(Script *script, size_t width)
 {
-	uint32_t	value = 0;
+	uint32_t value = 0;
 
 	if (width > script->left)
 		width = script->left;
@@ -97,19 +109,19 @@ take(Script *script, size_t width)
 enum
 {
 	RIGHT_HASH = 1,
-	WRONG_LENGTH = 2,			/* a header's lengths are not those of what follows */
-	NO_RESERVE = 4,				/* an image request comes without */
-	WHOLE_MODEL = 8,			/* the stream is that of a model */
-	CUT = 16,					/* the stream does not end */
-	RAW = 32					/* the payload is the body as it is */
+	WRONG_LENGTH = 2, /* a header's lengths are not those of what follows */
+	NO_RESERVE = 4,   /* an image request comes without */
+	WHOLE_MODEL = 8,  /* the stream is that of a model */
+	CUT = 16,         /* the stream does not end */
+	RAW = 32          /* the payload is the body as it is */
 };
 
-static int	peer;
+static int peer;
 
 static void
 drain(void)
 {
-	char		bytes[65536];
+	char bytes[65536];
 
 	while (recv(peer, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
 		;
@@ -122,7 +134,7 @@ send_bytes(const void *bytes, size_t length)
 
 	while (length > 0)
 	{
-		ssize_t		n = send(peer, at, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(peer, at, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n <= 0 && errno != EAGAIN)
 			return;
@@ -137,9 +149,12 @@ send_bytes(const void *bytes, size_t length)
 }
 
 static void
-send_frame(uint32_t type, uint64_t id, const void *head, size_t head_length, const void *tail, size_t tail_length, bool wrong)
+send_frame(uint32_t type, uint64_t id, const void *head, size_t head_length, const void *tail,
+		   size_t tail_length, bool wrong)
 {
-	BicycleFrame frame = {.length = (uint32_t) (head_length + tail_length) + wrong, .type = type, .id = id};
+	BicycleFrame frame = { .length = (uint32_t) (head_length + tail_length) + wrong,
+						   .type = type,
+						   .id = id };
 
 	send_bytes(&frame, sizeof(frame));
 	send_bytes(head, head_length);
@@ -149,8 +164,10 @@ send_frame(uint32_t type, uint64_t id, const void *head, size_t head_length, con
 static void
 send_image(uint32_t type, uint64_t id, unsigned flags, const uint8_t *payload, size_t length)
 {
-	BicycleImageRequest image = {.jpeg_quality = 50, .max_pixels = 1 << 16, .flags = flags >> 6, .output_format = flags >> 7};
-	BicycleReserve reserve = {.bytes = sizeof(image) + length};
+	BicycleImageRequest image = {
+		.jpeg_quality = 50, .max_pixels = 1 << 16, .flags = flags >> 6, .output_format = flags >> 7
+	};
+	BicycleReserve reserve = { .bytes = sizeof(image) + length };
 
 	image.nz = type == BICYCLE_TRANSLATE && length >= sizeof(float) ? 1 : 0;
 	image.image_length = (uint32_t) (length - image.nz * sizeof(float)) + (flags & WRONG_LENGTH);
@@ -173,8 +190,8 @@ send_stream(uint64_t id, unsigned flags, const uint8_t *bytes, size_t length)
 static void
 send_load(uint64_t id, unsigned flags, const uint8_t *payload, size_t length)
 {
-	BicycleLoad load = {.model = "m", .version = 1, .config_length = (uint32_t) strlen(config)};
-	bool		whole = flags & WHOLE_MODEL || length == 0;
+	BicycleLoad load = { .model = "m", .version = 1, .config_length = (uint32_t) strlen(config) };
+	bool whole = flags & WHOLE_MODEL || length == 0;
 
 	load.stream_length = (whole ? model_length : length) + (flags & WRONG_LENGTH);
 	if (flags & RIGHT_HASH)
@@ -187,7 +204,7 @@ static void
 send_import(uint32_t type, uint64_t id, unsigned flags, const uint8_t *payload, size_t length)
 {
 	/* the payload is the configuration of CREATE, and files otherwise */
-	BicycleImport import = {.max_model_size = 1 << 20};
+	BicycleImport import = { .max_model_size = 1 << 20 };
 
 	if (type == BICYCLE_CREATE)
 	{
@@ -204,7 +221,7 @@ send_import(uint32_t type, uint64_t id, unsigned flags, const uint8_t *payload, 
 static void
 send_export(uint64_t id, unsigned flags, const uint8_t *payload, size_t length)
 {
-	BicycleExport export = {.stream_length = flags & WHOLE_MODEL ? model_length : length};
+	BicycleExport export = { .stream_length = flags & WHOLE_MODEL ? model_length : length };
 
 	strcpy(export.format, flags & RIGHT_HASH ? "pth" : "safetensors");
 	send_frame(BICYCLE_EXPORT, id, &export, sizeof(export), NULL, 0, false);
@@ -214,13 +231,16 @@ send_export(uint64_t id, unsigned flags, const uint8_t *payload, size_t length)
 static void
 step(Script *script)
 {
-	static const uint32_t types[] = {BICYCLE_TRANSLATE, BICYCLE_ENCODE, BICYCLE_INFO, BICYCLE_PLOT, BICYCLE_LOAD, BICYCLE_IMPORT, BICYCLE_CREATE,
-		BICYCLE_INSPECT, BICYCLE_EXPORT, BICYCLE_CANCEL, BICYCLE_NO_MODEL, BICYCLE_TRAIN_CHECK, BICYCLE_STATUS, BICYCLE_CACHE, BICYCLE_RESERVE,
-		BICYCLE_DATA, BICYCLE_END, BICYCLE_HELLO, BICYCLE_GRANT, 77};
-	uint32_t	type = types[take(script, 1) % (sizeof(types) / sizeof(types[0]))];
-	uint64_t	id = take(script, 1) % 8;
-	unsigned	flags = take(script, 1);
-	size_t		length = take(script, 2);
+	static const uint32_t types[] = {
+		BICYCLE_TRANSLATE, BICYCLE_ENCODE,      BICYCLE_INFO,    BICYCLE_PLOT,   BICYCLE_LOAD,
+		BICYCLE_IMPORT,    BICYCLE_CREATE,      BICYCLE_INSPECT, BICYCLE_EXPORT, BICYCLE_CANCEL,
+		BICYCLE_NO_MODEL,  BICYCLE_TRAIN_CHECK, BICYCLE_STATUS,  BICYCLE_CACHE,  BICYCLE_RESERVE,
+		BICYCLE_DATA,      BICYCLE_END,         BICYCLE_HELLO,   BICYCLE_GRANT,  77
+	};
+	uint32_t type = types[take(script, 1) % (sizeof(types) / sizeof(types[0]))];
+	uint64_t id = take(script, 1) % 8;
+	unsigned flags = take(script, 1);
+	size_t length = take(script, 2);
 	const uint8_t *payload = script->at;
 
 	length = length < script->left ? length : script->left;
@@ -228,7 +248,8 @@ step(Script *script)
 	script->left -= length;
 	if (flags & RAW)
 		send_frame(type, id, payload, length, NULL, 0, flags & WRONG_LENGTH);
-	else if (type == BICYCLE_TRANSLATE || type == BICYCLE_ENCODE || type == BICYCLE_INFO || type == BICYCLE_PLOT)
+	else if (type == BICYCLE_TRANSLATE || type == BICYCLE_ENCODE || type == BICYCLE_INFO ||
+			 type == BICYCLE_PLOT)
 		send_image(type, id, flags, payload, length);
 	else if (type == BICYCLE_LOAD)
 		send_load(id, flags, payload, length);
@@ -243,19 +264,21 @@ step(Script *script)
 static size_t
 held_by_models(void)
 {
-	size_t		bytes = 0;
+	size_t bytes = 0;
 
-	list_foreach(node, &engine.models)
-		bytes += list_member(Packed, link, node)->host;
+	list_foreach(node, &engine.models) bytes += list_member(Packed, link, node)->host;
 	return bytes;
 }
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-	BicycleHello hello = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .build = BICYCLE_VERSION, .database = 1};
-	Script		script = {bytes, length};
-	int			pair[2];
+	BicycleHello hello = { .magic = BICYCLE_MAGIC,
+						   .protocol = BICYCLE_PROTOCOL,
+						   .build = BICYCLE_VERSION,
+						   .database = 1 };
+	Script script = { bytes, length };
+	int pair[2];
 
 	if (engine.device == NULL)
 		start();
@@ -274,10 +297,13 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	close(peer);
 	turns(4);
 	log_take(forget, NULL);
-	DEMAND(list_empty(&engine.connections) && engine.nconnections == 0 && engine.nrequests == 0 && engine.nstarted == 0);
-	DEMAND(engine.ahead == 0 && engine.light == 0 && engine.batch == NULL && engine.load == NULL && engine.alone == NULL && engine.freeing == 0);
+	DEMAND(list_empty(&engine.connections) && engine.nconnections == 0 && engine.nrequests == 0 &&
+		   engine.nstarted == 0);
+	DEMAND(engine.ahead == 0 && engine.light == 0 && engine.batch == NULL && engine.load == NULL &&
+		   engine.alone == NULL && engine.freeing == 0);
 	DEMAND(list_empty(&engine.ready) && list_empty(&engine.held) && list_empty(&engine.loads));
-	DEMAND(engine.queue.used == 0 && engine.decoders.used == 0 && engine.memory.used == held_by_models());
+	DEMAND(engine.queue.used == 0 && engine.decoders.used == 0 &&
+		   engine.memory.used == held_by_models());
 	/* few inputs get as far as a model, and then others should find none */
 	cache_clear(&engine);
 	turns(2);

@@ -1,14 +1,15 @@
 /*
  * fuzz_safetensors.c
- *	  safetensors, as it comes and with the length of the header put right: up to its last brace.
+ *	  safetensors, as it comes and with the length of the header put right: up
+ *	  to its last brace.
  */
 #include "fuzz_format.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-	uint8_t    *copy;
-	uint64_t	header;
+	uint8_t *copy;
+	uint64_t header;
 
 	read_input(bytes, length, format_write_pth);
 	if (length < 10)

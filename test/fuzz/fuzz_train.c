@@ -1,8 +1,10 @@
 /*
  * fuzz_train.c
- *	  A trainer's frames, against a training engine in this process, up to the opening of its networks: what comes after that is nobody's input.
+ *	  A trainer's frames, against a training engine in this process, up to the
+ *	  opening of its networks: what comes after that is nobody's input.
  *
- * An input is a script as in fuzz_protocol.c.  Each is a run of its own, which must leave nothing; what it would open is kept small.
+ * An input is a script as in fuzz_protocol.c. Each is a run of its own, which
+ * must leave nothing; what it would open is kept small.
  */
 #include "fuzz_engine.h"
 
@@ -12,25 +14,28 @@
 #include "../../src/engine/train_main.c"
 
 static Train train;
-static int	peer;
+static int peer;
 
 static void
 start(void)
 {
-	char		why[256];
-	static const char *const settings[][2] = {{"device", "ref"}, {"threads", "1"}, {"engine_memory", "64000000"}};
+	char why[256];
+	static const char *const settings[][2] = { { "device", "ref" },
+											   { "threads", "1" },
+											   { "engine_memory", "64000000" } };
 
 	DEMAND(engine_init(&engine) && control_open(&engine, -1));
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
 		DEMAND(settings_set(&engine.settings, settings[i][0], settings[i][1], why, sizeof(why)));
 	budget_limits(&engine);
-	DEMAND(executor_start(&engine.pool, &engine, "feed", 1) && executor_start(&engine.device_thread, &engine, "device", 1));
+	DEMAND(executor_start(&engine.pool, &engine, "feed", 1) &&
+		   executor_start(&engine.device_thread, &engine, "device", 1));
 }
 
 static void
 run_turn(void)
 {
-	char		bytes[65536];
+	char bytes[65536];
 
 	turns(1);
 	link_flush(&train);
@@ -45,7 +50,7 @@ send_bytes(const void *bytes, size_t length)
 
 	while (length > 0)
 	{
-		ssize_t		n = send(peer, at, length, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(peer, at, length, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		DEMAND(n > 0 || errno == EAGAIN);
 		run_turn();
@@ -58,9 +63,10 @@ send_bytes(const void *bytes, size_t length)
 }
 
 static void
-send_frame(uint32_t type, const void *head, size_t head_length, const void *tail, size_t tail_length, bool wrong)
+send_frame(uint32_t type, const void *head, size_t head_length, const void *tail,
+		   size_t tail_length, bool wrong)
 {
-	BicycleFrame frame = {.length = (uint32_t) (head_length + tail_length) + wrong, .type = type};
+	BicycleFrame frame = { .length = (uint32_t) (head_length + tail_length) + wrong, .type = type };
 
 	send_bytes(&frame, sizeof(frame));
 	send_bytes(head, head_length);
@@ -70,9 +76,10 @@ send_frame(uint32_t type, const void *head, size_t head_length, const void *tail
 /* Flags of a step. */
 enum
 {
-	RAW = 1,					/* the payload is the body as it is */
+	RAW = 1, /* the payload is the body as it is */
 	WRONG_LENGTH = 2,
-	PAYLOAD_OPTIONS = 4,		/* TRAIN_BEGIN: the payload is the options, not the configuration of a version */
+	PAYLOAD_OPTIONS =
+		4, /* TRAIN_BEGIN: the payload is the options, not the configuration of a version */
 	WITH_STREAM = 8,
 	CHECKPOINT = 16,
 	FINISHED = 32
@@ -81,11 +88,16 @@ enum
 static void
 send_begin(unsigned flags, const uint8_t *payload, size_t length)
 {
-	static const char tiny[] = "{\"size\":64,\"ngf\":1,\"nef\":1,\"ndf\":1,\"nz\":1,\"batch_size\":2,\"iterations\":1}";
-	BicycleTrainBegin begin = {.max_pixels = 1 << 16, .train_memory = 1 << 16, .train_disk = 1 << 16, .spill = "/tmp", .start.model = "m"};
-	bool		options = flags & PAYLOAD_OPTIONS;
-	uint8_t		body[sizeof(begin) + sizeof(tiny) + 65536];
-	size_t		at = sizeof(begin);
+	static const char tiny[] =
+		"{\"size\":64,\"ngf\":1,\"nef\":1,\"ndf\":1,\"nz\":1,\"batch_size\":2,\"iterations\":1}";
+	BicycleTrainBegin begin = { .max_pixels = 1 << 16,
+								.train_memory = 1 << 16,
+								.train_disk = 1 << 16,
+								.spill = "/tmp",
+								.start.model = "m" };
+	bool options = flags & PAYLOAD_OPTIONS;
+	uint8_t body[sizeof(begin) + sizeof(tiny) + 65536];
+	size_t at = sizeof(begin);
 
 	begin.stream_length = flags & WITH_STREAM ? 1000 : 0;
 	begin.iteration = flags & CHECKPOINT ? 1 : 0;
@@ -104,8 +116,9 @@ send_begin(unsigned flags, const uint8_t *payload, size_t length)
 static void
 send_pair(unsigned flags, const uint8_t *payload, size_t length)
 {
-	BicyclePair pair = {.a_length = (uint32_t) length, .b_length = (uint32_t) length + (flags & WRONG_LENGTH)};
-	uint8_t    *body = malloc(sizeof(pair) + 2 * length);
+	BicyclePair pair = { .a_length = (uint32_t) length,
+						 .b_length = (uint32_t) length + (flags & WRONG_LENGTH) };
+	uint8_t *body = malloc(sizeof(pair) + 2 * length);
 
 	memcpy(body, &pair, sizeof(pair));
 	memcpy(body + sizeof(pair), payload, length);
@@ -119,7 +132,8 @@ is_small(void)
 {
 	const NnConfig *c = &train.config;
 
-	return train.state != TRAIN_PAIRS || (c->size == 64 && c->ngf <= 4 && c->nef <= 4 && c->ndf <= 4 && train.options.batch_size <= 4);
+	return train.state != TRAIN_PAIRS || (c->size == 64 && c->ngf <= 4 && c->nef <= 4 &&
+										  c->ndf <= 4 && train.options.batch_size <= 4);
 }
 
 static void
@@ -140,9 +154,11 @@ step(uint32_t type, unsigned flags, const uint8_t *payload, size_t length)
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-	static const uint32_t types[] = {BICYCLE_TRAIN_BEGIN, BICYCLE_DATA, BICYCLE_END, BICYCLE_PAIR, BICYCLE_PAIRS_END, BICYCLE_CHECKPOINT_NOW, BICYCLE_PAUSE,
-		BICYCLE_HELLO};
-	int			pair[2];
+	static const uint32_t types[] = { BICYCLE_TRAIN_BEGIN, BICYCLE_DATA,
+									  BICYCLE_END,         BICYCLE_PAIR,
+									  BICYCLE_PAIRS_END,   BICYCLE_CHECKPOINT_NOW,
+									  BICYCLE_PAUSE,       BICYCLE_HELLO };
+	int pair[2];
 
 	if (engine.pool.engine == NULL)
 		start();
@@ -153,9 +169,9 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	train.state = TRAIN_WAITING;
 	for (int steps = 0; length >= 4 && steps < 32; steps++)
 	{
-		uint32_t	type = types[bytes[0] % (sizeof(types) / sizeof(types[0]))];
-		size_t		n = bytes[2] | (size_t) bytes[3] << 8;
-		unsigned	flags = bytes[1];
+		uint32_t type = types[bytes[0] % (sizeof(types) / sizeof(types[0]))];
+		size_t n = bytes[2] | (size_t) bytes[3] << 8;
+		unsigned flags = bytes[1];
 
 		bytes += 4;
 		length -= 4;

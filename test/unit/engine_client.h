@@ -1,9 +1,13 @@
 /*
  * engine_client.h
- *	  The client of the engine's protocol that its tests are written with, and the supervisor's part: starting and ending an engine in a directory of its own.
+ *	  The client of the engine's protocol that its tests are written with, and
+ *	  the supervisor's part: starting and ending an engine in a directory of its
+ *	  own.
  *
- * The engine is the program BICYCLE_ENGINE names, or the one that was built with the test.  Calls of the client wait, but never longer than PATIENCE_MS:
- * then the test ends with "Bail out!", as it does when anything fails that it does not want to prove.
+ * The engine is the program BICYCLE_ENGINE names, or the one that was built
+ * with the test. Calls of the client wait, but never longer than PATIENCE_MS:
+ * then the test ends with "Bail out!", as it does when anything fails that it
+ * does not want to prove.
  */
 #ifndef BICYCLE_ENGINE_CLIENT_H
 #define BICYCLE_ENGINE_CLIENT_H
@@ -26,12 +30,12 @@
 #include "tap.h"
 #include "testdata.h"
 
-#define PATIENCE_MS 60000		/* sanitizers and a busy machine included */
+#define PATIENCE_MS 60000 /* sanitizers and a busy machine included */
 
 __attribute__((format(printf, 1, 2), noreturn, unused)) static void
 bail_out(const char *text, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, text);
 	printf("Bail out! ");
@@ -50,16 +54,16 @@ clock_ms(void)
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* ---- The engine as a process --------------------------------------------------------------------------------------------------------------- */
+/* ---- The engine as a process --------------------------------------------- */
 
 typedef struct EngineProcess
 {
-	pid_t		pid;
-	int			control;		/* our end of its descriptor 3 */
-	char		directory[64];
-	char		lines[65536];	/* what it has said and we have not looked at */
-	size_t		length;
-	bool		eof;
+	pid_t pid;
+	int control; /* our end of its descriptor 3 */
+	char directory[64];
+	char lines[65536]; /* what it has said and we have not looked at */
+	size_t length;
+	bool eof;
 } EngineProcess;
 
 static const char *
@@ -67,7 +71,7 @@ engine_program(void)
 {
 	static char path[PATH_MAX];
 	const char *named = getenv("BICYCLE_ENGINE");
-	ssize_t		n;
+	ssize_t n;
 
 	if (named != NULL)
 		return named;
@@ -80,18 +84,22 @@ engine_program(void)
 	return path;
 }
 
-/* Reads what the engine says for up to `ms` and returns whether there was anything. */
+/*
+ * Reads what the engine says for up to `ms` and returns whether there was
+ * anything.
+ */
 static bool
 engine_listen_to(EngineProcess *engine, int ms)
 {
-	struct pollfd wait = {.fd = engine->control, .events = POLLIN};
-	ssize_t		n;
+	struct pollfd wait = { .fd = engine->control, .events = POLLIN };
+	ssize_t n;
 
 	if (engine->eof || poll(&wait, 1, ms) <= 0)
 		return false;
 	if (engine->length == sizeof(engine->lines) - 1)
 		engine->length = 0;
-	n = recv(engine->control, engine->lines + engine->length, sizeof(engine->lines) - 1 - engine->length, 0);
+	n = recv(engine->control, engine->lines + engine->length,
+			 sizeof(engine->lines) - 1 - engine->length, 0);
 	if (n <= 0)
 	{
 		engine->eof = true;
@@ -105,27 +113,30 @@ engine_listen_to(EngineProcess *engine, int ms)
 __attribute__((unused)) static void
 engine_tell(EngineProcess *engine, const char *line)
 {
-	char		text[512];
-	int			length = snprintf(text, sizeof(text), "%s\n", line);
+	char text[512];
+	int length = snprintf(text, sizeof(text), "%s\n", line);
 
 	if (send(engine->control, text, (size_t) length, MSG_NOSIGNAL) != length)
 		diag("the engine did not take \"%s\"", line);
 }
 
-/* Waits until the engine has said a line that begins so; forgets everything up to it. */
+/*
+ * Waits until the engine has said a line that begins so; forgets everything up
+ * to it.
+ */
 __attribute__((unused)) static bool
 engine_says(EngineProcess *engine, const char *begin, int ms)
 {
-	int64_t		until = clock_ms() + ms;
+	int64_t until = clock_ms() + ms;
 
 	for (;;)
 	{
-		char	   *line = engine->lines;
-		char	   *end;
+		char *line = engine->lines;
+		char *end;
 
 		while ((end = memchr(line, '\n', engine->length - (size_t) (line - engine->lines))) != NULL)
 		{
-			bool		found = strncmp(line, begin, strlen(begin)) == 0;
+			bool found = strncmp(line, begin, strlen(begin)) == 0;
 
 			line = end + 1;
 			if (found)
@@ -140,11 +151,13 @@ engine_says(EngineProcess *engine, const char *begin, int ms)
 	}
 }
 
-/* Changes a setting and waits until the engine has it.  setting: "NAME VALUE". */
+/*
+ * Changes a setting and waits until the engine has it. setting: "NAME VALUE".
+ */
 __attribute__((unused)) static void
 engine_set(EngineProcess *engine, const char *setting)
 {
-	char		line[256];
+	char line[256];
 
 	snprintf(line, sizeof(line), "set %s", setting);
 	engine_tell(engine, line);
@@ -153,11 +166,14 @@ engine_set(EngineProcess *engine, const char *setting)
 		bail_out("the engine does not answer its supervisor");
 }
 
-/* Starts an engine as the supervisor does, in `engine->directory`.  settings: "NAME VALUE", ended by NULL. */
+/*
+ * Starts an engine as the supervisor does, in `engine->directory`. settings:
+ * "NAME VALUE", ended by NULL.
+ */
 __attribute__((unused)) static void
 engine_start_in(EngineProcess *engine, const char *const *settings)
 {
-	int			pair[2];
+	int pair[2];
 
 	engine->length = 0;
 	engine->eof = false;
@@ -179,7 +195,7 @@ engine_start_in(EngineProcess *engine, const char *const *settings)
 	close(pair[0]);
 	for (int i = 0; settings[i] != NULL; i++)
 	{
-		char		line[256];
+		char line[256];
 
 		snprintf(line, sizeof(line), "set %s", settings[i]);
 		engine_tell(engine, line);
@@ -202,8 +218,8 @@ engine_start(EngineProcess *engine, const char *const *settings)
 __attribute__((unused)) static int
 engine_wait(EngineProcess *engine)
 {
-	int64_t		until = clock_ms() + PATIENCE_MS;
-	int			status = -1;
+	int64_t until = clock_ms() + PATIENCE_MS;
+	int status = -1;
 
 	while (waitpid(engine->pid, &status, WNOHANG) == 0)
 	{
@@ -220,7 +236,7 @@ engine_wait(EngineProcess *engine)
 static void
 engine_forget(EngineProcess *engine)
 {
-	char		path[128];
+	char path[128];
 
 	while (engine_listen_to(engine, 0))
 		;
@@ -232,11 +248,14 @@ engine_forget(EngineProcess *engine)
 	rmdir(engine->directory);
 }
 
-/* Ordered end; true if it was clean, which under a sanitizer includes that nothing leaked. */
+/*
+ * Ordered end; true if it was clean, which under a sanitizer includes that
+ * nothing leaked.
+ */
 __attribute__((unused)) static bool
 engine_end(EngineProcess *engine)
 {
-	int			status;
+	int status;
 
 	engine_tell(engine, "stop");
 	status = engine_wait(engine);
@@ -246,24 +265,25 @@ engine_end(EngineProcess *engine)
 	return status == 0;
 }
 
-/* ---- A connection -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- A connection -------------------------------------------------------- */
 
 typedef struct Client
 {
-	int			fd;
-	BicycleFrame frame;			/* the last one received */
-	uint8_t    *body;			/* of it, and a NUL */
-	bool		closed;			/* the engine has closed the connection */
+	int fd;
+	BicycleFrame frame; /* the last one received */
+	uint8_t *body;      /* of it, and a NUL */
+	bool closed;        /* the engine has closed the connection */
 } Client;
 
 /* Connects without a hello. */
 __attribute__((unused)) static void
 client_open(Client *client, const EngineProcess *engine)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	memset(client, 0, sizeof(*client));
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", engine->directory, BICYCLE_SOCKET);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", engine->directory,
+			 BICYCLE_SOCKET);
 	client->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (client->fd < 0 || connect(client->fd, (struct sockaddr *) &address, sizeof(address)) != 0)
 		bail_out("cannot connect to %s: %s", address.sun_path, strerror(errno));
@@ -279,7 +299,10 @@ client_close(Client *client)
 	client->fd = -1;
 }
 
-/* Sends raw bytes; false if the engine does not take them.  What it sent before can still be read. */
+/*
+ * Sends raw bytes; false if the engine does not take them. What it sent before
+ * can still be read.
+ */
 __attribute__((unused)) static bool
 client_write(Client *client, const void *bytes, size_t length)
 {
@@ -287,8 +310,8 @@ client_write(Client *client, const void *bytes, size_t length)
 
 	while (length > 0)
 	{
-		struct pollfd wait = {.fd = client->fd, .events = POLLOUT};
-		ssize_t		n;
+		struct pollfd wait = { .fd = client->fd, .events = POLLOUT };
+		ssize_t n;
 
 		if (poll(&wait, 1, PATIENCE_MS) <= 0)
 			bail_out("the engine does not read");
@@ -306,7 +329,7 @@ client_write(Client *client, const void *bytes, size_t length)
 __attribute__((unused)) static bool
 client_send(Client *client, uint32_t type, uint64_t id, const void *body, size_t length)
 {
-	BicycleFrame frame = {.length = (uint32_t) length, .type = type, .id = id};
+	BicycleFrame frame = { .length = (uint32_t) length, .type = type, .id = id };
 
 	return client_write(client, &frame, sizeof(frame)) && client_write(client, body, length);
 }
@@ -314,12 +337,12 @@ client_send(Client *client, uint32_t type, uint64_t id, const void *body, size_t
 static bool
 client_read(Client *client, void *to, size_t length, int ms)
 {
-	uint8_t    *at = to;
+	uint8_t *at = to;
 
 	while (length > 0)
 	{
-		struct pollfd wait = {.fd = client->fd, .events = POLLIN};
-		ssize_t		n;
+		struct pollfd wait = { .fd = client->fd, .events = POLLIN };
+		ssize_t n;
 
 		if (poll(&wait, 1, ms) <= 0)
 			return false;
@@ -338,7 +361,9 @@ client_read(Client *client, void *to, size_t length, int ms)
 	return true;
 }
 
-/* The next frame, within `ms`; false if none came or the connection is closed. */
+/*
+ * The next frame, within `ms`; false if none came or the connection is closed.
+ */
 __attribute__((unused)) static bool
 client_receive_within(Client *client, int ms)
 {
@@ -354,7 +379,10 @@ client_receive_within(Client *client, int ms)
 	return true;
 }
 
-/* The next frame; the test cannot go on if none comes, but does if the connection is closed. */
+/*
+ * The next frame; the test cannot go on if none comes, but does if the
+ * connection is closed.
+ */
 __attribute__((unused)) static bool
 client_receive(Client *client)
 {
@@ -365,7 +393,10 @@ client_receive(Client *client)
 	return false;
 }
 
-/* Reads frames until one of the type and id has come (id 0: any); STARTED and GRANT of anybody may come before it, others may not. */
+/*
+ * Reads frames until one of the type and id has come (id 0: any); STARTED and
+ * GRANT of anybody may come before it, others may not.
+ */
 __attribute__((unused)) static bool
 client_expect(Client *client, uint32_t type, uint64_t id)
 {
@@ -375,9 +406,11 @@ client_expect(Client *client, uint32_t type, uint64_t id)
 			return true;
 		if (client->frame.type == BICYCLE_STARTED || client->frame.type == BICYCLE_GRANT)
 			continue;
-		diag("wanted frame %u of %llu, got %u of %llu%s%s", type, (unsigned long long) id, client->frame.type, (unsigned long long) client->frame.id,
+		diag("wanted frame %u of %llu, got %u of %llu%s%s", type, (unsigned long long) id,
+			 client->frame.type, (unsigned long long) client->frame.id,
 			 client->frame.type == BICYCLE_ERROR ? ": " : "",
-			 client->frame.type == BICYCLE_ERROR ? (char *) client->body + sizeof(BicycleError) : "");
+			 client->frame.type == BICYCLE_ERROR ? (char *) client->body + sizeof(BicycleError)
+												 : "");
 		return false;
 	}
 	diag("wanted frame %u of %llu, but the connection is closed", type, (unsigned long long) id);
@@ -396,7 +429,8 @@ client_is_error(const Client *client, const char *sqlstate)
 	if (strcmp(error.sqlstate, sqlstate) != 0)
 		diag("the error is %s: %s", error.sqlstate, client->body + sizeof(error));
 	return strcmp(error.sqlstate, sqlstate) == 0 && error.message_length > 1 &&
-		sizeof(error) + error.message_length + error.detail_length + error.hint_length == client->frame.length;
+		   sizeof(error) + error.message_length + error.detail_length + error.hint_length ==
+			   client->frame.length;
 }
 
 __attribute__((unused)) static bool
@@ -408,7 +442,10 @@ client_expect_error(Client *client, uint64_t id, const char *sqlstate)
 __attribute__((unused)) static void
 client_hello(Client *client, const EngineProcess *engine, uint32_t database)
 {
-	BicycleHello hello = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .build = BICYCLE_VERSION, .database = database};
+	BicycleHello hello = { .magic = BICYCLE_MAGIC,
+						   .protocol = BICYCLE_PROTOCOL,
+						   .build = BICYCLE_VERSION,
+						   .database = database };
 
 	hello.pid = getpid();
 	client_open(client, engine);
@@ -417,12 +454,12 @@ client_hello(Client *client, const EngineProcess *engine, uint32_t database)
 		bail_out("the engine does not greet");
 }
 
-/* ---- Requests ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Requests ------------------------------------------------------------ */
 
 __attribute__((unused)) static BicycleStatus
 client_status(Client *client)
 {
-	BicycleStatus status = {0};
+	BicycleStatus status = { 0 };
 
 	client_send(client, BICYCLE_STATUS, UINT64_MAX, NULL, 0);
 	if (client_expect(client, BICYCLE_RESULT, UINT64_MAX) && client->frame.length == sizeof(status))
@@ -430,11 +467,14 @@ client_status(Client *client)
 	return status;
 }
 
-/* Waits for the engine to hold no more than `most` bytes, which happens a little after the last answer; returns what it holds. */
+/*
+ * Waits for the engine to hold no more than `most` bytes, which happens a
+ * little after the last answer; returns what it holds.
+ */
 __attribute__((unused)) static uint64_t
 client_memory_settles(Client *client, uint64_t most)
 {
-	uint64_t	memory = client_status(client).memory;
+	uint64_t memory = client_status(client).memory;
 
 	for (int i = 0; i < 400 && memory > most; i++)
 	{
@@ -447,27 +487,31 @@ client_memory_settles(Client *client, uint64_t most)
 /* An image request before it is sent. */
 typedef struct ImageCall
 {
-	uint32_t	type;
-	const uint8_t *hash;		/* NULL: zeros */
+	uint32_t type;
+	const uint8_t *hash; /* NULL: zeros */
 	const uint8_t *image;
-	size_t		length;
+	size_t length;
 	const float *z;
-	uint32_t	nz;
-	uint32_t	flags;
-	uint32_t	precision;
-	uint32_t	format;
-	uint32_t	debug;
-	uint64_t	max_pixels;		/* 0: plenty */
+	uint32_t nz;
+	uint32_t flags;
+	uint32_t precision;
+	uint32_t format;
+	uint32_t debug;
+	uint64_t max_pixels; /* 0: plenty */
 } ImageCall;
 
 __attribute__((unused)) static uint8_t *
 image_call_body(const ImageCall *call, size_t *length)
 {
-	BicycleImageRequest request = {
-		.flags = call->flags, .precision = call->precision, .output_format = call->format, .jpeg_quality = 90, .nz = call->nz,
-		.image_length = (uint32_t) call->length, .max_pixels = call->max_pixels ? call->max_pixels : 64 << 20, .debug = call->debug
-	};
-	uint8_t    *body;
+	BicycleImageRequest request = { .flags = call->flags,
+									.precision = call->precision,
+									.output_format = call->format,
+									.jpeg_quality = 90,
+									.nz = call->nz,
+									.image_length = (uint32_t) call->length,
+									.max_pixels = call->max_pixels ? call->max_pixels : 64 << 20,
+									.debug = call->debug };
+	uint8_t *body;
 
 	*length = sizeof(request) + call->nz * sizeof(float) + call->length;
 	body = malloc(*length);
@@ -485,7 +529,7 @@ image_call_body(const ImageCall *call, size_t *length)
 __attribute__((unused)) static void
 client_reserve(Client *client, uint64_t id, uint64_t bytes)
 {
-	BicycleReserve reserve = {.bytes = bytes};
+	BicycleReserve reserve = { .bytes = bytes };
 
 	client_send(client, BICYCLE_RESERVE, id, &reserve, sizeof(reserve));
 }
@@ -505,13 +549,16 @@ client_place(Client *client, uint64_t id, uint64_t bytes)
 	return false;
 }
 
-/* Sends a whole image request.  The answer is still to come; answers of others must not be outstanding, except STARTED. */
+/*
+ * Sends a whole image request. The answer is still to come; answers of others
+ * must not be outstanding, except STARTED.
+ */
 __attribute__((unused)) static bool
 client_call(Client *client, uint64_t id, const ImageCall *call)
 {
-	size_t		length;
-	uint8_t    *body = image_call_body(call, &length);
-	bool		placed = client_place(client, id, length);
+	size_t length;
+	uint8_t *body = image_call_body(call, &length);
+	bool placed = client_place(client, id, length);
 
 	if (placed)
 		client_send(client, call->type, id, body, length);
@@ -519,16 +566,19 @@ client_call(Client *client, uint64_t id, const ImageCall *call)
 	return placed;
 }
 
-/* Bytes of a stream, collected from DATA frames up to END; NULL if an error, which is the last frame then, or the end of the connection took its place. */
+/*
+ * Bytes of a stream, collected from DATA frames up to END; NULL if an error,
+ * which is the last frame then, or the end of the connection took its place.
+ */
 __attribute__((unused)) static uint8_t *
 client_stream_unless(Client *client, uint64_t id, size_t *length)
 {
-	uint8_t    *bytes = malloc(1);
+	uint8_t *bytes = malloc(1);
 
 	*length = 0;
 	while (client_receive(client) && client->frame.id == id && client->frame.type == BICYCLE_DATA)
 	{
-		uint8_t    *more = realloc(bytes, *length + client->frame.length + 1);
+		uint8_t *more = realloc(bytes, *length + client->frame.length + 1);
 
 		if (more == NULL)
 			bail_out("out of memory");
@@ -549,7 +599,7 @@ client_stream_unless(Client *client, uint64_t id, size_t *length)
 __attribute__((unused)) static uint8_t *
 client_stream(Client *client, uint64_t id, size_t *length)
 {
-	uint8_t    *bytes = client_stream_unless(client, id, length);
+	uint8_t *bytes = client_stream_unless(client, id, length);
 
 	if (bytes == NULL)
 		bail_out("a stream ended with an error or with its connection");
@@ -560,19 +610,20 @@ __attribute__((unused)) static void
 client_send_stream(Client *client, uint64_t id, const uint8_t *bytes, size_t length)
 {
 	for (size_t at = 0; at < length; at += BICYCLE_MAX_FRAME)
-		client_send(client, BICYCLE_DATA, id, bytes + at, length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME);
+		client_send(client, BICYCLE_DATA, id, bytes + at,
+					length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME);
 	client_send(client, BICYCLE_END, id, NULL, 0);
 }
 
-/* ---- Models -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Models -------------------------------------------------------------- */
 
 /* A model as a database keeps it. */
 typedef struct Model
 {
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	char	   *config;			/* JSON */
-	uint8_t    *stream;
-	size_t		length;
+	uint8_t hash[BICYCLE_HASH_BYTES];
+	char *config; /* JSON */
+	uint8_t *stream;
+	size_t length;
 } Model;
 
 __attribute__((unused)) static void
@@ -602,15 +653,16 @@ client_imported(Client *client, uint64_t id, Model *model)
 	model->config = strdup((char *) client->body + sizeof(imported));
 	model->stream = client_stream(client, id, &model->length);
 	if (model->length != imported.stream_length)
-		bail_out("a model of %zu bytes was announced with %llu", model->length, (unsigned long long) imported.stream_length);
+		bail_out("a model of %zu bytes was announced with %llu", model->length,
+				 (unsigned long long) imported.stream_length);
 	return true;
 }
 
 __attribute__((unused)) static bool
 client_create(Client *client, uint64_t id, const char *config, Model *model)
 {
-	BicycleImport import = {.config_length = (uint32_t) strlen(config)};
-	uint8_t		head[sizeof(import) + 1024];
+	BicycleImport import = { .config_length = (uint32_t) strlen(config) };
+	uint8_t head[sizeof(import) + 1024];
 
 	memcpy(head, &import, sizeof(import));
 	memcpy(head + sizeof(import), config, strlen(config));
@@ -618,17 +670,21 @@ client_create(Client *client, uint64_t id, const char *config, Model *model)
 	return client_imported(client, id, model);
 }
 
-/* Creates the smallest of models with an encoder.  Returns its generator as a safetensors file of *length bytes, which the caller frees. */
+/*
+ * Creates the smallest of models with an encoder. Returns its generator as a
+ * safetensors file of *length bytes, which the caller frees.
+ */
 __attribute__((unused)) static uint8_t *
 client_small_model(EngineProcess *engine, Model *model, size_t *length)
 {
-	BicycleExport export = {.format = "safetensors"};
+	BicycleExport export = { .format = "safetensors" };
 	BicycleTensor tensor;
-	Client		client;
-	uint8_t    *file;
+	Client client;
+	uint8_t *file;
 
 	client_hello(&client, engine, 1);
-	if (!client_create(&client, 1, "{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"encoder_size\":64}", model))
+	if (!client_create(&client, 1,
+					   "{\"size\":64,\"levels\":6,\"ngf\":1,\"nef\":1,\"encoder_size\":64}", model))
 		bail_out("cannot create a model");
 	while (export.stream_length < model->length)
 	{
@@ -649,12 +705,14 @@ client_small_model(EngineProcess *engine, Model *model, size_t *length)
 
 /* Sends an IMPORT of up to two files; false if it was not granted. */
 __attribute__((unused)) static bool
-client_import_send(Client *client, uint64_t id, const char *config, const uint8_t *generator, size_t generator_length, const uint8_t *encoder,
-				   size_t encoder_length)
+client_import_send(Client *client, uint64_t id, const char *config, const uint8_t *generator,
+				   size_t generator_length, const uint8_t *encoder, size_t encoder_length)
 {
-	BicycleImport import = {.generator_length = generator_length, .encoder_length = encoder_length, .config_length = (uint32_t) strlen(config)};
-	uint8_t		head[sizeof(import) + 1024];
-	uint8_t    *files = malloc(generator_length + encoder_length);
+	BicycleImport import = { .generator_length = generator_length,
+							 .encoder_length = encoder_length,
+							 .config_length = (uint32_t) strlen(config) };
+	uint8_t head[sizeof(import) + 1024];
+	uint8_t *files = malloc(generator_length + encoder_length);
 
 	if (files == NULL)
 		bail_out("out of memory");
@@ -675,17 +733,21 @@ client_import_send(Client *client, uint64_t id, const char *config, const uint8_
 }
 
 __attribute__((unused)) static bool
-client_import(Client *client, uint64_t id, const char *config, const uint8_t *generator, size_t generator_length, const uint8_t *encoder,
-			  size_t encoder_length, Model *model)
+client_import(Client *client, uint64_t id, const char *config, const uint8_t *generator,
+			  size_t generator_length, const uint8_t *encoder, size_t encoder_length, Model *model)
 {
-	return client_import_send(client, id, config, generator, generator_length, encoder, encoder_length) && client_imported(client, id, model);
+	return client_import_send(client, id, config, generator, generator_length, encoder,
+							  encoder_length) &&
+		   client_imported(client, id, model);
 }
 
 __attribute__((unused)) static void
 client_load_head(Client *client, uint64_t id, const Model *model, const char *name)
 {
-	BicycleLoad load = {.version = 1, .config_length = (uint32_t) strlen(model->config), .stream_length = model->length};
-	uint8_t		head[sizeof(load) + 4096];
+	BicycleLoad load = { .version = 1,
+						 .config_length = (uint32_t) strlen(model->config),
+						 .stream_length = model->length };
+	uint8_t head[sizeof(load) + 4096];
 
 	memcpy(load.hash, model->hash, sizeof(load.hash));
 	snprintf(load.model, sizeof(load.model), "%s", name);
@@ -717,7 +779,10 @@ client_load(Client *client, uint64_t id, const Model *model, const char *name)
 	return !client->closed && client->frame.type == BICYCLE_RESULT && client->frame.id == id;
 }
 
-/* A whole image request, with the model sent if it is asked for.  The result is in client->body; false on an error, which is the last frame. */
+/*
+ * A whole image request, with the model sent if it is asked for. The result is
+ * in client->body; false on an error, which is the last frame.
+ */
 __attribute__((unused)) static bool
 client_run(Client *client, uint64_t id, const ImageCall *call, const Model *model)
 {
@@ -736,11 +801,14 @@ client_run(Client *client, uint64_t id, const ImageCall *call, const Model *mode
 	return false;
 }
 
-/* The models in the engine as this client's database sees them; returns their number. */
+/*
+ * The models in the engine as this client's database sees them; returns their
+ * number.
+ */
 __attribute__((unused)) static int
 client_cache(Client *client, BicycleCached *cached, int most)
 {
-	int			n;
+	int n;
 
 	client_send(client, BICYCLE_CACHE, UINT64_MAX, NULL, 0);
 	if (!client_expect(client, BICYCLE_RESULT, UINT64_MAX))
@@ -750,4 +818,4 @@ client_cache(Client *client, BicycleCached *cached, int most)
 	return n;
 }
 
-#endif							/* BICYCLE_ENGINE_CLIENT_H */
+#endif /* BICYCLE_ENGINE_CLIENT_H */

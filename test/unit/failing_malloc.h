@@ -1,9 +1,12 @@
 /*
  * failing_malloc.h
- *	  Makes the n-th allocation of the program fail, and all later ones too unless one failure is asked for, and counts what is not freed.
+ *	  Makes the n-th allocation of the program fail, and all later ones too
+ *	  unless one failure is asked for, and counts what is not freed.
  *
- * Defines malloc and its family for the whole program, libraries included, on top of glibc's own entry points.  A sanitizer has its own allocator, which this
- * would displace: under one, FAILING_MALLOC is 0 and a test has nothing to prove.
+ * Defines malloc and its family for the whole program, libraries included, on
+ * top of glibc's own entry points. A sanitizer has its own allocator, which
+ * this would displace: under one, FAILING_MALLOC is 0 and a test has nothing to
+ * prove.
  */
 #ifndef BICYCLE_FAILING_MALLOC_H
 #define BICYCLE_FAILING_MALLOC_H
@@ -24,11 +27,14 @@ extern void *__libc_memalign(size_t alignment, size_t size);
 extern void *memalign(size_t alignment, size_t size);
 extern void __libc_free(void *block);
 
-/* so that libraries call them too, though the program is built with hidden symbols */
+/*
+ * so that libraries call them too, though the program is built with hidden
+ * symbols
+ */
 #define EXPORTED __attribute__((visibility("default")))
 
 static long allocations_until_failure = -1; /* so many succeed, then none does; -1: all do */
-static int	allocations_fail_once;	/* those after the one that fails succeed again */
+static int allocations_fail_once;           /* those after the one that fails succeed again */
 static long allocations_alive;
 static long allocations_before; /* of allocations_alive, when failures began */
 
@@ -41,7 +47,7 @@ allocation_fails(void)
 	{
 		if (allocations_fail_once)
 			allocations_until_failure = -1;
-		errno = ENOMEM;			/* which glibc itself relies on */
+		errno = ENOMEM; /* which glibc itself relies on */
 		return 1;
 	}
 	return 0;
@@ -63,7 +69,10 @@ allocations_begin(long n)
 	allocations_until_failure = n;
 }
 
-/* From here on all succeed again.  Returns how many more blocks there are than at the beginning. */
+/*
+ * From here on all succeed again. Returns how many more blocks there are than
+ * at the beginning.
+ */
 static inline long
 allocations_end(void)
 {
@@ -89,7 +98,10 @@ aligned_alloc(size_t alignment, size_t size)
 	return allocation_fails() ? NULL : count_allocation(__libc_memalign(alignment, size));
 }
 
-/* Counted, but it never fails: only libgomp calls it, which ends the program then. */
+/*
+ * Counted, but it never fails: only libgomp calls it, which ends the program
+ * then.
+ */
 EXPORTED void *
 memalign(size_t alignment, size_t size)
 {
@@ -101,7 +113,8 @@ realloc(void *block, size_t size)
 {
 	if (allocation_fails())
 		return NULL;
-	return block == NULL ? count_allocation(__libc_realloc(block, size)) : __libc_realloc(block, size);
+	return block == NULL ? count_allocation(__libc_realloc(block, size))
+						 : __libc_realloc(block, size);
 }
 
 EXPORTED void
@@ -113,4 +126,4 @@ free(void *block)
 }
 #endif
 
-#endif							/* BICYCLE_FAILING_MALLOC_H */
+#endif /* BICYCLE_FAILING_MALLOC_H */

@@ -1,6 +1,7 @@
 /*
  * format_fixture.h
- *	  What the tests of model files share: comparing tensors, and building files that no honest program writes.
+ *	  What the tests of model files share: comparing tensors, and building files
+ *	  that no honest program writes.
  */
 #ifndef BICYCLE_FORMAT_FIXTURE_H
 #define BICYCLE_FORMAT_FIXTURE_H
@@ -14,8 +15,9 @@
 __attribute__((unused)) static bool
 same_tensor(const NnTensor *a, const NnTensor *b)
 {
-	return strcmp(a->name, b->name) == 0 && a->dtype == b->dtype && a->ndim == b->ndim && memcmp(a->shape, b->shape, sizeof(int64_t) * (size_t) a->ndim) == 0 &&
-		a->nbytes == b->nbytes && (a->nbytes == 0 || memcmp(a->data, b->data, a->nbytes) == 0);
+	return strcmp(a->name, b->name) == 0 && a->dtype == b->dtype && a->ndim == b->ndim &&
+		   memcmp(a->shape, b->shape, sizeof(int64_t) * (size_t) a->ndim) == 0 &&
+		   a->nbytes == b->nbytes && (a->nbytes == 0 || memcmp(a->data, b->data, a->nbytes) == 0);
 }
 
 __attribute__((unused)) static bool
@@ -29,34 +31,43 @@ same_tensors(const NnTensor *a, int na, const NnTensor *b, int nb)
 	return true;
 }
 
-/* Reads every byte of every tensor, for a sanitizer to watch; what it returns keeps a compiler from leaving that out. */
+/*
+ * Reads every byte of every tensor, for a sanitizer to watch; what it returns
+ * keeps a compiler from leaving that out.
+ */
 __attribute__((unused)) static uint32_t
 touch_tensors(const FormatFile *file)
 {
-	uint32_t	crc = 0;
+	uint32_t crc = 0;
 
 	for (int i = 0; i < file->ntensors; i++)
 		crc = (uint32_t) crc32_z(crc, file->tensors[i].data, file->tensors[i].nbytes);
 	return crc;
 }
 
-/* Reads bytes that must be refused with this code and these words in the detail; the buffer is copied to its exact size. */
+/*
+ * Reads bytes that must be refused with this code and these words in the
+ * detail; the buffer is copied to its exact size.
+ */
 __attribute__((unused)) static void
 refused(const char *what, const void *bytes, size_t n, FormatStatus code, const char *words)
 {
-	uint8_t    *copy = malloc(n > 0 ? n : 1);
-	FormatFile	file;
-	FormatError error = {0};
+	uint8_t *copy = malloc(n > 0 ? n : 1);
+	FormatFile file;
+	FormatError error = { 0 };
 
 	memcpy(copy, bytes, n);
-	if (!ok(format_read(copy, n, &file, &error) == code && file.tensors == NULL && file.owned == NULL && well_formed(error.message, error.detail) &&
-			strstr(error.detail, words) != NULL, "%s: %s", what, error.detail))
-		diag("expected code %d and \"%s\", got code %d, \"%s\"", code, words, error.code, error.message);
+	if (!ok(format_read(copy, n, &file, &error) == code && file.tensors == NULL &&
+				file.owned == NULL && well_formed(error.message, error.detail) &&
+				strstr(error.detail, words) != NULL,
+			"%s: %s", what, error.detail))
+		diag("expected code %d and \"%s\", got code %d, \"%s\"", code, words, error.code,
+			 error.message);
 	format_free(&file);
 	free(copy);
 }
 
-/* ---- Pickles ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Pickles ------------------------------------------------------------- */
 
 __attribute__((unused)) static void
 put_string(Bytes *to, const char *text)
@@ -68,7 +79,7 @@ put_string(Bytes *to, const char *text)
 __attribute__((unused)) static void
 put_text(Bytes *to, const char *text)
 {
-	uint8_t		head[2] = {0x8c, (uint8_t) strlen(text)};
+	uint8_t head[2] = { 0x8c, (uint8_t) strlen(text) };
 
 	put(to, head, 2);
 	put_string(to, text);
@@ -98,7 +109,8 @@ put_storage(Bytes *to, const char *type, const char *key, int64_t numel)
 
 /* _rebuild_tensor of a FloatStorage */
 __attribute__((unused)) static void
-put_tensor(Bytes *to, const char *key, int64_t numel, int64_t offset, int ndim, const int64_t *size, const int64_t *stride)
+put_tensor(Bytes *to, const char *key, int64_t numel, int64_t offset, int ndim, const int64_t *size,
+		   const int64_t *stride)
 {
 	put_string(to, "ctorch._utils\n_rebuild_tensor\n(");
 	put_storage(to, "FloatStorage", key, numel);
@@ -112,12 +124,15 @@ put_tensor(Bytes *to, const char *key, int64_t numel, int64_t offset, int ndim, 
 	put_string(to, "ttR");
 }
 
-/* A legacy file around an object, a list of keys (both without PROTO) and data. */
+/*
+ * A legacy file around an object, a list of keys (both without PROTO) and data.
+ */
 __attribute__((unused)) static Bytes
 legacy_file(Bytes object, Bytes keys, const void *data, size_t n)
 {
-	static const char head[] = "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\r\0\0\0little_endian\x88s.";
-	Bytes		file = {0};
+	static const char head[] = "\x80\x02\x8a\x0al\xfc\x9c\x46\xf9 "
+							   "j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\r\0\0\0little_endian\x88s.";
+	Bytes file = { 0 };
 
 	put(&file, head, sizeof(head) - 1);
 	put(&file, "\x80\x02", 2);
@@ -128,26 +143,26 @@ legacy_file(Bytes object, Bytes keys, const void *data, size_t n)
 	return file;
 }
 
-/* ---- Zip archives -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Zip archives -------------------------------------------------------- */
 
 /* An entry, and how it lies about itself. */
 typedef struct ZipPart
 {
 	const char *name;
 	const void *data;
-	size_t		n;
-	uint16_t	method;
-	uint16_t	flags;
-	bool		zip64;			/* sizes and offset in an extra field */
-	bool		wrong_crc;
-	int64_t		add_size;
-	int64_t		add_local;
+	size_t n;
+	uint16_t method;
+	uint16_t flags;
+	bool zip64; /* sizes and offset in an extra field */
+	bool wrong_crc;
+	int64_t add_size;
+	int64_t add_local;
 } ZipPart;
 
 __attribute__((unused)) static void
 put_u16(Bytes *to, uint64_t value)
 {
-	uint16_t	v = (uint16_t) value;
+	uint16_t v = (uint16_t) value;
 
 	put(to, &v, 2);
 }
@@ -155,7 +170,7 @@ put_u16(Bytes *to, uint64_t value)
 __attribute__((unused)) static void
 put_u32(Bytes *to, uint64_t value)
 {
-	uint32_t	v = (uint32_t) value;
+	uint32_t v = (uint32_t) value;
 
 	put(to, &v, 4);
 }
@@ -169,18 +184,20 @@ put_u64(Bytes *to, uint64_t value)
 __attribute__((unused)) static Bytes
 zip_file(const ZipPart *parts, int nparts)
 {
-	Bytes		file = {0},
-				directory = {0};
-	uint64_t	start;
+	Bytes file = { 0 }, directory = { 0 };
+	uint64_t start;
 
 	for (int i = 0; i < nparts; i++)
 	{
 		const ZipPart *part = &parts[i];
-		uint64_t	size = part->n + (uint64_t) part->add_size;
-		uint64_t	local = file.n + (uint64_t) part->add_local;
-		size_t		name = strlen(part->name);
+		uint64_t size = part->n + (uint64_t) part->add_size;
+		uint64_t local = file.n + (uint64_t) part->add_local;
+		size_t name = strlen(part->name);
 
-		/* the local header is as torch writes it: no checksum, no sizes; and has padding */
+		/*
+		 * the local header is as torch writes it: no checksum, no sizes; and
+		 * has padding
+		 */
 		put(&file, "PK\3\4\0\0\x08\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 26);
 		put_u16(&file, name);
 		put_u16(&file, 7);
@@ -221,4 +238,4 @@ zip_file(const ZipPart *parts, int nparts)
 	return file;
 }
 
-#endif							/* BICYCLE_FORMAT_FIXTURE_H */
+#endif /* BICYCLE_FORMAT_FIXTURE_H */

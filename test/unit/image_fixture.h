@@ -1,6 +1,7 @@
 /*
  * image_fixture.h
- *	  What the tests of images share: reproducible pixels, and files whose pixels Pillow has decoded beforehand.
+ *	  What the tests of images share: reproducible pixels, and files whose
+ *	  pixels Pillow has decoded beforehand.
  */
 #ifndef BICYCLE_IMAGE_FIXTURE_H
 #define BICYCLE_IMAGE_FIXTURE_H
@@ -11,19 +12,23 @@
 
 #include <zlib.h>
 
-static const ImageLimits plenty = {(uint64_t) 64 << 20, (size_t) 1 << 30};
+static const ImageLimits plenty = { (uint64_t) 64 << 20, (size_t) 1 << 30 };
 
 __attribute__((unused)) static uint32_t
 image_crc(const Image *image)
 {
-	return (uint32_t) crc32_z(0, image->pixels, (size_t) image->width * image->height * image->channels);
+	return (uint32_t) crc32_z(0, image->pixels,
+							  (size_t) image->width * image->height * image->channels);
 }
 
-/* Noise from a linear congruential generator; test/gen/images.py makes the same. */
+/*
+ * Noise from a linear congruential generator; test/gen/images.py makes the
+ * same.
+ */
 __attribute__((unused)) static Image
 noise_image(int width, int height, int channels, uint32_t seed)
 {
-	Image		image = {width, height, channels, malloc((size_t) width * height * channels)};
+	Image image = { width, height, channels, malloc((size_t) width * height * channels) };
 
 	for (size_t i = 0; i < (size_t) width * height * channels; i++)
 	{
@@ -34,46 +39,47 @@ noise_image(int width, int height, int channels, uint32_t seed)
 }
 
 /*
- * Decodes one file as gray and as colour and compares with its line of expected.txt.  The memory limit is what image_decode_bytes says, so that this bound
- * is proved on the way.
+ * Decodes one file as gray and as colour and compares with its line of
+ * expected.txt. The memory limit is what image_decode_bytes says, so that this
+ * bound is proved on the way.
  */
 __attribute__((unused)) static void
 check_file(const char *directory, const char *line)
 {
-	char		name[64],
-				path[128];
-	unsigned	expected[2];
-	int			width,
-				height,
-				channels,
-				depth;
-	bool		valid;
-	size_t		length;
-	uint8_t    *bytes;
-	ImageInfo	info;
-	ImageError	error;
-	Image		image;
+	char name[64], path[128];
+	unsigned expected[2];
+	int width, height, channels, depth;
+	bool valid;
+	size_t length;
+	uint8_t *bytes;
+	ImageInfo info;
+	ImageError error;
+	Image image;
 
-	valid = sscanf(line, "%63s %d %d %d %d %x %x", name, &width, &height, &channels, &depth, &expected[0], &expected[1]) == 7;
+	valid = sscanf(line, "%63s %d %d %d %d %x %x", name, &width, &height, &channels, &depth,
+				   &expected[0], &expected[1]) == 7;
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
 	bytes = testdata_load(path, &length);
 	if (valid)
 	{
-		bool		same = image_info(bytes, length, &info, &error) == IMAGE_OK && info.width == width && info.height == height &&
-			info.channels == channels && info.bit_depth == depth;
+		bool same = image_info(bytes, length, &info, &error) == IMAGE_OK && info.width == width &&
+					info.height == height && info.channels == channels && info.bit_depth == depth;
 
 		for (int i = 0; i < 2 && same; i++)
 		{
-			ImageLimits limits = {(uint64_t) width * height, image_decode_bytes(&info, 2 * i + 1)};
+			ImageLimits limits = { (uint64_t) width * height,
+								   image_decode_bytes(&info, 2 * i + 1) };
 
-			same = image_decode(bytes, length, 2 * i + 1, &limits, &image, &error) == IMAGE_OK && image.width == width && image.height == height &&
-				image_crc(&image) == expected[i];
+			same = image_decode(bytes, length, 2 * i + 1, &limits, &image, &error) == IMAGE_OK &&
+				   image.width == width && image.height == height &&
+				   image_crc(&image) == expected[i];
 			image_free(&image);
 		}
 		ok(same, "%s is decoded as by Pillow", name);
 	}
 	else
-		ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_EINVALID && image.pixels == NULL && well_formed(error.message, error.detail),
+		ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+			   image.pixels == NULL && well_formed(error.message, error.detail),
 		   "%s is refused: %s", name, error.detail);
 	free(bytes);
 }
@@ -82,17 +88,16 @@ check_file(const char *directory, const char *line)
 __attribute__((unused)) static int
 check_directory(const char *directory)
 {
-	char		path[128];
-	size_t		length;
-	char	   *text,
-			   *line;
-	int			n = 0;
+	char path[128];
+	size_t length;
+	char *text, *line;
+	int n = 0;
 
 	snprintf(path, sizeof(path), "%s/expected.txt", directory);
 	text = (char *) testdata_load(path, &length);
 	for (line = text; line < text + length; n++)
 	{
-		char	   *end = memchr(line, '\n', (size_t) (text + length - line));
+		char *end = memchr(line, '\n', (size_t) (text + length - line));
 
 		*end = '\0';
 		check_file(directory, line);
@@ -102,4 +107,4 @@ check_directory(const char *directory)
 	return n;
 }
 
-#endif							/* BICYCLE_IMAGE_FIXTURE_H */
+#endif /* BICYCLE_IMAGE_FIXTURE_H */

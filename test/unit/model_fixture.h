@@ -1,8 +1,10 @@
 /*
  * model_fixture.h
- *	  What the tests of whole models share: G and E of a configuration with reproducible weights, ready to be loaded on any device.
+ *	  What the tests of whole models share: G and E of a configuration with
+ *	  reproducible weights, ready to be loaded on any device.
  *
- * A ModelFixture owns its weights and tensors; model_fixture_free gives them back.  `error` is what the last call that failed has said.
+ * A ModelFixture owns its weights and tensors; model_fixture_free gives them
+ * back. `error` is what the last call that failed has said.
  */
 #ifndef BICYCLE_MODEL_FIXTURE_H
 #define BICYCLE_MODEL_FIXTURE_H
@@ -11,10 +13,10 @@
 
 typedef struct ModelFixture
 {
-	NnConfig	config;
-	NnParams	params;
-	double	   *weights;
-	NnTensor   *tensors;
+	NnConfig config;
+	NnParams params;
+	double *weights;
+	NnTensor *tensors;
 } ModelFixture;
 
 static NnError error;
@@ -44,11 +46,12 @@ model_fixture_free(ModelFixture *f)
 static NnModel *
 model_fixture_load(NnDevice *device, const ModelFixture *f, NnPrecision precision)
 {
-	NnModel    *model = NULL;
+	NnModel *model = NULL;
 
-	if (nn_model_load(device, &f->config, precision, f->tensors, f->params.n, &model, &error) != NN_OK)
+	if (nn_model_load(device, &f->config, precision, f->tensors, f->params.n, &model, &error) !=
+		NN_OK)
 		diag("%s: %s %s", error.message, error.detail, error.hint);
 	return model;
 }
 
-#endif							/* BICYCLE_MODEL_FIXTURE_H */
+#endif /* BICYCLE_MODEL_FIXTURE_H */

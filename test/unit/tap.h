@@ -1,6 +1,7 @@
 /*
  * tap.h
- *	  The few lines of TAP that a unit test needs.  A test calls ok() for each thing it proves and returns done_testing() from main; prove runs it.
+ *	  The few lines of TAP that a unit test needs. A test calls ok() for each
+ *	  thing it proves and returns done_testing() from main; prove runs it.
  */
 #ifndef BICYCLE_TAP_H
 #define BICYCLE_TAP_H
@@ -10,13 +11,12 @@
 #include <stdio.h>
 #include <string.h>
 
-static int	tap_run,
-			tap_failed;
+static int tap_run, tap_failed;
 
 __attribute__((format(printf, 2, 3), unused)) static bool
 ok(bool passed, const char *what, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, what);
 	printf("%sok %d - ", passed ? "" : "not ", ++tap_run);
@@ -32,7 +32,7 @@ ok(bool passed, const char *what, ...)
 __attribute__((format(printf, 1, 2), unused)) static void
 diag(const char *text, ...)
 {
-	va_list		args;
+	va_list args;
 
 	va_start(args, text);
 	printf("# ");
@@ -50,7 +50,7 @@ done_testing(void)
 }
 
 /* For who watches work that takes long: how often it has told of progress. */
-static int	progress;
+static int progress;
 
 __attribute__((unused)) static void
 on_progress(void)
@@ -58,4 +58,4 @@ on_progress(void)
 	progress++;
 }
 
-#endif							/* BICYCLE_TAP_H */
+#endif /* BICYCLE_TAP_H */

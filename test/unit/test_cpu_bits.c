@@ -1,9 +1,12 @@
 /*
- * Proves that on the CPU an image's bits depend on nothing but the model and the image: not on the batch it is in, its place there, the number of threads, or
- * which of two loads of the model computed it (design rule "bits").
+ * Proves that on the CPU an image's bits depend on nothing but the model and
+ * the image: not on the batch it is in, its place there, the number of threads,
+ * or which of two loads of the model computed it (design rule "bits").
  *
- * G and E at full size, in each precision the device has.  Every image is computed alone on one thread; then in batches of 2, 3, 8 and 16, and alone, on 1, 2
- * and 4 threads, where each byte must be equal.  Under a sanitizer only the smaller networks and batches are run.
+ * G and E at full size, in each precision the device has. Every image is
+ * computed alone on one thread; then in batches of 2, 3, 8 and 16, and alone,
+ * on 1, 2 and 4 threads, where each byte must be equal. Under a sanitizer only
+ * the smaller networks and batches are run.
  */
 #include "nn_fixture.h"
 
@@ -18,24 +21,24 @@
 
 typedef struct Network
 {
-	NnConfig	config;
-	NnNetwork	network;
+	NnConfig config;
+	NnNetwork network;
 	NnPrecision precision;
-	NnParams	params;
-	float	   *weights;
-	void	   *packed;
-	NnShape		shape;			/* of one image */
-	float	   *images;			/* (IMAGES, shape) */
-	float	   *z;				/* (IMAGES, NZ) */
-	size_t		result;			/* floats of an image's result */
-	float	   *alone;			/* (IMAGES, result): what each image gives alone, on one thread */
+	NnParams params;
+	float *weights;
+	void *packed;
+	NnShape shape; /* of one image */
+	float *images; /* (IMAGES, shape) */
+	float *z;      /* (IMAGES, NZ) */
+	size_t result; /* floats of an image's result */
+	float *alone;  /* (IMAGES, result): what each image gives alone, on one thread */
 } Network;
 
 static float *
 numbers(uint32_t seed, size_t n)
 {
-	double	   *from = malloc(n * sizeof(double));
-	float	   *to = malloc(n * sizeof(float));
+	double *from = malloc(n * sizeof(double));
+	float *to = malloc(n * sizeof(float));
 
 	lcg_fill(seed, 1, n, from);
 	for (size_t i = 0; i < n; i++)
@@ -44,18 +47,21 @@ numbers(uint32_t seed, size_t n)
 	return to;
 }
 
-/* The network's graph for a batch; the values to bind in the order image, z, results. */
+/*
+ * The network's graph for a batch; the values to bind in the order image, z,
+ * results.
+ */
 static void
 build(const Network *net, NnGraph *g, int batch, int value[3])
 {
-	NnShape		shape = net->shape;
+	NnShape shape = net->shape;
 
 	shape.n = batch;
 	nn_graph_init(g, &net->params);
 	value[0] = nn_input(g, shape, "image");
 	if (net->network == NN_NET_G)
 	{
-		value[1] = nn_input(g, (NnShape) {batch, 1, 1, NZ}, "z");
+		value[1] = nn_input(g, (NnShape){ batch, 1, 1, NZ }, "z");
 		value[2] = nn_net_G(g, &net->config, value[0], value[1]);
 	}
 	else
@@ -65,10 +71,10 @@ build(const Network *net, NnGraph *g, int batch, int value[3])
 static NnStatus
 pack(NnDevice *device, const Network *net, void **packed, NnError *error)
 {
-	NnGraph		g;
-	int			value[3];
-	size_t		bytes;
-	NnStatus	status;
+	NnGraph g;
+	int value[3];
+	size_t bytes;
+	NnStatus status;
 
 	build(net, &g, 1, value);
 	status = device->pack(device, net->precision, &g, net->weights, packed, &bytes, error);
@@ -76,25 +82,28 @@ pack(NnDevice *device, const Network *net, void **packed, NnError *error)
 	return status;
 }
 
-/* Runs images [first, first + batch); results as (batch, result), malloc'ed; NULL after an error. */
+/*
+ * Runs images [first, first + batch); results as (batch, result), malloc'ed;
+ * NULL after an error.
+ */
 static float *
 run(NnDevice *device, const Network *net, const void *packed, int first, int batch, int threads)
 {
-	size_t		pixels = (size_t) net->shape.h * net->shape.w * net->shape.c;
-	float	   *out = calloc((size_t) batch * net->result, sizeof(float));
-	NnBinding	bindings[3];
-	NnGraph		g;
-	NnPlan		plan;
-	NnError		error = {0};
-	NnStatus	status;
-	int			value[3];
-	bool		generator = net->network == NN_NET_G;
+	size_t pixels = (size_t) net->shape.h * net->shape.w * net->shape.c;
+	float *out = calloc((size_t) batch * net->result, sizeof(float));
+	NnBinding bindings[3];
+	NnGraph g;
+	NnPlan plan;
+	NnError error = { 0 };
+	NnStatus status;
+	int value[3];
+	bool generator = net->network == NN_NET_G;
 
 	build(net, &g, batch, value);
-	bindings[0] = (NnBinding) {value[0], net->images + first * pixels};
-	bindings[1] = (NnBinding) {value[1], generator ? net->z + first * NZ : out};
-	bindings[2] = (NnBinding) {value[2], generator ? out : out + (size_t) batch * NZ};
-	plan = (NnPlan) {.graph = &g, .device = device, .precision = net->precision};
+	bindings[0] = (NnBinding){ value[0], net->images + first * pixels };
+	bindings[1] = (NnBinding){ value[1], generator ? net->z + first * NZ : out };
+	bindings[2] = (NnBinding){ value[2], generator ? out : out + (size_t) batch * NZ };
+	plan = (NnPlan){ .graph = &g, .device = device, .precision = net->precision };
 	device->set_threads(device, threads);
 	status = nn_plan_memory(&plan, &error);
 	if (status == NN_OK)
@@ -113,7 +122,10 @@ run(NnDevice *device, const Network *net, const void *packed, int first, int bat
 	return NULL;
 }
 
-/* Whether image i of a batch's results equals what it gave alone.  E's results are mu of all images, then logvar of all. */
+/*
+ * Whether image i of a batch's results equals what it gave alone. E's results
+ * are mu of all images, then logvar of all.
+ */
 static bool
 same_bits(const Network *net, const float *out, int first, int batch, int i)
 {
@@ -121,27 +133,31 @@ same_bits(const Network *net, const float *out, int first, int batch, int i)
 
 	if (net->network == NN_NET_G)
 		return memcmp(out + i * net->result, alone, net->result * sizeof(float)) == 0;
-	return memcmp(out + i * NZ, alone, NZ * sizeof(float)) == 0 && memcmp(out + (batch + i) * NZ, alone + NZ, NZ * sizeof(float)) == 0;
+	return memcmp(out + i * NZ, alone, NZ * sizeof(float)) == 0 &&
+		   memcmp(out + (batch + i) * NZ, alone + NZ, NZ * sizeof(float)) == 0;
 }
 
 static void
-test_batch(NnDevice *device, const Network *net, const void *packed, int first, int batch, int threads, const char *what)
+test_batch(NnDevice *device, const Network *net, const void *packed, int first, int batch,
+		   int threads, const char *what)
 {
-	float	   *out = run(device, net, packed, first, batch, threads);
-	int			same = 0;
+	float *out = run(device, net, packed, first, batch, threads);
+	int same = 0;
 
 	for (int i = 0; out && i < batch; i++)
 		same += same_bits(net, out, first, batch, i);
-	ok(out && same == batch, "%s%d %s: images %d to %d in one batch, %d thread%s%s", nn_network_name(net->network), net->shape.h,
-	   net->precision == NN_PRECISION_BF16 ? "bf16" : "fp32", first, first + batch - 1, threads, threads == 1 ? "" : "s", what);
+	ok(out && same == batch, "%s%d %s: images %d to %d in one batch, %d thread%s%s",
+	   nn_network_name(net->network), net->shape.h,
+	   net->precision == NN_PRECISION_BF16 ? "bf16" : "fp32", first, first + batch - 1, threads,
+	   threads == 1 ? "" : "s", what);
 	free(out);
 }
 
 static bool
 init(NnDevice *device, Network *net, NnNetwork network, int size, NnPrecision precision)
 {
-	NnError		error = {0};
-	double	   *weights;
+	NnError error = { 0 };
+	double *weights;
 
 	memset(net, 0, sizeof(*net));
 	nn_config_default(&net->config);
@@ -149,7 +165,7 @@ init(NnDevice *device, Network *net, NnNetwork network, int size, NnPrecision pr
 	net->config.levels = size == 256 ? 8 : 7;
 	net->network = network;
 	net->precision = precision;
-	net->shape = (NnShape) {1, size, size, 3};
+	net->shape = (NnShape){ 1, size, size, 3 };
 	net->result = network == NN_NET_G ? (size_t) size * size * 3 : 2 * NZ;
 	if (nn_params_of(&net->config, 1u << network, &net->params, &error) != NN_OK)
 		return false;
@@ -169,7 +185,7 @@ compute_alone(NnDevice *device, Network *net, int images)
 {
 	for (int i = 0; i < images; i++)
 	{
-		float	   *out = run(device, net, net->packed, i, 1, 1);
+		float *out = run(device, net, net->packed, i, 1, 1);
 
 		if (!out)
 			return false;
@@ -182,24 +198,27 @@ compute_alone(NnDevice *device, Network *net, int images)
 static void
 test_network(NnDevice *device, NnNetwork network, int size, NnPrecision precision)
 {
-	static const int batches[] = {1, 2, 3, 8, 16};
-	static const int threads[] = {1, 2, 4};
-	Network		net;
-	int			images = SLOW ? 3 : IMAGES;
-	void	   *again;
-	NnError		error;
+	static const int batches[] = { 1, 2, 3, 8, 16 };
+	static const int threads[] = { 1, 2, 4 };
+	Network net;
+	int images = SLOW ? 3 : IMAGES;
+	void *again;
+	NnError error;
 
-	if (!ok(init(device, &net, network, size, precision) && compute_alone(device, &net, images), "%s%d %s runs", nn_network_name(network), size,
+	if (!ok(init(device, &net, network, size, precision) && compute_alone(device, &net, images),
+			"%s%d %s runs", nn_network_name(network), size,
 			precision == NN_PRECISION_BF16 ? "bf16" : "fp32"))
 		return;
 	for (size_t b = 0; b < sizeof(batches) / sizeof(batches[0]); b++)
 		for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++)
 		{
 			/* the largest networks in large batches once */
-			bool		skip = batches[b] > images || (size == 256 && batches[b] > 3 && threads[t] != (batches[b] == 8 ? 4 : 2));
+			bool skip = batches[b] > images ||
+						(size == 256 && batches[b] > 3 && threads[t] != (batches[b] == 8 ? 4 : 2));
 
 			if (!skip)
-				test_batch(device, &net, net.packed, batches[b] < images ? (int) t % 2 : 0, batches[b], threads[t], "");
+				test_batch(device, &net, net.packed, batches[b] < images ? (int) t % 2 : 0,
+						   batches[b], threads[t], "");
 		}
 	if (ok(pack(device, &net, &again, &error) == NN_OK, "the model is loaded a second time"))
 	{
@@ -217,9 +236,9 @@ test_network(NnDevice *device, NnNetwork network, int size, NnPrecision precisio
 int
 main(void)
 {
-	static const NnPrecision precisions[] = {NN_PRECISION_FP32, NN_PRECISION_BF16};
-	NnDevice   *device;
-	NnError		error;
+	static const NnPrecision precisions[] = { NN_PRECISION_FP32, NN_PRECISION_BF16 };
+	NnDevice *device;
+	NnError error;
 
 	if (!ok(nn_device_open("cpu", 1, &device, &error) == NN_OK, "the device opens"))
 		return done_testing();

@@ -1,8 +1,12 @@
 /*
- * Proves that the CPU device survives want of memory: each of its large allocations (packed weights, arenas, workspaces, all by aligned_alloc) is refused in
- * turn, and all after it.  The call then returns NN_ENOMEM, nothing stays allocated, and afterwards the same model runs and gives the bits it gave before.
+ * Proves that the CPU device survives want of memory: each of its large
+ * allocations (packed weights, arenas, workspaces, all by aligned_alloc) is
+ * refused in turn, and all after it. The call then returns NN_ENOMEM, nothing
+ * stays allocated, and afterwards the same model runs and gives the bits it
+ * gave before.
  *
- * Under a sanitizer, whose allocator cannot be displaced, there is nothing to prove.
+ * Under a sanitizer, whose allocator cannot be displaced, there is nothing to
+ * prove.
  */
 #include "nn_fixture.h"
 
@@ -25,15 +29,15 @@ extern void __libc_free(void *block);
 #define EXPORTED __attribute__((visibility("default")))
 #define MAX_BLOCKS 4096
 
-static long until_refusal = -1; /* so many succeed, then none does; -1: all do */
-static void *blocks[MAX_BLOCKS];	/* alive, of aligned_alloc */
-static int	nblocks;
+static long until_refusal = -1;  /* so many succeed, then none does; -1: all do */
+static void *blocks[MAX_BLOCKS]; /* alive, of aligned_alloc */
+static int nblocks;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 EXPORTED void *
 aligned_alloc(size_t alignment, size_t size)
 {
-	void	   *block = NULL;
+	void *block = NULL;
 
 	pthread_mutex_lock(&lock);
 	if (until_refusal != 0)
@@ -63,14 +67,18 @@ free(void *block)
 
 #define SIZE 128
 
-/* A model of its own from open to close, with the device's large allocations refused from the n-th on (-1: none); G's image in `out`. */
+/*
+ * A model of its own from open to close, with the device's large allocations
+ * refused from the n-th on (-1: none); G's image in `out`.
+ */
 static NnStatus
-life(long n, const NnConfig *config, const NnTensor *tensors, int ntensors, const float *image, const float *z, float *out)
+life(long n, const NnConfig *config, const NnTensor *tensors, int ntensors, const float *image,
+	 const float *z, float *out)
 {
-	NnDevice   *device;
-	NnModel    *model = NULL;
-	NnError		error = {0};
-	NnStatus	status = nn_device_open("cpu", 2, &device, &error);
+	NnDevice *device;
+	NnModel *model = NULL;
+	NnError error = { 0 };
+	NnStatus status = nn_device_open("cpu", 2, &device, &error);
 
 	if (status != NN_OK)
 		return status;
@@ -81,7 +89,8 @@ life(long n, const NnConfig *config, const NnTensor *tensors, int ntensors, cons
 		status = nn_model_translate_float(model, 3, image, z, out, &error);
 		until_refusal = -1;
 		/* what failed for want of memory works once there is some */
-		if (status == NN_ENOMEM && nn_model_translate_float(model, 3, image, z, out, &error) != NN_OK)
+		if (status == NN_ENOMEM &&
+			nn_model_translate_float(model, 3, image, z, out, &error) != NN_OK)
 			status = NN_EDEVICE;
 		nn_model_free(model);
 	}
@@ -93,30 +102,23 @@ life(long n, const NnConfig *config, const NnTensor *tensors, int ntensors, cons
 int
 main(void)
 {
-	size_t		pixels = (size_t) SIZE * SIZE * 3;
-	NnConfig	config;
-	NnParams	params;
-	NnTensor   *tensors;
-	NnError		error;
-	double	   *weights,
-			   *image = malloc(3 * pixels * sizeof(double)),
-				z[3 * 8];
-	float	   *values,
-			   *images,
-			   *zs,
-			   *expected = calloc(3 * pixels, sizeof(float)),
-			   *got = calloc(3 * pixels, sizeof(float));
-	long		refused = 0,
-				wrong = 0,
-				leaked = 0,
-				differs = 0;
-	int			before;
+	size_t pixels = (size_t) SIZE * SIZE * 3;
+	NnConfig config;
+	NnParams params;
+	NnTensor *tensors;
+	NnError error;
+	double *weights, *image = malloc(3 * pixels * sizeof(double)), z[3 * 8];
+	float *values, *images, *zs, *expected = calloc(3 * pixels, sizeof(float)),
+								 *got = calloc(3 * pixels, sizeof(float));
+	long refused = 0, wrong = 0, leaked = 0, differs = 0;
+	int before;
 
 	nn_config_default(&config);
 	config.size = config.encoder_size = SIZE;
 	config.levels = 7;
 	config.ngf = config.nef = 16;
-	if (!ok(nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E, &params, &error) == NN_OK, "the model has parameters"))
+	if (!ok(nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E, &params, &error) == NN_OK,
+			"the model has parameters"))
 		return done_testing();
 	weights = lcg_weights(&params, 1000);
 	values = floats_of(weights, params.total);
@@ -125,8 +127,12 @@ main(void)
 	{
 		const NnParam *p = &params.list[i];
 
-		tensors[i] = (NnTensor) {.name = p->name, .network = p->network, .dtype = NN_F32, .ndim = p->ndim, .data = values + p->offset,
-			.nbytes = p->count * sizeof(float)};
+		tensors[i] = (NnTensor){ .name = p->name,
+								 .network = p->network,
+								 .dtype = NN_F32,
+								 .ndim = p->ndim,
+								 .data = values + p->offset,
+								 .nbytes = p->count * sizeof(float) };
 		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
 	}
 	lcg_fill(5, 1, 3 * pixels, image);
@@ -134,12 +140,13 @@ main(void)
 	images = floats_of(image, 3 * pixels);
 	zs = floats_of(z, 3 * 8);
 
-	if (!ok(life(-1, &config, tensors, params.n, images, zs, expected) == NN_OK, "it runs with enough memory"))
+	if (!ok(life(-1, &config, tensors, params.n, images, zs, expected) == NN_OK,
+			"it runs with enough memory"))
 		return done_testing();
 	before = nblocks;
 	for (long n = 0;; n++)
 	{
-		NnStatus	status = life(n, &config, tensors, params.n, images, zs, got);
+		NnStatus status = life(n, &config, tensors, params.n, images, zs, got);
 
 		leaked += nblocks != before;
 		if (status == NN_OK)
@@ -148,7 +155,8 @@ main(void)
 		wrong += status != NN_ENOMEM;
 	}
 	differs = memcmp(expected, got, 3 * pixels * sizeof(float)) != 0;
-	ok(refused > 50 && wrong == 0, "%ld refusals, each reported as want of memory (%ld not)", refused, wrong);
+	ok(refused > 50 && wrong == 0, "%ld refusals, each reported as want of memory (%ld not)",
+	   refused, wrong);
 	ok(leaked == 0, "nothing stays allocated (%ld times something did)", leaked);
 	ok(differs == 0, "and the last, which no refusal met, gives the first one's bits");
 	nn_params_free(&params);

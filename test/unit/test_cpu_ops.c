@@ -1,6 +1,9 @@
 /*
- * Proves that every operator of the CPU device computes what the reference device does, in fp32 to 1e-10 of the mean square and in bf16 (where the device has
- * it) to 1e-4.  BICYCLE_TEST_DEVICE=cuda proves it of a GPU, to 1e-9; BICYCLE_TEST_SMALL leaves the larger convolutions out, for tools that are slow.
+ * Proves that every operator of the CPU device computes what the reference
+ * device does, in fp32 to 1e-10 of the mean square and in bf16 (where the
+ * device has it) to 1e-4. BICYCLE_TEST_DEVICE=cuda proves it of a GPU, to 1e-9;
+ * BICYCLE_TEST_SMALL leaves the larger convolutions out, for tools that are
+ * slow.
  */
 #define MAX_PRODUCTS (getenv("BICYCLE_TEST_SMALL") ? 1.5e6 : INFINITY)
 #include "op_table.h"
@@ -9,11 +12,12 @@ int
 main(void)
 {
 	const char *name = getenv("BICYCLE_TEST_DEVICE");
-	NnDevice   *ref,
-			   *device;
-	NnError		error = {0};
+	NnDevice *ref, *device;
+	NnError error = { 0 };
 
-	if (!ok(nn_device_open("ref", 1, &ref, &error) == NN_OK && nn_device_open(name ? name : "cpu", 2, &device, &error) == NN_OK, "both devices open"))
+	if (!ok(nn_device_open("ref", 1, &ref, &error) == NN_OK &&
+				nn_device_open(name ? name : "cpu", 2, &device, &error) == NN_OK,
+			"both devices open"))
 	{
 		diag("%s: %s", error.message, error.detail);
 		return done_testing();
@@ -21,7 +25,8 @@ main(void)
 	diag("%s", nn_device_describe(device));
 	test_table(ref, device, NN_PRECISION_FP32, name ? 1e-9 : 1e-10);
 	for (int precision = NN_PRECISION_BF16; precision <= NN_PRECISION_TF32; precision++)
-		if (nn_device_supports(device, (NnPrecision) precision) && (precision == NN_PRECISION_BF16 || name))
+		if (nn_device_supports(device, (NnPrecision) precision) &&
+			(precision == NN_PRECISION_BF16 || name))
 			test_table(ref, device, (NnPrecision) precision, 1e-4);
 	nn_device_close(ref);
 	nn_device_close(device);

@@ -1,7 +1,11 @@
 /*
- * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out as from the reference device, bytes and floats, alone and in any batch, while two
- * batches are under way, in whatever order streams run; half precision is close to them; memory keeps to its limit; whatever call of CUDA fails, the error is
- * reported and nothing is lost, and after want of memory the next call does; the second GPU of two works; and what is missing where there is no usable GPU is said.
+ * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out
+ * as from the reference device, bytes and floats, alone and in any batch, while
+ * two batches are under way, in whatever order streams run; half precision is
+ * close to them; memory keeps to its limit; whatever call of CUDA fails, the
+ * error is reported and nothing is lost, and after want of memory the next call
+ * does; the second GPU of two works; and what is missing where there is no
+ * usable GPU is said.
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
@@ -13,23 +17,19 @@
 #include <unistd.h>
 
 #define IMAGES 11
-#define FEW 9					/* of which one runs beside the others */
+#define FEW 9 /* of which one runs beside the others */
 #define SIZE 64
 #define PIXELS (SIZE * SIZE)
 
 extern const NnCudaModule bicycle_cuda_module;
 
-static uint8_t images[IMAGES * PIXELS * 3],
-			expected[IMAGES * PIXELS * 3],
-			got[IMAGES * PIXELS * 3];
-static float z[IMAGES * 8],
-			mu[2][IMAGES * 8],
-			logvar[2][IMAGES * 8];
+static uint8_t images[IMAGES * PIXELS * 3], expected[IMAGES * PIXELS * 3], got[IMAGES * PIXELS * 3];
+static float z[IMAGES * 8], mu[2][IMAGES * 8], logvar[2][IMAGES * 8];
 
 static NnDevice *
 open_device(void)
 {
-	NnDevice   *device = NULL;
+	NnDevice *device = NULL;
 
 	if (bicycle_cuda_module.open(0, 1, &device, &error) != NN_OK)
 		diag("%s: %s", error.message, error.detail);
@@ -40,7 +40,7 @@ open_device(void)
 static double
 differing(void)
 {
-	size_t		n = 0;
+	size_t n = 0;
 
 	for (size_t i = 0; i < sizeof(expected); i++)
 		n += abs(expected[i] - got[i]) > 1;
@@ -50,7 +50,7 @@ differing(void)
 static double
 psnr(void)
 {
-	double		sum = 0;
+	double sum = 0;
 
 	for (size_t i = 0; i < sizeof(expected); i++)
 		sum += (double) (expected[i] - got[i]) * (expected[i] - got[i]);
@@ -61,8 +61,8 @@ psnr(void)
 static void
 make_expected(const ModelFixture *f)
 {
-	NnDevice   *ref;
-	NnModel    *model;
+	NnDevice *ref;
+	NnModel *model;
 
 	for (size_t i = 0; i < sizeof(images); i++)
 		images[i] = (uint8_t) (i * 2654435761u >> 24);
@@ -71,7 +71,8 @@ make_expected(const ModelFixture *f)
 		return;
 	model = model_fixture_load(ref, f, NN_PRECISION_FP32);
 	ok(nn_model_translate(model, IMAGES, images, z, expected, &error) == NN_OK &&
-	   nn_model_encode(model, IMAGES, images, mu[0], logvar[0], &error) == NN_OK, "the reference device runs");
+		   nn_model_encode(model, IMAGES, images, mu[0], logvar[0], &error) == NN_OK,
+	   "the reference device runs");
 	nn_model_free(model);
 	nn_device_close(ref);
 }
@@ -79,35 +80,41 @@ make_expected(const ModelFixture *f)
 static void
 test_images(NnDevice *device, const ModelFixture *f)
 {
-	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
-	double		worst = 0;
-	bool		same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
+	double worst = 0;
+	bool same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
 
-	ok(same && differing() <= 0.001, "images are the reference's: a share of %g differs by more than one level", differing());
+	ok(same && differing() <= 0.001,
+	   "images are the reference's: a share of %g differs by more than one level", differing());
 	memset(got, 0, sizeof(got));
 	for (int run = 0; run < 4; run++)
-		same &= nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK && differing() <= 0.001;
+		same &= nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK &&
+				differing() <= 0.001;
 	ok(same && gpu_graphs_run() > 0, "and are so when plans are replayed");
-	ok(nn_model_encode(model, IMAGES, images, mu[1], logvar[1], &error) == NN_OK, "the encoder runs");
+	ok(nn_model_encode(model, IMAGES, images, mu[1], logvar[1], &error) == NN_OK,
+	   "the encoder runs");
 	for (int i = 0; i < IMAGES * 8; i++)
 		worst = fmax(worst, fmax(fabs(mu[0][i] - mu[1][i]), fabs(logvar[0][i] - logvar[1][i])));
 	ok(worst < 1e-4, "and its values are the reference's: %g", worst);
 	nn_model_free(model);
 }
 
-/* An image's bytes do not depend on its batch; with naive convolutions not by a bit. */
+/*
+ * An image's bytes do not depend on its batch; with naive convolutions not by a
+ * bit.
+ */
 static void
 test_batches(NnDevice *device, const ModelFixture *f)
 {
 	static uint8_t one[PIXELS * 3];
-	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
-	bool		same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
-	float	   *floats = calloc(PIXELS * 3, sizeof(float)),
-			   *result = calloc(PIXELS * 3, sizeof(float));
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
+	bool same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+	float *floats = calloc(PIXELS * 3, sizeof(float)), *result = calloc(PIXELS * 3, sizeof(float));
 
 	for (int i = 0; i < IMAGES; i += 5)
 	{
-		same &= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, one, &error) == NN_OK;
+		same &= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, one,
+								   &error) == NN_OK;
 		same &= memcmp(one, got + (size_t) i * PIXELS * 3, sizeof(one)) == 0;
 	}
 	ok(same, "an image alone has the same bits as in a batch");
@@ -123,11 +130,12 @@ test_batches(NnDevice *device, const ModelFixture *f)
 static void
 test_half(const ModelFixture *f)
 {
-	NnDevice   *device = open_device();
-	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_AUTO);
-	bool		ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+	NnDevice *device = open_device();
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_AUTO);
+	bool ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
 
-	ok(ran && nn_model_precision(model) == NN_PRECISION_BF16 && psnr() >= 40, "auto is bf16 on compute capability 9.0: PSNR %.1f dB", psnr());
+	ok(ran && nn_model_precision(model) == NN_PRECISION_BF16 && psnr() >= 40,
+	   "auto is bf16 on compute capability 9.0: PSNR %.1f dB", psnr());
 	nn_model_free(model);
 	nn_device_close(device);
 	gpu_settings->major = 7;
@@ -136,9 +144,12 @@ test_half(const ModelFixture *f)
 	model = model_fixture_load(device, f, NN_PRECISION_AUTO);
 	memset(got, 0, sizeof(got));
 	ran = model && nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
-	ok(ran && nn_model_precision(model) == NN_PRECISION_FP16 && psnr() >= 50, "and fp16 on 7.5: PSNR %.1f dB", psnr());
+	ok(ran && nn_model_precision(model) == NN_PRECISION_FP16 && psnr() >= 50,
+	   "and fp16 on 7.5: PSNR %.1f dB", psnr());
 	nn_model_free(model);
-	ok(nn_model_load(device, &f->config, NN_PRECISION_BF16, f->tensors, f->params.n, &model, &error) == NN_EUNSUPPORTED && error.hint[0],
+	ok(nn_model_load(device, &f->config, NN_PRECISION_BF16, f->tensors, f->params.n, &model,
+					 &error) == NN_EUNSUPPORTED &&
+		   error.hint[0],
 	   "bf16 is refused there: %s", error.message);
 	nn_device_close(device);
 	gpu_settings->major = 9;
@@ -148,34 +159,42 @@ test_half(const ModelFixture *f)
 static void
 test_limit(const ModelFixture *f)
 {
-	NnDevice   *device = open_device();
-	NnModel    *model = model_fixture_load(device, f, NN_PRECISION_FP32);
-	size_t		weights = gpu_memory_used(),
-				least,
-				planned;
+	NnDevice *device = open_device();
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
+	size_t weights = gpu_memory_used(), least, planned;
 	NnDeviceMemory memory;
-	NnStatus	status;
+	NnStatus status;
 
 	nn_device_set_memory(device, weights + 1000);
 	status = nn_model_translate(model, IMAGES, images, z, got, &error);
-	ok(status == NN_ENOMEM && error.hint[0] && gpu_memory_used() <= weights + 1000, "a limit that leaves no room is an error: %s", error.detail);
+	ok(status == NN_ENOMEM && error.hint[0] && gpu_memory_used() <= weights + 1000,
+	   "a limit that leaves no room is an error: %s", error.detail);
 	nn_device_set_memory(device, weights + (3 << 20));
 	status = nn_model_translate(model, IMAGES, images, z, got, &error);
-	ok(status == NN_ENOMEM && gpu_memory_used() <= weights + (3 << 20), "so is a small one, for many images: %s", error.detail);
+	ok(status == NN_ENOMEM && gpu_memory_used() <= weights + (3 << 20),
+	   "so is a small one, for many images: %s", error.detail);
 	status = nn_model_prepare(model, &error);
 	least = nn_model_least_bytes(device, &f->config, NN_PRECISION_FP32, &error);
 	planned = nn_model_bytes(model);
-	ok(status == NN_OK && least > planned / 3 && least <= planned && planned <= gpu_memory_used(), "but not for one: %zu bytes, foreseen %zu", planned, least);
+	ok(status == NN_OK && least > planned / 3 && least <= planned && planned <= gpu_memory_used(),
+	   "but not for one: %zu bytes, foreseen %zu", planned, least);
 	for (int i = 0; i < IMAGES; i++)
-		status |= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, got + (size_t) i * PIXELS * 3, &error);
-	ok(status == NN_OK && differing() <= 0.001 && nn_model_bytes(model) == planned && nn_model_host_bytes(model) > 0, "and that is all it takes");
+		status |= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8,
+									 got + (size_t) i * PIXELS * 3, &error);
+	ok(status == NN_OK && differing() <= 0.001 && nn_model_bytes(model) == planned &&
+		   nn_model_host_bytes(model) > 0,
+	   "and that is all it takes");
 	nn_device_set_memory(device, 0);
 	status = nn_model_translate(model, IMAGES, images, z, got, &error);
-	ok(status == NN_OK && nn_model_bytes(model) > planned, "without a limit plans are made for more");
+	ok(status == NN_OK && nn_model_bytes(model) > planned,
+	   "without a limit plans are made for more");
 	nn_model_shrink(model);
 	status = nn_model_translate(model, 1, images, z, got, &error);
-	ok(status == NN_OK && nn_model_bytes(model) == planned, "and freed again, all but those for one");
-	ok(nn_device_memory(device, &memory) && memory.used == gpu_memory_used() && memory.limit == gpu_settings->memory / 8 * 7, "the device says what it holds");
+	ok(status == NN_OK && nn_model_bytes(model) == planned,
+	   "and freed again, all but those for one");
+	ok(nn_device_memory(device, &memory) && memory.used == gpu_memory_used() &&
+		   memory.limit == gpu_settings->memory / 8 * 7,
+	   "the device says what it holds");
 	nn_device_set_memory(device, planned);
 	ok(gpu_memory_used() == planned, "a lower limit takes what was spare");
 	nn_device_set_memory(device, 1000);
@@ -184,23 +203,27 @@ test_limit(const ModelFixture *f)
 	nn_device_close(device);
 }
 
-/* One call of CUDA fails, each in turn: open, load, plan, run, replay.  They are the same calls for the least of models. */
+/*
+ * One call of CUDA fails, each in turn: open, load, plan, run, replay. They are
+ * the same calls for the least of models.
+ */
 static void
 test_faults(const ModelFixture *small)
 {
-	bool		finished = false;
-	int			reported = 0;
+	bool finished = false;
+	int reported = 0;
 
 	for (long i = 1; !finished && i < 5000; i += i < 40 ? 1 : 13)
 	{
-		NnDevice   *device = NULL;
-		NnModel    *model = NULL;
-		NnStatus	status;
+		NnDevice *device = NULL;
+		NnModel *model = NULL;
+		NnStatus status;
 
 		gpu_settings->fail_in = i;
 		status = bicycle_cuda_module.open(0, 1, &device, &error);
 		if (status == NN_OK)
-			status = nn_model_load(device, &small->config, NN_PRECISION_FP32, small->tensors, small->params.n, &model, &error);
+			status = nn_model_load(device, &small->config, NN_PRECISION_FP32, small->tensors,
+								   small->params.n, &model, &error);
 		for (int run = 0; status == NN_OK && run < 3; run++)
 			status = nn_model_translate(model, 2, images, z, got, &error);
 		finished = gpu_settings->fail_in > 0;
@@ -216,16 +239,17 @@ test_faults(const ModelFixture *small)
 			break;
 		}
 	}
-	ok(finished && reported > 40 && gpu_memory_used() == 0, "failures of CUDA are reported and lose no memory: %d", reported);
+	ok(finished && reported > 40 && gpu_memory_used() == 0,
+	   "failures of CUDA are reported and lose no memory: %d", reported);
 }
 
 /* Of the least of models. */
 static bool
 make_small(const ModelFixture *small)
 {
-	NnDevice   *device = open_device();
-	NnModel    *model = model_fixture_load(device, small, NN_PRECISION_FP32);
-	NnStatus	status = nn_model_translate(model, FEW, images, z, expected, &error);
+	NnDevice *device = open_device();
+	NnModel *model = model_fixture_load(device, small, NN_PRECISION_FP32);
+	NnStatus status = nn_model_translate(model, FEW, images, z, expected, &error);
 
 	nn_model_free(model);
 	nn_device_close(device);
@@ -236,22 +260,26 @@ static bool
 is_small(NnModel *model, int n)
 {
 	memset(got, 0, sizeof(got));
-	return nn_model_translate(model, n, images, z, got, &error) == NN_OK && memcmp(got, expected, (size_t) n * PIXELS * 3) == 0;
+	return nn_model_translate(model, n, images, z, got, &error) == NN_OK &&
+		   memcmp(got, expected, (size_t) n * PIXELS * 3) == 0;
 }
 
-/* What is not memory's want ends the engine; after what is, the same call must do: each call of CUDA, in turn, finds no memory while a batch is started and run. */
+/*
+ * What is not memory's want ends the engine; after what is, the same call must
+ * do: each call of CUDA, in turn, finds no memory while a batch is started and
+ * run.
+ */
 static void
 test_recovery(const ModelFixture *small)
 {
-	NnDevice   *device = open_device();
-	int			short_of = 0,
-				wrong = 0;
-	bool		finished = false;
+	NnDevice *device = open_device();
+	int short_of = 0, wrong = 0;
+	bool finished = false;
 
 	for (long i = 1; !finished && wrong == 0 && i < 400; i += i < 30 ? 1 : 11)
 	{
-		NnModel    *model = model_fixture_load(device, small, NN_PRECISION_FP32);
-		NnStatus	status = NN_OK;
+		NnModel *model = model_fixture_load(device, small, NN_PRECISION_FP32);
+		NnStatus status = NN_OK;
 
 		gpu_settings->fail_with = cudaErrorMemoryAllocation;
 		gpu_settings->fail_in = i;
@@ -268,19 +296,23 @@ test_recovery(const ModelFixture *small)
 		nn_model_free(model);
 	}
 	nn_device_close(device);
-	ok(finished && short_of > 25 && wrong == 0 && gpu_memory_used() == 0, "where memory was short once, the next call does: %d times", short_of);
+	ok(finished && short_of > 25 && wrong == 0 && gpu_memory_used() == 0,
+	   "where memory was short once, the next call does: %d times", short_of);
 }
 
-/* Streams run as far ahead as they like, blocks and threads in other orders: nothing is read before it is there, or overwritten before it was read. */
+/*
+ * Streams run as far ahead as they like, blocks and threads in other orders:
+ * nothing is read before it is there, or overwritten before it was read.
+ */
 static void
 test_orders(const ModelFixture *small)
 {
-	bool		same = true;
+	bool same = true;
 
 	for (unsigned seed = 1; same && seed <= 2; seed++)
 	{
-		NnDevice   *device;
-		NnModel    *model;
+		NnDevice *device;
+		NnModel *model;
 
 		gpu_settings->chance = seed * 2654435761u;
 		device = open_device();
@@ -293,66 +325,71 @@ test_orders(const ModelFixture *small)
 			diag("seed %u", seed);
 	}
 	gpu_settings->chance = 0;
-	ok(same && gpu_memory_used() == 0, "images have the same bits in whatever order streams, blocks and threads run");
+	ok(same && gpu_memory_used() == 0,
+	   "images have the same bits in whatever order streams, blocks and threads run");
 }
 
 /* For another thread. */
 typedef struct Errand
 {
-	NnDevice   *device;
+	NnDevice *device;
 	const ModelFixture *f;
-	NnModel    *model;			/* to be loaded if NULL, else to be freed */
+	NnModel *model; /* to be loaded if NULL, else to be freed */
 } Errand;
 
 static void *
 run_errand(void *arg)
 {
-	Errand	   *errand = arg;
-	NnModel    *freed = errand->model;
+	Errand *errand = arg;
+	NnModel *freed = errand->model;
 
 	errand->model = freed ? NULL : model_fixture_load(errand->device, errand->f, NN_PRECISION_FP32);
 	nn_model_free(freed);
 	return NULL;
 }
 
-/* The second of two GPUs, a thread that packs, and one that frees: CUDA's current device is each thread's own. */
+/*
+ * The second of two GPUs, a thread that packs, and one that frees: CUDA's
+ * current device is each thread's own.
+ */
 static void
 test_second(const ModelFixture *f)
 {
-	Errand		errand = {.f = f};
-	pthread_t	thread;
-	bool		same = false;
+	Errand errand = { .f = f };
+	pthread_t thread;
+	bool same = false;
 
 	gpu_settings->devices = 2;
 	if (bicycle_cuda_module.open(1, 1, &errand.device, &error) == NN_OK)
 	{
 		pthread_create(&thread, NULL, run_errand, &errand);
 		pthread_join(thread, NULL);
-		same = strstr(nn_device_describe(errand.device), "cuda:1") && errand.model && is_small(errand.model, 1);
+		same = strstr(nn_device_describe(errand.device), "cuda:1") && errand.model &&
+			   is_small(errand.model, 1);
 		pthread_create(&thread, NULL, run_errand, &errand);
 		pthread_join(thread, NULL);
 		nn_device_close(errand.device);
 	}
 	gpu_settings->devices = 1;
-	ok(bicycle_cuda_module.open(0, 1, &errand.device, &error) == NN_OK, "the first GPU opens after it");
+	ok(bicycle_cuda_module.open(0, 1, &errand.device, &error) == NN_OK,
+	   "the first GPU opens after it");
 	nn_device_close(errand.device);
 	ok(same && gpu_memory_used() == 0, "the second GPU is used by whatever thread");
 }
 
-/* BICYCLE_CUDA_TRACE: every step has a line with its share of what is possible, and results are what they are without. */
+/*
+ * BICYCLE_CUDA_TRACE: every step has a line with its share of what is possible,
+ * and results are what they are without.
+ */
 static void
 test_trace(const ModelFixture *f)
 {
-	char		path[] = "/tmp/bicycle-trace-XXXXXX",
-				line[512];
-	int			file = mkstemp(path),
-				kept = dup(STDERR_FILENO),
-				plans = 0,
-				steps = 0;
-	NnDevice   *device;
-	NnModel    *model;
-	bool		same = true;
-	FILE	   *trace;
+	char path[] = "/tmp/bicycle-trace-XXXXXX", line[512];
+	int file = mkstemp(path), kept = dup(STDERR_FILENO), plans = 0, steps = 0;
+	NnDevice *device;
+	NnModel *model;
+	bool same = true;
+	FILE *trace;
 
 	setenv("BICYCLE_CUDA_TRACE", "1", 1);
 	setenv("BICYCLE_CUDA_PEAK", "800,3000", 1);
@@ -373,45 +410,62 @@ test_trace(const ModelFixture *f)
 	rewind(trace);
 	while (fgets(line, sizeof(line), trace))
 	{
-		plans += strncmp(line, "trace plan of 1 images, fp32: 1000.00 us, limit ", 48) == 0 && strstr(line, "%; 12 steps, in place 12000.00 us; the card's 800.0");
-		steps += strncmp(line, "trace step ", 11) == 0 && strstr(line, ":  1000.00 us, ") && strstr(line, " us by ");
+		plans += strncmp(line, "trace plan of 1 images, fp32: 1000.00 us, limit ", 48) == 0 &&
+				 strstr(line, "%; 12 steps, in place 12000.00 us; the card's 800.0");
+		steps += strncmp(line, "trace step ", 11) == 0 && strstr(line, ":  1000.00 us, ") &&
+				 strstr(line, " us by ");
 	}
 	fclose(trace);
 	(void) remove(path);
 	for (int i = 0; i < PIXELS * 3; i++)
 		same &= abs(expected[i] - got[i]) <= 1;
-	ok(same && plans == 1 && steps == 12, "a trace has a line a plan and a step, and spoils nothing: %d, %d", plans, steps);
+	ok(same && plans == 1 && steps == 12,
+	   "a trace has a line a plan and a step, and spoils nothing: %d, %d", plans, steps);
 }
 
 static void
 test_missing(void)
 {
-	NnDevice   *device;
+	NnDevice *device;
 	GpuSettings before = *gpu_settings;
 
-	ok(bicycle_cuda_module.open(1, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "sees 1 "), "no second GPU: %s", error.detail);
+	ok(bicycle_cuda_module.open(1, 1, &device, &error) == NN_EUNSUPPORTED &&
+		   strstr(error.detail, "sees 1 "),
+	   "no second GPU: %s", error.detail);
 	gpu_settings->major = 7;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "7.0"), "an old GPU: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED &&
+		   strstr(error.detail, "7.0"),
+	   "an old GPU: %s", error.detail);
 	gpu_settings->devices = 0;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && error.hint[0], "no GPU: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && error.hint[0],
+	   "no GPU: %s", error.detail);
 	setenv("CUDA_VISIBLE_DEVICES", "-1", 1);
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "CUDA_VISIBLE_DEVICES"), "none that may be seen: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED &&
+		   strstr(error.detail, "CUDA_VISIBLE_DEVICES"),
+	   "none that may be seen: %s", error.detail);
 	unsetenv("CUDA_VISIBLE_DEVICES");
 	*gpu_settings = before;
 	gpu_settings->driver = 12040;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "12.4"), "an old driver: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED &&
+		   strstr(error.detail, "12.4"),
+	   "an old driver: %s", error.detail);
 	gpu_settings->driver = 0;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "no NVIDIA driver"), "no driver: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED &&
+		   strstr(error.detail, "no NVIDIA driver"),
+	   "no driver: %s", error.detail);
 	*gpu_settings = before;
 	gpu_settings->no_kernel = cudaErrorUnsupportedPtxVersion;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && strstr(error.detail, "PTX") && strstr(error.hint, "CUDA_ARCH=90"),
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED &&
+		   strstr(error.detail, "PTX") && strstr(error.hint, "CUDA_ARCH=90"),
 	   "a driver that cannot take our PTX: %s", error.detail);
 	gpu_settings->no_kernel = 0;
 	gpu_settings->memory = 100;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_ENOMEM && error.detail[0], "a card that others fill: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_ENOMEM && error.detail[0],
+	   "a card that others fill: %s", error.detail);
 	*gpu_settings = before;
 	setenv("BICYCLE_TEST_NO_CONVS", "1", 1);
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED, "no library for convolutions: %s", error.message);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED,
+	   "no library for convolutions: %s", error.message);
 	unsetenv("BICYCLE_TEST_NO_CONVS");
 	ok(gpu_memory_used() == 0, "and nothing stays behind");
 }
@@ -420,17 +474,21 @@ test_missing(void)
 static void
 test_times(void)
 {
-	CudaConvShape shape = {.n = 1, .h = 4, .w = 4, .c = 8, .oh = 4, .ow = 4, .k = 8, .kernel = 3, .stride = 1, .pad = 1};
-	CudaConvs  *convs = NULL;
-	CudaConv   *conv = NULL;
+	CudaConvShape shape = {
+		.n = 1, .h = 4, .w = 4, .c = 8, .oh = 4, .ow = 4, .k = 8, .kernel = 3, .stride = 1, .pad = 1
+	};
+	CudaConvs *convs = NULL;
+	CudaConv *conv = NULL;
 	cudaStream_t stream = NULL;
-	float		times[2] = {0};
+	float times[2] = { 0 };
 
 	(void) cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-	if (cuda_convs_open(stream, &convs, &error) == NN_OK && cuda_conv_open(convs, &shape, &conv, &error) == NN_OK)
+	if (cuda_convs_open(stream, &convs, &error) == NN_OK &&
+		cuda_conv_open(convs, &shape, &conv, &error) == NN_OK)
 		times[0] = cuda_time_conv(stream, convs, conv, &shape);
 	times[1] = cuda_time_copy(stream, 3 << 20);
-	ok(times[0] == 1 && times[1] == 1, "a convolution and a copy are timed: %g and %g ms", times[0], times[1]);
+	ok(times[0] == 1 && times[1] == 1, "a convolution and a copy are timed: %g and %g ms", times[0],
+	   times[1]);
 	ok(cuda_time_copy(stream, SIZE_MAX / 2) == CUDA_TIME_NEVER, "what finds no memory never ends");
 	if (conv)
 		cuda_conv_close(conv);
@@ -443,7 +501,7 @@ int
 main(void)
 {
 	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":4,\"nef\":4}");
-	NnDevice   *device = open_device();
+	NnDevice *device = open_device();
 
 	make_expected(&f);
 	test_images(device, &f);

@@ -1,10 +1,12 @@
 /*
- * Proves that every operator of the CUDA device computes what the reference device does, without a GPU: device and kernels run on the imitated GPU of
- * test/cuda, with naive convolutions in place of cuDNN's.  In fp32 to 1e-9 of the mean square, in bf16 and fp16 to 1e-4.  Each case runs three times, so that
- * both slots and a captured plan are seen.
+ * Proves that every operator of the CUDA device computes what the reference
+ * device does, without a GPU: device and kernels run on the imitated GPU of
+ * test/cuda, with naive convolutions in place of cuDNN's. In fp32 to 1e-9 of
+ * the mean square, in bf16 and fp16 to 1e-4. Each case runs three times, so
+ * that both slots and a captured plan are seen.
  */
 #define RUNS 3
-#define MAX_PRODUCTS 1.5e6		/* of a convolution; larger ones are for a real GPU */
+#define MAX_PRODUCTS 1.5e6 /* of a convolution; larger ones are for a real GPU */
 #include "op_table.h"
 #include "nn/cuda/module.h"
 
@@ -15,11 +17,12 @@ extern const NnCudaModule bicycle_cuda_module;
 int
 main(void)
 {
-	NnDevice   *ref,
-			   *device;
-	NnError		error = {0};
+	NnDevice *ref, *device;
+	NnError error = { 0 };
 
-	if (!ok(nn_device_open("ref", 1, &ref, &error) == NN_OK && bicycle_cuda_module.open(0, 1, &device, &error) == NN_OK, "both devices open"))
+	if (!ok(nn_device_open("ref", 1, &ref, &error) == NN_OK &&
+				bicycle_cuda_module.open(0, 1, &device, &error) == NN_OK,
+			"both devices open"))
 	{
 		diag("%s: %s", error.message, error.detail);
 		return done_testing();

@@ -1,7 +1,10 @@
 /*
- * Proves that cuDNN has an engine that the CUDA device may use for every convolution of G and E at every batch size (on the first card; three sizes on the
- * others), and of the operators' test, in every precision, on the GPUs that test/data/cudnn describes: deterministic, nothing compiled at run time, strict fp32
- * without tensor cores.  No GPU is needed: cuDNN plans for a described one.  A cuDNN of which a library is missing is an error.
+ * Proves that cuDNN has an engine that the CUDA device may use for every
+ * convolution of G and E at every batch size (on the first card; three sizes on
+ * the others), and of the operators' test, in every precision, on the GPUs that
+ * test/data/cudnn describes: deterministic, nothing compiled at run time,
+ * strict fp32 without tensor cores. No GPU is needed: cuDNN plans for a
+ * described one. A cuDNN of which a library is missing is an error.
  */
 #include "op_table.h"
 
@@ -9,7 +12,8 @@
 int
 main(void)
 {
-	printf("1..0 # SKIP the CUDA device was not built, or AddressSanitizer would report what cuDNN itself leaks\n");
+	printf("1..0 # SKIP the CUDA device was not built, or AddressSanitizer would report what cuDNN "
+		   "itself leaks\n");
 	return 0;
 }
 #else
@@ -26,39 +30,40 @@ main(void)
 
 typedef struct Tally
 {
-	int			convs,
-				missing,
-				fallbacks,		/* not of heuristic A */
-				later,			/* not the first of a list */
-				tensor_cores,
-				pinned;
-	size_t		workspace;		/* the largest */
+	int convs, missing, fallbacks, /* not of heuristic A */
+		later,                     /* not the first of a list */
+		tensor_cores, pinned;
+	size_t workspace; /* the largest */
 } Tally;
 
 static const struct
 {
 	const char *file;
 	NnPrecision precisions[4];
-}			cards[] = {
-	{"h100.json", {NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16}},
-	{"a100.json", {NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16}},
-	{"rtx4090.json", {NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16}},
-	{"t4.json", {NN_PRECISION_FP32, NN_PRECISION_FP16}},
+} cards[] = {
+	{ "h100.json", { NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16 } },
+	{ "a100.json", { NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16 } },
+	{ "rtx4090.json",
+	  { NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16 } },
+	{ "t4.json", { NN_PRECISION_FP32, NN_PRECISION_FP16 } },
 };
 
-static const char *const configs[] = {"{}", "{\"upsample\":\"bilinear\"}", "{\"size\":128,\"ngf\":32,\"nef\":32,\"net_e\":\"conv\",\"where_add\":\"input\"}"};
+static const char *const configs[] = {
+	"{}", "{\"upsample\":\"bilinear\"}",
+	"{\"size\":128,\"ngf\":32,\"nef\":32,\"net_e\":\"conv\",\"where_add\":\"input\"}"
+};
 
 /* Opens every convolution of a graph. */
 static void
 plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tally)
 {
-	NnPlan		plan = {.graph = (NnGraph *) g, .precision = precision};
+	NnPlan plan = { .graph = (NnGraph *) g, .precision = precision };
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		CudaConvShape s;
-		CudaConv   *conv;
-		NnError		error = {0};
+		CudaConv *conv;
+		NnError error = { 0 };
 
 		if (!cuda_is_conv(g->nodes[i].op))
 			continue;
@@ -81,21 +86,23 @@ plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tal
 }
 
 static void
-plan_network(CudaConvs *convs, const NnConfig *config, NnNetwork network, int n, NnPrecision precision, Tally *tally)
+plan_network(CudaConvs *convs, const NnConfig *config, NnNetwork network, int n,
+			 NnPrecision precision, Tally *tally)
 {
-	NnParams	params;
-	NnGraph		g;
-	NnError		error;
-	int			size = network == NN_NET_G ? config->size : config->encoder_size;
-	int			image,
-				out[2];
+	NnParams params;
+	NnGraph g;
+	NnError error;
+	int size = network == NN_NET_G ? config->size : config->encoder_size;
+	int image, out[2];
 
 	if (nn_params_of(config, 1u << network, &params, &error) != NN_OK)
 		return;
 	nn_graph_init(&g, &params);
-	image = nn_input(&g, (NnShape) {n, size, size, network == NN_NET_G ? config->input_nc : config->output_nc}, "image");
+	image = nn_input(
+		&g, (NnShape){ n, size, size, network == NN_NET_G ? config->input_nc : config->output_nc },
+		"image");
 	if (network == NN_NET_G)
-		nn_net_G(&g, config, image, nn_input(&g, (NnShape) {n, 1, 1, config->nz}, "z"));
+		nn_net_G(&g, config, image, nn_input(&g, (NnShape){ n, 1, 1, config->nz }, "z"));
 	else
 		nn_net_E(&g, config, image, &out[0], &out[1]);
 	plan_graph(convs, &g, precision, tally);
@@ -106,9 +113,9 @@ plan_network(CudaConvs *convs, const NnConfig *config, NnNetwork network, int n,
 static void
 test_config(CudaConvs *convs, const char *card, NnPrecision precision, const char *json, int step)
 {
-	Tally		tally = {0};
-	NnConfig	config;
-	NnError		error;
+	Tally tally = { 0 };
+	NnConfig config;
+	NnError error;
 
 	nn_config_default(&config);
 	if (nn_config_parse(&config, json, strlen(json), &error) != NN_OK)
@@ -118,40 +125,50 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 		plan_network(convs, &config, NN_NET_G, n, precision, &tally);
 		plan_network(convs, &config, NN_NET_E, n, precision, &tally);
 	}
-	ok(tally.convs > 0 && tally.missing == 0 && (precision != NN_PRECISION_FP32 || tally.tensor_cores == 0),
-	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on tensor cores, workspace %zu KiB", card,
-	   nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs, tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
+	ok(tally.convs > 0 && tally.missing == 0 &&
+		   (precision != NN_PRECISION_FP32 || tally.tensor_cores == 0),
+	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on "
+	   "tensor cores, workspace %zu KiB",
+	   card, nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs,
+	   tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
 }
 
-/* The convolutions that a GPU is tested with, odd extents and channels among them. */
+/*
+ * The convolutions that a GPU is tested with, odd extents and channels among
+ * them.
+ */
 static void
 test_operators(CudaConvs *convs, const char *card, NnPrecision precision)
 {
-	Tally		tally = {0};
+	Tally tally = { 0 };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 	{
-		Run			r;
+		Run r;
 
 		build(&r, &cases[i], false);
 		plan_graph(convs, &r.graph, precision, &tally);
 		free_run(&r);
 	}
-	ok(tally.convs > 0 && tally.missing == 0, "%s, %s: %d of %d convolutions of the operators' test", card, nn_precision_name(precision),
+	ok(tally.convs > 0 && tally.missing == 0,
+	   "%s, %s: %d of %d convolutions of the operators' test", card, nn_precision_name(precision),
 	   tally.convs - tally.missing, tally.convs);
 }
 
-/* With BICYCLE_PIN_ENGINES one engine a layer serves all batch sizes, where cuDNN takes it. */
+/*
+ * With BICYCLE_PIN_ENGINES one engine a layer serves all batch sizes, where
+ * cuDNN takes it.
+ */
 static void
 test_pinning(const char *json)
 {
 	for (int pin = 1; pin <= 64; pin *= 64)
 	{
-		Tally		tally = {0};
-		NnConfig	config;
-		CudaConvs  *convs;
-		NnError		error;
-		char		number[8];
+		Tally tally = { 0 };
+		NnConfig config;
+		CudaConvs *convs;
+		NnError error;
+		char number[8];
 
 		snprintf(number, sizeof(number), "%d", pin);
 		setenv("BICYCLE_PIN_ENGINES", number, 1);
@@ -162,30 +179,43 @@ test_pinning(const char *json)
 				plan_network(convs, &config, NN_NET_G, n, NN_PRECISION_BF16, &tally);
 			cuda_convs_close(convs);
 		}
-		ok(tally.convs > 0 && tally.missing == 0 && tally.pinned > tally.convs / 2, "engines of %d images serve %d of %d convolutions of other batch sizes", pin,
+		ok(tally.convs > 0 && tally.missing == 0 && tally.pinned > tally.convs / 2,
+		   "engines of %d images serve %d of %d convolutions of other batch sizes", pin,
 		   tally.pinned, tally.convs - tally.convs / 7);
 		unsetenv("BICYCLE_PIN_ENGINES");
 	}
 }
 
-/* What was chosen is kept for the next start, and a damaged file is only one that is not there. */
+/*
+ * What was chosen is kept for the next start, and a damaged file is only one
+ * that is not there.
+ */
 static void
 test_keeping(CudaConvs *convs)
 {
-	CudaConvShape shape = {.type = KERNEL_F16, .n = 1, .h = 128, .w = 128, .c = 64, .oh = 64, .ow = 64, .k = 128, .kernel = 4, .stride = 2, .pad = 1};
-	char		directory[] = "/tmp/bicycle-plans-XXXXXX",
-				path[512];
-	bool		kept[4] = {false};
-	DIR		   *listing;
+	CudaConvShape shape = { .type = KERNEL_F16,
+							.n = 1,
+							.h = 128,
+							.w = 128,
+							.c = 64,
+							.oh = 64,
+							.ow = 64,
+							.k = 128,
+							.kernel = 4,
+							.stride = 2,
+							.pad = 1 };
+	char directory[] = "/tmp/bicycle-plans-XXXXXX", path[512];
+	bool kept[4] = { false };
+	DIR *listing;
 	struct dirent *entry;
-	NnError		error = {0};
+	NnError error = { 0 };
 
 	if (!mkdtemp(directory))
 		return;
 	setenv("BICYCLE_PLAN_CACHE", directory, 1);
 	for (int i = 0; i < 4; i++)
 	{
-		CudaConv   *conv;
+		CudaConv *conv;
 
 		if (i == 2 && (listing = opendir(directory)) != NULL)
 		{
@@ -220,18 +250,19 @@ test_keeping(CudaConvs *convs)
 static void
 test_card(const char *file, const NnPrecision *precisions, int step)
 {
-	char		path[64];
-	size_t		length;
-	uint8_t    *bytes;
-	char	   *json;
-	CudaConvs  *convs;
-	NnError		error = {0};
+	char path[64];
+	size_t length;
+	uint8_t *bytes;
+	char *json;
+	CudaConvs *convs;
+	NnError error = { 0 };
 
 	snprintf(path, sizeof(path), "cudnn/%.40s", file);
 	bytes = testdata_load(path, &length);
 	json = strndup((char *) bytes, length);
 	free(bytes);
-	if (!ok(json && cuda_convs_describe(json, &convs, &error) == NN_OK, "cuDNN takes the description %s", file))
+	if (!ok(json && cuda_convs_describe(json, &convs, &error) == NN_OK,
+			"cuDNN takes the description %s", file))
 	{
 		diag("%s: %s", error.message, error.detail);
 		free(json);
@@ -249,22 +280,22 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 	free(json);
 }
 
-/* What a process says that finds cuDNN, but an empty file in place of a library that cuDNN needs; cuDNN itself would abort it. */
+/*
+ * What a process says that finds cuDNN, but an empty file in place of a library
+ * that cuDNN needs; cuDNN itself would abort it.
+ */
 static void
 test_incomplete(const char *part)
 {
-	void	   *cudnn = dlopen("libcudnn.so.9", RTLD_NOW);
-	char		directory[] = "/tmp/bicycle-cudnn-XXXXXX",
-				found[64],
-				empty[64],
-				said[700] = "";
+	void *cudnn = dlopen("libcudnn.so.9", RTLD_NOW);
+	char directory[] = "/tmp/bicycle-cudnn-XXXXXX", found[64], empty[64], said[700] = "";
 	struct link_map *map;
-	int			ends[2],
-				status = -1;
-	FILE	   *file;
-	pid_t		child;
+	int ends[2], status = -1;
+	FILE *file;
+	pid_t child;
 
-	if (!cudnn || dlinfo(cudnn, RTLD_DI_LINKMAP, &map) != 0 || !mkdtemp(directory) || pipe(ends) != 0)
+	if (!cudnn || dlinfo(cudnn, RTLD_DI_LINKMAP, &map) != 0 || !mkdtemp(directory) ||
+		pipe(ends) != 0)
 		return;
 	snprintf(found, sizeof(found), "%s/libcudnn.so.9", directory);
 	snprintf(empty, sizeof(empty), "%s/%s", directory, part);
@@ -290,15 +321,16 @@ test_incomplete(const char *part)
 	(void) remove(empty);
 	(void) rmdir(directory);
 	said[strcspn(said, "\n")] = '\0';
-	ok(WIFEXITED(status) && WEXITSTATUS(status) == NN_EUNSUPPORTED && strstr(said, part), "without %s it is an error: %s", part, said);
+	ok(WIFEXITED(status) && WEXITSTATUS(status) == NN_EUNSUPPORTED && strstr(said, part),
+	   "without %s it is an error: %s", part, said);
 }
 
 /* In the process of that test. */
 static int
 say_what_is_missing(void)
 {
-	CudaConvs  *convs;
-	NnError		error = {0};
+	CudaConvs *convs;
+	NnError error = { 0 };
 
 	(void) cuda_convs_describe("{}", &convs, &error);
 	printf("%s: %s\n", error.message, error.detail);
@@ -308,12 +340,15 @@ say_what_is_missing(void)
 int
 main(void)
 {
-	CudaConvs  *convs;
-	NnError		error = {0};
+	CudaConvs *convs;
+	NnError error = { 0 };
 
 	if (getenv("BICYCLE_TEST_INCOMPLETE"))
 		return say_what_is_missing();
-	/* a description of nothing is refused; a cuDNN that is not there cannot even refuse it */
+	/*
+	 * a description of nothing is refused; a cuDNN that is not there cannot
+	 * even refuse it
+	 */
 	if (cuda_convs_describe("{}", &convs, &error) == NN_OK)
 		cuda_convs_close(convs);
 	else if (error.code == NN_EUNSUPPORTED)

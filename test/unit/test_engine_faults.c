@@ -1,7 +1,10 @@
-/* Whatever clients do, whenever they go, the engine stays up, serves the others and gives back what it held. */
+/*
+ * Whatever clients do, whenever they go, the engine stays up, serves the others
+ * and gives back what it held.
+ */
 #include "engine_client.h"
 
-#define ROUNDS 10000			/* of damaged input */
+#define ROUNDS 10000 /* of damaged input */
 
 static EngineProcess engine;
 static Model model;
@@ -12,15 +15,20 @@ static float z[8];
 static ImageCall
 translate(void)
 {
-	return (ImageCall) {.type = BICYCLE_TRANSLATE, .hash = model.hash, .image = png, .length = png_length, .z = z, .nz = 8};
+	return (ImageCall){ .type = BICYCLE_TRANSLATE,
+						.hash = model.hash,
+						.image = png,
+						.length = png_length,
+						.z = z,
+						.nz = 8 };
 }
 
 /* The model is resident and database 1 may use it. */
 static void
 make_resident(void)
 {
-	Client		client;
-	ImageCall	call = translate();
+	Client client;
+	ImageCall call = translate();
 
 	client_hello(&client, &engine, 1);
 	if (!client_run(&client, 1, &call, &model))
@@ -28,18 +36,21 @@ make_resident(void)
 	client_close(&client);
 }
 
-/* What the engine holds besides resident models (which grow by the plans of their batches), once it has nothing to do. */
+/*
+ * What the engine holds besides resident models (which grow by the plans of
+ * their batches), once it has nothing to do.
+ */
 static uint64_t
 memory_at_rest(void)
 {
-	Client		client;
-	uint64_t	held = 0;
+	Client client;
+	uint64_t held = 0;
 	BicycleCached cached[8];
 
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < 500; i++)
 	{
-		int			n = client_cache(&client, cached, 8);
+		int n = client_cache(&client, cached, 8);
 		BicycleStatus status = client_status(&client);
 
 		held = status.memory;
@@ -53,7 +64,10 @@ memory_at_rest(void)
 	return held;
 }
 
-/* Sends cancel for id and reads up to its confirmation; false if any other frame of id follows. */
+/*
+ * Sends cancel for id and reads up to its confirmation; false if any other
+ * frame of id follows.
+ */
 static bool
 cancel_and_check(Client *client, uint64_t id)
 {
@@ -62,21 +76,22 @@ cancel_and_check(Client *client, uint64_t id)
 		;
 	if (client->closed || client->frame.id != id)
 		return false;
-	client_status(client);		/* whatever came for id would come before this */
+	client_status(client); /* whatever came for id would come before this */
 	return client->frame.type == BICYCLE_RESULT && client->frame.id == UINT64_MAX;
 }
 
-/* Cancelled in each of its states a request is confirmed once and then silent. */
+/*
+ * Cancelled in each of its states a request is confirmed once and then silent.
+ */
 static void
 test_cancel(void)
 {
-	Client		client,
-				other;
-	ImageCall	call = translate();
-	Model		unknown = model;
-	uint64_t	id = 1;
-	int			good = 0;
-	const int	rounds = 200;
+	Client client, other;
+	ImageCall call = translate();
+	Model unknown = model;
+	uint64_t id = 1;
+	int good = 0;
+	const int rounds = 200;
 
 	client_hello(&client, &engine, 1);
 	client_hello(&other, &engine, 1);
@@ -121,20 +136,21 @@ test_cancel(void)
 static void
 test_close(void)
 {
-	ImageCall	call = translate();
-	uint64_t	state = 4711;
-	size_t		length;
-	uint8_t    *body = image_call_body(&call, &length);
+	ImageCall call = translate();
+	uint64_t state = 4711;
+	size_t length;
+	uint8_t *body = image_call_body(&call, &length);
 
 	for (int i = 0; i < 150; i++)
 	{
-		Client		client;
+		Client client;
 
 		client_hello(&client, &engine, 1);
 		for (uint64_t id = 1; id <= 8; id++)
 		{
 			client_reserve(&client, id, length);
-			client_send(&client, BICYCLE_TRANSLATE, id, body, testdata_random(&state) % 16 == 0 ? length / 2 : length);
+			client_send(&client, BICYCLE_TRANSLATE, id, body,
+						testdata_random(&state) % 16 == 0 ? length / 2 : length);
 		}
 		usleep((useconds_t) (testdata_random(&state) % 8000));
 		client_close(&client);
@@ -143,21 +159,22 @@ test_close(void)
 	ok(memory_at_rest() == 0, "150 clients that go with work pending leave nothing");
 }
 
-/* A client that sends much and reads nothing holds up neither others nor the engine's memory. */
+/*
+ * A client that sends much and reads nothing holds up neither others nor the
+ * engine's memory.
+ */
 static void
 test_deaf(void)
 {
 	enum
 	{
-		N = 100					/* as many as have places at once */
+		N = 100 /* as many as have places at once */
 	};
-	Client		deaf,
-				other;
-	ImageCall	call = translate();
-	size_t		length;
-	uint8_t    *body = image_call_body(&call, &length);
-	int			served = 0,
-				answers = 0;
+	Client deaf, other;
+	ImageCall call = translate();
+	size_t length;
+	uint8_t *body = image_call_body(&call, &length);
+	int served = 0, answers = 0;
 
 	client_hello(&deaf, &engine, 1);
 	client_hello(&other, &engine, 1);
@@ -180,22 +197,23 @@ test_deaf(void)
 	ok(memory_at_rest() == 0, "nothing is left of it");
 }
 
-/* While an answer fills a client's socket none of its requests starts, others are served, and when it reads it gets everything. */
+/*
+ * While an answer fills a client's socket none of its requests starts, others
+ * are served, and when it reads it gets everything.
+ */
 static void
 test_jam(void)
 {
-	Client		jammed,
-				other;
-	ImageCall	call = translate();
-	Model		large = {0};
-	size_t		length;
-	uint8_t    *body = image_call_body(&call, &length);
-	BicycleImport import = {0};
-	uint8_t		head[1024];
+	Client jammed, other;
+	ImageCall call = translate();
+	Model large = { 0 };
+	size_t length;
+	uint8_t *body = image_call_body(&call, &length);
+	BicycleImport import = { 0 };
+	uint8_t head[1024];
 	const char *config = "{\"size\":64,\"levels\":6,\"ngf\":24,\"nef\":1,\"encoder_size\":64}";
-	int			served = 0,
-				started = 0;
-	uint64_t	requests;
+	int served = 0, started = 0;
+	uint64_t requests;
 
 	client_hello(&jammed, &engine, 1);
 	client_hello(&other, &engine, 1);
@@ -203,7 +221,7 @@ test_jam(void)
 	memcpy(head, &import, sizeof(import));
 	memcpy(head + sizeof(import), config, strlen(config));
 	client_send(&jammed, BICYCLE_CREATE, 1, head, sizeof(import) + strlen(config));
-	poll(&(struct pollfd) {.fd = jammed.fd, .events = POLLIN}, 1, PATIENCE_MS);
+	poll(&(struct pollfd){ .fd = jammed.fd, .events = POLLIN }, 1, PATIENCE_MS);
 	for (int i = 0; i < 1000 && client_status(&other).queued > 0; i++)
 		usleep(5000);
 	for (uint64_t id = 2; id <= 9; id++)
@@ -215,7 +233,8 @@ test_jam(void)
 	for (uint64_t id = 1; id <= 20; id++)
 		served += client_run(&other, id, &call, NULL);
 	ok(served == 20, "a client that does not read an answer of many megabytes holds up nobody");
-	ok(client_status(&other).requests == requests + 20 && client_status(&other).queued == 8, "its other requests do not start");
+	ok(client_status(&other).requests == requests + 20 && client_status(&other).queued == 8,
+	   "its other requests do not start");
 	client_imported(&jammed, 1, &large);
 	ok(large.length > 8 << 20, "when it reads, it gets the answer (%zu bytes)", large.length);
 	for (served = 0; served < 8 && client_receive(&jammed);)
@@ -230,7 +249,8 @@ test_jam(void)
 	client_send(&jammed, BICYCLE_CANCEL, 1, NULL, 0);
 	for (length = 0; client_receive(&jammed) && jammed.frame.type == BICYCLE_DATA;)
 		length += jammed.frame.length;
-	ok(jammed.frame.type == BICYCLE_CANCELLED && length < large.length / 2, "an answer that is cancelled half-way ends (after %zu bytes)", length);
+	ok(jammed.frame.type == BICYCLE_CANCELLED && length < large.length / 2,
+	   "an answer that is cancelled half-way ends (after %zu bytes)", length);
 	model_free(&large);
 	free(body);
 	client_close(&jammed);
@@ -238,7 +258,10 @@ test_jam(void)
 	ok(memory_at_rest() == 0, "nothing is left of it");
 }
 
-/* Many plots, or questions about images, do not keep a translation from starting. */
+/*
+ * Many plots, or questions about images, do not keep a translation from
+ * starting.
+ */
 static void
 test_plots(void)
 {
@@ -251,15 +274,18 @@ test_plots(void)
 		BicyclePlot head;
 		BicycleSeries series;
 		BicyclePoint points[2];
-	}			plot = {{.width = 1200, .height = 1000, .series = 1}, {.name = "s", .points = 2}, {{0, 0}, {1, 1}}};
-	ImageCall	draw = {.type = BICYCLE_PLOT, .image = (const uint8_t *) &plot, .length = sizeof(plot)};
-	ImageCall	call = translate();
-	Client		many,
-				one;
-	size_t		length;
-	uint8_t    *body = image_call_body(&draw, &length);
-	uint64_t	left = 0;
-	int			drawn = 0;
+	} plot = { { .width = 1200, .height = 1000, .series = 1 },
+			   { .name = "s", .points = 2 },
+			   { { 0, 0 }, { 1, 1 } } };
+	ImageCall draw = { .type = BICYCLE_PLOT,
+					   .image = (const uint8_t *) &plot,
+					   .length = sizeof(plot) };
+	ImageCall call = translate();
+	Client many, one;
+	size_t length;
+	uint8_t *body = image_call_body(&draw, &length);
+	uint64_t left = 0;
+	int drawn = 0;
 
 	client_hello(&many, &engine, 1);
 	client_hello(&one, &engine, 1);
@@ -281,28 +307,35 @@ test_plots(void)
 	ok(memory_at_rest() == 0, "nothing is left of them");
 }
 
-/* A batch that takes long, but goes on, is no reason to kill the engine: it keeps answering its supervisor. */
+/*
+ * A batch that takes long, but goes on, is no reason to kill the engine: it
+ * keeps answering its supervisor.
+ */
 static void
 test_slow(void)
 {
-	Client		client;
-	ImageCall	call = translate();
-	Model		slow = {0};
-	char		setting[64];
-	int64_t		took;
-	int			pings = 0,
-				pongs = 0;
-	bool		done = false;
+	Client client;
+	ImageCall call = translate();
+	Model slow = { 0 };
+	char setting[64];
+	int64_t took;
+	int pings = 0, pongs = 0;
+	bool done = false;
 
 	client_hello(&client, &engine, 1);
-	if (!client_create(&client, 1, "{\"size\":128,\"levels\":6,\"ngf\":24,\"nef\":1,\"encoder_size\":64}", &slow))
+	if (!client_create(&client, 1,
+					   "{\"size\":128,\"levels\":6,\"ngf\":24,\"nef\":1,\"encoder_size\":64}",
+					   &slow))
 		bail_out("cannot create a model");
 	call.hash = slow.hash;
 	client_run(&client, 2, &call, &slow);
 	took = clock_ms();
 	client_run(&client, 3, &call, &slow);
 	took = clock_ms() - took;
-	/* less than a batch of four takes, and more than a busy machine keeps a thread waiting */
+	/*
+	 * less than a batch of four takes, and more than a busy machine keeps a
+	 * thread waiting
+	 */
 	snprintf(setting, sizeof(setting), "stuck_timeout %d", (int) took);
 	engine_set(&engine, setting);
 	for (uint64_t id = 10; id < 15; id++)
@@ -311,30 +344,37 @@ test_slow(void)
 	{
 		engine_tell(&engine, "ping slow");
 		pings++;
-		done = poll(&(struct pollfd) {.fd = client.fd, .events = POLLIN}, 1, 20) > 0 && client_receive(&client) && client.frame.type == BICYCLE_RESULT;
+		done = poll(&(struct pollfd){ .fd = client.fd, .events = POLLIN }, 1, 20) > 0 &&
+			   client_receive(&client) && client.frame.type == BICYCLE_RESULT;
 	}
 	while (pongs < pings && engine_says(&engine, "pong slow", 1000))
 		pongs++;
-	ok(pongs == pings, "of an engine that takes %d ms an image, with a stuck_timeout of that, %d of %d pings are answered", (int) took, pongs, pings);
+	ok(pongs == pings,
+	   "of an engine that takes %d ms an image, with a stuck_timeout of that, %d of %d pings are "
+	   "answered",
+	   (int) took, pongs, pings);
 	engine_set(&engine, "stuck_timeout 60000");
 	model_free(&slow);
 	client_close(&client);
 	ok(memory_at_rest() == 0, "nothing is left of it");
 }
 
-/* ---- Damaged input ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Damaged input ------------------------------------------------------- */
 
-/* A part of a session that can be sent without waiting: the frames of one request. */
+/*
+ * A part of a session that can be sent without waiting: the frames of one
+ * request.
+ */
 typedef struct Script
 {
-	uint8_t    *bytes;
-	size_t		length;
+	uint8_t *bytes;
+	size_t length;
 } Script;
 
 static void
 script_add(Script *script, uint32_t type, uint64_t id, const void *body, size_t length)
 {
-	BicycleFrame frame = {.length = (uint32_t) length, .type = type, .id = id};
+	BicycleFrame frame = { .length = (uint32_t) length, .type = type, .id = id };
 
 	script->bytes = realloc(script->bytes, script->length + sizeof(frame) + length);
 	if (script->bytes == NULL)
@@ -357,19 +397,25 @@ enum
 	SCRIPTS
 };
 
-/* Appends the frames of one request of a kind, with `payload` as its image, file or stream. */
+/*
+ * Appends the frames of one request of a kind, with `payload` as its image,
+ * file or stream.
+ */
 static void
 script_request(Script *script, int kind, uint64_t id, const uint8_t *payload, size_t length)
 {
 	BicycleReserve reserve;
-	ImageCall	call = translate();
-	uint8_t		head[4096];
-	BicycleLoad load = {.version = 1, .model = "m", .config_length = (uint32_t) strlen(model.config), .stream_length = length};
-	BicycleImport import = {.generator_length = length};
-	BicycleExport export = {.stream_length = length, .format = "pth"};
-	static const uint32_t types[] = {BICYCLE_TRANSLATE, BICYCLE_INFO, BICYCLE_ENCODE};
-	uint8_t    *body;
-	size_t		n;
+	ImageCall call = translate();
+	uint8_t head[4096];
+	BicycleLoad load = { .version = 1,
+						 .model = "m",
+						 .config_length = (uint32_t) strlen(model.config),
+						 .stream_length = length };
+	BicycleImport import = { .generator_length = length };
+	BicycleExport export = { .stream_length = length, .format = "pth" };
+	static const uint32_t types[] = { BICYCLE_TRANSLATE, BICYCLE_INFO, BICYCLE_ENCODE };
+	uint8_t *body;
+	size_t n;
 
 	switch (kind)
 	{
@@ -422,24 +468,34 @@ script_request(Script *script, int kind, uint64_t id, const uint8_t *payload, si
 
 /* The payload of a kind of request, undamaged. */
 static void
-payload_of(int kind, const uint8_t *file, size_t file_length, const uint8_t **payload, size_t *length)
+payload_of(int kind, const uint8_t *file, size_t file_length, const uint8_t **payload,
+		   size_t *length)
 {
-	*payload = kind == SCRIPT_IMAGE ? png : kind == SCRIPT_IMPORT || kind == SCRIPT_INSPECT ? file : model.stream;
-	*length = kind == SCRIPT_IMAGE ? png_length : kind == SCRIPT_IMPORT || kind == SCRIPT_INSPECT ? file_length : model.length;
+	*payload = kind == SCRIPT_IMAGE                              ? png
+			   : kind == SCRIPT_IMPORT || kind == SCRIPT_INSPECT ? file
+																 : model.stream;
+	*length = kind == SCRIPT_IMAGE                              ? png_length
+			  : kind == SCRIPT_IMPORT || kind == SCRIPT_INSPECT ? file_length
+																: model.length;
 }
 
-/* Sends what the engine takes, reading what it says meanwhile; neither side may wait for the other. */
+/*
+ * Sends what the engine takes, reading what it says meanwhile; neither side may
+ * wait for the other.
+ */
 static void
 exchange(Client *client, const Script *script)
 {
-	uint8_t		sink[65536];
-	size_t		sent = 0;
-	int64_t		until = clock_ms() + PATIENCE_MS;
+	uint8_t sink[65536];
+	size_t sent = 0;
+	int64_t until = clock_ms() + PATIENCE_MS;
 
 	for (;;)
 	{
-		struct pollfd wait = {.fd = client->fd, .events = (short) (sent < script->length ? POLLIN | POLLOUT : POLLIN)};
-		ssize_t		n;
+		struct pollfd wait = { .fd = client->fd,
+							   .events =
+								   (short) (sent < script->length ? POLLIN | POLLOUT : POLLIN) };
+		ssize_t n;
 
 		if (clock_ms() > until)
 			bail_out("the engine neither reads nor closes");
@@ -453,7 +509,8 @@ exchange(Client *client, const Script *script)
 		}
 		if (wait.revents & POLLOUT)
 		{
-			n = send(client->fd, script->bytes + sent, script->length - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+			n = send(client->fd, script->bytes + sent, script->length - sent,
+					 MSG_DONTWAIT | MSG_NOSIGNAL);
 			if (n < 0 && errno != EAGAIN)
 				break;
 			sent += n > 0 ? (size_t) n : 0;
@@ -465,31 +522,34 @@ exchange(Client *client, const Script *script)
 static void
 test_damaged_frames(const uint8_t *file, size_t file_length)
 {
-	uint64_t	state = 20240229;
-	Client		watch;
-	int			alive = 0;
+	uint64_t state = 20240229;
+	Client watch;
+	int alive = 0;
 
 	client_hello(&watch, &engine, 1);
 	for (int i = 0; i < ROUNDS / 2; i++)
 	{
-		Script		script = {0};
-		Script		damaged;
-		Client		client;
+		Script script = { 0 };
+		Script damaged;
+		Client client;
 
 		for (uint64_t id = 1; id <= 1 + testdata_random(&state) % 3; id++)
 		{
-			int			kind = (int) (testdata_random(&state) % SCRIPTS);
+			int kind = (int) (testdata_random(&state) % SCRIPTS);
 			const uint8_t *payload;
-			size_t		length;
+			size_t length;
 
 			payload_of(kind, file, file_length, &payload, &length);
 			script_request(&script, kind, id, payload, length);
 		}
 		damaged.bytes = testdata_damage(script.bytes, script.length, &state, &damaged.length);
-		/* Damage falls on payloads nearly always: half of the time one number in one of the first frames is struck. */
+		/*
+		 * Damage falls on payloads nearly always: half of the time one number
+		 * in one of the first frames is struck.
+		 */
 		if (testdata_random(&state) % 2 == 0 && damaged.length > 128)
 		{
-			uint32_t	number = (uint32_t) testdata_random(&state) >> (testdata_random(&state) % 32);
+			uint32_t number = (uint32_t) testdata_random(&state) >> (testdata_random(&state) % 32);
 
 			memcpy(damaged.bytes + testdata_random(&state) % 16 * 4, &number, sizeof(number));
 		}
@@ -507,34 +567,38 @@ test_damaged_frames(const uint8_t *file, size_t file_length)
 	ok(memory_at_rest() == 0, "and holds nothing of it");
 }
 
-/* Requests whose frames are right and whose images, files and streams are damaged: each gets an answer. */
+/*
+ * Requests whose frames are right and whose images, files and streams are
+ * damaged: each gets an answer.
+ */
 static void
 test_damaged_payloads(const uint8_t *file, size_t file_length)
 {
-	uint64_t	state = 19700101;
-	Client		client;
-	int			results = 0,
-				errors = 0;
+	uint64_t state = 19700101;
+	Client client;
+	int results = 0, errors = 0;
 
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < ROUNDS / 2; i++)
 	{
-		Script		script = {0};
-		int			kind = (int) (testdata_random(&state) % (SCRIPT_EXPORT + 1));
-		uint64_t	id = (uint64_t) i + 1;
+		Script script = { 0 };
+		int kind = (int) (testdata_random(&state) % (SCRIPT_EXPORT + 1));
+		uint64_t id = (uint64_t) i + 1;
 		const uint8_t *payload;
-		size_t		length;
-		uint8_t    *damaged;
+		size_t length;
+		uint8_t *damaged;
 
 		payload_of(kind, file, file_length, &payload, &length);
 		do
 			damaged = testdata_damage(payload, length, &state, &length);
-		while (length == 0 && (free(damaged), payload_of(kind, file, file_length, &payload, &length), true));
+		while (length == 0 &&
+			   (free(damaged), payload_of(kind, file, file_length, &payload, &length), true));
 		script_request(&script, kind, id, damaged, length);
 		client_write(&client, script.bytes, script.length);
 		free(script.bytes);
 		free(damaged);
-		while (client_receive(&client) && client.frame.type != BICYCLE_ERROR && client.frame.type != BICYCLE_RESULT)
+		while (client_receive(&client) && client.frame.type != BICYCLE_ERROR &&
+			   client.frame.type != BICYCLE_RESULT)
 			;
 		if (client.closed)
 			break;
@@ -542,19 +606,23 @@ test_damaged_payloads(const uint8_t *file, size_t file_length)
 		results += client.frame.type == BICYCLE_RESULT;
 		if (client.frame.type == BICYCLE_RESULT && kind != SCRIPT_IMAGE && kind != SCRIPT_LOAD)
 		{
-			size_t		unused;
+			size_t unused;
 
 			free(client_stream(&client, id, &unused));
 		}
 	}
-	ok(results + errors == ROUNDS / 2 && results > 0 && errors > 0, "%d requests with damaged payloads are answered, %d of them with errors", ROUNDS / 2,
+	ok(results + errors == ROUNDS / 2 && results > 0 && errors > 0,
+	   "%d requests with damaged payloads are answered, %d of them with errors", ROUNDS / 2,
 	   errors);
 	client_close(&client);
 	make_resident();
 	ok(memory_at_rest() == 0, "and leave nothing");
 }
 
-/* Ordered end with work under way: what has started is answered, the rest is cut, and the exit is clean. */
+/*
+ * Ordered end with work under way: what has started is answered, the rest is
+ * cut, and the exit is clean.
+ */
 static void
 test_end(bool by_signal)
 {
@@ -562,14 +630,12 @@ test_end(bool by_signal)
 	{
 		N = 60
 	};
-	Client		client;
-	ImageCall	call = translate();
-	size_t		length;
-	uint8_t    *body = image_call_body(&call, &length);
-	bool		started[N + 1] = {false};
-	int			nstarted = 0,
-				answered = 0,
-				status;
+	Client client;
+	ImageCall call = translate();
+	size_t length;
+	uint8_t *body = image_call_body(&call, &length);
+	bool started[N + 1] = { false };
+	int nstarted = 0, answered = 0, status;
 
 	client_hello(&client, &engine, 1);
 	for (uint64_t id = 1; id <= N; id++)
@@ -591,8 +657,10 @@ test_end(bool by_signal)
 		answered += client.frame.type == BICYCLE_RESULT;
 	}
 	status = engine_wait(&engine);
-	ok(status == 0, "the engine ends clean with work under way, told by %s (0x%x)", by_signal ? "a signal" : "its supervisor", (unsigned) status);
-	ok(answered >= nstarted && answered < N, "what had started was answered (%d), the rest was cut", answered);
+	ok(status == 0, "the engine ends clean with work under way, told by %s (0x%x)",
+	   by_signal ? "a signal" : "its supervisor", (unsigned) status);
+	ok(answered >= nstarted && answered < N, "what had started was answered (%d), the rest was cut",
+	   answered);
 	free(body);
 	client_close(&client);
 	close(engine.control);
@@ -601,9 +669,10 @@ test_end(bool by_signal)
 int
 main(void)
 {
-	const char *settings[] = {"device ref", "queue_memory 1048576", "max_batch 4", "max_model_size 40000000", NULL};
-	uint8_t    *file;
-	size_t		file_length;
+	const char *settings[] = { "device ref", "queue_memory 1048576", "max_batch 4",
+							   "max_model_size 40000000", NULL };
+	uint8_t *file;
+	size_t file_length;
 
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	engine_start(&engine, settings);

@@ -1,7 +1,9 @@
 /*
- * The engine keeps to a GPU's memory: models that do not fit beside each other take turns, plans go before models, a batch that does not fit is made smaller,
- * what can never fit is refused and disturbs nobody, and an engine whose GPU fails ends without an answer.  On the imitated GPU of test/cuda, which this
- * process and the engine's share the settings of.
+ * The engine keeps to a GPU's memory: models that do not fit beside each other
+ * take turns, plans go before models, a batch that does not fit is made
+ * smaller, what can never fit is refused and disturbs nobody, and an engine
+ * whose GPU fails ends without an answer. On the imitated GPU of test/cuda,
+ * which this process and the engine's share the settings of.
  */
 #include "engine_client.h"
 
@@ -13,7 +15,11 @@
 
 #define MODELS 3
 #define SESSION_RUNS 3
-#define MANY 5					/* more than a batch takes, so that some run together, however fast the first is begun */
+/*
+ * more than a batch takes, so that some run together, however fast the first is
+ * begun
+ */
+#define MANY 5
 #define SMALL "\"size\":64,\"levels\":6,\"ngf\":4,\"nef\":4,\"encoder_size\":64,\"init_gain\":0.5"
 #define LARGE "\"size\":64,\"levels\":6,\"ngf\":32,\"nef\":4,\"encoder_size\":64,\"init_gain\":0.5"
 
@@ -21,36 +27,44 @@ static GpuSettings *gpu;
 static EngineProcess engine;
 static uint8_t *png;
 static size_t png_length;
-static float z[8] = {0.5f, -1, 0.25f, 2, -0.125f, 1, 0, -2};
-static Model models[MODELS],
-			large;
-static Image expected[MODELS];	/* by the CPU */
+static float z[8] = { 0.5f, -1, 0.25f, 2, -0.125f, 1, 0, -2 };
+static Model models[MODELS], large;
+static Image expected[MODELS]; /* by the CPU */
 static uint64_t next_id = 1;
 
 static ImageCall
 translate(const Model *model)
 {
-	return (ImageCall) {.type = BICYCLE_TRANSLATE, .hash = model->hash, .image = png, .length = png_length, .z = z, .nz = 8, .precision = 1};
+	return (ImageCall){ .type = BICYCLE_TRANSLATE,
+						.hash = model->hash,
+						.image = png,
+						.length = png_length,
+						.z = z,
+						.nz = 8,
+						.precision = 1 };
 }
 
 static Image
 decoded(const Client *client)
 {
-	ImageLimits limits = {.max_pixels = 1 << 20, .max_memory = 1 << 28};
-	ImageError	error;
-	Image		image = {0};
+	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 28 };
+	ImageError error;
+	Image image = { 0 };
 
 	if (image_decode(client->body, client->frame.length, 3, &limits, &image, &error) != IMAGE_OK)
 		bail_out("the engine sent no image: %s", error.message);
 	return image;
 }
 
-/* Whether the last frame is the model's image, within a level of what the CPU makes. */
+/*
+ * Whether the last frame is the model's image, within a level of what the CPU
+ * makes.
+ */
 static bool
 is_expected(const Client *client, int model)
 {
-	Image		image;
-	size_t		wrong = 0;
+	Image image;
+	size_t wrong = 0;
 
 	if (client->frame.type != BICYCLE_RESULT)
 		return false;
@@ -63,12 +77,15 @@ is_expected(const Client *client, int model)
 	return wrong == 0;
 }
 
-/* A request of its own, in turn with those of others; the model is sent each time it is asked for, and *loads counts that. */
+/*
+ * A request of its own, in turn with those of others; the model is sent each
+ * time it is asked for, and *loads counts that.
+ */
 static bool
 run(Client *client, int model, int *loads)
 {
-	ImageCall	call = translate(&models[model]);
-	uint64_t	id = __atomic_fetch_add(&next_id, 1, __ATOMIC_RELAXED);
+	ImageCall call = translate(&models[model]);
+	uint64_t id = __atomic_fetch_add(&next_id, 1, __ATOMIC_RELAXED);
 
 	if (!client_call(client, id, &call))
 		return false;
@@ -90,15 +107,15 @@ run(Client *client, int model, int *loads)
 static int
 run_many(Client *client, int model, int n)
 {
-	ImageCall	call = translate(&models[model]);
-	uint64_t	first = next_id;
-	int			good = 0;
+	ImageCall call = translate(&models[model]);
+	uint64_t first = next_id;
+	int good = 0;
 
 	next_id += (uint64_t) n;
 	for (int i = 0; i < n; i++)
 	{
-		size_t		length;
-		uint8_t    *body = image_call_body(&call, &length);
+		size_t length;
+		uint8_t *body = image_call_body(&call, &length);
 
 		client_reserve(client, first + (uint64_t) i, length);
 		free(body);
@@ -107,8 +124,8 @@ run_many(Client *client, int model, int n)
 	{
 		if (client->frame.type == BICYCLE_GRANT)
 		{
-			size_t		length;
-			uint8_t    *body = image_call_body(&call, &length);
+			size_t length;
+			uint8_t *body = image_call_body(&call, &length);
 
 			client_send(client, call.type, client->frame.id, body, length);
 			free(body);
@@ -125,7 +142,7 @@ run_many(Client *client, int model, int n)
 static void
 set_gpu_memory(uint64_t bytes)
 {
-	char		setting[64];
+	char setting[64];
 
 	snprintf(setting, sizeof(setting), "gpu_memory %llu", (unsigned long long) bytes);
 	engine_set(&engine, setting);
@@ -137,7 +154,8 @@ settled(Client *client, uint64_t limit)
 {
 	BicycleStatus status = client_status(client);
 
-	for (int i = 0; i < 1000 && (status.gpu_memory > limit || status.gpu_memory_limit != limit); i++)
+	for (int i = 0; i < 1000 && (status.gpu_memory > limit || status.gpu_memory_limit != limit);
+		 i++)
 	{
 		usleep(5000);
 		status = client_status(client);
@@ -155,21 +173,21 @@ cached_one(Client *client)
 	return cached[0];
 }
 
-/* ---- Tests ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Tests --------------------------------------------------------------- */
 
 /* What the GPU has to equal, by the CPU. */
 static void
 make_expected(void)
 {
-	const char *settings[] = {"device cpu", "threads 1", "max_model_size 100000000", NULL};
-	Client		client;
-	char		config[512];
+	const char *settings[] = { "device cpu", "threads 1", "max_model_size 100000000", NULL };
+	Client client;
+	char config[512];
 
 	engine_start(&engine, settings);
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < MODELS; i++)
 	{
-		ImageCall	call;
+		ImageCall call;
 
 		snprintf(config, sizeof(config), "{" SMALL ",\"seed\":%d}", i);
 		if (!client_create(&client, next_id++, config, &models[i]))
@@ -191,15 +209,18 @@ static uint64_t
 test_alone(Client *client)
 {
 	BicycleStatus status = client_status(client);
-	int			loads = 0;
-	uint64_t	one;
+	int loads = 0;
+	uint64_t one;
 
-	ok(strstr(status.device, "imitated GPU") && status.gpu_memory_limit == gpu->memory / 8 * 7, "the engine has the GPU (%s)", status.device);
+	ok(strstr(status.device, "imitated GPU") && status.gpu_memory_limit == gpu->memory / 8 * 7,
+	   "the engine has the GPU (%s)", status.device);
 	ok(run(client, 0, &loads) && loads == 1, "its images are the CPU's");
 	one = cached_one(client).bytes;
 	status = client_status(client);
-	ok(status.gpu_memory == gpu->used && status.gpu_memory >= one, "models lie in its memory (%llu bytes)", (unsigned long long) one);
-	ok(client_memory_settles(client, one / 2) < one / 2, "and not in the host's (%llu bytes)", (unsigned long long) client_status(client).memory);
+	ok(status.gpu_memory == gpu->used && status.gpu_memory >= one,
+	   "models lie in its memory (%llu bytes)", (unsigned long long) one);
+	ok(client_memory_settles(client, one / 2) < one / 2, "and not in the host's (%llu bytes)",
+	   (unsigned long long) client_status(client).memory);
 	return one;
 }
 
@@ -207,8 +228,7 @@ test_alone(Client *client)
 static void
 test_turns(Client *client, uint64_t one)
 {
-	int			good = 0,
-				loads = 0;
+	int good = 0, loads = 0;
 	BicycleStatus status;
 
 	set_gpu_memory(one * 3 / 2);
@@ -216,22 +236,23 @@ test_turns(Client *client, uint64_t one)
 		good += run(client, i % MODELS, &loads);
 	status = settled(client, one * 3 / 2);
 	cached_one(client);
-	ok(good == 6 && loads == 5, "three models take turns where one has room: %d images, %d loads", good, loads);
+	ok(good == 6 && loads == 5, "three models take turns where one has room: %d images, %d loads",
+	   good, loads);
 	ok(status.gpu_memory <= one * 3 / 2 && gpu->used <= one * 3 / 2, "and the limit is kept");
 }
 
 typedef struct Session
 {
-	int			model;
-	int			good;
-	int			loads;
+	int model;
+	int good;
+	int loads;
 } Session;
 
 static void *
 session_main(void *arg)
 {
-	Session    *session = arg;
-	Client		client;
+	Session *session = arg;
+	Client client;
 
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < SESSION_RUNS; i++)
@@ -244,13 +265,13 @@ session_main(void *arg)
 static void
 test_sessions(void)
 {
-	Session		sessions[MODELS];
-	pthread_t	threads[MODELS];
-	int			good = 0;
+	Session sessions[MODELS];
+	pthread_t threads[MODELS];
+	int good = 0;
 
 	for (int i = 0; i < MODELS; i++)
 	{
-		sessions[i] = (Session) {.model = i};
+		sessions[i] = (Session){ .model = i };
 		pthread_create(&threads[i], NULL, session_main, &sessions[i]);
 	}
 	for (int i = 0; i < MODELS; i++)
@@ -271,20 +292,22 @@ is_out_of_memory(const Client *client)
 	if (!client_is_error(client, "53200"))
 		return false;
 	memcpy(&error, client->body, sizeof(error));
-	diag("%s: %s %s", texts, texts + error.message_length, texts + error.message_length + error.detail_length);
-	return strstr(texts + error.message_length, "bytes") != NULL && strstr(texts + error.message_length + error.detail_length, "bicycle.gpu_memory") != NULL;
+	diag("%s: %s %s", texts, texts + error.message_length,
+		 texts + error.message_length + error.detail_length);
+	return strstr(texts + error.message_length, "bytes") != NULL &&
+		   strstr(texts + error.message_length + error.detail_length, "bicycle.gpu_memory") != NULL;
 }
 
 /* Whether a model that is not resident is sent and then does not fit. */
 static bool
 is_refused(Client *client, const Model *model)
 {
-	ImageCall	call = translate(model);
-	uint64_t	id = next_id++,
-				load = next_id++;
-	bool		refused;
+	ImageCall call = translate(model);
+	uint64_t id = next_id++, load = next_id++;
+	bool refused;
 
-	if (!client_call(client, id, &call) || !client_expect(client, BICYCLE_NEED_MODEL, id) || !client_load_send(client, load, model, "test"))
+	if (!client_call(client, id, &call) || !client_expect(client, BICYCLE_NEED_MODEL, id) ||
+		!client_load_send(client, load, model, "test"))
 		return false;
 	refused = client_expect(client, BICYCLE_ERROR, id) && is_out_of_memory(client);
 	return client_expect(client, BICYCLE_RESULT, load) && refused;
@@ -294,10 +317,11 @@ static void
 test_too_large(Client *client)
 {
 	BicycleCached before = cached_one(client);
-	int			loads = 0;
+	int loads = 0;
 
 	ok(is_refused(client, &large), "a model that is larger than the GPU is 53200");
-	ok(memcmp(cached_one(client).hash, before.hash, sizeof(before.hash)) == 0, "and nothing is evicted for it");
+	ok(memcmp(cached_one(client).hash, before.hash, sizeof(before.hash)) == 0,
+	   "and nothing is evicted for it");
 	for (int i = 0; i < MODELS; i++)
 		ok(run(client, i, &loads), "model %d works on", i);
 }
@@ -306,14 +330,15 @@ test_too_large(Client *client)
 static void
 test_others(Client *client, uint64_t one)
 {
-	size_t		card = gpu->memory;
-	int			loads = 0;
+	size_t card = gpu->memory;
+	int loads = 0;
 
 	set_gpu_memory(0);
 	settled(client, card / 8 * 7);
 	run(client, 0, &loads);
 	gpu->memory = one * 3 / 2;
-	ok(run(client, 1, &loads) && run(client, 2, &loads), "where others hold most of the card, models take turns as well");
+	ok(run(client, 1, &loads) && run(client, 2, &loads),
+	   "where others hold most of the card, models take turns as well");
 	cached_one(client);
 	gpu->memory = one / 2;
 	ok(is_refused(client, &models[1]), "where they leave too little for one it is 53200");
@@ -321,28 +346,30 @@ test_others(Client *client, uint64_t one)
 	ok(run(client, 1, &loads), "and when they are gone all is well");
 }
 
-/* Larger batches get plans of their own where there is room, are cut where not, and their plans go when another model needs the room. */
+/*
+ * Larger batches get plans of their own where there is room, are cut where not,
+ * and their plans go when another model needs the room.
+ */
 static void
 test_batches(Client *client, uint64_t one)
 {
-	uint64_t	planned = one,
-				limit;
+	uint64_t planned = one, limit;
 	BicycleCached cached[8];
-	int			loads = 0,
-				good,
-				n;
+	int loads = 0, good, n;
 
 	set_gpu_memory(one * 9 / 8);
 	ok(run(client, 0, &loads), "a model that fills the GPU runs");
 	good = run_many(client, 0, MANY);
-	ok(good == MANY && cached_one(client).bytes == one && gpu->used <= one * 9 / 8, "and many images of it, one by one: %d", good);
+	ok(good == MANY && cached_one(client).bytes == one && gpu->used <= one * 9 / 8,
+	   "and many images of it, one by one: %d", good);
 	set_gpu_memory(0);
 	for (int i = 0; i < 20 && planned < one * 3 / 2; i++)
 	{
 		good = run_many(client, 0, MANY);
 		planned = cached_one(client).bytes;
 	}
-	ok(good == MANY && planned >= one * 3 / 2, "with room they run together (%llu bytes)", (unsigned long long) planned);
+	ok(good == MANY && planned >= one * 3 / 2, "with room they run together (%llu bytes)",
+	   (unsigned long long) planned);
 	limit = one * 2 + one / 4;
 	set_gpu_memory(limit > planned ? limit : planned + one / 4);
 	ok(run(client, 1, &loads), "another model comes where the plans for many are in its way");
@@ -359,17 +386,18 @@ test_batches(Client *client, uint64_t one)
 	good = 0;
 	for (int i = 0; i < 2 * MODELS; i++)
 		good += run(client, i % MODELS, &loads);
-	ok(good == 2 * MODELS && loads == 2 && client_cache(client, cached, 8) == 3, "a higher one takes effect as well: %d loads", loads);
+	ok(good == 2 * MODELS && loads == 2 && client_cache(client, cached, 8) == 3,
+	   "a higher one takes effect as well: %d loads", loads);
 }
 
 /* On a GPU without bf16 a model is resident in fp16 alone. */
 static void
 test_half(void)
 {
-	const char *settings[] = {"device cuda", "max_model_size 100000000", NULL};
-	ImageCall	call = translate(&models[0]);
-	Client		client;
-	bool		served;
+	const char *settings[] = { "device cuda", "max_model_size 100000000", NULL };
+	ImageCall call = translate(&models[0]);
+	Client client;
+	bool served;
 
 	call.precision = 0;
 	gpu->major = 7;
@@ -377,7 +405,8 @@ test_half(void)
 	engine_start(&engine, settings);
 	client_hello(&client, &engine, 1);
 	served = client_run(&client, 1, &call, &models[0]) && client_run(&client, 2, &call, NULL);
-	ok(served && strcmp(cached_one(&client).precision, "fp16") == 0, "a model in half precision stays");
+	ok(served && strcmp(cached_one(&client).precision, "fp16") == 0,
+	   "a model in half precision stays");
 	client_close(&client);
 	ok(engine_end(&engine), "the engine ends clean");
 	gpu->major = 9;
@@ -397,16 +426,20 @@ device_comes(Client *client)
 	return status;
 }
 
-/* A GPU that others fill when the engine starts is used when they have gone; until then the CPU serves, or with device cuda there is an error. */
+/*
+ * A GPU that others fill when the engine starts is used when they have gone;
+ * until then the CPU serves, or with device cuda there is an error.
+ */
 static void
 test_full(void)
 {
-	const char *settings[] = {"device auto", "precision fp32", "threads 2", "gpu_retry 20", "max_model_size 100000000", NULL};
-	ImageCall	call = translate(&models[0]);
-	size_t		card = gpu->memory;
+	const char *settings[] = { "device auto",  "precision fp32",           "threads 2",
+							   "gpu_retry 20", "max_model_size 100000000", NULL };
+	ImageCall call = translate(&models[0]);
+	size_t card = gpu->memory;
 	BicycleStatus status;
-	Client		client;
-	int			loads = 0;
+	Client client;
+	int loads = 0;
 
 	for (int i = 0; i < 2; i++)
 	{
@@ -416,33 +449,39 @@ test_full(void)
 		client_hello(&client, &engine, 1);
 		status = client_status(&client);
 		if (i == 0)
-			ok(run(&client, 0, &loads) && strncmp(status.device, "cpu", 3) == 0 && strstr(status.device, "out of GPU memory"), "where others fill the GPU the CPU serves (%s)", status.device);
+			ok(run(&client, 0, &loads) && strncmp(status.device, "cpu", 3) == 0 &&
+				   strstr(status.device, "out of GPU memory"),
+			   "where others fill the GPU the CPU serves (%s)", status.device);
 		else
-			ok(!client_run(&client, next_id++, &call, &models[0]) && client_is_error(&client, "55000"), "or there is an error (%s)", status.device);
+			ok(!client_run(&client, next_id++, &call, &models[0]) &&
+				   client_is_error(&client, "55000"),
+			   "or there is an error (%s)", status.device);
 		gpu->memory = card;
 		status = device_comes(&client);
-		ok(strstr(status.device, "imitated GPU") && run(&client, 0, &loads) && client_status(&client).gpu_memory > 0, "and the GPU when they have gone (%s)", status.device);
+		ok(strstr(status.device, "imitated GPU") && run(&client, 0, &loads) &&
+			   client_status(&client).gpu_memory > 0,
+		   "and the GPU when they have gone (%s)", status.device);
 		client_close(&client);
 		ok(engine_end(&engine), "the engine ends clean");
 	}
 }
 
-/* Any call of CUDA fails once, or it and all after it: either the request is served, or its error is 53200, or the engine ends and has not answered. */
+/*
+ * Any call of CUDA fails once, or it and all after it: either the request is
+ * served, or its error is 53200, or the engine ends and has not answered.
+ */
 static void
 test_faults(const char *const *settings)
 {
-	static const long calls[] = {1, 4, 30, 120, 300, 100000};
-	int			served = 0,
-				refused = 0,
-				ended = 0,
-				odd = 0;
+	static const long calls[] = { 1, 4, 30, 120, 300, 100000 };
+	int served = 0, refused = 0, ended = 0, odd = 0;
 
 	for (size_t i = 0; i < 2 * sizeof(calls) / sizeof(calls[0]); i++)
 	{
-		ImageCall	call = translate(&models[0]);
-		Client		client;
-		bool		answered;
-		int			status;
+		ImageCall call = translate(&models[0]);
+		Client client;
+		bool answered;
+		int status;
 
 		engine_start(&engine, settings);
 		client_hello(&client, &engine, 1);
@@ -469,15 +508,17 @@ test_faults(const char *const *settings)
 		}
 		gpu->fail_for_good = 0;
 	}
-	ok(served > 0 && ended > 3 && odd == 0, "when a call of CUDA fails, %d are served, %d refused, %d times the engine ends", served, refused, ended);
+	ok(served > 0 && ended > 3 && odd == 0,
+	   "when a call of CUDA fails, %d are served, %d refused, %d times the engine ends", served,
+	   refused, ended);
 }
 
 /* The engine beside the imitated GPU. */
 static void
 find_engine(void)
 {
-	char		path[PATH_MAX];
-	ssize_t		n = readlink("/proc/self/exe", path, sizeof(path) - 40);
+	char path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 40);
 
 	if (n < 0)
 		bail_out("cannot find the engine");
@@ -490,16 +531,19 @@ find_engine(void)
 int
 main(void)
 {
-	const char *settings[] = {"device cuda", "precision fp32", "threads 2", "max_batch 4", "cache_size 1048576", "max_model_size 100000000", NULL};
-	char		shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
-	int			fd = mkstemp(shared);
-	Client		client;
-	uint64_t	one;
+	const char *settings[] = { "device cuda", "precision fp32",     "threads 2",
+							   "max_batch 4", "cache_size 1048576", "max_model_size 100000000",
+							   NULL };
+	char shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
+	int fd = mkstemp(shared);
+	Client client;
+	uint64_t one;
 
 	if (fd < 0 || ftruncate(fd, sizeof(GpuSettings)) != 0 ||
-		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) == MAP_FAILED)
+		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
+			MAP_FAILED)
 		bail_out("cannot share the settings of the GPU");
-	*gpu = (GpuSettings) {.devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30};
+	*gpu = (GpuSettings){ .devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30 };
 	setenv("BICYCLE_TEST_GPU", shared, 1);
 	find_engine();
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);

@@ -1,4 +1,7 @@
-/* Images go through the engine as through the official code, alone or in company with the same bytes, and one that kills it takes no other with it. */
+/*
+ * Images go through the engine as through the official code, alone or in
+ * company with the same bytes, and one that kills it takes no other with it.
+ */
 #include "engine_client.h"
 
 #include <jansson.h>
@@ -14,14 +17,11 @@ static Model emoji;
 /* What the official code made of the first pairs. */
 typedef struct Expected
 {
-	uint8_t    *a,
-			   *b;				/* the pair's files */
-	size_t		a_length,
-				b_length;
-	Image		image;
-	float		z[8];
-	float		mu[8],
-				logvar[8];
+	uint8_t *a, *b; /* the pair's files */
+	size_t a_length, b_length;
+	Image image;
+	float z[8];
+	float mu[8], logvar[8];
 } Expected;
 
 static Expected expected[PAIRS];
@@ -36,8 +36,8 @@ read_floats(const json_t *object, const char *key, float *to)
 static void
 decode(const uint8_t *bytes, size_t length, Image *image)
 {
-	ImageLimits limits = {.max_pixels = 1 << 20, .max_memory = 1 << 26};
-	ImageError	error;
+	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 26 };
+	ImageError error;
 
 	if (image_decode(bytes, length, 3, &limits, image, &error) != IMAGE_OK)
 		bail_out("cannot decode an image: %s", error.message);
@@ -46,15 +46,15 @@ decode(const uint8_t *bytes, size_t length, Image *image)
 static void
 read_expected(void)
 {
-	json_t	   *all = json_load_file(testdata_path("edges2emoji/expected.json"), 0, NULL);
+	json_t *all = json_load_file(testdata_path("edges2emoji/expected.json"), 0, NULL);
 
 	for (int i = 0; i < PAIRS; i++)
 	{
-		json_t	   *one = json_array_get(all, (size_t) i);
-		int			pair = (int) json_integer_value(json_object_get(one, "pair"));
-		char		name[64];
-		uint8_t    *png;
-		size_t		length;
+		json_t *one = json_array_get(all, (size_t) i);
+		int pair = (int) json_integer_value(json_object_get(one, "pair"));
+		char name[64];
+		uint8_t *png;
+		size_t length;
 
 		snprintf(name, sizeof(name), "edges2emoji/pairs/%02d_A.png", pair);
 		expected[i].a = testdata_load(name, &expected[i].a_length);
@@ -74,13 +74,18 @@ read_expected(void)
 static ImageCall
 translate(int i)
 {
-	return (ImageCall) {.type = BICYCLE_TRANSLATE, .hash = emoji.hash, .image = expected[i].a, .length = expected[i].a_length, .z = expected[i].z, .nz = 8};
+	return (ImageCall){ .type = BICYCLE_TRANSLATE,
+						.hash = emoji.hash,
+						.image = expected[i].a,
+						.length = expected[i].a_length,
+						.z = expected[i].z,
+						.nz = 8 };
 }
 
 static int
 largest_difference(const Image *a, const Image *b)
 {
-	int			most = 0;
+	int most = 0;
 
 	if (a->width != b->width || a->height != b->height || a->channels != b->channels)
 		return 256;
@@ -94,35 +99,41 @@ largest_difference(const Image *a, const Image *b)
 static void
 test_official(void)
 {
-	Client		client;
-	size_t		g_length,
-				e_length;
-	uint8_t    *g = testdata_load("edges2emoji/G.pth", &g_length);
-	uint8_t    *e = testdata_load("edges2emoji/E.pth", &e_length);
+	Client client;
+	size_t g_length, e_length;
+	uint8_t *g = testdata_load("edges2emoji/G.pth", &g_length);
+	uint8_t *e = testdata_load("edges2emoji/E.pth", &e_length);
 
 	client_hello(&client, &engine, 1);
-	ok(client_import(&client, 1, "{}", g, g_length, e, e_length, &emoji), "the official model is imported");
+	ok(client_import(&client, 1, "{}", g, g_length, e, e_length, &emoji),
+	   "the official model is imported");
 	for (int i = 0; i < PAIRS; i++)
 	{
-		ImageCall	call = translate(i);
-		Image		image;
-		int			difference;
-		float		values[16];
-		float		most = 0;
+		ImageCall call = translate(i);
+		Image image;
+		int difference;
+		float values[16];
+		float most = 0;
 
 		if (!client_run(&client, (uint64_t) i * 2 + 10, &call, &emoji))
 			bail_out("cannot translate");
 		decode(client.body, client.frame.length, &image);
 		difference = largest_difference(&image, &expected[i].image);
-		ok(difference <= 1, "translation %d equals the official code's within 1/255 (%d)", i, difference);
+		ok(difference <= 1, "translation %d equals the official code's within 1/255 (%d)", i,
+		   difference);
 		image_free(&image);
 
-		call = (ImageCall) {.type = BICYCLE_ENCODE, .hash = emoji.hash, .image = expected[i].b, .length = expected[i].b_length};
-		if (!client_run(&client, (uint64_t) i * 2 + 11, &call, &emoji) || client.frame.length != sizeof(values))
+		call = (ImageCall){ .type = BICYCLE_ENCODE,
+							.hash = emoji.hash,
+							.image = expected[i].b,
+							.length = expected[i].b_length };
+		if (!client_run(&client, (uint64_t) i * 2 + 11, &call, &emoji) ||
+			client.frame.length != sizeof(values))
 			bail_out("cannot encode");
 		memcpy(values, client.body, sizeof(values));
 		for (int j = 0; j < 8; j++)
-			most = fmaxf(most, fmaxf(fabsf(values[j] - expected[i].mu[j]), fabsf(values[8 + j] - expected[i].logvar[j])));
+			most = fmaxf(most, fmaxf(fabsf(values[j] - expected[i].mu[j]),
+									 fabsf(values[8 + j] - expected[i].logvar[j])));
 		ok(most <= 1e-4f, "posterior %d equals the official code's (%g)", i, most);
 	}
 	free(g);
@@ -130,15 +141,18 @@ test_official(void)
 	client_close(&client);
 }
 
-/* Results of many requests sent at once on one connection, in the order of their ids; of frames seen between, STARTED and RESULT are counted. */
+/*
+ * Results of many requests sent at once on one connection, in the order of
+ * their ids; of frames seen between, STARTED and RESULT are counted.
+ */
 typedef struct Burst
 {
-	int			n;
+	int n;
 	const ImageCall *calls;
-	uint8_t   **results;		/* NULL: not kept */
-	size_t	   *lengths;
-	int			order[64];		/* ids as they were answered */
-	int			errors;
+	uint8_t **results; /* NULL: not kept */
+	size_t *lengths;
+	int order[64]; /* ids as they were answered */
+	int errors;
 } Burst;
 
 static void
@@ -146,11 +160,12 @@ burst_send(Client *client, Burst *burst)
 {
 	for (int i = 0; i < burst->n; i++)
 	{
-		size_t		length;
-		uint8_t    *body = image_call_body(&burst->calls[i], &length);
+		size_t length;
+		uint8_t *body = image_call_body(&burst->calls[i], &length);
 
 		client_reserve(client, (uint64_t) i + 1, length);
-		client_send(client, burst->calls[i].type, (uint64_t) i + 1, body, length);	/* the pool has room: it is granted meanwhile */
+		client_send(client, burst->calls[i].type, (uint64_t) i + 1, body,
+					length); /* the pool has room: it is granted meanwhile */
 		free(body);
 	}
 }
@@ -160,7 +175,7 @@ burst_receive(Client *client, Burst *burst)
 {
 	for (int answered = 0; answered < burst->n && client_receive(client);)
 	{
-		int			i = (int) client->frame.id - 1;
+		int i = (int) client->frame.id - 1;
 
 		if (client->frame.type != BICYCLE_RESULT && client->frame.type != BICYCLE_ERROR)
 			continue;
@@ -175,7 +190,10 @@ burst_receive(Client *client, Burst *burst)
 	}
 }
 
-/* An image's bytes do not depend on what else is in its batch, nor on the number of threads. */
+/*
+ * An image's bytes do not depend on what else is in its batch, nor on the
+ * number of threads.
+ */
 static void
 test_same_bytes(void)
 {
@@ -183,17 +201,16 @@ test_same_bytes(void)
 	{
 		N = 16
 	};
-	Client		client;
-	ImageCall	calls[N];
-	float		z[N][8];
-	uint8_t    *alone[N];
-	size_t		alone_length[N];
-	uint8_t    *results[N];
-	size_t		lengths[N];
-	Burst		burst = {.n = N, .calls = calls, .results = results, .lengths = lengths};
-	BicycleStatus before,
-				after;
-	static const char *const threads[] = {"threads 1", "threads 2", "threads 4"};
+	Client client;
+	ImageCall calls[N];
+	float z[N][8];
+	uint8_t *alone[N];
+	size_t alone_length[N];
+	uint8_t *results[N];
+	size_t lengths[N];
+	Burst burst = { .n = N, .calls = calls, .results = results, .lengths = lengths };
+	BicycleStatus before, after;
+	static const char *const threads[] = { "threads 1", "threads 2", "threads 4" };
 
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < N; i++)
@@ -210,7 +227,7 @@ test_same_bytes(void)
 	}
 	for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++)
 	{
-		int			same = 0;
+		int same = 0;
 
 		engine_set(&engine, threads[t]);
 		before = client_status(&client);
@@ -223,40 +240,50 @@ test_same_bytes(void)
 			free(results[i]);
 		}
 		ok(same == N, "%s: %d images in company have the bytes they have alone", threads[t], same);
-		ok(after.batched - before.batched == N && after.batches - before.batches < N, "%s: they ran in %d batches", threads[t],
-		   (int) (after.batches - before.batches));
-		ok(after.requests - before.requests == N && after.queued == 0, "%s: and were counted", threads[t]);
+		ok(after.batched - before.batched == N && after.batches - before.batches < N,
+		   "%s: they ran in %d batches", threads[t], (int) (after.batches - before.batches));
+		ok(after.requests - before.requests == N && after.queued == 0, "%s: and were counted",
+		   threads[t]);
 	}
 	for (int i = 0; i < N; i++)
 		free(alone[i]);
 	client_close(&client);
 }
 
-/* What is wrong with an image is an ordinary error, and the other format works. */
+/*
+ * What is wrong with an image is an ordinary error, and the other format works.
+ */
 static void
 test_formats(void)
 {
-	Client		client;
-	ImageCall	call = translate(0);
-	ImageInfo	info = {0};
-	ImageError	error;
+	Client client;
+	ImageCall call = translate(0);
+	ImageInfo info = { 0 };
+	ImageError error;
 
 	client_hello(&client, &engine, 1);
 	call.format = BICYCLE_OUTPUT_JPEG;
-	ok(client_run(&client, 1, &call, &emoji) && image_info(client.body, client.frame.length, &info, &error) == IMAGE_OK && info.format == IMAGE_JPEG &&
-	   info.width == 128 && info.height == 128, "JPEG comes out if it is asked for");
+	ok(client_run(&client, 1, &call, &emoji) &&
+		   image_info(client.body, client.frame.length, &info, &error) == IMAGE_OK &&
+		   info.format == IMAGE_JPEG && info.width == 128 && info.height == 128,
+	   "JPEG comes out if it is asked for");
 	call = translate(0);
 	call.length /= 2;
-	ok(!client_run(&client, 2, &call, &emoji) && client_is_error(&client, "22P03"), "half an image is 22P03");
+	ok(!client_run(&client, 2, &call, &emoji) && client_is_error(&client, "22P03"),
+	   "half an image is 22P03");
 	call = translate(0);
 	call.max_pixels = 128 * 128 - 1;
-	ok(!client_run(&client, 3, &call, &emoji) && client_is_error(&client, "54000"), "an image beyond the session's limit is 54000");
+	ok(!client_run(&client, 3, &call, &emoji) && client_is_error(&client, "54000"),
+	   "an image beyond the session's limit is 54000");
 	call.max_pixels = 128 * 128;
 	ok(client_run(&client, 4, &call, &emoji), "one at the limit is translated");
 	client_close(&client);
 }
 
-/* A request that asks for it runs with nothing beside it: between its start and its end no other is between start and end. */
+/*
+ * A request that asks for it runs with nothing beside it: between its start and
+ * its end no other is between start and end.
+ */
 static void
 test_alone(void)
 {
@@ -264,15 +291,11 @@ test_alone(void)
 	{
 		N = 40
 	};
-	Client		client;
-	ImageCall	calls[N];
-	Burst		burst = {.n = N, .calls = calls};
-	bool		open[N + 1] = {false};
-	int			nopen = 0,
-				answered = 0,
-				alone = 0,
-				together = 0,
-				beside = 0;
+	Client client;
+	ImageCall calls[N];
+	Burst burst = { .n = N, .calls = calls };
+	bool open[N + 1] = { false };
+	int nopen = 0, answered = 0, alone = 0, together = 0, beside = 0;
 
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < N; i++)
@@ -284,11 +307,11 @@ test_alone(void)
 	burst_send(&client, &burst);
 	while (answered < N && client_receive(&client))
 	{
-		int			id = (int) client.frame.id;
+		int id = (int) client.frame.id;
 
 		if (client.frame.type == BICYCLE_STARTED)
 		{
-			bool		is_alone = calls[id - 1].flags != 0;
+			bool is_alone = calls[id - 1].flags != 0;
 
 			beside += alone > 0 || (is_alone && nopen > 0);
 			alone += is_alone;
@@ -308,7 +331,10 @@ test_alone(void)
 	client_close(&client);
 }
 
-/* A session with one request is not kept waiting by one with many, least of all by bulk. */
+/*
+ * A session with one request is not kept waiting by one with many, least of all
+ * by bulk.
+ */
 static void
 test_fairness(uint32_t flags, const char *what)
 {
@@ -316,12 +342,11 @@ test_fairness(uint32_t flags, const char *what)
 	{
 		N = 60
 	};
-	Client		many,
-				one;
-	ImageCall	calls[N];
-	Burst		burst = {.n = N, .calls = calls};
-	ImageCall	call = translate(0);
-	uint64_t	before;
+	Client many, one;
+	ImageCall calls[N];
+	Burst burst = { .n = N, .calls = calls };
+	ImageCall call = translate(0);
+	uint64_t before;
 
 	client_hello(&many, &engine, 1);
 	client_hello(&one, &engine, 1);
@@ -335,7 +360,8 @@ test_fairness(uint32_t flags, const char *what)
 	if (!client_run(&one, 1, &call, &emoji))
 		bail_out("cannot translate");
 	before = client_status(&one).requests - before;
-	ok(before < N / 2, "one request beside %d %s ones was answered as number %d", N, what, (int) before);
+	ok(before < N / 2, "one request beside %d %s ones was answered as number %d", N, what,
+	   (int) before);
 	burst_receive(&many, &burst);
 	ok(burst.errors == 0, "and all of those were answered");
 	client_close(&many);
@@ -346,9 +372,12 @@ test_fairness(uint32_t flags, const char *what)
 static uint8_t *
 make_png(int side, size_t *length)
 {
-	Image		image = {.width = side, .height = side, .channels = 1, .pixels = malloc((size_t) side * (size_t) side)};
-	ImageError	error;
-	uint8_t    *bytes;
+	Image image = { .width = side,
+					.height = side,
+					.channels = 1,
+					.pixels = malloc((size_t) side * (size_t) side) };
+	ImageError error;
+	uint8_t *bytes;
 
 	for (int i = 0; i < side * side; i++)
 		image.pixels[i] = (uint8_t) (i % 251);
@@ -358,7 +387,10 @@ make_png(int side, size_t *length)
 	return bytes;
 }
 
-/* With little memory decoders wait for each other, and what cannot be decoded within it is 53200; nothing stops for good. */
+/*
+ * With little memory decoders wait for each other, and what cannot be decoded
+ * within it is 53200; nothing stops for good.
+ */
 static void
 test_little_memory(void)
 {
@@ -366,21 +398,21 @@ test_little_memory(void)
 	{
 		N = 24
 	};
-	Client		client;
-	ImageCall	calls[N];
-	Burst		burst = {.n = N, .calls = calls};
-	size_t		length,
-				large_length;
-	uint8_t    *png = make_png(1500, &length);
-	uint8_t    *large = make_png(6000, &large_length);
-	ImageCall	call = translate(0);
+	Client client;
+	ImageCall calls[N];
+	Burst burst = { .n = N, .calls = calls };
+	size_t length, large_length;
+	uint8_t *png = make_png(1500, &length);
+	uint8_t *large = make_png(6000, &large_length);
+	ImageCall call = translate(0);
 
 	client_hello(&client, &engine, 1);
 	engine_set(&engine, "threads 4");
 	engine_set(&engine, "engine_memory 25000000");
 	call.image = large;
 	call.length = large_length;
-	ok(!client_run(&client, 100, &call, &emoji) && client_is_error(&client, "53200"), "an image too large for all decoders together is 53200");
+	ok(!client_run(&client, 100, &call, &emoji) && client_is_error(&client, "53200"),
+	   "an image too large for all decoders together is 53200");
 	for (int i = 0; i < N; i++)
 	{
 		calls[i] = translate(i % PAIRS);
@@ -398,7 +430,10 @@ test_little_memory(void)
 	client_close(&client);
 }
 
-/* A question about an image does not wait for the device, however much that has to do. */
+/*
+ * A question about an image does not wait for the device, however much that has
+ * to do.
+ */
 static void
 test_info(void)
 {
@@ -406,13 +441,14 @@ test_info(void)
 	{
 		N = 60
 	};
-	Client		many,
-				one;
-	ImageCall	calls[N];
-	Burst		burst = {.n = N, .calls = calls};
-	ImageCall	call = {.type = BICYCLE_INFO, .image = expected[0].a, .length = expected[0].a_length};
-	uint64_t	before;
-	int			described = 0;
+	Client many, one;
+	ImageCall calls[N];
+	Burst burst = { .n = N, .calls = calls };
+	ImageCall call = { .type = BICYCLE_INFO,
+					   .image = expected[0].a,
+					   .length = expected[0].a_length };
+	uint64_t before;
+	int described = 0;
 
 	client_hello(&many, &engine, 1);
 	client_hello(&one, &engine, 1);
@@ -423,21 +459,24 @@ test_info(void)
 	for (uint64_t id = 1; id <= 10; id++)
 		described += client_run(&one, id, &call, NULL);
 	before = client_status(&one).batched - before;
-	ok(described == 10 && before < N / 2, "ten images are described while %d of %d are translated", (int) before, N);
+	ok(described == 10 && before < N / 2, "ten images are described while %d of %d are translated",
+	   (int) before, N);
 	burst_receive(&many, &burst);
 	ok(burst.errors == 0, "and all of those were answered");
 	client_close(&many);
 	client_close(&one);
 }
 
-/* A request that crashes the engine does so after its client was told that it started; without the debug setting it is an ordinary one. */
+/*
+ * A request that crashes the engine does so after its client was told that it
+ * started; without the debug setting it is an ordinary one.
+ */
 static void
 test_crash(void)
 {
-	Client		client,
-				other;
-	ImageCall	call = translate(0);
-	int			status;
+	Client client, other;
+	ImageCall call = translate(0);
+	int status;
 
 	client_hello(&client, &engine, 1);
 	call.debug = 1;
@@ -445,7 +484,8 @@ test_crash(void)
 	engine_set(&engine, "debug 1");
 	client_hello(&other, &engine, 1);
 	client_call(&client, 2, &call);
-	ok(client_receive(&client) && client.frame.type == BICYCLE_STARTED && client.frame.id == 2, "with it the client is told that its request started");
+	ok(client_receive(&client) && client.frame.type == BICYCLE_STARTED && client.frame.id == 2,
+	   "with it the client is told that its request started");
 	ok(!client_receive(&client) && !client_receive(&other), "then all connections end");
 	status = engine_wait(&engine);
 	ok(status != 0, "the engine has crashed (0x%x)", (unsigned) status);
@@ -454,13 +494,16 @@ test_crash(void)
 	close(engine.control);
 }
 
-/* A hanging device is noticed: the engine answers its clients, but not its supervisor. */
+/*
+ * A hanging device is noticed: the engine answers its clients, but not its
+ * supervisor.
+ */
 static void
 test_hang(void)
 {
-	const char *settings[] = {"debug 1", "stuck_timeout 300", NULL};
-	Client		client;
-	ImageCall	call = translate(0);
+	const char *settings[] = { "debug 1", "stuck_timeout 300", NULL };
+	Client client;
+	ImageCall call = translate(0);
 
 	engine_start_in(&engine, settings);
 	ok(engine_says(&engine, "ready ", PATIENCE_MS), "the engine starts again");
@@ -470,7 +513,8 @@ test_hang(void)
 	client_call(&client, 2, &call);
 	client_expect(&client, BICYCLE_STARTED, 2);
 	engine_tell(&engine, "ping 1");
-	ok(engine_says(&engine, "pong 1", PATIENCE_MS), "a batch that takes long is not noticed at once");
+	ok(engine_says(&engine, "pong 1", PATIENCE_MS),
+	   "a batch that takes long is not noticed at once");
 	usleep(1000000);
 	engine_tell(&engine, "ping 2");
 	ok(!engine_says(&engine, "pong 2", 500), "but when it takes too long");
@@ -484,7 +528,7 @@ test_hang(void)
 int
 main(void)
 {
-	const char *settings[] = {"queue_memory 16777216", "max_batch 4", NULL};
+	const char *settings[] = { "queue_memory 16777216", "max_batch 4", NULL };
 
 	read_expected();
 	engine_start(&engine, settings);

@@ -1,4 +1,7 @@
-/* When memory runs out at any point of any request, that request fails with 53200 or its connection ends; the engine stays up and loses nothing. */
+/*
+ * When memory runs out at any point of any request, that request fails with
+ * 53200 or its connection ends; the engine stays up and loses nothing.
+ */
 #include "failing_malloc.h"
 
 #include <pthread.h>
@@ -11,11 +14,14 @@
 
 #if FAILING_MALLOC
 
-/* Between the test and the engine, which is a process forked from it: so the engine's allocations fail and the test's own do not. */
+/*
+ * Between the test and the engine, which is a process forked from it: so the
+ * engine's allocations fail and the test's own do not.
+ */
 typedef struct Shared
 {
-	_Atomic long wanted;		/* allocations_until_failure to be set; PLENTY: -1 */
-	_Atomic long done;			/* the last one that was */
+	_Atomic long wanted; /* allocations_until_failure to be set; PLENTY: -1 */
+	_Atomic long done;   /* the last one that was */
 } Shared;
 
 #define PLENTY 1000000000L
@@ -25,7 +31,7 @@ static EngineProcess process;
 static Model model;
 static uint8_t *png;
 static size_t png_length;
-static uint8_t *file;			/* of the model's generator */
+static uint8_t *file; /* of the model's generator */
 static size_t file_length;
 static float z[8];
 
@@ -34,7 +40,7 @@ obey(void *unused)
 {
 	for (;;)
 	{
-		long		wanted = atomic_load(&shared->wanted);
+		long wanted = atomic_load(&shared->wanted);
 
 		if (wanted != atomic_load(&shared->done))
 		{
@@ -46,11 +52,14 @@ obey(void *unused)
 	return unused;
 }
 
-/* The n-th allocation from now on and all later ones fail, until PLENTY is said. */
+/*
+ * The n-th allocation from now on and all later ones fail, until PLENTY is
+ * said.
+ */
 static void
 engine_allocates(long n)
 {
-	int64_t		until = clock_ms() + PATIENCE_MS;
+	int64_t until = clock_ms() + PATIENCE_MS;
 
 	atomic_store(&shared->wanted, n);
 	while (atomic_load(&shared->done) != n)
@@ -61,15 +70,21 @@ engine_allocates(long n)
 	}
 }
 
-/* The engine, in a process of its own, without what main.c does for one that is executed. */
+/*
+ * The engine, in a process of its own, without what main.c does for one that is
+ * executed.
+ */
 static void
 run_engine(void)
 {
 	static Engine engine;
-	pthread_t	thread;
-	sigset_t	all;
-	char		why[256];
-	static const char *const settings[][2] = {{"device", "ref"}, {"threads", "1"}, {"max_batch", "2"}, {"max_model_size", "100000000"}};
+	pthread_t thread;
+	sigset_t all;
+	char why[256];
+	static const char *const settings[][2] = { { "device", "ref" },
+											   { "threads", "1" },
+											   { "max_batch", "2" },
+											   { "max_model_size", "100000000" } };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* The log tells of each failure on purpose. */
@@ -91,19 +106,20 @@ run_engine(void)
 static void
 start(void)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int64_t		until = clock_ms() + PATIENCE_MS;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int64_t until = clock_ms() + PATIENCE_MS;
 
 	strcpy(process.directory, "/tmp/bicycle-test-XXXXXX");
 	if (mkdtemp(process.directory) == NULL || (process.pid = fork()) < 0)
 		bail_out("cannot start a process: %s", strerror(errno));
 	if (process.pid == 0)
 		run_engine();
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", process.directory, BICYCLE_SOCKET);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", process.directory,
+			 BICYCLE_SOCKET);
 	for (;;)
 	{
-		int			fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		bool		there = connect(fd, (struct sockaddr *) &address, sizeof(address)) == 0;
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		bool there = connect(fd, (struct sockaddr *) &address, sizeof(address)) == 0;
 
 		close(fd);
 		if (there)
@@ -114,13 +130,16 @@ start(void)
 	}
 }
 
-/* ---- What is tried ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- What is tried ------------------------------------------------------- */
 
-/* Each sends one request to the point at which work on it begins, on a connection that has greeted. */
+/*
+ * Each sends one request to the point at which work on it begins, on a
+ * connection that has greeted.
+ */
 static void
 send_info(Client *client)
 {
-	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	ImageCall call = { .type = BICYCLE_INFO, .image = png, .length = png_length };
 
 	client_call(client, 1, &call);
 }
@@ -128,7 +147,12 @@ send_info(Client *client)
 static void
 send_translate(Client *client)
 {
-	ImageCall	call = {.type = BICYCLE_TRANSLATE, .hash = model.hash, .image = png, .length = png_length, .z = z, .nz = 8};
+	ImageCall call = { .type = BICYCLE_TRANSLATE,
+					   .hash = model.hash,
+					   .image = png,
+					   .length = png_length,
+					   .z = z,
+					   .nz = 8 };
 
 	client_call(client, 1, &call);
 }
@@ -136,7 +160,13 @@ send_translate(Client *client)
 static void
 send_jpeg(Client *client)
 {
-	ImageCall	call = {.type = BICYCLE_TRANSLATE, .hash = model.hash, .image = png, .length = png_length, .z = z, .nz = 8, .format = BICYCLE_OUTPUT_JPEG};
+	ImageCall call = { .type = BICYCLE_TRANSLATE,
+					   .hash = model.hash,
+					   .image = png,
+					   .length = png_length,
+					   .z = z,
+					   .nz = 8,
+					   .format = BICYCLE_OUTPUT_JPEG };
 
 	client_call(client, 1, &call);
 }
@@ -144,7 +174,9 @@ send_jpeg(Client *client)
 static void
 send_encode(Client *client)
 {
-	ImageCall	call = {.type = BICYCLE_ENCODE, .hash = model.hash, .image = png, .length = png_length};
+	ImageCall call = {
+		.type = BICYCLE_ENCODE, .hash = model.hash, .image = png, .length = png_length
+	};
 
 	client_call(client, 1, &call);
 }
@@ -158,8 +190,8 @@ send_load(Client *client)
 static void
 send_create(Client *client)
 {
-	BicycleImport import = {.config_length = (uint32_t) strlen(model.config)};
-	uint8_t		head[4096];
+	BicycleImport import = { .config_length = (uint32_t) strlen(model.config) };
+	uint8_t head[4096];
 
 	memcpy(head, &import, sizeof(import));
 	memcpy(head + sizeof(import), model.config, import.config_length);
@@ -175,7 +207,7 @@ send_import(Client *client)
 static void
 send_inspect(Client *client)
 {
-	BicycleImport import = {.generator_length = file_length};
+	BicycleImport import = { .generator_length = file_length };
 
 	client_send(client, BICYCLE_INSPECT, 1, &import, sizeof(import));
 	if (client_receive(client) && client->frame.type == BICYCLE_GRANT)
@@ -185,7 +217,7 @@ send_inspect(Client *client)
 static void
 send_export(Client *client)
 {
-	BicycleExport export = {.stream_length = model.length, .format = "pth"};
+	BicycleExport export = { .stream_length = model.length, .format = "pth" };
 
 	client_send(client, BICYCLE_EXPORT, 1, &export, sizeof(export));
 	if (client_receive(client) && client->frame.type == BICYCLE_GRANT)
@@ -196,13 +228,15 @@ static void
 send_check(Client *client)
 {
 	static const char options[] = "{\"size\":64,\"method\":\"cvae_gan\"}";
-	BicycleTrainCheck head = {.config_length = (uint32_t) strlen(model.config), .options_length = sizeof(options) - 1};
-	char		body[4096];
+	BicycleTrainCheck head = { .config_length = (uint32_t) strlen(model.config),
+							   .options_length = sizeof(options) - 1 };
+	char body[4096];
 
 	memcpy(body, &head, sizeof(head));
 	memcpy(body + sizeof(head), model.config, head.config_length);
 	memcpy(body + sizeof(head) + head.config_length, options, head.options_length);
-	client_send(client, BICYCLE_TRAIN_CHECK, 1, body, sizeof(head) + head.config_length + head.options_length);
+	client_send(client, BICYCLE_TRAIN_CHECK, 1, body,
+				sizeof(head) + head.config_length + head.options_length);
 }
 
 static void
@@ -211,13 +245,17 @@ send_cache(Client *client)
 	client_send(client, BICYCLE_CACHE, 1, NULL, 0);
 }
 
-/* Reads up to the answer: whether it is a result.  What else may come is an error of 53200, or the end of the connection. */
+/*
+ * Reads up to the answer: whether it is a result. What else may come is an
+ * error of 53200, or the end of the connection.
+ */
 static bool
 answered(Client *client, int *wrong)
 {
 	do
 	{
-		if (client->closed || client->frame.type == BICYCLE_ERROR || client->frame.type == BICYCLE_RESULT)
+		if (client->closed || client->frame.type == BICYCLE_ERROR ||
+			client->frame.type == BICYCLE_RESULT)
 			break;
 	} while (client_receive(client));
 	if (client->closed)
@@ -233,17 +271,19 @@ answered(Client *client, int *wrong)
 	return !client->closed;
 }
 
-/* Fails the n-th allocation after the hello for every n until there are not so many. */
+/*
+ * Fails the n-th allocation after the hello for every n until there are not so
+ * many.
+ */
 static void
-try(const char *what, void (*send) (Client *client))
+try(const char *what, void (*send)(Client *client))
 {
-	int			wrong = 0,
-				failed = 0;
-	bool		done = false;
+	int wrong = 0, failed = 0;
+	bool done = false;
 
 	for (long n = 0; n < 100000 && !done; n += n < 200 ? 1 : n / 50)
 	{
-		Client		client;
+		Client client;
 
 		client_hello(&client, &process, 1);
 		client.frame.type = 0;
@@ -255,21 +295,23 @@ try(const char *what, void (*send) (Client *client))
 		client_close(&client);
 		failed += !done;
 	}
-	ok(done && failed > 0 && wrong == 0, "%s: fails %d times when memory runs out, always for that reason, then succeeds", what, failed);
+	ok(done && failed > 0 && wrong == 0,
+	   "%s: fails %d times when memory runs out, always for that reason, then succeeds", what,
+	   failed);
 }
 
 /* What the engine holds besides resident models, once it has nothing to do. */
 static uint64_t
 memory_at_rest(void)
 {
-	Client		client;
+	Client client;
 	BicycleCached cached[8];
-	uint64_t	held = 1;
+	uint64_t held = 1;
 
 	client_hello(&client, &process, 1);
 	for (int i = 0; i < 500 && held > 0; i++)
 	{
-		int			n = client_cache(&client, cached, 8);
+		int n = client_cache(&client, cached, 8);
 
 		held = client_status(&client).memory;
 		for (int j = 0; j < n; j++)
@@ -283,7 +325,7 @@ memory_at_rest(void)
 int
 main(void)
 {
-	int			status;
+	int status;
 
 	shared = mmap(NULL, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	atomic_store(&shared->wanted, PLENTY);

@@ -1,4 +1,7 @@
-/* The engine keeps to its protocol, and ends connections that do not: hello, frames, places, cancelling, closing, the control lines. */
+/*
+ * The engine keeps to its protocol, and ends connections that do not: hello,
+ * frames, places, cancelling, closing, the control lines.
+ */
 #include "engine_client.h"
 
 #include <sys/resource.h>
@@ -9,17 +12,24 @@ static EngineProcess engine;
 static uint8_t *png;
 static size_t png_length;
 
-/* Hellos that differ in one thing from what is right are refused, with a hint where a user can do something. */
+/*
+ * Hellos that differ in one thing from what is right are refused, with a hint
+ * where a user can do something.
+ */
 static void
 test_hello(void)
 {
-	BicycleHello good = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .build = BICYCLE_VERSION, .database = 1};
+	BicycleHello good = { .magic = BICYCLE_MAGIC,
+						  .protocol = BICYCLE_PROTOCOL,
+						  .build = BICYCLE_VERSION,
+						  .database = 1 };
 	BicycleHello hello;
-	Client		client;
+	Client client;
 
 	client_hello(&client, &engine, 7);
 	memcpy(&hello, client.body, sizeof(hello));
-	ok(client.frame.length == sizeof(hello) && hello.pid == engine.pid && hello.database == 7 && strcmp(hello.build, BICYCLE_VERSION) == 0,
+	ok(client.frame.length == sizeof(hello) && hello.pid == engine.pid && hello.database == 7 &&
+		   strcmp(hello.build, BICYCLE_VERSION) == 0,
 	   "the engine answers a hello with its own");
 	client_close(&client);
 
@@ -27,14 +37,17 @@ test_hello(void)
 	hello.protocol++;
 	client_open(&client, &engine);
 	client_send(&client, BICYCLE_HELLO, 0, &hello, sizeof(hello));
-	ok(client_expect_error(&client, 0, "55000") && !client_receive(&client), "another protocol is refused");
+	ok(client_expect_error(&client, 0, "55000") && !client_receive(&client),
+	   "another protocol is refused");
 	client_close(&client);
 
 	hello = good;
 	strcpy(hello.build, "0.0.9");
 	client_open(&client, &engine);
 	client_send(&client, BICYCLE_HELLO, 0, &hello, sizeof(hello));
-	ok(client_expect_error(&client, 0, "55000") && strstr((char *) client.body + sizeof(BicycleError), "version") != NULL && !client_receive(&client),
+	ok(client_expect_error(&client, 0, "55000") &&
+		   strstr((char *) client.body + sizeof(BicycleError), "version") != NULL &&
+		   !client_receive(&client),
 	   "another build is refused");
 	client_close(&client);
 
@@ -42,34 +55,39 @@ test_hello(void)
 	hello.magic = 1;
 	client_open(&client, &engine);
 	client_send(&client, BICYCLE_HELLO, 0, &hello, sizeof(hello));
-	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "another magic number is refused");
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client),
+	   "another magic number is refused");
 	client_close(&client);
 
 	client_open(&client, &engine);
 	client_send(&client, BICYCLE_STATUS, 1, NULL, 0);
-	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "a request before the hello is refused");
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client),
+	   "a request before the hello is refused");
 	client_close(&client);
 }
 
-/* One wrong frame after the hello: the client is told, and the connection ends. */
+/*
+ * One wrong frame after the hello: the client is told, and the connection ends.
+ */
 static void
 test_violation(const char *what, uint32_t type, uint64_t id, size_t length)
 {
 	static uint8_t zeros[2 * BICYCLE_MAX_FRAME];
-	Client		client;
+	Client client;
 
 	client_hello(&client, &engine, 1);
 	client_send(&client, type, id, zeros, length);
-	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "%s is a protocol error", what);
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client),
+	   "%s is a protocol error", what);
 	client_close(&client);
 }
 
 static void
 test_violations(void)
 {
-	Client		client;
-	uint8_t		zeros[4096] = {0};
-	BicycleImageRequest request = {.nz = 3};
+	Client client;
+	uint8_t zeros[4096] = { 0 };
+	BicycleImageRequest request = { .nz = 3 };
 
 	test_violation("an unknown type", 99, 1, 0);
 	test_violation("an engine's frame", BICYCLE_RESULT, 1, 0);
@@ -77,7 +95,8 @@ test_violations(void)
 	test_violation("a place of no bytes", BICYCLE_RESERVE, 1, sizeof(BicycleReserve));
 	test_violation("a short frame", BICYCLE_RESERVE, 1, sizeof(BicycleReserve) - 1);
 	test_violation("a long frame", BICYCLE_RESERVE, 1, sizeof(BicycleReserve) + 1);
-	test_violation("a request that was not granted", BICYCLE_TRANSLATE, 1, sizeof(BicycleImageRequest));
+	test_violation("a request that was not granted", BICYCLE_TRANSLATE, 1,
+				   sizeof(BicycleImageRequest));
 	test_violation("data that was not granted", BICYCLE_DATA, 1, 10);
 	test_violation("an end of no stream", BICYCLE_END, 1, 0);
 	test_violation("a model header without a stream", BICYCLE_LOAD, 1, sizeof(BicycleLoad));
@@ -89,66 +108,80 @@ test_violations(void)
 
 	client_hello(&client, &engine, 1);
 	client_reserve(&client, 0, 1000);
-	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client), "the id 0 is a protocol error");
+	ok(client_expect_error(&client, 0, "08P01") && !client_receive(&client),
+	   "the id 0 is a protocol error");
 	client_close(&client);
 
 	client_hello(&client, &engine, 1);
 	client_place(&client, 5, 1000);
 	client_reserve(&client, 5, 1000);
-	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client), "an id twice is a protocol error");
+	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client),
+	   "an id twice is a protocol error");
 	client_close(&client);
 
 	client_hello(&client, &engine, 1);
 	client_place(&client, 5, 1000);
 	client_send(&client, BICYCLE_INFO, 5, zeros, 999);
-	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client), "a request of another length than granted is a protocol error");
+	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client),
+	   "a request of another length than granted is a protocol error");
 	client_close(&client);
 
 	client_hello(&client, &engine, 1);
 	client_place(&client, 5, sizeof(request));
 	client_send(&client, BICYCLE_TRANSLATE, 5, &request, sizeof(request));
-	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client), "a request whose parts do not fit its length is a protocol error");
+	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client),
+	   "a request whose parts do not fit its length is a protocol error");
 	client_close(&client);
 
 	client_hello(&client, &engine, 1);
 	for (uint64_t id = 1; id <= 3; id++)
 		client_place(&client, id, 1000);
 	client_send(&client, 99, 77, NULL, 0);
-	ok(client_expect_error(&client, 77, "08P01") && !client_receive(&client), "a protocol error ends a connection that holds places");
+	ok(client_expect_error(&client, 77, "08P01") && !client_receive(&client),
+	   "a protocol error ends a connection that holds places");
 	client_close(&client);
 }
 
-/* The header of an image tells what it is; an image that is none is an ordinary error. */
+/*
+ * The header of an image tells what it is; an image that is none is an ordinary
+ * error.
+ */
 static void
 test_info(void)
 {
-	Client		client;
-	BicycleImageInfo info = {0};
-	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	Client client;
+	BicycleImageInfo info = { 0 };
+	ImageCall call = { .type = BICYCLE_INFO, .image = png, .length = png_length };
 
 	client_hello(&client, &engine, 1);
-	ok(client_run(&client, 1, &call, NULL) && client.frame.length == sizeof(info), "an image is described");
+	ok(client_run(&client, 1, &call, NULL) && client.frame.length == sizeof(info),
+	   "an image is described");
 	memcpy(&info, client.body, client.frame.length == sizeof(info) ? sizeof(info) : 0);
-	ok(strcmp(info.format, "png") == 0 && info.width == 128 && info.height == 128 && info.channels == 1 && info.bit_depth == 8,
-	   "it is a PNG of 128 x 128 gray pixels (%s, %d x %d, %d channels of %d bits)", info.format, info.width, info.height, info.channels, info.bit_depth);
+	ok(strcmp(info.format, "png") == 0 && info.width == 128 && info.height == 128 &&
+		   info.channels == 1 && info.bit_depth == 8,
+	   "it is a PNG of 128 x 128 gray pixels (%s, %d x %d, %d channels of %d bits)", info.format,
+	   info.width, info.height, info.channels, info.bit_depth);
 	call.image = (const uint8_t *) "GIF89a, which is another thing";
 	call.length = 30;
-	ok(!client_run(&client, 1, &call, NULL) && client_is_error(&client, "22P03"), "what is not an image is 22P03");
+	ok(!client_run(&client, 1, &call, NULL) && client_is_error(&client, "22P03"),
+	   "what is not an image is 22P03");
 	call.length = 0;
-	ok(!client_run(&client, 1, &call, NULL) && client_is_error(&client, "22P03"), "no bytes are 22P03");
+	ok(!client_run(&client, 1, &call, NULL) && client_is_error(&client, "22P03"),
+	   "no bytes are 22P03");
 	client_close(&client);
 }
 
-/* Places are given in order of arrival, as many to a connection as it leaves free, and come back when the reply is read or the client goes. */
+/*
+ * Places are given in order of arrival, as many to a connection as it leaves
+ * free, and come back when the reply is read or the client goes.
+ */
 static void
 test_places(void)
 {
 	const size_t pool = 1 << 20;
-	Client		a,
-				b,
-				c;
-	uint64_t	memory;
-	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	Client a, b, c;
+	uint64_t memory;
+	ImageCall call = { .type = BICYCLE_INFO, .image = png, .length = png_length };
 
 	client_hello(&a, &engine, 1);
 	client_hello(&b, &engine, 1);
@@ -168,16 +201,22 @@ test_places(void)
 	client_reserve(&c, 1, pool / 3);
 	ok(!client_receive_within(&c, 100), "and has to wait when the pool is exhausted");
 	client_reserve(&c, 2, 100);
-	ok(!client_receive_within(&c, 100), "a small request does not pass a large one that waits longer");
+	ok(!client_receive_within(&c, 100),
+	   "a small request does not pass a large one that waits longer");
 
 	client_send(&a, BICYCLE_CANCEL, 1, NULL, 0);
-	ok(client_receive(&a) && a.frame.type == BICYCLE_CANCELLED && a.frame.id == 1, "who gives a place back is told");
-	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 1, "it goes to the one who has none");
-	ok(!client_receive_within(&a, 100) && !client_receive_within(&c, 100), "and not to those who already hold more than is left");
+	ok(client_receive(&a) && a.frame.type == BICYCLE_CANCELLED && a.frame.id == 1,
+	   "who gives a place back is told");
+	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 1,
+	   "it goes to the one who has none");
+	ok(!client_receive_within(&a, 100) && !client_receive_within(&c, 100),
+	   "and not to those who already hold more than is left");
 	client_close(&b);
-	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 2, "the places of a closed connection are free again");
+	ok(client_receive(&c) && c.frame.type == BICYCLE_GRANT && c.frame.id == 2,
+	   "the places of a closed connection are free again");
 	client_send(&c, BICYCLE_CANCEL, 1, NULL, 0);
-	ok(client_receive(&a) && a.frame.type == BICYCLE_GRANT && a.frame.id == 3, "and when there is more than it holds, a connection gets more");
+	ok(client_receive(&a) && a.frame.type == BICYCLE_GRANT && a.frame.id == 3,
+	   "and when there is more than it holds, a connection gets more");
 	client_expect(&c, BICYCLE_CANCELLED, 1);
 	client_send(&c, BICYCLE_CANCEL, 12345, NULL, 0);
 	ok(client_expect(&c, BICYCLE_CANCELLED, 12345), "cancelling what is not there is answered");
@@ -197,18 +236,21 @@ test_places(void)
 	for (uint64_t id = 1; id <= 200; id++)
 		if (!client_run(&c, id, &call, NULL))
 			break;
-	ok(c.frame.id == 200 && c.frame.type == BICYCLE_RESULT, "200 requests one after the other find their place");
+	ok(c.frame.id == 200 && c.frame.type == BICYCLE_RESULT,
+	   "200 requests one after the other find their place");
 	ok(client_memory_settles(&c, 0) == 0, "and leave nothing");
 	client_close(&c);
 }
 
-/* Clients that hold places and do nothing, as sessions that pause in the middle of a result, leave room for one that comes later. */
+/*
+ * Clients that hold places and do nothing, as sessions that pause in the middle
+ * of a result, leave room for one that comes later.
+ */
 static void
 test_idle_holders(void)
 {
-	Client		holders[4],
-				late;
-	int			granted = 0;
+	Client holders[4], late;
+	int granted = 0;
 
 	for (int i = 0; i < 4; i++)
 	{
@@ -220,14 +262,18 @@ test_idle_holders(void)
 	}
 	client_hello(&late, &engine, 1);
 	client_reserve(&late, 1, 32 * 1024);
-	ok(client_receive_within(&late, PATIENCE_MS) && late.frame.type == BICYCLE_GRANT && granted >= 4,
+	ok(client_receive_within(&late, PATIENCE_MS) && late.frame.type == BICYCLE_GRANT &&
+		   granted >= 4,
 	   "four clients hold %d places and do nothing: there is room for a fifth", granted);
 	client_close(&late);
 	for (int i = 0; i < 4; i++)
 		client_close(&holders[i]);
 }
 
-/* Without descriptors for all, clients wait until others go; the engine says so, once. */
+/*
+ * Without descriptors for all, clients wait until others go; the engine says
+ * so, once.
+ */
 static void
 test_descriptors(void)
 {
@@ -235,14 +281,15 @@ test_descriptors(void)
 	{
 		N = 40
 	};
-	const char *settings[] = {"device ref", "threads 1", NULL};
-	const struct rlimit few = {20, 20};
+	const char *settings[] = { "device ref", "threads 1", NULL };
+	const struct rlimit few = { 20, 20 };
 	EngineProcess small;
-	BicycleHello hello = {.magic = BICYCLE_MAGIC, .protocol = BICYCLE_PROTOCOL, .build = BICYCLE_VERSION, .database = 1};
-	Client		clients[N];
-	int			greeted = 0,
-				said = 0,
-				later = 0;
+	BicycleHello hello = { .magic = BICYCLE_MAGIC,
+						   .protocol = BICYCLE_PROTOCOL,
+						   .build = BICYCLE_VERSION,
+						   .database = 1 };
+	Client clients[N];
+	int greeted = 0, said = 0, later = 0;
 
 	engine_start(&small, settings);
 	if (prlimit(small.pid, RLIMIT_NOFILE, &few, NULL) != 0)
@@ -257,18 +304,23 @@ test_descriptors(void)
 		greeted += client_receive_within(&clients[i], 0);
 	while (engine_says(&small, "log warning could not accept", 300))
 		said++;
-	ok(greeted > 0 && greeted < N && said == 1, "an engine with descriptors for %d of %d clients says so, once (%d)", greeted, N, said);
+	ok(greeted > 0 && greeted < N && said == 1,
+	   "an engine with descriptors for %d of %d clients says so, once (%d)", greeted, N, said);
 	for (int i = 0; i < N; i++)
 	{
 		if (i >= greeted)
-			later += client_receive_within(&clients[i], PATIENCE_MS) && clients[i].frame.type == BICYCLE_HELLO;
+			later += client_receive_within(&clients[i], PATIENCE_MS) &&
+					 clients[i].frame.type == BICYCLE_HELLO;
 		client_close(&clients[i]);
 	}
 	ok(later == N - greeted, "%d others are served as those go", later);
 	ok(engine_end(&small), "and it ends clean");
 }
 
-/* Many requests at once on one connection; each is answered once, whatever the order. */
+/*
+ * Many requests at once on one connection; each is answered once, whatever the
+ * order.
+ */
 static void
 test_window(void)
 {
@@ -276,13 +328,13 @@ test_window(void)
 	{
 		N = 600
 	};
-	Client		client;
-	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
-	size_t		length;
-	uint8_t    *body = image_call_body(&call, &length);
-	int			answers[N + 1] = {0};
-	int			answered = 0;
-	bool		once = true;
+	Client client;
+	ImageCall call = { .type = BICYCLE_INFO, .image = png, .length = png_length };
+	size_t length;
+	uint8_t *body = image_call_body(&call, &length);
+	int answers[N + 1] = { 0 };
+	int answered = 0;
+	bool once = true;
 
 	client_hello(&client, &engine, 1);
 	for (uint64_t id = 1; id <= N; id++)
@@ -304,29 +356,32 @@ test_window(void)
 	client_close(&client);
 }
 
-/* A client that asks and never reads is held off, and the engine stays small and serves others. */
+/*
+ * A client that asks and never reads is held off, and the engine stays small
+ * and serves others.
+ */
 static void
 test_deaf_client(void)
 {
-	Client		deaf,
-				other;
-	ImageCall	call = {.type = BICYCLE_INFO, .image = png, .length = png_length};
+	Client deaf, other;
+	ImageCall call = { .type = BICYCLE_INFO, .image = png, .length = png_length };
 	struct pollfd wait;
-	BicycleFrame status = {.type = BICYCLE_STATUS, .id = 1};
-	size_t		sent = 0;
+	BicycleFrame status = { .type = BICYCLE_STATUS, .id = 1 };
+	size_t sent = 0;
 
 	client_hello(&deaf, &engine, 1);
 	client_hello(&other, &engine, 1);
-	wait = (struct pollfd) {.fd = deaf.fd, .events = POLLOUT};
+	wait = (struct pollfd){ .fd = deaf.fd, .events = POLLOUT };
 	while (sent < 64 << 20 && poll(&wait, 1, 300) > 0)
 	{
-		ssize_t		n = send(deaf.fd, &status, sizeof(status), MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(deaf.fd, &status, sizeof(status), MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < (ssize_t) sizeof(status))
 			break;
 		sent += (size_t) n;
 	}
-	ok(sent < 64 << 20, "the engine stops reading from a client that does not read (after %zu bytes)", sent);
+	ok(sent < 64 << 20,
+	   "the engine stops reading from a client that does not read (after %zu bytes)", sent);
 	ok(client_run(&other, 1, &call, NULL), "and serves another one meanwhile");
 	client_close(&deaf);
 	client_close(&other);
@@ -337,21 +392,24 @@ static void
 test_control(void)
 {
 	EngineProcess second;
-	Client		client;
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	const char *none[] = {"device ref", NULL};
-	int			status;
+	Client client;
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const char *none[] = { "device ref", NULL };
+	int status;
 
 	engine_tell(&engine, "ping 42");
 	ok(engine_says(&engine, "pong 42", PATIENCE_MS), "a ping is answered");
 	engine_tell(&engine, "set max_batch nonsense");
-	ok(engine_says(&engine, "log warning setting \"max_batch\"", PATIENCE_MS), "a wrong value is reported");
+	ok(engine_says(&engine, "log warning setting \"max_batch\"", PATIENCE_MS),
+	   "a wrong value is reported");
 	engine_tell(&engine, "set nonsense 1");
-	ok(engine_says(&engine, "log warning setting \"nonsense\"", PATIENCE_MS), "an unknown setting is reported");
+	ok(engine_says(&engine, "log warning setting \"nonsense\"", PATIENCE_MS),
+	   "an unknown setting is reported");
 
 	second = engine;
 	engine_start_in(&second, none);
-	ok(engine_says(&second, "fatal ", PATIENCE_MS), "a second engine in the same directory does not start");
+	ok(engine_says(&second, "fatal ", PATIENCE_MS),
+	   "a second engine in the same directory does not start");
 	status = engine_wait(&second);
 	ok(WIFEXITED(status) && WEXITSTATUS(status) == 1, "and ends with status 1");
 	close(second.control);
@@ -359,7 +417,10 @@ test_control(void)
 	ok(client_status(&client).pid == engine.pid, "the first one is still there");
 	client_close(&client);
 
-	/* The supervisor is gone, and what it leaves does not keep the next from starting. */
+	/*
+	 * The supervisor is gone, and what it leaves does not keep the next from
+	 * starting.
+	 */
 	kill(engine.pid, SIGSTOP);
 	close(engine.control);
 	kill(engine.pid, SIGCONT);
@@ -376,7 +437,7 @@ test_control(void)
 int
 main(void)
 {
-	const char *settings[] = {"device ref", "queue_memory 1048576", "threads 2", NULL};
+	const char *settings[] = { "device ref", "queue_memory 1048576", "threads 2", NULL };
 
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	engine_start(&engine, settings);

@@ -1,20 +1,22 @@
 /*
- * Many sessions at once, in processes of their own, that translate, ask, draw, load, withdraw and go away in the middle, on too little memory and while settings
- * change: every image is right, every refusal is for want of memory, and in the end the engine holds nothing but models.
+ * Many sessions at once, in processes of their own, that translate, ask, draw,
+ * load, withdraw and go away in the middle, on too little memory and while
+ * settings change: every image is right, every refusal is for want of memory,
+ * and in the end the engine holds nothing but models.
  */
 #include "engine_client.h"
 
 #define SESSIONS 8
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define STEPS 12				/* of each; a sanitized engine is many times slower */
+#define STEPS 12 /* of each; a sanitized engine is many times slower */
 #else
 #define STEPS 60
 #endif
-#define MODELS 4				/* which do not fit beside each other */
+#define MODELS 4 /* which do not fit beside each other */
 
 static EngineProcess engine;
 static Model models[MODELS];
-static uint8_t *expected[MODELS];	/* what becomes of the image */
+static uint8_t *expected[MODELS]; /* what becomes of the image */
 static size_t expected_length[MODELS];
 static uint8_t *png;
 static size_t png_length;
@@ -23,21 +25,28 @@ static float z[8];
 static ImageCall
 translate(int i)
 {
-	return (ImageCall) {.type = BICYCLE_TRANSLATE, .hash = models[i].hash, .image = png, .length = png_length, .z = z, .nz = 8};
+	return (ImageCall){ .type = BICYCLE_TRANSLATE,
+						.hash = models[i].hash,
+						.image = png,
+						.length = png_length,
+						.z = z,
+						.nz = 8 };
 }
 
 static void
 make_models(void)
 {
-	Client		client;
+	Client client;
 
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < MODELS; i++)
 	{
-		char		config[128];
-		ImageCall	call;
+		char config[128];
+		ImageCall call;
 
-		snprintf(config, sizeof(config), "{\"size\":64,\"levels\":6,\"ngf\":%d,\"nef\":1,\"encoder_size\":64,\"seed\":%d}", 1 + i % 2, i);
+		snprintf(config, sizeof(config),
+				 "{\"size\":64,\"levels\":6,\"ngf\":%d,\"nef\":1,\"encoder_size\":64,\"seed\":%d}",
+				 1 + i % 2, i);
 		if (!client_create(&client, (uint64_t) i + 1, config, &models[i]))
 			bail_out("cannot create a model");
 		call = translate(i);
@@ -52,7 +61,7 @@ make_models(void)
 	client_close(&client);
 }
 
-/* ---- A session ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- A session ----------------------------------------------------------- */
 
 static uint64_t state;
 
@@ -67,25 +76,29 @@ static bool
 image_is_right(const Client *client, bool answered, int i)
 {
 	if (answered)
-		return client->frame.length == expected_length[i] && memcmp(client->body, expected[i], expected_length[i]) == 0;
+		return client->frame.length == expected_length[i] &&
+			   memcmp(client->body, expected[i], expected_length[i]) == 0;
 	return client_is_error(client, "53200");
 }
 
-/* A window of requests, some of them withdrawn; models are sent as they are asked for. */
+/*
+ * A window of requests, some of them withdrawn; models are sent as they are
+ * asked for.
+ */
 static bool
 window(Client *client, uint64_t *id)
 {
-	uint64_t	first = *id;
-	int			n = 1 + (int) drawn(8);
-	int			which[8];		/* model of each; -1: withdrawn */
-	uint8_t    *bodies[8];
-	size_t		lengths[8];
-	int			open = n;
-	bool		good = true;
+	uint64_t first = *id;
+	int n = 1 + (int) drawn(8);
+	int which[8]; /* model of each; -1: withdrawn */
+	uint8_t *bodies[8];
+	size_t lengths[8];
+	int open = n;
+	bool good = true;
 
 	for (int k = 0; k < n; k++)
 	{
-		ImageCall	call = translate(which[k] = (int) drawn(MODELS));
+		ImageCall call = translate(which[k] = (int) drawn(MODELS));
 
 		call.flags = drawn(4) == 0 ? BICYCLE_FLAG_BULK : drawn(16) == 0 ? BICYCLE_FLAG_ALONE : 0;
 		bodies[k] = image_call_body(&call, &lengths[k]);
@@ -101,7 +114,7 @@ window(Client *client, uint64_t *id)
 		}
 	while (open > 0 && good)
 	{
-		uint64_t	k;
+		uint64_t k;
 
 		if (!client_receive(client))
 		{
@@ -121,7 +134,7 @@ window(Client *client, uint64_t *id)
 		}
 		if (client->frame.id >= UINT64_C(1) << 62)
 		{
-			uint64_t	of = client->frame.id - (UINT64_C(1) << 62) - first;
+			uint64_t of = client->frame.id - (UINT64_C(1) << 62) - first;
 
 			if (client->frame.type == BICYCLE_GRANT && of < (uint64_t) n)
 			{
@@ -131,7 +144,8 @@ window(Client *client, uint64_t *id)
 			}
 			continue;
 		}
-		if (k >= (uint64_t) n || which[k] < 0 || (client->frame.type != BICYCLE_RESULT && client->frame.type != BICYCLE_ERROR))
+		if (k >= (uint64_t) n || which[k] < 0 ||
+			(client->frame.type != BICYCLE_RESULT && client->frame.type != BICYCLE_ERROR))
 			continue;
 		good = image_is_right(client, client->frame.type == BICYCLE_RESULT, which[k]);
 		open--;
@@ -145,9 +159,9 @@ window(Client *client, uint64_t *id)
 static void
 leave(Client *client)
 {
-	ImageCall	call = translate((int) drawn(MODELS));
-	size_t		length;
-	uint8_t    *body = image_call_body(&call, &length);
+	ImageCall call = translate((int) drawn(MODELS));
+	size_t length;
+	uint8_t *body = image_call_body(&call, &length);
 
 	for (uint64_t id = 1; id <= 1 + drawn(6); id++)
 	{
@@ -171,19 +185,24 @@ light(Client *client, uint64_t id)
 		BicyclePlot head;
 		BicycleSeries series;
 		BicyclePoint points[2];
-	}			plot = {{.width = 300, .height = 200, .series = 1}, {.name = "s", .points = 2}, {{0, 0}, {1, 1}}};
-	ImageCall	info = {.type = BICYCLE_INFO, .image = png, .length = png_length};
-	ImageCall	draw = {.type = BICYCLE_PLOT, .image = (const uint8_t *) &plot, .length = sizeof(plot)};
+	} plot = { { .width = 300, .height = 200, .series = 1 },
+			   { .name = "s", .points = 2 },
+			   { { 0, 0 }, { 1, 1 } } };
+	ImageCall info = { .type = BICYCLE_INFO, .image = png, .length = png_length };
+	ImageCall draw = { .type = BICYCLE_PLOT,
+					   .image = (const uint8_t *) &plot,
+					   .length = sizeof(plot) };
 
-	return client_run(client, id, drawn(2) == 0 ? &info : &draw, NULL) || client_is_error(client, "53200");
+	return client_run(client, id, drawn(2) == 0 ? &info : &draw, NULL) ||
+		   client_is_error(client, "53200");
 }
 
 static int
 session(int number)
 {
-	Client		client;
-	uint64_t	id = 1;
-	bool		good = true;
+	Client client;
+	uint64_t id = 1;
+	bool good = true;
 
 	state = 1000 + (uint64_t) number;
 	client_hello(&client, &engine, 1 + (uint32_t) number % 2);
@@ -209,21 +228,27 @@ session(int number)
 	return good ? 0 : 1;
 }
 
-/* ---- All of them --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- All of them --------------------------------------------------------- */
 
 int
 main(void)
 {
-	const char *settings[] = {"device ref", "threads 2", "max_batch 4", "queue_memory 262144", NULL};
-	static const char *const changes[] = {"threads 1", "threads 3", "max_batch 1", "max_batch 8", "cache_size 3000000", "cache_size 0", "queue_memory 131072",
-	"engine_memory 24000000", "engine_memory 64000000"};
-	pid_t		pids[SESSIONS];
-	int			running = SESSIONS,
-				failed = 0,
-				changed = 0;
-	Client		client;
+	const char *settings[] = { "device ref", "threads 2", "max_batch 4", "queue_memory 262144",
+							   NULL };
+	static const char *const changes[] = { "threads 1",
+										   "threads 3",
+										   "max_batch 1",
+										   "max_batch 8",
+										   "cache_size 3000000",
+										   "cache_size 0",
+										   "queue_memory 131072",
+										   "engine_memory 24000000",
+										   "engine_memory 64000000" };
+	pid_t pids[SESSIONS];
+	int running = SESSIONS, failed = 0, changed = 0;
+	Client client;
 	BicycleCached cached[16];
-	uint64_t	held = 1;
+	uint64_t held = 1;
 
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	engine_start(&engine, settings);
@@ -241,7 +266,7 @@ main(void)
 	{
 		for (int k = 0; k < SESSIONS; k++)
 		{
-			int			status;
+			int status;
 
 			if (pids[k] == 0 || waitpid(pids[k], &status, WNOHANG) != pids[k])
 				continue;
@@ -253,20 +278,23 @@ main(void)
 			engine_set(&engine, changes[changed++ % (int) (sizeof(changes) / sizeof(changes[0]))]);
 		usleep(20000);
 	}
-	ok(failed == 0, "%d sessions of %d steps, under %d changes of settings: %d found something wrong", SESSIONS, STEPS, changed, failed);
+	ok(failed == 0,
+	   "%d sessions of %d steps, under %d changes of settings: %d found something wrong", SESSIONS,
+	   STEPS, changed, failed);
 
 	engine_set(&engine, "engine_memory 64000000");
 	client_hello(&client, &engine, 1);
 	for (int i = 0; i < 400 && held > 0; i++)
 	{
-		int			n = client_cache(&client, cached, 16);
+		int n = client_cache(&client, cached, 16);
 
 		held = client_status(&client).memory;
 		for (int k = 0; k < n && k < 16; k++)
 			held -= cached[k].bytes;
 		usleep(5000);
 	}
-	ok(held == 0 && client_status(&client).queued == 0, "the engine holds nothing of them (%llu bytes)", (unsigned long long) held);
+	ok(held == 0 && client_status(&client).queued == 0,
+	   "the engine holds nothing of them (%llu bytes)", (unsigned long long) held);
 	client_close(&client);
 	ok(engine_end(&engine), "and ends clean");
 	for (int i = 0; i < MODELS; i++)

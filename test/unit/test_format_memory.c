@@ -1,6 +1,7 @@
 /*
  * test_format_memory.c
- *	  Whichever allocation fails, reading or writing a model file says so and leaves nothing behind.
+ *	  Whichever allocation fails, reading or writing a model file says so and
+ *	  leaves nothing behind.
  */
 #include "failing_malloc.h"
 #include "format_fixture.h"
@@ -9,17 +10,17 @@
 
 typedef struct Input
 {
-	uint8_t    *bytes;
-	size_t		length;
-	FormatFile	file;
+	uint8_t *bytes;
+	size_t length;
+	FormatFile file;
 } Input;
 
-typedef FormatStatus (*Work) (const Input *input, FormatError *error);
+typedef FormatStatus (*Work)(const Input *input, FormatError *error);
 
 static FormatStatus
 read_file(const Input *input, FormatError *error)
 {
-	FormatFile	file;
+	FormatFile file;
 	FormatStatus status = format_read(input->bytes, input->length, &file, error);
 
 	format_free(&file);
@@ -29,9 +30,10 @@ read_file(const Input *input, FormatError *error)
 static FormatStatus
 write_safetensors(const Input *input, FormatError *error)
 {
-	uint8_t    *bytes;
-	size_t		length;
-	FormatStatus status = format_write_safetensors(input->file.tensors, input->file.ntensors, &bytes, &length, error);
+	uint8_t *bytes;
+	size_t length;
+	FormatStatus status =
+		format_write_safetensors(input->file.tensors, input->file.ntensors, &bytes, &length, error);
 
 	free(bytes);
 	return status;
@@ -40,31 +42,36 @@ write_safetensors(const Input *input, FormatError *error)
 static FormatStatus
 write_pth(const Input *input, FormatError *error)
 {
-	uint8_t    *bytes;
-	size_t		length;
-	FormatStatus status = format_write_pth(input->file.tensors, input->file.ntensors, &bytes, &length, error);
+	uint8_t *bytes;
+	size_t length;
+	FormatStatus status =
+		format_write_pth(input->file.tensors, input->file.ntensors, &bytes, &length, error);
 
 	free(bytes);
 	return status;
 }
 
-/* The JSON library's scanner takes a lack of memory for an odd character; that much is let pass. */
+/*
+ * The JSON library's scanner takes a lack of memory for an odd character; that
+ * much is let pass.
+ */
 static bool
 is_memory_error(FormatStatus status, const FormatError *error)
 {
-	return error->code == status && well_formed(error->message, error->detail) && (status == FORMAT_ENOMEM || strstr(error->detail, "not valid JSON") != NULL);
+	return error->code == status && well_formed(error->message, error->detail) &&
+		   (status == FORMAT_ENOMEM || strstr(error->detail, "not valid JSON") != NULL);
 }
 
 static void
 fail_each(const char *what, Work work, const Input *input)
 {
 	FormatStatus status = FORMAT_ENOMEM;
-	bool		clean = true;
-	int			n;
+	bool clean = true;
+	int n;
 
 	for (n = 0; n < 2000 && status != FORMAT_OK; n++)
 	{
-		FormatError error = {0};
+		FormatError error = { 0 };
 
 		allocations_begin(n);
 		status = work(input, &error);
@@ -76,11 +83,13 @@ fail_each(const char *what, Work work, const Input *input)
 int
 main(void)
 {
-	static const char *const files[] = {"pth/state_legacy.pth", "pth/windows_legacy.pth", "pth/state_zip.pth", "pth/windows_zip.pth", "pth/dtypes.safetensors"};
+	static const char *const files[] = { "pth/state_legacy.pth", "pth/windows_legacy.pth",
+										 "pth/state_zip.pth", "pth/windows_zip.pth",
+										 "pth/dtypes.safetensors" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 	{
-		Input		input;
+		Input input;
 		FormatError error;
 
 		input.bytes = testdata_load(files[i], &input.length);

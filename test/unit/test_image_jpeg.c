@@ -1,22 +1,26 @@
 /*
  * test_image_jpeg.c
- *	  JPEG is decoded as Pillow does; damage, scan bombs and foreign color spaces are refused; quality means quality.
+ *	  JPEG is decoded as Pillow does; damage, scan bombs and foreign color
+ *	  spaces are refused; quality means quality.
  */
 #include "image_fixture.h"
 
 #include <jpeglib.h>
 
-/* A gray progressive file whose last scan, 1 to 63 at full precision, may be repeated without contradicting itself. */
+/*
+ * A gray progressive file whose last scan, 1 to 63 at full precision, may be
+ * repeated without contradicting itself.
+ */
 static uint8_t *
 make_progressive(unsigned long *length)
 {
 	static const jpeg_scan_info scans[] = {
-		{.comps_in_scan = 1, .Ss = 0, .Se = 0},
-		{.comps_in_scan = 1, .Ss = 1, .Se = 63},
+		{ .comps_in_scan = 1, .Ss = 0, .Se = 0 },
+		{ .comps_in_scan = 1, .Ss = 1, .Se = 63 },
 	};
 	struct jpeg_compress_struct jpeg;
 	struct jpeg_error_mgr manager;
-	Image		image = noise_image(32, 32, 1, 3);
+	Image image = noise_image(32, 32, 1, 3);
 	unsigned char *bytes = NULL;
 
 	jpeg.err = jpeg_std_error(&manager);
@@ -31,7 +35,7 @@ make_progressive(unsigned long *length)
 	jpeg_start_compress(&jpeg, TRUE);
 	for (int y = 0; y < 32; y++)
 	{
-		JSAMPROW	row = image.pixels + y * 32;
+		JSAMPROW row = image.pixels + y * 32;
 
 		jpeg_write_scanlines(&jpeg, &row, 1);
 	}
@@ -45,10 +49,10 @@ make_progressive(unsigned long *length)
 static ImageStatus
 decode_repeated(const uint8_t *bytes, size_t length, int n, uint32_t *crc, ImageError *error)
 {
-	size_t		scan = length - 2;
-	size_t		scan_length;
-	uint8_t    *repeated;
-	Image		image;
+	size_t scan = length - 2;
+	size_t scan_length;
+	uint8_t *repeated;
+	Image image;
 	ImageStatus status;
 
 	while (bytes[scan] != 0xff || bytes[scan + 1] != 0xda)
@@ -71,34 +75,40 @@ static void
 test_scans(void)
 {
 	unsigned long length = 0;
-	uint8_t    *bytes = make_progressive(&length);
-	uint32_t	once = 0,
-				often = 0;
-	ImageError	error;
+	uint8_t *bytes = make_progressive(&length);
+	uint32_t once = 0, often = 0;
+	ImageError error;
 
-	ok(decode_repeated(bytes, length, 0, &once, &error) == IMAGE_OK && decode_repeated(bytes, length, 98, &often, &error) == IMAGE_OK && once == often,
+	ok(decode_repeated(bytes, length, 0, &once, &error) == IMAGE_OK &&
+		   decode_repeated(bytes, length, 98, &often, &error) == IMAGE_OK && once == often,
 	   "a progressive image of 100 scans is read");
-	ok(decode_repeated(bytes, length, 99, &often, &error) == IMAGE_ELIMIT && well_formed(error.message, error.detail), "one of 101 is not: %s", error.detail);
+	ok(decode_repeated(bytes, length, 99, &often, &error) == IMAGE_ELIMIT &&
+		   well_formed(error.message, error.detail),
+	   "one of 101 is not: %s", error.detail);
 	ok(decode_repeated(bytes, length, 5000, &often, &error) == IMAGE_ELIMIT, "nor one of 5002");
 	free(bytes);
 }
 
-/* Every length of a file but the whole one is an error, though the library would paint the rest gray. */
+/*
+ * Every length of a file but the whole one is an error, though the library
+ * would paint the rest gray.
+ */
 static void
 test_truncation(const char *name)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load(name, &length);
-	int			refused = 0;
+	size_t length;
+	uint8_t *bytes = testdata_load(name, &length);
+	int refused = 0;
 
 	for (size_t n = 0; n < length; n++)
 	{
-		uint8_t    *cut = malloc(n > 0 ? n : 1);
-		Image		image;
-		ImageError	error;
+		uint8_t *cut = malloc(n > 0 ? n : 1);
+		Image image;
+		ImageError error;
 
 		memcpy(cut, bytes, n);
-		refused += image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail);
+		refused += image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+				   well_formed(error.message, error.detail);
 		free(cut);
 	}
 	ok(refused == (int) length, "%d of %zu truncations of %s are refused", refused, length, name);
@@ -109,30 +119,35 @@ test_truncation(const char *name)
 static void
 test_early_end(const char *name)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load(name, &length);
-	Image		image;
-	ImageError	error;
+	size_t length;
+	uint8_t *bytes = testdata_load(name, &length);
+	Image image;
+	ImageError error;
 
 	memcpy(bytes + length - 200, "\xff\xd9", 2);
-	ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_EINVALID && strstr(error.detail, "premature end") != NULL,
+	ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+		   strstr(error.detail, "premature end") != NULL,
 	   "%s: %s", name, error.detail);
 	free(bytes);
 }
 
-/* Bytes between the last row and the end marker are found, though no pixel depends on them. */
+/*
+ * Bytes between the last row and the end marker are found, though no pixel
+ * depends on them.
+ */
 static void
 test_late_end(const char *name)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load(name, &length);
-	uint8_t    *longer = calloc(length + 20, 1);
-	Image		image;
-	ImageError	error;
+	size_t length;
+	uint8_t *bytes = testdata_load(name, &length);
+	uint8_t *longer = calloc(length + 20, 1);
+	Image image;
+	ImageError error;
 
 	memcpy(longer, bytes, length - 2);
 	memcpy(longer + length + 18, "\xff\xd9", 2);
-	ok(image_decode(longer, length + 20, 3, &plenty, &image, &error) == IMAGE_EINVALID && strstr(error.detail, "extraneous") != NULL,
+	ok(image_decode(longer, length + 20, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+		   strstr(error.detail, "extraneous") != NULL,
 	   "%s: %s", name, error.detail);
 	free(longer);
 	free(bytes);
@@ -141,32 +156,37 @@ test_late_end(const char *name)
 static void
 test_limits(void)
 {
-	static const char *const names[] = {"jpeg/ycc420.jpg", "jpeg/progressive.jpg", "jpeg/gray.jpg"};
-	size_t		length;
+	static const char *const names[] = { "jpeg/ycc420.jpg", "jpeg/progressive.jpg",
+										 "jpeg/gray.jpg" };
+	size_t length;
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 	{
-		uint8_t    *bytes = testdata_load(names[i], &length);
-		ImageLimits few_pixels = {61 * 45 - 1, (size_t) 1 << 30},
-					no_memory = {1 << 20, 61 * 45};
-		Image		image;
-		ImageError	error;
+		uint8_t *bytes = testdata_load(names[i], &length);
+		ImageLimits few_pixels = { 61 * 45 - 1, (size_t) 1 << 30 },
+					no_memory = { 1 << 20, 61 * 45 };
+		Image image;
+		ImageError error;
 
 		ok(image_decode(bytes, length, 3, &few_pixels, &image, &error) == IMAGE_ELIMIT &&
-		   image_decode(bytes, length, 3, &no_memory, &image, &error) == IMAGE_ELIMIT && well_formed(error.message, error.detail),
+			   image_decode(bytes, length, 3, &no_memory, &image, &error) == IMAGE_ELIMIT &&
+			   well_formed(error.message, error.detail),
 		   "%s: %s", names[i], error.detail);
 		free(bytes);
 	}
 }
 
-/* A header of 65500 x 65500 pixels and nothing else: refused for its size, not after filling memory. */
+/*
+ * A header of 65500 x 65500 pixels and nothing else: refused for its size, not
+ * after filling memory.
+ */
 static void
 test_declared_size(void)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load("jpeg/progressive.jpg", &length);
-	Image		image;
-	ImageError	error;
+	size_t length;
+	uint8_t *bytes = testdata_load("jpeg/progressive.jpg", &length);
+	Image image;
+	ImageError error;
 
 	for (size_t i = 0; i + 9 < length; i++)
 		if (bytes[i] == 0xff && bytes[i + 1] == 0xc2)
@@ -175,7 +195,9 @@ test_declared_size(void)
 			break;
 		}
 	ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_ELIMIT, "%s", error.detail);
-	ok(image_decode(bytes, length, 3, &(ImageLimits) {UINT64_MAX, (size_t) 1 << 30}, &image, &error) == IMAGE_ELIMIT, "%s", error.detail);
+	ok(image_decode(bytes, length, 3, &(ImageLimits){ UINT64_MAX, (size_t) 1 << 30 }, &image,
+					&error) == IMAGE_ELIMIT,
+	   "%s", error.detail);
 	free(bytes);
 }
 
@@ -183,13 +205,14 @@ test_declared_size(void)
 static double
 loss(const Image *in, int quality, size_t *length)
 {
-	uint8_t    *bytes;
-	Image		out;
-	ImageError	error;
-	double		sum = 0;
-	size_t		n = (size_t) in->width * in->height * in->channels;
+	uint8_t *bytes;
+	Image out;
+	ImageError error;
+	double sum = 0;
+	size_t n = (size_t) in->width * in->height * in->channels;
 
-	if (image_encode_jpeg(in, quality, &bytes, length, &error) != IMAGE_OK || image_decode(bytes, *length, in->channels, &plenty, &out, &error) != IMAGE_OK ||
+	if (image_encode_jpeg(in, quality, &bytes, length, &error) != IMAGE_OK ||
+		image_decode(bytes, *length, in->channels, &plenty, &out, &error) != IMAGE_OK ||
 		out.width != in->width || out.height != in->height)
 		return 1e9;
 	for (size_t i = 0; i < n; i++)
@@ -204,39 +227,45 @@ test_quality(void)
 {
 	for (int channels = 1; channels <= 3; channels += 2)
 	{
-		Image		image = noise_image(200, 123, channels, 1);
-		size_t		low,
-					high;
-		double		low_loss,
-					high_loss;
-		uint8_t    *bytes;
-		ImageError	error;
+		Image image = noise_image(200, 123, channels, 1);
+		size_t low, high;
+		double low_loss, high_loss;
+		uint8_t *bytes;
+		ImageError error;
 
-		for (size_t i = 0; i < (size_t) 200 * 123; i++)	/* a ramp with a little noise */
+		for (size_t i = 0; i < (size_t) 200 * 123; i++) /* a ramp with a little noise */
 			for (int c = 0; c < channels; c++)
-				image.pixels[i * channels + c] = (uint8_t) (i % 200 + c * 10 + image.pixels[i * channels + c] / 16);
+				image.pixels[i * channels + c] =
+					(uint8_t) (i % 200 + c * 10 + image.pixels[i * channels + c] / 16);
 		low_loss = loss(&image, 20, &low);
 		high_loss = loss(&image, 95, &high);
-		ok(high > low && high_loss < low_loss && high_loss < 20, "%d channels: quality 95 takes %zu bytes (mse %.1f), 20 takes %zu (mse %.1f)",
-		   channels, high, high_loss, low, low_loss);
-		ok(image_encode_jpeg(&image, 0, &bytes, &low, &error) == IMAGE_EINVALID && image_encode_jpeg(&image, 101, &bytes, &low, &error) == IMAGE_EINVALID &&
-		   well_formed(error.message, error.detail), "%s", error.detail);
+		ok(high > low && high_loss < low_loss && high_loss < 20,
+		   "%d channels: quality 95 takes %zu bytes (mse %.1f), 20 takes %zu (mse %.1f)", channels,
+		   high, high_loss, low, low_loss);
+		ok(image_encode_jpeg(&image, 0, &bytes, &low, &error) == IMAGE_EINVALID &&
+			   image_encode_jpeg(&image, 101, &bytes, &low, &error) == IMAGE_EINVALID &&
+			   well_formed(error.message, error.detail),
+		   "%s", error.detail);
 		image_free(&image);
 	}
 }
 
-/* Who watches a decode hears of each row of blocks of each scan: with many of them it takes long. */
+/*
+ * Who watches a decode hears of each row of blocks of each scan: with many of
+ * them it takes long.
+ */
 static void
 test_progress(void)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load("jpeg/progressive.jpg", &length);
-	ImageLimits limits = {.max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress};
-	Image		image;
-	ImageError	error;
-	bool		decoded = image_decode(bytes, length, 3, &limits, &image, &error) == IMAGE_OK;
+	size_t length;
+	uint8_t *bytes = testdata_load("jpeg/progressive.jpg", &length);
+	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress };
+	Image image;
+	ImageError error;
+	bool decoded = image_decode(bytes, length, 3, &limits, &image, &error) == IMAGE_OK;
 
-	ok(decoded && progress > image.height, "%d rows of many scans tell of progress %d times", image.height, progress);
+	ok(decoded && progress > image.height, "%d rows of many scans tell of progress %d times",
+	   image.height, progress);
 	image_free(&image);
 	free(bytes);
 }

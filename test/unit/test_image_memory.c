@@ -1,6 +1,7 @@
 /*
  * test_image_memory.c
- *	  Whichever allocation fails, the libraries' included, an image function says so and leaves nothing behind.
+ *	  Whichever allocation fails, the libraries' included, an image function
+ *	  says so and leaves nothing behind.
  */
 #include "failing_malloc.h"
 #include "image_fixture.h"
@@ -9,17 +10,17 @@
 
 typedef struct Input
 {
-	uint8_t    *bytes;
-	size_t		length;
-	Image		image;
+	uint8_t *bytes;
+	size_t length;
+	Image image;
 } Input;
 
-typedef ImageStatus (*Work) (const Input *input, ImageError *error);
+typedef ImageStatus (*Work)(const Input *input, ImageError *error);
 
 static ImageStatus
 decode(const Input *input, ImageError *error)
 {
-	Image		image;
+	Image image;
 	ImageStatus status = image_decode(input->bytes, input->length, 3, &plenty, &image, error);
 
 	image_free(&image);
@@ -29,7 +30,7 @@ decode(const Input *input, ImageError *error)
 static ImageStatus
 info(const Input *input, ImageError *error)
 {
-	ImageInfo	unused;
+	ImageInfo unused;
 
 	return image_info(input->bytes, input->length, &unused, error);
 }
@@ -37,7 +38,7 @@ info(const Input *input, ImageError *error)
 static ImageStatus
 resize(const Input *input, ImageError *error)
 {
-	Image		image;
+	Image image;
 	ImageStatus status = image_resize(&input->image, 30, 40, &image, error);
 
 	image_free(&image);
@@ -47,8 +48,8 @@ resize(const Input *input, ImageError *error)
 static ImageStatus
 encode_png(const Input *input, ImageError *error)
 {
-	uint8_t    *bytes;
-	size_t		length;
+	uint8_t *bytes;
+	size_t length;
 	ImageStatus status = image_encode_png(&input->image, &bytes, &length, error);
 
 	free(bytes);
@@ -58,8 +59,8 @@ encode_png(const Input *input, ImageError *error)
 static ImageStatus
 encode_jpeg(const Input *input, ImageError *error)
 {
-	uint8_t    *bytes;
-	size_t		length;
+	uint8_t *bytes;
+	size_t length;
 	ImageStatus status = image_encode_jpeg(&input->image, 90, &bytes, &length, error);
 
 	free(bytes);
@@ -69,7 +70,7 @@ encode_jpeg(const Input *input, ImageError *error)
 static ImageStatus
 sheet(const Input *input, ImageError *error)
 {
-	Image		image;
+	Image image;
 	ImageStatus status = image_contact_sheet(&input->image, 1, 1, 2, &image, error);
 
 	image_free(&image);
@@ -80,16 +81,18 @@ static void
 fail_each(const char *what, Work work, const Input *input)
 {
 	ImageStatus status = IMAGE_ENOMEM;
-	bool		clean = true;
-	int			n;
+	bool clean = true;
+	int n;
 
 	for (n = 0; n < 1000 && status == IMAGE_ENOMEM; n++)
 	{
-		ImageError	error = {0};
+		ImageError error = { 0 };
 
 		allocations_begin(n);
 		status = work(input, &error);
-		clean &= allocations_end() == 0 && (status == IMAGE_OK || (error.code == IMAGE_ENOMEM && well_formed(error.message, error.detail)));
+		clean &= allocations_end() == 0 &&
+				 (status == IMAGE_OK ||
+				  (error.code == IMAGE_ENOMEM && well_formed(error.message, error.detail)));
 	}
 	ok(status == IMAGE_OK && clean && n > 1, "%s: each of %d allocations", what, n - 1);
 }
@@ -97,8 +100,9 @@ fail_each(const char *what, Work work, const Input *input)
 int
 main(void)
 {
-	static const char *const files[] = {"png/basi6a16.png", "png/tbbn3p08.png", "jpeg/ycc420.jpg", "jpeg/progressive.jpg", "jpeg/arithmetic.jpg"};
-	Input		input;
+	static const char *const files[] = { "png/basi6a16.png", "png/tbbn3p08.png", "jpeg/ycc420.jpg",
+										 "jpeg/progressive.jpg", "jpeg/arithmetic.jpg" };
+	Input input;
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 	{

@@ -1,6 +1,7 @@
 /*
  * test_image_png.c
- *	  PNG is decoded as Pillow does, hostile files are refused before they cost anything, and what is encoded comes back unchanged.
+ *	  PNG is decoded as Pillow does, hostile files are refused before they cost
+ *	  anything, and what is encoded comes back unchanged.
  */
 #include "image_fixture.h"
 
@@ -9,7 +10,7 @@
 static void
 put_be32(Bytes *to, uint32_t value)
 {
-	uint8_t		bytes[4] = {value >> 24, value >> 16 & 255, value >> 8 & 255, value & 255};
+	uint8_t bytes[4] = { value >> 24, value >> 16 & 255, value >> 8 & 255, value & 255 };
 
 	put(to, bytes, 4);
 }
@@ -17,7 +18,7 @@ put_be32(Bytes *to, uint32_t value)
 static void
 put_chunk(Bytes *to, const char *kind, const void *body, size_t n)
 {
-	uint32_t	crc;
+	uint32_t crc;
 
 	put_be32(to, (uint32_t) n);
 	put(to, kind, 4);
@@ -26,16 +27,18 @@ put_chunk(Bytes *to, const char *kind, const void *body, size_t n)
 	put_be32(to, crc);
 }
 
-/* A PNG of one color that says it has these dimensions; its image data are `raw` zero bytes, compressed. */
+/*
+ * A PNG of one color that says it has these dimensions; its image data are
+ * `raw` zero bytes, compressed.
+ */
 static Bytes
 make_png(uint32_t width, uint32_t height, uint8_t color, size_t raw)
 {
-	Bytes		png = {0},
-				header = {0};
-	uint8_t		tail[5] = {8, color, 0, 0, 0};
-	uint8_t    *zeros = calloc(raw + 1, 1);
-	uLongf		packed_length = compressBound(raw);
-	uint8_t    *packed = malloc(packed_length);
+	Bytes png = { 0 }, header = { 0 };
+	uint8_t tail[5] = { 8, color, 0, 0, 0 };
+	uint8_t *zeros = calloc(raw + 1, 1);
+	uLongf packed_length = compressBound(raw);
+	uint8_t *packed = malloc(packed_length);
 
 	compress2(packed, &packed_length, zeros, raw, 9);
 	put(&png, "\x89PNG\r\n\x1a\n", 8);
@@ -51,37 +54,50 @@ make_png(uint32_t width, uint32_t height, uint8_t color, size_t raw)
 	return png;
 }
 
-/* Declared sizes beyond the limits, with hardly any data behind them: the answer comes from the header. */
+/*
+ * Declared sizes beyond the limits, with hardly any data behind them: the
+ * answer comes from the header.
+ */
 static void
 test_bombs(void)
 {
-	static const uint32_t sizes[][2] = {{100000, 100000}, {INT_MAX, INT_MAX}, {INT_MAX, 1}, {1, INT_MAX}, {67108865, 1}, {8193, 8192}};
-	const ImageLimits no_pixel_limit = {UINT64_MAX, (size_t) 16 << 20};
+	static const uint32_t sizes[][2] = { { 100000, 100000 }, { INT_MAX, INT_MAX }, { INT_MAX, 1 },
+										 { 1, INT_MAX },     { 67108865, 1 },      { 8193, 8192 } };
+	const ImageLimits no_pixel_limit = { UINT64_MAX, (size_t) 16 << 20 };
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 	{
-		Bytes		png = make_png(sizes[i][0], sizes[i][1], 2, 100);
-		Image		image;
-		ImageError	error;
-		ImageInfo	info;
+		Bytes png = make_png(sizes[i][0], sizes[i][1], 2, 100);
+		Image image;
+		ImageError error;
+		ImageInfo info;
 
-		ok(image_decode(png.at, png.n, 3, &plenty, &image, &error) == IMAGE_ELIMIT && well_formed(error.message, error.detail), "%s", error.detail);
-		ok(image_decode(png.at, png.n, 3, &no_pixel_limit, &image, &error) == IMAGE_ELIMIT && well_formed(error.message, error.detail), "%s", error.detail);
-		ok(image_info(png.at, png.n, &info, &error) == IMAGE_OK && image_decode_bytes(&info, 3) >= (size_t) sizes[i][0] * sizes[i][1],
+		ok(image_decode(png.at, png.n, 3, &plenty, &image, &error) == IMAGE_ELIMIT &&
+			   well_formed(error.message, error.detail),
+		   "%s", error.detail);
+		ok(image_decode(png.at, png.n, 3, &no_pixel_limit, &image, &error) == IMAGE_ELIMIT &&
+			   well_formed(error.message, error.detail),
+		   "%s", error.detail);
+		ok(image_info(png.at, png.n, &info, &error) == IMAGE_OK &&
+			   image_decode_bytes(&info, 3) >= (size_t) sizes[i][0] * sizes[i][1],
 		   "its header can be asked, and its need of memory is told");
 		free(png.at);
 	}
 }
 
-/* Zeros beyond the last row would be inflated and thrown away, 200 MB of 200 kB: they are refused unread, not after the library's "Too much image data". */
+/*
+ * Zeros beyond the last row would be inflated and thrown away, 200 MB of 200
+ * kB: they are refused unread, not after the library's "Too much image data".
+ */
 static void
 test_surplus(void)
 {
-	Bytes		png = make_png(1, 1, 0, (size_t) 200 << 20);
-	Image		image;
-	ImageError	error;
+	Bytes png = make_png(1, 1, 0, (size_t) 200 << 20);
+	Image image;
+	ImageError error;
 
-	ok(image_decode(png.at, png.n, 1, &plenty, &image, &error) == IMAGE_EINVALID && strstr(error.detail, "more data than the image can hold") != NULL,
+	ok(image_decode(png.at, png.n, 1, &plenty, &image, &error) == IMAGE_EINVALID &&
+		   strstr(error.detail, "more data than the image can hold") != NULL,
 	   "%s", error.detail);
 	free(png.at);
 }
@@ -90,66 +106,71 @@ test_surplus(void)
 static void
 test_truncation(void)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load("png/basi6a08.png", &length);
-	int			refused = 0;
+	size_t length;
+	uint8_t *bytes = testdata_load("png/basi6a08.png", &length);
+	int refused = 0;
 
 	for (size_t n = 0; n < length; n++)
 	{
-		uint8_t    *cut = malloc(n > 0 ? n : 1);
-		Image		image;
-		ImageError	error;
+		uint8_t *cut = malloc(n > 0 ? n : 1);
+		Image image;
+		ImageError error;
 
 		memcpy(cut, bytes, n);
-		refused += image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail);
+		refused += image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+				   well_formed(error.message, error.detail);
 		free(cut);
 	}
 	ok(refused == (int) length, "%d of %zu truncations are refused", refused, length);
 	free(bytes);
 }
 
-/* Whatever the limit on memory, decoding ends well or in ELIMIT: every allocation of the library is refused once. */
+/*
+ * Whatever the limit on memory, decoding ends well or in ELIMIT: every
+ * allocation of the library is refused once.
+ */
 static void
 test_memory(void)
 {
-	size_t		length;
-	uint8_t    *bytes = testdata_load("png/basi3p08.png", &length);
-	int			decoded = 0,
-				refused = 0;
+	size_t length;
+	uint8_t *bytes = testdata_load("png/basi3p08.png", &length);
+	int decoded = 0, refused = 0;
 
 	for (size_t limit = 0; limit < 100000; limit += 50)
 	{
-		ImageLimits limits = {1 << 20, limit};
-		Image		image;
-		ImageError	error;
+		ImageLimits limits = { 1 << 20, limit };
+		Image image;
+		ImageError error;
 		ImageStatus status = image_decode(bytes, length, 3, &limits, &image, &error);
 
 		decoded += status == IMAGE_OK;
 		refused += status == IMAGE_ELIMIT;
 		image_free(&image);
 	}
-	ok(decoded > 0 && refused > 0 && decoded + refused == 2000, "of 2000 limits on memory %d are enough, %d are refused", decoded, refused);
+	ok(decoded > 0 && refused > 0 && decoded + refused == 2000,
+	   "of 2000 limits on memory %d are enough, %d are refused", decoded, refused);
 	free(bytes);
 }
 
 static void
 test_round_trip(void)
 {
-	static const int sizes[][2] = {{1, 1}, {256, 256}, {13, 7}, {1, 300}, {300, 1}};
+	static const int sizes[][2] = { { 1, 1 }, { 256, 256 }, { 13, 7 }, { 1, 300 }, { 300, 1 } };
 
 	for (int channels = 1; channels <= 3; channels += 2)
 		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		{
-			Image		in = noise_image(sizes[i][0], sizes[i][1], channels, 7),
-						out;
-			ImageError	error;
-			ImageInfo	info;
-			uint8_t    *bytes;
-			size_t		length;
+			Image in = noise_image(sizes[i][0], sizes[i][1], channels, 7), out;
+			ImageError error;
+			ImageInfo info;
+			uint8_t *bytes;
+			size_t length;
 
-			ok(image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK && image_info(bytes, length, &info, &error) == IMAGE_OK &&
-			   info.format == IMAGE_PNG && info.channels == channels && info.bit_depth == 8 &&
-			   image_decode(bytes, length, channels, &plenty, &out, &error) == IMAGE_OK && image_crc(&in) == image_crc(&out),
+			ok(image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK &&
+				   image_info(bytes, length, &info, &error) == IMAGE_OK &&
+				   info.format == IMAGE_PNG && info.channels == channels && info.bit_depth == 8 &&
+				   image_decode(bytes, length, channels, &plenty, &out, &error) == IMAGE_OK &&
+				   image_crc(&in) == image_crc(&out),
 			   "%d x %d x %d pixels survive encoding", in.width, in.height, channels);
 			image_free(&in);
 			image_free(&out);
@@ -170,13 +191,16 @@ test_foreign(void)
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 	{
-		Image		image;
-		ImageInfo	info;
-		ImageError	error;
+		Image image;
+		ImageInfo info;
+		ImageError error;
 
-		ok(image_info((const uint8_t *) files[i], strlen(files[i]), &info, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail) &&
-		   image_decode((const uint8_t *) files[i], strlen(files[i]), 1, &plenty, &image, &error) == IMAGE_EINVALID &&
-		   well_formed(error.message, error.detail),
+		ok(image_info((const uint8_t *) files[i], strlen(files[i]), &info, &error) ==
+				   IMAGE_EINVALID &&
+			   well_formed(error.message, error.detail) &&
+			   image_decode((const uint8_t *) files[i], strlen(files[i]), 1, &plenty, &image,
+							&error) == IMAGE_EINVALID &&
+			   well_formed(error.message, error.detail),
 		   "%s: %s", error.message, error.detail);
 	}
 }
@@ -184,13 +208,13 @@ test_foreign(void)
 static void
 test_progress(void)
 {
-	ImageLimits limits = {.max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress};
-	Image		in = noise_image(20, 30, 3, 1),
-				out;
-	ImageError	error;
-	uint8_t    *bytes;
-	size_t		length;
-	bool		decoded = image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK && image_decode(bytes, length, 3, &limits, &out, &error) == IMAGE_OK;
+	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress };
+	Image in = noise_image(20, 30, 3, 1), out;
+	ImageError error;
+	uint8_t *bytes;
+	size_t length;
+	bool decoded = image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK &&
+				   image_decode(bytes, length, 3, &limits, &out, &error) == IMAGE_OK;
 
 	ok(decoded && progress == 30, "who watches a decode hears of each of 30 rows: %d", progress);
 	image_free(&in);

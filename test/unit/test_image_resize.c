@@ -1,35 +1,36 @@
 /*
  * test_image_resize.c
- *	  Resizing gives Pillow's bicubic, bit for bit; contact sheets put every pixel where it belongs.
+ *	  Resizing gives Pillow's bicubic, bit for bit; contact sheets put every
+ *	  pixel where it belongs.
  */
 #include "image_fixture.h"
 
 #include <limits.h>
 
-/* test/data/resize.txt: channels, size from, size to, crc; the source is noise with seed width * 1000 + height. */
+/*
+ * test/data/resize.txt: channels, size from, size to, crc; the source is noise
+ * with seed width * 1000 + height.
+ */
 static void
 test_pillow(void)
 {
-	size_t		length;
-	char	   *text = testdata_text("resize.txt", &length);
-	int			n = 0;
+	size_t length;
+	char *text = testdata_text("resize.txt", &length);
+	int n = 0;
 
 	for (char *line = text; line < text + length; line = strchr(line, '\n') + 1, n++)
 	{
-		int			channels,
-					width,
-					height,
-					to_width,
-					to_height;
-		unsigned	crc;
-		Image		in,
-					out;
-		ImageError	error;
+		int channels, width, height, to_width, to_height;
+		unsigned crc;
+		Image in, out;
+		ImageError error;
 
-		if (sscanf(line, "%d %d %d %d %d %x", &channels, &width, &height, &to_width, &to_height, &crc) != 6)
+		if (sscanf(line, "%d %d %d %d %d %x", &channels, &width, &height, &to_width, &to_height,
+				   &crc) != 6)
 			break;
 		in = noise_image(width, height, channels, (uint32_t) (width * 1000 + height));
-		ok(image_resize(&in, to_width, to_height, &out, &error) == IMAGE_OK && out.width == to_width && out.height == to_height && image_crc(&out) == crc,
+		ok(image_resize(&in, to_width, to_height, &out, &error) == IMAGE_OK &&
+			   out.width == to_width && out.height == to_height && image_crc(&out) == crc,
 		   "%d x %d to %d x %d, %d channel(s)", width, height, to_width, to_height, channels);
 		image_free(&in);
 		image_free(&out);
@@ -46,19 +47,25 @@ test_pillow(void)
 static void
 test_sizes(void)
 {
-	Image		in = noise_image(20, 10, 3, 1),
-				out;
-	ImageError	error;
+	Image in = noise_image(20, 10, 3, 1), out;
+	ImageError error;
 
-	ok(image_resize(&in, 20, 10, &out, &error) == IMAGE_OK && out.pixels != in.pixels && image_crc(&in) == image_crc(&out), "the same size is a copy");
+	ok(image_resize(&in, 20, 10, &out, &error) == IMAGE_OK && out.pixels != in.pixels &&
+		   image_crc(&in) == image_crc(&out),
+	   "the same size is a copy");
 	image_free(&out);
-	ok(image_resize(&in, 0, 10, &out, &error) == IMAGE_EINVALID && image_resize(&in, 10, -1, &out, &error) == IMAGE_EINVALID &&
-	   well_formed(error.message, error.detail), "%s", error.detail);
-	ok(image_resize(&in, INT_MAX, 10, &out, &error) == IMAGE_ELIMIT && out.pixels == NULL, "%s", error.detail);
+	ok(image_resize(&in, 0, 10, &out, &error) == IMAGE_EINVALID &&
+		   image_resize(&in, 10, -1, &out, &error) == IMAGE_EINVALID &&
+		   well_formed(error.message, error.detail),
+	   "%s", error.detail);
+	ok(image_resize(&in, INT_MAX, 10, &out, &error) == IMAGE_ELIMIT && out.pixels == NULL, "%s",
+	   error.detail);
 	image_free(&in);
 }
 
-/* The color of a pixel of an RGB sheet: 255 white, n tile n, -1 anything else. */
+/*
+ * The color of a pixel of an RGB sheet: 255 white, n tile n, -1 anything else.
+ */
 static int
 color_at(const Image *sheet, int x, int y)
 {
@@ -67,41 +74,52 @@ color_at(const Image *sheet, int x, int y)
 	return pixel[0] == pixel[1] && pixel[1] == pixel[2] ? pixel[0] : -1;
 }
 
-/* Five tiles of 4 x 3 pixels, one of them RGB, three columns, border 2: every pixel of the sheet is checked. */
+/*
+ * Five tiles of 4 x 3 pixels, one of them RGB, three columns, border 2: every
+ * pixel of the sheet is checked.
+ */
 static void
 test_sheet(void)
 {
-	Image		tiles[5],
-				sheet;
-	ImageError	error;
-	int			wrong = 0;
+	Image tiles[5], sheet;
+	ImageError error;
+	int wrong = 0;
 
 	for (int i = 0; i < 5; i++)
 	{
 		tiles[i] = noise_image(4, 3, i == 3 ? 3 : 1, 1);
 		memset(tiles[i].pixels, i, (size_t) 4 * 3 * tiles[i].channels);
 	}
-	ok(image_contact_sheet(tiles, 5, 3, 2, &sheet, &error) == IMAGE_OK && sheet.width == 20 && sheet.height == 12 && sheet.channels == 3, "a sheet of 20 x 12");
+	ok(image_contact_sheet(tiles, 5, 3, 2, &sheet, &error) == IMAGE_OK && sheet.width == 20 &&
+		   sheet.height == 12 && sheet.channels == 3,
+	   "a sheet of 20 x 12");
 	for (int y = 0; y < 12; y++)
 		for (int x = 0; x < 20; x++)
 		{
-			int			column = (x - 2) / 6,
-						row = (y - 2) / 5,
-						tile = row * 3 + column;
-			bool		inside = x >= 2 && y >= 2 && (x - 2) % 6 < 4 && (y - 2) % 5 < 3 && tile < 5;
+			int column = (x - 2) / 6, row = (y - 2) / 5, tile = row * 3 + column;
+			bool inside = x >= 2 && y >= 2 && (x - 2) % 6 < 4 && (y - 2) % 5 < 3 && tile < 5;
 
 			wrong += color_at(&sheet, x, y) != (inside ? tile : 255);
 		}
 	ok(wrong == 0, "%d wrong pixels", wrong);
 	image_free(&sheet);
-	ok(image_contact_sheet(tiles, 3, 1, 0, &sheet, &error) == IMAGE_OK && sheet.channels == 1 && sheet.width == 4 && sheet.height == 9 &&
-	   sheet.pixels[0] == 0 && sheet.pixels[12] == 1 && sheet.pixels[35] == 2, "gray tiles, no border, one column");
+	ok(image_contact_sheet(tiles, 3, 1, 0, &sheet, &error) == IMAGE_OK && sheet.channels == 1 &&
+		   sheet.width == 4 && sheet.height == 9 && sheet.pixels[0] == 0 && sheet.pixels[12] == 1 &&
+		   sheet.pixels[35] == 2,
+	   "gray tiles, no border, one column");
 	image_free(&sheet);
-	ok(image_contact_sheet(tiles, 0, 1, 0, &sheet, &error) == IMAGE_EINVALID && image_contact_sheet(tiles, 1, 0, 0, &sheet, &error) == IMAGE_EINVALID &&
-	   image_contact_sheet(tiles, 1, 1, -1, &sheet, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail), "%s", error.detail);
-	ok(image_contact_sheet(tiles, 2, INT_MAX, 5, &sheet, &error) == IMAGE_ELIMIT && well_formed(error.message, error.detail), "%s", error.detail);
+	ok(image_contact_sheet(tiles, 0, 1, 0, &sheet, &error) == IMAGE_EINVALID &&
+		   image_contact_sheet(tiles, 1, 0, 0, &sheet, &error) == IMAGE_EINVALID &&
+		   image_contact_sheet(tiles, 1, 1, -1, &sheet, &error) == IMAGE_EINVALID &&
+		   well_formed(error.message, error.detail),
+	   "%s", error.detail);
+	ok(image_contact_sheet(tiles, 2, INT_MAX, 5, &sheet, &error) == IMAGE_ELIMIT &&
+		   well_formed(error.message, error.detail),
+	   "%s", error.detail);
 	tiles[4].width = 3;
-	ok(image_contact_sheet(tiles, 5, 2, 0, &sheet, &error) == IMAGE_EINVALID && well_formed(error.message, error.detail), "%s", error.detail);
+	ok(image_contact_sheet(tiles, 5, 2, 0, &sheet, &error) == IMAGE_EINVALID &&
+		   well_formed(error.message, error.detail),
+	   "%s", error.detail);
 	for (int i = 0; i < 5; i++)
 		image_free(&tiles[i]);
 }

@@ -1,6 +1,7 @@
 /*
- * Proves that fresh weights have the distributions of the official initialisation, and depend on the seed and on their place in their network alone, not on
- * the number of threads.
+ * Proves that fresh weights have the distributions of the official
+ * initialisation, and depend on the seed and on their place in their network
+ * alone, not on the number of threads.
  */
 #include "nn/graph.h"
 #include "tap.h"
@@ -10,18 +11,18 @@
 
 typedef struct Weights
 {
-	NnParams	params;
-	float	   *values;
+	NnParams params;
+	float *values;
 } Weights;
 
-static int	threads = 1;
+static int threads = 1;
 
 static Weights
 draw(unsigned mask, NnNorm norm, NnInit init, float gain, uint64_t seed)
 {
-	NnConfig	config;
-	NnError		error;
-	Weights		w = {0};
+	NnConfig config;
+	NnError error;
+	Weights w = { 0 };
 
 	nn_config_default(&config);
 	config.size = config.encoder_size = 128;
@@ -32,7 +33,8 @@ draw(unsigned mask, NnNorm norm, NnInit init, float gain, uint64_t seed)
 		diag("%s", error.message);
 	w.values = malloc(w.params.total * sizeof(float));
 	for (int i = 0; i < w.params.n; i++)
-		if (nn_param_init(&w.params, i, init, gain, seed, threads, w.values + w.params.list[i].offset, &error) != NN_OK)
+		if (nn_param_init(&w.params, i, init, gain, seed, threads,
+						  w.values + w.params.list[i].offset, &error) != NN_OK)
 			diag("%s", error.message);
 	return w;
 }
@@ -47,24 +49,27 @@ drop(Weights *w)
 static double
 deviation(const float *values, size_t count, double mean)
 {
-	double		squares = 0;
+	double squares = 0;
 
 	for (size_t i = 0; i < count; i++)
 		squares += (values[i] - mean) * (values[i] - mean);
 	return sqrt(squares / count);
 }
 
-/* Whether all tensors of at least two dimensions have standard deviation `expected`, within five standard errors, and all others are 0. */
+/*
+ * Whether all tensors of at least two dimensions have standard deviation
+ * `expected`, within five standard errors, and all others are 0.
+ */
 static bool
-spread(const Weights *w, double (*expected) (const NnParam *p))
+spread(const Weights *w, double (*expected)(const NnParam *p))
 {
-	bool		good = true;
+	bool good = true;
 
 	for (int i = 0; i < w->params.n; i++)
 	{
 		const NnParam *p = &w->params.list[i];
-		double		wanted = p->ndim > 1 ? expected(p) : 0,
-					got = deviation(w->values + p->offset, p->count, 0);
+		double wanted = p->ndim > 1 ? expected(p) : 0,
+			   got = deviation(w->values + p->offset, p->count, 0);
 
 		if (fabs(got - wanted) <= 5 * wanted / sqrt(2.0 * p->count))
 			continue;
@@ -77,7 +82,7 @@ spread(const Weights *w, double (*expected) (const NnParam *p))
 static double
 xavier(const NnParam *p)
 {
-	double		field = p->ndim == 4 ? p->shape[2] * p->shape[3] : 1;
+	double field = p->ndim == 4 ? p->shape[2] * p->shape[3] : 1;
 
 	return 0.02 * sqrt(2 / ((p->shape[0] + p->shape[1]) * field));
 }
@@ -88,7 +93,10 @@ normal(const NnParam *p)
 	return 0.02;
 }
 
-/* Fan in as stored: of a transposed convolution (in, out, 4, 4) it counts the outputs. */
+/*
+ * Fan in as stored: of a transposed convolution (in, out, 4, 4) it counts the
+ * outputs.
+ */
 static double
 kaiming(const NnParam *p)
 {
@@ -101,18 +109,21 @@ test_spreads(void)
 	static const struct
 	{
 		const char *name;
-		NnInit		init;
-		double		(*expected) (const NnParam *p);
-	}			cases[] =
-	{
-		{"xavier", NN_INIT_XAVIER, xavier}, {"normal", NN_INIT_NORMAL, normal}, {"kaiming", NN_INIT_KAIMING, kaiming},
+		NnInit init;
+		double (*expected)(const NnParam *p);
+	} cases[] = {
+		{ "xavier", NN_INIT_XAVIER, xavier },
+		{ "normal", NN_INIT_NORMAL, normal },
+		{ "kaiming", NN_INIT_KAIMING, kaiming },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 	{
-		Weights		w = draw(1u << NN_NET_G | 1u << NN_NET_E | 1u << NN_NET_D, NN_NORM_INSTANCE, cases[i].init, 0.02f, 1);
+		Weights w = draw(1u << NN_NET_G | 1u << NN_NET_E | 1u << NN_NET_D, NN_NORM_INSTANCE,
+						 cases[i].init, 0.02f, 1);
 
-		ok(spread(&w, cases[i].expected), "%s: weights have its deviation, biases are 0", cases[i].name);
+		ok(spread(&w, cases[i].expected), "%s: weights have its deviation, biases are 0",
+		   cases[i].name);
 		drop(&w);
 	}
 }
@@ -121,18 +132,15 @@ test_spreads(void)
 static bool
 orthogonal(const NnParam *p, const float *values, double gain)
 {
-	size_t		rows = p->shape[0],
-				columns = p->count / rows;
-	bool		by_rows = rows <= columns;
-	size_t		count = by_rows ? rows : columns,
-				length = by_rows ? columns : rows,
-				step = by_rows ? 1 : columns,
-				next = by_rows ? columns : 1;
+	size_t rows = p->shape[0], columns = p->count / rows;
+	bool by_rows = rows <= columns;
+	size_t count = by_rows ? rows : columns, length = by_rows ? columns : rows,
+		   step = by_rows ? 1 : columns, next = by_rows ? columns : 1;
 
 	for (size_t i = 0; i < count; i++)
 		for (size_t j = 0; j <= i; j++)
 		{
-			double		product = 0;
+			double product = 0;
 
 			for (size_t k = 0; k < length; k++)
 				product += (double) values[i * next + k * step] * values[j * next + k * step];
@@ -148,9 +156,9 @@ orthogonal(const NnParam *p, const float *values, double gain)
 static void
 test_orthogonal(void)
 {
-	Weights		w = draw(1u << NN_NET_G | 1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_ORTHOGONAL, 0.5f, 3);
-	bool		good = true,
-				tall = false;
+	Weights w =
+		draw(1u << NN_NET_G | 1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_ORTHOGONAL, 0.5f, 3);
+	bool good = true, tall = false;
 
 	for (int i = 0; i < w.params.n; i++)
 	{
@@ -169,17 +177,16 @@ test_orthogonal(void)
 static void
 test_batch_norm(void)
 {
-	Weights		w = draw(1u << NN_NET_G, NN_NORM_BATCH, NN_INIT_XAVIER, 0.02f, 1);
-	double		sum = 0,
-				squares = 0;
-	size_t		count = 0;
-	bool		good = true;
+	Weights w = draw(1u << NN_NET_G, NN_NORM_BATCH, NN_INIT_XAVIER, 0.02f, 1);
+	double sum = 0, squares = 0;
+	size_t count = 0;
+	bool good = true;
 
 	for (int i = 0; i < w.params.n; i++)
 	{
 		const NnParam *p = &w.params.list[i];
 		const float *v = w.values + p->offset;
-		bool		var = strstr(p->name, "running_var") != NULL;
+		bool var = strstr(p->name, "running_var") != NULL;
 
 		for (size_t k = 0; k < p->count && p->ndim < 2; k++)
 		{
@@ -194,21 +201,22 @@ test_batch_norm(void)
 		}
 	}
 	ok(good, "batch norm: bias and running mean are 0, running variance is 1, nothing was tracked");
-	ok(fabs(sum / count - 1) < 5 * 0.02 / sqrt(count) && fabs(sqrt(squares / count) - 0.02) < 5 * 0.02 / sqrt(2.0 * count),
-	   "its weights are N(1, gain^2): mean %.4f, deviation %.4f over %zu", sum / count, sqrt(squares / count), count);
+	ok(fabs(sum / count - 1) < 5 * 0.02 / sqrt(count) &&
+		   fabs(sqrt(squares / count) - 0.02) < 5 * 0.02 / sqrt(2.0 * count),
+	   "its weights are N(1, gain^2): mean %.4f, deviation %.4f over %zu", sum / count,
+	   sqrt(squares / count), count);
 	drop(&w);
 }
 
 static void
 test_threads(void)
 {
-	static const NnInit inits[] = {NN_INIT_XAVIER, NN_INIT_ORTHOGONAL};
-	bool		same = true;
+	static const NnInit inits[] = { NN_INIT_XAVIER, NN_INIT_ORTHOGONAL };
+	bool same = true;
 
 	for (int k = 0; k < 2; k++)
 	{
-		Weights		one = draw(1u << NN_NET_G, NN_NORM_BATCH, inits[k], 0.02f, 7),
-					three;
+		Weights one = draw(1u << NN_NET_G, NN_NORM_BATCH, inits[k], 0.02f, 7), three;
 
 		threads = 3;
 		three = draw(1u << NN_NET_G, NN_NORM_BATCH, inits[k], 0.02f, 7);
@@ -223,18 +231,20 @@ test_threads(void)
 static void
 test_determinism(void)
 {
-	Weights		both = draw(1u << NN_NET_G | 1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
-				encoder = draw(1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
-				again = draw(1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
-				other = draw(1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 8);
-	size_t		bytes = encoder.params.total * sizeof(float);
-	const NnParam *a = &encoder.params.list[6],
-			   *b = &encoder.params.list[12];
+	Weights both =
+				draw(1u << NN_NET_G | 1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
+			encoder = draw(1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
+			again = draw(1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 7),
+			other = draw(1u << NN_NET_E, NN_NORM_INSTANCE, NN_INIT_XAVIER, 0.02f, 8);
+	size_t bytes = encoder.params.total * sizeof(float);
+	const NnParam *a = &encoder.params.list[6], *b = &encoder.params.list[12];
 
 	ok(memcmp(encoder.values, again.values, bytes) == 0, "the same seed draws the same weights");
-	ok(memcmp(encoder.values, both.values + both.params.total - encoder.params.total, bytes) == 0, "whatever other networks are drawn with it");
+	ok(memcmp(encoder.values, both.values + both.params.total - encoder.params.total, bytes) == 0,
+	   "whatever other networks are drawn with it");
 	ok(memcmp(encoder.values, other.values, bytes) != 0, "another seed draws others");
-	ok(memcmp(encoder.values + a->offset, encoder.values + b->offset, 64) != 0, "and each tensor has its own");
+	ok(memcmp(encoder.values + a->offset, encoder.values + b->offset, 64) != 0,
+	   "and each tensor has its own");
 	drop(&both);
 	drop(&encoder);
 	drop(&again);

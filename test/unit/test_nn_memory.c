@@ -1,15 +1,18 @@
 /*
- * Proves that running out of memory anywhere is an error and nothing else: each allocation of each call is made to fail in turn, and the call must say
- * NN_ENOMEM (or manage without), leave nothing allocated behind and work again afterwards.
+ * Proves that running out of memory anywhere is an error and nothing else: each
+ * allocation of each call is made to fail in turn, and the call must say
+ * NN_ENOMEM (or manage without), leave nothing allocated behind and work again
+ * afterwards.
  *
- * Only that allocation fails.  A program that goes on after a failure that it has not noticed gets further then than if all failed.
+ * Only that allocation fails. A program that goes on after a failure that it
+ * has not noticed gets further then than if all failed.
  */
 #include "failing_malloc.h"
 #include "nn_fixture.h"
 
 #if FAILING_MALLOC
 
-/* ---- The calls ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The calls ----------------------------------------------------------- */
 
 #define SIZE 64
 
@@ -17,29 +20,30 @@ static NnDevice *device;
 static NnConfig config;
 static NnParams params;
 static NnTensor *tensors;
-static uint8_t image[3 * SIZE * SIZE * 3],
-			expected[3 * SIZE * SIZE * 3],
-			out[3 * SIZE * SIZE * 3];
+static uint8_t image[3 * SIZE * SIZE * 3], expected[3 * SIZE * SIZE * 3], out[3 * SIZE * SIZE * 3];
 static float latent[3 * 8];
 
 static NnStatus
 call_parse(NnError *error)
 {
 	static const char json[] = "{\"size\":128,\"norm\":\"batch\"}";
-	NnConfig	c;
-	NnStatus	status;
+	NnConfig c;
+	NnStatus status;
 
 	nn_config_default(&c);
 	status = nn_config_parse(&c, json, sizeof(json) - 1, error);
-	/* jansson takes some failed allocations for mistakes in the text, and who calls it cannot tell */
+	/*
+	 * jansson takes some failed allocations for mistakes in the text, and who
+	 * calls it cannot tell
+	 */
 	return status == NN_EINVAL && strstr(error->message, "not valid JSON") ? NN_ENOMEM : status;
 }
 
 static NnStatus
 call_print(NnError *error)
 {
-	char	   *text = nn_config_print(&config);
-	NnStatus	status = text ? NN_OK : NN_ENOMEM;
+	char *text = nn_config_print(&config);
+	NnStatus status = text ? NN_OK : NN_ENOMEM;
 
 	free(text);
 	return status;
@@ -48,8 +52,9 @@ call_print(NnError *error)
 static NnStatus
 call_params(NnError *error)
 {
-	NnParams	p;
-	NnStatus	status = nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E | 1u << NN_NET_D, &p, error);
+	NnParams p;
+	NnStatus status =
+		nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E | 1u << NN_NET_D, &p, error);
 
 	if (status == NN_OK)
 		nn_params_free(&p);
@@ -59,7 +64,7 @@ call_params(NnError *error)
 static NnStatus
 call_infer(NnError *error)
 {
-	NnConfig	c;
+	NnConfig c;
 
 	return nn_config_infer(&c, "{}", 2, tensors, params.n, NULL, error);
 }
@@ -67,11 +72,12 @@ call_infer(NnError *error)
 static NnStatus
 call_init(NnError *error)
 {
-	float	   *values = malloc(params.total * sizeof(float));
-	NnStatus	status = values ? NN_OK : NN_ENOMEM;
+	float *values = malloc(params.total * sizeof(float));
+	NnStatus status = values ? NN_OK : NN_ENOMEM;
 
 	for (int i = 0; status == NN_OK && i < params.n; i++)
-		status = nn_param_init(&params, i, NN_INIT_ORTHOGONAL, 0.02f, 1, 1, values + params.list[i].offset, error);
+		status = nn_param_init(&params, i, NN_INIT_ORTHOGONAL, 0.02f, 1, 1,
+							   values + params.list[i].offset, error);
 	free(values);
 	return status;
 }
@@ -79,20 +85,24 @@ call_init(NnError *error)
 static NnStatus
 call_load(NnError *error)
 {
-	NnModel    *model = NULL;
-	NnStatus	status = nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, error);
+	NnModel *model = NULL;
+	NnStatus status =
+		nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, error);
 
 	if (status == NN_OK)
 		nn_model_free(model);
 	return status;
 }
 
-/* Three images: batches of 2 and 1, or of 1 alone where memory is short for 2. */
+/*
+ * Three images: batches of 2 and 1, or of 1 alone where memory is short for 2.
+ */
 static NnStatus
 call_translate(NnError *error)
 {
-	NnModel    *model = NULL;
-	NnStatus	status = nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, error);
+	NnModel *model = NULL;
+	NnStatus status =
+		nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, error);
 
 	if (status == NN_OK)
 		status = nn_model_translate(model, 3, image, latent, out, error);
@@ -105,8 +115,8 @@ call_translate(NnError *error)
 static NnStatus
 call_open(NnError *error)
 {
-	NnDevice   *d = NULL;
-	NnStatus	status = nn_device_open("ref", 1, &d, error);
+	NnDevice *d = NULL;
+	NnStatus status = nn_device_open("ref", 1, &d, error);
 
 	nn_device_close(d);
 	return status;
@@ -114,14 +124,11 @@ call_open(NnError *error)
 
 /* Each allocation of the call, or every step-th, fails. */
 static void
-test_call(const char *name, NnStatus (*call) (NnError *error), int step)
+test_call(const char *name, NnStatus (*call)(NnError *error), int step)
 {
-	const long	many = 1000000000;
-	NnError		none = {0};
-	long		refusals = 0,
-				managed = 0,
-				bad,
-				total;
+	const long many = 1000000000;
+	NnError none = { 0 };
+	long refusals = 0, managed = 0, bad, total;
 
 	allocations_begin(many);
 	bad = call(&none) != NN_OK;
@@ -129,9 +136,9 @@ test_call(const char *name, NnStatus (*call) (NnError *error), int step)
 	bad += allocations_end() != 0;
 	for (long i = 0; i < total; i += step)
 	{
-		NnError		error = {0};
-		NnStatus	status;
-		long		left;
+		NnError error = { 0 };
+		NnStatus status;
+		long left;
 
 		allocations_begin(i);
 		status = call(&error);
@@ -139,9 +146,11 @@ test_call(const char *name, NnStatus (*call) (NnError *error), int step)
 		refusals += status == NN_ENOMEM;
 		managed += status == NN_OK;
 		if (((status != NN_ENOMEM && status != NN_OK) || left != 0) && bad++ < 3)
-			diag("allocation %ld of %ld: status %d (%s), %ld left", i + 1, total, status, error.message, left);
+			diag("allocation %ld of %ld: status %d (%s), %ld left", i + 1, total, status,
+				 error.message, left);
 	}
-	ok(bad == 0 && refusals > 0, "%s: %ld allocations, %ld refusals, %ld managed without", name, total, refusals, managed);
+	ok(bad == 0 && refusals > 0, "%s: %ld allocations, %ld refusals, %ld managed without", name,
+	   total, refusals, managed);
 }
 
 /* A small model, and what it makes of three images while nothing fails. */
@@ -149,13 +158,14 @@ static bool
 prepare(void)
 {
 	static const char json[] = "{\"size\":64,\"ngf\":2,\"nef\":2}";
-	NnModel    *model;
-	NnError		error;
-	double	   *weights;
-	NnStatus	status;
+	NnModel *model;
+	NnError error;
+	double *weights;
+	NnStatus status;
 
 	nn_config_default(&config);
-	if (nn_config_parse(&config, json, sizeof(json) - 1, &error) != NN_OK || nn_device_open("ref", 1, &device, &error) != NN_OK ||
+	if (nn_config_parse(&config, json, sizeof(json) - 1, &error) != NN_OK ||
+		nn_device_open("ref", 1, &device, &error) != NN_OK ||
 		nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E, &params, &error) != NN_OK)
 		return false;
 	weights = lcg_weights(&params, 1000);
@@ -164,7 +174,8 @@ prepare(void)
 	for (size_t i = 0; i < sizeof(image); i++)
 		image[i] = (uint8_t) (i * 37);
 	nn_normal(1, 1, 24, latent);
-	if (nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, &error) != NN_OK)
+	if (nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, &error) !=
+		NN_OK)
 		return false;
 	status = nn_model_translate(model, 3, image, latent, expected, &error);
 	nn_model_free(model);

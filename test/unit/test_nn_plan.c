@@ -1,8 +1,10 @@
 /*
- * Proves that no two buffers of a plan that are alive together overlap, for all networks and for random graphs, that plans are near the least memory they
+ * Proves that no two buffers of a plan that are alive together overlap, for all
+ * networks and for random graphs, that plans are near the least memory they
  * could take, and that a graph remembers its first error.
  *
- * The proof is by running the plan on a shadow of the arena, which records for each unit of memory the buffer that wrote it last: whatever a node reads must
+ * The proof is by running the plan on a shadow of the arena, which records for
+ * each unit of memory the buffer that wrote it last: whatever a node reads must
  * still be what was written.
  */
 #include "nn/graph.h"
@@ -11,14 +13,14 @@
 #include <limits.h>
 #include <stdlib.h>
 
-#define UNIT 32					/* elements; buffers are aligned to it */
+#define UNIT 32 /* elements; buffers are aligned to it */
 
 typedef struct Shadow
 {
 	const NnPlan *plan;
-	int		   *owner;			/* of each unit: root value + 1, 0 = nobody */
-	bool	   *written;		/* of each value that is no view: whether any of it has been */
-	int			bad;
+	int *owner;    /* of each unit: root value + 1, 0 = nobody */
+	bool *written; /* of each value that is no view: whether any of it has been */
+	int bad;
 } Shadow;
 
 static int
@@ -32,7 +34,7 @@ root_of(const NnGraph *g, int value)
 static size_t
 elements_of(const NnGraph *g, int value)
 {
-	NnShape		s = g->values[value].shape;
+	NnShape s = g->values[value].shape;
 
 	return (size_t) s.n * s.h * s.w * s.c;
 }
@@ -44,13 +46,16 @@ complain(Shadow *s, int value, const char *what)
 		diag("\"%s\" %s", s->plan->graph->values[value].name, what);
 }
 
-/* Reading, or writing a further slice: what was written before must still be there. */
+/*
+ * Reading, or writing a further slice: what was written before must still be
+ * there.
+ */
 static void
 expect_intact(Shadow *s, int value)
 {
-	int			root = root_of(s->plan->graph, value);
-	size_t		first = s->plan->offset[root] / UNIT,
-				last = (s->plan->offset[root] + elements_of(s->plan->graph, root) - 1) / UNIT;
+	int root = root_of(s->plan->graph, value);
+	size_t first = s->plan->offset[root] / UNIT,
+		   last = (s->plan->offset[root] + elements_of(s->plan->graph, root) - 1) / UNIT;
 
 	for (size_t u = first; u <= last; u++)
 		if (s->owner[u] != root + 1)
@@ -63,8 +68,8 @@ expect_intact(Shadow *s, int value)
 static void
 write_value(Shadow *s, int value)
 {
-	int			root = root_of(s->plan->graph, value);
-	size_t		end = s->plan->offset[root] + elements_of(s->plan->graph, root);
+	int root = root_of(s->plan->graph, value);
+	size_t end = s->plan->offset[root] + elements_of(s->plan->graph, root);
 
 	if (end > s->plan->arena_elements || s->plan->offset[root] % UNIT != 0)
 	{
@@ -82,10 +87,8 @@ static void
 expect_apart(Shadow *s, int a, int b)
 {
 	const NnGraph *g = s->plan->graph;
-	int			ra = root_of(g, a),
-				rb = root_of(g, b);
-	size_t		oa = s->plan->offset[ra],
-				ob = s->plan->offset[rb];
+	int ra = root_of(g, a), rb = root_of(g, b);
+	size_t oa = s->plan->offset[ra], ob = s->plan->offset[rb];
 
 	if (oa < ob + elements_of(g, rb) && ob < oa + elements_of(g, ra))
 		complain(s, a, "is read and written by one node");
@@ -116,7 +119,7 @@ expect_views(Shadow *s)
 
 	for (int v = 0; v < g->nvalues; v++)
 	{
-		int			parent = g->values[v].view_of;
+		int parent = g->values[v].view_of;
 
 		if (s->plan->pitch[v] != g->values[root_of(g, v)].shape.c)
 			complain(s, v, "has the wrong pitch");
@@ -125,13 +128,16 @@ expect_views(Shadow *s)
 	}
 }
 
-/* Runs the plan of g on a shadow arena.  Inputs are written before the first node, outputs read after the last. */
+/*
+ * Runs the plan of g on a shadow arena. Inputs are written before the first
+ * node, outputs read after the last.
+ */
 static bool
 plan_is_sound(NnGraph *g, size_t *arena)
 {
-	NnPlan		plan = {.graph = g};
-	NnError		error;
-	Shadow		s = {.plan = &plan};
+	NnPlan plan = { .graph = g };
+	NnError error;
+	Shadow s = { .plan = &plan };
 
 	if (nn_plan_memory(&plan, &error) != NN_OK)
 	{
@@ -156,27 +162,26 @@ plan_is_sound(NnGraph *g, size_t *arena)
 	return s.bad == 0;
 }
 
-/* ---- Networks ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Networks ------------------------------------------------------------ */
 
 /* The most elements that must be there at once: no plan can take less. */
 static size_t
 least_arena(const NnGraph *g)
 {
-	size_t		most = 0;
+	size_t most = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
-		size_t		now = 0;
+		size_t now = 0;
 
 		for (int v = 0; v < g->nvalues; v++)
 		{
-			int			first = INT_MAX,
-						last = g->values[v].output ? g->nnodes : -1;
+			int first = INT_MAX, last = g->values[v].output ? g->nnodes : -1;
 
 			for (int k = 0; k < g->nnodes; k++)
 				for (int e = 0; e < 4; e++)
 				{
-					int			id = e < 2 ? g->nodes[k].in[e] : g->nodes[k].out[e - 2];
+					int id = e < 2 ? g->nodes[k].in[e] : g->nodes[k].out[e - 2];
 
 					if (id < 0 || root_of(g, id) != v)
 						continue;
@@ -194,36 +199,39 @@ least_arena(const NnGraph *g)
 static void
 test_network(const char *json, NnNetwork network, int batch)
 {
-	NnConfig	config;
-	NnParams	params;
-	NnError		error;
-	NnGraph		g;
-	int			maps[NN_MAX_SCALES],
-				size,
-				image;
-	size_t		arena = 0,
-				least;
-	bool		sound;
+	NnConfig config;
+	NnParams params;
+	NnError error;
+	NnGraph g;
+	int maps[NN_MAX_SCALES], size, image;
+	size_t arena = 0, least;
+	bool sound;
 
 	nn_config_default(&config);
-	if (nn_config_parse(&config, json, strlen(json), &error) != NN_OK || nn_params_of(&config, 1u << network, &params, &error) != NN_OK)
+	if (nn_config_parse(&config, json, strlen(json), &error) != NN_OK ||
+		nn_params_of(&config, 1u << network, &params, &error) != NN_OK)
 	{
 		ok(false, "%s: %s", json, error.message);
 		return;
 	}
 	size = network == NN_NET_E ? config.encoder_size : config.size;
 	nn_graph_init(&g, &params);
-	image = nn_input(&g, (NnShape) {batch, size, size, network == NN_NET_G ? config.input_nc : config.output_nc}, "image");
+	image = nn_input(
+		&g,
+		(NnShape){ batch, size, size, network == NN_NET_G ? config.input_nc : config.output_nc },
+		"image");
 	if (network == NN_NET_G)
-		nn_net_G(&g, &config, image, config.nz > 0 ? nn_input(&g, (NnShape) {batch, 1, 1, config.nz}, "z") : -1);
+		nn_net_G(&g, &config, image,
+				 config.nz > 0 ? nn_input(&g, (NnShape){ batch, 1, 1, config.nz }, "z") : -1);
 	else if (network == NN_NET_E)
 		nn_net_E(&g, &config, image, &maps[0], &maps[1]);
 	else
 		nn_net_D(&g, &config, network, image, maps);
 	sound = plan_is_sound(&g, &arena);
 	least = least_arena(&g);
-	ok(sound && arena <= least + least * 15 / 100, "%s of %s, batch %d: %.1f MB in fp32, the least is %.1f", nn_network_name(network), json, batch,
-	   arena * 4e-6, least * 4e-6);
+	ok(sound && arena <= least + least * 15 / 100,
+	   "%s of %s, batch %d: %.1f MB in fp32, the least is %.1f", nn_network_name(network), json,
+	   batch, arena * 4e-6, least * 4e-6);
 	nn_graph_free(&g);
 	nn_params_free(&params);
 }
@@ -232,8 +240,16 @@ static void
 test_networks(void)
 {
 	static const char *const configs[] = {
-		"{}", "{\"where_add\":\"input\"}", "{\"upsample\":\"bilinear\"}", "{\"norm\":\"batch\"}", "{\"norm\":\"none\",\"net_e\":\"conv\"}", "{\"size\":64}",
-		"{\"size\":512,\"ngf\":20}", "{\"size\":384,\"num_ds\":3}", "{\"nz\":0,\"input_nc\":1}", "{\"size\":128,\"num_ds\":1,\"ngf\":5,\"nef\":7}",
+		"{}",
+		"{\"where_add\":\"input\"}",
+		"{\"upsample\":\"bilinear\"}",
+		"{\"norm\":\"batch\"}",
+		"{\"norm\":\"none\",\"net_e\":\"conv\"}",
+		"{\"size\":64}",
+		"{\"size\":512,\"ngf\":20}",
+		"{\"size\":384,\"num_ds\":3}",
+		"{\"nz\":0,\"input_nc\":1}",
+		"{\"size\":128,\"num_ds\":1,\"ngf\":5,\"nef\":7}",
 	};
 
 	for (size_t i = 0; i < sizeof(configs) / sizeof(configs[0]); i++)
@@ -242,7 +258,7 @@ test_networks(void)
 				test_network(configs[i], (NnNetwork) network, 1 + (int) i % 3);
 }
 
-/* ---- Random graphs ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Random graphs ------------------------------------------------------- */
 
 static uint32_t random_state;
 
@@ -256,8 +272,8 @@ below(int n)
 /* Values that may be read. */
 typedef struct Ready
 {
-	int			ids[400];
-	int			n;
+	int ids[400];
+	int n;
 } Ready;
 
 static void
@@ -275,11 +291,11 @@ any(const Ready *ready)
 static int
 any_of_shape(const NnGraph *g, const Ready *ready, NnShape shape)
 {
-	int			start = below(ready->n);
+	int start = below(ready->n);
 
 	for (int i = 0; i < ready->n; i++)
 	{
-		int			id = ready->ids[(start + i) % ready->n];
+		int id = ready->ids[(start + i) % ready->n];
 
 		if (memcmp(&g->values[id].shape, &shape, sizeof(shape)) == 0)
 			return id;
@@ -292,18 +308,20 @@ activation(NnGraph *g, int x, int out, int second, const char *name)
 {
 	static const NnActChain act[2];
 
-	return nn_norm_act(g, x, NN_NORM_NONE, NULL, (int[]) {out, second}, act, name);
+	return nn_norm_act(g, x, NN_NORM_NONE, NULL, (int[]){ out, second }, act, name);
 }
 
-/* [a, b] of two values of one shape, the second half written some nodes before the first, as in a U-Net. */
+/*
+ * [a, b] of two values of one shape, the second half written some nodes before
+ * the first, as in a U-Net.
+ */
 static void
 build_concatenation(NnGraph *g, Ready *ready)
 {
-	int			x = any(ready);
-	NnShape		s = g->values[x].shape;
-	NnShape		wide = {s.n, s.h, s.w, 2 * s.c};
-	int			cat,
-				halves[2];
+	int x = any(ready);
+	NnShape s = g->values[x].shape;
+	NnShape wide = { s.n, s.h, s.w, 2 * s.c };
+	int cat, halves[2];
 
 	if (s.c > 200)
 		return;
@@ -317,17 +335,21 @@ build_concatenation(NnGraph *g, Ready *ready)
 	add_ready(ready, cat);
 }
 
-/* Forty steps from an input, and from others that turn up later: sums, pools, activations, concatenations, and views of what is there. */
+/*
+ * Forty steps from an input, and from others that turn up later: sums, pools,
+ * activations, concatenations, and views of what is there.
+ */
 static void
 build_random(NnGraph *g)
 {
-	Ready		ready = {.n = 0};
+	Ready ready = { .n = 0 };
 
-	add_ready(&ready, nn_input(g, (NnShape) {1, 1 + below(6), 1 + below(6), 2 + below(40)}, "input"));
+	add_ready(&ready,
+			  nn_input(g, (NnShape){ 1, 1 + below(6), 1 + below(6), 2 + below(40) }, "input"));
 	for (int step = 0; step < 40; step++)
 	{
-		int			x = any(&ready);
-		NnShape		s = g->values[x].shape;
+		int x = any(&ready);
+		NnShape s = g->values[x].shape;
 
 		switch (below(5))
 		{
@@ -335,7 +357,8 @@ build_random(NnGraph *g)
 				add_ready(&ready, nn_add(g, x, any_of_shape(g, &ready, s), "sum"));
 				break;
 			case 1:
-				add_ready(&ready, s.h > 1 && s.w > 1 ? nn_avgpool(g, x, 2, 2, 0, "pool") : nn_upsample(g, x, below(2), "upsampled"));
+				add_ready(&ready, s.h > 1 && s.w > 1 ? nn_avgpool(g, x, 2, 2, 0, "pool")
+													 : nn_upsample(g, x, below(2), "upsampled"));
 				break;
 			case 2:
 				add_ready(&ready, activation(g, x, -1, -1, "activation"));
@@ -359,14 +382,13 @@ build_random(NnGraph *g)
 static void
 test_random(void)
 {
-	int			sound = 0,
-				nodes = 0;
-	NnParams	none = {0};
+	int sound = 0, nodes = 0;
+	NnParams none = { 0 };
 
 	for (int i = 0; i < 2000; i++)
 	{
-		NnGraph		g;
-		size_t		arena;
+		NnGraph g;
+		size_t arena;
 
 		random_state = i * 2654435761u;
 		nn_graph_init(&g, &none);
@@ -383,16 +405,17 @@ test_random(void)
 	ok(sound == 2000, "%d of 2000 plans of random graphs are sound (%d nodes)", sound, nodes);
 }
 
-/* ---- Errors -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------- */
 
 static void
 expect_error(NnGraph *g, NnStatus code, const char *message)
 {
-	NnPlan		plan = {.graph = g};
-	NnError		error = {0};
-	NnStatus	status = nn_plan_memory(&plan, &error);
+	NnPlan plan = { .graph = g };
+	NnError error = { 0 };
+	NnStatus status = nn_plan_memory(&plan, &error);
 
-	if (!ok(status == code && error.code == code && strstr(error.message, message), "refused: %s", message))
+	if (!ok(status == code && error.code == code && strstr(error.message, message), "refused: %s",
+			message))
 		diag("status %d: %s", status, error.message);
 	nn_plan_free(&plan);
 	nn_graph_free(g);
@@ -401,42 +424,42 @@ expect_error(NnGraph *g, NnStatus code, const char *message)
 static void
 test_errors(void)
 {
-	int64_t		shape[] = {8, 3, 3, 3};
-	NnParam		weight = {.name = (char *) "w", .ndim = 4, .shape = {8, 3, 3, 3}};
-	NnParams	params = {.list = &weight, .n = 1};
-	NnGraph		g;
-	int			x;
+	int64_t shape[] = { 8, 3, 3, 3 };
+	NnParam weight = { .name = (char *) "w", .ndim = 4, .shape = { 8, 3, 3, 3 } };
+	NnParams params = { .list = &weight, .n = 1 };
+	NnGraph g;
+	int x;
 
 	nn_graph_init(&g, &params);
-	x = nn_input(&g, (NnShape) {1, 8, 8, 4}, "image");
+	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");
 	nn_conv(&g, x, -1, NN_ACT_NONE, 0, -1, (int) shape[2], 1, 1, "layer");
 	expect_error(&g, NN_EINVAL, "tensor \"w\" does not fit layer \"layer\"");
 
 	nn_graph_init(&g, &params);
-	x = nn_input(&g, (NnShape) {1, 8, 8, 4}, "image");
+	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");
 	x = nn_avgpool(&g, x, 9, 1, 0, "pool");
 	x = nn_add(&g, x, x, "after");
 	ok(x == -1 && g.nvalues == 1, "after an error nothing is built");
 	expect_error(&g, NN_EINVAL, "empty shape (1, 0, 0, 4) of \"pool\"");
 
 	nn_graph_init(&g, &params);
-	x = nn_input(&g, (NnShape) {1, 8, 8, 4}, "image");
+	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");
 	nn_add(&g, x, nn_view(&g, x, 0, 2, "view"), "sum");
 	expect_error(&g, NN_EINVAL, "layer \"sum\" adds maps of different shapes");
 
 	nn_graph_init(&g, &params);
-	x = nn_input(&g, (NnShape) {1, 8, 8, 4}, "image");
+	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");
 	nn_view(&g, x, 3, 2, "view");
 	expect_error(&g, NN_EINVAL, "view of channels 3 to 5 of \"image\", which has 4");
 
 	nn_graph_init(&g, &params);
-	nn_input(&g, (NnShape) {INT_MAX, INT_MAX, INT_MAX, 4}, "image");
+	nn_input(&g, (NnShape){ INT_MAX, INT_MAX, INT_MAX, 4 }, "image");
 	expect_error(&g, NN_ENOMEM, "out of memory");
 
 	nn_graph_init(&g, &params);
 	for (int i = 0; i < 2; i++)
-		nn_output(&g, nn_input(&g, (NnShape) {INT_MAX, INT_MAX, 2, 1}, "image"));
-	nn_input(&g, (NnShape) {INT_MAX, INT_MAX, 2, 1}, "image");
+		nn_output(&g, nn_input(&g, (NnShape){ INT_MAX, INT_MAX, 2, 1 }, "image"));
+	nn_input(&g, (NnShape){ INT_MAX, INT_MAX, 2, 1 }, "image");
 	expect_error(&g, NN_ENOMEM, "out of memory");
 }
 

@@ -1,6 +1,7 @@
 /*
- * Proves that training outlives each allocation that can fail: opening a trainer, stepping, taking its state and translating with it answer NN_ENOMEM, leak
- * nothing, and work once there is memory again.
+ * Proves that training outlives each allocation that can fail: opening a
+ * trainer, stepping, taking its state and translating with it answer NN_ENOMEM,
+ * leak nothing, and work once there is memory again.
  */
 #include "failing_malloc.h"
 #include "tap.h"
@@ -22,25 +23,28 @@ static NnDevice *device;
 static NnConfig config;
 static NnTrainOptions options;
 static NnTrainer *trainer;
-static float images[2 * 64 * 64 * 3],
-			result[64 * 64 * 3],
-			code[2];
+static float images[2 * 64 * 64 * 3], result[64 * 64 * 3], code[2];
 
 static NnStatus
 call_parse(NnError *error)
 {
-	static const char json[] = "{\"size\":64,\"ngf\":2,\"nef\":2,\"ndf\":4,\"nz\":2,\"ema\":0.5,\"dropout\":true}";
-	NnStatus	status = nn_train_options_parse(&config, &options, json, sizeof(json) - 1, error);
+	static const char json[] =
+		"{\"size\":64,\"ngf\":2,\"nef\":2,\"ndf\":4,\"nz\":2,\"ema\":0.5,\"dropout\":true}";
+	NnStatus status = nn_train_options_parse(&config, &options, json, sizeof(json) - 1, error);
 
-	/* jansson takes some failed allocations for mistakes in the text, and who calls it cannot tell */
+	/*
+	 * jansson takes some failed allocations for mistakes in the text, and who
+	 * calls it cannot tell
+	 */
 	return status == NN_EINVAL && strstr(error->message, "not valid JSON") ? NN_ENOMEM : status;
 }
 
 static NnStatus
 call_open(NnError *error)
 {
-	NnTrainer  *t;
-	NnStatus	status = nn_trainer_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &t, error);
+	NnTrainer *t;
+	NnStatus status =
+		nn_trainer_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &t, error);
 
 	if (status == NN_OK)
 		nn_trainer_close(t);
@@ -50,7 +54,7 @@ call_open(NnError *error)
 static NnStatus
 call_step(NnError *error)
 {
-	NnLosses	losses;
+	NnLosses losses;
 
 	return nn_trainer_step(trainer, images, images, NULL, &losses, error);
 }
@@ -58,9 +62,9 @@ call_step(NnError *error)
 static NnStatus
 call_state(NnError *error)
 {
-	NnTensor   *tensors;
-	int			n;
-	NnStatus	status = nn_trainer_state(trainer, &tensors, &n, error);
+	NnTensor *tensors;
+	int n;
+	NnStatus status = nn_trainer_state(trainer, &tensors, &n, error);
 
 	if (status == NN_OK)
 		status = nn_trainer_restore(trainer, tensors, n, nn_trainer_iteration(trainer), error);
@@ -70,18 +74,21 @@ call_state(NnError *error)
 	return status;
 }
 
-/* Every `stride`-th allocation of a call fails, and all after it, until the call needs no more. */
+/*
+ * Every `stride`-th allocation of a call fails, and all after it, until the
+ * call needs no more.
+ */
 static void
-test_call(const char *what, NnStatus (*call) (NnError *error), long stride, bool keeps)
+test_call(const char *what, NnStatus (*call)(NnError *error), long stride, bool keeps)
 {
-	long		failures = 0;
-	bool		good = true;
+	long failures = 0;
+	bool good = true;
 
 	for (long n = 0; good; n += stride)
 	{
-		NnError		error = {0};
-		NnStatus	status;
-		long		left;
+		NnError error = { 0 };
+		NnStatus status;
+		long left;
 
 		allocations_begin(n);
 		status = call(&error);
@@ -89,32 +96,42 @@ test_call(const char *what, NnStatus (*call) (NnError *error), long stride, bool
 		if (status == NN_OK)
 			break;
 		failures++;
-		good = status == NN_ENOMEM && (call == call_parse || strcmp(error.message, "out of memory") == 0) && (keeps || left == 0);
+		good = status == NN_ENOMEM &&
+			   (call == call_parse || strcmp(error.message, "out of memory") == 0) &&
+			   (keeps || left == 0);
 		if (!good)
-			diag("allocation %ld: status %d, \"%s\", %ld blocks more", n, status, error.message, left);
+			diag("allocation %ld: status %d, \"%s\", %ld blocks more", n, status, error.message,
+				 left);
 	}
-	ok(good && failures > 0 && call(&train_error) == NN_OK, "%s survives failures, %ld of them", what, failures);
+	ok(good && failures > 0 && call(&train_error) == NN_OK, "%s survives failures, %ld of them",
+	   what, failures);
 }
 
 int
 main(void)
 {
-	static const char *const devices[] = {"ref", "cpu"};
+	static const char *const devices[] = { "ref", "cpu" };
 
 	for (int d = 0; d < 2; d++)
 	{
-		if (nn_device_open(devices[d], 1, &device, &train_error) != NN_OK || call_parse(&train_error) != NN_OK || call_open(&train_error) != NN_OK)
+		if (nn_device_open(devices[d], 1, &device, &train_error) != NN_OK ||
+			call_parse(&train_error) != NN_OK || call_open(&train_error) != NN_OK)
 			return 1;
 		if (d == 0)
 			test_call("reading options", call_parse, 1, false);
 		test_call("opening a trainer", call_open, 13, false);
-		if (!went_well(nn_trainer_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &trainer, &train_error)) || call_step(&train_error) != NN_OK)
+		if (!went_well(nn_trainer_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0,
+									   &trainer, &train_error)) ||
+			call_step(&train_error) != NN_OK)
 			return 1;
 		if (d == 0)
 			test_call("a step", call_step, 5, false);
-		/* a device that copies its arrays keeps the copies until the next step */
+		/*
+		 * a device that copies its arrays keeps the copies until the next step
+		 */
 		test_call("saving and restoring", call_state, 1, true);
-		ok(went_well(nn_trainer_translate(trainer, 1, images, code, result, &train_error)), "and %s still translates", device->name);
+		ok(went_well(nn_trainer_translate(trainer, 1, images, code, result, &train_error)),
+		   "and %s still translates", device->name);
 		nn_trainer_close(trainer);
 		nn_device_close(device);
 	}

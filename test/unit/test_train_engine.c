@@ -1,4 +1,7 @@
-/* A training engine trains a model from pairs it is sent, tells of it as it goes, and goes on from any checkpoint as if nothing had been. */
+/*
+ * A training engine trains a model from pairs it is sent, tells of it as it
+ * goes, and goes on from any checkpoint as if nothing had been.
+ */
 #include "train_client.h"
 
 #include "engine/engine.h"
@@ -10,34 +13,38 @@
 #define TINY "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"load_size\":70,\"seed\":7"
 #define OPTIONS "{" TINY ",\"iterations\":20,\"checkpoint_every\":8,\"preview_every\":10}"
 
-static const char *const settings[] = {"device cpu", "threads 2", NULL};
-static const char *const on_ref[] = {"device ref", "threads 1", NULL};
-static const Start fresh = {.options = OPTIONS};
+static const char *const settings[] = { "device cpu", "threads 2", NULL };
+static const char *const on_ref[] = { "device ref", "threads 1", NULL };
+static const Start fresh = { .options = OPTIONS };
 static Pair *pairs;
 
 static bool
 same_model(const Outcome *x, const Outcome *y)
 {
-	return x->done && y->done && memcmp(x->model.hash, y->model.hash, sizeof(x->model.hash)) == 0 && x->model.length == y->model.length &&
-		memcmp(x->model.stream, y->model.stream, x->model.length) == 0 && strcmp(x->model.config, y->model.config) == 0;
+	return x->done && y->done && memcmp(x->model.hash, y->model.hash, sizeof(x->model.hash)) == 0 &&
+		   x->model.length == y->model.length &&
+		   memcmp(x->model.stream, y->model.stream, x->model.length) == 0 &&
+		   strcmp(x->model.config, y->model.config) == 0;
 }
 
-/* ---- One run ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- One run ------------------------------------------------------------- */
 
 static void
 test_ready(void)
 {
-	Training	training;
-	BicycleTrainReady ready,
-				again;
-	Pair		turned[PAIRS];
+	Training training;
+	BicycleTrainReady ready, again;
+	Pair turned[PAIRS];
 
 	training_start(&training, settings, NULL);
 	ok(training_ready(&training, &fresh, pairs, PAIRS, &ready), "a run gets ready");
-	ok(ready.rows == PAIRS && ready.iterations == 20 && ready.iteration == 0, "it has all rows and the iterations of its options");
-	ok(strstr(ready.platform, "cpu") != NULL && strstr(ready.platform, "2 threads") != NULL && strstr(ready.platform, BICYCLE_VERSION) != NULL,
+	ok(ready.rows == PAIRS && ready.iterations == 20 && ready.iteration == 0,
+	   "it has all rows and the iterations of its options");
+	ok(strstr(ready.platform, "cpu") != NULL && strstr(ready.platform, "2 threads") != NULL &&
+		   strstr(ready.platform, BICYCLE_VERSION) != NULL,
 	   "its platform is \"%s\"", ready.platform);
-	ok(sched_getscheduler(training.engine.pid) == SCHED_IDLE || getpriority(PRIO_PROCESS, (id_t) training.engine.pid) == 19,
+	ok(sched_getscheduler(training.engine.pid) == SCHED_IDLE ||
+		   getpriority(PRIO_PROCESS, (id_t) training.engine.pid) == 19,
 	   "it lets everything else go first");
 	engine_tell(&training.engine, "ping 5");
 	ok(engine_says(&training.engine, "pong 5", PATIENCE_MS), "it answers a ping");
@@ -47,52 +54,66 @@ test_ready(void)
 		turned[i] = pairs[PAIRS - 1 - i];
 	training_start(&training, settings, NULL);
 	training_ready(&training, &fresh, turned, PAIRS, &again);
-	ok(memcmp(ready.data_digest, again.data_digest, sizeof(ready.data_digest)) == 0, "the digest does not depend on the order of the rows");
+	ok(memcmp(ready.data_digest, again.data_digest, sizeof(ready.data_digest)) == 0,
+	   "the digest does not depend on the order of the rows");
 	training_end(&training);
 	training_start(&training, settings, NULL);
 	training_ready(&training, &fresh, pairs, PAIRS - 1, &again);
-	ok(memcmp(ready.data_digest, again.data_digest, sizeof(ready.data_digest)) != 0, "but on the rows");
+	ok(memcmp(ready.data_digest, again.data_digest, sizeof(ready.data_digest)) != 0,
+	   "but on the rows");
 	training_end(&training);
 }
 
 static void
 check_preview(const Outcome *outcome)
 {
-	ImageError	error;
-	Image		sheet;
-	bool		decoded = outcome->npreviews > 0 && image_decode(outcome->preview, outcome->preview_length, 3, &plenty, &sheet, &error) == IMAGE_OK;
-	unsigned	differing = 0;
+	ImageError error;
+	Image sheet;
+	bool decoded = outcome->npreviews > 0 && image_decode(outcome->preview, outcome->preview_length,
+														  3, &plenty, &sheet, &error) == IMAGE_OK;
+	unsigned differing = 0;
 
-	ok(outcome->npreviews == 2 && outcome->previews[0] == 10 && outcome->previews[1] == 20, "previews come when they were asked for");
-	if (!ok(decoded && sheet.width == 7 * 66 + 2 && sheet.height == 4 * 66 + 2, "a preview shows four rows of input, truth, reconstruction and four samples"))
+	ok(outcome->npreviews == 2 && outcome->previews[0] == 10 && outcome->previews[1] == 20,
+	   "previews come when they were asked for");
+	if (!ok(decoded && sheet.width == 7 * 66 + 2 && sheet.height == 4 * 66 + 2,
+			"a preview shows four rows of input, truth, reconstruction and four samples"))
 		return;
 	for (int i = 0; i < 64 * 3; i++)
-		differing += sheet.pixels[(2 * sheet.width + 2) * 3 + i] != sheet.pixels[(2 * sheet.width + 2 + 66) * 3 + i];
+		differing += sheet.pixels[(2 * sheet.width + 2) * 3 + i] !=
+					 sheet.pixels[(2 * sheet.width + 2 + 66) * 3 + i];
 	ok(differing > 64, "input and truth are not the same");
 	image_free(&sheet);
 }
 
-/* The model's hash is that of what was sent, it has all networks, and an inference engine translates with it. */
+/*
+ * The model's hash is that of what was sent, it has all networks, and an
+ * inference engine translates with it.
+ */
 static void
 check_model(const Outcome *outcome)
 {
-	float		z[4] = {0};
+	float z[4] = { 0 };
 	TensorStream stream;
 	EngineError error;
-	uint8_t		hash[BICYCLE_HASH_BYTES];
-	unsigned	networks = 0;
+	uint8_t hash[BICYCLE_HASH_BYTES];
+	unsigned networks = 0;
 	EngineProcess inference;
-	Client		client;
-	ImageCall	call = {
-		.type = BICYCLE_TRANSLATE, .hash = outcome->model.hash, .image = pairs[0].bytes[0], .length = pairs[0].length[0], .z = z, .nz = 4
-	};
-	bool		parsed = stream_parse(outcome->model.stream, outcome->model.length, &stream, &error);
+	Client client;
+	ImageCall call = { .type = BICYCLE_TRANSLATE,
+					   .hash = outcome->model.hash,
+					   .image = pairs[0].bytes[0],
+					   .length = pairs[0].length[0],
+					   .z = z,
+					   .nz = 4 };
+	bool parsed = stream_parse(outcome->model.stream, outcome->model.length, &stream, &error);
 
-	ok(parsed && (uint32_t) stream.ntensors == outcome->head.ntensors, "the model is a stream of tensors");
+	ok(parsed && (uint32_t) stream.ntensors == outcome->head.ntensors,
+	   "the model is a stream of tensors");
 	for (int i = 0; i < stream.ntensors; i++)
 		networks |= 1u << stream.tensors[i].network;
 	ok(networks == 15, "with generator, encoder and both discriminators");
-	ok(model_hash(outcome->model.config, stream.tensors, stream.ntensors, hash, &error) && memcmp(hash, outcome->model.hash, sizeof(hash)) == 0,
+	ok(model_hash(outcome->model.config, stream.tensors, stream.ntensors, hash, &error) &&
+		   memcmp(hash, outcome->model.hash, sizeof(hash)) == 0,
 	   "under the hash of its content");
 	stream_free(&stream);
 	engine_start(&inference, settings);
@@ -105,80 +126,105 @@ check_model(const Outcome *outcome)
 static void
 check_run(const Outcome *outcome)
 {
-	bool		finite = true;
+	bool finite = true;
 
 	ok(outcome->done, "a run ends with a model");
-	ok(outcome->losses.iteration == 20 && outcome->losses.epoch == 4 && outcome->losses.epochs == 4 && outcome->losses.images_per_second > 0,
+	ok(outcome->losses.iteration == 20 && outcome->losses.epoch == 4 &&
+		   outcome->losses.epochs == 4 && outcome->losses.images_per_second > 0,
 	   "the last losses are those of the last iteration");
 	for (int i = 0; i < BICYCLE_TRAIN_LOSSES; i++)
 		finite = finite && outcome->losses.value[i] > -1e6 && outcome->losses.value[i] < 1e6;
-	ok(outcome->losses.present == (1u << BICYCLE_TRAIN_LOSSES) - 1 && finite, "all of them are there");
-	ok(outcome->ncheckpoints == 3 && outcome->checkpoints[0].iteration == 8 && outcome->checkpoints[1].iteration == 16 &&
-	   outcome->checkpoints[2].iteration == 20, "checkpoints come when they were asked for, and at the end");
+	ok(outcome->losses.present == (1u << BICYCLE_TRAIN_LOSSES) - 1 && finite,
+	   "all of them are there");
+	ok(outcome->ncheckpoints == 3 && outcome->checkpoints[0].iteration == 8 &&
+		   outcome->checkpoints[1].iteration == 16 && outcome->checkpoints[2].iteration == 20,
+	   "checkpoints come when they were asked for, and at the end");
 	ok(outcome->ordered, "and after the losses up to them");
 }
 
-/* ---- Going on ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Going on ------------------------------------------------------------ */
 
 static void
 test_resume(const Outcome *whole, const char *const *with, const char *device)
 {
-	Start		start = {.options = OPTIONS, .iteration = 8, .stream = whole->checkpoints[0].stream, .length = whole->checkpoints[0].length};
-	Outcome		outcome;
+	Start start = { .options = OPTIONS,
+					.iteration = 8,
+					.stream = whole->checkpoints[0].stream,
+					.length = whole->checkpoints[0].length };
+	Outcome outcome;
 
 	outcome_run(&outcome, with, &start, pairs, PAIRS);
-	ok(same_model(&outcome, whole), "8 iterations, another process and 12 more give the same bits as 20 on device %s", device);
+	ok(same_model(&outcome, whole),
+	   "8 iterations, another process and 12 more give the same bits as 20 on device %s", device);
 	ok(outcome.ncheckpoints == 2 && outcome.checkpoints[0].length == whole->checkpoints[1].length &&
-	   memcmp(outcome.checkpoints[0].stream, whole->checkpoints[1].stream, outcome.checkpoints[0].length) == 0, "so are its checkpoints");
+		   memcmp(outcome.checkpoints[0].stream, whole->checkpoints[1].stream,
+				  outcome.checkpoints[0].length) == 0,
+	   "so are its checkpoints");
 	outcome_free(&outcome);
-	start = (Start) {.options = OPTIONS, .memory = 6000, .disk = 1 << 24};
+	start = (Start){ .options = OPTIONS, .memory = 6000, .disk = 1 << 24 };
 	outcome_run(&outcome, with, &start, pairs, PAIRS);
 	ok(same_model(&outcome, whole), "pairs that were kept on disk give the same bits");
 	outcome_free(&outcome);
 }
 
-/* From the last checkpoint the same model is made without any pairs; none may come then, and it must be a checkpoint. */
+/*
+ * From the last checkpoint the same model is made without any pairs; none may
+ * come then, and it must be a checkpoint.
+ */
 static void
 test_finished(const Outcome *whole)
 {
-	Saved		last = whole->checkpoints[whole->ncheckpoints - 1];
-	Start		start = {.options = OPTIONS, .iteration = last.iteration, .stream = last.stream, .length = last.length, .flags = BICYCLE_TRAIN_FINISHED};
-	Training	training;
+	Saved last = whole->checkpoints[whole->ncheckpoints - 1];
+	Start start = { .options = OPTIONS,
+					.iteration = last.iteration,
+					.stream = last.stream,
+					.length = last.length,
+					.flags = BICYCLE_TRAIN_FINISHED };
+	Training training;
 	BicycleTrainReady ready;
-	Outcome		outcome;
+	Outcome outcome;
 
 	outcome_run(&outcome, settings, &start, NULL, 0);
 	ok(same_model(&outcome, whole), "the model of a finished run is made anew without pairs");
-	ok(outcome.ncheckpoints == 0 && outcome.nlosses == 0 && outcome.npreviews == 0, "and nothing else is");
+	ok(outcome.ncheckpoints == 0 && outcome.nlosses == 0 && outcome.npreviews == 0,
+	   "and nothing else is");
 	outcome_free(&outcome);
 	training_start(&training, settings, NULL);
-	ok(!training_ready(&training, &start, pairs, PAIRS, &ready) && training.client.frame.type == BICYCLE_ERROR, "pairs are refused then");
+	ok(!training_ready(&training, &start, pairs, PAIRS, &ready) &&
+		   training.client.frame.type == BICYCLE_ERROR,
+	   "pairs are refused then");
 	training_end(&training);
 	start.iteration = 0;
 	training_start(&training, settings, NULL);
-	ok(!training_ready(&training, &start, NULL, 0, &ready) && training.client.frame.type == BICYCLE_ERROR, "and weights that are no checkpoint");
+	ok(!training_ready(&training, &start, NULL, 0, &ready) &&
+		   training.client.frame.type == BICYCLE_ERROR,
+	   "and weights that are no checkpoint");
 	training_end(&training);
 }
 
-/* Pauses after the first checkpoint, goes on in a process of its own, and again, until the run is done. */
+/*
+ * Pauses after the first checkpoint, goes on in a process of its own, and
+ * again, until the run is done.
+ */
 static void
 test_pause(const Outcome *whole)
 {
 	static const char options[] = "{" TINY ",\"iterations\":20,\"checkpoint_every\":3}";
-	Start		start = {.options = options};
-	Outcome		outcome = {0};
-	Saved		last = {0};
-	int			pauses = 0;
+	Start start = { .options = options };
+	Outcome outcome = { 0 };
+	Saved last = { 0 };
+	int pauses = 0;
 
 	for (int i = 0; i < 20 && !outcome.done; i++)
 	{
-		Training	training;
+		Training training;
 		BicycleTrainReady ready;
-		bool		asked = false;
+		bool asked = false;
 
 		outcome_free(&outcome);
 		training_start(&training, settings, NULL);
-		if (!training_ready(&training, &start, pairs, PAIRS, &ready) || ready.iteration != last.iteration)
+		if (!training_ready(&training, &start, pairs, PAIRS, &ready) ||
+			ready.iteration != last.iteration)
 			bail_out("a run did not go on");
 		client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 		while (outcome_read(&training, &outcome))
@@ -189,10 +235,11 @@ test_pause(const Outcome *whole)
 			}
 		if (outcome.paused)
 		{
-			Saved	   *pause = &outcome.checkpoints[outcome.ncheckpoints - 1];
+			Saved *pause = &outcome.checkpoints[outcome.ncheckpoints - 1];
 
 			pauses++;
-			if (pause->iteration > outcome.checkpoints[0].iteration + 4 || client_receive_within(&training.client, 200))
+			if (pause->iteration > outcome.checkpoints[0].iteration + 4 ||
+				client_receive_within(&training.client, 200))
 				ok(false, "a pause takes effect within an iteration and for good");
 			free(last.stream);
 			last = *pause;
@@ -214,10 +261,10 @@ static void
 test_orders(void)
 {
 	static const char options[] = "{" TINY ",\"iterations\":3}";
-	Start		start = {.options = options};
-	Training	training;
+	Start start = { .options = options };
+	Training training;
 	BicycleTrainReady ready;
-	Outcome		outcome = {0};
+	Outcome outcome = { 0 };
 
 	training_start(&training, settings, NULL);
 	training_ready(&training, &start, pairs, PAIRS, &ready);
@@ -225,7 +272,8 @@ test_orders(void)
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome_read(&training, &outcome))
 		;
-	ok(outcome.paused && outcome.ncheckpoints == 1 && outcome.checkpoints[0].iteration == 0, "a run that is paused before it starts has a checkpoint");
+	ok(outcome.paused && outcome.ncheckpoints == 1 && outcome.checkpoints[0].iteration == 0,
+	   "a run that is paused before it starts has a checkpoint");
 	outcome_free(&outcome);
 	training_end(&training);
 
@@ -235,30 +283,36 @@ test_orders(void)
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome_read(&training, &outcome))
 		;
-	ok(outcome.done && outcome.ncheckpoints == 2 && outcome.checkpoints[0].iteration == 0, "CHECKPOINT_NOW is answered by one checkpoint");
+	ok(outcome.done && outcome.ncheckpoints == 2 && outcome.checkpoints[0].iteration == 0,
+	   "CHECKPOINT_NOW is answered by one checkpoint");
 	client_send(&training.client, BICYCLE_PAUSE, 0, NULL, 0);
 	client_send(&training.client, BICYCLE_CHECKPOINT_NOW, 0, NULL, 0);
-	ok(!client_receive_within(&training.client, 100) && !training.client.closed, "and orders after the end by nothing");
+	ok(!client_receive_within(&training.client, 100) && !training.client.closed,
+	   "and orders after the end by nothing");
 	outcome_free(&outcome);
 	ok(training_end(&training), "a finished engine ends in order");
 }
 
-/* A run that nobody will see the end of has more epochs than the trainer can count. */
+/*
+ * A run that nobody will see the end of has more epochs than the trainer can
+ * count.
+ */
 static void
 test_endless(void)
 {
-	Start		start = {.options = "{" TINY ",\"iterations\":9007199254740992}"};
-	Training	training;
+	Start start = { .options = "{" TINY ",\"iterations\":9007199254740992}" };
+	Training training;
 	BicycleTrainReady ready;
-	Outcome		outcome = {0};
+	Outcome outcome = { 0 };
 
 	training_start(&training, settings, NULL);
 	training_ready(&training, &start, pairs, PAIRS, &ready);
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome.nlosses == 0 && outcome_read(&training, &outcome))
 		;
-	ok(outcome.nlosses == 1 && outcome.losses.epoch >= 1 && outcome.losses.epochs == INT32_MAX, "a run of %lld iterations says that it has %d epochs",
-	   (long long) ready.iterations, outcome.losses.epochs);
+	ok(outcome.nlosses == 1 && outcome.losses.epoch >= 1 && outcome.losses.epochs == INT32_MAX,
+	   "a run of %lld iterations says that it has %d epochs", (long long) ready.iterations,
+	   outcome.losses.epochs);
 	client_send(&training.client, BICYCLE_PAUSE, 0, NULL, 0);
 	while (outcome_read(&training, &outcome))
 		;
@@ -271,39 +325,48 @@ test_endless(void)
 static void
 test_damaged_start(Start start)
 {
-	Training	training;
+	Training training;
 	BicycleTrainReady ready;
-	uint8_t    *damaged = malloc(start.length);
+	uint8_t *damaged = malloc(start.length);
 
 	memcpy(damaged, start.stream, start.length);
 	damaged[start.length - 3] ^= 1;
 	start.stream = damaged;
 	training_start(&training, settings, NULL);
-	ok(!training_ready(&training, &start, pairs, PAIRS, &ready) && client_is_error(&training.client, "XX001"), "a version that is not what was stored is refused");
+	ok(!training_ready(&training, &start, pairs, PAIRS, &ready) &&
+		   client_is_error(&training.client, "XX001"),
+	   "a version that is not what was stored is refused");
 	ok(training_end(&training), "and the engine ends in order");
 	free(damaged);
 }
 
-/* A version's weights to start from, discriminators and all; and a model without an encoder. */
+/*
+ * A version's weights to start from, discriminators and all; and a model
+ * without an encoder.
+ */
 static void
 test_continue(const Outcome *whole)
 {
 	static const char more[] = "{" TINY ",\"iterations\":2}";
-	static const char noise[] = "{" TINY ",\"iterations\":2,\"method\":\"pix2pix_noise\",\"batch_size\":3,\"preview_every\":2,\"ema\":0.9}";
-	Start		start = {.options = more, .stream = whole->model.stream, .length = whole->model.length, .config = whole->model.config, .hash = whole->model.hash};
-	Outcome		on,
-				anew,
-				other;
+	static const char noise[] = "{" TINY ",\"iterations\":2,\"method\":\"pix2pix_noise\",\"batch_"
+								"size\":3,\"preview_every\":2,\"ema\":0.9}";
+	Start start = { .options = more,
+					.stream = whole->model.stream,
+					.length = whole->model.length,
+					.config = whole->model.config,
+					.hash = whole->model.hash };
+	Outcome on, anew, other;
 
 	test_damaged_start(start);
 	outcome_run(&on, settings, &start, pairs, PAIRS);
-	start = (Start) {.options = more};
+	start = (Start){ .options = more };
 	outcome_run(&anew, settings, &start, pairs, PAIRS);
 	ok(on.done && on.losses.iteration == 2, "a run starts from a version");
 	ok(anew.done && !same_model(&on, &anew), "which is not the same as fresh weights");
-	start = (Start) {.options = noise};
+	start = (Start){ .options = noise };
 	outcome_run(&other, settings, &start, pairs, PAIRS);
-	ok(other.done && other.npreviews == 1 && (other.losses.present & 0x20) == 0, "a model without encoder is trained, and has no latent loss");
+	ok(other.done && other.npreviews == 1 && (other.losses.present & 0x20) == 0,
+	   "a model without encoder is trained, and has no latent loss");
 	outcome_free(&on);
 	outcome_free(&anew);
 	outcome_free(&other);
@@ -312,7 +375,7 @@ test_continue(const Outcome *whole)
 int
 main(void)
 {
-	Outcome		whole;
+	Outcome whole;
 
 	pairs = pairs_make(PAIRS);
 	test_ready();

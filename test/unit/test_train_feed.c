@@ -1,30 +1,36 @@
-/* Which pairs come when, and how they are cropped and flipped, depends on seed, epoch and place alone; batches hold just that, whoever decodes them. */
+/*
+ * Which pairs come when, and how they are cropped and flipped, depends on seed,
+ * epoch and place alone; batches hold just that, whoever decodes them.
+ */
 #include "train_client.h"
 
 #include "engine/train.h"
 
-/* ---- Orders and crops ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- Orders and crops ---------------------------------------------------- */
 
-/* Known answers: an implementation of its own in Python, which agrees with the published answers of Philox. */
+/*
+ * Known answers: an implementation of its own in Python, which agrees with the
+ * published answers of Philox.
+ */
 static void
 test_known(void)
 {
-	static const uint32_t known[3][10] = {{8, 0, 4, 3, 1, 9, 5, 7, 2, 6}, {7, 8, 6, 9, 5, 2, 3, 0, 1, 4}, {2, 9, 5, 0, 3, 1, 6, 8, 4, 7}};
+	static const uint32_t known[3][10] = { { 8, 0, 4, 3, 1, 9, 5, 7, 2, 6 },
+										   { 7, 8, 6, 9, 5, 2, 3, 0, 1, 4 },
+										   { 2, 9, 5, 0, 3, 1, 6, 8, 4, 7 } };
 	static const struct
 	{
-		uint64_t	seed;
-		int64_t		epoch;
-		uint64_t	rank;
-		int			load_size,
-					size,
-					x,
-					y;
-		bool		flip;
-	}			crops[] = {
-		{1, 1, 0, 286, 256, 24, 19, false}, {1, 1, 1, 286, 256, 25, 6, true}, {1, 3, 0, 286, 256, 17, 14, false}, {UINT64_C(1) << 40, 2, 7, 72, 64, 4, 5, false}
-	};
-	static const uint64_t seeds[3] = {1, 1, (UINT64_C(1) << 40) + 5};
-	uint32_t	order[10];
+		uint64_t seed;
+		int64_t epoch;
+		uint64_t rank;
+		int load_size, size, x, y;
+		bool flip;
+	} crops[] = { { 1, 1, 0, 286, 256, 24, 19, false },
+				  { 1, 1, 1, 286, 256, 25, 6, true },
+				  { 1, 3, 0, 286, 256, 17, 14, false },
+				  { UINT64_C(1) << 40, 2, 7, 72, 64, 4, 5, false } };
+	static const uint64_t seeds[3] = { 1, 1, (UINT64_C(1) << 40) + 5 };
+	uint32_t order[10];
 
 	for (int i = 0; i < 3; i++)
 	{
@@ -33,9 +39,11 @@ test_known(void)
 	}
 	for (int i = 0; i < 4; i++)
 	{
-		Augmentation how = feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank, crops[i].load_size, crops[i].size, true);
+		Augmentation how = feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank,
+											 crops[i].load_size, crops[i].size, true);
 
-		ok(how.x == crops[i].x && how.y == crops[i].y && how.flip == crops[i].flip, "crop %d is known", i);
+		ok(how.x == crops[i].x && how.y == crops[i].y && how.flip == crops[i].flip,
+		   "crop %d is known", i);
 	}
 }
 
@@ -48,12 +56,9 @@ test_statistics(void)
 	};
 	static uint32_t order[ROWS];
 	static bool seen[ROWS];
-	static int	corners[31][31];
-	int			flips = 0,
-				fixed = 0,
-				rare = INT_MAX,
-				frequent = 0;
-	bool		once = true;
+	static int corners[31][31];
+	int flips = 0, fixed = 0, rare = INT_MAX, frequent = 0;
+	bool once = true;
 
 	feed_permutation(3, 1, ROWS, order);
 	for (int i = 0; i < ROWS; i++)
@@ -77,9 +82,14 @@ test_statistics(void)
 		rare = corners[i / 31][i % 31] < rare ? corners[i / 31][i % 31] : rare;
 		frequent = corners[i / 31][i % 31] > frequent ? corners[i / 31][i % 31] : frequent;
 	}
-	/* 208 expected at each place, standard deviation 14; of the flips 100000 and 224. */
-	ok(rare > 208 - 6 * 14 && frequent < 208 + 6 * 14, "every corner comes about equally often: %d to %d times", rare, frequent);
-	ok(flips > 100000 - 5 * 224 && flips < 100000 + 5 * 224, "half of the pairs are flipped: %d of %d", flips, 10 * ROWS);
+	/*
+	 * 208 expected at each place, standard deviation 14; of the flips 100000
+	 * and 224.
+	 */
+	ok(rare > 208 - 6 * 14 && frequent < 208 + 6 * 14,
+	   "every corner comes about equally often: %d to %d times", rare, frequent);
+	ok(flips > 100000 - 5 * 224 && flips < 100000 + 5 * 224,
+	   "half of the pairs are flipped: %d of %d", flips, 10 * ROWS);
 	flips = 0;
 	for (int i = 0; i < 1000; i++)
 	{
@@ -90,30 +100,34 @@ test_statistics(void)
 	ok(flips == 0, "without flip and without room nothing is moved");
 }
 
-/* ---- Batches ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Batches ------------------------------------------------------------- */
 
 #define PAIRS 11
 #define BATCH 3
 #define SIZE 16
 #define LOAD 20
-#define ITERATIONS 10			/* three of them an epoch, with two pairs left over */
+#define ITERATIONS 10 /* three of them an epoch, with two pairs left over */
 
-static const NnConfig config = {.size = SIZE, .input_nc = 1, .output_nc = 3};
-static NnTrainOptions options = {.batch_size = BATCH, .load_size = LOAD, .flip = true, .seed = 99};
+static const NnConfig config = { .size = SIZE, .input_nc = 1, .output_nc = 3 };
+static NnTrainOptions options = {
+	.batch_size = BATCH, .load_size = LOAD, .flip = true, .seed = 99
+};
 static Pair *pairs;
 
 static void
 fill(TrainData *data, uint64_t memory, uint64_t disk)
 {
-	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = memory, .train_disk = disk, .spill = "/tmp"};
+	BicycleTrainBegin begin = {
+		.max_pixels = 1 << 20, .train_memory = memory, .train_disk = disk, .spill = "/tmp"
+	};
 	EngineError error;
 
 	data_init(data);
 	data_begin(data, &begin);
 	for (int i = 0; i < PAIRS; i++)
 	{
-		size_t		length;
-		uint8_t    *body = pair_body(&pairs[i], &length);
+		size_t length;
+		uint8_t *body = pair_body(&pairs[i], &length);
 
 		if (!data_check_room(data, length, &error) || !data_add(data, body, length, &error))
 			bail_out("a pair was refused: %s", error.message);
@@ -123,24 +137,28 @@ fill(TrainData *data, uint64_t memory, uint64_t disk)
 		bail_out("%s", error.message);
 }
 
-/* What a batch should hold, made without the feed: the whole-image transforms one after the other. */
+/*
+ * What a batch should hold, made without the feed: the whole-image transforms
+ * one after the other.
+ */
 static void
 expect_image(const TrainPair *pair, int side, Augmentation how, float *out)
 {
-	int			channels = side == 0 ? 1 : 3;
-	Image		decoded,
-				resized;
-	ImageError	error;
+	int channels = side == 0 ? 1 : 3;
+	Image decoded, resized;
+	ImageError error;
 
-	if (image_decode(pairs[pair->ordinal - 1].bytes[side], pairs[pair->ordinal - 1].length[side], channels, &plenty, &decoded, &error) != IMAGE_OK ||
+	if (image_decode(pairs[pair->ordinal - 1].bytes[side], pairs[pair->ordinal - 1].length[side],
+					 channels, &plenty, &decoded, &error) != IMAGE_OK ||
 		image_resize(&decoded, LOAD, LOAD, &resized, &error) != IMAGE_OK)
 		bail_out("cannot decode a pair");
 	for (int y = 0; y < SIZE; y++)
 		for (int x = 0; x < SIZE; x++)
 			for (int c = 0; c < channels; c++)
 			{
-				int			from = how.flip ? how.x + SIZE - 1 - x : how.x + x;
-				float		level = (float) resized.pixels[((how.y + y) * LOAD + from) * channels + c] / 255.0f;
+				int from = how.flip ? how.x + SIZE - 1 - x : how.x + x;
+				float level =
+					(float) resized.pixels[((how.y + y) * LOAD + from) * channels + c] / 255.0f;
 
 				out[(y * SIZE + x) * channels + c] = (level - 0.5f) / 0.5f;
 			}
@@ -148,46 +166,49 @@ expect_image(const TrainPair *pair, int side, Augmentation how, float *out)
 	image_free(&resized);
 }
 
-/* Runs a feed of its own from `iteration` to the end and compares every batch; returns how many were right. */
+/*
+ * Runs a feed of its own from `iteration` to the end and compares every batch;
+ * returns how many were right.
+ */
 static int
 run_feed(TrainData *data, int threads, int64_t iteration, uint64_t *cached)
 {
 	static Engine engine;
-	Feed		feed;
+	Feed feed;
 	EngineError error;
-	float		a[BATCH * SIZE * SIZE],
-				b[BATCH * SIZE * SIZE * 3],
-				expected[SIZE * SIZE * 3];
-	uint32_t	order[PAIRS];
-	int			right = 0;
+	float a[BATCH * SIZE * SIZE], b[BATCH * SIZE * SIZE * 3], expected[SIZE * SIZE * 3];
+	uint32_t order[PAIRS];
+	int right = 0;
 
 	if (!engine_init(&engine))
 		bail_out("cannot make descriptors");
 	budget_limits(&engine);
 	feed_init(&feed);
-	if (!executor_start(&engine.pool, &engine, "feed", threads) || !feed_start(&feed, &engine, data, &config, &options, iteration, ITERATIONS, &error))
+	if (!executor_start(&engine.pool, &engine, "feed", threads) ||
+		!feed_start(&feed, &engine, data, &config, &options, iteration, ITERATIONS, &error))
 		bail_out("cannot start a feed");
 	for (int64_t i = iteration; i < ITERATIONS; i++)
 	{
-		bool		same = feed_next(&feed, a, b, &error);
-		int64_t		epoch = i / 3 + 1;
+		bool same = feed_next(&feed, a, b, &error);
+		int64_t epoch = i / 3 + 1;
 
 		feed_permutation(options.seed, epoch, PAIRS, order);
 		for (int k = 0; k < BATCH && same; k++)
 		{
-			uint64_t	rank = (uint64_t) (i % 3 * BATCH + k);
+			uint64_t rank = (uint64_t) (i % 3 * BATCH + k);
 			Augmentation how = feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
 
 			expect_image(&data->pairs[order[rank]], 0, how, expected);
 			same = same && memcmp(expected, a + k * SIZE * SIZE, SIZE * SIZE * sizeof(float)) == 0;
 			expect_image(&data->pairs[order[rank]], 1, how, expected);
-			same = same && memcmp(expected, b + k * SIZE * SIZE * 3, SIZE * SIZE * 3 * sizeof(float)) == 0;
+			same = same &&
+				   memcmp(expected, b + k * SIZE * SIZE * 3, SIZE * SIZE * 3 * sizeof(float)) == 0;
 		}
 		right += same;
 	}
 	*cached = feed.cached;
 	feed_stop(&feed);
-	engine_free(&engine);		/* takes back the feed's jobs */
+	engine_free(&engine); /* takes back the feed's jobs */
 	feed_free(&feed);
 	return right;
 }
@@ -195,39 +216,45 @@ run_feed(TrainData *data, int threads, int64_t iteration, uint64_t *cached)
 static void
 test_batches(void)
 {
-	TrainData	data;
-	uint64_t	cached;
+	TrainData data;
+	uint64_t cached;
 	const uint64_t one = LOAD * LOAD * 4;
 
 	fill(&data, 1 << 24, 0);
 	ok(run_feed(&data, 1, 0, &cached) == ITERATIONS, "one thread makes the right batches");
 	ok(cached == PAIRS * one, "and keeps the pixels");
-	ok(run_feed(&data, 3, 0, &cached) == ITERATIONS && cached == 0, "from which three threads make the same");
+	ok(run_feed(&data, 3, 0, &cached) == ITERATIONS && cached == 0,
+	   "from which three threads make the same");
 	data_free(&data);
 	fill(&data, 1 << 24, 0);
-	ok(run_feed(&data, 3, 4, &cached) == ITERATIONS - 4, "a feed that starts in the middle of an epoch does too");
+	ok(run_feed(&data, 3, 4, &cached) == ITERATIONS - 4,
+	   "a feed that starts in the middle of an epoch does too");
 	data_free(&data);
 
 	fill(&data, PAIRS * sizeof(TrainPair) + 3 * one, 1 << 24);
-	ok(data.spill_fd >= 0 && data.spilled > 0 && data.memory <= data.memory_limit, "pairs beyond the memory go to disk");
-	ok(run_feed(&data, 2, 0, &cached) == ITERATIONS && cached <= 3 * one, "and are read from there, with what memory is left for pixels");
+	ok(data.spill_fd >= 0 && data.spilled > 0 && data.memory <= data.memory_limit,
+	   "pairs beyond the memory go to disk");
+	ok(run_feed(&data, 2, 0, &cached) == ITERATIONS && cached <= 3 * one,
+	   "and are read from there, with what memory is left for pixels");
 	data_free(&data);
 }
 
-/* A feed that is stopped while nobody takes its batches ends; so does one whose pair cannot be decoded, at the right batch. */
+/*
+ * A feed that is stopped while nobody takes its batches ends; so does one whose
+ * pair cannot be decoded, at the right batch.
+ */
 static void
 test_ends(void)
 {
 	static Engine engine;
-	TrainData	data;
-	Feed		feed;
+	TrainData data;
+	Feed feed;
 	EngineError error;
-	float		a[BATCH * SIZE * SIZE],
-				b[BATCH * SIZE * SIZE * 3];
-	uint32_t	order[PAIRS];
-	int			batches = 0;
-	TrainPair  *pair;
-	char		row[64];
+	float a[BATCH * SIZE * SIZE], b[BATCH * SIZE * SIZE * 3];
+	uint32_t order[PAIRS];
+	int batches = 0;
+	TrainPair *pair;
+	char row[64];
 
 	fill(&data, 1 << 24, 0);
 	feed_permutation(options.seed, 1, PAIRS, order);
@@ -241,56 +268,73 @@ test_ends(void)
 	while (feed_next(&feed, a, b, &error))
 		batches++;
 	snprintf(row, sizeof(row), "image A of row %lld", (long long) pair->ordinal);
-	ok(batches == 1 && strcmp(error.sqlstate, "22P03") == 0 && strstr(error.detail, row) != NULL && well_formed(error.message, error.detail),
+	ok(batches == 1 && strcmp(error.sqlstate, "22P03") == 0 && strstr(error.detail, row) != NULL &&
+		   well_formed(error.message, error.detail),
 	   "a damaged image ends the run at its batch: %s: %s", error.message, error.detail);
 	usleep(50000);
 	feed_stop(&feed);
 	executor_stop(&engine.pool);
-	ok(!feed_next(&feed, a, b, &error) && error.sqlstate[0] == '\0', "a feed can be stopped while it waits");
+	ok(!feed_next(&feed, a, b, &error) && error.sqlstate[0] == '\0',
+	   "a feed can be stopped while it waits");
 	engine_free(&engine);
 	feed_free(&feed);
 	data_free(&data);
 }
 
-/* Images do not take the memory that records of pairs on disk need: a quarter of it is for them. */
+/*
+ * Images do not take the memory that records of pairs on disk need: a quarter
+ * of it is for them.
+ */
 static void
 test_records(void)
 {
-	const int	records = 4000;
-	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = (uint64_t) records * sizeof(TrainPair), .train_disk = 1 << 30, .spill = "/tmp"};
-	TrainData	data;
+	const int records = 4000;
+	BicycleTrainBegin begin = { .max_pixels = 1 << 20,
+								.train_memory = (uint64_t) records * sizeof(TrainPair),
+								.train_disk = 1 << 30,
+								.spill = "/tmp" };
+	TrainData data;
 	EngineError error;
-	bool		good = true;
+	bool good = true;
 
 	data_init(&data);
 	data_begin(&data, &begin);
 	for (int i = 0; i < records / 4 && good; i++)
 	{
-		size_t		length;
-		uint8_t    *body = pair_body(&pairs[i % PAIRS], &length);
+		size_t length;
+		uint8_t *body = pair_body(&pairs[i % PAIRS], &length);
 
 		good = data_check_room(&data, length, &error) && data_add(&data, body, length, &error);
 		free(body);
 	}
-	ok(good && data.spilled > 0 && data.memory <= data.memory_limit, "%lld pairs have room in memory and on disk", (long long) data.npairs);
+	ok(good && data.spilled > 0 && data.memory <= data.memory_limit,
+	   "%lld pairs have room in memory and on disk", (long long) data.npairs);
 	data_free(&data);
 }
 
-/* Beyond memory and disk there is no room; a directory that is none is an ordinary error. */
+/*
+ * Beyond memory and disk there is no room; a directory that is none is an
+ * ordinary error.
+ */
 static void
 test_room(void)
 {
-	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = 2 * sizeof(TrainPair), .train_disk = 100000, .spill = "/dev/null/none"};
-	TrainData	data;
+	BicycleTrainBegin begin = { .max_pixels = 1 << 20,
+								.train_memory = 2 * sizeof(TrainPair),
+								.train_disk = 100000,
+								.spill = "/dev/null/none" };
+	TrainData data;
 	EngineError error;
-	size_t		length;
-	uint8_t    *body = pair_body(&pairs[0], &length);
+	size_t length;
+	uint8_t *body = pair_body(&pairs[0], &length);
 
 	data_init(&data);
 	data_begin(&data, &begin);
-	ok(!data_check_room(&data, 200000, &error) && strcmp(error.sqlstate, "54000") == 0, "a pair larger than memory and disk has no room");
-	ok(data_check_room(&data, length, &error) && !data_add(&data, body, length, &error) && strcmp(error.sqlstate, "58030") == 0 &&
-	   well_formed(error.message, error.detail), "a spill file that cannot be made is an error: %s: %s", error.message, error.detail);
+	ok(!data_check_room(&data, 200000, &error) && strcmp(error.sqlstate, "54000") == 0,
+	   "a pair larger than memory and disk has no room");
+	ok(data_check_room(&data, length, &error) && !data_add(&data, body, length, &error) &&
+		   strcmp(error.sqlstate, "58030") == 0 && well_formed(error.message, error.detail),
+	   "a spill file that cannot be made is an error: %s: %s", error.message, error.detail);
 	ok(data.npairs == 0, "and the pair is not there");
 	data_free(&data);
 	free(body);

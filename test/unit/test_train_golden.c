@@ -1,71 +1,82 @@
 /*
- * Proves that a training step computes what the official code does, on each device: losses of two steps, sums of gradients and of updated parameters, and
- * networks in training mode, against numbers printed by the official code in float64 for nine configurations of networks of width 8 at 128 x 128.
+ * Proves that a training step computes what the official code does, on each
+ * device: losses of two steps, sums of gradients and of updated parameters, and
+ * networks in training mode, against numbers printed by the official code in
+ * float64 for nine configurations of networks of width 8 at 128 x 128.
  *
  * The reference device is held to 1e-8, others to 1e-4.
  */
 #include "train_fixture.h"
 
-#define U NAN					/* unknown */
+#define U NAN /* unknown */
 
 typedef struct Golden
 {
-	const char *name,
-			   *json;			/* besides the widths and the size */
-	double		losses[2][NN_LOSSES];	/* G_GAN D G_GAN2 D2 G_L1 z_L1 kl */
-	double		params[2][NN_NETWORKS];	/* sums of |p| after each step: G E D D2 */
-	double		gradients[NN_NETWORKS]; /* sums of |gradient| in the first */
+	const char *name, *json;       /* besides the widths and the size */
+	double losses[2][NN_LOSSES];   /* G_GAN D G_GAN2 D2 G_L1 z_L1 kl */
+	double params[2][NN_NETWORKS]; /* sums of |p| after each step: G E D D2 */
+	double gradients[NN_NETWORKS]; /* sums of |gradient| in the first */
 } Golden;
 
-static const Golden goldens[] =
-{
-	{
-		"default", "",
-		{{1.761781495, 2.13422910697, 1.28734727328, 1.75370230717, 5.46740385794, 0.382046187316, 0.000879236112857},
-		{1.60631022665, 2.04499463646, 1.21573292463, 1.69524983682, 5.42529801251, 0.364205546876, 0.000931803097881}},
-		{{11913.3723126, 988.116136369, 531.023167743, 529.873420771}, {11913.7015327, 988.127857513, 531.041073122, 529.900008969}},
-		{3673.15353796, 31.6091199076, 540.657682636, 345.3393194}
-	},
-	{
-		"where_add = input", ",\"where_add\":\"input\"",
-		{{1.71907973234, 2.18035538105, 1.30772197421, 1.77097968559, 5.46490771827, 0.38148278485, U}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {3289.33310549, 18.580876356, U, U}
-	},
-	{
-		"upsample = bilinear", ",\"upsample\":\"bilinear\"",
-		{{1.74006674112, 2.18154316444, 1.36793014154, 1.72888583686, 5.53340333833, 0.382878031105, U}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {16532.3764383, 110.403379654, U, U}
-	},
-	{
-		"net_e = conv", ",\"net_e\":\"conv\"",
-		{{1.77536568909, 2.15969135817, U, U, 5.48182015345, 0.389903171373, 0.00175268892549}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {U, 23.6045059655, U, U}
-	},
-	{
-		"nl = elu", ",\"nl\":\"elu\"",
-		{{1.79267538352, 2.18235129688, 1.32697812458, U, 5.6379684671, U, U}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {U, U, U, U}
-	},
-	{
-		"norm = batch", ",\"norm\":\"batch\"",
-		{{2.05878560649, 2.05185345345, U, U, 5.05310014378, 0.391243254027, 0.000343832605947}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {34.3531402622, U, U, U}
-	},
-	{
-		"gan_mode = vanilla", ",\"gan_mode\":\"vanilla\"",
-		{{1.28129622103, 2.85323735118, 1.1570530671, 2.8819681003, U, U, U}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {1203.46174908, 19.9977328655, 50.6607580526, U}
-	},
-	{
-		"conditional_d", ",\"conditional_d\":true",
-		{{1.77640514872, 2.22352459513, 1.31859388342, 1.66744148848, U, U, U}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {1534.09637649, U, U, U}
-	},
-	{
-		"same_d", ",\"same_d\":true",
-		{{U, 2.13422910697, 1.73821617405, 2.18710101126, U, U, U}, {U, U, U, U, U, U, U}},
-		{{U, U, U, U}, {U, U, U, U}}, {3897.23306224, U, 1037.53688933, U}
-	},
+static const Golden goldens[] = {
+	{ "default",
+	  "",
+	  { { 1.761781495, 2.13422910697, 1.28734727328, 1.75370230717, 5.46740385794, 0.382046187316,
+		  0.000879236112857 },
+		{ 1.60631022665, 2.04499463646, 1.21573292463, 1.69524983682, 5.42529801251, 0.364205546876,
+		  0.000931803097881 } },
+	  { { 11913.3723126, 988.116136369, 531.023167743, 529.873420771 },
+		{ 11913.7015327, 988.127857513, 531.041073122, 529.900008969 } },
+	  { 3673.15353796, 31.6091199076, 540.657682636, 345.3393194 } },
+	{ "where_add = input",
+	  ",\"where_add\":\"input\"",
+	  { { 1.71907973234, 2.18035538105, 1.30772197421, 1.77097968559, 5.46490771827, 0.38148278485,
+		  U },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { 3289.33310549, 18.580876356, U, U } },
+	{ "upsample = bilinear",
+	  ",\"upsample\":\"bilinear\"",
+	  { { 1.74006674112, 2.18154316444, 1.36793014154, 1.72888583686, 5.53340333833, 0.382878031105,
+		  U },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { 16532.3764383, 110.403379654, U, U } },
+	{ "net_e = conv",
+	  ",\"net_e\":\"conv\"",
+	  { { 1.77536568909, 2.15969135817, U, U, 5.48182015345, 0.389903171373, 0.00175268892549 },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { U, 23.6045059655, U, U } },
+	{ "nl = elu",
+	  ",\"nl\":\"elu\"",
+	  { { 1.79267538352, 2.18235129688, 1.32697812458, U, 5.6379684671, U, U },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { U, U, U, U } },
+	{ "norm = batch",
+	  ",\"norm\":\"batch\"",
+	  { { 2.05878560649, 2.05185345345, U, U, 5.05310014378, 0.391243254027, 0.000343832605947 },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { 34.3531402622, U, U, U } },
+	{ "gan_mode = vanilla",
+	  ",\"gan_mode\":\"vanilla\"",
+	  { { 1.28129622103, 2.85323735118, 1.1570530671, 2.8819681003, U, U, U },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { 1203.46174908, 19.9977328655, 50.6607580526, U } },
+	{ "conditional_d",
+	  ",\"conditional_d\":true",
+	  { { 1.77640514872, 2.22352459513, 1.31859388342, 1.66744148848, U, U, U },
+		{ U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { 1534.09637649, U, U, U } },
+	{ "same_d",
+	  ",\"same_d\":true",
+	  { { U, 2.13422910697, 1.73821617405, 2.18710101126, U, U, U }, { U, U, U, U, U, U, U } },
+	  { { U, U, U, U }, { U, U, U, U } },
+	  { 3897.23306224, U, 1037.53688933, U } },
 };
 
 static bool
@@ -78,15 +89,16 @@ near(double got, double expected, double tolerance, const char *what, int which)
 }
 
 /*
- * Biases before a norm have a gradient of 0, from whose rounding noise the official code makes steps of up to lr in any direction; here they stay.  So sums
- * of parameters are uncertain by that much.
+ * Biases before a norm have a gradient of 0, from whose rounding noise the
+ * official code makes steps of up to lr in any direction; here they stay. So
+ * sums of parameters are uncertain by that much.
  */
 static double
 noise_of(const Run *run, NnNetwork network)
 {
 	const NnParams *params = nn_trainer_params(run->trainer);
 	const bool *trained = nn_trainer_training(run->trainer)->schedule.trained;
-	double		count = 0;
+	double count = 0;
 
 	for (int i = 0; i < params->n; i++)
 		if (params->list[i].network == network && !params->list[i].buffer && !trained[i])
@@ -97,9 +109,9 @@ noise_of(const Run *run, NnNetwork network)
 static void
 test_golden(NnDevice *device, const Golden *t, double tolerance, double gradients)
 {
-	char		json[256];
-	Run			run;
-	bool		good;
+	char json[256];
+	Run run;
+	bool good;
 
 	snprintf(json, sizeof(json), "{\"size\":128,\"ngf\":8,\"nef\":8,\"ndf\":8%s}", t->json);
 	good = run_open(&run, device, json, 2);
@@ -110,50 +122,52 @@ test_golden(NnDevice *device, const Golden *t, double tolerance, double gradient
 			good = near(run.losses.value[i], t->losses[step][i], tolerance, "loss", i);
 		for (int i = 0; good && i < NN_NETWORKS; i++)
 		{
-			double		sum = network_sum(&run, i, NN_ARRAY_PARAM);
+			double sum = network_sum(&run, i, NN_ARRAY_PARAM);
 
-			good = near(sum, t->params[step][i], tolerance + noise_of(&run, i) / sum, "sum of parameters of network", i) &&
-				near(network_sum(&run, i, NN_ARRAY_GRAD), step == 0 ? t->gradients[i] : U, gradients, "sum of gradients of network", i);
+			good = near(sum, t->params[step][i], tolerance + noise_of(&run, i) / sum,
+						"sum of parameters of network", i) &&
+				   near(network_sum(&run, i, NN_ARRAY_GRAD), step == 0 ? t->gradients[i] : U,
+						gradients, "sum of gradients of network", i);
 		}
 	}
 	ok(good, "%s of %d threads: %s", device->name, device->threads, t->name);
 	run_close(&run);
 }
 
-/* ---- Networks with batch norm in training mode --------------------------------------------------------------------------------------------- */
+/* ---- Networks with batch norm in training mode --------------------------- */
 
-/* One network's forward pass on one image, by the statistics of that image; the sums of its first result, and that result's first element. */
+/*
+ * One network's forward pass on one image, by the statistics of that image; the
+ * sums of its first result, and that result's first element.
+ */
 static bool
 forward(NnDevice *device, NnNetwork network, double sums[2], double *first)
 {
-	NnConfig	config;
-	NnParams	params,
-				tables[NN_NETWORKS];
-	NnGraph		graph;
-	NnTraining	training = {0};
-	NnTensor   *tensors;
-	NnFeed		feeds[2];
-	NnShape		shape = {2, 128, 128, 3};
-	double	   *image = lcg_images(network == NN_NET_G ? 11 : 22, 1, shape),
-				z[8];
-	int			out[NN_MAX_SCALES],
-				n,
-				nfeeds = 1;
-	NnStatus	status;
+	NnConfig config;
+	NnParams params, tables[NN_NETWORKS];
+	NnGraph graph;
+	NnTraining training = { 0 };
+	NnTensor *tensors;
+	NnFeed feeds[2];
+	NnShape shape = { 2, 128, 128, 3 };
+	double *image = lcg_images(network == NN_NET_G ? 11 : 22, 1, shape), z[8];
+	int out[NN_MAX_SCALES], n, nfeeds = 1;
+	NnStatus status;
 	static const char json[] = "{\"size\":128,\"ngf\":8,\"nef\":8,\"ndf\":8,\"norm\":\"batch\"}";
 
 	nn_config_default(&config);
 	status = nn_config_parse(&config, json, sizeof(json) - 1, &train_error);
-	if (!went_well(status) || !went_well(nn_params_of(&config, 1u << network, &params, &train_error)))
+	if (!went_well(status) ||
+		!went_well(nn_params_of(&config, 1u << network, &params, &train_error)))
 		return false;
 	nn_graph_init(&graph, &params);
 	graph.training = true;
 	shape.n = 1;
-	feeds[0] = (NnFeed) {nn_input(&graph, shape, "image"), image};
+	feeds[0] = (NnFeed){ nn_input(&graph, shape, "image"), image };
 	if (network == NN_NET_G)
 	{
 		lcg_fill(99, 1.5, 8, z);
-		feeds[nfeeds++] = (NnFeed) {nn_input(&graph, (NnShape) {1, 1, 1, 8}, "z"), z};
+		feeds[nfeeds++] = (NnFeed){ nn_input(&graph, (NnShape){ 1, 1, 1, 8 }, "z"), z };
 		out[0] = nn_net_G(&graph, &config, feeds[0].value, feeds[1].value);
 	}
 	else
@@ -161,14 +175,18 @@ forward(NnDevice *device, NnNetwork network, double sums[2], double *first)
 	nn_schedule_init(&training.schedule, &graph);
 	nn_schedule_forward(&training.schedule, 0, graph.nnodes);
 	training.params = &params;
-	training.plan = (NnPlan) {.graph = &graph, .device = device, .precision = NN_PRECISION_FP32, .schedule = &training.schedule};
+	training.plan = (NnPlan){ .graph = &graph,
+							  .device = device,
+							  .precision = NN_PRECISION_FP32,
+							  .schedule = &training.schedule };
 	status = nn_plan_memory(&training.plan, &train_error);
 	if (status == NN_OK)
 		status = device->train->prepare(device, &training, &train_error);
 	tensors = lcg_tensors(&config, 1u << network, tables, &n);
 	for (int i = 0; status == NN_OK && i < n; i++)
 		if (tensors[i].dtype == NN_F64)
-			status = device->train->put(device, &training, NN_ARRAY_PARAM, params.list[i].offset, params.list[i].count, tensors[i].data, &train_error);
+			status = device->train->put(device, &training, NN_ARRAY_PARAM, params.list[i].offset,
+										params.list[i].count, tensors[i].data, &train_error);
 	if (status == NN_OK)
 		status = device->train->run(device, &training, feeds, nfeeds, NULL, 0, NULL, &train_error);
 	sums[0] = sums[1] = 0;
@@ -199,12 +217,14 @@ forward(NnDevice *device, NnNetwork network, double sums[2], double *first)
 static void
 test_batch_norm(NnDevice *ref)
 {
-	double		sums[2],
-				first;
+	double sums[2], first;
 
-	ok(forward(ref, NN_NET_G, sums, &first) && near(sums[0], -1166.6085033, 1e-8, "sum", 0) && near(sums[1], 346.526461269, 1e-8, "sum of squares", 0) &&
-	   near(first, 0.022579470626, 1e-8, "element", 0), "G with batch norm in training mode");
-	ok(forward(ref, NN_NET_D, sums, &first) && near(sums[0], -10.9837515792, 1e-8, "sum", 0), "D with batch norm in training mode");
+	ok(forward(ref, NN_NET_G, sums, &first) && near(sums[0], -1166.6085033, 1e-8, "sum", 0) &&
+		   near(sums[1], 346.526461269, 1e-8, "sum of squares", 0) &&
+		   near(first, 0.022579470626, 1e-8, "element", 0),
+	   "G with batch norm in training mode");
+	ok(forward(ref, NN_NET_D, sums, &first) && near(sums[0], -10.9837515792, 1e-8, "sum", 0),
+	   "D with batch norm in training mode");
 }
 
 int
@@ -213,15 +233,16 @@ main(void)
 	static const struct
 	{
 		const char *name;
-		int			threads;
-		double		tolerance,
-					gradients;	/* also of activations that round to the other side of 0 */
-		size_t		cases;
-	}			devices[] = {{"ref", 1, 1e-8, 1e-8, 9}, {"cpu", 1, 1e-4, 1e-3, 9}, {"cpu", 2, 1e-4, 1e-3, 1}};
+		int threads;
+		double tolerance, gradients; /* also of activations that round to the other side of 0 */
+		size_t cases;
+	} devices[] = { { "ref", 1, 1e-8, 1e-8, 9 },
+					{ "cpu", 1, 1e-4, 1e-3, 9 },
+					{ "cpu", 2, 1e-4, 1e-3, 1 } };
 
 	for (size_t d = 0; d < sizeof(devices) / sizeof(devices[0]); d++)
 	{
-		NnDevice   *device;
+		NnDevice *device;
 
 		if (!went_well(nn_device_open(devices[d].name, devices[d].threads, &device, &train_error)))
 			return 1;

@@ -1,34 +1,42 @@
-/* Whatever a training engine is sent, and whenever its trainer goes, it answers with an ordinary error or ends. */
+/*
+ * Whatever a training engine is sent, and whenever its trainer goes, it answers
+ * with an ordinary error or ends.
+ */
 #include "train_client.h"
 
 #include "engine/train.h"
 
 #define PAIRS 6
 #ifdef __SANITIZE_ADDRESS__
-#define MUTANTS 250				/* forks of a sanitized process take their time */
+#define MUTANTS 250 /* forks of a sanitized process take their time */
 #else
 #define MUTANTS 1000
 #endif
 #define CUTS 60
 #define TINY "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4"
 
-static const char *const settings[] = {"device ref", "threads 1", NULL};
+static const char *const settings[] = { "device ref", "threads 1", NULL };
 static Pair *pairs;
-static const Start start = {.options = "{" TINY ",\"iterations\":2}"};
+static const Start start = { .options = "{" TINY ",\"iterations\":2}" };
 
-/* Sends a run up to PAIRS_END and wants it refused; the engine must then end in order. */
+/*
+ * Sends a run up to PAIRS_END and wants it refused; the engine must then end in
+ * order.
+ */
 static void
 refused(const Start *begin, const Pair *some, int n, const char *sqlstate, const char *what)
 {
-	Training	training;
+	Training training;
 	BicycleTrainReady ready;
-	bool		answered;
-	char		message[256] = "no such error";
+	bool answered;
+	char message[256] = "no such error";
 
 	training_start(&training, settings, NULL);
-	answered = !training_ready(&training, begin, some, n, &ready) && client_is_error(&training.client, sqlstate);
+	answered = !training_ready(&training, begin, some, n, &ready) &&
+			   client_is_error(&training.client, sqlstate);
 	if (answered)
-		snprintf(message, sizeof(message), "%s", (char *) training.client.body + sizeof(BicycleError));
+		snprintf(message, sizeof(message), "%s",
+				 (char *) training.client.body + sizeof(BicycleError));
 	ok(training_end(&training) && answered, "%s: %s", what, message);
 }
 
@@ -37,16 +45,18 @@ test_options(void)
 {
 	static const struct
 	{
-		const char *options,
-				   *what;
-	}			cases[] = {
-		{"{\"size\":65}", "a size that is none"}, {"{\"sise\":64}", "an unknown option"}, {"{", "options that are no JSON"}, {"[]", "options that are no object"},
-		{"", "no options at all"}, {"{" TINY ",\"batch_size\":3}", "a batch that cannot be halved"}, {"{" TINY ",\"batch_size\":8}", "more in a batch than rows"}
-	};
+		const char *options, *what;
+	} cases[] = { { "{\"size\":65}", "a size that is none" },
+				  { "{\"sise\":64}", "an unknown option" },
+				  { "{", "options that are no JSON" },
+				  { "[]", "options that are no object" },
+				  { "", "no options at all" },
+				  { "{" TINY ",\"batch_size\":3}", "a batch that cannot be halved" },
+				  { "{" TINY ",\"batch_size\":8}", "more in a batch than rows" } };
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 	{
-		Start		other = {.options = cases[i].options};
+		Start other = { .options = cases[i].options };
 
 		refused(&other, pairs, PAIRS, "22023", cases[i].what);
 	}
@@ -58,18 +68,19 @@ test_options(void)
 static void
 test_size(void)
 {
-	static const char *const little[] = {"device cpu", "threads 1", "engine_memory 400000000", NULL};
-	const Start large = {.options = "{\"size\":64,\"ngf\":160,\"nef\":4,\"ndf\":4,\"nz\":4}"};
-	Training	training;
+	static const char *const little[] = { "device cpu", "threads 1", "engine_memory 400000000",
+										  NULL };
+	const Start large = { .options = "{\"size\":64,\"ngf\":160,\"nef\":4,\"ndf\":4,\"nz\":4}" };
+	Training training;
 	BicycleTrainReady ready;
-	bool		refused;
-	long		peak = -1;
-	char		name[64],
-				line[256];
-	FILE	   *status;
+	bool refused;
+	long peak = -1;
+	char name[64], line[256];
+	FILE *status;
 
 	training_start(&training, little, NULL);
-	refused = !training_ready(&training, &large, pairs, PAIRS, &ready) && client_is_error(&training.client, "53200");
+	refused = !training_ready(&training, &large, pairs, PAIRS, &ready) &&
+			  client_is_error(&training.client, "53200");
 	snprintf(name, sizeof(name), "/proc/%d/status", (int) training.engine.pid);
 	status = fopen(name, "r");
 	while (status != NULL && fgets(line, sizeof(line), status) != NULL)
@@ -84,14 +95,14 @@ test_size(void)
 static void
 test_pairs(void)
 {
-	Pair		bad[PAIRS];
-	Start		small = {.options = start.options, .max_pixels = 1000};
-	Start		narrow = {.options = start.options, .memory = 3 * sizeof(TrainPair), .disk = 4000};
-	Training	training;
+	Pair bad[PAIRS];
+	Start small = { .options = start.options, .max_pixels = 1000 };
+	Start narrow = { .options = start.options, .memory = 3 * sizeof(TrainPair), .disk = 4000 };
+	Training training;
 	BicycleTrainReady ready;
-	Outcome		outcome = {0};
-	uint8_t    *damaged;
-	char		row[64] = "row 3 of the query";
+	Outcome outcome = { 0 };
+	uint8_t *damaged;
+	char row[64] = "row 3 of the query";
 
 	memcpy(bad, pairs, sizeof(bad));
 	bad[2].bytes[1] = (uint8_t *) "no image";
@@ -109,11 +120,13 @@ test_pairs(void)
 	damaged[bad[2].length[0] / 2] ^= 0x10;
 	bad[2].bytes[0] = damaged;
 	training_start(&training, settings, NULL);
-	ok(training_ready(&training, &start, bad, PAIRS, &ready), "a pair whose damage is further in is found later");
+	ok(training_ready(&training, &start, bad, PAIRS, &ready),
+	   "a pair whose damage is further in is found later");
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome_read(&training, &outcome))
 		;
-	ok(client_is_error(&training.client, "22P03") && memmem(training.client.body, training.client.frame.length, row, strlen(row)) != NULL,
+	ok(client_is_error(&training.client, "22P03") &&
+		   memmem(training.client.body, training.client.frame.length, row, strlen(row)) != NULL,
 	   "and then ends the run, naming the row");
 	ok(training_end(&training), "in order");
 	outcome_free(&outcome);
@@ -124,11 +137,12 @@ test_pairs(void)
 static void
 test_streams(void)
 {
-	static const char other[] = "{\"size\":64,\"ngf\":8,\"nef\":4,\"ndf\":4,\"nz\":4,\"iterations\":2}";
-	Start		from = start;
-	Outcome		outcome;
-	uint8_t    *stream;
-	Training	training;
+	static const char other[] =
+		"{\"size\":64,\"ngf\":8,\"nef\":4,\"ndf\":4,\"nz\":4,\"iterations\":2}";
+	Start from = start;
+	Outcome outcome;
+	uint8_t *stream;
+	Training training;
 
 	from.options = "{" TINY ",\"iterations\":2,\"checkpoint_every\":1}";
 	outcome_run(&outcome, settings, &from, pairs, PAIRS);
@@ -157,7 +171,8 @@ test_streams(void)
 	from.length = 100;
 	training_begin(&training, &from);
 	client_send(&training.client, BICYCLE_DATA, 0, stream, 50);
-	ok(client_receive(&training.client) && client_is_error(&training.client, "08P01"), "more than was announced is an error");
+	ok(client_receive(&training.client) && client_is_error(&training.client, "08P01"),
+	   "more than was announced is an error");
 	ok(training_end(&training), "after which the engine ends in order");
 	outcome_free(&outcome);
 }
@@ -165,31 +180,37 @@ test_streams(void)
 static void
 test_diverged(void)
 {
-	Start		hot = {.options = "{" TINY ",\"iterations\":200,\"lr\":1,\"lambda_kl\":100}"};
-	Training	training;
+	Start hot = { .options = "{" TINY ",\"iterations\":200,\"lr\":1,\"lambda_kl\":100}" };
+	Training training;
 	BicycleTrainReady ready;
-	Outcome		outcome = {0};
+	Outcome outcome = { 0 };
 
 	training_start(&training, settings, NULL);
 	if (!training_ready(&training, &hot, pairs, PAIRS, &ready))
-		bail_out("a hot run did not get ready: %s", (char *) training.client.body + sizeof(BicycleError));
+		bail_out("a hot run did not get ready: %s",
+				 (char *) training.client.body + sizeof(BicycleError));
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome_read(&training, &outcome))
 		;
 	ok(client_is_error(&training.client, "22023"), "a run that diverges ends with an error: %s",
-	   training.client.frame.type == BICYCLE_ERROR ? (char *) training.client.body + sizeof(BicycleError) : "none");
+	   training.client.frame.type == BICYCLE_ERROR
+		   ? (char *) training.client.body + sizeof(BicycleError)
+		   : "none");
 	training_end(&training);
 	outcome_free(&outcome);
 }
 
-/* ---- Any bytes ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Any bytes ----------------------------------------------------------- */
 
-/* The engine as a forked child instead of a program: a thousand of them are cheap. */
+/*
+ * The engine as a forked child instead of a program: a thousand of them are
+ * cheap.
+ */
 static int
 engine_run(void)
 {
 	static Engine engine;
-	sigset_t	all;
+	sigset_t all;
 
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
@@ -199,7 +220,7 @@ engine_run(void)
 static void
 put_frame(Bytes *to, uint32_t type, const void *body, size_t length)
 {
-	BicycleFrame frame = {.length = (uint32_t) length, .type = type};
+	BicycleFrame frame = { .length = (uint32_t) length, .type = type };
 
 	put(to, &frame, sizeof(frame));
 	put(to, body, length);
@@ -209,15 +230,15 @@ put_frame(Bytes *to, uint32_t type, const void *body, size_t length)
 static Bytes
 session(void)
 {
-	Bytes		bytes = {0};
-	Bytes		begin = begin_body(&start);
+	Bytes bytes = { 0 };
+	Bytes begin = begin_body(&start);
 
 	put_frame(&bytes, BICYCLE_TRAIN_BEGIN, begin.at, begin.n);
 	put_frame(&bytes, BICYCLE_END, NULL, 0);
 	for (int i = 0; i < 2; i++)
 	{
-		size_t		length;
-		uint8_t    *body = pair_body(&pairs[i], &length);
+		size_t length;
+		uint8_t *body = pair_body(&pairs[i], &length);
 
 		put_frame(&bytes, BICYCLE_PAIR, body, length);
 		free(body);
@@ -227,7 +248,10 @@ session(void)
 	return bytes;
 }
 
-/* Reads what there is to read, without waiting for more than a moment; returns whether all of it were frames of the protocol. */
+/*
+ * Reads what there is to read, without waiting for more than a moment; returns
+ * whether all of it were frames of the protocol.
+ */
 static bool
 drain(Client *client, int ms, bool *failed)
 {
@@ -237,7 +261,8 @@ drain(Client *client, int ms, bool *failed)
 		*failed = client->frame.type == BICYCLE_ERROR;
 		if (client->frame.type == BICYCLE_ERROR || client->frame.type == BICYCLE_TRAIN_READY)
 			return true;
-		if (client->frame.type < BICYCLE_TRAIN_READY && client->frame.type != BICYCLE_DATA && client->frame.type != BICYCLE_END)
+		if (client->frame.type < BICYCLE_TRAIN_READY && client->frame.type != BICYCLE_DATA &&
+			client->frame.type != BICYCLE_END)
 			return false;
 	}
 	return true;
@@ -246,20 +271,19 @@ drain(Client *client, int ms, bool *failed)
 static void
 test_mutants(void)
 {
-	Bytes		whole = session();
-	uint64_t	state = 11;
-	int			clean = 0,
-				errors = 0,
-				sane = 0;
+	Bytes whole = session();
+	uint64_t state = 11;
+	int clean = 0, errors = 0, sane = 0;
 
 	for (int i = 0; i < MUTANTS; i++)
 	{
-		Training	training;
-		size_t		length;
+		Training training;
+		size_t length;
 		/* Small changes near the beginning hit headers, others images. */
-		size_t		changed = i % 2 == 0 ? sizeof(BicycleFrame) * 2 + sizeof(BicycleTrainBegin) + 300 : whole.n;
-		uint8_t    *damaged = testdata_damage(whole.at, changed, &state, &length);
-		bool		failed;
+		size_t changed =
+			i % 2 == 0 ? sizeof(BicycleFrame) * 2 + sizeof(BicycleTrainBegin) + 300 : whole.n;
+		uint8_t *damaged = testdata_damage(whole.at, changed, &state, &length);
+		bool failed;
 
 		training_start(&training, settings, engine_run);
 		if (client_write(&training.client, damaged, length) && length == changed)
@@ -282,13 +306,13 @@ test_mutants(void)
 static void
 test_eof(void)
 {
-	Bytes		whole = session();
-	int			ended = 0;
+	Bytes whole = session();
+	int ended = 0;
 
 	for (int i = 0; i < CUTS; i++)
 	{
-		Training	training;
-		int			status;
+		Training training;
+		int status;
 
 		training_start(&training, settings, engine_run);
 		client_write(&training.client, whole.at, whole.n * (size_t) i / (CUTS - 1));
@@ -314,18 +338,21 @@ static void
 test_turns(void)
 {
 	static const uint32_t types[] = {
-		BICYCLE_RUN, BICYCLE_PAUSE, BICYCLE_CHECKPOINT_NOW, BICYCLE_PAIRS_END, BICYCLE_END, BICYCLE_TRAIN_READY, BICYCLE_HELLO, 0, UINT32_MAX
+		BICYCLE_RUN, BICYCLE_PAUSE,       BICYCLE_CHECKPOINT_NOW, BICYCLE_PAIRS_END,
+		BICYCLE_END, BICYCLE_TRAIN_READY, BICYCLE_HELLO,          0,
+		UINT32_MAX
 	};
-	int			refused_all = 0;
-	const int	n = (int) (sizeof(types) / sizeof(types[0]));
+	int refused_all = 0;
+	const int n = (int) (sizeof(types) / sizeof(types[0]));
 
 	for (int i = 0; i < n; i++)
 	{
-		Training	training;
+		Training training;
 
 		training_start(&training, settings, engine_run);
 		client_send(&training.client, types[i], 0, NULL, 0);
-		refused_all += client_receive(&training.client) && client_is_error(&training.client, "08P01");
+		refused_all +=
+			client_receive(&training.client) && client_is_error(&training.client, "08P01");
 		training_end(&training);
 	}
 	ok(refused_all == n, "frames out of turn are refused");

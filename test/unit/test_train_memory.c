@@ -1,4 +1,7 @@
-/* When memory runs out at any point of a run, the training engine says so or ends; it never crashes or hangs. */
+/*
+ * When memory runs out at any point of a run, the training engine says so or
+ * ends; it never crashes or hangs.
+ */
 #include "failing_malloc.h"
 
 #include <sys/prctl.h>
@@ -9,21 +12,26 @@
 #if FAILING_MALLOC
 
 #define PAIRS 3
-#define RUNS 150				/* spread over all allocations of a run */
-#define OPTIONS "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"iterations\":2,\"preview_every\":1,\"checkpoint_every\":1}"
+#define RUNS 150 /* spread over all allocations of a run */
+#define OPTIONS                                                                                 \
+	"{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"iterations\":2,\"preview_every\":1," \
+	"\"checkpoint_every\":1}"
 
-static const char *const settings[] = {"device ref", "threads 1", NULL};
-static const Start start = {.options = OPTIONS};
+static const char *const settings[] = { "device ref", "threads 1", NULL };
+static const Start start = { .options = OPTIONS };
 static Pair *pairs;
-static long failure;			/* allocations of the child before the first that fails; -1: none does */
+static long failure; /* allocations of the child before the first that fails; -1: none does */
 
-/* The engine as a forked child, whose allocations fail and the test's own do not. */
+/*
+ * The engine as a forked child, whose allocations fail and the test's own do
+ * not.
+ */
 static int
 engine_run(void)
 {
 	static Engine engine;
-	sigset_t	all;
-	uint8_t		hash[BICYCLE_HASH_BYTES];
+	sigset_t all;
+	uint8_t hash[BICYCLE_HASH_BYTES];
 	EngineError error;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -50,11 +58,11 @@ typedef enum Ending
 static Ending
 run(void)
 {
-	Training	training;
+	Training training;
 	BicycleTrainReady ready;
-	Outcome		outcome = {0};
-	Ending		ending = GONE;
-	int			status;
+	Outcome outcome = { 0 };
+	Ending ending = GONE;
+	int status;
 
 	training_start(&training, settings, engine_run);
 	if (training_ready(&training, &start, pairs, PAIRS, &ready))
@@ -67,8 +75,12 @@ run(void)
 		ending = COMPLETE;
 	else if (!training.client.closed && training.client.frame.type == BICYCLE_ERROR)
 	{
-		/* jansson takes some of its failed allocations for mistakes of the text. */
-		bool		json = strstr((char *) training.client.body + sizeof(BicycleError), "not valid JSON") != NULL;
+		/*
+		 * jansson takes some of its failed allocations for mistakes of the
+		 * text.
+		 */
+		bool json =
+			strstr((char *) training.client.body + sizeof(BicycleError), "not valid JSON") != NULL;
 
 		ending = client_is_error(&training.client, json ? "22023" : "53200") ? WITH_ERROR : CRASHED;
 		if (ending == CRASHED)
@@ -87,8 +99,8 @@ run(void)
 int
 main(void)
 {
-	long		enough = 1000;
-	int			endings[CRASHED + 1] = {0};
+	long enough = 1000;
+	int endings[CRASHED + 1] = { 0 };
 
 	pairs = pairs_make(PAIRS);
 	failure = -1;
@@ -97,13 +109,16 @@ main(void)
 		enough *= 2;
 	for (int i = 0; i < RUNS; i++)
 	{
-		/* Every one at first, where the state is made; then in growing steps. */
+		/*
+		 * Every one at first, where the state is made; then in growing steps.
+		 */
 		failure = i < RUNS / 2 ? i : i + (enough - RUNS) * (i - RUNS / 2) / (RUNS / 2);
 		endings[run()]++;
 	}
 	ok(endings[CRASHED] == 0, "no run of %d without memory crashes or lies", RUNS);
-	ok(endings[WITH_ERROR] > RUNS / 4, "%d say that memory is out, %d are complete, %d end without a word", endings[WITH_ERROR], endings[COMPLETE],
-	   endings[GONE]);
+	ok(endings[WITH_ERROR] > RUNS / 4,
+	   "%d say that memory is out, %d are complete, %d end without a word", endings[WITH_ERROR],
+	   endings[COMPLETE], endings[GONE]);
 	pairs_free(pairs, PAIRS);
 	return done_testing();
 }

@@ -1,5 +1,6 @@
 /*
- * Proves that options of training are read by the one table over the defaults of the method, printed and read back, and that what makes no sense is refused
+ * Proves that options of training are read by the one table over the defaults
+ * of the method, printed and read back, and that what makes no sense is refused
  * with the reason.
  */
 #include "nn/training.h"
@@ -28,162 +29,198 @@ reads(const char *json)
 	return false;
 }
 
-/* ---- Defaults and presets ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Defaults and presets ------------------------------------------------ */
 
 static void
 test_defaults(void)
 {
 	const NnTrainOptions *o = &options;
 
-	ok(reads("{}") && o->method == NN_METHOD_BICYCLE && o->gan_mode == NN_GAN_LSGAN && !o->same_d && !o->dropout, "the method is bicycle by default");
-	ok(o->lambda_l1 == 10 && o->lambda_gan == 1 && o->lambda_gan2 == 1 && o->lambda_z == 0.5 && o->lambda_kl == 0.01, "weights of losses are the official code's");
-	ok(o->lr == 0.0002 && o->beta1 == 0.5 && o->lr_policy == NN_LR_LINEAR && o->epochs == 100 && o->epochs_decay == 100 && o->iterations == 0,
+	ok(reads("{}") && o->method == NN_METHOD_BICYCLE && o->gan_mode == NN_GAN_LSGAN && !o->same_d &&
+		   !o->dropout,
+	   "the method is bicycle by default");
+	ok(o->lambda_l1 == 10 && o->lambda_gan == 1 && o->lambda_gan2 == 1 && o->lambda_z == 0.5 &&
+		   o->lambda_kl == 0.01,
+	   "weights of losses are the official code's");
+	ok(o->lr == 0.0002 && o->beta1 == 0.5 && o->lr_policy == NN_LR_LINEAR && o->epochs == 100 &&
+		   o->epochs_decay == 100 && o->iterations == 0,
 	   "and so are those of the optimiser");
-	ok(o->batch_size == 2 && o->load_size == 286 && o->flip && o->init_type == NN_INIT_XAVIER && o->init_gain == 0.02 && o->seed == 0 && o->ema == 0,
+	ok(o->batch_size == 2 && o->load_size == 286 && o->flip && o->init_type == NN_INIT_XAVIER &&
+		   o->init_gain == 0.02 && o->seed == 0 && o->ema == 0,
 	   "and of data and weights");
-	ok(config.size == 256 && config.nz == 8 && config.net_e == NN_ENCODER_RESNET && config.norm == NN_NORM_INSTANCE, "and of the model");
-	ok(reads("{\"size\":128}") && config.levels == 7 && config.encoder_size == 128 && o->load_size == 143, "levels, encoder and load_size follow the size");
-	ok(reads("{\"size\":128,\"load_size\":150}") && o->load_size == 150, "a load_size that is given stands");
+	ok(config.size == 256 && config.nz == 8 && config.net_e == NN_ENCODER_RESNET &&
+		   config.norm == NN_NORM_INSTANCE,
+	   "and of the model");
+	ok(reads("{\"size\":128}") && config.levels == 7 && config.encoder_size == 128 &&
+		   o->load_size == 143,
+	   "levels, encoder and load_size follow the size");
+	ok(reads("{\"size\":128,\"load_size\":150}") && o->load_size == 150,
+	   "a load_size that is given stands");
 }
 
 static void
 test_presets(void)
 {
-	const unsigned g = 1u << NN_NET_G,
-				e = 1u << NN_NET_E,
-				d = 1u << NN_NET_D,
-				d2 = 1u << NN_NET_D2;
+	const unsigned g = 1u << NN_NET_G, e = 1u << NN_NET_E, d = 1u << NN_NET_D, d2 = 1u << NN_NET_D2;
 	static const struct
 	{
 		const char *json;
-		double		lambda[5];	/* l1, gan, gan2, z, kl */
-		int			networks;	/* G 1, E 2, D 4, D2 8 */
-	}			known[] =
-	{
-		{"{}", {10, 1, 1, 0.5, 0.01}, 15},
-		{"{\"same_d\":true}", {10, 1, 1, 0.5, 0.01}, 7},
-		{"{\"method\":\"cvae_gan\"}", {10, 1, 0, 0, 0.01}, 7},
-		{"{\"method\":\"cvae_gan++\"}", {10, 1, 1, 0, 0.01}, 15},
-		{"{\"method\":\"cae_gan\"}", {10, 1, 0, 0, 0}, 7},
-		{"{\"method\":\"clr_gan\"}", {0, 0, 1, 0.5, 0}, 11},
-		{"{\"method\":\"clr_gan\",\"same_d\":true}", {0, 0, 1, 0.5, 0}, 7},
-		{"{\"method\":\"pix2pix_noise\"}", {10, 1, 0, 0, 0}, 5},
-		{"{\"method\":\"pix2pix_noise\",\"nz\":0,\"batch_size\":3}", {10, 1, 0, 0, 0}, 5},
-		{"{\"lambda_gan\":0}", {10, 0, 1, 0.5, 0.01}, 11},
-		{"{\"lambda_gan2\":0,\"method\":\"bicycle\"}", {10, 1, 0, 0.5, 0.01}, 7},
-		{"{\"method\":\"cvae_gan\",\"lambda_gan2\":2}", {10, 1, 2, 0, 0.01}, 15},
+		double lambda[5]; /* l1, gan, gan2, z, kl */
+		int networks;     /* G 1, E 2, D 4, D2 8 */
+	} known[] = {
+		{ "{}", { 10, 1, 1, 0.5, 0.01 }, 15 },
+		{ "{\"same_d\":true}", { 10, 1, 1, 0.5, 0.01 }, 7 },
+		{ "{\"method\":\"cvae_gan\"}", { 10, 1, 0, 0, 0.01 }, 7 },
+		{ "{\"method\":\"cvae_gan++\"}", { 10, 1, 1, 0, 0.01 }, 15 },
+		{ "{\"method\":\"cae_gan\"}", { 10, 1, 0, 0, 0 }, 7 },
+		{ "{\"method\":\"clr_gan\"}", { 0, 0, 1, 0.5, 0 }, 11 },
+		{ "{\"method\":\"clr_gan\",\"same_d\":true}", { 0, 0, 1, 0.5, 0 }, 7 },
+		{ "{\"method\":\"pix2pix_noise\"}", { 10, 1, 0, 0, 0 }, 5 },
+		{ "{\"method\":\"pix2pix_noise\",\"nz\":0,\"batch_size\":3}", { 10, 1, 0, 0, 0 }, 5 },
+		{ "{\"lambda_gan\":0}", { 10, 0, 1, 0.5, 0.01 }, 11 },
+		{ "{\"lambda_gan2\":0,\"method\":\"bicycle\"}", { 10, 1, 0, 0.5, 0.01 }, 7 },
+		{ "{\"method\":\"cvae_gan\",\"lambda_gan2\":2}", { 10, 1, 2, 0, 0.01 }, 15 },
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 	{
 		const double *l = known[i].lambda;
-		int			n = known[i].networks;
-		unsigned	mask = (n & 1 ? g : 0) | (n & 2 ? e : 0) | (n & 4 ? d : 0) | (n & 8 ? d2 : 0);
+		int n = known[i].networks;
+		unsigned mask = (n & 1 ? g : 0) | (n & 2 ? e : 0) | (n & 4 ? d : 0) | (n & 8 ? d2 : 0);
 
-		ok(reads(known[i].json) && options.lambda_l1 == l[0] && options.lambda_gan == l[1] && options.lambda_gan2 == l[2] && options.lambda_z == l[3] &&
-		   options.lambda_kl == l[4] && nn_train_networks(&config, &options) == mask, "weights and networks of %s", known[i].json);
+		ok(reads(known[i].json) && options.lambda_l1 == l[0] && options.lambda_gan == l[1] &&
+			   options.lambda_gan2 == l[2] && options.lambda_z == l[3] &&
+			   options.lambda_kl == l[4] && nn_train_networks(&config, &options) == mask,
+		   "weights and networks of %s", known[i].json);
 	}
-	ok(reads("{\"method\":\"pix2pix_noise\"}") && config.net_e == NN_ENCODER_NONE && config.encoder_size == 0 && config.conditional_d && config.nz == 8,
+	ok(reads("{\"method\":\"pix2pix_noise\"}") && config.net_e == NN_ENCODER_NONE &&
+		   config.encoder_size == 0 && config.conditional_d && config.nz == 8,
 	   "pix2pix_noise has a conditional discriminator and no encoder");
-	ok(reads("{\"conditional_d\":false,\"method\":\"pix2pix_noise\"}") && !config.conditional_d, "what is given stands, wherever in the object");
-	ok(nn_method_facts(NN_METHOD_CLR_GAN)->latent_trains_e && !nn_method_facts(NN_METHOD_BICYCLE)->latent_trains_e, "the latent loss trains E in clr_gan only");
+	ok(reads("{\"conditional_d\":false,\"method\":\"pix2pix_noise\"}") && !config.conditional_d,
+	   "what is given stands, wherever in the object");
+	ok(nn_method_facts(NN_METHOD_CLR_GAN)->latent_trains_e &&
+		   !nn_method_facts(NN_METHOD_BICYCLE)->latent_trains_e,
+	   "the latent loss trains E in clr_gan only");
 }
 
 static void
 test_round_trip(void)
 {
-	static const char *const texts[] =
-	{
+	static const char *const texts[] = {
 		"{}",
 		"{\"method\":\"pix2pix_noise\",\"nz\":0}",
-		"{\"method\":\"clr_gan\",\"size\":64,\"lambda_z\":0.1,\"lr\":3e-5,\"beta1\":0.9,\"lr_policy\":\"cosine\",\"epochs\":7,\"epochs_decay\":0,\"iterations\":123456789012,"
-		"\"batch_size\":5,\"load_size\":99,\"flip\":false,\"init_type\":\"orthogonal\",\"init_gain\":1,\"seed\":9007199254740992,\"ema\":0.999,\"checkpoint_every\":10,"
-		"\"preview_every\":20,\"gan_mode\":\"vanilla\",\"same_d\":true,\"dropout\":true,\"norm\":\"batch\",\"precision\":\"bf16\"}",
+		"{\"method\":\"clr_gan\",\"size\":64,\"lambda_z\":0.1,\"lr\":3e-5,\"beta1\":0.9,\"lr_"
+		"policy\":\"cosine\",\"epochs\":7,\"epochs_decay\":0,\"iterations\":123456789012,"
+		"\"batch_size\":5,\"load_size\":99,\"flip\":false,\"init_type\":\"orthogonal\",\"init_"
+		"gain\":1,\"seed\":9007199254740992,\"ema\":0.999,\"checkpoint_every\":10,"
+		"\"preview_every\":20,\"gan_mode\":\"vanilla\",\"same_d\":true,\"dropout\":true,\"norm\":"
+		"\"batch\",\"precision\":\"bf16\"}",
 	};
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 	{
-		char	   *text,
-				   *again = NULL;
+		char *text, *again = NULL;
 
 		text = reads(texts[i]) ? nn_train_options_print(&config, &options) : NULL;
 		memset(&options, 0xff, sizeof(options));
 		if (text && reads(text))
 			again = nn_train_options_print(&config, &options);
-		ok(text && again && strcmp(text, again) == 0, "options that are printed are read back: %s", texts[i]);
+		ok(text && again && strcmp(text, again) == 0, "options that are printed are read back: %s",
+		   texts[i]);
 		free(text);
 		free(again);
 	}
-	ok(options.iterations == 123456789012 && options.seed == 9007199254740992 && options.lr == 3e-5 && options.init_type == NN_INIT_ORTHOGONAL &&
-	   options.lr_policy == NN_LR_COSINE && options.dropout && !options.flip, "large integers, numbers and choices among them");
+	ok(options.iterations == 123456789012 && options.seed == 9007199254740992 &&
+		   options.lr == 3e-5 && options.init_type == NN_INIT_ORTHOGONAL &&
+		   options.lr_policy == NN_LR_COSINE && options.dropout && !options.flip,
+	   "large integers, numbers and choices among them");
 }
 
-/* ---- Errors -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Errors -------------------------------------------------------------- */
 
 static void
 test_errors(void)
 {
 	static const struct
 	{
-		const char *json,
-				   *message,
-				   *detail,
-				   *hint;
-	}			bad[] =
-	{
-		{"{\"lamda_l1\":1}", "unrecognized training option \"lamda_l1\"", "", "lambda_l1"},
-		{"{\"method\":\"gan\"}", "invalid value for training option \"method\"", "\"cvae_gan++\"", ""},
-		{"{\"lr\":\"fast\"}", "invalid value for training option \"lr\"", "a number from 0 to 1", ""},
-		{"{\"lr\":2}", "invalid value for training option \"lr\"", "a number from 0 to 1", ""},
-		{"{\"lambda_kl\":-1}", "invalid value for training option \"lambda_kl\"", "a number from 0", ""},
-		{"{\"ema\":1}", "invalid value for training option \"ema\"", "0.999999", ""},
-		{"{\"iterations\":1.5}", "invalid value for training option \"iterations\"", "an integer", ""},
-		{"{\"seed\":-1}", "invalid value for training option \"seed\"", "an integer from 0", ""},
-		{"{\"batch_size\":0}", "invalid value for training option \"batch_size\"", "from 1 to", ""},
-		{"{\"nz\":-1}", "invalid value for model option \"nz\"", "from 0", ""},
-		{"{\"batch_size\":3}", "batch_size 3 does not suit method \"bicycle\"", "Half of a batch", "even"},
-		{"{\"batch_size\":1,\"method\":\"cvae_gan++\"}", "batch_size 1 does not suit method \"cvae_gan++\"", "", "even"},
-		{"{\"nz\":0}", "method \"bicycle\" needs a latent code", "nz is 0", "pix2pix_noise"},
-		{"{\"net_e\":\"none\"}", "method \"bicycle\" needs an encoder", "net_e is \"none\"", "pix2pix_noise"},
-		{"{\"method\":\"pix2pix_noise\",\"net_e\":\"conv\"}", "method \"pix2pix_noise\" has no encoder", "", "Leave net_e out"},
-		{"{\"method\":\"pix2pix_noise\",\"lambda_z\":1}", "method \"pix2pix_noise\" has no loss for lambda_z", "one branch", "0"},
-		{"{\"method\":\"pix2pix_noise\",\"lambda_gan2\":1}", "has no loss for lambda_gan2", "", ""},
-		{"{\"size\":384}", "size 384 does not suit an encoder of size 128", "", "64, 128, 256 or 512"},
-		{"{\"load_size\":255}", "load_size 255 is smaller than size 256", "", ""},
-		{"{\"epochs\":0,\"epochs_decay\":0}", "a run must have iterations", "", ""},
-		{"{\"lr_policy\":\"cosine\",\"epochs\":0}", "lr_policy \"cosine\" needs epochs", "which is 0", "epochs_decay"},
-		{"{\"method\":\"clr_gan\",\"lambda_z\":0}", "leave network E without gradient", "so is lambda_z", "above 0"},
-		{"{\"lambda_l1\":0,\"lambda_gan\":0,\"lambda_kl\":0}", "leave network E without gradient", "does not train E", ""},
-		{"{\"lambda_l1\":0,\"lambda_gan\":0,\"lambda_gan2\":0,\"lambda_z\":0}", "leave network G without gradient", "are 0", ""},
-		{"{\"method\":\"pix2pix_noise\",\"lambda_l1\":0,\"lambda_gan\":0}", "leave network G without gradient", "", ""},
-		{"{\"num_ds\":8}", "num_ds 8 is too large", "", ""},
-		{"[]", "training options must be a JSON object", "", ""},
-		{"{", "training options are not valid JSON", "", ""},
+		const char *json, *message, *detail, *hint;
+	} bad[] = {
+		{ "{\"lamda_l1\":1}", "unrecognized training option \"lamda_l1\"", "", "lambda_l1" },
+		{ "{\"method\":\"gan\"}", "invalid value for training option \"method\"", "\"cvae_gan++\"",
+		  "" },
+		{ "{\"lr\":\"fast\"}", "invalid value for training option \"lr\"", "a number from 0 to 1",
+		  "" },
+		{ "{\"lr\":2}", "invalid value for training option \"lr\"", "a number from 0 to 1", "" },
+		{ "{\"lambda_kl\":-1}", "invalid value for training option \"lambda_kl\"",
+		  "a number from 0", "" },
+		{ "{\"ema\":1}", "invalid value for training option \"ema\"", "0.999999", "" },
+		{ "{\"iterations\":1.5}", "invalid value for training option \"iterations\"", "an integer",
+		  "" },
+		{ "{\"seed\":-1}", "invalid value for training option \"seed\"", "an integer from 0", "" },
+		{ "{\"batch_size\":0}", "invalid value for training option \"batch_size\"", "from 1 to",
+		  "" },
+		{ "{\"nz\":-1}", "invalid value for model option \"nz\"", "from 0", "" },
+		{ "{\"batch_size\":3}", "batch_size 3 does not suit method \"bicycle\"", "Half of a batch",
+		  "even" },
+		{ "{\"batch_size\":1,\"method\":\"cvae_gan++\"}",
+		  "batch_size 1 does not suit method \"cvae_gan++\"", "", "even" },
+		{ "{\"nz\":0}", "method \"bicycle\" needs a latent code", "nz is 0", "pix2pix_noise" },
+		{ "{\"net_e\":\"none\"}", "method \"bicycle\" needs an encoder", "net_e is \"none\"",
+		  "pix2pix_noise" },
+		{ "{\"method\":\"pix2pix_noise\",\"net_e\":\"conv\"}",
+		  "method \"pix2pix_noise\" has no encoder", "", "Leave net_e out" },
+		{ "{\"method\":\"pix2pix_noise\",\"lambda_z\":1}",
+		  "method \"pix2pix_noise\" has no loss for lambda_z", "one branch", "0" },
+		{ "{\"method\":\"pix2pix_noise\",\"lambda_gan2\":1}", "has no loss for lambda_gan2", "",
+		  "" },
+		{ "{\"size\":384}", "size 384 does not suit an encoder of size 128", "",
+		  "64, 128, 256 or 512" },
+		{ "{\"load_size\":255}", "load_size 255 is smaller than size 256", "", "" },
+		{ "{\"epochs\":0,\"epochs_decay\":0}", "a run must have iterations", "", "" },
+		{ "{\"lr_policy\":\"cosine\",\"epochs\":0}", "lr_policy \"cosine\" needs epochs",
+		  "which is 0", "epochs_decay" },
+		{ "{\"method\":\"clr_gan\",\"lambda_z\":0}", "leave network E without gradient",
+		  "so is lambda_z", "above 0" },
+		{ "{\"lambda_l1\":0,\"lambda_gan\":0,\"lambda_kl\":0}", "leave network E without gradient",
+		  "does not train E", "" },
+		{ "{\"lambda_l1\":0,\"lambda_gan\":0,\"lambda_gan2\":0,\"lambda_z\":0}",
+		  "leave network G without gradient", "are 0", "" },
+		{ "{\"method\":\"pix2pix_noise\",\"lambda_l1\":0,\"lambda_gan\":0}",
+		  "leave network G without gradient", "", "" },
+		{ "{\"num_ds\":8}", "num_ds 8 is too large", "", "" },
+		{ "[]", "training options must be a JSON object", "", "" },
+		{ "{", "training options are not valid JSON", "", "" },
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 	{
 		NnTrainOptions before;
-		NnStatus	status;
+		NnStatus status;
 
 		memset(&options, 0x55, sizeof(options));
 		before = options;
 		status = parse(bad[i].json);
-		if (!ok(status == NN_EINVAL && strstr(error.message, bad[i].message) && strstr(error.detail, bad[i].detail) && strstr(error.hint, bad[i].hint) &&
-				memcmp(&before, &options, sizeof(options)) == 0, "%s is refused and changes nothing", bad[i].json))
-			diag("status %d, message \"%s\", detail \"%s\", hint \"%s\"", status, error.message, error.detail, error.hint);
+		if (!ok(status == NN_EINVAL && strstr(error.message, bad[i].message) &&
+					strstr(error.detail, bad[i].detail) && strstr(error.hint, bad[i].hint) &&
+					memcmp(&before, &options, sizeof(options)) == 0,
+				"%s is refused and changes nothing", bad[i].json))
+			diag("status %d, message \"%s\", detail \"%s\", hint \"%s\"", status, error.message,
+				 error.detail, error.hint);
 	}
 }
 
 static void
 test_model_options_stay(void)
 {
-	NnConfig	c;
+	NnConfig c;
 
 	nn_config_default(&c);
-	ok(nn_config_parse(&c, "{\"lr\":0.1}", 10, &error) == NN_EINVAL && strstr(error.message, "unrecognized model option \"lr\"") != NULL,
+	ok(nn_config_parse(&c, "{\"lr\":0.1}", 10, &error) == NN_EINVAL &&
+		   strstr(error.message, "unrecognized model option \"lr\"") != NULL,
 	   "an option of training is none of a model");
-	ok(strcmp(nn_loss_name(NN_LOSS_G_GAN), "G_GAN") == 0 && strcmp(nn_loss_name(NN_LOSS_Z_L1), "z_L1") == 0 && strcmp(nn_loss_name(NN_LOSS_KL), "kl") == 0,
+	ok(strcmp(nn_loss_name(NN_LOSS_G_GAN), "G_GAN") == 0 &&
+		   strcmp(nn_loss_name(NN_LOSS_Z_L1), "z_L1") == 0 &&
+		   strcmp(nn_loss_name(NN_LOSS_KL), "kl") == 0,
 	   "losses are called as the official code prints them");
 }
 

@@ -1,8 +1,11 @@
 /*
- * Proves that plans of forward and backward steps are sound, for all methods and options: no two buffers that live at the same time overlap, all are aligned
- * and lie in the arena, views lie in the buffers that they are views of.
+ * Proves that plans of forward and backward steps are sound, for all methods
+ * and options: no two buffers that live at the same time overlap, all are
+ * aligned and lie in the arena, views lie in the buffers that they are views
+ * of.
  *
- * What lives when is said here by the definitions of operators and steps, not by the code that the planner asks.
+ * What lives when is said here by the definitions of operators and steps, not
+ * by the code that the planner asks.
  */
 #include "nn_fixture.h"
 #include "nn/params.h"
@@ -15,18 +18,22 @@ static NnError error;
 static size_t
 count_of(const NnGraph *g, int value)
 {
-	NnShape		s = g->values[value].shape;
+	NnShape s = g->values[value].shape;
 
 	return (size_t) s.n * s.h * s.w * s.c;
 }
 
-/* What a step reads or writes, by its definition rather than by nn_step_touches: all of the node's values count in forward, and all gradients in backward. */
+/*
+ * What a step reads or writes, by its definition rather than by
+ * nn_step_touches: all of the node's values count in forward, and all gradients
+ * in backward.
+ */
 static bool
 touches(const NnGraph *g, const NnStep *step, int root)
 {
 	const NnNode *node = &g->nodes[step->node];
-	int			values[16];
-	int			n = 0;
+	int values[16];
+	int n = 0;
 
 	if (step->kind == NN_STEP_ZERO)
 		values[n++] = step->zero;
@@ -41,8 +48,9 @@ touches(const NnGraph *g, const NnStep *step, int root)
 	{
 		for (int k = 0; k < NN_MAX_IN; k++)
 			values[n++] = step->din[k];
-		bool		reads = node->op == NN_OP_NORM_ACT || node->op == NN_OP_REPARAM || node->op == NN_OP_GAN_LOSS || node->op == NN_OP_L1_LOSS ||
-			node->op == NN_OP_KL_LOSS || step->weight_mode != NN_GRAD_IGNORE;
+		bool reads = node->op == NN_OP_NORM_ACT || node->op == NN_OP_REPARAM ||
+					 node->op == NN_OP_GAN_LOSS || node->op == NN_OP_L1_LOSS ||
+					 node->op == NN_OP_KL_LOSS || step->weight_mode != NN_GRAD_IGNORE;
 
 		values[n++] = step->dout[0];
 		values[n++] = step->dout[1];
@@ -60,7 +68,10 @@ touches(const NnGraph *g, const NnStep *step, int root)
 	return false;
 }
 
-/* Steps from which a value is there, and to which: inputs are copied in before the first and losses fetched after the last. */
+/*
+ * Steps from which a value is there, and to which: inputs are copied in before
+ * the first and losses fetched after the last.
+ */
 static void
 extend_by_ends(const NnPlan *plan, int *first, int *last)
 {
@@ -69,7 +80,7 @@ extend_by_ends(const NnPlan *plan, int *first, int *last)
 	for (int i = 0; i < g->nnodes; i++)
 		if (g->nodes[i].op == NN_OP_INPUT)
 		{
-			int			root = nn_value_root(g, g->nodes[i].out[0]);
+			int root = nn_value_root(g, g->nodes[i].out[0]);
 
 			last[root] = first[root] < 0 ? 0 : last[root];
 			first[root] = 0;
@@ -87,11 +98,12 @@ places_are_sound(const NnPlan *plan)
 
 	for (int v = 0; v < g->nvalues; v++)
 	{
-		int			root = nn_value_root(g, v);
-		NnShape		s = g->values[v].shape;
-		size_t		end = plan->offset[v] + ((size_t) s.n * s.h * s.w - 1) * plan->pitch[v] + s.c;
+		int root = nn_value_root(g, v);
+		NnShape s = g->values[v].shape;
+		size_t end = plan->offset[v] + ((size_t) s.n * s.h * s.w - 1) * plan->pitch[v] + s.c;
 
-		if (plan->offset[root] % 32 == 0 && plan->offset[v] >= plan->offset[root] && end <= plan->offset[root] + count_of(g, root) &&
+		if (plan->offset[root] % 32 == 0 && plan->offset[v] >= plan->offset[root] &&
+			end <= plan->offset[root] + count_of(g, root) &&
 			plan->offset[root] + count_of(g, root) <= plan->arena_elements)
 			continue;
 		diag("\"%s\" (%d) is misplaced", g->values[v].name, v);
@@ -100,15 +112,18 @@ places_are_sound(const NnPlan *plan)
 	return true;
 }
 
-/* Whether no step between a value's first and last use writes into its place; values are compared pair by pair. */
+/*
+ * Whether no step between a value's first and last use writes into its place;
+ * values are compared pair by pair.
+ */
 static bool
 plan_is_sound(const NnPlan *plan)
 {
 	const NnGraph *g = plan->graph;
 	const NnSchedule *s = plan->schedule;
-	int		   *first = malloc((g->nvalues + 1) * sizeof(int)),
-			   *last = malloc((g->nvalues + 1) * sizeof(int));
-	bool		sound = places_are_sound(plan);
+	int *first = malloc((g->nvalues + 1) * sizeof(int)),
+		*last = malloc((g->nvalues + 1) * sizeof(int));
+	bool sound = places_are_sound(plan);
 
 	for (int v = 0; v < g->nvalues; v++)
 	{
@@ -124,11 +139,14 @@ plan_is_sound(const NnPlan *plan)
 	for (int v = 0; sound && v < g->nvalues; v++)
 		for (int w = 0; sound && w < v; w++)
 		{
-			bool		together = first[v] >= 0 && first[w] >= 0 && first[v] <= last[w] && first[w] <= last[v];
+			bool together =
+				first[v] >= 0 && first[w] >= 0 && first[v] <= last[w] && first[w] <= last[v];
 
-			if (together && plan->offset[v] < plan->offset[w] + count_of(g, w) && plan->offset[w] < plan->offset[v] + count_of(g, v))
+			if (together && plan->offset[v] < plan->offset[w] + count_of(g, w) &&
+				plan->offset[w] < plan->offset[v] + count_of(g, v))
 			{
-				diag("\"%s\" (%d) and \"%s\" (%d) overlap", g->values[v].name, v, g->values[w].name, w);
+				diag("\"%s\" (%d) and \"%s\" (%d) overlap", g->values[v].name, v, g->values[w].name,
+					 w);
 				sound = false;
 			}
 		}
@@ -137,16 +155,20 @@ plan_is_sound(const NnPlan *plan)
 	return sound;
 }
 
-/* Whether the plan of an iteration under these options is sound; what its values take in all, 0 if the options are refused. */
+/*
+ * Whether the plan of an iteration under these options is sound; what its
+ * values take in all, 0 if the options are refused.
+ */
 static bool
 plan_options(const char *json, size_t *arena, size_t *values)
 {
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
-	NnParams	params = {0};
-	NnIteration it = {0};
-	NnPlan		plan = {.graph = &it.graph};
-	bool		good = nn_train_options_parse(&config, &options, json, strlen(json), &error) == NN_OK &&
+	NnParams params = { 0 };
+	NnIteration it = { 0 };
+	NnPlan plan = { .graph = &it.graph };
+	bool good =
+		nn_train_options_parse(&config, &options, json, strlen(json), &error) == NN_OK &&
 		nn_params_of(&config, nn_train_networks(&config, &options), &params, &error) == NN_OK;
 
 	*values = 0;
@@ -167,10 +189,10 @@ plan_options(const char *json, size_t *arena, size_t *values)
 static void
 test_plan(const char *json)
 {
-	size_t		arena,
-				values;
+	size_t arena, values;
 
-	ok(plan_options(json, &arena, &values) && arena < values * 3 / 4, "the plan of %s is sound", json);
+	ok(plan_options(json, &arena, &values) && arena < values * 3 / 4, "the plan of %s is sound",
+	   json);
 	diag("arena of %.1f MB for values of %.1f MB", arena * 4e-6, values * 4e-6);
 }
 
@@ -185,35 +207,44 @@ one_of(uint32_t *state, int n)
 static void
 test_random_plans(void)
 {
-	static const char *const methods[] = {"bicycle", "cvae_gan", "cvae_gan++", "cae_gan", "clr_gan", "pix2pix_noise"};
-	static const char *const norms[] = {"instance", "batch", "none"};
-	static const char *const lambdas[] = {"l1", "gan", "gan2", "z", "kl"};
-	const int	sizes[] = {64, 128, 192, 256};
-	uint32_t	state = 1;
-	int			sound = 0,
-				refused = 0;
+	static const char *const methods[] = { "bicycle", "cvae_gan", "cvae_gan++",
+										   "cae_gan", "clr_gan",  "pix2pix_noise" };
+	static const char *const norms[] = { "instance", "batch", "none" };
+	static const char *const lambdas[] = { "l1", "gan", "gan2", "z", "kl" };
+	const int sizes[] = { 64, 128, 192, 256 };
+	uint32_t state = 1;
+	int sound = 0, refused = 0;
 
 	for (int i = 0; i < RANDOM_PLANS; i++)
 	{
-		char		json[1024];
+		char json[1024];
 		const char *method = methods[i % 6];
-		bool		noise = i % 6 == 5;
-		size_t		arena,
-					values,
-					length = snprintf(json, sizeof(json), "{\"method\":\"%s\",\"size\":%d,\"batch_size\":%d,\"nz\":%d,\"ngf\":%d,\"ndf\":%d,\"num_ds\":%d", method,
-									  sizes[one_of(&state, 4)], 1 + one_of(&state, 6), one_of(&state, 12), 1 + one_of(&state, 9), 1 + one_of(&state, 9),
-									  1 + one_of(&state, 4));
+		bool noise = i % 6 == 5;
+		size_t arena, values,
+			length = snprintf(json, sizeof(json),
+							  "{\"method\":\"%s\",\"size\":%d,\"batch_size\":%d,\"nz\":%d,\"ngf\":%"
+							  "d,\"ndf\":%d,\"num_ds\":%d",
+							  method, sizes[one_of(&state, 4)], 1 + one_of(&state, 6),
+							  one_of(&state, 12), 1 + one_of(&state, 9), 1 + one_of(&state, 9),
+							  1 + one_of(&state, 4));
 
-		length += snprintf(json + length, sizeof(json) - length, ",\"norm\":\"%s\",\"upsample\":\"%s\",\"input_nc\":%d,\"output_nc\":%d,\"same_d\":%s,\"dropout\":%s",
-						   norms[one_of(&state, 3)], one_of(&state, 2) ? "basic" : "bilinear", 1 + 2 * one_of(&state, 2), 1 + 2 * one_of(&state, 2),
-						   one_of(&state, 3) ? "false" : "true", one_of(&state, 2) ? "false" : "true");
+		length +=
+			snprintf(json + length, sizeof(json) - length,
+					 ",\"norm\":\"%s\",\"upsample\":\"%s\",\"input_nc\":%d,\"output_nc\":%d,\"same_"
+					 "d\":%s,\"dropout\":%s",
+					 norms[one_of(&state, 3)], one_of(&state, 2) ? "basic" : "bilinear",
+					 1 + 2 * one_of(&state, 2), 1 + 2 * one_of(&state, 2),
+					 one_of(&state, 3) ? "false" : "true", one_of(&state, 2) ? "false" : "true");
 		if (one_of(&state, 2))
-			length += snprintf(json + length, sizeof(json) - length, ",\"where_add\":\"input\",\"conditional_d\":true");
+			length += snprintf(json + length, sizeof(json) - length,
+							   ",\"where_add\":\"input\",\"conditional_d\":true");
 		if (!noise)
-			length += snprintf(json + length, sizeof(json) - length, ",\"nef\":%d,\"net_e\":\"%s\"", 1 + one_of(&state, 9), one_of(&state, 2) ? "resnet" : "conv");
+			length += snprintf(json + length, sizeof(json) - length, ",\"nef\":%d,\"net_e\":\"%s\"",
+							   1 + one_of(&state, 9), one_of(&state, 2) ? "resnet" : "conv");
 		for (int k = 0; k < (noise ? 2 : 5); k++)
 			if (one_of(&state, 3) == 0)
-				length += snprintf(json + length, sizeof(json) - length, ",\"lambda_%s\":%d", lambdas[k], one_of(&state, 2));
+				length += snprintf(json + length, sizeof(json) - length, ",\"lambda_%s\":%d",
+								   lambdas[k], one_of(&state, 2));
 		snprintf(json + length, sizeof(json) - length, "}");
 		if (plan_options(json, &arena, &values))
 			sound++;
@@ -222,7 +253,9 @@ test_random_plans(void)
 		else
 			diag("%s: %s", json, values > 0 ? "not sound" : error.message);
 	}
-	ok(sound + refused == RANDOM_PLANS && sound > RANDOM_PLANS / 3, "%d plans of options drawn at random are sound, %d such options do not suit each other", sound, refused);
+	ok(sound + refused == RANDOM_PLANS && sound > RANDOM_PLANS / 3,
+	   "%d plans of options drawn at random are sound, %d such options do not suit each other",
+	   sound, refused);
 }
 
 int

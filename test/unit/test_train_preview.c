@@ -1,4 +1,7 @@
-/* The watch speaks up, once, when samples stop varying with z, and only then; a sheet shows what the networks make. */
+/*
+ * The watch speaks up, once, when samples stop varying with z, and only then; a
+ * sheet shows what the networks make.
+ */
 #include "train_client.h"
 
 #include "engine/train.h"
@@ -15,15 +18,15 @@ static TrainData data;
 static void
 fill(void)
 {
-	BicycleTrainBegin begin = {.max_pixels = 1 << 20, .train_memory = 1 << 24, .spill = "/tmp"};
+	BicycleTrainBegin begin = { .max_pixels = 1 << 20, .train_memory = 1 << 24, .spill = "/tmp" };
 	EngineError error;
 
 	data_init(&data);
 	data_begin(&data, &begin);
 	for (int i = 0; i < PAIRS; i++)
 	{
-		size_t		length;
-		uint8_t    *body = pair_body(&pairs[i], &length);
+		size_t length;
+		uint8_t *body = pair_body(&pairs[i], &length);
 
 		if (!data_add(&data, body, length, &error))
 			bail_out("a pair was refused: %s", error.message);
@@ -33,32 +36,39 @@ fill(void)
 		bail_out("%s", error.message);
 }
 
-/* A trainer of fresh weights with the given gain: small ones ignore z, large ones do not. */
+/*
+ * A trainer of fresh weights with the given gain: small ones ignore z, large
+ * ones do not.
+ */
 static NnTrainer *
 open_trainer(NnConfig *config, const char *options)
 {
 	NnTrainOptions parsed;
-	NnTrainer  *trainer;
-	NnError		error;
+	NnTrainer *trainer;
+	NnError error;
 
 	if (nn_train_options_parse(config, &parsed, options, strlen(options), &error) != NN_OK ||
-		nn_trainer_open(engine.device, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &trainer, &error) != NN_OK)
+		nn_trainer_open(engine.device, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &trainer,
+						&error) != NN_OK)
 		bail_out("cannot make a trainer: %s", error.message);
 	return trainer;
 }
 
-/* At which of the first 40 times 50 iterations the watch speaks up; -1: never.  diversity: what it found last. */
+/*
+ * At which of the first 40 times 50 iterations the watch speaks up; -1: never.
+ * diversity: what it found last.
+ */
 static int
 watch(Preview *preview, NnTrainer *trainer, int64_t iterations, double *diversity, int *times)
 {
 	EngineError error;
-	int			first = -1;
+	int first = -1;
 
 	*times = 0;
 	*diversity = -1;
 	for (int i = 50; i <= 2000; i += 50)
 	{
-		bool		collapsed;
+		bool collapsed;
 
 		if (!preview_watch(preview, trainer, i, iterations, diversity, &collapsed, &error))
 			bail_out("%s", error.message);
@@ -69,22 +79,26 @@ watch(Preview *preview, NnTrainer *trainer, int64_t iterations, double *diversit
 	return first;
 }
 
-/* The same number from the definition: all pairs of samples of the four first rows. */
+/*
+ * The same number from the definition: all pairs of samples of the four first
+ * rows.
+ */
 static double
 diversity_of(const NnConfig *config, NnTrainer *trainer, const Preview *preview)
 {
-	size_t		in = (size_t) config->size * config->size * config->input_nc;
-	size_t		count = (size_t) config->size * config->size * config->output_nc;
-	float	   *a = malloc(in * sizeof(float));
-	float	   *out = malloc(PREVIEW_SAMPLES * count * sizeof(float));
-	double		sum = 0;
-	NnError		error;
+	size_t in = (size_t) config->size * config->size * config->input_nc;
+	size_t count = (size_t) config->size * config->size * config->output_nc;
+	float *a = malloc(in * sizeof(float));
+	float *out = malloc(PREVIEW_SAMPLES * count * sizeof(float));
+	double sum = 0;
+	NnError error;
 
 	for (int row = 0; row < PREVIEW_ROWS; row++)
 	{
 		nn_normalise(preview->input[row].pixels, in, a);
 		for (int i = 0; i < PREVIEW_SAMPLES; i++)
-			nn_trainer_translate(trainer, 1, a, preview->z + i * config->nz, out + (size_t) i * count, &error);
+			nn_trainer_translate(trainer, 1, a, preview->z + i * config->nz,
+								 out + (size_t) i * count, &error);
 		for (int i = 0; i < PREVIEW_SAMPLES; i++)
 			for (int j = 0; j < i; j++)
 				for (size_t k = 0; k < count; k++)
@@ -101,56 +115,64 @@ test_watch(void)
 	static const char *const options[] = {
 		"{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":0.00001}",
 		"{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":2}",
-		"{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":0,\"method\":\"pix2pix_noise\",\"init_gain\":0.00001}"
+		"{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":0,\"method\":\"pix2pix_noise\",\"init_"
+		"gain\":0.00001}"
 	};
-	int			spoke[3],
-				times[3];
-	double		found[3];
+	int spoke[3], times[3];
+	double found[3];
 
 	for (int i = 0; i < 3; i++)
 	{
-		NnConfig	config;
-		NnTrainer  *trainer = open_trainer(&config, options[i]);
-		Preview		preview = {0};
+		NnConfig config;
+		NnTrainer *trainer = open_trainer(&config, options[i]);
+		Preview preview = { 0 };
 		EngineError error;
 
 		if (!preview_open(&preview, &engine, &data, &config, 3, &error))
 			bail_out("%s", error.message);
 		spoke[i] = watch(&preview, trainer, i == 0 ? 12000 : 2000, &found[i], &times[i]);
 		if (i == 1)
-			ok(fabs(found[1] - diversity_of(&config, trainer, &preview)) < 1e-9, "the mean difference of samples is %g", found[1]);
+			ok(fabs(found[1] - diversity_of(&config, trainer, &preview)) < 1e-9,
+			   "the mean difference of samples is %g", found[1]);
 		preview_free(&preview);
 		nn_trainer_close(trainer);
 	}
-	ok(spoke[0] == 1500 && times[0] == 1, "samples that do not vary are noted at the second look after a tenth of the run, at iteration %d, once", spoke[0]);
+	ok(spoke[0] == 1500 && times[0] == 1,
+	   "samples that do not vary are noted at the second look after a tenth of the run, at "
+	   "iteration %d, once",
+	   spoke[0]);
 	ok(found[1] > 0.02 && spoke[1] == -1, "samples that do are not");
-	ok(spoke[2] == -1 && found[2] < 0, "nor are those of a model without z, which are not looked at");
+	ok(spoke[2] == -1 && found[2] < 0,
+	   "nor are those of a model without z, which are not looked at");
 }
 
-/* The sheet has the pixels of the pairs, and of what the networks make of them. */
+/*
+ * The sheet has the pixels of the pairs, and of what the networks make of them.
+ */
 static void
 test_sheet(void)
 {
-	NnConfig	config;
-	NnTrainer  *trainer = open_trainer(&config, "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":2}");
-	Preview		preview = {0};
+	NnConfig config;
+	NnTrainer *trainer = open_trainer(
+		&config, "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":2}");
+	Preview preview = { 0 };
 	EngineError error;
-	ImageError	image_error;
-	NnError		nn_error;
-	Image		sheet;
-	uint8_t    *png;
-	size_t		length;
-	float		a[64 * 64 * 3],
-				out[64 * 64 * 3],
-				codes[PREVIEW_SAMPLES * 4];
-	uint8_t		bytes[64 * 64 * 3];
-	bool		same = true;
+	ImageError image_error;
+	NnError nn_error;
+	Image sheet;
+	uint8_t *png;
+	size_t length;
+	float a[64 * 64 * 3], out[64 * 64 * 3], codes[PREVIEW_SAMPLES * 4];
+	uint8_t bytes[64 * 64 * 3];
+	bool same = true;
 
-	if (!preview_open(&preview, &engine, &data, &config, 3, &error) || !preview_sheet(&preview, trainer, &png, &length, &error) ||
+	if (!preview_open(&preview, &engine, &data, &config, 3, &error) ||
+		!preview_sheet(&preview, trainer, &png, &length, &error) ||
 		image_decode(png, length, 3, &plenty, &sheet, &image_error) != IMAGE_OK)
 		bail_out("no sheet");
 	nn_train_codes(3, 0, 0, PREVIEW_SAMPLES, config.nz, codes);
-	ok(memcmp(codes, preview.z, sizeof(codes)) != 0, "its codes are not those that training begins with");
+	ok(memcmp(codes, preview.z, sizeof(codes)) != 0,
+	   "its codes are not those that training begins with");
 	nn_normalise(preview.input[2].pixels, sizeof(bytes), a);
 	nn_trainer_translate(trainer, 1, a, preview.z + 3 * config.nz, out, &nn_error);
 	nn_quantise(out, sizeof(bytes), bytes);
@@ -159,7 +181,8 @@ test_sheet(void)
 		const uint8_t *row = sheet.pixels + (size_t) (2 + 2 * 66 + y) * sheet.width * 3;
 
 		same = same && memcmp(row + 2 * 3, preview.input[2].pixels + y * 64 * 3, 64 * 3) == 0 &&
-			memcmp(row + (2 + 66) * 3, preview.truth[2].pixels + y * 64 * 3, 64 * 3) == 0 && memcmp(row + (2 + 6 * 66) * 3, bytes + y * 64 * 3, 64 * 3) == 0;
+			   memcmp(row + (2 + 66) * 3, preview.truth[2].pixels + y * 64 * 3, 64 * 3) == 0 &&
+			   memcmp(row + (2 + 6 * 66) * 3, bytes + y * 64 * 3, 64 * 3) == 0;
 	}
 	ok(same, "a row of the sheet is input, truth, reconstruction and samples");
 	free(png);
@@ -171,7 +194,7 @@ test_sheet(void)
 int
 main(void)
 {
-	NnError		error;
+	NnError error;
 
 	if (!engine_init(&engine) || nn_device_open("ref", 1, &engine.device, &error) != NN_OK)
 		bail_out("cannot make an engine");

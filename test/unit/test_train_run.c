@@ -1,15 +1,16 @@
 /*
- * Proves how a run behaves, for each of the six methods: what is trained moves and what is frozen stays, to the bit; losses fall; a state that is put back
- * goes on as if nothing had happened, to the bit; averages, previews, learning rates and errors.
+ * Proves how a run behaves, for each of the six methods: what is trained moves
+ * and what is frozen stays, to the bit; losses fall; a state that is put back
+ * goes on as if nothing had happened, to the bit; averages, previews, learning
+ * rates and errors.
  */
 #include "train_fixture.h"
 
 #define SMALL "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4"
 
-static NnDevice *ref,
-		   *cpu;
+static NnDevice *ref, *cpu;
 
-/* ---- What is trained ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- What is trained ----------------------------------------------------- */
 
 static bool
 is_moved(const double *before, const double *after, const NnParam *p)
@@ -18,24 +19,23 @@ is_moved(const double *before, const double *after, const NnParam *p)
 }
 
 /*
- * Every tensor of every network of the method moves in one step, except biases that a norm takes away, running statistics without batch norm and, where only
+ * Every tensor of every network of the method moves in one step, except biases
+ * that a norm takes away, running statistics without batch norm and, where only
  * the posterior's mean is read, the head of its variance.
  */
 static void
 test_moves(const char *method, const char *more, int still)
 {
-	char		json[256];
-	Run			run;
-	bool		good;
-	int			unmoved = 0,
-				vanishing = 0;
+	char json[256];
+	Run run;
+	bool good;
+	int unmoved = 0, vanishing = 0;
 
 	snprintf(json, sizeof(json), "{" SMALL ",\"method\":\"%s\"%s}", method, more);
 	good = run_open(&run, ref, json, 4);
 	if (good)
 	{
-		double	   *before = array_of(&run, NN_ARRAY_PARAM),
-				   *after;
+		double *before = array_of(&run, NN_ARRAY_PARAM), *after;
 		const NnParams *params = nn_trainer_params(run.trainer);
 		const bool *trained = nn_trainer_training(run.trainer)->schedule.trained;
 
@@ -44,7 +44,7 @@ test_moves(const char *method, const char *more, int still)
 		for (int i = 0; i < params->n; i++)
 		{
 			const NnParam *p = &params->list[i];
-			bool		head = strncmp(p->name, "fcVar", 5) == 0;
+			bool head = strncmp(p->name, "fcVar", 5) == 0;
 
 			if (p->integer)
 				continue;
@@ -52,7 +52,8 @@ test_moves(const char *method, const char *more, int still)
 			vanishing += !head && !trained[i] && !p->buffer;
 			if (!head && is_moved(before, after, p) != (trained[i] || p->buffer))
 			{
-				diag("%s of %s %s", p->name, nn_network_name(p->network), trained[i] ? "stays" : "moves");
+				diag("%s of %s %s", p->name, nn_network_name(p->network),
+					 trained[i] ? "stays" : "moves");
 				good = false;
 			}
 			if (!trained[i] && !p->buffer && !head && strstr(p->name, ".bias") == NULL)
@@ -64,7 +65,8 @@ test_moves(const char *method, const char *more, int still)
 		free(before);
 		free(after);
 	}
-	ok(good && unmoved == still, "%s%s: all tensors move but %d, and %d biases before norms", method, more, unmoved, vanishing);
+	ok(good && unmoved == still, "%s%s: all tensors move but %d, and %d biases before norms",
+	   method, more, unmoved, vanishing);
 	run_close(&run);
 }
 
@@ -77,33 +79,36 @@ gradients(const char *json, Run *run)
 	return array_of(run, NN_ARRAY_GRAD);
 }
 
-/* Whether the gradients of networks in `same` are equal to the bit with both options, and those of networks in `other` are not. */
+/*
+ * Whether the gradients of networks in `same` are equal to the bit with both
+ * options, and those of networks in `other` are not.
+ */
 static void
 test_passes(const char *a, const char *b, unsigned same, unsigned other, const char *what)
 {
-	Run			one = {0},
-				two = {0};
-	double	   *x = gradients(a, &one),
-			   *y = gradients(b, &two);
-	bool		good = x && y;
+	Run one = { 0 }, two = { 0 };
+	double *x = gradients(a, &one), *y = gradients(b, &two);
+	bool good = x && y;
 
 	for (int network = 0; good && network < NN_NETWORKS; network++)
 	{
 		const NnParams *params = nn_trainer_params(one.trainer);
-		bool		equal = true;
+		bool equal = true;
 
 		for (int i = 0; i < params->n; i++)
 		{
 			const NnParam *p = &params->list[i];
-			int			j = nn_params_find(nn_trainer_params(two.trainer), p->network, p->name);
+			int j = nn_params_find(nn_trainer_params(two.trainer), p->network, p->name);
 
 			if (p->network == (NnNetwork) network && j >= 0 &&
-				memcmp(x + p->offset, y + nn_trainer_params(two.trainer)->list[j].offset, p->count * sizeof(double)) != 0)
+				memcmp(x + p->offset, y + nn_trainer_params(two.trainer)->list[j].offset,
+					   p->count * sizeof(double)) != 0)
 				equal = false;
 		}
 		if ((same >> network & 1 && !equal) || (other >> network & 1 && equal))
 		{
-			diag("gradients of %s are %s", nn_network_name((NnNetwork) network), equal ? "the same" : "not the same");
+			diag("gradients of %s are %s", nn_network_name((NnNetwork) network),
+				 equal ? "the same" : "not the same");
 			good = false;
 		}
 	}
@@ -117,62 +122,77 @@ test_passes(const char *a, const char *b, unsigned same, unsigned other, const c
 static void
 test_frozen(void)
 {
-	const unsigned g = 1u << NN_NET_G,
-				e = 1u << NN_NET_E,
-				d = 1u << NN_NET_D,
-				d2 = 1u << NN_NET_D2;
+	const unsigned g = 1u << NN_NET_G, e = 1u << NN_NET_E, d = 1u << NN_NET_D, d2 = 1u << NN_NET_D2;
 
-	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_z\":0}", e | d | d2, g, "the latent loss trains G through a frozen E");
-	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_gan\":3}", d | d2, g | e, "what D says of encoded samples trains G and E, not D");
-	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_gan2\":3}", e | d | d2, g, "what D2 says of random samples trains G alone");
-	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_l1\":3}", d | d2, g | e, "the distance to the target trains G and E");
-	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_kl\":3}", g | d | d2, e, "the divergence of codes trains E alone");
-	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_gan2\":0}", d | e, g, "without lambda_gan2 the rest is as before");
-	test_passes("{" SMALL ",\"method\":\"clr_gan\"}", "{" SMALL ",\"method\":\"clr_gan\",\"lambda_z\":2}", d2, g | e, "in clr_gan the latent loss trains G and E");
-	test_passes("{" SMALL ",\"method\":\"clr_gan\"}", "{" SMALL ",\"method\":\"clr_gan\",\"lambda_gan2\":2}", d2 | e, g, "and its discriminator G alone");
-	test_passes("{" SMALL ",\"method\":\"pix2pix_noise\"}", "{" SMALL ",\"method\":\"pix2pix_noise\",\"lambda_gan\":2}", d, g, "so does that of pix2pix_noise");
-	test_passes("{" SMALL ",\"method\":\"cae_gan\"}", "{" SMALL ",\"method\":\"cae_gan\",\"lambda_l1\":2}", d, g | e, "in cae_gan the target trains G and E");
+	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_z\":0}", e | d | d2, g,
+				"the latent loss trains G through a frozen E");
+	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_gan\":3}", d | d2, g | e,
+				"what D says of encoded samples trains G and E, not D");
+	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_gan2\":3}", e | d | d2, g,
+				"what D2 says of random samples trains G alone");
+	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_l1\":3}", d | d2, g | e,
+				"the distance to the target trains G and E");
+	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_kl\":3}", g | d | d2, e,
+				"the divergence of codes trains E alone");
+	test_passes("{" SMALL "}", "{" SMALL ",\"lambda_gan2\":0}", d | e, g,
+				"without lambda_gan2 the rest is as before");
+	test_passes("{" SMALL ",\"method\":\"clr_gan\"}",
+				"{" SMALL ",\"method\":\"clr_gan\",\"lambda_z\":2}", d2, g | e,
+				"in clr_gan the latent loss trains G and E");
+	test_passes("{" SMALL ",\"method\":\"clr_gan\"}",
+				"{" SMALL ",\"method\":\"clr_gan\",\"lambda_gan2\":2}", d2 | e, g,
+				"and its discriminator G alone");
+	test_passes("{" SMALL ",\"method\":\"pix2pix_noise\"}",
+				"{" SMALL ",\"method\":\"pix2pix_noise\",\"lambda_gan\":2}", d, g,
+				"so does that of pix2pix_noise");
+	test_passes("{" SMALL ",\"method\":\"cae_gan\"}",
+				"{" SMALL ",\"method\":\"cae_gan\",\"lambda_l1\":2}", d, g | e,
+				"in cae_gan the target trains G and E");
 }
 
-/* ---- Losses -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Losses -------------------------------------------------------------- */
 
 static void
 test_falls(const char *method, NnLoss loss)
 {
-	const int	steps = 30;
-	char		json[256];
-	Run			run;
-	double		first = 0,
-				last = 0;
-	bool		good;
+	const int steps = 30;
+	char json[256];
+	Run run;
+	double first = 0, last = 0;
+	bool good;
 
 	snprintf(json, sizeof(json), "{" SMALL ",\"nz\":2,\"method\":\"%s\",\"lr\":0.002}", method);
 	good = run_open(&run, cpu, json, 4);
 	for (size_t i = 0; good && i < (size_t) run.options.batch_size * 64 * 64 * 3; i++)
-		run.b[i] = i % 3 == 0 ? 0.7 : -0.4;	/* targets of one colour */
+		run.b[i] = i % 3 == 0 ? 0.7 : -0.4; /* targets of one colour */
 	for (int i = 0; good && i < steps; i++)
 	{
-		run.step = i % 2;		/* two codes to learn */
+		run.step = i % 2; /* two codes to learn */
 		good = run_step(&run);
 		for (int k = 0; good && k < NN_LOSSES; k++)
-			good = isfinite(run.losses.value[k]) && (run.losses.present[k] || run.losses.value[k] == 0);
+			good = isfinite(run.losses.value[k]) &&
+				   (run.losses.present[k] || run.losses.value[k] == 0);
 		if (i < 4)
 			first += run.losses.value[loss] / 4;
 		if (i >= steps - 4)
 			last += run.losses.value[loss] / 4;
 	}
-	ok(good && run.losses.present[loss] && last < 0.8 * first, "%s: %s falls from %.3f to %.3f in %d steps", method, nn_loss_name(loss), first, last, steps);
+	ok(good && run.losses.present[loss] && last < 0.8 * first,
+	   "%s: %s falls from %.3f to %.3f in %d steps", method, nn_loss_name(loss), first, last,
+	   steps);
 	run_close(&run);
 }
 
-/* Options of all kinds at once: the losses are finite, and on both devices the same. */
+/*
+ * Options of all kinds at once: the losses are finite, and on both devices the
+ * same.
+ */
 static void
 test_options(const char *options)
 {
-	char		json[256];
-	Run			a,
-				b;
-	bool		good;
+	char json[256];
+	Run a, b;
+	bool good;
 
 	snprintf(json, sizeof(json), "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":8%s}", options);
 	good = run_open(&a, ref, json, 7) & run_open(&b, cpu, json, 7);
@@ -180,9 +200,12 @@ test_options(const char *options)
 	{
 		good = run_step(&a) && run_step(&b);
 		for (int k = 0; good && k < NN_LOSSES; k++)
-			if (fabs(a.losses.value[k] - b.losses.value[k]) > 1e-3 * fabs(a.losses.value[k]) + 1e-6 || a.losses.present[k] != b.losses.present[k])
+			if (fabs(a.losses.value[k] - b.losses.value[k]) >
+					1e-3 * fabs(a.losses.value[k]) + 1e-6 ||
+				a.losses.present[k] != b.losses.present[k])
 			{
-				diag("step %d: %s is %.7g on ref and %.7g on cpu", step, nn_loss_name((NnLoss) k), a.losses.value[k], b.losses.value[k]);
+				diag("step %d: %s is %.7g on ref and %.7g on cpu", step, nn_loss_name((NnLoss) k),
+					 a.losses.value[k], b.losses.value[k]);
 				good = false;
 			}
 	}
@@ -191,25 +214,25 @@ test_options(const char *options)
 	run_close(&b);
 }
 
-/* ---- State --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- State --------------------------------------------------------------- */
 
 typedef struct Saved
 {
-	NnTensor   *tensors;
-	int			n;
+	NnTensor *tensors;
+	int n;
 } Saved;
 
 /* A copy that outlives the trainer. */
 static Saved
 save(NnTrainer *trainer)
 {
-	Saved		saved = {0};
+	Saved saved = { 0 };
 
 	if (!went_well(nn_trainer_state(trainer, &saved.tensors, &saved.n, &train_error)))
 		return saved;
 	for (int i = 0; i < saved.n; i++)
 	{
-		void	   *data = malloc(saved.tensors[i].nbytes + 1);
+		void *data = malloc(saved.tensors[i].nbytes + 1);
 
 		memcpy(data, saved.tensors[i].data, saved.tensors[i].nbytes);
 		saved.tensors[i].data = data;
@@ -233,7 +256,8 @@ static bool
 same_state(const Saved *a, const Saved *b)
 {
 	for (int i = 0; i < a->n && a->n == b->n; i++)
-		if (strcmp(a->tensors[i].name, b->tensors[i].name) != 0 || a->tensors[i].nbytes != b->tensors[i].nbytes ||
+		if (strcmp(a->tensors[i].name, b->tensors[i].name) != 0 ||
+			a->tensors[i].nbytes != b->tensors[i].nbytes ||
 			memcmp(a->tensors[i].data, b->tensors[i].data, a->tensors[i].nbytes) != 0)
 		{
 			diag("%s of %s differs", a->tensors[i].name, nn_network_name(a->tensors[i].network));
@@ -242,22 +266,27 @@ same_state(const Saved *a, const Saved *b)
 	return a->n == b->n && a->n > 0;
 }
 
-/* Steps with codes and dropout that the trainer draws, on images that change. */
+/*
+ * Steps with codes and dropout that the trainer draws, on images that change.
+ */
 static bool
 drawn_steps(Run *run, int first, int end)
 {
-	size_t		na = (size_t) run->options.batch_size * run->config.size * run->config.size * run->config.input_nc;
-	size_t		nb = (size_t) run->options.batch_size * run->config.size * run->config.size * run->config.output_nc;
-	bool		good = true;
+	size_t na = (size_t) run->options.batch_size * run->config.size * run->config.size *
+				run->config.input_nc;
+	size_t nb = (size_t) run->options.batch_size * run->config.size * run->config.size *
+				run->config.output_nc;
+	bool good = true;
 
 	for (int i = first; good && i < end; i++)
 	{
-		double	   *values = malloc((na + nb) * sizeof(double));
-		float	   *floats;
+		double *values = malloc((na + nb) * sizeof(double));
+		float *floats;
 
 		lcg_fill(1000 + i, 1, na + nb, values);
 		floats = floats_of(values, na + nb);
-		good = went_well(nn_trainer_step(run->trainer, floats, floats + na, NULL, &run->losses, &train_error));
+		good = went_well(
+			nn_trainer_step(run->trainer, floats, floats + na, NULL, &run->losses, &train_error));
 		free(values);
 		free(floats);
 	}
@@ -267,28 +296,29 @@ drawn_steps(Run *run, int first, int end)
 static void
 test_resume(NnDevice *device, const char *options, int stop, int steps)
 {
-	char		json[256];
-	Run			whole,
-				half,
-				rest;
-	Saved		expected = {0},
-				middle = {0},
-				got = {0};
-	bool		good;
+	char json[256];
+	Run whole, half, rest;
+	Saved expected = { 0 }, middle = { 0 }, got = { 0 };
+	bool good;
 
 	snprintf(json, sizeof(json), "{" SMALL ",\"seed\":17,\"iterations\":%d%s}", steps, options);
-	good = run_open(&whole, device, json, 5) & run_open(&half, device, json, 5) & run_open(&rest, device, json, 5);
+	good = run_open(&whole, device, json, 5) & run_open(&half, device, json, 5) &
+		   run_open(&rest, device, json, 5);
 	if (good)
 	{
 		good = drawn_steps(&whole, 0, steps) && drawn_steps(&half, 0, stop);
 		middle = save(half.trainer);
-		good = good && drawn_steps(&rest, 50, 53) && went_well(nn_trainer_restore(rest.trainer, middle.tensors, middle.n, stop, &train_error)) &&
-			nn_trainer_iteration(rest.trainer) == stop && drawn_steps(&rest, stop, steps);
+		good = good && drawn_steps(&rest, 50, 53) &&
+			   went_well(nn_trainer_restore(rest.trainer, middle.tensors, middle.n, stop,
+											&train_error)) &&
+			   nn_trainer_iteration(rest.trainer) == stop && drawn_steps(&rest, stop, steps);
 		expected = save(whole.trainer);
 		got = save(rest.trainer);
-		good = good && same_state(&expected, &got) && memcmp(&whole.losses, &rest.losses, sizeof(NnLosses)) == 0;
+		good = good && same_state(&expected, &got) &&
+			   memcmp(&whole.losses, &rest.losses, sizeof(NnLosses)) == 0;
 	}
-	ok(good, "%s: %d steps, a state put back, %d steps are %d steps to the bit%s", device->name, stop, steps - stop, steps, options);
+	ok(good, "%s: %d steps, a state put back, %d steps are %d steps to the bit%s", device->name,
+	   stop, steps - stop, steps, options);
 	saved_free(&expected);
 	saved_free(&middle);
 	saved_free(&got);
@@ -297,17 +327,21 @@ test_resume(NnDevice *device, const char *options, int stop, int steps)
 	run_close(&rest);
 }
 
-/* A step of training takes long on a slow machine: whoever watches hears of each layer, forward and backward. */
+/*
+ * A step of training takes long on a slow machine: whoever watches hears of
+ * each layer, forward and backward.
+ */
 static void
 test_watch(NnDevice *device)
 {
-	Run			run;
-	bool		stepped;
+	Run run;
+	bool stepped;
 
 	nn_device_watch(device, on_progress);
 	progress = 0;
 	stepped = run_open(&run, device, "{" SMALL "}", 4) && run_step(&run);
-	ok(stepped && progress > 200, "a step on %s: its watchdog hears %d times of progress", device->name, progress);
+	ok(stepped && progress > 200, "a step on %s: its watchdog hears %d times of progress",
+	   device->name, progress);
 	nn_device_watch(device, NULL);
 	run_close(&run);
 }
@@ -316,15 +350,15 @@ test_watch(NnDevice *device)
 static void
 test_threads(void)
 {
-	static const int threads[] = {1, 2, 3, 2};
-	Saved		first = {0};
-	bool		good = true;
+	static const int threads[] = { 1, 2, 3, 2 };
+	Saved first = { 0 };
+	bool good = true;
 
 	for (size_t i = 0; good && i < sizeof(threads) / sizeof(threads[0]); i++)
 	{
-		NnDevice   *device;
-		Saved		saved = {0};
-		Run			run;
+		NnDevice *device;
+		Saved saved = { 0 };
+		Run run;
 
 		if (!went_well(nn_device_open("cpu", threads[i], &device, &train_error)))
 			return;
@@ -349,24 +383,28 @@ static void
 test_bf16(NnDevice *device)
 {
 	static const char json[] = "{" SMALL ",\"seed\":3,\"lr\":0.001}";
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
-	NnTrainer  *trainers[2] = {NULL};
-	double		sums[2][NN_LOSSES] = {{0}};
-	float	   *images = malloc(2 * 64 * 64 * 3 * sizeof(float));
-	bool		good = went_well(nn_train_options_parse(&config, &options, json, sizeof(json) - 1, &train_error)),
-				different = false;
+	NnTrainer *trainers[2] = { NULL };
+	double sums[2][NN_LOSSES] = { { 0 } };
+	float *images = malloc(2 * 64 * 64 * 3 * sizeof(float));
+	bool good = went_well(
+			 nn_train_options_parse(&config, &options, json, sizeof(json) - 1, &train_error)),
+		 different = false;
 
 	for (size_t i = 0; i < 2 * 64 * 64 * 3; i++)
 		images[i] = sinf(0.01f * (float) (i % 7919));
 	for (int k = 0; good && k < 2; k++)
-		good = went_well(nn_trainer_open(device, &config, &options, k ? NN_PRECISION_BF16 : NN_PRECISION_FP32, 4, NULL, 0, &trainers[k], &train_error));
+		good = went_well(nn_trainer_open(device, &config, &options,
+										 k ? NN_PRECISION_BF16 : NN_PRECISION_FP32, 4, NULL, 0,
+										 &trainers[k], &train_error));
 	for (int step = 0; good && step < 12; step++)
 		for (int k = 0; good && k < 2; k++)
 		{
-			NnLosses	losses;
+			NnLosses losses;
 
-			good = went_well(nn_trainer_step(trainers[k], images, images, NULL, &losses, &train_error));
+			good = went_well(
+				nn_trainer_step(trainers[k], images, images, NULL, &losses, &train_error));
 			for (int i = 0; good && i < NN_LOSSES; i++)
 				sums[k][i] += losses.value[i];
 		}
@@ -377,7 +415,8 @@ test_bf16(NnDevice *device)
 		if (!good)
 			diag("sum of %s is %g, in fp32 %g", nn_loss_name((NnLoss) i), sums[1][i], sums[0][i]);
 	}
-	ok(good && different, "%s: twelve steps in bf16 have nearly the losses of those in fp32", device->name);
+	ok(good && different, "%s: twelve steps in bf16 have nearly the losses of those in fp32",
+	   device->name);
 	for (int k = 0; k < 2; k++)
 		nn_trainer_close(trainers[k]);
 	free(images);
@@ -386,58 +425,68 @@ test_bf16(NnDevice *device)
 static void
 test_state_errors(void)
 {
-	Run			run;
-	Saved		saved = {0};
-	bool		good = run_open(&run, cpu, "{" SMALL ",\"ema\":0.9}", 4);
+	Run run;
+	Saved saved = { 0 };
+	bool good = run_open(&run, cpu, "{" SMALL ",\"ema\":0.9}", 4);
 
 	if (!good)
 		return;
 	saved = save(run.trainer);
-	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n - 1, 0, &train_error) == NN_EINVAL && strstr(train_error.message, "ema.") != NULL &&
-	   strstr(train_error.message, "is missing") != NULL, "a state without its last tensor is refused");
-	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n, -1, &train_error) == NN_EINVAL, "so is one from before the start");
+	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n - 1, 0, &train_error) == NN_EINVAL &&
+		   strstr(train_error.message, "ema.") != NULL &&
+		   strstr(train_error.message, "is missing") != NULL,
+	   "a state without its last tensor is refused");
+	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n, -1, &train_error) == NN_EINVAL,
+	   "so is one from before the start");
 	saved.tensors[3].shape[0]++;
-	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n, 0, &train_error) == NN_EINVAL && strstr(train_error.message, saved.tensors[3].name) != NULL,
+	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n, 0, &train_error) == NN_EINVAL &&
+		   strstr(train_error.message, saved.tensors[3].name) != NULL,
 	   "and one with a tensor of another shape");
 	saved_free(&saved);
 	run_close(&run);
 }
 
-/* Losses are finite and the update is not: the state is neither stored nor made a model, nor shown. */
+/*
+ * Losses are finite and the update is not: the state is neither stored nor made
+ * a model, nor shown.
+ */
 static void
 test_overflow(NnDevice *device)
 {
-	Run			run;
-	bool		good = run_open(&run, device, "{" SMALL "}", 4);
+	Run run;
+	bool good = run_open(&run, device, "{" SMALL "}", 4);
 	const double huge = INFINITY;
 	const float huge_float = INFINITY;
-	NnTensor   *tensors = NULL;
-	NnStatus	stored = NN_OK,
-				model = NN_OK,
-				shown = NN_OK;
-	int			n;
+	NnTensor *tensors = NULL;
+	NnStatus stored = NN_OK, model = NN_OK, shown = NN_OK;
+	int n;
 
 	if (good)
 	{
-		const NnParam *p = &nn_trainer_params(run.trainer)->list[1];	/* of one dimension: the layout is that of the array */
-		float	   *out = malloc((size_t) 64 * 64 * 3 * sizeof(float)),
-				   *a = floats_of(run.a, 64 * 64 * 3),
-					z[8] = {0};
+		const NnParam *p = &nn_trainer_params(run.trainer)
+								->list[1]; /* of one dimension: the layout is that of the array */
+		float *out = malloc((size_t) 64 * 64 * 3 * sizeof(float)),
+			  *a = floats_of(run.a, 64 * 64 * 3), z[8] = { 0 };
 		NnTraining *training = nn_trainer_training(run.trainer);
-		size_t		each = device->train->dtype == NN_F64 ? sizeof(double) : sizeof(float);
-		char	   *moments = calloc(p->count, each);
+		size_t each = device->train->dtype == NN_F64 ? sizeof(double) : sizeof(float);
+		char *moments = calloc(p->count, each);
 
 		memcpy(moments, device->train->dtype == NN_F64 ? (const void *) &huge : &huge_float, each);
-		good = p->ndim == 1 && went_well(device->train->put(device, training, NN_ARRAY_M, p->offset, p->count, moments, &train_error)) && run_step(&run);
+		good = p->ndim == 1 &&
+			   went_well(device->train->put(device, training, NN_ARRAY_M, p->offset, p->count,
+											moments, &train_error)) &&
+			   run_step(&run);
 		stored = nn_trainer_state(run.trainer, &tensors, &n, &train_error);
-		good = good && strstr(train_error.message, "diverged") && strstr(train_error.detail, p->name);
+		good =
+			good && strstr(train_error.message, "diverged") && strstr(train_error.detail, p->name);
 		model = nn_trainer_weights(run.trainer, &tensors, &n, &train_error);
 		shown = nn_trainer_translate(run.trainer, 1, a, z, out, &train_error);
 		free(moments);
 		free(out);
 		free(a);
 	}
-	ok(good && stored == NN_EINVAL && model == NN_EINVAL && shown == NN_EINVAL && tensors == NULL, "%s: weights that are no numbers are not given out", device->name);
+	ok(good && stored == NN_EINVAL && model == NN_EINVAL && shown == NN_EINVAL && tensors == NULL,
+	   "%s: weights that are no numbers are not given out", device->name);
 	run_close(&run);
 }
 
@@ -445,17 +494,15 @@ test_overflow(NnDevice *device)
 static void
 test_divergence(NnDevice *device)
 {
-	Run			run;
-	Saved		before = {0},
-				after = {0};
-	NnStatus	status = NN_OK;
-	bool		good = run_open(&run, device, "{" SMALL "}", 4);
+	Run run;
+	Saved before = { 0 }, after = { 0 };
+	NnStatus status = NN_OK;
+	bool good = run_open(&run, device, "{" SMALL "}", 4);
 
 	if (good)
 	{
-		size_t		n = (size_t) run.options.batch_size * 64 * 64 * 3;
-		float	   *a = floats_of(run.a, n),
-				   *b = floats_of(run.b, n);
+		size_t n = (size_t) run.options.batch_size * 64 * 64 * 3;
+		float *a = floats_of(run.a, n), *b = floats_of(run.b, n);
 
 		b[n - 1] = NAN;
 		before = save(run.trainer);
@@ -465,36 +512,36 @@ test_divergence(NnDevice *device)
 		free(a);
 		free(b);
 	}
-	ok(good && status == NN_EINVAL && strstr(train_error.message, "diverged") && strstr(train_error.detail, "D2"), "%s: a loss that is no number changes nothing",
-	   device->name);
+	ok(good && status == NN_EINVAL && strstr(train_error.message, "diverged") &&
+		   strstr(train_error.detail, "D2"),
+	   "%s: a loss that is no number changes nothing", device->name);
 	saved_free(&before);
 	saved_free(&after);
 	run_close(&run);
 }
 
-/* ---- Averages, previews, batch norm ---------------------------------------------------------------------------------------------------------- */
+/* ---- Averages, previews, batch norm -------------------------------------- */
 
 static void
 test_averages(void)
 {
-	Run			run;
-	bool		good = run_open(&run, ref, "{" SMALL ",\"ema\":0.75}", 4);
-	NnTensor   *weights = NULL;
-	int			n = 0;
+	Run run;
+	bool good = run_open(&run, ref, "{" SMALL ",\"ema\":0.75}", 4);
+	NnTensor *weights = NULL;
+	int n = 0;
 
 	if (good)
 	{
-		double	   *before = array_of(&run, NN_ARRAY_PARAM),
-				   *after,
-				   *ema;
-		size_t		count = nn_trainer_training(run.trainer)->nema;
+		double *before = array_of(&run, NN_ARRAY_PARAM), *after, *ema;
+		size_t count = nn_trainer_training(run.trainer)->nema;
 
 		good = run_step(&run);
 		after = array_of(&run, NN_ARRAY_PARAM);
 		ema = array_of(&run, NN_ARRAY_EMA);
 		for (size_t i = 0; good && i < count; i++)
 			good = fabs(ema[i] - (0.75 * before[i] + 0.25 * after[i])) < 1e-14;
-		good = good && went_well(nn_trainer_weights(run.trainer, &weights, &n, &train_error)) && memcmp(weights[0].data, ema, weights[0].nbytes) == 0;
+		good = good && went_well(nn_trainer_weights(run.trainer, &weights, &n, &train_error)) &&
+			   memcmp(weights[0].data, ema, weights[0].nbytes) == 0;
 		free(before);
 		free(after);
 		free(ema);
@@ -507,17 +554,14 @@ test_averages(void)
 static void
 test_previews(NnDevice *device, const char *options)
 {
-	char		json[256];
-	Run			run;
-	NnModel    *model = NULL;
-	NnTensor   *weights = NULL;
-	int			n = 0;
-	float		a[64 * 64 * 3],
-				z[8] = {0.5f, -1, 0.25f, 2, 0, 0.1f, -0.3f, 1},
-				out[2][64 * 64 * 3],
-				mu[2][8],
-				logvar[2][8];
-	bool		good;
+	char json[256];
+	Run run;
+	NnModel *model = NULL;
+	NnTensor *weights = NULL;
+	int n = 0;
+	float a[64 * 64 * 3], z[8] = { 0.5f, -1, 0.25f, 2, 0, 0.1f, -0.3f, 1 }, out[2][64 * 64 * 3],
+						  mu[2][8], logvar[2][8];
+	bool good;
 
 	snprintf(json, sizeof(json), "{" SMALL "%s}", options);
 	good = run_open(&run, device, json, 4);
@@ -525,13 +569,17 @@ test_previews(NnDevice *device, const char *options)
 		a[i] = (float) ((i * 37 % 101) / 50.5 - 1);
 	for (int step = 0; good && step < 2; step++)
 	{
-		good = run_step(&run) && went_well(nn_trainer_translate(run.trainer, 1, a, z, out[0], &train_error)) &&
-			went_well(nn_trainer_encode(run.trainer, 1, a, mu[0], logvar[0], &train_error)) &&
-			went_well(nn_trainer_weights(run.trainer, &weights, &n, &train_error)) &&
-			went_well(nn_model_load(device, &run.config, NN_PRECISION_FP32, weights, n, &model, &train_error)) &&
-			went_well(nn_model_translate_float(model, 1, a, z, out[1], &train_error)) &&
-			went_well(nn_model_encode_float(model, 1, a, mu[1], logvar[1], &train_error)) && memcmp(out[0], out[1], sizeof(out[0])) == 0 &&
-			memcmp(mu[0], mu[1], sizeof(mu[0])) == 0 && memcmp(logvar[0], logvar[1], sizeof(mu[0])) == 0;
+		good = run_step(&run) &&
+			   went_well(nn_trainer_translate(run.trainer, 1, a, z, out[0], &train_error)) &&
+			   went_well(nn_trainer_encode(run.trainer, 1, a, mu[0], logvar[0], &train_error)) &&
+			   went_well(nn_trainer_weights(run.trainer, &weights, &n, &train_error)) &&
+			   went_well(nn_model_load(device, &run.config, NN_PRECISION_FP32, weights, n, &model,
+									   &train_error)) &&
+			   went_well(nn_model_translate_float(model, 1, a, z, out[1], &train_error)) &&
+			   went_well(nn_model_encode_float(model, 1, a, mu[1], logvar[1], &train_error)) &&
+			   memcmp(out[0], out[1], sizeof(out[0])) == 0 &&
+			   memcmp(mu[0], mu[1], sizeof(mu[0])) == 0 &&
+			   memcmp(logvar[0], logvar[1], sizeof(mu[0])) == 0;
 		nn_model_free(model);
 		model = NULL;
 		free(weights);
@@ -546,7 +594,8 @@ static int64_t
 counted(const Saved *saved, NnNetwork network)
 {
 	for (int i = 0; i < saved->n; i++)
-		if (saved->tensors[i].network == network && strstr(saved->tensors[i].name, "num_batches_tracked"))
+		if (saved->tensors[i].network == network &&
+			strstr(saved->tensors[i].name, "num_batches_tracked"))
 			return *(const int64_t *) saved->tensors[i].data;
 	return -1;
 }
@@ -554,24 +603,27 @@ counted(const Saved *saved, NnNetwork network)
 static void
 test_batch_norm(void)
 {
-	Run			run;
-	Saved		saved = {0};
-	bool		good = run_open(&run, cpu, "{" SMALL ",\"norm\":\"batch\"}", 4) && run_step(&run) && run_step(&run);
+	Run run;
+	Saved saved = { 0 };
+	bool good = run_open(&run, cpu, "{" SMALL ",\"norm\":\"batch\"}", 4) && run_step(&run) &&
+				run_step(&run);
 
 	if (good)
 		saved = save(run.trainer);
-	ok(good && counted(&saved, NN_NET_G) == 4 && counted(&saved, NN_NET_E) == 4 && counted(&saved, NN_NET_D) == 6 && counted(&saved, NN_NET_D2) == 6,
-	   "batch norms see as many batches as in the official code: 2 of G and E, 3 of D and D2 an iteration");
+	ok(good && counted(&saved, NN_NET_G) == 4 && counted(&saved, NN_NET_E) == 4 &&
+		   counted(&saved, NN_NET_D) == 6 && counted(&saved, NN_NET_D2) == 6,
+	   "batch norms see as many batches as in the official code: 2 of G and E, 3 of D and D2 an "
+	   "iteration");
 	saved_free(&saved);
 	run_close(&run);
 }
 
-/* ---- Learning rate --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Learning rate ------------------------------------------------------- */
 
 static double
 rate_at(const char *json, int64_t rows, int64_t iteration)
 {
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
 
 	if (!went_well(nn_train_options_parse(&config, &options, json, strlen(json), &train_error)))
@@ -585,53 +637,71 @@ test_rates(void)
 	static const struct
 	{
 		const char *json;
-		int			rows;
-		int64_t		iteration;
-		double		factor;
-	}			known[] =
-	{
-		/* 100 epochs of 5 iterations, 100 of decay: 1 - (E - 100) / 101, E from 1 */
-		{"{}", 11, 0, 1}, {"{}", 11, 499, 1}, {"{}", 11, 500, 1 - 1.0 / 101}, {"{}", 11, 504, 1 - 1.0 / 101}, {"{}", 11, 505, 1 - 2.0 / 101},
-		{"{}", 11, 999, 1.0 / 101}, {"{}", 11, 5000, 0},
-		{"{\"lr_policy\":\"step\"}", 4, 199, 1}, {"{\"lr_policy\":\"step\"}", 4, 200, 0.1}, {"{\"lr_policy\":\"step\",\"epochs\":300}", 4, 799, 0.001},
-		{"{\"lr_policy\":\"cosine\",\"epochs\":10}", 4, 0, 1}, {"{\"lr_policy\":\"cosine\",\"epochs\":10}", 4, 10, 0.5},
-		{"{\"lr_policy\":\"cosine\",\"epochs\":10}", 4, 20, 0},
+		int rows;
+		int64_t iteration;
+		double factor;
+	} known[] = {
+		/*
+		 * 100 epochs of 5 iterations, 100 of decay: 1 - (E - 100) / 101, E from
+		 * 1
+		 */
+		{ "{}", 11, 0, 1 },
+		{ "{}", 11, 499, 1 },
+		{ "{}", 11, 500, 1 - 1.0 / 101 },
+		{ "{}", 11, 504, 1 - 1.0 / 101 },
+		{ "{}", 11, 505, 1 - 2.0 / 101 },
+		{ "{}", 11, 999, 1.0 / 101 },
+		{ "{}", 11, 5000, 0 },
+		{ "{\"lr_policy\":\"step\"}", 4, 199, 1 },
+		{ "{\"lr_policy\":\"step\"}", 4, 200, 0.1 },
+		{ "{\"lr_policy\":\"step\",\"epochs\":300}", 4, 799, 0.001 },
+		{ "{\"lr_policy\":\"cosine\",\"epochs\":10}", 4, 0, 1 },
+		{ "{\"lr_policy\":\"cosine\",\"epochs\":10}", 4, 10, 0.5 },
+		{ "{\"lr_policy\":\"cosine\",\"epochs\":10}", 4, 20, 0 },
 		/* by iterations: constant for half of them */
-		{"{\"iterations\":100}", 4, 49, 1}, {"{\"iterations\":100}", 4, 50, 1 - 1.0 / 51}, {"{\"iterations\":100}", 4, 99, 1.0 / 51},
-		{"{\"iterations\":100,\"epochs_decay\":0}", 4, 99, 1}, {"{\"iterations\":100,\"epochs\":0}", 4, 0, 1 - 1.0 / 101},
-		{"{\"iterations\":49,\"epochs\":1,\"epochs_decay\":48}", 4, 0, 1}, {"{\"iterations\":49,\"epochs\":1,\"epochs_decay\":48}", 4, 1, 1 - 1.0 / 49},
-		{"{\"iterations\":100,\"lr_policy\":\"cosine\"}", 4, 25, 0.5},
+		{ "{\"iterations\":100}", 4, 49, 1 },
+		{ "{\"iterations\":100}", 4, 50, 1 - 1.0 / 51 },
+		{ "{\"iterations\":100}", 4, 99, 1.0 / 51 },
+		{ "{\"iterations\":100,\"epochs_decay\":0}", 4, 99, 1 },
+		{ "{\"iterations\":100,\"epochs\":0}", 4, 0, 1 - 1.0 / 101 },
+		{ "{\"iterations\":49,\"epochs\":1,\"epochs_decay\":48}", 4, 0, 1 },
+		{ "{\"iterations\":49,\"epochs\":1,\"epochs_decay\":48}", 4, 1, 1 - 1.0 / 49 },
+		{ "{\"iterations\":100,\"lr_policy\":\"cosine\"}", 4, 25, 0.5 },
 	};
-	Run			run;
+	Run run;
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		ok(fabs(rate_at(known[i].json, known[i].rows, known[i].iteration) - known[i].factor) < 1e-12, "rate of iteration %lld with %s is %.4f",
-		   (long long) known[i].iteration, known[i].json, known[i].factor);
-	ok(run_open(&run, cpu, "{" SMALL ",\"epochs\":2,\"epochs_decay\":1}", 5) && nn_trainer_iterations(run.trainer) == 6 && run_step(&run) &&
-	   run_step(&run) && nn_trainer_iteration(run.trainer) == 2,
+		ok(fabs(rate_at(known[i].json, known[i].rows, known[i].iteration) - known[i].factor) <
+			   1e-12,
+		   "rate of iteration %lld with %s is %.4f", (long long) known[i].iteration, known[i].json,
+		   known[i].factor);
+	ok(run_open(&run, cpu, "{" SMALL ",\"epochs\":2,\"epochs_decay\":1}", 5) &&
+		   nn_trainer_iterations(run.trainer) == 6 && run_step(&run) && run_step(&run) &&
+		   nn_trainer_iteration(run.trainer) == 2,
 	   "an epoch is as many whole batches as there are");
 	run_close(&run);
 }
 
-/* ---- Opening --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Opening ------------------------------------------------------------- */
 
 /* The CPU's operators count pixels in ints. */
 static void
 test_large_maps(void)
 {
-	static const NnShape large[] = {{128, 4096, 4096, 1}, {1 << 12, 1 << 9, 1 << 9, 256}};
-	int			refused = 0;
+	static const NnShape large[] = { { 128, 4096, 4096, 1 }, { 1 << 12, 1 << 9, 1 << 9, 256 } };
+	int refused = 0;
 
 	for (size_t i = 0; i < sizeof(large) / sizeof(large[0]); i++)
 	{
-		NnParams	none = {0};
-		NnGraph		g;
-		NnTraining	training = {.params = &none};
+		NnParams none = { 0 };
+		NnGraph g;
+		NnTraining training = { .params = &none };
 
 		nn_graph_init(&g, &none);
 		nn_input(&g, large[i], "image");
 		training.plan.graph = &g;
-		refused += cpu->train->prepare(cpu, &training, &train_error) == NN_EINVAL && strstr(train_error.message, "too large") && train_error.hint[0];
+		refused += cpu->train->prepare(cpu, &training, &train_error) == NN_EINVAL &&
+				   strstr(train_error.message, "too large") && train_error.hint[0];
 		cpu->train->release(cpu, &training);
 		nn_graph_free(&g);
 	}
@@ -641,51 +711,61 @@ test_large_maps(void)
 static void
 test_opening(void)
 {
-	NnConfig	config;
+	NnConfig config;
 	NnTrainOptions options;
-	NnTrainer  *trainer = NULL,
-			   *other = NULL;
-	NnTensor   *weights = NULL;
-	Saved		a = {0},
-				b = {0};
+	NnTrainer *trainer = NULL, *other = NULL;
+	NnTensor *weights = NULL;
+	Saved a = { 0 }, b = { 0 };
 	const char *json = "{" SMALL ",\"seed\":3,\"init_gain\":0.5}";
-	int			n,
-				same = 0,
-				different = 0;
+	int n, same = 0, different = 0;
 
 	(void) nn_train_options_parse(&config, &options, json, strlen(json), &train_error);
-	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 1, NULL, 0, &trainer, &train_error) == NN_EINVAL &&
-	   strstr(train_error.message, "1 pairs are fewer than batch_size 2"), "too few pairs are refused");
-	ok(nn_device_supports(cpu, NN_PRECISION_BF16) ? nn_train_precision(cpu, &config) == NN_PRECISION_BF16 :
-	   nn_train_precision(cpu, &config) == NN_PRECISION_FP32 &&
-	   nn_trainer_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &trainer, &train_error) == NN_EUNSUPPORTED && train_error.hint[0],
+	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 1, NULL, 0, &trainer,
+					   &train_error) == NN_EINVAL &&
+		   strstr(train_error.message, "1 pairs are fewer than batch_size 2"),
+	   "too few pairs are refused");
+	ok(nn_device_supports(cpu, NN_PRECISION_BF16)
+		   ? nn_train_precision(cpu, &config) == NN_PRECISION_BF16
+		   : nn_train_precision(cpu, &config) == NN_PRECISION_FP32 &&
+				 nn_trainer_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &trainer,
+								 &train_error) == NN_EUNSUPPORTED &&
+				 train_error.hint[0],
 	   "so is a precision that the device has no hardware for, and auto takes bf16 where it has");
 	options.batch_size = 3;
-	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer, &train_error) == NN_EINVAL, "and options that parse would refuse");
+	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer,
+					   &train_error) == NN_EINVAL,
+	   "and options that parse would refuse");
 	options.batch_size = 2;
 
 	/* weights of G go in, the rest is drawn from another seed */
-	if (!went_well(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer, &train_error)) ||
+	if (!went_well(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer,
+								   &train_error)) ||
 		!went_well(nn_trainer_weights(trainer, &weights, &n, &train_error)))
 		return;
 	while (n > 0 && weights[n - 1].network != NN_NET_G)
 		n--;
 	options.seed = 4;
-	ok(went_well(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n, &other, &train_error)) && nn_trainer_bytes(other) > 1000000,
+	ok(went_well(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n, &other,
+								 &train_error)) &&
+		   nn_trainer_bytes(other) > 1000000,
 	   "a trainer starts from weights of one network");
 	a = save(trainer);
 	b = other ? save(other) : b;
 	for (int i = 0; i < a.n && i < b.n; i++)
-		if (a.tensors[i].ndim > 1 && strncmp(a.tensors[i].name, "m.", 2) != 0 && strncmp(a.tensors[i].name, "v.", 2) != 0)
+		if (a.tensors[i].ndim > 1 && strncmp(a.tensors[i].name, "m.", 2) != 0 &&
+			strncmp(a.tensors[i].name, "v.", 2) != 0)
 		{
-			bool		equal = memcmp(a.tensors[i].data, b.tensors[i].data, a.tensors[i].nbytes) == 0;
+			bool equal = memcmp(a.tensors[i].data, b.tensors[i].data, a.tensors[i].nbytes) == 0;
 
 			same += equal && a.tensors[i].network == NN_NET_G;
 			different += !equal && a.tensors[i].network != NN_NET_G;
 		}
-	ok(same == 12 && different == 9 + 16 + 0, "those are its own, all others are fresh: %d and %d tensors", same, different);
-	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n - 1, &trainer, &train_error) == NN_EINVAL &&
-	   strstr(train_error.message, "is missing"), "a network that lacks a tensor is refused");
+	ok(same == 12 && different == 9 + 16 + 0,
+	   "those are its own, all others are fresh: %d and %d tensors", same, different);
+	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n - 1, &trainer,
+					   &train_error) == NN_EINVAL &&
+		   strstr(train_error.message, "is missing"),
+	   "a network that lacks a tensor is refused");
 	free(weights);
 	saved_free(&a);
 	saved_free(&b);
@@ -696,7 +776,8 @@ test_opening(void)
 int
 main(void)
 {
-	if (nn_device_open("ref", 1, &ref, &train_error) != NN_OK || nn_device_open("cpu", 1, &cpu, &train_error) != NN_OK)
+	if (nn_device_open("ref", 1, &ref, &train_error) != NN_OK ||
+		nn_device_open("cpu", 1, &cpu, &train_error) != NN_OK)
 		return 1;
 	test_moves("bicycle", "", 0);
 	test_moves("bicycle", ",\"norm\":\"batch\",\"conditional_d\":true", 0);
@@ -716,11 +797,14 @@ main(void)
 	test_options(",\"method\":\"pix2pix_noise\",\"nz\":0,\"batch_size\":3,\"input_nc\":1");
 	test_options(",\"nz\":256,\"output_nc\":1,\"where_add\":\"input\"");
 	test_options(",\"nz\":1,\"num_ds\":1,\"batch_size\":4,\"nl\":\"elu\"");
-	test_options(",\"method\":\"cvae_gan\",\"batch_size\":1,\"upsample\":\"bilinear\",\"norm\":\"none\"");
-	test_options(",\"method\":\"clr_gan\",\"same_d\":true,\"batch_size\":3,\"norm\":\"batch\",\"dropout\":true");
-	test_options(",\"method\":\"cae_gan\",\"lambda_gan2\":1,\"lambda_z\":1,\"nl\":\"lrelu\",\"dropout\":true");
+	test_options(
+		",\"method\":\"cvae_gan\",\"batch_size\":1,\"upsample\":\"bilinear\",\"norm\":\"none\"");
+	test_options(",\"method\":\"clr_gan\",\"same_d\":true,\"batch_size\":3,\"norm\":\"batch\","
+				 "\"dropout\":true");
+	test_options(",\"method\":\"cae_gan\",\"lambda_gan2\":1,\"lambda_z\":1,\"nl\":\"lrelu\","
+				 "\"dropout\":true");
 	test_options(",\"lambda_gan\":0,\"lambda_kl\":0,\"conditional_d\":true,\"net_e\":\"conv\"");
-	test_resume(ref, "", 3, 8);	/* which is slow */
+	test_resume(ref, "", 3, 8); /* which is slow */
 	test_resume(cpu, ",\"dropout\":true,\"ema\":0.9", 8, 20);
 	test_resume(cpu, ",\"norm\":\"batch\",\"dropout\":true", 8, 20);
 	test_resume(cpu, ",\"method\":\"clr_gan\"", 8, 20);

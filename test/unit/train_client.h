@@ -1,6 +1,7 @@
 /*
  * train_client.h
- *	  The trainer's part: starting a training engine, sending it pairs and reading what it says.  Built on engine_client.h, whose rules hold here.
+ *	  The trainer's part: starting a training engine, sending it pairs and
+ *	  reading what it says. Built on engine_client.h, whose rules hold here.
  */
 #ifndef BICYCLE_TRAIN_CLIENT_H
 #define BICYCLE_TRAIN_CLIENT_H
@@ -9,30 +10,35 @@
 #include "engine_client.h"
 #include "image_fixture.h"
 
-/* ---- Pairs --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Pairs --------------------------------------------------------------- */
 
 typedef struct Pair
 {
-	uint8_t    *bytes[2];		/* encoded A and B */
-	size_t		length[2];
+	uint8_t *bytes[2]; /* encoded A and B */
+	size_t length[2];
 } Pair;
 
-/* PNGs of noise; A is gray and wide, B in colour and high, so that nothing fits without conversion. */
+/*
+ * PNGs of noise; A is gray and wide, B in colour and high, so that nothing fits
+ * without conversion.
+ */
 __attribute__((unused)) static Pair *
 pairs_make(int n)
 {
-	Pair	   *pairs = calloc((size_t) n, sizeof(Pair));
-	ImageError	error;
+	Pair *pairs = calloc((size_t) n, sizeof(Pair));
+	ImageError error;
 
 	for (int i = 0; i < n; i++)
 		for (int side = 0; side < 2; side++)
 		{
-			Image		image = noise_image(side == 0 ? 50 : 40, side == 0 ? 40 : 60, side == 0 ? 1 : 3, (uint32_t) (2 * i + side));
+			Image image = noise_image(side == 0 ? 50 : 40, side == 0 ? 40 : 60, side == 0 ? 1 : 3,
+									  (uint32_t) (2 * i + side));
 
 			/* Not pure noise, whose mean is the same for all. */
 			for (int k = 0; k < image.width * image.height * image.channels; k++)
 				image.pixels[k] = (uint8_t) (image.pixels[k] / 4 + 15 * (i % 12));
-			if (image_encode_png(&image, &pairs[i].bytes[side], &pairs[i].length[side], &error) != IMAGE_OK)
+			if (image_encode_png(&image, &pairs[i].bytes[side], &pairs[i].length[side], &error) !=
+				IMAGE_OK)
 				bail_out("cannot encode an image");
 			image_free(&image);
 		}
@@ -54,8 +60,9 @@ pairs_free(Pair *pairs, int n)
 __attribute__((unused)) static uint8_t *
 pair_body(const Pair *pair, size_t *length)
 {
-	BicyclePair head = {.a_length = (uint32_t) pair->length[0], .b_length = (uint32_t) pair->length[1]};
-	Bytes		body = {0};
+	BicyclePair head = { .a_length = (uint32_t) pair->length[0],
+						 .b_length = (uint32_t) pair->length[1] };
+	Bytes body = { 0 };
 
 	put(&body, &head, sizeof(head));
 	put(&body, pair->bytes[0], pair->length[0]);
@@ -64,19 +71,19 @@ pair_body(const Pair *pair, size_t *length)
 	return body.at;
 }
 
-/* ---- The engine ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The engine ---------------------------------------------------------- */
 
 typedef struct Training
 {
 	EngineProcess engine;
-	Client		client;			/* descriptor 4 */
+	Client client; /* descriptor 4 */
 } Training;
 
 /* Both ends of a new socket pair, out of the way of descriptors 3 and 4. */
 static void
 socket_pair(int pair[2])
 {
-	int			low[2];
+	int low[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, low) != 0)
 		bail_out("cannot make sockets: %s", strerror(errno));
@@ -87,12 +94,14 @@ socket_pair(int pair[2])
 	}
 }
 
-/* Starts a training engine, in a directory of its own, with the settings ("NAME VALUE", ended by NULL).  run: what the child does; NULL: the program. */
+/*
+ * Starts a training engine, in a directory of its own, with the settings ("NAME
+ * VALUE", ended by NULL). run: what the child does; NULL: the program.
+ */
 __attribute__((unused)) static void
-training_start(Training *training, const char *const *settings, int (*run) (void))
+training_start(Training *training, const char *const *settings, int (*run)(void))
 {
-	int			control[2],
-				frames[2];
+	int control[2], frames[2];
 
 	memset(training, 0, sizeof(*training));
 	strcpy(training->engine.directory, "/tmp/bicycle-test-XXXXXX");
@@ -121,7 +130,7 @@ training_start(Training *training, const char *const *settings, int (*run) (void
 	training->client.fd = frames[0];
 	for (int i = 0; settings[i] != NULL; i++)
 	{
-		char		line[256];
+		char line[256];
 
 		snprintf(line, sizeof(line), "set %s", settings[i]);
 		engine_tell(&training->engine, line);
@@ -132,7 +141,7 @@ training_start(Training *training, const char *const *settings, int (*run) (void
 static void
 training_forget(Training *training)
 {
-	char		path[128];
+	char path[128];
 
 	client_close(&training->client);
 	snprintf(path, sizeof(path), "%s/spill", training->engine.directory);
@@ -144,7 +153,7 @@ training_forget(Training *training)
 __attribute__((unused)) static bool
 training_end(Training *training)
 {
-	int			status;
+	int status;
 
 	engine_tell(&training->engine, "stop");
 	status = engine_wait(&training->engine);
@@ -162,37 +171,42 @@ training_kill(Training *training)
 	training_forget(training);
 }
 
-/* ---- A run --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- A run --------------------------------------------------------------- */
 
 /* What a run begins with. */
 typedef struct Start
 {
 	const char *options;
-	int64_t		iteration;
+	int64_t iteration;
 	const uint8_t *stream;
-	size_t		length;
-	const char *config;			/* of the version in the stream; NULL: none is there */
+	size_t length;
+	const char *config; /* of the version in the stream; NULL: none is there */
 	const uint8_t *hash;
-	uint64_t	memory,			/* 0: plenty */
-				disk;
-	uint64_t	max_pixels;		/* 0: plenty */
-	uint32_t	flags;
+	uint64_t memory, /* 0: plenty */
+		disk;
+	uint64_t max_pixels; /* 0: plenty */
+	uint32_t flags;
 } Start;
 
 __attribute__((unused)) static Bytes
 begin_body(const Start *start)
 {
-	BicycleTrainBegin begin = {
-		.stream_length = start->length, .iteration = start->iteration, .max_pixels = start->max_pixels > 0 ? start->max_pixels : 1 << 20,
-		.train_memory = start->memory > 0 ? start->memory : 64 << 20, .train_disk = start->disk, .options_length = (uint32_t) strlen(start->options),
-		.flags = start->flags,
-		.spill = "spill"
-	};
-	Bytes		body = {0};
+	BicycleTrainBegin begin = { .stream_length = start->length,
+								.iteration = start->iteration,
+								.max_pixels = start->max_pixels > 0 ? start->max_pixels : 1 << 20,
+								.train_memory = start->memory > 0 ? start->memory : 64 << 20,
+								.train_disk = start->disk,
+								.options_length = (uint32_t) strlen(start->options),
+								.flags = start->flags,
+								.spill = "spill" };
+	Bytes body = { 0 };
 
 	if (start->config != NULL)
 	{
-		begin.start = (BicycleLoad) {.model = "start", .version = 1, .config_length = (uint32_t) strlen(start->config), .stream_length = start->length};
+		begin.start = (BicycleLoad){ .model = "start",
+									 .version = 1,
+									 .config_length = (uint32_t) strlen(start->config),
+									 .stream_length = start->length };
 		memcpy(begin.start.hash, start->hash, sizeof(begin.start.hash));
 	}
 	put(&body, &begin, sizeof(begin));
@@ -205,7 +219,7 @@ begin_body(const Start *start)
 __attribute__((unused)) static void
 training_begin(Training *training, const Start *start)
 {
-	Bytes		body = begin_body(start);
+	Bytes body = begin_body(start);
 
 	client_send(&training->client, BICYCLE_TRAIN_BEGIN, 0, body.at, body.n);
 	free(body.at);
@@ -217,8 +231,8 @@ training_pairs(Training *training, const Pair *pairs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		size_t		length;
-		uint8_t    *body = pair_body(&pairs[i], &length);
+		size_t length;
+		uint8_t *body = pair_body(&pairs[i], &length);
 
 		client_send(&training->client, BICYCLE_PAIR, 0, body, length);
 		free(body);
@@ -226,9 +240,13 @@ training_pairs(Training *training, const Pair *pairs, int n)
 	client_send(&training->client, BICYCLE_PAIRS_END, 0, NULL, 0);
 }
 
-/* Everything up to TRAIN_READY; false on an error, which is the last frame then. */
+/*
+ * Everything up to TRAIN_READY; false on an error, which is the last frame
+ * then.
+ */
 __attribute__((unused)) static bool
-training_ready(Training *training, const Start *start, const Pair *pairs, int n, BicycleTrainReady *ready)
+training_ready(Training *training, const Start *start, const Pair *pairs, int n,
+			   BicycleTrainReady *ready)
 {
 	training_begin(training, start);
 	training_pairs(training, pairs, n);
@@ -243,29 +261,30 @@ training_ready(Training *training, const Start *start, const Pair *pairs, int n,
 /* A stream that the engine has sent, with its iteration. */
 typedef struct Saved
 {
-	int64_t		iteration;
-	uint8_t    *stream;
-	size_t		length;
+	int64_t iteration;
+	uint8_t *stream;
+	size_t length;
 } Saved;
 
 /* What came of a run. */
 typedef struct Outcome
 {
-	Saved		checkpoints[32];
-	int			ncheckpoints;
-	int64_t		previews[32];
-	int			npreviews;
-	uint8_t    *preview;		/* the last one */
-	size_t		preview_length;
-	BicycleLosses losses;		/* the last ones */
-	int			nlosses;
-	char		note[512];
-	int			nnotes;
-	bool		ordered;		/* iterations never went back, and no checkpoint came before the losses up to it */
-	bool		paused;
-	bool		done;
+	Saved checkpoints[32];
+	int ncheckpoints;
+	int64_t previews[32];
+	int npreviews;
+	uint8_t *preview; /* the last one */
+	size_t preview_length;
+	BicycleLosses losses; /* the last ones */
+	int nlosses;
+	char note[512];
+	int nnotes;
+	bool
+		ordered; /* iterations never went back, and no checkpoint came before the losses up to it */
+	bool paused;
+	bool done;
 	BicycleImported head;
-	Model		model;
+	Model model;
 } Outcome;
 
 __attribute__((unused)) static void
@@ -288,7 +307,8 @@ take_done(Client *client, Outcome *outcome)
 	memcpy(outcome->model.hash, outcome->head.hash, sizeof(outcome->model.hash));
 	outcome->model.config = strdup((char *) client->body + sizeof(outcome->head));
 	outcome->model.stream = client_stream_unless(client, 0, &outcome->model.length);
-	outcome->done = outcome->model.stream != NULL && outcome->model.length == outcome->head.stream_length;
+	outcome->done =
+		outcome->model.stream != NULL && outcome->model.length == outcome->head.stream_length;
 	if (!outcome->done)
 		model_free(&outcome->model);
 }
@@ -298,7 +318,7 @@ static bool
 take_checkpoint(Client *client, Outcome *outcome)
 {
 	BicycleCheckpoint head;
-	Saved	   *saved = &outcome->checkpoints[outcome->ncheckpoints];
+	Saved *saved = &outcome->checkpoints[outcome->ncheckpoints];
 
 	memcpy(&head, client->body, sizeof(head));
 	saved->iteration = head.iteration;
@@ -307,17 +327,21 @@ take_checkpoint(Client *client, Outcome *outcome)
 		return false;
 	outcome->ncheckpoints++;
 	if (saved->length != head.stream_length)
-		bail_out("a checkpoint of %zu bytes was announced with %llu", saved->length, (unsigned long long) head.stream_length);
+		bail_out("a checkpoint of %zu bytes was announced with %llu", saved->length,
+				 (unsigned long long) head.stream_length);
 	if (outcome->losses.iteration != head.iteration && head.iteration > 0)
 		outcome->ordered = false;
 	return true;
 }
 
-/* Reads one frame of a running engine; false at the end of the run: done, paused, an error (which is the last frame then), closed. */
+/*
+ * Reads one frame of a running engine; false at the end of the run: done,
+ * paused, an error (which is the last frame then), closed.
+ */
 __attribute__((unused)) static bool
 outcome_read(Training *training, Outcome *outcome)
 {
-	Client	   *client = &training->client;
+	Client *client = &training->client;
 
 	if (outcome->nlosses == 0 && outcome->ncheckpoints == 0)
 		outcome->ordered = true;
@@ -326,24 +350,26 @@ outcome_read(Training *training, Outcome *outcome)
 	switch (client->frame.type)
 	{
 		case BICYCLE_LOSSES:
-			{
-				int64_t		before = outcome->losses.iteration;
+		{
+			int64_t before = outcome->losses.iteration;
 
-				memcpy(&outcome->losses, client->body, sizeof(outcome->losses));
-				outcome->nlosses++;
-				if (outcome->losses.iteration <= before)
-					outcome->ordered = false;
-				return true;
-			}
+			memcpy(&outcome->losses, client->body, sizeof(outcome->losses));
+			outcome->nlosses++;
+			if (outcome->losses.iteration <= before)
+				outcome->ordered = false;
+			return true;
+		}
 		case BICYCLE_PREVIEW:
 			memcpy(&outcome->previews[outcome->npreviews++], client->body, sizeof(int64_t));
 			free(outcome->preview);
 			outcome->preview_length = client->frame.length - sizeof(BicyclePreview);
 			outcome->preview = malloc(outcome->preview_length);
-			memcpy(outcome->preview, client->body + sizeof(BicyclePreview), outcome->preview_length);
+			memcpy(outcome->preview, client->body + sizeof(BicyclePreview),
+				   outcome->preview_length);
 			return true;
 		case BICYCLE_NOTE:
-			snprintf(outcome->note, sizeof(outcome->note), "%s", (char *) client->body + sizeof(BicycleNote));
+			snprintf(outcome->note, sizeof(outcome->note), "%s",
+					 (char *) client->body + sizeof(BicycleNote));
 			outcome->nnotes++;
 			return true;
 		case BICYCLE_CHECKPOINT:
@@ -359,18 +385,23 @@ outcome_read(Training *training, Outcome *outcome)
 	}
 }
 
-/* A whole run, from TRAIN_BEGIN to its end; the settings are those of a test. */
+/*
+ * A whole run, from TRAIN_BEGIN to its end; the settings are those of a test.
+ */
 __attribute__((unused)) static void
-outcome_run(Outcome *outcome, const char *const *settings, const Start *start, const Pair *pairs, int n)
+outcome_run(Outcome *outcome, const char *const *settings, const Start *start, const Pair *pairs,
+			int n)
 {
-	Training	training;
+	Training training;
 	BicycleTrainReady ready;
 
 	memset(outcome, 0, sizeof(*outcome));
 	training_start(&training, settings, NULL);
 	if (!training_ready(&training, start, pairs, n, &ready))
 		bail_out("a run did not get ready: frame %u %s", training.client.frame.type,
-				 training.client.frame.type == BICYCLE_ERROR ? (char *) training.client.body + sizeof(BicycleError) : "");
+				 training.client.frame.type == BICYCLE_ERROR
+					 ? (char *) training.client.body + sizeof(BicycleError)
+					 : "");
 	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
 	while (outcome_read(&training, outcome))
 		;
@@ -380,4 +411,4 @@ outcome_run(Outcome *outcome, const char *const *settings, const Start *start, c
 		bail_out("the training engine did not end in order");
 }
 
-#endif							/* BICYCLE_TRAIN_CLIENT_H */
+#endif /* BICYCLE_TRAIN_CLIENT_H */

@@ -1,9 +1,12 @@
 /*
  * train_fixture.h
- *	  What the tests of training share: a trainer with reproducible weights, batches and codes.
+ *	  What the tests of training share: a trainer with reproducible weights,
+ *	  batches and codes.
  *
- * Weights, images and codes are those of nn_fixture.h's generator, the same as test/gen/training.py makes for the official code: G from 1000, E from 2000, D
- * from 3000, D2 from 4000; A from 11, B from 22; codes from 100 on, two an iteration.
+ * Weights, images and codes are those of nn_fixture.h's generator, the same as
+ * test/gen/training.py makes for the official code: G from 1000, E from 2000, D
+ * from 3000, D2 from 4000; A from 11, B from 22; codes from 100 on, two an
+ * iteration.
  */
 #ifndef BICYCLE_TRAIN_FIXTURE_H
 #define BICYCLE_TRAIN_FIXTURE_H
@@ -13,14 +16,14 @@
 
 typedef struct Run
 {
-	NnDevice   *device;
-	NnConfig	config;
+	NnDevice *device;
+	NnConfig config;
 	NnTrainOptions options;
-	NnTrainer  *trainer;
-	double	   *a,				/* (batch_size, S, S, C) */
-			   *b;
-	NnLosses	losses;			/* of the last step */
-	int			step;			/* of the next one, for its codes */
+	NnTrainer *trainer;
+	double *a, /* (batch_size, S, S, C) */
+		*b;
+	NnLosses losses; /* of the last step */
+	int step;        /* of the next one, for its codes */
 } Run;
 
 static NnError train_error;
@@ -37,13 +40,13 @@ went_well(NnStatus status)
 __attribute__((unused)) static NnTensor *
 lcg_tensors(const NnConfig *config, unsigned mask, NnParams tables[NN_NETWORKS], int *n)
 {
-	NnTensor   *all = NULL;
+	NnTensor *all = NULL;
 
 	*n = 0;
 	for (int network = 0; network < NN_NETWORKS; network++)
 	{
-		NnParams   *params = &tables[network];
-		double	   *weights;
+		NnParams *params = &tables[network];
+		double *weights;
 
 		memset(params, 0, sizeof(*params));
 		if (!(mask & 1u << network))
@@ -55,10 +58,14 @@ lcg_tensors(const NnConfig *config, unsigned mask, NnParams tables[NN_NETWORKS],
 		for (int i = 0; i < params->n; i++)
 		{
 			const NnParam *p = &params->list[i];
-			NnTensor   *t = &all[(*n)++];
-			double	   *data = calloc(p->count, sizeof(double));
+			NnTensor *t = &all[(*n)++];
+			double *data = calloc(p->count, sizeof(double));
 
-			*t = (NnTensor) {.name = p->name, .network = p->network, .dtype = p->integer ? NN_I64 : NN_F64, .ndim = p->ndim, .data = data};
+			*t = (NnTensor){ .name = p->name,
+							 .network = p->network,
+							 .dtype = p->integer ? NN_I64 : NN_F64,
+							 .ndim = p->ndim,
+							 .data = data };
 			memcpy(t->shape, p->shape, sizeof(p->shape));
 			t->nbytes = p->count * sizeof(double);
 			for (size_t k = 0; k < p->count; k++)
@@ -72,26 +79,32 @@ lcg_tensors(const NnConfig *config, unsigned mask, NnParams tables[NN_NETWORKS],
 	return all;
 }
 
-/* device may be shared.  json holds the options.  false, with a diagnosis, on failure; run_close is due in either case. */
+/*
+ * device may be shared. json holds the options. false, with a diagnosis, on
+ * failure; run_close is due in either case.
+ */
 __attribute__((unused)) static bool
 run_open(Run *run, NnDevice *device, const char *json, int64_t rows)
 {
-	NnParams	tables[NN_NETWORKS];
-	NnTensor   *tensors;
-	NnShape		shape;
-	NnStatus	status;
-	int			n;
+	NnParams tables[NN_NETWORKS];
+	NnTensor *tensors;
+	NnShape shape;
+	NnStatus status;
+	int n;
 
 	memset(run, 0, sizeof(*run));
 	run->device = device;
-	if (!went_well(nn_train_options_parse(&run->config, &run->options, json, strlen(json), &train_error)))
+	if (!went_well(
+			nn_train_options_parse(&run->config, &run->options, json, strlen(json), &train_error)))
 		return false;
 	tensors = lcg_tensors(&run->config, nn_train_networks(&run->config, &run->options), tables, &n);
-	status = nn_trainer_open(device, &run->config, &run->options, NN_PRECISION_FP32, rows, tensors, n, &run->trainer, &train_error);
+	status = nn_trainer_open(device, &run->config, &run->options, NN_PRECISION_FP32, rows, tensors,
+							 n, &run->trainer, &train_error);
 	tensors_free(tensors, n);
 	for (int i = 0; i < NN_NETWORKS; i++)
 		nn_params_free(&tables[i]);
-	shape = (NnShape) {run->options.batch_size, run->config.size, run->config.size, run->config.input_nc};
+	shape = (NnShape){ run->options.batch_size, run->config.size, run->config.size,
+					   run->config.input_nc };
 	run->a = lcg_images(11, 1, shape);
 	shape.c = run->config.output_nc;
 	run->b = lcg_images(22, 1, shape);
@@ -111,14 +124,14 @@ run_close(Run *run)
 __attribute__((unused)) static bool
 run_step(Run *run)
 {
-	size_t		count = (size_t) run->options.batch_size * run->config.nz;
-	double	   *eps = malloc((count + 1) * sizeof(double)),
-			   *z = malloc((count + 1) * sizeof(double));
-	NnStatus	status;
+	size_t count = (size_t) run->options.batch_size * run->config.nz;
+	double *eps = malloc((count + 1) * sizeof(double)), *z = malloc((count + 1) * sizeof(double));
+	NnStatus status;
 
 	lcg_fill(100 + 2 * run->step, 1.5, count, eps);
 	lcg_fill(101 + 2 * run->step, 1.5, count, z);
-	status = nn_trainer_step_typed(run->trainer, NN_F64, run->a, run->b, eps, z, &run->losses, &train_error);
+	status = nn_trainer_step_typed(run->trainer, NN_F64, run->a, run->b, eps, z, &run->losses,
+								   &train_error);
 	run->step++;
 	free(eps);
 	free(z);
@@ -130,25 +143,29 @@ __attribute__((unused)) static double *
 array_of(const Run *run, NnArray array)
 {
 	NnTraining *t = nn_trainer_training(run->trainer);
-	size_t		total = array == NN_ARRAY_EMA ? t->nema : t->params->total;
-	double	   *values = calloc(total + 1, sizeof(double));
-	float	   *floats = calloc(total + 1, sizeof(float));
-	bool		single = run->device->train->dtype == NN_F32;
+	size_t total = array == NN_ARRAY_EMA ? t->nema : t->params->total;
+	double *values = calloc(total + 1, sizeof(double));
+	float *floats = calloc(total + 1, sizeof(float));
+	bool single = run->device->train->dtype == NN_F32;
 
-	(void) run->device->train->get(run->device, t, array, 0, total, single ? (void *) floats : values, &train_error);
+	(void) run->device->train->get(run->device, t, array, 0, total,
+								   single ? (void *) floats : values, &train_error);
 	for (size_t i = 0; single && i < total; i++)
 		values[i] = floats[i];
 	free(floats);
 	return values;
 }
 
-/* The sum of absolute values of a network's parameters or gradients, buffers excluded. */
+/*
+ * The sum of absolute values of a network's parameters or gradients, buffers
+ * excluded.
+ */
 __attribute__((unused)) static double
 network_sum(const Run *run, NnNetwork network, NnArray array)
 {
 	const NnParams *params = nn_trainer_params(run->trainer);
-	double	   *values = array_of(run, array);
-	double		sum = 0;
+	double *values = array_of(run, array);
+	double sum = 0;
 
 	for (int i = 0; i < params->n; i++)
 	{
@@ -162,4 +179,4 @@ network_sum(const Run *run, NnNetwork network, NnArray array)
 	return sum;
 }
 
-#endif							/* BICYCLE_TRAIN_FIXTURE_H */
+#endif /* BICYCLE_TRAIN_FIXTURE_H */

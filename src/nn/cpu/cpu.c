@@ -2,9 +2,13 @@
  * cpu.c
  *	  The CPU device: choice of the instruction set, threads, memory and errors.
  *
- * A CpuDevice is owned by one thread, as nn.h says; pack() may run on another one, so it uses nothing of the device that run() changes.  Inside run() an
- * OpenMP team works on the plan.  Idle threads of a team should soon sleep (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=5000): with other work on the machine a
- * barrier that spins costs many times the work between two of them.  libgomp reads these when it is loaded, so whoever starts the program must set them.
+ * A CpuDevice is owned by one thread, as nn.h says; pack() may run on another
+ * one, so it uses nothing of the device that run() changes. Inside run() an
+ * OpenMP team works on the plan. Idle threads of a team should soon sleep
+ * (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=5000): with other work on the
+ * machine a barrier that spins costs many times the work between two of them.
+ * libgomp reads these when it is loaded, so whoever starts the program must set
+ * them.
  */
 #include "cpu_train.h"
 
@@ -20,8 +24,8 @@
 void *
 cpu_alloc(size_t bytes)
 {
-	size_t		align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
-	void	   *p;
+	size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
+	void *p;
 
 	if (bytes > SIZE_MAX - align)
 		return NULL;
@@ -35,7 +39,7 @@ cpu_alloc(size_t bytes)
 NnStatus
 cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what)
 {
-	NnStatus	code = status == dnnl_unimplemented ? NN_EUNSUPPORTED : NN_EDEVICE;
+	NnStatus code = status == dnnl_unimplemented ? NN_EUNSUPPORTED : NN_EDEVICE;
 
 	if (status == dnnl_out_of_memory)
 		return nn_fail(error, NN_ENOMEM, "out of memory");
@@ -44,7 +48,7 @@ cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what)
 	return code;
 }
 
-/* ---- Threads --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Threads ------------------------------------------------------------- */
 
 static void
 free_threads(CpuDevice *device)
@@ -66,28 +70,30 @@ cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error)
 {
 	if (device->nthreads < device->base.threads)
 	{
-		CpuThread  *threads = realloc(device->threads, device->base.threads * sizeof(CpuThread));
+		CpuThread *threads = realloc(device->threads, device->base.threads * sizeof(CpuThread));
 
 		if (!threads)
 			return nn_no_memory(error, device->base.threads * sizeof(CpuThread));
-		memset(threads + device->nthreads, 0, (device->base.threads - device->nthreads) * sizeof(CpuThread));
+		memset(threads + device->nthreads, 0,
+			   (device->base.threads - device->nthreads) * sizeof(CpuThread));
 		device->threads = threads;
 		device->nthreads = device->base.threads;
 	}
 	for (int i = 0; i < device->base.threads; i++)
 	{
-		CpuThread  *thread = &device->threads[i];
+		CpuThread *thread = &device->threads[i];
 
 		if (!thread->stream)
 		{
-			dnnl_status_t status = dnnl_stream_create(&thread->stream, device->engine, dnnl_stream_default_flags);
+			dnnl_status_t status =
+				dnnl_stream_create(&thread->stream, device->engine, dnnl_stream_default_flags);
 
 			if (status != dnnl_success)
 				return cpu_dnnl_fail(error, status, "create a stream");
 		}
 		if (thread->scratch_bytes < scratch_bytes)
 		{
-			void	   *scratch = cpu_alloc(scratch_bytes);
+			void *scratch = cpu_alloc(scratch_bytes);
 
 			if (!scratch)
 				return nn_no_memory(error, scratch_bytes);
@@ -102,7 +108,7 @@ cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error)
 static int
 machine_threads(void)
 {
-	long		n = sysconf(_SC_NPROCESSORS_ONLN);
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
 
 	return n > 0 ? (int) n : 1;
 }
@@ -113,10 +119,11 @@ cpu_set_threads(NnDevice *base, int threads)
 	base->threads = threads > 0 ? threads : machine_threads();
 }
 
-/* ---- Instruction set ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Instruction set ----------------------------------------------------- */
 
 /*
- * What this processor has, or less of it: BICYCLE_ISA (baseline, avx2, avx512) holds our kernels and oneDNN's back, for tests on a better machine.  oneDNN
+ * What this processor has, or less of it: BICYCLE_ISA (baseline, avx2, avx512)
+ * holds our kernels and oneDNN's back, for tests on a better machine. oneDNN
  * takes a limit only before its first use in a process.
  */
 static const CpuKernels *
@@ -126,9 +133,9 @@ choose_kernels(void)
 	const CpuKernels *kernels = &cpu_kernels_base;
 
 #if defined(__x86_64__)
-	bool		avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-	bool		avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-		__builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+	bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+	bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+				  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 
 	if (limit && strcmp(limit, "baseline") == 0)
 	{
@@ -141,18 +148,22 @@ choose_kernels(void)
 		avx512 = false;
 	}
 	if (avx512)
-		kernels = __builtin_cpu_supports("avx512bf16") ? &cpu_kernels_avx512bf16 : &cpu_kernels_avx512;
+		kernels =
+			__builtin_cpu_supports("avx512bf16") ? &cpu_kernels_avx512bf16 : &cpu_kernels_avx512;
 	else if (avx2)
 		kernels = &cpu_kernels_avx2;
 #endif
 	return kernels;
 }
 
-/* oneDNN emulates bfloat16 on plain AVX-512, slower than float; that is not what anybody asks for with it. */
+/*
+ * oneDNN emulates bfloat16 on plain AVX-512, slower than float; that is not
+ * what anybody asks for with it.
+ */
 static bool
 has_bf16(void)
 {
-	unsigned	isa = (unsigned) dnnl_get_effective_cpu_isa();
+	unsigned isa = (unsigned) dnnl_get_effective_cpu_isa();
 
 	return (isa & dnnl_cpu_isa_avx512_core_bf16) == (unsigned) dnnl_cpu_isa_avx512_core_bf16;
 }
@@ -160,7 +171,8 @@ has_bf16(void)
 static bool
 cpu_supports(const NnDevice *base, NnPrecision precision)
 {
-	return precision <= NN_PRECISION_FP32 || (precision == NN_PRECISION_BF16 && ((const CpuDevice *) base->state)->bf16);
+	return precision <= NN_PRECISION_FP32 ||
+		   (precision == NN_PRECISION_BF16 && ((const CpuDevice *) base->state)->bf16);
 }
 
 static size_t
@@ -169,23 +181,25 @@ cpu_element_bytes(const NnDevice *base, NnPrecision precision)
 	return precision == NN_PRECISION_BF16 ? 2 : 4;
 }
 
-/* ---- The device ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- The device ---------------------------------------------------------- */
 
 static const char *
 cpu_describe(const NnDevice *base)
 {
-	CpuDevice  *device = base->state;
+	CpuDevice *device = base->state;
 	const dnnl_version_t *v = dnnl_version();
 
-	snprintf(device->description, sizeof(device->description), "cpu (%s%s, oneDNN %d.%d.%d, %d thread%s)", device->kernels->name,
-			 device->bf16 ? " with bfloat16" : "", v->major, v->minor, v->patch, base->threads, base->threads == 1 ? "" : "s");
+	snprintf(device->description, sizeof(device->description),
+			 "cpu (%s%s, oneDNN %d.%d.%d, %d thread%s)", device->kernels->name,
+			 device->bf16 ? " with bfloat16" : "", v->major, v->minor, v->patch, base->threads,
+			 base->threads == 1 ? "" : "s");
 	return device->description;
 }
 
 static void
 cpu_close(NnDevice *base)
 {
-	CpuDevice  *device = base->state;
+	CpuDevice *device = base->state;
 
 	free_threads(device);
 	if (device->engine)
@@ -196,12 +210,12 @@ cpu_close(NnDevice *base)
 NnStatus
 nn_cpu_open(int threads, NnDevice **out, NnError *error)
 {
-	CpuDevice  *device = calloc(1, sizeof(CpuDevice));
+	CpuDevice *device = calloc(1, sizeof(CpuDevice));
 	dnnl_status_t status;
 
 	if (!device)
 		return nn_no_memory(error, sizeof(CpuDevice));
-	device->base = (NnDevice) {
+	device->base = (NnDevice){
 		.name = "cpu",
 		.state = device,
 		.pack = cpu_pack,

@@ -1,12 +1,16 @@
 /*
  * cpu.h
- *	  Inside of the CPU device: what cpu_pack.c makes of a graph's layers and cpu_run.c executes.
+ *	  Inside of the CPU device: what cpu_pack.c makes of a graph's layers and
+ *	  cpu_run.c executes.
  *
- * How bits are kept independent of batch, threads and load: a layer is cut into units by its own shape alone (cpu_layout.c), a unit is a single-threaded
- * piece of work, and threads only take units in some order.  No sum is ever split between units.  oneDNN's primitives are therefore made and run with one
+ * How bits are kept independent of batch, threads and load: a layer is cut into
+ * units by its own shape alone (cpu_layout.c), a unit is a single-threaded
+ * piece of work, and threads only take units in some order. No sum is ever
+ * split between units. oneDNN's primitives are therefore made and run with one
  * thread each; the parallelism is ours.
  *
- * Packed weights and primitives belong to the model (CpuPacked) and are shared by all plans; buffers belong to the plan (CpuPlan), scratch memory of a
+ * Packed weights and primitives belong to the model (CpuPacked) and are shared
+ * by all plans; buffers belong to the plan (CpuPlan), scratch memory of a
  * thread to the device.
  */
 #ifndef BICYCLE_NN_CPU_H
@@ -19,134 +23,146 @@
 /* How the pixels of a convolution's result lie in memory. */
 typedef enum CpuForm
 {
-	CPU_PLAIN,					/* [channel part][y][x][channel] */
-	CPU_PHASES,					/* transposed: [y % 2][x % 2] of [channel part][y / 2][x / 2][channel] */
-	CPU_GRID					/* transposed, few channels: [(y + 1) / 2][(x + 1) / 2] of [(y + 1) % 2][(x + 1) % 2][channel] */
+	CPU_PLAIN,  /* [channel part][y][x][channel] */
+	CPU_PHASES, /* transposed: [y % 2][x % 2] of [channel part][y / 2][x / 2][channel] */
+	/*
+	 * transposed, few channels: [(y + 1) / 2][(x + 1) / 2] of [(y + 1) % 2][(x
+	 * + 1) % 2][channel]
+	 */
+	CPU_GRID
 } CpuForm;
 
 /* By what a convolution is computed. */
 typedef enum CpuAlgorithm
 {
-	CPU_DNNL,					/* oneDNN, in units of some rows and channels */
-	CPU_TILES					/* cpu_tiles.c */
+	CPU_DNNL, /* oneDNN, in units of some rows and channels */
+	CPU_TILES /* cpu_tiles.c */
 } CpuAlgorithm;
 
-/* How a convolution of one image is computed, and how its result lies in memory. */
+/*
+ * How a convolution of one image is computed, and how its result lies in
+ * memory.
+ */
 typedef struct CpuLayout
 {
 	CpuAlgorithm algorithm;
-	CpuForm		form;
-	int			phases;			/* 1, or 4 of CPU_PHASES */
-	int			kernel;			/* of the convolutions run: 2 for transposed ones */
-	int			stride;
-	int			h,
-				w,				/* extents of the result of one phase */
-				c;				/* its channels; 4 times the layer's in CPU_GRID */
-	int			part;			/* channels that lie together; with oneDNN, those of a unit */
-	int			band;			/* rows of a unit; oneDNN */
-	size_t		elements;		/* floats of the whole result */
+	CpuForm form;
+	int phases; /* 1, or 4 of CPU_PHASES */
+	int kernel; /* of the convolutions run: 2 for transposed ones */
+	int stride;
+	int h, w,        /* extents of the result of one phase */
+		c;           /* its channels; 4 times the layer's in CPU_GRID */
+	int part;        /* channels that lie together; with oneDNN, those of a unit */
+	int band;        /* rows of a unit; oneDNN */
+	size_t elements; /* floats of the whole result */
 } CpuLayout;
 
-/* A convolution of some rows to some channels: one oneDNN primitive, run on one thread. */
+/*
+ * A convolution of some rows to some channels: one oneDNN primitive, run on one
+ * thread.
+ */
 typedef struct CpuUnit
 {
-	int			primitive;		/* index in the layer */
+	int primitive; /* index in the layer */
 	dnnl_memory_t weights;
-	bool		owner;			/* frees the weights, which bands share */
-	size_t		src;			/* elements from the image's start to the first row read */
-	size_t		dst;			/* floats from the result's start */
+	bool owner; /* frees the weights, which bands share */
+	size_t src; /* elements from the image's start to the first row read */
+	size_t dst; /* floats from the result's start */
 } CpuUnit;
 
 typedef struct CpuPrimitive
 {
-	int			rows,			/* of the result, and of the input with the padding around them */
-				in_rows,
-				pad_top,
-				pad_bottom,
-				pad_left,
-				pad_right,
-				channels;
+	int rows, /* of the result, and of the input with the padding around them */
+		in_rows, pad_top, pad_bottom, pad_left, pad_right, channels;
 	dnnl_primitive_desc_t desc;
 	dnnl_primitive_t primitive;
-	int			id;				/* among all of the model, for the memory objects of a thread */
+	int id; /* among all of the model, for the memory objects of a thread */
 } CpuPrimitive;
 
-/* What a node needs besides its operands; zeroed for nodes without parameters. */
+/*
+ * What a node needs besides its operands; zeroed for nodes without parameters.
+ */
 typedef struct CpuLayer
 {
-	NnOp		op;
-	NnShape		in,
-				out;			/* of one image of the step; a plan must have the same */
-	CpuLayout	layout;
-	CpuUnit    *units;
-	int			nunits;
+	NnOp op;
+	NnShape in, out; /* of one image of the step; a plan must have the same */
+	CpuLayout layout;
+	CpuUnit *units;
+	int nunits;
 	CpuPrimitive *primitives;
-	int			nprimitives;
-	CpuTiling	tiling;			/* CPU_TILES */
-	float	   *tile_weights;
-	float	   *bias;			/* (c); NULL if the layer has none */
-	int			nz;
-	NnBorder	rows,
-				columns;
-	float	   *z_weights;		/* [row class][column class][nz][c]: sums over the valid taps */
-	float	   *norm;			/* batch norm: center, offset, scale, shift, (c) each.  LINEAR: weights (o, c) */
+	int nprimitives;
+	CpuTiling tiling; /* CPU_TILES */
+	float *tile_weights;
+	float *bias; /* (c); NULL if the layer has none */
+	int nz;
+	NnBorder rows, columns;
+	float *z_weights; /* [row class][column class][nz][c]: sums over the valid taps */
+	float *norm; /* batch norm: center, offset, scale, shift, (c) each.  LINEAR: weights (o, c) */
 } CpuLayer;
 
 typedef struct CpuPacked
 {
 	NnPrecision precision;
-	int			nlayers;		/* one a node */
-	CpuLayer   *layers;
-	int			nprimitives;
-	size_t		scratch_bytes;	/* the most a primitive wants */
-	float	   *zeros;			/* a pixel outside every image */
-	int			nzeros;
-	size_t		bytes;
+	int nlayers; /* one a node */
+	CpuLayer *layers;
+	int nprimitives;
+	size_t scratch_bytes; /* the most a primitive wants */
+	float *zeros;         /* a pixel outside every image */
+	int nzeros;
+	size_t bytes;
 } CpuPacked;
 
 /* A thread's own things.  Grown only between runs. */
 typedef struct CpuThread
 {
 	dnnl_stream_t stream;
-	void	   *scratch;
-	size_t		scratch_bytes;
+	void *scratch;
+	size_t scratch_bytes;
 } CpuThread;
 
 typedef struct CpuDevice
 {
-	NnDevice	base;
+	NnDevice base;
 	dnnl_engine_t engine;
 	const CpuKernels *kernels;
-	bool		bf16;
-	CpuThread  *threads;
-	int			nthreads;		/* of the array */
-	char		description[128];
+	bool bf16;
+	CpuThread *threads;
+	int nthreads; /* of the array */
+	char description[128];
 } CpuDevice;
 
 /* cpu.c */
-extern void *cpu_alloc(size_t bytes);	/* 64-byte aligned, in huge pages where that pays; NULL if there is no memory.  Free with free(). */
+/*
+ * 64-byte aligned, in huge pages where that pays; NULL if there is no memory.
+ * Free with free().
+ */
+extern void *cpu_alloc(size_t bytes);
 extern NnStatus cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what);
 extern NnStatus cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error);
 
 /* cpu_layout.c */
-extern int	cpu_step_end(const NnGraph *graph, int id);
+extern int cpu_step_end(const NnGraph *graph, int id);
 extern NnNode cpu_step_conv(const NnGraph *graph, int id);
-extern void cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
-extern int	cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
-extern int	cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
+extern void cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out,
+					   NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
+extern int cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
+extern int cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
 
 /* cpu_tiles.c, also cpu_run.h */
-extern size_t cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer);	/* floats */
-extern void cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node, const float *w, float *out);
-extern int	cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, int c);
+extern size_t cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer); /* floats */
+extern void cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node,
+						   const float *w, float *out);
+extern int cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, int c);
 
 /* cpu_pack.c */
-extern NnStatus cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
+extern NnStatus cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph,
+						 const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cpu_pack_free(NnDevice *base, void *packed);
 
 /* cpu_plan.c, cpu_run.c; also cpu_run.h */
 extern NnStatus cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
-extern NnStatus cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
+extern NnStatus cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings,
+						int nbindings, NnError *error);
 extern void cpu_release(NnDevice *base, NnPlan *plan);
 
-#endif							/* BICYCLE_NN_CPU_H */
+#endif /* BICYCLE_NN_CPU_H */

@@ -1,12 +1,16 @@
 /*
  * cpu_finish.c
- *	  Bias, latent, norm and activations of a convolution's result (cpu_finish.h).
+ *	  Bias, latent, norm and activations of a convolution's result
+ *	  (cpu_finish.h).
  *
- * Instance norm reads the map twice: once for the moments, once to write.  Everything is taken relative to the value in the map's middle, so that on a flat
- * image, where the deviations are all that norm leaves, they are not drowned by the mean.  The latent adds a constant for each class of border positions; of
- * it, too, only the difference from the middle's class counts.
+ * Instance norm reads the map twice: once for the moments, once to write.
+ * Everything is taken relative to the value in the map's middle, so that on a
+ * flat image, where the deviations are all that norm leaves, they are not
+ * drowned by the mean. The latent adds a constant for each class of border
+ * positions; of it, too, only the difference from the middle's class counts.
  *
- * Pure functions of their arguments; a call writes only its own channels or rows.
+ * Pure functions of their arguments; a call writes only its own channels or
+ * rows.
  */
 #include "cpu_finish.h"
 
@@ -15,13 +19,16 @@
 
 #define INSTANCE_NORM_EPS 1e-5
 
-/* A CpuAffine of one block of channels and its memory.  offset has a row for each class of positions, row major. */
+/*
+ * A CpuAffine of one block of channels and its memory. offset has a row for
+ * each class of positions, row major.
+ */
 typedef struct Block
 {
-	float		center[CPU_BLOCK];
-	float		scale[CPU_BLOCK];
-	float		shift[CPU_BLOCK];
-	float		offset[NN_MAX_BORDER * NN_MAX_BORDER][CPU_BLOCK];
+	float center[CPU_BLOCK];
+	float scale[CPU_BLOCK];
+	float shift[CPU_BLOCK];
+	float offset[NN_MAX_BORDER * NN_MAX_BORDER][CPU_BLOCK];
 } Block;
 
 static const void *
@@ -33,8 +40,8 @@ element(const void *base, bool bf16, size_t at)
 static float
 element_value(const void *base, bool bf16, size_t at)
 {
-	uint32_t	bits;
-	float		value;
+	uint32_t bits;
+	float value;
 
 	if (!bf16)
 		return ((const float *) base)[at];
@@ -47,15 +54,17 @@ element_value(const void *base, bool bf16, size_t at)
 static size_t
 pixel_at(const CpuFinish *f, int y, int x, int c0)
 {
-	size_t		channel = (size_t) (c0 / f->part) * f->part_step + c0 % f->part;
-	size_t		quarter = (size_t) (f->h / 2) * (f->w / 2);
+	size_t channel = (size_t) (c0 / f->part) * f->part_step + c0 % f->part;
+	size_t quarter = (size_t) (f->h / 2) * (f->w / 2);
 
 	switch (f->form)
 	{
 		case CPU_PHASES:
-			return (2 * (y % 2) + x % 2) * quarter * f->c + channel + ((size_t) (y / 2) * (f->w / 2) + x / 2) * f->step;
+			return (2 * (y % 2) + x % 2) * quarter * f->c + channel +
+				   ((size_t) (y / 2) * (f->w / 2) + x / 2) * f->step;
 		case CPU_GRID:
-			return ((size_t) ((y + 1) / 2) * (f->w / 2 + 1) + (x + 1) / 2) * f->step + (2 * ((y + 1) % 2) + (x + 1) % 2) * f->c + c0;
+			return ((size_t) ((y + 1) / 2) * (f->w / 2 + 1) + (x + 1) / 2) * f->step +
+				   (2 * ((y + 1) % 2) + (x + 1) % 2) * f->c + c0;
 		case CPU_PLAIN:
 			break;
 	}
@@ -65,13 +74,13 @@ pixel_at(const CpuFinish *f, int y, int x, int c0)
 static CpuRun
 run_at(const CpuFinish *f, int y, int x, int c0)
 {
-	return (CpuRun) {element(f->src, f->src_bf16, pixel_at(f, y, x, c0)), f->step, f->src_bf16};
+	return (CpuRun){ element(f->src, f->src_bf16, pixel_at(f, y, x, c0)), f->step, f->src_bf16 };
 }
 
 static CpuAffine
 affine_of(const Block *block, int class)
 {
-	return (CpuAffine) {block->center, block->offset[class], block->scale, block->shift};
+	return (CpuAffine){ block->center, block->offset[class], block->scale, block->shift };
 }
 
 /* offset = bias + latent, for each class of positions */
@@ -79,33 +88,40 @@ static void
 fill_offsets(const CpuFinish *f, int c0, int c, Block *block)
 {
 	const CpuLayer *layer = f->latent_layer;
-	bool		relative = f->norm == NN_NORM_INSTANCE;
-	int			classes = f->latent ? layer->rows.n * layer->columns.n : 1;
-	const float *middle = f->latent ? f->latent + (size_t) (layer->rows.centre * layer->columns.n + layer->columns.centre) * f->c : NULL;
+	bool relative = f->norm == NN_NORM_INSTANCE;
+	int classes = f->latent ? layer->rows.n * layer->columns.n : 1;
+	const float *middle =
+		f->latent
+			? f->latent +
+				  (size_t) (layer->rows.centre * layer->columns.n + layer->columns.centre) * f->c
+			: NULL;
 
 	for (int k = 0; k < classes; k++)
 		for (int i = 0; i < c; i++)
 		{
-			float		offset = f->bias && !relative ? f->bias[c0 + i] : 0.0f;
+			float offset = f->bias && !relative ? f->bias[c0 + i] : 0.0f;
 
 			if (f->latent)
-				offset += f->latent[(size_t) k * f->c + c0 + i] - (relative ? middle[c0 + i] : 0.0f);
+				offset +=
+					f->latent[(size_t) k * f->c + c0 + i] - (relative ? middle[c0 + i] : 0.0f);
 			block->offset[k][i] = offset;
 		}
 }
 
-/* ---- Walking a map --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Walking a map ------------------------------------------------------- */
 
 static void
-take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const Block *block, CpuMoments *m)
+take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const Block *block,
+			 CpuMoments *m)
 {
-	CpuAffine	affine = affine_of(block, 0);
+	CpuAffine affine = affine_of(block, 0);
 
 	memset(m, 0, sizeof(*m));
 	if (f->form == CPU_PHASES)
 	{
 		for (int phase = 0; phase < 4; phase++)
-			kernels->moments(m, run_at(f, phase / 2, phase % 2, c0), f->h / 2 * (f->w / 2), c, &affine);
+			kernels->moments(m, run_at(f, phase / 2, phase % 2, c0), f->h / 2 * (f->w / 2), c,
+							 &affine);
 	}
 	else if (f->form == CPU_GRID)
 	{
@@ -115,40 +131,45 @@ take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const
 	}
 	else if (f->latent)
 	{
-		const NnBorder *rows = &f->latent_layer->rows,
-				   *columns = &f->latent_layer->columns;
+		const NnBorder *rows = &f->latent_layer->rows, *columns = &f->latent_layer->columns;
 
 		for (int r = 0; r < rows->n; r++)
 			for (int y = rows->first[r]; y < rows->first[r + 1]; y++)
 				for (int k = 0; k < columns->n; k++)
 				{
 					affine = affine_of(block, r * columns->n + k);
-					kernels->moments(m, run_at(f, y, columns->first[k], c0), columns->first[k + 1] - columns->first[k], c, &affine);
+					kernels->moments(m, run_at(f, y, columns->first[k], c0),
+									 columns->first[k + 1] - columns->first[k], c, &affine);
 				}
 	}
 	else
 		kernels->moments(m, run_at(f, 0, 0, c0), f->h * f->w, c, &affine);
 }
 
-/* Writes n pixels from (y, x) on, every `every`th of the row, to all outputs. */
+/*
+ * Writes n pixels from (y, x) on, every `every`th of the row, to all outputs.
+ */
 static void
-apply_run(const CpuKernels *kernels, const CpuFinish *f, int y, int x, int every, int n, int c0, int c, const CpuAffine *affine)
+apply_run(const CpuKernels *kernels, const CpuFinish *f, int y, int x, int every, int n, int c0,
+		  int c, const CpuAffine *affine)
 {
-	CpuOut		out[2];
+	CpuOut out[2];
 
 	for (int o = 0; o < f->nouts; o++)
 	{
 		out[o] = f->out[o];
-		out[o].data = (void *) element(f->out[o].data, f->out[o].bf16, ((size_t) y * f->w + x) * f->out[o].step + c0);
+		out[o].data = (void *) element(f->out[o].data, f->out[o].bf16,
+									   ((size_t) y * f->w + x) * f->out[o].step + c0);
 		out[o].step *= every;
 	}
 	kernels->apply(run_at(f, y, x, c0), n, c, affine, out, f->nouts);
 }
 
 static void
-apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0, int c, const Block *block)
+apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0, int c,
+		   const Block *block)
 {
-	CpuAffine	affine = affine_of(block, 0);
+	CpuAffine affine = affine_of(block, 0);
 
 	if (f->form != CPU_PLAIN)
 	{
@@ -158,9 +179,8 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 	}
 	else if (f->latent)
 	{
-		const NnBorder *rows = &f->latent_layer->rows,
-				   *columns = &f->latent_layer->columns;
-		int			r = 0;
+		const NnBorder *rows = &f->latent_layer->rows, *columns = &f->latent_layer->columns;
+		int r = 0;
 
 		for (int y = y0; y < y1; y++)
 		{
@@ -169,7 +189,8 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 			for (int k = 0; k < columns->n; k++)
 			{
 				affine = affine_of(block, r * columns->n + k);
-				apply_run(kernels, f, y, columns->first[k], 1, columns->first[k + 1] - columns->first[k], c0, c, &affine);
+				apply_run(kernels, f, y, columns->first[k], 1,
+						  columns->first[k + 1] - columns->first[k], c0, c, &affine);
 			}
 		}
 	}
@@ -177,14 +198,14 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 		apply_run(kernels, f, y0, 0, 1, (y1 - y0) * f->w, c0, c, &affine);
 }
 
-/* ---- Instance norm --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Instance norm ------------------------------------------------------- */
 
 void
 cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c)
 {
-	size_t		middle = pixel_at(f, f->h / 2, f->w / 2, c0);
-	CpuMoments	m;
-	Block		block;
+	size_t middle = pixel_at(f, f->h / 2, f->w / 2, c0);
+	CpuMoments m;
+	Block block;
 
 	for (int i = 0; i < c; i++)
 		block.center[i] = element_value(f->src, f->src_bf16, middle + i);
@@ -198,7 +219,7 @@ cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c
 	apply_rows(kernels, f, 0, f->h, c0, c, &block);
 }
 
-/* ---- Others ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Others -------------------------------------------------------------- */
 
 static void
 fill_fixed(const CpuFinish *f, int c0, int c, Block *block)
@@ -213,7 +234,8 @@ fill_fixed(const CpuFinish *f, int c0, int c, Block *block)
 }
 
 /*
- * Rows [i0, i1) of a grid's corners, all four pixels of a corner at once, to float outputs.  The channels of four pixels fill a vector where those of one
+ * Rows [i0, i1) of a grid's corners, all four pixels of a corner at once, to
+ * float outputs. The channels of four pixels fill a vector where those of one
  * would leave most of it empty; then they are moved to their places.
  */
 static void
@@ -223,11 +245,10 @@ finish_corners(const CpuKernels *kernels, const CpuFinish *f, int i0, int i1)
 	{
 		CHUNK = 64
 	};
-	float		corners[CHUNK * CPU_BLOCK];
-	int			c = f->c,
-				width = f->w / 2 + 1;
-	Block		block;
-	CpuAffine	affine = affine_of(&block, 0);
+	float corners[CHUNK * CPU_BLOCK];
+	int c = f->c, width = f->w / 2 + 1;
+	Block block;
+	CpuAffine affine = affine_of(&block, 0);
 
 	fill_fixed(f, 0, c, &block);
 	for (int i = c; i < 4 * c; i++)
@@ -241,21 +262,23 @@ finish_corners(const CpuKernels *kernels, const CpuFinish *f, int i0, int i1)
 		for (int j0 = 0; j0 < width; j0 += CHUNK)
 			for (int o = 0; o < f->nouts; o++)
 			{
-				int			n = width - j0 < CHUNK ? width - j0 : CHUNK;
-				CpuRun		src = {(const float *) f->src + ((size_t) i * width + j0) * f->step, f->step, false};
-				CpuOut		out = {corners, 4 * c, false, f->out[o].act};
+				int n = width - j0 < CHUNK ? width - j0 : CHUNK;
+				CpuRun src = { (const float *) f->src + ((size_t) i * width + j0) * f->step,
+							   f->step, false };
+				CpuOut out = { corners, 4 * c, false, f->out[o].act };
 
 				kernels->apply(src, n, 4 * c, &affine, &out, 1);
 				for (int q = 0; q < 4; q++)
 				{
-					int			y = 2 * i + q / 2 - 1;
+					int y = 2 * i + q / 2 - 1;
 
 					if (y < 0 || y >= f->h)
 						continue;
 					for (int j = 0; j < n; j++)
 					{
-						int			x = 2 * (j0 + j) + q % 2 - 1;
-						float	   *to = (float *) f->out[o].data + ((size_t) y * f->w + x) * f->out[o].step;
+						int x = 2 * (j0 + j) + q % 2 - 1;
+						float *to =
+							(float *) f->out[o].data + ((size_t) y * f->w + x) * f->out[o].step;
 
 						if (x < 0 || x >= f->w)
 							continue;
@@ -269,7 +292,8 @@ finish_corners(const CpuKernels *kernels, const CpuFinish *f, int i0, int i1)
 static bool
 by_corners(const CpuFinish *f)
 {
-	return f->form == CPU_GRID && 4 * f->c <= CPU_BLOCK && !f->src_bf16 && !f->out[0].bf16 && (f->nouts < 2 || !f->out[1].bf16);
+	return f->form == CPU_GRID && 4 * f->c <= CPU_BLOCK && !f->src_bf16 && !f->out[0].bf16 &&
+		   (f->nouts < 2 || !f->out[1].bf16);
 }
 
 int
@@ -281,7 +305,7 @@ cpu_finish_row_count(const CpuFinish *f)
 void
 cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1)
 {
-	Block		block;
+	Block block;
 
 	if (by_corners(f))
 	{
@@ -291,7 +315,7 @@ cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1)
 	for (int c0 = 0; c0 < f->c;)
 	{
 		/* a block stays within a part */
-		int			c = f->part - c0 % f->part;
+		int c = f->part - c0 % f->part;
 
 		if (c > CPU_BLOCK)
 			c = CPU_BLOCK;

@@ -1,38 +1,43 @@
 /*
  * cpu_finish.h
- *	  What follows a convolution, in one pass over its result: bias, latent, norm, activations and the way to its one or two readers.
+ *	  What follows a convolution, in one pass over its result: bias, latent,
+ *	  norm, activations and the way to its one or two readers.
  */
 #ifndef BICYCLE_NN_CPU_FINISH_H
 #define BICYCLE_NN_CPU_FINISH_H
 
 #include "cpu.h"
 
-/* The job for one image.  A map that no convolution made is CPU_PLAIN with one part. */
+/*
+ * The job for one image. A map that no convolution made is CPU_PLAIN with one
+ * part.
+ */
 typedef struct CpuFinish
 {
-	CpuForm		form;
+	CpuForm form;
 	const void *src;
-	bool		src_bf16;
-	ptrdiff_t	step;			/* elements from pixel to pixel */
-	int			part;			/* channels that lie together; the next ones are `part_step` elements on */
-	size_t		part_step;
-	int			h,
-				w,
-				c;				/* of the finished map */
-	const float *bias;			/* (c) or NULL */
-	const CpuLayer *latent_layer;	/* whose classes `latent` follows */
-	const float *latent;		/* [row class][column class][c] or NULL */
-	NnNorm		norm;
-	const float *batch;			/* center, offset, scale, shift of batch norm */
-	int			nouts;
-	CpuOut		out[2];			/* data points to the image's first pixel */
+	bool src_bf16;
+	ptrdiff_t step; /* elements from pixel to pixel */
+	int part;       /* channels that lie together; the next ones are `part_step` elements on */
+	size_t part_step;
+	int h, w, c;                  /* of the finished map */
+	const float *bias;            /* (c) or NULL */
+	const CpuLayer *latent_layer; /* whose classes `latent` follows */
+	const float *latent;          /* [row class][column class][c] or NULL */
+	NnNorm norm;
+	const float *batch; /* center, offset, scale, shift of batch norm */
+	int nouts;
+	CpuOut out[2]; /* data points to the image's first pixel */
 } CpuFinish;
 
 /* Instance norm of channels [c0, c0 + c), c <= CPU_BLOCK. */
 extern void cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c);
 
-/* Other norms: rows [y0, y1) of cpu_finish_rows(f), which are the map's except in CPU_GRID. */
-extern int	cpu_finish_row_count(const CpuFinish *f);
+/*
+ * Other norms: rows [y0, y1) of cpu_finish_rows(f), which are the map's except
+ * in CPU_GRID.
+ */
+extern int cpu_finish_row_count(const CpuFinish *f);
 extern void cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1);
 
-#endif							/* BICYCLE_NN_CPU_FINISH_H */
+#endif /* BICYCLE_NN_CPU_FINISH_H */

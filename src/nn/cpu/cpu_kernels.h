@@ -1,9 +1,12 @@
 /*
  * cpu_kernels.h
- *	  Vector kernels of the CPU device: one table of functions for each instruction set, all compiled from cpu_kernels.inc.h.
+ *	  Vector kernels of the CPU device: one table of functions for each
+ *	  instruction set, all compiled from cpu_kernels.inc.h.
  *
- * A kernel works on a run: `n` pixels, `step` elements apart, of which it takes `c` consecutive channels.  Channels never mix, and the order of sums over
- * pixels is fixed by the run alone; how callers cut channels into blocks therefore never changes a bit.  Kernels allocate nothing and share nothing.
+ * A kernel works on a run: `n` pixels, `step` elements apart, of which it takes
+ * `c` consecutive channels. Channels never mix, and the order of sums over
+ * pixels is fixed by the run alone; how callers cut channels into blocks
+ * therefore never changes a bit. Kernels allocate nothing and share nothing.
  */
 #ifndef BICYCLE_NN_CPU_KERNELS_H
 #define BICYCLE_NN_CPU_KERNELS_H
@@ -17,19 +20,25 @@
 typedef struct CpuRun
 {
 	const void *data;
-	ptrdiff_t	step;
-	bool		bf16;
+	ptrdiff_t step;
+	bool bf16;
 } CpuRun;
 
-/* Mean and sum of squared deviations of the pixels seen so far, for each channel of a block (Chan et al. 1979). */
+/*
+ * Mean and sum of squared deviations of the pixels seen so far, for each
+ * channel of a block (Chan et al. 1979).
+ */
 typedef struct CpuMoments
 {
-	int			count;
-	float		mean[CPU_BLOCK];
-	float		m2[CPU_BLOCK];
+	int count;
+	float mean[CPU_BLOCK];
+	float m2[CPU_BLOCK];
 } CpuMoments;
 
-/* What happens to a value x of channel c: y = ((x - center[c]) + offset[c]) * scale[c] + shift[c]. */
+/*
+ * What happens to a value x of channel c: y = ((x - center[c]) + offset[c]) *
+ * scale[c] + shift[c].
+ */
 typedef struct CpuAffine
 {
 	const float *center;
@@ -41,52 +50,69 @@ typedef struct CpuAffine
 /* One reader's copy of the result. */
 typedef struct CpuOut
 {
-	void	   *data;
-	ptrdiff_t	step;
-	bool		bf16;
-	NnActChain	act;
+	void *data;
+	ptrdiff_t step;
+	bool bf16;
+	NnActChain act;
 } CpuOut;
 
-/* Outputs a tile has at most, and the positions it is computed in, along one axis. */
+/*
+ * Outputs a tile has at most, and the positions it is computed in, along one
+ * axis.
+ */
 #define CPU_MAX_TILE 3
 #define CPU_MAX_POSITIONS 4
 
 typedef struct CpuKernels
 {
 	const char *name;
-	int			lanes;			/* floats of a vector */
-	int			rows;			/* rows of a block of gemm() */
-	int			panel;			/* columns of one */
-
-	/* Adds a run of x - center + offset to the moments; scale and shift are not read. */
-	void		(*moments) (CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
-
-	/* Writes act(affine(x)) to each of the outputs. */
-	void		(*apply) (CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int nouts);
-
-	/* dst = a + b */
-	void		(*add) (CpuRun a, CpuRun b, int n, int c, const CpuOut *dst);
-
-	/* dst = the mean of ny x nx pixels of src, rows `row` elements apart, times their number times `weight`; any c */
-	void		(*pool) (CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOut *dst);
-
-	/* dst = the sum of four pixels by weight; any c */
-	void		(*blend) (const void *const src[4], bool bf16, const float weight[4], int c, const CpuOut *dst);
+	int lanes; /* floats of a vector */
+	int rows;  /* rows of a block of gemm() */
+	int panel; /* columns of one */
 
 	/*
-	 * Tiles (cpu_tiles.c).  tile_in transforms (m + r - 1)^2 pixels of c channels into as many positions, `position` floats apart; channels [k, k + lanes) go to
-	 * v + k * rows, zero-filled.  m = 1 copies one pixel.  tile_out makes the m^2 outputs (NULL: not wanted) of c channels from the positions.
+	 * Adds a run of x - center + offset to the moments; scale and shift are not
+	 * read.
 	 */
-	void		(*tile_in) (int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows);
-	void		(*tile_out) (int m, int r, const float *sums, size_t position, int c, float *const *out);
+	void (*moments)(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
 
-	/* C (n, panel) = A (n, k) * B (k, panel), n <= rows; A lies as tile_in leaves it with rows = n, k a multiple of lanes, rows of C `ldc` apart */
-	void		(*gemm) (int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc);
+	/* Writes act(affine(x)) to each of the outputs. */
+	void (*apply)(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int nouts);
+
+	/* dst = a + b */
+	void (*add)(CpuRun a, CpuRun b, int n, int c, const CpuOut *dst);
+
+	/*
+	 * dst = the mean of ny x nx pixels of src, rows `row` elements apart, times
+	 * their number times `weight`; any c
+	 */
+	void (*pool)(CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOut *dst);
+
+	/* dst = the sum of four pixels by weight; any c */
+	void (*blend)(const void *const src[4], bool bf16, const float weight[4], int c,
+				  const CpuOut *dst);
+
+	/*
+	 * Tiles (cpu_tiles.c). tile_in transforms (m + r - 1)^2 pixels of c
+	 * channels into as many positions, `position` floats apart; channels [k, k
+	 * + lanes) go to v + k * rows, zero-filled. m = 1 copies one pixel.
+	 * tile_out makes the m^2 outputs (NULL: not wanted) of c channels from the
+	 * positions.
+	 */
+	void (*tile_in)(int m, int r, const float *const *pixels, int c, float *v, size_t position,
+					int rows);
+	void (*tile_out)(int m, int r, const float *sums, size_t position, int c, float *const *out);
+
+	/*
+	 * C (n, panel) = A (n, k) * B (k, panel), n <= rows; A lies as tile_in
+	 * leaves it with rows = n, k a multiple of lanes, rows of C `ldc` apart
+	 */
+	void (*gemm)(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc);
 
 	const struct CpuTrainKernels *train;
 
 	/* y[o] = b[o] + sum of x[i] * w[o][i] */
-	void		(*linear) (CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst);
+	void (*linear)(CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst);
 } CpuKernels;
 
 extern const CpuKernels cpu_kernels_base;
@@ -94,4 +120,4 @@ extern const CpuKernels cpu_kernels_avx2;
 extern const CpuKernels cpu_kernels_avx512;
 extern const CpuKernels cpu_kernels_avx512bf16;
 
-#endif							/* BICYCLE_NN_CPU_KERNELS_H */
+#endif /* BICYCLE_NN_CPU_KERNELS_H */

@@ -1,13 +1,17 @@
 /*
  * cpu_kernels.inc.h
- *	  Bodies of the vector kernels (cpu_kernels.h); included once for each instruction set by cpu_kernels_base.c, cpu_kernels_avx2.c and cpu_kernels_avx512*.c.
+ *	  Bodies of the vector kernels (cpu_kernels.h); included once for each
+ *	  instruction set by cpu_kernels_base.c, cpu_kernels_avx2.c and
+ *	  cpu_kernels_avx512*.c.
  *
  * The includer defines
  *		VL				lanes of a float vector
  *		VFMA(a, b, c)	a * b + c
  *		VMAX(a, b), VMIN(a, b)	b where either is not a number
- *		VLOADN(p, n), VSTOREN(p, v, n)	the first n of VL floats, 0 < n < VL; lanes not loaded are zero
- *		ROWS			rows of a gemm block, as many as registers hold the sums of (two vectors a row); at most 12
+ *		VLOADN(p, n), VSTOREN(p, v, n)	the first n of VL floats, 0 < n < VL;
+ *	                                    lanes not loaded are zero
+ *		ROWS			rows of a gemm block, as many as registers hold the sums
+ *	                    of (two vectors a row); at most 12
  *		KERNELS, KERNELS_NAME	the table defined here and its name
  */
 #include <math.h>
@@ -24,13 +28,16 @@ typedef uint16_t vh_any __attribute__((vector_size(VL * 2), aligned(2), may_alia
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Pixels of a block: with CPU_BLOCK channels they fit the first level cache, so that two passes over them cost one of memory. */
+/*
+ * Pixels of a block: with CPU_BLOCK channels they fit the first level cache, so
+ * that two passes over them cost one of memory.
+ */
 #define PIXELS 64
 
 INLINE vf
 set1(float x)
 {
-	return x - (vf) {0};
+	return x - (vf){ 0 };
 }
 
 INLINE vf
@@ -53,13 +60,13 @@ store_f32(float *p, vf v, int n)
 INLINE vf
 load_bf16(const uint16_t *p, int n)
 {
-	vh			half;
+	vh half;
 
 	if (n >= VL)
 		half = *(const vh_any *) p;
 	else
 	{
-		uint16_t	part[VL] = {0};
+		uint16_t part[VL] = { 0 };
 
 		memcpy(part, p, n * sizeof(uint16_t));
 		memcpy(&half, part, sizeof(half));
@@ -71,10 +78,10 @@ load_bf16(const uint16_t *p, int n)
 INLINE void
 store_bf16(uint16_t *p, vf v, int n)
 {
-	vu			bits = (vu) v;
-	vu			rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-	vu			nan = (vu) (v != v);
-	vh			half = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), vh);
+	vu bits = (vu) v;
+	vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+	vu nan = (vu) (v != v);
+	vh half = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), vh);
 
 	if (n >= VL)
 		*(vh_any *) p = half;
@@ -98,17 +105,14 @@ store(void *p, ptrdiff_t at, bool bf16, vf v, int n)
 }
 
 /*
- * exp(x) - 1 to about 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2; 2^n (exp(r) - 1) + (2^n - 1), in which nothing cancels near 0.
+ * exp(x) - 1 to about 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2;
+ * 2^n (exp(r) - 1) + (2^n - 1), in which nothing cancels near 0.
  */
 INLINE vf
 v_expm1(vf x)
 {
-	const float magic = 12582912.0f;	/* 1.5 * 2^23: adding and taking away rounds to an integer */
-	vf			n,
-				r,
-				q,
-				p,
-				s;
+	const float magic = 12582912.0f; /* 1.5 * 2^23: adding and taking away rounds to an integer */
+	vf n, r, q, p, s;
 
 	x = VMIN(set1(88.0f), VMAX(set1(-87.0f), x));
 	n = VFMA(x, set1(1.44269504f), set1(magic)) - magic;
@@ -128,7 +132,7 @@ v_expm1(vf x)
 INLINE vf
 v_tanh(vf x)
 {
-	vf			e = v_expm1(2.0f * VMIN(set1(10.0f), VMAX(set1(-10.0f), x)));
+	vf e = v_expm1(2.0f * VMIN(set1(10.0f), VMAX(set1(-10.0f), x)));
 
 	return e / (e + 2.0f);
 }
@@ -136,8 +140,8 @@ v_tanh(vf x)
 INLINE vf
 v_elu(vf x)
 {
-	vf			e = v_expm1(x);
-	vi			positive = x > 0.0f;
+	vf e = v_expm1(x);
+	vi positive = x > 0.0f;
 
 	return (vf) (((vi) x & positive) | ((vi) e & ~positive));
 }
@@ -161,33 +165,27 @@ v_act(NnActKind kind, vf x)
 	return x;
 }
 
-/* ---- Moments --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Moments ------------------------------------------------------------- */
 
 INLINE void
 moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine *affine)
 {
 	for (int p0 = 0; p0 < n; p0 += PIXELS)
 	{
-		int			np = n - p0 < PIXELS ? n - p0 : PIXELS;
-		int			total = m->count + np;
-		vf			share = set1((float) ((double) np / total));
-		vf			cross = set1((float) ((double) m->count * np / total));
-		vf			inverse = set1((float) (1.0 / np));
+		int np = n - p0 < PIXELS ? n - p0 : PIXELS;
+		int total = m->count + np;
+		vf share = set1((float) ((double) np / total));
+		vf cross = set1((float) ((double) m->count * np / total));
+		vf inverse = set1((float) (1.0 / np));
 
 		for (int k = 0; k < c; k += VL)
 		{
-			int			lanes = c - k;
-			vf			center = load_f32(affine->center + k, lanes);
-			vf			offset = load_f32(affine->offset + k, lanes);
-			vf			sum0 = set1(0.0f),
-						sum1 = sum0,
-						square0 = sum0,
-						square1 = sum0,
-						mean,
-						old,
-						delta;
-			ptrdiff_t	at = (ptrdiff_t) p0 * src.step + k;
-			int			p;
+			int lanes = c - k;
+			vf center = load_f32(affine->center + k, lanes);
+			vf offset = load_f32(affine->offset + k, lanes);
+			vf sum0 = set1(0.0f), sum1 = sum0, square0 = sum0, square1 = sum0, mean, old, delta;
+			ptrdiff_t at = (ptrdiff_t) p0 * src.step + k;
+			int p;
 
 			for (p = 0; p + 1 < np; p += 2)
 			{
@@ -199,22 +197,25 @@ moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine
 			mean = (sum0 + sum1) * inverse;
 			for (p = 0; p + 1 < np; p += 2)
 			{
-				vf			d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
-				vf			d1 = ((load(src.data, at + (p + 1) * src.step, bf16, lanes) - center) + offset) - mean;
+				vf d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
+				vf d1 = ((load(src.data, at + (p + 1) * src.step, bf16, lanes) - center) + offset) -
+						mean;
 
 				square0 = VFMA(d0, d0, square0);
 				square1 = VFMA(d1, d1, square1);
 			}
 			if (p < np)
 			{
-				vf			d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
+				vf d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
 
 				square0 = VFMA(d0, d0, square0);
 			}
 			old = load_f32(m->mean + k, lanes);
 			delta = mean - old;
 			store_f32(m->mean + k, VFMA(delta, share, old), lanes);
-			store_f32(m->m2 + k, VFMA(delta * delta, cross, load_f32(m->m2 + k, lanes) + (square0 + square1)), lanes);
+			store_f32(m->m2 + k,
+					  VFMA(delta * delta, cross, load_f32(m->m2 + k, lanes) + (square0 + square1)),
+					  lanes);
 		}
 		m->count = total;
 	}
@@ -229,13 +230,20 @@ moments(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine)
 		moments_body(m, src, false, n, c, affine);
 }
 
-/* ---- Apply ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Apply --------------------------------------------------------------- */
 
-/* The slope below zero of a chain of none, relu and lrelu, or -1 for another chain. */
+/*
+ * The slope below zero of a chain of none, relu and lrelu, or -1 for another
+ * chain.
+ */
 static float
 chain_slope(NnActChain act)
 {
-	static const float slope[] = {[NN_ACT_NONE] = 1.0f, [NN_ACT_RELU] = 0.0f, [NN_ACT_LRELU] = 0.2f, [NN_ACT_ELU] = -1.0f, [NN_ACT_TANH] = -1.0f};
+	static const float slope[] = { [NN_ACT_NONE] = 1.0f,
+								   [NN_ACT_RELU] = 0.0f,
+								   [NN_ACT_LRELU] = 0.2f,
+								   [NN_ACT_ELU] = -1.0f,
+								   [NN_ACT_TANH] = -1.0f };
 
 	if (slope[act.first] < 0 || slope[act.second] < 0)
 		return -1.0f;
@@ -243,19 +251,20 @@ chain_slope(NnActChain act)
 }
 
 INLINE void
-apply_block(CpuRun src, bool src_bf16, ptrdiff_t p0, int np, int c, const CpuAffine *affine, const CpuOut *out, bool out_bf16, float slope)
+apply_block(CpuRun src, bool src_bf16, ptrdiff_t p0, int np, int c, const CpuAffine *affine,
+			const CpuOut *out, bool out_bf16, float slope)
 {
 	for (int k = 0; k < c; k += VL)
 	{
-		int			lanes = c - k;
-		vf			center = load_f32(affine->center + k, lanes);
-		vf			offset = load_f32(affine->offset + k, lanes);
-		vf			scale = load_f32(affine->scale + k, lanes);
-		vf			shift = load_f32(affine->shift + k, lanes);
+		int lanes = c - k;
+		vf center = load_f32(affine->center + k, lanes);
+		vf offset = load_f32(affine->offset + k, lanes);
+		vf scale = load_f32(affine->scale + k, lanes);
+		vf shift = load_f32(affine->shift + k, lanes);
 
 		for (ptrdiff_t p = p0; p < p0 + np; p++)
 		{
-			vf			x = load(src.data, p * src.step + k, src_bf16, lanes);
+			vf x = load(src.data, p * src.step + k, src_bf16, lanes);
 
 			x = VFMA((x - center) + offset, scale, shift);
 			if (slope >= 0)
@@ -272,11 +281,11 @@ apply(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int 
 {
 	for (int p0 = 0; p0 < n; p0 += PIXELS)
 	{
-		int			np = n - p0 < PIXELS ? n - p0 : PIXELS;
+		int np = n - p0 < PIXELS ? n - p0 : PIXELS;
 
 		for (int o = 0; o < nouts; o++)
 		{
-			float		slope = chain_slope(out[o].act);
+			float slope = chain_slope(out[o].act);
 
 			if (slope >= 0 && !src.bf16 && !out[o].bf16)
 				apply_block(src, false, p0, np, c, affine, &out[o], false, slope);
@@ -290,14 +299,17 @@ apply(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int 
 	}
 }
 
-/* ---- Others ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Others -------------------------------------------------------------- */
 
 static void
 add(CpuRun a, CpuRun b, int n, int c, const CpuOut *dst)
 {
 	for (ptrdiff_t p = 0; p < n; p++)
 		for (int k = 0; k < c; k += VL)
-			store(dst->data, p * dst->step + k, dst->bf16, load(a.data, p * a.step + k, a.bf16, c - k) + load(b.data, p * b.step + k, b.bf16, c - k), c - k);
+			store(dst->data, p * dst->step + k, dst->bf16,
+				  load(a.data, p * a.step + k, a.bf16, c - k) +
+					  load(b.data, p * b.step + k, b.bf16, c - k),
+				  c - k);
 }
 
 static void
@@ -305,7 +317,7 @@ pool(CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOu
 {
 	for (int k = 0; k < c; k += VL)
 	{
-		vf			sum = set1(0.0f);
+		vf sum = set1(0.0f);
 
 		for (int y = 0; y < ny; y++)
 			for (int x = 0; x < nx; x++)
@@ -319,7 +331,7 @@ blend(const void *const src[4], bool bf16, const float weight[4], int c, const C
 {
 	for (int k = 0; k < c; k += VL)
 	{
-		vf			sum = weight[0] * load(src[0], k, bf16, c - k);
+		vf sum = weight[0] * load(src[0], k, bf16, c - k);
 
 		for (int i = 1; i < 4; i++)
 			sum = VFMA(set1(weight[i]), load(src[i], k, bf16, c - k), sum);
@@ -332,22 +344,25 @@ linear(CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst
 {
 	for (int i = 0; i < o; i++)
 	{
-		vf			sum = set1(0.0f);
-		float		y = b[i];
+		vf sum = set1(0.0f);
+		float y = b[i];
 
 		for (int k = 0; k < c; k += VL)
-			sum = VFMA(load(x.data, k, x.bf16, c - k), load_f32(w + (size_t) i * c + k, c - k), sum);
+			sum =
+				VFMA(load(x.data, k, x.bf16, c - k), load_f32(w + (size_t) i * c + k, c - k), sum);
 		for (int lane = 0; lane < VL; lane++)
 			y += sum[lane];
 		store(dst->data, i, dst->bf16, set1(y), 1);
 	}
 }
 
-/* ---- Tiles ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Tiles --------------------------------------------------------------- */
 
 /*
- * Winograd's minimal filtering F(m, r): m outputs of r taps from m + r - 1 products (Lavin and Gray 2015).  in_1d, out_1d and the weights of cpu_tiles.c are
- * the three transforms along one axis; all their coefficients are 0, 1, -1 and 1/2, so that little accuracy is lost.
+ * Winograd's minimal filtering F(m, r): m outputs of r taps from m + r - 1
+ * products (Lavin and Gray 2015). in_1d, out_1d and the weights of cpu_tiles.c
+ * are the three transforms along one axis; all their coefficients are 0, 1, -1
+ * and 1/2, so that little accuracy is lost.
  */
 INLINE void
 in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
@@ -365,7 +380,7 @@ in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
 		o[2 * out_step] = d[2 * step] - d[step];
 		o[3 * out_step] = d[3 * step] - d[step];
 	}
-	else						/* F(2, 3) */
+	else /* F(2, 3) */
 	{
 		o[0] = d[0] - d[2 * step];
 		o[out_step] = d[step] + d[2 * step];
@@ -384,13 +399,13 @@ out_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
 	}
 	else if (m == 3 && r == 2)
 	{
-		vf			sum = d[step] + d[2 * step];
+		vf sum = d[step] + d[2 * step];
 
 		o[0] = d[0] + sum;
 		o[out_step] = d[step] - d[2 * step];
 		o[2 * out_step] = sum + d[3 * step];
 	}
-	else						/* F(2, 3) */
+	else /* F(2, 3) */
 	{
 		o[0] = d[0] + (d[step] + d[2 * step]);
 		o[out_step] = (d[step] - d[2 * step]) - d[3 * step];
@@ -400,12 +415,11 @@ out_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
 INLINE void
 tile_in_body(int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows)
 {
-	int			t = m + r - 1;
+	int t = m + r - 1;
 
 	for (int k = 0; k < c; k += VL, v += rows * VL)
 	{
-		vf			d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS],
-					e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+		vf d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS], e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
 
 #pragma GCC unroll 16
 		for (int i = 0; i < t * t; i++)
@@ -439,12 +453,11 @@ tile_in(int m, int r, const float *const *pixels, int c, float *v, size_t positi
 INLINE void
 tile_out_body(int m, int r, const float *sums, size_t position, int c, float *const *out)
 {
-	int			t = m + r - 1;
+	int t = m + r - 1;
 
 	for (int k = 0; k < c; k += VL)
 	{
-		vf			d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS],
-					e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+		vf d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS], e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
 
 #pragma GCC unroll 16
 		for (int i = 0; i < t * t; i++)
@@ -476,11 +489,14 @@ tile_out(int m, int r, const float *sums, size_t position, int c, float *const *
 			store_f32(out[0] + k, *(const vf_any *) (sums + k), c - k);
 }
 
-/* Each sum runs over k in order, in one chain of multiply-adds: it does not depend on n, and so not on how rows were put into blocks. */
+/*
+ * Each sum runs over k in order, in one chain of multiply-adds: it does not
+ * depend on n, and so not on how rows were put into blocks.
+ */
 INLINE void
 gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 {
-	vf			sum[2 * ROWS];
+	vf sum[2 * ROWS];
 
 #pragma GCC unroll 32
 	for (int i = 0; i < 2 * n; i++)
@@ -490,13 +506,12 @@ gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 #pragma GCC unroll 4
 		for (int lane = 0; lane < VL; lane++, b += 2 * VL)
 		{
-			vf			b0 = *(const vf_any *) b,
-						b1 = *(const vf_any *) (b + VL);
+			vf b0 = *(const vf_any *) b, b1 = *(const vf_any *) (b + VL);
 
 #pragma GCC unroll 16
 			for (int i = 0; i < n; i++)
 			{
-				vf			x = set1(a[i * VL + lane]);
+				vf x = set1(a[i * VL + lane]);
 
 				sum[2 * i] = VFMA(x, b0, sum[2 * i]);
 				sum[2 * i + 1] = VFMA(x, b1, sum[2 * i + 1]);
@@ -511,30 +526,53 @@ gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 	}
 }
 
-/* One function for each number of rows: with the number fixed the sums stay in registers. */
-#define GEMM(n) \
-	static __attribute__((noinline)) void \
-	gemm_##n(int k, const float *a, const float *b, float *c, ptrdiff_t ldc) \
-	{ \
-		gemm_body(n, k, a, b, c, ldc); \
+/*
+ * One function for each number of rows: with the number fixed the sums stay in
+ * registers.
+ */
+#define GEMM(n)                                                                           \
+	static __attribute__((noinline)) void gemm_##n(int k, const float *a, const float *b, \
+												   float *c, ptrdiff_t ldc)               \
+	{                                                                                     \
+		gemm_body(n, k, a, b, c, ldc);                                                    \
 	}
-GEMM(1) GEMM(2) GEMM(3) GEMM(4) GEMM(5) GEMM(6)
+GEMM(1)
+GEMM(2)
+GEMM(3)
+GEMM(4)
+GEMM(5)
+GEMM(6)
 #if ROWS > 6
-GEMM(7) GEMM(8) GEMM(9) GEMM(10) GEMM(11) GEMM(12)
+GEMM(7)
+GEMM(8)
+GEMM(9)
+GEMM(10)
+GEMM(11)
+GEMM(12)
 #endif
 
 static void
 gemm(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 {
-	static void (*const by_rows[]) (int, const float *, const float *, float *, ptrdiff_t) =
-	{
-		NULL, gemm_1, gemm_2, gemm_3, gemm_4, gemm_5, gemm_6,
+	static void (*const by_rows[])(int, const float *, const float *, float *, ptrdiff_t) = {
+		NULL,
+		gemm_1,
+		gemm_2,
+		gemm_3,
+		gemm_4,
+		gemm_5,
+		gemm_6,
 #if ROWS > 6
-		gemm_7, gemm_8, gemm_9, gemm_10, gemm_11, gemm_12,
+		gemm_7,
+		gemm_8,
+		gemm_9,
+		gemm_10,
+		gemm_11,
+		gemm_12,
 #endif
 	};
 
-	by_rows[n] (k, a, b, c, ldc);
+	by_rows[n](k, a, b, c, ldc);
 }
 
 #include "cpu_train_kernels.inc.h"

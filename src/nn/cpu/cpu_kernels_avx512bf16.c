@@ -1,6 +1,7 @@
 /*
  * cpu_kernels_avx512bf16.c
- *	  The vector kernels for AVX-512 with bfloat16: those of cpu_kernels_avx512.c, with products of bfloat16 numbers by the processor.
+ *	  The vector kernels for AVX-512 with bfloat16: those of
+ *	  cpu_kernels_avx512.c, with products of bfloat16 numbers by the processor.
  */
 #if defined(__AVX512BF16__)
 

@@ -1,6 +1,7 @@
 /*
  * cpu_kernels_base.c
- *	  The vector kernels for any x86-64 (SSE2), or any other processor the compiler knows vectors of four floats for.
+ *	  The vector kernels for any x86-64 (SSE2), or any other processor the
+ *	  compiler knows vectors of four floats for.
  */
 #define VL 4
 #define VFMA(a, b, c) ((a) * (b) + (c))
@@ -21,7 +22,7 @@ typedef int32_t v4i __attribute__((vector_size(16)));
 static inline v4
 v_load_part(const float *p, int n)
 {
-	v4			v = {0};
+	v4 v = { 0 };
 
 	memcpy(&v, p, n * sizeof(float));
 	return v;
@@ -30,7 +31,7 @@ v_load_part(const float *p, int n)
 static inline v4
 v_max(v4 a, v4 b)
 {
-	v4i			take = a > b;
+	v4i take = a > b;
 
 	return (v4) (((v4i) a & take) | ((v4i) b & ~take));
 }
@@ -38,7 +39,7 @@ v_max(v4 a, v4 b)
 static inline v4
 v_min(v4 a, v4 b)
 {
-	v4i			take = a < b;
+	v4i take = a < b;
 
 	return (v4) (((v4i) a & take) | ((v4i) b & ~take));
 }

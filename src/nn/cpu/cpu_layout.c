@@ -1,87 +1,99 @@
 /*
  * cpu_layout.c
- *	  How a convolution is cut into units, from its shape alone: the table that fixes algorithm, tile origin and order of sums of every layer.
+ *	  How a convolution is cut into units, from its shape alone: the table that
+ *	  fixes algorithm, tile origin and order of sums of every layer.
  *
- * Nothing here may ask for the batch, the thread count or a timing: an image's bits follow from this file (design rule "bits").  Pure functions.
+ * Nothing here may ask for the batch, the thread count or a timing: an image's
+ * bits follow from this file (design rule "bits"). Pure functions.
  */
 #include "cpu.h"
 
 /*
- * Transposed convolutions (4x4, stride 2, padding 1) run as stride-1 convolutions with 2x2 kernels.  Pixel (2i + a, 2j + b) of the result needs taps 3 - a and
- * 1 - a of the rows i - 1 + a and i + a, and the same for columns: four convolutions, one for each (a, b), each with the extent of the input.  With few
- * channels these would leave most of a vector empty; then one convolution on the grid of (h + 1) x (w + 1) corners computes all four of a corner at once.
+ * Transposed convolutions (4x4, stride 2, padding 1) run as stride-1
+ * convolutions with 2x2 kernels. Pixel (2i + a, 2j + b) of the result needs
+ * taps 3 - a and 1 - a of the rows i - 1 + a and i + a, and the same for
+ * columns: four convolutions, one for each (a, b), each with the extent of the
+ * input. With few channels these would leave most of a vector empty; then one
+ * convolution on the grid of (h + 1) x (w + 1) corners computes all four of a
+ * corner at once.
  */
 #define GRID_CHANNELS 16
 
-/* Units by the pixels of the result (of a phase): channels of a unit, and the least pixels of one.  The first line that fits counts. */
+/*
+ * Units by the pixels of the result (of a phase): channels of a unit, and the
+ * least pixels of one. The first line that fits counts.
+ */
 static const struct
 {
-	int			pixels;			/* at least */
-	int			part;
-	int			band;
-}			cuts[] = {
-	{4096, 128, 1024},
-	{1024, 64, 512},
-	{0, 64, 256},
+	int pixels; /* at least */
+	int part;
+	int band;
+} cuts[] = {
+	{ 4096, 128, 1024 },
+	{ 1024, 64, 512 },
+	{ 0, 64, 256 },
 };
 
 /*
- * Layers that cpu_tiles.c computes, in fp32; the others are oneDNN's.  Extent is that of the result, of a transposed convolution that of the input: at
- * least.  The first line that fits counts.  Minimal filtering saves more than it costs from 8 x 8 on, F(3, 2) from 32 x 32 on (measured with AVX-512, and
- * as a whole with AVX2); below, and where few taps meet the image, direct.
+ * Layers that cpu_tiles.c computes, in fp32; the others are oneDNN's. Extent is
+ * that of the result, of a transposed convolution that of the input: at least.
+ * The first line that fits counts. Minimal filtering saves more than it costs
+ * from 8 x 8 on, F(3, 2) from 32 x 32 on (measured with AVX-512, and as a whole
+ * with AVX2); below, and where few taps meet the image, direct.
  */
 typedef struct Rule
 {
-	NnOp		op;
-	int			kernel,
-				stride;
-	int			extent;
-	int			inputs;			/* channels, at least */
-	int			m;				/* outputs of a tile along an axis */
-	bool		grid;
+	NnOp op;
+	int kernel, stride;
+	int extent;
+	int inputs; /* channels, at least */
+	int m;      /* outputs of a tile along an axis */
+	bool grid;
 } Rule;
 
 static const Rule rules[] = {
-	{NN_OP_CONV, 4, 2, 32, 16, 3, false},
-	{NN_OP_CONV, 4, 2, 8, 16, 2, false},
-	{NN_OP_CONV, 4, 2, 1, 16, 1, false},
-	{NN_OP_CONV, 3, 1, 8, 16, 2, false},
-	{NN_OP_CONVT, 4, 2, 32, 16, 3, true},
-	{NN_OP_CONVT, 4, 2, 8, 16, 2, false},
-	{NN_OP_CONVT, 4, 2, 1, 16, 1, false},
+	{ NN_OP_CONV, 4, 2, 32, 16, 3, false }, { NN_OP_CONV, 4, 2, 8, 16, 2, false },
+	{ NN_OP_CONV, 4, 2, 1, 16, 1, false },  { NN_OP_CONV, 3, 1, 8, 16, 2, false },
+	{ NN_OP_CONVT, 4, 2, 32, 16, 3, true }, { NN_OP_CONVT, 4, 2, 8, 16, 2, false },
+	{ NN_OP_CONVT, 4, 2, 1, 16, 1, false },
 };
 
 /* With fewer tiles an image, threads share the weights and not the tiles. */
 #define SHARED_TILES 256
 
-/* ---- Steps ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Steps --------------------------------------------------------------- */
 
 /*
- * The last node of the step that a convolution begins: the norm that follows it, the average pool that is made part of it, or itself.
+ * The last node of the step that a convolution begins: the norm that follows
+ * it, the average pool that is made part of it, or itself.
  *
- * A 3x3 convolution of stride 1 and then the mean of 2x2 is a 4x4 convolution of stride 2 with the kernel's mean over four places: less than half the work.
+ * A 3x3 convolution of stride 1 and then the mean of 2x2 is a 4x4 convolution
+ * of stride 2 with the kernel's mean over four places: less than half the work.
  */
 int
 cpu_step_end(const NnGraph *graph, int id)
 {
-	const NnNode *node = &graph->nodes[id],
-			   *next = node + 1;
+	const NnNode *node = &graph->nodes[id], *next = node + 1;
 
 	if (!nn_read_by_next_only(graph, id))
 		return id;
 	if (next->op == NN_OP_NORM_ACT)
 		return id + 1;
-	if (next->op == NN_OP_AVGPOOL && node->op == NN_OP_CONV && node->in[1] < 0 && node->kernel == 3 && node->stride == 1 &&
-		next->kernel == 2 && next->stride == 2 && next->pad == 0)
+	if (next->op == NN_OP_AVGPOOL && node->op == NN_OP_CONV && node->in[1] < 0 &&
+		node->kernel == 3 && node->stride == 1 && next->kernel == 2 && next->stride == 2 &&
+		next->pad == 0)
 		return id + 1;
 	return id;
 }
 
-/* The convolution that a step runs: the node's own, or with the pool that ends the step. */
+/*
+ * The convolution that a step runs: the node's own, or with the pool that ends
+ * the step.
+ */
 NnNode
 cpu_step_conv(const NnGraph *graph, int id)
 {
-	NnNode		node = graph->nodes[id];
+	NnNode node = graph->nodes[id];
 	const NnNode *end = &graph->nodes[cpu_step_end(graph, id)];
 
 	if (end->op == NN_OP_AVGPOOL)
@@ -92,9 +104,12 @@ cpu_step_conv(const NnGraph *graph, int id)
 	return node;
 }
 
-/* ---- Tiles ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Tiles --------------------------------------------------------------- */
 
-/* Whether a tap at offset `at` meets the image at any of `out` positions, along one axis. */
+/*
+ * Whether a tap at offset `at` meets the image at any of `out` positions, along
+ * one axis.
+ */
 static bool
 live_tap(int at, int in, int out, int stride)
 {
@@ -107,13 +122,16 @@ live_tap(int at, int in, int out, int stride)
 static void
 add_source(CpuTiling *t, int phase, int y, int x)
 {
-	int			n = t->nsources[phase]++;
+	int n = t->nsources[phase]++;
 
 	t->source[phase][n].y = y;
 	t->source[phase][n].x = x;
 }
 
-/* Direct: each live tap is a source.  The taps of a phase, or corner, of a transposed convolution are 2 x 2 from pixel (odd - 1) on. */
+/*
+ * Direct: each live tap is a source. The taps of a phase, or corner, of a
+ * transposed convolution are 2 x 2 from pixel (odd - 1) on.
+ */
 static void
 add_taps(CpuTiling *t, NnShape in, int phase, int kernel, int y0, int x0)
 {
@@ -128,8 +146,12 @@ add_sources(CpuTiling *t, const NnNode *node, NnShape in)
 {
 	for (int phase = 0; phase < t->phases; phase++)
 	{
-		int			y = node->op == NN_OP_CONV ? -node->pad : t->grid ? -1 : phase / 2 - 1,
-					x = node->op == NN_OP_CONV ? -node->pad : t->grid ? -1 : phase % 2 - 1;
+		int y = node->op == NN_OP_CONV ? -node->pad
+				: t->grid              ? -1
+									   : phase / 2 - 1,
+			x = node->op == NN_OP_CONV ? -node->pad
+				: t->grid              ? -1
+									   : phase % 2 - 1;
 
 		if (t->r == 1)
 			add_taps(t, in, phase, node->op == NN_OP_CONV ? node->kernel : 2, y, x);
@@ -142,11 +164,13 @@ add_sources(CpuTiling *t, const NnNode *node, NnShape in)
 static void
 make_tiling(const NnNode *node, NnShape in, NnShape out, int m, bool grid, CpuTiling *t)
 {
-	bool		transposed = node->op == NN_OP_CONVT;
+	bool transposed = node->op == NN_OP_CONVT;
 
-	*t = (CpuTiling) {
+	*t = (CpuTiling){
 		.m = m,
-		.r = m == 1 ? 1 : transposed ? 2 : node->kernel / node->stride,
+		.r = m == 1       ? 1
+			 : transposed ? 2
+						  : node->kernel / node->stride,
 		.phases = transposed && !grid ? 4 : 1,
 		.grid = grid,
 		.stride = transposed ? 1 : node->stride,
@@ -160,7 +184,7 @@ make_tiling(const NnNode *node, NnShape in, NnShape out, int m, bool grid, CpuTi
 	add_sources(t, node, in);
 }
 
-/* ---- The choice ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- The choice ---------------------------------------------------------- */
 
 static int
 smaller(int a, int b)
@@ -168,15 +192,19 @@ smaller(int a, int b)
 	return a < b ? a : b;
 }
 
-/* corners: the result lies by corners.  Else a grid's corners must be whole blocks of channels. */
+/*
+ * corners: the result lies by corners. Else a grid's corners must be whole
+ * blocks of channels.
+ */
 static const Rule *
 find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
 {
-	NnShape		map = node->op == NN_OP_CONVT ? in : out;
-	int			extent = smaller(map.h, map.w);
+	NnShape map = node->op == NN_OP_CONVT ? in : out;
+	int extent = smaller(map.h, map.w);
 	const Rule *rule = rules;
 
-	while (rule->op != node->op || rule->kernel != node->kernel || rule->stride != node->stride || extent < rule->extent || in.c < rule->inputs ||
+	while (rule->op != node->op || rule->kernel != node->kernel || rule->stride != node->stride ||
+		   extent < rule->extent || in.c < rule->inputs ||
 		   (rule->grid && !corners && out.c % CPU_BLOCK != 0))
 		if (++rule == rules + sizeof(rules) / sizeof(rules[0]))
 			return NULL;
@@ -187,11 +215,13 @@ find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
 static void
 cut(CpuLayout *layout)
 {
-	int			line = 0;
+	int line = 0;
 
 	while (layout->h * layout->w < cuts[line].pixels)
 		line++;
-	layout->part = layout->c % cuts[line].part == 0 ? cuts[line].part : layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
+	layout->part = layout->c % cuts[line].part == 0 ? cuts[line].part
+				   : layout->c % CPU_BLOCK == 0     ? CPU_BLOCK
+													: layout->c;
 	layout->band = (cuts[line].band + layout->w - 1) / layout->w;
 	if (layout->band > layout->h)
 		layout->band = layout->h;
@@ -199,14 +229,22 @@ cut(CpuLayout *layout)
 
 /* node is what cpu_step_conv returned, end the step's last node. */
 void
-cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision, CpuLayout *layout, CpuTiling *tiling)
+cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision,
+		   CpuLayout *layout, CpuTiling *tiling)
 {
-	bool		whole = end->op == NN_OP_NORM_ACT && end->norm == NN_NORM_INSTANCE;	/* statistics walk a whole map more easily */
-	bool		grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
+	bool whole = end->op == NN_OP_NORM_ACT &&
+				 end->norm == NN_NORM_INSTANCE; /* statistics walk a whole map more easily */
+	bool grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
 	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
 
-	*layout = (CpuLayout) {.algorithm = rule ? CPU_TILES : CPU_DNNL, .form = grid ? CPU_GRID : CPU_PLAIN, .phases = 1, .kernel = node->kernel,
-		.stride = node->stride, .h = out.h, .w = out.w, .c = out.c};
+	*layout = (CpuLayout){ .algorithm = rule ? CPU_TILES : CPU_DNNL,
+						   .form = grid ? CPU_GRID : CPU_PLAIN,
+						   .phases = 1,
+						   .kernel = node->kernel,
+						   .stride = node->stride,
+						   .h = out.h,
+						   .w = out.w,
+						   .c = out.c };
 	if (grid)
 	{
 		layout->h = out.h / 2 + 1;
@@ -237,9 +275,12 @@ cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPre
 	layout->elements = (size_t) layout->phases * layout->h * layout->w * layout->c;
 }
 
-/* ---- Axes ------------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Axes ---------------------------------------------------------------- */
 
-/* The checkpoint's tap, along one axis, that tap `tap` of the convolutions of phase (or grid corner) `odd` stands for. */
+/*
+ * The checkpoint's tap, along one axis, that tap `tap` of the convolutions of
+ * phase (or grid corner) `odd` stands for.
+ */
 int
 cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap)
 {
@@ -255,7 +296,10 @@ cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap)
 	return tap;
 }
 
-/* Padding before the first position along one axis; afterwards there is as much as the last position needs. */
+/*
+ * Padding before the first position along one axis; afterwards there is as much
+ * as the last position needs.
+ */
 int
 cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd)
 {

@@ -1,63 +1,66 @@
 /*
  * cpu_ops.c
- *	  The operators without a table of weights to speak of: adding, pooling, upsampling, and the encoder's heads.
+ *	  The operators without a table of weights to speak of: adding, pooling,
+ *	  upsampling, and the encoder's heads.
  *
- * Called by all threads of a team, which share the rows or images; what a thread writes depends on nothing another one does.
+ * Called by all threads of a team, which share the rows or images; what a
+ * thread writes depends on nothing another one does.
  */
 #include "cpu_run.h"
 
 void
 cpu_run_add(CpuCall *call, const NnNode *node)
 {
-	NnShape		s = shape_of(call->plan, node->out[0]);
-	const CpuValue *a = &call->p->values[node->in[0]],
-			   *b = &call->p->values[node->in[1]],
-			   *y = &call->p->values[node->out[0]];
+	NnShape s = shape_of(call->plan, node->out[0]);
+	const CpuValue *a = &call->p->values[node->in[0]], *b = &call->p->values[node->in[1]],
+				   *y = &call->p->values[node->out[0]];
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int i = 0; i < s.n; i++)
 		for (int row = 0; row < s.h; row++)
 		{
-			size_t		at = (size_t) row * s.w;
-			CpuOut		out = out_pixel(y, i, at);
+			size_t at = (size_t) row * s.w;
+			CpuOut out = out_pixel(y, i, at);
 
-			call->device->kernels->add((CpuRun) {pixel(a, i, at), a->pitch, a->bf16}, (CpuRun) {pixel(b, i, at), b->pitch, b->bf16}, s.w, s.c, &out);
+			call->device->kernels->add((CpuRun){ pixel(a, i, at), a->pitch, a->bf16 },
+									   (CpuRun){ pixel(b, i, at), b->pitch, b->bf16 }, s.w, s.c,
+									   &out);
 		}
 }
 
 void
 cpu_run_avgpool(CpuCall *call, const NnNode *node)
 {
-	NnShape		in = shape_of(call->plan, node->in[0]),
-				s = shape_of(call->plan, node->out[0]);
-	const CpuValue *x = &call->p->values[node->in[0]],
-			   *y = &call->p->values[node->out[0]];
+	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int i = 0; i < s.n; i++)
 		for (int row = 0; row < s.h; row++)
 			for (int column = 0; column < s.w; column++)
 			{
-				int			top = row * node->stride - node->pad,
-							left = column * node->stride - node->pad;
-				int			y0 = top > 0 ? top : 0,
-							y1 = top + node->kernel < in.h ? top + node->kernel : in.h;
-				int			x0 = left > 0 ? left : 0,
-							x1 = left + node->kernel < in.w ? left + node->kernel : in.w;
-				CpuRun		src = {pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16};
-				CpuOut		out = out_pixel(y, i, (size_t) row * s.w + column);
+				int top = row * node->stride - node->pad, left = column * node->stride - node->pad;
+				int y0 = top > 0 ? top : 0,
+					y1 = top + node->kernel < in.h ? top + node->kernel : in.h;
+				int x0 = left > 0 ? left : 0,
+					x1 = left + node->kernel < in.w ? left + node->kernel : in.w;
+				CpuRun src = { pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
+				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
 
-				call->device->kernels->pool(src, y1 - y0, x1 - x0, in.w * x->pitch, 1.0f / ((y1 - y0) * (x1 - x0)), s.c, &out);
+				call->device->kernels->pool(src, y1 - y0, x1 - x0, in.w * x->pitch,
+											1.0f / ((y1 - y0) * (x1 - x0)), s.c, &out);
 			}
 }
 
-/* Position i of the padded axis of twice `extent`: two neighbours, and the weight of the second. */
+/*
+ * Position i of the padded axis of twice `extent`: two neighbours, and the
+ * weight of the second.
+ */
 static void
 upsample_axis(int i, int pad, int extent, int *first, int *second, float *weight)
 {
-	int			size = 2 * extent,
-				at = i - pad;
-	float		source;
+	int size = 2 * extent, at = i - pad;
+	float source;
 
 	at = at < 0 ? -at : at >= size ? 2 * size - 2 - at : at;
 	source = at * 0.5f - 0.25f;
@@ -70,31 +73,32 @@ upsample_axis(int i, int pad, int extent, int *first, int *second, float *weight
 void
 cpu_run_upsample(CpuCall *call, const NnNode *node)
 {
-	NnShape		in = shape_of(call->plan, node->in[0]),
-				s = shape_of(call->plan, node->out[0]);
-	const CpuValue *x = &call->p->values[node->in[0]],
-			   *y = &call->p->values[node->out[0]];
+	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int i = 0; i < s.n; i++)
 		for (int row = 0; row < s.h; row++)
 		{
-			int			y0,
-						y1;
-			float		wy;
+			int y0, y1;
+			float wy;
 
 			upsample_axis(row, node->pad, in.h, &y0, &y1, &wy);
 			for (int column = 0; column < s.w; column++)
 			{
-				int			x0,
-							x1;
-				float		wx;
-				CpuOut		out = out_pixel(y, i, (size_t) row * s.w + column);
+				int x0, x1;
+				float wx;
+				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
 
 				upsample_axis(column, node->pad, in.w, &x0, &x1, &wx);
-				call->device->kernels->blend((const void *const[4]) {pixel(x, i, (size_t) y0 * in.w + x0), pixel(x, i, (size_t) y0 * in.w + x1),
-											 pixel(x, i, (size_t) y1 * in.w + x0), pixel(x, i, (size_t) y1 * in.w + x1)}, x->bf16,
-											 (const float[4]) {(1 - wy) * (1 - wx), (1 - wy) * wx, wy * (1 - wx), wy * wx}, s.c, &out);
+				call->device->kernels->blend(
+					(const void *const[4]){ pixel(x, i, (size_t) y0 * in.w + x0),
+											pixel(x, i, (size_t) y0 * in.w + x1),
+											pixel(x, i, (size_t) y1 * in.w + x0),
+											pixel(x, i, (size_t) y1 * in.w + x1) },
+					x->bf16,
+					(const float[4]){ (1 - wy) * (1 - wx), (1 - wy) * wx, wy * (1 - wx), wy * wx },
+					s.c, &out);
 			}
 		}
 }
@@ -104,15 +108,15 @@ cpu_run_linear(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const CpuLayer *layer = &call->packed->layers[step->node];
-	const CpuValue *x = &call->p->values[node->in[0]],
-			   *y = &call->p->values[node->out[0]];
-	int			batch = shape_of(call->plan, node->out[0]).n;
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
+	int batch = shape_of(call->plan, node->out[0]).n;
 
 #pragma omp for schedule(dynamic)
 	for (int i = 0; i < batch; i++)
 	{
-		CpuOut		out = out_pixel(y, i, 0);
+		CpuOut out = out_pixel(y, i, 0);
 
-		call->device->kernels->linear((CpuRun) {pixel(x, i, 0), x->pitch, x->bf16}, layer->in.c, layer->norm, layer->bias, layer->out.c, &out);
+		call->device->kernels->linear((CpuRun){ pixel(x, i, 0), x->pitch, x->bf16 }, layer->in.c,
+									  layer->norm, layer->bias, layer->out.c, &out);
 	}
 }

@@ -1,9 +1,12 @@
 /*
  * cpu_pack.c
- *	  From a model's flat parameters to what the CPU's kernels read: oneDNN primitives with weights in their layout, sums for the latent, folded batch norm.
+ *	  From a model's flat parameters to what the CPU's kernels read: oneDNN
+ *	  primitives with weights in their layout, sums for the latent, folded batch
+ *	  norm.
  *
- * A CpuPacked owns everything reachable from it and is only read after cpu_pack returns, by any number of plans.  cpu_pack may run on a thread of its own
- * next to runs of other models; it touches no field of the device that runs change.
+ * A CpuPacked owns everything reachable from it and is only read after cpu_pack
+ * returns, by any number of plans. cpu_pack may run on a thread of its own next
+ * to runs of other models; it touches no field of the device that runs change.
  */
 #include "cpu.h"
 
@@ -17,13 +20,13 @@
 /* What is needed while packing. */
 typedef struct Packer
 {
-	CpuDevice  *device;
-	CpuPacked  *packed;
+	CpuDevice *device;
+	CpuPacked *packed;
 	const NnGraph *graph;
 	const float *values;
 	dnnl_stream_t stream;
 	dnnl_primitive_attr_t attr;
-	NnError    *error;
+	NnError *error;
 } Packer;
 
 static const float *
@@ -35,7 +38,7 @@ param_values(const Packer *p, int param)
 static NnShape
 image_shape(const NnGraph *graph, int value)
 {
-	NnShape		shape = graph->values[value].shape;
+	NnShape shape = graph->values[value].shape;
 
 	shape.n = 1;
 	return shape;
@@ -45,7 +48,7 @@ image_shape(const NnGraph *graph, int value)
 static NnStatus
 new_floats(Packer *p, size_t n, float **array)
 {
-	size_t		bytes = nn_mul(n, sizeof(float));
+	size_t bytes = nn_mul(n, sizeof(float));
 
 	*array = cpu_alloc(bytes);
 	if (!*array)
@@ -58,30 +61,31 @@ new_floats(Packer *p, size_t n, float **array)
 static NnStatus
 copy_floats(Packer *p, const float *from, size_t n, float **array)
 {
-	NnStatus	status = new_floats(p, n, array);
+	NnStatus status = new_floats(p, n, array);
 
 	if (status == NN_OK)
 		memcpy(*array, from, n * sizeof(float));
 	return status;
 }
 
-/* ---- Primitives ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- Primitives ---------------------------------------------------------- */
 
-/* Creates the primitive of a shape.  `weights` is the layout the layer's weights are in already, or NULL for the first one, which may choose. */
+/*
+ * Creates the primitive of a shape. `weights` is the layout the layer's weights
+ * are in already, or NULL for the first one, which may choose.
+ */
 static NnStatus
 create_primitive(Packer *p, const CpuLayer *layer, DnnlDescRef weights, CpuPrimitive *primitive)
 {
 	const CpuLayout *l = &layer->layout;
 	dnnl_data_type_t type = p->packed->precision == NN_PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
-	dnnl_dims_t src_dims = {1, layer->in.c, primitive->in_rows, layer->in.w};
-	dnnl_dims_t dst_dims = {1, primitive->channels, primitive->rows, l->w};
-	dnnl_dims_t weight_dims = {primitive->channels, layer->in.c, l->kernel, l->kernel};
-	dnnl_dims_t stride = {l->stride, l->stride};
-	dnnl_dims_t begin = {primitive->pad_top, primitive->pad_left};
-	dnnl_dims_t end = {primitive->pad_bottom, primitive->pad_right};
-	DnnlDesc	src,
-				dst,
-				any;
+	dnnl_dims_t src_dims = { 1, layer->in.c, primitive->in_rows, layer->in.w };
+	dnnl_dims_t dst_dims = { 1, primitive->channels, primitive->rows, l->w };
+	dnnl_dims_t weight_dims = { primitive->channels, layer->in.c, l->kernel, l->kernel };
+	dnnl_dims_t stride = { l->stride, l->stride };
+	dnnl_dims_t begin = { primitive->pad_top, primitive->pad_left };
+	dnnl_dims_t end = { primitive->pad_bottom, primitive->pad_right };
+	DnnlDesc src, dst, any;
 	dnnl_status_t status;
 
 	status = dnnl_desc_init(&src, 4, src_dims, type, dnnl_nhwc);
@@ -93,7 +97,8 @@ create_primitive(Packer *p, const CpuLayer *layer, DnnlDescRef weights, CpuPrimi
 		status = dnnl_desc_init(&any, 4, weight_dims, type, dnnl_format_tag_any);
 		if (status == dnnl_success)
 		{
-			status = dnnl_conv_desc(&primitive->desc, p->device->engine, dnnl_desc_ref(&src), weights ? weights : dnnl_desc_ref(&any), dnnl_desc_ref(&dst),
+			status = dnnl_conv_desc(&primitive->desc, p->device->engine, dnnl_desc_ref(&src),
+									weights ? weights : dnnl_desc_ref(&any), dnnl_desc_ref(&dst),
 									stride, begin, end, p->attr);
 			dnnl_desc_free(&any);
 		}
@@ -102,21 +107,25 @@ create_primitive(Packer *p, const CpuLayer *layer, DnnlDescRef weights, CpuPrimi
 	dnnl_desc_free(&src);
 	if (status == dnnl_success)
 		status = dnnl_primitive_create(&primitive->primitive, primitive->desc);
-	return status == dnnl_success ? NN_OK : cpu_dnnl_fail(p->error, status, "prepare a convolution");
+	return status == dnnl_success ? NN_OK
+								  : cpu_dnnl_fail(p->error, status, "prepare a convolution");
 }
 
-/* The index of the layer's primitive of the wanted shape, made if there is none yet; -1 after an error.  The array has room for one a unit. */
+/*
+ * The index of the layer's primitive of the wanted shape, made if there is none
+ * yet; -1 after an error. The array has room for one a unit.
+ */
 static int
 find_primitive(Packer *p, CpuLayer *layer, const CpuPrimitive *wanted, NnStatus *status)
 {
 	CpuPrimitive *primitive = layer->primitives;
-	DnnlDescRef weights = NULL,
-				scratch;
+	DnnlDescRef weights = NULL, scratch;
 
 	for (int i = 0; i < layer->nprimitives; i++, primitive++)
 	{
-		if (primitive->rows == wanted->rows && primitive->in_rows == wanted->in_rows && primitive->channels == wanted->channels &&
-			primitive->pad_top == wanted->pad_top && primitive->pad_bottom == wanted->pad_bottom &&
+		if (primitive->rows == wanted->rows && primitive->in_rows == wanted->in_rows &&
+			primitive->channels == wanted->channels && primitive->pad_top == wanted->pad_top &&
+			primitive->pad_bottom == wanted->pad_bottom &&
 			primitive->pad_left == wanted->pad_left && primitive->pad_right == wanted->pad_right)
 			return i;
 	}
@@ -136,17 +145,18 @@ find_primitive(Packer *p, CpuLayer *layer, const CpuPrimitive *wanted, NnStatus 
 
 /* The input rows and the padding that rows [r0, r1) of a phase read. */
 static void
-band_shape(const CpuLayer *layer, const NnNode *node, int phase, int r0, int r1, CpuPrimitive *shape, int *first_row)
+band_shape(const CpuLayer *layer, const NnNode *node, int phase, int r0, int r1,
+		   CpuPrimitive *shape, int *first_row)
 {
 	const CpuLayout *l = &layer->layout;
-	int			top = r0 * l->stride - cpu_leading_pad(l, node, phase / 2);
-	int			bottom = (r1 - 1 - r0) * l->stride + top + l->kernel;
-	int			left = cpu_leading_pad(l, node, phase % 2);
-	int			right = (l->w - 1) * l->stride + l->kernel - left - layer->in.w;
-	int			end = bottom < layer->in.h ? bottom : layer->in.h;
+	int top = r0 * l->stride - cpu_leading_pad(l, node, phase / 2);
+	int bottom = (r1 - 1 - r0) * l->stride + top + l->kernel;
+	int left = cpu_leading_pad(l, node, phase % 2);
+	int right = (l->w - 1) * l->stride + l->kernel - left - layer->in.w;
+	int end = bottom < layer->in.h ? bottom : layer->in.h;
 
 	*first_row = top > 0 ? top : 0;
-	*shape = (CpuPrimitive) {
+	*shape = (CpuPrimitive){
 		.rows = r1 - r0,
 		.in_rows = end - *first_row,
 		.pad_top = *first_row - top,
@@ -157,29 +167,33 @@ band_shape(const CpuLayer *layer, const NnNode *node, int phase, int r0, int r1,
 	};
 }
 
-/* ---- Weights --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Weights ------------------------------------------------------------- */
 
-/* Weights of channels [c0, c0 + part) of a phase as (O, I, k, k) into `out`; the latent's are left out. */
+/*
+ * Weights of channels [c0, c0 + part) of a phase as (O, I, k, k) into `out`;
+ * the latent's are left out.
+ */
 static void
-gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int phase, int c0, float *out)
+gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int phase, int c0,
+			   float *out)
 {
 	const CpuLayout *l = &layer->layout;
-	int			channels = layer->out.c,
-				inputs = layer->in.c + layer->nz;
-	int			k = l->kernel;
+	int channels = layer->out.c, inputs = layer->in.c + layer->nz;
+	int k = l->kernel;
 
 	for (int c = c0; c < c0 + l->part; c++)
 	{
-		int			corner = l->form == CPU_GRID ? c / channels : phase;
-		size_t		o = c % channels;
+		int corner = l->form == CPU_GRID ? c / channels : phase;
+		size_t o = c % channels;
 
 		for (int i = 0; i < layer->in.c; i++)
 			for (int y = 0; y < k; y++)
 				for (int x = 0; x < k; x++)
 				{
-					int			ky = cpu_checkpoint_tap(l, corner / 2, y),
-								kx = cpu_checkpoint_tap(l, corner % 2, x);
-					size_t		row = node->op == NN_OP_CONVT ? (size_t) i * channels + o : o * inputs + i;
+					int ky = cpu_checkpoint_tap(l, corner / 2, y),
+						kx = cpu_checkpoint_tap(l, corner % 2, x);
+					size_t row =
+						node->op == NN_OP_CONVT ? (size_t) i * channels + o : o * inputs + i;
 
 					*out++ = w[(row * node->kernel + ky) * node->kernel + kx];
 				}
@@ -188,14 +202,15 @@ gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int ph
 
 /* oneDNN's copy of the weights of a part of a phase. */
 static NnStatus
-pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *w, int phase, int c0, DnnlDescRef layout, float *plain, dnnl_memory_t *out)
+pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *w, int phase,
+			 int c0, DnnlDescRef layout, float *plain, dnnl_memory_t *out)
 {
 	const CpuLayout *l = &layer->layout;
-	dnnl_dims_t dims = {l->part, layer->in.c, l->kernel, l->kernel};
+	dnnl_dims_t dims = { l->part, layer->in.c, l->kernel, l->kernel };
 	dnnl_memory_t from = NULL;
 	dnnl_primitive_desc_t desc = NULL;
 	dnnl_primitive_t reorder = NULL;
-	DnnlDesc	plain_desc;
+	DnnlDesc plain_desc;
 	dnnl_status_t status;
 
 	gather_weights(layer, node, w, phase, c0, plain);
@@ -206,12 +221,13 @@ pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *
 	if (status == dnnl_success)
 		status = dnnl_memory_create(out, layout, p->device->engine, DNNL_MEMORY_ALLOCATE);
 	if (status == dnnl_success)
-		status = dnnl_reorder_primitive_desc_create(&desc, dnnl_desc_ref(&plain_desc), p->device->engine, layout, p->device->engine, NULL);
+		status = dnnl_reorder_primitive_desc_create(
+			&desc, dnnl_desc_ref(&plain_desc), p->device->engine, layout, p->device->engine, NULL);
 	if (status == dnnl_success)
 		status = dnnl_primitive_create(&reorder, desc);
 	if (status == dnnl_success)
 	{
-		dnnl_exec_arg_t args[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, *out}};
+		dnnl_exec_arg_t args[2] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, *out } };
 
 		status = dnnl_primitive_execute(reorder, p->stream, 2, args);
 	}
@@ -225,35 +241,44 @@ pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *
 	return status == dnnl_success ? NN_OK : cpu_dnnl_fail(p->error, status, "pack weights");
 }
 
-/* For each class of output positions, the sum over the valid taps of the latent's weights: that times the latent is what it adds there. */
+/*
+ * For each class of output positions, the sum over the valid taps of the
+ * latent's weights: that times the latent is what it adds there.
+ */
 static NnStatus
 pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 {
 	const float *w = param_values(p, node->weight);
-	int			k = node->kernel;
-	NnStatus	status;
+	int k = node->kernel;
+	NnStatus status;
 
 	if (!nn_border(&layer->rows, layer->in.h, layer->out.h, k, node->stride, node->pad) ||
 		!nn_border(&layer->columns, layer->in.w, layer->out.w, k, node->stride, node->pad))
-		return nn_fail(p->error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent", node->name);
-	status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c, &layer->z_weights);
+		return nn_fail(p->error, NN_EUNSUPPORTED,
+					   "kernel of layer \"%s\" is too large for a latent", node->name);
+	status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c,
+						&layer->z_weights);
 	if (status != NN_OK)
 		return status;
-	nn_border_sums(&layer->rows, &layer->columns, w, layer->in.c, layer->nz, layer->out.c, k, layer->z_weights);
+	nn_border_sums(&layer->rows, &layer->columns, w, layer->in.c, layer->nz, layer->out.c, k,
+				   layer->z_weights);
 	return NN_OK;
 }
 
-/* ---- Layers ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Layers -------------------------------------------------------------- */
 
 static NnStatus
 pack_units(Packer *p, CpuLayer *layer, const NnNode *node, const float *w, float *plain)
 {
 	const CpuLayout *l = &layer->layout;
-	int			bands = (l->h + l->band - 1) / l->band;
-	size_t		pixels = (size_t) l->h * l->w;
-	NnStatus	status = NN_OK;
+	int bands = (l->h + l->band - 1) / l->band;
+	size_t pixels = (size_t) l->h * l->w;
+	NnStatus status = NN_OK;
 
-	/* all bands of a part, then the next part: neighbours in this order share weights */
+	/*
+	 * all bands of a part, then the next part: neighbours in this order share
+	 * weights
+	 */
 	for (int phase = 0; phase < l->phases; phase++)
 		for (int c0 = 0; c0 < l->c; c0 += l->part)
 		{
@@ -261,17 +286,18 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, const float *w, float
 
 			for (int b = 0; b < bands; b++)
 			{
-				CpuUnit    *unit = &layer->units[layer->nunits];
-				int			r0 = b * l->band,
-							r1 = r0 + l->band < l->h ? r0 + l->band : l->h;
-				int			row;
+				CpuUnit *unit = &layer->units[layer->nunits];
+				int r0 = b * l->band, r1 = r0 + l->band < l->h ? r0 + l->band : l->h;
+				int row;
 				CpuPrimitive wanted;
 
 				band_shape(layer, node, phase, r0, r1, &wanted, &row);
 				unit->primitive = find_primitive(p, layer, &wanted, &status);
 				if (status == NN_OK && b == 0)
 					status = pack_weights(p, layer, node, w, phase, c0,
-										  dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0), plain, &weights);
+										  dnnl_primitive_desc_query_md(layer->primitives[0].desc,
+																	   dnnl_query_weights_md, 0),
+										  plain, &weights);
 				unit->weights = weights;
 				unit->owner = b == 0;
 				unit->src = (size_t) row * layer->in.w * layer->in.c;
@@ -288,12 +314,13 @@ static NnStatus
 pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 {
 	const CpuLayout *l = &layer->layout;
-	float	   *plain;
-	NnStatus	status = NN_OK;
-	int			units = l->phases * (l->c / l->part) * ((l->h + l->band - 1) / l->band);
+	float *plain;
+	NnStatus status = NN_OK;
+	int units = l->phases * (l->c / l->part) * ((l->h + l->band - 1) / l->band);
 	layer->units = calloc(units, sizeof(CpuUnit));
 	layer->primitives = calloc(units, sizeof(CpuPrimitive));
-	plain = malloc(nn_mul(nn_mul(nn_mul(l->part, layer->in.c), l->kernel * l->kernel), sizeof(float)));
+	plain =
+		malloc(nn_mul(nn_mul(nn_mul(l->part, layer->in.c), l->kernel * l->kernel), sizeof(float)));
 	if (!layer->units || !layer->primitives || !plain)
 		status = nn_no_memory(p->error, units * sizeof(CpuPrimitive));
 	if (status == NN_OK)
@@ -305,7 +332,8 @@ pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 static NnStatus
 pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 {
-	NnStatus	status = new_floats(p, cpu_tile_weights(p->device->kernels, layer), &layer->tile_weights);
+	NnStatus status =
+		new_floats(p, cpu_tile_weights(p->device->kernels, layer), &layer->tile_weights);
 
 	if (status != NN_OK)
 		return status;
@@ -316,12 +344,15 @@ pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 	return NN_OK;
 }
 
-/* Weights (O, I, k, k) of a convolution that also takes the mean of 2x2 of its results: (O, I, k + 1, k + 1). */
+/*
+ * Weights (O, I, k, k) of a convolution that also takes the mean of 2x2 of its
+ * results: (O, I, k + 1, k + 1).
+ */
 static NnStatus
 pooled_weights(Packer *p, const CpuLayer *layer, const float *w, int kernel, float **out)
 {
-	size_t		maps = (size_t) layer->out.c * layer->in.c;
-	int			k = kernel - 1;
+	size_t maps = (size_t) layer->out.c * layer->in.c;
+	int k = kernel - 1;
 
 	*out = malloc(maps * kernel * kernel * sizeof(float));
 	if (!*out)
@@ -330,7 +361,7 @@ pooled_weights(Packer *p, const CpuLayer *layer, const float *w, int kernel, flo
 		for (int y = 0; y < kernel; y++)
 			for (int x = 0; x < kernel; x++)
 			{
-				double		sum = 0;
+				double sum = 0;
 
 				for (int dy = 0; dy < 2; dy++)
 					for (int dx = 0; dx < 2; dx++)
@@ -345,22 +376,25 @@ static NnStatus
 pack_conv(Packer *p, CpuLayer *layer, int id)
 {
 	const NnNode node = cpu_step_conv(p->graph, id),
-			   *end = &p->graph->nodes[cpu_step_end(p->graph, id)];
+				 *end = &p->graph->nodes[cpu_step_end(p->graph, id)];
 	const float *w = param_values(p, node.weight);
-	float	   *pooled = NULL;
-	NnStatus	status = NN_OK;
+	float *pooled = NULL;
+	NnStatus status = NN_OK;
 
 	if (node.op == NN_OP_CONV && node.pad >= node.kernel)
-		return nn_fail(p->error, NN_EUNSUPPORTED, "padding of layer \"%s\" is as wide as its kernel", node.name);
+		return nn_fail(p->error, NN_EUNSUPPORTED,
+					   "padding of layer \"%s\" is as wide as its kernel", node.name);
 	layer->out = image_shape(p->graph, end->out[0]);
 	if (end->op == NN_OP_AVGPOOL)
 	{
 		status = pooled_weights(p, layer, w, node.kernel, &pooled);
 		w = pooled;
 	}
-	cpu_layout(&node, end, layer->in, layer->out, p->packed->precision, &layer->layout, &layer->tiling);
+	cpu_layout(&node, end, layer->in, layer->out, p->packed->precision, &layer->layout,
+			   &layer->tiling);
 	if (status == NN_OK)
-		status = layer->layout.algorithm == CPU_TILES ? pack_tiles(p, layer, &node, w) : pack_dnnl(p, layer, &node, w);
+		status = layer->layout.algorithm == CPU_TILES ? pack_tiles(p, layer, &node, w)
+													  : pack_dnnl(p, layer, &node, w);
 	free(pooled);
 	if (status == NN_OK && node.bias >= 0)
 		status = copy_floats(p, param_values(p, node.bias), layer->out.c, &layer->bias);
@@ -373,15 +407,16 @@ pack_conv(Packer *p, CpuLayer *layer, int id)
 static NnStatus
 pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	int			c = layer->out.c;
-	NnStatus	status = new_floats(p, (size_t) 4 * c, &layer->norm);
+	int c = layer->out.c;
+	NnStatus status = new_floats(p, (size_t) 4 * c, &layer->norm);
 
 	for (int i = 0; status == NN_OK && i < c; i++)
 	{
-		double		var = param_values(p, node->var)[i];
+		double var = param_values(p, node->var)[i];
 
 		layer->norm[i] = param_values(p, node->mean)[i];
-		layer->norm[2 * c + i] = (float) (param_values(p, node->weight)[i] / sqrt(var + BATCH_NORM_EPS));
+		layer->norm[2 * c + i] =
+			(float) (param_values(p, node->weight)[i] / sqrt(var + BATCH_NORM_EPS));
 		layer->norm[3 * c + i] = param_values(p, node->bias)[i];
 	}
 	return status;
@@ -390,7 +425,8 @@ pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 static NnStatus
 pack_linear(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	NnStatus	status = copy_floats(p, param_values(p, node->weight), (size_t) layer->in.c * layer->out.c, &layer->norm);
+	NnStatus status = copy_floats(p, param_values(p, node->weight),
+								  (size_t) layer->in.c * layer->out.c, &layer->norm);
 
 	if (status == NN_OK && node->bias >= 0)
 		status = copy_floats(p, param_values(p, node->bias), layer->out.c, &layer->bias);
@@ -403,7 +439,7 @@ static NnStatus
 pack_layer(Packer *p, int id)
 {
 	const NnNode *node = &p->graph->nodes[id];
-	CpuLayer   *layer = &p->packed->layers[id];
+	CpuLayer *layer = &p->packed->layers[id];
 
 	layer->op = node->op;
 	layer->out = image_shape(p->graph, node->out[0]);
@@ -429,7 +465,7 @@ static NnStatus
 pack_layers(Packer *p)
 {
 	dnnl_status_t dnnl;
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	dnnl = dnnl_primitive_attr_create(&p->attr);
 	if (dnnl == dnnl_success)
@@ -446,13 +482,16 @@ pack_layers(Packer *p)
 }
 
 NnStatus
-cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **out, size_t *bytes, NnError *error)
+cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values,
+		 void **out, size_t *bytes, NnError *error)
 {
-	CpuDevice  *device = base->state;
-	CpuPacked  *packed = calloc(1, sizeof(CpuPacked));
-	Packer		packer = {.device = device, .packed = packed, .graph = graph, .values = values, .error = error};
-	int			threads = omp_get_max_threads();
-	NnStatus	status;
+	CpuDevice *device = base->state;
+	CpuPacked *packed = calloc(1, sizeof(CpuPacked));
+	Packer packer = {
+		.device = device, .packed = packed, .graph = graph, .values = values, .error = error
+	};
+	int threads = omp_get_max_threads();
+	NnStatus status;
 
 	if (!packed)
 		return nn_no_memory(error, sizeof(CpuPacked));
@@ -465,7 +504,10 @@ cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const floa
 		status = nn_no_memory(error, (graph->nnodes + 1) * sizeof(CpuLayer));
 	else
 	{
-		/* oneDNN fixes the number of threads, and with it the order of some sums, when a primitive is made */
+		/*
+		 * oneDNN fixes the number of threads, and with it the order of some
+		 * sums, when a primitive is made
+		 */
 		omp_set_num_threads(1);
 		status = pack_layers(&packer);
 		omp_set_num_threads(threads);
@@ -487,13 +529,13 @@ cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const floa
 void
 cpu_pack_free(NnDevice *base, void *p)
 {
-	CpuPacked  *packed = p;
+	CpuPacked *packed = p;
 
 	if (!packed)
 		return;
 	for (int i = 0; packed->layers && i < packed->nlayers; i++)
 	{
-		CpuLayer   *layer = &packed->layers[i];
+		CpuLayer *layer = &packed->layers[i];
 
 		for (int k = 0; k < layer->nunits; k++)
 			if (layer->units[k].owner)

@@ -2,17 +2,22 @@
  * cpu_plan.c
  *	  Planning a graph on the CPU: its steps and their memory.
  *
- * A CpuPlan belongs to its NnPlan and is used by one caller at a time.  Its steps are the graph's nodes, where a convolution and the norm or pool that alone
- * reads it are one step: the convolution's result stays in float in a buffer of the plan and never becomes a value of the graph.
+ * A CpuPlan belongs to its NnPlan and is used by one caller at a time. Its
+ * steps are the graph's nodes, where a convolution and the norm or pool that
+ * alone reads it are one step: the convolution's result stays in float in a
+ * buffer of the plan and never becomes a value of the graph.
  */
 #include "cpu_run.h"
 
 #include <stdlib.h>
 
-/* Bytes of results that are made before they are finished: few enough to be still in the cache. */
+/*
+ * Bytes of results that are made before they are finished: few enough to be
+ * still in the cache.
+ */
 #define CHUNK_BYTES ((size_t) 4 << 20)
 
-/* ---- Preparing ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Preparing ----------------------------------------------------------- */
 
 static bool
 is_conv(NnOp op)
@@ -26,20 +31,25 @@ same_image(NnShape a, NnShape b)
 	return a.h == b.h && a.w == b.w && a.c == b.c;
 }
 
-/* The packed layers must be those of this graph, at another batch size perhaps. */
+/*
+ * The packed layers must be those of this graph, at another batch size perhaps.
+ */
 static NnStatus
 check_packed(const NnPlan *plan, const CpuPacked *packed, NnError *error)
 {
 	const NnGraph *g = plan->graph;
-	bool		fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
+	bool fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
 
 	for (int i = 0; fits && i < g->nnodes; i++)
 	{
 		const NnNode *node = &g->nodes[i];
 		const CpuLayer *layer = &packed->layers[i];
 
-		fits = layer->op == node->op && same_image(layer->out, shape_of(plan, g->nodes[is_conv(node->op) ? cpu_step_end(g, i) : i].out[0])) &&
-			(node->in[0] < 0 || same_image(layer->in, shape_of(plan, node->in[0])));
+		fits = layer->op == node->op &&
+			   same_image(
+				   layer->out,
+				   shape_of(plan, g->nodes[is_conv(node->op) ? cpu_step_end(g, i) : i].out[0])) &&
+			   (node->in[0] < 0 || same_image(layer->in, shape_of(plan, node->in[0])));
 	}
 	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
 }
@@ -48,13 +58,12 @@ check_packed(const NnPlan *plan, const CpuPacked *packed, NnError *error)
 static bool
 overlap(const NnPlan *plan, int a, int b)
 {
-	size_t		begin[2],
-				end[2];
-	int			value[2] = {a, b};
+	size_t begin[2], end[2];
+	int value[2] = { a, b };
 
 	for (int i = 0; i < 2; i++)
 	{
-		NnShape		s = shape_of(plan, value[i]);
+		NnShape s = shape_of(plan, value[i]);
 
 		begin[i] = plan->offset[value[i]];
 		end[i] = begin[i] + ((size_t) s.n * s.h * s.w - 1) * plan->pitch[value[i]] + s.c;
@@ -63,19 +72,21 @@ overlap(const NnPlan *plan, int a, int b)
 }
 
 /*
- * A chunk's results are finished before the next chunk is convolved, so that they are read from the cache.  But the planner may have put what the step's
- * end writes over what the convolution reads, which it took for dead by then; the whole batch is one chunk then.
+ * A chunk's results are finished before the next chunk is convolved, so that
+ * they are read from the cache. But the planner may have put what the step's
+ * end writes over what the convolution reads, which it took for dead by then;
+ * the whole batch is one chunk then.
  */
 static int
 chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
 {
 	const NnNode *node = &plan->graph->nodes[id];
-	int			batch = shape_of(plan, node->out[0]).n;
-	size_t		images = CHUNK_BYTES / (layer->layout.elements * sizeof(float));
+	int batch = shape_of(plan, node->out[0]).n;
+	size_t images = CHUNK_BYTES / (layer->layout.elements * sizeof(float));
 
 	for (int o = 0; end != id && o < 2; o++)
 	{
-		int			out = plan->graph->nodes[end].out[o];
+		int out = plan->graph->nodes[end].out[o];
 
 		for (int i = 0; out >= 0 && i < 2; i++)
 			if (node->in[i] >= 0 && overlap(plan, out, node->in[i]))
@@ -86,39 +97,41 @@ chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
 
 /* The list of steps, and the sizes of the buffers that they share. */
 static NnStatus
-make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPlan *p, NnError *error)
+make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPlan *p,
+		   NnError *error)
 {
 	const NnGraph *g = plan->graph;
-	size_t		results = 0,
-				gathered = 0,
-				latents = 0,
-				tiles = 0;
+	size_t results = 0, gathered = 0, latents = 0, tiles = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const CpuLayer *layer = &packed->layers[i];
-		CpuStep		step = {.node = i, .end = i, .chunk = 1};
+		CpuStep step = { .node = i, .end = i, .chunk = 1 };
 
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
 		if (is_conv(g->nodes[i].op))
 		{
-			size_t		in = (size_t) layer->in.h * layer->in.w * layer->in.c;
+			size_t in = (size_t) layer->in.h * layer->in.w * layer->in.c;
 
 			step.end = cpu_step_end(g, i);
 			step.chunk = chunk_of(plan, layer, i, step.end);
-			results = layer->layout.elements * step.chunk > results ? layer->layout.elements * step.chunk : results;
-			latents = latent_floats(layer) * step.chunk > latents ? latent_floats(layer) * step.chunk : latents;
+			results = layer->layout.elements * step.chunk > results
+						  ? layer->layout.elements * step.chunk
+						  : results;
+			latents = latent_floats(layer) * step.chunk > latents
+						  ? latent_floats(layer) * step.chunk
+						  : latents;
 			if (layer->layout.algorithm == CPU_TILES)
 			{
-				size_t		v,
-							scratch;
+				size_t v, scratch;
 
 				cpu_tile_memory(device->kernels, layer, step.chunk, &v, &scratch);
 				tiles = v > tiles ? v : tiles;
 				p->scratch_bytes = scratch > p->scratch_bytes ? scratch : p->scratch_bytes;
 			}
-			else if (plan->pitch[g->nodes[i].in[0]] != layer->in.c || (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
+			else if (plan->pitch[g->nodes[i].in[0]] != layer->in.c ||
+					 (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
 				gathered = in * step.chunk > gathered ? in * step.chunk : gathered;
 			i = step.end;
 		}
@@ -135,7 +148,10 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 	return NN_OK;
 }
 
-/* A buffer of its own that nothing else is a slice of may be the caller's, if it is an input or an output. */
+/*
+ * A buffer of its own that nothing else is a slice of may be the caller's, if
+ * it is an input or an output.
+ */
 static void
 find_direct(const NnGraph *g, bool *direct)
 {
@@ -166,11 +182,16 @@ free_memories(CpuPlan *p)
 static dnnl_status_t
 create_memories(const CpuDevice *device, const CpuPrimitive *primitive, CpuMemories *m)
 {
-	DnnlDescRef scratch = dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_scratchpad_md, 0);
-	dnnl_status_t status = dnnl_memory_create(&m->src, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_src_md, 0), device->engine, DNNL_MEMORY_NONE);
+	DnnlDescRef scratch =
+		dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_scratchpad_md, 0);
+	dnnl_status_t status = dnnl_memory_create(
+		&m->src, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_src_md, 0),
+		device->engine, DNNL_MEMORY_NONE);
 
 	if (status == dnnl_success)
-		status = dnnl_memory_create(&m->dst, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_dst_md, 0), device->engine, DNNL_MEMORY_NONE);
+		status = dnnl_memory_create(
+			&m->dst, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_dst_md, 0),
+			device->engine, DNNL_MEMORY_NONE);
 	if (status == dnnl_success)
 		status = dnnl_memory_create(&m->scratch, scratch, device->engine, DNNL_MEMORY_NONE);
 	return status;
@@ -180,8 +201,8 @@ create_memories(const CpuDevice *device, const CpuPrimitive *primitive, CpuMemor
 NnStatus
 cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error)
 {
-	int			threads = device->base.threads;
-	size_t		n = (size_t) threads * packed->nprimitives;
+	int threads = device->base.threads;
+	size_t n = (size_t) threads * packed->nprimitives;
 
 	if (p->nthreads >= threads)
 		return NN_OK;
@@ -196,7 +217,9 @@ cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnErr
 			for (int k = 0; k < packed->layers[i].nprimitives; k++)
 			{
 				const CpuPrimitive *primitive = &packed->layers[i].primitives[k];
-				dnnl_status_t status = create_memories(device, primitive, &p->memories[(size_t) t * packed->nprimitives + primitive->id]);
+				dnnl_status_t status =
+					create_memories(device, primitive,
+									&p->memories[(size_t) t * packed->nprimitives + primitive->id]);
 
 				if (status != dnnl_success)
 					return cpu_dnnl_fail(error, status, "describe memory");
@@ -209,8 +232,8 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 {
 	const CpuPacked *packed = packed_;
 	const NnGraph *g = plan->graph;
-	CpuPlan    *p;
-	NnStatus	status = check_packed(plan, packed, error);
+	CpuPlan *p;
+	NnStatus status = check_packed(plan, packed, error);
 
 	if (status != NN_OK)
 		return status;
@@ -221,7 +244,8 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 	p->steps = calloc(g->nnodes + 1, sizeof(CpuStep));
 	p->values = calloc(g->nvalues + 1, sizeof(CpuValue));
 	p->direct = calloc(g->nvalues + 1, sizeof(bool));
-	plan->arena = cpu_alloc(nn_mul(plan->arena_elements, element_size(plan->precision == NN_PRECISION_BF16)));
+	plan->arena =
+		cpu_alloc(nn_mul(plan->arena_elements, element_size(plan->precision == NN_PRECISION_BF16)));
 	if (!p->steps || !p->values || !p->direct || !plan->arena)
 		status = nn_no_memory(error, plan->arena_elements * sizeof(float));
 	if (status == NN_OK)
@@ -237,7 +261,7 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 void
 cpu_release(NnDevice *base, NnPlan *plan)
 {
-	CpuPlan    *p = plan->device_state;
+	CpuPlan *p = plan->device_state;
 
 	free(plan->arena);
 	plan->arena = NULL;

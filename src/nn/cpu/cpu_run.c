@@ -1,10 +1,13 @@
 /*
  * cpu_run.c
- *	  Running a plan on the CPU: the team of threads, and the steps that convolve and normalise.
+ *	  Running a plan on the CPU: the team of threads, and the steps that
+ *	  convolve and normalise.
  *
- * Values live in the plan's arena, in the precision's type, except inputs and outputs that stand for themselves: those are used where the caller has them, in
- * float.  All threads of a team walk the same list of steps; `omp for` hands out units and is the barrier between steps.  A failure is
- * kept and reported at the end; no thread leaves the walk before the others.
+ * Values live in the plan's arena, in the precision's type, except inputs and
+ * outputs that stand for themselves: those are used where the caller has them,
+ * in float. All threads of a team walk the same list of steps; `omp for` hands
+ * out units and is the barrier between steps. A failure is kept and reported at
+ * the end; no thread leaves the walk before the others.
  */
 #include "cpu_run.h"
 #include "cpu_finish.h"
@@ -13,20 +16,22 @@
 #include <omp.h>
 #include <string.h>
 
-/* ---- Convolutions ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Convolutions -------------------------------------------------------- */
 
 /* A copy of n pixels, perhaps in another type. */
 static void
-convert(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at, int n, int c, CpuOut to)
+convert(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at, int n, int c,
+		CpuOut to)
 {
 	static const float zeros[CPU_BLOCK];
-	static const float ones[CPU_BLOCK] = {[0 ... CPU_BLOCK - 1] = 1.0f};
-	const CpuAffine same = {zeros, zeros, ones, zeros};
+	static const float ones[CPU_BLOCK] = { [0 ... CPU_BLOCK - 1] = 1.0f };
+	const CpuAffine same = { zeros, zeros, ones, zeros };
 
 	for (int c0 = 0; c0 < c; c0 += CPU_BLOCK)
 	{
-		CpuRun		src = {pixel(from, image, at) + c0 * element_size(from->bf16), from->pitch, from->bf16};
-		CpuOut		dst = to;
+		CpuRun src = { pixel(from, image, at) + c0 * element_size(from->bf16), from->pitch,
+					   from->bf16 };
+		CpuOut dst = to;
 
 		dst.data = (char *) to.data + c0 * element_size(to.bf16);
 		kernels->apply(src, n, c - c0 < CPU_BLOCK ? c - c0 : CPU_BLOCK, &same, &dst, 1);
@@ -37,13 +42,17 @@ convert(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at
 static void
 gather(CpuCall *call, const CpuValue *v, NnShape in, int i0, int n)
 {
-	size_t		image = (size_t) in.h * in.w * in.c;
+	size_t image = (size_t) in.h * in.w * in.c;
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int i = 0; i < n; i++)
 		for (int y = 0; y < in.h; y++)
 		{
-			CpuOut		out = {call->p->gathered + (i * image + (size_t) y * in.w * in.c) * element_size(call->bf16), in.c, call->bf16, {0}};
+			CpuOut out = { call->p->gathered +
+							   (i * image + (size_t) y * in.w * in.c) * element_size(call->bf16),
+						   in.c,
+						   call->bf16,
+						   { 0 } };
 
 			convert(call->device->kernels, v, i0 + i, (size_t) y * in.w, in.w, in.c, out);
 		}
@@ -72,12 +81,12 @@ static float
 latent_element(const CpuValue *z, size_t image, int i)
 {
 	const char *at = z->data + (image * z->image + i) * element_size(z->bf16);
-	uint32_t	bits;
-	float		value;
+	uint32_t bits;
+	float value;
 
 	if (!z->bf16)
 		return *(const float *) at;
-	bits = (uint32_t) *(const uint16_t *) at << 16;
+	bits = (uint32_t) * (const uint16_t *) at << 16;
 	memcpy(&value, &bits, sizeof(value));
 	return value;
 }
@@ -87,20 +96,19 @@ static void
 add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, int n)
 {
 	const CpuValue *z = &call->p->values[node->in[1]];
-	int			classes = layer->rows.n * layer->columns.n,
-				c = layer->out.c;
+	int classes = layer->rows.n * layer->columns.n, c = layer->out.c;
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int i = 0; i < n; i++)
 		for (int k = 0; k < classes; k++)
 		{
-			float	   *out = call->p->latents + ((size_t) i * classes + k) * c;
+			float *out = call->p->latents + ((size_t) i * classes + k) * c;
 			const float *w = layer->z_weights + (size_t) k * layer->nz * c;
 
 			memset(out, 0, c * sizeof(float));
 			for (int j = 0; j < layer->nz; j++, w += c)
 			{
-				float		value = z_activation(node->z_act, latent_element(z, i0 + i, j));
+				float value = z_activation(node->z_act, latent_element(z, i0 + i, j));
 
 				for (int o = 0; o < c; o++)
 					out[o] += value * w[o];
@@ -109,21 +117,28 @@ add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, in
 }
 
 static void
-run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *image, float *result)
+run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *image,
+		 float *result)
 {
 	const CpuPrimitive *primitive = &layer->primitives[unit->primitive];
-	int			thread = omp_get_thread_num();
-	const CpuMemories *m = &call->p->memories[(size_t) thread * call->packed->nprimitives + primitive->id];
-	dnnl_exec_arg_t args[4] = {{DNNL_ARG_SRC, m->src}, {DNNL_ARG_WEIGHTS, unit->weights}, {DNNL_ARG_DST, m->dst}, {DNNL_ARG_SCRATCHPAD, m->scratch}};
+	int thread = omp_get_thread_num();
+	const CpuMemories *m =
+		&call->p->memories[(size_t) thread * call->packed->nprimitives + primitive->id];
+	dnnl_exec_arg_t args[4] = { { DNNL_ARG_SRC, m->src },
+								{ DNNL_ARG_WEIGHTS, unit->weights },
+								{ DNNL_ARG_DST, m->dst },
+								{ DNNL_ARG_SCRATCHPAD, m->scratch } };
 	dnnl_status_t status;
 
-	status = dnnl_memory_set_data_handle(m->src, (void *) (image + unit->src * element_size(call->bf16)));
+	status = dnnl_memory_set_data_handle(m->src,
+										 (void *) (image + unit->src * element_size(call->bf16)));
 	if (status == dnnl_success)
 		status = dnnl_memory_set_data_handle(m->dst, result + unit->dst);
 	if (status == dnnl_success)
 		status = dnnl_memory_set_data_handle(m->scratch, call->device->threads[thread].scratch);
 	if (status == dnnl_success)
-		status = dnnl_primitive_execute(primitive->primitive, call->device->threads[thread].stream, 4, args);
+		status = dnnl_primitive_execute(primitive->primitive, call->device->threads[thread].stream,
+										4, args);
 	if (status != dnnl_success)
 	{
 #pragma omp atomic write
@@ -131,17 +146,22 @@ run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *
 	}
 }
 
-/* oneDNN's convolutions of images [i0, i0 + n), from the gathered copies if the input is not as it needs it. */
+/*
+ * oneDNN's convolutions of images [i0, i0 + n), from the gathered copies if the
+ * input is not as it needs it.
+ */
 static void
 run_units(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n)
 {
-	size_t		in = (size_t) layer->in.h * layer->in.w * layer->in.c;
-	bool		dense = x->pitch == layer->in.c && x->bf16 == call->bf16;
+	size_t in = (size_t) layer->in.h * layer->in.w * layer->in.c;
+	bool dense = x->pitch == layer->in.c && x->bf16 == call->bf16;
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int u = 0; u < layer->nunits; u++)
 		for (int i = 0; i < n; i++)
-			run_unit(call, layer, &layer->units[u], dense ? pixel(x, i0 + i, 0) : call->p->gathered + i * in * element_size(call->bf16),
+			run_unit(call, layer, &layer->units[u],
+					 dense ? pixel(x, i0 + i, 0)
+						   : call->p->gathered + i * in * element_size(call->bf16),
 					 call->p->results + i * layer->layout.elements);
 }
 
@@ -149,31 +169,34 @@ run_units(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n
 static int
 outputs_of(const CpuCall *call, const NnNode *node, size_t image, CpuOut out[2])
 {
-	int			n = 0;
+	int n = 0;
 
 	for (int o = 0; o < 2; o++)
 		if (node->out[o] >= 0)
 		{
 			const CpuValue *v = &call->p->values[node->out[o]];
 
-			out[n++] = (CpuOut) {pixel(v, image, 0), v->pitch, v->bf16, node->op == NN_OP_NORM_ACT ? node->act[o] : (NnActChain) {0}};
+			out[n++] = (CpuOut){ pixel(v, image, 0), v->pitch, v->bf16,
+								 node->op == NN_OP_NORM_ACT ? node->act[o] : (NnActChain){ 0 } };
 		}
 	return n;
 }
 
 /* Finishes n images, whose jobs differ from `first` by the steps given. */
 static void
-finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, int n, size_t src_bytes, size_t latent_step)
+finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, int n,
+			  size_t src_bytes, size_t latent_step)
 {
 	const CpuKernels *kernels = call->device->kernels;
-	bool		channels = first->norm == NN_NORM_INSTANCE;
-	int			rows = cpu_finish_row_count(first),
-				unit,
-				units;
+	bool channels = first->norm == NN_NORM_INSTANCE;
+	int rows = cpu_finish_row_count(first), unit, units;
 
 	if (channels)
 	{
-		/* units within a part, and enough of them for the team; how channels are cut changes no bit */
+		/*
+		 * units within a part, and enough of them for the team; how channels
+		 * are cut changes no bit
+		 */
 		for (unit = CPU_BLOCK; first->part % unit != 0;)
 			unit--;
 		while (unit > 16 && unit % 32 == 0 && n * (first->c / unit) < 4 * omp_get_num_threads())
@@ -189,7 +212,7 @@ finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0,
 	for (int i = 0; i < n; i++)
 		for (int u = 0; u < units; u++)
 		{
-			CpuFinish	f = *first;
+			CpuFinish f = *first;
 
 			f.src = (const char *) first->src + i * src_bytes;
 			f.latent = first->latent ? first->latent + i * latent_step : NULL;
@@ -197,17 +220,21 @@ finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0,
 			if (channels)
 				cpu_finish_channels(kernels, &f, u * unit, unit);
 			else
-				cpu_finish_rows(kernels, &f, u * unit, u * unit + unit < rows ? u * unit + unit : rows);
+				cpu_finish_rows(kernels, &f, u * unit,
+								u * unit + unit < rows ? u * unit + unit : rows);
 		}
 }
 
-/* The job of finishing this step's first result of a chunk; outputs are filled in for each image. */
+/*
+ * The job of finishing this step's first result of a chunk; outputs are filled
+ * in for each image.
+ */
 static CpuFinish
 finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 {
 	const CpuLayout *l = &layer->layout;
 	const NnNode *end = &call->plan->graph->nodes[step->end];
-	CpuFinish	f = {
+	CpuFinish f = {
 		.form = l->form,
 		.src = call->p->results,
 		.step = l->part,
@@ -234,15 +261,15 @@ run_conv(CpuCall *call, const CpuStep *step)
 	const NnNode *end = &call->plan->graph->nodes[step->end];
 	const CpuLayer *layer = &call->packed->layers[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
-	CpuFinish	finish = finish_of(call, step, layer);
-	size_t		elements = layer->layout.elements;
-	bool		tiles = layer->layout.algorithm == CPU_TILES;
-	bool		dense = tiles || (x->pitch == layer->in.c && x->bf16 == call->bf16);
-	int			batch = shape_of(call->plan, node->out[0]).n;
+	CpuFinish finish = finish_of(call, step, layer);
+	size_t elements = layer->layout.elements;
+	bool tiles = layer->layout.algorithm == CPU_TILES;
+	bool dense = tiles || (x->pitch == layer->in.c && x->bf16 == call->bf16);
+	int batch = shape_of(call->plan, node->out[0]).n;
 
 	for (int i0 = 0; i0 < batch; i0 += step->chunk)
 	{
-		int			n = batch - i0 < step->chunk ? batch - i0 : step->chunk;
+		int n = batch - i0 < step->chunk ? batch - i0 : step->chunk;
 
 		if (!dense)
 			gather(call, x, layer->in, i0, n);
@@ -262,7 +289,7 @@ run_norm_act(CpuCall *call, const CpuStep *step)
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const CpuLayer *layer = &call->packed->layers[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
-	CpuFinish	f = {
+	CpuFinish f = {
 		.form = CPU_PLAIN,
 		.src = x->data,
 		.src_bf16 = x->bf16,
@@ -276,10 +303,11 @@ run_norm_act(CpuCall *call, const CpuStep *step)
 	};
 
 	f.nouts = outputs_of(call, node, 0, f.out);
-	finish_images(call, node, &f, 0, shape_of(call->plan, node->in[0]).n, x->image * element_size(x->bf16), 0);
+	finish_images(call, node, &f, 0, shape_of(call->plan, node->in[0]).n,
+				  x->image * element_size(x->bf16), 0);
 }
 
-/* ---- Running ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- Running ------------------------------------------------------------- */
 
 static void
 run_step(CpuCall *call, const CpuStep *step)
@@ -308,7 +336,7 @@ run_step(CpuCall *call, const CpuStep *step)
 			cpu_run_add(call, node);
 			break;
 		case NN_OP_INPUT:
-		case NN_OP_COPY:		/* this and those below: in training only */
+		case NN_OP_COPY: /* this and those below: in training only */
 		case NN_OP_REPARAM:
 		case NN_OP_GAN_LOSS:
 		case NN_OP_L1_LOSS:
@@ -318,18 +346,21 @@ run_step(CpuCall *call, const CpuStep *step)
 	}
 }
 
-/* Every value's place in the arena, or in the caller's memory where it is bound and direct. */
+/*
+ * Every value's place in the arena, or in the caller's memory where it is bound
+ * and direct.
+ */
 static void
 place_values(const NnPlan *plan, CpuPlan *p, const NnBinding *bindings, int nbindings)
 {
 	const NnGraph *g = plan->graph;
-	bool		bf16 = plan->precision == NN_PRECISION_BF16;
+	bool bf16 = plan->precision == NN_PRECISION_BF16;
 
 	for (int i = 0; i < g->nvalues; i++)
 	{
-		NnShape		s = g->values[i].shape;
+		NnShape s = g->values[i].shape;
 
-		p->values[i] = (CpuValue) {
+		p->values[i] = (CpuValue){
 			.data = (char *) plan->arena + plan->offset[i] * element_size(bf16),
 			.pitch = plan->pitch[i],
 			.image = (size_t) s.h * s.w * plan->pitch[i],
@@ -338,10 +369,11 @@ place_values(const NnPlan *plan, CpuPlan *p, const NnBinding *bindings, int nbin
 	}
 	for (int i = 0; i < nbindings; i++)
 	{
-		NnShape		s = g->values[bindings[i].value].shape;
+		NnShape s = g->values[bindings[i].value].shape;
 
 		if (p->direct[bindings[i].value])
-			p->values[bindings[i].value] = (CpuValue) {(char *) bindings[i].data, s.c, (size_t) s.h * s.w * s.c, false};
+			p->values[bindings[i].value] =
+				(CpuValue){ (char *) bindings[i].data, s.c, (size_t) s.h * s.w * s.c, false };
 	}
 }
 
@@ -354,35 +386,46 @@ is_input(const NnGraph *g, int value)
 	return false;
 }
 
-/* Copies the bound inputs into the arena, or the bound outputs out of it, where they are not direct. */
+/*
+ * Copies the bound inputs into the arena, or the bound outputs out of it, where
+ * they are not direct.
+ */
 static void
 copy_bound(const CpuCall *call, const NnBinding *bindings, int nbindings, bool inputs)
 {
 	for (int i = 0; i < nbindings; i++)
 	{
-		int			value = bindings[i].value;
-		NnShape		s = shape_of(call->plan, value);
-		CpuValue	arena = call->p->values[value];
-		CpuValue	bound = {(char *) bindings[i].data, s.c, (size_t) s.h * s.w * s.c, false};
+		int value = bindings[i].value;
+		NnShape s = shape_of(call->plan, value);
+		CpuValue arena = call->p->values[value];
+		CpuValue bound = { (char *) bindings[i].data, s.c, (size_t) s.h * s.w * s.c, false };
 
 		if (call->p->direct[value] || is_input(call->plan->graph, value) != inputs)
 			continue;
 		for (int n = 0; n < s.n; n++)
 		{
 			if (inputs)
-				convert(call->device->kernels, &bound, n, 0, s.h * s.w, s.c, out_pixel(&arena, n, 0));
+				convert(call->device->kernels, &bound, n, 0, s.h * s.w, s.c,
+						out_pixel(&arena, n, 0));
 			else
-				convert(call->device->kernels, &arena, n, 0, s.h * s.w, s.c, out_pixel(&bound, n, 0));
+				convert(call->device->kernels, &arena, n, 0, s.h * s.w, s.c,
+						out_pixel(&bound, n, 0));
 		}
 	}
 }
 
 NnStatus
-cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error)
+cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings,
+		NnError *error)
 {
-	CpuCall		call = {.device = base->state, .plan = plan, .packed = packed, .p = plan->device_state, .bf16 = plan->precision == NN_PRECISION_BF16};
-	size_t		scratch = call.packed->scratch_bytes > call.p->scratch_bytes ? call.packed->scratch_bytes : call.p->scratch_bytes;
-	NnStatus	status = cpu_ready_threads(call.device, scratch, error);
+	CpuCall call = { .device = base->state,
+					 .plan = plan,
+					 .packed = packed,
+					 .p = plan->device_state,
+					 .bf16 = plan->precision == NN_PRECISION_BF16 };
+	size_t scratch = call.packed->scratch_bytes > call.p->scratch_bytes ? call.packed->scratch_bytes
+																		: call.p->scratch_bytes;
+	NnStatus status = cpu_ready_threads(call.device, scratch, error);
 
 	if (status == NN_OK)
 		status = cpu_ready_memories(call.device, call.p, call.packed, error);
@@ -392,7 +435,10 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 	copy_bound(&call, bindings, nbindings, true);
 #pragma omp parallel num_threads(base->threads)
 	{
-		/* oneDNN must not start a team of its own inside ours, not even where ours is one thread */
+		/*
+		 * oneDNN must not start a team of its own inside ours, not even where
+		 * ours is one thread
+		 */
 		omp_set_num_threads(1);
 		for (int i = 0; i < call.p->nsteps; i++)
 		{

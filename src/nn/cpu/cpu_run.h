@@ -1,6 +1,7 @@
 /*
  * cpu_run.h
- *	  A plan on the CPU and one run of it: what cpu_plan.c, cpu_run.c, cpu_ops.c and cpu_tiles.c share.
+ *	  A plan on the CPU and one run of it: what cpu_plan.c, cpu_run.c, cpu_ops.c
+ *	  and cpu_tiles.c share.
  */
 #ifndef BICYCLE_NN_CPU_RUN_H
 #define BICYCLE_NN_CPU_RUN_H
@@ -13,52 +14,57 @@
 /* Where a value's images are in this run. */
 typedef struct CpuValue
 {
-	char	   *data;
-	ptrdiff_t	pitch;			/* elements from pixel to pixel */
-	size_t		image;			/* elements from image to image */
-	bool		bf16;
+	char *data;
+	ptrdiff_t pitch; /* elements from pixel to pixel */
+	size_t image;    /* elements from image to image */
+	bool bf16;
 } CpuValue;
 
 typedef struct CpuStep
 {
-	int			node;
-	int			end;			/* its last node: a NORM_ACT or AVGPOOL that is part of a convolution's step, or the node itself */
-	int			chunk;			/* images convolved before they are finished */
+	int node;
+	/*
+	 * its last node: a NORM_ACT or AVGPOOL that is part of a convolution's
+	 * step, or the node itself
+	 */
+	int end;
+	int chunk; /* images convolved before they are finished */
 } CpuStep;
 
-/* What a primitive reads and writes, for one thread: handles are set before each execution. */
+/*
+ * What a primitive reads and writes, for one thread: handles are set before
+ * each execution.
+ */
 typedef struct CpuMemories
 {
-	dnnl_memory_t src,
-				dst,
-				scratch;
+	dnnl_memory_t src, dst, scratch;
 } CpuMemories;
 
 typedef struct CpuPlan
 {
-	CpuStep    *steps;
-	int			nsteps;
-	CpuValue   *values;			/* one a value of the graph */
-	bool	   *direct;			/* a binding of this value is used in place */
-	float	   *results;		/* convolutions' results of a chunk */
-	char	   *gathered;		/* their inputs, where they are not dense and of the precision's type in place */
-	float	   *latents;		/* and what the latent adds, (chunk, row class, column class, c) */
-	float	   *tiles;			/* transformed tiles that the team shares */
-	size_t		scratch_bytes;	/* of each thread */
-	CpuMemories *memories;		/* [thread][primitive] */
-	int			nthreads,
-				nprimitives;
+	CpuStep *steps;
+	int nsteps;
+	CpuValue *values; /* one a value of the graph */
+	bool *direct;     /* a binding of this value is used in place */
+	float *results;   /* convolutions' results of a chunk */
+	char
+		*gathered; /* their inputs, where they are not dense and of the precision's type in place */
+	float *latents;        /* and what the latent adds, (chunk, row class, column class, c) */
+	float *tiles;          /* transformed tiles that the team shares */
+	size_t scratch_bytes;  /* of each thread */
+	CpuMemories *memories; /* [thread][primitive] */
+	int nthreads, nprimitives;
 } CpuPlan;
 
 /* One call of cpu_run. */
 typedef struct CpuCall
 {
-	CpuDevice  *device;
-	NnPlan	   *plan;
+	CpuDevice *device;
+	NnPlan *plan;
 	const CpuPacked *packed;
-	CpuPlan    *p;
-	bool		bf16;
-	int			failed;			/* dnnl_status_t, written by any thread */
+	CpuPlan *p;
+	bool bf16;
+	int failed; /* dnnl_status_t, written by any thread */
 } CpuCall;
 
 static inline NnShape
@@ -82,7 +88,7 @@ pixel(const CpuValue *v, size_t image, size_t index)
 static inline CpuOut
 out_pixel(const CpuValue *v, size_t image, size_t index)
 {
-	return (CpuOut) {pixel(v, image, index), v->pitch, v->bf16, {0}};
+	return (CpuOut){ pixel(v, image, index), v->pitch, v->bf16, { 0 } };
 }
 
 /* Floats of what the latent of one image adds, for all classes of positions. */
@@ -93,7 +99,8 @@ latent_floats(const CpuLayer *layer)
 }
 
 /* cpu_plan.c */
-extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error);
+extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed,
+								   NnError *error);
 
 /* cpu_ops.c; called by all threads of the team, as cpu_run_tiles is */
 extern void cpu_run_add(CpuCall *call, const NnNode *node);
@@ -102,7 +109,9 @@ extern void cpu_run_upsample(CpuCall *call, const NnNode *node);
 extern void cpu_run_linear(CpuCall *call, const CpuStep *step);
 
 /* cpu_tiles.c */
-extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v, size_t *scratch);
-extern void cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results);
+extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v,
+							size_t *scratch);
+extern void cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
+						  float *results);
 
-#endif							/* BICYCLE_NN_CPU_RUN_H */
+#endif /* BICYCLE_NN_CPU_RUN_H */

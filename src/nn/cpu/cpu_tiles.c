@@ -2,10 +2,13 @@
  * cpu_tiles.c
  *	  Packing and running of convolutions by tiles (cpu_tiles.h).
  *
- * Order of sums: k runs over the sources, then the input's channels, in one chain (gemm in cpu_kernels.inc.h); tiles start at the result's first position.
- * Both follow from the layer's shape, so batch and threads change nothing.
+ * Order of sums: k runs over the sources, then the input's channels, in one
+ * chain (gemm in cpu_kernels.inc.h); tiles start at the result's first
+ * position. Both follow from the layer's shape, so batch and threads change
+ * nothing.
  *
- * Weights belong to the layer (CpuLayer.tile_weights), V of a shared layer to the plan, everything else to the thread that works on it.
+ * Weights belong to the layer (CpuLayer.tile_weights), V of a shared layer to
+ * the plan, everything else to the thread that works on it.
  */
 #include "cpu_run.h"
 
@@ -33,11 +36,14 @@ panels(const CpuKernels *kernels, const CpuTiling *t)
 	return (t->channels + kernels->panel - 1) / kernels->panel;
 }
 
-/* Columns that are multiplied and written together: they never cross a part of the result. */
+/*
+ * Columns that are multiplied and written together: they never cross a part of
+ * the result.
+ */
 static int
 group_panels(const CpuKernels *kernels, const CpuTiling *t)
 {
-	int			n = CPU_BLOCK / 2 / kernels->panel;
+	int n = CPU_BLOCK / 2 / kernels->panel;
 
 	if (!t->shared)
 		n = CPU_BLOCK / kernels->panel;
@@ -54,14 +60,17 @@ depth(const CpuKernels *kernels, const CpuTiling *t, int phase, int c)
 static int
 deepest(const CpuKernels *kernels, const CpuTiling *t, int c)
 {
-	int			max = 0;
+	int max = 0;
 
 	for (int phase = 0; phase < t->phases; phase++)
 		max = depth(kernels, t, phase, c) > max ? depth(kernels, t, phase, c) : max;
 	return max;
 }
 
-/* Distance of two positions of V with `rows` rows: not a multiple of 4096 bytes, where they would share cache sets. */
+/*
+ * Distance of two positions of V with `rows` rows: not a multiple of 4096
+ * bytes, where they would share cache sets.
+ */
 static size_t
 v_position(int rows, int k)
 {
@@ -87,24 +96,34 @@ sums_floats(const CpuKernels *kernels, const CpuTiling *t, int rows)
 	return positions(t) * sums_position(rows, group_panels(kernels, t) * kernels->panel);
 }
 
-/* Tiles that a thread takes at once: as many as half a second-level cache holds V of. */
+/*
+ * Tiles that a thread takes at once: as many as half a second-level cache holds
+ * V of.
+ */
 int
 cpu_tile_block(const CpuKernels *kernels, const CpuTiling *t, int c)
 {
-	int			block = (int) (BLOCK_BYTES / (positions(t) * (size_t) deepest(kernels, t, c) * sizeof(float)));
+	int block =
+		(int) (BLOCK_BYTES / (positions(t) * (size_t) deepest(kernels, t, c) * sizeof(float)));
 
 	return block < kernels->rows ? kernels->rows : block / kernels->rows * kernels->rows;
 }
 
-/* ---- Weights --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Weights ------------------------------------------------------------- */
 
-/* Transforms of r taps into m + r - 1 positions; in_1d and out_1d of cpu_kernels.inc.h are the other two parts of the identity. */
-static const double one[1][3] = {{1}};
-static const double g22[3][3] = {{1, 0}, {1, 1}, {0, 1}};
-static const double g32[4][3] = {{1, 0}, {.5, .5}, {.5, -.5}, {0, 1}};
-static const double g23[4][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
+/*
+ * Transforms of r taps into m + r - 1 positions; in_1d and out_1d of
+ * cpu_kernels.inc.h are the other two parts of the identity.
+ */
+static const double one[1][3] = { { 1 } };
+static const double g22[3][3] = { { 1, 0 }, { 1, 1 }, { 0, 1 } };
+static const double g32[4][3] = { { 1, 0 }, { .5, .5 }, { .5, -.5 }, { 0, 1 } };
+static const double g23[4][3] = { { 1, 0, 0 }, { .5, .5, .5 }, { .5, -.5, .5 }, { 0, 0, 1 } };
 
-/* The checkpoint's tap along one axis: tap `a` of a source that starts at `at`.  odd: of a phase or a corner. */
+/*
+ * The checkpoint's tap along one axis: tap `a` of a source that starts at `at`.
+ * odd: of a phase or a corner.
+ */
 static int
 checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
 {
@@ -115,21 +134,22 @@ checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
 	return 3 - odd - 2 * (a + at + 1 - odd);
 }
 
-/* Where the checkpoint's tensor has the taps of one source: offset[phase or corner][a][b] + input * of_input + output * of_output. */
+/*
+ * Where the checkpoint's tensor has the taps of one source: offset[phase or
+ * corner][a][b] + input * of_input + output * of_output.
+ */
 typedef struct Taps
 {
-	int			offset[4][3][3];
-	size_t		of_input,
-				of_output;
+	int offset[4][3][3];
+	size_t of_input, of_output;
 } Taps;
 
 static Taps
 find_taps(const CpuTiling *t, const NnNode *node, int phase, int source, int inputs)
 {
-	int			k = node->kernel,
-				channels = t->grid ? t->channels / 4 : t->channels;
-	bool		transposed = node->op == NN_OP_CONVT;
-	Taps		taps = {
+	int k = node->kernel, channels = t->grid ? t->channels / 4 : t->channels;
+	bool transposed = node->op == NN_OP_CONVT;
+	Taps taps = {
 		.of_input = (size_t) k * k * (transposed ? channels : 1),
 		.of_output = (size_t) k * k * (transposed ? 1 : inputs),
 	};
@@ -137,16 +157,18 @@ find_taps(const CpuTiling *t, const NnNode *node, int phase, int source, int inp
 	for (int odd = t->grid ? 0 : phase; odd <= (t->grid ? 3 : phase); odd++)
 		for (int a = 0; a < t->r; a++)
 			for (int b = 0; b < t->r; b++)
-				taps.offset[odd][a][b] = checkpoint_tap(t, node, a, t->source[phase][source].y, odd / 2) * k +
+				taps.offset[odd][a][b] =
+					checkpoint_tap(t, node, a, t->source[phase][source].y, odd / 2) * k +
 					checkpoint_tap(t, node, b, t->source[phase][source].x, odd % 2);
 	return taps;
 }
 
 /* g w g^T of the r x r taps at `w`; out[position * step] */
 static inline __attribute__((always_inline)) void
-transform_taps(const double (*g)[3], int size, int r, const float *w, const int (*offset)[3], float *out, size_t step)
+transform_taps(const double (*g)[3], int size, int r, const float *w, const int (*offset)[3],
+			   float *out, size_t step)
 {
-	double		half[4][3];
+	double half[4][3];
 
 	for (int u = 0; u < size; u++)
 		for (int b = 0; b < r; b++)
@@ -158,7 +180,7 @@ transform_taps(const double (*g)[3], int size, int r, const float *w, const int 
 	for (int u = 0; u < size; u++)
 		for (int v = 0; v < size; v++)
 		{
-			double		sum = 0;
+			double sum = 0;
 
 			for (int b = 0; b < r; b++)
 				sum += g[v][b] * half[u][b];
@@ -166,16 +188,20 @@ transform_taps(const double (*g)[3], int size, int r, const float *w, const int 
 		}
 }
 
-/* A row of a panel of U for each position: input i of a source to the outputs [n0, n0 + n). */
+/*
+ * A row of a panel of U for each position: input i of a source to the outputs
+ * [n0, n0 + n).
+ */
 static void
-transform_row(const CpuTiling *t, const Taps *taps, const float *w, int phase, int i, int n0, int n, float *out, size_t step)
+transform_row(const CpuTiling *t, const Taps *taps, const float *w, int phase, int i, int n0, int n,
+			  float *out, size_t step)
 {
-	int			channels = t->grid ? t->channels / 4 : t->channels;
+	int channels = t->grid ? t->channels / 4 : t->channels;
 
 	for (int c = n0; c < n0 + n; c++, out++)
 	{
 		const float *at = w + i * taps->of_input + c % channels * taps->of_output;
-		const int	(*offset)[3] = taps->offset[t->grid ? c / channels : phase];
+		const int(*offset)[3] = taps->offset[t->grid ? c / channels : phase];
 
 		if (t->r == 1)
 			transform_taps(one, 1, 1, at, offset, out, step);
@@ -188,41 +214,48 @@ transform_row(const CpuTiling *t, const Taps *taps, const float *w, int phase, i
 	}
 }
 
-/* U: [phase][panel][position][k][column of the panel]; columns and channels beyond the layer's are zero. */
+/*
+ * U: [phase][panel][position][k][column of the panel]; columns and channels
+ * beyond the layer's are zero.
+ */
 size_t
 cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer)
 {
 	const CpuTiling *t = &layer->tiling;
-	size_t		n = 0;
+	size_t n = 0;
 
 	for (int phase = 0; phase < t->phases; phase++)
-		n += (size_t) panels(kernels, t) * positions(t) * depth(kernels, t, phase, layer->in.c) * kernels->panel;
+		n += (size_t) panels(kernels, t) * positions(t) * depth(kernels, t, phase, layer->in.c) *
+			 kernels->panel;
 	return n;
 }
 
 void
-cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node, const float *w, float *out)
+cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node, const float *w,
+			   float *out)
 {
 	const CpuTiling *t = &layer->tiling;
-	int			padded = round_up(layer->in.c, kernels->lanes);
+	int padded = round_up(layer->in.c, kernels->lanes);
 
 	for (int phase = 0; phase < t->phases; phase++)
 	{
-		size_t		step = (size_t) depth(kernels, t, phase, layer->in.c) * kernels->panel;
+		size_t step = (size_t) depth(kernels, t, phase, layer->in.c) * kernels->panel;
 
 		for (int n0 = 0; n0 < t->channels; n0 += kernels->panel, out += positions(t) * step)
 			for (int s = 0; s < t->nsources[phase]; s++)
 			{
-				Taps		taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
+				Taps taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
 
 				for (int i = 0; i < layer->in.c; i++)
-					transform_row(t, &taps, w, phase, i, n0, t->channels - n0 < kernels->panel ? t->channels - n0 : kernels->panel,
+					transform_row(t, &taps, w, phase, i, n0,
+								  t->channels - n0 < kernels->panel ? t->channels - n0
+																	: kernels->panel,
 								  out + ((size_t) s * padded + i) * kernels->panel, step);
 			}
 	}
 }
 
-/* ---- Running --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Running ------------------------------------------------------------- */
 
 /* Some tiles of one phase of consecutive images, and where their parts are. */
 typedef struct Work
@@ -230,23 +263,24 @@ typedef struct Work
 	const CpuKernels *kernels;
 	const CpuLayer *layer;
 	const CpuTiling *t;
-	int			phase;
-	const float *u;				/* the phase's weights */
-	int			k;
-	int			rows;			/* tiles: row i is tile first + i, counted through the images */
-	int			first;
-	const float *images;		/* of the first image */
-	size_t		image;			/* floats from one to the next */
-	ptrdiff_t	pitch;
-	float	   *results;
-	float	   *v;
-	float	   *sums;
+	int phase;
+	const float *u; /* the phase's weights */
+	int k;
+	int rows; /* tiles: row i is tile first + i, counted through the images */
+	int first;
+	const float *images; /* of the first image */
+	size_t image;        /* floats from one to the next */
+	ptrdiff_t pitch;
+	float *results;
+	float *v;
+	float *sums;
 } Work;
 
 static Work
-make_work(const CpuCall *call, const CpuLayer *layer, const CpuValue *x, int first_image, float *results)
+make_work(const CpuCall *call, const CpuLayer *layer, const CpuValue *x, int first_image,
+		  float *results)
 {
-	return (Work) {
+	return (Work){
 		.kernels = call->device->kernels,
 		.layer = layer,
 		.t = &layer->tiling,
@@ -266,37 +300,38 @@ choose_phase(Work *work, int phase)
 	work->k = depth(work->kernels, t, phase, work->layer->in.c);
 	work->u = work->layer->tile_weights;
 	for (int i = 0; i < phase; i++)
-		work->u += (size_t) panels(work->kernels, t) * positions(t) * depth(work->kernels, t, i, work->layer->in.c) * work->kernels->panel;
+		work->u += (size_t) panels(work->kernels, t) * positions(t) *
+				   depth(work->kernels, t, i, work->layer->in.c) * work->kernels->panel;
 }
 
-/* Transforms the pixels of row i, one of the n rows from `row0` on that gemm takes together. */
+/*
+ * Transforms the pixels of row i, one of the n rows from `row0` on that gemm
+ * takes together.
+ */
 static void
 transform_tile(const Work *work, const float *zeros, int row0, int n, int i)
 {
 	const CpuTiling *t = work->t;
-	NnShape		in = work->layer->in;
-	int			tiles = t->tiles_y * t->tiles_x,
-				size = t->m + t->r - 1,
-				index = work->first + row0 + i;
+	NnShape in = work->layer->in;
+	int tiles = t->tiles_y * t->tiles_x, size = t->m + t->r - 1, index = work->first + row0 + i;
 	const float *image = work->images + (size_t) (index / tiles) * work->image;
-	int			ty = index % tiles / t->tiles_x * t->m * t->stride,
-				tx = index % tiles % t->tiles_x * t->m * t->stride;
-	float	   *v = work->v + (size_t) row0 * work->k + i * work->kernels->lanes;
+	int ty = index % tiles / t->tiles_x * t->m * t->stride,
+		tx = index % tiles % t->tiles_x * t->m * t->stride;
+	float *v = work->v + (size_t) row0 * work->k + i * work->kernels->lanes;
 
 	for (int s = 0; s < t->nsources[work->phase]; s++)
 	{
 		const float *pixels[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
-		int			y0 = ty + t->source[work->phase][s].y,
-					x0 = tx + t->source[work->phase][s].x;
+		int y0 = ty + t->source[work->phase][s].y, x0 = tx + t->source[work->phase][s].x;
 
 		for (int a = 0; a < size; a++)
 			for (int b = 0; b < size; b++)
 			{
-				int			y = y0 + a * t->stride,
-							x = x0 + b * t->stride;
-				bool		inside = y >= 0 && y < in.h && x >= 0 && x < in.w;
+				int y = y0 + a * t->stride, x = x0 + b * t->stride;
+				bool inside = y >= 0 && y < in.h && x >= 0 && x < in.w;
 
-				pixels[a * size + b] = inside ? image + ((size_t) y * in.w + x) * work->pitch : zeros;
+				pixels[a * size + b] =
+					inside ? image + ((size_t) y * in.w + x) * work->pitch : zeros;
 			}
 		work->kernels->tile_in(t->m, t->r, pixels, in.c, v, v_position(work->rows, work->k), n);
 		v += (size_t) round_up(in.c, work->kernels->lanes) * n;
@@ -306,7 +341,7 @@ transform_tile(const Work *work, const float *zeros, int row0, int n, int i)
 static void
 transform_block(const Work *work, const float *zeros, int row0)
 {
-	int			n = work->rows - row0 < work->kernels->rows ? work->rows - row0 : work->kernels->rows;
+	int n = work->rows - row0 < work->kernels->rows ? work->rows - row0 : work->kernels->rows;
 
 	for (int i = 0; i < n; i++)
 		transform_tile(work, zeros, row0, n, i);
@@ -318,20 +353,20 @@ locate_outputs(const Work *work, int i, int n0, float **out)
 {
 	const CpuTiling *t = work->t;
 	const CpuLayout *l = &work->layer->layout;
-	int			tiles = t->tiles_y * t->tiles_x,
-				index = work->first + i;
-	bool		corners = t->grid && l->form != CPU_GRID;
-	int			channel = corners ? n0 % work->layer->out.c : n0,
-				odd = corners ? n0 / work->layer->out.c : work->phase;
-	size_t		pixels = (size_t) l->h * l->w;
-	float	   *base = work->results + (size_t) (index / tiles) * l->elements + (size_t) (channel / l->part) * pixels * l->part + channel % l->part;
+	int tiles = t->tiles_y * t->tiles_x, index = work->first + i;
+	bool corners = t->grid && l->form != CPU_GRID;
+	int channel = corners ? n0 % work->layer->out.c : n0,
+		odd = corners ? n0 / work->layer->out.c : work->phase;
+	size_t pixels = (size_t) l->h * l->w;
+	float *base = work->results + (size_t) (index / tiles) * l->elements +
+				  (size_t) (channel / l->part) * pixels * l->part + channel % l->part;
 
 	for (int a = 0; a < t->m; a++)
 		for (int b = 0; b < t->m; b++)
 		{
-			int			y = index % tiles / t->tiles_x * t->m + a,
-						x = index % tiles % t->tiles_x * t->m + b;
-			bool		inside = y < t->h && x < t->w;
+			int y = index % tiles / t->tiles_x * t->m + a,
+				x = index % tiles % t->tiles_x * t->m + b;
+			bool inside = y < t->h && x < t->w;
 
 			if (corners || t->phases == 4)
 			{
@@ -349,13 +384,11 @@ multiply_group(const Work *work, int group)
 {
 	const CpuKernels *kernels = work->kernels;
 	const CpuTiling *t = work->t;
-	int			per_group = group_panels(kernels, t),
-				panel0 = group * per_group,
-				columns = per_group * kernels->panel,
-				n0 = panel0 * kernels->panel,
-				count = panels(kernels, t) - panel0 < per_group ? panels(kernels, t) - panel0 : per_group;
-	size_t		panel_floats = (size_t) work->k * kernels->panel,
-				step = sums_position(work->rows, columns);
+	int per_group = group_panels(kernels, t), panel0 = group * per_group,
+		columns = per_group * kernels->panel, n0 = panel0 * kernels->panel,
+		count = panels(kernels, t) - panel0 < per_group ? panels(kernels, t) - panel0 : per_group;
+	size_t panel_floats = (size_t) work->k * kernels->panel,
+		   step = sums_position(work->rows, columns);
 
 	for (int p = 0; p < positions(t); p++)
 		for (int j = 0; j < count; j++)
@@ -363,16 +396,18 @@ multiply_group(const Work *work, int group)
 			const float *u = work->u + ((size_t) (panel0 + j) * positions(t) + p) * panel_floats;
 
 			for (int row = 0; row < work->rows; row += kernels->rows)
-				kernels->gemm(work->rows - row < kernels->rows ? work->rows - row : kernels->rows, work->k,
-							  work->v + p * v_position(work->rows, work->k) + (size_t) row * work->k, u,
-							  work->sums + p * step + (size_t) row * columns + j * kernels->panel, columns);
+				kernels->gemm(
+					work->rows - row < kernels->rows ? work->rows - row : kernels->rows, work->k,
+					work->v + p * v_position(work->rows, work->k) + (size_t) row * work->k, u,
+					work->sums + p * step + (size_t) row * columns + j * kernels->panel, columns);
 		}
 	for (int i = 0; i < work->rows; i++)
 	{
-		float	   *out[CPU_MAX_TILE * CPU_MAX_TILE];
+		float *out[CPU_MAX_TILE * CPU_MAX_TILE];
 
 		locate_outputs(work, i, n0, out);
-		kernels->tile_out(t->m, t->r, work->sums + (size_t) i * columns, step, t->channels - n0 < columns ? t->channels - n0 : columns, out);
+		kernels->tile_out(t->m, t->r, work->sums + (size_t) i * columns, step,
+						  t->channels - n0 < columns ? t->channels - n0 : columns, out);
 	}
 }
 
@@ -382,20 +417,22 @@ groups(const CpuKernels *kernels, const CpuTiling *t)
 	return (panels(kernels, t) + group_panels(kernels, t) - 1) / group_panels(kernels, t);
 }
 
-/* Each thread takes blocks of tiles through all of their columns; V stays in its cache. */
+/*
+ * Each thread takes blocks of tiles through all of their columns; V stays in
+ * its cache.
+ */
 static void
 run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
 {
 	const CpuTiling *t = &layer->tiling;
-	int			tiles = t->tiles_y * t->tiles_x,
-				blocks = (tiles + t->block - 1) / t->block;
+	int tiles = t->tiles_y * t->tiles_x, blocks = (tiles + t->block - 1) / t->block;
 
 #pragma omp for collapse(3) schedule(dynamic)
 	for (int i = 0; i < n; i++)
 		for (int phase = 0; phase < t->phases; phase++)
 			for (int b = 0; b < blocks; b++)
 			{
-				Work		work = make_work(call, layer, x, i0 + i, results + i * layer->layout.elements);
+				Work work = make_work(call, layer, x, i0 + i, results + i * layer->layout.elements);
 
 				choose_phase(&work, phase);
 				work.first = b * t->block;
@@ -409,20 +446,23 @@ run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 			}
 }
 
-/* All tiles of n images are transformed first; then threads share the columns, so that each weight is read once. */
+/*
+ * All tiles of n images are transformed first; then threads share the columns,
+ * so that each weight is read once.
+ */
 static void
 run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
 {
 	const CpuKernels *kernels = call->device->kernels;
 	const CpuTiling *t = &layer->tiling;
-	int			rows = n * t->tiles_y * t->tiles_x;
-	size_t		v = v_floats(kernels, t, layer->in.c, rows);
+	int rows = n * t->tiles_y * t->tiles_x;
+	size_t v = v_floats(kernels, t, layer->in.c, rows);
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)
 		for (int row = 0; row < rows; row += kernels->rows)
 		{
-			Work		work = make_work(call, layer, x, i0, results);
+			Work work = make_work(call, layer, x, i0, results);
 
 			choose_phase(&work, phase);
 			work.rows = rows;
@@ -433,7 +473,7 @@ run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 	for (int phase = 0; phase < t->phases; phase++)
 		for (int g = 0; g < groups(kernels, t); g++)
 		{
-			Work		work = make_work(call, layer, x, i0, results);
+			Work work = make_work(call, layer, x, i0, results);
 
 			choose_phase(&work, phase);
 			work.rows = rows;
@@ -448,32 +488,39 @@ static int
 together(const CpuKernels *kernels, const CpuLayer *layer, int n)
 {
 	const CpuTiling *t = &layer->tiling;
-	size_t		bytes = t->phases * v_floats(kernels, t, layer->in.c, t->tiles_y * t->tiles_x) * sizeof(float);
-	size_t		images = CPU_TILES_BYTES / bytes;
+	size_t bytes =
+		t->phases * v_floats(kernels, t, layer->in.c, t->tiles_y * t->tiles_x) * sizeof(float);
+	size_t images = CPU_TILES_BYTES / bytes;
 
 	return images < 1 ? 1 : images < (size_t) n ? (int) images : n;
 }
 
-/* Floats of V that n images need in the plan, and bytes of scratch memory that each thread needs. */
+/*
+ * Floats of V that n images need in the plan, and bytes of scratch memory that
+ * each thread needs.
+ */
 void
 cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v, size_t *scratch)
 {
 	const CpuTiling *t = &layer->tiling;
-	int			rows = t->shared ? together(kernels, layer, n) * t->tiles_y * t->tiles_x : t->block;
+	int rows = t->shared ? together(kernels, layer, n) * t->tiles_y * t->tiles_x : t->block;
 
 	*v = t->shared ? t->phases * v_floats(kernels, t, layer->in.c, rows) : 0;
-	*scratch = (sums_floats(kernels, t, rows) + (t->shared ? 0 : v_floats(kernels, t, layer->in.c, rows))) * sizeof(float);
+	*scratch = (sums_floats(kernels, t, rows) +
+				(t->shared ? 0 : v_floats(kernels, t, layer->in.c, rows))) *
+			   sizeof(float);
 }
 
 /* Images [i0, i0 + n); called by all threads of the team. */
 void
-cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
+cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
+			  float *results)
 {
-	int			step = layer->tiling.shared ? together(call->device->kernels, layer, n) : n;
+	int step = layer->tiling.shared ? together(call->device->kernels, layer, n) : n;
 
 	for (int i = 0; i < n; i += step)
 	{
-		int			count = n - i < step ? n - i : step;
+		int count = n - i < step ? n - i : step;
 
 		if (layer->tiling.shared)
 			run_shared(call, layer, x, i0 + i, count, results + i * layer->layout.elements);

@@ -2,38 +2,43 @@
  * cpu_train_conv.c
  *	  Convolutions in training, forward and backward, as three products.
  *
- * A convolution from x (N, H, W, C) to y (N, H', W', O) reads for each output pixel the row [tap][C] of inputs under its window: the columns, a matrix P x K
- * with K = taps * C, of which cpu_train_product.c lays out a block at a time.  With weights (K, O) then y = columns * weights, and the weights' gradient is
- * columns^T * dy.  The gradient of x gathers too: pixels of x that lie alike under the windows (stride^2 phases) have the same taps, so each phase is a
- * convolution of dy of its own.  A transposed convolution is the third form forward and the first backward.
+ * A convolution from x (N, H, W, C) to y (N, H', W', O) reads for each output
+ * pixel the row [tap][C] of inputs under its window: the columns, a matrix P x
+ * K with K = taps * C, of which cpu_train_product.c lays out a block at a time.
+ * With weights (K, O) then y = columns * weights, and the weights' gradient is
+ * columns^T * dy. The gradient of x gathers too: pixels of x that lie alike
+ * under the windows (stride^2 phases) have the same taps, so each phase is a
+ * convolution of dy of its own. A transposed convolution is the third form
+ * forward and the first backward.
  *
- * A latent is an input that is the same at all pixels but ends with the image: what a tap adds to a pixel is one number an output channel and image, or 0
- * where the tap lies outside.  Forward, the sums of those begin y; backward, the sums of dy over the pixels that a tap adds to give both gradients.
+ * A latent is an input that is the same at all pixels but ends with the image:
+ * what a tap adds to a pixel is one number an output channel and image, or 0
+ * where the tap lies outside. Forward, the sums of those begin y; backward, the
+ * sums of dy over the pixels that a tap adds to give both gradients.
  */
 #include "cpu_train.h"
 #include "cpu_train_product.h"
 
 #include <string.h>
 
-#define MAX_KERNEL 4			/* of all networks */
+#define MAX_KERNEL 4 /* of all networks */
 #define MAX_TAPS (MAX_KERNEL * MAX_KERNEL)
 
-/* A convolution: x is the side with the windows, y that with a value a window. */
+/*
+ * A convolution: x is the side with the windows, y that with a value a window.
+ */
 typedef struct Window
 {
-	int			kernel,
-				stride,
-				pad;
-	CpuMap		x,
-				y;
-	int			nz;				/* channels of the latent */
+	int kernel, stride, pad;
+	CpuMap x, y;
+	int nz; /* channels of the latent */
 } Window;
 
 static Window
 window_of(const CpuOperands *op, CpuMap x, CpuMap y, int nz)
 {
 	const NnNode *node = op->node;
-	Window		w = {.kernel = 1, .stride = 1, .x = x, .y = y, .nz = nz};
+	Window w = { .kernel = 1, .stride = 1, .x = x, .y = y, .nz = nz };
 
 	if (node->op != NN_OP_LINEAR)
 	{
@@ -56,77 +61,69 @@ image_of(const CpuMap *map, int n)
 	return map->data + (size_t) n * map->shape.h * map->shape.w * map->pitch;
 }
 
-/* ---- Gathering ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Gathering ----------------------------------------------------------- */
 
 /*
- * Rows of pixels that are read by taps: pixel (n, y, x) of a grid reads pixel (y * stride + dy[t], x * stride + dx[t]) of `from`, and is pixel
- * (y * step + y0, x * step + x0) of `to`.
+ * Rows of pixels that are read by taps: pixel (n, y, x) of a grid reads pixel
+ * (y * stride + dy[t], x * stride + dx[t]) of `from`, and is pixel (y * step +
+ * y0, x * step + x0) of `to`.
  */
 typedef struct Gather
 {
-	CpuMap		from,
-				to;
-	int			ntaps,
-				tap[MAX_TAPS],	/* of the weights */
-				dy[MAX_TAPS],
-				dx[MAX_TAPS];
-	int			stride,
-				h,
-				w,				/* of the grid */
-				step,
-				y0,
-				x0;
-	const float *weight;		/* [tap][C + nz][O] */
-	int			rows;			/* C + nz */
-	int			o;
+	CpuMap from, to;
+	int ntaps, tap[MAX_TAPS], /* of the weights */
+		dy[MAX_TAPS], dx[MAX_TAPS];
+	int stride, h, w, /* of the grid */
+		step, y0, x0;
+	const float *weight; /* [tap][C + nz][O] */
+	int rows;            /* C + nz */
+	int o;
 } Gather;
 
 typedef struct Pixel
 {
-	int			n,
-				y,
-				x;
+	int n, y, x;
 } Pixel;
 
 static Pixel
 pixel_of(const Gather *g, int i)
 {
-	return (Pixel) {i / (g->h * g->w), i / g->w % g->h, i % g->w};
+	return (Pixel){ i / (g->h * g->w), i / g->w % g->h, i % g->w };
 }
 
 /* The pixel that tap t reads; NULL outside the image. */
 static const float *
 under(const Gather *g, Pixel p, int t)
 {
-	int			y = p.y * g->stride + g->dy[t],
-				x = p.x * g->stride + g->dx[t];
-	NnShape		s = g->from.shape;
+	int y = p.y * g->stride + g->dy[t], x = p.x * g->stride + g->dx[t];
+	NnShape s = g->from.shape;
 
 	if (y < 0 || y >= s.h || x < 0 || x >= s.w)
 		return NULL;
 	return g->from.data + (((size_t) p.n * s.h + y) * s.w + x) * g->from.pitch;
 }
 
-/* One row of a block where the channels of a tap do not fill vectors: the row is put together, neighbouring taps at once, and then laid out. */
+/*
+ * One row of a block where the channels of a tap do not fill vectors: the row
+ * is put together, neighbouring taps at once, and then laid out.
+ */
 static void
 pack_ragged(const CpuProduct *p, Pixel pixel, int row, int rows, int k0, int k, float *to)
 {
 	const Gather *g = p->context;
-	int			lanes = p->kernels->lanes,
-				c = g->from.shape.c,
-				count;
-	float		whole[CPU_PRODUCT_DEPTH];
+	int lanes = p->kernels->lanes, c = g->from.shape.c, count;
+	float whole[CPU_PRODUCT_DEPTH];
 
 	for (int at = 0; at < k; at += count)
 	{
-		int			t = (k0 + at) / c,
-					channel = (k0 + at) % c;
+		int t = (k0 + at) / c, channel = (k0 + at) % c;
 		const float *from = under(g, pixel, t);
 
 		count = c - channel < k - at ? c - channel : k - at;
 		if (from)
 			from += channel;
-		while (from && at + count < k && g->from.pitch == (size_t) c && under(g, pixel, t + 1) == from - channel + c)
+		while (from && at + count < k && g->from.pitch == (size_t) c &&
+			   under(g, pixel, t + 1) == from - channel + c)
 		{
 			t++;
 			channel -= c;
@@ -148,10 +145,8 @@ static void
 pack_rows(const CpuProduct *p, int m0, int rows, int k0, int k, float *to)
 {
 	const Gather *g = p->context;
-	int			lanes = p->kernels->lanes,
-				c = g->from.shape.c,
-				count;
-	Pixel		pixels[CPU_MAX_ROWS];
+	int lanes = p->kernels->lanes, c = g->from.shape.c, count;
+	Pixel pixels[CPU_MAX_ROWS];
 
 	for (int i = 0; i < rows; i++)
 	{
@@ -161,8 +156,7 @@ pack_rows(const CpuProduct *p, int m0, int rows, int k0, int k, float *to)
 	}
 	for (int at = 0; c % lanes == 0 && at < k; at += count)
 	{
-		int			t = (k0 + at) / c,
-					channel = (k0 + at) % c;
+		int t = (k0 + at) / c, channel = (k0 + at) % c;
 		const float *from[CPU_MAX_ROWS];
 
 		count = c - channel < k - at ? c - channel : k - at;
@@ -179,59 +173,76 @@ pack_rows(const CpuProduct *p, int m0, int rows, int k0, int k, float *to)
 static void
 pack_columns(const CpuProduct *p, int m0, int m, int k0, int k, float *to)
 {
-	int			padded = (k + p->kernels->lanes - 1) / p->kernels->lanes * p->kernels->lanes;
+	int padded = (k + p->kernels->lanes - 1) / p->kernels->lanes * p->kernels->lanes;
 
 	for (int i = 0; i < m; i += p->kernels->rows)
-		pack_rows(p, m0 + i, m - i < p->kernels->rows ? m - i : p->kernels->rows, k0, k, to + (size_t) i * padded);
+		pack_rows(p, m0 + i, m - i < p->kernels->rows ? m - i : p->kernels->rows, k0, k,
+				  to + (size_t) i * padded);
 }
 
 static float *
 gather_row(const CpuProduct *p, int i)
 {
 	const Gather *g = p->context;
-	Pixel		at = pixel_of(g, i);
+	Pixel at = pixel_of(g, i);
 
-	return g->to.data + (((size_t) at.n * g->to.shape.h + at.y * g->step + g->y0) * g->to.shape.w + at.x * g->step + g->x0) * g->to.pitch;
+	return g->to.data + (((size_t) at.n * g->to.shape.h + at.y * g->step + g->y0) * g->to.shape.w +
+						 at.x * g->step + g->x0) *
+							g->to.pitch;
 }
 
 static void
-multiply_gathered(const CpuOperands *op, const Gather *g, void (*pack_b) (const CpuProduct *, int, int, int, int, float *), const float *bias, bool add)
+multiply_gathered(const CpuOperands *op, const Gather *g,
+				  void (*pack_b)(const CpuProduct *, int, int, int, int, float *),
+				  const float *bias, bool add)
 {
-	CpuProduct	product = {
-		.kernels = op->kernels, .bf16 = op->bf16, .m = g->to.shape.n * g->h * g->w, .n = g->to.shape.c, .k = g->ntaps * g->from.shape.c, .context = g, .pack_a = pack_columns,
-		.pack_b = pack_b, .row = gather_row, .bias = bias, .add = add
-	};
+	CpuProduct product = { .kernels = op->kernels,
+						   .bf16 = op->bf16,
+						   .m = g->to.shape.n * g->h * g->w,
+						   .n = g->to.shape.c,
+						   .k = g->ntaps * g->from.shape.c,
+						   .context = g,
+						   .pack_a = pack_columns,
+						   .pack_b = pack_b,
+						   .row = gather_row,
+						   .bias = bias,
+						   .add = add };
 
 	cpu_multiply(&product, op->work, op->threads);
 }
 
-/* ---- y = columns * weights ----------------------------------------------------------------------------------------------------------------- */
+/* ---- y = columns * weights ----------------------------------------------- */
 
 /* Rows [tap][C] and columns O of the weights. */
 static void
 pack_weights(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
 {
 	const Gather *g = p->context;
-	int			c = g->from.shape.c,
-				count;
+	int c = g->from.shape.c, count;
 
 	for (int at = 0; at < k; at += count)
 	{
-		int			t = (k0 + at) / c,
-					channel = (k0 + at) % c;
+		int t = (k0 + at) / c, channel = (k0 + at) % c;
 
 		count = c - channel < k - at ? c - channel : k - at;
-		p->kernels->pack_panel(g->weight + ((size_t) g->tap[t] * g->rows + channel) * g->o + n0, g->o, count, n, to + (size_t) at * p->kernels->panel);
+		p->kernels->pack_panel(g->weight + ((size_t) g->tap[t] * g->rows + channel) * g->o + n0,
+							   g->o, count, n, to + (size_t) at * p->kernels->panel);
 	}
 }
 
 static void
 product_y(const CpuOperands *op, const Window *w, const float *bias, bool add)
 {
-	Gather		g = {
-		.from = w->x, .to = w->y, .ntaps = w->kernel * w->kernel, .stride = w->stride, .h = w->y.shape.h, .w = w->y.shape.w, .step = 1,
-		.weight = op->weight, .rows = w->x.shape.c + w->nz, .o = w->y.shape.c
-	};
+	Gather g = { .from = w->x,
+				 .to = w->y,
+				 .ntaps = w->kernel * w->kernel,
+				 .stride = w->stride,
+				 .h = w->y.shape.h,
+				 .w = w->y.shape.w,
+				 .step = 1,
+				 .weight = op->weight,
+				 .rows = w->x.shape.c + w->nz,
+				 .o = w->y.shape.c };
 
 	for (int t = 0; t < g.ntaps; t++)
 	{
@@ -242,23 +253,23 @@ product_y(const CpuOperands *op, const Window *w, const float *bias, bool add)
 	multiply_gathered(op, &g, pack_weights, bias, add);
 }
 
-/* ---- x = the sums of y * weights^T --------------------------------------------------------------------------------------------------------- */
+/* ---- x = the sums of y * weights^T --------------------------------------- */
 
 /* Rows [tap][O] and columns C of the weights. */
 static void
 pack_weights_across(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
 {
 	const Gather *g = p->context;
-	int			count;
+	int count;
 
 	for (int at = 0; at < k; at += count)
 	{
-		int			t = (k0 + at) / g->o,
-					channel = (k0 + at) % g->o;
+		int t = (k0 + at) / g->o, channel = (k0 + at) % g->o;
 
 		count = g->o - channel < k - at ? g->o - channel : k - at;
-		p->kernels->pack_panel_across(g->weight + ((size_t) g->tap[t] * g->rows + n0) * g->o + channel, g->o, count, n,
-									  to + (size_t) at * p->kernels->panel);
+		p->kernels->pack_panel_across(g->weight + ((size_t) g->tap[t] * g->rows + n0) * g->o +
+										  channel,
+									  g->o, count, n, to + (size_t) at * p->kernels->panel);
 	}
 }
 
@@ -266,7 +277,7 @@ pack_weights_across(const CpuProduct *p, int k0, int k, int n0, int n, float *to
 static void
 begin_grid(const Gather *g, const float *bias)
 {
-	CpuProduct	product = {.context = g};
+	CpuProduct product = { .context = g };
 
 	for (int i = 0; i < g->to.shape.n * g->h * g->w; i++)
 	{
@@ -281,10 +292,17 @@ begin_grid(const Gather *g, const float *bias)
 static void
 product_phase(const CpuOperands *op, const Window *w, int y0, int x0, const float *bias, bool add)
 {
-	Gather		g = {
-		.from = w->y, .to = w->x, .stride = 1, .h = (w->x.shape.h - y0 + w->stride - 1) / w->stride, .w = (w->x.shape.w - x0 + w->stride - 1) / w->stride,
-		.step = w->stride, .y0 = y0, .x0 = x0, .weight = op->weight, .rows = w->x.shape.c + w->nz, .o = w->y.shape.c
-	};
+	Gather g = { .from = w->y,
+				 .to = w->x,
+				 .stride = 1,
+				 .h = (w->x.shape.h - y0 + w->stride - 1) / w->stride,
+				 .w = (w->x.shape.w - x0 + w->stride - 1) / w->stride,
+				 .step = w->stride,
+				 .y0 = y0,
+				 .x0 = x0,
+				 .weight = op->weight,
+				 .rows = w->x.shape.c + w->nz,
+				 .o = w->y.shape.c };
 
 	for (int ky = (y0 + w->pad) % w->stride; ky < w->kernel; ky += w->stride)
 		for (int kx = (x0 + w->pad) % w->stride; kx < w->kernel; kx += w->stride)
@@ -308,21 +326,24 @@ product_x(const CpuOperands *op, const Window *w, const float *bias, bool add)
 			product_phase(op, w, y0, x0, bias, add);
 }
 
-/* ---- weights' gradient = columns^T * y ------------------------------------------------------------------------------------------------------ */
+/* ---- weights' gradient = columns^T * y ----------------------------------- */
 
-/* The gradient's side of a convolution; A's rows count [tap][C], B's the pixels of y. */
+/*
+ * The gradient's side of a convolution; A's rows count [tap][C], B's the pixels
+ * of y.
+ */
 typedef struct Correlation
 {
-	Gather		gather;
-	CpuMap		y;
-	float	   *gradient;		/* [tap][C + nz][O] */
+	Gather gather;
+	CpuMap y;
+	float *gradient; /* [tap][C + nz][O] */
 } Correlation;
 
 /* Where tap t of pixels [k0, k0 + k) is. */
 static void
 find_pixels(const Gather *g, int t, int k0, int k, const float **pixels)
 {
-	Pixel		p = pixel_of(g, k0);
+	Pixel p = pixel_of(g, k0);
 
 	for (int i = 0; i < k; i++)
 	{
@@ -343,15 +364,12 @@ static void
 pack_correlated(const CpuProduct *p, int m0, int m, int k0, int k, float *to)
 {
 	const Correlation *r = p->context;
-	int			c = r->gather.from.shape.c,
-				rows = p->kernels->rows,
-				found = -1;
+	int c = r->gather.from.shape.c, rows = p->kernels->rows, found = -1;
 	const float *pixels[CPU_PRODUCT_DEPTH];
 
 	for (int i = 0; i < m; i += rows, to += (size_t) rows * k)
 	{
-		int			t = (m0 + i) / c,
-					channel = (m0 + i) % c;
+		int t = (m0 + i) / c, channel = (m0 + i) % c;
 
 		if (t != found)
 			find_pixels(&r->gather, t, k0, k, pixels);
@@ -388,7 +406,7 @@ static float *
 gradient_row(const CpuProduct *p, int i)
 {
 	const Correlation *r = p->context;
-	int			c = r->gather.from.shape.c;
+	int c = r->gather.from.shape.c;
 
 	return r->gradient + ((size_t) (i / c) * r->gather.rows + i % c) * r->gather.o;
 }
@@ -396,14 +414,26 @@ gradient_row(const CpuProduct *p, int i)
 static void
 product_w(const CpuOperands *op, const Window *w)
 {
-	Correlation r = {
-		.gather = {.from = w->x, .ntaps = w->kernel * w->kernel, .stride = w->stride, .h = w->y.shape.h, .w = w->y.shape.w, .rows = w->x.shape.c + w->nz,
-		.o = w->y.shape.c}, .y = w->y, .gradient = op->dweight
-	};
-	CpuProduct	product = {
-		.kernels = op->kernels, .bf16 = op->bf16, .m = r.gather.ntaps * w->x.shape.c, .n = w->y.shape.c, .k = (int) cpu_pixels(w->y.shape), .turned = true, .context = &r,
-		.pack_a = pack_correlated, .pack_b = pack_outputs, .row = gradient_row, .add = op->weight_mode == NN_GRAD_ACCUMULATE
-	};
+	Correlation r = { .gather = { .from = w->x,
+								  .ntaps = w->kernel * w->kernel,
+								  .stride = w->stride,
+								  .h = w->y.shape.h,
+								  .w = w->y.shape.w,
+								  .rows = w->x.shape.c + w->nz,
+								  .o = w->y.shape.c },
+					  .y = w->y,
+					  .gradient = op->dweight };
+	CpuProduct product = { .kernels = op->kernels,
+						   .bf16 = op->bf16,
+						   .m = r.gather.ntaps * w->x.shape.c,
+						   .n = w->y.shape.c,
+						   .k = (int) cpu_pixels(w->y.shape),
+						   .turned = true,
+						   .context = &r,
+						   .pack_a = pack_correlated,
+						   .pack_b = pack_outputs,
+						   .row = gradient_row,
+						   .add = op->weight_mode == NN_GRAD_ACCUMULATE };
 
 	for (int t = 0; t < r.gather.ntaps; t++)
 	{
@@ -417,31 +447,34 @@ static void
 bias_gradient(const CpuOperands *op)
 {
 	const CpuMap *dy = &op->dout[0];
-	int			c = dy->shape.c;
-	size_t		pixels = cpu_pixels(dy->shape);
+	int c = dy->shape.c;
+	size_t pixels = cpu_pixels(dy->shape);
 
-#pragma omp parallel for schedule(static) num_threads(cpu_team(op, pixels * c))
+#pragma omp parallel for schedule(static) num_threads(cpu_team(op, pixels *c))
 	for (int c0 = 0; c0 < c; c0 += CPU_TRAIN_BLOCK)
 	{
-		int			nc = c - c0 < CPU_TRAIN_BLOCK ? c - c0 : CPU_TRAIN_BLOCK;
-		double		sums[CPU_TRAIN_BLOCK] = {0};
+		int nc = c - c0 < CPU_TRAIN_BLOCK ? c - c0 : CPU_TRAIN_BLOCK;
+		double sums[CPU_TRAIN_BLOCK] = { 0 };
 
 		for (size_t p = 0; p < pixels; p++)
 			for (int k = 0; k < nc; k++)
 				sums[k] += dy->data[p * dy->pitch + c0 + k];
 		for (int k = 0; k < nc; k++)
-			op->dbias[c0 + k] = (float) sums[k] + (op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[c0 + k] : 0);
+			op->dbias[c0 + k] =
+				(float) sums[k] + (op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[c0 + k] : 0);
 	}
 }
 
-/* ---- Latents ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Latents ------------------------------------------------------------- */
 
-/* Floats for all images: the activated latent, and a number a tap and output channel. */
+/*
+ * Floats for all images: the activated latent, and a number a tap and output
+ * channel.
+ */
 size_t
 cpu_train_latents(const NnGraph *g, const NnNode *node)
 {
-	NnShape		z,
-				y;
+	NnShape z, y;
 
 	if (node->op != NN_OP_CONV || node->in[1] < 0)
 		return 0;
@@ -461,7 +494,7 @@ static float *
 activated_latent(const CpuOperands *op)
 {
 	const CpuMap *z = &op->in[1];
-	float	   *to = op->latents;
+	float *to = op->latents;
 
 	for (int n = 0; n < z->shape.n; n++)
 		memcpy(to + (size_t) n * z->shape.c, z->data + n * z->pitch, z->shape.c * sizeof(float));
@@ -475,7 +508,7 @@ activated_latent(const CpuOperands *op)
 static void
 inside(const Window *w, int i, int extent, int *first, int *end)
 {
-	int			start = i * w->stride - w->pad;
+	int start = i * w->stride - w->pad;
 
 	*first = start < 0 ? -start : 0;
 	*end = extent - start < w->kernel ? extent - start : w->kernel;
@@ -492,13 +525,14 @@ add_floats(float *restrict to, const float *restrict from, int n)
 static void
 spread_latent(const CpuOperands *op, const Window *w, const float *z, float *taps)
 {
-	int			o = w->y.shape.c;
+	int o = w->y.shape.c;
 
 	memset(taps, 0, (size_t) w->kernel * w->kernel * o * sizeof(float));
 	for (int t = 0; t < w->kernel * w->kernel; t++)
 		for (int k = 0; k < w->nz; k++)
 		{
-			const float *weight = op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
+			const float *weight =
+				op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
 
 			for (int i = 0; i < o; i++)
 				taps[(size_t) t * o + i] += z[k] * operand(op, weight[i]);
@@ -509,11 +543,7 @@ spread_latent(const CpuOperands *op, const Window *w, const float *z, float *tap
 static void
 begin_pixel(const CpuOperands *op, const Window *w, const float *taps, int y, int x, float *to)
 {
-	int			o = w->y.shape.c,
-				y0,
-				y1,
-				x0,
-				x1;
+	int o = w->y.shape.c, y0, y1, x0, x1;
 
 	inside(w, y, w->x.shape.h, &y0, &y1);
 	inside(w, x, w->x.shape.w, &x0, &x1);
@@ -530,10 +560,7 @@ begin_pixel(const CpuOperands *op, const Window *w, const float *taps, int y, in
 static bool
 same_taps(const Window *w, int x)
 {
-	int			a0,
-				a1,
-				b0,
-				b1;
+	int a0, a1, b0, b1;
 
 	if (x == 0)
 		return false;
@@ -547,10 +574,10 @@ static void
 begin_outputs(const CpuOperands *op, const Window *w)
 {
 	const float *z = activated_latent(op);
-	int			o = w->y.shape.c;
-	size_t		each = (size_t) w->kernel * w->kernel * o;
-	float	   *taps = op->latents + (size_t) w->y.shape.n * w->nz;
-	int			team = cpu_team(op, cpu_pixels(w->y.shape) * o);
+	int o = w->y.shape.c;
+	size_t each = (size_t) w->kernel * w->kernel * o;
+	float *taps = op->latents + (size_t) w->y.shape.n * w->nz;
+	int team = cpu_team(op, cpu_pixels(w->y.shape) * o);
 
 #pragma omp parallel for schedule(static) num_threads(team)
 	for (int n = 0; n < w->y.shape.n; n++)
@@ -559,7 +586,7 @@ begin_outputs(const CpuOperands *op, const Window *w)
 	for (int n = 0; n < w->y.shape.n; n++)
 		for (int y = 0; y < w->y.shape.h; y++)
 		{
-			float	   *to = image_of(&w->y, n) + (size_t) y * w->y.shape.w * w->y.pitch;
+			float *to = image_of(&w->y, n) + (size_t) y * w->y.shape.w * w->y.pitch;
 
 			for (int x = 0; x < w->y.shape.w; x++, to += w->y.pitch)
 			{
@@ -571,24 +598,24 @@ begin_outputs(const CpuOperands *op, const Window *w)
 		}
 }
 
-/* The sums of dy over the pixels that each tap adds to, for channels [c0, c0 + c) of image n: [tap][O]. */
+/*
+ * The sums of dy over the pixels that each tap adds to, for channels [c0, c0 +
+ * c) of image n: [tap][O].
+ */
 static void
 sum_taps(const CpuOperands *op, const Window *w, int n, int c0, int c, float *taps)
 {
-	double		sums[MAX_TAPS][CPU_TRAIN_BLOCK] = {0};
+	double sums[MAX_TAPS][CPU_TRAIN_BLOCK] = { 0 };
 
 	for (int y = 0; y < w->y.shape.h; y++)
 	{
-		double		row[MAX_KERNEL][CPU_TRAIN_BLOCK] = {0},
-					middle[CPU_TRAIN_BLOCK] = {0};
+		double row[MAX_KERNEL][CPU_TRAIN_BLOCK] = { 0 }, middle[CPU_TRAIN_BLOCK] = { 0 };
 		const float *from = image_of(&w->y, n) + (size_t) y * w->y.shape.w * w->y.pitch + c0;
-		int			y0,
-					y1;
+		int y0, y1;
 
 		for (int x = 0; x < w->y.shape.w; x++, from += w->y.pitch)
 		{
-			int			x0,
-						x1;
+			int x0, x1;
 
 			inside(w, x, w->x.shape.w, &x0, &x1);
 			if (x0 == 0 && x1 == w->kernel)
@@ -612,16 +639,17 @@ sum_taps(const CpuOperands *op, const Window *w, int n, int c0, int c, float *ta
 
 /* The gradient of the weights of the latent's channel k under tap t. */
 static void
-latent_weight_gradient(const CpuOperands *op, const Window *w, const float *z, const float *taps, int t, int k)
+latent_weight_gradient(const CpuOperands *op, const Window *w, const float *z, const float *taps,
+					   int t, int k)
 {
-	int			o = w->y.shape.c;
-	float	   *to = op->dweight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
+	int o = w->y.shape.c;
+	float *to = op->dweight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
 
 	if (op->weight_mode == NN_GRAD_OVERWRITE)
 		memset(to, 0, o * sizeof(float));
 	for (int n = 0; n < w->y.shape.n; n++)
 	{
-		float		factor = z[(size_t) n * w->nz + k];
+		float factor = z[(size_t) n * w->nz + k];
 		const float *from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
 
 		for (int i = 0; i < o; i++)
@@ -633,13 +661,14 @@ latent_weight_gradient(const CpuOperands *op, const Window *w, const float *z, c
 static double
 activated_gradient(const CpuOperands *op, const Window *w, const float *taps, int n, int k)
 {
-	int			o = w->y.shape.c;
-	double		sum = 0;
+	int o = w->y.shape.c;
+	double sum = 0;
 
 	for (int t = 0; t < w->kernel * w->kernel; t++)
 	{
-		const float *weight = op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o,
-				   *from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
+		const float *weight =
+						op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o,
+					*from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
 
 		for (int i = 0; i < o; i++)
 			sum += operand(op, weight[i]) * from[i];
@@ -647,21 +676,25 @@ activated_gradient(const CpuOperands *op, const Window *w, const float *taps, in
 	return sum;
 }
 
-/* Through the latent's activation, which is a LeakyReLU or none in all networks. */
+/*
+ * Through the latent's activation, which is a LeakyReLU or none in all
+ * networks.
+ */
 static void
 latent_gradient(const CpuOperands *op, const Window *w, const float *taps)
 {
-	const CpuMap *z = &op->in[1],
-			   *to = &op->din[1];
+	const CpuMap *z = &op->in[1], *to = &op->din[1];
 
 #pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
 	for (int n = 0; n < z->shape.n; n++)
 		for (int k = 0; k < z->shape.c; k++)
 		{
-			float		slope = op->node->z_act == NN_ACT_LRELU && !(z->data[n * z->pitch + k] > 0) ? 0.2f : 1;
-			float	   *at = &to->data[n * to->pitch + k];
+			float slope =
+				op->node->z_act == NN_ACT_LRELU && !(z->data[n * z->pitch + k] > 0) ? 0.2f : 1;
+			float *at = &to->data[n * to->pitch + k];
 
-			*at = (float) activated_gradient(op, w, taps, n, k) * slope + (op->in_mode[1] == NN_GRAD_ACCUMULATE ? *at : 0);
+			*at = (float) activated_gradient(op, w, taps, n, k) * slope +
+				  (op->in_mode[1] == NN_GRAD_ACCUMULATE ? *at : 0);
 		}
 }
 
@@ -669,12 +702,14 @@ static void
 latent_gradients(const CpuOperands *op, const Window *w)
 {
 	const float *z = activated_latent(op);
-	float	   *taps = op->latents + (size_t) w->y.shape.n * w->nz;
+	float *taps = op->latents + (size_t) w->y.shape.n * w->nz;
 
-#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, cpu_pixels(w->y.shape) * w->y.shape.c))
+#pragma omp parallel for collapse(2) schedule(static) \
+	num_threads(cpu_team(op, cpu_pixels(w->y.shape) * w->y.shape.c))
 	for (int n = 0; n < w->y.shape.n; n++)
 		for (int c0 = 0; c0 < w->y.shape.c; c0 += CPU_TRAIN_BLOCK)
-			sum_taps(op, w, n, c0, w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
+			sum_taps(op, w, n, c0,
+					 w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
 					 taps + (size_t) n * w->kernel * w->kernel * w->y.shape.c);
 	if (op->dweight)
 #pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
@@ -685,14 +720,14 @@ latent_gradients(const CpuOperands *op, const Window *w)
 		latent_gradient(op, w, taps);
 }
 
-/* ---- Convolution and linear layers --------------------------------------------------------------------------------------------------------- */
+/* ---- Convolution and linear layers --------------------------------------- */
 
 /* x (N, H, W, C), z (N, 1, 1, nz) or none -> y (N, H', W', O) */
 void
 cpu_train_conv(const CpuOperands *op)
 {
-	bool		latent = op->in[1].data != NULL;
-	Window		w = window_of(op, op->in[0], op->out[0], latent ? op->in[1].shape.c : 0);
+	bool latent = op->in[1].data != NULL;
+	Window w = window_of(op, op->in[0], op->out[0], latent ? op->in[1].shape.c : 0);
 
 	if (latent)
 		begin_outputs(op, &w);
@@ -702,7 +737,7 @@ cpu_train_conv(const CpuOperands *op)
 void
 cpu_train_conv_backward(const CpuOperands *op)
 {
-	Window		w = window_of(op, op->in[0], op->dout[0], op->in[1].data ? op->in[1].shape.c : 0);
+	Window w = window_of(op, op->in[0], op->dout[0], op->in[1].data ? op->in[1].shape.c : 0);
 
 	if (op->dbias)
 		bias_gradient(op);
@@ -717,13 +752,13 @@ cpu_train_conv_backward(const CpuOperands *op)
 	}
 }
 
-/* ---- Transposed convolution ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Transposed convolution ---------------------------------------------- */
 
 /* x (N, H, W, C) -> y (N, 2H, 2W, O) */
 void
 cpu_train_convt(const CpuOperands *op)
 {
-	Window		w = window_of(op, op->out[0], op->in[0], 0);
+	Window w = window_of(op, op->out[0], op->in[0], 0);
 
 	product_x(op, &w, op->bias, false);
 }
@@ -731,7 +766,7 @@ cpu_train_convt(const CpuOperands *op)
 void
 cpu_train_convt_backward(const CpuOperands *op)
 {
-	Window		w = window_of(op, op->dout[0], op->in[0], 0);
+	Window w = window_of(op, op->dout[0], op->in[0], 0);
 
 	if (op->dbias)
 		bias_gradient(op);

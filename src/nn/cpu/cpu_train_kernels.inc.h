@@ -1,21 +1,24 @@
 /*
  * cpu_train_kernels.inc.h
- *	  Bodies of the vector kernels of training (cpu_train_kernels.h); a part of cpu_kernels.inc.h, whose helpers and parameters it uses.
+ *	  Bodies of the vector kernels of training (cpu_train_kernels.h); a part of
+ *	  cpu_kernels.inc.h, whose helpers and parameters it uses.
  *
- * VDOT(sum, a, b) adds to each sum the products of two pairs of bfloat16 numbers, which are the lower and the upper half of a lane.  Where the processor has
- * no such instruction they are widened and multiplied in single precision: the same but for the rounding of sums.
+ * VDOT(sum, a, b) adds to each sum the products of two pairs of bfloat16
+ * numbers, which are the lower and the upper half of a lane. Where the
+ * processor has no such instruction they are widened and multiplied in single
+ * precision: the same but for the rounding of sums.
  */
 #include "cpu_train_kernels.h"
 
 #define PANEL (2 * VL)
 
-/* ---- Products -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Products ------------------------------------------------------------ */
 
 INLINE void
 finish_half(const CpuTarget *t, int i, int half, vf sum)
 {
-	int			n = t->columns - half;
-	float	   *to = t->row[i] + t->first + half;
+	int n = t->columns - half;
+	float *to = t->row[i] + t->first + half;
 
 	if (n <= 0)
 		return;
@@ -26,12 +29,16 @@ finish_half(const CpuTarget *t, int i, int half, vf sum)
 	store_f32(to, sum, n);
 }
 
-/* n is the number of rows that A holds; fewer may be wanted.  narrow: no more than VL columns are. */
+/*
+ * n is the number of rows that A holds; fewer may be wanted. narrow: no more
+ * than VL columns are.
+ */
 INLINE void
-multiply_body(int n, bool turned, bool narrow, int k, const float *a, const float *b, const CpuTarget *t)
+multiply_body(int n, bool turned, bool narrow, int k, const float *a, const float *b,
+			  const CpuTarget *t)
 {
-	vf			sum[2 * ROWS];
-	int			unroll = turned ? 1 : VL;
+	vf sum[2 * ROWS];
+	int unroll = turned ? 1 : VL;
 
 #pragma GCC unroll 32
 	for (int i = 0; i < 2 * n; i++)
@@ -41,15 +48,14 @@ multiply_body(int n, bool turned, bool narrow, int k, const float *a, const floa
 #pragma GCC unroll 4
 		for (int lane = 0; lane < unroll; lane++, b += PANEL)
 		{
-			vf			b0 = *(const vf_any *) b,
-						b1 = b0;
+			vf b0 = *(const vf_any *) b, b1 = b0;
 
 			if (!narrow)
 				b1 = *(const vf_any *) (b + VL);
 #pragma GCC unroll 16
 			for (int i = 0; i < n; i++)
 			{
-				vf			x = set1(a[i * unroll + lane]);
+				vf x = set1(a[i * unroll + lane]);
 
 				sum[2 * i] = VFMA(x, b0, sum[2 * i]);
 				if (!narrow)
@@ -76,36 +82,59 @@ multiply_turned(int k, const float *a, const float *b, const CpuTarget *t)
 		multiply_body(ROWS, true, false, k, a, b, t);
 }
 
-/* One function for each number of rows: with the number fixed the sums stay in registers. */
-#define MULTIPLY(n) \
-	static __attribute__((noinline)) void \
-	multiply_##n(int k, const float *a, const float *b, const CpuTarget *t) \
-	{ \
-		if (t->columns <= VL) \
-			multiply_body(n, false, true, k, a, b, t); \
-		else \
-			multiply_body(n, false, false, k, a, b, t); \
+/*
+ * One function for each number of rows: with the number fixed the sums stay in
+ * registers.
+ */
+#define MULTIPLY(n)                                                                           \
+	static __attribute__((noinline)) void multiply_##n(int k, const float *a, const float *b, \
+													   const CpuTarget *t)                    \
+	{                                                                                         \
+		if (t->columns <= VL)                                                                 \
+			multiply_body(n, false, true, k, a, b, t);                                        \
+		else                                                                                  \
+			multiply_body(n, false, false, k, a, b, t);                                       \
 	}
-MULTIPLY(1) MULTIPLY(2) MULTIPLY(3) MULTIPLY(4) MULTIPLY(5) MULTIPLY(6)
+MULTIPLY(1)
+MULTIPLY(2)
+MULTIPLY(3)
+MULTIPLY(4)
+MULTIPLY(5)
+MULTIPLY(6)
 #if ROWS > 6
-MULTIPLY(7) MULTIPLY(8) MULTIPLY(9) MULTIPLY(10) MULTIPLY(11) MULTIPLY(12)
+MULTIPLY(7)
+MULTIPLY(8)
+MULTIPLY(9)
+MULTIPLY(10)
+MULTIPLY(11)
+MULTIPLY(12)
 #endif
 
 static void
 multiply(int k, const float *a, const float *b, bool turned, const CpuTarget *t)
 {
-	static void (*const by_rows[]) (int, const float *, const float *, const CpuTarget *) =
-	{
-		NULL, multiply_1, multiply_2, multiply_3, multiply_4, multiply_5, multiply_6,
+	static void (*const by_rows[])(int, const float *, const float *, const CpuTarget *) = {
+		NULL,
+		multiply_1,
+		multiply_2,
+		multiply_3,
+		multiply_4,
+		multiply_5,
+		multiply_6,
 #if ROWS > 6
-		multiply_7, multiply_8, multiply_9, multiply_10, multiply_11, multiply_12,
+		multiply_7,
+		multiply_8,
+		multiply_9,
+		multiply_10,
+		multiply_11,
+		multiply_12,
 #endif
 	};
 
 	if (turned)
 		multiply_turned(k, a, b, t);
 	else
-		by_rows[t->rows] (k, a, b, t);
+		by_rows[t->rows](k, a, b, t);
 }
 
 #ifndef VDOT
@@ -121,10 +150,11 @@ typedef uint32_t vu_any __attribute__((vector_size(VL * 4), aligned(4), may_alia
 typedef uint32_t pair_any __attribute__((may_alias, aligned(2)));
 
 INLINE void
-multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t *b, const CpuTarget *t)
+multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t *b,
+				   const CpuTarget *t)
 {
-	vf			sum[2 * ROWS];
-	int			unroll = turned ? 2 : VL;
+	vf sum[2 * ROWS];
+	int unroll = turned ? 2 : VL;
 
 #pragma GCC unroll 32
 	for (int i = 0; i < 2 * n; i++)
@@ -134,13 +164,12 @@ multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t 
 #pragma GCC unroll 2
 		for (int lane = 0; lane < unroll; lane += 2, b += 2 * PANEL)
 		{
-			vu			b0 = *(const vu_any *) b,
-						b1 = *(const vu_any *) (b + PANEL);
+			vu b0 = *(const vu_any *) b, b1 = *(const vu_any *) (b + PANEL);
 
 #pragma GCC unroll 16
 			for (int i = 0; i < n; i++)
 			{
-				vu			x = *(const pair_any *) (a + i * unroll + lane) - (vu) {0};
+				vu x = *(const pair_any *) (a + i * unroll + lane) - (vu){ 0 };
 
 				sum[2 * i] = VDOT(sum[2 * i], x, b0);
 				sum[2 * i + 1] = VDOT(sum[2 * i + 1], x, b1);
@@ -156,39 +185,60 @@ multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t 
 		}
 }
 
-#define MULTIPLY_BF16(n) \
-	static __attribute__((noinline)) void \
-	multiply_bf16_##n(int k, const uint16_t *a, const uint16_t *b, const CpuTarget *t) \
-	{ \
-		multiply_bf16_body(n, false, k, a, b, t); \
+#define MULTIPLY_BF16(n)                                                                           \
+	static __attribute__((noinline)) void multiply_bf16_##n(int k, const uint16_t *a,              \
+															const uint16_t *b, const CpuTarget *t) \
+	{                                                                                              \
+		multiply_bf16_body(n, false, k, a, b, t);                                                  \
 	}
-MULTIPLY_BF16(1) MULTIPLY_BF16(2) MULTIPLY_BF16(3) MULTIPLY_BF16(4) MULTIPLY_BF16(5) MULTIPLY_BF16(6)
+MULTIPLY_BF16(1)
+MULTIPLY_BF16(2)
+MULTIPLY_BF16(3)
+MULTIPLY_BF16(4)
+MULTIPLY_BF16(5)
+MULTIPLY_BF16(6)
 #if ROWS > 6
-MULTIPLY_BF16(7) MULTIPLY_BF16(8) MULTIPLY_BF16(9) MULTIPLY_BF16(10) MULTIPLY_BF16(11) MULTIPLY_BF16(12)
+MULTIPLY_BF16(7)
+MULTIPLY_BF16(8)
+MULTIPLY_BF16(9)
+MULTIPLY_BF16(10)
+MULTIPLY_BF16(11)
+MULTIPLY_BF16(12)
 #endif
 
 static void
 multiply_bf16(int k, const uint16_t *a, const uint16_t *b, bool turned, const CpuTarget *t)
 {
-	static void (*const by_rows[]) (int, const uint16_t *, const uint16_t *, const CpuTarget *) =
-	{
-		NULL, multiply_bf16_1, multiply_bf16_2, multiply_bf16_3, multiply_bf16_4, multiply_bf16_5, multiply_bf16_6,
+	static void (*const by_rows[])(int, const uint16_t *, const uint16_t *, const CpuTarget *) = {
+		NULL,
+		multiply_bf16_1,
+		multiply_bf16_2,
+		multiply_bf16_3,
+		multiply_bf16_4,
+		multiply_bf16_5,
+		multiply_bf16_6,
 #if ROWS > 6
-		multiply_bf16_7, multiply_bf16_8, multiply_bf16_9, multiply_bf16_10, multiply_bf16_11, multiply_bf16_12,
+		multiply_bf16_7,
+		multiply_bf16_8,
+		multiply_bf16_9,
+		multiply_bf16_10,
+		multiply_bf16_11,
+		multiply_bf16_12,
 #endif
 	};
 
 	if (turned)
 		multiply_bf16_body(ROWS, true, k, a, b, t);
 	else
-		by_rows[t->rows] (k, a, b, t);
+		by_rows[t->rows](k, a, b, t);
 }
 
 static void
 narrow(const float *from, size_t n, uint16_t *to)
 {
 	for (size_t i = 0; i < n; i += VL)
-		store_bf16(to + i, load_f32(from + i, n - i < VL ? (int) (n - i) : VL), n - i < VL ? (int) (n - i) : VL);
+		store_bf16(to + i, load_f32(from + i, n - i < VL ? (int) (n - i) : VL),
+				   n - i < VL ? (int) (n - i) : VL);
 }
 
 static void
@@ -197,8 +247,8 @@ narrow_pairs(const float *from, int k, int width, uint16_t *to)
 	for (; k > 0; k -= 2, from += 2 * width, to += 2 * width)
 		for (int j = 0; j < width; j += VL)
 		{
-			uint16_t	pair[2][VL];
-			int			n = width - j < VL ? width - j : VL;
+			uint16_t pair[2][VL];
+			int n = width - j < VL ? width - j : VL;
 
 			store_bf16(pair[0], load_f32(from + j, n), VL);
 			store_bf16(pair[1], load_f32(from + width + j, n), VL);
@@ -244,14 +294,17 @@ pack_panel(const float *from, size_t step, int k, int n, float *b)
 	}
 }
 
-/* By way of a small square, because rows that are a power of two apart would drive each other out of the cache. */
+/*
+ * By way of a small square, because rows that are a power of two apart would
+ * drive each other out of the cache.
+ */
 static void
 pack_panel_across(const float *from, size_t step, int k, int n, float *b)
 {
 	for (int k0 = 0; k0 < k; k0 += VL, b += VL * PANEL)
 	{
-		float		square[PANEL][VL];
-		int			nk = k - k0 < VL ? k - k0 : VL;
+		float square[PANEL][VL];
+		int nk = k - k0 < VL ? k - k0 : VL;
 
 		for (int j = 0; j < PANEL; j++)
 			*(vf_any *) square[j] = j < n ? load_f32(from + j * step + k0, nk) : set1(0.0f);
@@ -261,14 +314,14 @@ pack_panel_across(const float *from, size_t step, int k, int n, float *b)
 	}
 }
 
-/* ---- Norms ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Norms --------------------------------------------------------------- */
 
 /* The slope of an activation at x; at 0 PyTorch's. */
 INLINE vf
 v_slope(NnActKind kind, vf x)
 {
-	vi			positive = x > 0.0f;
-	vf			below = set1(1.0f);
+	vi positive = x > 0.0f;
+	vf below = set1(1.0f);
 
 	switch (kind)
 	{
@@ -296,7 +349,7 @@ through_chain(NnActChain act, float below, vf value, vf d)
 {
 	if (below >= 0)
 	{
-		vi			positive = value > 0.0f;
+		vi positive = value > 0.0f;
 
 		return (vf) (((vi) d & positive) | ((vi) (d * below) & ~positive));
 	}
@@ -306,34 +359,27 @@ through_chain(NnActChain act, float below, vf value, vf d)
 /* Vector k of the channels of a norm. */
 typedef struct NormVector
 {
-	int			lanes;
-	vf			mean,
-				inverse,
-				scale,
-				shift;
-	float		below[2];
+	int lanes;
+	vf mean, inverse, scale, shift;
+	float below[2];
 } NormVector;
 
 INLINE NormVector
 norm_vector(const CpuNorm *norm, int k, int c)
 {
-	return (NormVector) {
-		.lanes = c - k,
-		.mean = load_f32(norm->mean + k, c - k),
-		.inverse = load_f32(norm->inverse + k, c - k),
-		.scale = load_f32(norm->scale + k, c - k),
-		.shift = load_f32(norm->shift + k, c - k),
-		.below = {chain_slope(norm->act[0]), chain_slope(norm->act[1])}
-	};
+	return (NormVector){ .lanes = c - k,
+						 .mean = load_f32(norm->mean + k, c - k),
+						 .inverse = load_f32(norm->inverse + k, c - k),
+						 .scale = load_f32(norm->scale + k, c - k),
+						 .shift = load_f32(norm->shift + k, c - k),
+						 .below = { chain_slope(norm->act[0]), chain_slope(norm->act[1]) } };
 }
 
 /* The gradient g of pixel p, and x - mean there. */
 INLINE vf
 norm_pixel(const CpuNorm *norm, const NormVector *v, int k, ptrdiff_t p, vf *deviation)
 {
-	vf			g = set1(0.0f),
-				value,
-				mask = set1(1.0f);
+	vf g = set1(0.0f), value, mask = set1(1.0f);
 
 	*deviation = load_f32(norm->x.data + p * norm->x.step + k, v->lanes) - v->mean;
 	value = *deviation * v->scale + v->shift;
@@ -344,7 +390,8 @@ norm_pixel(const CpuNorm *norm, const NormVector *v, int k, ptrdiff_t p, vf *dev
 	}
 	for (int i = 0; i < 2; i++)
 		if (norm->dy[i].data)
-			g += through_chain(norm->act[i], v->below[i], value, load_f32(norm->dy[i].data + p * norm->dy[i].step + k, v->lanes));
+			g += through_chain(norm->act[i], v->below[i], value,
+							   load_f32(norm->dy[i].data + p * norm->dy[i].step + k, v->lanes));
 	return norm->mask.data ? g * mask : g;
 }
 
@@ -353,18 +400,21 @@ norm_forward(const CpuNorm *norm, int n, int c)
 {
 	for (int k = 0; k < c; k += VL)
 	{
-		NormVector	v = norm_vector(norm, k, c);
+		NormVector v = norm_vector(norm, k, c);
 
 		for (ptrdiff_t p = 0; p < n; p++)
 		{
-			vf			value = (load_f32(norm->x.data + p * norm->x.step + k, v.lanes) - v.mean) * v.scale + v.shift;
+			vf value = (load_f32(norm->x.data + p * norm->x.step + k, v.lanes) - v.mean) * v.scale +
+					   v.shift;
 
 			if (norm->mask.data)
 				value *= load_f32(norm->mask.data + p * norm->mask.step + k, v.lanes);
 			for (int i = 0; i < 2; i++)
 				if (norm->y[i].data)
 				{
-					vf			y = v.below[i] >= 0 ? VMAX(v.below[i] * value, value) : v_act(norm->act[i].second, v_act(norm->act[i].first, value));
+					vf y = v.below[i] >= 0
+							   ? VMAX(v.below[i] * value, value)
+							   : v_act(norm->act[i].second, v_act(norm->act[i].first, value));
 
 					store_f32(norm->y[i].data + p * norm->y[i].step + k, y, v.lanes);
 				}
@@ -372,33 +422,34 @@ norm_forward(const CpuNorm *norm, int n, int c)
 	}
 }
 
-/* A stretch that the cache holds is taken in single precision, stretches are joined in double (Chan et al. 1979). */
+/*
+ * A stretch that the cache holds is taken in single precision, stretches are
+ * joined in double (Chan et al. 1979).
+ */
 static void
 norm_moments(CpuPixels x, int n, int c, double *mean, double *m2)
 {
 	for (int p0 = 0; p0 < n; p0 += CPU_NORM_PIXELS)
 	{
-		int			np = n - p0 < CPU_NORM_PIXELS ? n - p0 : CPU_NORM_PIXELS;
+		int np = n - p0 < CPU_NORM_PIXELS ? n - p0 : CPU_NORM_PIXELS;
 		const float *first = x.data + p0 * x.step;
 
 		for (int k = 0; k < c; k += VL)
 		{
-			vf			sum = set1(0.0f),
-						square = sum,
-						centre;
+			vf sum = set1(0.0f), square = sum, centre;
 
 			for (ptrdiff_t p = 0; p < np; p++)
 				sum += load_f32(first + p * x.step + k, c - k);
 			centre = sum / set1((float) np);
 			for (ptrdiff_t p = 0; p < np; p++)
 			{
-				vf			d = load_f32(first + p * x.step + k, c - k) - centre;
+				vf d = load_f32(first + p * x.step + k, c - k) - centre;
 
 				square = VFMA(d, d, square);
 			}
 			for (int lane = 0; lane < VL && k + lane < c; lane++)
 			{
-				double		delta = centre[lane] - mean[k + lane];
+				double delta = centre[lane] - mean[k + lane];
 
 				mean[k + lane] += delta * np / (p0 + np);
 				m2[k + lane] += square[lane] + delta * delta * p0 * np / (p0 + np);
@@ -412,18 +463,16 @@ norm_sums(const CpuNorm *norm, int n, int c, double *sum, double *product)
 {
 	for (int k = 0; k < c; k += VL)
 	{
-		NormVector	v = norm_vector(norm, k, c);
+		NormVector v = norm_vector(norm, k, c);
 
 		for (int p0 = 0; p0 < n; p0 += CPU_NORM_PIXELS)
 		{
-			int			end = p0 + CPU_NORM_PIXELS < n ? p0 + CPU_NORM_PIXELS : n;
-			vf			s = set1(0.0f),
-						q = s;
+			int end = p0 + CPU_NORM_PIXELS < n ? p0 + CPU_NORM_PIXELS : n;
+			vf s = set1(0.0f), q = s;
 
 			for (int p = p0; p < end; p++)
 			{
-				vf			deviation,
-							g = norm_pixel(norm, &v, k, p, &deviation);
+				vf deviation, g = norm_pixel(norm, &v, k, p, &deviation);
 
 				s += g;
 				q += g * (deviation * v.inverse);
@@ -438,19 +487,18 @@ norm_sums(const CpuNorm *norm, int n, int c, double *sum, double *product)
 }
 
 static void
-norm_gradient(const CpuNorm *norm, int n, int c, const float *mean_g, const float *mean_product, CpuPixels dx, bool add)
+norm_gradient(const CpuNorm *norm, int n, int c, const float *mean_g, const float *mean_product,
+			  CpuPixels dx, bool add)
 {
 	for (int k = 0; k < c; k += VL)
 	{
-		NormVector	v = norm_vector(norm, k, c);
-		vf			mg = load_f32(mean_g + k, c - k),
-					mp = load_f32(mean_product + k, c - k);
+		NormVector v = norm_vector(norm, k, c);
+		vf mg = load_f32(mean_g + k, c - k), mp = load_f32(mean_product + k, c - k);
 
 		for (ptrdiff_t p = 0; p < n; p++)
 		{
-			vf			deviation,
-						g = norm_pixel(norm, &v, k, p, &deviation);
-			float	   *to = dx.data + p * dx.step + k;
+			vf deviation, g = norm_pixel(norm, &v, k, p, &deviation);
+			float *to = dx.data + p * dx.step + k;
 
 			g = (g - mg - deviation * v.inverse * mp) * v.scale;
 			if (add)

@@ -2,16 +2,19 @@
  * cpu_train_norm.c
  *	  Norms, dropout and activations in training, forward and backward.
  *
- * A piece is a block of channels of one image (of all images with batch norm), which one thread walks in stretches of pixels that its cache holds: once for
- * the statistics and once for the result.  Backward computes the gradient behind the activations in both walks rather than keep it.  Without a norm there
- * are no sums, pieces are stretches of pixels, and maps without gaps are just long vectors.  How a map is cut changes no bit.
+ * A piece is a block of channels of one image (of all images with batch norm),
+ * which one thread walks in stretches of pixels that its cache holds: once for
+ * the statistics and once for the result. Backward computes the gradient behind
+ * the activations in both walks rather than keep it. Without a norm there are
+ * no sums, pieces are stretches of pixels, and maps without gaps are just long
+ * vectors. How a map is cut changes no bit.
  */
 #include "cpu_train.h"
 
 #include <math.h>
 #include <string.h>
 
-#define EPSILON 1e-5			/* of both norms in PyTorch */
+#define EPSILON 1e-5 /* of both norms in PyTorch */
 
 void
 cpu_train_act(NnActKind kind, float *x, int n)
@@ -39,16 +42,16 @@ cpu_train_act(NnActKind kind, float *x, int n)
 	}
 }
 
-/* Channels [c0, c0 + c) of pixels [first, end) of all images, in their order. */
+/*
+ * Channels [c0, c0 + c) of pixels [first, end) of all images, in their order.
+ */
 typedef struct Piece
 {
 	const CpuOperands *op;
-	size_t		first,
-				end;
-	int			image;			/* whose statistics it has */
-	int			c0,
-				c;
-	CpuNorm		norm;			/* of the piece; pointers are of the stretch at hand */
+	size_t first, end;
+	int image; /* whose statistics it has */
+	int c0, c;
+	CpuNorm norm; /* of the piece; pointers are of the stretch at hand */
 } Piece;
 
 static size_t
@@ -60,18 +63,19 @@ least(size_t a, size_t b)
 static CpuPixels
 pixels_at(const Piece *piece, const CpuMap *map, size_t pixel)
 {
-	return (CpuPixels) {map->data ? map->data + pixel * map->pitch + piece->c0 : NULL, (ptrdiff_t) map->pitch};
+	return (CpuPixels){ map->data ? map->data + pixel * map->pitch + piece->c0 : NULL,
+						(ptrdiff_t) map->pitch };
 }
 
 /* Mean and mean square deviation of each channel. */
 static void
 compute_statistics(const Piece *piece, float *mean, float *var)
 {
-	double		centre[CPU_NORM_CHANNELS] = {0},
-				m2[CPU_NORM_CHANNELS] = {0};
-	int			n = (int) (piece->end - piece->first);
+	double centre[CPU_NORM_CHANNELS] = { 0 }, m2[CPU_NORM_CHANNELS] = { 0 };
+	int n = (int) (piece->end - piece->first);
 
-	piece->op->kernels->norm_moments(pixels_at(piece, &piece->op->in[0], piece->first), n, piece->c, centre, m2);
+	piece->op->kernels->norm_moments(pixels_at(piece, &piece->op->in[0], piece->first), n, piece->c,
+									 centre, m2);
 	for (int k = 0; k < piece->c; k++)
 	{
 		mean[k] = (float) centre[k];
@@ -79,15 +83,17 @@ compute_statistics(const Piece *piece, float *mean, float *var)
 	}
 }
 
-/* The norm of a piece, from statistics that are kept, or that this computes and keeps. */
+/*
+ * The norm of a piece, from statistics that are kept, or that this computes and
+ * keeps.
+ */
 static void
 prepare_piece(Piece *piece, bool compute)
 {
 	const CpuOperands *op = piece->op;
-	CpuNorm    *norm = &piece->norm;
-	bool		batch = op->node->norm == NN_NORM_BATCH;
-	float	   *mean,
-			   *var;
+	CpuNorm *norm = &piece->norm;
+	bool batch = op->node->norm == NN_NORM_BATCH;
+	float *mean, *var;
 
 	memcpy(norm->act, op->node->act, sizeof(norm->act));
 	for (int k = 0; k < piece->c; k++)
@@ -124,22 +130,26 @@ move_to(Piece *piece, size_t p, int n, float *masks)
 	}
 	if (op->node->dropout <= 0)
 		return;
-	/* blocks begin at multiples of 4, and so do pixels of the layers that drop: their width is 8 times ngf */
+	/*
+	 * blocks begin at multiples of 4, and so do pixels of the layers that drop:
+	 * their width is 8 times ngf
+	 */
 	for (int i = 0; i < n; i++)
-		nn_dropout_mask(op->training->seed, op->training->iteration, op->index, (p + i) * op->in[0].shape.c + piece->c0, piece->c, op->node->dropout,
+		nn_dropout_mask(op->training->seed, op->training->iteration, op->index,
+						(p + i) * op->in[0].shape.c + piece->c0, piece->c, op->node->dropout,
 						masks + i * CPU_NORM_CHANNELS);
-	piece->norm.mask = (CpuPixels) {masks, CPU_NORM_CHANNELS};
+	piece->norm.mask = (CpuPixels){ masks, CPU_NORM_CHANNELS };
 }
 
 static void
 forward_piece(Piece *piece)
 {
-	float		masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS];
+	float masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS];
 
 	prepare_piece(piece, true);
 	for (size_t p = piece->first; p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		int			n = (int) least(piece->end - p, CPU_NORM_PIXELS);
+		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
 		piece->op->kernels->norm(&piece->norm, n, piece->c);
@@ -147,23 +157,23 @@ forward_piece(Piece *piece)
 }
 
 /*
- * With xhat = (x - mean) / sqrt(var + eps) over m elements and g the gradient of xhat: dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps).  Batch
+ * With xhat = (x - mean) / sqrt(var + eps) over m elements and g the gradient
+ * of xhat: dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps). Batch
  * norm's own gradients are the sums behind those means.
  */
 static void
 backward_piece(Piece *piece)
 {
 	const CpuOperands *op = piece->op;
-	double		sum[CPU_NORM_CHANNELS] = {0},
-				product[CPU_NORM_CHANNELS] = {0};
-	float		masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS],
-				mean_g[CPU_NORM_CHANNELS],
-				mean_product[CPU_NORM_CHANNELS];
+	double sum[CPU_NORM_CHANNELS] = { 0 }, product[CPU_NORM_CHANNELS] = { 0 };
+	float masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS], mean_g[CPU_NORM_CHANNELS],
+		mean_product[CPU_NORM_CHANNELS];
 
 	prepare_piece(piece, false);
-	for (size_t p = piece->first; op->node->norm != NN_NORM_NONE && p < piece->end; p += CPU_NORM_PIXELS)
+	for (size_t p = piece->first; op->node->norm != NN_NORM_NONE && p < piece->end;
+		 p += CPU_NORM_PIXELS)
 	{
-		int			n = (int) least(piece->end - p, CPU_NORM_PIXELS);
+		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
 		op->kernels->norm_sums(&piece->norm, n, piece->c, sum, product);
@@ -173,31 +183,36 @@ backward_piece(Piece *piece)
 		mean_g[k] = (float) (sum[k] / (double) (piece->end - piece->first));
 		mean_product[k] = (float) (product[k] / (double) (piece->end - piece->first));
 		if (op->dweight)
-			op->dweight[piece->c0 + k] = (float) product[k] + (op->weight_mode == NN_GRAD_ACCUMULATE ? op->dweight[piece->c0 + k] : 0);
+			op->dweight[piece->c0 + k] =
+				(float) product[k] +
+				(op->weight_mode == NN_GRAD_ACCUMULATE ? op->dweight[piece->c0 + k] : 0);
 		if (op->dbias)
-			op->dbias[piece->c0 + k] = (float) sum[k] + (op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[piece->c0 + k] : 0);
+			op->dbias[piece->c0 + k] =
+				(float) sum[k] +
+				(op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[piece->c0 + k] : 0);
 	}
 	for (size_t p = piece->first; op->din[0].data && p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		int			n = (int) least(piece->end - p, CPU_NORM_PIXELS);
+		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		op->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product, pixels_at(piece, &op->din[0], p), op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		op->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product,
+								   pixels_at(piece, &op->din[0], p),
+								   op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 }
 
-/* ---- Pieces -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Pieces -------------------------------------------------------------- */
 
-typedef void (*PieceOp) (Piece *piece);
+typedef void (*PieceOp)(Piece *piece);
 
 /* With sums: blocks of channels, as wide as leaves one for each thread. */
 static void
 for_channels(const CpuOperands *op, PieceOp run)
 {
-	NnShape		s = op->in[0].shape;
-	int			images = op->node->norm == NN_NORM_BATCH ? 1 : s.n,
-				block = CPU_NORM_CHANNELS;
-	size_t		pixels = cpu_pixels(s) / images;
+	NnShape s = op->in[0].shape;
+	int images = op->node->norm == NN_NORM_BATCH ? 1 : s.n, block = CPU_NORM_CHANNELS;
+	size_t pixels = cpu_pixels(s) / images;
 
 	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->threads)
 		block /= 2;
@@ -205,7 +220,12 @@ for_channels(const CpuOperands *op, PieceOp run)
 	for (int n = 0; n < images; n++)
 		for (int c0 = 0; c0 < s.c; c0 += block)
 		{
-			Piece		piece = {.op = op, .first = n * pixels, .end = (n + 1) * pixels, .image = n, .c0 = c0, .c = (int) least(block, s.c - c0)};
+			Piece piece = { .op = op,
+							.first = n * pixels,
+							.end = (n + 1) * pixels,
+							.image = n,
+							.c0 = c0,
+							.c = (int) least(block, s.c - c0) };
 
 			run(&piece);
 		}
@@ -215,14 +235,18 @@ for_channels(const CpuOperands *op, PieceOp run)
 static void
 for_stretches(const CpuOperands *op, PieceOp run)
 {
-	size_t		pixels = cpu_pixels(op->in[0].shape);
-	int			c = op->in[0].shape.c;
+	size_t pixels = cpu_pixels(op->in[0].shape);
+	int c = op->in[0].shape.c;
 
-#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, pixels * c))
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, pixels *c))
 	for (size_t p = 0; p < pixels; p += CPU_NORM_PIXELS)
 		for (int c0 = 0; c0 < c; c0 += CPU_NORM_CHANNELS)
 		{
-			Piece		piece = {.op = op, .first = p, .end = least(p + CPU_NORM_PIXELS, pixels), .c0 = c0, .c = (int) least(CPU_NORM_CHANNELS, c - c0)};
+			Piece piece = { .op = op,
+							.first = p,
+							.end = least(p + CPU_NORM_PIXELS, pixels),
+							.c0 = c0,
+							.c = (int) least(CPU_NORM_CHANNELS, c - c0) };
 
 			run(&piece);
 		}
@@ -235,7 +259,7 @@ reshape(CpuMap *map, size_t skip, int pixels, int c)
 	if (!map->data)
 		return;
 	map->data += skip;
-	map->shape = (NnShape) {1, 1, pixels, c};
+	map->shape = (NnShape){ 1, 1, pixels, c };
 	map->pitch = c;
 }
 
@@ -255,7 +279,8 @@ reshape_all(CpuOperands *op, size_t skip, int pixels, int c)
 static bool
 is_dense(const CpuOperands *op)
 {
-	const CpuMap *maps[] = {&op->in[0], &op->din[0], &op->out[0], &op->out[1], &op->dout[0], &op->dout[1]};
+	const CpuMap *maps[] = { &op->in[0],  &op->din[0],  &op->out[0],
+							 &op->out[1], &op->dout[0], &op->dout[1] };
 
 	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++)
 		if (maps[i]->data && maps[i]->pitch != (size_t) op->in[0].shape.c)
@@ -266,7 +291,7 @@ is_dense(const CpuOperands *op)
 static void
 for_pieces(const CpuOperands *op, PieceOp run)
 {
-	size_t		numbers = cpu_pixels(op->in[0].shape) * op->in[0].shape.c;
+	size_t numbers = cpu_pixels(op->in[0].shape) * op->in[0].shape.c;
 	CpuOperands flat = *op;
 
 	if (op->node->norm != NN_NORM_NONE)
@@ -278,7 +303,8 @@ for_pieces(const CpuOperands *op, PieceOp run)
 		reshape_all(&flat, 0, (int) (numbers / CPU_NORM_CHANNELS), CPU_NORM_CHANNELS);
 		for_stretches(&flat, run);
 		flat = *op;
-		reshape_all(&flat, numbers / CPU_NORM_CHANNELS * CPU_NORM_CHANNELS, 1, (int) (numbers % CPU_NORM_CHANNELS));
+		reshape_all(&flat, numbers / CPU_NORM_CHANNELS * CPU_NORM_CHANNELS, 1,
+					(int) (numbers % CPU_NORM_CHANNELS));
 		for_stretches(&flat, run);
 	}
 }

@@ -1,8 +1,10 @@
 /*
  * cpu_train_ops.c
- *	  Upsampling, pooling, addition, copies, the sample of a posterior and losses in training, forward and backward.
+ *	  Upsampling, pooling, addition, copies, the sample of a posterior and
+ *	  losses in training, forward and backward.
  *
- * A thread takes a block of channels of one image, so that sums into neighbouring pixels need no care.  Losses are summed by one thread, in double.
+ * A thread takes a block of channels of one image, so that sums into
+ * neighbouring pixels need no care. Losses are summed by one thread, in double.
  */
 #include "cpu_train.h"
 
@@ -14,19 +16,18 @@
 /* Channels [c0, c0 + c) of image n of a map: pixel (y, x). */
 typedef struct Plane
 {
-	float	   *data;
-	size_t		pitch;
-	int			h,
-				w,
-				c;
+	float *data;
+	size_t pitch;
+	int h, w, c;
 } Plane;
 
 static Plane
 plane_of(const CpuMap *map, int n, int c0)
 {
-	NnShape		s = map->shape;
+	NnShape s = map->shape;
 
-	return (Plane) {map->data + (size_t) n * s.h * s.w * map->pitch + c0, map->pitch, s.h, s.w, s.c - c0 < BLOCK ? s.c - c0 : BLOCK};
+	return (Plane){ map->data + (size_t) n * s.h * s.w * map->pitch + c0, map->pitch, s.h, s.w,
+					s.c - c0 < BLOCK ? s.c - c0 : BLOCK };
 }
 
 static float *
@@ -43,17 +44,21 @@ clear_plane(const Plane *p)
 			memset(pixel(p, y, x), 0, p->c * sizeof(float));
 }
 
-typedef void (*PlaneOp) (const CpuOperands *op, Plane from, Plane to);
+typedef void (*PlaneOp)(const CpuOperands *op, Plane from, Plane to);
 
-/* Runs a function on all planes of two maps of the same images and channels; `to` is cleared before unless it accumulates. */
+/*
+ * Runs a function on all planes of two maps of the same images and channels;
+ * `to` is cleared before unless it accumulates.
+ */
 static void
-for_planes(const CpuOperands *op, const CpuMap *from, const CpuMap *to, bool accumulate, PlaneOp run)
+for_planes(const CpuOperands *op, const CpuMap *from, const CpuMap *to, bool accumulate,
+		   PlaneOp run)
 {
 #pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
 	for (int n = 0; n < from->shape.n; n++)
 		for (int c0 = 0; c0 < from->shape.c; c0 += BLOCK)
 		{
-			Plane		target = plane_of(to, n, c0);
+			Plane target = plane_of(to, n, c0);
 
 			if (!accumulate)
 				clear_plane(&target);
@@ -68,13 +73,16 @@ add_scaled(float *to, float factor, const float *from, int c)
 		to[k] += factor * from[k];
 }
 
-/* ---- Upsampling ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Upsampling ---------------------------------------------------------- */
 
-/* One axis: the two pixels of n that position i of 2 n + 2 pad blends, and the share of the second.  Half-pixel centres, reflected border. */
+/*
+ * One axis: the two pixels of n that position i of 2 n + 2 pad blends, and the
+ * share of the second. Half-pixel centres, reflected border.
+ */
 static void
 taps(int i, int pad, int n, int at[2], float *share)
 {
-	float		position;
+	float position;
 
 	i -= pad;
 	i = i < 0 ? -i : i < 2 * n ? i : 2 * (2 * n - 1) - i;
@@ -92,18 +100,15 @@ blend(const CpuOperands *op, Plane small, Plane large, bool up)
 	for (int y = 0; y < large.h; y++)
 		for (int x = 0; x < large.w; x++)
 		{
-			int			ys[2],
-						xs[2];
-			float		fy,
-						fx,
-					   *to = pixel(&large, y, x);
+			int ys[2], xs[2];
+			float fy, fx, *to = pixel(&large, y, x);
 
 			taps(y, op->node->pad, small.h, ys, &fy);
 			taps(x, op->node->pad, small.w, xs, &fx);
 			for (int k = 0; k < 4; k++)
 			{
-				float		weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
-				float	   *from = pixel(&small, ys[k / 2], xs[k % 2]);
+				float weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
+				float *from = pixel(&small, ys[k / 2], xs[k % 2]);
 
 				if (up)
 					add_scaled(to, weight, from, small.c);
@@ -134,10 +139,11 @@ cpu_train_upsample(const CpuOperands *op)
 void
 cpu_train_upsample_backward(const CpuOperands *op)
 {
-	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE, upsample_plane_backward);
+	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE,
+			   upsample_plane_backward);
 }
 
-/* ---- Pooling ------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Pooling ------------------------------------------------------------- */
 
 /* Either way: means of the pixels of each window inside the image. */
 static void
@@ -148,12 +154,10 @@ pool(const CpuOperands *op, Plane large, Plane small, bool down)
 	for (int oy = 0; oy < small.h; oy++)
 		for (int ox = 0; ox < small.w; ox++)
 		{
-			int			y0 = oy * node->stride - node->pad,
-						x0 = ox * node->stride - node->pad;
-			int			y1 = y0 + node->kernel < large.h ? y0 + node->kernel : large.h,
-						x1 = x0 + node->kernel < large.w ? x0 + node->kernel : large.w;
-			float	   *at = pixel(&small, oy, ox),
-						share;
+			int y0 = oy * node->stride - node->pad, x0 = ox * node->stride - node->pad;
+			int y1 = y0 + node->kernel < large.h ? y0 + node->kernel : large.h,
+				x1 = x0 + node->kernel < large.w ? x0 + node->kernel : large.w;
+			float *at = pixel(&small, oy, ox), share;
 
 			y0 = y0 > 0 ? y0 : 0;
 			x0 = x0 > 0 ? x0 : 0;
@@ -190,10 +194,11 @@ cpu_train_avgpool(const CpuOperands *op)
 void
 cpu_train_avgpool_backward(const CpuOperands *op)
 {
-	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE, pool_plane_backward);
+	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE,
+			   pool_plane_backward);
 }
 
-/* ---- Addition and copies ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Addition and copies ------------------------------------------------- */
 
 static void
 add_plane(const CpuOperands *op, Plane from, Plane to)
@@ -217,10 +222,11 @@ cpu_train_add_backward(const CpuOperands *op)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->din[k].data)
-			for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE, add_plane);
+			for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE,
+					   add_plane);
 }
 
-/* ---- The sample of a posterior ------------------------------------------------------------------------------------------------------------- */
+/* ---- The sample of a posterior ------------------------------------------- */
 
 /* Element i of a map in the order (n, y, x, c). */
 static float *
@@ -239,7 +245,7 @@ count_of(const CpuMap *map)
 static void
 give(const CpuOperands *op, int k, size_t i, double gradient)
 {
-	float	   *to = element(&op->din[k], i);
+	float *to = element(&op->din[k], i);
 
 	*to = (float) (op->in_mode[k] == NN_GRAD_ACCUMULATE ? *to + gradient : gradient);
 }
@@ -248,7 +254,8 @@ void
 cpu_train_reparam(const CpuOperands *op)
 {
 	for (size_t i = 0; i < count_of(&op->out[0]); i++)
-		*element(&op->out[0], i) = *element(&op->in[0], i) + *element(&op->in[2], i) * expf(*element(&op->in[1], i) / 2);
+		*element(&op->out[0], i) =
+			*element(&op->in[0], i) + *element(&op->in[2], i) * expf(*element(&op->in[1], i) / 2);
 }
 
 void
@@ -256,7 +263,7 @@ cpu_train_reparam_backward(const CpuOperands *op)
 {
 	for (size_t i = 0; i < count_of(&op->dout[0]); i++)
 	{
-		double		dz = *element(&op->dout[0], i);
+		double dz = *element(&op->dout[0], i);
 
 		if (op->din[0].data)
 			give(op, 0, i, dz);
@@ -265,14 +272,12 @@ cpu_train_reparam_backward(const CpuOperands *op)
 	}
 }
 
-/* ---- Losses -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Losses -------------------------------------------------------------- */
 
 static double
 loss_term(const CpuOperands *op, size_t i)
 {
-	double		x = *element(&op->in[0], i),
-				target = op->node->target,
-				logvar;
+	double x = *element(&op->in[0], i), target = op->node->target, logvar;
 
 	switch (op->node->op)
 	{
@@ -292,8 +297,8 @@ loss_term(const CpuOperands *op, size_t i)
 void
 cpu_train_loss(const CpuOperands *op)
 {
-	size_t		n = count_of(&op->in[0]);
-	double		sum = 0;
+	size_t n = count_of(&op->in[0]);
+	double sum = 0;
 
 	for (size_t i = 0; i < n; i++)
 		sum += loss_term(op, i);
@@ -303,19 +308,18 @@ cpu_train_loss(const CpuOperands *op)
 void
 cpu_train_loss_backward(const CpuOperands *op)
 {
-	size_t		n = count_of(&op->in[0]);
-	double		factor = op->node->scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
+	size_t n = count_of(&op->in[0]);
+	double factor = op->node->scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
 
 	for (size_t i = 0; i < n; i++)
 	{
-		double		x = *element(&op->in[0], i),
-					target = op->node->target,
-					d;
+		double x = *element(&op->in[0], i), target = op->node->target, d;
 
 		switch (op->node->op)
 		{
 			case NN_OP_GAN_LOSS:
-				give(op, 0, i, factor * (op->node->vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
+				give(op, 0, i,
+					 factor * (op->node->vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
 				break;
 			case NN_OP_L1_LOSS:
 				d = x - *element(&op->in[1], i);

@@ -1,9 +1,11 @@
 /*
  * cuda.c
- *	  The CUDA device: opening a GPU, its pool of memory, errors, and the one symbol of bicycle_cuda.so.
+ *	  The CUDA device: opening a GPU, its pool of memory, errors, and the one
+ *	  symbol of bicycle_cuda.so.
  *
- * A CudaDevice owns its streams, cuDNN's handle and the pool; packed weights and plans own the blocks they took and give them back.  The pool's lock is
- * the only one.
+ * A CudaDevice owns its streams, cuDNN's handle and the pool; packed weights
+ * and plans own the blocks they took and give them back. The pool's lock is the
+ * only one.
  */
 #include "nn/cuda/cuda.h"
 
@@ -14,15 +16,19 @@
 #include <string.h>
 
 #define MIN_CAPABILITY 75
-#define MAX_ARENA_BYTES ((size_t) 2 << 30)	/* of a plan: 64 images of 256 x 256 in half precision */
-#define RESERVE 8				/* the part of the card that is left alone without a limit */
+/* of a plan: 64 images of 256 x 256 in half precision */
+#define MAX_ARENA_BYTES ((size_t) 2 << 30)
+#define RESERVE 8 /* the part of the card that is left alone without a limit */
 
 NnStatus
 cuda_check(NnError *error, cudaError_t result, const char *what)
 {
 	if (result == cudaSuccess)
 		return NN_OK;
-	/* CUDA keeps it for whoever asks next, and it must not be taken for a kernel's */
+	/*
+	 * CUDA keeps it for whoever asks next, and it must not be taken for a
+	 * kernel's
+	 */
 	(void) cudaGetLastError();
 	if (result == cudaErrorMemoryAllocation)
 	{
@@ -41,7 +47,7 @@ cuda_use(const CudaDevice *device, NnError *error)
 	return cuda_check(error, cudaSetDevice(device->index), "be chosen");
 }
 
-/* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------- */
 
 /* Gives spare blocks back to CUDA.  With the lock held. */
 static void
@@ -49,14 +55,17 @@ drop_spares(CudaPool *pool)
 {
 	while (pool->nspare > 0)
 	{
-		CudaBlock  *b = &pool->spare[--pool->nspare];
+		CudaBlock *b = &pool->spare[--pool->nspare];
 
 		(void) cudaFree(b->data);
 		pool->taken -= b->bytes;
 	}
 }
 
-/* A spare block of that size: one that is larger would take from the limit what nobody uses.  With the lock held. */
+/*
+ * A spare block of that size: one that is larger would take from the limit what
+ * nobody uses. With the lock held.
+ */
 static bool
 take_spare(CudaPool *pool, size_t bytes, CudaBlock *block)
 {
@@ -74,7 +83,7 @@ static NnStatus
 take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
 {
 	cudaError_t result = cudaErrorMemoryAllocation;
-	NnStatus	status;
+	NnStatus status;
 
 	if (bytes <= pool->limit && pool->taken <= pool->limit - bytes)
 		result = cudaMalloc(&block->data, bytes);
@@ -87,8 +96,10 @@ take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
 	status = cuda_check(error, result, "allocate it");
 	if (status == NN_ENOMEM)
 	{
-		nn_detail(error, "%zu bytes are wanted, %zu are in use, and the limit is %zu.", bytes, (size_t) pool->taken, (size_t) pool->limit);
-		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or free memory of the GPU that other processes hold.");
+		nn_detail(error, "%zu bytes are wanted, %zu are in use, and the limit is %zu.", bytes,
+				  (size_t) pool->taken, (size_t) pool->limit);
+		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or free memory of the GPU that "
+					   "other processes hold.");
 	}
 	if (status != NN_OK)
 		return status;
@@ -100,9 +111,9 @@ take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
 NnStatus
 cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
-	*block = (CudaBlock) {0};
+	*block = (CudaBlock){ 0 };
 	bytes = cuda_aligned(bytes > 0 ? bytes : 1);
 	pthread_mutex_lock(&device->pool.lock);
 	if (!take_spare(&device->pool, bytes, block))
@@ -114,7 +125,7 @@ cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error)
 void
 cuda_give(CudaDevice *device, CudaBlock *block)
 {
-	CudaPool   *pool = &device->pool;
+	CudaPool *pool = &device->pool;
 
 	if (!block->data)
 		return;
@@ -127,18 +138,20 @@ cuda_give(CudaDevice *device, CudaBlock *block)
 		pool->taken -= block->bytes;
 	}
 	pthread_mutex_unlock(&pool->lock);
-	*block = (CudaBlock) {0};
+	*block = (CudaBlock){ 0 };
 }
 
 static void
 cuda_set_memory(NnDevice *base, size_t bytes)
 {
 	CudaDevice *device = base->state;
-	CudaPool   *pool = &device->pool;
-	NnError		ignored;
+	CudaPool *pool = &device->pool;
+	NnError ignored;
 
 	pthread_mutex_lock(&pool->lock);
-	pool->limit = bytes > 0 && bytes < device->card_bytes ? bytes : bytes > 0 ? device->card_bytes : device->card_bytes - device->card_bytes / RESERVE;
+	pool->limit = bytes > 0 && bytes < device->card_bytes ? bytes
+				  : bytes > 0                             ? device->card_bytes
+							  : device->card_bytes - device->card_bytes / RESERVE;
 	if (pool->taken > pool->limit && cuda_use(device, &ignored) == NN_OK)
 		drop_spares(pool);
 	pthread_mutex_unlock(&pool->lock);
@@ -149,17 +162,18 @@ cuda_memory(const NnDevice *base, NnDeviceMemory *memory)
 {
 	const CudaDevice *device = base->state;
 
-	*memory = (NnDeviceMemory) {.limit = device->pool.limit, .used = device->pool.taken};
+	*memory = (NnDeviceMemory){ .limit = device->pool.limit, .used = device->pool.taken };
 }
 
-/* ---- The device ------------------------------------------------------------------------------------------------------------------------------ */
+/* ---- The device ---------------------------------------------------------- */
 
 static bool
 cuda_supports(const NnDevice *base, NnPrecision precision)
 {
 	const CudaDevice *device = base->state;
 
-	return (precision != NN_PRECISION_BF16 && precision != NN_PRECISION_TF32) || device->capability >= 80;
+	return (precision != NN_PRECISION_BF16 && precision != NN_PRECISION_TF32) ||
+		   device->capability >= 80;
 }
 
 static size_t
@@ -185,10 +199,13 @@ static void
 cuda_close(NnDevice *base)
 {
 	CudaDevice *device = base->state;
-	cudaStream_t streams[] = {device->in, device->compute, device->out, device->upload};
-	NnError		error;
+	cudaStream_t streams[] = { device->in, device->compute, device->out, device->upload };
+	NnError error;
 
-	/* a GPU that was not used needs no context for that; and after an error there is what lies on the host */
+	/*
+	 * a GPU that was not used needs no context for that; and after an error
+	 * there is what lies on the host
+	 */
 	if (device->in)
 		(void) cuda_use(device, &error);
 	cuda_convs_close(device->convs);
@@ -209,60 +226,80 @@ missing(NnError *error, const char *what, const char *detail, const char *hint)
 	return NN_EUNSUPPORTED;
 }
 
-/* That there is a driver that this build can use, and a GPU of that index which is new enough. */
+/*
+ * That there is a driver that this build can use, and a GPU of that index which
+ * is new enough.
+ */
 static NnStatus
 probe(CudaDevice *device, NnError *error)
 {
 	struct cudaDeviceProp properties;
-	int			count = 0,
-				driver = 0;
+	int count = 0, driver = 0;
 	const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-	char		detail[400];
+	char detail[400];
 	cudaError_t result = cudaGetDeviceCount(&count);
 
 	(void) cudaDriverGetVersion(&driver);
 	if (result == cudaErrorInsufficientDriver || driver == 0)
 	{
-		snprintf(detail, sizeof(detail), driver == 0 ? "There is no NVIDIA driver here." : "The NVIDIA driver supports CUDA %d.%d only.", driver / 1000,
-				 driver % 1000 / 10);
-		return missing(error, "no usable NVIDIA driver", detail, "Install an NVIDIA driver for CUDA 13 (580 or later), or set \"bicycle.device\" to auto or cpu.");
+		snprintf(detail, sizeof(detail),
+				 driver == 0 ? "There is no NVIDIA driver here."
+							 : "The NVIDIA driver supports CUDA %d.%d only.",
+				 driver / 1000, driver % 1000 / 10);
+		return missing(error, "no usable NVIDIA driver", detail,
+					   "Install an NVIDIA driver for CUDA 13 (580 or later), or set "
+					   "\"bicycle.device\" to auto or cpu.");
 	}
 	/* of several GPUs that a service joins, which may start after us */
 	if (result == cudaErrorSystemNotReady)
 		return cuda_check(error, result, "be used yet");
 	if (result != cudaSuccess || count == 0)
 	{
-		snprintf(detail, sizeof(detail), "CUDA reported: %s%s%s%s.", cudaGetErrorString(result), visible ? ", with CUDA_VISIBLE_DEVICES set to \"" : "",
-				 visible ? visible : "", visible ? "\"" : "");
-		return missing(error, "no usable NVIDIA GPU", detail, "Check nvidia-smi, or set \"bicycle.device\" to auto or cpu.");
+		snprintf(detail, sizeof(detail), "CUDA reported: %s%s%s%s.", cudaGetErrorString(result),
+				 visible ? ", with CUDA_VISIBLE_DEVICES set to \"" : "", visible ? visible : "",
+				 visible ? "\"" : "");
+		return missing(error, "no usable NVIDIA GPU", detail,
+					   "Check nvidia-smi, or set \"bicycle.device\" to auto or cpu.");
 	}
 	if (device->index >= count)
 	{
-		snprintf(detail, sizeof(detail), "CUDA sees %d here, counted from 0%s.", count, visible ? " in the order of CUDA_VISIBLE_DEVICES" : "");
-		return missing(error, "no GPU of that number", detail, "Set \"bicycle.device\" to cuda, or to cuda:N with a smaller number.");
+		snprintf(detail, sizeof(detail), "CUDA sees %d here, counted from 0%s.", count,
+				 visible ? " in the order of CUDA_VISIBLE_DEVICES" : "");
+		return missing(error, "no GPU of that number", detail,
+					   "Set \"bicycle.device\" to cuda, or to cuda:N with a smaller number.");
 	}
 	result = cudaGetDeviceProperties(&properties, device->index);
 	if (result != cudaSuccess)
 		return cuda_check(error, result, "be asked what it is");
 	device->capability = properties.major * 10 + properties.minor;
 	device->card_bytes = properties.totalGlobalMem;
-	snprintf(device->card, sizeof(device->card), "cuda:%d (%.60s, compute capability %d.%d, %.0f GiB, driver %d.%d", device->index, properties.name,
-			 properties.major, properties.minor, (double) properties.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10);
+	snprintf(device->card, sizeof(device->card),
+			 "cuda:%d (%.60s, compute capability %d.%d, %.0f GiB, driver %d.%d", device->index,
+			 properties.name, properties.major, properties.minor,
+			 (double) properties.totalGlobalMem / (1 << 30), driver / 1000, driver % 1000 / 10);
 	if (device->capability < MIN_CAPABILITY)
 	{
-		snprintf(detail, sizeof(detail), "The GPU is %.60s, of compute capability %d.%d; %d.%d is the least.", properties.name, properties.major,
-				 properties.minor, MIN_CAPABILITY / 10, MIN_CAPABILITY % 10);
+		snprintf(detail, sizeof(detail),
+				 "The GPU is %.60s, of compute capability %d.%d; %d.%d is the least.",
+				 properties.name, properties.major, properties.minor, MIN_CAPABILITY / 10,
+				 MIN_CAPABILITY % 10);
 		return missing(error, "GPU is too old", detail, "Set \"bicycle.device\" to auto or cpu.");
 	}
 	return NN_OK;
 }
 
-/* Whether CUDA says that the driver cannot make the GPU's code of our kernels. */
+/*
+ * Whether CUDA says that the driver cannot make the GPU's code of our kernels.
+ */
 static bool
 is_unloadable(cudaError_t result)
 {
-	static const cudaError_t errors[] = {cudaErrorInvalidDeviceFunction, cudaErrorInvalidKernelImage, cudaErrorNoKernelImageForDevice, cudaErrorInvalidPtx,
-	cudaErrorJitCompilerNotFound, cudaErrorUnsupportedPtxVersion, cudaErrorJitCompilationDisabled};
+	static const cudaError_t errors[] = {
+		cudaErrorInvalidDeviceFunction,  cudaErrorInvalidKernelImage,
+		cudaErrorNoKernelImageForDevice, cudaErrorInvalidPtx,
+		cudaErrorJitCompilerNotFound,    cudaErrorUnsupportedPtxVersion,
+		cudaErrorJitCompilationDisabled
+	};
 
 	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++)
 		if (result == errors[i])
@@ -270,19 +307,21 @@ is_unloadable(cudaError_t result)
 	return false;
 }
 
-/* Runs a kernel once, which loads all, so that what is amiss shows when the device is opened and the CPU may still be taken, not amid the work. */
+/*
+ * Runs a kernel once, which loads all, so that what is amiss shows when the
+ * device is opened and the CPU may still be taken, not amid the work.
+ */
 static NnStatus
 try_kernel(CudaDevice *device, NnError *error)
 {
-	static const uint8_t bytes[KERNEL_VECTOR] = {0, 255};
-	float		made[KERNEL_VECTOR] = {0};
-	CudaBlock	block;
-	NnStatus	status = cuda_take(device, 2 * CUDA_ALIGN, &block, error);
+	static const uint8_t bytes[KERNEL_VECTOR] = { 0, 255 };
+	float made[KERNEL_VECTOR] = { 0 };
+	CudaBlock block;
+	NnStatus status = cuda_take(device, 2 * CUDA_ALIGN, &block, error);
 	cudaStream_t stream = device->upload;
-	KernelMap	from = kernel_map(block.data, KERNEL_U8, KERNEL_VECTOR),
-				to = kernel_map((char *) block.data + CUDA_ALIGN, KERNEL_F32, KERNEL_VECTOR);
-	cudaError_t result,
-				ended;
+	KernelMap from = kernel_map(block.data, KERNEL_U8, KERNEL_VECTOR),
+			  to = kernel_map((char *) block.data + CUDA_ALIGN, KERNEL_F32, KERNEL_VECTOR);
+	cudaError_t result, ended;
 
 	if (status != NN_OK)
 		return status;
@@ -301,7 +340,10 @@ try_kernel(CudaDevice *device, NnError *error)
 	{
 		status = nn_fail(error, NN_EUNSUPPORTED, "GPU cannot run the kernels of this build");
 		nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
-		nn_hint(error, "Build with \"make CUDA_ARCH=%d\", install a newer NVIDIA driver, or set \"bicycle.device\" to auto or cpu.", device->capability);
+		nn_hint(error,
+				"Build with \"make CUDA_ARCH=%d\", install a newer NVIDIA driver, or set "
+				"\"bicycle.device\" to auto or cpu.",
+				device->capability);
 	}
 	if (status == NN_OK && (made[0] != -1 || made[1] != 1))
 	{
@@ -315,12 +357,13 @@ try_kernel(CudaDevice *device, NnError *error)
 static NnStatus
 set_up(CudaDevice *device, NnError *error)
 {
-	cudaStream_t *streams[] = {&device->in, &device->compute, &device->out, &device->upload};
-	NnStatus	status = cuda_use(device, error);
-	size_t		length;
+	cudaStream_t *streams[] = { &device->in, &device->compute, &device->out, &device->upload };
+	NnStatus status = cuda_use(device, error);
+	size_t length;
 
 	for (size_t i = 0; status == NN_OK && i < sizeof(streams) / sizeof(streams[0]); i++)
-		status = cuda_check(error, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking), "create a stream");
+		status = cuda_check(error, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking),
+							"create a stream");
 	if (status == NN_OK)
 		status = try_kernel(device, error);
 	if (status == NN_OK)
@@ -328,7 +371,8 @@ set_up(CudaDevice *device, NnError *error)
 	if (status != NN_OK)
 		return status;
 	length = strlen(device->card);
-	snprintf(device->card + length, sizeof(device->card) - length, ", %s)", cuda_convs_name(device->convs));
+	snprintf(device->card + length, sizeof(device->card) - length, ", %s)",
+			 cuda_convs_name(device->convs));
 	return NN_OK;
 }
 
@@ -336,14 +380,14 @@ static NnStatus
 cuda_open(int index, int threads, NnDevice **out, NnError *error)
 {
 	CudaDevice *device = calloc(1, sizeof(CudaDevice));
-	NnStatus	status;
+	NnStatus status;
 
 	if (!device)
 		return nn_no_memory(error, sizeof(CudaDevice));
 	device->index = index;
 	device->trace = getenv("BICYCLE_CUDA_TRACE") != NULL;
 	pthread_mutex_init(&device->pool.lock, NULL);
-	device->base = (NnDevice) {
+	device->base = (NnDevice){
 		.name = "cuda",
 		.state = device,
 		.pack = cuda_pack,
@@ -385,4 +429,5 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 }
 
 extern const NnCudaModule bicycle_cuda_module;
-__attribute__((visibility("default"))) const NnCudaModule bicycle_cuda_module = {.sizes = NN_CUDA_SIZES, .open = cuda_open};
+__attribute__((visibility("default")))
+const NnCudaModule bicycle_cuda_module = { .sizes = NN_CUDA_SIZES, .open = cuda_open };

@@ -2,32 +2,52 @@
  * cuda.h
  *	  Inside of the CUDA device.
  *
- * How it is loaded.  bicycle_cuda.so holds this device, the kernels and CUDA's static runtime; the engine opens it with dlopen when the device "cuda" or
- * "auto" is asked for (nn/device.c), so the engine itself needs nothing of CUDA, and no PostgreSQL process ever loads any of it.  It exports one symbol
- * (module.h) and is never closed.  cuDNN is opened with dlopen in turn (cudnn.c).  Whatever is missing, driver, GPU, code of our kernels that they take, or
- * cuDNN, is said by an error of open.
+ * How it is loaded. bicycle_cuda.so holds this device, the kernels and CUDA's
+ * static runtime; the engine opens it with dlopen when the device "cuda" or
+ * "auto" is asked for (nn/device.c), so the engine itself needs nothing of
+ * CUDA, and no PostgreSQL process ever loads any of it. It exports one symbol
+ * (module.h) and is never closed. cuDNN is opened with dlopen in turn
+ * (cudnn.c). Whatever is missing, driver, GPU, code of our kernels that they
+ * take, or cuDNN, is said by an error of open.
  *
- * What runs where.  Convolutions are cuDNN's, three plain operations of its graph interface and nothing fused: before an instance norm a bias is dead, so
- * there is nothing to fuse in most layers, and plain ones are precompiled and deterministic.  All else are kernels of kernels/.  A convolution and the norm
- * that alone reads it are one step: the convolution leaves its result in a buffer that all steps share and that therefore stays in the GPU's L2 cache, and one
- * kernel adds the latent code's part or the bias, normalises, and writes the activations of both readers to where they are read, halves of concatenations
- * included.  Channels are padded to multiples of eight where a convolution reads or writes; only images have others.
+ * What runs where. Convolutions are cuDNN's, three plain operations of its
+ * graph interface and nothing fused: before an instance norm a bias is dead, so
+ * there is nothing to fuse in most layers, and plain ones are precompiled and
+ * deterministic. All else are kernels of kernels/. A convolution and the norm
+ * that alone reads it are one step: the convolution leaves its result in a
+ * buffer that all steps share and that therefore stays in the GPU's L2 cache,
+ * and one kernel adds the latent code's part or the bias, normalises, and
+ * writes the activations of both readers to where they are read, halves of
+ * concatenations included. Channels are padded to multiples of eight where a
+ * convolution reads or writes; only images have others.
  *
- * Memory.  Weights lie in one block a network (CudaPacked), made once.  A plan has one block for arena and shared buffers, whose addresses are fixed, and two
- * slots, each with its own inputs and outputs on the GPU and in pinned memory of the host.  Blocks come from a pool that keeps to the setting gpu_memory, or
- * without it leaves an eighth of the card to what does not go through it: CUDA's context, kernels that are loaded when they first run, cuDNN's own.  What does
- * not fit, or what the card does not have because other processes hold it, is NN_ENOMEM, and the caller makes room or uses a smaller batch.
+ * Memory. Weights lie in one block a network (CudaPacked), made once. A plan
+ * has one block for arena and shared buffers, whose addresses are fixed, and
+ * two slots, each with its own inputs and outputs on the GPU and in pinned
+ * memory of the host. Blocks come from a pool that keeps to the setting
+ * gpu_memory, or without it leaves an eighth of the card to what does not go
+ * through it: CUDA's context, kernels that are loaded when they first run,
+ * cuDNN's own. What does not fit, or what the card does not have because other
+ * processes hold it, is NN_ENOMEM, and the caller makes room or uses a smaller
+ * batch.
  *
- * Time.  Three streams: copies in, kernels, copies out.  A start copies its inputs to the pinned memory of a free slot, queues the copy to the GPU, the plan's
- * kernels and the copy back, with events between them, and returns; a finish waits for the last event.  So with two starts open, copies of one batch and the
- * kernels of the other go on at the same time.  The first run of a slot launches kernel by kernel (which also makes CUDA load them); the second is captured
- * into a CUDA graph, and from then on one call replays the plan.
+ * Time. Three streams: copies in, kernels, copies out. A start copies its
+ * inputs to the pinned memory of a free slot, queues the copy to the GPU, the
+ * plan's kernels and the copy back, with events between them, and returns; a
+ * finish waits for the last event. So with two starts open, copies of one batch
+ * and the kernels of the other go on at the same time. The first run of a slot
+ * launches kernel by kernel (which also makes CUDA load them); the second is
+ * captured into a CUDA graph, and from then on one call replays the plan.
  *
- * Threads.  As the interface says: one owner, and pack from another thread.  The pool has a lock; pack uses a stream of its own.
+ * Threads. As the interface says: one owner, and pack from another thread. The
+ * pool has a lock; pack uses a stream of its own.
  *
- * Training is not here.  It would add to cudnn.c the data and filter gradients of both kinds of convolution (a transposed convolution's are a plain
- * convolution and a filter gradient with operands swapped; filter gradients come in the activations' type), to kernels/ the backward of each file beside its
- * forward, and an NnTrainDevice; steps then are those of the plan's schedule, and nothing is fused whose value a backward step reads.
+ * Training is not here. It would add to cudnn.c the data and filter gradients
+ * of both kinds of convolution (a transposed convolution's are a plain
+ * convolution and a filter gradient with operands swapped; filter gradients
+ * come in the activations' type), to kernels/ the backward of each file beside
+ * its forward, and an NnTrainDevice; steps then are those of the plan's
+ * schedule, and nothing is fused whose value a backward step reads.
  */
 #ifndef BICYCLE_NN_CUDA_H
 #define BICYCLE_NN_CUDA_H
@@ -37,111 +57,112 @@
 #include <cuda_runtime_api.h>
 #include <pthread.h>
 
-/* ---- Device and memory (cuda.c) -------------------------------------------------------------------------------------------------------------- */
+/* ---- Device and memory (cuda.c) ------------------------------------------ */
 
-#define CUDA_ALIGN 256			/* of parts of a block */
-#define CUDA_FREE_BLOCKS 64		/* that the pool keeps */
+#define CUDA_ALIGN 256      /* of parts of a block */
+#define CUDA_FREE_BLOCKS 64 /* that the pool keeps */
 
 typedef struct CudaBlock
 {
-	void	   *data;
-	size_t		bytes;
+	void *data;
+	size_t bytes;
 } CudaBlock;
 
 typedef struct CudaPool
 {
 	pthread_mutex_t lock;
-	_Atomic size_t limit;		/* written with the lock, read by anybody, as is the next */
-	_Atomic size_t taken;		/* from CUDA; what is spare included */
-	CudaBlock	spare[CUDA_FREE_BLOCKS];
-	int			nspare;
+	_Atomic size_t limit; /* written with the lock, read by anybody, as is the next */
+	_Atomic size_t taken; /* from CUDA; what is spare included */
+	CudaBlock spare[CUDA_FREE_BLOCKS];
+	int nspare;
 } CudaPool;
 
 /* What the card can do a second; 0 where it is not known (cuda_peak.c). */
 typedef struct CudaPeak
 {
-	bool		known;			/* or tried */
-	double		flop,
-				bytes;
+	bool known; /* or tried */
+	double flop, bytes;
 } CudaPeak;
 
 typedef struct CudaDevice
 {
-	NnDevice	base;
-	int			index;
-	int			capability;		/* 90: 9.0 */
-	size_t		card_bytes;		/* of memory */
-	cudaStream_t in,
-				compute,
-				out,
-				upload;			/* of pack */
-	CudaConvs  *convs;
-	CudaPool	pool;
-	struct CudaSlot *open[NN_STARTS];	/* started and not finished, oldest first */
-	int			nopen;
-	bool		trace;			/* BICYCLE_CUDA_TRACE */
-	CudaPeak	peaks[NN_PRECISION_TF32 + 1];	/* of each precision, for the trace */
-	char		card[160];		/* all of the description but threads */
+	NnDevice base;
+	int index;
+	int capability;                        /* 90: 9.0 */
+	size_t card_bytes;                     /* of memory */
+	cudaStream_t in, compute, out, upload; /* of pack */
+	CudaConvs *convs;
+	CudaPool pool;
+	struct CudaSlot *open[NN_STARTS]; /* started and not finished, oldest first */
+	int nopen;
+	bool trace;                            /* BICYCLE_CUDA_TRACE */
+	CudaPeak peaks[NN_PRECISION_TF32 + 1]; /* of each precision, for the trace */
+	char card[160];                        /* all of the description but threads */
 } CudaDevice;
 
-extern NnStatus cuda_check(NnError *error, cudaError_t result, const char *what);	/* "run a kernel" */
-extern NnStatus cuda_use(const CudaDevice *device, NnError *error);	/* makes it the calling thread's */
+extern NnStatus cuda_check(NnError *error, cudaError_t result,
+						   const char *what); /* "run a kernel" */
+extern NnStatus cuda_use(const CudaDevice *device,
+						 NnError *error); /* makes it the calling thread's */
 extern NnStatus cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error);
-extern void cuda_give(CudaDevice *device, CudaBlock *block);	/* nothing that runs may use it; an empty block is left alone */
+extern void
+cuda_give(CudaDevice *device,
+		  CudaBlock *block); /* nothing that runs may use it; an empty block is left alone */
 
 static inline size_t
 cuda_aligned(size_t bytes)
 {
-	return bytes > SIZE_MAX - CUDA_ALIGN ? SIZE_MAX : (bytes + CUDA_ALIGN - 1) / CUDA_ALIGN * CUDA_ALIGN;
+	return bytes > SIZE_MAX - CUDA_ALIGN ? SIZE_MAX
+										 : (bytes + CUDA_ALIGN - 1) / CUDA_ALIGN * CUDA_ALIGN;
 }
 
-/* ---- Weights (cuda_pack.c) ------------------------------------------------------------------------------------------------------------------- */
+/* ---- Weights (cuda_pack.c) ----------------------------------------------- */
 
-/* What a node needs besides its operands, on the GPU; NULL where there is none. */
+/*
+ * What a node needs besides its operands, on the GPU; NULL where there is none.
+ */
 typedef struct CudaLayer
 {
-	NnOp		op;
-	NnShape		in,
-				out;			/* of one image; of a convolution's step */
-	void	   *filter;			/* (K, R, S, C), padded */
-	const float *scale;			/* (c) of what follows a convolution, or of a norm */
+	NnOp op;
+	NnShape in, out;    /* of one image; of a convolution's step */
+	void *filter;       /* (K, R, S, C), padded */
+	const float *scale; /* (c) of what follows a convolution, or of a norm */
 	const float *shift;
-	const float *linear;		/* (o, c) */
-	const float *z_weights;		/* (classes, nz, c) */
-	int			nz;
-	KernelAxis	rows,
-				columns;
+	const float *linear;    /* (o, c) */
+	const float *z_weights; /* (classes, nz, c) */
+	int nz;
+	KernelAxis rows, columns;
 } CudaLayer;
 
 typedef struct CudaPacked
 {
 	NnPrecision precision;
-	int			nlayers;		/* one a node */
-	CudaLayer  *layers;
-	CudaBlock	block;
+	int nlayers; /* one a node */
+	CudaLayer *layers;
+	CudaBlock block;
 } CudaPacked;
 
-extern NnStatus cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error);
+extern NnStatus cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph,
+						  const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cuda_pack_free(NnDevice *base, void *packed);
 extern size_t cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph);
 
-/* ---- Plans (cuda_plan.c) --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Plans (cuda_plan.c) ------------------------------------------------- */
 
 typedef struct CudaStep
 {
-	int			node,
-				end;			/* the same, or the norm after a convolution */
-	CudaConv   *conv;			/* NULL for other operators */
+	int node, end;  /* the same, or the norm after a convolution */
+	CudaConv *conv; /* NULL for other operators */
 } CudaStep;
 
 /* An input or output of the plan; outside the arena, in float or bytes. */
 typedef struct CudaPort
 {
-	int			value;
-	bool		input;
-	bool		direct;			/* kernels use it where it is; else it is copied to or from the arena */
-	size_t		offset;			/* in a slot's memory, bytes */
-	size_t		image;			/* elements of one image */
+	int value;
+	bool input;
+	bool direct;   /* kernels use it where it is; else it is copied to or from the arena */
+	size_t offset; /* in a slot's memory, bytes */
+	size_t image;  /* elements of one image */
 } CudaPort;
 
 #define CUDA_MAX_PORTS 16
@@ -150,49 +171,51 @@ typedef struct CudaPort
 typedef struct CudaSlot
 {
 	struct CudaPlan *plan;
-	char	   *device;			/* within the plan's block */
-	char	   *pinned;
-	cudaEvent_t arrived,		/* inputs are on the GPU */
-				computed,
-				left;			/* outputs are in pinned memory */
-	unsigned	forms;			/* bit i: port i is of bytes.  Of what was captured, or ran last */
-	bool		placed;			/* values are */
-	int			runs;			/* in this form, of those that succeeded: 0, 1, or 2 for more */
+	char *device; /* within the plan's block */
+	char *pinned;
+	cudaEvent_t arrived, /* inputs are on the GPU */
+		computed, left;  /* outputs are in pinned memory */
+	unsigned forms;      /* bit i: port i is of bytes.  Of what was captured, or ran last */
+	bool placed;         /* values are */
+	int runs;            /* in this form, of those that succeeded: 0, 1, or 2 for more */
 	cudaGraphExec_t graph;
-	KernelMap  *values;			/* where each value is, in this form */
-	NnBinding	outputs[CUDA_MAX_PORTS];	/* to be filled when it is finished; value is the port */
-	int			noutputs;
+	KernelMap *values;                 /* where each value is, in this form */
+	NnBinding outputs[CUDA_MAX_PORTS]; /* to be filled when it is finished; value is the port */
+	int noutputs;
 } CudaSlot;
 
 typedef struct CudaPlan
 {
 	const NnPlan *plan;
 	const CudaPacked *packed;
-	KernelType	type;
-	CudaStep   *steps;
-	int			nsteps;
-	CudaPort	ports[CUDA_MAX_PORTS];
-	int			nports;
-	CudaSlot	slots[NN_STARTS];
-	int			next;			/* slot of the next start */
-	CudaBlock	block;			/* arena, then what follows */
-	void	   *staged;			/* a convolution's input, made dense and padded */
-	void	   *result;			/* a convolution's result */
-	float	   *latents;
-	float	   *moments;		/* workspace of instance norms */
-	void	   *workspace;		/* of convolutions */
+	KernelType type;
+	CudaStep *steps;
+	int nsteps;
+	CudaPort ports[CUDA_MAX_PORTS];
+	int nports;
+	CudaSlot slots[NN_STARTS];
+	int next;        /* slot of the next start */
+	CudaBlock block; /* arena, then what follows */
+	void *staged;    /* a convolution's input, made dense and padded */
+	void *result;    /* a convolution's result */
+	float *latents;
+	float *moments;  /* workspace of instance norms */
+	void *workspace; /* of convolutions */
 } CudaPlan;
 
 extern NnStatus cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
 extern void cuda_release(NnDevice *base, NnPlan *plan);
 
-/* ---- Running (cuda_run.c, cuda_steps.c) ------------------------------------------------------------------------------------------------------ */
+/* ---- Running (cuda_run.c, cuda_steps.c) ---------------------------------- */
 
-extern NnStatus cuda_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
-extern NnStatus cuda_start(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error);
+extern NnStatus cuda_run(NnDevice *base, NnPlan *plan, const void *packed,
+						 const NnBinding *bindings, int nbindings, NnError *error);
+extern NnStatus cuda_start(NnDevice *base, NnPlan *plan, const void *packed,
+						   const NnBinding *bindings, int nbindings, NnError *error);
 extern NnStatus cuda_finish(NnDevice *base, NnError *error);
 extern NnStatus cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error);
-extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step, NnError *error);
+extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step,
+								 NnError *error);
 
 /* cuda_peak.c */
 extern const CudaPeak *cuda_peak(CudaDevice *device, NnPrecision precision);
@@ -202,4 +225,4 @@ extern void cuda_trace(CudaDevice *device, const CudaSlot *slot);
 extern void cuda_trace_device(CudaDevice *device);
 extern void cuda_trace_uncaptured(const CudaSlot *slot, const NnError *why);
 
-#endif							/* BICYCLE_NN_CUDA_H */
+#endif /* BICYCLE_NN_CUDA_H */

@@ -2,9 +2,12 @@
  * cuda_pack.c
  *	  A network's weights on the GPU.
  *
- * A CudaPacked owns one block, in which each part of each layer begins at a multiple of CUDA_ALIGN bytes.  It is laid out in a first pass and filled in a
- * second; both walk the same list of parts, so they cannot disagree.  Filters go through a buffer of floats of the largest one, from which a kernel makes the
- * activations' type.  May run beside the owner's use of the device: it has a stream of its own.
+ * A CudaPacked owns one block, in which each part of each layer begins at a
+ * multiple of CUDA_ALIGN bytes. It is laid out in a first pass and filled in a
+ * second; both walk the same list of parts, so they cannot disagree. Filters go
+ * through a buffer of floats of the largest one, from which a kernel makes the
+ * activations' type. May run beside the owner's use of the device: it has a
+ * stream of its own.
  */
 #include "nn/cuda/cuda.h"
 
@@ -12,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define EPSILON 1e-5			/* of batch norm */
+#define EPSILON 1e-5 /* of batch norm */
 
 typedef struct Packer
 {
@@ -20,16 +23,16 @@ typedef struct Packer
 	const NnGraph *graph;
 	const float *values;
 	CudaPacked *packed;
-	KernelType	type;
-	bool		filling;		/* second pass */
-	size_t		used;			/* bytes of the block, so far */
-	size_t		filter;			/* floats of the largest filter */
-	float	   *host;			/* what is uploaded next */
-	CudaBlock	floats;			/* a filter on the GPU, before its type is made */
-	NnError    *error;
+	KernelType type;
+	bool filling;     /* second pass */
+	size_t used;      /* bytes of the block, so far */
+	size_t filter;    /* floats of the largest filter */
+	float *host;      /* what is uploaded next */
+	CudaBlock floats; /* a filter on the GPU, before its type is made */
+	NnError *error;
 } Packer;
 
-/* ---- Parts ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Parts --------------------------------------------------------------- */
 
 static const float *
 param_values(const Packer *p, int param)
@@ -41,7 +44,7 @@ param_values(const Packer *p, int param)
 static void *
 place(Packer *p, size_t bytes)
 {
-	size_t		at = p->used;
+	size_t at = p->used;
 
 	p->used = cuda_aligned(bytes) > SIZE_MAX - p->used ? SIZE_MAX : p->used + cuda_aligned(bytes);
 	return p->filling ? (char *) p->packed->block.data + at : NULL;
@@ -67,16 +70,18 @@ upload_floats(Packer *p, size_t count, const float **part)
 	return p->filling ? upload(p, (void *) *part, count * sizeof(float)) : NN_OK;
 }
 
-/* ---- Filters --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Filters ------------------------------------------------------------- */
 
 /*
- * Puts a checkpoint's weight, (O, I, R, S) of a convolution with I >= c or (K, C, R, S) of a transposed one, into (K, R, S, C) with both channel counts padded
- * with zeros.  They are the same order: a transposed convolution is the data gradient of one from its outputs to its inputs.
+ * Puts a checkpoint's weight, (O, I, R, S) of a convolution with I >= c or (K,
+ * C, R, S) of a transposed one, into (K, R, S, C) with both channel counts
+ * padded with zeros. They are the same order: a transposed convolution is the
+ * data gradient of one from its outputs to its inputs.
  */
 static void
 order_filter(const float *w, int k, int inputs, int c, int taps, float *out)
 {
-	int			padded = cuda_padded(c);
+	int padded = cuda_padded(c);
 
 	memset(out, 0, (size_t) cuda_padded(k) * taps * padded * sizeof(float));
 	for (int o = 0; o < k; o++)
@@ -88,59 +93,71 @@ order_filter(const float *w, int k, int inputs, int c, int taps, float *out)
 static NnStatus
 pack_filter(Packer *p, CudaLayer *layer, const NnNode *node)
 {
-	bool		transposed = node->op == NN_OP_CONVT;
-	int			k = transposed ? layer->in.c : layer->out.c,
-				c = transposed ? layer->out.c : layer->in.c,
-				taps = node->kernel * node->kernel;
-	size_t		count = nn_mul(nn_mul(cuda_padded(k), taps), cuda_padded(c));
-	KernelMap	from,
-				to;
-	NnStatus	status;
+	bool transposed = node->op == NN_OP_CONVT;
+	int k = transposed ? layer->in.c : layer->out.c, c = transposed ? layer->out.c : layer->in.c,
+		taps = node->kernel * node->kernel;
+	size_t count = nn_mul(nn_mul(cuda_padded(k), taps), cuda_padded(c));
+	KernelMap from, to;
+	NnStatus status;
 
 	p->filter = count > p->filter ? count : p->filter;
 	layer->filter = place(p, nn_mul(count, kernel_type_size(p->type)));
 	if (!p->filling)
 		return NN_OK;
-	order_filter(param_values(p, node->weight), k, c + (transposed ? 0 : layer->nz), c, taps, p->host);
+	order_filter(param_values(p, node->weight), k, c + (transposed ? 0 : layer->nz), c, taps,
+				 p->host);
 	status = upload(p, p->floats.data, count * sizeof(float));
 	if (status != NN_OK)
 		return status;
 	from = kernel_map(p->floats.data, KERNEL_F32, KERNEL_VECTOR);
 	to = kernel_map(layer->filter, p->type, KERNEL_VECTOR);
-	status = cuda_check(p->error, (cudaError_t) kernel_convert(p->device->upload, &from, &to, count / KERNEL_VECTOR, KERNEL_VECTOR, KERNEL_VECTOR), "convert weights");
-	/* the buffer of floats is used again by the next filter, in the same stream's order */
-	return status == NN_OK ? cuda_check(p->error, cudaStreamSynchronize(p->device->upload), "convert weights") : status;
+	status = cuda_check(p->error,
+						(cudaError_t) kernel_convert(p->device->upload, &from, &to,
+													 count / KERNEL_VECTOR, KERNEL_VECTOR,
+													 KERNEL_VECTOR),
+						"convert weights");
+	/*
+	 * the buffer of floats is used again by the next filter, in the same
+	 * stream's order
+	 */
+	return status == NN_OK
+			   ? cuda_check(p->error, cudaStreamSynchronize(p->device->upload), "convert weights")
+			   : status;
 }
 
-/* ---- What comes after a convolution ------------------------------------------------------------------------------------------------------------ */
+/* ---- What comes after a convolution -------------------------------------- */
 
 /*
- * Scale and shift for the end of a step: y = (x + bias - mean) * gamma / sqrt(var + eps) + beta with batch norm, y = x + bias without a norm.  Before an instance
- * norm a bias cancels and is left out.  node may be NULL (a norm by itself), as may end (a convolution alone).
+ * Scale and shift for the end of a step: y = (x + bias - mean) * gamma /
+ * sqrt(var + eps) + beta with batch norm, y = x + bias without a norm. Before
+ * an instance norm a bias cancels and is left out. node may be NULL (a norm by
+ * itself), as may end (a convolution alone).
  */
 static NnStatus
 pack_affine(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
 	const float *bias = node && node->bias >= 0 ? param_values(p, node->bias) : NULL;
-	bool		batch = end && end->norm == NN_NORM_BATCH;
-	int			c = layer->out.c;
-	NnStatus	status;
+	bool batch = end && end->norm == NN_NORM_BATCH;
+	int c = layer->out.c;
+	NnStatus status;
 
 	if (end && end->norm == NN_NORM_INSTANCE)
 		return NN_OK;
 	if (!batch && !bias)
 		return NN_OK;
 	for (int i = 0; p->filling && batch && i < c; i++)
-		p->host[i] = (float) (param_values(p, end->weight)[i] / sqrt((double) param_values(p, end->var)[i] + EPSILON));
+		p->host[i] = (float) (param_values(p, end->weight)[i] /
+							  sqrt((double) param_values(p, end->var)[i] + EPSILON));
 	if (batch && (status = upload_floats(p, c, &layer->scale)) != NN_OK)
 		return status;
 	for (int i = 0; p->filling && i < c; i++)
 	{
-		double		shift = bias ? bias[i] : 0;
+		double shift = bias ? bias[i] : 0;
 
 		if (batch)
-			shift = (shift - param_values(p, end->mean)[i]) * param_values(p, end->weight)[i] / sqrt((double) param_values(p, end->var)[i] + EPSILON) +
-				param_values(p, end->bias)[i];
+			shift = (shift - param_values(p, end->mean)[i]) * param_values(p, end->weight)[i] /
+						sqrt((double) param_values(p, end->var)[i] + EPSILON) +
+					param_values(p, end->bias)[i];
 		p->host[i] = (float) shift;
 	}
 	return upload_floats(p, c, &layer->shift);
@@ -149,7 +166,7 @@ pack_affine(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 static KernelAxis
 axis_of(const NnBorder *border)
 {
-	KernelAxis	axis = {.n = border->n};
+	KernelAxis axis = { .n = border->n };
 
 	memcpy(axis.first, border->first, sizeof(axis.first));
 	return axis;
@@ -158,26 +175,28 @@ axis_of(const NnBorder *border)
 static NnStatus
 pack_latent(Packer *p, CudaLayer *layer, const NnNode *node)
 {
-	NnBorder	rows,
-				columns;
+	NnBorder rows, columns;
 
 	if (!nn_border(&rows, layer->in.h, layer->out.h, node->kernel, node->stride, node->pad) ||
 		!nn_border(&columns, layer->in.w, layer->out.w, node->kernel, node->stride, node->pad))
-		return nn_fail(p->error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent", node->name);
+		return nn_fail(p->error, NN_EUNSUPPORTED,
+					   "kernel of layer \"%s\" is too large for a latent", node->name);
 	layer->rows = axis_of(&rows);
 	layer->columns = axis_of(&columns);
 	if (p->filling)
-		nn_border_sums(&rows, &columns, param_values(p, node->weight), layer->in.c, layer->nz, layer->out.c, node->kernel, p->host);
-	return upload_floats(p, (size_t) rows.n * columns.n * layer->nz * layer->out.c, &layer->z_weights);
+		nn_border_sums(&rows, &columns, param_values(p, node->weight), layer->in.c, layer->nz,
+					   layer->out.c, node->kernel, p->host);
+	return upload_floats(p, (size_t) rows.n * columns.n * layer->nz * layer->out.c,
+						 &layer->z_weights);
 }
 
-/* ---- Layers ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Layers -------------------------------------------------------------- */
 
 static NnStatus
 pack_linear(Packer *p, CudaLayer *layer, const NnNode *node)
 {
-	size_t		count = (size_t) layer->out.c * layer->in.c;
-	NnStatus	status;
+	size_t count = (size_t) layer->out.c * layer->in.c;
+	NnStatus status;
 
 	if (p->filling)
 		memcpy(p->host, param_values(p, node->weight), count * sizeof(float));
@@ -188,7 +207,7 @@ pack_linear(Packer *p, CudaLayer *layer, const NnNode *node)
 static NnStatus
 pack_conv(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
-	NnStatus	status = pack_filter(p, layer, node);
+	NnStatus status = pack_filter(p, layer, node);
 
 	if (status == NN_OK && layer->nz > 0)
 		status = pack_latent(p, layer, node);
@@ -201,7 +220,7 @@ pack_layer(Packer *p, int id)
 	const NnGraph *g = p->graph;
 	const NnNode *node = &g->nodes[id];
 	const NnNode *end = &g->nodes[cuda_step_end(g, id)];
-	CudaLayer  *layer = &p->packed->layers[id];
+	CudaLayer *layer = &p->packed->layers[id];
 
 	layer->op = node->op;
 	if (node->in[0] >= 0)
@@ -226,7 +245,7 @@ pack_layer(Packer *p, int id)
 static NnStatus
 pack_layers(Packer *p, bool filling)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	p->filling = filling;
 	p->used = 0;
@@ -235,7 +254,10 @@ pack_layers(Packer *p, bool filling)
 	return status;
 }
 
-/* A packer that has laid its parts out; its layers are the caller's to free with `made`. */
+/*
+ * A packer that has laid its parts out; its layers are the caller's to free
+ * with `made`.
+ */
 static NnStatus
 lay_out_parts(Packer *p, CudaPacked *made)
 {
@@ -250,9 +272,9 @@ lay_out_parts(Packer *p, CudaPacked *made)
 size_t
 cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
 {
-	CudaPacked	made = {.precision = precision};
-	Packer		p = {.device = base->state, .graph = graph, .type = cuda_type(precision)};
-	size_t		bytes = lay_out_parts(&p, &made) == NN_OK ? p.used : 0;
+	CudaPacked made = { .precision = precision };
+	Packer p = { .device = base->state, .graph = graph, .type = cuda_type(precision) };
+	size_t bytes = lay_out_parts(&p, &made) == NN_OK ? p.used : 0;
 
 	free(made.layers);
 	return bytes;
@@ -262,9 +284,11 @@ cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
 static NnStatus
 take_memory(Packer *p)
 {
-	/* parts of floats lie in the block too, so none of them is larger than it */
-	size_t		floats = p->used / sizeof(float) > p->filter ? p->used / sizeof(float) : p->filter;
-	NnStatus	status = cuda_take(p->device, p->used, &p->packed->block, p->error);
+	/*
+	 * parts of floats lie in the block too, so none of them is larger than it
+	 */
+	size_t floats = p->used / sizeof(float) > p->filter ? p->used / sizeof(float) : p->filter;
+	NnStatus status = cuda_take(p->device, p->used, &p->packed->block, p->error);
 
 	if (status == NN_OK)
 		status = cuda_take(p->device, nn_mul(p->filter, sizeof(float)), &p->floats, p->error);
@@ -275,11 +299,16 @@ take_memory(Packer *p)
 }
 
 NnStatus
-cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error)
+cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values,
+		  void **packed, size_t *bytes, NnError *error)
 {
 	CudaPacked *made = calloc(1, sizeof(CudaPacked));
-	Packer		p = {.device = base->state, .graph = graph, .values = values, .type = cuda_type(precision), .error = error};
-	NnStatus	status;
+	Packer p = { .device = base->state,
+				 .graph = graph,
+				 .values = values,
+				 .type = cuda_type(precision),
+				 .error = error };
+	NnStatus status;
 
 	if (!made)
 		return nn_no_memory(error, sizeof(CudaPacked));
@@ -310,11 +339,14 @@ void
 cuda_pack_free(NnDevice *base, void *packed_)
 {
 	CudaPacked *packed = packed_;
-	NnError		ignored;
+	NnError ignored;
 
 	if (!packed)
 		return;
-	/* perhaps the first that this thread does on a GPU, and not to be on another one */
+	/*
+	 * perhaps the first that this thread does on a GPU, and not to be on
+	 * another one
+	 */
 	(void) cuda_use(base->state, &ignored);
 	cuda_give(base->state, &packed->block);
 	free(packed->layers);

@@ -1,10 +1,14 @@
 /*
  * cuda_peak.c
- *	  What the card can do, for cuda_trace.c to hold steps against: bytes a second of a copy within its memory, read and written ones counted, and arithmetic a
- *	  second of large convolutions by the same library that the plans use.
+ *	  What the card can do, for cuda_trace.c to hold steps against: bytes a
+ *	  second of a copy within its memory, read and written ones counted, and
+ *	  arithmetic a second of large convolutions by the same library that the
+ *	  plans use.
  *
- * Measured once a device and precision when a trace asks, which takes a second or two and 1 GB of the card's memory for that time; or BICYCLE_CUDA_PEAK in the
- * environment says both, as "TFLOP/s,GB/s".  A rate that could not be measured is 0.  Called by the device's owner.
+ * Measured once a device and precision when a trace asks, which takes a second
+ * or two and 1 GB of the card's memory for that time; or BICYCLE_CUDA_PEAK in
+ * the environment says both, as "TFLOP/s,GB/s". A rate that could not be
+ * measured is 0. Called by the device's owner.
  */
 #include "nn/cuda/cuda.h"
 
@@ -13,21 +17,41 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define COPY_BYTES ((size_t) 512 << 20)	/* far beyond any cache */
+#define COPY_BYTES ((size_t) 512 << 20) /* far beyond any cache */
 
-/* Two that keep all multiprocessors busy: a matrix product, and a 3 x 3 convolution; which is faster is the library's affair. */
+/*
+ * Two that keep all multiprocessors busy: a matrix product, and a 3 x 3
+ * convolution; which is faster is the library's affair.
+ */
 static const CudaConvShape products[] = {
-	{.n = 64, .h = 32, .w = 32, .c = 2048, .oh = 32, .ow = 32, .k = 2048, .kernel = 1, .stride = 1},
-	{.n = 64, .h = 64, .w = 64, .c = 512, .oh = 64, .ow = 64, .k = 512, .kernel = 3, .stride = 1, .pad = 1},
+	{ .n = 64,
+	  .h = 32,
+	  .w = 32,
+	  .c = 2048,
+	  .oh = 32,
+	  .ow = 32,
+	  .k = 2048,
+	  .kernel = 1,
+	  .stride = 1 },
+	{ .n = 64,
+	  .h = 64,
+	  .w = 64,
+	  .c = 512,
+	  .oh = 64,
+	  .ow = 64,
+	  .k = 512,
+	  .kernel = 3,
+	  .stride = 1,
+	  .pad = 1 },
 };
 
 static double
 product_rate(CudaDevice *device, NnPrecision precision, CudaConvShape s)
 {
-	double		flop = 2.0 * s.n * s.oh * s.ow * s.k * s.c * s.kernel * s.kernel;
-	CudaConv   *conv;
-	NnError		ignored;
-	float		ms;
+	double flop = 2.0 * s.n * s.oh * s.ow * s.k * s.c * s.kernel * s.kernel;
+	CudaConv *conv;
+	NnError ignored;
+	float ms;
 
 	s.type = cuda_type(precision);
 	s.tf32 = precision == NN_PRECISION_TF32;
@@ -41,9 +65,9 @@ product_rate(CudaDevice *device, NnPrecision precision, CudaConvShape s)
 const CudaPeak *
 cuda_peak(CudaDevice *device, NnPrecision precision)
 {
-	CudaPeak   *peak = &device->peaks[precision];
+	CudaPeak *peak = &device->peaks[precision];
 	const char *given = getenv("BICYCLE_CUDA_PEAK");
-	float		ms;
+	float ms;
 
 	if (peak->known)
 		return peak;
@@ -56,7 +80,7 @@ cuda_peak(CudaDevice *device, NnPrecision precision)
 	}
 	for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
 	{
-		double		rate = product_rate(device, precision, products[i]);
+		double rate = product_rate(device, precision, products[i]);
 
 		peak->flop = rate > peak->flop ? rate : peak->flop;
 	}

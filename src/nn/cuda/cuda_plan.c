@@ -1,9 +1,12 @@
 /*
  * cuda_plan.c
- *	  Planning a graph on the GPU: its steps, its ports, and the one block of memory that all of it lives in.
+ *	  Planning a graph on the GPU: its steps, its ports, and the one block of
+ *	  memory that all of it lives in.
  *
- * A CudaPlan belongs to its NnPlan.  The block holds the arena, the buffers that the steps share, and the ports of both slots, in this order; pinned memory of
- * the host holds the ports once more.  Addresses never change, so a captured plan stays valid.
+ * A CudaPlan belongs to its NnPlan. The block holds the arena, the buffers that
+ * the steps share, and the ports of both slots, in this order; pinned memory of
+ * the host holds the ports once more. Addresses never change, so a captured
+ * plan stays valid.
  */
 #include "nn/cuda/cuda.h"
 
@@ -22,12 +25,14 @@ same_image(NnShape a, NnShape b)
 	return a.h == b.h && a.w == b.w && a.c == b.c;
 }
 
-/* The packed layers must be those of this graph, at another batch size perhaps. */
+/*
+ * The packed layers must be those of this graph, at another batch size perhaps.
+ */
 static NnStatus
 check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
 {
 	const NnGraph *g = plan->graph;
-	bool		fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
+	bool fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
 
 	for (int i = 0; fits && i < g->nnodes; i++)
 	{
@@ -35,14 +40,18 @@ check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
 		const CudaLayer *layer = &packed->layers[i];
 
 		fits = layer->op == node->op && same_image(layer->out, cuda_shape(plan, node->out[0])) &&
-			(node->in[0] < 0 || same_image(layer->in, cuda_shape(plan, node->in[0])));
+			   (node->in[0] < 0 || same_image(layer->in, cuda_shape(plan, node->in[0])));
 	}
 	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
 }
 
-/* ---- Ports ----------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Ports --------------------------------------------------------------- */
 
-/* Whether kernels may use the port's memory instead of the arena: it is a buffer of its own, of which nothing is a slice, and no result that others read. */
+/*
+ * Whether kernels may use the port's memory instead of the arena: it is a
+ * buffer of its own, of which nothing is a slice, and no result that others
+ * read.
+ */
 static bool
 is_direct(const NnGraph *g, int value, bool input)
 {
@@ -61,11 +70,12 @@ is_direct(const NnGraph *g, int value, bool input)
 static NnStatus
 add_port(CudaPlan *p, int value, bool input, NnError *error)
 {
-	NnShape		s = cuda_shape(p->plan, value);
+	NnShape s = cuda_shape(p->plan, value);
 
 	if (p->nports == CUDA_MAX_PORTS)
-		return nn_fail(error, NN_EUNSUPPORTED, "graph has more than %d inputs and outputs", CUDA_MAX_PORTS);
-	p->ports[p->nports++] = (CudaPort) {
+		return nn_fail(error, NN_EUNSUPPORTED, "graph has more than %d inputs and outputs",
+					   CUDA_MAX_PORTS);
+	p->ports[p->nports++] = (CudaPort){
 		.value = value,
 		.input = input,
 		.direct = is_direct(p->plan->graph, value, input),
@@ -79,7 +89,7 @@ static NnStatus
 find_ports(CudaPlan *p, size_t *bytes, NnError *error)
 {
 	const NnGraph *g = p->plan->graph;
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int i = 0; status == NN_OK && i < g->nnodes; i++)
 		if (g->nodes[i].op == NN_OP_INPUT)
@@ -91,21 +101,18 @@ find_ports(CudaPlan *p, size_t *bytes, NnError *error)
 	for (int i = 0; i < p->nports; i++)
 	{
 		p->ports[i].offset = *bytes;
-		*bytes += cuda_aligned(nn_mul(elements(cuda_shape(p->plan, p->ports[i].value)), sizeof(float)));
+		*bytes +=
+			cuda_aligned(nn_mul(elements(cuda_shape(p->plan, p->ports[i].value)), sizeof(float)));
 	}
 	return status;
 }
 
-/* ---- Steps and shared buffers ------------------------------------------------------------------------------------------------------------------ */
+/* ---- Steps and shared buffers -------------------------------------------- */
 
 /* Bytes of the buffers that steps share: the most that any of them wants. */
 typedef struct Shared
 {
-	size_t		staged,
-				result,
-				latents,
-				moments,
-				workspace;
+	size_t staged, result, latents, moments, workspace;
 } Shared;
 
 static void
@@ -119,15 +126,16 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 {
 	const NnNode *node = &p->plan->graph->nodes[step->node];
 	const CudaLayer *layer = &p->packed->layers[step->node];
-	size_t		element = kernel_type_size(p->type);
+	size_t element = kernel_type_size(p->type);
 	CudaConvShape s;
-	NnStatus	status;
+	NnStatus status;
 
 	cuda_conv_shape(p->plan, node, &s);
-	most(&shared->staged, elements((NnShape) {s.n, s.h, s.w, s.c}) * element);
-	most(&shared->result, elements((NnShape) {s.n, s.oh, s.ow, s.k}) * element);
-	most(&shared->latents, (size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
-	nn_progress(&device->base);	/* choosing an engine can take long, timing some of them longer */
+	most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
+	most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
+	most(&shared->latents,
+		 (size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
+	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)
 		most(&shared->workspace, cuda_conv_workspace(step->conv));
@@ -140,21 +148,21 @@ static NnStatus
 make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 {
 	const NnGraph *g = p->plan->graph;
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int i = 0; status == NN_OK && i < g->nnodes; i++)
 	{
-		CudaStep   *step = &p->steps[p->nsteps];
+		CudaStep *step = &p->steps[p->nsteps];
 		const NnNode *end;
 
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
-		*step = (CudaStep) {.node = i, .end = cuda_step_end(g, i)};
+		*step = (CudaStep){ .node = i, .end = cuda_step_end(g, i) };
 		p->nsteps++;
 		end = &g->nodes[step->end];
 		if (end->op == NN_OP_NORM_ACT && end->norm == NN_NORM_INSTANCE)
 		{
-			NnShape		s = cuda_shape(p->plan, end->out[0]);
+			NnShape s = cuda_shape(p->plan, end->out[0]);
 
 			most(&shared->moments, kernel_instance_norm_floats(s.n, s.h, s.w, s.c) * sizeof(float));
 		}
@@ -165,29 +173,32 @@ make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 	return status;
 }
 
-/* ---- Memory ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Memory -------------------------------------------------------------- */
 
 /* A part of the block; sizes were aligned. */
 static void *
 part(char **at, size_t bytes)
 {
-	void	   *start = *at;
+	void *start = *at;
 
 	*at += cuda_aligned(bytes);
 	return start;
 }
 
 static NnStatus
-take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, size_t ports, NnError *error)
+take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, size_t ports,
+		   NnError *error)
 {
-	size_t		arena = nn_mul(plan->arena_elements, kernel_type_size(p->type));
-	size_t		sizes[] = {arena, shared->staged, shared->result, shared->latents, shared->moments, shared->workspace, ports, ports};
-	size_t		total = 0;
-	char	   *at;
-	NnStatus	status;
+	size_t arena = nn_mul(plan->arena_elements, kernel_type_size(p->type));
+	size_t sizes[] = { arena,           shared->staged,    shared->result, shared->latents,
+					   shared->moments, shared->workspace, ports,          ports };
+	size_t total = 0;
+	char *at;
+	NnStatus status;
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-		total = cuda_aligned(sizes[i]) > SIZE_MAX - total ? SIZE_MAX : total + cuda_aligned(sizes[i]);
+		total =
+			cuda_aligned(sizes[i]) > SIZE_MAX - total ? SIZE_MAX : total + cuda_aligned(sizes[i]);
 	status = cuda_take(device, total, &p->block, error);
 	if (status != NN_OK)
 		return status;
@@ -208,26 +219,31 @@ take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, 
 static NnStatus
 make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
 {
-	NnStatus	status;
+	NnStatus status;
 
 	slot->plan = p;
 	slot->values = calloc(p->plan->graph->nvalues + 1, sizeof(KernelMap));
 	if (!slot->values)
 		return nn_no_memory(error, p->plan->graph->nvalues * sizeof(KernelMap));
-	status = cuda_check(error, cudaMallocHost((void **) &slot->pinned, ports > 0 ? ports : 1), "pin memory of the host");
+	status = cuda_check(error, cudaMallocHost((void **) &slot->pinned, ports > 0 ? ports : 1),
+						"pin memory of the host");
 	if (status == NN_OK)
-		status = cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, cudaEventDisableTiming), "create an event");
+		status = cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, cudaEventDisableTiming),
+							"create an event");
 	if (status == NN_OK)
-		status = cuda_check(error, cudaEventCreateWithFlags(&slot->computed, cudaEventDisableTiming), "create an event");
+		status =
+			cuda_check(error, cudaEventCreateWithFlags(&slot->computed, cudaEventDisableTiming),
+					   "create an event");
 	if (status == NN_OK)
-		status = cuda_check(error, cudaEventCreateWithFlags(&slot->left, cudaEventDisableTiming), "create an event");
+		status = cuda_check(error, cudaEventCreateWithFlags(&slot->left, cudaEventDisableTiming),
+							"create an event");
 	return status;
 }
 
 static void
 free_slot(CudaSlot *slot)
 {
-	cudaEvent_t events[] = {slot->arrived, slot->computed, slot->left};
+	cudaEvent_t events[] = { slot->arrived, slot->computed, slot->left };
 
 	if (slot->graph)
 		(void) cudaGraphExecDestroy(slot->graph);
@@ -239,16 +255,16 @@ free_slot(CudaSlot *slot)
 	free(slot->values);
 }
 
-/* ---- The two ways in --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The two ways in ----------------------------------------------------- */
 
 NnStatus
 cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 {
 	CudaDevice *device = base->state;
-	Shared		shared = {0};
-	size_t		ports = 0;
-	CudaPlan   *p;
-	NnStatus	status = check_packed(plan, packed, error);
+	Shared shared = { 0 };
+	size_t ports = 0;
+	CudaPlan *p;
+	NnStatus status = check_packed(plan, packed, error);
 
 	if (status == NN_OK)
 		status = cuda_use(device, error);
@@ -281,8 +297,8 @@ void
 cuda_release(NnDevice *base, NnPlan *plan)
 {
 	CudaDevice *device = base->state;
-	CudaPlan   *p = plan->device_state;
-	NnError		ignored;
+	CudaPlan *p = plan->device_state;
+	NnError ignored;
 
 	plan->arena = NULL;
 	plan->device_state = NULL;

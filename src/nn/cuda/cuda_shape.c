@@ -1,7 +1,8 @@
 /*
  * cuda_shape.c
- *	  What the device makes of a graph, from shapes alone: types, steps, convolutions, and what each step costs at least.  Pure functions, which tests use
- *	  without a GPU.
+ *	  What the device makes of a graph, from shapes alone: types, steps,
+ *	  convolutions, and what each step costs at least. Pure functions, which
+ *	  tests use without a GPU.
  */
 #include "nn/cuda/cuda_shape.h"
 
@@ -37,7 +38,8 @@ cuda_is_conv(NnOp op)
 int
 cuda_step_end(const NnGraph *graph, int node)
 {
-	if (cuda_is_conv(graph->nodes[node].op) && nn_read_by_next_only(graph, node) && graph->nodes[node + 1].op == NN_OP_NORM_ACT)
+	if (cuda_is_conv(graph->nodes[node].op) && nn_read_by_next_only(graph, node) &&
+		graph->nodes[node + 1].op == NN_OP_NORM_ACT)
 		return node + 1;
 	return node;
 }
@@ -45,10 +47,9 @@ cuda_step_end(const NnGraph *graph, int node)
 void
 cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 {
-	NnShape		in = cuda_shape(plan, node->in[0]),
-				out = cuda_shape(plan, node->out[0]);
+	NnShape in = cuda_shape(plan, node->in[0]), out = cuda_shape(plan, node->out[0]);
 
-	*shape = (CudaConvShape) {
+	*shape = (CudaConvShape){
 		.transposed = node->op == NN_OP_CONVT,
 		.type = cuda_type(plan->precision),
 		.tf32 = plan->precision == NN_PRECISION_TF32,
@@ -65,14 +66,17 @@ cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 	};
 }
 
-/* Bytes of a value.  Images are given and taken as bytes; a value of one pixel that comes in is a latent code, in float. */
+/*
+ * Bytes of a value. Images are given and taken as bytes; a value of one pixel
+ * that comes in is a latent code, in float.
+ */
 static double
 value_bytes(const NnPlan *plan, int value)
 {
 	const NnGraph *g = plan->graph;
-	NnShape		s = cuda_shape(plan, value);
-	double		element = (double) kernel_type_size(cuda_type(plan->precision));
-	bool		port = g->values[value].output;
+	NnShape s = cuda_shape(plan, value);
+	double element = (double) kernel_type_size(cuda_type(plan->precision));
+	bool port = g->values[value].output;
 
 	for (int i = 0; i < g->nnodes; i++)
 		port |= g->nodes[i].op == NN_OP_INPUT && g->nodes[i].out[0] == value;
@@ -85,17 +89,16 @@ void
 cuda_step_cost(const NnPlan *plan, int node, CudaCost *cost)
 {
 	const NnGraph *g = plan->graph;
-	const NnNode *first = &g->nodes[node],
-			   *last = &g->nodes[cuda_step_end(g, node)];
-	NnShape		in = cuda_shape(plan, first->in[0]),
-				out = cuda_shape(plan, first->out[0]);
+	const NnNode *first = &g->nodes[node], *last = &g->nodes[cuda_step_end(g, node)];
+	NnShape in = cuda_shape(plan, first->in[0]), out = cuda_shape(plan, first->out[0]);
 
-	*cost = (CudaCost) {0};
+	*cost = (CudaCost){ 0 };
 	if (cuda_is_conv(first->op))
 	{
-		double		filter = (double) in.c * out.c * first->kernel * first->kernel;
+		double filter = (double) in.c * out.c * first->kernel * first->kernel;
 
-		cost->flop = 2 * filter * in.n * (first->op == NN_OP_CONVT ? (double) in.h * in.w : (double) out.h * out.w);
+		cost->flop = 2 * filter * in.n *
+					 (first->op == NN_OP_CONVT ? (double) in.h * in.w : (double) out.h * out.w);
 		cost->weights = filter * kernel_type_size(cuda_type(plan->precision));
 	}
 	for (int i = 0; i < NN_MAX_IN; i++)

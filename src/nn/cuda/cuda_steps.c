@@ -1,14 +1,20 @@
 /*
  * cuda_steps.c
- *	  A plan's steps as launches on the stream of kernels, one after the other; whether they run or are captured is the caller's affair.
+ *	  A plan's steps as launches on the stream of kernels, one after the other;
+ *	  whether they run or are captured is the caller's affair.
  *
- * Called by the device's owner.  Nothing here allocates, waits or reads a result.
+ * Called by the device's owner. Nothing here allocates, waits or reads a
+ * result.
  */
 #include "nn/cuda/cuda.h"
 
 /* The two enumerations are one (kernels/ knows no header of ours). */
-_Static_assert((int) KERNEL_ACT_NONE == (int) NN_ACT_NONE && (int) KERNEL_ACT_RELU == (int) NN_ACT_RELU && (int) KERNEL_ACT_LRELU == (int) NN_ACT_LRELU &&
-			   (int) KERNEL_ACT_ELU == (int) NN_ACT_ELU && (int) KERNEL_ACT_TANH == (int) NN_ACT_TANH, "activations");
+_Static_assert((int) KERNEL_ACT_NONE == (int) NN_ACT_NONE &&
+				   (int) KERNEL_ACT_RELU == (int) NN_ACT_RELU &&
+				   (int) KERNEL_ACT_LRELU == (int) NN_ACT_LRELU &&
+				   (int) KERNEL_ACT_ELU == (int) NN_ACT_ELU &&
+				   (int) KERNEL_ACT_TANH == (int) NN_ACT_TANH,
+			   "activations");
 _Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
 
 typedef struct Launch
@@ -16,7 +22,7 @@ typedef struct Launch
 	CudaDevice *device;
 	const CudaSlot *slot;
 	const CudaPlan *p;
-	NnError    *error;
+	NnError *error;
 } Launch;
 
 static NnStatus
@@ -37,13 +43,14 @@ pixels_of(NnShape s)
 	return (size_t) s.n * s.h * s.w;
 }
 
-/* ---- Convolutions and norms --------------------------------------------------------------------------------------------------------------------- */
+/* ---- Convolutions and norms ---------------------------------------------- */
 
 /* Whether a convolution can read the map as it is. */
 static bool
 is_dense(const KernelMap *map, const CudaPlan *p, int channels)
 {
-	return map->type == p->type && map->vector && map->pitch == channels && channels == cuda_padded(channels);
+	return map->type == p->type && map->vector && map->pitch == channels &&
+		   channels == cuda_padded(channels);
 }
 
 static NnStatus
@@ -51,17 +58,19 @@ convolve(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
-	NnShape		in = cuda_shape(l->p->plan, node->in[0]);
+	NnShape in = cuda_shape(l->p->plan, node->in[0]);
 	const KernelMap *x = &l->slot->values[node->in[0]];
-	KernelMap	staged = kernel_map(l->p->staged, l->p->type, cuda_padded(in.c));
-	bool		dense = is_dense(x, l->p, in.c);
-	NnStatus	status = NN_OK;
+	KernelMap staged = kernel_map(l->p->staged, l->p->type, cuda_padded(in.c));
+	bool dense = is_dense(x, l->p, in.c);
+	NnStatus status = NN_OK;
 
 	if (!dense)
-		status = launched(l, kernel_convert(l->device->compute, x, &staged, pixels_of(in), in.c, cuda_padded(in.c)));
+		status = launched(l, kernel_convert(l->device->compute, x, &staged, pixels_of(in), in.c,
+											cuda_padded(in.c)));
 	if (status != NN_OK)
 		return status;
-	return cuda_conv_run(l->device->convs, step->conv, dense ? x->data : staged.data, layer->filter, l->p->result, l->p->workspace, l->error);
+	return cuda_conv_run(l->device->convs, step->conv, dense ? x->data : staged.data, layer->filter,
+						 l->p->result, l->p->workspace, l->error);
 }
 
 static NnStatus
@@ -81,14 +90,17 @@ make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, int n)
 	return launched(l, kernel_z_bias(l->device->compute, &latents));
 }
 
-/* What follows x, a convolution's result or a value: the step's end, which may be the convolution itself. */
+/*
+ * What follows x, a convolution's result or a value: the step's end, which may
+ * be the convolution itself.
+ */
 static NnStatus
 finish(const Launch *l, const CudaStep *step, KernelMap x)
 {
 	const NnNode *end = node_at(l, step->end);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
-	NnShape		s = cuda_shape(l->p->plan, end->out[0]);
-	bool		norm = end->op == NN_OP_NORM_ACT;
+	NnShape s = cuda_shape(l->p->plan, end->out[0]);
+	bool norm = end->op == NN_OP_NORM_ACT;
 	KernelFinish f = {
 		.n = s.n,
 		.h = s.h,
@@ -104,8 +116,9 @@ finish(const Launch *l, const CudaStep *step, KernelMap x)
 
 	for (int i = 0; i < 2; i++)
 		if (end->out[i] >= 0)
-			f.out[i] = (KernelOut) {l->slot->values[end->out[i]], norm ? (KernelAct) end->act[i].first : KERNEL_ACT_NONE,
-									norm ? (KernelAct) end->act[i].second : KERNEL_ACT_NONE};
+			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
+									norm ? (KernelAct) end->act[i].first : KERNEL_ACT_NONE,
+									norm ? (KernelAct) end->act[i].second : KERNEL_ACT_NONE };
 	if (norm && end->norm == NN_NORM_INSTANCE)
 		return launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
 	return launched(l, kernel_bias_act(l->device->compute, &f));
@@ -116,24 +129,33 @@ conv_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
-	NnStatus	status = convolve(l, step);
+	NnStatus status = convolve(l, step);
 
 	if (status == NN_OK && layer->nz > 0)
 		status = make_latents(l, node, layer, cuda_shape(l->p->plan, node->in[0]).n);
-	return status == NN_OK ? finish(l, step, kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c))) : status;
+	return status == NN_OK
+			   ? finish(l, step, kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c)))
+			   : status;
 }
 
-/* ---- The rest -------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The rest ------------------------------------------------------------ */
 
 static NnStatus
 avgpool_step(const Launch *l, const NnNode *node)
 {
-	NnShape		in = cuda_shape(l->p->plan, node->in[0]),
-				out = cuda_shape(l->p->plan, node->out[0]);
-	KernelPool	pool = {
-		.n = in.n, .h = in.h, .w = in.w, .c = in.c, .oh = out.h, .ow = out.w,
-		.kernel = node->kernel, .stride = node->stride, .pad = node->pad,
-		.x = l->slot->values[node->in[0]], .y = l->slot->values[node->out[0]],
+	NnShape in = cuda_shape(l->p->plan, node->in[0]), out = cuda_shape(l->p->plan, node->out[0]);
+	KernelPool pool = {
+		.n = in.n,
+		.h = in.h,
+		.w = in.w,
+		.c = in.c,
+		.oh = out.h,
+		.ow = out.w,
+		.kernel = node->kernel,
+		.stride = node->stride,
+		.pad = node->pad,
+		.x = l->slot->values[node->in[0]],
+		.y = l->slot->values[node->out[0]],
 	};
 
 	return launched(l, kernel_avgpool(l->device->compute, &pool));
@@ -145,9 +167,13 @@ linear_step(const Launch *l, const CudaStep *step)
 	const NnNode *node = node_at(l, step->node);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
 	KernelLinear linear = {
-		.n = cuda_shape(l->p->plan, node->in[0]).n, .in = layer->in.c, .out = layer->out.c,
-		.x = l->slot->values[node->in[0]], .y = l->slot->values[node->out[0]],
-		.weights = layer->linear, .bias = layer->shift,
+		.n = cuda_shape(l->p->plan, node->in[0]).n,
+		.in = layer->in.c,
+		.out = layer->out.c,
+		.x = l->slot->values[node->in[0]],
+		.y = l->slot->values[node->out[0]],
+		.weights = layer->linear,
+		.bias = layer->shift,
 	};
 
 	return launched(l, kernel_linear(l->device->compute, &linear));
@@ -156,9 +182,10 @@ linear_step(const Launch *l, const CudaStep *step)
 static NnStatus
 upsample_step(const Launch *l, const NnNode *node)
 {
-	NnShape		in = cuda_shape(l->p->plan, node->in[0]);
+	NnShape in = cuda_shape(l->p->plan, node->in[0]);
 
-	return launched(l, kernel_upsample(l->device->compute, &l->slot->values[node->in[0]], &l->slot->values[node->out[0]], in.n, in.h, in.w, in.c,
+	return launched(l, kernel_upsample(l->device->compute, &l->slot->values[node->in[0]],
+									   &l->slot->values[node->out[0]], in.n, in.h, in.w, in.c,
 									   node->pad));
 }
 
@@ -166,9 +193,10 @@ static NnStatus
 add_step(const Launch *l, const NnNode *node)
 {
 	const KernelMap *values = l->slot->values;
-	NnShape		s = cuda_shape(l->p->plan, node->out[0]);
+	NnShape s = cuda_shape(l->p->plan, node->out[0]);
 
-	return launched(l, kernel_add(l->device->compute, &values[node->in[0]], &values[node->in[1]], &values[node->out[0]], pixels_of(s), s.c));
+	return launched(l, kernel_add(l->device->compute, &values[node->in[0]], &values[node->in[1]],
+								  &values[node->out[0]], pixels_of(s), s.c));
 }
 
 static NnStatus
@@ -192,7 +220,8 @@ run_step(const Launch *l, const CudaStep *step)
 		case NN_OP_ADD:
 			return add_step(l, node);
 		default:
-			return nn_fail(l->error, NN_EUNSUPPORTED, "layer \"%s\" is for training only", node->name);
+			return nn_fail(l->error, NN_EUNSUPPORTED, "layer \"%s\" is for training only",
+						   node->name);
 	}
 }
 
@@ -200,18 +229,20 @@ run_step(const Launch *l, const CudaStep *step)
 static NnStatus
 copy_ports(const Launch *l, bool inputs)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int i = 0; status == NN_OK && i < l->p->nports; i++)
 	{
 		const CudaPort *port = &l->p->ports[i];
-		NnShape		s = cuda_shape(l->p->plan, port->value);
-		KernelMap	outside = kernel_map(l->slot->device + port->offset, l->slot->forms >> i & 1 ? KERNEL_U8 : KERNEL_F32, s.c);
+		NnShape s = cuda_shape(l->p->plan, port->value);
+		KernelMap outside = kernel_map(l->slot->device + port->offset,
+									   l->slot->forms >> i & 1 ? KERNEL_U8 : KERNEL_F32, s.c);
 		const KernelMap *inside = &l->slot->values[port->value];
 
 		if (port->direct || port->input != inputs)
 			continue;
-		status = launched(l, kernel_convert(l->device->compute, inputs ? &outside : inside, inputs ? inside : &outside, pixels_of(s), s.c, s.c));
+		status = launched(l, kernel_convert(l->device->compute, inputs ? &outside : inside,
+											inputs ? inside : &outside, pixels_of(s), s.c, s.c));
 	}
 	return status;
 }
@@ -219,8 +250,8 @@ copy_ports(const Launch *l, bool inputs)
 NnStatus
 cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error)
 {
-	Launch		l = {device, slot, slot->plan, error};
-	NnStatus	status = copy_ports(&l, true);
+	Launch l = { device, slot, slot->plan, error };
+	NnStatus status = copy_ports(&l, true);
 
 	for (int i = 0; status == NN_OK && i < l.p->nsteps; i++)
 		status = run_step(&l, &l.p->steps[i]);
@@ -230,7 +261,7 @@ cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error)
 NnStatus
 cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step, NnError *error)
 {
-	Launch		l = {device, slot, slot->plan, error};
+	Launch l = { device, slot, slot->plan, error };
 
 	return run_step(&l, &slot->plan->steps[step]);
 }

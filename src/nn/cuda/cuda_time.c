@@ -1,9 +1,12 @@
 /*
  * cuda_time.c
- *	  How long the GPU takes for a convolution, or for a copy within its memory: the least of some runs, on a stream, without what the host does around them.
+ *	  How long the GPU takes for a convolution, or for a copy within its memory:
+ *	  the least of some runs, on a stream, without what the host does around
+ *	  them.
  *
- * Buffers are the calls' own, beside the device's pool: for choosing among engines (cudnn.c), for what the card can do (cuda_peak.c) and for benchmarks.  A call
- * waits for the stream.
+ * Buffers are the calls' own, beside the device's pool: for choosing among
+ * engines (cudnn.c), for what the card can do (cuda_peak.c) and for benchmarks.
+ * A call waits for the stream.
  */
 #include "nn/cuda/cuda_time.h"
 
@@ -15,21 +18,28 @@
 #define WARM_UPS 3
 #define RUNS 10
 
-/* Fills memory with numbers of both signs from 0.5 to 1: on zeros, multipliers take less power and a card runs faster than it ever will. */
+/*
+ * Fills memory with numbers of both signs from 0.5 to 1: on zeros, multipliers
+ * take less power and a card runs faster than it ever will.
+ */
 static cudaError_t
 fill(cudaStream_t stream, char *to, size_t bytes, KernelType type)
 {
-	size_t		element = kernel_type_size(type);
-	uint32_t	one = type == KERNEL_F32 ? 0x3f000000 : type == KERNEL_F16 ? 0x3800 : 0x3f00,
-				digits = type == KERNEL_F32 ? 0x7fffff : type == KERNEL_F16 ? 0x3ff : 0x7f,
-				seed = 1;
-	char	   *pattern = malloc(PATTERN_BYTES);
-	size_t		filled = bytes < PATTERN_BYTES ? bytes : PATTERN_BYTES;
+	size_t element = kernel_type_size(type);
+	uint32_t one = type == KERNEL_F32   ? 0x3f000000
+				   : type == KERNEL_F16 ? 0x3800
+										: 0x3f00,
+			 digits = type == KERNEL_F32   ? 0x7fffff
+					  : type == KERNEL_F16 ? 0x3ff
+										   : 0x7f,
+			 seed = 1;
+	char *pattern = malloc(PATTERN_BYTES);
+	size_t filled = bytes < PATTERN_BYTES ? bytes : PATTERN_BYTES;
 	cudaError_t result = pattern ? cudaSuccess : cudaErrorMemoryAllocation;
 
 	for (size_t i = 0; pattern && i < PATTERN_BYTES; i += element)
 	{
-		uint32_t	bits;
+		uint32_t bits;
 
 		seed = 1664525u * seed + 1013904223u;
 		bits = one | (seed >> 9 & digits) | (seed >> 31) << (8 * element - 1);
@@ -41,48 +51,60 @@ fill(cudaStream_t stream, char *to, size_t bytes, KernelType type)
 	if (result == cudaSuccess)
 		result = cudaMemcpyAsync(to, pattern, filled, cudaMemcpyHostToDevice, stream);
 	for (; result == cudaSuccess && filled < bytes; filled *= 2)
-		result = cudaMemcpyAsync(to + filled, to, filled < bytes - filled ? filled : bytes - filled, cudaMemcpyDeviceToDevice, stream);
+		result = cudaMemcpyAsync(to + filled, to, filled < bytes - filled ? filled : bytes - filled,
+								 cudaMemcpyDeviceToDevice, stream);
 	if (result == cudaSuccess)
 		result = cudaStreamSynchronize(stream);
 	free(pattern);
 	return result;
 }
 
-/* What is timed: with conv NULL a copy of `bytes` from buffers[0] to buffers[2]. */
+/*
+ * What is timed: with conv NULL a copy of `bytes` from buffers[0] to
+ * buffers[2].
+ */
 typedef struct Timed
 {
-	CudaConvs  *convs;
+	CudaConvs *convs;
 	const CudaConv *conv;
-	size_t		bytes;
+	size_t bytes;
 } Timed;
 
 static bool
 run_once(cudaStream_t stream, const Timed *timed, char *const buffers[4])
 {
-	NnError		ignored;
+	NnError ignored;
 
 	if (!timed->conv)
-		return cudaMemcpyAsync(buffers[2], buffers[0], timed->bytes, cudaMemcpyDeviceToDevice, stream) == cudaSuccess;
-	return cuda_conv_run(timed->convs, timed->conv, buffers[0], buffers[1], buffers[2], buffers[3], &ignored) == NN_OK;
+		return cudaMemcpyAsync(buffers[2], buffers[0], timed->bytes, cudaMemcpyDeviceToDevice,
+							   stream) == cudaSuccess;
+	return cuda_conv_run(timed->convs, timed->conv, buffers[0], buffers[1], buffers[2], buffers[3],
+						 &ignored) == NN_OK;
 }
 
-/* Milliseconds of the fastest run, in buffers of these sizes, of which the first two are read; CUDA_TIME_NEVER if it could not be run. */
+/*
+ * Milliseconds of the fastest run, in buffers of these sizes, of which the
+ * first two are read; CUDA_TIME_NEVER if it could not be run.
+ */
 static float
 fastest(cudaStream_t stream, const Timed *timed, const size_t sizes[4], KernelType type)
 {
-	char	   *buffers[4] = {NULL};
-	cudaEvent_t events[2] = {NULL};
-	float		best = CUDA_TIME_NEVER,
-				ms;
-	bool		good = cudaEventCreateWithFlags(&events[0], 0) == cudaSuccess && cudaEventCreateWithFlags(&events[1], 0) == cudaSuccess;
+	char *buffers[4] = { NULL };
+	cudaEvent_t events[2] = { NULL };
+	float best = CUDA_TIME_NEVER, ms;
+	bool good = cudaEventCreateWithFlags(&events[0], 0) == cudaSuccess &&
+				cudaEventCreateWithFlags(&events[1], 0) == cudaSuccess;
 
 	for (int i = 0; good && i < 4; i++)
-		good = cudaMalloc((void **) &buffers[i], sizes[i]) == cudaSuccess && (i > 1 || fill(stream, buffers[i], sizes[i], type) == cudaSuccess);
+		good = cudaMalloc((void **) &buffers[i], sizes[i]) == cudaSuccess &&
+			   (i > 1 || fill(stream, buffers[i], sizes[i], type) == cudaSuccess);
 	for (int i = 0; good && i < WARM_UPS + RUNS; i++)
 	{
-		good = cudaEventRecord(events[0], stream) == cudaSuccess && run_once(stream, timed, buffers) &&
-			cudaEventRecord(events[1], stream) == cudaSuccess && cudaEventSynchronize(events[1]) == cudaSuccess &&
-			cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess;
+		good = cudaEventRecord(events[0], stream) == cudaSuccess &&
+			   run_once(stream, timed, buffers) &&
+			   cudaEventRecord(events[1], stream) == cudaSuccess &&
+			   cudaEventSynchronize(events[1]) == cudaSuccess &&
+			   cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess;
 		if (good && i >= WARM_UPS && ms < best)
 			best = ms;
 	}
@@ -98,10 +120,11 @@ fastest(cudaStream_t stream, const Timed *timed, const size_t sizes[4], KernelTy
 float
 cuda_time_conv(void *stream, CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
 {
-	size_t		element = kernel_type_size(s->type);
-	size_t		sizes[4] = {element * s->n * s->h * s->w * s->c, element * s->k * s->c * s->kernel * s->kernel, element * s->n * s->oh * s->ow * s->k,
-	cuda_conv_workspace(conv) + 1};
-	Timed		timed = {.convs = convs, .conv = conv};
+	size_t element = kernel_type_size(s->type);
+	size_t sizes[4] = { element * s->n * s->h * s->w * s->c,
+						element * s->k * s->c * s->kernel * s->kernel,
+						element * s->n * s->oh * s->ow * s->k, cuda_conv_workspace(conv) + 1 };
+	Timed timed = { .convs = convs, .conv = conv };
 
 	return fastest(stream, &timed, sizes, s->type);
 }
@@ -109,7 +132,7 @@ cuda_time_conv(void *stream, CudaConvs *convs, const CudaConv *conv, const CudaC
 float
 cuda_time_copy(void *stream, size_t bytes)
 {
-	Timed		timed = {.bytes = bytes};
+	Timed timed = { .bytes = bytes };
 
-	return fastest(stream, &timed, (size_t[4]) {bytes, 1, bytes, 1}, KERNEL_F32);
+	return fastest(stream, &timed, (size_t[4]){ bytes, 1, bytes, 1 }, KERNEL_F32);
 }

@@ -1,24 +1,36 @@
 /*
  * cudnn.c
- *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"): plain forward and plain data gradient, one operation a graph.
+ *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"):
+ *	  plain forward and plain data gradient, one operation a graph.
  *
- * cuDNN is opened with dlopen and eleven of its functions are looked up; its headers are needed to build, the library only to run.  A minor version later than
- * the one built with will do, an earlier one is refused, as is one of which a part is missing.
+ * cuDNN is opened with dlopen and eleven of its functions are looked up; its
+ * headers are needed to build, the library only to run. A minor version later
+ * than the one built with will do, an earlier one is refused, as is one of
+ * which a part is missing.
  *
- * Choosing an engine.  The heuristic's list of configurations (mode A, then its fallbacks) is walked and the first is taken that is deterministic, needs no
- * compiling at run time, keeps to the arithmetic asked for and to the workspace allowed.  Strict fp32 means engines without tensor cores, without inputs
- * of less precision, and without the tiles of Winograd's method that lose digits.  With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run
+ * Choosing an engine. The heuristic's list of configurations (mode A, then its
+ * fallbacks) is walked and the first is taken that is deterministic, needs no
+ * compiling at run time, keeps to the arithmetic asked for and to the workspace
+ * allowed. Strict fp32 means engines without tensor cores, without inputs of
+ * less precision, and without the tiles of Winograd's method that lose digits.
+ * With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run
  * and timed, and the fastest is taken.
  *
- * By that an image's last bits depend on the batch that it is in, as another batch size may get another engine.  With BICYCLE_PIN_ENGINES=N the engine chosen
- * for N images, with all its knobs, is used at every batch size at which cuDNN takes it; bench/engines.c measures what that costs.
+ * By that an image's last bits depend on the batch that it is in, as another
+ * batch size may get another engine. With BICYCLE_PIN_ENGINES=N the engine
+ * chosen for N images, with all its knobs, is used at every batch size at which
+ * cuDNN takes it; bench/engines.c measures what that costs.
  *
- * The choice is kept as cuDNN's own JSON text of a plan in files named by a hash of the problem, the device and cuDNN's version, in the directory that
- * BICYCLE_PLAN_CACHE names; without it nothing is kept, which costs some milliseconds a convolution.
+ * The choice is kept as cuDNN's own JSON text of a plan in files named by a
+ * hash of the problem, the device and cuDNN's version, in the directory that
+ * BICYCLE_PLAN_CACHE names; without it nothing is kept, which costs some
+ * milliseconds a convolution.
  *
- * Without a GPU.  cuDNN can plan for a device that is described by a text: cuda_convs_describe() opens it so, and plans can then be made but not run.
+ * Without a GPU. cuDNN can plan for a device that is described by a text:
+ * cuda_convs_describe() opens it so, and plans can then be made but not run.
  *
- * Descriptors are released as they are made, through one list a problem (Descs), whatever fails in between.
+ * Descriptors are released as they are made, through one list a problem
+ * (Descs), whatever fails in between.
  */
 #include "nn/cuda/cudnn.h"
 
@@ -42,69 +54,71 @@
 #define MAX_KNOBS 32
 #define MAX_PLAN_TEXT 65536
 
-/* ---- The library ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- The library --------------------------------------------------------- */
 
 typedef struct Library
 {
-	size_t		(*version) (void);
-	cudnnStatus_t (*create) (cudnnHandle_t *);
-	cudnnStatus_t (*destroy) (cudnnHandle_t);
-	cudnnStatus_t (*set_stream) (cudnnHandle_t, cudaStream_t);
-	void		(*last_error) (char *, size_t);
-	cudnnStatus_t (*make) (cudnnBackendDescriptorType_t, cudnnBackendDescriptor_t *);
-	cudnnStatus_t (*drop) (cudnnBackendDescriptor_t);
-	cudnnStatus_t (*finalize) (cudnnBackendDescriptor_t);
-	cudnnStatus_t (*set) (cudnnBackendDescriptor_t, cudnnBackendAttributeName_t, cudnnBackendAttributeType_t, int64_t, const void *);
-	cudnnStatus_t (*get) (const cudnnBackendDescriptor_t, cudnnBackendAttributeName_t, cudnnBackendAttributeType_t, int64_t, int64_t *, void *);
-	cudnnStatus_t (*execute) (cudnnHandle_t, cudnnBackendDescriptor_t, cudnnBackendDescriptor_t);
+	size_t (*version)(void);
+	cudnnStatus_t (*create)(cudnnHandle_t *);
+	cudnnStatus_t (*destroy)(cudnnHandle_t);
+	cudnnStatus_t (*set_stream)(cudnnHandle_t, cudaStream_t);
+	void (*last_error)(char *, size_t);
+	cudnnStatus_t (*make)(cudnnBackendDescriptorType_t, cudnnBackendDescriptor_t *);
+	cudnnStatus_t (*drop)(cudnnBackendDescriptor_t);
+	cudnnStatus_t (*finalize)(cudnnBackendDescriptor_t);
+	cudnnStatus_t (*set)(cudnnBackendDescriptor_t, cudnnBackendAttributeName_t,
+						 cudnnBackendAttributeType_t, int64_t, const void *);
+	cudnnStatus_t (*get)(const cudnnBackendDescriptor_t, cudnnBackendAttributeName_t,
+						 cudnnBackendAttributeType_t, int64_t, int64_t *, void *);
+	cudnnStatus_t (*execute)(cudnnHandle_t, cudnnBackendDescriptor_t, cudnnBackendDescriptor_t);
 } Library;
 
 static const struct
 {
 	const char *name;
-	size_t		offset;
-}			functions[] = {
-	{"cudnnGetVersion", offsetof(Library, version)},
-	{"cudnnCreate", offsetof(Library, create)},
-	{"cudnnDestroy", offsetof(Library, destroy)},
-	{"cudnnSetStream", offsetof(Library, set_stream)},
-	{"cudnnGetLastErrorString", offsetof(Library, last_error)},
-	{"cudnnBackendCreateDescriptor", offsetof(Library, make)},
-	{"cudnnBackendDestroyDescriptor", offsetof(Library, drop)},
-	{"cudnnBackendFinalize", offsetof(Library, finalize)},
-	{"cudnnBackendSetAttribute", offsetof(Library, set)},
-	{"cudnnBackendGetAttribute", offsetof(Library, get)},
-	{"cudnnBackendExecute", offsetof(Library, execute)},
+	size_t offset;
+} functions[] = {
+	{ "cudnnGetVersion", offsetof(Library, version) },
+	{ "cudnnCreate", offsetof(Library, create) },
+	{ "cudnnDestroy", offsetof(Library, destroy) },
+	{ "cudnnSetStream", offsetof(Library, set_stream) },
+	{ "cudnnGetLastErrorString", offsetof(Library, last_error) },
+	{ "cudnnBackendCreateDescriptor", offsetof(Library, make) },
+	{ "cudnnBackendDestroyDescriptor", offsetof(Library, drop) },
+	{ "cudnnBackendFinalize", offsetof(Library, finalize) },
+	{ "cudnnBackendSetAttribute", offsetof(Library, set) },
+	{ "cudnnBackendGetAttribute", offsetof(Library, get) },
+	{ "cudnnBackendExecute", offsetof(Library, execute) },
 };
 
 struct CudaConvs
 {
-	Library		lib;
-	cudnnHandle_t handle;		/* NULL: without a GPU */
+	Library lib;
+	cudnnHandle_t handle; /* NULL: without a GPU */
 	cudaStream_t stream;
-	cudnnBackendDescriptor_t device;	/* description of one that is not there; NULL with a GPU */
-	char		device_name[256];
-	char		name[32];
-	int			tune;			/* engines to time */
-	int			pin;			/* batch size whose engine all others use; 0: each its own */
+	cudnnBackendDescriptor_t device; /* description of one that is not there; NULL with a GPU */
+	char device_name[256];
+	char name[32];
+	int tune; /* engines to time */
+	int pin;  /* batch size whose engine all others use; 0: each its own */
 };
 
 /* An engine and how it is set, without the problem it is for. */
 typedef struct Recipe
 {
-	int64_t		engine;
-	int			nknobs;
+	int64_t engine;
+	int nknobs;
 	cudnnBackendKnobType_t knobs[MAX_KNOBS];
-	int64_t		values[MAX_KNOBS];
+	int64_t values[MAX_KNOBS];
 } Recipe;
 
 struct CudaConv
 {
-	CudaConvs  *convs;
+	CudaConvs *convs;
 	cudnnBackendDescriptor_t plan;
-	int64_t		workspace;
+	int64_t workspace;
 	CudaConvChoice choice;
-	Recipe		recipe;			/* only where engines are pinned */
+	Recipe recipe; /* only where engines are pinned */
 };
 
 /* That a library is missing; dlerror() says why. */
@@ -115,15 +129,21 @@ no_library(NnError *error, const char *what, const char *name)
 
 	nn_fail(error, NN_EUNSUPPORTED, "%s", what);
 	nn_detail(error, "%s could not be loaded: %s.", name, why ? why : "unknown error");
-	nn_hint(error, "Install all of cuDNN %d and cuBLAS for CUDA 13 where the dynamic linker finds them, or set \"bicycle.device\" to auto or cpu.", CUDNN_MAJOR);
+	nn_hint(error,
+			"Install all of cuDNN %d and cuBLAS for CUDA 13 where the dynamic linker finds them, "
+			"or set \"bicycle.device\" to auto or cpu.",
+			CUDNN_MAJOR);
 	return NN_EUNSUPPORTED;
 }
 
-/* Loads a library that cuDNN will look for: beside it, in the directories of NVIDIA's Python packages, or wherever the linker looks. */
+/*
+ * Loads a library that cuDNN will look for: beside it, in the directories of
+ * NVIDIA's Python packages, or wherever the linker looks.
+ */
 static bool
 load_part(const char *directory, int cuda, const char *name)
 {
-	char		path[4096 + 160];
+	char path[4096 + 160];
 
 	snprintf(path, sizeof(path), "%s/%s", directory, name);
 	if (dlopen(path, RTLD_LAZY | RTLD_LOCAL))
@@ -136,20 +156,23 @@ load_part(const char *directory, int cuda, const char *name)
 }
 
 /*
- * cuDNN is a library that opens others when they are first needed, and ends the process if one of them is missing (seen with 9.19: "Invalid handle. Cannot load
- * symbol cublasLtGetVersion", and abort).  So they are loaded here beforehand, and it finds them loaded.  cuBLAS is that of the CUDA that cuDNN was built for.
+ * cuDNN is a library that opens others when they are first needed, and ends the
+ * process if one of them is missing (seen with 9.19: "Invalid handle. Cannot
+ * load symbol cublasLtGetVersion", and abort). So they are loaded here
+ * beforehand, and it finds them loaded. cuBLAS is that of the CUDA that cuDNN
+ * was built for.
  */
 static NnStatus
 load_parts(void *library, NnError *error)
 {
-	static const char *const parts[] = {"libcudnn_graph.so.9", "libcudnn_heuristic.so.9", "libcudnn_engines_precompiled.so.9",
-	"libcudnn_engines_runtime_compiled.so.9"};
-	size_t		(*cudart_version) (void);
-	void	   *function = dlsym(library, "cudnnGetCudartVersion");
-	Dl_info		info = {0};
-	char		directory[4096],
-				blas[40];
-	int			cuda;
+	static const char *const parts[] = { "libcudnn_graph.so.9", "libcudnn_heuristic.so.9",
+										 "libcudnn_engines_precompiled.so.9",
+										 "libcudnn_engines_runtime_compiled.so.9" };
+	size_t (*cudart_version)(void);
+	void *function = dlsym(library, "cudnnGetCudartVersion");
+	Dl_info info = { 0 };
+	char directory[4096], blas[40];
+	int cuda;
 
 	if (!function || dladdr(function, &info) == 0 || !info.dli_fname)
 		return no_library(error, "cuDNN is not usable", LIBRARY);
@@ -162,14 +185,16 @@ load_parts(void *library, NnError *error)
 	memcpy(&cudart_version, &function, sizeof(function));
 	cuda = (int) (cudart_version() / 1000);
 	snprintf(blas, sizeof(blas), "libcublasLt.so.%d", cuda);
-	return load_part(directory, cuda, blas) ? NN_OK : no_library(error, "no cuBLAS, which cuDNN needs", blas);
+	return load_part(directory, cuda, blas)
+			   ? NN_OK
+			   : no_library(error, "no cuBLAS, which cuDNN needs", blas);
 }
 
 static NnStatus
 load_library(Library *lib, NnError *error)
 {
-	void	   *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-	NnStatus	status;
+	void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+	NnStatus status;
 
 	if (!library)
 		return no_library(error, "no cuDNN", LIBRARY);
@@ -178,17 +203,21 @@ load_library(Library *lib, NnError *error)
 		return status;
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
 	{
-		void	   *function = dlsym(library, functions[i].name);
+		void *function = dlsym(library, functions[i].name);
 
 		if (!function)
-			return nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no function \"%s\"", functions[i].name);
+			return nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no function \"%s\"",
+						   functions[i].name);
 		memcpy((char *) lib + functions[i].offset, &function, sizeof(function));
 	}
 	if (lib->version() < CUDNN_VERSION)
 	{
 		nn_fail(error, NN_EUNSUPPORTED, "cuDNN is too old");
-		nn_detail(error, "Its version is %zu, and the device was built with %d.", lib->version(), CUDNN_VERSION);
-		nn_hint(error, "Install a cuDNN as new as that, or build with the headers of the one that is there.");
+		nn_detail(error, "Its version is %zu, and the device was built with %d.", lib->version(),
+				  CUDNN_VERSION);
+		nn_hint(
+			error,
+			"Install a cuDNN as new as that, or build with the headers of the one that is there.");
 		return NN_EUNSUPPORTED;
 	}
 	return NN_OK;
@@ -197,14 +226,15 @@ load_library(Library *lib, NnError *error)
 static bool
 is_memory(cudnnStatus_t status)
 {
-	return status == CUDNN_STATUS_ALLOC_FAILED || status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+	return status == CUDNN_STATUS_ALLOC_FAILED ||
+		   status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
 }
 
 static NnStatus
 cudnn_fail(const CudaConvs *convs, NnError *error, cudnnStatus_t status, const char *what)
 {
-	NnStatus	code = is_memory(status) ? NN_ENOMEM : NN_EDEVICE;
-	char		text[512] = "";
+	NnStatus code = is_memory(status) ? NN_ENOMEM : NN_EDEVICE;
+	char text[512] = "";
 
 	convs->lib.last_error(text, sizeof(text));
 	nn_fail(error, code, "cuDNN could not %s", what);
@@ -215,10 +245,9 @@ cudnn_fail(const CudaConvs *convs, NnError *error, cudnnStatus_t status, const c
 static CudaConvs *
 new_convs(NnError *error)
 {
-	CudaConvs  *convs = calloc(1, sizeof(CudaConvs));
-	const char *tune = getenv("BICYCLE_AUTOTUNE"),
-			   *pin = getenv("BICYCLE_PIN_ENGINES");
-	size_t		version;
+	CudaConvs *convs = calloc(1, sizeof(CudaConvs));
+	const char *tune = getenv("BICYCLE_AUTOTUNE"), *pin = getenv("BICYCLE_PIN_ENGINES");
+	size_t version;
 
 	if (!convs)
 	{
@@ -231,7 +260,8 @@ new_convs(NnError *error)
 		return NULL;
 	}
 	version = convs->lib.version();
-	snprintf(convs->name, sizeof(convs->name), "cuDNN %zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
+	snprintf(convs->name, sizeof(convs->name), "cuDNN %zu.%zu.%zu", version / 10000,
+			 version / 100 % 100, version % 100);
 	convs->tune = tune ? atoi(tune) : 0;
 	convs->pin = pin ? atoi(pin) : 0;
 	return convs;
@@ -240,16 +270,17 @@ new_convs(NnError *error)
 NnStatus
 cuda_convs_open(void *stream, CudaConvs **out, NnError *error)
 {
-	CudaConvs  *convs = new_convs(error);
+	CudaConvs *convs = new_convs(error);
 	struct cudaDeviceProp properties;
-	int			device;
+	int device;
 	cudnnStatus_t status;
-	NnStatus	code;
+	NnStatus code;
 
 	if (!convs)
 		return error && error->code != NN_OK ? error->code : NN_EUNSUPPORTED;
 	convs->stream = stream;
-	if (cudaGetDevice(&device) == cudaSuccess && cudaGetDeviceProperties(&properties, device) == cudaSuccess)
+	if (cudaGetDevice(&device) == cudaSuccess &&
+		cudaGetDeviceProperties(&properties, device) == cudaSuccess)
 		snprintf(convs->device_name, sizeof(convs->device_name), "%s", properties.name);
 	status = convs->lib.create(&convs->handle);
 	if (status == CUDNN_STATUS_SUCCESS)
@@ -258,7 +289,11 @@ cuda_convs_open(void *stream, CudaConvs **out, NnError *error)
 	{
 		code = cudnn_fail(convs, error, status, "be started");
 		cuda_convs_close(convs);
-		return code;			/* the library is there, and a GPU that ran a kernel: others may fill or hold it now */
+		/*
+		 * the library is there, and a GPU that ran a kernel: others may fill or
+		 * hold it now
+		 */
+		return code;
 	}
 	*out = convs;
 	return NN_OK;
@@ -282,14 +317,17 @@ cuda_convs_name(const CudaConvs *convs)
 	return convs->name;
 }
 
-/* ---- Descriptors ----------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Descriptors --------------------------------------------------------- */
 
-/* The descriptors of one problem, and the first error in making them: after it the functions do nothing, so that graphs read as the lists they are. */
+/*
+ * The descriptors of one problem, and the first error in making them: after it
+ * the functions do nothing, so that graphs read as the lists they are.
+ */
 typedef struct Descs
 {
 	const CudaConvs *convs;
 	cudnnBackendDescriptor_t list[MAX_DESCS];
-	int			n;
+	int n;
 	cudnnStatus_t status;
 } Descs;
 
@@ -309,20 +347,23 @@ make(Descs *d, cudnnBackendDescriptorType_t type)
 }
 
 static void
-set(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count, const void *values)
+set(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name,
+	cudnnBackendAttributeType_t type, int64_t count, const void *values)
 {
 	if (d->status == CUDNN_STATUS_SUCCESS)
 		d->status = d->convs->lib.set(desc, name, type, count, values);
 }
 
 static void
-set_desc(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, cudnnBackendDescriptor_t value)
+set_desc(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name,
+		 cudnnBackendDescriptor_t value)
 {
 	set(d, desc, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
 }
 
 static void
-set_ints(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, int count, const int64_t *values)
+set_ints(Descs *d, cudnnBackendDescriptor_t desc, cudnnBackendAttributeName_t name, int count,
+		 const int64_t *values)
 {
 	set(d, desc, name, CUDNN_TYPE_INT64, count, values);
 }
@@ -349,12 +390,12 @@ keep_last(Descs *d)
 	return d->list[--d->n];
 }
 
-/* ---- Graphs ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Graphs -------------------------------------------------------------- */
 
 /* Names of tensors in graphs and at execution. */
 enum
 {
-	UID_X = 'x',				/* what is read */
+	UID_X = 'x', /* what is read */
 	UID_FILTER = 'w',
 	UID_Y = 'y'
 };
@@ -384,9 +425,9 @@ tensor(Descs *d, int64_t uid, KernelType type, int64_t n, int64_t c, int64_t h, 
 
 	set_ints(d, t, CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &uid);
 	set(d, t, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &cudnn_type);
-	set_ints(d, t, CUDNN_ATTR_TENSOR_DIMENSIONS, 4, (int64_t[]) {n, c, h, w});
-	set_ints(d, t, CUDNN_ATTR_TENSOR_STRIDES, 4, (int64_t[]) {h * w * c, 1, w * c, c});
-	set_ints(d, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, (int64_t[]) {16});
+	set_ints(d, t, CUDNN_ATTR_TENSOR_DIMENSIONS, 4, (int64_t[]){ n, c, h, w });
+	set_ints(d, t, CUDNN_ATTR_TENSOR_STRIDES, 4, (int64_t[]){ h * w * c, 1, w * c, c });
+	set_ints(d, t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, (int64_t[]){ 16 });
 	return finalize(d, t);
 }
 
@@ -399,33 +440,57 @@ convolution(Descs *d, const CudaConvShape *s)
 
 	set(d, conv, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &sums);
 	set(d, conv, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
-	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 1, (int64_t[]) {2});
-	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, 2, (int64_t[]) {s->pad, s->pad});
-	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, 2, (int64_t[]) {s->pad, s->pad});
-	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, 2, (int64_t[]) {s->stride, s->stride});
-	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_DILATIONS, 2, (int64_t[]) {1, 1});
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 1, (int64_t[]){ 2 });
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, 2, (int64_t[]){ s->pad, s->pad });
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, 2, (int64_t[]){ s->pad, s->pad });
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, 2,
+			 (int64_t[]){ s->stride, s->stride });
+	set_ints(d, conv, CUDNN_ATTR_CONVOLUTION_DILATIONS, 2, (int64_t[]){ 1, 1 });
 	return finalize(d, conv);
 }
 
-/* y = x * filter, or with s->transposed the y whose convolution's gradient is x: cuDNN calls that dx, and x dy. */
+/*
+ * y = x * filter, or with s->transposed the y whose convolution's gradient is
+ * x: cuDNN calls that dx, and x dy.
+ */
 static cudnnBackendDescriptor_t
 operation(Descs *d, const CudaConvShape *s)
 {
-	bool		t = s->transposed;
+	bool t = s->transposed;
 	cudnnBackendDescriptor_t x = tensor(d, UID_X, s->type, s->n, s->c, s->h, s->w),
-				y = tensor(d, UID_Y, s->type, s->n, s->k, s->oh, s->ow),
-				filter = tensor(d, UID_FILTER, s->type, t ? s->c : s->k, t ? s->k : s->c, s->kernel, s->kernel),
-				conv = convolution(d, s),
-				op = make(d, t ? CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR : CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
-	double		one = 1,
-				zero = 0;
+							 y = tensor(d, UID_Y, s->type, s->n, s->k, s->oh, s->ow),
+							 filter = tensor(d, UID_FILTER, s->type, t ? s->c : s->k,
+											 t ? s->k : s->c, s->kernel, s->kernel),
+							 conv = convolution(d, s),
+							 op = make(
+								 d, t ? CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR
+									  : CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+	double one = 1, zero = 0;
 
-	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, conv);
-	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, filter);
-	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x);
-	set_desc(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
-	set(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_DOUBLE, 1, &one);
-	set(d, op, t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_DOUBLE, 1, &zero);
+	set_desc(d, op,
+			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC
+			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+			 conv);
+	set_desc(d, op,
+			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W
+			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+			 filter);
+	set_desc(d, op,
+			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY
+			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+			 x);
+	set_desc(d, op,
+			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX
+			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+			 y);
+	set(d, op,
+		t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA
+		  : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+		CUDNN_TYPE_DOUBLE, 1, &one);
+	set(d, op,
+		t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA
+		  : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+		CUDNN_TYPE_DOUBLE, 1, &zero);
 	return finalize(d, op);
 }
 
@@ -433,7 +498,7 @@ static cudnnBackendDescriptor_t
 operation_graph(Descs *d, const CudaConvShape *s)
 {
 	cudnnBackendDescriptor_t op = operation(d, s),
-				graph = make(d, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+							 graph = make(d, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
 
 	set_desc(d, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, op);
 	if (d->convs->handle)
@@ -441,39 +506,48 @@ operation_graph(Descs *d, const CudaConvShape *s)
 	return finalize(d, graph);
 }
 
-/* ---- Engines --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Engines ------------------------------------------------------------- */
 
-/* Whether an engine's notes allow it: see the head of this file.  Says whether it uses tensor cores. */
+/*
+ * Whether an engine's notes allow it: see the head of this file. Says whether
+ * it uses tensor cores.
+ */
 static bool
-is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s, CudaConvChoice *choice)
+is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s,
+		   CudaConvChoice *choice)
 {
 	cudnnBackendDescriptor_t engine = make(d, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
 	cudnnBackendNumericalNote_t numerical[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
 	cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
-	int64_t		nnumerical = 0,
-				nbehavior = 0,
-				one;
-	bool		strict = s->type == KERNEL_F32 && !s->tf32;
+	int64_t nnumerical = 0, nbehavior = 0, one;
+	bool strict = s->type == KERNEL_F32 && !s->tf32;
 	const Library *lib = &d->convs->lib;
 
 	if (d->status != CUDNN_STATUS_SUCCESS ||
-		lib->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one, &engine) != CUDNN_STATUS_SUCCESS ||
-		lib->get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &nnumerical,
-				 numerical) != CUDNN_STATUS_SUCCESS ||
-		lib->get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &nbehavior,
-				 behavior) != CUDNN_STATUS_SUCCESS ||
-		lib->get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one, &choice->engine) != CUDNN_STATUS_SUCCESS)
+		lib->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one,
+				 &engine) != CUDNN_STATUS_SUCCESS ||
+		lib->get(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+				 CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &nnumerical, numerical) != CUDNN_STATUS_SUCCESS ||
+		lib->get(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+				 CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &nbehavior, behavior) != CUDNN_STATUS_SUCCESS ||
+		lib->get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one,
+				 &choice->engine) != CUDNN_STATUS_SUCCESS)
 		return false;
-	/* a later cuDNN has perhaps more to note than our headers know; what finds no place is counted and not written */
+	/*
+	 * a later cuDNN has perhaps more to note than our headers know; what finds
+	 * no place is counted and not written
+	 */
 	if (nnumerical > CUDNN_NUMERICAL_NOTE_TYPE_COUNT || nbehavior > CUDNN_BEHAVIOR_NOTE_TYPE_COUNT)
 		return false;
 	choice->tensor_cores = false;
 	for (int64_t i = 0; i < nnumerical; i++)
 	{
 		choice->tensor_cores |= numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
-		if (numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC || numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
+		if (numerical[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC ||
+			numerical[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
 			return false;
-		if (strict && (numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
+		if (strict && (numerical[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE ||
+					   numerical[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
 					   numerical[i] == CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13))
 			return false;
 	}
@@ -493,20 +567,24 @@ set_target(Descs *d, cudnnBackendDescriptor_t plan)
 		set_desc(d, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, d->convs->device);
 }
 
-/* A conv's plan from a configuration; false if it cannot be, or wants more workspace than allowed.  For want of memory no other can be made either. */
+/*
+ * A conv's plan from a configuration; false if it cannot be, or wants more
+ * workspace than allowed. For want of memory no other can be made either.
+ */
 static bool
 make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 {
 	const CudaConvs *convs = d->convs;
-	Descs		own = {.convs = convs};
+	Descs own = { .convs = convs };
 	cudnnBackendDescriptor_t plan = make(&own, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-	int64_t		one;
+	int64_t one;
 
 	set_desc(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
 	set_target(&own, plan);
 	finalize(&own, plan);
 	if (own.status == CUDNN_STATUS_SUCCESS)
-		own.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
+		own.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+									CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
 	if (own.status != CUDNN_STATUS_SUCCESS || conv->workspace > MAX_WORKSPACE)
 	{
 		drop_all(&own);
@@ -517,12 +595,16 @@ make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 	return true;
 }
 
-/* The configurations that a heuristic offers, best first; an error is an empty list. */
+/*
+ * The configurations that a heuristic offers, best first; an error is an empty
+ * list.
+ */
 static int
-list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode, cudnnBackendDescriptor_t configs[MAX_CONFIGS])
+list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode,
+			 cudnnBackendDescriptor_t configs[MAX_CONFIGS])
 {
 	cudnnBackendDescriptor_t heuristic = make(d, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-	int64_t		n = 0;
+	int64_t n = 0;
 
 	set_desc(d, heuristic, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
 	set(d, heuristic, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
@@ -532,35 +614,41 @@ list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mo
 	for (int i = 0; i < MAX_CONFIGS; i++)
 		configs[i] = make(d, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
 	if (d->status == CUDNN_STATUS_SUCCESS)
-		d->status = d->convs->lib.get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n, configs);
+		d->status = d->convs->lib.get(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+									  CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_CONFIGS, &n, configs);
 	if (d->status != CUDNN_STATUS_SUCCESS)
 		return 0;
 	return n < MAX_CONFIGS ? (int) n : MAX_CONFIGS; /* of more it tells the number only */
 }
 
-/* ---- Recipes --------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Recipes ------------------------------------------------------------- */
 
-/* Fills conv->recipe with what a configuration is; one without an engine if cuDNN does not say. */
+/*
+ * Fills conv->recipe with what a configuration is; one without an engine if
+ * cuDNN does not say.
+ */
 static void
 read_recipe(const CudaConvs *convs, cudnnBackendDescriptor_t config, CudaConv *conv)
 {
-	Descs		d = {.convs = convs};
+	Descs d = { .convs = convs };
 	const Library *lib = &convs->lib;
-	Recipe	   *r = &conv->recipe;
+	Recipe *r = &conv->recipe;
 	cudnnBackendDescriptor_t choices[MAX_KNOBS];
-	int64_t		n = 0,
-				one;
+	int64_t n = 0, one;
 
-	*r = (Recipe) {.engine = conv->choice.engine};
+	*r = (Recipe){ .engine = conv->choice.engine };
 	for (int i = 0; i < MAX_KNOBS; i++)
 		choices[i] = make(&d, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
 	if (d.status == CUDNN_STATUS_SUCCESS)
-		d.status = lib->get(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_KNOBS, &n, choices);
+		d.status = lib->get(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+							CUDNN_TYPE_BACKEND_DESCRIPTOR, MAX_KNOBS, &n, choices);
 	for (int i = 0; i < n && i < MAX_KNOBS && d.status == CUDNN_STATUS_SUCCESS; i++)
 	{
-		d.status = lib->get(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &one, &r->knobs[i]);
+		d.status = lib->get(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
+							&one, &r->knobs[i]);
 		if (d.status == CUDNN_STATUS_SUCCESS)
-			d.status = lib->get(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &one, &r->values[i]);
+			d.status = lib->get(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
+								&one, &r->values[i]);
 		r->nknobs = i + 1;
 	}
 	if (d.status != CUDNN_STATUS_SUCCESS || n > MAX_KNOBS)
@@ -571,9 +659,8 @@ read_recipe(const CudaConvs *convs, cudnnBackendDescriptor_t config, CudaConv *c
 static cudnnBackendDescriptor_t
 config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
 {
-	cudnnBackendDescriptor_t engine = make(d, CUDNN_BACKEND_ENGINE_DESCRIPTOR),
-				choices[MAX_KNOBS],
-				config;
+	cudnnBackendDescriptor_t engine = make(d, CUDNN_BACKEND_ENGINE_DESCRIPTOR), choices[MAX_KNOBS],
+							 config;
 
 	set_desc(d, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph);
 	set_ints(d, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1, &r->engine);
@@ -590,15 +677,17 @@ config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
 	config = make(d, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
 	set_desc(d, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
 	if (r->nknobs > 0)
-		set(d, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, r->nknobs, choices);
+		set(d, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, r->nknobs,
+			choices);
 	return finalize(d, config);
 }
 
 /* Keeps the better of two convs in *best; both are the caller's. */
 static void
-keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaConv *best, float *best_ms)
+keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaConv *best,
+			float *best_ms)
 {
-	float		ms = convs->tune > 1 ? cuda_time_conv(convs->stream, convs, candidate, s) : 0;
+	float ms = convs->tune > 1 ? cuda_time_conv(convs->stream, convs, candidate, s) : 0;
 
 	if (best->plan && ms >= *best_ms)
 	{
@@ -611,28 +700,32 @@ keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaC
 	*best_ms = ms;
 }
 
-/* Fills conv->plan by the first engine that will do, or the fastest of the first convs->tune; nothing if there is none.  Returns the last error met. */
+/*
+ * Fills conv->plan by the first engine that will do, or the fastest of the
+ * first convs->tune; nothing if there is none. Returns the last error met.
+ */
 static cudnnStatus_t
 choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {
-	static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
-	int			wanted = convs->handle && convs->tune > 1 ? convs->tune : 1;
+	static const cudnnBackendHeurMode_t modes[] = { CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK };
+	int wanted = convs->handle && convs->tune > 1 ? convs->tune : 1;
 	cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
-	float		best_ms = 0;
-	int			tried = 0;
+	float best_ms = 0;
+	int tried = 0;
 
 	for (size_t m = 0; m < sizeof(modes) / sizeof(modes[0]) && !conv->plan; m++)
 	{
-		Descs		d = {.convs = convs};
+		Descs d = { .convs = convs };
 		cudnnBackendDescriptor_t configs[MAX_CONFIGS];
 		cudnnBackendDescriptor_t graph = operation_graph(&d, s);
-		int			n = list_configs(&d, graph, modes[m], configs);
+		int n = list_configs(&d, graph, modes[m], configs);
 
 		for (int i = 0; i < n && tried < wanted; i++)
 		{
-			CudaConv	candidate = {.convs = convs, .choice = {.fallback = m > 0, .place = i}};
+			CudaConv candidate = { .convs = convs, .choice = { .fallback = m > 0, .place = i } };
 
-			if (!is_allowed(&d, configs[i], s, &candidate.choice) || !make_plan(&d, configs[i], &candidate))
+			if (!is_allowed(&d, configs[i], s, &candidate.choice) ||
+				!make_plan(&d, configs[i], &candidate))
 				continue;
 			tried++;
 			if (convs->pin > 0)
@@ -645,13 +738,16 @@ choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 	return status;
 }
 
-/* Fills conv->plan by the engine of convs->pin images; nothing if cuDNN does not take that here. */
+/*
+ * Fills conv->plan by the engine of convs->pin images; nothing if cuDNN does
+ * not take that here.
+ */
 static void
 follow_pin(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {
 	CudaConvShape pinned = *s;
-	CudaConv	model = {.convs = convs};
-	Descs		d = {.convs = convs};
+	CudaConv model = { .convs = convs };
+	Descs d = { .convs = convs };
 
 	pinned.n = convs->pin;
 	choose_engine(convs, &pinned, &model);
@@ -662,19 +758,21 @@ follow_pin(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 		cudnnBackendDescriptor_t config = config_of(&d, &model.recipe, operation_graph(&d, s));
 
 		conv->choice = model.choice;
-		conv->choice.pinned = d.status == CUDNN_STATUS_SUCCESS && is_allowed(&d, config, s, &conv->choice) && make_plan(&d, config, conv);
+		conv->choice.pinned = d.status == CUDNN_STATUS_SUCCESS &&
+							  is_allowed(&d, config, s, &conv->choice) &&
+							  make_plan(&d, config, conv);
 	}
 	drop_all(&d);
 	(void) convs->lib.drop(model.plan);
 }
 
-/* ---- Plans on disk --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Plans on disk ------------------------------------------------------- */
 
 /* FNV-1a: names a file, whose content is checked by cuDNN when it is read. */
 static uint64_t
 hash_text(const char *text)
 {
-	uint64_t	hash = UINT64_C(0xcbf29ce484222325);
+	uint64_t hash = UINT64_C(0xcbf29ce484222325);
 
 	for (; *text; text++)
 		hash = (hash ^ (uint8_t) *text) * UINT64_C(0x100000001b3);
@@ -683,32 +781,39 @@ hash_text(const char *text)
 
 /* The file of a problem, and its first line; false if plans are not kept. */
 static bool
-plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t path_size, char *key, size_t key_size)
+plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t path_size, char *key,
+		  size_t key_size)
 {
 	const char *directory = getenv("BICYCLE_PLAN_CACHE");
 
 	if (!directory)
 		return false;
-	snprintf(key, key_size, "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, pinned %d, %s, %s", s->transposed ? "dgrad" : "fprop",
-			 (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h, s->w, s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, convs->tune,
-			 convs->pin, convs->device_name, convs->name);
-	return snprintf(path, path_size, "%s/%016llx.plan", directory, (unsigned long long) hash_text(key)) < (int) path_size;
+	snprintf(key, key_size,
+			 "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, pinned %d, "
+			 "%s, %s",
+			 s->transposed ? "dgrad" : "fprop", (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h,
+			 s->w, s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, convs->tune, convs->pin,
+			 convs->device_name, convs->name);
+	return snprintf(path, path_size, "%s/%016llx.plan", directory,
+					(unsigned long long) hash_text(key)) < (int) path_size;
 }
 
-/* A plan that was kept for this problem; false if there is none that cuDNN takes. */
+/*
+ * A plan that was kept for this problem; false if there is none that cuDNN
+ * takes.
+ */
 static bool
 read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {
-	Descs		d = {.convs = convs};
-	char		path[4096],
-				key[640];
-	char	   *text = malloc(MAX_PLAN_TEXT);
-	FILE	   *file = NULL;
-	size_t		length = 0,
-				key_length;
-	int64_t		one;
+	Descs d = { .convs = convs };
+	char path[4096], key[640];
+	char *text = malloc(MAX_PLAN_TEXT);
+	FILE *file = NULL;
+	size_t length = 0, key_length;
+	int64_t one;
 
-	if (text && plan_file(convs, s, path, sizeof(path), key, sizeof(key)) && (file = fopen(path, "re")) != NULL)
+	if (text && plan_file(convs, s, path, sizeof(path), key, sizeof(key)) &&
+		(file = fopen(path, "re")) != NULL)
 		length = fread(text, 1, MAX_PLAN_TEXT - 1, file);
 	if (file)
 		fclose(file);
@@ -719,10 +824,12 @@ read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 
 		text[length] = '\0';
 		set_target(&d, plan);
-		set(&d, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t) (length - key_length), text + key_length + 1);
+		set(&d, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+			(int64_t) (length - key_length), text + key_length + 1);
 		finalize(&d, plan);
 		if (d.status == CUDNN_STATUS_SUCCESS)
-			d.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
+			d.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+									  CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
 		if (d.status == CUDNN_STATUS_SUCCESS && conv->workspace <= MAX_WORKSPACE)
 			conv->plan = keep_last(&d);
 		drop_all(&d);
@@ -735,16 +842,15 @@ read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 static void
 write_plan(const CudaConvs *convs, const CudaConvShape *s, const CudaConv *conv)
 {
-	char		path[4096],
-				temporary[4128],
-				key[640];
-	char	   *text = calloc(1, MAX_PLAN_TEXT);
-	int64_t		length = 0;
-	FILE	   *file = NULL;
-	bool		good;
+	char path[4096], temporary[4128], key[640];
+	char *text = calloc(1, MAX_PLAN_TEXT);
+	int64_t length = 0;
+	FILE *file = NULL;
+	bool good;
 
 	if (text && plan_file(convs, s, path, sizeof(path), key, sizeof(key)) &&
-		convs->lib.get(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, MAX_PLAN_TEXT - 1, &length, text) == CUDNN_STATUS_SUCCESS)
+		convs->lib.get(conv->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+					   MAX_PLAN_TEXT - 1, &length, text) == CUDNN_STATUS_SUCCESS)
 	{
 		snprintf(temporary, sizeof(temporary), "%s.%d", path, (int) getpid());
 		file = fopen(temporary, "we");
@@ -759,12 +865,12 @@ write_plan(const CudaConvs *convs, const CudaConvShape *s, const CudaConv *conv)
 	free(text);
 }
 
-/* ---- Convolutions ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Convolutions -------------------------------------------------------- */
 
 NnStatus
 cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnError *error)
 {
-	CudaConv   *conv = calloc(1, sizeof(CudaConv));
+	CudaConv *conv = calloc(1, sizeof(CudaConv));
 	cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
 
 	if (!conv)
@@ -786,8 +892,9 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 		if (is_memory(status))
 			return cudnn_fail(convs, error, status, "plan a convolution");
 		nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no engine for a convolution");
-		nn_detail(error, "It is %s of (%d, %d, %d, %d) to (%d, %d, %d), kernel %d, stride %d.", shape->transposed ? "a transposed one" : "one", shape->n,
-				  shape->h, shape->w, shape->c, shape->oh, shape->ow, shape->k, shape->kernel, shape->stride);
+		nn_detail(error, "It is %s of (%d, %d, %d, %d) to (%d, %d, %d), kernel %d, stride %d.",
+				  shape->transposed ? "a transposed one" : "one", shape->n, shape->h, shape->w,
+				  shape->c, shape->oh, shape->ow, shape->k, shape->kernel, shape->stride);
 		return NN_EUNSUPPORTED;
 	}
 	*out = conv;
@@ -807,13 +914,14 @@ cuda_conv_choice(const CudaConv *conv)
 }
 
 NnStatus
-cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y, void *workspace, NnError *error)
+cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y,
+			  void *workspace, NnError *error)
 {
-	Descs		d = {.convs = convs};
+	Descs d = { .convs = convs };
 	cudnnBackendDescriptor_t pack = make(&d, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-	int64_t		uids[] = {UID_X, UID_FILTER, UID_Y};
-	const void *pointers[] = {x, filter, y};
-	NnStatus	status = NN_OK;
+	int64_t uids[] = { UID_X, UID_FILTER, UID_Y };
+	const void *pointers[] = { x, filter, y };
+	NnStatus status = NN_OK;
 
 	set_ints(&d, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, 3, uids);
 	set(&d, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 3, pointers);
@@ -834,30 +942,32 @@ cuda_conv_close(CudaConv *conv)
 	free(conv);
 }
 
-/* ---- Without a GPU --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Without a GPU ------------------------------------------------------- */
 
 NnStatus
 cuda_convs_describe(const char *json, CudaConvs **out, NnError *error)
 {
-	CudaConvs  *convs = new_convs(error);
-	Descs		d = {.convs = convs};
+	CudaConvs *convs = new_convs(error);
+	Descs d = { .convs = convs };
 	cudnnBackendDescriptor_t device;
 
 	if (!convs)
 		return error && error->code != NN_OK ? error->code : NN_EUNSUPPORTED;
 	device = make(&d, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
-	set(&d, device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t) strlen(json) + 1, json);
+	set(&d, device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+		(int64_t) strlen(json) + 1, json);
 	finalize(&d, device);
 	if (d.status != CUDNN_STATUS_SUCCESS)
 	{
-		NnStatus	status = cudnn_fail(convs, error, d.status, "take the description of a device");
+		NnStatus status = cudnn_fail(convs, error, d.status, "take the description of a device");
 
 		drop_all(&d);
 		cuda_convs_close(convs);
 		return status;
 	}
 	convs->device = keep_last(&d);
-	snprintf(convs->device_name, sizeof(convs->device_name), "a device described by %016llx", (unsigned long long) hash_text(json));
+	snprintf(convs->device_name, sizeof(convs->device_name), "a device described by %016llx",
+			 (unsigned long long) hash_text(json));
 	*out = convs;
 	return NN_OK;
 }
@@ -865,15 +975,16 @@ cuda_convs_describe(const char *json, CudaConvs **out, NnError *error)
 char *
 cuda_convs_description(CudaConvs *convs)
 {
-	Descs		d = {.convs = convs};
+	Descs d = { .convs = convs };
 	cudnnBackendDescriptor_t device = make(&d, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
-	char	   *text = calloc(1, MAX_PLAN_TEXT);
-	int64_t		length = 0;
+	char *text = calloc(1, MAX_PLAN_TEXT);
+	int64_t length = 0;
 
 	set(&d, device, CUDNN_ATTR_DEVICEPROP_HANDLE, CUDNN_TYPE_HANDLE, 1, &convs->handle);
 	finalize(&d, device);
 	if (text && d.status == CUDNN_STATUS_SUCCESS)
-		d.status = convs->lib.get(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, MAX_PLAN_TEXT - 1, &length, text);
+		d.status = convs->lib.get(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+								  CUDNN_TYPE_CHAR, MAX_PLAN_TEXT - 1, &length, text);
 	drop_all(&d);
 	if (d.status == CUDNN_STATUS_SUCCESS && text)
 		return text;

@@ -1,6 +1,7 @@
 /*
  * module.h
- *	  What bicycle_cuda.so exports and device.c looks for: one symbol, this structure.
+ *	  What bicycle_cuda.so exports and device.c looks for: one symbol, this
+ *	  structure.
  */
 #ifndef BICYCLE_NN_CUDA_MODULE_H
 #define BICYCLE_NN_CUDA_MODULE_H
@@ -10,13 +11,20 @@
 #define NN_CUDA_MODULE "bicycle_cuda.so"
 #define NN_CUDA_SYMBOL "bicycle_cuda_module"
 
-/* Engine and module are built together; sizes of what they exchange tell one of another build. */
+/*
+ * Engine and module are built together; sizes of what they exchange tell one of
+ * another build.
+ */
 typedef struct NnCudaModule
 {
-	size_t		sizes[4];		/* NnDevice, NnPlan, NnNode, NnValue */
-	NnStatus	(*open) (int index, int threads, NnDevice **device, NnError *error);	/* index: of the GPU */
+	size_t sizes[4]; /* NnDevice, NnPlan, NnNode, NnValue */
+	NnStatus (*open)(int index, int threads, NnDevice **device,
+					 NnError *error); /* index: of the GPU */
 } NnCudaModule;
 
-#define NN_CUDA_SIZES {sizeof(NnDevice), sizeof(NnPlan), sizeof(NnNode), sizeof(NnValue)}
+#define NN_CUDA_SIZES                                                     \
+	{                                                                     \
+		sizeof(NnDevice), sizeof(NnPlan), sizeof(NnNode), sizeof(NnValue) \
+	}
 
-#endif							/* BICYCLE_NN_CUDA_MODULE_H */
+#endif /* BICYCLE_NN_CUDA_MODULE_H */

@@ -1,35 +1,30 @@
 /*
  * ref.c
- *	  The naive device: plans are run node by node through one table of operators, in double, on one thread.
+ *	  The naive device: plans are run node by node through one table of
+ *	  operators, in double, on one thread.
  *
- * Packed weights are the model's flat parameters as doubles; a plan's arena is an array of doubles.  Both are owned by whoever asked for them (pack_free,
- * release).  The device itself has no state, so nothing is shared between threads.
+ * Packed weights are the model's flat parameters as doubles; a plan's arena is
+ * an array of doubles. Both are owned by whoever asked for them (pack_free,
+ * release). The device itself has no state, so nothing is shared between
+ * threads.
  */
 #include "nn/ref/ref.h"
 
 #include <stdlib.h>
 
-const RefOp ref_operators[NN_OPS] =
-{
-	[NN_OP_CONV] = ref_conv,
-	[NN_OP_CONVT] = ref_convt,
-	[NN_OP_NORM_ACT] = ref_norm_act,
-	[NN_OP_UPSAMPLE] = ref_upsample,
-	[NN_OP_AVGPOOL] = ref_avgpool,
-	[NN_OP_LINEAR] = ref_linear,
-	[NN_OP_ADD] = ref_add,
-	[NN_OP_COPY] = ref_copy,
-	[NN_OP_REPARAM] = ref_reparam,
-	[NN_OP_GAN_LOSS] = ref_gan_loss,
-	[NN_OP_L1_LOSS] = ref_l1_loss,
-	[NN_OP_KL_LOSS] = ref_kl_loss,
+const RefOp ref_operators[NN_OPS] = {
+	[NN_OP_CONV] = ref_conv,         [NN_OP_CONVT] = ref_convt,     [NN_OP_NORM_ACT] = ref_norm_act,
+	[NN_OP_UPSAMPLE] = ref_upsample, [NN_OP_AVGPOOL] = ref_avgpool, [NN_OP_LINEAR] = ref_linear,
+	[NN_OP_ADD] = ref_add,           [NN_OP_COPY] = ref_copy,       [NN_OP_REPARAM] = ref_reparam,
+	[NN_OP_GAN_LOSS] = ref_gan_loss, [NN_OP_L1_LOSS] = ref_l1_loss, [NN_OP_KL_LOSS] = ref_kl_loss,
 };
 
 static NnStatus
-ref_pack(NnDevice *device, NnPrecision precision, const NnGraph *graph, const float *values, void **packed, size_t *bytes, NnError *error)
+ref_pack(NnDevice *device, NnPrecision precision, const NnGraph *graph, const float *values,
+		 void **packed, size_t *bytes, NnError *error)
 {
-	size_t		total = graph->params->total;
-	double	   *weights;
+	size_t total = graph->params->total;
+	double *weights;
 
 	*bytes = total * sizeof(double);
 	weights = malloc(*bytes + 1);
@@ -50,7 +45,7 @@ ref_pack_free(NnDevice *device, void *packed)
 static NnStatus
 ref_prepare(NnDevice *device, NnPlan *plan, const void *packed, NnError *error)
 {
-	size_t		bytes = nn_mul(plan->arena_elements, sizeof(double));
+	size_t bytes = nn_mul(plan->arena_elements, sizeof(double));
 
 	plan->arena = malloc(bytes);
 	plan->device_bytes = 0;
@@ -67,7 +62,8 @@ ref_release(NnDevice *device, NnPlan *plan)
 RefTensor
 ref_tensor(const NnPlan *plan, int value)
 {
-	return (RefTensor) {plan->graph->values[value].shape, plan->pitch[value], (double *) plan->arena + plan->offset[value]};
+	return (RefTensor){ plan->graph->values[value].shape, plan->pitch[value],
+						(double *) plan->arena + plan->offset[value] };
 }
 
 static void
@@ -75,8 +71,8 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 {
 	for (int i = 0; i < nbindings; i++)
 	{
-		RefTensor	t = ref_tensor(plan, bindings[i].value);
-		float	   *data = bindings[i].data;
+		RefTensor t = ref_tensor(plan, bindings[i].value);
+		float *data = bindings[i].data;
 
 		if (plan->graph->values[bindings[i].value].output != outputs)
 			continue;
@@ -95,11 +91,12 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 
 /* The operands of a node's forward step; `tensors` is memory for them. */
 void
-ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTensor tensors[6], RefOperands *op)
+ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTensor tensors[6],
+		 RefOperands *op)
 {
 	const NnParam *list = plan->graph->params->list;
 
-	*op = (RefOperands) {.device = plan->device, .node = node};
+	*op = (RefOperands){ .device = plan->device, .node = node };
 	for (int i = 0; i < NN_MAX_IN; i++)
 		if (node->in[i] >= 0)
 		{
@@ -126,19 +123,20 @@ ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTenso
 static NnStatus
 run_node(const NnPlan *plan, const NnNode *node, const double *weights, NnError *error)
 {
-	RefTensor	tensors[6];
+	RefTensor tensors[6];
 	RefOperands op;
 
 	if (node->op == NN_OP_INPUT)
 		return NN_OK;
 	ref_bind(plan, node, weights, tensors, &op);
-	return ref_operators[node->op] (&op, error);
+	return ref_operators[node->op](&op, error);
 }
 
 static NnStatus
-ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings, int nbindings, NnError *error)
+ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
+		int nbindings, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	run_bindings(plan, bindings, nbindings, false);
 	for (int i = 0; status == NN_OK && i < plan->graph->nnodes; i++)
@@ -181,11 +179,19 @@ ref_close(NnDevice *device)
 NnStatus
 nn_ref_open(int threads, NnDevice **device, NnError *error)
 {
-	static const NnDevice ref = {
-		.name = "ref", .threads = 1, .pack = ref_pack, .pack_free = ref_pack_free, .prepare = ref_prepare, .run = ref_run, .release = ref_release,
-		.supports = ref_supports, .element_bytes = ref_element_bytes, .describe = ref_describe, .set_threads = ref_set_threads, .close = ref_close,
-		.train = &ref_train_device
-	};
+	static const NnDevice ref = { .name = "ref",
+								  .threads = 1,
+								  .pack = ref_pack,
+								  .pack_free = ref_pack_free,
+								  .prepare = ref_prepare,
+								  .run = ref_run,
+								  .release = ref_release,
+								  .supports = ref_supports,
+								  .element_bytes = ref_element_bytes,
+								  .describe = ref_describe,
+								  .set_threads = ref_set_threads,
+								  .close = ref_close,
+								  .train = &ref_train_device };
 
 	*device = malloc(sizeof(NnDevice));
 	if (!*device)

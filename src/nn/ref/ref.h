@@ -1,18 +1,22 @@
 /*
  * ref.h
- *	  The naive device: double throughout, one loop nest an operator, no fusion.  It is the oracle of all other devices, so it must be obviously right.
+ *	  The naive device: double throughout, one loop nest an operator, no fusion.
+ *	  It is the oracle of all other devices, so it must be obviously right.
  */
 #ifndef BICYCLE_REF_H
 #define BICYCLE_REF_H
 
 #include "nn/training.h"
 
-/* A value in the arena: element (n, y, x, c) is at data[((n * h + y) * w + x) * pitch + c]. */
+/*
+ * A value in the arena: element (n, y, x, c) is at data[((n * h + y) * w + x) *
+ * pitch + c].
+ */
 typedef struct RefTensor
 {
-	NnShape		shape;
-	int			pitch;
-	double	   *data;
+	NnShape shape;
+	int pitch;
+	double *data;
 } RefTensor;
 
 static inline double *
@@ -26,29 +30,33 @@ typedef struct RefOperands
 {
 	const NnDevice *device;
 	const NnNode *node;
-	RefTensor  *in[NN_MAX_IN];
-	RefTensor  *out[2];
-	RefTensor  *stats;			/* training: mean and biased variance of each channel, (N or 1, 1, 1, 2C) */
-	const double *weight;		/* checkpoint layout */
+	RefTensor *in[NN_MAX_IN];
+	RefTensor *out[2];
+	RefTensor *stats; /* training: mean and biased variance of each channel, (N or 1, 1, 1, 2C) */
+	const double *weight; /* checkpoint layout */
 	const double *bias;
 	const double *mean;
 	const double *var;
 
-	/* of a backward step; NULL = not wanted (din, dweight, dbias) or zero (dout) */
-	RefTensor  *dout[2];
-	RefTensor  *din[NN_MAX_IN];
-	double	   *dweight;
-	double	   *dbias;
+	/*
+	 * of a backward step; NULL = not wanted (din, dweight, dbias) or zero
+	 * (dout)
+	 */
+	RefTensor *dout[2];
+	RefTensor *din[NN_MAX_IN];
+	double *dweight;
+	double *dbias;
 	const NnTraining *training; /* for dropout; NULL at inference */
 } RefOperands;
 
-typedef NnStatus (*RefOp) (const RefOperands *op, NnError *error);
+typedef NnStatus (*RefOp)(const RefOperands *op, NnError *error);
 
 extern double ref_act(NnActKind kind, double x);
-extern double ref_act_slope(NnActKind kind, double x);	/* its derivative, at 0 that of PyTorch */
+extern double ref_act_slope(NnActKind kind, double x); /* its derivative, at 0 that of PyTorch */
 
 /*
- * Each operator's backward adds to what is in din, dweight and dbias; ref_train.c clears them first where they are to be overwritten.
+ * Each operator's backward adds to what is in din, dweight and dbias;
+ * ref_train.c clears them first where they are to be overwritten.
  */
 extern NnStatus ref_conv_backward(const RefOperands *op, NnError *error);
 extern NnStatus ref_convt_backward(const RefOperands *op, NnError *error);
@@ -72,7 +80,8 @@ extern NnStatus ref_kl_loss_backward(const RefOperands *op, NnError *error);
 /* ref.c */
 extern const RefOp ref_operators[NN_OPS];
 extern RefTensor ref_tensor(const NnPlan *plan, int value);
-extern void ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTensor tensors[6], RefOperands *op);
+extern void ref_bind(const NnPlan *plan, const NnNode *node, const double *weights,
+					 RefTensor tensors[6], RefOperands *op);
 
 /* ref_train.c */
 extern const NnTrainDevice ref_train_device;
@@ -85,4 +94,4 @@ extern NnStatus ref_upsample(const RefOperands *op, NnError *error);
 extern NnStatus ref_avgpool(const RefOperands *op, NnError *error);
 extern NnStatus ref_add(const RefOperands *op, NnError *error);
 
-#endif							/* BICYCLE_REF_H */
+#endif /* BICYCLE_REF_H */

@@ -1,9 +1,12 @@
 /*
  * ref_conv.c
- *	  Convolution, transposed convolution and linear layers, and their gradients.
+ *	  Convolution, transposed convolution and linear layers, and their
+ *	  gradients.
  *
- * A convolution is one bilinear map B(x, w) -> y.  Its three forms below, each the sum over the same taps, add to y, x or w what the other two say; forward
- * and backward of all three layers are made of them, the transposed convolution being the second form.
+ * A convolution is one bilinear map B(x, w) -> y. Its three forms below, each
+ * the sum over the same taps, add to y, x or w what the other two say; forward
+ * and backward of all three layers are made of them, the transposed convolution
+ * being the second form.
  */
 #include "nn/ref/ref.h"
 
@@ -13,11 +16,9 @@
 /* The geometry of a convolution from x (N, H, W, C) to y (N, H', W', O). */
 typedef struct Window
 {
-	const NnDevice *device;		/* is told of each row: one layer of a large batch takes minutes */
-	int			kernel,
-				stride,
-				pad;
-	bool		bf16;			/* operands are rounded to bfloat16 first */
+	const NnDevice *device; /* is told of each row: one layer of a large batch takes minutes */
+	int kernel, stride, pad;
+	bool bf16; /* operands are rounded to bfloat16 first */
 } Window;
 
 static inline double
@@ -26,13 +27,15 @@ operand(Window win, double x)
 	return win.bf16 ? nn_bf16((float) x) : x;
 }
 
-/* Weights (O, C, K, K), the checkpoint's layout, as [ky][kx][a][b]: a, b = O, C, or C, O if `by_input`.  The caller frees them. */
+/*
+ * Weights (O, C, K, K), the checkpoint's layout, as [ky][kx][a][b]: a, b = O,
+ * C, or C, O if `by_input`. The caller frees them.
+ */
 static double *
 taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *error)
 {
-	size_t		taps = (size_t) win.kernel * win.kernel,
-				bytes = taps * o * c * sizeof(double);
-	double	   *out = malloc(bytes);
+	size_t taps = (size_t) win.kernel * win.kernel, bytes = taps * o * c * sizeof(double);
+	double *out = malloc(bytes);
 
 	if (!out)
 	{
@@ -42,16 +45,19 @@ taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *er
 	for (int i = 0; i < o; i++)
 		for (int k = 0; k < c; k++)
 			for (size_t t = 0; t < taps; t++)
-				out[(t * (by_input ? c : o) + (by_input ? k : i)) * (by_input ? o : c) + (by_input ? i : k)] = operand(win, w[((size_t) i * c + k) * taps + t]);
+				out[(t * (by_input ? c : o) + (by_input ? k : i)) * (by_input ? o : c) +
+					(by_input ? i : k)] = operand(win, w[((size_t) i * c + k) * taps + t]);
 	return out;
 }
 
-/* The input pixel under tap (ky, kx) of output pixel (oy, ox), or NULL if it is outside. */
+/*
+ * The input pixel under tap (ky, kx) of output pixel (oy, ox), or NULL if it is
+ * outside.
+ */
 static inline double *
 under(const RefTensor *x, Window win, int n, int oy, int ox, int ky, int kx)
 {
-	int			iy = oy * win.stride + ky - win.pad,
-				ix = ox * win.stride + kx - win.pad;
+	int iy = oy * win.stride + ky - win.pad, ix = ox * win.stride + kx - win.pad;
 
 	return iy < 0 || iy >= x->shape.h || ix < 0 || ix >= x->shape.w ? NULL : ref_at(x, n, iy, ix);
 }
@@ -64,13 +70,15 @@ add_scaled(double *restrict to, double factor, const double *restrict from, int 
 		to[i] += factor * from[i];
 }
 
-/* y[n, oy, ox, o] += sum over c, ky, kx of w[o, c, ky, kx] x[n, oy s + ky - p, ox s + kx - p, c], x being 0 outside. */
+/*
+ * y[n, oy, ox, o] += sum over c, ky, kx of w[o, c, ky, kx] x[n, oy s + ky - p,
+ * ox s + kx - p, c], x being 0 outside.
+ */
 static NnStatus
 add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnError *error)
 {
-	int			o = y->shape.c,
-				c = x->shape.c;
-	double	   *taps = taps_first(w, o, c, win, true, error);
+	int o = y->shape.c, c = x->shape.c;
+	double *taps = taps_first(w, o, c, win, true, error);
 
 	if (!taps)
 		return NN_ENOMEM;
@@ -84,20 +92,23 @@ add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnErro
 					const double *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
 
 					for (int k = 0; at && k < c; k++)
-						add_scaled(ref_at(y, n, oy, ox), operand(win, at[k]), taps + ((size_t) t * c + k) * o, o);
+						add_scaled(ref_at(y, n, oy, ox), operand(win, at[k]),
+								   taps + ((size_t) t * c + k) * o, o);
 				}
 		}
 	free(taps);
 	return NN_OK;
 }
 
-/* The adjoint in x: each y adds w[o, c, ky, kx] y[n, oy, ox, o] to the pixels it is made of. */
+/*
+ * The adjoint in x: each y adds w[o, c, ky, kx] y[n, oy, ox, o] to the pixels
+ * it is made of.
+ */
 static NnStatus
 add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError *error)
 {
-	int			o = y->shape.c,
-				c = x->shape.c;
-	double	   *taps = taps_first(w, o, c, win, false, error);
+	int o = y->shape.c, c = x->shape.c;
+	double *taps = taps_first(w, o, c, win, false, error);
 
 	if (!taps)
 		return NN_ENOMEM;
@@ -108,24 +119,27 @@ add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int t = 0; t < win.kernel * win.kernel; t++)
 				{
-					double	   *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
+					double *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
 
 					for (int i = 0; at && i < o; i++)
-						add_scaled(at, operand(win, ref_at(y, n, oy, ox)[i]), taps + ((size_t) t * o + i) * c, c);
+						add_scaled(at, operand(win, ref_at(y, n, oy, ox)[i]),
+								   taps + ((size_t) t * o + i) * c, c);
 				}
 		}
 	free(taps);
 	return NN_OK;
 }
 
-/* The adjoint in w: w[o, c, ky, kx] += sum over pixels of x under the tap times y. */
+/*
+ * The adjoint in w: w[o, c, ky, kx] += sum over pixels of x under the tap times
+ * y.
+ */
 static NnStatus
 add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnError *error)
 {
-	int			o = y->shape.c,
-				c = x->shape.c;
-	size_t		count = (size_t) win.kernel * win.kernel;
-	double	   *taps = calloc(count * o * c, sizeof(double));
+	int o = y->shape.c, c = x->shape.c;
+	size_t count = (size_t) win.kernel * win.kernel;
+	double *taps = calloc(count * o * c, sizeof(double));
 
 	if (!taps)
 		return nn_no_memory(error, count * o * c * sizeof(double));
@@ -136,11 +150,12 @@ add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnErr
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (size_t t = 0; t < count; t++)
 				{
-					const double *at = under(x, win, n, oy, ox, (int) t / win.kernel, (int) t % win.kernel);
+					const double *at =
+						under(x, win, n, oy, ox, (int) t / win.kernel, (int) t % win.kernel);
 
 					for (int i = 0; at && i < o; i++)
 					{
-						double		dy = operand(win, ref_at(y, n, oy, ox)[i]);
+						double dy = operand(win, ref_at(y, n, oy, ox)[i]);
 
 						if (!win.bf16)
 							add_scaled(taps + (t * o + i) * c, dy, at, c);
@@ -177,23 +192,27 @@ add_bias_gradient(const RefTensor *dy, double *dbias)
 					dbias[o] += ref_at(dy, n, oy, ox)[o];
 }
 
-/* ---- Convolution --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- Convolution --------------------------------------------------------- */
 
 static NnStatus
 new_tensor(NnShape shape, RefTensor *t, NnError *error)
 {
-	size_t		count = (size_t) shape.n * shape.h * shape.w * shape.c;
+	size_t count = (size_t) shape.n * shape.h * shape.w * shape.c;
 
-	*t = (RefTensor) {shape, shape.c, calloc(count, sizeof(double))};
+	*t = (RefTensor){ shape, shape.c, calloc(count, sizeof(double)) };
 	return t->data ? NN_OK : nn_no_memory(error, count * sizeof(double));
 }
 
-/* [x, act(z)] along the channels, z the same at each pixel: the literal concatenation of the official code.  The caller frees data. */
+/*
+ * [x, act(z)] along the channels, z the same at each pixel: the literal
+ * concatenation of the official code. The caller frees data.
+ */
 static NnStatus
-concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor *xz, NnError *error)
+concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor *xz,
+			  NnError *error)
 {
-	NnShape		shape = x->shape;
-	NnStatus	status;
+	NnShape shape = x->shape;
+	NnStatus status;
 
 	shape.c += z->shape.c;
 	status = new_tensor(shape, xz, error);
@@ -203,7 +222,7 @@ concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor
 		for (int y = 0; y < x->shape.h; y++)
 			for (int i = 0; i < x->shape.w; i++)
 			{
-				double	   *out = ref_at(xz, n, y, i);
+				double *out = ref_at(xz, n, y, i);
 
 				for (int c = 0; c < x->shape.c; c++)
 					out[c] = ref_at(x, n, y, i)[c];
@@ -217,17 +236,22 @@ static Window
 window_of(const RefOperands *op)
 {
 	const NnNode *node = op->node;
-	bool		bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
+	bool bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
 
-	return node->op == NN_OP_LINEAR ? (Window) {op->device, 1, 1, 0, bf16} : (Window) {op->device, node->kernel, node->stride, node->pad, bf16};
+	return node->op == NN_OP_LINEAR
+			   ? (Window){ op->device, 1, 1, 0, bf16 }
+			   : (Window){ op->device, node->kernel, node->stride, node->pad, bf16 };
 }
 
-/* x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N, H', W', O) */
+/*
+ * x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N,
+ * H', W', O)
+ */
 NnStatus
 ref_conv(const RefOperands *op, NnError *error)
 {
-	RefTensor	xz = *op->in[0];
-	NnStatus	status = NN_OK;
+	RefTensor xz = *op->in[0];
+	NnStatus status = NN_OK;
 
 	if (op->in[1])
 		status = concat_latent(op->in[0], op->in[1], op->node->z_act, &xz, error);
@@ -244,7 +268,7 @@ ref_conv(const RefOperands *op, NnError *error)
 static void
 split_latent(const RefOperands *op, const RefTensor *dxz)
 {
-	int			c = op->in[0]->shape.c;
+	int c = op->in[0]->shape.c;
 
 	for (int n = 0; n < dxz->shape.n; n++)
 		for (int y = 0; y < dxz->shape.h; y++)
@@ -255,17 +279,17 @@ split_latent(const RefOperands *op, const RefTensor *dxz)
 				for (int k = 0; op->din[0] && k < c; k++)
 					ref_at(op->din[0], n, y, x)[k] += d[k];
 				for (int k = c; op->in[1] && op->din[1] && k < dxz->shape.c; k++)
-					ref_at(op->din[1], n, 0, 0)[k - c] += d[k] * ref_act_slope(op->node->z_act, ref_at(op->in[1], n, 0, 0)[k - c]);
+					ref_at(op->din[1], n, 0, 0)[k - c] +=
+						d[k] * ref_act_slope(op->node->z_act, ref_at(op->in[1], n, 0, 0)[k - c]);
 			}
 }
 
 NnStatus
 ref_conv_backward(const RefOperands *op, NnError *error)
 {
-	Window		win = window_of(op);
-	RefTensor	xz = *op->in[0],
-				dxz = {.data = NULL};
-	NnStatus	status = NN_OK;
+	Window win = window_of(op);
+	RefTensor xz = *op->in[0], dxz = { .data = NULL };
+	NnStatus status = NN_OK;
 
 	if (op->in[1])
 		status = concat_latent(op->in[0], op->in[1], op->node->z_act, &xz, error);
@@ -300,11 +324,12 @@ ref_linear_backward(const RefOperands *op, NnError *error)
 	return ref_conv_backward(op, error);
 }
 
-/* ---- Transposed convolution ---------------------------------------------------------------------------------------------------------------- */
+/* ---- Transposed convolution ---------------------------------------------- */
 
 /*
- * The adjoint of a 4x4 convolution of stride 2 and padding 1: each x[n, iy, ix, c] adds w[c, o, ky, kx] x to y[n, 2 iy + ky - 1, 2 ix + kx - 1, o].
- * x (N, H, W, C), w (C, O, 4, 4), b (O) -> y (N, 2H, 2W, O)
+ * The adjoint of a 4x4 convolution of stride 2 and padding 1: each x[n, iy, ix,
+ * c] adds w[c, o, ky, kx] x to y[n, 2 iy + ky - 1, 2 ix + kx - 1, o]. x (N, H,
+ * W, C), w (C, O, 4, 4), b (O) -> y (N, 2H, 2W, O)
  */
 NnStatus
 ref_convt(const RefOperands *op, NnError *error)
@@ -316,8 +341,8 @@ ref_convt(const RefOperands *op, NnError *error)
 NnStatus
 ref_convt_backward(const RefOperands *op, NnError *error)
 {
-	Window		win = window_of(op);
-	NnStatus	status = NN_OK;
+	Window win = window_of(op);
+	NnStatus status = NN_OK;
 
 	if (op->dbias)
 		add_bias_gradient(op->dout[0], op->dbias);

@@ -2,7 +2,8 @@
  * ref_loss.c
  *	  The sample of a posterior, and losses.
  *
- * Source: criterionGAN, criterionL1, criterionZ and the KL term of the official code.
+ * Source: criterionGAN, criterionL1, criterionZ and the KL term of the official
+ * code.
  */
 #include "nn/ref/ref.h"
 
@@ -26,7 +27,8 @@ NnStatus
 ref_reparam(const RefOperands *op, NnError *error)
 {
 	for (size_t i = 0; i < count_of(op->out[0]); i++)
-		*element(op->out[0], i) = *element(op->in[0], i) + *element(op->in[2], i) * exp(*element(op->in[1], i) / 2);
+		*element(op->out[0], i) =
+			*element(op->in[0], i) + *element(op->in[2], i) * exp(*element(op->in[1], i) / 2);
 	return NN_OK;
 }
 
@@ -35,28 +37,32 @@ ref_reparam_backward(const RefOperands *op, NnError *error)
 {
 	for (size_t i = 0; i < count_of(op->dout[0]); i++)
 	{
-		double		dz = *element(op->dout[0], i);
+		double dz = *element(op->dout[0], i);
 
 		if (op->din[0])
 			*element(op->din[0], i) += dz;
 		if (op->din[1])
-			*element(op->din[1], i) += dz * *element(op->in[2], i) * exp(*element(op->in[1], i) / 2) / 2;
+			*element(op->din[1], i) +=
+				dz * *element(op->in[2], i) * exp(*element(op->in[1], i) / 2) / 2;
 	}
 	return NN_OK;
 }
 
-/* lsgan: (p - t)^2.  vanilla: cross entropy of sigmoid(p), max(p, 0) - p t + log(1 + exp(-|p|)). */
+/*
+ * lsgan: (p - t)^2. vanilla: cross entropy of sigmoid(p), max(p, 0) - p t +
+ * log(1 + exp(-|p|)).
+ */
 NnStatus
 ref_gan_loss(const RefOperands *op, NnError *error)
 {
-	double		target = op->node->target,
-				sum = 0;
+	double target = op->node->target, sum = 0;
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
-		double		p = *element(op->in[0], i);
+		double p = *element(op->in[0], i);
 
-		sum += op->node->vanilla ? fmax(p, 0) - p * target + log1p(exp(-fabs(p))) : (p - target) * (p - target);
+		sum += op->node->vanilla ? fmax(p, 0) - p * target + log1p(exp(-fabs(p)))
+								 : (p - target) * (p - target);
 	}
 	op->out[0]->data[0] = op->node->scale * sum / count_of(op->in[0]);
 	return NN_OK;
@@ -65,14 +71,14 @@ ref_gan_loss(const RefOperands *op, NnError *error)
 NnStatus
 ref_gan_loss_backward(const RefOperands *op, NnError *error)
 {
-	double		target = op->node->target,
-				factor = op->node->scale / count_of(op->in[0]);
+	double target = op->node->target, factor = op->node->scale / count_of(op->in[0]);
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
-		double		p = *element(op->in[0], i);
+		double p = *element(op->in[0], i);
 
-		*element(op->din[0], i) += factor * (op->node->vanilla ? 1 / (1 + exp(-p)) - target : 2 * (p - target));
+		*element(op->din[0], i) +=
+			factor * (op->node->vanilla ? 1 / (1 + exp(-p)) - target : 2 * (p - target));
 	}
 	return NN_OK;
 }
@@ -80,7 +86,7 @@ ref_gan_loss_backward(const RefOperands *op, NnError *error)
 NnStatus
 ref_l1_loss(const RefOperands *op, NnError *error)
 {
-	double		sum = 0;
+	double sum = 0;
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 		sum += fabs(*element(op->in[0], i) - *element(op->in[1], i));
@@ -91,11 +97,11 @@ ref_l1_loss(const RefOperands *op, NnError *error)
 NnStatus
 ref_l1_loss_backward(const RefOperands *op, NnError *error)
 {
-	double		factor = op->node->scale / count_of(op->in[0]);
+	double factor = op->node->scale / count_of(op->in[0]);
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
-		double		d = *element(op->in[0], i) - *element(op->in[1], i);
+		double d = *element(op->in[0], i) - *element(op->in[1], i);
 
 		*element(op->din[0], i) += d > 0 ? factor : d < 0 ? -factor : 0;
 	}
@@ -105,12 +111,11 @@ ref_l1_loss_backward(const RefOperands *op, NnError *error)
 NnStatus
 ref_kl_loss(const RefOperands *op, NnError *error)
 {
-	double		sum = 0;
+	double sum = 0;
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
-		double		mu = *element(op->in[0], i),
-					logvar = *element(op->in[1], i);
+		double mu = *element(op->in[0], i), logvar = *element(op->in[1], i);
 
 		sum += 1 + logvar - mu * mu - exp(logvar);
 	}

@@ -6,7 +6,7 @@
 
 #include <math.h>
 
-#define EPSILON 1e-5			/* of both norms in PyTorch */
+#define EPSILON 1e-5 /* of both norms in PyTorch */
 
 double
 ref_act(NnActKind kind, double x)
@@ -46,17 +46,23 @@ ref_act_slope(NnActKind kind, double x)
 	return 1;
 }
 
-/* What an element of the normalised map is multiplied by in training: 0, or 1 / (1 - p), so that its mean stays. */
+/*
+ * What an element of the normalised map is multiplied by in training: 0, or 1 /
+ * (1 - p), so that its mean stays.
+ */
 static double
 dropout_factor(const RefOperands *op, int n, int y, int x, int c)
 {
-	NnShape		s = op->in[0]->shape;
-	float		p = op->node->dropout;
-	uint64_t	element = (((uint64_t) n * s.h + y) * s.w + x) * s.c + c;
+	NnShape s = op->in[0]->shape;
+	float p = op->node->dropout;
+	uint64_t element = (((uint64_t) n * s.h + y) * s.w + x) * s.c + c;
 
 	if (!op->training || p <= 0)
 		return 1;
-	return nn_dropout_keeps(op->training->seed, op->training->iteration, (int) (op->node - op->training->plan.graph->nodes), element, p) ? 1 / (1 - p) : 0;
+	return nn_dropout_keeps(op->training->seed, op->training->iteration,
+							(int) (op->node - op->training->plan.graph->nodes), element, p)
+			   ? 1 / (1 - p)
+			   : 0;
 }
 
 /* y = scale (x - mean) + shift for each reader, then its activations. */
@@ -68,21 +74,24 @@ write_outputs(const RefOperands *op, int n, int c, double mean, double scale, do
 	for (int y = 0; y < x->shape.h; y++)
 		for (int i = 0; i < x->shape.w; i++)
 		{
-			double		value = ((ref_at(x, n, y, i)[c] - mean) * scale + shift) * dropout_factor(op, n, y, i, c);
+			double value =
+				((ref_at(x, n, y, i)[c] - mean) * scale + shift) * dropout_factor(op, n, y, i, c);
 
 			for (int k = 0; k < 2; k++)
 				if (op->out[k])
-					ref_at(op->out[k], n, y, i)[c] = ref_act(op->node->act[k].second, ref_act(op->node->act[k].first, value));
+					ref_at(op->out[k], n, y, i)[c] =
+						ref_act(op->node->act[k].second, ref_act(op->node->act[k].first, value));
 		}
 }
 
-/* Mean and biased variance of channel c over the maps of images [n0, n1), in two passes. */
+/*
+ * Mean and biased variance of channel c over the maps of images [n0, n1), in
+ * two passes.
+ */
 static void
 map_statistics(const RefTensor *x, int n0, int n1, int c, double *mean, double *var)
 {
-	double		count = (double) (n1 - n0) * x->shape.h * x->shape.w,
-				sum = 0,
-				squares = 0;
+	double count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, squares = 0;
 
 	for (int n = n0; n < n1; n++)
 		for (int y = 0; y < x->shape.h; y++)
@@ -93,7 +102,7 @@ map_statistics(const RefTensor *x, int n0, int n1, int c, double *mean, double *
 		for (int y = 0; y < x->shape.h; y++)
 			for (int i = 0; i < x->shape.w; i++)
 			{
-				double		d = ref_at(x, n, y, i)[c] - *mean;
+				double d = ref_at(x, n, y, i)[c] - *mean;
 
 				squares += d * d;
 			}
@@ -101,14 +110,15 @@ map_statistics(const RefTensor *x, int n0, int n1, int c, double *mean, double *
 }
 
 /*
- * What image n's channel c is normalised by.  In training batch norm uses the statistics of the batch, and both norms keep theirs for the backward step;
+ * What image n's channel c is normalised by. In training batch norm uses the
+ * statistics of the batch, and both norms keep theirs for the backward step;
  * otherwise batch norm uses the running ones.
  */
 static void
 statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
 {
-	NnShape		shape = op->in[0]->shape;
-	bool		batch = op->node->norm == NN_NORM_BATCH;
+	NnShape shape = op->in[0]->shape;
+	bool batch = op->node->norm == NN_NORM_BATCH;
 
 	*mean = 0;
 	*var = 1;
@@ -123,7 +133,7 @@ statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
 		map_statistics(op->in[0], 0, shape.n, c, mean, var);
 	if (op->stats)
 	{
-		double	   *kept = ref_at(op->stats, batch ? 0 : n, 0, 0);
+		double *kept = ref_at(op->stats, batch ? 0 : n, 0, 0);
 
 		kept[c] = *mean;
 		kept[shape.c + c] = *var;
@@ -134,13 +144,12 @@ statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
 NnStatus
 ref_norm_act(const RefOperands *op, NnError *error)
 {
-	NnShape		shape = op->in[0]->shape;
+	NnShape shape = op->in[0]->shape;
 
 	for (int n = 0; n < shape.n; n++)
 		for (int c = 0; c < shape.c; c++)
 		{
-			double		mean,
-						var;
+			double mean, var;
 
 			statistics_of(op, n, c, &mean, &var);
 			switch (op->node->norm)
@@ -159,48 +168,50 @@ ref_norm_act(const RefOperands *op, NnError *error)
 	return NN_OK;
 }
 
-/* The gradient of scale xhat + shift at one element: through the activations of both readers, and dropout. */
+/*
+ * The gradient of scale xhat + shift at one element: through the activations of
+ * both readers, and dropout.
+ */
 static double
 normed_gradient(const RefOperands *op, int n, int y, int x, int c, double normed)
 {
-	double		factor = dropout_factor(op, n, y, x, c),
-				value = normed * factor,
-				sum = 0;
+	double factor = dropout_factor(op, n, y, x, c), value = normed * factor, sum = 0;
 
 	for (int k = 0; k < 2; k++)
 		if (op->dout[k])
 		{
-			NnActChain	act = op->node->act[k];
+			NnActChain act = op->node->act[k];
 
-			sum += ref_at(op->dout[k], n, y, x)[c] * ref_act_slope(act.second, ref_act(act.first, value)) * ref_act_slope(act.first, value);
+			sum += ref_at(op->dout[k], n, y, x)[c] *
+				   ref_act_slope(act.second, ref_act(act.first, value)) *
+				   ref_act_slope(act.first, value);
 		}
 	return sum * factor;
 }
 
 /*
- * With xhat = (x - mean) / sqrt(var + eps) over a set of m elements and g the gradient of xhat: dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps).
- * The set is the map of (n, c) with instance norm, the maps of all images with batch norm; batch norm's own gradients are the sums behind those means.
+ * With xhat = (x - mean) / sqrt(var + eps) over a set of m elements and g the
+ * gradient of xhat: dx = (g - mean(g) - xhat mean(g xhat)) / sqrt(var + eps).
+ * The set is the map of (n, c) with instance norm, the maps of all images with
+ * batch norm; batch norm's own gradients are the sums behind those means.
  */
 static void
 norm_backward(const RefOperands *op, int n0, int n1, int c)
 {
 	const RefTensor *x = op->in[0];
 	const double *kept = ref_at(op->stats, op->node->norm == NN_NORM_BATCH ? 0 : n0, 0, 0);
-	double		mean = kept[c],
-				inverse = 1 / sqrt(kept[x->shape.c + c] + EPSILON),
-				gamma = op->node->norm == NN_NORM_BATCH ? op->weight[c] : 1,
-				beta = op->node->norm == NN_NORM_BATCH ? op->bias[c] : 0,
-				count = (double) (n1 - n0) * x->shape.h * x->shape.w,
-				sum = 0,
-				product = 0;
+	double mean = kept[c], inverse = 1 / sqrt(kept[x->shape.c + c] + EPSILON),
+		   gamma = op->node->norm == NN_NORM_BATCH ? op->weight[c] : 1,
+		   beta = op->node->norm == NN_NORM_BATCH ? op->bias[c] : 0,
+		   count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, product = 0;
 
 	for (int pass = 0; pass < 2; pass++)
 		for (int n = n0; n < n1; n++)
 			for (int y = 0; y < x->shape.h; y++)
 				for (int i = 0; i < x->shape.w; i++)
 				{
-					double		hat = (ref_at(x, n, y, i)[c] - mean) * inverse,
-								g = normed_gradient(op, n, y, i, c, hat * gamma + beta);
+					double hat = (ref_at(x, n, y, i)[c] - mean) * inverse,
+						   g = normed_gradient(op, n, y, i, c, hat * gamma + beta);
 
 					if (pass == 0)
 					{
@@ -208,7 +219,8 @@ norm_backward(const RefOperands *op, int n0, int n1, int c)
 						product += g * hat;
 					}
 					else if (op->din[0])
-						ref_at(op->din[0], n, y, i)[c] += (g - sum / count - hat * product / count) * gamma * inverse;
+						ref_at(op->din[0], n, y, i)[c] +=
+							(g - sum / count - hat * product / count) * gamma * inverse;
 				}
 	if (op->dweight)
 		op->dweight[c] += product;
@@ -219,7 +231,7 @@ norm_backward(const RefOperands *op, int n0, int n1, int c)
 NnStatus
 ref_norm_act_backward(const RefOperands *op, NnError *error)
 {
-	NnShape		s = op->in[0]->shape;
+	NnShape s = op->in[0]->shape;
 
 	for (int c = 0; c < s.c; c++)
 	{
@@ -235,7 +247,8 @@ ref_norm_act_backward(const RefOperands *op, NnError *error)
 			else
 				for (int y = 0; y < s.h; y++)
 					for (int x = 0; x < s.w; x++)
-						ref_at(op->din[0], n, y, x)[c] += normed_gradient(op, n, y, x, c, ref_at(op->in[0], n, y, x)[c]);
+						ref_at(op->din[0], n, y, x)[c] +=
+							normed_gradient(op, n, y, x, c, ref_at(op->in[0], n, y, x)[c]);
 		}
 	}
 	return NN_OK;

@@ -6,16 +6,21 @@
 
 #include <math.h>
 
-/* The position of output pixel i of a row twice as long, in input pixels: half-pixel centres (align_corners = False), clamped to the first pixel. */
+/*
+ * The position of output pixel i of a row twice as long, in input pixels:
+ * half-pixel centres (align_corners = False), clamped to the first pixel.
+ */
 static double
 source_position(int i)
 {
-	double		at = (i + 0.5) / 2 - 0.5;
+	double at = (i + 0.5) / 2 - 0.5;
 
 	return at < 0 ? 0 : at;
 }
 
-/* The pixel that reflection without repeating the edge puts at i of a row of n. */
+/*
+ * The pixel that reflection without repeating the edge puts at i of a row of n.
+ */
 static int
 reflected(int i, int n)
 {
@@ -24,18 +29,17 @@ reflected(int i, int n)
 	return i < n ? i : 2 * (n - 1) - i;
 }
 
-/* The four pixels that the upsampled map blends at (y, x), 0 <= y < 2H, 0 <= x < 2W, and their weights. */
+/*
+ * The four pixels that the upsampled map blends at (y, x), 0 <= y < 2H, 0 <= x
+ * < 2W, and their weights.
+ */
 static void
 bilinear_taps(const RefTensor *t, int n, int y, int x, double *at[4], double weight[4])
 {
-	double		sy = source_position(y),
-				sx = source_position(x);
-	int			y0 = (int) floor(sy),
-				x0 = (int) floor(sx);
-	int			y1 = y0 + 1 < t->shape.h ? y0 + 1 : y0,
-				x1 = x0 + 1 < t->shape.w ? x0 + 1 : x0;
-	double		fy = sy - y0,
-				fx = sx - x0;
+	double sy = source_position(y), sx = source_position(x);
+	int y0 = (int) floor(sy), x0 = (int) floor(sx);
+	int y1 = y0 + 1 < t->shape.h ? y0 + 1 : y0, x1 = x0 + 1 < t->shape.w ? x0 + 1 : x0;
+	double fy = sy - y0, fx = sx - x0;
 
 	at[0] = ref_at(t, n, y0, x0), weight[0] = (1 - fy) * (1 - fx);
 	at[1] = ref_at(t, n, y0, x1), weight[1] = (1 - fy) * fx;
@@ -43,24 +47,28 @@ bilinear_taps(const RefTensor *t, int n, int y, int x, double *at[4], double wei
 	at[3] = ref_at(t, n, y1, x1), weight[3] = fy * fx;
 }
 
-/* x (N, H, W, C) -> y (N, 2H + 2p, 2W + 2p, C): bilinear, then a reflected border of p pixels. */
+/*
+ * x (N, H, W, C) -> y (N, 2H + 2p, 2W + 2p, C): bilinear, then a reflected
+ * border of p pixels.
+ */
 NnStatus
 ref_upsample(const RefOperands *op, NnError *error)
 {
 	const RefTensor *x = op->in[0];
-	RefTensor  *y = op->out[0];
-	int			pad = op->node->pad;
+	RefTensor *y = op->out[0];
+	int pad = op->node->pad;
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 			{
-				double	   *at[4],
-							w[4];
+				double *at[4], w[4];
 
-				bilinear_taps(x, n, reflected(oy - pad, 2 * x->shape.h), reflected(ox - pad, 2 * x->shape.w), at, w);
+				bilinear_taps(x, n, reflected(oy - pad, 2 * x->shape.h),
+							  reflected(ox - pad, 2 * x->shape.w), at, w);
 				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] = w[0] * at[0][c] + w[1] * at[1][c] + w[2] * at[2][c] + w[3] * at[3][c];
+					ref_at(y, n, oy, ox)[c] =
+						w[0] * at[0][c] + w[1] * at[1][c] + w[2] * at[2][c] + w[3] * at[3][c];
 			}
 	return NN_OK;
 }
@@ -68,18 +76,18 @@ ref_upsample(const RefOperands *op, NnError *error)
 NnStatus
 ref_upsample_backward(const RefOperands *op, NnError *error)
 {
-	RefTensor  *dx = op->din[0];
+	RefTensor *dx = op->din[0];
 	const RefTensor *dy = op->dout[0];
-	int			pad = op->node->pad;
+	int pad = op->node->pad;
 
 	for (int n = 0; n < dy->shape.n; n++)
 		for (int oy = 0; oy < dy->shape.h; oy++)
 			for (int ox = 0; ox < dy->shape.w; ox++)
 			{
-				double	   *at[4],
-							w[4];
+				double *at[4], w[4];
 
-				bilinear_taps(dx, n, reflected(oy - pad, 2 * dx->shape.h), reflected(ox - pad, 2 * dx->shape.w), at, w);
+				bilinear_taps(dx, n, reflected(oy - pad, 2 * dx->shape.h),
+							  reflected(ox - pad, 2 * dx->shape.w), at, w);
 				for (int k = 0; k < 4; k++)
 					for (int c = 0; c < dy->shape.c; c++)
 						at[k][c] += w[k] * ref_at(dy, n, oy, ox)[c];
@@ -87,27 +95,30 @@ ref_upsample_backward(const RefOperands *op, NnError *error)
 	return NN_OK;
 }
 
-/* x (N, H, W, C) -> y (N, H', W', C): the mean of the pixels of each window that lie inside the image. */
+/*
+ * x (N, H, W, C) -> y (N, H', W', C): the mean of the pixels of each window
+ * that lie inside the image.
+ */
 NnStatus
 ref_avgpool(const RefOperands *op, NnError *error)
 {
 	const NnNode *node = op->node;
 	const RefTensor *x = op->in[0];
-	RefTensor  *y = op->out[0];
+	RefTensor *y = op->out[0];
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int c = 0; c < y->shape.c; c++)
 				{
-					double		sum = 0;
-					int			count = 0;
+					double sum = 0;
+					int count = 0;
 
 					for (int ky = 0; ky < node->kernel; ky++)
 						for (int kx = 0; kx < node->kernel; kx++)
 						{
-							int			iy = oy * node->stride + ky - node->pad,
-										ix = ox * node->stride + kx - node->pad;
+							int iy = oy * node->stride + ky - node->pad,
+								ix = ox * node->stride + kx - node->pad;
 
 							if (iy < 0 || iy >= x->shape.h || ix < 0 || ix >= x->shape.w)
 								continue;
@@ -123,24 +134,24 @@ NnStatus
 ref_avgpool_backward(const RefOperands *op, NnError *error)
 {
 	const NnNode *node = op->node;
-	RefTensor  *dx = op->din[0];
+	RefTensor *dx = op->din[0];
 	const RefTensor *dy = op->dout[0];
 
 	for (int n = 0; n < dy->shape.n; n++)
 		for (int oy = 0; oy < dy->shape.h; oy++)
 			for (int ox = 0; ox < dy->shape.w; ox++)
 			{
-				int			y0 = oy * node->stride - node->pad,
-							x0 = ox * node->stride - node->pad;
-				int			y1 = y0 + node->kernel < dx->shape.h ? y0 + node->kernel : dx->shape.h,
-							x1 = x0 + node->kernel < dx->shape.w ? x0 + node->kernel : dx->shape.w;
+				int y0 = oy * node->stride - node->pad, x0 = ox * node->stride - node->pad;
+				int y1 = y0 + node->kernel < dx->shape.h ? y0 + node->kernel : dx->shape.h,
+					x1 = x0 + node->kernel < dx->shape.w ? x0 + node->kernel : dx->shape.w;
 
 				y0 = y0 > 0 ? y0 : 0;
 				x0 = x0 > 0 ? x0 : 0;
 				for (int y = y0; y < y1; y++)
 					for (int x = x0; x < x1; x++)
 						for (int c = 0; c < dy->shape.c; c++)
-							ref_at(dx, n, y, x)[c] += ref_at(dy, n, oy, ox)[c] / ((y1 - y0) * (x1 - x0));
+							ref_at(dx, n, y, x)[c] +=
+								ref_at(dy, n, oy, ox)[c] / ((y1 - y0) * (x1 - x0));
 			}
 	return NN_OK;
 }
@@ -149,13 +160,14 @@ ref_avgpool_backward(const RefOperands *op, NnError *error)
 NnStatus
 ref_add(const RefOperands *op, NnError *error)
 {
-	RefTensor  *y = op->out[0];
+	RefTensor *y = op->out[0];
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] = ref_at(op->in[0], n, oy, ox)[c] + ref_at(op->in[1], n, oy, ox)[c];
+					ref_at(y, n, oy, ox)[c] =
+						ref_at(op->in[0], n, oy, ox)[c] + ref_at(op->in[1], n, oy, ox)[c];
 	return NN_OK;
 }
 
@@ -183,7 +195,7 @@ ref_add_backward(const RefOperands *op, NnError *error)
 NnStatus
 ref_copy(const RefOperands *op, NnError *error)
 {
-	RefTensor  *y = op->out[0];
+	RefTensor *y = op->out[0];
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)

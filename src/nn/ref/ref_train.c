@@ -1,6 +1,7 @@
 /*
  * ref_train.c
- *	  Training on the naive device: the steps of a schedule, in double, through one table of operators; parameters, gradients and moments are doubles too.
+ *	  Training on the naive device: the steps of a schedule, in double, through
+ *	  one table of operators; parameters, gradients and moments are doubles too.
  *
  * Arena and arrays belong to the NnTraining from prepare to release.
  */
@@ -10,20 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const RefOp backward[NN_OPS] =
-{
-	[NN_OP_CONV] = ref_conv_backward,
-	[NN_OP_CONVT] = ref_convt_backward,
-	[NN_OP_NORM_ACT] = ref_norm_act_backward,
-	[NN_OP_UPSAMPLE] = ref_upsample_backward,
-	[NN_OP_AVGPOOL] = ref_avgpool_backward,
-	[NN_OP_LINEAR] = ref_linear_backward,
-	[NN_OP_ADD] = ref_add_backward,
-	[NN_OP_COPY] = ref_copy_backward,
-	[NN_OP_REPARAM] = ref_reparam_backward,
-	[NN_OP_GAN_LOSS] = ref_gan_loss_backward,
-	[NN_OP_L1_LOSS] = ref_l1_loss_backward,
-	[NN_OP_KL_LOSS] = ref_kl_loss_backward,
+static const RefOp backward[NN_OPS] = {
+	[NN_OP_CONV] = ref_conv_backward,         [NN_OP_CONVT] = ref_convt_backward,
+	[NN_OP_NORM_ACT] = ref_norm_act_backward, [NN_OP_UPSAMPLE] = ref_upsample_backward,
+	[NN_OP_AVGPOOL] = ref_avgpool_backward,   [NN_OP_LINEAR] = ref_linear_backward,
+	[NN_OP_ADD] = ref_add_backward,           [NN_OP_COPY] = ref_copy_backward,
+	[NN_OP_REPARAM] = ref_reparam_backward,   [NN_OP_GAN_LOSS] = ref_gan_loss_backward,
+	[NN_OP_L1_LOSS] = ref_l1_loss_backward,   [NN_OP_KL_LOSS] = ref_kl_loss_backward,
 };
 
 static void
@@ -41,11 +35,12 @@ ref_train_release(NnDevice *device, NnTraining *training)
 static NnStatus
 ref_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 {
-	size_t		bytes = nn_mul(training->plan.arena_elements, sizeof(double));
+	size_t bytes = nn_mul(training->plan.arena_elements, sizeof(double));
 
 	training->plan.arena = malloc(bytes);
 	for (int i = 0; i < NN_ARRAYS; i++)
-		training->array[i] = calloc((i == NN_ARRAY_EMA ? training->nema : training->params->total) + 1, sizeof(double));
+		training->array[i] = calloc(
+			(i == NN_ARRAY_EMA ? training->nema : training->params->total) + 1, sizeof(double));
 	for (int i = 0; i < NN_ARRAYS; i++)
 		if (!training->array[i] || !training->plan.arena)
 		{
@@ -65,12 +60,15 @@ clear(const RefTensor *t)
 				memset(ref_at(t, n, y, x), 0, t->shape.c * sizeof(double));
 }
 
-/* Where the gradient of a parameter goes, cleared if it is to be overwritten; NULL if it is not wanted. */
+/*
+ * Where the gradient of a parameter goes, cleared if it is to be overwritten;
+ * NULL if it is not wanted.
+ */
 static double *
 parameter_gradient(const NnTraining *training, int param, NnGradMode mode)
 {
 	const NnParam *p;
-	double	   *at;
+	double *at;
 
 	if (mode == NN_GRAD_IGNORE)
 		return NULL;
@@ -86,8 +84,7 @@ backward_step(const NnTraining *training, const NnStep *step, NnError *error)
 {
 	const NnPlan *plan = &training->plan;
 	const NnNode *node = &plan->graph->nodes[step->node];
-	RefTensor	tensors[6],
-				gradients[2 + NN_MAX_IN];
+	RefTensor tensors[6], gradients[2 + NN_MAX_IN];
 	RefOperands op;
 
 	ref_bind(plan, node, training->array[NN_ARRAY_PARAM], tensors, &op);
@@ -108,23 +105,26 @@ backward_step(const NnTraining *training, const NnStep *step, NnError *error)
 		}
 	op.dweight = parameter_gradient(training, node->weight, step->weight_mode);
 	op.dbias = parameter_gradient(training, node->bias, step->bias_mode);
-	return backward[node->op] (&op, error);
+	return backward[node->op](&op, error);
 }
 
-/* running = 0.9 running + 0.1 batch, with the unbiased variance; PyTorch's momentum of 0.1. */
+/*
+ * running = 0.9 running + 0.1 batch, with the unbiased variance; PyTorch's
+ * momentum of 0.1.
+ */
 static void
 update_statistics(const NnTraining *training, const NnNode *node)
 {
 	const NnParam *list = training->params->list;
-	double	   *values = training->array[NN_ARRAY_PARAM];
-	RefTensor	stats = ref_tensor(&training->plan, node->stats);
-	NnShape		s = training->plan.graph->values[node->in[0]].shape;
-	double		count = (double) s.n * s.h * s.w;
+	double *values = training->array[NN_ARRAY_PARAM];
+	RefTensor stats = ref_tensor(&training->plan, node->stats);
+	NnShape s = training->plan.graph->values[node->in[0]].shape;
+	double count = (double) s.n * s.h * s.w;
 
 	for (int c = 0; c < s.c; c++)
 	{
-		double	   *mean = values + list[node->mean].offset + c,
-				   *var = values + list[node->var].offset + c;
+		double *mean = values + list[node->mean].offset + c,
+			   *var = values + list[node->var].offset + c;
 
 		*mean += 0.1 * (stats.data[c] - *mean);
 		*var += 0.1 * (stats.data[s.c + c] * count / (count - 1) - *var);
@@ -136,7 +136,7 @@ run_step(const NnTraining *training, const NnStep *step, NnError *error)
 {
 	const NnPlan *plan = &training->plan;
 	const NnNode *node = &plan->graph->nodes[step->node];
-	RefTensor	tensors[6];
+	RefTensor tensors[6];
 	RefOperands op;
 
 	switch (step->kind)
@@ -144,7 +144,7 @@ run_step(const NnTraining *training, const NnStep *step, NnError *error)
 		case NN_STEP_FORWARD:
 			ref_bind(plan, node, training->array[NN_ARRAY_PARAM], tensors, &op);
 			op.training = training;
-			return ref_operators[node->op] (&op, error);
+			return ref_operators[node->op](&op, error);
 		case NN_STEP_BACKWARD:
 			return backward_step(training, step, error);
 		case NN_STEP_ZERO:
@@ -159,13 +159,14 @@ run_step(const NnTraining *training, const NnStep *step, NnError *error)
 }
 
 static NnStatus
-ref_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds, const int *losses, int nlosses, double *values, NnError *error)
+ref_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds,
+			  const int *losses, int nlosses, double *values, NnError *error)
 {
-	NnStatus	status = NN_OK;
+	NnStatus status = NN_OK;
 
 	for (int i = 0; i < nfeeds; i++)
 	{
-		RefTensor	t = ref_tensor(&training->plan, feeds[i].value);
+		RefTensor t = ref_tensor(&training->plan, feeds[i].value);
 		const double *from = feeds[i].data;
 
 		for (int n = 0; n < t.shape.n; n++)
@@ -180,23 +181,25 @@ ref_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int n
 	return status;
 }
 
-/* Kingma and Ba 2015, as PyTorch rounds it: the corrections of both moments' bias apart. */
+/*
+ * Kingma and Ba 2015, as PyTorch rounds it: the corrections of both moments'
+ * bias apart.
+ */
 static NnStatus
 ref_adam(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *error)
 {
-	double	   *p = training->array[NN_ARRAY_PARAM],
-			   *m = training->array[NN_ARRAY_M],
-			   *v = training->array[NN_ARRAY_V],
-			   *ema = training->array[NN_ARRAY_EMA];
+	double *p = training->array[NN_ARRAY_PARAM], *m = training->array[NN_ARRAY_M],
+		   *v = training->array[NN_ARRAY_V], *ema = training->array[NN_ARRAY_EMA];
 	const double *g = training->array[NN_ARRAY_GRAD];
-	double		step = adam->lr / (1 - pow(adam->beta1, (double) adam->t)),
-				root = sqrt(1 - pow(adam->beta2, (double) adam->t));
+	double step = adam->lr / (1 - pow(adam->beta1, (double) adam->t)),
+		   root = sqrt(1 - pow(adam->beta2, (double) adam->t));
 
 	for (int k = 0; k < training->params->n; k++)
 	{
 		const NnParam *param = &training->params->list[k];
 
-		for (size_t i = param->offset; training->schedule.trained[k] && i < param->offset + param->count; i++)
+		for (size_t i = param->offset;
+			 training->schedule.trained[k] && i < param->offset + param->count; i++)
 		{
 			m[i] += (1 - adam->beta1) * (g[i] - m[i]);
 			v[i] = adam->beta2 * v[i] + (1 - adam->beta2) * g[i] * g[i];
@@ -209,14 +212,16 @@ ref_adam(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *er
 }
 
 static NnStatus
-ref_get(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, void *data, NnError *error)
+ref_get(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count,
+		void *data, NnError *error)
 {
 	memcpy(data, (double *) training->array[array] + offset, count * sizeof(double));
 	return NN_OK;
 }
 
 static NnStatus
-ref_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count, const void *data, NnError *error)
+ref_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count,
+		const void *data, NnError *error)
 {
 	memcpy((double *) training->array[array] + offset, data, count * sizeof(double));
 	return NN_OK;
@@ -228,7 +233,12 @@ ref_train_bf16(const NnDevice *device)
 	return true;
 }
 
-const NnTrainDevice ref_train_device =
-{
-	.dtype = NN_F64, .host = true, .bf16 = ref_train_bf16, .prepare = ref_train_prepare, .release = ref_train_release, .run = ref_train_run, .adam = ref_adam, .get = ref_get, .put = ref_put
-};
+const NnTrainDevice ref_train_device = { .dtype = NN_F64,
+										 .host = true,
+										 .bf16 = ref_train_bf16,
+										 .prepare = ref_train_prepare,
+										 .release = ref_train_release,
+										 .run = ref_train_run,
+										 .adam = ref_adam,
+										 .get = ref_get,
+										 .put = ref_put };

@@ -1,9 +1,12 @@
 /*
  * cuda_runtime_api.h
- *	  The part of CUDA's runtime that the device uses, as runtime_on_cpu.c imitates it for tests.  Found in place of the toolkit's header by those tests only.
+ *	  The part of CUDA's runtime that the device uses, as runtime_on_cpu.c
+ *	  imitates it for tests. Found in place of the toolkit's header by those
+ *	  tests only.
  *
- * Streams are queues: what is put there runs when somebody waits for it, so that a result that is read too early is not there yet; or, if a test says so, at
- * some time before, so that what is overwritten too early is.
+ * Streams are queues: what is put there runs when somebody waits for it, so
+ * that a result that is read too early is not there yet; or, if a test says so,
+ * at some time before, so that what is overwritten too early is.
  */
 #ifndef BICYCLE_TEST_CUDA_RUNTIME_API_H
 #define BICYCLE_TEST_CUDA_RUNTIME_API_H
@@ -52,10 +55,9 @@ typedef enum cudaStreamCaptureMode
 
 struct cudaDeviceProp
 {
-	char		name[256];
-	int			major,
-				minor;
-	size_t		totalGlobalMem;
+	char name[256];
+	int major, minor;
+	size_t totalGlobalMem;
 };
 
 #define cudaStreamNonBlocking 1
@@ -73,7 +75,8 @@ extern cudaError_t cudaMalloc(void **p, size_t bytes);
 extern cudaError_t cudaFree(void *p);
 extern cudaError_t cudaMallocHost(void **p, size_t bytes);
 extern cudaError_t cudaFreeHost(void *p);
-extern cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+extern cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+								   cudaStream_t stream);
 
 extern cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 extern cudaError_t cudaStreamDestroy(cudaStream_t stream);
@@ -84,35 +87,44 @@ extern cudaError_t cudaEventDestroy(cudaEvent_t event);
 extern cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 extern cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
 extern cudaError_t cudaEventSynchronize(cudaEvent_t event);
-extern cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);	/* always 1 */
+extern cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to); /* always 1 */
 
 extern cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 extern cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
-extern cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+extern cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
+										unsigned long long flags);
 extern cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 extern cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 extern cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 
-/* ---- For tests ---------------------------------------------------------------------------------------------------------------------------------- */
+/* ---- For tests ----------------------------------------------------------- */
 
 typedef struct GpuSettings
 {
-	int			devices;		/* 0: none; they share their memory */
-	int			driver;			/* the CUDA it is for: 13000; 0: there is none */
-	int			major,			/* compute capability */
-				minor;
-	size_t		memory;			/* of the card */
-	int			no_kernel;		/* the error of a driver that cannot load ours; 0: it can */
-	long		fail_in;		/* calls of the runtime until one that can fail fails; 0: none does */
-	int			fail_with;		/* its error; 0: one of its own */
-	int			fail_for_good;	/* and all after it do, too, as after an error of a kernel */
-	unsigned	chance;			/* seed of the order in which streams, blocks and threads run; 0: streams as late as they can, and others forwards */
-	size_t		used;			/* bytes; not to be set */
+	int devices; /* 0: none; they share their memory */
+	int driver;  /* the CUDA it is for: 13000; 0: there is none */
+	int major,   /* compute capability */
+		minor;
+	size_t memory;     /* of the card */
+	int no_kernel;     /* the error of a driver that cannot load ours; 0: it can */
+	long fail_in;      /* calls of the runtime until one that can fail fails; 0: none does */
+	int fail_with;     /* its error; 0: one of its own */
+	int fail_for_good; /* and all after it do, too, as after an error of a kernel */
+	unsigned
+		/*
+		 * seed of the order in which streams, blocks and threads run; 0:
+		 * streams as late as they can, and others forwards
+		 */
+		chance;
+	size_t used; /* bytes; not to be set */
 } GpuSettings;
 
-/* In a file that the environment names as BICYCLE_TEST_GPU, where another process can set them; or by itself. */
+/*
+ * In a file that the environment names as BICYCLE_TEST_GPU, where another
+ * process can set them; or by itself.
+ */
 extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
 extern long gpu_graphs_run(void);
 
-#endif							/* BICYCLE_TEST_CUDA_RUNTIME_API_H */
+#endif /* BICYCLE_TEST_CUDA_RUNTIME_API_H */
