@@ -42,7 +42,7 @@ export BICYCLE_TESTDATA ?= $(CURDIR)/test/data
 # Objects know no headers under PGXS, nor which server they were built for: when either changes all are built anew.
 BUILT_FOR := $(shell mkdir -p build; v=$$($(PG_CONFIG) --version --includedir-server | tr '\n' ' '); \
 	[ "$$v" = "$$(cat build/built-for 2>/dev/null)" ] || echo "$$v" >build/built-for; echo build/built-for)
-$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h) src/engine/protocol.h src/engine/train_protocol.h src/engine/version.h src/nn/nn.h
+$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h) src/common/protocol.h src/common/run_protocol.h src/common/version.h src/nn/nn.h
 
 bicycle--$(EXTVERSION).sql: sql/bicycle.sql
 	cp $< $@
@@ -131,7 +131,7 @@ CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
-CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/error.c src/nn/graph.c src/nn/precision.c) \
+CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/precision.c) \
 	$B/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),no cudnn.h found),no nvcc found)
@@ -180,7 +180,7 @@ $B/libimitation.a: $(IMITATION_OBJ)
 	rm -f $@ && ar rcs $@ $^
 
 # And as a library that the engine opens, if it is started from where that lies.
-$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst %,$B/imitation/nn/%.o,border error graph precision)
+$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst %,$B/imitation/nn/%.o,border nn_error graph precision)
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -shared $^ -o $@ -lm
 
 $B/imitation/bicycle-engine: $B/bicycle-engine

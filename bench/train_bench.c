@@ -14,7 +14,7 @@
  * opening the trainer took.
  */
 #include "bench.h"
-#include "nn/train.h"
+#include "nn/fit.h"
 
 #include <string.h>
 #include <sys/resource.h>
@@ -46,7 +46,7 @@ measure(const Subject *subject, NnPrecision precision, int threads, int iteratio
 {
 	double *times = calloc(iterations, sizeof(double));
 	NnDevice *device;
-	NnTrainer *trainer;
+	NnFit *fit;
 	NnConfig config;
 	NnTrainOptions options;
 	NnLosses losses;
@@ -68,14 +68,13 @@ measure(const Subject *subject, NnPrecision precision, int threads, int iteratio
 	a = numbers(7, 1, pixels * config.input_nc);
 	b = numbers(8, 1, pixels * config.output_nc);
 	start = now();
-	if (nn_trainer_open(device, &config, &options, precision, 1000, NULL, 0, &trainer, &error) !=
-		NN_OK)
+	if (nn_fit_open(device, &config, &options, precision, 1000, NULL, 0, &fit, &error) != NN_OK)
 		fail(&error);
 	opened = now() - start;
 	for (int i = -2; i < iterations; i++)
 	{
 		start = now();
-		if (nn_trainer_step(trainer, a, b, NULL, &losses, &error) != NN_OK)
+		if (nn_fit_step(fit, a, b, NULL, &losses, &error) != NN_OK)
 			fail(&error);
 		if (i >= 0)
 			times[i] = now() - start;

@@ -56,7 +56,7 @@
 typedef struct Batch
 {
 	Engine *engine;
-	Job job;
+	Task task;
 	Packed *model;
 	BicycleFrameType type;
 	size_t arenas;        /* bytes of the host's memory the model's plans may take */
@@ -288,7 +288,7 @@ to_loader(Engine *engine, Request *request)
 		connection_send(request->connection, BICYCLE_STARTED, request->id, NULL, 0, true, NULL);
 		connection_flush(request->connection);
 	}
-	executor_submit(&engine->loader, &request->job, false);
+	executor_submit(&engine->loader, &request->task, false);
 }
 
 /* Whether the loader is to be left alone now. */
@@ -300,7 +300,7 @@ loader_rests(const Engine *engine)
 }
 
 /*
- * Hands a request whose job is set to the loader, or keeps it while a request
+ * Hands a request whose task is set to the loader, or keeps it while a request
  * runs alone.
  */
 void
@@ -337,8 +337,8 @@ same_batch(const Request *a, const Request *b)
 	return a->model == b->model && a->type == b->type;
 }
 
-static void batch_run(Job *job);
-static void batch_done(Engine *engine, Job *job);
+static void batch_run(Task *task);
+static void batch_done(Engine *engine, Task *task);
 
 static void
 start_batch(Engine *engine)
@@ -359,8 +359,8 @@ start_batch(Engine *engine)
 		return;
 	}
 	batch->engine = engine;
-	batch->job.run = batch_run;
-	batch->job.done = batch_done;
+	batch->task.run = batch_run;
+	batch->task.done = batch_done;
 	batch->model = first->model;
 	batch->type = first->type;
 	batch->make_room = engine->device_memory > 0;
@@ -391,7 +391,7 @@ start_batch(Engine *engine)
 		batch->requests[batch->n++] = request;
 	}
 	engine->batch = batch;
-	executor_submit(&engine->device_thread, &batch->job, false);
+	executor_submit(&engine->device_thread, &batch->task, false);
 }
 
 /* Replaces the request's pixels by the network's output. */
@@ -565,9 +565,9 @@ run_some(Batch *batch)
 
 /* On the device thread. */
 static void
-batch_run(Job *job)
+batch_run(Task *task)
 {
-	Batch *batch = list_member(Batch, job, job);
+	Batch *batch = list_member(Batch, task, task);
 	int n;
 
 	for (int i = 0; i < batch->n; i++)
@@ -611,9 +611,9 @@ batch_release(Batch *batch)
 }
 
 static void
-batch_done(Engine *engine, Job *job)
+batch_done(Engine *engine, Task *task)
 {
-	Batch *batch = list_member(Batch, job, job);
+	Batch *batch = list_member(Batch, task, task);
 
 	if (batch->short_of_room)
 	{
@@ -623,7 +623,7 @@ batch_done(Engine *engine, Job *job)
 		 */
 		batch->short_of_room = false;
 		batch->make_room = cache_make_room(engine, batch->model);
-		executor_submit(&engine->device_thread, &batch->job, false);
+		executor_submit(&engine->device_thread, &batch->task, false);
 		return;
 	}
 	engine->batch = NULL;

@@ -381,15 +381,15 @@ cache_tick(Engine *engine, int64_t now)
 /* ---- Eviction ------------------------------------------------------------ */
 
 static void
-free_run(Job *job)
+free_run(Task *task)
 {
-	nn_model_free(list_member(Packed, job, job)->model);
+	nn_model_free(list_member(Packed, task, task)->model);
 }
 
 static void
-free_done(Engine *engine, Job *job)
+free_done(Engine *engine, Task *task)
 {
-	Packed *packed = list_member(Packed, job, job);
+	Packed *packed = list_member(Packed, task, task);
 	size_t host = packed->host;
 
 	engine->freeing--;
@@ -401,9 +401,9 @@ free_done(Engine *engine, Job *job)
 void
 cache_free_packed(Engine *engine, Packed *packed)
 {
-	packed->job.run = free_run;
-	packed->job.done = free_done;
-	executor_submit(&engine->device_thread, &packed->job, true);
+	packed->task.run = free_run;
+	packed->task.done = free_done;
+	executor_submit(&engine->device_thread, &packed->task, true);
 }
 
 /* A model has grown or shrunk. */
@@ -418,9 +418,9 @@ resize(Engine *engine, Packed *packed, size_t bytes, size_t host)
 }
 
 static void
-shrink_run(Job *job)
+shrink_run(Task *task)
 {
-	Packed *packed = list_member(Packed, job, job);
+	Packed *packed = list_member(Packed, task, task);
 
 	nn_model_shrink(packed->model);
 	packed->shrunk[0] = nn_model_bytes(packed->model);
@@ -428,9 +428,9 @@ shrink_run(Job *job)
 }
 
 static void
-shrink_done(Engine *engine, Job *job)
+shrink_done(Engine *engine, Task *task)
 {
-	Packed *packed = list_member(Packed, job, job);
+	Packed *packed = list_member(Packed, task, task);
 
 	engine->freeing--;
 	engine->freed++;
@@ -451,10 +451,10 @@ shrink(Engine *engine, Packed *packed)
 	packed->pins++;
 	packed->small = 1;
 	packed->small_until_ms = now_ms() + IDLE_MS;
-	packed->job.run = shrink_run;
-	packed->job.done = shrink_done;
+	packed->task.run = shrink_run;
+	packed->task.done = shrink_done;
 	engine->freeing++;
-	executor_submit(&engine->device_thread, &packed->job, true);
+	executor_submit(&engine->device_thread, &packed->task, true);
 }
 
 /* Takes the model out of the cache; it is freed when its last pin is gone. */

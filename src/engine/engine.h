@@ -4,9 +4,9 @@
  *
  * Threads. One I/O thread (the main thread) owns all of this: connections,
  * requests, the model cache, the queues and every counter. It never waits for
- * anything but epoll. Work is handed to other threads as jobs (executor.c) and
- * comes back as completed jobs, which the I/O thread picks up from a list
- * behind an eventfd. While a job is away its thread may read the request's
+ * anything but epoll. Work is handed to other threads as tasks (executor.c) and
+ * comes back as completed tasks, which the I/O thread picks up from a list
+ * behind an eventfd. While a task is away its thread may read the request's
  * input fields and write its result fields and nobody else touches those; when
  * it is back they belong to the I/O thread again. So there are locks in three
  * places only: the executors' queues, the log's queue and the decoders' budget.
@@ -35,8 +35,8 @@
 #include <stdint.h>
 
 #include "engine/list.h"
-#include "engine/protocol.h"
-#include "engine/version.h"
+#include "common/protocol.h"
+#include "common/version.h"
 #include "format/format.h"
 #include "image/image.h"
 #include "nn/nn.h"
@@ -46,7 +46,7 @@ typedef struct Connection Connection;
 typedef struct Request Request;
 typedef struct CacheEntry CacheEntry;
 typedef struct Packed Packed;
-typedef struct Train Train;
+typedef struct Run Run;
 
 /* ---- Errors (error.c) ---------------------------------------------------- */
 
@@ -153,14 +153,14 @@ extern void control_close(Engine *engine);
 
 /* ---- Jobs (executor.c) --------------------------------------------------- */
 
-typedef struct Job
+typedef struct Task
 {
-	struct Job *next;
-	struct Executor *executor;    /* that it was handed to last */
-	void (*run)(struct Job *job); /* on the executor's thread */
+	struct Task *next;
+	struct Executor *executor;      /* that it was handed to last */
+	void (*run)(struct Task *task); /* on the executor's thread */
 	void (*done)(Engine *engine,
-				 struct Job *job); /* on the I/O thread; the job may be freed in it */
-} Job;
+				 struct Task *task); /* on the I/O thread; the task may be freed in it */
+} Task;
 
 typedef struct Executor
 {
@@ -168,7 +168,7 @@ typedef struct Executor
 	const char *name;
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake;
-	Job *first[2], /* [0] goes before [1] */
+	Task *first[2], /* [0] goes before [1] */
 		*last[2];
 	struct ExecutorThread *threads; /* one slot for each thread that was ever started */
 	int nthreads, limit;            /* threads beyond it rest */
@@ -178,15 +178,15 @@ typedef struct Executor
 
 extern bool executor_start(Executor *executor, Engine *engine, const char *name, int threads);
 extern bool executor_resize(Executor *executor, int threads);
-extern void executor_submit(Executor *executor, Job *job, bool first);
+extern void executor_submit(Executor *executor, Task *task, bool first);
 extern void executor_stop(Executor *executor);
 extern int64_t
-executor_longest(Executor *executor); /* milliseconds the oldest running job has run; 0 if none */
-extern void executor_progress(void);  /* called by a long job: it is not stuck */
-extern void executor_waits(void);     /* for other jobs; executor_progress when it goes on */
+executor_longest(Executor *executor); /* milliseconds the oldest running task has run; 0 if none */
+extern void executor_progress(void);  /* called by a long task: it is not stuck */
+extern void executor_waits(void);     /* for other tasks; executor_progress when it goes on */
 
 /*
- * For jobs that wait for others and must not be taken for stuck: executor_wait
+ * For tasks that wait for others and must not be taken for stuck: executor_wait
  * comes back after a second at most, whatever is done to the time of day.
  */
 extern void executor_condition(pthread_cond_t *condition); /* in place of pthread_cond_init */
@@ -355,7 +355,7 @@ struct Request
 	bool loading;  /* LOAD: counted in entry->loads */
 
 	/* Work: written by the thread that has the request */
-	Job job;
+	Task task;
 	bool started;   /* counted in Engine.nstarted */
 	bool announced; /* STARTED was sent; on the loader only, where a request may come twice */
 	ImageInfo info;
@@ -363,8 +363,8 @@ struct Request
 	uint8_t *result; /* owned */
 	size_t result_length;
 	EngineError error;
-	void *task; /* what a request on the loader needs and makes; owned, freed by task_free */
-	void (*task_free)(void *task);
+	void *work; /* what a request on the loader needs and makes; owned, freed by work_free */
+	void (*work_free)(void *work);
 
 	unsigned frames; /* in output queues that keep this request */
 };
@@ -393,7 +393,7 @@ extern void request_withdraw(Request *request);
 extern void request_free(Request *request);
 extern void request_frame_gone(Request *request);
 extern void request_work(Request *request, Executor *executor, RequestState state,
-						 void (*run)(Job *), void (*done)(Engine *, Job *), bool first);
+						 void (*run)(Task *), void (*done)(Engine *, Task *), bool first);
 extern bool request_back(Request *request); /* false: it was withdrawn meanwhile and is freed now */
 
 /* ---- Work (worker.c, batcher.c) ------------------------------------------ */
@@ -460,10 +460,10 @@ struct Packed
 		 * shrinking that is under way
 		 */
 		pins;
-	bool shrinking;   /* job is to free plans */
+	bool shrinking;   /* task is to free plans */
 	size_t shrunk[2]; /* bytes and host after it */
 	bool evicted;     /* takes no new requests; no longer in entry->packed and Engine.models */
-	Job job;
+	Task task;
 };
 
 /* A database that has shown a model's content, and what it calls it. */
@@ -572,7 +572,7 @@ extern void import_format_error(FormatStatus status, const FormatError *format, 
 extern void inspect_run(Request *request);
 extern void export_begin(Request *request, const BicycleExport *export);
 extern void export_run(Request *request);
-extern void train_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
+extern void options_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 
 /* ---- The engine (server.c, main.c) --------------------------------------- */
 
@@ -588,7 +588,7 @@ struct Engine
 	int64_t started_ms;
 
 	pthread_mutex_t done_lock; /* guards done_first, done_last */
-	Job *done_first, *done_last;
+	Task *done_first, *done_last;
 
 	List connections;
 	List timed; /* those that are given so much time and no more */
@@ -621,10 +621,10 @@ struct Engine
 	bool device_opened;        /* the first opening has ended */
 	bool device_short;         /* there is a GPU that could not be had; it may be later */
 	bool device_found;         /* it can be had now */
-	Job device_job;
-	Job settings_job;
+	Task device_job;
+	Task settings_job;
 	bool settings_busy; /* the device thread has settings_job */
-	Job try_job;
+	Task try_job;
 	bool trying;                  /* the device thread has it */
 	int64_t try_ms,               /* when it is due, */
 		try_wait;                 /* and what is waited after it */
@@ -657,7 +657,7 @@ struct Engine
 	int exit_code;
 	bool finished;
 
-	Train *train; /* a training engine's: then nothing listens, and train_main.c runs the loop */
+	Run *run; /* a training engine's: then nothing listens, and run_main.c runs the loop */
 };
 
 extern int64_t now_ms(void);
@@ -665,7 +665,7 @@ extern bool source_add(Engine *engine, Source *source, int fd, uint32_t events,
 					   void (*ready)(Engine *, Source *, uint32_t));
 extern void source_watch(Engine *engine, Source *source, uint32_t events);
 extern void source_remove(Engine *engine, Source *source);
-extern void engine_complete(Engine *engine, Job *job); /* any thread */
+extern void engine_complete(Engine *engine, Task *task); /* any thread */
 extern bool engine_init(Engine *engine);
 extern void engine_go(Engine *engine); /* the settings are complete: open the device, then listen */
 extern void engine_listen(Engine *engine);

@@ -1,10 +1,10 @@
 /*
  * executor.c
- *	  Threads that run jobs: the pool, the device thread and the loader are one
+ *	  Threads that run tasks: the pool, the device thread and the loader are one
  *	  executor each.
  *
  * Jobs wait in two lists; those in the first go before those in the second,
- * each in order of arrival. A job that has run is handed to the I/O thread
+ * each in order of arrival. A task that has run is handed to the I/O thread
  * (engine_complete), which calls its done(). Executors are started, resized and
  * stopped by the I/O thread; threads beyond the limit rest. All threads block
  * all signals, which the main thread has done before it starts the first.
@@ -25,24 +25,24 @@ typedef struct ExecutorThread
 	Executor *executor;
 	int index;
 	pthread_t thread;
-	_Atomic int64_t since; /* ms: the running job's start or last sign of progress; 0: none runs */
+	_Atomic int64_t since; /* ms: the running task's start or last sign of progress; 0: none runs */
 } ExecutorThread;
 
 static __thread ExecutorThread *self;
 
-static Job *
+static Task *
 take(Executor *executor)
 {
 	for (int i = 0; i < 2; i++)
 	{
-		Job *job = executor->first[i];
+		Task *task = executor->first[i];
 
-		if (job == NULL)
+		if (task == NULL)
 			continue;
-		executor->first[i] = job->next;
-		if (job->next == NULL)
+		executor->first[i] = task->next;
+		if (task->next == NULL)
 			executor->last[i] = NULL;
-		return job;
+		return task;
 	}
 	return NULL;
 }
@@ -59,20 +59,20 @@ executor_main(void *arg)
 	for (;;)
 	{
 		Executor *executor = self->executor;
-		Job *job = NULL;
+		Task *task = NULL;
 
 		pthread_mutex_lock(&executor->lock);
-		while ((self->index >= executor->limit || (job = take(executor)) == NULL) &&
+		while ((self->index >= executor->limit || (task = take(executor)) == NULL) &&
 			   !executor->stop)
 			pthread_cond_wait(&executor->wake, &executor->lock);
 		pthread_mutex_unlock(&executor->lock);
-		if (job == NULL)
+		if (task == NULL)
 			return NULL;
 
 		executor_progress();
-		job->run(job);
+		task->run(task);
 		atomic_store(&self->since, 0);
-		engine_complete(executor->engine, job);
+		engine_complete(executor->engine, task);
 	}
 }
 
@@ -117,19 +117,19 @@ executor_resize(Executor *executor, int threads)
 }
 
 void
-executor_submit(Executor *executor, Job *job, bool first)
+executor_submit(Executor *executor, Task *task, bool first)
 {
 	int list = first ? 0 : 1;
 
 	executor->pending++;
-	job->executor = executor;
-	job->next = NULL;
+	task->executor = executor;
+	task->next = NULL;
 	pthread_mutex_lock(&executor->lock);
 	if (executor->last[list] != NULL)
-		executor->last[list]->next = job;
+		executor->last[list]->next = task;
 	else
-		executor->first[list] = job;
-	executor->last[list] = job;
+		executor->first[list] = task;
+	executor->last[list] = task;
 	/*
 	 * A signal could wake a thread that rests, so all are woken where some do.
 	 */

@@ -11,53 +11,53 @@
 
 #include "engine/engine.h"
 
-typedef struct ExportTask
+typedef struct ExportWork
 {
 	char format[16];
 	uint8_t *file; /* malloc'ed by the writer */
 	size_t file_length;
 	uint64_t length; /* the same, as it is sent */
-} ExportTask;
+} ExportWork;
 
 static void
 export_task_free(void *arg)
 {
-	ExportTask *task = arg;
+	ExportWork *work = arg;
 
-	free(task->file);
-	free(task);
+	free(work->file);
+	free(work);
 }
 
 static void
-export_job_run(Job *job)
+export_job_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	ExportTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	ExportWork *work = request->work;
 	TensorStream stream;
 	FormatError format;
 	FormatStatus status;
 
 	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
 		return;
-	if (strcmp(task->format, "pth") == 0)
-		status = format_write_pth(stream.tensors, stream.ntensors, &task->file, &task->file_length,
+	if (strcmp(work->format, "pth") == 0)
+		status = format_write_pth(stream.tensors, stream.ntensors, &work->file, &work->file_length,
 								  &format);
 	else
-		status = format_write_safetensors(stream.tensors, stream.ntensors, &task->file,
-										  &task->file_length, &format);
+		status = format_write_safetensors(stream.tensors, stream.ntensors, &work->file,
+										  &work->file_length, &format);
 	if (status != FORMAT_OK)
 	{
-		task->file = NULL;
+		work->file = NULL;
 		import_format_error(status, &format, &request->error);
 	}
 	stream_free(&stream);
 }
 
 static void
-export_job_done(Engine *engine, Job *job)
+export_job_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	ExportTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	ExportWork *work = request->work;
 
 	if (!request_back(request))
 		return;
@@ -66,29 +66,29 @@ export_job_done(Engine *engine, Job *job)
 		request_fail(request, &request->error);
 		return;
 	}
-	task->length = task->file_length;
-	request_reply_part(request, BICYCLE_RESULT, &task->length, sizeof(task->length), false);
-	request_reply_part(request, BICYCLE_DATA, task->file, task->file_length, false);
+	work->length = work->file_length;
+	request_reply_part(request, BICYCLE_RESULT, &work->length, sizeof(work->length), false);
+	request_reply_part(request, BICYCLE_DATA, work->file, work->file_length, false);
 	request_reply_part(request, BICYCLE_END, NULL, 0, true);
 }
 
 void
 export_begin(Request *request, const BicycleExport *export)
 {
-	ExportTask *task = calloc(1, sizeof(*task));
+	ExportWork *work = calloc(1, sizeof(*work));
 
-	if (task == NULL)
+	if (work == NULL)
 	{
 		error_memory(&request->error, "a model file");
 		request_fail(request, &request->error);
 		return;
 	}
-	request->task = task;
-	request->task_free = export_task_free;
-	memcpy(task->format, export->format, sizeof(task->format));
-	if (strcmp(task->format, "pth") != 0 && strcmp(task->format, "safetensors") != 0)
+	request->work = work;
+	request->work_free = export_task_free;
+	memcpy(work->format, export->format, sizeof(work->format));
+	if (strcmp(work->format, "pth") != 0 && strcmp(work->format, "safetensors") != 0)
 	{
-		error_set(&request->error, "22023", "there is no model file format \"%s\"", task->format);
+		error_set(&request->error, "22023", "there is no model file format \"%s\"", work->format);
 		error_hint(&request->error, "Formats are safetensors and pth.");
 		request_fail(request, &request->error);
 	}
@@ -97,39 +97,39 @@ export_begin(Request *request, const BicycleExport *export)
 void
 export_run(Request *request)
 {
-	request->job.run = export_job_run;
-	request->job.done = export_job_done;
+	request->task.run = export_job_run;
+	request->task.done = export_job_done;
 	batcher_loader(request->engine, request);
 }
 
 /* ---- INSPECT ------------------------------------------------------------- */
 
-typedef struct InspectTask
+typedef struct InspectWork
 {
 	BicycleInspected answer;
 	BicycleTensor headers[];
-} InspectTask;
+} InspectWork;
 
 static void
-inspect_job_run(Job *job)
+inspect_job_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 	FormatFile file;
-	InspectTask *task;
+	InspectWork *work;
 
 	if (!import_read_file(request->body, request->body_size, &file, &request->error))
 		return;
-	task = calloc(1, sizeof(*task) + (size_t) file.ntensors * sizeof(BicycleTensor));
-	if (task == NULL)
+	work = calloc(1, sizeof(*work) + (size_t) file.ntensors * sizeof(BicycleTensor));
+	if (work == NULL)
 		error_memory(&request->error, "a list of tensors");
 	else
 	{
-		request->task = task;
-		request->task_free = free;
-		task->answer.ntensors = (uint32_t) file.ntensors;
+		request->work = work;
+		request->work_free = free;
+		work->answer.ntensors = (uint32_t) file.ntensors;
 		for (int i = 0; i < file.ntensors && request->error.sqlstate[0] == '\0'; i++)
 		{
-			if (!stream_header(&file.tensors[i], &task->headers[i]))
+			if (!stream_header(&file.tensors[i], &work->headers[i]))
 			{
 				error_set(&request->error, "54000", "tensor name is too long");
 				error_detail(&request->error, "\"%.100s...\" has more than %d bytes.",
@@ -141,10 +141,10 @@ inspect_job_run(Job *job)
 }
 
 static void
-inspect_job_done(Engine *engine, Job *job)
+inspect_job_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	InspectTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	InspectWork *work = request->work;
 
 	if (!request_back(request))
 		return;
@@ -153,17 +153,17 @@ inspect_job_done(Engine *engine, Job *job)
 		request_fail(request, &request->error);
 		return;
 	}
-	request_reply_part(request, BICYCLE_RESULT, &task->answer, sizeof(task->answer), false);
-	if (task->answer.ntensors > 0)
-		request_reply_part(request, BICYCLE_DATA, task->headers,
-						   task->answer.ntensors * sizeof(BicycleTensor), false);
+	request_reply_part(request, BICYCLE_RESULT, &work->answer, sizeof(work->answer), false);
+	if (work->answer.ntensors > 0)
+		request_reply_part(request, BICYCLE_DATA, work->headers,
+						   work->answer.ntensors * sizeof(BicycleTensor), false);
 	request_reply_part(request, BICYCLE_END, NULL, 0, true);
 }
 
 void
 inspect_run(Request *request)
 {
-	request->job.run = inspect_job_run;
-	request->job.done = inspect_job_done;
+	request->task.run = inspect_job_run;
+	request->task.done = inspect_job_done;
 	batcher_loader(request->engine, request);
 }

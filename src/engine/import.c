@@ -3,7 +3,7 @@
  *	  IMPORT: model files to a configuration, a hash and tensors in canonical
  *	  order. CREATE: the same from fresh weights.
  *
- * The files are hostile; they are read on the loader thread. An ImportTask
+ * The files are hostile; they are read on the loader thread. An ImportWork
  * belongs to its request and holds everything the answer is made of: frames in
  * the output queue point into it (and through it into the request's body, which
  * is kept for that long). CREATE knows what it takes only once its
@@ -27,7 +27,7 @@ typedef struct InitOptions
 	uint64_t seed;
 } InitOptions;
 
-typedef struct ImportTask
+typedef struct ImportWork
 {
 	uint64_t generator_length, encoder_length;
 	uint64_t max_model_size;
@@ -46,22 +46,22 @@ typedef struct ImportTask
 	int ntensors;
 	BicycleTensor *headers;
 	BicycleImported answer;
-} ImportTask;
+} ImportWork;
 
 static void
 import_task_free(void *arg)
 {
-	ImportTask *task = arg;
+	ImportWork *work = arg;
 
-	for (int i = 0; i < task->nfiles; i++)
-		format_free(&task->files[i]);
-	nn_params_free(&task->params);
-	free(task->values);
-	free(task->config_text);
-	free(task->canonical);
-	free(task->tensors);
-	free(task->headers);
-	free(task);
+	for (int i = 0; i < work->nfiles; i++)
+		format_free(&work->files[i]);
+	nn_params_free(&work->params);
+	free(work->values);
+	free(work->config_text);
+	free(work->canonical);
+	free(work->tensors);
+	free(work->headers);
+	free(work);
 }
 
 static bool
@@ -103,21 +103,21 @@ import_read_file(const uint8_t *bytes, size_t length, FormatFile *file, EngineEr
 }
 
 static bool
-read_files(Request *request, ImportTask *task)
+read_files(Request *request, ImportWork *work)
 {
 	const uint8_t *bytes = request->body;
-	uint64_t lengths[2] = { task->generator_length, task->encoder_length };
+	uint64_t lengths[2] = { work->generator_length, work->encoder_length };
 	static const NnNetwork networks[2] = { NN_NET_G, NN_NET_E };
 
 	for (int i = 0; i < 2 && lengths[i] > 0; i++)
 	{
 		executor_progress();
-		if (!import_read_file(bytes, lengths[i], &task->files[i], &request->error))
+		if (!import_read_file(bytes, lengths[i], &work->files[i], &request->error))
 			return false;
-		task->nfiles++;
-		for (int j = 0; j < task->files[i].ntensors; j++)
-			task->files[i].tensors[j].network = networks[i];
-		task->ntensors += task->files[i].ntensors;
+		work->nfiles++;
+		for (int j = 0; j < work->files[i].ntensors; j++)
+			work->files[i].tensors[j].network = networks[i];
+		work->ntensors += work->files[i].ntensors;
 		bytes += lengths[i];
 	}
 	return true;
@@ -125,16 +125,16 @@ read_files(Request *request, ImportTask *task)
 
 /* The tensors of all files in one list. */
 static bool
-collect(Request *request, ImportTask *task)
+collect(Request *request, ImportWork *work)
 {
 	int n = 0;
 
-	task->tensors = calloc((size_t) task->ntensors + 1, sizeof(NnTensor));
-	if (task->tensors == NULL)
+	work->tensors = calloc((size_t) work->ntensors + 1, sizeof(NnTensor));
+	if (work->tensors == NULL)
 		return no_memory(request);
-	for (int i = 0; i < task->nfiles; i++)
-		for (int j = 0; j < task->files[i].ntensors; j++)
-			task->tensors[n++] = task->files[i].tensors[j];
+	for (int i = 0; i < work->nfiles; i++)
+		for (int j = 0; j < work->files[i].ntensors; j++)
+			work->tensors[n++] = work->files[i].tensors[j];
 	return true;
 }
 
@@ -143,43 +143,43 @@ collect(Request *request, ImportTask *task)
  * them.
  */
 static bool
-infer(Request *request, ImportTask *task)
+infer(Request *request, ImportWork *work)
 {
-	bool *keep = calloc((size_t) task->ntensors + 1, sizeof(bool));
+	bool *keep = calloc((size_t) work->ntensors + 1, sizeof(bool));
 	NnError error = { 0 };
 	int n = 0;
 
 	if (keep == NULL)
 		return no_memory(request);
-	if (nn_config_infer(&task->config, task->config_text, task->config_length, task->tensors,
-						task->ntensors, keep, &error) != NN_OK)
+	if (nn_config_infer(&work->config, work->config_text, work->config_length, work->tensors,
+						work->ntensors, keep, &error) != NN_OK)
 	{
 		free(keep);
 		return from_nn(request, &error);
 	}
-	for (int i = 0; i < task->ntensors; i++)
+	for (int i = 0; i < work->ntensors; i++)
 	{
 		if (!keep[i])
 			continue;
-		task->tensors[n] = task->tensors[i];
-		task->tensors[n].name = nn_bare_name(task->tensors[i].name);
+		work->tensors[n] = work->tensors[i];
+		work->tensors[n].name = nn_bare_name(work->tensors[i].name);
 		n++;
 	}
-	task->ntensors = n;
+	work->ntensors = n;
 	free(keep);
 	return true;
 }
 
 /* A diverged training run leaves weights that are not numbers. */
 static bool
-check_finite(Request *request, const ImportTask *task)
+check_finite(Request *request, const ImportWork *work)
 {
-	for (int i = 0; i < task->ntensors; i++)
-		if (!nn_tensor_is_finite(&task->tensors[i]))
+	for (int i = 0; i < work->ntensors; i++)
+		if (!nn_tensor_is_finite(&work->tensors[i]))
 		{
 			error_set(&request->error, "22P03", "model file holds weights that are not finite");
 			error_detail(&request->error, "Tensor \"%s\" of network %s has an infinity or a NaN.",
-						 task->tensors[i].name, nn_network_name(task->tensors[i].network));
+						 work->tensors[i].name, nn_network_name(work->tensors[i].network));
 			return false;
 		}
 	return true;
@@ -191,39 +191,39 @@ check_finite(Request *request, const ImportTask *task)
  * Orders and hashes the tensors and makes everything that import_reply sends.
  */
 static bool
-prepare(Request *request, ImportTask *task)
+prepare(Request *request, ImportWork *work)
 {
 	uint64_t total = 0;
 
-	task->canonical = nn_config_print(&task->config);
-	task->headers = calloc((size_t) task->ntensors + 1, sizeof(BicycleTensor));
-	if (task->canonical == NULL || task->headers == NULL)
+	work->canonical = nn_config_print(&work->config);
+	work->headers = calloc((size_t) work->ntensors + 1, sizeof(BicycleTensor));
+	if (work->canonical == NULL || work->headers == NULL)
 		return no_memory(request);
-	if (!stream_order(&task->config, task->tensors, task->ntensors, &request->error))
+	if (!stream_order(&work->config, work->tensors, work->ntensors, &request->error))
 		return false;
-	for (int i = 0; i < task->ntensors; i++)
+	for (int i = 0; i < work->ntensors; i++)
 	{
-		if (!stream_header(&task->tensors[i], &task->headers[i]))
+		if (!stream_header(&work->tensors[i], &work->headers[i]))
 		{
 			error_set(&request->error, "54000", "tensor name is too long");
 			error_detail(&request->error, "\"%.100s...\" has more than %d bytes.",
-						 task->tensors[i].name, BICYCLE_MAX_NAME - 1);
+						 work->tensors[i].name, BICYCLE_MAX_NAME - 1);
 			return false;
 		}
-		total += sizeof(BicycleTensor) + task->tensors[i].nbytes;
+		total += sizeof(BicycleTensor) + work->tensors[i].nbytes;
 	}
-	task->answer.stream_length = total;
-	task->answer.config_length = (uint32_t) strlen(task->canonical);
-	task->answer.ntensors = (uint32_t) task->ntensors;
-	return model_hash(task->canonical, task->tensors, task->ntensors, task->answer.hash,
+	work->answer.stream_length = total;
+	work->answer.config_length = (uint32_t) strlen(work->canonical);
+	work->answer.ntensors = (uint32_t) work->ntensors;
+	return model_hash(work->canonical, work->tensors, work->ntensors, work->answer.hash,
 					  &request->error);
 }
 
 static void
 import_reply(Request *request)
 {
-	ImportTask *task = request->task;
-	size_t length = sizeof(task->answer) + task->answer.config_length;
+	ImportWork *work = request->work;
+	size_t length = sizeof(work->answer) + work->answer.config_length;
 	uint8_t *head = malloc(length);
 	uint8_t *body = request->body;
 
@@ -233,8 +233,8 @@ import_reply(Request *request)
 		request_fail(request, &request->error);
 		return;
 	}
-	memcpy(head, &task->answer, sizeof(task->answer));
-	memcpy(head + sizeof(task->answer), task->canonical, task->answer.config_length);
+	memcpy(head, &work->answer, sizeof(work->answer));
+	memcpy(head + sizeof(work->answer), work->canonical, work->answer.config_length);
 	request->body =
 		/*
 		 * the end of a request frees its body, but tensors point into it until
@@ -244,12 +244,12 @@ import_reply(Request *request)
 	request->result = body;
 	request_reply_part(request, BICYCLE_RESULT, head, length, true);
 	free(head);
-	for (int i = 0; i < task->ntensors; i++)
+	for (int i = 0; i < work->ntensors; i++)
 	{
-		request_reply_part(request, BICYCLE_DATA, &task->headers[i], sizeof(BicycleTensor), false);
-		if (task->tensors[i].nbytes > 0)
-			request_reply_part(request, BICYCLE_DATA, task->tensors[i].data,
-							   task->tensors[i].nbytes, false);
+		request_reply_part(request, BICYCLE_DATA, &work->headers[i], sizeof(BicycleTensor), false);
+		if (work->tensors[i].nbytes > 0)
+			request_reply_part(request, BICYCLE_DATA, work->tensors[i].data,
+							   work->tensors[i].nbytes, false);
 	}
 	request_reply_part(request, BICYCLE_END, NULL, 0, true);
 }
@@ -257,20 +257,20 @@ import_reply(Request *request)
 /* ---- IMPORT -------------------------------------------------------------- */
 
 static void
-import_job_run(Job *job)
+import_job_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	ImportTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	ImportWork *work = request->work;
 
-	if (read_files(request, task) && collect(request, task) && infer(request, task) &&
-		check_finite(request, task))
-		prepare(request, task);
+	if (read_files(request, work) && collect(request, work) && infer(request, work) &&
+		check_finite(request, work))
+		prepare(request, work);
 }
 
 static void
-import_job_done(Engine *engine, Job *job)
+import_job_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 
 	if (!request_back(request))
 		return;
@@ -335,7 +335,7 @@ take_init_options(Request *request, json_t *config, InitOptions *init)
 }
 
 static bool
-parse_networks(Request *request, ImportTask *task, const json_t *config)
+parse_networks(Request *request, ImportWork *work, const json_t *config)
 {
 	char *text = json_dumps(config, JSON_COMPACT);
 	NnError error = { 0 };
@@ -343,26 +343,26 @@ parse_networks(Request *request, ImportTask *task, const json_t *config)
 
 	if (text == NULL)
 		return no_memory(request);
-	nn_config_default(&task->config);
+	nn_config_default(&work->config);
 	good =
-		nn_config_parse(&task->config, text, strlen(text), &error) == NN_OK &&
-		nn_config_check(&task->config, &error) == NN_OK &&
-		nn_params_of(&task->config,
-					 1u << NN_NET_G | (task->config.net_e != NN_ENCODER_NONE ? 1u << NN_NET_E : 0),
-					 &task->params, &error) == NN_OK;
+		nn_config_parse(&work->config, text, strlen(text), &error) == NN_OK &&
+		nn_config_check(&work->config, &error) == NN_OK &&
+		nn_params_of(&work->config,
+					 1u << NN_NET_G | (work->config.net_e != NN_ENCODER_NONE ? 1u << NN_NET_E : 0),
+					 &work->params, &error) == NN_OK;
 	free(text);
 	return good || from_nn(request, &error);
 }
 
 /* First half, on the loader: the configuration. */
 static void
-create_configure_run(Job *job)
+create_configure_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	ImportTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	ImportWork *work = request->work;
 	json_error_t json_error;
 	json_t *config =
-		json_loadb(task->config_text, task->config_length, JSON_REJECT_DUPLICATES, &json_error);
+		json_loadb(work->config_text, work->config_length, JSON_REJECT_DUPLICATES, &json_error);
 
 	if (!json_is_object(config))
 	{
@@ -370,70 +370,70 @@ create_configure_run(Job *job)
 		if (config == NULL)
 			error_detail(&request->error, "%s.", json_error.text);
 	}
-	else if (take_init_options(request, config, &task->init))
-		parse_networks(request, task, config);
+	else if (take_init_options(request, config, &work->init))
+		parse_networks(request, work, config);
 	json_decref(config);
 }
 
 static void
-create_configure_done(Engine *engine, Job *job)
+create_configure_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	ImportTask *task = request->task;
-	size_t bytes = task->params.total * sizeof(float);
+	Request *request = list_member(Request, task, task);
+	ImportWork *work = request->work;
+	size_t bytes = work->params.total * sizeof(float);
 
 	if (!request_back(request))
 		return;
 	if (request->error.sqlstate[0] == '\0')
-		request_check_model_size(engine, bytes, task->max_model_size, &request->error);
+		request_check_model_size(engine, bytes, work->max_model_size, &request->error);
 	if (request->error.sqlstate[0] != '\0')
 	{
 		request_fail(request, &request->error);
 		return;
 	}
-	task->configured = true;
+	work->configured = true;
 	request->state = REQUEST_RESERVED;
 	request_wait_memory(request, 0, bytes);
 }
 
 /* Tensors that point into the flat values. */
 static bool
-make_tensors(Request *request, ImportTask *task)
+make_tensors(Request *request, ImportWork *work)
 {
 	static const int64_t zero; /* num_batches_tracked of a network that was never trained */
 
-	task->ntensors = task->params.n;
-	task->tensors = calloc((size_t) task->ntensors + 1, sizeof(NnTensor));
-	if (task->tensors == NULL)
+	work->ntensors = work->params.n;
+	work->tensors = calloc((size_t) work->ntensors + 1, sizeof(NnTensor));
+	if (work->tensors == NULL)
 		return no_memory(request);
-	for (int i = 0; i < task->params.n; i++)
+	for (int i = 0; i < work->params.n; i++)
 	{
-		const NnParam *param = &task->params.list[i];
-		NnTensor *tensor = &task->tensors[i];
+		const NnParam *param = &work->params.list[i];
+		NnTensor *tensor = &work->tensors[i];
 
 		tensor->name = param->name;
 		tensor->network = param->network;
 		tensor->ndim = param->ndim;
 		memcpy(tensor->shape, param->shape, (size_t) param->ndim * sizeof(int64_t));
 		tensor->dtype = param->integer ? NN_I64 : NN_F32;
-		tensor->data = param->integer ? (const void *) &zero : task->values + param->offset;
+		tensor->data = param->integer ? (const void *) &zero : work->values + param->offset;
 		tensor->nbytes = param->integer ? sizeof(zero) : param->count * sizeof(float);
 	}
 	return true;
 }
 
 static bool
-draw_weights(Request *request, ImportTask *task)
+draw_weights(Request *request, ImportWork *work)
 {
 	NnError error = { 0 };
 
-	for (int i = 0; i < task->params.n; i++)
+	for (int i = 0; i < work->params.n; i++)
 	{
-		float *values = task->values + task->params.list[i].offset;
+		float *values = work->values + work->params.list[i].offset;
 
 		executor_progress();
-		if (nn_param_init(&task->params, i, task->init.type, (float) task->init.gain,
-						  task->init.seed, task->threads, values, &error) != NN_OK)
+		if (nn_param_init(&work->params, i, work->init.type, (float) work->init.gain,
+						  work->init.seed, work->threads, values, &error) != NN_OK)
 			return from_nn(request, &error);
 	}
 	return true;
@@ -441,16 +441,16 @@ draw_weights(Request *request, ImportTask *task)
 
 /* Second half, on the loader: the weights. */
 static void
-create_fill_run(Job *job)
+create_fill_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	ImportTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	ImportWork *work = request->work;
 
-	task->values = calloc(task->params.total + 1, sizeof(float));
-	if (task->values == NULL)
+	work->values = calloc(work->params.total + 1, sizeof(float));
+	if (work->values == NULL)
 		no_memory(request);
-	else if (draw_weights(request, task) && make_tensors(request, task))
-		prepare(request, task);
+	else if (draw_weights(request, work) && make_tensors(request, work))
+		prepare(request, work);
 }
 
 /* ---- Beginning ----------------------------------------------------------- */
@@ -458,30 +458,30 @@ create_fill_run(Job *job)
 void
 import_begin(Request *request, const BicycleImport *import, const uint8_t *config)
 {
-	ImportTask *task = calloc(1, sizeof(*task));
+	ImportWork *work = calloc(1, sizeof(*work));
 
-	if (task != NULL)
+	if (work != NULL)
 	{
-		request->task = task;
-		request->task_free = import_task_free;
-		task->config_text = malloc((size_t) import->config_length + 1);
+		request->work = work;
+		request->work_free = import_task_free;
+		work->config_text = malloc((size_t) import->config_length + 1);
 	}
-	if (task == NULL || task->config_text == NULL)
+	if (work == NULL || work->config_text == NULL)
 	{
 		no_memory(request);
 		request_fail(request, &request->error);
 		return;
 	}
-	task->generator_length = import->generator_length;
-	task->encoder_length = import->encoder_length;
-	task->max_model_size = import->max_model_size;
-	task->config_length = import->config_length;
-	memcpy(task->config_text, config, import->config_length);
-	task->config_text[import->config_length] = '\0';
+	work->generator_length = import->generator_length;
+	work->encoder_length = import->encoder_length;
+	work->max_model_size = import->max_model_size;
+	work->config_length = import->config_length;
+	memcpy(work->config_text, config, import->config_length);
+	work->config_text[import->config_length] = '\0';
 	if (request->type == BICYCLE_CREATE)
 	{
-		request->job.run = create_configure_run;
-		request->job.done = create_configure_done;
+		request->task.run = create_configure_run;
+		request->task.done = create_configure_done;
 		batcher_loader(request->engine, request);
 	}
 }
@@ -490,10 +490,10 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 void
 import_run(Request *request)
 {
-	ImportTask *task = request->task;
+	ImportWork *work = request->work;
 
-	task->threads = settings_threads(&request->engine->settings);
-	request->job.run = request->type == BICYCLE_CREATE ? create_fill_run : import_job_run;
-	request->job.done = import_job_done;
+	work->threads = settings_threads(&request->engine->settings);
+	request->task.run = request->type == BICYCLE_CREATE ? create_fill_run : import_job_run;
+	request->task.done = import_job_done;
 	batcher_loader(request->engine, request);
 }

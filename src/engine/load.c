@@ -4,7 +4,7 @@
  *	  entry of the cache.
  *
  * Owned by the I/O thread, but for load_run on the loader and load_prepare_run
- * on the device thread. What a LOAD carries is its request's, a LoadTask; what
+ * on the device thread. What a LOAD carries is its request's, a LoadWork; what
  * it made is the cache's from load_done on.
  *
  * A LOAD is checked before anything is streamed, keeps its stream until it is
@@ -24,11 +24,11 @@
 #include "engine/engine.h"
 
 /* What a LOAD carries to the loader and back. */
-typedef struct LoadTask
+typedef struct LoadWork
 {
 	BicycleLoad load;
 	char *config_text;
-	NnPrecision setting;   /* of the engine, when the job was handed over */
+	NnPrecision setting;   /* of the engine, when the task was handed over */
 	NnPrecision automatic; /* of the device, likewise */
 	char device_name[128];
 	size_t limit;                      /* of the cache, likewise */
@@ -41,7 +41,7 @@ typedef struct LoadTask
 	bool no_room[PACKED_PRECISIONS];       /* because the device's own memory was short */
 	EngineError device_failed;
 	uint64_t freed; /* Engine.freed when it was tried */
-} LoadTask;
+} LoadWork;
 
 static NnPrecision
 precision_of(int slot)
@@ -52,10 +52,10 @@ precision_of(int slot)
 static void
 load_task_free(void *arg)
 {
-	LoadTask *task = arg;
+	LoadWork *work = arg;
 
-	free(task->config_text);
-	free(task);
+	free(work->config_text);
+	free(work);
 }
 
 /* limit: of the cache.  Any thread. */
@@ -98,17 +98,17 @@ load_check(Request *request, const BicycleLoad *load, EngineError *error)
 void
 load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 {
-	LoadTask *task = calloc(1, sizeof(*task));
+	LoadWork *work = calloc(1, sizeof(*work));
 	CacheEntry *entry = cache_entry(request->engine, load->hash);
 	EngineError error;
 
-	if (task != NULL)
+	if (work != NULL)
 	{
-		request->task = task;
-		request->task_free = load_task_free;
-		task->config_text = malloc(load->config_length + 1);
+		request->work = work;
+		request->work_free = load_task_free;
+		work->config_text = malloc(load->config_length + 1);
 	}
-	if (task == NULL || task->config_text == NULL || entry == NULL)
+	if (work == NULL || work->config_text == NULL || entry == NULL)
 	{
 		error_memory(&error, "a model");
 		if (entry != NULL)
@@ -116,8 +116,8 @@ load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 		request_fail(request, &error);
 		return;
 	}
-	task->load = *load;
-	memcpy(task->config_text, config, load->config_length);
+	work->load = *load;
+	memcpy(work->config_text, config, load->config_length);
 
 	request->entry = entry;
 	request->loading = true;
@@ -134,20 +134,20 @@ load_progress(Request *request)
 
 /* Notes why a precision could not be made. */
 static void
-load_failed(LoadTask *task, int slot, NnStatus status, const NnError *error)
+load_failed(LoadWork *work, int slot, NnStatus status, const NnError *error)
 {
-	error_from_nn(&task->errors[slot], error);
-	task->no_room[slot] = status == NN_ENOMEM;
+	error_from_nn(&work->errors[slot], error);
+	work->no_room[slot] = status == NN_ENOMEM;
 	if (status == NN_EDEVICE)
-		task->device_failed = task->errors[slot];
+		work->device_failed = work->errors[slot];
 }
 
 /* Makes the model in one precision. */
 static void
-load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStream *stream)
+load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStream *stream)
 {
 	NnPrecision precision = precision_of(slot);
-	EngineError *failure = &task->errors[slot];
+	EngineError *failure = &work->errors[slot];
 	NnError error = { 0 };
 	NnStatus status;
 	Packed *packed;
@@ -162,15 +162,15 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 	{
 		error_set(failure, "55000", "precision %s is not available on this device",
 				  nn_precision_name(precision));
-		error_detail(failure, "The device is %s.", task->device_name);
+		error_detail(failure, "The device is %s.", work->device_name);
 		error_hint(failure, "Use another precision: see the setting \"bicycle.precision\" and the "
 							"model's configuration.");
 		return;
 	}
-	least = nn_model_least_bytes(engine->device, &task->config, precision, &error);
-	if (least > task->limit)
+	least = nn_model_least_bytes(engine->device, &work->config, precision, &error);
+	if (least > work->limit)
 	{
-		too_large(true, least, task->limit, failure);
+		too_large(true, least, work->limit, failure);
 		return;
 	}
 	if ((packed = calloc(1, sizeof(*packed))) == NULL)
@@ -179,43 +179,43 @@ load_precision(const Engine *engine, LoadTask *task, int slot, const TensorStrea
 		return;
 	}
 	executor_progress();
-	status = nn_model_load(engine->device, &task->config, precision, stream->tensors,
+	status = nn_model_load(engine->device, &work->config, precision, stream->tensors,
 						   stream->ntensors, &packed->model, &error);
 	if (status != NN_OK)
 	{
-		load_failed(task, slot, status, &error);
+		load_failed(work, slot, status, &error);
 		free(packed);
 		return;
 	}
-	packed->config = task->config;
+	packed->config = work->config;
 	packed->precision = precision;
 	packed->bytes = packed->least = nn_model_bytes(packed->model);
 	packed->host = nn_model_host_bytes(packed->model);
-	task->made[slot] = packed;
+	work->made[slot] = packed;
 }
 
 /* On the loader thread. */
 static void
-load_run(Job *job)
+load_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
-	LoadTask *task = request->task;
+	Request *request = list_member(Request, task, task);
+	LoadWork *work = request->work;
 	TensorStream stream;
 	bool wanted[PACKED_PRECISIONS] = { false };
 
 	if (!stream_parse(request->body, request->body_size, &stream, &request->error))
 		return;
-	task->verified = task->verified || model_verify(&task->load, task->config_text, &task->config,
+	work->verified = work->verified || model_verify(&work->load, work->config_text, &work->config,
 													&stream, &request->error);
-	if (task->verified)
+	if (work->verified)
 	{
 		for (int asked = NN_PRECISION_AUTO; asked <= NN_PRECISION_BF16; asked++)
-			if (task->asked[asked])
-				wanted[cache_slot(cache_resolve_precision((NnPrecision) asked, task->setting,
-														  &task->config, task->automatic))] = true;
+			if (work->asked[asked])
+				wanted[cache_slot(cache_resolve_precision((NnPrecision) asked, work->setting,
+														  &work->config, work->automatic))] = true;
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (wanted[slot] && !task->resident[slot])
-				load_precision(request->engine, task, slot, &stream);
+			if (wanted[slot] && !work->resident[slot])
+				load_precision(request->engine, work, slot, &stream);
 	}
 	stream_free(&stream);
 }
@@ -225,13 +225,13 @@ load_run(Job *job)
  * it holds nothing while it waits. On the device thread.
  */
 static void
-load_prepare_run(Job *job)
+load_prepare_run(Task *task)
 {
-	LoadTask *task = list_member(Request, job, job)->task;
+	LoadWork *work = list_member(Request, task, task)->work;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 	{
-		Packed *packed = task->made[slot];
+		Packed *packed = work->made[slot];
 		NnError error = { 0 };
 		NnStatus status;
 
@@ -243,10 +243,10 @@ load_prepare_run(Job *job)
 		packed->host = nn_model_host_bytes(packed->model);
 		if (status == NN_OK)
 			continue;
-		load_failed(task, slot, status, &error);
+		load_failed(work, slot, status, &error);
 		nn_model_free(packed->model);
 		free(packed);
-		task->made[slot] = NULL;
+		work->made[slot] = NULL;
 	}
 }
 
@@ -261,15 +261,15 @@ discard(Engine *engine, Packed *packed)
 
 /* Puts a model that was made into the cache, or away again. */
 static void
-install(Engine *engine, CacheEntry *entry, LoadTask *task, int slot)
+install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
 {
-	Packed *packed = task->made[slot];
+	Packed *packed = work->made[slot];
 
-	task->made[slot] = NULL;
+	work->made[slot] = NULL;
 	engine->memory.used += packed->host; /* the LOAD's own bytes go when it is freed */
 	if (packed->bytes > cache_limit(engine))
 		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine),
-				  &task->errors[slot]);
+				  &work->errors[slot]);
 	if (packed->bytes > cache_limit(engine) ||
 		entry->packed[slot] != NULL) /* another client was faster */
 	{
@@ -325,11 +325,11 @@ answered(CacheEntry *entry, const Connection *connection)
 static bool
 load_waits(const Request *request)
 {
-	const LoadTask *task = request->task;
+	const LoadWork *work = request->work;
 	bool waits = false;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		waits |= task->no_room[slot];
+		waits |= work->no_room[slot];
 	return waits && request->connection != NULL && request->engine->device_memory > 0;
 }
 
@@ -340,43 +340,43 @@ load_waits(const Request *request)
 static void
 load_end(Engine *engine, Request *request)
 {
-	LoadTask *task = request->task;
+	LoadWork *work = request->work;
 
 	/*
 	 * if who sent it has gone, somebody else can be asked before anything is
 	 * said of room
 	 */
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		if (task->errors[slot].sqlstate[0] != '\0' &&
-			(request->connection != NULL || !task->no_room[slot]))
-			fail_waiters(request->entry, NULL, slot, &task->errors[slot]);
+		if (work->errors[slot].sqlstate[0] != '\0' &&
+			(request->connection != NULL || !work->no_room[slot]))
+			fail_waiters(request->entry, NULL, slot, &work->errors[slot]);
 	answered(request->entry, request->connection);
 	cache_trim(engine);
 }
 
 static void
-load_done(Engine *engine, Job *job)
+load_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 	CacheEntry *entry = request->entry;
-	LoadTask *task = request->task;
+	LoadWork *work = request->work;
 
 	engine->load = NULL;
 	engine->preparing = false;
 	entry->dirty = true;
 	if (request->error.sqlstate[0] == '\0' &&
-		!cache_admit(entry, request->database, task->load.model, task->load.version))
+		!cache_admit(entry, request->database, work->load.model, work->load.version))
 		error_memory(&request->error, "an entry of the model cache");
 	if (request->error.sqlstate[0] == '\0')
 	{
-		entry->config = task->config;
+		entry->config = work->config;
 		entry->configured = true;
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (task->made[slot] != NULL)
-				install(engine, entry, task, slot);
-		if (task->device_failed.sqlstate[0] != '\0')
+			if (work->made[slot] != NULL)
+				install(engine, entry, work, slot);
+		if (work->device_failed.sqlstate[0] != '\0')
 		{
-			device_lost(engine, &task->device_failed);
+			device_lost(engine, &work->device_failed);
 			request_free(request); /* unanswered, as all that waits for it */
 			return;
 		}
@@ -390,10 +390,10 @@ load_done(Engine *engine, Job *job)
 	else
 	{
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (task->made[slot] != NULL)
+			if (work->made[slot] != NULL)
 			{
-				engine->memory.used += task->made[slot]->host;
-				discard(engine, task->made[slot]);
+				engine->memory.used += work->made[slot]->host;
+				discard(engine, work->made[slot]);
 			}
 		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
 		if (request->connection != NULL)
@@ -408,22 +408,22 @@ load_done(Engine *engine, Job *job)
 }
 
 static void
-load_packed(Engine *engine, Job *job)
+load_packed(Engine *engine, Task *task)
 {
-	LoadTask *task = list_member(Request, job, job)->task;
+	LoadWork *work = list_member(Request, task, task)->work;
 	bool made = false;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		made |= task->made[slot] != NULL;
+		made |= work->made[slot] != NULL;
 	if (!made || engine->device_memory == 0)
 	{
-		load_done(engine, job);
+		load_done(engine, task);
 		return;
 	}
 	engine->preparing = true;
-	job->run = load_prepare_run;
-	job->done = load_done;
-	executor_submit(&engine->device_thread, job, true);
+	task->run = load_prepare_run;
+	task->done = load_done;
+	executor_submit(&engine->device_thread, task, true);
 }
 
 /* The stream of a LOAD is complete: it takes its place in the line. */
@@ -440,25 +440,25 @@ start_load(Request *request)
 {
 	Engine *engine = request->engine;
 	CacheEntry *entry = request->entry;
-	LoadTask *task = request->task;
+	LoadWork *work = request->work;
 
-	task->setting = engine->settings.precision;
-	task->automatic = engine->device_automatic;
-	task->limit = cache_limit(engine);
-	task->freed = engine->freed;
-	memset(task->no_room, 0, sizeof(task->no_room));
-	memset(task->errors, 0, sizeof(task->errors));
-	memcpy(task->device_name, engine->device_name, sizeof(task->device_name));
+	work->setting = engine->settings.precision;
+	work->automatic = engine->device_automatic;
+	work->limit = cache_limit(engine);
+	work->freed = engine->freed;
+	memset(work->no_room, 0, sizeof(work->no_room));
+	memset(work->errors, 0, sizeof(work->errors));
+	memcpy(work->device_name, engine->device_name, sizeof(work->device_name));
 	list_foreach(node, &entry->waiters)
-		task->asked[list_member(Request, link, node)->image.precision] = true;
+		work->asked[list_member(Request, link, node)->image.precision] = true;
 	/* Nobody waits, and nothing of it is here: it was sent to be here. */
 	if (list_empty(&entry->waiters) && !cache_is_resident(entry))
-		task->asked[NN_PRECISION_AUTO] = true;
+		work->asked[NN_PRECISION_AUTO] = true;
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		task->resident[slot] = entry->packed[slot] != NULL;
+		work->resident[slot] = entry->packed[slot] != NULL;
 	engine->load = request;
-	request->job.run = load_run;
-	request->job.done = load_packed;
+	request->task.run = load_run;
+	request->task.done = load_packed;
 	batcher_loader(engine, request);
 }
 
@@ -467,11 +467,11 @@ start_load(Request *request)
  * for models that have not had their turn.
  */
 static bool
-room_comes(Engine *engine, const LoadTask *task)
+room_comes(Engine *engine, const LoadWork *work)
 {
 	if (engine->freeing > 0)
 		return true;
-	return task->freed == engine->freed &&
+	return work->freed == engine->freed &&
 		   (cache_make_room(engine, NULL) || !list_empty(&engine->models));
 }
 
@@ -485,12 +485,12 @@ load_next(Engine *engine)
 	while (engine->load == NULL && !list_empty(&engine->loads))
 	{
 		Request *request = list_member(Request, link, engine->loads.next);
-		LoadTask *task = request->task;
+		LoadWork *work = request->work;
 
-		if (load_waits(request) && room_comes(engine, task))
+		if (load_waits(request) && room_comes(engine, work))
 			return;
 		list_remove(&request->link);
-		if (!load_waits(request) || task->freed != engine->freed)
+		if (!load_waits(request) || work->freed != engine->freed)
 		{
 			start_load(request);
 			continue;

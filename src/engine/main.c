@@ -7,7 +7,7 @@
  *		by the supervisor: works in the current directory, descriptor 3 is the
  *		control socket
  *	 bicycle-engine --train
- *		by a trainer, for one run of one job: see train_main.c
+ *		by a trainer, for one run of one job: see run_main.c
  *	 bicycle-engine --directory DIR [--set NAME=VALUE]...
  *		alone, for tests and benchmarks: logs to stderr, ends on SIGTERM or
  *		SIGINT
@@ -22,7 +22,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 /*
  * The OpenMP runtime reads its environment when it is loaded, before main: idle
@@ -135,7 +135,7 @@ main(int argc, char **argv)
 		return 1;
 	}
 	if (argc == 2 && strcmp(argv[1], "--train") == 0)
-		return train_main(&engine);
+		return run_main(&engine);
 	if ((result = parse_arguments(&engine, argc, argv, &directory)) != 0)
 		return result;
 	if (directory != NULL && chdir(directory) != 0)

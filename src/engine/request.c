@@ -71,7 +71,7 @@ static const struct FrameRule
 	{ BICYCLE_STATUS, 0, 0, frame_status },
 	{ BICYCLE_CACHE, 0, 0, frame_cache },
 	{ BICYCLE_TRAIN_CHECK, sizeof(BicycleTrainCheck), sizeof(BicycleTrainCheck) + MAX_CONFIG,
-	  train_check },
+	  options_check },
 };
 
 static const struct FrameRule *
@@ -209,8 +209,8 @@ request_free(Request *request)
 		engine->nrequests--;
 	list_remove(&request->link);
 	let_go(request);
-	if (request->task != NULL)
-		request->task_free(request->task);
+	if (request->work != NULL)
+		request->work_free(request->work);
 	image_free(&request->pixels);
 	free(request->body);
 	free(request->result);
@@ -266,13 +266,13 @@ request_frame_gone(Request *request)
 
 /* Hands the request to a thread. */
 void
-request_work(Request *request, Executor *executor, RequestState state, void (*run)(Job *),
-			 void (*done)(Engine *, Job *), bool first)
+request_work(Request *request, Executor *executor, RequestState state, void (*run)(Task *),
+			 void (*done)(Engine *, Task *), bool first)
 {
 	request->state = state;
-	request->job.run = run;
-	request->job.done = done;
-	executor_submit(executor, &request->job, first);
+	request->task.run = run;
+	request->task.done = done;
+	executor_submit(executor, &request->task, first);
 }
 
 bool
@@ -327,7 +327,7 @@ request_reply(Request *request, const void *data, size_t length)
 
 /*
  * A piece of a result of several frames, of which the last is END. Data longer
- * than a frame is cut. The memory is the request's own (its task's) unless
+ * than a frame is cut. The memory is the request's own (its work's) unless
  * copied.
  */
 void

@@ -1,6 +1,6 @@
 /*
  * server.c
- *	  The I/O thread: its epoll loop, the listening socket, completed jobs, the
+ *	  The I/O thread: its epoll loop, the listening socket, completed tasks, the
  *	  device's opening, the ordered end.
  *
  * Everything here runs on the I/O thread but engine_complete, which any thread
@@ -12,8 +12,8 @@
  * be had the CPU serves, if the setting is auto; then the device is replaced as
  * if the setting had changed.
  *
- * One turn of the loop: read and write what is ready, take back completed jobs,
- * move requests on (cache_run, batcher_run), write what has been queued
+ * One turn of the loop: read and write what is ready, take back completed
+ * tasks, move requests on (cache_run, batcher_run), write what has been queued
  * meanwhile, free what was closed. Timers need no more than a tick every
  * TICK_MS while something depends on time.
  */
@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define TICK_MS 250
 #define EVENTS 64
@@ -83,18 +83,18 @@ source_remove(Engine *engine, Source *source)
 	epoll_ctl(engine->epoll, EPOLL_CTL_DEL, source->fd, NULL);
 }
 
-/* ---- Completed jobs ------------------------------------------------------ */
+/* ---- Completed tasks ----------------------------------------------------- */
 
 void
-engine_complete(Engine *engine, Job *job)
+engine_complete(Engine *engine, Task *task)
 {
-	job->next = NULL;
+	task->next = NULL;
 	pthread_mutex_lock(&engine->done_lock);
 	if (engine->done_last != NULL)
-		engine->done_last->next = job;
+		engine->done_last->next = task;
 	else
-		engine->done_first = job;
-	engine->done_last = job;
+		engine->done_first = task;
+	engine->done_last = task;
 	pthread_mutex_unlock(&engine->done_lock);
 	eventfd_write(engine->completions.fd, 1);
 }
@@ -102,19 +102,19 @@ engine_complete(Engine *engine, Job *job)
 static void
 take_completed(Engine *engine)
 {
-	Job *job;
+	Task *task;
 
 	pthread_mutex_lock(&engine->done_lock);
-	job = engine->done_first;
+	task = engine->done_first;
 	engine->done_first = engine->done_last = NULL;
 	pthread_mutex_unlock(&engine->done_lock);
-	while (job != NULL)
+	while (task != NULL)
 	{
-		Job *next = job->next;
+		Task *next = task->next;
 
-		job->executor->pending--;
-		job->done(engine, job);
-		job = next;
+		task->executor->pending--;
+		task->done(engine, task);
+		task = next;
 	}
 }
 
@@ -161,9 +161,9 @@ open_automatic(Engine *engine, NnError *error)
 }
 
 static void
-device_open_run(Job *job)
+device_open_run(Task *task)
 {
-	Engine *engine = list_member(Engine, device_job, job);
+	Engine *engine = list_member(Engine, device_job, task);
 	NnError error = { 0 };
 	NnStatus status;
 
@@ -218,7 +218,7 @@ note_device_memory(Engine *engine)
 }
 
 static void
-device_open_done(Engine *engine, Job *job)
+device_open_done(Engine *engine, Task *task)
 {
 	engine->device_busy = false;
 	note_device_memory(engine);
@@ -268,7 +268,7 @@ device_open(Engine *engine)
 
 /*
  * Nothing is started and nothing loads: models go, then the device is opened
- * anew. Freed models and the opening are jobs of one thread, in this order.
+ * anew. Freed models and the opening are tasks of one thread, in this order.
  */
 void
 device_replace(Engine *engine)
@@ -278,9 +278,9 @@ device_replace(Engine *engine)
 }
 
 static void
-device_set_run(Job *job)
+device_set_run(Task *task)
 {
-	Engine *engine = list_member(Engine, settings_job, job);
+	Engine *engine = list_member(Engine, settings_job, task);
 
 	if (engine->device == NULL)
 		return;
@@ -289,7 +289,7 @@ device_set_run(Job *job)
 }
 
 static void
-device_set_done(Engine *engine, Job *job)
+device_set_done(Engine *engine, Task *task)
 {
 	engine->settings_busy = false;
 	if (engine->device != NULL && !engine->device_busy)
@@ -326,7 +326,7 @@ device_set(Engine *engine)
 void
 engine_changed(Engine *engine, const char *setting)
 {
-	if (engine->train != NULL)
+	if (engine->run != NULL)
 		return; /* a run keeps what it has begun with */
 	budget_limits(engine);
 	if (strcmp(setting, "device") == 0)
@@ -346,9 +346,9 @@ engine_changed(Engine *engine, const char *setting)
  * meanwhile stays.
  */
 static void
-device_try_run(Job *job)
+device_try_run(Task *task)
 {
-	Engine *engine = list_member(Engine, try_job, job);
+	Engine *engine = list_member(Engine, try_job, task);
 	NnDevice *device;
 	NnError ignored;
 
@@ -361,7 +361,7 @@ device_try_run(Job *job)
 
 /* The device is replaced as if the setting had changed, when all is quiet. */
 static void
-device_try_done(Engine *engine, Job *job)
+device_try_done(Engine *engine, Task *task)
 {
 	engine->trying = false;
 	engine->try_ms = now_ms() + engine->try_wait;
@@ -534,9 +534,9 @@ engine_init(Engine *engine)
 void
 engine_go(Engine *engine)
 {
-	if (engine->train != NULL)
+	if (engine->run != NULL)
 	{
-		train_go(engine);
+		run_go(engine);
 		return;
 	}
 	take_lock(engine);

@@ -1,6 +1,6 @@
 /*
  * worker.c
- *	  The pool's jobs: decode an image and bring it to the model's size; encode
+ *	  The pool's tasks: decode an image and bring it to the model's size; encode
  *	  a result; draw a plot.
  *
  * run functions are called on a thread of the pool and touch nothing but their
@@ -101,9 +101,9 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 }
 
 static void
-decode_run(Job *job)
+decode_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 	ImageError error;
 
 	if (request->type == BICYCLE_PLOT)
@@ -148,9 +148,9 @@ ahead_of(const Request *request)
 }
 
 static void
-decode_done(Engine *engine, Job *job)
+decode_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 
 	(*ahead_of(request))--;
 	if (!request_back(request))
@@ -173,9 +173,9 @@ worker_decode(Request *request)
 }
 
 static void
-encode_run(Job *job)
+encode_run(Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 	ImageError error;
 	ImageStatus status;
 
@@ -195,9 +195,9 @@ encode_run(Job *job)
 }
 
 static void
-encode_done(Engine *engine, Job *job)
+encode_done(Engine *engine, Task *task)
 {
-	Request *request = list_member(Request, job, job);
+	Request *request = list_member(Request, task, task);
 
 	if (!request_back(request))
 		return;

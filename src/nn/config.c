@@ -5,7 +5,7 @@
  *
  * A new option is a row here, a field of NnConfig or NnTrainOptions and an id
  * in config.h. Nothing is kept between calls. What options of training demand
- * of each other is in train_options.c.
+ * of each other is in fit_options.c.
  */
 #include "nn/config.h"
 #include "nn/graph.h"

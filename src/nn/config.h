@@ -1,12 +1,12 @@
 /*
  * config.h
  *	  The option table behind NnConfig and NnTrainOptions: what config.c shares
- *	  with infer.c and train_options.c.
+ *	  with infer.c and fit_options.c.
  */
 #ifndef BICYCLE_NN_CONFIG_H
 #define BICYCLE_NN_CONFIG_H
 
-#include "nn/train.h"
+#include "nn/fit.h"
 
 #include <jansson.h>
 

@@ -7,7 +7,7 @@
 #define BICYCLE_NN_TRAINING_H
 
 #include "nn/graph.h"
-#include "nn/train.h"
+#include "nn/fit.h"
 
 /* What distinguishes the methods beyond their options. */
 typedef struct NnMethodFacts
@@ -278,13 +278,12 @@ extern void nn_iteration_free(NnIteration *iteration);
 /* ---- The trainer's inside, for tests ------------------------------------- */
 
 /*
- * As nn_trainer_step and its noise, but all arrays are of `dtype`, NN_F32 or
+ * As nn_fit_step and its noise, but all arrays are of `dtype`, NN_F32 or
  * NN_F64.
  */
-extern NnStatus nn_trainer_step_typed(NnTrainer *trainer, NnDtype dtype, const void *a,
-									  const void *b, const void *eps, const void *z,
-									  NnLosses *losses, NnError *error);
-extern NnTraining *nn_trainer_training(NnTrainer *trainer);
-extern const NnParams *nn_trainer_params(const NnTrainer *trainer);
+extern NnStatus nn_fit_step_typed(NnFit *fit, NnDtype dtype, const void *a, const void *b,
+								  const void *eps, const void *z, NnLosses *losses, NnError *error);
+extern NnTraining *nn_fit_training(NnFit *fit);
+extern const NnParams *nn_fit_params(const NnFit *fit);
 
 #endif /* BICYCLE_NN_TRAINING_H */

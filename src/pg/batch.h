@@ -27,8 +27,8 @@ typedef struct BatchKind
 	Oid types[BATCH_MAX_ARGUMENTS];
 	int required; /* NULL in one of the first so many arguments gives NULL */
 	int model;    /* number of the argument that names the model; the version, if any, follows it */
-	Request *(*submit)(const Model *model, bool versioned, const BatchArguments *arguments);
-	Datum (*collect)(Request *request,
+	Call *(*submit)(const Model *model, bool versioned, const BatchArguments *arguments);
+	Datum (*collect)(Call *call,
 					 const Model *model); /* waits, raises the request's error, frees it */
 } BatchKind;
 

@@ -39,7 +39,7 @@
 
 /* ---- The functions ------------------------------------------------------- */
 
-static Request *
+static Call *
 submit_translate(const Model *model, bool versioned, const BatchArguments *arguments)
 {
 	bytea *image = image_argument(arguments->value[0]);
@@ -51,21 +51,21 @@ submit_translate(const Model *model, bool versioned, const BatchArguments *argum
 }
 
 static Datum
-collect_translate(Request *request, const Model *model)
+collect_translate(Call *call, const Model *model)
 {
-	return PointerGetDatum(request_wait_bytea(request));
+	return PointerGetDatum(call_wait_bytea(call));
 }
 
-static Request *
+static Call *
 submit_encode(const Model *model, bool versioned, const BatchArguments *arguments)
 {
 	return encode_submit(model, versioned, image_argument(arguments->value[0]));
 }
 
 static Datum
-collect_encode(Request *request, const Model *model)
+collect_encode(Call *call, const Model *model)
 {
-	return PointerGetDatum(latent_array(encode_collect(request, model), model->nz));
+	return PointerGetDatum(latent_array(encode_collect(call, model), model->nz));
 }
 
 static const BatchKind kinds[] = {
@@ -152,7 +152,7 @@ typedef struct BatchCall
 typedef struct BatchRow
 {
 	TupleTableSlot *slot;
-	Request **requests; /* one for each call; NULL: its result is NULL, or it has been collected */
+	Call **requests; /* one for each call; NULL: its result is NULL, or it has been collected */
 	Model **models;
 } BatchRow;
 
@@ -265,7 +265,7 @@ free_requests(BatchState *state)
 		for (int k = 0; k < state->ncalls; k++)
 			if (state->rows[i].requests[k] != NULL)
 			{
-				request_free(state->rows[i].requests[k]);
+				call_free(state->rows[i].requests[k]);
 				state->rows[i].requests[k] = NULL;
 			}
 }
@@ -291,7 +291,7 @@ reserve_rows(BatchState *state)
 
 			row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)),
 											   &TTSOpsMinimalTuple);
-			row->requests = palloc0(state->ncalls * sizeof(Request *));
+			row->requests = palloc0(state->ncalls * sizeof(Call *));
 			row->models = palloc0(state->ncalls * sizeof(Model *));
 		}
 	}
@@ -396,7 +396,7 @@ run_round(BatchState *state)
 	for (int i = 0; i < state->nrows; i++)
 		for (int k = 0; k < state->ncalls; k++)
 			if (state->rows[i].requests[k] != NULL)
-				request_settle(state->rows[i].requests[k]);
+				call_settle(state->rows[i].requests[k]);
 	INSTR_TIME_SET_CURRENT(end);
 	if (counted != NULL)
 	{
@@ -420,12 +420,12 @@ fill_scan_slot(BatchState *state, BatchRow *row, TupleTableSlot *scan)
 	ExecClearTuple(scan);
 	for (int k = 0; k < state->ncalls; k++)
 	{
-		Request *request = row->requests[k];
+		Call *call = row->requests[k];
 
-		scan->tts_isnull[k] = request == NULL;
+		scan->tts_isnull[k] = call == NULL;
 		row->requests[k] = NULL; /* it is freed by collecting it, or by its error */
 		scan->tts_values[k] =
-			request == NULL ? (Datum) 0 : state->calls[k].kind->collect(request, row->models[k]);
+			call == NULL ? (Datum) 0 : state->calls[k].kind->collect(call, row->models[k]);
 	}
 	memcpy(scan->tts_values + state->ncalls, row->slot->tts_values, ncolumns * sizeof(Datum));
 	memcpy(scan->tts_isnull + state->ncalls, row->slot->tts_isnull, ncolumns * sizeof(bool));

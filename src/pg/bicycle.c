@@ -19,7 +19,7 @@ _PG_init(void)
 {
 	settings_define();
 	catalog_init();
-	client_init();
+	session_init();
 	batch_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

@@ -6,7 +6,7 @@
  * The library runs in backends, in parallel workers and in the supervisor. It
  * never decodes an image, reads a model file or starts a thread; all of that
  * happens in the engine (src/engine), reached over a socket by
- * engine/protocol.h.
+ * common/protocol.h.
  */
 #ifndef BICYCLE_PG_H
 #define BICYCLE_PG_H
@@ -24,8 +24,8 @@
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
-#include "engine/protocol.h"
-#include "engine/version.h"
+#include "common/protocol.h"
+#include "common/version.h"
 
 #include "pg_compat.h"
 
@@ -108,10 +108,10 @@ typedef struct ReadyJob
  * Identifies what a request asks for, so that one that crashes the engine can
  * be refused.
  */
-typedef struct RequestDigest
+typedef struct CallDigest
 {
 	uint64 word[2];
-} RequestDigest;
+} CallDigest;
 
 /*
  * The supervisor alone writes the engine's fields (and a session that cannot
@@ -134,7 +134,7 @@ typedef struct BicycleShared
 	int nquarantined;      /* slots in use, expired ones included: 0 lets sessions skip the look */
 	struct
 	{
-		RequestDigest digest;
+		CallDigest digest;
 		TimestampTz until; /* 0: free */
 	} quarantine[QUARANTINE_SLOTS];
 
@@ -165,8 +165,8 @@ extern void shared_reserve(void); /* at preload: asks for the memory beforehand 
 /*
  * Seconds for which requests of this digest are still refused; 0: not refused.
  */
-extern int quarantine_remaining(const RequestDigest *digest);
-extern void quarantine_add(const RequestDigest *digest);
+extern int quarantine_remaining(const CallDigest *digest);
+extern void quarantine_add(const CallDigest *digest);
 
 /* ---- supervisor.c -------------------------------------------------------- */
 
@@ -252,9 +252,9 @@ extern const char *catalog_table(const char *table);
 extern Oid catalog_table_oid(const char *table);
 extern void catalog_check_rights(const char *table, AclMode mode); /* 42501 */
 
-/* ---- client.c: this session's connection to the engine ------------------- */
+/* ---- session.c: this session's connection to the engine ------------------ */
 
-typedef struct Request Request;
+typedef struct Call Call;
 
 /*
  * A request whose body is in memory and which is sent again, by itself, if the
@@ -262,69 +262,66 @@ typedef struct Request Request;
  * to CurrentResourceOwner: an error withdraws it. model is NULL for INFO; it is
  * copied too.
  */
-extern Request *request_submit(BicycleFrameType type, const Model *model,
-							   const BicycleImageRequest *head, const float *z, const void *image,
-							   size_t image_length);
+extern Call *call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
+						 const float *z, const void *image, size_t image_length);
 
 /*
- * Waits for the answer, whatever it is: afterwards request_wait returns or
+ * Waits for the answer, whatever it is: afterwards call_wait returns or
  * raises at once.
  */
-extern void request_settle(Request *request);
+extern void call_settle(Call *call);
 
 /*
  * Waits for the answer, and raises it if it is an error. The answer's bytes
  * belong to the request.
  */
-extern const char *request_wait(Request *request, size_t *length);
-extern void request_free(Request *request);
+extern const char *call_wait(Call *call, size_t *length);
+extern void call_free(Call *call);
 
 /*
  * STATUS and CACHE: one small frame each way. Returns NULL if the engine is not
  * there and missing_ok is set.
  */
-extern Request *request_simple(BicycleFrameType type, bool missing_ok);
+extern Call *call_simple(BicycleFrameType type, bool missing_ok);
 
 /*
- * A request with streams: request_open sends the header and waits for its
+ * A request with streams: call_open sends the header and waits for its
  * GRANT; false means that the connection was lost, and the caller may start
  * again with a new request. The same holds for every function below that
  * returns bool. Errors of the engine are raised.
  */
-extern Request *request_open(BicycleFrameType type, const void *head, size_t head_length,
-							 const void *tail, size_t tail_length);
-extern bool request_granted(Request *request);
-extern bool request_write(Request *request, const void *bytes, size_t length);
-extern bool request_end(Request *request);
-extern bool request_result(Request *request, const char **head, size_t *length);
-extern bool request_read(Request *request, void *bytes,
-						 size_t length); /* exactly that many bytes of the result's stream */
-extern bool
-request_read_end(Request *request); /* the END of the result's stream; XX000 if there is more */
+extern Call *call_open(BicycleFrameType type, const void *head, size_t head_length,
+					   const void *tail, size_t tail_length);
+extern bool call_granted(Call *call);
+extern bool call_write(Call *call, const void *bytes, size_t length);
+extern bool call_end(Call *call);
+extern bool call_result(Call *call, const char **head, size_t *length);
+extern bool call_read(Call *call, void *bytes,
+					  size_t length);  /* exactly that many bytes of the result's stream */
+extern bool call_read_end(Call *call); /* the END of the result's stream; XX000 if there is more */
 
 /*
  * In a trainer: the stream to its training engine, which starts as TRAIN_BEGIN.
- * request_write and request_end as above; request_send adds a whole frame once
- * there is room; request_free ends nothing but the request.
+ * call_write and call_end as above; call_send adds a whole frame once
+ * there is room; call_free ends nothing but the request.
  */
-extern Request *request_train(const void *head, size_t head_length, const void *tail,
-							  size_t tail_length);
-extern bool request_send(Request *request, BicycleFrameType type, const void *head,
-						 size_t head_length, const void *tail, size_t tail_length);
+extern Call *call_train(const void *head, size_t head_length, const void *tail, size_t tail_length);
+extern bool call_send(Call *call, BicycleFrameType type, const void *head, size_t head_length,
+					  const void *tail, size_t tail_length);
 
 /*
  * Calls `attempt` until it says that the connection held, at most twice if the
  * engine had begun each time: 58000.
  */
-extern void request_retry(bool (*attempt)(void *arg), void *arg, const char *what);
+extern void call_retry(bool (*attempt)(void *arg), void *arg, const char *what);
 
 /*
  * Engine texts are UTF-8 and may quote files: a copy in which '?' stands for
  * what this database's encoding or a terminal cannot take.
  */
-extern char *client_text(const char *text);
+extern char *session_text(const char *text);
 
-extern void client_init(void); /* from _PG_init: registers callbacks */
+extern void session_init(void); /* from _PG_init: registers callbacks */
 
 /* ---- models.c ------------------------------------------------------------ */
 
@@ -340,44 +337,44 @@ extern void model_lock(const char *name);
 /*
  * Writes a new version as the caller and returns its number. It becomes current
  * if `replaces` is NULL or names the current version (0: there is none).
- * tensors: a stream as stream_spool leaves it.
+ * tensors: a stream as model_stream_spool leaves it.
  */
 extern int model_store(const char *name, const char *method, int64 iterations,
 					   const BicycleImported *head, const char *config, BufFile *tensors,
 					   const int *replaces);
 
-/* ---- stream.c: models on the wire ---------------------------------------- */
+/* ---- model_stream.c: models on the wire ---------------------------------- */
 
 /* Sends a version's tensors as LOAD; false if the connection was lost. */
-extern bool stream_load(const Model *model);
+extern bool model_stream_load(const Model *model);
 
 /*
  * Sends the tensors of one network as EXPORT; returns the file, or NULL if the
  * connection was lost.
  */
-extern bytea *stream_export(const Model *model, const char *network, const char *format);
+extern bytea *model_stream_export(const Model *model, const char *network, const char *format);
 
 /*
  * In a trainer: TRAIN_BEGIN with a version's tensors. head's stream_length and
  * options_length are filled here. NULL if the connection was lost.
  */
 typedef struct BicycleTrainBegin BicycleTrainBegin;
-extern Request *stream_train(BicycleTrainBegin *head, const char *options, const Model *model);
+extern Call *model_stream_train(BicycleTrainBegin *head, const char *options, const Model *model);
 
 /*
  * Reads a result's stream of that many bytes into a temporary file, rewound;
  * NULL if the connection was lost.
  */
-extern BufFile *stream_spool(Request *request, uint64 length);
+extern BufFile *model_stream_spool(Call *call, uint64 length);
 
 /*
  * Writes the tensors in such a file into rows of bicycle_tensors, as the
  * caller.
  */
-extern void stream_store(BufFile *file, int ntensors, const char *model, int version);
+extern void model_stream_store(BufFile *file, int ntensors, const char *model, int version);
 
-extern void stream_check_tensor(const BicycleTensor *t); /* 08P01 if its strings do not end */
-extern Datum stream_shape(const BicycleTensor *t);       /* int[] */
+extern void model_stream_check_tensor(const BicycleTensor *t); /* 08P01 if its strings do not end */
+extern Datum model_stream_shape(const BicycleTensor *t);       /* int[] */
 
 /* ---- jobs.c: rows of training jobs, and who trains them now -------------- */
 
@@ -482,7 +479,7 @@ extern void train_check_unused(const char *model, int version);
 
 extern void train_check_rights(void); /* of the current user, to store what a job makes: 42501 */
 
-/* ---- trainer.c (its own parts: trainer.h), launcher.c -------------------- */
+/* ---- job_worker.c (its own parts: job_worker.h), launcher.c -------------- */
 
 extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
 
@@ -514,26 +511,26 @@ extern ArrayType *latent_array(const float *values, int nz);
  * versioned: the session's output and precision do not count.
  */
 extern void image_request_head(BicycleImageRequest *head, const Model *model, bool versioned);
-extern Request *translate_submit(const Model *model, bool versioned, const float *z,
-								 const bytea *image);
+extern Call *translate_submit(const Model *model, bool versioned, const float *z,
+							  const bytea *image);
 extern bytea *
 image_argument(Datum value); /* 54000 beyond bicycle.max_request_size, before it is fetched */
-extern bytea *request_wait_bytea(
-	Request *request); /* waits, copies the answer into CurrentMemoryContext, frees the request */
+extern bytea *call_wait_bytea(
+	Call *call); /* waits, copies the answer into CurrentMemoryContext, frees the request */
 extern int translate_window(void); /* requests that one statement keeps in flight */
 /* ... and bytes of their images, at least one */
 #define TRANSLATE_WINDOW_BYTES ((Size) 64 * 1024 * 1024)
 
 /* ---- encode.c ------------------------------------------------------------ */
 
-extern Request *encode_submit(const Model *model, bool versioned,
-							  const bytea *image); /* 55000 if the model has no encoder */
+extern Call *encode_submit(const Model *model, bool versioned,
+						   const bytea *image); /* 55000 if the model has no encoder */
 
 /*
- * Waits, frees the request; mean and logarithm of the variance of the
+ * Waits, frees the call; mean and logarithm of the variance of the
  * posterior, nz values each, palloc'ed one after the other.
  */
-extern float *encode_collect(Request *request, const Model *model);
+extern float *encode_collect(Call *call, const Model *model);
 
 /* ---- batch_plan.c, batch_exec.c: calls of many rows at once -------------- */
 

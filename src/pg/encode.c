@@ -12,7 +12,7 @@ PG_FUNCTION_INFO_V1(bicycle_encode);
 PG_FUNCTION_INFO_V1(bicycle_encode_version);
 PG_FUNCTION_INFO_V1(bicycle_encode_posterior);
 
-Request *
+Call *
 encode_submit(const Model *model, bool versioned, const bytea *image)
 {
 	BicycleImageRequest head;
@@ -27,22 +27,21 @@ encode_submit(const Model *model, bool versioned, const bytea *image)
 				 "Import the model with its encoder: bicycle_import(model, generator, encoder).")));
 	image_request_head(&head, model, versioned);
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	return request_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image),
-						  head.image_length);
+	return call_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image), head.image_length);
 }
 
 float *
-encode_collect(Request *request, const Model *model)
+encode_collect(Call *call, const Model *model)
 {
 	size_t length;
-	const char *bytes = request_wait(request, &length);
+	const char *bytes = call_wait(call, &length);
 	float *values;
 
 	if (length != 2 * model->nz * sizeof(float))
 		elog(ERROR, "posterior of %zu bytes for nz %d", length, model->nz);
 	values = palloc(Max(length, sizeof(float)));
 	memcpy(values, bytes, length);
-	request_free(request);
+	call_free(call);
 	return values;
 }
 

@@ -180,7 +180,7 @@ model_store(const char *name, const char *method, int64 iterations, const Bicycl
 	version = next_version(name);
 	insert_model(name, version, method, iterations, head->hash,
 				 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(config))));
-	stream_store(tensors, head->ntensors, name, version);
+	model_stream_store(tensors, head->ntensors, name, version);
 	run(psprintf("SELECT version FROM %s WHERE " OF_MODEL " AND is_current",
 				 catalog_table("bicycle_models")),
 		SPI_OK_SELECT, name, 0, &current);
@@ -217,22 +217,21 @@ import_attempt(void *arg)
 	Import *import = arg;
 	BicycleImport head = { .generator_length = file_length(import->generator),
 						   .encoder_length = file_length(import->encoder) };
-	Request *request;
+	Call *call;
 	const char *result;
 	size_t length;
 
 	head.config_length = strlen(import->config);
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
-	request = request_open(import->type, &head, sizeof(head), import->config, head.config_length);
-	if (!request_granted(request))
+	call = call_open(import->type, &head, sizeof(head), import->config, head.config_length);
+	if (!call_granted(call))
 		return false;
 	if (import->generator &&
-		!request_write(request, VARDATA_ANY(import->generator), head.generator_length))
+		!call_write(call, VARDATA_ANY(import->generator), head.generator_length))
 		return false;
-	if (import->encoder &&
-		!request_write(request, VARDATA_ANY(import->encoder), head.encoder_length))
+	if (import->encoder && !call_write(call, VARDATA_ANY(import->encoder), head.encoder_length))
 		return false;
-	if (!request_end(request) || !request_result(request, &result, &length))
+	if (!call_end(call) || !call_result(call, &result, &length))
 		return false;
 	if (length < sizeof(import->head))
 		elog(ERROR, "answer of %zu bytes to an import", length);
@@ -240,10 +239,10 @@ import_attempt(void *arg)
 	if (length - sizeof(import->head) != import->head.config_length)
 		elog(ERROR, "answer to an import has a configuration of the wrong length");
 	import->canonical = pnstrdup(result + sizeof(import->head), import->head.config_length);
-	import->tensors = stream_spool(request, import->head.stream_length);
+	import->tensors = model_stream_spool(call, import->head.stream_length);
 	if (import->tensors == NULL)
 		return false;
-	request_free(request);
+	call_free(call);
 	return true;
 }
 
@@ -278,8 +277,8 @@ import_model(Import *import, const char *name)
 																: "bicycle_create()");
 	catalog_check_rights("bicycle_models", ACL_INSERT);
 	catalog_check_rights("bicycle_tensors", ACL_INSERT);
-	request_retry(import_attempt, import,
-				  import->type == BICYCLE_IMPORT ? "read the model files" : "made the model");
+	call_retry(import_attempt, import,
+			   import->type == BICYCLE_IMPORT ? "read the model files" : "made the model");
 
 	SPI_connect();
 	model_lock(name);
@@ -354,7 +353,7 @@ export_attempt(void *arg)
 {
 	Export *export = arg;
 
-	export->file = stream_export(export->model, export->network, export->format);
+	export->file = model_stream_export(export->model, export->network, export->format);
 	return export->file != NULL;
 }
 
@@ -389,7 +388,7 @@ bicycle_export(PG_FUNCTION_ARGS)
 	export.format = choice_argument(fcinfo, 3, "format", formats, lengthof(formats),
 									"The formats are safetensors and pth.");
 	export.model = model_lookup(PG_GETARG_TEXT_PP(0), PG_ARGISNULL(2) ? NULL : &version);
-	request_retry(export_attempt, &export, "wrote the model file");
+	call_retry(export_attempt, &export, "wrote the model file");
 	PG_RETURN_BYTEA_P(export.file);
 }
 
@@ -405,24 +404,24 @@ inspect_attempt(void *arg)
 {
 	Inspect *inspect = arg;
 	BicycleImport head = { .generator_length = file_length(inspect->file) };
-	Request *request;
+	Call *call;
 	const char *result;
 	size_t length;
 
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
-	request = request_open(BICYCLE_INSPECT, &head, sizeof(head), NULL, 0);
-	if (!request_granted(request) ||
-		!request_write(request, VARDATA_ANY(inspect->file), head.generator_length) ||
-		!request_end(request) || !request_result(request, &result, &length))
+	call = call_open(BICYCLE_INSPECT, &head, sizeof(head), NULL, 0);
+	if (!call_granted(call) ||
+		!call_write(call, VARDATA_ANY(inspect->file), head.generator_length) || !call_end(call) ||
+		!call_result(call, &result, &length))
 		return false;
 	if (length != sizeof(inspect->head))
 		elog(ERROR, "answer of %zu bytes to an inspection", length);
 	memcpy(&inspect->head, result, sizeof(inspect->head));
 	inspect->tensors =
-		stream_spool(request, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
+		model_stream_spool(call, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
 	if (inspect->tensors == NULL)
 		return false;
-	request_free(request);
+	call_free(call);
 	return true;
 }
 
@@ -437,7 +436,7 @@ bicycle_inspect(PG_FUNCTION_ARGS)
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
-	request_retry(inspect_attempt, &inspect, "read the model file");
+	call_retry(inspect_attempt, &inspect, "read the model file");
 	for (uint32 i = 0; i < inspect.head.ntensors; i++)
 	{
 		BicycleTensor t;
@@ -446,10 +445,10 @@ bicycle_inspect(PG_FUNCTION_ARGS)
 
 		if (BufFileRead(inspect.tensors, &t, sizeof(t)) != sizeof(t))
 			elog(ERROR, "could not read back a tensor's description");
-		stream_check_tensor(&t);
-		values[0] = CStringGetTextDatum(client_text(t.name));
+		model_stream_check_tensor(&t);
+		values[0] = CStringGetTextDatum(session_text(t.name));
 		values[1] = CStringGetTextDatum(t.dtype);
-		values[2] = stream_shape(&t);
+		values[2] = model_stream_shape(&t);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	BufFileClose(inspect.tensors);

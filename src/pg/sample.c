@@ -26,7 +26,7 @@ PG_FUNCTION_INFO_V1(bicycle_sample);
 
 typedef struct Sample
 {
-	Request *request;
+	Call *call;
 	float *z; /* nz values */
 } Sample;
 
@@ -52,7 +52,7 @@ sample_submit(Sampler *s, int k)
 	else if (!pg_strong_random(&counter, sizeof(counter)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random seed")));
 	nn_normal(counter, 0, s->model->nz, slot->z);
-	slot->request = translate_submit(s->model, s->versioned, slot->z, s->image);
+	slot->call = translate_submit(s->model, s->versioned, slot->z, s->image);
 }
 
 static void
@@ -78,7 +78,7 @@ sample_all(Sampler *s, ReturnSetInfo *rsinfo)
 		old = MemoryContextSwitchTo(per_row);
 		values[0] = Int32GetDatum(k);
 		values[1] = PointerGetDatum(latent_array(slot->z, s->model->nz));
-		values[2] = PointerGetDatum(request_wait_bytea(slot->request));
+		values[2] = PointerGetDatum(call_wait_bytea(slot->call));
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		MemoryContextSwitchTo(old);
 	}

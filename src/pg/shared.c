@@ -57,13 +57,13 @@ shared_attach(void)
 }
 
 static bool
-digest_equal(const RequestDigest *a, const RequestDigest *b)
+digest_equal(const CallDigest *a, const CallDigest *b)
 {
 	return a->word[0] == b->word[0] && a->word[1] == b->word[1];
 }
 
 int
-quarantine_remaining(const RequestDigest *digest)
+quarantine_remaining(const CallDigest *digest)
 {
 	BicycleShared *s = shared_attach();
 	TimestampTz now;
@@ -86,7 +86,7 @@ quarantine_remaining(const RequestDigest *digest)
  * slot counts as expired.
  */
 void
-quarantine_add(const RequestDigest *digest)
+quarantine_add(const CallDigest *digest)
 {
 	BicycleShared *s = shared_attach();
 	TimestampTz now = GetCurrentTimestamp();

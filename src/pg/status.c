@@ -22,7 +22,7 @@ PG_FUNCTION_INFO_V1(bicycle_cache);
 static Datum
 fixed_text(const char *text, size_t size)
 {
-	return CStringGetTextDatum(client_text(pnstrdup(text, strnlen(text, size))));
+	return CStringGetTextDatum(session_text(pnstrdup(text, strnlen(text, size))));
 }
 
 static Datum
@@ -74,22 +74,22 @@ bicycle_engine(PG_FUNCTION_ARGS)
 	TupleDesc desc;
 	Datum values[ENGINE_COLUMNS] = { 0 };
 	bool nulls[ENGINE_COLUMNS];
-	Request *request;
+	Call *call;
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	memset(nulls, true, sizeof(nulls));
-	request = request_simple(BICYCLE_STATUS, true);
-	if (request)
+	call = call_simple(BICYCLE_STATUS, true);
+	if (call)
 	{
 		size_t length;
-		const char *bytes = request_wait(request, &length);
+		const char *bytes = call_wait(call, &length);
 		BicycleStatus status;
 
 		if (length < sizeof(status))
 			elog(ERROR, "status of %zu bytes instead of %zu", length, sizeof(status));
 		memcpy(&status, bytes, sizeof(status));
-		request_free(request);
+		call_free(call);
 		fill_status(&status, values, nulls);
 	}
 
@@ -100,7 +100,7 @@ bicycle_engine(PG_FUNCTION_ARGS)
 	LWLockRelease(&shared->lock);
 	values[5] = Int64GetDatum(starts > 0 ? starts - 1 : 0);
 	nulls[5] = false;
-	values[13] = CStringGetTextDatum(client_text(last_error));
+	values[13] = CStringGetTextDatum(session_text(last_error));
 	nulls[13] = last_error[0] == '\0';
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
@@ -176,7 +176,7 @@ bicycle_cache(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	bool readable;
-	Request *request;
+	Call *call;
 	const char *bytes;
 	size_t length;
 
@@ -185,8 +185,8 @@ bicycle_cache(PG_FUNCTION_ARGS)
 				   ACLCHECK_OK &&
 			   pg_class_aclcheck(catalog_table_oid("bicycle_tensors"), GetUserId(), ACL_SELECT) ==
 				   ACLCHECK_OK;
-	request = request_simple(BICYCLE_CACHE, false);
-	bytes = request_wait(request, &length);
+	call = call_simple(BICYCLE_CACHE, false);
+	bytes = call_wait(call, &length);
 	for (size_t at = 0; at + sizeof(BicycleCached) <= length; at += sizeof(BicycleCached))
 	{
 		BicycleCached cached;
@@ -194,6 +194,6 @@ bicycle_cache(PG_FUNCTION_ARGS)
 		memcpy(&cached, bytes + at, sizeof(cached));
 		put_cached(rsinfo, &cached, readable);
 	}
-	request_free(request);
+	call_free(call);
 	return (Datum) 0;
 }

@@ -10,7 +10,7 @@
  *
  * The engine is forked and exec'ed from here and is not attached to
  * PostgreSQL's memory: it may crash, leak or be killed and costs one restart of
- * itself. The two talk in lines over a socket pair (engine/protocol.h). The
+ * itself. The two talk in lines over a socket pair (common/protocol.h). The
  * engine ends when that pair closes; PDEATHSIG covers a supervisor that is
  * killed. An engine that does not become ready in time, or leaves PONGS_MISSED
  * pings in a row unanswered, is killed. Pings are counted, and not the time

@@ -4,9 +4,9 @@
  *	  SQL sees them.
  *
  * bicycle_train checks all that can be checked at the call, as the caller, and
- * writes a row; a trainer (trainer.c) is registered at once and waits for the
- * end of the transaction. The others change what the row wants, and the trainer
- * looks at it when they commit. Nothing here talks to a trainer.
+ * writes a row; a trainer (job_worker.c) is registered at once and waits for
+ * the end of the transaction. The others change what the row wants, and the
+ * trainer looks at it when they commit. Nothing here talks to a trainer.
  */
 #include "bicycle.h"
 
@@ -176,15 +176,15 @@ check_attempt(void *arg)
 	BicycleTrainCheck head = { .config_length = strlen(check->config),
 							   .options_length = strlen(check->options) };
 	char *both = psprintf("%s%s", check->config, check->options);
-	Request *request = request_open(BICYCLE_TRAIN_CHECK, &head, sizeof(head), both,
-									head.config_length + head.options_length);
+	Call *call = call_open(BICYCLE_TRAIN_CHECK, &head, sizeof(head), both,
+						   head.config_length + head.options_length);
 	const char *result;
 	size_t length;
 
-	if (!request_result(request, &result, &length))
+	if (!call_result(call, &result, &length))
 		return false;
 	check->canonical = pnstrdup(result, length);
-	request_free(request);
+	call_free(call);
 	return true;
 }
 
@@ -348,7 +348,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	check_no_other(model, 0);
 	if (current_version(model, &start_version, &config))
 		check.config = config;
-	request_retry(check_attempt, &check, "checked the options");
+	call_retry(check_attempt, &check, "checked the options");
 	start.job = insert_job(model, pairs, check.canonical, start_version);
 	SPI_finish();
 
@@ -724,5 +724,5 @@ bicycle_loss_plot(PG_FUNCTION_ARGS)
 	image_request_head(&head, NULL, false);
 	head.image_length = image.len;
 	PG_RETURN_BYTEA_P(
-		request_wait_bytea(request_submit(BICYCLE_PLOT, NULL, &head, NULL, image.data, image.len)));
+		call_wait_bytea(call_submit(BICYCLE_PLOT, NULL, &head, NULL, image.data, image.len)));
 }

@@ -56,7 +56,7 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 		head->precision = PRECISION_FP32;
 }
 
-Request *
+Call *
 translate_submit(const Model *model, bool versioned, const float *z, const bytea *image)
 {
 	BicycleImageRequest head;
@@ -64,15 +64,14 @@ translate_submit(const Model *model, bool versioned, const float *z, const bytea
 	image_request_head(&head, model, versioned);
 	head.nz = model->nz;
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	return request_submit(BICYCLE_TRANSLATE, model, &head, z, VARDATA_ANY(image),
-						  head.image_length);
+	return call_submit(BICYCLE_TRANSLATE, model, &head, z, VARDATA_ANY(image), head.image_length);
 }
 
 bytea *
-request_wait_bytea(Request *request)
+call_wait_bytea(Call *call)
 {
 	size_t length;
-	const char *bytes = request_wait(request, &length);
+	const char *bytes = call_wait(call, &length);
 	bytea *result;
 
 	if (length > MaxAllocSize - VARHDRSZ)
@@ -82,7 +81,7 @@ request_wait_bytea(Request *request)
 	result = palloc(length + VARHDRSZ);
 	SET_VARSIZE(result, length + VARHDRSZ);
 	memcpy(VARDATA(result), bytes, length);
-	request_free(request);
+	call_free(call);
 	return result;
 }
 
@@ -102,7 +101,7 @@ translate_one(Datum image_value, ArrayType *z, const text *name, const int *vers
 
 	latent_check_length(nz, model);
 	return PointerGetDatum(
-		request_wait_bytea(translate_submit(model, version != NULL, values, image)));
+		call_wait_bytea(translate_submit(model, version != NULL, values, image)));
 }
 
 /*
@@ -178,8 +177,8 @@ typedef struct Many
 	int n;
 	Datum *images;
 	bool *nulls;
-	Request **requests; /* NULL where the image is NULL */
-	int at;             /* the image that is being submitted or waited for */
+	Call **requests; /* NULL where the image is NULL */
+	int at;          /* the image that is being submitted or waited for */
 } Many;
 
 /* Says which of many images an error is about. */
@@ -247,7 +246,7 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 	if (m.n == 0)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(BYTEAOID));
 
-	m.requests = palloc0(m.n * sizeof(Request *));
+	m.requests = palloc0(m.n * sizeof(Call *));
 	results = palloc0(m.n * sizeof(Datum));
 	error_context_stack = &context;
 	for (int i = 0; i < m.n; i++)
@@ -256,7 +255,7 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 		if (m.nulls[i])
 			continue;
 		m.at = i;
-		results[i] = PointerGetDatum(request_wait_bytea(m.requests[i]));
+		results[i] = PointerGetDatum(call_wait_bytea(m.requests[i]));
 		in_flight--;
 		bytes -= toast_raw_datum_size(m.images[i]);
 	}
@@ -276,7 +275,7 @@ bicycle_image_info(PG_FUNCTION_ARGS)
 	bytea *image = image_argument(PG_GETARG_DATUM(0));
 	BicycleImageRequest head;
 	BicycleImageInfo info;
-	Request *request;
+	Call *call;
 	const char *bytes;
 	size_t length;
 	TupleDesc desc;
@@ -287,13 +286,12 @@ bicycle_image_info(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	image_request_head(&head, NULL, true);
 	head.image_length = VARSIZE_ANY_EXHDR(image);
-	request =
-		request_submit(BICYCLE_INFO, NULL, &head, NULL, VARDATA_ANY(image), head.image_length);
-	bytes = request_wait(request, &length);
+	call = call_submit(BICYCLE_INFO, NULL, &head, NULL, VARDATA_ANY(image), head.image_length);
+	bytes = call_wait(call, &length);
 	if (length < sizeof(info))
 		elog(ERROR, "image info of %zu bytes instead of %zu", length, sizeof(info));
 	memcpy(&info, bytes, sizeof(info));
-	request_free(request);
+	call_free(call);
 
 	values[0] = PointerGetDatum(
 		cstring_to_text_with_len(info.format, strnlen(info.format, sizeof(info.format))));

@@ -28,7 +28,7 @@ executor_resize(Executor *executor, int threads)
 }
 
 void
-executor_submit(Executor *executor, Job *job, bool first)
+executor_submit(Executor *executor, Task *job, bool first)
 {
 	executor->pending++;
 	job->executor = executor;

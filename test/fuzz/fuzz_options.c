@@ -5,7 +5,7 @@
  */
 #include "fuzz.h"
 #include "nn/nn.h"
-#include "nn/train.h"
+#include "nn/fit.h"
 
 static void
 demand_nn_error(const NnError *error)

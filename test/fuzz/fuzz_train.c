@@ -11,9 +11,9 @@
 #undef EVENTS
 #undef STOP_MS
 #undef TICK_MS
-#include "../../src/engine/train_main.c"
+#include "../../src/engine/run_main.c"
 
-static Train train;
+static Run train;
 static int peer;
 
 static void
@@ -38,9 +38,9 @@ run_turn(void)
 	char bytes[65536];
 
 	turns(1);
-	link_flush(&train);
+	run_link_flush(&train);
 	while (recv(peer, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-		link_flush(&train);
+		run_link_flush(&train);
 }
 
 static void
@@ -132,8 +132,8 @@ is_small(void)
 {
 	const NnConfig *c = &train.config;
 
-	return train.state != TRAIN_PAIRS || (c->size == 64 && c->ngf <= 4 && c->nef <= 4 &&
-										  c->ndf <= 4 && train.options.batch_size <= 4);
+	return train.state != RUN_PAIRS || (c->size == 64 && c->ngf <= 4 && c->nef <= 4 &&
+										c->ndf <= 4 && train.options.batch_size <= 4);
 }
 
 static void
@@ -165,8 +165,8 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	DEMAND(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
 	peer = pair[0];
 	train_init(&train, &engine);
-	DEMAND(link_open(&train, pair[1]));
-	train.state = TRAIN_WAITING;
+	DEMAND(run_link_open(&train, pair[1]));
+	train.state = RUN_WAITING;
 	for (int steps = 0; length >= 4 && steps < 32; steps++)
 	{
 		uint32_t type = types[bytes[0] % (sizeof(types) / sizeof(types[0]))];
@@ -189,7 +189,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	train_free(&train);
 	nn_device_close(engine.device);
 	engine.device = NULL;
-	engine.train = NULL;
+	engine.run = NULL;
 	log_take(forget, NULL);
 	return 0;
 }

@@ -26,7 +26,7 @@ sources()						# sources TARGET: what it reads with; of the neural core only the
 		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,error}.c ;;
 		options) echo "$ROOT"/src/nn/*.c "$ROOT"/src/nn/ref/*.c ;;
 		plot) echo $(ls "$engine"/*.c | grep -v /main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
-		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /train_main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
+		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /run_main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
 		# these targets have a server and an executor of their own: fuzz_engine.h
 		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
 	esac

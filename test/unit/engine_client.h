@@ -25,8 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "engine/protocol.h"
-#include "engine/version.h"
+#include "common/protocol.h"
+#include "common/version.h"
 #include "tap.h"
 #include "testdata.h"
 

@@ -4,7 +4,7 @@
  *	  torch.load gives; and every format survives being written as every other.
  */
 #include "format_fixture.h"
-#include "engine/protocol.h"
+#include "common/protocol.h"
 #include "format/format_private.h"
 
 _Static_assert(FORMAT_MAX_NAME + 1 == BICYCLE_MAX_NAME, "a name that is read fits the protocol");

@@ -22,7 +22,7 @@ main(void)
 static NnDevice *device;
 static NnConfig config;
 static NnTrainOptions options;
-static NnTrainer *trainer;
+static NnFit *fit;
 static float images[2 * 64 * 64 * 3], result[64 * 64 * 3], code[2];
 
 static NnStatus
@@ -42,12 +42,12 @@ call_parse(NnError *error)
 static NnStatus
 call_open(NnError *error)
 {
-	NnTrainer *t;
+	NnFit *t;
 	NnStatus status =
-		nn_trainer_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &t, error);
+		nn_fit_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &t, error);
 
 	if (status == NN_OK)
-		nn_trainer_close(t);
+		nn_fit_close(t);
 	return status;
 }
 
@@ -56,7 +56,7 @@ call_step(NnError *error)
 {
 	NnLosses losses;
 
-	return nn_trainer_step(trainer, images, images, NULL, &losses, error);
+	return nn_fit_step(fit, images, images, NULL, &losses, error);
 }
 
 static NnStatus
@@ -64,10 +64,10 @@ call_state(NnError *error)
 {
 	NnTensor *tensors;
 	int n;
-	NnStatus status = nn_trainer_state(trainer, &tensors, &n, error);
+	NnStatus status = nn_fit_state(fit, &tensors, &n, error);
 
 	if (status == NN_OK)
-		status = nn_trainer_restore(trainer, tensors, n, nn_trainer_iteration(trainer), error);
+		status = nn_fit_restore(fit, tensors, n, nn_fit_iteration(fit), error);
 	else
 		return status;
 	free(tensors);
@@ -120,8 +120,8 @@ main(void)
 		if (d == 0)
 			test_call("reading options", call_parse, 1, false);
 		test_call("opening a trainer", call_open, 13, false);
-		if (!went_well(nn_trainer_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0,
-									   &trainer, &train_error)) ||
+		if (!went_well(nn_fit_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &fit,
+								   &train_error)) ||
 			call_step(&train_error) != NN_OK)
 			return 1;
 		if (d == 0)
@@ -130,9 +130,9 @@ main(void)
 		 * a device that copies its arrays keeps the copies until the next step
 		 */
 		test_call("saving and restoring", call_state, 1, true);
-		ok(went_well(nn_trainer_translate(trainer, 1, images, code, result, &train_error)),
+		ok(went_well(nn_fit_translate(fit, 1, images, code, result, &train_error)),
 		   "and %s still translates", device->name);
-		nn_trainer_close(trainer);
+		nn_fit_close(fit);
 		nn_device_close(device);
 	}
 	return done_testing();

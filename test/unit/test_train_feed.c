@@ -4,7 +4,7 @@
  */
 #include "train_client.h"
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 /* ---- Orders and crops ---------------------------------------------------- */
 
@@ -34,13 +34,13 @@ test_known(void)
 
 	for (int i = 0; i < 3; i++)
 	{
-		feed_permutation(seeds[i], i == 1 ? 2 : 1, 10, order);
+		run_feed_permutation(seeds[i], i == 1 ? 2 : 1, 10, order);
 		ok(memcmp(order, known[i], sizeof(order)) == 0, "order %d is known", i);
 	}
 	for (int i = 0; i < 4; i++)
 	{
-		Augmentation how = feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank,
-											 crops[i].load_size, crops[i].size, true);
+		Augmentation how = run_feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank,
+												 crops[i].load_size, crops[i].size, true);
 
 		ok(how.x == crops[i].x && how.y == crops[i].y && how.flip == crops[i].flip,
 		   "crop %d is known", i);
@@ -60,7 +60,7 @@ test_statistics(void)
 	int flips = 0, fixed = 0, rare = INT_MAX, frequent = 0;
 	bool once = true;
 
-	feed_permutation(3, 1, ROWS, order);
+	run_feed_permutation(3, 1, ROWS, order);
 	for (int i = 0; i < ROWS; i++)
 	{
 		once = once && order[i] < ROWS && !seen[order[i]];
@@ -70,7 +70,8 @@ test_statistics(void)
 	ok(once && fixed < 10, "an epoch has each row once, %d of %d at their own place", fixed, ROWS);
 	for (int i = 0; i < 10 * ROWS; i++)
 	{
-		Augmentation how = feed_augmentation(3, i / ROWS, (uint64_t) (i % ROWS), 286, 256, true);
+		Augmentation how =
+			run_feed_augmentation(3, i / ROWS, (uint64_t) (i % ROWS), 286, 256, true);
 
 		if (how.x < 0 || how.x > 30 || how.y < 0 || how.y > 30)
 			bail_out("a crop at %d, %d", how.x, how.y);
@@ -93,7 +94,7 @@ test_statistics(void)
 	flips = 0;
 	for (int i = 0; i < 1000; i++)
 	{
-		Augmentation how = feed_augmentation(3, 1, (uint64_t) i, 64, 64, false);
+		Augmentation how = run_feed_augmentation(3, 1, (uint64_t) i, 64, 64, false);
 
 		flips += how.flip || how.x != 0 || how.y != 0;
 	}
@@ -115,25 +116,25 @@ static NnTrainOptions options = {
 static Pair *pairs;
 
 static void
-fill(TrainData *data, uint64_t memory, uint64_t disk)
+fill(RunData *data, uint64_t memory, uint64_t disk)
 {
 	BicycleTrainBegin begin = {
 		.max_pixels = 1 << 20, .train_memory = memory, .train_disk = disk, .spill = "/tmp"
 	};
 	EngineError error;
 
-	data_init(data);
-	data_begin(data, &begin);
+	run_data_init(data);
+	run_data_begin(data, &begin);
 	for (int i = 0; i < PAIRS; i++)
 	{
 		size_t length;
 		uint8_t *body = pair_body(&pairs[i], &length);
 
-		if (!data_check_room(data, length, &error) || !data_add(data, body, length, &error))
+		if (!run_data_check_room(data, length, &error) || !run_data_add(data, body, length, &error))
 			bail_out("a pair was refused: %s", error.message);
 		free(body);
 	}
-	if (!data_complete(data, &error))
+	if (!run_data_complete(data, &error))
 		bail_out("%s", error.message);
 }
 
@@ -142,7 +143,7 @@ fill(TrainData *data, uint64_t memory, uint64_t disk)
  * one after the other.
  */
 static void
-expect_image(const TrainPair *pair, int side, Augmentation how, float *out)
+expect_image(const RunPair *pair, int side, Augmentation how, float *out)
 {
 	int channels = side == 0 ? 1 : 3;
 	Image decoded, resized;
@@ -171,7 +172,7 @@ expect_image(const TrainPair *pair, int side, Augmentation how, float *out)
  * returns how many were right.
  */
 static int
-run_feed(TrainData *data, int threads, int64_t iteration, uint64_t *cached)
+run_feed(RunData *data, int threads, int64_t iteration, uint64_t *cached)
 {
 	static Engine engine;
 	Feed feed;
@@ -183,20 +184,20 @@ run_feed(TrainData *data, int threads, int64_t iteration, uint64_t *cached)
 	if (!engine_init(&engine))
 		bail_out("cannot make descriptors");
 	budget_limits(&engine);
-	feed_init(&feed);
+	run_feed_init(&feed);
 	if (!executor_start(&engine.pool, &engine, "feed", threads) ||
-		!feed_start(&feed, &engine, data, &config, &options, iteration, ITERATIONS, &error))
+		!run_feed_start(&feed, &engine, data, &config, &options, iteration, ITERATIONS, &error))
 		bail_out("cannot start a feed");
 	for (int64_t i = iteration; i < ITERATIONS; i++)
 	{
-		bool same = feed_next(&feed, a, b, &error);
+		bool same = run_feed_next(&feed, a, b, &error);
 		int64_t epoch = i / 3 + 1;
 
-		feed_permutation(options.seed, epoch, PAIRS, order);
+		run_feed_permutation(options.seed, epoch, PAIRS, order);
 		for (int k = 0; k < BATCH && same; k++)
 		{
 			uint64_t rank = (uint64_t) (i % 3 * BATCH + k);
-			Augmentation how = feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
+			Augmentation how = run_feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
 
 			expect_image(&data->pairs[order[rank]], 0, how, expected);
 			same = same && memcmp(expected, a + k * SIZE * SIZE, SIZE * SIZE * sizeof(float)) == 0;
@@ -207,16 +208,16 @@ run_feed(TrainData *data, int threads, int64_t iteration, uint64_t *cached)
 		right += same;
 	}
 	*cached = feed.cached;
-	feed_stop(&feed);
+	run_feed_stop(&feed);
 	engine_free(&engine); /* takes back the feed's jobs */
-	feed_free(&feed);
+	run_feed_free(&feed);
 	return right;
 }
 
 static void
 test_batches(void)
 {
-	TrainData data;
+	RunData data;
 	uint64_t cached;
 	const uint64_t one = LOAD * LOAD * 4;
 
@@ -225,18 +226,18 @@ test_batches(void)
 	ok(cached == PAIRS * one, "and keeps the pixels");
 	ok(run_feed(&data, 3, 0, &cached) == ITERATIONS && cached == 0,
 	   "from which three threads make the same");
-	data_free(&data);
+	run_data_free(&data);
 	fill(&data, 1 << 24, 0);
 	ok(run_feed(&data, 3, 4, &cached) == ITERATIONS - 4,
 	   "a feed that starts in the middle of an epoch does too");
-	data_free(&data);
+	run_data_free(&data);
 
-	fill(&data, PAIRS * sizeof(TrainPair) + 3 * one, 1 << 24);
+	fill(&data, PAIRS * sizeof(RunPair) + 3 * one, 1 << 24);
 	ok(data.spill_fd >= 0 && data.spilled > 0 && data.memory <= data.memory_limit,
 	   "pairs beyond the memory go to disk");
 	ok(run_feed(&data, 2, 0, &cached) == ITERATIONS && cached <= 3 * one,
 	   "and are read from there, with what memory is left for pixels");
-	data_free(&data);
+	run_data_free(&data);
 }
 
 /*
@@ -247,38 +248,38 @@ static void
 test_ends(void)
 {
 	static Engine engine;
-	TrainData data;
+	RunData data;
 	Feed feed;
 	EngineError error;
 	float a[BATCH * SIZE * SIZE], b[BATCH * SIZE * SIZE * 3];
 	uint32_t order[PAIRS];
 	int batches = 0;
-	TrainPair *pair;
+	RunPair *pair;
 	char row[64];
 
 	fill(&data, 1 << 24, 0);
-	feed_permutation(options.seed, 1, PAIRS, order);
+	run_feed_permutation(options.seed, 1, PAIRS, order);
 	pair = &data.pairs[order[4]];
 	pair->bytes[pair->length[0] / 2] ^= 0x55;
 	engine_init(&engine);
 	budget_limits(&engine);
-	feed_init(&feed);
+	run_feed_init(&feed);
 	executor_start(&engine.pool, &engine, "feed", 2);
-	feed_start(&feed, &engine, &data, &config, &options, 0, ITERATIONS, &error);
-	while (feed_next(&feed, a, b, &error))
+	run_feed_start(&feed, &engine, &data, &config, &options, 0, ITERATIONS, &error);
+	while (run_feed_next(&feed, a, b, &error))
 		batches++;
 	snprintf(row, sizeof(row), "image A of row %lld", (long long) pair->ordinal);
 	ok(batches == 1 && strcmp(error.sqlstate, "22P03") == 0 && strstr(error.detail, row) != NULL &&
 		   well_formed(error.message, error.detail),
 	   "a damaged image ends the run at its batch: %s: %s", error.message, error.detail);
 	usleep(50000);
-	feed_stop(&feed);
+	run_feed_stop(&feed);
 	executor_stop(&engine.pool);
-	ok(!feed_next(&feed, a, b, &error) && error.sqlstate[0] == '\0',
+	ok(!run_feed_next(&feed, a, b, &error) && error.sqlstate[0] == '\0',
 	   "a feed can be stopped while it waits");
 	engine_free(&engine);
-	feed_free(&feed);
-	data_free(&data);
+	run_feed_free(&feed);
+	run_data_free(&data);
 }
 
 /*
@@ -290,26 +291,27 @@ test_records(void)
 {
 	const int records = 4000;
 	BicycleTrainBegin begin = { .max_pixels = 1 << 20,
-								.train_memory = (uint64_t) records * sizeof(TrainPair),
+								.train_memory = (uint64_t) records * sizeof(RunPair),
 								.train_disk = 1 << 30,
 								.spill = "/tmp" };
-	TrainData data;
+	RunData data;
 	EngineError error;
 	bool good = true;
 
-	data_init(&data);
-	data_begin(&data, &begin);
+	run_data_init(&data);
+	run_data_begin(&data, &begin);
 	for (int i = 0; i < records / 4 && good; i++)
 	{
 		size_t length;
 		uint8_t *body = pair_body(&pairs[i % PAIRS], &length);
 
-		good = data_check_room(&data, length, &error) && data_add(&data, body, length, &error);
+		good =
+			run_data_check_room(&data, length, &error) && run_data_add(&data, body, length, &error);
 		free(body);
 	}
 	ok(good && data.spilled > 0 && data.memory <= data.memory_limit,
 	   "%lld pairs have room in memory and on disk", (long long) data.npairs);
-	data_free(&data);
+	run_data_free(&data);
 }
 
 /*
@@ -320,23 +322,23 @@ static void
 test_room(void)
 {
 	BicycleTrainBegin begin = { .max_pixels = 1 << 20,
-								.train_memory = 2 * sizeof(TrainPair),
+								.train_memory = 2 * sizeof(RunPair),
 								.train_disk = 100000,
 								.spill = "/dev/null/none" };
-	TrainData data;
+	RunData data;
 	EngineError error;
 	size_t length;
 	uint8_t *body = pair_body(&pairs[0], &length);
 
-	data_init(&data);
-	data_begin(&data, &begin);
-	ok(!data_check_room(&data, 200000, &error) && strcmp(error.sqlstate, "54000") == 0,
+	run_data_init(&data);
+	run_data_begin(&data, &begin);
+	ok(!run_data_check_room(&data, 200000, &error) && strcmp(error.sqlstate, "54000") == 0,
 	   "a pair larger than memory and disk has no room");
-	ok(data_check_room(&data, length, &error) && !data_add(&data, body, length, &error) &&
+	ok(run_data_check_room(&data, length, &error) && !run_data_add(&data, body, length, &error) &&
 		   strcmp(error.sqlstate, "58030") == 0 && well_formed(error.message, error.detail),
 	   "a spill file that cannot be made is an error: %s: %s", error.message, error.detail);
 	ok(data.npairs == 0, "and the pair is not there");
-	data_free(&data);
+	run_data_free(&data);
 	free(body);
 }
 

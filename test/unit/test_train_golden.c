@@ -96,8 +96,8 @@ near(double got, double expected, double tolerance, const char *what, int which)
 static double
 noise_of(const Run *run, NnNetwork network)
 {
-	const NnParams *params = nn_trainer_params(run->trainer);
-	const bool *trained = nn_trainer_training(run->trainer)->schedule.trained;
+	const NnParams *params = nn_fit_params(run->fit);
+	const bool *trained = nn_fit_training(run->fit)->schedule.trained;
 	double count = 0;
 
 	for (int i = 0; i < params->n; i++)

@@ -4,7 +4,7 @@
  */
 #include "train_client.h"
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define PAIRS 6
 #ifdef __SANITIZE_ADDRESS__
@@ -97,7 +97,7 @@ test_pairs(void)
 {
 	Pair bad[PAIRS];
 	Start small = { .options = start.options, .max_pixels = 1000 };
-	Start narrow = { .options = start.options, .memory = 3 * sizeof(TrainPair), .disk = 4000 };
+	Start narrow = { .options = start.options, .memory = 3 * sizeof(RunPair), .disk = 4000 };
 	Training training;
 	BicycleTrainReady ready;
 	Outcome outcome = { 0 };
@@ -214,7 +214,7 @@ engine_run(void)
 
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
-	return engine_init(&engine) ? train_main(&engine) : 1;
+	return engine_init(&engine) ? run_main(&engine) : 1;
 }
 
 static void

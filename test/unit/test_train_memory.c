@@ -6,7 +6,7 @@
 
 #include <sys/prctl.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 #include "train_client.h"
 
 #if FAILING_MALLOC
@@ -43,7 +43,7 @@ engine_run(void)
 	if (!engine_init(&engine) || !pair_hash(NULL, 0, NULL, 0, hash, &error))
 		return 127;
 	allocations_until_failure = failure;
-	return train_main(&engine);
+	return run_main(&engine);
 }
 
 typedef enum Ending

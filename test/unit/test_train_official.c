@@ -88,8 +88,8 @@ largest_norm(json_t *tensors)
 static int
 check_gradients(const Run *run, const json_t *networks, double tolerance)
 {
-	const NnParams *params = nn_trainer_params(run->trainer);
-	const bool *trained = nn_trainer_training(run->trainer)->schedule.trained;
+	const NnParams *params = nn_fit_params(run->fit);
+	const bool *trained = nn_fit_training(run->fit)->schedule.trained;
 	double *gradients = array_of(run, NN_ARRAY_GRAD);
 	const char *which, *name;
 	json_t *tensors, *expected;
@@ -126,7 +126,7 @@ check_gradients(const Run *run, const json_t *networks, double tolerance)
 static bool
 check_buffers(const Run *run, const json_t *networks, double tolerance)
 {
-	const NnParams *params = nn_trainer_params(run->trainer);
+	const NnParams *params = nn_fit_params(run->fit);
 	double *values = array_of(run, NN_ARRAY_PARAM);
 	const char *which, *name;
 	json_t *tensors, *expected;

@@ -4,7 +4,7 @@
  */
 #include "train_client.h"
 
-#include "engine/train.h"
+#include "engine/run.h"
 #include "nn/training.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@
 
 static Engine engine;
 static Pair *pairs;
-static TrainData data;
+static RunData data;
 
 static void
 fill(void)
@@ -21,18 +21,18 @@ fill(void)
 	BicycleTrainBegin begin = { .max_pixels = 1 << 20, .train_memory = 1 << 24, .spill = "/tmp" };
 	EngineError error;
 
-	data_init(&data);
-	data_begin(&data, &begin);
+	run_data_init(&data);
+	run_data_begin(&data, &begin);
 	for (int i = 0; i < PAIRS; i++)
 	{
 		size_t length;
 		uint8_t *body = pair_body(&pairs[i], &length);
 
-		if (!data_add(&data, body, length, &error))
+		if (!run_data_add(&data, body, length, &error))
 			bail_out("a pair was refused: %s", error.message);
 		free(body);
 	}
-	if (!data_complete(&data, &error))
+	if (!run_data_complete(&data, &error))
 		bail_out("%s", error.message);
 }
 
@@ -40,18 +40,18 @@ fill(void)
  * A trainer of fresh weights with the given gain: small ones ignore z, large
  * ones do not.
  */
-static NnTrainer *
+static NnFit *
 open_trainer(NnConfig *config, const char *options)
 {
 	NnTrainOptions parsed;
-	NnTrainer *trainer;
+	NnFit *fit;
 	NnError error;
 
 	if (nn_train_options_parse(config, &parsed, options, strlen(options), &error) != NN_OK ||
-		nn_trainer_open(engine.device, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &trainer,
-						&error) != NN_OK)
+		nn_fit_open(engine.device, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &fit,
+					&error) != NN_OK)
 		bail_out("cannot make a trainer: %s", error.message);
-	return trainer;
+	return fit;
 }
 
 /*
@@ -59,7 +59,7 @@ open_trainer(NnConfig *config, const char *options)
  * diversity: what it found last.
  */
 static int
-watch(Preview *preview, NnTrainer *trainer, int64_t iterations, double *diversity, int *times)
+watch(Preview *preview, NnFit *fit, int64_t iterations, double *diversity, int *times)
 {
 	EngineError error;
 	int first = -1;
@@ -70,7 +70,7 @@ watch(Preview *preview, NnTrainer *trainer, int64_t iterations, double *diversit
 	{
 		bool collapsed;
 
-		if (!preview_watch(preview, trainer, i, iterations, diversity, &collapsed, &error))
+		if (!run_preview_watch(preview, fit, i, iterations, diversity, &collapsed, &error))
 			bail_out("%s", error.message);
 		*times += collapsed;
 		if (collapsed && first < 0)
@@ -84,7 +84,7 @@ watch(Preview *preview, NnTrainer *trainer, int64_t iterations, double *diversit
  * rows.
  */
 static double
-diversity_of(const NnConfig *config, NnTrainer *trainer, const Preview *preview)
+diversity_of(const NnConfig *config, NnFit *fit, const Preview *preview)
 {
 	size_t in = (size_t) config->size * config->size * config->input_nc;
 	size_t count = (size_t) config->size * config->size * config->output_nc;
@@ -97,8 +97,8 @@ diversity_of(const NnConfig *config, NnTrainer *trainer, const Preview *preview)
 	{
 		nn_normalise(preview->input[row].pixels, in, a);
 		for (int i = 0; i < PREVIEW_SAMPLES; i++)
-			nn_trainer_translate(trainer, 1, a, preview->z + i * config->nz,
-								 out + (size_t) i * count, &error);
+			nn_fit_translate(fit, 1, a, preview->z + i * config->nz, out + (size_t) i * count,
+							 &error);
 		for (int i = 0; i < PREVIEW_SAMPLES; i++)
 			for (int j = 0; j < i; j++)
 				for (size_t k = 0; k < count; k++)
@@ -124,18 +124,18 @@ test_watch(void)
 	for (int i = 0; i < 3; i++)
 	{
 		NnConfig config;
-		NnTrainer *trainer = open_trainer(&config, options[i]);
+		NnFit *fit = open_trainer(&config, options[i]);
 		Preview preview = { 0 };
 		EngineError error;
 
-		if (!preview_open(&preview, &engine, &data, &config, 3, &error))
+		if (!run_preview_open(&preview, &engine, &data, &config, 3, &error))
 			bail_out("%s", error.message);
-		spoke[i] = watch(&preview, trainer, i == 0 ? 12000 : 2000, &found[i], &times[i]);
+		spoke[i] = watch(&preview, fit, i == 0 ? 12000 : 2000, &found[i], &times[i]);
 		if (i == 1)
-			ok(fabs(found[1] - diversity_of(&config, trainer, &preview)) < 1e-9,
+			ok(fabs(found[1] - diversity_of(&config, fit, &preview)) < 1e-9,
 			   "the mean difference of samples is %g", found[1]);
-		preview_free(&preview);
-		nn_trainer_close(trainer);
+		run_preview_free(&preview);
+		nn_fit_close(fit);
 	}
 	ok(spoke[0] == 1500 && times[0] == 1,
 	   "samples that do not vary are noted at the second look after a tenth of the run, at "
@@ -153,7 +153,7 @@ static void
 test_sheet(void)
 {
 	NnConfig config;
-	NnTrainer *trainer = open_trainer(
+	NnFit *fit = open_trainer(
 		&config, "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":2}");
 	Preview preview = { 0 };
 	EngineError error;
@@ -166,15 +166,15 @@ test_sheet(void)
 	uint8_t bytes[64 * 64 * 3];
 	bool same = true;
 
-	if (!preview_open(&preview, &engine, &data, &config, 3, &error) ||
-		!preview_sheet(&preview, trainer, &png, &length, &error) ||
+	if (!run_preview_open(&preview, &engine, &data, &config, 3, &error) ||
+		!run_preview_sheet(&preview, fit, &png, &length, &error) ||
 		image_decode(png, length, 3, &plenty, &sheet, &image_error) != IMAGE_OK)
 		bail_out("no sheet");
 	nn_train_codes(3, 0, 0, PREVIEW_SAMPLES, config.nz, codes);
 	ok(memcmp(codes, preview.z, sizeof(codes)) != 0,
 	   "its codes are not those that training begins with");
 	nn_normalise(preview.input[2].pixels, sizeof(bytes), a);
-	nn_trainer_translate(trainer, 1, a, preview.z + 3 * config.nz, out, &nn_error);
+	nn_fit_translate(fit, 1, a, preview.z + 3 * config.nz, out, &nn_error);
 	nn_quantise(out, sizeof(bytes), bytes);
 	for (int y = 0; y < 64; y++)
 	{
@@ -187,8 +187,8 @@ test_sheet(void)
 	ok(same, "a row of the sheet is input, truth, reconstruction and samples");
 	free(png);
 	image_free(&sheet);
-	preview_free(&preview);
-	nn_trainer_close(trainer);
+	run_preview_free(&preview);
+	nn_fit_close(fit);
 }
 
 int
@@ -203,7 +203,7 @@ main(void)
 	fill();
 	test_watch();
 	test_sheet();
-	data_free(&data);
+	run_data_free(&data);
 	pairs_free(pairs, PAIRS);
 	engine_free(&engine);
 	return done_testing();

@@ -75,8 +75,8 @@ check_losses(const Run *run, const json_t *expected, double tolerance)
 static void
 describe(const Run *run, NnNetwork network, double *norm, double *projection, double *buffers)
 {
-	const NnParams *params = nn_trainer_params(run->trainer);
-	const bool *trained = nn_trainer_training(run->trainer)->schedule.trained;
+	const NnParams *params = nn_fit_params(run->fit);
+	const bool *trained = nn_fit_training(run->fit)->schedule.trained;
 	double *gradients = array_of(run, NN_ARRAY_GRAD), *values = array_of(run, NN_ARRAY_PARAM),
 		   *numbers = malloc(params->total * sizeof(double));
 	double squares = 0;

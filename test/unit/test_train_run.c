@@ -36,8 +36,8 @@ test_moves(const char *method, const char *more, int still)
 	if (good)
 	{
 		double *before = array_of(&run, NN_ARRAY_PARAM), *after;
-		const NnParams *params = nn_trainer_params(run.trainer);
-		const bool *trained = nn_trainer_training(run.trainer)->schedule.trained;
+		const NnParams *params = nn_fit_params(run.fit);
+		const bool *trained = nn_fit_training(run.fit)->schedule.trained;
 
 		good = run_step(&run);
 		after = array_of(&run, NN_ARRAY_PARAM);
@@ -92,16 +92,16 @@ test_passes(const char *a, const char *b, unsigned same, unsigned other, const c
 
 	for (int network = 0; good && network < NN_NETWORKS; network++)
 	{
-		const NnParams *params = nn_trainer_params(one.trainer);
+		const NnParams *params = nn_fit_params(one.fit);
 		bool equal = true;
 
 		for (int i = 0; i < params->n; i++)
 		{
 			const NnParam *p = &params->list[i];
-			int j = nn_params_find(nn_trainer_params(two.trainer), p->network, p->name);
+			int j = nn_params_find(nn_fit_params(two.fit), p->network, p->name);
 
 			if (p->network == (NnNetwork) network && j >= 0 &&
-				memcmp(x + p->offset, y + nn_trainer_params(two.trainer)->list[j].offset,
+				memcmp(x + p->offset, y + nn_fit_params(two.fit)->list[j].offset,
 					   p->count * sizeof(double)) != 0)
 				equal = false;
 		}
@@ -224,11 +224,11 @@ typedef struct Saved
 
 /* A copy that outlives the trainer. */
 static Saved
-save(NnTrainer *trainer)
+save(NnFit *fit)
 {
 	Saved saved = { 0 };
 
-	if (!went_well(nn_trainer_state(trainer, &saved.tensors, &saved.n, &train_error)))
+	if (!went_well(nn_fit_state(fit, &saved.tensors, &saved.n, &train_error)))
 		return saved;
 	for (int i = 0; i < saved.n; i++)
 	{
@@ -285,8 +285,8 @@ drawn_steps(Run *run, int first, int end)
 
 		lcg_fill(1000 + i, 1, na + nb, values);
 		floats = floats_of(values, na + nb);
-		good = went_well(
-			nn_trainer_step(run->trainer, floats, floats + na, NULL, &run->losses, &train_error));
+		good =
+			went_well(nn_fit_step(run->fit, floats, floats + na, NULL, &run->losses, &train_error));
 		free(values);
 		free(floats);
 	}
@@ -307,13 +307,12 @@ test_resume(NnDevice *device, const char *options, int stop, int steps)
 	if (good)
 	{
 		good = drawn_steps(&whole, 0, steps) && drawn_steps(&half, 0, stop);
-		middle = save(half.trainer);
+		middle = save(half.fit);
 		good = good && drawn_steps(&rest, 50, 53) &&
-			   went_well(nn_trainer_restore(rest.trainer, middle.tensors, middle.n, stop,
-											&train_error)) &&
-			   nn_trainer_iteration(rest.trainer) == stop && drawn_steps(&rest, stop, steps);
-		expected = save(whole.trainer);
-		got = save(rest.trainer);
+			   went_well(nn_fit_restore(rest.fit, middle.tensors, middle.n, stop, &train_error)) &&
+			   nn_fit_iteration(rest.fit) == stop && drawn_steps(&rest, stop, steps);
+		expected = save(whole.fit);
+		got = save(rest.fit);
 		good = good && same_state(&expected, &got) &&
 			   memcmp(&whole.losses, &rest.losses, sizeof(NnLosses)) == 0;
 	}
@@ -364,10 +363,10 @@ test_threads(void)
 			return;
 		good = run_open(&run, device, "{" SMALL ",\"dropout\":true}", 4) && drawn_steps(&run, 0, 2);
 		if (good && i == 0)
-			first = save(run.trainer);
+			first = save(run.fit);
 		else if (good)
 		{
-			saved = save(run.trainer);
+			saved = save(run.fit);
 			good = same_state(&first, &saved);
 			saved_free(&saved);
 		}
@@ -385,7 +384,7 @@ test_bf16(NnDevice *device)
 	static const char json[] = "{" SMALL ",\"seed\":3,\"lr\":0.001}";
 	NnConfig config;
 	NnTrainOptions options;
-	NnTrainer *trainers[2] = { NULL };
+	NnFit *trainers[2] = { NULL };
 	double sums[2][NN_LOSSES] = { { 0 } };
 	float *images = malloc(2 * 64 * 64 * 3 * sizeof(float));
 	bool good = went_well(
@@ -395,16 +394,15 @@ test_bf16(NnDevice *device)
 	for (size_t i = 0; i < 2 * 64 * 64 * 3; i++)
 		images[i] = sinf(0.01f * (float) (i % 7919));
 	for (int k = 0; good && k < 2; k++)
-		good = went_well(nn_trainer_open(device, &config, &options,
-										 k ? NN_PRECISION_BF16 : NN_PRECISION_FP32, 4, NULL, 0,
-										 &trainers[k], &train_error));
+		good = went_well(nn_fit_open(device, &config, &options,
+									 k ? NN_PRECISION_BF16 : NN_PRECISION_FP32, 4, NULL, 0,
+									 &trainers[k], &train_error));
 	for (int step = 0; good && step < 12; step++)
 		for (int k = 0; good && k < 2; k++)
 		{
 			NnLosses losses;
 
-			good = went_well(
-				nn_trainer_step(trainers[k], images, images, NULL, &losses, &train_error));
+			good = went_well(nn_fit_step(trainers[k], images, images, NULL, &losses, &train_error));
 			for (int i = 0; good && i < NN_LOSSES; i++)
 				sums[k][i] += losses.value[i];
 		}
@@ -418,7 +416,7 @@ test_bf16(NnDevice *device)
 	ok(good && different, "%s: twelve steps in bf16 have nearly the losses of those in fp32",
 	   device->name);
 	for (int k = 0; k < 2; k++)
-		nn_trainer_close(trainers[k]);
+		nn_fit_close(trainers[k]);
 	free(images);
 }
 
@@ -431,15 +429,15 @@ test_state_errors(void)
 
 	if (!good)
 		return;
-	saved = save(run.trainer);
-	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n - 1, 0, &train_error) == NN_EINVAL &&
+	saved = save(run.fit);
+	ok(nn_fit_restore(run.fit, saved.tensors, saved.n - 1, 0, &train_error) == NN_EINVAL &&
 		   strstr(train_error.message, "ema.") != NULL &&
 		   strstr(train_error.message, "is missing") != NULL,
 	   "a state without its last tensor is refused");
-	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n, -1, &train_error) == NN_EINVAL,
+	ok(nn_fit_restore(run.fit, saved.tensors, saved.n, -1, &train_error) == NN_EINVAL,
 	   "so is one from before the start");
 	saved.tensors[3].shape[0]++;
-	ok(nn_trainer_restore(run.trainer, saved.tensors, saved.n, 0, &train_error) == NN_EINVAL &&
+	ok(nn_fit_restore(run.fit, saved.tensors, saved.n, 0, &train_error) == NN_EINVAL &&
 		   strstr(train_error.message, saved.tensors[3].name) != NULL,
 	   "and one with a tensor of another shape");
 	saved_free(&saved);
@@ -463,11 +461,11 @@ test_overflow(NnDevice *device)
 
 	if (good)
 	{
-		const NnParam *p = &nn_trainer_params(run.trainer)
+		const NnParam *p = &nn_fit_params(run.fit)
 								->list[1]; /* of one dimension: the layout is that of the array */
 		float *out = malloc((size_t) 64 * 64 * 3 * sizeof(float)),
 			  *a = floats_of(run.a, 64 * 64 * 3), z[8] = { 0 };
-		NnTraining *training = nn_trainer_training(run.trainer);
+		NnTraining *training = nn_fit_training(run.fit);
 		size_t each = device->train->dtype == NN_F64 ? sizeof(double) : sizeof(float);
 		char *moments = calloc(p->count, each);
 
@@ -476,11 +474,11 @@ test_overflow(NnDevice *device)
 			   went_well(device->train->put(device, training, NN_ARRAY_M, p->offset, p->count,
 											moments, &train_error)) &&
 			   run_step(&run);
-		stored = nn_trainer_state(run.trainer, &tensors, &n, &train_error);
+		stored = nn_fit_state(run.fit, &tensors, &n, &train_error);
 		good =
 			good && strstr(train_error.message, "diverged") && strstr(train_error.detail, p->name);
-		model = nn_trainer_weights(run.trainer, &tensors, &n, &train_error);
-		shown = nn_trainer_translate(run.trainer, 1, a, z, out, &train_error);
+		model = nn_fit_weights(run.fit, &tensors, &n, &train_error);
+		shown = nn_fit_translate(run.fit, 1, a, z, out, &train_error);
 		free(moments);
 		free(out);
 		free(a);
@@ -505,10 +503,10 @@ test_divergence(NnDevice *device)
 		float *a = floats_of(run.a, n), *b = floats_of(run.b, n);
 
 		b[n - 1] = NAN;
-		before = save(run.trainer);
-		status = nn_trainer_step(run.trainer, a, b, NULL, &run.losses, &train_error);
-		after = save(run.trainer);
-		good = same_state(&before, &after) && nn_trainer_iteration(run.trainer) == 0;
+		before = save(run.fit);
+		status = nn_fit_step(run.fit, a, b, NULL, &run.losses, &train_error);
+		after = save(run.fit);
+		good = same_state(&before, &after) && nn_fit_iteration(run.fit) == 0;
 		free(a);
 		free(b);
 	}
@@ -533,14 +531,14 @@ test_averages(void)
 	if (good)
 	{
 		double *before = array_of(&run, NN_ARRAY_PARAM), *after, *ema;
-		size_t count = nn_trainer_training(run.trainer)->nema;
+		size_t count = nn_fit_training(run.fit)->nema;
 
 		good = run_step(&run);
 		after = array_of(&run, NN_ARRAY_PARAM);
 		ema = array_of(&run, NN_ARRAY_EMA);
 		for (size_t i = 0; good && i < count; i++)
 			good = fabs(ema[i] - (0.75 * before[i] + 0.25 * after[i])) < 1e-14;
-		good = good && went_well(nn_trainer_weights(run.trainer, &weights, &n, &train_error)) &&
+		good = good && went_well(nn_fit_weights(run.fit, &weights, &n, &train_error)) &&
 			   memcmp(weights[0].data, ema, weights[0].nbytes) == 0;
 		free(before);
 		free(after);
@@ -570,9 +568,9 @@ test_previews(NnDevice *device, const char *options)
 	for (int step = 0; good && step < 2; step++)
 	{
 		good = run_step(&run) &&
-			   went_well(nn_trainer_translate(run.trainer, 1, a, z, out[0], &train_error)) &&
-			   went_well(nn_trainer_encode(run.trainer, 1, a, mu[0], logvar[0], &train_error)) &&
-			   went_well(nn_trainer_weights(run.trainer, &weights, &n, &train_error)) &&
+			   went_well(nn_fit_translate(run.fit, 1, a, z, out[0], &train_error)) &&
+			   went_well(nn_fit_encode(run.fit, 1, a, mu[0], logvar[0], &train_error)) &&
+			   went_well(nn_fit_weights(run.fit, &weights, &n, &train_error)) &&
 			   went_well(nn_model_load(device, &run.config, NN_PRECISION_FP32, weights, n, &model,
 									   &train_error)) &&
 			   went_well(nn_model_translate_float(model, 1, a, z, out[1], &train_error)) &&
@@ -609,7 +607,7 @@ test_batch_norm(void)
 				run_step(&run);
 
 	if (good)
-		saved = save(run.trainer);
+		saved = save(run.fit);
 	ok(good && counted(&saved, NN_NET_G) == 4 && counted(&saved, NN_NET_E) == 4 &&
 		   counted(&saved, NN_NET_D) == 6 && counted(&saved, NN_NET_D2) == 6,
 	   "batch norms see as many batches as in the official code: 2 of G and E, 3 of D and D2 an "
@@ -676,8 +674,8 @@ test_rates(void)
 		   "rate of iteration %lld with %s is %.4f", (long long) known[i].iteration, known[i].json,
 		   known[i].factor);
 	ok(run_open(&run, cpu, "{" SMALL ",\"epochs\":2,\"epochs_decay\":1}", 5) &&
-		   nn_trainer_iterations(run.trainer) == 6 && run_step(&run) && run_step(&run) &&
-		   nn_trainer_iteration(run.trainer) == 2,
+		   nn_fit_iterations(run.fit) == 6 && run_step(&run) && run_step(&run) &&
+		   nn_fit_iteration(run.fit) == 2,
 	   "an epoch is as many whole batches as there are");
 	run_close(&run);
 }
@@ -713,43 +711,43 @@ test_opening(void)
 {
 	NnConfig config;
 	NnTrainOptions options;
-	NnTrainer *trainer = NULL, *other = NULL;
+	NnFit *fit = NULL, *other = NULL;
 	NnTensor *weights = NULL;
 	Saved a = { 0 }, b = { 0 };
 	const char *json = "{" SMALL ",\"seed\":3,\"init_gain\":0.5}";
 	int n, same = 0, different = 0;
 
 	(void) nn_train_options_parse(&config, &options, json, strlen(json), &train_error);
-	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 1, NULL, 0, &trainer,
-					   &train_error) == NN_EINVAL &&
+	ok(nn_fit_open(cpu, &config, &options, NN_PRECISION_FP32, 1, NULL, 0, &fit, &train_error) ==
+			   NN_EINVAL &&
 		   strstr(train_error.message, "1 pairs are fewer than batch_size 2"),
 	   "too few pairs are refused");
 	ok(nn_device_supports(cpu, NN_PRECISION_BF16)
 		   ? nn_train_precision(cpu, &config) == NN_PRECISION_BF16
 		   : nn_train_precision(cpu, &config) == NN_PRECISION_FP32 &&
-				 nn_trainer_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &trainer,
-								 &train_error) == NN_EUNSUPPORTED &&
+				 nn_fit_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &fit,
+							 &train_error) == NN_EUNSUPPORTED &&
 				 train_error.hint[0],
 	   "so is a precision that the device has no hardware for, and auto takes bf16 where it has");
 	options.batch_size = 3;
-	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer,
-					   &train_error) == NN_EINVAL,
+	ok(nn_fit_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &fit, &train_error) ==
+		   NN_EINVAL,
 	   "and options that parse would refuse");
 	options.batch_size = 2;
 
 	/* weights of G go in, the rest is drawn from another seed */
-	if (!went_well(nn_trainer_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &trainer,
-								   &train_error)) ||
-		!went_well(nn_trainer_weights(trainer, &weights, &n, &train_error)))
+	if (!went_well(nn_fit_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &fit,
+							   &train_error)) ||
+		!went_well(nn_fit_weights(fit, &weights, &n, &train_error)))
 		return;
 	while (n > 0 && weights[n - 1].network != NN_NET_G)
 		n--;
 	options.seed = 4;
-	ok(went_well(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n, &other,
-								 &train_error)) &&
-		   nn_trainer_bytes(other) > 1000000,
+	ok(went_well(nn_fit_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n, &other,
+							 &train_error)) &&
+		   nn_fit_bytes(other) > 1000000,
 	   "a trainer starts from weights of one network");
-	a = save(trainer);
+	a = save(fit);
 	b = other ? save(other) : b;
 	for (int i = 0; i < a.n && i < b.n; i++)
 		if (a.tensors[i].ndim > 1 && strncmp(a.tensors[i].name, "m.", 2) != 0 &&
@@ -762,15 +760,15 @@ test_opening(void)
 		}
 	ok(same == 12 && different == 9 + 16 + 0,
 	   "those are its own, all others are fresh: %d and %d tensors", same, different);
-	ok(nn_trainer_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n - 1, &trainer,
-					   &train_error) == NN_EINVAL &&
+	ok(nn_fit_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n - 1, &fit,
+				   &train_error) == NN_EINVAL &&
 		   strstr(train_error.message, "is missing"),
 	   "a network that lacks a tensor is refused");
 	free(weights);
 	saved_free(&a);
 	saved_free(&b);
-	nn_trainer_close(trainer);
-	nn_trainer_close(other);
+	nn_fit_close(fit);
+	nn_fit_close(other);
 }
 
 int

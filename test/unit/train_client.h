@@ -6,7 +6,7 @@
 #ifndef BICYCLE_TRAIN_CLIENT_H
 #define BICYCLE_TRAIN_CLIENT_H
 
-#include "engine/train_protocol.h"
+#include "common/run_protocol.h"
 #include "engine_client.h"
 #include "image_fixture.h"
 

@@ -19,7 +19,7 @@ typedef struct Run
 	NnDevice *device;
 	NnConfig config;
 	NnTrainOptions options;
-	NnTrainer *trainer;
+	NnFit *fit;
 	double *a, /* (batch_size, S, S, C) */
 		*b;
 	NnLosses losses; /* of the last step */
@@ -98,8 +98,8 @@ run_open(Run *run, NnDevice *device, const char *json, int64_t rows)
 			nn_train_options_parse(&run->config, &run->options, json, strlen(json), &train_error)))
 		return false;
 	tensors = lcg_tensors(&run->config, nn_train_networks(&run->config, &run->options), tables, &n);
-	status = nn_trainer_open(device, &run->config, &run->options, NN_PRECISION_FP32, rows, tensors,
-							 n, &run->trainer, &train_error);
+	status = nn_fit_open(device, &run->config, &run->options, NN_PRECISION_FP32, rows, tensors, n,
+						 &run->fit, &train_error);
 	tensors_free(tensors, n);
 	for (int i = 0; i < NN_NETWORKS; i++)
 		nn_params_free(&tables[i]);
@@ -114,7 +114,7 @@ run_open(Run *run, NnDevice *device, const char *json, int64_t rows)
 __attribute__((unused)) static void
 run_close(Run *run)
 {
-	nn_trainer_close(run->trainer);
+	nn_fit_close(run->fit);
 	free(run->a);
 	free(run->b);
 	memset(run, 0, sizeof(*run));
@@ -130,8 +130,8 @@ run_step(Run *run)
 
 	lcg_fill(100 + 2 * run->step, 1.5, count, eps);
 	lcg_fill(101 + 2 * run->step, 1.5, count, z);
-	status = nn_trainer_step_typed(run->trainer, NN_F64, run->a, run->b, eps, z, &run->losses,
-								   &train_error);
+	status =
+		nn_fit_step_typed(run->fit, NN_F64, run->a, run->b, eps, z, &run->losses, &train_error);
 	run->step++;
 	free(eps);
 	free(z);
@@ -142,7 +142,7 @@ run_step(Run *run)
 __attribute__((unused)) static double *
 array_of(const Run *run, NnArray array)
 {
-	NnTraining *t = nn_trainer_training(run->trainer);
+	NnTraining *t = nn_fit_training(run->fit);
 	size_t total = array == NN_ARRAY_EMA ? t->nema : t->params->total;
 	double *values = calloc(total + 1, sizeof(double));
 	float *floats = calloc(total + 1, sizeof(float));
@@ -163,7 +163,7 @@ array_of(const Run *run, NnArray array)
 __attribute__((unused)) static double
 network_sum(const Run *run, NnNetwork network, NnArray array)
 {
-	const NnParams *params = nn_trainer_params(run->trainer);
+	const NnParams *params = nn_fit_params(run->fit);
 	double *values = array_of(run, array);
 	double sum = 0;
 

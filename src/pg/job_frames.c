@@ -1,5 +1,5 @@
 /*
- * trainer_frames.c
+ * job_frames.c
  *	  What a training engine says, and what is made of it: losses, previews,
  *	  notes, checkpoints, the final version.
  *
@@ -8,10 +8,10 @@
  * go to temporary files. trainer_handle takes them from there in the order of
  * arrival, each in a short transaction of its own.
  */
-#include "trainer.h"
+#include "job_worker.h"
 
 #include "catalog/pg_type.h"
-#include "client.h"
+#include "session.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
 #include "postmaster/interrupt.h"
@@ -67,10 +67,10 @@ trainer_frame(const BicycleFrame *frame, const char *body)
 	if (frame->type == BICYCLE_DATA || frame->type == BICYCLE_END)
 	{
 		if (dlist_is_empty(&messages))
-			connection_broken();
+			session_broken();
 		m = dlist_tail_element(Message, node, &messages);
 		if (m->complete)
-			connection_broken();
+			session_broken();
 		take_stream(m, frame, body);
 		return;
 	}
@@ -96,7 +96,7 @@ free_message(Message *m)
 void
 trainer_order(BicycleTrainFrame type)
 {
-	if (connection_is_open() && !connection_queue((BicycleFrameType) type, 0, NULL, 0, NULL, 0))
+	if (session_is_open() && !session_queue((BicycleFrameType) type, 0, NULL, 0, NULL, 0))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }
 
@@ -105,7 +105,7 @@ static void
 message_head(const Message *m, void *head, size_t length)
 {
 	if (m->length < length)
-		connection_broken();
+		session_broken();
 	memcpy(head, m->body, length);
 }
 
@@ -162,7 +162,7 @@ handle_ready(const Message *m)
 	char *platform;
 
 	message_head(m, &ready, sizeof(ready));
-	platform = client_text(pnstrdup(ready.platform, sizeof(ready.platform)));
+	platform = session_text(pnstrdup(ready.platform, sizeof(ready.platform)));
 	if (!trainer_begin())
 		return;
 	if (!trainer.complete)
@@ -243,11 +243,11 @@ handle_note(const Message *m)
 
 	message_head(m, &note, sizeof(note));
 	if (note.cause >= 31)
-		connection_broken();
+		session_broken();
 	if (!trainer_begin())
 		return;
 	trainer_note(1 << note.cause,
-				 client_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
+				 session_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
 	trainer_end();
 }
 
@@ -255,7 +255,7 @@ static void
 rewind_stream(BufFile *stream)
 {
 	if (stream == NULL)
-		connection_broken();
+		session_broken();
 	if (BufFileSeek(stream, 0, 0, SEEK_SET) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not rewind temporary file: %m")));
 }
@@ -270,7 +270,7 @@ handle_checkpoint(const Message *m)
 
 	message_head(m, &checkpoint, sizeof(checkpoint));
 	if (checkpoint.stream_length != m->stream_length || left == 0)
-		connection_broken();
+		session_broken();
 	rewind_stream(m->stream);
 	if (!trainer_begin())
 		return;
@@ -358,7 +358,7 @@ handle_done(const Message *m)
 
 	message_head(m, &head, sizeof(head));
 	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
-		connection_broken();
+		session_broken();
 	rewind_stream(m->stream);
 	trainer_patience(0);
 	trainer.running = false;
@@ -407,7 +407,7 @@ handle(const Message *m)
 			handle_done(m);
 			break;
 		default:
-			connection_broken();
+			session_broken();
 	}
 }
 

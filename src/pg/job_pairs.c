@@ -1,17 +1,17 @@
 /*
- * trainer_feed.c
+ * job_pairs.c
  *	  The first part of a trainer's run: what the engine is given to train from,
  *	  weights and pairs.
  *
  * One transaction of the job's owner reads all of it and streams it row by row:
  * privileges and row security of the moment hold, and memory is that of one
  * row. It is read-only, and over before training starts. Who stops the job
- * meanwhile interrupts it (trainer.c).
+ * meanwhile interrupts it (job_worker.c).
  *
  * A job that has trained all its iterations, and could not store the model,
  * needs its last checkpoint only.
  */
-#include "trainer.h"
+#include "job_worker.h"
 
 #include "access/detoast.h"
 #include "access/xact.h"
@@ -27,11 +27,11 @@
 #define SPILL_DIRECTORY "base/pgsql_tmp"
 
 /* Streams the last checkpoint. */
-static Request *
+static Call *
 send_checkpoint(BicycleTrainBegin *head)
 {
 	JobParams p;
-	Request *request;
+	Call *call;
 	SPITupleTable *lengths;
 	bool isnull;
 	int chunks;
@@ -54,7 +54,7 @@ send_checkpoint(BicycleTrainBegin *head)
 				 errhint("Checkpoints are not carried by pg_dump. Start a new job.")));
 	head->iteration = trainer.job.checkpoint;
 	head->options_length = strlen(trainer.job.options);
-	request = request_train(head, sizeof(*head), trainer.job.options, head->options_length);
+	call = call_train(head, sizeof(*head), trainer.job.options, head->options_length);
 	param_add_null(&p, INT4OID);
 	p.nulls[2] = ' ';
 	for (int chunk = 0; chunk < chunks; chunk++)
@@ -71,40 +71,40 @@ send_checkpoint(BicycleTrainBegin *head)
 					 errmsg("checkpoint of job " INT64_FORMAT " is damaged", trainer.job.job)));
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 		data = DatumGetByteaPP(value);
-		if (!request_write(request, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)))
+		if (!call_write(call, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)))
 			trainer_lost();
 		if ((Pointer) data !=
 			DatumGetPointer(value)) /* else it lies in the row: a last chunk may be short */
 			pfree(data);
 		SPI_freetuptable(SPI_tuptable);
 	}
-	if (!request_end(request))
+	if (!call_end(call))
 		trainer_lost();
-	return request;
+	return call;
 }
 
 /* The version to start from, read as the job's owner; or nothing. */
-static Request *
+static Call *
 send_start(BicycleTrainBegin *head)
 {
-	Request *request;
+	Call *call;
 
 	if (trainer.job.start_version == 0)
 	{
 		head->options_length = strlen(trainer.job.options);
-		request = request_train(head, sizeof(*head), trainer.job.options, head->options_length);
-		if (!request_end(request))
+		call = call_train(head, sizeof(*head), trainer.job.options, head->options_length);
+		if (!call_end(call))
 			trainer_lost();
 	}
 	else
 	{
 		Model *model = model_lookup(cstring_to_text(trainer.job.model), &trainer.job.start_version);
 
-		request = stream_train(head, trainer.job.options, model);
-		if (request == NULL)
+		call = model_stream_train(head, trainer.job.options, model);
+		if (call == NULL)
 			trainer_lost();
 	}
-	return request;
+	return call;
 }
 
 static bytea *
@@ -128,7 +128,7 @@ pair_image(HeapTuple row, TupleDesc desc, int column)
 }
 
 static void
-send_pair(Request *request, HeapTuple row, TupleDesc desc)
+send_pair(Call *call, HeapTuple row, TupleDesc desc)
 {
 	bytea *a = pair_image(row, desc, 1);
 	bytea *b = pair_image(row, desc, 2);
@@ -138,8 +138,7 @@ send_pair(Request *request, HeapTuple row, TupleDesc desc)
 
 	memcpy(images, VARDATA_ANY(a), pair.a_length);
 	memcpy(images + pair.a_length, VARDATA_ANY(b), pair.b_length);
-	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIR, &pair, sizeof(pair), images,
-					  length))
+	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIR, &pair, sizeof(pair), images, length))
 		trainer_lost();
 }
 
@@ -148,7 +147,7 @@ send_pair(Request *request, HeapTuple row, TupleDesc desc)
  * functions in it set is undone: role, read-only transactions and all.
  */
 static void
-send_pairs(Request *request)
+send_pairs(Call *call)
 {
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
@@ -167,7 +166,7 @@ send_pairs(Request *request)
 		if (SPI_processed == 0)
 			break;
 		old = MemoryContextSwitchTo(context);
-		send_pair(request, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+		send_pair(call, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
@@ -199,7 +198,7 @@ trainer_feed(void)
 	BicycleTrainBegin head = { .max_pixels = bicycle_max_image_pixels,
 							   .train_memory = bicycle_train_memory * MB,
 							   .train_disk = bicycle_train_disk * MB };
-	Request *request;
+	Call *call;
 
 	if (!trainer_begin())
 		return;
@@ -211,12 +210,12 @@ trainer_feed(void)
 		head.flags = BICYCLE_TRAIN_FINISHED;
 	if (trainer.job.start_version != 0)
 		trainer.start_iterations = iterations_of(trainer.job.start_version);
-	request = trainer.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
+	call = trainer.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
 	if (!trainer.complete)
-		send_pairs(request);
-	if (!request_send(request, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
+		send_pairs(call);
+	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
 		trainer_lost();
-	request_free(request);
+	call_free(call);
 	trainer_end();
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

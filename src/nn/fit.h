@@ -1,5 +1,5 @@
 /*
- * train.h
+ * fit.h
  *	  Training of the six systems of the paper: what the engine calls to train a
  *	  model on a device.
  *
@@ -118,7 +118,7 @@ typedef struct NnNoise
 	const float *z;
 } NnNoise;
 
-typedef struct NnTrainer NnTrainer;
+typedef struct NnFit NnFit;
 
 /* What "auto" means: bf16 where the device has hardware for it. */
 extern NnPrecision nn_train_precision(const NnDevice *device, const NnConfig *config);
@@ -131,24 +131,23 @@ extern NnPrecision nn_train_precision(const NnDevice *device, const NnConfig *co
  * for the products of convolutions and linear layers; sums, weights, moments
  * and all else stay in fp32.
  */
-extern NnStatus nn_trainer_open(NnDevice *device, const NnConfig *config,
-								const NnTrainOptions *options, NnPrecision precision, int64_t rows,
-								const NnTensor *tensors, int ntensors, NnTrainer **trainer,
-								NnError *error);
-extern void nn_trainer_close(NnTrainer *trainer);
-extern size_t nn_trainer_bytes(const NnTrainer *trainer);
+extern NnStatus nn_fit_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
+							NnPrecision precision, int64_t rows, const NnTensor *tensors,
+							int ntensors, NnFit **fit, NnError *error);
+extern void nn_fit_close(NnFit *fit);
+extern size_t nn_fit_bytes(const NnFit *fit);
 
 /* Iterations done; those of the whole run. */
-extern int64_t nn_trainer_iteration(const NnTrainer *trainer);
-extern int64_t nn_trainer_iterations(const NnTrainer *trainer);
+extern int64_t nn_fit_iteration(const NnFit *fit);
+extern int64_t nn_fit_iterations(const NnFit *fit);
 
 /*
  * One iteration. a: (batch_size, size, size, input_nc), b: (batch_size, size,
  * size, output_nc), in [-1, 1]. noise may be NULL. NN_EINVAL if a loss is not
  * finite: the run cannot go on from this state under these options.
  */
-extern NnStatus nn_trainer_step(NnTrainer *trainer, const float *a, const float *b,
-								const NnNoise *noise, NnLosses *losses, NnError *error);
+extern NnStatus nn_fit_step(NnFit *fit, const float *a, const float *b, const NnNoise *noise,
+							NnLosses *losses, NnError *error);
 
 /*
  * The state, as tensors that point into the trainer until its next step:
@@ -156,30 +155,28 @@ extern NnStatus nn_trainer_step(NnTrainer *trainer, const float *a, const float 
  * "ema." the moments and averages. *tensors is malloc'ed; its names belong to
  * the trainer. NN_EINVAL if a number is not finite.
  */
-extern NnStatus nn_trainer_state(NnTrainer *trainer, NnTensor **tensors, int *ntensors,
-								 NnError *error);
+extern NnStatus nn_fit_state(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
 
 /*
  * Puts a state back; all of it must be there. The next step is that of
  * `iteration` + 1.
  */
-extern NnStatus nn_trainer_restore(NnTrainer *trainer, const NnTensor *tensors, int ntensors,
-								   int64_t iteration, NnError *error);
+extern NnStatus nn_fit_restore(NnFit *fit, const NnTensor *tensors, int ntensors, int64_t iteration,
+							   NnError *error);
 
 /*
  * The weights that a model version gets, G and E (averaged ones with ema), as
- * nn_trainer_state gives them.
+ * nn_fit_state gives them.
  */
-extern NnStatus nn_trainer_weights(NnTrainer *trainer, NnTensor **tensors, int *ntensors,
-								   NnError *error);
+extern NnStatus nn_fit_weights(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
 
 /*
  * The networks as at inference (no dropout, running statistics), with the
- * weights of nn_trainer_weights; for previews and the watch on diversity.
+ * weights of nn_fit_weights; for previews and the watch on diversity.
  */
-extern NnStatus nn_trainer_translate(NnTrainer *trainer, int n, const float *a, const float *z,
-									 float *out, NnError *error);
-extern NnStatus nn_trainer_encode(NnTrainer *trainer, int n, const float *b, float *mu,
-								  float *logvar, NnError *error);
+extern NnStatus nn_fit_translate(NnFit *fit, int n, const float *a, const float *z, float *out,
+								 NnError *error);
+extern NnStatus nn_fit_encode(NnFit *fit, int n, const float *b, float *mu, float *logvar,
+							  NnError *error);
 
 #endif /* BICYCLE_NN_TRAIN_H */

@@ -1,14 +1,14 @@
 /*
- * connection.c
+ * session.c
  *	  This session's connection to the engine: bytes in and out, whole frames.
  *
  * One connection a session, opened on first use and kept until the session
- * ends, the engine ends or client.c drops it. Nothing here blocks outside
+ * ends, the engine ends or call.c drops it. Nothing here blocks outside
  * WaitLatchOrSocket and a condition variable, and each wait checks for
  * interrupts. The descriptor is not blocking, and whoever waits to write reads
  * as well.
  */
-#include "client.h"
+#include "session.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -48,7 +48,7 @@ static uint32 wait_connect = 0;
 static uint32 wait_engine = 0;
 
 MemoryContext
-client_memory(void)
+session_memory(void)
 {
 	static MemoryContext context = NULL;
 
@@ -94,7 +94,7 @@ queue_room(ByteQueue *q, size_t more)
 	capacity = Max(used + more, Min(2 * q->capacity, used + more + KEEP_BUFFER));
 	capacity = Max(capacity, 64 * 1024);
 	data =
-		MemoryContextAllocExtended(client_memory(), capacity, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+		MemoryContextAllocExtended(session_memory(), capacity, MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 	if (data == NULL)
 		return false;
 	if (q->data)
@@ -117,8 +117,8 @@ queue_append(ByteQueue *q, const void *bytes, size_t length)
 }
 
 bool
-connection_queue(BicycleFrameType type, uint64 id, const void *head, size_t head_length,
-				 const void *tail, size_t tail_length)
+session_queue(BicycleFrameType type, uint64 id, const void *head, size_t head_length,
+			  const void *tail, size_t tail_length)
 {
 	BicycleFrame frame = { .length = head_length + tail_length, .type = type, .id = id };
 
@@ -133,7 +133,7 @@ connection_queue(BicycleFrameType type, uint64 id, const void *head, size_t head
 }
 
 size_t
-connection_pending(void)
+session_pending(void)
 {
 	return out.end - out.start;
 }
@@ -141,19 +141,19 @@ connection_pending(void)
 /* ---- Ending -------------------------------------------------------------- */
 
 bool
-connection_is_open(void)
+session_is_open(void)
 {
 	return sock >= 0 && greeted;
 }
 
 bool
-connection_is_training(void)
+session_is_training(void)
 {
 	return training != NULL;
 }
 
 void
-connection_drop(bool died)
+session_drop(bool died)
 {
 	if (sock >= 0)
 		close(sock);
@@ -161,13 +161,13 @@ connection_drop(bool died)
 	greeted = false;
 	queue_clear(&out);
 	queue_clear(&in);
-	requests_lost(died);
+	calls_lost(died);
 }
 
 void
-connection_broken(void)
+session_broken(void)
 {
-	connection_drop(false);
+	session_drop(false);
 	ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
 					errmsg("bicycle engine sent something that is not understood"),
 					errhint("Restart the server if bicycle has been upgraded.")));
@@ -176,7 +176,7 @@ connection_broken(void)
 static void
 close_at_exit(int code, Datum arg)
 {
-	connection_drop(false);
+	session_drop(false);
 }
 
 /* ---- Errors of the engine ------------------------------------------------ */
@@ -193,7 +193,7 @@ replace_unfit(char *text)
 }
 
 char *
-client_text(const char *text)
+session_text(const char *text)
 {
 	char *copy = pstrdup(text);
 
@@ -202,26 +202,26 @@ client_text(const char *text)
 }
 
 int
-connection_error(const char *body, size_t length, char *text[3])
+session_error(const char *body, size_t length, char *text[3])
 {
 	BicycleError error;
 	size_t lengths[3];
 	const char *next = body + sizeof(error);
 
 	if (length < sizeof(error))
-		connection_broken();
+		session_broken();
 	memcpy(&error, body, sizeof(error));
 	lengths[0] = error.message_length;
 	lengths[1] = error.detail_length;
 	lengths[2] = error.hint_length;
 	if (sizeof(error) + lengths[0] + lengths[1] + lengths[2] > length ||
 		memchr(error.sqlstate, '\0', sizeof(error.sqlstate)) != error.sqlstate + 5)
-		connection_broken();
+		session_broken();
 	for (int i = 0; i < 3; i++)
 	{
 		size_t n = lengths[i] > 0 ? strnlen(next, lengths[i]) : 0;
 
-		text[i] = MemoryContextAlloc(client_memory(), n + 1);
+		text[i] = MemoryContextAlloc(session_memory(), n + 1);
 		memcpy(text[i], next, n);
 		text[i][n] = '\0';
 		replace_unfit(text[i]);
@@ -232,7 +232,7 @@ connection_error(const char *body, size_t length, char *text[3])
 }
 
 void
-connection_report(int sqlstate, char *text[3])
+session_report(int sqlstate, char *text[3])
 {
 	char *copy[3];
 
@@ -249,7 +249,7 @@ connection_report(int sqlstate, char *text[3])
 /* ---- Moving bytes -------------------------------------------------------- */
 
 bool
-connection_flush(void)
+session_flush(void)
 {
 	bool sent = false;
 
@@ -285,18 +285,18 @@ take_hello(const BicycleFrame *frame, const char *body)
 	if (frame->type == BICYCLE_ERROR)
 	{
 		char *text[3];
-		int sqlstate = connection_error(body, frame->length, text);
+		int sqlstate = session_error(body, frame->length, text);
 
-		connection_drop(false);
-		connection_report(sqlstate, text);
+		session_drop(false);
+		session_report(sqlstate, text);
 	}
 	if (frame->type != BICYCLE_HELLO || frame->length < sizeof(hello))
-		connection_broken();
+		session_broken();
 	memcpy(&hello, body, sizeof(hello));
 	if (hello.magic != BICYCLE_MAGIC || hello.protocol != BICYCLE_PROTOCOL ||
 		strncmp(hello.build, BICYCLE_VERSION, sizeof(hello.build)) != 0)
 	{
-		connection_drop(false);
+		session_drop(false);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("bicycle engine is of another version"),
@@ -321,7 +321,7 @@ take_frames(void)
 
 		memcpy(&frame, in.data + in.start, sizeof(frame));
 		if (frame.length > MaxAllocSize / 2)
-			connection_broken();
+			session_broken();
 		if (in.end - in.start < sizeof(frame) + frame.length)
 		{
 			if (!queue_room(&in, sizeof(frame) + frame.length - (in.end - in.start)))
@@ -336,7 +336,7 @@ take_frames(void)
 		else if (training)
 			training(&frame, body);
 		else
-			request_frame(&frame, body);
+			call_frame(&frame, body);
 	}
 	if (in.end == in.start)
 		queue_clear(&in);
@@ -344,7 +344,7 @@ take_frames(void)
 
 /* Reads a bounded amount.  The end of the connection counts as something. */
 bool
-connection_read(void)
+session_read(void)
 {
 	ssize_t n;
 
@@ -362,16 +362,16 @@ connection_read(void)
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 		return false;
-	connection_drop(true);
+	session_drop(true);
 	return true;
 }
 
 void
-connection_wait(long timeout)
+session_wait(long timeout)
 {
 	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
 
-	if (connection_pending() > 0)
+	if (session_pending() > 0)
 		events |= WL_SOCKET_WRITEABLE;
 	if (timeout >= 0)
 		events |= WL_TIMEOUT;
@@ -432,7 +432,7 @@ connect_to_engine(void)
 }
 
 void
-connection_adopt(int fd, void (*frame)(const BicycleFrame *frame, const char *body))
+session_adopt(int fd, void (*frame)(const BicycleFrame *frame, const char *body))
 {
 	Assert(sock < 0);
 	sock = fd;
@@ -457,20 +457,20 @@ try_to_connect(TimestampTz deadline)
 	if (sock < 0)
 		return false;
 	strlcpy(hello.build, BICYCLE_VERSION, sizeof(hello.build));
-	if (!connection_queue(BICYCLE_HELLO, 0, &hello, sizeof(hello), NULL, 0))
-		connection_drop(false);
+	if (!session_queue(BICYCLE_HELLO, 0, &hello, sizeof(hello), NULL, 0))
+		session_drop(false);
 	while (sock >= 0 && !greeted)
 	{
 		long left;
 
-		(void) connection_flush();
-		if (connection_read())
+		(void) session_flush();
+		if (session_read())
 			continue;
 		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 		if (left > 0)
-			connection_wait(left);
+			session_wait(left);
 		else
-			connection_drop(false);
+			session_drop(false);
 	}
 	return greeted;
 }
@@ -486,7 +486,7 @@ report_no_engine(const char *last_error)
 }
 
 bool
-connection_open(bool missing_ok)
+session_open(bool missing_ok)
 {
 	static bool at_exit_registered = false;
 	BicycleShared *shared;
@@ -494,11 +494,11 @@ connection_open(bool missing_ok)
 	char last_error[sizeof(shared->last_error)];
 	EngineState state;
 
-	if (connection_is_open())
+	if (session_is_open())
 		return true;
 	if (training)
 		elog(ERROR, "a trainer has no other engine than its own");
-	connection_drop(false); /* an interrupt may have left it half open */
+	session_drop(false); /* an interrupt may have left it half open */
 	if (!IsUnderPostmaster || IsBinaryUpgrade)
 		report_no_engine("The server runs in single-user or upgrade mode.");
 	if (!at_exit_registered)

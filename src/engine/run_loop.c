@@ -1,11 +1,11 @@
 /*
- * train_run.c
+ * run_loop.c
  *	  The training loop, and what is made of the trainer's state.
  *
- * Everything here runs on the device thread, as two jobs: one that opens the
+ * Everything here runs on the device thread, as two tasks: one that opens the
  * device and the trainer, one that is the loop. The loop talks to the I/O
- * thread in two ways only: it queues frames (train_link.c), and between two
- * iterations it looks at the orders behind train->lock. What it sends is copied
+ * thread in two ways only: it queues frames (run_link.c), and between two
+ * iterations it looks at the orders behind run->lock. What it sends is copied
  * at that border, so training goes on while the I/O thread streams it.
  *
  * At most one checkpoint is queued: another one that is wanted meanwhile is
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define LOSSES_MS 1000        /* means are sent about so often, */
 #define LOSSES_ITERATIONS 100 /* and after so many iterations at the latest */
@@ -39,9 +39,9 @@ from_nn(EngineError *error, const NnError *nn)
 }
 
 static bool
-open_device(Train *train)
+open_device(Run *run)
 {
-	Engine *engine = train->engine;
+	Engine *engine = run->engine;
 	const char *name =
 		strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
 	NnError error = { 0 };
@@ -53,10 +53,10 @@ open_device(Train *train)
 	}
 	engine->device = NULL;
 	if (error.code == NN_ENOMEM)
-		return from_nn(&train->error, &error);
-	error_set(&train->error, "55000", "device \"%s\" is missing", name);
-	error_detail(&train->error, "The engine reported: %s.", error.message);
-	error_hint(&train->error, "%s",
+		return from_nn(&run->error, &error);
+	error_set(&run->error, "55000", "device \"%s\" is missing", name);
+	error_detail(&run->error, "The engine reported: %s.", error.message);
+	error_hint(&run->error, "%s",
 			   error.hint[0] != '\0'
 				   ? error.hint
 				   : "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
@@ -65,24 +65,23 @@ open_device(Train *train)
 
 /* The job's option decides, not the setting, which is inference's. */
 static NnPrecision
-train_precision(const Train *train)
+run_precision(const Run *run)
 {
-	return nn_train_precision(train->engine->device, &train->config);
+	return nn_train_precision(run->engine->device, &run->config);
 }
 
 static bool
-check_memory(Train *train, size_t bytes, const char *more)
+check_memory(Run *run, size_t bytes, const char *more)
 {
-	size_t limit = train->engine->memory.limit;
+	size_t limit = run->engine->memory.limit;
 
 	if (bytes <= limit)
 		return true;
-	error_set(&train->error, "53200", "out of engine memory");
-	error_detail(&train->error,
-				 "Training this model takes %zu bytes%s, and the engine may take %zu.", bytes, more,
-				 limit);
-	error_hint(&train->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller "
-							  "batch_size or smaller networks.");
+	error_set(&run->error, "53200", "out of engine memory");
+	error_detail(&run->error, "Training this model takes %zu bytes%s, and the engine may take %zu.",
+				 bytes, more, limit);
+	error_hint(&run->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller "
+							"batch_size or smaller networks.");
 	return false;
 }
 
@@ -91,18 +90,18 @@ check_memory(Train *train, size_t bytes, const char *more)
  * moments, in floats at least.
  */
 static bool
-check_networks(Train *train)
+check_networks(Run *run)
 {
 	NnParams params = { 0 };
 	NnError error = { 0 };
 	size_t floats;
 
-	if (nn_params_of(&train->config, nn_train_networks(&train->config, &train->options), &params,
+	if (nn_params_of(&run->config, nn_train_networks(&run->config, &run->options), &params,
 					 &error) != NN_OK)
-		return from_nn(&train->error, &error);
+		return from_nn(&run->error, &error);
 	floats = params.total;
 	nn_params_free(&params);
-	return check_memory(train, floats * 4 * sizeof(float), " or more");
+	return check_memory(run, floats * 4 * sizeof(float), " or more");
 }
 
 /*
@@ -110,81 +109,78 @@ check_networks(Train *train)
  * whole checkpoint.
  */
 static bool
-open_trainer(Train *train, const TensorStream *stream)
+open_trainer(Run *run, const TensorStream *stream)
 {
-	Engine *engine = train->engine;
-	int given = train->begin.iteration > 0 ? 0 : stream->ntensors;
-	int64_t rows = train_is_finished(train) ? train->options.batch_size : train->data.npairs;
+	Engine *engine = run->engine;
+	int given = run->begin.iteration > 0 ? 0 : stream->ntensors;
+	int64_t rows = run_is_finished(run) ? run->options.batch_size : run->data.npairs;
 	NnError error = { 0 };
 
-	if (!check_networks(train))
+	if (!check_networks(run))
 		return false;
-	if (nn_trainer_open(engine->device, &train->config, &train->options, train_precision(train),
-						rows, given > 0 ? stream->tensors : NULL, given, &train->trainer,
-						&error) != NN_OK)
+	if (nn_fit_open(engine->device, &run->config, &run->options, run_precision(run), rows,
+					given > 0 ? stream->tensors : NULL, given, &run->fit, &error) != NN_OK)
 	{
-		train->trainer = NULL;
-		return from_nn(&train->error, &error);
+		run->fit = NULL;
+		return from_nn(&run->error, &error);
 	}
-	if (!check_memory(train, nn_trainer_bytes(train->trainer), ""))
+	if (!check_memory(run, nn_fit_bytes(run->fit), ""))
 		return false;
-	if (train->begin.iteration > 0 &&
-		nn_trainer_restore(train->trainer, stream->tensors, stream->ntensors,
-						   train->begin.iteration, &error) != NN_OK)
-		return from_nn(&train->error, &error);
+	if (run->begin.iteration > 0 && nn_fit_restore(run->fit, stream->tensors, stream->ntensors,
+												   run->begin.iteration, &error) != NN_OK)
+		return from_nn(&run->error, &error);
 	return true;
 }
 
 static void
-describe(Train *train)
+describe(Run *run)
 {
-	BicycleTrainReady *ready = &train->ready;
+	BicycleTrainReady *ready = &run->ready;
 
 	memset(ready, 0, sizeof(*ready));
-	ready->rows = train->data.npairs;
-	ready->iteration = nn_trainer_iteration(train->trainer);
-	ready->iterations =
-		train_is_finished(train) ? ready->iteration : nn_trainer_iterations(train->trainer);
-	memcpy(ready->data_digest, train->data.digest, sizeof(ready->data_digest));
+	ready->rows = run->data.npairs;
+	ready->iteration = nn_fit_iteration(run->fit);
+	ready->iterations = run_is_finished(run) ? ready->iteration : nn_fit_iterations(run->fit);
+	memcpy(ready->data_digest, run->data.digest, sizeof(ready->data_digest));
 	snprintf(ready->platform, sizeof(ready->platform), "%.90s, %s, bicycle %s",
-			 nn_device_describe(train->engine->device),
-			 train_precision(train) == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
+			 nn_device_describe(run->engine->device),
+			 run_precision(run) == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
 }
 
 /*
- * Opens the device and the trainer and puts the state back; train->error says
+ * Opens the device and the trainer and puts the state back; run->error says
  * how it went.
  */
 void
-train_run_open(Job *job)
+run_open(Task *task)
 {
-	Train *train = list_member(Train, open_job, job);
+	Run *run = list_member(Run, open_task, task);
 	TensorStream stream = { 0 };
 	NnConfig stored;
 
-	error_clear(&train->error);
-	if (train->begin.stream_length > 0 &&
-		!stream_parse(train->stream, train->begin.stream_length, &stream, &train->error))
+	error_clear(&run->error);
+	if (run->begin.stream_length > 0 &&
+		!stream_parse(run->stream, run->begin.stream_length, &stream, &run->error))
 		return;
 	/*
 	 * A checkpoint is the trainer's own; a version is a row of a table that its
 	 * owner may write to.
 	 */
-	if ((train->begin.start.config_length == 0 ||
-		 model_verify(&train->begin.start, train->start_config, &stored, &stream, &train->error)) &&
-		open_device(train) && open_trainer(train, &stream))
-		describe(train);
+	if ((run->begin.start.config_length == 0 ||
+		 model_verify(&run->begin.start, run->start_config, &stored, &stream, &run->error)) &&
+		open_device(run) && open_trainer(run, &stream))
+		describe(run);
 	stream_free(&stream);
-	free(train->stream);
-	train->stream = NULL;
+	free(run->stream);
+	run->stream = NULL;
 }
 
 /* ---- States as streams --------------------------------------------------- */
 
 /* Copies tensors into one malloc'ed stream. */
 bool
-train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
-				   EngineError *error)
+run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
+				 EngineError *error)
 {
 	size_t total = 0;
 	uint8_t *at;
@@ -217,9 +213,9 @@ train_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_
 }
 
 static bool
-send_checkpoint(Train *train, EngineError *error)
+send_checkpoint(Run *run, EngineError *error)
 {
-	BicycleCheckpoint head = { .iteration = nn_trainer_iteration(train->trainer) };
+	BicycleCheckpoint head = { .iteration = nn_fit_iteration(run->fit) };
 	NnTensor *tensors;
 	NnError nn_error = { 0 };
 	uint8_t *bytes;
@@ -227,20 +223,20 @@ send_checkpoint(Train *train, EngineError *error)
 	int n;
 	bool packed;
 
-	if (nn_trainer_state(train->trainer, &tensors, &n, &nn_error) != NN_OK)
+	if (nn_fit_state(run->fit, &tensors, &n, &nn_error) != NN_OK)
 		return from_nn(error, &nn_error);
-	packed = train_tensors_pack(tensors, n, &bytes, &length, error);
+	packed = run_tensors_pack(tensors, n, &bytes, &length, error);
 	free(tensors);
 	if (!packed)
 		return false;
 
-	pthread_mutex_lock(&train->lock);
-	train->checkpoint_queued = true;
-	train->checkpoint_wanted = false;
-	pthread_mutex_unlock(&train->lock);
+	pthread_mutex_lock(&run->lock);
+	run->checkpoint_queued = true;
+	run->checkpoint_wanted = false;
+	pthread_mutex_unlock(&run->lock);
 	head.stream_length = length;
-	link_send(train, BICYCLE_CHECKPOINT, &head, sizeof(head));
-	link_send_stream(train, bytes, length, true);
+	run_link_send(run, BICYCLE_CHECKPOINT, &head, sizeof(head));
+	run_link_send_stream(run, bytes, length, true);
 	return true;
 }
 
@@ -249,15 +245,15 @@ send_checkpoint(Train *train, EngineError *error)
  * discriminators, with which a later run can go on. Names are the trainer's.
  */
 static bool
-collect_weights(Train *train, NnTensor **tensors, int *n, EngineError *error)
+collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
 {
 	NnError nn_error = { 0 };
 	NnTensor *state, *more;
 	int nstate;
 
-	if (nn_trainer_weights(train->trainer, tensors, n, &nn_error) != NN_OK)
+	if (nn_fit_weights(run->fit, tensors, n, &nn_error) != NN_OK)
 		return from_nn(error, &nn_error);
-	if (nn_trainer_state(train->trainer, &state, &nstate, &nn_error) != NN_OK)
+	if (nn_fit_state(run->fit, &state, &nstate, &nn_error) != NN_OK)
 	{
 		free(*tensors);
 		return from_nn(error, &nn_error);
@@ -285,7 +281,7 @@ collect_weights(Train *train, NnTensor **tensors, int *n, EngineError *error)
 }
 
 static bool
-send_model(Train *train, EngineError *error)
+send_model(Run *run, EngineError *error)
 {
 	BicycleImported head = { 0 };
 	NnTensor *tensors;
@@ -295,14 +291,14 @@ send_model(Train *train, EngineError *error)
 	int n;
 	bool good;
 
-	if (!collect_weights(train, &tensors, &n, error))
+	if (!collect_weights(run, &tensors, &n, error))
 		return false;
-	canonical = nn_config_print(&train->config);
+	canonical = nn_config_print(&run->config);
 	if (canonical == NULL)
 		error_memory(error, "a model");
-	good = canonical != NULL && stream_order(&train->config, tensors, n, error) &&
+	good = canonical != NULL && stream_order(&run->config, tensors, n, error) &&
 		   model_hash(canonical, tensors, n, head.hash, error) &&
-		   train_tensors_pack(tensors, n, &bytes, &length, error);
+		   run_tensors_pack(tensors, n, &bytes, &length, error);
 	free(tensors);
 	if (good)
 	{
@@ -314,8 +310,8 @@ send_model(Train *train, EngineError *error)
 		{
 			memcpy(body, &head, sizeof(head));
 			memcpy(body + sizeof(head), canonical, head.config_length);
-			link_send(train, BICYCLE_TRAIN_DONE, body, sizeof(head) + head.config_length);
-			link_send_stream(train, bytes, length, false);
+			run_link_send(run, BICYCLE_TRAIN_DONE, body, sizeof(head) + head.config_length);
+			run_link_send_stream(run, bytes, length, false);
 			free(body);
 		}
 		else
@@ -358,18 +354,18 @@ shown(int64_t epochs)
 }
 
 static void
-send_losses(Train *train, Sums *sums)
+send_losses(Run *run, Sums *sums)
 {
-	BicycleLosses frame = { .iteration = nn_trainer_iteration(train->trainer) };
-	int64_t batches = train->feed.batches_an_epoch;
+	BicycleLosses frame = { .iteration = nn_fit_iteration(run->fit) };
+	int64_t batches = run->feed.batches_an_epoch;
 	int64_t elapsed = now_ms() - sums->since;
 
 	_Static_assert(BICYCLE_TRAIN_LOSSES == NN_LOSSES, "the protocol knows every loss");
 	if (sums->count == 0)
 		return;
 	frame.epoch = shown((frame.iteration - 1) / batches + 1);
-	frame.epochs = shown((train->ready.iterations + batches - 1) / batches);
-	frame.images_per_second = (double) sums->count * train->options.batch_size * 1000 /
+	frame.epochs = shown((run->ready.iterations + batches - 1) / batches);
+	frame.images_per_second = (double) sums->count * run->options.batch_size * 1000 /
 							  (double) (elapsed > 0 ? elapsed : 1);
 	for (int i = 0; i < NN_LOSSES; i++)
 	{
@@ -378,25 +374,25 @@ send_losses(Train *train, Sums *sums)
 		frame.present |= 1u << i;
 		frame.value[i] = sums->value[i] / sums->count;
 	}
-	link_send(train, BICYCLE_LOSSES, &frame, sizeof(frame));
+	run_link_send(run, BICYCLE_LOSSES, &frame, sizeof(frame));
 	reset_sums(sums);
 }
 
 static bool
-send_preview(Train *train, EngineError *error)
+send_preview(Run *run, EngineError *error)
 {
-	BicyclePreview head = { .iteration = nn_trainer_iteration(train->trainer) };
+	BicyclePreview head = { .iteration = nn_fit_iteration(run->fit) };
 	uint8_t *png, *body;
 	size_t length;
 
-	if (!preview_sheet(&train->preview, train->trainer, &png, &length, error))
+	if (!run_preview_sheet(&run->preview, run->fit, &png, &length, error))
 		return false;
 	body = malloc(sizeof(head) + length);
 	if (body != NULL)
 	{
 		memcpy(body, &head, sizeof(head));
 		memcpy(body + sizeof(head), png, length);
-		link_send(train, BICYCLE_PREVIEW, body, sizeof(head) + length);
+		run_link_send(run, BICYCLE_PREVIEW, body, sizeof(head) + length);
 	}
 	else
 		error_memory(error, "a preview");
@@ -406,17 +402,17 @@ send_preview(Train *train, EngineError *error)
 }
 
 static bool
-watch_diversity(Train *train, EngineError *error)
+watch_diversity(Run *run, EngineError *error)
 {
 	BicycleNote head = { BICYCLE_NOTE_COLLAPSE };
 	char note[sizeof(head) + 256];
 	char *text = note + sizeof(head);
 	double diversity;
 	bool collapsed;
-	int64_t iteration = nn_trainer_iteration(train->trainer);
+	int64_t iteration = nn_fit_iteration(run->fit);
 
-	if (!preview_watch(&train->preview, train->trainer, iteration, train->ready.iterations,
-					   &diversity, &collapsed, error))
+	if (!run_preview_watch(&run->preview, run->fit, iteration, run->ready.iterations, &diversity,
+						   &collapsed, error))
 		return false;
 	if (!collapsed)
 		return true;
@@ -426,26 +422,26 @@ watch_diversity(Train *train, EngineError *error)
 			 "differ by %.2g of 255 levels"
 			 " on average",
 			 (long long) iteration, diversity * 127.5);
-	link_send(train, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
+	run_link_send(run, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
 	return true;
 }
 
 /* ---- The loop ------------------------------------------------------------ */
 
 static bool
-step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
+step(Run *run, float *a, float *b, Sums *sums, EngineError *error)
 {
 	NnLosses losses = { 0 };
 	NnError nn_error = { 0 };
 
-	if (!feed_next(&train->feed, a, b, error))
+	if (!run_feed_next(&run->feed, a, b, error))
 		return false;
-	if (nn_trainer_step(train->trainer, a, b, NULL, &losses, &nn_error) != NN_OK)
+	if (nn_fit_step(run->fit, a, b, NULL, &losses, &nn_error) != NN_OK)
 	{
 		error_from_nn(error, &nn_error);
 		if (error->detail[0] == '\0')
 			error_detail(error, "It happened at iteration %lld.",
-						 (long long) nn_trainer_iteration(train->trainer) + 1);
+						 (long long) nn_fit_iteration(run->fit) + 1);
 		return false;
 	}
 	add_losses(sums, &losses);
@@ -454,17 +450,17 @@ step(Train *train, float *a, float *b, Sums *sums, EngineError *error)
 
 /* What is to be sent after an iteration, but checkpoints. */
 static bool
-report(Train *train, Sums *sums, EngineError *error)
+report(Run *run, Sums *sums, EngineError *error)
 {
-	int64_t iteration = nn_trainer_iteration(train->trainer);
-	bool last = iteration == train->ready.iterations;
-	int64_t every = train->options.preview_every;
+	int64_t iteration = nn_fit_iteration(run->fit);
+	bool last = iteration == run->ready.iterations;
+	int64_t every = run->options.preview_every;
 
 	if (last || sums->count >= LOSSES_ITERATIONS || now_ms() - sums->since >= LOSSES_MS)
-		send_losses(train, sums);
-	if (every > 0 && (last || iteration % every == 0) && !send_preview(train, error))
+		send_losses(run, sums);
+	if (every > 0 && (last || iteration % every == 0) && !send_preview(run, error))
 		return false;
-	return watch_diversity(train, error);
+	return watch_diversity(run, error);
 }
 
 typedef enum Order
@@ -477,47 +473,47 @@ typedef enum Order
 
 /* Waits, under the lock, for an earlier checkpoint to be read. */
 static void
-wait_for_checkpoint(Train *train)
+wait_for_checkpoint(Run *run)
 {
-	while (train->checkpoint_queued && !train->stop_wanted)
-		executor_wait(&train->wake, &train->lock);
+	while (run->checkpoint_queued && !run->stop_wanted)
+		executor_wait(&run->wake, &run->lock);
 }
 
 /* What the loop is to do now. */
 static Order
-next_order(Train *train)
+next_order(Run *run)
 {
 	Order order = ORDER_GO_ON;
 
-	pthread_mutex_lock(&train->lock);
-	if (train->pause_wanted)
-		wait_for_checkpoint(train);
-	if (train->stop_wanted)
+	pthread_mutex_lock(&run->lock);
+	if (run->pause_wanted)
+		wait_for_checkpoint(run);
+	if (run->stop_wanted)
 		order = ORDER_STOP;
-	else if (train->pause_wanted)
+	else if (run->pause_wanted)
 		order = ORDER_PAUSE;
-	else if (train->checkpoint_wanted && !train->checkpoint_queued)
+	else if (run->checkpoint_wanted && !run->checkpoint_queued)
 		order = ORDER_CHECKPOINT;
-	pthread_mutex_unlock(&train->lock);
+	pthread_mutex_unlock(&run->lock);
 	return order;
 }
 
 static void
-want_checkpoint(Train *train)
+want_checkpoint(Run *run)
 {
-	pthread_mutex_lock(&train->lock);
-	train->checkpoint_wanted = true;
-	pthread_mutex_unlock(&train->lock);
+	pthread_mutex_lock(&run->lock);
+	run->checkpoint_wanted = true;
+	pthread_mutex_unlock(&run->lock);
 }
 
 static bool
-pause_run(Train *train, Sums *sums, EngineError *error)
+pause_run(Run *run, Sums *sums, EngineError *error)
 {
-	send_losses(train, sums);
-	if (!send_checkpoint(train, error))
+	send_losses(run, sums);
+	if (!send_checkpoint(run, error))
 		return false;
-	link_send(train, BICYCLE_PAUSED, NULL, 0);
-	train->finished = true;
+	run_link_send(run, BICYCLE_PAUSED, NULL, 0);
+	run->finished = true;
 	return true;
 }
 
@@ -526,22 +522,22 @@ pause_run(Train *train, Sums *sums, EngineError *error)
  * nothing is lost if the trainer cannot store the model, and the model.
  */
 static bool
-finish_run(Train *train, EngineError *error)
+finish_run(Run *run, EngineError *error)
 {
 	bool stop;
 
-	if (!train_is_finished(train))
+	if (!run_is_finished(run))
 	{
-		pthread_mutex_lock(&train->lock);
-		wait_for_checkpoint(train);
-		stop = train->stop_wanted;
-		pthread_mutex_unlock(&train->lock);
-		if (stop || !send_checkpoint(train, error))
+		pthread_mutex_lock(&run->lock);
+		wait_for_checkpoint(run);
+		stop = run->stop_wanted;
+		pthread_mutex_unlock(&run->lock);
+		if (stop || !send_checkpoint(run, error))
 			return false;
 	}
-	if (!send_model(train, error))
+	if (!send_model(run, error))
 		return false;
-	train->finished = true;
+	run->finished = true;
 	return true;
 }
 
@@ -550,55 +546,55 @@ finish_run(Train *train, EngineError *error)
  * none if it was stopped.
  */
 static bool
-loop(Train *train, float *a, float *b, EngineError *error)
+loop(Run *run, float *a, float *b, EngineError *error)
 {
 	Sums sums;
-	int64_t every = train->options.checkpoint_every;
+	int64_t every = run->options.checkpoint_every;
 
 	reset_sums(&sums);
-	while (nn_trainer_iteration(train->trainer) < train->ready.iterations)
+	while (nn_fit_iteration(run->fit) < run->ready.iterations)
 	{
 		executor_progress();
-		switch (next_order(train))
+		switch (next_order(run))
 		{
 			case ORDER_STOP:
 				return false;
 			case ORDER_PAUSE:
-				return pause_run(train, &sums, error);
+				return pause_run(run, &sums, error);
 			case ORDER_CHECKPOINT:
 				/* What it stands for must have been told before it. */
-				send_losses(train, &sums);
-				if (!send_checkpoint(train, error))
+				send_losses(run, &sums);
+				if (!send_checkpoint(run, error))
 					return false;
 				break;
 			case ORDER_GO_ON:
 				break;
 		}
-		if (!step(train, a, b, &sums, error) || !report(train, &sums, error))
+		if (!step(run, a, b, &sums, error) || !report(run, &sums, error))
 			return false;
-		if (every > 0 && nn_trainer_iteration(train->trainer) % every == 0)
-			want_checkpoint(train);
+		if (every > 0 && nn_fit_iteration(run->fit) % every == 0)
+			want_checkpoint(run);
 	}
-	return finish_run(train, error);
+	return finish_run(run, error);
 }
 
-/* The loop's job. */
+/* The loop's task. */
 void
-train_run(Job *job)
+run_loop(Task *task)
 {
-	Train *train = list_member(Train, run_job, job);
-	size_t count = (size_t) train->options.batch_size * (size_t) train->config.size *
-				   (size_t) train->config.size;
-	float *a = malloc(count * (size_t) train->config.input_nc * sizeof(float));
-	float *b = malloc(count * (size_t) train->config.output_nc * sizeof(float));
+	Run *run = list_member(Run, run_task, task);
+	size_t count =
+		(size_t) run->options.batch_size * (size_t) run->config.size * (size_t) run->config.size;
+	float *a = malloc(count * (size_t) run->config.input_nc * sizeof(float));
+	float *b = malloc(count * (size_t) run->config.output_nc * sizeof(float));
 
-	error_clear(&train->error);
+	error_clear(&run->error);
 	if (a == NULL || b == NULL)
-		error_memory(&train->error, "a batch of images");
-	else if (preview_open(&train->preview, train->engine, &train->data, &train->config,
-						  train->options.seed, &train->error))
-		loop(train, a, b, &train->error);
-	feed_stop(&train->feed);
+		error_memory(&run->error, "a batch of images");
+	else if (run_preview_open(&run->preview, run->engine, &run->data, &run->config,
+							  run->options.seed, &run->error))
+		loop(run, a, b, &run->error);
+	run_feed_stop(&run->feed);
 	free(a);
 	free(b);
 }

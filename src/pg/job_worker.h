@@ -1,18 +1,18 @@
 /*
- * trainer.h
+ * job_worker.h
  *	  What the files of a trainer share: the run, and the transactions on the
- *	  job's row. trainer.c tells how a run goes.
+ *	  job's row. job_worker.c tells how a run goes.
  */
 #ifndef BICYCLE_TRAINER_H
 #define BICYCLE_TRAINER_H
 
 #include "bicycle.h"
 
-#include "engine/train_protocol.h"
+#include "common/run_protocol.h"
 
 /*
- * The run of this process. trainer.c fills it in; the handlers of frames keep
- * `job`, `running` and `checkpoint_at` up to date.
+ * The run of this process. job_worker.c fills it in; the handlers of frames
+ * keep `job`, `running` and `checkpoint_at` up to date.
  */
 typedef struct TrainerRun
 {
@@ -36,7 +36,7 @@ typedef struct TrainerRun
 
 extern TrainerRun trainer;
 
-/* ---- trainer.c ----------------------------------------------------------- */
+/* ---- job_worker.c -------------------------------------------------------- */
 
 /*
  * Starts a transaction with SPI connected; false, and the run is finished, if
@@ -70,15 +70,15 @@ extern void trainer_make_way(void);
 
 pg_noreturn extern void trainer_lost(void); /* the connection to the engine has ended: tells how */
 
-/* ---- trainer_feed.c ------------------------------------------------------ */
+/* ---- job_pairs.c ------------------------------------------------------ */
 
 /* Streams weights and pairs to the engine, in one read-only transaction. */
 extern void trainer_feed(void);
 
-/* ---- trainer_frames.c ---------------------------------------------------- */
+/* ---- job_frames.c ---------------------------------------------------- */
 
 extern void trainer_frame(const BicycleFrame *frame,
-						  const char *body); /* for connection_adopt: keeps a frame that has come */
+						  const char *body); /* for session_adopt: keeps a frame that has come */
 extern void trainer_handle(void);            /* handles the frames that are whole */
 extern void trainer_order(BicycleTrainFrame type);
 extern void

@@ -1,5 +1,5 @@
 /*
- * train_protocol.h
+ * run_protocol.h
  *	  What a trainer (a background worker of PostgreSQL) and its training engine
  *	  say to each other.
  *
@@ -160,7 +160,7 @@ typedef struct BicycleNote
 } BicycleNote;
 
 /*
- * Tensors of a checkpoint: those of nn_trainer_state, each BicycleTensor with
+ * Tensors of a checkpoint: those of nn_fit_state, each BicycleTensor with
  * the prefixes "m.", "v.", "ema." in its name.
  */
 typedef struct BicycleCheckpoint

@@ -1,5 +1,5 @@
 /*
- * error.c
+ * engine_error.c
  *	  The engine's errors: filling them, turning those of the libraries into
  *	  them, and their form on the wire.
  *

@@ -1,5 +1,5 @@
 /*
- * process.c
+ * engine_process.c
  *	  Starting background workers and engines, and the lines that engines say:
  *	  what supervisor, launcher and trainers share.
  *

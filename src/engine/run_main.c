@@ -1,11 +1,11 @@
 /*
- * train_main.c
+ * run_main.c
  *	  bicycle-engine --train: the I/O thread of a training engine, from its
  *	  first frame to its end.
  *
- * It is started by a trainer for one run of one job, and serves nobody else:
+ * It is started by a trainer for one run of one task, and serves nobody else:
  * descriptor 3 is its control socket as an engine's is (control.c), descriptor
- * 4 carries what train_protocol.h describes. It binds no socket, takes no lock,
+ * 4 carries what run_protocol.h describes. It binds no socket, takes no lock,
  * and lets everything else on the machine go first. EOF on either descriptor
  * ends it; "stop" ends it after the iteration that runs.
  *
@@ -25,7 +25,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define MAX_OPTIONS (32 * 1024) /* bytes of JSON */
 #define STOP_MS 30000           /* for the iteration that runs */
@@ -34,31 +34,31 @@
 
 /* ---- What may come ------------------------------------------------------- */
 
-static bool handle_begin(Train *train, const BicycleFrame *frame, EngineError *error);
-static bool handle_data(Train *train, const BicycleFrame *frame, EngineError *error);
-static bool handle_end(Train *train, const BicycleFrame *frame, EngineError *error);
-static bool handle_pair(Train *train, const BicycleFrame *frame, EngineError *error);
-static bool handle_pairs_end(Train *train, const BicycleFrame *frame, EngineError *error);
-static bool handle_run(Train *train, const BicycleFrame *frame, EngineError *error);
-static bool handle_order(Train *train, const BicycleFrame *frame, EngineError *error);
+static bool handle_begin(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_data(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_end(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_pair(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_pairs_end(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_run(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_order(Run *run, const BicycleFrame *frame, EngineError *error);
 
 /* Every frame a trainer may send, and when. */
 static const struct TrainRule
 {
 	uint32_t type;
-	TrainState first, last; /* states it is for */
+	RunState first, last; /* states it is for */
 	size_t min, max;
-	bool (*handle)(Train *train, const BicycleFrame *frame, EngineError *error);
+	bool (*handle)(Run *run, const BicycleFrame *frame, EngineError *error);
 } rules[] = {
-	{ BICYCLE_TRAIN_BEGIN, TRAIN_WAITING, TRAIN_WAITING, sizeof(BicycleTrainBegin),
+	{ BICYCLE_TRAIN_BEGIN, RUN_WAITING, RUN_WAITING, sizeof(BicycleTrainBegin),
 	  sizeof(BicycleTrainBegin) + 2 * MAX_OPTIONS, handle_begin },
-	{ BICYCLE_DATA, TRAIN_STREAM, TRAIN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
-	{ BICYCLE_END, TRAIN_STREAM, TRAIN_STREAM, 0, 0, handle_end },
-	{ BICYCLE_PAIR, TRAIN_PAIRS, TRAIN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
-	{ BICYCLE_PAIRS_END, TRAIN_PAIRS, TRAIN_PAIRS, 0, 0, handle_pairs_end },
-	{ BICYCLE_RUN, TRAIN_READY, TRAIN_READY, 0, 0, handle_run },
-	{ BICYCLE_CHECKPOINT_NOW, TRAIN_READY, TRAIN_RUNNING, 0, 0, handle_order },
-	{ BICYCLE_PAUSE, TRAIN_READY, TRAIN_RUNNING, 0, 0, handle_order },
+	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
+	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
+	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
+	{ BICYCLE_PAIRS_END, RUN_PAIRS, RUN_PAIRS, 0, 0, handle_pairs_end },
+	{ BICYCLE_RUN, RUN_READY, RUN_READY, 0, 0, handle_run },
+	{ BICYCLE_CHECKPOINT_NOW, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
+	{ BICYCLE_PAUSE, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
 };
 
 static const struct TrainRule *
@@ -87,7 +87,7 @@ protocol_error(EngineError *error, const char *detail, ...)
  * (NULL: into memory of its own).
  */
 bool
-train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, EngineError *error)
+run_frame_begins(Run *run, const BicycleFrame *frame, uint8_t **body, EngineError *error)
 {
 	const struct TrainRule *rule = rule_of(frame->type);
 
@@ -95,56 +95,56 @@ train_frame_begins(Train *train, const BicycleFrame *frame, uint8_t **body, Engi
 	if (rule == NULL || frame->id != 0 || frame->length < rule->min || frame->length > rule->max)
 		return protocol_error(error, "A frame of type %u, id %llu and %u bytes came.", frame->type,
 							  (unsigned long long) frame->id, frame->length);
-	if (train->state < rule->first || train->state > rule->last)
+	if (run->state < rule->first || run->state > rule->last)
 		return protocol_error(error, "A frame of type %u came out of turn.", frame->type);
 	if (frame->type == BICYCLE_PAIR)
-		return data_check_room(&train->data, frame->length, error);
+		return run_data_check_room(&run->data, frame->length, error);
 	if (frame->type == BICYCLE_DATA)
 	{
-		if (frame->length > train->begin.stream_length - train->stream_have)
+		if (frame->length > run->begin.stream_length - run->stream_have)
 			return protocol_error(error, "A stream of %llu bytes was announced and more came.",
-								  (unsigned long long) train->begin.stream_length);
-		*body = train->stream + train->stream_have;
+								  (unsigned long long) run->begin.stream_length);
+		*body = run->stream + run->stream_have;
 	}
 	return true;
 }
 
-/* A frame is whole; its body is in train->link.body. */
+/* A frame is whole; its body is in run->link.body. */
 bool
-train_frame(Train *train, const BicycleFrame *frame, EngineError *error)
+run_frame(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	return rule_of(frame->type)->handle(train, frame, error);
+	return rule_of(frame->type)->handle(run, frame, error);
 }
 
 /* Ends the loop after the iteration that runs. */
 static void
-order_stop(Train *train)
+order_stop(Run *run)
 {
-	feed_stop(&train->feed);
-	pthread_mutex_lock(&train->lock);
-	train->stop_wanted = true;
-	pthread_cond_broadcast(&train->wake);
-	pthread_mutex_unlock(&train->lock);
+	run_feed_stop(&run->feed);
+	pthread_mutex_lock(&run->lock);
+	run->stop_wanted = true;
+	pthread_cond_broadcast(&run->wake);
+	pthread_mutex_unlock(&run->lock);
 }
 
-/* The run cannot go on.  Called once: in TRAIN_ENDED nothing can fail. */
+/* The run cannot go on.  Called once: in RUN_ENDED nothing can fail. */
 void
-train_fail(Train *train, const EngineError *error)
+run_fail(Run *run, const EngineError *error)
 {
-	train->state = TRAIN_ENDED;
-	order_stop(train);
-	link_send_error(train, error);
+	run->state = RUN_ENDED;
+	order_stop(run);
+	run_link_send_error(run, error);
 }
 
 /* ---- The beginning of a run ---------------------------------------------- */
 
 static bool
-handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_begin(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	BicycleTrainBegin *begin = &train->begin;
+	BicycleTrainBegin *begin = &run->begin;
 	NnError nn_error = { 0 };
 
-	memcpy(begin, train->link.body, sizeof(*begin));
+	memcpy(begin, run->link.body, sizeof(*begin));
 	if ((uint64_t) begin->options_length + begin->start.config_length !=
 			frame->length - sizeof(*begin) ||
 		begin->iteration < 0 || memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL ||
@@ -152,137 +152,137 @@ handle_begin(Train *train, const BicycleFrame *frame, EngineError *error)
 		(begin->iteration > 0 && begin->stream_length == 0) ||
 		(begin->start.config_length > 0) != (begin->iteration == 0 && begin->stream_length > 0) ||
 		(begin->flags & ~BICYCLE_TRAIN_FINISHED) != 0 ||
-		(train_is_finished(train) && begin->iteration == 0))
+		(run_is_finished(run) && begin->iteration == 0))
 		return protocol_error(error, "The beginning of a run contradicts itself.");
-	nn_config_default(&train->config);
-	if (nn_train_options_parse(&train->config, &train->options,
-							   (const char *) train->link.body + sizeof(*begin),
+	nn_config_default(&run->config);
+	if (nn_train_options_parse(&run->config, &run->options,
+							   (const char *) run->link.body + sizeof(*begin),
 							   begin->options_length, &nn_error) != NN_OK)
 	{
 		error_from_nn(error, &nn_error);
 		return false;
 	}
-	if ((train->start_config = malloc(begin->start.config_length + 1)) == NULL)
+	if ((run->start_config = malloc(begin->start.config_length + 1)) == NULL)
 	{
 		error_memory(error, "a configuration");
 		return false;
 	}
-	memcpy(train->start_config, train->link.body + sizeof(*begin) + begin->options_length,
+	memcpy(run->start_config, run->link.body + sizeof(*begin) + begin->options_length,
 		   begin->start.config_length);
-	if (begin->stream_length > train->engine->memory.limit ||
-		(train->stream = malloc(begin->stream_length + 1)) == NULL)
+	if (begin->stream_length > run->engine->memory.limit ||
+		(run->stream = malloc(begin->stream_length + 1)) == NULL)
 	{
 		error_set(error, "53200", "out of engine memory");
 		error_detail(error,
 					 "The weights to start from take %llu bytes, and the engine may take %zu.",
-					 (unsigned long long) begin->stream_length, train->engine->memory.limit);
+					 (unsigned long long) begin->stream_length, run->engine->memory.limit);
 		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
 		return false;
 	}
-	data_begin(&train->data, begin);
-	train->state = TRAIN_STREAM;
+	run_data_begin(&run->data, begin);
+	run->state = RUN_STREAM;
 	return true;
 }
 
 static bool
-handle_data(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_data(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	train->stream_have += frame->length;
+	run->stream_have += frame->length;
 	return true;
 }
 
 static bool
-handle_end(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_end(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	if (train->stream_have != train->begin.stream_length)
+	if (run->stream_have != run->begin.stream_length)
 		return protocol_error(error, "A stream of %llu bytes was announced and %llu came.",
-							  (unsigned long long) train->begin.stream_length,
-							  (unsigned long long) train->stream_have);
-	train->state = TRAIN_PAIRS;
+							  (unsigned long long) run->begin.stream_length,
+							  (unsigned long long) run->stream_have);
+	run->state = RUN_PAIRS;
 	return true;
 }
 
 static bool
-handle_pair(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_pair(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	if (train_is_finished(train))
+	if (run_is_finished(run))
 		return protocol_error(error, "A pair came for a run that is finished.");
-	return data_add(&train->data, train->link.body, frame->length, error);
+	return run_data_add(&run->data, run->link.body, frame->length, error);
 }
 
 /* ---- Opening and running ------------------------------------------------- */
 
 static void
-open_done(Engine *engine, Job *job)
+open_done(Engine *engine, Task *task)
 {
-	Train *train = engine->train;
+	Run *run = engine->run;
 
-	if (train->state == TRAIN_ENDED)
+	if (run->state == RUN_ENDED)
 		return; /* something came meanwhile that it was not to wait for */
-	if (train->error.sqlstate[0] != '\0')
+	if (run->error.sqlstate[0] != '\0')
 	{
-		train_fail(train, &train->error);
+		run_fail(run, &run->error);
 		return;
 	}
-	train->state = TRAIN_READY;
-	link_send(train, BICYCLE_TRAIN_READY, &train->ready, sizeof(train->ready));
+	run->state = RUN_READY;
+	run_link_send(run, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready));
 }
 
 static bool
-handle_pairs_end(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_pairs_end(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	if (train->data.npairs < train->options.batch_size && !train_is_finished(train))
+	if (run->data.npairs < run->options.batch_size && !run_is_finished(run))
 	{
 		error_set(error, "22023", "there are too few pairs to train on");
 		error_detail(error, "The query gave %lld rows, and one batch takes %d.",
-					 (long long) train->data.npairs, train->options.batch_size);
-		error_hint(error, "Train on more pairs, or with a smaller option \"batch_size\".");
+					 (long long) run->data.npairs, run->options.batch_size);
+		error_hint(error, "Run on more pairs, or with a smaller option \"batch_size\".");
 		return false;
 	}
-	if (!data_complete(&train->data, error))
+	if (!run_data_complete(&run->data, error))
 		return false;
-	train->state = TRAIN_OPENING;
-	train->open_job.run = train_run_open;
-	train->open_job.done = open_done;
-	executor_submit(&train->engine->device_thread, &train->open_job, false);
+	run->state = RUN_OPENING;
+	run->open_task.run = run_open;
+	run->open_task.done = open_done;
+	executor_submit(&run->engine->device_thread, &run->open_task, false);
 	return true;
 }
 
 static void
-run_done(Engine *engine, Job *job)
+run_done(Engine *engine, Task *task)
 {
-	Train *train = engine->train;
+	Run *run = engine->run;
 
-	if (train->state != TRAIN_ENDED && train->error.sqlstate[0] != '\0')
-		train_fail(train, &train->error);
-	train->state = TRAIN_ENDED;
+	if (run->state != RUN_ENDED && run->error.sqlstate[0] != '\0')
+		run_fail(run, &run->error);
+	run->state = RUN_ENDED;
 }
 
 static bool
-handle_run(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_run(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	if (!train_is_finished(train) &&
-		!feed_start(&train->feed, train->engine, &train->data, &train->config, &train->options,
-					train->ready.iteration, train->ready.iterations, error))
+	if (!run_is_finished(run) &&
+		!run_feed_start(&run->feed, run->engine, &run->data, &run->config, &run->options,
+						run->ready.iteration, run->ready.iterations, error))
 		return false;
-	train->state = TRAIN_RUNNING;
-	train->run_job.run = train_run;
-	train->run_job.done = run_done;
-	executor_submit(&train->engine->device_thread, &train->run_job, false);
+	run->state = RUN_RUNNING;
+	run->run_task.run = run_loop;
+	run->run_task.done = run_done;
+	executor_submit(&run->engine->device_thread, &run->run_task, false);
 	return true;
 }
 
 /* CHECKPOINT_NOW and PAUSE; before RUN they wait for it. */
 static bool
-handle_order(Train *train, const BicycleFrame *frame, EngineError *error)
+handle_order(Run *run, const BicycleFrame *frame, EngineError *error)
 {
-	pthread_mutex_lock(&train->lock);
+	pthread_mutex_lock(&run->lock);
 	if (frame->type == BICYCLE_PAUSE)
-		train->pause_wanted = true;
+		run->pause_wanted = true;
 	else
-		train->checkpoint_wanted = true;
-	pthread_cond_broadcast(&train->wake);
-	pthread_mutex_unlock(&train->lock);
+		run->checkpoint_wanted = true;
+	pthread_cond_broadcast(&run->wake);
+	pthread_mutex_unlock(&run->lock);
 	return true;
 }
 
@@ -315,24 +315,24 @@ give_way(void)
 
 /* The settings are complete. */
 void
-train_go(Engine *engine)
+run_go(Engine *engine)
 {
 	budget_limits(engine);
 	if (!executor_start(&engine->pool, engine, "feed", settings_threads(&engine->settings)) ||
 		!executor_start(&engine->device_thread, engine, "device", 1))
 		engine_fatal(engine, "could not start threads");
-	if (!link_open(engine->train, BICYCLE_TRAIN_FD))
+	if (!run_link_open(engine->run, BICYCLE_TRAIN_FD))
 		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD,
 					 strerror(errno));
-	engine->train->state = TRAIN_WAITING;
+	engine->run->state = RUN_WAITING;
 	control_say(engine, "ready training engine %s", BICYCLE_VERSION);
 }
 
 /* Runs until "stop"; EOF has ended the process elsewhere. */
 static void
-train_loop(Train *train)
+run_turns(Run *run)
 {
-	Engine *engine = train->engine;
+	Engine *engine = run->engine;
 	bool ordered = false;
 
 	for (;;)
@@ -340,11 +340,11 @@ train_loop(Train *train)
 		struct epoll_event events[EVENTS];
 		int n;
 
-		link_flush(train);
+		run_link_flush(run);
 		control_flush(engine);
 		if (engine->stopping && !ordered)
 		{
-			order_stop(train);
+			order_stop(run);
 			ordered = true;
 		}
 		if (ordered && engine->device_thread.pending == 0 && engine->pool.pending == 0)
@@ -368,36 +368,36 @@ train_loop(Train *train)
 }
 
 static void
-train_init(Train *train, Engine *engine)
+run_init(Run *run, Engine *engine)
 {
-	memset(train, 0, sizeof(*train));
-	train->engine = engine;
-	engine->train = train;
-	link_init(&train->link);
-	data_init(&train->data);
-	feed_init(&train->feed);
-	pthread_mutex_init(&train->lock, NULL);
-	executor_condition(&train->wake);
+	memset(run, 0, sizeof(*run));
+	run->engine = engine;
+	engine->run = run;
+	run_link_init(&run->link);
+	run_data_init(&run->data);
+	run_feed_init(&run->feed);
+	pthread_mutex_init(&run->lock, NULL);
+	executor_condition(&run->wake);
 }
 
-/* After the loop has ended in order: no job runs any more. */
+/* After the loop has ended in order: no task runs any more. */
 static void
-train_free(Train *train)
+run_free(Run *run)
 {
-	Engine *engine = train->engine;
+	Engine *engine = run->engine;
 
 	executor_stop(&engine->pool);
 	executor_stop(&engine->device_thread);
-	if (train->trainer != NULL)
-		nn_trainer_close(train->trainer);
-	preview_free(&train->preview);
-	feed_free(&train->feed);
-	data_free(&train->data);
-	link_free(&train->link);
-	free(train->start_config);
-	free(train->stream);
-	pthread_mutex_destroy(&train->lock);
-	pthread_cond_destroy(&train->wake);
+	if (run->fit != NULL)
+		nn_fit_close(run->fit);
+	run_preview_free(&run->preview);
+	run_feed_free(&run->feed);
+	run_data_free(&run->data);
+	run_link_free(&run->link);
+	free(run->start_config);
+	free(run->stream);
+	pthread_mutex_destroy(&run->lock);
+	pthread_cond_destroy(&run->wake);
 }
 
 /*
@@ -405,9 +405,9 @@ train_free(Train *train)
  * code.
  */
 int
-train_main(Engine *engine)
+run_main(Engine *engine)
 {
-	static Train train;
+	static Run run;
 
 	if (fcntl(BICYCLE_CONTROL_FD, F_GETFD) < 0 || fcntl(BICYCLE_TRAIN_FD, F_GETFD) < 0)
 	{
@@ -417,15 +417,15 @@ train_main(Engine *engine)
 		return 2;
 	}
 	give_way();
-	train_init(&train, engine);
+	run_init(&run, engine);
 	if (!control_open(engine, BICYCLE_CONTROL_FD))
 	{
 		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD,
 				strerror(errno));
 		return 1;
 	}
-	train_loop(&train);
-	train_free(&train);
+	run_turns(&run);
+	run_free(&run);
 	engine_free(engine);
 	return engine->exit_code;
 }

@@ -1,5 +1,5 @@
 /*
- * train_schedule.c
+ * fit_schedule.c
  *	  What changes from iteration to iteration: random numbers and the learning
  *	  rate.
  *

@@ -1,5 +1,5 @@
 /*
- * train_feed.c
+ * run_feed.c
  *	  Batches for the training loop: which pairs come when, and decoding,
  *	  resizing, cropping and flipping them ahead of the device.
  *
@@ -24,7 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 /*
  * Second words of Philox counters: what a number is for. That of nn_normal is
@@ -65,7 +65,7 @@ below(uint32_t n, uint32_t high, uint32_t low)
  * shuffle.
  */
 void
-feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
+run_feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
 {
 	for (uint32_t i = 0; i < rows; i++)
 		order[i] = i;
@@ -84,7 +84,8 @@ feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
 
 /* Corners from 0 to load_size - size, both included. */
 Augmentation
-feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, int size, bool flip)
+run_feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, int size,
+					  bool flip)
 {
 	uint32_t corners = load_size > size ? (uint32_t) (load_size - size) + 1 : 1;
 	uint32_t words[4];
@@ -99,11 +100,11 @@ feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, in
 
 /* Both images of a pair at side x side.  On failure nothing is left to free. */
 bool
-feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair, const int channels[2],
-			int side, Image images[2], EngineError *error)
+run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const int channels[2],
+				int side, Image images[2], EngineError *error)
 {
 	uint8_t *bytes, *owned;
-	bool decoded = data_read(data, pair, &bytes, &owned, error);
+	bool decoded = run_data_read(data, pair, &bytes, &owned, error);
 
 	memset(images, 0, 2 * sizeof(Image));
 	for (int i = 0; i < 2 && decoded; i++)
@@ -111,7 +112,7 @@ feed_decode(Engine *engine, const TrainData *data, const TrainPair *pair, const 
 		decoded = worker_decode_file(&engine->decoders, bytes, pair->length[i], &pair->info[i],
 									 channels[i], side, data->max_pixels, &images[i], error);
 		if (!decoded)
-			data_name_row(error, pair->ordinal, "AB"[i]);
+			run_data_name_row(error, pair->ordinal, "AB"[i]);
 		bytes += pair->length[i];
 	}
 	free(owned);
@@ -128,15 +129,15 @@ image_bytes(const Feed *feed, int which, int side)
 
 /* Pixels of A and B at load_size, one behind the other, malloc'ed. */
 static uint8_t *
-decode_pair(Feed *feed, const TrainPair *pair, EngineError *error)
+decode_pair(Feed *feed, const RunPair *pair, EngineError *error)
 {
 	size_t a_bytes = image_bytes(feed, 0, feed->load_size);
 	size_t b_bytes = image_bytes(feed, 1, feed->load_size);
 	Image images[2];
 	uint8_t *pixels;
 
-	if (!feed_decode(feed->engine, feed->data, pair, feed->channels, feed->load_size, images,
-					 error))
+	if (!run_feed_decode(feed->engine, feed->data, pair, feed->channels, feed->load_size, images,
+						 error))
 		return NULL;
 	pixels = malloc(a_bytes + b_bytes);
 	if (pixels == NULL)
@@ -175,21 +176,21 @@ crop(const Feed *feed, int which, const uint8_t *pixels, Augmentation how, uint8
 /* ---- The pool's side ----------------------------------------------------- */
 
 /* A pair of the run to be put into the ring. */
-typedef struct Task
+typedef struct FeedPlace
 {
-	TrainPair *pair;
+	RunPair *pair;
 	uint8_t *pixels; /* of its cache, or NULL */
 	FeedBatch *batch;
 	int place;
 	Augmentation how;
-} Task;
+} FeedPlace;
 
 /*
  * The next pair, once the ring has room for it; false if there is nothing left
  * to do.
  */
 static bool
-take(Feed *feed, Task *task)
+take(Feed *feed, FeedPlace *place)
 {
 	uint64_t batch;
 	int64_t epoch;
@@ -210,14 +211,15 @@ take(Feed *feed, Task *task)
 		   (uint64_t) (epoch - 1) * (uint64_t) feed->batches_an_epoch * (uint64_t) feed->batch_size;
 	if (epoch != feed->epoch)
 	{
-		feed_permutation(feed->seed, epoch, (uint32_t) feed->data->npairs, feed->order);
+		run_feed_permutation(feed->seed, epoch, (uint32_t) feed->data->npairs, feed->order);
 		feed->epoch = epoch;
 	}
-	task->pair = &feed->data->pairs[feed->order[rank]];
-	task->pixels = task->pair->pixels;
-	task->batch = &feed->batches[batch % (uint64_t) feed->nbatches];
-	task->place = (int) (feed->next % (uint64_t) feed->batch_size);
-	task->how = feed_augmentation(feed->seed, epoch, rank, feed->load_size, feed->size, feed->flip);
+	place->pair = &feed->data->pairs[feed->order[rank]];
+	place->pixels = place->pair->pixels;
+	place->batch = &feed->batches[batch % (uint64_t) feed->nbatches];
+	place->place = (int) (feed->next % (uint64_t) feed->batch_size);
+	place->how =
+		run_feed_augmentation(feed->seed, epoch, rank, feed->load_size, feed->size, feed->flip);
 	feed->next++;
 	pthread_mutex_unlock(&feed->lock);
 	return true;
@@ -228,21 +230,21 @@ take(Feed *feed, Task *task)
  * otherwise.
  */
 static void
-give(Feed *feed, const Task *task, uint8_t *decoded, const EngineError *error)
+give(Feed *feed, const FeedPlace *place, uint8_t *decoded, const EngineError *error)
 {
 	size_t bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
-	FeedBatch *batch = task->batch;
+	FeedBatch *batch = place->batch;
 
 	pthread_mutex_lock(&feed->lock);
-	if (decoded != NULL && task->pair->pixels == NULL && bytes <= feed->cache_limit - feed->cached)
+	if (decoded != NULL && place->pair->pixels == NULL && bytes <= feed->cache_limit - feed->cached)
 	{
-		task->pair->pixels = decoded;
+		place->pair->pixels = decoded;
 		feed->cached += bytes;
 		decoded = NULL;
 	}
-	if (error->sqlstate[0] != '\0' && task->place < batch->failed)
+	if (error->sqlstate[0] != '\0' && place->place < batch->failed)
 	{
-		batch->failed = task->place;
+		batch->failed = place->place;
 		batch->error = *error;
 	}
 	if (++batch->done == feed->batch_size)
@@ -253,36 +255,36 @@ give(Feed *feed, const Task *task, uint8_t *decoded, const EngineError *error)
 
 /* Runs on a thread of the pool until the feed is stopped or the run is over. */
 static void
-feed_run(Job *job)
+run_feed_run(Task *task)
 {
-	Feed *feed = list_member(FeedJob, job, job)->feed;
-	Task task;
+	Feed *feed = list_member(FeedTask, task, task)->feed;
+	FeedPlace place;
 
-	while (take(feed, &task))
+	while (take(feed, &place))
 	{
 		EngineError error;
 		uint8_t *decoded = NULL;
-		const uint8_t *pixels = task.pixels;
+		const uint8_t *pixels = place.pixels;
 
 		error_clear(&error);
 		executor_progress();
 		if (pixels == NULL)
-			pixels = decoded = decode_pair(feed, task.pair, &error);
+			pixels = decoded = decode_pair(feed, place.pair, &error);
 		if (pixels != NULL)
 		{
 			size_t a_bytes = image_bytes(feed, 0, feed->size);
 			size_t b_bytes = image_bytes(feed, 1, feed->size);
 
-			crop(feed, 0, pixels, task.how, task.batch->a + (size_t) task.place * a_bytes);
-			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), task.how,
-				 task.batch->b + (size_t) task.place * b_bytes);
+			crop(feed, 0, pixels, place.how, place.batch->a + (size_t) place.place * a_bytes);
+			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), place.how,
+				 place.batch->b + (size_t) place.place * b_bytes);
 		}
-		give(feed, &task, decoded, &error);
+		give(feed, &place, decoded, &error);
 	}
 }
 
 static void
-feed_done(Engine *engine, Job *job)
+run_feed_done(Engine *engine, Task *task)
 {
 }
 
@@ -293,7 +295,7 @@ feed_done(Engine *engine, Job *job)
  * pairs could not be decoded, without one if the feed was stopped.
  */
 bool
-feed_next(Feed *feed, float *a, float *b, EngineError *error)
+run_feed_next(Feed *feed, float *a, float *b, EngineError *error)
 {
 	FeedBatch *batch;
 	bool good;
@@ -325,7 +327,7 @@ feed_next(Feed *feed, float *a, float *b, EngineError *error)
 /* ---- Beginning and end --------------------------------------------------- */
 
 void
-feed_init(Feed *feed)
+run_feed_init(Feed *feed)
 {
 	memset(feed, 0, sizeof(*feed));
 	pthread_mutex_init(&feed->lock, NULL);
@@ -377,8 +379,9 @@ make_ring(Feed *feed)
  * least as many pairs as a batch takes. I/O thread.
  */
 bool
-feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config,
-		   const NnTrainOptions *options, int64_t iteration, int64_t iterations, EngineError *error)
+run_feed_start(Feed *feed, Engine *engine, RunData *data, const NnConfig *config,
+			   const NnTrainOptions *options, int64_t iteration, int64_t iterations,
+			   EngineError *error)
 {
 	int threads = engine->pool.nthreads;
 
@@ -401,25 +404,25 @@ feed_start(Feed *feed, Engine *engine, TrainData *data, const NnConfig *config,
 	if (!check_ring(feed, error))
 		return false;
 	feed->order = malloc((size_t) data->npairs * sizeof(uint32_t));
-	feed->jobs = calloc((size_t) threads, sizeof(FeedJob));
-	if (feed->order == NULL || feed->jobs == NULL || !make_ring(feed))
+	feed->tasks = calloc((size_t) threads, sizeof(FeedTask));
+	if (feed->order == NULL || feed->tasks == NULL || !make_ring(feed))
 	{
 		error_memory(error, "batches of images");
 		return false;
 	}
 	for (int i = 0; i < threads; i++)
 	{
-		feed->jobs[i].feed = feed;
-		feed->jobs[i].job.run = feed_run;
-		feed->jobs[i].job.done = feed_done;
-		executor_submit(&engine->pool, &feed->jobs[i].job, false);
+		feed->tasks[i].feed = feed;
+		feed->tasks[i].task.run = run_feed_run;
+		feed->tasks[i].task.done = run_feed_done;
+		executor_submit(&engine->pool, &feed->tasks[i].task, false);
 	}
 	return true;
 }
 
 /* Ends the pool's work and the loop's waiting.  Any thread. */
 void
-feed_stop(Feed *feed)
+run_feed_stop(Feed *feed)
 {
 	pthread_mutex_lock(&feed->lock);
 	feed->stop = true;
@@ -430,7 +433,7 @@ feed_stop(Feed *feed)
 
 /* When no other thread is left. */
 void
-feed_free(Feed *feed)
+run_feed_free(Feed *feed)
 {
 	for (int i = 0; i < feed->nbatches && feed->batches != NULL; i++)
 	{
@@ -439,7 +442,7 @@ feed_free(Feed *feed)
 	}
 	free(feed->batches);
 	free(feed->order);
-	free(feed->jobs);
+	free(feed->tasks);
 	pthread_mutex_destroy(&feed->lock);
 	pthread_cond_destroy(&feed->room);
 	pthread_cond_destroy(&feed->filled);

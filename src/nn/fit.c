@@ -1,5 +1,5 @@
 /*
- * train.c
+ * fit.c
  *	  The trainer: arrays of a method's networks on a device, one planned
  *	  iteration, and the number of those done.
  *
@@ -27,7 +27,7 @@ static const struct
 
 #define PARTS ((int) (sizeof(parts) / sizeof(parts[0])))
 
-struct NnTrainer
+struct NnFit
 {
 	NnDevice *device;
 	const NnTrainDevice *ops;
@@ -47,39 +47,39 @@ struct NnTrainer
 };
 
 int64_t
-nn_trainer_iteration(const NnTrainer *t)
+nn_fit_iteration(const NnFit *t)
 {
 	return t->iteration;
 }
 
 int64_t
-nn_trainer_iterations(const NnTrainer *t)
+nn_fit_iterations(const NnFit *t)
 {
 	return nn_run_iterations(&t->options, t->rows);
 }
 
 size_t
-nn_trainer_bytes(const NnTrainer *t)
+nn_fit_bytes(const NnFit *t)
 {
 	return t->training.plan.arena_elements * nn_dtype_size(t->ops->dtype) +
 		   t->training.plan.device_bytes;
 }
 
 NnTraining *
-nn_trainer_training(NnTrainer *t)
+nn_fit_training(NnFit *t)
 {
 	return &t->training;
 }
 
 const NnParams *
-nn_trainer_params(const NnTrainer *t)
+nn_fit_params(const NnFit *t)
 {
 	return &t->params;
 }
 
 /* Copies of the device's arrays are large, and old after a step. */
 static void
-drop_snapshots(NnTrainer *t)
+drop_snapshots(NnFit *t)
 {
 	for (int i = 0; i < NN_ARRAYS; i++)
 	{
@@ -91,7 +91,7 @@ drop_snapshots(NnTrainer *t)
 /* ---- Opening ------------------------------------------------------------- */
 
 void
-nn_trainer_close(NnTrainer *t)
+nn_fit_close(NnFit *t)
 {
 	if (!t)
 		return;
@@ -160,7 +160,7 @@ averaged_floats(const NnParams *params)
 }
 
 static NnStatus
-make_names(NnTrainer *t, NnError *error)
+make_names(NnFit *t, NnError *error)
 {
 	t->names = calloc((size_t) PARTS * t->params.n + 1, sizeof(char *));
 	t->tracked = calloc(t->params.n + 1, sizeof(int64_t));
@@ -180,7 +180,7 @@ make_names(NnTrainer *t, NnError *error)
 }
 
 static NnStatus
-make_feeds(NnTrainer *t, NnError *error)
+make_feeds(NnFit *t, NnError *error)
 {
 	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
 	size_t counts[NN_SOURCES] = { [NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
@@ -200,7 +200,7 @@ make_feeds(NnTrainer *t, NnError *error)
 }
 
 static NnStatus
-plan_iteration(NnTrainer *t, NnPrecision precision, NnError *error)
+plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 {
 	NnTraining *training = &t->training;
 	NnStatus status;
@@ -240,7 +240,7 @@ convert(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
 }
 
 static NnStatus
-put_floats(NnTrainer *t, NnArray array, size_t offset, size_t count, const float *values,
+put_floats(NnFit *t, NnArray array, size_t offset, size_t count, const float *values,
 		   NnError *error)
 {
 	void *typed;
@@ -262,7 +262,7 @@ put_floats(NnTrainer *t, NnArray array, size_t offset, size_t count, const float
  * of that name.
  */
 static NnStatus
-put_tensor(NnTrainer *t, NnArray array, int index, const char *name, const NnTensor *tensors,
+put_tensor(NnFit *t, NnArray array, int index, const char *name, const NnTensor *tensors,
 		   int ntensors, NnError *error)
 {
 	NnParam p = t->params.list[index];
@@ -303,7 +303,7 @@ has_tensors(NnNetwork network, const NnTensor *tensors, int ntensors)
 
 /* Averages start from the weights. */
 static NnStatus
-begin_averages(NnTrainer *t, NnError *error)
+begin_averages(NnFit *t, NnError *error)
 {
 	size_t bytes = t->training.nema * nn_dtype_size(t->ops->dtype);
 	void *values;
@@ -324,7 +324,7 @@ begin_averages(NnTrainer *t, NnError *error)
 }
 
 static NnStatus
-put_fresh(NnTrainer *t, int index, NnError *error)
+put_fresh(NnFit *t, int index, NnError *error)
 {
 	const NnParam *p = &t->params.list[index];
 	float *fresh = malloc(p->count * sizeof(float) + 1);
@@ -345,7 +345,7 @@ put_fresh(NnTrainer *t, int index, NnError *error)
  * others; one after the other, to need no second copy of all.
  */
 static NnStatus
-begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
+begin_weights(NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
 {
 	NnStatus status = NN_OK;
 
@@ -361,21 +361,21 @@ begin_weights(NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *erro
 }
 
 NnStatus
-nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
-				NnPrecision precision, int64_t rows, const NnTensor *tensors, int ntensors,
-				NnTrainer **trainer, NnError *error)
+nn_fit_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
+			NnPrecision precision, int64_t rows, const NnTensor *tensors, int ntensors, NnFit **fit,
+			NnError *error)
 {
 	NnStatus status;
-	NnTrainer *t;
+	NnFit *t;
 
 	if (precision == NN_PRECISION_AUTO)
 		precision = nn_train_precision(device, config);
 	status = check_open(device, config, options, precision, rows, error);
 	if (status != NN_OK)
 		return status;
-	t = calloc(1, sizeof(NnTrainer));
+	t = calloc(1, sizeof(NnFit));
 	if (!t)
-		return nn_no_memory(error, sizeof(NnTrainer));
+		return nn_no_memory(error, sizeof(NnFit));
 	t->device = device;
 	t->ops = device->train;
 	t->config = *config;
@@ -388,10 +388,10 @@ nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 		status = begin_weights(t, tensors, ntensors, error);
 	if (status != NN_OK)
 	{
-		nn_trainer_close(t);
+		nn_fit_close(t);
 		return status;
 	}
-	*trainer = t;
+	*fit = t;
 	return NN_OK;
 }
 
@@ -399,7 +399,7 @@ nn_trainer_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 
 /* The codes given, or those of the iteration, in the device's type. */
 static NnStatus
-fill_codes(NnTrainer *t, NnSource source, NnDtype dtype, const void *given, NnError *error)
+fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError *error)
 {
 	size_t count = (size_t) t->it.codes * t->config.nz;
 	float *drawn;
@@ -421,7 +421,7 @@ fill_codes(NnTrainer *t, NnSource source, NnDtype dtype, const void *given, NnEr
 
 /* Where each input of the graph begins in its source. */
 static void
-bind_inputs(const NnTrainer *t, NnFeed *feeds)
+bind_inputs(const NnFit *t, NnFeed *feeds)
 {
 	for (int i = 0; i < t->it.ninputs; i++)
 	{
@@ -447,7 +447,7 @@ diverged(int64_t iteration, NnError *error)
 }
 
 static NnStatus
-collect_losses(const NnTrainer *t, const double *values, NnLosses *losses, NnError *error)
+collect_losses(const NnFit *t, const double *values, NnLosses *losses, NnError *error)
 {
 	memset(losses, 0, sizeof(*losses));
 	for (int i = 0; i < t->it.nterms; i++)
@@ -469,7 +469,7 @@ collect_losses(const NnTrainer *t, const double *values, NnLosses *losses, NnErr
 
 /* Batch norms count the batches that their statistics took in. */
 static void
-count_batches(NnTrainer *t)
+count_batches(NnFit *t)
 {
 	const NnSchedule *s = &t->training.schedule;
 
@@ -485,8 +485,8 @@ count_batches(NnTrainer *t)
 }
 
 NnStatus
-nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b, const void *eps,
-					  const void *z, NnLosses *losses, NnError *error)
+nn_fit_step_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *eps,
+				  const void *z, NnLosses *losses, NnError *error)
 {
 	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
 	NnFeed feeds[NN_MAX_INPUTS];
@@ -526,11 +526,11 @@ nn_trainer_step_typed(NnTrainer *t, NnDtype dtype, const void *a, const void *b,
 }
 
 NnStatus
-nn_trainer_step(NnTrainer *t, const float *a, const float *b, const NnNoise *noise,
-				NnLosses *losses, NnError *error)
+nn_fit_step(NnFit *t, const float *a, const float *b, const NnNoise *noise, NnLosses *losses,
+			NnError *error)
 {
-	return nn_trainer_step_typed(t, NN_F32, a, b, noise ? noise->eps : NULL,
-								 noise ? noise->z : NULL, losses, error);
+	return nn_fit_step_typed(t, NN_F32, a, b, noise ? noise->eps : NULL, noise ? noise->z : NULL,
+							 losses, error);
 }
 
 /* ---- State --------------------------------------------------------------- */
@@ -540,7 +540,7 @@ nn_trainer_step(NnTrainer *t, const float *a, const float *b, const NnNoise *noi
  * averages only G and E and no counts.
  */
 static bool
-part_has(const NnTrainer *t, int part, const NnParam *p)
+part_has(const NnFit *t, int part, const NnParam *p)
 {
 	switch (parts[part].array)
 	{
@@ -556,7 +556,7 @@ part_has(const NnTrainer *t, int part, const NnParam *p)
 
 /* An array in the caller's reach. */
 static NnStatus
-reach(NnTrainer *t, NnArray array, const char **data, NnError *error)
+reach(NnFit *t, NnArray array, const char **data, NnError *error)
 {
 	size_t count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
 	size_t bytes = count * nn_dtype_size(t->ops->dtype);
@@ -573,7 +573,7 @@ reach(NnTrainer *t, NnArray array, const char **data, NnError *error)
 }
 
 static NnTensor
-tensor_of(const NnTrainer *t, int index, const char *name, const char *array)
+tensor_of(const NnFit *t, int index, const char *name, const char *array)
 {
 	const NnParam *p = &t->params.list[index];
 	NnTensor tensor = {
@@ -598,7 +598,7 @@ tensor_of(const NnTrainer *t, int index, const char *name, const char *array)
  * that nothing can go on from.
  */
 static NnStatus
-check_finite(const NnTrainer *t, const NnTensor *tensors, int ntensors, NnError *error)
+check_finite(const NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
 {
 	for (int i = 0; i < ntensors; i++)
 		if (!nn_tensor_is_finite(&tensors[i]))
@@ -613,7 +613,7 @@ check_finite(const NnTrainer *t, const NnTensor *tensors, int ntensors, NnError 
 
 /* Hands a list over, or frees it. */
 static NnStatus
-give_tensors(const NnTrainer *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors,
+give_tensors(const NnFit *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors,
 			 NnError *error)
 {
 	NnStatus status = check_finite(t, list, n, error);
@@ -629,7 +629,7 @@ give_tensors(const NnTrainer *t, NnTensor *list, int n, NnTensor **tensors, int 
 }
 
 NnStatus
-nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
+nn_fit_state(NnFit *t, NnTensor **tensors, int *ntensors, NnError *error)
 {
 	NnTensor *list = calloc((size_t) PARTS * t->params.n + 1, sizeof(NnTensor));
 	int n = 0;
@@ -654,8 +654,7 @@ nn_trainer_state(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error
 }
 
 NnStatus
-nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t iteration,
-				   NnError *error)
+nn_fit_restore(NnFit *t, const NnTensor *tensors, int ntensors, int64_t iteration, NnError *error)
 {
 	if (iteration < 0)
 		return nn_fail(error, NN_EINVAL, "iteration %lld is negative", (long long) iteration);
@@ -677,7 +676,7 @@ nn_trainer_restore(NnTrainer *t, const NnTensor *tensors, int ntensors, int64_t 
 }
 
 NnStatus
-nn_trainer_weights(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *error)
+nn_fit_weights(NnFit *t, NnTensor **tensors, int *ntensors, NnError *error)
 {
 	NnTensor *list = calloc((size_t) t->params.n + 1, sizeof(NnTensor));
 	const char *data;
@@ -701,7 +700,7 @@ nn_trainer_weights(NnTrainer *t, NnTensor **tensors, int *ntensors, NnError *err
 /* ---- Previews ------------------------------------------------------------ */
 
 static NnStatus
-load_preview(NnTrainer *t, NnError *error)
+load_preview(NnFit *t, NnError *error)
 {
 	NnTensor *tensors;
 	int n;
@@ -711,7 +710,7 @@ load_preview(NnTrainer *t, NnError *error)
 		return NN_OK;
 	nn_model_free(t->preview);
 	t->preview = NULL;
-	status = nn_trainer_weights(t, &tensors, &n, error);
+	status = nn_fit_weights(t, &tensors, &n, error);
 	if (status != NN_OK)
 		return status;
 	status =
@@ -722,8 +721,7 @@ load_preview(NnTrainer *t, NnError *error)
 }
 
 NnStatus
-nn_trainer_translate(NnTrainer *t, int n, const float *a, const float *z, float *out,
-					 NnError *error)
+nn_fit_translate(NnFit *t, int n, const float *a, const float *z, float *out, NnError *error)
 {
 	NnStatus status = load_preview(t, error);
 
@@ -731,7 +729,7 @@ nn_trainer_translate(NnTrainer *t, int n, const float *a, const float *z, float 
 }
 
 NnStatus
-nn_trainer_encode(NnTrainer *t, int n, const float *b, float *mu, float *logvar, NnError *error)
+nn_fit_encode(NnFit *t, int n, const float *b, float *mu, float *logvar, NnError *error)
 {
 	NnStatus status = load_preview(t, error);
 

@@ -1,5 +1,5 @@
 /*
- * stream.c
+ * model_stream.c
  *	  Models on the wire: rows of bicycle_tensors to a tensor stream and back.
  *
  * A tensor is stored as one row a chunk of at most CHUNK_BYTES, all with its
@@ -9,7 +9,7 @@
  * costs nothing that would have to be undone, and then writes rows.
  */
 #include "bicycle.h"
-#include "engine/train_protocol.h"
+#include "common/run_protocol.h"
 
 #include <limits.h>
 
@@ -170,7 +170,7 @@ list_tensors(const Model *model, TensorQuery *q)
 
 /* Sends the tensors in the order of the list, reading a row at a time. */
 static bool
-send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorList *tensors)
+send_tensors(Call *call, const Model *model, TensorQuery *q, const TensorList *tensors)
 {
 	Portal cursor;
 	bool holds = true;
@@ -185,7 +185,7 @@ send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorL
 	{
 		const TensorInfo *t = &tensors->list[i];
 
-		holds = request_write(request, &t->head, sizeof(t->head));
+		holds = call_write(call, &t->head, sizeof(t->head));
 		for (int chunk = 0; holds && chunk < t->chunks; chunk++)
 		{
 			HeapTuple row;
@@ -203,14 +203,14 @@ send_tensors(Request *request, const Model *model, TensorQuery *q, const TensorL
 				report_damaged(model, t->head.network, t->head.name, "lacks a chunk");
 			value = SPI_getbinval(row, SPI_tuptable->tupdesc, 4, &isnull);
 			data = DatumGetByteaPP(value);
-			holds = request_write(request, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+			holds = call_write(call, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
 			if (data != (bytea *) DatumGetPointer(value))
 				pfree(data);
 			SPI_freetuptable(SPI_tuptable);
 		}
 	}
 	SPI_cursor_close(cursor);
-	return holds && request_end(request);
+	return holds && call_end(call);
 }
 
 /* ---- Sending a model ----------------------------------------------------- */
@@ -253,12 +253,12 @@ describe_version(const Model *model, TensorQuery *q, BicycleLoad *load, char **c
 }
 
 bool
-stream_load(const Model *model)
+model_stream_load(const Model *model)
 {
 	BicycleLoad load;
 	TensorQuery q;
 	TensorList tensors;
-	Request *request;
+	Call *call;
 	char *config;
 	const char *result;
 	size_t length;
@@ -267,21 +267,21 @@ stream_load(const Model *model)
 	SPI_connect();
 	query_fill(&q, model, NULL);
 	tensors = describe_version(model, &q, &load, &config);
-	request = request_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
-	holds = request_granted(request) && send_tensors(request, model, &q, &tensors) &&
-			request_result(request, &result, &length);
+	call = call_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
+	holds = call_granted(call) && send_tensors(call, model, &q, &tensors) &&
+			call_result(call, &result, &length);
 	if (holds)
-		request_free(request);
+		call_free(call);
 	SPI_finish();
 	return holds;
 }
 
-Request *
-stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
+Call *
+model_stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 {
 	TensorQuery q;
 	TensorList tensors;
-	Request *request;
+	Call *call;
 	StringInfoData texts;
 	char *config;
 	bool holds;
@@ -294,19 +294,19 @@ stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 	initStringInfo(&texts);
 	appendStringInfoString(&texts, options);
 	appendStringInfoString(&texts, config);
-	request = request_train(head, sizeof(*head), texts.data, texts.len);
-	holds = send_tensors(request, model, &q, &tensors);
+	call = call_train(head, sizeof(*head), texts.data, texts.len);
+	holds = send_tensors(call, model, &q, &tensors);
 	SPI_finish();
-	return holds ? request : NULL;
+	return holds ? call : NULL;
 }
 
 bytea *
-stream_export(const Model *model, const char *network, const char *format)
+model_stream_export(const Model *model, const char *network, const char *format)
 {
 	BicycleExport export = { 0 };
 	TensorQuery q;
 	TensorList tensors;
-	Request *request;
+	Call *call;
 	const char *result;
 	size_t length;
 	uint64 file_length;
@@ -321,9 +321,9 @@ stream_export(const Model *model, const char *network, const char *format)
 							   model->name, network)));
 	strlcpy(export.format, format, sizeof(export.format));
 	export.stream_length = tensors.stream_length;
-	request = request_open(BICYCLE_EXPORT, &export, sizeof(export), NULL, 0);
-	if (request_granted(request) && send_tensors(request, model, &q, &tensors) &&
-		request_result(request, &result, &length))
+	call = call_open(BICYCLE_EXPORT, &export, sizeof(export), NULL, 0);
+	if (call_granted(call) && send_tensors(call, model, &q, &tensors) &&
+		call_result(call, &result, &length))
 	{
 		if (length != sizeof(file_length))
 			elog(ERROR, "answer of %zu bytes to an export", length);
@@ -334,8 +334,8 @@ stream_export(const Model *model, const char *network, const char *format)
 							errdetail("It has " UINT64_FORMAT " bytes.", file_length)));
 		file = SPI_palloc(file_length + VARHDRSZ);
 		SET_VARSIZE(file, file_length + VARHDRSZ);
-		if (request_read(request, VARDATA(file), file_length) && request_read_end(request))
-			request_free(request);
+		if (call_read(call, VARDATA(file), file_length) && call_read_end(call))
+			call_free(call);
 		else
 			file = NULL;
 	}
@@ -346,7 +346,7 @@ stream_export(const Model *model, const char *network, const char *format)
 /* ---- Receiving a model --------------------------------------------------- */
 
 BufFile *
-stream_spool(Request *request, uint64 length)
+model_stream_spool(Call *call, uint64 length)
 {
 	BufFile *file = BufFileCreateTemp(false);
 	char *buffer = palloc(COPY_BYTES);
@@ -355,7 +355,7 @@ stream_spool(Request *request, uint64 length)
 	{
 		size_t n = Min(length, COPY_BYTES);
 
-		if (!request_read(request, buffer, n))
+		if (!call_read(call, buffer, n))
 		{
 			BufFileClose(file);
 			return NULL;
@@ -364,7 +364,7 @@ stream_spool(Request *request, uint64 length)
 		length -= n;
 	}
 	pfree(buffer);
-	if (!request_read_end(request))
+	if (!call_read_end(call))
 	{
 		BufFileClose(file);
 		return NULL;
@@ -387,7 +387,7 @@ spool_read(BufFile *file, void *bytes, size_t length)
  * arrays.
  */
 void
-stream_check_tensor(const BicycleTensor *t)
+model_stream_check_tensor(const BicycleTensor *t)
 {
 	if (memchr(t->name, '\0', sizeof(t->name)) == NULL ||
 		memchr(t->network, '\0', sizeof(t->network)) == NULL ||
@@ -397,7 +397,7 @@ stream_check_tensor(const BicycleTensor *t)
 }
 
 Datum
-stream_shape(const BicycleTensor *t)
+model_stream_shape(const BicycleTensor *t)
 {
 	Datum extents[8];
 
@@ -408,7 +408,7 @@ stream_shape(const BicycleTensor *t)
 		if (t->shape[i] < 0 || t->shape[i] > INT_MAX)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("tensor \"%s\" is too large", client_text(t->name)),
+					 errmsg("tensor \"%s\" is too large", session_text(t->name)),
 					 errdetail("Its dimension %d is %lld.", i + 1, (long long) t->shape[i])));
 		extents[i] = Int32GetDatum((int32) t->shape[i]);
 	}
@@ -417,7 +417,7 @@ stream_shape(const BicycleTensor *t)
 }
 
 void
-stream_store(BufFile *file, int ntensors, const char *model, int version)
+model_stream_store(BufFile *file, int ntensors, const char *model, int version)
 {
 	Oid types[8] = { TEXTOID, INT4OID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT4ARRAYOID, BYTEAOID };
 	Datum values[8];
@@ -441,11 +441,11 @@ stream_store(BufFile *file, int ntensors, const char *model, int version)
 		uint64 left;
 
 		spool_read(file, &t, sizeof(t));
-		stream_check_tensor(&t);
+		model_stream_check_tensor(&t);
 		values[2] = CStringGetTextDatum(t.network);
 		values[3] = CStringGetTextDatum(t.name);
 		values[5] = CStringGetTextDatum(t.dtype);
-		values[6] = stream_shape(&t);
+		values[6] = model_stream_shape(&t);
 		values[7] = PointerGetDatum(chunk);
 		left = t.nbytes;
 		for (int number = 0; number == 0 || left > 0; number++)

@@ -1,5 +1,5 @@
 /*
- * settings.c
+ * gucs.c
  *	  All settings, in one table each for integers, booleans, enumerations and
  *	  strings.
  *

@@ -337,7 +337,7 @@ typedef struct BicycleCached
  * Are these options of a training job right? config is that of the version it
  * continues, or {}; what the options say goes over it, but what shapes weights
  * that are there must not differ. RESULT: all options as canonical JSON, as
- * TRAIN_BEGIN takes them (train_protocol.h).
+ * TRAIN_BEGIN takes them (run_protocol.h).
  */
 typedef struct BicycleTrainCheck
 {

@@ -1,8 +1,8 @@
 /*
- * client.c
+ * call.c
  *	  The requests of this session.
  *
- * A Request is owned by the resource owner that was current when it was made:
+ * A Call is owned by the resource owner that was current when it was made:
  * if that owner is released with the request still open (an error, a rolled
  * back savepoint, a closed portal) the request is withdrawn with CANCEL. If
  * cancels are still unanswered at the end of the transaction the connection is
@@ -14,11 +14,11 @@
  * had reported STARTED has then used up one attempt and asks to be run alone;
  * after two it fails with 58000 and its digest is refused for some minutes.
  *
- * Memory is client_memory(), because requests are cleaned up after the memory
+ * Memory is session_memory(), because requests are cleaned up after the memory
  * of a failed statement is gone.
  */
-#include "client.h"
-#include "engine/train_protocol.h"
+#include "session.h"
+#include "common/run_protocol.h"
 
 #include "common/hashfn.h"
 #include "lib/ilist.h"
@@ -50,7 +50,7 @@ typedef enum RequestKind
 	KIND_STREAM
 } RequestKind;
 
-typedef enum RequestState
+typedef enum CallState
 {
 	REQUEST_UNSENT,
 	REQUEST_RESERVED, /* KIND_IMAGE: waits for its GRANT */
@@ -58,16 +58,16 @@ typedef enum RequestState
 	REQUEST_DONE, /* has its RESULT; a stream of DATA may still follow */
 	REQUEST_FAILED,
 	REQUEST_LOST /* KIND_STREAM: the connection is gone */
-} RequestState;
+} CallState;
 
-struct Request
+struct Call
 {
 	dlist_node node; /* in `requests` */
 	ResourceOwner owner;
 	uint64 id;
 	BicycleFrameType type;
 	RequestKind kind;
-	RequestState state;
+	CallState state;
 	bool granted;
 	bool started;
 	bool need_model;
@@ -77,7 +77,7 @@ struct Request
 	Model *model; /* NULL: none */
 	char *body;   /* KIND_IMAGE: BicycleImageRequest, z, image */
 	size_t body_length;
-	RequestDigest digest;
+	CallDigest digest;
 	char *result;
 	size_t result_length;
 	StringInfoData stream; /* DATA received; data is NULL until the first */
@@ -93,7 +93,7 @@ static uint64 last_id = 0;
 static int unacknowledged = 0;   /* CANCELs without a CANCELLED */
 static TimestampTz credit_clock; /* when the wait for a GRANT began, or last saw progress */
 static bool loading =
-	false; /* inside stream_load: models are not asked for while one is being read */
+	false; /* inside model_stream_load: models are not asked for while one is being read */
 static bool lost_after_start; /* how the last KIND_STREAM request was lost */
 
 static void
@@ -106,16 +106,16 @@ must_queue(bool queued)
 
 /* ---- Requests ------------------------------------------------------------ */
 
-static Request *
-request_new(BicycleFrameType type, RequestKind kind)
+static Call *
+call_new(BicycleFrameType type, RequestKind kind)
 {
-	Request *r;
+	Call *r;
 
-	if (connection_is_training() && type != (BicycleFrameType) BICYCLE_TRAIN_BEGIN)
+	if (session_is_training() && type != (BicycleFrameType) BICYCLE_TRAIN_BEGIN)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot use a model in the query of a training job"),
 						errhint("Write what the function gives into a table first.")));
-	r = MemoryContextAllocZero(client_memory(), sizeof(Request));
+	r = MemoryContextAllocZero(session_memory(), sizeof(Call));
 	r->id = ++last_id;
 	r->type = type;
 	r->kind = kind;
@@ -133,7 +133,7 @@ free_if(void *p)
 }
 
 static void
-request_destroy(Request *r)
+call_destroy(Call *r)
 {
 	dlist_delete(&r->node);
 	free_if(r->model);
@@ -147,7 +147,7 @@ request_destroy(Request *r)
 
 /* The engine may still send frames for it, or keep a place for it. */
 static bool
-request_is_open(const Request *r)
+call_is_open(const Call *r)
 {
 	switch (r->state)
 	{
@@ -163,42 +163,42 @@ request_is_open(const Request *r)
 }
 
 /* The open request that a frame is for; NULL if it has been withdrawn. */
-static Request *
+static Call *
 frame_request(const BicycleFrame *frame)
 {
 	dlist_iter iter;
 
 	dlist_foreach(iter, &requests)
 	{
-		Request *r = dlist_container(Request, node, iter.cur);
+		Call *r = dlist_container(Call, node, iter.cur);
 
 		if (r->id == frame->id)
-			return request_is_open(r) ? r : NULL;
+			return call_is_open(r) ? r : NULL;
 	}
 	return NULL;
 }
 
 static void
-request_fail(Request *r, int sqlstate, const char *message, const char *detail, const char *hint)
+call_fail(Call *r, int sqlstate, const char *message, const char *detail, const char *hint)
 {
 	r->sqlstate = sqlstate;
-	r->text[0] = MemoryContextStrdup(client_memory(), message);
-	r->text[1] = MemoryContextStrdup(client_memory(), detail);
-	r->text[2] = MemoryContextStrdup(client_memory(), hint);
+	r->text[0] = MemoryContextStrdup(session_memory(), message);
+	r->text[1] = MemoryContextStrdup(session_memory(), detail);
+	r->text[2] = MemoryContextStrdup(session_memory(), hint);
 	r->state = REQUEST_FAILED;
 }
 
 /* Raises the error of a failed request and frees it. */
 static void
-request_raise(Request *r)
+call_raise(Call *r)
 {
 	char *text[3];
 	int sqlstate = r->sqlstate;
 
 	memcpy(text, r->text, sizeof(text));
 	memset(r->text, 0, sizeof(r->text));
-	request_destroy(r);
-	connection_report(sqlstate, text);
+	call_destroy(r);
+	session_report(sqlstate, text);
 }
 
 /* ---- Frames of the engine ------------------------------------------------ */
@@ -206,13 +206,13 @@ request_raise(Request *r)
 static void
 frame_error(const BicycleFrame *frame, const char *body)
 {
-	Request *r = frame_request(frame);
+	Call *r = frame_request(frame);
 	char *text[3];
 	int sqlstate;
 
 	if (r == NULL)
 		return;
-	sqlstate = connection_error(body, frame->length, text);
+	sqlstate = session_error(body, frame->length, text);
 	memcpy(r->text, text, sizeof(text));
 	r->sqlstate = sqlstate;
 	r->state = REQUEST_FAILED;
@@ -221,13 +221,13 @@ frame_error(const BicycleFrame *frame, const char *body)
 static void
 frame_data(const BicycleFrame *frame, const char *body)
 {
-	Request *r = frame_request(frame);
+	Call *r = frame_request(frame);
 
 	if (r == NULL)
 		return;
 	if (r->stream.data == NULL)
 	{
-		MemoryContext old = MemoryContextSwitchTo(client_memory());
+		MemoryContext old = MemoryContextSwitchTo(session_memory());
 
 		initStringInfo(&r->stream);
 		MemoryContextSwitchTo(old);
@@ -238,12 +238,12 @@ frame_data(const BicycleFrame *frame, const char *body)
 static void
 frame_result(const BicycleFrame *frame, const char *body)
 {
-	Request *r = frame_request(frame);
+	Call *r = frame_request(frame);
 
 	if (r == NULL || r->state == REQUEST_DONE)
 		return;
 	r->result =
-		MemoryContextAllocExtended(client_memory(), (Size) frame->length + 1, MCXT_ALLOC_HUGE);
+		MemoryContextAllocExtended(session_memory(), (Size) frame->length + 1, MCXT_ALLOC_HUGE);
 	memcpy(r->result, body, frame->length);
 	r->result_length = frame->length;
 	r->state = REQUEST_DONE;
@@ -253,7 +253,7 @@ frame_result(const BicycleFrame *frame, const char *body)
 static void
 frame_grant(const BicycleFrame *frame)
 {
-	Request *r = frame_request(frame);
+	Call *r = frame_request(frame);
 
 	if (r == NULL)
 		return;
@@ -261,15 +261,15 @@ frame_grant(const BicycleFrame *frame)
 	r->granted = true;
 	if (r->kind == KIND_IMAGE && r->state == REQUEST_RESERVED)
 	{
-		must_queue(connection_queue(r->type, r->id, r->body, r->body_length, NULL, 0));
+		must_queue(session_queue(r->type, r->id, r->body, r->body_length, NULL, 0));
 		r->state = REQUEST_SENT;
 	}
 }
 
 void
-request_frame(const BicycleFrame *frame, const char *body)
+call_frame(const BicycleFrame *frame, const char *body)
 {
-	Request *r;
+	Call *r;
 
 	switch (frame->type)
 	{
@@ -304,7 +304,7 @@ request_frame(const BicycleFrame *frame, const char *body)
 			unacknowledged = Max(unacknowledged - 1, 0);
 			break;
 		default:
-			connection_broken();
+			session_broken();
 	}
 }
 
@@ -313,16 +313,16 @@ request_frame(const BicycleFrame *frame, const char *body)
  * engine that ended the connection.
  */
 void
-requests_lost(bool died)
+calls_lost(bool died)
 {
 	dlist_iter iter;
 
 	unacknowledged = 0;
 	dlist_foreach(iter, &requests)
 	{
-		Request *r = dlist_container(Request, node, iter.cur);
+		Call *r = dlist_container(Call, node, iter.cur);
 
-		if (!request_is_open(r))
+		if (!call_is_open(r))
 			continue;
 		if (r->kind == KIND_STREAM)
 		{
@@ -347,7 +347,7 @@ any_reserved(void)
 
 	dlist_foreach(iter, &requests)
 	{
-		if (dlist_container(Request, node, iter.cur)->state == REQUEST_RESERVED)
+		if (dlist_container(Call, node, iter.cur)->state == REQUEST_RESERVED)
 			return true;
 	}
 	return false;
@@ -355,24 +355,24 @@ any_reserved(void)
 
 /* False if the request has failed instead. */
 static bool
-send_unsent(Request *r)
+send_unsent(Call *r)
 {
 	if (r->losses >= MAX_LOSSES)
 	{
-		request_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
-					 psprintf("The connection was lost %d times.", r->losses),
-					 "The server log tells how the engine ended.");
+		call_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
+				  psprintf("The connection was lost %d times.", r->losses),
+				  "The server log tells how the engine ended.");
 		return false;
 	}
 	if (r->attempts >= MAX_ATTEMPTS)
 	{
 		quarantine_add(&r->digest);
-		request_fail(r, ERRCODE_SYSTEM_ERROR,
-					 "bicycle engine failed twice while it worked on this request",
-					 "The engine ended unexpectedly each time.",
-					 psprintf("The same request is refused for %d seconds. The server log tells "
-							  "how the engine ended.",
-							  QUARANTINE_SECONDS));
+		call_fail(r, ERRCODE_SYSTEM_ERROR,
+				  "bicycle engine failed twice while it worked on this request",
+				  "The engine ended unexpectedly each time.",
+				  psprintf("The same request is refused for %d seconds. The server log tells "
+						   "how the engine ended.",
+						   QUARANTINE_SECONDS));
 		return false;
 	}
 	if (r->kind == KIND_IMAGE)
@@ -383,12 +383,12 @@ send_unsent(Request *r)
 			((BicycleImageRequest *) r->body)->flags |= BICYCLE_FLAG_ALONE;
 		if (!any_reserved())
 			credit_clock = GetCurrentTimestamp();
-		must_queue(connection_queue(BICYCLE_RESERVE, r->id, &reserve, sizeof(reserve), NULL, 0));
+		must_queue(session_queue(BICYCLE_RESERVE, r->id, &reserve, sizeof(reserve), NULL, 0));
 		r->state = REQUEST_RESERVED;
 	}
 	else
 	{
-		must_queue(connection_queue(r->type, r->id, NULL, 0, NULL, 0));
+		must_queue(session_queue(r->type, r->id, NULL, 0, NULL, 0));
 		r->state = REQUEST_SENT;
 	}
 	return true;
@@ -403,7 +403,7 @@ send_all_unsent(void)
 
 	dlist_foreach(iter, &requests)
 	{
-		Request *r = dlist_container(Request, node, iter.cur);
+		Call *r = dlist_container(Call, node, iter.cur);
 
 		if (r->state == REQUEST_UNSENT && r->kind != KIND_STREAM)
 			all &= send_unsent(r);
@@ -424,14 +424,14 @@ serve_models(void)
 		return false;
 	dlist_foreach(iter, &requests)
 	{
-		Request *r = dlist_container(Request, node, iter.cur);
+		Call *r = dlist_container(Call, node, iter.cur);
 
 		if (!r->need_model || r->state != REQUEST_SENT)
 			continue;
 		r->need_model = false;
 		if (++r->loads > MAX_LOADS)
 		{
-			request_fail(
+			call_fail(
 				r, ERRCODE_SYSTEM_ERROR,
 				"bicycle engine failed repeatedly while a model was loaded",
 				psprintf("The model is \"%s\", version %d.", r->model->name, r->model->version),
@@ -441,7 +441,8 @@ serve_models(void)
 		loading = true;
 		PG_TRY();
 		{
-			(void) stream_load(r->model); /* if the connection was lost the engine will ask again */
+			(void) model_stream_load(
+				r->model); /* if the connection was lost the engine will ask again */
 		}
 		PG_FINALLY();
 		{
@@ -478,23 +479,23 @@ credit_timeout(void)
 
 /* One step of whatever there is to do, or one wait if there is nothing. */
 static void
-client_turn(void)
+call_turn(void)
 {
 	bool moved;
 
-	connection_open(false);
+	session_open(false);
 	/*
 	 * What a caller waits for may have come with these; nothing else need ever
 	 * come then, so there is no wait before it has looked.
 	 */
-	if (!send_all_unsent() || serve_models() || !connection_is_open())
+	if (!send_all_unsent() || serve_models() || !session_is_open())
 		return;
-	moved = connection_flush();
-	moved |= connection_read();
+	moved = session_flush();
+	moved |= session_read();
 	if (moved)
 		CHECK_FOR_INTERRUPTS();
 	else
-		connection_wait(credit_timeout());
+		session_wait(credit_timeout());
 }
 
 /* ---- Requests with a body in memory -------------------------------------- */
@@ -503,11 +504,11 @@ client_turn(void)
  * Type, model, fault asked for, latent and image: two requests of one digest
  * would do the same.
  */
-static RequestDigest
+static CallDigest
 digest_of(BicycleFrameType type, const BicycleImageRequest *head, const float *z, const void *image,
 		  size_t image_length)
 {
-	RequestDigest digest;
+	CallDigest digest;
 
 	for (int i = 0; i < 2; i++)
 	{
@@ -521,14 +522,14 @@ digest_of(BicycleFrameType type, const BicycleImageRequest *head, const float *z
 	return digest;
 }
 
-Request *
-request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
-			   const float *z, const void *image, size_t image_length)
+Call *
+call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest *head,
+			const float *z, const void *image, size_t image_length)
 {
-	RequestDigest digest = digest_of(type, head, z, image, image_length);
+	CallDigest digest = digest_of(type, head, z, image, image_length);
 	int seconds = quarantine_remaining(&digest);
 	size_t z_bytes = head->nz * sizeof(float);
-	Request *r;
+	Call *r;
 
 	if (seconds > 0)
 		ereport(
@@ -546,67 +547,67 @@ request_submit(BicycleFrameType type, const Model *model, const BicycleImageRequ
 			 errdetail(
 				 "A row security policy of the model tables calls a function that uses a model.")));
 
-	r = request_new(type, KIND_IMAGE);
+	r = call_new(type, KIND_IMAGE);
 	r->digest = digest;
 	if (model)
 	{
-		r->model = MemoryContextAlloc(client_memory(), sizeof(Model));
+		r->model = MemoryContextAlloc(session_memory(), sizeof(Model));
 		*r->model = *model;
 	}
 	r->body_length = sizeof(*head) + z_bytes + image_length;
-	r->body = MemoryContextAllocExtended(client_memory(), r->body_length, MCXT_ALLOC_HUGE);
+	r->body = MemoryContextAllocExtended(session_memory(), r->body_length, MCXT_ALLOC_HUGE);
 	memcpy(r->body, head, sizeof(*head));
 	if (z_bytes > 0)
 		memcpy(r->body + sizeof(*head), z, z_bytes);
 	memcpy(r->body + sizeof(*head) + z_bytes, image, image_length);
-	if (connection_is_open())
+	if (session_is_open())
 	{
 		send_unsent(r);
-		connection_flush();
+		session_flush();
 	}
 	return r;
 }
 
-Request *
-request_simple(BicycleFrameType type, bool missing_ok)
+Call *
+call_simple(BicycleFrameType type, bool missing_ok)
 {
-	if (!connection_open(missing_ok))
+	if (!session_open(missing_ok))
 		return NULL;
-	return request_new(type, KIND_PLAIN);
+	return call_new(type, KIND_PLAIN);
 }
 
 void
-request_settle(Request *r)
+call_settle(Call *r)
 {
 	while (r->state != REQUEST_DONE && r->state != REQUEST_FAILED)
-		client_turn();
+		call_turn();
 }
 
 const char *
-request_wait(Request *r, size_t *length)
+call_wait(Call *r, size_t *length)
 {
-	request_settle(r);
+	call_settle(r);
 	if (r->state == REQUEST_FAILED)
-		request_raise(r);
+		call_raise(r);
 	*length = r->result_length;
 	return r->result;
 }
 
 /* Withdraws the request if it is still open, and frees it.  Raises nothing. */
 void
-request_free(Request *r)
+call_free(Call *r)
 {
-	if (connection_is_open() && request_is_open(r) && !connection_is_training())
+	if (session_is_open() && call_is_open(r) && !session_is_training())
 	{
-		if (connection_queue(BICYCLE_CANCEL, r->id, NULL, 0, NULL, 0))
+		if (session_queue(BICYCLE_CANCEL, r->id, NULL, 0, NULL, 0))
 		{
 			unacknowledged++;
-			connection_flush();
+			session_flush();
 		}
 		else
-			connection_drop(false);
+			session_drop(false);
 	}
-	request_destroy(r);
+	call_destroy(r);
 }
 
 /* ---- Requests with streams ----------------------------------------------- */
@@ -616,21 +617,21 @@ request_free(Request *r)
  * is then freed.
  */
 static bool
-stream_holds(Request *r)
+stream_holds(Call *r)
 {
 	if (r->state == REQUEST_FAILED)
-		request_raise(r);
+		call_raise(r);
 	if (r->state != REQUEST_LOST)
 		return true;
-	request_destroy(r);
+	call_destroy(r);
 	return false;
 }
 
-Request *
-request_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail,
-			 size_t tail_length)
+Call *
+call_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail,
+		  size_t tail_length)
 {
-	Request *r;
+	Call *r;
 
 	if (tail_length > MAX_CONFIG)
 		ereport(ERROR,
@@ -639,47 +640,47 @@ request_open(BicycleFrameType type, const void *head, size_t head_length, const 
 	if (loading && type != BICYCLE_LOAD)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot use a model while another is being read")));
-	connection_open(false);
-	r = request_new(type, KIND_STREAM);
-	must_queue(connection_queue(type, r->id, head, head_length, tail, tail_length));
+	session_open(false);
+	r = call_new(type, KIND_STREAM);
+	must_queue(session_queue(type, r->id, head, head_length, tail, tail_length));
 	r->state = REQUEST_SENT;
 	return r;
 }
 
-Request *
-request_train(const void *head, size_t head_length, const void *tail, size_t tail_length)
+Call *
+call_train(const void *head, size_t head_length, const void *tail, size_t tail_length)
 {
-	Request *r;
+	Call *r;
 
-	Assert(connection_is_training());
-	r = request_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
+	Assert(session_is_training());
+	r = call_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
 	r->id = 0;
-	must_queue(connection_queue(r->type, r->id, head, head_length, tail, tail_length));
+	must_queue(session_queue(r->type, r->id, head, head_length, tail, tail_length));
 	r->state = REQUEST_SENT;
 	return r;
 }
 
 bool
-request_send(Request *r, BicycleFrameType type, const void *head, size_t head_length,
-			 const void *tail, size_t tail_length)
+call_send(Call *r, BicycleFrameType type, const void *head, size_t head_length, const void *tail,
+		  size_t tail_length)
 {
-	while (r->state == REQUEST_SENT && connection_pending() > WRITE_AHEAD)
-		client_turn();
+	while (r->state == REQUEST_SENT && session_pending() > WRITE_AHEAD)
+		call_turn();
 	if (r->state == REQUEST_SENT)
-		must_queue(connection_queue(type, r->id, head, head_length, tail, tail_length));
+		must_queue(session_queue(type, r->id, head, head_length, tail, tail_length));
 	return stream_holds(r);
 }
 
 bool
-request_granted(Request *r)
+call_granted(Call *r)
 {
 	while (r->state == REQUEST_SENT && !r->granted)
-		client_turn();
+		call_turn();
 	return stream_holds(r);
 }
 
 bool
-request_write(Request *r, const void *bytes, size_t length)
+call_write(Call *r, const void *bytes, size_t length)
 {
 	const char *next = bytes;
 
@@ -687,12 +688,12 @@ request_write(Request *r, const void *bytes, size_t length)
 	{
 		size_t n = Min(length, DATA_FRAME);
 
-		if (connection_pending() > WRITE_AHEAD)
+		if (session_pending() > WRITE_AHEAD)
 		{
-			client_turn();
+			call_turn();
 			continue;
 		}
-		must_queue(connection_queue(BICYCLE_DATA, r->id, next, n, NULL, 0));
+		must_queue(session_queue(BICYCLE_DATA, r->id, next, n, NULL, 0));
 		next += n;
 		length -= n;
 	}
@@ -700,18 +701,18 @@ request_write(Request *r, const void *bytes, size_t length)
 }
 
 bool
-request_end(Request *r)
+call_end(Call *r)
 {
 	if (r->state == REQUEST_SENT)
-		must_queue(connection_queue(BICYCLE_END, r->id, NULL, 0, NULL, 0));
+		must_queue(session_queue(BICYCLE_END, r->id, NULL, 0, NULL, 0));
 	return stream_holds(r);
 }
 
 bool
-request_result(Request *r, const char **head, size_t *length)
+call_result(Call *r, const char **head, size_t *length)
 {
 	while (r->state == REQUEST_SENT)
-		client_turn();
+		call_turn();
 	if (!stream_holds(r))
 		return false;
 	*head = r->result;
@@ -720,15 +721,15 @@ request_result(Request *r, const char **head, size_t *length)
 }
 
 bool
-request_read(Request *r, void *bytes, size_t length)
+call_read(Call *r, void *bytes, size_t length)
 {
 	while (r->state == REQUEST_DONE && !r->stream_ended &&
 		   (r->stream.data == NULL || r->stream.len - r->stream_read < length))
-		client_turn();
+		call_turn();
 	if (!stream_holds(r))
 		return false;
 	if (length > 0 && (r->stream.data == NULL || r->stream.len - r->stream_read < length))
-		connection_broken();
+		session_broken();
 	memcpy(bytes, r->stream.data + r->stream_read, length);
 	r->stream_read += length;
 	if (r->stream_read == r->stream.len)
@@ -746,19 +747,19 @@ request_read(Request *r, void *bytes, size_t length)
 }
 
 bool
-request_read_end(Request *r)
+call_read_end(Call *r)
 {
 	while (r->state == REQUEST_DONE && !r->stream_ended)
-		client_turn();
+		call_turn();
 	if (!stream_holds(r))
 		return false;
 	if (r->stream.data != NULL && r->stream.len != r->stream_read)
-		connection_broken();
+		session_broken();
 	return true;
 }
 
 void
-request_retry(bool (*attempt)(void *arg), void *arg, const char *what)
+call_retry(bool (*attempt)(void *arg), void *arg, const char *what)
 {
 	int started = 0;
 
@@ -785,22 +786,22 @@ release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 	{
 		dlist_foreach_modify(iter, &requests)
 		{
-			Request *r = dlist_container(Request, node, iter.cur);
+			Call *r = dlist_container(Call, node, iter.cur);
 
 			if (r->owner != CurrentResourceOwner)
 				continue;
 			if (is_commit)
 				elog(WARNING, "bicycle request " UINT64_FORMAT " was not freed", r->id);
-			request_free(r);
+			call_free(r);
 		}
 	}
-	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && connection_is_open() &&
-			 !connection_is_training() && (unacknowledged > 0 || connection_pending() > 0))
-		connection_drop(false);
+	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && session_is_open() &&
+			 !session_is_training() && (unacknowledged > 0 || session_pending() > 0))
+		session_drop(false);
 }
 
 void
-client_init(void)
+session_init(void)
 {
 	RegisterResourceReleaseCallback(release_requests, NULL);
 }

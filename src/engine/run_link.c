@@ -1,10 +1,10 @@
 /*
- * train_link.c
+ * run_link.c
  *	  Descriptor 4 of a training engine: frames from the trainer, and the queue
  *	  of those for it.
  *
  * Input belongs to the I/O thread. A frame's length is checked against its type
- * and the state before its body is received (train_frame_begins), so the
+ * and the state before its body is received (run_frame_begins), so the
  * trainer cannot make the engine allocate what it has not been told it may.
  * After an error nothing is parsed any more: what comes is thrown away, so that
  * a trainer in the middle of a long write gets to read why. EOF ends the
@@ -23,12 +23,12 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define FRAMES_A_TURN 64 /* then the control lines have their turn */
 
 void
-link_init(TrainLink *link)
+run_link_init(RunLink *link)
 {
 	memset(link, 0, sizeof(*link));
 	link->source.fd = -1;
@@ -37,7 +37,7 @@ link_init(TrainLink *link)
 }
 
 static void
-frame_free(TrainFrame *frame)
+frame_free(RunFrame *frame)
 {
 	free(frame->owned);
 	free(frame);
@@ -45,11 +45,11 @@ frame_free(TrainFrame *frame)
 
 /* When no other thread is left. */
 void
-link_free(TrainLink *link)
+run_link_free(RunLink *link)
 {
 	while (!list_empty(&link->out))
 	{
-		TrainFrame *frame = list_member(TrainFrame, link, link->out.next);
+		RunFrame *frame = list_member(RunFrame, link, link->out.next);
 
 		list_remove(&frame->link);
 		frame_free(frame);
@@ -61,10 +61,10 @@ link_free(TrainLink *link)
 
 /* ---- Output -------------------------------------------------------------- */
 
-static TrainFrame *
+static RunFrame *
 frame_new(uint32_t type, const void *data, size_t length, bool copy)
 {
-	TrainFrame *frame = malloc(sizeof(*frame) + (copy ? length : 0));
+	RunFrame *frame = malloc(sizeof(*frame) + (copy ? length : 0));
 
 	if (frame == NULL)
 		return NULL;
@@ -81,20 +81,20 @@ frame_new(uint32_t type, const void *data, size_t length, bool copy)
  * memory, which the I/O thread then acts on.
  */
 static void
-queue(Train *train, List *frames, bool failed)
+queue(Run *run, List *frames, bool failed)
 {
-	pthread_mutex_lock(&train->link.lock);
+	pthread_mutex_lock(&run->link.lock);
 	while (!list_empty(frames))
 	{
 		List *node = frames->next;
 
 		list_remove(node);
-		list_append(&train->link.out, node);
+		list_append(&run->link.out, node);
 	}
 	if (failed)
-		train->link.failed = true;
-	pthread_mutex_unlock(&train->link.lock);
-	eventfd_write(train->engine->completions.fd, 1);
+		run->link.failed = true;
+	pthread_mutex_unlock(&run->link.lock);
+	eventfd_write(run->engine->completions.fd, 1);
 }
 
 /*
@@ -102,40 +102,40 @@ queue(Train *train, List *frames, bool failed)
  * starts again from its checkpoint.
  */
 bool
-link_send(Train *train, uint32_t type, const void *data, size_t length)
+run_link_send(Run *run, uint32_t type, const void *data, size_t length)
 {
-	TrainFrame *frame = frame_new(type, data, length, true);
+	RunFrame *frame = frame_new(type, data, length, true);
 	List frames;
 
 	list_init(&frames);
 	if (frame != NULL)
 		list_append(&frames, &frame->link);
-	queue(train, &frames, frame == NULL);
+	queue(run, &frames, frame == NULL);
 	return frame != NULL;
 }
 
 void
-link_send_error(Train *train, const EngineError *error)
+run_link_send_error(Run *run, const EngineError *error)
 {
-	TrainFrame *frame = train->link.reserve;
+	RunFrame *frame = run->link.reserve;
 	List frames;
 
-	train->link.reserve = NULL;
+	run->link.reserve = NULL;
 	memset(frame, 0, sizeof(*frame));
 	frame->data = frame->copy;
 	frame->frame.type = BICYCLE_ERROR;
 	frame->frame.length = (uint32_t) error_pack(error, frame->copy, ERROR_PACKED_MAX);
 	list_init(&frames);
 	list_append(&frames, &frame->link);
-	queue(train, &frames, false);
+	queue(run, &frames, false);
 }
 
 /* The bytes belong to the queue from here on, whatever is returned. */
 bool
-link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint)
+run_link_send_stream(Run *run, uint8_t *bytes, size_t length, bool checkpoint)
 {
 	List frames;
-	TrainFrame *frame = NULL;
+	RunFrame *frame = NULL;
 	bool whole = true;
 
 	list_init(&frames);
@@ -155,33 +155,33 @@ link_send_stream(Train *train, uint8_t *bytes, size_t length, bool checkpoint)
 		 * Nothing frees `bytes` then, which frames may refer to; the process
 		 * ends.
 		 */
-		queue(train, &frames, true);
+		queue(run, &frames, true);
 		return false;
 	}
 	frame->owned = bytes;
 	frame->checkpoint = checkpoint;
 	list_append(&frames, &frame->link);
-	queue(train, &frames, false);
+	queue(run, &frames, false);
 	return true;
 }
 
 /* A frame has been written. */
 static void
-frame_gone(Train *train, TrainFrame *frame)
+frame_gone(Run *run, RunFrame *frame)
 {
 	if (frame->checkpoint)
 	{
-		pthread_mutex_lock(&train->lock);
-		train->checkpoint_queued = false;
-		pthread_cond_broadcast(&train->wake);
-		pthread_mutex_unlock(&train->lock);
+		pthread_mutex_lock(&run->lock);
+		run->checkpoint_queued = false;
+		pthread_cond_broadcast(&run->wake);
+		pthread_mutex_unlock(&run->lock);
 	}
 	frame_free(frame);
 }
 
 /* Writes what is left of a frame; false if the socket takes no more now. */
 static bool
-write_frame(TrainLink *link, TrainFrame *frame)
+write_frame(RunLink *link, RunFrame *frame)
 {
 	const size_t header = sizeof(BicycleFrame);
 	const size_t total = header + frame->frame.length;
@@ -211,14 +211,14 @@ write_frame(TrainLink *link, TrainFrame *frame)
 	return true;
 }
 
-static TrainFrame *
-first_frame(TrainLink *link, bool *failed)
+static RunFrame *
+first_frame(RunLink *link, bool *failed)
 {
-	TrainFrame *frame = NULL;
+	RunFrame *frame = NULL;
 
 	pthread_mutex_lock(&link->lock);
 	if (!list_empty(&link->out))
-		frame = list_member(TrainFrame, link, link->out.next);
+		frame = list_member(RunFrame, link, link->out.next);
 	*failed = link->failed;
 	pthread_mutex_unlock(&link->lock);
 	return frame;
@@ -226,10 +226,10 @@ first_frame(TrainLink *link, bool *failed)
 
 /* Writes what the socket takes. */
 void
-link_flush(Train *train)
+run_link_flush(Run *run)
 {
-	TrainLink *link = &train->link;
-	TrainFrame *frame;
+	RunLink *link = &run->link;
+	RunFrame *frame;
 	bool failed;
 
 	if (link->source.fd < 0)
@@ -239,26 +239,26 @@ link_flush(Train *train)
 		pthread_mutex_lock(&link->lock);
 		list_remove(&frame->link);
 		pthread_mutex_unlock(&link->lock);
-		frame_gone(train, frame);
+		frame_gone(run, frame);
 	}
 	if (failed)
-		engine_fatal(train->engine, "out of memory for what the trainer is to be told");
-	source_watch(train->engine, &link->source, frame != NULL ? EPOLLIN | EPOLLOUT : EPOLLIN);
+		engine_fatal(run->engine, "out of memory for what the trainer is to be told");
+	source_watch(run->engine, &link->source, frame != NULL ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
 bool
-link_idle(Train *train)
+run_link_idle(Run *run)
 {
 	bool failed;
 
-	return train->link.source.fd < 0 || first_frame(&train->link, &failed) == NULL;
+	return run->link.source.fd < 0 || first_frame(&run->link, &failed) == NULL;
 }
 
 /* ---- Input --------------------------------------------------------------- */
 
 /* Reads at most `length` bytes; 0 if there are none now. */
 static size_t
-receive(TrainLink *link, void *to, size_t length)
+receive(RunLink *link, void *to, size_t length)
 {
 	ssize_t n = recv(link->source.fd, to, length, MSG_DONTWAIT);
 
@@ -269,7 +269,7 @@ receive(TrainLink *link, void *to, size_t length)
 
 /* Returns whether there was something. */
 static bool
-discard(TrainLink *link)
+discard(RunLink *link)
 {
 	uint8_t bytes[16384];
 
@@ -278,9 +278,9 @@ discard(TrainLink *link)
 
 /* Reads on in the frame that is coming in; true if it is whole. */
 static bool
-receive_frame(Train *train)
+receive_frame(Run *run)
 {
-	TrainLink *link = &train->link;
+	RunLink *link = &run->link;
 	EngineError error;
 
 	if (link->frame_have < sizeof(link->frame))
@@ -290,9 +290,9 @@ receive_frame(Train *train)
 		if (link->frame_have < sizeof(link->frame))
 			return false;
 		link->body_have = 0;
-		if (!train_frame_begins(train, &link->frame, &link->body, &error))
+		if (!run_frame_begins(run, &link->frame, &link->body, &error))
 		{
-			train_fail(train, &error);
+			run_fail(run, &error);
 			return false;
 		}
 		if (link->body == NULL && link->frame.length > 0)
@@ -301,7 +301,7 @@ receive_frame(Train *train)
 			if (link->body == NULL)
 			{
 				error_memory(&error, "a frame of the trainer");
-				train_fail(train, &error);
+				run_fail(run, &error);
 				return false;
 			}
 		}
@@ -321,14 +321,14 @@ receive_frame(Train *train)
 static void
 link_ready(Engine *engine, Source *source, uint32_t events)
 {
-	Train *train = engine->train;
-	TrainLink *link = &train->link;
+	Run *run = engine->run;
+	RunLink *link = &run->link;
 
 	for (int i = 0; i < FRAMES_A_TURN; i++)
 	{
 		EngineError error;
 
-		if (train->state == TRAIN_ENDED)
+		if (run->state == RUN_ENDED)
 		{
 			free(link->body_owned);
 			link->body_owned = NULL;
@@ -336,31 +336,31 @@ link_ready(Engine *engine, Source *source, uint32_t events)
 				return;
 			continue;
 		}
-		if (!receive_frame(train))
+		if (!receive_frame(run))
 		{
-			if (train->state == TRAIN_ENDED)
+			if (run->state == RUN_ENDED)
 				continue;
 			return;
 		}
 		link->frame_have = 0;
-		if (!train_frame(train, &link->frame, &error))
-			train_fail(train, &error);
+		if (!run_frame(run, &link->frame, &error))
+			run_fail(run, &error);
 		free(link->body_owned);
 		link->body_owned = NULL;
 	}
 }
 
 bool
-link_open(Train *train, int fd)
+run_link_open(Run *run, int fd)
 {
 	int size = 1 << 20;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	train->link.reserve = malloc(sizeof(TrainFrame) + ERROR_PACKED_MAX);
-	if (train->link.reserve == NULL)
+	run->link.reserve = malloc(sizeof(RunFrame) + ERROR_PACKED_MAX);
+	if (run->link.reserve == NULL)
 	{
 		errno = ENOMEM;
 		return false;
 	}
-	return source_add(train->engine, &train->link.source, fd, EPOLLIN, link_ready);
+	return source_add(run->engine, &run->link.source, fd, EPOLLIN, link_ready);
 }

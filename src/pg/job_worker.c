@@ -1,5 +1,5 @@
 /*
- * trainer.c
+ * job_worker.c
  *	  The background worker that trains one job: one run of a training engine of
  *	  its own.
  *
@@ -24,10 +24,10 @@
  * can go wrong, and anew at each checkpoint.
  *
  * `trainer` and what is kept below belong to this process, which has one thread
- * and does one run. The first part is trainer_feed.c, what the engine says is
- * trainer_frames.c.
+ * and does one run. The first part is job_pairs.c, what the engine says is
+ * job_frames.c.
  */
-#include "trainer.h"
+#include "job_worker.h"
 
 #include <signal.h>
 #include <sys/socket.h>
@@ -38,7 +38,7 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
-#include "client.h"
+#include "session.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -229,7 +229,7 @@ start_engine(void)
 						errmsg("could not fork the training engine: %m")));
 	control_fd = control[0];
 	initStringInfo(&control_in);
-	connection_adopt(data[0], trainer_frame);
+	session_adopt(data[0], trainer_frame);
 	send_settings(true);
 	pinged_at = trainer.checkpoint_at = GetCurrentTimestamp();
 }
@@ -254,7 +254,7 @@ trainer_lost(void)
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("training engine ended unexpectedly"),
-			 last_words[0] ? errdetail("It said: %s", client_text(last_words))
+			 last_words[0] ? errdetail("It said: %s", session_text(last_words))
 			 : how         ? errdetail("The process: %s.", how)
 						   : 0));
 }
@@ -349,16 +349,15 @@ stop_early(void)
 	put_back();
 	if (trainer.running)
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
-	while (trainer.running && !trainer.finished && connection_is_open() &&
+	while (trainer.running && !trainer.finished && session_is_open() &&
 		   trainer.job.checkpoint == before && GetCurrentTimestamp() < deadline)
 	{
-		connection_flush();
-		if (connection_is_open() && !connection_read())
-			connection_wait(
-				Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
+		session_flush();
+		if (session_is_open() && !session_read())
+			session_wait(Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
 		trainer_handle();
 	}
-	if (!trainer.finished && !connection_is_open())
+	if (!trainer.finished && !session_is_open())
 		trainer_lost();
 }
 
@@ -442,14 +441,14 @@ train(void)
 		trainer_handle();
 		if (trainer.finished)
 			return;
-		if (!connection_is_open())
+		if (!session_is_open())
 			trainer_lost();
 		if (trainer_poked())
 			look_at_row();
 		heartbeat();
-		connection_flush();
-		if (connection_is_open() && !connection_read())
-			connection_wait(TURN_TIMEOUT);
+		session_flush();
+		if (session_is_open() && !session_read())
+			session_wait(TURN_TIMEOUT);
 	}
 }
 
@@ -598,7 +597,7 @@ trainer_patience(int seconds)
 
 /* SIGTERM. */
 static void
-request_stop(SIGNAL_ARGS)
+call_stop(SIGNAL_ARGS)
 {
 	int save_errno = errno;
 
@@ -684,7 +683,7 @@ bicycle_trainer_main(Datum arg)
 	if (!trainer_claim(start.database, start.job))
 		proc_exit(0);
 
-	pqsignal(SIGTERM, request_stop);
+	pqsignal(SIGTERM, call_stop);
 	(void) RegisterTimeout(USER_TIMEOUT, end_if_late);
 	enable_timeout_every(USER_TIMEOUT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
 						 1000);

@@ -1,5 +1,5 @@
 /*
- * train_graph.c
+ * fit_graph.c
  *	  One iteration of any of the six methods as a graph and a schedule of
  *	  steps.
  *

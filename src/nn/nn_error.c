@@ -1,5 +1,5 @@
 /*
- * error.c
+ * nn_error.c
  *	  Filling an NnError.
  */
 #include "nn/graph.h"

@@ -1,10 +1,10 @@
 /*
- * train_data.c
+ * run_data.c
  *	  The pairs a job trains on: checked by their headers, kept encoded, and put
  *	  into an order that is theirs alone.
  *
  * The images come from users' tables and are hostile. Here only their headers
- * are read; train_feed.c decodes them later, on threads of the pool.
+ * are read; run_feed.c decodes them later, on threads of the pool.
  *
  * Bytes stay in memory up to three quarters of train_memory; further pairs go
  * to a spill file of up to train_disk bytes, which has no name from the moment
@@ -12,7 +12,7 @@
  * ordered by their SHA-256, not as the query happened to give them, so that the
  * same rows are the same run; pairs that are there twice stay twice.
  *
- * The I/O thread fills a TrainData; after data_complete nothing in it changes
+ * The I/O thread fills a RunData; after data_complete nothing in it changes
  * but the cached pixels, which are the feed's, and any thread may read.
  */
 #include <errno.h>
@@ -24,19 +24,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define MAX_PAIRS INT32_MAX
 
 void
-data_init(TrainData *data)
+run_data_init(RunData *data)
 {
 	memset(data, 0, sizeof(*data));
 	data->spill_fd = -1;
 }
 
 void
-data_begin(TrainData *data, const BicycleTrainBegin *begin)
+run_data_begin(RunData *data, const BicycleTrainBegin *begin)
 {
 	data->memory_limit = begin->train_memory;
 	data->spill_limit = begin->train_disk;
@@ -45,7 +45,7 @@ data_begin(TrainData *data, const BicycleTrainBegin *begin)
 }
 
 void
-data_free(TrainData *data)
+run_data_free(RunData *data)
 {
 	for (int64_t i = 0; i < data->npairs; i++)
 	{
@@ -55,7 +55,7 @@ data_free(TrainData *data)
 	free(data->pairs);
 	if (data->spill_fd >= 0)
 		close(data->spill_fd);
-	data_init(data);
+	run_data_init(data);
 }
 
 /* ---- The spill file ------------------------------------------------------ */
@@ -77,7 +77,7 @@ file_error(EngineError *error, const char *what)
  * itself makes when it first needs it.
  */
 static bool
-spill_open(TrainData *data, EngineError *error)
+spill_open(RunData *data, EngineError *error)
 {
 	char name[sizeof(data->spill) + 32];
 
@@ -106,7 +106,7 @@ spill_open(TrainData *data, EngineError *error)
 }
 
 static bool
-spill_write(TrainData *data, const uint8_t *bytes, size_t length, EngineError *error)
+spill_write(RunData *data, const uint8_t *bytes, size_t length, EngineError *error)
 {
 	size_t at = 0;
 
@@ -130,7 +130,7 @@ spill_write(TrainData *data, const uint8_t *bytes, size_t length, EngineError *e
 }
 
 static bool
-spill_read(const TrainData *data, int64_t offset, uint8_t *bytes, size_t length, EngineError *error)
+spill_read(const RunData *data, int64_t offset, uint8_t *bytes, size_t length, EngineError *error)
 {
 	size_t at = 0;
 
@@ -157,8 +157,8 @@ spill_read(const TrainData *data, int64_t offset, uint8_t *bytes, size_t length,
  * it may be NULL.
  */
 bool
-data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t **owned,
-		  EngineError *error)
+run_data_read(const RunData *data, const RunPair *pair, uint8_t **bytes, uint8_t **owned,
+			  EngineError *error)
 {
 	size_t length = (size_t) pair->length[0] + pair->length[1];
 
@@ -182,10 +182,10 @@ data_read(const TrainData *data, const TrainPair *pair, uint8_t **bytes, uint8_t
  * to disk.
  */
 static bool
-fits_in_memory(const TrainData *data, uint64_t bytes)
+fits_in_memory(const RunData *data, uint64_t bytes)
 {
 	uint64_t limit = data->memory_limit - data->memory_limit / 4;
-	uint64_t taken = data->memory + sizeof(TrainPair);
+	uint64_t taken = data->memory + sizeof(RunPair);
 
 	return taken <= limit && bytes <= limit - taken;
 }
@@ -195,9 +195,9 @@ fits_in_memory(const TrainData *data, uint64_t bytes)
  * for them.
  */
 bool
-data_check_room(const TrainData *data, uint64_t bytes, EngineError *error)
+run_data_check_room(const RunData *data, uint64_t bytes, EngineError *error)
 {
-	uint64_t record = sizeof(TrainPair);
+	uint64_t record = sizeof(RunPair);
 
 	if (data->npairs < MAX_PAIRS && data->memory <= data->memory_limit &&
 		data->memory_limit - data->memory >= record &&
@@ -217,7 +217,7 @@ data_check_room(const TrainData *data, uint64_t bytes, EngineError *error)
 }
 
 void
-data_name_row(EngineError *error, int64_t ordinal, char side)
+run_data_name_row(EngineError *error, int64_t ordinal, char side)
 {
 	char detail[sizeof(error->detail)];
 
@@ -227,8 +227,7 @@ data_name_row(EngineError *error, int64_t ordinal, char side)
 }
 
 static bool
-check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *bytes,
-			EngineError *error)
+check_image(const RunData *data, RunPair *pair, int which, const uint8_t *bytes, EngineError *error)
 {
 	ImageError image_error;
 	ImageInfo *info = &pair->info[which];
@@ -236,7 +235,7 @@ check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *by
 	if (image_info(bytes, pair->length[which], info, &image_error) != IMAGE_OK)
 	{
 		error_from_image(error, &image_error);
-		data_name_row(error, pair->ordinal, "AB"[which]);
+		run_data_name_row(error, pair->ordinal, "AB"[which]);
 		return false;
 	}
 	if ((uint64_t) info->width * (uint64_t) info->height > data->max_pixels)
@@ -245,21 +244,21 @@ check_image(const TrainData *data, TrainPair *pair, int which, const uint8_t *by
 		error_detail(error, "It has %d x %d, and %llu are allowed.", info->width, info->height,
 					 (unsigned long long) data->max_pixels);
 		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
-		data_name_row(error, pair->ordinal, "AB"[which]);
+		run_data_name_row(error, pair->ordinal, "AB"[which]);
 		return false;
 	}
 	return true;
 }
 
 static bool
-grow(TrainData *data, EngineError *error)
+grow(RunData *data, EngineError *error)
 {
 	int64_t capacity = data->capacity > 0 ? data->capacity * 2 : 256;
-	TrainPair *pairs;
+	RunPair *pairs;
 
 	if (data->npairs < data->capacity)
 		return true;
-	pairs = realloc(data->pairs, (size_t) capacity * sizeof(TrainPair));
+	pairs = realloc(data->pairs, (size_t) capacity * sizeof(RunPair));
 	if (pairs == NULL)
 	{
 		error_memory(error, "a list of training pairs");
@@ -272,13 +271,13 @@ grow(TrainData *data, EngineError *error)
 
 /* Keeps the images of a PAIR frame's body, in memory or on disk. */
 static bool
-keep(TrainData *data, TrainPair *pair, const uint8_t *body, EngineError *error)
+keep(RunData *data, RunPair *pair, const uint8_t *body, EngineError *error)
 {
 	const size_t head = sizeof(BicyclePair);
 	size_t length = (size_t) pair->length[0] + pair->length[1];
 	bool in_memory = fits_in_memory(data, length);
 
-	data->memory += sizeof(TrainPair);
+	data->memory += sizeof(RunPair);
 	if (!in_memory)
 	{
 		pair->offset = (int64_t) data->spilled;
@@ -297,10 +296,10 @@ keep(TrainData *data, TrainPair *pair, const uint8_t *body, EngineError *error)
 
 /* data_check_room has said yes to length. */
 bool
-data_add(TrainData *data, const uint8_t *body, size_t length, EngineError *error)
+run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *error)
 {
 	BicyclePair head;
-	TrainPair *pair;
+	RunPair *pair;
 	const uint8_t *a = body + sizeof(head);
 
 	memcpy(&head, body, sizeof(head));
@@ -332,18 +331,18 @@ data_add(TrainData *data, const uint8_t *body, size_t length, EngineError *error
 static int
 compare_pairs(const void *x, const void *y)
 {
-	return memcmp(((const TrainPair *) x)->hash, ((const TrainPair *) y)->hash, BICYCLE_HASH_BYTES);
+	return memcmp(((const RunPair *) x)->hash, ((const RunPair *) y)->hash, BICYCLE_HASH_BYTES);
 }
 
 /* All pairs are here: orders them and makes the digest. */
 bool
-data_complete(TrainData *data, EngineError *error)
+run_data_complete(RunData *data, EngineError *error)
 {
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 	bool good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
 
 	if (data->npairs > 0)
-		qsort(data->pairs, (size_t) data->npairs, sizeof(TrainPair), compare_pairs);
+		qsort(data->pairs, (size_t) data->npairs, sizeof(RunPair), compare_pairs);
 	for (int64_t i = 0; i < data->npairs && good; i++)
 		good = EVP_DigestUpdate(context, data->pairs[i].hash, BICYCLE_HASH_BYTES) == 1;
 	good = good && EVP_DigestFinal_ex(context, data->digest, NULL) == 1;

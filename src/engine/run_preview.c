@@ -1,5 +1,5 @@
 /*
- * train_preview.c
+ * run_preview.c
  *	  What the owner of a job gets to see of it: sheets of samples, and the
  *	  watch on their diversity.
  *
@@ -17,14 +17,14 @@
  * speaks up, once, when WATCH_LOOKS looks in a row, WATCH_EVERY iterations
  * apart, have found less than WATCH_THRESHOLD.
  *
- * Everything runs on the device thread, which alone uses the trainer; a Preview
+ * Everything runs on the device thread, which alone uses the fit; a Preview
  * owns its images and arrays.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/train.h"
+#include "engine/run.h"
 
 #define WATCH_EVERY 250 /* iterations: a look costs about as much as three of them */
 #define WATCH_FROM 1000
@@ -66,8 +66,8 @@ allocate(Preview *preview)
  * preview_free is the caller's also on failure.
  */
 bool
-preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnConfig *config,
-			 uint64_t seed, EngineError *error)
+run_preview_open(Preview *preview, Engine *engine, const RunData *data, const NnConfig *config,
+				 uint64_t seed, EngineError *error)
 {
 	int channels[2] = { config->input_nc, config->output_nc };
 
@@ -89,8 +89,8 @@ preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnCo
 		 */
 		Image images[2];
 
-		if (!feed_decode(engine, data, &data->pairs[preview->rows], channels, config->size, images,
-						 error))
+		if (!run_feed_decode(engine, data, &data->pairs[preview->rows], channels, config->size,
+							 images, error))
 			return false;
 		preview->input[preview->rows] = images[0];
 		preview->truth[preview->rows] = images[1];
@@ -100,7 +100,7 @@ preview_open(Preview *preview, Engine *engine, const TrainData *data, const NnCo
 }
 
 void
-preview_free(Preview *preview)
+run_preview_free(Preview *preview)
 {
 	for (int i = 0; i < preview->rows; i++)
 	{
@@ -116,15 +116,15 @@ preview_free(Preview *preview)
 
 /* Samples of one row into preview->out. */
 static bool
-sample(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
+sample(Preview *preview, NnFit *fit, int row, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->input_nc;
 	NnError nn_error = { 0 };
 
 	for (int i = 0; i < preview->samples; i++)
 		nn_normalise(preview->input[row].pixels, count, preview->a + (size_t) i * count);
-	if (nn_trainer_translate(trainer, preview->samples, preview->a, preview->z, preview->out,
-							 &nn_error) == NN_OK)
+	if (nn_fit_translate(fit, preview->samples, preview->a, preview->z, preview->out, &nn_error) ==
+		NN_OK)
 		return true;
 	error_from_nn(error, &nn_error);
 	return false;
@@ -144,7 +144,7 @@ mean_difference(const float *x, const float *y, size_t count)
 
 /* Mean pairwise difference of the samples of one input, over all rows. */
 static bool
-measure(Preview *preview, NnTrainer *trainer, double *diversity, EngineError *error)
+measure(Preview *preview, NnFit *fit, double *diversity, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 	int n = 0;
@@ -152,7 +152,7 @@ measure(Preview *preview, NnTrainer *trainer, double *diversity, EngineError *er
 	*diversity = 0;
 	for (int row = 0; row < preview->rows; row++)
 	{
-		if (!sample(preview, trainer, row, error))
+		if (!sample(preview, fit, row, error))
 			return false;
 		for (int i = 0; i < preview->samples; i++)
 			for (int j = i + 1; j < preview->samples; j++, n++)
@@ -168,14 +168,14 @@ measure(Preview *preview, NnTrainer *trainer, double *diversity, EngineError *er
  * once in a run. *diversity is what was found then.
  */
 bool
-preview_watch(Preview *preview, NnTrainer *trainer, int64_t iteration, int64_t iterations,
-			  double *diversity, bool *collapsed, EngineError *error)
+run_preview_watch(Preview *preview, NnFit *fit, int64_t iteration, int64_t iterations,
+				  double *diversity, bool *collapsed, EngineError *error)
 {
 	*collapsed = false;
 	if (preview->samples < 2 || preview->noted || iteration % WATCH_EVERY != 0 ||
 		iteration < WATCH_FROM || iteration < iterations / 10)
 		return true;
-	if (!measure(preview, trainer, diversity, error))
+	if (!measure(preview, fit, diversity, error))
 		return false;
 	preview->collapsed = *diversity < WATCH_THRESHOLD ? preview->collapsed + 1 : 0;
 	*collapsed = preview->noted = preview->collapsed == WATCH_LOOKS;
@@ -205,7 +205,7 @@ add_tile(const Preview *preview, const float *values, Image *tile, EngineError *
 
 /* G(A, E(B)) of a row into preview->out. */
 static bool
-reconstruct(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
+reconstruct(Preview *preview, NnFit *fit, int row, EngineError *error)
 {
 	float *logvar = preview->mu + preview->config->nz;
 	NnError nn_error = { 0 };
@@ -214,8 +214,8 @@ reconstruct(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
 				 preview->b);
 	nn_normalise(preview->input[row].pixels, pixels(preview) * (size_t) preview->config->input_nc,
 				 preview->a);
-	if (nn_trainer_encode(trainer, 1, preview->b, preview->mu, logvar, &nn_error) == NN_OK &&
-		nn_trainer_translate(trainer, 1, preview->a, preview->mu, preview->out, &nn_error) == NN_OK)
+	if (nn_fit_encode(fit, 1, preview->b, preview->mu, logvar, &nn_error) == NN_OK &&
+		nn_fit_translate(fit, 1, preview->a, preview->mu, preview->out, &nn_error) == NN_OK)
 		return true;
 	error_from_nn(error, &nn_error);
 	return false;
@@ -226,19 +226,19 @@ reconstruct(Preview *preview, NnTrainer *trainer, int row, EngineError *error)
  * that are there, also on failure.
  */
 static bool
-make_tiles(Preview *preview, NnTrainer *trainer, int row, Image *tiles, int *n, EngineError *error)
+make_tiles(Preview *preview, NnFit *fit, int row, Image *tiles, int *n, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 
 	*n = 0;
 	if (preview->config->net_e != NN_ENCODER_NONE)
 	{
-		if (!reconstruct(preview, trainer, row, error) ||
+		if (!reconstruct(preview, fit, row, error) ||
 			!add_tile(preview, preview->out, &tiles[*n], error))
 			return false;
 		++*n;
 	}
-	if (!sample(preview, trainer, row, error))
+	if (!sample(preview, fit, row, error))
 		return false;
 	for (int i = 0; i < preview->samples; i++)
 	{
@@ -268,8 +268,7 @@ encode_sheet(const Image *tiles, int ntiles, int columns, uint8_t **png, size_t 
 
 /* A sheet of the networks as they are now; *png is malloc'ed. */
 bool
-preview_sheet(Preview *preview, NnTrainer *trainer, uint8_t **png, size_t *length,
-			  EngineError *error)
+run_preview_sheet(Preview *preview, NnFit *fit, uint8_t **png, size_t *length, EngineError *error)
 {
 	Image tiles[PREVIEW_ROWS * (3 + PREVIEW_SAMPLES)];
 	Image computed[PREVIEW_ROWS][1 + PREVIEW_SAMPLES];
@@ -279,7 +278,7 @@ preview_sheet(Preview *preview, NnTrainer *trainer, uint8_t **png, size_t *lengt
 
 	for (int row = 0; row < preview->rows && good; row++)
 	{
-		good = make_tiles(preview, trainer, row, computed[row], &made[row], error);
+		good = make_tiles(preview, fit, row, computed[row], &made[row], error);
 		tiles[n++] = preview->input[row];
 		tiles[n++] = preview->truth[row];
 		for (int i = 0; i < made[row]; i++)

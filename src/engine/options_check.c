@@ -1,5 +1,5 @@
 /*
- * train_check.c
+ * options_check.c
  *	  TRAIN_CHECK: options of a training job, checked before the job exists.
  *
  * I/O thread only; parsing a few kilobytes of JSON takes microseconds. Nothing
@@ -104,7 +104,7 @@ merge(const char *config_text, size_t config_length, const char *options_text,
 }
 
 void
-train_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+options_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
 {
 	const char *text = (const char *) body + sizeof(BicycleTrainCheck);
 	BicycleTrainCheck check;

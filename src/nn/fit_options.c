@@ -1,9 +1,9 @@
 /*
- * train_options.c
+ * fit_options.c
  *	  The options of a training run: the presets of the six methods, and what
  *	  options demand of each other.
  *
- * All methods are one computation (train_graph.c) with two branches. The
+ * All methods are one computation (fit_graph.c) with two branches. The
  * encoded branch translates A with a code read from B by E, and is on if a loss
  * that needs it has a weight; the random branch translates A with a drawn code.
  * A method is a row of the table below: the options it changes, and four facts.
