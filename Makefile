@@ -14,7 +14,7 @@
 EXTENSION = bicycle
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" bicycle.control)
 MODULE_big = bicycle
-OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c)) src/nn/random.o
+OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c src/common/*.c)) src/nn/random.o
 DATA_built = bicycle--$(EXTVERSION).sql
 REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 REGRESS_OPTS = --inputdir=. --load-extension=bicycle
@@ -42,7 +42,7 @@ export BICYCLE_TESTDATA ?= $(CURDIR)/test/data
 # Objects know no headers under PGXS, nor which server they were built for: when either changes all are built anew.
 BUILT_FOR := $(shell mkdir -p build; v=$$($(PG_CONFIG) --version --includedir-server | tr '\n' ' '); \
 	[ "$$v" = "$$(cat build/built-for 2>/dev/null)" ] || echo "$$v" >build/built-for; echo build/built-for)
-$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h) src/common/protocol.h src/common/run_protocol.h src/common/version.h src/nn/nn.h
+$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h src/common/*) src/nn/nn.h
 
 bicycle--$(EXTVERSION).sql: sql/bicycle.sql
 	cp $< $@
@@ -69,15 +69,15 @@ FREETYPE_LIBS ?= -lfreetype
 ENGINE_LDFLAGS ?=
 ENGINE_CC ?= gcc
 ENGINE_OPT_release = -O3 -g
-ENGINE_OPT_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+ENGINE_OPT_asan = -O1 -g -DBICYCLE_CHECKS -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 # ThreadSanitizer does not see how OpenMP's threads wait for each other: that variant computes without teams, and all threads it has are the engine's own.
-ENGINE_OPT_tsan = -O2 -g -fsanitize=thread -fno-omit-frame-pointer
+ENGINE_OPT_tsan = -O2 -g -DBICYCLE_CHECKS -fsanitize=thread -fno-omit-frame-pointer
 ENGINE_OPENMP = $(if $(filter tsan,$(VARIANT)),-Wno-unknown-pragmas -Wno-unused-variable,-fopenmp)
 ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP) -pthread -fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
 ENGINE_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) $(if $(filter tsan,$(VARIANT)),-lgomp) -lpng -lz -ljpeg -lcairo -lfontconfig -ljansson -lcrypto -lm -ldl
 
 # The CPU device needs oneDNN; WITHOUT_CPU=1 builds without it, for tests of the GPU on a machine that has none.
-NN_SRC = $(wildcard src/nn/*.c src/nn/ref/*.c $(if $(WITHOUT_CPU),,src/nn/cpu/*.c))
+NN_SRC = $(wildcard src/common/*.c src/nn/*.c src/nn/ref/*.c $(if $(WITHOUT_CPU),,src/nn/cpu/*.c))
 ifneq ($(WITHOUT_CPU),)
 ENGINE_CFLAGS += -DBICYCLE_WITHOUT_CPU
 DNNL_LIBS =
@@ -131,7 +131,7 @@ CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
-CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/precision.c) \
+CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c src/common/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/precision.c) \
 	$B/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),no cudnn.h found),no nvcc found)
@@ -172,7 +172,7 @@ $B/imitation/%.o: test/cuda/%.c
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
 
-$B/imitation/nn/%.o: src/nn/%.c
+$B/imitation/src/%.o: src/%.c
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
 
@@ -180,7 +180,7 @@ $B/libimitation.a: $(IMITATION_OBJ)
 	rm -f $@ && ar rcs $@ $^
 
 # And as a library that the engine opens, if it is started from where that lies.
-$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst %,$B/imitation/nn/%.o,border nn_error graph precision)
+$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst src/%.c,$B/imitation/src/%.o,$(wildcard src/common/*.c) $(patsubst %,src/nn/%.c,border nn_error graph precision))
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -shared $^ -o $@ -lm
 
 $B/imitation/bicycle-engine: $B/bicycle-engine
