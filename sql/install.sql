@@ -76,4 +76,18 @@ DROP EXTENSION bicycle;
 DROP SCHEMA "Another";
 CREATE EXTENSION bicycle;
 SELECT bicycle_translate('x', '{1}', 'm');
+
+-- Who lacks a table of a newer release is told how to get it, and not to drop what he has.
+BEGIN;
+ALTER TABLE bicycle_tensors RENAME TO bicycle_later;
+SELECT bicycle_translate('x', '{1}', 'm');
+ROLLBACK;
+BEGIN;
+ALTER TABLE bicycle_counters RENAME TO bicycle_later;
+SELECT bicycle_import('m', pg_read_binary_file(:'testdata' || '/edges2emoji/G.pth'));
+ROLLBACK;
+BEGIN;
+ALTER TABLE bicycle_training_jobs RENAME TO bicycle_later;
+SELECT bicycle_pause(1);
+ROLLBACK;
 DROP ROLE regress_bicycle_nobody;

@@ -90,16 +90,19 @@ catalog_table_oid(const char *table)
 	Oid oid = get_relname_relid(table, catalog_schema(false));
 
 	if (!OidIsValid(oid))
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-						errmsg("table \"%s\" of extension bicycle does not exist", table),
-						errhint("Drop the extension and create it again.")));
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table \"%s\" of extension bicycle does not exist", table),
+				 errhint("If bicycle has been upgraded, run ALTER EXTENSION bicycle UPDATE.")));
 	return oid;
 }
 
 const char *
 catalog_table(const char *table)
 {
-	return quote_qualified_identifier(get_namespace_name(catalog_schema(false)), table);
+	Oid schema_oid = get_rel_namespace(catalog_table_oid(table));
+
+	return quote_qualified_identifier(get_namespace_name(schema_oid), table);
 }
 
 static void
