@@ -217,18 +217,25 @@ batcher_ended(Request *request)
 		engine->alone = NULL;
 }
 
-/* Starts the request that is to run alone, once all is quiet. */
-static void
+/*
+ * Starts the request that is to run alone, once all is quiet. True if it went
+ * back to its line instead, because its client does not read: then others may
+ * start.
+ */
+static bool
 start_alone(Engine *engine)
 {
 	Request *request = engine->alone;
 
-	if (request->state != REQUEST_ALONE || engine->nstarted > 0 || engine->loader.pending > 0 ||
-		engine->preparing || engine->batch != NULL)
-		return;
+	if (request == NULL || engine->stopping || request->state != REQUEST_ALONE ||
+		engine->nstarted > 0 || engine->loader.pending > 0 || engine->preparing ||
+		engine->batch != NULL)
+		return false;
 	start(request);
-	if (request->state != REQUEST_DECODING)
-		engine->alone = NULL; /* its client does not read */
+	if (request->state == REQUEST_DECODING)
+		return false;
+	engine->alone = NULL;
+	return true;
 }
 
 /*
@@ -647,10 +654,15 @@ batch_done(Engine *engine, Task *task)
 void
 batcher_run(Engine *engine)
 {
-	if (engine->alone != NULL && !engine->stopping)
-		start_alone(engine);
-	start_some(engine);
-	start_light(engine);
+	/*
+	 * One that was just chosen to run alone is tried at once: no event would
+	 * come for it if all is quiet already.
+	 */
+	do
+	{
+		start_some(engine);
+		start_light(engine);
+	} while (start_alone(engine));
 	start_batch(engine);
 	if (engine->device_change && !engine->device_busy && !engine->settings_busy &&
 		!engine->trying && engine->nstarted == 0 && engine->loader.pending == 0 &&

@@ -332,6 +332,28 @@ test_alone(void)
 }
 
 /*
+ * A request that is to run alone while nothing else goes on starts at once:
+ * this test's supervisor never pings, so no event comes that would start it.
+ */
+static void
+test_alone_at_once(void)
+{
+	Client client;
+	ImageCall call = translate(0);
+	int done = 0;
+
+	client_hello(&client, &engine, 1);
+	call.flags = BICYCLE_FLAG_ALONE;
+	while (done < 5 && client_run(&client, (uint64_t) done + 1, &call, &emoji))
+		done++;
+	ok(done == 5, "%d of 5 that run alone start without another event", done);
+	call.type = BICYCLE_INFO;
+	call.nz = 0;
+	ok(client_run(&client, 10, &call, NULL), "so does one that needs no model");
+	client_close(&client);
+}
+
+/*
  * A session with one request is not kept waiting by one with many, least of all
  * by bulk.
  */
@@ -536,6 +558,7 @@ main(void)
 	test_same_bytes();
 	test_formats();
 	test_alone();
+	test_alone_at_once();
 	test_fairness(0, "interactive");
 	test_fairness(BICYCLE_FLAG_BULK, "bulk");
 	test_info();
