@@ -82,7 +82,7 @@ ifneq ($(WITHOUT_CPU),)
 ENGINE_CFLAGS += -DBICYCLE_WITHOUT_CPU
 DNNL_LIBS =
 endif
-LIB_SRC = $(NN_SRC) $(wildcard src/image/*.c src/format/*.c)
+LIB_SRC = $(NN_SRC) $(wildcard src/image/*.c src/format/*.c src/plot/*.c)
 ENGINE_SRC = $(wildcard src/engine/*.c)
 LIB_OBJ = $(patsubst src/%.c,$B/%.o,$(LIB_SRC))
 ENGINE_OBJ = $(patsubst src/%.c,$B/%.o,$(ENGINE_SRC))

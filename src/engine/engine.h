@@ -410,12 +410,12 @@ extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t
 							   Image *pixels, EngineError *error);
 
 /*
- * plot.c: draws what a PLOT request holds, once the budget has room for it;
- * *png is malloc'ed. Any thread.
+ * Draws what a PLOT request holds, once the budget has room for it; *png is
+ * malloc'ed, and NULL on failure. Any thread of a pool.
  */
-extern bool plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length,
-					  uint64_t max_pixels, uint8_t **png, size_t *png_length, EngineError *error);
-extern void plot_forget(void); /* frees what the libraries keep between plots */
+extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
+							 uint64_t max_pixels, uint8_t **png, size_t *png_length,
+							 EngineError *error);
 
 extern void batcher_add(Request *request);
 extern void batcher_ready(Request *request);

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 #include "engine/run.h"
+#include "plot/plot.h"
 
 #define TICK_MS 250
 #define EVENTS 64

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "plot/plot.h"
 
 /*
  * Side and channels of the square image that the request's network takes or
@@ -101,15 +102,64 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 }
 
 static void
+error_from_plot(EngineError *error, const PlotError *plot)
+{
+	static const char *const states[] = { [PLOT_EMALFORMED] = "08P01",
+										  [PLOT_ESIZE] = "22023",
+										  [PLOT_ELIMIT] = "54000",
+										  [PLOT_ENOMEM] = "53200",
+										  [PLOT_EFAILED] = "58000" };
+
+	error_set(error, states[plot->code], "%s", plot->message);
+	error_detail(error, "%s", plot->detail);
+	if (plot->code == PLOT_ELIMIT)
+		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
+}
+
+/* A plot's memory counts as a decoder's. */
+bool
+worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels,
+				 uint8_t **png, size_t *png_length, EngineError *error)
+{
+	PlotError plot_error;
+	Plot *plot;
+	bool drawn;
+
+	*png = NULL;
+	if (plot_read(bytes, length, max_pixels, &plot, &plot_error) != PLOT_OK)
+	{
+		error_from_plot(error, &plot_error);
+		return false;
+	}
+	if (!decode_take(budget, plot_bytes(plot)))
+	{
+		error_set(error, "53200", "out of engine memory");
+		error_detail(error,
+					 "A plot of %u x %u pixels takes %zu bytes, more than all decoders together "
+					 "may take.",
+					 plot_width(plot), plot_height(plot), plot_bytes(plot));
+		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
+		plot_free(plot);
+		return false;
+	}
+	drawn = plot_draw(plot, png, png_length, &plot_error) == PLOT_OK;
+	decode_release(budget, plot_bytes(plot));
+	if (!drawn)
+		error_from_plot(error, &plot_error);
+	plot_free(plot);
+	return drawn;
+}
+
+static void
 decode_run(Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	ImageError error;
 
 	if (request->type == BICYCLE_PLOT)
-		plot_draw(&request->engine->decoders, request->file, request->image.image_length,
-				  request->image.max_pixels, &request->result, &request->result_length,
-				  &request->error);
+		worker_draw_plot(&request->engine->decoders, request->file, request->image.image_length,
+						 request->image.max_pixels, &request->result, &request->result_length,
+						 &request->error);
 	else if (image_info(request->file, request->image.image_length, &request->info, &error) !=
 			 IMAGE_OK)
 		error_from_image(&request->error, &error);

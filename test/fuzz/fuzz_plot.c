@@ -4,23 +4,25 @@
  *	  them.
  */
 #include "fuzz.h"
-#include "engine/engine.h"
+#include "plot/plot.h"
 
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
-	static DecodeBudget budget = { .lock = PTHREAD_MUTEX_INITIALIZER,
-								   .wake = PTHREAD_COND_INITIALIZER,
-								   .limit = 1 << 30 };
-	EngineError error;
+	PlotError error;
+	Plot *plot;
 	uint8_t *png;
 	size_t png_length;
 
-	if (plot_draw(&budget, bytes, length, 200 * 200, &png, &png_length, &error))
-		DEMAND(png_length > 8 && memcmp(png, "\x89PNG", 4) == 0);
-	else
-		DEMAND(png == NULL && error.sqlstate[0] != '\0' && error.message[0] != '\0');
-	DEMAND(budget.used == 0);
+	if (plot_read(bytes, length, 200 * 200, &plot, &error) != PLOT_OK)
+	{
+		DEMAND(plot == NULL && error.code != PLOT_OK);
+		demand_error(error.message, error.detail);
+		return 0;
+	}
+	DEMAND(plot_draw(plot, &png, &png_length, &error) == PLOT_OK);
+	DEMAND(png_length > 8 && memcmp(png, "\x89PNG", 4) == 0);
+	plot_free(plot);
 	free(png);
 	return 0;
 }

@@ -20,15 +20,16 @@ TARGETS="png jpeg safetensors pth options plot control protocol train"
 sources()						# sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c has
 {
 	local engine=$ROOT/src/engine
+	local below=$(echo "$ROOT"/src/{common,image,plot,format,nn,nn/ref}/*.c)
 
 	case $1 in
 		png | jpeg) echo "$ROOT"/src/image/*.c ;;
-		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,error}.c ;;
-		options) echo "$ROOT"/src/nn/*.c "$ROOT"/src/nn/ref/*.c ;;
-		plot) echo $(ls "$engine"/*.c | grep -v /main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
-		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /run_main.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
+		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,nn_error}.c "$ROOT"/src/common/*.c ;;
+		options) echo "$ROOT"/src/{common,nn,nn/ref}/*.c ;;
+		plot) echo "$ROOT"/src/{plot,image}/*.c ;;
+		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /run_main.c) $below ;;
 		# these targets have a server and an executor of their own: fuzz_engine.h
-		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) "$ROOT"/src/{image,format,nn,nn/ref}/*.c ;;
+		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) $below ;;
 	esac
 }
 

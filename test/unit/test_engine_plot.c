@@ -6,6 +6,7 @@
 #include "image_fixture.h"
 
 #include "engine/engine.h"
+#include "plot/plot.h"
 
 #include <math.h>
 
@@ -71,7 +72,7 @@ drawn(const Bytes *plot)
 	size_t length;
 
 	alarm(PATIENCE_S);
-	if (!plot_draw(&budget, plot->at, plot->n, 1 << 26, &png, &length, &error))
+	if (!worker_draw_plot(&budget, plot->at, plot->n, 1 << 26, &png, &length, &error))
 	{
 		diag("%s: %s %s", error.sqlstate, error.message, error.detail);
 		return image;
@@ -266,7 +267,7 @@ test_damaged(void)
 		EngineError error;
 
 		alarm(PATIENCE_S);
-		if (!plot_draw(&budget, damaged, length, 1 << 20, &png, &png_length, &error))
+		if (!worker_draw_plot(&budget, damaged, length, 1 << 20, &png, &png_length, &error))
 		{
 			refused++;
 			sane = sane && png == NULL && well_formed(error.message, error.detail);

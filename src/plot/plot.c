@@ -1,7 +1,7 @@
 /*
  * plot.c
- *	  PLOT: curves over iterations as a PNG, drawn with cairo: axes, a grid, one
- *	  line a series, a legend.
+ *	  Curves over iterations, drawn with cairo: axes, a grid, one line a series,
+ *	  a legend.
  *
  * The numbers come from a client and are checked as all its input is. The y
  * axis is logarithmic where that shows more: losses of one run differ by orders
@@ -10,19 +10,21 @@
  * mean is drawn, so the picture is as clear for a million points as for a
  * hundred.
  *
- * Runs on a thread of the pool; a plot belongs to its call, and its memory
- * counts as a decoder's. Cairo and fontconfig keep caches of their own in the
- * process.
+ * A Plot is made by plot_read and points into its bytes; cairo's objects and
+ * the pixels live within plot_draw. No locks, no state between calls.
  */
 #include <cairo/cairo.h>
 #include <fontconfig/fontconfig.h>
 #include <jansson.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "common/protocol.h"
+#include "image/image.h"
+#include "plot/plot.h"
 
 #define MIN_SIDE 160
 #define MAX_SIDE 8192
@@ -40,28 +42,28 @@
 #define LEGEND 110   /* width, on the right */
 #define MAX_TICKS 12 /* steps of a linear axis */
 
-/* One series, checked; points lie in the request and are not aligned. */
-typedef struct Series
+/* One series, checked; points lie in the given bytes and are not aligned. */
+typedef struct PlotSeries
 {
 	char name[sizeof(((BicycleSeries *) NULL)->name)];
 	const uint8_t *points;
 	uint32_t npoints;
-} Series;
+} PlotSeries;
 
-typedef struct Axis
+typedef struct PlotAxis
 {
 	double from, to; /* in values; of their logarithms if `log` */
 	bool log;
 	double start, length; /* in pixels; y grows downwards, so its length is negative */
-} Axis;
+} PlotAxis;
 
-typedef struct Plot
+struct Plot
 {
 	BicyclePlot head;
-	Series series[MAX_SERIES];
-	Axis x, y;
-	cairo_t *cairo;
-} Plot;
+	PlotSeries series[MAX_SERIES];
+	PlotAxis x, y;
+	cairo_t *cairo; /* while it is drawn */
+};
 
 /*
  * Distinguishable also by those who do not see all colours: Okabe and Ito's
@@ -76,12 +78,31 @@ static const double colours[][3] = { { 0.00, 0.45, 0.70 }, { 0.84, 0.37, 0.00 },
 
 /* ---- Reading ------------------------------------------------------------- */
 
-static bool
-malformed(EngineError *error, const char *detail)
+/* The one place that fills a PlotError; returns code. */
+__attribute__((format(printf, 4, 5))) static PlotStatus
+plot_fail(PlotError *error, PlotStatus code, const char *message, const char *detail, ...)
 {
-	error_set(error, "08P01", "plot is not well-formed");
-	error_detail(error, "%s", detail);
-	return false;
+	va_list args;
+
+	error->code = code;
+	snprintf(error->message, sizeof(error->message), "%s", message);
+	va_start(args, detail);
+	vsnprintf(error->detail, sizeof(error->detail), detail, args);
+	va_end(args);
+	return code;
+}
+
+static PlotStatus
+plot_malformed(PlotError *error, const char *detail)
+{
+	return plot_fail(error, PLOT_EMALFORMED, "plot is not well-formed", "%s", detail);
+}
+
+static PlotStatus
+plot_fail_memory(PlotError *error)
+{
+	return plot_fail(error, PLOT_ENOMEM, "out of memory",
+					 "The engine could not allocate memory for a plot.");
 }
 
 /*
@@ -89,7 +110,7 @@ malformed(EngineError *error, const char *detail)
  * else ASCII.
  */
 static void
-clean_text(char *text)
+clean_plot_text(char *text)
 {
 	json_t *valid = json_string(text);
 
@@ -103,50 +124,49 @@ clean_text(char *text)
 	json_decref(valid);
 }
 
-static bool
-read_plot(Plot *plot, const uint8_t *bytes, size_t length, EngineError *error)
+static PlotStatus
+read_series(Plot *plot, const uint8_t *bytes, size_t length, PlotError *error)
 {
 	size_t at = sizeof(plot->head);
 
 	if (length < sizeof(plot->head))
-		return malformed(error, "It is cut off.");
+		return plot_malformed(error, "It is cut off.");
 	memcpy(&plot->head, bytes, sizeof(plot->head));
 	if (memchr(plot->head.title, '\0', sizeof(plot->head.title)) == NULL ||
 		plot->head.series > MAX_SERIES)
-		return malformed(error, "Its header is damaged.");
-	clean_text(plot->head.title);
+		return plot_malformed(error, "Its header is damaged.");
+	clean_plot_text(plot->head.title);
 	if (plot->head.width < MIN_SIDE || plot->head.width > MAX_SIDE ||
 		plot->head.height < MIN_SIDE || plot->head.height > MAX_SIDE)
-	{
-		error_set(error, "22023", "invalid size of a plot");
-		error_detail(error, "It is %u x %u; width and height must be from %d to %d.",
-					 plot->head.width, plot->head.height, MIN_SIDE, MAX_SIDE);
-		return false;
-	}
+		return plot_fail(error, PLOT_ESIZE, "invalid size of a plot",
+						 "It is %u x %u; width and height must be from %d to %d.", plot->head.width,
+						 plot->head.height, MIN_SIDE, MAX_SIDE);
 	for (uint32_t i = 0; i < plot->head.series; i++)
 	{
 		BicycleSeries head;
-		Series *series = &plot->series[i];
+		PlotSeries *series = &plot->series[i];
 
 		if (length - at < sizeof(head))
-			return malformed(error, "A series is cut off.");
+			return plot_malformed(error, "A series is cut off.");
 		memcpy(&head, bytes + at, sizeof(head));
 		at += sizeof(head);
 		if (memchr(head.name, '\0', sizeof(head.name)) == NULL ||
 			head.points > (length - at) / sizeof(BicyclePoint))
-			return malformed(error, "A series is damaged.");
+			return plot_malformed(error, "A series is damaged.");
 		memcpy(series->name, head.name, sizeof(series->name));
-		clean_text(series->name);
+		clean_plot_text(series->name);
 		series->points = bytes + at;
 		series->npoints = head.points;
 		at += head.points * sizeof(BicyclePoint);
 	}
-	return at == length || malformed(error, "It is longer than its series.");
+	if (at != length)
+		return plot_malformed(error, "It is longer than its series.");
+	return PLOT_OK;
 }
 
 /* False if it is no pair of numbers that can be drawn. */
 static bool
-point(const Series *series, uint32_t i, BicyclePoint *p)
+plot_point(const PlotSeries *series, uint32_t i, BicyclePoint *p)
 {
 	memcpy(p, series->points + (size_t) i * sizeof(*p), sizeof(*p));
 	return isfinite(p->x) && isfinite(p->y) && fabs(p->x) < 1e300 && fabs(p->y) < 1e300;
@@ -155,41 +175,42 @@ point(const Series *series, uint32_t i, BicyclePoint *p)
 /* ---- Axes ---------------------------------------------------------------- */
 
 static double
-clamp(double value, double low, double high)
+plot_clamp(double value, double low, double high)
 {
 	return value < low ? low : value > high ? high : value;
 }
 
 static double
-on_axis(const Axis *axis, double value)
+on_plot_axis(const PlotAxis *axis, double value)
 {
 	double v = axis->log ? log10(value) : value;
 
-	return axis->start + axis->length * clamp((v - axis->from) / (axis->to - axis->from), 0, 1);
+	return axis->start +
+		   axis->length * plot_clamp((v - axis->from) / (axis->to - axis->from), 0, 1);
 }
 
 /* Ranges of what is drawn. */
-typedef struct Extent
+typedef struct PlotExtent
 {
 	double x_low, x_high, y_low, y_high, y_positive; /* the smallest above 0 */
 	uint64_t count, positive;
-} Extent;
+} PlotExtent;
 
-static Extent
-measure(const Plot *plot)
+static PlotExtent
+measure_plot(const Plot *plot)
 {
-	Extent e = { .x_low = INFINITY,
-				 .x_high = -INFINITY,
-				 .y_low = INFINITY,
-				 .y_high = -INFINITY,
-				 .y_positive = INFINITY };
+	PlotExtent e = { .x_low = INFINITY,
+					 .x_high = -INFINITY,
+					 .y_low = INFINITY,
+					 .y_high = -INFINITY,
+					 .y_positive = INFINITY };
 
 	for (uint32_t i = 0; i < plot->head.series; i++)
 		for (uint32_t k = 0; k < plot->series[i].npoints; k++)
 		{
 			BicyclePoint p;
 
-			if (!point(&plot->series[i], k, &p))
+			if (!plot_point(&plot->series[i], k, &p))
 				continue;
 			e.count++;
 			e.x_low = fmin(e.x_low, p.x);
@@ -206,7 +227,7 @@ measure(const Plot *plot)
 
 /* A range that is wider than nothing, with a little air. */
 static void
-set_range(Axis *axis, double low, double high, double air)
+set_range(PlotAxis *axis, double low, double high, double air)
 {
 	if (!(high > low))
 	{
@@ -222,16 +243,16 @@ set_range(Axis *axis, double low, double high, double air)
 static void
 make_axes(Plot *plot)
 {
-	Extent e = measure(plot);
+	PlotExtent e = measure_plot(plot);
 
-	plot->x =
-		(Axis){ .start = MARGIN_LEFT, .length = (double) plot->head.width - MARGIN_LEFT - LEGEND };
-	plot->y = (Axis){ .start = (double) plot->head.height - MARGIN_BOTTOM,
-					  .length = -((double) plot->head.height - MARGIN_BOTTOM - MARGIN_TOP) };
+	plot->x = (PlotAxis){ .start = MARGIN_LEFT,
+						  .length = (double) plot->head.width - MARGIN_LEFT - LEGEND };
+	plot->y = (PlotAxis){ .start = (double) plot->head.height - MARGIN_BOTTOM,
+						  .length = -((double) plot->head.height - MARGIN_BOTTOM - MARGIN_TOP) };
 	if (plot->x.length < 1)
 		plot->x.length = 1;
 	if (e.count == 0)
-		e = (Extent){ .x_high = 1, .y_high = 1 };
+		e = (PlotExtent){ .x_high = 1, .y_high = 1 };
 	set_range(&plot->x, e.x_low, e.x_high, 0);
 	/*
 	 * A value of exactly 0 now and then does not show on a logarithmic axis,
@@ -303,11 +324,11 @@ draw_line(Plot *plot, double x0, double y0, double x1, double y1, double gray)
 }
 
 static void
-draw_tick(Plot *plot, const Axis *axis, double value)
+draw_tick(Plot *plot, const PlotAxis *axis, double value)
 {
 	double bottom = plot->y.start;
 	double right = plot->x.start + plot->x.length;
-	double at = on_axis(axis, value);
+	double at = on_plot_axis(axis, value);
 	char text[32];
 
 	format_number(value, text, sizeof(text));
@@ -323,14 +344,14 @@ draw_tick(Plot *plot, const Axis *axis, double value)
 }
 
 static void
-draw_ticks(Plot *plot, const Axis *axis)
+draw_ticks(Plot *plot, const PlotAxis *axis)
 {
 	static const int digits[] = { 1, 2, 5 };
 	double step, first;
 
 	if (!axis->log)
 	{
-		step = tick_step(axis->to - axis->from, clamp(fabs(axis->length) / 80, 2, MAX_TICKS));
+		step = tick_step(axis->to - axis->from, plot_clamp(fabs(axis->length) / 80, 2, MAX_TICKS));
 		first = ceil(axis->from / step) * step;
 		/* counted, because a step may be too small to change a large value */
 		for (int i = 0; i <= MAX_TICKS && first + i * step <= axis->to + step * 1e-9; i++)
@@ -374,16 +395,16 @@ draw_frame(Plot *plot)
  * The line so far, and what has been gathered for the column of pixels that is
  * being filled.
  */
-typedef struct Pen
+typedef struct PlotPen
 {
 	long column;
 	double x, y; /* sums of positions */
 	int n;
 	int drawn;
-} Pen;
+} PlotPen;
 
 static void
-pen_flush(Plot *plot, Pen *pen)
+pen_flush(Plot *plot, PlotPen *pen)
 {
 	double x, y;
 
@@ -401,23 +422,23 @@ pen_flush(Plot *plot, Pen *pen)
 }
 
 static void
-draw_series(Plot *plot, const Series *series, const double colour[3])
+draw_series(Plot *plot, const PlotSeries *series, const double colour[3])
 {
-	Pen pen = { 0 };
+	PlotPen pen = { 0 };
 
 	for (uint32_t i = 0; i < series->npoints; i++)
 	{
 		BicyclePoint p;
 		double x;
 
-		if (!point(series, i, &p) || (plot->y.log && p.y <= 0))
+		if (!plot_point(series, i, &p) || (plot->y.log && p.y <= 0))
 			continue;
-		x = on_axis(&plot->x, p.x);
+		x = on_plot_axis(&plot->x, p.x);
 		if (pen.n > 0 && (long) x != pen.column)
 			pen_flush(plot, &pen);
 		pen.column = (long) x;
 		pen.x += x;
-		pen.y += on_axis(&plot->y, p.y);
+		pen.y += on_plot_axis(&plot->y, p.y);
 		pen.n++;
 	}
 	pen_flush(plot, &pen);
@@ -436,7 +457,7 @@ draw_curves(Plot *plot)
 
 	for (uint32_t i = 0; i < plot->head.series; i++)
 	{
-		const Series *series = &plot->series[i];
+		const PlotSeries *series = &plot->series[i];
 		const double *colour = colours[i % NCOLOURS];
 		double y = MARGIN_TOP + (i + 0.5) * (FONT_SIZE + 8);
 
@@ -463,8 +484,8 @@ draw_curves(Plot *plot)
  * A surface's pixels (32 bits: unused, red, green, blue) as an RGB image's
  * file.
  */
-static bool
-encode(cairo_surface_t *surface, uint8_t **png, size_t *png_length, EngineError *error)
+static PlotStatus
+encode_surface(cairo_surface_t *surface, uint8_t **png, size_t *length, PlotError *error)
 {
 	Image image = { .width = cairo_image_surface_get_width(surface),
 					.height = cairo_image_surface_get_height(surface),
@@ -472,14 +493,11 @@ encode(cairo_surface_t *surface, uint8_t **png, size_t *png_length, EngineError 
 	size_t stride = (size_t) cairo_image_surface_get_stride(surface);
 	const uint8_t *pixels = cairo_image_surface_get_data(surface);
 	ImageError image_error;
-	bool encoded;
+	ImageStatus status;
 
 	image.pixels = malloc((size_t) image.width * (size_t) image.height * 3);
 	if (image.pixels == NULL)
-	{
-		error_memory(error, "a plot");
-		return false;
-	}
+		return plot_fail_memory(error);
 	for (int y = 0; y < image.height; y++)
 		for (int x = 0; x < image.width; x++)
 		{
@@ -491,20 +509,23 @@ encode(cairo_surface_t *surface, uint8_t **png, size_t *png_length, EngineError 
 			out[1] = (uint8_t) (word >> 8);
 			out[2] = (uint8_t) word;
 		}
-	encoded = image_encode_png(&image, png, png_length, &image_error) == IMAGE_OK;
-	if (!encoded)
-		error_from_image(error, &image_error);
+	status = image_encode_png(&image, png, length, &image_error);
 	image_free(&image);
-	return encoded;
+	if (status == IMAGE_OK)
+		return PLOT_OK;
+	return plot_fail(error, status == IMAGE_ENOMEM ? PLOT_ENOMEM : PLOT_EFAILED,
+					 image_error.message, "%s", image_error.detail);
 }
 
-static bool
-draw(Plot *plot, uint8_t **png, size_t *png_length, EngineError *error)
+PlotStatus
+plot_draw(Plot *plot, uint8_t **png, size_t *length, PlotError *error)
 {
 	cairo_surface_t *surface = cairo_image_surface_create(
 		CAIRO_FORMAT_RGB24, (int) plot->head.width, (int) plot->head.height);
-	bool drawn;
+	cairo_status_t cairo;
+	PlotStatus status;
 
+	*png = NULL;
 	plot->cairo = cairo_create(surface);
 	cairo_select_font_face(plot->cairo, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
 						   CAIRO_FONT_WEIGHT_NORMAL);
@@ -513,77 +534,68 @@ draw(Plot *plot, uint8_t **png, size_t *png_length, EngineError *error)
 	draw_frame(plot);
 	draw_curves(plot);
 	cairo_surface_flush(surface);
-	drawn = cairo_status(plot->cairo) == CAIRO_STATUS_SUCCESS;
-	if (!drawn)
-	{
-		bool memory = cairo_status(plot->cairo) == CAIRO_STATUS_NO_MEMORY;
-
-		error_set(error, memory ? "53200" : "58000", "could not draw a plot");
-		error_detail(error, "The cairo library reported: %s.",
-					 cairo_status_to_string(cairo_status(plot->cairo)));
-	}
-	drawn = drawn && encode(surface, png, png_length, error);
+	cairo = cairo_status(plot->cairo);
+	if (cairo == CAIRO_STATUS_SUCCESS)
+		status = encode_surface(surface, png, length, error);
+	else
+		status = plot_fail(error, cairo == CAIRO_STATUS_NO_MEMORY ? PLOT_ENOMEM : PLOT_EFAILED,
+						   "could not draw a plot", "The cairo library reported: %s.",
+						   cairo_status_to_string(cairo));
 	cairo_destroy(plot->cairo);
 	cairo_surface_destroy(surface);
-	return drawn;
+	return status;
 }
 
-/*
- * Frees what cairo and fontconfig keep between plots. At the end, when no
- * thread draws.
- */
+/* ---- The whole ----------------------------------------------------------- */
+
+PlotStatus
+plot_read(const uint8_t *bytes, size_t length, uint64_t max_pixels, Plot **plot, PlotError *error)
+{
+	Plot *p = calloc(1, sizeof(*p));
+	PlotStatus status;
+
+	*plot = NULL;
+	if (p == NULL)
+		return plot_fail_memory(error);
+	status = read_series(p, bytes, length, error);
+	if (status == PLOT_OK && (uint64_t) p->head.width * p->head.height > max_pixels)
+		status = plot_fail(error, PLOT_ELIMIT, "plot has too many pixels",
+						   "It has %u x %u, and %llu are allowed.", p->head.width, p->head.height,
+						   (unsigned long long) max_pixels);
+	if (status == PLOT_OK)
+		*plot = p;
+	else
+		free(p);
+	return status;
+}
+
+size_t
+plot_bytes(const Plot *plot)
+{
+	return (size_t) plot->head.width * plot->head.height * PIXEL_BYTES;
+}
+
+unsigned
+plot_width(const Plot *plot)
+{
+	return plot->head.width;
+}
+
+unsigned
+plot_height(const Plot *plot)
+{
+	return plot->head.height;
+}
+
+void
+plot_free(Plot *plot)
+{
+	free(plot);
+}
+
 void
 plot_forget(void)
 {
 	cairo_debug_reset_static_data();
 	FcFini();
-}
-
-/* Draws within the budget, whose turn it waits for. */
-static bool
-draw_within(Plot *plot, DecodeBudget *budget, uint8_t **png, size_t *png_length, EngineError *error)
-{
-	size_t bytes = (size_t) plot->head.width * plot->head.height * PIXEL_BYTES;
-	bool drawn;
-
-	if (!decode_take(budget, bytes))
-	{
-		error_set(error, "53200", "out of engine memory");
-		error_detail(
-			error,
-			"A plot of %u x %u pixels takes %zu bytes, more than all decoders together may take.",
-			plot->head.width, plot->head.height, bytes);
-		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
-		return false;
-	}
-	drawn = draw(plot, png, png_length, error);
-	decode_release(budget, bytes);
-	return drawn;
-}
-
-bool
-plot_draw(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels,
-		  uint8_t **png, size_t *png_length, EngineError *error)
-{
-	Plot *plot = calloc(1, sizeof(*plot));
-	bool drawn;
-
-	*png = NULL;
-	if (plot == NULL)
-	{
-		error_memory(error, "a plot");
-		return false;
-	}
-	drawn = read_plot(plot, bytes, length, error);
-	if (drawn && (uint64_t) plot->head.width * plot->head.height > max_pixels)
-	{
-		error_set(error, "54000", "plot has too many pixels");
-		error_detail(error, "It has %u x %u, and %llu are allowed.", plot->head.width,
-					 plot->head.height, (unsigned long long) max_pixels);
-		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
-		drawn = false;
-	}
-	drawn = drawn && draw_within(plot, budget, png, png_length, error);
-	free(plot);
-	return drawn;
 }
