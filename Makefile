@@ -42,7 +42,7 @@ export BICYCLE_TESTDATA ?= $(CURDIR)/test/data
 # Objects know no headers under PGXS, nor which server they were built for: when either changes all are built anew.
 BUILT_FOR := $(shell mkdir -p build; v=$$($(PG_CONFIG) --version --includedir-server | tr '\n' ' '); \
 	[ "$$v" = "$$(cat build/built-for 2>/dev/null)" ] || echo "$$v" >build/built-for; echo build/built-for)
-$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h src/common/*) src/nn/nn.h
+$(OBJS): $(BUILT_FOR) $(wildcard src/pg/*.h src/common/*.h) src/nn/nn.h
 
 bicycle--$(EXTVERSION).sql: sql/bicycle.sql
 	cp $< $@
@@ -176,6 +176,9 @@ $B/imitation/src/%.o: src/%.c
 	@mkdir -p $(dir $@)
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -MMD -MP -c $< -o $@
 
+# What test/structure/layers.pl looks at.
+all-objects: objects $(OBJS) $(IMITATION_OBJ)
+
 $B/libimitation.a: $(IMITATION_OBJ)
 	rm -f $@ && ar rcs $@ $^
 
@@ -268,4 +271,4 @@ bench:
 deps:
 	test/install-deps.sh
 
-.PHONY: cuda devices gpu engine unit objects benches tools install-engine uninstall-engine test demo bench deps
+.PHONY: cuda devices gpu engine unit objects all-objects benches tools install-engine uninstall-engine test demo bench deps

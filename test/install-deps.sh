@@ -4,7 +4,7 @@ set -eu -o pipefail
 [ "${INSTALL_DEPS:-yes}" != no ] || exit 0
 
 PG_CONFIG=${PG_CONFIG:-pg_config}
-CC=${ENGINE_CC:-gcc}
+CC=(${ENGINE_CC:-gcc})			# it may be two words: ccache gcc
 missing=()						# in words
 packages=()						# what brings it
 
@@ -17,11 +17,11 @@ need()							# need WORD PACKAGE...
 have() { command -v "$1" >/dev/null 2>&1; }
 header()						# header NAME [FLAG...]
 {
-	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "$CC" ${DNNL_CFLAGS:-} "${@:2}" -fsyntax-only -x c - 2>/dev/null
+	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "${CC[@]}" ${DNNL_CFLAGS:-} "${@:2}" -fsyntax-only -x c - 2>/dev/null
 }
 
 have make || need make make
-have "$CC" || need "a C compiler" gcc libc6-dev
+have "${CC[0]}" || need "a C compiler" gcc libc6-dev
 header png.h || need libpng libpng-dev
 header jpeglib.h || need libjpeg-turbo libjpeg-dev
 header cairo/cairo.h || need cairo libcairo2-dev

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs the tests against throw-away servers.  Usage: test/run.sh [PART...]; without arguments all parts:
 #
+#	structure   the order of layers, names, format: what test/structure looks at
 #	unit        C tests of the neural core, images, formats and engine
 #	asan        the same, and the regression suite, with the engine under AddressSanitizer and UndefinedBehaviorSanitizer
 #	regress     pg_regress, with the extension preloaded; nopreload: the same without
@@ -15,7 +16,7 @@
 set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
-ALL="unit asan regress nopreload isolation pgtap tap"
+ALL="structure unit asan regress nopreload isolation pgtap tap"
 THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot test_engine_protocol test_engine_stress test_train_engine test_train_feed"
 parts=${*:-$ALL}
 for part in $parts; do
@@ -123,6 +124,16 @@ CONF
 done
 "${AS[@]}" cp "$WORK/preload-yes.conf" "$WORK/isolation.conf"
 "${AS[@]}" tee -a "$WORK/isolation.conf" >/dev/null <<<"bicycle.max_training_jobs = 0"
+
+if wanted structure; then
+	say "structure"
+	build all-objects
+	for script in "$ROOT"/test/structure/*.pl; do
+		status=0
+		BUILD=$BUILD "$script" --objects "$ROOT/$BUILD/release" || status=$?
+		result $status "structure: $(basename "$script" .pl)"
+	done
+fi
 
 if wanted unit; then
 	unit_tests release 300
