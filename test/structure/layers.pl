@@ -148,6 +148,15 @@ foreach my $path (@sources)
 	}
 }
 
+foreach my $folder (sort keys %levels)
+{
+	foreach my $pattern (map { @{ $_->{files} } } grep { ref } @{ $levels{$folder} })
+	{
+		next if $pattern =~ /\*$/ || $folder eq 'folders' || $source{"$folder/$pattern"};
+		fail("$layers_file: there is no file $folder/$pattern");
+	}
+}
+
 # Both programs may define a name; a file means that of its own folder.
 my %arrow;
 foreach my $from (keys %needed)
