@@ -4,6 +4,7 @@
 #	make test                                 everything, against throw-away servers of its own (test/run.sh)
 #	make demo                                 the main job, with pictures in demo/ (demo/run.sh)
 #	make bench                                speed, next to its peers (bench/run.sh)
+#	make TRACE=1                              with what measures inside the CUDA device (src/nn/cuda/trace), into build/trace
 #	make test DEVICE=cuda, make bench DEVICE=cuda    the same of a GPU that is here (test/cuda/run.sh)
 #	make deps                                 installs with apt what these need and is missing; test, demo and bench do so themselves
 #
@@ -59,7 +60,7 @@ endif
 # ---- The engine ----------------------------------------------------------------------------------------------------------------------------
 
 VARIANT ?= release
-BUILD ?= build
+BUILD ?= build$(if $(TRACE),/trace)
 B = $(BUILD)/$(VARIANT)
 
 DNNL_CFLAGS ?=
@@ -129,9 +130,9 @@ CUDA_LIB = $(patsubst %/libcudart_static.a,%,$(firstword $(wildcard $(addsuffix 
 NVCC_WARNINGS ?= -Werror all-warnings
 CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas $(NVCC_WARNINGS) \
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
-CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
+CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) $(if $(TRACE),-DBICYCLE_TRACE) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
-CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c src/common/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/precision.c) \
+CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c $(if $(TRACE),src/nn/cuda/trace/*.c) src/common/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/precision.c) \
 	$B/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),no cudnn.h found),no nvcc found)
@@ -156,9 +157,9 @@ $B/bicycle_cuda.so: $(CUDA_OBJ)
 	$(ENGINE_CC) -shared -pthread -Wl,-z,defs -Wl,--exclude-libs,ALL $(CUDNN_RPATH) $^ -o $@ -L$(CUDA_LIB) -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic -lrt -ldl -lm
 
 # The same device and kernels for the CPU, for tests: test/cuda/gpu_on_cpu.h.
-IMITATION_CFLAGS = $(ENGINE_CFLAGS) -fPIC -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
+IMITATION_CFLAGS = $(ENGINE_CFLAGS) -DBICYCLE_TRACE -fPIC -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
 IMITATION_OBJ = $(patsubst kernels/%.cu,$B/imitation/%.o,$(wildcard kernels/*.cu)) $(patsubst src/nn/cuda/%.c,$B/imitation/%.o,$(filter-out \
-	src/nn/cuda/cudnn.c,$(wildcard src/nn/cuda/*.c))) $(patsubst test/cuda/%.c,$B/imitation/%.o,$(wildcard test/cuda/*_on_cpu.c))
+	src/nn/cuda/cudnn.c,$(wildcard src/nn/cuda/*.c src/nn/cuda/trace/*.c))) $(patsubst test/cuda/%.c,$B/imitation/%.o,$(wildcard test/cuda/*_on_cpu.c))
 
 $B/imitation/%.o: kernels/%.cu
 	@mkdir -p $(dir $@)

@@ -157,7 +157,7 @@ cudnn=$("$PYTHON" -c 'import nvidia.cudnn, os; print(list(nvidia.cudnn.__path__)
 cuda_home=$(dirname "$(dirname "$(readlink -f "$NVCC")")")
 PG_CONFIG=${PG_CONFIG:-pg_config}
 # other compilers than the ones this is developed with may warn of more
-flags=(NVCC="$NVCC" CUDA_ARCH="$arch" BUILD="$BUILD" WARNINGS=-Wall NVCC_WARNINGS=)
+flags=(NVCC="$NVCC" CUDA_ARCH="$arch" BUILD="$BUILD" TRACE=1 WARNINGS=-Wall NVCC_WARNINGS=)
 if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/include/cudnn.h" ]; then
 	flags+=(CUDNN_INCLUDE="$cudnn/include" CUDNN_LIB="$cudnn/lib")
 	# the wheel's cuDNN finds cuBLAS and NVRTC beside itself, in the other wheels

@@ -9,6 +9,7 @@
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
+#include "nn/cuda/trace/cuda_trace.h"
 #include "nn/cuda/module.h"
 
 #include "cuda_runtime_api.h"

@@ -1,15 +1,16 @@
 /*
  * cuda.c
- *	  The CUDA device: opening a GPU, its pool of memory, errors, and the one
- *	  symbol of bicycle_cuda.so.
+ *	  The CUDA device: opening a GPU, and the one symbol of bicycle_cuda.so.
  *
- * A CudaDevice owns its streams, cuDNN's handle and the pool; packed weights
- * and plans own the blocks they took and give them back. The pool's lock is the
- * only one.
+ * A CudaDevice owns its streams, cuDNN's handle and the pool (cuda_pool.c).
+ * Called by the device's owner.
  */
 #include "nn/cuda/cuda.h"
 
 #include "nn/cuda/module.h"
+#ifdef BICYCLE_TRACE
+#include "nn/cuda/trace/cuda_trace.h"
+#endif
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,152 +19,6 @@
 #define MIN_CAPABILITY 75
 /* of a plan: 64 images of 256 x 256 in half precision */
 #define MAX_ARENA_BYTES ((size_t) 2 << 30)
-#define RESERVE 8 /* the part of the card that is left alone without a limit */
-
-NnStatus
-cuda_check(NnError *error, cudaError_t result, const char *what)
-{
-	if (result == cudaSuccess)
-		return NN_OK;
-	/*
-	 * CUDA keeps it for whoever asks next, and it must not be taken for a
-	 * kernel's
-	 */
-	(void) cudaGetLastError();
-	if (result == cudaErrorMemoryAllocation)
-	{
-		nn_fail(error, NN_ENOMEM, "out of GPU memory");
-		nn_detail(error, "CUDA could not %s.", what);
-		return NN_ENOMEM;
-	}
-	nn_fail(error, NN_EDEVICE, "GPU could not %s", what);
-	nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
-	return NN_EDEVICE;
-}
-
-NnStatus
-cuda_use(const CudaDevice *device, NnError *error)
-{
-	return cuda_check(error, cudaSetDevice(device->index), "be chosen");
-}
-
-/* ---- Memory -------------------------------------------------------------- */
-
-/* Gives spare blocks back to CUDA.  With the lock held. */
-static void
-drop_spares(CudaPool *pool)
-{
-	while (pool->nspare > 0)
-	{
-		CudaBlock *b = &pool->spare[--pool->nspare];
-
-		(void) cudaFree(b->data);
-		pool->taken -= b->bytes;
-	}
-}
-
-/*
- * A spare block of that size: one that is larger would take from the limit what
- * nobody uses. With the lock held.
- */
-static bool
-take_spare(CudaPool *pool, size_t bytes, CudaBlock *block)
-{
-	for (int i = 0; i < pool->nspare; i++)
-		if (pool->spare[i].bytes == bytes)
-		{
-			*block = pool->spare[i];
-			pool->spare[i] = pool->spare[--pool->nspare];
-			return true;
-		}
-	return false;
-}
-
-static NnStatus
-take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
-{
-	cudaError_t result = cudaErrorMemoryAllocation;
-	NnStatus status;
-
-	if (bytes <= pool->limit && pool->taken <= pool->limit - bytes)
-		result = cudaMalloc(&block->data, bytes);
-	if (result == cudaErrorMemoryAllocation && pool->nspare > 0)
-	{
-		(void) cudaGetLastError();
-		drop_spares(pool);
-		return take_new(pool, bytes, block, error);
-	}
-	status = cuda_check(error, result, "allocate it");
-	if (status == NN_ENOMEM)
-	{
-		nn_detail(error, "%zu bytes are wanted, %zu are in use, and the limit is %zu.", bytes,
-				  (size_t) pool->taken, (size_t) pool->limit);
-		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or free memory of the GPU that "
-					   "other processes hold.");
-	}
-	if (status != NN_OK)
-		return status;
-	block->bytes = bytes;
-	pool->taken += bytes;
-	return NN_OK;
-}
-
-NnStatus
-cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error)
-{
-	NnStatus status = NN_OK;
-
-	*block = (CudaBlock){ 0 };
-	bytes = cuda_aligned(bytes > 0 ? bytes : 1);
-	pthread_mutex_lock(&device->pool.lock);
-	if (!take_spare(&device->pool, bytes, block))
-		status = take_new(&device->pool, bytes, block, error);
-	pthread_mutex_unlock(&device->pool.lock);
-	return status;
-}
-
-void
-cuda_give(CudaDevice *device, CudaBlock *block)
-{
-	CudaPool *pool = &device->pool;
-
-	if (!block->data)
-		return;
-	pthread_mutex_lock(&pool->lock);
-	if (pool->nspare < CUDA_FREE_BLOCKS && pool->taken <= pool->limit)
-		pool->spare[pool->nspare++] = *block;
-	else
-	{
-		(void) cudaFree(block->data);
-		pool->taken -= block->bytes;
-	}
-	pthread_mutex_unlock(&pool->lock);
-	*block = (CudaBlock){ 0 };
-}
-
-static void
-cuda_set_memory(NnDevice *base, size_t bytes)
-{
-	CudaDevice *device = base->state;
-	CudaPool *pool = &device->pool;
-	NnError ignored;
-
-	pthread_mutex_lock(&pool->lock);
-	pool->limit = bytes > 0 && bytes < device->card_bytes ? bytes
-				  : bytes > 0                             ? device->card_bytes
-							  : device->card_bytes - device->card_bytes / RESERVE;
-	if (pool->taken > pool->limit && cuda_use(device, &ignored) == NN_OK)
-		drop_spares(pool);
-	pthread_mutex_unlock(&pool->lock);
-}
-
-static void
-cuda_memory(const NnDevice *base, NnDeviceMemory *memory)
-{
-	const CudaDevice *device = base->state;
-
-	*memory = (NnDeviceMemory){ .limit = device->pool.limit, .used = device->pool.taken };
-}
 
 /* ---- The device ---------------------------------------------------------- */
 
@@ -209,11 +64,12 @@ cuda_close(NnDevice *base)
 	if (device->in)
 		(void) cuda_use(device, &error);
 	cuda_convs_close(device->convs);
-	drop_spares(&device->pool);
+	cuda_drop_spares(&device->pool);
 	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
 		if (streams[i])
 			(void) cudaStreamDestroy(streams[i]);
 	pthread_mutex_destroy(&device->pool.lock);
+	free(device->tracer);
 	free(device);
 }
 
@@ -334,7 +190,7 @@ try_kernel(CudaDevice *device, NnError *error)
 	ended = cudaStreamSynchronize(stream);
 	result = result == cudaSuccess ? ended : result;
 	cuda_give(device, &block);
-	drop_spares(&device->pool);
+	cuda_drop_spares(&device->pool);
 	status = cuda_check(error, result, "run a first kernel");
 	if (is_unloadable(result))
 	{
@@ -385,7 +241,6 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 	if (!device)
 		return nn_no_memory(error, sizeof(CudaDevice));
 	device->index = index;
-	device->trace = getenv("BICYCLE_CUDA_TRACE") != NULL;
 	pthread_mutex_init(&device->pool.lock, NULL);
 	device->base = (NnDevice){
 		.name = "cuda",
@@ -421,8 +276,9 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		(void) cudaGetLastError();
 		return status;
 	}
-	if (device->trace)
-		cuda_trace_device(device);
+#ifdef BICYCLE_TRACE
+	device->tracer = cuda_tracer_open(device);
+#endif
 	device->base.automatic = device->capability >= 80 ? NN_PRECISION_BF16 : NN_PRECISION_FP16;
 	*out = &device->base;
 	return NN_OK;

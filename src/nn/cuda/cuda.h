@@ -57,7 +57,7 @@
 #include <cuda_runtime_api.h>
 #include <pthread.h>
 
-/* ---- Device and memory (cuda.c) ------------------------------------------ */
+/* ---- Device and memory (cuda.c, cuda_pool.c) ----------------------------- */
 
 #define CUDA_ALIGN 256      /* of parts of a block */
 #define CUDA_FREE_BLOCKS 64 /* that the pool keeps */
@@ -77,13 +77,6 @@ typedef struct CudaPool
 	int nspare;
 } CudaPool;
 
-/* What the card can do a second; 0 where it is not known (cuda_peak.c). */
-typedef struct CudaPeak
-{
-	bool known; /* or tried */
-	double flop, bytes;
-} CudaPeak;
-
 typedef struct CudaDevice
 {
 	NnDevice base;
@@ -95,9 +88,8 @@ typedef struct CudaDevice
 	CudaPool pool;
 	struct CudaSlot *open[NN_STARTS]; /* started and not finished, oldest first */
 	int nopen;
-	bool trace;                            /* BICYCLE_CUDA_TRACE */
-	CudaPeak peaks[NN_PRECISION_TF32 + 1]; /* of each precision, for the trace */
-	char card[160];                        /* all of the description but threads */
+	struct CudaTracer *tracer; /* NULL: nothing is traced; freed with the device */
+	char card[160];            /* all of the description but threads */
 } CudaDevice;
 
 extern NnStatus cuda_check(NnError *error, cudaError_t result,
@@ -105,9 +97,11 @@ extern NnStatus cuda_check(NnError *error, cudaError_t result,
 extern NnStatus cuda_use(const CudaDevice *device,
 						 NnError *error); /* makes it the calling thread's */
 extern NnStatus cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error);
-extern void
-cuda_give(CudaDevice *device,
-		  CudaBlock *block); /* nothing that runs may use it; an empty block is left alone */
+/* Nothing that runs may use it; an empty block is left alone. */
+extern void cuda_give(CudaDevice *device, CudaBlock *block);
+extern void cuda_drop_spares(CudaPool *pool); /* to CUDA; with the lock held, or by one thread */
+extern void cuda_set_memory(NnDevice *base, size_t bytes);
+extern void cuda_memory(const NnDevice *base, NnDeviceMemory *memory);
 
 static inline size_t
 cuda_aligned(size_t bytes)
@@ -217,12 +211,17 @@ extern NnStatus cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnEr
 extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step,
 								 NnError *error);
 
-/* cuda_peak.c */
-extern const CudaPeak *cuda_peak(CudaDevice *device, NnPrecision precision);
-
-/* cuda_trace.c: prints times; what is in the plan's memory is lost. */
-extern void cuda_trace(CudaDevice *device, const CudaSlot *slot);
-extern void cuda_trace_device(CudaDevice *device);
-extern void cuda_trace_uncaptured(const CudaSlot *slot, const NnError *why);
+/*
+ * What looks on while plans run, in builds with TRACE=1 that were asked to
+ * (trace/cuda_trace.c). Called by the device's owner.
+ */
+typedef struct CudaTracer
+{
+	/*
+	 * the first slot is about to run for the second time, captured if it can be
+	 */
+	void (*plan)(CudaDevice *device, const CudaSlot *slot);
+	void (*uncaptured)(const CudaSlot *slot, const NnError *why);
+} CudaTracer;
 
 #endif /* BICYCLE_NN_CUDA_H */

@@ -105,11 +105,11 @@ compute(CudaDevice *device, CudaSlot *slot, NnError *error)
 	if (slot->runs == 1 && !slot->graph && capture(device, slot, &why) != NN_OK)
 	{
 		(void) cudaGetLastError();
-		if (device->trace)
-			cuda_trace_uncaptured(slot, &why);
+		if (device->tracer)
+			device->tracer->uncaptured(slot, &why);
 	}
-	if (device->trace && slot->runs == 1 && slot == slot->plan->slots)
-		cuda_trace(device, slot);
+	if (device->tracer && slot->runs == 1 && slot == slot->plan->slots)
+		device->tracer->plan(device, slot);
 	status = slot->graph ? cuda_check(error, cudaGraphLaunch(slot->graph, device->compute),
 									  "run a captured plan")
 						 : cuda_launch_steps(device, slot, error);

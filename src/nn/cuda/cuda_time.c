@@ -1,12 +1,10 @@
 /*
  * cuda_time.c
- *	  How long the GPU takes for a convolution, or for a copy within its memory:
- *	  the least of some runs, on a stream, without what the host does around
- *	  them.
+ *	  How long the GPU takes for something: the least of some runs, on a stream,
+ *	  without what the host does around them.
  *
- * Buffers are the calls' own, beside the device's pool: for choosing among
- * engines (cudnn.c), for what the card can do (cuda_peak.c) and for benchmarks.
- * A call waits for the stream.
+ * Buffers are the call's own, beside the device's pool. A call waits for the
+ * stream.
  */
 #include "nn/cuda/cuda_time.h"
 
@@ -59,35 +57,8 @@ fill(cudaStream_t stream, char *to, size_t bytes, KernelType type)
 	return result;
 }
 
-/*
- * What is timed: with conv NULL a copy of `bytes` from buffers[0] to
- * buffers[2].
- */
-typedef struct Timed
-{
-	CudaConvs *convs;
-	const CudaConv *conv;
-	size_t bytes;
-} Timed;
-
-static bool
-run_once(cudaStream_t stream, const Timed *timed, char *const buffers[4])
-{
-	NnError ignored;
-
-	if (!timed->conv)
-		return cudaMemcpyAsync(buffers[2], buffers[0], timed->bytes, cudaMemcpyDeviceToDevice,
-							   stream) == cudaSuccess;
-	return cuda_conv_run(timed->convs, timed->conv, buffers[0], buffers[1], buffers[2], buffers[3],
-						 &ignored) == NN_OK;
-}
-
-/*
- * Milliseconds of the fastest run, in buffers of these sizes, of which the
- * first two are read; CUDA_TIME_NEVER if it could not be run.
- */
-static float
-fastest(cudaStream_t stream, const Timed *timed, const size_t sizes[4], KernelType type)
+float
+cuda_time(void *stream, CudaTimedRun *run, void *what, const size_t sizes[4], KernelType type)
 {
 	char *buffers[4] = { NULL };
 	cudaEvent_t events[2] = { NULL };
@@ -100,8 +71,7 @@ fastest(cudaStream_t stream, const Timed *timed, const size_t sizes[4], KernelTy
 			   (i > 1 || fill(stream, buffers[i], sizes[i], type) == cudaSuccess);
 	for (int i = 0; good && i < WARM_UPS + RUNS; i++)
 	{
-		good = cudaEventRecord(events[0], stream) == cudaSuccess &&
-			   run_once(stream, timed, buffers) &&
+		good = cudaEventRecord(events[0], stream) == cudaSuccess && run(what, buffers) &&
 			   cudaEventRecord(events[1], stream) == cudaSuccess &&
 			   cudaEventSynchronize(events[1]) == cudaSuccess &&
 			   cudaEventElapsedTime(&ms, events[0], events[1]) == cudaSuccess;
@@ -115,24 +85,4 @@ fastest(cudaStream_t stream, const Timed *timed, const size_t sizes[4], KernelTy
 			(void) cudaEventDestroy(events[i]);
 	(void) cudaGetLastError();
 	return good ? best : CUDA_TIME_NEVER;
-}
-
-float
-cuda_time_conv(void *stream, CudaConvs *convs, const CudaConv *conv, const CudaConvShape *s)
-{
-	size_t element = kernel_type_size(s->type);
-	size_t sizes[4] = { element * s->n * s->h * s->w * s->c,
-						element * s->k * s->c * s->kernel * s->kernel,
-						element * s->n * s->oh * s->ow * s->k, cuda_conv_workspace(conv) + 1 };
-	Timed timed = { .convs = convs, .conv = conv };
-
-	return fastest(stream, &timed, sizes, s->type);
-}
-
-float
-cuda_time_copy(void *stream, size_t bytes)
-{
-	Timed timed = { .bytes = bytes };
-
-	return fastest(stream, &timed, (size_t[4]){ bytes, 1, bytes, 1 }, KERNEL_F32);
 }

@@ -1,12 +1,12 @@
 /*
  * cuda_trace.c
- *	  Where a plan's time goes, for whoever makes it faster: with
- *	  BICYCLE_CUDA_TRACE set, the device prints to stderr, once a plan and form,
- *	  the time of the captured plan as a whole, without copies to and from the
- *	  host; the time of each of its steps; and how much of it the card would
- *	  need at the rates of cuda_peak.c, for the arithmetic or the memory that
- *	  the step cannot do without, whichever takes longer (cuda_shape.h). And
- *	  once a device, cuDNN's description of it.
+ *	  Where a plan's time goes, for whoever makes it faster. Built by make
+ *	  TRACE=1 only; with BICYCLE_CUDA_TRACE set, the device prints to stderr,
+ *	  once a plan and form, the time of the captured plan as a whole, without
+ *	  copies to and from the host; the time of each of its steps; and how much
+ *	  of it the card would need at the rates of cuda_peak.c, for the arithmetic
+ *	  or the memory that the step cannot do without, whichever takes longer
+ *	  (cuda_shape.h). And once a device, cuDNN's description of it.
  *
  * Steps are timed where they are: the plan is captured once more with an event
  * between any two, so that a step finds in the cache what it finds there when
@@ -14,7 +14,7 @@
  * whole. Where that cannot be captured each step is launched by itself, and its
  * time includes its launch. All times are medians.
  */
-#include "nn/cuda/cuda.h"
+#include "nn/cuda/trace/cuda_trace.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -22,6 +22,12 @@
 
 #define WARM_UPS 5
 #define RUNS 21
+
+typedef struct CudaTracing
+{
+	CudaTracer base;
+	CudaPeak peaks[NN_PRECISION_TF32 + 1]; /* of each precision */
+} CudaTracing;
 
 typedef struct StepTime
 {
@@ -201,14 +207,15 @@ print_plan(const CudaPlan *p, float whole, const StepTime *times, bool in_place,
 		print_step(p, i, times[i].median, peak);
 }
 
-void
-cuda_trace(CudaDevice *device, const CudaSlot *slot)
+static void
+trace_plan(CudaDevice *device, const CudaSlot *slot)
 {
 	const CudaPlan *p = slot->plan;
-	const CudaPeak *peak = cuda_peak(device, p->plan->precision);
+	CudaPeak *peak = &((CudaTracing *) device->tracer)->peaks[p->plan->precision];
 	StepTime *times = calloc(p->nsteps, sizeof(StepTime));
 	cudaEvent_t events[2] = { NULL };
 
+	cuda_peak(device, p->plan->precision, peak);
 	if (times && cudaEventCreateWithFlags(&events[0], 0) == cudaSuccess &&
 		cudaEventCreateWithFlags(&events[1], 0) == cudaSuccess)
 	{
@@ -226,8 +233,8 @@ cuda_trace(CudaDevice *device, const CudaSlot *slot)
 	(void) cudaGetLastError();
 }
 
-void
-cuda_trace_uncaptured(const CudaSlot *slot, const NnError *why)
+static void
+trace_uncaptured(const CudaSlot *slot, const NnError *why)
 {
 	const CudaPlan *p = slot->plan;
 
@@ -236,8 +243,8 @@ cuda_trace_uncaptured(const CudaSlot *slot, const NnError *why)
 			why->message, why->detail);
 }
 
-void
-cuda_trace_device(CudaDevice *device)
+static void
+trace_device(CudaDevice *device)
 {
 	char *text = cuda_convs_description(device->convs);
 
@@ -247,4 +254,16 @@ cuda_trace_device(CudaDevice *device)
 			*c = ' ';
 	fprintf(stderr, "trace device %s\n", text ? text : "is not described");
 	free(text);
+}
+
+CudaTracer *
+cuda_tracer_open(CudaDevice *device)
+{
+	CudaTracing *tracing;
+
+	if (!getenv("BICYCLE_CUDA_TRACE") || !(tracing = calloc(1, sizeof(*tracing))))
+		return NULL;
+	tracing->base = (CudaTracer){ .plan = trace_plan, .uncaptured = trace_uncaptured };
+	trace_device(device);
+	return &tracing->base;
 }

@@ -10,10 +10,11 @@
  * the environment says both, as "TFLOP/s,GB/s". A rate that could not be
  * measured is 0. Called by the device's owner.
  */
-#include "nn/cuda/cuda.h"
+#include "nn/cuda/trace/cuda_trace.h"
 
 #include "nn/cuda/cuda_time.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -62,29 +63,47 @@ product_rate(CudaDevice *device, NnPrecision precision, CudaConvShape s)
 	return ms < CUDA_TIME_NEVER ? flop / (ms * 1e-3) : 0;
 }
 
-const CudaPeak *
-cuda_peak(CudaDevice *device, NnPrecision precision)
+typedef struct CudaTimedCopy
 {
-	CudaPeak *peak = &device->peaks[precision];
+	void *stream;
+	size_t bytes;
+} CudaTimedCopy;
+
+static bool
+cuda_run_timed_copy(void *what, char *const buffers[4])
+{
+	const CudaTimedCopy *copy = what;
+
+	return cudaMemcpyAsync(buffers[2], buffers[0], copy->bytes, cudaMemcpyDeviceToDevice,
+						   copy->stream) == cudaSuccess;
+}
+
+float
+cuda_time_copy(void *stream, size_t bytes)
+{
+	CudaTimedCopy copy = { stream, bytes };
+
+	return cuda_time(stream, cuda_run_timed_copy, &copy, (size_t[4]){ bytes, 1, bytes, 1 },
+					 KERNEL_F32);
+}
+
+void
+cuda_peak(CudaDevice *device, NnPrecision precision, CudaPeak *peak)
+{
 	const char *given = getenv("BICYCLE_CUDA_PEAK");
 	float ms;
 
 	if (peak->known)
-		return peak;
+		return;
 	peak->known = true;
 	if (given && sscanf(given, "%lf,%lf", &peak->flop, &peak->bytes) == 2)
 	{
 		peak->flop *= 1e12;
 		peak->bytes *= 1e9;
-		return peak;
+		return;
 	}
 	for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
-	{
-		double rate = product_rate(device, precision, products[i]);
-
-		peak->flop = rate > peak->flop ? rate : peak->flop;
-	}
+		peak->flop = fmax(peak->flop, product_rate(device, precision, products[i]));
 	ms = cuda_time_copy(device->compute, COPY_BYTES);
 	peak->bytes = ms < CUDA_TIME_NEVER ? 2 * COPY_BYTES / (ms * 1e-3) : 0;
-	return peak;
 }

@@ -1,0 +1,161 @@
+/*
+ * cuda_pool.c
+ *	  A GPU's memory, and CUDA's errors.
+ *
+ * R1 Packed weights and plans own the blocks that they took, and give them
+ *    back. What lies in the pool beyond that is spare.
+ * R2 `taken` counts every byte that the pool has of CUDA: blocks that are in
+ *    use, and spare ones. It exceeds `limit` only after that was lowered.
+ *
+ * The pool's lock is the device's only one; all here may be called from any
+ * thread.
+ */
+#include "nn/cuda/cuda.h"
+
+#include "common/invariant.h"
+
+#define RESERVE 8 /* the part of the card that is left alone without a limit */
+
+NnStatus
+cuda_check(NnError *error, cudaError_t result, const char *what)
+{
+	if (result == cudaSuccess)
+		return NN_OK;
+	/*
+	 * CUDA keeps it for whoever asks next, and it must not be taken for a
+	 * kernel's
+	 */
+	(void) cudaGetLastError();
+	if (result == cudaErrorMemoryAllocation)
+	{
+		nn_fail(error, NN_ENOMEM, "out of GPU memory");
+		nn_detail(error, "CUDA could not %s.", what);
+		return NN_ENOMEM;
+	}
+	nn_fail(error, NN_EDEVICE, "GPU could not %s", what);
+	nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
+	return NN_EDEVICE;
+}
+
+NnStatus
+cuda_use(const CudaDevice *device, NnError *error)
+{
+	return cuda_check(error, cudaSetDevice(device->index), "be chosen");
+}
+
+void
+cuda_drop_spares(CudaPool *pool)
+{
+	while (pool->nspare > 0)
+	{
+		CudaBlock *b = &pool->spare[--pool->nspare];
+
+		INVARIANT(pool->taken >= b->bytes);
+		(void) cudaFree(b->data);
+		pool->taken -= b->bytes;
+	}
+}
+
+/*
+ * A spare block of that size: one that is larger would take from the limit what
+ * nobody uses. With the lock held.
+ */
+static bool
+take_spare(CudaPool *pool, size_t bytes, CudaBlock *block)
+{
+	for (int i = 0; i < pool->nspare; i++)
+		if (pool->spare[i].bytes == bytes)
+		{
+			*block = pool->spare[i];
+			pool->spare[i] = pool->spare[--pool->nspare];
+			return true;
+		}
+	return false;
+}
+
+static NnStatus
+take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
+{
+	cudaError_t result = cudaErrorMemoryAllocation;
+	NnStatus status;
+
+	if (bytes <= pool->limit && pool->taken <= pool->limit - bytes)
+		result = cudaMalloc(&block->data, bytes);
+	if (result == cudaErrorMemoryAllocation && pool->nspare > 0)
+	{
+		(void) cudaGetLastError();
+		cuda_drop_spares(pool);
+		return take_new(pool, bytes, block, error);
+	}
+	status = cuda_check(error, result, "allocate it");
+	if (status == NN_ENOMEM)
+	{
+		nn_detail(error, "%zu bytes are wanted, %zu are in use, and the limit is %zu.", bytes,
+				  (size_t) pool->taken, (size_t) pool->limit);
+		nn_hint(error, "Raise the setting \"bicycle.gpu_memory\", or free memory of the GPU that "
+					   "other processes hold.");
+	}
+	if (status != NN_OK)
+		return status;
+	block->bytes = bytes;
+	pool->taken += bytes;
+	return NN_OK;
+}
+
+NnStatus
+cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error)
+{
+	NnStatus status = NN_OK;
+
+	*block = (CudaBlock){ 0 };
+	bytes = cuda_aligned(bytes > 0 ? bytes : 1);
+	pthread_mutex_lock(&device->pool.lock);
+	if (!take_spare(&device->pool, bytes, block))
+		status = take_new(&device->pool, bytes, block, error);
+	pthread_mutex_unlock(&device->pool.lock);
+	return status;
+}
+
+void
+cuda_give(CudaDevice *device, CudaBlock *block)
+{
+	CudaPool *pool = &device->pool;
+
+	if (!block->data)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	if (pool->nspare < CUDA_FREE_BLOCKS && pool->taken <= pool->limit)
+		pool->spare[pool->nspare++] = *block;
+	else
+	{
+		INVARIANT(pool->taken >= block->bytes);
+		(void) cudaFree(block->data);
+		pool->taken -= block->bytes;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	*block = (CudaBlock){ 0 };
+}
+
+void
+cuda_set_memory(NnDevice *base, size_t bytes)
+{
+	CudaDevice *device = base->state;
+	CudaPool *pool = &device->pool;
+	NnError ignored;
+
+	pthread_mutex_lock(&pool->lock);
+	pool->limit = bytes > 0 && bytes < device->card_bytes ? bytes
+				  : bytes > 0                             ? device->card_bytes
+							  : device->card_bytes - device->card_bytes / RESERVE;
+	if (pool->taken > pool->limit && cuda_use(device, &ignored) == NN_OK)
+		cuda_drop_spares(pool);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void
+cuda_memory(const NnDevice *base, NnDeviceMemory *memory)
+{
+	const CudaDevice *device = base->state;
+
+	*memory = (NnDeviceMemory){ .limit = device->pool.limit, .used = device->pool.taken };
+}
