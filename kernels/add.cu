@@ -14,7 +14,7 @@ typedef struct Add
 	int chunks, c;
 } Add;
 
-KERNEL(add, Add)
+KERNEL(add_maps, Add)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
 	unsigned pixel = t / a.chunks;
@@ -46,5 +46,5 @@ kernel_add(void *stream, const KernelMap *x, const KernelMap *b, const KernelMap
 	a.c = c;
 	a.chunks = kernel_chunks(c);
 	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(add, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH(add_maps, blocks, 1, 1, KERNEL_THREADS, stream, a);
 }

@@ -38,7 +38,7 @@ KERNEL(bias_act, BiasAct)
 		if (c0 + i < f->c)
 			v[i] =
 				v[i] * (f->scale ? f->scale[c0 + i] : 1.0f) + (f->shift ? f->shift[c0 + i] : 0.0f);
-	write_outputs(f, pixel, c0, v);
+	store_outputs(f, pixel, c0, v);
 }
 
 KERNEL_API int

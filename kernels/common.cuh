@@ -35,7 +35,7 @@
 /* ---- Elements ------------------------------------------------------------ */
 
 KERNEL_LOCAL float
-float_of_half(uint16_t bits)
+half_to_float(uint16_t bits)
 {
 	return __half2float(__ushort_as_half(bits));
 }
@@ -47,7 +47,7 @@ half_of_float(float x)
 }
 
 KERNEL_LOCAL float
-float_of_bfloat(uint16_t bits)
+bfloat_to_float(uint16_t bits)
 {
 	return __bfloat162float(__ushort_as_bfloat16(bits));
 }
@@ -81,9 +81,9 @@ load_element(const KernelMap *m, size_t at)
 		case KERNEL_F32:
 			return ((const float *) m->data)[at];
 		case KERNEL_F16:
-			return float_of_half(((const uint16_t *) m->data)[at]);
+			return half_to_float(((const uint16_t *) m->data)[at]);
 		case KERNEL_BF16:
-			return float_of_bfloat(((const uint16_t *) m->data)[at]);
+			return bfloat_to_float(((const uint16_t *) m->data)[at]);
 		case KERNEL_U8:
 			break;
 	}
@@ -154,7 +154,7 @@ load_vector(const KernelMap *m, size_t pixel, int c0, int c, float v[KERNEL_VECT
 		p.bits = *(const uint4 *) ((const uint16_t *) m->data + at);
 #pragma unroll
 		for (int i = 0; i < KERNEL_VECTOR; i++)
-			v[i] = m->type == KERNEL_BF16 ? float_of_bfloat(p.h[i]) : float_of_half(p.h[i]);
+			v[i] = m->type == KERNEL_BF16 ? bfloat_to_float(p.h[i]) : half_to_float(p.h[i]);
 	}
 }
 
@@ -263,7 +263,7 @@ add_latent(const KernelFinish *f, int n, int at, int c0, float v[KERNEL_VECTOR])
 }
 
 KERNEL_LOCAL void
-write_outputs(const KernelFinish *f, size_t pixel, int c0, const float v[KERNEL_VECTOR])
+store_outputs(const KernelFinish *f, size_t pixel, int c0, const float v[KERNEL_VECTOR])
 {
 #pragma unroll
 	for (int k = 0; k < 2; k++)

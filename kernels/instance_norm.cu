@@ -173,7 +173,7 @@ write_normed(const InstanceNorm *a, const Moments *m, int n, int begin, int end,
 #pragma unroll
 		for (int i = 0; i < KERNEL_VECTOR; i++)
 			v[i] = (v[i] - mean[i]) * scale[i];
-		write_outputs(&a->f, (size_t) n * a->f.h * a->f.w + at, c0, v);
+		store_outputs(&a->f, (size_t) n * a->f.h * a->f.w + at, c0, v);
 	}
 }
 

@@ -140,7 +140,7 @@ extern "C"
 
 	/*
  * y[p][0 .. c) = x[p][0 .. c), y[p][c .. padded) = 0, for `pixels` pixels: type
- * and pitch may change. convert.cu
+ * and pitch may change. convert_map.cu
  */
 	extern int kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixels,
 							  int c, int padded);

@@ -10,7 +10,7 @@
 
 #define WARPS (KERNEL_THREADS / KERNEL_WARP)
 
-KERNEL(linear, KernelLinear)
+KERNEL(linear_layer, KernelLinear)
 {
 	int lane = threadIdx.x % KERNEL_WARP;
 	int o = blockIdx.x * WARPS + threadIdx.x / KERNEL_WARP;
@@ -32,6 +32,6 @@ kernel_linear(void *stream, const KernelLinear *linear_args)
 {
 	if (linear_args->n > 65535)
 		return KERNEL_TOO_LARGE;
-	return KERNEL_LAUNCH(linear, (linear_args->out + WARPS - 1) / WARPS, linear_args->n, 1,
+	return KERNEL_LAUNCH(linear_layer, (linear_args->out + WARPS - 1) / WARPS, linear_args->n, 1,
 						 KERNEL_THREADS, stream, *linear_args);
 }

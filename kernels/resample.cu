@@ -24,7 +24,7 @@ typedef struct Upsample
  * The pixel that reflection without repeating the edge puts at i of a row of n.
  */
 KERNEL_LOCAL int
-reflected(int i, int n)
+reflected_index(int i, int n)
 {
 	return i < 0 ? -i : i < n ? i : 2 * (n - 1) - i;
 }
@@ -51,8 +51,9 @@ KERNEL(upsample, Upsample)
 	int oh = 2 * a.h + 2 * a.pad, ow = 2 * a.w + 2 * a.pad;
 	size_t image = (size_t) (pixel / (oh * ow)) * a.h * a.w;
 	int y[2], x[2];
-	float fy = between(reflected((int) (pixel / ow % oh) - a.pad, 2 * a.h), a.h, &y[0], &y[1]);
-	float fx = between(reflected((int) (pixel % ow) - a.pad, 2 * a.w), a.w, &x[0], &x[1]);
+	float fy =
+		between(reflected_index((int) (pixel / ow % oh) - a.pad, 2 * a.h), a.h, &y[0], &y[1]);
+	float fx = between(reflected_index((int) (pixel % ow) - a.pad, 2 * a.w), a.w, &x[0], &x[1]);
 	float sum[KERNEL_VECTOR];
 
 	if (t >= a.vectors)

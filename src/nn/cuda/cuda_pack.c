@@ -17,7 +17,7 @@
 
 #define EPSILON 1e-5 /* of batch norm */
 
-typedef struct Packer
+typedef struct CudaPacker
 {
 	CudaDevice *device;
 	const NnGraph *graph;
@@ -30,19 +30,19 @@ typedef struct Packer
 	float *host;      /* what is uploaded next */
 	CudaBlock floats; /* a filter on the GPU, before its type is made */
 	NnError *error;
-} Packer;
+} CudaPacker;
 
 /* ---- Parts --------------------------------------------------------------- */
 
 static const float *
-param_values(const Packer *p, int param)
+cuda_param_values(const CudaPacker *p, int param)
 {
 	return p->values + p->graph->params->list[param].offset;
 }
 
 /* Room for a part of the block; in the second pass its address, else NULL. */
 static void *
-place(Packer *p, size_t bytes)
+place_weights(CudaPacker *p, size_t bytes)
 {
 	size_t at = p->used;
 
@@ -52,7 +52,7 @@ place(Packer *p, size_t bytes)
 
 /* Copies p->host to the GPU, and waits, as it is to be used again. */
 static NnStatus
-upload(Packer *p, void *to, size_t bytes)
+upload(CudaPacker *p, void *to, size_t bytes)
 {
 	cudaStream_t stream = p->device->upload;
 	cudaError_t result = cudaMemcpyAsync(to, p->host, bytes, cudaMemcpyHostToDevice, stream);
@@ -64,9 +64,9 @@ upload(Packer *p, void *to, size_t bytes)
 
 /* A part of floats, filled from p->host by the caller between the two. */
 static NnStatus
-upload_floats(Packer *p, size_t count, const float **part)
+upload_floats(CudaPacker *p, size_t count, const float **part)
 {
-	*part = place(p, count * sizeof(float));
+	*part = place_weights(p, count * sizeof(float));
 	return p->filling ? upload(p, (void *) *part, count * sizeof(float)) : NN_OK;
 }
 
@@ -91,7 +91,7 @@ order_filter(const float *w, int k, int inputs, int c, int taps, float *out)
 }
 
 static NnStatus
-pack_filter(Packer *p, CudaLayer *layer, const NnNode *node)
+pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	bool transposed = node->op == NN_OP_CONVT;
 	int k = transposed ? layer->in.c : layer->out.c, c = transposed ? layer->out.c : layer->in.c,
@@ -101,10 +101,10 @@ pack_filter(Packer *p, CudaLayer *layer, const NnNode *node)
 	NnStatus status;
 
 	p->filter = count > p->filter ? count : p->filter;
-	layer->filter = place(p, nn_mul(count, kernel_type_size(p->type)));
+	layer->filter = place_weights(p, nn_mul(count, kernel_type_size(p->type)));
 	if (!p->filling)
 		return NN_OK;
-	order_filter(param_values(p, node->weight), k, c + (transposed ? 0 : layer->nz), c, taps,
+	order_filter(cuda_param_values(p, node->weight), k, c + (transposed ? 0 : layer->nz), c, taps,
 				 p->host);
 	status = upload(p, p->floats.data, count * sizeof(float));
 	if (status != NN_OK)
@@ -134,9 +134,9 @@ pack_filter(Packer *p, CudaLayer *layer, const NnNode *node)
  * itself), as may end (a convolution alone).
  */
 static NnStatus
-pack_affine(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
+pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
-	const float *bias = node && node->bias >= 0 ? param_values(p, node->bias) : NULL;
+	const float *bias = node && node->bias >= 0 ? cuda_param_values(p, node->bias) : NULL;
 	bool batch = end && end->norm == NN_NORM_BATCH;
 	int c = layer->out.c;
 	NnStatus status;
@@ -146,8 +146,8 @@ pack_affine(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 	if (!batch && !bias)
 		return NN_OK;
 	for (int i = 0; p->filling && batch && i < c; i++)
-		p->host[i] = (float) (param_values(p, end->weight)[i] /
-							  sqrt((double) param_values(p, end->var)[i] + EPSILON));
+		p->host[i] = (float) (cuda_param_values(p, end->weight)[i] /
+							  sqrt((double) cuda_param_values(p, end->var)[i] + EPSILON));
 	if (batch && (status = upload_floats(p, c, &layer->scale)) != NN_OK)
 		return status;
 	for (int i = 0; p->filling && i < c; i++)
@@ -155,9 +155,10 @@ pack_affine(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 		double shift = bias ? bias[i] : 0;
 
 		if (batch)
-			shift = (shift - param_values(p, end->mean)[i]) * param_values(p, end->weight)[i] /
-						sqrt((double) param_values(p, end->var)[i] + EPSILON) +
-					param_values(p, end->bias)[i];
+			shift = (shift - cuda_param_values(p, end->mean)[i]) *
+						cuda_param_values(p, end->weight)[i] /
+						sqrt((double) cuda_param_values(p, end->var)[i] + EPSILON) +
+					cuda_param_values(p, end->bias)[i];
 		p->host[i] = (float) shift;
 	}
 	return upload_floats(p, c, &layer->shift);
@@ -173,7 +174,7 @@ axis_of(const NnBorder *border)
 }
 
 static NnStatus
-pack_latent(Packer *p, CudaLayer *layer, const NnNode *node)
+cuda_pack_latent(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	NnBorder rows, columns;
 
@@ -184,7 +185,7 @@ pack_latent(Packer *p, CudaLayer *layer, const NnNode *node)
 	layer->rows = axis_of(&rows);
 	layer->columns = axis_of(&columns);
 	if (p->filling)
-		nn_border_sums(&rows, &columns, param_values(p, node->weight), layer->in.c, layer->nz,
+		nn_border_sums(&rows, &columns, cuda_param_values(p, node->weight), layer->in.c, layer->nz,
 					   layer->out.c, node->kernel, p->host);
 	return upload_floats(p, (size_t) rows.n * columns.n * layer->nz * layer->out.c,
 						 &layer->z_weights);
@@ -193,29 +194,29 @@ pack_latent(Packer *p, CudaLayer *layer, const NnNode *node)
 /* ---- Layers -------------------------------------------------------------- */
 
 static NnStatus
-pack_linear(Packer *p, CudaLayer *layer, const NnNode *node)
+cuda_pack_linear(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	size_t count = (size_t) layer->out.c * layer->in.c;
 	NnStatus status;
 
 	if (p->filling)
-		memcpy(p->host, param_values(p, node->weight), count * sizeof(float));
+		memcpy(p->host, cuda_param_values(p, node->weight), count * sizeof(float));
 	status = upload_floats(p, count, &layer->linear);
 	return status == NN_OK ? pack_affine(p, layer, node, NULL) : status;
 }
 
 static NnStatus
-pack_conv(Packer *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
+cuda_pack_conv(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
 	NnStatus status = pack_filter(p, layer, node);
 
 	if (status == NN_OK && layer->nz > 0)
-		status = pack_latent(p, layer, node);
+		status = cuda_pack_latent(p, layer, node);
 	return status == NN_OK ? pack_affine(p, layer, node, end) : status;
 }
 
 static NnStatus
-pack_layer(Packer *p, int id)
+cuda_pack_layer(CudaPacker *p, int id)
 {
 	const NnGraph *g = p->graph;
 	const NnNode *node = &g->nodes[id];
@@ -232,25 +233,25 @@ pack_layer(Packer *p, int id)
 	{
 		case NN_OP_CONV:
 		case NN_OP_CONVT:
-			return pack_conv(p, layer, node, end != node ? end : NULL);
+			return cuda_pack_conv(p, layer, node, end != node ? end : NULL);
 		case NN_OP_NORM_ACT:
 			return pack_affine(p, layer, NULL, node);
 		case NN_OP_LINEAR:
-			return pack_linear(p, layer, node);
+			return cuda_pack_linear(p, layer, node);
 		default:
 			return NN_OK;
 	}
 }
 
 static NnStatus
-pack_layers(Packer *p, bool filling)
+cuda_pack_layers(CudaPacker *p, bool filling)
 {
 	NnStatus status = NN_OK;
 
 	p->filling = filling;
 	p->used = 0;
 	for (int i = 0; status == NN_OK && i < p->graph->nnodes; i++)
-		status = pack_layer(p, i);
+		status = cuda_pack_layer(p, i);
 	return status;
 }
 
@@ -259,21 +260,21 @@ pack_layers(Packer *p, bool filling)
  * with `made`.
  */
 static NnStatus
-lay_out_parts(Packer *p, CudaPacked *made)
+lay_out_parts(CudaPacker *p, CudaPacked *made)
 {
 	p->packed = made;
 	made->nlayers = p->graph->nnodes;
 	made->layers = calloc(p->graph->nnodes + 1, sizeof(CudaLayer));
 	if (!made->layers)
 		return nn_no_memory(p->error, p->graph->nnodes * sizeof(CudaLayer));
-	return pack_layers(p, false);
+	return cuda_pack_layers(p, false);
 }
 
 size_t
 cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
 {
 	CudaPacked made = { .precision = precision };
-	Packer p = { .device = base->state, .graph = graph, .type = cuda_type(precision) };
+	CudaPacker p = { .device = base->state, .graph = graph, .type = cuda_type(precision) };
 	size_t bytes = lay_out_parts(&p, &made) == NN_OK ? p.used : 0;
 
 	free(made.layers);
@@ -282,7 +283,7 @@ cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
 
 /* The block, and memory for what passes through. */
 static NnStatus
-take_memory(Packer *p)
+take_memory(CudaPacker *p)
 {
 	/*
 	 * parts of floats lie in the block too, so none of them is larger than it
@@ -303,11 +304,11 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 		  void **packed, size_t *bytes, NnError *error)
 {
 	CudaPacked *made = calloc(1, sizeof(CudaPacked));
-	Packer p = { .device = base->state,
-				 .graph = graph,
-				 .values = values,
-				 .type = cuda_type(precision),
-				 .error = error };
+	CudaPacker p = { .device = base->state,
+					 .graph = graph,
+					 .values = values,
+					 .type = cuda_type(precision),
+					 .error = error };
 	NnStatus status;
 
 	if (!made)
@@ -319,7 +320,7 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 	if (status == NN_OK)
 		status = take_memory(&p);
 	if (status == NN_OK)
-		status = pack_layers(&p, true);
+		status = cuda_pack_layers(&p, true);
 	/* after an error something may still run on what is given back */
 	if (status != NN_OK)
 		(void) cudaStreamSynchronize(p.device->upload);

@@ -20,7 +20,7 @@ elements(NnShape s)
 }
 
 static bool
-same_image(NnShape a, NnShape b)
+cuda_same_image(NnShape a, NnShape b)
 {
 	return a.h == b.h && a.w == b.w && a.c == b.c;
 }
@@ -29,7 +29,7 @@ same_image(NnShape a, NnShape b)
  * The packed layers must be those of this graph, at another batch size perhaps.
  */
 static NnStatus
-check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
+cuda_check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
 {
 	const NnGraph *g = plan->graph;
 	bool fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
@@ -39,8 +39,9 @@ check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
 		const NnNode *node = &g->nodes[i];
 		const CudaLayer *layer = &packed->layers[i];
 
-		fits = layer->op == node->op && same_image(layer->out, cuda_shape(plan, node->out[0])) &&
-			   (node->in[0] < 0 || same_image(layer->in, cuda_shape(plan, node->in[0])));
+		fits = layer->op == node->op &&
+			   cuda_same_image(layer->out, cuda_shape(plan, node->out[0])) &&
+			   (node->in[0] < 0 || cuda_same_image(layer->in, cuda_shape(plan, node->in[0])));
 	}
 	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
 }
@@ -145,7 +146,7 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 }
 
 static NnStatus
-make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
+cuda_make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 {
 	const NnGraph *g = p->plan->graph;
 	NnStatus status = NN_OK;
@@ -264,7 +265,7 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 	Shared shared = { 0 };
 	size_t ports = 0;
 	CudaPlan *p;
-	NnStatus status = check_packed(plan, packed, error);
+	NnStatus status = cuda_check_packed(plan, packed, error);
 
 	if (status == NN_OK)
 		status = cuda_use(device, error);
@@ -283,7 +284,7 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 	if (status == NN_OK)
 		status = find_ports(p, &ports, error);
 	if (status == NN_OK)
-		status = make_steps(device, p, &shared, error);
+		status = cuda_make_steps(device, p, &shared, error);
 	if (status == NN_OK)
 		status = take_block(device, plan, p, &shared, ports, error);
 	for (int i = 0; status == NN_OK && i < NN_STARTS; i++)

@@ -13,7 +13,7 @@
 #include <string.h>
 
 static size_t
-port_bytes(const CudaSlot *slot, int port, int images)
+cuda_port_bytes(const CudaSlot *slot, int port, int images)
 {
 	return (size_t) images * slot->plan->ports[port].image *
 		   (slot->forms >> port & 1 ? 1 : sizeof(float));
@@ -21,7 +21,7 @@ port_bytes(const CudaSlot *slot, int port, int images)
 
 /* Where each value is: a port's memory, or the arena. */
 static void
-place_values(CudaSlot *slot)
+cuda_place_values(CudaSlot *slot)
 {
 	const CudaPlan *p = slot->plan;
 	const NnPlan *plan = p->plan;
@@ -61,7 +61,7 @@ take_form(CudaSlot *slot, unsigned forms)
 	slot->runs = 0;
 	slot->forms = forms;
 	slot->placed = true;
-	place_values(slot);
+	cuda_place_values(slot);
 }
 
 static NnStatus
@@ -146,12 +146,12 @@ copy_inputs(CudaDevice *device, CudaSlot *slot, const NnBinding *bindings, int n
 			continue;
 		}
 		memcpy(slot->pinned + p->ports[port].offset, b.bytes ? (void *) b.bytes : (void *) b.data,
-			   port_bytes(slot, port, b.n));
+			   cuda_port_bytes(slot, port, b.n));
 		status = cuda_check(error,
 							cudaMemcpyAsync(slot->device + p->ports[port].offset,
 											slot->pinned + p->ports[port].offset,
-											port_bytes(slot, port, b.n), cudaMemcpyHostToDevice,
-											device->in),
+											cuda_port_bytes(slot, port, b.n),
+											cudaMemcpyHostToDevice, device->in),
 							"take an input");
 	}
 	if (status == NN_OK)
@@ -178,7 +178,7 @@ copy_outputs(CudaDevice *device, CudaSlot *slot, NnError *error)
 
 		status = cuda_check(error,
 							cudaMemcpyAsync(slot->pinned + offset, slot->device + offset,
-											port_bytes(slot, b->value, b->n),
+											cuda_port_bytes(slot, b->value, b->n),
 											cudaMemcpyDeviceToHost, device->out),
 							"give an output");
 	}
@@ -253,7 +253,8 @@ cuda_finish(NnDevice *base, NnError *error)
 		const NnBinding *b = &slot->outputs[i];
 
 		memcpy(b->bytes ? (void *) b->bytes : (void *) b->data,
-			   slot->pinned + slot->plan->ports[b->value].offset, port_bytes(slot, b->value, b->n));
+			   slot->pinned + slot->plan->ports[b->value].offset,
+			   cuda_port_bytes(slot, b->value, b->n));
 	}
 	return status;
 }

@@ -47,7 +47,7 @@ pixels_of(NnShape s)
 
 /* Whether a convolution can read the map as it is. */
 static bool
-is_dense(const KernelMap *map, const CudaPlan *p, int channels)
+cuda_is_dense(const KernelMap *map, const CudaPlan *p, int channels)
 {
 	return map->type == p->type && map->vector && map->pitch == channels &&
 		   channels == cuda_padded(channels);
@@ -61,7 +61,7 @@ convolve(const Launch *l, const CudaStep *step)
 	NnShape in = cuda_shape(l->p->plan, node->in[0]);
 	const KernelMap *x = &l->slot->values[node->in[0]];
 	KernelMap staged = kernel_map(l->p->staged, l->p->type, cuda_padded(in.c));
-	bool dense = is_dense(x, l->p, in.c);
+	bool dense = cuda_is_dense(x, l->p, in.c);
 	NnStatus status = NN_OK;
 
 	if (!dense)
@@ -74,7 +74,7 @@ convolve(const Launch *l, const CudaStep *step)
 }
 
 static NnStatus
-make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, int n)
+cuda_make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, int n)
 {
 	KernelLatents latents = {
 		.n = n,
@@ -95,7 +95,7 @@ make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, int n)
  * be the convolution itself.
  */
 static NnStatus
-finish(const Launch *l, const CudaStep *step, KernelMap x)
+finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 {
 	const NnNode *end = node_at(l, step->end);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
@@ -132,9 +132,10 @@ conv_step(const Launch *l, const CudaStep *step)
 	NnStatus status = convolve(l, step);
 
 	if (status == NN_OK && layer->nz > 0)
-		status = make_latents(l, node, layer, cuda_shape(l->p->plan, node->in[0]).n);
+		status = cuda_make_latents(l, node, layer, cuda_shape(l->p->plan, node->in[0]).n);
 	return status == NN_OK
-			   ? finish(l, step, kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c)))
+			   ? finish_conv(l, step,
+							 kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c)))
 			   : status;
 }
 
@@ -200,7 +201,7 @@ add_step(const Launch *l, const NnNode *node)
 }
 
 static NnStatus
-run_step(const Launch *l, const CudaStep *step)
+cuda_run_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 
@@ -210,7 +211,7 @@ run_step(const Launch *l, const CudaStep *step)
 		case NN_OP_CONVT:
 			return conv_step(l, step);
 		case NN_OP_NORM_ACT:
-			return finish(l, step, l->slot->values[node->in[0]]);
+			return finish_conv(l, step, l->slot->values[node->in[0]]);
 		case NN_OP_UPSAMPLE:
 			return upsample_step(l, node);
 		case NN_OP_AVGPOOL:
@@ -254,7 +255,7 @@ cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error)
 	NnStatus status = copy_ports(&l, true);
 
 	for (int i = 0; status == NN_OK && i < l.p->nsteps; i++)
-		status = run_step(&l, &l.p->steps[i]);
+		status = cuda_run_step(&l, &l.p->steps[i]);
 	return status == NN_OK ? copy_ports(&l, false) : status;
 }
 
@@ -263,5 +264,5 @@ cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step, NnError *er
 {
 	Launch l = { device, slot, slot->plan, error };
 
-	return run_step(&l, &slot->plan->steps[step]);
+	return cuda_run_step(&l, &slot->plan->steps[step]);
 }

@@ -657,7 +657,7 @@ read_recipe(const CudaConvs *convs, cudnnBackendDescriptor_t config, CudaConv *c
 }
 
 static cudnnBackendDescriptor_t
-config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
+cudnn_config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
 {
 	cudnnBackendDescriptor_t engine = make(d, CUDNN_BACKEND_ENGINE_DESCRIPTOR), choices[MAX_KNOBS],
 							 config;
@@ -755,7 +755,8 @@ follow_pin(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 		return;
 	if (model.recipe.engine >= 0)
 	{
-		cudnnBackendDescriptor_t config = config_of(&d, &model.recipe, operation_graph(&d, s));
+		cudnnBackendDescriptor_t config =
+			cudnn_config_of(&d, &model.recipe, operation_graph(&d, s));
 
 		conv->choice = model.choice;
 		conv->choice.pinned = d.status == CUDNN_STATUS_SUCCESS &&

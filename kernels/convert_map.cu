@@ -1,5 +1,5 @@
 /*
- * convert.cu
+ * convert_map.cu
  *	  Copies a map into another type and pitch, with zeros in channels beyond
  *	  its own: images' bytes to what a convolution reads, and slices to dense
  *	  maps.
@@ -18,7 +18,7 @@ typedef struct Convert
 	int chunks, c, padded;
 } Convert;
 
-KERNEL(convert, Convert)
+KERNEL(convert_map, Convert)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
 	unsigned pixel = t / a.chunks;
@@ -46,5 +46,5 @@ kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixe
 	a.padded = padded;
 	a.chunks = kernel_chunks(padded);
 	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(convert, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH(convert_map, blocks, 1, 1, KERNEL_THREADS, stream, a);
 }
