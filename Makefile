@@ -16,8 +16,9 @@ EXTENSION = bicycle
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" bicycle.control)
 MODULE_big = bicycle
 OBJS = $(patsubst %.c,%.o,$(wildcard src/pg/*.c src/common/*.c)) src/nn/random.o
+DATA = $(wildcard sql/bicycle--*.sql)
 DATA_built = bicycle--$(EXTVERSION).sql
-REGRESS = $(filter-out bicycle,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
+REGRESS = $(filter-out bicycle bicycle--%,$(patsubst sql/%.sql,%,$(wildcard sql/*.sql)))
 REGRESS_OPTS = --inputdir=. --load-extension=bicycle
 EXTRA_CLEAN = build bicycle--$(EXTVERSION).sql
 

@@ -59,7 +59,7 @@ unit_tests()					# unit_tests VARIANT SECONDS: by prove, as the user who builds,
 
 topics()						# topics DIRECTORY SUFFIX: names of the tests in it
 {
-	find "$WORK/$1" -maxdepth 1 -name "*$2" ! -name bicycle.sql 2>/dev/null | sed "s|.*/||; s|$2\$||" | LC_ALL=C sort
+	find "$WORK/$1" -maxdepth 1 -name "*$2" ! -name bicycle.sql ! -name 'bicycle--*.sql' 2>/dev/null | sed "s|.*/||; s|$2\$||" | LC_ALL=C sort
 }
 
 show_logs()						# show_logs DIRECTORY: what to read after a failure

@@ -60,7 +60,7 @@ sub load_pairs
 	my ($node, $database, $count) = @_;
 
 	$node->safe_psql($database, sprintf(<<'SQL', $DATA, ($count // 8) - 1));
-CREATE EXTENSION bicycle;
+CREATE EXTENSION IF NOT EXISTS bicycle;
 CREATE TABLE outlines AS
 	SELECT n AS id, pg_read_binary_file(format('%1$s/pairs/%%s_A.png', to_char(n, 'FM00'))) AS sketch,
 		   pg_read_binary_file(format('%1$s/pairs/%%s_B.png', to_char(n, 'FM00'))) AS photo

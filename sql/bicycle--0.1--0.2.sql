@@ -1,0 +1,6 @@
+/* sql/bicycle--0.1--0.2.sql: what ALTER EXTENSION bicycle UPDATE does to the objects of 0.1 */
+
+-- complain if script is sourced in psql, rather than via ALTER EXTENSION
+\echo Use "ALTER EXTENSION bicycle UPDATE TO '0.2'" to load this file. \quit
+
+-- No object differs so far.  Each change of bicycle.sql is made here, too: test/t/022_update.pl compares what comes out.
