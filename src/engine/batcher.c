@@ -172,13 +172,13 @@ start(Request *request)
 			put_back(request);
 			return false;
 		}
-		engine->memory.used += bytes;
+		budget_overdraw(&engine->memory, bytes);
 	}
 	request->charge += bytes;
 	if (!connection_send_now(request->connection, BICYCLE_STARTED, request->id))
 	{
 		request->charge -= bytes;
-		engine->memory.used -= bytes;
+		budget_give(&engine->memory, bytes);
 		put_back(request);
 		return true; /* another connection's may */
 	}
@@ -375,8 +375,7 @@ start_batch(Engine *engine)
 		most = (size_t) batch->model->small;
 	batch->arenas =
 		batch->make_room ? batch->model->host : batch->model->bytes - batch->model->least;
-	if (engine->memory.used < engine->memory.limit)
-		batch->arenas += engine->memory.limit - engine->memory.used;
+	batch->arenas += budget_free(&engine->memory);
 	batch->arenas_shared = cache_limit(engine) / ARENA_SHARE;
 	if (batch->arenas_shared > batch->arenas || batch->make_room)
 		batch->arenas_shared = batch->arenas;

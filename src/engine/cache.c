@@ -410,9 +410,13 @@ cache_free_packed(Engine *engine, Packed *packed)
 static void
 resize(Engine *engine, Packed *packed, size_t bytes, size_t host)
 {
-	engine->memory.used += host - packed->host;
+	budget_give(&engine->memory, packed->host);
+	budget_overdraw(&engine->memory, host);
 	if (!packed->evicted)
-		engine->cached += bytes - packed->bytes;
+	{
+		budget_give(&engine->cached, packed->bytes);
+		budget_overdraw(&engine->cached, bytes);
+	}
 	packed->bytes = bytes;
 	packed->host = host;
 }
@@ -467,7 +471,7 @@ evict(Engine *engine, Packed *packed)
 	packed->entry = NULL;
 	list_remove(&packed->link);
 	entry->packed[cache_slot(packed->precision)] = NULL;
-	engine->cached -= packed->bytes;
+	budget_give(&engine->cached, packed->bytes);
 	engine->freeing++;
 	cache_drop_unused(entry);
 	if (packed->pins == 0)
@@ -563,10 +567,10 @@ cache_trim(Engine *engine)
 {
 	Packed *last;
 
-	while (engine->cached > cache_limit(engine) && engine->models.next != engine->models.prev &&
-		   cache_evict_one(engine, true))
+	while (engine->cached.used > cache_limit(engine) &&
+		   engine->models.next != engine->models.prev && cache_evict_one(engine, true))
 		;
-	if (engine->device_memory == 0 || engine->cached <= engine->device_memory ||
+	if (engine->device_memory == 0 || engine->cached.used <= engine->device_memory ||
 		list_empty(&engine->models))
 		return;
 	last = list_member(Packed, link, engine->models.prev);

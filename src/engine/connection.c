@@ -187,6 +187,7 @@ connection_send(Connection *connection, BicycleFrameType type, uint64_t id, cons
 	out->data = copy ? out->copy : data;
 	out->sent = 0;
 	out->owner = owner;
+	list_init(&out->link);
 	if (copy && length > 0)
 		memcpy(out->copy, data, length);
 	if (copy)

@@ -6,13 +6,6 @@
  * I/O thread only. Output that the supervisor does not take is kept up to
  * CONTROL_OUT bytes; further lines are dropped and counted. EOF ends the
  * process at once: without its supervisor nobody would stop it.
- *
- * "pong" is the engine's sign of life, and the I/O thread would give it even if
- * every other thread hung. So it is withheld while a batch, a decoder or an
- * encoder has come no further for longer than the setting stuck_timeout, or the
- * loader for ten times that: the supervisor then kills and restarts the engine.
- * A batch that only takes long is told apart by the neural core, which reports
- * progress at every layer (nn_device_watch).
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -26,6 +19,8 @@
 #include "engine/engine.h"
 
 #define CONTROL_OUT (256 * 1024)
+
+static int last_words_fd = -1; /* set before threads start */
 
 /* Adds a whole line to what is to be written. */
 static void
@@ -77,7 +72,6 @@ control_say(Engine *engine, const char *text, ...)
 	control_append(&engine->control, line, (size_t) length);
 }
 
-/* Takes what the log has queued and writes what the supervisor takes. */
 void
 control_flush(Engine *engine)
 {
@@ -114,62 +108,6 @@ control_flush(Engine *engine)
 	source_watch(engine, &control->source, control->out_length > 0 ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
-static bool
-is_stuck(Engine *engine)
-{
-	int64_t limit = engine->settings.stuck_timeout;
-
-	return executor_longest(&engine->device_thread) > limit ||
-		   executor_longest(&engine->pool) > limit ||
-		   executor_longest(&engine->loader) / 10 > limit;
-}
-
-static void
-control_set(Engine *engine, char *name)
-{
-	char *value = strchr(name, ' ');
-	char why[256];
-	Settings before = engine->settings;
-
-	if (value == NULL)
-	{
-		log_write(LOG_WARNING, "setting \"%s\" came without a value", name);
-		return;
-	}
-	*value++ = '\0';
-	if (!settings_set(&engine->settings, name, value, why, sizeof(why)))
-		log_write(LOG_WARNING, "setting \"%s\" was not changed: %s", name, why);
-	else if (engine->control.gone && memcmp(&before, &engine->settings, sizeof(before)) !=
-										 0) /* a reload sends all of them */
-		engine_changed(engine, name);
-}
-
-static void
-control_line(Engine *engine, char *line)
-{
-	Control *control = &engine->control;
-
-	if (strncmp(line, "set ", 4) == 0)
-		control_set(engine, line + 4);
-	else if (strcmp(line, "go") == 0)
-	{
-		if (!control->gone)
-		{
-			control->gone = true;
-			engine_go(engine);
-		}
-	}
-	else if (strncmp(line, "ping ", 5) == 0)
-	{
-		if (!is_stuck(engine))
-			control_say(engine, "pong %s", line + 5);
-	}
-	else if (strcmp(line, "stop") == 0)
-		engine_stop(engine, 0);
-	else
-		log_write(LOG_WARNING, "the supervisor said \"%.100s\", which means nothing here", line);
-}
-
 static void
 control_ready(Engine *engine, Source *source, uint32_t events)
 {
@@ -194,22 +132,19 @@ control_ready(Engine *engine, Source *source, uint32_t events)
 		if (control->line_overflow)
 			log_write(LOG_WARNING, "a line of the supervisor was too long");
 		else
-			control_line(engine, control->line);
+			control->order(engine, control->line);
 		control->line_overflow = false;
 	}
 	control_flush(engine);
 }
 
-/* fd < 0: stand-alone. */
 bool
-control_open(Engine *engine, int fd)
+control_open(Engine *engine, int fd, void (*order)(Engine *engine, char *line))
 {
-	engine->control.source.fd = -1;
+	engine->control.source.fd = last_words_fd = fd;
+	engine->control.order = order;
 	if (fd < 0)
-	{
-		engine->control.gone = true;
 		return true;
-	}
 	return source_add(engine, &engine->control.source, fd, EPOLLIN, control_ready);
 }
 
@@ -220,4 +155,33 @@ control_close(Engine *engine)
 	free(engine->control.out);
 	engine->control.out = NULL;
 	engine->control.out_length = engine->control.out_size = 0;
+}
+
+void
+engine_fatal(Engine *engine, const char *text, ...)
+{
+	char line[512];
+	va_list args;
+
+	va_start(args, text);
+	vsnprintf(line, sizeof(line), text, args);
+	va_end(args);
+	control_say(engine, "fatal %s", line);
+	control_flush(engine);
+	_exit(1);
+}
+
+void
+control_last_words(const char *text)
+{
+	char line[1024];
+	int length = snprintf(line, sizeof(line), "log error %s\n", text);
+
+	if (length > (int) sizeof(line) - 1)
+		length = sizeof(line) - 1;
+	if (last_words_fd < 0)
+		fputs(line, stderr);
+	else
+		send(last_words_fd, line, (size_t) length, MSG_NOSIGNAL | MSG_DONTWAIT);
+	_exit(1);
 }

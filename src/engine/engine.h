@@ -8,8 +8,9 @@
  * comes back as completed tasks, which the I/O thread picks up from a list
  * behind an eventfd. While a task is away its thread may read the request's
  * input fields and write its result fields and nobody else touches those; when
- * it is back they belong to the I/O thread again. So there are locks in three
- * places only: the executors' queues, the log's queue and the decoders' budget.
+ * it is back they belong to the I/O thread again. So there are locks in four
+ * places only: the executors' queues, the list of tasks that have run, the
+ * log's queue and the decoders' budget.
  *
  *	 I/O thread            all sockets, all decisions
  *	 pool (threads)        decode and resize, encode: worker.c
@@ -34,7 +35,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/budget.h"
+#include "engine/clock.h"
+#include "engine/control.h"
+#include "engine/engine_error.h"
+#include "engine/executor.h"
 #include "engine/list.h"
+#include "engine/log.h"
+#include "engine/settings.h"
+#include "engine/source.h"
 #include "common/protocol.h"
 #include "common/version.h"
 #include "format/format.h"
@@ -48,174 +57,7 @@ typedef struct CacheEntry CacheEntry;
 typedef struct Packed Packed;
 typedef struct Run Run;
 
-/* ---- Errors (error.c) ---------------------------------------------------- */
-
-typedef struct EngineError
-{
-	char sqlstate[6]; /* empty: no error */
-	char message[256];
-	char detail[1024];
-	char hint[512];
-} EngineError;
-
-extern void error_clear(EngineError *error);
-extern void error_set(EngineError *error, const char *sqlstate, const char *message, ...)
-	__attribute__((format(printf, 3, 4)));
-extern void error_detail(EngineError *error, const char *detail, ...)
-	__attribute__((format(printf, 2, 3)));
-extern void error_hint(EngineError *error, const char *hint, ...)
-	__attribute__((format(printf, 2, 3)));
-extern void error_memory(EngineError *error, const char *what); /* 53200: malloc failed */
-extern void error_from_nn(EngineError *error, const NnError *nn);
-extern void error_from_image(EngineError *error, const ImageError *image);
-extern size_t error_pack(const EngineError *error, uint8_t *body,
-						 size_t size); /* as a BicycleError; returns its length */
-extern bool error_unpack(EngineError *error, const uint8_t *body, size_t length);
-
-#define ERROR_PACKED_MAX (sizeof(BicycleError) + sizeof(EngineError))
-
-/* ---- Settings (settings.c) ----------------------------------------------- */
-
-typedef struct Settings
-{
-	char device[64];
-	NnPrecision precision;
-	int64_t threads;    /* 0: as many as there are processors to run on */
-	int64_t cache_size; /* bytes, as all below unless said */
-	int64_t engine_memory;
-	int64_t gpu_memory;
-	int64_t max_batch; /* images */
-	int64_t queue_memory;
-	int64_t max_model_size;
-	int64_t
-		/*
-		 * milliseconds without progress of a batch or a decoder before the
-		 * heartbeat stops
-		 */
-		stuck_timeout;
-	int64_t gpu_retry; /* milliseconds until a GPU that could not be had is tried again, at first */
-	int64_t debug;     /* 1: requests may ask for faults */
-} Settings;
-
-extern void settings_default(Settings *settings);
-extern bool settings_set(Settings *settings, const char *name, const char *value, char *why,
-						 size_t why_size);
-extern int settings_threads(const Settings *settings);
-
-/* machine.c */
-extern size_t machine_memory(void);
-extern size_t machine_memory_limit(const char *groups, const char *root);
-extern int machine_processors(void);
-
-/* ---- Log and control (log.c, control.c) ---------------------------------- */
-
-typedef enum LogLevel
-{
-	LOG_DEBUG,
-	LOG_INFO,
-	LOG_LOG,
-	LOG_WARNING,
-	LOG_ERROR
-} LogLevel;
-
-extern void log_start(Engine *engine);
-extern void log_write(LogLevel level, const char *text, ...)
-	__attribute__((format(printf, 2, 3))); /* any thread */
-extern void log_error(LogLevel level, const char *what, const EngineError *error);
-extern void log_take(void (*write)(void *arg, const char *line, size_t length),
-					 void *arg); /* I/O thread: hands over what is queued */
-
-/* A file descriptor in the I/O thread's epoll set. */
-typedef struct Source
-{
-	int fd;
-	uint32_t events; /* registered now; 0 with fd >= 0: registered for nothing */
-	void (*ready)(Engine *engine, struct Source *source, uint32_t events);
-} Source;
-
-typedef struct Control
-{
-	Source source;   /* fd -1: stand-alone, the log goes to stderr */
-	bool gone;       /* "go" was read, or stand-alone */
-	char line[4096]; /* input up to its newline */
-	size_t line_length;
-	bool line_overflow;
-	char *out; /* what the supervisor has not taken yet */
-	size_t out_length, out_size;
-	uint64_t out_dropped; /* lines */
-} Control;
-
-extern bool control_open(Engine *engine, int fd);
-extern void control_say(Engine *engine, const char *text, ...)
-	__attribute__((format(printf, 2, 3)));
-extern void control_flush(Engine *engine);
-extern void control_close(Engine *engine);
-
-/* ---- Jobs (executor.c) --------------------------------------------------- */
-
-typedef struct Task
-{
-	struct Task *next;
-	struct Executor *executor;      /* that it was handed to last */
-	void (*run)(struct Task *task); /* on the executor's thread */
-	void (*done)(Engine *engine,
-				 struct Task *task); /* on the I/O thread; the task may be freed in it */
-} Task;
-
-typedef struct Executor
-{
-	Engine *engine;
-	const char *name;
-	pthread_mutex_t lock; /* guards all below */
-	pthread_cond_t wake;
-	Task *first[2], /* [0] goes before [1] */
-		*last[2];
-	struct ExecutorThread *threads; /* one slot for each thread that was ever started */
-	int nthreads, limit;            /* threads beyond it rest */
-	bool stop;
-	int pending; /* handed over and not yet done; I/O thread only */
-} Executor;
-
-extern bool executor_start(Executor *executor, Engine *engine, const char *name, int threads);
-extern bool executor_resize(Executor *executor, int threads);
-extern void executor_submit(Executor *executor, Task *task, bool first);
-extern void executor_stop(Executor *executor);
-extern int64_t
-executor_longest(Executor *executor); /* milliseconds the oldest running task has run; 0 if none */
-extern void executor_progress(void);  /* called by a long task: it is not stuck */
-extern void executor_waits(void);     /* for other tasks; executor_progress when it goes on */
-
-/*
- * For tasks that wait for others and must not be taken for stuck: executor_wait
- * comes back after a second at most, whatever is done to the time of day.
- */
-extern void executor_condition(pthread_cond_t *condition); /* in place of pthread_cond_init */
-extern void executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
-
-/* ---- Budgets (budget.c) -------------------------------------------------- */
-
-/* Bodies of image requests.  I/O thread only. */
-typedef struct QueuePool
-{
-	size_t used, limit;
-	List waiting; /* Request.link, in order of arrival */
-} QueuePool;
-
-/* Everything else.  I/O thread only. */
-typedef struct Memory
-{
-	size_t used, limit;
-	List waiting; /* Request.link of LOAD, IMPORT, INSPECT, EXPORT, CREATE, in order of arrival */
-} Memory;
-
-/* What decoders hold.  Their threads wait in it, in order of arrival. */
-typedef struct DecodeBudget
-{
-	pthread_mutex_t lock; /* guards all below */
-	pthread_cond_t wake;
-	size_t used, limit;
-	uint64_t next_ticket, serving;
-} DecodeBudget;
+/* ---- Admission (admission.c) --------------------------------------------- */
 
 extern void budget_limits(Engine *engine);
 extern void queue_admit(Engine *engine);
@@ -223,9 +65,6 @@ extern void queue_release(Request *request);
 extern bool memory_take(Engine *engine, size_t bytes, bool evict_wanted);
 extern void memory_release(Engine *engine, size_t bytes);
 extern void memory_admit(Engine *engine);
-extern bool decode_take(DecodeBudget *budget, size_t bytes);
-extern void decode_release(DecodeBudget *budget, size_t bytes);
-extern size_t decode_used(DecodeBudget *budget);
 
 /* ---- Connections (connection.c) ------------------------------------------ */
 
@@ -311,7 +150,7 @@ extern void connection_tick(Connection *connection, int64_t now);
 
 typedef enum RequestState
 {
-	REQUEST_RESERVED,  /* waits for a place; link in QueuePool.waiting or Memory.waiting */
+	REQUEST_RESERVED,  /* waits for a place; link in Engine.queue_waiting or memory_waiting */
 	REQUEST_GRANTED,   /* the client may send; for streams: is sending */
 	REQUEST_RECEIVING, /* the body of an image request is coming in */
 	REQUEST_WAITING,   /* for its model; link in CacheEntry.waiters */
@@ -582,13 +421,14 @@ struct Engine
 	Control control;
 	int epoll;
 	Source listener;
-	Source completions; /* eventfd */
-	Source signals;     /* signalfd */
+	Source completed; /* eventfd of `completions` */
+	Source signals;   /* signalfd */
 	int lock_fd;
 	int64_t started_ms;
 
-	pthread_mutex_t done_lock; /* guards done_first, done_last */
-	Task *done_first, *done_last;
+	Completions completions;
+	bool gone;                  /* "go" was read, or there is nobody to say it */
+	void (*go)(Engine *engine); /* what is done then: engine_go or run_go */
 
 	List connections;
 	List timed; /* those that are given so much time and no more */
@@ -637,13 +477,15 @@ struct Engine
 	List models;      /* Packed.link */
 	unsigned freeing; /* evicted models and plans that the device thread has not freed yet */
 	uint64_t freed;   /* times that memory has come free on the device */
-	size_t cached;    /* bytes of resident models */
+	Budget cached;    /* bytes of resident models; its limit is cache_limit's */
 	List loads;       /* Request.link of LOADs whose streams are complete, in order of arrival */
 	Request *load;    /* the one that is being packed, and in no list */
 	bool preparing;   /* the device thread has it */
 
-	QueuePool queue;
-	Memory memory;
+	Budget queue;        /* bodies of image requests */
+	Budget memory;       /* everything else on the host */
+	List queue_waiting;  /* Request.link, in order of arrival */
+	List memory_waiting; /* likewise: LOAD, IMPORT, INSPECT, EXPORT, CREATE */
 	DecodeBudget decoders;
 
 	uint64_t requests_done, batches, batched;
@@ -660,19 +502,12 @@ struct Engine
 	Run *run; /* a training engine's: then nothing listens, and run_main.c runs the loop */
 };
 
-extern int64_t now_ms(void);
-extern bool source_add(Engine *engine, Source *source, int fd, uint32_t events,
-					   void (*ready)(Engine *, Source *, uint32_t));
-extern void source_watch(Engine *engine, Source *source, uint32_t events);
-extern void source_remove(Engine *engine, Source *source);
-extern void engine_complete(Engine *engine, Task *task); /* any thread */
 extern bool engine_init(Engine *engine);
 extern void engine_go(Engine *engine); /* the settings are complete: open the device, then listen */
 extern void engine_listen(Engine *engine);
+extern void orders_line(Engine *engine, char *line); /* of the supervisor (orders.c) */
 extern void engine_changed(Engine *engine, const char *setting);
 extern void engine_stop(Engine *engine, int exit_code);
-extern void engine_fatal(Engine *engine, const char *text, ...)
-	__attribute__((format(printf, 2, 3), noreturn));
 extern void engine_loop(Engine *engine);
 extern void engine_free(Engine *engine);
 extern void engine_status(Connection *connection, uint64_t id);

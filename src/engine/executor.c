@@ -3,20 +3,26 @@
  *	  Threads that run tasks: the pool, the device thread and the loader are one
  *	  executor each.
  *
- * Jobs wait in two lists; those in the first go before those in the second,
- * each in order of arrival. A task that has run is handed to the I/O thread
- * (engine_complete), which calls its done(). Executors are started, resized and
+ * Tasks wait in two lists; those in the first go before those in the second,
+ * each in order of arrival. A task that has run is put on the list of
+ * completions; the I/O thread takes it from there and calls its done().
+ * Executors are started, resized and
  * stopped by the I/O thread; threads beyond the limit rest. All threads block
  * all signals, which the main thread has done before it starts the first.
  */
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <time.h>
 
-#include "engine/engine.h"
+#include "common/invariant.h"
+#include "engine/clock.h"
+#include "engine/executor.h"
+#include "engine/log.h"
 
 #define MAX_THREADS 1024
 
@@ -47,6 +53,40 @@ take(Executor *executor)
 	return NULL;
 }
 
+static void
+complete(Completions *completions, Task *task)
+{
+	task->next = NULL;
+	pthread_mutex_lock(&completions->lock);
+	if (completions->last != NULL)
+		completions->last->next = task;
+	else
+		completions->first = task;
+	completions->last = task;
+	pthread_mutex_unlock(&completions->lock);
+	eventfd_write(completions->fd, 1);
+}
+
+void
+executor_take_completed(struct Engine *engine, Completions *completions)
+{
+	Task *task;
+
+	pthread_mutex_lock(&completions->lock);
+	task = completions->first;
+	completions->first = completions->last = NULL;
+	pthread_mutex_unlock(&completions->lock);
+	while (task != NULL)
+	{
+		Task *next = task->next;
+
+		INVARIANT(task->executor->pending > 0);
+		task->executor->pending--;
+		task->done(engine, task);
+		task = next;
+	}
+}
+
 static void *
 executor_main(void *arg)
 {
@@ -72,15 +112,15 @@ executor_main(void *arg)
 		executor_progress();
 		task->run(task);
 		atomic_store(&self->since, 0);
-		engine_complete(executor->engine, task);
+		complete(executor->completions, task);
 	}
 }
 
 bool
-executor_start(Executor *executor, Engine *engine, const char *name, int threads)
+executor_start(Executor *executor, Completions *completions, const char *name, int threads)
 {
 	memset(executor, 0, sizeof(*executor));
-	executor->engine = engine;
+	executor->completions = completions;
 	executor->name = name;
 	pthread_mutex_init(&executor->lock, NULL);
 	pthread_cond_init(&executor->wake, NULL);
@@ -88,7 +128,6 @@ executor_start(Executor *executor, Engine *engine, const char *name, int threads
 	return executor->threads != NULL && executor_resize(executor, threads);
 }
 
-/* False if not one thread could be started. */
 bool
 executor_resize(Executor *executor, int threads)
 {

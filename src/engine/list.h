@@ -1,7 +1,8 @@
 /*
  * list.h
  *	  Doubly linked lists whose links lie inside their members. A list is a head
- *	  node; a node that is in no list points to itself.
+ *	  node; a node that is in no list points to itself, or has never been in one
+ *	  and is all zeros.
  *
  * Every list of the engine belongs to the I/O thread unless the structure it
  * lies in says otherwise.
@@ -12,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "common/invariant.h"
+
 typedef struct List
 {
 	struct List *prev;
@@ -20,10 +23,20 @@ typedef struct List
 
 #define list_member(type, field, node) ((type *) ((char *) (node) -offsetof(type, field)))
 
-/* Walks a list; the current member may be removed, no other one. */
+/*
+ * Walks a list; the current member may be removed, no other one: the next one
+ * must still be in a list when its turn comes.
+ */
 #define list_foreach(node, head)                                               \
 	for (List *node = (head)->next, *node##_next = node->next; node != (head); \
-		 node = node##_next, node##_next = node->next)
+		 node = list_step(node##_next, head), node##_next = node->next)
+
+static inline List *
+list_step(List *next, const List *head)
+{
+	INVARIANT(next == head || next->next != next);
+	return next;
+}
 
 static inline void
 list_init(List *list)
@@ -37,9 +50,11 @@ list_empty(const List *list)
 	return list->next == list;
 }
 
+/* The node is in no list; it may be all zeros. */
 static inline void
 list_insert_before(List *where, List *node)
 {
+	INVARIANT(node->next == node || node->next == NULL);
 	node->prev = where->prev;
 	node->next = where;
 	where->prev->next = node;

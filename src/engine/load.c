@@ -266,7 +266,7 @@ install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
 	Packed *packed = work->made[slot];
 
 	work->made[slot] = NULL;
-	engine->memory.used += packed->host; /* the LOAD's own bytes go when it is freed */
+	budget_overdraw(&engine->memory, packed->host); /* the LOAD's own bytes go when it is freed */
 	if (packed->bytes > cache_limit(engine))
 		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine),
 				  &work->errors[slot]);
@@ -280,7 +280,7 @@ install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
 	packed->loaded_ms = packed->used_ms = now_ms();
 	entry->packed[slot] = packed;
 	list_append(&engine->models, &packed->link);
-	engine->cached += packed->bytes;
+	budget_overdraw(&engine->cached, packed->bytes);
 }
 
 /*
@@ -392,7 +392,7 @@ load_done(Engine *engine, Task *task)
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 			if (work->made[slot] != NULL)
 			{
-				engine->memory.used += work->made[slot]->host;
+				budget_overdraw(&engine->memory, work->made[slot]->host);
 				discard(engine, work->made[slot]);
 			}
 		log_error(LOG_WARNING, "a model could not be loaded", &request->error);

@@ -7,6 +7,7 @@
  * So a supervisor that does not read stops no thread. What does not fit is
  * counted and reported.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/log.h"
 
 #define LOG_QUEUE 512 /* lines */
 #define LOG_LINE 2048
@@ -30,13 +31,13 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards all below */
 static LogLine *first, *last;
 static int nlines;
 static unsigned long long lost;
-static Engine *woken; /* its completions descriptor is written to when a line is queued */
+static int wake = -1; /* eventfd that is written to when a line is queued */
 
 void
-log_start(Engine *engine)
+log_start(int wake_fd)
 {
 	pthread_mutex_lock(&lock);
-	woken = engine;
+	wake = wake_fd;
 	pthread_mutex_unlock(&lock);
 }
 
@@ -60,8 +61,8 @@ append(const char *text, size_t length)
 		first = line;
 	last = line;
 	nlines++;
-	if (woken != NULL)
-		eventfd_write(woken->completions.fd, 1);
+	if (wake >= 0)
+		eventfd_write(wake, 1);
 }
 
 void

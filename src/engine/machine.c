@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/settings.h"
 
 /* The number in a file; SIZE_MAX if there is none, as in "max". */
 static size_t

@@ -74,6 +74,17 @@ raise_descriptor_limit(void)
 	setrlimit(RLIMIT_NOFILE, &limit); /* the loop gets on with fewer */
 }
 
+/* A bug of ours: nothing goes on. Any thread. */
+static void
+end_by_invariant(const char *condition, const char *file, int line)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text), "the engine ends: invariant failed at %s:%d: %s", file, line,
+			 condition);
+	control_last_words(text);
+}
+
 static int
 usage(void)
 {
@@ -129,6 +140,7 @@ main(int argc, char **argv)
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	mallopt(M_TRIM_THRESHOLD, 8 << 20);
 
+	invariant_set_handler(end_by_invariant);
 	if (!engine_init(&engine))
 	{
 		fprintf(stderr, "bicycle-engine: could not create its descriptors: %s\n", strerror(errno));
@@ -148,14 +160,17 @@ main(int argc, char **argv)
 		return usage();
 	if (directory == NULL)
 		fcntl(BICYCLE_CONTROL_FD, F_SETFD, FD_CLOEXEC);
-	if (!control_open(&engine, directory == NULL ? BICYCLE_CONTROL_FD : -1))
+	if (!control_open(&engine, directory == NULL ? BICYCLE_CONTROL_FD : -1, orders_line))
 	{
 		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD,
 				strerror(errno));
 		return 1;
 	}
 	if (directory != NULL)
+	{
+		engine.gone = true;
 		engine_go(&engine);
+	}
 	engine_loop(&engine);
 	engine_free(&engine);
 	return engine.exit_code;

@@ -379,7 +379,7 @@ frame_reserve(Connection *connection, const BicycleFrame *frame, const uint8_t *
 	}
 	request->body_size = reserve.bytes;
 	request->place = reserve.bytes + sizeof(Request);
-	list_append(&connection->engine->queue.waiting, &request->link);
+	list_append(&connection->engine->queue_waiting, &request->link);
 	queue_admit(connection->engine);
 }
 
@@ -392,7 +392,7 @@ request_wait_memory(Request *request, uint64_t bytes, size_t charge)
 {
 	request->body_size = bytes;
 	request->charge = charge;
-	list_append(&request->engine->memory.waiting, &request->link);
+	list_append(&request->engine->memory_waiting, &request->link);
 	memory_admit(request->engine);
 }
 

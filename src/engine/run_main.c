@@ -318,8 +318,9 @@ void
 run_go(Engine *engine)
 {
 	budget_limits(engine);
-	if (!executor_start(&engine->pool, engine, "feed", settings_threads(&engine->settings)) ||
-		!executor_start(&engine->device_thread, engine, "device", 1))
+	if (!executor_start(&engine->pool, &engine->completions, "feed",
+						settings_threads(&engine->settings)) ||
+		!executor_start(&engine->device_thread, &engine->completions, "device", 1))
 		engine_fatal(engine, "could not start threads");
 	if (!run_link_open(engine->run, BICYCLE_TRAIN_FD))
 		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD,
@@ -373,6 +374,7 @@ run_init(Run *run, Engine *engine)
 	memset(run, 0, sizeof(*run));
 	run->engine = engine;
 	engine->run = run;
+	engine->go = run_go;
 	run_link_init(&run->link);
 	run_data_init(&run->data);
 	run_feed_init(&run->feed);
@@ -418,7 +420,7 @@ run_main(Engine *engine)
 	}
 	give_way();
 	run_init(&run, engine);
-	if (!control_open(engine, BICYCLE_CONTROL_FD))
+	if (!control_open(engine, BICYCLE_CONTROL_FD, orders_line))
 	{
 		fprintf(stderr, "bicycle-engine: descriptor %d is not a socket: %s\n", BICYCLE_CONTROL_FD,
 				strerror(errno));

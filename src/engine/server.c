@@ -43,89 +43,13 @@
 #define STOP_MS 10000 /* for what runs to end and replies to be read */
 #define TRIES_MOST 16 /* times gpu_retry between two tries, in the end */
 
-int64_t
-now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-/* ---- Sources ------------------------------------------------------------- */
-
-bool
-source_add(Engine *engine, Source *source, int fd, uint32_t events,
-		   void (*ready)(Engine *, Source *, uint32_t))
-{
-	struct epoll_event event = { .events = events, .data.ptr = source };
-
-	source->fd = fd;
-	source->events = events;
-	source->ready = ready;
-	return epoll_ctl(engine->epoll, EPOLL_CTL_ADD, fd, &event) == 0;
-}
-
-void
-source_watch(Engine *engine, Source *source, uint32_t events)
-{
-	struct epoll_event event = { .events = events, .data.ptr = source };
-
-	if (source->events == events)
-		return;
-	source->events = events;
-	epoll_ctl(engine->epoll, EPOLL_CTL_MOD, source->fd, &event);
-}
-
-/* The descriptor stays open. */
-void
-source_remove(Engine *engine, Source *source)
-{
-	epoll_ctl(engine->epoll, EPOLL_CTL_DEL, source->fd, NULL);
-}
-
-/* ---- Completed tasks ----------------------------------------------------- */
-
-void
-engine_complete(Engine *engine, Task *task)
-{
-	task->next = NULL;
-	pthread_mutex_lock(&engine->done_lock);
-	if (engine->done_last != NULL)
-		engine->done_last->next = task;
-	else
-		engine->done_first = task;
-	engine->done_last = task;
-	pthread_mutex_unlock(&engine->done_lock);
-	eventfd_write(engine->completions.fd, 1);
-}
-
 static void
-take_completed(Engine *engine)
-{
-	Task *task;
-
-	pthread_mutex_lock(&engine->done_lock);
-	task = engine->done_first;
-	engine->done_first = engine->done_last = NULL;
-	pthread_mutex_unlock(&engine->done_lock);
-	while (task != NULL)
-	{
-		Task *next = task->next;
-
-		task->executor->pending--;
-		task->done(engine, task);
-		task = next;
-	}
-}
-
-static void
-completions_ready(Engine *engine, Source *source, uint32_t events)
+completed_ready(Engine *engine, Source *source, uint32_t events)
 {
 	eventfd_t count;
 
 	eventfd_read(source->fd, &count);
-	take_completed(engine);
+	executor_take_completed(engine, &engine->completions);
 }
 
 static void device_set(Engine *engine);
@@ -466,21 +390,6 @@ stop_listening(Engine *engine)
 
 /* ---- Beginning and end --------------------------------------------------- */
 
-/* Tells the supervisor and ends the process. */
-void
-engine_fatal(Engine *engine, const char *text, ...)
-{
-	char line[512];
-	va_list args;
-
-	va_start(args, text);
-	vsnprintf(line, sizeof(line), text, args);
-	va_end(args);
-	control_say(engine, "fatal %s", line);
-	control_flush(engine);
-	_exit(1);
-}
-
 static void
 signals_ready(Engine *engine, Source *source, uint32_t events)
 {
@@ -502,7 +411,7 @@ engine_init(Engine *engine)
 	engine->started_ms = now_ms();
 	engine->lock_fd = -1;
 	engine->control.source.fd = -1;
-	pthread_mutex_init(&engine->done_lock, NULL);
+	pthread_mutex_init(&engine->completions.lock, NULL);
 	pthread_mutex_init(&engine->decoders.lock, NULL);
 	pthread_cond_init(&engine->decoders.wake, NULL);
 	list_init(&engine->connections);
@@ -516,8 +425,9 @@ engine_init(Engine *engine)
 	list_init(&engine->entries);
 	list_init(&engine->models);
 	list_init(&engine->loads);
-	list_init(&engine->queue.waiting);
-	list_init(&engine->memory.waiting);
+	list_init(&engine->queue_waiting);
+	list_init(&engine->memory_waiting);
+	engine->go = engine_go;
 
 	sigemptyset(&stop);
 	sigaddset(&stop, SIGTERM);
@@ -527,24 +437,21 @@ engine_init(Engine *engine)
 	engine->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (signals < 0 || completions < 0 || engine->epoll < 0)
 		return false;
-	log_start(engine);
+	engine->completions.fd = completions;
+	log_start(completions);
 	return source_add(engine, &engine->signals, signals, EPOLLIN, signals_ready) &&
-		   source_add(engine, &engine->completions, completions, EPOLLIN, completions_ready);
+		   source_add(engine, &engine->completed, completions, EPOLLIN, completed_ready);
 }
 
 void
 engine_go(Engine *engine)
 {
-	if (engine->run != NULL)
-	{
-		run_go(engine);
-		return;
-	}
 	take_lock(engine);
 	budget_limits(engine);
-	if (!executor_start(&engine->pool, engine, "pool", settings_threads(&engine->settings)) ||
-		!executor_start(&engine->device_thread, engine, "device", 1) ||
-		!executor_start(&engine->loader, engine, "loader", 1))
+	if (!executor_start(&engine->pool, &engine->completions, "pool",
+						settings_threads(&engine->settings)) ||
+		!executor_start(&engine->device_thread, &engine->completions, "device", 1) ||
+		!executor_start(&engine->loader, &engine->completions, "loader", 1))
 		engine_fatal(engine, "could not start threads");
 	device_open(engine);
 }
@@ -693,19 +600,19 @@ engine_free(Engine *engine)
 	executor_stop(&engine->pool);
 	executor_stop(&engine->loader);
 	executor_stop(&engine->device_thread);
-	take_completed(engine);
+	executor_take_completed(engine, &engine->completions);
 	cache_free(engine);
 	if (engine->device != NULL)
 		nn_device_close(engine->device);
 	plot_forget();
 	control_close(engine);
-	log_start(NULL);
-	close(engine->completions.fd);
+	log_start(-1);
+	close(engine->completed.fd);
 	close(engine->signals.fd);
 	close(engine->epoll);
 	if (engine->lock_fd >= 0)
 		close(engine->lock_fd);
-	pthread_mutex_destroy(&engine->done_lock);
+	pthread_mutex_destroy(&engine->completions.lock);
 	pthread_mutex_destroy(&engine->decoders.lock);
 	pthread_cond_destroy(&engine->decoders.wake);
 }

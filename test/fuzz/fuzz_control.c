@@ -20,7 +20,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 		DEMAND(mkdtemp(directory) != NULL && chdir(directory) == 0 &&
 			   socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
 		ours = pair[0];
-		DEMAND(engine_init(&engine) && control_open(&engine, pair[1]));
+		DEMAND(engine_init(&engine) && control_open(&engine, pair[1], orders_line));
 		DEMAND(send(ours, "set device ref\nset threads 1\ngo\n", 32, 0) == 32);
 		turns(3);
 		DEMAND(engine.listening);

@@ -14,10 +14,10 @@
 /* ---- In place of executor.c ---------------------------------------------- */
 
 bool
-executor_start(Executor *executor, Engine *engine, const char *name, int threads)
+executor_start(Executor *executor, Completions *completions, const char *name, int threads)
 {
 	memset(executor, 0, sizeof(*executor));
-	executor->engine = engine;
+	executor->completions = completions;
 	return true;
 }
 
@@ -30,10 +30,34 @@ executor_resize(Executor *executor, int threads)
 void
 executor_submit(Executor *executor, Task *job, bool first)
 {
+	Completions *completions = executor->completions;
+
 	executor->pending++;
 	job->executor = executor;
 	job->run(job);
-	engine_complete(executor->engine, job);
+	job->next = NULL;
+	if (completions->last != NULL)
+		completions->last->next = job;
+	else
+		completions->first = job;
+	completions->last = job;
+	eventfd_write(completions->fd, 1);
+}
+
+void
+executor_take_completed(Engine *engine, Completions *completions)
+{
+	Task *task = completions->first;
+
+	completions->first = completions->last = NULL;
+	while (task != NULL)
+	{
+		Task *next = task->next;
+
+		task->executor->pending--;
+		task->done(engine, task);
+		task = next;
+	}
 }
 
 void

@@ -50,7 +50,7 @@ make_model(void)
 		memcpy(t->shape, p->shape, sizeof(p->shape));
 	}
 	config = nn_config_print(&parsed);
-	DEMAND(train_tensors_pack(tensors, n, &model, &model_length, &error));
+	DEMAND(run_tensors_pack(tensors, n, &model, &model_length, &error));
 	DEMAND(model_hash(config, tensors, n, hash, &error));
 	free(tensors);
 	free(zeros);
@@ -71,7 +71,7 @@ start(void)
 
 	DEMAND(mkdtemp(directory) != NULL && chdir(directory) == 0);
 	DEMAND(freopen("/dev/null", "w", stdout) != NULL);
-	DEMAND(engine_init(&engine) && control_open(&engine, -1));
+	DEMAND(engine_init(&engine) && control_open(&engine, -1, orders_line));
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
 		DEMAND(settings_set(&engine.settings, settings[i][0], settings[i][1], why, sizeof(why)));
 	engine.settings.debug = 0;

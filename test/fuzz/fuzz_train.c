@@ -24,12 +24,12 @@ start(void)
 											   { "threads", "1" },
 											   { "engine_memory", "64000000" } };
 
-	DEMAND(engine_init(&engine) && control_open(&engine, -1));
+	DEMAND(engine_init(&engine) && control_open(&engine, -1, orders_line));
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
 		DEMAND(settings_set(&engine.settings, settings[i][0], settings[i][1], why, sizeof(why)));
 	budget_limits(&engine);
-	DEMAND(executor_start(&engine.pool, &engine, "feed", 1) &&
-		   executor_start(&engine.device_thread, &engine, "device", 1));
+	DEMAND(executor_start(&engine.pool, &engine.completions, "feed", 1) &&
+		   executor_start(&engine.device_thread, &engine.completions, "device", 1));
 }
 
 static void
@@ -160,7 +160,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 									  BICYCLE_PAUSE,       BICYCLE_HELLO };
 	int pair[2];
 
-	if (engine.pool.engine == NULL)
+	if (engine.pool.completions == NULL)
 		start();
 	DEMAND(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
 	peer = pair[0];

@@ -93,7 +93,7 @@ run_engine(void)
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	pthread_create(&thread, NULL, obey, NULL);
-	if (!engine_init(&engine) || !control_open(&engine, -1))
+	if (!engine_init(&engine) || !control_open(&engine, -1, orders_line))
 		_exit(127);
 	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
 		settings_set(&engine.settings, settings[i][0], settings[i][1], why, sizeof(why));

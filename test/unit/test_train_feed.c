@@ -185,7 +185,7 @@ run_feed(RunData *data, int threads, int64_t iteration, uint64_t *cached)
 		bail_out("cannot make descriptors");
 	budget_limits(&engine);
 	run_feed_init(&feed);
-	if (!executor_start(&engine.pool, &engine, "feed", threads) ||
+	if (!executor_start(&engine.pool, &engine.completions, "feed", threads) ||
 		!run_feed_start(&feed, &engine, data, &config, &options, iteration, ITERATIONS, &error))
 		bail_out("cannot start a feed");
 	for (int64_t i = iteration; i < ITERATIONS; i++)
@@ -264,7 +264,7 @@ test_ends(void)
 	engine_init(&engine);
 	budget_limits(&engine);
 	run_feed_init(&feed);
-	executor_start(&engine.pool, &engine, "feed", 2);
+	executor_start(&engine.pool, &engine.completions, "feed", 2);
 	run_feed_start(&feed, &engine, &data, &config, &options, 0, ITERATIONS, &error);
 	while (run_feed_next(&feed, a, b, &error))
 		batches++;

@@ -1,0 +1,66 @@
+/*
+ * executor.h
+ *	  Threads that run tasks, and the list by which tasks come back.
+ */
+#ifndef BICYCLE_ENGINE_EXECUTOR_H
+#define BICYCLE_ENGINE_EXECUTOR_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct Engine;
+
+typedef struct Task
+{
+	struct Task *next;
+	struct Executor *executor;      /* that it was handed to last */
+	void (*run)(struct Task *task); /* on the executor's thread */
+	void (*done)(struct Engine *engine,
+				 struct Task *task); /* on the I/O thread; the task may be freed in it */
+} Task;
+
+/* Tasks that have run; the I/O thread is woken for them. */
+typedef struct Completions
+{
+	pthread_mutex_t lock; /* guards the two below */
+	Task *first, *last;
+	int fd; /* eventfd */
+} Completions;
+
+typedef struct Executor
+{
+	Completions *completions;
+	const char *name;
+	pthread_mutex_t lock; /* guards all below but `pending` */
+	pthread_cond_t wake;
+	Task *first[2], *last[2];       /* [0] goes before [1] */
+	struct ExecutorThread *threads; /* one slot for each thread that was ever started */
+	int nthreads, limit;            /* threads beyond it rest */
+	bool stop;
+	unsigned pending; /* handed over and not yet done; I/O thread only */
+} Executor;
+
+/* All of these on the I/O thread. False if not one thread could be started. */
+extern bool executor_start(Executor *executor, Completions *completions, const char *name,
+						   int threads);
+extern bool executor_resize(Executor *executor, int threads);
+extern void executor_submit(Executor *executor, Task *task, bool first);
+extern void executor_stop(Executor *executor);       /* when all that was handed over has run */
+extern int64_t executor_longest(Executor *executor); /* ms the oldest running task has run */
+
+/* Calls done() of what has run so far. */
+extern void executor_take_completed(struct Engine *engine, Completions *completions);
+
+/* For tasks: a long one is not stuck; it waits for other tasks. */
+extern void executor_progress(void);
+extern void executor_waits(void);
+
+/*
+ * For tasks that wait for others and must not be taken for stuck: executor_wait
+ * comes back after a second at most, whatever is done to the time of day.
+ */
+extern void executor_condition(pthread_cond_t *condition); /* in place of pthread_cond_init */
+extern void executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
+
+#endif /* BICYCLE_ENGINE_EXECUTOR_H */
