@@ -52,7 +52,7 @@
 #ifndef BICYCLE_TRAIN_PROTOCOL_H
 #define BICYCLE_TRAIN_PROTOCOL_H
 
-#include "protocol.h"
+#include "common/protocol.h"
 
 #define BICYCLE_TRAIN_FD 4
 

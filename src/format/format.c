@@ -7,7 +7,7 @@
  * the tensor array's names and copies in it, and the tensor array itself;
  * format_free releases both. Nothing here keeps state between calls.
  */
-#include "format_private.h"
+#include "format/format_private.h"
 
 #include <stdarg.h>
 #include <stdio.h>

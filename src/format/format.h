@@ -14,7 +14,7 @@
 #ifndef BICYCLE_FORMAT_H
 #define BICYCLE_FORMAT_H
 
-#include "../nn/nn.h"
+#include "nn/nn.h"
 
 typedef enum FormatStatus
 {

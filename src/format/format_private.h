@@ -5,7 +5,7 @@
 #ifndef BICYCLE_FORMAT_PRIVATE_H
 #define BICYCLE_FORMAT_PRIVATE_H
 
-#include "format.h"
+#include "format/format.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "model files hold little-endian numbers, and tensors are used where they lie"

@@ -6,7 +6,7 @@
  * stays failed, and format_output_done says so once. Until then the buffer is
  * the writer's, afterwards the caller's.
  */
-#include "format_private.h"
+#include "format/format_private.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -17,7 +17,7 @@
  * torch/_utils.py (_rebuild_*). Python 2 writes SHORT_BINSTRING for text and
  * gives OrderedDict a list of [key, value] lists; both are read.
  */
-#include "pickle.h"
+#include "format/pickle.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #ifndef BICYCLE_FORMAT_PICKLE_H
 #define BICYCLE_FORMAT_PICKLE_H
 
-#include "format_private.h"
+#include "format/format_private.h"
 
 typedef enum PickleType
 {

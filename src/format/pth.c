@@ -7,7 +7,7 @@
  * others are copied into memory of the FormatFile. The sum of both is limited
  * by format_add before a byte is copied.
  */
-#include "pth.h"
+#include "format/pth.h"
 
 #include <stdlib.h>
 #include <string.h>

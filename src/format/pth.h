@@ -6,7 +6,7 @@
 #ifndef BICYCLE_FORMAT_PTH_H
 #define BICYCLE_FORMAT_PTH_H
 
-#include "pickle.h"
+#include "format/pickle.h"
 
 /*
  * One storage of the file; the mentions of a key in the pickle, folded

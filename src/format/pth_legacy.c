@@ -9,7 +9,7 @@
  * nothing follows. Source: torch/serialization.py, _legacy_save and
  * _legacy_load.
  */
-#include "pth.h"
+#include "format/pth.h"
 
 #include <stdlib.h>
 #include <string.h>

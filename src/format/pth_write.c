@@ -8,7 +8,7 @@
  * start at a multiple of 64, padded as torch pads, by an extra field of the
  * local header. No ZIP64: a file of 4 GB or more is refused.
  */
-#include "format_private.h"
+#include "format/format_private.h"
 
 #include <stdarg.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
  * protection against damage. Sources: PKWARE APPNOTE 4.3, 4.5.3 (ZIP64);
  * torch/serialization.py; caffe2/serialize/inline_container.cc.
  */
-#include "pth.h"
+#include "format/pth.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -8,7 +8,7 @@
  * tensor.rs, validate): sorted by offset the tensors cover the data part
  * exactly, and each has as many bytes as its shape says.
  */
-#include "format_private.h"
+#include "format/format_private.h"
 
 #include <jansson.h>
 #include <limits.h>

@@ -5,7 +5,7 @@
  *
  * Works on the caller's buffers; no memory, no state.
  */
-#include "image_private.h"
+#include "image/image_private.h"
 
 #include <string.h>
 

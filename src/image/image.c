@@ -6,7 +6,7 @@
  * Nothing here keeps state between calls or touches a lock. An Image owns its
  * pixels; image_free releases them.
  */
-#include "image_private.h"
+#include "image/image_private.h"
 
 #include <stdarg.h>
 #include <stdio.h>

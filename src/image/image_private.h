@@ -5,7 +5,7 @@
 #ifndef BICYCLE_IMAGE_PRIVATE_H
 #define BICYCLE_IMAGE_PRIVATE_H
 
-#include "image.h"
+#include "image/image.h"
 
 /*
  * The one place that fills an ImageError; returns code. The text is made

@@ -12,7 +12,7 @@
  * Refused: CMYK and YCCK, 12-bit samples, and progressive files of more than
  * MAX_SCANS scans, each of which costs a walk over the whole image.
  */
-#include "image_private.h"
+#include "image/image_private.h"
 
 #include <stdio.h> /* before jpeglib.h, which uses FILE without including it */
 #include <jpeglib.h>

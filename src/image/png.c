@@ -14,7 +14,7 @@
  * and IEND is skipped unread (so gamma, profiles and orientation are ignored),
  * and libpng's simplified interface is not used.
  */
-#include "image_private.h"
+#include "image/image_private.h"
 
 #include <png.h>
 #include <setjmp.h>

@@ -15,7 +15,7 @@
  * The taps and the image between the passes live for one call; the result is
  * the caller's.
  */
-#include "image_private.h"
+#include "image/image_private.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
  *
  * Reads the caller's tiles, allocates the sheet, which is the caller's to free.
  */
-#include "image_private.h"
+#include "image/image_private.h"
 
 #include <string.h>
 

@@ -17,7 +17,7 @@
 #ifndef BICYCLE_NN_TRAIN_H
 #define BICYCLE_NN_TRAIN_H
 
-#include "nn.h"
+#include "nn/nn.h"
 
 typedef enum NnMethod
 {

@@ -10,7 +10,7 @@
 #ifndef BICYCLE_NN_GRAPH_H
 #define BICYCLE_NN_GRAPH_H
 
-#include "nn.h"
+#include "nn/nn.h"
 
 typedef struct NnShape
 {

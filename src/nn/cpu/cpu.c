@@ -10,7 +10,7 @@
  * libgomp reads these when it is loaded, so whoever starts the program must set
  * them.
  */
-#include "cpu_train.h"
+#include "nn/cpu/cpu_train.h"
 
 #include <omp.h>
 #include <stdio.h>

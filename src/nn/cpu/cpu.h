@@ -16,9 +16,9 @@
 #ifndef BICYCLE_NN_CPU_H
 #define BICYCLE_NN_CPU_H
 
-#include "dnnl_compat.h"
-#include "cpu_kernels.h"
-#include "cpu_tiles.h"
+#include "nn/cpu/dnnl_compat.h"
+#include "nn/cpu/cpu_kernels.h"
+#include "nn/cpu/cpu_tiles.h"
 
 /* How the pixels of a convolution's result lie in memory. */
 typedef enum CpuForm

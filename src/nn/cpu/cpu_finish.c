@@ -12,7 +12,7 @@
  * Pure functions of their arguments; a call writes only its own channels or
  * rows.
  */
-#include "cpu_finish.h"
+#include "nn/cpu/cpu_finish.h"
 
 #include <math.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 #ifndef BICYCLE_NN_CPU_FINISH_H
 #define BICYCLE_NN_CPU_FINISH_H
 
-#include "cpu.h"
+#include "nn/cpu/cpu.h"
 
 /*
  * The job for one image. A map that no convolution made is CPU_PLAIN with one

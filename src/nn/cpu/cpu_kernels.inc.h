@@ -17,7 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "cpu_kernels.h"
+#include "nn/cpu/cpu_kernels.h"
 
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
@@ -575,7 +575,7 @@ gemm(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 	by_rows[n](k, a, b, c, ldc);
 }
 
-#include "cpu_train_kernels.inc.h"
+#include "nn/cpu/cpu_train_kernels.inc.h"
 
 const CpuKernels KERNELS = {
 	.name = KERNELS_NAME,

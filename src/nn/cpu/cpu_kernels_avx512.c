@@ -17,12 +17,12 @@
 #define KERNELS cpu_kernels_avx512
 #define KERNELS_NAME "AVX-512"
 
-#include "cpu_kernels.inc.h"
+#include "nn/cpu/cpu_kernels.inc.h"
 
 #else
 
 /* Built for another processor: never chosen, but the table must exist. */
-#include "cpu_kernels.h"
+#include "nn/cpu/cpu_kernels.h"
 
 const CpuKernels cpu_kernels_avx512;
 

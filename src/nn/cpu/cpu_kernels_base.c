@@ -44,4 +44,4 @@ v_min(v4 a, v4 b)
 	return (v4) (((v4i) a & take) | ((v4i) b & ~take));
 }
 
-#include "cpu_kernels.inc.h"
+#include "nn/cpu/cpu_kernels.inc.h"

@@ -6,7 +6,7 @@
  * Nothing here may ask for the batch, the thread count or a timing: an image's
  * bits follow from this file (design rule "bits"). Pure functions.
  */
-#include "cpu.h"
+#include "nn/cpu/cpu.h"
 
 /*
  * Transposed convolutions (4x4, stride 2, padding 1) run as stride-1

@@ -6,7 +6,7 @@
  * Called by all threads of a team, which share the rows or images; what a
  * thread writes depends on nothing another one does.
  */
-#include "cpu_run.h"
+#include "nn/cpu/cpu_run.h"
 
 void
 cpu_run_add(CpuCall *call, const NnNode *node)

@@ -8,7 +8,7 @@
  * returns, by any number of plans. cpu_pack may run on a thread of its own next
  * to runs of other models; it touches no field of the device that runs change.
  */
-#include "cpu.h"
+#include "nn/cpu/cpu.h"
 
 #include <math.h>
 #include <omp.h>

@@ -7,7 +7,7 @@
  * alone reads it are one step: the convolution's result stays in float in a
  * buffer of the plan and never becomes a value of the graph.
  */
-#include "cpu_run.h"
+#include "nn/cpu/cpu_run.h"
 
 #include <stdlib.h>
 

@@ -9,8 +9,8 @@
  * out units and is the barrier between steps. A failure is kept and reported at
  * the end; no thread leaves the walk before the others.
  */
-#include "cpu_run.h"
-#include "cpu_finish.h"
+#include "nn/cpu/cpu_run.h"
+#include "nn/cpu/cpu_finish.h"
 
 #include <math.h>
 #include <omp.h>

@@ -6,7 +6,7 @@
 #ifndef BICYCLE_NN_CPU_RUN_H
 #define BICYCLE_NN_CPU_RUN_H
 
-#include "cpu.h"
+#include "nn/cpu/cpu.h"
 
 /* Bytes of transformed tiles that are shared by the team at once. */
 #define CPU_TILES_BYTES ((size_t) 16 << 20)

@@ -10,7 +10,7 @@
  * Weights belong to the layer (CpuLayer.tile_weights), V of a shared layer to
  * the plan, everything else to the thread that works on it.
  */
-#include "cpu_run.h"
+#include "nn/cpu/cpu_run.h"
 
 #include <omp.h>
 #include <stdlib.h>

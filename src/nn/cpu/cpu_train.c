@@ -7,8 +7,8 @@
  * release. Operators share their work among an OpenMP team of the device's
  * threads.
  */
-#include "cpu_train.h"
-#include "cpu_train_product.h"
+#include "nn/cpu/cpu_train.h"
+#include "nn/cpu/cpu_train_product.h"
 
 #include <limits.h>
 #include <math.h>

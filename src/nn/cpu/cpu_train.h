@@ -15,8 +15,8 @@
 #ifndef BICYCLE_NN_CPU_TRAIN_H
 #define BICYCLE_NN_CPU_TRAIN_H
 
-#include "cpu.h"
-#include "cpu_train_kernels.h"
+#include "nn/cpu/cpu.h"
+#include "nn/cpu/cpu_train_kernels.h"
 #include "nn/training.h"
 
 /* A value or a gradient: pixel i of all images begins at data + i * pitch. */

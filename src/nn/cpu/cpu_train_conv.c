@@ -16,8 +16,8 @@
  * where the tap lies outside. Forward, the sums of those begin y; backward, the
  * sums of dy over the pixels that a tap adds to give both gradients.
  */
-#include "cpu_train.h"
-#include "cpu_train_product.h"
+#include "nn/cpu/cpu_train.h"
+#include "nn/cpu/cpu_train_product.h"
 
 #include <string.h>
 

@@ -8,7 +8,7 @@
  * processor has no such instruction they are widened and multiplied in single
  * precision: the same but for the rounding of sums.
  */
-#include "cpu_train_kernels.h"
+#include "nn/cpu/cpu_train_kernels.h"
 
 #define PANEL (2 * VL)
 

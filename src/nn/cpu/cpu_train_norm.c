@@ -9,7 +9,7 @@
  * no sums, pieces are stretches of pixels, and maps without gaps are just long
  * vectors. How a map is cut changes no bit.
  */
-#include "cpu_train.h"
+#include "nn/cpu/cpu_train.h"
 
 #include <math.h>
 #include <string.h>

@@ -6,7 +6,7 @@
  * A thread takes a block of channels of one image, so that sums into
  * neighbouring pixels need no care. Losses are summed by one thread, in double.
  */
-#include "cpu_train.h"
+#include "nn/cpu/cpu_train.h"
 
 #include <math.h>
 #include <string.h>

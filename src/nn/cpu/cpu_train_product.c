@@ -13,7 +13,7 @@
  * its piece: its bits depend neither on the pieces nor on the number of
  * threads.
  */
-#include "cpu_train_product.h"
+#include "nn/cpu/cpu_train_product.h"
 
 #include <omp.h>
 #include <string.h>

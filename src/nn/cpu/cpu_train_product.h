@@ -6,7 +6,7 @@
 #ifndef BICYCLE_NN_CPU_TRAIN_PRODUCT_H
 #define BICYCLE_NN_CPU_TRAIN_PRODUCT_H
 
-#include "cpu_train_kernels.h"
+#include "nn/cpu/cpu_train_kernels.h"
 
 /* Numbers of k that are laid out at once, at most; a multiple of all lanes */
 #define CPU_PRODUCT_DEPTH 256
