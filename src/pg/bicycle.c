@@ -24,7 +24,6 @@ _PG_init(void)
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		shared_reserve();
-		supervisor_register_static();
-		launcher_register_static();
+		sole_workers_preload();
 	}
 }

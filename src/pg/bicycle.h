@@ -13,21 +13,19 @@
 
 #include "postgres.h"
 
-#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "nodes/parsenodes.h"
-#include "postmaster/bgworker.h"
 #include "storage/buffile.h"
-#include "storage/condition_variable.h"
-#include "storage/lwlock.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 
 #include "common/protocol.h"
 #include "common/version.h"
 
+#include "bgworker.h"
 #include "pg_compat.h"
+#include "shared.h"
 
 /* ---- settings.c ---------------------------------------------------------- */
 
@@ -55,170 +53,9 @@ extern void settings_define(void);
 /* Appends "set NAME VALUE\n" for each setting that the engine reads. */
 extern void settings_for_engine(StringInfo out);
 
-/* ---- shared.c: state that all processes see ------------------------------ */
-
-typedef enum EngineState
-{
-	ENGINE_ABSENT,   /* no supervisor has run yet, or it has ended */
-	ENGINE_STARTING, /* forked, or about to be */
-	ENGINE_READY,    /* listens on its socket */
-	ENGINE_FAILED    /* cannot start; retried with back-off.  Sessions do not wait for it */
-} EngineState;
-
-#define MAX_TRAINERS 64 /* upper limit of bicycle.max_training_jobs */
-#define WATCHED_DATABASES 64
-
-/*
- * A trainer that runs, or was registered and is about to. Who registers it
- * fills in the first three; the process itself takes the slot over, and clears
- * it when it ends. Others set `poked` and `interrupted`.
- */
-typedef struct TrainerSlot
-{
-	TimestampTz registered_at; /* 0: the slot is free */
-	Oid database;
-	int64 job;
-	pid_t pid;        /* 0: the process has not come up */
-	bool poked;       /* the job's row says something new */
-	bool reading;     /* its query runs, and who stops the job interrupts it */
-	bool interrupted; /* that has been done */
-} TrainerSlot;
-
-/* What a trainer is told; fits into bgw_extra. */
-typedef struct TrainerStart
-{
-	int64 job;
-	Oid database;
-	Oid owner;
-	TransactionId creator; /* whose end the trainer waits for; InvalidTransactionId: none */
-} TrainerStart;
-
-/* A job that waits for the launcher to start it. */
-typedef struct ReadyJob
-{
-	TrainerStart start;
-	int rank, /* smaller ones go first: see launcher.c */
-		turn; /* among those of the same rank */
-} ReadyJob;
-
-#define QUARANTINE_SLOTS 64
-#define QUARANTINE_SECONDS 300
-
-/*
- * Identifies what a request asks for, so that one that crashes the engine can
- * be refused.
- */
-typedef struct CallDigest
-{
-	uint64 word[2];
-} CallDigest;
-
-/*
- * The supervisor alone writes the engine's fields (and a session that cannot
- * start it, last_error), sessions the quarantine and registered_at; all under
- * `lock`. Whoever changes `state` broadcasts `changed`.
- */
-typedef struct BicycleShared
-{
-	LWLock lock;
-	int tranche;
-	ConditionVariable changed;
-	pid_t supervisor_pid;      /* 0: none.  Set and cleared by the supervisor */
-	TimestampTz registered_at; /* when a session last asked for a dynamic supervisor */
-	EngineState state;
-	pid_t engine_pid;
-	uint64 starts; /* engines started since the server started */
-	TimestampTz ready_at;
-	char description[128]; /* of the device, from "ready" */
-	char last_error[512];  /* "" if there was none */
-	int nquarantined;      /* slots in use, expired ones included: 0 lets sessions skip the look */
-	struct
-	{
-		CallDigest digest;
-		TimestampTz until; /* 0: free */
-	} quarantine[QUARANTINE_SLOTS];
-
-	/*
-	 * Training; see launcher.c for who sets and clears these, jobs.c for the
-	 * slots.
-	 */
-	pid_t launcher_pid; /* 0: none */
-	TimestampTz launcher_registered_at;
-	bool scan_wanted;      /* some job may be started now */
-	TimestampTz rescan_at; /* when some job may be tried again; 0: none waits for its next try */
-	bool watch_all;        /* any database may have unfinished jobs */
-	int nwatched;
-	Oid watched[WATCHED_DATABASES]; /* databases that may have unfinished jobs */
-	bool no_worker_slot;            /* the launcher could not start what it wanted to */
-	int nready;
-	ReadyJob ready[MAX_TRAINERS]; /* in the order in which they are to be started */
-	TrainerSlot trainers[MAX_TRAINERS];
-} BicycleShared;
-
-/*
- * Attaches to the state, creating it if this process is the first. Never called
- * in the postmaster, so no pointer outlives a restart after a crash.
- */
-extern BicycleShared *shared_attach(void);
-extern void shared_reserve(void); /* at preload: asks for the memory beforehand */
-
-/*
- * Seconds for which requests of this digest are still refused; 0: not refused.
- */
-extern int quarantine_remaining(const CallDigest *digest);
-extern void quarantine_add(const CallDigest *digest);
-
 /* ---- supervisor.c -------------------------------------------------------- */
 
-extern void supervisor_register_static(void); /* from _PG_init under shared_preload_libraries */
-
-/*
- * From a session: registers a dynamic one if there is none. If no slot is free:
- * false with missing_ok, else 53000.
- */
-extern bool supervisor_ensure(bool missing_ok);
 extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
-
-/* ---- process.c: starting workers and engines ----------------------------- */
-
-/*
- * A worker of this library that is never restarted; with a database and only on
- * a primary, as jobs need it, or without one and on standbys too.
- */
-extern void worker_fill(BackgroundWorker *worker, const char *type, const char *function,
-						bool for_jobs);
-
-/*
- * Registers a worker of which one is enough. *pid and *registered_at are the
- * fields of BicycleShared that tell whether it runs, or somebody has registered
- * it just now. False if there was no worker slot.
- */
-extern bool worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registered_at);
-
-#define ENGINE_EXEC_FAILED 127 /* exit status, as of a shell that does not find a command */
-
-/*
- * Starts bicycle-engine, with an argument unless that is NULL. Its descriptors
- * from BICYCLE_CONTROL_FD on are copies of fds (at most 2), which stay open
- * here. -1 with errno if there was no process to be had.
- */
-extern pid_t engine_fork(const char *argument, const int *fds, int nfds);
-
-extern void engine_tell(int fd, const char *text, size_t length); /* whole lines; does not wait */
-
-/*
- * Tells all settings, then those in `more`, lines of the same kind which count
- * instead; and that it may start.
- */
-extern void engine_configure(int fd, const char *more, bool go);
-
-/*
- * Reads what there is, and hands each whole line to `says`; false at the end of
- * the socket. `in` keeps an unfinished line.
- */
-extern bool engine_lines(int fd, StringInfo in, void (*says)(char *line));
-
-extern int engine_log_level(const char *word); /* of "log WORD text", as ereport takes it */
 
 /* ---- catalog.c: the tables of the extension, as the caller sees them ----- */
 
@@ -443,7 +280,7 @@ typedef enum TrainerPresence
 
 extern int trainers_running(void); /* those that are expected included */
 extern TrainerPresence trainer_presence(Oid database, int64 job);
-extern bool trainer_register(const TrainerStart *start); /* false: no worker slot */
+extern bool trainer_register(const JobStart *start); /* false: no worker slot */
 
 /* In a trainer: */
 extern bool trainer_claim(
@@ -482,9 +319,6 @@ extern void train_check_rights(void); /* of the current user, to store what a jo
 /* ---- job_worker.c (its own parts: job_worker.h), launcher.c -------------- */
 
 extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
-
-extern void launcher_register_static(void);
-extern bool launcher_ensure(void); /* false: there is none and no worker slot for one */
 
 /*
  * Makes the launcher look at a database; last, if a job of it was just

@@ -1,68 +1,47 @@
 /*
  * engine_process.c
- *	  Starting background workers and engines, and the lines that engines say:
- *	  what supervisor, launcher and trainers share.
+ *	  A process of bicycle-engine: its start, its lines, its pulse, its end.
  *
- * An engine is forked and exec'ed and is not attached to PostgreSQL's memory.
- * It dies with the process that started it: by EOF on its control socket, and
- * by PDEATHSIG. Nothing is kept between calls.
+ * R1 An engine is forked and exec'ed and is not attached to PostgreSQL's
+ *    memory. It may crash, leak or be killed.
+ * R2 It dies with the process that started it: by EOF on its control socket,
+ *    and by PDEATHSIG.
+ * R3 The two talk in lines over that socket (common/protocol.h).
+ * R4 Patience is counted in turns of ours, not in time: time may have passed
+ *    for both, on a machine that was halted, or a processor that neither got.
+ * R5 Before an engine is judged, what it has said is read: this process may
+ *    have been busy for longer than an engine may be silent.
+ *
+ * An EngineProcess belongs to who started it. Its buffer lives in
+ * TopMemoryContext and is used again by the next start.
  */
-#include "bicycle.h"
+#include "engine_process.h"
 
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
-#include "utils/timestamp.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
 
-#define REGISTRATION_TIME 5000 /* ms in which a worker that was registered must have begun */
+#include "bicycle.h"
+#include "clock.h"
+#include "common/invariant.h"
+
 #define LINE_MAX_BYTES 4096
-#define SPARE_FD 16 /* beyond the descriptors that an engine is given */
+#define READY_PATIENCE 60 /* turns from the start to "ready" */
+#define WAIT_STEP 20      /* ms between looks whether an engine has ended */
+#define SPARE_FD 16       /* beyond the descriptors that an engine is given */
 
 extern char **environ;
 
-/* ---- Background workers -------------------------------------------------- */
-
-void
-worker_fill(BackgroundWorker *worker, const char *type, const char *function, bool for_jobs)
-{
-	memset(worker, 0, sizeof(*worker));
-	strlcpy(worker->bgw_name, type, BGW_MAXLEN);
-	strlcpy(worker->bgw_type, type, BGW_MAXLEN);
-	strlcpy(worker->bgw_library_name, "bicycle", sizeof(worker->bgw_library_name));
-	strlcpy(worker->bgw_function_name, function, BGW_MAXLEN);
-	worker->bgw_flags =
-		BGWORKER_SHMEM_ACCESS | (for_jobs ? BGWORKER_BACKEND_DATABASE_CONNECTION : 0);
-	worker->bgw_start_time =
-		for_jobs ? BgWorkerStart_RecoveryFinished : BgWorkerStart_ConsistentState;
-	worker->bgw_restart_time = BGW_NEVER_RESTART;
-}
-
-bool
-worker_ensure(BackgroundWorker *worker, const pid_t *pid, TimestampTz *registered_at)
-{
-	BicycleShared *shared = shared_attach();
-	TimestampTz now = GetCurrentTimestamp();
-	bool mine;
-
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	mine = *pid == 0 && TimestampDifferenceExceeds(*registered_at, now, REGISTRATION_TIME);
-	if (mine)
-		*registered_at = now;
-	LWLockRelease(&shared->lock);
-	if (!mine || RegisterDynamicBackgroundWorker(worker, NULL))
-		return true;
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	*registered_at = 0;
-	LWLockRelease(&shared->lock);
-	return false;
-}
-
-/* ---- Engines ------------------------------------------------------------- */
+/* ---- Start --------------------------------------------------------------- */
 
 /*
  * The environment of an engine: ours, and OpenMP threads that do not spin
@@ -138,7 +117,8 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 	_exit(ENGINE_EXEC_FAILED);
 }
 
-pid_t
+/* Its descriptors from BICYCLE_CONTROL_FD on are copies of fds. */
+static pid_t
 engine_fork(const char *argument, const int *fds, int nfds)
 {
 	char path[MAXPGPATH];
@@ -149,7 +129,6 @@ engine_fork(const char *argument, const int *fds, int nfds)
 	sigset_t all;
 	sigset_t old;
 
-	Assert(nfds <= 2);
 	snprintf(path, sizeof(path), "%s/bicycle-engine", pkglib_path);
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, &old);
@@ -162,19 +141,71 @@ engine_fork(const char *argument, const int *fds, int nfds)
 }
 
 void
-engine_tell(int fd, const char *text, size_t length)
+engine_process_start(EngineProcess *engine, const char *name, const char *argument, int *data,
+					 void (*says)(EngineWord word, const char *text))
 {
-	/*
-	 * Lines are few and short: if the socket is full the engine is not reading,
-	 * and the missing pong ends it.
-	 */
-	if (fd >= 0 && send(fd, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN &&
+	int pairs[2][2];
+	int fds[2];
+	int n = data ? 2 : 1;
+
+	INVARIANT(engine->pid == 0);
+	for (int i = 0; i < n; i++)
+	{
+		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]) != 0)
+			ereport(ERROR, (errcode_for_socket_access(),
+							errmsg("could not create a socket pair for the %s: %m", name)));
+		fds[i] = pairs[i][1];
+	}
+	if (engine->in.data == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+		initStringInfo(&engine->in);
+		MemoryContextSwitchTo(old);
+	}
+	resetStringInfo(&engine->in);
+	engine->pid = engine_fork(argument, fds, n);
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+	if (engine->pid < 0)
+	{
+		int save_errno = errno;
+
+		engine->pid = 0;
+		for (int i = 0; i < n; i++)
+			close(pairs[i][0]);
+		errno = save_errno;
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("could not fork the %s: %m", name)));
+	}
+	engine->name = name;
+	engine->says = says;
+	engine->control = pairs[0][0];
+	engine->ready = false;
+	engine->last_words[0] = '\0';
+	engine->silence = 0;
+	engine->turn_ms = clock_ms();
+	if (data)
+		*data = pairs[1][0];
+}
+
+/* ---- Lines --------------------------------------------------------------- */
+
+/*
+ * Whole lines. They are few and short: if the socket is full the engine is not
+ * reading, and the missing pong ends it.
+ */
+static void
+tell(EngineProcess *engine, const char *text, size_t length)
+{
+	if (engine->control >= 0 &&
+		send(engine->control, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN &&
 		errno != EINTR && errno != EPIPE)
-		ereport(LOG, (errmsg("could not write to the bicycle engine: %m")));
+		ereport(LOG, (errmsg("could not write to the %s: %m", engine->name)));
 }
 
 void
-engine_configure(int fd, const char *more, bool go)
+engine_process_configure(EngineProcess *engine, const char *more, bool go)
 {
 	StringInfoData lines;
 
@@ -183,38 +214,12 @@ engine_configure(int fd, const char *more, bool go)
 	appendStringInfoString(&lines, more);
 	if (go)
 		appendStringInfoString(&lines, "go\n");
-	engine_tell(fd, lines.data, lines.len);
+	tell(engine, lines.data, lines.len);
 	pfree(lines.data);
 }
 
-bool
-engine_lines(int fd, StringInfo in, void (*says)(char *line))
-{
-	char buffer[LINE_MAX_BYTES];
-	char *line;
-	char *end;
-	ssize_t n;
-
-	while ((n = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0)
-	{
-		appendBinaryStringInfo(in, buffer, n);
-		line = in->data;
-		while ((end = memchr(line, '\n', in->data + in->len - line)) != NULL)
-		{
-			*end = '\0';
-			says(line);
-			line = end + 1;
-		}
-		in->len -= line - in->data;
-		memmove(in->data, line, in->len + 1);
-		if (in->len > LINE_MAX_BYTES)
-			resetStringInfo(in);
-	}
-	return n < 0 && (errno == EAGAIN || errno == EINTR);
-}
-
-int
-engine_log_level(const char *word)
+static int
+log_level(const char *word)
 {
 	static const struct
 	{
@@ -230,4 +235,178 @@ engine_log_level(const char *word)
 		if (strcmp(levels[i].word, word) == 0)
 			return levels[i].level;
 	return LOG;
+}
+
+/* "LEVEL TEXT" of a line of the log. */
+static void
+take_log(EngineProcess *engine, char *level)
+{
+	char *text = strchr(level, ' ');
+
+	if (text == NULL)
+		return;
+	*text++ = '\0';
+	ereport(log_level(level), (errmsg("%s: %s", engine->name, text)));
+	if (strcmp(level, "error") != 0)
+		return;
+	strlcpy(engine->last_words, text, sizeof(engine->last_words));
+	engine->says(ENGINE_SAYS_ERROR, text);
+}
+
+static void
+take_line(EngineProcess *engine, char *line)
+{
+	char *text = strchr(line, ' ');
+	size_t length = text ? text - line : strlen(line);
+
+	text = text ? text + 1 : line + length;
+	if (length == 4 && memcmp(line, "pong", length) == 0)
+		engine->silence = 0;
+	else if (length == 3 && memcmp(line, "log", length) == 0)
+		take_log(engine, text);
+	else if (length == 5 && memcmp(line, "ready", length) == 0)
+	{
+		engine->ready = true;
+		engine->silence = 0;
+		engine->says(ENGINE_SAYS_READY, text);
+	}
+	else if (length == 5 && memcmp(line, "fatal", length) == 0)
+	{
+		strlcpy(engine->last_words, text, sizeof(engine->last_words));
+		engine->says(ENGINE_SAYS_FATAL, text);
+	}
+	else
+		ereport(LOG,
+				(errmsg("%s said something that is not understood: \"%s\"", engine->name, line)));
+}
+
+/* Takes the whole lines out of the buffer. */
+static void
+take_lines(EngineProcess *engine)
+{
+	StringInfo in = &engine->in;
+	char *line = in->data;
+	char *end;
+
+	while ((end = memchr(line, '\n', in->data + in->len - line)) != NULL)
+	{
+		*end = '\0';
+		take_line(engine, line);
+		line = end + 1;
+	}
+	in->len -= line - in->data;
+	memmove(in->data, line, in->len + 1);
+	if (in->len > LINE_MAX_BYTES)
+		resetStringInfo(in);
+}
+
+static void
+close_control(EngineProcess *engine)
+{
+	if (engine->control >= 0)
+		close(engine->control);
+	engine->control = -1;
+}
+
+void
+engine_process_read(EngineProcess *engine)
+{
+	char buffer[LINE_MAX_BYTES];
+	ssize_t n;
+
+	if (engine->control < 0)
+		return;
+	while ((n = recv(engine->control, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0)
+	{
+		appendBinaryStringInfo(&engine->in, buffer, n);
+		take_lines(engine);
+	}
+	if (n == 0 || (errno != EAGAIN && errno != EINTR))
+		close_control(engine);
+}
+
+/* ---- Pulse --------------------------------------------------------------- */
+
+static void
+kill_silent(EngineProcess *engine)
+{
+	const char *reason = engine->ready ? "it does not answer" : "it did not become ready in time";
+
+	ereport(LOG, (errmsg("%s (PID %d) is killed: %s", engine->name, (int) engine->pid, reason)));
+	snprintf(engine->last_words, sizeof(engine->last_words), "%s and was killed",
+			 engine->ready ? "it did not answer" : "it did not become ready in time");
+	kill(engine->pid, SIGKILL);
+}
+
+long
+engine_process_heartbeat(EngineProcess *engine, int patience)
+{
+	int64 now = clock_ms();
+	char ping[64];
+
+	engine_process_read(engine);
+	if (engine->pid == 0)
+		return ENGINE_TURN;
+	if (now - engine->turn_ms < ENGINE_TURN)
+		return ENGINE_TURN - (now - engine->turn_ms);
+	engine->turn_ms = now;
+	if (engine->silence++ == (engine->ready ? patience : READY_PATIENCE))
+		kill_silent(engine);
+	else if (engine->ready)
+		tell(engine, ping,
+			 snprintf(ping, sizeof(ping), "ping " UINT64_FORMAT "\n", ++engine->ping_number));
+	return ENGINE_TURN;
+}
+
+/* ---- End ----------------------------------------------------------------- */
+
+bool
+engine_process_reap(EngineProcess *engine, int *status)
+{
+	if (engine->pid == 0 || waitpid(engine->pid, status, WNOHANG) != engine->pid)
+		return false;
+	engine_process_read(engine); /* its last words */
+	engine->pid = 0;
+	engine->ready = false;
+	close_control(engine);
+	return true;
+}
+
+bool
+engine_process_wait(EngineProcess *engine, int ms, int *status)
+{
+	int64 deadline = clock_ms() + ms;
+	bool ended;
+
+	while (!(ended = engine_process_reap(engine, status)) && engine->pid != 0 &&
+		   clock_ms() < deadline)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WAIT_STEP,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	return ended;
+}
+
+void
+engine_process_stop(EngineProcess *engine, int ms)
+{
+	int status;
+
+	tell(engine, "stop\n", 5);
+	if (!engine_process_wait(engine, ms, &status))
+		engine_process_end(engine);
+}
+
+void
+engine_process_end(EngineProcess *engine)
+{
+	if (engine->pid == 0)
+		return;
+	kill(engine->pid, SIGKILL);
+	while (waitpid(engine->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	engine->pid = 0;
+	engine->ready = false;
+	close_control(engine);
 }

@@ -82,7 +82,7 @@ static const IntSetting int_settings[] = {
 	  GUC_UNIT_MS,
 	  "Time after which a computation of the engine that comes no further is taken to hang, and "
 	  "the engine is restarted." },
-	{ "max_training_jobs", NULL, &bicycle_max_training_jobs, 1, 0, MAX_TRAINERS, PGC_SIGHUP, 0,
+	{ "max_training_jobs", NULL, &bicycle_max_training_jobs, 1, 0, JOB_SLOTS, PGC_SIGHUP, 0,
 	  "Training jobs that run at once; others are queued." },
 	{ "train_memory", NULL, &bicycle_train_memory, 512, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB,
 	  "Memory for the training pairs of one job; what does not fit goes to disk." },

@@ -18,7 +18,8 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
+
+#include "clock.h"
 
 #define CHUNK_BYTES (4 * 1024 * 1024)
 #define CHECKPOINTS_KEPT 2
@@ -171,7 +172,7 @@ handle_ready(const Message *m)
 	trainer.job.iterations = ready.iterations;
 	trainer_order(BICYCLE_RUN);
 	trainer.running = true;
-	trainer.checkpoint_at = GetCurrentTimestamp();
+	trainer.checkpoint_ms = clock_ms();
 }
 
 static void
@@ -310,7 +311,7 @@ handle_checkpoint(const Message *m)
 	trainer_end();
 	trainer.job.checkpoint = checkpoint.iteration;
 	trainer.job.attempts = 0;
-	trainer.checkpoint_at = GetCurrentTimestamp();
+	trainer.checkpoint_ms = clock_ms();
 }
 
 /*

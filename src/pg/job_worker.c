@@ -30,9 +30,6 @@
 #include "job_worker.h"
 
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "access/transam.h"
 #include "access/xact.h"
@@ -55,23 +52,25 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
+#include "engine_process.h"
+
 #define STOP_TIMEOUT 3000 /* ms for a last checkpoint when the server stops */
 #define STOP_SECONDS 10   /* ... after which what still runs is interrupted */
 #define LAST_SECONDS 15   /* ... and after which the worker ends wherever it is */
-#define PING_INTERVAL 1000
-#define PONG_TIMEOUT (60 * 1000) /* an idle process may wait long on a busy machine */
+/*
+ * pings without an answer: a process at idle priority may wait long on a busy
+ * machine
+ */
+#define PONGS_MISSED 60
+#define LAST_WORDS_TIMEOUT 1000 /* ms from the end of the connection to that of the process */
 #define TURN_TIMEOUT 1000
 #define RETRY_FIRST 1000 /* ms before the second try; doubled for each further one */
 
 TrainerRun trainer;
 
-static pid_t engine_pid = 0;
-static int control_fd = -1;
-static StringInfoData control_in;
-static TimestampTz pinged_at;
-static TimestampTz unanswered_since; /* of the first ping without a pong; 0: all are answered */
-static char last_words[512];         /* the engine's last error or fatal line */
-static bool ordered;                 /* PAUSE has been sent */
+static EngineProcess engine = { .control = -1 };
+static bool ordered; /* PAUSE has been sent */
 static volatile sig_atomic_t patience =
 	0; /* of SIGTERM, see trainer_patience; read in signal handlers */
 
@@ -144,53 +143,15 @@ trainer_note(int cause, const char *note)
 /* ---- The engine ---------------------------------------------------------- */
 
 static void
-kill_engine(void)
+end_engine(int code, Datum arg)
 {
-	if (engine_pid <= 0)
-		return;
-	kill(engine_pid, SIGKILL);
-	while (waitpid(engine_pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	engine_pid = 0;
+	engine_process_end(&engine);
 }
 
+/* What ends it is told by who finds that it has ended: engine.last_words. */
 static void
-kill_engine_at_exit(int code, Datum arg)
+engine_says(EngineWord word, const char *text)
 {
-	kill_engine();
-}
-
-static void
-engine_says(char *line)
-{
-	if (strncmp(line, "pong ", 5) == 0)
-		unanswered_since = 0;
-	else if (strncmp(line, "log ", 4) == 0)
-	{
-		char *word = line + 4;
-		char *text = strchr(word, ' ');
-
-		if (text == NULL)
-			return;
-		*text++ = '\0';
-		ereport(
-			engine_log_level(word),
-			(errmsg("bicycle training engine of job " INT64_FORMAT ": %s", trainer.job.job, text)));
-		if (strcmp(word, "error") == 0)
-			strlcpy(last_words, text, sizeof(last_words));
-	}
-	else if (strncmp(line, "fatal ", 6) == 0)
-		strlcpy(last_words, line + 6, sizeof(last_words));
-}
-
-static void
-read_control(void)
-{
-	if (control_fd >= 0 && !engine_lines(control_fd, &control_in, engine_says))
-	{
-		close(control_fd);
-		control_fd = -1;
-	}
 }
 
 /*
@@ -204,34 +165,21 @@ send_settings(bool go)
 
 	snprintf(more, sizeof(more), "set stuck_timeout " INT64_FORMAT "\n",
 			 (int64) bicycle_train_stuck_timeout * 1000);
-	engine_configure(control_fd, more, go);
+	engine_process_configure(&engine, more, go);
 }
 
 static void
 start_engine(void)
 {
-	int control[2];
-	int data[2];
-	int fds[2];
+	char *name = MemoryContextAlloc(trainer.context, NAMEDATALEN);
+	int data;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, control) != 0 ||
-		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, data) != 0)
-		ereport(ERROR, (errcode_for_socket_access(),
-						errmsg("could not create socket pairs for the training engine: %m")));
-	fds[0] = control[1];
-	fds[1] = data[1];
-	before_shmem_exit(kill_engine_at_exit, (Datum) 0);
-	engine_pid = engine_fork("--train", fds, 2);
-	close(control[1]);
-	close(data[1]);
-	if (engine_pid < 0)
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-						errmsg("could not fork the training engine: %m")));
-	control_fd = control[0];
-	initStringInfo(&control_in);
-	session_adopt(data[0], trainer_frame);
+	snprintf(name, NAMEDATALEN, "bicycle training engine of job " INT64_FORMAT, trainer.job.job);
+	before_shmem_exit(end_engine, (Datum) 0);
+	engine_process_start(&engine, name, "--train", &data, engine_says);
+	session_adopt(data, trainer_frame);
 	send_settings(true);
-	pinged_at = trainer.checkpoint_at = GetCurrentTimestamp();
+	trainer.checkpoint_ms = clock_ms();
 }
 
 /* The connection has ended, and so must the engine: tells how. */
@@ -241,22 +189,14 @@ trainer_lost(void)
 	char *how = NULL;
 	int status;
 
-	read_control(); /* its last words */
-	for (int tries = 0; engine_pid > 0 && how == NULL && tries < 100; tries++)
-	{
-		if (waitpid(engine_pid, &status, WNOHANG) == engine_pid)
-		{
-			engine_pid = 0;
-			how = wait_result_to_str(status);
-		}
-		else
-			pg_usleep(10000);
-	}
+	if (engine_process_wait(&engine, LAST_WORDS_TIMEOUT, &status))
+		how = wait_result_to_str(status);
+	engine_process_read(&engine);
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("training engine ended unexpectedly"),
-			 last_words[0] ? errdetail("It said: %s", session_text(last_words))
-			 : how         ? errdetail("The process: %s.", how)
-						   : 0));
+			 engine.last_words[0] ? errdetail("It said: %s", session_text(engine.last_words))
+			 : how                ? errdetail("The process: %s.", how)
+								  : 0));
 }
 
 /* ---- The run ------------------------------------------------------------- */
@@ -283,37 +223,18 @@ look_at_row(void)
 		trainer_stopped(); /* nothing was computed since the last checkpoint */
 }
 
-/*
- * This process may have been busy, or waited for a lock, for longer than an
- * engine may take to answer: what has come meanwhile is read first.
- */
+/* Pings the engine, and asks it for a checkpoint when it is time. */
 static void
 heartbeat(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-	char ping[64];
+	int64 now = clock_ms();
 
-	read_control();
-	if (unanswered_since != 0 && TimestampDifferenceExceeds(unanswered_since, now, PONG_TIMEOUT))
-	{
-		strlcpy(last_words, "it did not answer and was killed", sizeof(last_words));
-		kill(engine_pid, SIGKILL);
-		unanswered_since = 0;
-	}
-	else if (TimestampDifferenceExceeds(pinged_at, now, PING_INTERVAL))
-	{
-		engine_tell(control_fd, ping,
-					snprintf(ping, sizeof(ping), "ping " INT64_FORMAT "\n", (int64) now));
-		pinged_at = now;
-		if (unanswered_since == 0)
-			unanswered_since = now;
-	}
+	(void) engine_process_heartbeat(&engine, PONGS_MISSED);
 	if (trainer.running && !ordered &&
-		TimestampDifferenceExceeds(trainer.checkpoint_at, now,
-								   bicycle_train_checkpoint_interval * 1000))
+		now - trainer.checkpoint_ms >= bicycle_train_checkpoint_interval * INT64CONST(1000))
 	{
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
-		trainer.checkpoint_at = now;
+		trainer.checkpoint_ms = now;
 	}
 }
 
@@ -343,18 +264,18 @@ put_back(void)
 static void
 stop_early(void)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_TIMEOUT);
+	int64 deadline = clock_ms() + STOP_TIMEOUT;
 	int64 before = trainer.job.checkpoint;
 
 	put_back();
 	if (trainer.running)
 		trainer_order(BICYCLE_CHECKPOINT_NOW);
 	while (trainer.running && !trainer.finished && session_is_open() &&
-		   trainer.job.checkpoint == before && GetCurrentTimestamp() < deadline)
+		   trainer.job.checkpoint == before && clock_ms() < deadline)
 	{
 		session_flush();
 		if (session_is_open() && !session_read())
-			session_wait(Max(1, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)));
+			session_wait(Max(1, deadline - clock_ms()));
 		trainer_handle();
 	}
 	if (!trainer.finished && !session_is_open())
@@ -370,15 +291,15 @@ stop_early(void)
 static bool
 database_is_wanted(void)
 {
-	static TimestampTz looked_at = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	static int64 looked_ms = 0;
+	int64 now = clock_ms();
 	bool reading = IsTransactionState();
 	LOCKTAG tag;
 	bool wanted;
 
-	if (!TimestampDifferenceExceeds(looked_at, now, TURN_TIMEOUT))
+	if (now - looked_ms < TURN_TIMEOUT)
 		return false;
-	looked_at = now;
+	looked_ms = now;
 	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
 	if (!reading)
 		StartTransactionCommand();
@@ -665,7 +586,7 @@ own_settings(void)
 void
 bicycle_trainer_main(Datum arg)
 {
-	TrainerStart start;
+	JobStart start;
 	ErrorData *volatile error = NULL;
 	volatile bool interrupted = false;
 
@@ -719,6 +640,5 @@ bicycle_trainer_main(Datum arg)
 		end_interrupted();
 	else if (error)
 		note_failure(error);
-	kill_engine();
 	proc_exit(0);
 }

@@ -12,7 +12,7 @@
 
 /*
  * The run of this process. job_worker.c fills it in; the handlers of frames
- * keep `job`, `running` and `checkpoint_at` up to date.
+ * keep `job`, `running` and `checkpoint_ms` up to date.
  */
 typedef struct TrainerRun
 {
@@ -22,8 +22,8 @@ typedef struct TrainerRun
 	 * attempts, checkpoint, iterations
 	 */
 	Job job;
-	int64 start_iterations;    /* behind the version to start from */
-	TimestampTz checkpoint_at; /* of the last checkpoint, or of the beginning */
+	int64 start_iterations; /* behind the version to start from */
+	int64 checkpoint_ms;    /* of the last checkpoint, or of the beginning */
 	bool
 		/*
 		 * the checkpoint to start from is the last one: all that is left is to

@@ -34,14 +34,15 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
-#include "utils/timestamp.h"
+
+#include "clock.h"
 
 #define SAFE_PATH "pg_catalog, pg_temp"
 #define START_TIME 5000 /* ms in which a trainer that was registered comes up */
 
-static TrainerSlot *my_slot = NULL; /* of this process, if it is a trainer */
-static bool changed = false;        /* in this transaction */
-static List *stopping = NIL;        /* int64 *: jobs that this transaction stops; in its memory */
+static JobSlot *my_slot = NULL; /* of this process, if it is a trainer */
+static bool changed = false;    /* in this transaction */
+static List *stopping = NIL;    /* int64 *: jobs that this transaction stops; in its memory */
 
 /* ---- Statements ---------------------------------------------------------- */
 
@@ -203,34 +204,34 @@ job_role_unfit(Oid role)
 
 /* Under the lock. */
 static bool
-slot_expected(const TrainerSlot *slot)
+slot_expected(const JobSlot *slot)
 {
-	return slot->pid == 0 && slot->registered_at != 0 &&
-		   !TimestampDifferenceExceeds(slot->registered_at, GetCurrentTimestamp(), START_TIME);
+	return slot->pid == 0 && slot->registered_ms != 0 &&
+		   clock_ms() - slot->registered_ms < START_TIME;
 }
 
 /* Under the lock; without the slot of that job. */
 static int
-count_running(const BicycleShared *shared, const TrainerSlot *except)
+count_running(const BicycleShared *shared, const JobSlot *except)
 {
 	int n = 0;
 
-	for (int i = 0; i < MAX_TRAINERS; i++)
-		if (&shared->trainers[i] != except &&
-			(shared->trainers[i].pid != 0 || slot_expected(&shared->trainers[i])))
+	for (int i = 0; i < JOB_SLOTS; i++)
+		if (&shared->jobs[i] != except &&
+			(shared->jobs[i].pid != 0 || slot_expected(&shared->jobs[i])))
 			n++;
 	return n;
 }
 
 /* Under the lock; NULL if there is none. */
-static TrainerSlot *
+static JobSlot *
 slot_of(BicycleShared *shared, Oid database, int64 job)
 {
-	for (int i = 0; i < MAX_TRAINERS; i++)
+	for (int i = 0; i < JOB_SLOTS; i++)
 	{
-		TrainerSlot *slot = &shared->trainers[i];
+		JobSlot *slot = &shared->jobs[i];
 
-		if (slot->registered_at != 0 && slot->database == database && slot->job == job)
+		if (slot->registered_ms != 0 && slot->database == database && slot->job == job)
 			return slot;
 	}
 	return NULL;
@@ -240,14 +241,14 @@ slot_of(BicycleShared *shared, Oid database, int64 job)
  * Under the lock: the slot of a job, or a free one for it; NULL if all are
  * taken.
  */
-static TrainerSlot *
+static JobSlot *
 slot_for(BicycleShared *shared, Oid database, int64 job)
 {
-	TrainerSlot *slot = slot_of(shared, database, job);
+	JobSlot *slot = slot_of(shared, database, job);
 
-	for (int i = 0; i < MAX_TRAINERS && slot == NULL; i++)
-		if (shared->trainers[i].pid == 0 && !slot_expected(&shared->trainers[i]))
-			slot = &shared->trainers[i];
+	for (int i = 0; i < JOB_SLOTS && slot == NULL; i++)
+		if (shared->jobs[i].pid == 0 && !slot_expected(&shared->jobs[i]))
+			slot = &shared->jobs[i];
 	return slot;
 }
 
@@ -268,7 +269,7 @@ trainer_presence(Oid database, int64 job)
 {
 	BicycleShared *shared = shared_attach();
 	TrainerPresence presence = TRAINER_NONE;
-	TrainerSlot *slot;
+	JobSlot *slot;
 
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	slot = slot_of(shared, database, job);
@@ -285,7 +286,7 @@ static void
 forget_slot(Oid database, int64 job)
 {
 	BicycleShared *shared = shared_attach();
-	TrainerSlot *slot;
+	JobSlot *slot;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	slot = slot_of(shared, database, job);
@@ -295,11 +296,11 @@ forget_slot(Oid database, int64 job)
 }
 
 bool
-trainer_register(const TrainerStart *start)
+trainer_register(const JobStart *start)
 {
 	BicycleShared *shared = shared_attach();
 	BackgroundWorker worker;
-	TrainerSlot *slot;
+	JobSlot *slot;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	slot = slot_for(shared, start->database, start->job);
@@ -308,10 +309,10 @@ trainer_register(const TrainerStart *start)
 		memset(slot, 0, sizeof(*slot));
 		slot->database = start->database;
 		slot->job = start->job;
-		slot->registered_at = GetCurrentTimestamp();
+		slot->registered_ms = clock_ms();
 	}
 	LWLockRelease(&shared->lock);
-	worker_fill(&worker, "bicycle trainer", "bicycle_trainer_main", true);
+	bgworker_fill(&worker, "bicycle trainer", "bicycle_trainer_main", true);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "bicycle trainer of job " INT64_FORMAT, start->job);
 	StaticAssertStmt(sizeof(*start) <= BGW_EXTRALEN, "what a trainer is told must fit");
 	memcpy(worker.bgw_extra, start, sizeof(*start));
@@ -336,7 +337,7 @@ bool
 trainer_claim(Oid database, int64 job)
 {
 	BicycleShared *shared = shared_attach();
-	TrainerSlot *slot;
+	JobSlot *slot;
 
 	Assert(my_slot == NULL);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -344,7 +345,7 @@ trainer_claim(Oid database, int64 job)
 	if (slot && slot->pid == 0 && count_running(shared, slot) < bicycle_max_training_jobs)
 	{
 		memset(slot, 0, sizeof(*slot));
-		slot->registered_at = GetCurrentTimestamp();
+		slot->registered_ms = clock_ms();
 		slot->database = database;
 		slot->job = job;
 		slot->pid = MyProcPid;
@@ -409,9 +410,9 @@ poke_trainers(void)
 	BicycleShared *shared = shared_attach();
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_TRAINERS; i++)
+	for (int i = 0; i < JOB_SLOTS; i++)
 	{
-		TrainerSlot *slot = &shared->trainers[i];
+		JobSlot *slot = &shared->jobs[i];
 		PGPROC *proc;
 
 		if (slot->pid == 0 || slot->database != MyDatabaseId)

@@ -53,6 +53,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "clock.h"
+
 /*
  * ms between scans while jobs wait: they may wait for a worker slot, or for
  * max_training_jobs to be raised
@@ -63,41 +65,7 @@
 /* ms without unfinished jobs after which a dynamic launcher ends */
 #define IDLE_TIMEOUT (10 * 1000)
 
-static bool registered_static =
-	false;                        /* in the postmaster, and inherited by every process it forks */
 static bool nothing_left = false; /* in a scan that has come to its end */
-
-/* ---- Registration -------------------------------------------------------- */
-
-static void
-fill_launcher(BackgroundWorker *worker)
-{
-	worker_fill(worker, "bicycle launcher", "bicycle_launcher_main", true);
-	worker->bgw_restart_time = 1;
-}
-
-void
-launcher_register_static(void)
-{
-	BackgroundWorker worker;
-
-	fill_launcher(&worker);
-	RegisterBackgroundWorker(&worker);
-	registered_static = true;
-}
-
-bool
-launcher_ensure(void)
-{
-	BicycleShared *shared;
-	BackgroundWorker worker;
-
-	if (registered_static)
-		return true;
-	shared = shared_attach();
-	fill_launcher(&worker);
-	return worker_ensure(&worker, &shared->launcher_pid, &shared->launcher_registered_at);
-}
 
 /* ---- Databases that are watched ------------------------------------------ */
 
@@ -137,49 +105,26 @@ launcher_wake(Oid database, bool served)
 		unwatch(shared, database);
 	watch(shared, database);
 	shared->scan_wanted = true;
-	pid = shared->launcher_pid;
+	pid = shared->posts[WORKER_LAUNCHER].pid;
 	LWLockRelease(&shared->lock);
 	launcher = pid != 0 ? BackendPidGetProc(pid) : NULL;
 	if (launcher)
 		SetLatch(&launcher->procLatch);
 	else if (!proc_exit_inprogress)
-		(void) launcher_ensure(); /* without a slot the next call of a function tries again */
+		(void) sole_worker_ensure(
+			WORKER_LAUNCHER); /* without a slot the next call of a function tries again */
 }
 
 /* ---- The launcher -------------------------------------------------------- */
 
 static void
-launcher_exit(int code, Datum arg)
+launcher_begin(BicycleShared *shared)
 {
-	BicycleShared *shared = shared_attach();
-
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (shared->launcher_pid == MyProcPid)
-		shared->launcher_pid = 0;
-	LWLockRelease(&shared->lock);
-}
-
-/*
- * Takes the role of the launcher, or ends with status 0, which unregisters this
- * worker, if another process has it.
- */
-static void
-launcher_begin(void)
-{
-	BicycleShared *shared = shared_attach();
-	pid_t other;
-
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	other = shared->launcher_pid;
-	if (other == 0)
-	{
-		shared->launcher_pid = MyProcPid;
-		shared->watch_all = true;
-	}
-	LWLockRelease(&shared->lock);
-	if (other != 0)
+	if (sole_worker_begin(WORKER_LAUNCHER) != 0)
 		proc_exit(0);
-	before_shmem_exit(launcher_exit, (Datum) 0);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->watch_all = true;
+	LWLockRelease(&shared->lock);
 }
 
 /* Those that take connections; in *closed those that do not at the moment. */
@@ -228,17 +173,17 @@ scan(Oid database)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), SCAN_TIMEOUT);
+	int64 deadline = clock_ms() + SCAN_TIMEOUT;
 	pid_t pid;
-	long left;
+	int64 left;
 
-	worker_fill(&worker, "bicycle job scan", "bicycle_scan_main", true);
+	bgworker_fill(&worker, "bicycle job scan", "bicycle_scan_main", true);
 	worker.bgw_main_arg = ObjectIdGetDatum(database);
 	worker.bgw_notify_pid = MyProcPid;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 		return false;
 	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED &&
-		   (left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline)) > 0)
+		   (left = deadline - clock_ms()) > 0)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left,
 						 PG_WAIT_EXTENSION);
@@ -310,7 +255,7 @@ scan_databases(BicycleShared *shared)
 static bool
 start_ready(BicycleShared *shared)
 {
-	ReadyJob ready[MAX_TRAINERS];
+	ReadyJob ready[JOB_SLOTS];
 	int n;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -348,7 +293,7 @@ bicycle_launcher_main(Datum arg)
 {
 	BicycleShared *shared;
 	MemoryContext context;
-	TimestampTz busy_at = GetCurrentTimestamp();
+	int64 busy_ms = clock_ms();
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -356,7 +301,7 @@ bicycle_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	context = AllocSetContextCreate(TopMemoryContext, "bicycle launcher", ALLOCSET_DEFAULT_SIZES);
 	shared = shared_attach();
-	launcher_begin();
+	launcher_begin(shared);
 	for (;;)
 	{
 		bool complete;
@@ -386,16 +331,17 @@ bicycle_launcher_main(Datum arg)
 		 * registers one.
 		 */
 		if (waiting || wanted)
-			busy_at = GetCurrentTimestamp();
-		else if (!registered_static &&
-				 TimestampDifferenceExceeds(busy_at, GetCurrentTimestamp(), IDLE_TIMEOUT))
-			shared->launcher_pid = 0;
+			busy_ms = clock_ms();
+		else if (!sole_workers_preloaded() && clock_ms() - busy_ms >= IDLE_TIMEOUT)
+			shared->posts[WORKER_LAUNCHER].pid = 0;
 		LWLockRelease(&shared->lock);
-		if (shared->launcher_pid != MyProcPid)
+		if (shared->posts[WORKER_LAUNCHER].pid != MyProcPid)
 			proc_exit(0);
 		if (wanted)
 			continue;
-		timeout = !complete ? SLOT_INTERVAL : registered_static ? RESCAN_INTERVAL : IDLE_TIMEOUT;
+		timeout = !complete                  ? SLOT_INTERVAL
+				  : sole_workers_preloaded() ? RESCAN_INTERVAL
+											 : IDLE_TIMEOUT;
 		if (rescan_at != 0)
 			timeout = Min(timeout,
 						  TimestampDifferenceMilliseconds(GetCurrentTimestamp(), rescan_at) + 10);
@@ -454,9 +400,9 @@ add_ready(const ReadyJob *job)
 		   (shared->ready[at - 1].rank > job->rank ||
 			(shared->ready[at - 1].rank == job->rank && shared->ready[at - 1].turn > job->turn)))
 		at--;
-	if (at < MAX_TRAINERS)
+	if (at < JOB_SLOTS)
 	{
-		shared->nready = Min(shared->nready + 1, MAX_TRAINERS);
+		shared->nready = Min(shared->nready + 1, JOB_SLOTS);
 		memmove(&shared->ready[at + 1], &shared->ready[at],
 				(shared->nready - 1 - at) * sizeof(ReadyJob));
 		shared->ready[at] = *job;

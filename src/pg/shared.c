@@ -9,12 +9,13 @@
  * itself on first use and the postmaster never does: after a crash the segment
  * is made anew, and no stale pointer can be inherited.
  */
-#include "bicycle.h"
+#include "shared.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
-#include "utils/timestamp.h"
+
+#include "clock.h"
 
 static BicycleShared *shared = NULL;
 static shmem_request_hook_type previous_shmem_request = NULL;
@@ -66,19 +67,19 @@ int
 quarantine_remaining(const CallDigest *digest)
 {
 	BicycleShared *s = shared_attach();
-	TimestampTz now;
-	TimestampTz until = 0;
+	int64 now;
+	int64 until = 0;
 
 	if (s->nquarantined ==
 		0) /* read without the lock: a crash that is being noted right now may be missed */
 		return 0;
-	now = GetCurrentTimestamp();
+	now = clock_ms();
 	LWLockAcquire(&s->lock, LW_SHARED);
 	for (int i = 0; i < QUARANTINE_SLOTS; i++)
-		if (s->quarantine[i].until > now && digest_equal(&s->quarantine[i].digest, digest))
-			until = s->quarantine[i].until;
+		if (s->quarantine[i].until_ms > now && digest_equal(&s->quarantine[i].digest, digest))
+			until = s->quarantine[i].until_ms;
 	LWLockRelease(&s->lock);
-	return until > now ? (int) ((until - now + USECS_PER_SEC - 1) / USECS_PER_SEC) : 0;
+	return until > now ? (int) ((until - now + 999) / 1000) : 0;
 }
 
 /*
@@ -89,25 +90,25 @@ void
 quarantine_add(const CallDigest *digest)
 {
 	BicycleShared *s = shared_attach();
-	TimestampTz now = GetCurrentTimestamp();
+	int64 now = clock_ms();
 	int slot = 0;
 	int used = 0;
 
 	LWLockAcquire(&s->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < QUARANTINE_SLOTS; i++)
 	{
-		if (s->quarantine[i].until != 0 && digest_equal(&s->quarantine[i].digest, digest))
+		if (s->quarantine[i].until_ms != 0 && digest_equal(&s->quarantine[i].digest, digest))
 		{
 			slot = i;
 			break;
 		}
-		if (s->quarantine[i].until < s->quarantine[slot].until)
+		if (s->quarantine[i].until_ms < s->quarantine[slot].until_ms)
 			slot = i;
 	}
 	s->quarantine[slot].digest = *digest;
-	s->quarantine[slot].until = TimestampTzPlusMilliseconds(now, QUARANTINE_SECONDS * 1000);
+	s->quarantine[slot].until_ms = now + QUARANTINE_SECONDS * 1000;
 	for (int i = 0; i < QUARANTINE_SLOTS; i++)
-		if (s->quarantine[i].until != 0)
+		if (s->quarantine[i].until_ms != 0)
 			used++;
 	s->nquarantined = used;
 	LWLockRelease(&s->lock);

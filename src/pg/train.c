@@ -327,7 +327,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 {
 	char *model = model_name_argument(fcinfo, 0);
 	OptionsCheck check = { .config = "{}" };
-	TrainerStart start = { .database = MyDatabaseId, .owner = GetUserId() };
+	JobStart start = { .database = MyDatabaseId, .owner = GetUserId() };
 	int start_version = 0;
 	char *pairs;
 	char *config;
@@ -353,7 +353,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	SPI_finish();
 
 	jobs_changed();
-	check_slot(launcher_ensure());
+	check_slot(sole_worker_ensure(WORKER_LAUNCHER));
 	start.creator = GetCurrentTransactionId();
 	if (trainers_running() < bicycle_max_training_jobs)
 		check_slot(trainer_register(&start));
@@ -413,7 +413,7 @@ stop_job(const Job *job, const char *state)
 			job, "UPDATE %s SET state = $2, wanted = 'running', updated_at = now() WHERE job = $1",
 			state);
 	job_stopping(job->job);
-	if (!launcher_ensure())
+	if (!sole_worker_ensure(WORKER_LAUNCHER))
 		check_slot(false);
 }
 
@@ -493,7 +493,7 @@ bicycle_resume(PG_FUNCTION_ARGS)
 	{
 		model_lock(job.model);
 		check_no_other(job.model, job.job);
-		check_slot(launcher_ensure());
+		check_slot(sole_worker_ensure(WORKER_LAUNCHER));
 		param_add(&p, INT8OID, Int64GetDatum(job.job));
 		param_add(&p, OIDOID, ObjectIdGetDatum(job.owner));
 		param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
@@ -636,7 +636,7 @@ bicycle_wait(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(1))
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(
 			timestamptz_pl_interval, TimestampTzGetDatum(told.began), PG_GETARG_DATUM(1)));
-	(void) launcher_ensure();
+	(void) sole_worker_ensure(WORKER_LAUNCHER);
 	while (!look_and_commit(fcinfo, deadline, &told))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WAIT_INTERVAL,

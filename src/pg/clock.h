@@ -1,0 +1,25 @@
+/*
+ * clock.h
+ *	  The time that nobody sets: for how long something has taken.
+ *
+ * It is the same for all processes of the machine, so shared memory may hold
+ * it. It stands still while the machine is halted.
+ */
+#ifndef BICYCLE_CLOCK_H
+#define BICYCLE_CLOCK_H
+
+#include "postgres.h"
+
+#include <time.h>
+
+/* In ms since some moment before the server started; never 0. */
+static inline int64
+clock_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000 + 1;
+}
+
+#endif /* BICYCLE_CLOCK_H */

@@ -1,0 +1,131 @@
+/*
+ * shared.h
+ *	  The state that all processes of the server see: who supervises, whether
+ *	  the engine is there, which requests are refused, who trains.
+ *
+ * R1 Everything is read and written under `lock`, but single words where a
+ *    comment says so.
+ * R2 The supervisor alone writes the engine's fields; a session that cannot
+ *    start it, last_error.
+ * R3 Whoever changes `state` broadcasts `changed`.
+ * R4 Times are by clock_ms(), which nobody sets; `rescan_at` alone is compared
+ *    with rows, and is a time of day as theirs are.
+ */
+#ifndef BICYCLE_SHARED_H
+#define BICYCLE_SHARED_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "storage/condition_variable.h"
+#include "storage/lwlock.h"
+
+#include "bgworker.h"
+
+typedef enum EngineState
+{
+	ENGINE_ABSENT,   /* no supervisor has run yet, or it has ended */
+	ENGINE_STARTING, /* forked, or about to be */
+	ENGINE_READY,    /* listens on its socket */
+	ENGINE_FAILED    /* cannot start; retried with back-off.  Sessions do not wait for it */
+} EngineState;
+
+/* Of a worker of which there is one: bgworker.c. */
+typedef struct SoleWorkerPost
+{
+	pid_t pid;           /* 0: none */
+	int64 registered_ms; /* when a dynamic one was last registered; 0: none was, or in vain */
+} SoleWorkerPost;
+
+#define JOB_SLOTS 64 /* upper limit of bicycle.max_training_jobs */
+#define WATCHED_DATABASES 64
+
+/*
+ * A job's worker that runs, or was registered and is about to. Who registers it
+ * fills in the first three; the process itself takes the slot over, and clears
+ * it when it ends. Others set `poked` and `interrupted`.
+ */
+typedef struct JobSlot
+{
+	int64 registered_ms; /* 0: the slot is free */
+	Oid database;
+	int64 job;
+	pid_t pid;        /* 0: the process has not come up */
+	bool poked;       /* the job's row says something new */
+	bool reading;     /* its query runs, and who stops the job interrupts it */
+	bool interrupted; /* that has been done */
+} JobSlot;
+
+/* What a job's worker is told; fits into bgw_extra. */
+typedef struct JobStart
+{
+	int64 job;
+	Oid database;
+	Oid owner;
+	TransactionId creator; /* whose end the worker waits for; InvalidTransactionId: none */
+} JobStart;
+
+/* A job that waits for the launcher to start it. */
+typedef struct ReadyJob
+{
+	JobStart start;
+	int rank; /* smaller ones go first: see launcher.c */
+	int turn; /* among those of the same rank */
+} ReadyJob;
+
+#define QUARANTINE_SLOTS 64
+#define QUARANTINE_SECONDS 300
+
+/*
+ * Identifies what a request asks for, so that one that crashes the engine can
+ * be refused.
+ */
+typedef struct CallDigest
+{
+	uint64 word[2];
+} CallDigest;
+
+typedef struct BicycleShared
+{
+	LWLock lock;
+	int tranche;
+	ConditionVariable changed;
+	SoleWorkerPost posts[SOLE_WORKERS];
+
+	EngineState state;
+	uint64 starts;        /* engines started since the server started */
+	char last_error[512]; /* "" if there was none */
+
+	int nquarantined; /* slots in use, expired ones included: 0 lets sessions skip the look */
+	struct
+	{
+		CallDigest digest;
+		int64 until_ms; /* 0: free */
+	} quarantine[QUARANTINE_SLOTS];
+
+	/* Training: launcher.c tells who sets and clears these. */
+	bool scan_wanted;      /* some job may be started now */
+	TimestampTz rescan_at; /* when some job may be tried again; 0: none waits for its next try */
+	bool watch_all;        /* any database may have unfinished jobs */
+	int nwatched;
+	Oid watched[WATCHED_DATABASES]; /* databases that may have unfinished jobs */
+	bool no_worker_slot;            /* the launcher could not start what it wanted to */
+	int nready;
+	ReadyJob ready[JOB_SLOTS]; /* in the order in which they are to be started */
+	JobSlot jobs[JOB_SLOTS];
+} BicycleShared;
+
+/*
+ * Attaches to the state, creating it if this process is the first. Never called
+ * in the postmaster, so no pointer outlives a restart after a crash.
+ */
+extern BicycleShared *shared_attach(void);
+extern void shared_reserve(void); /* at preload: asks for the memory beforehand */
+
+/*
+ * Seconds for which requests of this digest are still refused; 0: not refused.
+ */
+extern int quarantine_remaining(const CallDigest *digest);
+extern void quarantine_add(const CallDigest *digest);
+
+#endif /* BICYCLE_SHARED_H */

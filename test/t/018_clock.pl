@@ -1,0 +1,88 @@
+# Nobody is killed or kept waiting because somebody set the clock: a training engine that owes an answer meanwhile lives, and a launcher is registered when it
+# is needed.  The clock is moved by a library that adds the seconds in a file to what gettimeofday() says in processes of the server.
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use Bicycle;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $directory = PostgreSQL::Test::Utils::tempdir;
+my $offset = "$directory/seconds";
+my $shim = "$directory/clock.so";
+
+sub move_clock
+{
+	my ($seconds) = @_;
+
+	open(my $file, '>', $offset) or die "$offset: $!";
+	syswrite($file, sprintf("%011d\n", $seconds));
+	close($file);
+	return;
+}
+
+move_clock(0);
+PostgreSQL::Test::Utils::append_to_file("$directory/clock.c", <<"C");
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+	struct timespec time;
+	char text[16] = "";
+	int fd = open("$offset", O_RDONLY | O_CLOEXEC);
+
+	(void) zone;
+	if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	clock_gettime(CLOCK_REALTIME, &time);
+	now->tv_sec = time.tv_sec + atol(text);
+	now->tv_usec = time.tv_nsec / 1000;
+	return 0;
+}
+C
+my $compiler = (split ' ', $ENV{CC} // 'cc')[-1];
+system($compiler, '-shared', '-fPIC', '-o', $shim, "$directory/clock.c") == 0 or die 'the clock cannot be compiled';
+chmod 0755, $directory;
+
+my $node;
+{
+	local $ENV{LD_PRELOAD} = $shim;
+	# Not preloaded, so that the launcher is one that sessions register, and that ends when it has nothing to do.
+	$node = new_node('main', "shared_preload_libraries = ''");
+}
+my $moved = sub { return $node->safe_psql('postgres', "SELECT extract(epoch FROM clock_timestamp()) - $_[0] > 3000"); };
+
+load_pairs($node, 'postgres');
+my $time = time();
+move_clock(3600);
+is($moved->($time), 't', 'the clock of the server can be moved');
+
+# The engine owes an answer when the clock is set: it has a minute for it.
+my $job = train($node, 'moved', '"iterations": 60, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4');
+ok(job_comes_to($node, $job, 'iteration > 0'), 'a job trains');
+my ($engine) = training_engines($node);
+is(kill('STOP', $engine), 1, 'its engine is halted');
+sleep(3);	# in which the worker pings
+move_clock(3 * 3600);
+sleep(3);
+is(kill('CONT', $engine), 1, 'and goes on after the clock was set');
+ok(job_comes_to($node, $job, "state = 'done'"), 'the job ends');
+is($node->safe_psql('postgres', "SELECT attempts, error FROM bicycle_training_jobs WHERE job = $job"), '0|', 'without another try');
+unlike(slurp_file($node->logfile), qr/bicycle training engine|is killed/, 'and its engine was not killed');
+
+# The launcher was registered an hour from now and ends; the next one is registered all the same.
+ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"), 'the launcher ends when nothing is left');
+move_clock(0);
+$job = train($node, 'again', '"iterations": 3');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"), 'another one comes after the clock was set back');
+ok(job_comes_to($node, $job, "state = 'done'"), 'and the job that wanted it ends');
+
+$node->stop;
+done_testing();
