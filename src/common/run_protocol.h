@@ -9,6 +9,9 @@
  * frames as protocol.h defines them, with id 0. It binds no socket and takes no
  * lock; its working directory is the data directory.
  *
+ * Nothing is sent to an engine of another version: the trainer waits for
+ * "ready", and for what it says then (BICYCLE_TRAIN_GREETING).
+ *
  *	 trainer                  training engine
  *	 TRAIN_BEGIN, DATA.., END
  *	                     ->   options, and the version or the checkpoint to
@@ -55,6 +58,12 @@
 #include "common/protocol.h"
 
 #define BICYCLE_TRAIN_FD 4
+
+/*
+ * What a training engine says to be "ready" as: its version and protocol, both
+ * of which must be the trainer's. It is this connection's HELLO.
+ */
+#define BICYCLE_TRAIN_GREETING "training engine %s protocol %d"
 
 typedef enum BicycleTrainFrame
 {

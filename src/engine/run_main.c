@@ -326,7 +326,7 @@ run_go(Engine *engine)
 		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD,
 					 strerror(errno));
 	engine->run->state = RUN_WAITING;
-	control_say(engine, "ready training engine %s", BICYCLE_VERSION);
+	control_say(engine, "ready " BICYCLE_TRAIN_GREETING, BICYCLE_VERSION, BICYCLE_PROTOCOL);
 }
 
 /* Runs until "stop"; EOF has ended the process elsewhere. */

@@ -254,7 +254,7 @@ take_log(EngineProcess *engine, char *level)
 }
 
 static void
-take_line(EngineProcess *engine, char *line)
+take_engine_line(EngineProcess *engine, char *line)
 {
 	char *text = strchr(line, ' ');
 	size_t length = text ? text - line : strlen(line);
@@ -282,7 +282,7 @@ take_line(EngineProcess *engine, char *line)
 
 /* Takes the whole lines out of the buffer. */
 static void
-take_lines(EngineProcess *engine)
+take_engine_lines(EngineProcess *engine)
 {
 	StringInfo in = &engine->in;
 	char *line = in->data;
@@ -291,7 +291,7 @@ take_lines(EngineProcess *engine)
 	while ((end = memchr(line, '\n', in->data + in->len - line)) != NULL)
 	{
 		*end = '\0';
-		take_line(engine, line);
+		take_engine_line(engine, line);
 		line = end + 1;
 	}
 	in->len -= line - in->data;
@@ -319,7 +319,7 @@ engine_process_read(EngineProcess *engine)
 	while ((n = recv(engine->control, buffer, sizeof(buffer), MSG_DONTWAIT)) > 0)
 	{
 		appendBinaryStringInfo(&engine->in, buffer, n);
-		take_lines(engine);
+		take_engine_lines(engine);
 	}
 	if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		close_control(engine);

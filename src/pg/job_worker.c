@@ -70,7 +70,8 @@
 TrainerRun trainer;
 
 static EngineProcess engine = { .control = -1 };
-static bool ordered; /* PAUSE has been sent */
+static char greeting[128]; /* what it was ready as */
+static bool ordered;       /* PAUSE has been sent */
 static volatile sig_atomic_t patience =
 	0; /* of SIGTERM, see trainer_patience; read in signal handlers */
 
@@ -152,6 +153,42 @@ end_engine(int code, Datum arg)
 static void
 engine_says(EngineWord word, const char *text)
 {
+	if (word == ENGINE_SAYS_READY)
+		strlcpy(greeting, text, sizeof(greeting));
+}
+
+static void
+check_version(void)
+{
+	if (strcmp(greeting, psprintf(BICYCLE_TRAIN_GREETING, BICYCLE_VERSION, BICYCLE_PROTOCOL)) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("training engine is of another version"),
+				 errdetail("The library is version %s, the engine is \"%s\".", BICYCLE_VERSION,
+						   session_text(greeting)),
+				 errhint("Restart the server after bicycle has been upgraded, and resume the "
+						 "job.")));
+}
+
+/* Nothing is sent to it before. */
+static void
+wait_until_ready(void)
+{
+	for (;;)
+	{
+		long timeout = engine_process_heartbeat(&engine, PONGS_MISSED);
+
+		if (engine.ready)
+			break;
+		if (engine.control < 0)
+			trainer_lost();
+		(void) WaitLatchOrSocket(
+			MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE,
+			engine.control, timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	check_version();
 }
 
 /*
@@ -613,6 +650,7 @@ bicycle_trainer_main(Datum arg)
 		if (begin_job(start.job))
 		{
 			start_engine();
+			wait_until_ready();
 			feed();
 			train();
 		}

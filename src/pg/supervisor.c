@@ -110,7 +110,7 @@ engine_says(EngineWord word, const char *text)
 }
 
 static void
-start_engine(void)
+supervisor_start_engine(void)
 {
 	engine_process_start(&engine, "bicycle engine", NULL, NULL, engine_says);
 	said_fatal = false;
@@ -206,7 +206,7 @@ supervise(void)
 	if (engine_process_reap(&engine, &status))
 		engine_ended(pid, status);
 	if (engine.pid == 0 && clock_ms() >= next_start_ms)
-		start_engine();
+		supervisor_start_engine();
 	if (engine.pid == 0)
 		return Max(1, next_start_ms - clock_ms());
 	return engine_process_heartbeat(&engine, PONGS_MISSED);

@@ -11,7 +11,6 @@ use Test::More;
 
 my $directory = PostgreSQL::Test::Utils::tempdir;
 my $offset = "$directory/seconds";
-my $shim = "$directory/clock.so";
 
 sub move_clock
 {
@@ -24,7 +23,7 @@ sub move_clock
 }
 
 move_clock(0);
-PostgreSQL::Test::Utils::append_to_file("$directory/clock.c", <<"C");
+my $clock = preload(<<"C");
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/time.h>
@@ -47,13 +46,9 @@ int gettimeofday(struct timeval *restrict now, void *restrict zone)
 	return 0;
 }
 C
-my $compiler = (split ' ', $ENV{CC} // 'cc')[-1];
-system($compiler, '-shared', '-fPIC', '-o', $shim, "$directory/clock.c") == 0 or die 'the clock cannot be compiled';
-chmod 0755, $directory;
-
 my $node;
 {
-	local $ENV{LD_PRELOAD} = $shim;
+	local $ENV{LD_PRELOAD} = $clock;
 	# Not preloaded, so that the launcher is one that sessions register, and that ends when it has nothing to do.
 	$node = new_node('main', "shared_preload_libraries = ''");
 }

@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw($PATIENCE new_node configure load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
+our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
 	weights $DATA $TINY $PAIRS);
 
 # Seconds to wait for what must come.  Training computes with what other processes leave to it, so on a busy machine it may take long.
@@ -30,6 +30,18 @@ sub new_node
 			"shared_preload_libraries = 'bicycle'", 'bicycle.threads = 2', 'max_prepared_transactions = 2', 'log_statement = none', @settings) . "\n");
 	$node->start;
 	return $node;
+}
+
+# preload(SOURCE): compiles a library of C that takes the place of functions of libc, for $ENV{LD_PRELOAD} while a server is started; returns its path.
+sub preload
+{
+	my ($source) = @_;
+	my $directory = PostgreSQL::Test::Utils::tempdir;
+
+	PostgreSQL::Test::Utils::append_to_file("$directory/preload.c", $source);
+	system((split ' ', $ENV{CC} // 'cc')[-1], '-D_GNU_SOURCE', '-shared', '-fPIC', '-o', "$directory/preload.so", "$directory/preload.c", '-ldl') == 0
+	  or die 'no library to preload';
+	return "$directory/preload.so";
 }
 
 # configure(NODE, CHANGE...): ALTER SYSTEM with each change, and a reload, which sessions and workers that begin afterwards know of.
