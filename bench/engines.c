@@ -101,7 +101,7 @@ main(void)
 		fail(&error);
 	nn_graph_init(&g, &params);
 	image = nn_input(&g, (NnShape){ 1, config.size, config.size, config.input_nc }, "image");
-	nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ 1, 1, 1, config.nz }, "z"));
+	nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ 1, 1, 1, config.nz }, "z"), 0);
 	printf("engines of %s, %s, on %s; microseconds of 1, 2, 4, 8, 16, 32 and 64 images\n",
 		   cuda_convs_name(convs[0]), nn_precision_name(plan.precision), card.name);
 	for (int i = 0; i < g.nnodes; i++)

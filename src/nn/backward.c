@@ -82,46 +82,24 @@ nn_schedule_statistics(NnSchedule *s, int first, int end)
 {
 	for (int i = first; i < end; i++)
 		if (!s->graph->failed && s->graph->nodes[i].op == NN_OP_NORM_ACT &&
-			s->graph->nodes[i].norm == NN_NORM_BATCH)
+			s->graph->nodes[i].norm.kind == NN_NORM_BATCH)
 			append_step(s, NN_STEP_STATISTICS, i);
 }
 
 /* ---- What steps read ----------------------------------------------------- */
 
-static bool
-is_loss(NnOp op)
-{
-	return op == NN_OP_GAN_LOSS || op == NN_OP_L1_LOSS || op == NN_OP_KL_LOSS;
-}
-
 /* Whether an operator's backward step reads its inputs again. */
 static bool
 rereads_inputs(const NnNode *node, const NnStep *step)
 {
-	switch (node->op)
+	switch (nn_ops[node->op].rereads)
 	{
-		case NN_OP_CONV:
-			/*
-			 * the weights' gradient, and that of the latent through its
-			 * activation
-			 */
+		case NN_REREADS_ALWAYS:
+			return true;
+		case NN_REREADS_FOR_WEIGHTS:
 			return step->weight_mode != NN_GRAD_IGNORE ||
 				   (node->in[1] >= 0 && step->in_mode[1] != NN_GRAD_IGNORE);
-		case NN_OP_CONVT:
-		case NN_OP_LINEAR:
-			return step->weight_mode != NN_GRAD_IGNORE;
-		case NN_OP_NORM_ACT:
-		case NN_OP_REPARAM:
-		case NN_OP_GAN_LOSS:
-		case NN_OP_L1_LOSS:
-		case NN_OP_KL_LOSS:
-			return true;
-		case NN_OP_INPUT:
-		case NN_OP_UPSAMPLE:
-		case NN_OP_AVGPOOL:
-		case NN_OP_ADD:
-		case NN_OP_COPY:
-		case NN_OPS:
+		case NN_REREADS_NOTHING:
 			break;
 	}
 	return false;
@@ -201,7 +179,7 @@ find_needed(Pass *p, const bool *trains)
 		for (int k = 0; k < NN_MAX_IN; k++)
 			if (node->in[k] >= 0)
 				p->readers[node->in[k]]++;
-		if (node_needed(p, i, trains) && !is_loss(node->op))
+		if (node_needed(p, i, trains) && !nn_ops[node->op].loss)
 			for (int k = 0; k < 2; k++)
 				if (node->out[k] >= 0)
 					p->needed[nn_value_root(g, node->out[k])] = true;
@@ -270,7 +248,7 @@ bias_vanishes(const Pass *p, const NnNode *node)
 		return false;
 	for (int i = 0; i < g->nnodes; i++)
 		if (g->nodes[i].in[0] == out)
-			return g->nodes[i].op == NN_OP_NORM_ACT && g->nodes[i].norm != NN_NORM_NONE;
+			return g->nodes[i].op == NN_OP_NORM_ACT && g->nodes[i].norm.kind != NN_NORM_NONE;
 	return false;
 }
 
@@ -296,7 +274,7 @@ append_backward(Pass *p, int i, const bool *trains)
 	{
 		int out = g->nodes[i].out[k];
 
-		if (out >= 0 && !is_loss(g->nodes[i].op) && p->reached[nn_value_root(g, out)])
+		if (out >= 0 && !nn_ops[g->nodes[i].op].loss && p->reached[nn_value_root(g, out)])
 			made.dout[k] = gradient_of(p, out);
 	}
 	for (int k = 0; k < NN_MAX_IN; k++)
@@ -350,7 +328,8 @@ nn_schedule_backward(NnSchedule *s, const bool *starts, const bool *trains)
 		find_needed(&p, trains);
 		for (int i = g->nnodes - 1; i >= 0; i--)
 		{
-			bool begins = is_loss(g->nodes[i].op) ? starts[i] : gradient_arrives(&p, &g->nodes[i]);
+			bool begins =
+				nn_ops[g->nodes[i].op].loss ? starts[i] : gradient_arrives(&p, &g->nodes[i]);
 
 			if (begins && node_needed(&p, i, trains))
 				append_backward(&p, i, trains);

@@ -477,7 +477,7 @@ count_batches(NnFit *t)
 		if (s->steps[i].kind == NN_STEP_STATISTICS)
 		{
 			/* num_batches_tracked follows running_var in the table */
-			int param = t->it.graph.nodes[s->steps[i].node].var + 1;
+			int param = t->it.graph.nodes[s->steps[i].node].norm.var + 1;
 
 			if (param < t->params.n && t->params.list[param].integer)
 				t->tracked[param]++;

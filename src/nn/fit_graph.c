@@ -49,7 +49,8 @@ typedef struct Build
 	const NnConfig *config;
 	const NnTrainOptions *options;
 	const NnMethodFacts *facts;
-	int n; /* images of a branch */
+	int n;         /* images of a branch */
+	float dropout; /* of G */
 	Branch encoded, random;
 	Call posterior; /* E on the target */
 	Call reading;   /* E on the random fake */
@@ -151,7 +152,7 @@ translate_together(Build *b)
 	encoded_code(b, b->encoded.z);
 	feed(b, NN_SOURCE_Z, 0, b->random.z);
 	first = b->g->nnodes;
-	fake = nn_net_G(b->g, b->config, image, code);
+	fake = nn_net_G(b->g, b->config, image, code, b->dropout);
 	for (int i = 0; i < 2; i++)
 	{
 		branches[i]->g = call_from(b, first);
@@ -167,7 +168,7 @@ translate(Build *b, Branch *branch, int z)
 	branch->a = feed(b, NN_SOURCE_A, 0, -1);
 	branch->z = z;
 	first = b->g->nnodes;
-	branch->fake = nn_net_G(b->g, b->config, branch->a, z);
+	branch->fake = nn_net_G(b->g, b->config, branch->a, z, b->dropout);
 	branch->g = call_from(b, first);
 }
 
@@ -395,7 +396,7 @@ nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions
 	it->codes = n;
 	nn_graph_init(&it->graph, params);
 	it->graph.training = true;
-	it->graph.dropout = options->dropout ? 0.5f : 0;
+	b.dropout = options->dropout ? 0.5f : 0;
 	nn_schedule_init(&it->schedule, &it->graph);
 	forward_generator(&b);
 	learn_generator(&b);

@@ -1,6 +1,6 @@
 /*
  * graph.c
- *	  Building a graph: values, nodes and the shape rule of each operator.
+ *	  Building a graph: values, and nodes by the table of operators.
  *
  * The graph owns its arrays and copies of all names; nn_graph_free releases
  * them. The first error is remembered and stops the building, so that nets.c
@@ -8,6 +8,7 @@
  * that builds it.
  */
 #include "nn/graph.h"
+#include "common/invariant.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -172,7 +173,8 @@ nn_read_by_next_only(const NnGraph *g, int node)
 		if (g->values[i].view_of == value)
 			return false;
 	for (int i = 0; i < g->nnodes; i++)
-		readers += (g->nodes[i].in[0] == value) + (g->nodes[i].in[1] == value);
+		for (int k = 0; k < NN_MAX_IN; k++)
+			readers += g->nodes[i].in[k] == value;
 	return readers == 1;
 }
 
@@ -183,392 +185,223 @@ nn_output(NnGraph *g, int value)
 		g->values[value].output = true;
 }
 
-/*
- * A node without operands, parameters or outputs; NULL after an error. The
- * pointer holds until the next node is appended.
- */
-static NnNode *
-append_node(NnGraph *g, NnOp op, const char *name)
-{
-	NnNode *node;
+/* ---- Nodes --------------------------------------------------------------- */
 
-	if (g->failed)
-		return NULL;
-	g->nodes = grown(g, g->nodes, g->nnodes, &g->nodes_capacity, sizeof(NnNode));
-	if (g->failed)
-		return NULL;
-	node = &g->nodes[g->nnodes++];
-	*node = (NnNode){ .op = op,
-					  .in = { -1, -1, -1 },
-					  .out = { -1, -1 },
-					  .stats = -1,
-					  .weight = -1,
-					  .bias = -1,
-					  .mean = -1,
-					  .var = -1,
-					  .name = copy_name(g, name) };
-	return node;
+static bool
+shapes_agree(NnShape a, NnShape b)
+{
+	return a.n == b.n && a.h == b.h && a.w == b.w && a.c == b.c;
 }
 
-/* ---- Shape rules --------------------------------------------------------- */
+/* The operands and parameters that the table says, and no others. */
+static void
+check_operands(NnGraph *g, const NnNode *node, const NnOpInfo *info)
+{
+	int last = info->inputs + info->optional;
+
+	for (int k = 0; k < NN_MAX_IN; k++)
+	{
+		INVARIANT(node->in[k] >= 0 ? k < last : k >= info->inputs);
+		if (info->alike && k < info->inputs &&
+			!shapes_agree(g->values[node->in[0]].shape, g->values[node->in[k]].shape))
+			nn_graph_fail(g, NN_EINVAL, "layer \"%s\" reads maps of different shapes", node->name);
+	}
+	INVARIANT(node->weight >= 0 || info->weights == 0);
+}
+
+/* Outputs of that shape, of which the first is made if it is not there. */
+static void
+find_outputs(NnGraph *g, NnNode *node, NnShape shape)
+{
+	if (node->out[0] < 0)
+		node->out[0] = nn_value(g, shape, node->name);
+	for (int i = 0; i < NN_MAX_OUT; i++)
+		if (!g->failed && node->out[i] >= 0 && !shapes_agree(g->values[node->out[i]].shape, shape))
+			nn_graph_fail(g, NN_EINVAL, "layer \"%s\" writes a map of another shape", node->name);
+}
 
 /*
- * The output extent of a window of `kernel` at `stride` over `extent` padded by
- * `pad` on both sides; below 1 if it does not fit.
+ * Appends a node that has operands and parameters, and outputs where the caller
+ * made them. Returns the id of its first output, -1 after an error.
  */
 static int
-window_extent(int extent, int kernel, int stride, int pad)
+append_node(NnGraph *g, NnNode node, const char *name)
 {
-	int room = extent + 2 * pad - kernel;
+	const NnOpInfo *info = &nn_ops[node.op];
+	NnShape shape;
 
-	return room < 0 ? 0 : room / stride + 1;
+	if (g->failed)
+		return -1;
+	node.name = name;
+	check_operands(g, &node, info);
+	if (!g->failed && info->shape)
+	{
+		g->failed = info->shape(g, &node, &shape, &g->error) != NN_OK;
+		find_outputs(g, &node, shape);
+	}
+	if (g->failed)
+		return -1;
+	g->nodes = grown(g, g->nodes, g->nnodes, &g->nodes_capacity, sizeof(NnNode));
+	if (g->failed)
+		return -1;
+	node.name = copy_name(g, name);
+	g->nodes[g->nnodes++] = node;
+	if (info->loss)
+		nn_output(g, node.out[0]);
+	return node.out[0];
 }
 
-static void
-check_param(NnGraph *g, int param, int ndim, const int64_t *shape, const char *node)
+/* A node that has operands, -1 = none, and nothing else yet. */
+static NnNode
+node_of(NnOp op, int a, int b, int c)
 {
-	const NnParam *p;
+	return (NnNode){
+		.op = op, .in = { a, b, c }, .out = { -1, -1 }, .stats = -1, .weight = -1, .bias = -1
+	};
+}
 
-	if (g->failed || param < 0)
-		return;
-	p = &g->params->list[param];
-	if (p->ndim != ndim || memcmp(p->shape, shape, sizeof(int64_t) * ndim) != 0)
-		nn_graph_fail(g, NN_EINVAL, "tensor \"%s\" does not fit layer \"%s\"", p->name, node);
+void
+nn_input_to(NnGraph *g, int out, const char *name)
+{
+	NnNode node = node_of(NN_OP_INPUT, -1, -1, -1);
+
+	node.out[0] = out;
+	append_node(g, node, name);
 }
 
 int
 nn_input(NnGraph *g, NnShape shape, const char *name)
 {
 	int out = nn_value(g, shape, name);
-	NnNode *node = append_node(g, NN_OP_INPUT, name);
 
-	if (!node)
-		return -1;
-	node->out[0] = out;
-	return out;
+	nn_input_to(g, out, name);
+	return g->failed ? -1 : out;
 }
 
-/* Output channels are the weight's (O, C + nz, K, K). */
 int
-nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel, int stride,
-		int pad, const char *name)
+nn_conv(NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args, const char *name)
 {
-	NnShape in, shape;
-	int64_t channels;
-	NnNode *node;
-	int out;
+	NnNode node = node_of(NN_OP_CONV, x, z, -1);
 
-	if (g->failed)
-		return -1;
-	in = g->values[x].shape;
-	channels = (int64_t) in.c + (z >= 0 ? g->values[z].shape.c : 0);
-	shape = (NnShape){ in.n, window_extent(in.h, kernel, stride, pad),
-					   window_extent(in.w, kernel, stride, pad),
-					   (int) g->params->list[weight].shape[0] };
-	check_param(g, weight, 4, (int64_t[]){ shape.c, channels, kernel, kernel }, name);
-	check_param(g, bias, 1, (int64_t[]){ shape.c }, name);
-	if (z >= 0 &&
-		(g->values[z].shape.n != in.n || g->values[z].shape.h != 1 || g->values[z].shape.w != 1))
-		nn_graph_fail(g, NN_EINVAL, "latent of layer \"%s\" is not one vector an image", name);
-	out = nn_value(g, shape, name);
-	node = append_node(g, NN_OP_CONV, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->in[1] = z;
-	node->z_act = z_act;
-	node->out[0] = out;
-	node->weight = weight;
-	node->bias = bias;
-	node->kernel = kernel;
-	node->stride = stride;
-	node->pad = pad;
-	return out;
+	node.weight = weight;
+	node.bias = bias;
+	node.conv = args;
+	return append_node(g, node, name);
 }
 
-/*
- * Kernel 4, stride 2, padding 1: twice the extent. The weight is (C, O, 4, 4).
- */
 int
 nn_convt(NnGraph *g, int x, int weight, int bias, const char *name)
 {
-	NnShape in, shape;
-	NnNode *node;
-	int out;
+	NnNode node = node_of(NN_OP_CONVT, x, -1, -1);
 
-	if (g->failed)
-		return -1;
-	in = g->values[x].shape;
-	shape = (NnShape){ in.n, in.h * 2, in.w * 2, (int) g->params->list[weight].shape[1] };
-	check_param(g, weight, 4, (int64_t[]){ in.c, shape.c, 4, 4 }, name);
-	check_param(g, bias, 1, (int64_t[]){ shape.c }, name);
-	out = nn_value(g, shape, name);
-	node = append_node(g, NN_OP_CONVT, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->out[0] = out;
-	node->weight = weight;
-	node->bias = bias;
-	node->kernel = 4;
-	node->stride = 2;
-	node->pad = 1;
-	return out;
+	node.weight = weight;
+	node.bias = bias;
+	node.conv = (NnConvArgs){ .kernel = 4, .stride = 2, .pad = 1 };
+	return append_node(g, node, name);
 }
 
 int
 nn_linear(NnGraph *g, int x, int weight, int bias, const char *name)
 {
-	NnShape in, shape;
-	NnNode *node;
-	int out;
+	NnNode node = node_of(NN_OP_LINEAR, x, -1, -1);
 
-	if (g->failed)
-		return -1;
-	in = g->values[x].shape;
-	shape = (NnShape){ in.n, 1, 1, (int) g->params->list[weight].shape[0] };
-	if (in.h != 1 || in.w != 1)
-		nn_graph_fail(g, NN_EINVAL, "layer \"%s\" needs one vector an image, not a map of %d x %d",
-					  name, in.h, in.w);
-	check_param(g, weight, 2, (int64_t[]){ shape.c, in.c }, name);
-	check_param(g, bias, 1, (int64_t[]){ shape.c }, name);
-	out = nn_value(g, shape, name);
-	node = append_node(g, NN_OP_LINEAR, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->out[0] = out;
-	node->weight = weight;
-	node->bias = bias;
-	return out;
+	node.weight = weight;
+	node.bias = bias;
+	return append_node(g, node, name);
 }
 
 int
 nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name)
 {
-	NnShape in;
-	NnNode *node;
-	int out;
+	NnNode node = node_of(NN_OP_AVGPOOL, x, -1, -1);
 
-	if (g->failed)
-		return -1;
-	in = g->values[x].shape;
-	out = nn_value(g,
-				   (NnShape){ in.n, window_extent(in.h, kernel, stride, pad),
-							  window_extent(in.w, kernel, stride, pad), in.c },
-				   name);
-	node = append_node(g, NN_OP_AVGPOOL, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->out[0] = out;
-	node->kernel = kernel;
-	node->stride = stride;
-	node->pad = pad;
-	return out;
+	node.pool = (NnPoolArgs){ kernel, stride, pad };
+	return append_node(g, node, name);
 }
 
-/*
- * Twice the extent, plus the reflected border, which needs pad + 1 pixels to
- * reflect.
- */
 int
 nn_upsample(NnGraph *g, int x, int pad, const char *name)
 {
-	NnShape in;
-	NnNode *node;
-	int out;
+	NnNode node = node_of(NN_OP_UPSAMPLE, x, -1, -1);
 
-	if (g->failed)
-		return -1;
-	in = g->values[x].shape;
-	if (pad >= in.h * 2 || pad >= in.w * 2)
-		nn_graph_fail(g, NN_EINVAL, "map of layer \"%s\" is too small to reflect", name);
-	out = nn_value(g, (NnShape){ in.n, in.h * 2 + 2 * pad, in.w * 2 + 2 * pad, in.c }, name);
-	node = append_node(g, NN_OP_UPSAMPLE, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->out[0] = out;
-	node->pad = pad;
-	return out;
-}
-
-static bool
-same_shape(NnShape a, NnShape b)
-{
-	return a.n == b.n && a.h == b.h && a.w == b.w && a.c == b.c;
+	node.upsample.pad = pad;
+	return append_node(g, node, name);
 }
 
 int
 nn_add(NnGraph *g, int a, int b, const char *name)
 {
-	NnNode *node;
-	int out;
-
-	if (g->failed)
-		return -1;
-	if (!same_shape(g->values[a].shape, g->values[b].shape))
-		nn_graph_fail(g, NN_EINVAL, "layer \"%s\" adds maps of different shapes", name);
-	out = nn_value(g, g->values[a].shape, name);
-	node = append_node(g, NN_OP_ADD, name);
-	if (!node)
-		return -1;
-	node->in[0] = a;
-	node->in[1] = b;
-	node->out[0] = out;
-	return out;
+	return append_node(g, node_of(NN_OP_ADD, a, b, -1), name);
 }
 
 int
-nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2],
-			const NnActChain act[2], const char *name)
+nn_norm_act(NnGraph *g, int x, const int out[2], const int state[4], const NnNormArgs *args,
+			const char *name)
 {
-	NnNode *node;
-	int first = out[0];
+	bool batch = args->kind == NN_NORM_BATCH;
+	NnNode node = node_of(NN_OP_NORM_ACT, x, -1, -1);
+	int first;
 
-	if (g->failed)
-		return -1;
-	if (first < 0)
-		first = nn_value(g, g->values[x].shape, name);
-	for (int i = 0; i < 2; i++)
-	{
-		int id = i == 0 ? first : out[1];
-
-		if (!g->failed && id >= 0 && !same_shape(g->values[id].shape, g->values[x].shape))
-			nn_graph_fail(g, NN_EINVAL, "layer \"%s\" writes a map of another shape", name);
-	}
-	for (int i = 0; norm == NN_NORM_BATCH && i < 4; i++)
-		check_param(g, state[i], 1, (int64_t[]){ g->failed ? 0 : g->values[x].shape.c }, name);
-	node = append_node(g, NN_OP_NORM_ACT, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->norm = norm;
-	for (int i = 0; i < 2; i++)
-	{
-		node->out[i] = i == 0 ? first : out[1];
-		node->act[i] = act[i];
-	}
-	if (g->training && norm != NN_NORM_NONE)
+	memcpy(node.out, out, sizeof(node.out));
+	node.norm = *args;
+	node.weight = batch ? state[0] : -1;
+	node.bias = batch ? state[1] : -1;
+	node.norm.mean = batch ? state[2] : -1;
+	node.norm.var = batch ? state[3] : -1;
+	first = append_node(g, node, name);
+	if (first >= 0 && g->training && args->kind != NN_NORM_NONE)
 	{
 		NnShape shape = g->values[x].shape;
-		int stats =
-			nn_value(g, (NnShape){ norm == NN_NORM_BATCH ? 1 : shape.n, 1, 1, 2 * shape.c }, name);
 
-		node->stats = stats;
-	}
-	if (norm == NN_NORM_BATCH)
-	{
-		node->weight = state[0];
-		node->bias = state[1];
-		node->mean = state[2];
-		node->var = state[3];
+		g->nodes[g->nnodes - 1].stats =
+			nn_value(g, (NnShape){ batch ? 1 : shape.n, 1, 1, 2 * shape.c }, name);
 	}
 	return first;
 }
 
 /* ---- Training ------------------------------------------------------------ */
 
-void
-nn_input_to(NnGraph *g, int out, const char *name)
-{
-	NnNode *node = append_node(g, NN_OP_INPUT, name);
-
-	if (node)
-		node->out[0] = out;
-}
-
-/* `out`, or a new value, which has or gets x's shape. */
-static int
-result_like(NnGraph *g, int x, int out, const char *name)
-{
-	if (g->failed)
-		return -1;
-	if (out < 0)
-		return nn_value(g, g->values[x].shape, name);
-	if (!same_shape(g->values[x].shape, g->values[out].shape))
-		nn_graph_fail(g, NN_EINVAL, "layer \"%s\" writes a map of another shape", name);
-	return out;
-}
-
 int
 nn_copy(NnGraph *g, int x, int out, const char *name)
 {
-	NnNode *node;
+	NnNode node = node_of(NN_OP_COPY, x, -1, -1);
 
-	out = result_like(g, x, out, name);
-	node = append_node(g, NN_OP_COPY, name);
-	if (!node)
-		return -1;
-	node->in[0] = x;
-	node->out[0] = out;
-	return out;
+	node.out[0] = out;
+	return append_node(g, node, name);
 }
 
 int
 nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name)
 {
-	NnNode *node;
+	NnNode node = node_of(NN_OP_REPARAM, mu, logvar, eps);
 
-	result_like(g, mu, logvar, name);
-	result_like(g, mu, eps, name);
-	out = result_like(g, mu, out, name);
-	node = append_node(g, NN_OP_REPARAM, name);
-	if (!node)
-		return -1;
-	node->in[0] = mu;
-	node->in[1] = logvar;
-	node->in[2] = eps;
-	node->out[0] = out;
-	return out;
+	node.out[0] = out;
+	return append_node(g, node, name);
 }
 
-/* A loss: one number, kept to the end. */
-static NnNode *
-append_loss(NnGraph *g, NnOp op, int a, int b, double scale, const char *name)
+static int
+append_loss(NnGraph *g, NnOp op, int a, int b, NnLossArgs args, const char *name)
 {
-	int out = nn_value(g, (NnShape){ 1, 1, 1, 1 }, name);
-	NnNode *node = append_node(g, op, name);
+	NnNode node = node_of(op, a, b, -1);
 
-	if (!node)
-		return NULL;
-	nn_output(g, out);
-	node->in[0] = a;
-	node->in[1] = b;
-	node->out[0] = out;
-	node->scale = scale;
-	return node;
+	node.loss = args;
+	return append_node(g, node, name);
 }
 
 int
 nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale, const char *name)
 {
-	NnNode *node = append_loss(g, NN_OP_GAN_LOSS, map, -1, scale, name);
-
-	if (!node)
-		return -1;
-	node->vanilla = vanilla;
-	node->target = target;
-	return node->out[0];
+	return append_loss(g, NN_OP_GAN_LOSS, map, -1, (NnLossArgs){ scale, target, vanilla }, name);
 }
 
 int
 nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name)
 {
-	NnNode *node;
-
-	result_like(g, x, constant, name);
-	node = append_loss(g, NN_OP_L1_LOSS, x, constant, scale, name);
-	return node ? node->out[0] : -1;
+	return append_loss(g, NN_OP_L1_LOSS, x, constant, (NnLossArgs){ .scale = scale }, name);
 }
 
 int
 nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name)
 {
-	NnNode *node;
-
-	result_like(g, mu, logvar, name);
-	node = append_loss(g, NN_OP_KL_LOSS, mu, logvar, scale, name);
-	return node ? node->out[0] : -1;
+	return append_loss(g, NN_OP_KL_LOSS, mu, logvar, (NnLossArgs){ .scale = scale }, name);
 }

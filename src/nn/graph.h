@@ -10,46 +10,7 @@
 #ifndef BICYCLE_NN_GRAPH_H
 #define BICYCLE_NN_GRAPH_H
 
-#include "nn/nn.h"
-
-typedef struct NnShape
-{
-	int n, h, w, c;
-} NnShape;
-
-typedef enum NnOp
-{
-	NN_OP_INPUT,    /* out[0] is bound by the caller */
-	NN_OP_CONV,     /* Conv2d; in[1] >= 0: the latent joins the input's channels */
-	NN_OP_CONVT,    /* ConvTranspose2d 4x4 s2 p1 */
-	NN_OP_NORM_ACT, /* norm, then one activation chain for each of up to two readers */
-	NN_OP_UPSAMPLE, /* bilinear x2 (align_corners = False), then reflection pad */
-	NN_OP_AVGPOOL,  /* divides by the taps inside the image (count_include_pad = False) */
-	NN_OP_LINEAR,   /* (N,1,1,C) -> (N,1,1,O) */
-	NN_OP_ADD,      /* in[0] + in[1] */
-
-	/* in training only */
-	NN_OP_COPY,     /* in[0], to where the caller says: the parts of a concatenation */
-	NN_OP_REPARAM,  /* a sample of the posterior, mu + eps exp(logvar / 2); in: mu, logvar, eps */
-	NN_OP_GAN_LOSS, /* (N,h,w,1) -> scale times the mean distance of D's verdict to `target` */
-	NN_OP_L1_LOSS,  /* scale times the mean of |in[0] - in[1]|; in[1] is a constant */
-	/*
-	 * in: mu, logvar. scale times the sum of (mu^2 + exp(logvar) - 1 - logvar)
-	 * / 2
-	 */
-	NN_OP_KL_LOSS,
-	NN_OPS
-} NnOp;
-
-/*
- * second(first(x)): where_add = input keeps lrelu(x) as the skip, which the up
- * path then passes through nl
- */
-typedef struct NnActChain
-{
-	NnActKind first;
-	NnActKind second;
-} NnActChain;
+#include "nn/ops.h"
 
 typedef struct NnValue
 {
@@ -65,34 +26,28 @@ typedef struct NnValue
 	const char *name; /* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 
-#define NN_MAX_IN 3
-
+/*
+ * R1 What of the union is valid says `op`: who reads a member has asked for it.
+ */
 typedef struct NnNode
 {
 	NnOp op;
-	int in[NN_MAX_IN]; /* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
-	int out[2];        /* value ids, -1 = none.  NORM_ACT may have two */
+	int in[NN_MAX_IN];   /* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
+	int out[NN_MAX_OUT]; /* value ids, -1 = none.  NORM_ACT may have two */
 	/*
 	 * NORM_ACT in training: value (N or 1,1,1,2C) that keeps mean and biased
 	 * variance; else -1
 	 */
 	int stats;
 	int weight, bias; /* parameter indices, -1 = none */
-	int mean,
-		var; /* NORM_ACT with batch norm: running statistics; weight and bias are gamma and beta */
-	int kernel, stride, pad; /* CONV, AVGPOOL; UPSAMPLE: pad is the reflection */
-	NnActKind
-		/*
-		 * CONV with latent: what z passes through before it joins (lrelu below
-		 * the outermost level)
-		 */
-		z_act;
-	NnNorm norm;       /* NORM_ACT */
-	NnActChain act[2]; /* NORM_ACT, one for each output */
-	float dropout;     /* NORM_ACT in training: probability; 0 at inference */
-	double scale;      /* losses */
-	double target;     /* GAN_LOSS: what the verdict should be, 1 (real) or 0 */
-	bool vanilla;      /* GAN_LOSS: cross entropy with logits instead of squared distance */
+	union
+	{
+		NnConvArgs conv; /* CONV, CONVT */
+		NnPoolArgs pool;
+		NnUpsampleArgs upsample;
+		NnNormArgs norm;
+		NnLossArgs loss; /* all losses */
+	};
 	const char *name;
 } NnNode;
 
@@ -103,8 +58,10 @@ typedef struct NnGraph
 	NnNode *nodes;
 	int nnodes, nodes_capacity;
 	const NnParams *params; /* not owned */
-	bool training;          /* norms use the statistics of the batch, and keep them */
-	float dropout;          /* of G's inner up path; set both before networks are built */
+	/*
+	 * norms use the statistics of the batch, and keep them; set before building
+	 */
+	bool training;
 	bool failed; /* an allocation or a shape rule failed; checked once, by nn_plan_memory */
 	NnError error;
 } NnGraph;
@@ -123,8 +80,8 @@ extern int nn_view(NnGraph *g, int of, int c0, int c, const char *name);
 extern int nn_batch_view(NnGraph *g, int of, int n0, int n,
 						 const char *name); /* images [n0, n0 + n) */
 extern int nn_input(NnGraph *g, NnShape shape, const char *name);
-extern int nn_conv(NnGraph *g, int x, int z, NnActKind z_act, int weight, int bias, int kernel,
-				   int stride, int pad, const char *name);
+extern int nn_conv(NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args,
+				   const char *name);
 extern int nn_convt(NnGraph *g, int x, int weight, int bias, const char *name);
 extern int nn_linear(NnGraph *g, int x, int weight, int bias, const char *name);
 extern int nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
@@ -135,10 +92,11 @@ extern int nn_add(NnGraph *g, int a, int b, const char *name);
  * Norm and activations of x for one or two readers. out[i] is a value of x's
  * shape that the caller made (a view of a concatenation, say), or -1: out[0] is
  * then a new value and out[1] absent. state holds the parameters weight, bias,
- * running mean, running variance with NN_NORM_BATCH, else it may be NULL.
+ * running mean, running variance with NN_NORM_BATCH, which go into the node;
+ * else it may be NULL.
  */
-extern int nn_norm_act(NnGraph *g, int x, NnNorm norm, const int state[4], const int out[2],
-					   const NnActChain act[2], const char *name);
+extern int nn_norm_act(NnGraph *g, int x, const int out[2], const int state[4],
+					   const NnNormArgs *args, const char *name);
 
 /*
  * For training. out is a value of the result's shape that the caller made, or
@@ -176,8 +134,12 @@ extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...)
  * configuration that nn_config_check accepts. Values are ids in g; sizes come
  * from the shapes of the inputs.
  */
-extern int nn_net_G(NnGraph *g, const NnConfig *config, int image,
-					int z); /* (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc) */
+
+/*
+ * (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc). dropout is the
+ * probability of the inner up path, in training.
+ */
+extern int nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout);
 extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu,
 					 int *logvar); /* -> (N,1,1,nz) twice */
 extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image,

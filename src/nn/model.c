@@ -113,7 +113,7 @@ build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
 	{
 		if (m->config.nz > 0)
 			b->z = nn_input(&b->graph, (NnShape){ n, 1, 1, m->config.nz }, "z");
-		b->out[0] = nn_net_G(&b->graph, &m->config, b->image, b->z);
+		b->out[0] = nn_net_G(&b->graph, &m->config, b->image, b->z, 0);
 	}
 }
 

@@ -37,7 +37,6 @@ typedef struct Net
 		declare;
 } Net;
 
-static const NnActChain pass = { NN_ACT_NONE, NN_ACT_NONE };
 static const NnActChain leaky = { NN_ACT_LRELU, NN_ACT_NONE };
 
 /* ---- Layers -------------------------------------------------------------- */
@@ -91,7 +90,7 @@ conv_z(Net *net, int x, int z, NnActKind z_act, int channels, int kernel, int st
 	int weight = param(net, name, "weight", 4, (int64_t[]){ channels, in, kernel, kernel });
 	int bias = param(net, name, "bias", 1, (int64_t[]){ channels });
 
-	return nn_conv(net->g, x, z, z_act, weight, bias, kernel, stride, pad, name);
+	return nn_conv(net->g, x, z, weight, bias, (NnConvArgs){ kernel, stride, pad, z_act }, name);
 }
 
 static int
@@ -117,11 +116,11 @@ upconv(Net *net, int x, int channels, const char *name)
 }
 
 static int
-norm_acts(Net *net, int x, NnNorm norm, const char *name, const int out[2], const NnActChain act[2])
+norm_acts(Net *net, int x, NnNormArgs args, const int out[2], const char *name)
 {
 	int state[4] = { -1, -1, -1, -1 };
 
-	if (norm == NN_NORM_BATCH)
+	if (args.kind == NN_NORM_BATCH)
 	{
 		int64_t c = shape_of(net, x).c;
 		int tracked;
@@ -134,14 +133,14 @@ norm_acts(Net *net, int x, NnNorm norm, const char *name, const int out[2], cons
 		if (tracked >= 0 && net->declare)
 			net->declare->list[tracked].integer = true;
 	}
-	return nn_norm_act(net->g, x, norm, state, out, act, name);
+	return nn_norm_act(net->g, x, out, state, &args, name);
 }
 
 /* Norm and activation for one reader: a new value. */
 static int
 norm_act(Net *net, int x, NnNorm norm, NnActChain act, const char *name)
 {
-	return norm_acts(net, x, norm, name, (int[]){ -1, -1 }, (NnActChain[]){ act, pass });
+	return norm_acts(net, x, (NnNormArgs){ norm, { act } }, (int[]){ -1, -1 }, name);
 }
 
 static void
@@ -238,8 +237,10 @@ unet_down(Net *net, int k, int x, int z, int *cat)
 	skip = nn_view(net->g, *cat, width, width, name);
 	if (k > 0)
 		nn_unet_layer_name(config, k, NN_DOWN_NORM, name);
-	return norm_acts(net, x, k > 0 ? config->norm : NN_NORM_NONE, name, (int[]){ -1, skip },
-					 (NnActChain[]){ leaky, { all ? NN_ACT_NONE : NN_ACT_LRELU, config->nl } });
+	return norm_acts(net, x,
+					 (NnNormArgs){ k > 0 ? config->norm : NN_NORM_NONE,
+								   { leaky, { all ? NN_ACT_NONE : NN_ACT_LRELU, config->nl } } },
+					 (int[]){ -1, skip }, name);
 }
 
 /*
@@ -247,7 +248,7 @@ unet_down(Net *net, int k, int x, int z, int *cat)
  * the activated input of the next level up, or the image.
  */
 static int
-unet_up(Net *net, int k, int x, int cat)
+unet_up(Net *net, int k, int x, int cat, float dropout)
 {
 	const NnConfig *config = net->config;
 	char name[MAX_NAME];
@@ -263,19 +264,19 @@ unet_up(Net *net, int k, int x, int cat)
 	x = upconv(net, x, width, name);
 	half = nn_view(net->g, cat, 0, width, name);
 	nn_unet_layer_name(config, k, NN_UP_NORM, name);
-	norm_acts(net, x, config->norm, name, (int[]){ half, -1 },
-			  (NnActChain[]){ { config->nl, NN_ACT_NONE }, pass });
 	/*
-	 * in training, the inner blocks of full width drop; the innermost has no
-	 * dropout layer
+	 * the inner blocks of full width drop; the innermost has no dropout layer
 	 */
-	if (!net->g->failed && k >= 4 && k < config->levels - 1)
-		net->g->nodes[net->g->nnodes - 1].dropout = net->g->dropout;
+	norm_acts(net, x,
+			  (NnNormArgs){ config->norm,
+							{ { config->nl, NN_ACT_NONE } },
+							.dropout = k >= 4 && k < config->levels - 1 ? dropout : 0 },
+			  (int[]){ half, -1 }, name);
 	return cat;
 }
 
 static int
-build_G(Net *net, int image, int z)
+build_G(Net *net, int image, int z, float dropout)
 {
 	int levels = net->config->levels;
 	int cat[MAX_LEVELS + 1] = {
@@ -286,7 +287,7 @@ build_G(Net *net, int image, int z)
 	for (int k = 0; k < levels; k++)
 		x = unet_down(net, k, x, z, &cat[k + 1]);
 	for (int k = levels - 1; k >= 0; k--)
-		x = unet_up(net, k, x, cat[k]);
+		x = unet_up(net, k, x, cat[k], dropout);
 	nn_output(net->g, x);
 	return x;
 }
@@ -457,11 +458,11 @@ build_D(Net *net, int image, int *maps)
 /* ---- The ways in --------------------------------------------------------- */
 
 int
-nn_net_G(NnGraph *g, const NnConfig *config, int image, int z)
+nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout)
 {
 	Net net = { .g = g, .config = config, .network = NN_NET_G };
 
-	return build_G(&net, image, z);
+	return build_G(&net, image, z, dropout);
 }
 
 void
@@ -499,7 +500,7 @@ declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnE
 		image = nn_input(&g, (NnShape){ 1, size, size, config->input_nc }, "image");
 		if (config->nz > 0)
 			z = nn_input(&g, (NnShape){ 1, 1, 1, config->nz }, "z");
-		build_G(&net, image, z);
+		build_G(&net, image, z, 0);
 	}
 	else if (network == NN_NET_E)
 	{

@@ -179,7 +179,7 @@ subject_init(Subject *s, NnDevice *device, const NnConfig *config, NnNetwork net
 		case NN_NET_G:
 			if (config->nz > 0)
 				s->z = nn_input(&s->graph, (NnShape){ image.n, 1, 1, config->nz }, "z");
-			s->out[0] = nn_net_G(&s->graph, config, s->image, s->z);
+			s->out[0] = nn_net_G(&s->graph, config, s->image, s->z, 0);
 			break;
 		case NN_NET_E:
 			nn_net_E(&s->graph, config, s->image, &s->out[0], &s->out[1]);

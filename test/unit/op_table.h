@@ -224,6 +224,7 @@ norm_act(Run *r, const Case *t, int x)
 	NnShape wide = r->graph.values[x].shape;
 	int64_t c = wide.c;
 	int state[4], out[2] = { -1, -1 };
+	NnNormArgs args;
 
 	for (int i = 0; t->norm == NN_NORM_BATCH && i < 4; i++)
 		state[i] = param(r, 1, &c);
@@ -232,7 +233,9 @@ norm_act(Run *r, const Case *t, int x)
 		out[i] = t->slices
 					 ? nn_view(&r->graph, nn_value(&r->graph, wide, "wide"), BEFORE, (int) c, "out")
 					 : nn_value(&r->graph, r->graph.values[x].shape, "out");
-	out[0] = nn_norm_act(&r->graph, x, t->norm, state, out, t->act, "norm");
+	args = (NnNormArgs){ .kind = t->norm };
+	memcpy(args.act, t->act, sizeof(args.act));
+	out[0] = nn_norm_act(&r->graph, x, out, state, &args, "norm");
 	for (int i = 0; i < t->readers; i++)
 		bind(r, out[i], true);
 	return out[0];
@@ -257,9 +260,10 @@ build(Run *r, const Case *t, bool half)
 	switch (t->op)
 	{
 		case NN_OP_CONV:
-			y = nn_conv(&r->graph, x, z, t->z_act,
+			y = nn_conv(&r->graph, x, z,
 						param(r, 4, (int64_t[]){ channels, inputs, t->kernel, t->kernel }),
-						param(r, 1, &channels), t->kernel, t->stride, t->pad, "conv");
+						param(r, 1, &channels),
+						(NnConvArgs){ t->kernel, t->stride, t->pad, t->z_act }, "conv");
 			break;
 		case NN_OP_CONVT:
 			y = nn_convt(&r->graph, x, param(r, 4, (int64_t[]){ inputs, channels, 4, 4 }),
@@ -389,12 +393,6 @@ worst_nmse(const Run *expected, const Run *got)
 static void
 test_case(NnDevice *ref, NnDevice *device, NnPrecision precision, double tolerance, const Case *t)
 {
-	static const char *const ops[NN_OPS] = {
-		[NN_OP_CONV] = "conv",       [NN_OP_CONVT] = "convt",
-		[NN_OP_NORM_ACT] = "norm",   [NN_OP_UPSAMPLE] = "upsample",
-		[NN_OP_AVGPOOL] = "avgpool", [NN_OP_LINEAR] = "linear",
-		[NN_OP_ADD] = "add"
-	};
 	bool half = precision != NN_PRECISION_FP32;
 	Run expected, got;
 	bool ran = run_on(ref, NN_PRECISION_FP32, half, t, &expected) &
@@ -403,8 +401,8 @@ test_case(NnDevice *ref, NnDevice *device, NnPrecision precision, double toleran
 
 	ok(nmse <= tolerance,
 	   "%s %s (%d,%d,%d,%d) %d channels, kernel %d, stride %d, pad %d, nz %d%s%s%s%s: NMSE %.1e",
-	   nn_precision_name(precision), ops[t->op], t->in.n, t->in.h, t->in.w, t->in.c, t->channels,
-	   t->kernel, t->stride, t->pad, t->nz, t->pooled ? ", mean of 2x2" : "",
+	   nn_precision_name(precision), nn_ops[t->op].name, t->in.n, t->in.h, t->in.w, t->in.c,
+	   t->channels, t->kernel, t->stride, t->pad, t->nz, t->pooled ? ", mean of 2x2" : "",
 	   t->followed ? ", then a norm" : "", t->slices ? ", slices" : "",
 	   t->input == FLAT     ? ", flat"
 	   : t->input == OFFSET ? ", large mean"

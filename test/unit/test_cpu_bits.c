@@ -62,7 +62,7 @@ build(const Network *net, NnGraph *g, int batch, int value[3])
 	if (net->network == NN_NET_G)
 	{
 		value[1] = nn_input(g, (NnShape){ batch, 1, 1, NZ }, "z");
-		value[2] = nn_net_G(g, &net->config, value[0], value[1]);
+		value[2] = nn_net_G(g, &net->config, value[0], value[1], 0);
 	}
 	else
 		nn_net_E(g, &net->config, value[0], &value[1], &value[2]);

@@ -55,7 +55,7 @@ count(int batch, CudaCost costs[NLAYERS])
 
 	nn_graph_init(&g, &params);
 	image = nn_input(&g, (NnShape){ batch, 256, 256, 3 }, "image");
-	nn_output(&g, nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ batch, 1, 1, 8 }, "z")));
+	nn_output(&g, nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ batch, 1, 1, 8 }, "z"), 0));
 	for (int i = 0; i < g.nnodes; i++)
 	{
 		if (g.nodes[i].op == NN_OP_INPUT)

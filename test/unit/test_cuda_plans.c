@@ -102,7 +102,7 @@ plan_network(CudaConvs *convs, const NnConfig *config, NnNetwork network, int n,
 		&g, (NnShape){ n, size, size, network == NN_NET_G ? config->input_nc : config->output_nc },
 		"image");
 	if (network == NN_NET_G)
-		nn_net_G(&g, config, image, nn_input(&g, (NnShape){ n, 1, 1, config->nz }, "z"));
+		nn_net_G(&g, config, image, nn_input(&g, (NnShape){ n, 1, 1, config->nz }, "z"), 0);
 	else
 		nn_net_E(&g, config, image, &out[0], &out[1]);
 	plan_graph(convs, &g, precision, tally);

@@ -222,7 +222,7 @@ test_network(const char *json, NnNetwork network, int batch)
 		"image");
 	if (network == NN_NET_G)
 		nn_net_G(&g, &config, image,
-				 config.nz > 0 ? nn_input(&g, (NnShape){ batch, 1, 1, config.nz }, "z") : -1);
+				 config.nz > 0 ? nn_input(&g, (NnShape){ batch, 1, 1, config.nz }, "z") : -1, 0);
 	else if (network == NN_NET_E)
 		nn_net_E(&g, &config, image, &maps[0], &maps[1]);
 	else
@@ -306,9 +306,9 @@ any_of_shape(const NnGraph *g, const Ready *ready, NnShape shape)
 static int
 activation(NnGraph *g, int x, int out, int second, const char *name)
 {
-	static const NnActChain act[2];
+	static const NnNormArgs none = { .kind = NN_NORM_NONE };
 
-	return nn_norm_act(g, x, NN_NORM_NONE, NULL, (int[]){ out, second }, act, name);
+	return nn_norm_act(g, x, (int[]){ out, second }, NULL, &none, name);
 }
 
 /*
@@ -424,7 +424,6 @@ expect_error(NnGraph *g, NnStatus code, const char *message)
 static void
 test_errors(void)
 {
-	int64_t shape[] = { 8, 3, 3, 3 };
 	NnParam weight = { .name = (char *) "w", .ndim = 4, .shape = { 8, 3, 3, 3 } };
 	NnParams params = { .list = &weight, .n = 1 };
 	NnGraph g;
@@ -432,7 +431,7 @@ test_errors(void)
 
 	nn_graph_init(&g, &params);
 	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");
-	nn_conv(&g, x, -1, NN_ACT_NONE, 0, -1, (int) shape[2], 1, 1, "layer");
+	nn_conv(&g, x, -1, 0, -1, (NnConvArgs){ 3, 1, 1 }, "layer");
 	expect_error(&g, NN_EINVAL, "tensor \"w\" does not fit layer \"layer\"");
 
 	nn_graph_init(&g, &params);
@@ -445,7 +444,7 @@ test_errors(void)
 	nn_graph_init(&g, &params);
 	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");
 	nn_add(&g, x, nn_view(&g, x, 0, 2, "view"), "sum");
-	expect_error(&g, NN_EINVAL, "layer \"sum\" adds maps of different shapes");
+	expect_error(&g, NN_EINVAL, "layer \"sum\" reads maps of different shapes");
 
 	nn_graph_init(&g, &params);
 	x = nn_input(&g, (NnShape){ 1, 8, 8, 4 }, "image");

@@ -21,6 +21,8 @@ typedef struct Case
 
 /* ---- Graphs -------------------------------------------------------------- */
 
+static float dropout; /* of the case under construction */
+
 /* A parameter of the graph under construction; the tables are ours. */
 static int
 parameter(NnGraph *g, int ndim, const int64_t *shape)
@@ -38,7 +40,7 @@ conv(NnGraph *g, int x, int z, NnActKind z_act, int o, int kernel, int stride, i
 	int weight = parameter(g, 4, (int64_t[]){ o, c, kernel, kernel });
 	int bias = parameter(g, 1, (int64_t[]){ o });
 
-	return nn_conv(g, x, z, z_act, weight, bias, kernel, stride, pad, "conv");
+	return nn_conv(g, x, z, weight, bias, (NnConvArgs){ kernel, stride, pad, z_act }, "conv");
 }
 
 static void
@@ -124,9 +126,8 @@ norm(NnGraph *g, int x, NnNorm kind, NnActChain first, NnActChain second)
 	wide = nn_value(g, shape, "wide");
 	slice = nn_view(g, wide, c, c, "slice");
 	nn_copy(g, x, nn_view(g, wide, 0, c, "half"), "copy");
-	y = nn_norm_act(g, x, kind, state, (int[]){ -1, slice }, (NnActChain[]){ first, second },
-					"norm");
-	g->nodes[g->nnodes - 1].dropout = g->dropout;
+	y = nn_norm_act(g, x, (int[]){ -1, slice }, state,
+					&(NnNormArgs){ kind, { first, second }, .dropout = dropout }, "norm");
 	finish(g, wide);
 	finish(g, conv(g, y, -1, NN_ACT_NONE, 3, 1, 1, 0));
 }
@@ -315,7 +316,7 @@ trained_init(Trained *s, NnDevice *device, const Case *c, NnPrecision precision)
 	s->device = device;
 	nn_graph_init(&s->graph, &s->params);
 	s->graph.training = true;
-	s->graph.dropout = c->dropout;
+	dropout = c->dropout;
 	for (int i = 0; i < 2; i++)
 		maps[i] = conv(&s->graph, nn_input(&s->graph, c->shape, "x"), -1, NN_ACT_NONE, c->shape.c,
 					   1, 1, 0);
@@ -353,7 +354,7 @@ trained_init(Trained *s, NnDevice *device, const Case *c, NnPrecision precision)
 						  typed_copy(device, values, count_of(&s->graph, node->out[0])) };
 			free(values);
 		}
-		if (node->op == NN_OP_GAN_LOSS || node->op == NN_OP_L1_LOSS || node->op == NN_OP_KL_LOSS)
+		if (nn_ops[node->op].loss)
 			s->losses[s->nlosses++] = node->out[0];
 	}
 	return true;

@@ -168,7 +168,7 @@ forward(NnDevice *device, NnNetwork network, double sums[2], double *first)
 	{
 		lcg_fill(99, 1.5, 8, z);
 		feeds[nfeeds++] = (NnFeed){ nn_input(&graph, (NnShape){ 1, 1, 1, 8 }, "z"), z };
-		out[0] = nn_net_G(&graph, &config, feeds[0].value, feeds[1].value);
+		out[0] = nn_net_G(&graph, &config, feeds[0].value, feeds[1].value, 0);
 	}
 	else
 		nn_net_D(&graph, &config, network, feeds[0].value, out);

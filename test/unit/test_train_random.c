@@ -181,7 +181,7 @@ test_dropout(const char *json, int first, int last, int calls)
 		char name[NN_MAX_LAYER_NAME];
 		int k = config.levels - 1;
 
-		if (node->dropout <= 0)
+		if (node->op != NN_OP_NORM_ACT || node->norm.dropout <= 0)
 			continue;
 		for (; k > 0; k--)
 		{
@@ -190,7 +190,7 @@ test_dropout(const char *json, int first, int last, int calls)
 				break;
 		}
 		found[k]++;
-		good = good && node->dropout == 0.5f;
+		good = good && node->norm.dropout == 0.5f;
 	}
 	for (int k = 0; k < config.levels; k++)
 		good = good && found[k] == (k >= first && k <= last ? calls : 0);

@@ -80,8 +80,8 @@ cpu_step_end(const NnGraph *graph, int id)
 	if (next->op == NN_OP_NORM_ACT)
 		return id + 1;
 	if (next->op == NN_OP_AVGPOOL && node->op == NN_OP_CONV && node->in[1] < 0 &&
-		node->kernel == 3 && node->stride == 1 && next->kernel == 2 && next->stride == 2 &&
-		next->pad == 0)
+		node->conv.kernel == 3 && node->conv.stride == 1 && next->pool.kernel == 2 &&
+		next->pool.stride == 2 && next->pool.pad == 0)
 		return id + 1;
 	return id;
 }
@@ -98,8 +98,8 @@ cpu_step_conv(const NnGraph *graph, int id)
 
 	if (end->op == NN_OP_AVGPOOL)
 	{
-		node.kernel += end->kernel - 1;
-		node.stride = end->stride;
+		node.conv.kernel += end->pool.kernel - 1;
+		node.conv.stride = end->pool.stride;
 	}
 	return node;
 }
@@ -146,15 +146,15 @@ add_sources(CpuTiling *t, const NnNode *node, NnShape in)
 {
 	for (int phase = 0; phase < t->phases; phase++)
 	{
-		int y = node->op == NN_OP_CONV ? -node->pad
+		int y = node->op == NN_OP_CONV ? -node->conv.pad
 				: t->grid              ? -1
 									   : phase / 2 - 1,
-			x = node->op == NN_OP_CONV ? -node->pad
+			x = node->op == NN_OP_CONV ? -node->conv.pad
 				: t->grid              ? -1
 									   : phase % 2 - 1;
 
 		if (t->r == 1)
-			add_taps(t, in, phase, node->op == NN_OP_CONV ? node->kernel : 2, y, x);
+			add_taps(t, in, phase, node->op == NN_OP_CONV ? node->conv.kernel : 2, y, x);
 		else
 			for (int q = 0; q < t->stride * t->stride; q++)
 				add_source(t, phase, y + q / t->stride, x + q % t->stride);
@@ -170,10 +170,10 @@ make_tiling(const NnNode *node, NnShape in, NnShape out, int m, bool grid, CpuTi
 		.m = m,
 		.r = m == 1       ? 1
 			 : transposed ? 2
-						  : node->kernel / node->stride,
+						  : node->conv.kernel / node->conv.stride,
 		.phases = transposed && !grid ? 4 : 1,
 		.grid = grid,
-		.stride = transposed ? 1 : node->stride,
+		.stride = transposed ? 1 : node->conv.stride,
 		.h = !transposed ? out.h : in.h + grid,
 		.w = !transposed ? out.w : in.w + grid,
 		.channels = grid ? 4 * out.c : out.c,
@@ -203,8 +203,8 @@ find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
 	int extent = smaller(map.h, map.w);
 	const Rule *rule = rules;
 
-	while (rule->op != node->op || rule->kernel != node->kernel || rule->stride != node->stride ||
-		   extent < rule->extent || in.c < rule->inputs ||
+	while (rule->op != node->op || rule->kernel != node->conv.kernel ||
+		   rule->stride != node->conv.stride || extent < rule->extent || in.c < rule->inputs ||
 		   (rule->grid && !corners && out.c % CPU_BLOCK != 0))
 		if (++rule == rules + sizeof(rules) / sizeof(rules[0]))
 			return NULL;
@@ -233,15 +233,15 @@ cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPre
 		   CpuLayout *layout, CpuTiling *tiling)
 {
 	bool whole = end->op == NN_OP_NORM_ACT &&
-				 end->norm == NN_NORM_INSTANCE; /* statistics walk a whole map more easily */
+				 end->norm.kind == NN_NORM_INSTANCE; /* statistics walk a whole map more easily */
 	bool grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
 	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
 
 	*layout = (CpuLayout){ .algorithm = rule ? CPU_TILES : CPU_DNNL,
 						   .form = grid ? CPU_GRID : CPU_PLAIN,
 						   .phases = 1,
-						   .kernel = node->kernel,
-						   .stride = node->stride,
+						   .kernel = node->conv.kernel,
+						   .stride = node->conv.stride,
 						   .h = out.h,
 						   .w = out.w,
 						   .c = out.c };
@@ -312,5 +312,5 @@ cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd)
 		case CPU_PLAIN:
 			break;
 	}
-	return node->pad;
+	return node->conv.pad;
 }

@@ -39,11 +39,12 @@ cpu_run_avgpool(CpuCall *call, const NnNode *node)
 		for (int row = 0; row < s.h; row++)
 			for (int column = 0; column < s.w; column++)
 			{
-				int top = row * node->stride - node->pad, left = column * node->stride - node->pad;
+				int top = row * node->pool.stride - node->pool.pad,
+					left = column * node->pool.stride - node->pool.pad;
 				int y0 = top > 0 ? top : 0,
-					y1 = top + node->kernel < in.h ? top + node->kernel : in.h;
+					y1 = top + node->pool.kernel < in.h ? top + node->pool.kernel : in.h;
 				int x0 = left > 0 ? left : 0,
-					x1 = left + node->kernel < in.w ? left + node->kernel : in.w;
+					x1 = left + node->pool.kernel < in.w ? left + node->pool.kernel : in.w;
 				CpuRun src = { pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
 				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
 
@@ -83,14 +84,14 @@ cpu_run_upsample(CpuCall *call, const NnNode *node)
 			int y0, y1;
 			float wy;
 
-			upsample_axis(row, node->pad, in.h, &y0, &y1, &wy);
+			upsample_axis(row, node->upsample.pad, in.h, &y0, &y1, &wy);
 			for (int column = 0; column < s.w; column++)
 			{
 				int x0, x1;
 				float wx;
 				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
 
-				upsample_axis(column, node->pad, in.w, &x0, &x1, &wx);
+				upsample_axis(column, node->upsample.pad, in.w, &x0, &x1, &wx);
 				call->device->kernels->blend(
 					(const void *const[4]){ pixel(x, i, (size_t) y0 * in.w + x0),
 											pixel(x, i, (size_t) y0 * in.w + x1),

@@ -195,7 +195,7 @@ gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int ph
 					size_t row =
 						node->op == NN_OP_CONVT ? (size_t) i * channels + o : o * inputs + i;
 
-					*out++ = w[(row * node->kernel + ky) * node->kernel + kx];
+					*out++ = w[(row * node->conv.kernel + ky) * node->conv.kernel + kx];
 				}
 	}
 }
@@ -249,11 +249,12 @@ static NnStatus
 pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 {
 	const float *w = param_values(p, node->weight);
-	int k = node->kernel;
+	int k = node->conv.kernel;
 	NnStatus status;
 
-	if (!nn_border(&layer->rows, layer->in.h, layer->out.h, k, node->stride, node->pad) ||
-		!nn_border(&layer->columns, layer->in.w, layer->out.w, k, node->stride, node->pad))
+	if (!nn_border(&layer->rows, layer->in.h, layer->out.h, k, node->conv.stride, node->conv.pad) ||
+		!nn_border(&layer->columns, layer->in.w, layer->out.w, k, node->conv.stride,
+				   node->conv.pad))
 		return nn_fail(p->error, NN_EUNSUPPORTED,
 					   "kernel of layer \"%s\" is too large for a latent", node->name);
 	status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c,
@@ -381,13 +382,13 @@ pack_conv(Packer *p, CpuLayer *layer, int id)
 	float *pooled = NULL;
 	NnStatus status = NN_OK;
 
-	if (node.op == NN_OP_CONV && node.pad >= node.kernel)
+	if (node.op == NN_OP_CONV && node.conv.pad >= node.conv.kernel)
 		return nn_fail(p->error, NN_EUNSUPPORTED,
 					   "padding of layer \"%s\" is as wide as its kernel", node.name);
 	layer->out = image_shape(p->graph, end->out[0]);
 	if (end->op == NN_OP_AVGPOOL)
 	{
-		status = pooled_weights(p, layer, w, node.kernel, &pooled);
+		status = pooled_weights(p, layer, w, node.conv.kernel, &pooled);
 		w = pooled;
 	}
 	cpu_layout(&node, end, layer->in, layer->out, p->packed->precision, &layer->layout,
@@ -412,9 +413,9 @@ pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 
 	for (int i = 0; status == NN_OK && i < c; i++)
 	{
-		double var = param_values(p, node->var)[i];
+		double var = param_values(p, node->norm.var)[i];
 
-		layer->norm[i] = param_values(p, node->mean)[i];
+		layer->norm[i] = param_values(p, node->norm.mean)[i];
 		layer->norm[2 * c + i] =
 			(float) (param_values(p, node->weight)[i] / sqrt(var + BATCH_NORM_EPS));
 		layer->norm[3 * c + i] = param_values(p, node->bias)[i];
@@ -453,7 +454,7 @@ pack_layer(Packer *p, int id)
 		case NN_OP_CONVT:
 			return pack_conv(p, layer, id);
 		case NN_OP_NORM_ACT:
-			return node->norm == NN_NORM_BATCH ? pack_batch_norm(p, layer, node) : NN_OK;
+			return node->norm.kind == NN_NORM_BATCH ? pack_batch_norm(p, layer, node) : NN_OK;
 		case NN_OP_LINEAR:
 			return pack_linear(p, layer, node);
 		default:

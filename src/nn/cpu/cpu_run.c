@@ -108,7 +108,7 @@ add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, in
 			memset(out, 0, c * sizeof(float));
 			for (int j = 0; j < layer->nz; j++, w += c)
 			{
-				float value = z_activation(node->z_act, latent_element(z, i0 + i, j));
+				float value = z_activation(node->conv.z_act, latent_element(z, i0 + i, j));
 
 				for (int o = 0; o < c; o++)
 					out[o] += value * w[o];
@@ -176,8 +176,9 @@ outputs_of(const CpuCall *call, const NnNode *node, size_t image, CpuOut out[2])
 		{
 			const CpuValue *v = &call->p->values[node->out[o]];
 
-			out[n++] = (CpuOut){ pixel(v, image, 0), v->pitch, v->bf16,
-								 node->op == NN_OP_NORM_ACT ? node->act[o] : (NnActChain){ 0 } };
+			out[n++] =
+				(CpuOut){ pixel(v, image, 0), v->pitch, v->bf16,
+						  node->op == NN_OP_NORM_ACT ? node->norm.act[o] : (NnActChain){ 0 } };
 		}
 	return n;
 }
@@ -246,7 +247,7 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 		.bias = layer->bias,
 		.latent_layer = layer,
 		.latent = layer->nz > 0 ? call->p->latents : NULL,
-		.norm = end->op == NN_OP_NORM_ACT ? end->norm : NN_NORM_NONE,
+		.norm = end->op == NN_OP_NORM_ACT ? end->norm.kind : NN_NORM_NONE,
 		.batch = end->op == NN_OP_NORM_ACT ? call->packed->layers[step->end].norm : NULL,
 	};
 
@@ -298,7 +299,7 @@ run_norm_act(CpuCall *call, const CpuStep *step)
 		.h = layer->in.h,
 		.w = layer->in.w,
 		.c = layer->in.c,
-		.norm = node->norm,
+		.norm = node->norm.kind,
 		.batch = layer->norm,
 	};
 

@@ -128,7 +128,7 @@ static int
 checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
 {
 	if (node->op == NN_OP_CONV)
-		return a * t->stride + at + node->pad;
+		return a * t->stride + at + node->conv.pad;
 	if (t->grid)
 		return 2 + odd - 2 * (a + at + 1);
 	return 3 - odd - 2 * (a + at + 1 - odd);
@@ -147,7 +147,7 @@ typedef struct Taps
 static Taps
 find_taps(const CpuTiling *t, const NnNode *node, int phase, int source, int inputs)
 {
-	int k = node->kernel, channels = t->grid ? t->channels / 4 : t->channels;
+	int k = node->conv.kernel, channels = t->grid ? t->channels / 4 : t->channels;
 	bool transposed = node->op == NN_OP_CONVT;
 	Taps taps = {
 		.of_input = (size_t) k * k * (transposed ? channels : 1),

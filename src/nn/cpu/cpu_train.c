@@ -118,8 +118,8 @@ clear(const CpuMap *map)
 static void
 update_statistics(const NnTraining *training, const NnNode *node)
 {
-	float *mean = parameter(training, NN_ARRAY_PARAM, node->mean),
-		  *var = parameter(training, NN_ARRAY_PARAM, node->var);
+	float *mean = parameter(training, NN_ARRAY_PARAM, node->norm.mean),
+		  *var = parameter(training, NN_ARRAY_PARAM, node->norm.var);
 	CpuMap stats = map_of(&training->plan, node->stats);
 	NnShape s = training->plan.graph->values[node->in[0]].shape;
 	double count = (double) cpu_pixels(s);
@@ -261,7 +261,7 @@ check_graph(const NnDevice *device, const NnGraph *g, NnError *error)
 		if ((g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT) &&
 			!cpu_train_can_conv(&g->nodes[i]))
 			return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train kernels of %d",
-						   device->name, g->nodes[i].kernel);
+						   device->name, g->nodes[i].conv.kernel);
 	for (int i = 0; i < g->nvalues; i++)
 	{
 		NnShape s = g->values[i].shape;

@@ -42,9 +42,9 @@ window_of(const CpuOperands *op, CpuMap x, CpuMap y, int nz)
 
 	if (node->op != NN_OP_LINEAR)
 	{
-		w.kernel = node->kernel;
-		w.stride = node->stride;
-		w.pad = node->pad;
+		w.kernel = node->conv.kernel;
+		w.stride = node->conv.stride;
+		w.pad = node->conv.pad;
 	}
 	return w;
 }
@@ -52,7 +52,7 @@ window_of(const CpuOperands *op, CpuMap x, CpuMap y, int nz)
 bool
 cpu_train_can_conv(const NnNode *node)
 {
-	return node->op == NN_OP_LINEAR || node->kernel <= MAX_KERNEL;
+	return node->op == NN_OP_LINEAR || node->conv.kernel <= MAX_KERNEL;
 }
 
 static float *
@@ -480,7 +480,7 @@ cpu_train_latents(const NnGraph *g, const NnNode *node)
 		return 0;
 	z = g->values[node->in[1]].shape;
 	y = g->values[node->out[0]].shape;
-	return nn_mul(z.n, (size_t) z.c + (size_t) node->kernel * node->kernel * y.c);
+	return nn_mul(z.n, (size_t) z.c + (size_t) node->conv.kernel * node->conv.kernel * y.c);
 }
 
 /* A number as an operand of a product. */
@@ -498,7 +498,7 @@ activated_latent(const CpuOperands *op)
 
 	for (int n = 0; n < z->shape.n; n++)
 		memcpy(to + (size_t) n * z->shape.c, z->data + n * z->pitch, z->shape.c * sizeof(float));
-	cpu_train_act(op->node->z_act, to, z->shape.n * z->shape.c);
+	cpu_train_act(op->node->conv.z_act, to, z->shape.n * z->shape.c);
 	for (int i = 0; i < z->shape.n * z->shape.c; i++)
 		to[i] = operand(op, to[i]);
 	return to;
@@ -690,7 +690,7 @@ latent_gradient(const CpuOperands *op, const Window *w, const float *taps)
 		for (int k = 0; k < z->shape.c; k++)
 		{
 			float slope =
-				op->node->z_act == NN_ACT_LRELU && !(z->data[n * z->pitch + k] > 0) ? 0.2f : 1;
+				op->node->conv.z_act == NN_ACT_LRELU && !(z->data[n * z->pitch + k] > 0) ? 0.2f : 1;
 			float *at = &to->data[n * to->pitch + k];
 
 			*at = (float) activated_gradient(op, w, taps, n, k) * slope +

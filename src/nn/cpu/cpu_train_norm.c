@@ -92,16 +92,16 @@ prepare_piece(Piece *piece, bool compute)
 {
 	const CpuOperands *op = piece->op;
 	CpuNorm *norm = &piece->norm;
-	bool batch = op->node->norm == NN_NORM_BATCH;
+	bool batch = op->node->norm.kind == NN_NORM_BATCH;
 	float *mean, *var;
 
-	memcpy(norm->act, op->node->act, sizeof(norm->act));
+	memcpy(norm->act, op->node->norm.act, sizeof(norm->act));
 	for (int k = 0; k < piece->c; k++)
 	{
 		norm->mean[k] = norm->shift[k] = 0;
 		norm->inverse[k] = norm->scale[k] = 1;
 	}
-	if (op->node->norm == NN_NORM_NONE)
+	if (op->node->norm.kind == NN_NORM_NONE)
 		return;
 	mean = op->stats.data + piece->image * op->stats.pitch + piece->c0;
 	var = mean + op->in[0].shape.c;
@@ -128,7 +128,7 @@ move_to(Piece *piece, size_t p, int n, float *masks)
 		piece->norm.y[k] = pixels_at(piece, &op->out[k], p);
 		piece->norm.dy[k] = pixels_at(piece, &op->dout[k], p);
 	}
-	if (op->node->dropout <= 0)
+	if (op->node->norm.dropout <= 0)
 		return;
 	/*
 	 * blocks begin at multiples of 4, and so do pixels of the layers that drop:
@@ -136,7 +136,7 @@ move_to(Piece *piece, size_t p, int n, float *masks)
 	 */
 	for (int i = 0; i < n; i++)
 		nn_dropout_mask(op->training->seed, op->training->iteration, op->index,
-						(p + i) * op->in[0].shape.c + piece->c0, piece->c, op->node->dropout,
+						(p + i) * op->in[0].shape.c + piece->c0, piece->c, op->node->norm.dropout,
 						masks + i * CPU_NORM_CHANNELS);
 	piece->norm.mask = (CpuPixels){ masks, CPU_NORM_CHANNELS };
 }
@@ -170,7 +170,7 @@ backward_piece(Piece *piece)
 		mean_product[CPU_NORM_CHANNELS];
 
 	prepare_piece(piece, false);
-	for (size_t p = piece->first; op->node->norm != NN_NORM_NONE && p < piece->end;
+	for (size_t p = piece->first; op->node->norm.kind != NN_NORM_NONE && p < piece->end;
 		 p += CPU_NORM_PIXELS)
 	{
 		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
@@ -211,7 +211,7 @@ static void
 for_channels(const CpuOperands *op, PieceOp run)
 {
 	NnShape s = op->in[0].shape;
-	int images = op->node->norm == NN_NORM_BATCH ? 1 : s.n, block = CPU_NORM_CHANNELS;
+	int images = op->node->norm.kind == NN_NORM_BATCH ? 1 : s.n, block = CPU_NORM_CHANNELS;
 	size_t pixels = cpu_pixels(s) / images;
 
 	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->threads)
@@ -294,9 +294,9 @@ for_pieces(const CpuOperands *op, PieceOp run)
 	size_t numbers = cpu_pixels(op->in[0].shape) * op->in[0].shape.c;
 	CpuOperands flat = *op;
 
-	if (op->node->norm != NN_NORM_NONE)
+	if (op->node->norm.kind != NN_NORM_NONE)
 		for_channels(op, run);
-	else if (op->node->dropout > 0 || !is_dense(op))
+	else if (op->node->norm.dropout > 0 || !is_dense(op))
 		for_stretches(op, run);
 	else
 	{

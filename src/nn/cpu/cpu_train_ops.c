@@ -103,8 +103,8 @@ blend(const CpuOperands *op, Plane small, Plane large, bool up)
 			int ys[2], xs[2];
 			float fy, fx, *to = pixel(&large, y, x);
 
-			taps(y, op->node->pad, small.h, ys, &fy);
-			taps(x, op->node->pad, small.w, xs, &fx);
+			taps(y, op->node->upsample.pad, small.h, ys, &fy);
+			taps(x, op->node->upsample.pad, small.w, xs, &fx);
 			for (int k = 0; k < 4; k++)
 			{
 				float weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
@@ -154,9 +154,10 @@ pool(const CpuOperands *op, Plane large, Plane small, bool down)
 	for (int oy = 0; oy < small.h; oy++)
 		for (int ox = 0; ox < small.w; ox++)
 		{
-			int y0 = oy * node->stride - node->pad, x0 = ox * node->stride - node->pad;
-			int y1 = y0 + node->kernel < large.h ? y0 + node->kernel : large.h,
-				x1 = x0 + node->kernel < large.w ? x0 + node->kernel : large.w;
+			int y0 = oy * node->pool.stride - node->pool.pad,
+				x0 = ox * node->pool.stride - node->pool.pad;
+			int y1 = y0 + node->pool.kernel < large.h ? y0 + node->pool.kernel : large.h,
+				x1 = x0 + node->pool.kernel < large.w ? x0 + node->pool.kernel : large.w;
 			float *at = pixel(&small, oy, ox), share;
 
 			y0 = y0 > 0 ? y0 : 0;
@@ -277,12 +278,12 @@ cpu_train_reparam_backward(const CpuOperands *op)
 static double
 loss_term(const CpuOperands *op, size_t i)
 {
-	double x = *element(&op->in[0], i), target = op->node->target, logvar;
+	double x = *element(&op->in[0], i), target = op->node->loss.target, logvar;
 
 	switch (op->node->op)
 	{
 		case NN_OP_GAN_LOSS:
-			if (op->node->vanilla)
+			if (op->node->loss.vanilla)
 				return fmax(x, 0) - x * target + log1p(exp(-fabs(x)));
 			return (x - target) * (x - target);
 		case NN_OP_L1_LOSS:
@@ -302,24 +303,26 @@ cpu_train_loss(const CpuOperands *op)
 
 	for (size_t i = 0; i < n; i++)
 		sum += loss_term(op, i);
-	op->out[0].data[0] = (float) (op->node->scale * sum / (op->node->op == NN_OP_KL_LOSS ? 1 : n));
+	op->out[0].data[0] =
+		(float) (op->node->loss.scale * sum / (op->node->op == NN_OP_KL_LOSS ? 1 : n));
 }
 
 void
 cpu_train_loss_backward(const CpuOperands *op)
 {
 	size_t n = count_of(&op->in[0]);
-	double factor = op->node->scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
+	double factor = op->node->loss.scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
 
 	for (size_t i = 0; i < n; i++)
 	{
-		double x = *element(&op->in[0], i), target = op->node->target, d;
+		double x = *element(&op->in[0], i), target = op->node->loss.target, d;
 
 		switch (op->node->op)
 		{
 			case NN_OP_GAN_LOSS:
 				give(op, 0, i,
-					 factor * (op->node->vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
+					 factor *
+						 (op->node->loss.vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
 				break;
 			case NN_OP_L1_LOSS:
 				d = x - *element(&op->in[1], i);

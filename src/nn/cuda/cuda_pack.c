@@ -95,7 +95,7 @@ pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	bool transposed = node->op == NN_OP_CONVT;
 	int k = transposed ? layer->in.c : layer->out.c, c = transposed ? layer->out.c : layer->in.c,
-		taps = node->kernel * node->kernel;
+		taps = node->conv.kernel * node->conv.kernel;
 	size_t count = nn_mul(nn_mul(cuda_padded(k), taps), cuda_padded(c));
 	KernelMap from, to;
 	NnStatus status;
@@ -137,17 +137,17 @@ static NnStatus
 pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
 	const float *bias = node && node->bias >= 0 ? cuda_param_values(p, node->bias) : NULL;
-	bool batch = end && end->norm == NN_NORM_BATCH;
+	bool batch = end && end->norm.kind == NN_NORM_BATCH;
 	int c = layer->out.c;
 	NnStatus status;
 
-	if (end && end->norm == NN_NORM_INSTANCE)
+	if (end && end->norm.kind == NN_NORM_INSTANCE)
 		return NN_OK;
 	if (!batch && !bias)
 		return NN_OK;
 	for (int i = 0; p->filling && batch && i < c; i++)
 		p->host[i] = (float) (cuda_param_values(p, end->weight)[i] /
-							  sqrt((double) cuda_param_values(p, end->var)[i] + EPSILON));
+							  sqrt((double) cuda_param_values(p, end->norm.var)[i] + EPSILON));
 	if (batch && (status = upload_floats(p, c, &layer->scale)) != NN_OK)
 		return status;
 	for (int i = 0; p->filling && i < c; i++)
@@ -155,9 +155,9 @@ pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *e
 		double shift = bias ? bias[i] : 0;
 
 		if (batch)
-			shift = (shift - cuda_param_values(p, end->mean)[i]) *
+			shift = (shift - cuda_param_values(p, end->norm.mean)[i]) *
 						cuda_param_values(p, end->weight)[i] /
-						sqrt((double) cuda_param_values(p, end->var)[i] + EPSILON) +
+						sqrt((double) cuda_param_values(p, end->norm.var)[i] + EPSILON) +
 					cuda_param_values(p, end->bias)[i];
 		p->host[i] = (float) shift;
 	}
@@ -178,15 +178,17 @@ cuda_pack_latent(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	NnBorder rows, columns;
 
-	if (!nn_border(&rows, layer->in.h, layer->out.h, node->kernel, node->stride, node->pad) ||
-		!nn_border(&columns, layer->in.w, layer->out.w, node->kernel, node->stride, node->pad))
+	if (!nn_border(&rows, layer->in.h, layer->out.h, node->conv.kernel, node->conv.stride,
+				   node->conv.pad) ||
+		!nn_border(&columns, layer->in.w, layer->out.w, node->conv.kernel, node->conv.stride,
+				   node->conv.pad))
 		return nn_fail(p->error, NN_EUNSUPPORTED,
 					   "kernel of layer \"%s\" is too large for a latent", node->name);
 	layer->rows = axis_of(&rows);
 	layer->columns = axis_of(&columns);
 	if (p->filling)
 		nn_border_sums(&rows, &columns, cuda_param_values(p, node->weight), layer->in.c, layer->nz,
-					   layer->out.c, node->kernel, p->host);
+					   layer->out.c, node->conv.kernel, p->host);
 	return upload_floats(p, (size_t) rows.n * columns.n * layer->nz * layer->out.c,
 						 &layer->z_weights);
 }

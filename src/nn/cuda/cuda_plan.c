@@ -161,7 +161,7 @@ cuda_make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 		*step = (CudaStep){ .node = i, .end = cuda_step_end(g, i) };
 		p->nsteps++;
 		end = &g->nodes[step->end];
-		if (end->op == NN_OP_NORM_ACT && end->norm == NN_NORM_INSTANCE)
+		if (end->op == NN_OP_NORM_ACT && end->norm.kind == NN_NORM_INSTANCE)
 		{
 			NnShape s = cuda_shape(p->plan, end->out[0]);
 

@@ -60,9 +60,9 @@ cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 		.oh = out.h,
 		.ow = out.w,
 		.k = cuda_padded(out.c),
-		.kernel = node->kernel,
-		.stride = node->stride,
-		.pad = node->pad,
+		.kernel = node->conv.kernel,
+		.stride = node->conv.stride,
+		.pad = node->conv.pad,
 	};
 }
 
@@ -93,14 +93,11 @@ cuda_step_cost(const NnPlan *plan, int node, CudaCost *cost)
 	NnShape in = cuda_shape(plan, first->in[0]), out = cuda_shape(plan, first->out[0]);
 
 	*cost = (CudaCost){ 0 };
+	if (nn_ops[first->op].flop)
+		cost->flop = nn_ops[first->op].flop(g, first);
 	if (cuda_is_conv(first->op))
-	{
-		double filter = (double) in.c * out.c * first->kernel * first->kernel;
-
-		cost->flop = 2 * filter * in.n *
-					 (first->op == NN_OP_CONVT ? (double) in.h * in.w : (double) out.h * out.w);
-		cost->weights = filter * kernel_type_size(cuda_type(plan->precision));
-	}
+		cost->weights = (double) in.c * out.c * first->conv.kernel * first->conv.kernel *
+						kernel_type_size(cuda_type(plan->precision));
 	for (int i = 0; i < NN_MAX_IN; i++)
 		if (first->in[i] >= 0)
 			cost->reads += value_bytes(plan, first->in[i]);

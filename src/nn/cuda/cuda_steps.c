@@ -82,7 +82,7 @@ cuda_make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, i
 		.classes = layer->rows.n * layer->columns.n,
 		.c = layer->out.c,
 		.z = l->slot->values[node->in[1]],
-		.act = (KernelAct) node->z_act,
+		.act = (KernelAct) node->conv.z_act,
 		.weights = layer->z_weights,
 		.out = l->p->latents,
 	};
@@ -117,9 +117,9 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 	for (int i = 0; i < 2; i++)
 		if (end->out[i] >= 0)
 			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
-									norm ? (KernelAct) end->act[i].first : KERNEL_ACT_NONE,
-									norm ? (KernelAct) end->act[i].second : KERNEL_ACT_NONE };
-	if (norm && end->norm == NN_NORM_INSTANCE)
+									norm ? (KernelAct) end->norm.act[i].first : KERNEL_ACT_NONE,
+									norm ? (KernelAct) end->norm.act[i].second : KERNEL_ACT_NONE };
+	if (norm && end->norm.kind == NN_NORM_INSTANCE)
 		return launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
 	return launched(l, kernel_bias_act(l->device->compute, &f));
 }
@@ -152,9 +152,9 @@ avgpool_step(const Launch *l, const NnNode *node)
 		.c = in.c,
 		.oh = out.h,
 		.ow = out.w,
-		.kernel = node->kernel,
-		.stride = node->stride,
-		.pad = node->pad,
+		.kernel = node->pool.kernel,
+		.stride = node->pool.stride,
+		.pad = node->pool.pad,
 		.x = l->slot->values[node->in[0]],
 		.y = l->slot->values[node->out[0]],
 	};
@@ -187,7 +187,7 @@ upsample_step(const Launch *l, const NnNode *node)
 
 	return launched(l, kernel_upsample(l->device->compute, &l->slot->values[node->in[0]],
 									   &l->slot->values[node->out[0]], in.n, in.h, in.w, in.c,
-									   node->pad));
+									   node->upsample.pad));
 }
 
 static NnStatus

@@ -116,8 +116,11 @@ ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTenso
 	}
 	op->weight = node->weight >= 0 ? weights + list[node->weight].offset : NULL;
 	op->bias = node->bias >= 0 ? weights + list[node->bias].offset : NULL;
-	op->mean = node->mean >= 0 ? weights + list[node->mean].offset : NULL;
-	op->var = node->var >= 0 ? weights + list[node->var].offset : NULL;
+	if (node->op == NN_OP_NORM_ACT && node->norm.kind == NN_NORM_BATCH)
+	{
+		op->mean = weights + list[node->norm.mean].offset;
+		op->var = weights + list[node->norm.var].offset;
+	}
 }
 
 static NnStatus

@@ -240,7 +240,7 @@ window_of(const RefOperands *op)
 
 	return node->op == NN_OP_LINEAR
 			   ? (Window){ op->device, 1, 1, 0, bf16 }
-			   : (Window){ op->device, node->kernel, node->stride, node->pad, bf16 };
+			   : (Window){ op->device, node->conv.kernel, node->conv.stride, node->conv.pad, bf16 };
 }
 
 /*
@@ -254,7 +254,7 @@ ref_conv(const RefOperands *op, NnError *error)
 	NnStatus status = NN_OK;
 
 	if (op->in[1])
-		status = concat_latent(op->in[0], op->in[1], op->node->z_act, &xz, error);
+		status = concat_latent(op->in[0], op->in[1], op->node->conv.z_act, &xz, error);
 	if (status != NN_OK)
 		return status;
 	set_bias(op->out[0], op->bias);
@@ -280,7 +280,8 @@ split_latent(const RefOperands *op, const RefTensor *dxz)
 					ref_at(op->din[0], n, y, x)[k] += d[k];
 				for (int k = c; op->in[1] && op->din[1] && k < dxz->shape.c; k++)
 					ref_at(op->din[1], n, 0, 0)[k - c] +=
-						d[k] * ref_act_slope(op->node->z_act, ref_at(op->in[1], n, 0, 0)[k - c]);
+						d[k] *
+						ref_act_slope(op->node->conv.z_act, ref_at(op->in[1], n, 0, 0)[k - c]);
 			}
 }
 
@@ -292,7 +293,7 @@ ref_conv_backward(const RefOperands *op, NnError *error)
 	NnStatus status = NN_OK;
 
 	if (op->in[1])
-		status = concat_latent(op->in[0], op->in[1], op->node->z_act, &xz, error);
+		status = concat_latent(op->in[0], op->in[1], op->node->conv.z_act, &xz, error);
 	if (status == NN_OK && op->dweight)
 		status = add_weights(&xz, op->dweight, win, op->dout[0], error);
 	if (op->dbias)

@@ -55,30 +55,30 @@ ref_reparam_backward(const RefOperands *op, NnError *error)
 NnStatus
 ref_gan_loss(const RefOperands *op, NnError *error)
 {
-	double target = op->node->target, sum = 0;
+	double target = op->node->loss.target, sum = 0;
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
 		double p = *element(op->in[0], i);
 
-		sum += op->node->vanilla ? fmax(p, 0) - p * target + log1p(exp(-fabs(p)))
-								 : (p - target) * (p - target);
+		sum += op->node->loss.vanilla ? fmax(p, 0) - p * target + log1p(exp(-fabs(p)))
+									  : (p - target) * (p - target);
 	}
-	op->out[0]->data[0] = op->node->scale * sum / count_of(op->in[0]);
+	op->out[0]->data[0] = op->node->loss.scale * sum / count_of(op->in[0]);
 	return NN_OK;
 }
 
 NnStatus
 ref_gan_loss_backward(const RefOperands *op, NnError *error)
 {
-	double target = op->node->target, factor = op->node->scale / count_of(op->in[0]);
+	double target = op->node->loss.target, factor = op->node->loss.scale / count_of(op->in[0]);
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
 		double p = *element(op->in[0], i);
 
 		*element(op->din[0], i) +=
-			factor * (op->node->vanilla ? 1 / (1 + exp(-p)) - target : 2 * (p - target));
+			factor * (op->node->loss.vanilla ? 1 / (1 + exp(-p)) - target : 2 * (p - target));
 	}
 	return NN_OK;
 }
@@ -90,14 +90,14 @@ ref_l1_loss(const RefOperands *op, NnError *error)
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 		sum += fabs(*element(op->in[0], i) - *element(op->in[1], i));
-	op->out[0]->data[0] = op->node->scale * sum / count_of(op->in[0]);
+	op->out[0]->data[0] = op->node->loss.scale * sum / count_of(op->in[0]);
 	return NN_OK;
 }
 
 NnStatus
 ref_l1_loss_backward(const RefOperands *op, NnError *error)
 {
-	double factor = op->node->scale / count_of(op->in[0]);
+	double factor = op->node->loss.scale / count_of(op->in[0]);
 
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
@@ -119,7 +119,7 @@ ref_kl_loss(const RefOperands *op, NnError *error)
 
 		sum += 1 + logvar - mu * mu - exp(logvar);
 	}
-	op->out[0]->data[0] = -0.5 * op->node->scale * sum;
+	op->out[0]->data[0] = -0.5 * op->node->loss.scale * sum;
 	return NN_OK;
 }
 
@@ -129,9 +129,9 @@ ref_kl_loss_backward(const RefOperands *op, NnError *error)
 	for (size_t i = 0; i < count_of(op->in[0]); i++)
 	{
 		if (op->din[0])
-			*element(op->din[0], i) += op->node->scale * *element(op->in[0], i);
+			*element(op->din[0], i) += op->node->loss.scale * *element(op->in[0], i);
 		if (op->din[1])
-			*element(op->din[1], i) += op->node->scale * (exp(*element(op->in[1], i)) - 1) / 2;
+			*element(op->din[1], i) += op->node->loss.scale * (exp(*element(op->in[1], i)) - 1) / 2;
 	}
 	return NN_OK;
 }

@@ -54,7 +54,7 @@ static double
 dropout_factor(const RefOperands *op, int n, int y, int x, int c)
 {
 	NnShape s = op->in[0]->shape;
-	float p = op->node->dropout;
+	float p = op->node->norm.dropout;
 	uint64_t element = (((uint64_t) n * s.h + y) * s.w + x) * s.c + c;
 
 	if (!op->training || p <= 0)
@@ -79,8 +79,8 @@ write_outputs(const RefOperands *op, int n, int c, double mean, double scale, do
 
 			for (int k = 0; k < 2; k++)
 				if (op->out[k])
-					ref_at(op->out[k], n, y, i)[c] =
-						ref_act(op->node->act[k].second, ref_act(op->node->act[k].first, value));
+					ref_at(op->out[k], n, y, i)[c] = ref_act(
+						op->node->norm.act[k].second, ref_act(op->node->norm.act[k].first, value));
 		}
 }
 
@@ -118,11 +118,11 @@ static void
 statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
 {
 	NnShape shape = op->in[0]->shape;
-	bool batch = op->node->norm == NN_NORM_BATCH;
+	bool batch = op->node->norm.kind == NN_NORM_BATCH;
 
 	*mean = 0;
 	*var = 1;
-	if (op->node->norm == NN_NORM_INSTANCE)
+	if (op->node->norm.kind == NN_NORM_INSTANCE)
 		map_statistics(op->in[0], n, n + 1, c, mean, var);
 	else if (batch && !op->stats)
 	{
@@ -152,7 +152,7 @@ ref_norm_act(const RefOperands *op, NnError *error)
 			double mean, var;
 
 			statistics_of(op, n, c, &mean, &var);
-			switch (op->node->norm)
+			switch (op->node->norm.kind)
 			{
 				case NN_NORM_NONE:
 					write_outputs(op, n, c, 0, 1, 0);
@@ -180,7 +180,7 @@ normed_gradient(const RefOperands *op, int n, int y, int x, int c, double normed
 	for (int k = 0; k < 2; k++)
 		if (op->dout[k])
 		{
-			NnActChain act = op->node->act[k];
+			NnActChain act = op->node->norm.act[k];
 
 			sum += ref_at(op->dout[k], n, y, x)[c] *
 				   ref_act_slope(act.second, ref_act(act.first, value)) *
@@ -199,10 +199,10 @@ static void
 norm_backward(const RefOperands *op, int n0, int n1, int c)
 {
 	const RefTensor *x = op->in[0];
-	const double *kept = ref_at(op->stats, op->node->norm == NN_NORM_BATCH ? 0 : n0, 0, 0);
+	const double *kept = ref_at(op->stats, op->node->norm.kind == NN_NORM_BATCH ? 0 : n0, 0, 0);
 	double mean = kept[c], inverse = 1 / sqrt(kept[x->shape.c + c] + EPSILON),
-		   gamma = op->node->norm == NN_NORM_BATCH ? op->weight[c] : 1,
-		   beta = op->node->norm == NN_NORM_BATCH ? op->bias[c] : 0,
+		   gamma = op->node->norm.kind == NN_NORM_BATCH ? op->weight[c] : 1,
+		   beta = op->node->norm.kind == NN_NORM_BATCH ? op->bias[c] : 0,
 		   count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, product = 0;
 
 	for (int pass = 0; pass < 2; pass++)
@@ -235,14 +235,14 @@ ref_norm_act_backward(const RefOperands *op, NnError *error)
 
 	for (int c = 0; c < s.c; c++)
 	{
-		if (op->node->norm == NN_NORM_BATCH)
+		if (op->node->norm.kind == NN_NORM_BATCH)
 		{
 			norm_backward(op, 0, s.n, c);
 			continue;
 		}
 		for (int n = 0; n < s.n; n++)
 		{
-			if (op->node->norm == NN_NORM_INSTANCE)
+			if (op->node->norm.kind == NN_NORM_INSTANCE)
 				norm_backward(op, n, n + 1, c);
 			else
 				for (int y = 0; y < s.h; y++)

@@ -56,7 +56,7 @@ ref_upsample(const RefOperands *op, NnError *error)
 {
 	const RefTensor *x = op->in[0];
 	RefTensor *y = op->out[0];
-	int pad = op->node->pad;
+	int pad = op->node->upsample.pad;
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
@@ -78,7 +78,7 @@ ref_upsample_backward(const RefOperands *op, NnError *error)
 {
 	RefTensor *dx = op->din[0];
 	const RefTensor *dy = op->dout[0];
-	int pad = op->node->pad;
+	int pad = op->node->upsample.pad;
 
 	for (int n = 0; n < dy->shape.n; n++)
 		for (int oy = 0; oy < dy->shape.h; oy++)
@@ -114,11 +114,11 @@ ref_avgpool(const RefOperands *op, NnError *error)
 					double sum = 0;
 					int count = 0;
 
-					for (int ky = 0; ky < node->kernel; ky++)
-						for (int kx = 0; kx < node->kernel; kx++)
+					for (int ky = 0; ky < node->pool.kernel; ky++)
+						for (int kx = 0; kx < node->pool.kernel; kx++)
 						{
-							int iy = oy * node->stride + ky - node->pad,
-								ix = ox * node->stride + kx - node->pad;
+							int iy = oy * node->pool.stride + ky - node->pool.pad,
+								ix = ox * node->pool.stride + kx - node->pool.pad;
 
 							if (iy < 0 || iy >= x->shape.h || ix < 0 || ix >= x->shape.w)
 								continue;
@@ -141,9 +141,12 @@ ref_avgpool_backward(const RefOperands *op, NnError *error)
 		for (int oy = 0; oy < dy->shape.h; oy++)
 			for (int ox = 0; ox < dy->shape.w; ox++)
 			{
-				int y0 = oy * node->stride - node->pad, x0 = ox * node->stride - node->pad;
-				int y1 = y0 + node->kernel < dx->shape.h ? y0 + node->kernel : dx->shape.h,
-					x1 = x0 + node->kernel < dx->shape.w ? x0 + node->kernel : dx->shape.w;
+				int y0 = oy * node->pool.stride - node->pool.pad,
+					x0 = ox * node->pool.stride - node->pool.pad;
+				int y1 =
+						y0 + node->pool.kernel < dx->shape.h ? y0 + node->pool.kernel : dx->shape.h,
+					x1 =
+						x0 + node->pool.kernel < dx->shape.w ? x0 + node->pool.kernel : dx->shape.w;
 
 				y0 = y0 > 0 ? y0 : 0;
 				x0 = x0 > 0 ? x0 : 0;

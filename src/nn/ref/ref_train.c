@@ -123,8 +123,8 @@ update_statistics(const NnTraining *training, const NnNode *node)
 
 	for (int c = 0; c < s.c; c++)
 	{
-		double *mean = values + list[node->mean].offset + c,
-			   *var = values + list[node->var].offset + c;
+		double *mean = values + list[node->norm.mean].offset + c,
+			   *var = values + list[node->norm.var].offset + c;
 
 		*mean += 0.1 * (stats.data[c] - *mean);
 		*var += 0.1 * (stats.data[s.c + c] * count / (count - 1) - *var);

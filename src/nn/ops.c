@@ -1,0 +1,212 @@
+/*
+ * ops.c
+ *	  The table of operators, and the shape rule and arithmetic of each.
+ *
+ * Pure functions of a graph.
+ */
+#include "nn/graph.h"
+
+#include <string.h>
+
+/* ---- What rules are made of ---------------------------------------------- */
+
+static NnShape
+input_shape(const NnGraph *g, const NnNode *node, int k)
+{
+	return g->values[node->in[k]].shape;
+}
+
+/*
+ * The output extent of a window of `kernel` at `stride` over `extent` padded by
+ * `pad` on both sides; below 1 if it does not fit.
+ */
+static int
+window_extent(int extent, int kernel, int stride, int pad)
+{
+	int room = extent + 2 * pad - kernel;
+
+	return room < 0 ? 0 : room / stride + 1;
+}
+
+/* A parameter, if it is there, has this shape. */
+static NnStatus
+check_param(const NnGraph *g, const NnNode *node, int param, int ndim, const int64_t *shape,
+			NnError *error)
+{
+	const NnParam *p;
+
+	if (param < 0)
+		return NN_OK;
+	p = &g->params->list[param];
+	if (p->ndim == ndim && memcmp(p->shape, shape, sizeof(int64_t) * ndim) == 0)
+		return NN_OK;
+	return nn_fail(error, NN_EINVAL, "tensor \"%s\" does not fit layer \"%s\"", p->name,
+				   node->name);
+}
+
+/* The same of weight and bias, which has a number for each channel made. */
+static NnStatus
+check_weights(const NnGraph *g, const NnNode *node, int ndim, const int64_t *shape, int channels,
+			  NnError *error)
+{
+	NnStatus status = check_param(g, node, node->weight, ndim, shape, error);
+
+	return status == NN_OK ? check_param(g, node, node->bias, 1, (int64_t[]){ channels }, error)
+						   : status;
+}
+
+/* Channels that a dimension of the weight says. */
+static int
+weight_channels(const NnGraph *g, const NnNode *node, int dimension)
+{
+	return (int) g->params->list[node->weight].shape[dimension];
+}
+
+/* ---- Shapes -------------------------------------------------------------- */
+
+/* Output channels are the weight's (O, C + nz, K, K). */
+static NnStatus
+conv_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnConvArgs a = node->conv;
+	NnShape in = input_shape(g, node, 0);
+	NnShape z = node->in[1] >= 0 ? input_shape(g, node, 1) : (NnShape){ in.n, 1, 1, 0 };
+	int o = weight_channels(g, node, 0);
+
+	*shape = (NnShape){ in.n, window_extent(in.h, a.kernel, a.stride, a.pad),
+						window_extent(in.w, a.kernel, a.stride, a.pad), o };
+	if (z.n != in.n || z.h != 1 || z.w != 1)
+		return nn_fail(error, NN_EINVAL, "latent of layer \"%s\" is not one vector an image",
+					   node->name);
+	return check_weights(g, node, 4, (int64_t[]){ o, (int64_t) in.c + z.c, a.kernel, a.kernel }, o,
+						 error);
+}
+
+/*
+ * Kernel 4, stride 2, padding 1: twice the extent. The weight is (C, O, 4, 4).
+ */
+static NnStatus
+convt_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape in = input_shape(g, node, 0);
+	int o = weight_channels(g, node, 1);
+
+	*shape = (NnShape){ in.n, in.h * 2, in.w * 2, o };
+	return check_weights(g, node, 4, (int64_t[]){ in.c, o, 4, 4 }, o, error);
+}
+
+static NnStatus
+linear_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape in = input_shape(g, node, 0);
+	int o = weight_channels(g, node, 0);
+
+	*shape = (NnShape){ in.n, 1, 1, o };
+	if (in.h != 1 || in.w != 1)
+		return nn_fail(error, NN_EINVAL,
+					   "layer \"%s\" needs one vector an image, not a map of %d x %d", node->name,
+					   in.h, in.w);
+	return check_weights(g, node, 2, (int64_t[]){ o, in.c }, o, error);
+}
+
+static NnStatus
+norm_act_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	int state[] = { node->weight, node->bias, node->norm.mean, node->norm.var };
+	NnStatus status = NN_OK;
+
+	*shape = input_shape(g, node, 0);
+	for (int i = 0; status == NN_OK && node->norm.kind == NN_NORM_BATCH && i < 4; i++)
+		status = check_param(g, node, state[i], 1, (int64_t[]){ shape->c }, error);
+	return status;
+}
+
+static NnStatus
+avgpool_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnPoolArgs a = node->pool;
+	NnShape in = input_shape(g, node, 0);
+
+	*shape = (NnShape){ in.n, window_extent(in.h, a.kernel, a.stride, a.pad),
+						window_extent(in.w, a.kernel, a.stride, a.pad), in.c };
+	return NN_OK;
+}
+
+/*
+ * Twice the extent, plus the reflected border, which needs pad + 1 pixels to
+ * reflect.
+ */
+static NnStatus
+upsample_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape in = input_shape(g, node, 0);
+	int pad = node->upsample.pad;
+
+	*shape = (NnShape){ in.n, in.h * 2 + 2 * pad, in.w * 2 + 2 * pad, in.c };
+	if (pad >= in.h * 2 || pad >= in.w * 2)
+		return nn_fail(error, NN_EINVAL, "map of layer \"%s\" is too small to reflect", node->name);
+	return NN_OK;
+}
+
+static NnStatus
+same_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	*shape = input_shape(g, node, 0);
+	return NN_OK;
+}
+
+static NnStatus
+one_number(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	*shape = (NnShape){ 1, 1, 1, 1 };
+	return NN_OK;
+}
+
+/* ---- Arithmetic ---------------------------------------------------------- */
+
+static double
+pixel_count(NnShape s)
+{
+	return (double) s.n * s.h * s.w;
+}
+
+static double
+conv_flop(const NnGraph *g, const NnNode *node)
+{
+	NnShape in = input_shape(g, node, 0), out = g->values[node->out[0]].shape;
+	double filter = (double) in.c * out.c * node->conv.kernel * node->conv.kernel;
+
+	return 2 * filter * pixel_count(node->op == NN_OP_CONVT ? in : out);
+}
+
+static double
+linear_flop(const NnGraph *g, const NnNode *node)
+{
+	return 2.0 * pixel_count(input_shape(g, node, 0)) * input_shape(g, node, 0).c *
+		   g->values[node->out[0]].shape.c;
+}
+
+/* ---- The table ----------------------------------------------------------- */
+
+const NnOpInfo nn_ops[NN_OPS] = {
+	[NN_OP_INPUT] = { "input" },
+	[NN_OP_CONV] = { "conv", 1, 1, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
+					 .shape = conv_shape, .flop = conv_flop },
+	[NN_OP_CONVT] = { "convt", 1, 0, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
+					  .shape = convt_shape, .flop = conv_flop },
+	[NN_OP_NORM_ACT] = { "norm", 1, 0, .rereads = NN_REREADS_ALWAYS, .shape = norm_act_shape },
+	[NN_OP_UPSAMPLE] = { "upsample", 1, 0, .shape = upsample_shape },
+	[NN_OP_AVGPOOL] = { "avgpool", 1, 0, .shape = avgpool_shape },
+	[NN_OP_LINEAR] = { "linear", 1, 0, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
+					   .shape = linear_shape, .flop = linear_flop },
+	[NN_OP_ADD] = { "add", 2, 0, .alike = true, .shape = same_shape },
+	[NN_OP_COPY] = { "copy", 1, 0, .shape = same_shape },
+	[NN_OP_REPARAM] = { "reparam", 3, 0, .alike = true, .rereads = NN_REREADS_ALWAYS,
+						.shape = same_shape },
+	[NN_OP_GAN_LOSS] = { "gan_loss", 1, 0, .loss = true, .rereads = NN_REREADS_ALWAYS,
+						 .shape = one_number },
+	[NN_OP_L1_LOSS] = { "l1_loss", 2, 0, .alike = true, .loss = true, .rereads = NN_REREADS_ALWAYS,
+						.shape = one_number },
+	[NN_OP_KL_LOSS] = { "kl_loss", 2, 0, .alike = true, .loss = true, .rereads = NN_REREADS_ALWAYS,
+						.shape = one_number },
+};
