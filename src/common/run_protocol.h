@@ -108,7 +108,8 @@ typedef struct BicycleTrainBegin
 	uint64_t train_memory; /* bytes of encoded pairs kept in memory */
 	uint64_t train_disk;   /* bytes of the spill file; 54000 beyond both */
 	uint32_t options_length;
-	uint32_t flags; /* BICYCLE_TRAIN_FINISHED */
+	uint32_t flags;     /* BICYCLE_TRAIN_FINISHED */
+	char platform[128]; /* of an earlier run of this job, as its TRAIN_READY said; else empty */
 	char spill
 		[256]; /* directory of the spill file, relative to the data directory: base/pgsql_tmp */
 	BicycleLoad

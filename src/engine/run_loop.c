@@ -63,11 +63,27 @@ open_device(Run *run)
 	return false;
 }
 
-/* The job's option decides, not the setting, which is inference's. */
+/* What TRAIN_READY says of a run, and what of it an earlier run has said. */
+#define PLATFORM "%.90s, %s, bicycle %s"
+
+static NnPrecision
+precision_of_platform(const char *platform)
+{
+	if (strstr(platform, ", bf16, bicycle ") != NULL)
+		return NN_PRECISION_BF16;
+	return platform[0] != '\0' ? NN_PRECISION_FP32 : NN_PRECISION_AUTO;
+}
+
+/*
+ * The job's option decides, not the setting, which is inference's. What "auto"
+ * was in the first run of a job it is in all: weights that were trained in one
+ * precision go on in it.
+ */
 static NnPrecision
 run_precision(const Run *run)
 {
-	return nn_train_precision(run->engine->device, &run->config);
+	return nn_train_precision(run->engine->device, &run->config,
+							  precision_of_platform(run->begin.platform));
 }
 
 static bool
@@ -142,9 +158,9 @@ describe(Run *run)
 	ready->iteration = nn_fit_iteration(run->fit);
 	ready->iterations = run_is_finished(run) ? ready->iteration : nn_fit_iterations(run->fit);
 	memcpy(ready->data_digest, run->data.digest, sizeof(ready->data_digest));
-	snprintf(ready->platform, sizeof(ready->platform), "%.90s, %s, bicycle %s",
-			 nn_device_describe(run->engine->device),
-			 run_precision(run) == NN_PRECISION_BF16 ? "bf16" : "fp32", BICYCLE_VERSION);
+	snprintf(ready->platform, sizeof(ready->platform), PLATFORM,
+			 nn_device_describe(run->engine->device), nn_precision_name(run_precision(run)),
+			 BICYCLE_VERSION);
 }
 
 /*

@@ -148,6 +148,7 @@ handle_begin(Run *run, const BicycleFrame *frame, EngineError *error)
 	if ((uint64_t) begin->options_length + begin->start.config_length !=
 			frame->length - sizeof(*begin) ||
 		begin->iteration < 0 || memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL ||
+		memchr(begin->platform, '\0', sizeof(begin->platform)) == NULL ||
 		memchr(begin->start.model, '\0', sizeof(begin->start.model)) == NULL ||
 		(begin->iteration > 0 && begin->stream_length == 0) ||
 		(begin->start.config_length > 0) != (begin->iteration == 0 && begin->stream_length > 0) ||

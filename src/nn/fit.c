@@ -111,14 +111,17 @@ nn_fit_close(NnFit *t)
 }
 
 NnPrecision
-nn_train_precision(const NnDevice *device, const NnConfig *config)
+nn_train_precision(const NnDevice *device, const NnConfig *config, NnPrecision before)
 {
+	const NnTrainDevice *train = device->train;
+
 	if (config->precision != NN_PRECISION_AUTO)
 		return config->precision;
-	return device->train && device->train->bf16(device) &&
-				   nn_device_supports(device, NN_PRECISION_BF16)
-			   ? NN_PRECISION_BF16
-			   : NN_PRECISION_FP32;
+	if (before == NN_PRECISION_FP32 || !train)
+		return NN_PRECISION_FP32;
+	if (before == NN_PRECISION_BF16 && train->bf16(device))
+		return NN_PRECISION_BF16;
+	return train->automatic(device);
 }
 
 static NnStatus
@@ -369,7 +372,7 @@ nn_fit_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *opti
 	NnFit *t;
 
 	if (precision == NN_PRECISION_AUTO)
-		precision = nn_train_precision(device, config);
+		precision = nn_train_precision(device, config, NN_PRECISION_AUTO);
 	status = check_open(device, config, options, precision, rows, error);
 	if (status != NN_OK)
 		return status;

@@ -120,8 +120,13 @@ typedef struct NnNoise
 
 typedef struct NnFit NnFit;
 
-/* What "auto" means: bf16 where the device has hardware for it. */
-extern NnPrecision nn_train_precision(const NnDevice *device, const NnConfig *config);
+/*
+ * What a run trains in: what config says. With "auto" it is `before`, what an
+ * earlier run of the same job took, where the device can; with
+ * NN_PRECISION_AUTO for `before`, what is faster on the device.
+ */
+extern NnPrecision nn_train_precision(const NnDevice *device, const NnConfig *config,
+									  NnPrecision before);
 
 /*
  * tensors: weights to start from, of any of the method's networks; networks of

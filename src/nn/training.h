@@ -172,7 +172,8 @@ typedef struct NnTrainDevice
 {
 	NnDtype dtype;                        /* of arrays and feeds: NN_F32 or NN_F64 */
 	bool host;                            /* arrays are in memory that the caller may read */
-	bool (*bf16)(const NnDevice *device); /* whether it is made for training in bf16 */
+	bool (*bf16)(const NnDevice *device); /* whether it can train in bf16 */
+	NnPrecision (*automatic)(const NnDevice *device); /* what precision auto means: the faster */
 	NnStatus (*prepare)(NnDevice *device, NnTraining *training, NnError *error);
 	void (*release)(NnDevice *device, NnTraining *training);
 

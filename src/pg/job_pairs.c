@@ -206,6 +206,8 @@ trainer_feed(void)
 	XactReadOnly = true;
 	train_check_rights();
 	strlcpy(head.spill, SPILL_DIRECTORY, sizeof(head.spill));
+	if (trainer.job.platform)
+		strlcpy(head.platform, trainer.job.platform, sizeof(head.platform));
 	if (trainer.complete)
 		head.flags = BICYCLE_TRAIN_FINISHED;
 	if (trainer.job.start_version != 0)

@@ -104,6 +104,22 @@ foreach my $variant ([ 'batch norm and dropout', ', "norm": "batch", "dropout": 
 	is_the_same_after($what, uninterrupted("whole $what", $more), $more, \&kill_engine);
 }
 
+# What precision auto was in the first run of a job it is in the next. The reference trains in bf16 on any machine, but not by itself.
+$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.device = 'ref'");
+$node->reload;
+{
+	my $job = train($node, 'precision', '"iterations": 20, "checkpoint_every": 1, "ngf": 4, "nef": 4, "ndf": 4');
+	my $engine = stop_at_checkpoint($node, $job);
+
+	like($node->safe_psql('postgres', "SELECT platform FROM bicycle_training_jobs WHERE job = $job"), qr/, fp32, /, 'a run on ref is in fp32');
+	$node->safe_psql('postgres', "UPDATE bicycle_training_jobs SET platform = replace(platform, 'fp32', 'bf16') WHERE job = $job");
+	kill_engine($job, $engine);
+	ok(job_comes_to($node, $job, "state = 'done'"), 'a job that had begun in bf16 is done');
+	is($node->safe_psql('postgres', "SELECT concat_ws(' ', iteration, platform ~ ', bf16, ', notes) FROM bicycle_training_jobs WHERE job = $job"), '20 t', 'in bf16');
+}
+$node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.device");
+$node->reload;
+
 # Without preloading nothing starts by itself: the next use of the engine resumes the job.
 $node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 $node->restart;

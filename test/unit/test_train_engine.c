@@ -64,6 +64,34 @@ test_ready(void)
 	training_end(&training);
 }
 
+/*
+ * The platform of a run with options {"precision": "auto"}, after another run.
+ */
+static void
+check_platform(const char *before, const char *precision)
+{
+	Start start = fresh;
+	Training training;
+	BicycleTrainReady ready = { 0 };
+
+	start.platform = before;
+	training_start(&training, on_ref, NULL);
+	ok(training_ready(&training, &start, pairs, PAIRS, &ready) &&
+		   strstr(ready.platform, precision) != NULL,
+	   "after \"%s\" the platform is \"%s\"", before ? before : "nothing", ready.platform);
+	training_end(&training);
+}
+
+/* What auto was in the first run of a job it is in all. */
+static void
+test_precision(void)
+{
+	check_platform(NULL, ", fp32, ");
+	check_platform("ref, fp32, bicycle 0.1.0", ", fp32, ");
+	check_platform("cpu (AVX-512 with bfloat16, oneDNN 2.6.3, 2 threads), bf16, bicycle 0.1.0",
+				   ", bf16, ");
+}
+
 static void
 check_preview(const Outcome *outcome)
 {
@@ -379,6 +407,7 @@ main(void)
 
 	pairs = pairs_make(PAIRS);
 	test_ready();
+	test_precision();
 	outcome_run(&whole, settings, &fresh, pairs, PAIRS);
 	check_run(&whole);
 	check_preview(&whole);

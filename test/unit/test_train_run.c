@@ -4,6 +4,7 @@
  * goes on as if nothing had happened, to the bit; averages, previews, learning
  * rates and errors.
  */
+#include "nn/cpu/cpu_train.h"
 #include "train_fixture.h"
 
 #define SMALL "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4"
@@ -722,13 +723,11 @@ test_opening(void)
 			   NN_EINVAL &&
 		   strstr(train_error.message, "1 pairs are fewer than batch_size 2"),
 	   "too few pairs are refused");
-	ok(nn_device_supports(cpu, NN_PRECISION_BF16)
-		   ? nn_train_precision(cpu, &config) == NN_PRECISION_BF16
-		   : nn_train_precision(cpu, &config) == NN_PRECISION_FP32 &&
-				 nn_fit_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &fit,
-							 &train_error) == NN_EUNSUPPORTED &&
-				 train_error.hint[0],
-	   "so is a precision that the device has no hardware for, and auto takes bf16 where it has");
+	ok(nn_device_supports(cpu, NN_PRECISION_BF16) ||
+		   (nn_fit_open(cpu, &config, &options, NN_PRECISION_BF16, 4, NULL, 0, &fit,
+						&train_error) == NN_EUNSUPPORTED &&
+			train_error.hint[0]),
+	   "so is a precision that the device has no hardware for");
 	options.batch_size = 3;
 	ok(nn_fit_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &fit, &train_error) ==
 		   NN_EINVAL,
@@ -769,6 +768,35 @@ test_opening(void)
 	saved_free(&b);
 	nn_fit_close(fit);
 	nn_fit_close(other);
+}
+
+/*
+ * Auto is what is faster, by the instruction set alone, and stays what it was
+ * in an earlier run.
+ */
+static void
+test_precision(void)
+{
+	NnConfig config;
+	NnConfig bf16;
+
+	nn_config_default(&config);
+	bf16 = config;
+	bf16.precision = NN_PRECISION_BF16;
+	ok(cpu_train_automatic(&cpu_kernels_base) == NN_PRECISION_FP32 &&
+		   cpu_train_automatic(&cpu_kernels_avx2) == NN_PRECISION_FP32 &&
+		   cpu_train_automatic(&cpu_kernels_avx512) == NN_PRECISION_FP32 &&
+		   cpu_train_automatic(&cpu_kernels_avx512bf16) == NN_PRECISION_FP32,
+	   "auto trains in fp32 with every instruction set, AVX512-BF16 too, where bf16 is slower");
+	ok(nn_train_precision(cpu, &config, NN_PRECISION_AUTO) == NN_PRECISION_FP32 &&
+		   nn_train_precision(ref, &config, NN_PRECISION_AUTO) == NN_PRECISION_FP32 &&
+		   nn_train_precision(ref, &bf16, NN_PRECISION_FP32) == NN_PRECISION_BF16,
+	   "so do the devices of this machine, unless the option says otherwise");
+	ok(nn_train_precision(ref, &config, NN_PRECISION_BF16) == NN_PRECISION_BF16 &&
+		   nn_train_precision(ref, &config, NN_PRECISION_FP32) == NN_PRECISION_FP32 &&
+		   nn_train_precision(cpu, &config, NN_PRECISION_BF16) ==
+			   (nn_device_supports(cpu, NN_PRECISION_BF16) ? NN_PRECISION_BF16 : NN_PRECISION_FP32),
+	   "a job that began in bf16 goes on in it where the device can");
 }
 
 int
@@ -824,6 +852,7 @@ main(void)
 	test_rates();
 	test_large_maps();
 	test_opening();
+	test_precision();
 	nn_device_close(ref);
 	nn_device_close(cpu);
 	return done_testing();

@@ -186,6 +186,7 @@ typedef struct Start
 		disk;
 	uint64_t max_pixels; /* 0: plenty */
 	uint32_t flags;
+	const char *platform; /* of an earlier run; NULL: none */
 } Start;
 
 __attribute__((unused)) static Bytes
@@ -201,6 +202,8 @@ begin_body(const Start *start)
 								.spill = "spill" };
 	Bytes body = { 0 };
 
+	if (start->platform != NULL)
+		snprintf(begin.platform, sizeof(begin.platform), "%s", start->platform);
 	if (start->config != NULL)
 	{
 		begin.start = (BicycleLoad){ .model = "start",

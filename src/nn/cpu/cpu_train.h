@@ -97,5 +97,6 @@ extern void cpu_train_loss_backward(const CpuOperands *op);
 
 /* cpu_train.c */
 extern const NnTrainDevice cpu_train_device;
+extern NnPrecision cpu_train_automatic(const CpuKernels *kernels); /* what auto means */
 
 #endif /* BICYCLE_NN_CPU_TRAIN_H */

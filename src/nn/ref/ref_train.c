@@ -233,9 +233,16 @@ ref_train_bf16(const NnDevice *device)
 	return true;
 }
 
+static NnPrecision
+ref_train_automatic(const NnDevice *device)
+{
+	return NN_PRECISION_FP32;
+}
+
 const NnTrainDevice ref_train_device = { .dtype = NN_F64,
 										 .host = true,
 										 .bf16 = ref_train_bf16,
+										 .automatic = ref_train_automatic,
 										 .prepare = ref_train_prepare,
 										 .release = ref_train_release,
 										 .run = ref_train_run,
