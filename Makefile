@@ -133,7 +133,7 @@ CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) $(if $(TRACE),-DBICYCLE_TRACE) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
-CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c $(if $(TRACE),src/nn/cuda/trace/*.c) src/common/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/ops.c src/nn/precision.c) \
+CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(wildcard src/nn/cuda/*.c $(if $(TRACE),src/nn/cuda/trace/*.c) src/common/*.c) src/nn/border.c src/nn/nn_error.c src/nn/graph.c src/nn/ops.c) \
 	$B/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),no cudnn.h found),no nvcc found)
@@ -185,7 +185,7 @@ $B/libimitation.a: $(IMITATION_OBJ)
 	rm -f $@ && ar rcs $@ $^
 
 # And as a library that the engine opens, if it is started from where that lies.
-$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst src/%.c,$B/imitation/src/%.o,$(wildcard src/common/*.c) $(patsubst %,src/nn/%.c,border nn_error graph ops precision))
+$B/imitation/bicycle_cuda.so: $(IMITATION_OBJ) $(patsubst src/%.c,$B/imitation/src/%.o,$(wildcard src/common/*.c) $(patsubst %,src/nn/%.c,border nn_error graph ops))
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -shared $^ -o $@ -lm
 
 $B/imitation/bicycle-engine: $B/bicycle-engine

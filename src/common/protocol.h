@@ -1,7 +1,9 @@
 /*
  * protocol.h
- *	  What PostgreSQL's side and the engine say to each other. The only header
- *	  they share; it includes neither postgres.h nor any engine header.
+ *	  What PostgreSQL's side and the engine say to each other.
+ *
+ * src/common is what both programs are compiled from: neither postgres.h nor a
+ * header of the engine is included there.
  *
  * Transport: a stream socket on one machine, both ends the same user.
  * Everything is sent in the machine's byte order, in frames of a BicycleFrame
@@ -56,11 +58,14 @@
  * Who sends what was not granted, frames of unknown type or wrong length, or an
  * id twice, gets ERROR 08P01 and the connection ends.
  *
- * Neither side ever blocks on the other: the engine reads and writes with poll,
- * a client that waits to write also reads.
+ * Neither side ever blocks on the other: the engine reads and writes what epoll
+ * says can be, a client that waits to write also reads.
  */
 #ifndef BICYCLE_PROTOCOL_H
 #define BICYCLE_PROTOCOL_H
+
+#include "common/limits.h"
+#include "common/names.h"
 
 #include <stdint.h>
 
@@ -76,8 +81,6 @@
  */
 #define BICYCLE_MAX_FRAME (1u << 20)
 #define BICYCLE_HASH_BYTES 32
-#define BICYCLE_MAX_NAME 256 /* tensor and model names, with the final NUL */
-#define BICYCLE_MAX_NZ 4096
 
 typedef enum BicycleFrameType
 {
@@ -164,16 +167,11 @@ typedef enum BicycleOutputFormat
 	BICYCLE_OUTPUT_JPEG
 } BicycleOutputFormat;
 
-/*
- * Precision and device names on the wire: values of NnPrecision (0 auto, 1
- * fp32, 2 bf16).
- */
-
 typedef struct BicycleImageRequest
 {
 	uint8_t hash[BICYCLE_HASH_BYTES]; /* of the model's content */
 	uint32_t flags;
-	uint32_t precision;
+	uint32_t precision; /* BicyclePrecision, up to bf16 */
 	uint32_t output_format;
 	uint32_t jpeg_quality;
 	uint32_t nz;           /* floats that follow; TRANSLATE only */
@@ -234,8 +232,8 @@ typedef struct BicyclePoint
 typedef struct BicycleTensor
 {
 	char name[BICYCLE_MAX_NAME];
-	char network[8]; /* "G", "E", "D", "D2" */
-	char dtype[8];   /* as safetensors: "F32", "I64" ... */
+	char network[8]; /* BICYCLE_NETWORKS */
+	char dtype[8];   /* BICYCLE_DTYPES */
 	uint32_t ndim;
 	uint32_t reserved;
 	int64_t shape[8];

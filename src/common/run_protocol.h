@@ -138,16 +138,14 @@ typedef struct BicycleTrainReady
 	char platform[128];                      /* device, instruction set, library version, threads */
 } BicycleTrainReady;
 
-#define BICYCLE_TRAIN_LOSSES 7 /* G_GAN D G_GAN2 D2 G_L1 z_L1 kl */
-
 typedef struct BicycleLosses
 {
 	int64_t iteration;
 	int32_t epoch, epochs;
 	double images_per_second;
-	uint32_t present; /* bit i: value[i] is there */
+	uint32_t present; /* bit i: value[i], of BicycleLoss i, is there */
 	uint32_t reserved;
-	double value[BICYCLE_TRAIN_LOSSES]; /* means since the last such frame */
+	double value[BICYCLE_NLOSSES]; /* means since the last such frame */
 } BicycleLosses;
 
 typedef struct BicyclePreview

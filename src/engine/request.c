@@ -27,10 +27,9 @@
 
 #include "engine/engine.h"
 
-#define MAX_REQUESTS 4096      /* open on one connection */
-#define MAX_CONFIG (32 * 1024) /* bytes of JSON; of two of them together, where a frame has two */
+#define MAX_REQUESTS 4096 /* open on one connection */
 
-_Static_assert(sizeof(BicycleFrame) + sizeof(BicycleLoad) + MAX_CONFIG <= INPUT_BUFFER,
+_Static_assert(sizeof(BicycleFrame) + sizeof(BicycleLoad) + BICYCLE_MAX_CONFIG <= INPUT_BUFFER,
 			   "every frame that is read as a whole fits in the buffer");
 
 static void frame_reserve(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
@@ -63,15 +62,17 @@ static const struct FrameRule
 	{ BICYCLE_RESERVE, sizeof(BicycleReserve), sizeof(BicycleReserve), frame_reserve },
 	{ BICYCLE_CANCEL, 0, 0, frame_cancel },
 	{ BICYCLE_NO_MODEL, sizeof(BicycleError), ERROR_PACKED_MAX + 4096, frame_no_model },
-	{ BICYCLE_LOAD, sizeof(BicycleLoad), sizeof(BicycleLoad) + MAX_CONFIG, frame_load },
-	{ BICYCLE_IMPORT, sizeof(BicycleImport), sizeof(BicycleImport) + MAX_CONFIG, frame_import },
-	{ BICYCLE_CREATE, sizeof(BicycleImport), sizeof(BicycleImport) + MAX_CONFIG, frame_import },
+	{ BICYCLE_LOAD, sizeof(BicycleLoad), sizeof(BicycleLoad) + BICYCLE_MAX_CONFIG, frame_load },
+	{ BICYCLE_IMPORT, sizeof(BicycleImport), sizeof(BicycleImport) + BICYCLE_MAX_CONFIG,
+	  frame_import },
+	{ BICYCLE_CREATE, sizeof(BicycleImport), sizeof(BicycleImport) + BICYCLE_MAX_CONFIG,
+	  frame_import },
 	{ BICYCLE_INSPECT, sizeof(BicycleImport), sizeof(BicycleImport), frame_inspect },
 	{ BICYCLE_EXPORT, sizeof(BicycleExport), sizeof(BicycleExport), frame_export },
 	{ BICYCLE_STATUS, 0, 0, frame_status },
 	{ BICYCLE_CACHE, 0, 0, frame_cache },
-	{ BICYCLE_TRAIN_CHECK, sizeof(BicycleTrainCheck), sizeof(BicycleTrainCheck) + MAX_CONFIG,
-	  options_check },
+	{ BICYCLE_TRAIN_CHECK, sizeof(BicycleTrainCheck),
+	  sizeof(BicycleTrainCheck) + BICYCLE_MAX_CONFIG, options_check },
 };
 
 static const struct FrameRule *

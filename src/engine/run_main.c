@@ -27,8 +27,7 @@
 
 #include "engine/run.h"
 
-#define MAX_OPTIONS (32 * 1024) /* bytes of JSON */
-#define STOP_MS 30000           /* for the iteration that runs */
+#define STOP_MS 30000 /* for the iteration that runs */
 #define TICK_MS 250
 #define EVENTS 16
 
@@ -51,7 +50,7 @@ static const struct TrainRule
 	bool (*handle)(Run *run, const BicycleFrame *frame, EngineError *error);
 } rules[] = {
 	{ BICYCLE_TRAIN_BEGIN, RUN_WAITING, RUN_WAITING, sizeof(BicycleTrainBegin),
-	  sizeof(BicycleTrainBegin) + 2 * MAX_OPTIONS, handle_begin },
+	  sizeof(BicycleTrainBegin) + 2 * BICYCLE_MAX_CONFIG, handle_begin },
 	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
 	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
 	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },

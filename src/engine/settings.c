@@ -84,34 +84,26 @@ set_count(const Setting *setting, int64_t *to, const char *value, char *why, siz
 static bool
 set_precision(NnPrecision *to, const char *value, char *why, size_t why_size)
 {
-	static const char *const names[] = {
-		[NN_PRECISION_AUTO] = "auto", [NN_PRECISION_FP32] = "fp32", [NN_PRECISION_BF16] = "bf16"
-	};
+	int precision = bicycle_name_value(bicycle_precision_names, value);
 
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (strcmp(value, names[i]) == 0)
-		{
-			*to = (NnPrecision) i;
-			return true;
-		}
-	snprintf(why, why_size, "\"%s\" is not auto, fp32 or bf16", value);
-	return false;
+	if (precision < 0 || precision > NN_PRECISION_BF16)
+	{
+		snprintf(why, why_size, "\"%s\" is not auto, fp32 or bf16", value);
+		return false;
+	}
+	*to = (NnPrecision) precision;
+	return true;
 }
 
 static bool
 set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
 {
-	if (strcmp(value, "auto") != 0 && strcmp(value, "cpu") != 0 && strcmp(value, "ref") != 0 &&
-		strcmp(value, "cuda") != 0 &&
-		(strncmp(value, "cuda:", 5) != 0 || value[5] == '\0' ||
-		 strspn(value + 5, "0123456789") != strlen(value + 5)))
+	BicycleDevice device;
+	int index;
+
+	if (!bicycle_device_parse(value, &device, &index))
 	{
 		snprintf(why, why_size, "\"%s\" is not auto, cpu, cuda, cuda:N or ref", value);
-		return false;
-	}
-	if (strlen(value) >= size)
-	{
-		snprintf(why, why_size, "\"%.40s...\" is too long", value);
 		return false;
 	}
 	memset(to, 0, size);

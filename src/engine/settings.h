@@ -16,7 +16,7 @@
 
 typedef struct Settings
 {
-	char device[64];
+	char device[BICYCLE_MAX_DEVICE];
 	NnPrecision precision;
 	int64_t threads;    /* 0: as many as there are processors to run on */
 	int64_t cache_size; /* bytes, as all below unless said */

@@ -81,7 +81,7 @@ const NnOption nn_options[NN_ALL_OPTIONS] = {
 						"down levels; follows from size if left out" },
 	[NN_OPT_INPUT_NC] = { INT(input_nc, 3, 1, 3, 2), "G, D", "channels of input images" },
 	[NN_OPT_OUTPUT_NC] = { INT(output_nc, 3, 1, 3, 2), "G, E, D", "channels of output images" },
-	[NN_OPT_NZ] = { INT(nz, 8, 0, 1024, 1), "G, E", "length of the latent code" },
+	[NN_OPT_NZ] = { INT(nz, 8, 0, BICYCLE_MAX_NZ, 1), "G, E", "length of the latent code" },
 	[NN_OPT_NGF] = { INT(ngf, 64, 1, 512, 1), "G", "width of the outermost level" },
 	[NN_OPT_NEF] = { INT(nef, 64, 1, 512, 1), "E", "width of the first layer" },
 	[NN_OPT_NDF] = { INT(ndf, 64, 1, 512, 1), "D", "width of the first layer of the first scale" },

@@ -1,7 +1,7 @@
 /*
  * device.c
- *	  The table of devices, and the thin calls that engine and tests make on
- *	  one.
+ *	  Opening a device by its name, and the thin calls that engine and tests
+ *	  make on one.
  *
  * The CUDA device is in a shared library of its own, which is opened when it is
  * first asked for: a program that never asks needs no CUDA, and one that asks
@@ -15,17 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static const struct
-{
-	const char *name;
-	NnStatus (*open)(int threads, NnDevice **device, NnError *error);
-} devices[] = {
-	{ "ref", nn_ref_open },
-#ifndef BICYCLE_WITHOUT_CPU
-	{ "cpu", nn_cpu_open },
-#endif
-};
 
 /* ---- CUDA, which is a library of its own --------------------------------- */
 
@@ -89,21 +78,12 @@ cuda_module(NnError *error)
 	return loaded;
 }
 
-/* "cuda" or "cuda:N" */
 static NnStatus
-open_cuda(const char *name, int threads, NnDevice **device, NnError *error)
+open_cuda(int index, int threads, NnDevice **device, NnError *error)
 {
-	const NnCudaModule *module;
-	char *end;
-	long index = 0;
+	const NnCudaModule *module = cuda_module(error);
 
-	if (name[4] == ':')
-		index = strtol(name + 5, &end, 10);
-	if (name[4] != '\0' &&
-		(name[4] != ':' || end == name + 5 || *end != '\0' || index < 0 || index > 1023))
-		return nn_fail(error, NN_EUNSUPPORTED, "there is no device \"%s\"", name);
-	module = cuda_module(error);
-	return module ? module->open((int) index, threads, device, error) : NN_EUNSUPPORTED;
+	return module ? module->open(index, threads, device, error) : NN_EUNSUPPORTED;
 }
 
 /* ---- All devices --------------------------------------------------------- */
@@ -111,12 +91,24 @@ open_cuda(const char *name, int threads, NnDevice **device, NnError *error)
 NnStatus
 nn_device_open(const char *name, int threads, NnDevice **device, NnError *error)
 {
-	for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++)
-		if (strcmp(devices[i].name, name) == 0)
-			return devices[i].open(threads, device, error);
-	if (strncmp(name, "cuda", 4) == 0)
-		return open_cuda(name, threads, device, error);
-	return nn_fail(error, NN_EUNSUPPORTED, "there is no device \"%s\"", name);
+	BicycleDevice kind;
+	int index;
+
+	if (!bicycle_device_parse(name, &kind, &index))
+		kind = BICYCLE_DEVICE_AUTO;
+	switch (kind)
+	{
+		case BICYCLE_DEVICE_REF:
+			return nn_ref_open(threads, device, error);
+		case BICYCLE_DEVICE_CUDA:
+			return open_cuda(index, threads, device, error);
+#ifndef BICYCLE_WITHOUT_CPU
+		case BICYCLE_DEVICE_CPU:
+			return nn_cpu_open(threads, device, error);
+#endif
+		default: /* auto is the engine's to resolve */
+			return nn_fail(error, NN_EUNSUPPORTED, "there is no device \"%s\"", name);
+	}
 }
 
 void

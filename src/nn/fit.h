@@ -21,12 +21,9 @@
 
 typedef enum NnMethod
 {
-	NN_METHOD_BICYCLE,
-	NN_METHOD_CVAE_GAN,
-	NN_METHOD_CVAE_GAN_PP,  /* cvae_gan++ */
-	NN_METHOD_CAE_GAN,      /* deterministic code, no KL */
-	NN_METHOD_CLR_GAN,      /* random codes only; the latent loss trains E too */
-	NN_METHOD_PIX2PIX_NOISE /* no E; conditional D */
+#define ROW(id, name) NN_METHOD_##id,
+	BICYCLE_METHODS(ROW)
+#undef ROW
 } NnMethod;
 
 typedef enum NnGanMode
@@ -87,20 +84,19 @@ extern char *nn_train_options_print(const NnConfig *config, const NnTrainOptions
 /* Which networks the method trains: a mask of 1 << NN_NET_G ... */
 extern unsigned nn_train_networks(const NnConfig *config, const NnTrainOptions *options);
 
-/* In the order and under the names in which the official code prints them. */
 typedef enum NnLoss
 {
-	NN_LOSS_G_GAN,
-	NN_LOSS_D,
-	NN_LOSS_G_GAN2,
-	NN_LOSS_D2,
-	NN_LOSS_G_L1,
-	NN_LOSS_Z_L1,
-	NN_LOSS_KL,
+#define ROW(id, name) NN_LOSS_##id,
+	BICYCLE_LOSSES(ROW)
+#undef ROW
 	NN_LOSSES
 } NnLoss;
 
-extern const char *nn_loss_name(NnLoss loss); /* "G_GAN" ... "z_L1", "kl" */
+static inline const char *
+nn_loss_name(NnLoss loss)
+{
+	return bicycle_loss_names[loss];
+}
 
 typedef struct NnLosses
 {

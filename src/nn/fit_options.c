@@ -69,16 +69,6 @@ nn_method_facts(NnMethod method)
 	return &presets[method].facts;
 }
 
-const char *
-nn_loss_name(NnLoss loss)
-{
-	static const char *const names[NN_LOSSES] = {
-		"G_GAN", "D", "G_GAN2", "D2", "G_L1", "z_L1", "kl"
-	};
-
-	return (int) loss >= 0 && loss < NN_LOSSES ? names[loss] : "unknown";
-}
-
 unsigned
 nn_train_networks(const NnConfig *config, const NnTrainOptions *options)
 {
@@ -94,7 +84,7 @@ nn_train_networks(const NnConfig *config, const NnTrainOptions *options)
 static const char *
 method_name(const NnTrainOptions *o)
 {
-	return nn_options[NN_OPT_METHOD].choices[o->method].name;
+	return bicycle_method_names[o->method];
 }
 
 static NnStatus

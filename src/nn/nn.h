@@ -24,6 +24,9 @@
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H
 
+#include "common/limits.h"
+#include "common/names.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -86,16 +89,16 @@ typedef enum NnEncoderKind
 
 typedef enum NnPrecision
 {
-	NN_PRECISION_AUTO,
-	NN_PRECISION_FP32,
-	NN_PRECISION_BF16,
-	/*
-	 * this and the next on GPUs only, and not to be asked for in SQL: half
-	 * precision where there is no bfloat16
-	 */
-	NN_PRECISION_FP16,
-	NN_PRECISION_TF32 /* floats whose products keep 10 bits of the mantissa */
+#define ROW(id, name) NN_PRECISION_##id,
+	BICYCLE_PRECISIONS(ROW)
+#undef ROW
 } NnPrecision;
+
+static inline const char *
+nn_precision_name(NnPrecision precision)
+{
+	return bicycle_precision_names[precision];
+}
 
 /*
  * Which network of a model a tensor belongs to; the names are stored in
@@ -103,10 +106,9 @@ typedef enum NnPrecision
  */
 typedef enum NnNetwork
 {
-	NN_NET_G,
-	NN_NET_E,
-	NN_NET_D,
-	NN_NET_D2,
+#define ROW(id, name) NN_NET_##id,
+	BICYCLE_NETWORKS(ROW)
+#undef ROW
 	NN_NETWORKS
 } NnNetwork;
 
@@ -148,13 +150,9 @@ typedef struct NnConfig
  */
 typedef enum NnDtype
 {
-	NN_F32,
-	NN_F64,
-	NN_F16,
-	NN_BF16,
-	NN_I64,
-	NN_I32,
-	NN_U8
+#define ROW(id, name, bytes) NN_##id,
+	BICYCLE_DTYPES(ROW)
+#undef ROW
 } NnDtype;
 
 #define NN_MAX_DIMS 8
@@ -171,9 +169,9 @@ typedef struct NnTensor
 } NnTensor;
 
 extern size_t nn_dtype_size(NnDtype dtype);
-extern const char *nn_dtype_name(NnDtype dtype); /* "F32", as safetensors spells them */
+extern const char *nn_dtype_name(NnDtype dtype); /* "F32" */
 extern bool nn_dtype_from_name(const char *name, NnDtype *dtype);
-extern const char *nn_network_name(NnNetwork network); /* "G", "E", "D", "D2" */
+extern const char *nn_network_name(NnNetwork network); /* "G" */
 extern bool nn_network_from_name(const char *name, NnNetwork *network);
 
 /*
@@ -300,7 +298,6 @@ extern const char *
 nn_device_describe(const NnDevice *device); /* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)" */
 extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the count in force */
 extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
-extern const char *nn_precision_name(NnPrecision precision); /* "bf16" */
 extern NnPrecision
 nn_device_automatic(const NnDevice *device); /* what precision auto means on it */
 

@@ -13,65 +13,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct
-{
-	const char *name;
-	size_t size;
-} dtypes[] = {
-	[NN_F32] = { "F32", 4 },   [NN_F64] = { "F64", 8 }, [NN_F16] = { "F16", 2 },
-	[NN_BF16] = { "BF16", 2 }, [NN_I64] = { "I64", 8 }, [NN_I32] = { "I32", 4 },
-	[NN_U8] = { "U8", 1 },
-};
-
-#define NDTYPES ((int) (sizeof(dtypes) / sizeof(dtypes[0])))
-
-static const char *const networks[NN_NETWORKS] = {
-	[NN_NET_G] = "G",
-	[NN_NET_E] = "E",
-	[NN_NET_D] = "D",
-	[NN_NET_D2] = "D2",
-};
-
 size_t
 nn_dtype_size(NnDtype dtype)
 {
-	return (int) dtype >= 0 && (int) dtype < NDTYPES ? dtypes[dtype].size : 0;
+	return (int) dtype >= 0 && (int) dtype < BICYCLE_NDTYPES ? bicycle_dtype_bytes[dtype] : 0;
 }
 
 const char *
 nn_dtype_name(NnDtype dtype)
 {
-	return (int) dtype >= 0 && (int) dtype < NDTYPES ? dtypes[dtype].name : "unknown";
+	return (int) dtype >= 0 && (int) dtype < BICYCLE_NDTYPES ? bicycle_dtype_names[dtype]
+															 : "unknown";
 }
 
 bool
 nn_dtype_from_name(const char *name, NnDtype *dtype)
 {
-	for (int i = 0; i < NDTYPES; i++)
-		if (strcmp(dtypes[i].name, name) == 0)
-		{
-			*dtype = (NnDtype) i;
-			return true;
-		}
-	return false;
+	int value = bicycle_name_value(bicycle_dtype_names, name);
+
+	*dtype = value >= 0 ? (NnDtype) value : *dtype;
+	return value >= 0;
 }
 
 const char *
 nn_network_name(NnNetwork network)
 {
-	return (int) network >= 0 && network < NN_NETWORKS ? networks[network] : "unknown";
+	return (int) network >= 0 && network < NN_NETWORKS ? bicycle_network_names[network] : "unknown";
 }
 
 bool
 nn_network_from_name(const char *name, NnNetwork *network)
 {
-	for (int i = 0; i < NN_NETWORKS; i++)
-		if (strcmp(networks[i], name) == 0)
-		{
-			*network = (NnNetwork) i;
-			return true;
-		}
-	return false;
+	int value = bicycle_name_value(bicycle_network_names, name);
+
+	*network = value >= 0 ? (NnNetwork) value : *network;
+	return value >= 0;
 }
 
 const char *

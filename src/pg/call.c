@@ -32,7 +32,6 @@
 #define MAX_LOSSES 100
 /* times that one request may ask for its model without being started */
 #define MAX_LOADS 5
-#define MAX_CONFIG (16 * 1024) /* bytes of a configuration as JSON */
 /* bytes of a stream that wait in our buffer before its producer waits */
 #define WRITE_AHEAD (1024 * 1024)
 #define DATA_FRAME (256 * 1024)
@@ -633,10 +632,10 @@ call_open(BicycleFrameType type, const void *head, size_t head_length, const voi
 {
 	Call *r;
 
-	if (tail_length > MAX_CONFIG)
+	if (tail_length > BICYCLE_MAX_CONFIG)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("configuration is too long"),
-				 errdetail("It has %zu bytes; the limit is %d.", tail_length, MAX_CONFIG)));
+				 errdetail("It has %zu bytes; the limit is %d.", tail_length, BICYCLE_MAX_CONFIG)));
 	if (loading && type != BICYCLE_LOAD)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot use a model while another is being read")));

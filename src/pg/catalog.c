@@ -188,7 +188,8 @@ fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 	memcpy(m->hash, VARDATA_ANY(hash), BICYCLE_HASH_BYTES);
 	m->nz = nz ? atoi(nz) : 0;
 	m->has_encoder = net_e && strcmp(net_e, "none") != 0;
-	m->precision = precision && strcmp(precision, "bf16") == 0 ? 2 : 1;
+	m->precision = precision && strcmp(precision, "bf16") == 0 ? BICYCLE_PRECISION_BF16
+															   : BICYCLE_PRECISION_FP32;
 	if (m->nz < 0 || m->nz > BICYCLE_MAX_NZ)
 		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
 						errmsg("configuration of version %d of model \"%s\" is damaged", m->version,

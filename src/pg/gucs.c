@@ -128,7 +128,10 @@ static const BoolSetting bool_settings[] = {
 };
 
 static const struct config_enum_entry precision_options[] = {
-	{ "auto", 0, false }, { "fp32", 1, false }, { "bf16", 2, false }, { NULL, 0, false }
+	{ "auto", BICYCLE_PRECISION_AUTO, false },
+	{ "fp32", BICYCLE_PRECISION_FP32, false },
+	{ "bf16", BICYCLE_PRECISION_BF16, false },
+	{ NULL, 0, false },
 };
 static const struct config_enum_entry priority_options[] = { { "interactive", 0, false },
 															 { "bulk", BICYCLE_FLAG_BULK, false },
@@ -181,18 +184,10 @@ static const StringSetting string_settings[] = {
 static bool
 check_device(char **newval, void **extra, GucSource source)
 {
-	const char *device = *newval;
+	BicycleDevice device;
+	int index;
 
-	/*
-	 * ref, the slow reference of the unit tests, is not for users and not named
-	 * to them.
-	 */
-	if (strcmp(device, "auto") == 0 || strcmp(device, "cpu") == 0 || strcmp(device, "cuda") == 0 ||
-		strcmp(device, "ref") == 0)
-		return true;
-	if (strncmp(device, "cuda:", 5) == 0 &&
-		strspn(device + 5, "0123456789") == strlen(device + 5) && strlen(device) > 5 &&
-		strlen(device) < 9)
+	if (bicycle_device_parse(*newval, &device, &index))
 		return true;
 	GUC_check_errdetail("The device is auto, cpu, cuda or cuda:N.");
 	return false;

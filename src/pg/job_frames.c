@@ -21,7 +21,6 @@
 
 #include "clock.h"
 
-#define CHUNK_BYTES (4 * 1024 * 1024)
 #define CHECKPOINTS_KEPT 2
 
 /* A frame that has come, in the order of arrival. */
@@ -178,8 +177,6 @@ handle_ready(const Message *m)
 static void
 handle_losses(const Message *m)
 {
-	static const char *const names[BICYCLE_TRAIN_LOSSES] = { "G_GAN", "D",    "G_GAN2", "D2",
-															 "G_L1",  "z_L1", "kl" };
 	BicycleLosses losses;
 	StringInfoData json;
 	JobParams p;
@@ -188,19 +185,19 @@ handle_losses(const Message *m)
 	if (!trainer_begin())
 		return;
 	initStringInfo(&json);
-	for (int i = 0; i < BICYCLE_TRAIN_LOSSES; i++)
+	for (int i = 0; i < BICYCLE_NLOSSES; i++)
 	{
 		if (!(losses.present & (1u << i)))
 			continue;
 		trainer_params(&p);
 		param_add(&p, INT8OID, Int64GetDatum(losses.iteration));
-		param_add_text(&p, names[i]);
+		param_add_text(&p, bicycle_loss_names[i]);
 		param_add(&p, FLOAT8OID, Float8GetDatum(losses.value[i]));
 		(void) jobs_run("bicycle_training_losses",
 						"INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
 						" ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
 						SPI_OK_INSERT, &p);
-		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', names[i],
+		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', bicycle_loss_names[i],
 						 losses.value[i]);
 	}
 	appendStringInfoString(&json, json.len == 0 ? "{}" : "}");
@@ -275,7 +272,7 @@ handle_checkpoint(const Message *m)
 	rewind_stream(m->stream);
 	if (!trainer_begin())
 		return;
-	chunk = palloc(VARHDRSZ + CHUNK_BYTES);
+	chunk = palloc(VARHDRSZ + BICYCLE_CHUNK_BYTES);
 	trainer_params(&p);
 	param_add(&p, INT8OID, Int64GetDatum(checkpoint.iteration));
 	(void) jobs_run("bicycle_training_checkpoints",
@@ -284,7 +281,7 @@ handle_checkpoint(const Message *m)
 	param_add(&p, BYTEAOID, PointerGetDatum(chunk));
 	for (int number = 0; left > 0; number++)
 	{
-		size_t n = Min(left, CHUNK_BYTES);
+		size_t n = Min(left, BICYCLE_CHUNK_BYTES);
 
 		if (BufFileRead(m->stream, VARDATA(chunk), n) != n)
 			elog(ERROR, "could not read back a checkpoint");

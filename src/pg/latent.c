@@ -82,10 +82,10 @@ bicycle_latent(PG_FUNCTION_ARGS)
 	if (nz < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("length of a latent code must not be negative")));
-	if (nz > BICYCLE_MAX_NZ)
+	if (nz > BICYCLE_MAX_LATENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("latent code is too long"),
-				 errdetail("%d values were asked for; the limit is %d.", nz, BICYCLE_MAX_NZ)));
+				 errdetail("%d values were asked for; the limit is %d.", nz, BICYCLE_MAX_LATENT)));
 	values = palloc(Max(nz, 1) * sizeof(float));
 	nn_normal((uint64) seed, 0, nz, values);
 	PG_RETURN_ARRAYTYPE_P(latent_array(values, nz));

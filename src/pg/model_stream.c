@@ -2,11 +2,11 @@
  * model_stream.c
  *	  Models on the wire: rows of bicycle_tensors to a tensor stream and back.
  *
- * A tensor is stored as one row a chunk of at most CHUNK_BYTES, all with its
- * dtype and shape. Sending reads the rows by a cursor, as the caller and under
- * the caller's snapshot, a few at a time; the engine sorts. Receiving first
- * spools the engine's stream to a temporary file, so that a lost connection
- * costs nothing that would have to be undone, and then writes rows.
+ * A tensor is stored as one row a chunk of at most BICYCLE_CHUNK_BYTES, all
+ * with its dtype and shape. Sending reads the rows by a cursor, as the caller
+ * and under the caller's snapshot, a few at a time; the engine sorts. Receiving
+ * first spools the engine's stream to a temporary file, so that a lost
+ * connection costs nothing that would have to be undone, and then writes rows.
  */
 #include "bicycle.h"
 #include "common/run_protocol.h"
@@ -20,7 +20,6 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#define CHUNK_BYTES (4 * 1024 * 1024)
 #define COPY_BYTES (64 * 1024)
 
 /* A tensor of a version, before its bytes are read. */
@@ -37,20 +36,13 @@ typedef struct TensorList
 	uint64 stream_length;
 } TensorList;
 
+/* Of an element; 0 if there is no such type. */
 static size_t
 dtype_bytes(const char *dtype)
 {
-	static const struct
-	{
-		const char *name;
-		size_t bytes;
-	} types[] = { { "F32", 4 }, { "F64", 8 }, { "F16", 2 }, { "BF16", 2 },
-				  { "I64", 8 }, { "I32", 4 }, { "U8", 1 } };
+	int value = bicycle_name_value(bicycle_dtype_names, dtype);
 
-	for (int i = 0; i < lengthof(types); i++)
-		if (strcmp(types[i].name, dtype) == 0)
-			return types[i].bytes;
-	return 0;
+	return value >= 0 ? bicycle_dtype_bytes[value] : 0;
 }
 
 static void
@@ -432,7 +424,7 @@ model_stream_store(BufFile *file, int ntensors, const char *model, int version)
 	if (plan == NULL)
 		elog(ERROR, "could not prepare the insertion of tensors: %s",
 			 SPI_result_code_string(SPI_result));
-	chunk = palloc(CHUNK_BYTES + VARHDRSZ);
+	chunk = palloc(BICYCLE_CHUNK_BYTES + VARHDRSZ);
 	values[0] = CStringGetTextDatum(model);
 	values[1] = Int32GetDatum(version);
 	for (int i = 0; i < ntensors; i++)
@@ -450,7 +442,7 @@ model_stream_store(BufFile *file, int ntensors, const char *model, int version)
 		left = t.nbytes;
 		for (int number = 0; number == 0 || left > 0; number++)
 		{
-			size_t n = Min(left, CHUNK_BYTES);
+			size_t n = Min(left, BICYCLE_CHUNK_BYTES);
 			int rc;
 
 			spool_read(file, VARDATA(chunk), n);

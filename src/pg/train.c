@@ -647,6 +647,8 @@ bicycle_wait(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+#define NAME_AND_SPACE(id, name) name " "
+
 /*
  * Appends the curve of each loss that the job has. A plot has so many columns
  * at most; a job that has trained for a month has millions of losses, of which
@@ -662,14 +664,15 @@ append_series(StringInfo out, int64 job)
 
 	param_add(&p, INT8OID, Int64GetDatum(job));
 	param_add(&p, INT4OID, Int32GetDatum(PLOT_POINTS));
-	n = jobs_run("bicycle_training_losses",
-				 "SELECT name, avg(iteration)::float8, avg(value) FROM"
-				 " (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER "
-				 "(PARTITION BY name) AS part FROM %s WHERE job = $1"
-				 " WINDOW w AS (PARTITION BY name ORDER BY iteration)) AS l"
-				 " GROUP BY name, part ORDER BY "
-				 "array_position('{G_GAN,D,G_GAN2,D2,G_L1,z_L1,kl}'::text[], name), part",
-				 SPI_OK_SELECT, &p);
+	n = jobs_run(
+		"bicycle_training_losses",
+		"SELECT name, avg(iteration)::float8, avg(value) FROM"
+		" (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER "
+		"(PARTITION BY name) AS part FROM %s WHERE job = $1"
+		" WINDOW w AS (PARTITION BY name ORDER BY iteration)) AS l"
+		" GROUP BY name, part ORDER BY "
+		"array_position(string_to_array('" BICYCLE_LOSSES(NAME_AND_SPACE) "', ' '), name), part",
+		SPI_OK_SELECT, &p);
 	for (uint64 i = 0; i < n; i++)
 	{
 		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);

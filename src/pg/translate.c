@@ -23,8 +23,6 @@ PG_FUNCTION_INFO_V1(bicycle_translate_version);
 PG_FUNCTION_INFO_V1(bicycle_translate_many);
 PG_FUNCTION_INFO_V1(bicycle_image_info);
 
-#define PRECISION_FP32 1 /* NnPrecision */
-
 bytea *
 image_argument(Datum value)
 {
@@ -53,7 +51,7 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 		head->precision = versioned ? model->precision : bicycle_precision;
 	}
 	else
-		head->precision = PRECISION_FP32;
+		head->precision = BICYCLE_PRECISION_FP32;
 }
 
 Call *

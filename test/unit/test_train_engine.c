@@ -160,10 +160,9 @@ check_run(const Outcome *outcome)
 	ok(outcome->losses.iteration == 20 && outcome->losses.epoch == 4 &&
 		   outcome->losses.epochs == 4 && outcome->losses.images_per_second > 0,
 	   "the last losses are those of the last iteration");
-	for (int i = 0; i < BICYCLE_TRAIN_LOSSES; i++)
+	for (int i = 0; i < BICYCLE_NLOSSES; i++)
 		finite = finite && outcome->losses.value[i] > -1e6 && outcome->losses.value[i] < 1e6;
-	ok(outcome->losses.present == (1u << BICYCLE_TRAIN_LOSSES) - 1 && finite,
-	   "all of them are there");
+	ok(outcome->losses.present == (1u << BICYCLE_NLOSSES) - 1 && finite, "all of them are there");
 	ok(outcome->ncheckpoints == 3 && outcome->checkpoints[0].iteration == 8 &&
 		   outcome->checkpoints[1].iteration == 16 && outcome->checkpoints[2].iteration == 20,
 	   "checkpoints come when they were asked for, and at the end");

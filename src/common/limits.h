@@ -1,0 +1,21 @@
+/*
+ * limits.h
+ *	  What both programs take at most.
+ *
+ * CHECK constraints of the SQL scripts repeat BICYCLE_CHUNK_BYTES and
+ * BICYCLE_MAX_NAME; test_common compares.
+ */
+#ifndef BICYCLE_LIMITS_H
+#define BICYCLE_LIMITS_H
+
+#define BICYCLE_MAX_NAME 256    /* bytes of a model's or a tensor's name, with the NUL */
+#define BICYCLE_MAX_NZ 1024     /* numbers of a model's latent code */
+#define BICYCLE_MAX_LATENT 4096 /* and of one that bicycle_latent draws */
+
+/* Bytes of JSON that one request carries: a configuration, options, or both. */
+#define BICYCLE_MAX_CONFIG (16 * 1024)
+
+/* Bytes of a tensor, or of a checkpoint, in one row of a table. */
+#define BICYCLE_CHUNK_BYTES (4 * 1024 * 1024)
+
+#endif /* BICYCLE_LIMITS_H */

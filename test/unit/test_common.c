@@ -1,0 +1,113 @@
+/*
+ * Proves that names and limits of src/common are what the SQL script repeats of
+ * them, that values and names find each other, and which names of devices there
+ * are.
+ */
+#include "common/protocol.h"
+#include "nn/config.h"
+#include "tap.h"
+#include "testdata.h"
+
+/* How often the script has CHECK (BEFORE, the names as a list, AFTER). */
+static int
+checks(const char *sql, const char *column, const char *const *names)
+{
+	char check[512];
+	int length = snprintf(check, sizeof(check), "CHECK (%s IN (", column), count = 0;
+
+	for (int i = 0; names[i] != NULL; i++)
+		length += snprintf(check + length, sizeof(check) - (size_t) length, "%s'%s'",
+						   i > 0 ? ", " : "", names[i]);
+	snprintf(check + length, sizeof(check) - (size_t) length, "))");
+	for (const char *at = sql; (at = strstr(at, check)) != NULL; at++)
+		count++;
+	if (count != 1)
+		diag("%s is there %d times", check, count);
+	return count;
+}
+
+static int
+limits(const char *sql, const char *format, int limit)
+{
+	char check[128];
+	int count = 0;
+
+	snprintf(check, sizeof(check), format, limit);
+	for (const char *at = sql; (at = strstr(at, check)) != NULL; at++)
+		count++;
+	return count;
+}
+
+static void
+test_script(void)
+{
+	size_t length;
+	char *sql = testdata_text("../../sql/bicycle.sql", &length);
+
+	ok(checks(sql, "network", bicycle_network_names) == 1, "the networks are those of the script");
+	ok(checks(sql, "dtype", bicycle_dtype_names) == 1, "and the types");
+	ok(limits(sql, "CHECK (octet_length(model) BETWEEN 1 AND %d)", BICYCLE_MAX_NAME - 1) == 1 &&
+		   limits(sql, "CHECK (octet_length(name) BETWEEN 1 AND %d)", BICYCLE_MAX_NAME - 1) == 1,
+	   "and the longest names");
+	ok(limits(sql, "CHECK (octet_length(data) <= %d)", BICYCLE_CHUNK_BYTES) == 1,
+	   "and the largest part of a tensor");
+	free(sql);
+}
+
+static void
+test_names(void)
+{
+	static const char *const *const tables[] = { bicycle_precision_names, bicycle_dtype_names,
+												 bicycle_network_names, bicycle_loss_names,
+												 bicycle_method_names };
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+		for (int value = 0; tables[i][value] != NULL; value++)
+			good &= bicycle_name_value(tables[i], tables[i][value]) == value;
+	ok(good && bicycle_name_value(bicycle_network_names, "d") == -1 &&
+		   bicycle_name_value(bicycle_network_names, "") == -1,
+	   "each name has its value, and others have none");
+	ok(bicycle_precision_names[NN_PRECISION_TF32 + 1] == NULL &&
+		   (int) NN_PRECISION_BF16 == BICYCLE_PRECISION_BF16 &&
+		   bicycle_loss_names[NN_LOSSES] == NULL && BICYCLE_NLOSSES == (int) NN_LOSSES,
+	   "the neural core's values are those of the protocol");
+	ok(nn_options[NN_OPT_NZ].max == BICYCLE_MAX_NZ, "so is the longest latent code of a model");
+}
+
+static void
+test_devices(void)
+{
+	static const struct
+	{
+		const char *name;
+		BicycleDevice device;
+		int index;
+	} good[] = {
+		{ "auto", BICYCLE_DEVICE_AUTO, 0 },       { "cpu", BICYCLE_DEVICE_CPU, 0 },
+		{ "ref", BICYCLE_DEVICE_REF, 0 },         { "cuda", BICYCLE_DEVICE_CUDA, 0 },
+		{ "cuda:0", BICYCLE_DEVICE_CUDA, 0 },     { "cuda:7", BICYCLE_DEVICE_CUDA, 7 },
+		{ "cuda:999", BICYCLE_DEVICE_CUDA, 999 },
+	};
+	static const char *const bad[] = { "",       "gpu",     "CPU",       "cpu:0",    "cuda:",
+									   "cuda:x", "cuda:-1", "cuda:1000", "cuda:1 ",  "cudax",
+									   "cuda 1", "ref:1",   "auto:0",    "cuda:0x1", " cpu" };
+	BicycleDevice device;
+	int index;
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		ok(bicycle_device_parse(good[i].name, &device, &index) && device == good[i].device &&
+			   index == good[i].index && strlen(good[i].name) < BICYCLE_MAX_DEVICE,
+		   "\"%s\" is a device", good[i].name);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ok(!bicycle_device_parse(bad[i], &device, &index), "\"%s\" is none", bad[i]);
+}
+
+int
+main(void)
+{
+	test_script();
+	test_names();
+	test_devices();
+	return done_testing();
+}
