@@ -8,6 +8,8 @@
 
 #include "bicycle.h"
 
+#include "call.h"
+#include "catalog.h"
 #include "nodes/extensible.h"
 
 #define BATCH_MAX_ARGUMENTS 4
@@ -28,9 +30,10 @@ typedef struct BatchKind
 	int required; /* NULL in one of the first so many arguments gives NULL */
 	int model;    /* number of the argument that names the model; the version, if any, follows it */
 	Call *(*submit)(const Model *model, bool versioned, const BatchArguments *arguments);
-	Datum (*collect)(Call *call,
-					 const Model *model); /* waits, raises the request's error, frees it */
+	Datum (*wait)(Call *call, const Model *model); /* for the value; raises the call's error */
 } BatchKind;
+
+extern void batch_init(void); /* from _PG_init: hooks into the planner */
 
 /* NULL if the function is none of ours. */
 extern const BatchKind *batch_kind_of(Oid function);

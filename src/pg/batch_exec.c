@@ -13,8 +13,8 @@
  * rows that nobody fetches cannot fail.
  *
  * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched
- * when it is submitted and its copy is the request's. What a round needs
- * besides lies in a context that the next round resets. Requests are freed when
+ * when it is submitted and its copy is the call's. What a round needs besides
+ * lies in a context that the next round resets. Calls are freed when
  * their row is handed out, by End and ReScan, or by their resource owner.
  */
 #include "batch.h"
@@ -37,12 +37,16 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "image_call.h"
+#include "latent.h"
+#include "translate.h"
+
 /* ---- The functions ------------------------------------------------------- */
 
 static Call *
 submit_translate(const Model *model, bool versioned, const BatchArguments *arguments)
 {
-	bytea *image = image_argument(arguments->value[0]);
+	bytea *image = image_argument(arguments->value[0], "image");
 	int nz;
 	const float *z = latent_values(DatumGetArrayTypeP(arguments->value[1]), &nz);
 
@@ -51,21 +55,21 @@ submit_translate(const Model *model, bool versioned, const BatchArguments *argum
 }
 
 static Datum
-collect_translate(Call *call, const Model *model)
+wait_translate(Call *call, const Model *model)
 {
-	return PointerGetDatum(call_wait_bytea(call));
+	return PointerGetDatum(image_wait(call));
 }
 
 static Call *
 submit_encode(const Model *model, bool versioned, const BatchArguments *arguments)
 {
-	return encode_submit(model, versioned, image_argument(arguments->value[0]));
+	return encode_submit(model, versioned, image_argument(arguments->value[0], "image"));
 }
 
 static Datum
-collect_encode(Call *call, const Model *model)
+wait_encode(Call *call, const Model *model)
 {
-	return PointerGetDatum(latent_array(encode_collect(call, model), model->nz));
+	return PointerGetDatum(latent_array(encode_wait(call, model), model->nz));
 }
 
 static const BatchKind kinds[] = {
@@ -75,16 +79,16 @@ static const BatchKind kinds[] = {
 	  2,
 	  2,
 	  submit_translate,
-	  collect_translate },
+	  wait_translate },
 	{ "bicycle_translate",
 	  4,
 	  { BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID },
 	  4,
 	  2,
 	  submit_translate,
-	  collect_translate },
-	{ "bicycle_encode", 2, { BYTEAOID, TEXTOID }, 1, 1, submit_encode, collect_encode },
-	{ "bicycle_encode", 3, { BYTEAOID, TEXTOID, INT4OID }, 3, 1, submit_encode, collect_encode },
+	  wait_translate },
+	{ "bicycle_encode", 2, { BYTEAOID, TEXTOID }, 1, 1, submit_encode, wait_encode },
+	{ "bicycle_encode", 3, { BYTEAOID, TEXTOID, INT4OID }, 3, 1, submit_encode, wait_encode },
 };
 
 static Oid functions[lengthof(kinds)];
@@ -152,7 +156,7 @@ typedef struct BatchCall
 typedef struct BatchRow
 {
 	TupleTableSlot *slot;
-	Call **requests; /* one for each call; NULL: its result is NULL, or it has been collected */
+	Call **open; /* one for each call; NULL: its result is NULL, or it has been handed out */
 	Model **models;
 } BatchRow;
 
@@ -259,14 +263,14 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 /* ---- A round ------------------------------------------------------------- */
 
 static void
-free_requests(BatchState *state)
+free_open(BatchState *state)
 {
 	for (int i = state->next; i < state->nrows; i++)
 		for (int k = 0; k < state->ncalls; k++)
-			if (state->rows[i].requests[k] != NULL)
+			if (state->rows[i].open[k] != NULL)
 			{
-				call_free(state->rows[i].requests[k]);
-				state->rows[i].requests[k] = NULL;
+				call_free(state->rows[i].open[k]);
+				state->rows[i].open[k] = NULL;
 			}
 }
 
@@ -291,7 +295,7 @@ reserve_rows(BatchState *state)
 
 			row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)),
 											   &TTSOpsMinimalTuple);
-			row->requests = palloc0(state->ncalls * sizeof(Call *));
+			row->open = palloc0(state->ncalls * sizeof(Call *));
 			row->models = palloc0(state->ncalls * sizeof(Model *));
 		}
 	}
@@ -340,7 +344,7 @@ submit(BatchCall *call, BatchRow *row, int k)
 			return 0;
 	}
 	row->models[k] = call_model(call, &arguments, versioned);
-	row->requests[k] = call->kind->submit(row->models[k], versioned, &arguments);
+	row->open[k] = call->kind->submit(row->models[k], versioned, &arguments);
 	return toast_raw_datum_size(arguments.value[0]);
 }
 
@@ -352,8 +356,7 @@ fill_round(BatchState *state)
 	Size bytes = 0;
 
 	reserve_rows(state);
-	while (state->nrows < state->round_limit &&
-		   (state->nrows == 0 || bytes < TRANSLATE_WINDOW_BYTES))
+	while (state->nrows < state->round_limit && (state->nrows == 0 || bytes < IMAGE_WINDOW_BYTES))
 	{
 		TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
 		BatchRow *row = &state->rows[state->nrows];
@@ -370,7 +373,7 @@ fill_round(BatchState *state)
 		for (int k = 0; k < state->ncalls; k++)
 		{
 			bytes += submit(&state->calls[k], row, k);
-			if (counted != NULL && row->requests[k] != NULL)
+			if (counted != NULL && row->open[k] != NULL)
 				counted->COUNTED_IMAGES++;
 		}
 		MemoryContextSwitchTo(old);
@@ -395,8 +398,8 @@ run_round(BatchState *state)
 	INSTR_TIME_SET_CURRENT(start);
 	for (int i = 0; i < state->nrows; i++)
 		for (int k = 0; k < state->ncalls; k++)
-			if (state->rows[i].requests[k] != NULL)
-				call_settle(state->rows[i].requests[k]);
+			if (state->rows[i].open[k] != NULL)
+				call_settle(state->rows[i].open[k]);
 	INSTR_TIME_SET_CURRENT(end);
 	if (counted != NULL)
 	{
@@ -404,7 +407,7 @@ run_round(BatchState *state)
 		counted->COUNTED_ROUNDS++;
 		counted->COUNTED_WAIT += INSTR_TIME_GET_MILLISEC(end);
 	}
-	state->round_limit = Min(state->round_limit * 2, translate_window());
+	state->round_limit = Min(state->round_limit * 2, image_window());
 }
 
 /* ---- Handing out --------------------------------------------------------- */
@@ -420,12 +423,15 @@ fill_scan_slot(BatchState *state, BatchRow *row, TupleTableSlot *scan)
 	ExecClearTuple(scan);
 	for (int k = 0; k < state->ncalls; k++)
 	{
-		Call *call = row->requests[k];
+		Call *call = row->open[k];
 
 		scan->tts_isnull[k] = call == NULL;
-		row->requests[k] = NULL; /* it is freed by collecting it, or by its error */
-		scan->tts_values[k] =
-			call == NULL ? (Datum) 0 : state->calls[k].kind->collect(call, row->models[k]);
+		scan->tts_values[k] = (Datum) 0;
+		if (call == NULL)
+			continue;
+		scan->tts_values[k] = state->calls[k].kind->wait(call, row->models[k]);
+		call_free(call);
+		row->open[k] = NULL;
 	}
 	memcpy(scan->tts_values + state->ncalls, row->slot->tts_values, ncolumns * sizeof(Datum));
 	memcpy(scan->tts_isnull + state->ncalls, row->slot->tts_isnull, ncolumns * sizeof(bool));
@@ -459,7 +465,7 @@ batch_exec(CustomScanState *node)
 static void
 batch_end(CustomScanState *node)
 {
-	free_requests((BatchState *) node);
+	free_open((BatchState *) node);
 	ExecEndNode(outerPlanState(node));
 }
 
@@ -468,7 +474,7 @@ batch_rescan(CustomScanState *node)
 {
 	BatchState *state = (BatchState *) node;
 
-	free_requests(state);
+	free_open(state);
 	state->nrows = state->next = 0;
 	state->child_done = false;
 	state->round_limit = 1;

@@ -10,6 +10,11 @@
 
 #include "miscadmin.h"
 
+#include "batch.h"
+#include "call.h"
+#include "catalog.h"
+#include "model_stream.h"
+
 BicycleModuleMagic(BICYCLE_VERSION);
 
 void _PG_init(void);
@@ -19,7 +24,7 @@ _PG_init(void)
 {
 	settings_define();
 	catalog_init();
-	session_init();
+	calls_init(model_stream_load);
 	batch_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

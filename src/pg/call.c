@@ -1,127 +1,75 @@
 /*
  * call.c
- *	  The requests of this session.
+ *	  The calls of this session: a list of them, what is sent for each, and what
+ *	  has come back.
  *
- * A Call is owned by the resource owner that was current when it was made:
- * if that owner is released with the request still open (an error, a rolled
- * back savepoint, a closed portal) the request is withdrawn with CANCEL. If
- * cancels are still unanswered at the end of the transaction the connection is
- * closed, so that an idle session never holds a place in the engine's queue.
- * Answers to requests that nobody waits for yet are kept.
+ * R1 A call belongs to the resource owner that was current when it was opened.
+ *    If that is released first (an error, a rolled back savepoint, a closed
+ *    portal) the call is withdrawn with CANCEL, and freed.
+ * R2 An idle session holds no place in the engine's queue: if cancels are still
+ *    unanswered at the end of the transaction, the connection is closed.
+ * R3 Answers to calls that nobody waits for yet are kept.
+ * R4 A call that is sent again after the engine's death has used up an attempt
+ *    if the engine had reported it STARTED. It then asks to be run alone. After
+ *    two attempts it fails with 58000, and its digest is refused for minutes.
  *
- * When the connection is lost, requests whose body is in memory go back to
- * UNSENT and are sent again once the engine is back. One for which the engine
- * had reported STARTED has then used up one attempt and asks to be run alone;
- * after two it fails with 58000 and its digest is refused for some minutes.
- *
- * Memory is session_memory(), because requests are cleaned up after the memory
- * of a failed statement is gone.
+ * Memory is session_memory(), because calls are cleaned up after the memory of
+ * a failed statement is gone. How a call goes from state to state is drawn in
+ * call_private.h.
  */
-#include "session.h"
-#include "common/run_protocol.h"
+#include "call_private.h"
 
 #include "common/hashfn.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-#define MAX_ATTEMPTS 2 /* starts that may end with the engine's death */
-/* connections that one request may lose without having been started */
+#include "common/invariant.h"
+#include "common/run_protocol.h"
+#include "session.h"
+
+/* connections that one call may lose without having been started */
 #define MAX_LOSSES 100
-/* times that one request may ask for its model without being started */
-#define MAX_LOADS 5
-/* bytes of a stream that wait in our buffer before its producer waits */
-#define WRITE_AHEAD (1024 * 1024)
-#define DATA_FRAME (256 * 1024)
-/* of a stream that have been handed on and are then moved away */
-#define COMPACT_BYTES (1024 * 1024)
 
-typedef enum RequestKind
-{
-	KIND_IMAGE, /* takes a RESERVE; the body is kept and sent again if need be */
-	KIND_PLAIN, /* no body */
-	/*
-	 * its caller writes and reads streams, and starts again if the connection
-	 * is lost
-	 */
-	KIND_STREAM
-} RequestKind;
-
-typedef enum CallState
-{
-	REQUEST_UNSENT,
-	REQUEST_RESERVED, /* KIND_IMAGE: waits for its GRANT */
-	REQUEST_SENT,
-	REQUEST_DONE, /* has its RESULT; a stream of DATA may still follow */
-	REQUEST_FAILED,
-	REQUEST_LOST /* KIND_STREAM: the connection is gone */
-} CallState;
-
-struct Call
-{
-	dlist_node node; /* in `requests` */
-	ResourceOwner owner;
-	uint64 id;
-	BicycleFrameType type;
-	RequestKind kind;
-	CallState state;
-	bool granted;
-	bool started;
-	bool need_model;
-	int attempts;
-	int losses;
-	int loads;
-	Model *model; /* NULL: none */
-	char *body;   /* KIND_IMAGE: BicycleImageRequest, z, image */
-	size_t body_length;
-	CallDigest digest;
-	char *result;
-	size_t result_length;
-	StringInfoData stream; /* DATA received; data is NULL until the first */
-	size_t stream_read;    /* bytes of it that were handed on */
-	bool stream_ended;
-	int sqlstate;  /* REQUEST_FAILED */
-	char *text[3]; /* message, detail, hint; "" if none */
-};
-
-static dlist_head requests = DLIST_STATIC_INIT(requests);
+static dlist_head calls = DLIST_STATIC_INIT(calls);
 static uint64 last_id = 0;
-
 static int unacknowledged = 0;   /* CANCELs without a CANCELLED */
 static TimestampTz credit_clock; /* when the wait for a GRANT began, or last saw progress */
-static bool loading =
-	false; /* inside model_stream_load: models are not asked for while one is being read */
-static bool lost_after_start; /* how the last KIND_STREAM request was lost */
+static bool loading = false;     /* inside load_model */
+static bool lost_after_start;    /* how the last KIND_STREAM call was lost */
+static bool (*load_model)(const Model *model) = NULL;
 
-static void
-must_queue(bool queued)
+bool
+calls_loading(void)
 {
-	if (!queued)
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
-						errdetail("A request to the bicycle engine did not fit.")));
+	return loading;
 }
 
-/* ---- Requests ------------------------------------------------------------ */
-
-static Call *
-call_new(BicycleFrameType type, RequestKind kind)
+bool
+calls_lost_after_start(void)
 {
-	Call *r;
+	return lost_after_start;
+}
+
+/* ---- The list ------------------------------------------------------------ */
+
+Call *
+call_new(BicycleFrameType type, CallKind kind)
+{
+	Call *call;
 
 	if (session_is_training() && type != (BicycleFrameType) BICYCLE_TRAIN_BEGIN)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot use a model in the query of a training job"),
 						errhint("Write what the function gives into a table first.")));
-	r = MemoryContextAllocZero(session_memory(), sizeof(Call));
-	r->id = ++last_id;
-	r->type = type;
-	r->kind = kind;
-	r->state = REQUEST_UNSENT;
-	r->owner = CurrentResourceOwner;
-	dlist_push_tail(&requests, &r->node);
-	return r;
+	call = MemoryContextAllocZero(session_memory(), sizeof(Call));
+	call->id = ++last_id;
+	call->type = type;
+	call->kind = kind;
+	call->state = CALL_UNSENT;
+	call->owner = CurrentResourceOwner;
+	dlist_push_tail(&calls, &call->node);
+	return call;
 }
 
 static void
@@ -132,72 +80,65 @@ free_if(void *p)
 }
 
 static void
-call_destroy(Call *r)
+call_destroy(Call *call)
 {
-	dlist_delete(&r->node);
-	free_if(r->model);
-	free_if(r->body);
-	free_if(r->result);
-	free_if(r->stream.data);
-	for (int i = 0; i < lengthof(r->text); i++)
-		free_if(r->text[i]);
-	pfree(r);
+	dlist_delete(&call->node);
+	free_if(call->model);
+	free_if(call->body);
+	free_if(call->result);
+	free_if(call->stream.data);
+	for (int i = 0; i < lengthof(call->text); i++)
+		free_if(call->text[i]);
+	pfree(call);
 }
 
 /* The engine may still send frames for it, or keep a place for it. */
 static bool
-call_is_open(const Call *r)
+call_is_open(const Call *call)
 {
-	switch (r->state)
+	switch (call->state)
 	{
-		case REQUEST_RESERVED:
-		case REQUEST_SENT:
+		case CALL_RESERVED:
+		case CALL_SENT:
 			return true;
-		case REQUEST_DONE:
-			return r->kind == KIND_STREAM && r->type != BICYCLE_LOAD &&
-				   r->type != BICYCLE_TRAIN_CHECK && !r->stream_ended;
+		case CALL_DONE:
+			return call->kind == KIND_STREAM && call->type != BICYCLE_LOAD &&
+				   call->type != BICYCLE_TRAIN_CHECK && !call->stream_ended;
 		default:
 			return false;
 	}
 }
 
-/* The open request that a frame is for; NULL if it has been withdrawn. */
+/* The open call that a frame is for; NULL if it has been withdrawn. */
 static Call *
-frame_request(const BicycleFrame *frame)
+call_of_frame(const BicycleFrame *frame)
 {
 	dlist_iter iter;
 
-	dlist_foreach(iter, &requests)
+	dlist_foreach(iter, &calls)
 	{
-		Call *r = dlist_container(Call, node, iter.cur);
+		Call *call = dlist_container(Call, node, iter.cur);
 
-		if (r->id == frame->id)
-			return call_is_open(r) ? r : NULL;
+		if (call->id == frame->id)
+			return call_is_open(call) ? call : NULL;
 	}
 	return NULL;
 }
 
 static void
-call_fail(Call *r, int sqlstate, const char *message, const char *detail, const char *hint)
+call_fail(Call *call, int sqlstate, const char *message, const char *detail, const char *hint)
 {
-	r->sqlstate = sqlstate;
-	r->text[0] = MemoryContextStrdup(session_memory(), message);
-	r->text[1] = MemoryContextStrdup(session_memory(), detail);
-	r->text[2] = MemoryContextStrdup(session_memory(), hint);
-	r->state = REQUEST_FAILED;
+	call->sqlstate = sqlstate;
+	call->text[0] = MemoryContextStrdup(session_memory(), message);
+	call->text[1] = MemoryContextStrdup(session_memory(), detail);
+	call->text[2] = MemoryContextStrdup(session_memory(), hint);
+	call->state = CALL_FAILED;
 }
 
-/* Raises the error of a failed request and frees it. */
-static void
-call_raise(Call *r)
+void
+call_raise(const Call *call)
 {
-	char *text[3];
-	int sqlstate = r->sqlstate;
-
-	memcpy(text, r->text, sizeof(text));
-	memset(r->text, 0, sizeof(r->text));
-	call_destroy(r);
-	session_report(sqlstate, text);
+	session_report(call->sqlstate, call->text);
 }
 
 /* ---- Frames of the engine ------------------------------------------------ */
@@ -205,70 +146,67 @@ call_raise(Call *r)
 static void
 frame_error(const BicycleFrame *frame, const char *body)
 {
-	Call *r = frame_request(frame);
-	char *text[3];
-	int sqlstate;
+	Call *call = call_of_frame(frame);
 
-	if (r == NULL)
+	if (call == NULL)
 		return;
-	sqlstate = session_error(body, frame->length, text);
-	memcpy(r->text, text, sizeof(text));
-	r->sqlstate = sqlstate;
-	r->state = REQUEST_FAILED;
+	call->sqlstate = session_error(body, frame->length, session_memory(), call->text);
+	call->state = CALL_FAILED;
 }
 
 static void
 frame_data(const BicycleFrame *frame, const char *body)
 {
-	Call *r = frame_request(frame);
+	Call *call = call_of_frame(frame);
 
-	if (r == NULL)
+	if (call == NULL)
 		return;
-	if (r->stream.data == NULL)
+	if (call->stream.data == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(session_memory());
 
-		initStringInfo(&r->stream);
+		initStringInfo(&call->stream);
 		MemoryContextSwitchTo(old);
 	}
-	appendBinaryStringInfo(&r->stream, body, frame->length);
+	appendBinaryStringInfo(&call->stream, body, frame->length);
 }
 
 static void
 frame_result(const BicycleFrame *frame, const char *body)
 {
-	Call *r = frame_request(frame);
+	Call *call = call_of_frame(frame);
 
-	if (r == NULL || r->state == REQUEST_DONE)
+	if (call == NULL || call->state == CALL_DONE)
 		return;
-	r->result =
+	call->result =
 		MemoryContextAllocExtended(session_memory(), (Size) frame->length + 1, MCXT_ALLOC_HUGE);
-	memcpy(r->result, body, frame->length);
-	r->result_length = frame->length;
-	r->state = REQUEST_DONE;
+	memcpy(call->result, body, frame->length);
+	call->result_length = frame->length;
+	call->state = CALL_DONE;
 	credit_clock = GetCurrentTimestamp();
 }
 
 static void
 frame_grant(const BicycleFrame *frame)
 {
-	Call *r = frame_request(frame);
+	Call *call = call_of_frame(frame);
 
-	if (r == NULL)
+	if (call == NULL)
 		return;
 	credit_clock = GetCurrentTimestamp();
-	r->granted = true;
-	if (r->kind == KIND_IMAGE && r->state == REQUEST_RESERVED)
+	call->granted = true;
+	if (call->kind == KIND_IMAGE && call->state == CALL_RESERVED)
 	{
-		must_queue(session_queue(r->type, r->id, r->body, r->body_length, NULL, 0));
-		r->state = REQUEST_SENT;
+		call_queue(call, call->type, call->body, call->body_length, NULL, 0);
+		call->state = CALL_SENT;
 	}
 }
 
-void
-call_frame(const BicycleFrame *frame, const char *body)
+/* Any frame but HELLO and an ERROR of the connection. */
+static void
+calls_take_frame(const BicycleFrame *frame, const char *body)
 {
-	Call *r;
+	Call *call;
 
 	switch (frame->type)
 	{
@@ -276,14 +214,14 @@ call_frame(const BicycleFrame *frame, const char *body)
 			frame_grant(frame);
 			break;
 		case BICYCLE_NEED_MODEL:
-			if ((r = frame_request(frame)) != NULL && r->model)
-				r->need_model = true;
+			if ((call = call_of_frame(frame)) != NULL && call->model)
+				call->need_model = true;
 			break;
 		case BICYCLE_STARTED:
-			if ((r = frame_request(frame)) != NULL)
+			if ((call = call_of_frame(frame)) != NULL)
 			{
-				r->started = true;
-				r->loads = 0;
+				call->started = true;
+				call->loads = 0;
 			}
 			break;
 		case BICYCLE_RESULT:
@@ -293,8 +231,8 @@ call_frame(const BicycleFrame *frame, const char *body)
 			frame_data(frame, body);
 			break;
 		case BICYCLE_END:
-			if ((r = frame_request(frame)) != NULL)
-				r->stream_ended = true;
+			if ((call = call_of_frame(frame)) != NULL)
+				call->stream_ended = true;
 			break;
 		case BICYCLE_ERROR:
 			frame_error(frame, body);
@@ -308,65 +246,74 @@ call_frame(const BicycleFrame *frame, const char *body)
 }
 
 /*
- * Requests that the engine had started have used up an attempt if it was the
+ * Calls that the engine had started have used up an attempt if it was the
  * engine that ended the connection.
  */
-void
+static void
 calls_lost(bool died)
 {
 	dlist_iter iter;
 
 	unacknowledged = 0;
-	dlist_foreach(iter, &requests)
+	dlist_foreach(iter, &calls)
 	{
-		Call *r = dlist_container(Call, node, iter.cur);
+		Call *call = dlist_container(Call, node, iter.cur);
 
-		if (!call_is_open(r))
+		if (!call_is_open(call))
 			continue;
-		if (r->kind == KIND_STREAM)
+		if (call->kind == KIND_STREAM)
 		{
-			lost_after_start = died && r->started;
-			r->state = REQUEST_LOST;
+			lost_after_start = died && call->started;
+			call->state = CALL_LOST;
 			continue;
 		}
-		if (died && r->started)
-			r->attempts++;
-		r->losses++;
-		r->state = REQUEST_UNSENT;
-		r->granted = r->started = r->need_model = false;
+		if (died && call->started)
+			call->attempts++;
+		call->losses++;
+		call->state = CALL_UNSENT;
+		call->granted = call->started = call->need_model = false;
 	}
 }
 
-/* ---- Sending requests ---------------------------------------------------- */
+/* ---- Sending ------------------------------------------------------------- */
+
+void
+call_queue(const Call *call, BicycleFrameType type, const void *head, size_t head_length,
+		   const void *tail, size_t tail_length)
+{
+	if (!session_queue(type, call->id, head, head_length, tail, tail_length))
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
+						errdetail("A request to the bicycle engine did not fit.")));
+}
 
 static bool
 any_reserved(void)
 {
 	dlist_iter iter;
 
-	dlist_foreach(iter, &requests)
+	dlist_foreach(iter, &calls)
 	{
-		if (dlist_container(Call, node, iter.cur)->state == REQUEST_RESERVED)
+		if (dlist_container(Call, node, iter.cur)->state == CALL_RESERVED)
 			return true;
 	}
 	return false;
 }
 
-/* False if the request has failed instead. */
+/* False if the call has failed instead. */
 static bool
-send_unsent(Call *r)
+send_unsent(Call *call)
 {
-	if (r->losses >= MAX_LOSSES)
+	if (call->losses >= MAX_LOSSES)
 	{
-		call_fail(r, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
-				  psprintf("The connection was lost %d times.", r->losses),
+		call_fail(call, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
+				  psprintf("The connection was lost %d times.", call->losses),
 				  "The server log tells how the engine ended.");
 		return false;
 	}
-	if (r->attempts >= MAX_ATTEMPTS)
+	if (call->attempts >= MAX_ATTEMPTS)
 	{
-		quarantine_add(&r->digest);
-		call_fail(r, ERRCODE_SYSTEM_ERROR,
+		quarantine_add(&call->digest);
+		call_fail(call, ERRCODE_SYSTEM_ERROR,
 				  "bicycle engine failed twice while it worked on this request",
 				  "The engine ended unexpectedly each time.",
 				  psprintf("The same request is refused for %d seconds. The server log tells "
@@ -374,21 +321,21 @@ send_unsent(Call *r)
 						   QUARANTINE_SECONDS));
 		return false;
 	}
-	if (r->kind == KIND_IMAGE)
+	if (call->kind == KIND_IMAGE)
 	{
-		BicycleReserve reserve = { .bytes = r->body_length };
+		BicycleReserve reserve = { .bytes = call->body_length };
 
-		if (r->attempts > 0)
-			((BicycleImageRequest *) r->body)->flags |= BICYCLE_FLAG_ALONE;
+		if (call->attempts > 0)
+			((BicycleImageRequest *) call->body)->flags |= BICYCLE_FLAG_ALONE;
 		if (!any_reserved())
 			credit_clock = GetCurrentTimestamp();
-		must_queue(session_queue(BICYCLE_RESERVE, r->id, &reserve, sizeof(reserve), NULL, 0));
-		r->state = REQUEST_RESERVED;
+		call_queue(call, BICYCLE_RESERVE, &reserve, sizeof(reserve), NULL, 0);
+		call->state = CALL_RESERVED;
 	}
 	else
 	{
-		must_queue(session_queue(r->type, r->id, NULL, 0, NULL, 0));
-		r->state = REQUEST_SENT;
+		call_queue(call, call->type, NULL, 0, NULL, 0);
+		call->state = CALL_SENT;
 	}
 	return true;
 }
@@ -400,19 +347,19 @@ send_all_unsent(void)
 	dlist_iter iter;
 	bool all = true;
 
-	dlist_foreach(iter, &requests)
+	dlist_foreach(iter, &calls)
 	{
-		Call *r = dlist_container(Call, node, iter.cur);
+		Call *call = dlist_container(Call, node, iter.cur);
 
-		if (r->state == REQUEST_UNSENT && r->kind != KIND_STREAM)
-			all &= send_unsent(r);
+		if (call->state == CALL_UNSENT && call->kind != KIND_STREAM)
+			all &= send_unsent(call);
 	}
 	return all;
 }
 
 /*
- * Sends the model that a request waits for; at most one a call, because the
- * list may change meanwhile. True if there was one.
+ * Sends the model that a call waits for; at most one a turn, because the list
+ * may change meanwhile. True if there was one.
  */
 static bool
 serve_models(void)
@@ -421,27 +368,27 @@ serve_models(void)
 
 	if (loading)
 		return false;
-	dlist_foreach(iter, &requests)
+	dlist_foreach(iter, &calls)
 	{
-		Call *r = dlist_container(Call, node, iter.cur);
+		Call *call = dlist_container(Call, node, iter.cur);
 
-		if (!r->need_model || r->state != REQUEST_SENT)
+		if (!call->need_model || call->state != CALL_SENT)
 			continue;
-		r->need_model = false;
-		if (++r->loads > MAX_LOADS)
+		call->need_model = false;
+		if (++call->loads > MAX_LOADS)
 		{
-			call_fail(
-				r, ERRCODE_SYSTEM_ERROR,
-				"bicycle engine failed repeatedly while a model was loaded",
-				psprintf("The model is \"%s\", version %d.", r->model->name, r->model->version),
-				"The server log tells how the engine ended.");
+			call_fail(call, ERRCODE_SYSTEM_ERROR,
+					  "bicycle engine failed repeatedly while a model was loaded",
+					  psprintf("The model is \"%s\", version %d.", call->model->name,
+							   call->model->version),
+					  "The server log tells how the engine ended.");
 			return true;
 		}
 		loading = true;
 		PG_TRY();
 		{
-			(void) model_stream_load(
-				r->model); /* if the connection was lost the engine will ask again */
+			/* If the connection was lost the engine will ask again. */
+			(void) load_model(call->model);
 		}
 		PG_FINALLY();
 		{
@@ -454,7 +401,7 @@ serve_models(void)
 }
 
 /*
- * ms until a request has waited too long for its GRANT; -1: never. Raises 53400
+ * ms until a call has waited too long for its GRANT; -1: never. Raises 53400
  * if that moment has passed.
  */
 static long
@@ -476,8 +423,7 @@ credit_timeout(void)
 	return TimestampDifferenceMilliseconds(now, deadline);
 }
 
-/* One step of whatever there is to do, or one wait if there is nothing. */
-static void
+void
 call_turn(void)
 {
 	bool moved;
@@ -497,11 +443,11 @@ call_turn(void)
 		session_wait(credit_timeout());
 }
 
-/* ---- Requests with a body in memory -------------------------------------- */
+/* ---- Calls without streams ----------------------------------------------- */
 
 /*
- * Type, model, fault asked for, latent and image: two requests of one digest
- * would do the same.
+ * Type, model, fault asked for, latent and image: two calls of one digest would
+ * do the same.
  */
 static CallDigest
 digest_of(BicycleFrameType type, const BicycleImageRequest *head, const float *z, const void *image,
@@ -528,7 +474,7 @@ call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest
 	CallDigest digest = digest_of(type, head, z, image, image_length);
 	int seconds = quarantine_remaining(&digest);
 	size_t z_bytes = head->nz * sizeof(float);
-	Call *r;
+	Call *call;
 
 	if (seconds > 0)
 		ereport(
@@ -546,25 +492,25 @@ call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest
 			 errdetail(
 				 "A row security policy of the model tables calls a function that uses a model.")));
 
-	r = call_new(type, KIND_IMAGE);
-	r->digest = digest;
+	call = call_new(type, KIND_IMAGE);
+	call->digest = digest;
 	if (model)
 	{
-		r->model = MemoryContextAlloc(session_memory(), sizeof(Model));
-		*r->model = *model;
+		call->model = MemoryContextAlloc(session_memory(), sizeof(Model));
+		*call->model = *model;
 	}
-	r->body_length = sizeof(*head) + z_bytes + image_length;
-	r->body = MemoryContextAllocExtended(session_memory(), r->body_length, MCXT_ALLOC_HUGE);
-	memcpy(r->body, head, sizeof(*head));
+	call->body_length = sizeof(*head) + z_bytes + image_length;
+	call->body = MemoryContextAllocExtended(session_memory(), call->body_length, MCXT_ALLOC_HUGE);
+	memcpy(call->body, head, sizeof(*head));
 	if (z_bytes > 0)
-		memcpy(r->body + sizeof(*head), z, z_bytes);
-	memcpy(r->body + sizeof(*head) + z_bytes, image, image_length);
+		memcpy(call->body + sizeof(*head), z, z_bytes);
+	memcpy(call->body + sizeof(*head) + z_bytes, image, image_length);
 	if (session_is_open())
 	{
-		send_unsent(r);
+		send_unsent(call);
 		session_flush();
 	}
-	return r;
+	return call;
 }
 
 Call *
@@ -576,29 +522,29 @@ call_simple(BicycleFrameType type, bool missing_ok)
 }
 
 void
-call_settle(Call *r)
+call_settle(Call *call)
 {
-	while (r->state != REQUEST_DONE && r->state != REQUEST_FAILED)
+	INVARIANT(call->kind != KIND_STREAM);
+	while (call->state != CALL_DONE && call->state != CALL_FAILED)
 		call_turn();
 }
 
 const char *
-call_wait(Call *r, size_t *length)
+call_wait(Call *call, size_t *length)
 {
-	call_settle(r);
-	if (r->state == REQUEST_FAILED)
-		call_raise(r);
-	*length = r->result_length;
-	return r->result;
+	call_settle(call);
+	if (call->state == CALL_FAILED)
+		call_raise(call);
+	*length = call->result_length;
+	return call->result;
 }
 
-/* Withdraws the request if it is still open, and frees it.  Raises nothing. */
 void
-call_free(Call *r)
+call_free(Call *call)
 {
-	if (session_is_open() && call_is_open(r) && !session_is_training())
+	if (session_is_open() && call_is_open(call) && !session_is_training())
 	{
-		if (session_queue(BICYCLE_CANCEL, r->id, NULL, 0, NULL, 0))
+		if (session_queue(BICYCLE_CANCEL, call->id, NULL, 0, NULL, 0))
 		{
 			unacknowledged++;
 			session_flush();
@@ -606,192 +552,27 @@ call_free(Call *r)
 		else
 			session_drop(false);
 	}
-	call_destroy(r);
-}
-
-/* ---- Requests with streams ----------------------------------------------- */
-
-/*
- * Raises the engine's error; false if the connection was lost, and the request
- * is then freed.
- */
-static bool
-stream_holds(Call *r)
-{
-	if (r->state == REQUEST_FAILED)
-		call_raise(r);
-	if (r->state != REQUEST_LOST)
-		return true;
-	call_destroy(r);
-	return false;
-}
-
-Call *
-call_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail,
-		  size_t tail_length)
-{
-	Call *r;
-
-	if (tail_length > BICYCLE_MAX_CONFIG)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("configuration is too long"),
-				 errdetail("It has %zu bytes; the limit is %d.", tail_length, BICYCLE_MAX_CONFIG)));
-	if (loading && type != BICYCLE_LOAD)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("cannot use a model while another is being read")));
-	session_open(false);
-	r = call_new(type, KIND_STREAM);
-	must_queue(session_queue(type, r->id, head, head_length, tail, tail_length));
-	r->state = REQUEST_SENT;
-	return r;
-}
-
-Call *
-call_train(const void *head, size_t head_length, const void *tail, size_t tail_length)
-{
-	Call *r;
-
-	Assert(session_is_training());
-	r = call_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
-	r->id = 0;
-	must_queue(session_queue(r->type, r->id, head, head_length, tail, tail_length));
-	r->state = REQUEST_SENT;
-	return r;
-}
-
-bool
-call_send(Call *r, BicycleFrameType type, const void *head, size_t head_length, const void *tail,
-		  size_t tail_length)
-{
-	while (r->state == REQUEST_SENT && session_pending() > WRITE_AHEAD)
-		call_turn();
-	if (r->state == REQUEST_SENT)
-		must_queue(session_queue(type, r->id, head, head_length, tail, tail_length));
-	return stream_holds(r);
-}
-
-bool
-call_granted(Call *r)
-{
-	while (r->state == REQUEST_SENT && !r->granted)
-		call_turn();
-	return stream_holds(r);
-}
-
-bool
-call_write(Call *r, const void *bytes, size_t length)
-{
-	const char *next = bytes;
-
-	while (length > 0 && r->state == REQUEST_SENT)
-	{
-		size_t n = Min(length, DATA_FRAME);
-
-		if (session_pending() > WRITE_AHEAD)
-		{
-			call_turn();
-			continue;
-		}
-		must_queue(session_queue(BICYCLE_DATA, r->id, next, n, NULL, 0));
-		next += n;
-		length -= n;
-	}
-	return stream_holds(r);
-}
-
-bool
-call_end(Call *r)
-{
-	if (r->state == REQUEST_SENT)
-		must_queue(session_queue(BICYCLE_END, r->id, NULL, 0, NULL, 0));
-	return stream_holds(r);
-}
-
-bool
-call_result(Call *r, const char **head, size_t *length)
-{
-	while (r->state == REQUEST_SENT)
-		call_turn();
-	if (!stream_holds(r))
-		return false;
-	*head = r->result;
-	*length = r->result_length;
-	return true;
-}
-
-bool
-call_read(Call *r, void *bytes, size_t length)
-{
-	while (r->state == REQUEST_DONE && !r->stream_ended &&
-		   (r->stream.data == NULL || r->stream.len - r->stream_read < length))
-		call_turn();
-	if (!stream_holds(r))
-		return false;
-	if (length > 0 && (r->stream.data == NULL || r->stream.len - r->stream_read < length))
-		session_broken();
-	memcpy(bytes, r->stream.data + r->stream_read, length);
-	r->stream_read += length;
-	if (r->stream_read == r->stream.len)
-	{
-		resetStringInfo(&r->stream);
-		r->stream_read = 0;
-	}
-	else if (r->stream_read > COMPACT_BYTES)
-	{
-		r->stream.len -= r->stream_read;
-		memmove(r->stream.data, r->stream.data + r->stream_read, r->stream.len);
-		r->stream_read = 0;
-	}
-	return true;
-}
-
-bool
-call_read_end(Call *r)
-{
-	while (r->state == REQUEST_DONE && !r->stream_ended)
-		call_turn();
-	if (!stream_holds(r))
-		return false;
-	if (r->stream.data != NULL && r->stream.len != r->stream_read)
-		session_broken();
-	return true;
-}
-
-void
-call_retry(bool (*attempt)(void *arg), void *arg, const char *what)
-{
-	int started = 0;
-
-	for (int losses = 0; !attempt(arg); losses++)
-	{
-		if (lost_after_start)
-			started++;
-		if (started >= MAX_ATTEMPTS || losses >= MAX_LOADS)
-			ereport(ERROR, (errcode(ERRCODE_SYSTEM_ERROR),
-							errmsg("bicycle engine failed twice while it %s", what),
-							errdetail("The engine ended unexpectedly each time."),
-							errhint("The server log tells how the engine ended.")));
-	}
+	call_destroy(call);
 }
 
 /* ---- Cleaning up --------------------------------------------------------- */
 
 static void
-release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+release_calls(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
 {
 	dlist_mutable_iter iter;
 
 	if (phase == RESOURCE_RELEASE_BEFORE_LOCKS)
 	{
-		dlist_foreach_modify(iter, &requests)
+		dlist_foreach_modify(iter, &calls)
 		{
-			Call *r = dlist_container(Call, node, iter.cur);
+			Call *call = dlist_container(Call, node, iter.cur);
 
-			if (r->owner != CurrentResourceOwner)
+			if (call->owner != CurrentResourceOwner)
 				continue;
 			if (is_commit)
-				elog(WARNING, "bicycle request " UINT64_FORMAT " was not freed", r->id);
-			call_free(r);
+				elog(WARNING, "bicycle call " UINT64_FORMAT " was not freed", call->id);
+			call_free(call);
 		}
 	}
 	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && session_is_open() &&
@@ -800,7 +581,9 @@ release_requests(ResourceReleasePhase phase, bool is_commit, bool is_top_level, 
 }
 
 void
-session_init(void)
+calls_init(bool (*load)(const Model *model))
 {
-	RegisterResourceReleaseCallback(release_requests, NULL);
+	load_model = load;
+	session_listen(calls_take_frame, calls_lost);
+	RegisterResourceReleaseCallback(release_calls, NULL);
 }

@@ -10,7 +10,7 @@
  * call runs the look-up, so row security and the privileges of the moment
  * decide.
  */
-#include "bicycle.h"
+#include "catalog.h"
 
 #include <limits.h>
 
@@ -27,6 +27,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -195,6 +196,34 @@ fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 						errmsg("configuration of version %d of model \"%s\" is damaged", m->version,
 							   m->name),
 						errdetail("Its nz is %s.", nz)));
+}
+
+char *
+model_name_argument(FunctionCallInfo fcinfo, int i)
+{
+	char *name;
+
+	if (PG_ARGISNULL(i))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("name of the model must not be null")));
+	name = text_to_cstring(PG_GETARG_TEXT_PP(i));
+	if (name[0] == '\0' || strlen(name) >= BICYCLE_MAX_NAME)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("name of the model is not valid"),
+				 errdetail("It has %zu bytes; names have 1 to %d.", strlen(name),
+						   BICYCLE_MAX_NAME - 1)));
+	return name;
+}
+
+char *
+model_options_argument(FunctionCallInfo fcinfo, int i)
+{
+	Jsonb *config;
+
+	if (PG_ARGISNULL(i))
+		return pstrdup("{}");
+	config = PG_GETARG_JSONB_P(i);
+	return JsonbToCString(NULL, &config->root, VARSIZE(config));
 }
 
 Model *

@@ -3,10 +3,13 @@
  *	  bicycle_encode and bicycle_encode_posterior: the latent code that the
  *	  encoder sees in an image.
  */
-#include "bicycle.h"
+#include "translate.h"
 
 #include "access/htup_details.h"
 #include "funcapi.h"
+
+#include "image_call.h"
+#include "latent.h"
 
 PG_FUNCTION_INFO_V1(bicycle_encode);
 PG_FUNCTION_INFO_V1(bicycle_encode_version);
@@ -31,7 +34,7 @@ encode_submit(const Model *model, bool versioned, const bytea *image)
 }
 
 float *
-encode_collect(Call *call, const Model *model)
+encode_wait(Call *call, const Model *model)
 {
 	size_t length;
 	const char *bytes = call_wait(call, &length);
@@ -41,18 +44,20 @@ encode_collect(Call *call, const Model *model)
 		elog(ERROR, "posterior of %zu bytes for nz %d", length, model->nz);
 	values = palloc(Max(length, sizeof(float)));
 	memcpy(values, bytes, length);
-	call_free(call);
 	return values;
 }
 
 static float *
 encode(Datum image_value, const text *name, const int *version, int *nz)
 {
-	bytea *image = image_argument(image_value);
+	bytea *image = image_argument(image_value, "image");
 	Model *model = model_lookup(name, version);
+	Call *call = encode_submit(model, version != NULL, image);
+	float *values = encode_wait(call, model);
 
+	call_free(call);
 	*nz = model->nz;
-	return encode_collect(encode_submit(model, version != NULL, image), model);
+	return values;
 }
 
 /* bicycle_encode(image bytea, model text DEFAULT NULL) -> float4[] */

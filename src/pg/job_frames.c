@@ -11,7 +11,6 @@
 #include "job_worker.h"
 
 #include "catalog/pg_type.h"
-#include "session.h"
 #include "executor/spi.h"
 #include "lib/ilist.h"
 #include "postmaster/interrupt.h"
@@ -20,6 +19,8 @@
 #include "utils/memutils.h"
 
 #include "clock.h"
+#include "model_store.h"
+#include "session.h"
 
 #define CHECKPOINTS_KEPT 2
 

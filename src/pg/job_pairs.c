@@ -13,7 +13,6 @@
  */
 #include "job_worker.h"
 
-#include "access/detoast.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -22,6 +21,11 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+
+#include "call.h"
+#include "catalog.h"
+#include "image_call.h"
+#include "model_stream.h"
 
 #define MB ((uint64) 1024 * 1024)
 #define SPILL_DIRECTORY "base/pgsql_tmp"
@@ -88,6 +92,7 @@ static Call *
 send_start(BicycleTrainBegin *head)
 {
 	Call *call;
+	Model *model;
 
 	if (trainer.job.start_version == 0)
 	{
@@ -95,16 +100,10 @@ send_start(BicycleTrainBegin *head)
 		call = call_train(head, sizeof(*head), trainer.job.options, head->options_length);
 		if (!call_end(call))
 			trainer_lost();
+		return call;
 	}
-	else
-	{
-		Model *model = model_lookup(cstring_to_text(trainer.job.model), &trainer.job.start_version);
-
-		call = model_stream_train(head, trainer.job.options, model);
-		if (call == NULL)
-			trainer_lost();
-	}
-	return call;
+	model = model_lookup(cstring_to_text(trainer.job.model), &trainer.job.start_version);
+	return model_stream_train(head, trainer.job.options, model);
 }
 
 static bytea *
@@ -118,13 +117,7 @@ pair_image(HeapTuple row, TupleDesc desc, int column)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("an image of the pairs is null"),
 				 errdetail("Column %d of the query is null.", column),
 				 errhint("Leave such rows out of the query.")));
-	if (toast_raw_datum_size(value) - VARHDRSZ > (Size) bicycle_max_request_size * 1024)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-						errmsg("an image of the pairs is too large"),
-						errdetail("It has %zu bytes; the limit is %d kB.",
-								  toast_raw_datum_size(value) - VARHDRSZ, bicycle_max_request_size),
-						errhint("Raise bicycle.max_request_size.")));
-	return DatumGetByteaPP(value);
+	return image_argument(value, "an image of the pairs");
 }
 
 static void

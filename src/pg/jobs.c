@@ -35,6 +35,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "catalog.h"
 #include "clock.h"
 
 #define SAFE_PATH "pg_catalog, pg_temp"

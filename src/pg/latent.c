@@ -5,7 +5,7 @@
  * A latent code is a one-dimensional float4[] without NULLs; its lower bound
  * does not matter, and an empty array is a code of length 0.
  */
-#include "bicycle.h"
+#include "latent.h"
 
 #include <math.h>
 

@@ -8,17 +8,18 @@
  * first spools the engine's stream to a temporary file, so that a lost
  * connection costs nothing that would have to be undone, and then writes rows.
  */
-#include "bicycle.h"
-#include "common/run_protocol.h"
+#include "model_stream.h"
 
 #include <limits.h>
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/buffile.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+
+#include "common/run_protocol.h"
+#include "session.h"
 
 #define COPY_BYTES (64 * 1024)
 
@@ -262,8 +263,7 @@ model_stream_load(const Model *model)
 	call = call_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
 	holds = call_granted(call) && send_tensors(call, model, &q, &tensors) &&
 			call_result(call, &result, &length);
-	if (holds)
-		call_free(call);
+	call_free(call);
 	SPI_finish();
 	return holds;
 }
@@ -276,7 +276,6 @@ model_stream_train(BicycleTrainBegin *head, const char *options, const Model *mo
 	Call *call;
 	StringInfoData texts;
 	char *config;
-	bool holds;
 
 	SPI_connect();
 	query_fill(&q, model, NULL);
@@ -287,9 +286,9 @@ model_stream_train(BicycleTrainBegin *head, const char *options, const Model *mo
 	appendStringInfoString(&texts, options);
 	appendStringInfoString(&texts, config);
 	call = call_train(head, sizeof(*head), texts.data, texts.len);
-	holds = send_tensors(call, model, &q, &tensors);
+	(void) send_tensors(call, model, &q, &tensors);
 	SPI_finish();
-	return holds ? call : NULL;
+	return call;
 }
 
 bytea *
@@ -326,11 +325,10 @@ model_stream_export(const Model *model, const char *network, const char *format)
 							errdetail("It has " UINT64_FORMAT " bytes.", file_length)));
 		file = SPI_palloc(file_length + VARHDRSZ);
 		SET_VARSIZE(file, file_length + VARHDRSZ);
-		if (call_read(call, VARDATA(file), file_length) && call_read_end(call))
-			call_free(call);
-		else
+		if (!call_read(call, VARDATA(file), file_length) || !call_read_end(call))
 			file = NULL;
 	}
+	call_free(call);
 	SPI_finish();
 	return file;
 }

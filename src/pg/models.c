@@ -2,30 +2,31 @@
  * models.c
  *	  bicycle_import, create, export, inspect, deploy, drop: versions of models.
  *
- * All of them run as the caller, so they need EXECUTE and the privileges of the
- * tables they touch. A version is written once and its number is never used
- * again, also after bicycle_drop: bicycle_counters keeps the last number of
- * each name. Whoever writes a model first takes an advisory lock on its name,
- * in the two-key form with the OID of bicycle_models, until the end of the
- * transaction.
+ * R1 All of them run as the caller, and need EXECUTE and the privileges of the
+ *    tables that they touch.
+ * R2 The current version cannot be dropped while others exist: a model would
+ *    silently stop working. The only version can, and the whole model.
  *
- * The current version cannot be dropped while others exist: a model would
- * silently stop working. Dropping the only version, or the whole model, may.
+ * How versions lie in the tables is told in model_store.c.
  */
 #include "bicycle.h"
 
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "access/xact.h"
-#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
+
+#include "call.h"
+#include "catalog.h"
+#include "model_store.h"
+#include "model_stream.h"
+#include "session.h"
 
 PG_FUNCTION_INFO_V1(bicycle_import);
 PG_FUNCTION_INFO_V1(bicycle_create);
@@ -34,161 +35,6 @@ PG_FUNCTION_INFO_V1(bicycle_inspect);
 PG_FUNCTION_INFO_V1(bicycle_deploy);
 PG_FUNCTION_INFO_V1(bicycle_drop);
 PG_FUNCTION_INFO_V1(bicycle_drop_tensors);
-
-/* ---- Arguments ----------------------------------------------------------- */
-
-char *
-model_name_argument(FunctionCallInfo fcinfo, int i)
-{
-	char *name;
-
-	if (PG_ARGISNULL(i))
-		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-						errmsg("name of the model must not be null")));
-	name = text_to_cstring(PG_GETARG_TEXT_PP(i));
-	if (name[0] == '\0' || strlen(name) >= BICYCLE_MAX_NAME)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("name of the model is not valid"),
-				 errdetail("It has %zu bytes; names have 1 to %d.", strlen(name),
-						   BICYCLE_MAX_NAME - 1)));
-	return name;
-}
-
-char *
-model_options_argument(FunctionCallInfo fcinfo, int i)
-{
-	Jsonb *config;
-
-	if (PG_ARGISNULL(i))
-		return pstrdup("{}");
-	config = PG_GETARG_JSONB_P(i);
-	return JsonbToCString(NULL, &config->root, VARSIZE(config));
-}
-
-/* ---- Rows of a model ----------------------------------------------------- */
-
-void
-model_lock(const char *name)
-{
-	LOCKTAG tag;
-
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, catalog_table_oid("bicycle_models"),
-						 hash_bytes((const unsigned char *) name, strlen(name)), 2);
-	(void) LockAcquire(&tag, ExclusiveLock, false, false);
-}
-
-/*
- * Runs a writing query whose first parameters are the model's name and a
- * version; returns the number of rows. result, if given, receives the first
- * column of the first row, an int.
- */
-static uint64
-run(const char *query, int expected, const char *name, int version, int *result)
-{
-	Oid types[2] = { TEXTOID, INT4OID };
-	Datum values[2] = { CStringGetTextDatum(name), Int32GetDatum(version) };
-	int rc = SPI_execute_with_args(query, 2, types, values, NULL, false, 0);
-	bool isnull;
-
-	if (rc != expected)
-		elog(ERROR, "query on models failed: %s", SPI_result_code_string(rc));
-	if (result && SPI_processed > 0)
-		*result =
-			DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	return SPI_processed;
-}
-
-#define OF_MODEL "model OPERATOR(pg_catalog.=) $1 AND $2 IS NOT NULL"
-#define OF_VERSION "model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
-
-/*
- * The next number of this name. Rows that were put in by hand or by a restore
- * count too.
- */
-static int
-next_version(const char *name)
-{
-	const char *counters = catalog_table("bicycle_counters");
-	int highest = 0;
-	int version = 0;
-
-	run(psprintf("SELECT pg_catalog.max(version) FROM %s WHERE " OF_MODEL
-				 " HAVING pg_catalog.max(version) IS NOT NULL",
-				 catalog_table("bicycle_models")),
-		SPI_OK_SELECT, name, 0, &highest);
-	run(psprintf("INSERT INTO %s AS c (model, last_version) VALUES ($1, $2 OPERATOR(pg_catalog.+) "
-				 "1) ON CONFLICT (model) DO UPDATE"
-				 " SET last_version = GREATEST(c.last_version, $2) OPERATOR(pg_catalog.+) 1 "
-				 "RETURNING last_version",
-				 counters),
-		SPI_OK_INSERT_RETURNING, name, highest, &version);
-	return version;
-}
-
-static void
-set_current(const char *name, int version)
-{
-	const char *models = catalog_table("bicycle_models");
-
-	/*
-	 * In two steps, because the unique index on the current version is checked
-	 * row by row.
-	 */
-	run(psprintf("UPDATE %s SET is_current = false WHERE " OF_MODEL " AND is_current", models),
-		SPI_OK_UPDATE, name, 0, NULL);
-	run(psprintf("UPDATE %s SET is_current = true WHERE " OF_VERSION, models), SPI_OK_UPDATE, name,
-		version, NULL);
-}
-
-static void
-insert_model(const char *name, int version, const char *method, int64 iterations, const uint8 *hash,
-			 Jsonb *config)
-{
-	Oid types[7] = { TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID, TEXTOID, INT8OID };
-	Datum values[7];
-	bytea *hash_value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
-	int rc;
-
-	SET_VARSIZE(hash_value, VARHDRSZ + BICYCLE_HASH_BYTES);
-	memcpy(VARDATA(hash_value), hash, BICYCLE_HASH_BYTES);
-	values[0] = CStringGetTextDatum(name);
-	values[1] = Int32GetDatum(version);
-	values[2] = JsonbPGetDatum(config);
-	values[3] = PointerGetDatum(hash_value);
-	values[4] = DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)));
-	values[5] = CStringGetTextDatum(method);
-	values[6] = Int64GetDatum(iterations);
-	rc = SPI_execute_with_args(
-		psprintf("INSERT INTO %s (model, version, method, config, hash, iterations, created_at, "
-				 "created_by, is_current)"
-				 " VALUES ($1, $2, $6, $3, $4, $7, pg_catalog.now(), $5, false)",
-				 catalog_table("bicycle_models")),
-		7, types, values, NULL, false, 0);
-	if (rc != SPI_OK_INSERT)
-		elog(ERROR, "insertion of a model failed: %s", SPI_result_code_string(rc));
-}
-
-int
-model_store(const char *name, const char *method, int64 iterations, const BicycleImported *head,
-			const char *config, BufFile *tensors, const int *replaces)
-{
-	int version;
-	int current = 0;
-
-	SPI_connect();
-	model_lock(name);
-	version = next_version(name);
-	insert_model(name, version, method, iterations, head->hash,
-				 DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(config))));
-	model_stream_store(tensors, head->ntensors, name, version);
-	run(psprintf("SELECT version FROM %s WHERE " OF_MODEL " AND is_current",
-				 catalog_table("bicycle_models")),
-		SPI_OK_SELECT, name, 0, &current);
-	if (replaces == NULL || *replaces == current)
-		set_current(name, version);
-	SPI_finish();
-	return version;
-}
 
 /* ---- import and create --------------------------------------------------- */
 
@@ -210,6 +56,12 @@ file_length(const bytea *file)
 	return file ? VARSIZE_ANY_EXHDR(file) : 0;
 }
 
+static bool
+write_file(Call *call, const bytea *file)
+{
+	return file == NULL || call_write(call, VARDATA_ANY(file), file_length(file));
+}
+
 /* One try to have the engine read the files; fills the result. */
 static bool
 import_attempt(void *arg)
@@ -220,30 +72,27 @@ import_attempt(void *arg)
 	Call *call;
 	const char *result;
 	size_t length;
+	bool holds;
 
 	head.config_length = strlen(import->config);
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
 	call = call_open(import->type, &head, sizeof(head), import->config, head.config_length);
-	if (!call_granted(call))
-		return false;
-	if (import->generator &&
-		!call_write(call, VARDATA_ANY(import->generator), head.generator_length))
-		return false;
-	if (import->encoder && !call_write(call, VARDATA_ANY(import->encoder), head.encoder_length))
-		return false;
-	if (!call_end(call) || !call_result(call, &result, &length))
-		return false;
-	if (length < sizeof(import->head))
-		elog(ERROR, "answer of %zu bytes to an import", length);
-	memcpy(&import->head, result, sizeof(import->head));
-	if (length - sizeof(import->head) != import->head.config_length)
-		elog(ERROR, "answer to an import has a configuration of the wrong length");
-	import->canonical = pnstrdup(result + sizeof(import->head), import->head.config_length);
-	import->tensors = model_stream_spool(call, import->head.stream_length);
-	if (import->tensors == NULL)
-		return false;
+	holds = call_granted(call) && write_file(call, import->generator) &&
+			write_file(call, import->encoder) && call_end(call) &&
+			call_result(call, &result, &length);
+	if (holds)
+	{
+		if (length < sizeof(import->head))
+			elog(ERROR, "answer of %zu bytes to an import", length);
+		memcpy(&import->head, result, sizeof(import->head));
+		if (length - sizeof(import->head) != import->head.config_length)
+			elog(ERROR, "answer to an import has a configuration of the wrong length");
+		import->canonical = pnstrdup(result + sizeof(import->head), import->head.config_length);
+		import->tensors = model_stream_spool(call, import->head.stream_length);
+		holds = import->tensors != NULL;
+	}
 	call_free(call);
-	return true;
+	return holds;
 }
 
 /*
@@ -253,9 +102,9 @@ import_attempt(void *arg)
 static void
 refuse_existing(const char *name)
 {
-	if (run(psprintf("SELECT 1 FROM %s WHERE " OF_MODEL " LIMIT 1",
-					 catalog_table("bicycle_models")),
-			SPI_OK_SELECT, name, 0, NULL) > 0)
+	if (model_run(psprintf("SELECT 1 FROM %s WHERE " OF_MODEL " LIMIT 1",
+						   catalog_table("bicycle_models")),
+				  SPI_OK_SELECT, name, 0, NULL) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", name),
 				 errhint("Use another name, or drop the model first: bicycle_drop(%s).",
@@ -407,22 +256,23 @@ inspect_attempt(void *arg)
 	Call *call;
 	const char *result;
 	size_t length;
+	bool holds;
 
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
 	call = call_open(BICYCLE_INSPECT, &head, sizeof(head), NULL, 0);
-	if (!call_granted(call) ||
-		!call_write(call, VARDATA_ANY(inspect->file), head.generator_length) || !call_end(call) ||
-		!call_result(call, &result, &length))
-		return false;
-	if (length != sizeof(inspect->head))
-		elog(ERROR, "answer of %zu bytes to an inspection", length);
-	memcpy(&inspect->head, result, sizeof(inspect->head));
-	inspect->tensors =
-		model_stream_spool(call, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
-	if (inspect->tensors == NULL)
-		return false;
+	holds = call_granted(call) && write_file(call, inspect->file) && call_end(call) &&
+			call_result(call, &result, &length);
+	if (holds)
+	{
+		if (length != sizeof(inspect->head))
+			elog(ERROR, "answer of %zu bytes to an inspection", length);
+		memcpy(&inspect->head, result, sizeof(inspect->head));
+		inspect->tensors =
+			model_stream_spool(call, (uint64) inspect->head.ntensors * sizeof(BicycleTensor));
+		holds = inspect->tensors != NULL;
+	}
 	call_free(call);
-	return true;
+	return holds;
 }
 
 /*
@@ -481,10 +331,11 @@ bicycle_deploy(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("bicycle_deploy()");
 	SPI_connect();
 	model_lock(name);
-	if (run(psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")),
+	if (model_run(
+			psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")),
 			SPI_OK_SELECT, name, version, NULL) == 0)
 		report_missing(name, &version);
-	set_current(name, version);
+	model_set_current(name, version);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -508,13 +359,14 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	train_check_unused(name, version);
 	if (PG_ARGISNULL(1))
 	{
-		if (run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0, NULL) ==
-			0)
+		if (model_run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0,
+					  NULL) == 0)
 			report_missing(name, NULL);
 	}
 	else
 	{
-		if (run(psprintf("SELECT (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM %s o WHERE "
+		if (model_run(
+				psprintf("SELECT (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM %s o WHERE "
 						 "o.model OPERATOR(pg_catalog.=) $1"
 						 " AND o.version OPERATOR(pg_catalog.<>) $2) FROM %s m WHERE " OF_VERSION
 						 " AND is_current",
@@ -527,8 +379,8 @@ bicycle_drop(PG_FUNCTION_ARGS)
 					 errdetail("Version %d is current, and there are %d others.", version, others),
 					 errhint("Make another version current with bicycle_deploy, or drop the whole "
 							 "model.")));
-		if (run(psprintf("DELETE FROM %s WHERE " OF_VERSION, models), SPI_OK_DELETE, name, version,
-				NULL) == 0)
+		if (model_run(psprintf("DELETE FROM %s WHERE " OF_VERSION, models), SPI_OK_DELETE, name,
+					  version, NULL) == 0)
 			report_missing(name, &version);
 	}
 	SPI_finish();

@@ -11,13 +11,16 @@
  * A bounded number of requests is in flight; rows go to a tuplestore, which
  * spills to disk, so memory does not grow with n.
  */
-#include "bicycle.h"
 
+#include "translate.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nn/nn.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
+
+#include "image_call.h"
+#include "latent.h"
 
 #define MAX_SAMPLES 1000000
 #define SEED_FACTOR UINT64CONST(6364136223846793005)
@@ -78,7 +81,9 @@ sample_all(Sampler *s, ReturnSetInfo *rsinfo)
 		old = MemoryContextSwitchTo(per_row);
 		values[0] = Int32GetDatum(k);
 		values[1] = PointerGetDatum(latent_array(slot->z, s->model->nz));
-		values[2] = PointerGetDatum(call_wait_bytea(slot->call));
+		values[2] = PointerGetDatum(image_wait(slot->call));
+		call_free(slot->call);
+		slot->call = NULL;
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 		MemoryContextSwitchTo(old);
 	}
@@ -101,7 +106,7 @@ bicycle_sample(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		return (Datum) 0;
-	s.image = image_argument(PG_GETARG_DATUM(0));
+	s.image = image_argument(PG_GETARG_DATUM(0), "image");
 	s.n = PG_GETARG_INT32(1);
 	if (s.n < 0)
 		ereport(ERROR,
@@ -116,7 +121,7 @@ bicycle_sample(PG_FUNCTION_ARGS)
 	s.model =
 		model_lookup(PG_ARGISNULL(3) ? NULL : PG_GETARG_TEXT_PP(3), s.versioned ? &version : NULL);
 	bytes = VARSIZE_ANY_EXHDR(s.image);
-	s.window = Min(translate_window(), Max(1, (int) (TRANSLATE_WINDOW_BYTES / Max(bytes, 1))));
+	s.window = Min(image_window(), Max(1, (int) (IMAGE_WINDOW_BYTES / Max(bytes, 1))));
 	sample_all(&s, (ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
 }

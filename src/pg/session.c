@@ -2,11 +2,15 @@
  * session.c
  *	  This session's connection to the engine: bytes in and out, whole frames.
  *
- * One connection a session, opened on first use and kept until the session
- * ends, the engine ends or call.c drops it. Nothing here blocks outside
- * WaitLatchOrSocket and a condition variable, and each wait checks for
- * interrupts. The descriptor is not blocking, and whoever waits to write reads
- * as well.
+ * R1 One connection a session. It is opened on first use, and kept until the
+ *    session ends, the engine ends or call.c drops it.
+ * R2 Nothing blocks outside WaitLatchOrSocket and a condition variable, and
+ *    each wait checks for interrupts. The descriptor does not block.
+ * R3 Who waits to write reads as well.
+ * R4 Frames go up to who listens (session_listen); nothing here knows what they
+ *    mean, but for HELLO and an ERROR of the connection itself.
+ *
+ * Memory is session_memory(): the queues of both directions.
  */
 #include "session.h"
 
@@ -21,6 +25,8 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "common/invariant.h"
 
 #define ENGINE_WAIT (30 * 1000) /* ms that a statement waits for an engine that is not there */
 /*
@@ -39,9 +45,10 @@ typedef struct ByteQueue
 } ByteQueue;
 
 static int sock = -1;
-static bool greeted; /* the engine has answered our HELLO */
-static void (*training)(const BicycleFrame *frame, const char *body) =
-	NULL;             /* it is a training engine: what takes its frames */
+static bool greeted;  /* the engine has answered our HELLO */
+static bool training; /* it is a training engine */
+static SessionFrame take_frame = NULL;
+static void (*tell_lost)(bool died) = NULL;
 static ByteQueue out; /* whole frames, the first perhaps partly sent */
 static ByteQueue in;  /* frames as they come */
 static uint32 wait_connect = 0;
@@ -149,7 +156,7 @@ session_is_open(void)
 bool
 session_is_training(void)
 {
-	return training != NULL;
+	return training;
 }
 
 void
@@ -161,7 +168,8 @@ session_drop(bool died)
 	greeted = false;
 	queue_clear(&out);
 	queue_clear(&in);
-	calls_lost(died);
+	if (tell_lost)
+		tell_lost(died);
 }
 
 void
@@ -202,7 +210,7 @@ session_text(const char *text)
 }
 
 int
-session_error(const char *body, size_t length, char *text[3])
+session_error(const char *body, size_t length, MemoryContext context, char *text[3])
 {
 	BicycleError error;
 	size_t lengths[3];
@@ -221,7 +229,7 @@ session_error(const char *body, size_t length, char *text[3])
 	{
 		size_t n = lengths[i] > 0 ? strnlen(next, lengths[i]) : 0;
 
-		text[i] = MemoryContextAlloc(session_memory(), n + 1);
+		text[i] = MemoryContextAlloc(context, n + 1);
 		memcpy(text[i], next, n);
 		text[i][n] = '\0';
 		replace_unfit(text[i]);
@@ -232,18 +240,11 @@ session_error(const char *body, size_t length, char *text[3])
 }
 
 void
-session_report(int sqlstate, char *text[3])
+session_report(int sqlstate, char *const text[3])
 {
-	char *copy[3];
-
-	for (int i = 0; i < 3; i++)
-	{
-		copy[i] = pstrdup(text[i]);
-		pfree(text[i]);
-	}
-	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", copy[0]),
-					copy[1][0] ? errdetail_internal("%s", copy[1]) : 0,
-					copy[2][0] ? errhint("%s", copy[2]) : 0));
+	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", text[0]),
+					text[1][0] ? errdetail_internal("%s", text[1]) : 0,
+					text[2][0] ? errhint("%s", text[2]) : 0));
 }
 
 /* ---- Moving bytes -------------------------------------------------------- */
@@ -266,12 +267,13 @@ session_flush(void)
 		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return sent;
 		else if (n < 0 && errno != EINTR)
-			out.start =
-				/*
-				 * the engine may have said why before it closed: what it sent
-				 * is read first
-				 */
-				out.end;
+		{
+			/*
+			 * The engine may have said why before it closed: what it sent is
+			 * read first.
+			 */
+			out.start = out.end;
+		}
 	}
 	queue_clear(&out);
 	return sent;
@@ -285,7 +287,7 @@ take_hello(const BicycleFrame *frame, const char *body)
 	if (frame->type == BICYCLE_ERROR)
 	{
 		char *text[3];
-		int sqlstate = session_error(body, frame->length, text);
+		int sqlstate = session_error(body, frame->length, CurrentMemoryContext, text);
 
 		session_drop(false);
 		session_report(sqlstate, text);
@@ -333,16 +335,13 @@ take_frames(void)
 		in.start += sizeof(frame) + frame.length;
 		if (!greeted || (frame.type == BICYCLE_ERROR && frame.id == 0))
 			take_hello(&frame, body);
-		else if (training)
-			training(&frame, body);
 		else
-			call_frame(&frame, body);
+			take_frame(&frame, body);
 	}
 	if (in.end == in.start)
 		queue_clear(&in);
 }
 
-/* Reads a bounded amount.  The end of the connection counts as something. */
 bool
 session_read(void)
 {
@@ -432,12 +431,20 @@ connect_to_engine(void)
 }
 
 void
-session_adopt(int fd, void (*frame)(const BicycleFrame *frame, const char *body))
+session_listen(SessionFrame frame, void (*lost)(bool died))
 {
-	Assert(sock < 0);
+	take_frame = frame;
+	tell_lost = lost;
+}
+
+void
+session_adopt(int fd, SessionFrame frame)
+{
+	INVARIANT(sock < 0);
 	sock = fd;
 	greeted = true;
-	training = frame;
+	training = true;
+	take_frame = frame;
 	before_shmem_exit(close_at_exit, (Datum) 0);
 }
 

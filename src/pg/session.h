@@ -1,42 +1,47 @@
 /*
  * session.h
- *	  Between session.c, which moves frames, and call.c, which knows what
- *	  they mean.
+ *	  This session's connection to the engine, as frames.
  */
-#ifndef BICYCLE_CLIENT_H
-#define BICYCLE_CLIENT_H
+#ifndef BICYCLE_SESSION_H
+#define BICYCLE_SESSION_H
 
 #include "bicycle.h"
 
-/* ---- session.c ----------------------------------------------------------- */
+typedef void (*SessionFrame)(const BicycleFrame *frame, const char *body);
 
 /*
- * Below TopMemoryContext: what both files allocate has to outlive the memory of
- * a failed statement.
+ * Below TopMemoryContext: what has to outlive the memory of a failed statement.
  */
 extern MemoryContext session_memory(void);
 
+/*
+ * Who is told: `frame` of each whole frame but HELLO and an ERROR of the
+ * connection, `lost` of each session_drop. `lost` allocates nothing and raises
+ * nothing.
+ */
+extern void session_listen(SessionFrame frame, void (*lost)(bool died));
+
+/*
+ * Connects, waiting for an engine that is about to come up. 55000 if there is
+ * none after a while, or at once if the supervisor has found that it cannot
+ * start; with missing_ok that is false. Also with it, 55000 in single-user and
+ * upgrade mode, and if the engine is of another version.
+ */
+extern bool session_open(bool missing_ok);
 extern bool session_is_open(void);
 
 /*
- * Connects, waiting for an engine that is about to come up. Returns false only
- * if missing_ok; otherwise raises 55000 after a while, or at once if the
- * supervisor has found that the engine cannot start.
- */
-extern bool session_open(bool missing_ok);
-
-/*
  * In a trainer: makes one end of a socket pair this process's only connection,
- * for good. There is no HELLO; frames of the training engine go to `frame`,
- * ERROR is raised.
+ * for good. There is no HELLO. Frames of the training engine go to `frame`; an
+ * ERROR drops the connection and is raised.
  */
-extern void session_adopt(int fd, void (*frame)(const BicycleFrame *frame, const char *body));
+extern void session_adopt(int fd, SessionFrame frame);
 extern bool session_is_training(void);
 
 /*
- * Forgets the connection and tells calls_lost. `died`: it was the engine
- * that ended it. Allocates nothing and raises nothing: also called while a
- * transaction aborts.
+ * Forgets the connection, if there is one, and what waits to be sent, and tells
+ * who listens. `died`: it was the engine that ended it. Allocates nothing and
+ * raises nothing: also called while a transaction aborts.
  */
 extern void session_drop(bool died);
 
@@ -49,10 +54,16 @@ extern bool session_queue(BicycleFrameType type, uint64 id, const void *head, si
 extern size_t session_pending(void); /* bytes that wait to be sent */
 
 /*
- * Send what can be sent now, read what there is now (and hand whole frames to
- * call_frame); both return whether anything was moved.
+ * Sends what can be sent now; true if anything was. The connection must be
+ * open. Raises nothing: that the engine is gone shows when it is read.
  */
 extern bool session_flush(void);
+
+/*
+ * Reads a bounded amount of what there is now, and hands on whole frames; true
+ * if there was anything. The end of the connection counts as something: it is
+ * dropped. Raises what those raise who take the frames, 53200 and 08P01.
+ */
 extern bool session_read(void);
 
 /*
@@ -66,16 +77,15 @@ pg_noreturn extern void session_broken(void);
 
 /*
  * Takes apart the body of an ERROR frame; returns the SQLSTATE, and message,
- * detail and hint allocated in session_memory().
+ * detail and hint, none of them NULL, in `context`. 08P01 if it is none.
  */
-extern int session_error(const char *body, size_t length, char *text[3]);
-pg_noreturn extern void session_report(int sqlstate,
-									   char *text[3]); /* raises it and frees the texts */
+extern int session_error(const char *body, size_t length, MemoryContext context, char *text[3]);
+pg_noreturn extern void session_report(int sqlstate, char *const text[3]); /* raises it */
 
-/* ---- call.c ------------------------------------------------------------ */
+/*
+ * The engine's texts are UTF-8 and may quote files: a palloc'ed copy in which
+ * '?' stands for what this database's encoding or a terminal cannot take.
+ */
+extern char *session_text(const char *text);
 
-extern void call_frame(const BicycleFrame *frame,
-					   const char *body); /* any frame but HELLO and an ERROR of the connection */
-extern void calls_lost(bool died);
-
-#endif /* BICYCLE_CLIENT_H */
+#endif /* BICYCLE_SESSION_H */

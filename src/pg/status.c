@@ -13,6 +13,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "call.h"
+#include "catalog.h"
+#include "session.h"
+
 PG_FUNCTION_INFO_V1(bicycle_engine);
 PG_FUNCTION_INFO_V1(bicycle_cache);
 

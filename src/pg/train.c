@@ -28,6 +28,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "call.h"
+#include "catalog.h"
+#include "image_call.h"
+#include "model_store.h"
+
 #define WAIT_INTERVAL 500 /* ms between looks at a job that is waited for */
 #define PLOT_POINTS 8192  /* of one loss */
 
@@ -180,12 +185,12 @@ check_attempt(void *arg)
 						   head.config_length + head.options_length);
 	const char *result;
 	size_t length;
+	bool holds = call_result(call, &result, &length);
 
-	if (!call_result(call, &result, &length))
-		return false;
-	check->canonical = pnstrdup(result, length);
+	if (holds)
+		check->canonical = pnstrdup(result, length);
 	call_free(call);
-	return true;
+	return holds;
 }
 
 /*
@@ -710,6 +715,8 @@ bicycle_loss_plot(PG_FUNCTION_ARGS)
 	uint32 series;
 	StringInfoData image;
 	Job job;
+	Call *call;
+	bytea *result;
 
 	if (PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -726,6 +733,8 @@ bicycle_loss_plot(PG_FUNCTION_ARGS)
 	SPI_finish();
 	image_request_head(&head, NULL, false);
 	head.image_length = image.len;
-	PG_RETURN_BYTEA_P(
-		call_wait_bytea(call_submit(BICYCLE_PLOT, NULL, &head, NULL, image.data, image.len)));
+	call = call_submit(BICYCLE_PLOT, NULL, &head, NULL, image.data, image.len);
+	result = image_wait(call);
+	call_free(call);
+	PG_RETURN_BYTEA_P(result);
 }

@@ -1,13 +1,8 @@
 /*
  * translate.c
- *	  bicycle_translate, bicycle_translate_many, bicycle_image_info; and what
- *	  all image requests share.
- *
- * Each call that names a version ignores the session: PNG, and the precision of
- * the version's config. Its bytes depend on its arguments alone, which is what
- * lets bicycle_translate(image, z, model, version) be IMMUTABLE.
+ *	  bicycle_translate, bicycle_translate_many, bicycle_image_info.
  */
-#include "bicycle.h"
+#include "translate.h"
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
@@ -18,41 +13,14 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 
+#include "common/invariant.h"
+#include "image_call.h"
+#include "latent.h"
+
 PG_FUNCTION_INFO_V1(bicycle_translate);
 PG_FUNCTION_INFO_V1(bicycle_translate_version);
 PG_FUNCTION_INFO_V1(bicycle_translate_many);
 PG_FUNCTION_INFO_V1(bicycle_image_info);
-
-bytea *
-image_argument(Datum value)
-{
-	Size bytes = toast_raw_datum_size(value) - VARHDRSZ;
-	Size limit = (Size) bicycle_max_request_size * 1024;
-
-	if (bytes > limit) /* before it is fetched */
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("image is too large"),
-						errdetail("It has %zu bytes; the limit is %zu.", bytes, limit),
-						errhint("A superuser may raise bicycle.max_request_size.")));
-	return DatumGetByteaPP(value);
-}
-
-void
-image_request_head(BicycleImageRequest *head, const Model *model, bool versioned)
-{
-	memset(head, 0, sizeof(*head));
-	head->flags = bicycle_priority;
-	head->max_pixels = bicycle_max_image_pixels;
-	head->debug = bicycle_debug_fault;
-	head->output_format = versioned ? BICYCLE_OUTPUT_PNG : bicycle_output_format;
-	head->jpeg_quality = bicycle_jpeg_quality;
-	if (model)
-	{
-		memcpy(head->hash, model->hash, BICYCLE_HASH_BYTES);
-		head->precision = versioned ? model->precision : bicycle_precision;
-	}
-	else
-		head->precision = BICYCLE_PRECISION_FP32;
-}
 
 Call *
 translate_submit(const Model *model, bool versioned, const float *z, const bytea *image)
@@ -65,41 +33,21 @@ translate_submit(const Model *model, bool versioned, const float *z, const bytea
 	return call_submit(BICYCLE_TRANSLATE, model, &head, z, VARDATA_ANY(image), head.image_length);
 }
 
-bytea *
-call_wait_bytea(Call *call)
-{
-	size_t length;
-	const char *bytes = call_wait(call, &length);
-	bytea *result;
-
-	if (length > MaxAllocSize - VARHDRSZ)
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("resulting image is too large"),
-				 errdetail("It has %zu bytes.", length)));
-	result = palloc(length + VARHDRSZ);
-	SET_VARSIZE(result, length + VARHDRSZ);
-	memcpy(VARDATA(result), bytes, length);
-	call_free(call);
-	return result;
-}
-
-int
-translate_window(void)
-{
-	return bicycle_batching ? bicycle_prefetch : 1;
-}
-
 static Datum
 translate_one(Datum image_value, ArrayType *z, const text *name, const int *version)
 {
-	bytea *image = image_argument(image_value);
+	bytea *image = image_argument(image_value, "image");
 	int nz;
 	const float *values = latent_values(z, &nz);
 	Model *model = model_lookup(name, version);
+	Call *call;
+	bytea *result;
 
 	latent_check_length(nz, model);
-	return PointerGetDatum(
-		call_wait_bytea(translate_submit(model, version != NULL, values, image)));
+	call = translate_submit(model, version != NULL, values, image);
+	result = image_wait(call);
+	call_free(call);
+	return PointerGetDatum(result);
 }
 
 /*
@@ -163,8 +111,8 @@ latent_rows(ArrayType *z, int nimages, int *nz, int *stride)
 }
 
 /*
- * The result of translate_many for images that have been decided on; requests
- * are in flight in order of their index.
+ * The result of translate_many for images that have been decided on. Calls are
+ * open in the order of their images, up to `next`.
  */
 typedef struct Many
 {
@@ -175,8 +123,11 @@ typedef struct Many
 	int n;
 	Datum *images;
 	bool *nulls;
-	Call **requests; /* NULL where the image is NULL */
-	int at;          /* the image that is being submitted or waited for */
+	Call **calls;  /* NULL where the image is NULL, or the call is not open */
+	int next;      /* the image that is submitted next */
+	int in_flight; /* calls that are open */
+	Size bytes;    /* of their images */
+	int at;        /* the image that an error is about */
 } Many;
 
 /* Says which of many images an error is about. */
@@ -186,26 +137,40 @@ many_context(void *arg)
 	errcontext("image %d of bicycle_translate_many", ((Many *) arg)->at + 1);
 }
 
-/*
- * Submits from *next on, as far as the window allows; *in_flight and *bytes are
- * what is in it.
- */
+/* Submits images as far as the window allows. */
 static void
-many_submit(Many *m, int *next, int *in_flight, Size *bytes)
+many_submit(Many *m)
 {
-	while (*next < m->n && *in_flight < translate_window() &&
-		   (*bytes < TRANSLATE_WINDOW_BYTES || *in_flight == 0))
+	while (m->next < m->n && m->in_flight < image_window() &&
+		   (m->bytes < IMAGE_WINDOW_BYTES || m->in_flight == 0))
 	{
-		int i = (*next)++;
+		int i = m->next++;
 
 		if (m->nulls[i])
 			continue;
 		m->at = i;
-		m->requests[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride,
-										  image_argument(m->images[i]));
-		(*in_flight)++;
-		*bytes += toast_raw_datum_size(m->images[i]);
+		m->calls[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride,
+									   image_argument(m->images[i], "image"));
+		m->in_flight++;
+		m->bytes += toast_raw_datum_size(m->images[i]);
 	}
+}
+
+/* Waits for the answer to an image that has been submitted. */
+static bytea *
+many_wait(Many *m, int i)
+{
+	Size bytes = toast_raw_datum_size(m->images[i]);
+	bytea *result;
+
+	INVARIANT(m->calls[i] != NULL && m->in_flight > 0 && m->bytes >= bytes);
+	m->at = i;
+	result = image_wait(m->calls[i]);
+	call_free(m->calls[i]);
+	m->calls[i] = NULL;
+	m->in_flight--;
+	m->bytes -= bytes;
+	return result;
 }
 
 /*
@@ -219,9 +184,6 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 	ArrayType *images;
 	int version = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
 	int nz;
-	int next = 0;
-	int in_flight = 0;
-	Size bytes = 0;
 	Datum *results;
 	int lbound;
 	ErrorContextCallback context = { .callback = many_context,
@@ -244,18 +206,14 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 	if (m.n == 0)
 		PG_RETURN_ARRAYTYPE_P(construct_empty_array(BYTEAOID));
 
-	m.requests = palloc0(m.n * sizeof(Call *));
+	m.calls = palloc0(m.n * sizeof(Call *));
 	results = palloc0(m.n * sizeof(Datum));
 	error_context_stack = &context;
 	for (int i = 0; i < m.n; i++)
 	{
-		many_submit(&m, &next, &in_flight, &bytes);
-		if (m.nulls[i])
-			continue;
-		m.at = i;
-		results[i] = PointerGetDatum(call_wait_bytea(m.requests[i]));
-		in_flight--;
-		bytes -= toast_raw_datum_size(m.images[i]);
+		many_submit(&m);
+		if (!m.nulls[i])
+			results[i] = PointerGetDatum(many_wait(&m, i));
 	}
 	error_context_stack = context.previous;
 	lbound = ARR_LBOUND(images)[0];
@@ -270,7 +228,7 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 Datum
 bicycle_image_info(PG_FUNCTION_ARGS)
 {
-	bytea *image = image_argument(PG_GETARG_DATUM(0));
+	bytea *image = image_argument(PG_GETARG_DATUM(0), "image");
 	BicycleImageRequest head;
 	BicycleImageInfo info;
 	Call *call;

@@ -50,7 +50,7 @@ my @cases = (
 	[ 'huge', one_of("'\\x${\png_header(2147483647, 2147483647)}'", 'photo'), qr/^failed (54000|22P03) .*image A of row 3/s ],
 	[ 'large', one_of('sketch', "'\\x${\png_header(60000, 60000)}'"), qr/^failed 54000 .*image B of row 3.*60000 x 60000/s ],
 	[ 'no_pixels', one_of('sketch', "'\\x${\png_header(64, 64)}'"), qr/^failed 22P03 .*image B of row 3/s ],
-	[ 'many_bytes', one_of("sketch || convert_to(repeat('x', 200000), 'UTF8')", 'photo'), qr/^failed 54000 an image of the pairs is too large.*128 kB/s ],
+	[ 'many_bytes', one_of("sketch || convert_to(repeat('x', 200000), 'UTF8')", 'photo'), qr/^failed 54000 an image of the pairs is too large.*131072/s ],
 	[ 'kinds', join(' UNION ALL ', map { "SELECT ${\file(qq(png/$_->[0]))}, ${\file($_->[1])}" } [ 'basn0g01.png', 'png/basn6a16.png' ], [ 'basn3p04.png', 'jpeg/gray.jpg' ],
 			[ 'basi4a08.png', 'jpeg/ycc420.jpg' ], [ 'basn2c16.png', 'png/s01n3p01.png' ]), qr/^done/ ],
 	[ 'gray', $PAIRS, qr/^done/, '"input_nc": 1, "output_nc": 1' ],

@@ -1,0 +1,24 @@
+/*
+ * translate.h
+ *	  The calls of translate and encode.
+ */
+#ifndef BICYCLE_TRANSLATE_H
+#define BICYCLE_TRANSLATE_H
+
+#include "bicycle.h"
+
+#include "call.h"
+#include "catalog.h"
+
+/* Open a call, which the caller frees. 55000 if the model has no encoder. */
+extern Call *translate_submit(const Model *model, bool versioned, const float *z,
+							  const bytea *image);
+extern Call *encode_submit(const Model *model, bool versioned, const bytea *image);
+
+/*
+ * Waits for the posterior: its mean and the logarithm of its variance, nz
+ * values each, palloc'ed one after the other.
+ */
+extern float *encode_wait(Call *call, const Model *model);
+
+#endif /* BICYCLE_TRANSLATE_H */
