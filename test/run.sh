@@ -124,6 +124,9 @@ CONF
 done
 "${AS[@]}" cp "$WORK/preload-yes.conf" "$WORK/isolation.conf"
 "${AS[@]}" tee -a "$WORK/isolation.conf" >/dev/null <<<"bicycle.max_training_jobs = 0"
+# Sessions check their own state where sanitizers check the engine's.
+"${AS[@]}" cp "$WORK/preload-yes.conf" "$WORK/asan.conf"
+"${AS[@]}" tee -a "$WORK/asan.conf" >/dev/null <<<"bicycle.debug = on"
 
 if wanted structure; then
 	say "structure"
@@ -164,7 +167,7 @@ if wanted asan; then
 	private_tree tree-asan asan
 	"${AS[@]}" mkdir "$WORK/asan"
 	export ASAN_OPTIONS=log_path=$WORK/asan/report:exitcode=99 UBSAN_OPTIONS=log_path=$WORK/asan/report:print_stacktrace=1
-	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" "$WORK/preload-yes.conf" ${REGRESS:-$(topics sql .sql)}
+	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" "$WORK/asan.conf" ${REGRESS:-$(topics sql .sql)}
 	unset ASAN_OPTIONS UBSAN_OPTIONS
 	if compgen -G "$WORK/asan/report*" >/dev/null; then
 		head -c 20000 "$WORK"/asan/report*

@@ -3,8 +3,8 @@
  *	  What happens when a fact that the code relies on is not so.
  *
  * The two variables are set before threads start and only read later. The
- * first thread that fails is the one that calls the handler; others that fail
- * meanwhile wait for the end of the process.
+ * first thread that fails is the one that calls the handler, again if it fails
+ * again while the process ends; others that fail meanwhile wait for that end.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,13 +41,15 @@ void
 invariant_failed(const char *condition, const char *file, int line)
 {
 	static _Atomic int failed;
+	static _Thread_local bool here;
 
 #ifndef BICYCLE_CHECKS
 	if (handler != NULL)
 	{
-		if (failed++ > 0)
+		if (!here && failed++ > 0)
 			for (;;)
 				pause();
+		here = true;
 		handler(condition, file, line);
 	}
 #endif

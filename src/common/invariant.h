@@ -13,7 +13,8 @@
  *    ends the session.
  * R3 Checkers recount from scratch what others keep up to date. They take time,
  *    so they run only where invariant_checking() is true: in builds with
- *    BICYCLE_CHECKS, and in unit tests that ask for them.
+ *    BICYCLE_CHECKS, and in unit tests that ask for them. Those of sessions run
+ *    with bicycle.debug.
  */
 #ifndef BICYCLE_INVARIANT_H
 #define BICYCLE_INVARIANT_H

@@ -13,15 +13,30 @@
 #include "batch.h"
 #include "call.h"
 #include "catalog.h"
+#include "common/invariant.h"
 #include "model_stream.h"
 
 BicycleModuleMagic(BICYCLE_VERSION);
 
 void _PG_init(void);
 
+/*
+ * Ends this process alone: FATAL runs the callbacks by which the others learn
+ * of it, and no code of ours runs in a critical section, where it would be a
+ * PANIC.
+ */
+static void
+end_process(const char *condition, const char *file, int line)
+{
+	ereport(FATAL, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("internal error of bicycle"),
+					errdetail("At %s:%d this does not hold: %s.", file, line, condition),
+					errhint("Other sessions go on. Please report this error.")));
+}
+
 void
 _PG_init(void)
 {
+	invariant_set_handler(end_process);
 	settings_define();
 	catalog_init();
 	calls_init(model_stream_load);

@@ -32,6 +32,7 @@ extern int bicycle_precision;      /* values of NnPrecision: 0 auto, 1 fp32, 2 b
 extern int bicycle_max_model_size; /* MB */
 extern int bicycle_max_image_pixels;
 extern int bicycle_max_request_size; /* kB */
+extern bool bicycle_debug;
 extern int bicycle_debug_fault;
 extern char *bicycle_model;
 extern int bicycle_prefetch;

@@ -30,6 +30,7 @@
 
 /* connections that one call may lose without having been started */
 #define MAX_LOSSES 100
+#define FAULT_CALLS 3 /* of bicycle.debug_fault */
 
 static dlist_head calls = DLIST_STATIC_INIT(calls);
 static uint64 last_id = 0;
@@ -109,6 +110,66 @@ call_is_open(const Call *call)
 	}
 }
 
+/* Bytes of an answer's stream that have come. */
+static size_t
+stream_length(const Call *call)
+{
+	return call->stream.data != NULL ? call->stream.len : 0;
+}
+
+static void
+call_check(const Call *call)
+{
+	bool stream = call->kind == KIND_STREAM;
+	bool image = call->kind == KIND_IMAGE;
+
+	INVARIANT(call->owner != NULL);
+	INVARIANT(call->state != CALL_RESERVED || image);
+	INVARIANT(call->state != CALL_LOST || stream);
+	INVARIANT(call->state != CALL_DONE || call->result != NULL);
+	INVARIANT(call->state != CALL_FAILED || (call->text[0] && call->text[1] && call->text[2]));
+	INVARIANT(call->state != CALL_UNSENT || !(call->granted || call->started || call->need_model));
+	INVARIANT(!call_is_open(call) || session_is_open());
+	INVARIANT(!image || (call->body && call->body_length >= sizeof(BicycleImageRequest)));
+	INVARIANT(!call->need_model || call->model != NULL);
+	INVARIANT(0 <= call->attempts && call->attempts <= Min(call->losses, MAX_ATTEMPTS));
+	INVARIANT(call->losses <= MAX_LOSSES && call->loads <= MAX_LOADS + 1);
+	INVARIANT(stream || stream_length(call) == 0);
+	INVARIANT(call->stream_read <= stream_length(call));
+}
+
+/*
+ * R3 of common/invariant.h: the list and its members. They are in the order in
+ * which they were opened, but that of a trainer, which has no number.
+ */
+static void
+calls_check(void)
+{
+	dlist_iter iter;
+	uint64 last = 0;
+
+	session_check();
+	INVARIANT(0 <= unacknowledged && (unacknowledged == 0 || session_is_open()));
+	dlist_foreach(iter, &calls)
+	{
+		const Call *call = dlist_container(Call, node, iter.cur);
+
+		INVARIANT(iter.cur->next->prev == iter.cur && iter.cur->prev->next == iter.cur);
+		INVARIANT(session_is_training() ? call->id == 0 : call->id > last);
+		last = call->id;
+		call_check(call);
+	}
+	INVARIANT(last <= last_id);
+}
+
+/* For tests: see that it is noticed. */
+static void
+spoil(Call *call)
+{
+	if (bicycle_debug && bicycle_debug_fault == FAULT_CALLS)
+		call->attempts = MAX_ATTEMPTS;
+}
+
 /* The open call that a frame is for; NULL if it has been withdrawn. */
 static Call *
 call_of_frame(const BicycleFrame *frame)
@@ -161,6 +222,8 @@ frame_data(const BicycleFrame *frame, const char *body)
 
 	if (call == NULL)
 		return;
+	if (call->kind != KIND_STREAM)
+		session_broken();
 	if (call->stream.data == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(session_memory());
@@ -428,6 +491,8 @@ call_turn(void)
 {
 	bool moved;
 
+	if (bicycle_debug || invariant_checking())
+		calls_check();
 	session_open(false);
 	/*
 	 * What a caller waits for may have come with these; nothing else need ever
@@ -510,6 +575,7 @@ call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest
 		send_unsent(call);
 		session_flush();
 	}
+	spoil(call);
 	return call;
 }
 

@@ -12,6 +12,7 @@
  */
 #include "call_private.h"
 
+#include "common/invariant.h"
 #include "common/limits.h"
 #include "common/run_protocol.h"
 #include "session.h"
@@ -29,6 +30,16 @@ call_holds(const Call *call)
 	if (call->state == CALL_FAILED)
 		call_raise(call);
 	return call->state != CALL_LOST;
+}
+
+/* Bytes of the answer's stream that have come and were not read. */
+static size_t
+call_unread(const Call *call)
+{
+	size_t length = call->stream.data != NULL ? call->stream.len : 0;
+
+	INVARIANT(call->stream_read <= length);
+	return length - call->stream_read;
 }
 
 Call *
@@ -56,7 +67,7 @@ call_train(const void *head, size_t head_length, const void *tail, size_t tail_l
 {
 	Call *call;
 
-	Assert(session_is_training());
+	INVARIANT(session_is_training());
 	call = call_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
 	call->id = 0;
 	call_queue(call, call->type, head, head_length, tail, tail_length);
@@ -88,6 +99,7 @@ call_write(Call *call, const void *bytes, size_t length)
 {
 	const char *next = bytes;
 
+	INVARIANT(call->granted || session_is_training() || call->state != CALL_SENT);
 	while (length > 0 && call->state == CALL_SENT)
 	{
 		size_t n = Min(length, DATA_FRAME);
@@ -127,23 +139,24 @@ call_result(Call *call, const char **head, size_t *length)
 bool
 call_read(Call *call, void *bytes, size_t length)
 {
-	while (call->state == CALL_DONE && !call->stream_ended &&
-		   (call->stream.data == NULL || call->stream.len - call->stream_read < length))
+	while (call->state == CALL_DONE && !call->stream_ended && call_unread(call) < length)
 		call_turn();
 	if (!call_holds(call))
 		return false;
-	if (length > 0 && (call->stream.data == NULL || call->stream.len - call->stream_read < length))
+	if (call_unread(call) < length)
 		session_broken();
+	if (length == 0)
+		return true;
 	memcpy(bytes, call->stream.data + call->stream_read, length);
 	call->stream_read += length;
-	if (call->stream_read == call->stream.len)
+	if (call_unread(call) == 0)
 	{
 		resetStringInfo(&call->stream);
 		call->stream_read = 0;
 	}
 	else if (call->stream_read > COMPACT_BYTES)
 	{
-		call->stream.len -= call->stream_read;
+		call->stream.len = call_unread(call);
 		memmove(call->stream.data, call->stream.data + call->stream_read, call->stream.len);
 		call->stream_read = 0;
 	}
@@ -157,7 +170,7 @@ call_read_end(Call *call)
 		call_turn();
 	if (!call_holds(call))
 		return false;
-	if (call->stream.data != NULL && call->stream.len != call->stream_read)
+	if (call_unread(call) > 0)
 		session_broken();
 	return true;
 }

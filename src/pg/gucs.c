@@ -40,7 +40,7 @@ static int gpu_memory;
 static int max_batch;
 static int queue_memory;
 static int stuck_timeout;
-static bool debug;
+bool bicycle_debug = false;
 
 /*
  * What the engine multiplies by: settings with GUC_UNIT_MB reach it in bytes.
@@ -98,9 +98,9 @@ static const IntSetting int_settings[] = {
 	  0, "Largest image, in pixels, that is decoded." },
 	{ "max_request_size", NULL, &bicycle_max_request_size, 64 * 1024, 1, 1024 * 1024 - 64,
 	  PGC_SUSET, GUC_UNIT_KB, "Largest encoded image that is sent to the engine." },
-	{ "debug_fault", NULL, &bicycle_debug_fault, 0, 0, 2, PGC_SUSET, GUC_NOT_IN_SAMPLE,
-	  "For tests: 1 crashes the engine when a request of this session starts, 2 makes it hang.  "
-	  "Needs bicycle.debug." },
+	{ "debug_fault", NULL, &bicycle_debug_fault, 0, 0, 3, PGC_SUSET, GUC_NOT_IN_SAMPLE,
+	  "For tests: 1 crashes the engine when a request of this session starts, 2 makes it hang, "
+	  "3 spoils the session's own list of calls.  Needs bicycle.debug." },
 	{ "prefetch", NULL, &bicycle_prefetch, 32, 1, 256, PGC_USERSET, 0,
 	  "Requests that one statement keeps in flight." },
 	{ "jpeg_quality", NULL, &bicycle_jpeg_quality, 90, 1, 100, PGC_USERSET, 0,
@@ -121,8 +121,8 @@ typedef struct BoolSetting
 } BoolSetting;
 
 static const BoolSetting bool_settings[] = {
-	{ "debug", "debug", &debug, false, PGC_SIGHUP, GUC_NOT_IN_SAMPLE,
-	  "For tests: lets bicycle.debug_fault crash or stop the engine." },
+	{ "debug", "debug", &bicycle_debug, false, PGC_SIGHUP, GUC_NOT_IN_SAMPLE,
+	  "For tests: lets bicycle.debug_fault do harm, and sessions check their own state." },
 	{ "batching", NULL, &bicycle_batching, true, PGC_USERSET, 0,
 	  "Lets a statement over many images keep several requests in flight." },
 };

@@ -119,8 +119,27 @@ queue_room(ByteQueue *q, size_t more)
 static void
 queue_append(ByteQueue *q, const void *bytes, size_t length)
 {
+	INVARIANT(q->capacity - q->end >= length);
 	memcpy(q->data + q->end, bytes, length);
 	q->end += length;
+}
+
+static void
+queue_check(const ByteQueue *q)
+{
+	INVARIANT(q->start <= q->end && q->end <= q->capacity);
+	INVARIANT((q->data == NULL) == (q->capacity == 0));
+}
+
+/* Nothing waits for a connection that is not there. */
+void
+session_check(void)
+{
+	queue_check(&out);
+	queue_check(&in);
+	INVARIANT(sock >= 0 || (!greeted && out.end == out.start && in.end == in.start));
+	INVARIANT(!training || greeted || sock < 0);
+	INVARIANT(take_frame != NULL && tell_lost != NULL);
 }
 
 bool

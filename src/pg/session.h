@@ -72,6 +72,9 @@ extern bool session_read(void);
  */
 extern void session_wait(long timeout);
 
+/* R3 of common/invariant.h: the state of the connection. */
+extern void session_check(void);
+
 /* The engine sent nonsense: drops the connection and raises 08P01. */
 pg_noreturn extern void session_broken(void);
 
