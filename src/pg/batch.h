@@ -21,14 +21,14 @@ typedef struct BatchArguments
 	bool isnull[BATCH_MAX_ARGUMENTS];
 } BatchArguments;
 
-/* A function that can be submitted in one step and collected in another. */
+/* A function whose call can be opened in one step and waited for in another. */
 typedef struct BatchKind
 {
 	const char *name;
 	int nargs;
 	Oid types[BATCH_MAX_ARGUMENTS];
 	int required; /* NULL in one of the first so many arguments gives NULL */
-	int model;    /* number of the argument that names the model; the version, if any, follows it */
+	int model;    /* the argument that names it; the version, if any, is the next */
 	Call *(*submit)(const Model *model, bool versioned, const BatchArguments *arguments);
 	Datum (*wait)(Call *call, const Model *model); /* for the value; raises the call's error */
 } BatchKind;

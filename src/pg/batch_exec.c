@@ -3,19 +3,21 @@
  *	  The node that batch_plan.c puts into plans: reads rows ahead and has the
  *	  engine work on all of them at once.
  *
- * Work goes in rounds. A round reads rows from the child until it has as many
- * as it may, or bytes of images enough, submits every call of every row and
- * waits until all are answered; then the rows are handed out one by one. Rounds
- * grow 1, 2, 4 ... up to bicycle.prefetch, so that somebody who stops after a
- * few rows has not paid for many. Nothing is left with the engine between two
- * rows, so a portal that is never read to its end holds no place in its queue.
- * An answer that is an error is raised when its row is handed out, not before:
- * rows that nobody fetches cannot fail.
+ * R1 Work goes in rounds. A round reads rows from the child until it has as
+ *    many as it may, or bytes of images enough; submits every call of every
+ *    row; and waits until all are answered. Then its rows are handed out one by
+ *    one.
+ * R2 Rounds grow 1, 2, 4 ... up to bicycle.prefetch: who stops after a few rows
+ *    has not paid for many.
+ * R3 Nothing is left with the engine between two rows, so a portal that is
+ *    never read to its end holds no place in its queue.
+ * R4 An answer that is an error is raised when its row is handed out, not
+ *    before: rows that nobody fetches cannot fail.
  *
  * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched
- * when it is submitted and its copy is the call's. What a round needs besides
- * lies in a context that the next round resets. Calls are freed when
- * their row is handed out, by End and ReScan, or by their resource owner.
+ * when it is submitted, and its copy is the call's. What a round needs besides
+ * lies in a context that the next round resets. A call is freed when its row is
+ * handed out, by End and ReScan, or by its resource owner.
  */
 #include "batch.h"
 
@@ -37,6 +39,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
+#include "common/invariant.h"
 #include "image_call.h"
 #include "latent.h"
 #include "translate.h"

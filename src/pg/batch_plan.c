@@ -3,32 +3,35 @@
  *	  Finds calls of our functions in finished plans and puts a node above them
  *	  that runs many rows at once.
  *
- * A call in a target list is evaluated one row at a time: UPDATE shoes SET
- * variant = bicycle_translate(sketch, z) would send one image, wait, send the
- * next. The planner hook rewrites the plan that the planner returns. For a node
- * X whose target list calls one of our functions:
+ * A call in a target list is evaluated one row at a time: it would send one
+ * image, wait, and send the next. A planner hook rewrites the finished plan. Of
  *
- *	 X computes the calls' arguments, and the columns that the rest of its
- *	 target list needs; a CustomScan BicycleBatch over X reads ahead, submits
- *	 the calls of many rows, and computes the rest of X's old target list row by
- *	 row.
+ *	  UPDATE shoes SET variant = bicycle_translate(sketch, z), seen = n + 1
  *
- * So everything but the arguments is still evaluated in order and only for rows
- * that are returned. The node is executed by batch_exec.c.
+ *	  SeqScan                        Custom Scan (BicycleBatch)
+ *	    translate(sketch, z), n + 1    variant, n + 1
+ *	                                   -> SeqScan
+ *	                                        sketch, z, n
  *
- * What is left alone, because reading ahead or evaluating early would show:
- * calls under CASE, COALESCE, AND, OR and the like, which may not be reached;
- * arguments of aggregates; target lists with sub-plans or set-returning
- * functions; a Result without input, which PL/pgSQL takes for a simple
- * expression; the inner side of a merge join, which is marked and restored; a
- * foreign scan that itself updates or deletes; cursors declared by DECLARE
- * CURSOR, which may scroll or be named by WHERE CURRENT OF. Such calls go
- * through the functions themselves, with the same results.
+ * R1 The node below computes the arguments of the calls, and the columns that
+ *    the rest of its old target list needs. That rest is computed above, in
+ *    order, and only for rows that are returned.
+ * R2 What may not be reached is not read ahead: calls under CASE, COALESCE,
+ *    AND,
+ *    OR and the like are left alone.
+ * R3 So is what early evaluation would change: arguments of aggregates, target
+ *    lists with sub-plans or set-returning functions, and a foreign scan that
+ *    itself updates or deletes.
+ * R4 So are plans that go back: the inner side of a merge join, which is marked
+ *    and restored, and cursors of DECLARE CURSOR, which may scroll or be named
+ *    by WHERE CURRENT OF.
+ * R5 So is a Result without input, which PL/pgSQL takes for a simple
+ *    expression.
  *
- * Nothing here has state but the list of our functions' OIDs, which a syscache
- * callback forgets.
+ * Calls that are left alone go through the functions themselves, with the same
+ * results. The node is executed by batch_exec.c. All memory is the plan's.
  */
-#include "bicycle.h"
+#include "batch.h"
 
 #include "miscadmin.h"
 #include "nodes/extensible.h"
@@ -38,8 +41,6 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 #include "utils/lsyscache.h"
-
-#include "batch.h"
 
 static planner_hook_type previous_planner = NULL;
 
@@ -113,13 +114,15 @@ can_project(const Plan *plan)
 			return plan->lefttree != NULL;
 		case T_WindowAgg:
 
-			/* a run condition refers to columns of the target list by number */
+			/*
+			 * A run condition refers to columns of the target list by number.
+			 */
 			return ((const WindowAgg *) plan)->runCondition == NIL;
 		case T_ForeignScan:
 
 			/*
-			 * one that modifies at the other end computes there, and takes its
-			 * target list for what it has sent
+			 * One that modifies at the other end computes there, and takes its
+			 * target list for what it has sent.
 			 */
 			return ((const ForeignScan *) plan)->operation == CMD_SELECT;
 		case T_SeqScan:
@@ -161,15 +164,15 @@ may_wrap(const Plan *plan, const Plan *parent)
 
 /* ---- Building the node --------------------------------------------------- */
 
-typedef struct Build
+typedef struct BatchBuild
 {
 	List *calls;   /* FuncExprs; column i + 1 of the scan tuple is the result of call i */
 	List *columns; /* the new target list of the child: arguments, and columns for the rest */
-} Build;
+} BatchBuild;
 
 /* The number, from 1, of the child's column that holds this expression. */
 static int
-child_column(Build *build, Expr *expr)
+child_column(BatchBuild *build, Expr *expr)
 {
 	ListCell *cell;
 	TargetEntry *entry;
@@ -197,7 +200,7 @@ column_var(int varno, int column, Node *expr)
  * columns, what the child must deliver the ones behind them.
  */
 static Node *
-to_scan_tuple(Node *node, Build *build)
+to_scan_tuple(Node *node, BatchBuild *build)
 {
 	ListCell *cell;
 
@@ -215,7 +218,7 @@ to_scan_tuple(Node *node, Build *build)
 
 /* One column number for each argument of each call. */
 static List *
-argument_columns(Build *build)
+argument_columns(BatchBuild *build)
 {
 	List *all = NIL;
 	ListCell *call;
@@ -237,7 +240,7 @@ argument_columns(Build *build)
  * calls over the child's columns, then these columns.
  */
 static List *
-scan_tuple(const Build *build, const List *argument_columns)
+scan_tuple(const BatchBuild *build, const List *argument_columns)
 {
 	List *entries = NIL;
 	ListCell *cell;
@@ -249,8 +252,10 @@ scan_tuple(const Build *build, const List *argument_columns)
 		ListCell *argument;
 		ListCell *column;
 
-		forboth(argument, call->args, column, (List *) lfirst(columns)) lfirst(argument) =
-			column_var(OUTER_VAR, lfirst_int(column), lfirst(argument));
+		forboth(argument, call->args, column, (List *) lfirst(columns))
+		{
+			lfirst(argument) = column_var(OUTER_VAR, lfirst_int(column), lfirst(argument));
+		}
 		entries =
 			lappend(entries, makeTargetEntry((Expr *) call, list_length(entries) + 1, NULL, false));
 	}
@@ -270,7 +275,7 @@ scan_tuple(const Build *build, const List *argument_columns)
  * between it and our node.
  */
 static List *
-pass_through(const Build *build)
+pass_through(const BatchBuild *build)
 {
 	List *entries = NIL;
 	ListCell *cell;
@@ -294,7 +299,7 @@ pass_through(const Build *build)
 static Plan *
 wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 {
-	Build build = { calls, NIL };
+	BatchBuild build = { calls, NIL };
 	List *arguments = argument_columns(&build);
 	List *functions = NIL;
 	CustomScan *scan = makeNode(CustomScan);
@@ -379,8 +384,8 @@ rewrite(Plan *plan, Plan *parent, PlanContext *context)
 	rewrite_children(plan, context);
 
 	/*
-	 * the child of a Limit is seen to when the Limit is, so that the node comes
-	 * to stand over both; WITH TIES compares columns by number
+	 * The child of a Limit is seen to when the Limit is, so that the node comes
+	 * to stand over both. WITH TIES compares columns by number.
 	 */
 	if (parent != NULL && IsA(parent, Limit))
 		return plan;

@@ -3,12 +3,15 @@
  *	  The tables of the extension, found through the extension's own schema and
  *	  read as the caller.
  *
- * Where the tables are is cached, with the plan of the look-up, until a
- * relation or a schema changes: relcache and syscache callbacks mark the cache
- * stale and the next call builds it anew. The callbacks also fire for changes
- * that logical replication applies. What the tables hold is not cached: each
- * call runs the look-up, so row security and the privileges of the moment
- * decide.
+ * R1 Where the tables are is cached, with the plan of the look-up, until a
+ *    relation or a schema changes. Callbacks of relcache and syscache mark the
+ *    cache stale, and the next call builds it anew. They also fire for changes
+ *    that logical replication applies.
+ * R2 What the tables hold is not cached. Each call runs the look-up, so row
+ *    security and the privileges of the moment decide.
+ * R3 Operators are qualified: the look-up runs under the caller's search_path.
+ *
+ * What is cached lies in TopMemoryContext, for the life of the session.
  */
 #include "catalog.h"
 

@@ -48,7 +48,7 @@ encode_wait(Call *call, const Model *model)
 }
 
 static float *
-encode(Datum image_value, const text *name, const int *version, int *nz)
+encode_image(Datum image_value, const text *name, const int *version, int *nz)
 {
 	bytea *image = image_argument(image_value, "image");
 	Model *model = model_lookup(name, version);
@@ -69,7 +69,8 @@ bicycle_encode(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	values = encode(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), NULL, &nz);
+	values =
+		encode_image(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), NULL, &nz);
 	PG_RETURN_ARRAYTYPE_P(latent_array(values, nz));
 }
 
@@ -79,7 +80,7 @@ bicycle_encode_version(PG_FUNCTION_ARGS)
 {
 	int version = PG_GETARG_INT32(2);
 	int nz;
-	float *values = encode(PG_GETARG_DATUM(0), PG_GETARG_TEXT_PP(1), &version, &nz);
+	float *values = encode_image(PG_GETARG_DATUM(0), PG_GETARG_TEXT_PP(1), &version, &nz);
 
 	PG_RETURN_ARRAYTYPE_P(latent_array(values, nz));
 }
@@ -102,8 +103,8 @@ bicycle_encode_posterior(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	values = encode(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
-					PG_ARGISNULL(2) ? NULL : &version, &nz);
+	values = encode_image(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
+						  PG_ARGISNULL(2) ? NULL : &version, &nz);
 	results[0] = PointerGetDatum(latent_array(values, nz));
 	results[1] = PointerGetDatum(latent_array(values + nz, nz));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), results, nulls)));

@@ -2,11 +2,12 @@
  * model_stream.c
  *	  Models on the wire: rows of bicycle_tensors to a tensor stream and back.
  *
- * A tensor is stored as one row a chunk of at most BICYCLE_CHUNK_BYTES, all
- * with its dtype and shape. Sending reads the rows by a cursor, as the caller
- * and under the caller's snapshot, a few at a time; the engine sorts. Receiving
- * first spools the engine's stream to a temporary file, so that a lost
- * connection costs nothing that would have to be undone, and then writes rows.
+ * R1 A tensor is stored in chunks of at most BICYCLE_CHUNK_BYTES, each a row
+ *    with the tensor's dtype and shape.
+ * R2 Sending reads the rows by a cursor, one at a time, as the caller and under
+ *    the caller's snapshot. Memory is that of one row.
+ * R3 Receiving spools the engine's stream to a temporary file first, so that a
+ *    lost connection leaves nothing to be undone, and then writes rows.
  */
 #include "model_stream.h"
 

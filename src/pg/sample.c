@@ -3,15 +3,14 @@
  *	  bicycle_sample: n translations of one image, each under a latent code
  *	  drawn for it.
  *
- * Sample k (from 1) under seed s has z = bicycle_latent(nz, s *
- * 6364136223846793005 + k modulo 2^64, read as a signed number). The odd factor
- * (Knuth's LCG multiplier) keeps the samples of neighbouring seeds apart.
- * Without a seed each sample has a random one.
- *
- * A bounded number of requests is in flight; rows go to a tuplestore, which
- * spills to disk, so memory does not grow with n.
+ * R1 Sample k, from 1, under seed s has z = bicycle_latent(nz, s *
+ *    6364136223846793005 + k), the sum taken modulo 2^64 and read as a signed
+ *    number. The odd factor, Knuth's for a congruential generator, keeps the
+ *    samples of neighbouring seeds apart.
+ * R2 Without a seed each sample has a random one.
+ * R3 Memory does not grow with n: a bounded number of calls is open, and rows
+ *    go to a tuplestore, which spills to disk.
  */
-
 #include "translate.h"
 #include "funcapi.h"
 #include "miscadmin.h"
