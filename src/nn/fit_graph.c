@@ -22,10 +22,10 @@
 #include <string.h>
 
 /* A stretch of nodes that is one call of a network. */
-typedef struct Call
+typedef struct NetCall
 {
 	int first, end;
-} Call;
+} NetCall;
 
 typedef struct Branch
 {
@@ -37,8 +37,8 @@ typedef struct Branch
 	int real; /* first image of the batch that is real to the judge */
 	int a,    /* values: input, code, result */
 		z, fake;
-	Call g;
-	Call verdict; /* the judge's call on the fake */
+	NetCall g;
+	NetCall verdict; /* the judge's call on the fake */
 	int maps[NN_MAX_SCALES];
 } Branch;
 
@@ -52,8 +52,8 @@ typedef struct Build
 	int n;         /* images of a branch */
 	float dropout; /* of G */
 	Branch encoded, random;
-	Call posterior; /* E on the target */
-	Call reading;   /* E on the random fake */
+	NetCall posterior; /* E on the target */
+	NetCall reading;   /* E on the random fake */
 	int mu, logvar;
 	int b; /* the target, once it is an input; -1 */
 } Build;
@@ -103,10 +103,10 @@ add_term(Build *b, NnLoss loss, int value)
 
 /* ---- Forward ------------------------------------------------------------- */
 
-static Call
+static NetCall
 call_from(const Build *b, int first)
 {
-	return (Call){ first, b->g->nnodes };
+	return (NetCall){ first, b->g->nnodes };
 }
 
 static void
@@ -277,7 +277,7 @@ forward_generator(Build *b)
  * of the calls.
  */
 static void
-backward(Build *b, int from, const Call *calls, int ncalls)
+backward(Build *b, int from, const NetCall *calls, int ncalls)
 {
 	bool *starts, *trains;
 
@@ -301,7 +301,7 @@ backward(Build *b, int from, const Call *calls, int ncalls)
 }
 
 static void
-statistics(Build *b, Call call)
+statistics(Build *b, NetCall call)
 {
 	nn_schedule_statistics(&b->it->schedule, call.first, call.end);
 }
@@ -309,7 +309,7 @@ statistics(Build *b, Call call)
 static void
 learn_generator(Build *b)
 {
-	Call calls[4];
+	NetCall calls[4];
 	int n = 0;
 	bool together = b->encoded.on && b->random.on && b->encoded.g.first == b->random.g.first;
 
@@ -339,7 +339,7 @@ learn_judge(Build *b, Branch *branch)
 {
 	int from = b->g->nnodes;
 	int maps[NN_MAX_SCALES];
-	Call calls[2];
+	NetCall calls[2];
 	int image, first;
 
 	if (!branch->judged)
