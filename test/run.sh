@@ -3,7 +3,7 @@
 #
 #	structure   the order of layers, names, format: what test/structure looks at
 #	unit        C tests of the neural core, images, formats and engine
-#	asan        the same, and the regression suite, with the engine under AddressSanitizer and UndefinedBehaviorSanitizer
+#	asan        the same, and the regression suite, with the engine under sanitizers, and sessions that check their own state
 #	regress     pg_regress, with the extension preloaded; nopreload: the same without
 #	isolation   concurrent sessions, by pg_isolation_regress
 #	pgtap       the SQL contract, by pg_prove

@@ -10,6 +10,9 @@
  *    lost. For a call with streams a lost connection is a status: each function
  *    that returns bool returns false from then on, and does nothing.
  * R4 An answer's bytes belong to its call, and go with it.
+ * R5 Whatever opens a call raises what session_open does; and 0A000 where no
+ *    model may be used: in the query of a training job, and in a policy or a
+ *    function of one that runs while a model is read for another call.
  *
  * All of this is in the session's own process, which has one thread. Whatever
  * waits here can be cancelled, and raises what CHECK_FOR_INTERRUPTS does.

@@ -25,7 +25,7 @@ extern void catalog_init(void); /* from _PG_init: registers invalidation callbac
  * Finds a version of a model, as the caller; palloc'ed. SELECT on both tables
  * is checked whether or not the model is resident, and row security on
  * bicycle_models applies. model NULL means bicycle.model; version NULL the
- * current one. 42501, 42704.
+ * current one. 42501, 42704; XX001 if the row is damaged.
  */
 extern Model *model_lookup(const text *model, const int *version);
 

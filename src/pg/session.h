@@ -24,8 +24,9 @@ extern void session_listen(SessionFrame frame, void (*lost)(bool died));
 /*
  * Connects, waiting for an engine that is about to come up. 55000 if there is
  * none after a while, or at once if the supervisor has found that it cannot
- * start; with missing_ok that is false. Also with it, 55000 in single-user and
- * upgrade mode, and if the engine is of another version.
+ * start; 53000 if there is no worker slot for a supervisor. With missing_ok
+ * that is false. Also with it, 55000 in single-user and upgrade mode, and if
+ * the engine is of another version.
  */
 extern bool session_open(bool missing_ok);
 extern bool session_is_open(void);
