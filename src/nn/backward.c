@@ -15,7 +15,7 @@
  * The schedule owns its steps; values belong to the graph. No locks: both
  * belong to the thread that builds them.
  */
-#include "nn/training.h"
+#include "nn/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>

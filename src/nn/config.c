@@ -8,7 +8,7 @@
  * of each other is in fit_options.c.
  */
 #include "nn/config.h"
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include <math.h>
 #include <stdio.h>

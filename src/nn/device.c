@@ -146,7 +146,7 @@ nn_device_watch(NnDevice *device, void (*progress)(void))
 NnPrecision
 nn_device_automatic(const NnDevice *device)
 {
-	return device->automatic != NN_PRECISION_AUTO ? device->automatic : NN_PRECISION_FP32;
+	return device->automatic;
 }
 
 bool
@@ -155,13 +155,13 @@ nn_device_memory(const NnDevice *device, NnDeviceMemory *memory)
 	*memory = (NnDeviceMemory){ 0 };
 	if (!device->memory)
 		return false;
-	device->memory(device, memory);
+	device->memory->report(device, memory);
 	return true;
 }
 
 void
 nn_device_set_memory(NnDevice *device, size_t bytes)
 {
-	if (device->set_memory)
-		device->set_memory(device, bytes);
+	if (device->memory)
+		device->memory->set_limit(device, bytes);
 }

@@ -8,7 +8,7 @@
  * current weights when first asked for after a step. Single-caller, as the
  * device.
  */
-#include "nn/training.h"
+#include "nn/fit_private.h"
 #include "nn/params.h"
 
 #include <math.h>
@@ -515,12 +515,12 @@ nn_fit_step_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const v
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
 	t->training.iteration = t->iteration;
-	status = t->ops->run(t->device, &t->training, feeds, t->it.ninputs, terms, t->it.nterms, values,
-						 error);
+	status = nn_training_run(t->device, &t->training, feeds, t->it.ninputs, terms, t->it.nterms,
+							 values, error);
 	if (status == NN_OK)
 		status = collect_losses(t, values, losses, error);
 	if (status == NN_OK)
-		status = t->ops->adam(t->device, &t->training, &adam, error);
+		status = nn_training_update(t->device, &t->training, &adam, error);
 	if (status != NN_OK)
 		return status;
 	count_batches(t);
@@ -564,7 +564,7 @@ reach(NnFit *t, NnArray array, const char **data, NnError *error)
 	size_t count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
 	size_t bytes = count * nn_dtype_size(t->ops->dtype);
 
-	*data = t->training.array[array];
+	*data = t->training.array[array].data;
 	if (t->ops->host)
 		return NN_OK;
 	if (!t->snapshot[array])

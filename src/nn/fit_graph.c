@@ -16,7 +16,7 @@
  * An iteration owns its graph and schedule. No locks: it belongs to the thread
  * that builds it.
  */
-#include "nn/training.h"
+#include "nn/fit_private.h"
 
 #include <stdlib.h>
 #include <string.h>

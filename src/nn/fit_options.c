@@ -9,7 +9,7 @@
  * A method is a row of the table below: the options it changes, and four facts.
  * Nothing is kept between calls.
  */
-#include "nn/training.h"
+#include "nn/fit_private.h"
 #include "nn/config.h"
 #include "nn/graph.h"
 

@@ -6,7 +6,7 @@
  * Both are functions of the options and the iteration's number, nothing is
  * kept; so a checkpoint needs only that number.
  */
-#include "nn/training.h"
+#include "nn/fit_private.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,6 @@
 /*
  * graph.h
- *	  Graphs, plans and devices: the inside of the neural core, shared by
- *	  nets.c, plan.c and the devices.
+ *	  Graphs: what is computed. Shared by nets.c, plan.c and the devices.
  *
  * A graph is a list of values and a list of nodes in execution order; ids are
  * indices. It is built for one batch size, is never changed after nn_plan, and
@@ -10,6 +9,7 @@
 #ifndef BICYCLE_NN_GRAPH_H
 #define BICYCLE_NN_GRAPH_H
 
+#include "nn/nn_error.h"
 #include "nn/ops.h"
 
 typedef struct NnValue
@@ -172,152 +172,5 @@ extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride,
  */
 extern void nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w,
 						   int inputs, int nz, int c, int kernel, float *sums);
-
-/*
- * A plan: where each value lives. Offsets are in elements of the device's
- * activation type, 64-byte aligned; a view shares its parent's buffer. Two
- * buffers that live at the same time never overlap (tested); an output lives to
- * the end.
- */
-typedef struct NnPlan
-{
-	NnGraph *graph; /* not owned; outlives the plan */
-	NnDevice *device;
-	NnPrecision precision;
-	size_t *offset; /* of each value's buffer in the arena; views included */
-	int *pitch;     /* channels of the widest parent: distance of two pixels */
-	size_t arena_elements;
-	void *arena;         /* allocated by the device */
-	void *device_state;  /* primitives, workspaces; owned by the device */
-	size_t device_bytes; /* of device_state, without the arena; filled by prepare */
-	size_t host_bytes;   /* of the host's memory besides, if the device has its own; likewise */
-	const struct NnSchedule *
-		/*
-		 * of training: the steps in place of the graph's nodes in order; NULL
-		 * at inference
-		 */
-		schedule;
-} NnPlan;
-
-extern NnStatus nn_plan_memory(NnPlan *plan,
-							   NnError *error); /* fills offset, pitch, arena_elements from graph */
-extern void nn_plan_free(
-	NnPlan
-		*plan); /* frees what nn_plan_memory allocated; the device's part is freed by its release */
-
-/*
- * A device. `pack` turns a model's flat float parameters into whatever the
- * device's kernels read, once a model and independent of the batch; `prepare`
- * chooses implementations and workspaces for a plan; `run` executes it. Inputs
- * and outputs are float arrays bound by value id; NHWC, pitch = c. `release`
- * frees what `prepare` allocated, also if that failed half-way, and does
- * nothing for a plan it never saw (arena and device_state NULL). `pack` may be
- * called by another thread than the one that uses the device, also while it
- * does; it keeps no pointer to the graph.
- */
-typedef struct NnBinding
-{
-	int value;
-	float *data;
-	uint8_t *
-		/*
-		 * in place of data, where the device takes bytes: an image as
-		 * nn_normalise and nn_quantise have it
-		 */
-		bytes;
-	/*
-	 * images of it that there are, where the device allows fewer than the plan
-	 * has; 0: all
-	 */
-	int n;
-} NnBinding;
-
-struct NnDevice
-{
-	const char *name;
-	int threads;
-	void *state;
-	NnStatus (*pack)(NnDevice *device, NnPrecision precision, const NnGraph *graph,
-					 const float *values, void **packed, size_t *bytes, NnError *error);
-	void (*pack_free)(NnDevice *device, void *packed);
-	NnStatus (*prepare)(NnDevice *device, NnPlan *plan, const void *packed, NnError *error);
-	NnStatus (*run)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
-					int nbindings, NnError *error);
-	void (*release)(NnDevice *device, NnPlan *plan);
-	bool (*supports)(const NnDevice *device, NnPrecision precision);
-	size_t (*element_bytes)(
-		const NnDevice *device,
-		NnPrecision precision); /* of the activation type; NULL: 4, and 2 in bf16 */
-	const char *(*describe)(const NnDevice *device);
-	void (*set_threads)(NnDevice *device, int threads);
-	void (*close)(NnDevice *device);
-	const struct NnTrainDevice *train; /* training.h; NULL: it cannot train */
-
-	void (*progress)(void); /* of nn_device_watch; called through nn_progress */
-
-	/*
-	 * What follows may be left zero; it is for devices that have memory of
-	 * their own and work beside the caller.
-	 */
-	NnPrecision automatic;  /* what precision auto means; zero: fp32 */
-	bool flexible;          /* bindings may be bytes, and of fewer images than the plan has */
-	size_t max_arena_bytes; /* of a plan that a model makes; zero: model.c's own limit */
-	void (*set_memory)(NnDevice *device, size_t bytes);
-	void (*memory)(const NnDevice *device, NnDeviceMemory *memory);
-	size_t (*pack_bytes)(
-		NnDevice *device, NnPrecision precision,
-		const NnGraph *graph); /* what pack will take; 0 if memory for asking is missing */
-
-	/*
-	 * The halves of `run`: start takes the inputs and returns, finish waits for
-	 * the oldest start that is not finished and fills its outputs. At most
-	 * NN_STARTS of a device may be open; their bindings' memory stays valid
-	 * until then, but inputs may change once start is back.
-	 */
-	NnStatus (*start)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
-					  int nbindings, NnError *error);
-	NnStatus (*finish)(NnDevice *device, NnError *error);
-};
-
-#define NN_STARTS 2
-
-/*
- * Called between two layers, or within one where that takes long, on the thread
- * that called the device.
- */
-static inline void
-nn_progress(const NnDevice *device)
-{
-	if (device->progress)
-		device->progress();
-}
-
-/*
- * error.c: every error is made here. nn_fail starts one (detail and hint empty)
- * and returns `code`; the next two add to it. error may be NULL.
- */
-extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...)
-	__attribute__((format(printf, 3, 4)));
-extern void nn_detail(NnError *error, const char *detail, ...)
-	__attribute__((format(printf, 2, 3)));
-extern void nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
-extern NnStatus nn_no_memory(NnError *error, size_t bytes);
-
-/*
- * a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no
- * allocation of it succeeds.
- */
-static inline size_t
-nn_mul(size_t a, size_t b)
-{
-	size_t product;
-
-	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
-}
-
-extern NnStatus nn_ref_open(int threads, NnDevice **device,
-							NnError *error); /* ref/: naive, double throughout; the oracle */
-extern NnStatus nn_cpu_open(int threads, NnDevice **device,
-							NnError *error); /* cpu/: oneDNN and own SIMD kernels */
 
 #endif /* BICYCLE_NN_GRAPH_H */

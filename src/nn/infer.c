@@ -22,7 +22,7 @@
  *	  net_e				resnet has shortcuts
  */
 #include "nn/config.h"
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 #include "nn/nets.h"
 #include "nn/params.h"
 

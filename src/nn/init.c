@@ -9,7 +9,7 @@
  * holds. As in PyTorch, fans are counted from the stored shape, also for
  * transposed convolutions, which are stored the other way round.
  */
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include <math.h>
 #include <stdlib.h>

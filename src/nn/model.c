@@ -9,7 +9,7 @@
  * too (design rule 3), so the split cannot be seen in the result. A device that
  * takes fewer images than a plan has, a GPU, where a few more cost little, is
  * given the next larger plan instead of several small ones. What plans may hold
- * is bounded: a power of two whose arena would pass MAX_ARENA_BYTES is never
+ * is bounded: a power of two whose arena would pass max_arena_bytes is never
  * used, nor are those above it. Where there is no room for a plan, the call
  * fails with NN_ENOMEM, and it is for the caller to make room or to ask for
  * fewer images: it knows what else is in memory.
@@ -19,15 +19,13 @@
  * pack, so a loader thread may call it while the device's owner runs other
  * models; all other functions are the owner's.
  */
-#include "nn/graph.h"
+#include "nn/device.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BUCKETS 7 /* batches of 1, 2, 4, 8, 16, 32, 64 */
-/* 8 images of 256 x 256 in fp32; more at once saves no time worth the memory */
-#define MAX_ARENA_BYTES ((size_t) 256 << 20)
 
 /*
  * images: up to here a larger plan with unused images is faster than two;
@@ -87,15 +85,7 @@ input_channels(const NnModel *m, NnNetwork network)
 static size_t
 element_bytes(const NnModel *m)
 {
-	if (m->device->element_bytes)
-		return m->device->element_bytes(m->device, m->precision);
-	return m->precision == NN_PRECISION_BF16 || m->precision == NN_PRECISION_FP16 ? 2 : 4;
-}
-
-static size_t
-max_arena_bytes(const NnModel *m)
-{
-	return m->device->max_arena_bytes > 0 ? m->device->max_arena_bytes : MAX_ARENA_BYTES;
+	return m->device->element_bytes(m->device, m->precision);
 }
 
 static void
@@ -151,7 +141,7 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 	Bucket *b = malloc(sizeof(Bucket));
 	size_t pixels =
 		nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
-	bool floats = !m->device->flexible;
+	bool floats = !m->device->takes_bytes;
 	size_t in_bytes = floats ? nn_mul(pixels, input_channels(m, network) * sizeof(float)) : 0;
 	size_t result_bytes =
 		floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
@@ -223,10 +213,10 @@ bucket_for(const NnModel *m, NnNetwork network, int n)
 
 	while (log2n + 1 < BUCKETS && 2 << log2n <= n)
 		log2n++;
-	if (m->device->flexible && log2n + 1 < BUCKETS &&
+	if (m->device->takes_fewer && log2n + 1 < BUCKETS &&
 		(n <= PAD_ALWAYS ? n > 1 << log2n : 4 * n > 3 * (2 << log2n)))
 		log2n++;
-	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > max_arena_bytes(m))
+	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > m->device->max_arena_bytes)
 		log2n--;
 	return log2n;
 }
@@ -316,7 +306,7 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 	int last = config->net_e != NN_ENCODER_NONE ? NN_NET_E : NN_NET_G;
 	size_t sum = 0;
 
-	for (int network = NN_NET_G; device->pack_bytes && network <= last; network++)
+	for (int network = NN_NET_G; device->memory && network <= last; network++)
 	{
 		NnParams *params = &m.nets[network].params;
 		Bucket one;
@@ -327,7 +317,7 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 		status = lay_out(&m, network, 1, &one, error);
 		if (status == NN_OK)
 		{
-			sum += device->pack_bytes(device, precision, &one.graph) +
+			sum += device->memory->pack_bytes(device, precision, &one.graph) +
 				   nn_mul(one.plan.arena_elements, element_bytes(&m));
 			nn_plan_free(&one.plan);
 			nn_graph_free(&one.graph);
@@ -496,22 +486,22 @@ typedef struct Sizes
 } Sizes;
 
 /*
- * What images [done, done + count) of the job read and write. Without a
- * flexible device, floats pass through the bucket's arrays where the job has
- * bytes.
+ * What images [done, done + count) of the job read and write. With a device
+ * that takes no bytes, floats pass through the bucket's arrays where the job
+ * has bytes.
  */
 static int
 bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int done, int count,
 			NnBinding *bindings)
 {
-	bool flexible = m->device->flexible;
+	bool bytes = m->device->takes_bytes;
 	int n = 0;
 
 	/* the bindings of inputs are only read */
 	bindings[n] = (NnBinding){ .value = b->image, .n = count };
 	if (!job->bytes)
 		bindings[n].data = (float *) job->floats + done * sizes.in;
-	else if (flexible)
+	else if (bytes)
 		bindings[n].bytes = (uint8_t *) job->bytes + done * sizes.in;
 	else
 		bindings[n].data = b->in;
@@ -527,7 +517,7 @@ bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int 
 		bindings[n] = (NnBinding){ .value = b->out[i], .n = count };
 		if (job->out[i])
 			bindings[n].data = job->out[i] + done * sizes.out;
-		else if (flexible)
+		else if (bytes)
 			bindings[n].bytes = job->byte_out + done * sizes.out;
 		else
 			bindings[n].data = b->result;
@@ -567,11 +557,11 @@ start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int c
 	if (*started == NN_STARTS)
 	{
 		(*started)--;
-		status = m->device->finish(m->device, error);
+		status = m->device->async->finish(m->device, error);
 	}
 	if (status == NN_OK)
-		status =
-			m->device->start(m->device, &b->plan, m->nets[job->network].packed, bindings, n, error);
+		status = m->device->async->start(m->device, &b->plan, m->nets[job->network].packed,
+										 bindings, n, error);
 	*started += status == NN_OK;
 	return status;
 }
@@ -604,7 +594,7 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 			break;
 		count =
 			count < b->graph.values[b->image].shape.n ? count : b->graph.values[b->image].shape.n;
-		if (m->device->start)
+		if (m->device->async)
 			status = start_bucket(m, b, &job, sizes, done, count, &started, error);
 		else
 			status = run_bucket(m, b, &job, sizes, done, count, error);
@@ -615,7 +605,7 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 	 */
 	while (started-- > 0)
 	{
-		NnStatus ended = m->device->finish(m->device, status == NN_OK ? error : &later);
+		NnStatus ended = m->device->async->finish(m->device, status == NN_OK ? error : &later);
 
 		status = status == NN_OK ? ended : status;
 	}

@@ -2,7 +2,7 @@
  * nn_error.c
  *	  Filling an NnError.
  */
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include <stdarg.h>
 #include <stdio.h>

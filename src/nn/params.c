@@ -6,7 +6,7 @@
  * A table owns its names and is immutable once built (by nn_params_of, nets.c),
  * so that any thread may read it.
  */
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 #include "nn/params.h"
 
 #include <math.h>

@@ -15,7 +15,8 @@
  * placed buffer of an overlapping life. A graph has some hundred values, so the
  * quadratic search costs nothing next to the preparation of its kernels.
  */
-#include "nn/training.h"
+#include "nn/device.h"
+#include "nn/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>

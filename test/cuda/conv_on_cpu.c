@@ -11,7 +11,7 @@
 
 #include "common.cuh"
 #include "cuda_runtime_api.h"
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include <stdlib.h>
 

@@ -13,7 +13,7 @@
 #ifndef BICYCLE_NN_FIXTURE_H
 #define BICYCLE_NN_FIXTURE_H
 
-#include "nn/graph.h"
+#include "nn/device.h"
 #include "tap.h"
 
 #include <math.h>

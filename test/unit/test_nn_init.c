@@ -3,7 +3,7 @@
  * initialisation, and depend on the seed and on their place in their network
  * alone, not on the number of threads.
  */
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 #include "tap.h"
 
 #include <math.h>

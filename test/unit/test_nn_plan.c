@@ -7,7 +7,7 @@
  * each unit of memory the buffer that wrote it last: whatever a node reads must
  * still be what was written.
  */
-#include "nn/graph.h"
+#include "nn/device.h"
 #include "tap.h"
 
 #include <limits.h>

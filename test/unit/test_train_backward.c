@@ -379,8 +379,8 @@ run(Trained *s, const double *params)
 	double values[MAX_LOSSES], sum = 0;
 
 	put_params(s, params);
-	if (s->device->train->run(s->device, &s->training, s->feeds, s->nfeeds, s->losses, s->nlosses,
-							  values, &error) != NN_OK)
+	if (nn_training_run(s->device, &s->training, s->feeds, s->nfeeds, s->losses, s->nlosses, values,
+						&error) != NN_OK)
 		return NAN;
 	for (int i = 0; i < s->nlosses; i++)
 		sum += values[i];

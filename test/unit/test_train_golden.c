@@ -188,7 +188,7 @@ forward(NnDevice *device, NnNetwork network, double sums[2], double *first)
 			status = device->train->put(device, &training, NN_ARRAY_PARAM, params.list[i].offset,
 										params.list[i].count, tensors[i].data, &train_error);
 	if (status == NN_OK)
-		status = device->train->run(device, &training, feeds, nfeeds, NULL, 0, NULL, &train_error);
+		status = nn_training_run(device, &training, feeds, nfeeds, NULL, 0, NULL, &train_error);
 	sums[0] = sums[1] = 0;
 	if (status == NN_OK)
 	{

@@ -3,7 +3,7 @@
  * of the method, printed and read back, and that what makes no sense is refused
  * with the reason.
  */
-#include "nn/training.h"
+#include "nn/fit_private.h"
 #include "tap.h"
 
 #include <math.h>

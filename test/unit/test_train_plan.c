@@ -9,7 +9,7 @@
  */
 #include "nn_fixture.h"
 #include "nn/params.h"
-#include "nn/training.h"
+#include "nn/fit_private.h"
 
 #define RANDOM_PLANS 300
 

@@ -5,7 +5,7 @@
 #include "train_client.h"
 
 #include "engine/run.h"
-#include "nn/training.h"
+#include "nn/fit_private.h"
 
 #include <math.h>
 

@@ -12,7 +12,7 @@
 #define BICYCLE_TRAIN_FIXTURE_H
 
 #include "nn_fixture.h"
-#include "nn/training.h"
+#include "nn/fit_private.h"
 
 typedef struct Run
 {

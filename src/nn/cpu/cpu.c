@@ -228,6 +228,8 @@ nn_cpu_open(int threads, NnDevice **out, NnError *error)
 		.describe = cpu_describe,
 		.set_threads = cpu_set_threads,
 		.close = cpu_close,
+		.automatic = NN_PRECISION_FP32,
+		.max_arena_bytes = NN_ARENA_BYTES,
 		.train = &cpu_train_device,
 	};
 	cpu_set_threads(&device->base, threads);

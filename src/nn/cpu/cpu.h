@@ -17,6 +17,7 @@
 #define BICYCLE_NN_CPU_H
 
 #include "nn/cpu/dnnl_compat.h"
+#include "nn/device.h"
 #include "nn/cpu/cpu_kernels.h"
 #include "nn/cpu/cpu_tiles.h"
 

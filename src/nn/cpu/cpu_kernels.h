@@ -11,7 +11,7 @@
 #ifndef BICYCLE_NN_CPU_KERNELS_H
 #define BICYCLE_NN_CPU_KERNELS_H
 
-#include "nn/graph.h"
+#include "nn/ops.h"
 
 /* Channels that one call of moments() or apply() may take. */
 #define CPU_BLOCK 64

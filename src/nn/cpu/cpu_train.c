@@ -1,7 +1,7 @@
 /*
  * cpu_train.c
- *	  Training on the CPU: memory, the steps of a schedule through one table of
- *	  operators, Adam, and the layout of weights.
+ *	  Training on the CPU: its table of operators, memory, primitives, and the
+ *	  layout of weights.
  *
  * Arena, arrays and work space belong to the NnTraining from prepare to
  * release. Operators share their work among an OpenMP team of the device's
@@ -15,21 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct TrainState
-{
-	float *work; /* of products, for each of nwork threads */
-	int nwork;
-	float *latents; /* of convolutions with a latent */
-	size_t nlatents;
-	bool *turned; /* one a parameter: its array holds [tap][C][O] */
-} TrainState;
-
 /* ---- Operators ----------------------------------------------------------- */
 
-typedef void (*TrainOp)(const CpuOperands *op);
-
-static const TrainOp operators[NN_OPS][2] = {
-	/* forward, backward */
+static const NnOpImpl operators[NN_OPS] = {
 	[NN_OP_CONV] = { cpu_train_conv, cpu_train_conv_backward },
 	[NN_OP_CONVT] = { cpu_train_convt, cpu_train_convt_backward },
 	[NN_OP_LINEAR] = { cpu_train_conv, cpu_train_conv_backward },
@@ -44,122 +32,81 @@ static const TrainOp operators[NN_OPS][2] = {
 	[NN_OP_KL_LOSS] = { cpu_train_loss, cpu_train_loss_backward },
 };
 
-static const CpuTrainKernels *
-kernels_of(const NnDevice *device)
+/* ---- Primitives ---------------------------------------------------------- */
+
+static NnStatus
+cpu_train_zero(NnDevice *device, const NnMap *map, NnError *error)
 {
-	return ((const CpuDevice *) device->state)->kernels->train;
+	for (size_t p = 0; p < nn_map_pixels(map); p++)
+		memset(map->f32 + p * map->pitch, 0, map->shape.c * sizeof(float));
+	return NN_OK;
 }
 
-static CpuMap
-map_of(const NnPlan *plan, int value)
+static NnStatus
+cpu_train_feed(NnDevice *device, const NnMap *map, const void *data, NnError *error)
 {
-	if (value < 0)
-		return (CpuMap){ 0 };
-	return (CpuMap){ plan->graph->values[value].shape, plan->pitch[value],
-					 (float *) plan->arena + plan->offset[value] };
+	const float *from = data;
+
+	for (size_t p = 0; p < nn_map_pixels(map); p++, from += map->shape.c)
+		memcpy(map->f32 + p * map->pitch, from, map->shape.c * sizeof(float));
+	return NN_OK;
 }
 
-/* The number at which a parameter begins in an array; NULL for none. */
-static float *
-parameter(const NnTraining *training, NnArray array, int param)
+static NnStatus
+cpu_train_number(NnDevice *device, const NnMap *map, double *value, NnError *error)
 {
-	return param >= 0 ? (float *) training->array[array] + training->params->list[param].offset
-					  : NULL;
+	*value = map->f32[0];
+	return NN_OK;
 }
 
-static CpuOperands
-operands_of(const NnDevice *device, const NnTraining *training, const NnStep *step)
+/* Averages are many numbers and have no ratio, statistics are few. */
+static NnStatus
+cpu_train_follow(NnDevice *device, NnNumbers to, NnNumbers from, size_t n, double share,
+				 double numerator, double denominator, NnError *error)
 {
-	const NnPlan *plan = &training->plan;
-	const NnNode *node = &plan->graph->nodes[step->node];
-	const TrainState *state = plan->device_state;
-	CpuOperands op = {
-		.training = training, .node = node, .index = step->node, .threads = device->threads
-	};
+	float part = (float) share;
 
-	for (int k = 0; k < NN_MAX_IN; k++)
+	if (numerator == denominator)
 	{
-		op.in[k] = map_of(plan, node->in[k]);
-		op.din[k] = map_of(plan, step->din[k]);
-		op.in_mode[k] = step->in_mode[k];
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+		for (size_t i = 0; i < n; i++)
+			to.f32[i] += part * (from.f32[i] - to.f32[i]);
 	}
-	for (int k = 0; k < 2; k++)
-	{
-		op.out[k] = map_of(plan, node->out[k]);
-		op.dout[k] = map_of(plan, step->dout[k]);
-	}
-	op.stats = map_of(plan, node->stats);
-	op.weight = parameter(training, NN_ARRAY_PARAM, node->weight);
-	op.bias = parameter(training, NN_ARRAY_PARAM, node->bias);
-	op.weight_mode = step->weight_mode;
-	op.bias_mode = step->bias_mode;
-	if (op.weight_mode != NN_GRAD_IGNORE)
-		op.dweight = parameter(training, NN_ARRAY_GRAD, node->weight);
-	if (op.bias_mode != NN_GRAD_IGNORE)
-		op.dbias = parameter(training, NN_ARRAY_GRAD, node->bias);
-	op.kernels = kernels_of(device);
-	op.work = state->work;
-	op.latents = state->latents;
-	op.bf16 = plan->precision == NN_PRECISION_BF16;
-	return op;
+	else
+		for (size_t i = 0; i < n; i++)
+			to.f32[i] += part * ((float) (from.f32[i] * numerator / denominator) - to.f32[i]);
+	return NN_OK;
 }
 
-static void
-clear(const CpuMap *map)
+static NnStatus
+cpu_train_adam(NnDevice *device, NnTraining *training, size_t first, size_t end, const NnAdam *adam,
+			   double step_, double root_, NnError *error)
 {
-	for (size_t p = 0; p < cpu_pixels(map->shape); p++)
-		memset(map->data + p * map->pitch, 0, map->shape.c * sizeof(float));
-}
+	float *p = training->array[NN_ARRAY_PARAM].f32, *m = training->array[NN_ARRAY_M].f32,
+		  *v = training->array[NN_ARRAY_V].f32;
+	const float *g = training->array[NN_ARRAY_GRAD].f32;
+	float step = (float) step_, root = (float) (1 / root_), beta1 = (float) (1 - adam->beta1),
+		  beta2 = (float) adam->beta2, rest = (float) (1 - adam->beta2),
+		  epsilon = (float) adam->epsilon;
 
-/*
- * running = 0.9 running + 0.1 batch, with the unbiased variance; PyTorch's
- * momentum of 0.1.
- */
-static void
-update_statistics(const NnTraining *training, const NnNode *node)
-{
-	float *mean = parameter(training, NN_ARRAY_PARAM, node->norm.mean),
-		  *var = parameter(training, NN_ARRAY_PARAM, node->norm.var);
-	CpuMap stats = map_of(&training->plan, node->stats);
-	NnShape s = training->plan.graph->values[node->in[0]].shape;
-	double count = (double) cpu_pixels(s);
-
-	for (int c = 0; c < s.c; c++)
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+	for (size_t i = first; i < end; i++)
 	{
-		mean[c] += 0.1f * (stats.data[c] - mean[c]);
-		var[c] += 0.1f * ((float) (stats.data[s.c + c] * count / (count - 1)) - var[c]);
+		m[i] += beta1 * (g[i] - m[i]);
+		v[i] = beta2 * v[i] + rest * g[i] * g[i];
+		p[i] -= step * m[i] / (sqrtf(v[i]) * root + epsilon);
 	}
+	return NN_OK;
 }
 
-static void
-run_step(const NnDevice *device, const NnTraining *training, const NnStep *step)
-{
-	CpuOperands op;
-	CpuMap zero;
-
-	switch (step->kind)
-	{
-		case NN_STEP_FORWARD:
-		case NN_STEP_BACKWARD:
-			op = operands_of(device, training, step);
-			operators[op.node->op][step->kind == NN_STEP_BACKWARD](&op);
-			break;
-		case NN_STEP_ZERO:
-			zero = map_of(&training->plan, step->zero);
-			clear(&zero);
-			break;
-		case NN_STEP_STATISTICS:
-			update_statistics(training, &training->plan.graph->nodes[step->node]);
-			break;
-	}
-}
+/* ---- Memory -------------------------------------------------------------- */
 
 /*
  * Work space for each of the device's threads; there may be more of them than
  * at the last run.
  */
 static bool
-ready_work(const NnDevice *device, TrainState *state)
+ready_work(const NnDevice *device, CpuTraining *state)
 {
 	size_t each = cpu_product_memory();
 
@@ -172,40 +119,22 @@ ready_work(const NnDevice *device, TrainState *state)
 }
 
 static NnStatus
-cpu_train_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds,
-			  const int *losses, int nlosses, double *values, NnError *error)
+cpu_train_begin(NnDevice *device, NnTraining *training, NnError *error)
 {
-	if (!ready_work(device, training->plan.device_state))
-		return nn_no_memory(error, nn_mul(cpu_product_memory() * sizeof(float), device->threads));
-	for (int i = 0; i < nfeeds; i++)
-	{
-		CpuMap to = map_of(&training->plan, feeds[i].value);
-		const float *from = feeds[i].data;
-
-		for (size_t p = 0; p < cpu_pixels(to.shape); p++, from += to.shape.c)
-			memcpy(to.data + p * to.pitch, from, to.shape.c * sizeof(float));
-	}
-	for (int i = 0; i < training->schedule.nsteps; i++)
-	{
-		nn_progress(device);
-		run_step(device, training, &training->schedule.steps[i]);
-	}
-	for (int i = 0; i < nlosses; i++)
-		values[i] = map_of(&training->plan, losses[i]).data[0];
-	return NN_OK;
+	if (ready_work(device, training->plan.device_state))
+		return NN_OK;
+	return nn_no_memory(error, nn_mul(cpu_product_memory() * sizeof(float), device->threads));
 }
-
-/* ---- Memory -------------------------------------------------------------- */
 
 static void
 cpu_train_release(NnDevice *device, NnTraining *training)
 {
-	TrainState *state = training->plan.device_state;
+	CpuTraining *state = training->plan.device_state;
 
 	for (int i = 0; i < NN_ARRAYS; i++)
 	{
-		free(training->array[i]);
-		training->array[i] = NULL;
+		free(training->array[i].data);
+		training->array[i].data = NULL;
 	}
 	if (state)
 	{
@@ -221,7 +150,7 @@ cpu_train_release(NnDevice *device, NnTraining *training)
 
 /* For the convolution that needs most. */
 static bool
-make_latents(const NnGraph *g, TrainState *state)
+make_latents(const NnGraph *g, CpuTraining *state)
 {
 	size_t most = 1;
 
@@ -282,13 +211,18 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 {
 	const NnGraph *g = training->plan.graph;
 	NnStatus status = check_graph(device, g, error);
-	TrainState *state;
+	CpuTraining *state;
 	bool good;
 
 	if (status != NN_OK)
 		return status;
-	state = calloc(1, sizeof(TrainState));
+	state = calloc(1, sizeof(CpuTraining));
 	good = state != NULL;
+	if (good)
+	{
+		state->kernels = ((const CpuDevice *) device->state)->kernels->train;
+		state->bf16 = training->plan.precision == NN_PRECISION_BF16;
+	}
 	training->plan.device_state = state;
 	training->plan.arena = cpu_alloc(nn_mul(training->plan.arena_elements, sizeof(float)));
 	good = good && training->plan.arena && ready_work(device, state) && make_latents(g, state);
@@ -296,10 +230,10 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	{
 		size_t count = i == NN_ARRAY_EMA ? training->nema : training->params->total;
 
-		training->array[i] = cpu_alloc(count * sizeof(float));
-		good = training->array[i] != NULL;
+		training->array[i].data = cpu_alloc(count * sizeof(float));
+		good = training->array[i].data != NULL;
 		if (good)
-			clear_floats(training->array[i], count, device->threads);
+			clear_floats(training->array[i].f32, count, device->threads);
 	}
 	if (good)
 		state->turned = calloc(training->params->n + 1, sizeof(bool));
@@ -315,45 +249,6 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	training->plan.device_bytes = (4 * training->params->total + training->nema +
 								   state->nwork * cpu_product_memory() + state->nlatents) *
 								  sizeof(float);
-	return NN_OK;
-}
-
-/* ---- Adam ---------------------------------------------------------------- */
-
-/*
- * Kingma and Ba 2015, as PyTorch rounds it: the corrections of both moments'
- * bias apart.
- */
-static NnStatus
-cpu_adam(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *error)
-{
-	float *p = training->array[NN_ARRAY_PARAM], *m = training->array[NN_ARRAY_M],
-		  *v = training->array[NN_ARRAY_V], *ema = training->array[NN_ARRAY_EMA];
-	const float *g = training->array[NN_ARRAY_GRAD];
-	float step = (float) (adam->lr / (1 - pow(adam->beta1, (double) adam->t))),
-		  root = (float) (1 / sqrt(1 - pow(adam->beta2, (double) adam->t))),
-		  beta1 = (float) (1 - adam->beta1), beta2 = (float) adam->beta2,
-		  rest = (float) (1 - adam->beta2), epsilon = (float) adam->epsilon,
-		  decay = (float) (1 - adam->ema);
-
-	for (int k = 0; k < training->params->n; k++)
-	{
-		size_t first = training->params->list[k].offset,
-			   end = first + training->params->list[k].count;
-
-		if (!training->schedule.trained[k])
-			continue;
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-		for (size_t i = first; i < end; i++)
-		{
-			m[i] += beta1 * (g[i] - m[i]);
-			v[i] = beta2 * v[i] + rest * g[i] * g[i];
-			p[i] -= step * m[i] / (sqrtf(v[i]) * root + epsilon);
-		}
-	}
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-	for (size_t i = 0; i < training->nema; i++)
-		ema[i] += decay * (p[i] - ema[i]);
 	return NN_OK;
 }
 
@@ -393,12 +288,12 @@ static NnStatus
 transfer(const NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count,
 		 float *data, bool put)
 {
-	const TrainState *state = training->plan.device_state;
+	const CpuTraining *state = training->plan.device_state;
 
 	for (int i = 0; i < training->params->n; i++)
 	{
 		const NnParam *p = &training->params->list[i];
-		float *ours = parameter(training, array, i), *theirs = data + (p->offset - offset);
+		float *ours = training->array[array].f32 + p->offset, *theirs = data + (p->offset - offset);
 
 		if (p->offset < offset || p->offset + p->count > offset + count)
 			continue;
@@ -469,7 +364,13 @@ const NnTrainDevice cpu_train_device = { .dtype = NN_F32,
 										 .automatic = cpu_automatic,
 										 .prepare = cpu_train_prepare,
 										 .release = cpu_train_release,
-										 .run = cpu_train_run,
-										 .adam = cpu_adam,
+										 .ops = operators,
+										 .only_adds = false,
+										 .begin = cpu_train_begin,
+										 .zero = cpu_train_zero,
+										 .feed = cpu_train_feed,
+										 .number = cpu_train_number,
+										 .follow = cpu_train_follow,
+										 .adam = cpu_train_adam,
 										 .get = cpu_get,
 										 .put = cpu_put };

@@ -19,37 +19,23 @@
 #include "nn/cpu/cpu_train_kernels.h"
 #include "nn/training.h"
 
-/* A value or a gradient: pixel i of all images begins at data + i * pitch. */
-typedef struct CpuMap
+/* What belongs to an NnTraining here: its plan's device_state. */
+typedef struct CpuTraining
 {
-	NnShape shape;
-	size_t pitch;
-	float *data; /* NULL: there is none */
-} CpuMap;
-
-/* The operands of one step. */
-typedef struct CpuOperands
-{
-	const NnTraining *training;
-	const NnNode *node;
-	int index; /* of the node */
-	int threads;
-	CpuMap in[NN_MAX_IN];
-	CpuMap out[2];
-	CpuMap stats;
-	const float *weight;
-	const float *bias;
-	CpuMap dout[2]; /* backward */
-	CpuMap din[NN_MAX_IN];
-	NnGradMode in_mode[NN_MAX_IN];
-	float *dweight;
-	float *dbias;
-	NnGradMode weight_mode, bias_mode;
 	const CpuTrainKernels *kernels;
-	bool bf16;      /* operands of products are rounded to bfloat16 */
-	float *work;    /* of convolutions, a part for each thread */
+	bool bf16;   /* operands of products are rounded to bfloat16 */
+	float *work; /* of products, for each of nwork threads */
+	int nwork;
 	float *latents; /* of convolutions with a latent */
-} CpuOperands;
+	size_t nlatents;
+	bool *turned; /* one a parameter: its array holds [tap][C][O] */
+} CpuTraining;
+
+static inline const CpuTraining *
+cpu_training(const NnOperands *op)
+{
+	return op->training->plan.device_state;
+}
 
 static inline size_t
 cpu_pixels(NnShape s)
@@ -65,35 +51,35 @@ cpu_pixels(NnShape s)
  * more than it saves.
  */
 static inline int
-cpu_team(const CpuOperands *op, size_t operations)
+cpu_team(const NnOperands *op, size_t operations)
 {
-	return operations < 16384 ? 1 : op->threads;
+	return operations < 16384 ? 1 : op->device->threads;
 }
 
 /* cpu_train_conv.c */
 extern bool cpu_train_can_conv(const NnNode *node);
 extern size_t cpu_train_latents(const NnGraph *g, const NnNode *node);
-extern void cpu_train_conv(const CpuOperands *op);
-extern void cpu_train_conv_backward(const CpuOperands *op);
-extern void cpu_train_convt(const CpuOperands *op);
-extern void cpu_train_convt_backward(const CpuOperands *op);
+extern NnStatus cpu_train_conv(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_conv_backward(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_convt(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_convt_backward(const NnOperands *op, NnError *error);
 
 /* cpu_train_norm.c */
-extern void cpu_train_norm_act(const CpuOperands *op);
-extern void cpu_train_norm_act_backward(const CpuOperands *op);
+extern NnStatus cpu_train_norm_act(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_norm_act_backward(const NnOperands *op, NnError *error);
 extern void cpu_train_act(NnActKind kind, float *x, int n); /* in place */
 
 /* cpu_train_ops.c */
-extern void cpu_train_upsample(const CpuOperands *op);
-extern void cpu_train_upsample_backward(const CpuOperands *op);
-extern void cpu_train_avgpool(const CpuOperands *op);
-extern void cpu_train_avgpool_backward(const CpuOperands *op);
-extern void cpu_train_add(const CpuOperands *op);
-extern void cpu_train_add_backward(const CpuOperands *op);
-extern void cpu_train_reparam(const CpuOperands *op);
-extern void cpu_train_reparam_backward(const CpuOperands *op);
-extern void cpu_train_loss(const CpuOperands *op);
-extern void cpu_train_loss_backward(const CpuOperands *op);
+extern NnStatus cpu_train_upsample(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_upsample_backward(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_avgpool(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_avgpool_backward(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_add(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_add_backward(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_reparam(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_reparam_backward(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_loss(const NnOperands *op, NnError *error);
+extern NnStatus cpu_train_loss_backward(const NnOperands *op, NnError *error);
 
 /* cpu_train.c */
 extern const NnTrainDevice cpu_train_device;

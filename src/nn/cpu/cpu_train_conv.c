@@ -30,12 +30,12 @@
 typedef struct Window
 {
 	int kernel, stride, pad;
-	CpuMap x, y;
+	NnMap x, y;
 	int nz; /* channels of the latent */
 } Window;
 
 static Window
-window_of(const CpuOperands *op, CpuMap x, CpuMap y, int nz)
+window_of(const NnOperands *op, NnMap x, NnMap y, int nz)
 {
 	const NnNode *node = op->node;
 	Window w = { .kernel = 1, .stride = 1, .x = x, .y = y, .nz = nz };
@@ -56,9 +56,9 @@ cpu_train_can_conv(const NnNode *node)
 }
 
 static float *
-image_of(const CpuMap *map, int n)
+image_of(const NnMap *map, int n)
 {
-	return map->data + (size_t) n * map->shape.h * map->shape.w * map->pitch;
+	return map->f32 + (size_t) n * map->shape.h * map->shape.w * map->pitch;
 }
 
 /* ---- Gathering ----------------------------------------------------------- */
@@ -70,7 +70,7 @@ image_of(const CpuMap *map, int n)
  */
 typedef struct Gather
 {
-	CpuMap from, to;
+	NnMap from, to;
 	int ntaps, tap[MAX_TAPS], /* of the weights */
 		dy[MAX_TAPS], dx[MAX_TAPS];
 	int stride, h, w, /* of the grid */
@@ -100,7 +100,7 @@ under(const Gather *g, Pixel p, int t)
 
 	if (y < 0 || y >= s.h || x < 0 || x >= s.w)
 		return NULL;
-	return g->from.data + (((size_t) p.n * s.h + y) * s.w + x) * g->from.pitch;
+	return g->from.f32 + (((size_t) p.n * s.h + y) * s.w + x) * g->from.pitch;
 }
 
 /*
@@ -186,18 +186,18 @@ gather_row(const CpuProduct *p, int i)
 	const Gather *g = p->context;
 	Pixel at = pixel_of(g, i);
 
-	return g->to.data + (((size_t) at.n * g->to.shape.h + at.y * g->step + g->y0) * g->to.shape.w +
-						 at.x * g->step + g->x0) *
-							g->to.pitch;
+	return g->to.f32 + (((size_t) at.n * g->to.shape.h + at.y * g->step + g->y0) * g->to.shape.w +
+						at.x * g->step + g->x0) *
+						   g->to.pitch;
 }
 
 static void
-multiply_gathered(const CpuOperands *op, const Gather *g,
+multiply_gathered(const NnOperands *op, const Gather *g,
 				  void (*pack_b)(const CpuProduct *, int, int, int, int, float *),
 				  const float *bias, bool add)
 {
-	CpuProduct product = { .kernels = op->kernels,
-						   .bf16 = op->bf16,
+	CpuProduct product = { .kernels = cpu_training(op)->kernels,
+						   .bf16 = cpu_training(op)->bf16,
 						   .m = g->to.shape.n * g->h * g->w,
 						   .n = g->to.shape.c,
 						   .k = g->ntaps * g->from.shape.c,
@@ -208,7 +208,7 @@ multiply_gathered(const CpuOperands *op, const Gather *g,
 						   .bias = bias,
 						   .add = add };
 
-	cpu_multiply(&product, op->work, op->threads);
+	cpu_multiply(&product, cpu_training(op)->work, op->device->threads);
 }
 
 /* ---- y = columns * weights ----------------------------------------------- */
@@ -231,7 +231,7 @@ pack_weights(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
 }
 
 static void
-product_y(const CpuOperands *op, const Window *w, const float *bias, bool add)
+product_y(const NnOperands *op, const Window *w, const float *bias, bool add)
 {
 	Gather g = { .from = w->x,
 				 .to = w->y,
@@ -240,7 +240,7 @@ product_y(const CpuOperands *op, const Window *w, const float *bias, bool add)
 				 .h = w->y.shape.h,
 				 .w = w->y.shape.w,
 				 .step = 1,
-				 .weight = op->weight,
+				 .weight = op->weight.f32,
 				 .rows = w->x.shape.c + w->nz,
 				 .o = w->y.shape.c };
 
@@ -290,7 +290,7 @@ begin_grid(const Gather *g, const float *bias)
 
 /* Pixels of x that are (y0, x0) modulo the stride. */
 static void
-product_phase(const CpuOperands *op, const Window *w, int y0, int x0, const float *bias, bool add)
+product_phase(const NnOperands *op, const Window *w, int y0, int x0, const float *bias, bool add)
 {
 	Gather g = { .from = w->y,
 				 .to = w->x,
@@ -300,7 +300,7 @@ product_phase(const CpuOperands *op, const Window *w, int y0, int x0, const floa
 				 .step = w->stride,
 				 .y0 = y0,
 				 .x0 = x0,
-				 .weight = op->weight,
+				 .weight = op->weight.f32,
 				 .rows = w->x.shape.c + w->nz,
 				 .o = w->y.shape.c };
 
@@ -319,7 +319,7 @@ product_phase(const CpuOperands *op, const Window *w, int y0, int x0, const floa
 }
 
 static void
-product_x(const CpuOperands *op, const Window *w, const float *bias, bool add)
+product_x(const NnOperands *op, const Window *w, const float *bias, bool add)
 {
 	for (int y0 = 0; y0 < w->stride && y0 < w->x.shape.h; y0++)
 		for (int x0 = 0; x0 < w->stride && x0 < w->x.shape.w; x0++)
@@ -335,7 +335,7 @@ product_x(const CpuOperands *op, const Window *w, const float *bias, bool add)
 typedef struct Correlation
 {
 	Gather gather;
-	CpuMap y;
+	NnMap y;
 	float *gradient; /* [tap][C + nz][O] */
 } Correlation;
 
@@ -399,7 +399,7 @@ pack_outputs(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
 {
 	const Correlation *r = p->context;
 
-	p->kernels->pack_panel(r->y.data + (size_t) k0 * r->y.pitch + n0, r->y.pitch, k, n, to);
+	p->kernels->pack_panel(r->y.f32 + (size_t) k0 * r->y.pitch + n0, r->y.pitch, k, n, to);
 }
 
 static float *
@@ -412,7 +412,7 @@ gradient_row(const CpuProduct *p, int i)
 }
 
 static void
-product_w(const CpuOperands *op, const Window *w)
+product_w(const NnOperands *op, const Window *w)
 {
 	Correlation r = { .gather = { .from = w->x,
 								  .ntaps = w->kernel * w->kernel,
@@ -422,9 +422,9 @@ product_w(const CpuOperands *op, const Window *w)
 								  .rows = w->x.shape.c + w->nz,
 								  .o = w->y.shape.c },
 					  .y = w->y,
-					  .gradient = op->dweight };
-	CpuProduct product = { .kernels = op->kernels,
-						   .bf16 = op->bf16,
+					  .gradient = op->dweight.f32 };
+	CpuProduct product = { .kernels = cpu_training(op)->kernels,
+						   .bf16 = cpu_training(op)->bf16,
 						   .m = r.gather.ntaps * w->x.shape.c,
 						   .n = w->y.shape.c,
 						   .k = (int) cpu_pixels(w->y.shape),
@@ -440,13 +440,13 @@ product_w(const CpuOperands *op, const Window *w)
 		r.gather.dy[t] = t / w->kernel - w->pad;
 		r.gather.dx[t] = t % w->kernel - w->pad;
 	}
-	cpu_multiply(&product, op->work, op->threads);
+	cpu_multiply(&product, cpu_training(op)->work, op->device->threads);
 }
 
 static void
-bias_gradient(const CpuOperands *op)
+bias_gradient(const NnOperands *op)
 {
-	const CpuMap *dy = &op->dout[0];
+	const NnMap *dy = &op->dout[0];
 	int c = dy->shape.c;
 	size_t pixels = cpu_pixels(dy->shape);
 
@@ -458,10 +458,10 @@ bias_gradient(const CpuOperands *op)
 
 		for (size_t p = 0; p < pixels; p++)
 			for (int k = 0; k < nc; k++)
-				sums[k] += dy->data[p * dy->pitch + c0 + k];
+				sums[k] += dy->f32[p * dy->pitch + c0 + k];
 		for (int k = 0; k < nc; k++)
-			op->dbias[c0 + k] =
-				(float) sums[k] + (op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[c0 + k] : 0);
+			op->dbias.f32[c0 + k] =
+				(float) sums[k] + (op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias.f32[c0 + k] : 0);
 	}
 }
 
@@ -485,22 +485,23 @@ cpu_train_latents(const NnGraph *g, const NnNode *node)
 
 /* A number as an operand of a product. */
 static inline float
-operand(const CpuOperands *op, float x)
+operand(bool bf16, float x)
 {
-	return op->bf16 ? nn_bf16(x) : x;
+	return bf16 ? nn_bf16(x) : x;
 }
 
 static float *
-activated_latent(const CpuOperands *op)
+activated_latent(const NnOperands *op)
 {
-	const CpuMap *z = &op->in[1];
-	float *to = op->latents;
+	const NnMap *z = &op->in[1];
+	float *to = cpu_training(op)->latents;
+	bool bf16 = cpu_training(op)->bf16;
 
 	for (int n = 0; n < z->shape.n; n++)
-		memcpy(to + (size_t) n * z->shape.c, z->data + n * z->pitch, z->shape.c * sizeof(float));
+		memcpy(to + (size_t) n * z->shape.c, z->f32 + n * z->pitch, z->shape.c * sizeof(float));
 	cpu_train_act(op->node->conv.z_act, to, z->shape.n * z->shape.c);
 	for (int i = 0; i < z->shape.n * z->shape.c; i++)
-		to[i] = operand(op, to[i]);
+		to[i] = operand(bf16, to[i]);
 	return to;
 }
 
@@ -523,32 +524,33 @@ add_floats(float *restrict to, const float *restrict from, int n)
 
 /* What each tap adds for image n: [tap][O]. */
 static void
-spread_latent(const CpuOperands *op, const Window *w, const float *z, float *taps)
+spread_latent(const NnOperands *op, const Window *w, const float *z, float *taps)
 {
 	int o = w->y.shape.c;
+	bool bf16 = cpu_training(op)->bf16;
 
 	memset(taps, 0, (size_t) w->kernel * w->kernel * o * sizeof(float));
 	for (int t = 0; t < w->kernel * w->kernel; t++)
 		for (int k = 0; k < w->nz; k++)
 		{
 			const float *weight =
-				op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
+				op->weight.f32 + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
 
 			for (int i = 0; i < o; i++)
-				taps[(size_t) t * o + i] += z[k] * operand(op, weight[i]);
+				taps[(size_t) t * o + i] += z[k] * operand(bf16, weight[i]);
 		}
 }
 
 /* A pixel of y begins with the bias and all taps inside. */
 static void
-begin_pixel(const CpuOperands *op, const Window *w, const float *taps, int y, int x, float *to)
+begin_pixel(const NnOperands *op, const Window *w, const float *taps, int y, int x, float *to)
 {
 	int o = w->y.shape.c, y0, y1, x0, x1;
 
 	inside(w, y, w->x.shape.h, &y0, &y1);
 	inside(w, x, w->x.shape.w, &x0, &x1);
-	if (op->bias)
-		memcpy(to, op->bias, o * sizeof(float));
+	if (op->bias.data)
+		memcpy(to, op->bias.f32, o * sizeof(float));
 	else
 		memset(to, 0, o * sizeof(float));
 	for (int ky = y0; ky < y1; ky++)
@@ -571,12 +573,12 @@ same_taps(const Window *w, int x)
 
 /* y begins with the bias and what the latent adds. */
 static void
-begin_outputs(const CpuOperands *op, const Window *w)
+begin_outputs(const NnOperands *op, const Window *w)
 {
 	const float *z = activated_latent(op);
 	int o = w->y.shape.c;
 	size_t each = (size_t) w->kernel * w->kernel * o;
-	float *taps = op->latents + (size_t) w->y.shape.n * w->nz;
+	float *taps = cpu_training(op)->latents + (size_t) w->y.shape.n * w->nz;
 	int team = cpu_team(op, cpu_pixels(w->y.shape) * o);
 
 #pragma omp parallel for schedule(static) num_threads(team)
@@ -603,8 +605,9 @@ begin_outputs(const CpuOperands *op, const Window *w)
  * c) of image n: [tap][O].
  */
 static void
-sum_taps(const CpuOperands *op, const Window *w, int n, int c0, int c, float *taps)
+sum_taps(const NnOperands *op, const Window *w, int n, int c0, int c, float *taps)
 {
+	bool bf16 = cpu_training(op)->bf16;
 	double sums[MAX_TAPS][CPU_TRAIN_BLOCK] = { 0 };
 
 	for (int y = 0; y < w->y.shape.h; y++)
@@ -620,11 +623,11 @@ sum_taps(const CpuOperands *op, const Window *w, int n, int c0, int c, float *ta
 			inside(w, x, w->x.shape.w, &x0, &x1);
 			if (x0 == 0 && x1 == w->kernel)
 				for (int k = 0; k < c; k++)
-					middle[k] += operand(op, from[k]);
+					middle[k] += operand(bf16, from[k]);
 			else
 				for (int kx = x0; kx < x1; kx++)
 					for (int k = 0; k < c; k++)
-						row[kx][k] += operand(op, from[k]);
+						row[kx][k] += operand(bf16, from[k]);
 		}
 		inside(w, y, w->x.shape.h, &y0, &y1);
 		for (int ky = y0; ky < y1; ky++)
@@ -639,11 +642,11 @@ sum_taps(const CpuOperands *op, const Window *w, int n, int c0, int c, float *ta
 
 /* The gradient of the weights of the latent's channel k under tap t. */
 static void
-latent_weight_gradient(const CpuOperands *op, const Window *w, const float *z, const float *taps,
+latent_weight_gradient(const NnOperands *op, const Window *w, const float *z, const float *taps,
 					   int t, int k)
 {
 	int o = w->y.shape.c;
-	float *to = op->dweight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
+	float *to = op->dweight.f32 + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o;
 
 	if (op->weight_mode == NN_GRAD_OVERWRITE)
 		memset(to, 0, o * sizeof(float));
@@ -659,19 +662,20 @@ latent_weight_gradient(const CpuOperands *op, const Window *w, const float *z, c
 
 /* The gradient of channel k of image n's activated latent. */
 static double
-activated_gradient(const CpuOperands *op, const Window *w, const float *taps, int n, int k)
+activated_gradient(const NnOperands *op, const Window *w, const float *taps, int n, int k)
 {
 	int o = w->y.shape.c;
+	bool bf16 = cpu_training(op)->bf16;
 	double sum = 0;
 
 	for (int t = 0; t < w->kernel * w->kernel; t++)
 	{
-		const float *weight =
-						op->weight + ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o,
+		const float *weight = op->weight.f32 +
+							  ((size_t) t * (w->x.shape.c + w->nz) + w->x.shape.c + k) * o,
 					*from = taps + ((size_t) n * w->kernel * w->kernel + t) * o;
 
 		for (int i = 0; i < o; i++)
-			sum += operand(op, weight[i]) * from[i];
+			sum += operand(bf16, weight[i]) * from[i];
 	}
 	return sum;
 }
@@ -681,17 +685,17 @@ activated_gradient(const CpuOperands *op, const Window *w, const float *taps, in
  * networks.
  */
 static void
-latent_gradient(const CpuOperands *op, const Window *w, const float *taps)
+latent_gradient(const NnOperands *op, const Window *w, const float *taps)
 {
-	const CpuMap *z = &op->in[1], *to = &op->din[1];
+	const NnMap *z = &op->in[1], *to = &op->din[1];
 
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
 	for (int n = 0; n < z->shape.n; n++)
 		for (int k = 0; k < z->shape.c; k++)
 		{
 			float slope =
-				op->node->conv.z_act == NN_ACT_LRELU && !(z->data[n * z->pitch + k] > 0) ? 0.2f : 1;
-			float *at = &to->data[n * to->pitch + k];
+				op->node->conv.z_act == NN_ACT_LRELU && !(z->f32[n * z->pitch + k] > 0) ? 0.2f : 1;
+			float *at = &to->f32[n * to->pitch + k];
 
 			*at = (float) activated_gradient(op, w, taps, n, k) * slope +
 				  (op->in_mode[1] == NN_GRAD_ACCUMULATE ? *at : 0);
@@ -699,10 +703,10 @@ latent_gradient(const CpuOperands *op, const Window *w, const float *taps)
 }
 
 static void
-latent_gradients(const CpuOperands *op, const Window *w)
+latent_gradients(const NnOperands *op, const Window *w)
 {
 	const float *z = activated_latent(op);
-	float *taps = op->latents + (size_t) w->y.shape.n * w->nz;
+	float *taps = cpu_training(op)->latents + (size_t) w->y.shape.n * w->nz;
 
 #pragma omp parallel for collapse(2) schedule(static) \
 	num_threads(cpu_team(op, cpu_pixels(w->y.shape) * w->y.shape.c))
@@ -711,8 +715,8 @@ latent_gradients(const CpuOperands *op, const Window *w)
 			sum_taps(op, w, n, c0,
 					 w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
 					 taps + (size_t) n * w->kernel * w->kernel * w->y.shape.c);
-	if (op->dweight)
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
+	if (op->dweight.data)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
 		for (int t = 0; t < w->kernel * w->kernel; t++)
 			for (int k = 0; k < w->nz; k++)
 				latent_weight_gradient(op, w, z, taps, t, k);
@@ -723,58 +727,62 @@ latent_gradients(const CpuOperands *op, const Window *w)
 /* ---- Convolution and linear layers --------------------------------------- */
 
 /* x (N, H, W, C), z (N, 1, 1, nz) or none -> y (N, H', W', O) */
-void
-cpu_train_conv(const CpuOperands *op)
+NnStatus
+cpu_train_conv(const NnOperands *op, NnError *error)
 {
 	bool latent = op->in[1].data != NULL;
 	Window w = window_of(op, op->in[0], op->out[0], latent ? op->in[1].shape.c : 0);
 
 	if (latent)
 		begin_outputs(op, &w);
-	product_y(op, &w, op->bias, latent);
+	product_y(op, &w, op->bias.f32, latent);
+	return NN_OK;
 }
 
-void
-cpu_train_conv_backward(const CpuOperands *op)
+NnStatus
+cpu_train_conv_backward(const NnOperands *op, NnError *error)
 {
 	Window w = window_of(op, op->in[0], op->dout[0], op->in[1].data ? op->in[1].shape.c : 0);
 
-	if (op->dbias)
+	if (op->dbias.data)
 		bias_gradient(op);
-	if (w.nz > 0 && (op->dweight || op->din[1].data))
+	if (w.nz > 0 && (op->dweight.data || op->din[1].data))
 		latent_gradients(op, &w);
-	if (op->dweight)
+	if (op->dweight.data)
 		product_w(op, &w);
 	if (op->din[0].data)
 	{
 		w.x = op->din[0];
 		product_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
+	return NN_OK;
 }
 
 /* ---- Transposed convolution ---------------------------------------------- */
 
 /* x (N, H, W, C) -> y (N, 2H, 2W, O) */
-void
-cpu_train_convt(const CpuOperands *op)
+NnStatus
+cpu_train_convt(const NnOperands *op, NnError *error)
 {
 	Window w = window_of(op, op->out[0], op->in[0], 0);
 
-	product_x(op, &w, op->bias, false);
+	product_x(op, &w, op->bias.f32, false);
+	return NN_OK;
 }
 
-void
-cpu_train_convt_backward(const CpuOperands *op)
+NnStatus
+cpu_train_convt_backward(const NnOperands *op, NnError *error)
 {
 	Window w = window_of(op, op->dout[0], op->in[0], 0);
 
-	if (op->dbias)
+	if (op->dbias.data)
 		bias_gradient(op);
-	if (op->dweight)
+	if (op->dweight.data)
 		product_w(op, &w);
 	if (op->din[0].data)
 	{
 		w.y = op->din[0];
 		product_y(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
+	return NN_OK;
 }

@@ -9,7 +9,7 @@
 #ifndef BICYCLE_NN_CPU_TRAIN_KERNELS_H
 #define BICYCLE_NN_CPU_TRAIN_KERNELS_H
 
-#include "nn/graph.h"
+#include "nn/ops.h"
 
 /* Most rows of a block that multiply() takes, of any instruction set. */
 #define CPU_MAX_ROWS 12

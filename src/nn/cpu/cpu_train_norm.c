@@ -47,7 +47,7 @@ cpu_train_act(NnActKind kind, float *x, int n)
  */
 typedef struct Piece
 {
-	const CpuOperands *op;
+	const NnOperands *op;
 	size_t first, end;
 	int image; /* whose statistics it has */
 	int c0, c;
@@ -61,9 +61,9 @@ least(size_t a, size_t b)
 }
 
 static CpuPixels
-pixels_at(const Piece *piece, const CpuMap *map, size_t pixel)
+pixels_at(const Piece *piece, const NnMap *map, size_t pixel)
 {
-	return (CpuPixels){ map->data ? map->data + pixel * map->pitch + piece->c0 : NULL,
+	return (CpuPixels){ map->data ? map->f32 + pixel * map->pitch + piece->c0 : NULL,
 						(ptrdiff_t) map->pitch };
 }
 
@@ -74,8 +74,8 @@ compute_statistics(const Piece *piece, float *mean, float *var)
 	double centre[CPU_NORM_CHANNELS] = { 0 }, m2[CPU_NORM_CHANNELS] = { 0 };
 	int n = (int) (piece->end - piece->first);
 
-	piece->op->kernels->norm_moments(pixels_at(piece, &piece->op->in[0], piece->first), n, piece->c,
-									 centre, m2);
+	cpu_training(piece->op)->kernels->norm_moments(
+		pixels_at(piece, &piece->op->in[0], piece->first), n, piece->c, centre, m2);
 	for (int k = 0; k < piece->c; k++)
 	{
 		mean[k] = (float) centre[k];
@@ -90,7 +90,7 @@ compute_statistics(const Piece *piece, float *mean, float *var)
 static void
 prepare_piece(Piece *piece, bool compute)
 {
-	const CpuOperands *op = piece->op;
+	const NnOperands *op = piece->op;
 	CpuNorm *norm = &piece->norm;
 	bool batch = op->node->norm.kind == NN_NORM_BATCH;
 	float *mean, *var;
@@ -103,7 +103,7 @@ prepare_piece(Piece *piece, bool compute)
 	}
 	if (op->node->norm.kind == NN_NORM_NONE)
 		return;
-	mean = op->stats.data + piece->image * op->stats.pitch + piece->c0;
+	mean = op->stats.f32 + piece->image * op->stats.pitch + piece->c0;
 	var = mean + op->in[0].shape.c;
 	if (compute)
 		compute_statistics(piece, mean, var);
@@ -111,8 +111,8 @@ prepare_piece(Piece *piece, bool compute)
 	{
 		norm->mean[k] = mean[k];
 		norm->inverse[k] = (float) (1 / sqrt(var[k] + EPSILON));
-		norm->scale[k] = norm->inverse[k] * (batch ? op->weight[piece->c0 + k] : 1);
-		norm->shift[k] = batch ? op->bias[piece->c0 + k] : 0;
+		norm->scale[k] = norm->inverse[k] * (batch ? op->weight.f32[piece->c0 + k] : 1);
+		norm->shift[k] = batch ? op->bias.f32[piece->c0 + k] : 0;
 	}
 }
 
@@ -120,7 +120,7 @@ prepare_piece(Piece *piece, bool compute)
 static void
 move_to(Piece *piece, size_t p, int n, float *masks)
 {
-	const CpuOperands *op = piece->op;
+	const NnOperands *op = piece->op;
 
 	piece->norm.x = pixels_at(piece, &op->in[0], p);
 	for (int k = 0; k < 2; k++)
@@ -152,7 +152,7 @@ forward_piece(Piece *piece)
 		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		piece->op->kernels->norm(&piece->norm, n, piece->c);
+		cpu_training(piece->op)->kernels->norm(&piece->norm, n, piece->c);
 	}
 }
 
@@ -164,7 +164,7 @@ forward_piece(Piece *piece)
 static void
 backward_piece(Piece *piece)
 {
-	const CpuOperands *op = piece->op;
+	const NnOperands *op = piece->op;
 	double sum[CPU_NORM_CHANNELS] = { 0 }, product[CPU_NORM_CHANNELS] = { 0 };
 	float masks[CPU_NORM_PIXELS * CPU_NORM_CHANNELS], mean_g[CPU_NORM_CHANNELS],
 		mean_product[CPU_NORM_CHANNELS];
@@ -176,29 +176,29 @@ backward_piece(Piece *piece)
 		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		op->kernels->norm_sums(&piece->norm, n, piece->c, sum, product);
+		cpu_training(op)->kernels->norm_sums(&piece->norm, n, piece->c, sum, product);
 	}
 	for (int k = 0; k < piece->c; k++)
 	{
 		mean_g[k] = (float) (sum[k] / (double) (piece->end - piece->first));
 		mean_product[k] = (float) (product[k] / (double) (piece->end - piece->first));
-		if (op->dweight)
-			op->dweight[piece->c0 + k] =
+		if (op->dweight.data)
+			op->dweight.f32[piece->c0 + k] =
 				(float) product[k] +
-				(op->weight_mode == NN_GRAD_ACCUMULATE ? op->dweight[piece->c0 + k] : 0);
-		if (op->dbias)
-			op->dbias[piece->c0 + k] =
+				(op->weight_mode == NN_GRAD_ACCUMULATE ? op->dweight.f32[piece->c0 + k] : 0);
+		if (op->dbias.data)
+			op->dbias.f32[piece->c0 + k] =
 				(float) sum[k] +
-				(op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias[piece->c0 + k] : 0);
+				(op->bias_mode == NN_GRAD_ACCUMULATE ? op->dbias.f32[piece->c0 + k] : 0);
 	}
 	for (size_t p = piece->first; op->din[0].data && p < piece->end; p += CPU_NORM_PIXELS)
 	{
 		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		op->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product,
-								   pixels_at(piece, &op->din[0], p),
-								   op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		cpu_training(op)->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product,
+												 pixels_at(piece, &op->din[0], p),
+												 op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 }
 
@@ -208,13 +208,13 @@ typedef void (*PieceOp)(Piece *piece);
 
 /* With sums: blocks of channels, as wide as leaves one for each thread. */
 static void
-for_channels(const CpuOperands *op, PieceOp run)
+for_channels(const NnOperands *op, PieceOp run)
 {
 	NnShape s = op->in[0].shape;
 	int images = op->node->norm.kind == NN_NORM_BATCH ? 1 : s.n, block = CPU_NORM_CHANNELS;
 	size_t pixels = cpu_pixels(s) / images;
 
-	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->threads)
+	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->device->threads)
 		block /= 2;
 #pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, cpu_pixels(s) * s.c))
 	for (int n = 0; n < images; n++)
@@ -233,7 +233,7 @@ for_channels(const CpuOperands *op, PieceOp run)
 
 /* Without sums: stretches of pixels. */
 static void
-for_stretches(const CpuOperands *op, PieceOp run)
+for_stretches(const NnOperands *op, PieceOp run)
 {
 	size_t pixels = cpu_pixels(op->in[0].shape);
 	int c = op->in[0].shape.c;
@@ -254,17 +254,17 @@ for_stretches(const CpuOperands *op, PieceOp run)
 
 /* A map of `pixels` pixels of c channels in the memory of a dense one. */
 static void
-reshape(CpuMap *map, size_t skip, int pixels, int c)
+reshape(NnMap *map, size_t skip, int pixels, int c)
 {
 	if (!map->data)
 		return;
-	map->data += skip;
+	map->f32 += skip;
 	map->shape = (NnShape){ 1, 1, pixels, c };
 	map->pitch = c;
 }
 
 static void
-reshape_all(CpuOperands *op, size_t skip, int pixels, int c)
+reshape_all(NnOperands *op, size_t skip, int pixels, int c)
 {
 	reshape(&op->in[0], skip, pixels, c);
 	reshape(&op->din[0], skip, pixels, c);
@@ -277,10 +277,10 @@ reshape_all(CpuOperands *op, size_t skip, int pixels, int c)
 
 /* Whether no map has gaps between its pixels. */
 static bool
-is_dense(const CpuOperands *op)
+is_dense(const NnOperands *op)
 {
-	const CpuMap *maps[] = { &op->in[0],  &op->din[0],  &op->out[0],
-							 &op->out[1], &op->dout[0], &op->dout[1] };
+	const NnMap *maps[] = { &op->in[0],  &op->din[0],  &op->out[0],
+							&op->out[1], &op->dout[0], &op->dout[1] };
 
 	for (size_t i = 0; i < sizeof(maps) / sizeof(maps[0]); i++)
 		if (maps[i]->data && maps[i]->pitch != (size_t) op->in[0].shape.c)
@@ -289,10 +289,10 @@ is_dense(const CpuOperands *op)
 }
 
 static void
-for_pieces(const CpuOperands *op, PieceOp run)
+for_pieces(const NnOperands *op, PieceOp run)
 {
 	size_t numbers = cpu_pixels(op->in[0].shape) * op->in[0].shape.c;
-	CpuOperands flat = *op;
+	NnOperands flat = *op;
 
 	if (op->node->norm.kind != NN_NORM_NONE)
 		for_channels(op, run);
@@ -310,14 +310,16 @@ for_pieces(const CpuOperands *op, PieceOp run)
 }
 
 /* x (N, H, W, C) -> up to two outputs of that shape */
-void
-cpu_train_norm_act(const CpuOperands *op)
+NnStatus
+cpu_train_norm_act(const NnOperands *op, NnError *error)
 {
 	for_pieces(op, forward_piece);
+	return NN_OK;
 }
 
-void
-cpu_train_norm_act_backward(const CpuOperands *op)
+NnStatus
+cpu_train_norm_act_backward(const NnOperands *op, NnError *error)
 {
 	for_pieces(op, backward_piece);
+	return NN_OK;
 }

@@ -22,11 +22,11 @@ typedef struct Plane
 } Plane;
 
 static Plane
-plane_of(const CpuMap *map, int n, int c0)
+plane_of(const NnMap *map, int n, int c0)
 {
 	NnShape s = map->shape;
 
-	return (Plane){ map->data + (size_t) n * s.h * s.w * map->pitch + c0, map->pitch, s.h, s.w,
+	return (Plane){ map->f32 + (size_t) n * s.h * s.w * map->pitch + c0, map->pitch, s.h, s.w,
 					s.c - c0 < BLOCK ? s.c - c0 : BLOCK };
 }
 
@@ -44,17 +44,16 @@ clear_plane(const Plane *p)
 			memset(pixel(p, y, x), 0, p->c * sizeof(float));
 }
 
-typedef void (*PlaneOp)(const CpuOperands *op, Plane from, Plane to);
+typedef void (*PlaneOp)(const NnOperands *op, Plane from, Plane to);
 
 /*
  * Runs a function on all planes of two maps of the same images and channels;
  * `to` is cleared before unless it accumulates.
  */
 static void
-for_planes(const CpuOperands *op, const CpuMap *from, const CpuMap *to, bool accumulate,
-		   PlaneOp run)
+for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumulate, PlaneOp run)
 {
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
 	for (int n = 0; n < from->shape.n; n++)
 		for (int c0 = 0; c0 < from->shape.c; c0 += BLOCK)
 		{
@@ -95,7 +94,7 @@ taps(int i, int pad, int n, int at[2], float *share)
 
 /* Either way: `small` is the map and `large` the upsampled one. */
 static void
-blend(const CpuOperands *op, Plane small, Plane large, bool up)
+blend(const NnOperands *op, Plane small, Plane large, bool up)
 {
 	for (int y = 0; y < large.h; y++)
 		for (int x = 0; x < large.w; x++)
@@ -119,35 +118,37 @@ blend(const CpuOperands *op, Plane small, Plane large, bool up)
 }
 
 static void
-upsample_plane(const CpuOperands *op, Plane from, Plane to)
+upsample_plane(const NnOperands *op, Plane from, Plane to)
 {
 	blend(op, from, to, true);
 }
 
 static void
-upsample_plane_backward(const CpuOperands *op, Plane from, Plane to)
+upsample_plane_backward(const NnOperands *op, Plane from, Plane to)
 {
 	blend(op, to, from, false);
 }
 
-void
-cpu_train_upsample(const CpuOperands *op)
+NnStatus
+cpu_train_upsample(const NnOperands *op, NnError *error)
 {
 	for_planes(op, &op->in[0], &op->out[0], false, upsample_plane);
+	return NN_OK;
 }
 
-void
-cpu_train_upsample_backward(const CpuOperands *op)
+NnStatus
+cpu_train_upsample_backward(const NnOperands *op, NnError *error)
 {
 	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE,
 			   upsample_plane_backward);
+	return NN_OK;
 }
 
 /* ---- Pooling ------------------------------------------------------------- */
 
 /* Either way: means of the pixels of each window inside the image. */
 static void
-pool(const CpuOperands *op, Plane large, Plane small, bool down)
+pool(const NnOperands *op, Plane large, Plane small, bool down)
 {
 	const NnNode *node = op->node;
 
@@ -175,34 +176,36 @@ pool(const CpuOperands *op, Plane large, Plane small, bool down)
 }
 
 static void
-pool_plane(const CpuOperands *op, Plane from, Plane to)
+pool_plane(const NnOperands *op, Plane from, Plane to)
 {
 	pool(op, from, to, true);
 }
 
 static void
-pool_plane_backward(const CpuOperands *op, Plane from, Plane to)
+pool_plane_backward(const NnOperands *op, Plane from, Plane to)
 {
 	pool(op, to, from, false);
 }
 
-void
-cpu_train_avgpool(const CpuOperands *op)
+NnStatus
+cpu_train_avgpool(const NnOperands *op, NnError *error)
 {
 	for_planes(op, &op->in[0], &op->out[0], false, pool_plane);
+	return NN_OK;
 }
 
-void
-cpu_train_avgpool_backward(const CpuOperands *op)
+NnStatus
+cpu_train_avgpool_backward(const NnOperands *op, NnError *error)
 {
 	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE,
 			   pool_plane_backward);
+	return NN_OK;
 }
 
 /* ---- Addition and copies ------------------------------------------------- */
 
 static void
-add_plane(const CpuOperands *op, Plane from, Plane to)
+add_plane(const NnOperands *op, Plane from, Plane to)
 {
 	for (int y = 0; y < from.h; y++)
 		for (int x = 0; x < from.w; x++)
@@ -210,57 +213,60 @@ add_plane(const CpuOperands *op, Plane from, Plane to)
 }
 
 /* The sum of the inputs there are: addition has two, a copy one. */
-void
-cpu_train_add(const CpuOperands *op)
+NnStatus
+cpu_train_add(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->in[k].data)
 			for_planes(op, &op->in[k], &op->out[0], k > 0, add_plane);
+	return NN_OK;
 }
 
-void
-cpu_train_add_backward(const CpuOperands *op)
+NnStatus
+cpu_train_add_backward(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->din[k].data)
 			for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE,
 					   add_plane);
+	return NN_OK;
 }
 
 /* ---- The sample of a posterior ------------------------------------------- */
 
 /* Element i of a map in the order (n, y, x, c). */
 static float *
-element(const CpuMap *map, size_t i)
+element(const NnMap *map, size_t i)
 {
-	return map->data + i / map->shape.c * map->pitch + i % map->shape.c;
+	return map->f32 + i / map->shape.c * map->pitch + i % map->shape.c;
 }
 
 static size_t
-count_of(const CpuMap *map)
+count_of(const NnMap *map)
 {
 	return cpu_pixels(map->shape) * map->shape.c;
 }
 
 /* Adds to element i of the gradient of input k, or begins it. */
 static void
-give(const CpuOperands *op, int k, size_t i, double gradient)
+give(const NnOperands *op, int k, size_t i, double gradient)
 {
 	float *to = element(&op->din[k], i);
 
 	*to = (float) (op->in_mode[k] == NN_GRAD_ACCUMULATE ? *to + gradient : gradient);
 }
 
-void
-cpu_train_reparam(const CpuOperands *op)
+NnStatus
+cpu_train_reparam(const NnOperands *op, NnError *error)
 {
 	for (size_t i = 0; i < count_of(&op->out[0]); i++)
 		*element(&op->out[0], i) =
 			*element(&op->in[0], i) + *element(&op->in[2], i) * expf(*element(&op->in[1], i) / 2);
+	return NN_OK;
 }
 
-void
-cpu_train_reparam_backward(const CpuOperands *op)
+NnStatus
+cpu_train_reparam_backward(const NnOperands *op, NnError *error)
 {
 	for (size_t i = 0; i < count_of(&op->dout[0]); i++)
 	{
@@ -271,12 +277,13 @@ cpu_train_reparam_backward(const CpuOperands *op)
 		if (op->din[1].data)
 			give(op, 1, i, dz * *element(&op->in[2], i) * exp(*element(&op->in[1], i) / 2.0) / 2);
 	}
+	return NN_OK;
 }
 
 /* ---- Losses -------------------------------------------------------------- */
 
 static double
-loss_term(const CpuOperands *op, size_t i)
+loss_term(const NnOperands *op, size_t i)
 {
 	double x = *element(&op->in[0], i), target = op->node->loss.target, logvar;
 
@@ -295,20 +302,21 @@ loss_term(const CpuOperands *op, size_t i)
 }
 
 /* The sum of a loss's terms, or their mean. */
-void
-cpu_train_loss(const CpuOperands *op)
+NnStatus
+cpu_train_loss(const NnOperands *op, NnError *error)
 {
 	size_t n = count_of(&op->in[0]);
 	double sum = 0;
 
 	for (size_t i = 0; i < n; i++)
 		sum += loss_term(op, i);
-	op->out[0].data[0] =
+	op->out[0].f32[0] =
 		(float) (op->node->loss.scale * sum / (op->node->op == NN_OP_KL_LOSS ? 1 : n));
+	return NN_OK;
 }
 
-void
-cpu_train_loss_backward(const CpuOperands *op)
+NnStatus
+cpu_train_loss_backward(const NnOperands *op, NnError *error)
 {
 	size_t n = count_of(&op->in[0]);
 	double factor = op->node->loss.scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
@@ -336,4 +344,5 @@ cpu_train_loss_backward(const CpuOperands *op)
 				break;
 		}
 	}
+	return NN_OK;
 }

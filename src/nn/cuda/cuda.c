@@ -232,6 +232,11 @@ set_up(CudaDevice *device, NnError *error)
 	return NN_OK;
 }
 
+static const NnMemoryDevice cuda_memory_device = { .set_limit = cuda_set_memory,
+												   .report = cuda_memory,
+												   .pack_bytes = cuda_pack_bytes };
+static const NnAsyncDevice cuda_async_device = { .start = cuda_start, .finish = cuda_finish };
+
 static NnStatus
 cuda_open(int index, int threads, NnDevice **out, NnError *error)
 {
@@ -255,13 +260,11 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		.describe = cuda_describe,
 		.set_threads = cuda_set_threads,
 		.close = cuda_close,
-		.flexible = true,
+		.takes_bytes = true,
+		.takes_fewer = true,
 		.max_arena_bytes = MAX_ARENA_BYTES,
-		.set_memory = cuda_set_memory,
-		.memory = cuda_memory,
-		.pack_bytes = cuda_pack_bytes,
-		.start = cuda_start,
-		.finish = cuda_finish,
+		.memory = &cuda_memory_device,
+		.async = &cuda_async_device,
 	};
 	cuda_set_threads(&device->base, threads);
 	status = probe(device, error);

@@ -6,7 +6,7 @@
 #define BICYCLE_NN_CUDA_SHAPE_H
 
 #include "nn/cuda/conv.h"
-#include "nn/graph.h"
+#include "nn/device.h"
 
 extern KernelType
 cuda_type(NnPrecision precision); /* of activations and of convolutions' weights */

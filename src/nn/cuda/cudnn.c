@@ -35,7 +35,7 @@
 #include "nn/cuda/cudnn.h"
 
 #include "nn/cuda/cuda_time.h"
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include <cudnn.h>
 #include <dlfcn.h>

@@ -6,7 +6,7 @@
 #ifndef BICYCLE_NN_CUDA_MODULE_H
 #define BICYCLE_NN_CUDA_MODULE_H
 
-#include "nn/graph.h"
+#include "nn/device.h"
 
 #define NN_CUDA_MODULE "bicycle_cuda.so"
 #define NN_CUDA_SYMBOL "bicycle_cuda_module"

@@ -12,13 +12,6 @@
 
 #include <stdlib.h>
 
-const RefOp ref_operators[NN_OPS] = {
-	[NN_OP_CONV] = ref_conv,         [NN_OP_CONVT] = ref_convt,     [NN_OP_NORM_ACT] = ref_norm_act,
-	[NN_OP_UPSAMPLE] = ref_upsample, [NN_OP_AVGPOOL] = ref_avgpool, [NN_OP_LINEAR] = ref_linear,
-	[NN_OP_ADD] = ref_add,           [NN_OP_COPY] = ref_copy,       [NN_OP_REPARAM] = ref_reparam,
-	[NN_OP_GAN_LOSS] = ref_gan_loss, [NN_OP_L1_LOSS] = ref_l1_loss, [NN_OP_KL_LOSS] = ref_kl_loss,
-};
-
 static NnStatus
 ref_pack(NnDevice *device, NnPrecision precision, const NnGraph *graph, const float *values,
 		 void **packed, size_t *bytes, NnError *error)
@@ -59,22 +52,18 @@ ref_release(NnDevice *device, NnPlan *plan)
 	plan->arena = NULL;
 }
 
-RefTensor
-ref_tensor(const NnPlan *plan, int value)
-{
-	return (RefTensor){ plan->graph->values[value].shape, plan->pitch[value],
-						(double *) plan->arena + plan->offset[value] };
-}
-
 static void
 run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool outputs)
 {
 	for (int i = 0; i < nbindings; i++)
 	{
-		RefTensor t = ref_tensor(plan, bindings[i].value);
+		int value = bindings[i].value;
+		NnMap t = { plan->graph->values[value].shape,
+					plan->pitch[value],
+					{ (double *) plan->arena + plan->offset[value] } };
 		float *data = bindings[i].data;
 
-		if (plan->graph->values[bindings[i].value].output != outputs)
+		if (plan->graph->values[value].output != outputs)
 			continue;
 		for (int n = 0; n < t.shape.n; n++)
 			for (int y = 0; y < t.shape.h; y++)
@@ -89,52 +78,6 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 	}
 }
 
-/* The operands of a node's forward step; `tensors` is memory for them. */
-void
-ref_bind(const NnPlan *plan, const NnNode *node, const double *weights, RefTensor tensors[6],
-		 RefOperands *op)
-{
-	const NnParam *list = plan->graph->params->list;
-
-	*op = (RefOperands){ .device = plan->device, .node = node };
-	for (int i = 0; i < NN_MAX_IN; i++)
-		if (node->in[i] >= 0)
-		{
-			tensors[i] = ref_tensor(plan, node->in[i]);
-			op->in[i] = &tensors[i];
-		}
-	for (int i = 0; i < 2; i++)
-		if (node->out[i] >= 0)
-		{
-			tensors[3 + i] = ref_tensor(plan, node->out[i]);
-			op->out[i] = &tensors[3 + i];
-		}
-	if (node->stats >= 0)
-	{
-		tensors[5] = ref_tensor(plan, node->stats);
-		op->stats = &tensors[5];
-	}
-	op->weight = node->weight >= 0 ? weights + list[node->weight].offset : NULL;
-	op->bias = node->bias >= 0 ? weights + list[node->bias].offset : NULL;
-	if (node->op == NN_OP_NORM_ACT && node->norm.kind == NN_NORM_BATCH)
-	{
-		op->mean = weights + list[node->norm.mean].offset;
-		op->var = weights + list[node->norm.var].offset;
-	}
-}
-
-static NnStatus
-run_node(const NnPlan *plan, const NnNode *node, const double *weights, NnError *error)
-{
-	RefTensor tensors[6];
-	RefOperands op;
-
-	if (node->op == NN_OP_INPUT)
-		return NN_OK;
-	ref_bind(plan, node, weights, tensors, &op);
-	return ref_operators[node->op](&op, error);
-}
-
 static NnStatus
 ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
 		int nbindings, NnError *error)
@@ -143,7 +86,12 @@ ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bin
 
 	run_bindings(plan, bindings, nbindings, false);
 	for (int i = 0; status == NN_OK && i < plan->graph->nnodes; i++)
-		status = run_node(plan, &plan->graph->nodes[i], packed, error);
+	{
+		NnOperands op = nn_operands(plan, i, (NnNumbers){ (void *) packed }, sizeof(double));
+
+		if (op.node->op != NN_OP_INPUT)
+			status = ref_ops[op.node->op].forward(&op, error);
+	}
 	if (status == NN_OK)
 		run_bindings(plan, bindings, nbindings, true);
 	return status;
@@ -194,6 +142,8 @@ nn_ref_open(int threads, NnDevice **device, NnError *error)
 								  .describe = ref_describe,
 								  .set_threads = ref_set_threads,
 								  .close = ref_close,
+								  .automatic = NN_PRECISION_FP32,
+								  .max_arena_bytes = NN_ARENA_BYTES,
 								  .train = &ref_train_device };
 
 	*device = malloc(sizeof(NnDevice));

@@ -55,7 +55,7 @@ taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *er
  * outside.
  */
 static inline double *
-under(const RefTensor *x, Window win, int n, int oy, int ox, int ky, int kx)
+under(const NnMap *x, Window win, int n, int oy, int ox, int ky, int kx)
 {
 	int iy = oy * win.stride + ky - win.pad, ix = ox * win.stride + kx - win.pad;
 
@@ -75,7 +75,7 @@ add_scaled(double *restrict to, double factor, const double *restrict from, int 
  * ox s + kx - p, c], x being 0 outside.
  */
 static NnStatus
-add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnError *error)
+add_output(const NnMap *x, const double *w, Window win, const NnMap *y, NnError *error)
 {
 	int o = y->shape.c, c = x->shape.c;
 	double *taps = taps_first(w, o, c, win, true, error);
@@ -105,7 +105,7 @@ add_output(const RefTensor *x, const double *w, Window win, RefTensor *y, NnErro
  * it is made of.
  */
 static NnStatus
-add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError *error)
+add_input(const NnMap *x, const double *w, Window win, const NnMap *y, NnError *error)
 {
 	int o = y->shape.c, c = x->shape.c;
 	double *taps = taps_first(w, o, c, win, false, error);
@@ -135,7 +135,7 @@ add_input(RefTensor *x, const double *w, Window win, const RefTensor *y, NnError
  * y.
  */
 static NnStatus
-add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnError *error)
+add_weights(const NnMap *x, double *w, Window win, const NnMap *y, NnError *error)
 {
 	int o = y->shape.c, c = x->shape.c;
 	size_t count = (size_t) win.kernel * win.kernel;
@@ -173,7 +173,7 @@ add_weights(const RefTensor *x, double *w, Window win, const RefTensor *y, NnErr
 }
 
 static void
-set_bias(RefTensor *y, const double *bias)
+set_bias(const NnMap *y, const double *bias)
 {
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
@@ -183,7 +183,7 @@ set_bias(RefTensor *y, const double *bias)
 }
 
 static void
-add_bias_gradient(const RefTensor *dy, double *dbias)
+add_bias_gradient(const NnMap *dy, double *dbias)
 {
 	for (int n = 0; n < dy->shape.n; n++)
 		for (int oy = 0; oy < dy->shape.h; oy++)
@@ -195,11 +195,11 @@ add_bias_gradient(const RefTensor *dy, double *dbias)
 /* ---- Convolution --------------------------------------------------------- */
 
 static NnStatus
-new_tensor(NnShape shape, RefTensor *t, NnError *error)
+new_tensor(NnShape shape, NnMap *t, NnError *error)
 {
 	size_t count = (size_t) shape.n * shape.h * shape.w * shape.c;
 
-	*t = (RefTensor){ shape, shape.c, calloc(count, sizeof(double)) };
+	*t = (NnMap){ shape, shape.c, { calloc(count, sizeof(double)) } };
 	return t->data ? NN_OK : nn_no_memory(error, count * sizeof(double));
 }
 
@@ -208,8 +208,7 @@ new_tensor(NnShape shape, RefTensor *t, NnError *error)
  * concatenation of the official code. The caller frees data.
  */
 static NnStatus
-concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor *xz,
-			  NnError *error)
+concat_latent(const NnMap *x, const NnMap *z, NnActKind z_act, NnMap *xz, NnError *error)
 {
 	NnShape shape = x->shape;
 	NnStatus status;
@@ -233,7 +232,7 @@ concat_latent(const RefTensor *x, const RefTensor *z, NnActKind z_act, RefTensor
 }
 
 static Window
-window_of(const RefOperands *op)
+window_of(const NnOperands *op)
 {
 	const NnNode *node = op->node;
 	bool bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
@@ -245,30 +244,30 @@ window_of(const RefOperands *op)
 
 /*
  * x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N,
- * H', W', O)
+ * H', W', O). A linear layer is the same on one pixel, with w (O, C).
  */
 NnStatus
-ref_conv(const RefOperands *op, NnError *error)
+ref_conv(const NnOperands *op, NnError *error)
 {
-	RefTensor xz = *op->in[0];
+	NnMap xz = op->in[0];
 	NnStatus status = NN_OK;
 
-	if (op->in[1])
-		status = concat_latent(op->in[0], op->in[1], op->node->conv.z_act, &xz, error);
+	if (op->in[1].data)
+		status = concat_latent(&op->in[0], &op->in[1], op->node->conv.z_act, &xz, error);
 	if (status != NN_OK)
 		return status;
-	set_bias(op->out[0], op->bias);
-	status = add_output(&xz, op->weight, window_of(op), op->out[0], error);
-	if (op->in[1])
+	set_bias(&op->out[0], op->bias.f64);
+	status = add_output(&xz, op->weight.f64, window_of(op), &op->out[0], error);
+	if (op->in[1].data)
 		free(xz.data);
 	return status;
 }
 
 /* The gradient of [x, act(z)], taken apart. */
 static void
-split_latent(const RefOperands *op, const RefTensor *dxz)
+split_latent(const NnOperands *op, const NnMap *dxz)
 {
-	int c = op->in[0]->shape.c;
+	int c = op->in[0].shape.c;
 
 	for (int n = 0; n < dxz->shape.n; n++)
 		for (int y = 0; y < dxz->shape.h; y++)
@@ -276,53 +275,40 @@ split_latent(const RefOperands *op, const RefTensor *dxz)
 			{
 				const double *d = ref_at(dxz, n, y, x);
 
-				for (int k = 0; op->din[0] && k < c; k++)
-					ref_at(op->din[0], n, y, x)[k] += d[k];
-				for (int k = c; op->in[1] && op->din[1] && k < dxz->shape.c; k++)
-					ref_at(op->din[1], n, 0, 0)[k - c] +=
+				for (int k = 0; op->din[0].data && k < c; k++)
+					ref_at(&op->din[0], n, y, x)[k] += d[k];
+				for (int k = c; op->in[1].data && op->din[1].data && k < dxz->shape.c; k++)
+					ref_at(&op->din[1], n, 0, 0)[k - c] +=
 						d[k] *
-						ref_act_slope(op->node->conv.z_act, ref_at(op->in[1], n, 0, 0)[k - c]);
+						ref_act_slope(op->node->conv.z_act, ref_at(&op->in[1], n, 0, 0)[k - c]);
 			}
 }
 
 NnStatus
-ref_conv_backward(const RefOperands *op, NnError *error)
+ref_conv_backward(const NnOperands *op, NnError *error)
 {
 	Window win = window_of(op);
-	RefTensor xz = *op->in[0], dxz = { .data = NULL };
+	NnMap xz = op->in[0], dxz = { .data = NULL };
 	NnStatus status = NN_OK;
 
-	if (op->in[1])
-		status = concat_latent(op->in[0], op->in[1], op->node->conv.z_act, &xz, error);
-	if (status == NN_OK && op->dweight)
-		status = add_weights(&xz, op->dweight, win, op->dout[0], error);
-	if (op->dbias)
-		add_bias_gradient(op->dout[0], op->dbias);
-	if (status == NN_OK && (op->din[0] || op->din[1]))
+	if (op->in[1].data)
+		status = concat_latent(&op->in[0], &op->in[1], op->node->conv.z_act, &xz, error);
+	if (status == NN_OK && op->dweight.data)
+		status = add_weights(&xz, op->dweight.f64, win, &op->dout[0], error);
+	if (op->dbias.data)
+		add_bias_gradient(&op->dout[0], op->dbias.f64);
+	if (status == NN_OK && (op->din[0].data || op->din[1].data))
 	{
 		status = new_tensor(xz.shape, &dxz, error);
 		if (status == NN_OK)
-			status = add_input(&dxz, op->weight, win, op->dout[0], error);
+			status = add_input(&dxz, op->weight.f64, win, &op->dout[0], error);
 		if (status == NN_OK)
 			split_latent(op, &dxz);
 		free(dxz.data);
 	}
-	if (op->in[1] && xz.data != op->in[0]->data)
+	if (op->in[1].data && xz.data != op->in[0].data)
 		free(xz.data);
 	return status;
-}
-
-/* x (N, 1, 1, C), w (O, C), b (O) -> y (N, 1, 1, O) */
-NnStatus
-ref_linear(const RefOperands *op, NnError *error)
-{
-	return ref_conv(op, error);
-}
-
-NnStatus
-ref_linear_backward(const RefOperands *op, NnError *error)
-{
-	return ref_conv_backward(op, error);
 }
 
 /* ---- Transposed convolution ---------------------------------------------- */
@@ -333,23 +319,23 @@ ref_linear_backward(const RefOperands *op, NnError *error)
  * W, C), w (C, O, 4, 4), b (O) -> y (N, 2H, 2W, O)
  */
 NnStatus
-ref_convt(const RefOperands *op, NnError *error)
+ref_convt(const NnOperands *op, NnError *error)
 {
-	set_bias(op->out[0], op->bias);
-	return add_input(op->out[0], op->weight, window_of(op), op->in[0], error);
+	set_bias(&op->out[0], op->bias.f64);
+	return add_input(&op->out[0], op->weight.f64, window_of(op), &op->in[0], error);
 }
 
 NnStatus
-ref_convt_backward(const RefOperands *op, NnError *error)
+ref_convt_backward(const NnOperands *op, NnError *error)
 {
 	Window win = window_of(op);
 	NnStatus status = NN_OK;
 
-	if (op->dbias)
-		add_bias_gradient(op->dout[0], op->dbias);
-	if (op->dweight)
-		status = add_weights(op->dout[0], op->dweight, win, op->in[0], error);
-	if (status == NN_OK && op->din[0])
-		status = add_output(op->dout[0], op->weight, win, op->din[0], error);
+	if (op->dbias.data)
+		add_bias_gradient(&op->dout[0], op->dbias.f64);
+	if (op->dweight.data)
+		status = add_weights(&op->dout[0], op->dweight.f64, win, &op->in[0], error);
+	if (status == NN_OK && op->din[0].data)
+		status = add_output(&op->dout[0], op->weight.f64, win, &op->din[0], error);
 	return status;
 }

@@ -51,25 +51,24 @@ ref_act_slope(NnActKind kind, double x)
  * (1 - p), so that its mean stays.
  */
 static double
-dropout_factor(const RefOperands *op, int n, int y, int x, int c)
+dropout_factor(const NnOperands *op, int n, int y, int x, int c)
 {
-	NnShape s = op->in[0]->shape;
+	NnShape s = op->in[0].shape;
 	float p = op->node->norm.dropout;
 	uint64_t element = (((uint64_t) n * s.h + y) * s.w + x) * s.c + c;
 
 	if (!op->training || p <= 0)
 		return 1;
-	return nn_dropout_keeps(op->training->seed, op->training->iteration,
-							(int) (op->node - op->training->plan.graph->nodes), element, p)
+	return nn_dropout_keeps(op->training->seed, op->training->iteration, op->index, element, p)
 			   ? 1 / (1 - p)
 			   : 0;
 }
 
 /* y = scale (x - mean) + shift for each reader, then its activations. */
 static void
-write_outputs(const RefOperands *op, int n, int c, double mean, double scale, double shift)
+write_outputs(const NnOperands *op, int n, int c, double mean, double scale, double shift)
 {
-	const RefTensor *x = op->in[0];
+	const NnMap *x = &op->in[0];
 
 	for (int y = 0; y < x->shape.h; y++)
 		for (int i = 0; i < x->shape.w; i++)
@@ -78,8 +77,8 @@ write_outputs(const RefOperands *op, int n, int c, double mean, double scale, do
 				((ref_at(x, n, y, i)[c] - mean) * scale + shift) * dropout_factor(op, n, y, i, c);
 
 			for (int k = 0; k < 2; k++)
-				if (op->out[k])
-					ref_at(op->out[k], n, y, i)[c] = ref_act(
+				if (op->out[k].data)
+					ref_at(&op->out[k], n, y, i)[c] = ref_act(
 						op->node->norm.act[k].second, ref_act(op->node->norm.act[k].first, value));
 		}
 }
@@ -89,7 +88,7 @@ write_outputs(const RefOperands *op, int n, int c, double mean, double scale, do
  * two passes.
  */
 static void
-map_statistics(const RefTensor *x, int n0, int n1, int c, double *mean, double *var)
+map_statistics(const NnMap *x, int n0, int n1, int c, double *mean, double *var)
 {
 	double count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, squares = 0;
 
@@ -115,25 +114,25 @@ map_statistics(const RefTensor *x, int n0, int n1, int c, double *mean, double *
  * otherwise batch norm uses the running ones.
  */
 static void
-statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
+statistics_of(const NnOperands *op, int n, int c, double *mean, double *var)
 {
-	NnShape shape = op->in[0]->shape;
+	NnShape shape = op->in[0].shape;
 	bool batch = op->node->norm.kind == NN_NORM_BATCH;
 
 	*mean = 0;
 	*var = 1;
 	if (op->node->norm.kind == NN_NORM_INSTANCE)
-		map_statistics(op->in[0], n, n + 1, c, mean, var);
-	else if (batch && !op->stats)
+		map_statistics(&op->in[0], n, n + 1, c, mean, var);
+	else if (batch && !op->stats.data)
 	{
-		*mean = op->mean[c];
-		*var = op->var[c];
+		*mean = op->mean.f64[c];
+		*var = op->var.f64[c];
 	}
 	else if (batch)
-		map_statistics(op->in[0], 0, shape.n, c, mean, var);
-	if (op->stats)
+		map_statistics(&op->in[0], 0, shape.n, c, mean, var);
+	if (op->stats.data)
 	{
-		double *kept = ref_at(op->stats, batch ? 0 : n, 0, 0);
+		double *kept = ref_at(&op->stats, batch ? 0 : n, 0, 0);
 
 		kept[c] = *mean;
 		kept[shape.c + c] = *var;
@@ -142,9 +141,9 @@ statistics_of(const RefOperands *op, int n, int c, double *mean, double *var)
 
 /* x (N, H, W, C) -> up to two outputs of that shape. */
 NnStatus
-ref_norm_act(const RefOperands *op, NnError *error)
+ref_norm_act(const NnOperands *op, NnError *error)
 {
-	NnShape shape = op->in[0]->shape;
+	NnShape shape = op->in[0].shape;
 
 	for (int n = 0; n < shape.n; n++)
 		for (int c = 0; c < shape.c; c++)
@@ -161,7 +160,8 @@ ref_norm_act(const RefOperands *op, NnError *error)
 					write_outputs(op, n, c, mean, 1 / sqrt(var + EPSILON), 0);
 					break;
 				case NN_NORM_BATCH:
-					write_outputs(op, n, c, mean, op->weight[c] / sqrt(var + EPSILON), op->bias[c]);
+					write_outputs(op, n, c, mean, op->weight.f64[c] / sqrt(var + EPSILON),
+								  op->bias.f64[c]);
 					break;
 			}
 		}
@@ -173,16 +173,16 @@ ref_norm_act(const RefOperands *op, NnError *error)
  * both readers, and dropout.
  */
 static double
-normed_gradient(const RefOperands *op, int n, int y, int x, int c, double normed)
+normed_gradient(const NnOperands *op, int n, int y, int x, int c, double normed)
 {
 	double factor = dropout_factor(op, n, y, x, c), value = normed * factor, sum = 0;
 
 	for (int k = 0; k < 2; k++)
-		if (op->dout[k])
+		if (op->dout[k].data)
 		{
 			NnActChain act = op->node->norm.act[k];
 
-			sum += ref_at(op->dout[k], n, y, x)[c] *
+			sum += ref_at(&op->dout[k], n, y, x)[c] *
 				   ref_act_slope(act.second, ref_act(act.first, value)) *
 				   ref_act_slope(act.first, value);
 		}
@@ -196,13 +196,13 @@ normed_gradient(const RefOperands *op, int n, int y, int x, int c, double normed
  * batch norm; batch norm's own gradients are the sums behind those means.
  */
 static void
-norm_backward(const RefOperands *op, int n0, int n1, int c)
+norm_backward(const NnOperands *op, int n0, int n1, int c)
 {
-	const RefTensor *x = op->in[0];
-	const double *kept = ref_at(op->stats, op->node->norm.kind == NN_NORM_BATCH ? 0 : n0, 0, 0);
+	const NnMap *x = &op->in[0];
+	const double *kept = ref_at(&op->stats, op->node->norm.kind == NN_NORM_BATCH ? 0 : n0, 0, 0);
 	double mean = kept[c], inverse = 1 / sqrt(kept[x->shape.c + c] + EPSILON),
-		   gamma = op->node->norm.kind == NN_NORM_BATCH ? op->weight[c] : 1,
-		   beta = op->node->norm.kind == NN_NORM_BATCH ? op->bias[c] : 0,
+		   gamma = op->node->norm.kind == NN_NORM_BATCH ? op->weight.f64[c] : 1,
+		   beta = op->node->norm.kind == NN_NORM_BATCH ? op->bias.f64[c] : 0,
 		   count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, product = 0;
 
 	for (int pass = 0; pass < 2; pass++)
@@ -218,20 +218,20 @@ norm_backward(const RefOperands *op, int n0, int n1, int c)
 						sum += g;
 						product += g * hat;
 					}
-					else if (op->din[0])
-						ref_at(op->din[0], n, y, i)[c] +=
+					else if (op->din[0].data)
+						ref_at(&op->din[0], n, y, i)[c] +=
 							(g - sum / count - hat * product / count) * gamma * inverse;
 				}
-	if (op->dweight)
-		op->dweight[c] += product;
-	if (op->dbias)
-		op->dbias[c] += sum;
+	if (op->dweight.data)
+		op->dweight.f64[c] += product;
+	if (op->dbias.data)
+		op->dbias.f64[c] += sum;
 }
 
 NnStatus
-ref_norm_act_backward(const RefOperands *op, NnError *error)
+ref_norm_act_backward(const NnOperands *op, NnError *error)
 {
-	NnShape s = op->in[0]->shape;
+	NnShape s = op->in[0].shape;
 
 	for (int c = 0; c < s.c; c++)
 	{
@@ -247,8 +247,8 @@ ref_norm_act_backward(const RefOperands *op, NnError *error)
 			else
 				for (int y = 0; y < s.h; y++)
 					for (int x = 0; x < s.w; x++)
-						ref_at(op->din[0], n, y, x)[c] +=
-							normed_gradient(op, n, y, x, c, ref_at(op->in[0], n, y, x)[c]);
+						ref_at(&op->din[0], n, y, x)[c] +=
+							normed_gradient(op, n, y, x, c, ref_at(&op->in[0], n, y, x)[c]);
 		}
 	}
 	return NN_OK;

@@ -34,7 +34,7 @@ reflected(int i, int n)
  * < 2W, and their weights.
  */
 static void
-bilinear_taps(const RefTensor *t, int n, int y, int x, double *at[4], double weight[4])
+bilinear_taps(const NnMap *t, int n, int y, int x, double *at[4], double weight[4])
 {
 	double sy = source_position(y), sx = source_position(x);
 	int y0 = (int) floor(sy), x0 = (int) floor(sx);
@@ -52,10 +52,10 @@ bilinear_taps(const RefTensor *t, int n, int y, int x, double *at[4], double wei
  * border of p pixels.
  */
 NnStatus
-ref_upsample(const RefOperands *op, NnError *error)
+ref_upsample(const NnOperands *op, NnError *error)
 {
-	const RefTensor *x = op->in[0];
-	RefTensor *y = op->out[0];
+	const NnMap *x = &op->in[0];
+	const NnMap *y = &op->out[0];
 	int pad = op->node->upsample.pad;
 
 	for (int n = 0; n < y->shape.n; n++)
@@ -74,10 +74,10 @@ ref_upsample(const RefOperands *op, NnError *error)
 }
 
 NnStatus
-ref_upsample_backward(const RefOperands *op, NnError *error)
+ref_upsample_backward(const NnOperands *op, NnError *error)
 {
-	RefTensor *dx = op->din[0];
-	const RefTensor *dy = op->dout[0];
+	const NnMap *dx = &op->din[0];
+	const NnMap *dy = &op->dout[0];
 	int pad = op->node->upsample.pad;
 
 	for (int n = 0; n < dy->shape.n; n++)
@@ -100,11 +100,11 @@ ref_upsample_backward(const RefOperands *op, NnError *error)
  * that lie inside the image.
  */
 NnStatus
-ref_avgpool(const RefOperands *op, NnError *error)
+ref_avgpool(const NnOperands *op, NnError *error)
 {
 	const NnNode *node = op->node;
-	const RefTensor *x = op->in[0];
-	RefTensor *y = op->out[0];
+	const NnMap *x = &op->in[0];
+	const NnMap *y = &op->out[0];
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
@@ -131,11 +131,11 @@ ref_avgpool(const RefOperands *op, NnError *error)
 }
 
 NnStatus
-ref_avgpool_backward(const RefOperands *op, NnError *error)
+ref_avgpool_backward(const NnOperands *op, NnError *error)
 {
 	const NnNode *node = op->node;
-	RefTensor *dx = op->din[0];
-	const RefTensor *dy = op->dout[0];
+	const NnMap *dx = &op->din[0];
+	const NnMap *dy = &op->dout[0];
 
 	for (int n = 0; n < dy->shape.n; n++)
 		for (int oy = 0; oy < dy->shape.h; oy++)
@@ -161,22 +161,22 @@ ref_avgpool_backward(const RefOperands *op, NnError *error)
 
 /* a, b (N, H, W, C) -> y of that shape */
 NnStatus
-ref_add(const RefOperands *op, NnError *error)
+ref_add(const NnOperands *op, NnError *error)
 {
-	RefTensor *y = op->out[0];
+	const NnMap *y = &op->out[0];
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int c = 0; c < y->shape.c; c++)
 					ref_at(y, n, oy, ox)[c] =
-						ref_at(op->in[0], n, oy, ox)[c] + ref_at(op->in[1], n, oy, ox)[c];
+						ref_at(&op->in[0], n, oy, ox)[c] + ref_at(&op->in[1], n, oy, ox)[c];
 	return NN_OK;
 }
 
 /* y += x, of the same shape */
 static void
-add_to(RefTensor *y, const RefTensor *x)
+add_to(const NnMap *y, const NnMap *x)
 {
 	for (int n = 0; n < y->shape.n; n++)
 		for (int i = 0; i < y->shape.h; i++)
@@ -186,31 +186,31 @@ add_to(RefTensor *y, const RefTensor *x)
 }
 
 NnStatus
-ref_add_backward(const RefOperands *op, NnError *error)
+ref_add_backward(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
-		if (op->din[k])
-			add_to(op->din[k], op->dout[0]);
+		if (op->din[k].data)
+			add_to(&op->din[k], &op->dout[0]);
 	return NN_OK;
 }
 
 /* x (N, H, W, C) -> y of that shape */
 NnStatus
-ref_copy(const RefOperands *op, NnError *error)
+ref_copy(const NnOperands *op, NnError *error)
 {
-	RefTensor *y = op->out[0];
+	const NnMap *y = &op->out[0];
 
 	for (int n = 0; n < y->shape.n; n++)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] = ref_at(op->in[0], n, oy, ox)[c];
+					ref_at(y, n, oy, ox)[c] = ref_at(&op->in[0], n, oy, ox)[c];
 	return NN_OK;
 }
 
 NnStatus
-ref_copy_backward(const RefOperands *op, NnError *error)
+ref_copy_backward(const NnOperands *op, NnError *error)
 {
-	add_to(op->din[0], op->dout[0]);
+	add_to(&op->din[0], &op->dout[0]);
 	return NN_OK;
 }

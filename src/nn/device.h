@@ -1,0 +1,153 @@
+/*
+ * device.h
+ *	  Plans and devices: in which memory a graph is computed, and by whom.
+ *
+ * R1 A device is one caller's, but for `pack`, which another thread may call
+ *    while the owner uses the device; it keeps no pointer to the graph.
+ * R2 A device has every member. What only some can is a table of its own
+ *    (memory, async, train), which is whole or NULL.
+ */
+#ifndef BICYCLE_NN_DEVICE_H
+#define BICYCLE_NN_DEVICE_H
+
+#include "nn/graph.h"
+
+/* ---- Plans (plan.c) ------------------------------------------------------ */
+
+/*
+ * A plan: where each value lives. Offsets are in elements of the device's
+ * activation type, 64-byte aligned; a view shares its parent's buffer. Two
+ * buffers that live at the same time never overlap (tested); an output lives to
+ * the end.
+ */
+typedef struct NnPlan
+{
+	NnGraph *graph; /* not owned; outlives the plan */
+	NnDevice *device;
+	NnPrecision precision;
+	size_t *offset; /* of each value's buffer in the arena; views included */
+	int *pitch;     /* channels of the widest parent: distance of two pixels */
+	size_t arena_elements;
+	void *arena;         /* allocated by the device */
+	void *device_state;  /* primitives, workspaces; owned by the device */
+	size_t device_bytes; /* of device_state, without the arena; filled by prepare */
+	size_t host_bytes;   /* of the host's memory besides, if the device has its own; likewise */
+	/*
+	 * of training: the steps in place of the graph's nodes in order; NULL at
+	 * inference
+	 */
+	const struct NnSchedule *schedule;
+} NnPlan;
+
+/* Fills offset, pitch and arena_elements from the graph. */
+extern NnStatus nn_plan_memory(NnPlan *plan, NnError *error);
+
+/*
+ * Frees what nn_plan_memory allocated; the device's part is freed by its
+ * release.
+ */
+extern void nn_plan_free(NnPlan *plan);
+
+/* ---- Devices ------------------------------------------------------------- */
+
+/* An input or output: dense, NHWC. */
+typedef struct NnBinding
+{
+	int value;
+	float *data;
+	/*
+	 * in place of data, where the device takes bytes: an image as nn_normalise
+	 * and nn_quantise have it
+	 */
+	uint8_t *bytes;
+	int n; /* images of it that there are, where the device takes fewer; 0: all */
+} NnBinding;
+
+/* Of a device that has memory of its own. */
+typedef struct NnMemoryDevice
+{
+	void (*set_limit)(NnDevice *device, size_t bytes); /* 0: the device's own */
+	void (*report)(const NnDevice *device, NnDeviceMemory *memory);
+
+	/* What pack will take; 0 if memory for asking is missing. */
+	size_t (*pack_bytes)(NnDevice *device, NnPrecision precision, const NnGraph *graph);
+} NnMemoryDevice;
+
+/*
+ * Of a device that works beside the caller: the halves of `run`. start takes
+ * the inputs and returns, finish waits for the oldest start that is not
+ * finished and fills its outputs. At most NN_STARTS of a device may be open;
+ * their bindings' memory stays valid until then, but inputs may change once
+ * start is back.
+ */
+typedef struct NnAsyncDevice
+{
+	NnStatus (*start)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
+					  int nbindings, NnError *error);
+	NnStatus (*finish)(NnDevice *device, NnError *error);
+} NnAsyncDevice;
+
+#define NN_STARTS 2
+
+struct NnDevice
+{
+	const char *name;
+	int threads;
+	void *state;
+	void (*progress)(void); /* of nn_device_watch; called through nn_progress */
+
+	/* What it can. */
+	NnPrecision automatic;  /* what precision auto means */
+	bool takes_bytes;       /* bindings may be bytes */
+	bool takes_fewer;       /* bindings may be of fewer images than the plan has */
+	size_t max_arena_bytes; /* of a plan that a model makes: more at once saves nothing */
+	bool (*supports)(const NnDevice *device, NnPrecision precision);
+	size_t (*element_bytes)(const NnDevice *device, NnPrecision precision); /* of activations */
+	const char *(*describe)(const NnDevice *device);
+
+	/*
+	 * pack turns a model's flat float parameters into whatever the device's
+	 * kernels read, once a model and independent of the batch; pack_free frees
+	 * that. prepare chooses implementations and workspaces for a plan, run
+	 * executes it. release frees what prepare allocated, also if that failed
+	 * half-way, and does nothing for a plan it never saw (arena and
+	 * device_state NULL).
+	 */
+	NnStatus (*pack)(NnDevice *device, NnPrecision precision, const NnGraph *graph,
+					 const float *values, void **packed, size_t *bytes, NnError *error);
+	void (*pack_free)(NnDevice *device, void *packed);
+	NnStatus (*prepare)(NnDevice *device, NnPlan *plan, const void *packed, NnError *error);
+	NnStatus (*run)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
+					int nbindings, NnError *error);
+	void (*release)(NnDevice *device, NnPlan *plan);
+	void (*set_threads)(NnDevice *device, int threads);
+	void (*close)(NnDevice *device);
+
+	const NnMemoryDevice *memory;
+	const NnAsyncDevice *async;
+	const struct NnTrainDevice *train; /* training.h */
+};
+
+/*
+ * 8 images of 256 x 256 in fp32: max_arena_bytes of devices that gain nothing
+ * from more at once.
+ */
+#define NN_ARENA_BYTES ((size_t) 256 << 20)
+
+/*
+ * Called between two layers, or within one where that takes long, on the thread
+ * that called the device.
+ */
+static inline void
+nn_progress(const NnDevice *device)
+{
+	if (device->progress)
+		device->progress();
+}
+
+extern NnStatus nn_ref_open(int threads, NnDevice **device,
+							NnError *error); /* ref/: naive, double throughout; the oracle */
+extern NnStatus nn_cpu_open(int threads, NnDevice **device,
+							NnError *error); /* cpu/: oneDNN and own SIMD kernels */
+
+#endif /* BICYCLE_NN_DEVICE_H */

@@ -1,0 +1,34 @@
+/*
+ * nn_error.h
+ *	  Making errors, and sizes that cannot overflow; every error of nn, image
+ *	  formats' included, is made by these.
+ */
+#ifndef BICYCLE_NN_ERROR_H
+#define BICYCLE_NN_ERROR_H
+
+#include "nn/nn.h"
+
+/*
+ * nn_fail starts an error (detail and hint empty) and returns `code`; the next
+ * two add to it. error may be NULL.
+ */
+extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...)
+	__attribute__((format(printf, 3, 4)));
+extern void nn_detail(NnError *error, const char *detail, ...)
+	__attribute__((format(printf, 2, 3)));
+extern void nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
+extern NnStatus nn_no_memory(NnError *error, size_t bytes);
+
+/*
+ * a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no
+ * allocation of it succeeds.
+ */
+static inline size_t
+nn_mul(size_t a, size_t b)
+{
+	size_t product;
+
+	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
+}
+
+#endif /* BICYCLE_NN_ERROR_H */

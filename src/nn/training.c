@@ -1,0 +1,236 @@
+/*
+ * training.c
+ *	  What training is on every device: the walk over the steps of a schedule,
+ *	  running statistics, and the order of an update.
+ *
+ * Nothing here touches a number: devices supply operators and primitives, and
+ * own all memory. Called by the device's owner.
+ */
+#include "nn/training.h"
+
+#include "common/invariant.h"
+
+#include <limits.h>
+#include <math.h>
+
+/* PyTorch's momentum of running statistics. */
+#define STATISTICS_SHARE 0.1
+
+/* ---- Operands ------------------------------------------------------------ */
+
+/* The number at `offset` of an array; none if the array is. */
+static NnNumbers
+numbers_at(NnNumbers array, size_t offset, size_t size)
+{
+	return (NnNumbers){ .data = array.data ? (char *) array.data + offset * size : NULL };
+}
+
+static NnMap
+map_at(const NnPlan *plan, int value, size_t size)
+{
+	if (value < 0)
+		return (NnMap){ 0 };
+	return (NnMap){ plan->graph->values[value].shape,
+					plan->pitch[value],
+					{ (char *) plan->arena + plan->offset[value] * size } };
+}
+
+static NnNumbers
+param_at(const NnParams *params, NnNumbers array, int param, size_t size)
+{
+	return param < 0 ? (NnNumbers){ 0 } : numbers_at(array, params->list[param].offset, size);
+}
+
+NnOperands
+nn_operands(const NnPlan *plan, int index, NnNumbers parameters, size_t size)
+{
+	const NnNode *node = &plan->graph->nodes[index];
+	const NnParams *params = plan->graph->params;
+	bool batch = node->op == NN_OP_NORM_ACT && node->norm.kind == NN_NORM_BATCH;
+	NnOperands op = { .device = plan->device, .node = node, .index = index };
+
+	for (int k = 0; k < NN_MAX_IN; k++)
+		op.in[k] = map_at(plan, node->in[k], size);
+	for (int k = 0; k < NN_MAX_OUT; k++)
+		op.out[k] = map_at(plan, node->out[k], size);
+	op.stats = map_at(plan, node->stats, size);
+	op.weight = param_at(params, parameters, node->weight, size);
+	op.bias = param_at(params, parameters, node->bias, size);
+	op.mean = param_at(params, parameters, batch ? node->norm.mean : -1, size);
+	op.var = param_at(params, parameters, batch ? node->norm.var : -1, size);
+	return op;
+}
+
+/* ---- Steps --------------------------------------------------------------- */
+
+/* A schedule on a device, with what each step asks for. */
+typedef struct Walk
+{
+	NnDevice *device;
+	const NnTrainDevice *ops;
+	NnTraining *training;
+	size_t size; /* of a number */
+	NnError *error;
+} Walk;
+
+static Walk
+walk_of(NnDevice *device, NnTraining *training, NnError *error)
+{
+	return (Walk){ device, device->train, training, nn_dtype_size(device->train->dtype), error };
+}
+
+static NnStatus
+zero_map(const Walk *w, NnMap map)
+{
+	return w->ops->zero(w->device, &map, w->error);
+}
+
+static NnStatus
+zero_param(const Walk *w, int param, NnNumbers gradient)
+{
+	size_t count = w->training->params->list[param].count;
+
+	INVARIANT(count <= INT_MAX);
+	return zero_map(w, (NnMap){ { 1, 1, 1, (int) count }, count, { gradient.data } });
+}
+
+/* Zeroes what a backward step is to overwrite, for a device that only adds. */
+static NnStatus
+zero_gradients(const Walk *w, const NnOperands *op)
+{
+	NnStatus status = NN_OK;
+
+	for (int k = 0; status == NN_OK && k < NN_MAX_IN; k++)
+		if (op->in_mode[k] == NN_GRAD_OVERWRITE)
+			status = zero_map(w, op->din[k]);
+	if (status == NN_OK && op->weight_mode == NN_GRAD_OVERWRITE)
+		status = zero_param(w, op->node->weight, op->dweight);
+	if (status == NN_OK && op->bias_mode == NN_GRAD_OVERWRITE)
+		status = zero_param(w, op->node->bias, op->dbias);
+	return status;
+}
+
+static NnOperands
+step_operands(const Walk *w, const NnStep *step)
+{
+	NnTraining *t = w->training;
+	NnOperands op = nn_operands(&t->plan, step->node, t->array[NN_ARRAY_PARAM], w->size);
+
+	op.training = t;
+	return op;
+}
+
+static NnStatus
+run_backward(const Walk *w, const NnStep *step)
+{
+	const NnTraining *t = w->training;
+	NnOperands op = step_operands(w, step);
+	NnStatus status = NN_OK;
+
+	for (int k = 0; k < NN_MAX_OUT; k++)
+		op.dout[k] = map_at(&t->plan, step->dout[k], w->size);
+	for (int k = 0; k < NN_MAX_IN; k++)
+	{
+		op.din[k] = map_at(&t->plan, step->din[k], w->size);
+		op.in_mode[k] = step->in_mode[k];
+		INVARIANT((op.din[k].data != NULL) == (op.in_mode[k] != NN_GRAD_IGNORE));
+	}
+	op.weight_mode = step->weight_mode;
+	op.bias_mode = step->bias_mode;
+	if (op.weight_mode != NN_GRAD_IGNORE)
+		op.dweight = param_at(t->params, t->array[NN_ARRAY_GRAD], op.node->weight, w->size);
+	if (op.bias_mode != NN_GRAD_IGNORE)
+		op.dbias = param_at(t->params, t->array[NN_ARRAY_GRAD], op.node->bias, w->size);
+	if (w->ops->only_adds)
+		status = zero_gradients(w, &op);
+	return status == NN_OK ? w->ops->ops[op.node->op].backward(&op, w->error) : status;
+}
+
+/*
+ * running += 0.1 (batch - running), with the batch's unbiased variance. stats
+ * holds the means, and then the biased variances.
+ */
+static NnStatus
+take_statistics(const Walk *w, const NnStep *step)
+{
+	NnOperands op = step_operands(w, step);
+	NnShape s = op.in[0].shape;
+	double count = (double) nn_map_pixels(&op.in[0]);
+	NnNumbers mean = { op.stats.data }, var = numbers_at(mean, s.c, w->size);
+	NnStatus status;
+
+	INVARIANT(op.mean.data && op.var.data && op.stats.shape.c == 2 * s.c);
+	status = w->ops->follow(w->device, op.mean, mean, s.c, STATISTICS_SHARE, 1, 1, w->error);
+	return status == NN_OK ? w->ops->follow(w->device, op.var, var, s.c, STATISTICS_SHARE, count,
+											count - 1, w->error)
+						   : status;
+}
+
+static NnStatus
+walk_step(const Walk *w, const NnStep *step)
+{
+	NnOperands op;
+
+	nn_progress(w->device);
+	switch (step->kind)
+	{
+		case NN_STEP_FORWARD:
+			op = step_operands(w, step);
+			return w->ops->ops[op.node->op].forward(&op, w->error);
+		case NN_STEP_BACKWARD:
+			return run_backward(w, step);
+		case NN_STEP_ZERO:
+			return zero_map(w, map_at(&w->training->plan, step->zero, w->size));
+		case NN_STEP_STATISTICS:
+			return take_statistics(w, step);
+	}
+	return NN_OK;
+}
+
+NnStatus
+nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds,
+				const int *losses, int nlosses, double *values, NnError *error)
+{
+	Walk w = walk_of(device, training, error);
+	NnStatus status = w.ops->begin(device, training, error);
+
+	for (int i = 0; status == NN_OK && i < nfeeds; i++)
+	{
+		NnMap map = map_at(&training->plan, feeds[i].value, w.size);
+
+		status = w.ops->feed(device, &map, feeds[i].data, error);
+	}
+	for (int i = 0; status == NN_OK && i < training->schedule.nsteps; i++)
+		status = walk_step(&w, &training->schedule.steps[i]);
+	for (int i = 0; status == NN_OK && i < nlosses; i++)
+	{
+		NnMap map = map_at(&training->plan, losses[i], w.size);
+
+		status = w.ops->number(device, &map, &values[i], error);
+	}
+	return status;
+}
+
+/* ---- Updates ------------------------------------------------------------- */
+
+NnStatus
+nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *error)
+{
+	const NnTrainDevice *ops = device->train;
+	double step = adam->lr / (1 - pow(adam->beta1, (double) adam->t)),
+		   root = sqrt(1 - pow(adam->beta2, (double) adam->t));
+	NnStatus status = NN_OK;
+
+	for (int k = 0; status == NN_OK && k < training->params->n; k++)
+	{
+		const NnParam *p = &training->params->list[k];
+
+		if (training->schedule.trained[k])
+			status = ops->adam(device, training, p->offset, p->offset + p->count, adam, step, root,
+							   error);
+	}
+	if (status == NN_OK && training->nema > 0)
+		status = ops->follow(device, training->array[NN_ARRAY_EMA], training->array[NN_ARRAY_PARAM],
+							 training->nema, 1 - adam->ema, 1, 1, error);
+	return status;
+}
