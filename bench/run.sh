@@ -49,7 +49,7 @@ bench_inference()						# the networks alone
 
 bench_training()						# iterations of training
 {
-	# As the trainer runs the engine: threads that wait sleep
+	# As the job worker runs the engine: threads that wait sleep
 	say "training, $THREADS threads"
 	OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=5000 "$BENCH/train_bench" "$THREADS" "$RUNS" $NETWORK | tee "$WORK/train.txt"
 	if ! has_torch; then

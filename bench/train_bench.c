@@ -11,7 +11,7 @@
  * own, so that its peak is its own. Prints a line for each subject and
  * precision: the median and the least time of an iteration after two that warm
  * up, iterations a second, the peak of resident memory, and the time that
- * opening the trainer took.
+ * opening the fit took.
  */
 #include "bench.h"
 #include "nn/fit.h"
@@ -38,7 +38,7 @@ static const Subject subjects[] = {
 };
 
 /*
- * Opens a trainer, runs the iterations and prints the line. In a process of its
+ * Opens a fit, runs the iterations and prints the line. In a process of its
  * own, which ends with it.
  */
 static void

@@ -40,10 +40,10 @@ invariant_checking(void)
 void
 invariant_failed(const char *condition, const char *file, int line)
 {
+#ifndef BICYCLE_CHECKS
 	static _Atomic int failed;
 	static _Thread_local bool here;
 
-#ifndef BICYCLE_CHECKS
 	if (handler != NULL)
 	{
 		if (!here && failed++ > 0)

@@ -1,23 +1,13 @@
 /*
  * run_protocol.h
- *	  What a trainer (a background worker of PostgreSQL) and its training engine
- *	  say to each other.
+ *	  What a job worker (a background worker of PostgreSQL) and its training
+ *	  engine say to each other.
  *
- * A training engine is bicycle-engine started with the argument --train by the
- * trainer, for one run of one job. Descriptor 3 carries the lines of protocol.h
- * (settings, go, ping, stop, log, fatal; EOF ends it at once), descriptor 4
- * frames as protocol.h defines them, with id 0. It binds no socket and takes no
- * lock; its working directory is the data directory.
- *
- * Nothing is sent to an engine of another version: the trainer waits for
- * "ready", and for what it says then (BICYCLE_TRAIN_GREETING).
- *
- *	 trainer                  training engine
+ *	 job worker               training engine
  *	 TRAIN_BEGIN, DATA.., END
  *	                     ->   options, and the version or the checkpoint to
  *	                          start from (a tensor stream; may be empty)
- *	 PAIR ..             ->   one row of the query each; kept encoded, in memory
- *	                          up to a budget, then in a spill file
+ *	 PAIR ..             ->   one row of the query each
  *	 PAIRS_END           ->
  *	                     <-   TRAIN_READY: all pairs can be decoded as far as
  *	                          their headers tell; counts and digest
@@ -32,28 +22,40 @@
  *	                          done: the model
  *	                     <-   ERROR: the run cannot go on
  *
- * CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on; before RUN they wait
- * for it, after the end of the run (PAUSED, TRAIN_DONE, ERROR) they are
- * ignored: they may have been on their way. Options' checkpoint_every adds to
- * what is asked for; checkpoints by the clock are the trainer's, by
- * CHECKPOINT_NOW. The last iteration always has a CHECKPOINT, which comes
- * before TRAIN_DONE: a run that begins with it (BICYCLE_TRAIN_FINISHED) needs
- * no pairs and answers RUN by TRAIN_DONE alone. LOSSES up to a checkpoint, and
- * to the end, come before it. After ERROR, which comes at most once, whatever
- * is sent is read and thrown away.
- *
- * The engine runs at idle priority. It withholds "pong" as an inference engine
- * does, while one iteration takes longer than stuck_timeout; set that to what
- * the largest iteration may take. "stop" ends it after the iteration that runs,
- * without a checkpoint.
- *
- * The engine never waits for the trainer to read while it holds anything the
- * trainer waits for; frames are queued without limit but CHECKPOINT, of which
- * at most one is in the queue (a later one replaces nothing: it is made when
- * the earlier one has been read).
+ * R1  A training engine is bicycle-engine started with the argument --train by
+ *     the job worker, for one run of one job. It binds no socket and takes no
+ *     lock; its working directory is the data directory.
+ * R2  Descriptor 3 carries the lines of protocol.h (settings, go, ping, stop,
+ *     log, fatal), descriptor 4 frames as protocol.h defines them, with id 0.
+ *     EOF of either ends it at once.
+ *     Nothing is sent to an engine of another version: the job worker waits for
+ *     "ready", and for what it says then (BICYCLE_TRAIN_GREETING).
+ * R3  A frame comes in its turn and has a length that suits its type; else, and
+ *     for a type that is not above, the answer is ERROR 08P01.
+ * R4  Pairs are kept encoded, in memory up to a budget, then in a spill file;
+ *     beyond both the answer is ERROR 54000.
+ * R5  CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on. Before RUN they
+ *     wait for it. After the end of the run (PAUSED, TRAIN_DONE, ERROR) they
+ *     are ignored: they may have been on their way.
+ * R6  Options' checkpoint_every adds to what is asked for; checkpoints by the
+ *     clock are the job worker's, by CHECKPOINT_NOW.
+ * R7  The last iteration always has a CHECKPOINT, which comes before
+ *     TRAIN_DONE. A run that begins with it (BICYCLE_TRAIN_FINISHED) needs no
+ *     pairs and answers RUN by TRAIN_DONE alone.
+ * R8  LOSSES up to a checkpoint, and to the end, come before it.
+ * R9  ERROR comes at most once. After it whatever is sent is read and thrown
+ *     away.
+ * R10 The engine runs at idle priority. It withholds "pong" as an inference
+ *     engine does, while one iteration takes longer than stuck_timeout: set
+ *     that to what the largest iteration may take.
+ * R11 "stop" ends it after the iteration that runs, without a checkpoint.
+ * R12 The engine never waits for the job worker to read while it holds anything
+ *     the job worker waits for. Frames are queued without limit but CHECKPOINT,
+ *     of which one at most is in the queue: another is made when that has been
+ *     read, and a PAUSE waits for it.
  */
-#ifndef BICYCLE_TRAIN_PROTOCOL_H
-#define BICYCLE_TRAIN_PROTOCOL_H
+#ifndef BICYCLE_RUN_PROTOCOL_H
+#define BICYCLE_RUN_PROTOCOL_H
 
 #include "common/protocol.h"
 
@@ -126,8 +128,8 @@ typedef struct BicyclePair
 } BicyclePair;
 
 /*
- * What a later run must equal to give the same bits; the trainer stores it with
- * the job.
+ * What a later run must equal to give the same bits; the job worker stores it
+ * with the job.
  */
 typedef struct BicycleTrainReady
 {
@@ -154,8 +156,8 @@ typedef struct BicyclePreview
 } BicyclePreview;
 
 /*
- * A run says a thing once; the trainer knows whether an earlier run of the job
- * has said it.
+ * A run says a thing once; the job worker knows whether an earlier run of the
+ * job has said it.
  */
 typedef enum BicycleNoteCause
 {
@@ -177,4 +179,4 @@ typedef struct BicycleCheckpoint
 	uint64_t stream_length;
 } BicycleCheckpoint;
 
-#endif /* BICYCLE_TRAIN_PROTOCOL_H */
+#endif /* BICYCLE_RUN_PROTOCOL_H */

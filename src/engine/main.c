@@ -7,7 +7,7 @@
  *		by the supervisor: works in the current directory, descriptor 3 is the
  *		control socket
  *	 bicycle-engine --train
- *		by a trainer, for one run of one job: see run_main.c
+ *		by a job worker, for one run of one job: see run_main.c
  *	 bicycle-engine --directory DIR [--set NAME=VALUE]...
  *		alone, for tests and benchmarks: logs to stderr, ends on SIGTERM or
  *		SIGINT

@@ -3,17 +3,20 @@
  *	  The pairs a job trains on: checked by their headers, kept encoded, and put
  *	  into an order that is theirs alone.
  *
- * The images come from users' tables and are hostile. Here only their headers
- * are read; run_feed.c decodes them later, on threads of the pool.
+ * R1 The images come from users' tables and are hostile. Here only their
+ *    headers are read; run_feed.c decodes them later, on threads of the pool.
+ * R2 Bytes stay in memory up to three quarters of train_memory. Further pairs
+ *    go to a spill file of up to train_disk bytes, one behind the other.
+ * R3 The spill file has no name, or loses it as soon as it is made, so that it
+ *    goes with the process however that ends.
+ * R4 Pairs are ordered by their SHA-256, not as the query happened to give
+ *    them: the same rows are the same run. Pairs that are there twice stay
+ *    twice.
+ * R5 What is taken of train_memory is counted in `memory`: a record for each
+ *    pair, and the bytes of those in memory.
  *
- * Bytes stay in memory up to three quarters of train_memory; further pairs go
- * to a spill file of up to train_disk bytes, which has no name from the moment
- * it is made, so that it goes with the process however that ends. Pairs are
- * ordered by their SHA-256, not as the query happened to give them, so that the
- * same rows are the same run; pairs that are there twice stay twice.
- *
- * The I/O thread fills a RunData; after data_complete nothing in it changes
- * but the cached pixels, which are the feed's, and any thread may read.
+ * Threads: see run_data.h. A RunData owns its pairs with their bytes and cached
+ * pixels, and the spill file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +27,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/run.h"
+#include "engine/engine.h"
+#include "engine/run_data.h"
 
 #define MAX_PAIRS INT32_MAX
 
@@ -152,10 +156,6 @@ spill_read(const RunData *data, int64_t offset, uint8_t *bytes, size_t length, E
 	return true;
 }
 
-/*
- * The encoded bytes of a pair, A then B. *owned is to be freed by the caller;
- * it may be NULL.
- */
 bool
 run_data_read(const RunData *data, const RunPair *pair, uint8_t **bytes, uint8_t **owned,
 			  EngineError *error)
@@ -199,6 +199,7 @@ run_data_check_room(const RunData *data, uint64_t bytes, EngineError *error)
 {
 	uint64_t record = sizeof(RunPair);
 
+	INVARIANT(data->spilled <= data->spill_limit);
 	if (data->npairs < MAX_PAIRS && data->memory <= data->memory_limit &&
 		data->memory_limit - data->memory >= record &&
 		(fits_in_memory(data, bytes) || bytes <= data->spill_limit - data->spilled))
@@ -251,7 +252,7 @@ check_image(const RunData *data, RunPair *pair, int which, const uint8_t *bytes,
 }
 
 static bool
-grow(RunData *data, EngineError *error)
+grow_pairs(RunData *data, EngineError *error)
 {
 	int64_t capacity = data->capacity > 0 ? data->capacity * 2 : 256;
 	RunPair *pairs;
@@ -271,14 +272,12 @@ grow(RunData *data, EngineError *error)
 
 /* Keeps the images of a PAIR frame's body, in memory or on disk. */
 static bool
-keep(RunData *data, RunPair *pair, const uint8_t *body, EngineError *error)
+keep_bytes(RunData *data, RunPair *pair, const uint8_t *body, EngineError *error)
 {
 	const size_t head = sizeof(BicyclePair);
 	size_t length = (size_t) pair->length[0] + pair->length[1];
-	bool in_memory = fits_in_memory(data, length);
 
-	data->memory += sizeof(RunPair);
-	if (!in_memory)
+	if (!fits_in_memory(data, length))
 	{
 		pair->offset = (int64_t) data->spilled;
 		return spill_write(data, body + head, length, error);
@@ -294,7 +293,6 @@ keep(RunData *data, RunPair *pair, const uint8_t *body, EngineError *error)
 	return true;
 }
 
-/* data_check_room has said yes to length. */
 bool
 run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *error)
 {
@@ -302,6 +300,7 @@ run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *err
 	RunPair *pair;
 	const uint8_t *a = body + sizeof(head);
 
+	INVARIANT(length >= sizeof(head));
 	memcpy(&head, body, sizeof(head));
 	if ((uint64_t) head.a_length + head.b_length != length - sizeof(head))
 	{
@@ -310,7 +309,7 @@ run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *err
 					 head.b_length, length);
 		return false;
 	}
-	if (!grow(data, error))
+	if (!grow_pairs(data, error))
 		return false;
 	pair = &data->pairs[data->npairs];
 	memset(pair, 0, sizeof(*pair));
@@ -320,8 +319,9 @@ run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *err
 	if (!check_image(data, pair, 0, a, error) ||
 		!check_image(data, pair, 1, a + head.a_length, error) ||
 		!pair_hash(a, head.a_length, a + head.a_length, head.b_length, pair->hash, error) ||
-		!keep(data, pair, body, error))
+		!keep_bytes(data, pair, body, error))
 		return false;
+	data->memory += sizeof(RunPair);
 	data->npairs++;
 	return true;
 }
@@ -334,7 +334,6 @@ compare_pairs(const void *x, const void *y)
 	return memcmp(((const RunPair *) x)->hash, ((const RunPair *) y)->hash, BICYCLE_HASH_BYTES);
 }
 
-/* All pairs are here: orders them and makes the digest. */
 bool
 run_data_complete(RunData *data, EngineError *error)
 {
@@ -350,4 +349,32 @@ run_data_complete(RunData *data, EngineError *error)
 	if (!good)
 		error_memory(error, "the digest of the training pairs");
 	return good;
+}
+
+/*
+ * Ranges of bytes that lie one behind the other from 0 on have squares of their
+ * ends, less those of their beginnings, that add up to the square of the last
+ * end.
+ */
+void
+run_data_check(const RunData *data)
+{
+	uint64_t memory = 0, spilled = 0, squares = 0;
+
+	INVARIANT(data->npairs >= 0 && data->npairs <= data->capacity);
+	for (int64_t i = 0; i < data->npairs; i++)
+	{
+		const RunPair *pair = &data->pairs[i];
+		uint64_t length = (uint64_t) pair->length[0] + pair->length[1];
+		uint64_t offset = (uint64_t) pair->offset;
+
+		memory += sizeof(RunPair) + (pair->bytes != NULL ? length : 0);
+		if (pair->bytes != NULL)
+			continue;
+		spilled += length;
+		squares += (offset + length) * (offset + length) - offset * offset;
+	}
+	INVARIANT(memory == data->memory && memory <= data->memory_limit);                /* R5 */
+	INVARIANT(spilled == data->spilled && squares == spilled * spilled);              /* R2 */
+	INVARIANT(spilled <= data->spill_limit && (spilled == 0 || data->spill_fd >= 0)); /* R2 */
 }

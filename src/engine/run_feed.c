@@ -3,28 +3,39 @@
  *	  Batches for the training loop: which pairs come when, and decoding,
  *	  resizing, cropping and flipping them ahead of the device.
  *
- * What a batch holds is a function of the pairs' order, the seed and the
- * iteration alone: every epoch goes once through all pairs in an order of its
- * own (feed_permutation), what is left of it at the end and fills no batch is
- * skipped, and how a pair is cropped and flipped follows from the seed, the
- * epoch and its place in the epoch (feed_augmentation). So neither the number
- * of threads nor their timing nor where a run was interrupted can be seen in
- * it. Source of the transforms: the official data/base_dataset.py (resize to
- * load_size, random crop, random flip, the same for A and B).
+ * R1 What a batch holds is a function of the pairs' order, the seed and the
+ *    iteration alone. Neither the number of threads nor their timing nor where
+ *    a run was interrupted can be seen in it.
+ * R2 Every epoch goes once through all pairs in an order of its own
+ *    (run_feed_permutation). What is left at its end and fills no batch is
+ *    skipped.
+ * R3 How a pair is cropped and flipped follows from the seed, the epoch and its
+ *    place in the epoch (run_feed_augmentation).
+ * R4 Threads of the pool take one pair after the other, in the order of the
+ *    run, and put it into a ring of batches, which the loop empties in order.
+ *    They wait for each other under the feed's lock.
+ * R5 No pair is given out before its batch has a place in the ring.
+ * R6 A pair's pixels at load_size are kept while train_memory has room for
+ *    them, since decoding costs more than a small network does.
  *
- * Threads of the pool take one pair after the other and put it into a ring of
- * batches, which the loop empties; both wait for each other under the feed's
- * lock, and everything they share is behind it. A pair's pixels at load_size
- * are kept while train_memory has room for them, since decoding costs more than
- * a small network does. The feed owns the ring; cached pixels belong to their
- * pair and go with it.
+ * A ring of 3 batches of 2 pairs; the loop has taken 4 batches, and pairs up to
+ * 10 are given out, of which 8 and 10 are in:
+ *
+ *	 batch          4       5       6        taken 4, next 11
+ *	 at             1       2       0
+ *	 pairs        8   9  10  11  12  13
+ *	 done           1       1       0
+ *
+ * The feed owns the ring; cached pixels belong to their pair and go with it.
+ * Source of the transforms: the official data/base_dataset.py (resize to
+ * load_size, random crop, random flip, the same for A and B).
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/run.h"
+#include "engine/run_feed.h"
 
 /*
  * Second words of Philox counters: what a number is for. That of nn_normal is
@@ -53,17 +64,14 @@ draw(uint64_t seed, int64_t epoch, uint64_t index, uint32_t purpose, uint32_t wo
  * likelier than another by more than 2^-32.
  */
 static uint32_t
-below(uint32_t n, uint32_t high, uint32_t low)
+number_below(uint32_t n, uint32_t high, uint32_t low)
 {
 	uint64_t bits = (uint64_t) high << 32 | low;
 
 	return (uint32_t) ((unsigned __int128) bits * n >> 64);
 }
 
-/*
- * The rows 0 to rows - 1 in the order of an epoch (from 1): Fisher and Yates's
- * shuffle.
- */
+/* Fisher and Yates's shuffle. */
 void
 run_feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order)
 {
@@ -75,7 +83,7 @@ run_feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *orde
 		uint32_t j, row;
 
 		draw(seed, epoch, i, DRAW_ORDER, words);
-		j = below(i, words[0], words[1]);
+		j = number_below(i, words[0], words[1]);
 		row = order[i - 1];
 		order[i - 1] = order[j];
 		order[j] = row;
@@ -83,7 +91,7 @@ run_feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *orde
 }
 
 /* Corners from 0 to load_size - size, both included. */
-Augmentation
+RunAugmentation
 run_feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size, int size,
 					  bool flip)
 {
@@ -91,14 +99,13 @@ run_feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size
 	uint32_t words[4];
 
 	draw(seed, epoch, rank, DRAW_AUGMENTATION, words);
-	return (Augmentation){ .x = (int) ((uint64_t) words[0] * corners >> 32),
-						   .y = (int) ((uint64_t) words[1] * corners >> 32),
-						   .flip = flip && words[2] >> 31 };
+	return (RunAugmentation){ .x = (int) ((uint64_t) words[0] * corners >> 32),
+							  .y = (int) ((uint64_t) words[1] * corners >> 32),
+							  .flip = flip && words[2] >> 31 };
 }
 
 /* ---- One pair ------------------------------------------------------------ */
 
-/* Both images of a pair at side x side.  On failure nothing is left to free. */
 bool
 run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const int channels[2],
 				int side, Image images[2], EngineError *error)
@@ -122,14 +129,14 @@ run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const 
 }
 
 static size_t
-image_bytes(const Feed *feed, int which, int side)
+image_bytes(const RunFeed *feed, int which, int side)
 {
 	return (size_t) side * (size_t) side * (size_t) feed->channels[which];
 }
 
 /* Pixels of A and B at load_size, one behind the other, malloc'ed. */
 static uint8_t *
-decode_pair(Feed *feed, const RunPair *pair, EngineError *error)
+decode_pair(RunFeed *feed, const RunPair *pair, EngineError *error)
 {
 	size_t a_bytes = image_bytes(feed, 0, feed->load_size);
 	size_t b_bytes = image_bytes(feed, 1, feed->load_size);
@@ -154,7 +161,7 @@ decode_pair(Feed *feed, const RunPair *pair, EngineError *error)
 
 /* Cuts a size x size image out of one of load_size x load_size. */
 static void
-crop(const Feed *feed, int which, const uint8_t *pixels, Augmentation how, uint8_t *out)
+crop(const RunFeed *feed, int which, const uint8_t *pixels, RunAugmentation how, uint8_t *out)
 {
 	size_t channels = (size_t) feed->channels[which];
 	size_t row = (size_t) feed->size * channels;
@@ -176,21 +183,21 @@ crop(const Feed *feed, int which, const uint8_t *pixels, Augmentation how, uint8
 /* ---- The pool's side ----------------------------------------------------- */
 
 /* A pair of the run to be put into the ring. */
-typedef struct FeedPlace
+typedef struct RunPlace
 {
 	RunPair *pair;
 	uint8_t *pixels; /* of its cache, or NULL */
-	FeedBatch *batch;
+	RunBatch *batch;
 	int place;
-	Augmentation how;
-} FeedPlace;
+	RunAugmentation how;
+} RunPlace;
 
 /*
  * The next pair, once the ring has room for it; false if there is nothing left
  * to do.
  */
 static bool
-take(Feed *feed, FeedPlace *place)
+take_pair(RunFeed *feed, RunPlace *place)
 {
 	uint64_t batch;
 	int64_t epoch;
@@ -230,12 +237,13 @@ take(Feed *feed, FeedPlace *place)
  * otherwise.
  */
 static void
-give(Feed *feed, const FeedPlace *place, uint8_t *decoded, const EngineError *error)
+give_pair(RunFeed *feed, const RunPlace *place, uint8_t *decoded, const EngineError *error)
 {
 	size_t bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
-	FeedBatch *batch = place->batch;
+	RunBatch *batch = place->batch;
 
 	pthread_mutex_lock(&feed->lock);
+	INVARIANT(feed->cached <= feed->cache_limit && batch->done < feed->batch_size);
 	if (decoded != NULL && place->pair->pixels == NULL && bytes <= feed->cache_limit - feed->cached)
 	{
 		place->pair->pixels = decoded;
@@ -255,12 +263,12 @@ give(Feed *feed, const FeedPlace *place, uint8_t *decoded, const EngineError *er
 
 /* Runs on a thread of the pool until the feed is stopped or the run is over. */
 static void
-run_feed_run(Task *task)
+feed_pairs(Task *task)
 {
-	Feed *feed = list_member(FeedTask, task, task)->feed;
-	FeedPlace place;
+	RunFeed *feed = list_member(RunFeedTask, task, task)->feed;
+	RunPlace place;
 
-	while (take(feed, &place))
+	while (take_pair(feed, &place))
 	{
 		EngineError error;
 		uint8_t *decoded = NULL;
@@ -279,25 +287,21 @@ run_feed_run(Task *task)
 			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), place.how,
 				 place.batch->b + (size_t) place.place * b_bytes);
 		}
-		give(feed, &place, decoded, &error);
+		give_pair(feed, &place, decoded, &error);
 	}
 }
 
 static void
-run_feed_done(Engine *engine, Task *task)
+feed_pairs_done(Engine *engine, Task *task)
 {
 }
 
 /* ---- The loop's side ----------------------------------------------------- */
 
-/*
- * Waits for the next batch and normalises it. False with an error if one of its
- * pairs could not be decoded, without one if the feed was stopped.
- */
 bool
-run_feed_next(Feed *feed, float *a, float *b, EngineError *error)
+run_feed_next(RunFeed *feed, float *a, float *b, EngineError *error)
 {
-	FeedBatch *batch;
+	RunBatch *batch;
 	bool good;
 
 	error_clear(error);
@@ -312,7 +316,7 @@ run_feed_next(Feed *feed, float *a, float *b, EngineError *error)
 	if (!good)
 		return false;
 
-	/* Nobody writes into a complete batch before it is taken. */
+	/* Nobody writes into a complete batch before it is taken (R5). */
 	nn_normalise(batch->a, (size_t) feed->batch_size * image_bytes(feed, 0, feed->size), a);
 	nn_normalise(batch->b, (size_t) feed->batch_size * image_bytes(feed, 1, feed->size), b);
 
@@ -327,7 +331,7 @@ run_feed_next(Feed *feed, float *a, float *b, EngineError *error)
 /* ---- Beginning and end --------------------------------------------------- */
 
 void
-run_feed_init(Feed *feed)
+run_feed_init(RunFeed *feed)
 {
 	memset(feed, 0, sizeof(*feed));
 	pthread_mutex_init(&feed->lock, NULL);
@@ -341,7 +345,7 @@ run_feed_init(Feed *feed)
  * many and how large they are is the user's choice.
  */
 static bool
-check_ring(const Feed *feed, EngineError *error)
+check_ring(const RunFeed *feed, EngineError *error)
 {
 	size_t batch = (size_t) feed->batch_size *
 				   (image_bytes(feed, 0, feed->size) + image_bytes(feed, 1, feed->size));
@@ -358,9 +362,9 @@ check_ring(const Feed *feed, EngineError *error)
 }
 
 static bool
-make_ring(Feed *feed)
+make_ring(RunFeed *feed)
 {
-	feed->batches = calloc((size_t) feed->nbatches, sizeof(FeedBatch));
+	feed->batches = calloc((size_t) feed->nbatches, sizeof(RunBatch));
 	if (feed->batches == NULL)
 		return false;
 	for (int i = 0; i < feed->nbatches; i++)
@@ -374,12 +378,8 @@ make_ring(Feed *feed)
 	return true;
 }
 
-/*
- * Puts the pool to work on the batches from `iteration` (done) on. There are at
- * least as many pairs as a batch takes. I/O thread.
- */
 bool
-run_feed_start(Feed *feed, Engine *engine, RunData *data, const NnConfig *config,
+run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *config,
 			   const NnTrainOptions *options, int64_t iteration, int64_t iterations,
 			   EngineError *error)
 {
@@ -394,6 +394,7 @@ run_feed_start(Feed *feed, Engine *engine, RunData *data, const NnConfig *config
 	feed->batch_size = options->batch_size;
 	feed->flip = options->flip;
 	feed->seed = options->seed;
+	INVARIANT(data->npairs >= options->batch_size);
 	feed->batches_an_epoch = data->npairs / options->batch_size;
 	if (__builtin_mul_overflow((uint64_t) iterations, (uint64_t) options->batch_size, &feed->end))
 		feed->end = UINT64_MAX; /* nobody will see it */
@@ -404,7 +405,7 @@ run_feed_start(Feed *feed, Engine *engine, RunData *data, const NnConfig *config
 	if (!check_ring(feed, error))
 		return false;
 	feed->order = malloc((size_t) data->npairs * sizeof(uint32_t));
-	feed->tasks = calloc((size_t) threads, sizeof(FeedTask));
+	feed->tasks = calloc((size_t) threads, sizeof(RunFeedTask));
 	if (feed->order == NULL || feed->tasks == NULL || !make_ring(feed))
 	{
 		error_memory(error, "batches of images");
@@ -413,16 +414,16 @@ run_feed_start(Feed *feed, Engine *engine, RunData *data, const NnConfig *config
 	for (int i = 0; i < threads; i++)
 	{
 		feed->tasks[i].feed = feed;
-		feed->tasks[i].task.run = run_feed_run;
-		feed->tasks[i].task.done = run_feed_done;
+		feed->tasks[i].task.run = feed_pairs;
+		feed->tasks[i].task.done = feed_pairs_done;
 		executor_submit(&engine->pool, &feed->tasks[i].task, false);
 	}
 	return true;
 }
 
-/* Ends the pool's work and the loop's waiting.  Any thread. */
+/* Ends the pool's work and the loop's waiting. */
 void
-run_feed_stop(Feed *feed)
+run_feed_stop(RunFeed *feed)
 {
 	pthread_mutex_lock(&feed->lock);
 	feed->stop = true;
@@ -431,9 +432,66 @@ run_feed_stop(Feed *feed)
 	pthread_mutex_unlock(&feed->lock);
 }
 
-/* When no other thread is left. */
+/* How many pairs of the batch in that place of the ring were given out. */
+static uint64_t
+given_out(const RunFeed *feed, int place)
+{
+	uint64_t ring = (uint64_t) feed->nbatches;
+	uint64_t batch = feed->taken + ((uint64_t) place + ring - feed->taken % ring) % ring;
+	uint64_t first = batch * (uint64_t) feed->batch_size;
+	uint64_t n = feed->next > first ? feed->next - first : 0;
+
+	return n < (uint64_t) feed->batch_size ? n : (uint64_t) feed->batch_size;
+}
+
+static void
+check_order(const RunFeed *feed)
+{
+	uint64_t rows = (uint64_t) feed->data->npairs, sum = 0;
+
+	for (uint64_t i = 0; i < rows; i++)
+	{
+		INVARIANT(feed->order[i] < rows);
+		sum += feed->order[i];
+	}
+	INVARIANT(sum == rows * (rows - 1) / 2); /* R2: each once */
+}
+
+static void
+check_cache(const RunFeed *feed)
+{
+	uint64_t bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
+	uint64_t cached = 0;
+
+	for (int64_t i = 0; i < feed->data->npairs; i++)
+		cached += feed->data->pairs[i].pixels != NULL ? bytes : 0;
+	INVARIANT(cached == feed->cached && cached <= feed->cache_limit); /* R6 */
+}
+
 void
-run_feed_free(Feed *feed)
+run_feed_check(RunFeed *feed)
+{
+	if (feed->batches == NULL)
+		return; /* not begun */
+	pthread_mutex_lock(&feed->lock);
+	INVARIANT(feed->next <= feed->end && feed->next >= feed->taken * (uint64_t) feed->batch_size &&
+			  feed->next - feed->taken * (uint64_t) feed->batch_size <=
+				  (uint64_t) feed->nbatches * (uint64_t) feed->batch_size); /* R4, R5 */
+	for (int i = 0; i < feed->nbatches; i++)
+	{
+		const RunBatch *batch = &feed->batches[i];
+
+		INVARIANT(batch->done >= 0 && (uint64_t) batch->done <= given_out(feed, i));
+		INVARIANT((batch->failed < feed->batch_size) == error_is_set(&batch->error));
+	}
+	check_cache(feed);
+	if (feed->epoch != NO_EPOCH)
+		check_order(feed);
+	pthread_mutex_unlock(&feed->lock);
+}
+
+void
+run_feed_free(RunFeed *feed)
 {
 	for (int i = 0; i < feed->nbatches && feed->batches != NULL; i++)
 	{

@@ -1,18 +1,19 @@
 /*
  * run_link.c
- *	  Descriptor 4 of a training engine: frames from the trainer, and the queue
+ *	  Descriptor 4 of a training engine: frames of the job worker, and the queue
  *	  of those for it.
  *
- * Input belongs to the I/O thread. A frame's length is checked against its type
- * and the state before its body is received (run_frame_begins), so the
- * trainer cannot make the engine allocate what it has not been told it may.
- * After an error nothing is parsed any more: what comes is thrown away, so that
- * a trainer in the middle of a long write gets to read why. EOF ends the
- * process at once, as on descriptor 3.
- *
- * Any thread may queue output, under the link's lock; the I/O thread writes it.
- * A frame owns its bytes, or the last frame of a stream does for all before it,
- * since frames leave in order.
+ * R1 Input belongs to the I/O thread. A frame's header is shown to the owner
+ *    before its body is received, so the job worker cannot make the engine
+ *    allocate what it has not been told it may.
+ * R2 Once the link has ended nothing is parsed any more: what comes is thrown
+ *    away, so that a job worker in the middle of a long write gets to read why.
+ * R3 EOF ends the process at once, as on descriptor 3.
+ * R4 Any thread may queue output, under the lock; the I/O thread writes it, and
+ *    alone takes frames out of the queue.
+ * R5 Frames leave in order. A frame owns its bytes, or the last frame of a
+ *    stream does for all before it.
+ * R6 Only the first frame of the queue may have been sent in part.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -23,27 +24,29 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "engine/run.h"
+#include "engine/engine.h"
+#include "engine/run_link.h"
 
 #define FRAMES_A_TURN 64 /* then the control lines have their turn */
 
 void
-run_link_init(RunLink *link)
+run_link_init(RunLink *link, Engine *engine, const RunLinkOwner *owner)
 {
 	memset(link, 0, sizeof(*link));
+	link->engine = engine;
+	link->owner = owner;
 	link->source.fd = -1;
 	list_init(&link->out);
 	pthread_mutex_init(&link->lock, NULL);
 }
 
 static void
-frame_free(RunFrame *frame)
+run_frame_free(RunFrame *frame)
 {
 	free(frame->owned);
 	free(frame);
 }
 
-/* When no other thread is left. */
 void
 run_link_free(RunLink *link)
 {
@@ -52,7 +55,7 @@ run_link_free(RunLink *link)
 		RunFrame *frame = list_member(RunFrame, link, link->out.next);
 
 		list_remove(&frame->link);
-		frame_free(frame);
+		run_frame_free(frame);
 	}
 	free(link->body_owned);
 	free(link->reserve);
@@ -62,7 +65,7 @@ run_link_free(RunLink *link)
 /* ---- Output -------------------------------------------------------------- */
 
 static RunFrame *
-frame_new(uint32_t type, const void *data, size_t length, bool copy)
+run_frame_new(uint32_t type, const void *data, size_t length, bool copy)
 {
 	RunFrame *frame = malloc(sizeof(*frame) + (copy ? length : 0));
 
@@ -77,62 +80,59 @@ frame_new(uint32_t type, const void *data, size_t length, bool copy)
 }
 
 /*
- * Queues a list of frames as a whole; NULL members mean that there was no
- * memory, which the I/O thread then acts on.
+ * Queues a list of frames as a whole. failed: there was no memory for all of
+ * them, which the I/O thread then acts on.
  */
 static void
-queue(Run *run, List *frames, bool failed)
+queue_frames(RunLink *link, List *frames, bool failed)
 {
-	pthread_mutex_lock(&run->link.lock);
+	pthread_mutex_lock(&link->lock);
 	while (!list_empty(frames))
 	{
-		List *node = frames->next;
+		RunFrame *frame = list_member(RunFrame, link, frames->next);
 
-		list_remove(node);
-		list_append(&run->link.out, node);
+		list_remove(&frame->link);
+		list_append(&link->out, &frame->link);
+		link->checkpoints += frame->checkpoint;
 	}
 	if (failed)
-		run->link.failed = true;
-	pthread_mutex_unlock(&run->link.lock);
-	eventfd_write(run->engine->completions.fd, 1);
+		link->failed = true;
+	pthread_mutex_unlock(&link->lock);
+	eventfd_write(link->engine->completions.fd, 1);
 }
 
-/*
- * Without memory for so little the process ends: the trainer then sees EOF and
- * starts again from its checkpoint.
- */
 bool
-run_link_send(Run *run, uint32_t type, const void *data, size_t length)
+run_link_send(RunLink *link, uint32_t type, const void *data, size_t length)
 {
-	RunFrame *frame = frame_new(type, data, length, true);
+	RunFrame *frame = run_frame_new(type, data, length, true);
 	List frames;
 
 	list_init(&frames);
 	if (frame != NULL)
 		list_append(&frames, &frame->link);
-	queue(run, &frames, frame == NULL);
+	queue_frames(link, &frames, frame == NULL);
 	return frame != NULL;
 }
 
 void
-run_link_send_error(Run *run, const EngineError *error)
+run_link_send_error(RunLink *link, const EngineError *error)
 {
-	RunFrame *frame = run->link.reserve;
+	RunFrame *frame = link->reserve;
 	List frames;
 
-	run->link.reserve = NULL;
+	INVARIANT(frame != NULL);
+	link->reserve = NULL;
 	memset(frame, 0, sizeof(*frame));
 	frame->data = frame->copy;
 	frame->frame.type = BICYCLE_ERROR;
 	frame->frame.length = (uint32_t) error_pack(error, frame->copy, ERROR_PACKED_MAX);
 	list_init(&frames);
 	list_append(&frames, &frame->link);
-	queue(run, &frames, false);
+	queue_frames(link, &frames, false);
 }
 
-/* The bytes belong to the queue from here on, whatever is returned. */
 bool
-run_link_send_stream(Run *run, uint8_t *bytes, size_t length, bool checkpoint)
+run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint)
 {
 	List frames;
 	RunFrame *frame = NULL;
@@ -141,42 +141,43 @@ run_link_send_stream(Run *run, uint8_t *bytes, size_t length, bool checkpoint)
 	list_init(&frames);
 	for (size_t at = 0; at < length && whole; at += BICYCLE_MAX_FRAME)
 	{
-		frame = frame_new(BICYCLE_DATA, bytes + at,
+		frame =
+			run_frame_new(BICYCLE_DATA, bytes + at,
 						  length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME, false);
 		whole = frame != NULL;
 		if (whole)
 			list_append(&frames, &frame->link);
 	}
 	/* no END after a gap: what has come would be taken for all of it */
-	frame = whole ? frame_new(BICYCLE_END, NULL, 0, true) : NULL;
+	frame = whole ? run_frame_new(BICYCLE_END, NULL, 0, true) : NULL;
 	if (frame == NULL)
 	{
 		/*
 		 * Nothing frees `bytes` then, which frames may refer to; the process
 		 * ends.
 		 */
-		queue(run, &frames, true);
+		queue_frames(link, &frames, true);
 		return false;
 	}
 	frame->owned = bytes;
 	frame->checkpoint = checkpoint;
 	list_append(&frames, &frame->link);
-	queue(run, &frames, false);
+	queue_frames(link, &frames, false);
 	return true;
 }
 
 /* A frame has been written. */
 static void
-frame_gone(Run *run, RunFrame *frame)
+run_frame_gone(RunLink *link, RunFrame *frame)
 {
+	pthread_mutex_lock(&link->lock);
+	INVARIANT(link->checkpoints >= frame->checkpoint);
+	link->checkpoints -= frame->checkpoint;
+	list_remove(&frame->link);
+	pthread_mutex_unlock(&link->lock);
 	if (frame->checkpoint)
-	{
-		pthread_mutex_lock(&run->lock);
-		run->checkpoint_queued = false;
-		pthread_cond_broadcast(&run->wake);
-		pthread_mutex_unlock(&run->lock);
-	}
-	frame_free(frame);
+		link->owner->checkpoint_gone(link);
+	run_frame_free(frame);
 }
 
 /* Writes what is left of a frame; false if the socket takes no more now. */
@@ -203,7 +204,7 @@ write_frame(RunLink *link, RunFrame *frame)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN)
-			_exit(1); /* the trainer is gone */
+			_exit(1); /* the job worker is gone */
 		if (n < 0)
 			return false;
 		frame->sent += (size_t) n;
@@ -224,34 +225,38 @@ first_frame(RunLink *link, bool *failed)
 	return frame;
 }
 
-/* Writes what the socket takes. */
 void
-run_link_flush(Run *run)
+run_link_flush(RunLink *link)
 {
-	RunLink *link = &run->link;
 	RunFrame *frame;
 	bool failed;
 
 	if (link->source.fd < 0)
 		return;
 	while ((frame = first_frame(link, &failed)) != NULL && write_frame(link, frame))
-	{
-		pthread_mutex_lock(&link->lock);
-		list_remove(&frame->link);
-		pthread_mutex_unlock(&link->lock);
-		frame_gone(run, frame);
-	}
+		run_frame_gone(link, frame);
 	if (failed)
-		engine_fatal(run->engine, "out of memory for what the trainer is to be told");
-	source_watch(run->engine, &link->source, frame != NULL ? EPOLLIN | EPOLLOUT : EPOLLIN);
+		engine_fatal(link->engine, "out of memory for what the job worker is to be told");
+	source_watch(link->engine, &link->source, frame != NULL ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
-bool
-run_link_idle(Run *run)
+void
+run_link_check(RunLink *link)
 {
-	bool failed;
+	unsigned checkpoints = 0;
 
-	return run->link.source.fd < 0 || first_frame(&run->link, &failed) == NULL;
+	INVARIANT(link->frame_have <= sizeof(link->frame));
+	pthread_mutex_lock(&link->lock);
+	list_foreach(node, &link->out)
+	{
+		const RunFrame *frame = list_member(RunFrame, link, node);
+
+		INVARIANT(frame->sent <= sizeof(frame->frame) + frame->frame.length);
+		INVARIANT(frame->sent == 0 || node == link->out.next); /* R6 */
+		checkpoints += frame->checkpoint;
+	}
+	INVARIANT(checkpoints == link->checkpoints && checkpoints <= 1);
+	pthread_mutex_unlock(&link->lock);
 }
 
 /* ---- Input --------------------------------------------------------------- */
@@ -269,7 +274,7 @@ receive(RunLink *link, void *to, size_t length)
 
 /* Returns whether there was something. */
 static bool
-discard(RunLink *link)
+throw_away(RunLink *link)
 {
 	uint8_t bytes[16384];
 
@@ -278,9 +283,8 @@ discard(RunLink *link)
 
 /* Reads on in the frame that is coming in; true if it is whole. */
 static bool
-receive_frame(Run *run)
+receive_frame(RunLink *link)
 {
-	RunLink *link = &run->link;
 	EngineError error;
 
 	if (link->frame_have < sizeof(link->frame))
@@ -290,9 +294,9 @@ receive_frame(Run *run)
 		if (link->frame_have < sizeof(link->frame))
 			return false;
 		link->body_have = 0;
-		if (!run_frame_begins(run, &link->frame, &link->body, &error))
+		if (!link->owner->begins(link, &link->frame, &link->body, &error))
 		{
-			run_fail(run, &error);
+			link->owner->fail(link, &error);
 			return false;
 		}
 		if (link->body == NULL && link->frame.length > 0)
@@ -300,8 +304,8 @@ receive_frame(Run *run)
 			link->body = link->body_owned = malloc(link->frame.length);
 			if (link->body == NULL)
 			{
-				error_memory(&error, "a frame of the trainer");
-				run_fail(run, &error);
+				error_memory(&error, "a frame of the job worker");
+				link->owner->fail(link, &error);
 				return false;
 			}
 		}
@@ -319,48 +323,58 @@ receive_frame(Run *run)
 }
 
 static void
+free_body(RunLink *link)
+{
+	free(link->body_owned);
+	link->body = link->body_owned = NULL;
+}
+
+void
+run_link_end(RunLink *link)
+{
+	link->ended = true;
+}
+
+static void
 link_ready(Engine *engine, Source *source, uint32_t events)
 {
-	Run *run = engine->run;
-	RunLink *link = &run->link;
+	RunLink *link = list_member(RunLink, source, source);
 
 	for (int i = 0; i < FRAMES_A_TURN; i++)
 	{
 		EngineError error;
 
-		if (run->state == RUN_ENDED)
+		if (link->ended)
 		{
-			free(link->body_owned);
-			link->body_owned = NULL;
-			if (!discard(link))
+			free_body(link);
+			if (!throw_away(link))
 				return;
 			continue;
 		}
-		if (!receive_frame(run))
+		if (!receive_frame(link))
 		{
-			if (run->state == RUN_ENDED)
+			if (link->ended)
 				continue;
 			return;
 		}
 		link->frame_have = 0;
-		if (!run_frame(run, &link->frame, &error))
-			run_fail(run, &error);
-		free(link->body_owned);
-		link->body_owned = NULL;
+		if (!link->owner->frame(link, &link->frame, link->body, &error))
+			link->owner->fail(link, &error);
+		free_body(link);
 	}
 }
 
 bool
-run_link_open(Run *run, int fd)
+run_link_open(RunLink *link, int fd)
 {
 	int size = 1 << 20;
 
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	run->link.reserve = malloc(sizeof(RunFrame) + ERROR_PACKED_MAX);
-	if (run->link.reserve == NULL)
+	link->reserve = malloc(sizeof(RunFrame) + ERROR_PACKED_MAX);
+	if (link->reserve == NULL)
 	{
 		errno = ENOMEM;
 		return false;
 	}
-	return source_add(run->engine, &run->link.source, fd, EPOLLIN, link_ready);
+	return source_add(link->engine, &link->source, fd, EPOLLIN, link_ready);
 }

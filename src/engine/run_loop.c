@@ -1,15 +1,14 @@
 /*
  * run_loop.c
- *	  The training loop, and what is made of the trainer's state.
+ *	  The training loop, and what is made of the fit's state.
  *
  * Everything here runs on the device thread, as two tasks: one that opens the
- * device and the trainer, one that is the loop. The loop talks to the I/O
- * thread in two ways only: it queues frames (run_link.c), and between two
- * iterations it looks at the orders behind run->lock. What it sends is copied
- * at that border, so training goes on while the I/O thread streams it.
+ * device and the fit, one that is the loop. The loop talks to the I/O thread in
+ * two ways only: it queues frames (run_link.c), and between two iterations it
+ * looks at the orders behind run->lock. What it sends is copied at that border,
+ * so training goes on while the I/O thread streams it.
  *
- * At most one checkpoint is queued: another one that is wanted meanwhile is
- * made when the first has been read, and a pause waits for that.
+ * The rules cited here are those of run_protocol.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,13 +20,13 @@
 #define LOSSES_ITERATIONS 100 /* and after so many iterations at the latest */
 
 /* What has been summed up since the last LOSSES. */
-typedef struct Sums
+typedef struct RunSums
 {
 	double value[NN_LOSSES];
 	bool present[NN_LOSSES];
 	int count;
 	int64_t since; /* ms */
-} Sums;
+} RunSums;
 
 /* ---- Opening ------------------------------------------------------------- */
 
@@ -125,7 +124,7 @@ check_networks(Run *run)
  * whole checkpoint.
  */
 static bool
-open_trainer(Run *run, const TensorStream *stream)
+open_fit(Run *run, const TensorStream *stream)
 {
 	Engine *engine = run->engine;
 	int given = run->begin.iteration > 0 ? 0 : stream->ntensors;
@@ -164,8 +163,8 @@ describe(Run *run)
 }
 
 /*
- * Opens the device and the trainer and puts the state back; run->error says
- * how it went.
+ * Opens the device and the fit and puts the state back; run->error says how it
+ * went.
  */
 void
 run_open(Task *task)
@@ -179,12 +178,12 @@ run_open(Task *task)
 		!stream_parse(run->stream, run->begin.stream_length, &stream, &run->error))
 		return;
 	/*
-	 * A checkpoint is the trainer's own; a version is a row of a table that its
-	 * owner may write to.
+	 * A checkpoint is the job worker's own; a version is a row of a table that
+	 * its owner may write to.
 	 */
 	if ((run->begin.start.config_length == 0 ||
 		 model_verify(&run->begin.start, run->start_config, &stored, &stream, &run->error)) &&
-		open_device(run) && open_trainer(run, &stream))
+		open_device(run) && open_fit(run, &stream))
 		describe(run);
 	stream_free(&stream);
 	free(run->stream);
@@ -247,18 +246,19 @@ send_checkpoint(Run *run, EngineError *error)
 		return false;
 
 	pthread_mutex_lock(&run->lock);
+	INVARIANT(!run->checkpoint_queued); /* R12 */
 	run->checkpoint_queued = true;
 	run->checkpoint_wanted = false;
 	pthread_mutex_unlock(&run->lock);
 	head.stream_length = length;
-	run_link_send(run, BICYCLE_CHECKPOINT, &head, sizeof(head));
-	run_link_send_stream(run, bytes, length, true);
+	run_link_send(&run->link, BICYCLE_CHECKPOINT, &head, sizeof(head));
+	run_link_send_stream(&run->link, bytes, length, true);
 	return true;
 }
 
 /*
  * The weights of a version: averaged G and E if there are averages, and the
- * discriminators, with which a later run can go on. Names are the trainer's.
+ * discriminators, with which a later run can go on. Names are the fit's.
  */
 static bool
 collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
@@ -326,8 +326,8 @@ send_model(Run *run, EngineError *error)
 		{
 			memcpy(body, &head, sizeof(head));
 			memcpy(body + sizeof(head), canonical, head.config_length);
-			run_link_send(run, BICYCLE_TRAIN_DONE, body, sizeof(head) + head.config_length);
-			run_link_send_stream(run, bytes, length, false);
+			run_link_send(&run->link, BICYCLE_TRAIN_DONE, body, sizeof(head) + head.config_length);
+			run_link_send_stream(&run->link, bytes, length, false);
 			free(body);
 		}
 		else
@@ -341,17 +341,17 @@ send_model(Run *run, EngineError *error)
 	return good;
 }
 
-/* ---- Telling the trainer ------------------------------------------------- */
+/* ---- Telling the job worker ---------------------------------------------- */
 
 static void
-reset_sums(Sums *sums)
+reset_sums(RunSums *sums)
 {
 	memset(sums, 0, sizeof(*sums));
 	sums->since = now_ms();
 }
 
 static void
-add_losses(Sums *sums, const NnLosses *losses)
+add_losses(RunSums *sums, const NnLosses *losses)
 {
 	for (int i = 0; i < NN_LOSSES; i++)
 	{
@@ -362,7 +362,9 @@ add_losses(Sums *sums, const NnLosses *losses)
 	sums->count++;
 }
 
-/* Counts of epochs as the trainer shows them; iterations may be any number. */
+/*
+ * Counts of epochs as the job worker shows them; iterations may be any number.
+ */
 static int32_t
 shown(int64_t epochs)
 {
@@ -370,7 +372,7 @@ shown(int64_t epochs)
 }
 
 static void
-send_losses(Run *run, Sums *sums)
+send_losses(Run *run, RunSums *sums)
 {
 	BicycleLosses frame = { .iteration = nn_fit_iteration(run->fit) };
 	int64_t batches = run->feed.batches_an_epoch;
@@ -389,7 +391,7 @@ send_losses(Run *run, Sums *sums)
 		frame.present |= 1u << i;
 		frame.value[i] = sums->value[i] / sums->count;
 	}
-	run_link_send(run, BICYCLE_LOSSES, &frame, sizeof(frame));
+	run_link_send(&run->link, BICYCLE_LOSSES, &frame, sizeof(frame));
 	reset_sums(sums);
 }
 
@@ -407,7 +409,7 @@ send_preview(Run *run, EngineError *error)
 	{
 		memcpy(body, &head, sizeof(head));
 		memcpy(body + sizeof(head), png, length);
-		run_link_send(run, BICYCLE_PREVIEW, body, sizeof(head) + length);
+		run_link_send(&run->link, BICYCLE_PREVIEW, body, sizeof(head) + length);
 	}
 	else
 		error_memory(error, "a preview");
@@ -437,14 +439,14 @@ watch_diversity(Run *run, EngineError *error)
 			 "differ by %.2g of 255 levels"
 			 " on average",
 			 (long long) iteration, diversity * 127.5);
-	run_link_send(run, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
+	run_link_send(&run->link, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
 	return true;
 }
 
 /* ---- The loop ------------------------------------------------------------ */
 
 static bool
-step(Run *run, float *a, float *b, Sums *sums, EngineError *error)
+step(Run *run, float *a, float *b, RunSums *sums, EngineError *error)
 {
 	NnLosses losses = { 0 };
 	NnError nn_error = { 0 };
@@ -465,7 +467,7 @@ step(Run *run, float *a, float *b, Sums *sums, EngineError *error)
 
 /* What is to be sent after an iteration, but checkpoints. */
 static bool
-report(Run *run, Sums *sums, EngineError *error)
+report(Run *run, RunSums *sums, EngineError *error)
 {
 	int64_t iteration = nn_fit_iteration(run->fit);
 	bool last = iteration == run->ready.iterations;
@@ -478,15 +480,15 @@ report(Run *run, Sums *sums, EngineError *error)
 	return watch_diversity(run, error);
 }
 
-typedef enum Order
+typedef enum RunOrder
 {
-	ORDER_GO_ON,
-	ORDER_CHECKPOINT,
-	ORDER_PAUSE,
-	ORDER_STOP
-} Order;
+	RUN_ORDER_GO_ON,
+	RUN_ORDER_CHECKPOINT,
+	RUN_ORDER_PAUSE,
+	RUN_ORDER_STOP
+} RunOrder;
 
-/* Waits, under the lock, for an earlier checkpoint to be read. */
+/* Waits, under the lock, for an earlier checkpoint to be read (R12). */
 static void
 wait_for_checkpoint(Run *run)
 {
@@ -495,20 +497,20 @@ wait_for_checkpoint(Run *run)
 }
 
 /* What the loop is to do now. */
-static Order
+static RunOrder
 next_order(Run *run)
 {
-	Order order = ORDER_GO_ON;
+	RunOrder order = RUN_ORDER_GO_ON;
 
 	pthread_mutex_lock(&run->lock);
 	if (run->pause_wanted)
 		wait_for_checkpoint(run);
 	if (run->stop_wanted)
-		order = ORDER_STOP;
+		order = RUN_ORDER_STOP;
 	else if (run->pause_wanted)
-		order = ORDER_PAUSE;
+		order = RUN_ORDER_PAUSE;
 	else if (run->checkpoint_wanted && !run->checkpoint_queued)
-		order = ORDER_CHECKPOINT;
+		order = RUN_ORDER_CHECKPOINT;
 	pthread_mutex_unlock(&run->lock);
 	return order;
 }
@@ -522,19 +524,19 @@ want_checkpoint(Run *run)
 }
 
 static bool
-pause_run(Run *run, Sums *sums, EngineError *error)
+pause_run(Run *run, RunSums *sums, EngineError *error)
 {
 	send_losses(run, sums);
 	if (!send_checkpoint(run, error))
 		return false;
-	run_link_send(run, BICYCLE_PAUSED, NULL, 0);
+	run_link_send(&run->link, BICYCLE_PAUSED, NULL, 0);
 	run->finished = true;
 	return true;
 }
 
 /*
  * The last iteration is done, now or in an earlier run: its checkpoint, so that
- * nothing is lost if the trainer cannot store the model, and the model.
+ * nothing is lost if the job worker cannot store the model, and the model (R7).
  */
 static bool
 finish_run(Run *run, EngineError *error)
@@ -563,7 +565,7 @@ finish_run(Run *run, EngineError *error)
 static bool
 loop(Run *run, float *a, float *b, EngineError *error)
 {
-	Sums sums;
+	RunSums sums;
 	int64_t every = run->options.checkpoint_every;
 
 	reset_sums(&sums);
@@ -572,17 +574,17 @@ loop(Run *run, float *a, float *b, EngineError *error)
 		executor_progress();
 		switch (next_order(run))
 		{
-			case ORDER_STOP:
+			case RUN_ORDER_STOP:
 				return false;
-			case ORDER_PAUSE:
+			case RUN_ORDER_PAUSE:
 				return pause_run(run, &sums, error);
-			case ORDER_CHECKPOINT:
-				/* What it stands for must have been told before it. */
+			case RUN_ORDER_CHECKPOINT:
+				/* R8 */
 				send_losses(run, &sums);
 				if (!send_checkpoint(run, error))
 					return false;
 				break;
-			case ORDER_GO_ON:
+			case RUN_ORDER_GO_ON:
 				break;
 		}
 		if (!step(run, a, b, &sums, error) || !report(run, &sums, error))

@@ -3,15 +3,13 @@
  *	  bicycle-engine --train: the I/O thread of a training engine, from its
  *	  first frame to its end.
  *
- * It is started by a trainer for one run of one task, and serves nobody else:
+ * It is started by a job worker for one run of one job, and serves nobody else:
  * descriptor 3 is its control socket as an engine's is (control.c), descriptor
- * 4 carries what run_protocol.h describes. It binds no socket, takes no lock,
- * and lets everything else on the machine go first. EOF on either descriptor
- * ends it; "stop" ends it after the iteration that runs.
+ * 4 carries what run_protocol.h describes; the rules cited here are its.
  *
- * This thread owns the state and moves it along: TRAIN_BEGIN, pairs, opening,
- * RUN, end. The first error ends the run; it is reported, and what the trainer
- * still sends is thrown away until it goes.
+ * This thread owns the state and moves it along (run_state.c). The first error
+ * ends the run; it is reported, and what the job worker still sends is thrown
+ * away until it goes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,22 +31,29 @@
 
 /* ---- What may come ------------------------------------------------------- */
 
-static bool handle_begin(Run *run, const BicycleFrame *frame, EngineError *error);
-static bool handle_data(Run *run, const BicycleFrame *frame, EngineError *error);
-static bool handle_end(Run *run, const BicycleFrame *frame, EngineError *error);
-static bool handle_pair(Run *run, const BicycleFrame *frame, EngineError *error);
-static bool handle_pairs_end(Run *run, const BicycleFrame *frame, EngineError *error);
-static bool handle_run(Run *run, const BicycleFrame *frame, EngineError *error);
-static bool handle_order(Run *run, const BicycleFrame *frame, EngineError *error);
+static bool handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body,
+						 EngineError *error);
+static bool handle_data(Run *run, const BicycleFrame *frame, const uint8_t *body,
+						EngineError *error);
+static bool handle_end(Run *run, const BicycleFrame *frame, const uint8_t *body,
+					   EngineError *error);
+static bool handle_pair(Run *run, const BicycleFrame *frame, const uint8_t *body,
+						EngineError *error);
+static bool handle_pairs_end(Run *run, const BicycleFrame *frame, const uint8_t *body,
+							 EngineError *error);
+static bool handle_run(Run *run, const BicycleFrame *frame, const uint8_t *body,
+					   EngineError *error);
+static bool handle_order(Run *run, const BicycleFrame *frame, const uint8_t *body,
+						 EngineError *error);
 
-/* Every frame a trainer may send, and when. */
-static const struct TrainRule
+/* Every frame a job worker may send, and when (R3). */
+static const struct RunRule
 {
 	uint32_t type;
 	RunState first, last; /* states it is for */
 	size_t min, max;
-	bool (*handle)(Run *run, const BicycleFrame *frame, EngineError *error);
-} rules[] = {
+	bool (*handle)(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error);
+} run_rules[] = {
 	{ BICYCLE_TRAIN_BEGIN, RUN_WAITING, RUN_WAITING, sizeof(BicycleTrainBegin),
 	  sizeof(BicycleTrainBegin) + 2 * BICYCLE_MAX_CONFIG, handle_begin },
 	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
@@ -60,12 +65,12 @@ static const struct TrainRule
 	{ BICYCLE_PAUSE, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
 };
 
-static const struct TrainRule *
-rule_of(uint32_t type)
+static const struct RunRule *
+run_rule_of(uint32_t type)
 {
-	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++)
-		if (rules[i].type == type)
-			return &rules[i];
+	for (size_t i = 0; i < sizeof(run_rules) / sizeof(run_rules[0]); i++)
+		if (run_rules[i].type == type)
+			return &run_rules[i];
 	return NULL;
 }
 
@@ -81,14 +86,11 @@ protocol_error(EngineError *error, const char *detail, ...)
 	return false;
 }
 
-/*
- * The header of a frame has come: whether it may, and where its body goes
- * (NULL: into memory of its own).
- */
-bool
-run_frame_begins(Run *run, const BicycleFrame *frame, uint8_t **body, EngineError *error)
+static bool
+frame_begins(RunLink *link, const BicycleFrame *frame, uint8_t **body, EngineError *error)
 {
-	const struct TrainRule *rule = rule_of(frame->type);
+	Run *run = list_member(Run, link, link);
+	const struct RunRule *rule = run_rule_of(frame->type);
 
 	*body = NULL;
 	if (rule == NULL || frame->id != 0 || frame->length < rule->min || frame->length > rule->max)
@@ -100,6 +102,7 @@ run_frame_begins(Run *run, const BicycleFrame *frame, uint8_t **body, EngineErro
 		return run_data_check_room(&run->data, frame->length, error);
 	if (frame->type == BICYCLE_DATA)
 	{
+		INVARIANT(run->stream_have <= run->begin.stream_length);
 		if (frame->length > run->begin.stream_length - run->stream_have)
 			return protocol_error(error, "A stream of %llu bytes was announced and more came.",
 								  (unsigned long long) run->begin.stream_length);
@@ -108,11 +111,22 @@ run_frame_begins(Run *run, const BicycleFrame *frame, uint8_t **body, EngineErro
 	return true;
 }
 
-/* A frame is whole; its body is in run->link.body. */
-bool
-run_frame(Run *run, const BicycleFrame *frame, EngineError *error)
+static bool
+frame_whole(RunLink *link, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
-	return rule_of(frame->type)->handle(run, frame, error);
+	return run_rule_of(frame->type)->handle(list_member(Run, link, link), frame, body, error);
+}
+
+static void
+checkpoint_gone(RunLink *link)
+{
+	Run *run = list_member(Run, link, link);
+
+	pthread_mutex_lock(&run->lock);
+	INVARIANT(run->checkpoint_queued);
+	run->checkpoint_queued = false;
+	pthread_cond_broadcast(&run->wake);
+	pthread_mutex_unlock(&run->lock);
 }
 
 /* Ends the loop after the iteration that runs. */
@@ -126,24 +140,35 @@ order_stop(Run *run)
 	pthread_mutex_unlock(&run->lock);
 }
 
-/* The run cannot go on.  Called once: in RUN_ENDED nothing can fail. */
-void
+/* The run cannot go on. Called once: in RUN_ENDED nothing can fail (R9). */
+static void
 run_fail(Run *run, const EngineError *error)
 {
-	run->state = RUN_ENDED;
+	run_to(run, RUN_ENDED);
 	order_stop(run);
-	run_link_send_error(run, error);
+	run_link_send_error(&run->link, error);
 }
+
+static void
+link_fail(RunLink *link, const EngineError *error)
+{
+	run_fail(list_member(Run, link, link), error);
+}
+
+static const RunLinkOwner run_link_owner = { .begins = frame_begins,
+											 .frame = frame_whole,
+											 .fail = link_fail,
+											 .checkpoint_gone = checkpoint_gone };
 
 /* ---- The beginning of a run ---------------------------------------------- */
 
 static bool
-handle_begin(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	BicycleTrainBegin *begin = &run->begin;
 	NnError nn_error = { 0 };
 
-	memcpy(begin, run->link.body, sizeof(*begin));
+	memcpy(begin, body, sizeof(*begin));
 	if ((uint64_t) begin->options_length + begin->start.config_length !=
 			frame->length - sizeof(*begin) ||
 		begin->iteration < 0 || memchr(begin->spill, '\0', sizeof(begin->spill)) == NULL ||
@@ -155,8 +180,7 @@ handle_begin(Run *run, const BicycleFrame *frame, EngineError *error)
 		(run_is_finished(run) && begin->iteration == 0))
 		return protocol_error(error, "The beginning of a run contradicts itself.");
 	nn_config_default(&run->config);
-	if (nn_train_options_parse(&run->config, &run->options,
-							   (const char *) run->link.body + sizeof(*begin),
+	if (nn_train_options_parse(&run->config, &run->options, (const char *) body + sizeof(*begin),
 							   begin->options_length, &nn_error) != NN_OK)
 	{
 		error_from_nn(error, &nn_error);
@@ -167,7 +191,7 @@ handle_begin(Run *run, const BicycleFrame *frame, EngineError *error)
 		error_memory(error, "a configuration");
 		return false;
 	}
-	memcpy(run->start_config, run->link.body + sizeof(*begin) + begin->options_length,
+	memcpy(run->start_config, body + sizeof(*begin) + begin->options_length,
 		   begin->start.config_length);
 	if (begin->stream_length > run->engine->memory.limit ||
 		(run->stream = malloc(begin->stream_length + 1)) == NULL)
@@ -180,34 +204,34 @@ handle_begin(Run *run, const BicycleFrame *frame, EngineError *error)
 		return false;
 	}
 	run_data_begin(&run->data, begin);
-	run->state = RUN_STREAM;
+	run_to(run, RUN_STREAM);
 	return true;
 }
 
 static bool
-handle_data(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_data(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	run->stream_have += frame->length;
 	return true;
 }
 
 static bool
-handle_end(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_end(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	if (run->stream_have != run->begin.stream_length)
 		return protocol_error(error, "A stream of %llu bytes was announced and %llu came.",
 							  (unsigned long long) run->begin.stream_length,
 							  (unsigned long long) run->stream_have);
-	run->state = RUN_PAIRS;
+	run_to(run, RUN_PAIRS);
 	return true;
 }
 
 static bool
-handle_pair(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_pair(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	if (run_is_finished(run))
 		return protocol_error(error, "A pair came for a run that is finished.");
-	return run_data_add(&run->data, run->link.body, frame->length, error);
+	return run_data_add(&run->data, body, frame->length, error);
 }
 
 /* ---- Opening and running ------------------------------------------------- */
@@ -215,21 +239,21 @@ handle_pair(Run *run, const BicycleFrame *frame, EngineError *error)
 static void
 open_done(Engine *engine, Task *task)
 {
-	Run *run = engine->run;
+	Run *run = list_member(Run, open_task, task);
 
 	if (run->state == RUN_ENDED)
 		return; /* something came meanwhile that it was not to wait for */
-	if (run->error.sqlstate[0] != '\0')
+	if (error_is_set(&run->error))
 	{
 		run_fail(run, &run->error);
 		return;
 	}
-	run->state = RUN_READY;
-	run_link_send(run, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready));
+	run_to(run, RUN_READY);
+	run_link_send(&run->link, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready));
 }
 
 static bool
-handle_pairs_end(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_pairs_end(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	if (run->data.npairs < run->options.batch_size && !run_is_finished(run))
 	{
@@ -241,7 +265,7 @@ handle_pairs_end(Run *run, const BicycleFrame *frame, EngineError *error)
 	}
 	if (!run_data_complete(&run->data, error))
 		return false;
-	run->state = RUN_OPENING;
+	run_to(run, RUN_OPENING);
 	run->open_task.run = run_open;
 	run->open_task.done = open_done;
 	executor_submit(&run->engine->device_thread, &run->open_task, false);
@@ -249,32 +273,36 @@ handle_pairs_end(Run *run, const BicycleFrame *frame, EngineError *error)
 }
 
 static void
-run_done(Engine *engine, Task *task)
+loop_done(Engine *engine, Task *task)
 {
-	Run *run = engine->run;
+	Run *run = list_member(Run, run_task, task);
 
-	if (run->state != RUN_ENDED && run->error.sqlstate[0] != '\0')
+	INVARIANT(run->finished || run->stop_wanted || error_is_set(&run->error));
+	if (run->state == RUN_ENDED)
+		return; /* it has failed meanwhile */
+	if (error_is_set(&run->error))
 		run_fail(run, &run->error);
-	run->state = RUN_ENDED;
+	else
+		run_to(run, RUN_ENDED);
 }
 
 static bool
-handle_run(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_run(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	if (!run_is_finished(run) &&
 		!run_feed_start(&run->feed, run->engine, &run->data, &run->config, &run->options,
 						run->ready.iteration, run->ready.iterations, error))
 		return false;
-	run->state = RUN_RUNNING;
+	run_to(run, RUN_RUNNING);
 	run->run_task.run = run_loop;
-	run->run_task.done = run_done;
+	run->run_task.done = loop_done;
 	executor_submit(&run->engine->device_thread, &run->run_task, false);
 	return true;
 }
 
-/* CHECKPOINT_NOW and PAUSE; before RUN they wait for it. */
+/* CHECKPOINT_NOW and PAUSE; before RUN they wait for it (R5). */
 static bool
-handle_order(Run *run, const BicycleFrame *frame, EngineError *error)
+handle_order(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	pthread_mutex_lock(&run->lock);
 	if (frame->type == BICYCLE_PAUSE)
@@ -314,7 +342,7 @@ give_way(void)
 }
 
 /* The settings are complete. */
-void
+static void
 run_go(Engine *engine)
 {
 	budget_limits(engine);
@@ -322,10 +350,10 @@ run_go(Engine *engine)
 						settings_threads(&engine->settings)) ||
 		!executor_start(&engine->device_thread, &engine->completions, "device", 1))
 		engine_fatal(engine, "could not start threads");
-	if (!run_link_open(engine->run, BICYCLE_TRAIN_FD))
+	if (!run_link_open(&engine->run->link, BICYCLE_TRAIN_FD))
 		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD,
 					 strerror(errno));
-	engine->run->state = RUN_WAITING;
+	run_to(engine->run, RUN_WAITING);
 	control_say(engine, "ready " BICYCLE_TRAIN_GREETING, BICYCLE_VERSION, BICYCLE_PROTOCOL);
 }
 
@@ -341,7 +369,9 @@ run_turns(Run *run)
 		struct epoll_event events[EVENTS];
 		int n;
 
-		run_link_flush(run);
+		if (invariant_checking())
+			run_check(run);
+		run_link_flush(&run->link);
 		control_flush(engine);
 		if (engine->stopping && !ordered)
 		{
@@ -375,7 +405,7 @@ run_init(Run *run, Engine *engine)
 	run->engine = engine;
 	engine->run = run;
 	engine->go = run_go;
-	run_link_init(&run->link);
+	run_link_init(&run->link, engine, &run_link_owner);
 	run_data_init(&run->data);
 	run_feed_init(&run->feed);
 	pthread_mutex_init(&run->lock, NULL);
@@ -414,7 +444,7 @@ run_main(Engine *engine)
 	if (fcntl(BICYCLE_CONTROL_FD, F_GETFD) < 0 || fcntl(BICYCLE_TRAIN_FD, F_GETFD) < 0)
 	{
 		fprintf(stderr,
-				"bicycle-engine: a training engine expects its trainer on descriptors %d and %d\n",
+				"bicycle-engine: a training engine expects a job worker on descriptors %d and %d\n",
 				BICYCLE_CONTROL_FD, BICYCLE_TRAIN_FD);
 		return 2;
 	}

@@ -11,20 +11,21 @@
  * The watch looks for collapse, the failure that users of this method fear
  * most: samples of one input that no longer depend on z. It measures the mean
  * absolute difference between two samples of one input, over all pairs of
- * PREVIEW_SAMPLES codes and over the rows of the sheet, in the networks' range
- * [-1, 1]. A network that has just been initialised ignores z as well, so the
- * watch starts after a tenth of the run and WATCH_FROM iterations at least; it
- * speaks up, once, when WATCH_LOOKS looks in a row, WATCH_EVERY iterations
+ * RUN_PREVIEW_SAMPLES codes and over the rows of the sheet, in the networks'
+ * range [-1, 1]. A network that has just been initialised ignores z as well, so
+ * the watch starts after a tenth of the run and WATCH_FROM iterations at least;
+ * it speaks up, once, when WATCH_LOOKS looks in a row, WATCH_EVERY iterations
  * apart, have found less than WATCH_THRESHOLD.
  *
- * Everything runs on the device thread, which alone uses the fit; a Preview
+ * Everything runs on the device thread, which alone uses the fit; a RunPreview
  * owns its images and arrays.
  */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/run.h"
+#include "engine/run_feed.h"
+#include "engine/run_preview.h"
 
 #define WATCH_EVERY 250 /* iterations: a look costs about as much as three of them */
 #define WATCH_FROM 1000
@@ -39,13 +40,13 @@
 #define SHEET_BORDER 2
 
 static size_t
-pixels(const Preview *preview)
+pixels(const RunPreview *preview)
 {
 	return (size_t) preview->config->size * (size_t) preview->config->size;
 }
 
 static bool
-allocate(Preview *preview)
+allocate(RunPreview *preview)
 {
 	size_t samples = (size_t) preview->samples;
 	size_t nz = (size_t) preview->config->nz;
@@ -61,18 +62,15 @@ allocate(Preview *preview)
 		   preview->mu != NULL;
 }
 
-/*
- * Decodes the rows that all sheets show, at the networks' size as at inference.
- * preview_free is the caller's also on failure.
- */
+/* The rows are decoded at the networks' size, as at inference. */
 bool
-run_preview_open(Preview *preview, Engine *engine, const RunData *data, const NnConfig *config,
+run_preview_open(RunPreview *preview, Engine *engine, const RunData *data, const NnConfig *config,
 				 uint64_t seed, EngineError *error)
 {
 	int channels[2] = { config->input_nc, config->output_nc };
 
 	preview->config = config;
-	preview->samples = config->nz > 0 ? PREVIEW_SAMPLES : 1;
+	preview->samples = config->nz > 0 ? RUN_PREVIEW_SAMPLES : 1;
 	if (!allocate(preview))
 	{
 		error_memory(error, "previews");
@@ -81,7 +79,7 @@ run_preview_open(Preview *preview, Engine *engine, const RunData *data, const Nn
 	for (int i = 0; i < preview->samples; i++)
 		nn_normal(seed, PREVIEW_STREAM | (uint64_t) i, config->nz,
 				  preview->z + (size_t) i * (size_t) config->nz);
-	while (preview->rows < PREVIEW_ROWS && preview->rows < data->npairs)
+	while (preview->rows < RUN_PREVIEW_ROWS && preview->rows < data->npairs)
 	{
 		/*
 		 * The order of the pairs is that of hashes, so the first ones are as
@@ -100,7 +98,7 @@ run_preview_open(Preview *preview, Engine *engine, const RunData *data, const Nn
 }
 
 void
-run_preview_free(Preview *preview)
+run_preview_free(RunPreview *preview)
 {
 	for (int i = 0; i < preview->rows; i++)
 	{
@@ -116,7 +114,7 @@ run_preview_free(Preview *preview)
 
 /* Samples of one row into preview->out. */
 static bool
-sample(Preview *preview, NnFit *fit, int row, EngineError *error)
+sample(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->input_nc;
 	NnError nn_error = { 0 };
@@ -144,7 +142,7 @@ mean_difference(const float *x, const float *y, size_t count)
 
 /* Mean pairwise difference of the samples of one input, over all rows. */
 static bool
-measure(Preview *preview, NnFit *fit, double *diversity, EngineError *error)
+measure(RunPreview *preview, NnFit *fit, double *diversity, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 	int n = 0;
@@ -163,12 +161,8 @@ measure(Preview *preview, NnFit *fit, double *diversity, EngineError *error)
 	return true;
 }
 
-/*
- * Looks if it is time to; *collapsed is set when there is something to say,
- * once in a run. *diversity is what was found then.
- */
 bool
-run_preview_watch(Preview *preview, NnFit *fit, int64_t iteration, int64_t iterations,
+run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration, int64_t iterations,
 				  double *diversity, bool *collapsed, EngineError *error)
 {
 	*collapsed = false;
@@ -186,7 +180,7 @@ run_preview_watch(Preview *preview, NnFit *fit, int64_t iteration, int64_t itera
 
 /* Takes an image of floats into a tile; it is the sheet's to free. */
 static bool
-add_tile(const Preview *preview, const float *values, Image *tile, EngineError *error)
+add_tile(const RunPreview *preview, const float *values, Image *tile, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 
@@ -205,7 +199,7 @@ add_tile(const Preview *preview, const float *values, Image *tile, EngineError *
 
 /* G(A, E(B)) of a row into preview->out. */
 static bool
-reconstruct(Preview *preview, NnFit *fit, int row, EngineError *error)
+reconstruct(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 {
 	float *logvar = preview->mu + preview->config->nz;
 	NnError nn_error = { 0 };
@@ -226,7 +220,7 @@ reconstruct(Preview *preview, NnFit *fit, int row, EngineError *error)
  * that are there, also on failure.
  */
 static bool
-make_tiles(Preview *preview, NnFit *fit, int row, Image *tiles, int *n, EngineError *error)
+make_tiles(RunPreview *preview, NnFit *fit, int row, Image *tiles, int *n, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 
@@ -266,13 +260,13 @@ encode_sheet(const Image *tiles, int ntiles, int columns, uint8_t **png, size_t 
 	return good;
 }
 
-/* A sheet of the networks as they are now; *png is malloc'ed. */
 bool
-run_preview_sheet(Preview *preview, NnFit *fit, uint8_t **png, size_t *length, EngineError *error)
+run_preview_sheet(RunPreview *preview, NnFit *fit, uint8_t **png, size_t *length,
+				  EngineError *error)
 {
-	Image tiles[PREVIEW_ROWS * (3 + PREVIEW_SAMPLES)];
-	Image computed[PREVIEW_ROWS][1 + PREVIEW_SAMPLES];
-	int made[PREVIEW_ROWS] = { 0 };
+	Image tiles[RUN_PREVIEW_ROWS * (3 + RUN_PREVIEW_SAMPLES)];
+	Image computed[RUN_PREVIEW_ROWS][1 + RUN_PREVIEW_SAMPLES];
+	int made[RUN_PREVIEW_ROWS] = { 0 };
 	int n = 0;
 	bool good = true;
 

@@ -3,7 +3,7 @@
  *	  Training of the six systems of the paper: what the engine calls to train a
  *	  model on a device.
  *
- * A trainer owns flat arrays of parameters, gradients, Adam's moments and, if
+ * A fit owns flat arrays of parameters, gradients, Adam's moments and, if
  * asked for, moving averages of all networks of its method, the plans of a
  * step, and nothing else: which images come when is the caller's business,
  * which random numbers are drawn is a function of (options.seed, iteration), so
@@ -151,10 +151,10 @@ extern NnStatus nn_fit_step(NnFit *fit, const float *a, const float *b, const Nn
 							NnLosses *losses, NnError *error);
 
 /*
- * The state, as tensors that point into the trainer until its next step:
+ * The state, as tensors that point into the fit until its next step:
  * parameters and buffers under their names, and with a prefix "m.", "v." and
  * "ema." the moments and averages. *tensors is malloc'ed; its names belong to
- * the trainer. NN_EINVAL if a number is not finite.
+ * the fit. NN_EINVAL if a number is not finite.
  */
 extern NnStatus nn_fit_state(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
 

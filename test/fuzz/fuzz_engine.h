@@ -1,6 +1,6 @@
 /*
  * fuzz_engine.h
- *	  An engine in the process of the target, without threads: jobs run where
+ *	  An engine in the process of the target, without threads: tasks run where
  *	  they are handed over, so that an input always does the same. For that this
  *	  file stands in for executor.c, and includes server.c for a turn of its
  *	  loop.
@@ -28,19 +28,19 @@ executor_resize(Executor *executor, int threads)
 }
 
 void
-executor_submit(Executor *executor, Task *job, bool first)
+executor_submit(Executor *executor, Task *task, bool first)
 {
 	Completions *completions = executor->completions;
 
 	executor->pending++;
-	job->executor = executor;
-	job->run(job);
-	job->next = NULL;
+	task->executor = executor;
+	task->run(task);
+	task->next = NULL;
 	if (completions->last != NULL)
-		completions->last->next = job;
+		completions->last->next = task;
 	else
-		completions->first = job;
-	completions->last = job;
+		completions->first = task;
+	completions->last = task;
 	eventfd_write(completions->fd, 1);
 }
 

@@ -1,7 +1,7 @@
 /*
  * fuzz_train.c
- *	  A trainer's frames, against a training engine in this process, up to the
- *	  opening of its networks: what comes after that is nobody's input.
+ *	  A job worker's frames, against a training engine in this process, up to
+ *	  the opening of its networks: what comes after that is nobody's input.
  *
  * An input is a script as in fuzz_protocol.c. Each is a run of its own, which
  * must leave nothing; what it would open is kept small.
@@ -13,7 +13,7 @@
 #undef TICK_MS
 #include "../../src/engine/run_main.c"
 
-static Run train;
+static Run run;
 static int peer;
 
 static void
@@ -38,9 +38,9 @@ run_turn(void)
 	char bytes[65536];
 
 	turns(1);
-	run_link_flush(&train);
+	run_link_flush(&run.link);
 	while (recv(peer, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-		run_link_flush(&train);
+		run_link_flush(&run.link);
 }
 
 static void
@@ -130,10 +130,10 @@ send_pair(unsigned flags, const uint8_t *payload, size_t length)
 static bool
 is_small(void)
 {
-	const NnConfig *c = &train.config;
+	const NnConfig *c = &run.config;
 
-	return train.state != RUN_PAIRS || (c->size == 64 && c->ngf <= 4 && c->nef <= 4 &&
-										c->ndf <= 4 && train.options.batch_size <= 4);
+	return run.state != RUN_PAIRS || (c->size == 64 && c->ngf <= 4 && c->nef <= 4 && c->ndf <= 4 &&
+									  run.options.batch_size <= 4);
 }
 
 static void
@@ -164,9 +164,9 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 		start();
 	DEMAND(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
 	peer = pair[0];
-	train_init(&train, &engine);
-	DEMAND(run_link_open(&train, pair[1]));
-	train.state = RUN_WAITING;
+	run_init(&run, &engine);
+	DEMAND(run_link_open(&run.link, pair[1]));
+	run_to(&run, RUN_WAITING);
 	for (int steps = 0; length >= 4 && steps < 32; steps++)
 	{
 		uint32_t type = types[bytes[0] % (sizeof(types) / sizeof(types[0]))];
@@ -183,10 +183,10 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	run_turn();
 	run_turn();
 	DEMAND(engine.decoders.used == 0 && engine.device_thread.pending == 0);
-	source_remove(&engine, &train.link.source);
+	source_remove(&engine, &run.link.source);
 	close(pair[0]);
 	close(pair[1]);
-	train_free(&train);
+	run_free(&run);
 	nn_device_close(engine.device);
 	engine.device = NULL;
 	engine.run = NULL;

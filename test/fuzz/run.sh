@@ -1,6 +1,6 @@
 #!/bin/bash
 # Fuzzes everything that reads what others wrote with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer: images, model files, options, plots,
-# control lines, and the frames of clients and trainers.
+# control lines, and the frames of clients and job workers.
 #
 #	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth|options|plot|control|protocol|train]...
 #

@@ -1,6 +1,6 @@
 /*
  * Proves that training outlives each allocation that can fail: opening a
- * trainer, stepping, taking its state and translating with it answer NN_ENOMEM,
+ * fit, stepping, taking its state and translating with it answer NN_ENOMEM,
  * leak nothing, and work once there is memory again.
  */
 #include "failing_malloc.h"
@@ -119,7 +119,7 @@ main(void)
 			return 1;
 		if (d == 0)
 			test_call("reading options", call_parse, 1, false);
-		test_call("opening a trainer", call_open, 13, false);
+		test_call("opening a fit", call_open, 13, false);
 		if (!went_well(nn_fit_open(device, &config, &options, NN_PRECISION_FP32, 4, NULL, 0, &fit,
 								   &train_error)) ||
 			call_step(&train_error) != NN_OK)

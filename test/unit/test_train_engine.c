@@ -321,7 +321,7 @@ test_orders(void)
 }
 
 /*
- * A run that nobody will see the end of has more epochs than the trainer can
+ * A run that nobody will see the end of has more epochs than the job worker can
  * count.
  */
 static void

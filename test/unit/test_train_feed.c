@@ -39,8 +39,8 @@ test_known(void)
 	}
 	for (int i = 0; i < 4; i++)
 	{
-		Augmentation how = run_feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank,
-												 crops[i].load_size, crops[i].size, true);
+		RunAugmentation how = run_feed_augmentation(crops[i].seed, crops[i].epoch, crops[i].rank,
+													crops[i].load_size, crops[i].size, true);
 
 		ok(how.x == crops[i].x && how.y == crops[i].y && how.flip == crops[i].flip,
 		   "crop %d is known", i);
@@ -70,7 +70,7 @@ test_statistics(void)
 	ok(once && fixed < 10, "an epoch has each row once, %d of %d at their own place", fixed, ROWS);
 	for (int i = 0; i < 10 * ROWS; i++)
 	{
-		Augmentation how =
+		RunAugmentation how =
 			run_feed_augmentation(3, i / ROWS, (uint64_t) (i % ROWS), 286, 256, true);
 
 		if (how.x < 0 || how.x > 30 || how.y < 0 || how.y > 30)
@@ -94,7 +94,7 @@ test_statistics(void)
 	flips = 0;
 	for (int i = 0; i < 1000; i++)
 	{
-		Augmentation how = run_feed_augmentation(3, 1, (uint64_t) i, 64, 64, false);
+		RunAugmentation how = run_feed_augmentation(3, 1, (uint64_t) i, 64, 64, false);
 
 		flips += how.flip || how.x != 0 || how.y != 0;
 	}
@@ -143,7 +143,7 @@ fill(RunData *data, uint64_t memory, uint64_t disk)
  * one after the other.
  */
 static void
-expect_image(const RunPair *pair, int side, Augmentation how, float *out)
+expect_image(const RunPair *pair, int side, RunAugmentation how, float *out)
 {
 	int channels = side == 0 ? 1 : 3;
 	Image decoded, resized;
@@ -175,7 +175,7 @@ static int
 run_feed(RunData *data, int threads, int64_t iteration, uint64_t *cached)
 {
 	static Engine engine;
-	Feed feed;
+	RunFeed feed;
 	EngineError error;
 	float a[BATCH * SIZE * SIZE], b[BATCH * SIZE * SIZE * 3], expected[SIZE * SIZE * 3];
 	uint32_t order[PAIRS];
@@ -197,7 +197,8 @@ run_feed(RunData *data, int threads, int64_t iteration, uint64_t *cached)
 		for (int k = 0; k < BATCH && same; k++)
 		{
 			uint64_t rank = (uint64_t) (i % 3 * BATCH + k);
-			Augmentation how = run_feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
+			RunAugmentation how =
+				run_feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
 
 			expect_image(&data->pairs[order[rank]], 0, how, expected);
 			same = same && memcmp(expected, a + k * SIZE * SIZE, SIZE * SIZE * sizeof(float)) == 0;
@@ -209,7 +210,7 @@ run_feed(RunData *data, int threads, int64_t iteration, uint64_t *cached)
 	}
 	*cached = feed.cached;
 	run_feed_stop(&feed);
-	engine_free(&engine); /* takes back the feed's jobs */
+	engine_free(&engine); /* takes back the feed's tasks */
 	run_feed_free(&feed);
 	return right;
 }
@@ -249,7 +250,7 @@ test_ends(void)
 {
 	static Engine engine;
 	RunData data;
-	Feed feed;
+	RunFeed feed;
 	EngineError error;
 	float a[BATCH * SIZE * SIZE], b[BATCH * SIZE * SIZE * 3];
 	uint32_t order[PAIRS];

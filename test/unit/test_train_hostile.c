@@ -1,6 +1,6 @@
 /*
- * Whatever a training engine is sent, and whenever its trainer goes, it answers
- * with an ordinary error or ends.
+ * Whatever a training engine is sent, and whenever its job worker goes, it
+ * answers with an ordinary error or ends.
  */
 #include "train_client.h"
 
@@ -226,7 +226,7 @@ put_frame(Bytes *to, uint32_t type, const void *body, size_t length)
 	put(to, body, length);
 }
 
-/* All that a trainer sends for a run. */
+/* All that a job worker sends for a run. */
 static Bytes
 session(void)
 {
@@ -302,7 +302,7 @@ test_mutants(void)
 	free(whole.at);
 }
 
-/* The trainer goes: between any two bytes, and by either descriptor. */
+/* The job worker goes: between any two bytes, and by either descriptor. */
 static void
 test_eof(void)
 {
@@ -329,7 +329,7 @@ test_eof(void)
 		ended += WIFEXITED(status);
 		training_forget(&training);
 	}
-	ok(ended == CUTS, "an engine whose trainer goes ends by itself: %d of %d", ended, CUTS);
+	ok(ended == CUTS, "an engine whose job worker goes ends by itself: %d of %d", ended, CUTS);
 	free(whole.at);
 }
 

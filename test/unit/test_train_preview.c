@@ -37,11 +37,11 @@ fill(void)
 }
 
 /*
- * A trainer of fresh weights with the given gain: small ones ignore z, large
+ * A fit of fresh weights with the given gain: small ones ignore z, large
  * ones do not.
  */
 static NnFit *
-open_trainer(NnConfig *config, const char *options)
+open_fit(NnConfig *config, const char *options)
 {
 	NnTrainOptions parsed;
 	NnFit *fit;
@@ -50,7 +50,7 @@ open_trainer(NnConfig *config, const char *options)
 	if (nn_train_options_parse(config, &parsed, options, strlen(options), &error) != NN_OK ||
 		nn_fit_open(engine.device, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &fit,
 					&error) != NN_OK)
-		bail_out("cannot make a trainer: %s", error.message);
+		bail_out("cannot make a fit: %s", error.message);
 	return fit;
 }
 
@@ -59,7 +59,7 @@ open_trainer(NnConfig *config, const char *options)
  * diversity: what it found last.
  */
 static int
-watch(Preview *preview, NnFit *fit, int64_t iterations, double *diversity, int *times)
+watch(RunPreview *preview, NnFit *fit, int64_t iterations, double *diversity, int *times)
 {
 	EngineError error;
 	int first = -1;
@@ -84,29 +84,29 @@ watch(Preview *preview, NnFit *fit, int64_t iterations, double *diversity, int *
  * rows.
  */
 static double
-diversity_of(const NnConfig *config, NnFit *fit, const Preview *preview)
+diversity_of(const NnConfig *config, NnFit *fit, const RunPreview *preview)
 {
 	size_t in = (size_t) config->size * config->size * config->input_nc;
 	size_t count = (size_t) config->size * config->size * config->output_nc;
 	float *a = malloc(in * sizeof(float));
-	float *out = malloc(PREVIEW_SAMPLES * count * sizeof(float));
+	float *out = malloc(RUN_PREVIEW_SAMPLES * count * sizeof(float));
 	double sum = 0;
 	NnError error;
 
-	for (int row = 0; row < PREVIEW_ROWS; row++)
+	for (int row = 0; row < RUN_PREVIEW_ROWS; row++)
 	{
 		nn_normalise(preview->input[row].pixels, in, a);
-		for (int i = 0; i < PREVIEW_SAMPLES; i++)
+		for (int i = 0; i < RUN_PREVIEW_SAMPLES; i++)
 			nn_fit_translate(fit, 1, a, preview->z + i * config->nz, out + (size_t) i * count,
 							 &error);
-		for (int i = 0; i < PREVIEW_SAMPLES; i++)
+		for (int i = 0; i < RUN_PREVIEW_SAMPLES; i++)
 			for (int j = 0; j < i; j++)
 				for (size_t k = 0; k < count; k++)
 					sum += fabs((double) out[i * count + k] - out[j * count + k]) / (double) count;
 	}
 	free(a);
 	free(out);
-	return sum / (PREVIEW_ROWS * PREVIEW_SAMPLES * (PREVIEW_SAMPLES - 1) / 2);
+	return sum / (RUN_PREVIEW_ROWS * RUN_PREVIEW_SAMPLES * (RUN_PREVIEW_SAMPLES - 1) / 2);
 }
 
 static void
@@ -124,8 +124,8 @@ test_watch(void)
 	for (int i = 0; i < 3; i++)
 	{
 		NnConfig config;
-		NnFit *fit = open_trainer(&config, options[i]);
-		Preview preview = { 0 };
+		NnFit *fit = open_fit(&config, options[i]);
+		RunPreview preview = { 0 };
 		EngineError error;
 
 		if (!run_preview_open(&preview, &engine, &data, &config, 3, &error))
@@ -153,16 +153,16 @@ static void
 test_sheet(void)
 {
 	NnConfig config;
-	NnFit *fit = open_trainer(
-		&config, "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":2}");
-	Preview preview = { 0 };
+	NnFit *fit =
+		open_fit(&config, "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"init_gain\":2}");
+	RunPreview preview = { 0 };
 	EngineError error;
 	ImageError image_error;
 	NnError nn_error;
 	Image sheet;
 	uint8_t *png;
 	size_t length;
-	float a[64 * 64 * 3], out[64 * 64 * 3], codes[PREVIEW_SAMPLES * 4];
+	float a[64 * 64 * 3], out[64 * 64 * 3], codes[RUN_PREVIEW_SAMPLES * 4];
 	uint8_t bytes[64 * 64 * 3];
 	bool same = true;
 
@@ -170,7 +170,7 @@ test_sheet(void)
 		!run_preview_sheet(&preview, fit, &png, &length, &error) ||
 		image_decode(png, length, 3, &plenty, &sheet, &image_error) != IMAGE_OK)
 		bail_out("no sheet");
-	nn_train_codes(3, 0, 0, PREVIEW_SAMPLES, config.nz, codes);
+	nn_train_codes(3, 0, 0, RUN_PREVIEW_SAMPLES, config.nz, codes);
 	ok(memcmp(codes, preview.z, sizeof(codes)) != 0,
 	   "its codes are not those that training begins with");
 	nn_normalise(preview.input[2].pixels, sizeof(bytes), a);

@@ -223,7 +223,7 @@ typedef struct Saved
 	int n;
 } Saved;
 
-/* A copy that outlives the trainer. */
+/* A copy that outlives the fit. */
 static Saved
 save(NnFit *fit)
 {
@@ -268,7 +268,7 @@ same_state(const Saved *a, const Saved *b)
 }
 
 /*
- * Steps with codes and dropout that the trainer draws, on images that change.
+ * Steps with codes and dropout that the fit draws, on images that change.
  */
 static bool
 drawn_steps(Run *run, int first, int end)
@@ -385,7 +385,7 @@ test_bf16(NnDevice *device)
 	static const char json[] = "{" SMALL ",\"seed\":3,\"lr\":0.001}";
 	NnConfig config;
 	NnTrainOptions options;
-	NnFit *trainers[2] = { NULL };
+	NnFit *fits[2] = { NULL };
 	double sums[2][NN_LOSSES] = { { 0 } };
 	float *images = malloc(2 * 64 * 64 * 3 * sizeof(float));
 	bool good = went_well(
@@ -397,13 +397,13 @@ test_bf16(NnDevice *device)
 	for (int k = 0; good && k < 2; k++)
 		good = went_well(nn_fit_open(device, &config, &options,
 									 k ? NN_PRECISION_BF16 : NN_PRECISION_FP32, 4, NULL, 0,
-									 &trainers[k], &train_error));
+									 &fits[k], &train_error));
 	for (int step = 0; good && step < 12; step++)
 		for (int k = 0; good && k < 2; k++)
 		{
 			NnLosses losses;
 
-			good = went_well(nn_fit_step(trainers[k], images, images, NULL, &losses, &train_error));
+			good = went_well(nn_fit_step(fits[k], images, images, NULL, &losses, &train_error));
 			for (int i = 0; good && i < NN_LOSSES; i++)
 				sums[k][i] += losses.value[i];
 		}
@@ -417,7 +417,7 @@ test_bf16(NnDevice *device)
 	ok(good && different, "%s: twelve steps in bf16 have nearly the losses of those in fp32",
 	   device->name);
 	for (int k = 0; k < 2; k++)
-		nn_fit_close(trainers[k]);
+		nn_fit_close(fits[k]);
 	free(images);
 }
 
@@ -745,7 +745,7 @@ test_opening(void)
 	ok(went_well(nn_fit_open(cpu, &config, &options, NN_PRECISION_FP32, 4, weights, n, &other,
 							 &train_error)) &&
 		   nn_fit_bytes(other) > 1000000,
-	   "a trainer starts from weights of one network");
+	   "a fit starts from weights of one network");
 	a = save(fit);
 	b = other ? save(other) : b;
 	for (int i = 0; i < a.n && i < b.n; i++)

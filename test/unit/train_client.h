@@ -1,6 +1,6 @@
 /*
  * train_client.h
- *	  The trainer's part: starting a training engine, sending it pairs and
+ *	  The job worker's part: starting a training engine, sending it pairs and
  *	  reading what it says. Built on engine_client.h, whose rules hold here.
  */
 #ifndef BICYCLE_TRAIN_CLIENT_H

@@ -1,6 +1,6 @@
 /*
  * train_fixture.h
- *	  What the tests of training share: a trainer with reproducible weights,
+ *	  What the tests of training share: a fit with reproducible weights,
  *	  batches and codes.
  *
  * Weights, images and codes are those of nn_fixture.h's generator, the same as
@@ -138,7 +138,7 @@ run_step(Run *run)
 	return went_well(status);
 }
 
-/* An array of the trainer in double, in the checkpoint's layout; malloc'ed. */
+/* An array of the fit in double, in the checkpoint's layout; malloc'ed. */
 __attribute__((unused)) static double *
 array_of(const Run *run, NnArray array)
 {

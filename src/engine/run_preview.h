@@ -1,0 +1,51 @@
+/*
+ * run_preview.h
+ *	  Previews of a run, and the watch on the diversity of its samples.
+ *
+ * Device thread only. Whatever is false has *error set.
+ */
+#ifndef BICYCLE_ENGINE_RUN_PREVIEW_H
+#define BICYCLE_ENGINE_RUN_PREVIEW_H
+
+#include "engine/engine.h"
+#include "engine/run_data.h"
+#include "nn/fit.h"
+
+#define RUN_PREVIEW_ROWS 4
+#define RUN_PREVIEW_SAMPLES 4
+
+typedef struct RunPreview
+{
+	const NnConfig *config;
+	int rows, samples; /* 1 without a latent code */
+	Image input[RUN_PREVIEW_ROWS], truth[RUN_PREVIEW_ROWS];
+	float *a;      /* (samples, size, size, input_nc): one input as often as it is sampled */
+	float *b;      /* (size, size, output_nc) */
+	float *z;      /* (samples, nz), the same in every preview */
+	float *mu;     /* (2, nz): mean and logarithm of the variance */
+	float *out;    /* (samples, size, size, output_nc) */
+	int collapsed; /* looks in a row that found no diversity */
+	bool noted;
+} RunPreview;
+
+/*
+ * Decodes the rows that all sheets show into a RunPreview of zeros.
+ * run_preview_free is the caller's also on failure.
+ */
+extern bool run_preview_open(RunPreview *preview, Engine *engine, const RunData *data,
+							 const NnConfig *config, uint64_t seed, EngineError *error);
+
+/* A sheet of the networks as they are now; *png is malloc'ed. */
+extern bool run_preview_sheet(RunPreview *preview, NnFit *fit, uint8_t **png, size_t *length,
+							  EngineError *error);
+
+/*
+ * Looks if it is time to. *collapsed: there is something to say, once in a run;
+ * only then and after other looks is *diversity written.
+ */
+extern bool run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration,
+							  int64_t iterations, double *diversity, bool *collapsed,
+							  EngineError *error);
+extern void run_preview_free(RunPreview *preview);
+
+#endif /* BICYCLE_ENGINE_RUN_PREVIEW_H */
