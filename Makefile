@@ -129,7 +129,7 @@ CUDA_PTX = $(if $(CUDA_CODE),$(lastword $(CUDA_CODE)),75 80)
 CUDA_LIB = $(patsubst %/libcudart_static.a,%,$(firstword $(wildcard $(addsuffix /libcudart_static.a,$(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/x86_64-linux/lib \
 	$(CUDA_HOME)/lib))))
 NVCC_WARNINGS ?= -Werror all-warnings
-CUDA_FLAGS = -O3 -lineinfo -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas $(NVCC_WARNINGS) \
+CUDA_FLAGS = -O3 -lineinfo -Isrc -Ikernels -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas $(NVCC_WARNINGS) \
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) $(if $(TRACE),-DBICYCLE_TRACE) -pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels -isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))

@@ -11,6 +11,7 @@
 #ifndef BICYCLE_KERNELS_COMMON_CUH
 #define BICYCLE_KERNELS_COMMON_CUH
 
+#include "common/constants.h"
 #include "kernels.h"
 
 #include <math.h>
@@ -227,7 +228,7 @@ apply_act(KernelAct act, float x)
 		case KERNEL_ACT_RELU:
 			return x > 0.0f ? x : 0.0f;
 		case KERNEL_ACT_LRELU:
-			return x > 0.0f ? x : 0.2f * x;
+			return x > 0.0f ? x : (float) LRELU_SLOPE * x;
 		case KERNEL_ACT_ELU:
 			return x > 0.0f ? x : expm1f(x);
 		case KERNEL_ACT_TANH:

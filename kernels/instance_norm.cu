@@ -25,7 +25,7 @@
  */
 #include "common.cuh"
 
-#define EPSILON 1e-5f
+#define EPSILON ((float) NORM_EPSILON)
 #define SMALL_MAP 512
 #define MIN_SPLIT 128 /* pixels */
 #define MAX_SPLITS 64

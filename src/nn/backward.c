@@ -17,6 +17,8 @@
  */
 #include "nn/schedule.h"
 
+#include "common/invariant.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,6 +135,7 @@ nn_step_touches(const NnGraph *g, const NnStep *step, int *touched)
 	}
 	if (node->stats >= 0)
 		touched[n++] = node->stats;
+	INVARIANT(n <= NN_MAX_TOUCHED);
 	return n;
 }
 

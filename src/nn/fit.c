@@ -10,6 +10,7 @@
  */
 #include "nn/fit_private.h"
 #include "nn/params.h"
+#include "common/invariant.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -230,7 +231,7 @@ plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 /* ---- Numbers into and out of the device's arrays ------------------------- */
 
 static void
-convert(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
+convert_numbers(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
 {
 	if (to == from)
 		memcpy(out, in, count * nn_dtype_size(to));
@@ -254,7 +255,7 @@ put_floats(NnFit *t, NnArray array, size_t offset, size_t count, const float *va
 	typed = malloc(count * nn_dtype_size(t->ops->dtype) + 1);
 	if (!typed)
 		return nn_no_memory(error, count * nn_dtype_size(t->ops->dtype));
-	convert(t->ops->dtype, typed, NN_F32, values, count);
+	convert_numbers(t->ops->dtype, typed, NN_F32, values, count);
 	status = t->ops->put(t->device, &t->training, array, offset, count, typed, error);
 	free(typed);
 	return status;
@@ -265,8 +266,8 @@ put_floats(NnFit *t, NnArray array, size_t offset, size_t count, const float *va
  * of that name.
  */
 static NnStatus
-put_tensor(NnFit *t, NnArray array, int index, const char *name, const NnTensor *tensors,
-		   int ntensors, NnError *error)
+restore_tensor(NnFit *t, NnArray array, int index, const char *name, const NnTensor *tensors,
+			   int ntensors, NnError *error)
 {
 	NnParam p = t->params.list[index];
 	NnParams one = { .list = &p, .n = 1 };
@@ -355,8 +356,8 @@ begin_weights(NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
 	for (int i = 0; status == NN_OK && i < t->params.n; i++)
 	{
 		if (has_tensors(t->params.list[i].network, tensors, ntensors))
-			status =
-				put_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors, error);
+			status = restore_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors,
+									error);
 		else
 			status = put_fresh(t, i, error);
 	}
@@ -409,7 +410,7 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 
 	if (given)
 	{
-		convert(t->ops->dtype, t->feeds[source], dtype, given, count);
+		convert_numbers(t->ops->dtype, t->feeds[source], dtype, given, count);
 		return NN_OK;
 	}
 	drawn = malloc(count * sizeof(float) + 1);
@@ -417,7 +418,7 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 		return nn_no_memory(error, count * sizeof(float));
 	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, t->it.codes, t->config.nz,
 				   drawn);
-	convert(t->ops->dtype, t->feeds[source], NN_F32, drawn, count);
+	convert_numbers(t->ops->dtype, t->feeds[source], NN_F32, drawn, count);
 	free(drawn);
 	return NN_OK;
 }
@@ -479,11 +480,11 @@ count_batches(NnFit *t)
 	for (int i = 0; i < s->nsteps; i++)
 		if (s->steps[i].kind == NN_STEP_STATISTICS)
 		{
-			/* num_batches_tracked follows running_var in the table */
+			/* num_batches_tracked, which follows running_var in the table */
 			int param = t->it.graph.nodes[s->steps[i].node].norm.var + 1;
 
-			if (param < t->params.n && t->params.list[param].integer)
-				t->tracked[param]++;
+			INVARIANT(param < t->params.n && t->params.list[param].integer);
+			t->tracked[param]++;
 		}
 }
 
@@ -503,8 +504,8 @@ nn_fit_step_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const v
 					.ema = t->options.ema };
 	NnStatus status;
 
-	convert(t->ops->dtype, t->feeds[NN_SOURCE_A], dtype, a, pixels * t->config.input_nc);
-	convert(t->ops->dtype, t->feeds[NN_SOURCE_B], dtype, b, pixels * t->config.output_nc);
+	convert_numbers(t->ops->dtype, t->feeds[NN_SOURCE_A], dtype, a, pixels * t->config.input_nc);
+	convert_numbers(t->ops->dtype, t->feeds[NN_SOURCE_B], dtype, b, pixels * t->config.output_nc);
 	status = fill_codes(t, NN_SOURCE_EPS, dtype, eps, error);
 	if (status == NN_OK)
 		status = fill_codes(t, NN_SOURCE_Z, dtype, z, error);
@@ -601,7 +602,7 @@ tensor_of(const NnFit *t, int index, const char *name, const char *array)
  * that nothing can go on from.
  */
 static NnStatus
-check_finite(const NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
+check_state_finite(const NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
 {
 	for (int i = 0; i < ntensors; i++)
 		if (!nn_tensor_is_finite(&tensors[i]))
@@ -619,7 +620,7 @@ static NnStatus
 give_tensors(const NnFit *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors,
 			 NnError *error)
 {
-	NnStatus status = check_finite(t, list, n, error);
+	NnStatus status = check_state_finite(t, list, n, error);
 
 	if (status != NN_OK)
 	{
@@ -666,8 +667,8 @@ nn_fit_restore(NnFit *t, const NnTensor *tensors, int ntensors, int64_t iteratio
 			if (part_has(t, part, &t->params.list[i]))
 			{
 				NnStatus status =
-					put_tensor(t, parts[part].array, i, t->names[part * t->params.n + i], tensors,
-							   ntensors, error);
+					restore_tensor(t, parts[part].array, i, t->names[part * t->params.n + i],
+								   tensors, ntensors, error);
 
 				if (status != NN_OK)
 					return status;

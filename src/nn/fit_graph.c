@@ -18,6 +18,8 @@
  */
 #include "nn/fit_private.h"
 
+#include "common/invariant.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,13 +76,14 @@ source_shape(const Build *b, NnSource source)
 
 /* An input, in a value of the caller's or (-1) a new one. */
 static int
-feed(Build *b, NnSource source, int first, int value)
+feed_input(Build *b, NnSource source, int first, int value)
 {
 	static const char *const names[NN_SOURCES] = { "A", "B", "eps", "z" };
 
 	if (value < 0)
 		value = nn_value(b->g, source_shape(b, source), names[source]);
 	nn_input_to(b->g, value, names[source]);
+	INVARIANT(b->g->failed || b->it->ninputs < NN_MAX_INPUTS);
 	if (!b->g->failed)
 		b->it->inputs[b->it->ninputs++] = (NnInput){ value, source, first };
 	return value;
@@ -90,13 +93,14 @@ static int
 target(Build *b)
 {
 	if (b->b < 0)
-		b->b = feed(b, NN_SOURCE_B, 0, -1);
+		b->b = feed_input(b, NN_SOURCE_B, 0, -1);
 	return b->b;
 }
 
 static void
 add_term(Build *b, NnLoss loss, int value)
 {
+	INVARIANT(b->g->failed || b->it->nterms < NN_MAX_TERMS);
 	if (!b->g->failed)
 		b->it->terms[b->it->nterms++] = (NnTerm){ value, loss };
 }
@@ -127,10 +131,10 @@ static int
 encoded_code(Build *b, int z)
 {
 	if (!b->facts->encoder)
-		return feed(b, NN_SOURCE_Z, 0, z);
+		return feed_input(b, NN_SOURCE_Z, 0, z);
 	if (b->facts->deterministic)
 		return z < 0 ? b->mu : nn_copy(b->g, b->mu, z, "z");
-	return nn_reparam(b->g, b->mu, b->logvar, feed(b, NN_SOURCE_EPS, 0, -1), z, "z");
+	return nn_reparam(b->g, b->mu, b->logvar, feed_input(b, NN_SOURCE_EPS, 0, -1), z, "z");
 }
 
 /* Both branches in one batch. */
@@ -146,11 +150,12 @@ translate_together(Build *b)
 	code = nn_value(b->g, z, "z");
 	for (int i = 0; i < 2; i++)
 	{
-		branches[i]->a = feed(b, NN_SOURCE_A, 0, nn_batch_view(b->g, image, i * b->n, b->n, "A"));
+		branches[i]->a =
+			feed_input(b, NN_SOURCE_A, 0, nn_batch_view(b->g, image, i * b->n, b->n, "A"));
 		branches[i]->z = nn_batch_view(b->g, code, i * b->n, b->n, "z");
 	}
 	encoded_code(b, b->encoded.z);
-	feed(b, NN_SOURCE_Z, 0, b->random.z);
+	feed_input(b, NN_SOURCE_Z, 0, b->random.z);
 	first = b->g->nnodes;
 	fake = nn_net_G(b->g, b->config, image, code, b->dropout);
 	for (int i = 0; i < 2; i++)
@@ -161,11 +166,11 @@ translate_together(Build *b)
 }
 
 static void
-translate(Build *b, Branch *branch, int z)
+translate_branch(Build *b, Branch *branch, int z)
 {
 	int first;
 
-	branch->a = feed(b, NN_SOURCE_A, 0, -1);
+	branch->a = feed_input(b, NN_SOURCE_A, 0, -1);
 	branch->z = z;
 	first = b->g->nnodes;
 	branch->fake = nn_net_G(b->g, b->config, branch->a, z, b->dropout);
@@ -183,9 +188,9 @@ translate_branches(Build *b)
 		return;
 	}
 	if (b->encoded.on)
-		translate(b, &b->encoded, coded ? encoded_code(b, -1) : -1);
+		translate_branch(b, &b->encoded, coded ? encoded_code(b, -1) : -1);
 	if (b->random.on)
-		translate(b, &b->random, feed(b, NN_SOURCE_Z, 0, -1));
+		translate_branch(b, &b->random, feed_input(b, NN_SOURCE_Z, 0, -1));
 }
 
 /*
@@ -200,16 +205,16 @@ exhibit(Build *b, int image, int first)
 	int both, half;
 
 	if (!b->config->conditional_d)
-		return image >= 0 ? image : first == 0 ? target(b) : feed(b, NN_SOURCE_B, first, -1);
+		return image >= 0 ? image : first == 0 ? target(b) : feed_input(b, NN_SOURCE_B, first, -1);
 	shape.c += nc;
 	both = nn_value(b->g, shape, "[A, B]");
 	/* G translates the first images in both branches */
-	feed(b, NN_SOURCE_A, image >= 0 ? 0 : first, nn_view(b->g, both, 0, nc, "A"));
+	feed_input(b, NN_SOURCE_A, image >= 0 ? 0 : first, nn_view(b->g, both, 0, nc, "A"));
 	half = nn_view(b->g, both, nc, b->config->output_nc, "B");
 	if (image >= 0)
 		nn_copy(b->g, image, half, "B");
 	else
-		feed(b, NN_SOURCE_B, first, half);
+		feed_input(b, NN_SOURCE_B, first, half);
 	return both;
 }
 

@@ -8,6 +8,8 @@
  */
 #include "nn/fit_private.h"
 
+#include "common/invariant.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -50,6 +52,7 @@ void
 nn_dropout_mask(uint64_t seed, int64_t iteration, int node, uint64_t first, int count, float p,
 				float *mask)
 {
+	INVARIANT(first % 4 == 0);
 	for (int i = 0; i < count; i += 4)
 	{
 		uint32_t words[4];

@@ -16,16 +16,16 @@
 #include <string.h>
 
 /* Where random numbers come from. */
-typedef struct Source
+typedef struct WeightSource
 {
 	uint64_t seed, stream;
 	int threads;
-} Source;
+} WeightSource;
 
 #define STRETCH 16384 /* numbers that a thread draws at once; a multiple of 4 */
 
 static void
-fill_stretch(const Source *source, double mean, double deviation, size_t first, size_t count,
+fill_stretch(const WeightSource *source, double mean, double deviation, size_t first, size_t count,
 			 float *values)
 {
 	nn_normal_from(source->seed, source->stream, (uint32_t) first, (int) count, values + first);
@@ -34,7 +34,7 @@ fill_stretch(const Source *source, double mean, double deviation, size_t first, 
 }
 
 static void
-fill_normal(const Source *source, double mean, double deviation, size_t count, float *values)
+fill_normal(const WeightSource *source, double mean, double deviation, size_t count, float *values)
 {
 	if (source->threads == 1 || count < 4 * STRETCH)
 	{
@@ -98,7 +98,7 @@ orthonormalise(double *vectors, size_t count, size_t length)
  * orthonormal times gain.
  */
 static NnStatus
-fill_orthogonal(const Source *source, double gain, size_t rows, size_t columns, float *values,
+fill_orthogonal(const WeightSource *source, double gain, size_t rows, size_t columns, float *values,
 				NnError *error)
 {
 	bool by_rows = rows <= columns;
@@ -122,7 +122,7 @@ fill_orthogonal(const Source *source, double gain, size_t rows, size_t columns, 
 }
 
 static NnStatus
-fill_weight(const NnParam *p, NnInit init, double gain, const Source *source, float *values,
+fill_weight(const NnParam *p, NnInit init, double gain, const WeightSource *source, float *values,
 			NnError *error)
 {
 	double field = (double) p->count / (p->shape[0] * p->shape[1]);
@@ -160,7 +160,7 @@ nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64
 {
 	const NnParam *p = &params->list[index];
 	uint64_t place = 0; /* within its network */
-	Source source = { .seed = seed, .threads = threads };
+	WeightSource source = { .seed = seed, .threads = threads };
 
 	for (int i = index; i > 0 && params->list[i - 1].network == p->network; i--)
 		place++;

@@ -77,7 +77,7 @@ image_size(const NnModel *m, NnNetwork network)
 }
 
 static int
-input_channels(const NnModel *m, NnNetwork network)
+net_channels(const NnModel *m, NnNetwork network)
 {
 	return network == NN_NET_G ? m->config.input_nc : m->config.output_nc;
 }
@@ -91,8 +91,7 @@ element_bytes(const NnModel *m)
 static void
 build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
 {
-	NnShape image = { n, image_size(m, network), image_size(m, network),
-					  input_channels(m, network) };
+	NnShape image = { n, image_size(m, network), image_size(m, network), net_channels(m, network) };
 
 	nn_graph_init(&b->graph, &m->nets[network].params);
 	b->image = nn_input(&b->graph, image, "image");
@@ -142,7 +141,7 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 	size_t pixels =
 		nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
 	bool floats = !m->device->takes_bytes;
-	size_t in_bytes = floats ? nn_mul(pixels, input_channels(m, network) * sizeof(float)) : 0;
+	size_t in_bytes = floats ? nn_mul(pixels, net_channels(m, network) * sizeof(float)) : 0;
 	size_t result_bytes =
 		floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
 	NnStatus status;
@@ -198,7 +197,7 @@ static size_t
 port_bytes(const NnModel *m, NnNetwork network, int log2n)
 {
 	size_t pixels = (size_t) image_size(m, network) * image_size(m, network);
-	size_t in = pixels * input_channels(m, network);
+	size_t in = pixels * net_channels(m, network);
 	size_t out = network == NN_NET_G ? pixels * m->config.output_nc + m->config.nz
 									 : 2 * (size_t) m->config.nz;
 
@@ -467,7 +466,7 @@ nn_quantise(const float *values, size_t count, uint8_t *out)
  * The four calls below are this loop. Images come as bytes or as floats (the
  * other is NULL), and so does the result of G; E gives floats.
  */
-typedef struct Job
+typedef struct NetPass
 {
 	NnNetwork network;
 	const uint8_t *bytes; /* (n, S, S, C) */
@@ -475,9 +474,9 @@ typedef struct Job
 	const float *z;    /* (n, nz), G */
 	uint8_t *byte_out; /* (n, S, S, output_nc), G */
 	float *out[2];     /* the same as floats; or mu and logvar, (n, nz), E */
-} Job;
+} NetPass;
 
-/* A job cut into the images of one network. */
+/* A pass cut into the images of one network. */
 typedef struct Sizes
 {
 	size_t in, /* elements of an image read */
@@ -486,39 +485,39 @@ typedef struct Sizes
 } Sizes;
 
 /*
- * What images [done, done + count) of the job read and write. With a device
- * that takes no bytes, floats pass through the bucket's arrays where the job
+ * What images [done, done + count) of the pass read and write. With a device
+ * that takes no bytes, floats pass through the bucket's arrays where the pass
  * has bytes.
  */
 static int
-bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int done, int count,
-			NnBinding *bindings)
+bind_images(const NnModel *m, const Bucket *b, const NetPass *pass, Sizes sizes, int done,
+			int count, NnBinding *bindings)
 {
 	bool bytes = m->device->takes_bytes;
 	int n = 0;
 
 	/* the bindings of inputs are only read */
 	bindings[n] = (NnBinding){ .value = b->image, .n = count };
-	if (!job->bytes)
-		bindings[n].data = (float *) job->floats + done * sizes.in;
+	if (!pass->bytes)
+		bindings[n].data = (float *) pass->floats + done * sizes.in;
 	else if (bytes)
-		bindings[n].bytes = (uint8_t *) job->bytes + done * sizes.in;
+		bindings[n].bytes = (uint8_t *) pass->bytes + done * sizes.in;
 	else
 		bindings[n].data = b->in;
 	n++;
 	if (b->z >= 0)
 		bindings[n++] = (NnBinding){ .value = b->z,
-									 .data = (float *) job->z + (size_t) done * sizes.nz,
+									 .data = (float *) pass->z + (size_t) done * sizes.nz,
 									 .n = count };
 	for (int i = 0; i < 2; i++)
 	{
 		if (b->out[i] < 0)
 			continue;
 		bindings[n] = (NnBinding){ .value = b->out[i], .n = count };
-		if (job->out[i])
-			bindings[n].data = job->out[i] + done * sizes.out;
+		if (pass->out[i])
+			bindings[n].data = pass->out[i] + done * sizes.out;
 		else if (bytes)
-			bindings[n].bytes = job->byte_out + done * sizes.out;
+			bindings[n].bytes = pass->byte_out + done * sizes.out;
 		else
 			bindings[n].data = b->result;
 		n++;
@@ -526,19 +525,20 @@ bind_images(const NnModel *m, const Bucket *b, const Job *job, Sizes sizes, int 
 	return n;
 }
 
-/* The next images of a job, on a device that does one thing at a time. */
+/* The next images of a pass, on a device that does one thing at a time. */
 static NnStatus
-run_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, NnError *error)
+run_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, int count,
+		   NnError *error)
 {
 	NnBinding bindings[4];
-	int n = bind_images(m, b, job, sizes, done, count, bindings);
+	int n = bind_images(m, b, pass, sizes, done, count, bindings);
 	NnStatus status;
 
-	if (b->in && job->bytes)
-		nn_normalise(job->bytes + done * sizes.in, count * sizes.in, b->in);
-	status = m->device->run(m->device, &b->plan, m->nets[job->network].packed, bindings, n, error);
-	if (status == NN_OK && b->result && job->byte_out)
-		nn_quantise(b->result, count * sizes.out, job->byte_out + done * sizes.out);
+	if (b->in && pass->bytes)
+		nn_normalise(pass->bytes + done * sizes.in, count * sizes.in, b->in);
+	status = m->device->run(m->device, &b->plan, m->nets[pass->network].packed, bindings, n, error);
+	if (status == NN_OK && b->result && pass->byte_out)
+		nn_quantise(b->result, count * sizes.out, pass->byte_out + done * sizes.out);
 	return status;
 }
 
@@ -547,11 +547,11 @@ run_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int cou
  * way.
  */
 static NnStatus
-start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int count, int *started,
-			 NnError *error)
+start_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, int count,
+			 int *started, NnError *error)
 {
 	NnBinding bindings[4];
-	int n = bind_images(m, b, job, sizes, done, count, bindings);
+	int n = bind_images(m, b, pass, sizes, done, count, bindings);
 	NnStatus status = NN_OK;
 
 	if (*started == NN_STARTS)
@@ -560,24 +560,24 @@ start_bucket(NnModel *m, Bucket *b, const Job *job, Sizes sizes, int done, int c
 		status = m->device->async->finish(m->device, error);
 	}
 	if (status == NN_OK)
-		status = m->device->async->start(m->device, &b->plan, m->nets[job->network].packed,
+		status = m->device->async->start(m->device, &b->plan, m->nets[pass->network].packed,
 										 bindings, n, error);
 	*started += status == NN_OK;
 	return status;
 }
 
 static NnStatus
-run_job(NnModel *m, Job job, int n, NnError *error)
+pass_net(NnModel *m, NetPass pass, int n, NnError *error)
 {
-	size_t pixels = (size_t) image_size(m, job.network) * image_size(m, job.network);
-	Sizes sizes = { pixels * input_channels(m, job.network),
-					job.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz,
+	size_t pixels = (size_t) image_size(m, pass.network) * image_size(m, pass.network);
+	Sizes sizes = { pixels * net_channels(m, pass.network),
+					pass.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz,
 					m->config.nz };
 	int started = 0;
 	NnStatus status = NN_OK;
 	NnError later;
 
-	if (!m->nets[job.network].exists)
+	if (!m->nets[pass.network].exists)
 	{
 		nn_fail(error, NN_EINVAL, "model has no encoder");
 		nn_hint(error, "Import the model together with its encoder.");
@@ -589,15 +589,15 @@ run_job(NnModel *m, Job job, int n, NnError *error)
 
 		count = n - done;
 		nn_progress(m->device);
-		status = next_bucket(m, job.network, count, &b, error);
+		status = next_bucket(m, pass.network, count, &b, error);
 		if (status != NN_OK)
 			break;
 		count =
 			count < b->graph.values[b->image].shape.n ? count : b->graph.values[b->image].shape.n;
 		if (m->device->async)
-			status = start_bucket(m, b, &job, sizes, done, count, &started, error);
+			status = start_bucket(m, b, &pass, sizes, done, count, &started, error);
 		else
-			status = run_bucket(m, b, &job, sizes, done, count, error);
+			status = run_bucket(m, b, &pass, sizes, done, count, error);
 	}
 	/*
 	 * what was started ends before its memory does, also after an error, which
@@ -616,30 +616,32 @@ NnStatus
 nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out,
 				   NnError *error)
 {
-	return run_job(model, (Job){ .network = NN_NET_G, .bytes = images, .z = z, .byte_out = out }, n,
-				   error);
+	return pass_net(model,
+					(NetPass){ .network = NN_NET_G, .bytes = images, .z = z, .byte_out = out }, n,
+					error);
 }
 
 NnStatus
 nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar,
 				NnError *error)
 {
-	return run_job(model, (Job){ .network = NN_NET_E, .bytes = images, .out = { mu, logvar } }, n,
-				   error);
+	return pass_net(model, (NetPass){ .network = NN_NET_E, .bytes = images, .out = { mu, logvar } },
+					n, error);
 }
 
 NnStatus
 nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out,
 						 NnError *error)
 {
-	return run_job(model, (Job){ .network = NN_NET_G, .floats = images, .z = z, .out = { out } }, n,
-				   error);
+	return pass_net(model,
+					(NetPass){ .network = NN_NET_G, .floats = images, .z = z, .out = { out } }, n,
+					error);
 }
 
 NnStatus
 nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar,
 					  NnError *error)
 {
-	return run_job(model, (Job){ .network = NN_NET_E, .floats = images, .out = { mu, logvar } }, n,
-				   error);
+	return pass_net(
+		model, (NetPass){ .network = NN_NET_E, .floats = images, .out = { mu, logvar } }, n, error);
 }

@@ -24,7 +24,7 @@
 #define MAX_LEVELS 9
 #define MAX_NAME NN_MAX_LAYER_NAME
 
-typedef struct Net
+typedef struct NetBuilder
 {
 	NnGraph *g;
 	const NnConfig *config;
@@ -35,7 +35,7 @@ typedef struct Net
 		 * look them up
 		 */
 		declare;
-} Net;
+} NetBuilder;
 
 static const NnActChain leaky = { NN_ACT_LRELU, NN_ACT_NONE };
 
@@ -43,7 +43,7 @@ static const NnActChain leaky = { NN_ACT_LRELU, NN_ACT_NONE };
 
 /* The parameter LAYER.FIELD; its index, or -1 after an error. */
 static int
-param(Net *net, const char *layer, const char *field, int ndim, const int64_t *shape)
+param(NetBuilder *net, const char *layer, const char *field, int ndim, const int64_t *shape)
 {
 	NnGraph *g = net->g;
 	char name[MAX_NAME + 32];
@@ -67,7 +67,7 @@ param(Net *net, const char *layer, const char *field, int ndim, const int64_t *s
 }
 
 static int
-buffer(Net *net, const char *layer, const char *field, int ndim, const int64_t *shape)
+buffer(NetBuilder *net, const char *layer, const char *field, int ndim, const int64_t *shape)
 {
 	int id = param(net, layer, field, ndim, shape);
 
@@ -77,16 +77,16 @@ buffer(Net *net, const char *layer, const char *field, int ndim, const int64_t *
 }
 
 static NnShape
-shape_of(const Net *net, int value)
+value_shape(const NetBuilder *net, int value)
 {
 	return net->g->failed ? (NnShape){ 0 } : net->g->values[value].shape;
 }
 
 static int
-conv_z(Net *net, int x, int z, NnActKind z_act, int channels, int kernel, int stride, int pad,
-	   const char *name)
+conv_z(NetBuilder *net, int x, int z, NnActKind z_act, int channels, int kernel, int stride,
+	   int pad, const char *name)
 {
-	int64_t in = (int64_t) shape_of(net, x).c + (z >= 0 ? shape_of(net, z).c : 0);
+	int64_t in = (int64_t) value_shape(net, x).c + (z >= 0 ? value_shape(net, z).c : 0);
 	int weight = param(net, name, "weight", 4, (int64_t[]){ channels, in, kernel, kernel });
 	int bias = param(net, name, "bias", 1, (int64_t[]){ channels });
 
@@ -94,14 +94,14 @@ conv_z(Net *net, int x, int z, NnActKind z_act, int channels, int kernel, int st
 }
 
 static int
-conv(Net *net, int x, int channels, int kernel, int stride, int pad, const char *name)
+conv(NetBuilder *net, int x, int channels, int kernel, int stride, int pad, const char *name)
 {
 	return conv_z(net, x, -1, NN_ACT_NONE, channels, kernel, stride, pad, name);
 }
 
 /* Twice the extent, to `channels` channels. */
 static int
-upconv(Net *net, int x, int channels, const char *name)
+upconv(NetBuilder *net, int x, int channels, const char *name)
 {
 	int weight, bias;
 
@@ -110,19 +110,19 @@ upconv(Net *net, int x, int channels, const char *name)
 		x = nn_upsample(net->g, x, 1, name);
 		return conv(net, x, channels, 3, 1, 0, name);
 	}
-	weight = param(net, name, "weight", 4, (int64_t[]){ shape_of(net, x).c, channels, 4, 4 });
+	weight = param(net, name, "weight", 4, (int64_t[]){ value_shape(net, x).c, channels, 4, 4 });
 	bias = param(net, name, "bias", 1, (int64_t[]){ channels });
 	return nn_convt(net->g, x, weight, bias, name);
 }
 
 static int
-norm_acts(Net *net, int x, NnNormArgs args, const int out[2], const char *name)
+norm_acts(NetBuilder *net, int x, NnNormArgs args, const int out[2], const char *name)
 {
 	int state[4] = { -1, -1, -1, -1 };
 
 	if (args.kind == NN_NORM_BATCH)
 	{
-		int64_t c = shape_of(net, x).c;
+		int64_t c = value_shape(net, x).c;
 		int tracked;
 
 		state[0] = param(net, name, "weight", 1, &c);
@@ -138,7 +138,7 @@ norm_acts(Net *net, int x, NnNormArgs args, const int out[2], const char *name)
 
 /* Norm and activation for one reader: a new value. */
 static int
-norm_act(Net *net, int x, NnNorm norm, NnActChain act, const char *name)
+norm_act(NetBuilder *net, int x, NnNorm norm, NnActChain act, const char *name)
 {
 	return norm_acts(net, x, (NnNormArgs){ norm, { act } }, (int[]){ -1, -1 }, name);
 }
@@ -153,7 +153,7 @@ dotted(char *name, const char *format, ...)
 	va_end(args);
 }
 
-/* ---- G: the U-Net -------------------------------------------------------- */
+/* ---- G: the U-NetBuilder ------------------------------------------------- */
 
 /*
  * The official name of a layer of level k (0 is the outermost). Both classes
@@ -206,7 +206,7 @@ unet_width(const NnConfig *config, int k)
  * half of *cat = [up path, skip].
  */
 static int
-unet_down(Net *net, int k, int x, int z, int *cat)
+unet_down(NetBuilder *net, int k, int x, int z, int *cat)
 {
 	const NnConfig *config = net->config;
 	bool all = config->where_add == NN_ADD_ALL;
@@ -231,7 +231,7 @@ unet_down(Net *net, int k, int x, int z, int *cat)
 	 * raw map, because the concatenation copied it; without, the LeakyReLU
 	 * works in place and the skip is its result.
 	 */
-	shape = shape_of(net, x);
+	shape = value_shape(net, x);
 	shape.c = 2 * width;
 	*cat = nn_value(net->g, shape, name);
 	skip = nn_view(net->g, *cat, width, width, name);
@@ -248,7 +248,7 @@ unet_down(Net *net, int k, int x, int z, int *cat)
  * the activated input of the next level up, or the image.
  */
 static int
-unet_up(Net *net, int k, int x, int cat, float dropout)
+unet_up(NetBuilder *net, int k, int x, int cat, float dropout)
 {
 	const NnConfig *config = net->config;
 	char name[MAX_NAME];
@@ -276,7 +276,7 @@ unet_up(Net *net, int k, int x, int cat, float dropout)
 }
 
 static int
-build_G(Net *net, int image, int z, float dropout)
+build_G(NetBuilder *net, int image, int z, float dropout)
 {
 	int levels = net->config->levels;
 	int cat[MAX_LEVELS + 1] = {
@@ -306,7 +306,7 @@ halvings_to_8(int size)
 
 /* Residual block n of E: in -> out channels at half the extent. */
 static int
-residual_block(Net *net, int n, int x, int in, int out)
+residual_block(NetBuilder *net, int n, int x, int in, int out)
 {
 	NnNorm norm = net->config->norm;
 	int normed = norm != NN_NORM_NONE;
@@ -335,7 +335,7 @@ residual_block(Net *net, int n, int x, int in, int out)
 }
 
 static int
-resnet_trunk(Net *net, int image, int blocks)
+resnet_trunk(NetBuilder *net, int image, int blocks)
 {
 	int nef = net->config->nef;
 	int x = conv(net, image, nef, 4, 2, 1, "conv.0");
@@ -346,7 +346,7 @@ resnet_trunk(Net *net, int image, int blocks)
 }
 
 static int
-conv_trunk(Net *net, int image, int layers)
+conv_trunk(NetBuilder *net, int image, int layers)
 {
 	NnNorm norm = net->config->norm;
 	int nef = net->config->nef;
@@ -368,7 +368,7 @@ conv_trunk(Net *net, int image, int layers)
 
 /* The parameters of the two heads, mu and logvar: weight and bias of each. */
 static void
-head_params(Net *net, int width, int head[4])
+head_params(NetBuilder *net, int width, int head[4])
 {
 	static const char *const names[] = { "fc.0", "fcVar.0" };
 
@@ -380,7 +380,7 @@ head_params(Net *net, int width, int head[4])
 }
 
 static void
-build_E(Net *net, int image, int *mu, int *logvar)
+build_E(NetBuilder *net, int image, int *mu, int *logvar)
 {
 	const NnConfig *config = net->config;
 	bool resnet = config->net_e == NN_ENCODER_RESNET;
@@ -413,7 +413,7 @@ build_E(Net *net, int image, int *mu, int *logvar)
  * also before batch norm.
  */
 static int
-patch_gan(Net *net, int image, int ndf, const char *prefix)
+patch_gan(NetBuilder *net, int image, int ndf, const char *prefix)
 {
 	NnNorm norm = net->config->norm;
 	int strided = net->config->size <= 128 ? 2 : 3;
@@ -436,7 +436,7 @@ patch_gan(Net *net, int image, int ndf, const char *prefix)
 }
 
 static void
-build_D(Net *net, int image, int *maps)
+build_D(NetBuilder *net, int image, int *maps)
 {
 	const NnConfig *config = net->config;
 	char prefix[MAX_NAME];
@@ -460,7 +460,7 @@ build_D(Net *net, int image, int *maps)
 int
 nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout)
 {
-	Net net = { .g = g, .config = config, .network = NN_NET_G };
+	NetBuilder net = { .g = g, .config = config, .network = NN_NET_G };
 
 	return build_G(&net, image, z, dropout);
 }
@@ -468,7 +468,7 @@ nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout)
 void
 nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
 {
-	Net net = { .g = g, .config = config, .network = NN_NET_E };
+	NetBuilder net = { .g = g, .config = config, .network = NN_NET_E };
 
 	build_E(&net, image, mu, logvar);
 }
@@ -476,7 +476,7 @@ nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
 void
 nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps)
 {
-	Net net = { .g = g, .config = config, .network = which };
+	NetBuilder net = { .g = g, .config = config, .network = which };
 
 	build_D(&net, image, maps);
 }
@@ -489,7 +489,7 @@ static NnStatus
 declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnError *error)
 {
 	NnGraph g;
-	Net net = { .g = &g, .config = config, .network = network, .declare = params };
+	NetBuilder net = { .g = &g, .config = config, .network = network, .declare = params };
 	int maps[NN_MAX_SCALES];
 	int image, z = -1, size = network == NN_NET_E ? config->encoder_size : config->size;
 	NnStatus status;

@@ -142,7 +142,7 @@ float_of_bfloat(uint16_t b)
 
 /* Element i of tensor data that may lie at any address. */
 static float
-element(NnDtype dtype, const void *data, size_t i)
+tensor_element(NnDtype dtype, const void *data, size_t i)
 {
 	const char *at = (const char *) data + i * nn_dtype_size(dtype);
 
@@ -196,7 +196,7 @@ nn_tensor_is_finite(const NnTensor *tensor)
 	size_t count = tensor->nbytes / nn_dtype_size(tensor->dtype);
 
 	for (size_t i = 0; i < count; i++)
-		if (!isfinite(element(tensor->dtype, tensor->data, i)))
+		if (!isfinite(tensor_element(tensor->dtype, tensor->data, i)))
 			return false;
 	return true;
 }
@@ -253,7 +253,7 @@ nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors, fl
 			memcpy(out, t->data, t->nbytes);
 		else
 			for (size_t k = 0; k < p->count; k++)
-				out[k] = element(t->dtype, t->data, k);
+				out[k] = tensor_element(t->dtype, t->data, k);
 	}
 	return NN_OK;
 }

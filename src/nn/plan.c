@@ -15,6 +15,7 @@
  * placed buffer of an overlapping life. A graph has some hundred values, so the
  * quadratic search costs nothing next to the preparation of its kernels.
  */
+#include "common/invariant.h"
 #include "nn/device.h"
 #include "nn/schedule.h"
 
@@ -174,6 +175,19 @@ keep_live(Buffer *buffers, int n)
 	return live;
 }
 
+/* R1 Two buffers that live together share no memory. */
+static bool
+nothing_shared(const Buffer *buffers, int n)
+{
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < i; j++)
+			if (alive_together(&buffers[i], &buffers[j]) &&
+				buffers[i].offset < buffers[j].offset + buffers[j].size &&
+				buffers[j].offset < buffers[i].offset + buffers[i].size)
+				return false;
+	return true;
+}
+
 /* Returns the arena's elements, SIZE_MAX if they cannot be counted. */
 static size_t
 place_buffers(Buffer *buffers, int n)
@@ -191,6 +205,7 @@ place_buffers(Buffer *buffers, int n)
 		if (b->offset + b->size > end)
 			end = b->offset + b->size;
 	}
+	INVARIANT(!invariant_checking() || nothing_shared(buffers, n));
 	return end;
 }
 

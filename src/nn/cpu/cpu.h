@@ -21,6 +21,8 @@
 #include "nn/cpu/cpu_kernels.h"
 #include "nn/cpu/cpu_tiles.h"
 
+#include <math.h>
+
 /* How the pixels of a convolution's result lie in memory. */
 typedef enum CpuForm
 {
@@ -131,6 +133,26 @@ typedef struct CpuDevice
 	int nthreads; /* of the array */
 	char description[128];
 } CpuDevice;
+
+/* An activation of one number, where there are few; else cpu_kernels.h's. */
+static inline float
+cpu_act(NnActKind kind, float x)
+{
+	switch (kind)
+	{
+		case NN_ACT_RELU:
+			return x > 0 ? x : 0;
+		case NN_ACT_LRELU:
+			return x > 0 ? x : (float) LRELU_SLOPE * x;
+		case NN_ACT_ELU:
+			return x > 0 ? x : expm1f(x);
+		case NN_ACT_TANH:
+			return tanhf(x);
+		case NN_ACT_NONE:
+			break;
+	}
+	return x;
+}
 
 /* cpu.c */
 /*

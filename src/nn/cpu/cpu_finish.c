@@ -17,8 +17,6 @@
 #include <math.h>
 #include <string.h>
 
-#define INSTANCE_NORM_EPS 1e-5
-
 /*
  * A CpuAffine of one block of channels and its memory. offset has a row for
  * each class of positions, row major.
@@ -213,7 +211,7 @@ cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c
 	take_moments(kernels, f, c0, c, &block, &m);
 	for (int i = 0; i < c; i++)
 	{
-		block.scale[i] = (float) (1.0 / sqrt((double) m.m2[i] / m.count + INSTANCE_NORM_EPS));
+		block.scale[i] = (float) (1.0 / sqrt((double) m.m2[i] / m.count + NORM_EPSILON));
 		block.shift[i] = -m.mean[i] * block.scale[i];
 	}
 	apply_rows(kernels, f, 0, f->h, c0, c, &block);

@@ -11,6 +11,7 @@
 #ifndef BICYCLE_NN_CPU_KERNELS_H
 #define BICYCLE_NN_CPU_KERNELS_H
 
+#include "common/constants.h"
 #include "nn/ops.h"
 
 /* Channels that one call of moments() or apply() may take. */

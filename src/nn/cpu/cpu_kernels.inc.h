@@ -156,7 +156,7 @@ v_act(NnActKind kind, vf x)
 		case NN_ACT_RELU:
 			return VMAX(set1(0.0f), x);
 		case NN_ACT_LRELU:
-			return VMAX(0.2f * x, x);
+			return VMAX((float) LRELU_SLOPE * x, x);
 		case NN_ACT_ELU:
 			return v_elu(x);
 		case NN_ACT_TANH:
@@ -241,7 +241,7 @@ chain_slope(NnActChain act)
 {
 	static const float slope[] = { [NN_ACT_NONE] = 1.0f,
 								   [NN_ACT_RELU] = 0.0f,
-								   [NN_ACT_LRELU] = 0.2f,
+								   [NN_ACT_LRELU] = (float) LRELU_SLOPE,
 								   [NN_ACT_ELU] = -1.0f,
 								   [NN_ACT_TANH] = -1.0f };
 

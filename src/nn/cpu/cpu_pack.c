@@ -15,8 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_NORM_EPS 1e-5
-
 /* What is needed while packing. */
 typedef struct Packer
 {
@@ -417,7 +415,7 @@ pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 
 		layer->norm[i] = param_values(p, node->norm.mean)[i];
 		layer->norm[2 * c + i] =
-			(float) (param_values(p, node->weight)[i] / sqrt(var + BATCH_NORM_EPS));
+			(float) (param_values(p, node->weight)[i] / sqrt(var + NORM_EPSILON));
 		layer->norm[3 * c + i] = param_values(p, node->bias)[i];
 	}
 	return status;

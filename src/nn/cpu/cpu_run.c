@@ -12,7 +12,6 @@
 #include "nn/cpu/cpu_run.h"
 #include "nn/cpu/cpu_finish.h"
 
-#include <math.h>
 #include <omp.h>
 #include <string.h>
 
@@ -20,8 +19,8 @@
 
 /* A copy of n pixels, perhaps in another type. */
 static void
-convert(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at, int n, int c,
-		CpuOut to)
+convert_pixels(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at, int n,
+			   int c, CpuOut to)
 {
 	static const float zeros[CPU_BLOCK];
 	static const float ones[CPU_BLOCK] = { [0 ... CPU_BLOCK - 1] = 1.0f };
@@ -40,7 +39,7 @@ convert(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at
 
 /* The inputs of images [i0, i0 + n), dense and in the precision's type. */
 static void
-gather(CpuCall *call, const CpuValue *v, NnShape in, int i0, int n)
+gather_images(CpuCall *call, const CpuValue *v, NnShape in, int i0, int n)
 {
 	size_t image = (size_t) in.h * in.w * in.c;
 
@@ -54,27 +53,8 @@ gather(CpuCall *call, const CpuValue *v, NnShape in, int i0, int n)
 						   call->bf16,
 						   { 0 } };
 
-			convert(call->device->kernels, v, i0 + i, (size_t) y * in.w, in.w, in.c, out);
+			convert_pixels(call->device->kernels, v, i0 + i, (size_t) y * in.w, in.w, in.c, out);
 		}
-}
-
-static float
-z_activation(NnActKind kind, float z)
-{
-	switch (kind)
-	{
-		case NN_ACT_RELU:
-			return z > 0 ? z : 0;
-		case NN_ACT_LRELU:
-			return z > 0 ? z : 0.2f * z;
-		case NN_ACT_ELU:
-			return z > 0 ? z : expm1f(z);
-		case NN_ACT_TANH:
-			return tanhf(z);
-		case NN_ACT_NONE:
-			break;
-	}
-	return z;
 }
 
 static float
@@ -108,7 +88,7 @@ add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, in
 			memset(out, 0, c * sizeof(float));
 			for (int j = 0; j < layer->nz; j++, w += c)
 			{
-				float value = z_activation(node->conv.z_act, latent_element(z, i0 + i, j));
+				float value = cpu_act(node->conv.z_act, latent_element(z, i0 + i, j));
 
 				for (int o = 0; o < c; o++)
 					out[o] += value * w[o];
@@ -273,7 +253,7 @@ run_conv(CpuCall *call, const CpuStep *step)
 		int n = batch - i0 < step->chunk ? batch - i0 : step->chunk;
 
 		if (!dense)
-			gather(call, x, layer->in, i0, n);
+			gather_images(call, x, layer->in, i0, n);
 		if (layer->nz > 0)
 			add_latents(call, layer, node, i0, n);
 		if (tiles)
@@ -406,11 +386,11 @@ copy_bound(const CpuCall *call, const NnBinding *bindings, int nbindings, bool i
 		for (int n = 0; n < s.n; n++)
 		{
 			if (inputs)
-				convert(call->device->kernels, &bound, n, 0, s.h * s.w, s.c,
-						out_pixel(&arena, n, 0));
+				convert_pixels(call->device->kernels, &bound, n, 0, s.h * s.w, s.c,
+							   out_pixel(&arena, n, 0));
 			else
-				convert(call->device->kernels, &arena, n, 0, s.h * s.w, s.c,
-						out_pixel(&bound, n, 0));
+				convert_pixels(call->device->kernels, &arena, n, 0, s.h * s.w, s.c,
+							   out_pixel(&bound, n, 0));
 		}
 	}
 }

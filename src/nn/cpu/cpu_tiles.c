@@ -138,18 +138,18 @@ checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
  * Where the checkpoint's tensor has the taps of one source: offset[phase or
  * corner][a][b] + input * of_input + output * of_output.
  */
-typedef struct Taps
+typedef struct TileTaps
 {
 	int offset[4][3][3];
 	size_t of_input, of_output;
-} Taps;
+} TileTaps;
 
-static Taps
+static TileTaps
 find_taps(const CpuTiling *t, const NnNode *node, int phase, int source, int inputs)
 {
 	int k = node->conv.kernel, channels = t->grid ? t->channels / 4 : t->channels;
 	bool transposed = node->op == NN_OP_CONVT;
-	Taps taps = {
+	TileTaps taps = {
 		.of_input = (size_t) k * k * (transposed ? channels : 1),
 		.of_output = (size_t) k * k * (transposed ? 1 : inputs),
 	};
@@ -193,8 +193,8 @@ transform_taps(const double (*g)[3], int size, int r, const float *w, const int 
  * [n0, n0 + n).
  */
 static void
-transform_row(const CpuTiling *t, const Taps *taps, const float *w, int phase, int i, int n0, int n,
-			  float *out, size_t step)
+transform_row(const CpuTiling *t, const TileTaps *taps, const float *w, int phase, int i, int n0,
+			  int n, float *out, size_t step)
 {
 	int channels = t->grid ? t->channels / 4 : t->channels;
 
@@ -244,7 +244,7 @@ cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *n
 		for (int n0 = 0; n0 < t->channels; n0 += kernels->panel, out += positions(t) * step)
 			for (int s = 0; s < t->nsources[phase]; s++)
 			{
-				Taps taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
+				TileTaps taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
 
 				for (int i = 0; i < layer->in.c; i++)
 					transform_row(t, &taps, w, phase, i, n0,

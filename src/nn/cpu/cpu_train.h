@@ -67,7 +67,6 @@ extern NnStatus cpu_train_convt_backward(const NnOperands *op, NnError *error);
 /* cpu_train_norm.c */
 extern NnStatus cpu_train_norm_act(const NnOperands *op, NnError *error);
 extern NnStatus cpu_train_norm_act_backward(const NnOperands *op, NnError *error);
-extern void cpu_train_act(NnActKind kind, float *x, int n); /* in place */
 
 /* cpu_train_ops.c */
 extern NnStatus cpu_train_upsample(const NnOperands *op, NnError *error);

@@ -17,6 +17,7 @@
  * sums of dy over the pixels that a tap adds to give both gradients.
  */
 #include "nn/cpu/cpu_train.h"
+#include "common/invariant.h"
 #include "nn/cpu/cpu_train_product.h"
 
 #include <string.h>
@@ -215,7 +216,7 @@ multiply_gathered(const NnOperands *op, const Gather *g,
 
 /* Rows [tap][C] and columns O of the weights. */
 static void
-pack_weights(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
+pack_taps(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
 {
 	const Gather *g = p->context;
 	int c = g->from.shape.c, count;
@@ -250,7 +251,7 @@ product_y(const NnOperands *op, const Window *w, const float *bias, bool add)
 		g.dy[t] = t / w->kernel - w->pad;
 		g.dx[t] = t % w->kernel - w->pad;
 	}
-	multiply_gathered(op, &g, pack_weights, bias, add);
+	multiply_gathered(op, &g, pack_taps, bias, add);
 }
 
 /* ---- x = the sums of y * weights^T --------------------------------------- */
@@ -499,9 +500,8 @@ activated_latent(const NnOperands *op)
 
 	for (int n = 0; n < z->shape.n; n++)
 		memcpy(to + (size_t) n * z->shape.c, z->f32 + n * z->pitch, z->shape.c * sizeof(float));
-	cpu_train_act(op->node->conv.z_act, to, z->shape.n * z->shape.c);
 	for (int i = 0; i < z->shape.n * z->shape.c; i++)
-		to[i] = operand(bf16, to[i]);
+		to[i] = operand(bf16, cpu_act(op->node->conv.z_act, to[i]));
 	return to;
 }
 
@@ -680,21 +680,20 @@ activated_gradient(const NnOperands *op, const Window *w, const float *taps, int
 	return sum;
 }
 
-/*
- * Through the latent's activation, which is a LeakyReLU or none in all
- * networks.
- */
+/* Through the latent's activation. */
 static void
 latent_gradient(const NnOperands *op, const Window *w, const float *taps)
 {
 	const NnMap *z = &op->in[1], *to = &op->din[1];
+	bool leaky = op->node->conv.z_act == NN_ACT_LRELU;
+
+	INVARIANT(leaky || op->node->conv.z_act == NN_ACT_NONE); /* in all networks */
 
 #pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
 	for (int n = 0; n < z->shape.n; n++)
 		for (int k = 0; k < z->shape.c; k++)
 		{
-			float slope =
-				op->node->conv.z_act == NN_ACT_LRELU && !(z->f32[n * z->pitch + k] > 0) ? 0.2f : 1;
+			float slope = leaky && !(z->f32[n * z->pitch + k] > 0) ? (float) LRELU_SLOPE : 1;
 			float *at = &to->f32[n * to->pitch + k];
 
 			*at = (float) activated_gradient(op, w, taps, n, k) * slope +

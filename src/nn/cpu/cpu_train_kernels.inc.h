@@ -331,7 +331,7 @@ v_slope(NnActKind kind, vf x)
 			below = set1(0.0f);
 			break;
 		case NN_ACT_LRELU:
-			below = set1(0.2f);
+			below = set1((float) LRELU_SLOPE);
 			break;
 		case NN_ACT_ELU:
 			below = v_expm1(VMIN(x, set1(0.0f))) + 1.0f;

@@ -14,34 +14,6 @@
 #include <math.h>
 #include <string.h>
 
-#define EPSILON 1e-5 /* of both norms in PyTorch */
-
-void
-cpu_train_act(NnActKind kind, float *x, int n)
-{
-	switch (kind)
-	{
-		case NN_ACT_NONE:
-			break;
-		case NN_ACT_RELU:
-			for (int i = 0; i < n; i++)
-				x[i] = x[i] > 0 ? x[i] : 0;
-			break;
-		case NN_ACT_LRELU:
-			for (int i = 0; i < n; i++)
-				x[i] = x[i] > 0 ? x[i] : 0.2f * x[i];
-			break;
-		case NN_ACT_ELU:
-			for (int i = 0; i < n; i++)
-				x[i] = x[i] > 0 ? x[i] : expm1f(x[i]);
-			break;
-		case NN_ACT_TANH:
-			for (int i = 0; i < n; i++)
-				x[i] = tanhf(x[i]);
-			break;
-	}
-}
-
 /*
  * Channels [c0, c0 + c) of pixels [first, end) of all images, in their order.
  */
@@ -55,7 +27,7 @@ typedef struct Piece
 } Piece;
 
 static size_t
-least(size_t a, size_t b)
+lesser(size_t a, size_t b)
 {
 	return a < b ? a : b;
 }
@@ -110,7 +82,7 @@ prepare_piece(Piece *piece, bool compute)
 	for (int k = 0; k < piece->c; k++)
 	{
 		norm->mean[k] = mean[k];
-		norm->inverse[k] = (float) (1 / sqrt(var[k] + EPSILON));
+		norm->inverse[k] = (float) (1 / sqrt(var[k] + NORM_EPSILON));
 		norm->scale[k] = norm->inverse[k] * (batch ? op->weight.f32[piece->c0 + k] : 1);
 		norm->shift[k] = batch ? op->bias.f32[piece->c0 + k] : 0;
 	}
@@ -130,10 +102,6 @@ move_to(Piece *piece, size_t p, int n, float *masks)
 	}
 	if (op->node->norm.dropout <= 0)
 		return;
-	/*
-	 * blocks begin at multiples of 4, and so do pixels of the layers that drop:
-	 * their width is 8 times ngf
-	 */
 	for (int i = 0; i < n; i++)
 		nn_dropout_mask(op->training->seed, op->training->iteration, op->index,
 						(p + i) * op->in[0].shape.c + piece->c0, piece->c, op->node->norm.dropout,
@@ -149,7 +117,7 @@ forward_piece(Piece *piece)
 	prepare_piece(piece, true);
 	for (size_t p = piece->first; p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
+		int n = (int) lesser(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
 		cpu_training(piece->op)->kernels->norm(&piece->norm, n, piece->c);
@@ -173,7 +141,7 @@ backward_piece(Piece *piece)
 	for (size_t p = piece->first; op->node->norm.kind != NN_NORM_NONE && p < piece->end;
 		 p += CPU_NORM_PIXELS)
 	{
-		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
+		int n = (int) lesser(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
 		cpu_training(op)->kernels->norm_sums(&piece->norm, n, piece->c, sum, product);
@@ -193,7 +161,7 @@ backward_piece(Piece *piece)
 	}
 	for (size_t p = piece->first; op->din[0].data && p < piece->end; p += CPU_NORM_PIXELS)
 	{
-		int n = (int) least(piece->end - p, CPU_NORM_PIXELS);
+		int n = (int) lesser(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
 		cpu_training(op)->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product,
@@ -225,7 +193,7 @@ for_channels(const NnOperands *op, PieceOp run)
 							.end = (n + 1) * pixels,
 							.image = n,
 							.c0 = c0,
-							.c = (int) least(block, s.c - c0) };
+							.c = (int) lesser(block, s.c - c0) };
 
 			run(&piece);
 		}
@@ -244,9 +212,9 @@ for_stretches(const NnOperands *op, PieceOp run)
 		{
 			Piece piece = { .op = op,
 							.first = p,
-							.end = least(p + CPU_NORM_PIXELS, pixels),
+							.end = lesser(p + CPU_NORM_PIXELS, pixels),
 							.c0 = c0,
-							.c = (int) least(CPU_NORM_CHANNELS, c - c0) };
+							.c = (int) lesser(CPU_NORM_CHANNELS, c - c0) };
 
 			run(&piece);
 		}

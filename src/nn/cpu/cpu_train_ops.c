@@ -31,7 +31,7 @@ plane_of(const NnMap *map, int n, int c0)
 }
 
 static float *
-pixel(const Plane *p, int y, int x)
+plane_at(const Plane *p, int y, int x)
 {
 	return p->data + ((size_t) y * p->w + x) * p->pitch;
 }
@@ -41,7 +41,7 @@ clear_plane(const Plane *p)
 {
 	for (int y = 0; y < p->h; y++)
 		for (int x = 0; x < p->w; x++)
-			memset(pixel(p, y, x), 0, p->c * sizeof(float));
+			memset(plane_at(p, y, x), 0, p->c * sizeof(float));
 }
 
 typedef void (*PlaneOp)(const NnOperands *op, Plane from, Plane to);
@@ -94,20 +94,20 @@ taps(int i, int pad, int n, int at[2], float *share)
 
 /* Either way: `small` is the map and `large` the upsampled one. */
 static void
-blend(const NnOperands *op, Plane small, Plane large, bool up)
+blend_planes(const NnOperands *op, Plane small, Plane large, bool up)
 {
 	for (int y = 0; y < large.h; y++)
 		for (int x = 0; x < large.w; x++)
 		{
 			int ys[2], xs[2];
-			float fy, fx, *to = pixel(&large, y, x);
+			float fy, fx, *to = plane_at(&large, y, x);
 
 			taps(y, op->node->upsample.pad, small.h, ys, &fy);
 			taps(x, op->node->upsample.pad, small.w, xs, &fx);
 			for (int k = 0; k < 4; k++)
 			{
 				float weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
-				float *from = pixel(&small, ys[k / 2], xs[k % 2]);
+				float *from = plane_at(&small, ys[k / 2], xs[k % 2]);
 
 				if (up)
 					add_scaled(to, weight, from, small.c);
@@ -120,13 +120,13 @@ blend(const NnOperands *op, Plane small, Plane large, bool up)
 static void
 upsample_plane(const NnOperands *op, Plane from, Plane to)
 {
-	blend(op, from, to, true);
+	blend_planes(op, from, to, true);
 }
 
 static void
 upsample_plane_backward(const NnOperands *op, Plane from, Plane to)
 {
-	blend(op, to, from, false);
+	blend_planes(op, to, from, false);
 }
 
 NnStatus
@@ -148,7 +148,7 @@ cpu_train_upsample_backward(const NnOperands *op, NnError *error)
 
 /* Either way: means of the pixels of each window inside the image. */
 static void
-pool(const NnOperands *op, Plane large, Plane small, bool down)
+pool_planes(const NnOperands *op, Plane large, Plane small, bool down)
 {
 	const NnNode *node = op->node;
 
@@ -159,7 +159,7 @@ pool(const NnOperands *op, Plane large, Plane small, bool down)
 				x0 = ox * node->pool.stride - node->pool.pad;
 			int y1 = y0 + node->pool.kernel < large.h ? y0 + node->pool.kernel : large.h,
 				x1 = x0 + node->pool.kernel < large.w ? x0 + node->pool.kernel : large.w;
-			float *at = pixel(&small, oy, ox), share;
+			float *at = plane_at(&small, oy, ox), share;
 
 			y0 = y0 > 0 ? y0 : 0;
 			x0 = x0 > 0 ? x0 : 0;
@@ -168,9 +168,9 @@ pool(const NnOperands *op, Plane large, Plane small, bool down)
 				for (int x = x0; x < x1; x++)
 				{
 					if (down)
-						add_scaled(at, share, pixel(&large, y, x), small.c);
+						add_scaled(at, share, plane_at(&large, y, x), small.c);
 					else
-						add_scaled(pixel(&large, y, x), share, at, small.c);
+						add_scaled(plane_at(&large, y, x), share, at, small.c);
 				}
 		}
 }
@@ -178,13 +178,13 @@ pool(const NnOperands *op, Plane large, Plane small, bool down)
 static void
 pool_plane(const NnOperands *op, Plane from, Plane to)
 {
-	pool(op, from, to, true);
+	pool_planes(op, from, to, true);
 }
 
 static void
 pool_plane_backward(const NnOperands *op, Plane from, Plane to)
 {
-	pool(op, to, from, false);
+	pool_planes(op, to, from, false);
 }
 
 NnStatus
@@ -209,7 +209,7 @@ add_plane(const NnOperands *op, Plane from, Plane to)
 {
 	for (int y = 0; y < from.h; y++)
 		for (int x = 0; x < from.w; x++)
-			add_scaled(pixel(&to, y, x), 1, pixel(&from, y, x), from.c);
+			add_scaled(plane_at(&to, y, x), 1, plane_at(&from, y, x), from.c);
 }
 
 /* The sum of the inputs there are: addition has two, a copy one. */
@@ -236,22 +236,22 @@ cpu_train_add_backward(const NnOperands *op, NnError *error)
 
 /* Element i of a map in the order (n, y, x, c). */
 static float *
-element(const NnMap *map, size_t i)
+number_at(const NnMap *map, size_t i)
 {
 	return map->f32 + i / map->shape.c * map->pitch + i % map->shape.c;
 }
 
 static size_t
-count_of(const NnMap *map)
+map_count(const NnMap *map)
 {
 	return cpu_pixels(map->shape) * map->shape.c;
 }
 
 /* Adds to element i of the gradient of input k, or begins it. */
 static void
-give(const NnOperands *op, int k, size_t i, double gradient)
+give_gradient(const NnOperands *op, int k, size_t i, double gradient)
 {
-	float *to = element(&op->din[k], i);
+	float *to = number_at(&op->din[k], i);
 
 	*to = (float) (op->in_mode[k] == NN_GRAD_ACCUMULATE ? *to + gradient : gradient);
 }
@@ -259,23 +259,26 @@ give(const NnOperands *op, int k, size_t i, double gradient)
 NnStatus
 cpu_train_reparam(const NnOperands *op, NnError *error)
 {
-	for (size_t i = 0; i < count_of(&op->out[0]); i++)
-		*element(&op->out[0], i) =
-			*element(&op->in[0], i) + *element(&op->in[2], i) * expf(*element(&op->in[1], i) / 2);
+	for (size_t i = 0; i < map_count(&op->out[0]); i++)
+		*number_at(&op->out[0], i) =
+			*number_at(&op->in[0], i) +
+			*number_at(&op->in[2], i) * expf(*number_at(&op->in[1], i) / 2);
 	return NN_OK;
 }
 
 NnStatus
 cpu_train_reparam_backward(const NnOperands *op, NnError *error)
 {
-	for (size_t i = 0; i < count_of(&op->dout[0]); i++)
+	for (size_t i = 0; i < map_count(&op->dout[0]); i++)
 	{
-		double dz = *element(&op->dout[0], i);
+		double dz = *number_at(&op->dout[0], i);
 
 		if (op->din[0].data)
-			give(op, 0, i, dz);
+			give_gradient(op, 0, i, dz);
 		if (op->din[1].data)
-			give(op, 1, i, dz * *element(&op->in[2], i) * exp(*element(&op->in[1], i) / 2.0) / 2);
+			give_gradient(op, 1, i,
+						  dz * *number_at(&op->in[2], i) * exp(*number_at(&op->in[1], i) / 2.0) /
+							  2);
 	}
 	return NN_OK;
 }
@@ -285,7 +288,7 @@ cpu_train_reparam_backward(const NnOperands *op, NnError *error)
 static double
 loss_term(const NnOperands *op, size_t i)
 {
-	double x = *element(&op->in[0], i), target = op->node->loss.target, logvar;
+	double x = *number_at(&op->in[0], i), target = op->node->loss.target, logvar;
 
 	switch (op->node->op)
 	{
@@ -294,9 +297,9 @@ loss_term(const NnOperands *op, size_t i)
 				return fmax(x, 0) - x * target + log1p(exp(-fabs(x)));
 			return (x - target) * (x - target);
 		case NN_OP_L1_LOSS:
-			return fabs(x - *element(&op->in[1], i));
+			return fabs(x - *number_at(&op->in[1], i));
 		default:
-			logvar = *element(&op->in[1], i);
+			logvar = *number_at(&op->in[1], i);
 			return -0.5 * (1 + logvar - x * x - exp(logvar));
 	}
 }
@@ -305,7 +308,7 @@ loss_term(const NnOperands *op, size_t i)
 NnStatus
 cpu_train_loss(const NnOperands *op, NnError *error)
 {
-	size_t n = count_of(&op->in[0]);
+	size_t n = map_count(&op->in[0]);
 	double sum = 0;
 
 	for (size_t i = 0; i < n; i++)
@@ -318,29 +321,29 @@ cpu_train_loss(const NnOperands *op, NnError *error)
 NnStatus
 cpu_train_loss_backward(const NnOperands *op, NnError *error)
 {
-	size_t n = count_of(&op->in[0]);
+	size_t n = map_count(&op->in[0]);
 	double factor = op->node->loss.scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
 
 	for (size_t i = 0; i < n; i++)
 	{
-		double x = *element(&op->in[0], i), target = op->node->loss.target, d;
+		double x = *number_at(&op->in[0], i), target = op->node->loss.target, d;
 
 		switch (op->node->op)
 		{
 			case NN_OP_GAN_LOSS:
-				give(op, 0, i,
-					 factor *
-						 (op->node->loss.vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
+				give_gradient(op, 0, i,
+							  factor * (op->node->loss.vanilla ? 1 / (1 + exp(-x)) - target
+															   : 2 * (x - target)));
 				break;
 			case NN_OP_L1_LOSS:
-				d = x - *element(&op->in[1], i);
-				give(op, 0, i, d > 0 ? factor : d < 0 ? -factor : 0);
+				d = x - *number_at(&op->in[1], i);
+				give_gradient(op, 0, i, d > 0 ? factor : d < 0 ? -factor : 0);
 				break;
 			default:
 				if (op->din[0].data)
-					give(op, 0, i, factor * x);
+					give_gradient(op, 0, i, factor * x);
 				if (op->din[1].data)
-					give(op, 1, i, factor * (exp(*element(&op->in[1], i)) - 1) / 2);
+					give_gradient(op, 1, i, factor * (exp(*number_at(&op->in[1], i)) - 1) / 2);
 				break;
 		}
 	}

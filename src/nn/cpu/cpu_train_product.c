@@ -176,7 +176,7 @@ count_of(int n, int step)
 }
 
 static int
-round_up(int n, int step)
+rounded_up(int n, int step)
 {
 	return count_of(n, step) * step;
 }
@@ -202,8 +202,8 @@ choose_piece(const CpuProduct *p, int threads, int *height, int *width)
 		else if (columns)
 			across++;
 	}
-	*height = round_up(count_of(p->m, down), p->kernels->rows);
-	*width = round_up(count_of(p->n, across), p->kernels->panel);
+	*height = rounded_up(count_of(p->m, down), p->kernels->rows);
+	*width = rounded_up(count_of(p->n, across), p->kernels->panel);
 }
 
 void

@@ -9,13 +9,12 @@
  * activations' type. May run beside the owner's use of the device: it has a
  * stream of its own.
  */
+#include "common/constants.h"
 #include "nn/cuda/cuda.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define EPSILON 1e-5 /* of batch norm */
 
 typedef struct CudaPacker
 {
@@ -147,7 +146,7 @@ pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *e
 		return NN_OK;
 	for (int i = 0; p->filling && batch && i < c; i++)
 		p->host[i] = (float) (cuda_param_values(p, end->weight)[i] /
-							  sqrt((double) cuda_param_values(p, end->norm.var)[i] + EPSILON));
+							  sqrt((double) cuda_param_values(p, end->norm.var)[i] + NORM_EPSILON));
 	if (batch && (status = upload_floats(p, c, &layer->scale)) != NN_OK)
 		return status;
 	for (int i = 0; p->filling && i < c; i++)
@@ -157,7 +156,7 @@ pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *e
 		if (batch)
 			shift = (shift - cuda_param_values(p, end->norm.mean)[i]) *
 						cuda_param_values(p, end->weight)[i] /
-						sqrt((double) cuda_param_values(p, end->norm.var)[i] + EPSILON) +
+						sqrt((double) cuda_param_values(p, end->norm.var)[i] + NORM_EPSILON) +
 					cuda_param_values(p, end->bias)[i];
 		p->host[i] = (float) shift;
 	}

@@ -14,15 +14,15 @@
 #include <string.h>
 
 /* The geometry of a convolution from x (N, H, W, C) to y (N, H', W', O). */
-typedef struct Window
+typedef struct RefWindow
 {
 	const NnDevice *device; /* is told of each row: one layer of a large batch takes minutes */
 	int kernel, stride, pad;
 	bool bf16; /* operands are rounded to bfloat16 first */
-} Window;
+} RefWindow;
 
 static inline double
-operand(Window win, double x)
+ref_operand(RefWindow win, double x)
 {
 	return win.bf16 ? nn_bf16((float) x) : x;
 }
@@ -32,7 +32,7 @@ operand(Window win, double x)
  * C, or C, O if `by_input`. The caller frees them.
  */
 static double *
-taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *error)
+taps_first(const double *w, int o, int c, RefWindow win, bool by_input, NnError *error)
 {
 	size_t taps = (size_t) win.kernel * win.kernel, bytes = taps * o * c * sizeof(double);
 	double *out = malloc(bytes);
@@ -46,7 +46,7 @@ taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *er
 		for (int k = 0; k < c; k++)
 			for (size_t t = 0; t < taps; t++)
 				out[(t * (by_input ? c : o) + (by_input ? k : i)) * (by_input ? o : c) +
-					(by_input ? i : k)] = operand(win, w[((size_t) i * c + k) * taps + t]);
+					(by_input ? i : k)] = ref_operand(win, w[((size_t) i * c + k) * taps + t]);
 	return out;
 }
 
@@ -55,7 +55,7 @@ taps_first(const double *w, int o, int c, Window win, bool by_input, NnError *er
  * outside.
  */
 static inline double *
-under(const NnMap *x, Window win, int n, int oy, int ox, int ky, int kx)
+ref_under(const NnMap *x, RefWindow win, int n, int oy, int ox, int ky, int kx)
 {
 	int iy = oy * win.stride + ky - win.pad, ix = ox * win.stride + kx - win.pad;
 
@@ -64,7 +64,7 @@ under(const NnMap *x, Window win, int n, int oy, int ox, int ky, int kx)
 
 /* to[i] += factor from[i] */
 static inline void
-add_scaled(double *restrict to, double factor, const double *restrict from, int n)
+ref_add_scaled(double *restrict to, double factor, const double *restrict from, int n)
 {
 	for (int i = 0; i < n; i++)
 		to[i] += factor * from[i];
@@ -75,7 +75,7 @@ add_scaled(double *restrict to, double factor, const double *restrict from, int 
  * ox s + kx - p, c], x being 0 outside.
  */
 static NnStatus
-add_output(const NnMap *x, const double *w, Window win, const NnMap *y, NnError *error)
+add_output(const NnMap *x, const double *w, RefWindow win, const NnMap *y, NnError *error)
 {
 	int o = y->shape.c, c = x->shape.c;
 	double *taps = taps_first(w, o, c, win, true, error);
@@ -89,11 +89,11 @@ add_output(const NnMap *x, const double *w, Window win, const NnMap *y, NnError 
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int t = 0; t < win.kernel * win.kernel; t++)
 				{
-					const double *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
+					const double *at = ref_under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
 
 					for (int k = 0; at && k < c; k++)
-						add_scaled(ref_at(y, n, oy, ox), operand(win, at[k]),
-								   taps + ((size_t) t * c + k) * o, o);
+						ref_add_scaled(ref_at(y, n, oy, ox), ref_operand(win, at[k]),
+									   taps + ((size_t) t * c + k) * o, o);
 				}
 		}
 	free(taps);
@@ -105,7 +105,7 @@ add_output(const NnMap *x, const double *w, Window win, const NnMap *y, NnError 
  * it is made of.
  */
 static NnStatus
-add_input(const NnMap *x, const double *w, Window win, const NnMap *y, NnError *error)
+add_input(const NnMap *x, const double *w, RefWindow win, const NnMap *y, NnError *error)
 {
 	int o = y->shape.c, c = x->shape.c;
 	double *taps = taps_first(w, o, c, win, false, error);
@@ -119,11 +119,11 @@ add_input(const NnMap *x, const double *w, Window win, const NnMap *y, NnError *
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int t = 0; t < win.kernel * win.kernel; t++)
 				{
-					double *at = under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
+					double *at = ref_under(x, win, n, oy, ox, t / win.kernel, t % win.kernel);
 
 					for (int i = 0; at && i < o; i++)
-						add_scaled(at, operand(win, ref_at(y, n, oy, ox)[i]),
-								   taps + ((size_t) t * o + i) * c, c);
+						ref_add_scaled(at, ref_operand(win, ref_at(y, n, oy, ox)[i]),
+									   taps + ((size_t) t * o + i) * c, c);
 				}
 		}
 	free(taps);
@@ -135,7 +135,7 @@ add_input(const NnMap *x, const double *w, Window win, const NnMap *y, NnError *
  * y.
  */
 static NnStatus
-add_weights(const NnMap *x, double *w, Window win, const NnMap *y, NnError *error)
+add_weights(const NnMap *x, double *w, RefWindow win, const NnMap *y, NnError *error)
 {
 	int o = y->shape.c, c = x->shape.c;
 	size_t count = (size_t) win.kernel * win.kernel;
@@ -151,16 +151,16 @@ add_weights(const NnMap *x, double *w, Window win, const NnMap *y, NnError *erro
 				for (size_t t = 0; t < count; t++)
 				{
 					const double *at =
-						under(x, win, n, oy, ox, (int) t / win.kernel, (int) t % win.kernel);
+						ref_under(x, win, n, oy, ox, (int) t / win.kernel, (int) t % win.kernel);
 
 					for (int i = 0; at && i < o; i++)
 					{
-						double dy = operand(win, ref_at(y, n, oy, ox)[i]);
+						double dy = ref_operand(win, ref_at(y, n, oy, ox)[i]);
 
 						if (!win.bf16)
-							add_scaled(taps + (t * o + i) * c, dy, at, c);
+							ref_add_scaled(taps + (t * o + i) * c, dy, at, c);
 						for (int k = 0; win.bf16 && k < c; k++)
-							taps[(t * o + i) * c + k] += dy * operand(win, at[k]);
+							taps[(t * o + i) * c + k] += dy * ref_operand(win, at[k]);
 					}
 				}
 		}
@@ -231,15 +231,15 @@ concat_latent(const NnMap *x, const NnMap *z, NnActKind z_act, NnMap *xz, NnErro
 	return NN_OK;
 }
 
-static Window
-window_of(const NnOperands *op)
+static RefWindow
+ref_window(const NnOperands *op)
 {
 	const NnNode *node = op->node;
 	bool bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
 
-	return node->op == NN_OP_LINEAR
-			   ? (Window){ op->device, 1, 1, 0, bf16 }
-			   : (Window){ op->device, node->conv.kernel, node->conv.stride, node->conv.pad, bf16 };
+	return node->op == NN_OP_LINEAR ? (RefWindow){ op->device, 1, 1, 0, bf16 }
+									: (RefWindow){ op->device, node->conv.kernel, node->conv.stride,
+												   node->conv.pad, bf16 };
 }
 
 /*
@@ -257,7 +257,7 @@ ref_conv(const NnOperands *op, NnError *error)
 	if (status != NN_OK)
 		return status;
 	set_bias(&op->out[0], op->bias.f64);
-	status = add_output(&xz, op->weight.f64, window_of(op), &op->out[0], error);
+	status = add_output(&xz, op->weight.f64, ref_window(op), &op->out[0], error);
 	if (op->in[1].data)
 		free(xz.data);
 	return status;
@@ -287,7 +287,7 @@ split_latent(const NnOperands *op, const NnMap *dxz)
 NnStatus
 ref_conv_backward(const NnOperands *op, NnError *error)
 {
-	Window win = window_of(op);
+	RefWindow win = ref_window(op);
 	NnMap xz = op->in[0], dxz = { .data = NULL };
 	NnStatus status = NN_OK;
 
@@ -322,13 +322,13 @@ NnStatus
 ref_convt(const NnOperands *op, NnError *error)
 {
 	set_bias(&op->out[0], op->bias.f64);
-	return add_input(&op->out[0], op->weight.f64, window_of(op), &op->in[0], error);
+	return add_input(&op->out[0], op->weight.f64, ref_window(op), &op->in[0], error);
 }
 
 NnStatus
 ref_convt_backward(const NnOperands *op, NnError *error)
 {
-	Window win = window_of(op);
+	RefWindow win = ref_window(op);
 	NnStatus status = NN_OK;
 
 	if (op->dbias.data)

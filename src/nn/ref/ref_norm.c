@@ -4,9 +4,10 @@
  */
 #include "nn/ref/ref.h"
 
-#include <math.h>
+#include "common/constants.h"
+#include "common/invariant.h"
 
-#define EPSILON 1e-5 /* of both norms in PyTorch */
+#include <math.h>
 
 double
 ref_act(NnActKind kind, double x)
@@ -18,7 +19,7 @@ ref_act(NnActKind kind, double x)
 		case NN_ACT_RELU:
 			return x > 0 ? x : 0;
 		case NN_ACT_LRELU:
-			return x > 0 ? x : 0.2 * x;
+			return x > 0 ? x : LRELU_SLOPE * x;
 		case NN_ACT_ELU:
 			return x > 0 ? x : expm1(x);
 		case NN_ACT_TANH:
@@ -37,7 +38,7 @@ ref_act_slope(NnActKind kind, double x)
 		case NN_ACT_RELU:
 			return x > 0;
 		case NN_ACT_LRELU:
-			return x > 0 ? 1 : 0.2;
+			return x > 0 ? 1 : LRELU_SLOPE;
 		case NN_ACT_ELU:
 			return x > 0 ? 1 : exp(x);
 		case NN_ACT_TANH:
@@ -157,10 +158,10 @@ ref_norm_act(const NnOperands *op, NnError *error)
 					write_outputs(op, n, c, 0, 1, 0);
 					break;
 				case NN_NORM_INSTANCE:
-					write_outputs(op, n, c, mean, 1 / sqrt(var + EPSILON), 0);
+					write_outputs(op, n, c, mean, 1 / sqrt(var + NORM_EPSILON), 0);
 					break;
 				case NN_NORM_BATCH:
-					write_outputs(op, n, c, mean, op->weight.f64[c] / sqrt(var + EPSILON),
+					write_outputs(op, n, c, mean, op->weight.f64[c] / sqrt(var + NORM_EPSILON),
 								  op->bias.f64[c]);
 					break;
 			}
@@ -200,7 +201,7 @@ norm_backward(const NnOperands *op, int n0, int n1, int c)
 {
 	const NnMap *x = &op->in[0];
 	const double *kept = ref_at(&op->stats, op->node->norm.kind == NN_NORM_BATCH ? 0 : n0, 0, 0);
-	double mean = kept[c], inverse = 1 / sqrt(kept[x->shape.c + c] + EPSILON),
+	double mean = kept[c], inverse = 1 / sqrt(kept[x->shape.c + c] + NORM_EPSILON),
 		   gamma = op->node->norm.kind == NN_NORM_BATCH ? op->weight.f64[c] : 1,
 		   beta = op->node->norm.kind == NN_NORM_BATCH ? op->bias.f64[c] : 0,
 		   count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, product = 0;
@@ -243,12 +244,15 @@ ref_norm_act_backward(const NnOperands *op, NnError *error)
 		for (int n = 0; n < s.n; n++)
 		{
 			if (op->node->norm.kind == NN_NORM_INSTANCE)
+			{
 				norm_backward(op, n, n + 1, c);
-			else
-				for (int y = 0; y < s.h; y++)
-					for (int x = 0; x < s.w; x++)
-						ref_at(&op->din[0], n, y, x)[c] +=
-							normed_gradient(op, n, y, x, c, ref_at(&op->in[0], n, y, x)[c]);
+				continue;
+			}
+			INVARIANT(op->din[0].data); /* without a norm there is nothing else to learn */
+			for (int y = 0; y < s.h; y++)
+				for (int x = 0; x < s.w; x++)
+					ref_at(&op->din[0], n, y, x)[c] +=
+						normed_gradient(op, n, y, x, c, ref_at(&op->in[0], n, y, x)[c]);
 		}
 	}
 	return NN_OK;
