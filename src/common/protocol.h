@@ -352,14 +352,11 @@ typedef struct BicycleTrainCheck
  *	 LEVEL TEXT" (LEVEL: debug, info, log, warning, error), "ready DESCRIPTION",
  *	 "pong N", "fatal TEXT"
  *
- * EOF on it ends the engine at once. Settings: device, precision, threads,
- * cache_size, engine_memory, gpu_memory, max_batch, queue_memory,
- * max_model_size, debug, stuck_timeout, gpu_retry (bytes, counts and
- * milliseconds in decimal; a size of 0 is chosen by the engine). An engine
- * whose batch (by a layer of it), decoder or encoder comes no further for
- * stuck_timeout (default 60000), or whose loader for ten times that, gives no
- * pong any more. A GPU that could not be had is tried again after gpu_retry
- * (default 30000), and then less often.
+ * EOF on it ends the engine at once. Settings are the rows ENGINE_... and
+ * OWN_... of common/settings.def: names as they are, bytes, counts,
+ * milliseconds and 0 or 1 in decimal. An engine whose batch (by a layer of it),
+ * decoder or encoder comes no further for stuck_timeout, or whose loader for
+ * ten times that, gives no pong any more.
  */
 #define BICYCLE_CONTROL_FD 3
 

@@ -1,12 +1,14 @@
 /*
  * settings.c
- *	  The engine's settings: one table of name, kind, default and range.
+ *	  The engine's settings: names, defaults and ranges are those of
+ *	  common/settings.def.
  *
  * Settings belong to the I/O thread. A size of 0 means "chosen by the engine";
  * settings_set resolves nothing, budget.c and cache.c do when limits are made.
  * gpu_memory is the device's: server.c has the device thread hand it over.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,24 +31,22 @@ typedef struct Setting
 	int64_t initial, min, max;
 } Setting;
 
-#define KB INT64_C(1024)
-#define MB (1024 * KB)
-#define GB (1024 * MB)
+/* What the engine multiplies units of common/settings.def by. */
+#define UNIT_NONE INT64_C(1)
+#define UNIT_MS INT64_C(1)
+#define UNIT_MB INT64_C(1048576)
 
 static const Setting table[] = {
 	{ "device", SETTING_DEVICE, offsetof(Settings, device), 0, 0, 0 },
 	{ "precision", SETTING_PRECISION, offsetof(Settings, precision), 0, 0, 0 },
-	{ "threads", SETTING_COUNT, offsetof(Settings, threads), 0, 0, 1024 },
-	{ "cache_size", SETTING_COUNT, offsetof(Settings, cache_size), 0, 0, INT64_MAX },
-	{ "engine_memory", SETTING_COUNT, offsetof(Settings, engine_memory), 0, 0, INT64_MAX },
-	{ "gpu_memory", SETTING_COUNT, offsetof(Settings, gpu_memory), 0, 0, INT64_MAX },
-	{ "max_batch", SETTING_COUNT, offsetof(Settings, max_batch), 16, 1, 1024 },
-	{ "queue_memory", SETTING_COUNT, offsetof(Settings, queue_memory), 64 * MB, 64 * KB,
-	  INT64_MAX },
-	{ "max_model_size", SETTING_COUNT, offsetof(Settings, max_model_size), 1 * GB, 1, INT64_MAX },
-	{ "stuck_timeout", SETTING_COUNT, offsetof(Settings, stuck_timeout), 60000, 100, INT64_MAX },
-	{ "gpu_retry", SETTING_COUNT, offsetof(Settings, gpu_retry), 30000, 10, INT64_MAX / 1024 },
-	{ "debug", SETTING_COUNT, offsetof(Settings, debug), 0, 0, 1 },
+#define COUNT(name, initial, min, max) \
+	{ #name, SETTING_COUNT, offsetof(Settings, name), initial, min, max },
+#define ENGINE_INT(name, unit, initial, least, most, engine_least, help) \
+	COUNT(name, UNIT_##unit *(initial), engine_least, UNIT_##unit *(most))
+#define ENGINE_BOOL(name, initial, help) COUNT(name, initial, 0, 1)
+#define OWN_INT(name, unit, initial, least, most, help) \
+	COUNT(name, UNIT_##unit *(initial), least, UNIT_##unit *(most))
+#include "common/settings.def"
 };
 
 #define NSETTINGS ((int) (sizeof(table) / sizeof(table[0])))

@@ -14,20 +14,18 @@
 
 #include "nn/nn.h"
 
+/*
+ * A field for each row of common/settings.def that the engine has: sizes in
+ * bytes, times in milliseconds. What 0 means is said there.
+ */
 typedef struct Settings
 {
 	char device[BICYCLE_MAX_DEVICE];
 	NnPrecision precision;
-	int64_t threads;    /* 0: as many as there are processors to run on */
-	int64_t cache_size; /* bytes, as all below unless said */
-	int64_t engine_memory;
-	int64_t gpu_memory;
-	int64_t max_batch; /* images */
-	int64_t queue_memory;
-	int64_t max_model_size;
-	int64_t stuck_timeout; /* ms without progress of a task before no pong is said */
-	int64_t gpu_retry;     /* ms until a GPU that could not be had is tried again, at first */
-	int64_t debug;         /* 1: requests may ask for faults */
+#define ENGINE_INT(name, ...) int64_t name;
+#define ENGINE_BOOL(name, ...) int64_t name;
+#define OWN_INT(name, ...) int64_t name;
+#include "common/settings.def"
 } Settings;
 
 extern void settings_default(Settings *settings);

@@ -22,35 +22,9 @@
 #include "common/version.h"
 
 #include "bgworker.h"
+#include "gucs.h"
 #include "pg_compat.h"
 #include "shared.h"
-
-/* ---- settings.c ---------------------------------------------------------- */
-
-extern char *bicycle_device;
-extern int bicycle_precision;      /* values of NnPrecision: 0 auto, 1 fp32, 2 bf16 */
-extern int bicycle_max_model_size; /* MB */
-extern int bicycle_max_image_pixels;
-extern int bicycle_max_request_size; /* kB */
-extern bool bicycle_debug;
-extern int bicycle_debug_fault;
-extern char *bicycle_model;
-extern int bicycle_prefetch;
-extern bool bicycle_batching;
-extern int bicycle_priority;      /* 0 or BICYCLE_FLAG_BULK */
-extern int bicycle_output_format; /* BicycleOutputFormat */
-extern int bicycle_jpeg_quality;
-extern int bicycle_request_timeout; /* ms, 0 = none */
-extern int bicycle_max_training_jobs;
-extern int bicycle_train_memory;              /* MB */
-extern int bicycle_train_disk;                /* MB */
-extern int bicycle_train_checkpoint_interval; /* s */
-extern int bicycle_train_stuck_timeout;       /* s */
-
-extern void settings_define(void);
-
-/* Appends "set NAME VALUE\n" for each setting that the engine reads. */
-extern void settings_for_engine(StringInfo out);
 
 /* ---- supervisor.c -------------------------------------------------------- */
 

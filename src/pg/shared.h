@@ -20,6 +20,8 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "common/limits.h"
+
 #include "bgworker.h"
 
 typedef enum EngineState
@@ -37,7 +39,7 @@ typedef struct SoleWorkerPost
 	int64 registered_ms; /* when a dynamic one was last registered; 0: none was, or in vain */
 } SoleWorkerPost;
 
-#define JOB_SLOTS 64 /* upper limit of bicycle.max_training_jobs */
+#define JOB_SLOTS BICYCLE_JOB_SLOTS
 #define WATCHED_DATABASES 64
 
 /*

@@ -1,9 +1,15 @@
 /*
  * Proves that names and limits of src/common are what the SQL script repeats of
- * them, that values and names find each other, and which names of devices there
- * are.
+ * them, that values and names find each other, which names of devices there
+ * are, and that the engine takes the defaults and limits of all its settings.
+ *
+ * With the argument --dictionary it prints test/fuzz/control.dict instead,
+ * which must have all settings of the engine.
  */
+#include <limits.h>
+
 #include "common/protocol.h"
+#include "engine/settings.h"
 #include "nn/config.h"
 #include "tap.h"
 #include "testdata.h"
@@ -103,9 +109,78 @@ test_devices(void)
 		ok(!bicycle_device_parse(bad[i], &device, &index), "\"%s\" is none", bad[i]);
 }
 
-int
-main(void)
+/* ---- Settings ------------------------------------------------------------ */
+
+static const char dictionary[] =
+#define LINE(text) "\"" text "\"\n"
+	LINE("set ") LINE("ping ") LINE("go\\x0a") LINE("stop\\x0a")
+#define NAME(name, ...) LINE(#name " ")
+#define ENGINE_INT NAME
+#define ENGINE_BOOL NAME
+#define ENGINE_CHOICE NAME
+#define ENGINE_STRING NAME
+#define OWN_INT NAME
+#include "common/settings.def"
+		LINE("ref\\x0a") LINE("cuda:") LINE("auto\\x0a") LINE("9223372036854775807\\x0a")
+			LINE("-1\\x0a") LINE("0\\x0a");
+
+/* What PostgreSQL's side may send: the ends of its range, and its default. */
+static bool
+takes_range(const char *name, int64_t unit, int64_t initial, int64_t least, int64_t most)
 {
+	int64_t values[] = { initial * unit, least * unit, most * unit };
+	Settings settings;
+	char value[32], why[128];
+	bool good = true;
+
+	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)
+	{
+		snprintf(value, sizeof(value), "%lld", (long long) values[i]);
+		settings_default(&settings);
+		if (settings_set(&settings, name, value, why, sizeof(why)))
+			continue;
+		diag("%s = %s: %s", name, value, why);
+		good = false;
+	}
+	return good;
+}
+
+static void
+test_settings(void)
+{
+	Settings settings;
+	size_t length;
+	char *there = testdata_text("../fuzz/control.dict", &length);
+	bool good = true;
+
+	ok(strcmp(there, dictionary) == 0, "control.dict is what %s prints",
+	   "test_common --dictionary");
+	free(there);
+#define UNIT_NONE 1
+#define UNIT_MS 1
+#define UNIT_MB 1048576
+#define ENGINE_INT(name, unit, initial, least, most, engine_least, help) \
+	good &= takes_range(#name, UNIT_##unit, initial, least, most);
+#define ENGINE_BOOL(name, initial, help) good &= takes_range(#name, 1, initial, 0, 1);
+#include "common/settings.def"
+	ok(good, "the engine takes whatever PostgreSQL's side may send");
+	settings_default(&settings);
+	good = true;
+#define ENGINE_INT(name, unit, initial, ...) \
+	good &= settings.name == (int64_t) UNIT_##unit * (initial);
+#include "common/settings.def"
+	ok(good, "and has its defaults until then");
+}
+
+int
+main(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "--dictionary") == 0)
+	{
+		fputs(dictionary, stdout);
+		return 0;
+	}
+	test_settings();
 	test_script();
 	test_names();
 	test_devices();
