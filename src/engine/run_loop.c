@@ -31,7 +31,7 @@ typedef struct RunSums
 /* ---- Opening ------------------------------------------------------------- */
 
 static bool
-from_nn(EngineError *error, const NnError *nn)
+run_error_from_nn(EngineError *error, const NnError *nn)
 {
 	error_from_nn(error, nn);
 	return false;
@@ -52,7 +52,7 @@ open_device(Run *run)
 	}
 	engine->device = NULL;
 	if (error.code == NN_ENOMEM)
-		return from_nn(&run->error, &error);
+		return run_error_from_nn(&run->error, &error);
 	error_set(&run->error, "55000", "device \"%s\" is missing", name);
 	error_detail(&run->error, "The engine reported: %s.", error.message);
 	error_hint(&run->error, "%s",
@@ -113,7 +113,7 @@ check_networks(Run *run)
 
 	if (nn_params_of(&run->config, nn_train_networks(&run->config, &run->options), &params,
 					 &error) != NN_OK)
-		return from_nn(&run->error, &error);
+		return run_error_from_nn(&run->error, &error);
 	floats = params.total;
 	nn_params_free(&params);
 	return check_memory(run, floats * 4 * sizeof(float), " or more");
@@ -137,18 +137,18 @@ open_fit(Run *run, const TensorStream *stream)
 					given > 0 ? stream->tensors : NULL, given, &run->fit, &error) != NN_OK)
 	{
 		run->fit = NULL;
-		return from_nn(&run->error, &error);
+		return run_error_from_nn(&run->error, &error);
 	}
 	if (!check_memory(run, nn_fit_bytes(run->fit), ""))
 		return false;
 	if (run->begin.iteration > 0 && nn_fit_restore(run->fit, stream->tensors, stream->ntensors,
 												   run->begin.iteration, &error) != NN_OK)
-		return from_nn(&run->error, &error);
+		return run_error_from_nn(&run->error, &error);
 	return true;
 }
 
 static void
-describe(Run *run)
+describe_run(Run *run)
 {
 	BicycleTrainReady *ready = &run->ready;
 
@@ -184,7 +184,7 @@ run_open(Task *task)
 	if ((run->begin.start.config_length == 0 ||
 		 model_verify(&run->begin.start, run->start_config, &stored, &stream, &run->error)) &&
 		open_device(run) && open_fit(run, &stream))
-		describe(run);
+		describe_run(run);
 	stream_free(&stream);
 	free(run->stream);
 	run->stream = NULL;
@@ -228,7 +228,7 @@ run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t 
 }
 
 static bool
-send_checkpoint(Run *run, EngineError *error)
+queue_checkpoint(Run *run, EngineError *error)
 {
 	BicycleCheckpoint head = { .iteration = nn_fit_iteration(run->fit) };
 	NnTensor *tensors;
@@ -239,7 +239,7 @@ send_checkpoint(Run *run, EngineError *error)
 	bool packed;
 
 	if (nn_fit_state(run->fit, &tensors, &n, &nn_error) != NN_OK)
-		return from_nn(error, &nn_error);
+		return run_error_from_nn(error, &nn_error);
 	packed = run_tensors_pack(tensors, n, &bytes, &length, error);
 	free(tensors);
 	if (!packed)
@@ -268,11 +268,11 @@ collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
 	int nstate;
 
 	if (nn_fit_weights(run->fit, tensors, n, &nn_error) != NN_OK)
-		return from_nn(error, &nn_error);
+		return run_error_from_nn(error, &nn_error);
 	if (nn_fit_state(run->fit, &state, &nstate, &nn_error) != NN_OK)
 	{
 		free(*tensors);
-		return from_nn(error, &nn_error);
+		return run_error_from_nn(error, &nn_error);
 	}
 	more = realloc(*tensors, (size_t) (*n + nstate + 1) * sizeof(NnTensor));
 	if (more == NULL)
@@ -446,7 +446,7 @@ watch_diversity(Run *run, EngineError *error)
 /* ---- The loop ------------------------------------------------------------ */
 
 static bool
-step(Run *run, float *a, float *b, RunSums *sums, EngineError *error)
+run_iteration(Run *run, float *a, float *b, RunSums *sums, EngineError *error)
 {
 	NnLosses losses = { 0 };
 	NnError nn_error = { 0 };
@@ -527,7 +527,7 @@ static bool
 pause_run(Run *run, RunSums *sums, EngineError *error)
 {
 	send_losses(run, sums);
-	if (!send_checkpoint(run, error))
+	if (!queue_checkpoint(run, error))
 		return false;
 	run_link_send(&run->link, BICYCLE_PAUSED, NULL, 0);
 	run->finished = true;
@@ -549,7 +549,7 @@ finish_run(Run *run, EngineError *error)
 		wait_for_checkpoint(run);
 		stop = run->stop_wanted;
 		pthread_mutex_unlock(&run->lock);
-		if (stop || !send_checkpoint(run, error))
+		if (stop || !queue_checkpoint(run, error))
 			return false;
 	}
 	if (!send_model(run, error))
@@ -581,13 +581,13 @@ loop(Run *run, float *a, float *b, EngineError *error)
 			case RUN_ORDER_CHECKPOINT:
 				/* R8 */
 				send_losses(run, &sums);
-				if (!send_checkpoint(run, error))
+				if (!queue_checkpoint(run, error))
 					return false;
 				break;
 			case RUN_ORDER_GO_ON:
 				break;
 		}
-		if (!step(run, a, b, &sums, error) || !report(run, &sums, error))
+		if (!run_iteration(run, a, b, &sums, error) || !report(run, &sums, error))
 			return false;
 		if (every > 0 && nn_fit_iteration(run->fit) % every == 0)
 			want_checkpoint(run);

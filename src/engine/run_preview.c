@@ -46,7 +46,7 @@ pixels(const RunPreview *preview)
 }
 
 static bool
-allocate(RunPreview *preview)
+allocate_preview(RunPreview *preview)
 {
 	size_t samples = (size_t) preview->samples;
 	size_t nz = (size_t) preview->config->nz;
@@ -71,7 +71,7 @@ run_preview_open(RunPreview *preview, Engine *engine, const RunData *data, const
 
 	preview->config = config;
 	preview->samples = config->nz > 0 ? RUN_PREVIEW_SAMPLES : 1;
-	if (!allocate(preview))
+	if (!allocate_preview(preview))
 	{
 		error_memory(error, "previews");
 		return false;

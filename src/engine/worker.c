@@ -4,9 +4,9 @@
  *	  a result; draw a plot.
  *
  * run functions are called on a thread of the pool and touch nothing but their
- * request and the decoders' budget; done functions are called on the I/O
- * thread. Encoding goes before decoding: it frees memory and somebody has
- * waited longer for it.
+ * request, its model's configuration and the decoders' budget; done functions
+ * are called on the I/O thread. Encoding goes before decoding: it frees memory
+ * and somebody has waited longer for it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,14 +19,14 @@
  * makes.
  */
 static int
-input_side(const Request *request)
+request_side(const Request *request)
 {
 	return request->type == BICYCLE_ENCODE ? request->model->config.encoder_size
 										   : request->model->config.size;
 }
 
 static int
-input_channels(const Request *request)
+request_channels(const Request *request)
 {
 	return request->type == BICYCLE_ENCODE ? request->model->config.output_nc
 										   : request->model->config.input_nc;
@@ -36,12 +36,10 @@ input_channels(const Request *request)
 static size_t
 decode_bytes(const ImageInfo *info, int channels, int side)
 {
-	size_t bytes = image_decode_bytes(info, channels);
-	size_t width = (size_t) side;
-	size_t rows = (size_t) (info->height > info->width ? info->height : info->width);
+	size_t decode = image_decode_bytes(info, channels);
+	size_t resize = image_resize_bytes(info->width, info->height, channels, side, side);
 
-	/* The first pass of the resize makes width x rows pixels. */
-	return bytes + width * rows * 3 + width * width * 3;
+	return decode > SIZE_MAX - resize ? SIZE_MAX : decode + resize;
 }
 
 static bool
@@ -165,7 +163,7 @@ decode_run(Task *task)
 		error_from_image(&request->error, &error);
 	else if (request->type != BICYCLE_INFO)
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-						   &request->info, input_channels(request), input_side(request),
+						   &request->info, request_channels(request), request_side(request),
 						   request->image.max_pixels, &request->pixels, &request->error);
 }
 

@@ -47,12 +47,14 @@ typedef struct FormatFile
 	void *owned; /* names and copies */
 } FormatFile;
 
+/* On failure *file is all zeros; format_free does no harm then. */
 extern FormatStatus format_read(const uint8_t *bytes, size_t length, FormatFile *file,
 								FormatError *error);
 extern void format_free(FormatFile *file);
 
 /*
- * Write tensors in the given order. *bytes is malloc'ed. format_write_pth
+ * Write tensors in the given order; safetensors puts wide elements first among
+ * the data. *bytes is malloc'ed, and NULL on failure. format_write_pth
  * writes the zip layout that torch.load reads with weights_only.
  */
 extern FormatStatus format_write_safetensors(const NnTensor *tensors, int ntensors, uint8_t **bytes,

@@ -24,9 +24,10 @@
 #define FORMAT_SLACK ((uint64_t) 1 << 20)
 
 /*
- * Fills error and returns code; the message follows from the code, the detail
- * is made printable ASCII.
+ * Fills error and returns code; the message follows from the code and from what
+ * was to be done, the detail is made printable ASCII.
  */
+typedef FormatStatus FormatFail(FormatError *error, FormatStatus code, const char *detail, ...);
 __attribute__((format(printf, 3, 4))) extern FormatStatus
 format_fail(FormatError *error, FormatStatus code, const char *detail, ...);
 __attribute__((format(printf, 3, 4))) extern FormatStatus
@@ -55,15 +56,14 @@ extern uint32_t format_u32(const uint8_t *at);
 extern uint64_t format_u64(const uint8_t *at);
 
 /*
- * Product of the shape and of the element size; false if a dimension is
- * negative or the product does not fit.
+ * *count is the product of the shape, *bytes that times the element size; false
+ * if a dimension is negative or what is not 0 of it does not fit.
  */
 extern bool format_tensor_bytes(int ndim, const int64_t *shape, NnDtype dtype, uint64_t *count,
 								uint64_t *bytes);
 
 /*
- * A FormatFile while it is read. owned is a list of blocks that format_free
- * releases.
+ * A FormatFile while it is read.
  */
 typedef struct FormatBuilder
 {
@@ -88,6 +88,11 @@ extern void *format_own(FormatBuilder *builder, size_t bytes);
 extern NnTensor *format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim,
 							const int64_t *shape);
 
+/*
+ * *twice is a name that occurs more than once, or NULL. False without memory.
+ */
+extern bool format_find_duplicate(const NnTensor *tensors, int ntensors, const char **twice);
+
 /* Readers, called by format.c once it knows the kind. */
 extern FormatStatus format_read_safetensors(FormatBuilder *builder);
 extern FormatStatus format_read_legacy(FormatBuilder *builder);
@@ -106,6 +111,9 @@ extern void format_put_u8(FormatOutput *output, uint8_t value);
 extern void format_put_u16(FormatOutput *output, uint16_t value);
 extern void format_put_u32(FormatOutput *output, uint32_t value);
 extern void format_put_u64(FormatOutput *output, uint64_t value);
+/* Text of less than 64 bytes. */
+extern void format_put_printed(FormatOutput *output, const char *text, ...)
+	__attribute__((format(printf, 2, 3)));
 extern void format_put_zeros(FormatOutput *output, size_t length);
 
 /*
@@ -114,7 +122,10 @@ extern void format_put_zeros(FormatOutput *output, size_t length);
  */
 extern FormatStatus format_check_tensors(const NnTensor *tensors, int ntensors, FormatError *error);
 
-/* Hands the buffer to the caller, or frees it if it failed. */
+/*
+ * Hands the buffer to the caller, or frees it if it failed; then *bytes and
+ * *length are left alone.
+ */
 extern FormatStatus format_output_done(FormatOutput *output, uint8_t **bytes, size_t *length,
 									   FormatError *error);
 

@@ -6,8 +6,11 @@
  * stays failed, and format_output_done says so once. Until then the buffer is
  * the writer's, afterwards the caller's.
  */
+#include "common/invariant.h"
 #include "format/format_private.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +22,7 @@ reserve(FormatOutput *output, size_t length)
 
 	if (output->failed)
 		return false;
+	INVARIANT(output->length <= output->capacity);
 	if (!__builtin_add_overflow(output->length, length, &needed) && needed <= output->capacity)
 		return true;
 	/* half as much again, or 4 kB */
@@ -76,6 +80,20 @@ void
 format_put_u64(FormatOutput *output, uint64_t value)
 {
 	format_put(output, &value, sizeof(value));
+}
+
+void
+format_put_printed(FormatOutput *output, const char *text, ...)
+{
+	char printed[64];
+	va_list args;
+	int n;
+
+	va_start(args, text);
+	n = vsnprintf(printed, sizeof(printed), text, args);
+	va_end(args);
+	INVARIANT(n >= 0 && (size_t) n < sizeof(printed));
+	format_put(output, printed, (size_t) n);
 }
 
 FormatStatus

@@ -17,6 +17,7 @@
  * torch/_utils.py (_rebuild_*). Python 2 writes SHORT_BINSTRING for text and
  * gives OrderedDict a list of [key, value] lists; both are read.
  */
+#include "common/invariant.h"
 #include "format/pickle.h"
 
 #include <stdlib.h>
@@ -89,7 +90,7 @@ static const PickleGlobal globals[] = {
 /* ---- Errors and memory --------------------------------------------------- */
 
 static bool
-fail(Machine *m, const char *what)
+pickle_fail(Machine *m, const char *what)
 {
 	format_fail(m->error, FORMAT_EINVALID, "Pickle %s (offset %zu).", what,
 				m->base + m->operator_at);
@@ -115,7 +116,7 @@ fail_memory(Machine *m, size_t bytes)
  * is at most MAX_MEMORY itself.
  */
 static void *
-allocate(Machine *m, size_t bytes)
+pickle_allocate(Machine *m, size_t bytes)
 {
 	Pickle *pickle = m->pickle;
 	PickleBlock *block = pickle->blocks;
@@ -126,6 +127,7 @@ allocate(Machine *m, size_t bytes)
 	{
 		size_t size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
 
+		INVARIANT(pickle->memory <= MAX_MEMORY);
 		if (size > MAX_MEMORY - pickle->memory)
 		{
 			fail_limit(m, "holds too many values");
@@ -153,12 +155,12 @@ allocate(Machine *m, size_t bytes)
  * below the size of the new one.
  */
 static bool
-append(Machine *m, PickleItems *items, PickleValue value)
+pickle_append(Machine *m, PickleItems *items, PickleValue value)
 {
 	if (items->n == items->capacity)
 	{
 		size_t capacity = items->capacity > 0 ? 2 * items->capacity : 4;
-		PickleValue *at = allocate(m, capacity * sizeof(PickleValue));
+		PickleValue *at = pickle_allocate(m, capacity * sizeof(PickleValue));
 
 		if (at == NULL)
 			return false;
@@ -174,13 +176,14 @@ append(Machine *m, PickleItems *items, PickleValue value)
 /* ---- Bytes and stack ----------------------------------------------------- */
 
 static const uint8_t *
-take(Machine *m, uint64_t n)
+take_bytes(Machine *m, uint64_t n)
 {
 	const uint8_t *bytes = m->bytes + m->at;
 
+	INVARIANT(m->at <= m->length);
 	if (n > m->length - m->at)
 	{
-		fail(m, "ends within an operator");
+		pickle_fail(m, "ends within an operator");
 		return NULL;
 	}
 	m->at += n;
@@ -191,7 +194,7 @@ take(Machine *m, uint64_t n)
 static bool
 take_number(Machine *m, int width, uint64_t *value)
 {
-	const uint8_t *bytes = take(m, (uint64_t) width);
+	const uint8_t *bytes = take_bytes(m, (uint64_t) width);
 
 	if (bytes == NULL)
 		return false;
@@ -233,7 +236,7 @@ push_text(Machine *m, int width)
 	uint64_t length;
 	const uint8_t *text;
 
-	if (!take_number(m, width, &length) || (text = take(m, length)) == NULL)
+	if (!take_number(m, width, &length) || (text = take_bytes(m, length)) == NULL)
 		return false;
 	return push(m, (PickleValue){ .type = PICKLE_TEXT, .text = { (const char *) text, length } });
 }
@@ -244,7 +247,7 @@ top(Machine *m, PickleType type)
 {
 	if (m->depth == 0 || m->stack[m->depth - 1].type != type)
 	{
-		fail(m, "applies an operator to the wrong kind of value");
+		pickle_fail(m, "applies an operator to the wrong kind of value");
 		return NULL;
 	}
 	return &m->stack[m->depth - 1];
@@ -254,7 +257,7 @@ static bool
 pop(Machine *m, PickleValue *value)
 {
 	if (m->depth == 0 || m->stack[m->depth - 1].type == PICKLE_MARK)
-		return fail(m, "takes a value from an empty stack");
+		return pickle_fail(m, "takes a value from an empty stack");
 	*value = m->stack[--m->depth];
 	return true;
 }
@@ -271,7 +274,7 @@ pop_mark(Machine *m, PickleValue **values, size_t *n)
 	while (mark > 0 && m->stack[mark - 1].type != PICKLE_MARK)
 		mark--;
 	if (mark == 0)
-		return fail(m, "looks for a mark that is not there");
+		return pickle_fail(m, "looks for a mark that is not there");
 	*values = m->stack + mark;
 	*n = m->depth - mark;
 	m->depth = mark - 1;
@@ -287,13 +290,13 @@ pop_mark(Machine *m, PickleValue **values, size_t *n)
 static bool
 push_items(Machine *m, PickleType type, const PickleValue *values, size_t n)
 {
-	PickleItems *items = allocate(m, sizeof(PickleItems));
+	PickleItems *items = pickle_allocate(m, sizeof(PickleItems));
 
 	if (items == NULL)
 		return false;
 	memset(items, 0, sizeof(*items));
 	for (size_t i = 0; i < n; i++)
-		if (!append(m, items, values[i]))
+		if (!pickle_append(m, items, values[i]))
 			return false;
 	return push(m, (PickleValue){ .type = type, .items = items });
 }
@@ -307,7 +310,7 @@ push_marked(Machine *m, PickleType type)
 	if (!pop_mark(m, &values, &n))
 		return false;
 	if (type == PICKLE_DICT && n % 2 != 0)
-		return fail(m, "has a dictionary with a key but no value");
+		return pickle_fail(m, "has a dictionary with a key but no value");
 	return push_items(m, type, values, n);
 }
 
@@ -316,7 +319,7 @@ push_tuple(Machine *m, size_t n)
 {
 	for (size_t i = 1; i <= n; i++)
 		if (i > m->depth || m->stack[m->depth - i].type == PICKLE_MARK)
-			return fail(m, "takes a value from an empty stack");
+			return pickle_fail(m, "takes a value from an empty stack");
 	m->depth -= n;
 	return push_items(m, PICKLE_TUPLE, m->stack + m->depth, n);
 }
@@ -340,20 +343,20 @@ extend(Machine *m, PickleType type, size_t single)
 	else
 	{
 		if (m->depth < single)
-			return fail(m, "takes a value from an empty stack");
+			return pickle_fail(m, "takes a value from an empty stack");
 		m->depth -= single;
 		values = m->stack + m->depth;
 		for (size_t i = 0; i < single; i++)
 			if (values[i].type == PICKLE_MARK)
-				return fail(m, "takes a value from an empty stack");
+				return pickle_fail(m, "takes a value from an empty stack");
 	}
 	if (type == PICKLE_DICT && n % 2 != 0)
-		return fail(m, "has a dictionary with a key but no value");
+		return pickle_fail(m, "has a dictionary with a key but no value");
 	container = top(m, type);
 	if (container == NULL)
 		return false;
 	for (size_t i = 0; i < n; i++)
-		if (!append(m, container->items, values[i]))
+		if (!pickle_append(m, container->items, values[i]))
 			return false;
 	return true;
 }
@@ -393,7 +396,7 @@ static bool
 memo_get(Machine *m, uint64_t index)
 {
 	if (index >= m->memo_size || m->memo[index].type == PICKLE_MARK)
-		return fail(m, "reads a memo slot that was not written");
+		return pickle_fail(m, "reads a memo slot that was not written");
 	return push(m, m->memo[index]);
 }
 
@@ -418,7 +421,7 @@ take_line(Machine *m, FormatText *line)
 	const uint8_t *end = memchr(start, '\n', m->length - m->at);
 
 	if (end == NULL)
-		return fail(m, "ends within an operator");
+		return pickle_fail(m, "ends within an operator");
 	*line = (FormatText){ (const char *) start, (size_t) (end - start) };
 	m->at += line->length + 1;
 	return true;
@@ -440,7 +443,7 @@ op_stack_global(Machine *m)
 	if (!pop(m, &name) || !pop(m, &module))
 		return false;
 	if (module.type != PICKLE_TEXT || name.type != PICKLE_TEXT)
-		return fail(m, "names something by a value that is not a text");
+		return pickle_fail(m, "names something by a value that is not a text");
 	return push_global(m, module.text, name.text);
 }
 
@@ -461,12 +464,12 @@ set_view(Machine *m, PickleStorage *storage, const PickleValue *view)
 		view->type == PICKLE_TUPLE && view->items->n == 3 ? view->items->at : NULL;
 
 	if (part == NULL || !non_negative(&part[1]) || !non_negative(&part[2]))
-		return fail(m, "describes a view of a storage wrongly");
+		return pickle_fail(m, "describes a view of a storage wrongly");
 	storage->view_offset = (uint64_t) part[1].integer;
 	storage->view_numel = (uint64_t) part[2].integer;
 	if (storage->view_offset > storage->numel ||
 		storage->view_numel > storage->numel - storage->view_offset)
-		return fail(m, "has a view that reaches beyond its storage");
+		return pickle_fail(m, "has a view that reaches beyond its storage");
 	return true;
 }
 
@@ -484,15 +487,15 @@ op_binpersid(Machine *m)
 	if (!pop(m, &id))
 		return false;
 	if (id.type != PICKLE_TUPLE || id.items->n < 5 || id.items->n > 6)
-		return fail(m, "has a persistent id that is no storage");
+		return pickle_fail(m, "has a persistent id that is no storage");
 	part = id.items->at;
 	if (part[0].type != PICKLE_TEXT || !format_text_is(part[0].text, "storage") ||
 		part[1].type != PICKLE_GLOBAL || part[1].global->kind != GLOBAL_STORAGE ||
 		part[2].type != PICKLE_TEXT || !non_negative(&part[4]))
-		return fail(m, "has a persistent id that is no storage");
+		return pickle_fail(m, "has a persistent id that is no storage");
 	if (m->pickle->nstorages == MAX_STORAGES)
 		return fail_limit(m, "mentions too many storages");
-	storage = allocate(m, sizeof(*storage));
+	storage = pickle_allocate(m, sizeof(*storage));
 	if (storage == NULL)
 		return false;
 	storage->key = part[2].text;
@@ -529,17 +532,17 @@ rebuild_tensor(Machine *m, const PickleItems *arguments)
 
 	if (part[0].type != PICKLE_STORAGE || !non_negative(&part[1]) || part[2].type != PICKLE_TUPLE ||
 		part[3].type != PICKLE_TUPLE || part[2].items->n != part[3].items->n)
-		return fail(m, "describes a tensor wrongly");
+		return pickle_fail(m, "describes a tensor wrongly");
 	if (part[2].items->n > NN_MAX_DIMS)
 		return fail_limit(m, "has a tensor of too many dimensions");
-	tensor = allocate(m, sizeof(*tensor));
+	tensor = pickle_allocate(m, sizeof(*tensor));
 	if (tensor == NULL)
 		return false;
 	tensor->storage = part[0].storage;
 	tensor->offset = (uint64_t) part[1].integer;
 	tensor->ndim = (int) part[2].items->n;
 	if (!read_extents(&part[2], tensor->shape) || !read_extents(&part[3], tensor->stride))
-		return fail(m, "describes a tensor wrongly");
+		return pickle_fail(m, "describes a tensor wrongly");
 	return push(m, (PickleValue){ .type = PICKLE_TENSOR, .tensor = tensor });
 }
 
@@ -555,7 +558,7 @@ build_ordered_dict(Machine *m, const PickleItems *arguments)
 	if (arguments->n == 0)
 		return true;
 	if (arguments->n != 1 || arguments->at[0].type != PICKLE_LIST)
-		return fail(m, "builds a dictionary of something else than pairs");
+		return pickle_fail(m, "builds a dictionary of something else than pairs");
 	pairs = arguments->at[0].items;
 	items = m->stack[m->depth - 1].items;
 	for (size_t i = 0; i < pairs->n; i++)
@@ -563,8 +566,9 @@ build_ordered_dict(Machine *m, const PickleItems *arguments)
 		const PickleValue *pair = &pairs->at[i];
 
 		if ((pair->type != PICKLE_LIST && pair->type != PICKLE_TUPLE) || pair->items->n != 2)
-			return fail(m, "builds a dictionary of something else than pairs");
-		if (!append(m, items, pair->items->at[0]) || !append(m, items, pair->items->at[1]))
+			return pickle_fail(m, "builds a dictionary of something else than pairs");
+		if (!pickle_append(m, items, pair->items->at[0]) ||
+			!pickle_append(m, items, pair->items->at[1]))
 			return false;
 	}
 	return true;
@@ -579,7 +583,7 @@ op_reduce(Machine *m)
 	if (!pop(m, &arguments) || !pop(m, &callee))
 		return false;
 	if (callee.type != PICKLE_GLOBAL || arguments.type != PICKLE_TUPLE)
-		return fail(m, "calls something that is not a name of the allowed ones");
+		return pickle_fail(m, "calls something that is not a name of the allowed ones");
 	n = arguments.items->n;
 	switch (callee.global->kind)
 	{
@@ -604,7 +608,7 @@ op_reduce(Machine *m)
 		case GLOBAL_STORAGE:
 			break;
 	}
-	return fail(m, "calls an allowed name with the wrong arguments");
+	return pickle_fail(m, "calls an allowed name with the wrong arguments");
 }
 
 /*
@@ -628,7 +632,7 @@ op_proto(Machine *m)
 
 	if (!take_number(m, 1, &protocol))
 		return false;
-	return (protocol >= 2 && protocol <= 5) || fail(m, "has a protocol other than 2 to 5");
+	return (protocol >= 2 && protocol <= 5) || pickle_fail(m, "has a protocol other than 2 to 5");
 }
 
 /* A frame only groups operators for the reader's convenience. */
@@ -639,14 +643,14 @@ op_frame(Machine *m)
 
 	if (!take_number(m, 8, &length))
 		return false;
-	return length <= m->length - m->at || fail(m, "has a frame that reaches beyond its end");
+	return length <= m->length - m->at || pickle_fail(m, "has a frame that reaches beyond its end");
 }
 
 static bool
 op_stop(Machine *m)
 {
 	if (m->depth != 1 || m->stack[0].type == PICKLE_MARK)
-		return fail(m, "does not end with one value");
+		return pickle_fail(m, "does not end with one value");
 	m->stopped = true;
 	return true;
 }
@@ -677,10 +681,10 @@ op_long1(Machine *m)
 	uint64_t length, value;
 	const uint8_t *bytes;
 
-	if (!take_number(m, 1, &length) || (bytes = take(m, length)) == NULL)
+	if (!take_number(m, 1, &length) || (bytes = take_bytes(m, length)) == NULL)
 		return false;
 	if (length > 8)
-		return fail(m, "has a number of more than 64 bits");
+		return pickle_fail(m, "has a number of more than 64 bits");
 	value = length > 0 && bytes[length - 1] & 0x80 ? UINT64_MAX : 0;
 	for (uint64_t i = length; i-- > 0;)
 		value = value << 8 | bytes[i];
@@ -690,7 +694,7 @@ op_long1(Machine *m)
 static bool
 op_binfloat(Machine *m)
 {
-	return take(m, 8) != NULL && push_simple(m, PICKLE_FLOAT, 0);
+	return take_bytes(m, 8) != NULL && push_simple(m, PICKLE_FLOAT, 0);
 }
 
 static bool
@@ -712,12 +716,12 @@ memo_indexed(Machine *m, int width, bool (*access)(Machine *, uint64_t))
  * pickletools.
  */
 static bool
-step(Machine *m)
+pickle_step(Machine *m)
 {
 	const uint8_t *opcode;
 
 	m->operator_at = m->at;
-	opcode = take(m, 1);
+	opcode = take_bytes(m, 1);
 	if (opcode == NULL)
 		return false;
 	switch (*opcode)
@@ -817,7 +821,7 @@ pickle_read(const uint8_t *bytes, size_t length, size_t base, Pickle *pickle, Fo
 
 	memset(pickle, 0, sizeof(*pickle));
 	while (running && !m.stopped)
-		running = step(&m);
+		running = pickle_step(&m);
 	if (running)
 	{
 		pickle->top = m.stack[0];

@@ -76,8 +76,9 @@ typedef struct Pickle
 } Pickle;
 
 /*
- * Reads one pickle at the start of bytes[0..length); base is the offset of
- * bytes in the file, for messages. The texts refer to bytes.
+ * Reads one pickle at the start of bytes[0..length), of which used <= length;
+ * base is the offset of bytes in the file, for messages. The texts refer to
+ * bytes. On failure the pickle is all zeros; pickle_free does no harm then.
  */
 extern FormatStatus pickle_read(const uint8_t *bytes, size_t length, size_t base, Pickle *pickle,
 								FormatError *error);

@@ -129,7 +129,8 @@ is_row_major(const PickleTensor *tensor)
  * to lie in the storage.
  */
 static void
-gather(const uint8_t *from, const PickleTensor *tensor, uint64_t count, size_t width, uint8_t *to)
+copy_window(const uint8_t *from, const PickleTensor *tensor, uint64_t count, size_t width,
+			uint8_t *to)
 {
 	int64_t index[NN_MAX_DIMS] = { 0 };
 	uint64_t at = 0;
@@ -149,8 +150,8 @@ gather(const uint8_t *from, const PickleTensor *tensor, uint64_t count, size_t w
 }
 
 static FormatStatus
-add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pickled,
-		   const PthStorages *storages)
+pth_add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pickled,
+			   const PthStorages *storages)
 {
 	const PthStorage *storage = pth_find_storage(storages, pickled->storage->key);
 	size_t width = nn_dtype_size(storage->dtype);
@@ -172,7 +173,7 @@ add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pickled,
 	copy = format_own(builder, tensor->nbytes);
 	if (copy == NULL)
 		return builder->error->code;
-	gather(storage->data + at * width, pickled, count, width, copy);
+	copy_window(storage->data + at * width, pickled, count, width, copy);
 	tensor->data = copy;
 	return FORMAT_OK;
 }
@@ -199,7 +200,7 @@ pth_add_tensors(FormatBuilder *builder, const Pickle *pickle, const PthStorages 
 				builder->error, FORMAT_EINVALID,
 				"Entry \"%.*s\" is not a tensor; the file must be the state_dict of one network.",
 				FORMAT_TEXT(key->text));
-		if (add_tensor(builder, key->text, value->tensor, storages) != FORMAT_OK)
+		if (pth_add_tensor(builder, key->text, value->tensor, storages) != FORMAT_OK)
 			return builder->error->code;
 	}
 	return FORMAT_OK;

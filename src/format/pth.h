@@ -29,7 +29,7 @@ typedef struct PthStorages
 
 /*
  * The storages that a pickle mentions; EINVAL if two mentions of one key
- * disagree. Free .at with free().
+ * disagree. Free .at with free(), also after a failure.
  */
 extern FormatStatus pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error);
 extern PthStorage *pth_find_storage(const PthStorages *storages, FormatText key);

@@ -9,6 +9,7 @@
  * nothing follows. Source: torch/serialization.py, _legacy_save and
  * _legacy_load.
  */
+#include "common/invariant.h"
 #include "format/pth.h"
 
 #include <stdlib.h>
@@ -26,6 +27,7 @@ static const uint8_t magic_pickle[15] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x
 static FormatStatus
 read_next(FormatBuilder *builder, size_t *at, Pickle *pickle)
 {
+	INVARIANT(*at <= builder->length);
 	if (pickle_read(builder->bytes + *at, builder->length - *at, *at, pickle, builder->error) !=
 		FORMAT_OK)
 		return builder->error->code;
@@ -83,6 +85,7 @@ read_system(FormatBuilder *builder, size_t *at)
 static FormatStatus
 read_storage(FormatBuilder *builder, size_t *at, PthStorage *storage)
 {
+	INVARIANT(*at <= builder->length);
 	if (builder->length - *at < 8)
 		return format_fail(builder->error, FORMAT_EINVALID, "It ends before storage \"%.*s\".",
 						   FORMAT_TEXT(storage->key));

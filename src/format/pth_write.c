@@ -8,6 +8,7 @@
  * start at a multiple of 64, padded as torch pads, by an extra field of the
  * local header. No ZIP64: a file of 4 GB or more is refused.
  */
+#include "common/invariant.h"
 #include "format/format_private.h"
 
 #include <stdarg.h>
@@ -63,10 +64,13 @@ put_entry(Archive *archive, const void *data, size_t size, const char *name, ...
 	size_t before_data;
 	size_t padding;
 	va_list args;
+	int printed;
 
+	INVARIANT(output->length <= UINT32_MAX && size <= UINT32_MAX);
 	va_start(args, name);
-	vsnprintf(entry->name, sizeof(entry->name), name, args);
+	printed = vsnprintf(entry->name, sizeof(entry->name), name, args);
 	va_end(args);
+	INVARIANT(printed > 0 && (size_t) printed < sizeof(entry->name));
 	entry->crc = (uint32_t) crc32_z(0, data, size);
 	entry->size = (uint32_t) size;
 	entry->local = (uint32_t) output->length;
@@ -173,7 +177,7 @@ put_ordered_dict(FormatOutput *output)
  * OrderedDict())
  */
 static void
-put_tensor(FormatOutput *output, const NnTensor *tensor, int number)
+put_pickled_tensor(FormatOutput *output, const NnTensor *tensor, int number)
 {
 	static const char rebuild[] = "ctorch._utils\n_rebuild_tensor_v2\n((";
 	uint64_t stride[NN_MAX_DIMS];
@@ -187,8 +191,7 @@ put_tensor(FormatOutput *output, const NnTensor *tensor, int number)
 	}
 	format_put(output, rebuild, sizeof(rebuild) - 1);
 	put_text(output, "storage");
-	format_put(output, text,
-			   (size_t) snprintf(text, sizeof(text), "ctorch\n%s\n", storage_name(tensor->dtype)));
+	format_put_printed(output, "ctorch\n%s\n", storage_name(tensor->dtype));
 	snprintf(text, sizeof(text), "%d", number);
 	put_text(output, text);
 	put_text(output, "cpu");
@@ -213,7 +216,7 @@ put_pickle(FormatOutput *output, const NnTensor *tensors, int ntensors)
 	for (int i = 0; i < ntensors; i++)
 	{
 		put_text(output, tensors[i].name);
-		put_tensor(output, &tensors[i], i);
+		put_pickled_tensor(output, &tensors[i], i);
 	}
 	format_put(output, "u.", 2);
 }
@@ -225,7 +228,7 @@ put_pickle(FormatOutput *output, const NnTensor *tensors, int ntensors)
  * what 32 bits can say.
  */
 static bool
-fits(const FormatOutput *pickle, const NnTensor *tensors, int ntensors)
+fits_32_bits(const FormatOutput *pickle, const NnTensor *tensors, int ntensors)
 {
 	uint64_t total = pickle->length;
 
@@ -262,7 +265,7 @@ format_write_pth(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t 
 	archive.entries = calloc((size_t) ntensors + 3, sizeof(Entry));
 	if (archive.entries == NULL || pickle.failed)
 		status = format_fail_memory(error, pickle.length);
-	else if (!fits(&pickle, tensors, ntensors))
+	else if (!fits_32_bits(&pickle, tensors, ntensors))
 		status =
 			format_fail_write(error, FORMAT_ELIMIT, "A .pth file of 4 GB or more is not written.");
 	else

@@ -10,6 +10,7 @@
  * protection against damage. Sources: PKWARE APPNOTE 4.3, 4.5.3 (ZIP64);
  * torch/serialization.py; caffe2/serialize/inline_container.cc.
  */
+#include "common/invariant.h"
 #include "format/pth.h"
 
 #include <stdlib.h>
@@ -43,13 +44,13 @@ typedef struct Zip
 } Zip;
 
 static FormatStatus
-fail(const Zip *zip, const char *what)
+zip_fail(const Zip *zip, const char *what)
 {
 	return format_fail(zip->builder->error, FORMAT_EINVALID, "Its zip archive %s.", what);
 }
 
 static FormatStatus
-fail_entry(const Zip *zip, const ZipEntry *entry, const char *what)
+zip_fail_entry(const Zip *zip, const ZipEntry *entry, const char *what)
 {
 	return format_fail(zip->builder->error, FORMAT_EINVALID,
 					   "Entry \"%.*s\" of its zip archive %s.", FORMAT_TEXT(entry->name), what);
@@ -59,7 +60,7 @@ fail_entry(const Zip *zip, const ZipEntry *entry, const char *what)
 
 /* Searches backwards for a record whose comment ends with the file. */
 static bool
-find_end(const FormatBuilder *builder, size_t *end)
+find_zip_end(const FormatBuilder *builder, size_t *end)
 {
 	const uint8_t *bytes = builder->bytes;
 
@@ -79,13 +80,13 @@ find_end(const FormatBuilder *builder, size_t *end)
 
 /* Reads the two end records; *limit is where the directory must have ended. */
 static FormatStatus
-read_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
+read_zip_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
 {
 	const uint8_t *bytes = zip->builder->bytes;
 	size_t end;
 
-	if (!find_end(zip->builder, &end))
-		return fail(zip, "has no end record");
+	if (!find_zip_end(zip->builder, &end))
+		return zip_fail(zip, "has no end record");
 	*limit = end;
 	*nentries = format_u16(bytes + end + 10);
 	zip->directory_bytes = format_u32(bytes + end + 12);
@@ -96,14 +97,14 @@ read_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
 
 		if (end - LOCATOR_BYTES < END64_BYTES || at > end - LOCATOR_BYTES - END64_BYTES ||
 			memcmp(bytes + at, "PK\6\6", 4) != 0)
-			return fail(zip, "has a damaged ZIP64 end record");
+			return zip_fail(zip, "has a damaged ZIP64 end record");
 		*limit = at;
 		*nentries = format_u64(bytes + at + 32);
 		zip->directory_bytes = format_u64(bytes + at + 40);
 		zip->directory = format_u64(bytes + at + 48);
 	}
 	if (zip->directory > *limit || zip->directory_bytes > *limit - zip->directory)
-		return fail(zip, "has a directory that reaches beyond its end");
+		return zip_fail(zip, "has a directory that reaches beyond its end");
 	return FORMAT_OK;
 }
 
@@ -146,17 +147,17 @@ read_zip64(ZipEntry *entry, const uint8_t *extra, size_t length)
 
 /* One record of the directory; *length is what it takes. */
 static FormatStatus
-read_entry(const Zip *zip, const uint8_t *at, uint64_t left, ZipEntry *entry, uint64_t *length)
+read_zip_entry(const Zip *zip, const uint8_t *at, uint64_t left, ZipEntry *entry, uint64_t *length)
 {
 	size_t name, extra;
 
 	if (left < ENTRY_BYTES || memcmp(at, "PK\1\2", 4) != 0)
-		return fail(zip, "has a damaged directory");
+		return zip_fail(zip, "has a damaged directory");
 	name = format_u16(at + 28);
 	extra = format_u16(at + 30);
 	*length = ENTRY_BYTES + name + extra + format_u16(at + 32);
 	if (*length > left)
-		return fail(zip, "has a damaged directory");
+		return zip_fail(zip, "has a damaged directory");
 	entry->flags = format_u16(at + 8);
 	entry->method = format_u16(at + 10);
 	entry->crc = format_u32(at + 16);
@@ -165,7 +166,7 @@ read_entry(const Zip *zip, const uint8_t *at, uint64_t left, ZipEntry *entry, ui
 	entry->local = format_u32(at + 42);
 	entry->name = (FormatText){ (const char *) at + ENTRY_BYTES, name };
 	if (!read_zip64(entry, at + ENTRY_BYTES + name, extra))
-		return fail_entry(zip, entry, "has a damaged ZIP64 field");
+		return zip_fail_entry(zip, entry, "has a damaged ZIP64 field");
 	return FORMAT_OK;
 }
 
@@ -180,7 +181,7 @@ read_directory(Zip *zip)
 {
 	uint64_t n = 0, limit = 0, at = 0;
 
-	if (read_end(zip, &n, &limit) != FORMAT_OK)
+	if (read_zip_end(zip, &n, &limit) != FORMAT_OK)
 		return zip->builder->error->code;
 	if (n > MAX_ENTRIES)
 		return format_fail(zip->builder->error, FORMAT_ELIMIT,
@@ -193,15 +194,17 @@ read_directory(Zip *zip)
 	{
 		uint64_t length = 0;
 
-		if (read_entry(zip, zip->builder->bytes + zip->directory + at, zip->directory_bytes - at,
-					   &zip->entries[zip->nentries], &length) != FORMAT_OK)
+		if (read_zip_entry(zip, zip->builder->bytes + zip->directory + at,
+						   zip->directory_bytes - at, &zip->entries[zip->nentries],
+						   &length) != FORMAT_OK)
 			return zip->builder->error->code;
 		at += length;
+		INVARIANT(at <= zip->directory_bytes);
 	}
 	qsort(zip->entries, zip->nentries, sizeof(ZipEntry), compare_entries);
 	for (size_t i = 1; i < zip->nentries; i++)
 		if (compare_entries(&zip->entries[i - 1], &zip->entries[i]) == 0)
-			return fail_entry(zip, &zip->entries[i], "occurs twice");
+			return zip_fail_entry(zip, &zip->entries[i], "occurs twice");
 	return FORMAT_OK;
 }
 
@@ -233,25 +236,26 @@ open_entry(Zip *zip, const ZipEntry *entry, const uint8_t **data)
 	uint64_t start;
 
 	if (entry->flags & 1)
-		return fail_entry(zip, entry, "is encrypted");
+		return zip_fail_entry(zip, entry, "is encrypted");
 	if (entry->method != 0 || entry->packed != entry->size)
-		return fail_entry(zip, entry, "is compressed, which torch.save never does");
+		return zip_fail_entry(zip, entry, "is compressed, which torch.save never does");
 	if (entry->local > zip->directory || zip->directory - entry->local < LOCAL_BYTES ||
 		memcmp(bytes + entry->local, "PK\3\4", 4) != 0)
-		return fail_entry(zip, entry, "has no local header");
+		return zip_fail_entry(zip, entry, "has no local header");
 	start = entry->local + LOCAL_BYTES + format_u16(bytes + entry->local + 26) +
 			format_u16(bytes + entry->local + 28);
 	if (start > zip->directory || entry->size > zip->directory - start)
-		return fail_entry(zip, entry, "reaches into the directory");
+		return zip_fail_entry(zip, entry, "reaches into the directory");
 	/*
 	 * entries on top of each other would make the checksums below cost more
 	 * than the file has bytes
 	 */
+	INVARIANT(zip->checked <= zip->builder->length);
 	if (entry->size > zip->builder->length - zip->checked)
-		return fail_entry(zip, entry, "overlaps another");
+		return zip_fail_entry(zip, entry, "overlaps another");
 	zip->checked += entry->size;
 	if (crc32_z(0, bytes + start, entry->size) != entry->crc)
-		return fail_entry(zip, entry, "has a wrong checksum");
+		return zip_fail_entry(zip, entry, "has a wrong checksum");
 	*data = bytes + start;
 	return FORMAT_OK;
 }
@@ -306,7 +310,7 @@ find_storages(Zip *zip, const PthStorages *storages)
 			return format_fail(zip->builder->error, FORMAT_EINVALID, "Storage \"%.*s\" is missing.",
 							   FORMAT_TEXT(storage->key));
 		if (entry->size != storage->bytes)
-			return fail_entry(zip, entry, "does not have the size that its tensors say");
+			return zip_fail_entry(zip, entry, "does not have the size that its tensors say");
 		if (open_entry(zip, entry, &storage->data) != FORMAT_OK)
 			return zip->builder->error->code;
 	}
@@ -323,7 +327,7 @@ read_object(Zip *zip)
 	FormatStatus status;
 
 	if (entry == NULL)
-		return fail(zip, "has no data.pkl: it is not a PyTorch file");
+		return zip_fail(zip, "has no data.pkl: it is not a PyTorch file");
 	if (check_byteorder(zip) != FORMAT_OK || open_entry(zip, entry, &data) != FORMAT_OK)
 		return zip->builder->error->code;
 	if (pickle_read(data, entry->size, (size_t) (data - zip->builder->bytes), &pickle,

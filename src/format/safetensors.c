@@ -8,11 +8,11 @@
  * tensor.rs, validate): sorted by offset the tensors cover the data part
  * exactly, and each has as many bytes as its shape says.
  */
+#include "common/invariant.h"
 #include "format/format_private.h"
 
 #include <jansson.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,7 +30,7 @@ typedef struct Header
 } Header;
 
 static FormatStatus
-fail_entry(Header *header, const char *name, const char *what)
+fail_tensor(Header *header, const char *name, const char *what)
 {
 	return format_fail(header->builder->error, FORMAT_EINVALID, "Tensor \"%.100s\" %s.", name,
 					   what);
@@ -71,7 +71,7 @@ read_offsets(const json_t *value, uint64_t *begin, uint64_t *end)
 }
 
 static FormatStatus
-read_entry(Header *header, const char *name, const json_t *entry)
+read_tensor(Header *header, const char *name, const json_t *entry)
 {
 	const char *dtype_name = json_string_value(json_object_get(entry, "dtype"));
 	NnDtype dtype;
@@ -81,22 +81,22 @@ read_entry(Header *header, const char *name, const json_t *entry)
 	NnTensor *tensor;
 
 	if (!json_is_object(entry) || dtype_name == NULL)
-		return fail_entry(header, name, "has no dtype");
+		return fail_tensor(header, name, "has no dtype");
 	if (!nn_dtype_from_name(dtype_name, &dtype))
 		return format_fail(header->builder->error, FORMAT_EINVALID,
 						   "Tensor \"%.100s\" has dtype \"%.20s\", which is not read.", name,
 						   dtype_name);
 	if (!read_shape(json_object_get(entry, "shape"), &ndim, shape))
-		return fail_entry(header, name, "has no shape of integers");
+		return fail_tensor(header, name, "has no shape of integers");
 	if (!read_offsets(json_object_get(entry, "data_offsets"), &begin, &end))
-		return fail_entry(header, name, "has no pair of rising data_offsets");
+		return fail_tensor(header, name, "has no pair of rising data_offsets");
 	tensor = format_add(header->builder, (FormatText){ name, strlen(name) }, dtype, ndim, shape);
 	if (tensor == NULL)
 		return header->builder->error->code;
 	if (end > header->data_length)
-		return fail_entry(header, name, "reaches beyond the end of the file");
+		return fail_tensor(header, name, "reaches beyond the end of the file");
 	if (end - begin != tensor->nbytes)
-		return fail_entry(header, name, "has a shape that does not match its data_offsets");
+		return fail_tensor(header, name, "has a shape that does not match its data_offsets");
 	tensor->data = header->data + begin;
 	return FORMAT_OK;
 }
@@ -130,10 +130,10 @@ check_coverage(Header *header)
 	for (int i = 0; i < file->ntensors && status == FORMAT_OK; i++)
 	{
 		if (sorted[i]->data != expected)
-			status = fail_entry(header, sorted[i]->name,
-								(const uint8_t *) sorted[i]->data < expected
-									? "overlaps another"
-									: "follows bytes of no tensor");
+			status = fail_tensor(header, sorted[i]->name,
+								 (const uint8_t *) sorted[i]->data < expected
+									 ? "overlaps another"
+									 : "follows bytes of no tensor");
 		expected = (const uint8_t *) sorted[i]->data + sorted[i]->nbytes;
 	}
 	free(sorted);
@@ -155,7 +155,7 @@ read_header(Header *header, json_t *root)
 	{
 		if (strcmp(name, "__metadata__") == 0)
 			continue;
-		if (read_entry(header, name, entry) != FORMAT_OK)
+		if (read_tensor(header, name, entry) != FORMAT_OK)
 			return header->builder->error->code;
 	}
 	return check_coverage(header);
@@ -170,6 +170,7 @@ format_read_safetensors(FormatBuilder *builder)
 	json_t *root;
 	FormatStatus status;
 
+	INVARIANT(builder->length > 8);
 	if (length > builder->length - 8)
 		return format_fail(builder->error, FORMAT_EINVALID,
 						   "Its header says it has %llu bytes, which is more than the file.",
@@ -203,7 +204,7 @@ format_read_safetensors(FormatBuilder *builder)
  * header keeps the caller's order.
  */
 static uint64_t
-place(const NnTensor *tensors, int ntensors, uint64_t *begin)
+place_tensors(const NnTensor *tensors, int ntensors, uint64_t *begin)
 {
 	uint64_t at = 0;
 
@@ -237,24 +238,17 @@ put_quoted(FormatOutput *output, const char *text)
 static void
 put_header(FormatOutput *output, const NnTensor *tensors, int ntensors, const uint64_t *begin)
 {
-	char text[64];
-
-	format_put(output, "{\"__metadata__\":{\"format\":\"pt\"}", 31);
+	format_put_printed(output, "{\"__metadata__\":{\"format\":\"pt\"}");
 	for (int i = 0; i < ntensors; i++)
 	{
 		format_put_u8(output, ',');
 		put_quoted(output, tensors[i].name);
-		format_put(output, text,
-				   (size_t) snprintf(text, sizeof(text), ":{\"dtype\":\"%s\",\"shape\":[",
-									 nn_dtype_name(tensors[i].dtype)));
+		format_put_printed(output, ":{\"dtype\":\"%s\",\"shape\":[",
+						   nn_dtype_name(tensors[i].dtype));
 		for (int d = 0; d < tensors[i].ndim; d++)
-			format_put(output, text,
-					   (size_t) snprintf(text, sizeof(text), "%s%lld", d > 0 ? "," : "",
-										 (long long) tensors[i].shape[d]));
-		format_put(output, text,
-				   (size_t) snprintf(text, sizeof(text), "],\"data_offsets\":[%llu,%llu]}",
-									 (unsigned long long) begin[i],
-									 (unsigned long long) (begin[i] + tensors[i].nbytes)));
+			format_put_printed(output, "%s%lld", d > 0 ? "," : "", (long long) tensors[i].shape[d]);
+		format_put_printed(output, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long) begin[i],
+						   (unsigned long long) (begin[i] + tensors[i].nbytes));
 	}
 	format_put_u8(output, '}');
 	while (output->length % 8 != 0 && !output->failed)
@@ -275,7 +269,7 @@ format_write_safetensors(const NnTensor *tensors, int ntensors, uint8_t **bytes,
 	begin = malloc(((size_t) ntensors + 1) * sizeof(*begin));
 	if (begin == NULL)
 		return format_fail_memory(error, (size_t) ntensors * sizeof(*begin));
-	place(tensors, ntensors, begin);
+	place_tensors(tensors, ntensors, begin);
 	format_put_u64(&output, 0);
 	put_header(&output, tensors, ntensors, begin);
 	if (!output.failed)

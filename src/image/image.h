@@ -51,7 +51,7 @@ typedef struct ImageInfo
 typedef struct ImageLimits
 {
 	uint64_t max_pixels; /* width * height; bicycle.max_image_pixels */
-	size_t max_memory;   /* all allocations of one decode */
+	size_t max_memory;   /* what one decode holds at a time */
 	/*
 	 * called at each row, and of a JPEG of many scans at each row of each; may
 	 * be NULL
@@ -65,7 +65,10 @@ typedef struct Image
 	uint8_t *pixels;             /* (height, width, channels) */
 } Image;
 
-/* Reads headers only; trusts nothing beyond them. */
+/*
+ * Reads headers only; trusts nothing beyond them. *info is all zeros on
+ * failure.
+ */
 extern ImageStatus image_info(const uint8_t *bytes, size_t length, ImageInfo *info,
 							  ImageError *error);
 
@@ -79,20 +82,23 @@ extern size_t image_decode_bytes(const ImageInfo *info, int channels);
  * 16 bit to 8 as libpng's scale_16; alpha over white as (c*a + 255*(255-a) +
  * 127)/255; then gray (channels 1: Pillow's L, (19595 R + 38470 G + 7471 B +
  * 32768) >> 16) or colour. Gamma, profiles and EXIF orientation are ignored;
- *        CMYK and 12-bit JPEG are refused.
+ * CMYK and 12-bit JPEG are refused. *image is all zeros on failure.
  */
 extern ImageStatus image_decode(const uint8_t *bytes, size_t length, int channels,
 								const ImageLimits *limits, Image *image, ImageError *error);
 
 /*
- * Bicubic of Pillow 13 (a = -0.5, antialiased), bit for bit. out is allocated.
+ * Bicubic of Pillow 13 (a = -0.5, antialiased), bit for bit. out is allocated,
+ * and all zeros on failure. image_resize_bytes is an upper bound of what that
+ * takes besides `in`.
  */
+extern size_t image_resize_bytes(int in_width, int in_height, int channels, int width, int height);
 extern ImageStatus image_resize(const Image *in, int width, int height, Image *out,
 								ImageError *error);
 
 /*
  * 8-bit gray or RGB, level 1, Z_RLE, all filters, not interlaced. *bytes is
- * malloc'ed.
+ * malloc'ed, and NULL on failure.
  */
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
 									ImageError *error);
@@ -101,7 +107,8 @@ extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **
 
 /*
  * Tiles of one size in `columns` columns, `border` white pixels before, between
- * and after them; gray tiles are widened to RGB if any is RGB.
+ * and after them; gray tiles are widened to RGB if any is RGB. *sheet is all
+ * zeros on failure.
  */
 extern ImageStatus image_contact_sheet(const Image *tiles, int ntiles, int columns, int border,
 									   Image *sheet, ImageError *error);

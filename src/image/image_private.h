@@ -8,8 +8,9 @@
 #include "image/image.h"
 
 /*
- * The one place that fills an ImageError; returns code. The text is made
- * printable ASCII, since libraries may quote bytes of a hostile file.
+ * pixels.c. image_fail is the one place that fills an ImageError; it returns
+ * code. The detail is made printable ASCII, since libraries may quote bytes of
+ * a hostile file.
  */
 __attribute__((format(printf, 4, 5))) extern ImageStatus
 image_fail(ImageError *error, ImageStatus code, const char *message, const char *detail, ...);
@@ -32,14 +33,14 @@ extern size_t image_size_mul(size_t a, size_t b);
 
 /*
  * Allocates pixels for width x height x channels, all positive; channels is 1
- * or 3.
+ * or 3. On failure the pixels are NULL.
  */
 extern ImageStatus image_alloc(Image *image, int width, int height, int channels,
 							   ImageError *error);
 
 /*
- * convert.c: n pixels of in_channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGBA) to
- * out_channels (1 or 3), alpha over white.
+ * channels.c: n pixels of in_channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGBA)
+ * to out_channels (1 or 3), alpha over white.
  */
 extern void image_convert_row(const uint8_t *in, int in_channels, uint8_t *out, int out_channels,
 							  size_t n);

@@ -2,16 +2,16 @@
  * jpeg.c
  *	  JPEG through libjpeg-turbo's jpeglib.h.
  *
- * Built like png.c: a JpegReader or JpegWriter on the caller's stack owns
- * everything of one call, the library leaves an error by longjmp to the one
- * function with a setjmp, which keeps no variables, and *_close frees what is
- * left.
+ * Built like png.c, whose rules R1, R3 and R4 hold here. Memory is not counted
+ * block by block: what a decode takes is computed from the headers, compared
+ * with the limit, and given to the library as its own limit.
  *
  * The library repairs damaged files and only warns; here the first warning of
  * damage is an error, so that half an image never becomes a row of a table.
  * Refused: CMYK and YCCK, 12-bit samples, and progressive files of more than
  * MAX_SCANS scans, each of which costs a walk over the whole image.
  */
+#include "common/invariant.h"
 #include "image/image_private.h"
 
 #include <stdio.h> /* before jpeglib.h, which uses FILE without including it */
@@ -51,7 +51,7 @@ library_text(j_common_ptr jpeg, char text[JMSG_LENGTH_MAX])
 }
 
 static void
-on_error(j_common_ptr jpeg)
+on_jpeg_error(j_common_ptr jpeg)
 {
 	JpegReader *reader = jpeg->client_data;
 	char text[JMSG_LENGTH_MAX];
@@ -88,7 +88,7 @@ on_message(j_common_ptr jpeg, int level)
 		case JWRN_MUST_RESYNC:
 		case JWRN_EXTRANEOUS_DATA:
 		case JWRN_BOGUS_PROGRESSION:
-			on_error(jpeg);
+			on_jpeg_error(jpeg);
 	}
 }
 
@@ -108,14 +108,14 @@ on_progress(j_common_ptr jpeg)
 }
 
 static void
-fail(JpegReader *reader, const char *detail)
+fail_jpeg(JpegReader *reader, const char *detail)
 {
 	image_fail(reader->error, IMAGE_EINVALID, decode_failed, "%s", detail);
 	longjmp(reader->jump, 1);
 }
 
 static ImageStatus
-guarded(JpegReader *reader, void (*body)(JpegReader *))
+guarded_jpeg(JpegReader *reader, void (*body)(JpegReader *))
 {
 	if (setjmp(reader->jump) != 0)
 		return reader->error->code;
@@ -124,7 +124,7 @@ guarded(JpegReader *reader, void (*body)(JpegReader *))
 }
 
 static void
-reader_close(JpegReader *reader)
+close_jpeg(JpegReader *reader)
 {
 	jpeg_destroy_decompress(&reader->jpeg);
 	free(reader->row);
@@ -136,7 +136,7 @@ reader_close(JpegReader *reader)
  * untouched.
  */
 static void
-read_headers(JpegReader *reader)
+read_jpeg_headers(JpegReader *reader)
 {
 	struct jpeg_decompress_struct *jpeg = &reader->jpeg;
 
@@ -145,7 +145,7 @@ read_headers(JpegReader *reader)
 	jpeg_mem_src(jpeg, reader->bytes, reader->length);
 	jpeg_read_header(jpeg, TRUE);
 	if (jpeg->data_precision != 8)
-		fail(reader, "Only 8-bit JPEG images are read.");
+		fail_jpeg(reader, "Only 8-bit JPEG images are read.");
 	switch (jpeg->jpeg_color_space)
 	{
 		case JCS_GRAYSCALE:
@@ -157,18 +157,18 @@ read_headers(JpegReader *reader)
 			break;
 		case JCS_CMYK:
 		case JCS_YCCK:
-			fail(reader, "CMYK images are not read; convert it to RGB.");
+			fail_jpeg(reader, "CMYK images are not read; convert it to RGB.");
 			break;
 		default:
-			fail(reader, "Its color space is neither gray nor RGB.");
+			fail_jpeg(reader, "Its color space is neither gray nor RGB.");
 	}
 }
 
 static void
-reader_init(JpegReader *reader)
+init_jpeg(JpegReader *reader)
 {
 	reader->jpeg.err = jpeg_std_error(&reader->manager);
-	reader->manager.error_exit = on_error;
+	reader->manager.error_exit = on_jpeg_error;
 	reader->manager.emit_message = on_message;
 	reader->progress.progress_monitor = on_progress;
 	reader->jpeg.client_data = reader;
@@ -190,11 +190,11 @@ image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError
 	JpegReader reader = { .bytes = bytes, .length = length, .error = error };
 	ImageStatus status;
 
-	reader_init(&reader);
-	status = guarded(&reader, read_headers);
+	init_jpeg(&reader);
+	status = guarded_jpeg(&reader, read_jpeg_headers);
 	if (status == IMAGE_OK)
 		fill_info(&reader, info);
-	reader_close(&reader);
+	close_jpeg(&reader);
 	return status;
 }
 
@@ -250,7 +250,7 @@ check_limits(JpegReader *reader)
 }
 
 static void
-alloc_pixels(JpegReader *reader)
+alloc_jpeg_pixels(JpegReader *reader)
 {
 	const struct jpeg_decompress_struct *jpeg = &reader->jpeg;
 	size_t row = (size_t) jpeg->output_width * (size_t) jpeg->output_components;
@@ -267,22 +267,22 @@ alloc_pixels(JpegReader *reader)
 }
 
 static void
-read_image(JpegReader *reader)
+read_jpeg(JpegReader *reader)
 {
 	struct jpeg_decompress_struct *jpeg = &reader->jpeg;
 	const Image *image = &reader->image;
 
-	read_headers(reader);
+	read_jpeg_headers(reader);
 	check_limits(reader);
 	jpeg_start_decompress(jpeg);
-	alloc_pixels(reader);
+	alloc_jpeg_pixels(reader);
 	while (jpeg->output_scanline < jpeg->output_height)
 	{
 		size_t y = jpeg->output_scanline;
 		JSAMPROW rows[1] = { reader->row };
 
 		if (jpeg_read_scanlines(jpeg, rows, 1) != 1)
-			fail(reader, "The data ends within the image.");
+			fail_jpeg(reader, "The data ends within the image.");
 		image_convert_row(reader->row, jpeg->output_components,
 						  image->pixels + y * image->width * image->channels, image->channels,
 						  (size_t) image->width);
@@ -303,14 +303,14 @@ image_jpeg_decode(const uint8_t *bytes, size_t length, int channels, const Image
 	};
 	ImageStatus status;
 
-	reader_init(&reader);
-	status = guarded(&reader, read_image);
+	init_jpeg(&reader);
+	status = guarded_jpeg(&reader, read_jpeg);
 	if (status == IMAGE_OK)
 	{
 		*image = reader.image;
 		reader.image.pixels = NULL;
 	}
-	reader_close(&reader);
+	close_jpeg(&reader);
 	return status;
 }
 
@@ -331,7 +331,7 @@ typedef struct JpegWriter
 } JpegWriter;
 
 static void
-on_write_error(j_common_ptr jpeg)
+on_jpeg_write_error(j_common_ptr jpeg)
 {
 	JpegWriter *writer = jpeg->client_data;
 	char text[JMSG_LENGTH_MAX];
@@ -354,7 +354,7 @@ on_write_message(j_common_ptr jpeg, int level)
 
 /* Doubles the buffer and points the library behind its used bytes. */
 static void
-grow(JpegWriter *writer, size_t used)
+grow_jpeg(JpegWriter *writer, size_t used)
 {
 	size_t capacity =
 		image_size_add(writer->capacity, writer->capacity > 0 ? writer->capacity : 16384);
@@ -365,6 +365,7 @@ grow(JpegWriter *writer, size_t used)
 		image_fail_memory(writer->error, capacity);
 		longjmp(writer->jump, 1);
 	}
+	INVARIANT(used <= capacity);
 	writer->bytes = bytes;
 	writer->capacity = capacity;
 	writer->destination.next_output_byte = bytes + used;
@@ -374,7 +375,7 @@ grow(JpegWriter *writer, size_t used)
 static void
 on_init_destination(j_compress_ptr jpeg)
 {
-	grow(jpeg->client_data, 0);
+	grow_jpeg(jpeg->client_data, 0);
 }
 
 /* Called when the buffer is full to the last byte. */
@@ -383,7 +384,7 @@ on_full(j_compress_ptr jpeg)
 {
 	JpegWriter *writer = jpeg->client_data;
 
-	grow(writer, writer->capacity);
+	grow_jpeg(writer, writer->capacity);
 	return TRUE;
 }
 
@@ -392,11 +393,12 @@ on_term_destination(j_compress_ptr jpeg)
 {
 	JpegWriter *writer = jpeg->client_data;
 
+	INVARIANT(writer->destination.free_in_buffer <= writer->capacity);
 	writer->length = writer->capacity - writer->destination.free_in_buffer;
 }
 
 static void
-write_image(JpegWriter *writer)
+write_jpeg(JpegWriter *writer)
 {
 	struct jpeg_compress_struct *jpeg = &writer->jpeg;
 	const Image *image = writer->image;
@@ -421,11 +423,11 @@ write_image(JpegWriter *writer)
 }
 
 static ImageStatus
-write_guarded(JpegWriter *writer)
+guarded_jpeg_write(JpegWriter *writer)
 {
 	if (setjmp(writer->jump) != 0)
 		return writer->error->code;
-	write_image(writer);
+	write_jpeg(writer);
 	return IMAGE_OK;
 }
 
@@ -442,13 +444,13 @@ image_encode_jpeg(const Image *image, int quality, uint8_t **bytes, size_t *leng
 		return image_fail(error, IMAGE_EINVALID, "wrong JPEG quality",
 						  "Quality is from 1 to 100, not %d.", quality);
 	writer.jpeg.err = jpeg_std_error(&writer.manager);
-	writer.manager.error_exit = on_write_error;
+	writer.manager.error_exit = on_jpeg_write_error;
 	writer.manager.emit_message = on_write_message;
 	writer.destination.init_destination = on_init_destination;
 	writer.destination.empty_output_buffer = on_full;
 	writer.destination.term_destination = on_term_destination;
 	writer.jpeg.client_data = &writer;
-	status = write_guarded(&writer);
+	status = guarded_jpeg_write(&writer);
 	jpeg_destroy_compress(&writer.jpeg);
 	if (status == IMAGE_OK)
 	{

@@ -2,18 +2,20 @@
  * png.c
  *	  PNG through libpng's low-level interface.
  *
- * A PngReader or PngWriter lives on its caller's stack and owns everything of
- * one call: libpng's structs, whose memory is counted against the caller's
- * limit, and the buffers of pixels. libpng leaves an error by longjmp to
- * guarded(), the only function with a setjmp; it has no variables of its own
- * and all state is in the struct, so nothing is lost by the jump. *_close frees
- * what is left, whichever way it went.
- *
- * What hostile files could reach is kept small: dimensions are checked on the
- * bytes of IHDR before libpng is asked, every chunk but IHDR, PLTE, tRNS, IDAT
- * and IEND is skipped unread (so gamma, profiles and orientation are ignored),
- * and libpng's simplified interface is not used.
+ * R1 A PngReader or PngWriter lives on its caller's stack and owns everything
+ *    of one call: libpng's structs and the buffers of pixels.
+ * R2 What a reader holds is counted in `used`, which never exceeds the caller's
+ *    limit.
+ * R3 libpng leaves an error by longjmp to a guarded function, the only ones
+ *    with a setjmp. They have no variables of their own and all state is in the
+ *    struct, so nothing is lost by the jump.
+ * R4 What is left is freed by who made the struct, whichever way it went.
+ * R5 What hostile files could reach is kept small. Dimensions are checked on
+ *    the bytes of IHDR before libpng is asked. Every chunk but IHDR, PLTE,
+ *    tRNS, IDAT and IEND is skipped unread, so gamma, profiles and orientation
+ *    are ignored.
  */
+#include "common/invariant.h"
 #include "image/image_private.h"
 
 #include <png.h>
@@ -61,7 +63,7 @@ typedef struct PngReader
 } PngReader;
 
 static void
-on_error(png_structp png, png_const_charp text)
+on_png_error(png_structp png, png_const_charp text)
 {
 	PngReader *reader = png_get_error_ptr(png);
 
@@ -85,6 +87,7 @@ on_read(png_structp png, png_bytep to, size_t n)
 {
 	PngReader *reader = png_get_io_ptr(png);
 
+	INVARIANT(reader->offset <= reader->length);
 	if (n > reader->length - reader->offset)
 		png_error(png, "unexpected end of data");
 	memcpy(to, reader->bytes + reader->offset, n);
@@ -97,6 +100,7 @@ reader_alloc(PngReader *reader, size_t bytes)
 	size_t total = image_size_add(bytes, BLOCK_HEADER);
 	uint8_t *block;
 
+	INVARIANT(reader->limits == NULL || reader->used <= reader->limits->max_memory);
 	if (reader->limits != NULL && total > reader->limits->max_memory - reader->used)
 	{
 		reader->over_limit = true;
@@ -123,6 +127,7 @@ reader_free(PngReader *reader, void *pointer)
 		return;
 	block = (uint8_t *) pointer - BLOCK_HEADER;
 	memcpy(&total, block, sizeof(total));
+	INVARIANT(reader->used >= total);
 	reader->used -= total;
 	free(block);
 }
@@ -139,9 +144,9 @@ on_free(png_structp png, png_voidp pointer)
 	reader_free(png_get_mem_ptr(png), pointer);
 }
 
-/* Runs a body that libpng, or fail(), may leave by longjmp. */
+/* Runs a body that libpng, or fail_png, may leave by longjmp. */
 static ImageStatus
-guarded(PngReader *reader, void (*body)(PngReader *))
+guarded_png(PngReader *reader, void (*body)(PngReader *))
 {
 	if (setjmp(reader->jump) != 0)
 		return reader->error->code;
@@ -150,14 +155,14 @@ guarded(PngReader *reader, void (*body)(PngReader *))
 }
 
 static void
-fail(PngReader *reader, const char *detail)
+fail_png(PngReader *reader, const char *detail)
 {
 	image_fail(reader->error, IMAGE_EINVALID, decode_failed, "%s", detail);
 	longjmp(reader->jump, 1);
 }
 
 static void
-reader_close(PngReader *reader)
+close_png(PngReader *reader)
 {
 	reader_free(reader, reader->rows);
 	png_destroy_read_struct(&reader->png, &reader->info, NULL);
@@ -176,23 +181,23 @@ big_endian(const uint8_t *bytes)
  * libpng's structs and tells them that nothing larger may follow.
  */
 static void
-read_headers(PngReader *reader)
+read_png_headers(PngReader *reader)
 {
 	uint32_t width, height;
 
 	if (reader->length < FIRST_CHUNK_END)
-		fail(reader, "The data ends within the header.");
+		fail_png(reader, "The data ends within the header.");
 	if (big_endian(reader->bytes + 8) != 13 || memcmp(reader->bytes + 12, "IHDR", 4) != 0)
-		fail(reader, "The first chunk is not an IHDR chunk of 13 bytes.");
+		fail_png(reader, "The first chunk is not an IHDR chunk of 13 bytes.");
 	width = big_endian(reader->bytes + 16);
 	height = big_endian(reader->bytes + 20);
 	if (width == 0 || height == 0 || width > INT32_MAX || height > INT32_MAX)
-		fail(reader, "The header declares an impossible width or height.");
+		fail_png(reader, "The header declares an impossible width or height.");
 	if (reader->limits != NULL &&
 		image_check_pixels(width, height, reader->limits, reader->error) != IMAGE_OK)
 		longjmp(reader->jump, 1);
 
-	reader->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reader, on_error, on_warning,
+	reader->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reader, on_png_error, on_warning,
 										   reader, on_malloc, on_free);
 	if (reader->png != NULL)
 		reader->info = png_create_info_struct(reader->png);
@@ -224,7 +229,7 @@ ImageStatus
 image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error)
 {
 	PngReader reader = { .bytes = bytes, .length = length, .error = error };
-	ImageStatus status = guarded(&reader, read_headers);
+	ImageStatus status = guarded_png(&reader, read_png_headers);
 
 	if (status == IMAGE_OK)
 	{
@@ -238,7 +243,7 @@ image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError 
 		if (color & PNG_COLOR_MASK_ALPHA || has_transparency(&reader))
 			info->channels++;
 	}
-	reader_close(&reader);
+	close_png(&reader);
 	return status;
 }
 
@@ -276,6 +281,7 @@ compressed_bytes(const PngReader *reader)
 	uint64_t sum = 0;
 	size_t at = 8;
 
+	INVARIANT(reader->length >= FIRST_CHUNK_END);
 	while (reader->length - at >= 12)
 	{
 		uint32_t n = big_endian(reader->bytes + at);
@@ -305,7 +311,7 @@ check_compressed(PngReader *reader)
  * limit.
  */
 static void
-alloc_pixels(PngReader *reader, int channels)
+alloc_png_pixels(PngReader *reader, int channels)
 {
 	size_t width = png_get_image_width(reader->png, reader->info);
 	size_t height = png_get_image_height(reader->png, reader->info);
@@ -315,6 +321,7 @@ alloc_pixels(PngReader *reader, int channels)
 
 	if (png_get_rowbytes(reader->png, reader->info) != row)
 		png_error(reader->png, "unexpected size of a row");
+	INVARIANT(reader->used <= reader->limits->max_memory);
 	reader->over_limit = output > reader->limits->max_memory - reader->used;
 	if (reader->over_limit ||
 		image_alloc(&reader->image, (int) width, (int) height, channels, reader->error) != IMAGE_OK)
@@ -361,12 +368,12 @@ read_rows(PngReader *reader)
 }
 
 static void
-read_image(PngReader *reader)
+read_png(PngReader *reader)
 {
-	read_headers(reader);
+	read_png_headers(reader);
 	check_compressed(reader);
 	set_transforms(reader);
-	alloc_pixels(reader, reader->image.channels);
+	alloc_png_pixels(reader, reader->image.channels);
 	read_rows(reader);
 	/*
 	 * reads on to IEND, so that a file cut off behind its last row is found out
@@ -383,14 +390,14 @@ image_png_decode(const uint8_t *bytes, size_t length, int channels, const ImageL
 						 .limits = limits,
 						 .error = error,
 						 .image.channels = channels };
-	ImageStatus status = guarded(&reader, read_image);
+	ImageStatus status = guarded_png(&reader, read_png);
 
 	if (status == IMAGE_OK)
 	{
 		*image = reader.image;
 		reader.image.pixels = NULL;
 	}
-	reader_close(&reader);
+	close_png(&reader);
 	return status;
 }
 
@@ -424,7 +431,7 @@ typedef struct PngWriter
 } PngWriter;
 
 static void
-on_write_error(png_structp png, png_const_charp text)
+on_png_write_error(png_structp png, png_const_charp text)
 {
 	PngWriter *writer = png_get_error_ptr(png);
 
@@ -486,12 +493,12 @@ on_flush(png_structp png)
  * settings of libpng on photographs, five times quicker than level 6.
  */
 static void
-write_image(PngWriter *writer)
+write_png(PngWriter *writer)
 {
 	const Image *image = writer->image;
 	size_t row = (size_t) image->width * image->channels;
 
-	writer->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, writer, on_write_error,
+	writer->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, writer, on_png_write_error,
 											on_warning, writer, on_write_malloc, on_write_free);
 	if (writer->png != NULL)
 		writer->info = png_create_info_struct(writer->png);
@@ -516,11 +523,11 @@ write_image(PngWriter *writer)
 }
 
 static ImageStatus
-write_guarded(PngWriter *writer)
+guarded_png_write(PngWriter *writer)
 {
 	if (setjmp(writer->jump) != 0)
 		return writer->error->code;
-	write_image(writer);
+	write_png(writer);
 	return IMAGE_OK;
 }
 
@@ -532,7 +539,7 @@ image_encode_png(const Image *image, uint8_t **bytes, size_t *length, ImageError
 
 	*bytes = NULL;
 	*length = 0;
-	status = write_guarded(&writer);
+	status = guarded_png_write(&writer);
 	png_destroy_write_struct(&writer.png, &writer.info);
 	if (status == IMAGE_OK)
 	{

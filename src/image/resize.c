@@ -31,14 +31,33 @@
  * The taps of one pass: output i is the sum of weight[i * width + j] *
  * input[first[i] + j], j < count[i].
  */
-typedef struct Taps
+typedef struct ResizeTaps
 {
 	int width; /* most taps an output has */
 	int *first;
 	int *count;
 	int32_t *weight;
 	double *scratch; /* the weights of one output before rounding */
-} Taps;
+} ResizeTaps;
+
+/* Most taps an output has: at least ceil(support) * 2 + 1. */
+static int
+taps_width(double support)
+{
+	return (int) support * 2 + 3;
+}
+
+/* What taps_make takes; `in` and `out` are from 1 to MAX_SIDE. */
+static size_t
+taps_bytes(int in, int out)
+{
+	size_t width = (size_t) taps_width(in > out ? 2.0 * in / out : 2.0);
+
+	return image_size_add(
+		image_size_mul((size_t) out, 2 * sizeof(int)),
+		image_size_add(image_size_mul(image_size_mul((size_t) out, width), sizeof(int32_t)),
+					   image_size_mul(width, sizeof(double))));
+}
 
 /* Keys' cubic with a = -0.5. */
 static double
@@ -56,7 +75,7 @@ cubic(double x)
 }
 
 static void
-taps_free(Taps *taps)
+taps_free(ResizeTaps *taps)
 {
 	free(taps->first);
 	free(taps->count);
@@ -65,12 +84,12 @@ taps_free(Taps *taps)
 }
 
 static ImageStatus
-taps_alloc(Taps *taps, int out, double support, ImageError *error)
+taps_alloc(ResizeTaps *taps, int out, double support, ImageError *error)
 {
 	size_t bytes;
 
 	memset(taps, 0, sizeof(*taps));
-	taps->width = (int) support * 2 + 3; /* >= ceil(support) * 2 + 1 */
+	taps->width = taps_width(support);
 	bytes = image_size_mul(image_size_mul((size_t) out, (size_t) taps->width), sizeof(int32_t));
 	if (bytes <= PTRDIFF_MAX)
 	{
@@ -88,7 +107,7 @@ taps_alloc(Taps *taps, int out, double support, ImageError *error)
 }
 
 static ImageStatus
-taps_make(Taps *taps, int in, int out, ImageError *error)
+taps_make(ResizeTaps *taps, int in, int out, ImageError *error)
 {
 	double scale = (double) in / out;
 	double stretch = scale < 1.0 ? 1.0 : scale;
@@ -134,7 +153,7 @@ to_byte(int32_t sum)
 }
 
 static void
-pass_horizontal(const Image *in, Image *out, const Taps *taps)
+pass_horizontal(const Image *in, Image *out, const ResizeTaps *taps)
 {
 	const int channels = in->channels;
 
@@ -170,7 +189,7 @@ pass_horizontal(const Image *in, Image *out, const Taps *taps)
  * sums has width * channels elements.
  */
 static void
-pass_vertical(const Image *in, Image *out, const Taps *taps, int32_t *sums)
+pass_vertical(const Image *in, Image *out, const ResizeTaps *taps, int32_t *sums)
 {
 	const size_t stride = (size_t) in->width * in->channels;
 
@@ -193,7 +212,7 @@ pass_vertical(const Image *in, Image *out, const Taps *taps, int32_t *sums)
 static ImageStatus
 resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
 {
-	Taps taps;
+	ResizeTaps taps;
 
 	if (taps_make(&taps, in->width, width, error) != IMAGE_OK)
 		return error->code;
@@ -206,7 +225,7 @@ resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
 static ImageStatus
 resize_vertical(const Image *in, int height, Image *out, ImageError *error)
 {
-	Taps taps;
+	ResizeTaps taps;
 	size_t bytes =
 		image_size_mul(image_size_mul((size_t) in->width, (size_t) in->channels), sizeof(int32_t));
 	int32_t *sums;
@@ -242,6 +261,29 @@ is_vertical_first(const Image *in, int width, int height)
 	int shrink = in->height - height;
 
 	return shrink > 0 && shrink > (in->width - width) * 2;
+}
+
+/*
+ * Both passes' taps, the larger of the two images that may be between them, the
+ * sums of a vertical pass, and the result.
+ */
+size_t
+image_resize_bytes(int in_width, int in_height, int channels, int width, int height)
+{
+	size_t between = in_width > in_height ? (size_t) in_width : (size_t) in_height;
+	size_t side = width > height ? (size_t) width : (size_t) height;
+	size_t pixels = image_size_add(image_size_mul(between, side),
+								   image_size_mul((size_t) width, (size_t) height));
+
+	if (width < 1 || height < 1 || in_width < 1 || in_height < 1 || width > MAX_SIDE ||
+		height > MAX_SIDE || in_width > MAX_SIDE || in_height > MAX_SIDE)
+		return 0; /* it is refused */
+	pixels = image_size_mul(pixels, (size_t) channels);
+	pixels = image_size_add(
+		pixels, image_size_mul(image_size_mul(between > side ? between : side, (size_t) channels),
+							   sizeof(int32_t)));
+	return image_size_add(
+		pixels, image_size_add(taps_bytes(in_width, width), taps_bytes(in_height, height)));
 }
 
 ImageStatus

@@ -23,10 +23,10 @@ sources()						# sources TARGET: what it reads with; of the neural core only the
 	local below=$(echo "$ROOT"/src/{common,image,plot,format,nn,nn/ref}/*.c)
 
 	case $1 in
-		png | jpeg) echo "$ROOT"/src/image/*.c ;;
+		png | jpeg) echo "$ROOT"/src/{common,image}/*.c ;;
 		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,nn_error}.c "$ROOT"/src/common/*.c ;;
 		options) echo "$ROOT"/src/{common,nn,nn/ref}/*.c ;;
-		plot) echo "$ROOT"/src/{plot,image}/*.c ;;
+		plot) echo "$ROOT"/src/{common,plot,image}/*.c ;;
 		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /run_main.c) $below ;;
 		# these targets have a server and an executor of their own: fuzz_engine.h
 		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) $below ;;

@@ -1,7 +1,8 @@
 /*
  * failing_malloc.h
  *	  Makes the n-th allocation of the program fail, and all later ones too
- *	  unless one failure is asked for, and counts what is not freed.
+ *	  unless one failure is asked for, and counts what is not freed, and the
+ *	  bytes held at most.
  *
  * Defines malloc and its family for the whole program, libraries included, on
  * top of glibc's own entry points. A sanitizer has its own allocator, which
@@ -12,6 +13,7 @@
 #define BICYCLE_FAILING_MALLOC_H
 
 #include <errno.h>
+#include <malloc.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -24,7 +26,6 @@ extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *block, size_t size);
 extern void *__libc_memalign(size_t alignment, size_t size);
-extern void *memalign(size_t alignment, size_t size);
 extern void __libc_free(void *block);
 
 /*
@@ -37,6 +38,7 @@ static long allocations_until_failure = -1; /* so many succeed, then none does; 
 static int allocations_fail_once;           /* those after the one that fails succeed again */
 static long allocations_alive;
 static long allocations_before; /* of allocations_alive, when failures began */
+static long allocated_bytes, allocated_peak;
 
 static int
 allocation_fails(void)
@@ -53,11 +55,20 @@ allocation_fails(void)
 	return 0;
 }
 
+static void
+count_bytes(void *block, long sign)
+{
+	allocated_bytes += sign * (long) malloc_usable_size(block);
+	if (allocated_bytes > allocated_peak)
+		allocated_peak = allocated_bytes;
+}
+
 static void *
 count_allocation(void *block)
 {
 	if (block != NULL)
 		allocations_alive++;
+	count_bytes(block, 1);
 	return block;
 }
 
@@ -111,10 +122,16 @@ memalign(size_t alignment, size_t size)
 EXPORTED void *
 realloc(void *block, size_t size)
 {
+	void *moved;
+
 	if (allocation_fails())
 		return NULL;
-	return block == NULL ? count_allocation(__libc_realloc(block, size))
-						 : __libc_realloc(block, size);
+	if (block == NULL)
+		return count_allocation(__libc_malloc(size));
+	count_bytes(block, -1);
+	moved = __libc_realloc(block, size);
+	count_bytes(moved != NULL ? moved : block, 1);
+	return moved;
 }
 
 EXPORTED void
@@ -122,6 +139,7 @@ free(void *block)
 {
 	if (block != NULL)
 		allocations_alive--;
+	count_bytes(block, -1);
 	__libc_free(block);
 }
 #endif

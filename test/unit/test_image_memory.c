@@ -1,7 +1,7 @@
 /*
  * test_image_memory.c
  *	  Whichever allocation fails, the libraries' included, an image function
- *	  says so and leaves nothing behind.
+ *	  says so and leaves nothing behind; and none takes more than it announces.
  */
 #include "failing_malloc.h"
 #include "image_fixture.h"
@@ -97,6 +97,27 @@ fail_each(const char *what, Work work, const Input *input)
 	ok(status == IMAGE_OK && clean && n > 1, "%s: each of %d allocations", what, n - 1);
 }
 
+/* From in_width x in_height to width x height. */
+static void
+bound_resize(int in_width, int in_height, int channels, int width, int height)
+{
+	const long slack = 16 * 4096; /* malloc's own, a page a block */
+	long bound = (long) image_resize_bytes(in_width, in_height, channels, width, height);
+	Image in = noise_image(in_width, in_height, channels, 1), out;
+	ImageError error;
+	long before = allocated_bytes, taken;
+	bool resized;
+
+	allocated_peak = before;
+	resized = image_resize(&in, width, height, &out, &error) == IMAGE_OK;
+	taken = allocated_peak - before;
+	ok(resized && taken <= bound + slack,
+	   "%d x %d x %d to %d x %d takes %ld bytes of %ld announced", in_width, in_height, channels,
+	   width, height, taken, bound);
+	image_free(&in);
+	image_free(&out);
+}
+
 int
 main(void)
 {
@@ -117,6 +138,11 @@ main(void)
 	fail_each("encoding as JPEG", encode_jpeg, &input);
 	fail_each("a contact sheet", sheet, &input);
 	image_free(&input.image);
+	bound_resize(1, 200000, 1, 16, 16);
+	bound_resize(200000, 1, 1, 16, 16);
+	bound_resize(1000, 700, 3, 256, 256);
+	bound_resize(8, 8, 3, 900, 1100);
+	bound_resize(2000, 64, 3, 64, 64);
 	return done_testing();
 }
 

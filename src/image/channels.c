@@ -1,5 +1,5 @@
 /*
- * convert.c
+ * channels.c
  *	  Rows of decoded pixels to what the networks take: alpha over white, gray
  *	  or colour.
  *
