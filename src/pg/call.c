@@ -491,7 +491,7 @@ call_turn(void)
 {
 	bool moved;
 
-	if (bicycle_debug || invariant_checking())
+	if (session_checking())
 		calls_check();
 	session_open(false);
 	/*
@@ -623,11 +623,14 @@ call_free(Call *call)
 
 /* ---- Cleaning up --------------------------------------------------------- */
 
+/* No call outlives its transaction. */
 static void
 release_calls(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
 {
 	dlist_mutable_iter iter;
 
+	INVARIANT(phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level || !session_checking() ||
+			  dlist_is_empty(&calls));
 	if (phase == RESOURCE_RELEASE_BEFORE_LOCKS)
 	{
 		dlist_foreach_modify(iter, &calls)

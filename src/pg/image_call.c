@@ -1,6 +1,6 @@
 /*
  * image_call.c
- *	  What calls about images share: argument, request and answer.
+ *	  What calls about images share: argument, header and answer.
  *
  * R1 A call that names a version ignores the session: PNG, and the precision of
  *    the version's config. Its bytes depend on its arguments alone, which lets

@@ -131,6 +131,12 @@ queue_check(const ByteQueue *q)
 	INVARIANT((q->data == NULL) == (q->capacity == 0));
 }
 
+bool
+session_checking(void)
+{
+	return bicycle_debug || invariant_checking();
+}
+
 /* Nothing waits for a connection that is not there. */
 void
 session_check(void)
@@ -389,6 +395,8 @@ session_wait(long timeout)
 {
 	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE;
 
+	if (session_checking())
+		session_check();
 	if (session_pending() > 0)
 		events |= WL_SOCKET_WRITEABLE;
 	if (timeout >= 0)

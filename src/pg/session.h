@@ -73,7 +73,11 @@ extern bool session_read(void);
  */
 extern void session_wait(long timeout);
 
-/* R3 of common/invariant.h: the state of the connection. */
+/*
+ * R3 of common/invariant.h: whether sessions check their state, and the state
+ *    of the connection.
+ */
+extern bool session_checking(void);
 extern void session_check(void);
 
 /* The engine sent nonsense: drops the connection and raises 08P01. */
