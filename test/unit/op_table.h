@@ -1,25 +1,19 @@
 /*
  * op_table.h
- *	  Every operator of a device against the reference device: one table of
- *	  cases, each run on both with the same random weights and inputs, alone or
- *	  followed by a norm and activations, from and into slices of wider buffers.
+ *	  Every operator: one table of cases, and the graph of each. op_forward.h
+ *	  runs the forward steps of a device against the reference device,
+ *	  test_train_backward.c the backward steps against central differences and
+ *	  device against device.
  *
- * Compared by the normalised mean square error, sum (got - expected)^2 / sum
- * expected^2; the reference always computes in double from the same numbers.
+ * An operator stands alone or followed by a norm and activations, reads and
+ * writes maps or slices of wider ones. Where its inputs come from and where its
+ * results go is the test's affair.
  */
 #ifndef BICYCLE_OP_TABLE_H
 #define BICYCLE_OP_TABLE_H
 
 #include "nn_fixture.h"
 #include "nn/params.h"
-
-/* A test that includes this may say otherwise. */
-#ifndef RUNS
-#define RUNS 1
-#endif
-#ifndef MAX_PRODUCTS
-#define MAX_PRODUCTS INFINITY
-#endif
 
 /* Channels of the wider buffers beside a slice. */
 #define BEFORE 3
@@ -31,6 +25,14 @@ typedef enum Input
 	FLAT,  /* one value a channel */
 	OFFSET /* a large mean and little else */
 } Input;
+
+/* Which tests a case is for: forward, backward. */
+typedef enum When
+{
+	INFERENCE,
+	BOTH_WAYS,
+	IN_TRAINING /* an operator, or dropout, that inference does not have */
+} When;
 
 typedef struct Case
 {
@@ -47,6 +49,9 @@ typedef struct Case
 	NnActChain act[2];
 	bool slices; /* the input is a slice, and so are the outputs of a NORM_ACT */
 	Input input;
+	float dropout;   /* of the NORM_ACT */
+	NnLossArgs loss; /* of a loss */
+	When when;
 } Case;
 
 #define CONV(n, h, w, c, o, k, s, p) \
@@ -59,9 +64,46 @@ typedef struct Case
 	.followed = true, .norm = NN_NORM_##norm_, .readers = 2, \
 	.act = { { NN_ACT_##first, NN_ACT_NONE }, { NN_ACT_LRELU, NN_ACT_##second } }
 #define Z(n, a) .nz = n, .z_act = NN_ACT_##a
+#define NORM(n, h, w, c) .op = NN_OP_NORM_ACT, .in = { n, h, w, c }
 #define SLICES .slices = true
+#define BOTH .when = BOTH_WAYS
+#define TRAINING .when = IN_TRAINING
 
 static const Case cases[] = {
+	/* small ones, for gradients, too */
+	{ CONV(2, 6, 5, 3, 5, 3, 1, 1), BOTH },
+	{ CONV(2, 8, 6, 3, 4, 4, 2, 1), BOTH },
+	{ CONV(1, 5, 6, 4, 3, 4, 1, 1), BOTH },
+	{ CONV(2, 2, 2, 5, 4, 4, 2, 1), BOTH },
+	{ CONV(2, 4, 3, 5, 6, 1, 1, 0), BOTH },
+	{ CONV(2, 4, 3, 5, 6, 3, 1, 1), SLICES, BOTH },
+	{ CONV(2, 6, 6, 3, 5, 4, 2, 1), Z(3, LRELU), BOTH },
+	{ CONV(2, 3, 3, 19, 5, 3, 1, 1), Z(19, NONE), BOTH },
+	{ CONV(2, 12, 12, 3, 5, 4, 2, 1), Z(2, LRELU), THEN_TWO(INSTANCE, LRELU, RELU), BOTH },
+	{ CONVT(2, 3, 4, 6, 5), BOTH },
+	{ CONVT(2, 1, 1, 6, 5), BOTH },
+	{ CONVT(2, 3, 3, 6, 5), THEN(BATCH, RELU), SLICES, BOTH },
+	{ NORM(2, 5, 4, 3), THEN_TWO(INSTANCE, LRELU, ELU), SLICES, BOTH },
+	{ NORM(2, 3, 3, 40), THEN_TWO(INSTANCE, LRELU, ELU), BOTH },
+	{ NORM(3, 4, 4, 3), THEN_TWO(BATCH, ELU, RELU), SLICES, BOTH },
+	{ NORM(2, 4, 4, 5), THEN_TWO(NONE, TANH, NONE), BOTH },
+	{ NORM(2, 4, 4, 5), THEN_TWO(NONE, TANH, RELU), SLICES, BOTH },
+	{ NORM(2, 6, 4, 8), THEN_TWO(INSTANCE, LRELU, ELU), .dropout = 0.5f, TRAINING },
+	{ NORM(2, 4, 4, 20), THEN_TWO(BATCH, ELU, RELU), SLICES, .dropout = 0.25f, TRAINING },
+	{ .op = NN_OP_UPSAMPLE, .in = { 2, 3, 4, 3 }, .pad = 1, BOTH },
+	{ .op = NN_OP_UPSAMPLE, .in = { 2, 1, 1, 17 }, .pad = 1, BOTH },
+	{ .op = NN_OP_AVGPOOL, .in = { 2, 6, 7, 3 }, .kernel = 2, .stride = 2, BOTH },
+	{ .op = NN_OP_AVGPOOL, .in = { 2, 6, 7, 3 }, .kernel = 3, .stride = 2, .pad = 1, SLICES, BOTH },
+	{ .op = NN_OP_LINEAR, .in = { 3, 1, 1, 4 }, .channels = 7, BOTH },
+	{ .op = NN_OP_ADD, .in = { 2, 3, 3, 4 }, BOTH },
+	{ .op = NN_OP_ADD, .in = { 2, 3, 3, 4 }, SLICES, BOTH },
+	{ .op = NN_OP_COPY, .in = { 2, 3, 3, 4 }, SLICES, TRAINING },
+	{ .op = NN_OP_REPARAM, .in = { 3, 1, 1, 6 }, TRAINING },
+	{ .op = NN_OP_GAN_LOSS, .in = { 2, 3, 3, 4 }, .loss = { 0.7, 1, true }, TRAINING },
+	{ .op = NN_OP_GAN_LOSS, .in = { 2, 3, 3, 4 }, .loss = { 0.3, 0, true }, SLICES, TRAINING },
+	{ .op = NN_OP_GAN_LOSS, .in = { 2, 3, 3, 4 }, .loss = { 0.2, 1, false }, TRAINING },
+	{ .op = NN_OP_L1_LOSS, .in = { 2, 3, 3, 4 }, .loss = { .scale = 3 }, TRAINING },
+	{ .op = NN_OP_KL_LOSS, .in = { 3, 1, 1, 6 }, .loss = { .scale = 0.1 }, TRAINING },
 	/* convolutions 4x4, stride 2: the way down */
 	{ CONV(1, 8, 8, 3, 64, 4, 2, 1) },
 	{ CONV(2, 16, 16, 5, 7, 4, 2, 1) },
@@ -115,7 +157,7 @@ static const Case cases[] = {
 	{ CONVT(2, 6, 6, 16, 3) },
 	{ CONVT(1, 3, 3, 16, 24) },
 	/* norms by themselves */
-	{ .op = NN_OP_NORM_ACT, .in = { 2, 32, 32, 64 }, THEN_TWO(INSTANCE, LRELU, RELU) },
+	{ NORM(2, 32, 32, 64), THEN_TWO(INSTANCE, LRELU, RELU) },
 	{ .op = NN_OP_NORM_ACT, .in = { 2, 7, 5, 37 }, THEN_TWO(INSTANCE, ELU, TANH), SLICES },
 	{ .op = NN_OP_NORM_ACT, .in = { 1, 64, 64, 192 }, THEN(INSTANCE, LRELU) },
 	{ .op = NN_OP_NORM_ACT, .in = { 2, 2, 1, 130 }, THEN(INSTANCE, NONE), SLICES },
@@ -148,292 +190,152 @@ static const Case cases[] = {
 	{ .op = NN_OP_ADD, .in = { 2, 3, 5, 21 }, SLICES },
 };
 
-/* A case on one device. */
-typedef struct Run
-{
-	NnParams params;
-	float *weights;
-	NnGraph graph;
-	NnBinding bindings[8];
-	int nbindings;
-	int outputs; /* the last of the bindings */
-	bool half;   /* inputs have 8 bits, so that both devices see the same numbers */
-} Run;
+#define CASES (sizeof(cases) / sizeof(cases[0]))
 
-static size_t
-elements(const Run *r, int value)
-{
-	NnShape s = r->graph.values[value].shape;
+/* ---- The graph of a case ------------------------------------------------- */
 
-	return (size_t) s.n * s.h * s.w * s.c;
-}
+typedef struct Builder Builder;
+
+struct Builder
+{
+	NnGraph *g;
+	NnParams *params; /* the graph's */
+
+	/* An input of the operator; a constant has no gradient. */
+	int (*source)(Builder *b, const Case *t, NnShape shape, bool constant);
+
+	/* Takes a result; not those of losses. */
+	void (*result)(Builder *b, int value);
+};
 
 static int
-param(Run *r, int ndim, const int64_t *shape)
+case_param(Builder *b, int ndim, const int64_t *shape)
 {
-	return nn_params_add(&r->params, NN_NET_G, "p", ndim, shape);
+	char name[32];
+
+	snprintf(name, sizeof(name), "p%d", b->params->n);
+	return nn_params_add(b->params, NN_NET_G, name, ndim, shape);
 }
 
 static void
-bind(Run *r, int value, bool output)
+case_norm_act(Builder *b, const Case *t, int x)
 {
-	r->bindings[r->nbindings++] =
-		(NnBinding){ value, calloc(elements(r, value) + 1, sizeof(float)) };
-	r->outputs += output;
-	if (output)
-		nn_output(&r->graph, value);
-}
-
-/*
- * An input, bound to its buffer; with slices the buffer is wider than the value
- * returned.
- */
-static int
-input(Run *r, const Case *t, NnShape shape, uint32_t seed)
-{
-	NnShape wide = shape;
-	int value;
-	double *numbers;
-	size_t n;
-	float *data;
-
-	wide.c += t->slices ? BEFORE + AFTER : 0;
-	value = nn_input(&r->graph, wide, "in");
-	bind(r, value, false);
-	data = r->bindings[r->nbindings - 1].data;
-	n = elements(r, value);
-	numbers = malloc(n * sizeof(double));
-	lcg_fill(seed, 1, n, numbers);
-	for (size_t i = 0; i < n; i++)
-	{
-		double flat = numbers[i % wide.c];
-
-		data[i] = (float) (t->input == RANDOM ? numbers[i]
-						   : t->input == FLAT ? flat
-											  : 100 + 20 * flat + 0.01 * numbers[i]);
-		if (r->half)
-			data[i] = (float) (rint(data[i] * 128) / 128);
-	}
-	free(numbers);
-	return t->slices ? nn_view(&r->graph, value, BEFORE, shape.c, "slice") : value;
-}
-
-static int
-norm_act(Run *r, const Case *t, int x)
-{
-	NnShape wide = r->graph.values[x].shape;
+	NnNormArgs args = { .kind = t->norm, .dropout = t->dropout };
+	NnShape wide = b->g->values[x].shape;
 	int64_t c = wide.c;
 	int state[4], out[2] = { -1, -1 };
-	NnNormArgs args;
 
 	for (int i = 0; t->norm == NN_NORM_BATCH && i < 4; i++)
-		state[i] = param(r, 1, &c);
+	{
+		state[i] = case_param(b, 1, &c);
+		b->params->list[state[i]].buffer = i >= 2;
+	}
+	memcpy(args.act, t->act, sizeof(args.act));
 	wide.c += BEFORE + AFTER;
 	for (int i = 0; (t->slices || t->readers > 1) && i < t->readers; i++)
-		out[i] = t->slices
-					 ? nn_view(&r->graph, nn_value(&r->graph, wide, "wide"), BEFORE, (int) c, "out")
-					 : nn_value(&r->graph, r->graph.values[x].shape, "out");
-	args = (NnNormArgs){ .kind = t->norm };
-	memcpy(args.act, t->act, sizeof(args.act));
-	out[0] = nn_norm_act(&r->graph, x, out, state, &args, "norm");
+		out[i] = t->slices ? nn_view(b->g, nn_value(b->g, wide, "wide"), BEFORE, (int) c, "out")
+						   : nn_value(b->g, b->g->values[x].shape, "out");
+	out[0] = nn_norm_act(b->g, x, out, state, &args, "norm");
 	for (int i = 0; i < t->readers; i++)
-		bind(r, out[i], true);
-	return out[0];
+		b->result(b, out[i]);
 }
 
-static void
-build(Run *r, const Case *t, bool half)
+/* The weight of an operator that has one; -1 of others. */
+static int
+case_weight(Builder *b, const Case *t)
 {
 	int64_t inputs = t->in.c + t->nz, channels = t->channels;
-	int x, y = -1, z = -1;
 
-	memset(r, 0, sizeof(*r));
-	r->half = half;
-	nn_graph_init(&r->graph, &r->params);
-	x = input(r, t, t->in, 3);
-	if (t->nz > 0)
-	{
-		Case plain = { .input = RANDOM };
-
-		z = input(r, &plain, (NnShape){ t->in.n, 1, 1, t->nz }, 4);
-	}
 	switch (t->op)
 	{
 		case NN_OP_CONV:
-			y = nn_conv(&r->graph, x, z,
-						param(r, 4, (int64_t[]){ channels, inputs, t->kernel, t->kernel }),
-						param(r, 1, &channels),
-						(NnConvArgs){ t->kernel, t->stride, t->pad, t->z_act }, "conv");
-			break;
+			return case_param(b, 4, (int64_t[]){ channels, inputs, t->kernel, t->kernel });
 		case NN_OP_CONVT:
-			y = nn_convt(&r->graph, x, param(r, 4, (int64_t[]){ inputs, channels, 4, 4 }),
-						 param(r, 1, &channels), "convt");
-			break;
-		case NN_OP_NORM_ACT:
-			y = x;
-			break;
-		case NN_OP_UPSAMPLE:
-			y = nn_upsample(&r->graph, x, t->pad, "up");
-			break;
-		case NN_OP_AVGPOOL:
-			y = nn_avgpool(&r->graph, x, t->kernel, t->stride, t->pad, "pool");
-			break;
+			return case_param(b, 4, (int64_t[]){ inputs, channels, 4, 4 });
 		case NN_OP_LINEAR:
-			y = nn_linear(&r->graph, x, param(r, 2, (int64_t[]){ channels, inputs }),
-						  param(r, 1, &channels), "fc");
-			break;
-		case NN_OP_ADD:
-			y = nn_add(&r->graph, x, input(r, t, t->in, 5), "add");
-			break;
+			return case_param(b, 2, (int64_t[]){ channels, inputs });
 		default:
+			return -1;
+	}
+}
+
+/* The operator alone; its result, -1 of losses, x of a NORM_ACT. */
+static int
+case_operator(Builder *b, const Case *t, int x)
+{
+	const Case plain = { .input = RANDOM };
+	int weight = case_weight(b, t);
+	int bias = weight >= 0 ? case_param(b, 1, (int64_t[]){ t->channels }) : -1;
+	int z = -1;
+
+	switch (t->op)
+	{
+		case NN_OP_CONV:
+			if (t->nz > 0)
+				z = b->source(b, &plain, (NnShape){ t->in.n, 1, 1, t->nz }, false);
+			return nn_conv(b->g, x, z, weight, bias,
+						   (NnConvArgs){ t->kernel, t->stride, t->pad, t->z_act }, "conv");
+		case NN_OP_CONVT:
+			return nn_convt(b->g, x, weight, bias, "convt");
+		case NN_OP_LINEAR:
+			return nn_linear(b->g, x, weight, bias, "fc");
+		case NN_OP_UPSAMPLE:
+			return nn_upsample(b->g, x, t->pad, "up");
+		case NN_OP_AVGPOOL:
+			return nn_avgpool(b->g, x, t->kernel, t->stride, t->pad, "pool");
+		case NN_OP_ADD:
+			return nn_add(b->g, x, b->source(b, t, t->in, false), "add");
+		case NN_OP_COPY:
+			return nn_copy(b->g, x, -1, "copy");
+		case NN_OP_REPARAM:
+			z = b->source(b, t, t->in, false);
+			return nn_reparam(b->g, x, z, b->source(b, t, t->in, true), -1, "sample");
+		case NN_OP_GAN_LOSS:
+			nn_gan_loss(b->g, x, t->loss.vanilla, t->loss.target, t->loss.scale, "gan");
+			return -1;
+		case NN_OP_L1_LOSS:
+			nn_l1_loss(b->g, x, b->source(b, t, t->in, true), t->loss.scale, "l1");
+			return -1;
+		case NN_OP_KL_LOSS:
+			nn_kl_loss(b->g, x, b->source(b, t, t->in, false), t->loss.scale, "kl");
+			return -1;
+		case NN_OP_NORM_ACT:
+		case NN_OP_INPUT:
+		case NN_OPS:
 			break;
 	}
+	return x;
+}
+
+static void
+build_case(Builder *b, const Case *t)
+{
+	int y = case_operator(b, t, b->source(b, t, t->in, false));
+
 	if (t->pooled)
-		y = nn_avgpool(&r->graph, y, 2, 2, 0, "pool");
+		y = nn_avgpool(b->g, y, 2, 2, 0, "pool");
 	if (t->followed)
-		norm_act(r, t, y);
-	else
-		bind(r, y, true);
+		case_norm_act(b, t, y);
+	else if (y >= 0)
+		b->result(b, y);
 }
 
-/*
- * Weights keep the size of activations; variances of batch norm are positive.
- */
-static void
-fill_weights(Run *r)
+/* Its name, for one line. */
+static const char *
+case_name(const Case *t)
 {
-	double *numbers;
+	static char name[300];
 
-	r->weights = malloc(r->params.total * sizeof(float) + 1);
-	for (int i = 0; i < r->params.n; i++)
-	{
-		const NnParam *p = &r->params.list[i];
-		bool variance = p->ndim == 1 && i == r->params.n - 1;
-
-		numbers = malloc(p->count * sizeof(double));
-		lcg_fill(100 + i, p->ndim > 1 ? 1 / sqrt((double) p->count / p->shape[0]) : 0.5, p->count,
-				 numbers);
-		for (size_t k = 0; k < p->count; k++)
-			r->weights[p->offset + k] = (float) (numbers[k] + (variance ? 1 : 0));
-		free(numbers);
-	}
-}
-
-/* Outputs are left in the bindings. */
-static bool
-run_on(NnDevice *device, NnPrecision precision, bool half, const Case *t, Run *r)
-{
-	NnError error = { 0 };
-	NnPlan plan;
-	void *packed = NULL;
-	size_t bytes;
-	NnStatus status;
-
-	build(r, t, half);
-	fill_weights(r);
-	plan = (NnPlan){ .graph = &r->graph, .device = device, .precision = precision };
-	status = nn_plan_memory(&plan, &error);
-	if (status == NN_OK)
-		status = device->pack(device, precision, &r->graph, r->weights, &packed, &bytes, &error);
-	if (status == NN_OK)
-		status = device->prepare(device, &plan, packed, &error);
-	if (status == NN_OK)
-	{
-		for (int i = 0; status == NN_OK && i < RUNS; i++)
-			status = device->run(device, &plan, packed, r->bindings, r->nbindings, &error);
-		device->release(device, &plan);
-	}
-	if (packed)
-		device->pack_free(device, packed);
-	nn_plan_free(&plan);
-	if (status != NN_OK)
-		diag("%s on %s: %s %s", error.message, device->name, error.detail, error.hint);
-	return status == NN_OK;
-}
-
-static void
-free_run(Run *r)
-{
-	for (int i = 0; i < r->nbindings; i++)
-		free(r->bindings[i].data);
-	nn_graph_free(&r->graph);
-	nn_params_free(&r->params);
-	free(r->weights);
-}
-
-/* The worst error of the outputs; infinite if one holds what is no number. */
-static double
-worst_nmse(const Run *expected, const Run *got)
-{
-	double worst = 0;
-
-	for (int i = expected->nbindings - expected->outputs; i < expected->nbindings; i++)
-	{
-		size_t n = elements(expected, expected->bindings[i].value);
-		double error = 0, power = 0;
-
-		for (size_t k = 0; k < n; k++)
-		{
-			double e = expected->bindings[i].data[k], d = got->bindings[i].data[k] - e;
-
-			error += d * d;
-			power += e * e;
-		}
-		/*
-		 * a flat map has no deviations at all: its errors are compared with
-		 * norm's epsilon instead
-		 */
-		if (power < 1e-3 * n)
-			power = 1e-3 * n;
-		worst = error / power <= worst ? worst : error / power >= 0 ? error / power : INFINITY;
-	}
-	return worst;
-}
-
-static void
-test_case(NnDevice *ref, NnDevice *device, NnPrecision precision, double tolerance, const Case *t)
-{
-	bool half = precision != NN_PRECISION_FP32;
-	Run expected, got;
-	bool ran = run_on(ref, NN_PRECISION_FP32, half, t, &expected) &
-			   run_on(device, precision, half, t, &got);
-	double nmse = ran ? worst_nmse(&expected, &got) : NAN;
-
-	ok(nmse <= tolerance,
-	   "%s %s (%d,%d,%d,%d) %d channels, kernel %d, stride %d, pad %d, nz %d%s%s%s%s: NMSE %.1e",
-	   nn_precision_name(precision), nn_ops[t->op].name, t->in.n, t->in.h, t->in.w, t->in.c,
-	   t->channels, t->kernel, t->stride, t->pad, t->nz, t->pooled ? ", mean of 2x2" : "",
-	   t->followed ? ", then a norm" : "", t->slices ? ", slices" : "",
-	   t->input == FLAT     ? ", flat"
-	   : t->input == OFFSET ? ", large mean"
-							: "",
-	   nmse);
-	free_run(&expected);
-	free_run(&got);
-}
-
-/* Multiplications of a convolution. */
-static double
-products(const Case *t)
-{
-	double pixels = (double) t->in.n * t->in.h * t->in.w;
-
-	return t->op == NN_OP_CONVT ? pixels * t->in.c * t->channels * 16
-								: pixels / (t->stride > 0 ? t->stride * t->stride : 1) * t->in.c *
-									  t->channels * t->kernel * t->kernel;
-}
-
-/*
- * Flat maps and large means are for floats only: in half the precision such
- * inputs keep nothing of what norm shows.
- */
-__attribute__((unused)) static void
-test_table(NnDevice *ref, NnDevice *device, NnPrecision precision, double tolerance)
-{
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-		if ((precision == NN_PRECISION_FP32 || cases[i].input == RANDOM) &&
-			products(&cases[i]) <= MAX_PRODUCTS)
-			test_case(ref, device, precision, tolerance, &cases[i]);
+	snprintf(name, sizeof(name),
+			 "%s (%d,%d,%d,%d) %d channels, kernel %d, stride %d, pad %d, nz %d%s%s%s%s%s",
+			 nn_ops[t->op].name, t->in.n, t->in.h, t->in.w, t->in.c, t->channels, t->kernel,
+			 t->stride, t->pad, t->nz, t->pooled ? ", mean of 2x2" : "",
+			 t->followed ? ", then a norm" : "", t->slices ? ", slices" : "",
+			 t->dropout > 0 ? ", dropout" : "",
+			 t->input == FLAT     ? ", flat"
+			 : t->input == OFFSET ? ", large mean"
+								  : "");
+	return name;
 }
 
 #endif /* BICYCLE_OP_TABLE_H */

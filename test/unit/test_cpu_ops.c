@@ -6,7 +6,7 @@
  * slow.
  */
 #define MAX_PRODUCTS (getenv("BICYCLE_TEST_SMALL") ? 1.5e6 : INFINITY)
-#include "op_table.h"
+#include "op_forward.h"
 
 int
 main(void)
@@ -23,11 +23,11 @@ main(void)
 		return done_testing();
 	}
 	diag("%s", nn_device_describe(device));
-	test_table(ref, device, NN_PRECISION_FP32, name ? 1e-9 : 1e-10);
+	test_forward(ref, device, NN_PRECISION_FP32, name ? 1e-9 : 1e-10);
 	for (int precision = NN_PRECISION_BF16; precision <= NN_PRECISION_TF32; precision++)
 		if (nn_device_supports(device, (NnPrecision) precision) &&
 			(precision == NN_PRECISION_BF16 || name))
-			test_table(ref, device, (NnPrecision) precision, 1e-4);
+			test_forward(ref, device, (NnPrecision) precision, 1e-4);
 	nn_device_close(ref);
 	nn_device_close(device);
 	return done_testing();

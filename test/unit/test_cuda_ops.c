@@ -7,7 +7,7 @@
  */
 #define RUNS 3
 #define MAX_PRODUCTS 1.5e6 /* of a convolution; larger ones are for a real GPU */
-#include "op_table.h"
+#include "op_forward.h"
 #include "nn/cuda/module.h"
 
 #include "cuda_runtime_api.h"
@@ -28,9 +28,9 @@ main(void)
 		return done_testing();
 	}
 	diag("%s", nn_device_describe(device));
-	test_table(ref, device, NN_PRECISION_FP32, 1e-9);
-	test_table(ref, device, NN_PRECISION_BF16, 1e-4);
-	test_table(ref, device, NN_PRECISION_FP16, 1e-4);
+	test_forward(ref, device, NN_PRECISION_FP32, 1e-9);
+	test_forward(ref, device, NN_PRECISION_BF16, 1e-4);
+	test_forward(ref, device, NN_PRECISION_FP16, 1e-4);
 	ok(gpu_graphs_run() > 0, "captured plans ran: %ld", gpu_graphs_run());
 	nn_device_close(device);
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");

@@ -7,237 +7,97 @@
  * In bf16 devices agree as well, on any machine: without hardware for it the
  * same products are made another way.
  */
-#include "nn_fixture.h"
-#include "nn/params.h"
+#include "op_table.h"
 #include "nn/training.h"
-
-typedef struct Case
-{
-	const char *name;
-	void (*build)(NnGraph *g, int x, int other); /* from two maps (N,H,W,C); ends in losses */
-	NnShape shape;
-	float dropout;
-} Case;
 
 /* ---- Graphs -------------------------------------------------------------- */
 
-static float dropout; /* of the case under construction */
+/*
+ * A graph with losses: of a case, with a parameter before each input and a loss
+ * behind each result, or one of its own.
+ */
+typedef struct Tried
+{
+	const char *name;
+	const Case *of; /* or */
+	void (*build)(Builder *b);
+} Tried;
 
-/* A parameter of the graph under construction; the tables are ours. */
+/* A random map that a parameter stands behind. */
 static int
-parameter(NnGraph *g, int ndim, const int64_t *shape)
+trained_map(Builder *b, NnShape shape)
 {
-	char name[32];
+	int x = nn_input(b->g, shape, "x");
 
-	snprintf(name, sizeof(name), "p%d", g->params->n);
-	return nn_params_add((NnParams *) g->params, NN_NET_G, name, ndim, shape);
+	return nn_conv(b->g, x, -1, case_param(b, 4, (int64_t[]){ shape.c, shape.c, 1, 1 }), -1,
+				   (NnConvArgs){ 1, 1, 0 }, "before");
+}
+
+/* With slices: a copy of it, in the middle of a wider map. */
+static int
+trained_source(Builder *b, const Case *t, NnShape shape, bool constant)
+{
+	int x = constant ? nn_input(b->g, shape, "constant") : trained_map(b, shape);
+	NnShape wide = shape;
+
+	if (!t->slices || constant)
+		return x;
+	wide.c += BEFORE + AFTER;
+	return nn_copy(b->g, x, nn_view(b->g, nn_value(b->g, wide, "wide"), BEFORE, shape.c, "slice"),
+				   "copy");
+}
+
+static void
+finish(Builder *b, int y)
+{
+	nn_gan_loss(b->g, y, false, 0.3, 2, "loss");
 }
 
 static int
-conv(NnGraph *g, int x, int z, NnActKind z_act, int o, int kernel, int stride, int pad)
+conv(Builder *b, int x, int o, int kernel, int pad)
 {
-	int c = g->values[x].shape.c + (z >= 0 ? g->values[z].shape.c : 0);
-	int weight = parameter(g, 4, (int64_t[]){ o, c, kernel, kernel });
-	int bias = parameter(g, 1, (int64_t[]){ o });
+	int weight = case_param(b, 4, (int64_t[]){ o, b->g->values[x].shape.c, kernel, kernel });
+	int bias = case_param(b, 1, (int64_t[]){ o });
 
-	return nn_conv(g, x, z, weight, bias, (NnConvArgs){ kernel, stride, pad, z_act }, "conv");
+	return nn_conv(b->g, x, -1, weight, bias, (NnConvArgs){ kernel, 1, pad }, "conv");
 }
 
+/* Parts of a batch and of the channels, read by several; a map read twice. */
 static void
-finish(NnGraph *g, int y)
+views(Builder *b)
 {
-	nn_gan_loss(g, y, false, 0.3, 2, "loss");
+	NnShape shape = { 3, 4, 4, 2 }, wide = { 3, 4, 4, 4 };
+	int x = trained_map(b, shape), other = trained_map(b, shape), both, first, rest;
+
+	both = nn_value(b->g, wide, "both");
+	nn_copy(b->g, x, nn_view(b->g, both, 0, 2, "x"), "copy");
+	nn_copy(b->g, other, nn_view(b->g, both, 2, 2, "other"), "copy");
+	finish(b, nn_add(b->g, x, x, "twice"));
+	both = conv(b, both, 4, 3, 1);
+	first = nn_batch_view(b->g, both, 0, 1, "first");
+	rest = nn_batch_view(b->g, both, 1, 2, "rest");
+	finish(b, conv(b, first, 2, 1, 0));
+	finish(b, conv(b, first, 2, 3, 1));
+	finish(b, conv(b, rest, 2, 1, 0));
 }
 
+/* A slice that a norm writes, next to what a copy does; the whole is read. */
 static void
-conv_3x3(NnGraph *g, int x, int other)
+concatenation(Builder *b)
 {
-	finish(g, conv(g, x, -1, NN_ACT_NONE, 5, 3, 1, 1));
+	NnShape shape = { 2, 5, 4, 3 }, wide = { 2, 5, 4, 6 };
+	NnNormArgs args = { NN_NORM_INSTANCE, { { NN_ACT_LRELU }, { NN_ACT_LRELU, NN_ACT_ELU } } };
+	int x = trained_map(b, shape), both = nn_value(b->g, wide, "both"), y;
+
+	nn_copy(b->g, x, nn_view(b->g, both, 0, 3, "half"), "copy");
+	y = nn_norm_act(b->g, x, (int[]){ -1, nn_view(b->g, both, 3, 3, "slice") }, NULL, &args,
+					"norm");
+	finish(b, both);
+	finish(b, conv(b, y, 3, 1, 0));
 }
 
-static void
-conv_4x4_s2(NnGraph *g, int x, int other)
-{
-	finish(g, conv(g, x, -1, NN_ACT_NONE, 4, 4, 2, 1));
-}
-
-static void
-conv_4x4_s1(NnGraph *g, int x, int other)
-{
-	finish(g, conv(g, x, -1, NN_ACT_NONE, 3, 4, 1, 1));
-}
-
-static void
-conv_1x1(NnGraph *g, int x, int other)
-{
-	finish(g, conv(g, x, -1, NN_ACT_NONE, 6, 1, 1, 0));
-}
-
-/* The latent is itself computed: the mean of a map. */
-static int
-latent_of(NnGraph *g, int map)
-{
-	return nn_avgpool(g, map, g->values[map].shape.h, 1, 0, "z");
-}
-
-static void
-conv_latent(NnGraph *g, int x, int other)
-{
-	finish(g, conv(g, x, latent_of(g, other), NN_ACT_LRELU, 5, 4, 2, 1));
-}
-
-static void
-conv_latent_raw(NnGraph *g, int x, int other)
-{
-	finish(g, conv(g, x, latent_of(g, other), NN_ACT_NONE, 5, 3, 1, 1));
-}
-
-static void
-convt(NnGraph *g, int x, int other)
-{
-	int weight = parameter(g, 4, (int64_t[]){ g->values[x].shape.c, 5, 4, 4 });
-	int bias = parameter(g, 1, (int64_t[]){ 5 });
-
-	finish(g, nn_convt(g, x, weight, bias, "convt"));
-}
-
-static void
-linear(NnGraph *g, int x, int other)
-{
-	int weight = parameter(g, 2, (int64_t[]){ 7, g->values[x].shape.c });
-	int bias = parameter(g, 1, (int64_t[]){ 7 });
-
-	finish(g, nn_linear(g, latent_of(g, x), weight, bias, "linear"));
-}
-
-/* Two readers, one of which is a slice of a wider map. */
-static void
-norm(NnGraph *g, int x, NnNorm kind, NnActChain first, NnActChain second)
-{
-	NnShape shape = g->values[x].shape;
-	int c = shape.c;
-	int state[4], wide, slice, y;
-
-	for (int i = 0; i < 4; i++)
-		state[i] = kind == NN_NORM_BATCH ? parameter(g, 1, (int64_t[]){ c }) : -1;
-	for (int i = 2; i < 4 && kind == NN_NORM_BATCH; i++)
-		g->params->list[state[i]].buffer = true;
-	shape.c = 2 * c;
-	wide = nn_value(g, shape, "wide");
-	slice = nn_view(g, wide, c, c, "slice");
-	nn_copy(g, x, nn_view(g, wide, 0, c, "half"), "copy");
-	y = nn_norm_act(g, x, (int[]){ -1, slice }, state,
-					&(NnNormArgs){ kind, { first, second }, .dropout = dropout }, "norm");
-	finish(g, wide);
-	finish(g, conv(g, y, -1, NN_ACT_NONE, 3, 1, 1, 0));
-}
-
-static void
-norm_instance(NnGraph *g, int x, int other)
-{
-	norm(g, x, NN_NORM_INSTANCE, (NnActChain){ NN_ACT_LRELU, NN_ACT_NONE },
-		 (NnActChain){ NN_ACT_LRELU, NN_ACT_ELU });
-}
-
-static void
-norm_batch(NnGraph *g, int x, int other)
-{
-	norm(g, x, NN_NORM_BATCH, (NnActChain){ NN_ACT_ELU, NN_ACT_NONE },
-		 (NnActChain){ NN_ACT_NONE, NN_ACT_RELU });
-}
-
-static void
-norm_none(NnGraph *g, int x, int other)
-{
-	norm(g, x, NN_NORM_NONE, (NnActChain){ NN_ACT_TANH, NN_ACT_NONE },
-		 (NnActChain){ NN_ACT_RELU, NN_ACT_NONE });
-}
-
-static void
-upsample(NnGraph *g, int x, int other)
-{
-	finish(g, conv(g, nn_upsample(g, x, 1, "up"), -1, NN_ACT_NONE, 2, 3, 1, 0));
-}
-
-static void
-pools(NnGraph *g, int x, int other)
-{
-	finish(g, nn_avgpool(g, x, 2, 2, 0, "pool"));
-	finish(g, nn_avgpool(g, x, 3, 2, 1, "pool"));
-}
-
-static void
-add(NnGraph *g, int x, int other)
-{
-	finish(g, nn_add(g, x, other, "add"));
-	finish(g, nn_add(g, x, x, "twice"));
-}
-
-/* Parts of a batch and of the channels, read by several. */
-static void
-views(NnGraph *g, int x, int other)
-{
-	NnShape shape = g->values[x].shape;
-	int both, a, b;
-
-	shape.c *= 2;
-	both = nn_value(g, shape, "both");
-	nn_copy(g, x, nn_view(g, both, 0, shape.c / 2, "x"), "copy");
-	nn_copy(g, other, nn_view(g, both, shape.c / 2, shape.c / 2, "other"), "copy");
-	both = conv(g, both, -1, NN_ACT_NONE, 4, 3, 1, 1);
-	a = nn_batch_view(g, both, 0, 1, "first");
-	b = nn_batch_view(g, both, 1, shape.n - 1, "rest");
-	finish(g, conv(g, a, -1, NN_ACT_NONE, 2, 1, 1, 0));
-	finish(g, conv(g, a, -1, NN_ACT_NONE, 2, 3, 1, 1));
-	finish(g, conv(g, b, -1, NN_ACT_NONE, 2, 1, 1, 0));
-}
-
-static void
-posterior(NnGraph *g, int x, int other)
-{
-	int mu = latent_of(g, x), logvar = latent_of(g, other);
-	int eps = nn_input(g, g->values[mu].shape, "eps");
-
-	finish(g, nn_reparam(g, mu, logvar, eps, -1, "z"));
-	nn_kl_loss(g, mu, logvar, 0.1, "kl");
-}
-
-static void
-losses(NnGraph *g, int x, int other)
-{
-	int constant = nn_input(g, g->values[x].shape, "constant");
-
-	nn_gan_loss(g, x, true, 1, 0.7, "vanilla real");
-	nn_gan_loss(g, other, true, 0, 0.3, "vanilla fake");
-	nn_gan_loss(g, other, false, 1, 0.2, "lsgan");
-	nn_l1_loss(g, x, constant, 3, "l1");
-}
-
-static const Case cases[] = {
-	{ "convolution 3x3", conv_3x3, { 2, 6, 5, 3 }, 0 },
-	{ "convolution 4x4 of stride 2", conv_4x4_s2, { 2, 8, 6, 3 }, 0 },
-	{ "convolution 4x4 of stride 1", conv_4x4_s1, { 1, 5, 6, 4 }, 0 },
-	{ "convolution 4x4 to one pixel", conv_4x4_s2, { 2, 2, 2, 5 }, 0 },
-	{ "convolution 1x1", conv_1x1, { 2, 4, 3, 5 }, 0 },
-	{ "convolution with a latent", conv_latent, { 2, 6, 6, 3 }, 0 },
-	{ "convolution with a long latent", conv_latent_raw, { 2, 3, 3, 19 }, 0 },
-	{ "transposed convolution", convt, { 2, 3, 4, 6 }, 0 },
-	{ "transposed convolution of one pixel", convt, { 2, 1, 1, 6 }, 0 },
-	{ "linear layer", linear, { 3, 2, 2, 4 }, 0 },
-	{ "instance norm", norm_instance, { 2, 5, 4, 3 }, 0 },
-	{ "instance norm of 40 channels", norm_instance, { 2, 3, 3, 40 }, 0 },
-	{ "instance norm with dropout", norm_instance, { 2, 6, 4, 8 }, 0.5f },
-	{ "batch norm", norm_batch, { 3, 4, 4, 3 }, 0 },
-	{ "batch norm with dropout", norm_batch, { 2, 4, 4, 20 }, 0.25f },
-	{ "activations", norm_none, { 2, 4, 4, 5 }, 0 },
-	{ "upsampling", upsample, { 2, 3, 4, 3 }, 0 },
-	{ "upsampling of one pixel", upsample, { 2, 1, 1, 17 }, 0 },
-	{ "pooling", pools, { 2, 6, 7, 3 }, 0 },
-	{ "addition", add, { 2, 3, 3, 4 }, 0 },
-	{ "parts of maps", views, { 3, 4, 4, 2 }, 0 },
-	{ "sample of a posterior", posterior, { 3, 4, 4, 6 }, 0 },
-	{ "losses", losses, { 2, 3, 3, 4 }, 0 },
-};
+static const Tried graphs[] = { { "parts of maps", NULL, views },
+								{ "a concatenation", NULL, concatenation } };
 
 /* ---- A graph on a device ------------------------------------------------- */
 
@@ -307,20 +167,19 @@ random_values(const Trained *s, uint32_t seed)
 }
 
 static bool
-trained_init(Trained *s, NnDevice *device, const Case *c, NnPrecision precision)
+trained_init(Trained *s, NnDevice *device, const Tried *c, NnPrecision precision)
 {
+	Builder builder = { &s->graph, &s->params, trained_source, finish };
 	bool *all;
-	int maps[2];
 
 	memset(s, 0, sizeof(*s));
 	s->device = device;
 	nn_graph_init(&s->graph, &s->params);
 	s->graph.training = true;
-	dropout = c->dropout;
-	for (int i = 0; i < 2; i++)
-		maps[i] = conv(&s->graph, nn_input(&s->graph, c->shape, "x"), -1, NN_ACT_NONE, c->shape.c,
-					   1, 1, 0);
-	c->build(&s->graph, maps[0], maps[1]);
+	if (c->of)
+		build_case(&builder, c->of);
+	else
+		c->build(&builder);
 	nn_schedule_init(&s->training.schedule, &s->graph);
 	nn_schedule_forward(&s->training.schedule, 0, s->graph.nnodes);
 	all = malloc((s->graph.nnodes + 1) * sizeof(bool));
@@ -435,7 +294,7 @@ same_slope(Trained *s, const double *params, const double *gradients, const doub
 }
 
 static void
-test_differences(NnDevice *ref, const Case *c)
+test_differences(NnDevice *ref, const Tried *c)
 {
 	Trained s;
 	bool good = trained_init(&s, ref, c, NN_PRECISION_FP32);
@@ -496,8 +355,8 @@ agree(Trained *a, Trained *b, const Agreement *limit)
 }
 
 static void
-test_agreement(NnDevice *one, NnPrecision first, NnDevice *other, NnPrecision second, const Case *c,
-			   const Agreement *limit)
+test_agreement(NnDevice *one, NnPrecision first, NnDevice *other, NnPrecision second,
+			   const Tried *c, const Agreement *limit)
 {
 	Trained a, b;
 	bool good = trained_init(&a, one, c, first) & trained_init(&b, other, c, second);
@@ -520,29 +379,38 @@ test_rounding(void)
 	   "bfloat16 rounds to nearest, ties to even");
 }
 
+static void
+test_tried(NnDevice *ref, NnDevice *cpu, const Tried *c)
+{
+	test_differences(ref, c);
+	test_agreement(ref, NN_PRECISION_FP32, cpu, NN_PRECISION_FP32, c, &(Agreement){ 1e-5, 1e-10 });
+	/*
+	 * a number may lie so near the middle of two of bfloat16's that the
+	 * devices' own rounding decides
+	 */
+	test_agreement(ref, NN_PRECISION_BF16, cpu, NN_PRECISION_BF16, c, &(Agreement){ 1e-5, 1e-8 });
+	test_agreement(ref, NN_PRECISION_FP32, ref, NN_PRECISION_BF16, c, &(Agreement){ 2e-2, 1e-3 });
+}
+
 int
 main(void)
 {
+	bool has_case[NN_OPS] = { false };
 	NnDevice *ref, *cpu;
 
 	if (nn_device_open("ref", 1, &ref, &error) != NN_OK ||
 		nn_device_open("cpu", 2, &cpu, &error) != NN_OK)
 		return 1;
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-		test_differences(ref, &cases[i]);
-	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-	{
-		test_agreement(ref, NN_PRECISION_FP32, cpu, NN_PRECISION_FP32, &cases[i],
-					   &(Agreement){ 1e-5, 1e-10 });
-		/*
-		 * a number may lie so near the middle of two of bfloat16's that the
-		 * devices' own rounding decides
-		 */
-		test_agreement(ref, NN_PRECISION_BF16, cpu, NN_PRECISION_BF16, &cases[i],
-					   &(Agreement){ 1e-5, 1e-8 });
-		test_agreement(ref, NN_PRECISION_FP32, ref, NN_PRECISION_BF16, &cases[i],
-					   &(Agreement){ 2e-2, 1e-3 });
-	}
+	for (size_t i = 0; i < CASES; i++)
+		if (cases[i].when != INFERENCE)
+		{
+			has_case[cases[i].op] = true;
+			test_tried(ref, cpu, &(Tried){ case_name(&cases[i]), &cases[i] });
+		}
+	for (size_t i = 0; i < sizeof(graphs) / sizeof(graphs[0]); i++)
+		test_tried(ref, cpu, &graphs[i]);
+	for (int op = 0; op < NN_OPS; op++)
+		ok(has_case[op] || op == NN_OP_INPUT, "%s has a case with its backward", nn_ops[op].name);
 	test_rounding();
 	nn_device_close(ref);
 	nn_device_close(cpu);
