@@ -15,7 +15,7 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
-#include "clock.h"
+#include "monotonic.h"
 #include "shared.h"
 
 #define REGISTRATION_TIME 5000 /* ms in which a worker that was registered must have begun */
@@ -80,7 +80,7 @@ sole_worker_ensure(SoleWorker which)
 	BicycleShared *shared;
 	SoleWorkerPost *post;
 	BackgroundWorker worker;
-	int64 now = clock_ms();
+	int64 now = monotonic_ms();
 	bool mine;
 
 	if (preloaded)

@@ -34,6 +34,10 @@ extern bool sole_workers_preloaded(void);
  */
 extern bool sole_worker_ensure(SoleWorker which);
 
+/* Detail and hint of an error of who has found no worker slot. */
+#define NO_WORKER_SLOT \
+	errdetail("All background worker slots are in use."), errhint("Raise max_worker_processes.")
+
 /*
  * In a worker: takes its role until this process ends, and returns 0; or
  * returns the PID of the process that has it.

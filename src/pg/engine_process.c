@@ -31,7 +31,7 @@
 #include "utils/memutils.h"
 
 #include "bicycle.h"
-#include "clock.h"
+#include "monotonic.h"
 #include "common/invariant.h"
 
 #define LINE_MAX_BYTES 4096
@@ -82,10 +82,10 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 	if (getppid() != parent)
 		_exit(0);
 	/*
-	 * Server processes are signalled with their process group; a trainer that
+	 * Server processes are signalled with their process group; a worker that
 	 * is to end first asks its engine for a checkpoint. A session, not only a
 	 * group of its own: Linux may share processors by sessions, and this one's
-	 * priority is not to be the trainer's.
+	 * priority is not to be the worker's.
 	 */
 	if (argv[1] != NULL)
 		setsid();
@@ -184,7 +184,7 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	engine->ready = false;
 	engine->last_words[0] = '\0';
 	engine->silence = 0;
-	engine->turn_ms = clock_ms();
+	engine->turn_ms = monotonic_ms();
 	if (data)
 		*data = pairs[1][0];
 }
@@ -341,7 +341,7 @@ kill_silent(EngineProcess *engine)
 long
 engine_process_heartbeat(EngineProcess *engine, int patience)
 {
-	int64 now = clock_ms();
+	int64 now = monotonic_ms();
 	char ping[64];
 
 	engine_process_read(engine);
@@ -375,11 +375,11 @@ engine_process_reap(EngineProcess *engine, int *status)
 bool
 engine_process_wait(EngineProcess *engine, int ms, int *status)
 {
-	int64 deadline = clock_ms() + ms;
+	int64 deadline = monotonic_ms() + ms;
 	bool ended;
 
 	while (!(ended = engine_process_reap(engine, status)) && engine->pid != 0 &&
-		   clock_ms() < deadline)
+		   monotonic_ms() < deadline)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WAIT_STEP,
 						 PG_WAIT_EXTENSION);

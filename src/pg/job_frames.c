@@ -5,8 +5,8 @@
  *
  * Frames may arrive at any time, also while a transaction is open, so they are
  * first collected in `messages`, which the run's memory context owns; streams
- * go to temporary files. trainer_handle takes them from there in the order of
- * arrival, each in a short transaction of its own.
+ * go to temporary files. job_frames_handle takes them from there in the order
+ * of arrival, each in a short transaction of its own.
  */
 #include "job_worker.h"
 
@@ -18,10 +18,12 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
-#include "clock.h"
+#include "bicycle.h"
 #include "model_store.h"
+#include "monotonic.h"
 #include "session.h"
 
+#define CHECKPOINTS "bicycle_training_checkpoints"
 #define CHECKPOINTS_KEPT 2
 
 /* A frame that has come, in the order of arrival. */
@@ -51,7 +53,7 @@ take_stream(Message *m, const BicycleFrame *frame, const char *body)
 	}
 	if (m->stream == NULL)
 	{
-		MemoryContext old = MemoryContextSwitchTo(trainer.context);
+		MemoryContext old = MemoryContextSwitchTo(job_worker.context);
 
 		m->stream = BufFileCreateTemp(true);
 		MemoryContextSwitchTo(old);
@@ -61,7 +63,7 @@ take_stream(Message *m, const BicycleFrame *frame, const char *body)
 }
 
 void
-trainer_frame(const BicycleFrame *frame, const char *body)
+job_frames_take(const BicycleFrame *frame, const char *body)
 {
 	Message *m;
 
@@ -75,7 +77,7 @@ trainer_frame(const BicycleFrame *frame, const char *body)
 		take_stream(m, frame, body);
 		return;
 	}
-	m = MemoryContextAllocZero(trainer.context, offsetof(Message, body) + frame->length + 1);
+	m = MemoryContextAllocZero(job_worker.context, offsetof(Message, body) + frame->length + 1);
 	m->type = frame->type;
 	m->length = frame->length;
 	memcpy(m->body, body, frame->length);
@@ -94,13 +96,6 @@ free_message(Message *m)
 
 /* ---- One frame ----------------------------------------------------------- */
 
-void
-trainer_order(BicycleTrainFrame type)
-{
-	if (session_is_open() && !session_queue((BicycleFrameType) type, 0, NULL, 0, NULL, 0))
-		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-}
-
 /* Checks the fixed part of a frame, and copies it. */
 static void
 message_head(const Message *m, void *head, size_t length)
@@ -110,50 +105,39 @@ message_head(const Message *m, void *head, size_t length)
 	memcpy(head, m->body, length);
 }
 
-static bytea *
-bytes_value(const void *bytes, size_t length)
-{
-	bytea *value = palloc(VARHDRSZ + length);
-
-	SET_VARSIZE(value, VARHDRSZ + length);
-	memcpy(VARDATA(value), bytes, length);
-	return value;
-}
-
 /* Bits can be the same as without the interruption only if all of this is. */
 static void
 compare_ready(const BicycleTrainReady *ready, const char *platform)
 {
-	if (trainer.job.data_digest &&
-		(VARSIZE_ANY_EXHDR(trainer.job.data_digest) != sizeof(ready->data_digest) ||
-		 memcmp(VARDATA_ANY(trainer.job.data_digest), ready->data_digest,
+	if (job_worker.job.data_digest &&
+		(VARSIZE_ANY_EXHDR(job_worker.job.data_digest) != sizeof(ready->data_digest) ||
+		 memcmp(VARDATA_ANY(job_worker.job.data_digest), ready->data_digest,
 				sizeof(ready->data_digest)) != 0))
-		trainer_note(0,
-					 psprintf("iteration " INT64_FORMAT ": the query gives other pairs than before",
-							  ready->iteration));
-	if (trainer.job.platform && strcmp(trainer.job.platform, platform) != 0)
-		trainer_note(
+		job_worker_note(0, psprintf("iteration " INT64_FORMAT
+									": the query gives other pairs than before",
+									ready->iteration));
+	if (job_worker.job.platform && strcmp(job_worker.job.platform, platform) != 0)
+		job_worker_note(
 			0, psprintf("iteration " INT64_FORMAT
 						": goes on on \"%s\", before on \"%s\"; results may differ in rounding",
-						ready->iteration, platform, trainer.job.platform));
+						ready->iteration, platform, job_worker.job.platform));
 }
 
 /* What the run has to do, and what it runs on. */
 static void
 note_ready(const BicycleTrainReady *ready, const char *platform)
 {
-	JobParams p;
+	Params p;
 
-	if (trainer.job.checkpoint > 0)
+	if (job_worker.job.checkpoint > 0)
 		compare_ready(ready, platform);
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(ready->iterations));
-	param_add(&p, BYTEAOID,
-			  PointerGetDatum(bytes_value(ready->data_digest, sizeof(ready->data_digest))));
+	job_worker_params(&p);
+	param_add_long(&p, ready->iterations);
+	param_add_bytes(&p, ready->data_digest, sizeof(ready->data_digest));
 	param_add_text(&p, platform);
-	trainer_update("UPDATE %s SET iterations = $2, data_digest = $3, platform = $4, updated_at = "
-				   "now() WHERE job = $1",
-				   &p);
+	job_worker_update("UPDATE %s SET iterations = $2, data_digest = $3, platform = $4,"
+					  " updated_at = now() WHERE job = $1",
+					  &p);
 }
 
 static void
@@ -164,15 +148,15 @@ handle_ready(const Message *m)
 
 	message_head(m, &ready, sizeof(ready));
 	platform = session_text(pnstrdup(ready.platform, sizeof(ready.platform)));
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	if (!trainer.complete)
+	if (!job_worker.complete)
 		note_ready(&ready, platform);
-	trainer_end();
-	trainer.job.iterations = ready.iterations;
-	trainer_order(BICYCLE_RUN);
-	trainer.running = true;
-	trainer.checkpoint_ms = clock_ms();
+	job_worker_end();
+	job_worker.job.iterations = ready.iterations;
+	job_engine_order(BICYCLE_RUN);
+	job_worker.running = true;
+	job_worker.checkpoint_ms = monotonic_ms();
 }
 
 static void
@@ -180,59 +164,58 @@ handle_losses(const Message *m)
 {
 	BicycleLosses losses;
 	StringInfoData json;
-	JobParams p;
+	Params p;
 
 	message_head(m, &losses, sizeof(losses));
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
 	initStringInfo(&json);
 	for (int i = 0; i < BICYCLE_NLOSSES; i++)
 	{
 		if (!(losses.present & (1u << i)))
 			continue;
-		trainer_params(&p);
-		param_add(&p, INT8OID, Int64GetDatum(losses.iteration));
+		job_worker_params(&p);
+		param_add_long(&p, losses.iteration);
 		param_add_text(&p, bicycle_loss_names[i]);
 		param_add(&p, FLOAT8OID, Float8GetDatum(losses.value[i]));
-		(void) jobs_run("bicycle_training_losses",
-						"INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
-						" ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
-						SPI_OK_INSERT, &p);
+		job_worker_run("bicycle_training_losses",
+					   "INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
+					   " ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
+					   SPI_OK_INSERT, &p);
 		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', bicycle_loss_names[i],
 						 losses.value[i]);
 	}
 	appendStringInfoString(&json, json.len == 0 ? "{}" : "}");
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(losses.iteration));
-	param_add(&p, INT4OID, Int32GetDatum(losses.epoch));
-	param_add(&p, INT4OID, Int32GetDatum(losses.epochs));
+	job_worker_params(&p);
+	param_add_long(&p, losses.iteration);
+	param_add_int(&p, losses.epoch);
+	param_add_int(&p, losses.epochs);
 	param_add(&p, FLOAT8OID, Float8GetDatum(losses.images_per_second));
 	param_add_text(&p, json.data);
-	trainer_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, "
-				   "images_per_second = $5, losses = $6::jsonb, updated_at = now()"
-				   " WHERE job = $1",
-				   &p);
-	trainer_end();
+	job_worker_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, "
+					  "images_per_second = $5, losses = $6::jsonb, updated_at = now()"
+					  " WHERE job = $1",
+					  &p);
+	job_worker_end();
 }
 
 static void
 handle_preview(const Message *m)
 {
 	BicyclePreview preview;
-	JobParams p;
+	Params p;
 
 	message_head(m, &preview, sizeof(preview));
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(preview.iteration));
-	param_add(&p, BYTEAOID,
-			  PointerGetDatum(bytes_value(m->body + sizeof(preview), m->length - sizeof(preview))));
-	(void) jobs_run("bicycle_training_previews",
-					"INSERT INTO %s (job, iteration, image) VALUES ($1, $2, $3)"
-					" ON CONFLICT (job, iteration) DO UPDATE SET image = EXCLUDED.image",
-					SPI_OK_INSERT, &p);
-	trainer_end();
+	job_worker_params(&p);
+	param_add_long(&p, preview.iteration);
+	param_add_bytes(&p, m->body + sizeof(preview), m->length - sizeof(preview));
+	job_worker_run("bicycle_training_previews",
+				   "INSERT INTO %s (job, iteration, image) VALUES ($1, $2, $3)"
+				   " ON CONFLICT (job, iteration) DO UPDATE SET image = EXCLUDED.image",
+				   SPI_OK_INSERT, &p);
+	job_worker_end();
 }
 
 static void
@@ -243,11 +226,11 @@ handle_note(const Message *m)
 	message_head(m, &note, sizeof(note));
 	if (note.cause >= 31)
 		session_broken();
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	trainer_note(1 << note.cause,
-				 session_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
-	trainer_end();
+	job_worker_note(1 << note.cause,
+					session_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
+	job_worker_end();
 }
 
 static void
@@ -263,7 +246,7 @@ static void
 handle_checkpoint(const Message *m)
 {
 	BicycleCheckpoint checkpoint;
-	JobParams p;
+	Params p;
 	bytea *chunk;
 	uint64 left = m->stream_length;
 
@@ -271,14 +254,14 @@ handle_checkpoint(const Message *m)
 	if (checkpoint.stream_length != m->stream_length || left == 0)
 		session_broken();
 	rewind_stream(m->stream);
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
 	chunk = palloc(VARHDRSZ + BICYCLE_CHUNK_BYTES);
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(checkpoint.iteration));
-	(void) jobs_run("bicycle_training_checkpoints",
-					"DELETE FROM %s WHERE job = $1 AND iteration >= $2", SPI_OK_DELETE, &p);
-	param_add(&p, INT4OID, (Datum) 0);
+	job_worker_params(&p);
+	param_add_long(&p, checkpoint.iteration);
+	job_worker_run(CHECKPOINTS, "DELETE FROM %s WHERE job = $1 AND iteration >= $2", SPI_OK_DELETE,
+				   &p);
+	param_add_int(&p, 0);
 	param_add(&p, BYTEAOID, PointerGetDatum(chunk));
 	for (int number = 0; left > 0; number++)
 	{
@@ -288,54 +271,34 @@ handle_checkpoint(const Message *m)
 			elog(ERROR, "could not read back a checkpoint");
 		SET_VARSIZE(chunk, VARHDRSZ + n);
 		p.values[2] = Int32GetDatum(number);
-		(void) jobs_run("bicycle_training_checkpoints",
-						"INSERT INTO %s (job, iteration, chunk, data) VALUES ($1, $2, $3, $4)",
-						SPI_OK_INSERT, &p);
+		job_worker_run(CHECKPOINTS,
+					   "INSERT INTO %s (job, iteration, chunk, data) VALUES ($1, $2, $3, $4)",
+					   SPI_OK_INSERT, &p);
 		left -= n;
 	}
 	p.n = 1;
-	param_add(&p, INT4OID, Int32GetDatum(CHECKPOINTS_KEPT));
-	(void) jobs_run(
-		"bicycle_training_checkpoints",
+	param_add_int(&p, CHECKPOINTS_KEPT);
+	job_worker_run(
+		CHECKPOINTS,
 		"DELETE FROM %1$s WHERE job = $1 AND iteration NOT IN"
 		" (SELECT DISTINCT iteration FROM %1$s WHERE job = $1 ORDER BY iteration DESC LIMIT $2)",
 		SPI_OK_DELETE, &p);
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(checkpoint.iteration));
-	trainer_update("UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = "
-				   "0, error = NULL, sqlstate = NULL, updated_at = now()"
-				   " WHERE job = $1",
-				   &p);
-	trainer_end();
-	trainer.job.checkpoint = checkpoint.iteration;
-	trainer.job.attempts = 0;
-	trainer.checkpoint_ms = clock_ms();
-}
-
-/*
- * The engine has stopped, or has not begun. Meanwhile the row may have been
- * told otherwise: resumed, it waits for the launcher.
- */
-void
-trainer_stopped(void)
-{
-	JobParams p;
-
-	trainer.finished = true;
-	if (!trainer_begin())
-		return;
-	trainer_params(&p);
-	trainer_update("UPDATE %s SET state = CASE wanted WHEN 'running' THEN 'queued' ELSE wanted "
-				   "END, wanted = 'running', attempts = 0, next_attempt = now(),"
-				   " images_per_second = NULL, updated_at = now() WHERE job = $1",
-				   &p);
-	trainer_end();
+	job_worker_params(&p);
+	param_add_long(&p, checkpoint.iteration);
+	job_worker_update(
+		"UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = 0,"
+		" error = NULL, sqlstate = NULL, updated_at = now() WHERE job = $1",
+		&p);
+	job_worker_end();
+	job_worker.job.checkpoint = checkpoint.iteration;
+	job_worker.job.attempts = 0;
+	job_worker.checkpoint_ms = monotonic_ms();
 }
 
 static char *
 option_text(const char *name)
 {
-	Datum options = DirectFunctionCall1(jsonb_in, CStringGetDatum(trainer.job.options));
+	Datum options = DirectFunctionCall1(jsonb_in, CStringGetDatum(job_worker.job.options));
 	Datum value = DirectFunctionCall2(jsonb_object_field_text, options,
 									  PointerGetDatum(cstring_to_text(name)));
 
@@ -352,31 +315,32 @@ static void
 handle_done(const Message *m)
 {
 	BicycleImported head;
-	JobParams p;
+	Params p;
 	int version;
 
 	message_head(m, &head, sizeof(head));
 	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
 		session_broken();
 	rewind_stream(m->stream);
-	trainer_patience(0);
-	trainer.running = false;
-	if (ShutdownRequestPending || !trainer_begin())
+	job_worker_patience(0);
+	job_worker.running = false;
+	if (ShutdownRequestPending || !job_worker_begin())
 		return;
-	version = model_store(trainer.job.model, option_text("method"),
-						  trainer.start_iterations + trainer.job.iterations, &head,
+	version = model_store(job_worker.job.model, option_text("method"),
+						  job_worker.start_iterations + job_worker.job.iterations, &head,
 						  pnstrdup(m->body + sizeof(head), head.config_length), m->stream,
-						  &trainer.job.start_version);
-	trainer_params(&p);
-	(void) jobs_run("bicycle_training_checkpoints", "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE,
-					&p);
-	param_add(&p, INT4OID, Int32GetDatum(version));
-	trainer_update("UPDATE %s SET state = 'done', wanted = 'running', version = $2, iteration = "
-				   "iterations, checkpoint = 0, attempts = 0, error = NULL,"
-				   " sqlstate = NULL, updated_at = now() WHERE job = $1",
-				   &p);
-	trainer_end();
-	trainer.finished = true;
+						  &job_worker.job.start_version);
+	job_worker_params(&p);
+	job_worker_run(CHECKPOINTS, "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE, &p);
+	param_add_int(&p, version);
+	param_add_state(&p, JOB_DONE);
+	param_add_state(&p, JOB_RUNNING);
+	job_worker_update("UPDATE %s SET state = $3, wanted = $4, version = $2, iteration = iterations,"
+					  " checkpoint = 0, attempts = 0, error = NULL, sqlstate = NULL,"
+					  " updated_at = now() WHERE job = $1",
+					  &p);
+	job_worker_end();
+	job_worker.finished = true;
 }
 
 static void
@@ -400,7 +364,7 @@ handle(const Message *m)
 			handle_checkpoint(m);
 			break;
 		case BICYCLE_PAUSED:
-			trainer_stopped();
+			job_worker_stopped();
 			break;
 		case BICYCLE_TRAIN_DONE:
 			handle_done(m);
@@ -411,9 +375,9 @@ handle(const Message *m)
 }
 
 void
-trainer_handle(void)
+job_frames_handle(void)
 {
-	while (!trainer.finished && !dlist_is_empty(&messages))
+	while (!job_worker.finished && !dlist_is_empty(&messages))
 	{
 		Message *m = dlist_head_element(Message, node, &messages);
 

@@ -1,7 +1,7 @@
 /*
  * job_pairs.c
- *	  The first part of a trainer's run: what the engine is given to train from,
- *	  weights and pairs.
+ *	  The first part of the run of a job's worker: what the engine is given to
+ *	  train from, weights and pairs.
  *
  * One transaction of the job's owner reads all of it and streams it row by row:
  * privileges and row security of the moment hold, and memory is that of one
@@ -26,64 +26,66 @@
 #include "catalog.h"
 #include "image_call.h"
 #include "model_stream.h"
+#include "pairs_query.h"
 
 #define MB ((uint64) 1024 * 1024)
 #define SPILL_DIRECTORY "base/pgsql_tmp"
+#define CHECKPOINTS "bicycle_training_checkpoints"
+
+static void
+report_checkpoint(const char *how)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("checkpoint of job " INT64_FORMAT " is %s", job_worker.job.job, how),
+			 errdetail("It is that of iteration " INT64_FORMAT ".", job_worker.job.checkpoint),
+			 errhint("Checkpoints are not carried by pg_dump. Start a new job.")));
+}
 
 /* Streams the last checkpoint. */
 static Call *
 send_checkpoint(BicycleTrainBegin *head)
 {
-	JobParams p;
+	Params p;
 	Call *call;
-	SPITupleTable *lengths;
-	bool isnull;
 	int chunks;
 
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(trainer.job.checkpoint));
-	(void) jobs_run("bicycle_training_checkpoints",
-					"SELECT coalesce(sum(octet_length(data)), 0)::int8, count(*)::int4 FROM %s"
-					" WHERE job = $1 AND iteration = $2",
-					SPI_OK_SELECT, &p);
-	lengths = SPI_tuptable;
-	head->stream_length =
-		DatumGetInt64(SPI_getbinval(lengths->vals[0], lengths->tupdesc, 1, &isnull));
-	chunks = DatumGetInt32(SPI_getbinval(lengths->vals[0], lengths->tupdesc, 2, &isnull));
+	job_worker_params(&p);
+	param_add_long(&p, job_worker.job.checkpoint);
+	job_worker_run(CHECKPOINTS,
+				   "SELECT coalesce(sum(octet_length(data)), 0)::int8, count(*)::int4 FROM %s"
+				   " WHERE job = $1 AND iteration = $2",
+				   SPI_OK_SELECT, &p);
+	head->stream_length = result_long(0, 1);
+	chunks = result_int(0, 2);
 	if (chunks == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("checkpoint of job " INT64_FORMAT " is missing", trainer.job.job),
-				 errdetail("It is that of iteration " INT64_FORMAT ".", trainer.job.checkpoint),
-				 errhint("Checkpoints are not carried by pg_dump. Start a new job.")));
-	head->iteration = trainer.job.checkpoint;
-	head->options_length = strlen(trainer.job.options);
-	call = call_train(head, sizeof(*head), trainer.job.options, head->options_length);
-	param_add_null(&p, INT4OID);
-	p.nulls[2] = ' ';
+		report_checkpoint("missing");
+	head->iteration = job_worker.job.checkpoint;
+	head->options_length = strlen(job_worker.job.options);
+	call = call_train(head, sizeof(*head), job_worker.job.options, head->options_length);
+	param_add_int(&p, 0);
 	for (int chunk = 0; chunk < chunks; chunk++)
 	{
 		Datum value;
 		bytea *data;
 
 		p.values[2] = Int32GetDatum(chunk);
-		if (jobs_run("bicycle_training_checkpoints",
-					 "SELECT data FROM %s WHERE job = $1 AND iteration = $2 AND chunk = $3",
-					 SPI_OK_SELECT, &p) != 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATA_CORRUPTED),
-					 errmsg("checkpoint of job " INT64_FORMAT " is damaged", trainer.job.job)));
-		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+		job_worker_run(CHECKPOINTS,
+					   "SELECT data FROM %s WHERE job = $1 AND iteration = $2 AND chunk = $3",
+					   SPI_OK_SELECT, &p);
+		if (SPI_processed != 1)
+			report_checkpoint("damaged");
+		value = result_datum(0, 1);
 		data = DatumGetByteaPP(value);
 		if (!call_write(call, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data)))
-			trainer_lost();
-		if ((Pointer) data !=
-			DatumGetPointer(value)) /* else it lies in the row: a last chunk may be short */
+			job_engine_lost();
+		/* Else it lies in the row: a last chunk may be short. */
+		if ((Pointer) data != DatumGetPointer(value))
 			pfree(data);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	if (!call_end(call))
-		trainer_lost();
+		job_engine_lost();
 	return call;
 }
 
@@ -91,19 +93,17 @@ send_checkpoint(BicycleTrainBegin *head)
 static Call *
 send_start(BicycleTrainBegin *head)
 {
+	const Job *job = &job_worker.job;
 	Call *call;
-	Model *model;
 
-	if (trainer.job.start_version == 0)
-	{
-		head->options_length = strlen(trainer.job.options);
-		call = call_train(head, sizeof(*head), trainer.job.options, head->options_length);
-		if (!call_end(call))
-			trainer_lost();
-		return call;
-	}
-	model = model_lookup(cstring_to_text(trainer.job.model), &trainer.job.start_version);
-	return model_stream_train(head, trainer.job.options, model);
+	if (job->start_version != 0)
+		return model_stream_train(head, job->options,
+								  model_lookup(cstring_to_text(job->model), &job->start_version));
+	head->options_length = strlen(job->options);
+	call = call_train(head, sizeof(*head), job->options, head->options_length);
+	if (!call_end(call))
+		job_engine_lost();
+	return call;
 }
 
 static bytea *
@@ -132,7 +132,7 @@ send_pair(Call *call, HeapTuple row, TupleDesc desc)
 	memcpy(images, VARDATA_ANY(a), pair.a_length);
 	memcpy(images + pair.a_length, VARDATA_ANY(b), pair.b_length);
 	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIR, &pair, sizeof(pair), images, length))
-		trainer_lost();
+		job_engine_lost();
 }
 
 /*
@@ -148,8 +148,8 @@ send_pairs(Call *call)
 	Portal cursor;
 	int nest = NewGUCNestLevel();
 
-	SetConfigOption("search_path", trainer.job.search_path, PGC_USERSET, PGC_S_SESSION);
-	plan = pairs_prepare(trainer.job.pairs);
+	SetConfigOption("search_path", job_worker.job.search_path, PGC_USERSET, PGC_S_SESSION);
+	plan = pairs_prepare(job_worker.job.pairs);
 	cursor = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	for (;;)
 	{
@@ -163,7 +163,7 @@ send_pairs(Call *call)
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
-		trainer_make_way();
+		job_worker_make_way();
 	}
 	SPI_cursor_close(cursor);
 	AtEOXact_GUC(false, nest);
@@ -172,45 +172,43 @@ send_pairs(Call *call)
 static int64
 iterations_of(int version)
 {
-	Oid types[2] = { TEXTOID, INT4OID };
-	Datum values[2] = { CStringGetTextDatum(trainer.job.model), Int32GetDatum(version) };
-	bool isnull;
+	Params p = { 0 };
 
-	if (SPI_execute_with_args(
-			psprintf("SELECT iterations FROM %s WHERE model = $1 AND version = $2",
-					 catalog_table("bicycle_models")),
-			2, types, values, NULL, true, 1) != SPI_OK_SELECT ||
-		SPI_processed == 0)
+	param_add_text(&p, job_worker.job.model);
+	param_add_int(&p, version);
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					"SELECT iterations FROM %s WHERE model = $1 AND version = $2", SPI_OK_SELECT,
+					&p) == 0)
 		return 0;
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return result_long(0, 1);
 }
 
 void
-trainer_feed(void)
+job_pairs_send(void)
 {
 	BicycleTrainBegin head = { .max_pixels = bicycle_max_image_pixels,
 							   .train_memory = bicycle_train_memory * MB,
 							   .train_disk = bicycle_train_disk * MB };
 	Call *call;
 
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	pgstat_report_activity(STATE_RUNNING, trainer.job.pairs);
+	pgstat_report_activity(STATE_RUNNING, job_worker.job.pairs);
 	XactReadOnly = true;
-	train_check_rights();
+	job_check_rights();
 	strlcpy(head.spill, SPILL_DIRECTORY, sizeof(head.spill));
-	if (trainer.job.platform)
-		strlcpy(head.platform, trainer.job.platform, sizeof(head.platform));
-	if (trainer.complete)
+	if (job_worker.job.platform)
+		strlcpy(head.platform, job_worker.job.platform, sizeof(head.platform));
+	if (job_worker.complete)
 		head.flags = BICYCLE_TRAIN_FINISHED;
-	if (trainer.job.start_version != 0)
-		trainer.start_iterations = iterations_of(trainer.job.start_version);
-	call = trainer.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
-	if (!trainer.complete)
+	if (job_worker.job.start_version != 0)
+		job_worker.start_iterations = iterations_of(job_worker.job.start_version);
+	call = job_worker.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
+	if (!job_worker.complete)
 		send_pairs(call);
 	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
-		trainer_lost();
+		job_engine_lost();
 	call_free(call);
-	trainer_end();
+	job_worker_end();
 	pgstat_report_activity(STATE_IDLE, NULL);
 }

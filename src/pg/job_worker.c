@@ -3,29 +3,26 @@
  *	  The background worker that trains one job: one run of a training engine of
  *	  its own.
  *
- * It connects as the role that started the job, so privileges and row security
- * of the moment hold for what it reads and writes in that role's name: the
- * pairs, the version to start from, the new version. Rows of the job itself it
- * writes as all of the extension does (jobs_run).
+ * R1 It connects as the role that started the job. Privileges and row security
+ *    of the moment hold for what it reads and writes in that role's name: the
+ *    pairs, the version to start from, the new version. Rows of the job itself
+ *    it writes as all of the extension does (catalog_run.c).
+ * R2 One read-only transaction reads the weights and the pairs and streams them
+ *    to the engine (job_pairs.c). It ends before training starts.
+ * R3 Then the worker waits on its latch and the engine's socket, and writes
+ *    what comes (losses, previews, notes, checkpoints; job_frames.c) in a short
+ *    transaction each. The last one stores the new version, and its state.
+ * R4 SIGTERM ends it within seconds, with a checkpoint if one can be had
+ *    (job_worker_stop.c). What it interrupts is no failure: the try is taken
+ *    back.
+ * R5 An engine that dies ends the run, as does a worker that crashes. The
+ *    launcher starts another one, which goes on from the last checkpoint, after
+ *    a delay that grows with each try.
+ * R6 Tries are counted at their start, before anything can go wrong, and anew
+ *    at each checkpoint.
  *
- * A run has three parts. One read-only transaction reads the pairs and the
- * weights and streams them to the engine; it ends before training starts. Then
- * the worker waits on its latch and the engine's socket, and writes what comes
- * (losses, previews, notes, checkpoints) in a short transaction each, so that
- * nothing holds back vacuum. At the end it stores the new version, and its
- * state, in one.
- *
- * SIGTERM ends it within seconds, with a checkpoint if one can be had. What it
- * interrupts is no failure: the try is taken back.
- *
- * An engine that dies ends the run, as does a worker that crashes: the launcher
- * starts another one, which goes on from the last checkpoint, after a delay
- * that grows with each try. Tries are counted at their start, before anything
- * can go wrong, and anew at each checkpoint.
- *
- * `trainer` and what is kept below belong to this process, which has one thread
- * and does one run. The first part is job_pairs.c, what the engine says is
- * job_frames.c.
+ * `job_worker` and what is kept below belong to this process, which has one
+ * thread and does one run.
  */
 #include "job_worker.h"
 
@@ -33,210 +30,29 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
-#include "session.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
 #include "tcop/tcopprot.h"
-#include "utils/datum.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
-#include "utils/timeout.h"
-#include "utils/timestamp.h"
 
-#include "clock.h"
-#include "engine_process.h"
+#include "bicycle.h"
+#include "monotonic.h"
+#include "common/invariant.h"
+#include "job_slots.h"
+#include "session.h"
 
 #define STOP_TIMEOUT 3000 /* ms for a last checkpoint when the server stops */
 #define STOP_SECONDS 10   /* ... after which what still runs is interrupted */
-#define LAST_SECONDS 15   /* ... and after which the worker ends wherever it is */
-/*
- * pings without an answer: a process at idle priority may wait long on a busy
- * machine
- */
-#define PONGS_MISSED 60
-#define LAST_WORDS_TIMEOUT 1000 /* ms from the end of the connection to that of the process */
 #define TURN_TIMEOUT 1000
-#define RETRY_FIRST 1000 /* ms before the second try; doubled for each further one */
+#define RETRY_FIRST 1.0 /* s before the second try; doubled for each further one */
 
-TrainerRun trainer;
-
-static EngineProcess engine = { .control = -1 };
-static char greeting[128]; /* what it was ready as */
-static bool ordered;       /* PAUSE has been sent */
-static volatile sig_atomic_t patience =
-	0; /* of SIGTERM, see trainer_patience; read in signal handlers */
-
-/* ---- Transactions on the job's row --------------------------------------- */
-
-bool
-trainer_begin(void)
-{
-	static Oid first_table =
-		/*
-		 * who drops the extension and creates it again has other jobs of the
-		 * same numbers
-		 */
-		InvalidOid;
-	Oid table;
-
-	SetCurrentStatementStartTimestamp(); /* which is now() */
-	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
-	SPI_connect();
-	table = jobs_table();
-	if (!OidIsValid(first_table))
-		first_table = table;
-	if (OidIsValid(table) && table == first_table)
-		return true;
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	trainer.finished = true;
-	return false;
-}
-
-void
-trainer_end(void)
-{
-	SPI_finish();
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	pgstat_report_stat(false);
-}
-
-void
-trainer_update(const char *statement, JobParams *p)
-{
-	if (jobs_run("bicycle_training_jobs", statement, SPI_OK_UPDATE, p) == 0)
-		trainer.finished = true;
-}
-
-void
-trainer_params(JobParams *p)
-{
-	memset(p, 0, sizeof(*p));
-	param_add(p, INT8OID, Int64GetDatum(trainer.job.job));
-}
-
-void
-trainer_note(int cause, const char *note)
-{
-	JobParams p;
-
-	trainer_params(&p);
-	param_add_text(&p, note);
-	param_add(&p, INT4OID, Int32GetDatum(cause));
-	trainer_update("UPDATE %s SET notes = CASE WHEN noted & $3 = 0 THEN concat_ws(E'\\n', notes, "
-				   "$2) ELSE notes END, noted = noted | $3, updated_at = now()"
-				   " WHERE job = $1",
-				   &p);
-}
-
-/* ---- The engine ---------------------------------------------------------- */
-
-static void
-end_engine(int code, Datum arg)
-{
-	engine_process_end(&engine);
-}
-
-/* What ends it is told by who finds that it has ended: engine.last_words. */
-static void
-engine_says(EngineWord word, const char *text)
-{
-	if (word == ENGINE_SAYS_READY)
-		strlcpy(greeting, text, sizeof(greeting));
-}
-
-static void
-check_version(void)
-{
-	if (strcmp(greeting, psprintf(BICYCLE_TRAIN_GREETING, BICYCLE_VERSION, BICYCLE_PROTOCOL)) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("training engine is of another version"),
-				 errdetail("The library is version %s, the engine is \"%s\".", BICYCLE_VERSION,
-						   session_text(greeting)),
-				 errhint("Restart the server after bicycle has been upgraded, and resume the "
-						 "job.")));
-}
-
-/* Nothing is sent to it before. */
-static void
-wait_until_ready(void)
-{
-	for (;;)
-	{
-		long timeout = engine_process_heartbeat(&engine, PONGS_MISSED);
-
-		if (engine.ready)
-			break;
-		if (engine.control < 0)
-			trainer_lost();
-		(void) WaitLatchOrSocket(
-			MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | WL_SOCKET_READABLE,
-			engine.control, timeout, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	check_version();
-}
-
-/*
- * What takes a minute for a batch of large images is not stuck, nor is what
- * waits for a busy processor.
- */
-static void
-send_settings(bool go)
-{
-	char more[64];
-
-	snprintf(more, sizeof(more), "set stuck_timeout " INT64_FORMAT "\n",
-			 (int64) bicycle_train_stuck_timeout * 1000);
-	engine_process_configure(&engine, more, go);
-}
-
-static void
-start_engine(void)
-{
-	char *name = MemoryContextAlloc(trainer.context, NAMEDATALEN);
-	int data;
-
-	snprintf(name, NAMEDATALEN, "bicycle training engine of job " INT64_FORMAT, trainer.job.job);
-	before_shmem_exit(end_engine, (Datum) 0);
-	engine_process_start(&engine, name, "--train", &data, engine_says);
-	session_adopt(data, trainer_frame);
-	send_settings(true);
-	trainer.checkpoint_ms = clock_ms();
-}
-
-/* The connection has ended, and so must the engine: tells how. */
-void
-trainer_lost(void)
-{
-	char *how = NULL;
-	int status;
-
-	if (engine_process_wait(&engine, LAST_WORDS_TIMEOUT, &status))
-		how = wait_result_to_str(status);
-	engine_process_read(&engine);
-	ereport(ERROR,
-			(errcode(ERRCODE_CONNECTION_FAILURE), errmsg("training engine ended unexpectedly"),
-			 engine.last_words[0] ? errdetail("It said: %s", session_text(engine.last_words))
-			 : how                ? errdetail("The process: %s.", how)
-								  : 0));
-}
-
-/* ---- The run ------------------------------------------------------------- */
+static bool ordered; /* PAUSE has been sent */
 
 /* Has the row been told to pause or to cancel? */
 static void
@@ -245,33 +61,33 @@ look_at_row(void)
 	Job now;
 	bool stop;
 
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	if (!job_read(trainer.job.job, &now, false))
-		trainer.finished = true;
-	stop = !trainer.finished && strcmp(now.wanted, "running") != 0;
-	trainer_end();
+	if (!job_read(job_worker.job.job, &now, false))
+		job_worker.finished = true;
+	stop = !job_worker.finished && now.wanted != JOB_RUNNING;
+	job_worker_end();
 	if (!stop || ordered)
 		return;
 	ordered = true;
-	if (trainer.running)
-		trainer_order(BICYCLE_PAUSE);
+	if (job_worker.running)
+		job_engine_order(BICYCLE_PAUSE);
 	else
-		trainer_stopped(); /* nothing was computed since the last checkpoint */
+		job_worker_stopped(); /* nothing was computed since the last checkpoint */
 }
 
-/* Pings the engine, and asks it for a checkpoint when it is time. */
+/* Each turn: pings the engine, and asks it for a checkpoint when it is time. */
 static void
 heartbeat(void)
 {
-	int64 now = clock_ms();
+	int64 now = monotonic_ms();
 
-	(void) engine_process_heartbeat(&engine, PONGS_MISSED);
-	if (trainer.running && !ordered &&
-		now - trainer.checkpoint_ms >= bicycle_train_checkpoint_interval * INT64CONST(1000))
+	job_engine_heartbeat();
+	if (job_worker.running && !ordered &&
+		now - job_worker.checkpoint_ms >= bicycle_train_checkpoint_interval * INT64CONST(1000))
 	{
-		trainer_order(BICYCLE_CHECKPOINT_NOW);
-		trainer.checkpoint_ms = now;
+		job_engine_order(BICYCLE_CHECKPOINT_NOW);
+		job_worker.checkpoint_ms = now;
 	}
 }
 
@@ -282,15 +98,15 @@ heartbeat(void)
 static void
 put_back(void)
 {
-	JobParams p;
+	Params p;
 
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	trainer_params(&p);
-	param_add(&p, INT4OID, Int32GetDatum(Max(trainer.job.attempts - 1, 0)));
-	trainer_update(
+	job_worker_params(&p);
+	param_add_int(&p, Max(job_worker.job.attempts - 1, 0));
+	job_worker_update(
 		"UPDATE %s SET attempts = least(attempts, $2), next_attempt = now() WHERE job = $1", &p);
-	trainer_end();
+	job_worker_end();
 }
 
 /*
@@ -301,59 +117,22 @@ put_back(void)
 static void
 stop_early(void)
 {
-	int64 deadline = clock_ms() + STOP_TIMEOUT;
-	int64 before = trainer.job.checkpoint;
+	int64 deadline = monotonic_ms() + STOP_TIMEOUT;
+	int64 before = job_worker.job.checkpoint;
 
 	put_back();
-	if (trainer.running)
-		trainer_order(BICYCLE_CHECKPOINT_NOW);
-	while (trainer.running && !trainer.finished && session_is_open() &&
-		   trainer.job.checkpoint == before && clock_ms() < deadline)
+	if (job_worker.running)
+		job_engine_order(BICYCLE_CHECKPOINT_NOW);
+	while (job_worker.running && !job_worker.finished && session_is_open() &&
+		   job_worker.job.checkpoint == before && monotonic_ms() < deadline)
 	{
 		session_flush();
 		if (session_is_open() && !session_read())
-			session_wait(Max(1, deadline - clock_ms()));
-		trainer_handle();
+			session_wait(Max(1, deadline - monotonic_ms()));
+		job_frames_handle();
 	}
-	if (!trainer.finished && !session_is_open())
-		trainer_lost();
-}
-
-/*
- * Whether somebody waits for the last connection to the database to end, to
- * drop, rename, move or copy it: they hold its lock meanwhile. The worker makes
- * way then, within the five seconds for which they wait. If the database is
- * there afterwards, the launcher starts the job again.
- */
-static bool
-database_is_wanted(void)
-{
-	static int64 looked_ms = 0;
-	int64 now = clock_ms();
-	bool reading = IsTransactionState();
-	LOCKTAG tag;
-	bool wanted;
-
-	if (now - looked_ms < TURN_TIMEOUT)
-		return false;
-	looked_ms = now;
-	SET_LOCKTAG_OBJECT(tag, InvalidOid, DatabaseRelationId, MyDatabaseId, 0);
-	if (!reading)
-		StartTransactionCommand();
-	wanted = LockAcquire(&tag, RowExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL;
-	if (!wanted)
-		(void) LockRelease(&tag, RowExclusiveLock, false);
-	if (!reading)
-		CommitTransactionCommand();
-	return wanted;
-}
-
-void
-trainer_make_way(void)
-{
-	if (database_is_wanted())
-		ShutdownRequestPending = InterruptPending = QueryCancelPending = true;
-	CHECK_FOR_INTERRUPTS();
+	if (!job_worker.finished && !session_is_open())
+		job_engine_lost();
 }
 
 /*
@@ -364,28 +143,28 @@ trainer_make_way(void)
 static void
 feed(void)
 {
-	trainer_reading(true);
+	job_slot_reading(true);
 	look_at_row();
-	if (!trainer.finished)
-		trainer_feed();
-	trainer_reading(false);
+	if (!job_worker.finished)
+		job_pairs_send();
+	job_slot_reading(false);
 	pqsignal(SIGINT, SIG_IGN);
-	trainer_patience(STOP_SECONDS);
+	job_worker_patience(STOP_SECONDS);
 }
 
 static void
 train(void)
 {
 	MemoryContext turn =
-		AllocSetContextCreate(trainer.context, "bicycle trainer turn", ALLOCSET_DEFAULT_SIZES);
+		AllocSetContextCreate(job_worker.context, "bicycle job turn", ALLOCSET_DEFAULT_SIZES);
 
 	look_at_row();
-	while (!trainer.finished)
+	while (!job_worker.finished)
 	{
 		MemoryContextSwitchTo(turn);
 		MemoryContextReset(turn);
 		CHECK_FOR_INTERRUPTS();
-		if (ShutdownRequestPending || database_is_wanted())
+		if (ShutdownRequestPending || job_worker_in_the_way())
 		{
 			stop_early();
 			return;
@@ -394,14 +173,14 @@ train(void)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			send_settings(false);
+			job_engine_settings(false);
 		}
-		trainer_handle();
-		if (trainer.finished)
+		job_frames_handle();
+		if (job_worker.finished)
 			return;
 		if (!session_is_open())
-			trainer_lost();
-		if (trainer_poked())
+			job_engine_lost();
+		if (job_slot_poked())
 			look_at_row();
 		heartbeat();
 		session_flush();
@@ -417,15 +196,47 @@ train(void)
 static void
 return_to_checkpoint(void)
 {
-	JobParams p;
+	Params p;
 
-	trainer_params(&p);
-	param_add(&p, INT8OID, Int64GetDatum(trainer.job.checkpoint));
-	(void) jobs_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
-					SPI_OK_DELETE, &p);
-	(void) jobs_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
-					SPI_OK_DELETE, &p);
-	trainer_update("UPDATE %s SET iteration = $2 WHERE job = $1", &p);
+	job_worker_params(&p);
+	param_add_long(&p, job_worker.job.checkpoint);
+	job_worker_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
+				   SPI_OK_DELETE, &p);
+	job_worker_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
+				   SPI_OK_DELETE, &p);
+	job_worker_update("UPDATE %s SET iteration = $2 WHERE job = $1", &p);
+}
+
+/* Too often it has ended without a checkpoint in between. */
+static void
+give_up(void)
+{
+	Params p;
+
+	job_worker_params(&p);
+	param_add_state(&p, JOB_FAILED);
+	param_add_int(&p, JOB_TRIES);
+	job_worker_update("UPDATE %s SET state = $2, sqlstate = coalesce(sqlstate, '58000'), error = "
+					  "concat(coalesce(error, 'training ended unexpectedly'), ' (', $3, "
+					  "' tries)'), updated_at = now() WHERE job = $1",
+					  &p);
+}
+
+static void
+begin_try(void)
+{
+	Params p;
+
+	job_worker_params(&p);
+	param_add_state(&p, JOB_RUNNING);
+	param_add_int(&p, job_worker.job.attempts);
+	param_add(&p, FLOAT8OID, Float8GetDatum(RETRY_FIRST * (1 << (job_worker.job.attempts - 1))));
+	job_worker_update(
+		"UPDATE %s SET state = $2, attempts = $3, next_attempt = now() + $4 * "
+		"interval '1 second',"
+		" started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1",
+		&p);
+	return_to_checkpoint();
 }
 
 /* Reads the row and makes it running; false if there is nothing to do. */
@@ -433,54 +244,28 @@ static bool
 begin_job(int64 number)
 {
 	MemoryContext old;
-	JobParams p;
 	Job row;
 	bool mine;
 
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return false;
 	mine = job_read(number, &row, true) && job_is_active(&row) && row.owner == GetUserId() &&
-		   strcmp(row.wanted, "running") == 0;
+		   row.wanted == JOB_RUNNING;
 	if (mine)
 	{
-		old = MemoryContextSwitchTo(trainer.context);
-		trainer.job = row;
-		trainer.job.model = pstrdup(row.model);
-		trainer.job.pairs = pstrdup(row.pairs);
-		trainer.job.search_path = pstrdup(row.search_path);
-		trainer.job.options = pstrdup(row.options);
-		trainer.job.platform = row.platform ? pstrdup(row.platform) : NULL;
-		trainer.job.data_digest =
-			row.data_digest
-				? (bytea *) DatumGetPointer(datumCopy(PointerGetDatum(row.data_digest), false, -1))
-				: NULL;
-		trainer.job.state = trainer.job.wanted = trainer.job.error = NULL;
-		trainer.job.attempts++;
-		trainer.complete = row.checkpoint > 0 && row.checkpoint == row.iterations;
+		old = MemoryContextSwitchTo(job_worker.context);
+		job_copy(&job_worker.job, &row);
 		MemoryContextSwitchTo(old);
-		trainer_params(&p);
-		param_add(&p, INT4OID, Int32GetDatum(trainer.job.attempts));
-		param_add(&p, FLOAT8OID,
-				  Float8GetDatum(RETRY_FIRST / 1000.0 *
-								 (1 << (Min(trainer.job.attempts, JOB_TRIES) - 1))));
-		if (trainer.job.attempts > JOB_TRIES)
-			trainer_update(
-				"UPDATE %s SET state = 'failed', sqlstate = coalesce(sqlstate, '58000'), error = "
-				"concat(coalesce(error, 'training ended unexpectedly'),"
-				" ' (', $2 - 1, ' tries)'), updated_at = now() + $3 * interval '0' WHERE job = $1",
-				&p);
-		else
-			trainer_update(
-				"UPDATE %s SET state = 'running', attempts = $2, next_attempt = now() + $3 * "
-				"interval '1 second',"
-				" started_at = coalesce(started_at, now()), updated_at = now() WHERE job = $1",
-				&p);
-		mine = trainer.job.attempts <= JOB_TRIES && !trainer.finished;
+		job_worker.job.attempts++;
+		job_worker.complete = row.checkpoint > 0 && row.checkpoint == row.iterations;
+		mine = job_worker.job.attempts <= JOB_TRIES;
 		if (mine)
-			return_to_checkpoint();
+			begin_try();
+		else
+			give_up();
 	}
-	trainer_end();
-	return mine;
+	job_worker_end();
+	return mine && !job_worker.finished;
 }
 
 /*
@@ -490,7 +275,7 @@ begin_job(int64 number)
 static bool
 may_try_again(const ErrorData *error)
 {
-	return trainer.job.attempts < JOB_TRIES &&
+	return job_worker.job.attempts < JOB_TRIES &&
 		   (error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
 			ERRCODE_TO_CATEGORY(error->sqlerrcode) ==
 				ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_FAILURE) ||
@@ -508,7 +293,7 @@ static void
 note_failure(const ErrorData *error)
 {
 	StringInfoData text;
-	JobParams p;
+	Params p;
 
 	initStringInfo(&text);
 	appendStringInfoString(&text, error->message);
@@ -516,20 +301,20 @@ note_failure(const ErrorData *error)
 		appendStringInfo(&text, "\n%s", error->detail);
 	if (error->hint)
 		appendStringInfo(&text, "\n%s", error->hint);
-	if (!trainer_begin())
+	if (!job_worker_begin())
 		return;
-	trainer_params(&p);
+	job_worker_params(&p);
 	param_add_text(&p, text.data);
 	param_add_text(&p, unpack_sql_state(error->sqlerrcode == ERRCODE_CONNECTION_FAILURE
 											? ERRCODE_SYSTEM_ERROR
 											: error->sqlerrcode));
-	trainer_update(
-		may_try_again(error)
-			? "UPDATE %s SET error = $2, sqlstate = $3, updated_at = now() WHERE job = $1"
-			: "UPDATE %s SET state = 'failed', wanted = 'running', error = $2, sqlstate = $3, "
-			  "updated_at = now() WHERE job = $1",
-		&p);
-	trainer_end();
+	param_add_text(&p, may_try_again(error) ? NULL : job_state_name(JOB_FAILED));
+	param_add_state(&p, JOB_RUNNING);
+	job_worker_update("UPDATE %s SET error = $2, sqlstate = $3, state = coalesce($4, state),"
+					  " wanted = CASE WHEN $4 IS NULL THEN wanted ELSE $5 END,"
+					  " updated_at = now() WHERE job = $1",
+					  &p);
+	job_worker_end();
 }
 
 /*
@@ -545,52 +330,12 @@ wait_for_creator(TransactionId creator)
 	CommitTransactionCommand();
 }
 
-void
-trainer_patience(int seconds)
-{
-	patience = seconds;
-	if (seconds > 0)
-		QueryCancelPending = false;
-}
-
-/* SIGTERM. */
-static void
-call_stop(SIGNAL_ARGS)
-{
-	int save_errno = errno;
-
-	ShutdownRequestPending = true;
-	if (patience == 0)
-		InterruptPending = QueryCancelPending = true;
-	SetLatch(MyLatch);
-	errno = save_errno;
-}
-
-/*
- * Each second: what keeps a worker that is to stop too long (a lock, a large
- * checkpoint on a slow disk) is interrupted. The user's query may have caught
- * an interruption, and is interrupted again.
- */
-static void
-end_if_late(void)
-{
-	static int seconds = 0; /* since SIGTERM */
-
-	if (ShutdownRequestPending)
-		seconds++;
-	if (seconds >= LAST_SECONDS)
-		InterruptPending = ProcDiePending = true;
-	else if ((ShutdownRequestPending && seconds >= patience) ||
-			 (patience == 0 && trainer_interrupted()))
-		InterruptPending = QueryCancelPending = true;
-}
-
 /* The run was interrupted: the job is stopped, or the worker was. */
 static void
 end_interrupted(void)
 {
 	look_at_row();
-	if (!trainer.finished)
+	if (!job_worker.finished)
 		put_back();
 }
 
@@ -632,45 +377,41 @@ bicycle_trainer_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(start.database, start.owner, 0);
-	trainer.context =
-		AllocSetContextCreate(TopMemoryContext, "bicycle trainer", ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(trainer.context);
+	job_worker.context =
+		AllocSetContextCreate(TopMemoryContext, "bicycle job worker", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(job_worker.context);
 	own_settings();
 	if (TransactionIdIsValid(start.creator))
 		wait_for_creator(start.creator);
-	if (!trainer_claim(start.database, start.job))
+	if (!job_slot_claim(start.database, start.job))
 		proc_exit(0);
 
-	pqsignal(SIGTERM, call_stop);
-	(void) RegisterTimeout(USER_TIMEOUT, end_if_late);
-	enable_timeout_every(USER_TIMEOUT, TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 1000),
-						 1000);
+	job_worker_take_signals();
 	PG_TRY();
 	{
 		if (begin_job(start.job))
 		{
-			start_engine();
-			wait_until_ready();
+			job_engine_start(job_frames_take);
 			feed();
 			train();
 		}
 	}
 	PG_CATCH();
 	{
-		MemoryContextSwitchTo(trainer.context);
+		MemoryContextSwitchTo(job_worker.context);
 		HOLD_INTERRUPTS();
 		error = CopyErrorData();
 		/*
 		 * The user's query may have made another error of the interruption. One
 		 * that is the job's own will come again.
 		 */
-		interrupted = ShutdownRequestPending || trainer_interrupted();
+		interrupted = ShutdownRequestPending || job_slot_interrupted();
 		if (!interrupted || error->sqlerrcode != ERRCODE_QUERY_CANCELED)
 			EmitErrorReport();
 		FlushErrorState();
 		AbortCurrentTransaction();
 		pqsignal(SIGINT, SIG_IGN);
-		trainer_patience(LAST_SECONDS);
+		job_worker_patience(JOB_LAST_SECONDS);
 		RESUME_INTERRUPTS();
 	}
 	PG_END_TRY();

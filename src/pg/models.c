@@ -24,6 +24,8 @@
 
 #include "call.h"
 #include "catalog.h"
+#include "catalog_run.h"
+#include "jobs.h"
 #include "model_store.h"
 #include "model_stream.h"
 #include "session.h"
@@ -356,7 +358,7 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	SPI_connect();
 	model_lock(name);
 	catalog_check_rights("bicycle_models", ACL_DELETE);
-	train_check_unused(name, version);
+	job_check_unused(name, version);
 	if (PG_ARGISNULL(1))
 	{
 		if (model_run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0,
@@ -397,7 +399,7 @@ bicycle_drop_tensors(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 	TupleDesc desc;
-	JobParams p = { 0 };
+	Params p = { 0 };
 	bool isnull;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
@@ -413,8 +415,8 @@ bicycle_drop_tensors(PG_FUNCTION_ARGS)
 			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "model"), &isnull));
 	param_add(&p, INT4OID,
 			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "version"), &isnull));
-	(void) jobs_run("bicycle_tensors", "DELETE FROM %s WHERE model = $1 AND version = $2",
-					SPI_OK_DELETE, &p);
+	(void) catalog_run(AS_OWNER, "bicycle_tensors",
+					   "DELETE FROM %s WHERE model = $1 AND version = $2", SPI_OK_DELETE, &p);
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }

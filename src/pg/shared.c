@@ -15,7 +15,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
-#include "clock.h"
+#include "monotonic.h"
 
 static BicycleShared *shared = NULL;
 static shmem_request_hook_type previous_shmem_request = NULL;
@@ -73,7 +73,7 @@ quarantine_remaining(const CallDigest *digest)
 	if (s->nquarantined ==
 		0) /* read without the lock: a crash that is being noted right now may be missed */
 		return 0;
-	now = clock_ms();
+	now = monotonic_ms();
 	LWLockAcquire(&s->lock, LW_SHARED);
 	for (int i = 0; i < QUARANTINE_SLOTS; i++)
 		if (s->quarantine[i].until_ms > now && digest_equal(&s->quarantine[i].digest, digest))
@@ -90,7 +90,7 @@ void
 quarantine_add(const CallDigest *digest)
 {
 	BicycleShared *s = shared_attach();
-	int64 now = clock_ms();
+	int64 now = monotonic_ms();
 	int slot = 0;
 	int used = 0;
 

@@ -8,8 +8,8 @@
  * R2 The supervisor alone writes the engine's fields; a session that cannot
  *    start it, last_error.
  * R3 Whoever changes `state` broadcasts `changed`.
- * R4 Times are by clock_ms(), which nobody sets; `rescan_at` alone is compared
- *    with rows, and is a time of day as theirs are.
+ * R4 Times are by monotonic_ms(), which nobody sets; `rescan_at` alone is
+ *    compared with rows, and is a time of day as theirs are.
  */
 #ifndef BICYCLE_SHARED_H
 #define BICYCLE_SHARED_H

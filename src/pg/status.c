@@ -15,13 +15,47 @@
 
 #include "call.h"
 #include "catalog.h"
+#include "catalog_run.h"
 #include "session.h"
 
 PG_FUNCTION_INFO_V1(bicycle_engine);
 PG_FUNCTION_INFO_V1(bicycle_cache);
 
-#define ENGINE_COLUMNS 14
-#define CACHE_COLUMNS 10
+/* The columns of bicycle_engine(), in their order. */
+enum
+{
+	ENGINE_PID,
+	ENGINE_DEVICE,
+	ENGINE_PRECISION,
+	ENGINE_PROTOCOL,
+	ENGINE_UPTIME,
+	ENGINE_RESTARTS,
+	ENGINE_REQUESTS,
+	ENGINE_BATCHES,
+	ENGINE_MEAN_BATCH,
+	ENGINE_QUEUED,
+	ENGINE_MEMORY,
+	ENGINE_GPU_MEMORY,
+	ENGINE_GPU_MEMORY_LIMIT,
+	ENGINE_LAST_ERROR,
+	ENGINE_COLUMNS
+};
+
+/* And those of bicycle_cache(). */
+enum
+{
+	CACHE_HASH,
+	CACHE_MODEL,
+	CACHE_VERSION,
+	CACHE_PRECISION,
+	CACHE_BYTES,
+	CACHE_HITS,
+	CACHE_LOADED_AT,
+	CACHE_USED_AT,
+	CACHE_PINS,
+	CACHE_DATABASES,
+	CACHE_COLUMNS
+};
 
 static Datum
 fixed_text(const char *text, size_t size)
@@ -44,20 +78,20 @@ fill_status(const BicycleStatus *status, Datum *values, bool *nulls)
 {
 	for (int i = 0; i < ENGINE_COLUMNS; i++)
 		nulls[i] = false;
-	values[0] = Int32GetDatum(status->pid);
-	values[1] = fixed_text(status->device, sizeof(status->device));
-	values[2] = fixed_text(status->precision, sizeof(status->precision));
-	values[3] = Int32GetDatum(status->protocol);
-	values[4] = interval_of_ms(status->uptime_ms);
-	values[6] = Int64GetDatum(status->requests);
-	values[7] = Int64GetDatum(status->batches);
-	values[8] =
+	values[ENGINE_PID] = Int32GetDatum(status->pid);
+	values[ENGINE_DEVICE] = fixed_text(status->device, sizeof(status->device));
+	values[ENGINE_PRECISION] = fixed_text(status->precision, sizeof(status->precision));
+	values[ENGINE_PROTOCOL] = Int32GetDatum(status->protocol);
+	values[ENGINE_UPTIME] = interval_of_ms(status->uptime_ms);
+	values[ENGINE_REQUESTS] = Int64GetDatum(status->requests);
+	values[ENGINE_BATCHES] = Int64GetDatum(status->batches);
+	values[ENGINE_MEAN_BATCH] =
 		Float8GetDatum(status->batches > 0 ? (double) status->batched / status->batches : 0);
-	values[9] = Int64GetDatum(status->queued);
-	values[10] = Int64GetDatum(status->memory);
-	values[11] = Int64GetDatum(status->gpu_memory);
-	values[12] = Int64GetDatum(status->gpu_memory_limit);
-	nulls[11] = nulls[12] = status->gpu_memory_limit == 0;
+	values[ENGINE_QUEUED] = Int64GetDatum(status->queued);
+	values[ENGINE_MEMORY] = Int64GetDatum(status->memory);
+	values[ENGINE_GPU_MEMORY] = Int64GetDatum(status->gpu_memory);
+	values[ENGINE_GPU_MEMORY_LIMIT] = Int64GetDatum(status->gpu_memory_limit);
+	nulls[ENGINE_GPU_MEMORY] = nulls[ENGINE_GPU_MEMORY_LIMIT] = status->gpu_memory_limit == 0;
 }
 
 /*
@@ -102,10 +136,10 @@ bicycle_engine(PG_FUNCTION_ARGS)
 	starts = shared->starts;
 	strlcpy(last_error, shared->last_error, sizeof(last_error));
 	LWLockRelease(&shared->lock);
-	values[5] = Int64GetDatum(starts > 0 ? starts - 1 : 0);
-	nulls[5] = false;
-	values[13] = CStringGetTextDatum(session_text(last_error));
-	nulls[13] = last_error[0] == '\0';
+	values[ENGINE_RESTARTS] = Int64GetDatum(starts > 0 ? starts - 1 : 0);
+	nulls[ENGINE_RESTARTS] = false;
+	values[ENGINE_LAST_ERROR] = CStringGetTextDatum(session_text(last_error));
+	nulls[ENGINE_LAST_ERROR] = last_error[0] == '\0';
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -116,26 +150,16 @@ bicycle_engine(PG_FUNCTION_ARGS)
 static bool
 visible_name(const uint8 *hash, Datum *name, Datum *version)
 {
-	Oid types[1] = { BYTEAOID };
-	bytea *value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
-	Datum values[1] = { PointerGetDatum(value) };
-	bool isnull;
-	int rc;
+	Params p = { 0 };
 
-	SET_VARSIZE(value, VARHDRSZ + BICYCLE_HASH_BYTES);
-	memcpy(VARDATA(value), hash, BICYCLE_HASH_BYTES);
-	rc = SPI_execute_with_args(
-		psprintf("SELECT model, version FROM %s WHERE hash OPERATOR(pg_catalog.=) $1 ORDER BY "
-				 "is_current DESC, model, version",
-				 catalog_table("bicycle_models")),
-		1, types, values, NULL, true, 1);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "look-up of a model failed: %s", SPI_result_code_string(rc));
-	if (SPI_processed == 0)
+	param_add_bytes(&p, hash, BICYCLE_HASH_BYTES);
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					"SELECT model, version FROM %s WHERE hash = $1"
+					" ORDER BY is_current DESC, model, version LIMIT 1",
+					SPI_OK_SELECT, &p) == 0)
 		return false;
-	*name = SPI_datumTransfer(
-		SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull), false, -1);
-	*version = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull);
+	*name = SPI_datumTransfer(result_datum(0, 1), false, -1);
+	*version = result_datum(0, 2);
 	return true;
 }
 
@@ -149,21 +173,22 @@ put_cached(ReturnSetInfo *rsinfo, const BicycleCached *c, bool readable)
 
 	SET_VARSIZE(hash, VARHDRSZ + BICYCLE_HASH_BYTES);
 	memcpy(VARDATA(hash), c->hash, BICYCLE_HASH_BYTES);
-	values[0] = PointerGetDatum(hash);
-	nulls[1] = nulls[2] = true;
+	values[CACHE_HASH] = PointerGetDatum(hash);
+	nulls[CACHE_MODEL] = nulls[CACHE_VERSION] = true;
 	if (readable)
 	{
 		SPI_connect();
-		nulls[1] = nulls[2] = !visible_name(c->hash, &values[1], &values[2]);
+		nulls[CACHE_MODEL] = nulls[CACHE_VERSION] =
+			!visible_name(c->hash, &values[CACHE_MODEL], &values[CACHE_VERSION]);
 		SPI_finish();
 	}
-	values[3] = fixed_text(c->precision, sizeof(c->precision));
-	values[4] = Int64GetDatum(c->bytes);
-	values[5] = Int64GetDatum(c->hits);
-	values[6] = TimestampTzGetDatum(now - (TimestampTz) c->loaded_ms_ago * 1000);
-	values[7] = TimestampTzGetDatum(now - (TimestampTz) c->used_ms_ago * 1000);
-	values[8] = Int32GetDatum(c->pins);
-	values[9] = Int32GetDatum(c->databases);
+	values[CACHE_PRECISION] = fixed_text(c->precision, sizeof(c->precision));
+	values[CACHE_BYTES] = Int64GetDatum(c->bytes);
+	values[CACHE_HITS] = Int64GetDatum(c->hits);
+	values[CACHE_LOADED_AT] = TimestampTzGetDatum(now - (TimestampTz) c->loaded_ms_ago * 1000);
+	values[CACHE_USED_AT] = TimestampTzGetDatum(now - (TimestampTz) c->used_ms_ago * 1000);
+	values[CACHE_PINS] = Int32GetDatum(c->pins);
+	values[CACHE_DATABASES] = Int32GetDatum(c->databases);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -28,7 +28,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "clock.h"
+#include "monotonic.h"
 #include "engine_process.h"
 
 #define PONGS_MISSED 15   /* pings without an answer after which the engine is killed */
@@ -92,7 +92,7 @@ engine_says(EngineWord word, const char *text)
 	{
 		case ENGINE_SAYS_READY:
 			failed_starts = 0;
-			ready_ms = clock_ms();
+			ready_ms = monotonic_ms();
 			publish(ENGINE_READY, NULL);
 			ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine.pid, text)));
 			break;
@@ -133,7 +133,7 @@ retry_delay(void)
 static void
 engine_ended(pid_t pid, int status)
 {
-	int64 now = clock_ms();
+	int64 now = monotonic_ms();
 	char *how = wait_result_to_str(status);
 	char error[sizeof(shared->last_error)];
 
@@ -205,10 +205,10 @@ supervise(void)
 	}
 	if (engine_process_reap(&engine, &status))
 		engine_ended(pid, status);
-	if (engine.pid == 0 && clock_ms() >= next_start_ms)
+	if (engine.pid == 0 && monotonic_ms() >= next_start_ms)
 		supervisor_start_engine();
 	if (engine.pid == 0)
-		return Max(1, next_start_ms - clock_ms());
+		return Max(1, next_start_ms - monotonic_ms());
 	return engine_process_heartbeat(&engine, PONGS_MISSED);
 }
 

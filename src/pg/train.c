@@ -4,9 +4,9 @@
  *	  SQL sees them.
  *
  * bicycle_train checks all that can be checked at the call, as the caller, and
- * writes a row; a trainer (job_worker.c) is registered at once and waits for
+ * writes a row; its worker (job_worker.c) is registered at once and waits for
  * the end of the transaction. The others change what the row wants, and the
- * trainer looks at it when they commit. Nothing here talks to a trainer.
+ * worker looks at it when they commit. Nothing here talks to a worker.
  */
 #include "bicycle.h"
 
@@ -14,24 +14,23 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "executor/spi_priv.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "parser/parse_relation.h"
-#include "parser/parser.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
-#include "utils/plancache.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "call.h"
 #include "catalog.h"
 #include "image_call.h"
+#include "job_slots.h"
+#include "jobs.h"
 #include "model_store.h"
+#include "pairs_query.h"
 
 #define WAIT_INTERVAL 500 /* ms between looks at a job that is waited for */
 #define PLOT_POINTS 8192  /* of one loss */
@@ -42,59 +41,6 @@ PG_FUNCTION_INFO_V1(bicycle_resume);
 PG_FUNCTION_INFO_V1(bicycle_cancel);
 PG_FUNCTION_INFO_V1(bicycle_wait);
 PG_FUNCTION_INFO_V1(bicycle_loss_plot);
-
-/* ---- The query of the pairs ---------------------------------------------- */
-
-static void
-report_not_a_query(const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SYNTAX_ERROR), errmsg("pairs must be one query that only reads"),
-			 errdetail_internal("%s", detail),
-			 errhint("Write a SELECT of two bytea columns: the input and the target image.")));
-}
-
-static void
-check_columns(TupleDesc desc)
-{
-	if (desc == NULL || desc->natts != 2)
-		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-						errmsg("pairs must have two columns of type bytea"),
-						errdetail("The query has %d columns.", desc ? desc->natts : 0)));
-	for (int i = 0; i < 2; i++)
-		if (TupleDescAttr(desc, i)->atttypid != BYTEAOID)
-			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-							errmsg("pairs must have two columns of type bytea"),
-							errdetail("Column \"%s\" has type %s.",
-									  NameStr(TupleDescAttr(desc, i)->attname),
-									  format_type_be(TupleDescAttr(desc, i)->atttypid))));
-}
-
-SPIPlanPtr
-pairs_prepare(const char *query)
-{
-	SPIPlanPtr plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_NO_SCROLL);
-	CachedPlanSource *source;
-	Query *parsed;
-
-	if (plan == NULL)
-		report_not_a_query("It is a command that cannot be prepared.");
-	if (list_length(plan->plancache_list) != 1)
-		report_not_a_query(psprintf("It has %d statements.", list_length(plan->plancache_list)));
-	source = linitial(plan->plancache_list);
-	if (list_length(source->query_list) != 1)
-		report_not_a_query("Rules make more than one query of it.");
-	parsed = linitial(source->query_list);
-	if (parsed->commandType != CMD_SELECT || parsed->hasModifyingCTE || parsed->rowMarks != NIL)
-		report_not_a_query("It writes or locks rows.");
-	check_columns(source->resultDesc);
-	if (isQueryUsingTempRelation(parsed))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("pairs cannot come from temporary tables"),
-						errdetail("Training runs in another process, which does not see them."),
-						errhint("Use an ordinary or an unlogged table.")));
-	return plan;
-}
 
 /* ---- Checks of a call ---------------------------------------------------- */
 
@@ -124,46 +70,26 @@ check_caller(void)
 			 errhint("Start it as a role that has LOGIN, and CONNECT on the database.")));
 }
 
-void
-train_check_rights(void)
-{
-	catalog_check_rights("bicycle_models", ACL_SELECT);
-	catalog_check_rights("bicycle_models", ACL_INSERT);
-	catalog_check_rights("bicycle_models", ACL_UPDATE);
-	catalog_check_rights("bicycle_tensors", ACL_SELECT);
-	catalog_check_rights("bicycle_tensors", ACL_INSERT);
-	catalog_check_rights("bicycle_counters", ACL_SELECT);
-	catalog_check_rights("bicycle_counters", ACL_INSERT);
-	catalog_check_rights("bicycle_counters", ACL_UPDATE);
-}
-
 /*
  * What the current version is, as the caller sees it; false if there is none.
  */
 static bool
 current_version(const char *name, int *version, char **config)
 {
-	Oid types[1] = { TEXTOID };
-	Datum values[1] = { CStringGetTextDatum(name) };
-	bool isnull;
+	Params p = { 0 };
 
+	param_add_text(&p, name);
 	/*
 	 * A model that was trained goes on by its method; an imported one has none.
 	 */
-	if (SPI_execute_with_args(
-			psprintf(
-				"SELECT version, (CASE WHEN iterations OPERATOR(pg_catalog.>) 0 THEN "
-				"pg_catalog.jsonb_build_object('method', method)"
-				" ELSE '{}'::pg_catalog.jsonb END OPERATOR(pg_catalog.||) config)::pg_catalog.text"
-				" FROM %s WHERE model OPERATOR(pg_catalog.=) $1 AND is_current",
-				catalog_table("bicycle_models")),
-			1, types, values, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "look-up of a model failed");
-	if (SPI_processed == 0)
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					"SELECT version, (CASE WHEN iterations > 0 THEN "
+					"jsonb_build_object('method', method) ELSE '{}'::jsonb END || config)::text"
+					" FROM %s WHERE model = $1 AND is_current LIMIT 1",
+					SPI_OK_SELECT, &p) == 0)
 		return false;
-	*version =
-		DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	*config = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2);
+	*version = result_int(0, 1);
+	*config = result_text(0, 2);
 	return true;
 }
 
@@ -193,72 +119,19 @@ check_attempt(void *arg)
 	return holds;
 }
 
-/*
- * An unfinished job on the model, with a version only one that started from
- * that; 0 if there is none. Reads what others have just committed, also in a
- * repeatable-read transaction: they may have waited for the same lock.
- */
-static int64
-active_job_of(const char *model, int64 except, int version)
-{
-	JobParams p = { 0 };
-	int64 job = 0;
-	bool isnull;
-
-	param_add_text(&p, model);
-	param_add(&p, INT8OID, Int64GetDatum(except));
-	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
-	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
-	param_add(&p, INT4OID, Int32GetDatum(version));
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (jobs_run(
-			"bicycle_training_jobs",
-			"SELECT job FROM %s WHERE model = $1 AND job <> $2 AND state IN ('queued', 'running')"
-			" AND system_identifier = $3 AND database = $4 AND ($5 = 0 OR start_version = $5) "
-			"LIMIT 1",
-			SPI_OK_SELECT, &p) > 0)
-		job =
-			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-	PopActiveSnapshot();
-	return job;
-}
-
-static void
-report_active(int64 job, const char *message)
-{
-	if (job != 0)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE), errmsg_internal("%s", message),
-						errdetail("Job " INT64_FORMAT " is not finished.", job),
-						errhint("Wait for it with CALL bicycle_wait(" INT64_FORMAT
-								"), or end it with bicycle_cancel.",
-								job)));
-}
-
 static void
 check_no_other(const char *model, int64 except)
 {
-	report_active(active_job_of(model, except, 0),
-				  psprintf("model \"%s\" is being trained already", model));
-}
-
-void
-train_check_unused(const char *model, int version)
-{
-	report_active(active_job_of(model, 0, version),
-				  version == 0
-					  ? psprintf("cannot drop model \"%s\", which is being trained", model)
-					  : psprintf("cannot drop version %d of model \"%s\", from which a job goes on",
-								 version, model));
+	job_report_active(job_on_model(model, except, 0),
+					  psprintf("model \"%s\" is being trained already", model));
 }
 
 static void
 check_slot(bool registered)
 {
 	if (!registered)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not start a training job"),
-				 errdetail("All background worker slots are in use."),
-				 errhint("Raise max_worker_processes.")));
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("could not start a training job"), NO_WORKER_SLOT));
 }
 
 /*
@@ -274,8 +147,7 @@ warn_of_slots(int64 job)
 	if (shared->no_worker_slot) /* one word, read without the lock */
 		ereport(WARNING,
 				(errmsg("training job " INT64_FORMAT " waits for a background worker slot", job),
-				 errdetail("All background worker slots are in use."),
-				 errhint("Raise max_worker_processes.")));
+				 NO_WORKER_SLOT));
 }
 
 /* ---- bicycle_train ------------------------------------------------------- */
@@ -289,39 +161,35 @@ warn_of_slots(int64 job)
 static void
 pass_numbers(void)
 {
-	JobParams p = { 0 };
+	Params p = { 0 };
 
 	param_add(&p, REGCLASSOID, ObjectIdGetDatum(catalog_table_oid("bicycle_training_job_ids")));
-	(void) jobs_run("bicycle_training_jobs",
-					"SELECT setval($1, greatest(max(job), nextval($1))) FROM %s", SPI_OK_SELECT,
-					&p);
+	(void) catalog_run(AS_OWNER, JOBS, "SELECT setval($1, greatest(max(job), nextval($1))) FROM %s",
+					   SPI_OK_SELECT, &p);
 }
 
 static int64
 insert_job(const char *model, const char *pairs, const char *options, int start_version)
 {
-	JobParams p = { 0 };
-	bool isnull;
+	Params p = { 0 };
 
 	param_add_text(&p, model);
 	param_add(&p, OIDOID, ObjectIdGetDatum(GetUserId()));
-	param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
+	param_add_long(&p, (int64) GetSystemIdentifier());
 	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
 	param_add_text(&p, pairs);
 	param_add_text(&p, GetConfigOption("search_path", false, false));
 	param_add_text(&p, options);
-	if (start_version != 0)
-		param_add(&p, INT4OID, Int32GetDatum(start_version));
-	else
-		param_add_null(&p, INT4OID);
-	while (jobs_run("bicycle_training_jobs",
-					"INSERT INTO %s (model, owner, system_identifier, database, pairs, "
-					"search_path, options, start_version, state)"
-					" VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8, 'queued') ON CONFLICT (job) "
-					"DO NOTHING RETURNING job",
-					SPI_OK_INSERT_RETURNING, &p) == 0)
+	param_add_int(&p, start_version);
+	param_add_state(&p, JOB_QUEUED);
+	while (catalog_run(AS_OWNER, JOBS,
+					   "INSERT INTO %s (model, owner, system_identifier, database, pairs, "
+					   "search_path, options, start_version, state)"
+					   " VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, nullif($8, 0), $9)"
+					   " ON CONFLICT (job) DO NOTHING RETURNING job",
+					   SPI_OK_INSERT_RETURNING, &p) == 0)
 		pass_numbers();
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return result_long(0, 1);
 }
 
 /*
@@ -345,7 +213,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("bicycle_train()");
 	PreventCommandDuringRecovery("bicycle_train()");
 	check_caller();
-	train_check_rights();
+	job_check_rights();
 
 	SPI_connect();
 	(void) SPI_freeplan(pairs_prepare(pairs));
@@ -360,8 +228,8 @@ bicycle_train(PG_FUNCTION_ARGS)
 	jobs_changed();
 	check_slot(sole_worker_ensure(WORKER_LAUNCHER));
 	start.creator = GetCurrentTransactionId();
-	if (trainers_running() < bicycle_max_training_jobs)
-		check_slot(trainer_register(&start));
+	if (job_slots_used() < bicycle_max_training_jobs)
+		check_slot(job_slot_register(&start));
 	else
 		warn_of_slots(start.job);
 	PG_RETURN_INT64(start.job);
@@ -389,13 +257,28 @@ find_job(FunctionCallInfo fcinfo, Job *job, bool lock)
 }
 
 static void
-update_state(const Job *job, const char *statement, const char *value)
+set_wanted(const Job *job, JobState wanted)
 {
-	JobParams p = { 0 };
+	Params p = { 0 };
 
-	param_add(&p, INT8OID, Int64GetDatum(job->job));
-	param_add_text(&p, value);
-	(void) jobs_run("bicycle_training_jobs", statement, SPI_OK_UPDATE, &p);
+	param_add_long(&p, job->job);
+	param_add_state(&p, wanted);
+	(void) catalog_run(AS_OWNER, JOBS, "UPDATE %s SET wanted = $2 WHERE job = $1", SPI_OK_UPDATE,
+					   &p);
+	jobs_changed();
+}
+
+static void
+set_job_state(const Job *job, JobState state)
+{
+	Params p = { 0 };
+
+	param_add_long(&p, job->job);
+	param_add_state(&p, state);
+	param_add_state(&p, JOB_RUNNING);
+	(void) catalog_run(AS_OWNER, JOBS,
+					   "UPDATE %s SET state = $2, wanted = $3, updated_at = now() WHERE job = $1",
+					   SPI_OK_UPDATE, &p);
 	jobs_changed();
 }
 
@@ -404,22 +287,19 @@ report_state(const Job *job, const char *what)
 {
 	ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					errmsg("cannot %s training job " INT64_FORMAT, what, job->job),
-					errdetail("It is %s.", job->state)));
+					errdetail("It is %s.", job_state_name(job->state))));
 }
 
-/* Brings an active job to a state: by its trainer if it has one, else here. */
+/* Brings an active job to a state: by its worker if it has one, else here. */
 static void
-stop_job(const Job *job, const char *state)
+stop_job(const Job *job, JobState state)
 {
-	if (strcmp(job->state, "running") == 0)
-		update_state(job, "UPDATE %s SET wanted = $2 WHERE job = $1", state);
+	if (job->state == JOB_RUNNING)
+		set_wanted(job, state);
 	else
-		update_state(
-			job, "UPDATE %s SET state = $2, wanted = 'running', updated_at = now() WHERE job = $1",
-			state);
+		set_job_state(job, state);
 	job_stopping(job->job);
-	if (!sole_worker_ensure(WORKER_LAUNCHER))
-		check_slot(false);
+	check_slot(sole_worker_ensure(WORKER_LAUNCHER));
 }
 
 /* bicycle_pause(job bigint) -> void */
@@ -432,8 +312,8 @@ bicycle_pause(PG_FUNCTION_ARGS)
 	SPI_connect();
 	find_job(fcinfo, &job, true);
 	if (job_is_active(&job))
-		stop_job(&job, "paused");
-	else if (strcmp(job.state, "paused") != 0 && job.local)
+		stop_job(&job, JOB_PAUSED);
+	else if (job.state != JOB_PAUSED && job_is_local(&job))
 		report_state(&job, "pause");
 	SPI_finish();
 	PG_RETURN_VOID();
@@ -448,14 +328,12 @@ bicycle_cancel(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("bicycle_cancel()");
 	SPI_connect();
 	find_job(fcinfo, &job, true);
-	if (strcmp(job.state, "done") == 0 || strcmp(job.state, "failed") == 0)
+	if (job.state == JOB_DONE || job.state == JOB_FAILED)
 		report_state(&job, "cancel");
 	if (job_is_active(&job))
-		stop_job(&job, "cancelled");
+		stop_job(&job, JOB_CANCELLED);
 	else
-		update_state(
-			&job, "UPDATE %s SET state = $2, wanted = 'running', updated_at = now() WHERE job = $1",
-			"cancelled");
+		set_job_state(&job, JOB_CANCELLED);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
@@ -464,13 +342,34 @@ bicycle_cancel(PG_FUNCTION_ARGS)
 static int64
 last_checkpoint(int64 job)
 {
-	JobParams p = { 0 };
-	bool isnull;
+	Params p = { 0 };
 
-	param_add(&p, INT8OID, Int64GetDatum(job));
-	(void) jobs_run("bicycle_training_checkpoints",
-					"SELECT coalesce(max(iteration), 0) FROM %s WHERE job = $1", SPI_OK_SELECT, &p);
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	param_add_long(&p, job);
+	(void) catalog_run(AS_OWNER, "bicycle_training_checkpoints",
+					   "SELECT coalesce(max(iteration), 0) FROM %s WHERE job = $1", SPI_OK_SELECT,
+					   &p);
+	return result_long(0, 1);
+}
+
+static void
+queue_again(const Job *job)
+{
+	Params p = { 0 };
+
+	param_add_long(&p, job->job);
+	param_add(&p, OIDOID, ObjectIdGetDatum(job->owner));
+	param_add_long(&p, (int64) GetSystemIdentifier());
+	param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
+	param_add_long(&p, last_checkpoint(job->job));
+	param_add_state(&p, JOB_QUEUED);
+	param_add_state(&p, JOB_RUNNING);
+	(void) catalog_run(AS_OWNER, JOBS,
+					   "UPDATE %s SET state = $6, wanted = $7, attempts = 0, "
+					   "next_attempt = now(), error = NULL,"
+					   " sqlstate = NULL, owner = $2, system_identifier = $3, database = $4, "
+					   "checkpoint = $5, updated_at = now() WHERE job = $1",
+					   SPI_OK_UPDATE, &p);
+	jobs_changed();
 }
 
 /*
@@ -480,37 +379,25 @@ last_checkpoint(int64 job)
 Datum
 bicycle_resume(PG_FUNCTION_ARGS)
 {
-	JobParams p = { 0 };
 	Job job;
 
 	PreventCommandIfReadOnly("bicycle_resume()");
 	SPI_connect();
 	find_job(fcinfo, &job, true);
-	if (strcmp(job.state, "done") == 0)
+	if (job.state == JOB_DONE)
 		report_state(&job, "resume");
 	if (!OidIsValid(job.owner))
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
 						errmsg("cannot resume training job " INT64_FORMAT, job.job),
 						errdetail("The role that started it does not exist here.")));
 	if (job_is_active(&job))
-		update_state(&job, "UPDATE %s SET wanted = $2 WHERE job = $1", "running");
+		set_wanted(&job, JOB_RUNNING);
 	else
 	{
 		model_lock(job.model);
 		check_no_other(job.model, job.job);
 		check_slot(sole_worker_ensure(WORKER_LAUNCHER));
-		param_add(&p, INT8OID, Int64GetDatum(job.job));
-		param_add(&p, OIDOID, ObjectIdGetDatum(job.owner));
-		param_add(&p, INT8OID, Int64GetDatum((int64) GetSystemIdentifier()));
-		param_add(&p, OIDOID, ObjectIdGetDatum(MyDatabaseId));
-		param_add(&p, INT8OID, Int64GetDatum(last_checkpoint(job.job)));
-		(void) jobs_run("bicycle_training_jobs",
-						"UPDATE %s SET state = 'queued', wanted = 'running', attempts = 0, "
-						"next_attempt = now(), error = NULL,"
-						" sqlstate = NULL, owner = $2, system_identifier = $3, database = $4, "
-						"checkpoint = $5, updated_at = now() WHERE job = $1",
-						SPI_OK_UPDATE, &p);
-		jobs_changed();
+		queue_again(&job);
 		warn_of_slots(job.job);
 	}
 	SPI_finish();
@@ -532,7 +419,7 @@ typedef struct Told
 
 /*
  * That it has to wait for others; nothing of one that only waits for its
- * trainer to come up.
+ * worker to come up.
  */
 static void
 tell_queued(const Job *job, Told *told)
@@ -545,7 +432,7 @@ tell_queued(const Job *job, Told *told)
 	told->queued = true;
 	ereport(NOTICE, (errmsg("job " INT64_FORMAT " is queued", job->job),
 					 errdetail("Training jobs that run: %d. Setting bicycle.max_training_jobs: %d.",
-							   trainers_running(), bicycle_max_training_jobs)));
+							   job_slots_used(), bicycle_max_training_jobs)));
 }
 
 /*
@@ -578,16 +465,16 @@ job_has_ended(const Job *job)
 {
 	if (job_is_active(job))
 		return false;
-	if (strcmp(job->state, "failed") == 0)
+	if (job->state == JOB_FAILED)
 		ereport(ERROR, (errcode(job->sqlstate),
 						errmsg("training job " INT64_FORMAT " has failed", job->job),
 						job->error ? errdetail_internal("%s", job->error) : 0));
-	if (strcmp(job->state, "done") == 0)
+	if (job->state == JOB_DONE)
 		ereport(NOTICE, (errmsg("job " INT64_FORMAT " is done: version %d of model \"%s\"",
 								job->job, job->version, job->model)));
 	else
 		ereport(NOTICE, (errmsg("job " INT64_FORMAT " is %s at iteration " INT64_FORMAT, job->job,
-								job->state, job->iteration)));
+								job_state_name(job->state), job->iteration)));
 	return true;
 }
 
@@ -610,15 +497,15 @@ look_and_commit(FunctionCallInfo fcinfo, TimestampTz deadline, Told *told)
 	ended = job_has_ended(&job);
 	if (!ended)
 	{
-		if (strcmp(job.state, "queued") == 0)
+		if (job.state == JOB_QUEUED)
 			tell_queued(&job, told);
 		else
 			tell_progress(&job, told);
 		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
 			ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
 							errmsg("training job " INT64_FORMAT " has not ended in time", job.job),
-							errdetail("It is %s, at iteration " INT64_FORMAT ".", job.state,
-									  job.iteration)));
+							errdetail("It is %s, at iteration " INT64_FORMAT ".",
+									  job_state_name(job.state), job.iteration)));
 		SPI_commit();
 	}
 	SPI_finish();
@@ -662,15 +549,15 @@ bicycle_wait(PG_FUNCTION_ARGS)
 static uint32
 append_series(StringInfo out, int64 job)
 {
-	JobParams p = { 0 };
+	Params p = { 0 };
 	uint32 series = 0;
 	int at = 0;
 	uint64 n;
 
-	param_add(&p, INT8OID, Int64GetDatum(job));
-	param_add(&p, INT4OID, Int32GetDatum(PLOT_POINTS));
-	n = jobs_run(
-		"bicycle_training_losses",
+	param_add_long(&p, job);
+	param_add_int(&p, PLOT_POINTS);
+	n = catalog_run(
+		AS_OWNER, "bicycle_training_losses",
 		"SELECT name, avg(iteration)::float8, avg(value) FROM"
 		" (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER "
 		"(PARTITION BY name) AS part FROM %s WHERE job = $1"
@@ -680,10 +567,10 @@ append_series(StringInfo out, int64 job)
 		SPI_OK_SELECT, &p);
 	for (uint64 i = 0; i < n; i++)
 	{
-		char *name = SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1);
-		BicyclePoint point;
+		char *name = result_text(i, 1);
+		BicyclePoint point = { .x = DatumGetFloat8(result_datum(i, 2)),
+							   .y = DatumGetFloat8(result_datum(i, 3)) };
 		BicycleSeries head;
-		bool isnull;
 
 		if (series == 0 || strcmp(((BicycleSeries *) (out->data + at))->name, name) != 0)
 		{
@@ -693,10 +580,6 @@ append_series(StringInfo out, int64 job)
 			appendBinaryStringInfo(out, (char *) &head, sizeof(head));
 			series++;
 		}
-		point.x =
-			DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &isnull));
-		point.y =
-			DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3, &isnull));
 		appendBinaryStringInfo(out, (char *) &point, sizeof(point));
 		((BicycleSeries *) (out->data + at))->points++;
 	}

@@ -35,14 +35,14 @@ load_pairs($node, 'postgres');
 my $engine = readlink '/proc/' . engine_pid($node) . '/exe';
 my $program = slurp_file($engine);
 my $version = $node->safe_psql('postgres', "SELECT extversion FROM pg_extension WHERE extname = 'bicycle'");
-ok($program =~ s/\0(\Q$version\E\.\d+)\0/"\0" . '9' x length($1) . "\0"/e, 'an engine has another version');
+ok($program =~ s/\0(\Q$version\E(?:\.\d+)?)\0/"\0" . '9' x length($1) . "\0"/e, 'an engine has another version');
 PostgreSQL::Test::Utils::append_to_file($other, $program);
 chmod 0755, $other or die "$other: $!";
 
 my $job = train($node, 'model', '"iterations": 3');
-ok(job_comes_to($node, $job, "state = 'failed'"), 'with it a job fails');
-is($node->safe_psql('postgres', "SELECT sqlstate, attempts, iterations IS NULL FROM bicycle_training_jobs WHERE job = $job"), '55000|1|t', 'with 55000, before anything is trained');
-like(job_column($node, $job, 'error'), qr/^training engine is of another version\nThe library is version \Q$version\E\.\d+, .*9999.*\nRestart the server/, 'and what to do');
+ok(job_comes_to($node, $job, "state IN ('failed', 'done')"), 'with it a job ends');
+is($node->safe_psql('postgres', "SELECT state, sqlstate, attempts, iterations IS NULL FROM bicycle_training_jobs WHERE job = $job"), 'failed|55000|1|t', 'with 55000, before anything is trained');
+like(job_column($node, $job, 'error'), qr/^training engine is of another version\nThe library is version \Q$version\E(?:\.\d+)?, .*999.*\nRestart the server/, 'and what to do');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM bicycle_models'), 0, 'and no model is stored');
 
 chmod 0644, $other;

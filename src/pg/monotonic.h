@@ -1,12 +1,12 @@
 /*
- * clock.h
+ * monotonic.h
  *	  The time that nobody sets: for how long something has taken.
  *
  * It is the same for all processes of the machine, so shared memory may hold
  * it. It stands still while the machine is halted.
  */
-#ifndef BICYCLE_CLOCK_H
-#define BICYCLE_CLOCK_H
+#ifndef BICYCLE_MONOTONIC_H
+#define BICYCLE_MONOTONIC_H
 
 #include "postgres.h"
 
@@ -14,7 +14,7 @@
 
 /* In ms since some moment before the server started; never 0. */
 static inline int64
-clock_ms(void)
+monotonic_ms(void)
 {
 	struct timespec now;
 
@@ -22,4 +22,4 @@ clock_ms(void)
 	return (int64) now.tv_sec * 1000 + now.tv_nsec / 1000000 + 1;
 }
 
-#endif /* BICYCLE_CLOCK_H */
+#endif /* BICYCLE_MONOTONIC_H */

@@ -1,0 +1,152 @@
+/*
+ * catalog_run.c
+ *	  Statements on the extension's tables, by whom and under which search_path.
+ *
+ * R1 Every statement sees pg_catalog only, whoever runs it. So an operator in
+ *    it is PostgreSQL's, and nobody's who has put one of the same name into a
+ *    schema on the session's path. Policies and triggers that it calls see the
+ *    same path, as triggers do under logical replication.
+ * R2 There are no grants on the tables of jobs. What this extension does there
+ *    it does as their owner, by fixed statements.
+ * R3 What is only read as the caller is read under the snapshot of the
+ *    statement that called.
+ * R4 An error ends the transaction or subtransaction, which puts user and path
+ *    back.
+ */
+#include "catalog_run.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "common/invariant.h"
+
+#define SAFE_PATH "pg_catalog, pg_temp"
+
+/* ---- Parameters ---------------------------------------------------------- */
+
+void
+param_add(Params *p, Oid type, Datum value)
+{
+	INVARIANT(p->n < lengthof(p->values));
+	p->types[p->n] = type;
+	p->values[p->n] = value;
+	p->nulls[p->n++] = ' ';
+}
+
+void
+param_add_null(Params *p, Oid type)
+{
+	param_add(p, type, (Datum) 0);
+	p->nulls[p->n - 1] = 'n';
+}
+
+void
+param_add_int(Params *p, int value)
+{
+	param_add(p, INT4OID, Int32GetDatum(value));
+}
+
+void
+param_add_long(Params *p, int64 value)
+{
+	param_add(p, INT8OID, Int64GetDatum(value));
+}
+
+void
+param_add_text(Params *p, const char *text)
+{
+	if (text)
+		param_add(p, TEXTOID, CStringGetTextDatum(text));
+	else
+		param_add_null(p, TEXTOID);
+}
+
+void
+param_add_bytes(Params *p, const void *bytes, size_t length)
+{
+	bytea *value = palloc(VARHDRSZ + length);
+
+	SET_VARSIZE(value, VARHDRSZ + length);
+	memcpy(VARDATA(value), bytes, length);
+	param_add(p, BYTEAOID, PointerGetDatum(value));
+}
+
+/* ---- Statements ---------------------------------------------------------- */
+
+static Oid
+owner_of(const char *table)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(catalog_table_oid(table)));
+	Oid owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for table \"%s\"", table);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+uint64
+catalog_run(RunAs as, const char *table, const char *statement, int expected, Params *p)
+{
+	const char *query = psprintf(statement, catalog_table(table));
+	bool reads = as == AS_CALLER && expected == SPI_OK_SELECT;
+	int nest = NewGUCNestLevel();
+	uint64 rows;
+	Oid user;
+	int context;
+	int rc;
+
+	GetUserIdAndSecContext(&user, &context);
+	if (as == AS_OWNER)
+		SetUserIdAndSecContext(owner_of("bicycle_training_jobs"),
+							   context | SECURITY_LOCAL_USERID_CHANGE);
+	(void) set_config_option("search_path", SAFE_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+	rc = SPI_execute_with_args(query, p->n, p->types, p->values, p->nulls, reads, 0);
+	if (rc != expected)
+		elog(ERROR, "statement on \"%s\" failed: %s", table, SPI_result_code_string(rc));
+	rows = SPI_processed;
+	AtEOXact_GUC(true, nest);
+	SetUserIdAndSecContext(user, context);
+	return rows;
+}
+
+/* ---- Results ------------------------------------------------------------- */
+
+Datum
+result_datum(uint64 row, int column)
+{
+	bool isnull;
+	Datum value = SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column, &isnull);
+
+	return isnull ? (Datum) 0 : value;
+}
+
+int
+result_int(uint64 row, int column)
+{
+	return DatumGetInt32(result_datum(row, column));
+}
+
+/* Where int8 is passed by reference, null is no pointer. */
+int64
+result_long(uint64 row, int column)
+{
+	Datum value = result_datum(row, column);
+
+	return value == (Datum) 0 ? 0 : DatumGetInt64(value);
+}
+
+char *
+result_text(uint64 row, int column)
+{
+	return SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+}

@@ -1,0 +1,51 @@
+/*
+ * job_slots.h
+ *	  Who trains now, and telling them that a row has changed.
+ */
+#ifndef BICYCLE_JOB_SLOTS_H
+#define BICYCLE_JOB_SLOTS_H
+
+#include "shared.h"
+
+typedef enum JobPresence
+{
+	JOB_ABSENT,
+	JOB_EXPECTED, /* its worker was registered a moment ago */
+	JOB_LOST,     /* it was registered, and has not come up */
+	JOB_ALIVE
+} JobPresence;
+
+extern int job_slots_used(void); /* those that are expected included */
+extern JobPresence job_presence(Oid database, int64 job);
+
+/* Registers the worker of a job. False: there is no worker slot. */
+extern bool job_slot_register(const JobStart *start);
+
+/*
+ * In a job's worker: takes the job's slot until this process ends. False:
+ * enough others run, or the job has a worker.
+ */
+extern bool job_slot_claim(Oid database, int64 job);
+
+extern bool job_slot_poked(void); /* the row says something new; forgets that */
+
+/*
+ * From here on whoever stops the job interrupts this process by SIGINT, or no
+ * longer.
+ */
+extern void job_slot_reading(bool reading);
+extern bool job_slot_interrupted(void); /* that has happened */
+
+/*
+ * At commit the workers of this database look at their rows, and the launcher
+ * at all. Until then the transaction cannot be prepared.
+ */
+extern void jobs_changed(void);
+
+/*
+ * The same, and the job's query is interrupted if it runs. A subtransaction
+ * that is rolled back interrupts it all the same, and it begins again.
+ */
+extern void job_stopping(int64 job);
+
+#endif /* BICYCLE_JOB_SLOTS_H */
