@@ -160,7 +160,7 @@ $B/bicycle_cuda.so: $(CUDA_OBJ)
 # The same device and kernels for the CPU, for tests: test/cuda/gpu_on_cpu.h.
 IMITATION_CFLAGS = $(ENGINE_CFLAGS) -DBICYCLE_TRACE -fPIC -Wno-unknown-pragmas -Ikernels -Itest/cuda -Itest/cuda/runtime
 IMITATION_OBJ = $(patsubst kernels/%.cu,$B/imitation/%.o,$(wildcard kernels/*.cu)) $(patsubst src/nn/cuda/%.c,$B/imitation/%.o,$(filter-out \
-	src/nn/cuda/cudnn.c,$(wildcard src/nn/cuda/*.c src/nn/cuda/trace/*.c))) $(patsubst test/cuda/%.c,$B/imitation/%.o,$(wildcard test/cuda/*_on_cpu.c))
+	src/nn/cuda/cudnn%.c,$(wildcard src/nn/cuda/*.c src/nn/cuda/trace/*.c))) $(patsubst test/cuda/%.c,$B/imitation/%.o,$(wildcard test/cuda/*_on_cpu.c))
 
 $B/imitation/%.o: kernels/%.cu
 	@mkdir -p $(dir $@)
@@ -199,7 +199,7 @@ $B/unit/test_cuda_%: test/unit/test_cuda_%.c $B/libimitation.a $B/libbicycle.a
 	$(ENGINE_CC) $(IMITATION_CFLAGS) -Itest/unit -MMD -MP $(filter %.c,$^) $B/libimitation.a $B/libbicycle.a -o $@ $(ENGINE_LIBS)
 
 # Plans by the real cuDNN, for a GPU that is described by a file; a line that says so where there is none.
-PLANS_OBJ = $(if $(CUDA_MODULE),$B/cuda/nn/cuda/cudnn.o $B/cuda/nn/cuda/cuda_shape.o $B/cuda/nn/cuda/cuda_time.o)
+PLANS_OBJ = $(if $(CUDA_MODULE),$B/cuda/nn/cuda/cudnn.o $B/cuda/nn/cuda/cudnn_library.o $B/cuda/nn/cuda/cuda_shape.o $B/cuda/nn/cuda/cuda_time.o)
 PLANS_LIBS = $(if $(CUDA_MODULE),-L$(CUDA_LIB) -lcudart_static -Wl$(comma)-Bstatic -lstdc++ -Wl$(comma)-Bdynamic $(CUDNN_RPATH) -lrt)
 $B/unit/test_cuda_plans: test/unit/test_cuda_plans.c $(PLANS_OBJ) $B/libbicycle.a
 	@mkdir -p $(dir $@)

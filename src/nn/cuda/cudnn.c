@@ -3,11 +3,6 @@
  *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"):
  *	  plain forward and plain data gradient, one operation a graph.
  *
- * cuDNN is opened with dlopen and eleven of its functions are looked up; its
- * headers are needed to build, the library only to run. A minor version later
- * than the one built with will do, an earlier one is refused, as is one of
- * which a part is missing.
- *
  * Choosing an engine. The heuristic's list of configurations (mode A, then its
  * fallbacks) is walked and the first is taken that is deterministic, needs no
  * compiling at run time, keeps to the arithmetic asked for and to the workspace
@@ -35,10 +30,9 @@
 #include "nn/cuda/cudnn.h"
 
 #include "nn/cuda/cuda_time.h"
+#include "nn/cuda/cudnn_library.h"
 #include "nn/nn_error.h"
 
-#include <cudnn.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -47,53 +41,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LIBRARY "libcudnn.so.9"
 #define MAX_WORKSPACE ((int64_t) 64 << 20)
 #define MAX_CONFIGS 64
 #define MAX_DESCS (MAX_CONFIGS * 3 + 32)
 #define MAX_KNOBS 32
 #define MAX_PLAN_TEXT 65536
 
-/* ---- The library --------------------------------------------------------- */
-
-typedef struct Library
-{
-	size_t (*version)(void);
-	cudnnStatus_t (*create)(cudnnHandle_t *);
-	cudnnStatus_t (*destroy)(cudnnHandle_t);
-	cudnnStatus_t (*set_stream)(cudnnHandle_t, cudaStream_t);
-	void (*last_error)(char *, size_t);
-	cudnnStatus_t (*make)(cudnnBackendDescriptorType_t, cudnnBackendDescriptor_t *);
-	cudnnStatus_t (*drop)(cudnnBackendDescriptor_t);
-	cudnnStatus_t (*finalize)(cudnnBackendDescriptor_t);
-	cudnnStatus_t (*set)(cudnnBackendDescriptor_t, cudnnBackendAttributeName_t,
-						 cudnnBackendAttributeType_t, int64_t, const void *);
-	cudnnStatus_t (*get)(const cudnnBackendDescriptor_t, cudnnBackendAttributeName_t,
-						 cudnnBackendAttributeType_t, int64_t, int64_t *, void *);
-	cudnnStatus_t (*execute)(cudnnHandle_t, cudnnBackendDescriptor_t, cudnnBackendDescriptor_t);
-} Library;
-
-static const struct
-{
-	const char *name;
-	size_t offset;
-} functions[] = {
-	{ "cudnnGetVersion", offsetof(Library, version) },
-	{ "cudnnCreate", offsetof(Library, create) },
-	{ "cudnnDestroy", offsetof(Library, destroy) },
-	{ "cudnnSetStream", offsetof(Library, set_stream) },
-	{ "cudnnGetLastErrorString", offsetof(Library, last_error) },
-	{ "cudnnBackendCreateDescriptor", offsetof(Library, make) },
-	{ "cudnnBackendDestroyDescriptor", offsetof(Library, drop) },
-	{ "cudnnBackendFinalize", offsetof(Library, finalize) },
-	{ "cudnnBackendSetAttribute", offsetof(Library, set) },
-	{ "cudnnBackendGetAttribute", offsetof(Library, get) },
-	{ "cudnnBackendExecute", offsetof(Library, execute) },
-};
-
 struct CudaConvs
 {
-	Library lib;
+	CudnnLibrary lib;
 	cudnnHandle_t handle; /* NULL: without a GPU */
 	cudaStream_t stream;
 	cudnnBackendDescriptor_t device; /* description of one that is not there; NULL with a GPU */
@@ -120,108 +76,6 @@ struct CudaConv
 	CudaConvChoice choice;
 	Recipe recipe; /* only where engines are pinned */
 };
-
-/* That a library is missing; dlerror() says why. */
-static NnStatus
-no_library(NnError *error, const char *what, const char *name)
-{
-	const char *why = dlerror();
-
-	nn_fail(error, NN_EUNSUPPORTED, "%s", what);
-	nn_detail(error, "%s could not be loaded: %s.", name, why ? why : "unknown error");
-	nn_hint(error,
-			"Install all of cuDNN %d and cuBLAS for CUDA 13 where the dynamic linker finds them, "
-			"or set \"bicycle.device\" to auto or cpu.",
-			CUDNN_MAJOR);
-	return NN_EUNSUPPORTED;
-}
-
-/*
- * Loads a library that cuDNN will look for: beside it, in the directories of
- * NVIDIA's Python packages, or wherever the linker looks.
- */
-static bool
-load_part(const char *directory, int cuda, const char *name)
-{
-	char path[4096 + 160];
-
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	if (dlopen(path, RTLD_LAZY | RTLD_LOCAL))
-		return true;
-	snprintf(path, sizeof(path), "%s/../../cu%d/lib/%s", directory, cuda, name);
-	if (dlopen(path, RTLD_LAZY | RTLD_LOCAL))
-		return true;
-	snprintf(path, sizeof(path), "%s/../../cublas/lib/%s", directory, name);
-	return dlopen(path, RTLD_LAZY | RTLD_LOCAL) || dlopen(name, RTLD_LAZY | RTLD_LOCAL);
-}
-
-/*
- * cuDNN is a library that opens others when they are first needed, and ends the
- * process if one of them is missing (seen with 9.19: "Invalid handle. Cannot
- * load symbol cublasLtGetVersion", and abort). So they are loaded here
- * beforehand, and it finds them loaded. cuBLAS is that of the CUDA that cuDNN
- * was built for.
- */
-static NnStatus
-load_parts(void *library, NnError *error)
-{
-	static const char *const parts[] = { "libcudnn_graph.so.9", "libcudnn_heuristic.so.9",
-										 "libcudnn_engines_precompiled.so.9",
-										 "libcudnn_engines_runtime_compiled.so.9" };
-	size_t (*cudart_version)(void);
-	void *function = dlsym(library, "cudnnGetCudartVersion");
-	Dl_info info = { 0 };
-	char directory[4096], blas[40];
-	int cuda;
-
-	if (!function || dladdr(function, &info) == 0 || !info.dli_fname)
-		return no_library(error, "cuDNN is not usable", LIBRARY);
-	snprintf(directory, sizeof(directory), "%s", info.dli_fname);
-	if (strrchr(directory, '/'))
-		*strrchr(directory, '/') = '\0';
-	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-		if (!load_part(directory, CUDART_VERSION / 1000, parts[i]))
-			return no_library(error, "cuDNN is incomplete", parts[i]);
-	memcpy(&cudart_version, &function, sizeof(function));
-	cuda = (int) (cudart_version() / 1000);
-	snprintf(blas, sizeof(blas), "libcublasLt.so.%d", cuda);
-	return load_part(directory, cuda, blas)
-			   ? NN_OK
-			   : no_library(error, "no cuBLAS, which cuDNN needs", blas);
-}
-
-static NnStatus
-load_library(Library *lib, NnError *error)
-{
-	void *library = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
-	NnStatus status;
-
-	if (!library)
-		return no_library(error, "no cuDNN", LIBRARY);
-	status = load_parts(library, error);
-	if (status != NN_OK)
-		return status;
-	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
-	{
-		void *function = dlsym(library, functions[i].name);
-
-		if (!function)
-			return nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no function \"%s\"",
-						   functions[i].name);
-		memcpy((char *) lib + functions[i].offset, &function, sizeof(function));
-	}
-	if (lib->version() < CUDNN_VERSION)
-	{
-		nn_fail(error, NN_EUNSUPPORTED, "cuDNN is too old");
-		nn_detail(error, "Its version is %zu, and the device was built with %d.", lib->version(),
-				  CUDNN_VERSION);
-		nn_hint(
-			error,
-			"Install a cuDNN as new as that, or build with the headers of the one that is there.");
-		return NN_EUNSUPPORTED;
-	}
-	return NN_OK;
-}
 
 static bool
 is_memory(cudnnStatus_t status)
@@ -254,7 +108,7 @@ new_convs(NnError *error)
 		nn_no_memory(error, sizeof(CudaConvs));
 		return NULL;
 	}
-	if (load_library(&convs->lib, error) != NN_OK)
+	if (cudnn_load(&convs->lib, error) != NN_OK)
 	{
 		free(convs);
 		return NULL;
@@ -521,7 +375,7 @@ is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s,
 	cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
 	int64_t nnumerical = 0, nbehavior = 0, one;
 	bool strict = s->type == KERNEL_F32 && !s->tf32;
-	const Library *lib = &d->convs->lib;
+	const CudnnLibrary *lib = &d->convs->lib;
 
 	if (d->status != CUDNN_STATUS_SUCCESS ||
 		lib->get(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &one,
@@ -631,7 +485,7 @@ static void
 read_recipe(const CudaConvs *convs, cudnnBackendDescriptor_t config, CudaConv *conv)
 {
 	Descs d = { .convs = convs };
-	const Library *lib = &convs->lib;
+	const CudnnLibrary *lib = &convs->lib;
 	Recipe *r = &conv->recipe;
 	cudnnBackendDescriptor_t choices[MAX_KNOBS];
 	int64_t n = 0, one;
