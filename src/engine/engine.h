@@ -242,7 +242,7 @@ extern void worker_encode(Request *request);
 
 /*
  * Decodes an image file, whose header is in *info, and resizes it to side x
- * side; waits for its share of the budget. Any thread of a pool.
+ * side; waits for its share of the budget. Any thread of an executor.
  */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
 							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,
@@ -250,7 +250,7 @@ extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t
 
 /*
  * Draws what a PLOT request holds, once the budget has room for it; *png is
- * malloc'ed, and NULL on failure. Any thread of a pool.
+ * malloc'ed, and NULL on failure. Any thread of an executor.
  */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
 							 uint64_t max_pixels, uint8_t **png, size_t *png_length,

@@ -115,6 +115,7 @@ options_check(Connection *connection, const BicycleFrame *frame, const uint8_t *
 	char *merged;
 	char *canonical = NULL;
 
+	INVARIANT(frame->length >= sizeof(check));
 	memcpy(&check, body, sizeof(check));
 	if ((uint64_t) check.config_length + check.options_length != frame->length - sizeof(check))
 	{

@@ -168,6 +168,7 @@ handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 	BicycleTrainBegin *begin = &run->begin;
 	NnError nn_error = { 0 };
 
+	INVARIANT(frame->length >= sizeof(*begin));
 	memcpy(begin, body, sizeof(*begin));
 	if ((uint64_t) begin->options_length + begin->start.config_length !=
 			frame->length - sizeof(*begin) ||

@@ -40,8 +40,8 @@ extern bool run_preview_sheet(RunPreview *preview, NnFit *fit, uint8_t **png, si
 							  EngineError *error);
 
 /*
- * Looks if it is time to. *collapsed: there is something to say, once in a run;
- * only then and after other looks is *diversity written.
+ * Looks if it is time to, and then writes *diversity. *collapsed: there is
+ * something to say, once in a run.
  */
 extern bool run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration,
 							  int64_t iterations, double *diversity, bool *collapsed,

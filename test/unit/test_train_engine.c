@@ -1,6 +1,7 @@
 /*
  * A training engine trains a model from pairs it is sent, tells of it as it
- * goes, and goes on from any checkpoint as if nothing had been.
+ * goes, and goes on from any checkpoint as if nothing had been. Rules are those
+ * of run_protocol.h.
  */
 #include "train_client.h"
 
@@ -195,8 +196,8 @@ test_resume(const Outcome *whole, const char *const *with, const char *device)
 }
 
 /*
- * From the last checkpoint the same model is made without any pairs; none may
- * come then, and it must be a checkpoint.
+ * From the last checkpoint the same model is made without any pairs (R7); none
+ * may come then, and it must be a checkpoint.
  */
 static void
 test_finished(const Outcome *whole)
@@ -283,7 +284,7 @@ test_pause(const Outcome *whole)
 	free(last.stream);
 }
 
-/* PAUSE before RUN, CHECKPOINT_NOW, and both when the run is over. */
+/* PAUSE before RUN, CHECKPOINT_NOW, and both when the run is over (R5). */
 static void
 test_orders(void)
 {

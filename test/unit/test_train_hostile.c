@@ -1,6 +1,6 @@
 /*
  * Whatever a training engine is sent, and whenever its job worker goes, it
- * answers with an ordinary error or ends.
+ * answers with an ordinary error or ends. Rules are those of run_protocol.h.
  */
 #include "train_client.h"
 
@@ -92,6 +92,7 @@ test_size(void)
 	ok(training_end(&training), "and it ends in order");
 }
 
+/* Images that cannot be used, and more than there is room for (R4). */
 static void
 test_pairs(void)
 {
@@ -302,7 +303,7 @@ test_mutants(void)
 	free(whole.at);
 }
 
-/* The job worker goes: between any two bytes, and by either descriptor. */
+/* The job worker goes: between any two bytes, and by either descriptor (R2). */
 static void
 test_eof(void)
 {
@@ -333,7 +334,7 @@ test_eof(void)
 	free(whole.at);
 }
 
-/* Frames that are well formed, but not now. */
+/* Frames that are well formed, but not now (R3). */
 static void
 test_turns(void)
 {
