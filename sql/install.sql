@@ -1,4 +1,5 @@
--- What CREATE EXTENSION makes: functions with their marks, grants and comments; tables with their keys; what is dumped.
+-- What CREATE EXTENSION makes: functions with their marks, grants and comments; tables with their
+-- keys; what is dumped.
 \getenv testdata BICYCLE_TESTDATA
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS bicycle CASCADE;
@@ -6,46 +7,58 @@ RESET client_min_messages;
 CREATE EXTENSION bicycle;
 CREATE ROLE regress_bicycle_nobody;
 
-CREATE TEMP VIEW member AS
-	SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+CREATE TEMP VIEW member
+	AS SELECT d.classid, d.objid FROM pg_depend d
+		JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 	WHERE e.extname = 'bicycle' AND d.deptype = 'e';
 
-SELECT p.oid::regprocedure AS function, p.provolatile AS v, p.proisstrict AS strict, p.proparallel AS p, p.procost > 10 AS costly,
+SELECT p.oid::regprocedure AS function, p.provolatile AS v, p.proisstrict AS strict,
+	p.proparallel AS p, p.procost AS cost,
 	has_function_privilege('regress_bicycle_nobody', p.oid, 'EXECUTE') AS public
 FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
 ORDER BY p.oid::regprocedure::text COLLATE "C";
 
-SELECT p.proname, pg_get_function_arguments(p.oid) AS arguments, pg_get_function_result(p.oid) AS result
+SELECT p.proname, pg_get_function_arguments(p.oid) AS arguments,
+	pg_get_function_result(p.oid) AS result
 FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid
 ORDER BY p.oid::regprocedure::text COLLATE "C";
 
 -- Nobody is granted anything on the tables.
-SELECT c.oid::regclass AS "table", c.relacl, has_table_privilege('regress_bicycle_nobody', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') AS any_right
-FROM member m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND m.objid = c.oid AND c.relkind = 'r'
+SELECT c.oid::regclass AS "table", c.relacl, has_table_privilege('regress_bicycle_nobody', c.oid,
+	'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') AS any_right
+FROM member m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND m.objid = c.oid
+	AND c.relkind = 'r'
 ORDER BY 1;
 
 SELECT conrelid::regclass AS "table", contype, pg_get_constraintdef(oid) AS definition
-FROM pg_constraint WHERE conrelid IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass) AND contype <> 'n'
+FROM pg_constraint WHERE conrelid IN (SELECT objid FROM member WHERE classid = 'pg_class'::regclass)
+	AND contype <> 'n'
 ORDER BY conrelid::regclass::text, contype, pg_get_constraintdef(oid) COLLATE "C";
 
-SELECT attname, attstorage FROM pg_attribute WHERE attrelid = 'bicycle_tensors'::regclass AND attname = 'data';
+SELECT attname, attstorage FROM pg_attribute WHERE attrelid = 'bicycle_tensors'::regclass
+	AND attname = 'data';
 SELECT indexdef FROM pg_indexes WHERE indexname = 'bicycle_models_current';
-SELECT unnest(extconfig)::regclass AS dumped, unnest(extcondition) AS condition, extrelocatable FROM pg_extension WHERE extname = 'bicycle' ORDER BY 1;
+SELECT unnest(extconfig)::regclass AS dumped, unnest(extcondition) AS condition, extrelocatable
+	FROM pg_extension WHERE extname = 'bicycle' ORDER BY 1;
 
 -- Every function and table has a comment.
 SELECT pg_describe_object(m.classid, m.objid, 0) AS without_comment
 FROM member m
 WHERE m.classid IN ('pg_proc'::regclass, 'pg_class'::regclass)
-	AND obj_description(m.objid, CASE WHEN m.classid = 'pg_proc'::regclass THEN 'pg_proc' ELSE 'pg_class' END) IS NULL
+	AND obj_description(m.objid, CASE WHEN m.classid = 'pg_proc'::regclass THEN 'pg_proc' ELSE
+		'pg_class' END) IS NULL
 	AND pg_describe_object(m.classid, m.objid, 0) !~ '_pkey$';
 
 -- A damaged row is refused.
 \set VERBOSITY terse
 INSERT INTO bicycle_models (model, version, config, hash) VALUES ('m', 1, '{}', 'short');
 INSERT INTO bicycle_models (model, version, config, hash) VALUES ('', 1, '{}', sha256(''));
-INSERT INTO bicycle_models (model, version, config, hash, is_current) VALUES ('m', 1, '{}', sha256(''), true);
-INSERT INTO bicycle_models (model, version, config, hash, is_current) VALUES ('m', 2, '{}', sha256(''), true);
-INSERT INTO bicycle_tensors VALUES ('m', 1, 'G', 'w', 0, 'F32', '{1}', convert_to(repeat('x', 4194305), 'UTF8'));
+INSERT INTO bicycle_models (model, version, config, hash, is_current)
+	VALUES ('m', 1, '{}', sha256(''), true);
+INSERT INTO bicycle_models (model, version, config, hash, is_current)
+	VALUES ('m', 2, '{}', sha256(''), true);
+INSERT INTO bicycle_tensors VALUES ('m', 1, 'G', 'w', 0, 'F32', '{1}',
+	convert_to(repeat('x', 4194305), 'UTF8'));
 -- Tensors belong to a version, with which they go, and which keeps its number.
 INSERT INTO bicycle_tensors VALUES ('m', 1, 'G', 'w', 0, 'F32', '{1}', '\x00000000');
 UPDATE bicycle_models SET version = 7;
@@ -56,7 +69,8 @@ SELECT count(*) FROM bicycle_tensors;
 -- Nothing of that name may be there beforehand: the script replaces nothing.
 \set SHOW_CONTEXT never
 DROP EXTENSION bicycle;
-CREATE FUNCTION bicycle_latent(nz int, seed bigint) RETURNS float4[] LANGUAGE sql AS 'SELECT NULL::float4[]';
+CREATE FUNCTION bicycle_latent(nz int, seed bigint) RETURNS float4[]
+	LANGUAGE sql AS 'SELECT NULL::float4[]';
 CREATE EXTENSION bicycle;
 DROP FUNCTION bicycle_latent(int, bigint);
 \set SHOW_CONTEXT errors
@@ -65,9 +79,11 @@ DROP FUNCTION bicycle_latent(int, bigint);
 CREATE SCHEMA "Odd schema";
 CREATE EXTENSION bicycle SCHEMA "Odd schema";
 SELECT "Odd schema".bicycle_import('m', pg_read_binary_file(:'testdata' || '/edges2emoji/G.pth'));
-SELECT length("Odd schema".bicycle_translate(pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_A.png'), "Odd schema".bicycle_latent(8, 1), 'm')) > 0 AS translated;
+SELECT length("Odd schema".bicycle_translate(pg_read_binary_file(:'testdata' ||
+	'/edges2emoji/pairs/00_A.png'), "Odd schema".bicycle_latent(8, 1), 'm')) > 0 AS translated;
 ALTER SCHEMA "Odd schema" RENAME TO "Another";
-SELECT length("Another".bicycle_translate(pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_A.png'), "Another".bicycle_latent(8, 1), 'm')) > 0 AS translated;
+SELECT length("Another".bicycle_translate(pg_read_binary_file(:'testdata' ||
+	'/edges2emoji/pairs/00_A.png'), "Another".bicycle_latent(8, 1), 'm')) > 0 AS translated;
 SELECT "Another".bicycle_import('m', pg_read_binary_file(:'testdata' || '/edges2emoji/G.pth'));
 SELECT "Another".bicycle_drop('m');
 SELECT count(*) FROM "Another".bicycle_tensors;
