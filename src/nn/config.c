@@ -592,14 +592,13 @@ nn_options_describe(void)
 {
 	static const char head[] =
 		"# Model options\n\nKeys of the `config` of `bicycle_import` and `bicycle_create`, and of "
-		"the column `bicycle_models.config`. `bicycle_create` takes\n"
-		"`init_type`, `init_gain` and `seed` besides. This page is made from the option table in "
-		"`src/nn/config.c`.\n\n"
+		"the column\n`bicycle_models.config`. `bicycle_create` takes `init_type`, `init_gain` and "
+		"`seed` besides. This page\nis made from the option table in `src/nn/config.c`.\n\n"
 		"| option | values | default | network | meaning |\n|---|---|---|---|---|\n";
 	static const char training[] =
 		"\n# Training options\n\nKeys of the `options` of `bicycle_train`, which takes the model "
-		"options too. Each method changes some of the defaults; what is\n"
-		"given explicitly stands.\n\n"
+		"options too. Each method\nchanges some of the defaults; what is given explicitly "
+		"stands.\n\n"
 		"| option | values | default | part | meaning |\n|---|---|---|---|---|\n";
 	NnConfig config;
 	NnTrainOptions options;

@@ -60,10 +60,10 @@ param_add_long(Params *p, int64 value)
 }
 
 void
-param_add_text(Params *p, const char *text)
+param_add_text(Params *p, const char *words)
 {
-	if (text)
-		param_add(p, TEXTOID, CStringGetTextDatum(text));
+	if (words)
+		param_add(p, TEXTOID, CStringGetTextDatum(words));
 	else
 		param_add_null(p, TEXTOID);
 }

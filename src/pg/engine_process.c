@@ -142,7 +142,7 @@ engine_fork(const char *argument, const int *fds, int nfds)
 
 void
 engine_process_start(EngineProcess *engine, const char *name, const char *argument, int *data,
-					 void (*says)(EngineWord word, const char *text))
+					 void (*says)(EngineWord word, const char *words))
 {
 	int pairs[2][2];
 	int fds[2];
@@ -196,10 +196,10 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
  * reading, and the missing pong ends it.
  */
 static void
-tell(EngineProcess *engine, const char *text, size_t length)
+tell(EngineProcess *engine, const char *words, size_t length)
 {
 	if (engine->control >= 0 &&
-		send(engine->control, text, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN &&
+		send(engine->control, words, length, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno != EAGAIN &&
 		errno != EINTR && errno != EPIPE)
 		ereport(LOG, (errmsg("could not write to the %s: %m", engine->name)));
 }
@@ -241,39 +241,39 @@ log_level(const char *word)
 static void
 take_log(EngineProcess *engine, char *level)
 {
-	char *text = strchr(level, ' ');
+	char *words = strchr(level, ' ');
 
-	if (text == NULL)
+	if (words == NULL)
 		return;
-	*text++ = '\0';
-	ereport(log_level(level), (errmsg("%s: %s", engine->name, text)));
+	*words++ = '\0';
+	ereport(log_level(level), (errmsg("%s: %s", engine->name, words)));
 	if (strcmp(level, "error") != 0)
 		return;
-	strlcpy(engine->last_words, text, sizeof(engine->last_words));
-	engine->says(ENGINE_SAYS_ERROR, text);
+	strlcpy(engine->last_words, words, sizeof(engine->last_words));
+	engine->says(ENGINE_SAYS_ERROR, words);
 }
 
 static void
 take_engine_line(EngineProcess *engine, char *line)
 {
-	char *text = strchr(line, ' ');
-	size_t length = text ? text - line : strlen(line);
+	char *words = strchr(line, ' ');
+	size_t length = words ? words - line : strlen(line);
 
-	text = text ? text + 1 : line + length;
+	words = words ? words + 1 : line + length;
 	if (length == 4 && memcmp(line, "pong", length) == 0)
 		engine->silence = 0;
 	else if (length == 3 && memcmp(line, "log", length) == 0)
-		take_log(engine, text);
+		take_log(engine, words);
 	else if (length == 5 && memcmp(line, "ready", length) == 0)
 	{
 		engine->ready = true;
 		engine->silence = 0;
-		engine->says(ENGINE_SAYS_READY, text);
+		engine->says(ENGINE_SAYS_READY, words);
 	}
 	else if (length == 5 && memcmp(line, "fatal", length) == 0)
 	{
-		strlcpy(engine->last_words, text, sizeof(engine->last_words));
-		engine->says(ENGINE_SAYS_FATAL, text);
+		strlcpy(engine->last_words, words, sizeof(engine->last_words));
+		engine->says(ENGINE_SAYS_FATAL, words);
 	}
 	else
 		ereport(LOG,

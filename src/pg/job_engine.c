@@ -36,10 +36,10 @@ end_engine(int code, Datum arg)
 
 /* What ends it is told by who finds that it has ended: engine.last_words. */
 static void
-engine_says(EngineWord word, const char *text)
+engine_says(EngineWord word, const char *words)
 {
 	if (word == ENGINE_SAYS_READY)
-		strlcpy(greeting, text, sizeof(greeting));
+		strlcpy(greeting, words, sizeof(greeting));
 }
 
 /*

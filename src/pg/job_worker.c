@@ -292,19 +292,19 @@ may_try_again(const ErrorData *error)
 static void
 note_failure(const ErrorData *error)
 {
-	StringInfoData text;
+	StringInfoData words;
 	Params p;
 
-	initStringInfo(&text);
-	appendStringInfoString(&text, error->message);
+	initStringInfo(&words);
+	appendStringInfoString(&words, error->message);
 	if (error->detail)
-		appendStringInfo(&text, "\n%s", error->detail);
+		appendStringInfo(&words, "\n%s", error->detail);
 	if (error->hint)
-		appendStringInfo(&text, "\n%s", error->hint);
+		appendStringInfo(&words, "\n%s", error->hint);
 	if (!job_worker_begin())
 		return;
 	job_worker_params(&p);
-	param_add_text(&p, text.data);
+	param_add_text(&p, words.data);
 	param_add_text(&p, unpack_sql_state(error->sqlerrcode == ERRCODE_CONNECTION_FAILURE
 											? ERRCODE_SYSTEM_ERROR
 											: error->sqlerrcode));

@@ -104,11 +104,11 @@ read_BYTES(uint64 row, int column)
 static int
 read_SQLSTATE(uint64 row, int column)
 {
-	char *text = result_text(row, column);
+	char *words = result_text(row, column);
 
-	if (text == NULL || strlen(text) != 5)
+	if (words == NULL || strlen(words) != 5)
 		return ERRCODE_INTERNAL_ERROR;
-	return MAKE_SQLSTATE(text[0], text[1], text[2], text[3], text[4]);
+	return MAKE_SQLSTATE(words[0], words[1], words[2], words[3], words[4]);
 }
 
 #define SELECT_COLUMN(type, member, sql) ", " sql

@@ -86,9 +86,9 @@ query_fill(TensorQuery *q, const Model *model, const char *network)
 static char *
 column_text(HeapTuple row, TupleDesc desc, int column)
 {
-	char *text = SPI_getvalue(row, desc, column);
+	char *value = SPI_getvalue(row, desc, column);
 
-	return text ? text : pstrdup("");
+	return value ? value : pstrdup("");
 }
 
 /* Columns: network, name, dtype, shape, bytes, chunks. */

@@ -215,27 +215,27 @@ close_at_exit(int code, Datum arg)
 /* ---- Errors of the engine ------------------------------------------------ */
 
 static void
-replace_unfit(char *text)
+replace_unfit(char *words)
 {
-	size_t length = strlen(text);
-	bool fits = GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, text, length, true);
+	size_t length = strlen(words);
+	bool fits = GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, words, length, true);
 
-	for (char *c = text; *c; c++)
+	for (char *c = words; *c; c++)
 		if ((unsigned char) *c < ' ' || *c == 0x7f || (!fits && IS_HIGHBIT_SET(*c)))
 			*c = '?';
 }
 
 char *
-session_text(const char *text)
+session_text(const char *words)
 {
-	char *copy = pstrdup(text);
+	char *copy = pstrdup(words);
 
 	replace_unfit(copy);
 	return copy;
 }
 
 int
-session_error(const char *body, size_t length, MemoryContext context, char *text[3])
+session_error(const char *body, size_t length, MemoryContext context, char *words[3])
 {
 	BicycleError error;
 	size_t lengths[3];
@@ -254,10 +254,10 @@ session_error(const char *body, size_t length, MemoryContext context, char *text
 	{
 		size_t n = lengths[i] > 0 ? strnlen(next, lengths[i]) : 0;
 
-		text[i] = MemoryContextAlloc(context, n + 1);
-		memcpy(text[i], next, n);
-		text[i][n] = '\0';
-		replace_unfit(text[i]);
+		words[i] = MemoryContextAlloc(context, n + 1);
+		memcpy(words[i], next, n);
+		words[i][n] = '\0';
+		replace_unfit(words[i]);
 		next += lengths[i];
 	}
 	return MAKE_SQLSTATE(error.sqlstate[0], error.sqlstate[1], error.sqlstate[2], error.sqlstate[3],
@@ -265,11 +265,11 @@ session_error(const char *body, size_t length, MemoryContext context, char *text
 }
 
 void
-session_report(int sqlstate, char *const text[3])
+session_report(int sqlstate, char *const words[3])
 {
-	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", text[0]),
-					text[1][0] ? errdetail_internal("%s", text[1]) : 0,
-					text[2][0] ? errhint("%s", text[2]) : 0));
+	ereport(ERROR, (errcode(sqlstate), errmsg_internal("%s", words[0]),
+					words[1][0] ? errdetail_internal("%s", words[1]) : 0,
+					words[2][0] ? errhint("%s", words[2]) : 0));
 }
 
 /* ---- Moving bytes -------------------------------------------------------- */
@@ -311,11 +311,11 @@ take_hello(const BicycleFrame *frame, const char *body)
 
 	if (frame->type == BICYCLE_ERROR)
 	{
-		char *text[3];
-		int sqlstate = session_error(body, frame->length, CurrentMemoryContext, text);
+		char *words[3];
+		int sqlstate = session_error(body, frame->length, CurrentMemoryContext, words);
 
 		session_drop(false);
-		session_report(sqlstate, text);
+		session_report(sqlstate, words);
 	}
 	if (frame->type != BICYCLE_HELLO || frame->length < sizeof(hello))
 		session_broken();

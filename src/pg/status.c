@@ -58,9 +58,9 @@ enum
 };
 
 static Datum
-fixed_text(const char *text, size_t size)
+fixed_text(const char *chars, size_t size)
 {
-	return CStringGetTextDatum(session_text(pnstrdup(text, strnlen(text, size))));
+	return CStringGetTextDatum(session_text(pnstrdup(chars, strnlen(chars, size))));
 }
 
 static Datum

@@ -86,7 +86,7 @@ supervisor_exit(int code, Datum arg)
 /* ---- Starting and ending the engine -------------------------------------- */
 
 static void
-engine_says(EngineWord word, const char *text)
+engine_says(EngineWord word, const char *words)
 {
 	switch (word)
 	{
@@ -94,17 +94,17 @@ engine_says(EngineWord word, const char *text)
 			failed_starts = 0;
 			ready_ms = monotonic_ms();
 			publish(ENGINE_READY, NULL);
-			ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine.pid, text)));
+			ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine.pid, words)));
 			break;
 		case ENGINE_SAYS_ERROR:
 			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-			strlcpy(shared->last_error, text, sizeof(shared->last_error));
+			strlcpy(shared->last_error, words, sizeof(shared->last_error));
 			LWLockRelease(&shared->lock);
 			break;
 		case ENGINE_SAYS_FATAL:
 			said_fatal = true;
-			ereport(WARNING, (errmsg("bicycle engine: %s", text)));
-			publish(ENGINE_FAILED, text);
+			ereport(WARNING, (errmsg("bicycle engine: %s", words)));
+			publish(ENGINE_FAILED, words);
 			break;
 	}
 }

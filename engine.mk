@@ -1,0 +1,97 @@
+# bicycle-engine, its tests, benchmarks and tools; a part of the Makefile.
+
+VARIANT ?= release
+BUILD ?= build$(if $(TRACE),/trace)
+B = $(BUILD)/$(VARIANT)
+
+DNNL_CFLAGS ?=
+DNNL_LIBS ?= -ldnnl
+FREETYPE_CFLAGS ?= -I/usr/include/freetype2
+FREETYPE_LIBS ?= -lfreetype
+ENGINE_LDFLAGS ?=
+ENGINE_CC ?= gcc
+ENGINE_OPT_release = -O3 -g
+ENGINE_OPT_asan = -O1 -g -DBICYCLE_CHECKS -fsanitize=address,undefined \
+	-fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# ThreadSanitizer does not see how OpenMP's threads wait for each other: that variant computes
+# without teams, and all threads it has are the engine's own.
+ENGINE_OPT_tsan = -O2 -g -DBICYCLE_CHECKS -fsanitize=thread -fno-omit-frame-pointer
+ENGINE_OPENMP = $(if $(filter tsan,$(VARIANT)),-Wno-unknown-pragmas -Wno-unused-variable,-fopenmp)
+ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP) -pthread \
+	-fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
+NN_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) $(if $(filter tsan,$(VARIANT)),-lgomp) -ljansson -lm -ldl
+ENGINE_LIBS = $(NN_LIBS) -lpng -lz -ljpeg -lcairo -lfontconfig -lcrypto
+
+# A file named for an instruction set is compiled for it and called only where the processor has it.
+AVX512 = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
+ISA_FLAGS = $(if $(filter %_avx512,$(basename $<)),$(AVX512)) \
+	$(if $(filter %_avx512bf16,$(basename $<)),$(AVX512) -mavx512bf16) \
+	$(if $(filter %_avx2,$(basename $<)),-mavx2 -mfma)
+
+# $(call compiled,OBJECTS,SOURCES,FLAGS): all compiling there is; FLAGS is a variable's name
+define compiled
+$B/$1: $2
+	@mkdir -p $$(@D)
+	$$(ENGINE_CC) $$($3) $$(ISA_FLAGS) -MMD -MP -c $$< -o $$@
+endef
+# $(call linked,PROGRAMS,SOURCES,FLAGS,OBJECTS AND LIBRARIES OF OURS,LIBS): programs of one C file
+define linked
+$B/$1: $2 $4
+	@mkdir -p $$(@D)
+	$$(ENGINE_CC) $$($3) -MMD -MP $$(filter %.c %.o %.a,$$^) -o $$@ $$($5)
+endef
+%.a:
+	rm -f $@ && ar rcs $@ $^
+
+# The CPU device needs oneDNN; WITHOUT_CPU=1 builds without it, for tests of the GPU on a machine
+# that has none.
+NN_SRC = $(wildcard src/common/*.c src/nn/*.c src/nn/ref/*.c \
+	$(if $(WITHOUT_CPU),,src/nn/cpu/*.c))
+ifneq ($(WITHOUT_CPU),)
+ENGINE_CFLAGS += -DBICYCLE_WITHOUT_CPU
+DNNL_LIBS =
+endif
+LIB_SRC = $(NN_SRC) $(wildcard src/image/*.c src/plot/*.c src/format/*.c)
+LIB_OBJ = $(patsubst src/%.c,$B/%.o,$(LIB_SRC))
+ENGINE_OBJ = $(patsubst src/%.c,$B/%.o,$(wildcard src/engine/*.c))
+
+$(eval $(call compiled,%.o,src/%.c,ENGINE_CFLAGS))
+
+$B/libbicycle.a: $(LIB_OBJ)
+$B/libnn.a: $(patsubst src/%.c,$B/%.o,$(NN_SRC))
+$B/bicycle-engine: $(ENGINE_OBJ) $B/libbicycle.a
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $^ -o $@ $(ENGINE_LIBS)
+
+# A unit test prints TAP (test/unit/tap.h); it may use the engine's objects except its main().
+UNIT_CFLAGS = $(ENGINE_CFLAGS) -Itest/unit
+UNIT_TESTS = $(patsubst test/unit/%.c,$B/unit/%,$(wildcard test/unit/test_*.c))
+UNIT_OBJ = $(filter-out $B/engine/main.o,$(ENGINE_OBJ)) $B/libbicycle.a
+$(eval $(call linked,unit/%,test/unit/%.c,UNIT_CFLAGS,$(UNIT_OBJ),ENGINE_LIBS))
+
+# The demo's training pairs come from a font.
+TOOLS_CFLAGS = $(ENGINE_CFLAGS) -I.
+$B/tools/emoji_pairs: TOOLS_CFLAGS += $(FREETYPE_CFLAGS)
+$B/tools/emoji_pairs: ENGINE_LIBS += $(FREETYPE_LIBS)
+$(eval $(call linked,tools/%,tools/%.c,TOOLS_CFLAGS,$B/libbicycle.a,ENGINE_LIBS))
+$(eval $(call linked,bench/%,bench/%.c,ENGINE_CFLAGS,$B/libbicycle.a,ENGINE_LIBS))
+
+engine: $B/bicycle-engine cuda devices
+unit: engine $(UNIT_TESTS)
+objects: $(LIB_OBJ) $(ENGINE_OBJ)
+benches: $(patsubst bench/%.c,$B/bench/%,$(wildcard bench/*_bench.c))
+tools: $(patsubst tools/%.c,$B/tools/%,$(wildcard tools/*.c))
+
+# IMITATION=1 installs the imitation of the CUDA device in place of the real one, for a look at SQL
+# without a GPU: IMITATION=1 BICYCLE_DEVICE=cuda test/run.sh regress
+INSTALLED_MODULE = $(if $(IMITATION),$B/imitation/bicycle_cuda.so,$(CUDA_MODULE))
+install: install-engine
+install-engine: engine installed-module
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_PROGRAM) $B/bicycle-engine '$(DESTDIR)$(pkglibdir)/bicycle-engine'
+	$(if $(INSTALLED_MODULE),$(INSTALL_SHLIB) $(INSTALLED_MODULE) \
+		'$(DESTDIR)$(pkglibdir)/bicycle_cuda.so')
+uninstall: uninstall-engine
+uninstall-engine:
+	rm -f '$(DESTDIR)$(pkglibdir)/bicycle-engine' '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so'
+
+.PHONY: engine unit objects benches tools install-engine uninstall-engine
