@@ -1,10 +1,12 @@
 #!/bin/bash
-# The six systems of the paper, and variants of the first, trained with one budget on outlines of emoji and measured on held-out ones: doc/comparison.md.
+# The six systems of the paper, and variants of the first, trained with one budget on outlines of
+# emoji and measured on held-out ones: doc/comparison.md.
 #
-# usage: bench/compare.sh [DIRECTORY], default build/compare.  DIRECTORY gets NAME.row and NAME.png of each run (bench/compare.sql), then the table is
-# printed from what is there.  A run that is there already is not made again, so that an interrupted comparison goes on with the run it was in.
-# ITERATIONS (default 5000) is the budget, SEED (default 1) that of the training.  RUNS="NAME ..." chooses runs, THREADS (default 2) is for each, so that several
-# comparisons can share a machine.
+# usage: bench/compare.sh [DIRECTORY], default build/compare. DIRECTORY gets NAME.row and NAME.png
+# of each run (bench/compare.sql), then the table is printed from what is there. A run that is there
+# already is not made again, so that an interrupted comparison goes on with the run it was in.
+# ITERATIONS (default 5000) is the budget, SEED (default 1) that of the training. RUNS="NAME ..."
+# chooses runs, THREADS (default 2) is for each, so that several comparisons can share a machine.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
@@ -14,7 +16,8 @@ mkdir -p "$RESULTS"
 ITERATIONS=${ITERATIONS:-5000}
 
 # Of all runs; a run's own options come on top.
-COMMON='"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005, "ema": 0.99, "seed": '"${SEED:-1}"', "iterations": '$ITERATIONS
+COMMON='"size": 64, "input_nc": 1, "ngf": 24, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005,
+	"ema": 0.99, "seed": '"${SEED:-1}"', "iterations": '$ITERATIONS
 NAMES=()
 declare -A OPTIONS
 run() { NAMES+=("$1"); OPTIONS[$1]=$2; }
@@ -46,7 +49,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 	psql -XAtq -v ON_ERROR_STOP=1 -f "$ROOT/bench/compare_pairs.sql"
 	for name in "${missing[@]}"; do
 		began=$SECONDS
-		psql -XAtq -v ON_ERROR_STOP=1 -v run="$name" -v options="{$COMMON, ${OPTIONS[$name]}}" -f "$ROOT/bench/compare.sql"
+		psql -XAtq -v ON_ERROR_STOP=1 -v run="$name" -v options="{$COMMON, ${OPTIONS[$name]}}" \
+			-f "$ROOT/bench/compare.sql"
 		mv "$WORK/sheet.png" "$RESULTS/$name.png"
 		mv "$WORK/row" "$RESULTS/$name.row"
 		say "$name: $((SECONDS - began)) s"
@@ -54,7 +58,8 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 say "from $RESULTS"
-echo "| run | iterations | diversity | in colour | samples coincide, % | reconstruction | latent | read back | best of 8 |"
+echo "| run | iterations | diversity | in colour | samples coincide, % |" \
+	"reconstruction | latent | read back | best of 8 |"
 echo "|---|---|---|---|---|---|---|---|---|"
 for name in "${NAMES[@]}"; do
 	[ ! -f "$RESULTS/$name.row" ] || sed 's/|/ | /g; s/^/| /; s/$/ |/' "$RESULTS/$name.row"

@@ -3,8 +3,10 @@
 
     torch_peer.py [threads [runs [network]]]
 
-Run by hand, where torch is installed.  The networks are stated here again from their description (U-Net with the latent at every level, residual encoder;
-instance norm), in evaluation, eager mode, with random weights; speed does not depend on them.  bf16 is autocast over channels_last, PyTorch's best at that.
+Run by hand, where torch is installed. The networks are stated here again from their description
+(U-Net with the latent at every level, residual encoder; instance norm), in evaluation, eager mode,
+with random weights; speed does not depend on them. bf16 is autocast over channels_last, PyTorch's
+best at that.
 """
 import sys
 import time
@@ -17,13 +19,16 @@ NZ = 8
 
 
 class Generator(nn.Module):
-    keep_layout = False  # True: maps stay in channels_last, which norm and concatenation do not see to
+    # True: maps stay in channels_last, which norm and concatenation do not see to
+    keep_layout = False
 
     def __init__(self, levels, base=64):
         super().__init__()
         width = [base * min(2 ** k, 8) for k in range(levels)]
-        self.down = nn.ModuleList(nn.Conv2d((width[k - 1] if k else 3) + NZ, width[k], 4, 2, 1) for k in range(levels))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(width[k] * (1 if k == levels - 1 else 2), width[k - 1] if k else 3, 4, 2, 1) for k in range(levels))
+        self.down = nn.ModuleList(nn.Conv2d((width[k - 1] if k else 3) + NZ, width[k], 4, 2, 1)
+        	for k in range(levels))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(width[k] * (1 if k == levels - 1 else 2),
+        	width[k - 1] if k else 3, 4, 2, 1) for k in range(levels))
 
     def laid(self, x):
         return x.contiguous(memory_format=torch.channels_last) if self.keep_layout else x
@@ -61,7 +66,8 @@ class Encoder(nn.Module):
     def __init__(self, base=64):
         super().__init__()
         self.first = nn.Conv2d(3, base, 4, 2, 1)
-        self.blocks = nn.Sequential(*(Block(base * min(4, n), base * min(4, n + 1)) for n in range(1, 5)))
+        self.blocks = nn.Sequential(*(Block(base * min(4, n), base * min(4, n + 1)) for n
+        	in range(1, 5)))
         self.mu = nn.Linear(base * 4, NZ)
         self.logvar = nn.Linear(base * 4, NZ)
 
@@ -84,7 +90,8 @@ def measure(name, make, size, bf16, batch, runs):
             if i >= 0:
                 times.append((time.perf_counter() - start) * 1e3 / batch)
     times.sort()
-    print(f"{name} {'bf16' if bf16 else 'fp32'} batch {batch:2}: median {times[len(times) // 2]:7.2f} ms, least {times[0]:7.2f} ms an image", flush=True)
+    print(f"{name} {'bf16' if bf16 else 'fp32'} batch {batch:2}: median "
+    	f"{times[len(times) // 2]:7.2f} ms, least {times[0]:7.2f} ms an image", flush=True)
 
 
 def main():
@@ -95,7 +102,8 @@ def main():
     with open("/proc/cpuinfo") as cpuinfo:
         has_bf16 = "avx512_bf16" in cpuinfo.read()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name, make, size in (("G256", lambda: Generator(8), 256), ("G128", lambda: Generator(7), 128), ("E256", Encoder, 256)):
+    for name, make, size in (("G256", lambda: Generator(8), 256),
+    	("G128", lambda: Generator(7), 128), ("E256", Encoder, 256)):
         if len(sys.argv) > 3 and sys.argv[3] != name:
             continue
         for bf16 in (False, True) if has_bf16 else (False,):

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Seconds an iteration of the official BicycleGAN code on PyTorch and its peak memory, to be read beside train_bench's.
+"""Seconds an iteration of the official BicycleGAN code on PyTorch and its peak memory, to be read
+beside train_bench's.
 
     BICYCLE_OFFICIAL=directory train_peer.py size [threads [iterations]]
 
-The directory holds the official code (junyanz/BicycleGAN, HEAD as of 2020-08), whose BiCycleGANModel.optimize_parameters is run with its default options on
-batches of two.  bf16, where the processor has it, is autocast.
+The directory holds the official code (junyanz/BicycleGAN, HEAD as of 2020-08), whose
+BiCycleGANModel.optimize_parameters is run with its default options on batches of two. bf16, where
+the processor has it, is autocast.
 """
 import contextlib
 import io
@@ -22,10 +24,14 @@ from models.bicycle_gan_model import BiCycleGANModel  # noqa: E402
 
 def make_model(size):
     options = types.SimpleNamespace(
-        isTrain=True, batch_size=2, gpu_ids=[], checkpoints_dir="", name="", preprocess="resize_and_crop", direction="AtoB", input_nc=3, output_nc=3, nz=8,
-        ngf=64, nef=64, ndf=64, netG=f"unet_{size}", netE=f"resnet_{size}", netD=f"basic_{size}_multi", netD2=f"basic_{size}_multi", num_Ds=2,
-        norm="instance", nl="relu", use_dropout=False, init_type="xavier", init_gain=0.02, where_add="all", upsample="basic", conditional_D=False,
-        use_same_D=False, no_encode=False, gan_mode="lsgan", lr=2e-4, beta1=0.5, lambda_GAN=1.0, lambda_GAN2=1.0, lambda_L1=10.0, lambda_z=0.5,
+        isTrain=True, batch_size=2, gpu_ids=[], checkpoints_dir="", name="",
+        	preprocess="resize_and_crop", direction="AtoB", input_nc=3, output_nc=3, nz=8,
+        ngf=64, nef=64, ndf=64, netG=f"unet_{size}", netE=f"resnet_{size}",
+        	netD=f"basic_{size}_multi", netD2=f"basic_{size}_multi", num_Ds=2,
+        norm="instance", nl="relu", use_dropout=False, init_type="xavier", init_gain=0.02,
+        	where_add="all", upsample="basic", conditional_D=False,
+        use_same_D=False, no_encode=False, gan_mode="lsgan", lr=2e-4, beta1=0.5, lambda_GAN=1.0,
+        	lambda_GAN2=1.0, lambda_L1=10.0, lambda_z=0.5,
         lambda_kl=0.01)
     with contextlib.redirect_stdout(io.StringIO()):
         return BiCycleGANModel(options)
@@ -34,7 +40,8 @@ def make_model(size):
 def measure(size, bf16, iterations):
     torch.manual_seed(1)
     model = make_model(size)
-    batch = {"A": torch.rand(2, 3, size, size) * 2 - 1, "B": torch.rand(2, 3, size, size) * 2 - 1, "A_paths": ["", ""]}
+    batch = {"A": torch.rand(2, 3, size, size) * 2 - 1, "B": torch.rand(2, 3, size, size) * 2 - 1,
+    	"A_paths": ["", ""]}
     times = []
     for i in range(-2, iterations):
         start = time.perf_counter()
@@ -46,7 +53,8 @@ def measure(size, bf16, iterations):
     times.sort()
     median = times[len(times) // 2]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"T{size} {'bf16' if bf16 else 'fp32'}: median {median:7.3f} s, least {times[0]:7.3f} s an iteration, {1 / median:6.2f} iterations/s, "
+    print(f"T{size} {'bf16' if bf16 else 'fp32'}: median {median:7.3f} s, least {times[0]:7.3f} s "
+    	f"an iteration, {1 / median:6.2f} iterations/s, "
           f"peak {peak:5} MiB", flush=True)
 
 

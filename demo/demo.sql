@@ -1,6 +1,7 @@
--- What bicycle does, on real images: a model learns to turn outlines of emoji into emoji, each in as many colourings as one likes.
--- demo/run.sh runs this in a throw-away cluster.  Two programs help: emoji_pairs makes the pairs from the font Noto Color Emoji, and contact_sheet lays
--- the images of a query out on one picture.
+-- What bicycle does, on real images: a model learns to turn outlines of emoji into emoji, each in
+-- as many colourings as one likes. demo/run.sh runs this in a throw-away cluster. Two programs
+-- help: emoji_pairs makes the pairs from the font Noto Color Emoji, and contact_sheet lays the
+-- images of a query out on one picture.
 
 CREATE EXTENSION bicycle;
 
@@ -18,50 +19,63 @@ CREATE TABLE pairs (
 
 -- Hands and people, mostly: shapes that come in several colourings.
 CREATE VIEW colored AS SELECT * FROM pairs WHERE variants BETWEEN 5 AND 50;
-SELECT held_out, count(*) AS pairs, count(DISTINCT shape) AS shapes FROM colored GROUP BY held_out ORDER BY held_out;
+SELECT held_out, count(*) AS pairs, count(DISTINCT shape) AS shapes FROM colored GROUP BY held_out
+	ORDER BY held_out;
 
--- Training runs in the background; the defaults are those of the paper, for images of 256 x 256.  Here images are small, and so are the networks (ngf, nef,
--- ndf: widths of generator, encoder and discriminators), which learn faster at a higher rate and with more
--- weight on the distance to the target (lambda_l1) and on codes being normally distributed, as drawn ones are (lambda_kl).  Upsampling by interpolation leaves no
--- pattern in the picture.  The model gets the weights' running average (ema).
+-- Training runs in the background; the defaults are those of the paper, for images of 256 x 256.
+-- Here images are small, and so are the networks (ngf, nef, ndf: widths of generator, encoder and
+-- discriminators), which learn faster at a higher rate and with more weight on the distance to the
+-- target (lambda_l1) and on codes being normally distributed, as drawn ones are (lambda_kl).
+-- Upsampling by interpolation leaves no pattern in the picture. The model gets the weights' running
+-- average (ema).
 SELECT bicycle_train('emoji', 'SELECT outline, emoji FROM colored WHERE NOT held_out', '{
 	"size": 64, "input_nc": 1, "ngf": 16, "nef": 16, "ndf": 16, "upsample": "bilinear",
-	"iterations": 5000, "batch_size": 4, "lr": 0.0005, "lambda_l1": 20, "lambda_kl": 0.03, "ema": 0.99}') AS job \gset
+	"iterations": 5000, "batch_size": 4, "lr": 0.0005, "lambda_l1": 20, "lambda_kl": 0.03,
+		"ema": 0.99}') AS job \gset
 CALL bicycle_wait(:job);
 
-SELECT state, iteration, updated_at - started_at AS took, version, notes FROM bicycle_jobs WHERE job = :job;
+SELECT state, iteration, updated_at - started_at AS took, version, notes FROM bicycle_jobs
+	WHERE job = :job;
 SELECT encode(bicycle_loss_plot(:job), 'base64')
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/losses.png
 
--- Eight answers to each of some outlines that the model has never seen.  With a seed they are the same rows each time.
+-- Eight answers to each of some outlines that the model has never seen. With a seed they are the
+-- same rows each time.
 SET bicycle.model = 'emoji';
 CREATE TABLE chosen AS
-SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out ORDER BY variants DESC, shape, glyph LIMIT 12;
+SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out ORDER BY variants DESC, shape,
+	glyph LIMIT 12;
 
 SELECT tile
 FROM (SELECT shape, -1 AS place, outline AS tile FROM chosen
 	  UNION ALL SELECT shape, 0, emoji FROM chosen
-	  UNION ALL SELECT shape, sample, image FROM chosen, bicycle_sample(outline, 8, seed => 3)) AS samples
+	  UNION ALL SELECT shape, sample, image FROM chosen, bicycle_sample(outline, 8, seed => 3)) AS
+	  	samples
 ORDER BY shape, place
 \g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/samples.png
 
--- One colouring of every unseen outline, kept in the table.  bicycle_latent draws the latent code from its seed.
+-- One colouring of every unseen outline, kept in the table. bicycle_latent draws the latent code
+-- from its seed.
 UPDATE colored SET variant = bicycle_translate(outline, bicycle_latent(8, glyph)) WHERE held_out;
 
 SELECT tile
-FROM (SELECT glyph, 1 AS place, outline AS tile FROM colored WHERE held_out UNION ALL SELECT glyph, 2, variant FROM colored WHERE held_out) AS variants
+FROM (SELECT glyph, 1 AS place, outline AS tile FROM colored WHERE held_out UNION ALL
+	SELECT glyph, 2, variant FROM colored WHERE held_out) AS variants
 ORDER BY glyph, place
 \g (format=unaligned tuples_only=on) | contact_sheet 24 64 >$SHEETS/variants.png
 
--- The style of one image, given to others: the encoder reads a latent code from a real emoji.  First row: where the styles come from.
+-- The style of one image, given to others: the encoder reads a latent code from a real emoji. First
+-- row: where the styles come from.
 CREATE TABLE styles AS
-SELECT glyph, emoji, bicycle_encode(emoji) AS z FROM colored WHERE held_out ORDER BY md5(emoji) LIMIT 8;
+SELECT glyph, emoji, bicycle_encode(emoji) AS z FROM colored WHERE held_out ORDER BY md5(emoji)
+	LIMIT 8;
 
 SELECT tile
 FROM (SELECT -1 AS shape, -1 AS style, NULL::bytea AS tile
 	  UNION ALL SELECT -1, glyph, emoji FROM styles
 	  UNION ALL SELECT shape, -1, outline FROM chosen
-	  UNION ALL SELECT shape, styles.glyph, bicycle_translate(outline, z) FROM chosen, styles) AS transfers
+	  UNION ALL SELECT shape, styles.glyph, bicycle_translate(outline, z)
+	  	FROM chosen, styles) AS transfers
 ORDER BY shape, style
 \g (format=unaligned tuples_only=on) | contact_sheet 9 88 >$SHEETS/styles.png
 
@@ -77,4 +91,5 @@ ORDER BY shape, step
 \g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/interpolation.png
 
 -- Who did the work.
-SELECT device, precision, requests, batches, round(mean_batch::numeric, 1) AS mean_batch FROM bicycle_engine();
+SELECT device, precision, requests, batches, round(mean_batch::numeric, 1) AS mean_batch
+	FROM bicycle_engine();

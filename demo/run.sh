@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs demo/demo.sql against a throw-away server and writes its contact sheets to demo/, or to the directory given.
+# Runs demo/demo.sql against a throw-away server and writes its contact sheets to demo/, or to the
+# directory given.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
@@ -13,7 +14,8 @@ private_begin
 private_tree tree release
 build tools
 private_cluster demo "shared_preload_libraries = 'bicycle'"
-PATH=$ROOT/${BUILD:-build}/release/tools:$BIN:$PATH psql -X -e -v ON_ERROR_STOP=1 -f "$ROOT/demo/demo.sql" || { tail -40 "$WORK/demo.log" >&2; die "the demo failed"; }
+PATH=$ROOT/${BUILD:-build}/release/tools:$BIN:$PATH psql -X -e -v ON_ERROR_STOP=1 \
+	-f "$ROOT/demo/demo.sql" || { tail -40 "$WORK/demo.log" >&2; die "the demo failed"; }
 
 say "done in $((SECONDS - started)) s; look at"
 ls "$SHEETS"/*.png

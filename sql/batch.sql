@@ -1,4 +1,5 @@
--- Statements over many images run them in rounds, through a plan node, with the results of row-by-row evaluation.
+-- Statements over many images run them in rounds, through a plan node, with the results of
+-- row-by-row evaluation.
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
@@ -7,55 +8,76 @@ SET client_min_messages = warning;
 \set e :testdata '/edges2emoji/E.pth'
 SELECT bicycle_import('batch', pg_read_binary_file(:'g'), pg_read_binary_file(:'e'));
 SET bicycle.model = 'batch';
-CREATE TABLE shoes (id int PRIMARY KEY, sketch bytea, photo bytea, variant bytea, style float4[], kind text);
+CREATE TABLE shoes (id int PRIMARY KEY, sketch bytea, photo bytea, variant bytea, style float4[],
+	kind text);
 \set a :testdata '/edges2emoji/pairs/'
 INSERT INTO shoes (id, sketch, photo, kind)
-	SELECT i, pg_read_binary_file(:'a' || to_char(i % 4, 'FM00') || '_A.png'), pg_read_binary_file(:'a' || to_char(i % 4, 'FM00') || '_B.png'),
+	SELECT i, pg_read_binary_file(:'a' || to_char(i % 4, 'FM00') || '_A.png'),
+		pg_read_binary_file(:'a' || to_char(i % 4, 'FM00') || '_B.png'),
 		   CASE WHEN i % 2 = 0 THEN 'even' ELSE 'odd' END
 	FROM generate_series(1, 12) i;
 ANALYZE shoes;
 
 -- The node stands over whatever computes the arguments, also under ModifyTable.
 EXPLAIN (COSTS OFF) UPDATE shoes SET variant = bicycle_translate(sketch, bicycle_latent(8, id));
-EXPLAIN (COSTS OFF, VERBOSE) SELECT id, length(bicycle_translate(sketch, bicycle_latent(8, id), 'batch', 1)) FROM shoes WHERE kind = 'odd';
+EXPLAIN (COSTS OFF, VERBOSE)
+	SELECT id, length(bicycle_translate(sketch, bicycle_latent(8, id), 'batch', 1)) FROM shoes
+	WHERE kind = 'odd';
 -- A limit is below it, so that no more images are computed than asked for.
 EXPLAIN (COSTS OFF) SELECT bicycle_translate(sketch, bicycle_latent(8, id)) FROM shoes LIMIT 3;
 EXPLAIN (COSTS OFF) SELECT bicycle_encode(photo) FROM shoes ORDER BY id DESC LIMIT 3;
 
--- Not for calls that may not be reached, that aggregates take, in conditions, or without input; nor when it is switched off.
-EXPLAIN (COSTS OFF) SELECT CASE WHEN kind = 'odd' THEN bicycle_translate(sketch, bicycle_latent(8, id)) END FROM shoes;
+-- Not for calls that may not be reached, that aggregates take, in conditions, or without input; nor
+-- when it is switched off.
+EXPLAIN (COSTS OFF) SELECT CASE WHEN kind = 'odd' THEN bicycle_translate(sketch,
+	bicycle_latent(8, id)) END FROM shoes;
 EXPLAIN (COSTS OFF) SELECT count(bicycle_translate(sketch, bicycle_latent(8, id))) FROM shoes;
-EXPLAIN (COSTS OFF) SELECT id FROM shoes WHERE bicycle_translate(sketch, bicycle_latent(8, id)) IS NULL;
+EXPLAIN (COSTS OFF) SELECT id FROM shoes
+	WHERE bicycle_translate(sketch, bicycle_latent(8, id)) IS NULL;
 EXPLAIN (COSTS OFF) SELECT bicycle_translate('\x00', bicycle_latent(8, 1));
 SET bicycle.batching = off;
 EXPLAIN (COSTS OFF) UPDATE shoes SET variant = bicycle_translate(sketch, bicycle_latent(8, id));
 
 -- The same bytes with and without.
-CREATE TABLE expected AS
-	SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) AS variant, bicycle_encode(photo) AS style FROM shoes;
+CREATE TABLE expected
+	AS SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) AS variant,
+		bicycle_encode(photo) AS style FROM shoes;
 SET bicycle.batching = on;
-UPDATE shoes SET variant = bicycle_translate(sketch, bicycle_latent(8, id)), style = bicycle_encode(photo);
-SELECT count(*), count(DISTINCT md5(s.variant)) AS distinct_images FROM shoes s JOIN expected e USING (id) WHERE s.variant = e.variant AND s.style = e.style;
+UPDATE shoes SET variant = bicycle_translate(sketch, bicycle_latent(8, id)),
+	style = bicycle_encode(photo);
+SELECT count(*), count(DISTINCT md5(s.variant)) AS distinct_images FROM shoes s JOIN expected e
+	USING (id) WHERE s.variant = e.variant AND s.style = e.style;
 SELECT count(*) FROM
-	(SELECT id, bicycle_translate(sketch, bicycle_latent(8, id), 'batch', 1) AS variant, kind FROM shoes OFFSET 0) s
+	(SELECT id, bicycle_translate(sketch, bicycle_latent(8, id), 'batch', 1) AS variant, kind
+		FROM shoes OFFSET 0) s
 	JOIN expected e USING (id) WHERE s.variant = e.variant;
-CREATE TABLE copied AS SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) AS variant FROM shoes ORDER BY id DESC;
+CREATE TABLE copied AS SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) AS variant
+	FROM shoes ORDER BY id DESC;
 SELECT count(*) FROM copied c JOIN expected e USING (id) WHERE c.variant = e.variant;
 
 -- Over joins, aggregates, windows, set operations, lateral joins, and with generic plans.
-SELECT count(*) FROM (SELECT e.id, bicycle_translate(s.sketch, bicycle_latent(8, e.id)) v FROM shoes s JOIN expected e ON s.id = e.id OFFSET 0) x
+SELECT count(*) FROM (SELECT e.id, bicycle_translate(s.sketch, bicycle_latent(8, e.id)) v
+	FROM shoes s JOIN expected e ON s.id = e.id OFFSET 0) x
 	JOIN expected e USING (id) WHERE x.v = e.variant;
-SELECT count(*) FROM (SELECT max(id) AS id, bicycle_translate(sketch, bicycle_latent(8, max(id))) v FROM shoes GROUP BY sketch OFFSET 0) x
+SELECT count(*) FROM (SELECT max(id) AS id, bicycle_translate(sketch, bicycle_latent(8, max(id))) v
+	FROM shoes GROUP BY sketch OFFSET 0) x
 	JOIN expected e USING (id) WHERE x.v = e.variant;
-SELECT count(*) FROM (SELECT id, row_number() OVER (ORDER BY id) r, bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes OFFSET 0) x
+SELECT count(*) FROM (SELECT id, row_number() OVER (ORDER BY id) r,
+	bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes OFFSET 0) x
 	JOIN expected e USING (id) WHERE x.v = e.variant AND r = id;
-SELECT count(*) FROM (SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes WHERE id <= 3
-					  UNION ALL SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) FROM shoes WHERE id > 9) x
+SELECT count(*) FROM (SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes
+	WHERE id <= 3
+					  UNION ALL SELECT id, bicycle_translate(sketch, bicycle_latent(8, id))
+					  	FROM shoes WHERE id > 9) x
 	JOIN expected e USING (id) WHERE x.v = e.variant;
-SELECT count(*) FROM expected e, LATERAL (SELECT bicycle_translate(sketch, bicycle_latent(8, e.id)) v FROM shoes s WHERE s.id = e.id OFFSET 0) x
+SELECT count(*) FROM expected e,
+	LATERAL (SELECT bicycle_translate(sketch, bicycle_latent(8, e.id)) v FROM shoes s
+	WHERE s.id = e.id OFFSET 0) x
 	WHERE x.v = e.variant AND e.id < 5;
 SET plan_cache_mode = force_generic_plan;
-PREPARE q(int) AS SELECT count(*) FROM (SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes s WHERE id <= $1 OFFSET 0) x
+PREPARE q(int) AS SELECT count(*)
+	FROM (SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes s
+	WHERE id <= $1 OFFSET 0) x
 	JOIN expected e USING (id) WHERE x.v = e.variant;
 EXECUTE q(5);
 EXECUTE q(2);
@@ -64,10 +86,13 @@ RESET plan_cache_mode;
 
 -- NULL arguments give NULL; the rest of the round is computed.
 UPDATE shoes SET sketch = NULL WHERE id = 2;
-SELECT count(*), count(v) FROM (SELECT bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes OFFSET 0) x;
--- An image that cannot be decoded fails its own row: what comes before is handed out, and a limit before it never sees it.
+SELECT count(*), count(v) FROM (SELECT bicycle_translate(sketch, bicycle_latent(8, id)) v
+	FROM shoes OFFSET 0) x;
+-- An image that cannot be decoded fails its own row: what comes before is handed out, and a limit
+-- before it never sees it.
 UPDATE shoes SET sketch = '\x00' WHERE id = 6;
-SELECT id, v IS NOT NULL FROM (SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) v FROM shoes WHERE id <> 2 ORDER BY id OFFSET 0) x LIMIT 3;
+SELECT id, v IS NOT NULL FROM (SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) v
+	FROM shoes WHERE id <> 2 ORDER BY id OFFSET 0) x LIMIT 3;
 SELECT bicycle_translate(sketch, bicycle_latent(8, id)) FROM shoes;
 
 -- EXECUTE on the function is checked by the node; SELECT on the tables by each look-up.
@@ -76,7 +101,8 @@ GRANT SELECT ON shoes, bicycle_models, bicycle_tensors TO regress_batch;
 REVOKE EXECUTE ON FUNCTION bicycle_encode(bytea, text) FROM PUBLIC;
 SET ROLE regress_batch;
 SELECT bicycle_encode(photo, 'batch') FROM shoes;
-SELECT count(*) FROM (SELECT bicycle_translate(photo, bicycle_latent(8, id), 'batch') FROM shoes WHERE id < 3 OFFSET 0) x;
+SELECT count(*) FROM (SELECT bicycle_translate(photo, bicycle_latent(8, id), 'batch') FROM shoes
+	WHERE id < 3 OFFSET 0) x;
 RESET ROLE;
 REVOKE SELECT ON bicycle_tensors FROM regress_batch;
 SET ROLE regress_batch;
@@ -93,10 +119,12 @@ BEGIN
 		EXIT WHEN n = 2;
 	END LOOP;
 	v := bicycle_translate((SELECT photo FROM shoes WHERE id = 1), bicycle_latent(8, 1));
-	RAISE WARNING '% rows, %', n, v = (SELECT bicycle_translate(photo, bicycle_latent(8, 1)) FROM shoes WHERE id = 1);
+	RAISE WARNING '% rows, %', n, v = (SELECT bicycle_translate(photo, bicycle_latent(8, 1))
+		FROM shoes WHERE id = 1);
 END $$;
 BEGIN;
-DECLARE c SCROLL CURSOR FOR SELECT id, bicycle_translate(photo, bicycle_latent(8, id)) IS NOT NULL FROM shoes ORDER BY id;
+DECLARE c SCROLL CURSOR FOR SELECT id, bicycle_translate(photo, bicycle_latent(8, id)) IS NOT NULL
+	FROM shoes ORDER BY id;
 FETCH 2 FROM c;
 FETCH BACKWARD 1 FROM c;
 SAVEPOINT s;

@@ -1,4 +1,5 @@
--- Every SQLSTATE of the contract that needs no crash, with message, detail and hint of the library's own ones.
+-- Every SQLSTATE of the contract that needs no crash, with message, detail and hint of the
+-- library's own ones.
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
@@ -9,9 +10,12 @@ CREATE TEMP TABLE picture AS SELECT pg_temp.file('pairs/00_A.png') AS image;
 \pset tuples_only on
 
 -- 22P03: images and model files that cannot be read; worded by the engine.
-SELECT pg_temp.state($$SELECT bicycle_translate('rubbish', bicycle_latent(8, 1), 'err')$$), pg_temp.state($$SELECT bicycle_encode('', 'err')$$),
-	pg_temp.state($$SELECT bicycle_translate(substr(image, 1, 200), bicycle_latent(8, 1), 'err') FROM picture$$), pg_temp.state($$SELECT bicycle_image_info('\x00')$$),
-	pg_temp.state($$SELECT bicycle_inspect('rubbish')$$), pg_temp.state($$SELECT bicycle_import('m', 'rubbish')$$);
+SELECT pg_temp.state($$SELECT bicycle_translate('rubbish', bicycle_latent(8, 1), 'err')$$),
+	pg_temp.state($$SELECT bicycle_encode('', 'err')$$),
+	pg_temp.state($$SELECT bicycle_translate(substr(image, 1, 200), bicycle_latent(8, 1), 'err')
+		FROM picture$$), pg_temp.state($$SELECT bicycle_image_info('\x00')$$),
+	pg_temp.state($$SELECT bicycle_inspect('rubbish')$$),
+		pg_temp.state($$SELECT bicycle_import('m', 'rubbish')$$);
 SELECT pg_temp.report($$SELECT bicycle_import('m', '')$$);
 -- 22023: latents and options.
 SELECT pg_temp.report($$SELECT bicycle_translate('x', '{1,2}', 'err')$$);
@@ -43,8 +47,10 @@ COMMIT;
 SELECT pg_temp.report($$SELECT bicycle_sample('x', 1000001, model => 'err')$$);
 SELECT pg_temp.report($$SELECT bicycle_latent(4097, 1)$$);
 SET bicycle.max_request_size = '1kB';
-SELECT pg_temp.report($$SELECT bicycle_translate(decode(repeat('00', 1025), 'hex'), bicycle_latent(8, 1), 'err')$$);
-SELECT pg_temp.report($$SELECT bicycle_translate_many(ARRAY[decode(repeat('00', 1025), 'hex')], bicycle_latent(8, 1), 'err')$$);
+SELECT pg_temp.report($$SELECT bicycle_translate(decode(repeat('00', 1025), 'hex'),
+	bicycle_latent(8, 1), 'err')$$);
+SELECT pg_temp.report($$SELECT bicycle_translate_many(ARRAY[decode(repeat('00', 1025), 'hex')],
+	bicycle_latent(8, 1), 'err')$$);
 RESET bicycle.max_request_size;
 SET bicycle.max_image_pixels = 16383;
 SELECT pg_temp.state($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'err') FROM picture$$);
@@ -68,7 +74,8 @@ SELECT pg_temp.state($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'er
 ROLLBACK;
 BEGIN;
 UPDATE bicycle_tensors SET chunk = 1 WHERE model = 'erx' AND name = 'model.down.0.bias';
-SELECT pg_temp.report($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'erx') FROM picture$$);
+SELECT pg_temp.report($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'erx')
+	FROM picture$$);
 ROLLBACK;
 BEGIN;
 UPDATE bicycle_models SET hash = sha256('') WHERE model = 'erx';

@@ -4,72 +4,103 @@
 \i :common
 
 SELECT bicycle_import('imported', pg_temp.file('G.pth'), pg_temp.file('E.pth')) AS version;
-SELECT model, version, method, iterations, is_current, created_by = current_user AS mine, octet_length(hash) AS hash,
-	config -> 'nz' AS nz, config -> 'size' AS size, config -> 'levels' AS levels, config -> 'ngf' AS ngf, config -> 'net_e' AS net_e
+SELECT model, version, method, iterations, is_current, created_by = current_user AS mine,
+	octet_length(hash) AS hash,
+	config -> 'nz' AS nz, config -> 'size' AS size, config -> 'levels' AS levels,
+		config -> 'ngf' AS ngf, config -> 'net_e' AS net_e
 FROM bicycle_models WHERE model = 'imported';
-SELECT network, count(*), sum(octet_length(data)) AS bytes, max(chunk) AS last_chunk FROM bicycle_tensors WHERE model = 'imported' GROUP BY network ORDER BY network;
+SELECT network, count(*), sum(octet_length(data)) AS bytes, max(chunk) AS last_chunk
+	FROM bicycle_tensors WHERE model = 'imported' GROUP BY network ORDER BY network;
 -- The bytes of each tensor are those its shape says.
 SELECT network, name FROM bicycle_tensors GROUP BY network, name, shape
-HAVING sum(octet_length(data)) <> 4 * (SELECT coalesce(exp(sum(ln(n)))::numeric(20), 1) FROM unnest(shape) AS n);
+HAVING sum(octet_length(data)) <> 4 * (SELECT coalesce(exp(sum(ln(n)))::numeric(20), 1)
+	FROM unnest(shape) AS n);
 
 -- Both formats come back as the same tensors and so as the same content.
-SELECT bicycle_import('again', bicycle_export('imported'), bicycle_export('imported', 'E')) AS safetensors;
-SELECT bicycle_import('again', bicycle_export('imported', 'G', 1, 'pth'), bicycle_export('imported', 'E', format => 'pth')) AS pth;
+SELECT bicycle_import('again', bicycle_export('imported'), bicycle_export('imported', 'E'))
+	AS safetensors;
+SELECT bicycle_import('again', bicycle_export('imported', 'G', 1, 'pth'),
+	bicycle_export('imported', 'E', format => 'pth')) AS pth;
 SELECT count(DISTINCT hash) AS contents FROM bicycle_models WHERE model IN ('imported', 'again');
-SELECT count(*) AS different FROM bicycle_tensors a JOIN bicycle_tensors b USING (network, name, chunk)
-WHERE a.model = 'imported' AND b.model = 'again' AND (a.data, a.shape, a.dtype) IS DISTINCT FROM (b.data, b.shape, b.dtype);
-SELECT (SELECT array_agg(name || dtype || shape::text ORDER BY name) FROM bicycle_inspect(pg_temp.file('G.pth')))
-	= (SELECT array_agg(name || dtype || shape::text ORDER BY name) FROM bicycle_inspect(bicycle_export('imported'))) AS same_names;
+SELECT count(*) AS different FROM bicycle_tensors a JOIN bicycle_tensors b
+	USING (network, name, chunk)
+WHERE a.model = 'imported' AND b.model = 'again' AND (a.data, a.shape, a.dtype) IS DISTINCT
+	FROM (b.data, b.shape, b.dtype);
+SELECT (SELECT array_agg(name || dtype || shape::text ORDER BY name)
+	FROM bicycle_inspect(pg_temp.file('G.pth')))
+	= (SELECT array_agg(name || dtype || shape::text ORDER BY name)
+		FROM bicycle_inspect(bicycle_export('imported'))) AS same_names;
 SELECT count(*), min(dtype), max(cardinality(shape)) FROM bicycle_inspect(pg_temp.file('E.pth'));
 SELECT * FROM bicycle_inspect(pg_temp.file('G.pth')) LIMIT 2;
 SELECT count(*) FROM bicycle_inspect(NULL);
 
 -- Without the encoder it is another model, and config says what the files cannot.
-SELECT bicycle_import('generator', pg_temp.file('G.pth'), config => '{"size": 256, "nl": "relu"}') AS version;
-SELECT config -> 'size' AS size, config -> 'net_e' AS net_e FROM bicycle_models WHERE model = 'generator';
+SELECT bicycle_import('generator', pg_temp.file('G.pth'), config => '{"size": 256, "nl": "relu"}')
+	AS version;
+SELECT config -> 'size' AS size, config -> 'net_e' AS net_e FROM bicycle_models
+	WHERE model = 'generator';
 SELECT pg_temp.fails($$SELECT bicycle_export('generator', 'E')$$);
 
 -- Fresh weights.
-SELECT bicycle_create('fresh', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
+SELECT bicycle_create('fresh',
+	'{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}')
+	AS version;
 SELECT config -> 'size' AS size, config -> 'nz' AS nz FROM bicycle_models WHERE model = 'fresh';
-SELECT octet_length(bicycle_translate(pg_temp.file('pairs/00_A.png'), '{0,0}', 'fresh')) > 0 AS runs;
+SELECT octet_length(bicycle_translate(pg_temp.file('pairs/00_A.png'), '{0,0}', 'fresh')) > 0
+	AS runs;
 
 -- What is not accepted.
 SELECT pg_temp.fails($$SELECT bicycle_import('', 'x')$$);
 SELECT pg_temp.fails($$SELECT bicycle_import(repeat('x', 256), 'x')$$);
 SELECT pg_temp.fails($$SELECT bicycle_import(NULL, 'x')$$);
 SELECT pg_temp.fails($$SELECT bicycle_import('m', NULL)$$);
-SELECT pg_temp.state($$SELECT bicycle_import('m', '')$$), pg_temp.state($$SELECT bicycle_import('m', 'rubbish')$$),
-	pg_temp.state($$SELECT bicycle_import('m', substr(pg_temp.file('G.pth'), 1, 100000))$$), pg_temp.state($$SELECT * FROM bicycle_inspect('rubbish')$$);
+SELECT pg_temp.state($$SELECT bicycle_import('m', '')$$),
+	pg_temp.state($$SELECT bicycle_import('m', 'rubbish')$$),
+	pg_temp.state($$SELECT bicycle_import('m', substr(pg_temp.file('G.pth'), 1, 100000))$$),
+		pg_temp.state($$SELECT * FROM bicycle_inspect('rubbish')$$);
 SELECT pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('E.pth'))$$) AS encoder_as_generator,
-	pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), pg_temp.file('G.pth'))$$) AS generator_as_encoder;
-SELECT pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), config => '{"no_such_option": 1}')$$) AS unknown,
-	pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), config => '{"size": 100}')$$) AS size,
-	pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), config => '[]')$$) AS not_an_object,
+	pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), pg_temp.file('G.pth'))$$)
+		AS generator_as_encoder;
+SELECT pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'),
+	config => '{"no_such_option": 1}')$$) AS unknown,
+	pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), config => '{"size": 100}')$$)
+		AS size,
+	pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'), config => '[]')$$)
+		AS not_an_object,
 	pg_temp.state($$SELECT bicycle_create('m', '{"nz": -1}')$$) AS nz;
 SELECT pg_temp.fails($$SELECT bicycle_create('m', jsonb_build_object('x', repeat('x', 20000)))$$);
-SELECT pg_temp.fails($$SELECT bicycle_export('imported', 'X')$$), pg_temp.fails($$SELECT bicycle_export('imported', format => 'onnx')$$);
-SELECT pg_temp.fails($$SELECT bicycle_export('imported', version => 9)$$), pg_temp.fails($$SELECT bicycle_export(NULL)$$);
+SELECT pg_temp.fails($$SELECT bicycle_export('imported', 'X')$$),
+	pg_temp.fails($$SELECT bicycle_export('imported', format => 'onnx')$$);
+SELECT pg_temp.fails($$SELECT bicycle_export('imported', version => 9)$$),
+	pg_temp.fails($$SELECT bicycle_export(NULL)$$);
 -- The last weight of the file becomes a NaN.
-SELECT pg_temp.fails($$SELECT bicycle_import('m', overlay(file PLACING '\x0000c07f' FROM octet_length(file) - 3)) FROM bicycle_export('imported') AS file$$);
+SELECT pg_temp.fails($$SELECT bicycle_import('m', overlay(file PLACING '\x0000c07f'
+	FROM octet_length(file) - 3)) FROM bicycle_export('imported') AS file$$);
 -- A failed import leaves nothing.
 SELECT count(*) FROM bicycle_models WHERE model = 'm';
 SELECT count(*) FROM bicycle_counters WHERE model = 'm';
 
--- A row that is missing or changed is noticed, not used.  The model is dropped from the engine's cache by nothing: its content is new here.
+-- A row that is missing or changed is noticed, not used. The model is dropped from the engine's
+-- cache by nothing: its content is new here.
 SELECT bicycle_import('damaged', pg_temp.file('G.pth'), config => '{"nl": "lrelu"}') AS version;
 BEGIN;
 DELETE FROM bicycle_tensors WHERE model = 'damaged' AND name = 'model.down.0.bias';
-SELECT pg_temp.state($$SELECT bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1), 'damaged')$$) AS missing;
+SELECT pg_temp.state($$SELECT bicycle_translate(pg_temp.file('pairs/00_A.png'),
+	bicycle_latent(8, 1), 'damaged')$$) AS missing;
 ROLLBACK;
 BEGIN;
-UPDATE bicycle_tensors SET data = set_byte(data, 5, (get_byte(data, 5) + 1) % 256) WHERE model = 'damaged' AND name = 'model.down.0.bias';
-SELECT pg_temp.state($$SELECT bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1), 'damaged')$$) AS changed;
+UPDATE bicycle_tensors SET data = set_byte(data, 5, (get_byte(data, 5) + 1) % 256)
+	WHERE model = 'damaged' AND name = 'model.down.0.bias';
+SELECT pg_temp.state($$SELECT bicycle_translate(pg_temp.file('pairs/00_A.png'),
+	bicycle_latent(8, 1), 'damaged')$$) AS changed;
 ROLLBACK;
 BEGIN;
-UPDATE bicycle_tensors SET data = substr(data, 5) WHERE model = 'damaged' AND name = 'model.down.0.bias';
-SELECT pg_temp.fails($$SELECT bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1), 'damaged')$$) AS shortened;
+UPDATE bicycle_tensors SET data = substr(data, 5) WHERE model = 'damaged'
+	AND name = 'model.down.0.bias';
+SELECT pg_temp.fails($$SELECT bicycle_translate(pg_temp.file('pairs/00_A.png'),
+	bicycle_latent(8, 1), 'damaged')$$) AS shortened;
 ROLLBACK;
-SELECT octet_length(bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1), 'damaged')) > 0 AS whole_again;
+SELECT octet_length(bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1),
+	'damaged')) > 0 AS whole_again;
 
 SELECT bicycle_drop(m) FROM unnest('{imported,again,generator,fresh,damaged}'::text[]) AS m;

@@ -4,7 +4,8 @@
 \i :common
 CREATE TEMP TABLE picture AS SELECT pg_temp.file('pairs/00_A.png') AS image;
 CREATE FUNCTION pg_temp.versions(text) RETURNS text LANGUAGE sql AS
-	$$SELECT string_agg(version || CASE WHEN is_current THEN ' current' ELSE '' END, ', ' ORDER BY version) FROM bicycle_models WHERE model = $1$$;
+	$$SELECT string_agg(version || CASE WHEN is_current THEN ' current' ELSE '' END, ', '
+		ORDER BY version) FROM bicycle_models WHERE model = $1$$;
 
 -- A further version with fresh weights.
 CREATE FUNCTION pg_temp.again(model text, config jsonb, OUT version int) LANGUAGE plpgsql AS $$
@@ -14,37 +15,45 @@ BEGIN
 	PERFORM bicycle_drop('again');
 END $$;
 
-SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
-SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 3, "nef": 2, "ndf": 2, "nz": 3, "encoder_size": 64}');
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2,
+	"encoder_size": 64}');
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 3, "nef": 2, "ndf": 2, "nz": 3,
+	"encoder_size": 64}');
 SELECT pg_temp.fails($$SELECT bicycle_create('v')$$);
 SELECT bicycle_create('it''s', '{"size": 64, "ngf": 2, "net_e": "none"}');
 SELECT pg_temp.report($$SELECT bicycle_create('it''s')$$);
 SELECT bicycle_drop('it''s');
-SELECT bicycle_create('w', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
+SELECT bicycle_create('w', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2,
+	"encoder_size": 64}');
 SELECT pg_temp.versions('v') AS v, pg_temp.versions('w') AS w;
-SELECT length(bicycle_translate(image, '{1,2}', 'v', 1)) > 0 AS one, length(bicycle_translate(image, '{1,2,3}', 'v', 2)) > 0 AS two,
+SELECT length(bicycle_translate(image, '{1,2}', 'v', 1)) > 0 AS one,
+	length(bicycle_translate(image, '{1,2,3}', 'v', 2)) > 0 AS two,
 	length(bicycle_translate(image, '{1,2,3}', 'v')) > 0 AS current FROM picture;
 SELECT pg_temp.fails($$SELECT bicycle_translate(image, '{1,2}', 'v') FROM picture$$);
 SELECT bicycle_deploy('v', 1);
-SELECT pg_temp.versions('v'), length(bicycle_translate(image, '{1,2}', 'v')) > 0 AS current FROM picture;
+SELECT pg_temp.versions('v'), length(bicycle_translate(image, '{1,2}', 'v')) > 0 AS current
+	FROM picture;
 SELECT bicycle_deploy('v', 1);
 SELECT pg_temp.versions('v');
 -- Rolled back, nothing has happened, not even to the counter.
 BEGIN;
-SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}');
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2,
+	"encoder_size": 64}');
 SELECT bicycle_deploy('v', 2);
 ROLLBACK;
 SELECT pg_temp.versions('v');
 -- In one transaction the new version is seen at once.
 BEGIN;
-SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 4, "encoder_size": 64}');
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 4,
+	"encoder_size": 64}');
 SELECT length(bicycle_translate(image, '{1,2,3,4}', 'v')) > 0 AS current FROM picture;
 COMMIT;
 
 -- The writer of a model holds a lock on its name, and only on that.
 BEGIN;
 SELECT bicycle_deploy('v', 2);
-SELECT count(*), bool_and(mode = 'ExclusiveLock' AND classid = 'bicycle_models'::regclass AND objsubid = 2) AS by_name FROM pg_locks
+SELECT count(*), bool_and(mode = 'ExclusiveLock' AND classid = 'bicycle_models'::regclass
+	AND objsubid = 2) AS by_name FROM pg_locks
 WHERE locktype = 'advisory' AND pid = pg_backend_pid();
 COMMIT;
 
@@ -56,22 +65,32 @@ SELECT pg_temp.versions('v');
 SELECT count(*) FROM bicycle_tensors WHERE model = 'v' AND version <> 2;
 SELECT bicycle_drop('v', 2);
 SELECT count(*) FROM bicycle_models WHERE model = 'v';
-SELECT pg_temp.fails($$SELECT bicycle_drop('v', 2)$$), pg_temp.fails($$SELECT bicycle_drop('v')$$), pg_temp.fails($$SELECT bicycle_drop('none', 1)$$);
-SELECT pg_temp.fails($$SELECT bicycle_deploy('v', 2)$$), pg_temp.fails($$SELECT bicycle_deploy('w', 2)$$), pg_temp.fails($$SELECT bicycle_deploy('w', NULL)$$);
-SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}') AS goes_on;
+SELECT pg_temp.fails($$SELECT bicycle_drop('v', 2)$$), pg_temp.fails($$SELECT bicycle_drop('v')$$),
+	pg_temp.fails($$SELECT bicycle_drop('none', 1)$$);
+SELECT pg_temp.fails($$SELECT bicycle_deploy('v', 2)$$),
+	pg_temp.fails($$SELECT bicycle_deploy('w', 2)$$),
+	pg_temp.fails($$SELECT bicycle_deploy('w', NULL)$$);
+SELECT bicycle_create('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2,
+	"encoder_size": 64}') AS goes_on;
 -- Also if rows came in by another way.
 UPDATE bicycle_models SET version = 9 WHERE false;
 INSERT INTO bicycle_models (model, version, config, hash) VALUES ('v', 20, '{}', sha256(''));
-SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2, "encoder_size": 64}') AS goes_on;
+SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 2, "nz": 2,
+	"encoder_size": 64}') AS goes_on;
 
 -- Without a current version the model has to be asked for by number.
 UPDATE bicycle_models SET is_current = false WHERE model = 'w';
-SELECT pg_temp.fails($$SELECT bicycle_translate(image, '{1,2}', 'w') FROM picture$$), length(bicycle_translate(image, '{1,2}', 'w', 1)) > 0 AS by_number FROM picture;
+SELECT pg_temp.fails($$SELECT bicycle_translate(image, '{1,2}', 'w') FROM picture$$),
+	length(bicycle_translate(image, '{1,2}', 'w', 1)) > 0 AS by_number FROM picture;
 
--- The engine holds one copy of one content, whatever it is called; bicycle_cache shows the name the caller knows it by.
+-- The engine holds one copy of one content, whatever it is called; bicycle_cache shows the name the
+-- caller knows it by.
 SELECT bicycle_import('twin', bicycle_export('v'), bicycle_export('v', 'E')) AS version;
-SELECT bicycle_import('copy', bicycle_export('v', format => 'pth'), bicycle_export('v', 'E')) AS version;
-SELECT bicycle_translate(image, '{1,2}', 'copy') = bicycle_translate(image, '{1,2}', 'twin') AS same FROM picture;
-SELECT count(*) AS resident, min(model) AS model, min(version) AS version, bool_and(bytes > 0) AS bytes, bool_and(databases > 0) AS databases
+SELECT bicycle_import('copy', bicycle_export('v', format => 'pth'), bicycle_export('v', 'E'))
+	AS version;
+SELECT bicycle_translate(image, '{1,2}', 'copy') = bicycle_translate(image, '{1,2}', 'twin') AS same
+	FROM picture;
+SELECT count(*) AS resident, min(model) AS model, min(version) AS version,
+	bool_and(bytes > 0) AS bytes, bool_and(databases > 0) AS databases
 FROM bicycle_cache() WHERE hash = (SELECT hash FROM bicycle_models WHERE model = 'twin');
 SELECT bicycle_drop('v'), bicycle_drop('w'), bicycle_drop('twin'), bicycle_drop('copy');

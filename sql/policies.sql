@@ -1,12 +1,15 @@
--- Row-security policies of the extension's tables are noted for pg_dump, which leaves them out, and come back with the rows of bicycle_policies.
+-- Row-security policies of the extension's tables are noted for pg_dump, which leaves them out, and
+-- come back with the rows of bicycle_policies.
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
 CREATE ROLE "regress bicycle reader";
-CREATE FUNCTION public.regress_seen(text) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT $1 <> ''hidden''';
+CREATE FUNCTION public.regress_seen(text) RETURNS boolean
+	LANGUAGE sql STABLE AS 'SELECT $1 <> ''hidden''';
 SELECT count(*) FROM bicycle_policies;
 ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
-CREATE POLICY "Those seen" ON bicycle_models FOR SELECT TO "regress bicycle reader" USING (model <> '' AND regress_seen(model));
+CREATE POLICY "Those seen" ON bicycle_models FOR SELECT TO "regress bicycle reader"
+	USING (model <> '' AND regress_seen(model));
 CREATE POLICY few ON bicycle_models AS RESTRICTIVE USING (true) WITH CHECK (version < 100);
 CREATE POLICY checked ON bicycle_tensors FOR INSERT WITH CHECK (dtype = 'F32');
 ALTER POLICY checked ON bicycle_tensors RENAME TO checked_type;
@@ -23,17 +26,22 @@ RESET ROLE;
 SELECT count(*) FROM bicycle_policies;
 
 -- A restore creates the extension and then copies the rows.
-CREATE TEMP TABLE dumped AS SELECT tablename, policyname, permissive, roles::text, cmd, qual, with_check, enabled, forced FROM bicycle_policies;
+CREATE TEMP TABLE dumped AS SELECT tablename, policyname, permissive, roles::text, cmd, qual,
+	with_check, enabled, forced FROM bicycle_policies;
 CREATE TEMP TABLE policies AS SELECT * FROM pg_policies WHERE tablename LIKE 'bicycle%';
 DROP EXTENSION bicycle;
 CREATE EXTENSION bicycle;
-INSERT INTO bicycle_policies SELECT tablename, policyname, permissive, roles::bicycle_role[], cmd, qual, with_check, enabled, forced FROM dumped;
-SELECT count(*) AS policies FROM (SELECT * FROM policies INTERSECT SELECT * FROM pg_policies) AS same;
-SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname IN ('bicycle_models', 'bicycle_tensors') ORDER BY relname;
+INSERT INTO bicycle_policies SELECT tablename, policyname, permissive, roles::bicycle_role[], cmd,
+	qual, with_check, enabled, forced FROM dumped;
+SELECT count(*) AS policies FROM (SELECT * FROM policies INTERSECT SELECT *
+	FROM pg_policies) AS same;
+SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+	WHERE relname IN ('bicycle_models', 'bicycle_tensors') ORDER BY relname;
 SELECT d::text FROM dumped AS d EXCEPT SELECT p::text FROM bicycle_policies AS p;
 -- A role that is renamed is noted under its new name.
 ALTER ROLE "regress bicycle reader" RENAME TO regress_bicycle_reader;
-SELECT policyname, roles FROM bicycle_policies WHERE tablename = 'bicycle_models' AND roles IS NOT NULL ORDER BY policyname;
+SELECT policyname, roles FROM bicycle_policies WHERE tablename = 'bicycle_models'
+	AND roles IS NOT NULL ORDER BY policyname;
 ALTER ROLE regress_bicycle_reader RENAME TO "regress bicycle reader";
 -- Going on from there.
 ALTER TABLE bicycle_models FORCE ROW LEVEL SECURITY;
@@ -45,7 +53,8 @@ ALTER TABLE bicycle_models DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURI
 SELECT count(*) FROM bicycle_policies;
 -- Only what names one of the tables and says all that is needed can be noted.
 \set VERBOSITY terse
-INSERT INTO bicycle_policies (tablename, policyname, permissive, roles, cmd) VALUES ('pg_class', 'p', true, '{public}', 'ALL');
+INSERT INTO bicycle_policies (tablename, policyname, permissive, roles, cmd)
+	VALUES ('pg_class', 'p', true, '{public}', 'ALL');
 INSERT INTO bicycle_policies (tablename, policyname) VALUES ('bicycle_models', 'p');
 INSERT INTO bicycle_policies (tablename, policyname) VALUES ('bicycle_models', '');
 \set VERBOSITY default

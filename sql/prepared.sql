@@ -2,7 +2,8 @@
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
-SELECT bicycle_create('u', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
+SELECT bicycle_create('u', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2,
+	"encoder_size": 64}') AS version;
 SET bicycle.model = 'u';
 CREATE TEMP TABLE picture AS SELECT pg_temp.file('pairs/00_A.png') AS image;
 SELECT image FROM picture \gset
@@ -34,20 +35,26 @@ EXECUTE s5(:'image', 3, 1, NULL, NULL);
 EXECUTE i('{1,0}', '{0,1}', '0.5');
 EXECUTE h(:'image');
 -- Literals, as psycopg sends them.
-SELECT octet_length(bicycle_translate(:'image', '{1,2}')) > 0, octet_length(bicycle_translate(:'image', '{1,2}', 'u')) > 0,
-	octet_length(bicycle_translate(:'image', '{1,2}', 'u', '1')) > 0, octet_length(bicycle_translate(:'image', '{1,2}', NULL)) > 0;
-SELECT octet_length(bicycle_translate(:'image', ARRAY[1, 2])) > 0 AS int, octet_length(bicycle_translate(:'image', ARRAY[0.5, 2])) > 0 AS numeric,
+SELECT octet_length(bicycle_translate(:'image', '{1,2}')) > 0,
+	octet_length(bicycle_translate(:'image', '{1,2}', 'u')) > 0,
+	octet_length(bicycle_translate(:'image', '{1,2}', 'u', '1')) > 0,
+		octet_length(bicycle_translate(:'image', '{1,2}', NULL)) > 0;
+SELECT octet_length(bicycle_translate(:'image', ARRAY[1, 2])) > 0 AS int,
+	octet_length(bicycle_translate(:'image', ARRAY[0.5, 2])) > 0 AS numeric,
 	octet_length(bicycle_translate(:'image', ARRAY[0.5::float8, 2]::float4[])) > 0 AS float8;
 SELECT count(*) FROM bicycle_sample(:'image', '3', '1');
 -- Named.
-SELECT octet_length(bicycle_translate(z => '{1,2}', image => :'image')) > 0, octet_length(bicycle_translate(:'image', model => 'u', z => '{1,2}')) > 0,
+SELECT octet_length(bicycle_translate(z => '{1,2}', image => :'image')) > 0,
+	octet_length(bicycle_translate(:'image', model => 'u', z => '{1,2}')) > 0,
 	octet_length(bicycle_translate(:'image', '{1,2}', model => 'u', version => 1)) > 0;
 SELECT count(*) FROM bicycle_sample(:'image', n => 2, model => 'u', version => 1);
 -- A prepared statement follows the current version, and a generic plan does too.
 SET plan_cache_mode = force_generic_plan;
 PREPARE current AS SELECT octet_length(bicycle_translate($1, $2)) > 0;
 EXECUTE current(:'image', '{1,2}');
-SELECT bicycle_create('again', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 3, "encoder_size": 64}') AS version;
+SELECT bicycle_create('again',
+	'{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 3, "encoder_size": 64}')
+	AS version;
 SELECT bicycle_import('u', bicycle_export('again'), bicycle_export('again', 'E')) AS version;
 SELECT bicycle_drop('again');
 EXECUTE current(:'image', '{1,2,3}');

@@ -1,15 +1,20 @@
--- One session: cursors side by side, savepoints, errors caught by the thousand, cancelled statements, functions within functions.
+-- One session: cursors side by side, savepoints, errors caught by the thousand, cancelled
+-- statements, functions within functions.
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
-SELECT bicycle_create('c', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
+SELECT bicycle_create('c', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2,
+	"encoder_size": 64}') AS version;
 SET bicycle.model = 'c';
-CREATE TEMP TABLE picture AS SELECT i AS id, pg_temp.file('pairs/0' || i % 4 || '_A.png') AS image FROM generate_series(1, 20) AS i;
+CREATE TEMP TABLE picture AS SELECT i AS id, pg_temp.file('pairs/0' || i % 4 || '_A.png') AS image
+	FROM generate_series(1, 20) AS i;
 
 -- Two cursors, fetched in turns, and an error between.
 BEGIN;
-DECLARE a CURSOR FOR SELECT id, octet_length(bicycle_translate(image, ARRAY[id, 0])) > 0 AS translated FROM picture ORDER BY id;
-DECLARE b CURSOR FOR SELECT id, s.sample FROM picture, bicycle_sample(image, 3, id) AS s ORDER BY id, s.sample;
+DECLARE a CURSOR FOR SELECT id, octet_length(bicycle_translate(image, ARRAY[id, 0])) > 0
+	AS translated FROM picture ORDER BY id;
+DECLARE b CURSOR FOR SELECT id, s.sample FROM picture, bicycle_sample(image, 3, id) AS s
+	ORDER BY id, s.sample;
 FETCH 2 FROM a;
 FETCH 2 FROM b;
 SAVEPOINT s;
@@ -48,7 +53,8 @@ BEGIN
 	SELECT sum(total_bytes) INTO after FROM pg_backend_memory_contexts;
 	RAISE NOTICE '% errors, memory grew by more than 1 MB: %', errors, after > before + 1024 * 1024;
 END $$;
--- An error while other requests are in flight: they are withdrawn while the transaction goes on, and later answers are not mistaken.
+-- An error while other requests are in flight: they are withdrawn while the transaction goes on,
+-- and later answers are not mistaken.
 DO $$
 DECLARE
 	images bytea[] := (SELECT array_agg(image ORDER BY id) FROM picture);
@@ -80,7 +86,9 @@ BEGIN
 	RETURN NEW;
 END $$;
 CREATE TRIGGER use AFTER INSERT ON bicycle_models FOR EACH ROW EXECUTE FUNCTION pg_temp.use();
-SELECT bicycle_create('aside', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}') AS version;
+SELECT bicycle_create('aside',
+	'{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "ndf": 4, "nz": 2, "encoder_size": 64}')
+	AS version;
 SELECT bicycle_import('c', bicycle_export('aside'), bicycle_export('aside', 'E')) AS version;
 SELECT bicycle_drop('aside');
 DROP TRIGGER use ON bicycle_models;

@@ -3,9 +3,11 @@
 \set common :srcdir '/sql/include/common.sql'
 \i :common
 SELECT bicycle_latent(0, 0);	-- loads the library if nothing has yet
-SELECT name, setting, unit, vartype, context, enumvals FROM pg_settings WHERE name LIKE 'bicycle.%' AND name NOT IN ('bicycle.threads', 'bicycle.debug')
+SELECT name, setting, unit, vartype, context, enumvals FROM pg_settings WHERE name LIKE 'bicycle.%'
+	AND name NOT IN ('bicycle.threads', 'bicycle.debug')
 ORDER BY name COLLATE "C";
-SELECT name FROM pg_settings WHERE name LIKE 'bicycle.%' AND (short_desc IS NULL OR short_desc !~ '\.$');
+SELECT name FROM pg_settings WHERE name LIKE 'bicycle.%'
+	AND (short_desc IS NULL OR short_desc !~ '\.$');
 SET bicycle.no_such_setting = 1;
 SET bicycle.prefetch = 0;
 SET bicycle.jpeg_quality = 101;

@@ -1,9 +1,11 @@
--- Training jobs as far as no training is needed: what bicycle_train checks at the call, states and rights of jobs that wait in the queue.
+-- Training jobs as far as no training is needed: what bicycle_train checks at the call, states and
+-- rights of jobs that wait in the queue.
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
-CREATE TABLE public.regress_pairs AS
-	SELECT pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_A.png') AS a, pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_B.png') AS b
+CREATE TABLE public.regress_pairs
+	AS SELECT pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_A.png') AS a,
+		pg_read_binary_file(:'testdata' || '/edges2emoji/pairs/00_B.png') AS b
 	FROM generate_series(1, 4);
 CREATE TEMP TABLE hidden AS SELECT a, b FROM regress_pairs;
 CREATE VIEW pg_temp.half_hidden AS SELECT p.a, h.b FROM regress_pairs p, hidden h;
@@ -14,7 +16,8 @@ SELECT pg_reload_conf();
 -- A session takes new settings between two statements, when they have come.
 \set ECHO none
 \o /dev/null
-SELECT 'SELECT pg_sleep(0.1) WHERE current_setting(''bicycle.max_training_jobs'') <> ''0''' FROM generate_series(1, 600) \gexec
+SELECT 'SELECT pg_sleep(0.1) WHERE current_setting(''bicycle.max_training_jobs'') <> ''0'''
+	FROM generate_series(1, 600) \gexec
 \o
 \set ECHO all
 SHOW bicycle.max_training_jobs;
@@ -26,20 +29,25 @@ SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pair
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', '')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'DELETE FROM regress_pairs RETURNING a, b')$$);
-SELECT pg_temp.report($$SELECT bicycle_train('m', 'WITH d AS (DELETE FROM regress_pairs RETURNING a, b) SELECT a, b FROM d')$$);
+SELECT pg_temp.report($$SELECT bicycle_train('m',
+	'WITH d AS (DELETE FROM regress_pairs RETURNING a, b) SELECT a, b FROM d')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs FOR UPDATE')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b INTO x FROM regress_pairs')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'VACUUM')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a FROM regress_pairs')$$);
-SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, encode(b, ''hex'') AS text FROM regress_pairs')$$);
+SELECT pg_temp.report($$SELECT bicycle_train('m',
+	'SELECT a, encode(b, ''hex'') AS text FROM regress_pairs')$$);
 SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT a, b FROM nowhere')$$);
 -- 0A000: another process would not see them.
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM hidden')$$);
 SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT * FROM half_hidden')$$);
 -- 22023, 22004: options are checked before there is a job.
-SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs', '{"nonsense": 1}')$$);
-SELECT o, pg_temp.state(format('SELECT bicycle_train(%L, %L, %L)', 'm', 'SELECT a, b FROM regress_pairs', o))
-FROM unnest('{"{\"batch_size\": 3}", "{\"size\": 100}", "{\"method\": \"gan\"}", "{\"lr\": \"fast\"}", "{\"nz\": 0}", "[]"}'::text[]) AS o;
+SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs',
+	'{"nonsense": 1}')$$);
+SELECT o, pg_temp.state(format('SELECT bicycle_train(%L, %L, %L)', 'm',
+	'SELECT a, b FROM regress_pairs', o))
+FROM unnest('{"{\"batch_size\": 3}", "{\"size\": 100}", "{\"method\": \"gan\"}",
+	"{\"lr\": \"fast\"}", "{\"nz\": 0}", "[]"}'::text[]) AS o;
 SELECT pg_temp.report($$SELECT bicycle_train('', 'SELECT a, b FROM regress_pairs')$$);
 SELECT pg_temp.report($$SELECT bicycle_train(NULL, 'SELECT a, b FROM regress_pairs')$$);
 SELECT pg_temp.report($$SELECT bicycle_train('m', NULL)$$);
@@ -67,15 +75,18 @@ ROLLBACK;
 CREATE ROLE regress_bicycle_trainer LOGIN;
 CREATE ROLE regress_bicycle_other LOGIN;
 CREATE ROLE regress_bicycle_group;
-GRANT SELECT ON regress_pairs TO regress_bicycle_trainer, regress_bicycle_other, regress_bicycle_group;
+GRANT SELECT ON regress_pairs TO regress_bicycle_trainer, regress_bicycle_other,
+	regress_bicycle_group;
 SET ROLE regress_bicycle_trainer;
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs')$$);
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION bicycle_train TO regress_bicycle_trainer, regress_bicycle_other, regress_bicycle_group;
+GRANT EXECUTE ON FUNCTION bicycle_train TO regress_bicycle_trainer, regress_bicycle_other,
+	regress_bicycle_group;
 SET ROLE regress_bicycle_trainer;
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs')$$);
 RESET ROLE;
-GRANT SELECT, INSERT, UPDATE ON bicycle_models, bicycle_counters, bicycle_tensors TO regress_bicycle_trainer, regress_bicycle_other, regress_bicycle_group;
+GRANT SELECT, INSERT, UPDATE ON bicycle_models, bicycle_counters,
+	bicycle_tensors TO regress_bicycle_trainer, regress_bicycle_other, regress_bicycle_group;
 SET ROLE regress_bicycle_group;
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs')$$);
 RESET ROLE;
@@ -85,12 +96,14 @@ SET ROLE regress_bicycle_trainer;
 SELECT pg_temp.report('SELECT regress_definer()');
 RESET ROLE;
 DROP FUNCTION regress_definer();
--- Nor in an expression of an index or in a materialized view, where a table's owner runs what somebody else wrote.
+-- Nor in an expression of an index or in a materialized view, where a table's owner runs what
+-- somebody else wrote.
 CREATE FUNCTION public.regress_restricted(n int) RETURNS bigint LANGUAGE sql IMMUTABLE AS
 	$$SELECT public.bicycle_train('m', 'SELECT a, b FROM public.regress_pairs') + n$$;
 CREATE TABLE public.regress_numbers AS SELECT 1 AS n;
 SELECT pg_temp.report('CREATE INDEX ON regress_numbers (regress_restricted(n))');
-SELECT pg_temp.report($$CREATE MATERIALIZED VIEW regress_view AS SELECT public.bicycle_train('m', 'SELECT a, b FROM public.regress_pairs')$$);
+SELECT pg_temp.report($$CREATE MATERIALIZED VIEW regress_view
+	AS SELECT public.bicycle_train('m', 'SELECT a, b FROM public.regress_pairs')$$);
 DROP TABLE regress_numbers;
 DROP FUNCTION regress_restricted(int);
 -- A role that cannot connect to the database is found out now, not by its trainer.
@@ -102,21 +115,27 @@ DO $$ BEGIN EXECUTE format('GRANT CONNECT ON DATABASE %I TO PUBLIC', current_dat
 
 -- A job in the queue: its row, its options in full, and a second job on the model.
 SET ROLE regress_bicycle_trainer;
-SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs', '{"size": 64, "ngf": 4, "iterations": 10}') AS job \gset
-SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs')$$) ~ '^55006 model "m" is being trained already\nJob [0-9]+ is not finished.\nWait';
+SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs',
+	'{"size": 64, "ngf": 4, "iterations": 10}') AS job \gset
+SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs')$$) ~
+	'^55006 model "m" is being trained already\nJob [0-9]+ is not finished.\nWait';
 SELECT model, owner, state, iteration, iterations, version, notes, error FROM bicycle_jobs;
 -- The tables themselves are nobody's.
-SELECT pg_temp.state('SELECT 1 FROM bicycle_training_jobs'), pg_temp.state('INSERT INTO bicycle_training_losses VALUES (1, 1, ''D'', 0)'),
-	pg_temp.state('DELETE FROM bicycle_training_checkpoints'), pg_temp.state('UPDATE bicycle_jobs SET owner = ''postgres'''),
+SELECT pg_temp.state('SELECT 1 FROM bicycle_training_jobs'),
+	pg_temp.state('INSERT INTO bicycle_training_losses VALUES (1, 1, ''D'', 0)'),
+	pg_temp.state('DELETE FROM bicycle_training_checkpoints'),
+		pg_temp.state('UPDATE bicycle_jobs SET owner = ''postgres'''),
 	pg_temp.state('SELECT nextval(''bicycle_training_job_ids'')');
 RESET ROLE;
-SELECT options ->> 'size', options ->> 'nef', options ->> 'load_size', options ->> 'method', search_path, start_version FROM bicycle_training_jobs;
+SELECT options ->> 'size', options ->> 'nef', options ->> 'load_size', options ->> 'method',
+	search_path, start_version FROM bicycle_training_jobs;
 
 -- Others see nothing of it and can do nothing to it; members of the owner can.
 SET ROLE regress_bicycle_other;
 SELECT count(*) FROM bicycle_jobs;
 SELECT count(*) FROM bicycle_losses;
-SELECT pg_temp.state(format('SELECT bicycle_%s(%s)', f, :job)) FROM unnest('{pause,resume,cancel,loss_plot}'::text[]) AS f;
+SELECT pg_temp.state(format('SELECT bicycle_%s(%s)', f, :job))
+	FROM unnest('{pause,resume,cancel,loss_plot}'::text[]) AS f;
 CALL bicycle_wait(:job);
 RESET ROLE;
 GRANT regress_bicycle_trainer TO regress_bicycle_other;
@@ -126,7 +145,8 @@ SELECT bicycle_pause(:job);
 SELECT state FROM bicycle_jobs;
 SELECT bicycle_pause(:job);
 -- While it is paused another may train the model, and then it cannot be resumed.
-SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs', '{"size": 64, "ngf": 4}') AS second \gset
+SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs', '{"size": 64, "ngf": 4}') AS second
+	\gset
 SELECT pg_temp.state(format('SELECT bicycle_resume(%s)', :job));
 SELECT bicycle_cancel(:second);
 SELECT bicycle_resume(:job);
@@ -148,7 +168,8 @@ SELECT pg_temp.report($$SELECT bicycle_cancel(NULL)$$);
 SELECT pg_temp.state(format('SELECT bicycle_pause(%s)', :job));
 
 -- The plot: a PNG of the size that was asked for.
-INSERT INTO bicycle_training_losses SELECT :job, n, name, n / 100.0 FROM generate_series(1, 200) n, unnest('{D,G_L1}'::text[]) AS name;
+INSERT INTO bicycle_training_losses SELECT :job, n, name, n / 100.0 FROM generate_series(1, 200) n,
+	unnest('{D,G_L1}'::text[]) AS name;
 SELECT format, width, height FROM bicycle_image_info(bicycle_loss_plot(:job));
 SELECT width, height FROM bicycle_image_info(bicycle_loss_plot(:job, 400, 300));
 SELECT pg_temp.state(format('SELECT bicycle_loss_plot(%s, 1, 1)', :job));
@@ -159,21 +180,25 @@ UPDATE bicycle_training_jobs SET state = 'running', system_identifier = 1 WHERE 
 SELECT owner, state FROM bicycle_jobs WHERE job = :job;
 SELECT bicycle_resume(:job);
 SELECT owner, state FROM bicycle_jobs WHERE job = :job;
-SELECT system_identifier = (SELECT system_identifier FROM pg_control_system()), owner FROM bicycle_training_jobs WHERE job = :job;
+SELECT system_identifier = (SELECT system_identifier FROM pg_control_system()), owner
+	FROM bicycle_training_jobs WHERE job = :job;
 
 -- A model is not dropped while it is trained, nor the version that the job has started from.
 SELECT bicycle_create('used', '{"size": 64, "ngf": 4, "nef": 4}');
 SELECT bicycle_train('used', 'SELECT a, b FROM regress_pairs') AS job \gset
 SELECT bicycle_import('used', bicycle_export('used'), bicycle_export('used', 'E'));
-SELECT regexp_replace(pg_temp.report($$SELECT bicycle_drop('used')$$), '\d+(?= is not|\))', 'N', 'g');
-SELECT regexp_replace(pg_temp.report($$SELECT bicycle_drop('used', 1)$$), '\d+(?= is not|\))', 'N', 'g');
+SELECT regexp_replace(pg_temp.report($$SELECT bicycle_drop('used')$$), '\d+(?= is not|\))', 'N',
+	'g');
+SELECT regexp_replace(pg_temp.report($$SELECT bicycle_drop('used', 1)$$), '\d+(?= is not|\))', 'N',
+	'g');
 SELECT bicycle_import('used', bicycle_export('used'), bicycle_export('used', 'E'));
 SELECT bicycle_drop('used', 2);
 SELECT bicycle_cancel(:job);
 SELECT bicycle_drop('used');
 -- A model's shape cannot change.
 SELECT bicycle_create('shaped', '{"size": 64, "ngf": 4, "nef": 4}');
-SELECT pg_temp.report($$SELECT bicycle_train('shaped', 'SELECT a, b FROM regress_pairs', '{"ngf": 8}')$$);
+SELECT pg_temp.report($$SELECT bicycle_train('shaped', 'SELECT a, b FROM regress_pairs',
+	'{"ngf": 8}')$$);
 
 DELETE FROM bicycle_training_jobs;
 SELECT count(*) FROM bicycle_training_losses;

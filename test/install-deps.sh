@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs with apt what building and testing need, if anything is missing.  Silent, and quick, when all is there.  Does nothing with INSTALL_DEPS=no.
+# Installs with apt what building and testing need, if anything is missing. Silent, and quick, when
+# all is there. Does nothing with INSTALL_DEPS=no.
 set -eu -o pipefail
 [ "${INSTALL_DEPS:-yes}" != no ] || exit 0
 
@@ -17,7 +18,8 @@ need()							# need WORD PACKAGE...
 have() { command -v "$1" >/dev/null 2>&1; }
 header()						# header NAME [FLAG...]
 {
-	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "${CC[@]}" ${DNNL_CFLAGS:-} "${@:2}" -fsyntax-only -x c - 2>/dev/null
+	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "${CC[@]}" ${DNNL_CFLAGS:-} "${@:2}" \
+		-fsyntax-only -x c - 2>/dev/null
 }
 
 have make || need make make
@@ -27,20 +29,25 @@ header jpeglib.h || need libjpeg-turbo libjpeg-dev
 header cairo/cairo.h || need cairo libcairo2-dev
 header fontconfig/fontconfig.h || need fontconfig libfontconfig-dev
 header ft2build.h ${FREETYPE_CFLAGS:--I/usr/include/freetype2} || need FreeType libfreetype-dev
-[ -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf ] || fc-list 2>/dev/null | grep -q 'Noto Color Emoji' || need "the font Noto Color Emoji" fonts-noto-color-emoji
+[ -f /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf ] || fc-list 2>/dev/null \
+	| grep -q 'Noto Color Emoji' || need "the font Noto Color Emoji" fonts-noto-color-emoji
 header jansson.h || need jansson libjansson-dev
 header openssl/sha.h || need OpenSSL libssl-dev
 header dnnl.h || need oneDNN libdnnl-dev
+have clang-format || have clang-format-14 || need clang-format clang-format
 have setpriv || need setpriv util-linux
 have prove || need prove perl
 perl -MIPC::Run -e1 2>/dev/null || need IPC::Run libipc-run-perl
 have pg_prove || need pg_prove libtap-parser-sourcehandler-pgtap-perl
 
-# The server is the one of PG_CONFIG if there is one, else the distribution's.  pgTAP is asked of the distribution's servers only.
+# The server is the one of PG_CONFIG if there is one, else the distribution's. pgTAP is asked of the
+# distribution's servers only.
 server=
-if ! have "$PG_CONFIG" || [ ! -f "$("$PG_CONFIG" --includedir-server)/postgres.h" ] || [ ! -x "$("$PG_CONFIG" --bindir)/initdb" ]; then
+if ! have "$PG_CONFIG" || [ ! -f "$("$PG_CONFIG" --includedir-server)/postgres.h" ] \
+	|| [ ! -x "$("$PG_CONFIG" --bindir)/initdb" ]; then
 	server=yes
-elif [[ $("$PG_CONFIG" --bindir) == /usr/lib/postgresql/* ]] && [ ! -f "$("$PG_CONFIG" --sharedir)/extension/pgtap.control" ]; then
+elif [[ $("$PG_CONFIG" --bindir) == /usr/lib/postgresql/* ]] \
+	&& [ ! -f "$("$PG_CONFIG" --sharedir)/extension/pgtap.control" ]; then
 	server=yes
 fi
 [ -z "$server" ] || missing+=("PostgreSQL's server, headers or pgTAP")
@@ -57,7 +64,8 @@ if [ "$(id -u)" != 0 ]; then
 	if have sudo && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
 		sudo=(sudo)
 	else
-		echo "missing: $words.  Installing them needs root: run test/install-deps.sh once as root, or with sudo." >&2
+		echo "missing: $words.  Installing them needs root:" \
+			"run test/install-deps.sh once as root, or with sudo." >&2
 		exit 1
 	fi
 fi
@@ -67,7 +75,8 @@ apt()
 	local log
 
 	log=$(mktemp)
-	if ! root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" </dev/null >"$log" 2>&1; then
+	if ! root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 \
+		"$@" </dev/null >"$log" 2>&1; then
 		cat "$log" >&2
 		rm -f "$log"
 		return 1
@@ -82,12 +91,14 @@ if [ -n "$server" ]; then
 	if have "$PG_CONFIG"; then
 		version=$("$PG_CONFIG" --version | sed -n 's/^PostgreSQL \([0-9]*\).*/\1/p')
 	else
-		version=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -1)
+		version=$(apt-cache depends postgresql | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' \
+			| head -1)
 	fi
 	[ -n "$version" ] || { echo "this distribution has no package named postgresql" >&2; exit 1; }
 	packages+=("postgresql-$version" "postgresql-server-dev-$version" "postgresql-$version-pgtap")
 
-	# Installing Debian's server package creates a cluster and starts it.  Only the programs are wanted, so that is turned off while it is being installed.
+	# Installing Debian's server package creates a cluster and starts it. Only the programs are
+	# wanted, so that is turned off while it is being installed.
 	apt install --no-install-recommends postgresql-common
 	conf=/etc/postgresql-common/createcluster.d
 	[ -d $conf ] || { root mkdir $conf; made_conf=yes; }

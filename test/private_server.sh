@@ -1,10 +1,14 @@
-# private_server.sh: PostgreSQL from a private copy of the server tree.  Sourced by test/run.sh, demo/run.sh and bench/run.sh.
+# private_server.sh: PostgreSQL from a private copy of the server tree. Sourced by test/run.sh,
+# demo/run.sh and bench/run.sh.
 #
-# PostgreSQL finds its libraries and its share directory relative to its own executable.  So a copy of the few programs, with links to everything else,
-# in a throw-away directory is a complete server into which the extension can be installed without root, and without touching an installed cluster.
+# PostgreSQL finds its libraries and its share directory relative to its own executable. So a copy
+# of the few programs, with links to everything else, in a throw-away directory is a complete server
+# into which the extension can be installed without root, and without touching an installed cluster.
 #
-# Everything lies in $WORK, which belongs to the user who runs the servers: ourselves, or, since PostgreSQL refuses root, "postgres" or "nobody".  The
-# checkout may be unreadable for that user, hence what servers read is copied.  At exit all servers under $WORK are stopped and $WORK is removed.
+# Everything lies in $WORK, which belongs to the user who runs the servers: ourselves, or, since
+# PostgreSQL refuses root, "postgres" or "nobody". The checkout may be unreadable for that user,
+# hence what servers read is copied. At exit all servers under $WORK are stopped and $WORK is
+# removed.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PG_CONFIG=${PG_CONFIG:-pg_config}
@@ -13,17 +17,20 @@ WORK=
 AS=()							# prefix of commands run as the servers' user
 
 # A make that runs us must not hand its job server and its variables to the makes we run.
-unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PGHOST PGPORT PGUSER PGDATABASE PGOPTIONS PGDATA PGSERVICE PGPASSFILE PSQLRC
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES PGHOST PGPORT PGUSER PGDATABASE PGOPTIONS PGDATA \
+	PGSERVICE PGPASSFILE PSQLRC
 
 say() { printf '\n==> %s\n' "$*"; }
 die() { printf '%s: %s\n' "${0##*/}" "$*" >&2; exit 1; }
 
-build()							# build TARGET... [VARIABLE=value...]: the project's own make, quiet unless it fails
+# build TARGET... [VARIABLE=value...]: the project's own make, quiet unless it fails
+build()
 {
 	local log
 
 	log=$(mktemp)
-	if ! make -C "$ROOT" -j"$JOBS" --no-print-directory PG_CONFIG="$PG_CONFIG" "${MAKE_ARGS[@]}" "$@" >"$log" 2>&1; then
+	if ! make -C "$ROOT" -j"$JOBS" --no-print-directory PG_CONFIG="$PG_CONFIG" "${MAKE_ARGS[@]}" \
+		"$@" >"$log" 2>&1; then
 		cat "$log" >&2
 		rm -f "$log"
 		die "build failed: make $*"
@@ -46,15 +53,18 @@ private_begin()					# makes $WORK and chooses the servers' user
 			id "$user" >/dev/null 2>&1 && break
 		done
 		chown "$user" "$WORK"
-		AS=(setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups env HOME="$WORK" USER="$user" LOGNAME="$user")
+		AS=(setpriv --reuid="$user" --regid="$(id -g "$user")" --clear-groups env HOME="$WORK" \
+			USER="$user" LOGNAME="$user")
 	fi
 	(umask 022; cp -rL "$ROOT/sql" "$ROOT/expected" "$WORK/" 2>/dev/null || true
 	 mkdir "$WORK/test"
 	 for part in data t pgtap isolation; do
 		[ ! -d "$ROOT/test/$part" ] || cp -rL "$ROOT/test/$part" "$WORK/test/"
 	 done
-	 cp -rL "$ROOT/README.md" "$ROOT/doc" "$ROOT/META.json" "$ROOT/src/common/version.h" "$WORK/test/"
-	 cd "$ROOT" && find . -name build -prune -o -name '.[!.]*' -prune -o -type f -print >"$WORK/test/files")
+	 cp -rL "$ROOT/README.md" "$ROOT/doc" "$ROOT/META.json" "$ROOT/src/common/version.h" \
+	 	"$WORK/test/"
+	 cd "$ROOT" && find . -name build -prune -o -name '.[!.]*' -prune -o -type f \
+	 	-print >"$WORK/test/files")
 	chmod -R u=rwX,go=rX "$WORK"
 	if [ -n "$user" ]; then chown -R "$user" "$WORK"; fi
 	export BICYCLE_TESTDATA=$WORK/test/data
@@ -92,7 +102,9 @@ private_end()					# nothing we started stays, nor does $WORK unless KEEP is set
 	exit $status
 }
 
-private_tree()					# private_tree NAME VARIANT: a server tree $WORK/NAME with the extension and that build of the engine; sets BIN
+# private_tree NAME VARIANT: a server tree $WORK/NAME with the extension and that build of the
+# engine; sets BIN
+private_tree()
 {
 	local tree=$WORK/$1 bin lib share program
 
@@ -104,7 +116,8 @@ private_tree()					# private_tree NAME VARIANT: a server tree $WORK/NAME with th
 		return
 	fi
 	mkdir -p "$tree$bin" "$tree$lib" "$tree$share"
-	for program in postgres initdb pg_ctl psql createdb dropdb createuser pg_isready pg_basebackup pg_dump pg_dumpall pg_restore pgbench pg_config \
+	for program in postgres initdb pg_ctl psql createdb dropdb createuser pg_isready pg_basebackup \
+		pg_dump pg_dumpall pg_restore pgbench pg_config \
 		pg_controldata pg_resetwal pg_rewind pg_verifybackup pg_waldump; do
 		[ ! -x "$bin/$program" ] || cp -L "$bin/$program" "$tree$bin/"
 	done
@@ -117,16 +130,21 @@ private_tree()					# private_tree NAME VARIANT: a server tree $WORK/NAME with th
 	BIN=$tree$bin
 }
 
-private_cluster()				# private_cluster NAME [SETTING...]: a running cluster in $WORK/NAME, reached through PGHOST, PGUSER and PGDATABASE
+# private_cluster NAME [SETTING...]: a running cluster in $WORK/NAME, reached through PGHOST, PGUSER
+# and PGDATABASE
+private_cluster()
 {
 	local data=$WORK/$1 setting
 
 	shift
-	"${AS[@]}" "$BIN/initdb" -D "$data" -U postgres -A trust -N --no-locale -E UTF8 >"$WORK/initdb.log" 2>&1 || { cat "$WORK/initdb.log" >&2; die "initdb failed"; }
-	for setting in "listen_addresses = ''" "unix_socket_directories = '$WORK'" "fsync = off" "bicycle.threads = 2" "$@"; do
+	"${AS[@]}" "$BIN/initdb" -D "$data" -U postgres -A trust -N --no-locale \
+		-E UTF8 >"$WORK/initdb.log" 2>&1 || { cat "$WORK/initdb.log" >&2; die "initdb failed"; }
+	for setting in "listen_addresses = ''" "unix_socket_directories = '$WORK'" "fsync = off" \
+		"bicycle.threads = 2" "$@"; do
 		echo "$setting"
 	done | "${AS[@]}" tee -a "$data/postgresql.conf" >/dev/null
-	"${AS[@]}" "$BIN/pg_ctl" -D "$data" -l "$data.log" -w start >/dev/null || { tail -50 "$data.log" >&2; die "the server did not start"; }
+	"${AS[@]}" "$BIN/pg_ctl" -D "$data" -l "$data.log" -w start >/dev/null \
+		|| { tail -50 "$data.log" >&2; die "the server did not start"; }
 	export PGHOST=$WORK PGUSER=postgres PGDATABASE=postgres
 }
 

@@ -1,23 +1,28 @@
 #!/bin/bash
-# Runs the tests against throw-away servers.  Usage: test/run.sh [PART...]; without arguments all parts:
+# Runs the tests against throw-away servers. Usage: test/run.sh [PART...]; without arguments all
+# parts:
 #
 #	structure   the order of layers, names, format: what test/structure looks at
 #	unit        C tests of the neural core, images, formats and engine
-#	asan        the same, and the regression suite, with the engine under sanitizers, and sessions that check their own state
+#	asan        the same, and the regression suite, with the engine under sanitizers, and
+#	            sessions that check their own state
 #	regress     pg_regress, with the extension preloaded; nopreload: the same without
 #	isolation   concurrent sessions, by pg_isolation_regress
 #	pgtap       the SQL contract, by pg_prove
-#	tap         crashes, cancels, standby, dump, restart and training, by prove; JOBS files at a time, as most of them mostly wait
+#	tap         crashes, cancels, standby, dump, restart and training, by prove; JOBS files at a
+#	            time, as most of them mostly wait
 #
 #	tsan        not one of all: the tests of the engine's threads under ThreadSanitizer
 #
-# Needs and touches no installed cluster and leaves no server behind.  PG_CONFIG chooses the server.  KEEP=1 keeps the directory with data and logs.
-# UNIT="test_x test_y" or REGRESS="x y" or TAP="001_basic" narrow a part down.  BICYCLE_DEVICE=cuda runs regress and nopreload on a GPU.
+# Needs and touches no installed cluster and leaves no server behind. PG_CONFIG chooses the server.
+# KEEP=1 keeps the directory with data and logs. UNIT="test_x test_y" or REGRESS="x y" or
+# TAP="001_basic" narrow a part down. BICYCLE_DEVICE=cuda runs regress and nopreload on a GPU.
 set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
 ALL="structure unit asan regress nopreload isolation pgtap tap"
-THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot test_engine_protocol test_engine_stress test_train_engine test_train_feed"
+THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot"
+THREADED+=" test_engine_protocol test_engine_stress test_train_engine test_train_feed"
 parts=${*:-$ALL}
 for part in $parts; do
 	[[ " $ALL tsan " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL tsan"
@@ -37,13 +42,15 @@ result()						# result STATUS NAME: notes how a part ended
 	fi
 }
 
-unit_tests()					# unit_tests VARIANT SECONDS: by prove, as the user who builds, each program for SECONDS at most
+# unit_tests VARIANT SECONDS: by prove, as the user who builds, each program for SECONDS at most
+unit_tests()
 {
 	local variant=$1 limit=$2 programs=() program status=0
 
 	for program in "$ROOT"/test/unit/test_*.c; do
 		program=$(basename "$program" .c)
-		if [ -f "$ROOT/test/unit/$program.c" ] && [[ -z "${UNIT:-}" || " ${UNIT:-} " == *" $program "* ]]; then
+		if [ -f "$ROOT/test/unit/$program.c" ] && [[ -z "${UNIT:-}" \
+			|| " ${UNIT:-} " == *" $program "* ]]; then
 			programs+=("$ROOT/$BUILD/$variant/unit/$program")
 		fi
 	done
@@ -53,13 +60,15 @@ unit_tests()					# unit_tests VARIANT SECONDS: by prove, as the user who builds,
 	fi
 	say "unit tests, $variant"
 	build engine "${programs[@]#"$ROOT"/}" VARIANT="$variant"
-	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --failures --exec "timeout $limit" "${programs[@]}") || status=$?
+	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --failures --exec \
+		"timeout $limit" "${programs[@]}") || status=$?
 	result $status "unit tests ($variant)"
 }
 
 topics()						# topics DIRECTORY SUFFIX: names of the tests in it
 {
-	find "$WORK/$1" -maxdepth 1 -name "*$2" ! -name bicycle.sql ! -name 'bicycle--*.sql' 2>/dev/null | sed "s|.*/||; s|$2\$||" | LC_ALL=C sort
+	find "$WORK/$1" -maxdepth 1 -name "*$2" ! -name bicycle.sql ! -name 'bicycle--*.sql' \
+		2>/dev/null | sed "s|.*/||; s|$2\$||" | LC_ALL=C sort
 }
 
 show_logs()						# show_logs DIRECTORY: what to read after a failure
@@ -70,13 +79,15 @@ show_logs()						# show_logs DIRECTORY: what to read after a failure
 		echo "---- $file"
 		head -c 20000 "$file"
 	done
-	find "$1" \( -name postmaster.log -o -name '*.log' \) ! -name initdb.log -size +0 | while read -r file; do
+	find "$1" \( -name postmaster.log -o -name '*.log' \) ! -name initdb.log -size +0 \
+		| while read -r file; do
 		echo "---- last lines of $file"
 		tail -n 60 "$file"
 	done || true
 }
 
-pg_regress()					# pg_regress NAME PROGRAM TREE INPUT CONF TEST...: a suite on a cluster of its own
+# pg_regress NAME PROGRAM TREE INPUT CONF TEST...: a suite on a cluster of its own
+pg_regress()
 {
 	local name=$1 program=$2 tree=$3 input=$4 conf=$5 out="$WORK/out-${1//[^a-z]/_}" status=0
 
@@ -87,14 +98,16 @@ pg_regress()					# pg_regress NAME PROGRAM TREE INPUT CONF TEST...: a suite on a
 	fi
 	say "$name"
 	"${AS[@]}" mkdir -p "$out"
-	"${AS[@]}" "$program" --inputdir="$input" --outputdir="$out" --bindir="$tree" --temp-instance="$out/instance" --temp-config="$conf" \
+	"${AS[@]}" "$program" --inputdir="$input" --outputdir="$out" --bindir="$tree" \
+		--temp-instance="$out/instance" --temp-config="$conf" \
 		--load-extension=bicycle --dbname=regression "$@" || status=$?
 	[ $status = 0 ] || show_logs "$out"
 	result $status "$name"
 }
 
-# Tests are the first to go if memory runs out.  And in containers whose processes are, an engine cannot lower its score to what it would raise it to: where
-# root has the right to set this, all tests run like that.
+# Tests are the first to go if memory runs out. And in containers whose processes are, an engine
+# cannot lower its score to what it would raise it to: where root has the right to set this, all
+# tests run like that.
 echo 900 2>/dev/null >/proc/self/oom_score_adj || true
 
 "$ROOT/test/install-deps.sh"
@@ -103,8 +116,9 @@ private_begin
 PGXS_SRC=$(dirname "$($PG_CONFIG --pgxs)")/..
 PG_REGRESS=${PG_REGRESS:-$PGXS_SRC/test/regress/pg_regress}
 
-# The tests compare images bit for bit.  On a GPU a session computes in bf16 unless told otherwise, a version in its own precision, and an image's last bits depend on
-# the batch it is in; test_gpu_model proves there that images of batches are the same but for those.
+# The tests compare images bit for bit. On a GPU a session computes in bf16 unless told otherwise, a
+# version in its own precision, and an image's last bits depend on the batch it is in;
+# test_gpu_model proves there that images of batches are the same but for those.
 device=
 case ${BICYCLE_DEVICE:-} in
 	"") ;;
@@ -158,16 +172,20 @@ if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wan
 	tree=$BIN
 fi
 if wanted regress; then
-	pg_regress "regression tests" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-yes.conf" ${REGRESS:-$(topics sql .sql)}
+	pg_regress "regression tests" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-yes.conf" \
+		${REGRESS:-$(topics sql .sql)}
 fi
 if wanted nopreload; then
-	pg_regress "regression tests without preloading" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-no.conf" ${REGRESS:-$(topics sql .sql)}
+	pg_regress "regression tests without preloading" "$PG_REGRESS" "$tree" "$WORK" \
+		"$WORK/preload-no.conf" ${REGRESS:-$(topics sql .sql)}
 fi
 if wanted asan; then
 	private_tree tree-asan asan
 	"${AS[@]}" mkdir "$WORK/asan"
-	export ASAN_OPTIONS=log_path=$WORK/asan/report:exitcode=99 UBSAN_OPTIONS=log_path=$WORK/asan/report:print_stacktrace=1
-	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" "$WORK/asan.conf" ${REGRESS:-$(topics sql .sql)}
+	export ASAN_OPTIONS=log_path=$WORK/asan/report:exitcode=99 \
+		UBSAN_OPTIONS=log_path=$WORK/asan/report:print_stacktrace=1
+	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" \
+		"$WORK/asan.conf" ${REGRESS:-$(topics sql .sql)}
 	unset ASAN_OPTIONS UBSAN_OPTIONS
 	if compgen -G "$WORK/asan/report*" >/dev/null; then
 		head -c 20000 "$WORK"/asan/report*
@@ -175,7 +193,8 @@ if wanted asan; then
 	fi
 fi
 if wanted isolation; then
-	pg_regress "isolation tests" "$(dirname "$PG_REGRESS")/../isolation/pg_isolation_regress" "$tree" "$WORK/test/isolation" "$WORK/isolation.conf" \
+	pg_regress "isolation tests" "$(dirname "$PG_REGRESS")/../isolation/pg_isolation_regress" \
+		"$tree" "$WORK/test/isolation" "$WORK/isolation.conf" \
 		${ISOLATION:-$(topics test/isolation/specs .spec)}
 fi
 if wanted pgtap; then
@@ -184,10 +203,13 @@ if wanted pgtap; then
 		say "pgTAP"
 		BIN=$tree
 		private_cluster pgtap "shared_preload_libraries = 'bicycle'"
-		"$BIN/psql" -XqAt -v ON_ERROR_STOP=1 -c "CREATE EXTENSION pgtap" -c "CREATE EXTENSION bicycle"
+		"$BIN/psql" -XqAt -v ON_ERROR_STOP=1 -c "CREATE EXTENSION pgtap" \
+			-c "CREATE EXTENSION bicycle"
 		status=0
-		PATH="$tree:$PATH" pg_prove -d postgres $(printf "$WORK/test/pgtap/%s.sql " $tests) || status=$?
-		[ $status = 0 ] || { echo "---- last lines of the server's log"; tail -40 "$WORK/pgtap.log"; }
+		PATH="$tree:$PATH" pg_prove -d postgres $(printf "$WORK/test/pgtap/%s.sql " $tests) \
+			|| status=$?
+		[ $status = 0 ] || { echo "---- last lines of the server's log"; tail -40 \
+			"$WORK/pgtap.log"; }
 		private_stop pgtap
 		result $status "pgTAP"
 	else
@@ -200,13 +222,17 @@ if wanted tap; then
 	if [ -n "$tests" ]; then
 		say "TAP"
 		perl_modules=$PGXS_SRC/test/perl
-		[ -d "$perl_modules/PostgreSQL" ] || perl_modules=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/test/perl 2>/dev/null | tail -1)
+		[ -d "$perl_modules/PostgreSQL" ] \
+			|| perl_modules=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/test/perl 2>/dev/null \
+			| tail -1)
 		"${AS[@]}" mkdir -p "$WORK/out-tap"
 		status=0
 		(cd "$WORK/out-tap" &&
-		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
+		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log \
+		 	PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
 		 PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
-		 "${AS[@]}" prove -j"$JOBS" --timer --failures -I "$perl_modules" -I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
+		 "${AS[@]}" prove -j"$JOBS" --timer --failures -I "$perl_modules" -I "$WORK/test/t" \
+		 	$(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
 		[ $status = 0 ] || show_logs "$WORK/out-tap"
 		result $status "TAP"
 	else

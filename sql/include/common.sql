@@ -4,11 +4,14 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS bicycle;
 RESET client_min_messages;
-CREATE TEMP TABLE file AS
-	SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/' || name) AS bytes
-	FROM unnest('{G.pth,E.pth,pairs/00_A.png,pairs/00_B.png,pairs/01_A.png,pairs/01_B.png,pairs/02_A.png,pairs/02_B.png,pairs/03_A.png}'::text[]) AS name;
-CREATE FUNCTION pg_temp.file(text) RETURNS bytea LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.file WHERE name = $1';
--- What a statement fails with: SQLSTATE, message, detail and hint; the first two; only the SQLSTATE, where the engine words the message.
+CREATE TEMP TABLE file
+	AS SELECT name, pg_read_binary_file(:'testdata' || '/edges2emoji/' || name) AS bytes
+	FROM unnest('{G.pth,E.pth,pairs/00_A.png,pairs/00_B.png,pairs/01_A.png,pairs/01_B.png,
+		pairs/02_A.png,pairs/02_B.png,pairs/03_A.png}'::text[]) AS name;
+CREATE FUNCTION pg_temp.file(text) RETURNS bytea
+	LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.file WHERE name = $1';
+-- What a statement fails with: SQLSTATE, message, detail and hint; the first two; only the
+-- SQLSTATE, where the engine words the message.
 CREATE FUNCTION pg_temp.report(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	detail text;
@@ -27,5 +30,6 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
 	RETURN sqlstate || ' ' || sqlerrm;
 END $$;
-CREATE FUNCTION pg_temp.state(query text) RETURNS text LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
+CREATE FUNCTION pg_temp.state(query text) RETURNS text
+	LANGUAGE sql AS 'SELECT split_part(pg_temp.fails($1), '' '', 1)';
 \set ECHO all

@@ -1,11 +1,13 @@
 #!/bin/bash
-# Fuzzes everything that reads what others wrote with libFuzzer, under AddressSanitizer and UndefinedBehaviorSanitizer: images, model files, options, plots,
-# control lines, and the frames of clients and job workers.
+# Fuzzes everything that reads what others wrote with libFuzzer, under AddressSanitizer and
+# UndefinedBehaviorSanitizer: images, model files, options, plots, control lines, and the frames of
+# clients and job workers.
 #
 #	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth|options|plot|control|protocol|train]...
 #
-# Each target runs for SECONDS.  Programs, corpora and whatever breaks a target stay in build/fuzz, so that a later run goes on where this one ended.  The image
-# libraries themselves are the system's and not instrumented.  Needs clang with libFuzzer.
+# Each target runs for SECONDS. Programs, corpora and whatever breaks a target stay in build/fuzz,
+# so that a later run goes on where this one ended. The image libraries themselves are the system's
+# and not instrumented. Needs clang with libFuzzer.
 set -e -u -o pipefail
 
 SECONDS_EACH=${1:?usage: test/fuzz/run.sh SECONDS [TARGET]...}
@@ -13,31 +15,39 @@ shift
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 OUT=$ROOT/build/fuzz
 CC=${FUZZ_CC:-clang}
-FLAGS="-std=gnu11 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -D_GNU_SOURCE"
+FLAGS="-std=gnu11 -g -O1 -D_GNU_SOURCE -fno-omit-frame-pointer
+	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined"
 LIBS="-lpng -ljpeg -ljansson -lz -lcrypto -lcairo -lfontconfig -lpthread -ldl -lm"
 TARGETS="png jpeg safetensors pth options plot control protocol train"
 
-sources()						# sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c has
+# sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c
+# has
+sources()
 {
 	local engine=$ROOT/src/engine
 	local below=$(echo "$ROOT"/src/{common,image,plot,format,nn,nn/ref}/*.c)
 
 	case $1 in
 		png | jpeg) echo "$ROOT"/src/{common,image}/*.c ;;
-		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,nn_error}.c "$ROOT"/src/common/*.c ;;
+		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,nn_error}.c \
+			"$ROOT"/src/common/*.c ;;
 		options) echo "$ROOT"/src/{common,nn,nn/ref}/*.c ;;
 		plot) echo "$ROOT"/src/{common,plot,image}/*.c ;;
-		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c -e /run_main.c) $below ;;
+		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c \
+			-e /run_main.c) $below ;;
 		# these targets have a server and an executor of their own: fuzz_engine.h
 		*) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c) $below ;;
 	esac
 }
 
-objects()						# objects TARGET: compiles its sources, each once for all targets, and all anew after a change of a header
+# objects TARGET: compiles its sources, each once for all targets, and all anew after a change of a
+# header
+objects()
 {
 	local source object
 
-	if [ ! -d "$OUT/objects" ] || [ -n "$(find "$ROOT/src" -name '*.h' -newer "$OUT/objects")" ]; then
+	if [ ! -d "$OUT/objects" ] || [ -n "$(find "$ROOT/src" -name '*.h' -newer "$OUT/objects")" ]; \
+		then
 		rm -rf "$OUT/objects"
 		mkdir -p "$OUT/objects"
 	fi
@@ -45,7 +55,8 @@ objects()						# objects TARGET: compiles its sources, each once for all targets
 		object=$OUT/objects/${source#"$ROOT"/src/}.o
 		mkdir -p "$(dirname "$object")"
 		# shellcheck disable=SC2086
-		[ "$object" -nt "$source" ] || "$CC" $FLAGS -I"$ROOT/src" -DBICYCLE_WITHOUT_CPU -c "$source" -o "$object" || return 1
+		[ "$object" -nt "$source" ] || "$CC" $FLAGS -I"$ROOT/src" -DBICYCLE_WITHOUT_CPU \
+			-c "$source" -o "$object" || return 1
 		echo "$object"
 	done
 }
@@ -57,7 +68,8 @@ seed()							# seed TARGET: copies the samples that the tests use
 		jpeg) cp "$ROOT"/test/data/jpeg/*.jpg "$OUT/corpus/$1" ;;
 		safetensors) cp "$ROOT"/test/data/pth/*.safetensors "$OUT/corpus/$1" ;;
 		pth) cp "$ROOT"/test/data/pth/*.pth "$OUT/corpus/$1" ;;
-		*) [ ! -d "$ROOT/test/fuzz/seeds/$1" ] || cp "$ROOT/test/fuzz/seeds/$1"/* "$OUT/corpus/$1" ;;
+		*) [ ! -d "$ROOT/test/fuzz/seeds/$1" ] || cp "$ROOT/test/fuzz/seeds/$1"/* \
+			"$OUT/corpus/$1" ;;
 	esac
 }
 
@@ -66,14 +78,18 @@ for target in "${@:-$TARGETS}"; do
 	for name in $target; do
 		mkdir -p "$OUT/corpus/$name" "$OUT/found/$name"
 		# shellcheck disable=SC2046,SC2086
-		"$CC" $FLAGS -I"$ROOT/src" -I"$ROOT/test/fuzz" -DBICYCLE_WITHOUT_CPU "$ROOT/test/fuzz/fuzz_$name.c" $(objects "$name") -o "$OUT/fuzz_$name" $LIBS
+		"$CC" $FLAGS -I"$ROOT/src" -I"$ROOT/test/fuzz" -DBICYCLE_WITHOUT_CPU \
+			"$ROOT/test/fuzz/fuzz_$name.c" $(objects "$name") -o "$OUT/fuzz_$name" $LIBS
 		seed "$name"
 		dictionary=()
 		[ -f "$ROOT/test/fuzz/$name.dict" ] && dictionary=(-dict="$ROOT/test/fuzz/$name.dict")
-		if "$OUT/fuzz_$name" -max_total_time="$SECONDS_EACH" -max_len=16384 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-			"${dictionary[@]}" -artifact_prefix="$OUT/found/$name/" "$OUT/corpus/$name" > "$OUT/$name.log" 2>&1; then
+		if "$OUT/fuzz_$name" -max_total_time="$SECONDS_EACH" -max_len=16384 -timeout=10 \
+			-rss_limit_mb=2048 -print_final_stats=1 \
+			"${dictionary[@]}" -artifact_prefix="$OUT/found/$name/" "$OUT/corpus/$name" > \
+				"$OUT/$name.log" 2>&1; then
 			executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "$OUT/$name.log")
-			echo "ok $name: $executions executions, $(find "$OUT/corpus/$name" -type f | wc -l) files in the corpus"
+			echo "ok $name: $executions executions, $(find "$OUT/corpus/$name" -type f \
+				| wc -l) files in the corpus"
 		else
 			echo "not ok $name: see $OUT/$name.log and $OUT/found/$name"
 			status=1

@@ -3,16 +3,20 @@
 
     python3 test/gen/images.py
 
-Needs pillow and numpy (last run: Pillow 13.0.0 with libjpeg-turbo, numpy 2.4.6).  Reads test/data/png/*.png (the PngSuite) and the JPEG files that are not
-made here; writes alpha.png, trns_*.png and the JPEG files, and
+Needs pillow and numpy (last run: Pillow 13.0.0 with libjpeg-turbo, numpy 2.4.6). Reads
+test/data/png/*.png (the PngSuite) and the JPEG files that are not made here; writes alpha.png,
+trns_*.png and the JPEG files, and
 
-    test/data/png/expected.txt     name width height channels depth crc(gray) crc(rgb), or: name damaged
+    test/data/png/expected.txt     name width height channels depth crc(gray) crc(rgb), or: name
+    damaged
     test/data/jpeg/expected.txt    the same
     test/data/resize.txt           channels, size from, size to, crc of Pillow's bicubic
 
-crc is zlib's crc32 of the pixels, row by row.  Up to 8 bits Pillow decodes, except that the transparent gray of 1, 2 and 4 bits, which it compares before
-scaling, is found here; 16-bit files, which Pillow reads in several ways, are decoded here from the PNG specification and scaled by rounding v * 255 / 65535.
-Alpha goes over white as (c*a + 255*(255-a) + 127) // 255, then gray as Pillow's L.
+crc is zlib's crc32 of the pixels, row by row. Up to 8 bits Pillow decodes, except that the
+transparent gray of 1, 2 and 4 bits, which it compares before scaling, is found here; 16-bit files,
+which Pillow reads in several ways, are decoded here from the PNG specification and scaled by
+rounding v * 255 / 65535. Alpha goes over white as (c*a + 255*(255-a) + 127) // 255, then gray as
+Pillow's L.
 """
 import glob
 import os
@@ -57,7 +61,8 @@ def header(data):
 
 
 def unfilter(raw, at, width, height, pixel):
-    """One pass of a PNG with whole bytes per pixel; returns rows of bytes and the offset behind them."""
+    """One pass of a PNG with whole bytes per pixel; returns rows of bytes and the offset behind
+    them."""
     stride = width * pixel
     rows = np.zeros((height, stride), np.uint8)
     above = bytearray(stride)
@@ -83,7 +88,8 @@ def decode16(data):
     raw = zlib.decompress(b"".join(body for kind, body in parts if kind == b"IDAT"))
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
     image = np.zeros((height, width, channels), np.int64)
-    passes = [(0, 0, 1, 1)] if not interlace else [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    passes = [(0, 0, 1, 1)] if not interlace else [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8),
+    	(2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     at = 0
     for x0, y0, dx, dy in passes:
         w, h = len(range(x0, width, dx)), len(range(y0, height, dy))
@@ -106,7 +112,8 @@ def decode8(path, data, depth, color):
     if color == 0 and depth < 8:
         for kind, body in chunks(data):
             if kind == b"tRNS":
-                rgba[..., 3] = np.where(rgba[..., 0] == struct.unpack(">H", body)[0] * (255 // (2 ** depth - 1)), 0, 255)
+                rgba[..., 3] = np.where(rgba[..., 0] == struct.unpack(">H", body)[0]
+                	* (255 // (2 ** depth - 1)), 0, 255)
     return over_white(rgba)
 
 
@@ -123,28 +130,37 @@ def png_line(path):
 def make_alpha():
     """Every value under every opacity."""
     c, a = np.meshgrid(np.arange(256), np.arange(256))
-    Image.fromarray(np.stack([c, 255 - c, (c * 7) % 256, a], -1).astype(np.uint8)).save(os.path.join(DATA, "png", "alpha.png"))
+    Image.fromarray(np.stack([c, 255 - c, (c * 7) % 256, a],
+    	-1).astype(np.uint8)).save(os.path.join(DATA, "png", "alpha.png"))
 
 
 def save_png(name, width, height, depth, color, rows, transparent):
     """A PNG with a tRNS chunk; rows are the bytes of each row."""
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I",
+        	zlib.crc32(kind + body))
 
     with open(os.path.join(DATA, "png", name), "wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)) +
+        file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height,
+        	depth, color, 0, 0, 0)) +
                    chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) +
-                   chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b""))
+                   chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+                   	+ chunk(b"IEND", b""))
 
 
 def make_transparent():
-    """One transparent color, not white; at 16 bits one that differs from others in its low byte only."""
+    """One transparent color, not white; at 16 bits one that differs from others in its low byte
+    only."""
     dark = [bytes(range(y, y + 16)) for y in range(16)]
     save_png("trns_gray2.png", 16, 4, 2, 0, [bytes([0b00011011] * 4)] * 4, [1])
     save_png("trns_gray8.png", 16, 16, 8, 0, dark, [20])
-    save_png("trns_rgb8.png", 16, 16, 8, 2, [b"".join(bytes([v, 0, 7]) for v in row) for row in dark], [20, 0, 7])
-    save_png("trns_gray16.png", 16, 16, 16, 0, [b"".join(bytes([9, v]) for v in row) for row in dark], [9 * 256 + 20])
-    save_png("trns_rgb16.png", 16, 16, 16, 2, [b"".join(bytes([9, v, 0, 0, 8, v]) for v in row) for row in dark], [9 * 256 + 20, 0, 8 * 256 + 20])
+    save_png("trns_rgb8.png", 16, 16, 8, 2,
+    	[b"".join(bytes([v, 0, 7]) for v in row) for row in dark], [20, 0, 7])
+    save_png("trns_gray16.png", 16, 16, 16, 0,
+    	[b"".join(bytes([9, v]) for v in row) for row in dark], [9 * 256 + 20])
+    save_png("trns_rgb16.png", 16, 16, 16, 2,
+    	[b"".join(bytes([9, v, 0, 0, 8, v]) for v in row) for row in dark],
+    	[9 * 256 + 20, 0, 8 * 256 + 20])
 
 
 def lcg_bytes(seed, n):
@@ -158,7 +174,8 @@ def lcg_bytes(seed, n):
 def make_jpegs():
     height, width = 45, 61
     y, x = np.mgrid[0:height, 0:width]
-    rgb = np.stack([x * 4, y * 5, (x * y) // 12], -1) + lcg_bytes(5, height * width * 3).reshape(height, width, 3) // 16
+    rgb = np.stack([x * 4, y * 5, (x * y) // 12], -1) + lcg_bytes(5,
+    	height * width * 3).reshape(height, width, 3) // 16
     image = Image.fromarray(np.clip(rgb, 0, 255).astype(np.uint8))
 
     def save(name, img=image, **options):
@@ -184,17 +201,23 @@ def jpeg_line(path):
         return f"{name} damaged"
     image = Image.open(path)
     channels = 1 if image.mode == "L" else 3
-    return f"{name} {image.width} {image.height} {channels} 8 {crcs(np.asarray(image.convert('RGB')))}"
+    sums = crcs(np.asarray(image.convert('RGB')))
+    return f"{name} {image.width} {image.height} {channels} 8 {sums}"
 
 
 def resize_lines():
-    sizes = [((64, 64), (128, 128)), ((128, 128), (64, 64)), ((256, 256), (286, 286)), ((286, 286), (256, 256)), ((100, 75), (256, 256)),
-             ((300, 20), (64, 64)), ((17, 31), (128, 64)), ((1, 1), (8, 8)), ((2, 3), (5, 7)), ((640, 427), (256, 256)), ((255, 257), (256, 256)),
-             ((256, 100), (256, 128)), ((100, 256), (128, 256)), ((33, 33), (32, 32)), ((500, 3), (7, 90)), ((3, 500), (90, 7)), ((136, 128), (128, 128)),
-             ((1000, 1), (1, 1)), ((129, 127), (64, 191)), ((512, 512), (511, 513)), ((7, 9), (9, 7)), ((64, 64), (63, 1))]
+    sizes = [((64, 64), (128, 128)), ((128, 128), (64, 64)), ((256, 256), (286, 286)),
+    	((286, 286), (256, 256)), ((100, 75), (256, 256)),
+             ((300, 20), (64, 64)), ((17, 31), (128, 64)), ((1, 1), (8, 8)), ((2, 3), (5, 7)),
+             	((640, 427), (256, 256)), ((255, 257), (256, 256)),
+             ((256, 100), (256, 128)), ((100, 256), (128, 256)), ((33, 33), (32, 32)),
+             	((500, 3), (7, 90)), ((3, 500), (90, 7)), ((136, 128), (128, 128)),
+             ((1000, 1), (1, 1)), ((129, 127), (64, 191)), ((512, 512), (511, 513)),
+             	((7, 9), (9, 7)), ((64, 64), (63, 1))]
     for channels in (1, 3):
         for (w, h), (to_w, to_h) in sizes:
-            pixels = lcg_bytes(w * 1000 + h, w * h * channels).reshape((h, w) if channels == 1 else (h, w, 3))
+            pixels = lcg_bytes(w * 1000 + h, w * h * channels).reshape((h, w) if channels == 1
+            	else (h, w, 3))
             out = np.asarray(Image.fromarray(pixels).resize((to_w, to_h), Image.BICUBIC))
             yield f"{channels} {w} {h} {to_w} {to_h} {zlib.crc32(out.tobytes()):08x}"
 
@@ -207,6 +230,8 @@ def write(path, lines):
 make_alpha()
 make_transparent()
 make_jpegs()
-write("png/expected.txt", (png_line(path) for path in sorted(glob.glob(os.path.join(DATA, "png", "*.png")))))
-write("jpeg/expected.txt", (jpeg_line(path) for path in sorted(glob.glob(os.path.join(DATA, "jpeg", "*.jpg")))))
+write("png/expected.txt", (png_line(path) for path
+	in sorted(glob.glob(os.path.join(DATA, "png", "*.png")))))
+write("jpeg/expected.txt", (jpeg_line(path) for path
+	in sorted(glob.glob(os.path.join(DATA, "jpeg", "*.jpg")))))
 write("resize.txt", resize_lines())

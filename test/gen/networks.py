@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""Makes test/data/networks.bin, the outputs of the official networks that test_nn_official compares with.  Run by hand, needs torch:
+"""Makes test/data/networks.bin, the outputs of the official networks that test_nn_official compares
+with. Run by hand, needs torch:
 
     git clone https://github.com/junyanz/BicycleGAN /tmp/official
     python3 test/gen/networks.py /tmp/official test/data/networks.bin
 
-Weights and images come from a linear congruential generator that the test has too (test/unit/nn_fixture.h), so only samples of the outputs are stored: every
-so-manieth element in NHWC order, in float64.  All networks are run in float64 and in evaluation mode.  The file in the repository was made with commit 40b9d52
-of the official code and PyTorch 2.15.0 on a CPU.
+Weights and images come from a linear congruential generator that the test has too
+(test/unit/nn_fixture.h), so only samples of the outputs are stored: every so-manieth element in
+NHWC order, in float64. All networks are run in float64 and in evaluation mode. The file in the
+repository was made with commit 40b9d52 of the official code and PyTorch 2.15.0 on a CPU.
 
-The file is a sequence of cases.  A case is the length of its description (uint32, little-endian), the description (JSON) and the samples (float64):
-    name, network (G, E, D), config (the options that are not the defaults), base (seed of the weights), image (what is in it), shape (N, H, W, C)
-    state: name and shape of each entry of the official state_dict, in its order
-    outputs: for each, its shape, the sums of its values and squares, and stride and count of its samples
+The file is a sequence of cases. A case is the length of its description (uint32, little-endian),
+the description (JSON) and the samples (float64):
+    name, network (G, E, D), config (the options that are not the defaults), base (seed of the
+    weights), image (what is in it), shape (N, H, W, C) state: name and shape of each entry of the
+    official state_dict, in its order outputs: for each, its shape, the sums of its values and
+    squares, and stride and count of its samples
 """
 import json
 import math
@@ -21,14 +25,16 @@ import sys
 import numpy
 import torch
 
-DEFAULTS = dict(size=256, levels=8, input_nc=3, output_nc=3, nz=8, ngf=64, nef=64, ndf=64, where_add='all', upsample='basic', norm='instance', nl='relu',
+DEFAULTS = dict(size=256, levels=8, input_nc=3, output_nc=3, nz=8, ngf=64, nef=64, ndf=64,
+	where_add='all', upsample='basic', norm='instance', nl='relu',
                 net_e='resnet', encoder_size=256, num_ds=2, conditional_d=False)
 SMALL = dict(size=128, levels=7, encoder_size=128, ngf=8, nef=8, ndf=8)
 SAMPLES = 500
 
 
 def lcg(seed, n):
-    """n values in [-1, 1): x = 1664525 x + 1013904223 mod 2^32, by doubling the part that is known."""
+    """n values in [-1, 1): x = 1664525 x + 1013904223 mod 2^32, by doubling the part that is
+    known."""
     x = numpy.empty(n, numpy.uint32)
     a, c = 1664525, 1013904223
     x[0] = (a * seed + c) % 2**32
@@ -72,17 +78,22 @@ def halvings(size):
 
 
 def network_of(nets, which, c, use_dropout=False):
-    norm, nl, leaky = nets.get_norm_layer(c['norm']), nets.get_non_linearity(c['nl']), nets.get_non_linearity('lrelu')
+    norm, nl, leaky = nets.get_norm_layer(c['norm']), nets.get_non_linearity(
+    	c['nl']), nets.get_non_linearity('lrelu')
     if which == 'G':
         kind = nets.G_Unet_add_all if c['where_add'] == 'all' else nets.G_Unet_add_input
-        return kind(c['input_nc'], c['output_nc'], c['nz'], c['levels'], c['ngf'], norm_layer=norm, nl_layer=nl, use_dropout=use_dropout,
+        return kind(c['input_nc'], c['output_nc'], c['nz'], c['levels'], c['ngf'], norm_layer=norm,
+        	nl_layer=nl, use_dropout=use_dropout,
                     upsample=c['upsample'])
     if which == 'E':
         if c['net_e'] == 'resnet':
-            return nets.E_ResNet(c['output_nc'], c['nz'], c['nef'], n_blocks=halvings(c['encoder_size']), norm_layer=norm, nl_layer=leaky, vaeLike=True)
-        return nets.E_NLayers(c['output_nc'], c['nz'], c['nef'], n_layers=halvings(c['encoder_size']), norm_layer=norm, nl_layer=leaky, vaeLike=True)
+            return nets.E_ResNet(c['output_nc'], c['nz'], c['nef'],
+            	n_blocks=halvings(c['encoder_size']), norm_layer=norm, nl_layer=leaky, vaeLike=True)
+        return nets.E_NLayers(c['output_nc'], c['nz'], c['nef'],
+        	n_layers=halvings(c['encoder_size']), norm_layer=norm, nl_layer=leaky, vaeLike=True)
     channels = c['output_nc'] + (c['input_nc'] if c['conditional_d'] else 0)
-    return nets.D_NLayersMulti(channels, c['ndf'], n_layers=2 if c['size'] <= 128 else 3, norm_layer=norm, num_D=c['num_ds'])
+    return nets.D_NLayersMulti(channels, c['ndf'], n_layers=2 if c['size'] <= 128 else 3,
+    	norm_layer=norm, num_D=c['num_ds'])
 
 
 def run(nets, which, options, image, batch):
@@ -91,11 +102,13 @@ def run(nets, which, options, image, batch):
     net = network_of(nets, which, c).double().eval()
     fill(net, base)
     size = c['encoder_size'] if which == 'E' else c['size']
-    channels = {'G': c['input_nc'], 'E': c['output_nc'], 'D': c['output_nc'] + (c['input_nc'] if c['conditional_d'] else 0)}[which]
+    channels = {'G': c['input_nc'], 'E': c['output_nc'],
+    	'D': c['output_nc'] + (c['input_nc'] if c['conditional_d'] else 0)}[which]
     x = picture(image, batch, channels, size)
     with torch.no_grad():
         if which == 'G':
-            z = torch.from_numpy(1.5 * lcg(99, batch * c['nz'])).view(batch, c['nz']) if c['nz'] > 0 else None
+            z = torch.from_numpy(1.5 * lcg(99, batch * c['nz'])).view(batch,
+            	c['nz']) if c['nz'] > 0 else None
             y = net(x, z)
         else:
             y = net(x)
@@ -113,11 +126,14 @@ def write_case(out, nets, name, which, options, image=None, batch=1):
         stride = max(1, flat.numel() // SAMPLES) | 1
         stride += 2 * (stride % 3 == 0)
         samples.append(flat[::stride].numpy())
-        outputs.append(dict(shape=[y.shape[0], y.shape[2], y.shape[3], y.shape[1]], sum=flat.sum().item(), sumsq=(flat * flat).sum().item(),
+        outputs.append(dict(shape=[y.shape[0], y.shape[2], y.shape[3], y.shape[1]],
+        	sum=flat.sum().item(), sumsq=(flat * flat).sum().item(),
                             stride=stride, count=len(samples[-1])))
-    text = json.dumps(dict(name=name, network=which, config=options, base=base, image=image, shape=[batch, size, size, channels], state=state,
+    text = json.dumps(dict(name=name, network=which, config=options, base=base, image=image,
+    	shape=[batch, size, size, channels], state=state,
                            outputs=outputs)).encode()
-    out.write(struct.pack('<I', len(text)) + text + b''.join(s.astype('<f8').tobytes() for s in samples))
+    out.write(struct.pack('<I', len(text)) + text + b''.join(s.astype('<f8').tobytes() for s
+    	in samples))
     print(which, name, flush=True)
 
 
@@ -127,49 +143,63 @@ def cases():
         return dict(SMALL, **options)
 
     for kind in ('white', 'black', 'stroke'):
-        yield 'an image all %s' % kind if kind != 'stroke' else 'a single stroke', 'G', small(), kind, 1
-        yield 'an image all %s' % kind if kind != 'stroke' else 'a single stroke', 'E', small(), kind, 1
-        yield 'conv, an image all %s' % kind if kind != 'stroke' else 'conv, a single stroke', 'E', small(net_e='conv'), kind, 1
-    yield 'a single stroke, bilinear, input', 'G', small(upsample='bilinear', where_add='input'), 'stroke', 1
+        what = 'an image all %s' % kind if kind != 'stroke' else 'a single stroke'
+        yield what, 'G', small(), kind, 1
+        yield what, 'E', small(), kind, 1
+        yield 'conv, ' + what, 'E', small(net_e='conv'), kind, 1
+    yield 'a single stroke, bilinear, input', 'G', small(upsample='bilinear',
+    	where_add='input'), 'stroke', 1
     yield 'a batch of three', 'G', small(), None, 3
     yield 'a batch of three', 'E', small(), None, 3
 
     yield 'batch norm', 'G', small(norm='batch'), None, 2
-    yield 'batch norm, input, bilinear', 'G', small(norm='batch', where_add='input', upsample='bilinear'), None, 1
+    yield 'batch norm, input, bilinear', 'G', small(norm='batch', where_add='input',
+    	upsample='bilinear'), None, 1
     yield 'batch norm', 'E', small(norm='batch'), None, 2
     yield 'batch norm, conv', 'E', small(norm='batch', net_e='conv'), None, 1
     yield 'batch norm', 'D', small(norm='batch'), None, 1
     for where_add in ('all', 'input'):
         for upsample in ('basic', 'bilinear'):
-            yield 'no norm, %s, %s' % (where_add, upsample), 'G', small(norm='none', where_add=where_add, upsample=upsample), None, 1
-            yield 'lrelu, %s, %s' % (where_add, upsample), 'G', small(nl='lrelu', where_add=where_add, upsample=upsample), None, 1
-            yield 'elu, %s, %s' % (where_add, upsample), 'G', small(nl='elu', where_add=where_add, upsample=upsample), None, 1
+            yield 'no norm, %s, %s' % (where_add, upsample), 'G', small(norm='none',
+            	where_add=where_add, upsample=upsample), None, 1
+            yield 'lrelu, %s, %s' % (where_add, upsample), 'G', small(nl='lrelu',
+            	where_add=where_add, upsample=upsample), None, 1
+            yield 'elu, %s, %s' % (where_add, upsample), 'G', small(nl='elu', where_add=where_add,
+            	upsample=upsample), None, 1
     yield 'no norm', 'E', small(norm='none'), None, 1
     yield 'no norm, conv', 'E', small(norm='none', net_e='conv'), None, 1
 
     yield 'size 64', 'G', small(size=64, levels=6, encoder_size=64), None, 1
-    yield 'size 64, input, bilinear', 'G', small(size=64, levels=6, encoder_size=64, where_add='input', upsample='bilinear'), None, 1
+    yield 'size 64, input, bilinear', 'G', small(size=64, levels=6, encoder_size=64,
+    	where_add='input', upsample='bilinear'), None, 1
     yield 'size 64', 'E', small(size=64, levels=6, encoder_size=64), None, 1
     yield 'size 64, conv', 'E', small(size=64, levels=6, encoder_size=64, net_e='conv'), None, 1
     yield 'size 64', 'D', small(size=64, levels=6, encoder_size=64), None, 1
     yield 'size 512', 'G', small(size=512, levels=9, encoder_size=512, ngf=4), None, 1
-    yield 'size 512, input, bilinear', 'G', small(size=512, levels=9, encoder_size=512, ngf=4, where_add='input', upsample='bilinear'), None, 1
+    yield 'size 512, input, bilinear', 'G', small(size=512, levels=9, encoder_size=512, ngf=4,
+    	where_add='input', upsample='bilinear'), None, 1
     yield 'size 512', 'E', small(size=512, levels=9, encoder_size=512, nef=4), None, 1
-    yield 'size 512, conv', 'E', small(size=512, levels=9, encoder_size=512, nef=4, net_e='conv'), None, 1
+    yield 'size 512, conv', 'E', small(size=512, levels=9, encoder_size=512, nef=4,
+    	net_e='conv'), None, 1
     yield 'size 256 on 7 levels', 'G', small(size=256), None, 1
     yield 'size 256 on 7 levels, bilinear', 'G', small(size=256, upsample='bilinear'), None, 1
     yield 'size 384 on 7 levels', 'G', small(size=384, ngf=4), None, 1
-    yield 'size 384 on 7 levels, bilinear', 'G', small(size=384, ngf=4, upsample='bilinear'), None, 1
-    yield 'size 320 on 6 levels, input', 'G', small(size=320, levels=6, ngf=4, where_add='input'), None, 1
+    yield 'size 384 on 7 levels, bilinear', 'G', small(size=384, ngf=4,
+    	upsample='bilinear'), None, 1
+    yield 'size 320 on 6 levels, input', 'G', small(size=320, levels=6, ngf=4,
+    	where_add='input'), None, 1
 
     yield 'gray to colour', 'G', small(input_nc=1), None, 1
-    yield 'gray to gray, bilinear', 'G', small(input_nc=1, output_nc=1, upsample='bilinear'), None, 1
+    yield 'gray to gray, bilinear', 'G', small(input_nc=1, output_nc=1,
+    	upsample='bilinear'), None, 1
     yield 'colour to gray, input', 'G', small(output_nc=1, where_add='input'), None, 1
     yield 'gray', 'E', small(output_nc=1), None, 1
-    yield 'no latent code', 'G', small(nz=0, where_add='input', net_e='none', encoder_size=0), None, 1
+    yield 'no latent code', 'G', small(nz=0, where_add='input', net_e='none',
+    	encoder_size=0), None, 1
     yield 'one latent number, width 5', 'G', small(nz=1, ngf=5), None, 1
     yield 'latent code of 17, width 12', 'G', small(nz=17, ngf=12), None, 2
-    yield 'width 20, input, bilinear', 'G', small(ngf=20, where_add='input', upsample='bilinear'), None, 1
+    yield 'width 20, input, bilinear', 'G', small(ngf=20, where_add='input',
+    	upsample='bilinear'), None, 1
     yield 'width 6, latent code of 3', 'E', small(nef=6, nz=3), None, 1
     yield 'conv, width 10', 'E', small(net_e='conv', nef=10), None, 2
     yield 'three scales from width 10', 'D', small(ndf=10, num_ds=3), None, 1
@@ -181,7 +211,8 @@ def cases():
         full = dict(size=size, levels=levels, encoder_size=size)
         for where_add in ('all', 'input'):
             for upsample in ('basic', 'bilinear'):
-                yield 'unet_%d, %s, %s' % (size, where_add, upsample), 'G', dict(full, where_add=where_add, upsample=upsample), None, 1
+                yield 'unet_%d, %s, %s' % (size, where_add, upsample), 'G', dict(full,
+                	where_add=where_add, upsample=upsample), None, 1
         yield 'resnet_%d' % size, 'E', full, None, 1
         yield 'conv_%d' % size, 'E', dict(full, net_e='conv'), None, 1
         yield 'basic_%d_multi' % size, 'D', full, None, 1

@@ -1,21 +1,26 @@
 #!/usr/bin/env python3
-"""Makes test/data/training_random.json: two training steps of each of the six methods under options drawn at random, by the official code; for
+"""Makes test/data/training_random.json: two training steps of each of the six methods under options
+drawn at random, by the official code; for
 test_train_random.  Run by hand, needs torch:
 
     git clone https://github.com/junyanz/BicycleGAN /tmp/official
     python3 test/gen/training_random.py /tmp/official 36 1 test/data/training_random.json
 
-The second argument is the number of cases, the third the seed.  More cases than the repository keeps can be made and given to the test as its argument.
+The second argument is the number of cases, the third the seed. More cases than the repository keeps
+can be made and given to the test as its argument.
 
-Losses, networks and the order of updates are the official code's, in float64.  What it lacks is put in where the class Method says so, from the paper and
-doc/training.md: methods that encode all of a batch, a deterministic code, a latent loss that trains E, no E at all, terms of weight 0 that are left out, and
-discriminators without a norm.  Weights, images and codes come from the generator of networks.py.
+Losses, networks and the order of updates are the official code's, in float64. What it lacks is put
+in where the class Method says so, from the paper and doc/training.md: methods that encode all of a
+batch, a deterministic code, a latent loss that trains E, no E at all, terms of weight 0 that are
+left out, and discriminators without a norm. Weights, images and codes come from the generator of
+networks.py.
 
 The file is a list of cases:
     options: as bicycle_train takes them
     losses: of both steps, by their names; absent terms are absent
-    gradients: of the first step, network -> [norm, sum of the products with the generator's numbers from 5000 + place of the tensor in its network]
-    buffers: after the first step, network -> sum of absolute values of running means and variances
+    gradients: of the first step, network -> [norm, sum of the products with the generator's numbers
+    from 5000 + place of the tensor in its network] buffers: after the first step, network -> sum of
+    absolute values of running means and variances
 """
 import argparse
 import json
@@ -42,7 +47,7 @@ PRESETS = {
 LAMBDAS = dict(lambda_l1=10.0, lambda_gan=1.0, lambda_gan2=1.0, lambda_z=0.5, lambda_kl=0.01)
 
 
-# ---- Options ------------------------------------------------------------------------------------------------------------------------------------
+# ---- Options ---------------------------------------------------------------
 
 def draw_options(r, method):
     """What a user may ask for; sizes are small, widths odd."""
@@ -75,7 +80,8 @@ def draw_options(r, method):
 
 def complete(options):
     """All options, by the defaults and the method's."""
-    full = dict(DEFAULTS, batch_size=2, gan_mode='lsgan', same_d=False, lr=0.0002, beta1=0.5, dropout=False, **LAMBDAS)
+    full = dict(DEFAULTS, batch_size=2, gan_mode='lsgan', same_d=False, lr=0.0002, beta1=0.5,
+    	dropout=False, **LAMBDAS)
     full.update(PRESETS[options['method']])
     full.update(options)
     full['levels'] = int(math.log2(full['size']))
@@ -92,7 +98,8 @@ def trains_all(o):
 
 
 def leaves_maps(o):
-    """Whether every scale of a discriminator has channels, and norms of more than one element; other options are refused."""
+    """Whether every scale of a discriminator has channels, and norms of more than one element;
+    other options are refused."""
     size, strided = o['size'], 2 if o['size'] <= 128 else 3
     for scale in range(o['num_ds']):
         inner = (size >> strided) - 1
@@ -102,7 +109,7 @@ def leaves_maps(o):
     return True
 
 
-# ---- The official code ----------------------------------------------------------------------------------------------------------------------------
+# ---- The official code -----------------------------------------------------
 
 class Without(torch.nn.Module):
     """Stands in a list of layers for a norm there is none of."""
@@ -127,11 +134,16 @@ def make_method(module, nets):
             nets.define_E = lambda *args, **kwargs: self.network('E')
             nets.define_D = lambda *args, **kwargs: self.network('D')
             super().__init__(argparse.Namespace(
-                gpu_ids=[], isTrain=True, checkpoints_dir=tempfile.gettempdir(), name='golden', preprocess='none', batch_size=2 * self.n,
-                direction='AtoB', lambda_GAN=o['lambda_gan'], lambda_GAN2=o['lambda_gan2'], lambda_L1=o['lambda_l1'], lambda_z=o['lambda_z'],
-                lambda_kl=o['lambda_kl'], lr=o['lr'], beta1=o['beta1'], input_nc=o['input_nc'], output_nc=o['output_nc'], nz=o['nz'], ngf=o['ngf'],
-                nef=o['nef'], ndf=o['ndf'], netG='', netE='', netD='', netD2='', num_Ds=o['num_ds'], norm=o['norm'], nl=o['nl'], use_dropout=o['dropout'],
-                init_type='', init_gain=0, where_add=o['where_add'], upsample=o['upsample'], gan_mode=o['gan_mode'], conditional_D=o['conditional_d'],
+                gpu_ids=[], isTrain=True, checkpoints_dir=tempfile.gettempdir(), name='golden',
+                	preprocess='none', batch_size=2 * self.n,
+                direction='AtoB', lambda_GAN=o['lambda_gan'], lambda_GAN2=o['lambda_gan2'],
+                	lambda_L1=o['lambda_l1'], lambda_z=o['lambda_z'],
+                lambda_kl=o['lambda_kl'], lr=o['lr'], beta1=o['beta1'], input_nc=o['input_nc'],
+                	output_nc=o['output_nc'], nz=o['nz'], ngf=o['ngf'],
+                nef=o['nef'], ndf=o['ndf'], netG='', netE='', netD='', netD2='', num_Ds=o['num_ds'],
+                	norm=o['norm'], nl=o['nl'], use_dropout=o['dropout'],
+                init_type='', init_gain=0, where_add=o['where_add'], upsample=o['upsample'],
+                	gan_mode=o['gan_mode'], conditional_D=o['conditional_d'],
                 use_same_D=o['same_d'], no_encode=False))
             self.criterionGAN.double()
             if not hasattr(self, 'netD'):
@@ -142,10 +154,12 @@ def make_method(module, nets):
         def network(self, which):
             o = self.o
             if which == 'E' and o['method'] == 'pix2pix_noise':
-                return torch.nn.Linear(1, 1)            # only so that there is something to optimise
+                # only so that there is something to optimise
+                return torch.nn.Linear(1, 1)
             if which == 'D' and o['norm'] == 'none':
                 channels = o['output_nc'] + (o['input_nc'] if o['conditional_d'] else 0)
-                return Scales(channels, o['ndf'], n_layers=2 if o['size'] <= 128 else 3, norm_layer=lambda c: Without(), num_D=o['num_ds'])
+                return Scales(channels, o['ndf'], n_layers=2 if o['size'] <= 128 else 3,
+                	norm_layer=lambda c: Without(), num_D=o['num_ds'])
             return network_of(nets, which, o, use_dropout=o['dropout'])
 
         def encode(self, image):
@@ -182,7 +196,8 @@ def make_method(module, nets):
             return torch.cat([a, b], 1) if self.o['conditional_d'] else b
 
         def backward_EG(self):
-            if any(self.o[name] > 0 for name in ('lambda_gan', 'lambda_gan2', 'lambda_l1', 'lambda_kl')):
+            if any(self.o[name] > 0 for name in ('lambda_gan', 'lambda_gan2', 'lambda_l1',
+            	'lambda_kl')):
                 super().backward_EG()
 
         def set_requires_grad(self, networks, wanted=False):
@@ -192,7 +207,7 @@ def make_method(module, nets):
     return Method
 
 
-# ---- Two steps ------------------------------------------------------------------------------------------------------------------------------------
+# ---- Two steps -------------------------------------------------------------
 
 def describe(net):
     squares, projection = 0.0, 0.0
@@ -206,8 +221,10 @@ def describe(net):
 
 def terms(model):
     """The official code leaves numbers where a term is off."""
-    present = dict(G_GAN='lambda_gan', D='lambda_gan', G_GAN2='lambda_gan2', D2='lambda_gan2', G_L1='lambda_l1', z_L1='lambda_z', kl='lambda_kl')
-    return {name: float(getattr(model, 'loss_' + name)) for name, weight in present.items() if model.o[weight] > 0}
+    present = dict(G_GAN='lambda_gan', D='lambda_gan', G_GAN2='lambda_gan2', D2='lambda_gan2',
+    	G_L1='lambda_l1', z_L1='lambda_z', kl='lambda_kl')
+    return {name: float(getattr(model, 'loss_' + name)) for name,
+    	weight in present.items() if model.o[weight] > 0}
 
 
 def run(method, options, prepare=None):
@@ -225,11 +242,13 @@ def run(method, options, prepare=None):
         prepare(model)
     shape = (o['batch_size'], o['size'], o['size'])
     for name, seed, channels in (('real_A', 11, o['input_nc']), ('real_B', 22, o['output_nc'])):
-        setattr(model, name, torch.from_numpy(lcg(seed, math.prod(shape) * channels)).view(shape[0], channels, *shape[1:]))
+        setattr(model, name, torch.from_numpy(lcg(seed, math.prod(shape) * channels)).view(shape[0],
+        	channels, *shape[1:]))
     losses, gradients, buffers = [], {}, {}
     for step in range(STEPS):
         def code(seed):
-            return torch.from_numpy(1.5 * lcg(seed + 2 * step, model.n * o['nz'])).view(model.n, o['nz']) if o['nz'] > 0 else torch.zeros(model.n, 0)
+            return torch.from_numpy(1.5 * lcg(seed + 2 * step, model.n * o['nz'])).view(model.n,
+            	o['nz']) if o['nz'] > 0 else torch.zeros(model.n, 0)
         model.z = code(101)
         model.get_z_random = lambda n, nz: code(100)
         model.step = step
@@ -245,7 +264,8 @@ def run(method, options, prepare=None):
             for name in nets:
                 if name in ('D', 'D2'):
                     gradients[name] = describe(nets[name])
-                buffers[name] = sum(b.double().abs().sum().item() for k, b in nets[name].named_buffers() if 'running' in k)
+                buffers[name] = sum(b.double().abs().sum().item() for k,
+                	b in nets[name].named_buffers() if 'running' in k)
         losses.append(terms(model))
     return losses, gradients, buffers
 
@@ -269,7 +289,8 @@ def main():
     for options in cases(int(sys.argv[2]), int(sys.argv[3])):
         losses, gradients, buffers = run(method, options)
         assert all(math.isfinite(v) for step in losses for v in step.values()), options
-        lines.append(json.dumps(dict(options=options, losses=rounded(losses), gradients=rounded(gradients), buffers=rounded(buffers))))
+        lines.append(json.dumps(dict(options=options, losses=rounded(losses),
+        	gradients=rounded(gradients), buffers=rounded(buffers))))
         print(options['method'], losses[0], flush=True)
     with open(sys.argv[4], 'w') as out:
         out.write('[\n' + ',\n'.join(lines) + '\n]\n')

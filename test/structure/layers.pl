@@ -116,14 +116,16 @@ sub level_of
 
 # ---- What is there --------------------------------------------------------
 
-# An object of the engine, one of PGXS, or one for the imitation of a GPU.
+# An object of the engine, one of PGXS, one for the imitation of a GPU, or, for what only cuDNN's
+# headers can compile, one of the CUDA device, if it is not an old one.
 sub object_of
 {
-	my $name = shift;
-	my $base = basename($name);
-	my @places = ("$objects/$name.o", "src/$name.o", "$objects/cuda/$name.o");
+	my ($name, $path) = @_;
+	(my $imitated = $name) =~ s{^(kernels|nn/cuda)/}{};
+	my @places = ("$objects/$name.o", "src/$name.o", "$objects/imitation/$imitated.o");
+	my $real = "$objects/cuda/$name.o";
 
-	push @places, "$objects/imitation/$base.o" if $name =~ m{^(kernels|nn/cuda)/};
+	push @places, $real if -f $real && -M $real < -M $path;
 	return (grep { -f } @places)[0];
 }
 
@@ -134,7 +136,7 @@ foreach my $path (@sources)
 	(my $name = $path) =~ s{^src/|\.cu?$}{}g;
 	$source{$name} = $path;
 	fail("$path has no level: say in $layers_file where it belongs") unless level_of($name);
-	my $object = object_of($name);
+	my $object = object_of($name, $path);
 	if (!$object)
 	{
 		push @absent, $path;

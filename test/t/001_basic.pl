@@ -1,4 +1,5 @@
-# The main job works preloaded and not preloaded, with the same bytes, and at once in several new sessions.
+# The main job works preloaded and not preloaded, with the same bytes, and at once in several new
+# sessions.
 use strict;
 use warnings;
 
@@ -9,7 +10,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my %bytes;
-my $translate = "SELECT string_agg(md5(bicycle_translate(sketch, bicycle_latent(8, id), model => 'emoji')), ' ' ORDER BY id) FROM outlines";
+my $translate = "SELECT string_agg(md5(bicycle_translate(sketch, bicycle_latent(8, id), model "
+	. "=> 'emoji')), ' ' ORDER BY id) FROM outlines";
 
 foreach my $preload ('bicycle', '')
 {
@@ -19,15 +21,19 @@ foreach my $preload ('bicycle', '')
 	load_model($node, 'postgres');
 	$bytes{$how} = $node->safe_psql('postgres', $translate);
 	like($bytes{$how}, qr/^([0-9a-f]{32} ?){8}$/, "$how: eight images");
-	is($node->safe_psql('postgres', $translate), $bytes{$how}, "$how: another session gets the same bytes");
-	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0', "$how: one engine served them");
+	is($node->safe_psql('postgres', $translate), $bytes{$how},
+		"$how: another session gets the same bytes");
+	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0',
+		"$how: one engine served them");
 
 	# Sessions that start together with nothing running yet: all are served by one engine.
 	$node->restart;
-	my @sessions = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', $translate ], '>', \my $out, '2>', \my $err); } 1 .. 6;
+	my @sessions = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+		$translate ], '>', \my $out, '2>', \my $err); } 1 .. 6;
 	my $finished = grep { $_->finish } @sessions;
 	is($finished, 6, "$how: six sessions at once after a restart");
-	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0', "$how: by one engine");
+	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0',
+		"$how: by one engine");
 	my $pid = engine_pid($node);
 	$node->stop;
 	ok(!kill(0, $pid), "$how: the engine ends with the server");
@@ -37,9 +43,12 @@ is($bytes{'preloaded'}, $bytes{'not preloaded'}, 'the same bytes both ways');
 # Without preload and without a free slot for the supervisor a session is told what to do.
 my $full = new_node('full', "shared_preload_libraries = ''", 'max_worker_processes = 0');
 $full->safe_psql('postgres', 'CREATE EXTENSION bicycle');
-my ($status, $out, $err) = $full->psql('postgres', "\\set VERBOSITY verbose\nSELECT bicycle_image_info('x')");
-like($err, qr/53000: .*could not start the bicycle supervisor.*HINT:.*max_worker_processes/s, 'no slot for the supervisor: 53000 with a hint');
-is($full->safe_psql('postgres', 'SELECT array_length(bicycle_latent(8, 1), 1)'), '8', 'what needs no engine goes on');
+my ($status, $out, $err) = $full->psql('postgres',
+	"\\set VERBOSITY verbose\nSELECT bicycle_image_info('x')");
+like($err, qr/53000: .*could not start the bicycle supervisor.*HINT:.*max_worker_processes/s,
+	'no slot for the supervisor: 53000 with a hint');
+is($full->safe_psql('postgres', 'SELECT array_length(bicycle_latent(8, 1), 1)'), '8',
+	'what needs no engine goes on');
 $full->stop;
 
 done_testing();

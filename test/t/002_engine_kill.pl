@@ -1,4 +1,5 @@
-# Kills of the engine under busy sessions cost nothing but time: no session sees an error, no image is wrong, PostgreSQL does not restart.
+# Kills of the engine under busy sessions cost nothing but time: no session sees an error, no image
+# is wrong, PostgreSQL does not restart.
 use strict;
 use warnings;
 
@@ -17,8 +18,9 @@ load_model($node, 'postgres');
 
 # What each outline becomes under each seed, computed undisturbed.
 $node->safe_psql('postgres', <<'SQL');
-CREATE TABLE expected AS
-	SELECT id, seed, md5(bicycle_translate(sketch, bicycle_latent(8, seed), model => 'emoji')) AS md5 FROM outlines, generate_series(1, 8) seed;
+CREATE TABLE expected
+	AS SELECT id, seed, md5(bicycle_translate(sketch, bicycle_latent(8, seed), model => 'emoji'))
+		AS md5 FROM outlines, generate_series(1, 8) seed;
 CREATE TABLE done (id int, seed int);
 CREATE TABLE finish (now bool);
 CREATE FUNCTION check_translation(i int, s int) RETURNS void LANGUAGE plpgsql AS $$
@@ -26,7 +28,8 @@ DECLARE
 	got text;
 	wanted text;
 BEGIN
-	SELECT md5(bicycle_translate(sketch, bicycle_latent(8, s), model => 'emoji')) INTO STRICT got FROM outlines WHERE id = i;
+	SELECT md5(bicycle_translate(sketch, bicycle_latent(8, s), model => 'emoji')) INTO STRICT got
+		FROM outlines WHERE id = i;
 	SELECT md5 INTO STRICT wanted FROM expected WHERE id = i AND seed = s;
 	IF got IS DISTINCT FROM wanted THEN
 		RAISE EXCEPTION 'outline % with seed %: % instead of %', i, s, got, wanted;
@@ -48,7 +51,8 @@ my @sessions;
 for (1 .. CLIENTS)
 {
 	my %session = (out => '', err => '');
-	$session{run} = IPC::Run::start([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('postgres'), '-c', 'CALL work()' ],
+	$session{run} = IPC::Run::start([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d',
+		$node->connstr('postgres'), '-c', 'CALL work()' ],
 		'>', \$session{out}, '2>', \$session{err});
 	push @sessions, \%session;
 }
@@ -69,19 +73,27 @@ $node->safe_psql('postgres', 'INSERT INTO finish VALUES (true)');
 foreach my $n (1 .. CLIENTS)
 {
 	my $session = $sessions[ $n - 1 ];
-	ok($session->{run}->finish && $session->{err} eq '', "session $n saw no error and no wrong image") or diag($session->{err});
+	ok($session->{run}->finish && $session->{err} eq '',
+		"session $n saw no error and no wrong image") or diag($session->{err});
 }
-is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $postmaster_start, 'PostgreSQL is the same');
-unlike(slurp_file($node->logfile, $crash_log), qr/terminating any other active server processes/, 'nor did it reset its sessions');
-cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM done'), '>=', 4 * CLIENTS * KILLS, 'images were made between the kills');
+is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $postmaster_start,
+	'PostgreSQL is the same');
+unlike(slurp_file($node->logfile, $crash_log), qr/terminating any other active server processes/,
+	'nor did it reset its sessions');
+cmp_ok($node->safe_psql('postgres', 'SELECT count(*) FROM done'), '>=', 4 * CLIENTS * KILLS,
+	'images were made between the kills');
 is(engine_query($node, 'restarts'), KILLS, 'bicycle_engine() counts the restarts');
 ok(wait_for_engine($node, 'queued = 0'), 'nothing is left in the queue');
 
 # One statement over many rows, whose requests are in flight when the engine dies, loses none.
 my ($out, $err) = ('', '');
-my $statement = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c', <<'SQL' ], '>', \$out, '2>', \$err);
-WITH images AS (SELECT id, seed, md5(bicycle_translate(sketch, bicycle_latent(8, seed), model => 'emoji')) AS md5 FROM outlines, generate_series(1, 8) seed, generate_series(1, 4) again)
-SELECT count(*), count(*) FILTER (WHERE images.md5 = expected.md5) FROM images JOIN expected USING (id, seed)
+my $statement = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
+	<<'SQL' ], '>', \$out, '2>', \$err);
+WITH images AS (SELECT id, seed,
+	md5(bicycle_translate(sketch, bicycle_latent(8, seed), model => 'emoji')) AS md5
+	FROM outlines, generate_series(1, 8) seed, generate_series(1, 4) again)
+SELECT count(*), count(*) FILTER (WHERE images.md5 = expected.md5) FROM images JOIN expected
+	USING (id, seed)
 SQL
 for (1 .. 2)
 {
@@ -92,7 +104,8 @@ for (1 .. 2)
 ok($statement->finish, 'a statement over 256 images outlives two kills') or diag($err);
 is($out, "256|256\n", 'with every image right');
 
-# A machine that is halted for longer than an engine may be silent, and whose supervisor goes on before the engine does, kills nothing.
+# A machine that is halted for longer than an engine may be silent, and whose supervisor goes on
+# before the engine does, kills nothing.
 wait_for_engine($node, 'queued = 0');
 my $engine = engine_pid($node);
 my ($supervisor) = slurp_file("/proc/$engine/stat") =~ /\) \S (\d+)/;	# its parent

@@ -1,4 +1,5 @@
-# Flow control: more bytes in one call than the queue holds, plots that would, and several statements' requests interleaved on one connection, neither block nor lose replies.
+# Flow control: more bytes in one call than the queue holds, plots that would, and several
+# statements' requests interleaved on one connection, neither block nor lose replies.
 use strict;
 use warnings;
 
@@ -31,10 +32,12 @@ sub noise_png
 
 	for (1 .. $side)
 	{
-		my $row = pack('N*', map { $state = ($state * 1664525 + 1013904223) & 0xffffffff } 1 .. $side * 3 / 4 + 1);
+		my $row = pack('N*',
+			map { $state = ($state * 1664525 + 1013904223) & 0xffffffff } 1 .. $side * 3 / 4 + 1);
 		$rows .= "\0" . substr($row, 0, $side * 3);
 	}
-	return "\x89PNG\r\n\x1a\n" . chunk('IHDR', pack('NNCCCCC', $side, $side, 8, 2, 0, 0, 0)) . chunk('IDAT', compress($rows, 0)) . chunk('IEND', '');
+	return "\x89PNG\r\n\x1a\n" . chunk('IHDR', pack('NNCCCCC', $side, $side, 8, 2, 0, 0, 0))
+		. chunk('IDAT', compress($rows, 0)) . chunk('IEND', '');
 }
 
 my $file = "$PostgreSQL::Test::Utils::tmp_check/noise.png";
@@ -43,18 +46,24 @@ print $handle noise_png(SIDE);
 close $handle;
 cmp_ok(-s $file, '>', 1_000_000, 'an image of 1 MB');
 
-is($node->safe_psql('postgres', sprintf(<<'SQL', $file, IMAGES)), IMAGES . '|1|' . IMAGES, IMAGES . ' of them in one translate_many');
+is($node->safe_psql('postgres', sprintf(<<'SQL', $file, IMAGES)),
 CREATE TABLE noise AS SELECT pg_read_binary_file('%s') AS image;
 SELECT count(*), count(DISTINCT made), count(made)
-FROM unnest(bicycle_translate_many((SELECT array_agg(image) FROM noise, generate_series(1, %d)), ARRAY[bicycle_latent(8, 1)], model => 'emoji')) made
+FROM unnest(bicycle_translate_many((SELECT array_agg(image) FROM noise, generate_series(1, %d)),
+	ARRAY[bicycle_latent(8, 1)], model => 'emoji')) made
 SQL
+	IMAGES . '|1|' . IMAGES, IMAGES . ' of them in one translate_many');
 
-# Two cursors and a block that fails and goes on, all on one connection; replies of one come while another waits.
-is($node->safe_psql('postgres', <<'SQL'), '40|40|5|10', 'two open cursors and an EXCEPTION block on one connection');
+# Two cursors and a block that fails and goes on, all on one connection; replies of one come while
+# another waits.
+is($node->safe_psql('postgres',
+	<<'SQL'), '40|40|5|10', 'two open cursors and an EXCEPTION block on one connection');
 DO $$
 DECLARE
-	one CURSOR FOR SELECT bicycle_translate(sketch, bicycle_latent(8, id + n), model => 'emoji') AS made, md5(sketch) FROM outlines, generate_series(1, 5) n ORDER BY id, n;
-	two CURSOR FOR SELECT sample, image AS made FROM outlines, bicycle_sample(sketch, 5, seed => id, model => 'emoji') ORDER BY id, sample;
+	one CURSOR FOR SELECT bicycle_translate(sketch, bicycle_latent(8, id + n), model => 'emoji')
+		AS made, md5(sketch) FROM outlines, generate_series(1, 5) n ORDER BY id, n;
+	two CURSOR FOR SELECT sample, image AS made
+		FROM outlines, bicycle_sample(sketch, 5, seed => id, model => 'emoji') ORDER BY id, sample;
 	a bytea; b bytea; dummy text; k int;
 	n_one int := 0; n_two int := 0; caught int := 0; many int := 0;
 BEGIN
@@ -67,8 +76,11 @@ BEGIN
 		n_two := n_two + (length(b) > 100)::int;
 		IF i % 8 = 0 THEN
 			BEGIN
-				many := many + cardinality(bicycle_translate_many((SELECT array_agg(sketch) FROM outlines WHERE id < 2), ARRAY[bicycle_latent(8, i)], model => 'emoji'));
-				PERFORM bicycle_translate_many((SELECT array_agg(sketch) || '\x89504e470d0a1a0a'::bytea || array_agg(sketch) FROM outlines), ARRAY[bicycle_latent(8, i)], model => 'emoji');
+				many := many + cardinality(bicycle_translate_many((SELECT array_agg(sketch)
+					FROM outlines WHERE id < 2), ARRAY[bicycle_latent(8, i)], model => 'emoji'));
+				PERFORM bicycle_translate_many((SELECT array_agg(sketch) ||
+					'\x89504e470d0a1a0a'::bytea || array_agg(sketch) FROM outlines),
+					ARRAY[bicycle_latent(8, i)], model => 'emoji');
 			EXCEPTION WHEN invalid_binary_representation THEN
 				caught := caught + 1;
 			END;
@@ -85,19 +97,22 @@ for (1 .. 2)
 {
 	my %session = (out => '', err => '');
 	$session{run} = IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
-			"SELECT count(bicycle_translate(image, bicycle_latent(8, n), model => 'emoji')) FROM noise, generate_series(1, 60) n" ],
+			"SELECT count(bicycle_translate(image, bicycle_latent(8, n), model => 'emoji')) FROM "
+				. "noise, generate_series(1, 60) n" ],
 		'>', \$session{out}, '2>', \$session{err});
 	push @sessions, \%session;
 }
 foreach my $session (@sessions)
 {
 	$session->{run}->finish;
-	is($session->{out} . $session->{err}, "60\n", 'a session with more bytes than the queue holds, beside another');
+	is($session->{out} . $session->{err}, "60\n",
+		'a session with more bytes than the queue holds, beside another');
 }
 ok(wait_for_engine($node, 'queued = 0'), 'nothing is left in the queue');
 
 # An image that could never get a place is refused at once.
-my $one = "SELECT count(bicycle_translate(image, bicycle_latent(8, 1), model => 'emoji')) FROM noise";
+my $one = "SELECT count(bicycle_translate(image, bicycle_latent(8, 1), model => 'emoji')) FROM "
+	. "noise";
 $node->safe_psql('postgres', 'ALTER SYSTEM SET bicycle.queue_memory = 1');
 $node->restart;
 my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$one");
@@ -105,20 +120,27 @@ like($err, qr/ERROR:  54000:/, 'an image larger than the queue ends in 54000');
 
 # A plot of millions of losses is no larger than any other.
 is($node->safe_psql('postgres', <<'SQL'), 't', 'a plot of two hundred thousand losses has a place');
-INSERT INTO bicycle_training_jobs (job, model, owner, system_identifier, database, pairs, search_path, options, state) VALUES (1, 'm', 'postgres', 1, 1, '', '', '{}', 'done');
-INSERT INTO bicycle_training_losses SELECT 1, n, name, n FROM generate_series(1, 100000) n, unnest('{D,kl}'::text[]) name;
+INSERT INTO bicycle_training_jobs (job, model, owner, system_identifier, database, pairs,
+	search_path, options, state) VALUES (1, 'm', 'postgres', 1, 1, '', '', '{}', 'done');
+INSERT INTO bicycle_training_losses SELECT 1, n, name, n FROM generate_series(1, 100000) n,
+	unnest('{D,kl}'::text[]) name;
 SELECT length(bicycle_loss_plot(1)) > 1000;
 SQL
 
 # Without a place in time the error says so: one such image hangs in the engine, and two do not fit.
-$node->safe_psql('postgres', $_) foreach 'ALTER SYSTEM SET bicycle.queue_memory = 2', 'ALTER SYSTEM SET bicycle.debug = on';
+$node->safe_psql('postgres', $_) foreach 'ALTER SYSTEM SET bicycle.queue_memory = 2',
+	'ALTER SYSTEM SET bicycle.debug = on';
 $node->restart;
 my ($o, $e) = ('', '');
-my $hung = IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', 'SET bicycle.debug_fault = 2', '-c', $one ], '>', \$o, '2>', \$e);
+my $hung = IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c',
+	'SET bicycle.debug_fault = 2', '-c', $one ], '>', \$o, '2>', \$e);
 ok(wait_for_engine($node, 'queued = 1'), 'an image hangs');
-($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\nSET bicycle.request_timeout = '1s';\n$one");
+($status, $out, $err) = $node->psql('postgres',
+	"\\set VERBOSITY verbose\nSET bicycle.request_timeout = '1s';\n$one");
 like($err, qr/ERROR:  53400:/, 'another one ends in 53400 after request_timeout');
-$node->safe_psql('postgres', "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%noise' AND pid <> pg_backend_pid()");
+$node->safe_psql('postgres',
+	"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%noise' AND pid <> "
+	. "pg_backend_pid()");
 $hung->finish;
 
 $node->stop;

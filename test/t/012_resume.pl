@@ -1,5 +1,6 @@
-# A run of 20 iterations that was stopped after the checkpoint of iteration 8 makes the same model as one that was not, bit for bit: after a pause, the death
-# of the engine, of the trainer, of the server, with and without preloading; with batch norm, dropout and averaged weights too.
+# A run of 20 iterations that was stopped after the checkpoint of iteration 8 makes the same model
+# as one that was not, bit for bit: after a pause, the death of the engine, of the trainer, of the
+# server, with and without preloading; with batch norm, dropout and averaged weights too.
 use strict;
 use warnings;
 
@@ -12,7 +13,8 @@ use Time::HiRes qw(usleep);
 
 my $node = new_node('main', 'restart_after_crash = on');
 # A step takes long enough for a stop in time.
-my $options = '"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4';
+my $options = '"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": '
+	. '16, "batch_size": 4';
 
 load_pairs($node, 'postgres');
 
@@ -27,7 +29,8 @@ sub is_the_same_after
 	ok($engine, "$what: the first checkpoint is stored");
 	$stop->($job, $engine);
 	ok(job_comes_to($node, $job, "state = 'done'"), "$what: the job is done");
-	is(job_column($node, $job, "concat_ws(' ', iteration, notes)"), 20, "$what: after 20 iterations, without a note");
+	is(job_column($node, $job, "concat_ws(' ', iteration, notes)"), 20,
+		"$what: after 20 iterations, without a note");
 	is(weights($node, $model), $expected, "$what: the model is the same");
 	return;
 }
@@ -74,10 +77,12 @@ is_the_same_after('a pause', $expected, '', sub {
 is_the_same_after('the death of the engine', $expected, '', \&kill_engine);
 is_the_same_after('the death of the trainer', $expected, '', sub {
 	my ($job) = @_;
-	my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
+	my $pid = $node->safe_psql('postgres',
+		"SELECT pid FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'");
 
 	is(kill('KILL', $pid), 1, 'the trainer is killed, and all sessions with it');
-	ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid"), 'the server comes back');
+	ok($node->poll_query_until('postgres',
+		"SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $pid"), 'the server comes back');
 	unfinished($job, 'it dies');
 });
 is_the_same_after('an immediate shutdown', $expected, '', sub {
@@ -95,27 +100,38 @@ is_the_same_after('a fast shutdown', $expected, '', sub {
 	unfinished($job, 'the server stops');
 });
 
-# State besides weights: running statistics, averages, masks that are drawn anew in each iteration, the schedule of the rate, one network of each kind.
+# State besides weights: running statistics, averages, masks that are drawn anew in each iteration,
+# the schedule of the rate, one network of each kind.
 foreach my $variant ([ 'batch norm and dropout', ', "norm": "batch", "dropout": true' ],
-	[ 'averages, cosine and a method of halves', ', "method": "cvae_gan++", "ema": 0.9, "lr_policy": "cosine", "upsample": "bilinear", "net_e": "conv"' ])
+	[ 'averages, cosine and a method of halves',
+		', "method": "cvae_gan++", "ema": 0.9, "lr_policy": "cosine", "upsample": "bilinear", '
+		. '"net_e": "conv"' ])
 {
 	my ($what, $more) = @$variant;
 
 	is_the_same_after($what, uninterrupted("whole $what", $more), $more, \&kill_engine);
 }
 
-# What precision auto was in the first run of a job it is in the next. The reference trains in bf16 on any machine, but not by itself.
+# What precision auto was in the first run of a job it is in the next. The reference trains in bf16
+# on any machine, but not by itself.
 $node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.device = 'ref'");
 $node->reload;
 {
-	my $job = train($node, 'precision', '"iterations": 20, "checkpoint_every": 1, "ngf": 4, "nef": 4, "ndf": 4');
+	my $job = train($node, 'precision',
+		'"iterations": 20, "checkpoint_every": 1, "ngf": 4, "nef": 4, "ndf": 4');
 	my $engine = stop_at_checkpoint($node, $job);
 
-	like($node->safe_psql('postgres', "SELECT platform FROM bicycle_training_jobs WHERE job = $job"), qr/, fp32, /, 'a run on ref is in fp32');
-	$node->safe_psql('postgres', "UPDATE bicycle_training_jobs SET platform = replace(platform, 'fp32', 'bf16') WHERE job = $job");
+	like($node->safe_psql('postgres',
+		"SELECT platform FROM bicycle_training_jobs WHERE job = $job"), qr/, fp32, /,
+		'a run on ref is in fp32');
+	$node->safe_psql('postgres',
+		"UPDATE bicycle_training_jobs SET platform = replace(platform, 'fp32', 'bf16') WHERE job "
+		. "= $job");
 	kill_engine($job, $engine);
 	ok(job_comes_to($node, $job, "state = 'done'"), 'a job that had begun in bf16 is done');
-	is($node->safe_psql('postgres', "SELECT concat_ws(' ', iteration, platform ~ ', bf16, ', notes) FROM bicycle_training_jobs WHERE job = $job"), '20 t', 'in bf16');
+	is($node->safe_psql('postgres',
+		"SELECT concat_ws(' ', iteration, platform ~ ', bf16, ', notes) FROM "
+		. "bicycle_training_jobs WHERE job = $job"), '20 t', 'in bf16');
 }
 $node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.device");
 $node->reload;
@@ -128,7 +144,9 @@ is_the_same_after('an immediate shutdown without preloading', $expected, '', sub
 
 	$node->stop('immediate');
 	$node->start;
-	is($node->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'bicycle%'"), 0, 'nothing of ours runs');
+	is($node->safe_psql('postgres',
+		"SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'bicycle%'"), 0,
+		'nothing of ours runs');
 	unfinished($job, 'the server stops');
 	$node->safe_psql('postgres', 'SELECT pid FROM bicycle_engine()');
 	usleep(100_000);

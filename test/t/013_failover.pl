@@ -1,5 +1,6 @@
-# A job of a primary goes on by itself on the standby that is promoted in its place, from the last checkpoint, to the same model.  As long as it is a standby
-# it shows the job and changes nothing: no launcher, no trainer, no training engine.
+# A job of a primary goes on by itself on the standby that is promoted in its place, from the last
+# checkpoint, to the same model. As long as it is a standby it shows the job and changes nothing: no
+# launcher, no trainer, no training engine.
 use strict;
 use warnings;
 
@@ -12,7 +13,8 @@ use Test::More;
 
 my $primary = new_node('primary');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
-my $options = '"iterations": 20, "checkpoint_every": 8, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4';
+my $options = '"iterations": 20, "checkpoint_every": 8, "ngf": 16, "nef": 16, "ndf": '
+	. '16, "batch_size": 4';
 
 load_pairs($primary, 'postgres');
 $primary->backup('base');
@@ -24,7 +26,8 @@ $primary->safe_psql('postgres', "CALL bicycle_wait($job)");
 $primary->wait_for_catchup($standby);
 my $expected = weights($primary, 'whole');
 
-is(weights($standby, 'whole'), $expected, 'a model that was trained on the primary is on the standby');
+is(weights($standby, 'whole'), $expected,
+	'a model that was trained on the primary is on the standby');
 my ($status, $out, $err) = $standby->psql('postgres', "CALL bicycle_wait($job)");
 like($err, qr/job $job is done/, 'where one can wait for a job, too');
 
@@ -35,19 +38,24 @@ $primary->stop('immediate');
 
 is(job_column($standby, $job, 'state'), 'running', 'the standby shows the job as it was');
 is(weights($standby, 'interrupted'), '', 'which was not finished');
-foreach my $call ("bicycle_train('other', '$PAIRS', '{$TINY}')", "bicycle_pause($job)", "bicycle_resume($job)", "bicycle_cancel($job)")
+foreach my $call ("bicycle_train('other', '$PAIRS', '{$TINY}')", "bicycle_pause($job)",
+	"bicycle_resume($job)", "bicycle_cancel($job)")
 {
 	($status, $out, $err) = $standby->psql('postgres', "\\set VERBOSITY verbose\nSELECT $call");
 	like($err, qr/ERROR:  25006:/, "$call is refused there with 25006");
 }
-is($standby->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('bicycle launcher', 'bicycle trainer', 'bicycle job scan')"), 0,
+is($standby->safe_psql('postgres',
+	"SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('bicycle launcher', 'bicycle "
+	. "trainer', 'bicycle job scan')"), 0,
 	'nothing of training runs on the standby');
 is(scalar(training_engines($standby)), 0, 'no engine either');
 is(job_column($standby, $job, 'state'), 'running', 'and the row has not changed');
 
 $standby->promote;
-ok(job_comes_to($standby, $job, "state = 'done'"), 'promoted, it finishes the job without being told');
-is(job_column($standby, $job, "concat_ws(' ', iteration, version, notes)"), '20 1', 'from the checkpoint on, without a note');
+ok(job_comes_to($standby, $job, "state = 'done'"),
+	'promoted, it finishes the job without being told');
+is(job_column($standby, $job, "concat_ws(' ', iteration, version, notes)"), '20 1',
+	'from the checkpoint on, without a note');
 is(weights($standby, 'interrupted'), $expected, 'with the same model');
 
 $standby->stop;

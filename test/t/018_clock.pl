@@ -1,5 +1,6 @@
-# Nobody is killed or kept waiting because somebody set the clock: a training engine that owes an answer meanwhile lives, and a launcher is registered when it
-# is needed.  The clock is moved by a library that adds the seconds in a file to what gettimeofday() says in processes of the server.
+# Nobody is killed or kept waiting because somebody set the clock: a training engine that owes an
+# answer meanwhile lives, and a launcher is registered when it is needed. The clock is moved by a
+# library that adds the seconds in a file to what gettimeofday() says in processes of the server.
 use strict;
 use warnings;
 
@@ -49,10 +50,12 @@ C
 my $node;
 {
 	local $ENV{LD_PRELOAD} = $clock;
-	# Not preloaded, so that the launcher is one that sessions register, and that ends when it has nothing to do.
+	# Not preloaded, so that the launcher is one that sessions register, and that ends when it has
+	# nothing to do.
 	$node = new_node('main', "shared_preload_libraries = ''");
 }
-my $moved = sub { return $node->safe_psql('postgres', "SELECT extract(epoch FROM clock_timestamp()) - $_[0] > 3000"); };
+my $moved = sub { return $node->safe_psql('postgres',
+	"SELECT extract(epoch FROM clock_timestamp()) - $_[0] > 3000"); };
 
 load_pairs($node, 'postgres');
 my $time = time();
@@ -60,7 +63,8 @@ move_clock(3600);
 is($moved->($time), 't', 'the clock of the server can be moved');
 
 # The engine owes an answer when the clock is set: it has a minute for it.
-my $job = train($node, 'moved', '"iterations": 60, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4');
+my $job = train($node, 'moved',
+	'"iterations": 60, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4');
 ok(job_comes_to($node, $job, 'iteration > 0'), 'a job trains');
 my ($engine) = training_engines($node);
 is(kill('STOP', $engine), 1, 'its engine is halted');
@@ -69,14 +73,21 @@ move_clock(3 * 3600);
 sleep(3);
 is(kill('CONT', $engine), 1, 'and goes on after the clock was set');
 ok(job_comes_to($node, $job, "state = 'done'"), 'the job ends');
-is($node->safe_psql('postgres', "SELECT attempts, error FROM bicycle_training_jobs WHERE job = $job"), '0|', 'without another try');
-unlike(slurp_file($node->logfile), qr/bicycle training engine|is killed/, 'and its engine was not killed');
+is($node->safe_psql('postgres',
+	"SELECT attempts, error FROM bicycle_training_jobs WHERE job = $job"), '0|',
+	'without another try');
+unlike(slurp_file($node->logfile), qr/bicycle training engine|is killed/,
+	'and its engine was not killed');
 
 # The launcher was registered an hour from now and ends; the next one is registered all the same.
-ok($node->poll_query_until('postgres', "SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"), 'the launcher ends when nothing is left');
+ok($node->poll_query_until('postgres',
+	"SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"),
+	'the launcher ends when nothing is left');
 move_clock(0);
 $job = train($node, 'again', '"iterations": 3');
-ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"), 'another one comes after the clock was set back');
+ok($node->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"),
+	'another one comes after the clock was set back');
 ok(job_comes_to($node, $job, "state = 'done'"), 'and the job that wanted it ends');
 
 $node->stop;

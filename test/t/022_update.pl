@@ -1,5 +1,6 @@
-# Releases: the SQL objects of an older one work under this library, and ALTER EXTENSION UPDATE makes of them what a fresh install has; models, policies and
-# paused jobs live on through it, and through a dump that is restored into this release.
+# Releases: the SQL objects of an older one work under this library, and ALTER EXTENSION UPDATE
+# makes of them what a fresh install has; models, policies and paused jobs live on through it, and
+# through a dump that is restored into this release.
 use strict;
 use warnings;
 
@@ -15,9 +16,10 @@ my %released = ('0.1' => '000937c4bd4c680c594593cdf0a6ef9bccaeb4d171d4d391f6de37
 
 my $root = "$FindBin::RealBin/..";
 my $node = new_node('main');
-my $version = $node->safe_psql('postgres', "SELECT default_version FROM pg_available_extensions WHERE name = 'bicycle'");
+my $version = $node->safe_psql('postgres',
+	"SELECT default_version FROM pg_available_extensions WHERE name = 'bicycle'");
 
-# ---- One version ------------------------------------------------------------------------------------------------------------------------------
+# ---- One version -----------------------------------------------------------
 
 my ($library) = slurp_file("$root/version.h") =~ /^#define BICYCLE_VERSION "(.*)"$/m;
 my @packaged = slurp_file("$root/META.json") =~ /^\s*"version": "(.*?)",?$/mg;
@@ -25,24 +27,31 @@ my @packaged = slurp_file("$root/META.json") =~ /^\s*"version": "(.*?)",?$/mg;
 is($library, $version, 'library and engine are of the version that bicycle.control says');
 is_deeply(\@packaged, [ "$version.0", "$version.0" ], 'and so is the package');
 
-# ---- The same objects -------------------------------------------------------------------------------------------------------------------------
+# ---- The same objects ------------------------------------------------------
 
-# All that belongs to the extension in a database, as text: members as PostgreSQL identifies them, and their definitions as pg_upgrade would carry them, which
-# are columns in their order, constraints, triggers, rights, comments, and what pg_dump dumps of them.  Numbers that differ from database to database are left out.
+# All that belongs to the extension in a database, as text: members as PostgreSQL identifies them,
+# and their definitions as pg_upgrade would carry them, which are columns in their order,
+# constraints, triggers, rights, comments, and what pg_dump dumps of them. Numbers that differ from
+# database to database are left out.
 sub objects
 {
 	my ($database) = @_;
 	my $members = $node->safe_psql($database, <<'SQL');
-SELECT o.type, o.identity, d.deptype FROM pg_depend d, LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) AS o
-WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'bicycle') ORDER BY 1, 2
+SELECT o.type, o.identity, d.deptype
+	FROM pg_depend d, LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) AS o
+WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension
+	WHERE extname = 'bicycle') ORDER BY 1, 2
 SQL
 	my $dumped = $node->safe_psql($database, <<'SQL');
 SELECT extversion, extrelocatable, extnamespace::regnamespace, c.table::regclass, c.condition
-FROM pg_extension LEFT JOIN LATERAL unnest(extconfig, extcondition) AS c("table", condition) ON true WHERE extname = 'bicycle' ORDER BY 4
+FROM pg_extension LEFT JOIN LATERAL unnest(extconfig, extcondition) AS c("table", condition) ON true
+	WHERE extname = 'bicycle' ORDER BY 4
 SQL
-	my ($definitions, $err) = run_command([ 'pg_dump', '--binary-upgrade', '--schema-only', $node->connstr($database) ]);
+	my ($definitions, $err) = run_command([ 'pg_dump', '--binary-upgrade', '--schema-only',
+		$node->connstr($database) ]);
 
-	like($definitions, qr/^COMMENT ON COLUMN public\.bicycle_models\.config IS/m, "definitions of $database") or diag($err);
+	like($definitions, qr/^COMMENT ON COLUMN public\.bicycle_models\.config IS/m,
+		"definitions of $database") or diag($err);
 	$definitions =~ s/^\\(un)?restrict .*\n//mg;
 	$definitions =~ s/^SELECT pg_catalog\.binary_upgrade_set_next_.*\n//mg;
 	$definitions =~ s/^(SELECT pg_catalog\.binary_upgrade_create_empty_extension\().*\n/$1\n/mg;
@@ -58,7 +67,8 @@ sub is_alike
 	my %here = map { $_ => 1 } split /\n/, $text;
 
 	ok($text eq $expected, $what)
-		or diag(join("\n", (map { "- $_" } grep { !$here{$_} } split /\n/, $expected), (map { "+ $_" } grep { !$there{$_} } split /\n/, $text)));
+		or diag(join("\n", (map { "- $_" } grep { !$here{$_} } split /\n/, $expected),
+			(map { "+ $_" } grep { !$there{$_} } split /\n/, $text)));
 	return;
 }
 
@@ -68,31 +78,39 @@ my $fresh = objects('fresh');
 
 foreach my $old (sort keys %released)
 {
-	is(sha256_hex(slurp_file("$root/../sql/bicycle--$old.sql")), $released{$old}, "the SQL of $old is as it was released");
+	is(sha256_hex(slurp_file("$root/../sql/bicycle--$old.sql")), $released{$old},
+		"the SQL of $old is as it was released");
 	$node->safe_psql('postgres', "CREATE DATABASE \"plain $old\"");
-	$node->safe_psql("plain $old", "CREATE EXTENSION bicycle VERSION '$old'; ALTER EXTENSION bicycle UPDATE");
+	$node->safe_psql("plain $old",
+		"CREATE EXTENSION bicycle VERSION '$old'; ALTER EXTENSION bicycle UPDATE");
 	is_alike(objects("plain $old"), $fresh, "$old becomes what $version is");
 }
 
-# ---- A database that lives on -----------------------------------------------------------------------------------------------------------------
+# ---- A database that lives on ----------------------------------------------
 
-my $images = "SELECT md5(string_agg(bicycle_translate(sketch, bicycle_latent(8, id), model => 'emoji'), '' ORDER BY id)) FROM outlines";
+my $images = "SELECT md5(string_agg(bicycle_translate(sketch, bicycle_latent(8, id), model "
+	. "=> 'emoji'), '' ORDER BY id)) FROM outlines";
 my %queries = (
 	'images' => $images,
-	'latents' => "SELECT md5(string_agg(bicycle_encode(photo, model => 'emoji')::text, '' ORDER BY id)) FROM outlines",
-	'samples' => "SELECT md5(string_agg(s.image, '' ORDER BY sample)) FROM outlines, bicycle_sample(sketch, 2, 7, model => 'emoji') AS s WHERE id = 0",
+	'latents' => "SELECT md5(string_agg(bicycle_encode(photo, model => 'emoji')::text, '' ORDER "
+		. "BY id)) FROM outlines",
+	'samples' => "SELECT md5(string_agg(s.image, '' ORDER BY sample)) FROM outlines, "
+		. "bicycle_sample(sketch, 2, 7, model => 'emoji') AS s WHERE id = 0",
 	'models' => 'SELECT model, version, config, hash, is_current FROM bicycle_models ORDER BY 1, 2',
-	'jobs' => 'SELECT job, model, owner, state, iteration, iterations FROM bicycle_jobs ORDER BY job',
+	'jobs' => 'SELECT job, model, owner, state, iteration, iterations FROM bicycle_jobs ORDER BY '
+		. 'job',
 	'policies' => 'SELECT tablename, policyname, roles, qual FROM pg_policies');
 
 sub answers
 {
 	my ($database) = @_;
 
-	return join("\n", map { "$_: " . $node->safe_psql($database, $queries{$_}) } sort keys %queries);
+	return join("\n", map { "$_: " . $node->safe_psql($database,
+		$queries{$_}) } sort keys %queries);
 }
 
-# Loads what the tests share into a database with the objects of OLD, uses it, and leaves a job that was stopped after its checkpoint.
+# Loads what the tests share into a database with the objects of OLD, uses it, and leaves a job that
+# was stopped after its checkpoint.
 sub load_old
 {
 	my ($database, $old) = @_;
@@ -101,8 +119,12 @@ sub load_old
 	$node->safe_psql('postgres', "CREATE DATABASE \"$database\"");
 	$node->safe_psql($database, "CREATE EXTENSION bicycle VERSION '$old'");
 	load_model($node, $database);
-	$node->safe_psql($database, "ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY; CREATE POLICY shown ON bicycle_models USING (model <> 'secret')");
-	$job = train($node, 'ours', '"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4', database => $database);
+	$node->safe_psql($database,
+		"ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY; CREATE POLICY shown ON "
+		. "bicycle_models USING (model <> 'secret')");
+	$job = train($node, 'ours',
+		'"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": '
+		. '16, "batch_size": 4', database => $database);
 	my $engine = stop_at_checkpoint($node, $job, database => $database);
 	ok($engine, "$old: a job stores a checkpoint");
 	$node->safe_psql($database, "SELECT bicycle_pause($job)");
@@ -121,8 +143,11 @@ foreach my $old (sort keys %released)
 	# pg_dump names no version: what is restored here is of this one.
 	$node->command_ok([ 'pg_dump', '-Fc', '-f', $file, $node->connstr($database) ], "$old: dump");
 	$node->safe_psql('postgres', "CREATE DATABASE \"restored $old\"");
-	$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr("restored $old"), $file ], "$old: restore");
-	is($node->safe_psql("restored $old", "SELECT extversion FROM pg_extension WHERE extname = 'bicycle'"), $version, "$old: is $version after a restore");
+	$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr("restored $old"),
+		$file ], "$old: restore");
+	is($node->safe_psql("restored $old",
+		"SELECT extversion FROM pg_extension WHERE extname = 'bicycle'"), $version,
+		"$old: is $version after a restore");
 	is(answers("restored $old"), $answers, "$old: and has and makes the same");
 
 	# A session goes on through the update.
@@ -133,8 +158,10 @@ foreach my $old (sort keys %released)
 	$session->quit;
 	is(answers($database), $answers, "$old: all is there after the update, and works");
 	$node->safe_psql($database, "SELECT bicycle_resume($job)");
-	ok(job_comes_to($node, $job, "state = 'done'", database => $database), "$old: the job goes on to its end");
-	is(job_column($node, $job, "concat_ws(' ', iteration, notes)", database => $database), '20', "$old: from its checkpoint, without a note");
+	ok(job_comes_to($node, $job, "state = 'done'", database => $database),
+		"$old: the job goes on to its end");
+	is(job_column($node, $job, "concat_ws(' ', iteration, notes)", database => $database), '20',
+		"$old: from its checkpoint, without a note");
 }
 
 $node->stop;

@@ -1,4 +1,5 @@
-# Bicycle.pm: what the TAP tests share.  A cluster with the extension, the small trained model, a table of outlines, and training jobs.
+# Bicycle.pm: what the TAP tests share. A cluster with the extension, the small trained model, a
+# table of outlines, and training jobs.
 package Bicycle;
 
 use strict;
@@ -10,16 +11,19 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep time);
 
-our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
+our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid
+	wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
 	weights $DATA $TINY $PAIRS);
 
-# Seconds to wait for what must come.  Training computes with what other processes leave to it, so on a busy machine it may take long.
+# Seconds to wait for what must come. Training computes with what other processes leave to it, so on
+# a busy machine it may take long.
 our $PATIENCE = $PostgreSQL::Test::Utils::timeout_default;
 our $DATA = $ENV{BICYCLE_TESTDATA} . '/edges2emoji';
 our $TINY = '"size": 64, "ngf": 4, "nef": 4, "ndf": 4, "nz": 4';		# networks that train fast
 our $PAIRS = 'SELECT sketch, photo FROM outlines';
 
-# new_node(NAME, SETTING...): a started cluster.  The extension is preloaded unless a setting says otherwise.
+# new_node(NAME, SETTING...): a started cluster. The extension is preloaded unless a setting says
+# otherwise.
 sub new_node
 {
 	my ($name, @settings) = @_;
@@ -27,24 +31,28 @@ sub new_node
 
 	$node->init(allows_streaming => 1);
 	$node->append_conf('postgresql.conf', join("\n",
-			"shared_preload_libraries = 'bicycle'", 'bicycle.threads = 2', 'max_prepared_transactions = 2', 'log_statement = none', @settings) . "\n");
+			"shared_preload_libraries = 'bicycle'", 'bicycle.threads = 2',
+				'max_prepared_transactions = 2', 'log_statement = none', @settings) . "\n");
 	$node->start;
 	return $node;
 }
 
-# preload(SOURCE): compiles a library of C that takes the place of functions of libc, for $ENV{LD_PRELOAD} while a server is started; returns its path.
+# preload(SOURCE): compiles a library of C that takes the place of functions of libc, for
+# $ENV{LD_PRELOAD} while a server is started; returns its path.
 sub preload
 {
 	my ($source) = @_;
 	my $directory = PostgreSQL::Test::Utils::tempdir;
 
 	PostgreSQL::Test::Utils::append_to_file("$directory/preload.c", $source);
-	system((split ' ', $ENV{CC} // 'cc')[-1], '-D_GNU_SOURCE', '-shared', '-fPIC', '-o', "$directory/preload.so", "$directory/preload.c", '-ldl') == 0
+	system((split ' ', $ENV{CC} // 'cc')[-1], '-D_GNU_SOURCE', '-shared', '-fPIC', '-o',
+		"$directory/preload.so", "$directory/preload.c", '-ldl') == 0
 	  or die 'no library to preload';
 	return "$directory/preload.so";
 }
 
-# configure(NODE, CHANGE...): ALTER SYSTEM with each change, and a reload, which sessions and workers that begin afterwards know of.
+# configure(NODE, CHANGE...): ALTER SYSTEM with each change, and a reload, which sessions and
+# workers that begin afterwards know of.
 sub configure
 {
 	my ($node, @changes) = @_;
@@ -52,17 +60,21 @@ sub configure
 
 	$node->safe_psql('postgres', "ALTER SYSTEM $_") foreach @changes;
 	$node->reload;
-	$node->poll_query_until('postgres', "SELECT pg_conf_load_time() > '$before'") or die 'no reload';
+	$node->poll_query_until('postgres', "SELECT pg_conf_load_time() > '$before'")
+		or die 'no reload';
 	return;
 }
 
-# Creates in DATABASE the extension, the model "emoji" and outlines(id, sketch, photo) of the first COUNT pairs.
+# Creates in DATABASE the extension, the model "emoji" and outlines(id, sketch, photo) of the first
+# COUNT pairs.
 sub load_model
 {
 	my ($node, $database, $count) = @_;
 
 	load_pairs($node, $database, $count);
-	$node->safe_psql($database, "SELECT bicycle_import('emoji', pg_read_binary_file('$DATA/G.pth'), encoder => pg_read_binary_file('$DATA/E.pth'))");
+	$node->safe_psql($database,
+		"SELECT bicycle_import('emoji', pg_read_binary_file('$DATA/G.pth'), encoder => "
+		. "pg_read_binary_file('$DATA/E.pth'))");
 	return;
 }
 
@@ -73,8 +85,9 @@ sub load_pairs
 
 	$node->safe_psql($database, sprintf(<<'SQL', $DATA, ($count // 8) - 1));
 CREATE EXTENSION IF NOT EXISTS bicycle;
-CREATE TABLE outlines AS
-	SELECT n AS id, pg_read_binary_file(format('%1$s/pairs/%%s_A.png', to_char(n, 'FM00'))) AS sketch,
+CREATE TABLE outlines
+	AS SELECT n AS id, pg_read_binary_file(format('%1$s/pairs/%%s_A.png', to_char(n, 'FM00')))
+		AS sketch,
 		   pg_read_binary_file(format('%1$s/pairs/%%s_B.png', to_char(n, 'FM00'))) AS photo
 	FROM generate_series(0, %2$d) n;
 SQL
@@ -106,21 +119,25 @@ sub wait_for_engine
 	return 0;
 }
 
-# train(NODE, MODEL, OPTIONS, ...): starts a job over the outlines with tiny networks, and OPTIONS in JSON over those; returns its number.  By name: database,
-# another query of the pairs, what is to be said before in the same session.
+# train(NODE, MODEL, OPTIONS, ...): starts a job over the outlines with tiny networks, and OPTIONS
+# in JSON over those; returns its number. By name: database, another query of the pairs, what is to
+# be said before in the same session.
 sub train
 {
 	my ($node, $model, $options, %with) = @_;
 	my $pairs = $with{pairs} // $PAIRS;
 
-	return $node->safe_psql($with{database} // 'postgres', ($with{before} // '') . qq{ SELECT bicycle_train('$model', \$pairs\$$pairs\$pairs\$, '{$TINY, $options}')});
+	return $node->safe_psql($with{database} // 'postgres',
+		($with{before} // '')
+		. qq{ SELECT bicycle_train('$model', \$pairs\$$pairs\$pairs\$, '{$TINY, $options}')});
 }
 
 sub job_column
 {
 	my ($node, $job, $column, %with) = @_;
 
-	return $node->safe_psql($with{database} // 'postgres', "SELECT $column FROM bicycle_jobs WHERE job = $job");
+	return $node->safe_psql($with{database} // 'postgres',
+		"SELECT $column FROM bicycle_jobs WHERE job = $job");
 }
 
 # Waits until CONDITION over the columns of bicycle_jobs holds.  By name: database, seconds.
@@ -132,7 +149,8 @@ sub job_comes_to
 
 	while (time() < $deadline)
 	{
-		my ($status, $out) = $node->psql($database, "SELECT $condition FROM bicycle_jobs WHERE job = $job");
+		my ($status, $out) = $node->psql($database,
+			"SELECT $condition FROM bicycle_jobs WHERE job = $job");
 
 		return 1 if $status == 0 && $out eq 't';
 		usleep(50_000);
@@ -141,15 +159,17 @@ sub job_comes_to
 	return 0;
 }
 
-# Halts the engine of the only job that runs as soon as the job has stored a checkpoint, wherever its run is then: what is done to it before SIGCONT finds it
-# in the middle.  Returns the PID, or nothing if there was no checkpoint or the engine was too fast.
+# Halts the engine of the only job that runs as soon as the job has stored a checkpoint, wherever
+# its run is then: what is done to it before SIGCONT finds it in the middle. Returns the PID, or
+# nothing if there was no checkpoint or the engine was too fast.
 sub stop_at_checkpoint
 {
 	my ($node, $job, %with) = @_;
 
 	# Within one session, because to start one may take longer than the rest of the run.
 	$node->psql($with{database} // 'postgres', <<"SQL", timeout => $PATIENCE);
-DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM bicycle_training_checkpoints WHERE job = $job) LOOP PERFORM pg_sleep(0.002); END LOOP; END \$\$
+DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM bicycle_training_checkpoints
+	WHERE job = $job) LOOP PERFORM pg_sleep(0.002); END LOOP; END \$\$
 SQL
 	my ($pid) = training_engines($node);
 
@@ -174,14 +194,17 @@ sub training_engines
 	return @found;
 }
 
-# What the current version of a model consists of, all its tensors and its configuration, as one hash that is made here.
+# What the current version of a model consists of, all its tensors and its configuration, as one
+# hash that is made here.
 sub weights
 {
 	my ($node, $model, %with) = @_;
 
 	return $node->safe_psql($with{database} // 'postgres', <<"SQL");
-SELECT md5(m.config::text || string_agg(concat_ws(' ', t.network, t.name, t.chunk, t.dtype, t.shape, md5(t.data)), ',' ORDER BY t.network, t.name, t.chunk))
-FROM bicycle_models m JOIN bicycle_tensors t USING (model, version) WHERE m.model = '$model' AND m.is_current GROUP BY m.config
+SELECT md5(m.config::text || string_agg(concat_ws(' ', t.network, t.name, t.chunk, t.dtype, t.shape,
+	md5(t.data)), ',' ORDER BY t.network, t.name, t.chunk))
+FROM bicycle_models m JOIN bicycle_tensors t USING (model, version) WHERE m.model = '$model'
+	AND m.is_current GROUP BY m.config
 SQL
 }
 
