@@ -69,6 +69,8 @@ SELECT pg_temp.state($$SELECT bicycle_import('m', pg_temp.file('G.pth'),
 		AS not_an_object,
 	pg_temp.state($$SELECT bicycle_create('m', '{"nz": -1}')$$) AS nz;
 SELECT pg_temp.fails($$SELECT bicycle_create('m', jsonb_build_object('x', repeat('x', 20000)))$$);
+-- As bicycle_train does.
+SELECT pg_temp.fails($$SELECT bicycle_create('m', '{"seed": -5}')$$);
 SELECT pg_temp.fails($$SELECT bicycle_export('imported', 'X')$$),
 	pg_temp.fails($$SELECT bicycle_export('imported', format => 'onnx')$$);
 SELECT pg_temp.fails($$SELECT bicycle_export('imported', version => 9)$$),

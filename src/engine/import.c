@@ -10,22 +10,11 @@
  * configuration is read, so it goes to the loader twice, and waits for memory
  * between.
  */
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/engine.h"
-
-/*
- * How CREATE fills fresh weights: keys of its configuration besides those of
- * networks.
- */
-typedef struct InitOptions
-{
-	NnInit type;
-	double gain;
-	uint64_t seed;
-} InitOptions;
+#include "nn/fit.h"
 
 typedef struct ImportWork
 {
@@ -35,11 +24,11 @@ typedef struct ImportWork
 	size_t config_length;
 	FormatFile files[2]; /* generator, encoder */
 	int nfiles;
-	InitOptions init;
-	int threads;     /* CREATE: share the drawing of weights */
-	NnParams params; /* CREATE */
-	float *values;   /* CREATE */
-	bool configured; /* CREATE: config is known */
+	NnTrainOptions init; /* CREATE: how fresh weights are drawn; the rest counts for nothing */
+	int threads;         /* CREATE: share the drawing of weights */
+	NnParams params;     /* CREATE */
+	float *values;       /* CREATE */
+	bool configured;     /* CREATE: config is known */
 	NnConfig config;
 	char *canonical; /* text of config; malloc'ed by the neural core */
 	NnTensor *tensors;
@@ -282,97 +271,25 @@ import_job_done(Engine *engine, Task *task)
 
 /* ---- CREATE -------------------------------------------------------------- */
 
-static bool
-bad_option(Request *request, const char *name, const char *range)
-{
-	error_set(&request->error, "22023", "invalid value for option \"%s\"", name);
-	error_hint(&request->error, "It takes %s.", range);
-	return false;
-}
-
-/*
- * Takes the keys that fill weights out of the configuration; what is left is
- * for nn_config_parse.
- */
-static bool
-take_init_options(Request *request, json_t *config, InitOptions *init)
-{
-	static const struct
-	{
-		const char *name;
-		NnInit value;
-	} types[] = { { "xavier", NN_INIT_XAVIER },
-				  { "normal", NN_INIT_NORMAL },
-				  { "kaiming", NN_INIT_KAIMING },
-				  { "orthogonal", NN_INIT_ORTHOGONAL } };
-	json_t *type = json_object_get(config, "init_type");
-	json_t *gain = json_object_get(config, "init_gain");
-	json_t *seed = json_object_get(config, "seed");
-	bool known = type == NULL;
-
-	*init = (InitOptions){ .type = NN_INIT_XAVIER, .gain = 0.02 };
-	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]) && !known; i++)
-		if (json_is_string(type) && strcmp(json_string_value(type), types[i].name) == 0)
-		{
-			init->type = types[i].value;
-			known = true;
-		}
-	if (!known)
-		return bad_option(request, "init_type", "xavier, normal, kaiming or orthogonal");
-	if (gain != NULL && (!json_is_number(gain) ||
-						 !(json_number_value(gain) >= 0 && json_number_value(gain) <= 1000)))
-		return bad_option(request, "init_gain", "a number from 0 to 1000");
-	if (seed != NULL && !json_is_integer(seed))
-		return bad_option(request, "seed", "an integer");
-	if (gain != NULL)
-		init->gain = json_number_value(gain);
-	if (seed != NULL)
-		init->seed = (uint64_t) json_integer_value(seed);
-	json_object_del(config, "init_type");
-	json_object_del(config, "init_gain");
-	json_object_del(config, "seed");
-	return true;
-}
-
-static bool
-parse_networks(Request *request, ImportWork *work, const json_t *config)
-{
-	char *text = json_dumps(config, JSON_COMPACT);
-	NnError error = { 0 };
-	bool good;
-
-	if (text == NULL)
-		return no_memory(request);
-	nn_config_default(&work->config);
-	good =
-		nn_config_parse(&work->config, text, strlen(text), &error) == NN_OK &&
-		nn_config_check(&work->config, &error) == NN_OK &&
-		nn_params_of(&work->config,
-					 1u << NN_NET_G | (work->config.net_e != NN_ENCODER_NONE ? 1u << NN_NET_E : 0),
-					 &work->params, &error) == NN_OK;
-	free(text);
-	return good || from_nn(request, &error);
-}
-
 /* First half, on the loader: the configuration. */
 static void
 create_configure_run(Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
-	json_error_t json_error;
-	json_t *config =
-		json_loadb(work->config_text, work->config_length, JSON_REJECT_DUPLICATES, &json_error);
+	NnError error = { 0 };
+	unsigned networks = 1u << NN_NET_G;
 
-	if (!json_is_object(config))
+	if (nn_create_options_parse(&work->config, &work->init, work->config_text, work->config_length,
+								&error) != NN_OK)
 	{
-		error_set(&request->error, "22023", "configuration of a model must be a JSON object");
-		if (config == NULL)
-			error_detail(&request->error, "%s.", json_error.text);
+		from_nn(request, &error);
+		return;
 	}
-	else if (take_init_options(request, config, &work->init))
-		parse_networks(request, work, config);
-	json_decref(config);
+	if (work->config.net_e != NN_ENCODER_NONE)
+		networks |= 1u << NN_NET_E;
+	if (nn_params_of(&work->config, networks, &work->params, &error) != NN_OK)
+		from_nn(request, &error);
 }
 
 static void
@@ -432,7 +349,7 @@ draw_weights(Request *request, ImportWork *work)
 		float *values = work->values + work->params.list[i].offset;
 
 		executor_progress();
-		if (nn_param_init(&work->params, i, work->init.type, (float) work->init.gain,
+		if (nn_param_init(&work->params, i, work->init.init_type, (float) work->init.init_gain,
 						  work->init.seed, work->threads, values, &error) != NN_OK)
 			return from_nn(request, &error);
 	}

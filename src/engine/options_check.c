@@ -35,7 +35,7 @@ forget_what_is_missing(json_t *config)
 	bool no_encoder = encoder != NULL && strcmp(encoder, "none") == 0;
 
 	for (int id = 0; id < NN_OPTIONS; id++)
-		if (no_encoder && strcmp(nn_options[id].networks, "E") == 0)
+		if (no_encoder && strcmp(nn_options[id].part, "E") == 0)
 			(void) json_object_del(config, nn_options[id].name);
 	if (!was_trained(config) &&
 		json_is_false(json_object_get(config, nn_options[NN_OPT_CONDITIONAL_D].name)))
@@ -46,7 +46,7 @@ static bool
 may_differ(NnOptionId id, const json_t *config)
 {
 	return id == NN_OPT_PRECISION ||
-		   (strcmp(nn_options[id].networks, "D") == 0 && !was_trained(config));
+		   (strcmp(nn_options[id].part, "D") == 0 && !was_trained(config));
 }
 
 /* What shapes weights cannot be changed once there are any. */

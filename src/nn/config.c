@@ -1,195 +1,169 @@
 /*
  * config.c
- *	  The options that fix a model's networks and those of training: one table,
- *	  from which defaults, parsing, checks and the canonical text are made.
+ *	  The options that fix a model's networks and those of training: defaults,
+ *	  parsing, checks and the canonical text, all from the rows of options.def.
  *
- * A new option is a row here, a field of NnConfig or NnTrainOptions and an id
- * in config.h. Nothing is kept between calls. What options of training demand
- * of each other is in fit_options.c.
+ * Nothing is kept between calls. What options of training demand of each other
+ * is in fit_options.c.
  */
 #include "nn/config.h"
-#include "nn/nn_error.h"
+#include "nn/graph.h"
+
+#include "common/invariant.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const NnChoice where_add_choices[] = { { "all", NN_ADD_ALL },
-											  { "input", NN_ADD_INPUT },
-											  { NULL, 0 } };
-static const NnChoice upsample_choices[] = { { "basic", NN_UPSAMPLE_BASIC },
-											 { "bilinear", NN_UPSAMPLE_BILINEAR },
-											 { NULL, 0 } };
-static const NnChoice norm_choices[] = { { "instance", NN_NORM_INSTANCE },
-										 { "batch", NN_NORM_BATCH },
-										 { "none", NN_NORM_NONE },
-										 { NULL, 0 } };
+/* ---- The table ----------------------------------------------------------- */
+
+static const NnChoice where_add_choices[] = {
+	{ "all", NN_ADD_ALL },
+	{ "input", NN_ADD_INPUT },
+	{ NULL, 0 },
+};
+static const NnChoice upsample_choices[] = {
+	{ "basic", NN_UPSAMPLE_BASIC },
+	{ "bilinear", NN_UPSAMPLE_BILINEAR },
+	{ NULL, 0 },
+};
+static const NnChoice norm_choices[] = {
+	{ "instance", NN_NORM_INSTANCE },
+	{ "batch", NN_NORM_BATCH },
+	{ "none", NN_NORM_NONE },
+	{ NULL, 0 },
+};
 static const NnChoice nl_choices[] = {
-	{ "relu", NN_ACT_RELU }, { "lrelu", NN_ACT_LRELU }, { "elu", NN_ACT_ELU }, { NULL, 0 }
+	{ "relu", NN_ACT_RELU },
+	{ "lrelu", NN_ACT_LRELU },
+	{ "elu", NN_ACT_ELU },
+	{ NULL, 0 },
 };
-static const NnChoice net_e_choices[] = { { "none", NN_ENCODER_NONE },
-										  { "resnet", NN_ENCODER_RESNET },
-										  { "conv", NN_ENCODER_CONV },
-										  { NULL, 0 } };
-static const NnChoice precision_choices[] = { { "auto", NN_PRECISION_AUTO },
-											  { "fp32", NN_PRECISION_FP32 },
-											  { "bf16", NN_PRECISION_BF16 },
-											  { NULL, 0 } };
-
-static const NnChoice method_choices[] = { { "bicycle", NN_METHOD_BICYCLE },
-										   { "cvae_gan", NN_METHOD_CVAE_GAN },
-										   { "cvae_gan++", NN_METHOD_CVAE_GAN_PP },
-										   { "cae_gan", NN_METHOD_CAE_GAN },
-										   { "clr_gan", NN_METHOD_CLR_GAN },
-										   { "pix2pix_noise", NN_METHOD_PIX2PIX_NOISE },
-										   { NULL, 0 } };
-static const NnChoice gan_mode_choices[] = { { "lsgan", NN_GAN_LSGAN },
-											 { "vanilla", NN_GAN_VANILLA },
-											 { NULL, 0 } };
+static const NnChoice net_e_choices[] = {
+	{ "none", NN_ENCODER_NONE },
+	{ "resnet", NN_ENCODER_RESNET },
+	{ "conv", NN_ENCODER_CONV },
+	{ NULL, 0 },
+};
+static const NnChoice precision_choices[] = {
+	{ "auto", NN_PRECISION_AUTO },
+	{ "fp32", NN_PRECISION_FP32 },
+	{ "bf16", NN_PRECISION_BF16 },
+	{ NULL, 0 },
+};
+static const NnChoice method_choices[] = {
+#define ROW(id, name) { name, NN_METHOD_##id },
+	BICYCLE_METHODS(ROW)
+#undef ROW
+		{ NULL, 0 },
+};
+static const NnChoice gan_mode_choices[] = {
+	{ "lsgan", NN_GAN_LSGAN },
+	{ "vanilla", NN_GAN_VANILLA },
+	{ NULL, 0 },
+};
 static const NnChoice lr_policy_choices[] = {
-	{ "linear", NN_LR_LINEAR }, { "step", NN_LR_STEP }, { "cosine", NN_LR_COSINE }, { NULL, 0 }
+	{ "linear", NN_LR_LINEAR },
+	{ "step", NN_LR_STEP },
+	{ "cosine", NN_LR_COSINE },
+	{ NULL, 0 },
 };
-static const NnChoice init_type_choices[] = { { "xavier", NN_INIT_XAVIER },
-											  { "normal", NN_INIT_NORMAL },
-											  { "kaiming", NN_INIT_KAIMING },
-											  { "orthogonal", NN_INIT_ORTHOGONAL },
-											  { NULL, 0 } };
+static const NnChoice init_type_choices[] = {
+	{ "xavier", NN_INIT_XAVIER },
+	{ "normal", NN_INIT_NORMAL },
+	{ "kaiming", NN_INIT_KAIMING },
+	{ "orthogonal", NN_INIT_ORTHOGONAL },
+	{ NULL, 0 },
+};
 
-#define INT(field, initial, min, max, step) \
-#field, NN_OPTION_INT, offsetof(NnConfig, field), initial, min, max, step, NULL
-#define BOOL(field, initial) \
-#field, NN_OPTION_BOOL, offsetof(NnConfig, field), initial, 0, 1, 1, NULL
-#define CHOICE(field, initial) \
-#field, NN_OPTION_CHOICE, offsetof(NnConfig, field), initial, 0, 0, 0, field##_choices
-
-#define TRAIN_INT(field, initial, min, max) \
-#field, NN_OPTION_INT, offsetof(NnTrainOptions, field), initial, min, max, 1, NULL
-#define TRAIN_BOOL(field, initial) \
-#field, NN_OPTION_BOOL, offsetof(NnTrainOptions, field), initial, 0, 1, 1, NULL
-#define TRAIN_CHOICE(field, initial) \
-#field, NN_OPTION_CHOICE, offsetof(NnTrainOptions, field), initial, 0, 0, 0, field##_choices
-#define TRAIN_WIDE(field, kind) #field, kind, offsetof(NnTrainOptions, field), 0, 0, 0, 0, NULL
-
-#define MAX_LONG 9007199254740992.0 /* 2^53: every JSON reader keeps it exactly */
-#define MAX_LAMBDA 1e6
+#define CHOICES_INT(field) NULL
+#define CHOICES_EITHER(field) NULL
+#define CHOICES_BOOL(field) NULL
+#define CHOICES_CHOICE(field) field##_choices
+#define CHOICES_LONG(field) NULL
+#define CHOICES_REAL(field) NULL
+#define CHOICES_STRING(field) NULL
 
 const NnOption nn_options[NN_ALL_OPTIONS] = {
-	[NN_OPT_SIZE] = { INT(size, 256, 64, 4096, 1), "G, D",
-					  "images are size x size; a multiple of 2^levels" },
-	[NN_OPT_LEVELS] = { INT(levels, 8, 6, 9, 1), "G",
-						"down levels; follows from size if left out" },
-	[NN_OPT_INPUT_NC] = { INT(input_nc, 3, 1, 3, 2), "G, D", "channels of input images" },
-	[NN_OPT_OUTPUT_NC] = { INT(output_nc, 3, 1, 3, 2), "G, E, D", "channels of output images" },
-	[NN_OPT_NZ] = { INT(nz, 8, 0, BICYCLE_MAX_NZ, 1), "G, E", "length of the latent code" },
-	[NN_OPT_NGF] = { INT(ngf, 64, 1, 512, 1), "G", "width of the outermost level" },
-	[NN_OPT_NEF] = { INT(nef, 64, 1, 512, 1), "E", "width of the first layer" },
-	[NN_OPT_NDF] = { INT(ndf, 64, 1, 512, 1), "D", "width of the first layer of the first scale" },
-	[NN_OPT_WHERE_ADD] = { CHOICE(where_add, NN_ADD_ALL), "G",
-						   "where the latent code joins: every level or the image" },
-	[NN_OPT_UPSAMPLE] = { CHOICE(upsample, NN_UPSAMPLE_BASIC), "G",
-						  "transposed convolution, or bilinear and convolution" },
-	[NN_OPT_NORM] = { CHOICE(norm, NN_NORM_INSTANCE), "G, E, D", "normalisation of feature maps" },
-	[NN_OPT_NL] = { CHOICE(nl, NN_ACT_RELU), "G", "activation of the up path" },
-	[NN_OPT_NET_E] = { CHOICE(net_e, NN_ENCODER_RESNET), "E", "kind of encoder" },
-	[NN_OPT_ENCODER_SIZE] = { INT(encoder_size, 256, 0, 512, 1), "E",
-							  "size of the images it reads: 64, 128, 256 or 512, and 0 without an "
-							  "encoder" },
-	[NN_OPT_NUM_DS] = { INT(num_ds, 2, 1, NN_MAX_SCALES, 1), "D", "scales" },
-	[NN_OPT_CONDITIONAL_D] = { BOOL(conditional_d, false), "D",
-							   "whether it sees the input image too" },
-	[NN_OPT_PRECISION] = { CHOICE(precision, NN_PRECISION_AUTO), "G, E",
-						   "arithmetic of inference, and of training" },
-
-	[NN_OPT_METHOD] = { TRAIN_CHOICE(method, NN_METHOD_BICYCLE), "all",
-						"which of the systems of the paper; fixes the defaults of the other "
-						"options" },
-	[NN_OPT_GAN_MODE] = { TRAIN_CHOICE(gan_mode, NN_GAN_LSGAN), "losses",
-						  "squared distance to the label, or cross entropy" },
-	[NN_OPT_SAME_D] = { TRAIN_BOOL(same_d, false), "networks",
-						"one discriminator for both branches" },
-	[NN_OPT_DROPOUT] = { TRAIN_BOOL(dropout, false), "networks",
-						 "drops half of the inner up path of G; never at inference" },
-	[NN_OPT_LAMBDA_L1] = { TRAIN_WIDE(lambda_l1, NN_OPTION_REAL), "losses",
-						   "weight of the distance to the target, G_L1", 10, 0, MAX_LAMBDA },
-	[NN_OPT_LAMBDA_GAN] = { TRAIN_WIDE(lambda_gan, NN_OPTION_REAL), "losses",
-							"weight of D's verdict on encoded samples, G_GAN", 1, 0, MAX_LAMBDA },
-	[NN_OPT_LAMBDA_GAN2] = { TRAIN_WIDE(lambda_gan2, NN_OPTION_REAL), "losses",
-							 "weight of D2's verdict on random samples, G_GAN2", 1, 0, MAX_LAMBDA },
-	[NN_OPT_LAMBDA_Z] = { TRAIN_WIDE(lambda_z, NN_OPTION_REAL), "losses",
-						  "weight of the distance between a code and what E reads of its image, "
-						  "z_L1",
-						  0.5, 0, MAX_LAMBDA },
-	[NN_OPT_LAMBDA_KL] = { TRAIN_WIDE(lambda_kl, NN_OPTION_REAL), "losses",
-						   "weight of the divergence of codes from N(0, 1), kl", 0.01, 0,
-						   MAX_LAMBDA },
-	[NN_OPT_LR] = { TRAIN_WIDE(lr, NN_OPTION_REAL), "optimiser", "learning rate of Adam", 0.0002, 0,
-					1 },
-	[NN_OPT_BETA1] = { TRAIN_WIDE(beta1, NN_OPTION_REAL), "optimiser", "decay of its first moment",
-					   0.5, 0, 0.999999 },
-	[NN_OPT_LR_POLICY] = { TRAIN_CHOICE(lr_policy, NN_LR_LINEAR), "optimiser",
-						   "how the rate falls" },
-	[NN_OPT_EPOCHS] = { TRAIN_INT(epochs, 100, 0, 1000000), "length", "epochs at the full rate" },
-	[NN_OPT_EPOCHS_DECAY] = { TRAIN_INT(epochs_decay, 100, 0, 1000000), "length",
-							  "epochs of linear decay after them" },
-	[NN_OPT_ITERATIONS] = { TRAIN_WIDE(iterations, NN_OPTION_LONG), "length",
-							"iterations of the whole run instead; 0: by epochs", 0, 0, MAX_LONG },
-	[NN_OPT_BATCH_SIZE] = { TRAIN_INT(batch_size, 2, 1, 4096), "data", "pairs of an iteration" },
-	[NN_OPT_LOAD_SIZE] = { TRAIN_INT(load_size, 286, 64, 8192), "data",
-						   "images are resized to this, then cropped to size; size * 286 / 256 if "
-						   "left out" },
-	[NN_OPT_FLIP] = { TRAIN_BOOL(flip, true), "data", "mirrors half of the pairs" },
-	[NN_OPT_INIT_TYPE] = { TRAIN_CHOICE(init_type, NN_INIT_XAVIER), "weights",
-						   "distribution of fresh weights" },
-	[NN_OPT_INIT_GAIN] = { TRAIN_WIDE(init_gain, NN_OPTION_REAL), "weights", "its scale", 0.02, 0,
-						   1000 },
-	[NN_OPT_SEED] = { TRAIN_WIDE(seed, NN_OPTION_LONG), "all",
-					  "of weights, codes, dropout, order and augmentation", 0, 0, MAX_LONG },
-	[NN_OPT_EMA] = { TRAIN_WIDE(ema, NN_OPTION_REAL), "weights",
-					 "decay of averaged weights, which the model then gets; 0: none", 0, 0,
-					 0.999999 },
-	[NN_OPT_CHECKPOINT_EVERY] = { TRAIN_WIDE(checkpoint_every, NN_OPTION_LONG), "job",
-								  "iterations between checkpoints; 0: by time alone", 0, 0,
-								  MAX_LONG },
-	[NN_OPT_PREVIEW_EVERY] = { TRAIN_WIDE(preview_every, NN_OPTION_LONG), "job",
-							   "iterations between previews; 0: none", 0, 0, MAX_LONG },
+#define OPTION(type, field, kind, since, initial, least, most, part, help) \
+	{ #field,  NN_OPTION_##kind,                                           \
+	  since,   offsetof(type, field),                                      \
+	  initial, least,                                                      \
+	  most,    CHOICES_##kind(field),                                      \
+	  part,    help },
+#define MODEL(id, ...) OPTION(NnConfig, __VA_ARGS__)
+#define TRAIN(id, ...) OPTION(NnTrainOptions, __VA_ARGS__)
+#include "nn/options.def"
 };
 
-/* ---- Values -------------------------------------------------------------- */
+/* ---- Texts --------------------------------------------------------------- */
 
-static const void *
-field_of(NnOptionId id, const NnConfig *config, const NnTrainOptions *options)
+static void
+text_fail(NnText *text)
 {
-	return (const char *) (id < NN_OPTIONS ? (const void *) config : options) +
-		   nn_options[id].offset;
-}
-
-/* The value of an INT, a BOOL or a CHOICE. */
-static int
-small_value(NnOptionId id, const void *field)
-{
-	return nn_options[id].kind == NN_OPTION_BOOL ? *(const bool *) field : *(const int *) field;
-}
-
-int
-nn_option_get(NnOptionId id, const NnConfig *config)
-{
-	return small_value(id, field_of(id, config, NULL));
+	free(text->at);
+	*text = (NnText){ .failed = true };
 }
 
 void
-nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options, double value)
+nn_text_add(NnText *text, const char *format, ...)
 {
-	void *field = (void *) field_of(id, config, options);
+	va_list args;
+	int added;
+	char *grown;
 
-	switch (nn_options[id].kind)
+	if (text->failed)
+		return;
+	va_start(args, format);
+	added = vsnprintf(NULL, 0, format, args);
+	va_end(args);
+	grown = added < 0 ? NULL : realloc(text->at, text->length + (size_t) added + 1);
+	if (!grown)
+	{
+		text_fail(text);
+		return;
+	}
+	va_start(args, format);
+	vsnprintf(grown + text->length, (size_t) added + 1, format, args);
+	va_end(args);
+	text->at = grown;
+	text->length += (size_t) added;
+}
+
+/* ---- Values -------------------------------------------------------------- */
+
+void *
+nn_option_field(NnOptionId id, NnConfig *config, NnTrainOptions *options)
+{
+	return (char *) (id < NN_OPTIONS ? (void *) config : options) + nn_options[id].offset;
+}
+
+/* The value of anything but a STRING. */
+static double
+number_of(const NnOption *option, const void *field)
+{
+	switch (option->kind)
+	{
+		case NN_OPTION_BOOL:
+			return *(const bool *) field;
+		case NN_OPTION_LONG:
+			return (double) *(const int64_t *) field;
+		case NN_OPTION_REAL:
+			return *(const double *) field;
+		default:
+			return *(const int *) field;
+	}
+}
+
+static void
+put_number(const NnOption *option, void *field, double value)
+{
+	switch (option->kind)
 	{
 		case NN_OPTION_BOOL:
 			*(bool *) field = value != 0;
-			break;
-		case NN_OPTION_INT:
-		case NN_OPTION_CHOICE:
-			*(int *) field = (int) value;
 			break;
 		case NN_OPTION_LONG:
 			*(int64_t *) field = (int64_t) value;
@@ -197,22 +171,46 @@ nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options, double v
 		case NN_OPTION_REAL:
 			*(double *) field = value;
 			break;
+		default:
+			*(int *) field = (int) value;
+			break;
 	}
 }
 
-void
-nn_option_set(NnOptionId id, NnConfig *config, int value)
+int
+nn_option_get(NnOptionId id, const NnConfig *config)
 {
-	nn_option_put(id, config, NULL, value);
+	INVARIANT(id < NN_OPTIONS);
+	return (int) number_of(&nn_options[id], (const char *) config + nn_options[id].offset);
 }
 
 void
-nn_option_reset(NnOptionId id, NnConfig *config, NnTrainOptions *options)
+nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options, double value)
 {
-	const NnOption *option = &nn_options[id];
-	bool wide = option->kind == NN_OPTION_LONG || option->kind == NN_OPTION_REAL;
+	INVARIANT(nn_options[id].kind != NN_OPTION_STRING);
+	put_number(&nn_options[id], nn_option_field(id, config, options), value);
+}
 
-	nn_option_put(id, config, options, wide ? option->real_initial : option->initial);
+void
+nn_value_reset(const NnOption *option, void *field)
+{
+	if (option->kind == NN_OPTION_STRING)
+		memset(field, 0, (size_t) option->most + 1);
+	else
+		put_number(option, field, option->initial);
+}
+
+bool
+nn_value_is_initial(const NnOption *option, const void *field)
+{
+	return option->kind == NN_OPTION_STRING ? *(const char *) field == '\0'
+											: number_of(option, field) == option->initial;
+}
+
+bool
+nn_value_is_printed(const NnOption *option, const void *field)
+{
+	return option->since == 0 || !nn_value_is_initial(option, field);
 }
 
 static const NnChoice *
@@ -227,133 +225,61 @@ choice_of(const NnOption *option, int value)
 
 /* The shortest text that reads back as the same number. */
 static void
-print_real(double value, char *text, size_t size)
+add_real(NnText *text, double value)
 {
+	char number[32];
+
 	for (int digits = 1; digits <= 17; digits++)
 	{
-		snprintf(text, size, "%.*g", digits, value);
-		if (strtod(text, NULL) == value)
+		snprintf(number, sizeof(number), "%.*g", digits, value);
+		if (strtod(number, NULL) == value)
 			break;
 	}
+	nn_text_add(text, "%s", number);
 }
 
 static void
-print_value(NnOptionId id, const void *field, char *text, size_t size)
+add_string(NnText *text, const char *value)
 {
-	const NnOption *option = &nn_options[id];
+	json_t *json = json_string(value);
+	char *quoted = json ? json_dumps(json, JSON_ENCODE_ANY) : NULL;
+
+	if (quoted)
+		nn_text_add(text, "%s", quoted);
+	else
+		text_fail(text);
+	free(quoted);
+	json_decref(json);
+}
+
+void
+nn_value_print(const NnOption *option, const void *field, NnText *text)
+{
+	const NnChoice *choice;
 
 	switch (option->kind)
 	{
 		case NN_OPTION_INT:
-			snprintf(text, size, "%d", small_value(id, field));
+		case NN_OPTION_EITHER:
+			nn_text_add(text, "%d", *(const int *) field);
 			break;
 		case NN_OPTION_BOOL:
-			snprintf(text, size, "%s", small_value(id, field) ? "true" : "false");
+			nn_text_add(text, "%s", *(const bool *) field ? "true" : "false");
 			break;
 		case NN_OPTION_CHOICE:
-		{
-			const NnChoice *choice = choice_of(option, small_value(id, field));
-
-			snprintf(text, size, "\"%s\"", choice ? choice->name : "unknown");
-			break;
-		}
-		case NN_OPTION_LONG:
-			snprintf(text, size, "%lld", (long long) *(const int64_t *) field);
-			break;
-		case NN_OPTION_REAL:
-			print_real(*(const double *) field, text, size);
-			break;
-	}
-}
-
-void
-nn_option_print(NnOptionId id, const NnConfig *config, const NnTrainOptions *options, char *text,
-				size_t size)
-{
-	print_value(id, field_of(id, config, options), text, size);
-}
-
-void
-nn_config_default(NnConfig *config)
-{
-	memset(config, 0, sizeof(*config));
-	for (int id = 0; id < NN_OPTIONS; id++)
-		nn_option_reset(id, config, NULL);
-}
-
-char *
-nn_config_print(const NnConfig *config)
-{
-	char text[1024], value[64];
-	size_t length = 0;
-
-	for (int id = 0; id < NN_OPTIONS; id++)
-	{
-		nn_option_print(id, config, NULL, value, sizeof(value));
-		length += snprintf(text + length, sizeof(text) - length, "%c\"%s\":%s", id == 0 ? '{' : ',',
-						   nn_options[id].name, value);
-	}
-	snprintf(text + length, sizeof(text) - length, "}");
-	return strdup(text);
-}
-
-/* ---- Parsing ------------------------------------------------------------- */
-
-/* "a", "b" and so on: the values or the names of all options, for errors. */
-static void
-list_choices(const NnOption *option, char *text, size_t size)
-{
-	size_t length = 0;
-
-	text[0] = '\0';
-	for (const NnChoice *c = option->choices; c->name && length < size; c++)
-		length += snprintf(text + length, size - length, "%s\"%s\"",
-						   c == option->choices ? "" : ", ", c->name);
-}
-
-static void
-list_options(int first, int end, char *text, size_t size)
-{
-	size_t length = 0;
-
-	for (int id = first; id < end && length < size; id++)
-		length += snprintf(text + length, size - length, "%s%s", id == first ? "" : ", ",
-						   nn_options[id].name);
-}
-
-static NnStatus
-bad_value(NnOptionId id, NnError *error)
-{
-	const NnOption *option = &nn_options[id];
-	char text[128];
-
-	nn_fail(error, NN_EINVAL, "invalid value for %s option \"%s\"",
-			id < NN_OPTIONS ? "model" : "training", option->name);
-	switch (option->kind)
-	{
-		case NN_OPTION_INT:
-			if (option->step == 1)
-				nn_detail(error, "It must be an integer from %d to %d.", option->min, option->max);
-			else
-				nn_detail(error, "It must be %d or %d.", option->min, option->max);
-			break;
-		case NN_OPTION_BOOL:
-			nn_detail(error, "It must be true or false.");
-			break;
-		case NN_OPTION_CHOICE:
-			list_choices(option, text, sizeof(text));
-			nn_detail(error, "It must be one of %s.", text);
+			choice = choice_of(option, *(const int *) field);
+			nn_text_add(text, "\"%s\"", choice ? choice->name : "unknown");
 			break;
 		case NN_OPTION_LONG:
-			nn_detail(error, "It must be an integer from %.0f to %.0f.", option->real_min,
-					  option->real_max);
+			nn_text_add(text, "%lld", (long long) *(const int64_t *) field);
 			break;
 		case NN_OPTION_REAL:
-			nn_detail(error, "It must be a number from %.7g to %.7g.", option->real_min,
-					  option->real_max);
+			add_real(text, *(const double *) field);
+			break;
+		case NN_OPTION_STRING:
+			add_string(text, field);
 			break;
 	}
-	return NN_EINVAL;
 }
 
 static bool
@@ -361,57 +287,26 @@ in_range(const NnOption *option, double value)
 {
 	switch (option->kind)
 	{
-		case NN_OPTION_BOOL:
-			return true;
-		case NN_OPTION_INT:
-			return value >= option->min && value <= option->max &&
-				   ((int64_t) value - option->min) % option->step == 0;
+		case NN_OPTION_EITHER:
+			return value == option->least || value == option->most;
 		case NN_OPTION_CHOICE:
 			return choice_of(option, (int) value) != NULL;
-		case NN_OPTION_LONG:
-		case NN_OPTION_REAL:
-			return value >= option->real_min && value <= option->real_max;
-	}
-	return false;
-}
-
-NnStatus
-nn_option_check(NnOptionId id, const NnConfig *config, const NnTrainOptions *options,
-				NnError *error)
-{
-	const void *field = field_of(id, config, options);
-	double value;
-
-	switch (nn_options[id].kind)
-	{
-		case NN_OPTION_LONG:
-			value = (double) *(const int64_t *) field;
-			break;
-		case NN_OPTION_REAL:
-			value = *(const double *) field;
-			break;
 		default:
-			value = small_value(id, field);
-			break;
+			return value >= option->least && value <= option->most;
 	}
-	return in_range(&nn_options[id], value) ? NN_OK : bad_value(id, error);
 }
 
 /*
- * The value of a JSON number, boolean or string as nn_option_put takes it;
- * false if it is of the wrong type.
+ * The value of a JSON number, boolean or name of a choice; false if it is of
+ * the wrong type.
  */
 static bool
-json_option_value(const NnOption *option, const json_t *json, double *value)
+number_from_json(const NnOption *option, const json_t *json, double *value)
 {
 	const NnChoice *choice = option->choices;
 
 	switch (option->kind)
 	{
-		case NN_OPTION_INT:
-		case NN_OPTION_LONG:
-			*value = (double) json_integer_value(json);
-			return json_is_integer(json);
 		case NN_OPTION_BOOL:
 			*value = json_is_true(json);
 			return json_is_boolean(json);
@@ -424,53 +319,179 @@ json_option_value(const NnOption *option, const json_t *json, double *value)
 		case NN_OPTION_REAL:
 			*value = json_number_value(json);
 			return json_is_number(json);
+		default:
+			*value = (double) json_integer_value(json);
+			return json_is_integer(json);
 	}
-	return false;
+}
+
+bool
+nn_value_read(const NnOption *option, const json_t *json, void *field)
+{
+	double value;
+
+	if (option->kind == NN_OPTION_STRING)
+	{
+		if (!json_is_string(json) || (double) json_string_length(json) > option->most)
+			return false;
+		nn_value_reset(option, field);
+		memcpy(field, json_string_value(json), json_string_length(json));
+		return true;
+	}
+	if (!number_from_json(option, json, &value) || !in_range(option, value))
+		return false;
+	put_number(option, field, value);
+	return true;
+}
+
+/* ---- The canonical text -------------------------------------------------- */
+
+void
+nn_config_default(NnConfig *config)
+{
+	memset(config, 0, sizeof(*config));
+	for (int id = 0; id < NN_OPTIONS; id++)
+		nn_value_reset(&nn_options[id], nn_option_field(id, config, NULL));
+}
+
+char *
+nn_config_print(const NnConfig *config)
+{
+	NnText text = { 0 };
+
+	for (int id = 0; id < NN_OPTIONS; id++)
+	{
+		const void *field = (const char *) config + nn_options[id].offset;
+
+		if (!nn_value_is_printed(&nn_options[id], field))
+			continue;
+		nn_text_add(&text, "%c\"%s\":", id == 0 ? '{' : ',', nn_options[id].name);
+		nn_value_print(&nn_options[id], field, &text);
+	}
+	nn_text_add(&text, "}");
+	return text.at;
+}
+
+/* ---- Errors -------------------------------------------------------------- */
+
+/* "a", "b" and so on: the names of a choice, or of options. */
+static void
+add_choices(const NnOption *option, NnText *text)
+{
+	for (const NnChoice *c = option->choices; c->name; c++)
+		nn_text_add(text, "%s\"%s\"", c == option->choices ? "" : ", ", c->name);
 }
 
 static NnStatus
-unknown_option(const char *key, bool training, NnError *error)
+bad_value(NnOptionId id, NnError *error)
 {
-	char names[500];
+	const NnOption *option = &nn_options[id];
+	NnText text = { 0 };
 
-	nn_fail(error, NN_EINVAL, "unrecognized %s option \"%s\"", training ? "training" : "model",
-			key);
-	if (training)
+	nn_fail(error, NN_EINVAL, "invalid value for %s option \"%s\"",
+			id < NN_OPTIONS ? "model" : "training", option->name);
+	switch (option->kind)
 	{
-		list_options(NN_OPTIONS, NN_ALL_OPTIONS, names, sizeof(names));
-		nn_hint(error, "Options of training are: %s; and those of models.", names);
+		case NN_OPTION_INT:
+		case NN_OPTION_LONG:
+			nn_detail(error, "It must be an integer from %.0f to %.0f.", option->least,
+					  option->most);
+			break;
+		case NN_OPTION_EITHER:
+			nn_detail(error, "It must be %.0f or %.0f.", option->least, option->most);
+			break;
+		case NN_OPTION_BOOL:
+			nn_detail(error, "It must be true or false.");
+			break;
+		case NN_OPTION_CHOICE:
+			add_choices(option, &text);
+			nn_detail(error, "It must be one of %s.", text.at ? text.at : "a few");
+			break;
+		case NN_OPTION_REAL:
+			nn_detail(error, "It must be a number from %.7g to %.7g.", option->least, option->most);
+			break;
+		case NN_OPTION_STRING:
+			nn_detail(error, "It must be a string of at most %.0f bytes.", option->most);
+			break;
 	}
-	else
-	{
-		list_options(0, NN_OPTIONS, names, sizeof(names));
-		nn_hint(error, "Model options are: %s.", names);
-	}
+	free(text.at);
 	return NN_EINVAL;
 }
 
 NnStatus
-nn_options_read(const json_t *object, NnConfig *config, NnTrainOptions *options, uint64_t *given,
+nn_option_check(NnOptionId id, const NnConfig *config, const NnTrainOptions *options,
 				NnError *error)
 {
-	int end = options ? NN_ALL_OPTIONS : NN_OPTIONS;
+	const NnOption *option = &nn_options[id];
+	const char *field =
+		(const char *) (id < NN_OPTIONS ? (const void *) config : options) + option->offset;
+	bool good = option->kind == NN_OPTION_STRING
+					? memchr(field, '\0', (size_t) option->most + 1) != NULL
+					: in_range(option, number_of(option, field));
+
+	return good ? NN_OK : bad_value(id, error);
+}
+
+/* ---- Reading ------------------------------------------------------------- */
+
+static bool
+in_scope(NnOptionId id, NnOptionScope scope)
+{
+	switch (scope)
+	{
+		case NN_SCOPE_CREATE:
+			return id < NN_OPTIONS || id == NN_OPT_INIT_TYPE || id == NN_OPT_INIT_GAIN ||
+				   id == NN_OPT_SEED;
+		case NN_SCOPE_TRAIN:
+			return true;
+		default:
+			return id < NN_OPTIONS;
+	}
+}
+
+/*
+ * The hint lists what there is, but for training's, which takes the model's
+ * too.
+ */
+static NnStatus
+unknown_option(const char *key, NnOptionScope scope, NnError *error)
+{
+	bool training = scope == NN_SCOPE_TRAIN;
+	NnText names = { 0 };
+
+	nn_fail(error, NN_EINVAL, "unrecognized %s option \"%s\"", training ? "training" : "model",
+			key);
+	for (int id = training ? NN_OPTIONS : 0; id < NN_ALL_OPTIONS; id++)
+		if (in_scope(id, scope))
+			nn_text_add(&names, "%s%s", names.length > 0 ? ", " : "", nn_options[id].name);
+	nn_hint(error,
+			training ? "Options of training are: %s; and those of models."
+					 : "Model options are: %s.",
+			names.at ? names.at : "");
+	free(names.at);
+	return NN_EINVAL;
+}
+
+NnStatus
+nn_options_read(const json_t *object, NnOptionScope scope, NnConfig *config,
+				NnTrainOptions *options, NnOptionSet *given, NnError *error)
+{
 	const char *key;
 	json_t *json;
 
-	*given = 0;
+	memset(given, 0, sizeof(*given));
 	/* the macro casts away const, and reads only */
 	json_object_foreach((json_t *) object, key, json)
 	{
 		int id = 0;
-		double value;
 
-		while (id < end && strcmp(nn_options[id].name, key) != 0)
+		while (id < NN_ALL_OPTIONS && strcmp(nn_options[id].name, key) != 0)
 			id++;
-		if (id == end)
-			return unknown_option(key, options != NULL, error);
-		if (!json_option_value(&nn_options[id], json, &value) || !in_range(&nn_options[id], value))
+		if (id == NN_ALL_OPTIONS || !in_scope(id, scope))
+			return unknown_option(key, scope, error);
+		if (!nn_value_read(&nn_options[id], json, nn_option_field(id, config, options)))
 			return bad_value(id, error);
-		nn_option_put(id, config, options, value);
-		*given |= (uint64_t) 1 << id;
+		given->has[id] = true;
 	}
 	return NN_OK;
 }
@@ -503,46 +524,41 @@ nn_options_load(const char *json, size_t length, const char *what, json_t **obje
 }
 
 NnStatus
-nn_config_read(NnConfig *config, const char *json, size_t length, uint64_t *given, NnError *error)
+nn_config_read(NnConfig *config, const char *json, size_t length, NnOptionSet *given,
+			   NnError *error)
 {
 	NnConfig read = *config;
 	json_t *object;
 	NnStatus status = nn_options_load(json, length, "model", &object, error);
 
-	*given = 0;
+	memset(given, 0, sizeof(*given));
 	if (status != NN_OK)
 		return status;
-	status = nn_options_read(object, &read, NULL, given, error);
+	status = nn_options_read(object, NN_SCOPE_MODEL, &read, NULL, given, error);
 	json_decref(object);
 	if (status == NN_OK)
 		*config = read;
 	return status;
 }
 
-static bool
-is_given(uint64_t given, NnOptionId id)
-{
-	return given >> id & 1;
-}
-
 void
-nn_config_follow(NnConfig *c, uint64_t given)
+nn_config_follow(NnConfig *c, const NnOptionSet *given)
 {
-	bool resized = is_given(given, NN_OPT_SIZE) || is_given(given, NN_OPT_LEVELS);
+	bool resized = given->has[NN_OPT_SIZE] || given->has[NN_OPT_LEVELS];
 
-	if (is_given(given, NN_OPT_SIZE) && !is_given(given, NN_OPT_LEVELS))
+	if (given->has[NN_OPT_SIZE] && !given->has[NN_OPT_LEVELS])
 	{
-		c->levels = nn_options[NN_OPT_LEVELS].max;
-		while (c->levels > nn_options[NN_OPT_LEVELS].min && c->size % (1 << c->levels) != 0)
+		c->levels = (int) nn_options[NN_OPT_LEVELS].most;
+		while (c->levels > nn_options[NN_OPT_LEVELS].least && c->size % (1 << c->levels) != 0)
 			c->levels--;
 	}
-	if (is_given(given, NN_OPT_LEVELS) && !is_given(given, NN_OPT_SIZE))
+	if (given->has[NN_OPT_LEVELS] && !given->has[NN_OPT_SIZE])
 		c->size = 1 << c->levels;
-	if (c->nz == 0 && !is_given(given, NN_OPT_WHERE_ADD))
+	if (c->nz == 0 && !given->has[NN_OPT_WHERE_ADD])
 		c->where_add = NN_ADD_INPUT;
-	if (c->nz == 0 && !is_given(given, NN_OPT_NET_E))
+	if (c->nz == 0 && !given->has[NN_OPT_NET_E])
 		c->net_e = NN_ENCODER_NONE;
-	if (is_given(given, NN_OPT_ENCODER_SIZE))
+	if (given->has[NN_OPT_ENCODER_SIZE])
 		return;
 	if (c->net_e == NN_ENCODER_NONE)
 		c->encoder_size = 0;
@@ -553,36 +569,41 @@ nn_config_follow(NnConfig *c, uint64_t given)
 NnStatus
 nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *error)
 {
-	uint64_t given;
+	NnOptionSet given;
 	NnStatus status = nn_config_read(config, json, length, &given, error);
 
 	if (status == NN_OK)
-		nn_config_follow(config, given);
+		nn_config_follow(config, &given);
 	return status;
 }
 
 /* ---- Documentation ------------------------------------------------------- */
 
 static void
-print_values(const NnOption *option, char *text, size_t size)
+add_values(const NnOption *option, NnText *page)
 {
 	switch (option->kind)
 	{
 		case NN_OPTION_INT:
-			snprintf(text, size, option->step == 1 ? "%d to %d" : "%d or %d", option->min,
-					 option->max);
+			nn_text_add(page, "%.0f to %.0f", option->least, option->most);
+			break;
+		case NN_OPTION_EITHER:
+			nn_text_add(page, "%.0f or %.0f", option->least, option->most);
 			break;
 		case NN_OPTION_BOOL:
-			snprintf(text, size, "true or false");
+			nn_text_add(page, "true or false");
 			break;
 		case NN_OPTION_CHOICE:
-			list_choices(option, text, size);
+			add_choices(option, page);
 			break;
 		case NN_OPTION_LONG:
-			snprintf(text, size, "%.0f and above", option->real_min);
+			nn_text_add(page, "%.0f and above", option->least);
 			break;
 		case NN_OPTION_REAL:
-			snprintf(text, size, "%.7g to %.7g", option->real_min, option->real_max);
+			nn_text_add(page, "%.7g to %.7g", option->least, option->most);
+			break;
+		case NN_OPTION_STRING:
+			nn_text_add(page, "up to %.0f bytes", option->most);
 			break;
 	}
 }
@@ -591,34 +612,36 @@ char *
 nn_options_describe(void)
 {
 	static const char head[] =
-		"# Model options\n\nKeys of the `config` of `bicycle_import` and `bicycle_create`, and of "
-		"the column\n`bicycle_models.config`. `bicycle_create` takes `init_type`, `init_gain` and "
-		"`seed` besides. This page\nis made from the option table in `src/nn/config.c`.\n\n"
+		"# Model options\n\n"
+		"Keys of the `config` of `bicycle_import` and `bicycle_create`, and of the column\n"
+		"`bicycle_models.config`. `bicycle_create` takes `init_type`, `init_gain` and `seed`\n"
+		"besides. This page is made from the table of options in `src/nn/options.def`.\n\n"
 		"| option | values | default | network | meaning |\n|---|---|---|---|---|\n";
 	static const char training[] =
-		"\n# Training options\n\nKeys of the `options` of `bicycle_train`, which takes the model "
-		"options too. Each method\nchanges some of the defaults; what is given explicitly "
-		"stands.\n\n"
+		"\n# Training options\n\n"
+		"Keys of the `options` of `bicycle_train`, which takes the model options too. Each\n"
+		"method changes some of the defaults; what is given explicitly stands.\n\n"
 		"| option | values | default | part | meaning |\n|---|---|---|---|---|\n";
 	NnConfig config;
 	NnTrainOptions options;
-	char page[16384];
-	size_t length = snprintf(page, sizeof(page), "%s", head);
+	NnText page = { 0 };
 
-	for (int id = 0; id < NN_ALL_OPTIONS && length < sizeof(page); id++)
+	nn_text_add(&page, "%s", head);
+	for (int id = 0; id < NN_ALL_OPTIONS; id++)
 	{
-		char values[128], initial[64];
+		const NnOption *option = &nn_options[id];
+		void *field = nn_option_field(id, &config, &options);
 
 		if (id == NN_OPTIONS)
-			length += snprintf(page + length, sizeof(page) - length, "%s", training);
-		nn_option_reset(id, &config, &options);
-		print_values(&nn_options[id], values, sizeof(values));
-		nn_option_print(id, &config, &options, initial, sizeof(initial));
-		length += snprintf(page + length, sizeof(page) - length, "| `%s` | %s | %s | %s | %s |\n",
-						   nn_options[id].name, values, initial, nn_options[id].networks,
-						   nn_options[id].help);
+			nn_text_add(&page, "%s", training);
+		nn_text_add(&page, "| `%s` | ", option->name);
+		add_values(option, &page);
+		nn_value_reset(option, field);
+		nn_text_add(&page, " | ");
+		nn_value_print(option, field, &page);
+		nn_text_add(&page, " | %s | %s |\n", option->part, option->help);
 	}
-	return strdup(page);
+	return page.at;
 }
 
 /* ---- What the fields demand of each other -------------------------------- */

@@ -1,7 +1,7 @@
 /*
  * config.h
- *	  The option table behind NnConfig and NnTrainOptions: what config.c shares
- *	  with infer.c and fit_options.c.
+ *	  The table of options behind NnConfig and NnTrainOptions: what config.c
+ *	  shares with infer.c, fit_options.c and the engine.
  */
 #ifndef BICYCLE_NN_CONFIG_H
 #define BICYCLE_NN_CONFIG_H
@@ -10,68 +10,27 @@
 
 #include <jansson.h>
 
-/*
- * Places in the table, which is also the order of the canonical text and so
- * part of every model's hash: append, never reorder. An option that joins after
- * models were stored must be printed only where it differs from its default, or
- * their hashes change.
- */
+/* NN_OPT_SIZE and so on: the place of a row of options.def. */
 typedef enum NnOptionId
 {
-	NN_OPT_SIZE,
-	NN_OPT_LEVELS,
-	NN_OPT_INPUT_NC,
-	NN_OPT_OUTPUT_NC,
-	NN_OPT_NZ,
-	NN_OPT_NGF,
-	NN_OPT_NEF,
-	NN_OPT_NDF,
-	NN_OPT_WHERE_ADD,
-	NN_OPT_UPSAMPLE,
-	NN_OPT_NORM,
-	NN_OPT_NL,
-	NN_OPT_NET_E,
-	NN_OPT_ENCODER_SIZE,
-	NN_OPT_NUM_DS,
-	NN_OPT_CONDITIONAL_D,
-	NN_OPT_PRECISION,
-	NN_OPTIONS, /* of a model; the options of training follow */
-	NN_OPT_METHOD = NN_OPTIONS,
-	NN_OPT_GAN_MODE,
-	NN_OPT_SAME_D,
-	NN_OPT_DROPOUT,
-	NN_OPT_LAMBDA_L1,
-	NN_OPT_LAMBDA_GAN,
-	NN_OPT_LAMBDA_GAN2,
-	NN_OPT_LAMBDA_Z,
-	NN_OPT_LAMBDA_KL,
-	NN_OPT_LR,
-	NN_OPT_BETA1,
-	NN_OPT_LR_POLICY,
-	NN_OPT_EPOCHS,
-	NN_OPT_EPOCHS_DECAY,
-	NN_OPT_ITERATIONS,
-	NN_OPT_BATCH_SIZE,
-	NN_OPT_LOAD_SIZE,
-	NN_OPT_FLIP,
-	NN_OPT_INIT_TYPE,
-	NN_OPT_INIT_GAIN,
-	NN_OPT_SEED,
-	NN_OPT_EMA,
-	NN_OPT_CHECKPOINT_EVERY,
-	NN_OPT_PREVIEW_EVERY,
-	NN_ALL_OPTIONS
+#define MODEL(id, ...) NN_OPT_##id,
+#define TRAIN(id, ...) NN_OPT_##id,
+#include "nn/options.def"
+	NN_ALL_OPTIONS,
+	NN_OPTIONS = 0 /* how many are of models; the options of training follow */
+#define MODEL(...) +1
+#include "nn/options.def"
 } NnOptionId;
-
-_Static_assert(NN_ALL_OPTIONS <= 64, "a set of options is a mask of 64 bits");
 
 typedef enum NnOptionKind
 {
 	NN_OPTION_INT,
+	NN_OPTION_EITHER, /* an int that is the least or the most */
 	NN_OPTION_BOOL,
-	NN_OPTION_CHOICE,
-	NN_OPTION_LONG, /* int64_t */
-	NN_OPTION_REAL  /* double */
+	NN_OPTION_CHOICE, /* an enum, as wide as an int */
+	NN_OPTION_LONG,   /* int64_t */
+	NN_OPTION_REAL,   /* double */
+	NN_OPTION_STRING  /* an array of char, with a NUL; `most` bytes without it */
 } NnOptionKind;
 
 typedef struct NnChoice
@@ -84,36 +43,61 @@ typedef struct NnOption
 {
 	const char *name;
 	NnOptionKind kind;
-	size_t
-		/*
-		 * in NnConfig, from NN_OPTIONS on in NnTrainOptions; an enum is as wide
-		 * as an int
-		 */
-		offset;
-	int initial;             /* the official code's default */
-	int min, max, step;      /* INT: min + k * step up to max */
+	int since;
+	size_t offset; /* in NnConfig, from NN_OPTIONS on in NnTrainOptions */
+	double initial, least, most;
 	const NnChoice *choices; /* CHOICE */
-	const char *networks;    /* which of G, E, D it shapes; which part of training it steers */
+	const char *part;        /* which of G, E, D it shapes; which part of training it steers */
 	const char *help;
-	double real_initial, /* LONG, REAL */
-		real_min, real_max;
 } NnOption;
 
 extern const NnOption nn_options[NN_ALL_OPTIONS];
 
-extern int nn_option_get(NnOptionId id, const NnConfig *config);
-extern void nn_option_set(NnOptionId id, NnConfig *config, int value);
+/* A set of options. */
+typedef struct NnOptionSet
+{
+	bool has[NN_ALL_OPTIONS];
+} NnOptionSet;
 
-/* The value as JSON text; options is read for those of training only. */
-extern void nn_option_print(NnOptionId id, const NnConfig *config, const NnTrainOptions *options,
-							char *text, size_t size);
+/* Which options an object may have. */
+typedef enum NnOptionScope
+{
+	NN_SCOPE_MODEL,  /* a model's */
+	NN_SCOPE_CREATE, /* and those of fresh weights: init_type, init_gain, seed */
+	NN_SCOPE_TRAIN   /* all */
+} NnOptionScope;
+
+/* A text that grows. Begins as zeros; whoever made it frees `at`. */
+typedef struct NnText
+{
+	char *at; /* with a NUL; NULL: nothing was added yet, or memory was missing */
+	size_t length;
+	bool failed; /* memory was missing: nothing is added any more */
+} NnText;
+
+extern void nn_text_add(NnText *text, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* ---- One option ---------------------------------------------------------- */
 
 /*
- * The default of an option of training; a value of it, for a preset (of an INT,
- * a CHOICE, a BOOL or a REAL).
+ * These work on the field of an option, which may be of any table. Reading
+ * leaves it as it is, and returns false, if the JSON value is of the wrong type
+ * or out of range. As the canonical text has it means: as JSON.
  */
-extern void nn_option_reset(NnOptionId id, NnConfig *config, NnTrainOptions *options);
-extern void nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options, double value);
+extern bool nn_value_read(const NnOption *option, const json_t *json, void *field);
+extern void nn_value_print(const NnOption *option, const void *field, NnText *text);
+extern void nn_value_reset(const NnOption *option, void *field);
+extern bool nn_value_is_initial(const NnOption *option, const void *field);
+
+/* Whether the canonical text has it: rule R2 of options.def. */
+extern bool nn_value_is_printed(const NnOption *option, const void *field);
+
+/* The same of an option of the table; options is used for those of training. */
+extern void *nn_option_field(NnOptionId id, NnConfig *config, NnTrainOptions *options);
+extern int nn_option_get(NnOptionId id, const NnConfig *config); /* not LONG, REAL, STRING */
+extern void nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options,
+						  double value); /* not STRING */
 
 /*
  * Whether the value is one that the option may have; NN_EINVAL that says which
@@ -122,18 +106,13 @@ extern void nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *optio
 extern NnStatus nn_option_check(NnOptionId id, const NnConfig *config,
 								const NnTrainOptions *options, NnError *error);
 
+/* ---- All options --------------------------------------------------------- */
+
 /*
  * The table as a page of documentation in Markdown (doc/options.md); malloc'ed,
  * or NULL.
  */
 extern char *nn_options_describe(void);
-
-/*
- * Reads a JSON object over the values in *config. Bit i of *given is set if the
- * object names option i; nothing else is touched or derived.
- */
-extern NnStatus nn_config_read(NnConfig *config, const char *json, size_t length, uint64_t *given,
-							   NnError *error);
 
 /*
  * The text as a JSON object; "training" or "model" names what it is for. The
@@ -143,16 +122,20 @@ extern NnStatus nn_options_load(const char *json, size_t length, const char *wha
 								NnError *error);
 
 /*
- * Reads the object over *config and, if it is not NULL, *options; without it
- * options of training are unknown. *given as above.
+ * Reads the object over *config and, but for NN_SCOPE_MODEL, *options. *given
+ * becomes the set of options that it names; nothing else is touched or derived.
  */
-extern NnStatus nn_options_read(const json_t *object, NnConfig *config, NnTrainOptions *options,
-								uint64_t *given, NnError *error);
+extern NnStatus nn_options_read(const json_t *object, NnOptionScope scope, NnConfig *config,
+								NnTrainOptions *options, NnOptionSet *given, NnError *error);
+
+/* The same of the text of a model's options, and all or nothing of it. */
+extern NnStatus nn_config_read(NnConfig *config, const char *json, size_t length,
+							   NnOptionSet *given, NnError *error);
 
 /*
  * Options that were left out follow those that were given: a smaller size means
  * fewer levels and a smaller encoder, as in the official presets.
  */
-extern void nn_config_follow(NnConfig *config, uint64_t given);
+extern void nn_config_follow(NnConfig *config, const NnOptionSet *given);
 
 #endif /* BICYCLE_NN_CONFIG_H */

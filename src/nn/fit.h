@@ -76,6 +76,13 @@ extern NnStatus nn_train_options_parse(NnConfig *config, NnTrainOptions *options
 									   size_t length, NnError *error);
 
 /*
+ * The same of what bicycle_create takes: options of a model, and of options
+ * init_type, init_gain and seed.
+ */
+extern NnStatus nn_create_options_parse(NnConfig *config, NnTrainOptions *options, const char *json,
+										size_t length, NnError *error);
+
+/*
  * All of them as canonical JSON; malloc'ed, NULL without memory. Parsing it
  * gives the same options.
  */

@@ -240,6 +240,14 @@ nn_train_options_check(const NnConfig *config, const NnTrainOptions *options, Nn
 
 /* ---- Reading and printing ------------------------------------------------ */
 
+static void
+options_default(NnTrainOptions *options)
+{
+	memset(options, 0, sizeof(*options));
+	for (int id = NN_OPTIONS; id < NN_ALL_OPTIONS; id++)
+		nn_value_reset(&nn_options[id], nn_option_field(id, NULL, options));
+}
+
 /*
  * The defaults, then those of the method, then what the object says, then what
  * follows from that.
@@ -247,27 +255,25 @@ nn_train_options_check(const NnConfig *config, const NnTrainOptions *options, Nn
 static NnStatus
 read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, NnError *error)
 {
-	uint64_t given;
+	NnOptionSet given;
 	NnTrainOptions said;
 	NnStatus status;
 
-	memset(&said, 0, sizeof(said));
-	for (int id = NN_OPTIONS; id < NN_ALL_OPTIONS; id++)
-		nn_option_reset(id, config, &said);
+	options_default(&said);
 	nn_config_default(config);
 	*options = said;
 	/*
 	 * once to learn the method and to find errors, then over the method's
 	 * defaults
 	 */
-	status = nn_options_read(object, config, &said, &given, error);
+	status = nn_options_read(object, NN_SCOPE_TRAIN, config, &said, &given, error);
 	if (status != NN_OK)
 		return status;
 	nn_config_default(config);
 	for (int i = 0; i < presets[said.method].nset; i++)
 		nn_option_put(presets[said.method].set[i].id, config, options,
 					  presets[said.method].set[i].value);
-	status = nn_options_read(object, config, options, &given, error);
+	status = nn_options_read(object, NN_SCOPE_TRAIN, config, options, &given, error);
 	if (status != NN_OK)
 		return status;
 	/*
@@ -275,9 +281,9 @@ read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, Nn
 	 * gone
 	 */
 	if (presets[said.method].facts.encoder)
-		given |= (uint64_t) 1 << NN_OPT_NET_E;
-	nn_config_follow(config, given);
-	if (!(given >> NN_OPT_LOAD_SIZE & 1))
+		given.has[NN_OPT_NET_E] = true;
+	nn_config_follow(config, &given);
+	if (!given.has[NN_OPT_LOAD_SIZE])
 		options->load_size = (int) lrint(config->size * 286.0 / 256.0);
 	return NN_OK;
 }
@@ -305,18 +311,39 @@ nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *js
 	return status;
 }
 
+NnStatus
+nn_create_options_parse(NnConfig *config, NnTrainOptions *options, const char *json, size_t length,
+						NnError *error)
+{
+	NnOptionSet given;
+	json_t *object;
+	NnStatus status = nn_options_load(json, length, "model", &object, error);
+
+	if (status != NN_OK)
+		return status;
+	nn_config_default(config);
+	options_default(options);
+	status = nn_options_read(object, NN_SCOPE_CREATE, config, options, &given, error);
+	json_decref(object);
+	if (status != NN_OK)
+		return status;
+	nn_config_follow(config, &given);
+	return nn_config_check(config, error);
+}
+
+/* Unlike that of a model, this text is in no hash: it has all options. */
 char *
 nn_train_options_print(const NnConfig *config, const NnTrainOptions *options)
 {
-	char text[2048], value[64];
-	size_t length = 0;
+	NnConfig c = *config;
+	NnTrainOptions o = *options;
+	NnText text = { 0 };
 
 	for (int id = 0; id < NN_ALL_OPTIONS; id++)
 	{
-		nn_option_print(id, config, options, value, sizeof(value));
-		length += snprintf(text + length, sizeof(text) - length, "%c\"%s\":%s", id == 0 ? '{' : ',',
-						   nn_options[id].name, value);
+		nn_text_add(&text, "%c\"%s\":", id == 0 ? '{' : ',', nn_options[id].name);
+		nn_value_print(&nn_options[id], nn_option_field(id, &c, &o), &text);
 	}
-	snprintf(text + length, sizeof(text) - length, "}");
-	return strdup(text);
+	nn_text_add(&text, "}");
+	return text.at;
 }

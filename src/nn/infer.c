@@ -35,10 +35,10 @@ typedef struct Inference
 {
 	const NnTensor *tensors;
 	int ntensors;
-	NnConfig said;   /* the user's words over the defaults */
-	uint64_t given;  /* bit i: the user named option i */
-	NnConfig config; /* what the tensors say over the user's words */
-	uint64_t known;  /* bit i: the tensors fix option i */
+	NnConfig said;     /* the user's words over the defaults */
+	NnOptionSet given; /* by the user */
+	NnConfig config;   /* what the tensors say over the user's words */
+	NnOptionSet known; /* from the tensors */
 	NnError *error;
 } Inference;
 
@@ -90,8 +90,8 @@ unet_weight(const Inference *inf, int k, NnPlace place)
 static void
 learn(Inference *inf, NnOptionId id, int value)
 {
-	nn_option_set(id, &inf->config, value);
-	inf->known |= (uint64_t) 1 << id;
+	nn_option_put(id, &inf->config, NULL, value);
+	inf->known.has[id] = true;
 }
 
 static bool
@@ -146,7 +146,8 @@ infer_structure(Inference *inf)
 static NnStatus
 infer_levels(Inference *inf)
 {
-	int levels = 0, min = nn_options[NN_OPT_LEVELS].min, max = nn_options[NN_OPT_LEVELS].max;
+	int levels = 0, min = (int) nn_options[NN_OPT_LEVELS].least,
+		max = (int) nn_options[NN_OPT_LEVELS].most;
 
 	while (levels <= max && unet_weight(inf, levels, NN_DOWN_CONV))
 		levels++;
@@ -169,7 +170,7 @@ infer_channels(Inference *inf)
 	const NnTensor *up = unet_weight(inf, 0, NN_UP_CONV);
 	int ngf = extent(unet_weight(inf, 0, NN_DOWN_CONV), 4, 0);
 	int joined = extent(unet_weight(inf, 0, NN_DOWN_CONV), 4, 1); /* input_nc + nz */
-	bool nz_said = inf->given >> NN_OPT_NZ & 1, input_said = inf->given >> NN_OPT_INPUT_NC & 1;
+	bool nz_said = inf->given.has[NN_OPT_NZ], input_said = inf->given.has[NN_OPT_INPUT_NC];
 
 	learn(inf, NN_OPT_NGF, ngf);
 	learn(inf, NN_OPT_OUTPUT_NC, extent(up, 4, c->upsample == NN_UPSAMPLE_BASIC ? 1 : 0));
@@ -247,7 +248,7 @@ infer_encoder(Inference *inf)
 	 */
 	normed = resnet ? weight_of(inf, NN_NET_E, "conv.1.conv.2") != NULL
 					: extent(weight_of(inf, NN_NET_E, "conv.4"), 4, 0) == 0;
-	if (!normed && inf->config.where_add == NN_ADD_ALL && !(inf->known >> NN_OPT_NORM & 1))
+	if (!normed && inf->config.where_add == NN_ADD_ALL && !inf->known.has[NN_OPT_NORM])
 		learn(inf, NN_OPT_NORM, NN_NORM_NONE);
 	halvings = resnet ? count_blocks(inf) : count_layers(inf, normed ? 3 : 2);
 	learn(inf, NN_OPT_NET_E, resnet ? NN_ENCODER_RESNET : NN_ENCODER_CONV);
@@ -263,17 +264,19 @@ check_words(Inference *inf)
 {
 	for (int id = 0; id < NN_OPTIONS; id++)
 	{
-		char said[64], found[64];
+		NnText said = { 0 }, found = { 0 };
 
-		if (!(inf->given >> id & inf->known >> id & 1) ||
+		if (!inf->given.has[id] || !inf->known.has[id] ||
 			nn_option_get(id, &inf->said) == nn_option_get(id, &inf->config))
 			continue;
-		nn_option_print(id, &inf->said, NULL, said, sizeof(said));
-		nn_option_print(id, &inf->config, NULL, found, sizeof(found));
+		nn_value_print(&nn_options[id], nn_option_field(id, &inf->said, NULL), &said);
+		nn_value_print(&nn_options[id], nn_option_field(id, &inf->config, NULL), &found);
 		nn_fail(inf->error, NN_EINVAL, "model option \"%s\" contradicts the tensors",
 				nn_options[id].name);
-		nn_detail(inf->error, "The option is %s, but names and shapes of the tensors say %s.", said,
-				  found);
+		nn_detail(inf->error, "The option is %s, but names and shapes of the tensors say %s.",
+				  said.at ? said.at : "one", found.at ? found.at : "another");
+		free(said.at);
+		free(found.at);
 		nn_hint(inf->error, "Leave the option out.");
 		return NN_EINVAL;
 	}
@@ -467,7 +470,7 @@ nn_config_infer(NnConfig *config, const char *json, size_t json_length, const Nn
 		status = infer_channels(&inf);
 	if (status != NN_OK)
 		return status;
-	if (!(inf.given >> NN_OPT_SIZE & 1))
+	if (!inf.given.has[NN_OPT_SIZE])
 		inf.config.size = 1 << inf.config.levels;
 	status = check_words(&inf);
 	if (status == NN_OK)

@@ -25,18 +25,18 @@
 
 /* ---- The tables ---------------------------------------------------------- */
 
-typedef enum SettingKind
+typedef enum GucKind
 {
-	SETTING_INT,
-	SETTING_BOOL,
-	SETTING_CHOICE,
-	SETTING_STRING
-} SettingKind;
+	GUC_KIND_INT,
+	GUC_KIND_BOOL,
+	GUC_KIND_CHOICE,
+	GUC_KIND_STRING
+} GucKind;
 
-typedef struct Setting
+typedef struct Guc
 {
 	const char *name; /* after "bicycle." */
-	SettingKind kind;
+	GucKind kind;
 	bool engine; /* the engine reads it */
 	GucContext context;
 	int unit;                                /* INT: a flag, or 0 */
@@ -46,7 +46,7 @@ typedef struct Setting
 	const struct config_enum_entry *choices; /* CHOICE */
 	GucStringCheckHook check;                /* STRING */
 	const char *help;
-} Setting;
+} Guc;
 
 static const struct config_enum_entry precision_choices[] = {
 	{ "auto", BICYCLE_PRECISION_AUTO, false },
@@ -100,7 +100,7 @@ check_model(char **newval, void **extra, GucSource source)
 
 #define INT_ROW(n, units, first, smallest, largest, does, who, says) \
 	{ .name = #n,                                                    \
-	  .kind = SETTING_INT,                                           \
+	  .kind = GUC_KIND_INT,                                          \
 	  .engine = does,                                                \
 	  .context = who,                                                \
 	  .unit = units,                                                 \
@@ -111,7 +111,7 @@ check_model(char **newval, void **extra, GucSource source)
 	  .help = says },
 #define BOOL_ROW(n, first, does, who, says) \
 	{ .name = #n,                           \
-	  .kind = SETTING_BOOL,                 \
+	  .kind = GUC_KIND_BOOL,                \
 	  .engine = does,                       \
 	  .context = who,                       \
 	  .value = &bicycle_##n,                \
@@ -119,7 +119,7 @@ check_model(char **newval, void **extra, GucSource source)
 	  .help = says },
 #define CHOICE_ROW(n, first, does, who, says) \
 	{ .name = #n,                             \
-	  .kind = SETTING_CHOICE,                 \
+	  .kind = GUC_KIND_CHOICE,                \
 	  .engine = does,                         \
 	  .context = who,                         \
 	  .value = &bicycle_##n,                  \
@@ -128,7 +128,7 @@ check_model(char **newval, void **extra, GucSource source)
 	  .help = says },
 #define STRING_ROW(n, first, does, who, says) \
 	{ .name = #n,                             \
-	  .kind = SETTING_STRING,                 \
+	  .kind = GUC_KIND_STRING,                \
 	  .engine = does,                         \
 	  .context = who,                         \
 	  .value = &bicycle_##n,                  \
@@ -136,7 +136,7 @@ check_model(char **newval, void **extra, GucSource source)
 	  .check = check_##n,                     \
 	  .help = says },
 
-static const Setting settings[] = {
+static const Guc settings[] = {
 #define ENGINE_INT(name, unit, initial, least, most, engine_least, help) \
 	INT_ROW(name, UNIT_##unit, initial, least, most, true, PGC_SIGHUP, help)
 #define ENGINE_BOOL(name, initial, help) BOOL_ROW(name, initial, true, PGC_SIGHUP, help)
@@ -153,7 +153,7 @@ static const Setting settings[] = {
 /* ---- What is made of them ------------------------------------------------ */
 
 static int
-choice_value(const Setting *s)
+choice_value(const Guc *s)
 {
 	const struct config_enum_entry *entry = s->choices;
 
@@ -163,7 +163,7 @@ choice_value(const Setting *s)
 }
 
 static void
-define(const Setting *s)
+define(const Guc *s)
 {
 	/* GUC keeps the name it is given: each is made once for the process */
 	char *name = MemoryContextStrdup(TopMemoryContext, psprintf("bicycle.%s", s->name));
@@ -171,19 +171,19 @@ define(const Setting *s)
 
 	switch (s->kind)
 	{
-		case SETTING_INT:
+		case GUC_KIND_INT:
 			DefineCustomIntVariable(name, s->help, NULL, s->value, s->initial, s->least, s->most,
 									s->context, flags, NULL, NULL, NULL);
 			break;
-		case SETTING_BOOL:
+		case GUC_KIND_BOOL:
 			DefineCustomBoolVariable(name, s->help, NULL, s->value, s->initial != 0, s->context,
 									 flags, NULL, NULL, NULL);
 			break;
-		case SETTING_CHOICE:
+		case GUC_KIND_CHOICE:
 			DefineCustomEnumVariable(name, s->help, NULL, s->value, choice_value(s), s->choices,
 									 s->context, flags, NULL, NULL, NULL);
 			break;
-		case SETTING_STRING:
+		case GUC_KIND_STRING:
 			DefineCustomStringVariable(name, s->help, NULL, s->value, s->text, s->context, flags,
 									   s->check, NULL, NULL);
 			break;
@@ -203,27 +203,27 @@ settings_for_engine(StringInfo out)
 {
 	for (int i = 0; i < lengthof(settings); i++)
 	{
-		const Setting *s = &settings[i];
+		const Guc *s = &settings[i];
 
 		if (!s->engine)
 			continue;
 		appendStringInfo(out, "set %s ", s->name);
 		switch (s->kind)
 		{
-			case SETTING_INT:
+			case GUC_KIND_INT:
 				appendStringInfo(out, INT64_FORMAT,
 								 (int64) * (int *) s->value *
 									 (s->unit == GUC_UNIT_MB ? 1024 * 1024 : 1));
 				break;
-			case SETTING_BOOL:
+			case GUC_KIND_BOOL:
 				appendStringInfo(out, "%d", *(bool *) s->value ? 1 : 0);
 				break;
-			case SETTING_CHOICE:
+			case GUC_KIND_CHOICE:
 				for (const struct config_enum_entry *o = s->choices; o->name; o++)
 					if (o->val == *(int *) s->value)
 						appendStringInfoString(out, o->name);
 				break;
-			case SETTING_STRING:
+			case GUC_KIND_STRING:
 				appendStringInfoString(out, *(char **) s->value);
 				break;
 		}

@@ -8,6 +8,7 @@
  */
 #include <limits.h>
 
+#include "common/job_state.h"
 #include "common/protocol.h"
 #include "engine/settings.h"
 #include "nn/config.h"
@@ -47,11 +48,14 @@ limits(const char *sql, const char *format, int limit)
 static void
 test_script(void)
 {
+#define STATE_NAME(state, name) name,
+	static const char *const states[] = { JOB_STATES(STATE_NAME) NULL };
 	size_t length;
 	char *sql = testdata_text("../../sql/bicycle.sql", &length);
 
 	ok(checks(sql, "network", bicycle_network_names) == 1, "the networks are those of the script");
 	ok(checks(sql, "dtype", bicycle_dtype_names) == 1, "and the types");
+	ok(checks(sql, "state", states) == 1, "and the states of a job");
 	ok(limits(sql, "CHECK (octet_length(model) BETWEEN 1 AND %d)", BICYCLE_MAX_NAME - 1) == 1 &&
 		   limits(sql, "CHECK (octet_length(name) BETWEEN 1 AND %d)", BICYCLE_MAX_NAME - 1) == 1,
 	   "and the longest names");
@@ -78,7 +82,7 @@ test_names(void)
 		   (int) NN_PRECISION_BF16 == BICYCLE_PRECISION_BF16 &&
 		   bicycle_loss_names[NN_LOSSES] == NULL && BICYCLE_NLOSSES == (int) NN_LOSSES,
 	   "the neural core's values are those of the protocol");
-	ok(nn_options[NN_OPT_NZ].max == BICYCLE_MAX_NZ, "so is the longest latent code of a model");
+	ok(nn_options[NN_OPT_NZ].most == BICYCLE_MAX_NZ, "so is the longest latent code of a model");
 }
 
 static void

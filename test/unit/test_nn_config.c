@@ -81,6 +81,110 @@ test_round_trip(void)
 	   "options are read over the values there are");
 }
 
+/*
+ * Texts as they are stored, one for each `since` of options.def: with all
+ * options up to it, those of it at another value than their default. A text of
+ * an earlier one never changes, or the hashes of stored models would.
+ */
+static void
+test_generations(void)
+{
+	static const char *const texts[] = {
+		"{\"size\":128,\"levels\":7,\"input_nc\":1,\"output_nc\":1,\"nz\":3,\"ngf\":5,\"nef\":6,"
+		"\"ndf\":7,\"where_add\":\"input\",\"upsample\":\"bilinear\",\"norm\":\"batch\","
+		"\"nl\":\"elu\",\"net_e\":\"conv\",\"encoder_size\":64,\"num_ds\":3,"
+		"\"conditional_d\":true,\"precision\":\"bf16\"}",
+	};
+	const int generations = (int) (sizeof(texts) / sizeof(texts[0]));
+	bool good = true;
+
+	for (int id = 0; id < NN_ALL_OPTIONS; id++)
+		good &= nn_options[id].since < generations &&
+				(id == 0 || id == NN_OPTIONS || nn_options[id - 1].since <= nn_options[id].since);
+	ok(good, "options joined in the order of the table, and each generation has a text here");
+	for (int i = 0; i < generations; i++)
+	{
+		NnConfig c;
+		bool differ = true;
+
+		nn_config_default(&c);
+		ok(succeeds(parse(&c, texts[i])) && prints(&c, texts[i]), "the text of %d stays", i);
+		for (int id = 0; id < NN_OPTIONS; id++)
+			if (nn_options[id].since == i &&
+				nn_value_is_initial(&nn_options[id], nn_option_field(id, &c, NULL)))
+			{
+				diag("%s has its default in the text of %d", nn_options[id].name, i);
+				differ = false;
+			}
+		ok(differ, "and has all options of it");
+	}
+}
+
+/* ---- Kinds --------------------------------------------------------------- */
+
+static const NnOption title = {
+	.name = "title",
+	.kind = NN_OPTION_STRING,
+	.since = 1,
+	.most = 8,
+};
+
+/* Whether a STRING reads as, and prints as, these. */
+static bool
+string_is(const char *json, const char *value, const char *printed)
+{
+	char field[9];
+	json_t *read = json_loads(json, JSON_DECODE_ANY, NULL);
+	NnText text = { 0 };
+	bool good;
+
+	memset(field, 'x', sizeof(field));
+	good = nn_value_read(&title, read, field) && strcmp(field, value) == 0;
+	nn_value_print(&title, field, &text);
+	good = good && text.at && strcmp(text.at, printed) == 0;
+	free(text.at);
+	json_decref(read);
+	return good;
+}
+
+static void
+test_kinds(void)
+{
+	char field[9] = "before";
+	json_t *wrong[] = { json_string("nine long"), json_integer(1), json_null() };
+	NnOption number = { .name = "number", .kind = NN_OPTION_INT, .initial = 7, .most = 9 };
+	int seven = 7, eight = 8;
+	bool refused = true;
+
+	ok(string_is("\"\"", "", "\"\"") && string_is("\"8 bytes!\"", "8 bytes!", "\"8 bytes!\"") &&
+		   string_is("\"a\\\"\\n\"", "a\"\n", "\"a\\\"\\n\""),
+	   "a string is read, and printed as JSON");
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+	{
+		refused &= !nn_value_read(&title, wrong[i], field);
+		json_decref(wrong[i]);
+	}
+	ok(refused && strcmp(field, "before") == 0,
+	   "one that is too long, and what is none, leaves the value as it is");
+	ok(nn_value_is_printed(&title, "a") && !nn_value_is_printed(&title, "") &&
+		   nn_value_is_printed(&number, &seven),
+	   "an option that joined later is printed if it is not empty");
+	number.since = 1;
+	ok(!nn_value_is_printed(&number, &seven) && nn_value_is_printed(&number, &eight),
+	   "or has another value than its default");
+}
+
+static void
+test_long_texts(void)
+{
+	NnText text = { 0 };
+
+	for (int i = 0; i < 1000; i++)
+		nn_text_add(&text, "%04d", i);
+	ok(text.length == 4000 && strncmp(text.at + 3992, "09980999", 9) == 0, "a text grows");
+	free(text.at);
+}
+
 static void
 test_following(void)
 {
@@ -623,6 +727,9 @@ main(int argc, char **argv)
 	}
 	test_page();
 	test_round_trip();
+	test_generations();
+	test_kinds();
+	test_long_texts();
 	test_following();
 	test_bad_options();
 	test_long_name();

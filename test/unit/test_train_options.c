@@ -224,6 +224,44 @@ test_model_options_stay(void)
 	   "losses are called as the official code prints them");
 }
 
+/* What bicycle_create takes it takes by the same table, with the same words. */
+static void
+test_creation(void)
+{
+	static const struct
+	{
+		const char *json, *message, *detail, *hint;
+	} bad[] = {
+		{ "{\"seed\":-5}", "invalid value for training option \"seed\"",
+		  "It must be an integer from 0 to 9007199254740992.", "" },
+		{ "{\"init_gain\":-1}", "invalid value for training option \"init_gain\"",
+		  "It must be a number from 0 to 1000.", "" },
+		{ "{\"init_type\":\"zeros\"}", "invalid value for training option \"init_type\"",
+		  "It must be one of \"xavier\"", "" },
+		{ "{\"lr\":0.1}", "unrecognized model option \"lr\"", "", "init_type, init_gain, seed." },
+		{ "{\"nz\":-1}", "invalid value for model option \"nz\"", "", "" },
+		{ "[]", "model options must be a JSON object", "", "" },
+	};
+	const char *json = "{\"size\":64,\"init_type\":\"normal\",\"init_gain\":1,\"seed\":9}";
+
+	ok(nn_create_options_parse(&config, &options, json, strlen(json), &error) == NN_OK &&
+		   config.levels == 6 && options.init_type == NN_INIT_NORMAL && options.init_gain == 1 &&
+		   options.seed == 9,
+	   "a new model takes options of fresh weights");
+	ok(nn_create_options_parse(&config, &options, "{}", 2, &error) == NN_OK &&
+		   options.init_type == NN_INIT_XAVIER && options.init_gain == 0.02 && options.seed == 0,
+	   "which have defaults");
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+	{
+		memset(&error, 0, sizeof(error));
+		ok(nn_create_options_parse(&config, &options, bad[i].json, strlen(bad[i].json), &error) ==
+				   NN_EINVAL &&
+			   strstr(error.message, bad[i].message) && strstr(error.detail, bad[i].detail) &&
+			   strstr(error.hint, bad[i].hint),
+		   "%s: %s. %s", bad[i].json, error.message, error.detail);
+	}
+}
+
 int
 main(void)
 {
@@ -232,5 +270,6 @@ main(void)
 	test_round_trip();
 	test_errors();
 	test_model_options_stay();
+	test_creation();
 	return done_testing();
 }
