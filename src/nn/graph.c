@@ -1,6 +1,6 @@
 /*
  * graph.c
- *	  Building a graph: values, and nodes by the table of operators.
+ *	  Building a graph: values, and nodes by the facts of their operators.
  *
  * The graph owns its arrays and copies of all names; nn_graph_free releases
  * them. The first error is remembered and stops the building, so that nets.c
@@ -220,14 +220,9 @@ find_outputs(NnGraph *g, NnNode *node, NnShape shape)
 			nn_graph_fail(g, NN_EINVAL, "layer \"%s\" writes a map of another shape", node->name);
 }
 
-/*
- * Appends a node that has operands and parameters, and outputs where the caller
- * made them. Returns the id of its first output, -1 after an error.
- */
-static int
-append_node(NnGraph *g, NnNode node, const char *name)
+int
+nn_append_node(NnGraph *g, const NnOpInfo *info, NnNode node, const char *name)
 {
-	const NnOpInfo *info = &nn_ops[node.op];
 	NnShape shape;
 
 	if (g->failed)
@@ -249,159 +244,4 @@ append_node(NnGraph *g, NnNode node, const char *name)
 	if (info->loss)
 		nn_output(g, node.out[0]);
 	return node.out[0];
-}
-
-/* A node that has operands, -1 = none, and nothing else yet. */
-static NnNode
-node_of(NnOp op, int a, int b, int c)
-{
-	return (NnNode){
-		.op = op, .in = { a, b, c }, .out = { -1, -1 }, .stats = -1, .weight = -1, .bias = -1
-	};
-}
-
-void
-nn_input_to(NnGraph *g, int out, const char *name)
-{
-	NnNode node = node_of(NN_OP_INPUT, -1, -1, -1);
-
-	node.out[0] = out;
-	append_node(g, node, name);
-}
-
-int
-nn_input(NnGraph *g, NnShape shape, const char *name)
-{
-	int out = nn_value(g, shape, name);
-
-	nn_input_to(g, out, name);
-	return g->failed ? -1 : out;
-}
-
-int
-nn_conv(NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args, const char *name)
-{
-	NnNode node = node_of(NN_OP_CONV, x, z, -1);
-
-	node.weight = weight;
-	node.bias = bias;
-	node.conv = args;
-	return append_node(g, node, name);
-}
-
-int
-nn_convt(NnGraph *g, int x, int weight, int bias, const char *name)
-{
-	NnNode node = node_of(NN_OP_CONVT, x, -1, -1);
-
-	node.weight = weight;
-	node.bias = bias;
-	node.conv = (NnConvArgs){ .kernel = 4, .stride = 2, .pad = 1 };
-	return append_node(g, node, name);
-}
-
-int
-nn_linear(NnGraph *g, int x, int weight, int bias, const char *name)
-{
-	NnNode node = node_of(NN_OP_LINEAR, x, -1, -1);
-
-	node.weight = weight;
-	node.bias = bias;
-	return append_node(g, node, name);
-}
-
-int
-nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name)
-{
-	NnNode node = node_of(NN_OP_AVGPOOL, x, -1, -1);
-
-	node.pool = (NnPoolArgs){ kernel, stride, pad };
-	return append_node(g, node, name);
-}
-
-int
-nn_upsample(NnGraph *g, int x, int pad, const char *name)
-{
-	NnNode node = node_of(NN_OP_UPSAMPLE, x, -1, -1);
-
-	node.upsample.pad = pad;
-	return append_node(g, node, name);
-}
-
-int
-nn_add(NnGraph *g, int a, int b, const char *name)
-{
-	return append_node(g, node_of(NN_OP_ADD, a, b, -1), name);
-}
-
-int
-nn_norm_act(NnGraph *g, int x, const int out[2], const int state[4], const NnNormArgs *args,
-			const char *name)
-{
-	bool batch = args->kind == NN_NORM_BATCH;
-	NnNode node = node_of(NN_OP_NORM_ACT, x, -1, -1);
-	int first;
-
-	memcpy(node.out, out, sizeof(node.out));
-	node.norm = *args;
-	node.weight = batch ? state[0] : -1;
-	node.bias = batch ? state[1] : -1;
-	node.norm.mean = batch ? state[2] : -1;
-	node.norm.var = batch ? state[3] : -1;
-	first = append_node(g, node, name);
-	if (first >= 0 && g->training && args->kind != NN_NORM_NONE)
-	{
-		NnShape shape = g->values[x].shape;
-
-		g->nodes[g->nnodes - 1].stats =
-			nn_value(g, (NnShape){ batch ? 1 : shape.n, 1, 1, 2 * shape.c }, name);
-	}
-	return first;
-}
-
-/* ---- Training ------------------------------------------------------------ */
-
-int
-nn_copy(NnGraph *g, int x, int out, const char *name)
-{
-	NnNode node = node_of(NN_OP_COPY, x, -1, -1);
-
-	node.out[0] = out;
-	return append_node(g, node, name);
-}
-
-int
-nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name)
-{
-	NnNode node = node_of(NN_OP_REPARAM, mu, logvar, eps);
-
-	node.out[0] = out;
-	return append_node(g, node, name);
-}
-
-static int
-append_loss(NnGraph *g, NnOp op, int a, int b, NnLossArgs args, const char *name)
-{
-	NnNode node = node_of(op, a, b, -1);
-
-	node.loss = args;
-	return append_node(g, node, name);
-}
-
-int
-nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale, const char *name)
-{
-	return append_loss(g, NN_OP_GAN_LOSS, map, -1, (NnLossArgs){ scale, target, vanilla }, name);
-}
-
-int
-nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name)
-{
-	return append_loss(g, NN_OP_L1_LOSS, x, constant, (NnLossArgs){ .scale = scale }, name);
-}
-
-int
-nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name)
-{
-	return append_loss(g, NN_OP_KL_LOSS, mu, logvar, (NnLossArgs){ .scale = scale }, name);
 }

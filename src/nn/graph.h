@@ -79,36 +79,12 @@ extern int nn_value(NnGraph *g, NnShape shape, const char *name);
 extern int nn_view(NnGraph *g, int of, int c0, int c, const char *name);
 extern int nn_batch_view(NnGraph *g, int of, int n0, int n,
 						 const char *name); /* images [n0, n0 + n) */
-extern int nn_input(NnGraph *g, NnShape shape, const char *name);
-extern int nn_conv(NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args,
-				   const char *name);
-extern int nn_convt(NnGraph *g, int x, int weight, int bias, const char *name);
-extern int nn_linear(NnGraph *g, int x, int weight, int bias, const char *name);
-extern int nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
-extern int nn_upsample(NnGraph *g, int x, int pad, const char *name);
-extern int nn_add(NnGraph *g, int a, int b, const char *name);
 
 /*
- * Norm and activations of x for one or two readers. out[i] is a value of x's
- * shape that the caller made (a view of a concatenation, say), or -1: out[0] is
- * then a new value and out[1] absent. state holds the parameters weight, bias,
- * running mean, running variance with NN_NORM_BATCH, which go into the node;
- * else it may be NULL.
+ * Appends a node that has operands and parameters, and outputs where the caller
+ * made them, by the facts of its operator. Returns the id of its first output.
  */
-extern int nn_norm_act(NnGraph *g, int x, const int out[2], const int state[4],
-					   const NnNormArgs *args, const char *name);
-
-/*
- * For training. out is a value of the result's shape that the caller made, or
- * -1: a new one. nn_input_to makes an input of a value.
- */
-extern void nn_input_to(NnGraph *g, int out, const char *name);
-extern int nn_copy(NnGraph *g, int x, int out, const char *name);
-extern int nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name);
-extern int nn_gan_loss(NnGraph *g, int map, bool vanilla, double target, double scale,
-					   const char *name);
-extern int nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name);
-extern int nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name);
+extern int nn_append_node(NnGraph *g, const NnOpInfo *info, NnNode node, const char *name);
 
 /* The value whose buffer this one is, or is a part of. */
 extern int nn_value_root(const NnGraph *g, int value);

@@ -5,7 +5,8 @@
  *
  * R1 Who has to know something of an operator asks nn_ops, and has no switch.
  * R2 How an operator is computed is a device's affair: each device has a table
- *    of its own, by NnOp.
+ *    of functions, which are named by the list: PREFIX_conv, and of backward
+ *    steps PREFIX_conv_backward.
  */
 #ifndef BICYCLE_NN_OPS_H
 #define BICYCLE_NN_OPS_H
@@ -17,28 +18,43 @@ typedef struct NnShape
 	int n, h, w, c;
 } NnShape;
 
+/*
+ * The operators but INPUT, whose output is bound by the caller: BOTH of those
+ * that inference has, too, TRAINING of the others. Devices declare their
+ * functions, and make their tables of them, by this list (R2).
+ */
+#define NN_OPERATORS(BOTH, TRAINING)                                                   \
+	/* Conv2d; in[1] >= 0: the latent joins the input's channels */                    \
+	BOTH(CONV, conv)                                                                   \
+	/* ConvTranspose2d 4x4 s2 p1 */                                                    \
+	BOTH(CONVT, convt)                                                                 \
+	/* norm, then one activation chain for each of up to two readers */                \
+	BOTH(NORM_ACT, norm_act)                                                           \
+	/* bilinear x2 (align_corners = False), then reflection pad */                     \
+	BOTH(UPSAMPLE, upsample)                                                           \
+	/* divides by the taps inside the image (count_include_pad = False) */             \
+	BOTH(AVGPOOL, avgpool)                                                             \
+	/* (N,1,1,C) -> (N,1,1,O) */                                                       \
+	BOTH(LINEAR, linear)                                                               \
+	/* in[0] + in[1] */                                                                \
+	BOTH(ADD, add)                                                                     \
+	/* in[0], to where the caller says: the parts of a concatenation */                \
+	TRAINING(COPY, copy)                                                               \
+	/* a sample of the posterior, mu + eps exp(logvar / 2); in: mu, logvar, eps */     \
+	TRAINING(REPARAM, reparam)                                                         \
+	/* (N,h,w,1) -> scale times the mean distance of D's verdict to `target` */        \
+	TRAINING(GAN_LOSS, gan_loss)                                                       \
+	/* scale times the mean of |in[0] - in[1]|; in[1] is a constant */                 \
+	TRAINING(L1_LOSS, l1_loss)                                                         \
+	/* in: mu, logvar. scale times the sum of (mu^2 + exp(logvar) - 1 - logvar) / 2 */ \
+	TRAINING(KL_LOSS, kl_loss)
+
+#define NN_OP_NUMBER(OP, name) NN_OP_##OP,
+
 typedef enum NnOp
 {
-	NN_OP_INPUT,    /* out[0] is bound by the caller */
-	NN_OP_CONV,     /* Conv2d; in[1] >= 0: the latent joins the input's channels */
-	NN_OP_CONVT,    /* ConvTranspose2d 4x4 s2 p1 */
-	NN_OP_NORM_ACT, /* norm, then one activation chain for each of up to two readers */
-	NN_OP_UPSAMPLE, /* bilinear x2 (align_corners = False), then reflection pad */
-	NN_OP_AVGPOOL,  /* divides by the taps inside the image (count_include_pad = False) */
-	NN_OP_LINEAR,   /* (N,1,1,C) -> (N,1,1,O) */
-	NN_OP_ADD,      /* in[0] + in[1] */
-
-	/* in training only */
-	NN_OP_COPY,     /* in[0], to where the caller says: the parts of a concatenation */
-	NN_OP_REPARAM,  /* a sample of the posterior, mu + eps exp(logvar / 2); in: mu, logvar, eps */
-	NN_OP_GAN_LOSS, /* (N,h,w,1) -> scale times the mean distance of D's verdict to `target` */
-	NN_OP_L1_LOSS,  /* scale times the mean of |in[0] - in[1]|; in[1] is a constant */
-	/*
-	 * in: mu, logvar. scale times the sum of (mu^2 + exp(logvar) - 1 - logvar)
-	 * / 2
-	 */
-	NN_OP_KL_LOSS,
-	NN_OPS
+	NN_OP_INPUT,
+	NN_OPERATORS(NN_OP_NUMBER, NN_OP_NUMBER) NN_OPS
 } NnOp;
 
 #define NN_MAX_IN 3
@@ -135,5 +151,42 @@ typedef struct NnOpInfo
 } NnOpInfo;
 
 extern const NnOpInfo nn_ops[NN_OPS];
+
+/* ---- Builders ------------------------------------------------------------ */
+
+/*
+ * Each appends a node and returns the id of (the first of) its output value(s);
+ * graph.h says what happens on errors.
+ */
+extern int nn_input(struct NnGraph *g, NnShape shape, const char *name);
+extern int nn_conv(struct NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args,
+				   const char *name);
+extern int nn_convt(struct NnGraph *g, int x, int weight, int bias, const char *name);
+extern int nn_linear(struct NnGraph *g, int x, int weight, int bias, const char *name);
+extern int nn_avgpool(struct NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
+extern int nn_upsample(struct NnGraph *g, int x, int pad, const char *name);
+extern int nn_add(struct NnGraph *g, int a, int b, const char *name);
+
+/*
+ * Norm and activations of x for one or two readers. out[i] is a value of x's
+ * shape that the caller made (a view of a concatenation, say), or -1: out[0] is
+ * then a new value and out[1] absent. state holds the parameters weight, bias,
+ * running mean, running variance with NN_NORM_BATCH, which go into the node;
+ * else it may be NULL.
+ */
+extern int nn_norm_act(struct NnGraph *g, int x, const int out[2], const int state[4],
+					   const NnNormArgs *args, const char *name);
+
+/*
+ * For training. out is a value of the result's shape that the caller made, or
+ * -1: a new one. nn_input_to makes an input of a value.
+ */
+extern void nn_input_to(struct NnGraph *g, int out, const char *name);
+extern int nn_copy(struct NnGraph *g, int x, int out, const char *name);
+extern int nn_reparam(struct NnGraph *g, int mu, int logvar, int eps, int out, const char *name);
+extern int nn_gan_loss(struct NnGraph *g, int map, bool vanilla, double target, double scale,
+					   const char *name);
+extern int nn_l1_loss(struct NnGraph *g, int x, int constant, double scale, const char *name);
+extern int nn_kl_loss(struct NnGraph *g, int mu, int logvar, double scale, const char *name);
 
 #endif /* BICYCLE_NN_OPS_H */

@@ -138,6 +138,11 @@ typedef struct NnOpImpl
 	NnOpStep forward, backward;
 } NnOpImpl;
 
+/* For a device's declarations of the operators by NN_OPERATORS. */
+#define NN_DECLARE_STEPS(forward, backward)                        \
+	extern NnStatus forward(const NnOperands *op, NnError *error); \
+	extern NnStatus backward(const NnOperands *op, NnError *error);
+
 /*
  * Where an input's data is, in the device's type: images or codes from its
  * first on, dense.

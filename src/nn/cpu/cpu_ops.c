@@ -9,8 +9,9 @@
 #include "nn/cpu/cpu_run.h"
 
 void
-cpu_run_add(CpuCall *call, const NnNode *node)
+cpu_run_add(CpuCall *call, const CpuStep *step)
 {
+	const NnNode *node = &call->plan->graph->nodes[step->node];
 	NnShape s = shape_of(call->plan, node->out[0]);
 	const CpuValue *a = &call->p->values[node->in[0]], *b = &call->p->values[node->in[1]],
 				   *y = &call->p->values[node->out[0]];
@@ -29,8 +30,9 @@ cpu_run_add(CpuCall *call, const NnNode *node)
 }
 
 void
-cpu_run_avgpool(CpuCall *call, const NnNode *node)
+cpu_run_avgpool(CpuCall *call, const CpuStep *step)
 {
+	const NnNode *node = &call->plan->graph->nodes[step->node];
 	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
 	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
 
@@ -72,8 +74,9 @@ upsample_axis(int i, int pad, int extent, int *first, int *second, float *weight
 }
 
 void
-cpu_run_upsample(CpuCall *call, const NnNode *node)
+cpu_run_upsample(CpuCall *call, const CpuStep *step)
 {
+	const NnNode *node = &call->plan->graph->nodes[step->node];
 	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
 	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
 

@@ -12,6 +12,8 @@
 #include "nn/cpu/cpu_run.h"
 #include "nn/cpu/cpu_finish.h"
 
+#include "common/invariant.h"
+
 #include <omp.h>
 #include <string.h>
 
@@ -235,8 +237,8 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 	return f;
 }
 
-static void
-run_conv(CpuCall *call, const CpuStep *step)
+void
+cpu_run_conv(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const NnNode *end = &call->plan->graph->nodes[step->end];
@@ -264,8 +266,14 @@ run_conv(CpuCall *call, const CpuStep *step)
 	}
 }
 
-static void
-run_norm_act(CpuCall *call, const CpuStep *step)
+void
+cpu_run_convt(CpuCall *call, const CpuStep *step)
+{
+	cpu_run_conv(call, step);
+}
+
+void
+cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const CpuLayer *layer = &call->packed->layers[step->node];
@@ -290,41 +298,19 @@ run_norm_act(CpuCall *call, const CpuStep *step)
 
 /* ---- Running ------------------------------------------------------------- */
 
-static void
-run_step(CpuCall *call, const CpuStep *step)
-{
-	const NnNode *node = &call->plan->graph->nodes[step->node];
+#define CPU_RUN_ROW(OP, name) [NN_OP_##OP] = cpu_run_##name,
 
-	switch (node->op)
-	{
-		case NN_OP_CONV:
-		case NN_OP_CONVT:
-			run_conv(call, step);
-			break;
-		case NN_OP_NORM_ACT:
-			run_norm_act(call, step);
-			break;
-		case NN_OP_UPSAMPLE:
-			cpu_run_upsample(call, node);
-			break;
-		case NN_OP_AVGPOOL:
-			cpu_run_avgpool(call, node);
-			break;
-		case NN_OP_LINEAR:
-			cpu_run_linear(call, step);
-			break;
-		case NN_OP_ADD:
-			cpu_run_add(call, node);
-			break;
-		case NN_OP_INPUT:
-		case NN_OP_COPY: /* this and those below: in training only */
-		case NN_OP_REPARAM:
-		case NN_OP_GAN_LOSS:
-		case NN_OP_L1_LOSS:
-		case NN_OP_KL_LOSS:
-		case NN_OPS:
-			break;
-	}
+static void (*const operators[NN_OPS])(CpuCall *call, const CpuStep *step) = {
+	NN_OPERATORS(CPU_RUN_ROW, CPU_RUN_NONE)
+};
+
+static void
+run_operator(CpuCall *call, const CpuStep *step)
+{
+	NnOp op = call->plan->graph->nodes[step->node].op;
+
+	INVARIANT(operators[op]); /* what only training has is in no graph here */
+	operators[op](call, step);
 }
 
 /*
@@ -425,7 +411,7 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 		{
 #pragma omp master
 			nn_progress(base);
-			run_step(&call, &call.p->steps[i]);
+			run_operator(&call, &call.p->steps[i]);
 		}
 	}
 	if (call.failed != dnnl_success)

@@ -102,11 +102,13 @@ latent_floats(const CpuLayer *layer)
 extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed,
 								   NnError *error);
 
-/* cpu_ops.c; called by all threads of the team, as cpu_run_tiles is */
-extern void cpu_run_add(CpuCall *call, const NnNode *node);
-extern void cpu_run_avgpool(CpuCall *call, const NnNode *node);
-extern void cpu_run_upsample(CpuCall *call, const NnNode *node);
-extern void cpu_run_linear(CpuCall *call, const CpuStep *step);
+/*
+ * The operators: cpu_run.c, cpu_ops.c; called by all threads of the team, as
+ * cpu_run_tiles is
+ */
+#define CPU_RUN_DECLARE(OP, name) extern void cpu_run_##name(CpuCall *call, const CpuStep *step);
+#define CPU_RUN_NONE(OP, name)
+NN_OPERATORS(CPU_RUN_DECLARE, CPU_RUN_NONE)
 
 /* cpu_tiles.c */
 extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v,

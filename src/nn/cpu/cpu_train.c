@@ -17,20 +17,9 @@
 
 /* ---- Operators ----------------------------------------------------------- */
 
-static const NnOpImpl operators[NN_OPS] = {
-	[NN_OP_CONV] = { cpu_train_conv, cpu_train_conv_backward },
-	[NN_OP_CONVT] = { cpu_train_convt, cpu_train_convt_backward },
-	[NN_OP_LINEAR] = { cpu_train_conv, cpu_train_conv_backward },
-	[NN_OP_NORM_ACT] = { cpu_train_norm_act, cpu_train_norm_act_backward },
-	[NN_OP_UPSAMPLE] = { cpu_train_upsample, cpu_train_upsample_backward },
-	[NN_OP_AVGPOOL] = { cpu_train_avgpool, cpu_train_avgpool_backward },
-	[NN_OP_ADD] = { cpu_train_add, cpu_train_add_backward },
-	[NN_OP_COPY] = { cpu_train_add, cpu_train_add_backward },
-	[NN_OP_REPARAM] = { cpu_train_reparam, cpu_train_reparam_backward },
-	[NN_OP_GAN_LOSS] = { cpu_train_loss, cpu_train_loss_backward },
-	[NN_OP_L1_LOSS] = { cpu_train_loss, cpu_train_loss_backward },
-	[NN_OP_KL_LOSS] = { cpu_train_loss, cpu_train_loss_backward },
-};
+#define CPU_TRAIN_ROW(OP, name) [NN_OP_##OP] = { cpu_train_##name, cpu_train_##name##_backward },
+
+static const NnOpImpl operators[NN_OPS] = { NN_OPERATORS(CPU_TRAIN_ROW, CPU_TRAIN_ROW) };
 
 /* ---- Primitives ---------------------------------------------------------- */
 

@@ -59,26 +59,10 @@ cpu_team(const NnOperands *op, size_t operations)
 /* cpu_train_conv.c */
 extern bool cpu_train_can_conv(const NnNode *node);
 extern size_t cpu_train_latents(const NnGraph *g, const NnNode *node);
-extern NnStatus cpu_train_conv(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_conv_backward(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_convt(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_convt_backward(const NnOperands *op, NnError *error);
 
-/* cpu_train_norm.c */
-extern NnStatus cpu_train_norm_act(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_norm_act_backward(const NnOperands *op, NnError *error);
-
-/* cpu_train_ops.c */
-extern NnStatus cpu_train_upsample(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_upsample_backward(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_avgpool(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_avgpool_backward(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_add(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_add_backward(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_reparam(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_reparam_backward(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_loss(const NnOperands *op, NnError *error);
-extern NnStatus cpu_train_loss_backward(const NnOperands *op, NnError *error);
+/* The operators: cpu_train_conv.c, cpu_train_norm.c, cpu_train_ops.c. */
+#define CPU_TRAIN_DECLARE(OP, name) NN_DECLARE_STEPS(cpu_train_##name, cpu_train_##name##_backward)
+NN_OPERATORS(CPU_TRAIN_DECLARE, CPU_TRAIN_DECLARE)
 
 /* cpu_train.c */
 extern const NnTrainDevice cpu_train_device;

@@ -757,6 +757,18 @@ cpu_train_conv_backward(const NnOperands *op, NnError *error)
 	return NN_OK;
 }
 
+NnStatus
+cpu_train_linear(const NnOperands *op, NnError *error)
+{
+	return cpu_train_conv(op, error);
+}
+
+NnStatus
+cpu_train_linear_backward(const NnOperands *op, NnError *error)
+{
+	return cpu_train_conv_backward(op, error);
+}
+
 /* ---- Transposed convolution ---------------------------------------------- */
 
 /* x (N, H, W, C) -> y (N, 2H, 2W, O) */

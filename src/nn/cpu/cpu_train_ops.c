@@ -232,6 +232,18 @@ cpu_train_add_backward(const NnOperands *op, NnError *error)
 	return NN_OK;
 }
 
+NnStatus
+cpu_train_copy(const NnOperands *op, NnError *error)
+{
+	return cpu_train_add(op, error);
+}
+
+NnStatus
+cpu_train_copy_backward(const NnOperands *op, NnError *error)
+{
+	return cpu_train_add_backward(op, error);
+}
+
 /* ---- The sample of a posterior ------------------------------------------- */
 
 /* Element i of a map in the order (n, y, x, c). */
@@ -285,67 +297,118 @@ cpu_train_reparam_backward(const NnOperands *op, NnError *error)
 
 /* ---- Losses -------------------------------------------------------------- */
 
-static double
-loss_term(const NnOperands *op, size_t i)
-{
-	double x = *number_at(&op->in[0], i), target = op->node->loss.target, logvar;
+/*
+ * A loss is the sum of a term for each number of in[0], times a factor;
+ * backward, a function gives each term's gradients, times the factor.
+ */
+typedef double (*LossTerm)(const NnOperands *op, size_t i);
+typedef void (*LossSlope)(const NnOperands *op, size_t i, double factor);
 
-	switch (op->node->op)
-	{
-		case NN_OP_GAN_LOSS:
-			if (op->node->loss.vanilla)
-				return fmax(x, 0) - x * target + log1p(exp(-fabs(x)));
-			return (x - target) * (x - target);
-		case NN_OP_L1_LOSS:
-			return fabs(x - *number_at(&op->in[1], i));
-		default:
-			logvar = *number_at(&op->in[1], i);
-			return -0.5 * (1 + logvar - x * x - exp(logvar));
-	}
-}
-
-/* The sum of a loss's terms, or their mean. */
-NnStatus
-cpu_train_loss(const NnOperands *op, NnError *error)
+static NnStatus
+sum_loss(const NnOperands *op, LossTerm term, double count)
 {
-	size_t n = map_count(&op->in[0]);
 	double sum = 0;
 
-	for (size_t i = 0; i < n; i++)
-		sum += loss_term(op, i);
-	op->out[0].f32[0] =
-		(float) (op->node->loss.scale * sum / (op->node->op == NN_OP_KL_LOSS ? 1 : n));
+	for (size_t i = 0; i < map_count(&op->in[0]); i++)
+		sum += term(op, i);
+	op->out[0].f32[0] = (float) (op->node->loss.scale * sum / count);
 	return NN_OK;
 }
 
-NnStatus
-cpu_train_loss_backward(const NnOperands *op, NnError *error)
+static NnStatus
+spread_loss(const NnOperands *op, LossSlope slope, double count)
 {
-	size_t n = map_count(&op->in[0]);
-	double factor = op->node->loss.scale / (op->node->op == NN_OP_KL_LOSS ? 1 : n);
-
-	for (size_t i = 0; i < n; i++)
-	{
-		double x = *number_at(&op->in[0], i), target = op->node->loss.target, d;
-
-		switch (op->node->op)
-		{
-			case NN_OP_GAN_LOSS:
-				give_gradient(op, 0, i,
-							  factor * (op->node->loss.vanilla ? 1 / (1 + exp(-x)) - target
-															   : 2 * (x - target)));
-				break;
-			case NN_OP_L1_LOSS:
-				d = x - *number_at(&op->in[1], i);
-				give_gradient(op, 0, i, d > 0 ? factor : d < 0 ? -factor : 0);
-				break;
-			default:
-				if (op->din[0].data)
-					give_gradient(op, 0, i, factor * x);
-				if (op->din[1].data)
-					give_gradient(op, 1, i, factor * (exp(*number_at(&op->in[1], i)) - 1) / 2);
-				break;
-		}
-	}
+	for (size_t i = 0; i < map_count(&op->in[0]); i++)
+		slope(op, i, op->node->loss.scale / count);
 	return NN_OK;
+}
+
+static double
+gan_term(const NnOperands *op, size_t i)
+{
+	double x = *number_at(&op->in[0], i), target = op->node->loss.target;
+
+	if (op->node->loss.vanilla)
+		return fmax(x, 0) - x * target + log1p(exp(-fabs(x)));
+	return (x - target) * (x - target);
+}
+
+static void
+gan_slope(const NnOperands *op, size_t i, double factor)
+{
+	double x = *number_at(&op->in[0], i), target = op->node->loss.target;
+
+	give_gradient(op, 0, i,
+				  factor *
+					  (op->node->loss.vanilla ? 1 / (1 + exp(-x)) - target : 2 * (x - target)));
+}
+
+NnStatus
+cpu_train_gan_loss(const NnOperands *op, NnError *error)
+{
+	return sum_loss(op, gan_term, map_count(&op->in[0]));
+}
+
+NnStatus
+cpu_train_gan_loss_backward(const NnOperands *op, NnError *error)
+{
+	return spread_loss(op, gan_slope, map_count(&op->in[0]));
+}
+
+static double
+l1_term(const NnOperands *op, size_t i)
+{
+	double x = *number_at(&op->in[0], i);
+
+	return fabs(x - *number_at(&op->in[1], i));
+}
+
+static void
+l1_slope(const NnOperands *op, size_t i, double factor)
+{
+	double x = *number_at(&op->in[0], i), d = x - *number_at(&op->in[1], i);
+
+	give_gradient(op, 0, i, d > 0 ? factor : d < 0 ? -factor : 0);
+}
+
+NnStatus
+cpu_train_l1_loss(const NnOperands *op, NnError *error)
+{
+	return sum_loss(op, l1_term, map_count(&op->in[0]));
+}
+
+NnStatus
+cpu_train_l1_loss_backward(const NnOperands *op, NnError *error)
+{
+	return spread_loss(op, l1_slope, map_count(&op->in[0]));
+}
+
+static double
+kl_term(const NnOperands *op, size_t i)
+{
+	double mu = *number_at(&op->in[0], i), logvar = *number_at(&op->in[1], i);
+
+	return -0.5 * (1 + logvar - mu * mu - exp(logvar));
+}
+
+static void
+kl_slope(const NnOperands *op, size_t i, double factor)
+{
+	if (op->din[0].data)
+		give_gradient(op, 0, i, factor * (double) *number_at(&op->in[0], i));
+	if (op->din[1].data)
+		give_gradient(op, 1, i, factor * (exp(*number_at(&op->in[1], i)) - 1) / 2);
+}
+
+/* A sum, not a mean. */
+NnStatus
+cpu_train_kl_loss(const NnOperands *op, NnError *error)
+{
+	return sum_loss(op, kl_term, 1);
+}
+
+NnStatus
+cpu_train_kl_loss_backward(const NnOperands *op, NnError *error)
+{
+	return spread_loss(op, kl_slope, 1);
 }

@@ -139,11 +139,24 @@ conv_step(const Launch *l, const CudaStep *step)
 			   : status;
 }
 
+static NnStatus
+convt_step(const Launch *l, const CudaStep *step)
+{
+	return conv_step(l, step);
+}
+
+static NnStatus
+norm_act_step(const Launch *l, const CudaStep *step)
+{
+	return finish_conv(l, step, l->slot->values[node_at(l, step->node)->in[0]]);
+}
+
 /* ---- The rest ------------------------------------------------------------ */
 
 static NnStatus
-avgpool_step(const Launch *l, const NnNode *node)
+avgpool_step(const Launch *l, const CudaStep *step)
 {
+	const NnNode *node = node_at(l, step->node);
 	NnShape in = cuda_shape(l->p->plan, node->in[0]), out = cuda_shape(l->p->plan, node->out[0]);
 	KernelPool pool = {
 		.n = in.n,
@@ -181,8 +194,9 @@ linear_step(const Launch *l, const CudaStep *step)
 }
 
 static NnStatus
-upsample_step(const Launch *l, const NnNode *node)
+upsample_step(const Launch *l, const CudaStep *step)
 {
+	const NnNode *node = node_at(l, step->node);
 	NnShape in = cuda_shape(l->p->plan, node->in[0]);
 
 	return launched(l, kernel_upsample(l->device->compute, &l->slot->values[node->in[0]],
@@ -191,8 +205,9 @@ upsample_step(const Launch *l, const NnNode *node)
 }
 
 static NnStatus
-add_step(const Launch *l, const NnNode *node)
+add_step(const Launch *l, const CudaStep *step)
 {
+	const NnNode *node = node_at(l, step->node);
 	const KernelMap *values = l->slot->values;
 	NnShape s = cuda_shape(l->p->plan, node->out[0]);
 
@@ -200,30 +215,25 @@ add_step(const Launch *l, const NnNode *node)
 								  &values[node->out[0]], pixels_of(s), s.c));
 }
 
+/*
+ * Operators of inference: NAME_step of each, by the list of ops.h; in training
+ * there are none yet.
+ */
+#define STEP_ROW(OP, name) [NN_OP_##OP] = name##_step,
+#define NO_STEP(OP, name)
+
+static NnStatus (*const operators[NN_OPS])(const Launch *l, const CudaStep *step) = {
+	NN_OPERATORS(STEP_ROW, NO_STEP)
+};
+
 static NnStatus
 cuda_run_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 
-	switch (node->op)
-	{
-		case NN_OP_CONV:
-		case NN_OP_CONVT:
-			return conv_step(l, step);
-		case NN_OP_NORM_ACT:
-			return finish_conv(l, step, l->slot->values[node->in[0]]);
-		case NN_OP_UPSAMPLE:
-			return upsample_step(l, node);
-		case NN_OP_AVGPOOL:
-			return avgpool_step(l, node);
-		case NN_OP_LINEAR:
-			return linear_step(l, step);
-		case NN_OP_ADD:
-			return add_step(l, node);
-		default:
-			return nn_fail(l->error, NN_EUNSUPPORTED, "layer \"%s\" is for training only",
-						   node->name);
-	}
+	if (operators[node->op])
+		return operators[node->op](l, step);
+	return nn_fail(l->error, NN_EUNSUPPORTED, "layer \"%s\" is for training only", node->name);
 }
 
 /* Copies ports to or from the arena, where kernels do not use them in place. */

@@ -22,30 +22,8 @@ extern const NnTrainDevice ref_train_device;
 extern double ref_act(NnActKind kind, double x);
 extern double ref_act_slope(NnActKind kind, double x); /* its derivative, at 0 that of PyTorch */
 
-/*
- * Operators: each backward adds to what is in its gradients.
- */
-extern NnStatus ref_conv(const NnOperands *op, NnError *error);
-extern NnStatus ref_conv_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_convt(const NnOperands *op, NnError *error);
-extern NnStatus ref_convt_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_norm_act(const NnOperands *op, NnError *error);
-extern NnStatus ref_norm_act_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_upsample(const NnOperands *op, NnError *error);
-extern NnStatus ref_upsample_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_avgpool(const NnOperands *op, NnError *error);
-extern NnStatus ref_avgpool_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_add(const NnOperands *op, NnError *error);
-extern NnStatus ref_add_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_copy(const NnOperands *op, NnError *error);
-extern NnStatus ref_copy_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_reparam(const NnOperands *op, NnError *error);
-extern NnStatus ref_reparam_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_gan_loss(const NnOperands *op, NnError *error);
-extern NnStatus ref_gan_loss_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_l1_loss(const NnOperands *op, NnError *error);
-extern NnStatus ref_l1_loss_backward(const NnOperands *op, NnError *error);
-extern NnStatus ref_kl_loss(const NnOperands *op, NnError *error);
-extern NnStatus ref_kl_loss_backward(const NnOperands *op, NnError *error);
+/* Each backward adds to what is in its gradients. */
+#define REF_DECLARE(OP, name) NN_DECLARE_STEPS(ref_##name, ref_##name##_backward)
+NN_OPERATORS(REF_DECLARE, REF_DECLARE)
 
 #endif /* BICYCLE_REF_H */

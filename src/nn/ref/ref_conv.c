@@ -244,7 +244,7 @@ ref_window(const NnOperands *op)
 
 /*
  * x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N,
- * H', W', O). A linear layer is the same on one pixel, with w (O, C).
+ * H', W', O)
  */
 NnStatus
 ref_conv(const NnOperands *op, NnError *error)
@@ -309,6 +309,19 @@ ref_conv_backward(const NnOperands *op, NnError *error)
 	if (op->in[1].data && xz.data != op->in[0].data)
 		free(xz.data);
 	return status;
+}
+
+/* On one pixel: x (N, 1, 1, C), w (O, C), b (O) -> y (N, 1, 1, O) */
+NnStatus
+ref_linear(const NnOperands *op, NnError *error)
+{
+	return ref_conv(op, error);
+}
+
+NnStatus
+ref_linear_backward(const NnOperands *op, NnError *error)
+{
+	return ref_conv_backward(op, error);
 }
 
 /* ---- Transposed convolution ---------------------------------------------- */

@@ -11,20 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-const NnOpImpl ref_ops[NN_OPS] = {
-	[NN_OP_CONV] = { ref_conv, ref_conv_backward },
-	[NN_OP_CONVT] = { ref_convt, ref_convt_backward },
-	[NN_OP_NORM_ACT] = { ref_norm_act, ref_norm_act_backward },
-	[NN_OP_UPSAMPLE] = { ref_upsample, ref_upsample_backward },
-	[NN_OP_AVGPOOL] = { ref_avgpool, ref_avgpool_backward },
-	[NN_OP_LINEAR] = { ref_conv, ref_conv_backward },
-	[NN_OP_ADD] = { ref_add, ref_add_backward },
-	[NN_OP_COPY] = { ref_copy, ref_copy_backward },
-	[NN_OP_REPARAM] = { ref_reparam, ref_reparam_backward },
-	[NN_OP_GAN_LOSS] = { ref_gan_loss, ref_gan_loss_backward },
-	[NN_OP_L1_LOSS] = { ref_l1_loss, ref_l1_loss_backward },
-	[NN_OP_KL_LOSS] = { ref_kl_loss, ref_kl_loss_backward },
-};
+#define REF_ROW(OP, name) [NN_OP_##OP] = { ref_##name, ref_##name##_backward },
+
+const NnOpImpl ref_ops[NN_OPS] = { NN_OPERATORS(REF_ROW, REF_ROW) };
 
 static void
 ref_train_release(NnDevice *device, NnTraining *training)
