@@ -63,7 +63,7 @@
 
 /*
  * What a training engine says to be "ready" as: its version and protocol, both
- * of which must be the trainer's. It is this connection's HELLO.
+ * of which must be its worker's. It is this connection's HELLO.
  */
 #define BICYCLE_TRAIN_GREETING "training engine %s protocol %d"
 

@@ -140,7 +140,7 @@ call_check(const Call *call)
 
 /*
  * R3 of common/invariant.h: the list and its members. They are in the order in
- * which they were opened, but that of a trainer, which has no number.
+ * which they were opened, but that of a job worker, which has no number.
  */
 static void
 calls_check(void)

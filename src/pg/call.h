@@ -79,7 +79,7 @@ extern bool call_read(Call *call, void *bytes, size_t length);
 extern bool call_read_end(Call *call); /* 08P01 if there is more */
 
 /*
- * In a trainer: opens the stream to its training engine, which starts as
+ * In a job worker: opens the stream to its training engine, which starts as
  * TRAIN_BEGIN. call_write and call_end as above; call_send adds a whole frame
  * once there is room. Freeing the call ends nothing in the engine.
  */

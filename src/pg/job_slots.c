@@ -90,6 +90,22 @@ slot_for(BicycleShared *shared, Oid database, int64 job)
 	return slot;
 }
 
+/* Under the lock: R1 and R3. */
+static void
+check_slots(const BicycleShared *shared)
+{
+	for (int i = 0; i < JOB_SLOTS; i++)
+	{
+		const JobSlot *slot = &shared->jobs[i];
+
+		INVARIANT(slot->pid == 0 || slot->registered_ms != 0);
+		INVARIANT(!slot->interrupted || slot->pid != 0);
+		for (int j = 0; j < i && slot->registered_ms != 0; j++)
+			INVARIANT(shared->jobs[j].registered_ms == 0 || shared->jobs[j].job != slot->job ||
+					  shared->jobs[j].database != slot->database);
+	}
+}
+
 int
 job_slots_used(void)
 {
@@ -147,6 +163,7 @@ job_slot_register(const JobStart *start)
 		slot->job = start->job;
 		slot->registered_ms = monotonic_ms();
 	}
+	check_slots(shared);
 	LWLockRelease(&shared->lock);
 	bgworker_fill(&worker, "bicycle trainer", "bicycle_trainer_main", true);
 	snprintf(worker.bgw_name, BGW_MAXLEN, "bicycle trainer of job " INT64_FORMAT, start->job);
@@ -187,6 +204,7 @@ job_slot_claim(Oid database, int64 job)
 		slot->pid = MyProcPid;
 		my_slot = slot;
 	}
+	check_slots(shared);
 	LWLockRelease(&shared->lock);
 	if (my_slot)
 		before_shmem_exit(release_slot, (Datum) 0);

@@ -21,7 +21,7 @@ extern bool model_stream_load(const Model *model);
 extern bytea *model_stream_export(const Model *model, const char *network, const char *format);
 
 /*
- * In a trainer: opens TRAIN_BEGIN and sends a version's tensors. head's
+ * In a job worker: opens TRAIN_BEGIN and sends a version's tensors. head's
  * stream_length, options_length and start are filled here. If the connection
  * was lost meanwhile, the call says so when it is used next.
  */

@@ -531,7 +531,7 @@ session_open(bool missing_ok)
 	if (session_is_open())
 		return true;
 	if (training)
-		elog(ERROR, "a trainer has no other engine than its own");
+		elog(ERROR, "a job worker has no other engine than its own");
 	session_drop(false); /* an interrupt may have left it half open */
 	if (!IsUnderPostmaster || IsBinaryUpgrade)
 		report_no_engine("The server runs in single-user or upgrade mode.");

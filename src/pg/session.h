@@ -32,9 +32,9 @@ extern bool session_open(bool missing_ok);
 extern bool session_is_open(void);
 
 /*
- * In a trainer: makes one end of a socket pair this process's only connection,
- * for good. There is no HELLO. Frames of the training engine go to `frame`; an
- * ERROR drops the connection and is raised.
+ * In a job worker: makes one end of a socket pair this process's only
+ * connection, for good. There is no HELLO. Frames of the training engine go to
+ * `frame`; an ERROR drops the connection and is raised.
  */
 extern void session_adopt(int fd, SessionFrame frame);
 extern bool session_is_training(void);
