@@ -3,10 +3,11 @@
  *	  What a training engine says, and what is made of it: losses, previews,
  *	  notes, checkpoints, the final version.
  *
- * Frames may arrive at any time, also while a transaction is open, so they are
- * first collected in `messages`, which the run's memory context owns; streams
- * go to temporary files. job_frames_handle takes them from there in the order
- * of arrival, each in a short transaction of its own.
+ * R1 Frames may arrive at any time, also while a transaction is open. They are
+ *    collected in `messages`, which the run's memory context owns; streams go
+ *    to temporary files.
+ * R2 job_frames_handle takes them from there in the order of arrival, each in a
+ *    short transaction of its own.
  */
 #include "job_worker.h"
 
@@ -23,7 +24,6 @@
 #include "monotonic.h"
 #include "session.h"
 
-#define CHECKPOINTS "bicycle_training_checkpoints"
 #define CHECKPOINTS_KEPT 2
 
 /* A frame that has come, in the order of arrival. */
@@ -178,7 +178,7 @@ handle_losses(const Message *m)
 		param_add_long(&p, losses.iteration);
 		param_add_text(&p, bicycle_loss_names[i]);
 		param_add(&p, FLOAT8OID, Float8GetDatum(losses.value[i]));
-		job_worker_run("bicycle_training_losses",
+		job_worker_run(JOB_LOSSES,
 					   "INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
 					   " ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
 					   SPI_OK_INSERT, &p);
@@ -211,7 +211,7 @@ handle_preview(const Message *m)
 	job_worker_params(&p);
 	param_add_long(&p, preview.iteration);
 	param_add_bytes(&p, m->body + sizeof(preview), m->length - sizeof(preview));
-	job_worker_run("bicycle_training_previews",
+	job_worker_run(JOB_PREVIEWS,
 				   "INSERT INTO %s (job, iteration, image) VALUES ($1, $2, $3)"
 				   " ON CONFLICT (job, iteration) DO UPDATE SET image = EXCLUDED.image",
 				   SPI_OK_INSERT, &p);
@@ -259,8 +259,8 @@ handle_checkpoint(const Message *m)
 	chunk = palloc(VARHDRSZ + BICYCLE_CHUNK_BYTES);
 	job_worker_params(&p);
 	param_add_long(&p, checkpoint.iteration);
-	job_worker_run(CHECKPOINTS, "DELETE FROM %s WHERE job = $1 AND iteration >= $2", SPI_OK_DELETE,
-				   &p);
+	job_worker_run(JOB_CHECKPOINTS, "DELETE FROM %s WHERE job = $1 AND iteration >= $2",
+				   SPI_OK_DELETE, &p);
 	param_add_int(&p, 0);
 	param_add(&p, BYTEAOID, PointerGetDatum(chunk));
 	for (int number = 0; left > 0; number++)
@@ -271,7 +271,7 @@ handle_checkpoint(const Message *m)
 			elog(ERROR, "could not read back a checkpoint");
 		SET_VARSIZE(chunk, VARHDRSZ + n);
 		p.values[2] = Int32GetDatum(number);
-		job_worker_run(CHECKPOINTS,
+		job_worker_run(JOB_CHECKPOINTS,
 					   "INSERT INTO %s (job, iteration, chunk, data) VALUES ($1, $2, $3, $4)",
 					   SPI_OK_INSERT, &p);
 		left -= n;
@@ -279,7 +279,7 @@ handle_checkpoint(const Message *m)
 	p.n = 1;
 	param_add_int(&p, CHECKPOINTS_KEPT);
 	job_worker_run(
-		CHECKPOINTS,
+		JOB_CHECKPOINTS,
 		"DELETE FROM %1$s WHERE job = $1 AND iteration NOT IN"
 		" (SELECT DISTINCT iteration FROM %1$s WHERE job = $1 ORDER BY iteration DESC LIMIT $2)",
 		SPI_OK_DELETE, &p);
@@ -331,7 +331,7 @@ handle_done(const Message *m)
 						  pnstrdup(m->body + sizeof(head), head.config_length), m->stream,
 						  &job_worker.job.start_version);
 	job_worker_params(&p);
-	job_worker_run(CHECKPOINTS, "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE, &p);
+	job_worker_run(JOB_CHECKPOINTS, "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE, &p);
 	param_add_int(&p, version);
 	param_add_state(&p, JOB_DONE);
 	param_add_state(&p, JOB_RUNNING);

@@ -1,15 +1,15 @@
 /*
  * job_pairs.c
- *	  The first part of the run of a job's worker: what the engine is given to
- *	  train from, weights and pairs.
+ *	  The first part of a run: what the engine is given to train from, weights
+ *	  and pairs.
  *
- * One transaction of the job's owner reads all of it and streams it row by row:
- * privileges and row security of the moment hold, and memory is that of one
- * row. It is read-only, and over before training starts. Who stops the job
- * meanwhile interrupts it (job_worker.c).
- *
- * A job that has trained all its iterations, and could not store the model,
- * needs its last checkpoint only.
+ * R1 One transaction of the job's owner reads all of it, and streams it row by
+ *    row. Privileges and row security of the moment hold; memory is that of one
+ *    row.
+ * R2 It is read-only, and over before training starts.
+ * R3 Who stops the job meanwhile interrupts it (job_worker_stop.c).
+ * R4 A job that has trained all its iterations, and could not store the model,
+ *    needs its last checkpoint only.
  */
 #include "job_worker.h"
 
@@ -30,7 +30,6 @@
 
 #define MB ((uint64) 1024 * 1024)
 #define SPILL_DIRECTORY "base/pgsql_tmp"
-#define CHECKPOINTS "bicycle_training_checkpoints"
 
 static void
 report_checkpoint(const char *how)
@@ -52,7 +51,7 @@ send_checkpoint(BicycleTrainBegin *head)
 
 	job_worker_params(&p);
 	param_add_long(&p, job_worker.job.checkpoint);
-	job_worker_run(CHECKPOINTS,
+	job_worker_run(JOB_CHECKPOINTS,
 				   "SELECT coalesce(sum(octet_length(data)), 0)::int8, count(*)::int4 FROM %s"
 				   " WHERE job = $1 AND iteration = $2",
 				   SPI_OK_SELECT, &p);
@@ -70,7 +69,7 @@ send_checkpoint(BicycleTrainBegin *head)
 		bytea *data;
 
 		p.values[2] = Int32GetDatum(chunk);
-		job_worker_run(CHECKPOINTS,
+		job_worker_run(JOB_CHECKPOINTS,
 					   "SELECT data FROM %s WHERE job = $1 AND iteration = $2 AND chunk = $3",
 					   SPI_OK_SELECT, &p);
 		if (SPI_processed != 1)

@@ -200,10 +200,10 @@ return_to_checkpoint(void)
 
 	job_worker_params(&p);
 	param_add_long(&p, job_worker.job.checkpoint);
-	job_worker_run("bicycle_training_losses", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
-				   SPI_OK_DELETE, &p);
-	job_worker_run("bicycle_training_previews", "DELETE FROM %s WHERE job = $1 AND iteration > $2",
-				   SPI_OK_DELETE, &p);
+	job_worker_run(JOB_LOSSES, "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE,
+				   &p);
+	job_worker_run(JOB_PREVIEWS, "DELETE FROM %s WHERE job = $1 AND iteration > $2", SPI_OK_DELETE,
+				   &p);
 	job_worker_update("UPDATE %s SET iteration = $2 WHERE job = $1", &p);
 }
 

@@ -15,7 +15,11 @@
 #include "catalog_run.h"
 #include "common/job_state.h"
 
+/* The tables of jobs. */
 #define JOBS "bicycle_training_jobs"
+#define JOB_LOSSES "bicycle_training_losses"
+#define JOB_PREVIEWS "bicycle_training_previews"
+#define JOB_CHECKPOINTS "bicycle_training_checkpoints"
 
 #define JOB_TRIES 5 /* starts of a worker without a checkpoint in between */
 

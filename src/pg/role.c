@@ -3,17 +3,15 @@
  *	  The type bicycle_role: the role that a job belongs to, under whatever name
  *	  it has at the moment.
  *
- * Here a role is its OID, which no renaming changes. Outside this cluster, in a
- * dump or at a subscriber, only a name tells who it is. pg_dump copies rows as
- * they are, so a name beside the OID would be that of the last time somebody
- * wrote the row, and by now perhaps another role's. A value of this type is an
- * OID that is written as the name of that moment, and found by its name when it
- * is read. PostgreSQL's own regrole does the same, but a row with the name of a
- * role that is not there could not be restored at all. Such a name is kept
- * instead, and is the role of that name as soon as there is one.
- *
- * A role that was dropped is written as the empty string, which is no role's
- * name: whoever is given its name later does not get what it had.
+ * R1 Here a role is its OID, which no renaming changes. Outside this cluster,
+ *    in a dump or at a subscriber, only a name tells who it is. So a value is
+ *    an OID that is written as the name of that moment, and found by its name
+ *    when it is read. A name beside the OID would be that of the last time
+ *    somebody wrote the row, and by now perhaps another role's.
+ * R2 A name without a role is kept, and is the role of that name as soon as
+ *    there is one. A row of PostgreSQL's regrole could not be restored at all.
+ * R3 A role that was dropped is written as the empty string, which is no role's
+ *    name: whoever is given its name later does not get what it had.
  *
  * Values are palloc'ed by the functions that make them. Nothing is kept between
  * calls.

@@ -1,13 +1,12 @@
 /*
  * shared.c
- *	  The few kilobytes that all processes share: who supervises, whether the
- *	  engine is there, which requests are refused.
+ *	  The few kilobytes that all processes share: shared.h.
  *
- * The memory comes from ShmemInitStruct; if the library is not preloaded it
- * comes out of the slack that PostgreSQL leaves for small extensions, so that
- * bicycle works without shared_preload_libraries. Every process attaches for
- * itself on first use and the postmaster never does: after a crash the segment
- * is made anew, and no stale pointer can be inherited.
+ * R1 The memory comes from ShmemInitStruct. If the library is not preloaded it
+ *    comes out of the slack that PostgreSQL leaves for small extensions.
+ * R2 Every process attaches for itself on first use, and the postmaster never
+ *    does. After a crash the segment is made anew, and no stale pointer can be
+ *    inherited.
  */
 #include "shared.h"
 
@@ -15,6 +14,7 @@
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
+#include "common/invariant.h"
 #include "monotonic.h"
 
 static BicycleShared *shared = NULL;
@@ -42,7 +42,7 @@ shared_attach(void)
 
 	if (shared)
 		return shared;
-	Assert(IsUnderPostmaster);
+	INVARIANT(IsUnderPostmaster);
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("bicycle", sizeof(BicycleShared), &found);
 	if (!found)

@@ -3,10 +3,11 @@
  *	  bicycle_train, pause, resume, cancel, wait, loss_plot: training jobs as
  *	  SQL sees them.
  *
- * bicycle_train checks all that can be checked at the call, as the caller, and
- * writes a row; its worker (job_worker.c) is registered at once and waits for
- * the end of the transaction. The others change what the row wants, and the
- * worker looks at it when they commit. Nothing here talks to a worker.
+ * R1 bicycle_train checks all that can be checked at the call, as the caller,
+ *    and writes a row. The job's worker is registered at once, and waits for
+ *    the end of the transaction.
+ * R2 The others change what the row wants. The worker looks at it when they
+ *    commit; nothing here talks to a worker.
  */
 #include "bicycle.h"
 
@@ -345,7 +346,7 @@ last_checkpoint(int64 job)
 	Params p = { 0 };
 
 	param_add_long(&p, job);
-	(void) catalog_run(AS_OWNER, "bicycle_training_checkpoints",
+	(void) catalog_run(AS_OWNER, JOB_CHECKPOINTS,
 					   "SELECT coalesce(max(iteration), 0) FROM %s WHERE job = $1", SPI_OK_SELECT,
 					   &p);
 	return result_long(0, 1);
@@ -557,7 +558,7 @@ append_series(StringInfo out, int64 job)
 	param_add_long(&p, job);
 	param_add_int(&p, PLOT_POINTS);
 	n = catalog_run(
-		AS_OWNER, "bicycle_training_losses",
+		AS_OWNER, JOB_LOSSES,
 		"SELECT name, avg(iteration)::float8, avg(value) FROM"
 		" (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER "
 		"(PARTITION BY name) AS part FROM %s WHERE job = $1"
