@@ -51,29 +51,11 @@ param_add_state(Params *p, JobState state)
 
 /* ---- Rows ---------------------------------------------------------------- */
 
-static int64
-read_LONG(uint64 row, int column)
-{
-	return result_long(row, column);
-}
-
-static char *
-read_TEXT(uint64 row, int column)
-{
-	return result_text(row, column);
-}
-
-static Oid
-read_OID(uint64 row, int column)
-{
-	return DatumGetObjectId(result_datum(row, column));
-}
-
-static int
-read_INT(uint64 row, int column)
-{
-	return result_int(row, column);
-}
+#define read_LONG result_long
+#define read_TEXT result_text
+#define read_INT result_int
+#define read_TIME result_long
+#define read_OID(row, column) DatumGetObjectId(result_datum(row, column))
 
 static JobState
 read_STATE(uint64 row, int column)
@@ -85,12 +67,6 @@ read_STATE(uint64 row, int column)
 			return state;
 	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED),
 					errmsg("state \"%s\" of a training job is not known", name ? name : "")));
-}
-
-static TimestampTz
-read_TIME(uint64 row, int column)
-{
-	return result_long(row, column);
 }
 
 static bytea *
