@@ -247,22 +247,16 @@ job_on_model(const char *model, int64 except, int version)
 }
 
 void
-job_report_active(int64 job, const char *message)
-{
-	if (job != 0)
-		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE), errmsg_internal("%s", message),
-						errdetail("Job " INT64_FORMAT " is not finished.", job),
-						errhint("Wait for it with CALL bicycle_wait(" INT64_FORMAT
-								"), or end it with bicycle_cancel.",
-								job)));
-}
-
-void
 job_check_unused(const char *model, int version)
 {
-	job_report_active(
-		job_on_model(model, 0, version),
-		version == 0 ? psprintf("cannot drop model \"%s\", which is being trained", model)
-					 : psprintf("cannot drop version %d of model \"%s\", from which a job goes on",
-								version, model));
+	int64 job = job_on_model(model, 0, version);
+
+	if (job != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 version == 0
+					 ? errmsg("cannot drop model \"%s\", which is being trained", model)
+					 : errmsg("cannot drop version %d of model \"%s\", from which a job goes on",
+							  version, model),
+				 JOB_NOT_FINISHED(job)));
 }

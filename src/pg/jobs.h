@@ -100,7 +100,11 @@ extern int64 job_on_model(const char *model, int64 except, int version);
 /* 55006 if job_on_model finds one: the model or version cannot be dropped. */
 extern void job_check_unused(const char *model, int version);
 
-/* 55006 with that message if `job` is not 0. */
-extern void job_report_active(int64 job, const char *message);
+/* Detail and hint of an error of who finds that job in his way. */
+#define JOB_NOT_FINISHED(job)                                                           \
+	errdetail("Job " INT64_FORMAT " is not finished.", job),                            \
+		errhint("Wait for it with CALL bicycle_wait(" INT64_FORMAT "), or end it with " \
+				"bicycle_cancel.",                                                      \
+				job)
 
 #endif /* BICYCLE_JOBS_H */

@@ -123,8 +123,12 @@ check_attempt(void *arg)
 static void
 check_no_other(const char *model, int64 except)
 {
-	job_report_active(job_on_model(model, except, 0),
-					  psprintf("model \"%s\" is being trained already", model));
+	int64 job = job_on_model(model, except, 0);
+
+	if (job != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("model \"%s\" is being trained already", model), JOB_NOT_FINISHED(job)));
 }
 
 static void
