@@ -4,7 +4,7 @@
 # Usage: test/structure/format.pl [--root DIRECTORY]
 #
 # C: what clang-format makes of it, code at most 100 columns, comments that have their lines for
-# themselves at most 80. Scripts, SQL, makefiles: at most 100. Documents: at most 120, but for
+# themselves at most 80. Tables, scripts, SQL, makefiles: at most 100. Documents: at most 120, but for
 # tables. A tab is four columns. Without clang-format of the version that CLANG_FORMAT says, lengths
 # only.
 use strict;
@@ -27,7 +27,7 @@ chdir $root or die "$root: $!\n";
 my @found = split ' ', `find . \\( -name build -o -name '.git' -o -name data -o -name shared \\) \\
 	-prune -o -type f -print | sed 's,^\\./,,' | LC_ALL=C sort`;
 my @c = grep { /\.(c|h|cu|cuh)$/ } @found;
-my @scripts = grep { m{\.(pl|pm|sql|sh|py|spec|mk)$|^Makefile$|^\.ci/run$} } @found;
+my @scripts = grep { m{\.(def|pl|pm|sql|sh|py|spec|mk)$|^Makefile$|^\.ci/run$} } @found;
 # What is built, or frozen with a release.
 @scripts = grep { !m{bicycle(--.*)?\.sql$} } @scripts;
 my @documents = grep { /\.md$/ } @found;
