@@ -125,7 +125,7 @@ pick(Engine *engine, int class)
 
 /* Not now: back to the front of its line. */
 static void
-put_back(Request *request)
+request_put_back(Request *request)
 {
 	if (request->model != NULL)
 		cache_unpin(request->engine, request->model);
@@ -169,7 +169,7 @@ start(Request *request)
 	{
 		if (engine->nstarted > 0)
 		{
-			put_back(request);
+			request_put_back(request);
 			return false;
 		}
 		budget_overdraw(&engine->memory, bytes);
@@ -179,7 +179,7 @@ start(Request *request)
 	{
 		request->charge -= bytes;
 		budget_give(&engine->memory, bytes);
-		put_back(request);
+		request_put_back(request);
 		return true; /* another connection's may */
 	}
 	if (request->image.debug == 1)

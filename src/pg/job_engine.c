@@ -36,7 +36,7 @@ end_engine(int code, Datum arg)
 
 /* What ends it is told by who finds that it has ended: engine.last_words. */
 static void
-engine_says(EngineWord word, const char *words)
+training_says(EngineWord word, const char *words)
 {
 	if (word == ENGINE_SAYS_READY)
 		strlcpy(greeting, words, sizeof(greeting));
@@ -115,7 +115,7 @@ job_engine_start(void (*frame)(const BicycleFrame *frame, const char *body))
 
 	snprintf(name, NAMEDATALEN, "bicycle training engine of job " INT64_FORMAT, job_worker.job.job);
 	before_shmem_exit(end_engine, (Datum) 0);
-	engine_process_start(&engine, name, "--train", &data, engine_says);
+	engine_process_start(&engine, name, "--train", &data, training_says);
 	session_adopt(data, frame);
 	job_engine_settings(true);
 	wait_until_ready();

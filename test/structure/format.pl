@@ -4,9 +4,9 @@
 # Usage: test/structure/format.pl [--root DIRECTORY]
 #
 # C: what clang-format makes of it, code at most 100 columns, comments that have their lines for
-# themselves at most 80. Tables, scripts, SQL, makefiles: at most 100. Documents: at most 120, but for
-# tables. A tab is four columns. Without clang-format of the version that CLANG_FORMAT says, lengths
-# only.
+# themselves at most 80. Tables, scripts, SQL, makefiles: at most 100. Documents: at most 120, but
+# for tables. A tab is four columns. Without clang-format of the version that CLANG_FORMAT says,
+# lengths only.
 use strict;
 use warnings;
 use open qw(:std :encoding(UTF-8));

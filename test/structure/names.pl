@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # Is each name defined in one file only?
 #
-# Usage: test/structure/names.pl [--root DIRECTORY] [--known FILE]
+# Usage: test/structure/names.pl [--root DIRECTORY]
 #
 # Looks in src/ and kernels/ for functions (static ones too), structs, unions, enums and typedefs
 # that two files define, and for files of one name in two folders. main() may be twice. What a
@@ -14,16 +14,13 @@ use Cwd qw(abs_path);
 use File::Basename;
 
 my $root = abs_path(dirname(__FILE__) . "/../..");
-my $known_file;
 while (my $option = shift)
 {
 	if    ($option eq '--root')  { $root = shift; }
 	elsif ($option eq '--objects') { shift; }
-	elsif ($option eq '--known') { $known_file = abs_path(shift); }
 	else                         { die "unknown option \"$option\"\n"; }
 }
 chdir $root or die "$root: $!\n";
-$known_file //= "test/structure/names_known.txt";
 
 sub type_line { return $_[0] =~ /^\w[\w\s*]*$/; }
 
@@ -64,12 +61,7 @@ foreach my $path (split ' ', `find src kernels -type f | LC_ALL=C sort`)
 }
 delete $functions{main};
 
-my (%known, %found);
-if (open my $in, '<', $known_file)
-{
-	/^(\w+ \w+)$/ and $known{$1} = 1 while <$in>;
-	close $in;
-}
+my %found;
 foreach my $kind ([ function => \%functions ], [ type => \%types ], [ file => \%files ])
 {
 	my ($what, $names) = @$kind;
@@ -79,12 +71,8 @@ foreach my $kind ([ function => \%functions ], [ type => \%types ], [ file => \%
 		$found{"$what $name"} = "@in" if @in > 1;
 	}
 }
-my @new = grep { !$known{$_} } sort keys %found;
-my @gone = grep { !$found{$_} } sort keys %known;
-printf "%d functions, %d types, %d nouns of files; defined twice: %d, of which known: %d\n",
-  scalar keys %functions, scalar keys %types, scalar keys %files, scalar keys %found,
-  scalar(keys %found) - @new;
-print "no longer twice, to be deleted from $known_file: $_\n" foreach @gone;
-print "FAILED: $_ is defined in $found{$_}\n" foreach @new;
-print @new ? "names: " . @new . " failed\n" : "names: ok\n";
-exit(@new ? 1 : 0);
+printf "%d functions, %d types, %d nouns of files; defined twice: %d\n",
+  scalar keys %functions, scalar keys %types, scalar keys %files, scalar keys %found;
+print "FAILED: $_ is defined in $found{$_}\n" foreach sort keys %found;
+print %found ? "names: " . keys(%found) . " failed\n" : "names: ok\n";
+exit(%found ? 1 : 0);
