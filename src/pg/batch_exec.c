@@ -152,7 +152,7 @@ typedef struct BatchCall
 	const BatchKind *kind;
 	Oid function;
 	int column[BATCH_MAX_ARGUMENTS]; /* of the child, from 1 */
-	Model *model; /* looked up once in a round for each name and version; NULL before the first */
+	Model *model; /* the last that was looked up in this round; NULL before the first */
 	BatchArguments model_arguments; /* the name and version that it was looked up by */
 } BatchCall;
 
@@ -315,7 +315,10 @@ same_argument(const BatchArguments *a, const BatchArguments *b, int i, bool text
 	return strcmp(TextDatumGetCString(a->value[i]), TextDatumGetCString(b->value[i])) == 0;
 }
 
-/* The model that the arguments name, looked up as the caller once a round. */
+/*
+ * The model that the arguments name; looked up again, as the caller, each time
+ * they change.
+ */
 static Model *
 call_model(BatchCall *call, const BatchArguments *arguments, bool versioned)
 {

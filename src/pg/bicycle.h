@@ -1,6 +1,6 @@
 /*
  * bicycle.h
- *	  What the files of src/pg share and has no header of its own.
+ *	  What nearly every file of src/pg includes.
  *
  * The library runs in backends, in parallel workers and in the supervisor. It
  * never decodes an image, reads a model file or starts a thread; all of that
@@ -14,9 +14,6 @@
 
 #include "fmgr.h"
 #include "lib/stringinfo.h"
-#include "nodes/parsenodes.h"
-#include "utils/array.h"
-#include "utils/jsonb.h"
 
 #include "common/protocol.h"
 #include "common/version.h"
@@ -25,9 +22,5 @@
 #include "gucs.h"
 #include "pg_compat.h"
 #include "shared.h"
-
-/* ---- supervisor.c -------------------------------------------------------- */
-
-extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
 
 #endif /* BICYCLE_PG_H */

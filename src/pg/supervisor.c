@@ -40,6 +40,8 @@
 #define RETRY_READY_MAX 500
 #define RETRY_START_MAX (30 * 1000) /* ms: the same for one that had not */
 
+extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
+
 static BicycleShared *shared;
 static EngineProcess engine = { .control = -1 };
 static bool said_fatal; /* this engine has said why it cannot run */
