@@ -98,6 +98,21 @@ const NnOption nn_options[NN_ALL_OPTIONS] = {
 #include "nn/options.def"
 };
 
+/* The table reads and writes as many bytes as a field has. */
+#define WIDTH_INT(most) sizeof(int)
+#define WIDTH_EITHER(most) sizeof(int)
+#define WIDTH_BOOL(most) sizeof(bool)
+#define WIDTH_CHOICE(most) sizeof(int)
+#define WIDTH_LONG(most) sizeof(int64_t)
+#define WIDTH_REAL(most) sizeof(double)
+#define WIDTH_STRING(most) ((size_t) (most) + 1)
+
+#define WIDE(type, field, kind, since, initial, least, most, part, help) \
+	_Static_assert(sizeof(((type *) NULL)->field) == WIDTH_##kind(most), #field " has its width");
+#define MODEL(id, ...) WIDE(NnConfig, __VA_ARGS__)
+#define TRAIN(id, ...) WIDE(NnTrainOptions, __VA_ARGS__)
+#include "nn/options.def"
+
 /* ---- Texts --------------------------------------------------------------- */
 
 static void

@@ -13,8 +13,7 @@
  *	                    puts two more modules before it
  *	  norm				batch has a weight where a norm stands; none shifts the
  *	                    numbers of where_add = input and of E; instance and none
- *	                    look alike in a
- *						generator of where_add = all without E
+ *	                    look alike in a generator of where_add = all without E
  *	  levels, ngf		the down convolutions
  *	  nz, input_nc		input channels of the first and, with where_add = all,
  *	                    of the second down convolution; else E's heads or the
@@ -323,17 +322,18 @@ add_name(NameList *list, const char *format, ...)
 							 list->length > 0 ? ", " : "", name);
 }
 
-/* "Missing: a, b and 3 more. " */
-static size_t
-print_list(const NameList *list, const char *title, char *text, size_t size)
+/* "Missing: a, b and 3 more." */
+static void
+add_list(NnText *text, const char *title, const NameList *list)
 {
-	if (list->count == 0)
-		return 0;
-	if (list->length == 0)
-		return snprintf(text, size, "%s: %d. ", title, list->count);
-	if (list->left_out == 0)
-		return snprintf(text, size, "%s: %s. ", title, list->text);
-	return snprintf(text, size, "%s: %s and %d more. ", title, list->text, list->left_out);
+	const char *between = text->length > 0 ? " " : "";
+
+	if (list->count > 0 && list->length == 0)
+		nn_text_add(text, "%s%s: %d.", between, title, list->count);
+	else if (list->count > 0 && list->left_out == 0)
+		nn_text_add(text, "%s%s: %s.", between, title, list->text);
+	else if (list->count > 0)
+		nn_text_add(text, "%s%s: %s and %d more.", between, title, list->text, list->left_out);
 }
 
 static void
@@ -406,15 +406,15 @@ match(Inference *inf, const NnParams *params, const NnParams *tracked, bool *see
 
 	if (missing.count + extra.count + misfit.count > 0)
 	{
-		char text[1024];
 		char *config = nn_config_print(&inf->config);
-		size_t length = print_list(&missing, "Missing", text, sizeof(text));
+		NnText text = { 0 };
 
-		length += print_list(&extra, "Unexpected", text + length, sizeof(text) - length);
-		length += print_list(&misfit, "Misshapen", text + length, sizeof(text) - length);
-		text[length - 1] = '\0'; /* the space after the last sentence */
+		add_list(&text, "Missing", &missing);
+		add_list(&text, "Unexpected", &extra);
+		add_list(&text, "Misshapen", &misfit);
 		nn_fail(inf->error, NN_EINVAL, "tensors do not fit the networks");
-		nn_detail(inf->error, "%s", text);
+		nn_detail(inf->error, "%s", text.at ? text.at : "Some are missing, or too many.");
+		free(text.at);
 		nn_hint(inf->error, "The networks were taken to be %s.",
 				config ? config : "those of the names");
 		free(config);

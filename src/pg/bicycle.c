@@ -37,7 +37,7 @@ void
 _PG_init(void)
 {
 	invariant_set_handler(end_process);
-	settings_define();
+	gucs_define();
 	catalog_init();
 	calls_init(model_stream_load);
 	batch_init();

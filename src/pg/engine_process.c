@@ -210,7 +210,7 @@ engine_process_configure(EngineProcess *engine, const char *more, bool go)
 	StringInfoData lines;
 
 	initStringInfo(&lines);
-	settings_for_engine(&lines);
+	gucs_for_engine(&lines);
 	appendStringInfoString(&lines, more);
 	if (go)
 		appendStringInfoString(&lines, "go\n");

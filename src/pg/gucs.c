@@ -191,7 +191,7 @@ define(const Guc *s)
 }
 
 void
-settings_define(void)
+gucs_define(void)
 {
 	for (int i = 0; i < lengthof(settings); i++)
 		define(&settings[i]);
@@ -199,7 +199,7 @@ settings_define(void)
 }
 
 void
-settings_for_engine(StringInfo out)
+gucs_for_engine(StringInfo out)
 {
 	for (int i = 0; i < lengthof(settings); i++)
 	{

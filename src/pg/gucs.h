@@ -23,9 +23,9 @@
 #define SESSION_STRING(name, ...) extern char *bicycle_##name;
 #include "common/settings.def"
 
-extern void settings_define(void);
+extern void gucs_define(void);
 
 /* Appends "set NAME VALUE\n" for each setting that the engine reads. */
-extern void settings_for_engine(StringInfo out);
+extern void gucs_for_engine(StringInfo out);
 
 #endif /* BICYCLE_GUCS_H */

@@ -1,7 +1,7 @@
 /*
  * fuzz_options.c
- *	  Options as JSON: of a model, and of a training job. What is accepted obeys
- *	  the table, and what is printed of it is read as the same.
+ *	  Options as JSON: of a model, of a new one, and of a training job. What is
+ *	  accepted obeys the table, and what is printed of it is read as the same.
  */
 #include "fuzz.h"
 #include "nn/nn.h"
@@ -59,10 +59,26 @@ training_options(const char *json, size_t length)
 	free(same);
 }
 
+/* What bicycle_create takes. */
+static void
+creation_options(const char *json, size_t length)
+{
+	NnConfig config;
+	NnTrainOptions options;
+	NnError error = { 0 };
+
+	if (nn_create_options_parse(&config, &options, json, length, &error) != NN_OK)
+		demand_nn_error(&error);
+	else
+		DEMAND(nn_config_check(&config, &error) == NN_OK && options.init_gain >= 0 &&
+			   options.seed <= 1ull << 53);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
 	model_options((const char *) bytes, length);
 	training_options((const char *) bytes, length);
+	creation_options((const char *) bytes, length);
 	return 0;
 }
