@@ -63,6 +63,19 @@ def fill(net, base):
                 j += 1
 
 
+def fill_networks(model):
+    """A model's networks by name, in float64, with the generator's weights and the running statistics of fresh ones."""
+    nets = {name: getattr(model, 'net' + name) for name in model.model_names}
+    for base, name in enumerate(('G', 'E', 'D', 'D2')):
+        if name in nets:
+            net = nets[name].double()
+            stats = {k: b.clone() for k, b in net.named_buffers()}
+            fill(net, 1000 * (base + 1))
+            for k, b in net.named_buffers():
+                b.copy_(stats[k])
+    return nets
+
+
 def picture(kind, n, c, size):
     if kind in ('white', 'black'):
         return torch.full((n, c, size, size), 1.0 if kind == 'white' else -1.0, dtype=torch.float64)

@@ -25,7 +25,7 @@ import tempfile
 
 import torch
 
-from networks import fill, lcg
+from networks import fill_networks, lcg
 
 STEPS = 12
 CASES = {
@@ -61,14 +61,7 @@ def official_options(options):
 def run(module, options):
     model = module.BiCycleGANModel(official_options(options))
     model.criterionGAN.double()
-    nets = {name: getattr(model, 'net' + name) for name in model.model_names}
-    for base, name in enumerate(('G', 'E', 'D', 'D2')):
-        if name in nets:
-            net = nets[name].double()
-            stats = {k: b.clone() for k, b in net.named_buffers()}
-            fill(net, 1000 * (base + 1))
-            for k, b in net.named_buffers():
-                b.copy_(stats[k])
+    nets = fill_networks(model)
     codes = iter(torch.from_numpy(1.5 * lcg(100 + i, 8)).view(1, 8) for i in range(2 * STEPS))
     model.get_z_random = lambda n, nz, random_type='gauss': next(codes)
     model.real_A = torch.from_numpy(lcg(11, 2 * 3 * 128 * 128)).view(2, 3, 128, 128)

@@ -31,7 +31,7 @@ import tempfile
 
 import torch
 
-from networks import DEFAULTS, fill, lcg, network_of
+from networks import DEFAULTS, fill_networks, lcg, network_of
 from training import rounded
 
 STEPS = 2
@@ -230,14 +230,7 @@ def terms(model):
 def run(method, options, prepare=None):
     o = complete(options)
     model = method(o)
-    nets = {name: getattr(model, 'net' + name) for name in model.model_names}
-    for base, name in enumerate(('G', 'E', 'D', 'D2')):
-        if name in nets:
-            net = nets[name].double()
-            stats = {k: b.clone() for k, b in net.named_buffers()}
-            fill(net, 1000 * (base + 1))
-            for k, b in net.named_buffers():
-                b.copy_(stats[k])
+    nets = fill_networks(model)
     if prepare:
         prepare(model)
     shape = (o['batch_size'], o['size'], o['size'])

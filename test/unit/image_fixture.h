@@ -107,4 +107,30 @@ check_directory(const char *directory)
 	return n;
 }
 
+/*
+ * Every length of a file but the whole one is an error, though the JPEG
+ * library would paint the rest gray.
+ */
+__attribute__((unused)) static void
+check_truncations(const char *name)
+{
+	size_t length;
+	uint8_t *bytes = testdata_load(name, &length);
+	int refused = 0;
+
+	for (size_t n = 0; n < length; n++)
+	{
+		uint8_t *cut = malloc(n > 0 ? n : 1);
+		Image image;
+		ImageError error;
+
+		memcpy(cut, bytes, n);
+		refused += image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+				   well_formed(error.message, error.detail);
+		free(cut);
+	}
+	ok(refused == (int) length, "%d of %zu truncations of %s are refused", refused, length, name);
+	free(bytes);
+}
+
 #endif /* BICYCLE_IMAGE_FIXTURE_H */

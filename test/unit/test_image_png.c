@@ -102,29 +102,6 @@ test_surplus(void)
 	free(png.at);
 }
 
-/* Every length of a small file but the whole one is an error. */
-static void
-test_truncation(void)
-{
-	size_t length;
-	uint8_t *bytes = testdata_load("png/basi6a08.png", &length);
-	int refused = 0;
-
-	for (size_t n = 0; n < length; n++)
-	{
-		uint8_t *cut = malloc(n > 0 ? n : 1);
-		Image image;
-		ImageError error;
-
-		memcpy(cut, bytes, n);
-		refused += image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
-				   well_formed(error.message, error.detail);
-		free(cut);
-	}
-	ok(refused == (int) length, "%d of %zu truncations are refused", refused, length);
-	free(bytes);
-}
-
 /*
  * Whatever the limit on memory, decoding ends well or in ELIMIT: every
  * allocation of the library is refused once.
@@ -228,7 +205,7 @@ main(void)
 	ok(check_directory("png") == 181, "all PNG files were there");
 	test_bombs();
 	test_surplus();
-	test_truncation();
+	check_truncations("png/basi6a08.png");
 	test_memory();
 	test_round_trip();
 	test_foreign();
