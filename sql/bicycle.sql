@@ -3,9 +3,10 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION bicycle" to load this file. \quit
 
--- ---- Tables ---------------------------------------------------------------------------------------------------------------------------------
--- Nobody is granted anything on them here.  Using a model takes SELECT on bicycle_models and bicycle_tensors; writing one takes INSERT, UPDATE and SELECT on
--- all three, dropping one DELETE on bicycle_models.
+-- ---- Tables ------------------------------
+-- Nobody is granted anything on them here. Using a model takes SELECT on bicycle_models and
+-- bicycle_tensors; writing one takes INSERT, UPDATE and SELECT on all three, dropping one DELETE on
+-- bicycle_models.
 
 CREATE TABLE @extschema@.bicycle_models (
 	model text NOT NULL CHECK (octet_length(model) BETWEEN 1 AND 255),
@@ -40,32 +41,43 @@ CREATE TABLE @extschema@.bicycle_counters (
 	last_version int NOT NULL CHECK (last_version > 0)
 );
 
--- Tensors go with their version.  A foreign key would say so, too; but parallel pg_restore fills the tables of an extension in any order, and it would fail.
+-- Tensors go with their version. A foreign key would say so, too; but parallel pg_restore fills the
+-- tables of an extension in any order, and it would fail.
 CREATE FUNCTION @extschema@.bicycle_drop_tensors() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'bicycle_drop_tensors' LANGUAGE C;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_drop_tensors() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.bicycle_drop_tensors() IS 'drops the tensors of a version that is dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_drop_tensors() IS
+	'drops the tensors of a version that is dropped';
 CREATE TRIGGER bicycle_drop_tensors AFTER DELETE ON @extschema@.bicycle_models
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_drop_tensors();
 CREATE TRIGGER bicycle_keep_version AFTER UPDATE ON @extschema@.bicycle_models
-	FOR EACH ROW WHEN ((OLD.model, OLD.version) IS DISTINCT FROM (NEW.model, NEW.version)) EXECUTE FUNCTION @extschema@.bicycle_drop_tensors();
+	FOR EACH ROW WHEN ((OLD.model, OLD.version) IS DISTINCT
+		FROM (NEW.model, NEW.version)) EXECUTE FUNCTION @extschema@.bicycle_drop_tensors();
 
-COMMENT ON TABLE @extschema@.bicycle_models IS 'versions of models; written by bicycle_import and bicycle_create';
+COMMENT ON TABLE @extschema@.bicycle_models IS
+	'versions of models; written by bicycle_import and bicycle_create';
 COMMENT ON COLUMN @extschema@.bicycle_models.method IS 'how the model is trained';
-COMMENT ON COLUMN @extschema@.bicycle_models.config IS 'shape of the networks, as bicycle_import inferred it';
-COMMENT ON COLUMN @extschema@.bicycle_models.hash IS 'SHA-256 over configuration and tensors, checked by the engine';
-COMMENT ON COLUMN @extschema@.bicycle_models.iterations IS 'training iterations behind these weights; 0 if they were imported';
-COMMENT ON COLUMN @extschema@.bicycle_models.is_current IS 'whether calls that name no version mean this one';
+COMMENT ON COLUMN @extschema@.bicycle_models.config IS
+	'shape of the networks, as bicycle_import inferred it';
+COMMENT ON COLUMN @extschema@.bicycle_models.hash IS
+	'SHA-256 over configuration and tensors, checked by the engine';
+COMMENT ON COLUMN @extschema@.bicycle_models.iterations IS
+	'training iterations behind these weights; 0 if they were imported';
+COMMENT ON COLUMN @extschema@.bicycle_models.is_current IS
+	'whether calls that name no version mean this one';
 COMMENT ON INDEX @extschema@.bicycle_models_current IS 'one current version of each model';
-COMMENT ON TABLE @extschema@.bicycle_tensors IS 'weights of models, a row for each 4 MiB of a tensor';
-COMMENT ON COLUMN @extschema@.bicycle_tensors.network IS 'G generator, E encoder, D and D2 discriminators';
-COMMENT ON TABLE @extschema@.bicycle_counters IS 'last version number of each model name, dropped versions included';
+COMMENT ON TABLE @extschema@.bicycle_tensors IS
+	'weights of models, a row for each 4 MiB of a tensor';
+COMMENT ON COLUMN @extschema@.bicycle_tensors.network IS
+	'G generator, E encoder, D and D2 discriminators';
+COMMENT ON TABLE @extschema@.bicycle_counters IS
+	'last version number of each model name, dropped versions included';
 
 SELECT pg_extension_config_dump('@extschema@.bicycle_models', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_tensors', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_counters', '');
 
--- ---- Roles and rows that others run for ------------------------------------------------------------------------------------------------------
+-- ---- Roles and rows that others run for ------------------------------
 -- A role that keeps its name through renaming, dumps and replication: see role.c.
 CREATE TYPE @extschema@.bicycle_role;
 CREATE FUNCTION @extschema@.bicycle_role_in(cstring) RETURNS @extschema@.bicycle_role
@@ -85,20 +97,29 @@ CREATE FUNCTION @extschema@.bicycle_role(role oid) RETURNS @extschema@.bicycle_r
 	AS 'MODULE_PATHNAME', 'bicycle_role_of' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION @extschema@.bicycle_role_oid(role @extschema@.bicycle_role) RETURNS oid
 	AS 'MODULE_PATHNAME', 'bicycle_role_oid' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-CREATE CAST (oid AS @extschema@.bicycle_role) WITH FUNCTION @extschema@.bicycle_role(oid) AS ASSIGNMENT;
-CREATE CAST (@extschema@.bicycle_role AS oid) WITH FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role);
+CREATE CAST (oid AS @extschema@.bicycle_role)
+	WITH FUNCTION @extschema@.bicycle_role(oid) AS ASSIGNMENT;
+CREATE CAST (@extschema@.bicycle_role AS oid)
+	WITH FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role);
 
-COMMENT ON TYPE @extschema@.bicycle_role IS 'a role of this cluster, written as the name that it has now; or a name, if there was no such role';
+COMMENT ON TYPE @extschema@.bicycle_role IS
+	'a role of this cluster, written as the name that it has now; or a name, if there was no such '
+	'role';
 COMMENT ON FUNCTION @extschema@.bicycle_role_in(cstring) IS 'the role of that name';
-COMMENT ON FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_role_out(@extschema@.bicycle_role) IS
+	'its name; empty if it was dropped';
 COMMENT ON FUNCTION @extschema@.bicycle_role_recv(internal) IS 'the role of that name';
-COMMENT ON FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) IS 'its name; empty if it was dropped';
+COMMENT ON FUNCTION @extschema@.bicycle_role_send(@extschema@.bicycle_role) IS
+	'its name; empty if it was dropped';
 COMMENT ON FUNCTION @extschema@.bicycle_role(oid) IS 'the role of that OID';
-COMMENT ON FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role) IS 'its OID; 0 if there is no role of that name';
+COMMENT ON FUNCTION @extschema@.bicycle_role_oid(@extschema@.bicycle_role) IS
+	'its OID; 0 if there is no role of that name';
 
--- Some rows do more than they say to whom they are restored or run for.  That no privilege is granted on their tables does not do: default privileges, GRANT
--- ON ALL TABLES and membership in pg_write_all_data include these, too.
-CREATE FUNCTION @extschema@.bicycle_guard() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Some rows do more than they say to whom they are restored or run for. That no privilege is
+-- granted on their tables does not do: default privileges, GRANT ON ALL TABLES and membership in
+-- pg_write_all_data include these, too.
+CREATE FUNCTION @extschema@.bicycle_guard() RETURNS trigger LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
 		RAISE insufficient_privilege USING MESSAGE = format('permission denied for table %I', TG_TABLE_NAME),
@@ -107,14 +128,17 @@ BEGIN
 	RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_guard() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.bicycle_guard() IS 'refuses rows that bicycle has not written, whatever is granted';
+COMMENT ON FUNCTION @extschema@.bicycle_guard() IS
+	'refuses rows that bicycle has not written, whatever is granted';
 
--- ---- Row security and dumps -----------------------------------------------------------------------------------------------------------------
--- pg_dump does not dump the row-security policies of tables that belong to an extension; after a restore models would be visible to roles they were hidden
--- from.  So policies are noted in a table that is dumped, whenever DDL changes them, and made again when rows come into that table.
+-- ---- Row security and dumps ------------------------------
+-- pg_dump does not dump the row-security policies of tables that belong to an extension; after a
+-- restore models would be visible to roles they were hidden from. So policies are noted in a table
+-- that is dumped, whenever DDL changes them, and made again when rows come into that table.
 
 CREATE TABLE @extschema@.bicycle_policies (
-	tablename name NOT NULL CHECK (tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')),
+	tablename name NOT NULL CHECK (tablename IN ('bicycle_models', 'bicycle_tensors',
+		'bicycle_counters')),
 	policyname name NOT NULL,
 	permissive boolean,
 	roles @extschema@.bicycle_role[],
@@ -128,16 +152,20 @@ CREATE TABLE @extschema@.bicycle_policies (
 		ELSE permissive IS NOT NULL AND cardinality(roles) > 0 AND cmd IS NOT NULL END)
 );
 COMMENT ON TABLE @extschema@.bicycle_policies IS
-	'row-security policies of the tables of bicycle, kept for pg_dump; a row without policyname says whether row security is enabled';
+	'row-security policies of the tables of bicycle, kept for pg_dump; a row without policyname '
+		'says whether row security is enabled';
 SELECT pg_extension_config_dump('@extschema@.bicycle_policies', '');
 
 -- What a row says is executed by who restores it.
 CREATE TRIGGER bicycle_guard_policies BEFORE INSERT OR UPDATE ON @extschema@.bicycle_policies
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard('Use CREATE POLICY, ALTER POLICY and ALTER TABLE.');
+	FOR EACH STATEMENT EXECUTE FUNCTION
+		@extschema@.bicycle_guard('Use CREATE POLICY, ALTER POLICY and ALTER TABLE.');
 
--- Fires for everybody's DDL, and does nothing for those who may not write what it would note: whoever may change the policies owns that table too.  The
--- schema is looked up each time, because it may be renamed.
-CREATE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- Fires for everybody's DDL, and does nothing for those who may not write what it would note:
+-- whoever may change the policies owns that table too. The schema is looked up each time, because
+-- it may be renamed.
+CREATE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	notes oid := (SELECT c.oid FROM pg_extension e JOIN pg_class c ON c.relnamespace = e.extnamespace AND c.relname = 'bicycle_policies' WHERE e.extname = 'bicycle');
 	schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'bicycle');
@@ -160,7 +188,8 @@ BEGIN
 		schema, present);
 END $$;
 
-CREATE FUNCTION @extschema@.bicycle_restore_policy() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION @extschema@.bicycle_restore_policy() RETURNS trigger LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	target text := format('%I.%I', TG_TABLE_SCHEMA, NEW.tablename);
 	command text;
@@ -187,37 +216,47 @@ END $$;
 
 REVOKE ALL ON FUNCTION @extschema@.bicycle_note_policies() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_restore_policy() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.bicycle_note_policies() IS 'notes the row-security policies of the tables of bicycle for pg_dump';
-COMMENT ON FUNCTION @extschema@.bicycle_restore_policy() IS 'makes a policy that pg_dump has carried here';
+COMMENT ON FUNCTION @extschema@.bicycle_note_policies() IS
+	'notes the row-security policies of the tables of bicycle for pg_dump';
+COMMENT ON FUNCTION @extschema@.bicycle_restore_policy() IS
+	'makes a policy that pg_dump has carried here';
 
 CREATE TRIGGER bicycle_restore_policy AFTER INSERT ON @extschema@.bicycle_policies
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_restore_policy();
 CREATE EVENT TRIGGER bicycle_note_policies ON ddl_command_end
 	WHEN TAG IN ('CREATE POLICY', 'ALTER POLICY', 'DROP POLICY', 'ALTER TABLE', 'DROP OWNED')
 	EXECUTE FUNCTION @extschema@.bicycle_note_policies();
-COMMENT ON EVENT TRIGGER bicycle_note_policies IS 'notes the row-security policies of the tables of bicycle for pg_dump';
+COMMENT ON EVENT TRIGGER bicycle_note_policies IS
+	'notes the row-security policies of the tables of bicycle for pg_dump';
 
--- ---- Inference ------------------------------------------------------------------------------------------------------------------------------
+-- ---- Inference ------------------------------
 
-CREATE FUNCTION @extschema@.bicycle_translate(image bytea, z float4[], model text DEFAULT NULL) RETURNS bytea
+CREATE FUNCTION @extschema@.bicycle_translate(image bytea, z float4[], model text DEFAULT NULL)
+	RETURNS bytea
 	AS 'MODULE_PATHNAME', 'bicycle_translate' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
 
-CREATE FUNCTION @extschema@.bicycle_translate(image bytea, z float4[], model text, version int) RETURNS bytea
-	AS 'MODULE_PATHNAME', 'bicycle_translate_version' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.bicycle_translate(image bytea, z float4[], model text,
+	version int) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'bicycle_translate_version'
+		LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000;
 
-CREATE FUNCTION @extschema@.bicycle_translate_many(images bytea[], z float4[][], model text DEFAULT NULL, version int DEFAULT NULL) RETURNS bytea[]
+CREATE FUNCTION @extschema@.bicycle_translate_many(images bytea[], z float4[][],
+	model text DEFAULT NULL, version int DEFAULT NULL) RETURNS bytea[]
 	AS 'MODULE_PATHNAME', 'bicycle_translate_many' LANGUAGE C STABLE PARALLEL SAFE COST 1000000;
 
 CREATE FUNCTION @extschema@.bicycle_encode(image bytea, model text DEFAULT NULL) RETURNS float4[]
 	AS 'MODULE_PATHNAME', 'bicycle_encode' LANGUAGE C STABLE PARALLEL SAFE COST 50000;
 
 CREATE FUNCTION @extschema@.bicycle_encode(image bytea, model text, version int) RETURNS float4[]
-	AS 'MODULE_PATHNAME', 'bicycle_encode_version' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 50000;
+	AS 'MODULE_PATHNAME', 'bicycle_encode_version'
+		LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 50000;
 
-CREATE FUNCTION @extschema@.bicycle_encode_posterior(image bytea, model text DEFAULT NULL, version int DEFAULT NULL, OUT mu float4[], OUT logvar float4[])
+CREATE FUNCTION @extschema@.bicycle_encode_posterior(image bytea, model text DEFAULT NULL,
+	version int DEFAULT NULL, OUT mu float4[], OUT logvar float4[])
 	AS 'MODULE_PATHNAME', 'bicycle_encode_posterior' LANGUAGE C STABLE PARALLEL SAFE COST 50000;
 
-CREATE FUNCTION @extschema@.bicycle_sample(image bytea, n int, seed bigint DEFAULT NULL, model text DEFAULT NULL, version int DEFAULT NULL)
+CREATE FUNCTION @extschema@.bicycle_sample(image bytea, n int, seed bigint DEFAULT NULL,
+	model text DEFAULT NULL, version int DEFAULT NULL)
 	RETURNS TABLE (sample int, z float4[], image bytea)
 	AS 'MODULE_PATHNAME', 'bicycle_sample' LANGUAGE C VOLATILE PARALLEL SAFE COST 1000000 ROWS 10;
 
@@ -227,13 +266,15 @@ CREATE FUNCTION @extschema@.bicycle_latent(nz int, seed bigint) RETURNS float4[]
 CREATE FUNCTION @extschema@.bicycle_interpolate(z0 float4[], z1 float4[], t float8) RETURNS float4[]
 	AS 'MODULE_PATHNAME', 'bicycle_interpolate' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 50;
 
-CREATE FUNCTION @extschema@.bicycle_image_info(image bytea, OUT format text, OUT width int, OUT height int, OUT channels int, OUT bit_depth int)
+CREATE FUNCTION @extschema@.bicycle_image_info(image bytea, OUT format text, OUT width int,
+	OUT height int, OUT channels int, OUT bit_depth int)
 	AS 'MODULE_PATHNAME', 'bicycle_image_info' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
 
 COMMENT ON FUNCTION @extschema@.bicycle_translate(bytea, float4[], text) IS
 	'the image that a model makes of an image and a latent code';
 COMMENT ON FUNCTION @extschema@.bicycle_translate(bytea, float4[], text, int) IS
-	'the image that a version of a model makes of an image and a latent code; the session''s settings do not count';
+	'the image that a version of a model makes of an image and a latent code; the session''s '
+		'settings do not count';
 COMMENT ON FUNCTION @extschema@.bicycle_translate_many(bytea[], float4[], text, int) IS
 	'bicycle_translate of each image, under one latent code or a row of codes';
 COMMENT ON FUNCTION @extschema@.bicycle_encode(bytea, text) IS
@@ -243,7 +284,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_encode(bytea, text, int) IS
 COMMENT ON FUNCTION @extschema@.bicycle_encode_posterior(bytea, text, int) IS
 	'mean and logarithm of the variance of the encoder''s posterior';
 COMMENT ON FUNCTION @extschema@.bicycle_sample(bytea, int, bigint, text, int) IS
-	'n translations of an image under latent codes drawn at random; with a seed and a version always the same';
+	'n translations of an image under latent codes drawn at random; with a seed and a version '
+		'always the same';
 COMMENT ON FUNCTION @extschema@.bicycle_latent(int, bigint) IS
 	'nz standard normal values drawn from a seed, the same everywhere';
 COMMENT ON FUNCTION @extschema@.bicycle_interpolate(float4[], float4[], float8) IS
@@ -251,16 +293,20 @@ COMMENT ON FUNCTION @extschema@.bicycle_interpolate(float4[], float4[], float8) 
 COMMENT ON FUNCTION @extschema@.bicycle_image_info(bytea) IS
 	'format, size, channels and bit depth of an image, from its header';
 
--- ---- Models ---------------------------------------------------------------------------------------------------------------------------------
+-- ---- Models ------------------------------
 
-CREATE FUNCTION @extschema@.bicycle_import(model text, generator bytea, encoder bytea DEFAULT NULL, config jsonb DEFAULT '{}') RETURNS int
+CREATE FUNCTION @extschema@.bicycle_import(model text, generator bytea, encoder bytea DEFAULT NULL,
+	config jsonb DEFAULT '{}') RETURNS int
 	AS 'MODULE_PATHNAME', 'bicycle_import' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 
-CREATE FUNCTION @extschema@.bicycle_export(model text, network text DEFAULT 'G', version int DEFAULT NULL, format text DEFAULT 'safetensors') RETURNS bytea
+CREATE FUNCTION @extschema@.bicycle_export(model text, network text DEFAULT 'G',
+	version int DEFAULT NULL, format text DEFAULT 'safetensors') RETURNS bytea
 	AS 'MODULE_PATHNAME', 'bicycle_export' LANGUAGE C STABLE PARALLEL SAFE COST 1000000;
 
-CREATE FUNCTION @extschema@.bicycle_inspect(file bytea) RETURNS TABLE (name text, dtype text, shape int[])
-	AS 'MODULE_PATHNAME', 'bicycle_inspect' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 100;
+CREATE FUNCTION @extschema@.bicycle_inspect(file bytea) RETURNS TABLE (name text, dtype text,
+	shape int[])
+	AS 'MODULE_PATHNAME', 'bicycle_inspect'
+		LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 100;
 
 CREATE FUNCTION @extschema@.bicycle_create(model text, config jsonb DEFAULT '{}') RETURNS int
 	AS 'MODULE_PATHNAME', 'bicycle_create' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
@@ -278,7 +324,8 @@ REVOKE ALL ON FUNCTION @extschema@.bicycle_deploy(text, int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_drop(text, int) FROM PUBLIC;
 
 COMMENT ON FUNCTION @extschema@.bicycle_import(text, bytea, bytea, jsonb) IS
-	'reads a model from .pth or safetensors files as a new version and makes it current; returns its number';
+	'reads a model from .pth or safetensors files as a new version and makes it current; returns '
+		'its number';
 COMMENT ON FUNCTION @extschema@.bicycle_export(text, text, int, text) IS
 	'a network of a model as a safetensors or .pth file';
 COMMENT ON FUNCTION @extschema@.bicycle_inspect(bytea) IS
@@ -290,8 +337,9 @@ COMMENT ON FUNCTION @extschema@.bicycle_deploy(text, int) IS
 COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS
 	'drops a version that is not current, or a whole model; numbers are not used again';
 
--- ---- Training -------------------------------------------------------------------------------------------------------------------------------
--- The script grants nobody any privilege on the tables: they are written by the extension's functions alone, and read through the views.
+-- ---- Training ------------------------------
+-- The script grants nobody any privilege on the tables: they are written by the extension's
+-- functions alone, and read through the views.
 
 CREATE SEQUENCE @extschema@.bicycle_training_job_ids;
 
@@ -305,7 +353,8 @@ CREATE TABLE @extschema@.bicycle_training_jobs (
 	search_path text NOT NULL,
 	options jsonb NOT NULL,
 	start_version int,
-	state text NOT NULL CHECK (state IN ('queued', 'running', 'paused', 'done', 'cancelled', 'failed')),
+	state text NOT NULL CHECK (state IN ('queued', 'running', 'paused', 'done', 'cancelled',
+		'failed')),
 	wanted text NOT NULL DEFAULT 'running' CHECK (wanted IN ('running', 'paused', 'cancelled')),
 	attempts int NOT NULL DEFAULT 0,
 	next_attempt timestamptz NOT NULL DEFAULT now(),
@@ -357,26 +406,42 @@ ALTER TABLE @extschema@.bicycle_training_checkpoints ALTER COLUMN data SET STORA
 
 COMMENT ON SEQUENCE @extschema@.bicycle_training_job_ids IS 'numbers of training jobs';
 COMMENT ON TABLE @extschema@.bicycle_training_jobs IS 'training jobs; see the view bicycle_jobs';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.owner IS 'role that started the job, as which it runs';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.system_identifier IS 'cluster that runs the job; in any other it is shown paused';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.owner IS
+	'role that started the job, as which it runs';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.system_identifier IS
+	'cluster that runs the job; in any other it is shown paused';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.pairs IS 'query that gives the pairs';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.search_path IS 'setting under which the query was given';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.start_version IS 'version that the job continues; null: fresh weights';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.wanted IS 'what the trainer should bring the job to';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.search_path IS
+	'setting under which the query was given';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.start_version IS
+	'version that the job continues; null: fresh weights';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.wanted IS
+	'what the trainer should bring the job to';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.attempts IS 'tries since the last checkpoint';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.checkpoint IS 'iteration of the last checkpoint; 0: there is none';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.noted IS 'causes, as bits, of notes that a job gets only once';
-COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS 'SHA-256 over the pairs; with the platform it tells whether results can be the same bits after an interruption';
-COMMENT ON TABLE @extschema@.bicycle_training_losses IS 'losses of training jobs; see the view bicycle_losses';
-COMMENT ON TABLE @extschema@.bicycle_training_previews IS 'previews of training jobs; see the view bicycle_previews';
-COMMENT ON TABLE @extschema@.bicycle_training_checkpoints IS 'states to resume training jobs from, in slices; the last two of each job';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.checkpoint IS
+	'iteration of the last checkpoint; 0: there is none';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.noted IS
+	'causes, as bits, of notes that a job gets only once';
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS
+	'SHA-256 over the pairs; with the platform it tells whether results can be the same bits '
+	'after an interruption';
+COMMENT ON TABLE @extschema@.bicycle_training_losses IS
+	'losses of training jobs; see the view bicycle_losses';
+COMMENT ON TABLE @extschema@.bicycle_training_previews IS
+	'previews of training jobs; see the view bicycle_previews';
+COMMENT ON TABLE @extschema@.bicycle_training_checkpoints IS
+	'states to resume training jobs from, in slices; the last two of each job';
 
--- A job runs as the owner that its row names, so a row of one's own making would be another role's rights.
+-- A job runs as the owner that its row names, so a row of one's own making would be another role's
+-- rights.
 CREATE TRIGGER bicycle_guard_jobs BEFORE INSERT OR UPDATE ON @extschema@.bicycle_training_jobs
-	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.bicycle_guard('Use bicycle_train, bicycle_pause, bicycle_resume and bicycle_cancel.');
+	FOR EACH STATEMENT EXECUTE FUNCTION
+		@extschema@.bicycle_guard('Use bicycle_train, bicycle_pause, bicycle_resume and '
+		'bicycle_cancel.');
 
 -- What a job has left goes with its row; not by foreign keys, as with tensors.
-CREATE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	EXECUTE format('DELETE FROM %I.bicycle_training_losses WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
 	EXECUTE format('DELETE FROM %I.bicycle_training_previews WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
@@ -384,7 +449,8 @@ BEGIN
 	RETURN NULL;
 END $$;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_drop_job() FROM PUBLIC;
-COMMENT ON FUNCTION @extschema@.bicycle_drop_job() IS 'drops losses, previews and checkpoints of a job whose row is deleted';
+COMMENT ON FUNCTION @extschema@.bicycle_drop_job() IS
+	'drops losses, previews and checkpoints of a job whose row is deleted';
 CREATE TRIGGER bicycle_drop_job AFTER DELETE ON @extschema@.bicycle_training_jobs
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_drop_job();
 
@@ -394,18 +460,23 @@ SELECT pg_extension_config_dump('@extschema@.bicycle_training_losses', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_training_previews', '');
 SELECT pg_extension_config_dump('@extschema@.bicycle_training_checkpoints', 'WHERE false');
 
--- Jobs of roles whose privileges the caller has.  One that was restored or replicated from elsewhere is paused here until bicycle_resume takes it over.
+-- Jobs of roles whose privileges the caller has. One that was restored or replicated from elsewhere
+-- is paused here until bicycle_resume takes it over.
 CREATE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
-	SELECT job, model, coalesce(nullif(owner::text, '')::name, pg_get_userbyid(owner::oid)) AS owner,
+	SELECT job, model, coalesce(nullif(owner::text, '')::name, pg_get_userbyid(owner::oid))
+		AS owner,
 		CASE WHEN here OR state NOT IN ('queued', 'running') THEN state ELSE 'paused' END AS state,
 		options ->> 'method' AS method, epoch, epochs, iteration, iterations,
 		CASE WHEN here AND state = 'running' THEN images_per_second END AS images_per_second,
 		CASE WHEN here AND state = 'running' AND images_per_second > 0 THEN
 			-- a century at most: intervals are finite, and iterations may be any number
-			make_interval(secs => least((iterations - iteration) * ((options ->> 'batch_size')::double precision / images_per_second), 3155760000)) END AS eta,
+			make_interval(secs =>
+				least((iterations - iteration) * ((options ->> 'batch_size')::double precision /
+				images_per_second), 3155760000)) END AS eta,
 		losses, started_at, updated_at, version, notes, error
 	FROM (SELECT *, system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c)
-			AND database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) AS here
+			AND database = (SELECT d.oid FROM pg_database AS d
+				WHERE d.datname = current_database()) AS here
 		FROM @extschema@.bicycle_training_jobs) AS j
 	WHERE pg_has_role(owner::oid, 'USAGE');
 
@@ -417,12 +488,16 @@ CREATE VIEW @extschema@.bicycle_previews WITH (security_barrier) AS
 	SELECT p.job, p.iteration, p.image FROM @extschema@.bicycle_training_previews AS p
 	WHERE EXISTS (SELECT FROM @extschema@.bicycle_jobs AS j WHERE j.job = p.job);
 
-GRANT SELECT ON @extschema@.bicycle_jobs, @extschema@.bicycle_losses, @extschema@.bicycle_previews TO PUBLIC;
-COMMENT ON VIEW @extschema@.bicycle_jobs IS 'training jobs that the caller may see, and how far they are';
+GRANT SELECT ON @extschema@.bicycle_jobs, @extschema@.bicycle_losses,
+	@extschema@.bicycle_previews TO PUBLIC;
+COMMENT ON VIEW @extschema@.bicycle_jobs IS
+	'training jobs that the caller may see, and how far they are';
 COMMENT ON VIEW @extschema@.bicycle_losses IS 'losses of those jobs, means since the row before';
-COMMENT ON VIEW @extschema@.bicycle_previews IS 'contact sheets of those jobs: input, truth, reconstruction, samples';
+COMMENT ON VIEW @extschema@.bicycle_previews IS
+	'contact sheets of those jobs: input, truth, reconstruction, samples';
 
-CREATE FUNCTION @extschema@.bicycle_train(model text, pairs text, options jsonb DEFAULT '{}') RETURNS bigint
+CREATE FUNCTION @extschema@.bicycle_train(model text, pairs text, options jsonb DEFAULT '{}')
+	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'bicycle_train' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 
 CREATE FUNCTION @extschema@.bicycle_pause(job bigint) RETURNS void
@@ -437,13 +512,15 @@ CREATE FUNCTION @extschema@.bicycle_cancel(job bigint) RETURNS void
 CREATE PROCEDURE @extschema@.bicycle_wait(job bigint, timeout interval DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'bicycle_wait' LANGUAGE C;
 
-CREATE FUNCTION @extschema@.bicycle_loss_plot(job bigint, width int DEFAULT 800, height int DEFAULT 500) RETURNS bytea
+CREATE FUNCTION @extschema@.bicycle_loss_plot(job bigint, width int DEFAULT 800,
+	height int DEFAULT 500) RETURNS bytea
 	AS 'MODULE_PATHNAME', 'bicycle_loss_plot' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 100000;
 
 REVOKE ALL ON FUNCTION @extschema@.bicycle_train(text, text, jsonb) FROM PUBLIC;
 
 COMMENT ON FUNCTION @extschema@.bicycle_train(text, text, jsonb) IS
-	'trains a model in the background on the pairs that a query gives: input and target image; returns the job';
+	'trains a model in the background on the pairs that a query gives: input and target image; '
+		'returns the job';
 COMMENT ON FUNCTION @extschema@.bicycle_pause(bigint) IS
 	'stops a job after the iteration that runs, with a checkpoint';
 COMMENT ON FUNCTION @extschema@.bicycle_resume(bigint) IS
@@ -455,15 +532,18 @@ COMMENT ON PROCEDURE @extschema@.bicycle_wait(bigint, interval) IS
 COMMENT ON FUNCTION @extschema@.bicycle_loss_plot(bigint, int, int) IS
 	'the losses of a job as curves, a PNG';
 
--- ---- Watching -------------------------------------------------------------------------------------------------------------------------------
+-- ---- Watching ------------------------------
 
-CREATE FUNCTION @extschema@.bicycle_engine(OUT pid int, OUT device text, OUT "precision" text, OUT protocol int, OUT uptime interval, OUT restarts bigint,
-	OUT requests bigint, OUT batches bigint, OUT mean_batch float8, OUT queued bigint, OUT memory bigint, OUT gpu_memory bigint,
+CREATE FUNCTION @extschema@.bicycle_engine(OUT pid int, OUT device text, OUT "precision" text,
+	OUT protocol int, OUT uptime interval, OUT restarts bigint,
+	OUT requests bigint, OUT batches bigint, OUT mean_batch float8, OUT queued bigint,
+		OUT memory bigint, OUT gpu_memory bigint,
 	OUT gpu_memory_limit bigint, OUT last_error text)
 	AS 'MODULE_PATHNAME', 'bicycle_engine' LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 
 CREATE FUNCTION @extschema@.bicycle_cache()
-	RETURNS TABLE (hash bytea, model text, version int, "precision" text, bytes bigint, hits bigint, loaded_at timestamptz, used_at timestamptz,
+	RETURNS TABLE (hash bytea, model text, version int, "precision" text, bytes bigint, hits bigint,
+		loaded_at timestamptz, used_at timestamptz,
 		pins int, databases int)
 	AS 'MODULE_PATHNAME', 'bicycle_cache' LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000 ROWS 10;
 

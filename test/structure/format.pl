@@ -29,7 +29,7 @@ my @found = split ' ', `find . \\( -name build -o -name '.git' -o -name data -o 
 my @c = grep { /\.(c|h|cu|cuh)$/ } @found;
 my @scripts = grep { m{\.(def|pl|pm|sql|sh|py|spec|mk)$|^Makefile$|^\.ci/run$} } @found;
 # What is built, or frozen with a release.
-@scripts = grep { !m{bicycle(--.*)?\.sql$} } @scripts;
+@scripts = grep { !m{bicycle--.*\.sql$} } @scripts;
 my @documents = grep { /\.md$/ } @found;
 my $failed = 0;
 
@@ -69,7 +69,16 @@ foreach my $path (@c)
 		return $own ? 80 : 100;
 	});
 }
-check($_, sub { return 100; }) foreach @scripts;
+foreach my $path (@scripts)
+{
+	my $body = 0;
+	check($path, sub {
+		# A function's body is stored as it stands: to wrap it would be a change of the function.
+		my $own = $body;
+		$body ^= 1 & (() = $_[0] =~ /\$\$/g) if $path eq 'sql/bicycle.sql';
+		return $own && $body ? 0 : 100;
+	});
+}
 check($_, sub { return $_[0] =~ /^\s*\|/ ? 0 : 120; }) foreach @documents;
 
 my $program = (grep { -x } map { ("$_/clang-format-@{[CLANG_FORMAT]}", "$_/clang-format") }
