@@ -64,7 +64,7 @@ def fill(net, base):
 
 
 def fill_networks(model):
-    """A model's networks by name, in float64, with the generator's weights and the running statistics of fresh ones."""
+    """A model's networks by name, in float64: the generator's weights, fresh running statistics."""
     nets = {name: getattr(model, 'net' + name) for name in model.model_names}
     for base, name in enumerate(('G', 'E', 'D', 'D2')):
         if name in nets:
