@@ -8,7 +8,7 @@
  *	     v
  *	  OPENING -- the fit is open: TRAIN_READY --> READY -- RUN --> RUNNING --+
  *	                                                                         |
- *	  ENDED <-- the loop is over: PAUSED, TRAIN_DONE, or nothing after "stop" +
+ *	  ENDED <-- the loop is over: PAUSED, TRAIN_DONE, or after "stop" -------+
  *	    ^
  *	    +------ ERROR, from any state but STARTING
  *
