@@ -3,7 +3,9 @@
  *	  Who gets memory: places in the queue for image requests, the engine's
  *	  memory for streams.
  *
- * I/O thread only. Looked at once a turn, and again when bytes came free in it.
+ * I/O thread only. Called once a turn, again where bytes came free in it, and
+ * when a request comes: a client need not wait for a GRANT that it knows it
+ * gets.
  *
  * R1 Places in the queue are given in order of arrival.
  * R2 A connection that holds places gets more only as long as it leaves as much
@@ -14,6 +16,8 @@
  *    is free waits, and a model that may go is evicted meanwhile.
  * R4 What no emptying could ever make room for is refused.
  */
+#include <stdlib.h>
+
 #include "engine/engine.h"
 
 /* Takes the limits from the settings.  What is held already is kept. */
@@ -28,27 +32,56 @@ budget_limits(Engine *engine)
 	decode_limit(&engine->decoders, total / 4);
 }
 
-/* Grants places to those who wait, oldest first. */
-void
-queue_admit(Engine *engine)
+/*
+ * The request has its memory: the client may send, or where it has nothing to
+ * send, work begins.
+ */
+static void
+grant(Request *request)
 {
-	Budget *pool = &engine->queue;
+	EngineError error;
+
+	request_to(request, REQUEST_GRANTED);
+	if (request->body_size == 0)
+	{
+		request->kind->whole(request);
+		return;
+	}
+	request->body = malloc(request->body_size);
+	if (request->body == NULL)
+	{
+		error_memory(&error, "the body of a request");
+		request_fail(request, &error);
+		return;
+	}
+	connection_send(request->connection, BICYCLE_GRANT, request->id, NULL, 0, true, NULL);
+}
+
+static void
+refuse_place(Request *request)
+{
+	EngineError error;
+
+	error_set(&error, "54000", "request is too large");
+	error_detail(&error, "It takes %zu bytes, and all requests together may take %zu.",
+				 request->place, request->engine->queue.limit);
+	error_hint(&error, "Raise the setting \"bicycle.queue_memory\".");
+	request_fail(request, &error);
+}
+
+static void
+admit_to_queue(Engine *engine)
+{
+	Budget *queue = &engine->queue;
 
 	list_foreach(node, &engine->queue_waiting)
 	{
 		Request *request = list_member(Request, link, node);
 		Connection *connection = request->connection;
-		EngineError error;
 
-		if (request->place > pool->limit)
+		if (request->place > queue->limit)
 		{
-			error_set(&error, "54000", "request is too large");
-			error_detail(&error, "It takes %zu bytes, and all requests together may take %zu.",
-						 request->place, pool->limit);
-			error_hint(&error, "Raise the setting \"bicycle.queue_memory\".");
-			list_remove(&request->link);
-			request->place = 0;
-			request_fail(request, &error);
+			refuse_place(request); /* the limit was lowered meanwhile */
 			continue;
 		}
 		/*
@@ -56,80 +89,54 @@ queue_admit(Engine *engine)
 		 * others to; who holds less may pass it.
 		 */
 		if (connection->place > 0 &&
-			connection->place + 2 * request->place + pool->used > pool->limit)
+			connection->place + 2 * request->place + queue->used > queue->limit)
 			continue;
-		if (pool->used + request->place > pool->limit)
+		if (!budget_take(queue, request->place))
 			break;
-		list_remove(&request->link);
-		budget_overdraw(pool, request->place); /* free, as was just seen */
 		connection->place += request->place;
-		request_grant(request);
+		grant(request);
 	}
 }
 
-/* Gives the place of a granted request back. */
-void
-queue_release(Request *request)
+static void
+refuse_memory(Request *request)
 {
-	if (request->place == 0)
-		return;
-	budget_give(&request->engine->queue, request->place);
-	if (request->connection != NULL)
-		request->connection->place -= request->place;
-	request->place = 0;
-	queue_admit(request->engine);
+	EngineError error;
+
+	error_set(&error, "53200", "out of engine memory");
+	error_detail(&error, "The request takes %zu bytes, and all of them together may take %zu.",
+				 request->charge, request->engine->memory.limit);
+	error_hint(&error, "Raise the setting \"bicycle.engine_memory\".");
+	request_fail(request, &error);
 }
 
-/*
- * False if the bytes are not free. Then a model is being evicted, if there is
- * one that may go, so that a later try may succeed: one that nobody wants now,
- * or with evict_wanted also one that has requests but had its turn.
- */
-bool
-memory_take(Engine *engine, size_t bytes, bool evict_wanted)
+static void
+admit_to_memory(Engine *engine)
 {
-	if (budget_take(&engine->memory, bytes))
-		return true;
-	if (bytes <= engine->memory.limit && !cache_freeing(engine))
-		cache_evict_one(engine, evict_wanted);
-	return false;
-}
-
-void
-memory_release(Engine *engine, size_t bytes)
-{
-	budget_give(&engine->memory, bytes);
-	if (bytes > 0)
-		memory_admit(engine);
-}
-
-/* Grants memory to models and files that wait, oldest first. */
-void
-memory_admit(Engine *engine)
-{
-	Budget *memory = &engine->memory;
-
 	while (!list_empty(&engine->memory_waiting))
 	{
 		Request *request = list_member(Request, link, engine->memory_waiting.next);
 
-		if (request->charge > memory->limit)
-		{
-			EngineError error;
-
-			error_set(&error, "53200", "out of engine memory");
-			error_detail(&error,
-						 "The request takes %zu bytes, and all of them together may take %zu.",
-						 request->charge, memory->limit);
-			error_hint(&error, "Raise the setting \"bicycle.engine_memory\".");
-			list_remove(&request->link);
-			request->charge = 0;
-			request_fail(request, &error);
-			continue;
-		}
-		if (!memory_take(engine, request->charge, true))
+		if (request->charge > engine->memory.limit)
+			refuse_memory(request);
+		else if (room_take(engine, request->charge, true))
+			grant(request);
+		else
 			break;
-		list_remove(&request->link);
-		request_grant(request);
+	}
+}
+
+void
+admission_run(Engine *engine)
+{
+	if (engine->queue.changed)
+	{
+		engine->queue.changed = false;
+		admit_to_queue(engine);
+	}
+	if (engine->memory.changed)
+	{
+		engine->memory.changed = false;
+		admit_to_memory(engine);
 	}
 }

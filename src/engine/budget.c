@@ -21,7 +21,6 @@
  * the card, and then the cache makes room (room.c).
  */
 #include "engine/budget.h"
-#include "common/invariant.h"
 #include "engine/executor.h"
 
 size_t

@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/invariant.h"
+
 /* I/O thread only. */
 typedef struct Budget
 {
@@ -27,6 +29,14 @@ extern bool budget_take(Budget *budget, size_t bytes);     /* false: they are no
 extern void budget_overdraw(Budget *budget, size_t bytes); /* takes them, free or not */
 extern void budget_give(Budget *budget, size_t bytes);
 extern void budget_limit(Budget *budget, size_t limit); /* what is held already is kept */
+
+/* For what is counted a second time, within a budget. */
+static inline void
+count_give(size_t *used, size_t bytes)
+{
+	INVARIANT(bytes <= *used);
+	*used -= bytes;
+}
 
 /* What decoders hold.  Their threads wait in it, in order of arrival. */
 typedef struct DecodeBudget

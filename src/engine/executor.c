@@ -20,7 +20,7 @@
 #include <time.h>
 
 #include "common/invariant.h"
-#include "engine/clock.h"
+#include "engine/now.h"
 #include "engine/executor.h"
 #include "engine/log.h"
 

@@ -20,7 +20,7 @@ typedef struct ExportWork
 } ExportWork;
 
 static void
-export_task_free(void *arg)
+export_work_free(void *arg)
 {
 	ExportWork *work = arg;
 
@@ -29,7 +29,7 @@ export_task_free(void *arg)
 }
 
 static void
-export_job_run(Task *task)
+export_task_run(Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	ExportWork *work = request->work;
@@ -54,18 +54,13 @@ export_job_run(Task *task)
 }
 
 static void
-export_job_done(Engine *engine, Task *task)
+export_task_done(Engine *engine, Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	ExportWork *work = request->work;
 
 	if (!request_back(request))
 		return;
-	if (request->error.sqlstate[0] != '\0')
-	{
-		request_fail(request, &request->error);
-		return;
-	}
 	work->length = work->file_length;
 	request_reply_part(request, BICYCLE_RESULT, &work->length, sizeof(work->length), false);
 	request_reply_part(request, BICYCLE_DATA, work->file, work->file_length, false);
@@ -84,7 +79,7 @@ export_begin(Request *request, const BicycleExport *export)
 		return;
 	}
 	request->work = work;
-	request->work_free = export_task_free;
+	request->work_free = export_work_free;
 	memcpy(work->format, export->format, sizeof(work->format));
 	if (strcmp(work->format, "pth") != 0 && strcmp(work->format, "safetensors") != 0)
 	{
@@ -97,9 +92,7 @@ export_begin(Request *request, const BicycleExport *export)
 void
 export_run(Request *request)
 {
-	request->task.run = export_job_run;
-	request->task.done = export_job_done;
-	batcher_loader(request->engine, request);
+	loader_add(request, export_task_run, export_task_done);
 }
 
 /* ---- INSPECT ------------------------------------------------------------- */
@@ -111,7 +104,7 @@ typedef struct InspectWork
 } InspectWork;
 
 static void
-inspect_job_run(Task *task)
+inspect_task_run(Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	FormatFile file;
@@ -127,7 +120,7 @@ inspect_job_run(Task *task)
 		request->work = work;
 		request->work_free = free;
 		work->answer.ntensors = (uint32_t) file.ntensors;
-		for (int i = 0; i < file.ntensors && request->error.sqlstate[0] == '\0'; i++)
+		for (int i = 0; i < file.ntensors && !error_is_set(&request->error); i++)
 		{
 			if (!stream_header(&file.tensors[i], &work->headers[i]))
 			{
@@ -141,18 +134,13 @@ inspect_job_run(Task *task)
 }
 
 static void
-inspect_job_done(Engine *engine, Task *task)
+inspect_task_done(Engine *engine, Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	InspectWork *work = request->work;
 
 	if (!request_back(request))
 		return;
-	if (request->error.sqlstate[0] != '\0')
-	{
-		request_fail(request, &request->error);
-		return;
-	}
 	request_reply_part(request, BICYCLE_RESULT, &work->answer, sizeof(work->answer), false);
 	if (work->answer.ntensors > 0)
 		request_reply_part(request, BICYCLE_DATA, work->headers,
@@ -163,7 +151,5 @@ inspect_job_done(Engine *engine, Task *task)
 void
 inspect_run(Request *request)
 {
-	request->task.run = inspect_job_run;
-	request->task.done = inspect_job_done;
-	batcher_loader(request->engine, request);
+	loader_add(request, inspect_task_run, inspect_task_done);
 }

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/executor.h"
+#include "engine/stream.h"
 
 #define TAG "bicycle model 1"
 

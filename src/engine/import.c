@@ -28,7 +28,6 @@ typedef struct ImportWork
 	int threads;         /* CREATE: share the drawing of weights */
 	NnParams params;     /* CREATE */
 	float *values;       /* CREATE */
-	bool configured;     /* CREATE: config is known */
 	NnConfig config;
 	char *canonical; /* text of config; malloc'ed by the neural core */
 	NnTensor *tensors;
@@ -38,7 +37,7 @@ typedef struct ImportWork
 } ImportWork;
 
 static void
-import_task_free(void *arg)
+import_work_free(void *arg)
 {
 	ImportWork *work = arg;
 
@@ -224,12 +223,11 @@ import_reply(Request *request)
 	}
 	memcpy(head, &work->answer, sizeof(work->answer));
 	memcpy(head + sizeof(work->answer), work->canonical, work->answer.config_length);
-	request->body =
-		/*
-		 * the end of a request frees its body, but tensors point into it until
-		 * their frames are gone
-		 */
-		NULL;
+	/*
+	 * The end of a request frees its body, but tensors point into it until
+	 * their frames are gone.
+	 */
+	request->body = NULL;
 	request->result = body;
 	request_reply_part(request, BICYCLE_RESULT, head, length, true);
 	free(head);
@@ -246,7 +244,7 @@ import_reply(Request *request)
 /* ---- IMPORT -------------------------------------------------------------- */
 
 static void
-import_job_run(Task *task)
+import_task_run(Task *task)
 {
 	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
@@ -257,15 +255,11 @@ import_job_run(Task *task)
 }
 
 static void
-import_job_done(Engine *engine, Task *task)
+import_task_done(Engine *engine, Task *task)
 {
 	Request *request = list_member(Request, task, task);
 
-	if (!request_back(request))
-		return;
-	if (request->error.sqlstate[0] != '\0')
-		request_fail(request, &request->error);
-	else
+	if (request_back(request))
 		import_reply(request);
 }
 
@@ -301,16 +295,10 @@ create_configure_done(Engine *engine, Task *task)
 
 	if (!request_back(request))
 		return;
-	if (request->error.sqlstate[0] == '\0')
-		request_check_model_size(engine, bytes, work->max_model_size, &request->error);
-	if (request->error.sqlstate[0] != '\0')
-	{
+	if (request_check_model_size(engine, bytes, work->max_model_size, &request->error))
+		request_wait_memory(request, 0, bytes);
+	else
 		request_fail(request, &request->error);
-		return;
-	}
-	work->configured = true;
-	request->state = REQUEST_RESERVED;
-	request_wait_memory(request, 0, bytes);
 }
 
 /* Tensors that point into the flat values. */
@@ -380,7 +368,7 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 	if (work != NULL)
 	{
 		request->work = work;
-		request->work_free = import_task_free;
+		request->work_free = import_work_free;
 		work->config_text = malloc((size_t) import->config_length + 1);
 	}
 	if (work == NULL || work->config_text == NULL)
@@ -395,22 +383,23 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 	work->config_length = import->config_length;
 	memcpy(work->config_text, config, import->config_length);
 	work->config_text[import->config_length] = '\0';
-	if (request->type == BICYCLE_CREATE)
-	{
-		request->task.run = create_configure_run;
-		request->task.done = create_configure_done;
-		batcher_loader(request->engine, request);
-	}
+	if (request->kind->type == BICYCLE_CREATE)
+		loader_add(request, create_configure_run, create_configure_done);
 }
 
-/* The files are here, or the memory for new weights is. */
+/* The files are here. */
 void
 import_run(Request *request)
+{
+	loader_add(request, import_task_run, import_task_done);
+}
+
+/* The memory for new weights is. */
+void
+create_run(Request *request)
 {
 	ImportWork *work = request->work;
 
 	work->threads = settings_threads(&request->engine->settings);
-	request->task.run = request->type == BICYCLE_CREATE ? create_fill_run : import_job_run;
-	request->task.done = import_job_done;
-	batcher_loader(request->engine, request);
+	loader_add(request, create_fill_run, import_task_done);
 }

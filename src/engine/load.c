@@ -14,7 +14,7 @@
  * On a GPU, packing may find no room. The LOAD then keeps its stream and waits
  * at the head of the line, gives back what it had, and is packed again each
  * time something was freed. To that end plans for more than one image go first,
- * and then whole models, by the rule in cache.c. It fails when nothing else is
+ * and then whole models, by the rules in room.c. It fails when nothing else is
  * resident; a model that could not fit in an empty GPU is refused before
  * anything is evicted for it.
  */
@@ -50,7 +50,7 @@ precision_of(int slot)
 }
 
 static void
-load_task_free(void *arg)
+load_work_free(void *arg)
 {
 	LoadWork *work = arg;
 
@@ -80,13 +80,13 @@ load_check(Request *request, const BicycleLoad *load, EngineError *error)
 {
 	Engine *engine = request->engine;
 
-	if (!engine->device_busy && engine->device == NULL)
+	if (device_is_missing(engine))
 	{
-		*error = engine->device_error;
+		*error = engine->device.error;
 		return false;
 	}
 	/* on a GPU weights may take half of that; see load_precision */
-	if ((engine->device_memory == 0 && load->stream_length > cache_limit(engine)) ||
+	if ((engine->device.memory == 0 && load->stream_length > cache_limit(engine)) ||
 		load->stream_length > SIZE_MAX / 4)
 	{
 		too_large(false, load->stream_length, cache_limit(engine), error);
@@ -105,7 +105,7 @@ load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 	if (work != NULL)
 	{
 		request->work = work;
-		request->work_free = load_task_free;
+		request->work_free = load_work_free;
 		work->config_text = malloc(load->config_length + 1);
 	}
 	if (work == NULL || work->config_text == NULL || entry == NULL)
@@ -119,9 +119,8 @@ load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 	work->load = *load;
 	memcpy(work->config_text, config, load->config_length);
 
-	request->entry = entry;
+	cache_refer(request, entry);
 	request->loading = true;
-	entry->requests++;
 	entry->loads++;
 	entry->progress_ms = now_ms();
 }
@@ -153,12 +152,12 @@ load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStrea
 	Packed *packed;
 	size_t least;
 
-	if (engine->device == NULL)
+	if (engine->device.nn == NULL)
 	{
-		*failure = engine->device_error;
+		*failure = engine->device.error;
 		return;
 	}
-	if (!nn_device_supports(engine->device, precision))
+	if (!nn_device_supports(engine->device.nn, precision))
 	{
 		error_set(failure, "55000", "precision %s is not available on this device",
 				  nn_precision_name(precision));
@@ -167,7 +166,7 @@ load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStrea
 							"model's configuration.");
 		return;
 	}
-	least = nn_model_least_bytes(engine->device, &work->config, precision, &error);
+	least = nn_model_least_bytes(engine->device.nn, &work->config, precision, &error);
 	if (least > work->limit)
 	{
 		too_large(true, least, work->limit, failure);
@@ -179,7 +178,7 @@ load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStrea
 		return;
 	}
 	executor_progress();
-	status = nn_model_load(engine->device, &work->config, precision, stream->tensors,
+	status = nn_model_load(engine->device.nn, &work->config, precision, stream->tensors,
 						   stream->ntensors, &packed->model, &error);
 	if (status != NN_OK)
 	{
@@ -250,15 +249,6 @@ load_prepare_run(Task *task)
 	}
 }
 
-/* Frees a model that is not in the cache. */
-static void
-discard(Engine *engine, Packed *packed)
-{
-	packed->evicted = true;
-	engine->freeing++;
-	cache_free_packed(engine, packed);
-}
-
 /* Puts a model that was made into the cache, or away again. */
 static void
 install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
@@ -266,21 +256,16 @@ install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
 	Packed *packed = work->made[slot];
 
 	work->made[slot] = NULL;
-	budget_overdraw(&engine->memory, packed->host); /* the LOAD's own bytes go when it is freed */
 	if (packed->bytes > cache_limit(engine))
-		too_large(engine->device_memory > 0, packed->bytes, cache_limit(engine),
+		too_large(engine->device.memory > 0, packed->bytes, cache_limit(engine),
 				  &work->errors[slot]);
 	if (packed->bytes > cache_limit(engine) ||
 		entry->packed[slot] != NULL) /* another client was faster */
 	{
-		discard(engine, packed);
+		cache_discard(engine, packed);
 		return;
 	}
-	packed->entry = entry;
-	packed->loaded_ms = packed->used_ms = now_ms();
-	entry->packed[slot] = packed;
-	list_append(&engine->models, &packed->link);
-	budget_overdraw(&engine->cached, packed->bytes);
+	cache_put(engine, entry, packed);
 }
 
 /*
@@ -313,11 +298,8 @@ answered(CacheEntry *entry, const Connection *connection)
 	{
 		Request *request = list_member(Request, link, node);
 
-		if (request->asked && request->connection == connection)
-		{
-			request->asked = false;
-			entry->asked--;
-		}
+		if (request->connection == connection)
+			cache_unask(request);
 	}
 }
 
@@ -330,7 +312,7 @@ load_waits(const Request *request)
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		waits |= work->no_room[slot];
-	return waits && request->connection != NULL && request->engine->device_memory > 0;
+	return waits && request->connection != NULL && request->engine->device.memory > 0;
 }
 
 /*
@@ -347,11 +329,11 @@ load_end(Engine *engine, Request *request)
 	 * said of room
 	 */
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		if (work->errors[slot].sqlstate[0] != '\0' &&
+		if (error_is_set(&work->errors[slot]) &&
 			(request->connection != NULL || !work->no_room[slot]))
 			fail_waiters(request->entry, NULL, slot, &work->errors[slot]);
 	answered(request->entry, request->connection);
-	cache_trim(engine);
+	engine->trim = true;
 }
 
 static void
@@ -363,18 +345,18 @@ load_done(Engine *engine, Task *task)
 
 	engine->load = NULL;
 	engine->preparing = false;
-	entry->dirty = true;
-	if (request->error.sqlstate[0] == '\0' &&
+	cache_touch(engine, entry);
+	if (!error_is_set(&request->error) &&
 		!cache_admit(entry, request->database, work->load.model, work->load.version))
 		error_memory(&request->error, "an entry of the model cache");
-	if (request->error.sqlstate[0] == '\0')
+	if (!error_is_set(&request->error))
 	{
 		entry->config = work->config;
 		entry->configured = true;
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 			if (work->made[slot] != NULL)
 				install(engine, entry, work, slot);
-		if (work->device_failed.sqlstate[0] != '\0')
+		if (error_is_set(&work->device_failed))
 		{
 			device_lost(engine, &work->device_failed);
 			request_free(request); /* unanswered, as all that waits for it */
@@ -382,7 +364,7 @@ load_done(Engine *engine, Task *task)
 		}
 		if (load_waits(request))
 		{
-			list_prepend(&engine->loads, &request->link);
+			request_to_front(request, REQUEST_STREAMED);
 			return;
 		}
 		load_end(engine, request);
@@ -391,19 +373,12 @@ load_done(Engine *engine, Task *task)
 	{
 		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 			if (work->made[slot] != NULL)
-			{
-				budget_overdraw(&engine->memory, work->made[slot]->host);
-				discard(engine, work->made[slot]);
-			}
+				cache_discard(engine, work->made[slot]);
 		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
 		if (request->connection != NULL)
 			fail_waiters(entry, request->connection, 0, &request->error);
 	}
-	if (!request_back(request))
-		return;
-	if (request->error.sqlstate[0] != '\0')
-		request_fail(request, &request->error);
-	else
+	if (request_back(request))
 		request_reply(request, NULL, 0);
 }
 
@@ -415,7 +390,7 @@ load_packed(Engine *engine, Task *task)
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		made |= work->made[slot] != NULL;
-	if (!made || engine->device_memory == 0)
+	if (!made || engine->device.memory == 0)
 	{
 		load_done(engine, task);
 		return;
@@ -426,13 +401,11 @@ load_packed(Engine *engine, Task *task)
 	executor_submit(&engine->device_thread, task, true);
 }
 
-/* The stream of a LOAD is complete: it takes its place in the line. */
 void
 load_queue(Request *request)
 {
-	request->state = REQUEST_LOADING;
-	request->entry->packing++;
-	list_append(&request->engine->loads, &request->link);
+	request_to(request, REQUEST_STREAMED);
+	request->engine->again = true;
 }
 
 static void
@@ -443,12 +416,12 @@ start_load(Request *request)
 	LoadWork *work = request->work;
 
 	work->setting = engine->settings.precision;
-	work->automatic = engine->device_automatic;
+	work->automatic = engine->device.automatic;
 	work->limit = cache_limit(engine);
 	work->freed = engine->freed;
 	memset(work->no_room, 0, sizeof(work->no_room));
 	memset(work->errors, 0, sizeof(work->errors));
-	memcpy(work->device_name, engine->device_name, sizeof(work->device_name));
+	memcpy(work->device_name, engine->device.name, sizeof(work->device_name));
 	list_foreach(node, &entry->waiters)
 		work->asked[list_member(Request, link, node)->image.precision] = true;
 	/* Nobody waits, and nothing of it is here: it was sent to be here. */
@@ -457,9 +430,7 @@ start_load(Request *request)
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		work->resident[slot] = entry->packed[slot] != NULL;
 	engine->load = request;
-	request->task.run = load_run;
-	request->task.done = load_packed;
-	batcher_loader(engine, request);
+	loader_add(request, load_run, load_packed);
 }
 
 /*
@@ -472,7 +443,7 @@ room_comes(Engine *engine, const LoadWork *work)
 	if (engine->freeing > 0)
 		return true;
 	return work->freed == engine->freed &&
-		   (cache_make_room(engine, NULL) || !list_empty(&engine->models));
+		   (room_make(engine, NULL) || !list_empty(&engine->models));
 }
 
 /*
@@ -489,7 +460,6 @@ load_next(Engine *engine)
 
 		if (load_waits(request) && room_comes(engine, work))
 			return;
-		list_remove(&request->link);
 		if (!load_waits(request) || work->freed != engine->freed)
 		{
 			start_load(request);

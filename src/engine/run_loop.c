@@ -45,12 +45,13 @@ open_device(Run *run)
 		strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
 	NnError error = { 0 };
 
-	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device, &error) == NN_OK)
+	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device.nn, &error) ==
+		NN_OK)
 	{
-		nn_device_watch(engine->device, executor_progress);
+		nn_device_watch(engine->device.nn, executor_progress);
 		return true;
 	}
-	engine->device = NULL;
+	engine->device.nn = NULL;
 	if (error.code == NN_ENOMEM)
 		return run_error_from_nn(&run->error, &error);
 	error_set(&run->error, "55000", "device \"%s\" is missing", name);
@@ -81,7 +82,7 @@ precision_of_platform(const char *platform)
 static NnPrecision
 run_precision(const Run *run)
 {
-	return nn_train_precision(run->engine->device, &run->config,
+	return nn_train_precision(run->engine->device.nn, &run->config,
 							  precision_of_platform(run->begin.platform));
 }
 
@@ -133,7 +134,7 @@ open_fit(Run *run, const TensorStream *stream)
 
 	if (!check_networks(run))
 		return false;
-	if (nn_fit_open(engine->device, &run->config, &run->options, run_precision(run), rows,
+	if (nn_fit_open(engine->device.nn, &run->config, &run->options, run_precision(run), rows,
 					given > 0 ? stream->tensors : NULL, given, &run->fit, &error) != NN_OK)
 	{
 		run->fit = NULL;
@@ -158,7 +159,7 @@ describe_run(Run *run)
 	ready->iterations = run_is_finished(run) ? ready->iteration : nn_fit_iterations(run->fit);
 	memcpy(ready->data_digest, run->data.digest, sizeof(ready->data_digest));
 	snprintf(ready->platform, sizeof(ready->platform), PLATFORM,
-			 nn_device_describe(run->engine->device), nn_precision_name(run_precision(run)),
+			 nn_device_describe(run->engine->device.nn), nn_precision_name(run_precision(run)),
 			 BICYCLE_VERSION);
 }
 

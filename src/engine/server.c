@@ -1,21 +1,17 @@
 /*
  * server.c
- *	  The I/O thread: its epoll loop, the listening socket, completed tasks, the
- *	  device's opening, the ordered end.
+ *	  The I/O thread: its epoll loop, the listening socket, the ordered end.
  *
- * Everything here runs on the I/O thread but engine_complete, which any thread
- * may call, and device_open_run, device_set_run and device_try_run, which the
- * device thread runs.
+ * I/O thread only.
  *
- * A GPU that is there but cannot be had when the engine opens it, because other
- * processes fill or hold it, is tried again, less and less often. Until it can
- * be had the CPU serves, if the setting is auto; then the device is replaced as
- * if the setting had changed.
- *
- * One turn of the loop: read and write what is ready, take back completed
- * tasks, move requests on (cache_run, batcher_run), write what has been queued
- * meanwhile, free what was closed. Timers need no more than a tick every
- * TICK_MS while something depends on time.
+ * R1 One turn of the loop: read and write what is ready, take back completed
+ *    tasks, then settle: decide what follows, write what has been queued
+ *    meanwhile, free what was closed.
+ * R2 What is called while events are taken only moves requests to a state or
+ *    marks what came free. Decisions are made in settle alone, in the order
+ *    that stands there.
+ * R3 Timers need no more than a tick every TICK_MS while something depends on
+ *    time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,17 +27,15 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "engine/run.h"
+#include "engine/engine.h"
 #include "plot/plot.h"
 
 #define TICK_MS 250
 #define EVENTS 64
 #define MAX_CONNECTIONS 8192
 #define STOP_MS 10000 /* for what runs to end and replies to be read */
-#define TRIES_MOST 16 /* times gpu_retry between two tries, in the end */
 
 static void
 completed_ready(Engine *engine, Source *source, uint32_t events)
@@ -52,202 +46,6 @@ completed_ready(Engine *engine, Source *source, uint32_t events)
 	executor_take_completed(engine, &engine->completions);
 }
 
-static void device_set(Engine *engine);
-
-/* ---- The device ---------------------------------------------------------- */
-
-/*
- * Opens what is not the CPU, and notes whether it is there but cannot be had:
- * other processes fill its memory, or hold it.
- */
-static NnStatus
-open_other(Engine *engine, const char *name, NnError *error)
-{
-	NnStatus status = nn_device_open(name, engine->device_threads, &engine->device, error);
-
-	engine->device_short =
-		strncmp(name, "cuda", 4) == 0 && (status == NN_ENOMEM || status == NN_EDEVICE);
-	return status;
-}
-
-/*
- * The device of setting auto: a GPU, and without one the CPU, after a line that
- * says what is missing.
- */
-static NnStatus
-open_automatic(Engine *engine, NnError *error)
-{
-	if (open_other(engine, "cuda", error) == NN_OK)
-		return NN_OK;
-	snprintf(engine->device_lack, sizeof(engine->device_lack), "; %.70s", error->message);
-	log_write(LOG_LOG, "no GPU is used: %s",
-			  error->detail[0] != '\0' ? error->detail : error->message);
-	return nn_device_open("cpu", engine->device_threads, &engine->device, error);
-}
-
-static void
-device_open_run(Task *task)
-{
-	Engine *engine = list_member(Engine, device_job, task);
-	NnError error = { 0 };
-	NnStatus status;
-
-	if (engine->device != NULL)
-		nn_device_close(engine->device);
-	engine->device = NULL;
-	error_clear(&engine->device_error);
-	engine->device_lack[0] = '\0';
-	engine->device_short = false;
-	if (strcmp(engine->device_wanted, "auto") == 0)
-		status = open_automatic(engine, &error);
-	else
-		status = open_other(engine, engine->device_wanted, &error);
-	if (status == NN_OK)
-	{
-		nn_device_watch(engine->device, executor_progress);
-		nn_device_set_memory(engine->device, (size_t) engine->device_gpu_memory);
-		return;
-	}
-	engine->device = NULL;
-	error_set(&engine->device_error, "55000", "device \"%s\" is missing", engine->device_wanted);
-	if (error.detail[0] != '\0')
-		error_detail(&engine->device_error, "%s", error.detail);
-	else
-		error_detail(&engine->device_error, "The engine reported: %s.", error.message);
-	if (error.hint[0] != '\0')
-		error_hint(&engine->device_error, "%s", error.hint);
-	else
-		error_hint(&engine->device_error,
-				   "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
-}
-
-/*
- * What bicycle_engine() shows: "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable
- * NVIDIA driver".
- */
-static void
-name_device(Engine *engine)
-{
-	snprintf(engine->device_name, sizeof(engine->device_name), "%s%s",
-			 nn_device_describe(engine->device), engine->device_lack);
-}
-
-static void
-note_device_memory(Engine *engine)
-{
-	NnDeviceMemory memory = { 0 };
-
-	if (engine->device != NULL)
-		nn_device_memory(engine->device, &memory);
-	engine->device_memory = memory.limit;
-}
-
-static void
-device_open_done(Engine *engine, Task *task)
-{
-	engine->device_busy = false;
-	note_device_memory(engine);
-	cache_limit_changed(engine);
-	engine->device_automatic = NN_PRECISION_FP32;
-	if (engine->device != NULL)
-	{
-		engine->device_automatic = nn_device_automatic(engine->device);
-		name_device(engine);
-	}
-	else
-	{
-		snprintf(engine->device_name, sizeof(engine->device_name), "%s (missing)",
-				 engine->device_wanted);
-		log_error(LOG_WARNING, "device", &engine->device_error);
-	}
-	if (!engine->device_opened)
-	{
-		engine->device_opened = true;
-		if (!engine->stopping)
-			engine_listen(engine);
-	}
-	else
-		log_write(LOG_LOG, "device is now %s", engine->device_name);
-	if (engine->device_short)
-	{
-		log_write(LOG_LOG, "the GPU cannot be had now and is tried again, in %lld seconds at first",
-				  (long long) engine->settings.gpu_retry / 1000);
-		engine->try_wait = engine->settings.gpu_retry;
-		engine->try_ms = now_ms() + engine->try_wait;
-	}
-	device_set(engine);
-}
-
-static void
-device_open(Engine *engine)
-{
-	engine->device_busy = true;
-	engine->device_change = false;
-	strcpy(engine->device_wanted, engine->settings.device);
-	engine->device_threads = settings_threads(&engine->settings);
-	engine->device_gpu_memory = engine->settings.gpu_memory;
-	engine->device_job.run = device_open_run;
-	engine->device_job.done = device_open_done;
-	executor_submit(&engine->device_thread, &engine->device_job, false);
-}
-
-/*
- * Nothing is started and nothing loads: models go, then the device is opened
- * anew. Freed models and the opening are tasks of one thread, in this order.
- */
-void
-device_replace(Engine *engine)
-{
-	cache_clear(engine);
-	device_open(engine);
-}
-
-static void
-device_set_run(Task *task)
-{
-	Engine *engine = list_member(Engine, settings_job, task);
-
-	if (engine->device == NULL)
-		return;
-	nn_device_set_threads(engine->device, engine->device_threads);
-	nn_device_set_memory(engine->device, (size_t) engine->device_gpu_memory);
-}
-
-static void
-device_set_done(Engine *engine, Task *task)
-{
-	engine->settings_busy = false;
-	if (engine->device != NULL && !engine->device_busy)
-	{
-		name_device(engine);
-		note_device_memory(engine);
-		cache_limit_changed(engine);
-	}
-	device_set(engine);
-}
-
-/*
- * Gives the device the number of threads and the limit of memory of the
- * settings; if it is being given some, afterwards.
- */
-static void
-device_set(Engine *engine)
-{
-	int threads = settings_threads(&engine->settings);
-
-	if (engine->settings_busy || engine->device_busy ||
-		(engine->device_threads == threads &&
-		 engine->device_gpu_memory == engine->settings.gpu_memory))
-		return;
-	engine->settings_busy = true;
-	engine->device_threads = threads;
-	engine->device_gpu_memory = engine->settings.gpu_memory;
-	engine->settings_job.run = device_set_run;
-	engine->settings_job.done = device_set_done;
-	executor_submit(&engine->device_thread, &engine->settings_job, true);
-}
-
-/* A setting has changed after "go". */
 void
 engine_changed(Engine *engine, const char *setting)
 {
@@ -255,57 +53,11 @@ engine_changed(Engine *engine, const char *setting)
 		return; /* a run keeps what it has begun with */
 	budget_limits(engine);
 	if (strcmp(setting, "device") == 0)
-		engine->device_change = true;
+		device_change(engine);
 	else if (strcmp(setting, "threads") == 0)
 		executor_resize(&engine->pool, settings_threads(&engine->settings));
 	device_set(engine);
-	cache_trim(engine);
-	queue_admit(engine);
-	memory_admit(engine);
-}
-
-/* ---- A GPU that comes later ---------------------------------------------- */
-
-/*
- * Whether it can be had now: it is opened and closed again, while what serves
- * meanwhile stays.
- */
-static void
-device_try_run(Task *task)
-{
-	Engine *engine = list_member(Engine, try_job, task);
-	NnDevice *device;
-	NnError ignored;
-
-	engine->device_found =
-		nn_device_open(strcmp(engine->device_wanted, "auto") == 0 ? "cuda" : engine->device_wanted,
-					   1, &device, &ignored) == NN_OK;
-	if (engine->device_found)
-		nn_device_close(device);
-}
-
-/* The device is replaced as if the setting had changed, when all is quiet. */
-static void
-device_try_done(Engine *engine, Task *task)
-{
-	engine->trying = false;
-	engine->try_ms = now_ms() + engine->try_wait;
-	if (engine->try_wait < TRIES_MOST * engine->settings.gpu_retry)
-		engine->try_wait *= 2;
-	if (engine->device_found)
-		engine->device_change = true;
-}
-
-static void
-device_try(Engine *engine, int64_t now)
-{
-	if (engine->device_busy || !engine->device_short || engine->trying || engine->device_change ||
-		engine->stopping || now < engine->try_ms)
-		return;
-	engine->trying = true;
-	engine->try_job.run = device_try_run;
-	engine->try_job.done = device_try_done;
-	executor_submit(&engine->device_thread, &engine->try_job, false);
+	engine->trim = true;
 }
 
 /* ---- Listening ----------------------------------------------------------- */
@@ -357,7 +109,7 @@ take_lock(Engine *engine)
 					 BICYCLE_LOCK, strerror(errno));
 }
 
-void
+static void
 engine_listen(Engine *engine)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = BICYCLE_SOCKET };
@@ -373,8 +125,8 @@ engine_listen(Engine *engine)
 	if (!source_add(engine, &engine->listener, fd, EPOLLIN, listener_ready))
 		engine_fatal(engine, "could not watch a socket: %s", strerror(errno));
 	engine->listening = true;
-	log_write(LOG_DEBUG, "listening, device %s", engine->device_name);
-	control_say(engine, "ready %s", engine->device_name);
+	log_write(LOG_DEBUG, "listening, device %s", engine->device.name);
+	control_say(engine, "ready %s", engine->device.name);
 }
 
 static void
@@ -399,7 +151,6 @@ signals_ready(Engine *engine, Source *source, uint32_t events)
 		engine_stop(engine, 0);
 }
 
-/* Makes the descriptors and lists; the settings are still to come. */
 bool
 engine_init(Engine *engine)
 {
@@ -422,6 +173,9 @@ engine_init(Engine *engine)
 		list_init(&engine->ring[i]);
 	list_init(&engine->ready);
 	list_init(&engine->held);
+	list_init(&engine->requests);
+	list_init(&engine->written);
+	list_init(&engine->leaving);
 	list_init(&engine->entries);
 	list_init(&engine->models);
 	list_init(&engine->loads);
@@ -456,10 +210,6 @@ engine_go(Engine *engine)
 	device_open(engine);
 }
 
-/*
- * Ordered end: what has started ends and is answered; what has not is cut, and
- * its clients try again with the next engine.
- */
 void
 engine_stop(Engine *engine, int exit_code)
 {
@@ -468,20 +218,6 @@ engine_stop(Engine *engine, int exit_code)
 	engine->stopping = true;
 	engine->stop_ms = now_ms();
 	engine->exit_code = exit_code;
-	stop_listening(engine);
-}
-
-/*
- * What the device was given last has no result and gets no answer: its clients
- * see the connection end, as when the engine crashes, and send it to the next
- * engine, alone, once.
- */
-void
-device_lost(Engine *engine, const EngineError *error)
-{
-	log_error(LOG_ERROR, "the device failed and its state is not to be trusted: the engine ends",
-			  error);
-	engine_stop(engine, 1);
 }
 
 /* True if the engine is to end, and may. */
@@ -513,9 +249,8 @@ is_finished(Engine *engine)
 static bool
 needs_tick(Engine *engine)
 {
-	if (engine->stopping || engine->accept_paused ||
-		(!engine->device_busy && engine->device_short) || !list_empty(&engine->loads) ||
-		!list_empty(&engine->timed))
+	if (engine->stopping || engine->accept_paused || device_needs_tick(engine) ||
+		!list_empty(&engine->loads) || !list_empty(&engine->timed))
 		return true;
 	list_foreach(node, &engine->entries) if (!list_empty(&list_member(CacheEntry, link, node)
 															  ->waiters)) return true;
@@ -528,8 +263,8 @@ tick(Engine *engine)
 	int64_t now = now_ms();
 
 	list_foreach(node, &engine->timed) connection_tick(list_member(Connection, timed, node), now);
-	cache_tick(engine, now);
-	device_try(engine, now);
+	demand_tick(engine, now);
+	device_tick(engine, now);
 	if (engine->accept_paused && engine->listening)
 	{
 		engine->accept_paused = false;
@@ -537,27 +272,75 @@ tick(Engine *engine)
 	}
 }
 
+/* What the device has marked since it was looked at. */
+static void
+notice_device(Engine *engine)
+{
+	EngineDevice *device = &engine->device;
+
+	if (device->lost)
+		engine_stop(engine, 1);
+	if (device->changed)
+	{
+		device->changed = false;
+		room_limit_changed(engine);
+	}
+	if (engine->stopping)
+		stop_listening(engine);
+	else if (device->opened && !engine->listening)
+		engine_listen(engine);
+	if (device_is_due(engine))
+	{
+		room_clear(engine);
+		device_open(engine);
+	}
+}
+
+/* Frees what was closed in this turn, and requests that have been answered. */
+static void
+free_closed(Engine *engine)
+{
+	while (!list_empty(&engine->dead))
+		connection_free(list_member(Connection, link, engine->dead.next));
+	request_free_written(engine);
+}
+
+static void
+flush_dirty(Engine *engine)
+{
+	while (!list_empty(&engine->dirty))
+	{
+		Connection *connection = list_member(Connection, dirty, engine->dirty.next);
+
+		list_remove(&connection->dirty);
+		connection_flush(connection);
+	}
+}
+
 /*
- * Writes what was queued in this turn and frees what was closed in it; both can
- * start new work, so it may take some rounds.
+ * All decisions of a turn, in a fixed order. Whoever frees something or brings
+ * something only marks it; what is marked on the way is decided in another
+ * round. A round moves requests on or frees something, so they end.
  */
 static void
 settle(Engine *engine)
 {
 	do
 	{
-		cache_run(engine);
+		engine->again = false;
+		notice_device(engine);
+		room_run(engine);
+		admission_run(engine);
+		load_next(engine);
+		demand_run(engine);
 		batcher_run(engine);
-		while (!list_empty(&engine->dirty))
-		{
-			Connection *connection = list_member(Connection, dirty, engine->dirty.next);
-
-			list_remove(&connection->dirty);
-			connection_flush(connection);
-		}
-		while (!list_empty(&engine->dead))
-			connection_free(list_member(Connection, link, engine->dead.next));
-	} while (!list_empty(&engine->dirty));
+		loader_run(engine);
+		flush_dirty(engine);
+		free_closed(engine);
+	} while (engine->again || engine->queue.changed || engine->memory.changed ||
+			 !list_empty(&engine->dirty));
+	if (invariant_checking())
+		engine_check(engine);
 	control_flush(engine);
 }
 
@@ -589,21 +372,19 @@ engine_loop(Engine *engine)
 	}
 }
 
-/* After the loop has ended in order. */
 void
 engine_free(Engine *engine)
 {
 	stop_listening(engine);
 	list_foreach(node, &engine->connections) connection_close(list_member(Connection, link, node));
-	while (!list_empty(&engine->dead))
-		connection_free(list_member(Connection, link, engine->dead.next));
+	free_closed(engine);
 	executor_stop(&engine->pool);
 	executor_stop(&engine->loader);
 	executor_stop(&engine->device_thread);
 	executor_take_completed(engine, &engine->completions);
+	request_free_written(engine);
 	cache_free(engine);
-	if (engine->device != NULL)
-		nn_device_close(engine->device);
+	device_close(engine);
 	plot_forget();
 	control_close(engine);
 	log_start(-1);
@@ -615,33 +396,4 @@ engine_free(Engine *engine)
 	pthread_mutex_destroy(&engine->completions.lock);
 	pthread_mutex_destroy(&engine->decoders.lock);
 	pthread_cond_destroy(&engine->decoders.wake);
-}
-
-/* ---- Status -------------------------------------------------------------- */
-
-void
-engine_status(Connection *connection, uint64_t id)
-{
-	Engine *engine = connection->engine;
-	BicycleStatus status;
-	NnDeviceMemory gpu;
-
-	memset(&status, 0, sizeof(status));
-	status.pid = getpid();
-	status.protocol = BICYCLE_PROTOCOL;
-	snprintf(status.device, sizeof(status.device), "%s", engine->device_name);
-	snprintf(status.precision, sizeof(status.precision), "%s",
-			 nn_precision_name(cache_precision(engine, NN_PRECISION_AUTO, NULL)));
-	status.uptime_ms = (uint64_t) (now_ms() - engine->started_ms);
-	status.requests = engine->requests_done;
-	status.batches = engine->batches;
-	status.batched = engine->batched;
-	status.queued = engine->nrequests;
-	status.memory = engine->memory.used + engine->queue.used + decode_used(&engine->decoders);
-	if (!engine->device_busy && engine->device != NULL && nn_device_memory(engine->device, &gpu))
-	{
-		status.gpu_memory = gpu.used;
-		status.gpu_memory_limit = gpu.limit;
-	}
-	connection_send(connection, BICYCLE_RESULT, id, &status, sizeof(status), true, NULL);
 }

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/engine.h"
+#include "engine/stream.h"
 
 #define MAX_TENSORS 4096
 
@@ -79,7 +79,6 @@ set_data(TensorStream *stream, NnTensor *tensor, const uint8_t *data, EngineErro
 	return true;
 }
 
-/* On failure nothing is left to free. */
 bool
 stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream, EngineError *error)
 {
@@ -140,7 +139,6 @@ stream_free(TensorStream *stream)
 	memset(stream, 0, sizeof(*stream));
 }
 
-/* False if the name does not fit. */
 bool
 stream_header(const NnTensor *tensor, BicycleTensor *header)
 {

@@ -21,15 +21,15 @@
 static int
 request_side(const Request *request)
 {
-	return request->type == BICYCLE_ENCODE ? request->model->config.encoder_size
-										   : request->model->config.size;
+	return request->kind->network == NN_NET_E ? request->model->config.encoder_size
+											  : request->model->config.size;
 }
 
 static int
 request_channels(const Request *request)
 {
-	return request->type == BICYCLE_ENCODE ? request->model->config.output_nc
-										   : request->model->config.input_nc;
+	return request->kind->network == NN_NET_E ? request->model->config.output_nc
+											  : request->model->config.input_nc;
 }
 
 /* What decoding a file and resizing it to side x side takes at most. */
@@ -148,27 +148,42 @@ worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint
 	return drawn;
 }
 
-static void
-decode_run(Task *task)
+static bool
+read_info(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ImageError error;
 
-	if (request->type == BICYCLE_PLOT)
-		worker_draw_plot(&request->engine->decoders, request->file, request->image.image_length,
-						 request->image.max_pixels, &request->result, &request->result_length,
-						 &request->error);
-	else if (image_info(request->file, request->image.image_length, &request->info, &error) !=
-			 IMAGE_OK)
-		error_from_image(&request->error, &error);
-	else if (request->type != BICYCLE_INFO)
+	if (image_info(request->file, request->image.image_length, &request->info, &error) == IMAGE_OK)
+		return true;
+	error_from_image(&request->error, &error);
+	return false;
+}
+
+void
+worker_read_info(Request *request)
+{
+	read_info(request);
+}
+
+void
+worker_decode_image(Request *request)
+{
+	if (read_info(request))
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
 						   &request->info, request_channels(request), request_side(request),
 						   request->image.max_pixels, &request->pixels, &request->error);
 }
 
-static void
-reply_info(Request *request)
+void
+worker_plot(Request *request)
+{
+	worker_draw_plot(&request->engine->decoders, request->file, request->image.image_length,
+					 request->image.max_pixels, &request->result, &request->result_length,
+					 &request->error);
+}
+
+void
+worker_reply_info(Request *request)
 {
 	BicycleImageInfo *info = calloc(1, sizeof(*info));
 
@@ -185,14 +200,15 @@ reply_info(Request *request)
 	info->bit_depth = request->info.bit_depth;
 	request->result = (uint8_t *) info;
 	request->result_length = sizeof(*info);
-	request_reply(request, request->result, request->result_length);
+	request_reply_result(request);
 }
 
-/* Where it is counted while the pool has it. */
-static unsigned *
-ahead_of(const Request *request)
+static void
+decode_run(Task *task)
 {
-	return request_uses_model(request) ? &request->engine->ahead : &request->engine->light;
+	Request *request = list_member(Request, task, task);
+
+	request->kind->decode(request);
 }
 
 static void
@@ -200,23 +216,13 @@ decode_done(Engine *engine, Task *task)
 {
 	Request *request = list_member(Request, task, task);
 
-	(*ahead_of(request))--;
-	if (!request_back(request))
-		return;
-	if (request->error.sqlstate[0] != '\0')
-		request_fail(request, &request->error);
-	else if (request->type == BICYCLE_INFO)
-		reply_info(request);
-	else if (request->type == BICYCLE_PLOT)
-		request_reply(request, request->result, request->result_length);
-	else
-		batcher_ready(request);
+	if (request_back(request))
+		request->kind->decoded(request);
 }
 
 void
 worker_decode(Request *request)
 {
-	(*ahead_of(request))++;
 	request_work(request, &request->engine->pool, REQUEST_DECODING, decode_run, decode_done, false);
 }
 
@@ -247,12 +253,8 @@ encode_done(Engine *engine, Task *task)
 {
 	Request *request = list_member(Request, task, task);
 
-	if (!request_back(request))
-		return;
-	if (request->error.sqlstate[0] != '\0')
-		request_fail(request, &request->error);
-	else
-		request_reply(request, request->result, request->result_length);
+	if (request_back(request))
+		request_reply_result(request);
 }
 
 void

@@ -9,6 +9,7 @@
  * connection is closed, and then the engine must hold nothing but models.
  */
 #include "fuzz_engine.h"
+#include "engine/run.h"
 
 /* ---- The engine ---------------------------------------------------------- */
 
@@ -77,7 +78,7 @@ start(void)
 	engine.settings.debug = 0;
 	engine_go(&engine);
 	turns(2);
-	DEMAND(engine.listening && engine.device != NULL);
+	DEMAND(engine.listening && engine.device.nn != NULL);
 	unlink(BICYCLE_SOCKET);
 	unlink(BICYCLE_LOCK);
 	rmdir(directory);
@@ -280,7 +281,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	Script script = { bytes, length };
 	int pair[2];
 
-	if (engine.device == NULL)
+	if (engine.device.nn == NULL)
 		start();
 	DEMAND(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
 	peer = pair[0];
@@ -305,8 +306,8 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	DEMAND(engine.queue.used == 0 && engine.decoders.used == 0 &&
 		   engine.memory.used == held_by_models());
 	/* few inputs get as far as a model, and then others should find none */
-	cache_clear(&engine);
+	room_clear(&engine);
 	turns(2);
-	DEMAND(list_empty(&engine.entries) && engine.cached == 0 && engine.memory.used == 0);
+	DEMAND(list_empty(&engine.entries) && engine.cached.used == 0 && engine.memory.used == 0);
 	return 0;
 }

@@ -187,8 +187,8 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	close(pair[0]);
 	close(pair[1]);
 	run_free(&run);
-	nn_device_close(engine.device);
-	engine.device = NULL;
+	nn_device_close(engine.device.nn);
+	engine.device.nn = NULL;
 	engine.run = NULL;
 	log_take(forget, NULL);
 	return 0;

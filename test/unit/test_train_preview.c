@@ -48,7 +48,7 @@ open_fit(NnConfig *config, const char *options)
 	NnError error;
 
 	if (nn_train_options_parse(config, &parsed, options, strlen(options), &error) != NN_OK ||
-		nn_fit_open(engine.device, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &fit,
+		nn_fit_open(engine.device.nn, config, &parsed, NN_PRECISION_FP32, PAIRS, NULL, 0, &fit,
 					&error) != NN_OK)
 		bail_out("cannot make a fit: %s", error.message);
 	return fit;
@@ -196,7 +196,7 @@ main(void)
 {
 	NnError error;
 
-	if (!engine_init(&engine) || nn_device_open("ref", 1, &engine.device, &error) != NN_OK)
+	if (!engine_init(&engine) || nn_device_open("ref", 1, &engine.device.nn, &error) != NN_OK)
 		bail_out("cannot make an engine");
 	budget_limits(&engine);
 	pairs = pairs_make(PAIRS);

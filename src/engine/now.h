@@ -1,9 +1,9 @@
 /*
- * clock.h
+ * now.h
  *	  The clock that nobody sets.
  */
-#ifndef BICYCLE_ENGINE_CLOCK_H
-#define BICYCLE_ENGINE_CLOCK_H
+#ifndef BICYCLE_ENGINE_NOW_H
+#define BICYCLE_ENGINE_NOW_H
 
 #include <stdint.h>
 #include <time.h>
@@ -18,4 +18,4 @@ now_ms(void)
 	return (int64_t) now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-#endif /* BICYCLE_ENGINE_CLOCK_H */
+#endif /* BICYCLE_ENGINE_NOW_H */

@@ -1,0 +1,19 @@
+/*
+ * admission.h
+ *	  Who gets memory: places in the queue for image requests, the engine's
+ *	  memory for streams.
+ *
+ * I/O thread only.
+ */
+#ifndef BICYCLE_ENGINE_ADMISSION_H
+#define BICYCLE_ENGINE_ADMISSION_H
+
+struct Engine;
+
+/* Takes the limits of all budgets from the settings. */
+extern void budget_limits(struct Engine *engine);
+
+/* Grants what can be granted, if something came free. Once a turn. */
+extern void admission_run(struct Engine *engine);
+
+#endif /* BICYCLE_ENGINE_ADMISSION_H */

@@ -1,0 +1,37 @@
+/*
+ * batcher.h
+ *	  What starts when, and what runs together.
+ */
+#ifndef BICYCLE_ENGINE_BATCHER_H
+#define BICYCLE_ENGINE_BATCHER_H
+
+#include "engine/request.h"
+
+/* What the device runs at once: requests for one model and operation. */
+typedef struct Batch
+{
+	Task task;
+	Packed *model; /* each of the requests pins it */
+	const FrameKind *kind;
+	size_t arenas;        /* bytes of the host's memory the model's plans may take */
+	size_t arenas_shared; /* bytes they may take for more than one image */
+	bool make_room;       /* if the device's own memory is short, come back to make room first */
+
+	/* Written by the device thread */
+	size_t model_bytes;        /* after the run, */
+	size_t model_host;         /* of the host */
+	bool short_of_room;        /* it has come back for room */
+	int small;                 /* images that did fit; 0: all */
+	EngineError device_failed; /* requests from `done` on are not answered */
+	int done;
+
+	int n;
+	Request *requests[]; /* those that are withdrawn meanwhile run along */
+} Batch;
+
+extern void batch_run(Task *task); /* inference.c */
+
+/* Starts what can be started, and the device. Once a turn; I/O thread. */
+extern void batcher_run(struct Engine *engine);
+
+#endif /* BICYCLE_ENGINE_BATCHER_H */

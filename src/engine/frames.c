@@ -1,0 +1,391 @@
+/*
+ * frames.c
+ *	  Every frame a client may send after its hello, and what is done with it.
+ *
+ * I/O thread only. A new frame is a row of the table at the end; what it needs
+ * of its own stands in a file that the row names.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+_Static_assert(sizeof(BicycleFrame) + sizeof(BicycleLoad) + BICYCLE_MAX_CONFIG <= INPUT_BUFFER,
+			   "every frame that is read as a whole fits in the buffer");
+
+/* ---- Places and bodies --------------------------------------------------- */
+
+static void
+frame_reserve(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	BicycleReserve reserve;
+	Request *request;
+	EngineError error;
+
+	memcpy(&reserve, body, sizeof(reserve));
+	if (reserve.bytes < sizeof(BicycleImageRequest))
+	{
+		connection_protocol_error(connection, frame->id,
+								  "A place of %llu bytes was asked for, which no request fits.",
+								  (unsigned long long) reserve.bytes);
+		return;
+	}
+	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
+		return;
+	if (reserve.bytes > UINT32_MAX || reserve.bytes > connection->engine->queue.limit)
+	{
+		error_set(&error, "54000", "request is too large");
+		error_detail(&error, "It takes %llu bytes, and all requests together may take %zu.",
+					 (unsigned long long) reserve.bytes, connection->engine->queue.limit);
+		error_hint(&error, "Raise the setting \"bicycle.queue_memory\".");
+		request_fail(request, &error);
+		return;
+	}
+	request->body_size = reserve.bytes;
+	request->place = reserve.bytes + sizeof(Request);
+	request_to(request, REQUEST_RESERVED);
+	connection->engine->queue.changed = true;
+	admission_run(connection->engine);
+}
+
+bool
+frame_target(Connection *connection, const BicycleFrame *frame, uint8_t **to)
+{
+	Request *request = request_find(connection, frame->id);
+
+	if (request == NULL || request->state != REQUEST_GRANTED ||
+		(frame->type == BICYCLE_DATA) != request->kind->stream)
+	{
+		connection_protocol_error(connection, frame->id,
+								  "A frame of type %u came that was not granted.", frame->type);
+		return false;
+	}
+	if (frame->type == BICYCLE_DATA)
+	{
+		if (frame->length > request->body_size - request->received)
+		{
+			connection_protocol_error(connection, frame->id,
+									  "A stream of %llu bytes was announced and more came.",
+									  (unsigned long long) request->body_size);
+			return false;
+		}
+		*to = request->body + request->received;
+		return true;
+	}
+	if (frame->length != request->body_size)
+	{
+		connection_protocol_error(connection, frame->id,
+								  "A request of %llu bytes was granted and one of %u came.",
+								  (unsigned long long) request->body_size, frame->length);
+		return false;
+	}
+	request->kind = frame_kind(frame->type);
+	request_to(request, REQUEST_RECEIVING);
+	*to = request->body;
+	return true;
+}
+
+/*
+ * Splits the body of an image request. False if its parts do not make up the
+ * whole.
+ */
+static bool
+split_image_request(Request *request)
+{
+	BicycleImageRequest *image = &request->image;
+	uint64_t latent;
+
+	memcpy(image, request->body, sizeof(*image));
+	latent = (uint64_t) image->nz * sizeof(float);
+	if (image->nz > BICYCLE_MAX_NZ || (image->nz > 0 && request->kind->type != BICYCLE_TRANSLATE) ||
+		sizeof(*image) + latent + image->image_length != request->body_size ||
+		image->precision > NN_PRECISION_BF16 || image->output_format > BICYCLE_OUTPUT_JPEG ||
+		image->jpeg_quality > 100 ||
+		(image->flags & ~(BICYCLE_FLAG_ALONE | BICYCLE_FLAG_BULK)) != 0)
+		return false;
+	if (!request->engine->settings.debug)
+		image->debug = 0;
+	request->latent = request->body + sizeof(*image);
+	request->file = request->latent + latent;
+	return true;
+}
+
+/* The latent code is the user's: what is wrong with it is an ordinary error. */
+static bool
+check_latent(const Request *request, EngineError *error)
+{
+	for (uint32_t i = 0; i < request->image.nz; i++)
+	{
+		float value;
+
+		memcpy(&value, request->latent + i * sizeof(float), sizeof(value));
+		if (!isfinite(value))
+		{
+			error_set(error, "22023", "latent code must be finite");
+			error_detail(error, "Element %u is %g.", i + 1, value);
+			return false;
+		}
+	}
+	return true;
+}
+
+void
+frame_received(Connection *connection, const BicycleFrame *frame)
+{
+	Request *request = request_find(connection, frame->id);
+	EngineError error;
+
+	if (frame->type == BICYCLE_DATA)
+	{
+		request->received += frame->length;
+		if (request->kind->part != NULL)
+			request->kind->part(request);
+		return;
+	}
+	if (!split_image_request(request))
+		connection_protocol_error(connection, frame->id,
+								  "The parts of a request of type %u do not fit its %u bytes.",
+								  frame->type, frame->length);
+	else if (!request->kind->uses_model)
+		request_to(request, REQUEST_QUEUED);
+	else if (!check_latent(request, &error))
+		request_fail(request, &error);
+	else
+		demand_want(request);
+}
+
+static void
+frame_end(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	Request *request = request_find(connection, frame->id);
+
+	if (request == NULL || request->state != REQUEST_GRANTED || !request->kind->stream ||
+		request->received != request->body_size)
+	{
+		connection_protocol_error(connection, frame->id,
+								  "A stream ended that was not granted, or before all of it came.");
+		return;
+	}
+	request->kind->whole(request);
+}
+
+/* ---- Small frames -------------------------------------------------------- */
+
+/*
+ * Answered for unknown ids too: the request may have ended while this was on
+ * its way.
+ */
+static void
+frame_cancel(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	Request *request = request_find(connection, frame->id);
+
+	if (request != NULL)
+		request_withdraw(request);
+	connection_send(connection, BICYCLE_CANCELLED, frame->id, NULL, 0, true, NULL);
+}
+
+/*
+ * Not an error if the request is not waiting any more: it may have been
+ * cancelled, or the model has come from elsewhere.
+ */
+static void
+frame_no_model(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	Request *request = request_find(connection, frame->id);
+	EngineError error;
+
+	if (!error_unpack(&error, body, frame->length))
+		connection_protocol_error(connection, frame->id, "An error came that is not well-formed.");
+	else if (request != NULL && request->state == REQUEST_WAITING && request->asked)
+		request_fail(request, &error);
+}
+
+/*
+ * What it takes with all that is made of it; the client may send when it has
+ * that.
+ */
+static void
+ask_for_memory(Request *request, uint64_t bytes, size_t charge)
+{
+	if (request->state != REQUEST_NEW)
+		return; /* it has failed */
+	request_wait_memory(request, bytes, charge);
+	admission_run(request->engine);
+}
+
+static void
+frame_load(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	BicycleLoad load;
+	Request *request;
+	EngineError error;
+
+	memcpy(&load, body, sizeof(load));
+	if (load.config_length != frame->length - sizeof(load) || load.stream_length == 0 ||
+		memchr(load.model, '\0', sizeof(load.model)) == NULL)
+	{
+		connection_protocol_error(connection, frame->id,
+								  "The header of a model is not well-formed.");
+		return;
+	}
+	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
+		return;
+	if (!request_check_model_size(connection->engine, load.stream_length, 0, &error) ||
+		!load_check(request, &load, &error))
+	{
+		request_fail(request, &error);
+		return;
+	}
+	load_begin(request, &load, body + sizeof(load));
+	/* The stream, its values as floats, and the packed weights. */
+	ask_for_memory(request, load.stream_length, 3 * (size_t) load.stream_length);
+}
+
+static void
+frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	BicycleImport import;
+	Request *request;
+	EngineError error;
+	uint64_t bytes;
+
+	memcpy(&import, body, sizeof(import));
+	if (import.config_length != frame->length - sizeof(import) ||
+		__builtin_add_overflow(import.generator_length, import.encoder_length, &bytes) ||
+		(import.generator_length == 0) != (frame->type == BICYCLE_CREATE) ||
+		(import.encoder_length > 0 && frame->type == BICYCLE_CREATE))
+	{
+		connection_protocol_error(connection, frame->id,
+								  "The header of an import is not well-formed.");
+		return;
+	}
+	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
+		return;
+	if (!request_check_model_size(connection->engine, bytes, import.max_model_size, &error))
+	{
+		request_fail(request, &error);
+		return;
+	}
+	import_begin(request, &import, body + sizeof(import));
+	/*
+	 * The files and what format_read must copy of them. What a new model takes
+	 * is not known before its configuration was read.
+	 */
+	if (frame->type == BICYCLE_IMPORT)
+		ask_for_memory(request, bytes, 2 * (size_t) bytes);
+}
+
+static void
+frame_inspect(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	BicycleImport import;
+	Request *request;
+	EngineError error;
+
+	memcpy(&import, body, sizeof(import));
+	if (import.config_length != 0 || import.generator_length == 0 || import.encoder_length != 0)
+	{
+		connection_protocol_error(connection, frame->id,
+								  "The header of an inspection is not well-formed.");
+		return;
+	}
+	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
+		return;
+	if (!request_check_model_size(connection->engine, import.generator_length,
+								  import.max_model_size, &error))
+		request_fail(request, &error);
+	else
+		ask_for_memory(request, import.generator_length, 2 * (size_t) import.generator_length);
+}
+
+static void
+frame_export(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
+{
+	BicycleExport export;
+	Request *request;
+	EngineError error;
+
+	memcpy(&export, body, sizeof(export));
+	if (export.stream_length == 0 || memchr(export.format, '\0', sizeof(export.format)) == NULL)
+	{
+		connection_protocol_error(connection, frame->id,
+								  "The header of an export is not well-formed.");
+		return;
+	}
+	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
+		return;
+	if (!request_check_model_size(connection->engine, export.stream_length, 0, &error))
+	{
+		request_fail(request, &error);
+		return;
+	}
+	export_begin(request, &export);
+	ask_for_memory(request, export.stream_length, 2 * (size_t) export.stream_length);
+}
+
+/* ---- The table ----------------------------------------------------------- */
+
+#define IMAGE(NAME) .type = BICYCLE_##NAME, .min = sizeof(BicycleImageRequest), .max = UINT32_MAX
+#define IMPORT(NAME)                                      \
+	.type = BICYCLE_##NAME, .min = sizeof(BicycleImport), \
+	.max = sizeof(BicycleImport) + BICYCLE_MAX_CONFIG, .came = frame_import, .stream = true
+
+static const FrameKind kinds[] = {
+	{ IMAGE(TRANSLATE), .uses_model = true, .network = NN_NET_G, .decode = worker_decode_image,
+	  .decoded = request_ready, .computed = worker_encode },
+	{ IMAGE(ENCODE), .uses_model = true, .network = NN_NET_E, .decode = worker_decode_image,
+	  .decoded = request_ready, .computed = request_reply_result },
+	{ IMAGE(INFO), .decode = worker_read_info, .decoded = worker_reply_info },
+	{ IMAGE(PLOT), .decode = worker_plot, .decoded = request_reply_result },
+
+	{ .type = BICYCLE_RESERVE,
+	  .min = sizeof(BicycleReserve),
+	  .max = sizeof(BicycleReserve),
+	  .came = frame_reserve },
+	{ .type = BICYCLE_CANCEL, .came = frame_cancel },
+	{ .type = BICYCLE_DATA, .max = BICYCLE_MAX_FRAME },
+	{ .type = BICYCLE_END, .came = frame_end },
+	{ .type = BICYCLE_NO_MODEL,
+	  .min = sizeof(BicycleError),
+	  .max = ERROR_PACKED_MAX + 4096,
+	  .came = frame_no_model },
+
+	{ .type = BICYCLE_LOAD,
+	  .min = sizeof(BicycleLoad),
+	  .max = sizeof(BicycleLoad) + BICYCLE_MAX_CONFIG,
+	  .came = frame_load,
+	  .stream = true,
+	  .part = load_progress,
+	  .whole = load_queue },
+	{ IMPORT(IMPORT), .whole = import_run },
+	{ IMPORT(CREATE), .whole = create_run },
+	{ .type = BICYCLE_INSPECT,
+	  .min = sizeof(BicycleImport),
+	  .max = sizeof(BicycleImport),
+	  .came = frame_inspect,
+	  .stream = true,
+	  .whole = inspect_run },
+	{ .type = BICYCLE_EXPORT,
+	  .min = sizeof(BicycleExport),
+	  .max = sizeof(BicycleExport),
+	  .came = frame_export,
+	  .stream = true,
+	  .whole = export_run },
+
+	{ .type = BICYCLE_STATUS, .came = answer_status },
+	{ .type = BICYCLE_CACHE, .came = answer_cache },
+	{ .type = BICYCLE_TRAIN_CHECK,
+	  .min = sizeof(BicycleTrainCheck),
+	  .max = sizeof(BicycleTrainCheck) + BICYCLE_MAX_CONFIG,
+	  .came = options_check },
+};
+
+const FrameKind *
+frame_kind(uint32_t type)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (kinds[i].type == type)
+			return &kinds[i];
+	return NULL;
+}

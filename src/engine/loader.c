@@ -1,0 +1,43 @@
+/*
+ * loader.c
+ *	  The gate of the loader: models and files, one at a time.
+ *
+ * I/O thread only. Requests for the loader stand in Engine.held until the turn
+ * ends. Then all of them are announced to their clients (STARTED) and handed
+ * over, unless the loader rests: a request runs alone or waits to, the device
+ * is being replaced, or the engine stops.
+ */
+#include "engine/engine.h"
+
+static bool
+loader_rests(const Engine *engine)
+{
+	return engine->alone != NULL || engine->device.change || engine->device.busy ||
+		   engine->stopping;
+}
+
+void
+loader_add(Request *request, void (*run)(Task *), void (*done)(Engine *, Task *))
+{
+	request->task.run = run;
+	request->task.done = done;
+	request_to(request, REQUEST_HELD);
+}
+
+void
+loader_run(Engine *engine)
+{
+	while (!loader_rests(engine) && !list_empty(&engine->held))
+	{
+		Request *request = list_member(Request, link, engine->held.next);
+
+		if (!request->announced)
+		{
+			request->announced = true;
+			connection_send(request->connection, BICYCLE_STARTED, request->id, NULL, 0, true, NULL);
+			connection_flush(request->connection);
+		}
+		request_work(request, &engine->loader, REQUEST_LOADING, request->task.run,
+					 request->task.done, false);
+	}
+}

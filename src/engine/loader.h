@@ -1,0 +1,19 @@
+/*
+ * loader.h
+ *	  The gate of the loader: models and files, one at a time.
+ *
+ * I/O thread only.
+ */
+#ifndef BICYCLE_ENGINE_LOADER_H
+#define BICYCLE_ENGINE_LOADER_H
+
+#include "engine/request.h"
+
+/* Puts a request in the line before the loader. */
+extern void loader_add(Request *request, void (*run)(Task *),
+					   void (*done)(struct Engine *, Task *));
+
+/* Hands over what may go. Once a turn. */
+extern void loader_run(struct Engine *engine);
+
+#endif /* BICYCLE_ENGINE_LOADER_H */

@@ -1,0 +1,262 @@
+/*
+ * request.h
+ *	  One image or stream, from its first frame to the last byte of its reply.
+ *
+ * I/O thread only, but for what a thread may touch while it has the request:
+ * it reads the input fields and writes those under "Work".
+ *
+ * R1 request_to alone writes a request's state. It moves the link to the list
+ *    of that state, keeps the engine's counters, and allows only the steps
+ *    drawn here.
+ *
+ *	 image    NEW -> RESERVED -> GRANTED -> RECEIVING -> WAITING -> QUEUED
+ *	          -> (ALONE) -> DECODING -> READY -> RUNNING -> ENCODING -> DONE
+ *	 LOAD     NEW -> RESERVED -> GRANTED -> STREAMED -> HELD -> LOADING
+ *	          -> (STREAMED again, where a GPU had no room) -> DONE
+ *	 stream   NEW -> RESERVED -> GRANTED -> HELD -> LOADING -> DONE
+ *	 CREATE   NEW -> HELD -> LOADING -> RESERVED -> GRANTED -> HELD -> LOADING
+ *	          -> DONE
+ *
+ *    QUEUED goes back to WAITING where the model was evicted meanwhile, ALONE
+ *    to QUEUED where the client does not read. INFO and PLOT, which need no
+ *    model, skip WAITING and end after DECODING; ENCODE ends after RUNNING.
+ *    Whatever is not DONE may fail: then it is DONE, too. All end in GONE.
+ *
+ * R2 A request belongs to its connection until it is withdrawn (CANCEL, close)
+ *    or its reply is written.
+ * R3 Withdrawn while a thread has it (DECODING, RUNNING, ENCODING, LOADING), it
+ *    belongs to nobody and is freed when the thread gives it back.
+ * R4 Frames that point into a request's memory keep it. A DONE request goes
+ *    with its last frame, and only then are its place and its bytes free.
+ *
+ * An example: TRANSLATE of an 8 kB image. RESERVE makes the request, NEW. Its
+ * place is asked for (RESERVED); admission.c takes 8 kB of the queue in this
+ * turn and GRANT goes out (GRANTED). The frame's header comes (RECEIVING), then
+ * the body; demand.c finds the model resident, and the request stands in its
+ * connection's line (WAITING, QUEUED). batcher.c pins the model, takes memory,
+ * says STARTED and gives it to the pool (DECODING). It comes back among those
+ * for the device (READY), goes there in a batch (RUNNING), to the pool again
+ * (ENCODING), and its PNG goes out (DONE). When the client has read that, the
+ * 8 kB are free.
+ */
+#ifndef BICYCLE_ENGINE_REQUEST_H
+#define BICYCLE_ENGINE_REQUEST_H
+
+#include "engine/cache.h"
+#include "engine/connection.h"
+#include "engine/executor.h"
+
+typedef enum RequestState
+{
+	REQUEST_NEW,       /* its first frame is being looked at */
+	REQUEST_RESERVED,  /* waits for memory; in Engine.queue_waiting or memory_waiting */
+	REQUEST_GRANTED,   /* the client may send; for streams: is sending */
+	REQUEST_RECEIVING, /* the body of an image request is coming in */
+	REQUEST_WAITING,   /* for its model; in CacheEntry.waiters */
+	REQUEST_QUEUED,    /* may start; in Connection.queued */
+	REQUEST_ALONE,     /* is Engine.alone and waits for everything else to end */
+	REQUEST_DECODING,  /* on a thread of the pool */
+	REQUEST_READY,     /* in Engine.ready */
+	REQUEST_RUNNING,   /* on the device thread */
+	REQUEST_ENCODING,  /* on a thread of the pool */
+	REQUEST_STREAMED,  /* a LOAD that is complete; in Engine.loads */
+	REQUEST_HELD,      /* for the loader; in Engine.held */
+	REQUEST_LOADING,   /* on the loader thread, or the device thread prepares it */
+	REQUEST_DONE,      /* answered; lives until its frames are written */
+	REQUEST_GONE,      /* is being freed */
+	REQUEST_STATES
+} RequestState;
+
+typedef struct Request Request;
+
+/*
+ * A kind of frame that a client may send after its hello: a row of the table in
+ * frames.c. What differs between requests is asked of their kind.
+ */
+typedef struct FrameKind
+{
+	uint32_t type;
+	size_t min, max; /* bytes of its body */
+
+	/* NULL: the body is received into the memory of its request */
+	void (*came)(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
+	bool stream;     /* a request that DATA and END follow */
+	bool uses_model; /* and so the device */
+	NnNetwork network;
+
+	/*
+	 * Images: on a thread of the pool; when that is back; when the device is.
+	 */
+	void (*decode)(Request *request);
+	void (*decoded)(Request *request);
+	void (*computed)(Request *request);
+
+	/* Streams: a DATA has come; all of it has, or there is nothing to come. */
+	void (*part)(Request *request);
+	void (*whole)(Request *request);
+} FrameKind;
+
+struct Request
+{
+	struct Engine *engine;
+	Connection *connection; /* NULL: withdrawn while a thread had it */
+	uint64_t id;
+	Request *id_next;
+	List all;     /* Connection.requests */
+	List listed;  /* Engine.requests */
+	List link;    /* in the list of its state */
+	List written; /* Engine.written: its last frame has gone */
+	RequestState state;
+	const FrameKind *kind; /* of RESERVE until the request itself has come */
+	uint32_t database;
+
+	/* Input: filled while it is received, then only read */
+	uint64_t body_size; /* granted */
+	uint8_t *body;      /* owned */
+	size_t received;    /* streams: bytes so far */
+	BicycleImageRequest image;
+	const uint8_t *latent; /* image.nz floats in body, not aligned */
+	const uint8_t *file;   /* image.image_length bytes in body */
+	size_t place;          /* bytes of the queue: wanted while RESERVED, then held */
+	size_t charge;         /* bytes of the engine's memory, likewise */
+	uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
+
+	/* The model */
+	CacheEntry *entry; /* counted in its requests */
+	Packed *model;     /* pinned */
+	bool asked;        /* NEED_MODEL was sent for it; counted in entry->asked */
+	bool loading;      /* LOAD; counted in entry->loads */
+
+	/* Work: written by the thread that has the request */
+	Task task;
+	bool announced; /* STARTED was sent; on the loader only, where a request may come twice */
+	ImageInfo info;
+	Image pixels;    /* decoded input, later the output; owned */
+	uint8_t *result; /* owned */
+	size_t result_length;
+	EngineError error;
+	void *work; /* what a request on the loader needs and makes; owned, freed by work_free */
+	void (*work_free)(void *work);
+
+	unsigned frames; /* in output queues that keep this request */
+};
+
+/* ---- Making and finding -------------------------------------------------- */
+
+/* NULL after the client was answered. */
+extern Request *request_new(Connection *connection, const BicycleFrame *frame,
+							const FrameKind *kind);
+extern Request *request_find(Connection *connection, uint64_t id);
+
+/* ---- States -------------------------------------------------------------- */
+
+extern void request_to(Request *request, RequestState state);
+extern void request_to_front(Request *request, RequestState state); /* of the state's list */
+extern const char *request_state_name(RequestState state);
+extern int request_class(const Request *request);
+
+/* Whether place and charge are held, and not only wanted. */
+static inline bool
+request_holds(const Request *request)
+{
+	return request->state != REQUEST_NEW && request->state != REQUEST_RESERVED;
+}
+
+/*
+ * What is counted of requests, each in a counter of the engine's or of its
+ * entry.
+ */
+static inline bool
+request_is_started(const Request *request) /* Engine.nstarted */
+{
+	return request->state >= REQUEST_DECODING && request->state <= REQUEST_ENCODING;
+}
+
+static inline bool
+request_is_ahead(const Request *request) /* Engine.ahead */
+{
+	return request->kind->uses_model &&
+		   (request->state == REQUEST_DECODING || request->state == REQUEST_READY);
+}
+
+static inline bool
+request_is_light(const Request *request) /* Engine.light */
+{
+	return !request->kind->uses_model && request->state == REQUEST_DECODING;
+}
+
+static inline bool
+request_is_packing(const Request *request) /* CacheEntry.packing */
+{
+	return request->loading && request->state >= REQUEST_STREAMED &&
+		   request->state <= REQUEST_LOADING;
+}
+
+/* The list of its state, or NULL. */
+extern List *request_list(const Request *request);
+
+/*
+ * The request waits for `charge` bytes of the engine's memory, which is what it
+ * takes with all that is made of it; then `bytes` may be sent.
+ */
+extern void request_wait_memory(Request *request, uint64_t bytes, size_t charge);
+
+/* It waits for its model: `entry` is set. */
+extern void request_wait_model(Request *request);
+
+/* It is decoded and takes its place among those for the device. */
+extern void request_ready(Request *request);
+
+/* Hands the request to a thread. */
+extern void request_work(Request *request, Executor *executor, RequestState state,
+						 void (*run)(Task *), void (*done)(struct Engine *, Task *), bool first);
+
+/*
+ * A thread has given it back. False if nothing is left to do: it was withdrawn
+ * meanwhile and is freed now, or has an error and is answered now.
+ */
+extern bool request_back(Request *request);
+
+/*
+ * Checks the size of a model against the two limits there are: the session's
+ * (0: none) and the engine's.
+ */
+extern bool request_check_model_size(const struct Engine *engine, uint64_t size,
+									 uint64_t session_limit, EngineError *error);
+
+/* ---- The end ------------------------------------------------------------- */
+
+/* The request ends with an error, which may be its own. */
+extern void request_fail(Request *request, const EngineError *error);
+
+/* It ends with a result of one frame; data is the request's own. */
+extern void request_reply(Request *request, const void *data, size_t length);
+extern void request_reply_result(Request *request); /* its `result` */
+
+/*
+ * A piece of a result of several frames, of which the first is RESULT and the
+ * last END. Data longer than a frame is cut. The memory is the request's own
+ * (its work's) unless copied.
+ */
+extern void request_reply_part(Request *request, BicycleFrameType type, const void *data,
+							   size_t length, bool copy);
+
+/*
+ * CANCEL or the end of the connection. No frame will be sent for the request
+ * any more, but one whose first bytes were.
+ */
+extern void request_withdraw(Request *request);
+extern void request_withdraw_all(Connection *connection);
+extern void request_free(Request *request); /* no thread has it and no frame refers to it */
+
+/* Frees the DONE ones whose last frame has gone; called once a turn. */
+extern void request_free_written(struct Engine *engine);
+
+/*
+ * The client does not keep to the protocol: it is told so and the connection
+ * ends.
+ */
+extern void connection_protocol_error(Connection *connection, uint64_t id, const char *detail, ...)
+	__attribute__((format(printf, 3, 4)));
+
+#endif /* BICYCLE_ENGINE_REQUEST_H */

@@ -1,0 +1,151 @@
+/*
+ * room.c
+ *	  Which models go to make room, and when.
+ *
+ * I/O thread only.
+ *
+ * R1 Eviction is by last use.
+ * R2 A model that still has requests waiting to start on it is evicted only
+ *    after it has run a batch, so that two models that do not fit beside each
+ *    other take turns instead of evicting each other for nothing. Whose turn
+ *    has not come for TURN_MS, because its clients do not read, goes all the
+ *    same.
+ * R3 On a GPU a model becomes resident together with its plans for one image,
+ *    or not at all. So a resident model can always run, none waits for memory
+ *    while it holds some, and only two things ever fall short: a LOAD (load.c)
+ *    and a larger batch (batcher.c).
+ * R4 For a larger batch only what was idle for IDLE_MS goes, plans for more
+ *    than one image first, which are made anew in no time. Then the batch is
+ *    made smaller, and for a while no larger one is tried.
+ *
+ * A GPU has memory of its own. There weights and plans lie, and count against
+ * its limit (setting gpu_memory, or most of the card), which then is the limit
+ * of the cache: cache_size is for models in the host's memory. What fits only
+ * the device knows, since other processes may hold memory of the card, so it is
+ * tried. R3 holds for the encoder too, asked for or not: of the official
+ * defaults its plan takes some 14 MB beside 150, and 40 ms of a load; without
+ * it a resident model would have an operation that finds no room.
+ */
+#include "engine/engine.h"
+
+#define TURN_MS 10000
+#define IDLE_MS 1000
+
+/*
+ * The model that should go first: one that nobody wants, else, if those may go
+ * too, one that had its turn.
+ */
+static Packed *
+victim(Engine *engine, bool wanted_too)
+{
+	list_foreach(node, &engine->models)
+	{
+		Packed *packed = list_member(Packed, link, node);
+
+		if (packed->pins == 0 && packed->entry->requests == 0)
+			return packed;
+	}
+	list_foreach(node, &engine->models)
+	{
+		Packed *packed = list_member(Packed, link, node);
+
+		if (wanted_too && (packed->batches > 0 || now_ms() - packed->loaded_ms > TURN_MS))
+			return packed;
+	}
+	return NULL;
+}
+
+/* Its memory comes back a little later. */
+static bool
+evict_one(Engine *engine, bool wanted_too)
+{
+	Packed *packed = victim(engine, wanted_too);
+
+	if (packed != NULL)
+		cache_take_out(engine, packed);
+	return packed != NULL;
+}
+
+bool
+room_take(Engine *engine, size_t bytes, bool wanted_too)
+{
+	if (budget_take(&engine->memory, bytes))
+		return true;
+	if (bytes <= engine->memory.limit && engine->freeing == 0)
+		evict_one(engine, wanted_too);
+	return false;
+}
+
+static bool
+is_idle(const Packed *packed)
+{
+	return packed->pins == 0 && packed->entry->requests == 0 &&
+		   now_ms() - packed->used_ms >= IDLE_MS;
+}
+
+static bool
+can_shrink(const Packed *packed)
+{
+	return packed->bytes > packed->least && !packed->shrinking;
+}
+
+bool
+room_make(Engine *engine, const Packed *growing)
+{
+	list_foreach(node, &engine->models)
+	{
+		Packed *packed = list_member(Packed, link, node);
+
+		if (packed == growing || !can_shrink(packed) || (growing != NULL && !is_idle(packed)))
+			continue;
+		cache_shrink(engine, packed, IDLE_MS);
+		return true;
+	}
+	if (growing == NULL)
+		return evict_one(engine, true);
+	list_foreach(node, &engine->models)
+	{
+		Packed *packed = list_member(Packed, link, node);
+
+		if (packed == growing || !is_idle(packed))
+			continue;
+		cache_take_out(engine, packed);
+		return true;
+	}
+	return false;
+}
+
+/* The last model stays; on a GPU its plans may go. */
+void
+room_run(Engine *engine)
+{
+	Packed *last;
+
+	if (!engine->trim)
+		return;
+	engine->trim = false;
+	while (engine->cached.used > cache_limit(engine) &&
+		   engine->models.next != engine->models.prev && evict_one(engine, true))
+		;
+	if (engine->device.memory == 0 || engine->cached.used <= engine->device.memory ||
+		list_empty(&engine->models))
+		return;
+	last = list_member(Packed, link, engine->models.prev);
+	if (can_shrink(last))
+		cache_shrink(engine, last, IDLE_MS);
+}
+
+void
+room_limit_changed(Engine *engine)
+{
+	engine->freed++;
+	engine->trim = true;
+	list_foreach(node, &engine->models) list_member(Packed, link, node)->small_until_ms = 0;
+}
+
+void
+room_clear(Engine *engine)
+{
+	while (!list_empty(&engine->models))
+		cache_take_out(engine, list_member(Packed, link, engine->models.next));
+}

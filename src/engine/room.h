@@ -1,0 +1,36 @@
+/*
+ * room.h
+ *	  Which models go to make room, and when.
+ *
+ * I/O thread only.
+ */
+#ifndef BICYCLE_ENGINE_ROOM_H
+#define BICYCLE_ENGINE_ROOM_H
+
+#include "engine/cache.h"
+
+/*
+ * Takes bytes of the engine's memory. False if they are not free; then a model
+ * is going, if one may, so that a later try may succeed: one that nobody wants
+ * now, or with `wanted_too` also one that has requests but had its turn.
+ */
+extern bool room_take(struct Engine *engine, size_t bytes, bool wanted_too);
+
+/*
+ * In the device's own memory, for a model that wants to grow, or with NULL for
+ * one that is to come. False: nothing may go now.
+ */
+extern bool room_make(struct Engine *engine, const Packed *growing);
+
+/* What the cache may take has changed: what did not fit may fit now. */
+extern void room_limit_changed(struct Engine *engine);
+
+/* All models go.  For when nothing is started. */
+extern void room_clear(struct Engine *engine);
+
+/*
+ * Evicts until the cache is within its size, if that was marked. Once a turn.
+ */
+extern void room_run(struct Engine *engine);
+
+#endif /* BICYCLE_ENGINE_ROOM_H */

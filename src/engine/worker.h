@@ -1,0 +1,37 @@
+/*
+ * worker.h
+ *	  The pool's tasks: decode an image and bring it to the model's size; encode
+ *	  a result; draw a plot.
+ */
+#ifndef BICYCLE_ENGINE_WORKER_H
+#define BICYCLE_ENGINE_WORKER_H
+
+#include "engine/request.h"
+
+/* I/O thread: hands the request to the pool, which decodes or encodes it. */
+extern void worker_decode(Request *request);
+extern void worker_encode(Request *request);
+
+/* What kinds of requests decode on the pool, and answer. */
+extern void worker_decode_image(Request *request);
+extern void worker_read_info(Request *request);
+extern void worker_reply_info(Request *request); /* I/O thread */
+extern void worker_plot(Request *request);
+
+/*
+ * Decodes an image file, whose header is in *info, and resizes it to side x
+ * side; waits for its share of the budget. Any thread of an executor.
+ */
+extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
+							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,
+							   Image *pixels, EngineError *error);
+
+/*
+ * Draws what a PLOT request holds, once the budget has room for it; *png is
+ * malloc'ed, and NULL on failure. Any thread of an executor.
+ */
+extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
+							 uint64_t max_pixels, uint8_t **png, size_t *png_length,
+							 EngineError *error);
+
+#endif /* BICYCLE_ENGINE_WORKER_H */
