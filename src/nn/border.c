@@ -3,7 +3,7 @@
  *	  What zero padding does to a latent code that joins a convolution's input
  *	  as constant channels. Pure functions.
  */
-#include "nn/graph.h"
+#include "nn/border.h"
 
 bool
 nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad)

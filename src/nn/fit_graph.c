@@ -17,6 +17,7 @@
  * that builds it.
  */
 #include "nn/fit_private.h"
+#include "nn/nets.h"
 
 #include "common/invariant.h"
 

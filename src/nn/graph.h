@@ -105,48 +105,4 @@ extern void nn_output(NnGraph *g, int value);
 extern void nn_graph_fail(NnGraph *g, NnStatus code, const char *message, ...)
 	__attribute__((format(printf, 3, 4)));
 
-/*
- * nets.c: one definition of each network for inference and training, of a
- * configuration that nn_config_check accepts. Values are ids in g; sizes come
- * from the shapes of the inputs.
- */
-
-/*
- * (N,H,W,input_nc), (N,1,1,nz) or -1 -> (N,H,W,output_nc). dropout is the
- * probability of the inner up path, in training.
- */
-extern int nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout);
-extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu,
-					 int *logvar); /* -> (N,1,1,nz) twice */
-extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image,
-					 int *maps); /* -> config->num_ds maps (N,h,w,1) */
-
-/*
- * border.c: one axis of a zero-padded convolution. Positions of its result fall
- * into classes by the taps of the kernel that lie inside the image; a latent
- * code, which is the same everywhere, adds one value a channel and pair of
- * classes.
- */
-#define NN_MAX_BORDER 8
-
-typedef struct NnBorder
-{
-	int n;
-	int first[NN_MAX_BORDER + 1]; /* positions [first[i], first[i + 1]) are of class i */
-	int tap0[NN_MAX_BORDER];      /* valid taps [tap0, tap1) */
-	int tap1[NN_MAX_BORDER];
-	int centre; /* class of the middle position */
-} NnBorder;
-
-extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride,
-					  int pad); /* false: there are more classes than we provide for */
-
-/*
- * For each pair of classes, the sums over the valid taps of the weights of the
- * latent: times the latent, that is what it adds there. w is the layer's weight
- * (c, inputs + nz, kernel, kernel), sums (rows->n, columns->n, nz, c).
- */
-extern void nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w,
-						   int inputs, int nz, int c, int kernel, float *sums);
-
 #endif /* BICYCLE_NN_GRAPH_H */

@@ -14,6 +14,7 @@
 #define BICYCLE_NN_FIXTURE_H
 
 #include "nn/device.h"
+#include "nn/nets.h"
 #include "tap.h"
 
 #include <math.h>

@@ -8,6 +8,7 @@
  * still be what was written.
  */
 #include "nn/device.h"
+#include "nn/nets.h"
 #include "tap.h"
 
 #include <limits.h>

@@ -1,6 +1,6 @@
 /*
  * cpu.c
- *	  The CPU device: choice of the instruction set, threads, memory and errors.
+ *	  The CPU device: choice of the instruction set and of threads.
  *
  * A CpuDevice is owned by one thread, as nn.h says; pack() may run on another
  * one, so it uses nothing of the device that run() changes. Inside run() an
@@ -16,94 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-#define HUGE_PAGE ((size_t) 2 << 20)
-
-void *
-cpu_alloc(size_t bytes)
-{
-	size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
-	void *p;
-
-	if (bytes > SIZE_MAX - align)
-		return NULL;
-	bytes = (bytes + align - 1) / align * align;
-	p = aligned_alloc(align, bytes ? bytes : align);
-	if (p && align == HUGE_PAGE)
-		(void) madvise(p, bytes, MADV_HUGEPAGE);
-	return p;
-}
-
-NnStatus
-cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what)
-{
-	NnStatus code = status == dnnl_unimplemented ? NN_EUNSUPPORTED : NN_EDEVICE;
-
-	if (status == dnnl_out_of_memory)
-		return nn_fail(error, NN_ENOMEM, "out of memory");
-	nn_fail(error, code, "oneDNN could not %s", what);
-	nn_detail(error, "Its status is %d.", (int) status);
-	return code;
-}
-
-/* ---- Threads ------------------------------------------------------------- */
-
-static void
-free_threads(CpuDevice *device)
-{
-	for (int i = 0; i < device->nthreads; i++)
-	{
-		if (device->threads[i].stream)
-			dnnl_stream_destroy(device->threads[i].stream);
-		free(device->threads[i].scratch);
-	}
-	free(device->threads);
-	device->threads = NULL;
-	device->nthreads = 0;
-}
-
-/* Makes a stream and scratch memory for each of the device's threads. */
-NnStatus
-cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error)
-{
-	if (device->nthreads < device->base.threads)
-	{
-		CpuThread *threads = realloc(device->threads, device->base.threads * sizeof(CpuThread));
-
-		if (!threads)
-			return nn_no_memory(error, device->base.threads * sizeof(CpuThread));
-		memset(threads + device->nthreads, 0,
-			   (device->base.threads - device->nthreads) * sizeof(CpuThread));
-		device->threads = threads;
-		device->nthreads = device->base.threads;
-	}
-	for (int i = 0; i < device->base.threads; i++)
-	{
-		CpuThread *thread = &device->threads[i];
-
-		if (!thread->stream)
-		{
-			dnnl_status_t status =
-				dnnl_stream_create(&thread->stream, device->engine, dnnl_stream_default_flags);
-
-			if (status != dnnl_success)
-				return cpu_dnnl_fail(error, status, "create a stream");
-		}
-		if (thread->scratch_bytes < scratch_bytes)
-		{
-			void *scratch = cpu_alloc(scratch_bytes);
-
-			if (!scratch)
-				return nn_no_memory(error, scratch_bytes);
-			free(thread->scratch);
-			thread->scratch = scratch;
-			thread->scratch_bytes = scratch_bytes;
-		}
-	}
-	return NN_OK;
-}
 
 static int
 machine_threads(void)
@@ -201,7 +114,7 @@ cpu_close(NnDevice *base)
 {
 	CpuDevice *device = base->state;
 
-	free_threads(device);
+	cpu_free_threads(device);
 	if (device->engine)
 		dnnl_engine_destroy(device->engine);
 	free(device);

@@ -17,6 +17,7 @@
 #define BICYCLE_NN_CPU_H
 
 #include "nn/cpu/dnnl_compat.h"
+#include "nn/border.h"
 #include "nn/device.h"
 #include "nn/cpu/cpu_kernels.h"
 #include "nn/cpu/cpu_tiles.h"
@@ -154,13 +155,14 @@ cpu_act(NnActKind kind, float x)
 	return x;
 }
 
-/* cpu.c */
+/* cpu_memory.c */
 /*
  * 64-byte aligned, in huge pages where that pays; NULL if there is no memory.
  * Free with free().
  */
 extern void *cpu_alloc(size_t bytes);
 extern NnStatus cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what);
+extern void cpu_free_threads(CpuDevice *device);
 extern NnStatus cpu_ready_threads(CpuDevice *device, size_t scratch_bytes, NnError *error);
 
 /* cpu_layout.c */

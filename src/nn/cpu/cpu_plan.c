@@ -165,68 +165,6 @@ find_direct(const NnGraph *g, bool *direct)
 			direct[g->values[i].view_of] = false;
 }
 
-static void
-free_memories(CpuPlan *p)
-{
-	for (int i = 0; i < p->nthreads * p->nprimitives; i++)
-	{
-		dnnl_memory_destroy(p->memories[i].src);
-		dnnl_memory_destroy(p->memories[i].dst);
-		dnnl_memory_destroy(p->memories[i].scratch);
-	}
-	free(p->memories);
-	p->memories = NULL;
-	p->nthreads = 0;
-}
-
-static dnnl_status_t
-create_memories(const CpuDevice *device, const CpuPrimitive *primitive, CpuMemories *m)
-{
-	DnnlDescRef scratch =
-		dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_scratchpad_md, 0);
-	dnnl_status_t status = dnnl_memory_create(
-		&m->src, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_src_md, 0),
-		device->engine, DNNL_MEMORY_NONE);
-
-	if (status == dnnl_success)
-		status = dnnl_memory_create(
-			&m->dst, dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_dst_md, 0),
-			device->engine, DNNL_MEMORY_NONE);
-	if (status == dnnl_success)
-		status = dnnl_memory_create(&m->scratch, scratch, device->engine, DNNL_MEMORY_NONE);
-	return status;
-}
-
-/* Memory objects for as many threads as the device has now. */
-NnStatus
-cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error)
-{
-	int threads = device->base.threads;
-	size_t n = (size_t) threads * packed->nprimitives;
-
-	if (p->nthreads >= threads)
-		return NN_OK;
-	free_memories(p);
-	p->memories = calloc(n + 1, sizeof(CpuMemories));
-	if (!p->memories)
-		return nn_no_memory(error, n * sizeof(CpuMemories));
-	p->nthreads = threads;
-	p->nprimitives = packed->nprimitives;
-	for (int t = 0; t < threads; t++)
-		for (int i = 0; i < packed->nlayers; i++)
-			for (int k = 0; k < packed->layers[i].nprimitives; k++)
-			{
-				const CpuPrimitive *primitive = &packed->layers[i].primitives[k];
-				dnnl_status_t status =
-					create_memories(device, primitive,
-									&p->memories[(size_t) t * packed->nprimitives + primitive->id]);
-
-				if (status != dnnl_success)
-					return cpu_dnnl_fail(error, status, "describe memory");
-			}
-	return NN_OK;
-}
-
 NnStatus
 cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 {
@@ -268,7 +206,7 @@ cpu_release(NnDevice *base, NnPlan *plan)
 	plan->device_state = NULL;
 	if (!p)
 		return;
-	free_memories(p);
+	cpu_free_memories(p);
 	free(p->steps);
 	free(p->values);
 	free(p->direct);

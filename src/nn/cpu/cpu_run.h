@@ -98,9 +98,10 @@ latent_floats(const CpuLayer *layer)
 	return layer->nz > 0 ? (size_t) layer->rows.n * layer->columns.n * layer->out.c : 0;
 }
 
-/* cpu_plan.c */
+/* cpu_memory.c */
 extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed,
 								   NnError *error);
+extern void cpu_free_memories(CpuPlan *p);
 
 /*
  * The operators: cpu_run.c, cpu_ops.c; called by all threads of the team, as

@@ -52,6 +52,7 @@
 #ifndef BICYCLE_NN_CUDA_H
 #define BICYCLE_NN_CUDA_H
 
+#include "nn/border.h"
 #include "nn/cuda/cuda_shape.h"
 
 #include <cuda_runtime_api.h>

@@ -1,0 +1,35 @@
+/*
+ * border.h
+ *	  One axis of a zero-padded convolution (border.c). Positions of its result
+ *	  fall into classes by the taps of the kernel that lie inside the image; a
+ *	  latent code, which is the same everywhere, adds one value a channel and
+ *	  pair of classes.
+ */
+#ifndef BICYCLE_NN_BORDER_H
+#define BICYCLE_NN_BORDER_H
+
+#include "nn/nn.h"
+
+#define NN_MAX_BORDER 8
+
+typedef struct NnBorder
+{
+	int n;
+	int first[NN_MAX_BORDER + 1]; /* positions [first[i], first[i + 1]) are of class i */
+	int tap0[NN_MAX_BORDER];      /* valid taps [tap0, tap1) */
+	int tap1[NN_MAX_BORDER];
+	int centre; /* class of the middle position */
+} NnBorder;
+
+extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride,
+					  int pad); /* false: there are more classes than we provide for */
+
+/*
+ * For each pair of classes, the sums over the valid taps of the weights of the
+ * latent: times the latent, that is what it adds there. w is the layer's weight
+ * (c, inputs + nz, kernel, kernel), sums (rows->n, columns->n, nz, c).
+ */
+extern void nn_border_sums(const NnBorder *rows, const NnBorder *columns, const float *w,
+						   int inputs, int nz, int c, int kernel, float *sums);
+
+#endif /* BICYCLE_NN_BORDER_H */
