@@ -94,7 +94,7 @@ const NnOption nn_options[NN_ALL_OPTIONS] = {
 	  most,    CHOICES_##kind(field),                                      \
 	  part,    help },
 #define MODEL(id, ...) OPTION(NnConfig, __VA_ARGS__)
-#define TRAIN(id, ...) OPTION(NnTrainOptions, __VA_ARGS__)
+#define TRAIN(id, field, kind, ...) OPTION(NnTrainOptions, field, kind, 0, __VA_ARGS__)
 #include "nn/options.def"
 };
 
@@ -110,7 +110,7 @@ const NnOption nn_options[NN_ALL_OPTIONS] = {
 #define WIDE(type, field, kind, since, initial, least, most, part, help) \
 	_Static_assert(sizeof(((type *) NULL)->field) == WIDTH_##kind(most), #field " has its width");
 #define MODEL(id, ...) WIDE(NnConfig, __VA_ARGS__)
-#define TRAIN(id, ...) WIDE(NnTrainOptions, __VA_ARGS__)
+#define TRAIN(id, field, kind, ...) WIDE(NnTrainOptions, field, kind, 0, __VA_ARGS__)
 #include "nn/options.def"
 
 /* ---- Texts --------------------------------------------------------------- */
