@@ -42,12 +42,13 @@
  * Threads. As the interface says: one owner, and pack from another thread. The
  * pool has a lock; pack uses a stream of its own.
  *
- * Training is not here. It would add to cudnn.c the data and filter gradients
- * of both kinds of convolution (a transposed convolution's are a plain
- * convolution and a filter gradient with operands swapped; filter gradients
- * come in the activations' type), to kernels/ the backward of each file beside
- * its forward, and an NnTrainDevice; steps then are those of the plan's
- * schedule, and nothing is fused whose value a backward step reads.
+ * Training is not here. It would be an NnTrainDevice: operators, arrays and
+ * primitives, which training.c walks a schedule with. cudnn.c would get the
+ * data and filter gradients of both kinds of convolution (a transposed
+ * convolution's are a plain convolution and a filter gradient with operands
+ * swapped; filter gradients come in the activations' type), each file of
+ * kernels/ its backward beside its forward; nothing is fused whose value a
+ * backward step reads.
  */
 #ifndef BICYCLE_NN_CUDA_H
 #define BICYCLE_NN_CUDA_H
