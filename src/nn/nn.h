@@ -399,7 +399,7 @@ extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *ima
 extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu,
 									  float *logvar, NnError *error);
 
-/* ---- Pixels (normalise.c) ------------------------------------------------- */
+/* ---- Pixels (normalise.c) ------------------------------------------------ */
 
 /*
  * Bytes of images to [-1, 1], as ToTensor and Normalize(0.5, 0.5) do it in

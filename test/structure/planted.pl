@@ -68,7 +68,8 @@ finds('a file without a level', qr/other\.c has no level/, 'layers', $order, @go
 finds('an include', qr/under\.h:1 includes postgres\.h/, 'layers', $order, @good,
 	'src/a/under.h' => "#include \"postgres.h\"\n");
 
-my $static = "static int\nhelper(void)\n{\n\treturn 1;\n}\n\nint\n%s(void)\n{\n\treturn helper();\n}\n";
+my $static = "static int\nhelper(void)\n{\n\treturn 1;\n}\n\n"
+	. "int\n%s(void)\n{\n\treturn helper();\n}\n";
 finds('a function twice', qr/^FAILED: function helper/m, 'names', $order,
 	'src/a/under.c' => sprintf($static, 'one'), 'src/a/over.c' => sprintf($static, 'two'));
 finds('a struct twice', qr/^FAILED: type Thing/m, 'names', $order,
