@@ -6,10 +6,10 @@
 #ifndef BICYCLE_BATCH_H
 #define BICYCLE_BATCH_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "call.h"
-#include "catalog.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
 #include "nodes/extensible.h"
 
 #define BATCH_MAX_ARGUMENTS 4

@@ -19,7 +19,7 @@
  * lies in a context that the next round resets. A call is freed when its row is
  * handed out, by End and ReScan, or by its resource owner.
  */
-#include "batch.h"
+#include "pg/batch.h"
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
@@ -40,9 +40,9 @@
 #include "utils/syscache.h"
 
 #include "common/invariant.h"
-#include "image_call.h"
-#include "latent.h"
-#include "translate.h"
+#include "pg/image_call.h"
+#include "pg/latent.h"
+#include "pg/translate.h"
 
 /* ---- The functions ------------------------------------------------------- */
 

@@ -31,7 +31,7 @@
  * Calls that are left alone go through the functions themselves, with the same
  * results. The node is executed by batch_exec.c. All memory is the plan's.
  */
-#include "batch.h"
+#include "pg/batch.h"
 
 #include "miscadmin.h"
 #include "nodes/extensible.h"

@@ -10,13 +10,13 @@
  *    unregisters it for good. After every other end the postmaster starts it
  *    again.
  */
-#include "bgworker.h"
+#include "pg/bgworker.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
-#include "monotonic.h"
-#include "shared.h"
+#include "pg/monotonic.h"
+#include "pg/shared.h"
 
 #define REGISTRATION_TIME 5000 /* ms in which a worker that was registered must have begun */
 

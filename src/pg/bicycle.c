@@ -6,15 +6,15 @@
  * of supervisor and launcher. No thread, no neural library and no device is
  * ever touched in a process of PostgreSQL.
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "miscadmin.h"
 
-#include "batch.h"
-#include "call.h"
-#include "catalog.h"
+#include "pg/batch.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
 #include "common/invariant.h"
-#include "model_stream.h"
+#include "pg/model_stream.h"
 
 BicycleModuleMagic(BICYCLE_VERSION);
 

@@ -18,9 +18,9 @@
 #include "common/protocol.h"
 #include "common/version.h"
 
-#include "bgworker.h"
-#include "gucs.h"
-#include "pg_compat.h"
-#include "shared.h"
+#include "pg/bgworker.h"
+#include "pg/gucs.h"
+#include "pg/pg_compat.h"
+#include "pg/shared.h"
 
 #endif /* BICYCLE_PG_H */

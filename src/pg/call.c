@@ -17,7 +17,7 @@
  * a failed statement is gone. How a call goes from state to state is drawn in
  * call_private.h.
  */
-#include "call_private.h"
+#include "pg/call_private.h"
 
 #include "common/hashfn.h"
 #include "miscadmin.h"
@@ -26,7 +26,7 @@
 
 #include "common/invariant.h"
 #include "common/run_protocol.h"
-#include "session.h"
+#include "pg/session.h"
 
 /* connections that one call may lose without having been started */
 #define MAX_LOSSES 100

@@ -20,9 +20,9 @@
 #ifndef BICYCLE_CALL_H
 #define BICYCLE_CALL_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "catalog.h"
+#include "pg/catalog.h"
 
 typedef struct Call Call;
 

@@ -21,9 +21,9 @@
 #ifndef BICYCLE_CALL_PRIVATE_H
 #define BICYCLE_CALL_PRIVATE_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "call.h"
+#include "pg/call.h"
 #include "lib/ilist.h"
 #include "utils/resowner.h"
 

@@ -10,12 +10,12 @@
  * R3 A call is not sent again: when the connection is lost it is LOST, and its
  *    caller begins anew (call_retry).
  */
-#include "call_private.h"
+#include "pg/call_private.h"
 
 #include "common/invariant.h"
 #include "common/limits.h"
 #include "common/run_protocol.h"
-#include "session.h"
+#include "pg/session.h"
 
 /* bytes of a stream that wait in our buffer before its producer waits */
 #define WRITE_AHEAD (1024 * 1024)

@@ -13,7 +13,7 @@
  *
  * What is cached lies in TopMemoryContext, for the life of the session.
  */
-#include "catalog.h"
+#include "pg/catalog.h"
 
 #include <limits.h>
 

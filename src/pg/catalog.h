@@ -5,7 +5,7 @@
 #ifndef BICYCLE_CATALOG_H
 #define BICYCLE_CATALOG_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "nodes/parsenodes.h"
 

@@ -13,7 +13,7 @@
  * R4 An error ends the transaction or subtransaction, which puts user and path
  *    back.
  */
-#include "catalog_run.h"
+#include "pg/catalog_run.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_class.h"
@@ -24,7 +24,7 @@
 #include "utils/guc.h"
 #include "utils/syscache.h"
 
-#include "catalog.h"
+#include "pg/catalog.h"
 #include "common/invariant.h"
 
 #define SAFE_PATH "pg_catalog, pg_temp"

@@ -3,13 +3,13 @@
  *	  bicycle_encode and bicycle_encode_posterior: the latent code that the
  *	  encoder sees in an image.
  */
-#include "translate.h"
+#include "pg/translate.h"
 
 #include "access/htup_details.h"
 #include "funcapi.h"
 
-#include "image_call.h"
-#include "latent.h"
+#include "pg/image_call.h"
+#include "pg/latent.h"
 
 PG_FUNCTION_INFO_V1(bicycle_encode);
 PG_FUNCTION_INFO_V1(bicycle_encode_version);

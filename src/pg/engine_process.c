@@ -15,7 +15,7 @@
  * An EngineProcess belongs to who started it. Its buffer lives in
  * TopMemoryContext and is used again by the next start.
  */
-#include "engine_process.h"
+#include "pg/engine_process.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -30,8 +30,8 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
-#include "bicycle.h"
-#include "monotonic.h"
+#include "pg/bicycle.h"
+#include "pg/monotonic.h"
 #include "common/invariant.h"
 
 #define LINE_MAX_BYTES 4096

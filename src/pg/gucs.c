@@ -6,7 +6,7 @@
  * engine's are sent to it by the supervisor, in the units of the protocol,
  * before it starts and after each reload.
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include <limits.h>
 

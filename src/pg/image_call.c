@@ -6,7 +6,7 @@
  *    the version's config. Its bytes depend on its arguments alone, which lets
  *    bicycle_translate(image, z, model, version) be IMMUTABLE.
  */
-#include "image_call.h"
+#include "pg/image_call.h"
 
 #include "access/detoast.h"
 #include "utils/memutils.h"

@@ -5,10 +5,10 @@
 #ifndef BICYCLE_IMAGE_CALL_H
 #define BICYCLE_IMAGE_CALL_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "call.h"
-#include "catalog.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
 
 /*
  * An image, fetched. 54000 beyond bicycle.max_request_size, and then it is not

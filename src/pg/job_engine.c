@@ -7,16 +7,16 @@
  * R2 Nothing is sent to an engine that is not ready, or is of another version.
  * R3 A run has one engine. It is killed at the latest when the worker ends.
  */
-#include "job_worker.h"
+#include "pg/job_worker.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 
-#include "bicycle.h"
-#include "engine_process.h"
-#include "session.h"
+#include "pg/bicycle.h"
+#include "pg/engine_process.h"
+#include "pg/session.h"
 
 /*
  * Pings without an answer: a process at idle priority may wait long on a busy

@@ -9,7 +9,7 @@
  * R2 job_frames_handle takes them from there in the order of arrival, each in a
  *    short transaction of its own.
  */
-#include "job_worker.h"
+#include "pg/job_worker.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -19,10 +19,10 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
-#include "bicycle.h"
-#include "model_store.h"
-#include "monotonic.h"
-#include "session.h"
+#include "pg/bicycle.h"
+#include "pg/model_store.h"
+#include "pg/monotonic.h"
+#include "pg/session.h"
 
 #define CHECKPOINTS_KEPT 2
 

@@ -11,7 +11,7 @@
  * R4 A job that has trained all its iterations, and could not store the model,
  *    needs its last checkpoint only.
  */
-#include "job_worker.h"
+#include "pg/job_worker.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -22,11 +22,11 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "call.h"
-#include "catalog.h"
-#include "image_call.h"
-#include "model_stream.h"
-#include "pairs_query.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
+#include "pg/image_call.h"
+#include "pg/model_stream.h"
+#include "pg/pairs_query.h"
 
 #define MB ((uint64) 1024 * 1024)
 #define SPILL_DIRECTORY "base/pgsql_tmp"

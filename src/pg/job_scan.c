@@ -9,7 +9,7 @@
  * R3 Its database is watched again at its end, unless it has found that no job
  *    is unfinished there.
  */
-#include "launcher.h"
+#include "pg/launcher.h"
 
 #include "access/xact.h"
 #include "executor/spi.h"
@@ -21,9 +21,9 @@
 #include "utils/timestamp.h"
 
 #include "common/invariant.h"
-#include "job_slots.h"
-#include "job_watch.h"
-#include "jobs.h"
+#include "pg/job_slots.h"
+#include "pg/job_watch.h"
+#include "pg/jobs.h"
 
 static bool nothing_left = false; /* the scan has come to its end */
 

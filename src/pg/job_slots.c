@@ -13,7 +13,7 @@
  *
  * The lists of a transaction live in its memory.
  */
-#include "job_slots.h"
+#include "pg/job_slots.h"
 
 #include <signal.h>
 
@@ -26,11 +26,11 @@
 #include "storage/procarray.h"
 #include "utils/memutils.h"
 
-#include "bgworker.h"
-#include "bicycle.h"
-#include "monotonic.h"
+#include "pg/bgworker.h"
+#include "pg/bicycle.h"
+#include "pg/monotonic.h"
 #include "common/invariant.h"
-#include "job_watch.h"
+#include "pg/job_watch.h"
 
 #define START_TIME 5000 /* ms in which a worker that was registered comes up */
 

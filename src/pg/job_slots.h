@@ -5,7 +5,7 @@
 #ifndef BICYCLE_JOB_SLOTS_H
 #define BICYCLE_JOB_SLOTS_H
 
-#include "shared.h"
+#include "pg/shared.h"
 
 typedef enum JobPresence
 {

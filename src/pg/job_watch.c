@@ -5,14 +5,14 @@
  * They are in shared memory, in the order in which their turn comes. launcher.c
  * tells who adds and removes them. If there are too many, all are looked at.
  */
-#include "job_watch.h"
+#include "pg/job_watch.h"
 
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 
-#include "bgworker.h"
+#include "pg/bgworker.h"
 #include "common/invariant.h"
 
 void

@@ -5,7 +5,7 @@
 #ifndef BICYCLE_JOB_WATCH_H
 #define BICYCLE_JOB_WATCH_H
 
-#include "shared.h"
+#include "pg/shared.h"
 
 /* Under shared->lock. */
 extern void job_watch_add(BicycleShared *shared, Oid database);

@@ -24,7 +24,7 @@
  * `job_worker` and what is kept below belong to this process, which has one
  * thread and does one run.
  */
-#include "job_worker.h"
+#include "pg/job_worker.h"
 
 #include <signal.h>
 
@@ -41,11 +41,11 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "bicycle.h"
-#include "monotonic.h"
+#include "pg/bicycle.h"
+#include "pg/monotonic.h"
 #include "common/invariant.h"
-#include "job_slots.h"
-#include "session.h"
+#include "pg/job_slots.h"
+#include "pg/session.h"
 
 #define STOP_TIMEOUT 3000 /* ms for a last checkpoint when the server stops */
 #define STOP_SECONDS 10   /* ... after which what still runs is interrupted */

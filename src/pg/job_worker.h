@@ -9,8 +9,8 @@
 #include "postgres.h"
 
 #include "common/run_protocol.h"
-#include "jobs.h"
-#include "pg_compat.h"
+#include "pg/jobs.h"
+#include "pg/pg_compat.h"
 
 /*
  * The run of this process. job_worker.c fills it in; the handlers of frames

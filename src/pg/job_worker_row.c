@@ -7,7 +7,7 @@
  * R2 A row that is gone ends the run. So does an extension that was dropped,
  *    even if it was created again: it has other jobs of the same numbers.
  */
-#include "job_worker.h"
+#include "pg/job_worker.h"
 
 #include "access/xact.h"
 #include "executor/spi.h"

@@ -9,7 +9,7 @@
  *    job_worker_patience says, and nothing else interrupts.
  * R3 After JOB_LAST_SECONDS the worker ends wherever it is.
  */
-#include "job_worker.h"
+#include "pg/job_worker.h"
 
 #include <signal.h>
 
@@ -22,8 +22,8 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
-#include "monotonic.h"
-#include "job_slots.h"
+#include "pg/monotonic.h"
+#include "pg/job_slots.h"
 
 #define LOOK_INTERVAL 1000 /* ms between looks at who wants the database */
 

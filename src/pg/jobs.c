@@ -10,7 +10,7 @@
  *    cluster. A row that was restored or replicated from elsewhere is nobody's
  *    to run, until bicycle_resume takes it over.
  */
-#include "jobs.h"
+#include "pg/jobs.h"
 
 #include "access/htup_details.h"
 #include "access/xlog.h"
@@ -27,7 +27,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
-#include "catalog.h"
+#include "pg/catalog.h"
 
 /* ---- States -------------------------------------------------------------- */
 

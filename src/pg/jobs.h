@@ -12,7 +12,7 @@
 
 #include "datatype/timestamp.h"
 
-#include "catalog_run.h"
+#include "pg/catalog_run.h"
 #include "common/job_state.h"
 
 /* The tables of jobs. */

@@ -7,7 +7,7 @@
  * R2 bicycle_latent gives the same bits everywhere: nn_normal uses no libm, and
  *    the Makefile keeps the compiler from contracting products and sums.
  */
-#include "latent.h"
+#include "pg/latent.h"
 
 #include <math.h>
 

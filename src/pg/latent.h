@@ -5,9 +5,9 @@
 #ifndef BICYCLE_LATENT_H
 #define BICYCLE_LATENT_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "catalog.h"
+#include "pg/catalog.h"
 #include "utils/array.h"
 
 /*

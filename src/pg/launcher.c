@@ -33,7 +33,7 @@
  *	                 who finds no room in watched    scans
  *	 no_worker_slot  the launcher                    the launcher
  */
-#include "launcher.h"
+#include "pg/launcher.h"
 
 #include "access/heapam.h"
 #include "access/table.h"
@@ -51,11 +51,11 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "bgworker.h"
-#include "bicycle.h"
-#include "monotonic.h"
-#include "job_slots.h"
-#include "job_watch.h"
+#include "pg/bgworker.h"
+#include "pg/bicycle.h"
+#include "pg/monotonic.h"
+#include "pg/job_slots.h"
+#include "pg/job_watch.h"
 
 /*
  * ms between scans while jobs wait: they may wait for a worker slot, or for

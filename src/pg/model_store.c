@@ -10,7 +10,7 @@
  * R3 All runs as the caller, under the caller's search_path: operators and
  *    functions are qualified.
  */
-#include "model_store.h"
+#include "pg/model_store.h"
 
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
@@ -21,8 +21,8 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
-#include "catalog.h"
-#include "model_stream.h"
+#include "pg/catalog.h"
+#include "pg/model_stream.h"
 
 void
 model_lock(const char *name)

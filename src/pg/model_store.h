@@ -5,7 +5,7 @@
 #ifndef BICYCLE_MODEL_STORE_H
 #define BICYCLE_MODEL_STORE_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "storage/buffile.h"
 

@@ -9,7 +9,7 @@
  * R3 Receiving spools the engine's stream to a temporary file first, so that a
  *    lost connection leaves nothing to be undone, and then writes rows.
  */
-#include "model_stream.h"
+#include "pg/model_stream.h"
 
 #include <limits.h>
 
@@ -21,7 +21,7 @@
 #include "utils/memutils.h"
 
 #include "common/run_protocol.h"
-#include "session.h"
+#include "pg/session.h"
 
 #define COPY_BYTES (64 * 1024)
 

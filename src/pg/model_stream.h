@@ -5,10 +5,10 @@
 #ifndef BICYCLE_MODEL_STREAM_H
 #define BICYCLE_MODEL_STREAM_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "call.h"
-#include "catalog.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
 #include "storage/buffile.h"
 
 /* Sends a version's tensors as LOAD; false if the connection was lost. */

@@ -9,7 +9,7 @@
  *
  * How versions lie in the tables is told in model_store.c.
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -22,13 +22,13 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
-#include "call.h"
-#include "catalog.h"
-#include "catalog_run.h"
-#include "jobs.h"
-#include "model_store.h"
-#include "model_stream.h"
-#include "session.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
+#include "pg/catalog_run.h"
+#include "pg/jobs.h"
+#include "pg/model_store.h"
+#include "pg/model_stream.h"
+#include "pg/session.h"
 
 PG_FUNCTION_INFO_V1(bicycle_import);
 PG_FUNCTION_INFO_V1(bicycle_create);

@@ -5,7 +5,7 @@
  * It is checked twice, by the same means: when the job is started, and when its
  * worker runs it.
  */
-#include "pairs_query.h"
+#include "pg/pairs_query.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi_priv.h"

@@ -16,7 +16,7 @@
  * Values are palloc'ed by the functions that make them. Nothing is kept between
  * calls.
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "libpq/pqformat.h"
 #include "miscadmin.h"

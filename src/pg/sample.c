@@ -11,15 +11,15 @@
  * R3 Memory does not grow with n: a bounded number of calls is open, and rows
  *    go to a tuplestore, which spills to disk.
  */
-#include "translate.h"
+#include "pg/translate.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nn/nn.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
 
-#include "image_call.h"
-#include "latent.h"
+#include "pg/image_call.h"
+#include "pg/latent.h"
 
 #define MAX_SAMPLES 1000000
 #define SEED_FACTOR UINT64CONST(6364136223846793005)

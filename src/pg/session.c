@@ -12,7 +12,7 @@
  *
  * Memory is session_memory(): the queues of both directions.
  */
-#include "session.h"
+#include "pg/session.h"
 
 #include <fcntl.h>
 #include <sys/socket.h>

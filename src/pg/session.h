@@ -5,7 +5,7 @@
 #ifndef BICYCLE_SESSION_H
 #define BICYCLE_SESSION_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 typedef void (*SessionFrame)(const BicycleFrame *frame, const char *body);
 

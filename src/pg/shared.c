@@ -8,14 +8,14 @@
  *    does. After a crash the segment is made anew, and no stale pointer can be
  *    inherited.
  */
-#include "shared.h"
+#include "pg/shared.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 
 #include "common/invariant.h"
-#include "monotonic.h"
+#include "pg/monotonic.h"
 
 static BicycleShared *shared = NULL;
 static shmem_request_hook_type previous_shmem_request = NULL;

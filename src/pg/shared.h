@@ -22,7 +22,7 @@
 
 #include "common/limits.h"
 
-#include "bgworker.h"
+#include "pg/bgworker.h"
 
 typedef enum EngineState
 {

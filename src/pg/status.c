@@ -2,7 +2,7 @@
  * status.c
  *	  bicycle_engine and bicycle_cache: what runs, and what it holds.
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_type.h"
@@ -13,10 +13,10 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "call.h"
-#include "catalog.h"
-#include "catalog_run.h"
-#include "session.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
+#include "pg/catalog_run.h"
+#include "pg/session.h"
 
 PG_FUNCTION_INFO_V1(bicycle_engine);
 PG_FUNCTION_INFO_V1(bicycle_cache);

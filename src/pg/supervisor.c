@@ -16,7 +16,7 @@
  *	 ENGINE_STARTING --- "fatal", or several ends --> ENGINE_FAILED
  *	 ENGINE_FAILED ----- "ready", of a later one ---> ENGINE_READY
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include <sys/wait.h>
 
@@ -28,8 +28,8 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "monotonic.h"
-#include "engine_process.h"
+#include "pg/monotonic.h"
+#include "pg/engine_process.h"
 
 #define PONGS_MISSED 15   /* pings without an answer after which the engine is killed */
 #define STOP_TIMEOUT 3000 /* ms from "stop" to SIGKILL */

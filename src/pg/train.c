@@ -9,7 +9,7 @@
  * R2 The others change what the row wants. The worker looks at it when they
  *    commit; nothing here talks to a worker.
  */
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -25,13 +25,13 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "call.h"
-#include "catalog.h"
-#include "image_call.h"
-#include "job_slots.h"
-#include "jobs.h"
-#include "model_store.h"
-#include "pairs_query.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
+#include "pg/image_call.h"
+#include "pg/job_slots.h"
+#include "pg/jobs.h"
+#include "pg/model_store.h"
+#include "pg/pairs_query.h"
 
 #define WAIT_INTERVAL 500 /* ms between looks at a job that is waited for */
 #define PLOT_POINTS 8192  /* of one loss */

@@ -2,7 +2,7 @@
  * translate.c
  *	  bicycle_translate, bicycle_translate_many, bicycle_image_info.
  */
-#include "translate.h"
+#include "pg/translate.h"
 
 #include "access/detoast.h"
 #include "access/htup_details.h"
@@ -14,8 +14,8 @@
 #include "utils/memutils.h"
 
 #include "common/invariant.h"
-#include "image_call.h"
-#include "latent.h"
+#include "pg/image_call.h"
+#include "pg/latent.h"
 
 PG_FUNCTION_INFO_V1(bicycle_translate);
 PG_FUNCTION_INFO_V1(bicycle_translate_version);

@@ -5,10 +5,10 @@
 #ifndef BICYCLE_TRANSLATE_H
 #define BICYCLE_TRANSLATE_H
 
-#include "bicycle.h"
+#include "pg/bicycle.h"
 
-#include "call.h"
-#include "catalog.h"
+#include "pg/call.h"
+#include "pg/catalog.h"
 
 /* Open a call, which the caller frees. 55000 if the model has no encoder. */
 extern Call *translate_submit(const Model *model, bool versioned, const float *z,
