@@ -6,6 +6,7 @@
  * With the argument --dictionary it prints test/fuzz/control.dict instead,
  * which must have all settings of the engine.
  */
+#include <ctype.h>
 #include <limits.h>
 
 #include "common/job_state.h"
@@ -14,6 +15,20 @@
 #include "nn/config.h"
 #include "tap.h"
 #include "testdata.h"
+
+/* Makes one space of what is between two words. */
+static void
+unwrap(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from != '\0'; from++)
+		if (!isspace((unsigned char) *from))
+			*to++ = *from;
+		else if (to > text && to[-1] != ' ')
+			*to++ = ' ';
+	*to = '\0';
+}
 
 /* How often the script has CHECK (BEFORE, the names as a list, AFTER). */
 static int
@@ -52,6 +67,8 @@ test_script(void)
 	static const char *const states[] = { JOB_STATES(STATE_NAME) NULL };
 	size_t length;
 	char *sql = testdata_text("../../sql/bicycle.sql", &length);
+
+	unwrap(sql);
 
 	ok(checks(sql, "network", bicycle_network_names) == 1, "the networks are those of the script");
 	ok(checks(sql, "dtype", bicycle_dtype_names) == 1, "and the types");
