@@ -7,6 +7,8 @@
 # that two files define, and for files of one name in two folders. main() may be twice. What a
 # .inc.h file defines by macros is instantiated by those who include it, and is not looked at.
 #
+# And whether doc/architecture.md names, as `name()`, functions that there are.
+#
 # It relies on the format that clang-format keeps: a definition's name begins its line.
 use strict;
 use warnings;
@@ -73,6 +75,15 @@ foreach my $kind ([ function => \%functions ], [ type => \%types ], [ file => \%
 }
 printf "%d functions, %d types, %d nouns of files; defined twice: %d\n",
   scalar keys %functions, scalar keys %types, scalar keys %files, scalar keys %found;
+if (open my $in, '<', "doc/architecture.md")
+{
+	while (my $line = <$in>)
+	{
+		exists $functions{$_} or $found{"function $_"} = "no file; doc/architecture.md:$."
+		  foreach $line =~ /`(\w+)\(\)`/g;
+	}
+	close $in;
+}
 print "FAILED: $_ is defined in $found{$_}\n" foreach sort keys %found;
 print %found ? "names: " . keys(%found) . " failed\n" : "names: ok\n";
 exit(%found ? 1 : 0);
