@@ -81,8 +81,9 @@ foreach my $path (@scripts)
 }
 check($_, sub { return $_[0] =~ /^\s*\|/ ? 0 : 120; }) foreach @documents;
 
-my $program = (grep { -x } map { ("$_/clang-format-@{[CLANG_FORMAT]}", "$_/clang-format") }
-	split /:/, $ENV{PATH})[0];
+my @path = split /:/, $ENV{PATH};
+my $program = (grep { -x } map({ "$_/clang-format-@{[CLANG_FORMAT]}" } @path),
+	map { "$_/clang-format" } @path)[0];
 my ($version) = $program ? `$program --version` =~ /version (\d+)/ : ();
 if (($version || 0) != CLANG_FORMAT)
 {
