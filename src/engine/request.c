@@ -19,34 +19,24 @@
 #define TO(state) (1u << REQUEST_##state)
 #define ENDS (TO(DONE) | TO(GONE))
 
-static const struct
-{
-	const char *name;
-	unsigned next; /* states that may follow */
-} states[REQUEST_STATES] = {
-	[REQUEST_NEW] = { "new", TO(RESERVED) | TO(HELD) | ENDS },
-	[REQUEST_RESERVED] = { "reserved", TO(GRANTED) | ENDS },
-	[REQUEST_GRANTED] = { "granted", TO(RECEIVING) | TO(STREAMED) | TO(HELD) | ENDS },
-	[REQUEST_RECEIVING] = { "receiving", TO(WAITING) | TO(QUEUED) | ENDS },
-	[REQUEST_WAITING] = { "waiting", TO(QUEUED) | ENDS },
-	[REQUEST_QUEUED] = { "queued", TO(WAITING) | TO(ALONE) | TO(DECODING) | ENDS },
-	[REQUEST_ALONE] = { "alone", TO(QUEUED) | TO(DECODING) | ENDS },
-	[REQUEST_DECODING] = { "decoding", TO(READY) | ENDS },
-	[REQUEST_READY] = { "ready", TO(RUNNING) | ENDS },
-	[REQUEST_RUNNING] = { "running", TO(ENCODING) | ENDS },
-	[REQUEST_ENCODING] = { "encoding", ENDS },
-	[REQUEST_STREAMED] = { "streamed", TO(HELD) | ENDS },
-	[REQUEST_HELD] = { "held", TO(LOADING) | ENDS },
-	[REQUEST_LOADING] = { "loading", TO(RESERVED) | TO(STREAMED) | ENDS },
-	[REQUEST_DONE] = { "done", TO(GONE) },
-	[REQUEST_GONE] = { "gone", 0 },
+static const unsigned next_states[REQUEST_STATES] = {
+	[REQUEST_NEW] = TO(RESERVED) | TO(HELD) | ENDS,
+	[REQUEST_RESERVED] = TO(GRANTED) | ENDS,
+	[REQUEST_GRANTED] = TO(RECEIVING) | TO(STREAMED) | TO(HELD) | ENDS,
+	[REQUEST_RECEIVING] = TO(WAITING) | TO(QUEUED) | ENDS,
+	[REQUEST_WAITING] = TO(QUEUED) | ENDS,
+	[REQUEST_QUEUED] = TO(WAITING) | TO(ALONE) | TO(DECODING) | ENDS,
+	[REQUEST_ALONE] = TO(QUEUED) | TO(DECODING) | ENDS,
+	[REQUEST_DECODING] = TO(READY) | ENDS,
+	[REQUEST_READY] = TO(RUNNING) | ENDS,
+	[REQUEST_RUNNING] = TO(ENCODING) | ENDS,
+	[REQUEST_ENCODING] = ENDS,
+	[REQUEST_STREAMED] = TO(HELD) | ENDS,
+	[REQUEST_HELD] = TO(LOADING) | ENDS,
+	[REQUEST_LOADING] = TO(RESERVED) | TO(STREAMED) | ENDS,
+	[REQUEST_DONE] = TO(GONE),
+	[REQUEST_GONE] = 0,
 };
-
-const char *
-request_state_name(RequestState state)
-{
-	return states[state].name;
-}
 
 int
 request_class(const Request *request)
@@ -128,7 +118,7 @@ move(Request *request, RequestState state, bool front)
 	bool held = request_holds(request);
 	List *list;
 
-	INVARIANT(states[request->state].next & 1u << state);
+	INVARIANT(next_states[request->state] & 1u << state);
 	INVARIANT(list_empty(&request->link) == (request_list(request) == NULL));
 	list_remove(&request->link);
 	count(request, -1);

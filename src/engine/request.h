@@ -152,7 +152,6 @@ extern Request *request_find(Connection *connection, uint64_t id);
 
 extern void request_to(Request *request, RequestState state);
 extern void request_to_front(Request *request, RequestState state); /* of the state's list */
-extern const char *request_state_name(RequestState state);
 extern int request_class(const Request *request);
 
 /* Whether place and charge are held, and not only wanted. */

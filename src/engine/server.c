@@ -9,7 +9,8 @@
  *    meanwhile, free what was closed.
  * R2 What is called while events are taken only moves requests to a state or
  *    marks what came free. Decisions are made in settle alone, in the order
- *    that stands there.
+ *    that stands there; but what asks for memory gets it at once if it is free
+ *    (admission.c).
  * R3 Timers need no more than a tick every TICK_MS while something depends on
  *    time.
  */
@@ -333,6 +334,7 @@ settle(Engine *engine)
 		admission_run(engine);
 		load_next(engine);
 		demand_run(engine);
+		flush_dirty(engine); /* answers, before something starts that may kill the engine */
 		batcher_run(engine);
 		loader_run(engine);
 		flush_dirty(engine);

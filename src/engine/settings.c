@@ -4,8 +4,9 @@
  *	  common/settings.def.
  *
  * Settings belong to the I/O thread. A size of 0 means "chosen by the engine";
- * settings_set resolves nothing, budget.c and cache.c do when limits are made.
- * gpu_memory is the device's: server.c has the device thread hand it over.
+ * settings_set resolves nothing, admission.c and cache.c do when limits are
+ * made. gpu_memory is the device's: engine_device.c has the device thread hand
+ * it over.
  */
 #include <errno.h>
 #include <limits.h>

@@ -497,7 +497,7 @@ static void
 test_crash(void)
 {
 	Client client, other;
-	ImageCall call = translate(0);
+	ImageCall call = translate(0), before = translate(1);
 	int status;
 
 	client_hello(&client, &engine, 1);
@@ -505,9 +505,12 @@ test_crash(void)
 	ok(client_run(&client, 1, &call, &emoji), "without the setting no request crashes the engine");
 	engine_set(&engine, "debug 1");
 	client_hello(&other, &engine, 1);
+	before.flags = call.flags = BICYCLE_FLAG_ALONE;
+	client_call(&other, 2, &before);
 	client_call(&client, 2, &call);
 	ok(client_receive(&client) && client.frame.type == BICYCLE_STARTED && client.frame.id == 2,
 	   "with it the client is told that its request started");
+	ok(client_expect(&other, BICYCLE_RESULT, 2), "who ran before it has the answer");
 	ok(!client_receive(&client) && !client_receive(&other), "then all connections end");
 	status = engine_wait(&engine);
 	ok(status != 0, "the engine has crashed (0x%x)", (unsigned) status);

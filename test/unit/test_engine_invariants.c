@@ -384,6 +384,34 @@ is_noticed(void (*plant)(void), void (*checker)(const Engine *engine))
 		   strstr(text, "invariant failed: ") != NULL;
 }
 
+/* ---- A full socket ------------------------------------------------------- */
+
+/*
+ * STARTED finds the socket full to the byte: nothing is left to be sent, and
+ * yet nothing of this client starts until it reads.
+ */
+static void
+test_full(void)
+{
+	uint8_t bytes[4096];
+	bool sent;
+
+	while (connection_send(connection, BICYCLE_RESULT, 9, NULL, 0, true, NULL) &&
+		   connection_flush(connection))
+		;
+	connection_drop_output(connection);
+	sent = connection_send_now(connection, BICYCLE_STARTED, 3);
+	ok(!sent && connection->jammed && list_empty(&connection->out),
+	   "a client whose socket is full is told nothing, and waited for");
+	pump();
+	ok(connection->jammed, "also in the next turn");
+	while (recv(client.fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
+		;
+	pump();
+	ok(!connection->jammed && connection_send_now(connection, BICYCLE_STARTED, 3),
+	   "until it has read");
+}
+
 /* ---- An engine that finds one -------------------------------------------- */
 
 /* Debug 3 of a request is an invariant that fails when it starts. */
@@ -426,6 +454,7 @@ main(void)
 	ok(true, "and nothing is wrong with them");
 	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
 		ok(is_noticed(faults[i].plant, faults[i].checker), "noticed: %s", faults[i].what);
+	test_full();
 	test_end();
 	return done_testing();
 }
