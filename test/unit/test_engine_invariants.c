@@ -141,7 +141,7 @@ connections_too_many(void)
 static void
 state_without_list(void)
 {
-	request(3)->state = REQUEST_WAITING;
+	request(3)->state = REQUEST_READY;
 }
 static void
 list_without_state(void)
