@@ -5,6 +5,17 @@
  */
 #include "fuzz_engine.h"
 
+static char directory[] = "/tmp/bicycle-fuzz-XXXXXX";
+
+/* An engine that was told to stop listens again when the next input comes. */
+static void
+clean(void)
+{
+	unlink(BICYCLE_SOCKET);
+	unlink(BICYCLE_LOCK);
+	rmdir(directory);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
@@ -15,7 +26,6 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	if (ours < 0)
 	{
 		int pair[2];
-		char directory[] = "/tmp/bicycle-fuzz-XXXXXX";
 
 		DEMAND(mkdtemp(directory) != NULL && chdir(directory) == 0 &&
 			   socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair) == 0);
@@ -24,9 +34,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 		DEMAND(send(ours, "set device ref\nset threads 1\ngo\n", 32, 0) == 32);
 		turns(3);
 		DEMAND(engine.listening);
-		unlink(BICYCLE_SOCKET);
-		unlink(BICYCLE_LOCK);
-		rmdir(directory);
+		atexit(clean);
 	}
 	for (size_t at = 0; at < length; at += (size_t) n)
 	{
