@@ -97,7 +97,7 @@ uint64
 catalog_run(RunAs as, const char *table, const char *statement, int expected, Params *p)
 {
 	const char *query = psprintf(statement, catalog_table(table));
-	bool reads = as == AS_CALLER && expected == SPI_OK_SELECT;
+	bool reads = as != AS_OWNER && expected == SPI_OK_SELECT;
 	int nest = NewGUCNestLevel();
 	uint64 rows;
 	Oid user;
@@ -105,7 +105,7 @@ catalog_run(RunAs as, const char *table, const char *statement, int expected, Pa
 	int rc;
 
 	GetUserIdAndSecContext(&user, &context);
-	if (as == AS_OWNER)
+	if (as != AS_CALLER)
 		SetUserIdAndSecContext(owner_of("bicycle_training_jobs"),
 							   context | SECURITY_LOCAL_USERID_CHANGE);
 	(void) set_config_option("search_path", SAFE_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,

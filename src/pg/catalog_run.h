@@ -25,8 +25,9 @@ extern void param_add_bytes(Params *p, const void *bytes, size_t length);
 
 typedef enum RunAs
 {
-	AS_OWNER, /* of the tables of jobs, which nobody else has rights on */
-	AS_CALLER /* its rights and row security count */
+	AS_OWNER,      /* of the tables of jobs, which nobody else has rights on */
+	AS_OWNER_READ, /* the same, for a SELECT under the active snapshot */
+	AS_CALLER      /* its rights and row security count */
 } RunAs;
 
 /*

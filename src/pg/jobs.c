@@ -237,7 +237,7 @@ job_on_model(const char *model, int64 except, int version)
 	param_add_long(&p, except);
 	param_add_int(&p, version);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (catalog_run(AS_OWNER, JOBS,
+	if (catalog_run(AS_OWNER_READ, JOBS,
 					"SELECT job FROM %s WHERE " ACTIVE " AND model = $5 AND job <> $6"
 					" AND ($7 = 0 OR start_version = $7) LIMIT 1",
 					SPI_OK_SELECT, &p) > 0)

@@ -68,8 +68,8 @@ typedef struct Job
 } Job;
 
 /*
- * Within SPI_connect, which owns what they return. A statement sees what others
- * have committed before it.
+ * Within SPI_connect, which owns what they return. At READ COMMITTED a
+ * statement sees what others have committed before it.
  */
 extern bool job_read(int64 job, Job *row, bool lock); /* false: there is no such job */
 extern Job *jobs_unfinished(int *count);              /* of this database, in order of waiting */
