@@ -1,6 +1,7 @@
 # Releases: the SQL objects of an older one work under this library, and ALTER EXTENSION UPDATE
-# makes of them what a fresh install has; models, policies and paused jobs live on through it, and
-# through a dump that is restored into this release.
+# makes of them what a fresh install has; its functions keep their arguments, marks and rights;
+# models, policies and paused jobs live on through it, and through a dump that is restored into this
+# release.
 use strict;
 use warnings;
 
@@ -59,6 +60,19 @@ SQL
 	return "$members\n$dumped\n$definitions";
 }
 
+# The extension's functions, a line each: arguments, result, marks, rights.
+sub functions
+{
+	my ($database) = @_;
+
+	return split /\n/, $node->safe_psql($database, <<'SQL');
+SELECT proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), provolatile,
+	proisstrict, proparallel, procost, proacl IS NULL
+FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+	AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid WHERE extname = 'bicycle'
+SQL
+}
+
 # Is TEXT the same?  If not, the lines that only one of them has are shown.
 sub is_alike
 {
@@ -75,14 +89,18 @@ sub is_alike
 $node->safe_psql('postgres', 'CREATE DATABASE fresh');
 $node->safe_psql('fresh', 'CREATE EXTENSION bicycle');
 my $fresh = objects('fresh');
+my %kept = map { $_ => 1 } functions('fresh');
 
 foreach my $old (sort keys %released)
 {
 	is(sha256_hex(slurp_file("$root/../sql/bicycle--$old.sql")), $released{$old},
 		"the SQL of $old is as it was released");
 	$node->safe_psql('postgres', "CREATE DATABASE \"plain $old\"");
-	$node->safe_psql("plain $old",
-		"CREATE EXTENSION bicycle VERSION '$old'; ALTER EXTENSION bicycle UPDATE");
+	$node->safe_psql("plain $old", "CREATE EXTENSION bicycle VERSION '$old'");
+	my @functions = functions("plain $old");
+	cmp_ok(scalar(@functions), '>=', 35, "functions of $old are found");
+	is(join("\n", grep { !$kept{$_} } @functions), '', "and all are still what they were");
+	$node->safe_psql("plain $old", 'ALTER EXTENSION bicycle UPDATE');
 	is_alike(objects("plain $old"), $fresh, "$old becomes what $version is");
 }
 
