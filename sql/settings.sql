@@ -1,10 +1,9 @@
--- Settings: names, contexts, ranges, who may set them, and that the prefix is reserved.
+-- Settings: choices, ranges, who may set them, and that the prefix is reserved.
 \getenv srcdir PG_ABS_SRCDIR
 \set common :srcdir '/sql/include/common.sql'
 \i :common
 SELECT bicycle_latent(0, 0);	-- loads the library if nothing has yet
-SELECT name, setting, unit, vartype, context, enumvals FROM pg_settings WHERE name LIKE 'bicycle.%'
-	AND name NOT IN ('bicycle.threads', 'bicycle.debug')
+SELECT name, enumvals FROM pg_settings WHERE name LIKE 'bicycle.%' AND vartype = 'enum'
 ORDER BY name COLLATE "C";
 SELECT name FROM pg_settings WHERE name LIKE 'bicycle.%'
 	AND (short_desc IS NULL OR short_desc !~ '\.$');

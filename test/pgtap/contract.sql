@@ -1,5 +1,5 @@
 -- The SQL surface is what users' queries and views are written against: tables, settings, and calls
--- that resolve without casts. Functions with their marks and rights are listed by sql/install.sql.
+-- that resolve without casts. Functions keep their marks and rights by test/t/022_update.pl.
 BEGIN;
 SELECT * FROM no_plan();
 
@@ -51,6 +51,9 @@ FROM (VALUES ('device', 'sighup'), ('precision', 'sighup'), ('threads', 'sighup'
 	('cache_size', 'sighup'), ('engine_memory', 'sighup'), ('gpu_memory', 'sighup'),
 	('max_batch', 'sighup'), ('queue_memory', 'sighup'), ('max_model_size', 'sighup'),
 	('max_image_pixels', 'superuser'), ('max_request_size', 'superuser'),
+	('stuck_timeout', 'sighup'), ('debug', 'sighup'), ('max_training_jobs', 'sighup'),
+	('train_memory', 'sighup'), ('train_disk', 'sighup'), ('train_checkpoint_interval', 'sighup'),
+	('train_stuck_timeout', 'sighup'), ('debug_fault', 'superuser'),
 	('model', 'user'), ('prefetch', 'user'), ('batching', 'user'), ('priority', 'user'),
 	('output_format', 'user'), ('jpeg_quality', 'user'), ('request_timeout', 'user')) AS
 	contract(suffix, wanted)
