@@ -73,6 +73,11 @@ seed()							# seed TARGET: copies the samples that the tests use
 	esac
 }
 
+settings()						# the engine's, as words of a dictionary
+{
+	sed -n 's/^\(ENGINE\|OWN\)_[A-Z]*(\([a-z_]*\),.*/"\2 "/p' "$ROOT/src/common/settings.def"
+}
+
 status=0
 for target in "${@:-$TARGETS}"; do
 	for name in $target; do
@@ -82,7 +87,13 @@ for target in "${@:-$TARGETS}"; do
 			"$ROOT/test/fuzz/fuzz_$name.c" $(objects "$name") -o "$OUT/fuzz_$name" $LIBS
 		seed "$name"
 		dictionary=()
-		[ -f "$ROOT/test/fuzz/$name.dict" ] && dictionary=(-dict="$ROOT/test/fuzz/$name.dict")
+		if [ -f "$ROOT/test/fuzz/$name.dict" ]; then
+			{
+				cat "$ROOT/test/fuzz/$name.dict"
+				[ "$name" != control ] || settings
+			} >"$OUT/$name.dict"
+			dictionary=(-dict="$OUT/$name.dict")
+		fi
 		if "$OUT/fuzz_$name" -max_total_time="$SECONDS_EACH" -max_len=16384 -timeout=10 \
 			-rss_limit_mb=2048 -print_final_stats=1 \
 			"${dictionary[@]}" -artifact_prefix="$OUT/found/$name/" "$OUT/corpus/$name" > \

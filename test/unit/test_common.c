@@ -2,9 +2,6 @@
  * Proves that names and limits of src/common are what the SQL script repeats of
  * them, that values and names find each other, which names of devices there
  * are, and that the engine takes the defaults and limits of all its settings.
- *
- * With the argument --dictionary it prints test/fuzz/control.dict instead,
- * which must have all settings of the engine.
  */
 #include <ctype.h>
 #include <limits.h>
@@ -132,19 +129,6 @@ test_devices(void)
 
 /* ---- Settings ------------------------------------------------------------ */
 
-static const char dictionary[] =
-#define LINE(text) "\"" text "\"\n"
-	LINE("set ") LINE("ping ") LINE("go\\x0a") LINE("stop\\x0a")
-#define NAME(name, ...) LINE(#name " ")
-#define ENGINE_INT NAME
-#define ENGINE_BOOL NAME
-#define ENGINE_CHOICE NAME
-#define ENGINE_STRING NAME
-#define OWN_INT NAME
-#include "common/settings.def"
-		LINE("ref\\x0a") LINE("cuda:") LINE("auto\\x0a") LINE("9223372036854775807\\x0a")
-			LINE("-1\\x0a") LINE("0\\x0a");
-
 /* What PostgreSQL's side may send: the ends of its range, and its default. */
 static bool
 takes_range(const char *name, int64_t unit, int64_t initial, int64_t least, int64_t most)
@@ -170,13 +154,8 @@ static void
 test_settings(void)
 {
 	Settings settings;
-	size_t length;
-	char *there = testdata_text("../fuzz/control.dict", &length);
 	bool good = true;
 
-	ok(strcmp(there, dictionary) == 0, "control.dict is what %s prints",
-	   "test_common --dictionary");
-	free(there);
 #define UNIT_NONE 1
 #define UNIT_MS 1
 #define UNIT_MB 1048576
@@ -194,13 +173,8 @@ test_settings(void)
 }
 
 int
-main(int argc, char **argv)
+main(void)
 {
-	if (argc > 1 && strcmp(argv[1], "--dictionary") == 0)
-	{
-		fputs(dictionary, stdout);
-		return 0;
-	}
 	test_settings();
 	test_script();
 	test_names();
