@@ -177,12 +177,7 @@ typedef struct BicycleImageRequest
 	uint32_t nz;           /* floats that follow; TRANSLATE only */
 	uint32_t image_length; /* bytes that follow them */
 	uint64_t max_pixels;   /* bicycle.max_image_pixels of the session */
-	uint32_t
-		/*
-		 * bicycle.debug_fault: 0 none, 1 crash the engine when this request
-		 * starts, 2 hang
-		 */
-		debug;
+	uint32_t debug; /* bicycle.debug_fault: 0 none, at its start 1 crash the engine, 2 hang */
 	uint32_t reserved;
 } BicycleImageRequest;
 
@@ -242,9 +237,8 @@ typedef struct BicycleTensor
 
 typedef struct BicycleLoad
 {
-	uint8_t
-		hash[BICYCLE_HASH_BYTES]; /* what the database says it is; the engine computes it anew */
-	char model[BICYCLE_MAX_NAME]; /* name and version, for bicycle_cache() and messages */
+	uint8_t hash[BICYCLE_HASH_BYTES]; /* as the database says; the engine computes it anew */
+	char model[BICYCLE_MAX_NAME];     /* name and version, for bicycle_cache() and messages */
 	int32_t version;
 	uint32_t config_length; /* JSON text that follows */
 	uint64_t stream_length; /* bytes of the tensor stream */
@@ -297,15 +291,10 @@ typedef struct BicycleStatus
 	uint64_t uptime_ms;
 	uint64_t requests; /* answered since start, errors included */
 	uint64_t batches;
-	uint64_t batched; /* requests that ran in those batches */
-	uint64_t queued;  /* waiting or running now */
-	uint64_t memory;  /* bytes of the host held: models, arenas, requests */
-	uint64_t
-		/*
-		 * bytes that the device has taken of memory of its own; what it keeps
-		 * for the next use included
-		 */
-		gpu_memory;
+	uint64_t batched;          /* requests that ran in those batches */
+	uint64_t queued;           /* waiting or running now */
+	uint64_t memory;           /* bytes of the host held: models, arenas, requests */
+	uint64_t gpu_memory;       /* bytes the device has taken of its own, what it keeps included */
 	uint64_t gpu_memory_limit; /* and that it may take; 0: it has none */
 } BicycleStatus;
 
@@ -316,11 +305,7 @@ typedef struct BicycleStatus
 typedef struct BicycleCached
 {
 	uint8_t hash[BICYCLE_HASH_BYTES];
-	char model
-		/*
-		 * as named by the connection's database; empty if it has not shown it
-		 */
-		[BICYCLE_MAX_NAME];
+	char model[BICYCLE_MAX_NAME]; /* as the connection's database named it; "" if it has not */
 	int32_t version;
 	char precision[12];
 	uint64_t bytes;
@@ -347,10 +332,10 @@ typedef struct BicycleTrainCheck
  * The supervisor's side: descriptor 3 of the engine is one end of a stream
  * socket pair. Lines of text, each ended by '\n'.
  *
- *	 supervisor to engine: "set NAME VALUE" (the settings below, before "go" and
- *	 again after a reload), "go", "ping N", "stop" engine to supervisor: "log
- *	 LEVEL TEXT" (LEVEL: debug, info, log, warning, error), "ready DESCRIPTION",
- *	 "pong N", "fatal TEXT"
+ *	 supervisor to engine: "set NAME VALUE" (before "go", and after a reload),
+ *	                       "go", "ping N", "stop"
+ *	 engine to supervisor: "log LEVEL TEXT" (debug, info, log, warning, error),
+ *	                       "ready DESCRIPTION", "pong N", "fatal TEXT"
  *
  * EOF on it ends the engine at once. Settings are the rows ENGINE_... and
  * OWN_... of common/settings.def: names as they are, bytes, counts,

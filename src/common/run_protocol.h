@@ -69,12 +69,11 @@
 
 typedef enum BicycleTrainFrame
 {
-	BICYCLE_TRAIN_BEGIN =
-		/*
-		 * BicycleTrainBegin, options JSON, config JSON of the version; then a
-		 * tensor stream in DATA frames, and END
-		 */
-		128,
+	/*
+	 * BicycleTrainBegin, options JSON, config JSON of the version; then a
+	 * tensor stream in DATA frames, and END
+	 */
+	BICYCLE_TRAIN_BEGIN = 128,
 	BICYCLE_PAIR, /* BicyclePair, image A, image B; not cut into DATA frames */
 	BICYCLE_PAIRS_END,
 	BICYCLE_RUN,
@@ -100,26 +99,15 @@ typedef enum BicycleTrainFrame
 typedef struct BicycleTrainBegin
 {
 	uint64_t stream_length; /* of the tensor stream; 0: fresh weights */
-	int64_t
-		/*
-		 * of the checkpoint in the stream; 0: the stream holds a model version,
-		 * or nothing
-		 */
-		iteration;
+	int64_t iteration;      /* of the checkpoint in the stream; 0: it holds a version, or nothing */
 	uint64_t max_pixels;
 	uint64_t train_memory; /* bytes of encoded pairs kept in memory */
 	uint64_t train_disk;   /* bytes of the spill file; 54000 beyond both */
 	uint32_t options_length;
 	uint32_t flags;     /* BICYCLE_TRAIN_FINISHED */
 	char platform[128]; /* of an earlier run of this job, as its TRAIN_READY said; else empty */
-	char spill
-		[256]; /* directory of the spill file, relative to the data directory: base/pgsql_tmp */
-	BicycleLoad
-		/*
-		 * what the database says of the version in the stream, checked as by
-		 * LOAD; else zeros
-		 */
-		start;
+	char spill[256];    /* directory of the spill file, below the data directory */
+	BicycleLoad start;  /* of the version in the stream, checked as by LOAD; else zeros */
 } BicycleTrainBegin;
 
 typedef struct BicyclePair

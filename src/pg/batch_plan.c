@@ -16,9 +16,8 @@
  * R1 The node below computes the arguments of the calls, and the columns that
  *    the rest of its old target list needs. That rest is computed above, in
  *    order, and only for rows that are returned.
- * R2 What may not be reached is not read ahead: calls under CASE, COALESCE,
- *    AND,
- *    OR and the like are left alone.
+ * R2 What may not be reached is not read ahead: calls under CASE, COALESCE, AND
+ *    and the like are left alone.
  * R3 So is what early evaluation would change: arguments of aggregates, target
  *    lists with sub-plans or set-returning functions, and a foreign scan that
  *    itself updates or deletes.
@@ -34,7 +33,6 @@
 #include "pg/batch.h"
 
 #include "miscadmin.h"
-#include "nodes/extensible.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/plannodes.h"

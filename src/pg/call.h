@@ -10,9 +10,10 @@
  *    lost. For a call with streams a lost connection is a status: each function
  *    that returns bool returns false from then on, and does nothing.
  * R4 An answer's bytes belong to its call, and go with it.
- * R5 Whatever opens a call raises what session_open does; and 0A000 where no
- *    model may be used: in the query of a training job, and in a policy or a
- *    function of one that runs while a model is read for another call.
+ * R5 Whatever waits for a call raises what session_open does, as call_simple
+ *    and call_open do. Whatever opens one raises 0A000 in the query of a
+ *    training job; and, if it may need a model, in a policy or a function of
+ *    one that runs while a model is read for another call.
  *
  * All of this is in the session's own process, which has one thread. Whatever
  * waits here can be cancelled, and raises what CHECK_FOR_INTERRUPTS does.
@@ -89,8 +90,9 @@ extern bool call_send(Call *call, BicycleFrameType type, const void *head, size_
 
 /*
  * Calls `attempt`, which opens a call and frees it, until it returns true: the
- * connection held. 58000 if the engine had begun and ended twice; `what`
- * completes "bicycle engine failed twice while it ...".
+ * connection held. 58000 if the engine had begun and ended twice, or the
+ * connection was lost too often; `what` completes "bicycle engine failed twice
+ * while it ...".
  */
 extern void call_retry(bool (*attempt)(void *arg), void *arg, const char *what);
 

@@ -28,7 +28,10 @@
 #include "utils/resowner.h"
 
 #define MAX_ATTEMPTS 2 /* starts that may end with the engine's death */
-/* times that a call may ask for its model without being started */
+/*
+ * times that a call may ask for its model without being started, and that
+ * call_retry begins anew
+ */
 #define MAX_LOADS 5
 
 typedef enum CallKind
@@ -75,7 +78,7 @@ struct Call
 	char *text[3]; /* message, detail, hint; "" if none */
 };
 
-/* A new call in the list, UNSENT, of CurrentResourceOwner. */
+/* A new call in the list, UNSENT, of CurrentResourceOwner. 0A000: call.h R5. */
 extern Call *call_new(BicycleFrameType type, CallKind kind);
 
 /* Queues a frame of the call; 53200 if there is no memory for it. */
@@ -93,7 +96,10 @@ pg_noreturn extern void call_raise(const Call *call);
  */
 extern bool calls_loading(void);
 
-/* Whether the last KIND_STREAM call that was lost had been started. */
+/*
+ * Whether the last KIND_STREAM call that was lost had been started, and the
+ * engine has ended.
+ */
 extern bool calls_lost_after_start(void);
 
 #endif /* BICYCLE_CALL_PRIVATE_H */

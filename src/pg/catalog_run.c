@@ -9,7 +9,7 @@
  * R2 There are no grants on the tables of jobs. What this extension does there
  *    it does as their owner, by fixed statements.
  * R3 What is only read as the caller is read under the snapshot of the
- *    statement that called.
+ *    statement that called; what the owner does, under one of its own.
  * R4 An error ends the transaction or subtransaction, which puts user and path
  *    back.
  */

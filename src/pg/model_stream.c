@@ -374,10 +374,6 @@ spool_read(BufFile *file, void *bytes, size_t length)
 						errmsg("bicycle engine sent an incomplete model")));
 }
 
-/*
- * Strings of fixed size come from another process: they must end within their
- * arrays.
- */
 void
 model_stream_check_tensor(const BicycleTensor *t)
 {

@@ -28,11 +28,8 @@
 
 #include "common/invariant.h"
 
-#define ENGINE_WAIT (30 * 1000) /* ms that a statement waits for an engine that is not there */
-/*
- * ms between tries while the supervisor has not yet seen that the engine died
- */
-#define RECONNECT_WAIT 20
+#define ENGINE_WAIT (30 * 1000)   /* ms that a statement waits for an engine that is not there */
+#define RECONNECT_WAIT 20         /* ms between tries until the supervisor has seen it die */
 #define KEEP_BUFFER (1024 * 1024) /* an empty queue larger than this is given back */
 
 /* Bytes are appended at `end` and taken from `start`. */
@@ -292,13 +289,7 @@ session_flush(void)
 		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return sent;
 		else if (n < 0 && errno != EINTR)
-		{
-			/*
-			 * The engine may have said why before it closed: what it sent is
-			 * read first.
-			 */
-			out.start = out.end;
-		}
+			out.start = out.end; /* what it sent before it closed, perhaps why, is read first */
 	}
 	queue_clear(&out);
 	return sent;

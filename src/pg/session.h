@@ -63,7 +63,8 @@ extern bool session_flush(void);
 /*
  * Reads a bounded amount of what there is now, and hands on whole frames; true
  * if there was anything. The end of the connection counts as something: it is
- * dropped. Raises what those raise who take the frames, 53200 and 08P01.
+ * dropped. Raises what those raise who take the frames, an ERROR of the
+ * connection, 53200, 08P01, and 55000 for a HELLO of another version.
  */
 extern bool session_read(void);
 

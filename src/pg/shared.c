@@ -70,8 +70,11 @@ quarantine_remaining(const CallDigest *digest)
 	int64 now;
 	int64 until = 0;
 
-	if (s->nquarantined ==
-		0) /* read without the lock: a crash that is being noted right now may be missed */
+	/*
+	 * Read without the lock: a crash that is being noted right now may be
+	 * missed.
+	 */
+	if (s->nquarantined == 0)
 		return 0;
 	now = monotonic_ms();
 	LWLockAcquire(&s->lock, LW_SHARED);

@@ -95,10 +95,7 @@ fill_status(const BicycleStatus *status, Datum *values, bool *nulls)
 }
 
 /*
- * bicycle_engine(OUT pid int, device text, precision text, protocol int, uptime
- * interval, restarts bigint, requests bigint, batches bigint,
- *				  mean_batch float8, queued bigint, memory bigint, gpu_memory
- *				  bigint, gpu_memory_limit bigint, last_error text)
+ * bicycle_engine() -> (the columns above)
  *
  * One row, also if the engine cannot be reached: then all but restarts and
  * last_error are NULL. gpu_memory and its limit are NULL without a GPU.
@@ -193,9 +190,7 @@ put_cached(ReturnSetInfo *rsinfo, const BicycleCached *c, bool readable)
 }
 
 /*
- * bicycle_cache() -> TABLE(hash bytea, model text, version int, precision text,
- * bytes bigint, hits bigint, loaded_at timestamptz, used_at timestamptz,
- *							pins int, databases int)
+ * bicycle_cache() -> TABLE(the columns above)
  *
  * model and version are NULL where the caller may not read the model, or it
  * belongs to another database only.
