@@ -22,12 +22,14 @@ void _PG_init(void);
 
 /*
  * Ends this process alone: FATAL runs the callbacks by which the others learn
- * of it, and no code of ours runs in a critical section, where it would be a
- * PANIC.
+ * of it. Those take the lock that the failed check may hold. It is a PANIC only
+ * after a commit was recorded, in what is called at its end; no code of ours
+ * runs in a critical section.
  */
 static void
 end_process(const char *condition, const char *file, int line)
 {
+	LWLockReleaseAll();
 	ereport(FATAL, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("internal error of bicycle"),
 					errdetail("At %s:%d this does not hold: %s.", file, line, condition),
 					errhint("Other sessions go on. Please report this error.")));
