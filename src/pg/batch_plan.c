@@ -233,6 +233,23 @@ argument_columns(BatchBuild *build)
 	return all;
 }
 
+/* Appends the columns of the child, passed on unchanged. */
+static List *
+pass_through(List *entries, const BatchBuild *build)
+{
+	ListCell *cell;
+
+	foreach (cell, build->columns)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+
+		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno,
+																	   (Node *) entry->expr),
+												   list_length(entries) + 1, NULL, false));
+	}
+	return entries;
+}
+
 /*
  * What the scan tuple holds, for EXPLAIN and for its tuple descriptor: the
  * calls over the child's columns, then these columns.
@@ -257,36 +274,7 @@ scan_tuple(const BatchBuild *build, const List *argument_columns)
 		entries =
 			lappend(entries, makeTargetEntry((Expr *) call, list_length(entries) + 1, NULL, false));
 	}
-	foreach (cell, build->columns)
-	{
-		TargetEntry *entry = lfirst_node(TargetEntry, cell);
-
-		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno,
-																	   (Node *) entry->expr),
-												   list_length(entries) + 1, NULL, false));
-	}
-	return entries;
-}
-
-/*
- * The columns of the child passed on unchanged: the target list of a Limit
- * between it and our node.
- */
-static List *
-pass_through(const BatchBuild *build)
-{
-	List *entries = NIL;
-	ListCell *cell;
-
-	foreach (cell, build->columns)
-	{
-		TargetEntry *entry = lfirst_node(TargetEntry, cell);
-
-		entries = lappend(entries, makeTargetEntry((Expr *) column_var(OUTER_VAR, entry->resno,
-																	   (Node *) entry->expr),
-												   entry->resno, NULL, false));
-	}
-	return entries;
+	return pass_through(entries, build);
 }
 
 /*
@@ -319,7 +307,7 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	scan->custom_private = list_make2(functions, arguments);
 	x->targetlist = build.columns;
 	if (below != x)
-		below->targetlist = pass_through(&build);
+		below->targetlist = pass_through(NIL, &build); /* of the Limit */
 
 	plan->lefttree = below;
 	plan->startup_cost = below->startup_cost;

@@ -41,13 +41,6 @@ param_add(Params *p, Oid type, Datum value)
 }
 
 void
-param_add_null(Params *p, Oid type)
-{
-	param_add(p, type, (Datum) 0);
-	p->nulls[p->n - 1] = 'n';
-}
-
-void
 param_add_int(Params *p, int value)
 {
 	param_add(p, INT4OID, Int32GetDatum(value));
@@ -62,10 +55,9 @@ param_add_long(Params *p, int64 value)
 void
 param_add_text(Params *p, const char *words)
 {
-	if (words)
-		param_add(p, TEXTOID, CStringGetTextDatum(words));
-	else
-		param_add_null(p, TEXTOID);
+	param_add(p, TEXTOID, words ? CStringGetTextDatum(words) : (Datum) 0);
+	if (words == NULL)
+		p->nulls[p->n - 1] = 'n';
 }
 
 void

@@ -17,7 +17,6 @@ typedef struct Params
 } Params;
 
 extern void param_add(Params *p, Oid type, Datum value);
-extern void param_add_null(Params *p, Oid type);
 extern void param_add_int(Params *p, int value);         /* int4 */
 extern void param_add_long(Params *p, int64 value);      /* int8 */
 extern void param_add_text(Params *p, const char *text); /* NULL is null */

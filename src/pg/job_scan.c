@@ -25,7 +25,7 @@
 #include "pg/job_watch.h"
 #include "pg/jobs.h"
 
-static bool nothing_left = false; /* the scan has come to its end */
+static bool nothing_left = false; /* the scan has ended, and no job is unfinished */
 
 /* A row that is locked the next scan will look at again. */
 static void

@@ -285,7 +285,7 @@ bicycle_launcher_main(Datum arg)
 		else if (!sole_workers_preloaded() && monotonic_ms() - busy_ms >= IDLE_TIMEOUT)
 			shared->posts[WORKER_LAUNCHER].pid = 0;
 		LWLockRelease(&shared->lock);
-		if (shared->posts[WORKER_LAUNCHER].pid != MyProcPid)
+		if (shared->posts[WORKER_LAUNCHER].pid != MyProcPid) /* one word, read without the lock */
 			proc_exit(0);
 		if (wanted)
 			continue;

@@ -22,6 +22,7 @@
 #include "utils/jsonb.h"
 
 #include "pg/catalog.h"
+#include "pg/catalog_run.h"
 #include "pg/model_stream.h"
 
 void
@@ -95,26 +96,23 @@ static void
 insert_model(const char *name, int version, const char *method, int64 iterations, const uint8 *hash,
 			 Jsonb *config)
 {
-	Oid types[7] = { TEXTOID, INT4OID, JSONBOID, BYTEAOID, NAMEOID, TEXTOID, INT8OID };
-	Datum values[7];
-	bytea *hash_value = palloc(VARHDRSZ + BICYCLE_HASH_BYTES);
+	const char *user = GetUserNameFromId(GetUserId(), false);
+	Params p = { 0 };
 	int rc;
 
-	SET_VARSIZE(hash_value, VARHDRSZ + BICYCLE_HASH_BYTES);
-	memcpy(VARDATA(hash_value), hash, BICYCLE_HASH_BYTES);
-	values[0] = CStringGetTextDatum(name);
-	values[1] = Int32GetDatum(version);
-	values[2] = JsonbPGetDatum(config);
-	values[3] = PointerGetDatum(hash_value);
-	values[4] = DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(GetUserId(), false)));
-	values[5] = CStringGetTextDatum(method);
-	values[6] = Int64GetDatum(iterations);
+	param_add_text(&p, name);
+	param_add_int(&p, version);
+	param_add(&p, JSONBOID, JsonbPGetDatum(config));
+	param_add_bytes(&p, hash, BICYCLE_HASH_BYTES);
+	param_add(&p, NAMEOID, DirectFunctionCall1(namein, CStringGetDatum(user)));
+	param_add_text(&p, method);
+	param_add_long(&p, iterations);
 	rc = SPI_execute_with_args(
 		psprintf("INSERT INTO %s (model, version, method, config, hash, iterations, created_at, "
 				 "created_by, is_current)"
 				 " VALUES ($1, $2, $6, $3, $4, $7, pg_catalog.now(), $5, false)",
 				 catalog_table("bicycle_models")),
-		7, types, values, NULL, false, 0);
+		p.n, p.types, p.values, p.nulls, false, 0);
 	if (rc != SPI_OK_INSERT)
 		elog(ERROR, "insertion of a model failed: %s", SPI_result_code_string(rc));
 }

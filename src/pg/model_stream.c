@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 
 #include "common/run_protocol.h"
+#include "pg/catalog_run.h"
 #include "pg/session.h"
 
 #define COPY_BYTES (64 * 1024)
@@ -64,24 +65,12 @@ report_damaged(const Model *model, const char *network, const char *name, const 
 	" WHERE model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 AND ($3 IS " \
 	"NULL OR network OPERATOR(pg_catalog.=) $3)"
 
-typedef struct TensorQuery
-{
-	Oid types[3];
-	Datum values[3];
-	char nulls[3];
-} TensorQuery;
-
 static void
-query_fill(TensorQuery *q, const Model *model, const char *network)
+query_fill(Params *q, const Model *model, const char *network)
 {
-	q->types[0] = TEXTOID;
-	q->types[1] = INT4OID;
-	q->types[2] = TEXTOID;
-	q->values[0] = CStringGetTextDatum(model->name);
-	q->values[1] = Int32GetDatum(model->version);
-	q->values[2] = network ? CStringGetTextDatum(network) : (Datum) 0;
-	q->nulls[0] = q->nulls[1] = ' ';
-	q->nulls[2] = network ? ' ' : 'n';
+	param_add_text(q, model->name);
+	param_add_int(q, model->version);
+	param_add_text(q, network);
 }
 
 static char *
@@ -134,7 +123,7 @@ tensor_from_row(TensorInfo *t, const Model *model, HeapTuple row, TupleDesc desc
  * memory.
  */
 static TensorList
-list_tensors(const Model *model, TensorQuery *q)
+list_tensors(const Model *model, Params *q)
 {
 	TensorList tensors = { 0 };
 	int rc;
@@ -165,7 +154,7 @@ list_tensors(const Model *model, TensorQuery *q)
 
 /* Sends the tensors in the order of the list, reading a row at a time. */
 static bool
-send_tensors(Call *call, const Model *model, TensorQuery *q, const TensorList *tensors)
+send_tensors(Call *call, const Model *model, Params *q, const TensorList *tensors)
 {
 	Portal cursor;
 	bool holds = true;
@@ -211,9 +200,8 @@ send_tensors(Call *call, const Model *model, TensorQuery *q, const TensorList *t
 /* ---- Sending a model ----------------------------------------------------- */
 
 static char *
-config_of(const Model *model, TensorQuery *q)
+config_of(const Model *model, Params *q)
 {
-	char *config;
 	int rc;
 
 	rc = SPI_execute_with_args(psprintf("SELECT config FROM %s WHERE model OPERATOR(pg_catalog.=) "
@@ -224,8 +212,7 @@ config_of(const Model *model, TensorQuery *q)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("version %d of model \"%s\" does not exist", model->version, model->name)));
-	config = column_text(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	return config;
+	return column_text(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
 /*
@@ -233,7 +220,7 @@ config_of(const Model *model, TensorQuery *q)
  * part of it.
  */
 static TensorList
-describe_version(const Model *model, TensorQuery *q, BicycleLoad *load, char **config)
+describe_version(const Model *model, Params *q, BicycleLoad *load, char **config)
 {
 	TensorList tensors = list_tensors(model, q);
 
@@ -251,7 +238,7 @@ bool
 model_stream_load(const Model *model)
 {
 	BicycleLoad load;
-	TensorQuery q;
+	Params q = { 0 };
 	TensorList tensors;
 	Call *call;
 	char *config;
@@ -273,7 +260,7 @@ model_stream_load(const Model *model)
 Call *
 model_stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 {
-	TensorQuery q;
+	Params q = { 0 };
 	TensorList tensors;
 	Call *call;
 	StringInfoData texts;
@@ -297,7 +284,7 @@ bytea *
 model_stream_export(const Model *model, const char *network, const char *format)
 {
 	BicycleExport export = { 0 };
-	TensorQuery q;
+	Params q = { 0 };
 	TensorList tensors;
 	Call *call;
 	const char *result;

@@ -120,12 +120,11 @@ refuse_existing(const char *name)
 static int
 import_model(Import *import, const char *name)
 {
+	const char *command = import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()";
 	int version;
 
-	PreventCommandIfReadOnly(import->type == BICYCLE_IMPORT ? "bicycle_import()"
-															: "bicycle_create()");
-	PreventCommandDuringRecovery(import->type == BICYCLE_IMPORT ? "bicycle_import()"
-																: "bicycle_create()");
+	PreventCommandIfReadOnly(command);
+	PreventCommandDuringRecovery(command);
 	catalog_check_rights("bicycle_models", ACL_INSERT);
 	catalog_check_rights("bicycle_tensors", ACL_INSERT);
 	call_retry(import_attempt, import,

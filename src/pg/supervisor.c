@@ -9,7 +9,6 @@
  * R3 An engine that does not become ready in time, or leaves PONGS_MISSED pings
  *    in a row unanswered, is killed (engine_process.c).
  * R4 Deaths in quick succession are answered with growing delays.
- * R5 The engine's fields of BicycleShared are written in this file only.
  *
  *	 ENGINE_STARTING --- "ready" ------------------> ENGINE_READY
  *	 ENGINE_STARTING <-- it ends ------------------- ENGINE_READY

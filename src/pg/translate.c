@@ -83,8 +83,6 @@ bicycle_translate_version(PG_FUNCTION_ARGS)
 static const float *
 latent_rows(ArrayType *z, int nimages, int *nz, int *stride)
 {
-	ArrayType *flat;
-	const float *values;
 	int n;
 
 	if (ARR_NDIM(z) <= 1)
@@ -105,9 +103,8 @@ latent_rows(ArrayType *z, int nimages, int *nz, int *stride)
 	if (array_contains_nulls(z))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("latent code must not contain nulls")));
-	flat = latent_array((const float *) ARR_DATA_PTR(z), ArrayGetNItems(2, ARR_DIMS(z)));
-	values = latent_values(flat, &n);
-	return values;
+	return latent_values(
+		latent_array((const float *) ARR_DATA_PTR(z), ArrayGetNItems(2, ARR_DIMS(z))), &n);
 }
 
 /*
