@@ -22,9 +22,10 @@ void _PG_init(void);
 
 /*
  * Ends this process alone: FATAL runs the callbacks by which the others learn
- * of it. Those take the lock that the failed check may hold. It is a PANIC only
- * after a commit was recorded, in what is called at its end; no code of ours
- * runs in a critical section.
+ * of it. Those take the lock that the failed check may hold, which older minor
+ * releases of servers do not let go of before. It is a PANIC only after a
+ * commit was recorded, in what is called at its end; no code of ours runs in a
+ * critical section.
  */
 static void
 end_process(const char *condition, const char *file, int line)
