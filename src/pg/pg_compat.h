@@ -13,6 +13,11 @@
 #error "bicycle needs PostgreSQL 15 or later"
 #endif
 
+/* MEMO: PG 16 (d952373a98) moves VARDATA and its like out of postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 /*
  * MEMO: PG 17 (c9af054653) lets an extension name its wait events; before, all
  * of them show as "Extension" in pg_stat_activity. `slot` is a static uint32 of
