@@ -120,10 +120,7 @@ typedef union KernelPacket
 	uint16_t h[8];
 } KernelPacket;
 
-/*
- * Channels [c0, c0 + 8) of a pixel; those from c on are 0. A whole vector is
- * one or two 16-byte loads.
- */
+/* Channels [c0, c0 + 8) of a pixel, 0 from c on; whole: 16-byte loads. */
 KERNEL_LOCAL void
 load_vector(const KernelMap *m, size_t pixel, int c0, int c, float v[KERNEL_VECTOR])
 {
@@ -247,10 +244,7 @@ axis_class(const KernelAxis *axis, int position)
 	return k;
 }
 
-/*
- * Adds what the latent code of image n gives to channels [c0, c0 + 8) of pixel
- * `at` of its map.
- */
+/* Adds what the latent code of image n gives there to [c0, c0 + 8). */
 KERNEL_LOCAL void
 add_latent(const KernelFinish *f, int n, int at, int c0, float v[KERNEL_VECTOR])
 {

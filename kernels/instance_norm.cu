@@ -40,10 +40,7 @@ typedef struct InstanceNorm
 	int split; /* pixels of one; the last may have fewer */
 } InstanceNorm;
 
-/*
- * Means and M2 of a block's channels, [vector element][thread], and the counts
- * behind them, which all channels of a row share.
- */
+/* A block's means and M2, [vector element][thread], and a row's counts. */
 typedef struct Moments
 {
 	float mean[KERNEL_VECTOR][KERNEL_THREADS];
@@ -71,10 +68,7 @@ merge_moments(Moments *m, int to, int from)
 	m->count[to] = total;
 }
 
-/*
- * Merges all rows of a block into its first; threads are `columns` a row. All
- * threads call it.
- */
+/* Merges a block's rows, of `columns` threads, into the first; all call. */
 KERNEL_LOCAL void
 merge_rows(Moments *m, int columns)
 {
@@ -107,10 +101,7 @@ load_shifted(const KernelFinish *f, int n, int at, int c0, const float first[KER
 		v[i] -= first[i];
 }
 
-/*
- * The statistics of pixels [begin, end) of image n: in the first row of threads
- * at the end.
- */
+/* Statistics of pixels [begin, end) of image n, left in the first row. */
 KERNEL_LOCAL void
 gather_moments(const InstanceNorm *a, Moments *m, int n, int begin, int end, int c0)
 {
@@ -147,10 +138,7 @@ gather_moments(const InstanceNorm *a, Moments *m, int n, int begin, int end, int
 	merge_rows(m, a->columns);
 }
 
-/*
- * Normalises and writes pixels [begin, end) of image n by the statistics in the
- * first row.
- */
+/* Writes pixels [begin, end), normed by the statistics of the first row. */
 KERNEL_LOCAL void
 write_normed(const InstanceNorm *a, const Moments *m, int n, int begin, int end, int c0)
 {

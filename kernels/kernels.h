@@ -169,10 +169,7 @@ extern "C"
 
 	extern int kernel_avgpool(void *stream, const KernelPool *pool);
 
-	/*
- * y[i][o] = bias[o] + sum over k of weights[o][k] * x[i][k], bias NULL: 0.
- * linear.cu
- */
+	/* y[i][o] = bias[o] (NULL: 0) + sum over k of weights[o][k] x[i][k] */
 	typedef struct KernelLinear
 	{
 		int n, in, out;

@@ -29,10 +29,7 @@ reflected_index(int i, int n)
 	return i < 0 ? -i : i < n ? i : 2 * (n - 1) - i;
 }
 
-/*
- * Position i of a row of 2n lies between pixels low and high of one of n, and
- * takes this share of high.
- */
+/* Position i of 2n lies between pixels low and high of n: high's share. */
 KERNEL_LOCAL float
 between(int i, int n, int *low, int *high)
 {

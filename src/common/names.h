@@ -16,10 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/*
- * Kinds of arithmetic. The last two are of GPUs, and not to be asked for in
- * SQL.
- */
+/* Kinds of arithmetic. The last two are of GPUs, and not for users. */
 #define BICYCLE_PRECISIONS(ROW)                        \
 	ROW(AUTO, "auto")                                  \
 	ROW(FP32, "fp32")                                  \

@@ -75,10 +75,7 @@
 #define BICYCLE_SOCKET "bicycle.sock"
 #define BICYCLE_LOCK "bicycle.lock"
 
-/*
- * largest body of one frame except requests granted by RESERVE; longer streams
- * are cut into DATA frames
- */
+/* largest body of a frame that RESERVE has not granted; longer: DATA */
 #define BICYCLE_MAX_FRAME (1u << 20)
 #define BICYCLE_HASH_BYTES 32
 
@@ -98,19 +95,13 @@ typedef enum BicycleFrameType
 	BICYCLE_INFO,         /* BicycleImageRequest (hash unused), image */
 	BICYCLE_LOAD,         /* BicycleLoad, config JSON; then a tensor stream */
 	BICYCLE_IMPORT, /* BicycleImport, config JSON; then generator and encoder files back to back */
-	/*
-	 * BicycleImport, config JSON (here also init_type, init_gain, seed); no
-	 * files; the answer is as for IMPORT
-	 */
+	/* BicycleImport, config JSON (with init_type, init_gain, seed), no files */
 	BICYCLE_CREATE,
 	BICYCLE_INSPECT, /* BicycleImport; then the file */
 	BICYCLE_EXPORT,  /* BicycleExport; then a tensor stream */
 	BICYCLE_STATUS,  /* no body */
 	BICYCLE_CACHE,   /* no body */
-	/*
-	 * BicycleImageRequest (hash unused), whose image is a BicyclePlot; the path
-	 * of INFO, and its RESULT is a PNG
-	 */
+	/* BicycleImageRequest (hash unused) with a BicyclePlot; result: a PNG */
 	BICYCLE_PLOT,
 	BICYCLE_TRAIN_CHECK, /* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
 
@@ -191,10 +182,7 @@ typedef struct BicycleImageInfo
 	int32_t width, height, channels, bit_depth;
 } BicycleImageInfo;
 
-/*
- * Curves to be drawn: for each series a BicycleSeries directly followed by its
- * points. What is not finite is left out.
- */
+/* Curves: for each series a BicycleSeries and its finite points. */
 typedef struct BicyclePlot
 {
 	uint32_t width, height; /* 160 to 8192 */
@@ -253,10 +241,7 @@ typedef struct BicycleImport
 	uint64_t max_model_size; /* bytes; 54000 beyond */
 } BicycleImport;
 
-/*
- * RESULT of IMPORT and CREATE; config JSON (canonical) follows, then a tensor
- * stream in DATA frames.
- */
+/* RESULT of IMPORT, CREATE; canonical config JSON and the tensors follow. */
 typedef struct BicycleImported
 {
 	uint8_t hash[BICYCLE_HASH_BYTES];
@@ -265,10 +250,7 @@ typedef struct BicycleImported
 	uint32_t ntensors;
 } BicycleImported;
 
-/*
- * RESULT of INSPECT: a count, then BicycleTensor structs without data in DATA
- * frames.
- */
+/* RESULT of INSPECT: a count; then BicycleTensor structs alone, in DATA. */
 typedef struct BicycleInspected
 {
 	uint32_t ntensors;
@@ -298,10 +280,7 @@ typedef struct BicycleStatus
 	uint64_t gpu_memory_limit; /* and that it may take; 0: it has none */
 } BicycleStatus;
 
-/*
- * RESULT of CACHE: a count in `bytes` of one BicycleCached each, whole structs
- * one after the other.
- */
+/* RESULT of CACHE: a count in `bytes` of a BicycleCached, whole structs. */
 typedef struct BicycleCached
 {
 	uint8_t hash[BICYCLE_HASH_BYTES];

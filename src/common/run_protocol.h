@@ -69,10 +69,7 @@
 
 typedef enum BicycleTrainFrame
 {
-	/*
-	 * BicycleTrainBegin, options JSON, config JSON of the version; then a
-	 * tensor stream in DATA frames, and END
-	 */
+	/* BicycleTrainBegin, options JSON, config JSON; then tensors, and END */
 	BICYCLE_TRAIN_BEGIN = 128,
 	BICYCLE_PAIR, /* BicyclePair, image A, image B; not cut into DATA frames */
 	BICYCLE_PAIRS_END,
@@ -86,10 +83,7 @@ typedef enum BicycleTrainFrame
 	BICYCLE_NOTE, /* BicycleNote, text without NUL: something the owner of the job should read */
 	BICYCLE_CHECKPOINT, /* BicycleCheckpoint; then a tensor stream in DATA frames, and END */
 	BICYCLE_PAUSED,     /* no body */
-	/*
-	 * BicycleImported, config JSON; then a tensor stream in DATA frames, and
-	 * END
-	 */
+	/* BicycleImported, config JSON; then tensors as DATA frames, and END */
 	BICYCLE_TRAIN_DONE
 } BicycleTrainFrame;
 
@@ -115,10 +109,7 @@ typedef struct BicyclePair
 	uint32_t a_length, b_length;
 } BicyclePair;
 
-/*
- * What a later run must equal to give the same bits; the job worker stores it
- * with the job.
- */
+/* What a later run must equal to give the same bits; kept with the job. */
 typedef struct BicycleTrainReady
 {
 	int64_t rows;
@@ -143,10 +134,7 @@ typedef struct BicyclePreview
 	int64_t iteration;
 } BicyclePreview;
 
-/*
- * A run says a thing once; the job worker knows whether an earlier run of the
- * job has said it.
- */
+/* A run says a thing once; whether an earlier one did knows the worker. */
 typedef enum BicycleNoteCause
 {
 	BICYCLE_NOTE_COLLAPSE /* samples do not vary with z */
@@ -157,10 +145,7 @@ typedef struct BicycleNote
 	uint32_t cause; /* BicycleNoteCause */
 } BicycleNote;
 
-/*
- * Tensors of a checkpoint: those of nn_fit_state, each BicycleTensor with
- * the prefixes "m.", "v.", "ema." in its name.
- */
+/* Its tensors: nn_fit_state's, with the prefixes "m.", "v.", "ema.". */
 typedef struct BicycleCheckpoint
 {
 	int64_t iteration;

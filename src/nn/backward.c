@@ -40,10 +40,7 @@ nn_schedule_free(NnSchedule *s)
 	memset(s, 0, sizeof(*s));
 }
 
-/*
- * A step without gradients; NULL after an error. The pointer holds until the
- * next step is appended.
- */
+/* A step without gradients, valid until the next one; NULL on error. */
 static NnStep *
 append_step(NnSchedule *s, NnStepKind kind, int node)
 {
@@ -215,10 +212,7 @@ gradient_of(Pass *p, int value)
 	return p->gradient[value];
 }
 
-/*
- * How the next step writes the gradient of this value; zeroes the whole before
- * if that is a part of it.
- */
+/* How the next step writes the gradient; a whole of parts is zeroed first. */
 static NnGradMode
 next_mode(Pass *p, int value)
 {

@@ -21,8 +21,8 @@ typedef struct NnBorder
 	int centre; /* class of the middle position */
 } NnBorder;
 
-extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride,
-					  int pad); /* false: there are more classes than we provide for */
+/* False if there are more classes than NN_MAX_BORDER. */
+extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad);
 
 /*
  * For each pair of classes, the sums over the valid taps of the weights of the

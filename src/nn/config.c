@@ -311,10 +311,7 @@ in_range(const NnOption *option, double value)
 	}
 }
 
-/*
- * The value of a JSON number, boolean or name of a choice; false if it is of
- * the wrong type.
- */
+/* The value of a number, boolean or choice's name; false: wrong type. */
 static bool
 number_from_json(const NnOption *option, const json_t *json, double *value)
 {
@@ -464,10 +461,7 @@ in_scope(NnOptionId id, NnOptionScope scope)
 	}
 }
 
-/*
- * The hint lists what there is, but for training's, which takes the model's
- * too.
- */
+/* The hint lists what there is; training's takes the model's too. */
 static NnStatus
 unknown_option(const char *key, NnOptionScope scope, NnError *error)
 {
@@ -517,10 +511,7 @@ nn_options_load(const char *json, size_t length, const char *what, json_t **obje
 	json_error_t at;
 	json_t *root = json_loadb(json, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &at);
 
-	/*
-	 * jansson names every mistake of the text, but mostly says nothing if
-	 * memory is short
-	 */
+	/* jansson names every mistake, but mostly says nothing of memory */
 	if (!root && at.text[0] == '\0')
 		return nn_no_memory(error, length);
 	if (!root)

@@ -99,25 +99,16 @@ extern int nn_option_get(NnOptionId id, const NnConfig *config); /* not LONG, RE
 extern void nn_option_put(NnOptionId id, NnConfig *config, NnTrainOptions *options,
 						  double value); /* not STRING */
 
-/*
- * Whether the value is one that the option may have; NN_EINVAL that says which
- * those are.
- */
+/* Whether the option may have the value; NN_EINVAL says what it may. */
 extern NnStatus nn_option_check(NnOptionId id, const NnConfig *config,
 								const NnTrainOptions *options, NnError *error);
 
 /* ---- All options --------------------------------------------------------- */
 
-/*
- * The table as a page of documentation in Markdown (doc/options.md); malloc'ed,
- * or NULL.
- */
+/* The table as doc/options.md has it, in Markdown; malloc'ed, or NULL. */
 extern char *nn_options_describe(void);
 
-/*
- * The text as a JSON object; "training" or "model" names what it is for. The
- * caller drops the reference.
- */
+/* As a JSON object of `what`, "training" or "model"; the caller's to drop. */
 extern NnStatus nn_options_load(const char *json, size_t length, const char *what, json_t **object,
 								NnError *error);
 

@@ -2,8 +2,9 @@
  * device.h
  *	  Plans and devices: in which memory a graph is computed, and by whom.
  *
- * R1 A device is one caller's, but for `pack`, which another thread may call
- *    while the owner uses the device; it keeps no pointer to the graph.
+ * R1 A device is one caller's, but for `pack` (which keeps no pointer to the
+ *    graph) and `pack_bytes`, which another thread may call beside the owner,
+ *    and `report`, which any thread may.
  * R2 A device has every member. What only some can is a table of its own
  *    (memory, async, train), which is whole or NULL.
  */
@@ -32,20 +33,14 @@ typedef struct NnPlan
 	void *device_state;  /* primitives, workspaces; owned by the device */
 	size_t device_bytes; /* of device_state, without the arena; filled by prepare */
 	size_t host_bytes;   /* of the host's memory besides, if the device has its own; likewise */
-	/*
-	 * of training: the steps in place of the graph's nodes in order; NULL at
-	 * inference
-	 */
+	/* of training: steps in place of the graph's nodes; NULL at inference */
 	const struct NnSchedule *schedule;
 } NnPlan;
 
 /* Fills offset, pitch and arena_elements from the graph. */
 extern NnStatus nn_plan_memory(NnPlan *plan, NnError *error);
 
-/*
- * Frees what nn_plan_memory allocated; the device's part is freed by its
- * release.
- */
+/* Frees what nn_plan_memory allocated; `release` frees the device's part. */
 extern void nn_plan_free(NnPlan *plan);
 
 /* ---- Devices ------------------------------------------------------------- */
@@ -55,10 +50,7 @@ typedef struct NnBinding
 {
 	int value;
 	float *data;
-	/*
-	 * in place of data, where the device takes bytes: an image as nn_normalise
-	 * and nn_quantise have it
-	 */
+	/* if the device takes bytes: images of nn_normalise and nn_quantise */
 	uint8_t *bytes;
 	int n; /* images of it that there are, where the device takes fewer; 0: all */
 } NnBinding;
@@ -128,16 +120,10 @@ struct NnDevice
 	const struct NnTrainDevice *train; /* training.h */
 };
 
-/*
- * 8 images of 256 x 256 in fp32: max_arena_bytes of devices that gain nothing
- * from more at once.
- */
+/* max_arena_bytes where more gains nothing: 8 images of 256 x 256, fp32. */
 #define NN_ARENA_BYTES ((size_t) 256 << 20)
 
-/*
- * Called between two layers, or within one where that takes long, on the thread
- * that called the device.
- */
+/* Called between layers, or within long ones, on the caller's thread. */
 static inline void
 nn_progress(const NnDevice *device)
 {
@@ -145,9 +131,8 @@ nn_progress(const NnDevice *device)
 		device->progress();
 }
 
-extern NnStatus nn_ref_open(int threads, NnDevice **device,
-							NnError *error); /* ref/: naive, double throughout; the oracle */
-extern NnStatus nn_cpu_open(int threads, NnDevice **device,
-							NnError *error); /* cpu/: oneDNN and own SIMD kernels */
+/* ref/: naive, the oracle; cpu/: oneDNN and own SIMD kernels. */
+extern NnStatus nn_ref_open(int threads, NnDevice **device, NnError *error);
+extern NnStatus nn_cpu_open(int threads, NnDevice **device, NnError *error);
 
 #endif /* BICYCLE_NN_DEVICE_H */

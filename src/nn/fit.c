@@ -261,10 +261,7 @@ put_floats(NnFit *t, NnArray array, size_t offset, size_t count, const float *va
 	return status;
 }
 
-/*
- * One parameter's numbers in an array, or its count of batches, from the tensor
- * of that name.
- */
+/* One parameter of an array, or its count of batches, by a tensor's name. */
 static NnStatus
 restore_tensor(NnFit *t, NnArray array, int index, const char *name, const NnTensor *tensors,
 			   int ntensors, NnError *error)
@@ -438,10 +435,7 @@ bind_inputs(const NnFit *t, NnFeed *feeds)
 	}
 }
 
-/*
- * The options are at fault, not the device: a second try from the same state
- * would end the same way.
- */
+/* The options' fault, not the device's: a second try would end as this. */
 static NnStatus
 diverged(int64_t iteration, NnError *error)
 {
@@ -539,10 +533,7 @@ nn_fit_step(NnFit *t, const float *a, const float *b, const NnNoise *noise, NnLo
 
 /* ---- State --------------------------------------------------------------- */
 
-/*
- * Whether a part of the state has this parameter: moments have no buffers,
- * averages only G and E and no counts.
- */
+/* Moments have no buffers, averages only those of G and E and no counts. */
 static bool
 part_has(const NnFit *t, int part, const NnParam *p)
 {

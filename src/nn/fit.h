@@ -3,12 +3,10 @@
  *	  Training of the six systems of the paper: what the engine calls to train a
  *	  model on a device.
  *
- * A fit owns flat arrays of parameters, gradients, Adam's moments and, if
- * asked for, moving averages of all networks of its method, the plans of a
- * step, and nothing else: which images come when is the caller's business,
- * which random numbers are drawn is a function of (options.seed, iteration), so
- * that the state of a run is its arrays and one integer. Single-caller, as the
- * device it runs on.
+ * R1 The state of a run is flat arrays (parameters, Adam's moments, averages
+ *    if asked for) and one integer: random numbers are a function of
+ *    (options.seed, iteration), and which images come is the caller's affair.
+ * R2 A fit is called by its device's owner, and closed before the device.
  *
  * Source: the official code's models/bicycle_gan_model.py, whose HEAD is
  * followed step by step (generator and encoder first, then the discriminators
@@ -75,17 +73,11 @@ typedef struct NnTrainOptions
 extern NnStatus nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *json,
 									   size_t length, NnError *error);
 
-/*
- * The same of what bicycle_create takes: options of a model, and of options
- * init_type, init_gain and seed.
- */
+/* Of what bicycle_create takes: a model's, init_type, init_gain, seed. */
 extern NnStatus nn_create_options_parse(NnConfig *config, NnTrainOptions *options, const char *json,
 										size_t length, NnError *error);
 
-/*
- * All of them as canonical JSON; malloc'ed, NULL without memory. Parsing it
- * gives the same options.
- */
+/* All as canonical JSON, which parses to the same; malloc'ed, or NULL. */
 extern char *nn_train_options_print(const NnConfig *config, const NnTrainOptions *options);
 
 /* Which networks the method trains: a mask of 1 << NN_NET_G ... */
@@ -165,17 +157,11 @@ extern NnStatus nn_fit_step(NnFit *fit, const float *a, const float *b, const Nn
  */
 extern NnStatus nn_fit_state(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
 
-/*
- * Puts a state back; all of it must be there. The next step is that of
- * `iteration` + 1.
- */
+/* Puts a whole state back. The next step is that of `iteration` + 1. */
 extern NnStatus nn_fit_restore(NnFit *fit, const NnTensor *tensors, int ntensors, int64_t iteration,
 							   NnError *error);
 
-/*
- * The weights that a model version gets, G and E (averaged ones with ema), as
- * nn_fit_state gives them.
- */
+/* A version's weights, G and E, averaged with ema; as nn_fit_state's. */
 extern NnStatus nn_fit_weights(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
 
 /*

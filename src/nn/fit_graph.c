@@ -194,10 +194,7 @@ translate_branches(Build *b)
 		translate_branch(b, &b->random, feed_input(b, NN_SOURCE_Z, 0, -1));
 }
 
-/*
- * What a discriminator sees of an image: it, or [A, it]. image = -1: real
- * images from `first` of the batch on.
- */
+/* What D sees: the image or [A, it]; image = -1: real ones from `first`. */
 static int
 exhibit(Build *b, int image, int first)
 {
@@ -219,17 +216,11 @@ exhibit(Build *b, int image, int first)
 	return both;
 }
 
-/*
- * The losses of a discriminator's maps; the sum over scales is the caller's,
- * which adds up terms.
- */
+/* The losses of a discriminator's maps; the caller sums over scales. */
 static void
 judge(Build *b, const int *maps, double target, double scale, NnLoss loss)
 {
-	/*
-	 * with one scale the official code takes the batch for the list of scales,
-	 * and sums over it
-	 */
+	/* with one scale the official code sums over the batch, as if scales */
 	double times = b->config->num_ds == 1 ? b->n : 1;
 
 	for (int i = 0; i < b->config->num_ds; i++)
@@ -278,10 +269,7 @@ forward_generator(Build *b)
 
 /* ---- Schedule ------------------------------------------------------------ */
 
-/*
- * A backward pass from the losses among nodes [from, nnodes) to the parameters
- * of the calls.
- */
+/* From the losses among nodes [from, nnodes) to the calls' parameters. */
 static void
 backward(Build *b, int from, const NetCall *calls, int ncalls)
 {
@@ -330,10 +318,7 @@ learn_generator(Build *b)
 	calls[n++] = b->posterior;
 	calls[n++] = b->encoded.g;
 	calls[n++] = b->random.g;
-	/*
-	 * E is frozen for the latent loss, lest G and E agree to hide the code in
-	 * the image
-	 */
+	/* E is frozen for the latent loss, lest G and E hide the code in images */
 	if (b->facts->latent_trains_e)
 		calls[n++] = b->reading;
 	backward(b, 0, calls, n);

@@ -135,10 +135,7 @@ check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 	return NN_OK;
 }
 
-/*
- * Losses of a method without E that only E can make, or that need a branch it
- * lacks.
- */
+/* Losses of a method without E that only E makes, or without its branch. */
 static NnStatus
 check_terms(const NnTrainOptions *o, NnError *error)
 {
@@ -248,10 +245,7 @@ options_default(NnTrainOptions *options)
 		nn_value_reset(&nn_options[id], nn_option_field(id, NULL, options));
 }
 
-/*
- * The defaults, then those of the method, then what the object says, then what
- * follows from that.
- */
+/* Defaults, then the method's, then the object's, then what follows. */
 static NnStatus
 read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, NnError *error)
 {
@@ -262,10 +256,7 @@ read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, Nn
 	options_default(&said);
 	nn_config_default(config);
 	*options = said;
-	/*
-	 * once to learn the method and to find errors, then over the method's
-	 * defaults
-	 */
+	/* once for the method and to find errors, then over its defaults */
 	status = nn_options_read(object, NN_SCOPE_TRAIN, config, &said, &given, error);
 	if (status != NN_OK)
 		return status;
@@ -276,10 +267,7 @@ read_options(NnConfig *config, NnTrainOptions *options, const json_t *object, Nn
 	status = nn_options_read(object, NN_SCOPE_TRAIN, config, options, &given, error);
 	if (status != NN_OK)
 		return status;
-	/*
-	 * without a code the method must be said to need one, not its encoder to be
-	 * gone
-	 */
+	/* without a code the method is to be named, not a missing encoder */
 	if (presets[said.method].facts.encoder)
 		given.has[NN_OPT_NET_E] = true;
 	nn_config_follow(config, &given);

@@ -13,12 +13,10 @@
 typedef struct NnMethodFacts
 {
 	bool encoder; /* there is an E; without one the encoded branch gets random codes */
-	bool
-		/*
-		 * one half of a batch is encoded, the other gives the random branch its
-		 * real images; else all of it does both
-		 */
-		halves;
+	/*
+	 * half a batch is encoded, half is for the random branch; else all is both
+	 */
+	bool halves;
 	bool deterministic;   /* the code is E's mean, not a sample */
 	bool latent_trains_e; /* the latent loss trains E as well as G */
 } NnMethodFacts;
@@ -31,10 +29,7 @@ extern NnStatus nn_train_options_check(const NnConfig *config, const NnTrainOpti
 
 /* ---- For tests ----------------------------------------------------------- */
 
-/*
- * As nn_fit_step and its noise, but all arrays are of `dtype`, NN_F32 or
- * NN_F64.
- */
+/* As nn_fit_step, with arrays and noise of `dtype`, NN_F32 or NN_F64. */
 extern NnStatus nn_fit_step_typed(NnFit *fit, NnDtype dtype, const void *a, const void *b,
 								  const void *eps, const void *z, NnLosses *losses, NnError *error);
 extern NnTraining *nn_fit_training(NnFit *fit);

@@ -124,10 +124,7 @@ nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
 		case NN_LR_STEP:
 			return o->lr * pow(STEP_FACTOR, floor(epoch / STEP_EPOCHS));
 		case NN_LR_COSINE:
-			/*
-			 * half a period in `epochs`; it rises again after that, as the
-			 * official scheduler does
-			 */
+			/* half a period in `epochs`, then it rises, as the official one */
 			return o->lr * (1 + cos(M_PI * epoch / o->epochs)) / 2;
 	}
 	return o->lr;

@@ -1,10 +1,10 @@
 /*
  * graph.h
- *	  Graphs: what is computed. Shared by nets.c, plan.c and the devices.
+ *	  Graphs: what is computed.
  *
  * A graph is a list of values and a list of nodes in execution order; ids are
- * indices. It is built for one batch size, is never changed after nn_plan, and
- * owns its arrays.
+ * indices. It is built for one batch size, is never changed after
+ * nn_plan_memory, and owns its arrays and names.
  */
 #ifndef BICYCLE_NN_GRAPH_H
 #define BICYCLE_NN_GRAPH_H
@@ -15,10 +15,7 @@
 typedef struct NnValue
 {
 	NnShape shape;
-	/*
-	 * this value is channels [view_c0, view_c0 + c) of that value; -1: a buffer
-	 * of its own
-	 */
+	/* channels [view_c0, view_c0 + c) of that value; -1: an own buffer */
 	int view_of;
 	int view_c0;
 	int view_n0;      /* and images [view_n0, view_n0 + n) */
@@ -34,10 +31,7 @@ typedef struct NnNode
 	NnOp op;
 	int in[NN_MAX_IN];   /* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
 	int out[NN_MAX_OUT]; /* value ids, -1 = none.  NORM_ACT may have two */
-	/*
-	 * NORM_ACT in training: value (N or 1,1,1,2C) that keeps mean and biased
-	 * variance; else -1
-	 */
+	/* NORM_ACT in training: value that keeps mean and variance; else -1 */
 	int stats;
 	int weight, bias; /* parameter indices, -1 = none */
 	union
@@ -77,8 +71,7 @@ extern void nn_graph_free(NnGraph *g);
  */
 extern int nn_value(NnGraph *g, NnShape shape, const char *name);
 extern int nn_view(NnGraph *g, int of, int c0, int c, const char *name);
-extern int nn_batch_view(NnGraph *g, int of, int n0, int n,
-						 const char *name); /* images [n0, n0 + n) */
+extern int nn_batch_view(NnGraph *g, int of, int n0, int n, const char *name);
 
 /*
  * Appends a node that has operands and parameters, and outputs where the caller
@@ -89,16 +82,10 @@ extern int nn_append_node(NnGraph *g, const NnOpInfo *info, NnNode node, const c
 /* The value whose buffer this one is, or is a part of. */
 extern int nn_value_root(const NnGraph *g, int value);
 
-/*
- * Whether the next node is the only reader of this node's result, which a
- * device then need not make a value.
- */
+/* Whether only the next node reads this one's result: it may be no value. */
 extern bool nn_read_by_next_only(const NnGraph *g, int node);
 
-/*
- * Marks a value as a result: it is kept to the end of the plan and may be
- * bound.
- */
+/* Marks a result: it is kept to the end of the plan and may be bound. */
 extern void nn_output(NnGraph *g, int value);
 
 /* Remembers an error in the graph unless it has one; for nets.c. */

@@ -41,10 +41,7 @@ typedef struct Inference
 	NnError *error;
 } Inference;
 
-/*
- * The tensor LAYER.weight, or NULL; the layer's name is made as printf makes
- * it.
- */
+/* The tensor LAYER.weight, or NULL; the layer's name as printf makes it. */
 __attribute__((format(printf, 3, 4))) static const NnTensor *
 weight_of(const Inference *inf, NnNetwork network, const char *format, ...)
 {
@@ -65,10 +62,7 @@ weight_of(const Inference *inf, NnNetwork network, const char *format, ...)
 	return NULL;
 }
 
-/*
- * Extent `dim` of a weight of `ndim` dimensions, as an int; 0 if it has another
- * shape, which no network wants.
- */
+/* Extent `dim` of a weight of `ndim` dimensions; 0: of another shape. */
 static int
 extent(const NnTensor *weight, int ndim, int dim)
 {
@@ -114,10 +108,7 @@ not_a_generator(Inference *inf)
 	return NN_EINVAL;
 }
 
-/*
- * Injection, norm and upsampling, in this order: each takes part in the names
- * of the next.
- */
+/* Injection, norm, upsampling: each takes part in the next one's names. */
 static NnStatus
 infer_structure(Inference *inf)
 {
@@ -195,10 +186,7 @@ infer_channels(Inference *inf)
 
 /* ---- The encoder --------------------------------------------------------- */
 
-/*
- * Halvings of the image by a residual E: the first convolution and one for each
- * block.
- */
+/* Halvings of the image by a residual E: one convolution, and a block's. */
 static int
 count_blocks(const Inference *inf)
 {
@@ -241,10 +229,7 @@ infer_encoder(Inference *inf)
 				"Give the file of netE, as the official code saves it, as the encoder.");
 		return NN_EINVAL;
 	}
-	/*
-	 * a norm takes a number of its own, and so shifts that of the convolution
-	 * after it
-	 */
+	/* a norm takes a number, and so shifts the next convolution's */
 	normed = resnet ? weight_of(inf, NN_NET_E, "conv.1.conv.2") != NULL
 					: extent(weight_of(inf, NN_NET_E, "conv.4"), 4, 0) == 0;
 	if (!normed && inf->config.where_add == NN_ADD_ALL && !inf->known.has[NN_OPT_NORM])
@@ -279,10 +264,7 @@ check_words(Inference *inf)
 		nn_hint(inf->error, "Leave the option out.");
 		return NN_EINVAL;
 	}
-	/*
-	 * norm is not always known, but where it is not there are no tensors of a
-	 * batch norm
-	 */
+	/* where norm is not known there are no tensors of a batch norm */
 	if (inf->said.norm == NN_NORM_BATCH && inf->config.norm != NN_NORM_BATCH)
 	{
 		nn_fail(inf->error, NN_EINVAL, "model option \"norm\" contradicts the tensors");
@@ -373,10 +355,7 @@ is_dropped(const NnTensor *t, const NnParams *tracked)
 	return i >= 0 && tracked->list[i].buffer;
 }
 
-/*
- * The tensors against the parameters of the networks, each of which must be
- * there once and nothing else.
- */
+/* Each parameter of the networks must be there once, and nothing else. */
 static NnStatus
 match(Inference *inf, const NnParams *params, const NnParams *tracked, bool *seen, bool *keep)
 {

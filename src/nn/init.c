@@ -47,10 +47,7 @@ fill_normal(const WeightSource *source, double mean, double deviation, size_t co
 					 count - first < STRETCH ? count - first : STRETCH, values);
 }
 
-/*
- * Eight partial sums in a fixed order, which the compiler may keep in vector
- * registers.
- */
+/* Eight partial sums in a fixed order, for vector registers. */
 static double
 dot(const double *a, const double *b, size_t n)
 {
@@ -93,10 +90,7 @@ orthonormalise(double *vectors, size_t count, size_t length)
 	}
 }
 
-/*
- * The rows of (rows, columns), or its columns if they are fewer, become
- * orthonormal times gain.
- */
+/* The rows, or columns if they are fewer, become orthonormal times gain. */
 static NnStatus
 fill_orthogonal(const WeightSource *source, double gain, size_t rows, size_t columns, float *values,
 				NnError *error)

@@ -11,25 +11,19 @@
 
 /* ---- Noise and learning rate --------------------------------------------- */
 
-/*
- * Codes of an iteration, (n, nz): which is 0 for eps of the encoded branch and
- * 1 for codes of the random one.
- */
+/* (n, nz): which 0 is eps of the encoded branch, 1 the random codes. */
 extern void nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, int nz,
 						   float *codes);
 
 /* The learning rate of an iteration, from 0. */
 extern double nn_learning_rate(const NnTrainOptions *options, int64_t rows, int64_t iteration);
-extern int64_t nn_epoch_iterations(const NnTrainOptions *options,
-								   int64_t rows); /* incomplete batches are left out */
+/* Incomplete batches are left out. */
+extern int64_t nn_epoch_iterations(const NnTrainOptions *options, int64_t rows);
 extern int64_t nn_run_iterations(const NnTrainOptions *options, int64_t rows);
 
 /* ---- The graph ----------------------------------------------------------- */
 
-/*
- * What an input of the graph is fed with: images of the batch from `first` on,
- * or codes.
- */
+/* What an input is fed with: images from `first` on, or codes. */
 typedef enum NnSource
 {
 	NN_SOURCE_A,
@@ -55,10 +49,7 @@ typedef struct NnTerm
 #define NN_MAX_INPUTS 12
 #define NN_MAX_TERMS (8 * NN_MAX_SCALES)
 
-/*
- * The computation of one iteration of a method: its graph, schedule, inputs and
- * losses.
- */
+/* One iteration of a method: graph, schedule, inputs and losses. */
 typedef struct NnIteration
 {
 	NnGraph graph;
@@ -70,10 +61,7 @@ typedef struct NnIteration
 	int codes; /* images that get a code, of eps and of z alike */
 } NnIteration;
 
-/*
- * Into an iteration that is all zeros. Errors are in iteration->graph;
- * nn_iteration_free is due in any case.
- */
+/* Into zeros. Errors are in its graph; nn_iteration_free is always due. */
 extern void nn_iteration_build(NnIteration *iteration, const NnConfig *config,
 							   const NnTrainOptions *options, const NnParams *params);
 extern void nn_iteration_free(NnIteration *iteration);

@@ -15,9 +15,10 @@
  * fewer images: it knows what else is in memory.
  *
  * A model owns its packed weights, plans and staging arrays and frees them in
- * nn_model_free. nn_model_load touches only the new model and the device's
- * pack, so a loader thread may call it while the device's owner runs other
- * models; all other functions are the owner's.
+ * nn_model_free. nn_model_load and nn_model_least_bytes touch only the new
+ * model and the device's pack and pack_bytes, so a loader thread may call them
+ * while the device's owner runs other models; running and planning are the
+ * owner's.
  */
 #include "nn/device.h"
 #include "nn/nets.h"
@@ -27,16 +28,10 @@
 
 #define BUCKETS 7 /* batches of 1, 2, 4, 8, 16, 32, 64 */
 
-/*
- * images: up to here a larger plan with unused images is faster than two;
- * above, if three quarters are used
- */
+/* up to so many images one larger plan; above, if it is 3/4 used */
 #define PAD_ALWAYS 8
 
-/*
- * A network planned for one batch size, with the float arrays its inputs and
- * outputs pass through.
- */
+/* A network planned for one batch size; floats for its inputs, outputs. */
 typedef struct Bucket
 {
 	NnGraph graph;
@@ -520,10 +515,7 @@ run_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, in
 	return status;
 }
 
-/*
- * The same on one that works beside us: at most NN_STARTS buckets are under
- * way.
- */
+/* On a device that works beside us: at most NN_STARTS are under way. */
 static NnStatus
 start_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, int count,
 			 int *started, NnError *error)
@@ -577,10 +569,7 @@ pass_net(NnModel *m, NetPass pass, int n, NnError *error)
 		else
 			status = run_bucket(m, b, &pass, sizes, done, count, error);
 	}
-	/*
-	 * what was started ends before its memory does, also after an error, which
-	 * is then the one to report
-	 */
+	/* what was started ends before its memory; the first error is reported */
 	while (started-- > 0)
 	{
 		NnStatus ended = m->device->async->finish(m->device, status == NN_OK ? error : &later);

@@ -29,12 +29,7 @@ typedef struct NetBuilder
 	NnGraph *g;
 	const NnConfig *config;
 	NnNetwork network;
-	NnParams *
-		/*
-		 * append parameters to this table, which is also the graph's; NULL:
-		 * look them up
-		 */
-		declare;
+	NnParams *declare; /* append parameters to this table, the graph's; NULL: look up */
 } NetBuilder;
 
 static const NnActChain leaky = { NN_ACT_LRELU, NN_ACT_NONE };
@@ -216,10 +211,7 @@ unet_down(NetBuilder *net, int k, int x, int z, int *cat)
 	NnShape shape;
 	char name[MAX_NAME];
 
-	/*
-	 * the concatenation with z comes before the LeakyReLU, which therefore acts
-	 * on z too; the outermost level has none
-	 */
+	/* z joins before the LeakyReLU, which the outermost level has not */
 	nn_unet_layer_name(config, k, NN_DOWN_CONV, name);
 	x = conv_z(net, x, all || k == 0 ? z : -1, all && k > 0 ? NN_ACT_LRELU : NN_ACT_NONE, width, 4,
 			   2, 1, name);
@@ -315,10 +307,7 @@ residual_block(NetBuilder *net, int n, int x, int in, int out)
 
 	dotted(name, "conv.%d.conv.0", n);
 	main = norm_act(net, x, norm, leaky, name);
-	/*
-	 * without a norm the LeakyReLU works in place on the block's input, and so
-	 * on what the shortcut reads
-	 */
+	/* without a norm the LeakyReLU works in place, also on the shortcut */
 	shortcut = normed ? x : main;
 	dotted(name, "conv.%d.conv.%d", n, 1 + normed);
 	main = conv(net, main, in, 3, 1, 1, name);
@@ -390,10 +379,7 @@ build_E(NetBuilder *net, int image, int *mu, int *logvar)
 	int head[4];
 	int x;
 
-	/*
-	 * E_ResNet registers its heads before the trunk, E_NLayers after it: that
-	 * is the order of the state_dict
-	 */
+	/* E_ResNet registers its heads before the trunk, E_NLayers after it */
 	if (resnet)
 		head_params(net, width, head);
 	x = resnet ? resnet_trunk(net, image, layers) : conv_trunk(net, image, layers);
@@ -408,10 +394,7 @@ build_E(NetBuilder *net, int image, int *mu, int *logvar)
 
 /* ---- D: the discriminators ----------------------------------------------- */
 
-/*
- * One scale: a PatchGAN of 2 or 3 strided layers. Every convolution has a bias,
- * also before batch norm.
- */
+/* One scale, 2 or 3 strided layers. All have a bias, also before a norm. */
 static int
 patch_gan(NetBuilder *net, int image, int ndf, const char *prefix)
 {
@@ -481,10 +464,7 @@ nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *ma
 	build_D(&net, image, maps);
 }
 
-/*
- * Builds one network on a throw-away graph of batch 1, appending its parameters
- * to the table.
- */
+/* Builds one network of batch 1, thrown away, for its parameters. */
 static NnStatus
 declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnError *error)
 {

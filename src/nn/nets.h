@@ -35,9 +35,9 @@ extern void nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, cha
  * probability of the inner up path, in training.
  */
 extern int nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout);
-extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu,
-					 int *logvar); /* -> (N,1,1,nz) twice */
-extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image,
-					 int *maps); /* -> config->num_ds maps (N,h,w,1) */
+/* -> (N,1,1,nz) twice */
+extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);
+/* -> config->num_ds maps (N,h,w,1) */
+extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);
 
 #endif /* BICYCLE_NN_NETS_H */

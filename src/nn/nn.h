@@ -13,13 +13,11 @@
  * channels needs no operator and no copy: the producers write their halves of
  * one buffer.
  *
- * Threads: everything is single-caller. One thread owns an NnDevice and all
- * models loaded on it, except that nn_model_load may run on another thread (the
- * engine's loader) while the owner runs plans of other models. A device may use
- * a thread team of its own inside a call.
- *
- * Errors: functions return 0 or an NN_E... code and fill an NnError; nothing
- * here exits, aborts or prints.
+ * R1 One thread owns an NnDevice and all models loaded on it. Another (the
+ *    engine's loader) may call nn_model_load, and what says so below, while
+ *    the owner runs other models. A device may use a team inside a call.
+ * R2 Functions return NN_OK or an NN_E... code and fill an NnError. Nothing
+ *    here exits or prints; only a broken INVARIANT ends the process.
  */
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H
@@ -100,10 +98,7 @@ nn_precision_name(NnPrecision precision)
 	return bicycle_precision_names[precision];
 }
 
-/*
- * Which network of a model a tensor belongs to; the names are stored in
- * bicycle_tensors.network.
- */
+/* Which network a tensor belongs to, as bicycle_tensors.network has it. */
 typedef enum NnNetwork
 {
 #define ROW(id, name) NN_NET_##id,
@@ -134,10 +129,7 @@ typedef struct NnConfig
 	NnNorm norm;
 	NnActKind nl; /* activation of G's up path: relu, lrelu or elu */
 	NnEncoderKind net_e;
-	/*
-	 * nominal size of E (64, 128, 256, 512); 0 without E. E runs at this size
-	 * only
-	 */
+	/* size that E runs at, 64, 128, 256 or 512; 0 without E */
 	int encoder_size;
 	int num_ds;         /* scales of each discriminator */
 	bool conditional_d; /* D sees [A, B] instead of B */
@@ -174,16 +166,10 @@ extern bool nn_dtype_from_name(const char *name, NnDtype *dtype);
 extern const char *nn_network_name(NnNetwork network); /* "G" */
 extern bool nn_network_from_name(const char *name, NnNetwork *network);
 
-/*
- * Whether all elements are finite as floats; a network with others gives no
- * images. data must be there.
- */
+/* Whether all elements, which must be there, are finite as floats. */
 extern bool nn_tensor_is_finite(const NnTensor *tensor);
 
-/*
- * A tensor's name without the leading "module." of a DataParallel checkpoint;
- * points into `name`.
- */
+/* Into `name`, behind the "module." of a DataParallel checkpoint. */
 extern const char *nn_bare_name(const char *name);
 
 /*
@@ -197,10 +183,7 @@ extern void nn_config_default(NnConfig *config);
 extern NnStatus nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *error);
 extern char *nn_config_print(const NnConfig *config);
 
-/*
- * Checks what the fields demand of each other (size and levels, E's size, norm
- * over a single element); infers nothing.
- */
+/* Checks what fields demand of each other; infers nothing. */
 extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
 
 /*
@@ -210,8 +193,8 @@ extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
  * contradiction is NN_EINVAL. Then verifies the whole key set: every missing,
  * extra or misshapen tensor is named in error->detail. Tensors that official
  * loading drops (running statistics of instance norms, a leading "module.") are
- * accepted: *keep[i] tells which of the tensors belong to the model. keep may
- * be NULL.
+ * accepted: keep[i] tells whether tensor i belongs to the model. keep may be
+ * NULL.
  */
 extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_length,
 								const NnTensor *tensors, int ntensors, bool *keep, NnError *error);
@@ -250,8 +233,8 @@ typedef struct NnParams
  */
 extern NnStatus nn_params_of(const NnConfig *config, unsigned mask, NnParams *params,
 							 NnError *error);
-extern int nn_params_find(const NnParams *params, NnNetwork network,
-						  const char *name); /* -1 if absent */
+/* Its index; -1 if absent. */
+extern int nn_params_find(const NnParams *params, NnNetwork network, const char *name);
 extern void nn_params_free(NnParams *params);
 
 /*
@@ -263,10 +246,7 @@ extern void nn_params_free(NnParams *params);
 extern NnStatus nn_params_fill(const NnParams *params, const NnTensor *tensors, int ntensors,
 							   float *values, NnError *error);
 
-/*
- * init.c: fresh weights. Sources: networks.py init_net; bicyclegan.md 2.1.
- * Deterministic in `seed`.
- */
+/* init.c: fresh weights, as networks.py's init_net; a function of `seed`. */
 typedef enum NnInit
 {
 	NN_INIT_XAVIER,
@@ -284,28 +264,24 @@ extern NnStatus nn_param_init(const NnParams *params, int index, NnInit init, fl
 
 /* ---- Models on a device: what the engine calls --------------------------- */
 
-typedef struct NnDevice NnDevice; /* graph.h */
-typedef struct NnModel
-	NnModel; /* weights packed for one device and precision, with plans per batch bucket */
+typedef struct NnDevice NnDevice; /* device.h */
+typedef struct NnModel NnModel;   /* packed for a device and a precision; with plans */
 
-/*
- * name: "ref", "cpu", "cuda" or "cuda:N" (the N-th GPU). threads <= 0: as many
- * as the machine has.
- */
+/* "ref", "cpu", "cuda", "cuda:N" (the N-th GPU). threads <= 0: all. */
 extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
 extern void nn_device_close(NnDevice *device);
-extern const char *
-nn_device_describe(const NnDevice *device); /* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)" */
+/* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)"; the device's. */
+extern const char *nn_device_describe(const NnDevice *device);
 extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the count in force */
 extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
-extern NnPrecision
-nn_device_automatic(const NnDevice *device); /* what precision auto means on it */
+/* What precision auto means on it. */
+extern NnPrecision nn_device_automatic(const NnDevice *device);
 
 /*
  * progress is called by whoever runs a model or trains on the device, again and
- * again while a call lasts: at least once a layer, so that a watchdog can tell
- * a slow machine from a computation that hangs. It must be cheap; NULL: nobody
- * watches. Owner's thread.
+ * again while a call lasts: at least once a layer, on a GPU once a plan, so
+ * that a watchdog can tell a slow machine from a computation that hangs. It
+ * must be cheap; NULL: nobody watches. Owner's thread.
  */
 extern void nn_device_watch(NnDevice *device, void (*progress)(void));
 
@@ -316,10 +292,7 @@ typedef struct NnDeviceMemory
 	size_t used;  /* that it has taken, what it keeps for the next use included */
 } NnDeviceMemory;
 
-/*
- * False if the device computes in the host's memory. Any thread may ask, and
- * does not wait.
- */
+/* False if it computes in the host's memory. Any thread; never waits. */
 extern bool nn_device_memory(const NnDevice *device, NnDeviceMemory *memory);
 
 /*
@@ -331,8 +304,8 @@ extern void nn_device_set_memory(NnDevice *device, size_t bytes);
 /*
  * Packs the weights of G (and of E, if config->net_e says so) for a device.
  * precision NN_PRECISION_AUTO means config->precision, and if that is auto too,
- * what the device prefers. The tensors need not outlive the call. The model is
- * immutable afterwards and freed by nn_model_free.
+ * what the device prefers. The tensors need not outlive the call. Weights are
+ * immutable afterwards, plans come and go; the caller frees it.
  */
 extern NnStatus nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 							  const NnTensor *tensors, int ntensors, NnModel **model,
@@ -357,10 +330,7 @@ extern size_t nn_model_host_bytes(const NnModel *model);
 extern size_t nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
 								   NnError *error);
 
-/*
- * Makes the plans for one image of each network: afterwards the model finds
- * room to run, however short memory becomes.
- */
+/* Plans one image of each network: after that the model can always run. */
 extern NnStatus nn_model_prepare(NnModel *model, NnError *error);
 
 /* Frees the plans for more images than one. */
@@ -383,17 +353,11 @@ extern size_t nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnE
 extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z,
 								   uint8_t *out, NnError *error);
 
-/*
- * images: (n, encoder_size, encoder_size, output_nc) bytes. mu, logvar: (n,
- * nz).
- */
+/* images: (n, encoder_size, encoder_size, output_nc); mu, logvar: (n, nz) */
 extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu,
 								float *logvar, NnError *error);
 
-/*
- * The same on floats in [-1, 1], before quantisation; for tests and training
- * previews.
- */
+/* On floats in [-1, 1], before quantisation; for tests. */
 extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z,
 										 float *out, NnError *error);
 extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu,
@@ -401,10 +365,7 @@ extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images
 
 /* ---- Pixels (normalise.c) ------------------------------------------------ */
 
-/*
- * Bytes of images to [-1, 1], as ToTensor and Normalize(0.5, 0.5) do it in
- * float32: x / 255, then (x - 0.5) / 0.5.
- */
+/* As ToTensor and Normalize(0.5, 0.5) in float32, to [-1, 1]. */
 extern void nn_normalise(const uint8_t *bytes, size_t count, float *out);
 
 /* [-1, 1] to bytes, rounded half to even; what is no number becomes 0. */
@@ -414,10 +375,7 @@ extern void nn_quantise(const float *values, size_t count, uint8_t *out);
 
 /* random.c; no other file of nn is needed, so PostgreSQL's side links it too */
 
-/*
- * Philox4x32-10 (Salmon et al. 2011): four 32-bit words from a 128-bit counter
- * and a 64-bit key.
- */
+/* Philox4x32-10 (Salmon et al. 2011): 128-bit counter, 64-bit key. */
 extern void nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
 
 /*
@@ -425,7 +383,7 @@ extern void nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t
  * (Box-Muller with own polynomials, no libm, no contracted FMA).
  */
 extern void nn_normal(uint64_t seed, uint64_t stream, int nz, float *z);
-extern void nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz,
-						   float *z); /* values from `first` on, a multiple of 4 */
+/* The values from `first` on, a multiple of 4. */
+extern void nn_normal_from(uint64_t seed, uint64_t stream, uint32_t first, int nz, float *z);
 
 #endif /* BICYCLE_NN_H */

@@ -8,10 +8,7 @@
 
 #include "nn/nn.h"
 
-/*
- * nn_fail starts an error (detail and hint empty) and returns `code`; the next
- * two add to it. error may be NULL.
- */
+/* Starts an error, returns `code`; the next two add. error may be NULL. */
 extern NnStatus nn_fail(NnError *error, NnStatus code, const char *message, ...)
 	__attribute__((format(printf, 3, 4)));
 extern void nn_detail(NnError *error, const char *detail, ...)
@@ -19,10 +16,7 @@ extern void nn_detail(NnError *error, const char *detail, ...)
 extern void nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
 extern NnStatus nn_no_memory(NnError *error, size_t bytes);
 
-/*
- * a * b, or SIZE_MAX if that overflows; SIZE_MAX stays SIZE_MAX, and no
- * allocation of it succeeds.
- */
+/* a * b, or SIZE_MAX if that overflows: no allocation of it succeeds. */
 static inline size_t
 nn_mul(size_t a, size_t b)
 {

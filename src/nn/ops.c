@@ -132,10 +132,7 @@ avgpool_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *err
 	return NN_OK;
 }
 
-/*
- * Twice the extent, plus the reflected border, which needs pad + 1 pixels to
- * reflect.
- */
+/* Twice the extent and a border, which needs pad + 1 pixels to reflect. */
 static NnStatus
 upsample_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 {

@@ -62,10 +62,7 @@ typedef enum NnOp
 
 /* ---- What a node says ---------------------------------------------------- */
 
-/*
- * second(first(x)): where_add = input keeps lrelu(x) as the skip, which the up
- * path then passes through nl
- */
+/* second(first(x)): with where_add = input the skip is lrelu(x), then nl. */
 typedef struct NnActChain
 {
 	NnActKind first;
@@ -76,10 +73,7 @@ typedef struct NnActChain
 typedef struct NnConvArgs
 {
 	int kernel, stride, pad;
-	/*
-	 * what the latent passes through before it joins (lrelu below the outermost
-	 * level)
-	 */
+	/* what the latent passes first (lrelu below the outermost level) */
 	NnActKind z_act;
 } NnConvArgs;
 
@@ -135,10 +129,7 @@ typedef struct NnOpInfo
 	bool loss;    /* its result is one number, kept to the end, and its gradient is 1 */
 	NnRereads rereads;
 
-	/*
-	 * Checks what the node has, but for its outputs, and says their shape.
-	 * NULL: outputs are the caller's.
-	 */
+	/* Checks all but outputs, and says their shape; NULL: the caller's. */
 	NnStatus (*shape)(const struct NnGraph *g, const struct NnNode *node, NnShape *shape,
 					  NnError *error);
 
@@ -154,10 +145,7 @@ extern const NnOpInfo nn_ops[NN_OPS];
 
 /* ---- Builders ------------------------------------------------------------ */
 
-/*
- * Each appends a node and returns the id of (the first of) its output value(s);
- * graph.h says what happens on errors.
- */
+/* Each appends a node, returns the id of its first output; see graph.h. */
 extern int nn_input(struct NnGraph *g, NnShape shape, const char *name);
 extern int nn_conv(struct NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args,
 				   const char *name);

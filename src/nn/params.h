@@ -8,10 +8,7 @@
 
 #include "nn/nn.h"
 
-/*
- * Appends a parameter; its index, or -1 if memory is short or the count
- * overflows. The name is copied.
- */
+/* Its index, or -1: no memory, or overflow. The name is copied. */
 extern int nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim,
 						 const int64_t *shape);
 

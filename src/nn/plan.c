@@ -33,10 +33,7 @@ typedef struct Buffer
 		offset;
 } Buffer;
 
-/*
- * Elements of a value, rounded up so that the next buffer is aligned; SIZE_MAX
- * if that overflows.
- */
+/* Elements of a value, rounded up to the alignment; SIZE_MAX: overflow. */
 static size_t
 buffer_size(NnShape s)
 {
@@ -91,10 +88,7 @@ walk_steps(const NnSchedule *schedule, Buffer *buffers)
 	}
 }
 
-/*
- * One entry a value; those of views and of values that nothing touches keep
- * first = -1.
- */
+/* One entry a value; views, and what nothing touches, keep first = -1. */
 static void
 find_lives(const NnGraph *g, const NnSchedule *schedule, Buffer *buffers)
 {
@@ -130,10 +124,7 @@ alive_together(const Buffer *a, const Buffer *b)
 	return a->first <= b->last && b->first <= a->last;
 }
 
-/*
- * The lowest offset at which `b` meets none of the `nplaced` buffers that live
- * with it; SIZE_MAX if there is none.
- */
+/* The lowest offset free of placed buffers that live with `b`; SIZE_MAX. */
 static size_t
 lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
 {
@@ -160,10 +151,7 @@ lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
 	return offset;
 }
 
-/*
- * Moves the entries of buffers that live at all to the front; returns their
- * count.
- */
+/* Moves the entries of buffers that live to the front; their count. */
 static int
 keep_live(Buffer *buffers, int n)
 {
@@ -209,10 +197,7 @@ place_buffers(Buffer *buffers, int n)
 	return end;
 }
 
-/*
- * The offsets and pitches of all values, views included, from the places of the
- * buffers.
- */
+/* All values' offsets and pitches, from the places of the buffers. */
 static void
 spread_offsets(NnPlan *plan, const Buffer *buffers, int n)
 {

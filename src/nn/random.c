@@ -70,10 +70,7 @@ logarithm(double x)
 	return exponent * LN2 + 2 * (s + s * sum);
 }
 
-/*
- * Square root of a number in (0, 1000) by Newton's method, from the estimate
- * that halving the exponent gives.
- */
+/* Square root in (0, 1000) by Newton, from half the exponent. */
 static double
 square_root(double x)
 {
@@ -88,10 +85,7 @@ square_root(double x)
 	return y;
 }
 
-/*
- * Sine and cosine of an angle in [-pi/4, pi/4] by their series; the
- * coefficients are the inverse factorials.
- */
+/* Sine and cosine in [-pi/4, pi/4] by their series. */
 static void
 sine_cosine(double a, double *sine, double *cosine)
 {
@@ -114,10 +108,7 @@ sine_cosine(double a, double *sine, double *cosine)
 	*cosine = 1 - y;
 }
 
-/*
- * Two standard normal values from two words: one is the radius, the other
- * quadrant and angle.
- */
+/* Two normal values of two words: the radius; quadrant and angle. */
 static void
 box_muller(uint32_t radius_word, uint32_t angle_word, float out[2])
 {

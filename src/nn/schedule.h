@@ -20,9 +20,7 @@ typedef enum NnStepKind
 	NN_STEP_FORWARD,  /* the node computes its outputs */
 	NN_STEP_BACKWARD, /* from the gradients of its outputs, those of its inputs and parameters */
 	NN_STEP_ZERO,     /* the value `zero` becomes 0 */
-	/*
-	 * a batch norm's running statistics take in those of its last forward step
-	 */
+	/* a batch norm's running statistics take in its last forward step's */
 	NN_STEP_STATISTICS
 } NnStepKind;
 
@@ -30,12 +28,8 @@ typedef struct NnStep
 {
 	NnStepKind kind;
 	int node;
-	int dout
-		/*
-		 * BACKWARD: values that hold the gradients of the outputs, -1 = 0; a
-		 * loss has none, its gradient is 1
-		 */
-		[2];
+	/* BACKWARD: values of the outputs' gradients, -1 = 0; a loss's is 1 */
+	int dout[2];
 	int din[NN_MAX_IN]; /* values that get those of the inputs */
 	NnGradMode in_mode[NN_MAX_IN];
 	NnGradMode weight_mode, bias_mode;

@@ -41,10 +41,7 @@ extern void nn_dropout_mask(uint64_t seed, int64_t iteration, int node, uint64_t
 
 /* ---- Arrays -------------------------------------------------------------- */
 
-/*
- * Flat arrays of params->total numbers each, of the device's type, by
- * NnParam.offset.
- */
+/* Flat arrays of params->total numbers of the device's type, by offset. */
 typedef enum NnArray
 {
 	NN_ARRAY_PARAM, /* buffers included */
@@ -77,10 +74,7 @@ typedef struct NnTraining
 
 /* ---- Operands ------------------------------------------------------------ */
 
-/*
- * A value or a gradient: pixel i of all images, one image after the other,
- * begins at number i * pitch.
- */
+/* A value or gradient: pixel i of all images begins at i * pitch. */
 typedef struct NnMap
 {
 	NnShape shape;
@@ -123,10 +117,7 @@ typedef struct NnOperands
 	NnGradMode weight_mode, bias_mode;
 } NnOperands;
 
-/*
- * The operands of a node's forward step, of numbers of `size` bytes;
- * `parameters` is the array of them.
- */
+/* A node's forward operands; numbers have `size` bytes. */
 extern NnOperands nn_operands(const NnPlan *plan, int node, NnNumbers parameters, size_t size);
 
 /* ---- What a device supplies ---------------------------------------------- */
@@ -143,10 +134,7 @@ typedef struct NnOpImpl
 	extern NnStatus forward(const NnOperands *op, NnError *error); \
 	extern NnStatus backward(const NnOperands *op, NnError *error);
 
-/*
- * Where an input's data is, in the device's type: images or codes from its
- * first on, dense.
- */
+/* Where an input's data is, dense and in the device's type. */
 typedef struct NnFeed
 {
 	int value;
@@ -189,10 +177,7 @@ typedef struct NnTrainDevice
 	/* Before the steps of an iteration: the device's threads may be others. */
 	NnStatus (*begin)(NnDevice *device, NnTraining *training, NnError *error);
 
-	/*
-	 * map = 0; map = dense data of the caller's; *value = the map's first
-	 * number.
-	 */
+	/* map = 0; map = the caller's dense data; *value = its first number */
 	NnStatus (*zero)(NnDevice *device, const NnMap *map, NnError *error);
 	NnStatus (*feed)(NnDevice *device, const NnMap *map, const void *data, NnError *error);
 	NnStatus (*number)(NnDevice *device, const NnMap *map, double *value, NnError *error);
@@ -208,10 +193,7 @@ typedef struct NnTrainDevice
 	NnStatus (*adam)(NnDevice *device, NnTraining *training, size_t first, size_t end,
 					 const NnAdam *adam, double step, double root, NnError *error);
 
-	/*
-	 * Copies numbers [offset, offset + count) of an array to or from the
-	 * caller.
-	 */
+	/* Copies numbers [offset, offset + count) to or from the caller. */
 	NnStatus (*get)(NnDevice *device, NnTraining *training, NnArray array, size_t offset,
 					size_t count, void *data, NnError *error);
 	NnStatus (*put)(NnDevice *device, NnTraining *training, NnArray array, size_t offset,

@@ -69,10 +69,7 @@ choose_kernels(void)
 	return kernels;
 }
 
-/*
- * oneDNN emulates bfloat16 on plain AVX-512, slower than float; that is not
- * what anybody asks for with it.
- */
+/* oneDNN emulates bfloat16 on plain AVX-512, slower than floats. */
 static bool
 has_bf16(void)
 {

@@ -29,10 +29,7 @@ typedef enum CpuForm
 {
 	CPU_PLAIN,  /* [channel part][y][x][channel] */
 	CPU_PHASES, /* transposed: [y % 2][x % 2] of [channel part][y / 2][x / 2][channel] */
-	/*
-	 * transposed, few channels: [(y + 1) / 2][(x + 1) / 2] of [(y + 1) % 2][(x
-	 * + 1) % 2][channel]
-	 */
+	/* the same, few channels: by corners, [y'][x'] of [y % 2][x % 2][c] */
 	CPU_GRID
 } CpuForm;
 
@@ -43,10 +40,7 @@ typedef enum CpuAlgorithm
 	CPU_TILES /* cpu_tiles.c */
 } CpuAlgorithm;
 
-/*
- * How a convolution of one image is computed, and how its result lies in
- * memory.
- */
+/* How one image is convolved, and how the result lies in memory. */
 typedef struct CpuLayout
 {
 	CpuAlgorithm algorithm;
@@ -61,10 +55,7 @@ typedef struct CpuLayout
 	size_t elements; /* floats of the whole result */
 } CpuLayout;
 
-/*
- * A convolution of some rows to some channels: one oneDNN primitive, run on one
- * thread.
- */
+/* Some rows to some channels: one oneDNN primitive, run on one thread. */
 typedef struct CpuUnit
 {
 	int primitive; /* index in the layer */
@@ -156,10 +147,7 @@ cpu_act(NnActKind kind, float x)
 }
 
 /* cpu_memory.c */
-/*
- * 64-byte aligned, in huge pages where that pays; NULL if there is no memory.
- * Free with free().
- */
+/* 64-byte aligned, huge pages where it pays; or NULL. Free with free(). */
 extern void *cpu_alloc(size_t bytes);
 extern NnStatus cpu_dnnl_fail(NnError *error, dnnl_status_t status, const char *what);
 extern void cpu_free_threads(CpuDevice *device);

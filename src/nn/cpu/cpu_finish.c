@@ -17,10 +17,7 @@
 #include <math.h>
 #include <string.h>
 
-/*
- * A CpuAffine of one block of channels and its memory. offset has a row for
- * each class of positions, row major.
- */
+/* A CpuAffine of a block, and its memory; an offset row a position class. */
 typedef struct Block
 {
 	float center[CPU_BLOCK];

@@ -8,10 +8,7 @@
 
 #include "nn/cpu/cpu.h"
 
-/*
- * The job for one image. A map that no convolution made is CPU_PLAIN with one
- * part.
- */
+/* The work for one image. A map of no convolution is CPU_PLAIN, one part. */
 typedef struct CpuFinish
 {
 	CpuForm form;
@@ -33,10 +30,7 @@ typedef struct CpuFinish
 /* Instance norm of channels [c0, c0 + c), c <= CPU_BLOCK. */
 extern void cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c);
 
-/*
- * Other norms: rows [y0, y1) of cpu_finish_rows(f), which are the map's except
- * in CPU_GRID.
- */
+/* Other norms: rows [y0, y1) of cpu_finish_row_count(f). */
 extern int cpu_finish_row_count(const CpuFinish *f);
 extern void cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1);
 

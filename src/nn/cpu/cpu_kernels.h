@@ -25,10 +25,7 @@ typedef struct CpuRun
 	bool bf16;
 } CpuRun;
 
-/*
- * Mean and sum of squared deviations of the pixels seen so far, for each
- * channel of a block (Chan et al. 1979).
- */
+/* Mean and sum of squared deviations so far, of each channel of a block. */
 typedef struct CpuMoments
 {
 	int count;
@@ -36,10 +33,7 @@ typedef struct CpuMoments
 	float m2[CPU_BLOCK];
 } CpuMoments;
 
-/*
- * What happens to a value x of channel c: y = ((x - center[c]) + offset[c]) *
- * scale[c] + shift[c].
- */
+/* y = ((x - center[c]) + offset[c]) * scale[c] + shift[c] */
 typedef struct CpuAffine
 {
 	const float *center;
@@ -57,10 +51,7 @@ typedef struct CpuOut
 	NnActChain act;
 } CpuOut;
 
-/*
- * Outputs a tile has at most, and the positions it is computed in, along one
- * axis.
- */
+/* Most outputs of a tile, and positions it is computed in, along an axis. */
 #define CPU_MAX_TILE 3
 #define CPU_MAX_POSITIONS 4
 
@@ -71,10 +62,7 @@ typedef struct CpuKernels
 	int rows;  /* rows of a block of gemm() */
 	int panel; /* columns of one */
 
-	/*
-	 * Adds a run of x - center + offset to the moments; scale and shift are not
-	 * read.
-	 */
+	/* Adds a run of x - center + offset; scale and shift are not read. */
 	void (*moments)(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
 
 	/* Writes act(affine(x)) to each of the outputs. */

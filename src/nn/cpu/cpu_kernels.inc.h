@@ -232,10 +232,7 @@ moments(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine)
 
 /* ---- Apply --------------------------------------------------------------- */
 
-/*
- * The slope below zero of a chain of none, relu and lrelu, or -1 for another
- * chain.
- */
+/* The slope below zero of a chain of none, relu and lrelu; else -1. */
 static float
 chain_slope(NnActChain act)
 {
@@ -534,10 +531,7 @@ gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 	}
 }
 
-/*
- * One function for each number of rows: with the number fixed the sums stay in
- * registers.
- */
+/* One function for each number of rows, so that sums stay in registers. */
 #define GEMM(n)                                                                           \
 	static __attribute__((noinline)) void gemm_##n(int k, const float *a, const float *b, \
 												   float *c, ptrdiff_t ldc)               \

@@ -86,10 +86,7 @@ cpu_step_end(const NnGraph *graph, int id)
 	return id;
 }
 
-/*
- * The convolution that a step runs: the node's own, or with the pool that ends
- * the step.
- */
+/* The convolution a step runs: the node's, or with the pool that ends it. */
 NnNode
 cpu_step_conv(const NnGraph *graph, int id)
 {
@@ -106,10 +103,7 @@ cpu_step_conv(const NnGraph *graph, int id)
 
 /* ---- Tiles --------------------------------------------------------------- */
 
-/*
- * Whether a tap at offset `at` meets the image at any of `out` positions, along
- * one axis.
- */
+/* Whether a tap at offset `at` meets the image at any of `out` positions. */
 static bool
 live_tap(int at, int in, int out, int stride)
 {
@@ -192,10 +186,7 @@ smaller(int a, int b)
 	return a < b ? a : b;
 }
 
-/*
- * corners: the result lies by corners. Else a grid's corners must be whole
- * blocks of channels.
- */
+/* corners: laid by them; else a grid's must be whole blocks of channels. */
 static const Rule *
 find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
 {
@@ -296,10 +287,7 @@ cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap)
 	return tap;
 }
 
-/*
- * Padding before the first position along one axis; afterwards there is as much
- * as the last position needs.
- */
+/* Padding before the first position; behind, what the last one needs. */
 int
 cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd)
 {

@@ -55,10 +55,7 @@ cpu_run_avgpool(CpuCall *call, const CpuStep *step)
 			}
 }
 
-/*
- * Position i of the padded axis of twice `extent`: two neighbours, and the
- * weight of the second.
- */
+/* Position i of the padded axis: two neighbours, and the second's weight. */
 static void
 upsample_axis(int i, int pad, int extent, int *first, int *second, float *weight)
 {

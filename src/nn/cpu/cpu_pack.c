@@ -167,10 +167,7 @@ band_shape(const CpuLayer *layer, const NnNode *node, int phase, int r0, int r1,
 
 /* ---- Weights ------------------------------------------------------------- */
 
-/*
- * Weights of channels [c0, c0 + part) of a phase as (O, I, k, k) into `out`;
- * the latent's are left out.
- */
+/* A phase's weights of [c0, c0 + part) as (O, I, k, k), no latent's. */
 static void
 gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int phase, int c0,
 			   float *out)
@@ -274,10 +271,7 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, const float *w, float
 	size_t pixels = (size_t) l->h * l->w;
 	NnStatus status = NN_OK;
 
-	/*
-	 * all bands of a part, then the next part: neighbours in this order share
-	 * weights
-	 */
+	/* all bands of a part, then the next part: neighbours share weights */
 	for (int phase = 0; phase < l->phases; phase++)
 		for (int c0 = 0; c0 < l->c; c0 += l->part)
 		{
@@ -343,10 +337,7 @@ pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 	return NN_OK;
 }
 
-/*
- * Weights (O, I, k, k) of a convolution that also takes the mean of 2x2 of its
- * results: (O, I, k + 1, k + 1).
- */
+/* (O, I, k + 1, k + 1): a convolution and the mean of 2x2 of its results. */
 static NnStatus
 pooled_weights(Packer *p, const CpuLayer *layer, const float *w, int kernel, float **out)
 {
@@ -503,10 +494,7 @@ cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const floa
 		status = nn_no_memory(error, (graph->nnodes + 1) * sizeof(CpuLayer));
 	else
 	{
-		/*
-		 * oneDNN fixes the number of threads, and with it the order of some
-		 * sums, when a primitive is made
-		 */
+		/* oneDNN fixes threads, and so the order of some sums, here */
 		omp_set_num_threads(1);
 		status = pack_layers(&packer);
 		omp_set_num_threads(threads);

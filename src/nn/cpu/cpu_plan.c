@@ -11,10 +11,7 @@
 
 #include <stdlib.h>
 
-/*
- * Bytes of results that are made before they are finished: few enough to be
- * still in the cache.
- */
+/* Bytes of results before they are finished: few, to be in the cache. */
 #define CHUNK_BYTES ((size_t) 4 << 20)
 
 /* ---- Preparing ----------------------------------------------------------- */
@@ -148,10 +145,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 	return NN_OK;
 }
 
-/*
- * A buffer of its own that nothing else is a slice of may be the caller's, if
- * it is an input or an output.
- */
+/* An input's or output's own buffer without slices may be the caller's. */
 static void
 find_direct(const NnGraph *g, bool *direct)
 {

@@ -128,10 +128,7 @@ run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *
 	}
 }
 
-/*
- * oneDNN's convolutions of images [i0, i0 + n), from the gathered copies if the
- * input is not as it needs it.
- */
+/* oneDNN's convolutions of [i0, i0 + n), from gathered copies if need be. */
 static void
 run_units(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n)
 {
@@ -165,7 +162,7 @@ outputs_of(const CpuCall *call, const NnNode *node, size_t image, CpuOut out[2])
 	return n;
 }
 
-/* Finishes n images, whose jobs differ from `first` by the steps given. */
+/* Finishes n images, which differ from `first` by the steps given. */
 static void
 finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, int n,
 			  size_t src_bytes, size_t latent_step)
@@ -176,10 +173,7 @@ finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0,
 
 	if (channels)
 	{
-		/*
-		 * units within a part, and enough of them for the team; how channels
-		 * are cut changes no bit
-		 */
+		/* units within a part, enough for the team; no bit depends on that */
 		for (unit = CPU_BLOCK; first->part % unit != 0;)
 			unit--;
 		while (unit > 16 && unit % 32 == 0 && n * (first->c / unit) < 4 * omp_get_num_threads())
@@ -208,10 +202,7 @@ finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0,
 		}
 }
 
-/*
- * The job of finishing this step's first result of a chunk; outputs are filled
- * in for each image.
- */
+/* How a step's first result of a chunk is finished; without outputs. */
 static CpuFinish
 finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 {
@@ -313,10 +304,7 @@ run_operator(CpuCall *call, const CpuStep *step)
 	operators[op](call, step);
 }
 
-/*
- * Every value's place in the arena, or in the caller's memory where it is bound
- * and direct.
- */
+/* Every value's place: in the arena, or the caller's if bound and direct. */
 static void
 place_values(const NnPlan *plan, CpuPlan *p, const NnBinding *bindings, int nbindings)
 {
@@ -353,10 +341,7 @@ is_input(const NnGraph *g, int value)
 	return false;
 }
 
-/*
- * Copies the bound inputs into the arena, or the bound outputs out of it, where
- * they are not direct.
- */
+/* Copies bound inputs in, or bound outputs out, that are not direct. */
 static void
 copy_bound(const CpuCall *call, const NnBinding *bindings, int nbindings, bool inputs)
 {
@@ -402,10 +387,7 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 	copy_bound(&call, bindings, nbindings, true);
 #pragma omp parallel num_threads(base->threads)
 	{
-		/*
-		 * oneDNN must not start a team of its own inside ours, not even where
-		 * ours is one thread
-		 */
+		/* oneDNN must not start a team inside ours, even of one thread */
 		omp_set_num_threads(1);
 		for (int i = 0; i < call.p->nsteps; i++)
 		{

@@ -23,18 +23,12 @@ typedef struct CpuValue
 typedef struct CpuStep
 {
 	int node;
-	/*
-	 * its last node: a NORM_ACT or AVGPOOL that is part of a convolution's
-	 * step, or the node itself
-	 */
+	/* its last node: a NORM_ACT or AVGPOOL after a convolution, or itself */
 	int end;
 	int chunk; /* images convolved before they are finished */
 } CpuStep;
 
-/*
- * What a primitive reads and writes, for one thread: handles are set before
- * each execution.
- */
+/* What a primitive of one thread works on; handles are set each time. */
 typedef struct CpuMemories
 {
 	dnnl_memory_t src, dst, scratch;
@@ -44,11 +38,10 @@ typedef struct CpuPlan
 {
 	CpuStep *steps;
 	int nsteps;
-	CpuValue *values; /* one a value of the graph */
-	bool *direct;     /* a binding of this value is used in place */
-	float *results;   /* convolutions' results of a chunk */
-	char
-		*gathered; /* their inputs, where they are not dense and of the precision's type in place */
+	CpuValue *values;      /* one a value of the graph */
+	bool *direct;          /* a binding of this value is used in place */
+	float *results;        /* convolutions' results of a chunk */
+	char *gathered;        /* their inputs, where they are not dense or of another type in place */
 	float *latents;        /* and what the latent adds, (chunk, row class, column class, c) */
 	float *tiles;          /* transformed tiles that the team shares */
 	size_t scratch_bytes;  /* of each thread */
@@ -103,10 +96,7 @@ extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacke
 								   NnError *error);
 extern void cpu_free_memories(CpuPlan *p);
 
-/*
- * The operators: cpu_run.c, cpu_ops.c; called by all threads of the team, as
- * cpu_run_tiles is
- */
+/* Operators (cpu_run.c, cpu_ops.c) and tiles: all threads call them. */
 #define CPU_RUN_DECLARE(OP, name) extern void cpu_run_##name(CpuCall *call, const CpuStep *step);
 #define CPU_RUN_NONE(OP, name)
 NN_OPERATORS(CPU_RUN_DECLARE, CPU_RUN_NONE)

@@ -36,10 +36,7 @@ panels(const CpuKernels *kernels, const CpuTiling *t)
 	return (t->channels + kernels->panel - 1) / kernels->panel;
 }
 
-/*
- * Columns that are multiplied and written together: they never cross a part of
- * the result.
- */
+/* Columns written together: they never cross a part of the result. */
 static int
 group_panels(const CpuKernels *kernels, const CpuTiling *t)
 {
@@ -67,10 +64,7 @@ deepest(const CpuKernels *kernels, const CpuTiling *t, int c)
 	return max;
 }
 
-/*
- * Distance of two positions of V with `rows` rows: not a multiple of 4096
- * bytes, where they would share cache sets.
- */
+/* Distance of positions of V: not 4096 bytes, which share cache sets. */
 static size_t
 v_position(int rows, int k)
 {
@@ -96,10 +90,7 @@ sums_floats(const CpuKernels *kernels, const CpuTiling *t, int rows)
 	return positions(t) * sums_position(rows, group_panels(kernels, t) * kernels->panel);
 }
 
-/*
- * Tiles that a thread takes at once: as many as half a second-level cache holds
- * V of.
- */
+/* Tiles a thread takes at once: half a second-level cache holds their V. */
 int
 cpu_tile_block(const CpuKernels *kernels, const CpuTiling *t, int c)
 {
@@ -120,10 +111,7 @@ static const double g22[3][3] = { { 1, 0 }, { 1, 1 }, { 0, 1 } };
 static const double g32[4][3] = { { 1, 0 }, { .5, .5 }, { .5, -.5 }, { 0, 1 } };
 static const double g23[4][3] = { { 1, 0, 0 }, { .5, .5, .5 }, { .5, -.5, .5 }, { 0, 0, 1 } };
 
-/*
- * The checkpoint's tap along one axis: tap `a` of a source that starts at `at`.
- * odd: of a phase or a corner.
- */
+/* The checkpoint's tap: `a` of a source at `at`; odd: phase or corner. */
 static int
 checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
 {
@@ -188,10 +176,7 @@ transform_taps(const double (*g)[3], int size, int r, const float *w, const int 
 		}
 }
 
-/*
- * A row of a panel of U for each position: input i of a source to the outputs
- * [n0, n0 + n).
- */
+/* A row of a panel of U a position: input i of a source to [n0, n0 + n). */
 static void
 transform_row(const CpuTiling *t, const TileTaps *taps, const float *w, int phase, int i, int n0,
 			  int n, float *out, size_t step)
@@ -214,10 +199,7 @@ transform_row(const CpuTiling *t, const TileTaps *taps, const float *w, int phas
 	}
 }
 
-/*
- * U: [phase][panel][position][k][column of the panel]; columns and channels
- * beyond the layer's are zero.
- */
+/* U: [phase][panel][position][k][column of the panel], zero-filled. */
 size_t
 cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer)
 {
@@ -304,10 +286,7 @@ choose_phase(Work *work, int phase)
 				   depth(work->kernels, t, i, work->layer->in.c) * work->kernels->panel;
 }
 
-/*
- * Transforms the pixels of row i, one of the n rows from `row0` on that gemm
- * takes together.
- */
+/* Transforms the pixels of row i, of n from `row0` on that gemm takes. */
 static void
 transform_tile(const Work *work, const float *zeros, int row0, int n, int i)
 {
@@ -417,10 +396,7 @@ groups(const CpuKernels *kernels, const CpuTiling *t)
 	return (panels(kernels, t) + group_panels(kernels, t) - 1) / group_panels(kernels, t);
 }
 
-/*
- * Each thread takes blocks of tiles through all of their columns; V stays in
- * its cache.
- */
+/* Each thread takes tiles through all columns; V stays in its cache. */
 static void
 run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
 {
@@ -446,10 +422,7 @@ run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 			}
 }
 
-/*
- * All tiles of n images are transformed first; then threads share the columns,
- * so that each weight is read once.
- */
+/* First all tiles are transformed; columns are shared: weights read once. */
 static void
 run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
 {
@@ -495,10 +468,7 @@ together(const CpuKernels *kernels, const CpuLayer *layer, int n)
 	return images < 1 ? 1 : images < (size_t) n ? (int) images : n;
 }
 
-/*
- * Floats of V that n images need in the plan, and bytes of scratch memory that
- * each thread needs.
- */
+/* Floats of V for n images, and bytes of scratch memory for each thread. */
 void
 cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v, size_t *scratch)
 {

@@ -41,12 +41,8 @@ typedef struct CpuTiling
 	int h, w; /* positions of a phase */
 	int tiles_y, tiles_x;
 	int channels; /* columns of a phase's matrices: the layer's channels, on a grid four times */
-	bool
-		/*
-		 * all tiles are transformed first, then threads share the columns; else
-		 * each takes some tiles and all columns
-		 */
-		shared;
+	/* tiles are transformed first, columns shared; else a thread takes tiles */
+	bool shared;
 	int block; /* tiles that a thread takes */
 } CpuTiling;
 

@@ -90,10 +90,7 @@ cpu_train_adam(NnDevice *device, NnTraining *training, size_t first, size_t end,
 
 /* ---- Memory -------------------------------------------------------------- */
 
-/*
- * Work space for each of the device's threads; there may be more of them than
- * at the last run.
- */
+/* Work space for each thread of the device, if there are more than before. */
 static bool
 ready_work(const NnDevice *device, CpuTraining *state)
 {
@@ -154,10 +151,7 @@ make_latents(const NnGraph *g, CpuTraining *state)
 	return state->latents != NULL;
 }
 
-/*
- * By all threads, because the system clears the pages as well when they are
- * first written.
- */
+/* By all threads: the system clears pages when they are first written. */
 static void
 clear_floats(float *to, size_t count, int threads)
 {
@@ -269,10 +263,7 @@ turn(const NnParam *p, float *plain, float *turned, bool forth, int threads)
 			}
 }
 
-/*
- * Numbers [offset, offset + count) of an array, whole parameters, between the
- * checkpoint's layout in `data` and ours.
- */
+/* Whole parameters, between the checkpoint's layout in `data` and ours. */
 static NnStatus
 transfer(const NnDevice *device, NnTraining *training, NnArray array, size_t offset, size_t count,
 		 float *data, bool put)

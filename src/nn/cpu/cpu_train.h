@@ -46,10 +46,7 @@ cpu_pixels(NnShape s)
 /* Pieces of channels that are worked on by one thread. */
 #define CPU_TRAIN_BLOCK 16
 
-/*
- * Threads for work of so many simple operations: waking others for little costs
- * more than it saves.
- */
+/* Threads for so many simple operations: waking others costs, too. */
 static inline int
 cpu_team(const NnOperands *op, size_t operations)
 {

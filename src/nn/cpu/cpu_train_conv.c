@@ -329,10 +329,7 @@ product_x(const NnOperands *op, const Window *w, const float *bias, bool add)
 
 /* ---- weights' gradient = columns^T * y ----------------------------------- */
 
-/*
- * The gradient's side of a convolution; A's rows count [tap][C], B's the pixels
- * of y.
- */
+/* The gradient's side; A's rows count [tap][C], B's the pixels of y. */
 typedef struct Correlation
 {
 	Gather gather;
@@ -468,10 +465,7 @@ bias_gradient(const NnOperands *op)
 
 /* ---- Latents ------------------------------------------------------------- */
 
-/*
- * Floats for all images: the activated latent, and a number a tap and output
- * channel.
- */
+/* Floats of all images: activated latent, a number a tap and output. */
 size_t
 cpu_train_latents(const NnGraph *g, const NnNode *node)
 {
@@ -600,10 +594,7 @@ begin_outputs(const NnOperands *op, const Window *w)
 		}
 }
 
-/*
- * The sums of dy over the pixels that each tap adds to, for channels [c0, c0 +
- * c) of image n: [tap][O].
- */
+/* The sums of dy that each tap adds, channels [c0, c0 + c): [tap][O]. */
 static void
 sum_taps(const NnOperands *op, const Window *w, int n, int c0, int c, float *taps)
 {

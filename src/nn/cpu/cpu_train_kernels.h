@@ -26,10 +26,7 @@ typedef struct CpuTarget
 	bool add;          /* and the bias does not count */
 } CpuTarget;
 
-/*
- * Channels of a piece of a norm, at most, and pixels whose sums are kept in
- * single precision.
- */
+/* Most channels of a norm's piece; pixels summed in single precision. */
 #define CPU_NORM_CHANNELS 64
 #define CPU_NORM_PIXELS 64
 
@@ -84,16 +81,10 @@ typedef struct CpuTrainKernels
 	void (*narrow)(const float *from, size_t n, uint16_t *to);
 	void (*narrow_pairs)(const float *from, int k, int width, uint16_t *to);
 
-	/*
-	 * Channels [0, c) of some pixels (NULL: zeros) as rows of A, [c /
-	 * lanes][row][lane], zero-filled to lanes.
-	 */
+	/* Channels [0, c) of pixels as rows of A, [c / lanes][row][lane]. */
 	void (*pack_pixels)(const float *const *pixels, int rows, int c, float *a);
 
-	/*
-	 * Channels of some pixels (NULL: zeros), as many as a block has rows, as
-	 * [pixel][row] of a turned A.
-	 */
+	/* A block's rows of channels of pixels, [pixel][row] of a turned A. */
 	void (*pack_turned)(const float *const *pixels, int npixels, int channel, float *a);
 
 	/*
@@ -103,10 +94,7 @@ typedef struct CpuTrainKernels
 	void (*pack_panel)(const float *from, size_t step, int k, int n, float *b);
 	void (*pack_panel_across)(const float *from, size_t step, int k, int n, float *b);
 
-	/*
-	 * The mean and the sum of squared deviations of n pixels, a number a
-	 * channel each; both begin as 0.
-	 */
+	/* Mean and sum of squared deviations of n pixels; both begin as 0. */
 	void (*norm_moments)(CpuPixels x, int n, int c, double *mean, double *m2);
 
 	/* n pixels of c channels forward */
@@ -118,10 +106,7 @@ typedef struct CpuTrainKernels
 	 */
 	void (*norm_sums)(const CpuNorm *norm, int n, int c, double *sum, double *product);
 
-	/*
-	 * dx = (g - mean_g - xhat mean_product) * scale, added to what is there if
-	 * `add`
-	 */
+	/* dx = (g - mean_g - xhat mean_product) * scale, or `add`ed to dx */
 	void (*norm_gradient)(const CpuNorm *norm, int n, int c, const float *mean_g,
 						  const float *mean_product, CpuPixels dx, bool add);
 } CpuTrainKernels;

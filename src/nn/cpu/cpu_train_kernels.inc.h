@@ -29,10 +29,7 @@ finish_half(const CpuTarget *t, int i, int half, vf sum)
 	store_f32(to, sum, n);
 }
 
-/*
- * n is the number of rows that A holds; fewer may be wanted. narrow: no more
- * than VL columns are.
- */
+/* n rows are in A, fewer may be wanted. narrow: at most VL columns are. */
 INLINE void
 multiply_body(int n, bool turned, bool narrow, int k, const float *a, const float *b,
 			  const CpuTarget *t)
@@ -82,10 +79,7 @@ multiply_turned(int k, const float *a, const float *b, const CpuTarget *t)
 		multiply_body(ROWS, true, false, k, a, b, t);
 }
 
-/*
- * One function for each number of rows: with the number fixed the sums stay in
- * registers.
- */
+/* One function for each number of rows, so that sums stay in registers. */
 #define MULTIPLY(n)                                                                           \
 	static __attribute__((noinline)) void multiply_##n(int k, const float *a, const float *b, \
 													   const CpuTarget *t)                    \
@@ -294,10 +288,7 @@ pack_panel(const float *from, size_t step, int k, int n, float *b)
 	}
 }
 
-/*
- * By way of a small square, because rows that are a power of two apart would
- * drive each other out of the cache.
- */
+/* By a small square: rows a power of two apart share cache sets. */
 static void
 pack_panel_across(const float *from, size_t step, int k, int n, float *b)
 {
@@ -422,10 +413,7 @@ norm_forward(const CpuNorm *norm, int n, int c)
 	}
 }
 
-/*
- * A stretch that the cache holds is taken in single precision, stretches are
- * joined in double (Chan et al. 1979).
- */
+/* Stretches in single precision, joined in double (Chan et al. 1979). */
 static void
 norm_moments(CpuPixels x, int n, int c, double *mean, double *m2)
 {

@@ -55,10 +55,7 @@ compute_statistics(const Piece *piece, float *mean, float *var)
 	}
 }
 
-/*
- * The norm of a piece, from statistics that are kept, or that this computes and
- * keeps.
- */
+/* The norm of a piece, from statistics kept, or computed here and kept. */
 static void
 prepare_piece(Piece *piece, bool compute)
 {

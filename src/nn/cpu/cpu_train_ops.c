@@ -46,10 +46,7 @@ clear_plane(const Plane *p)
 
 typedef void (*PlaneOp)(const NnOperands *op, Plane from, Plane to);
 
-/*
- * Runs a function on all planes of two maps of the same images and channels;
- * `to` is cleared before unless it accumulates.
- */
+/* Runs all planes of two maps; `to` is cleared unless it accumulates. */
 static void
 for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumulate, PlaneOp run)
 {

@@ -29,10 +29,7 @@
  */
 #define SMALL 200000
 
-/*
- * A thread's own memory: blocks as they are gathered, and as they are
- * multiplied in bfloat16.
- */
+/* A thread's memory: blocks as gathered, and as multiplied in bfloat16. */
 typedef struct Blocks
 {
 	float *a, *b;

@@ -35,10 +35,7 @@ extern NnStatus cuda_convs_open(void *stream, CudaConvs **convs, NnError *error)
 extern void cuda_convs_close(CudaConvs *convs);
 extern const char *cuda_convs_name(const CudaConvs *convs); /* "cuDNN 9.19.0" */
 
-/*
- * What the library says of the GPU, by which it can plan without it; malloc'ed,
- * or NULL.
- */
+/* The GPU as the library plans for it without it; malloc'ed, or NULL. */
 extern char *cuda_convs_description(CudaConvs *convs);
 
 extern NnStatus cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **conv,

@@ -57,10 +57,7 @@ cuda_close(NnDevice *base)
 	cudaStream_t streams[] = { device->in, device->compute, device->out, device->upload };
 	NnError error;
 
-	/*
-	 * a GPU that was not used needs no context for that; and after an error
-	 * there is what lies on the host
-	 */
+	/* an unused GPU needs no context, and after an error there may be none */
 	if (device->in)
 		(void) cuda_use(device, &error);
 	cuda_convs_close(device->convs);
@@ -82,10 +79,7 @@ missing(NnError *error, const char *what, const char *detail, const char *hint)
 	return NN_EUNSUPPORTED;
 }
 
-/*
- * That there is a driver that this build can use, and a GPU of that index which
- * is new enough.
- */
+/* Whether there is a driver for this build, and a GPU new enough. */
 static NnStatus
 probe(CudaDevice *device, NnError *error)
 {

@@ -7,8 +7,8 @@
  * "auto" is asked for (nn/device.c), so the engine itself needs nothing of
  * CUDA, and no PostgreSQL process ever loads any of it. It exports one symbol
  * (module.h) and is never closed. cuDNN is opened with dlopen in turn
- * (cudnn.c). Whatever is missing, driver, GPU, code of our kernels that they
- * take, or cuDNN, is said by an error of open.
+ * (cudnn_library.c). Whatever is missing, driver, GPU, code of our kernels that
+ * they take, or cuDNN, is said by an error of open.
  *
  * What runs where. Convolutions are cuDNN's, three plain operations of its
  * graph interface and nothing fused: before an instance norm a bias is dead, so
@@ -94,10 +94,10 @@ typedef struct CudaDevice
 	char card[160];            /* all of the description but threads */
 } CudaDevice;
 
-extern NnStatus cuda_check(NnError *error, cudaError_t result,
-						   const char *what); /* "run a kernel" */
-extern NnStatus cuda_use(const CudaDevice *device,
-						 NnError *error); /* makes it the calling thread's */
+/* what: "run a kernel", for the message. */
+extern NnStatus cuda_check(NnError *error, cudaError_t result, const char *what);
+/* Makes it the calling thread's. */
+extern NnStatus cuda_use(const CudaDevice *device, NnError *error);
 extern NnStatus cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error);
 /* Nothing that runs may use it; an empty block is left alone. */
 extern void cuda_give(CudaDevice *device, CudaBlock *block);

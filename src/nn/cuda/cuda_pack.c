@@ -115,10 +115,7 @@ pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 													 count / KERNEL_VECTOR, KERNEL_VECTOR,
 													 KERNEL_VECTOR),
 						"convert weights");
-	/*
-	 * the buffer of floats is used again by the next filter, in the same
-	 * stream's order
-	 */
+	/* the next filter's use of the buffer follows on the same stream */
 	return status == NN_OK
 			   ? cuda_check(p->error, cudaStreamSynchronize(p->device->upload), "convert weights")
 			   : status;
@@ -256,10 +253,7 @@ cuda_pack_layers(CudaPacker *p, bool filling)
 	return status;
 }
 
-/*
- * A packer that has laid its parts out; its layers are the caller's to free
- * with `made`.
- */
+/* A packer laid out; the caller frees its layers with `made`. */
 static NnStatus
 lay_out_parts(CudaPacker *p, CudaPacked *made)
 {
@@ -345,10 +339,7 @@ cuda_pack_free(NnDevice *base, void *packed_)
 
 	if (!packed)
 		return;
-	/*
-	 * perhaps the first that this thread does on a GPU, and not to be on
-	 * another one
-	 */
+	/* perhaps this thread's first on a GPU, which is to be this one */
 	(void) cuda_use(base->state, &ignored);
 	cuda_give(base->state, &packed->block);
 	free(packed->layers);

@@ -21,10 +21,7 @@ cuda_check(NnError *error, cudaError_t result, const char *what)
 {
 	if (result == cudaSuccess)
 		return NN_OK;
-	/*
-	 * CUDA keeps it for whoever asks next, and it must not be taken for a
-	 * kernel's
-	 */
+	/* CUDA keeps it for whoever asks next: not to be taken for a kernel's */
 	(void) cudaGetLastError();
 	if (result == cudaErrorMemoryAllocation)
 	{

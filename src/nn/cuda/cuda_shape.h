@@ -8,12 +8,12 @@
 #include "nn/cuda/conv.h"
 #include "nn/device.h"
 
-extern KernelType
-cuda_type(NnPrecision precision); /* of activations and of convolutions' weights */
+/* Of activations and of convolutions' weights. */
+extern KernelType cuda_type(NnPrecision precision);
 extern NnShape cuda_shape(const NnPlan *plan, int value);
 extern bool cuda_is_conv(NnOp op);
-extern int cuda_step_end(const NnGraph *graph,
-						 int node); /* the node that a step begun at `node` ends with */
+/* The node that a step begun at `node` ends with. */
+extern int cuda_step_end(const NnGraph *graph, int node);
 
 /*
  * What the step begun at a node must do at least in its precision: arithmetic

@@ -215,10 +215,7 @@ add_step(const Launch *l, const CudaStep *step)
 								  &values[node->out[0]], pixels_of(s), s.c));
 }
 
-/*
- * Operators of inference: NAME_step of each, by the list of ops.h; in training
- * there are none yet.
- */
+/* Operators of inference, NAME_step each (ops.h); of training, none. */
 #define STEP_ROW(OP, name) [NN_OP_##OP] = name##_step,
 #define NO_STEP(OP, name)
 

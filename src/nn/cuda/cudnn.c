@@ -143,10 +143,7 @@ cuda_convs_open(void *stream, CudaConvs **out, NnError *error)
 	{
 		code = cudnn_fail(convs, error, status, "be started");
 		cuda_convs_close(convs);
-		/*
-		 * the library is there, and a GPU that ran a kernel: others may fill or
-		 * hold it now
-		 */
+		/* there are library and GPU: others may fill or hold it now */
 		return code;
 	}
 	*out = convs;
@@ -362,10 +359,7 @@ operation_graph(Descs *d, const CudaConvShape *s)
 
 /* ---- Engines ------------------------------------------------------------- */
 
-/*
- * Whether an engine's notes allow it: see the head of this file. Says whether
- * it uses tensor cores.
- */
+/* Whether its notes allow an engine (see the head), and tensor cores. */
 static bool
 is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s,
 		   CudaConvChoice *choice)
@@ -449,10 +443,7 @@ make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 	return true;
 }
 
-/*
- * The configurations that a heuristic offers, best first; an error is an empty
- * list.
- */
+/* The configurations of a heuristic, best first; an error: an empty list. */
 static int
 list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mode,
 			 cudnnBackendDescriptor_t configs[MAX_CONFIGS])
@@ -477,10 +468,7 @@ list_configs(Descs *d, cudnnBackendDescriptor_t graph, cudnnBackendHeurMode_t mo
 
 /* ---- Recipes ------------------------------------------------------------- */
 
-/*
- * Fills conv->recipe with what a configuration is; one without an engine if
- * cuDNN does not say.
- */
+/* Fills conv->recipe; one without an engine if cuDNN does not say. */
 static void
 read_recipe(const CudaConvs *convs, cudnnBackendDescriptor_t config, CudaConv *conv)
 {
@@ -592,10 +580,7 @@ choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 	return status;
 }
 
-/*
- * Fills conv->plan by the engine of convs->pin images; nothing if cuDNN does
- * not take that here.
- */
+/* Fills conv->plan by the engine of convs->pin images, if it may be. */
 static void
 follow_pin(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {
@@ -653,10 +638,7 @@ plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t pat
 					(unsigned long long) hash_text(key)) < (int) path_size;
 }
 
-/*
- * A plan that was kept for this problem; false if there is none that cuDNN
- * takes.
- */
+/* A kept plan for this problem; false if cuDNN takes none. */
 static bool
 read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {

@@ -26,10 +26,7 @@ typedef struct CudnnLibrary
 	cudnnStatus_t (*execute)(cudnnHandle_t, cudnnBackendDescriptor_t, cudnnBackendDescriptor_t);
 } CudnnLibrary;
 
-/*
- * Opens cuDNN, which stays open. NN_EUNSUPPORTED, with what is missing, if
- * there is none that will do. Any thread.
- */
+/* Opens cuDNN for good. NN_EUNSUPPORTED says what is missing. Any thread. */
 extern NnStatus cudnn_load(CudnnLibrary *lib, NnError *error);
 
 #endif /* BICYCLE_NN_CUDNN_LIBRARY_H */

@@ -11,15 +11,12 @@
 #define NN_CUDA_MODULE "bicycle_cuda.so"
 #define NN_CUDA_SYMBOL "bicycle_cuda_module"
 
-/*
- * Engine and module are built together; sizes of what they exchange tell one of
- * another build.
- */
+/* Engine and module are built together: sizes tell one of another build. */
 typedef struct NnCudaModule
 {
 	size_t sizes[4]; /* NnDevice, NnPlan, NnNode, NnValue */
-	NnStatus (*open)(int index, int threads, NnDevice **device,
-					 NnError *error); /* index: of the GPU */
+	/* index: of the GPU */
+	NnStatus (*open)(int index, int threads, NnDevice **device, NnError *error);
 } NnCudaModule;
 
 #define NN_CUDA_SIZES                                                     \

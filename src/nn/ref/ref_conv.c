@@ -50,10 +50,7 @@ taps_first(const double *w, int o, int c, RefWindow win, bool by_input, NnError 
 	return out;
 }
 
-/*
- * The input pixel under tap (ky, kx) of output pixel (oy, ox), or NULL if it is
- * outside.
- */
+/* The input pixel under tap (ky, kx) of output (oy, ox); NULL: outside. */
 static inline double *
 ref_under(const NnMap *x, RefWindow win, int n, int oy, int ox, int ky, int kx)
 {
@@ -100,10 +97,7 @@ add_output(const NnMap *x, const double *w, RefWindow win, const NnMap *y, NnErr
 	return NN_OK;
 }
 
-/*
- * The adjoint in x: each y adds w[o, c, ky, kx] y[n, oy, ox, o] to the pixels
- * it is made of.
- */
+/* The adjoint in x: y adds w[o, c, ky, kx] y[n, oy, ox, o] to its pixels. */
 static NnStatus
 add_input(const NnMap *x, const double *w, RefWindow win, const NnMap *y, NnError *error)
 {
@@ -130,10 +124,7 @@ add_input(const NnMap *x, const double *w, RefWindow win, const NnMap *y, NnErro
 	return NN_OK;
 }
 
-/*
- * The adjoint in w: w[o, c, ky, kx] += sum over pixels of x under the tap times
- * y.
- */
+/* The adjoint in w: w[o, c, ky, kx] += sum of x under the tap times y. */
 static NnStatus
 add_weights(const NnMap *x, double *w, RefWindow win, const NnMap *y, NnError *error)
 {
@@ -242,10 +233,7 @@ ref_window(const NnOperands *op)
 												   node->conv.pad, bf16 };
 }
 
-/*
- * x (N, H, W, C), z (N, 1, 1, nz) or none, w (O, C + nz, K, K), b (O) -> y (N,
- * H', W', O)
- */
+/* x (N,H,W,C), z (N,1,1,nz) or none, w (O,C+nz,K,K), b -> y (N,H',W',O) */
 NnStatus
 ref_conv(const NnOperands *op, NnError *error)
 {

@@ -49,10 +49,7 @@ ref_reparam_backward(const NnOperands *op, NnError *error)
 	return NN_OK;
 }
 
-/*
- * lsgan: (p - t)^2. vanilla: cross entropy of sigmoid(p), max(p, 0) - p t +
- * log(1 + exp(-|p|)).
- */
+/* lsgan: (p - t)^2; vanilla: cross entropy of sigmoid(p) */
 NnStatus
 ref_gan_loss(const NnOperands *op, NnError *error)
 {

@@ -47,10 +47,7 @@ ref_act_slope(NnActKind kind, double x)
 	return 1;
 }
 
-/*
- * What an element of the normalised map is multiplied by in training: 0, or 1 /
- * (1 - p), so that its mean stays.
- */
+/* The factor of an element in training: 0, or 1 / (1 - p). */
 static double
 dropout_factor(const NnOperands *op, int n, int y, int x, int c)
 {
@@ -84,10 +81,7 @@ write_outputs(const NnOperands *op, int n, int c, double mean, double scale, dou
 		}
 }
 
-/*
- * Mean and biased variance of channel c over the maps of images [n0, n1), in
- * two passes.
- */
+/* Mean and biased variance of channel c of images [n0, n1); two passes. */
 static void
 map_statistics(const NnMap *x, int n0, int n1, int c, double *mean, double *var)
 {
@@ -169,10 +163,7 @@ ref_norm_act(const NnOperands *op, NnError *error)
 	return NN_OK;
 }
 
-/*
- * The gradient of scale xhat + shift at one element: through the activations of
- * both readers, and dropout.
- */
+/* The gradient of scale xhat + shift: through activations and dropout. */
 static double
 normed_gradient(const NnOperands *op, int n, int y, int x, int c, double normed)
 {

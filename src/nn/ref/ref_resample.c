@@ -29,10 +29,7 @@ reflected(int i, int n)
 	return i < n ? i : 2 * (n - 1) - i;
 }
 
-/*
- * The four pixels that the upsampled map blends at (y, x), 0 <= y < 2H, 0 <= x
- * < 2W, and their weights.
- */
+/* The four pixels that (y, x) of the upsampled map blends, and weights. */
 static void
 bilinear_taps(const NnMap *t, int n, int y, int x, double *at[4], double weight[4])
 {
@@ -47,10 +44,7 @@ bilinear_taps(const NnMap *t, int n, int y, int x, double *at[4], double weight[
 	at[3] = ref_at(t, n, y1, x1), weight[3] = fy * fx;
 }
 
-/*
- * x (N, H, W, C) -> y (N, 2H + 2p, 2W + 2p, C): bilinear, then a reflected
- * border of p pixels.
- */
+/* x (N, H, W, C) -> y (N, 2H + 2p, 2W + 2p, C), its border reflected */
 NnStatus
 ref_upsample(const NnOperands *op, NnError *error)
 {
@@ -95,10 +89,7 @@ ref_upsample_backward(const NnOperands *op, NnError *error)
 	return NN_OK;
 }
 
-/*
- * x (N, H, W, C) -> y (N, H', W', C): the mean of the pixels of each window
- * that lie inside the image.
- */
+/* x (N, H, W, C) -> y (N, H', W', C): the mean of pixels inside the image */
 NnStatus
 ref_avgpool(const NnOperands *op, NnError *error)
 {

@@ -50,10 +50,7 @@ median(float times[RUNS])
 	return times[RUNS / 2];
 }
 
-/*
- * The median time of a step by itself, or with step < 0 of the captured plan,
- * in ms; below 0 if CUDA would not say.
- */
+/* The median ms of a step, or (step < 0) of the plan; below 0: unknown. */
 static float
 median_time(CudaDevice *device, const CudaSlot *slot, int step, cudaEvent_t events[2])
 {
@@ -79,10 +76,7 @@ median_time(CudaDevice *device, const CudaSlot *slot, int step, cudaEvent_t even
 
 /* ---- Steps in place ------------------------------------------------------ */
 
-/*
- * The plan with events[i] before step i and one after the last; NULL if it
- * cannot be captured.
- */
+/* The plan with an event around each step; NULL: it cannot be captured. */
 static cudaGraphExec_t
 capture_with_events(CudaDevice *device, const CudaSlot *slot, cudaEvent_t *events)
 {
@@ -145,10 +139,7 @@ time_in_place(CudaDevice *device, const CudaSlot *slot, StepTime *times)
 
 /* ---- Printing ------------------------------------------------------------ */
 
-/*
- * Milliseconds that a step takes at least, and what takes them; 0 if the card's
- * rates are not known.
- */
+/* Least milliseconds of a step, and what takes them; 0: rates not known. */
 static double
 limit_of(const CudaCost *cost, const CudaPeak *peak, const char **by)
 {
