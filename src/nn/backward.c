@@ -5,15 +5,14 @@
  *
  * A pass walks the graph twice. Forwards, to learn which values a trained
  * parameter stands behind: only their gradients are wanted. Backwards, to
- * append a step for each node that such a gradient reaches. Gradients are
- * values like any other, with the same views as the values they belong to, so
- * that the planner gives them memory for as long as they live; each pass has
- * its own. The first step that reaches a gradient overwrites it and later ones
- * accumulate; where the first would write a part only (a view), the whole is
- * zeroed before.
+ * append a step for each node that such a gradient reaches.
  *
- * The schedule owns its steps; values belong to the graph. No locks: both
- * belong to the thread that builds them.
+ * R1 Gradients are values, with the same views as the values they belong to, so
+ *    the planner gives them memory while they live; each pass has its own.
+ * R2 The first step that reaches a gradient overwrites it, later ones add;
+ *    where the first would write a part only (a view), the whole is zeroed
+ *    before.
+ * R3 The schedule owns its steps, the graph the values; one thread builds both.
  */
 #include "nn/schedule.h"
 

@@ -3,10 +3,10 @@
  *	  Opening a device by its name, and the thin calls that engine and tests
  *	  make on one.
  *
- * The CUDA device is in a shared library of its own, which is opened when it is
- * first asked for: a program that never asks needs no CUDA, and one that asks
- * without having it gets an error that says what is missing. Devices are opened
- * by one thread of a program.
+ * R1 The CUDA device is a shared library, opened when first asked for: a
+ *    program that never asks needs no CUDA, and who asks without having it gets
+ *    an error that says what is missing.
+ * R2 Devices are opened by one thread of a program.
  */
 #include "nn/cuda/module.h"
 

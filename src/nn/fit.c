@@ -3,10 +3,9 @@
  *	  A fit: arrays of a method's networks on a device, one planned
  *	  iteration, and the number of those done.
  *
- * A fit owns its tables, its plan and what the device keeps for it, names
- * of the state's tensors, and a model for previews that is loaded from the
- * current weights when first asked for after a step. Single-caller, as the
- * device.
+ * A fit owns its tables, its plan and what the device keeps for it, names of
+ * the state's tensors, and a model for previews that is loaded from the current
+ * weights when first asked for after a step.
  */
 #include "nn/fit_private.h"
 #include "nn/params.h"

@@ -4,17 +4,16 @@
  *	  steps.
  *
  * The official step is: forward; G and E learn from the frozen discriminators;
- * then D and D2 learn from the same fakes and from real images. Networks are
- * updated after their own gradients are complete, and nothing later in the step
- * reads an updated weight. So all gradients can be computed first and all
- * updates made at the end, without changing a number; and a discriminator's
- * forward pass over the fakes serves both sides. Two more merges change the
- * order of sums only: G translates both branches in one batch unless a batch
- * norm must see them apart, and the gradients that D2 and the latent loss send
- * into the random fakes are added before they go through G.
+ * then D and D2 learn from the same fakes and from real images. Nothing later
+ * in the step reads an updated weight.
  *
- * An iteration owns its graph and schedule. No locks: it belongs to the thread
- * that builds it.
+ * R1 So all gradients are computed first and all updates made at the end,
+ *    without changing a number; and a discriminator's forward pass over the
+ *    fakes serves both sides.
+ * R2 Two merges change the order of sums only: G translates both branches in
+ *    one batch unless a batch norm must see them apart; and the gradients that
+ *    D2 and the latent loss send into the random fakes are added before G.
+ * R3 An iteration owns its graph and schedule; one thread builds it.
  */
 #include "nn/fit_private.h"
 #include "nn/nets.h"

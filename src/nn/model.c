@@ -3,22 +3,18 @@
  *	  A model on a device: G and E with packed weights, and a plan for each
  *	  batch size in use.
  *
- * A batch of any size is run as a sequence of power-of-two batches, each with a
- * plan of its own that is made when first needed and kept. On the CPU without
- * padding: an image costs the same in each of them, and its bits are the same
- * too (design rule 3), so the split cannot be seen in the result. A device that
- * takes fewer images than a plan has, a GPU, where a few more cost little, is
- * given the next larger plan instead of several small ones. What plans may hold
- * is bounded: a power of two whose arena would pass max_arena_bytes is never
- * used, nor are those above it. Where there is no room for a plan, the call
- * fails with NN_ENOMEM, and it is for the caller to make room or to ask for
- * fewer images: it knows what else is in memory.
- *
- * A model owns its packed weights, plans and staging arrays and frees them in
- * nn_model_free. nn_model_load and nn_model_least_bytes touch only the new
- * model and the device's pack and pack_bytes, so a loader thread may call them
- * while the device's owner runs other models; running and planning are the
- * owner's.
+ * R1 A batch is run as a sequence of power-of-two batches, each with a plan
+ *    that is made when first needed and kept. On the CPU without padding: an
+ *    image's cost and bits are the same in each (R3 of nn.h): nobody sees the
+ *    split.
+ * R2 A device that takes fewer images than a plan has, a GPU, where a few more
+ *    cost little, is given the next larger plan instead of several small ones.
+ * R3 A power of two whose arena would pass max_arena_bytes is never used.
+ * R4 Where there is no room for a plan, the call fails with NN_ENOMEM: the
+ *    caller, who knows what else is in memory, makes room or asks for fewer.
+ * R5 A model owns its packed weights, plans and staging arrays.
+ * R6 nn_model_load and nn_model_least_bytes touch only the new model and the
+ *    device's pack and pack_bytes, so a loader thread may call them.
  */
 #include "nn/device.h"
 #include "nn/nets.h"
@@ -39,9 +35,10 @@ typedef struct Bucket
 	int image; /* value ids, -1 = none */
 	int z;
 	int out[2]; /* G: the image; E: mu and logvar */
-	float *
-		in; /* (n, S, S, C): images as the network takes them; only the byte calls use these two, */
-	float *result;     /* (n, S, S, C)   and not with a device that takes bytes: then NULL */
+	/*
+	 * floats of images, (n, S, S, C), for byte calls; NULL: device takes bytes
+	 */
+	float *in, *result;
 	size_t bytes;      /* arena, device state and these arrays */
 	size_t host_bytes; /* of the host's memory besides, if the device has its own */
 } Bucket;

@@ -271,9 +271,8 @@ static int
 build_G(NetBuilder *net, int image, int z, float dropout)
 {
 	int levels = net->config->levels;
-	int cat[MAX_LEVELS + 1] = {
-		0
-	}; /* cat[k]: what level k returns, (N, H/2^k, W/2^k, 2 width(k-1)) */
+	/* cat[k]: what level k returns, (N, H/2^k, W/2^k, 2 width(k-1)) */
+	int cat[MAX_LEVELS + 1] = { 0 };
 	int x = image;
 
 	for (int k = 0; k < levels; k++)

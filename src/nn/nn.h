@@ -18,6 +18,9 @@
  *    the owner runs other models. A device may use a team inside a call.
  * R2 Functions return NN_OK or an NN_E... code and fill an NnError. Nothing
  *    here exits or prints; only a broken INVARIANT ends the process.
+ * R3 On ref and cpu the bytes of an image depend neither on its batch nor on
+ *    the threads. On a GPU the last bits may depend on the batch: its size
+ *    chooses cuDNN's engine (cudnn.c).
  */
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H
@@ -357,7 +360,7 @@ extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images,
 extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu,
 								float *logvar, NnError *error);
 
-/* On floats in [-1, 1], before quantisation; for tests. */
+/* On floats in [-1, 1], before quantisation; for tests and previews. */
 extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z,
 										 float *out, NnError *error);
 extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu,

@@ -3,8 +3,8 @@
  *	  The parameter table of a network, and filling the flat float array it
  *	  describes from the tensors of a checkpoint.
  *
- * A table owns its names and is immutable once built (by nn_params_of, nets.c),
- * so that any thread may read it.
+ * A table owns its names. Once nn_params_of (nets.c) has built it, it does not
+ * change, so any thread may read it.
  */
 #include "nn/nn_error.h"
 #include "nn/params.h"

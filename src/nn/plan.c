@@ -4,12 +4,13 @@
  *	  never alive together share memory.
  *
  * A buffer is a value that is not a view, together with all views of it. It
- * lives from the first node that writes any of them to the last node that reads
- * any of them; in training it is steps that count, forward and backward ones.
- * Inputs live from the start, because a device may copy them in before it runs
- * the first node, and outputs to the end, because it copies them out after the
- * last. Operands and results of one node are alive together, so no operator
- * works in place.
+ * lives from the first node that writes any of them to the last that reads any;
+ * in training steps count, forward and backward ones.
+ *
+ * R1 Two buffers that live together share no memory. Operands and results of a
+ *    node live together: no operator works in place.
+ * R2 Inputs live from the start, as a device may copy them in before the first
+ *    node; outputs to the end, as it copies them out after the last.
  *
  * Buffers are placed largest first, each at the lowest offset where it meets no
  * placed buffer of an overlapping life. A graph has some hundred values, so the
@@ -124,7 +125,7 @@ alive_together(const Buffer *a, const Buffer *b)
 	return a->first <= b->last && b->first <= a->last;
 }
 
-/* The lowest offset free of placed buffers that live with `b`; SIZE_MAX. */
+/* The lowest offset free of buffers that live with `b`; SIZE_MAX: none. */
 static size_t
 lowest_offset(const Buffer *b, const Buffer *placed, int nplaced)
 {
@@ -163,7 +164,7 @@ keep_live(Buffer *buffers, int n)
 	return live;
 }
 
-/* R1 Two buffers that live together share no memory. */
+/* R1, recounted. */
 static bool
 nothing_shared(const Buffer *buffers, int n)
 {

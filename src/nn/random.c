@@ -5,12 +5,14 @@
  *
  * Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy
  * as 1, 2, 3", SC 2011; checked against the authors' known answers. Normal
- * values come from it by Box-Muller. Logarithm, sine, cosine and square root
- * are computed here from +, -, * and / in double alone: a libm may round them
- * differently from version to version, and a contracted multiply-add from
- * compiler to compiler (build with -ffp-contract=off), and then one seed would
- * mean two images. Nothing is kept between calls, so any thread may call. The
- * server's side compiles this file as well: it needs nothing but nn.h.
+ * values come from it by Box-Muller.
+ *
+ * R1 Logarithm, sine, cosine and square root are made of +, -, * and / in
+ *    double alone: a libm rounds them as its version does, a contracted
+ *    multiply-add as the compiler does (build with -ffp-contract=off), and then
+ *    one seed would mean two images.
+ * R2 Nothing is kept between calls: any thread may call. The server's side
+ *    compiles this file as well: it needs nothing but nn.h.
  */
 #include "nn/nn.h"
 

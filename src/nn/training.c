@@ -3,8 +3,8 @@
  *	  What training is on every device: the walk over the steps of a schedule,
  *	  running statistics, and the order of an update.
  *
- * Nothing here touches a number: devices supply operators and primitives, and
- * own all memory. Called by the device's owner.
+ * R1 Nothing here touches a number: devices supply operators and primitives,
+ *    and own all memory. Called by the device's owner.
  */
 #include "nn/training.h"
 

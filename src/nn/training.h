@@ -117,7 +117,7 @@ typedef struct NnOperands
 	NnGradMode weight_mode, bias_mode;
 } NnOperands;
 
-/* A node's forward operands; numbers have `size` bytes. */
+/* A node's forward operands, its own of `parameters`; of `size` bytes. */
 extern NnOperands nn_operands(const NnPlan *plan, int node, NnNumbers parameters, size_t size);
 
 /* ---- What a device supplies ---------------------------------------------- */

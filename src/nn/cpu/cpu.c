@@ -2,13 +2,12 @@
  * cpu.c
  *	  The CPU device: choice of the instruction set and of threads.
  *
- * A CpuDevice is owned by one thread, as nn.h says; pack() may run on another
- * one, so it uses nothing of the device that run() changes. Inside run() an
- * OpenMP team works on the plan. Idle threads of a team should soon sleep
- * (OMP_WAIT_POLICY=passive, GOMP_SPINCOUNT=5000): with other work on the
- * machine a barrier that spins costs many times the work between two of them.
- * libgomp reads these when it is loaded, so whoever starts the program must set
- * them.
+ * R1 pack() may run beside the owner, so it uses nothing of the device that
+ *    run() changes.
+ * R2 Whoever starts the program sets OMP_WAIT_POLICY=passive and
+ *    GOMP_SPINCOUNT=5000, which libgomp reads when it is loaded: with other
+ *    work on the machine a barrier that spins costs many times the work between
+ *    two.
  */
 #include "nn/cpu/cpu_train.h"
 

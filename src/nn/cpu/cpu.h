@@ -29,7 +29,9 @@ typedef enum CpuForm
 {
 	CPU_PLAIN,  /* [channel part][y][x][channel] */
 	CPU_PHASES, /* transposed: [y % 2][x % 2] of [channel part][y / 2][x / 2][channel] */
-	/* the same, few channels: by corners, [y'][x'] of [y % 2][x % 2][c] */
+	/*
+	 * Y = y + 1, X = x + 1; few channels: [Y / 2][X / 2] of [Y % 2][X % 2][c]
+	 */
 	CPU_GRID
 } CpuForm;
 

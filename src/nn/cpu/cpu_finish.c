@@ -9,8 +9,7 @@
  * drowned by the mean. The latent adds a constant for each class of border
  * positions; of it, too, only the difference from the middle's class counts.
  *
- * Pure functions of their arguments; a call writes only its own channels or
- * rows.
+ * Pure functions; a call writes only its own channels or rows.
  */
 #include "nn/cpu/cpu_finish.h"
 

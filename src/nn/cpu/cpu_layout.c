@@ -3,8 +3,8 @@
  *	  How a convolution is cut into units, from its shape alone: the table that
  *	  fixes algorithm, tile origin and order of sums of every layer.
  *
- * Nothing here may ask for the batch, the thread count or a timing: an image's
- * bits follow from this file (design rule "bits"). Pure functions.
+ * R1 Nothing here asks for batch, thread count or a timing: an image's bits
+ *    follow from this file (R3 of nn.h). Pure functions.
  */
 #include "nn/cpu/cpu.h"
 

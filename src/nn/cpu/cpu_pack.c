@@ -5,8 +5,7 @@
  *	  norm.
  *
  * A CpuPacked owns everything reachable from it and is only read after cpu_pack
- * returns, by any number of plans. cpu_pack may run on a thread of its own next
- * to runs of other models; it touches no field of the device that runs change.
+ * returns, by any number of plans.
  */
 #include "nn/cpu/cpu.h"
 

@@ -3,11 +3,11 @@
  *	  Running a plan on the CPU: the team of threads, and the steps that
  *	  convolve and normalise.
  *
- * Values live in the plan's arena, in the precision's type, except inputs and
- * outputs that stand for themselves: those are used where the caller has them,
- * in float. All threads of a team walk the same list of steps; `omp for` hands
- * out units and is the barrier between steps. A failure is kept and reported at
- * the end; no thread leaves the walk before the others.
+ * R1 Values live in the plan's arena, in the precision's type; but inputs and
+ *    outputs that are no slices, where the caller has them, in float.
+ * R2 All threads of a team walk the same list of steps. `omp for` hands out
+ *    units and is the barrier between steps.
+ * R3 A failure is kept to the end; no thread leaves the walk before the others.
  */
 #include "nn/cpu/cpu_run.h"
 #include "nn/cpu/cpu_finish.h"

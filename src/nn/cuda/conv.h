@@ -27,10 +27,7 @@ typedef struct CudaConvShape
 typedef struct CudaConvs CudaConvs; /* the library, and a handle of it for one device */
 typedef struct CudaConv CudaConv;   /* one convolution, ready to run */
 
-/*
- * stream: on which convolutions will run. NN_EUNSUPPORTED, with what is
- * missing, if there is no such library.
- */
+/* For convolutions on `stream`. NN_EUNSUPPORTED says what is missing. */
 extern NnStatus cuda_convs_open(void *stream, CudaConvs **convs, NnError *error);
 extern void cuda_convs_close(CudaConvs *convs);
 extern const char *cuda_convs_name(const CudaConvs *convs); /* "cuDNN 9.19.0" */

@@ -57,7 +57,7 @@ cuda_close(NnDevice *base)
 	cudaStream_t streams[] = { device->in, device->compute, device->out, device->upload };
 	NnError error;
 
-	/* an unused GPU needs no context, and after an error there may be none */
+	/* an unused GPU needs no context; after an error only the host is freed */
 	if (device->in)
 		(void) cuda_use(device, &error);
 	cuda_convs_close(device->convs);

@@ -53,10 +53,7 @@ cuda_drop_spares(CudaPool *pool)
 	}
 }
 
-/*
- * A spare block of that size: one that is larger would take from the limit what
- * nobody uses. With the lock held.
- */
+/* A spare block of that size: a larger one wastes memory. Lock held. */
 static bool
 take_spare(CudaPool *pool, size_t bytes, CudaBlock *block)
 {

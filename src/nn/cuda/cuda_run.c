@@ -120,10 +120,7 @@ compute(CudaDevice *device, CudaSlot *slot, NnError *error)
 
 /* ---- Start and finish ---------------------------------------------------- */
 
-/*
- * Copies bound inputs to pinned memory, from where the GPU takes them; notes
- * the outputs. Streams are ordered: see cuda.h.
- */
+/* Copies bound inputs to pinned memory and on; notes the outputs. */
 static NnStatus
 copy_inputs(CudaDevice *device, CudaSlot *slot, const NnBinding *bindings, int nbindings,
 			NnError *error)

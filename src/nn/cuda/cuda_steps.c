@@ -8,7 +8,7 @@
  */
 #include "nn/cuda/cuda.h"
 
-/* The two enumerations are one (kernels/ knows no header of ours). */
+/* The two enumerations are one (kernels/ knows no header of nn). */
 _Static_assert((int) KERNEL_ACT_NONE == (int) NN_ACT_NONE &&
 				   (int) KERNEL_ACT_RELU == (int) NN_ACT_RELU &&
 				   (int) KERNEL_ACT_LRELU == (int) NN_ACT_LRELU &&
@@ -90,10 +90,7 @@ cuda_make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, i
 	return launched(l, kernel_z_bias(l->device->compute, &latents));
 }
 
-/*
- * What follows x, a convolution's result or a value: the step's end, which may
- * be the convolution itself.
- */
+/* What follows x, a convolution's result or a value: the step's end. */
 static NnStatus
 finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 {

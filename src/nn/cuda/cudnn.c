@@ -300,10 +300,7 @@ convolution(Descs *d, const CudaConvShape *s)
 	return finalize(d, conv);
 }
 
-/*
- * y = x * filter, or with s->transposed the y whose convolution's gradient is
- * x: cuDNN calls that dx, and x dy.
- */
+/* y = x * filter, or, transposed, cuDNN's dx, with x as its dy. */
 static cudnnBackendDescriptor_t
 operation(Descs *d, const CudaConvShape *s)
 {
@@ -381,10 +378,7 @@ is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s,
 		lib->get(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &one,
 				 &choice->engine) != CUDNN_STATUS_SUCCESS)
 		return false;
-	/*
-	 * a later cuDNN has perhaps more to note than our headers know; what finds
-	 * no place is counted and not written
-	 */
+	/* a later cuDNN may note more: that is counted and not written */
 	if (nnumerical > CUDNN_NUMERICAL_NOTE_TYPE_COUNT || nbehavior > CUDNN_BEHAVIOR_NOTE_TYPE_COUNT)
 		return false;
 	choice->tensor_cores = false;

@@ -20,10 +20,7 @@ typedef struct CudaConvChoice
 	bool pinned;   /* it is that of another batch size */
 } CudaConvChoice;
 
-/*
- * Opens cuDNN for the device that a JSON text describes; convolutions can then
- * be opened, but not run.
- */
+/* For the device that a JSON text describes: to open, not to run. */
 extern NnStatus cuda_convs_describe(const char *json, CudaConvs **convs, NnError *error);
 
 extern const CudaConvChoice *cuda_conv_choice(const CudaConv *conv);

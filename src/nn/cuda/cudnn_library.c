@@ -50,10 +50,7 @@ no_library(NnError *error, const char *what, const char *name)
 	return NN_EUNSUPPORTED;
 }
 
-/*
- * Loads a library that cuDNN will look for: beside it, in the directories of
- * NVIDIA's Python packages, or wherever the linker looks.
- */
+/* A library that cuDNN will want: beside it, NVIDIA's Python's, anywhere. */
 static bool
 load_part(const char *directory, int cuda, const char *name)
 {
