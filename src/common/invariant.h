@@ -13,8 +13,8 @@
  *    ends the session.
  * R3 Checkers recount from scratch what others keep up to date. They take time,
  *    so they run only where invariant_checking() is true: in builds with
- *    BICYCLE_CHECKS, and in unit tests that ask for them. Those of sessions run
- *    with bicycle.debug.
+ *    BICYCLE_CHECKS, and where a program asks (invariant_set_checking). Those
+ *    of sessions run with bicycle.debug, too.
  */
 #ifndef BICYCLE_INVARIANT_H
 #define BICYCLE_INVARIANT_H

@@ -75,7 +75,7 @@
 #define BICYCLE_SOCKET "bicycle.sock"
 #define BICYCLE_LOCK "bicycle.lock"
 
-/* largest body of a frame that RESERVE has not granted; longer: DATA */
+/* largest body of a frame but those of RESERVE; longer streams are cut */
 #define BICYCLE_MAX_FRAME (1u << 20)
 #define BICYCLE_HASH_BYTES 32
 
@@ -280,7 +280,10 @@ typedef struct BicycleStatus
 	uint64_t gpu_memory_limit; /* and that it may take; 0: it has none */
 } BicycleStatus;
 
-/* RESULT of CACHE: a count in `bytes` of a BicycleCached, whole structs. */
+/*
+ * RESULT of CACHE: a count in `bytes` of one BicycleCached each, whole structs
+ * one after the other.
+ */
 typedef struct BicycleCached
 {
 	uint8_t hash[BICYCLE_HASH_BYTES];

@@ -134,7 +134,7 @@ typedef struct BicyclePreview
 	int64_t iteration;
 } BicyclePreview;
 
-/* A run says a thing once; whether an earlier one did knows the worker. */
+/* A run says a thing once; the worker knows if an earlier run has. */
 typedef enum BicycleNoteCause
 {
 	BICYCLE_NOTE_COLLAPSE /* samples do not vary with z */

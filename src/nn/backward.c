@@ -211,7 +211,7 @@ gradient_of(Pass *p, int value)
 	return p->gradient[value];
 }
 
-/* How the next step writes the gradient; a whole of parts is zeroed first. */
+/* How the next step writes the gradient; zeroes the whole before a part. */
 static NnGradMode
 next_mode(Pass *p, int value)
 {

@@ -108,7 +108,7 @@ extern NnStatus nn_option_check(NnOptionId id, const NnConfig *config,
 /* The table as doc/options.md has it, in Markdown; malloc'ed, or NULL. */
 extern char *nn_options_describe(void);
 
-/* As a JSON object of `what`, "training" or "model"; the caller's to drop. */
+/* The text as a JSON object, for "training" or a "model"; caller drops it. */
 extern NnStatus nn_options_load(const char *json, size_t length, const char *what, json_t **object,
 								NnError *error);
 

@@ -73,7 +73,7 @@ typedef struct NnTrainOptions
 extern NnStatus nn_train_options_parse(NnConfig *config, NnTrainOptions *options, const char *json,
 									   size_t length, NnError *error);
 
-/* Of what bicycle_create takes: a model's, init_type, init_gain, seed. */
+/* The same of bicycle_create's: a model's, and init_type, init_gain, seed. */
 extern NnStatus nn_create_options_parse(NnConfig *config, NnTrainOptions *options, const char *json,
 										size_t length, NnError *error);
 

@@ -31,7 +31,7 @@ typedef struct NnNode
 	NnOp op;
 	int in[NN_MAX_IN];   /* value ids, -1 = none.  CONV: image, latent (N,1,1,nz) */
 	int out[NN_MAX_OUT]; /* value ids, -1 = none.  NORM_ACT may have two */
-	/* NORM_ACT in training: value that keeps mean and variance; else -1 */
+	/* NORM_ACT in training: (N or 1,1,1,2C) of mean, biased variance; or -1 */
 	int stats;
 	int weight, bias; /* parameter indices, -1 = none */
 	union
@@ -82,7 +82,7 @@ extern int nn_append_node(NnGraph *g, const NnOpInfo *info, NnNode node, const c
 /* The value whose buffer this one is, or is a part of. */
 extern int nn_value_root(const NnGraph *g, int value);
 
-/* Whether only the next node reads this one's result: it may be no value. */
+/* Whether only the next node reads its result, which need not be a value. */
 extern bool nn_read_by_next_only(const NnGraph *g, int node);
 
 /* Marks a result: it is kept to the end of the plan and may be bound. */

@@ -61,7 +61,7 @@ typedef struct NnIteration
 	int codes; /* images that get a code, of eps and of z alike */
 } NnIteration;
 
-/* Into zeros. Errors are in its graph; nn_iteration_free is always due. */
+/* Into one that is all zeros. Errors are in its graph; always free it. */
 extern void nn_iteration_build(NnIteration *iteration, const NnConfig *config,
 							   const NnTrainOptions *options, const NnParams *params);
 extern void nn_iteration_free(NnIteration *iteration);

@@ -211,7 +211,7 @@ unet_down(NetBuilder *net, int k, int x, int z, int *cat)
 	NnShape shape;
 	char name[MAX_NAME];
 
-	/* z joins before the LeakyReLU, which the outermost level has not */
+	/* z joins before the LeakyReLU (not outermost), which acts on z, too */
 	nn_unet_layer_name(config, k, NN_DOWN_CONV, name);
 	x = conv_z(net, x, all || k == 0 ? z : -1, all && k > 0 ? NN_ACT_LRELU : NN_ACT_NONE, width, 4,
 			   2, 1, name);
@@ -393,7 +393,7 @@ build_E(NetBuilder *net, int image, int *mu, int *logvar)
 
 /* ---- D: the discriminators ----------------------------------------------- */
 
-/* One scale, 2 or 3 strided layers. All have a bias, also before a norm. */
+/* A PatchGAN of 2 or 3 strided layers, all with bias, also before a norm. */
 static int
 patch_gan(NetBuilder *net, int image, int ndf, const char *prefix)
 {

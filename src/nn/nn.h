@@ -172,7 +172,7 @@ extern bool nn_network_from_name(const char *name, NnNetwork *network);
 /* Whether all elements, which must be there, are finite as floats. */
 extern bool nn_tensor_is_finite(const NnTensor *tensor);
 
-/* Into `name`, behind the "module." of a DataParallel checkpoint. */
+/* Points into `name`, behind a leading "module." (DataParallel's). */
 extern const char *nn_bare_name(const char *name);
 
 /*
@@ -349,9 +349,8 @@ extern size_t nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnE
 
 /*
  * images: (n, size, size, input_nc) bytes. z: (n, nz) floats, finite. out: (n,
- * size, size, output_nc) bytes, round((y + 1) * 127.5) clamped. The bytes of an
- * image do not depend on n, on its place in the batch or on the thread count
- * (design rule 3). NN_ENOMEM: fewer images may fit.
+ * size, output_nc) bytes, round((y + 1) * 127.5) clamped; see R3. NN_ENOMEM:
+ * fewer images may fit.
  */
 extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z,
 								   uint8_t *out, NnError *error);

@@ -30,7 +30,7 @@ typedef struct CpuFinish
 /* Instance norm of channels [c0, c0 + c), c <= CPU_BLOCK. */
 extern void cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c);
 
-/* Other norms: rows [y0, y1) of cpu_finish_row_count(f). */
+/* Other norms: rows [y0, y1) of the count, the map's but in CPU_GRID. */
 extern int cpu_finish_row_count(const CpuFinish *f);
 extern void cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1);
 

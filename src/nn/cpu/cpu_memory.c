@@ -4,7 +4,7 @@
  *	  its own (a stream, scratch memory, oneDNN's memory objects).
  *
  * R1 Streams and scratch belong to the device, memory objects to the plan.
- *    Both only grow, and only between runs.
+ *    They are made and enlarged between runs only.
  */
 #include "nn/cpu/cpu_run.h"
 

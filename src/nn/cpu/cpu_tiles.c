@@ -64,7 +64,7 @@ deepest(const CpuKernels *kernels, const CpuTiling *t, int c)
 	return max;
 }
 
-/* Distance of positions of V: not 4096 bytes, which share cache sets. */
+/* Distance of positions of V: no multiple of 4096 bytes (cache sets). */
 static size_t
 v_position(int rows, int k)
 {

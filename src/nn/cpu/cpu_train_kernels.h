@@ -81,7 +81,10 @@ typedef struct CpuTrainKernels
 	void (*narrow)(const float *from, size_t n, uint16_t *to);
 	void (*narrow_pairs)(const float *from, int k, int width, uint16_t *to);
 
-	/* Channels [0, c) of pixels as rows of A, [c / lanes][row][lane]. */
+	/*
+	 * Channels [0, c) of some pixels (NULL: zeros) as rows of A, [c /
+	 * lanes][row][lane], zero-filled to lanes.
+	 */
 	void (*pack_pixels)(const float *const *pixels, int rows, int c, float *a);
 
 	/* A block's rows of channels of pixels, [pixel][row] of a turned A. */

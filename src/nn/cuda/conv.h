@@ -32,7 +32,7 @@ extern NnStatus cuda_convs_open(void *stream, CudaConvs **convs, NnError *error)
 extern void cuda_convs_close(CudaConvs *convs);
 extern const char *cuda_convs_name(const CudaConvs *convs); /* "cuDNN 9.19.0" */
 
-/* The GPU as the library plans for it without it; malloc'ed, or NULL. */
+/* What the library says of the GPU, to plan without it; malloc'ed, or NULL. */
 extern char *cuda_convs_description(CudaConvs *convs);
 
 extern NnStatus cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **conv,

@@ -20,7 +20,7 @@ typedef struct CudaConvChoice
 	bool pinned;   /* it is that of another batch size */
 } CudaConvChoice;
 
-/* For the device that a JSON text describes: to open, not to run. */
+/* Opens cuDNN for a device described in JSON: convolutions cannot be run. */
 extern NnStatus cuda_convs_describe(const char *json, CudaConvs **convs, NnError *error);
 
 extern const CudaConvChoice *cuda_conv_choice(const CudaConv *conv);

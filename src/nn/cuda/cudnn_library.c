@@ -50,7 +50,10 @@ no_library(NnError *error, const char *what, const char *name)
 	return NN_EUNSUPPORTED;
 }
 
-/* A library that cuDNN will want: beside it, NVIDIA's Python's, anywhere. */
+/*
+ * Loads a library that cuDNN will look for: beside it, in the directories of
+ * NVIDIA's Python packages, or wherever the linker looks.
+ */
 static bool
 load_part(const char *directory, int cuda, const char *name)
 {
