@@ -3,9 +3,10 @@
  *	  Training of the six systems of the paper: what the engine calls to train a
  *	  model on a device.
  *
- * R1 The state of a run is flat arrays (parameters, Adam's moments, averages
- *    if asked for) and one integer: random numbers are a function of
- *    (options.seed, iteration), and which images come is the caller's affair.
+ * R1 The state of a run is flat arrays (parameters, Adam's moments, averages if
+ *    asked for), batch norms' counts and one integer: random numbers are a
+ *    function of (options.seed, iteration), and which images come is the
+ *    caller's affair.
  * R2 A fit is called by its device's owner, and closed before the device.
  *
  * Source: the official code's models/bicycle_gan_model.py, whose HEAD is

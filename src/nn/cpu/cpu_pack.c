@@ -493,7 +493,7 @@ cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const floa
 		status = nn_no_memory(error, (graph->nnodes + 1) * sizeof(CpuLayer));
 	else
 	{
-		/* oneDNN fixes threads, and so the order of some sums, here */
+		/* oneDNN fixes threads, so some sums' order, when it makes these */
 		omp_set_num_threads(1);
 		status = pack_layers(&packer);
 		omp_set_num_threads(threads);

@@ -87,7 +87,7 @@ typedef struct CpuTrainKernels
 	 */
 	void (*pack_pixels)(const float *const *pixels, int rows, int c, float *a);
 
-	/* A block's rows of channels of pixels, [pixel][row] of a turned A. */
+	/* A block's rows of channels of pixels (NULL: 0): [pixel][row], turned. */
 	void (*pack_turned)(const float *const *pixels, int npixels, int channel, float *a);
 
 	/*

@@ -120,7 +120,7 @@ compute(CudaDevice *device, CudaSlot *slot, NnError *error)
 
 /* ---- Start and finish ---------------------------------------------------- */
 
-/* Copies bound inputs to pinned memory and on; notes the outputs. */
+/* Copies inputs to pinned memory and on, in order; notes the outputs. */
 static NnStatus
 copy_inputs(CudaDevice *device, CudaSlot *slot, const NnBinding *bindings, int nbindings,
 			NnError *error)

@@ -356,7 +356,7 @@ operation_graph(Descs *d, const CudaConvShape *s)
 
 /* ---- Engines ------------------------------------------------------------- */
 
-/* Whether its notes allow an engine (see the head), and tensor cores. */
+/* Whether an engine's notes allow it (see the head); says if tensor cores. */
 static bool
 is_allowed(Descs *d, cudnnBackendDescriptor_t config, const CudaConvShape *s,
 		   CudaConvChoice *choice)
