@@ -3,9 +3,8 @@
  *	  Who gets memory: places in the queue for image requests, the engine's
  *	  memory for streams.
  *
- * I/O thread only. Called once a turn, again where bytes came free in it, and
- * when a request comes: a client need not wait for a GRANT that it knows it
- * gets.
+ * I/O thread only. Called in each round of settle, and when a request comes: a
+ * client need not wait for a GRANT that it knows it gets.
  *
  * R1 Places in the queue are given in order of arrival.
  * R2 A connection that holds places gets more only as long as it leaves as much
@@ -20,7 +19,6 @@
 
 #include "engine/engine.h"
 
-/* Takes the limits from the settings.  What is held already is kept. */
 void
 budget_limits(Engine *engine)
 {
@@ -32,10 +30,7 @@ budget_limits(Engine *engine)
 	decode_limit(&engine->decoders, total / 4);
 }
 
-/*
- * The request has its memory: the client may send, or where it has nothing to
- * send, work begins.
- */
+/* The client may send; where it has nothing to send, work begins. */
 static void
 grant(Request *request)
 {
@@ -84,10 +79,7 @@ admit_to_queue(Engine *engine)
 			refuse_place(request); /* the limit was lowered meanwhile */
 			continue;
 		}
-		/*
-		 * This connection waits for itself to give something back, or for
-		 * others to; who holds less may pass it.
-		 */
+		/* It waits for its own to be given back; who holds less may pass. */
 		if (connection->place > 0 &&
 			connection->place + 2 * request->place + queue->used > queue->limit)
 			continue;

@@ -13,7 +13,9 @@ struct Engine;
 /* Takes the limits of all budgets from the settings. */
 extern void budget_limits(struct Engine *engine);
 
-/* Grants what can be granted, if something came free. Once a turn. */
+/*
+ * Grants what can be granted, if something came free. In settle and on arrival.
+ */
 extern void admission_run(struct Engine *engine);
 
 #endif /* BICYCLE_ENGINE_ADMISSION_H */

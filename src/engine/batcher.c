@@ -2,7 +2,7 @@
  * batcher.c
  *	  What starts when, and what runs together.
  *
- * I/O thread only; once a turn.
+ * I/O thread only.
  *
  * Which request starts, which is to say, is decoded next:
  *
@@ -58,10 +58,7 @@ typedef enum Start
 	START_DEAF       /* likewise, but another connection's may start */
 } Start;
 
-/*
- * The next request of a class, with its model pinned and still at the head of
- * its line; NULL if there is none.
- */
+/* The next of a class, model pinned, at the head of its line yet; or NULL. */
 static Request *
 pick(Engine *engine, int class)
 {
@@ -100,10 +97,7 @@ request_put_back(Request *request)
 		connection_join_ring(request->connection, request_class(request));
 }
 
-/*
- * What the request will hold besides its body: pixels in and out, and the
- * encoded result.
- */
+/* What it will hold besides its body: pixels in and out, encoded result. */
 static size_t
 work_bytes(const Request *request)
 {
@@ -127,10 +121,7 @@ start(Request *request)
 	Engine *engine = request->engine;
 	size_t bytes = work_bytes(request);
 
-	/*
-	 * With nothing started one request may go beyond the budget: otherwise
-	 * unread replies of one client could stop all others for good.
-	 */
+	/* Else unread replies of one client could stop all others for good. */
 	if (!room_take(engine, bytes, false))
 	{
 		if (engine->nstarted > 0)
@@ -154,10 +145,7 @@ start(Request *request)
 	return START_DONE;
 }
 
-/*
- * Starts the request that is to run alone, once all is quiet. True if it went
- * back to its line instead: then others may start.
- */
+/* Once all is quiet. True if it went back to its line: others may start. */
 static bool
 start_alone(Engine *engine)
 {
@@ -170,10 +158,7 @@ start_alone(Engine *engine)
 	return start(request) != START_DONE;
 }
 
-/*
- * Starts a request, or keeps all others from starting if it wants to be alone.
- * False if nothing more can start now.
- */
+/* False if nothing more can start now. */
 static bool
 start_picked(Request *request)
 {
@@ -223,10 +208,7 @@ same_batch(const Request *a, const Request *b)
 	return a->model == b->model && a->kind == b->kind;
 }
 
-/*
- * What was computed goes on; the rest, after a failure of the device, is
- * dropped without an answer.
- */
+/* After a failure of the device the rest goes without an answer. */
 static void
 batch_release(Engine *engine, Batch *batch)
 {
@@ -252,10 +234,7 @@ batch_done(Engine *engine, Task *task)
 
 	if (batch->short_of_room)
 	{
-		/*
-		 * what goes is freed on the device thread before the batch runs there
-		 * again
-		 */
+		/* It is freed on the device thread before the batch runs again. */
 		batch->short_of_room = false;
 		batch->make_room = room_make(engine, model);
 		executor_submit(&engine->device_thread, &batch->task, false);
@@ -324,10 +303,7 @@ start_batch(Engine *engine)
 
 		if (batch->n == (int) most)
 			break;
-		/*
-		 * first itself is the first of the list, and stays valid when it is
-		 * taken out
-		 */
+		/* `first` comes first, and stays valid when it is taken out. */
 		if (!same_batch(first, request))
 			continue;
 		request_to(request, REQUEST_RUNNING);
@@ -340,10 +316,7 @@ start_batch(Engine *engine)
 void
 batcher_run(Engine *engine)
 {
-	/*
-	 * One that was just chosen to run alone is tried at once: no event would
-	 * come for it if all is quiet already.
-	 */
+	/* If all is quiet no event comes for one just chosen to run alone. */
 	do
 	{
 		start_some(engine);

@@ -31,7 +31,7 @@ typedef struct Batch
 
 extern void batch_run(Task *task); /* inference.c */
 
-/* Starts what can be started, and the device. Once a turn; I/O thread. */
+/* Starts what can be started, and the device. In settle; I/O thread. */
 extern void batcher_run(struct Engine *engine);
 
 #endif /* BICYCLE_ENGINE_BATCHER_H */

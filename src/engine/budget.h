@@ -4,8 +4,8 @@
  *
  * R1 Nothing of a size that a client decides is allocated before it was taken
  *    here, and what was taken is given back by who owns the memory.
- * R2 budget.c alone writes the numbers. It decides nothing: who may go on when
- *    something has come free is admission.c's affair, once a turn.
+ * R2 budget.c alone writes `used` and `limit`. It decides nothing: who may go
+ *    on when something has come free is admission.c's affair, once a turn.
  */
 #ifndef BICYCLE_ENGINE_BUDGET_H
 #define BICYCLE_ENGINE_BUDGET_H
@@ -21,7 +21,7 @@
 typedef struct Budget
 {
 	size_t used, limit;
-	bool changed; /* bytes came free, or the limit changed, since admission looked */
+	bool changed; /* since admission looked: bytes or a limit, or one more asks */
 } Budget;
 
 extern size_t budget_free(const Budget *budget);

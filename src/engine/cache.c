@@ -28,20 +28,14 @@
 
 #include "engine/engine.h"
 
-/*
- * Packed models are told apart by precision: fp32, bf16, and fp16 where a GPU
- * has no bf16.
- */
+/* fp16 where a GPU has no bf16. */
 int
 cache_slot(NnPrecision precision)
 {
 	return (int) precision - (int) NN_PRECISION_FP32;
 }
 
-/*
- * What is asked for; else the engine's setting; else the model's configuration;
- * else what the device prefers.
- */
+/* Else the engine's setting, the model's configuration, the device's choice. */
 NnPrecision
 cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config,
 						NnPrecision automatic)
@@ -176,7 +170,6 @@ cache_usable(const Request *request)
 		cache_precision(request->engine, (NnPrecision) request->image.precision, &entry->config))];
 }
 
-/* NULL: it is not resident any more. */
 Packed *
 cache_pin(Request *request)
 {
@@ -368,10 +361,7 @@ shrink_done(Engine *engine, Task *task)
 	cache_unpin(engine, packed);
 }
 
-/*
- * Between two batches. Others are not made for `quiet_ms`, or whoever the room
- * is for would not get it.
- */
+/* No new ones for `quiet_ms`, or whom the room is for would not get it. */
 void
 cache_shrink(Engine *engine, Packed *packed, int64_t quiet_ms)
 {

@@ -20,10 +20,7 @@ struct Request;
 
 typedef struct CacheEntry CacheEntry;
 
-/*
- * A model packed for the device. Freed on the device thread when it was evicted
- * and its last pin is gone.
- */
+/* Evicted, it is freed on the device thread when its last pin is gone. */
 typedef struct Packed
 {
 	CacheEntry *entry; /* NULL once evicted */
@@ -32,16 +29,14 @@ typedef struct Packed
 	NnConfig config;
 	NnPrecision precision;
 	size_t bytes; /* in the memory that the device computes in; counted in Engine.cached */
-	size_t host;  /* of the host's memory, the same unless the device has its own; counted in
-				   * Engine.memory */
+	size_t host;  /* of the host's, the same unless the device has its own; in Engine.memory */
 	size_t least; /* bytes as it was loaded, without plans made since */
 	int small;    /* most images of a batch, before small_until_ms: larger plans found no room */
 	int64_t small_until_ms;
 	uint64_t hits;
 	uint64_t batches;
 	int64_t loaded_ms, used_ms;
-	unsigned pins;    /* requests that were started on it and have not left the device; a shrinking
-					 * that is under way */
+	unsigned pins;    /* requests from being picked until they leave the device; a shrinking */
 	bool shrinking;   /* task is to free plans */
 	size_t shrunk[2]; /* bytes and host after it */
 	bool evicted;     /* takes no new requests; no longer in entry->packed and Engine.models */
@@ -80,20 +75,14 @@ extern CacheEntry *cache_entry(struct Engine *engine, const uint8_t *hash);
 extern void cache_drop_unused(CacheEntry *entry);
 extern bool cache_is_resident(const CacheEntry *entry);
 
-/*
- * Something about the entry has changed: its waiters are looked at this turn.
- */
+/* The entry has changed: its waiters are looked at this turn. */
 extern void cache_touch(struct Engine *engine, CacheEntry *entry);
 
-/*
- * Databases that have shown the content. cache_admit is false without memory.
- */
+/* Databases that have shown the content. False without memory. */
 extern bool cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t version);
 extern const CacheOwner *cache_owner(const CacheEntry *entry, uint32_t database);
 
-/*
- * The packed model that the request may use now, or NULL; pinned by cache_pin.
- */
+/* What the request may use now, or NULL; cache_pin pins it. */
 extern Packed *cache_usable(const struct Request *request);
 extern Packed *cache_pin(struct Request *request);
 extern void cache_unpin(struct Engine *engine, Packed *packed);

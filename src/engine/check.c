@@ -9,10 +9,7 @@
  */
 #include "engine/engine.h"
 
-/*
- * The number of requests in a list, all of which are in the state that it is
- * for.
- */
+/* How many requests are in a list; all are in the state that it is for. */
 static size_t
 check_list(const List *list)
 {

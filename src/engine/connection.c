@@ -138,10 +138,7 @@ connection_hello(Connection *connection, const BicycleFrame *frame, const uint8_
 	connection_send(connection, BICYCLE_HELLO, 0, &hello, sizeof(hello), true, NULL);
 }
 
-/*
- * The header of a frame is here. Returns false if the rest of a small one has
- * not come.
- */
+/* A header is here. False if the rest of a small frame is not. */
 static bool
 begin_frame(Connection *connection, const BicycleFrame *frame)
 {

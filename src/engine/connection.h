@@ -34,10 +34,7 @@ enum RequestClass
 #define INPUT_BUFFER (64 * 1024) /* holds any frame whose body is not received into a request */
 #define ID_BUCKETS 256
 
-/*
- * One frame to be sent. Freed when it has been written, or was withdrawn before
- * its first byte was.
- */
+/* Freed when written, or when withdrawn before its first byte was. */
 typedef struct OutFrame
 {
 	List link; /* Connection.out */
@@ -59,7 +56,7 @@ typedef struct Connection
 	uint32_t database;
 	int32_t pid;
 	bool greeted;
-	bool closing;  /* nothing more is read; closed when `out` is empty */
+	bool closing;  /* input is thrown away; when `out` is empty, SHUT_WR */
 	bool dead;     /* closed; freed at the end of the loop's turn */
 	bool paused;   /* too many replies unread: nothing is read until they are */
 	bool jammed;   /* the client does not read: nothing of it starts until it does */
@@ -73,7 +70,7 @@ typedef struct Connection
 	bool in_body;
 
 	List out;          /* OutFrame.link */
-	size_t out_copied; /* bytes of frames that own their body */
+	size_t out_copied; /* bytes: an OutFrame for each, and bodies they own */
 
 	List requests; /* Request.all */
 	unsigned nrequests;
@@ -95,8 +92,8 @@ extern void connection_send_error(Connection *connection, uint64_t id, const Eng
 								  struct Request *owner);
 
 /*
- * Sends a frame without body now, before this returns. False if it was not
- * sent: the connection is closed, or its client does not read and it is jammed.
+ * A frame without body, now. False if it was not sent: the connection is closed
+ * or closing, or its client does not read and it is jammed.
  */
 extern bool connection_send_now(Connection *connection, BicycleFrameType type, uint64_t id);
 

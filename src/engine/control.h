@@ -39,9 +39,7 @@ extern void control_close(struct Engine *engine);
 extern void engine_fatal(struct Engine *engine, const char *text, ...)
 	__attribute__((format(printf, 2, 3), noreturn));
 
-/*
- * Any thread: logs one line, past the queue, and ends the process with code 1.
- */
+/* Any thread: logs a line, past the queue; ends the process with code 1. */
 extern void control_last_words(const char *text) __attribute__((noreturn));
 
 #endif /* BICYCLE_ENGINE_CONTROL_H */

@@ -55,10 +55,7 @@ demand_want(Request *request)
 	request_wait_model(request);
 }
 
-/*
- * Asks the first waiter that has not been asked yet; with `other` only one of a
- * connection that has not.
- */
+/* The first waiter not asked yet; `other`: of a connection not asked yet. */
 static void
 ask(CacheEntry *entry, bool other)
 {

@@ -12,7 +12,7 @@
 /* The request waits for its model, resident or not. It may fail at once. */
 extern void demand_want(Request *request);
 
-/* Moves on who can go on, and asks for what is missing. Once a turn. */
+/* Moves on who can go on, and asks for what is missing. In settle. */
 extern void demand_run(struct Engine *engine);
 
 /* Asks others where nothing comes. */

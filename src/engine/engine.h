@@ -28,9 +28,8 @@
  *
  *	 I/O thread            all sockets, all decisions
  *	 pool (threads)        decode and resize, encode: worker.c
- *	 device (1)            batches, opening the device, freeing models:
- *	                       inference.c,
- *	                       engine_device.c, cache.c, load.c
+ *	 device (1)            batches, opening the device, preparing and freeing
+ *	                       models: inference.c, engine_device.c, cache.c, load.c
  *	 loader (1)            parsing, hashing and packing of models: load.c,
  *	                       import.c, export.c
  */
@@ -87,7 +86,7 @@ struct Engine
 	Executor pool, device_thread, loader;
 	bool gone;                  /* "go" was read, or there is nobody to say it */
 	void (*go)(Engine *engine); /* what is done then: engine_go or run_go */
-	bool again;                 /* mark: something came free or came in; settle once more */
+	bool again;                 /* mark: something came free or came in; one more round of settle */
 
 	/* Connections */
 	List connections;
@@ -149,10 +148,7 @@ extern bool engine_init(Engine *engine);
 extern void engine_go(Engine *engine); /* they are complete: open the device, then listen */
 extern void engine_changed(Engine *engine, const char *setting); /* after "go" */
 
-/*
- * Ordered end: what has started ends and is answered; what has not is cut, and
- * its clients try again with the next engine.
- */
+/* What has started is answered; clients try the rest with the next engine. */
 extern void engine_stop(Engine *engine, int exit_code);
 extern void engine_loop(Engine *engine);
 extern void engine_free(Engine *engine); /* after the loop has ended in order */
@@ -160,10 +156,7 @@ extern void engine_free(Engine *engine); /* after the loop has ended in order */
 /* A line of the supervisor. */
 extern void orders_line(Engine *engine, char *line);
 
-/*
- * Recount everything at the end of a turn; what is not so is a failed
- * invariant.
- */
+/* Recount everything at the end of a turn. */
 extern void engine_check(const Engine *engine);
 extern void request_check(const Engine *engine);
 extern void cache_check(const Engine *engine);

@@ -2,8 +2,8 @@
  * engine_device.c
  *	  The device that the engine computes on: opening, replacing, trying again.
  *
- * I/O thread, but for open_run, set_run and try_run on the device thread, which
- * alone uses `nn` until they have come back.
+ * I/O thread, but for open_run, set_run and try_run on the device thread.
+ * Nobody else uses `nn` until open_run has come back.
  *
  * R1 Without a usable GPU the setting auto is the CPU, after a line that says
  *    what is missing.
@@ -23,10 +23,7 @@
 
 /* ---- Opening ------------------------------------------------------------- */
 
-/*
- * Opens what is not the CPU, and notes whether it is there but cannot be had:
- * other processes fill its memory, or hold it.
- */
+/* `lacking`: other processes fill its memory, or hold it. */
 static NnStatus
 open_other(EngineDevice *device, const char *name, NnError *error)
 {
@@ -84,10 +81,7 @@ open_run(Task *task)
 				   "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
 }
 
-/*
- * What bicycle_engine() shows: "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable
- * NVIDIA driver".
- */
+/* "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable NVIDIA driver" */
 static void
 name_device(EngineDevice *device)
 {
@@ -238,10 +232,7 @@ device_set(Engine *engine)
 
 /* ---- A GPU that comes later ---------------------------------------------- */
 
-/*
- * Whether it can be had now: it is opened and closed again, while what serves
- * meanwhile stays.
- */
+/* Opens it and closes it again; what serves meanwhile stays. */
 static void
 try_run(Task *task)
 {

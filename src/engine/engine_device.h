@@ -4,7 +4,8 @@
  *
  * Owned by the I/O thread, but for what the device thread fills while it opens.
  * Others read the fields of the first group; engine_device.c alone writes them,
- * but for the marks `changed` and `lost`, which the loop takes back.
+ * but for the mark `changed`, which the loop takes back, and `nn` of a training
+ * engine, which run_loop.c opens.
  */
 #ifndef BICYCLE_ENGINE_DEVICE_H
 #define BICYCLE_ENGINE_DEVICE_H
@@ -21,7 +22,7 @@ typedef struct EngineDevice
 	NnPrecision automatic; /* what precision auto means on it */
 	size_t memory;         /* what it may take of memory of its own; 0: it has none */
 	bool opened;           /* the first opening has ended */
-	bool busy;             /* being opened or replaced: nothing starts */
+	bool busy;             /* being opened or replaced: nothing starts on it */
 	bool change;           /* to be replaced when all is quiet */
 	bool changed;          /* mark: it is another, or has more or less memory */
 	bool lost;             /* mark: its state is not to be trusted */
@@ -54,10 +55,7 @@ extern bool device_is_due(const struct Engine *engine);
 /* There is none and none is being opened. */
 extern bool device_is_missing(const struct Engine *engine);
 
-/*
- * Its state is not to be trusted: the engine ends, and what it has not answered
- * is tried again.
- */
+/* The engine ends; what it has not answered is tried again. */
 extern void device_lost(struct Engine *engine, const EngineError *error);
 
 /* Tries a GPU again that could not be had, when that is due. */

@@ -3,8 +3,7 @@
  *	  The engine's errors: filling them, turning those of the libraries into
  *	  them, and their form on the wire.
  *
- * No state; any thread. The SQLSTATEs are those of the table in the design's
- * rule 8.
+ * No state; any thread.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -104,7 +103,6 @@ error_from_image(EngineError *error, const ImageError *image)
 	error_detail(error, "%s", image->detail);
 }
 
-/* body must hold ERROR_PACKED_MAX bytes. */
 size_t
 error_pack(const EngineError *error, uint8_t *body, size_t size)
 {
@@ -128,10 +126,7 @@ error_pack(const EngineError *error, uint8_t *body, size_t size)
 	return at;
 }
 
-/*
- * Takes one text of an error's body; false if it is not one string of `length`
- * bytes with its NUL. Longer ones than `to` holds are cut.
- */
+/* False if it is no string of `length` bytes with its NUL. Cut to `size`. */
 static bool
 unpack_text(char *to, size_t size, const uint8_t **body, size_t *left, uint32_t length)
 {

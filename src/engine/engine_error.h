@@ -37,7 +37,7 @@ extern void error_memory(EngineError *error, const char *what); /* 53200: malloc
 extern void error_from_nn(EngineError *error, const NnError *nn);
 extern void error_from_image(EngineError *error, const ImageError *image);
 
-/* Its form on the wire, a BicycleError; returns the length. */
+/* Its form on the wire; body holds ERROR_PACKED_MAX; returns the length. */
 #define ERROR_PACKED_MAX (sizeof(BicycleError) + sizeof(EngineError))
 extern size_t error_pack(const EngineError *error, uint8_t *body, size_t size);
 

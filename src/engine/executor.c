@@ -5,10 +5,9 @@
  *
  * Tasks wait in two lists; those in the first go before those in the second,
  * each in order of arrival. A task that has run is put on the list of
- * completions; the I/O thread takes it from there and calls its done().
- * Executors are started, resized and
- * stopped by the I/O thread; threads beyond the limit rest. All threads block
- * all signals, which the main thread has done before it starts the first.
+ * completions; the I/O thread takes it from there and calls its done(). All
+ * threads block signals, which the main thread has done before the first
+ * starts.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -169,9 +168,7 @@ executor_submit(Executor *executor, Task *task, bool first)
 	else
 		executor->first[list] = task;
 	executor->last[list] = task;
-	/*
-	 * A signal could wake a thread that rests, so all are woken where some do.
-	 */
+	/* A signal could wake one that rests, so all are woken. */
 	if (executor->limit < executor->nthreads)
 		pthread_cond_broadcast(&executor->wake);
 	else
@@ -179,7 +176,6 @@ executor_submit(Executor *executor, Task *task, bool first)
 	pthread_mutex_unlock(&executor->lock);
 }
 
-/* Waits until all that was handed over has run. */
 void
 executor_stop(Executor *executor)
 {

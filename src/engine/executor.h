@@ -32,13 +32,13 @@ typedef struct Executor
 {
 	Completions *completions;
 	const char *name;
-	pthread_mutex_t lock; /* guards all below but `pending` */
+	pthread_mutex_t lock; /* guards tasks, limit and stop; the rest is the I/O thread's */
 	pthread_cond_t wake;
 	Task *first[2], *last[2];       /* [0] goes before [1] */
-	struct ExecutorThread *threads; /* one slot for each thread that was ever started */
+	struct ExecutorThread *threads; /* MAX_THREADS slots, of which nthreads were started */
 	int nthreads, limit;            /* threads beyond it rest */
 	bool stop;
-	unsigned pending; /* handed over and not yet done; I/O thread only */
+	unsigned pending; /* handed over and not yet done */
 } Executor;
 
 /* All of these on the I/O thread. False if not one thread could be started. */
@@ -46,7 +46,7 @@ extern bool executor_start(Executor *executor, Completions *completions, const c
 						   int threads);
 extern bool executor_resize(Executor *executor, int threads);
 extern void executor_submit(Executor *executor, Task *task, bool first);
-extern void executor_stop(Executor *executor);       /* when all that was handed over has run */
+extern void executor_stop(Executor *executor); /* waits until all that was handed over has run */
 extern int64_t executor_longest(Executor *executor); /* ms the oldest running task has run */
 
 /* Calls done() of what has run so far. */
@@ -57,7 +57,7 @@ extern void executor_progress(void);
 extern void executor_waits(void);
 
 /*
- * For tasks that wait for others and must not be taken for stuck: executor_wait
+ * For tasks that wait for others and must not be taken for stuck; executor_wait
  * comes back after a second at most, whatever is done to the time of day.
  */
 extern void executor_condition(pthread_cond_t *condition); /* in place of pthread_cond_init */

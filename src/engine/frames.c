@@ -85,10 +85,7 @@ frame_target(Connection *connection, const BicycleFrame *frame, uint8_t **to)
 	return true;
 }
 
-/*
- * Splits the body of an image request. False if its parts do not make up the
- * whole.
- */
+/* False if the parts of an image request do not make up the whole. */
 static bool
 split_image_request(Request *request)
 {
@@ -171,10 +168,7 @@ frame_end(Connection *connection, const BicycleFrame *frame, const uint8_t *body
 
 /* ---- Small frames -------------------------------------------------------- */
 
-/*
- * Answered for unknown ids too: the request may have ended while this was on
- * its way.
- */
+/* Unknown ids too: the request may have ended meanwhile. */
 static void
 frame_cancel(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
 {
@@ -185,10 +179,7 @@ frame_cancel(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 	connection_send(connection, BICYCLE_CANCELLED, frame->id, NULL, 0, true, NULL);
 }
 
-/*
- * Not an error if the request is not waiting any more: it may have been
- * cancelled, or the model has come from elsewhere.
- */
+/* It may have been cancelled, or the model has come from elsewhere. */
 static void
 frame_no_model(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
 {
@@ -201,10 +192,7 @@ frame_no_model(Connection *connection, const BicycleFrame *frame, const uint8_t 
 		request_fail(request, &error);
 }
 
-/*
- * What it takes with all that is made of it; the client may send when it has
- * that.
- */
+/* With all that is made of it; the client may send when it has that. */
 static void
 ask_for_memory(Request *request, uint64_t bytes, size_t charge)
 {
@@ -269,8 +257,7 @@ frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 	}
 	import_begin(request, &import, body + sizeof(import));
 	/*
-	 * The files and what format_read must copy of them. What a new model takes
-	 * is not known before its configuration was read.
+	 * The files and their copies; CREATE asks once its configuration is read.
 	 */
 	if (frame->type == BICYCLE_IMPORT)
 		ask_for_memory(request, bytes, 2 * (size_t) bytes);

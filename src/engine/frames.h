@@ -13,16 +13,13 @@
 extern const FrameKind *frame_kind(uint32_t type);
 
 /*
- * Where the body of a frame goes whose kind has no `came`; false after a
- * protocol error. When the body has come whole, frame_received.
+ * Where a body goes whose kind has no `came`; false after a protocol error.
+ * When it has come whole, frame_received.
  */
 extern bool frame_target(Connection *connection, const BicycleFrame *frame, uint8_t **to);
 extern void frame_received(Connection *connection, const BicycleFrame *frame);
 
-/*
- * What is asked about the engine (answers.c), and TRAIN_CHECK
- * (options_check.c).
- */
+/* answers.c, options_check.c */
 extern void answer_status(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 extern void answer_cache(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 extern void options_check(Connection *connection, const BicycleFrame *frame, const uint8_t *body);

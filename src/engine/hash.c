@@ -50,10 +50,7 @@ add_tensor(EVP_MD_CTX *context, const NnTensor *tensor)
 	return add_bytes(context, tensor->data, tensor->nbytes);
 }
 
-/*
- * config is the text of nn_config_print, the tensors are in the order of
- * stream_order.
- */
+/* The text of nn_config_print, tensors in the order of stream_order. */
 bool
 model_hash(const char *config, const NnTensor *tensors, int ntensors,
 		   uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
@@ -118,10 +115,7 @@ model_verify(const BicycleLoad *load, const char *text, NnConfig *config, Tensor
 	return good;
 }
 
-/*
- * Of the two images of a training pair; what orders pairs, and what their
- * digest is made of.
- */
+/* What orders training pairs, and what their digest is made of. */
 bool
 pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length,
 		  uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)

@@ -126,10 +126,7 @@ collect(Request *request, ImportWork *work)
 	return true;
 }
 
-/*
- * Finds out what networks these are, and leaves out what does not belong to
- * them.
- */
+/* Which networks these are; leaves out what does not belong to them. */
 static bool
 infer(Request *request, ImportWork *work)
 {
@@ -175,9 +172,7 @@ check_finite(Request *request, const ImportWork *work)
 
 /* ---- The answer ---------------------------------------------------------- */
 
-/*
- * Orders and hashes the tensors and makes everything that import_reply sends.
- */
+/* Makes everything that import_reply sends. */
 static bool
 prepare(Request *request, ImportWork *work)
 {
@@ -223,10 +218,7 @@ import_reply(Request *request)
 	}
 	memcpy(head, &work->answer, sizeof(work->answer));
 	memcpy(head + sizeof(work->answer), work->canonical, work->answer.config_length);
-	/*
-	 * The end of a request frees its body, but tensors point into it until
-	 * their frames are gone.
-	 */
+	/* The end frees the body, but frames on their way point into it. */
 	request->body = NULL;
 	request->result = body;
 	request_reply_part(request, BICYCLE_RESULT, head, length, true);

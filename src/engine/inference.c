@@ -32,10 +32,7 @@ keep_output(Request *request, const uint8_t *output, int side, int channels)
 	return true;
 }
 
-/*
- * n requests from the first on, in one call of the model. Fills their results,
- * or returns the error of all.
- */
+/* One call of the model: fills n results, or returns the error of all. */
 static NnStatus
 translate(Batch *batch, Request **requests, int n, EngineError *error)
 {
@@ -80,8 +77,8 @@ encode(Batch *batch, Request **requests, int n, EngineError *error)
 		(size_t) config->encoder_size * (size_t) config->encoder_size * (size_t) config->output_nc;
 	size_t latent = (size_t) config->nz * sizeof(float);
 	uint8_t *images = malloc((size_t) n * in);
-	float *values =
-		malloc(2 * (size_t) n * latent + sizeof(float)); /* (n, nz) of mu, then of logvar */
+	/* (n, nz) of mu, then of logvar */
+	float *values = malloc(2 * (size_t) n * latent + sizeof(float));
 	NnStatus status = NN_ENOMEM;
 	NnError nn_error = { 0 };
 
@@ -113,10 +110,7 @@ encode(Batch *batch, Request **requests, int n, EngineError *error)
 	return status;
 }
 
-/*
- * The most of n that fits in the batch's arenas; 0, with an error, if not even
- * one does.
- */
+/* The most of n that fits in the arenas; 0, with an error, if none does. */
 static int
 fitting(Batch *batch, int n, EngineError *error)
 {

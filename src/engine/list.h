@@ -23,10 +23,7 @@ typedef struct List
 
 #define list_member(type, field, node) ((type *) ((char *) (node) -offsetof(type, field)))
 
-/*
- * Walks a list; the current member may be removed, no other one: the next one
- * must still be in a list when its turn comes.
- */
+/* The current member may be removed, but the next one must stay in a list. */
 #define list_foreach(node, head)                                               \
 	for (List *node = (head)->next, *node##_next = node->next; node != (head); \
 		 node = list_step(node##_next, head), node##_next = node->next)
@@ -73,7 +70,7 @@ list_prepend(List *list, List *node)
 	list_insert_before(list->next, node);
 }
 
-/* Harmless for a node that is in no list. */
+/* Harmless for a node that points to itself, not for one of zeros. */
 static inline void
 list_remove(List *node)
 {

@@ -74,7 +74,6 @@ too_large(bool gpu, size_t bytes, size_t limit, EngineError *error)
 	error_hint(error, "Raise the settings \"bicycle.cache_size\" and \"bicycle.engine_memory\".");
 }
 
-/* What can be said before anything is streamed. */
 bool
 load_check(Request *request, const BicycleLoad *load, EngineError *error)
 {
@@ -268,10 +267,7 @@ install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
 	cache_put(engine, entry, packed);
 }
 
-/*
- * Fails requests that wait: those of `connection`, or with `connection` NULL
- * all that need the precision of `slot`.
- */
+/* Waiters of `connection`, or if NULL all that need the precision of `slot`. */
 static void
 fail_waiters(CacheEntry *entry, const Connection *connection, int slot, const EngineError *error)
 {
@@ -287,10 +283,7 @@ fail_waiters(CacheEntry *entry, const Connection *connection, int slot, const En
 	}
 }
 
-/*
- * The connection has sent what it was asked for; if that was in vain, for
- * instance because the model had to go at once, it may be asked again.
- */
+/* If that was in vain (the model had to go at once) it may be asked again. */
 static void
 answered(CacheEntry *entry, const Connection *connection)
 {
@@ -315,19 +308,13 @@ load_waits(const Request *request)
 	return waits && request->connection != NULL && request->engine->device.memory > 0;
 }
 
-/*
- * A LOAD is over: with the precisions that could be made, and errors for who
- * waits for others.
- */
+/* Errors for who waits for precisions that could not be made. */
 static void
 load_end(Engine *engine, Request *request)
 {
 	LoadWork *work = request->work;
 
-	/*
-	 * if who sent it has gone, somebody else can be asked before anything is
-	 * said of room
-	 */
+	/* If the sender has gone, others are asked before this is said of room. */
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		if (error_is_set(&work->errors[slot]) &&
 			(request->connection != NULL || !work->no_room[slot]))
@@ -433,10 +420,7 @@ start_load(Request *request)
 	loader_add(request, load_run, load_packed);
 }
 
-/*
- * Whether a LOAD that found no room is to wait on: for what is being freed, or
- * for models that have not had their turn.
- */
+/* By what is being freed, or of models that have not had their turn. */
 static bool
 room_comes(Engine *engine, const LoadWork *work)
 {
@@ -446,10 +430,7 @@ room_comes(Engine *engine, const LoadWork *work)
 		   (room_make(engine, NULL) || !list_empty(&engine->models));
 }
 
-/*
- * LOADs are packed one after the other, so that no two of them hold a part of a
- * GPU's memory each and wait for the rest.
- */
+/* One at a time: no two hold a part of a GPU each and wait for the rest. */
 void
 load_next(Engine *engine)
 {

@@ -17,7 +17,7 @@ extern bool load_check(Request *request, const BicycleLoad *load, EngineError *e
 extern void load_begin(Request *request, const BicycleLoad *load, const uint8_t *config);
 extern void load_progress(Request *request);
 extern void load_queue(Request *request);     /* the stream is complete */
-extern void load_next(struct Engine *engine); /* packs what can be packed; once a turn */
+extern void load_next(struct Engine *engine); /* packs what can be packed; in settle */
 
 /* IMPORT and CREATE (import.c). */
 extern void import_begin(Request *request, const BicycleImport *import, const uint8_t *config);

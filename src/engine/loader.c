@@ -2,10 +2,10 @@
  * loader.c
  *	  The gate of the loader: models and files, one at a time.
  *
- * I/O thread only. Requests for the loader stand in Engine.held until the turn
- * ends. Then all of them are announced to their clients (STARTED) and handed
- * over, unless the loader rests: a request runs alone or waits to, the device
- * is being replaced, or the engine stops.
+ * I/O thread only. Requests for the loader stand in Engine.held until settle
+ * comes to them. Then all of them are announced to their clients (STARTED) and
+ * handed over, unless the loader rests: a request runs alone or waits to, the
+ * device is being replaced, or the engine stops.
  */
 #include "engine/engine.h"
 

@@ -13,7 +13,7 @@
 extern void loader_add(Request *request, void (*run)(Task *),
 					   void (*done)(struct Engine *, Task *));
 
-/* Hands over what may go. Once a turn. */
+/* Hands over what may go. In settle. */
 extern void loader_run(struct Engine *engine);
 
 #endif /* BICYCLE_ENGINE_LOADER_H */

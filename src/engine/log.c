@@ -3,9 +3,9 @@
  *	  Log lines of all threads.
  *
  * A thread appends a line to a queue of bounded size and wakes the I/O thread,
- * which alone writes: to the supervisor's pipe, or to stderr when stand-alone.
- * So a supervisor that does not read stops no thread. What does not fit is
- * counted and reported.
+ * which alone writes: to the supervisor's socket, or to stderr when
+ * stand-alone. So a supervisor that does not read stops no thread. What does
+ * not fit is counted and reported.
  */
 #include <pthread.h>
 #include <stdarg.h>

@@ -56,10 +56,7 @@ walk_up(const char *root, char *group, const char *name)
 	return least;
 }
 
-/*
- * What control groups leave this process; SIZE_MAX: all. groups:
- * /proc/self/cgroup, root: where control groups are mounted.
- */
+/* SIZE_MAX: all. groups: /proc/self/cgroup, root: where they are mounted. */
 size_t
 machine_memory_limit(const char *groups, const char *root)
 {

@@ -35,17 +35,14 @@ wait_passively(char **argv)
 	if (getenv("OMP_WAIT_POLICY") != NULL)
 		return;
 	setenv("OMP_WAIT_POLICY", "passive", 1);
-	setenv("GOMP_SPINCOUNT", "5000",
-		   0); /* some ten microseconds, as long as it takes to wake a thread */
+	/* some ten microseconds, as long as it takes to wake a thread */
+	setenv("GOMP_SPINCOUNT", "5000", 0);
 	execv("/proc/self/exe", argv);
 	fprintf(stderr, "bicycle-engine: could not start itself with OMP_WAIT_POLICY set: %s\n",
 			strerror(errno));
 }
 
-/*
- * All signals go to the descriptor the I/O thread reads; threads inherit the
- * mask.
- */
+/* They go to the I/O thread's descriptor; threads inherit the mask. */
 static void
 block_signals(void)
 {
@@ -133,10 +130,7 @@ main(int argc, char **argv)
 	wait_passively(argv);
 	block_signals();
 	raise_descriptor_limit();
-	/*
-	 * Images come and go by the hundred thousand: with a fixed threshold their
-	 * memory goes back to the system instead of being kept for the next.
-	 */
+	/* A fixed threshold gives the memory of images back to the system. */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	mallopt(M_TRIM_THRESHOLD, 8 << 20);
 

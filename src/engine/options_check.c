@@ -12,10 +12,7 @@
 #include "engine/engine.h"
 #include "nn/config.h"
 
-/*
- * Only of a version that was trained is the method known, and only such a one
- * has discriminators.
- */
+/* Only then the method is known and there are discriminators. */
 static bool
 was_trained(const json_t *config)
 {
@@ -72,10 +69,7 @@ check_shape(const json_t *config, const json_t *options, EngineError *error)
 	return true;
 }
 
-/*
- * The version's configuration with the options over it; malloc'ed, or NULL with
- * *error set.
- */
+/* Options over the configuration; malloc'ed, or NULL with *error set. */
 static char *
 merge(const char *config_text, size_t config_length, const char *options_text,
 	  size_t options_length, EngineError *error)

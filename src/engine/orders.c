@@ -39,8 +39,8 @@ order_set(Engine *engine, char *name)
 	*value++ = '\0';
 	if (!settings_set(&engine->settings, name, value, why, sizeof(why)))
 		log_write(LOG_WARNING, "setting \"%s\" was not changed: %s", name, why);
-	else if (engine->gone && memcmp(&before, &engine->settings, sizeof(before)) !=
-								 0) /* a reload sends all of them */
+	/* a reload sends all of them */
+	else if (engine->gone && memcmp(&before, &engine->settings, sizeof(before)) != 0)
 		engine_changed(engine, name);
 }
 

@@ -71,9 +71,6 @@ connection_join_ring(Connection *connection, int class)
 		list_append(&connection->engine->ring[class], &connection->ring[class]);
 }
 
-/*
- * Depends on what there is to send and on whether it may send us anything.
- */
 void
 connection_watch(Connection *connection)
 {
@@ -151,10 +148,7 @@ connection_begin_closing(Connection *connection)
 		list_append(&connection->engine->timed, &connection->timed);
 }
 
-/*
- * One call's worth of the output queue as an iovec; returns the number of its
- * elements.
- */
+/* One call's worth of the queue; returns the number of elements. */
 static int
 gather(Connection *connection, struct iovec *iov)
 {
@@ -197,10 +191,7 @@ advance(Connection *connection, size_t n)
 	}
 }
 
-/*
- * Writes what the client takes, up to the share of one turn: one that reads as
- * fast as this writes must not keep others waiting.
- */
+/* Up to a turn's share: a client that reads as fast must not block others. */
 bool
 connection_flush(Connection *connection)
 {
@@ -271,9 +262,7 @@ connection_unsend(Connection *connection, uint64_t id)
 	{
 		OutFrame *out = list_member(OutFrame, link, node);
 
-		/*
-		 * Only frames of the reply: the caller keeps its request while they go.
-		 */
+		/* Only of the reply: the caller keeps its request while they go. */
 		if (out->frame.id == id && out->owner != NULL && out->sent == 0)
 			out_frame_free(connection, out);
 	}

@@ -429,10 +429,7 @@ connection_protocol_error(Connection *connection, uint64_t id, const char *detai
 	error_detail(&error, "%s", text);
 	log_write(LOG_WARNING, "process %d broke the protocol: %s", connection->pid, text);
 
-	/*
-	 * Its requests are withdrawn now, so that no more frames come for them;
-	 * those on their way are not worth sending.
-	 */
+	/* No more frames are to come, and those on their way are not worth it. */
 	request_withdraw_all(connection);
 	connection_send_error(connection, id, &error, NULL);
 	connection_begin_closing(connection);

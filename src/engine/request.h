@@ -69,10 +69,7 @@ typedef enum RequestState
 
 typedef struct Request Request;
 
-/*
- * A kind of frame that a client may send after its hello: a row of the table in
- * frames.c. What differs between requests is asked of their kind.
- */
+/* A frame that a client may send after its hello: a row of frames.c's table. */
 typedef struct FrameKind
 {
 	uint32_t type;
@@ -84,9 +81,7 @@ typedef struct FrameKind
 	bool uses_model; /* and so the device */
 	NnNetwork network;
 
-	/*
-	 * Images: on a thread of the pool; when that is back; when the device is.
-	 */
+	/* Images: on the pool; when that is back; when the device is. */
 	void (*decode)(Request *request);
 	void (*decoded)(Request *request);
 	void (*computed)(Request *request);
@@ -99,7 +94,7 @@ typedef struct FrameKind
 struct Request
 {
 	struct Engine *engine;
-	Connection *connection; /* NULL: withdrawn while a thread had it */
+	Connection *connection; /* NULL: withdrawn while a thread had it or frames kept it */
 	uint64_t id;
 	Request *id_next;
 	List all;     /* Connection.requests */
@@ -161,10 +156,7 @@ request_holds(const Request *request)
 	return request->state != REQUEST_NEW && request->state != REQUEST_RESERVED;
 }
 
-/*
- * What is counted of requests, each in a counter of the engine's or of its
- * entry.
- */
+/* What is counted, each in the counter named. */
 static inline bool
 request_is_started(const Request *request) /* Engine.nstarted */
 {
@@ -194,10 +186,7 @@ request_is_packing(const Request *request) /* CacheEntry.packing */
 /* The list of its state, or NULL. */
 extern List *request_list(const Request *request);
 
-/*
- * The request waits for `charge` bytes of the engine's memory, which is what it
- * takes with all that is made of it; then `bytes` may be sent.
- */
+/* Waits for `charge` bytes, also of what is made of it, to send `bytes`. */
 extern void request_wait_memory(Request *request, uint64_t bytes, size_t charge);
 
 /* It waits for its model: `entry` is set. */
@@ -211,15 +200,12 @@ extern void request_work(Request *request, Executor *executor, RequestState stat
 						 void (*run)(Task *), void (*done)(struct Engine *, Task *), bool first);
 
 /*
- * A thread has given it back. False if nothing is left to do: it was withdrawn
- * meanwhile and is freed now, or has an error and is answered now.
+ * A thread has given it back. False: it was withdrawn meanwhile and is freed
+ * now, or has an error and is answered now.
  */
 extern bool request_back(Request *request);
 
-/*
- * Checks the size of a model against the two limits there are: the session's
- * (0: none) and the engine's.
- */
+/* Against the session's limit (0: none) and the engine's. */
 extern bool request_check_model_size(const struct Engine *engine, uint64_t size,
 									 uint64_t session_limit, EngineError *error);
 
@@ -234,27 +220,24 @@ extern void request_reply_result(Request *request); /* its `result` */
 
 /*
  * A piece of a result of several frames, of which the first is RESULT and the
- * last END. Data longer than a frame is cut. The memory is the request's own
- * (its work's) unless copied.
+ * last END. Data longer than a frame goes in several. The memory is the
+ * request's own (its work's) unless copied.
  */
 extern void request_reply_part(Request *request, BicycleFrameType type, const void *data,
 							   size_t length, bool copy);
 
 /*
- * CANCEL or the end of the connection. No frame will be sent for the request
- * any more, but one whose first bytes were.
+ * CANCEL or the end of the connection. No more of its reply is sent, but the
+ * rest of a frame whose first bytes were.
  */
 extern void request_withdraw(Request *request);
 extern void request_withdraw_all(Connection *connection);
 extern void request_free(Request *request); /* no thread has it and no frame refers to it */
 
-/* Frees the DONE ones whose last frame has gone; called once a turn. */
+/* Frees the DONE ones whose last frame has gone. In settle. */
 extern void request_free_written(struct Engine *engine);
 
-/*
- * The client does not keep to the protocol: it is told so and the connection
- * ends.
- */
+/* The client is told so and the connection ends. */
 extern void connection_protocol_error(Connection *connection, uint64_t id, const char *detail, ...)
 	__attribute__((format(printf, 3, 4)));
 

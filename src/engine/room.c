@@ -31,10 +31,7 @@
 #define TURN_MS 10000
 #define IDLE_MS 1000
 
-/*
- * The model that should go first: one that nobody wants, else, if those may go
- * too, one that had its turn.
- */
+/* One that nobody wants, else, if wanted_too, one that had its turn. */
 static Packed *
 victim(Engine *engine, bool wanted_too)
 {

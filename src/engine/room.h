@@ -16,10 +16,7 @@
  */
 extern bool room_take(struct Engine *engine, size_t bytes, bool wanted_too);
 
-/*
- * In the device's own memory, for a model that wants to grow, or with NULL for
- * one that is to come. False: nothing may go now.
- */
+/* In the device's memory; NULL: for one to come. False: nothing may go. */
 extern bool room_make(struct Engine *engine, const Packed *growing);
 
 /* What the cache may take has changed: what did not fit may fit now. */
@@ -28,9 +25,7 @@ extern void room_limit_changed(struct Engine *engine);
 /* All models go.  For when nothing is started. */
 extern void room_clear(struct Engine *engine);
 
-/*
- * Evicts until the cache is within its size, if that was marked. Once a turn.
- */
+/* Evicts until the cache is within its size, if marked (`trim`). */
 extern void room_run(struct Engine *engine);
 
 #endif /* BICYCLE_ENGINE_ROOM_H */

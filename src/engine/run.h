@@ -8,14 +8,14 @@
  * R1 The I/O thread owns the state, the control lines and the input of
  *    descriptor 4.
  * R2 The device thread opens the fit and runs the loop. From the submission of
- *    a task to its done function, `fit`, `preview`, `ready` and `error` are
- *    that thread's.
+ *    a task to its done function, `stream`, `fit`, `preview`, `ready`, `error`
+ *    and `finished` are that thread's.
  * R3 Threads of the pool decode and augment ahead of the loop (run_feed.c).
  * R4 What threads share is behind three locks: the link's (any thread may queue
  *    a frame), the feed's, and the one below, of orders. None is taken while
  *    another is held.
  * R5 Pairs are written before the loop starts, and only read afterwards.
- * R6 Calls go down: run_data < run_feed, run_link, run_preview < run_loop <
+ * R6 Calls go down: run_data < run_feed, run_link < run_preview < run_loop <
  *    run_main. What the link has to say goes up by functions that run_main
  *    gives it (RunLinkOwner).
  */
@@ -69,10 +69,7 @@ struct Run
 	bool checkpoint_queued; /* one has not been read yet */
 };
 
-/*
- * Nothing is left to train: the run has begun with its last checkpoint, and
- * there are no pairs.
- */
+/* The run has begun with its last checkpoint, and there are no pairs. */
 static inline bool
 run_is_finished(const Run *run)
 {

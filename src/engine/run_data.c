@@ -76,10 +76,7 @@ file_error(EngineError *error, const char *what)
 		error_hint(error, "Free some space on the disk, or train on fewer or smaller images.");
 }
 
-/*
- * A file without a name in the directory for temporary files, which PostgreSQL
- * itself makes when it first needs it.
- */
+/* PostgreSQL makes this directory itself when it first needs it. */
 static bool
 spill_open(RunData *data, EngineError *error)
 {
@@ -96,8 +93,7 @@ spill_open(RunData *data, EngineError *error)
 	if (data->spill_fd < 0)
 	{
 		/*
-		 * The file system knows no unnamed files. The prefix is the one that
-		 * PostgreSQL clears away when it starts.
+		 * PostgreSQL clears this prefix when it starts.
 		 */
 		snprintf(name, sizeof(name), "%s/pgsql_tmp_bicycle.XXXXXX", data->spill);
 		data->spill_fd = mkostemp(name, O_CLOEXEC);
@@ -177,10 +173,7 @@ run_data_read(const RunData *data, const RunPair *pair, uint8_t **bytes, uint8_t
 
 /* ---- Receiving ----------------------------------------------------------- */
 
-/*
- * Encoded images leave a quarter of the memory to the records of pairs that go
- * to disk.
- */
+/* A quarter is for the records of pairs that go to disk. */
 static bool
 fits_in_memory(const RunData *data, uint64_t bytes)
 {
@@ -190,10 +183,6 @@ fits_in_memory(const RunData *data, uint64_t bytes)
 	return taken <= limit && bytes <= limit - taken;
 }
 
-/*
- * Whether so many bytes more may be kept; checked before anything is allocated
- * for them.
- */
 bool
 run_data_check_room(const RunData *data, uint64_t bytes, EngineError *error)
 {

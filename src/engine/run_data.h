@@ -27,8 +27,8 @@ typedef struct RunData
 {
 	RunPair *pairs; /* by hash, once complete */
 	int64_t npairs, capacity;
-	uint64_t memory, /* bytes taken of memory_limit: pairs in memory, and records of all */
-		memory_limit;
+	uint64_t memory; /* bytes taken of memory_limit: pairs in memory, and records of all */
+	uint64_t memory_limit;
 	uint64_t spilled, spill_limit;
 	uint64_t max_pixels;
 	int spill_fd;    /* -1: none */
@@ -43,18 +43,15 @@ extern void run_data_begin(RunData *data, const BicycleTrainBegin *begin);
 extern bool run_data_check_room(const RunData *data, uint64_t bytes, EngineError *error);
 
 /*
- * A PAIR frame's body, for whose length there is room; it is copied. After a
- * failure the data is only good for run_data_free.
+ * A PAIR's body, for which there is room; it is copied. After a failure the
+ * data is only good for run_data_free.
  */
 extern bool run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *error);
 
 /* All pairs are here: orders them and makes the digest. */
 extern bool run_data_complete(RunData *data, EngineError *error);
 
-/*
- * The encoded bytes of a pair, A then B. *owned is the caller's to free; it may
- * be NULL.
- */
+/* Encoded, A then B. *owned is the caller's to free; it may be NULL. */
 extern bool run_data_read(const RunData *data, const RunPair *pair, uint8_t **bytes,
 						  uint8_t **owned, EngineError *error);
 

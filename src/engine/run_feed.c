@@ -37,10 +37,7 @@
 
 #include "engine/run_feed.h"
 
-/*
- * Second words of Philox counters: what a number is for. That of nn_normal is
- * 0, so no two uses draw the same number.
- */
+/* Second words of Philox counters; that of nn_normal is 0. */
 #define DRAW_ORDER 0x4F524452
 #define DRAW_AUGMENTATION 0x4155474D
 
@@ -59,10 +56,7 @@ draw(uint64_t seed, int64_t epoch, uint64_t index, uint32_t purpose, uint32_t wo
 	nn_philox(counter, key, words);
 }
 
-/*
- * A number from 0 to n - 1 from 64 random bits; for n below 2^32 no number is
- * likelier than another by more than 2^-32.
- */
+/* From 0 to n - 1; none is likelier than another by more than 2^-32. */
 static uint32_t
 number_below(uint32_t n, uint32_t high, uint32_t low)
 {
@@ -192,10 +186,7 @@ typedef struct RunPlace
 	RunAugmentation how;
 } RunPlace;
 
-/*
- * The next pair, once the ring has room for it; false if there is nothing left
- * to do.
- */
+/* Waits for room in the ring; false if nothing is left to do. */
 static bool
 take_pair(RunFeed *feed, RunPlace *place)
 {
@@ -232,10 +223,7 @@ take_pair(RunFeed *feed, RunPlace *place)
 	return true;
 }
 
-/*
- * Reports a pair as done, and keeps its pixels if there is room; frees them
- * otherwise.
- */
+/* A pair is done; keeps its pixels if there is room, or frees them. */
 static void
 give_pair(RunFeed *feed, const RunPlace *place, uint8_t *decoded, const EngineError *error)
 {
@@ -340,10 +328,7 @@ run_feed_init(RunFeed *feed)
 	feed->epoch = NO_EPOCH;
 }
 
-/*
- * Batches as bytes in the ring, and the one that the loop has as floats; how
- * many and how large they are is the user's choice.
- */
+/* The ring in bytes, and the loop's batch in floats: the user's choice. */
 static bool
 check_ring(const RunFeed *feed, EngineError *error)
 {
@@ -421,7 +406,6 @@ run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *con
 	return true;
 }
 
-/* Ends the pool's work and the loop's waiting. */
 void
 run_feed_stop(RunFeed *feed)
 {

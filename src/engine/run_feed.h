@@ -9,10 +9,7 @@
 #include "engine/run_data.h"
 #include "nn/fit.h"
 
-/*
- * What is done to the two images of a pair: a function of seed, epoch and the
- * place in the epoch alone.
- */
+/* A function of seed, epoch and the place in the epoch alone. */
 typedef struct RunAugmentation
 {
 	int x, y; /* of the crop */
@@ -26,8 +23,8 @@ extern RunAugmentation run_feed_augmentation(uint64_t seed, int64_t epoch, uint6
 
 typedef struct RunBatch
 {
-	uint8_t *a,        /* (batch_size, size, size, input_nc) */
-		*b;            /* (batch_size, size, size, output_nc) */
+	uint8_t *a;        /* (batch_size, size, size, input_nc) */
+	uint8_t *b;        /* (batch_size, size, size, output_nc) */
 	int done;          /* pairs that are in it or have failed */
 	int failed;        /* the first of them that failed; batch_size: none */
 	EngineError error; /* of that one */
@@ -61,16 +58,16 @@ typedef struct RunFeed
 	uint64_t taken;  /* batches the loop has taken, counted from the beginning of the run */
 	uint32_t *order; /* of the rows in epoch `epoch` */
 	int64_t epoch;   /* -1: none yet */
-	uint64_t cached, /* bytes of RunPair.pixels */
-		cache_limit;
+	uint64_t cached; /* bytes of RunPair.pixels */
+	uint64_t cache_limit;
 	bool stop;
 } RunFeed;
 
 extern void run_feed_init(RunFeed *feed);
 
 /*
- * Puts the pool to work on the batches from `iteration` (done) on, of data with
- * at least batch_size pairs. I/O thread. False with *error set.
+ * Puts the pool to work on the batches from `iteration` (done) on; data has at
+ * least batch_size pairs. I/O thread. False with *error set.
  */
 extern bool run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *config,
 						   const NnTrainOptions *options, int64_t iteration, int64_t iterations,
@@ -82,7 +79,7 @@ extern bool run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const N
  * feed was stopped.
  */
 extern bool run_feed_next(RunFeed *feed, float *a, float *b, EngineError *error);
-extern void run_feed_stop(RunFeed *feed); /* any thread */
+extern void run_feed_stop(RunFeed *feed); /* ends the pool's work, the loop's waiting; any thread */
 
 /* Both images of a pair at side x side. On failure nothing is left to free. */
 extern bool run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair,

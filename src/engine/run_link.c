@@ -79,10 +79,7 @@ run_frame_new(uint32_t type, const void *data, size_t length, bool copy)
 	return frame;
 }
 
-/*
- * Queues a list of frames as a whole. failed: there was no memory for all of
- * them, which the I/O thread then acts on.
- */
+/* failed: no memory for all of them, on which the I/O thread acts. */
 static void
 queue_frames(RunLink *link, List *frames, bool failed)
 {
@@ -152,10 +149,7 @@ run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoi
 	frame = whole ? run_frame_new(BICYCLE_END, NULL, 0, true) : NULL;
 	if (frame == NULL)
 	{
-		/*
-		 * Nothing frees `bytes` then, which frames may refer to; the process
-		 * ends.
-		 */
+		/* `bytes` leak, which frames may refer to: the process ends. */
 		queue_frames(link, &frames, true);
 		return false;
 	}

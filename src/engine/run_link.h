@@ -32,15 +32,12 @@ typedef struct RunFrame
 
 struct RunLink;
 
-/*
- * What the link asks of its owner, on the I/O thread. After a false, with
- * *error set, the link calls `fail`.
- */
+/* I/O thread. After a false, with *error set, the link calls `fail`. */
 typedef struct RunLinkOwner
 {
 	/*
-	 * The header of a frame has come: whether it may, and where its body goes
-	 * (NULL: into memory of the link, until `frame` returns).
+	 * A header has come: may it, and where does the body go (NULL: into memory
+	 * of the link, until `frame` returns).
 	 */
 	bool (*begins)(struct RunLink *link, const BicycleFrame *frame, uint8_t **body,
 				   EngineError *error);
@@ -81,10 +78,7 @@ extern bool run_link_open(RunLink *link, int fd);
  */
 extern bool run_link_send(RunLink *link, uint32_t type, const void *data, size_t length);
 
-/*
- * DATA.. and END. Any thread. The bytes, malloc'ed, belong to the link from
- * here on, whatever is returned.
- */
+/* DATA.. and END. Any thread. Takes the malloc'ed bytes in any case. */
 extern bool run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint);
 
 /* I/O thread, once: ERROR. It always can be sent. */

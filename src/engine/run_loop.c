@@ -101,10 +101,7 @@ check_memory(Run *run, size_t bytes, const char *more)
 	return false;
 }
 
-/*
- * What is known before anything is allocated: weights, gradients and both
- * moments, in floats at least.
- */
+/* At least: weights, gradients and both moments, in floats. */
 static bool
 check_networks(Run *run)
 {
@@ -120,10 +117,7 @@ check_networks(Run *run)
 	return check_memory(run, floats * 4 * sizeof(float), " or more");
 }
 
-/*
- * Tensors that came with TRAIN_BEGIN: a version's weights to start from, or a
- * whole checkpoint.
- */
+/* The stream: a version's weights to start from, or a whole checkpoint. */
 static bool
 open_fit(Run *run, const TensorStream *stream)
 {
@@ -163,10 +157,6 @@ describe_run(Run *run)
 			 BICYCLE_VERSION);
 }
 
-/*
- * Opens the device and the fit and puts the state back; run->error says how it
- * went.
- */
 void
 run_open(Task *task)
 {
@@ -178,10 +168,7 @@ run_open(Task *task)
 	if (run->begin.stream_length > 0 &&
 		!stream_parse(run->stream, run->begin.stream_length, &stream, &run->error))
 		return;
-	/*
-	 * A checkpoint is the job worker's own; a version is a row of a table that
-	 * its owner may write to.
-	 */
+	/* A checkpoint is the job worker's; a version's row its owner may write. */
 	if ((run->begin.start.config_length == 0 ||
 		 model_verify(&run->begin.start, run->start_config, &stored, &stream, &run->error)) &&
 		open_device(run) && open_fit(run, &stream))
@@ -193,7 +180,6 @@ run_open(Task *task)
 
 /* ---- States as streams --------------------------------------------------- */
 
-/* Copies tensors into one malloc'ed stream. */
 bool
 run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
 				 EngineError *error)
@@ -258,8 +244,8 @@ queue_checkpoint(Run *run, EngineError *error)
 }
 
 /*
- * The weights of a version: averaged G and E if there are averages, and the
- * discriminators, with which a later run can go on. Names are the fit's.
+ * Averaged G and E if there are averages, and the discriminators, with which a
+ * later run can go on. Names are the fit's.
  */
 static bool
 collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
@@ -363,9 +349,7 @@ add_losses(RunSums *sums, const NnLosses *losses)
 	sums->count++;
 }
 
-/*
- * Counts of epochs as the job worker shows them; iterations may be any number.
- */
+/* As the job worker shows them; iterations may be any number. */
 static int32_t
 shown(int64_t epochs)
 {
@@ -535,10 +519,7 @@ pause_run(Run *run, RunSums *sums, EngineError *error)
 	return true;
 }
 
-/*
- * The last iteration is done, now or in an earlier run: its checkpoint, so that
- * nothing is lost if the job worker cannot store the model, and the model (R7).
- */
+/* The last checkpoint, lest the model cannot be stored, and the model (R7). */
 static bool
 finish_run(Run *run, EngineError *error)
 {
@@ -559,10 +540,7 @@ finish_run(Run *run, EngineError *error)
 	return true;
 }
 
-/*
- * Trains until it is over, paused or told to stop; false with an error, or with
- * none if it was stopped.
- */
+/* False with an error, or with none if it was stopped. */
 static bool
 loop(Run *run, float *a, float *b, EngineError *error)
 {
@@ -596,7 +574,6 @@ loop(Run *run, float *a, float *b, EngineError *error)
 	return finish_run(run, error);
 }
 
-/* The loop's task. */
 void
 run_loop(Task *task)
 {

@@ -433,10 +433,6 @@ run_free(Run *run)
 	pthread_cond_destroy(&run->wake);
 }
 
-/*
- * The process's main, once the engine's descriptors are made; returns its exit
- * code.
- */
 int
 run_main(Engine *engine)
 {

@@ -32,10 +32,7 @@
 #define WATCH_LOOKS 2
 #define WATCH_THRESHOLD 0.01 /* of 2: little more than one of 255 levels */
 
-/*
- * of nn_normal: weights have smaller numbers, codes of iterations the highest
- * bit
- */
+/* Of nn_normal: weights' are smaller, iterations' have the highest bit. */
 #define PREVIEW_STREAM (UINT64_C(1) << 62)
 #define SHEET_BORDER 2
 
@@ -81,10 +78,7 @@ run_preview_open(RunPreview *preview, Engine *engine, const RunData *data, const
 				  preview->z + (size_t) i * (size_t) config->nz);
 	while (preview->rows < RUN_PREVIEW_ROWS && preview->rows < data->npairs)
 	{
-		/*
-		 * The order of the pairs is that of hashes, so the first ones are as
-		 * good as any.
-		 */
+		/* They are ordered by hash, so the first are as good as any. */
 		Image images[2];
 
 		if (!run_feed_decode(engine, data, &data->pairs[preview->rows], channels, config->size,
@@ -215,10 +209,7 @@ reconstruct(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 	return false;
 }
 
-/*
- * The tiles of one row of the sheet that have to be computed; *n counts those
- * that are there, also on failure.
- */
+/* A row's computed tiles; *n counts those made, also on failure. */
 static bool
 make_tiles(RunPreview *preview, NnFit *fit, int row, Image *tiles, int *n, EngineError *error)
 {

@@ -2,7 +2,8 @@
  * run_preview.h
  *	  Previews of a run, and the watch on the diversity of its samples.
  *
- * Device thread only. Whatever is false has *error set.
+ * Device thread only, but run_preview_free after it has ended. Whatever is
+ * false has *error set.
  */
 #ifndef BICYCLE_ENGINE_RUN_PREVIEW_H
 #define BICYCLE_ENGINE_RUN_PREVIEW_H
@@ -29,8 +30,8 @@ typedef struct RunPreview
 } RunPreview;
 
 /*
- * Decodes the rows that all sheets show into a RunPreview of zeros.
- * run_preview_free is the caller's also on failure.
+ * Decodes the rows of all sheets into a RunPreview of zeros. run_preview_free
+ * is the caller's also on failure.
  */
 extern bool run_preview_open(RunPreview *preview, Engine *engine, const RunData *data,
 							 const NnConfig *config, uint64_t seed, EngineError *error);
@@ -39,10 +40,7 @@ extern bool run_preview_open(RunPreview *preview, Engine *engine, const RunData 
 extern bool run_preview_sheet(RunPreview *preview, NnFit *fit, uint8_t **png, size_t *length,
 							  EngineError *error);
 
-/*
- * Looks if it is time to, and then writes *diversity. *collapsed: there is
- * something to say, once in a run.
- */
+/* Writes *diversity when it is time. *collapsed: say so, once in a run. */
 extern bool run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration,
 							  int64_t iterations, double *diversity, bool *collapsed,
 							  EngineError *error);

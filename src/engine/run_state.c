@@ -40,9 +40,7 @@ run_to(Run *run, RunState state)
 		run_link_end(&run->link);
 }
 
-/*
- * A checkpoint is queued only after that was noted, and noted gone only after.
- */
+/* checkpoint_queued is set before one is queued, cleared after it is gone. */
 static void
 check_orders(Run *run)
 {

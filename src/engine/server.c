@@ -9,8 +9,9 @@
  *    meanwhile, free what was closed.
  * R2 What is called while events are taken only moves requests to a state or
  *    marks what came free. Decisions are made in settle alone, in the order
- *    that stands there; but what asks for memory gets it at once if it is free
- *    (admission.c).
+ *    that stands there. There are two exceptions: what asks for memory gets it
+ *    at once if it is free (admission.c), and for a batch that came back for
+ *    room models go at once (batch_done).
  * R3 Timers need no more than a tick every TICK_MS while something depends on
  *    time.
  */

@@ -112,10 +112,6 @@ set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
 	return true;
 }
 
-/*
- * Returns false, and says why, if there is no such setting or the value is not
- * for it; nothing has changed then.
- */
 bool
 settings_set(Settings *settings, const char *name, const char *value, char *why, size_t why_size)
 {

@@ -14,10 +14,7 @@
 
 #include "nn/nn.h"
 
-/*
- * A field for each row of common/settings.def that the engine has: sizes in
- * bytes, times in milliseconds. What 0 means is said there.
- */
+/* The engine's rows of common/settings.def: sizes in bytes, times in ms. */
 typedef struct Settings
 {
 	char device[BICYCLE_MAX_DEVICE];
@@ -30,10 +27,7 @@ typedef struct Settings
 
 extern void settings_default(Settings *settings);
 
-/*
- * False, with the reason in `why`, if there is no such setting or the value is
- * not for it; nothing has changed then.
- */
+/* False, with the reason in `why`; nothing has changed then. */
 extern bool settings_set(Settings *settings, const char *name, const char *value, char *why,
 						 size_t why_size);
 extern int settings_threads(const Settings *settings);

@@ -29,7 +29,6 @@ source_watch(Engine *engine, Source *source, uint32_t events)
 	epoll_ctl(engine->epoll, EPOLL_CTL_MOD, source->fd, &event);
 }
 
-/* The descriptor stays open. */
 void
 source_remove(Engine *engine, Source *source)
 {

@@ -23,10 +23,7 @@ malformed(EngineError *error, size_t at, const char *what)
 	return false;
 }
 
-/*
- * Checks a header and turns it into a tensor without data. name points into the
- * stream.
- */
+/* To a tensor without data. name points into the stream. */
 static bool
 parse_header(const BicycleTensor *header, const char *name, size_t at, NnTensor *tensor,
 			 EngineError *error)
@@ -173,10 +170,7 @@ compare_ordered(const void *a, const void *b)
 	return strcmp(x->tensor.name, y->tensor.name);
 }
 
-/*
- * Brings the tensors of a model into the order that the hash covers: networks
- * G, E, D, D2, within each as the official state_dict.
- */
+/* The order of the hash: networks G, E, D, D2, each as its state_dict. */
 bool
 stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineError *error)
 {

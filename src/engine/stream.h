@@ -9,9 +9,7 @@
 
 #include "engine/engine_error.h"
 
-/*
- * Tensors of a stream; names and, where alignment allows, data point into it.
- */
+/* Names and, where alignment allows, data point into the stream. */
 typedef struct TensorStream
 {
 	NnTensor *tensors;

@@ -14,10 +14,7 @@
 #include "engine/engine.h"
 #include "plot/plot.h"
 
-/*
- * Side and channels of the square image that the request's network takes or
- * makes.
- */
+/* Of the square image that the request's network takes or makes. */
 static int
 request_side(const Request *request)
 {
@@ -72,16 +69,11 @@ bool
 worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info,
 				   int channels, int side, uint64_t max_pixels, Image *pixels, EngineError *error)
 {
-	/*
-	 * a progressive JPEG of many pixels and scans takes a minute, but it ends
-	 */
+	/* A progressive JPEG of many scans takes a minute, but it ends. */
 	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
 	bool decoded;
 
-	/*
-	 * An image beyond the user's limit is refused by image_decode before it
-	 * allocates anything: it must not wait for a budget.
-	 */
+	/* Beyond the user's limit image_decode refuses it: no need to wait. */
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
 		limits.max_memory = decode_bytes(info, channels, side);
 	if (!decode_take(budget, limits.max_memory))
@@ -114,7 +106,6 @@ error_from_plot(EngineError *error, const PlotError *plot)
 		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
 }
 
-/* A plot's memory counts as a decoder's. */
 bool
 worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels,
 				 uint8_t **png, size_t *png_length, EngineError *error)

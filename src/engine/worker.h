@@ -19,16 +19,16 @@ extern void worker_reply_info(Request *request); /* I/O thread */
 extern void worker_plot(Request *request);
 
 /*
- * Decodes an image file, whose header is in *info, and resizes it to side x
- * side; waits for its share of the budget. Any thread of an executor.
+ * Decodes a file, whose header is in *info, to side x side; waits for its share
+ * of the budget. Any thread of an executor.
  */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
 							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,
 							   Image *pixels, EngineError *error);
 
 /*
- * Draws what a PLOT request holds, once the budget has room for it; *png is
- * malloc'ed, and NULL on failure. Any thread of an executor.
+ * Draws a PLOT, once the budget has room for it; *png is malloc'ed, and NULL on
+ * failure. Any thread of an executor.
  */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
 							 uint64_t max_pixels, uint8_t **png, size_t *png_length,

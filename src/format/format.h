@@ -41,8 +41,7 @@ typedef enum FormatKind
 typedef struct FormatFile
 {
 	FormatKind kind;
-	NnTensor
-		*tensors; /* in the file's order; network is NN_NET_G until the caller says otherwise */
+	NnTensor *tensors; /* in the file's order; network is NN_NET_G until the caller sets it */
 	int ntensors;
 	void *owned; /* names and copies */
 } FormatFile;

@@ -44,10 +44,7 @@ typedef struct FormatText
 extern int format_text_compare(FormatText a, FormatText b);
 extern bool format_text_is(FormatText text, const char *literal);
 
-/*
- * For messages: printf("%.*s", FORMAT_TEXT(text)); cut to what a message can
- * hold.
- */
+/* printf("%.*s", FORMAT_TEXT(text)): cut to what a message holds. */
 #define FORMAT_TEXT(text) (int) ((text).length < 80 ? (text).length : 80), (text).at
 
 /* Little-endian numbers that need not be aligned. */
@@ -62,9 +59,7 @@ extern uint64_t format_u64(const uint8_t *at);
 extern bool format_tensor_bytes(int ndim, const int64_t *shape, NnDtype dtype, uint64_t *count,
 								uint64_t *bytes);
 
-/*
- * A FormatFile while it is read.
- */
+/* A FormatFile while it is read. */
 typedef struct FormatBuilder
 {
 	const uint8_t *bytes;
@@ -75,10 +70,7 @@ typedef struct FormatBuilder
 	FormatError *error;
 } FormatBuilder;
 
-/*
- * Memory that lives as long as the file; NULL, with the error filled, if there
- * is none.
- */
+/* Lives as long as the file; NULL with the error filled. */
 extern void *format_own(FormatBuilder *builder, size_t bytes);
 
 /*
@@ -88,9 +80,7 @@ extern void *format_own(FormatBuilder *builder, size_t bytes);
 extern NnTensor *format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim,
 							const int64_t *shape);
 
-/*
- * *twice is a name that occurs more than once, or NULL. False without memory.
- */
+/* *twice: a name that occurs twice, or NULL. False without memory. */
 extern bool format_find_duplicate(const NnTensor *tensors, int ntensors, const char **twice);
 
 /* Readers, called by format.c once it knows the kind. */
@@ -116,16 +106,10 @@ extern void format_put_printed(FormatOutput *output, const char *text, ...)
 	__attribute__((format(printf, 2, 3)));
 extern void format_put_zeros(FormatOutput *output, size_t length);
 
-/*
- * What both writers ask of their tensors: sane names, shapes that match nbytes,
- * no name twice.
- */
+/* What both writers ask: sane names, shapes that match nbytes, no twins. */
 extern FormatStatus format_check_tensors(const NnTensor *tensors, int ntensors, FormatError *error);
 
-/*
- * Hands the buffer to the caller, or frees it if it failed; then *bytes and
- * *length are left alone.
- */
+/* To the caller; if it failed, frees it and leaves *bytes and *length. */
 extern FormatStatus format_output_done(FormatOutput *output, uint8_t **bytes, size_t *length,
 									   FormatError *error);
 

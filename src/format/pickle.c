@@ -39,14 +39,15 @@ typedef struct PickleBlock
 typedef struct Machine
 {
 	const uint8_t *bytes;
-	size_t length, at, /* next byte */
-		operator_at,   /* offset of the running operator */
-		base;
+	size_t length;
+	size_t at;          /* next byte */
+	size_t operator_at; /* of the running operator */
+	size_t base;
 	PickleValue *stack; /* grows; malloc'ed for the time of one reading, as is memo */
 	size_t depth, stack_capacity;
 	PickleValue *memo;
-	uint64_t memo_size, /* slots in use or passed over; MARK in the latter */
-		memo_capacity;
+	uint64_t memo_size; /* slots in use or passed over; MARK in the latter */
+	uint64_t memo_capacity;
 	bool stopped;
 	Pickle *pickle;
 	FormatError *error;
@@ -111,10 +112,7 @@ fail_memory(Machine *m, size_t bytes)
 	return false;
 }
 
-/*
- * Memory of the pickle; NULL, with the error filled, beyond MAX_MEMORY. bytes
- * is at most MAX_MEMORY itself.
- */
+/* NULL, with the error filled, beyond MAX_MEMORY. bytes is at most that. */
 static void *
 pickle_allocate(Machine *m, size_t bytes)
 {
@@ -150,10 +148,7 @@ pickle_allocate(Machine *m, size_t bytes)
 	return memory;
 }
 
-/*
- * An old array is left in its block when a container grows; doubling keeps that
- * below the size of the new one.
- */
+/* The old array stays in its block; doubling keeps it below the new one. */
 static bool
 pickle_append(Machine *m, PickleItems *items, PickleValue value)
 {
@@ -262,10 +257,7 @@ pop(Machine *m, PickleValue *value)
 	return true;
 }
 
-/*
- * Cuts the stack at the last mark; the values above it, which stay where they
- * are until the next push, are *n values at *values.
- */
+/* At the last mark; the *n values above stay in place until the next push. */
 static bool
 pop_mark(Machine *m, PickleValue **values, size_t *n)
 {
@@ -283,10 +275,7 @@ pop_mark(Machine *m, PickleValue **values, size_t *n)
 
 /* ---- Containers ---------------------------------------------------------- */
 
-/*
- * Makes a tuple, list or dictionary of n values and pushes it. values may lie
- * on the stack, at or above its top.
- */
+/* Of n values, which may lie on the stack, at or above its top. */
 static bool
 push_items(Machine *m, PickleType type, const PickleValue *values, size_t n)
 {
@@ -324,10 +313,7 @@ push_tuple(Machine *m, size_t n)
 	return push_items(m, PICKLE_TUPLE, m->stack + m->depth, n);
 }
 
-/*
- * Appends the values above the mark, or the topmost `single` ones if that is
- * not 0, to the list or dictionary below them.
- */
+/* With the values above the mark, or the `single` topmost if not 0. */
 static bool
 extend(Machine *m, PickleType type, size_t single)
 {
@@ -363,10 +349,7 @@ extend(Machine *m, PickleType type, size_t single)
 
 /* ---- Memo ---------------------------------------------------------------- */
 
-/*
- * Every PUT takes two bytes or more of the pickle, so an honest index is below
- * its length.
- */
+/* A PUT takes two bytes or more: an honest index is below the length. */
 static bool
 memo_put(Machine *m, uint64_t index)
 {
@@ -453,10 +436,7 @@ non_negative(const PickleValue *value)
 	return value->type == PICKLE_INT && value->integer >= 0;
 }
 
-/*
- * (view_key, offset, size): a part of the storage, as PyTorch before 0.4 wrote
- * it.
- */
+/* (view_key, offset, size): a part, as PyTorch before 0.4 wrote it. */
 static bool
 set_view(Machine *m, PickleStorage *storage, const PickleValue *view)
 {
@@ -611,10 +591,7 @@ op_reduce(Machine *m)
 	return pickle_fail(m, "calls an allowed name with the wrong arguments");
 }
 
-/*
- * State of an object: in these files only the _metadata of an OrderedDict,
- * which loading ignores.
- */
+/* Only the _metadata of an OrderedDict, which loading ignores. */
 static bool
 op_build(Machine *m)
 {
@@ -671,10 +648,7 @@ op_binint(Machine *m)
 	return take_number(m, 4, &value) && push_simple(m, PICKLE_INT, (int32_t) (uint32_t) value);
 }
 
-/*
- * Two's complement of any length; what does not fit 64 bits has no meaning
- * here.
- */
+/* Two's complement; what does not fit 64 bits has no meaning here. */
 static bool
 op_long1(Machine *m)
 {
@@ -711,10 +685,7 @@ memo_indexed(Machine *m, int width, bool (*access)(Machine *, uint64_t))
 	return take_number(m, width, &index) && access(m, index);
 }
 
-/*
- * One operator; the whole language. Letters and numbers are those of
- * pickletools.
- */
+/* The whole language, in the letters and numbers of pickletools. */
 static bool
 pickle_step(Machine *m)
 {

@@ -51,9 +51,8 @@ typedef struct PickleStorage
 	struct PickleStorage *next;
 	FormatText key;
 	NnDtype dtype;
-	uint64_t numel;       /* elements of the whole storage */
-	uint64_t view_offset, /* the part of it that is meant, in elements; within numel */
-		view_numel;
+	uint64_t numel;                   /* elements of the whole storage */
+	uint64_t view_offset, view_numel; /* the part that is meant, in elements; within numel */
 } PickleStorage;
 
 typedef struct PickleTensor

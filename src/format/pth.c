@@ -81,10 +81,7 @@ pth_find_storage(const PthStorages *storages, FormatText key)
 	return bsearch(&wanted, storages->at, storages->n, sizeof(PthStorage), compare_storages);
 }
 
-/*
- * Whether the last element of the window lies in the storage; *at is the first
- * element's place in the whole storage.
- */
+/* Is the last element inside? *at: the first one's place in the storage. */
 static bool
 within_storage(const PickleTensor *tensor, uint64_t count, uint64_t *at)
 {
@@ -102,9 +99,7 @@ within_storage(const PickleTensor *tensor, uint64_t count, uint64_t *at)
 			__builtin_add_overflow(last, reach, &last))
 			return false;
 	}
-	/*
-	 * view_offset + view_numel <= numel was checked when the storage was read
-	 */
+	/* view_offset + view_numel <= numel: checked when it was read. */
 	*at += tensor->offset;
 	return last < tensor->storage->view_numel;
 }
@@ -124,10 +119,7 @@ is_row_major(const PickleTensor *tensor)
 	return true;
 }
 
-/*
- * Copies element by element, the last dimension fastest. The window was checked
- * to lie in the storage.
- */
+/* The last dimension fastest. The window was checked to lie inside. */
 static void
 copy_window(const uint8_t *from, const PickleTensor *tensor, uint64_t count, size_t width,
 			uint8_t *to)

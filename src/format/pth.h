@@ -8,10 +8,7 @@
 
 #include "format/pickle.h"
 
-/*
- * One storage of the file; the mentions of a key in the pickle, folded
- * together.
- */
+/* A storage of the file: all mentions of a key, folded together. */
 typedef struct PthStorage
 {
 	FormatText key;
@@ -34,10 +31,7 @@ typedef struct PthStorages
 extern FormatStatus pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error);
 extern PthStorage *pth_find_storage(const PthStorages *storages, FormatText key);
 
-/*
- * Adds the tensors of the dictionary on top of the pickle; all storages must
- * have their data.
- */
+/* Of the dictionary on top; all storages must have their data. */
 extern FormatStatus pth_add_tensors(FormatBuilder *builder, const Pickle *pickle,
 									const PthStorages *storages);
 

@@ -17,10 +17,7 @@
 
 #define PROTOCOL_VERSION 1001
 
-/*
- * The whole first pickle: PROTO 2, LONG1 of 10 bytes 0x1950a86a20f9469cfc6c,
- * STOP.
- */
+/* PROTO 2, LONG1 of 10 bytes 0x1950a86a20f9469cfc6c, STOP. */
 static const uint8_t magic_pickle[15] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
 										  0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e };
 
@@ -134,10 +131,7 @@ read_storages(FormatBuilder *builder, size_t *at, const PickleValue *keys,
 	return FORMAT_OK;
 }
 
-/*
- * The list of keys, the storages, then the tensors of the object that was read
- * before.
- */
+/* Keys, storages, then the tensors of the object read before. */
 static FormatStatus
 read_data(FormatBuilder *builder, size_t at, const Pickle *object)
 {

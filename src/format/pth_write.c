@@ -36,10 +36,7 @@ typedef struct Archive
 	int nentries;
 } Archive;
 
-/*
- * The part that local header and directory have in common: version 2.0, names
- * in UTF-8, stored, 1 January 1980.
- */
+/* Of both headers: version 2.0, UTF-8, stored, 1 January 1980. */
 static void
 put_common(FormatOutput *output, const Entry *entry, uint16_t extra)
 {
@@ -172,10 +169,7 @@ put_ordered_dict(FormatOutput *output)
 	format_put(output, call, sizeof(call) - 1);
 }
 
-/*
- * torch._utils._rebuild_tensor_v2(storage N, 0, shape, strides, False,
- * OrderedDict())
- */
+/* _rebuild_tensor_v2(storage N, 0, shape, strides, False, OrderedDict()) */
 static void
 put_pickled_tensor(FormatOutput *output, const NnTensor *tensor, int number)
 {
@@ -223,10 +217,7 @@ put_pickle(FormatOutput *output, const NnTensor *tensors, int ntensors)
 
 /* ---- The file ------------------------------------------------------------ */
 
-/*
- * Whether everything, with generous room for headers and padding, stays below
- * what 32 bits can say.
- */
+/* With generous room for headers and padding. */
 static bool
 fits_32_bits(const FormatOutput *pickle, const NnTensor *tensors, int ntensors)
 {

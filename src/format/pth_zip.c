@@ -37,8 +37,8 @@ typedef struct Zip
 	FormatBuilder *builder;
 	ZipEntry *entries; /* sorted by name, malloc'ed */
 	size_t nentries;
-	uint64_t directory, /* where the central directory starts: the end of all data */
-		directory_bytes;
+	uint64_t directory; /* where the central directory starts: the end of all data */
+	uint64_t directory_bytes;
 	uint64_t checked; /* bytes of all entries opened so far */
 	FormatText root;  /* NAME, without the slash */
 } Zip;
@@ -108,10 +108,7 @@ read_zip_end(Zip *zip, uint64_t *nentries, uint64_t *limit)
 	return FORMAT_OK;
 }
 
-/*
- * The 64-bit values of an extra field replace, in this order, those that the
- * entry gives as all ones.
- */
+/* 64-bit values replace, in this order, those given as all ones. */
 static bool
 read_zip64(ZipEntry *entry, const uint8_t *extra, size_t length)
 {
@@ -246,10 +243,7 @@ open_entry(Zip *zip, const ZipEntry *entry, const uint8_t **data)
 			format_u16(bytes + entry->local + 28);
 	if (start > zip->directory || entry->size > zip->directory - start)
 		return zip_fail_entry(zip, entry, "reaches into the directory");
-	/*
-	 * entries on top of each other would make the checksums below cost more
-	 * than the file has bytes
-	 */
+	/* Entries on top of each other would make checksums cost too much. */
 	INVARIANT(zip->checked <= zip->builder->length);
 	if (entry->size > zip->builder->length - zip->checked)
 		return zip_fail_entry(zip, entry, "overlaps another");

@@ -16,10 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/*
- * Room for more than FORMAT_MAX_TENSORS long entries, and little enough that
- * the JSON library's tree of it stays below 200 MB.
- */
+/* Long names fit; the JSON library's tree of it stays below 200 MB. */
 #define MAX_HEADER ((uint64_t) 4 << 20)
 
 typedef struct Header
@@ -218,10 +215,7 @@ place_tensors(const NnTensor *tensors, int ntensors, uint64_t *begin)
 	return at;
 }
 
-/*
- * Names are printable ASCII here, so only the quote and the backslash need
- * care.
- */
+/* Names are printable ASCII: only quote and backslash need care. */
 static void
 put_quoted(FormatOutput *output, const char *text)
 {

@@ -134,10 +134,7 @@ format_tensor_bytes(int ndim, const int64_t *shape, NnDtype dtype, uint64_t *cou
 	{
 		if (shape[i] < 0)
 			return false;
-		/*
-		 * a 0 must not hide that the other dimensions overflow: no reader
-		 * should meet such a shape
-		 */
+		/* A 0 must not hide that the other dimensions overflow. */
 		if (shape[i] == 0)
 			empty = true;
 		else if (__builtin_mul_overflow(product, (uint64_t) shape[i], &product))
@@ -171,10 +168,7 @@ format_own(FormatBuilder *builder, size_t bytes)
 	return block->bytes;
 }
 
-/*
- * Names become identifiers in SQL and in messages: printable ASCII, not empty,
- * not too long. The same rule for reading and writing.
- */
+/* They become identifiers in SQL: printable ASCII, not empty, not too long. */
 static FormatStatus
 check_name(FormatText name, FormatFail *fail, FormatError *error)
 {

@@ -40,10 +40,7 @@ typedef struct ImageInfo
 {
 	ImageFormat format;
 	int width, height;
-	/*
-	 * of the file: 1 gray, 3 RGB or palette; one more with alpha or a
-	 * transparent color
-	 */
+	/* Of the file: 1 gray, 3 RGB or palette; one more if transparent. */
 	int channels;
 	int bit_depth; /* of the file: 1, 2, 4, 8, 16 */
 } ImageInfo;
@@ -52,10 +49,7 @@ typedef struct ImageLimits
 {
 	uint64_t max_pixels; /* width * height; bicycle.max_image_pixels */
 	size_t max_memory;   /* what one decode holds at a time */
-	/*
-	 * called at each row, and of a JPEG of many scans at each row of each; may
-	 * be NULL
-	 */
+	/* At each row, also of each scan of a JPEG; may be NULL. */
 	void (*progress)(void);
 } ImageLimits;
 
@@ -65,17 +59,11 @@ typedef struct Image
 	uint8_t *pixels;             /* (height, width, channels) */
 } Image;
 
-/*
- * Reads headers only; trusts nothing beyond them. *info is all zeros on
- * failure.
- */
+/* Reads headers only. *info is all zeros on failure. */
 extern ImageStatus image_info(const uint8_t *bytes, size_t length, ImageInfo *info,
 							  ImageError *error);
 
-/*
- * An upper bound of the memory image_decode will take for this file, from its
- * header: what a caller reserves beforehand.
- */
+/* What image_decode takes at most: what a caller reserves beforehand. */
 extern size_t image_decode_bytes(const ImageInfo *info, int channels);
 
 /*

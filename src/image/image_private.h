@@ -16,25 +16,16 @@ __attribute__((format(printf, 4, 5))) extern ImageStatus
 image_fail(ImageError *error, ImageStatus code, const char *message, const char *detail, ...);
 extern ImageStatus image_fail_memory(ImageError *error, size_t bytes);
 
-/*
- * Refuses a declared size beyond the limit: called with the numbers of the
- * header, before anything is allocated for them.
- */
+/* With the header's numbers, before anything is allocated for them. */
 extern ImageStatus image_check_pixels(uint64_t width, uint64_t height, const ImageLimits *limits,
 									  ImageError *error);
 extern ImageStatus image_fail_budget(ImageError *error, const ImageLimits *limits);
 
-/*
- * Sizes saturate at SIZE_MAX, so that a sum of them can be compared with a
- * limit without further care.
- */
+/* These saturate at SIZE_MAX, and can be compared with any limit. */
 extern size_t image_size_add(size_t a, size_t b);
 extern size_t image_size_mul(size_t a, size_t b);
 
-/*
- * Allocates pixels for width x height x channels, all positive; channels is 1
- * or 3. On failure the pixels are NULL.
- */
+/* All are positive; channels is 1 or 3. On failure pixels are NULL. */
 extern ImageStatus image_alloc(Image *image, int width, int height, int channels,
 							   ImageError *error);
 

@@ -131,10 +131,7 @@ close_jpeg(JpegReader *reader)
 	image_free(&reader->image);
 }
 
-/*
- * Reads up to the first scan and chooses gray or RGB; leaves the rest
- * untouched.
- */
+/* Up to the first scan; chooses gray or RGB. */
 static void
 read_jpeg_headers(JpegReader *reader)
 {
@@ -287,10 +284,7 @@ read_jpeg(JpegReader *reader)
 						  image->pixels + y * image->width * image->channels, image->channels,
 						  (size_t) image->width);
 	}
-	/*
-	 * reads on to the end marker, so that a file cut off behind its last row is
-	 * found out
-	 */
+	/* To the end marker: a file cut off behind its last row is found out. */
 	jpeg_finish_decompress(jpeg);
 }
 
@@ -322,8 +316,7 @@ typedef struct JpegWriter
 	struct jpeg_error_mgr manager;
 	jmp_buf jump;
 	ImageError *error;
-	struct jpeg_destination_mgr
-		destination; /* own one: the library's loses track of its buffer if it cannot grow */
+	struct jpeg_destination_mgr destination; /* the library's loses a buffer that cannot grow */
 	const Image *image;
 	int quality;
 	uint8_t *bytes; /* grows by doubling */

@@ -51,10 +51,9 @@ typedef struct PngReader
 	ImageError *error;
 	const uint8_t *bytes;
 	size_t length, offset;
-	const ImageLimits *limits; /* NULL while only headers are read */
-	size_t used;               /* bytes allocated and not freed */
-	bool over_limit,           /* why libpng found no memory */
-		no_memory;
+	const ImageLimits *limits;  /* NULL while only headers are read */
+	size_t used;                /* bytes allocated and not freed */
+	bool over_limit, no_memory; /* why libpng found none */
 	bool interlaced;
 	int passes;
 	int file_channels; /* after expansion: 1 to 4 */
@@ -247,10 +246,7 @@ image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError 
 	return status;
 }
 
-/*
- * Everything to 8 bits in 1 to 4 channels; the order of the calls does not
- * matter to libpng.
- */
+/* To 8 bits, 1 to 4 channels; libpng does not mind the calls' order. */
 static void
 set_transforms(PngReader *reader)
 {
@@ -271,10 +267,7 @@ set_transforms(PngReader *reader)
 	reader->file_channels = png_get_channels(png, reader->info);
 }
 
-/*
- * Adds up the lengths of the IDAT chunks that follow; their contents are
- * libpng's to check.
- */
+/* Lengths of all IDAT chunks; their contents are libpng's to check. */
 static uint64_t
 compressed_bytes(const PngReader *reader)
 {
@@ -306,10 +299,7 @@ check_compressed(PngReader *reader)
 		png_error(reader->png, "IDAT: more data than the image can hold");
 }
 
-/*
- * The output image and the rows before conversion; both count against the
- * limit.
- */
+/* The image and the rows before conversion; both count. */
 static void
 alloc_png_pixels(PngReader *reader, int channels)
 {
@@ -375,9 +365,7 @@ read_png(PngReader *reader)
 	set_transforms(reader);
 	alloc_png_pixels(reader, reader->image.channels);
 	read_rows(reader);
-	/*
-	 * reads on to IEND, so that a file cut off behind its last row is found out
-	 */
+	/* To IEND: a file cut off behind its last row is found out. */
 	png_read_end(reader->png, NULL);
 }
 

@@ -20,10 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/*
- * bits after the point: 32 less 8 of the pixel and 2 of head room for the
- * kernel's overshoot
- */
+/* Bits after the point: 32 less 8 of the pixel and 2 for overshoot. */
 #define PRECISION 22
 #define MAX_SIDE (1 << 28) /* keeps centre + support of an output within int */
 
@@ -184,10 +181,7 @@ pass_horizontal(const Image *in, Image *out, const ResizeTaps *taps)
 	}
 }
 
-/*
- * Row by row over all columns at once, so that every access is along memory;
- * sums has width * channels elements.
- */
+/* Along memory; sums has width * channels elements. */
 static void
 pass_vertical(const Image *in, Image *out, const ResizeTaps *taps, int32_t *sums)
 {
@@ -251,10 +245,7 @@ copy(const Image *in, Image *out, ImageError *error)
 	return IMAGE_OK;
 }
 
-/*
- * Tall images go through the vertical pass first, which leaves the other one
- * less to do.
- */
+/* Tall images: that leaves the other pass less to do. */
 static bool
 is_vertical_first(const Image *in, int width, int height)
 {

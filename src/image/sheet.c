@@ -8,9 +8,7 @@
 
 #include <string.h>
 
-/*
- * One size for all, gray or RGB; the sheet's channels are the widest of them.
- */
+/* One size for all; the sheet has the channels of the widest. */
 static ImageStatus
 check_tiles(const Image *tiles, int ntiles, int *channels, ImageError *error)
 {
@@ -27,10 +25,7 @@ check_tiles(const Image *tiles, int ntiles, int *channels, ImageError *error)
 	return IMAGE_OK;
 }
 
-/*
- * count tiles of extent pixels in a row, a border before, between and after
- * them; false if that is no size of an image.
- */
+/* A border before, between and after them; false if too large. */
 static bool
 side(int count, int extent, int border, int *pixels)
 {

@@ -65,10 +65,7 @@ struct Plot
 	cairo_t *cairo; /* while it is drawn */
 };
 
-/*
- * Distinguishable also by those who do not see all colours: Okabe and Ito's
- * palette without its yellow.
- */
+/* Okabe and Ito's palette for the colour-blind, without its yellow. */
 static const double colours[][3] = { { 0.00, 0.45, 0.70 }, { 0.84, 0.37, 0.00 },
 									 { 0.00, 0.62, 0.45 }, { 0.80, 0.47, 0.65 },
 									 { 0.90, 0.62, 0.00 }, { 0.34, 0.71, 0.91 },
@@ -105,10 +102,7 @@ plot_fail_memory(PlotError *error)
 					 "The engine could not allocate memory for a plot.");
 }
 
-/*
- * Text that cairo will draw: without control characters, and valid UTF-8 or
- * else ASCII.
- */
+/* For cairo: no control characters, valid UTF-8 or else ASCII. */
 static void
 clean_plot_text(char *text)
 {
@@ -254,10 +248,7 @@ make_axes(Plot *plot)
 	if (e.count == 0)
 		e = (PlotExtent){ .x_high = 1, .y_high = 1 };
 	set_range(&plot->x, e.x_low, e.x_high, 0);
-	/*
-	 * A value of exactly 0 now and then does not show on a logarithmic axis,
-	 * but does not forbid one.
-	 */
+	/* A 0 now and then does not show on it, but does not forbid it. */
 	plot->y.log = e.count > 0 && e.positive * 100 >= e.count * 99 && e.y_low >= 0 &&
 				  e.y_high > LOG_SPREAD * e.y_positive;
 	if (plot->y.log)
@@ -266,9 +257,7 @@ make_axes(Plot *plot)
 		set_range(&plot->y, e.y_low, e.y_high, 0.04);
 }
 
-/*
- * 1, 2 or 5 times a power of ten, so that about `wanted` steps fill the range.
- */
+/* 1, 2 or 5 times a power of ten: about `wanted` steps. */
 static double
 tick_step(double range, double wanted)
 {
@@ -301,10 +290,7 @@ text_width(Plot *plot, const char *text)
 	return extents.x_advance;
 }
 
-/*
- * Text whose left end, middle or right end (align 0, 0.5, 1) is at x, its
- * baseline at y.
- */
+/* Its left end, middle or right end (align 0, 0.5, 1) at x. */
 static void
 draw_text(Plot *plot, const char *text, double x, double y, double align)
 {
@@ -391,10 +377,7 @@ draw_frame(Plot *plot)
 	cairo_restore(plot->cairo);
 }
 
-/*
- * The line so far, and what has been gathered for the column of pixels that is
- * being filled.
- */
+/* The line so far, and what is gathered for the present column. */
 typedef struct PlotPen
 {
 	long column;
@@ -480,10 +463,7 @@ draw_curves(Plot *plot)
 
 /* ---- The picture --------------------------------------------------------- */
 
-/*
- * A surface's pixels (32 bits: unused, red, green, blue) as an RGB image's
- * file.
- */
+/* 32 bits a pixel: unused, red, green, blue. */
 static PlotStatus
 encode_surface(cairo_surface_t *surface, uint8_t **png, size_t *length, PlotError *error)
 {
