@@ -13,9 +13,7 @@ struct Engine;
 /* Takes the limits of all budgets from the settings. */
 extern void budget_limits(struct Engine *engine);
 
-/*
- * Grants what can be granted, if something came free. In settle and on arrival.
- */
+/* Grants what can be granted. In settle, and when a request comes. */
 extern void admission_run(struct Engine *engine);
 
 #endif /* BICYCLE_ENGINE_ADMISSION_H */

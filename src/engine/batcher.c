@@ -121,7 +121,7 @@ start(Request *request)
 	Engine *engine = request->engine;
 	size_t bytes = work_bytes(request);
 
-	/* Else unread replies of one client could stop all others for good. */
+	/* With none started one may overdraw, or unread replies could stop all. */
 	if (!room_take(engine, bytes, false))
 	{
 		if (engine->nstarted > 0)
@@ -258,7 +258,6 @@ batch_done(Engine *engine, Task *task)
 	free(batch);
 }
 
-/* What the plans of the batch may take of the host's memory. */
 static void
 limit_arenas(const Engine *engine, Batch *batch)
 {

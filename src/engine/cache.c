@@ -28,14 +28,14 @@
 
 #include "engine/engine.h"
 
-/* fp16 where a GPU has no bf16. */
+/* Three: fp32, bf16, and fp16 where a GPU has no bf16. */
 int
 cache_slot(NnPrecision precision)
 {
 	return (int) precision - (int) NN_PRECISION_FP32;
 }
 
-/* Else the engine's setting, the model's configuration, the device's choice. */
+/* Asked for, else the setting, else the model's, else the device's. */
 NnPrecision
 cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config,
 						NnPrecision automatic)

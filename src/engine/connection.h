@@ -82,9 +82,8 @@ typedef struct Connection
 /* ---- Output (outbox.c) --------------------------------------------------- */
 
 /*
- * Queues a frame. The body is copied, or it is memory of `owner`. With an owner
- * the frame keeps the request until it is gone. False if the connection is
- * closed, also for want of memory just now.
+ * The body is copied, or memory of `owner`, which is kept until the frame is
+ * gone. False if closed, also for want of memory just now.
  */
 extern bool connection_send(Connection *connection, BicycleFrameType type, uint64_t id,
 							const void *data, size_t length, bool copy, struct Request *owner);

@@ -22,7 +22,6 @@
 
 static int last_words_fd = -1; /* set before threads start */
 
-/* Adds a whole line to what is to be written. */
 static void
 control_append(void *arg, const char *line, size_t length)
 {

@@ -256,9 +256,7 @@ frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 		return;
 	}
 	import_begin(request, &import, body + sizeof(import));
-	/*
-	 * The files and their copies; CREATE asks once its configuration is read.
-	 */
+	/* The files and their copies; CREATE asks when its options are read. */
 	if (frame->type == BICYCLE_IMPORT)
 		ask_for_memory(request, bytes, 2 * (size_t) bytes);
 }

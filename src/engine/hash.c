@@ -71,11 +71,7 @@ model_hash(const char *config, const NnTensor *tensors, int ntensors,
 	return good;
 }
 
-/*
- * Reads the configuration of a stored version, of load->config_length bytes,
- * brings its tensors into their order, and compares the hash of both with that
- * which was stored with them.
- */
+/* Brings the tensors into order and compares the hash of it all. */
 bool
 model_verify(const BicycleLoad *load, const char *text, NnConfig *config, TensorStream *stream,
 			 EngineError *error)

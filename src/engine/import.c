@@ -111,7 +111,6 @@ read_files(Request *request, ImportWork *work)
 	return true;
 }
 
-/* The tensors of all files in one list. */
 static bool
 collect(Request *request, ImportWork *work)
 {
@@ -172,7 +171,6 @@ check_finite(Request *request, const ImportWork *work)
 
 /* ---- The answer ---------------------------------------------------------- */
 
-/* Makes everything that import_reply sends. */
 static bool
 prepare(Request *request, ImportWork *work)
 {

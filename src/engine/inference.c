@@ -16,7 +16,6 @@
 
 #include "engine/engine.h"
 
-/* Replaces the request's pixels by the network's output. */
 static bool
 keep_output(Request *request, const uint8_t *output, int side, int channels)
 {
@@ -139,11 +138,7 @@ fitting(Batch *batch, int n, EngineError *error)
 	}
 }
 
-/*
- * Computes the next requests of the batch, as many as fit, and fills their
- * results or errors. Returns their number: 0 if room is to be made first, or if
- * the device has failed.
- */
+/* Returns how many are done; 0: make room first, or the device failed. */
 static int
 run_some(Batch *batch)
 {

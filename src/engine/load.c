@@ -23,7 +23,6 @@
 
 #include "engine/engine.h"
 
-/* What a LOAD carries to the loader and back. */
 typedef struct LoadWork
 {
 	BicycleLoad load;
@@ -130,7 +129,6 @@ load_progress(Request *request)
 	request->entry->progress_ms = now_ms();
 }
 
-/* Notes why a precision could not be made. */
 static void
 load_failed(LoadWork *work, int slot, NnStatus status, const NnError *error)
 {
@@ -140,7 +138,6 @@ load_failed(LoadWork *work, int slot, NnStatus status, const NnError *error)
 		work->device_failed = work->errors[slot];
 }
 
-/* Makes the model in one precision. */
 static void
 load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStream *stream)
 {
@@ -218,10 +215,7 @@ load_run(Task *task)
 	stream_free(&stream);
 }
 
-/*
- * The plans for one image of what was made. Without them it goes again, so that
- * it holds nothing while it waits. On the device thread.
- */
+/* On the device thread. What gets no plans goes, and holds nothing. */
 static void
 load_prepare_run(Task *task)
 {
@@ -248,7 +242,6 @@ load_prepare_run(Task *task)
 	}
 }
 
-/* Puts a model that was made into the cache, or away again. */
 static void
 install(Engine *engine, CacheEntry *entry, LoadWork *work, int slot)
 {
@@ -420,7 +413,7 @@ start_load(Request *request)
 	loader_add(request, load_run, load_packed);
 }
 
-/* By what is being freed, or of models that have not had their turn. */
+/* From what is being freed, or from models that have not had their turn. */
 static bool
 room_comes(Engine *engine, const LoadWork *work)
 {

@@ -88,7 +88,6 @@ machine_memory_limit(const char *groups, const char *root)
 	return least;
 }
 
-/* Bytes. */
 size_t
 machine_memory(void)
 {

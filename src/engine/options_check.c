@@ -12,7 +12,7 @@
 #include "engine/engine.h"
 #include "nn/config.h"
 
-/* Only then the method is known and there are discriminators. */
+/* Only then is the method known and are there discriminators. */
 static bool
 was_trained(const json_t *config)
 {

@@ -77,7 +77,6 @@ count_by(unsigned *counter, int by)
 	*counter += (unsigned) by;
 }
 
-/* What is counted of requests by their states. */
 static void
 count(const Request *request, int by)
 {
@@ -261,7 +260,6 @@ request_new(Connection *connection, const BicycleFrame *frame, const FrameKind *
 	return request;
 }
 
-/* Takes the request from its connection. */
 static void
 detach(Request *request)
 {

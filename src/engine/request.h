@@ -199,10 +199,7 @@ extern void request_ready(Request *request);
 extern void request_work(Request *request, Executor *executor, RequestState state,
 						 void (*run)(Task *), void (*done)(struct Engine *, Task *), bool first);
 
-/*
- * A thread has given it back. False: it was withdrawn meanwhile and is freed
- * now, or has an error and is answered now.
- */
+/* False: it was withdrawn and is freed now, or has an error and is answered. */
 extern bool request_back(Request *request);
 
 /* Against the session's limit (0: none) and the engine's. */

@@ -92,9 +92,7 @@ spill_open(RunData *data, EngineError *error)
 	data->spill_fd = open(data->spill, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (data->spill_fd < 0)
 	{
-		/*
-		 * PostgreSQL clears this prefix when it starts.
-		 */
+		/* PostgreSQL clears this prefix when it starts. */
 		snprintf(name, sizeof(name), "%s/pgsql_tmp_bicycle.XXXXXX", data->spill);
 		data->spill_fd = mkostemp(name, O_CLOEXEC);
 		if (data->spill_fd >= 0)
@@ -259,7 +257,6 @@ grow_pairs(RunData *data, EngineError *error)
 	return true;
 }
 
-/* Keeps the images of a PAIR frame's body, in memory or on disk. */
 static bool
 keep_bytes(RunData *data, RunPair *pair, const uint8_t *body, EngineError *error)
 {

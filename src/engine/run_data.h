@@ -42,10 +42,7 @@ extern void run_data_begin(RunData *data, const BicycleTrainBegin *begin);
 /* False with *error set, as all of these; of a pair that is about to come. */
 extern bool run_data_check_room(const RunData *data, uint64_t bytes, EngineError *error);
 
-/*
- * A PAIR's body, for which there is room; it is copied. After a failure the
- * data is only good for run_data_free.
- */
+/* A PAIR's body is copied. After a failure only run_data_free may follow. */
 extern bool run_data_add(RunData *data, const uint8_t *body, size_t length, EngineError *error);
 
 /* All pairs are here: orders them and makes the digest. */

@@ -153,7 +153,6 @@ decode_pair(RunFeed *feed, const RunPair *pair, EngineError *error)
 	return pixels;
 }
 
-/* Cuts a size x size image out of one of load_size x load_size. */
 static void
 crop(const RunFeed *feed, int which, const uint8_t *pixels, RunAugmentation how, uint8_t *out)
 {

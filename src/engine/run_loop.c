@@ -243,10 +243,7 @@ queue_checkpoint(Run *run, EngineError *error)
 	return true;
 }
 
-/*
- * Averaged G and E if there are averages, and the discriminators, with which a
- * later run can go on. Names are the fit's.
- */
+/* Averaged G and E if there are, and discriminators; names are the fit's. */
 static bool
 collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
 {
@@ -519,7 +516,7 @@ pause_run(Run *run, RunSums *sums, EngineError *error)
 	return true;
 }
 
-/* The last checkpoint, lest the model cannot be stored, and the model (R7). */
+/* A checkpoint first, in case the model cannot be stored (R7). */
 static bool
 finish_run(Run *run, EngineError *error)
 {

@@ -29,10 +29,7 @@ typedef struct RunPreview
 	bool noted;
 } RunPreview;
 
-/*
- * Decodes the rows of all sheets into a RunPreview of zeros. run_preview_free
- * is the caller's also on failure.
- */
+/* Into one of zeros. run_preview_free is the caller's also on failure. */
 extern bool run_preview_open(RunPreview *preview, Engine *engine, const RunData *data,
 							 const NnConfig *config, uint64_t seed, EngineError *error);
 

@@ -26,10 +26,7 @@ extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t
 							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,
 							   Image *pixels, EngineError *error);
 
-/*
- * Draws a PLOT, once the budget has room for it; *png is malloc'ed, and NULL on
- * failure. Any thread of an executor.
- */
+/* Likewise for a PLOT. *png is malloc'ed, and NULL on failure. */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
 							 uint64_t max_pixels, uint8_t **png, size_t *png_length,
 							 EngineError *error);

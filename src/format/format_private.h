@@ -23,10 +23,7 @@
 #define FORMAT_EXPANSION 4
 #define FORMAT_SLACK ((uint64_t) 1 << 20)
 
-/*
- * Fills error and returns code; the message follows from the code and from what
- * was to be done, the detail is made printable ASCII.
- */
+/* Returns code; the message follows from it, the detail is printable. */
 typedef FormatStatus FormatFail(FormatError *error, FormatStatus code, const char *detail, ...);
 __attribute__((format(printf, 3, 4))) extern FormatStatus
 format_fail(FormatError *error, FormatStatus code, const char *detail, ...);

@@ -453,10 +453,7 @@ set_view(Machine *m, PickleStorage *storage, const PickleValue *view)
 	return true;
 }
 
-/*
- * ('storage', type, key, location, numel[, view]): torch.save's persistent id.
- * The location (cpu, cuda:0) does not matter.
- */
+/* ('storage', type, key, location, numel[, view]); any location will do. */
 static bool
 op_binpersid(Machine *m)
 {

@@ -84,10 +84,7 @@ extern size_t image_resize_bytes(int in_width, int in_height, int channels, int 
 extern ImageStatus image_resize(const Image *in, int width, int height, Image *out,
 								ImageError *error);
 
-/*
- * 8-bit gray or RGB, level 1, Z_RLE, all filters, not interlaced. *bytes is
- * malloc'ed, and NULL on failure.
- */
+/* 8 bits, level 1, Z_RLE, all filters. *bytes: malloc'ed, NULL on failure. */
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
 									ImageError *error);
 extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes,

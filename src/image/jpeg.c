@@ -43,7 +43,6 @@ typedef struct JpegReader
 	Image image;
 } JpegReader;
 
-/* The library's words for its last message, into text. */
 static void
 library_text(j_common_ptr jpeg, char text[JMSG_LENGTH_MAX])
 {

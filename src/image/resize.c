@@ -24,10 +24,7 @@
 #define PRECISION 22
 #define MAX_SIDE (1 << 28) /* keeps centre + support of an output within int */
 
-/*
- * The taps of one pass: output i is the sum of weight[i * width + j] *
- * input[first[i] + j], j < count[i].
- */
+/* Output i: of weight[i * width + j] * input[first[i] + j], j < count[i]. */
 typedef struct ResizeTaps
 {
 	int width; /* most taps an output has */
@@ -254,10 +251,7 @@ is_vertical_first(const Image *in, int width, int height)
 	return shrink > 0 && shrink > (in->width - width) * 2;
 }
 
-/*
- * Both passes' taps, the larger of the two images that may be between them, the
- * sums of a vertical pass, and the result.
- */
+/* Both passes' taps, the larger image between them, sums, the result. */
 size_t
 image_resize_bytes(int in_width, int in_height, int channels, int width, int height)
 {
