@@ -3,9 +3,9 @@
  *	  Everything that is kept up to date, recounted from scratch.
  *
  * Called at the end of a turn where invariant_checking(), that is, in asan and
- * tsan builds and in unit tests. On the I/O thread; changes nothing. What
- * threads have at that time is counted by who is away: a request's state, a
- * model's flags.
+ * tsan builds and in unit tests that ask for it. On the I/O thread; changes
+ * nothing. What threads have at that time is counted by who is away: a
+ * request's state, a model's flags.
  */
 #include "engine/engine.h"
 

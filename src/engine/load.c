@@ -57,7 +57,7 @@ load_work_free(void *arg)
 	free(work);
 }
 
-/* limit: of the cache.  Any thread. */
+/* limit: of the cache. Any thread. */
 static void
 too_large(bool gpu, size_t bytes, size_t limit, EngineError *error)
 {

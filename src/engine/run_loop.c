@@ -478,7 +478,6 @@ wait_for_checkpoint(Run *run)
 		executor_wait(&run->wake, &run->lock);
 }
 
-/* What the loop is to do now. */
 static RunOrder
 next_order(Run *run)
 {
