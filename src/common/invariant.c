@@ -2,9 +2,9 @@
  * invariant.c
  *	  What happens when a fact that the code relies on is not so.
  *
- * The two variables are set before threads start and only read later. The
- * first thread that fails is the one that calls the handler, again if it fails
- * again while the process ends; others that fail meanwhile wait for that end.
+ * The handler is set before threads start and only read later. The first thread
+ * that fails is the one that calls it, again if it fails again while the
+ * process ends; others that fail meanwhile wait for that end.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,11 +13,6 @@
 #include "common/invariant.h"
 
 static InvariantHandler handler;
-#ifdef BICYCLE_CHECKS
-static bool checking = true;
-#else
-static bool checking;
-#endif
 
 void
 invariant_set_handler(InvariantHandler to)
@@ -25,16 +20,14 @@ invariant_set_handler(InvariantHandler to)
 	handler = to;
 }
 
-void
-invariant_set_checking(bool on)
-{
-	checking = on;
-}
-
 bool
 invariant_checking(void)
 {
-	return checking;
+#ifdef BICYCLE_CHECKS
+	return true;
+#else
+	return false;
+#endif
 }
 
 void

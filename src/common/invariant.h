@@ -13,8 +13,7 @@
  *    ends the session.
  * R3 Checkers recount from scratch what others keep up to date. They take time,
  *    so they run only where invariant_checking() is true: in builds with
- *    BICYCLE_CHECKS, and where a program asks (invariant_set_checking). Those
- *    of sessions run with bicycle.debug, too.
+ *    BICYCLE_CHECKS. Those of sessions run with bicycle.debug, too.
  */
 #ifndef BICYCLE_INVARIANT_H
 #define BICYCLE_INVARIANT_H
@@ -24,7 +23,6 @@
 typedef void (*InvariantHandler)(const char *condition, const char *file, int line);
 
 extern void invariant_set_handler(InvariantHandler handler);
-extern void invariant_set_checking(bool on);
 extern bool invariant_checking(void);
 extern void invariant_failed(const char *condition, const char *file, int line)
 	__attribute__((noreturn, cold));

@@ -13,8 +13,8 @@
  * followed step by step (generator and encoder first, then the discriminators
  * on the same fakes); for the other systems the definitions of doc/training.md.
  */
-#ifndef BICYCLE_NN_TRAIN_H
-#define BICYCLE_NN_TRAIN_H
+#ifndef BICYCLE_NN_FIT_H
+#define BICYCLE_NN_FIT_H
 
 #include "nn/nn.h"
 
@@ -174,4 +174,4 @@ extern NnStatus nn_fit_translate(NnFit *fit, int n, const float *a, const float 
 extern NnStatus nn_fit_encode(NnFit *fit, int n, const float *b, float *mu, float *logvar,
 							  NnError *error);
 
-#endif /* BICYCLE_NN_TRAIN_H */
+#endif /* BICYCLE_NN_FIT_H */
