@@ -136,10 +136,13 @@ def main():
                 ratios[1].append(found["other"][figure] / found["again"][figure])
                 ratios[2].append(found["this"][figure])
             print(f"round {i + 1} of {rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # what was seen is shown all the same
     finally:
         this.close()
         other.close()
-    print(f"{'other / this, ' + str(rounds) + ' rounds':32} {'ratio':>6} {'95 % interval':>15}"
+    done = max((len(ratios[0]) for ratios in seen.values()), default=0)
+    print(f"{'other / this, ' + str(done) + ' rounds':32} {'ratio':>6} {'95 % interval':>15}"
           f"   {'other / itself':>14} {'interval':>15}  {'this':>9}")
     for figure in sorted(seen):
         a, b = interval(seen[figure][0]), interval(seen[figure][1])
