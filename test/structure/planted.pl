@@ -83,5 +83,7 @@ finds('a long comment', qr/under\.h:1: 8[1-9] columns/, 'format', $order,
 	'src/a/under.h' => '/* ' . 'word ' x 16 . "*/\n");
 finds('a long document', qr/long\.md:1: 121 columns/, 'format', $order,
 	'long.md' => 'x' x 121 . "\n");
+finds('a file that tests share', qr/shared\.pl:1: other tests use tmp_check/, 'format', $order,
+	'test/t/shared.pl' => "my \$file = \"\$tmp_check/dump\";\n");
 print $failed ? "planted: $failed failed\n" : "planted: ok\n";
 exit($failed ? 1 : 0);

@@ -13,7 +13,7 @@ use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid
 	wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
-	weights $DATA $TINY $PAIRS);
+	weights $DATA $TINY $PAIRS $SCRATCH);
 
 # Seconds to wait for what must come. Training computes with what other processes leave to it, so on
 # a busy machine it may take long.
@@ -21,6 +21,8 @@ our $PATIENCE = $PostgreSQL::Test::Utils::timeout_default;
 our $DATA = $ENV{BICYCLE_TESTDATA} . '/edges2emoji';
 our $TINY = '"size": 64, "ngf": 4, "nef": 4, "ndf": 4, "nz": 4';		# networks that train fast
 our $PAIRS = 'SELECT sketch, photo FROM outlines';
+# A directory of this test's own: tests that run beside it share all others.
+our $SCRATCH = PostgreSQL::Test::Utils::tempdir;
 
 # new_node(NAME, SETTING...): a started cluster. The extension is preloaded unless a setting says
 # otherwise.
