@@ -1,18 +1,27 @@
 /*
  * jpeg.c
- *	  JPEG through libjpeg-turbo's jpeglib.h.
+ *	  Reading JPEG: which file, by Pillow's rules (jpeg_file.c), and its pixels
+ *	  through libjpeg-turbo's jpeglib.h.
  *
- * Built like png.c, whose rules R1, R3 and R4 hold here. Memory is not counted
- * block by block: what a decode takes is computed from the headers, compared
- * with the limit, and given to the library as its own limit.
+ * Built like png.c, whose rules R1, R3 and R4 hold here.
  *
- * The library repairs damaged files and only warns; here the first warning of
- * damage is an error, so that half an image never becomes a row of a table.
- * Refused: CMYK and YCCK, 12-bit samples, and progressive files of more than
- * MAX_SCANS scans, each of which costs a walk over the whole image.
+ * R1 Memory is not counted block by block: what a decode takes is computed from
+ *    the headers, compared with the limit, and given to the library as its own
+ *    limit.
+ * R2 The library's warnings decide nothing: with each of them Pillow takes the
+ *    pixels as they come, and so does this file. doc/images.md lists them.
+ * R3 What the library would make up is refused, as by Pillow: its source says
+ *    that there is no more, instead of an end marker that is not there.
+ * R4 The source has the file in pieces of 64 kB, as Pillow has: once all rows
+ *    are there, the piece with the last of them is all that is looked at.
+ * R5 Components of CMYK are taken as inverted, as Adobe writes them, and turned
+ *    into RGB as by Pillow.
+ * R6 Progressive files of more than MAX_SCANS scans are refused, each of which
+ *    costs a walk over the whole image.
  */
 #include "common/invariant.h"
 #include "image/image_private.h"
+#include "image/jpeg_file.h"
 
 #include <stdio.h> /* before jpeglib.h, which uses FILE without including it */
 #include <jpeglib.h>
@@ -20,34 +29,31 @@
 #include <limits.h>
 #include <setjmp.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define MAX_SCANS 100
+#define PIECE 65536
 #define LIBRARY_BYTES (512 * 1024) /* tables, structs and the pools' slack */
 
 static const char decode_failed[] = "could not decode JPEG image";
-static const char encode_failed[] = "could not encode JPEG image";
 
 typedef struct JpegReader
 {
 	struct jpeg_decompress_struct jpeg;
 	struct jpeg_error_mgr manager;
 	struct jpeg_progress_mgr progress;
+	struct jpeg_source_mgr source;
 	jmp_buf jump;
 	ImageError *error;
+	JpegFile file;
 	const uint8_t *bytes;
 	size_t length;
+	size_t given;   /* bytes that the source has had */
+	size_t to_skip; /* of bytes that it has not had */
 	const ImageLimits *limits;
 	int channels;
 	uint8_t *row;
 	Image image;
 } JpegReader;
-
-static void
-library_text(j_common_ptr jpeg, char text[JMSG_LENGTH_MAX])
-{
-	jpeg->err->format_message(jpeg, text);
-}
 
 static void
 on_jpeg_error(j_common_ptr jpeg)
@@ -65,30 +71,17 @@ on_jpeg_error(j_common_ptr jpeg)
 			image_fail_budget(reader->error, reader->limits);
 			break;
 		default:
-			library_text(jpeg, text);
+			jpeg->err->format_message(jpeg, text);
 			image_fail(reader->error, IMAGE_EINVALID, decode_failed,
 					   "The JPEG library says \"%s\".", text);
 	}
 	longjmp(reader->jump, 1);
 }
 
-/* level is -1 for a warning, else a trace message that nobody asked for. */
+/* Warnings, and traces that nobody asked for. */
 static void
 on_message(j_common_ptr jpeg, int level)
 {
-	if (level >= 0)
-		return;
-	switch (jpeg->err->msg_code)
-	{
-		case JWRN_JPEG_EOF:
-		case JWRN_HIT_MARKER:
-		case JWRN_HUFF_BAD_CODE:
-		case JWRN_ARITH_BAD_CODE:
-		case JWRN_MUST_RESYNC:
-		case JWRN_EXTRANEOUS_DATA:
-		case JWRN_BOGUS_PROGRESSION:
-			on_jpeg_error(jpeg);
-	}
 }
 
 static void
@@ -130,33 +123,109 @@ close_jpeg(JpegReader *reader)
 	image_free(&reader->image);
 }
 
-/* Up to the first scan; chooses gray or RGB. */
+/* ---- The source ---------------------------------------------------------- */
+
+static void
+on_source(j_decompress_ptr jpeg)
+{
+}
+
+/* Suspends the library until give_piece. */
+static boolean
+on_fill(j_decompress_ptr jpeg)
+{
+	return FALSE;
+}
+
+static void
+on_skip(j_decompress_ptr jpeg, long n)
+{
+	JpegReader *reader = jpeg->client_data;
+	struct jpeg_source_mgr *source = &reader->source;
+	size_t part = (size_t) n < source->bytes_in_buffer ? (size_t) n : source->bytes_in_buffer;
+
+	INVARIANT(n >= 0);
+	source->next_input_byte += part;
+	source->bytes_in_buffer -= part;
+	reader->to_skip = (size_t) n - part;
+}
+
+/* The library is suspended: it gets more of the file, if there is more. */
+static void
+give_piece(JpegReader *reader)
+{
+	do
+	{
+		size_t left = reader->length - reader->given;
+		size_t n = left < PIECE ? left : PIECE;
+
+		if (n == 0)
+			fail_jpeg(reader, "The data end before the image does.");
+		reader->given += n;
+		reader->source.bytes_in_buffer += n;
+		on_skip(&reader->jpeg, (long) reader->to_skip);
+	} while (reader->to_skip > 0);
+}
+
+/* ---- Headers ------------------------------------------------------------- */
+
+static void
+open_jpeg(JpegReader *reader)
+{
+	if (!jpeg_file_open(&reader->file, reader->bytes, reader->length))
+		fail_jpeg(reader, reader->file.refusal);
+}
+
+static void
+fill_info(const JpegFile *file, ImageInfo *info)
+{
+	info->format = IMAGE_JPEG;
+	info->width = file->width;
+	info->height = file->height;
+	info->channels = file->channels;
+	info->bit_depth = 8;
+}
+
+ImageStatus
+image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error)
+{
+	JpegFile file;
+
+	if (!jpeg_file_open(&file, bytes, length))
+		return image_fail(error, IMAGE_EINVALID, decode_failed, "%s", file.refusal);
+	fill_info(&file, info);
+	return IMAGE_OK;
+}
+
+/* Up to the first scan; chooses gray, RGB or CMYK. */
 static void
 read_jpeg_headers(JpegReader *reader)
 {
 	struct jpeg_decompress_struct *jpeg = &reader->jpeg;
+	int result;
 
 	jpeg_create_decompress(jpeg);
 	jpeg->progress = &reader->progress;
-	jpeg_mem_src(jpeg, reader->bytes, reader->length);
-	jpeg_read_header(jpeg, TRUE);
-	if (jpeg->data_precision != 8)
-		fail_jpeg(reader, "Only 8-bit JPEG images are read.");
-	switch (jpeg->jpeg_color_space)
+	jpeg->src = &reader->source;
+	reader->source.next_input_byte = reader->bytes;
+	/* Tables that end like a file may come before the image. */
+	while ((result = jpeg_read_header(jpeg, FALSE)) != JPEG_HEADER_OK)
+		if (result == JPEG_SUSPENDED)
+			give_piece(reader);
+	if (jpeg->image_width != (JDIMENSION) reader->file.width ||
+		jpeg->image_height != (JDIMENSION) reader->file.height ||
+		jpeg->num_components != reader->file.channels)
+		fail_jpeg(reader, "Its headers contradict each other.");
+	switch (jpeg->num_components)
 	{
-		case JCS_GRAYSCALE:
+		case 1:
 			jpeg->out_color_space = JCS_GRAYSCALE;
 			break;
-		case JCS_YCbCr:
-		case JCS_RGB:
+		case 3:
 			jpeg->out_color_space = JCS_RGB;
 			break;
-		case JCS_CMYK:
-		case JCS_YCCK:
-			fail_jpeg(reader, "CMYK images are not read; convert it to RGB.");
-			break;
 		default:
-			fail_jpeg(reader, "Its color space is neither gray nor RGB.");
+			jpeg->out_color_space = JCS_CMYK;
 	}
 }
 
@@ -167,32 +236,15 @@ init_jpeg(JpegReader *reader)
 	reader->manager.error_exit = on_jpeg_error;
 	reader->manager.emit_message = on_message;
 	reader->progress.progress_monitor = on_progress;
+	reader->source.init_source = on_source;
+	reader->source.fill_input_buffer = on_fill;
+	reader->source.skip_input_data = on_skip;
+	reader->source.resync_to_restart = jpeg_resync_to_restart;
+	reader->source.term_source = on_source;
 	reader->jpeg.client_data = reader;
 }
 
-static void
-fill_info(const JpegReader *reader, ImageInfo *info)
-{
-	info->format = IMAGE_JPEG;
-	info->width = (int) reader->jpeg.image_width;
-	info->height = (int) reader->jpeg.image_height;
-	info->channels = reader->jpeg.num_components;
-	info->bit_depth = 8;
-}
-
-ImageStatus
-image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError *error)
-{
-	JpegReader reader = { .bytes = bytes, .length = length, .error = error };
-	ImageStatus status;
-
-	init_jpeg(&reader);
-	status = guarded_jpeg(&reader, read_jpeg_headers);
-	if (status == IMAGE_OK)
-		fill_info(&reader, info);
-	close_jpeg(&reader);
-	return status;
-}
+/* ---- Pixels -------------------------------------------------------------- */
 
 /*
  * The working memory of a decode: rows in flight (per component up to 32 of
@@ -231,10 +283,7 @@ check_limits(JpegReader *reader)
 	ImageInfo info;
 	size_t output, working;
 
-	fill_info(reader, &info);
-	if (image_check_pixels((uint64_t) info.width, (uint64_t) info.height, reader->limits,
-						   reader->error) != IMAGE_OK)
-		longjmp(reader->jump, 1);
+	fill_info(&reader->file, &info);
 	output = output_bytes(&info, reader->channels);
 	working = working_bytes(&info, jpeg_has_multiple_scans(&reader->jpeg));
 	if (image_size_add(output, working) > reader->limits->max_memory)
@@ -262,28 +311,63 @@ alloc_jpeg_pixels(JpegReader *reader)
 	}
 }
 
+/* a * b / 255, rounded as by Pillow. */
+static inline unsigned
+product(unsigned a, unsigned b)
+{
+	unsigned c = a * b + 128;
+
+	return ((c >> 8) + c) >> 8;
+}
+
+/* Inverted CMYK to RGB, in its place. */
+static void
+cmyk_to_rgb(uint8_t *row, size_t n)
+{
+	const uint8_t *in = row;
+
+	for (uint8_t *out = row; n > 0; n--, in += 4, out += 3)
+	{
+		unsigned k = in[3];
+
+		for (int c = 0; c < 3; c++)
+			out[c] = (uint8_t) (k - product(255 - in[c], k));
+	}
+}
+
 static void
 read_jpeg(JpegReader *reader)
 {
 	struct jpeg_decompress_struct *jpeg = &reader->jpeg;
 	const Image *image = &reader->image;
 
+	open_jpeg(reader);
+	if (image_check_pixels((uint64_t) reader->file.width, (uint64_t) reader->file.height,
+						   reader->limits, reader->error) != IMAGE_OK)
+		longjmp(reader->jump, 1);
 	read_jpeg_headers(reader);
 	check_limits(reader);
-	jpeg_start_decompress(jpeg);
+	while (!jpeg_start_decompress(jpeg))
+		give_piece(reader);
 	alloc_jpeg_pixels(reader);
 	while (jpeg->output_scanline < jpeg->output_height)
 	{
 		size_t y = jpeg->output_scanline;
 		JSAMPROW rows[1] = { reader->row };
+		bool cmyk = jpeg->out_color_space == JCS_CMYK;
 
 		if (jpeg_read_scanlines(jpeg, rows, 1) != 1)
-			fail_jpeg(reader, "The data ends within the image.");
-		image_convert_row(reader->row, jpeg->output_components,
+		{
+			give_piece(reader);
+			continue;
+		}
+		if (cmyk)
+			cmyk_to_rgb(reader->row, (size_t) image->width);
+		image_convert_row(reader->row, cmyk ? 3 : jpeg->output_components,
 						  image->pixels + y * image->width * image->channels, image->channels,
 						  (size_t) image->width);
 	}
-	/* To the end marker: a file cut off behind its last row is found out. */
+	/* Errors count, but not that it would need more of the file. */
 	jpeg_finish_decompress(jpeg);
 }
 
@@ -304,152 +388,5 @@ image_jpeg_decode(const uint8_t *bytes, size_t length, int channels, const Image
 		reader.image.pixels = NULL;
 	}
 	close_jpeg(&reader);
-	return status;
-}
-
-/* ---- Writing ------------------------------------------------------------- */
-
-typedef struct JpegWriter
-{
-	struct jpeg_compress_struct jpeg;
-	struct jpeg_error_mgr manager;
-	jmp_buf jump;
-	ImageError *error;
-	struct jpeg_destination_mgr destination; /* the library's loses a buffer that cannot grow */
-	const Image *image;
-	int quality;
-	uint8_t *bytes; /* grows by doubling */
-	size_t length, capacity;
-} JpegWriter;
-
-static void
-on_jpeg_write_error(j_common_ptr jpeg)
-{
-	JpegWriter *writer = jpeg->client_data;
-	char text[JMSG_LENGTH_MAX];
-
-	if (jpeg->err->msg_code == JERR_OUT_OF_MEMORY)
-		image_fail_memory(writer->error, writer->capacity);
-	else
-	{
-		library_text(jpeg, text);
-		image_fail(writer->error, IMAGE_EINVALID, encode_failed, "The JPEG library says \"%s\".",
-				   text);
-	}
-	longjmp(writer->jump, 1);
-}
-
-static void
-on_write_message(j_common_ptr jpeg, int level)
-{
-}
-
-/* Doubles the buffer and points the library behind its used bytes. */
-static void
-grow_jpeg(JpegWriter *writer, size_t used)
-{
-	size_t capacity =
-		image_size_add(writer->capacity, writer->capacity > 0 ? writer->capacity : 16384);
-	uint8_t *bytes = capacity <= PTRDIFF_MAX ? realloc(writer->bytes, capacity) : NULL;
-
-	if (bytes == NULL)
-	{
-		image_fail_memory(writer->error, capacity);
-		longjmp(writer->jump, 1);
-	}
-	INVARIANT(used <= capacity);
-	writer->bytes = bytes;
-	writer->capacity = capacity;
-	writer->destination.next_output_byte = bytes + used;
-	writer->destination.free_in_buffer = capacity - used;
-}
-
-static void
-on_init_destination(j_compress_ptr jpeg)
-{
-	grow_jpeg(jpeg->client_data, 0);
-}
-
-/* Called when the buffer is full to the last byte. */
-static boolean
-on_full(j_compress_ptr jpeg)
-{
-	JpegWriter *writer = jpeg->client_data;
-
-	grow_jpeg(writer, writer->capacity);
-	return TRUE;
-}
-
-static void
-on_term_destination(j_compress_ptr jpeg)
-{
-	JpegWriter *writer = jpeg->client_data;
-
-	INVARIANT(writer->destination.free_in_buffer <= writer->capacity);
-	writer->length = writer->capacity - writer->destination.free_in_buffer;
-}
-
-static void
-write_jpeg(JpegWriter *writer)
-{
-	struct jpeg_compress_struct *jpeg = &writer->jpeg;
-	const Image *image = writer->image;
-
-	jpeg_create_compress(jpeg);
-	jpeg->dest = &writer->destination;
-	jpeg->image_width = (JDIMENSION) image->width;
-	jpeg->image_height = (JDIMENSION) image->height;
-	jpeg->input_components = image->channels;
-	jpeg->in_color_space = image->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
-	jpeg_set_defaults(jpeg);
-	jpeg_set_quality(jpeg, writer->quality, TRUE);
-	jpeg_start_compress(jpeg, TRUE);
-	while (jpeg->next_scanline < jpeg->image_height)
-	{
-		JSAMPROW rows[1] = { image->pixels +
-							 (size_t) jpeg->next_scanline * image->width * image->channels };
-
-		jpeg_write_scanlines(jpeg, rows, 1);
-	}
-	jpeg_finish_compress(jpeg);
-}
-
-static ImageStatus
-guarded_jpeg_write(JpegWriter *writer)
-{
-	if (setjmp(writer->jump) != 0)
-		return writer->error->code;
-	write_jpeg(writer);
-	return IMAGE_OK;
-}
-
-ImageStatus
-image_encode_jpeg(const Image *image, int quality, uint8_t **bytes, size_t *length,
-				  ImageError *error)
-{
-	JpegWriter writer = { .image = image, .quality = quality, .error = error };
-	ImageStatus status;
-
-	*bytes = NULL;
-	*length = 0;
-	if (quality < 1 || quality > 100)
-		return image_fail(error, IMAGE_EINVALID, "wrong JPEG quality",
-						  "Quality is from 1 to 100, not %d.", quality);
-	writer.jpeg.err = jpeg_std_error(&writer.manager);
-	writer.manager.error_exit = on_jpeg_write_error;
-	writer.manager.emit_message = on_write_message;
-	writer.destination.init_destination = on_init_destination;
-	writer.destination.empty_output_buffer = on_full;
-	writer.destination.term_destination = on_term_destination;
-	writer.jpeg.client_data = &writer;
-	status = guarded_jpeg_write(&writer);
-	jpeg_destroy_compress(&writer.jpeg);
-	if (status == IMAGE_OK)
-	{
-		*bytes = writer.bytes;
-		*length = writer.length;
-	}
-	else
-		free(writer.bytes);
 	return status;
 }

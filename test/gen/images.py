@@ -117,10 +117,18 @@ def decode8(path, data, depth, color):
     return over_white(rgba)
 
 
+def readable(path):
+    try:
+        Image.open(path).load()
+        return True
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
 def png_line(path):
     name = os.path.basename(path)
     data = open(path, "rb").read()
-    if name.startswith("x"):
+    if not readable(path):
         return f"{name} damaged"
     width, height, depth, channels, color, _ = header(data)
     rgb = decode16(data) if depth == 16 else decode8(path, data, depth, color)
@@ -190,17 +198,39 @@ def make_jpegs():
     save("quality10.jpg", quality=10, optimize=True)
     save("rgb.jpg", quality=90, keep_rgb=True)
     save("cmyk.jpg", image.convert("CMYK"), quality=75)
+    make_damaged()
     exif = Image.Exif()
     exif[0x0112] = 6
     save("rotated_by_exif.jpg", quality=75, exif=exif)
 
 
+def make_damaged():
+    """Files that the library warns of: what it makes of them are the pixels."""
+    def edit(name, source, change):
+        with open(os.path.join(DATA, "jpeg", source), "rb") as file:
+            data = change(file.read())
+        with open(os.path.join(DATA, "jpeg", name), "wb") as file:
+            file.write(data)
+
+    def flip(data):
+        return data[:-300] + bytes(b ^ 0x55 for b in data[-300:-290]) + data[-290:]
+
+    edit("end_within.jpg", "ycc420.jpg", lambda data: data[:-200] + b"\xff\xd9" + data[-198:])
+    edit("no_end.jpg", "ycc444.jpg", lambda data: data[:-2])
+    edit("bad_codes.jpg", "ycc422.jpg", flip)
+    edit("bad_scan.jpg", "progressive.jpg", flip)
+    edit("lost_restart.jpg", "restart.jpg", lambda data: data.replace(b"\xff\xd3", b"\xff\xd5", 1))
+    edit("no_adobe.jpg", "cmyk.jpg", lambda data: data.replace(b"Adobe", b"adobe", 1))
+    edit("ycck.jpg", "cmyk.jpg", lambda data: data.replace(b"Adobe\0\x64\0\0\0\0\0",
+    	b"Adobe\0\x64\0\0\0\0\x02", 1))
+
+
 def jpeg_line(path):
     name = os.path.basename(path)
-    if name in ("cmyk.jpg", "bits12.jpg"):
+    if not readable(path):
         return f"{name} damaged"
     image = Image.open(path)
-    channels = 1 if image.mode == "L" else 3
+    channels = len(image.getbands())
     sums = crcs(np.asarray(image.convert('RGB')))
     return f"{name} {image.width} {image.height} {channels} 8 {sums}"
 
