@@ -3,12 +3,14 @@
  * allocations (packed weights, arenas, workspaces, all by aligned_alloc) is
  * refused in turn, and all after it. The call then returns NN_ENOMEM, nothing
  * stays allocated, and afterwards the same model runs and gives the bits it
- * gave before.
+ * gave before. So it does when oneDNN has no memory for the objects of more
+ * threads than a plan had.
  *
  * Under a sanitizer, whose allocator cannot be displaced, there is nothing to
  * prove.
  */
 #include "nn_fixture.h"
+#include "nn/cpu/dnnl_compat.h"
 
 #if defined(__SANITIZE_ADDRESS__) || !defined(__GLIBC__)
 
@@ -21,6 +23,7 @@ main(void)
 
 #else
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 extern void *__libc_memalign(size_t alignment, size_t size);
@@ -65,6 +68,21 @@ free(void *block)
 	__libc_free(block);
 }
 
+static long until_no_object = -1; /* likewise, of oneDNN's memory objects */
+
+EXPORTED dnnl_status_t
+dnnl_memory_create(dnnl_memory_t *memory, DnnlDescRef desc, dnnl_engine_t engine, void *handle)
+{
+	static dnnl_status_t (*create)(dnnl_memory_t *, DnnlDescRef, dnnl_engine_t, void *);
+
+	if (!create)
+		*(void **) &create = dlsym(RTLD_NEXT, "dnnl_memory_create");
+	if (until_no_object == 0)
+		return dnnl_out_of_memory;
+	until_no_object -= until_no_object > 0;
+	return create(memory, desc, engine, handle);
+}
+
 #define SIZE 128
 
 /*
@@ -97,6 +115,39 @@ life(long n, const NnConfig *config, const NnTensor *tensors, int ntensors, cons
 	until_refusal = -1;
 	nn_device_close(device);
 	return status;
+}
+
+/* A plan that could not get ready for more threads gets ready the next time. */
+static void
+test_threads(const NnConfig *config, const NnTensor *tensors, int ntensors, const float *image,
+			 const float *z, const float *expected, float *got)
+{
+	size_t bytes = (size_t) 3 * SIZE * SIZE * 3 * sizeof(float);
+	NnDevice *device;
+	NnModel *model = NULL;
+	NnError error = { 0 };
+	int refused = 0, right = 0;
+
+	if (nn_device_open("cpu", 1, &device, &error) != NN_OK)
+		return;
+	if (nn_model_load(device, config, NN_PRECISION_FP32, tensors, ntensors, &model, &error) ==
+			NN_OK &&
+		nn_model_translate_float(model, 3, image, z, got, &error) == NN_OK)
+		for (int threads = 2; threads <= 4; threads++)
+		{
+			nn_device_set_threads(device, threads);
+			until_no_object = 2 * threads - 4;
+			refused += nn_model_translate_float(model, 3, image, z, got, &error) == NN_ENOMEM;
+			until_no_object = -1;
+			memset(got, 0, bytes);
+			right += nn_model_translate_float(model, 3, image, z, got, &error) == NN_OK &&
+					 memcmp(expected, got, bytes) == 0;
+		}
+	ok(refused == 3 && right == 3,
+	   "3 plans that lack memory for more threads: %d say so, and %d work when there is some",
+	   refused, right);
+	nn_model_free(model);
+	nn_device_close(device);
 }
 
 int
@@ -159,6 +210,7 @@ main(void)
 	   refused, wrong);
 	ok(leaked == 0, "nothing stays allocated (%ld times something did)", leaked);
 	ok(differs == 0, "and the last, which no refusal met, gives the first one's bits");
+	test_threads(&config, tensors, params.n, images, zs, expected, got);
 	nn_params_free(&params);
 	return done_testing();
 }

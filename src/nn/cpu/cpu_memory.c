@@ -132,7 +132,7 @@ create_memories(const CpuDevice *device, const CpuPrimitive *primitive, CpuMemor
 	return status;
 }
 
-/* Memory objects for as many threads as the device has now. */
+/* For as many threads as the device has now; after an error there are none. */
 NnStatus
 cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error)
 {
@@ -157,7 +157,10 @@ cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnErr
 									&p->memories[(size_t) t * packed->nprimitives + primitive->id]);
 
 				if (status != dnnl_success)
+				{
+					cpu_free_memories(p);
 					return cpu_dnnl_fail(error, status, "describe memory");
+				}
 			}
 	return NN_OK;
 }
