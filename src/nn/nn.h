@@ -282,9 +282,11 @@ extern NnPrecision nn_device_automatic(const NnDevice *device);
 
 /*
  * progress is called by whoever runs a model or trains on the device, again and
- * again while a call lasts: at least once a layer, on a GPU once a plan, so
- * that a watchdog can tell a slow machine from a computation that hangs. It
- * must be cheap; NULL: nobody watches. Owner's thread.
+ * again while a call lasts, so that a watchdog can tell a slow machine from a
+ * computation that hangs: at least once a layer. A GPU runs a plan as a whole:
+ * it is called as layers are queued, and when the GPU has taken in the inputs,
+ * computed, and given the outputs. It must be cheap; NULL: nobody watches.
+ * Owner's thread.
  */
 extern void nn_device_watch(NnDevice *device, void (*progress)(void));
 

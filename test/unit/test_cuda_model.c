@@ -1,7 +1,8 @@
 /*
  * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out
  * as from the reference device, bytes and floats, alone and in any batch, while
- * two batches are under way, in whatever order streams run; half precision is
+ * two batches are under way, in whatever order streams run; a watchdog hears of
+ * progress; half precision is
  * close to them; memory keeps to its limit; whatever call of CUDA fails, the
  * error is reported and nothing is lost, and after want of memory the next call
  * does; the second GPU of two works; and what is missing where there is no
@@ -14,6 +15,7 @@
 
 #include "cuda_runtime_api.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -97,6 +99,42 @@ test_images(NnDevice *device, const ModelFixture *f)
 	for (int i = 0; i < IMAGES * 8; i++)
 		worst = fmax(worst, fmax(fabs(mu[0][i] - mu[1][i]), fabs(logvar[0][i] - logvar[1][i])));
 	ok(worst < 1e-4, "and its values are the reference's: %g", worst);
+	nn_model_free(model);
+}
+
+/* How often a watchdog hears, before a plan is replayed and after it. */
+static long replayed;
+static int heard[2];
+
+static void
+on_progress_of_gpu(void)
+{
+	heard[gpu_graphs_run() > replayed]++;
+}
+
+/* It hears of each launch, and of how far the GPU has come with a replay. */
+static void
+test_watch(NnDevice *device, const ModelFixture *f)
+{
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
+	bool ran = model && nn_model_prepare(model, &error) == NN_OK;
+	int launches;
+
+	nn_device_watch(device, on_progress_of_gpu);
+	replayed = LONG_MAX;
+	ran = ran && nn_model_translate(model, 1, images, z, got, &error) == NN_OK;
+	launches = heard[0];
+	for (int run = 0; ran && run < 4; run++)
+	{
+		heard[0] = heard[1] = 0;
+		replayed = gpu_graphs_run();
+		ran = nn_model_translate(model, 1, images, z, got, &error) == NN_OK;
+	}
+	ok(ran && launches >= 12, "a watchdog hears of each step that is launched: %d times", launches);
+	ok(ran && heard[0] >= 2 && heard[1] >= 2,
+	   "and of a plan that is replayed: %d times before it has run, and %d times after", heard[0],
+	   heard[1]);
+	nn_device_watch(device, NULL);
 	nn_model_free(model);
 }
 
@@ -507,6 +545,7 @@ main(void)
 	make_expected(&f);
 	test_images(device, &f);
 	test_batches(device, &f);
+	test_watch(device, &f);
 	nn_device_close(device);
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
 	test_half(&f);

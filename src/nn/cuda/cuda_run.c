@@ -231,6 +231,16 @@ cuda_start(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bi
 	return NN_OK;
 }
 
+/* Waits until the GPU has come so far, of which the watchdog then hears. */
+static NnStatus
+await(const CudaDevice *device, cudaEvent_t event, NnError *error)
+{
+	NnStatus status = cuda_check(error, cudaEventSynchronize(event), "finish a run");
+
+	nn_progress(&device->base);
+	return status;
+}
+
 NnStatus
 cuda_finish(NnDevice *base, NnError *error)
 {
@@ -244,7 +254,11 @@ cuda_finish(NnDevice *base, NnError *error)
 		device->open[i - 1] = device->open[i];
 	device->nopen--;
 	if (status == NN_OK)
-		status = cuda_check(error, cudaEventSynchronize(slot->left), "finish a run");
+		status = await(device, slot->arrived, error);
+	if (status == NN_OK)
+		status = await(device, slot->computed, error);
+	if (status == NN_OK)
+		status = await(device, slot->left, error);
 	for (int i = 0; status == NN_OK && i < slot->noutputs; i++)
 	{
 		const NnBinding *b = &slot->outputs[i];

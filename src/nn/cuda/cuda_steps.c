@@ -225,6 +225,7 @@ cuda_run_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 
+	nn_progress(&l->device->base); /* a first launch has CUDA load the kernel */
 	if (operators[node->op])
 		return operators[node->op](l, step);
 	return nn_fail(l->error, NN_EUNSUPPORTED, "layer \"%s\" is for training only", node->name);
