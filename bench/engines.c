@@ -108,7 +108,7 @@ main(void)
 	{
 		double us[MODES][SIZES];
 
-		if (!cuda_is_conv(g.nodes[i].op))
+		if (!nn_ops[g.nodes[i].op].filters)
 			continue;
 		for (int m = 0; m < MODES; m++)
 		{

@@ -10,18 +10,18 @@
 typedef struct Add
 {
 	KernelMap x, b, y;
-	unsigned vectors;
-	int chunks, c;
+	KernelGrid grid;
+	int c;
 } Add;
 
 KERNEL(add_maps, Add)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.chunks;
-	int c0 = t % a.chunks * KERNEL_VECTOR;
+	unsigned pixel = t / a.grid.chunks;
+	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
 	float v[KERNEL_VECTOR], w[KERNEL_VECTOR];
 
-	if (t >= a.vectors)
+	if (t >= a.grid.vectors)
 		return;
 	load_vector(&a.x, pixel, c0, a.c, v);
 	load_vector(&a.b, pixel, c0, a.c, w);
@@ -35,16 +35,7 @@ KERNEL_API int
 kernel_add(void *stream, const KernelMap *x, const KernelMap *b, const KernelMap *y, size_t pixels,
 		   int c)
 {
-	unsigned blocks = kernel_blocks(pixels, c);
-	Add a;
+	Add a = { *x, *b, *y, kernel_grid(pixels, c), c };
 
-	if (blocks == 0)
-		return KERNEL_TOO_LARGE;
-	a.x = *x;
-	a.b = *b;
-	a.y = *y;
-	a.c = c;
-	a.chunks = kernel_chunks(c);
-	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(add_maps, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH_GRID(add_maps, stream, a);
 }

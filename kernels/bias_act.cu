@@ -15,20 +15,19 @@
 typedef struct BiasAct
 {
 	KernelFinish f;
-	unsigned vectors; /* of the whole batch */
-	int chunks;       /* vectors of a pixel */
+	KernelGrid grid;
 } BiasAct;
 
 KERNEL(bias_act, BiasAct)
 {
 	const KernelFinish *f = &a.f;
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.chunks;
-	int c0 = t % a.chunks * KERNEL_VECTOR;
+	unsigned pixel = t / a.grid.chunks;
+	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
 	int map = f->h * f->w;
 	float v[KERNEL_VECTOR];
 
-	if (t >= a.vectors)
+	if (t >= a.grid.vectors)
 		return;
 	load_vector(&f->x, pixel, c0, f->c, v);
 	if (f->latent)
@@ -45,13 +44,7 @@ KERNEL_API int
 kernel_bias_act(void *stream, const KernelFinish *finish)
 {
 	size_t pixels = (size_t) finish->n * finish->h * finish->w;
-	unsigned blocks = kernel_blocks(pixels, finish->c);
-	BiasAct a;
+	BiasAct a = { *finish, kernel_grid(pixels, finish->c) };
 
-	if (blocks == 0)
-		return KERNEL_TOO_LARGE;
-	a.f = *finish;
-	a.chunks = kernel_chunks(finish->c);
-	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(bias_act, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH_GRID(bias_act, stream, a);
 }

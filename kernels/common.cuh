@@ -200,39 +200,30 @@ kernel_chunks(int c)
 	return (c + KERNEL_VECTOR - 1) / KERNEL_VECTOR;
 }
 
-/*
- * Blocks of one thread a vector; 0 if the threads cannot be counted in 31 bits.
- */
-static inline unsigned
-kernel_blocks(size_t pixels, int c)
+/* A thread a vector: `grid` of a kernel's arguments. */
+typedef struct KernelGrid
 {
-	size_t threads = pixels * kernel_chunks(c);
+	unsigned vectors; /* 0: more than 31 bits count */
+	int chunks;       /* vectors of a pixel */
+} KernelGrid;
 
-	return threads > INT32_MAX - KERNEL_THREADS
-			   ? 0
-			   : (unsigned) ((threads + KERNEL_THREADS - 1) / KERNEL_THREADS);
+static inline KernelGrid
+kernel_grid(size_t pixels, int c)
+{
+	size_t vectors = pixels * kernel_chunks(c);
+	KernelGrid grid = { vectors > INT32_MAX - KERNEL_THREADS ? 0 : (unsigned) vectors,
+						kernel_chunks(c) };
+
+	return grid;
 }
+
+#define KERNEL_LAUNCH_GRID(name, stream, args)                                                    \
+	((args).grid.vectors == 0                                                                     \
+		 ? KERNEL_TOO_LARGE                                                                       \
+		 : KERNEL_LAUNCH(name, ((args).grid.vectors + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1, \
+						 KERNEL_THREADS, stream, args))
 
 /* ---- Finishing a map ----------------------------------------------------- */
-
-KERNEL_LOCAL float
-apply_act(KernelAct act, float x)
-{
-	switch (act)
-	{
-		case KERNEL_ACT_NONE:
-			break;
-		case KERNEL_ACT_RELU:
-			return x > 0.0f ? x : 0.0f;
-		case KERNEL_ACT_LRELU:
-			return x > 0.0f ? x : (float) LRELU_SLOPE * x;
-		case KERNEL_ACT_ELU:
-			return x > 0.0f ? x : expm1f(x);
-		case KERNEL_ACT_TANH:
-			return tanhf(x);
-	}
-	return x;
-}
 
 KERNEL_LOCAL int
 axis_class(const KernelAxis *axis, int position)
@@ -269,7 +260,7 @@ store_outputs(const KernelFinish *f, size_t pixel, int c0, const float v[KERNEL_
 			continue;
 #pragma unroll
 		for (int i = 0; i < KERNEL_VECTOR; i++)
-			y[i] = apply_act(f->out[k].second, apply_act(f->out[k].first, v[i]));
+			y[i] = nn_act(f->out[k].act.second, nn_act(f->out[k].act.first, v[i]));
 		store_vector(&f->out[k].map, pixel, c0, f->c, y);
 	}
 }

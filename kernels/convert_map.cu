@@ -14,18 +14,18 @@
 typedef struct Convert
 {
 	KernelMap x, y;
-	unsigned vectors;
-	int chunks, c, padded;
+	KernelGrid grid;
+	int c, padded;
 } Convert;
 
 KERNEL(convert_map, Convert)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.chunks;
-	int c0 = t % a.chunks * KERNEL_VECTOR;
+	unsigned pixel = t / a.grid.chunks;
+	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
 	float v[KERNEL_VECTOR];
 
-	if (t >= a.vectors)
+	if (t >= a.grid.vectors)
 		return;
 	load_vector(&a.x, pixel, c0, a.c, v);
 	store_vector(&a.y, pixel, c0, a.padded, v);
@@ -35,16 +35,7 @@ KERNEL_API int
 kernel_convert(void *stream, const KernelMap *x, const KernelMap *y, size_t pixels, int c,
 			   int padded)
 {
-	unsigned blocks = kernel_blocks(pixels, padded);
-	Convert a;
+	Convert a = { *x, *y, kernel_grid(pixels, padded), c, padded };
 
-	if (blocks == 0)
-		return KERNEL_TOO_LARGE;
-	a.x = *x;
-	a.y = *y;
-	a.c = c;
-	a.padded = padded;
-	a.chunks = kernel_chunks(padded);
-	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(convert_map, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH_GRID(convert_map, stream, a);
 }

@@ -17,6 +17,8 @@
 #ifndef BICYCLE_KERNELS_H
 #define BICYCLE_KERNELS_H
 
+#include "common/activations.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -42,16 +44,6 @@ extern "C"
 	{
 		return type == KERNEL_F32 ? 4 : type == KERNEL_U8 ? 1 : 2;
 	}
-
-	/* In the order of NnActKind. */
-	typedef enum KernelAct
-	{
-		KERNEL_ACT_NONE,
-		KERNEL_ACT_RELU,
-		KERNEL_ACT_LRELU, /* slope 0.2 */
-		KERNEL_ACT_ELU,   /* alpha 1 */
-		KERNEL_ACT_TANH
-	} KernelAct;
 
 /* channels that a thread takes at a time: 16 bytes in half precision */
 #define KERNEL_VECTOR 8
@@ -90,9 +82,8 @@ extern "C"
 
 	typedef struct KernelOut
 	{
-		KernelMap map;   /* data NULL: there is no such reader */
-		KernelAct first, /* what it sees is second(first(x)) */
-			second;
+		KernelMap map;  /* data NULL: there is no such reader */
+		NnActChain act; /* before what it sees */
 	} KernelOut;
 
 	/*
@@ -131,7 +122,7 @@ extern "C"
 	{
 		int n, nz, classes, c;
 		KernelMap z; /* n pixels of nz channels */
-		KernelAct act;
+		NnActKind act;
 		const float *weights; /* (classes, nz, c) */
 		float *out;           /* (n, classes, c) */
 	} KernelLatents;

@@ -14,15 +14,14 @@
 typedef struct Pool
 {
 	KernelPool p;
-	unsigned vectors;
-	int chunks;
+	KernelGrid grid;
 } Pool;
 
 KERNEL(avgpool, Pool)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.chunks;
-	int c0 = t % a.chunks * KERNEL_VECTOR;
+	unsigned pixel = t / a.grid.chunks;
+	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
 	size_t image = (size_t) (pixel / (a.p.oh * a.p.ow)) * a.p.h * a.p.w;
 	int y0 = (int) (pixel / a.p.ow % a.p.oh) * a.p.stride - a.p.pad,
 		x0 = (int) (pixel % a.p.ow) * a.p.stride - a.p.pad;
@@ -30,7 +29,7 @@ KERNEL(avgpool, Pool)
 		x1 = x0 + a.p.kernel < a.p.w ? x0 + a.p.kernel : a.p.w;
 	float sum[KERNEL_VECTOR], share;
 
-	if (t >= a.vectors)
+	if (t >= a.grid.vectors)
 		return;
 	y0 = y0 > 0 ? y0 : 0;
 	x0 = x0 > 0 ? x0 : 0;
@@ -58,13 +57,7 @@ KERNEL_API int
 kernel_avgpool(void *stream, const KernelPool *pool)
 {
 	size_t pixels = (size_t) pool->n * pool->oh * pool->ow;
-	unsigned blocks = kernel_blocks(pixels, pool->c);
-	Pool a;
+	Pool a = { *pool, kernel_grid(pixels, pool->c) };
 
-	if (blocks == 0)
-		return KERNEL_TOO_LARGE;
-	a.p = *pool;
-	a.chunks = kernel_chunks(pool->c);
-	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(avgpool, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH_GRID(avgpool, stream, a);
 }

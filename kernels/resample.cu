@@ -16,13 +16,11 @@
 typedef struct Upsample
 {
 	KernelMap x, y;
-	unsigned vectors;
-	int chunks, h, w, c, pad;
+	KernelGrid grid;
+	int h, w, c, pad;
 } Upsample;
 
-/*
- * The pixel that reflection without repeating the edge puts at i of a row of n.
- */
+/* The pixel that reflection, not repeating the edge, puts at i of n. */
 KERNEL_LOCAL int
 reflected_index(int i, int n)
 {
@@ -43,8 +41,8 @@ between(int i, int n, int *low, int *high)
 KERNEL(upsample, Upsample)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.chunks;
-	int c0 = t % a.chunks * KERNEL_VECTOR;
+	unsigned pixel = t / a.grid.chunks;
+	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
 	int oh = 2 * a.h + 2 * a.pad, ow = 2 * a.w + 2 * a.pad;
 	size_t image = (size_t) (pixel / (oh * ow)) * a.h * a.w;
 	int y[2], x[2];
@@ -53,7 +51,7 @@ KERNEL(upsample, Upsample)
 	float fx = between(reflected_index((int) (pixel % ow) - a.pad, 2 * a.w), a.w, &x[0], &x[1]);
 	float sum[KERNEL_VECTOR];
 
-	if (t >= a.vectors)
+	if (t >= a.grid.vectors)
 		return;
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
@@ -77,18 +75,7 @@ kernel_upsample(void *stream, const KernelMap *x, const KernelMap *y, int n, int
 				int pad)
 {
 	size_t pixels = (size_t) n * (2 * h + 2 * pad) * (2 * w + 2 * pad);
-	unsigned blocks = kernel_blocks(pixels, c);
-	Upsample a;
+	Upsample a = { *x, *y, kernel_grid(pixels, c), h, w, c, pad };
 
-	if (blocks == 0)
-		return KERNEL_TOO_LARGE;
-	a.x = *x;
-	a.y = *y;
-	a.h = h;
-	a.w = w;
-	a.c = c;
-	a.pad = pad;
-	a.chunks = kernel_chunks(c);
-	a.vectors = (unsigned) (pixels * a.chunks);
-	return KERNEL_LAUNCH(upsample, blocks, 1, 1, KERNEL_THREADS, stream, a);
+	return KERNEL_LAUNCH_GRID(upsample, stream, a);
 }

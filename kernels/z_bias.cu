@@ -26,8 +26,7 @@ KERNEL(z_bias, KernelLatents)
 	if (o >= a.c)
 		return;
 	for (int j = 0; j < a.nz; j++)
-		sum +=
-			apply_act(a.act, load_element(&a.z, (size_t) n * a.z.pitch + j)) * w[(size_t) j * a.c];
+		sum += nn_act(a.act, load_element(&a.z, (size_t) n * a.z.pitch + j)) * w[(size_t) j * a.c];
 	a.out[((size_t) n * a.classes + k) * a.c + o] = sum;
 }
 

@@ -79,8 +79,7 @@ void
 nn_schedule_statistics(NnSchedule *s, int first, int end)
 {
 	for (int i = first; i < end; i++)
-		if (!s->graph->failed && s->graph->nodes[i].op == NN_OP_NORM_ACT &&
-			s->graph->nodes[i].norm.kind == NN_NORM_BATCH)
+		if (!s->graph->failed && nn_norm_of(&s->graph->nodes[i]) == NN_NORM_BATCH)
 			append_step(s, NN_STEP_STATISTICS, i);
 }
 
@@ -244,7 +243,7 @@ bias_vanishes(const Pass *p, const NnNode *node)
 		return false;
 	for (int i = 0; i < g->nnodes; i++)
 		if (g->nodes[i].in[0] == out)
-			return g->nodes[i].op == NN_OP_NORM_ACT && g->nodes[i].norm.kind != NN_NORM_NONE;
+			return nn_norm_of(&g->nodes[i]) != NN_NORM_NONE;
 	return false;
 }
 
@@ -291,7 +290,7 @@ append_backward(Pass *p, int i, const bool *trains)
 	if (trains_parameters(p, i, trains))
 	{
 		step->weight_mode = parameter_mode(p->s, g->nodes[i].weight);
-		if (g->nodes[i].op == NN_OP_NORM_ACT || !bias_vanishes(p, &g->nodes[i]))
+		if (nn_ops[g->nodes[i].op].weights == 0 || !bias_vanishes(p, &g->nodes[i]))
 			step->bias_mode = parameter_mode(p->s, g->nodes[i].bias);
 	}
 }

@@ -5,15 +5,15 @@
  */
 #include "nn/border.h"
 
-bool
-nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad)
+static bool
+find_classes(NnBorder *border, int in, int out, const NnConvArgs *a)
 {
 	border->n = 0;
 	for (int i = 0; i < out; i++)
 	{
-		int start = i * stride - pad;
+		int start = i * a->stride - a->pad;
 		int tap0 = start < 0 ? -start : 0;
-		int tap1 = in - start < kernel ? in - start : kernel;
+		int tap1 = in - start < a->kernel ? in - start : a->kernel;
 		int last = border->n - 1;
 
 		if (last < 0 || border->tap0[last] != tap0 || border->tap1[last] != tap1)
@@ -30,6 +30,17 @@ nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad)
 	}
 	border->first[border->n] = out;
 	return true;
+}
+
+NnStatus
+nn_borders(const NnNode *node, NnShape in, NnShape out, NnBorder *rows, NnBorder *columns,
+		   NnError *error)
+{
+	if (find_classes(rows, in.h, out.h, &node->conv) &&
+		find_classes(columns, in.w, out.w, &node->conv))
+		return NN_OK;
+	return nn_fail(error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent",
+				   node->name);
 }
 
 void

@@ -8,7 +8,7 @@
 #ifndef BICYCLE_NN_BORDER_H
 #define BICYCLE_NN_BORDER_H
 
-#include "nn/nn.h"
+#include "nn/graph.h"
 
 #define NN_MAX_BORDER 8
 
@@ -21,8 +21,9 @@ typedef struct NnBorder
 	int centre; /* class of the middle position */
 } NnBorder;
 
-/* False if there are more classes than NN_MAX_BORDER. */
-extern bool nn_border(NnBorder *border, int in, int out, int kernel, int stride, int pad);
+/* Both axes; fails if there are more classes than NN_MAX_BORDER. */
+extern NnStatus nn_borders(const NnNode *node, NnShape in, NnShape out, NnBorder *rows,
+						   NnBorder *columns, NnError *error);
 
 /*
  * For each pair of classes, the sums over the valid taps of the weights of the

@@ -13,9 +13,7 @@
 typedef struct NnMethodFacts
 {
 	bool encoder; /* there is an E; without one the encoded branch gets random codes */
-	/*
-	 * half a batch is encoded, half is for the random branch; else all is both
-	 */
+	/* half a batch is encoded, half for the random branch; else all is both */
 	bool halves;
 	bool deterministic;   /* the code is E's mean, not a sample */
 	bool latent_trains_e; /* the latent loss trains E as well as G */

@@ -101,54 +101,42 @@ nn_value(NnGraph *g, NnShape shape, const char *name)
 	return g->nvalues++;
 }
 
-int
-nn_view(NnGraph *g, int of, int c0, int c, const char *name)
+/* A part of a value: `count` of its channels or images, from `first` on. */
+static int
+view_part(NnGraph *g, int of, bool images, int first, int count, const char *name)
 {
 	NnShape shape;
-	int id;
+	int *extent = images ? &shape.n : &shape.c, id;
 
 	if (g->failed)
 		return -1;
 	shape = g->values[of].shape;
-	if (c0 < 0 || c < 1 || c0 > shape.c - c)
+	if (first < 0 || count < 1 || first > *extent - count)
 	{
-		nn_graph_fail(g, NN_EINVAL, "view of channels %d to %d of \"%s\", which has %d", c0, c0 + c,
-					  g->values[of].name, shape.c);
+		nn_graph_fail(g, NN_EINVAL, "view of %s %d to %d of \"%s\", which has %d",
+					  images ? "images" : "channels", first, first + count, g->values[of].name,
+					  *extent);
 		return -1;
 	}
-	shape.c = c;
+	*extent = count;
 	id = nn_value(g, shape, name);
-	if (id >= 0)
-	{
-		g->values[id].view_of = of;
-		g->values[id].view_c0 = c0;
-	}
+	if (id < 0)
+		return -1;
+	g->values[id].view_of = of;
+	*(images ? &g->values[id].view_n0 : &g->values[id].view_c0) = first;
 	return id;
+}
+
+int
+nn_view(NnGraph *g, int of, int c0, int c, const char *name)
+{
+	return view_part(g, of, false, c0, c, name);
 }
 
 int
 nn_batch_view(NnGraph *g, int of, int n0, int n, const char *name)
 {
-	NnShape shape;
-	int id;
-
-	if (g->failed)
-		return -1;
-	shape = g->values[of].shape;
-	if (n0 < 0 || n < 1 || n0 > shape.n - n)
-	{
-		nn_graph_fail(g, NN_EINVAL, "view of images %d to %d of \"%s\", which has %d", n0, n0 + n,
-					  g->values[of].name, shape.n);
-		return -1;
-	}
-	shape.n = n;
-	id = nn_value(g, shape, name);
-	if (id >= 0)
-	{
-		g->values[id].view_of = of;
-		g->values[id].view_n0 = n0;
-	}
-	return id;
+	return view_part(g, of, true, n0, n, name);
 }
 
 int
@@ -190,7 +178,7 @@ nn_output(NnGraph *g, int value)
 static bool
 shapes_agree(NnShape a, NnShape b)
 {
-	return a.n == b.n && a.h == b.h && a.w == b.w && a.c == b.c;
+	return a.n == b.n && nn_same_image(a, b);
 }
 
 /* The operands and parameters that the table says, and no others. */

@@ -19,13 +19,12 @@ typedef struct NnValue
 	int view_of;
 	int view_c0;
 	int view_n0;      /* and images [view_n0, view_n0 + n) */
+	bool input;       /* the caller's to bind */
 	bool output;      /* kept to the end of the plan */
 	const char *name; /* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 
-/*
- * R1 What of the union is valid says `op`: who reads a member has asked for it.
- */
+/* R1 `op` says what of the union is valid: who reads a member asks it. */
 typedef struct NnNode
 {
 	NnOp op;
@@ -52,13 +51,24 @@ typedef struct NnGraph
 	NnNode *nodes;
 	int nnodes, nodes_capacity;
 	const NnParams *params; /* not owned */
-	/*
-	 * norms use the statistics of the batch, and keep them; set before building
-	 */
+	/* norms use and keep the batch's statistics; set before building */
 	bool training;
 	bool failed; /* an allocation or a shape rule failed; checked once, by nn_plan_memory */
 	NnError error;
 } NnGraph;
+
+static inline bool
+nn_same_image(NnShape a, NnShape b)
+{
+	return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+/* The norm that a node is; none of another operator. */
+static inline NnNorm
+nn_norm_of(const NnNode *node)
+{
+	return node->op == NN_OP_NORM_ACT ? node->norm.kind : NN_NORM_NONE;
+}
 
 extern void nn_graph_init(NnGraph *g, const NnParams *params);
 extern void nn_graph_free(NnGraph *g);

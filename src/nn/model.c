@@ -35,9 +35,7 @@ typedef struct Bucket
 	int image; /* value ids, -1 = none */
 	int z;
 	int out[2]; /* G: the image; E: mu and logvar */
-	/*
-	 * floats of images, (n, S, S, C), for byte calls; NULL: device takes bytes
-	 */
+	/* floats of images, (n, S, S, C), for byte calls; NULL: it takes bytes */
 	float *in, *result;
 	size_t bytes;      /* arena, device state and these arrays */
 	size_t host_bytes; /* of the host's memory besides, if the device has its own */

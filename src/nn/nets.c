@@ -256,9 +256,7 @@ unet_up(NetBuilder *net, int k, int x, int cat, float dropout)
 	x = upconv(net, x, width, name);
 	half = nn_view(net->g, cat, 0, width, name);
 	nn_unet_layer_name(config, k, NN_UP_NORM, name);
-	/*
-	 * the inner blocks of full width drop; the innermost has no dropout layer
-	 */
+	/* inner blocks of full width drop; the innermost has no dropout layer */
 	norm_acts(net, x,
 			  (NnNormArgs){ config->norm,
 							{ { config->nl, NN_ACT_NONE } },

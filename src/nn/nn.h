@@ -25,6 +25,7 @@
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H
 
+#include "common/activations.h"
 #include "common/limits.h"
 #include "common/names.h"
 
@@ -71,15 +72,6 @@ typedef enum NnNorm
 	NN_NORM_BATCH,
 	NN_NORM_NONE
 } NnNorm;
-
-typedef enum NnActKind
-{
-	NN_ACT_NONE,
-	NN_ACT_RELU,
-	NN_ACT_LRELU, /* slope 0.2 */
-	NN_ACT_ELU,   /* alpha 1 */
-	NN_ACT_TANH
-} NnActKind;
 
 typedef enum NnEncoderKind
 {

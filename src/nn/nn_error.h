@@ -25,4 +25,11 @@ nn_mul(size_t a, size_t b)
 	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
 }
 
+/* *most becomes n if it is less. */
+static inline void
+nn_most(size_t *most, size_t n)
+{
+	*most = n > *most ? n : *most;
+}
+
 #endif /* BICYCLE_NN_ERROR_H */

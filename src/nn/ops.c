@@ -82,9 +82,7 @@ conv_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 						 error);
 }
 
-/*
- * Kernel 4, stride 2, padding 1: twice the extent. The weight is (C, O, 4, 4).
- */
+/* Kernel 4, stride 2, padding 1: twice the extent. Weight: (C, O, 4, 4). */
 static NnStatus
 convt_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 {
@@ -187,10 +185,10 @@ linear_flop(const NnGraph *g, const NnNode *node)
 
 const NnOpInfo nn_ops[NN_OPS] = {
 	[NN_OP_INPUT] = { "input" },
-	[NN_OP_CONV] = { "conv", 1, 1, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
+	[NN_OP_CONV] = { "conv", 1, 1, .weights = 1, .filters = true, .rereads = NN_REREADS_FOR_WEIGHTS,
 					 .shape = conv_shape, .flop = conv_flop },
-	[NN_OP_CONVT] = { "convt", 1, 0, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
-					  .shape = convt_shape, .flop = conv_flop },
+	[NN_OP_CONVT] = { "convt", 1, 0, .weights = 1, .filters = true,
+					  .rereads = NN_REREADS_FOR_WEIGHTS, .shape = convt_shape, .flop = conv_flop },
 	[NN_OP_NORM_ACT] = { "norm", 1, 0, .rereads = NN_REREADS_ALWAYS, .shape = norm_act_shape },
 	[NN_OP_UPSAMPLE] = { "upsample", 1, 0, .shape = upsample_shape },
 	[NN_OP_AVGPOOL] = { "avgpool", 1, 0, .shape = avgpool_shape },
@@ -232,6 +230,8 @@ nn_input_to(NnGraph *g, int out, const char *name)
 
 	node.out[0] = out;
 	append_op(g, node, name);
+	if (!g->failed)
+		g->values[out].input = true;
 }
 
 int

@@ -62,13 +62,6 @@ typedef enum NnOp
 
 /* ---- What a node says ---------------------------------------------------- */
 
-/* second(first(x)): with where_add = input the skip is lrelu(x), then nl. */
-typedef struct NnActChain
-{
-	NnActKind first;
-	NnActKind second;
-} NnActChain;
-
 /* Of CONV, and of CONVT, where it is always 4, 2, 1. */
 typedef struct NnConvArgs
 {
@@ -125,6 +118,7 @@ typedef struct NnOpInfo
 	int inputs;   /* that it has always */
 	int optional; /* and that may follow them */
 	int weights;  /* parameters it cannot do without: a weight */
+	bool filters; /* the weight is filters over a map, as NnConvArgs say */
 	bool alike;   /* all inputs have one shape */
 	bool loss;    /* its result is one number, kept to the end, and its gradient is 1 */
 	NnRereads rereads;

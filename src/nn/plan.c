@@ -101,12 +101,13 @@ find_lives(const NnGraph *g, const NnSchedule *schedule, Buffer *buffers)
 		walk_steps(schedule, buffers);
 	else
 		walk_nodes(g, buffers);
-	for (int i = 0; i < g->nnodes; i++)
-		if (g->nodes[i].op == NN_OP_INPUT)
-			extend_life(g, buffers, g->nodes[i].out[0], 0);
 	for (int i = 0; i < g->nvalues; i++)
+	{
+		if (g->values[i].input)
+			extend_life(g, buffers, i, 0);
 		if (g->values[i].output)
 			extend_life(g, buffers, i, schedule ? schedule->nsteps : g->nnodes);
+	}
 }
 
 static int

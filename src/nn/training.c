@@ -46,7 +46,7 @@ nn_operands(const NnPlan *plan, int index, NnNumbers parameters, size_t size)
 {
 	const NnNode *node = &plan->graph->nodes[index];
 	const NnParams *params = plan->graph->params;
-	bool batch = node->op == NN_OP_NORM_ACT && node->norm.kind == NN_NORM_BATCH;
+	bool batch = nn_norm_of(node) == NN_NORM_BATCH;
 	NnOperands op = { .device = plan->device, .node = node, .index = index };
 
 	for (int k = 0; k < NN_MAX_IN; k++)

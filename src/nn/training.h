@@ -93,6 +93,19 @@ nn_map_pixels(const NnMap *map)
 	return (size_t) map->shape.n * map->shape.h * map->shape.w;
 }
 
+static inline size_t
+nn_map_count(const NnMap *map)
+{
+	return nn_map_pixels(map) * map->shape.c;
+}
+
+/* Where number i is, in the order (n, y, x, c). */
+static inline size_t
+nn_map_place(const NnMap *map, size_t i)
+{
+	return i / map->shape.c * map->pitch + i % map->shape.c;
+}
+
 /*
  * What a node's forward step works on, and its backward step besides. What it
  * does not have is none: a backward step makes those gradients only that there
@@ -202,9 +215,7 @@ typedef struct NnTrainDevice
 
 /* ---- The walk (training.c) ----------------------------------------------- */
 
-/*
- * Takes in the feeds, runs all steps and fetches the losses, single numbers.
- */
+/* Takes in the feeds, runs all steps, fetches the losses, single numbers. */
 extern NnStatus nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds,
 								int nfeeds, const int *losses, int nlosses, double *values,
 								NnError *error);

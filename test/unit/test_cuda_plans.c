@@ -65,7 +65,7 @@ plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tal
 		CudaConv *conv;
 		NnError error = { 0 };
 
-		if (!cuda_is_conv(g->nodes[i].op))
+		if (!nn_ops[g->nodes[i].op].filters)
 			continue;
 		cuda_conv_shape(&plan, &g->nodes[i], &s);
 		tally->convs++;

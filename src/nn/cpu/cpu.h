@@ -22,16 +22,12 @@
 #include "nn/cpu/cpu_kernels.h"
 #include "nn/cpu/cpu_tiles.h"
 
-#include <math.h>
-
 /* How the pixels of a convolution's result lie in memory. */
 typedef enum CpuForm
 {
 	CPU_PLAIN,  /* [channel part][y][x][channel] */
 	CPU_PHASES, /* transposed: [y % 2][x % 2] of [channel part][y / 2][x / 2][channel] */
-	/*
-	 * Y = y + 1, X = x + 1; few channels: [Y / 2][X / 2] of [Y % 2][X % 2][c]
-	 */
+	/* few channels, Y = y + 1, X = x + 1: [Y / 2][X / 2][Y % 2][X % 2][c] */
 	CPU_GRID
 } CpuForm;
 
@@ -76,9 +72,7 @@ typedef struct CpuPrimitive
 	int id; /* among all of the model, for the memory objects of a thread */
 } CpuPrimitive;
 
-/*
- * What a node needs besides its operands; zeroed for nodes without parameters.
- */
+/* What a node needs besides its operands; zeros without parameters. */
 typedef struct CpuLayer
 {
 	NnOp op;
@@ -127,26 +121,6 @@ typedef struct CpuDevice
 	int nthreads; /* of the array */
 	char description[128];
 } CpuDevice;
-
-/* An activation of one number, where there are few; else cpu_kernels.h's. */
-static inline float
-cpu_act(NnActKind kind, float x)
-{
-	switch (kind)
-	{
-		case NN_ACT_RELU:
-			return x > 0 ? x : 0;
-		case NN_ACT_LRELU:
-			return x > 0 ? x : (float) LRELU_SLOPE * x;
-		case NN_ACT_ELU:
-			return x > 0 ? x : expm1f(x);
-		case NN_ACT_TANH:
-			return tanhf(x);
-		case NN_ACT_NONE:
-			break;
-	}
-	return x;
-}
 
 /* cpu_memory.c */
 /* 64-byte aligned, huge pages where it pays; or NULL. Free with free(). */

@@ -140,9 +140,7 @@ take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const
 		kernels->moments(m, run_at(f, 0, 0, c0), f->h * f->w, c, &affine);
 }
 
-/*
- * Writes n pixels from (y, x) on, every `every`th of the row, to all outputs.
- */
+/* Writes n pixels from (y, x) on, each `every`th of the row, to all outputs. */
 static void
 apply_run(const CpuKernels *kernels, const CpuFinish *f, int y, int x, int every, int n, int c0,
 		  int c, const CpuAffine *affine)

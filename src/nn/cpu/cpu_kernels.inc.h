@@ -26,6 +26,12 @@ typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef uint16_t vh_any __attribute__((vector_size(VL * 2), aligned(2), may_alias));
 
+#if ROWS > 6
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#else
+#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 /*
@@ -532,47 +538,20 @@ gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 }
 
 /* One function for each number of rows, so that sums stay in registers. */
+#define GEMM_ROW(n) [n] = gemm_##n,
 #define GEMM(n)                                                                           \
 	static __attribute__((noinline)) void gemm_##n(int k, const float *a, const float *b, \
 												   float *c, ptrdiff_t ldc)               \
 	{                                                                                     \
 		gemm_body(n, k, a, b, c, ldc);                                                    \
 	}
-GEMM(1)
-GEMM(2)
-GEMM(3)
-GEMM(4)
-GEMM(5)
-GEMM(6)
-#if ROWS > 6
-GEMM(7)
-GEMM(8)
-GEMM(9)
-GEMM(10)
-GEMM(11)
-GEMM(12)
-#endif
+EACH_ROWS(GEMM)
 
 static void
 gemm(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 {
-	static void (*const by_rows[])(int, const float *, const float *, float *, ptrdiff_t) = {
-		NULL,
-		gemm_1,
-		gemm_2,
-		gemm_3,
-		gemm_4,
-		gemm_5,
-		gemm_6,
-#if ROWS > 6
-		gemm_7,
-		gemm_8,
-		gemm_9,
-		gemm_10,
-		gemm_11,
-		gemm_12,
-#endif
-	};
+	static void (*const by_rows[])(int, const float *, const float *, float *,
+								   ptrdiff_t) = { EACH_ROWS(GEMM_ROW) };
 
 	by_rows[n](k, a, b, c, ldc);
 }

@@ -223,8 +223,8 @@ void
 cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision,
 		   CpuLayout *layout, CpuTiling *tiling)
 {
-	bool whole = end->op == NN_OP_NORM_ACT &&
-				 end->norm.kind == NN_NORM_INSTANCE; /* statistics walk a whole map more easily */
+	/* statistics walk a whole map more easily */
+	bool whole = nn_norm_of(end) == NN_NORM_INSTANCE;
 	bool grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
 	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
 

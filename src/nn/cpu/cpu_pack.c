@@ -242,22 +242,16 @@ pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *
 static NnStatus
 pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	const float *w = param_values(p, node->weight);
-	int k = node->conv.kernel;
-	NnStatus status;
+	NnStatus status =
+		nn_borders(node, layer->in, layer->out, &layer->rows, &layer->columns, p->error);
 
-	if (!nn_border(&layer->rows, layer->in.h, layer->out.h, k, node->conv.stride, node->conv.pad) ||
-		!nn_border(&layer->columns, layer->in.w, layer->out.w, k, node->conv.stride,
-				   node->conv.pad))
-		return nn_fail(p->error, NN_EUNSUPPORTED,
-					   "kernel of layer \"%s\" is too large for a latent", node->name);
-	status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c,
-						&layer->z_weights);
-	if (status != NN_OK)
-		return status;
-	nn_border_sums(&layer->rows, &layer->columns, w, layer->in.c, layer->nz, layer->out.c, k,
-				   layer->z_weights);
-	return NN_OK;
+	if (status == NN_OK)
+		status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c,
+							&layer->z_weights);
+	if (status == NN_OK)
+		nn_border_sums(&layer->rows, &layer->columns, param_values(p, node->weight), layer->in.c,
+					   layer->nz, layer->out.c, node->conv.kernel, layer->z_weights);
+	return status;
 }
 
 /* ---- Layers -------------------------------------------------------------- */
@@ -362,8 +356,9 @@ pooled_weights(Packer *p, const CpuLayer *layer, const float *w, int kernel, flo
 }
 
 static NnStatus
-pack_conv(Packer *p, CpuLayer *layer, int id)
+pack_conv(Packer *p, CpuLayer *layer, const NnNode *first)
 {
+	int id = (int) (first - p->graph->nodes);
 	const NnNode node = cpu_step_conv(p->graph, id),
 				 *end = &p->graph->nodes[cpu_step_end(p->graph, id)];
 	const float *w = param_values(p, node.weight);
@@ -392,12 +387,14 @@ pack_conv(Packer *p, CpuLayer *layer, int id)
 	return status;
 }
 
-/* center, offset, scale, shift of cpu_kernels.h's CpuAffine */
+/*
+ * Of a batch norm: center, offset, scale, shift of cpu_kernels.h's CpuAffine.
+ */
 static NnStatus
-pack_batch_norm(Packer *p, CpuLayer *layer, const NnNode *node)
+pack_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	int c = layer->out.c;
-	NnStatus status = new_floats(p, (size_t) 4 * c, &layer->norm);
+	int c = node->norm.kind == NN_NORM_BATCH ? layer->out.c : 0;
+	NnStatus status = c > 0 ? new_floats(p, (size_t) 4 * c, &layer->norm) : NN_OK;
 
 	for (int i = 0; status == NN_OK && i < c; i++)
 	{
@@ -424,6 +421,14 @@ pack_linear(Packer *p, CpuLayer *layer, const NnNode *node)
 	return status;
 }
 
+/* Of operators that have something to pack. */
+static NnStatus (*const packs[NN_OPS])(Packer *p, CpuLayer *layer, const NnNode *node) = {
+	[NN_OP_CONV] = pack_conv,
+	[NN_OP_CONVT] = pack_conv,
+	[NN_OP_NORM_ACT] = pack_norm,
+	[NN_OP_LINEAR] = pack_linear,
+};
+
 static NnStatus
 pack_layer(Packer *p, int id)
 {
@@ -436,18 +441,7 @@ pack_layer(Packer *p, int id)
 		layer->in = image_shape(p->graph, node->in[0]);
 	if (node->op == NN_OP_CONV && node->in[1] >= 0)
 		layer->nz = p->graph->values[node->in[1]].shape.c;
-	switch (node->op)
-	{
-		case NN_OP_CONV:
-		case NN_OP_CONVT:
-			return pack_conv(p, layer, id);
-		case NN_OP_NORM_ACT:
-			return node->norm.kind == NN_NORM_BATCH ? pack_batch_norm(p, layer, node) : NN_OK;
-		case NN_OP_LINEAR:
-			return pack_linear(p, layer, node);
-		default:
-			return NN_OK;
-	}
+	return packs[node->op] ? packs[node->op](p, layer, node) : NN_OK;
 }
 
 static NnStatus

@@ -9,47 +9,14 @@
  */
 #include "nn/cpu/cpu_run.h"
 
+#include "common/invariant.h"
+
 #include <stdlib.h>
 
 /* Bytes of results before they are finished: few, to be in the cache. */
 #define CHUNK_BYTES ((size_t) 4 << 20)
 
 /* ---- Preparing ----------------------------------------------------------- */
-
-static bool
-is_conv(NnOp op)
-{
-	return op == NN_OP_CONV || op == NN_OP_CONVT;
-}
-
-static bool
-same_image(NnShape a, NnShape b)
-{
-	return a.h == b.h && a.w == b.w && a.c == b.c;
-}
-
-/*
- * The packed layers must be those of this graph, at another batch size perhaps.
- */
-static NnStatus
-check_packed(const NnPlan *plan, const CpuPacked *packed, NnError *error)
-{
-	const NnGraph *g = plan->graph;
-	bool fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
-
-	for (int i = 0; fits && i < g->nnodes; i++)
-	{
-		const NnNode *node = &g->nodes[i];
-		const CpuLayer *layer = &packed->layers[i];
-
-		fits = layer->op == node->op &&
-			   same_image(
-				   layer->out,
-				   shape_of(plan, g->nodes[is_conv(node->op) ? cpu_step_end(g, i) : i].out[0])) &&
-			   (node->in[0] < 0 || same_image(layer->in, shape_of(plan, node->in[0])));
-	}
-	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
-}
 
 /* Whether two values share memory of the arena. */
 static bool
@@ -104,32 +71,29 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 	{
 		const CpuLayer *layer = &packed->layers[i];
 		CpuStep step = { .node = i, .end = i, .chunk = 1 };
+		NnShape in;
 
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
-		if (is_conv(g->nodes[i].op))
+		in = shape_of(plan, g->nodes[i].in[0]);
+		INVARIANT(layer->op == g->nodes[i].op && nn_same_image(layer->in, in));
+		if (nn_ops[g->nodes[i].op].filters)
 		{
-			size_t in = (size_t) layer->in.h * layer->in.w * layer->in.c;
-
 			step.end = cpu_step_end(g, i);
 			step.chunk = chunk_of(plan, layer, i, step.end);
-			results = layer->layout.elements * step.chunk > results
-						  ? layer->layout.elements * step.chunk
-						  : results;
-			latents = latent_floats(layer) * step.chunk > latents
-						  ? latent_floats(layer) * step.chunk
-						  : latents;
+			nn_most(&results, layer->layout.elements * step.chunk);
+			nn_most(&latents, latent_floats(layer) * step.chunk);
 			if (layer->layout.algorithm == CPU_TILES)
 			{
 				size_t v, scratch;
 
 				cpu_tile_memory(device->kernels, layer, step.chunk, &v, &scratch);
-				tiles = v > tiles ? v : tiles;
-				p->scratch_bytes = scratch > p->scratch_bytes ? scratch : p->scratch_bytes;
+				nn_most(&tiles, v);
+				nn_most(&p->scratch_bytes, scratch);
 			}
-			else if (plan->pitch[g->nodes[i].in[0]] != layer->in.c ||
+			else if (plan->pitch[g->nodes[i].in[0]] != in.c ||
 					 (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
-				gathered = in * step.chunk > gathered ? in * step.chunk : gathered;
+				nn_most(&gathered, (size_t) in.h * in.w * in.c * step.chunk);
 			i = step.end;
 		}
 		p->steps[p->nsteps++] = step;
@@ -150,10 +114,7 @@ static void
 find_direct(const NnGraph *g, bool *direct)
 {
 	for (int i = 0; i < g->nvalues; i++)
-		direct[i] = g->values[i].output && g->values[i].view_of < 0;
-	for (int i = 0; i < g->nnodes; i++)
-		if (g->nodes[i].op == NN_OP_INPUT && g->values[g->nodes[i].out[0]].view_of < 0)
-			direct[g->nodes[i].out[0]] = true;
+		direct[i] = (g->values[i].input || g->values[i].output) && g->values[i].view_of < 0;
 	for (int i = 0; i < g->nvalues; i++)
 		if (g->values[i].view_of >= 0)
 			direct[g->values[i].view_of] = false;
@@ -164,12 +125,10 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 {
 	const CpuPacked *packed = packed_;
 	const NnGraph *g = plan->graph;
-	CpuPlan *p;
-	NnStatus status = check_packed(plan, packed, error);
+	CpuPlan *p = calloc(1, sizeof(CpuPlan));
+	NnStatus status = NN_OK;
 
-	if (status != NN_OK)
-		return status;
-	p = calloc(1, sizeof(CpuPlan));
+	INVARIANT(packed->nlayers == g->nnodes && packed->precision == plan->precision);
 	if (!p)
 		return nn_no_memory(error, sizeof(CpuPlan));
 	plan->device_state = p;

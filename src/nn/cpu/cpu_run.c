@@ -90,7 +90,7 @@ add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, in
 			memset(out, 0, c * sizeof(float));
 			for (int j = 0; j < layer->nz; j++, w += c)
 			{
-				float value = cpu_act(node->conv.z_act, latent_element(z, i0 + i, j));
+				float value = nn_act(node->conv.z_act, latent_element(z, i0 + i, j));
 
 				for (int o = 0; o < c; o++)
 					out[o] += value * w[o];
@@ -220,8 +220,8 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 		.bias = layer->bias,
 		.latent_layer = layer,
 		.latent = layer->nz > 0 ? call->p->latents : NULL,
-		.norm = end->op == NN_OP_NORM_ACT ? end->norm.kind : NN_NORM_NONE,
-		.batch = end->op == NN_OP_NORM_ACT ? call->packed->layers[step->end].norm : NULL,
+		.norm = nn_norm_of(end),
+		.batch = nn_norm_of(end) == NN_NORM_BATCH ? call->packed->layers[step->end].norm : NULL,
 	};
 
 	f.nouts = outputs_of(call, end, 0, f.out);
@@ -332,15 +332,6 @@ place_values(const NnPlan *plan, CpuPlan *p, const NnBinding *bindings, int nbin
 	}
 }
 
-static bool
-is_input(const NnGraph *g, int value)
-{
-	for (int i = 0; i < g->nnodes; i++)
-		if (g->nodes[i].op == NN_OP_INPUT && g->nodes[i].out[0] == value)
-			return true;
-	return false;
-}
-
 /* Copies bound inputs in, or bound outputs out, that are not direct. */
 static void
 copy_bound(const CpuCall *call, const NnBinding *bindings, int nbindings, bool inputs)
@@ -352,7 +343,7 @@ copy_bound(const CpuCall *call, const NnBinding *bindings, int nbindings, bool i
 		CpuValue arena = call->p->values[value];
 		CpuValue bound = { (char *) bindings[i].data, s.c, (size_t) s.h * s.w * s.c, false };
 
-		if (call->p->direct[value] || is_input(call->plan->graph, value) != inputs)
+		if (call->p->direct[value] || call->plan->graph->values[value].input != inputs)
 			continue;
 		for (int n = 0; n < s.n; n++)
 		{

@@ -141,11 +141,7 @@ make_latents(const NnGraph *g, CpuTraining *state)
 	size_t most = 1;
 
 	for (int i = 0; i < g->nnodes; i++)
-	{
-		size_t floats = cpu_train_latents(g, &g->nodes[i]);
-
-		most = floats > most ? floats : most;
-	}
+		nn_most(&most, cpu_train_latents(g, &g->nodes[i]));
 	state->latents = cpu_alloc(nn_mul(most, sizeof(float)));
 	state->nlatents = most;
 	return state->latents != NULL;
@@ -170,8 +166,7 @@ static NnStatus
 check_graph(const NnDevice *device, const NnGraph *g, NnError *error)
 {
 	for (int i = 0; i < g->nnodes; i++)
-		if ((g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT) &&
-			!cpu_train_can_conv(&g->nodes[i]))
+		if (nn_ops[g->nodes[i].op].filters && g->nodes[i].conv.kernel > CPU_TRAIN_KERNEL)
 			return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train kernels of %d",
 						   device->name, g->nodes[i].conv.kernel);
 	for (int i = 0; i < g->nvalues; i++)
@@ -226,8 +221,7 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 		return nn_no_memory(error, nn_mul(training->plan.arena_elements, sizeof(float)));
 	}
 	for (int i = 0; i < g->nnodes; i++)
-		if (g->nodes[i].op == NN_OP_CONV || g->nodes[i].op == NN_OP_CONVT ||
-			g->nodes[i].op == NN_OP_LINEAR)
+		if (nn_ops[g->nodes[i].op].weights > 0)
 			state->turned[g->nodes[i].weight] = true;
 	training->plan.device_bytes = (4 * training->params->total + training->nema +
 								   state->nwork * cpu_product_memory() + state->nlatents) *
@@ -306,36 +300,10 @@ cpu_train_bf16(const NnDevice *device)
 	return ((const CpuDevice *) device->state)->bf16;
 }
 
-/*
- * What is faster. VDPBF16PS, which multiplies bf16 with AVX512-BF16, does half
- * as many products a second as fp32 does on Intel's processors: there an
- * iteration takes 1.6 to 1.9 times as long in bf16 (Emerald Rapids). On AMD's
- * (Zen 4 and later) it may be faster: not measured.
- */
-NnPrecision
-cpu_train_automatic(const CpuKernels *kernels)
-{
-	static const struct
-	{
-		const CpuKernels *kernels;
-		NnPrecision precision;
-	} fastest[] = {
-		{ &cpu_kernels_base, NN_PRECISION_FP32 },
-		{ &cpu_kernels_avx2, NN_PRECISION_FP32 },
-		{ &cpu_kernels_avx512, NN_PRECISION_FP32 },
-		{ &cpu_kernels_avx512bf16, NN_PRECISION_FP32 },
-	};
-
-	for (size_t i = 0; i < sizeof(fastest) / sizeof(fastest[0]); i++)
-		if (fastest[i].kernels == kernels)
-			return fastest[i].precision;
-	return NN_PRECISION_FP32;
-}
-
 static NnPrecision
 cpu_automatic(const NnDevice *device)
 {
-	return cpu_train_automatic(((const CpuDevice *) device->state)->kernels);
+	return ((const CpuDevice *) device->state)->kernels->train->automatic;
 }
 
 const NnTrainDevice cpu_train_device = { .dtype = NN_F32,

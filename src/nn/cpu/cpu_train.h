@@ -37,12 +37,6 @@ cpu_training(const NnOperands *op)
 	return op->training->plan.device_state;
 }
 
-static inline size_t
-cpu_pixels(NnShape s)
-{
-	return (size_t) s.n * s.h * s.w;
-}
-
 /* Pieces of channels that are worked on by one thread. */
 #define CPU_TRAIN_BLOCK 16
 
@@ -54,7 +48,7 @@ cpu_team(const NnOperands *op, size_t operations)
 }
 
 /* cpu_train_conv.c */
-extern bool cpu_train_can_conv(const NnNode *node);
+#define CPU_TRAIN_KERNEL 4 /* the largest; of all networks */
 extern size_t cpu_train_latents(const NnGraph *g, const NnNode *node);
 
 /* The operators: cpu_train_conv.c, cpu_train_norm.c, cpu_train_ops.c. */
@@ -63,6 +57,5 @@ NN_OPERATORS(CPU_TRAIN_DECLARE, CPU_TRAIN_DECLARE)
 
 /* cpu_train.c */
 extern const NnTrainDevice cpu_train_device;
-extern NnPrecision cpu_train_automatic(const CpuKernels *kernels); /* what auto means */
 
 #endif /* BICYCLE_NN_CPU_TRAIN_H */

@@ -22,12 +22,10 @@
 
 #include <string.h>
 
-#define MAX_KERNEL 4 /* of all networks */
+#define MAX_KERNEL CPU_TRAIN_KERNEL
 #define MAX_TAPS (MAX_KERNEL * MAX_KERNEL)
 
-/*
- * A convolution: x is the side with the windows, y that with a value a window.
- */
+/* A convolution: x is the side of windows, y that of a value a window. */
 typedef struct Window
 {
 	int kernel, stride, pad;
@@ -41,19 +39,13 @@ window_of(const NnOperands *op, NnMap x, NnMap y, int nz)
 	const NnNode *node = op->node;
 	Window w = { .kernel = 1, .stride = 1, .x = x, .y = y, .nz = nz };
 
-	if (node->op != NN_OP_LINEAR)
+	if (nn_ops[node->op].filters)
 	{
 		w.kernel = node->conv.kernel;
 		w.stride = node->conv.stride;
 		w.pad = node->conv.pad;
 	}
 	return w;
-}
-
-bool
-cpu_train_can_conv(const NnNode *node)
-{
-	return node->op == NN_OP_LINEAR || node->conv.kernel <= MAX_KERNEL;
 }
 
 static float *
@@ -425,7 +417,7 @@ product_w(const NnOperands *op, const Window *w)
 						   .bf16 = cpu_training(op)->bf16,
 						   .m = r.gather.ntaps * w->x.shape.c,
 						   .n = w->y.shape.c,
-						   .k = (int) cpu_pixels(w->y.shape),
+						   .k = (int) nn_map_pixels(&w->y),
 						   .turned = true,
 						   .context = &r,
 						   .pack_a = pack_correlated,
@@ -446,7 +438,7 @@ bias_gradient(const NnOperands *op)
 {
 	const NnMap *dy = &op->dout[0];
 	int c = dy->shape.c;
-	size_t pixels = cpu_pixels(dy->shape);
+	size_t pixels = nn_map_pixels(dy);
 
 #pragma omp parallel for schedule(static) num_threads(cpu_team(op, pixels *c))
 	for (int c0 = 0; c0 < c; c0 += CPU_TRAIN_BLOCK)
@@ -495,7 +487,7 @@ activated_latent(const NnOperands *op)
 	for (int n = 0; n < z->shape.n; n++)
 		memcpy(to + (size_t) n * z->shape.c, z->f32 + n * z->pitch, z->shape.c * sizeof(float));
 	for (int i = 0; i < z->shape.n * z->shape.c; i++)
-		to[i] = operand(bf16, cpu_act(op->node->conv.z_act, to[i]));
+		to[i] = operand(bf16, nn_act(op->node->conv.z_act, to[i]));
 	return to;
 }
 
@@ -573,7 +565,7 @@ begin_outputs(const NnOperands *op, const Window *w)
 	int o = w->y.shape.c;
 	size_t each = (size_t) w->kernel * w->kernel * o;
 	float *taps = cpu_training(op)->latents + (size_t) w->y.shape.n * w->nz;
-	int team = cpu_team(op, cpu_pixels(w->y.shape) * o);
+	int team = cpu_team(op, nn_map_pixels(&w->y) * o);
 
 #pragma omp parallel for schedule(static) num_threads(team)
 	for (int n = 0; n < w->y.shape.n; n++)
@@ -699,7 +691,7 @@ latent_gradients(const NnOperands *op, const Window *w)
 	float *taps = cpu_training(op)->latents + (size_t) w->y.shape.n * w->nz;
 
 #pragma omp parallel for collapse(2) schedule(static) \
-	num_threads(cpu_team(op, cpu_pixels(w->y.shape) * w->y.shape.c))
+	num_threads(cpu_team(op, nn_map_pixels(&w->y) * w->y.shape.c))
 	for (int n = 0; n < w->y.shape.n; n++)
 		for (int c0 = 0; c0 < w->y.shape.c; c0 += CPU_TRAIN_BLOCK)
 			sum_taps(op, w, n, c0,

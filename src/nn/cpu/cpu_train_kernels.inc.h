@@ -80,6 +80,7 @@ multiply_turned(int k, const float *a, const float *b, const CpuTarget *t)
 }
 
 /* One function for each number of rows, so that sums stay in registers. */
+#define MULTIPLY_ROW(n) [n] = multiply_##n,
 #define MULTIPLY(n)                                                                           \
 	static __attribute__((noinline)) void multiply_##n(int k, const float *a, const float *b, \
 													   const CpuTarget *t)                    \
@@ -89,41 +90,13 @@ multiply_turned(int k, const float *a, const float *b, const CpuTarget *t)
 		else                                                                                  \
 			multiply_body(n, false, false, k, a, b, t);                                       \
 	}
-MULTIPLY(1)
-MULTIPLY(2)
-MULTIPLY(3)
-MULTIPLY(4)
-MULTIPLY(5)
-MULTIPLY(6)
-#if ROWS > 6
-MULTIPLY(7)
-MULTIPLY(8)
-MULTIPLY(9)
-MULTIPLY(10)
-MULTIPLY(11)
-MULTIPLY(12)
-#endif
+EACH_ROWS(MULTIPLY)
 
 static void
 multiply(int k, const float *a, const float *b, bool turned, const CpuTarget *t)
 {
-	static void (*const by_rows[])(int, const float *, const float *, const CpuTarget *) = {
-		NULL,
-		multiply_1,
-		multiply_2,
-		multiply_3,
-		multiply_4,
-		multiply_5,
-		multiply_6,
-#if ROWS > 6
-		multiply_7,
-		multiply_8,
-		multiply_9,
-		multiply_10,
-		multiply_11,
-		multiply_12,
-#endif
-	};
+	static void (*const by_rows[])(int, const float *, const float *,
+								   const CpuTarget *) = { EACH_ROWS(MULTIPLY_ROW) };
 
 	if (turned)
 		multiply_turned(k, a, b, t);
@@ -179,47 +152,20 @@ multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t 
 		}
 }
 
+#define MULTIPLY_BF16_ROW(n) [n] = multiply_bf16_##n,
 #define MULTIPLY_BF16(n)                                                                           \
 	static __attribute__((noinline)) void multiply_bf16_##n(int k, const uint16_t *a,              \
 															const uint16_t *b, const CpuTarget *t) \
 	{                                                                                              \
 		multiply_bf16_body(n, false, k, a, b, t);                                                  \
 	}
-MULTIPLY_BF16(1)
-MULTIPLY_BF16(2)
-MULTIPLY_BF16(3)
-MULTIPLY_BF16(4)
-MULTIPLY_BF16(5)
-MULTIPLY_BF16(6)
-#if ROWS > 6
-MULTIPLY_BF16(7)
-MULTIPLY_BF16(8)
-MULTIPLY_BF16(9)
-MULTIPLY_BF16(10)
-MULTIPLY_BF16(11)
-MULTIPLY_BF16(12)
-#endif
+EACH_ROWS(MULTIPLY_BF16)
 
 static void
 multiply_bf16(int k, const uint16_t *a, const uint16_t *b, bool turned, const CpuTarget *t)
 {
-	static void (*const by_rows[])(int, const uint16_t *, const uint16_t *, const CpuTarget *) = {
-		NULL,
-		multiply_bf16_1,
-		multiply_bf16_2,
-		multiply_bf16_3,
-		multiply_bf16_4,
-		multiply_bf16_5,
-		multiply_bf16_6,
-#if ROWS > 6
-		multiply_bf16_7,
-		multiply_bf16_8,
-		multiply_bf16_9,
-		multiply_bf16_10,
-		multiply_bf16_11,
-		multiply_bf16_12,
-#endif
-	};
+	static void (*const by_rows[])(int, const uint16_t *, const uint16_t *,
+								   const CpuTarget *) = { EACH_ROWS(MULTIPLY_BF16_ROW) };
 
 	if (turned)
 		multiply_bf16_body(ROWS, true, k, a, b, t);
@@ -497,6 +443,7 @@ norm_gradient(const CpuNorm *norm, int n, int c, const float *mean_g, const floa
 }
 
 static const CpuTrainKernels train_kernels = {
+	.automatic = NN_PRECISION_FP32,
 	.lanes = VL,
 	.rows = ROWS,
 	.panel = PANEL,

@@ -14,9 +14,7 @@
 #include <math.h>
 #include <string.h>
 
-/*
- * Channels [c0, c0 + c) of pixels [first, end) of all images, in their order.
- */
+/* Channels [c0, c0 + c) of pixels [first, end) of all images in order. */
 typedef struct Piece
 {
 	const NnOperands *op;
@@ -177,11 +175,12 @@ for_channels(const NnOperands *op, PieceOp run)
 {
 	NnShape s = op->in[0].shape;
 	int images = op->node->norm.kind == NN_NORM_BATCH ? 1 : s.n, block = CPU_NORM_CHANNELS;
-	size_t pixels = cpu_pixels(s) / images;
+	size_t pixels = nn_map_pixels(&op->in[0]) / images;
 
 	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->device->threads)
 		block /= 2;
-#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, cpu_pixels(s) * s.c))
+#pragma omp parallel for collapse(2) schedule(static) \
+	num_threads(cpu_team(op, nn_map_count(&op->in[0])))
 	for (int n = 0; n < images; n++)
 		for (int c0 = 0; c0 < s.c; c0 += block)
 		{
@@ -200,7 +199,7 @@ for_channels(const NnOperands *op, PieceOp run)
 static void
 for_stretches(const NnOperands *op, PieceOp run)
 {
-	size_t pixels = cpu_pixels(op->in[0].shape);
+	size_t pixels = nn_map_pixels(&op->in[0]);
 	int c = op->in[0].shape.c;
 
 #pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_team(op, pixels *c))
@@ -256,7 +255,7 @@ is_dense(const NnOperands *op)
 static void
 for_pieces(const NnOperands *op, PieceOp run)
 {
-	size_t numbers = cpu_pixels(op->in[0].shape) * op->in[0].shape.c;
+	size_t numbers = nn_map_count(&op->in[0]);
 	NnOperands flat = *op;
 
 	if (op->node->norm.kind != NN_NORM_NONE)

@@ -247,13 +247,7 @@ cpu_train_copy_backward(const NnOperands *op, NnError *error)
 static float *
 number_at(const NnMap *map, size_t i)
 {
-	return map->f32 + i / map->shape.c * map->pitch + i % map->shape.c;
-}
-
-static size_t
-map_count(const NnMap *map)
-{
-	return cpu_pixels(map->shape) * map->shape.c;
+	return map->f32 + nn_map_place(map, i);
 }
 
 /* Adds to element i of the gradient of input k, or begins it. */
@@ -268,7 +262,7 @@ give_gradient(const NnOperands *op, int k, size_t i, double gradient)
 NnStatus
 cpu_train_reparam(const NnOperands *op, NnError *error)
 {
-	for (size_t i = 0; i < map_count(&op->out[0]); i++)
+	for (size_t i = 0; i < nn_map_count(&op->out[0]); i++)
 		*number_at(&op->out[0], i) =
 			*number_at(&op->in[0], i) +
 			*number_at(&op->in[2], i) * expf(*number_at(&op->in[1], i) / 2);
@@ -278,7 +272,7 @@ cpu_train_reparam(const NnOperands *op, NnError *error)
 NnStatus
 cpu_train_reparam_backward(const NnOperands *op, NnError *error)
 {
-	for (size_t i = 0; i < map_count(&op->dout[0]); i++)
+	for (size_t i = 0; i < nn_map_count(&op->dout[0]); i++)
 	{
 		double dz = *number_at(&op->dout[0], i);
 
@@ -306,7 +300,7 @@ sum_loss(const NnOperands *op, LossTerm term, double count)
 {
 	double sum = 0;
 
-	for (size_t i = 0; i < map_count(&op->in[0]); i++)
+	for (size_t i = 0; i < nn_map_count(&op->in[0]); i++)
 		sum += term(op, i);
 	op->out[0].f32[0] = (float) (op->node->loss.scale * sum / count);
 	return NN_OK;
@@ -315,7 +309,7 @@ sum_loss(const NnOperands *op, LossTerm term, double count)
 static NnStatus
 spread_loss(const NnOperands *op, LossSlope slope, double count)
 {
-	for (size_t i = 0; i < map_count(&op->in[0]); i++)
+	for (size_t i = 0; i < nn_map_count(&op->in[0]); i++)
 		slope(op, i, op->node->loss.scale / count);
 	return NN_OK;
 }
@@ -343,13 +337,13 @@ gan_slope(const NnOperands *op, size_t i, double factor)
 NnStatus
 cpu_train_gan_loss(const NnOperands *op, NnError *error)
 {
-	return sum_loss(op, gan_term, map_count(&op->in[0]));
+	return sum_loss(op, gan_term, nn_map_count(&op->in[0]));
 }
 
 NnStatus
 cpu_train_gan_loss_backward(const NnOperands *op, NnError *error)
 {
-	return spread_loss(op, gan_slope, map_count(&op->in[0]));
+	return spread_loss(op, gan_slope, nn_map_count(&op->in[0]));
 }
 
 static double
@@ -371,13 +365,13 @@ l1_slope(const NnOperands *op, size_t i, double factor)
 NnStatus
 cpu_train_l1_loss(const NnOperands *op, NnError *error)
 {
-	return sum_loss(op, l1_term, map_count(&op->in[0]));
+	return sum_loss(op, l1_term, nn_map_count(&op->in[0]));
 }
 
 NnStatus
 cpu_train_l1_loss_backward(const NnOperands *op, NnError *error)
 {
-	return spread_loss(op, l1_slope, map_count(&op->in[0]));
+	return spread_loss(op, l1_slope, nn_map_count(&op->in[0]));
 }
 
 static double

@@ -24,9 +24,7 @@
 /* heights of a piece at most: laying out B again then costs little */
 #define TALL 16
 
-/*
- * Products with fewer multiply-adds than this are not worth waking threads for.
- */
+/* Products of fewer multiply-adds are not worth waking threads for. */
 #define SMALL 200000
 
 /* A thread's memory: blocks as gathered, and as multiplied in bfloat16. */

@@ -138,9 +138,7 @@ probe(CudaDevice *device, NnError *error)
 	return NN_OK;
 }
 
-/*
- * Whether CUDA says that the driver cannot make the GPU's code of our kernels.
- */
+/* Whether the driver cannot make the GPU's code of our kernels. */
 static bool
 is_unloadable(cudaError_t result)
 {

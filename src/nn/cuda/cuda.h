@@ -114,9 +114,7 @@ cuda_aligned(size_t bytes)
 
 /* ---- Weights (cuda_pack.c) ----------------------------------------------- */
 
-/*
- * What a node needs besides its operands, on the GPU; NULL where there is none.
- */
+/* What a node needs besides its operands, on the GPU; NULL: nothing. */
 typedef struct CudaLayer
 {
 	NnOp op;
@@ -219,9 +217,7 @@ extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int s
  */
 typedef struct CudaTracer
 {
-	/*
-	 * the first slot is about to run for the second time, captured if it can be
-	 */
+	/* the first slot is about to run again, captured if it can be */
 	void (*plan)(CudaDevice *device, const CudaSlot *slot);
 	void (*uncaptured)(const CudaSlot *slot, const NnError *why);
 } CudaTracer;

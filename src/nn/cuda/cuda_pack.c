@@ -126,20 +126,18 @@ pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 /*
  * Scale and shift for the end of a step: y = (x + bias - mean) * gamma /
  * sqrt(var + eps) + beta with batch norm, y = x + bias without a norm. Before
- * an instance norm a bias cancels and is left out. node may be NULL (a norm by
- * itself), as may end (a convolution alone).
+ * an instance norm a bias cancels and is left out. node is NULL for a norm by
+ * itself; end may be the same node.
  */
 static NnStatus
 pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
 	const float *bias = node && node->bias >= 0 ? cuda_param_values(p, node->bias) : NULL;
-	bool batch = end && end->norm.kind == NN_NORM_BATCH;
+	bool batch = nn_norm_of(end) == NN_NORM_BATCH;
 	int c = layer->out.c;
 	NnStatus status;
 
-	if (end && end->norm.kind == NN_NORM_INSTANCE)
-		return NN_OK;
-	if (!batch && !bias)
+	if (nn_norm_of(end) == NN_NORM_INSTANCE || (!batch && !bias))
 		return NN_OK;
 	for (int i = 0; p->filling && batch && i < c; i++)
 		p->host[i] = (float) (cuda_param_values(p, end->weight)[i] /
@@ -173,13 +171,10 @@ static NnStatus
 cuda_pack_latent(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	NnBorder rows, columns;
+	NnStatus status = nn_borders(node, layer->in, layer->out, &rows, &columns, p->error);
 
-	if (!nn_border(&rows, layer->in.h, layer->out.h, node->conv.kernel, node->conv.stride,
-				   node->conv.pad) ||
-		!nn_border(&columns, layer->in.w, layer->out.w, node->conv.kernel, node->conv.stride,
-				   node->conv.pad))
-		return nn_fail(p->error, NN_EUNSUPPORTED,
-					   "kernel of layer \"%s\" is too large for a latent", node->name);
+	if (status != NN_OK)
+		return status;
 	layer->rows = axis_of(&rows);
 	layer->columns = axis_of(&columns);
 	if (p->filling)
@@ -200,12 +195,13 @@ cuda_pack_linear(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 	if (p->filling)
 		memcpy(p->host, cuda_param_values(p, node->weight), count * sizeof(float));
 	status = upload_floats(p, count, &layer->linear);
-	return status == NN_OK ? pack_affine(p, layer, node, NULL) : status;
+	return status == NN_OK ? pack_affine(p, layer, node, node) : status;
 }
 
 static NnStatus
-cuda_pack_conv(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
+cuda_pack_conv(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
+	const NnNode *end = &p->graph->nodes[cuda_step_end(p->graph, (int) (node - p->graph->nodes))];
 	NnStatus status = pack_filter(p, layer, node);
 
 	if (status == NN_OK && layer->nz > 0)
@@ -214,11 +210,24 @@ cuda_pack_conv(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode
 }
 
 static NnStatus
+cuda_pack_norm(CudaPacker *p, CudaLayer *layer, const NnNode *node)
+{
+	return pack_affine(p, layer, NULL, node);
+}
+
+/* Of operators that have something to pack. */
+static NnStatus (*const packs[NN_OPS])(CudaPacker *p, CudaLayer *layer, const NnNode *node) = {
+	[NN_OP_CONV] = cuda_pack_conv,
+	[NN_OP_CONVT] = cuda_pack_conv,
+	[NN_OP_NORM_ACT] = cuda_pack_norm,
+	[NN_OP_LINEAR] = cuda_pack_linear,
+};
+
+static NnStatus
 cuda_pack_layer(CudaPacker *p, int id)
 {
 	const NnGraph *g = p->graph;
 	const NnNode *node = &g->nodes[id];
-	const NnNode *end = &g->nodes[cuda_step_end(g, id)];
 	CudaLayer *layer = &p->packed->layers[id];
 
 	layer->op = node->op;
@@ -227,18 +236,7 @@ cuda_pack_layer(CudaPacker *p, int id)
 	layer->out = g->values[node->out[0]].shape;
 	layer->in.n = layer->out.n = 1;
 	layer->nz = node->op == NN_OP_CONV && node->in[1] >= 0 ? g->values[node->in[1]].shape.c : 0;
-	switch (node->op)
-	{
-		case NN_OP_CONV:
-		case NN_OP_CONVT:
-			return cuda_pack_conv(p, layer, node, end != node ? end : NULL);
-		case NN_OP_NORM_ACT:
-			return pack_affine(p, layer, NULL, node);
-		case NN_OP_LINEAR:
-			return cuda_pack_linear(p, layer, node);
-		default:
-			return NN_OK;
-	}
+	return packs[node->op] ? packs[node->op](p, layer, node) : NN_OK;
 }
 
 static NnStatus
@@ -280,9 +278,7 @@ cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
 static NnStatus
 take_memory(CudaPacker *p)
 {
-	/*
-	 * parts of floats lie in the block too, so none of them is larger than it
-	 */
+	/* parts of floats lie in the block too: none of them is larger than it */
 	size_t floats = p->used / sizeof(float) > p->filter ? p->used / sizeof(float) : p->filter;
 	NnStatus status = cuda_take(p->device, p->used, &p->packed->block, p->error);
 

@@ -10,6 +10,8 @@
  */
 #include "nn/cuda/cuda.h"
 
+#include "common/invariant.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,33 +19,6 @@ static size_t
 elements(NnShape s)
 {
 	return nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
-}
-
-static bool
-cuda_same_image(NnShape a, NnShape b)
-{
-	return a.h == b.h && a.w == b.w && a.c == b.c;
-}
-
-/*
- * The packed layers must be those of this graph, at another batch size perhaps.
- */
-static NnStatus
-cuda_check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
-{
-	const NnGraph *g = plan->graph;
-	bool fits = packed->nlayers == g->nnodes && packed->precision == plan->precision;
-
-	for (int i = 0; fits && i < g->nnodes; i++)
-	{
-		const NnNode *node = &g->nodes[i];
-		const CudaLayer *layer = &packed->layers[i];
-
-		fits = layer->op == node->op &&
-			   cuda_same_image(layer->out, cuda_shape(plan, node->out[0])) &&
-			   (node->in[0] < 0 || cuda_same_image(layer->in, cuda_shape(plan, node->in[0])));
-	}
-	return fits ? NN_OK : nn_fail(error, NN_EINVAL, "weights were packed for another graph");
 }
 
 /* ---- Ports --------------------------------------------------------------- */
@@ -54,14 +29,14 @@ cuda_check_packed(const NnPlan *plan, const CudaPacked *packed, NnError *error)
  * read.
  */
 static bool
-is_direct(const NnGraph *g, int value, bool input)
+is_direct(const NnGraph *g, int value)
 {
 	if (g->values[value].view_of >= 0)
 		return false;
 	for (int i = 0; i < g->nvalues; i++)
 		if (g->values[i].view_of == value)
 			return false;
-	for (int i = 0; !input && i < g->nnodes; i++)
+	for (int i = 0; !g->values[value].input && i < g->nnodes; i++)
 		for (int k = 0; k < NN_MAX_IN; k++)
 			if (g->nodes[i].in[k] == value)
 				return false;
@@ -69,7 +44,7 @@ is_direct(const NnGraph *g, int value, bool input)
 }
 
 static NnStatus
-add_port(CudaPlan *p, int value, bool input, NnError *error)
+add_port(CudaPlan *p, int value, NnError *error)
 {
 	NnShape s = cuda_shape(p->plan, value);
 
@@ -78,8 +53,8 @@ add_port(CudaPlan *p, int value, bool input, NnError *error)
 					   CUDA_MAX_PORTS);
 	p->ports[p->nports++] = (CudaPort){
 		.value = value,
-		.input = input,
-		.direct = is_direct(p->plan->graph, value, input),
+		.input = p->plan->graph->values[value].input,
+		.direct = is_direct(p->plan->graph, value),
 		.image = elements(s) / s.n,
 	};
 	return NN_OK;
@@ -92,12 +67,9 @@ find_ports(CudaPlan *p, size_t *bytes, NnError *error)
 	const NnGraph *g = p->plan->graph;
 	NnStatus status = NN_OK;
 
-	for (int i = 0; status == NN_OK && i < g->nnodes; i++)
-		if (g->nodes[i].op == NN_OP_INPUT)
-			status = add_port(p, g->nodes[i].out[0], true, error);
 	for (int i = 0; status == NN_OK && i < g->nvalues; i++)
-		if (g->values[i].output)
-			status = add_port(p, i, false, error);
+		if (g->values[i].input || g->values[i].output)
+			status = add_port(p, i, error);
 	*bytes = 0;
 	for (int i = 0; i < p->nports; i++)
 	{
@@ -116,12 +88,6 @@ typedef struct Shared
 	size_t staged, result, latents, moments, workspace;
 } Shared;
 
-static void
-most(size_t *most, size_t bytes)
-{
-	*most = bytes > *most ? bytes : *most;
-}
-
 static NnStatus
 make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
 {
@@ -132,14 +98,14 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 	NnStatus status;
 
 	cuda_conv_shape(p->plan, node, &s);
-	most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
-	most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
-	most(&shared->latents,
-		 (size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
+	nn_most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
+	nn_most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
+	nn_most(&shared->latents,
+			(size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
 	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)
-		most(&shared->workspace, cuda_conv_workspace(step->conv));
+		nn_most(&shared->workspace, cuda_conv_workspace(step->conv));
 	else
 		nn_detail(error, "Layer \"%s\" of %d images.", node->name, s.n);
 	return status;
@@ -158,16 +124,19 @@ cuda_make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
+		INVARIANT(p->packed->layers[i].op == g->nodes[i].op &&
+				  nn_same_image(p->packed->layers[i].in, cuda_shape(p->plan, g->nodes[i].in[0])));
 		*step = (CudaStep){ .node = i, .end = cuda_step_end(g, i) };
 		p->nsteps++;
 		end = &g->nodes[step->end];
-		if (end->op == NN_OP_NORM_ACT && end->norm.kind == NN_NORM_INSTANCE)
+		if (nn_norm_of(end) == NN_NORM_INSTANCE)
 		{
 			NnShape s = cuda_shape(p->plan, end->out[0]);
 
-			most(&shared->moments, kernel_instance_norm_floats(s.n, s.h, s.w, s.c) * sizeof(float));
+			nn_most(&shared->moments,
+					kernel_instance_norm_floats(s.n, s.h, s.w, s.c) * sizeof(float));
 		}
-		if (cuda_is_conv(g->nodes[i].op))
+		if (nn_ops[g->nodes[i].op].filters)
 			status = make_conv(device, p, step, shared, error);
 		i = step->end;
 	}
@@ -265,10 +234,8 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 	Shared shared = { 0 };
 	size_t ports = 0;
 	CudaPlan *p;
-	NnStatus status = cuda_check_packed(plan, packed, error);
+	NnStatus status = cuda_use(device, error);
 
-	if (status == NN_OK)
-		status = cuda_use(device, error);
 	if (status != NN_OK)
 		return status;
 	p = calloc(1, sizeof(CudaPlan));
@@ -277,6 +244,7 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 	plan->device_state = p;
 	p->plan = plan;
 	p->packed = packed;
+	INVARIANT(p->packed->nlayers == plan->graph->nnodes && p->packed->precision == plan->precision);
 	p->type = cuda_type(plan->precision);
 	p->steps = calloc(plan->graph->nnodes + 1, sizeof(CudaStep));
 	if (!p->steps)

@@ -29,16 +29,10 @@ cuda_shape(const NnPlan *plan, int value)
 	return plan->graph->values[value].shape;
 }
 
-bool
-cuda_is_conv(NnOp op)
-{
-	return op == NN_OP_CONV || op == NN_OP_CONVT;
-}
-
 int
 cuda_step_end(const NnGraph *graph, int node)
 {
-	if (cuda_is_conv(graph->nodes[node].op) && nn_read_by_next_only(graph, node) &&
+	if (nn_ops[graph->nodes[node].op].filters && nn_read_by_next_only(graph, node) &&
 		graph->nodes[node + 1].op == NN_OP_NORM_ACT)
 		return node + 1;
 	return node;
@@ -76,11 +70,8 @@ value_bytes(const NnPlan *plan, int value)
 	const NnGraph *g = plan->graph;
 	NnShape s = cuda_shape(plan, value);
 	double element = (double) kernel_type_size(cuda_type(plan->precision));
-	bool port = g->values[value].output;
 
-	for (int i = 0; i < g->nnodes; i++)
-		port |= g->nodes[i].op == NN_OP_INPUT && g->nodes[i].out[0] == value;
-	if (port)
+	if (g->values[value].input || g->values[value].output)
 		element = s.h * s.w > 1 ? 1 : sizeof(float);
 	return element * s.n * s.h * s.w * s.c;
 }
@@ -95,7 +86,7 @@ cuda_step_cost(const NnPlan *plan, int node, CudaCost *cost)
 	*cost = (CudaCost){ 0 };
 	if (nn_ops[first->op].flop)
 		cost->flop = nn_ops[first->op].flop(g, first);
-	if (cuda_is_conv(first->op))
+	if (nn_ops[first->op].filters)
 		cost->weights = (double) in.c * out.c * first->conv.kernel * first->conv.kernel *
 						kernel_type_size(cuda_type(plan->precision));
 	for (int i = 0; i < NN_MAX_IN; i++)

@@ -11,7 +11,6 @@
 /* Of activations and of convolutions' weights. */
 extern KernelType cuda_type(NnPrecision precision);
 extern NnShape cuda_shape(const NnPlan *plan, int value);
-extern bool cuda_is_conv(NnOp op);
 /* The node that a step begun at `node` ends with. */
 extern int cuda_step_end(const NnGraph *graph, int node);
 

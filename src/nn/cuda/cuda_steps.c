@@ -8,13 +8,6 @@
  */
 #include "nn/cuda/cuda.h"
 
-/* The two enumerations are one (kernels/ knows no header of nn). */
-_Static_assert((int) KERNEL_ACT_NONE == (int) NN_ACT_NONE &&
-				   (int) KERNEL_ACT_RELU == (int) NN_ACT_RELU &&
-				   (int) KERNEL_ACT_LRELU == (int) NN_ACT_LRELU &&
-				   (int) KERNEL_ACT_ELU == (int) NN_ACT_ELU &&
-				   (int) KERNEL_ACT_TANH == (int) NN_ACT_TANH,
-			   "activations");
 _Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
 
 typedef struct Launch
@@ -82,7 +75,7 @@ cuda_make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, i
 		.classes = layer->rows.n * layer->columns.n,
 		.c = layer->out.c,
 		.z = l->slot->values[node->in[1]],
-		.act = (KernelAct) node->conv.z_act,
+		.act = node->conv.z_act,
 		.weights = layer->z_weights,
 		.out = l->p->latents,
 	};
@@ -114,9 +107,8 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 	for (int i = 0; i < 2; i++)
 		if (end->out[i] >= 0)
 			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
-									norm ? (KernelAct) end->norm.act[i].first : KERNEL_ACT_NONE,
-									norm ? (KernelAct) end->norm.act[i].second : KERNEL_ACT_NONE };
-	if (norm && end->norm.kind == NN_NORM_INSTANCE)
+									norm ? end->norm.act[i] : (NnActChain){ 0 } };
+	if (nn_norm_of(end) == NN_NORM_INSTANCE)
 		return launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
 	return launched(l, kernel_bias_act(l->device->compute, &f));
 }

@@ -65,16 +65,13 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 
 		if (plan->graph->values[value].output != outputs)
 			continue;
-		for (int n = 0; n < t.shape.n; n++)
-			for (int y = 0; y < t.shape.h; y++)
-				for (int x = 0; x < t.shape.w; x++)
-					for (int c = 0; c < t.shape.c; c++, data++)
-					{
-						if (outputs)
-							*data = (float) ref_at(&t, n, y, x)[c];
-						else
-							ref_at(&t, n, y, x)[c] = *data;
-					}
+		for (size_t k = 0; k < nn_map_count(&t); k++)
+		{
+			if (outputs)
+				data[k] = (float) *ref_number(&t, k);
+			else
+				*ref_number(&t, k) = data[k];
+		}
 	}
 }
 

@@ -8,11 +8,25 @@
 
 #include "nn/training.h"
 
-/* Pixel (y, x) of image n: its channels. */
+/* Pixel i of all images: its channels. */
+static inline double *
+ref_pixel(const NnMap *t, size_t i)
+{
+	return t->f64 + i * t->pitch;
+}
+
+/* Pixel (y, x) of image n. */
 static inline double *
 ref_at(const NnMap *t, int n, int y, int x)
 {
-	return t->f64 + (((size_t) n * t->shape.h + y) * t->shape.w + x) * t->pitch;
+	return ref_pixel(t, ((size_t) n * t->shape.h + y) * t->shape.w + x);
+}
+
+/* Number i in the order (n, y, x, c). */
+static inline double *
+ref_number(const NnMap *t, size_t i)
+{
+	return t->f64 + nn_map_place(t, i);
 }
 
 /* ref_train.c: all operators, by NnOp. */

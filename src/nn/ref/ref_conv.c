@@ -166,21 +166,15 @@ add_weights(const NnMap *x, double *w, RefWindow win, const NnMap *y, NnError *e
 static void
 set_bias(const NnMap *y, const double *bias)
 {
-	for (int n = 0; n < y->shape.n; n++)
-		for (int oy = 0; oy < y->shape.h; oy++)
-			for (int ox = 0; ox < y->shape.w; ox++)
-				for (int o = 0; o < y->shape.c; o++)
-					ref_at(y, n, oy, ox)[o] = bias ? bias[o] : 0;
+	for (size_t i = 0; i < nn_map_count(y); i++)
+		*ref_number(y, i) = bias ? bias[i % y->shape.c] : 0;
 }
 
 static void
 add_bias_gradient(const NnMap *dy, double *dbias)
 {
-	for (int n = 0; n < dy->shape.n; n++)
-		for (int oy = 0; oy < dy->shape.h; oy++)
-			for (int ox = 0; ox < dy->shape.w; ox++)
-				for (int o = 0; o < dy->shape.c; o++)
-					dbias[o] += ref_at(dy, n, oy, ox)[o];
+	for (size_t i = 0; i < nn_map_count(dy); i++)
+		dbias[i % dy->shape.c] += *ref_number(dy, i);
 }
 
 /* ---- Convolution --------------------------------------------------------- */
@@ -208,17 +202,16 @@ concat_latent(const NnMap *x, const NnMap *z, NnActKind z_act, NnMap *xz, NnErro
 	status = new_tensor(shape, xz, error);
 	if (status != NN_OK)
 		return status;
-	for (int n = 0; n < x->shape.n; n++)
-		for (int y = 0; y < x->shape.h; y++)
-			for (int i = 0; i < x->shape.w; i++)
-			{
-				double *out = ref_at(xz, n, y, i);
+	for (size_t i = 0; i < nn_map_pixels(x); i++)
+	{
+		double *out = ref_pixel(xz, i);
+		const double *code = ref_pixel(z, i / ((size_t) x->shape.h * x->shape.w));
 
-				for (int c = 0; c < x->shape.c; c++)
-					out[c] = ref_at(x, n, y, i)[c];
-				for (int c = 0; c < z->shape.c; c++)
-					out[x->shape.c + c] = ref_act(z_act, ref_at(z, n, 0, 0)[c]);
-			}
+		for (int c = 0; c < x->shape.c; c++)
+			out[c] = ref_pixel(x, i)[c];
+		for (int c = 0; c < z->shape.c; c++)
+			out[x->shape.c + c] = ref_act(z_act, code[c]);
+	}
 	return NN_OK;
 }
 
@@ -228,9 +221,9 @@ ref_window(const NnOperands *op)
 	const NnNode *node = op->node;
 	bool bf16 = op->training && op->training->plan.precision == NN_PRECISION_BF16;
 
-	return node->op == NN_OP_LINEAR ? (RefWindow){ op->device, 1, 1, 0, bf16 }
-									: (RefWindow){ op->device, node->conv.kernel, node->conv.stride,
-												   node->conv.pad, bf16 };
+	return nn_ops[node->op].filters ? (RefWindow){ op->device, node->conv.kernel, node->conv.stride,
+												   node->conv.pad, bf16 }
+									: (RefWindow){ op->device, 1, 1, 0, bf16 };
 }
 
 /* x (N,H,W,C), z (N,1,1,nz) or none, w (O,C+nz,K,K), b -> y (N,H',W',O) */
@@ -257,19 +250,17 @@ split_latent(const NnOperands *op, const NnMap *dxz)
 {
 	int c = op->in[0].shape.c;
 
-	for (int n = 0; n < dxz->shape.n; n++)
-		for (int y = 0; y < dxz->shape.h; y++)
-			for (int x = 0; x < dxz->shape.w; x++)
-			{
-				const double *d = ref_at(dxz, n, y, x);
+	for (size_t i = 0; i < nn_map_pixels(dxz); i++)
+	{
+		const double *d = ref_pixel(dxz, i);
+		size_t n = i / ((size_t) dxz->shape.h * dxz->shape.w);
 
-				for (int k = 0; op->din[0].data && k < c; k++)
-					ref_at(&op->din[0], n, y, x)[k] += d[k];
-				for (int k = c; op->in[1].data && op->din[1].data && k < dxz->shape.c; k++)
-					ref_at(&op->din[1], n, 0, 0)[k - c] +=
-						d[k] *
-						ref_act_slope(op->node->conv.z_act, ref_at(&op->in[1], n, 0, 0)[k - c]);
-			}
+		for (int k = 0; op->din[0].data && k < c; k++)
+			ref_pixel(&op->din[0], i)[k] += d[k];
+		for (int k = c; op->in[1].data && op->din[1].data && k < dxz->shape.c; k++)
+			ref_pixel(&op->din[1], n)[k - c] +=
+				d[k] * ref_act_slope(op->node->conv.z_act, ref_pixel(&op->in[1], n)[k - c]);
+	}
 }
 
 NnStatus

@@ -49,11 +49,10 @@ ref_act_slope(NnActKind kind, double x)
 
 /* The factor of an element in training: 0, or 1 / (1 - p). */
 static double
-dropout_factor(const NnOperands *op, int n, int y, int x, int c)
+dropout_factor(const NnOperands *op, size_t pixel, int c)
 {
-	NnShape s = op->in[0].shape;
 	float p = op->node->norm.dropout;
-	uint64_t element = (((uint64_t) n * s.h + y) * s.w + x) * s.c + c;
+	uint64_t element = (uint64_t) pixel * op->in[0].shape.c + c;
 
 	if (!op->training || p <= 0)
 		return 1;
@@ -62,44 +61,44 @@ dropout_factor(const NnOperands *op, int n, int y, int x, int c)
 			   : 0;
 }
 
+/* Pixels of an image; those of image n begin at n times that. */
+static size_t
+image_pixels(const NnOperands *op)
+{
+	return (size_t) op->in[0].shape.h * op->in[0].shape.w;
+}
+
 /* y = scale (x - mean) + shift for each reader, then its activations. */
 static void
 write_outputs(const NnOperands *op, int n, int c, double mean, double scale, double shift)
 {
-	const NnMap *x = &op->in[0];
+	for (size_t i = n * image_pixels(op); i < (n + 1) * image_pixels(op); i++)
+	{
+		double value =
+			((ref_pixel(&op->in[0], i)[c] - mean) * scale + shift) * dropout_factor(op, i, c);
 
-	for (int y = 0; y < x->shape.h; y++)
-		for (int i = 0; i < x->shape.w; i++)
-		{
-			double value =
-				((ref_at(x, n, y, i)[c] - mean) * scale + shift) * dropout_factor(op, n, y, i, c);
-
-			for (int k = 0; k < 2; k++)
-				if (op->out[k].data)
-					ref_at(&op->out[k], n, y, i)[c] = ref_act(
-						op->node->norm.act[k].second, ref_act(op->node->norm.act[k].first, value));
-		}
+		for (int k = 0; k < 2; k++)
+			if (op->out[k].data)
+				ref_pixel(&op->out[k], i)[c] = ref_act(op->node->norm.act[k].second,
+													   ref_act(op->node->norm.act[k].first, value));
+	}
 }
 
-/* Mean and biased variance of channel c of images [n0, n1); two passes. */
+/* Mean and biased variance of channel c of pixels [first, end); two passes. */
 static void
-map_statistics(const NnMap *x, int n0, int n1, int c, double *mean, double *var)
+map_statistics(const NnMap *x, size_t first, size_t end, int c, double *mean, double *var)
 {
-	double count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, squares = 0;
+	double count = (double) (end - first), sum = 0, squares = 0;
 
-	for (int n = n0; n < n1; n++)
-		for (int y = 0; y < x->shape.h; y++)
-			for (int i = 0; i < x->shape.w; i++)
-				sum += ref_at(x, n, y, i)[c];
+	for (size_t i = first; i < end; i++)
+		sum += ref_pixel(x, i)[c];
 	*mean = sum / count;
-	for (int n = n0; n < n1; n++)
-		for (int y = 0; y < x->shape.h; y++)
-			for (int i = 0; i < x->shape.w; i++)
-			{
-				double d = ref_at(x, n, y, i)[c] - *mean;
+	for (size_t i = first; i < end; i++)
+	{
+		double d = ref_pixel(x, i)[c] - *mean;
 
-				squares += d * d;
-			}
+		squares += d * d;
+	}
 	*var = squares / count;
 }
 
@@ -117,14 +116,14 @@ statistics_of(const NnOperands *op, int n, int c, double *mean, double *var)
 	*mean = 0;
 	*var = 1;
 	if (op->node->norm.kind == NN_NORM_INSTANCE)
-		map_statistics(&op->in[0], n, n + 1, c, mean, var);
+		map_statistics(&op->in[0], n * image_pixels(op), (n + 1) * image_pixels(op), c, mean, var);
 	else if (batch && !op->stats.data)
 	{
 		*mean = op->mean.f64[c];
 		*var = op->var.f64[c];
 	}
 	else if (batch)
-		map_statistics(&op->in[0], 0, shape.n, c, mean, var);
+		map_statistics(&op->in[0], 0, nn_map_pixels(&op->in[0]), c, mean, var);
 	if (op->stats.data)
 	{
 		double *kept = ref_at(&op->stats, batch ? 0 : n, 0, 0);
@@ -165,16 +164,16 @@ ref_norm_act(const NnOperands *op, NnError *error)
 
 /* The gradient of scale xhat + shift: through activations and dropout. */
 static double
-normed_gradient(const NnOperands *op, int n, int y, int x, int c, double normed)
+normed_gradient(const NnOperands *op, size_t pixel, int c, double normed)
 {
-	double factor = dropout_factor(op, n, y, x, c), value = normed * factor, sum = 0;
+	double factor = dropout_factor(op, pixel, c), value = normed * factor, sum = 0;
 
 	for (int k = 0; k < 2; k++)
 		if (op->dout[k].data)
 		{
 			NnActChain act = op->node->norm.act[k];
 
-			sum += ref_at(&op->dout[k], n, y, x)[c] *
+			sum += ref_pixel(&op->dout[k], pixel)[c] *
 				   ref_act_slope(act.second, ref_act(act.first, value)) *
 				   ref_act_slope(act.first, value);
 		}
@@ -195,25 +194,23 @@ norm_backward(const NnOperands *op, int n0, int n1, int c)
 	double mean = kept[c], inverse = 1 / sqrt(kept[x->shape.c + c] + NORM_EPSILON),
 		   gamma = op->node->norm.kind == NN_NORM_BATCH ? op->weight.f64[c] : 1,
 		   beta = op->node->norm.kind == NN_NORM_BATCH ? op->bias.f64[c] : 0,
-		   count = (double) (n1 - n0) * x->shape.h * x->shape.w, sum = 0, product = 0;
+		   count = (double) (n1 - n0) * image_pixels(op), sum = 0, product = 0;
 
 	for (int pass = 0; pass < 2; pass++)
-		for (int n = n0; n < n1; n++)
-			for (int y = 0; y < x->shape.h; y++)
-				for (int i = 0; i < x->shape.w; i++)
-				{
-					double hat = (ref_at(x, n, y, i)[c] - mean) * inverse,
-						   g = normed_gradient(op, n, y, i, c, hat * gamma + beta);
+		for (size_t i = n0 * image_pixels(op); i < n1 * image_pixels(op); i++)
+		{
+			double hat = (ref_pixel(x, i)[c] - mean) * inverse,
+				   g = normed_gradient(op, i, c, hat * gamma + beta);
 
-					if (pass == 0)
-					{
-						sum += g;
-						product += g * hat;
-					}
-					else if (op->din[0].data)
-						ref_at(&op->din[0], n, y, i)[c] +=
-							(g - sum / count - hat * product / count) * gamma * inverse;
-				}
+			if (pass == 0)
+			{
+				sum += g;
+				product += g * hat;
+			}
+			else if (op->din[0].data)
+				ref_pixel(&op->din[0], i)[c] +=
+					(g - sum / count - hat * product / count) * gamma * inverse;
+		}
 	if (op->dweight.data)
 		op->dweight.f64[c] += product;
 	if (op->dbias.data)
@@ -224,27 +221,18 @@ NnStatus
 ref_norm_act_backward(const NnOperands *op, NnError *error)
 {
 	NnShape s = op->in[0].shape;
+	NnNorm norm = op->node->norm.kind;
 
+	/* without a norm there is nothing else to learn */
+	INVARIANT(norm != NN_NORM_NONE || op->din[0].data);
 	for (int c = 0; c < s.c; c++)
 	{
-		if (op->node->norm.kind == NN_NORM_BATCH)
-		{
+		if (norm == NN_NORM_BATCH)
 			norm_backward(op, 0, s.n, c);
-			continue;
-		}
-		for (int n = 0; n < s.n; n++)
-		{
-			if (op->node->norm.kind == NN_NORM_INSTANCE)
-			{
-				norm_backward(op, n, n + 1, c);
-				continue;
-			}
-			INVARIANT(op->din[0].data); /* without a norm there is nothing else to learn */
-			for (int y = 0; y < s.h; y++)
-				for (int x = 0; x < s.w; x++)
-					ref_at(&op->din[0], n, y, x)[c] +=
-						normed_gradient(op, n, y, x, c, ref_at(&op->in[0], n, y, x)[c]);
-		}
+		for (int n = 0; norm == NN_NORM_INSTANCE && n < s.n; n++)
+			norm_backward(op, n, n + 1, c);
+		for (size_t i = 0; norm == NN_NORM_NONE && i < nn_map_pixels(&op->in[0]); i++)
+			ref_pixel(&op->din[0], i)[c] += normed_gradient(op, i, c, ref_pixel(&op->in[0], i)[c]);
 	}
 	return NN_OK;
 }

@@ -18,9 +18,7 @@ source_position(int i)
 	return at < 0 ? 0 : at;
 }
 
-/*
- * The pixel that reflection without repeating the edge puts at i of a row of n.
- */
+/* The pixel that reflection, not repeating the edge, puts at i of n. */
 static int
 reflected(int i, int n)
 {
@@ -156,12 +154,8 @@ ref_add(const NnOperands *op, NnError *error)
 {
 	const NnMap *y = &op->out[0];
 
-	for (int n = 0; n < y->shape.n; n++)
-		for (int oy = 0; oy < y->shape.h; oy++)
-			for (int ox = 0; ox < y->shape.w; ox++)
-				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] =
-						ref_at(&op->in[0], n, oy, ox)[c] + ref_at(&op->in[1], n, oy, ox)[c];
+	for (size_t i = 0; i < nn_map_count(y); i++)
+		*ref_number(y, i) = *ref_number(&op->in[0], i) + *ref_number(&op->in[1], i);
 	return NN_OK;
 }
 
@@ -169,11 +163,8 @@ ref_add(const NnOperands *op, NnError *error)
 static void
 add_to(const NnMap *y, const NnMap *x)
 {
-	for (int n = 0; n < y->shape.n; n++)
-		for (int i = 0; i < y->shape.h; i++)
-			for (int k = 0; k < y->shape.w; k++)
-				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, i, k)[c] += ref_at(x, n, i, k)[c];
+	for (size_t i = 0; i < nn_map_count(y); i++)
+		*ref_number(y, i) += *ref_number(x, i);
 }
 
 NnStatus
@@ -191,11 +182,8 @@ ref_copy(const NnOperands *op, NnError *error)
 {
 	const NnMap *y = &op->out[0];
 
-	for (int n = 0; n < y->shape.n; n++)
-		for (int oy = 0; oy < y->shape.h; oy++)
-			for (int ox = 0; ox < y->shape.w; ox++)
-				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] = ref_at(&op->in[0], n, oy, ox)[c];
+	for (size_t i = 0; i < nn_map_count(y); i++)
+		*ref_number(y, i) = *ref_number(&op->in[0], i);
 	return NN_OK;
 }
 

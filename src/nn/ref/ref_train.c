@@ -71,7 +71,7 @@ ref_feed(NnDevice *device, const NnMap *map, const void *data, NnError *error)
 }
 
 static NnStatus
-ref_number(NnDevice *device, const NnMap *map, double *value, NnError *error)
+ref_train_number(NnDevice *device, const NnMap *map, double *value, NnError *error)
 {
 	*value = map->f64[0];
 	return NN_OK;
@@ -142,7 +142,7 @@ const NnTrainDevice ref_train_device = { .dtype = NN_F64,
 										 .begin = ref_begin,
 										 .zero = ref_zero,
 										 .feed = ref_feed,
-										 .number = ref_number,
+										 .number = ref_train_number,
 										 .follow = ref_follow,
 										 .adam = ref_adam,
 										 .get = ref_get,
