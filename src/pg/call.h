@@ -91,8 +91,8 @@ extern bool call_send(Call *call, BicycleFrameType type, const void *head, size_
 /*
  * Calls `attempt`, which opens a call and frees it, until it returns true: the
  * connection held. 58000 if the engine had begun and ended twice, or the
- * connection was lost too often; `what` completes "bicycle engine failed twice
- * while it ...".
+ * connection was lost too often before it began; `what` completes "bicycle
+ * engine failed twice while it ...".
  */
 extern void call_retry(bool (*attempt)(void *arg), void *arg, const char *what);
 

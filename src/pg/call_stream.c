@@ -184,10 +184,15 @@ call_retry(bool (*attempt)(void *arg), void *arg, const char *what)
 	{
 		if (calls_lost_after_start())
 			started++;
-		if (started >= MAX_ATTEMPTS || losses >= MAX_LOADS)
-			ereport(ERROR, (errcode(ERRCODE_SYSTEM_ERROR),
-							errmsg("bicycle engine failed twice while it %s", what),
-							errdetail("The engine ended unexpectedly each time."),
-							errhint("The server log tells how the engine ended.")));
+		if (started < MAX_ATTEMPTS && losses < MAX_LOADS)
+			continue;
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 started >= MAX_ATTEMPTS ? errmsg("bicycle engine failed twice while it %s", what)
+										 : errmsg("bicycle engine ends again and again"),
+				 started >= MAX_ATTEMPTS
+					 ? errdetail("The engine ended unexpectedly each time.")
+					 : errdetail("The connection was lost %d times.", losses + 1),
+				 errhint("The server log tells how the engine ended.")));
 	}
 }

@@ -70,4 +70,36 @@ is($out, '8', 'bicycle.debug_fault needs bicycle.debug') or diag($err);
 is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $postmaster_start,
 	'PostgreSQL is the same');
 $node->stop;
+
+# An engine that ends before it has begun a call of streams has not failed on it: that is said, too.
+{
+	local $ENV{LD_PRELOAD} = preload(<<'C');
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+ssize_t recv(int fd, void *to, size_t room, int flags)
+{
+	static ssize_t (*real)(int, void *, size_t, int);
+	ssize_t n;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "recv");
+	n = real(fd, to, room, flags);
+	if (n > 2000 && strcmp(program_invocation_short_name, "bicycle-engine") == 0)
+		_exit(1);
+	return n;
+}
+C
+	$node = new_node('fragile');
+}
+$node->safe_psql('postgres', 'CREATE EXTENSION bicycle');
+($status, $out, $err) = $node->psql('postgres',
+	"\\set VERBOSITY verbose\n"
+	. "SELECT bicycle_create('m', jsonb_build_object('x', repeat('x', 4000)))");
+like($err, qr/ERROR:  58000: .* engine ends again and again\nDETAIL:  The connection was lost 6/,
+	'an engine that ends before it begins');
+$node->stop;
 done_testing();
