@@ -27,6 +27,7 @@
 
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 
@@ -178,6 +179,8 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 						errmsg("could not fork the %s: %m", name)));
 	}
+	for (int i = 0; i < n; i++)
+		ReserveExternalFD();
 	engine->name = name;
 	engine->says = says;
 	engine->control = pairs[0][0];
@@ -304,7 +307,10 @@ static void
 close_control(EngineProcess *engine)
 {
 	if (engine->control >= 0)
+	{
 		close(engine->control);
+		ReleaseExternalFD();
+	}
 	engine->control = -1;
 }
 

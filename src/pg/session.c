@@ -21,6 +21,7 @@
 
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
@@ -185,7 +186,10 @@ void
 session_drop(bool died)
 {
 	if (sock >= 0)
+	{
 		close(sock);
+		ReleaseExternalFD();
+	}
 	sock = -1;
 	greeted = false;
 	queue_clear(&out);
@@ -431,20 +435,30 @@ connect_in_data_directory(int fd)
 	return rc;
 }
 
-/* The descriptor of a new connection to a process of our user, or -1. */
+/*
+ * The descriptor of a new connection to a process of our user, or -1. 53000 if
+ * the session has too many sockets and the like already.
+ */
 static int
 connect_to_engine(void)
 {
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd;
 
-	if (fd < 0)
-		return -1;
-	if (connect_in_data_directory(fd) == 0 &&
+	if (!AcquireExternalFD())
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("could not connect to the bicycle engine"),
+						errdetail("This session has too many open files and connections."),
+						errhint("Close connections of this session to other servers, or raise "
+								"max_files_per_process.")));
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect_in_data_directory(fd) == 0 &&
 		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == geteuid())
 		return fd;
-	close(fd);
+	if (fd >= 0)
+		close(fd);
+	ReleaseExternalFD();
 	return -1;
 }
 

@@ -26,15 +26,15 @@ extern void session_listen(SessionFrame frame, void (*lost)(bool died));
  * none after a while, or at once if the supervisor has found that it cannot
  * start; 53000 if there is no worker slot for a supervisor. With missing_ok
  * that is false. Also with it, 55000 in single-user and upgrade mode, and if
- * the engine is of another version.
+ * the engine is of another version; 53000 if the session has too many sockets.
  */
 extern bool session_open(bool missing_ok);
 extern bool session_is_open(void);
 
 /*
- * In a job worker: makes one end of a socket pair this process's only
- * connection, for good. There is no HELLO. Frames of the training engine go to
- * `frame`; an ERROR drops the connection and is raised.
+ * In a job worker: makes one end of a socket pair, of which fd.c knows, this
+ * process's only connection, for good. There is no HELLO. Frames of the
+ * training engine go to `frame`; an ERROR drops the connection and is raised.
  */
 extern void session_adopt(int fd, SessionFrame frame);
 extern bool session_is_training(void);

@@ -51,4 +51,28 @@ is($full->safe_psql('postgres', 'SELECT array_length(bicycle_latent(8, 1), 1)'),
 	'what needs no engine goes on');
 $full->stop;
 
+# A session that has as many sockets as the server lets it is told so, and goes on when it has
+# fewer.
+SKIP:
+{
+	my $many = new_node('many', 'max_files_per_process = 100', 'max_connections = 100');
+
+	skip 'no dblink here', 2 if $many->psql('postgres', 'CREATE EXTENSION dblink') != 0;
+	load_model($many, 'postgres');
+	($status, $out, $err) = $many->psql('postgres', <<"SQL", on_error_stop => 0);
+\\set VERBOSITY verbose
+DO \$\$ BEGIN
+	FOR n IN 1 .. 90 LOOP PERFORM dblink_connect(n::text, 'dbname=postgres'); END LOOP;
+EXCEPTION WHEN OTHERS THEN NULL;
+END \$\$;
+$translate;
+SELECT dblink_disconnect(n::text) FROM generate_series(1, 3) n;
+$translate;
+SQL
+	like($err, qr/ERROR:  53000: .*DETAIL: .*open files.*HINT: .*max_files_per_process/s,
+		'no socket left: 53000 with a hint');
+	is($out, "OK\nOK\nOK\n$bytes{preloaded}", 'with fewer it goes on');
+	$many->stop;
+}
+
 done_testing();
