@@ -33,6 +33,7 @@
 #include "pg/job_watch.h"
 
 #define START_TIME 5000 /* ms in which a worker that was registered comes up */
+#define FAULT_SLOTS 4   /* of bicycle.debug_fault */
 
 static JobSlot *my_slot = NULL; /* of this process, if it is a job's worker */
 static bool changed = false;    /* a job, in this transaction */
@@ -162,6 +163,8 @@ job_slot_register(const JobStart *start)
 		slot->database = start->database;
 		slot->job = start->job;
 		slot->registered_ms = monotonic_ms();
+		/* For tests: see that it is noticed. */
+		slot->interrupted = bicycle_debug && bicycle_debug_fault == FAULT_SLOTS;
 	}
 	check_slots(shared);
 	LWLockRelease(&shared->lock);

@@ -1,5 +1,5 @@
 # A session whose own state is not what it should be notices it, and ends alone: with bicycle.debug
-# it checks its list of calls at each turn.
+# it checks its list of calls at each turn, and slots of jobs whenever it writes them.
 use strict;
 use warnings;
 
@@ -32,6 +32,24 @@ is($other->query_safe($translate), '8', 'another one goes on');
 $other->quit;
 is(engine_pid($node), $engine, 'with the same engine');
 is($node->safe_psql('postgres', "SET bicycle.debug_fault = 3; SELECT 1"), '1', 'new ones come');
+
+# The slots of jobs in shared memory: who spoils one notices it before he lets go of the lock. The
+# slot is free again when its worker has not come up.
+($status, $out, $err) = $node->psql('postgres',
+	"\\set VERBOSITY verbose\nSET bicycle.debug_fault = 4;\n"
+	. "SELECT bicycle_train('m', '$PAIRS', '{$TINY, \"iterations\": 2}');\nSELECT 'goes on'");
+like($err, qr/FATAL:  XX000: .*\nDETAIL:  At src.pg.job_slots\.c:\d+ .*: .*interrupted/,
+	'a spoilt slot is noticed');
+is($out, '', 'and the session ends');
+my $job;
+for (1 .. $PATIENCE)
+{
+	($status, $job) = $node->psql('postgres',
+		"SELECT bicycle_train('m', '$PAIRS', '{$TINY, \"iterations\": 2}')");
+	last if $status == 0;
+	sleep 1;
+}
+ok(job_comes_to($node, $job, "state = 'done'"), 'another one trains afterwards');
 unlike(slurp_file($node->logfile), qr/PANIC|terminating any other active server processes/,
 	'and the server has not noticed');
 is($node->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"), '0',
