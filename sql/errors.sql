@@ -78,6 +78,12 @@ SELECT pg_temp.report($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'e
 	FROM picture$$);
 ROLLBACK;
 BEGIN;
+INSERT INTO bicycle_tensors SELECT model, version, network, name, 1, dtype, shape || 1, data
+	FROM bicycle_tensors WHERE model = 'erx' AND name = 'model.down.0.bias';
+SELECT pg_temp.report($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'erx')
+	FROM picture$$);
+ROLLBACK;
+BEGIN;
 UPDATE bicycle_models SET hash = sha256('') WHERE model = 'erx';
 SELECT pg_temp.state($$SELECT bicycle_translate(image, bicycle_latent(8, 1), 'erx') FROM picture$$);
 ROLLBACK;

@@ -49,6 +49,21 @@ SELECT pg_temp.again('v', '{"size": 64, "levels": 6, "ngf": 2, "nef": 2, "ndf": 
 SELECT length(bicycle_translate(image, '{1,2,3,4}', 'v')) > 0 AS current FROM picture;
 COMMIT;
 
+-- Triggers of users run under one search_path, whoever writes a model.
+CREATE FUNCTION pg_temp.path() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE '% of version %: %', TG_OP, coalesce(NEW.version, OLD.version),
+		current_setting('search_path');
+	RETURN NULL;
+END $$;
+CREATE TRIGGER path AFTER INSERT OR UPDATE OR DELETE ON bicycle_models
+	FOR EACH ROW EXECUTE FUNCTION pg_temp.path();
+SELECT bicycle_create('path', '{"size": 64, "levels": 6, "ngf": 2, "net_e": "none"}');
+SELECT bicycle_deploy('path', 1);
+SELECT bicycle_drop('path');
+SHOW search_path;
+DROP TRIGGER path ON bicycle_models;
+
 -- The writer of a model holds a lock on its name, and only on that.
 BEGIN;
 SELECT bicycle_deploy('v', 2);

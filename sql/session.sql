@@ -82,7 +82,7 @@ SELECT count(bicycle_translate(image, ARRAY[id, 0])) FROM picture;
 -- A trigger on the tables of the extension may itself use a model while another is being imported.
 CREATE FUNCTION pg_temp.use() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM bicycle_translate(image, '{1,2}', 'c', 1) FROM pg_temp.picture WHERE id = 1;
+	PERFORM public.bicycle_translate(image, '{1,2}', 'c', 1) FROM pg_temp.picture WHERE id = 1;
 	RETURN NEW;
 END $$;
 CREATE TRIGGER use AFTER INSERT ON bicycle_models FOR EACH ROW EXECUTE FUNCTION pg_temp.use();

@@ -4,12 +4,14 @@
  *
  * R1 Every statement sees pg_catalog only, whoever runs it. So an operator in
  *    it is PostgreSQL's, and nobody's who has put one of the same name into a
- *    schema on the session's path. Policies and triggers that it calls see the
- *    same path, as triggers do under logical replication.
+ *    schema on the session's path. Policies and triggers that users have put on
+ *    the tables see the same path, whether a session or a job writes a model,
+ *    or logical replication does.
  * R2 There are no grants on the tables of jobs. What this extension does there
  *    it does as their owner, by fixed statements.
- * R3 What is only read as the caller is read under the snapshot of the
- *    statement that called; what the owner does, under one of its own.
+ * R3 A statement has a snapshot of its own, and sees what others committed
+ *    while a lock was waited for. Those with READ see what the statement that
+ *    called sees.
  * R4 An error ends the transaction or subtransaction, which puts user and path
  *    back.
  */
@@ -22,6 +24,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "pg/catalog.h"
@@ -70,6 +73,13 @@ param_add_bytes(Params *p, const void *bytes, size_t length)
 	param_add(p, BYTEAOID, PointerGetDatum(value));
 }
 
+void
+param_add_version(Params *p, const char *model, int version)
+{
+	param_add_text(p, model);
+	param_add_int(p, version);
+}
+
 /* ---- Statements ---------------------------------------------------------- */
 
 static Oid
@@ -89,7 +99,8 @@ uint64
 catalog_run(RunAs as, const char *table, const char *statement, int expected, Params *p)
 {
 	const char *query = psprintf(statement, catalog_table(table));
-	bool reads = as != AS_OWNER && expected == SPI_OK_SELECT;
+	bool reads = as == AS_OWNER_READ || as == AS_CALLER_READ;
+	bool push = reads && !ActiveSnapshotSet(); /* as in a plan that is being made */
 	int nest = NewGUCNestLevel();
 	uint64 rows;
 	Oid user;
@@ -97,15 +108,19 @@ catalog_run(RunAs as, const char *table, const char *statement, int expected, Pa
 	int rc;
 
 	GetUserIdAndSecContext(&user, &context);
-	if (as != AS_CALLER)
+	if (as == AS_OWNER || as == AS_OWNER_READ)
 		SetUserIdAndSecContext(owner_of("bicycle_training_jobs"),
 							   context | SECURITY_LOCAL_USERID_CHANGE);
 	(void) set_config_option("search_path", SAFE_PATH, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 							 true, 0, false);
+	if (push)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	rc = SPI_execute_with_args(query, p->n, p->types, p->values, p->nulls, reads, 0);
 	if (rc != expected)
 		elog(ERROR, "statement on \"%s\" failed: %s", table, SPI_result_code_string(rc));
 	rows = SPI_processed;
+	if (push)
+		PopActiveSnapshot();
 	AtEOXact_GUC(true, nest);
 	SetUserIdAndSecContext(user, context);
 	return rows;

@@ -21,12 +21,14 @@ extern void param_add_int(Params *p, int value);         /* int4 */
 extern void param_add_long(Params *p, int64 value);      /* int8 */
 extern void param_add_text(Params *p, const char *text); /* NULL is null */
 extern void param_add_bytes(Params *p, const void *bytes, size_t length);
+extern void param_add_version(Params *p, const char *model, int version); /* both */
 
 typedef enum RunAs
 {
-	AS_OWNER,      /* of the tables of jobs, which nobody else has rights on */
-	AS_OWNER_READ, /* the same, for a SELECT under the active snapshot */
-	AS_CALLER      /* its rights and row security count */
+	AS_OWNER,       /* of the tables of jobs, which nobody else has rights on */
+	AS_OWNER_READ,  /* the same, for a SELECT under the active snapshot */
+	AS_CALLER,      /* its rights and row security count */
+	AS_CALLER_READ, /* the same, under the active snapshot */
 } RunAs;
 
 /*

@@ -173,9 +173,8 @@ iterations_of(int version)
 {
 	Params p = { 0 };
 
-	param_add_text(&p, job_worker.job.model);
-	param_add_int(&p, version);
-	if (catalog_run(AS_CALLER, "bicycle_models",
+	param_add_version(&p, job_worker.job.model, version);
+	if (catalog_run(AS_CALLER_READ, "bicycle_models",
 					"SELECT iterations FROM %s WHERE model = $1 AND version = $2", SPI_OK_SELECT,
 					&p) == 0)
 		return 0;

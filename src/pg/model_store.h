@@ -9,23 +9,11 @@
 
 #include "storage/buffile.h"
 
-/* Conditions on the parameters of model_run: all versions, or one. */
-#define OF_MODEL "model OPERATOR(pg_catalog.=) $1 AND $2 IS NOT NULL"
-#define OF_VERSION "model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2"
-
 /*
  * Taken by whoever writes a model or its jobs, until the end of the
  * transaction.
  */
 extern void model_lock(const char *name);
-
-/*
- * Runs a query whose parameters are the model's name and a version, as the
- * caller; within SPI_connect. Returns the number of rows. result, if given,
- * receives the first column of the first row, an int.
- */
-extern uint64 model_run(const char *query, int expected, const char *name, int version,
-						int *result);
 
 extern void model_set_current(const char *name, int version); /* within SPI_connect */
 

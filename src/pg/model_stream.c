@@ -4,8 +4,8 @@
  *
  * R1 A tensor is stored in chunks of at most BICYCLE_CHUNK_BYTES, each a row
  *    with the tensor's dtype and shape.
- * R2 Sending reads the rows by a cursor, one at a time, as the caller and under
- *    the caller's snapshot. Memory is that of one row.
+ * R2 Sending reads the rows one at a time, as the caller and under the caller's
+ *    snapshot. Memory is that of one row.
  * R3 Receiving spools the engine's stream to a temporary file first, so that a
  *    lost connection leaves nothing to be undone, and then writes rows.
  */
@@ -60,36 +60,14 @@ report_damaged(const Model *model, const char *network, const char *name, const 
 
 /* ---- Reading rows -------------------------------------------------------- */
 
-/* Parameters of all queries here: model, version, network or NULL for all. */
-#define TENSOR_WHERE                                                                           \
-	" WHERE model OPERATOR(pg_catalog.=) $1 AND version OPERATOR(pg_catalog.=) $2 AND ($3 IS " \
-	"NULL OR network OPERATOR(pg_catalog.=) $3)"
-
+/* Columns of the result: network, name, dtype, shape, bytes, chunks. */
 static void
-query_fill(Params *q, const Model *model, const char *network)
+tensor_from_row(TensorInfo *t, const Model *model, uint64 row)
 {
-	param_add_text(q, model->name);
-	param_add_int(q, model->version);
-	param_add_text(q, network);
-}
-
-static char *
-column_text(HeapTuple row, TupleDesc desc, int column)
-{
-	char *value = SPI_getvalue(row, desc, column);
-
-	return value ? value : pstrdup("");
-}
-
-/* Columns: network, name, dtype, shape, bytes, chunks. */
-static void
-tensor_from_row(TensorInfo *t, const Model *model, HeapTuple row, TupleDesc desc)
-{
-	char *network = column_text(row, desc, 1);
-	char *name = column_text(row, desc, 2);
-	char *dtype = column_text(row, desc, 3);
-	bool isnull;
-	ArrayType *shape = DatumGetArrayTypeP(SPI_getbinval(row, desc, 4, &isnull));
+	char *network = result_text(row, 1);
+	char *name = result_text(row, 2);
+	char *dtype = result_text(row, 3);
+	ArrayType *shape = DatumGetArrayTypeP(result_datum(row, 4));
 	uint64 expected = dtype_bytes(dtype);
 	int ndim = ARR_NDIM(shape) == 0 ? 0 : ARR_DIMS(shape)[0];
 
@@ -112,107 +90,110 @@ tensor_from_row(TensorInfo *t, const Model *model, HeapTuple row, TupleDesc desc
 			report_damaged(model, network, name, "has an impossible shape");
 		t->head.shape[i] = extent;
 	}
-	t->head.nbytes = DatumGetInt64(SPI_getbinval(row, desc, 5, &isnull));
-	t->chunks = DatumGetInt64(SPI_getbinval(row, desc, 6, &isnull));
-	if (isnull || t->head.nbytes != expected)
+	t->head.nbytes = result_long(row, 5);
+	t->chunks = result_int(row, 6);
+	if (t->head.nbytes != expected)
 		report_damaged(model, network, name, "does not have the bytes that its shape says");
 }
 
 /*
- * What there is to send; octet_length does not fetch the bytes. In SPI's
- * memory.
+ * What there is to send, of one network or, NULL, all; octet_length does not
+ * fetch the bytes. In SPI's memory.
  */
 static TensorList
-list_tensors(const Model *model, Params *q)
+list_tensors(const Model *model, const char *network)
 {
 	TensorList tensors = { 0 };
-	int rc;
+	Params p = { 0 };
 
-	/*
-	 * max(array) is not used: two shapes of one tensor must show, so the shape
-	 * is grouped by.
-	 */
-	rc = SPI_execute_with_args(
-		psprintf(
-			"SELECT network, name, dtype, shape, "
-			"pg_catalog.sum(pg_catalog.octet_length(data))::pg_catalog.int8, pg_catalog.count(*)"
-			" FROM %s" TENSOR_WHERE " GROUP BY network, name, dtype, shape ORDER BY network, name",
-			catalog_table("bicycle_tensors")),
-		3, q->types, q->values, q->nulls, true, 0);
-	if (rc != SPI_OK_SELECT)
-		elog(ERROR, "reading of a model failed: %s", SPI_result_code_string(rc));
-	tensors.n = SPI_processed;
+	param_add_version(&p, model->name, model->version);
+	param_add_text(&p, network);
+	/* All chunks of a tensor have its type and shape: two of one name show. */
+	tensors.n = catalog_run(
+		AS_CALLER_READ, "bicycle_tensors",
+		"SELECT network, name, dtype, shape, sum(octet_length(data))::int8, count(*)::int4 FROM %s"
+		" WHERE model = $1 AND version = $2 AND ($3 IS NULL OR network = $3)"
+		" GROUP BY network, name, dtype, shape ORDER BY network, name",
+		SPI_OK_SELECT, &p);
 	tensors.list = palloc_extended(Max(tensors.n, 1) * sizeof(TensorInfo), MCXT_ALLOC_HUGE);
 	for (int i = 0; i < tensors.n; i++)
 	{
-		tensor_from_row(&tensors.list[i], model, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-		tensors.stream_length += sizeof(BicycleTensor) + tensors.list[i].head.nbytes;
+		BicycleTensor *head = &tensors.list[i].head;
+
+		tensor_from_row(&tensors.list[i], model, i);
+		if (i > 0 && strcmp(head->name, tensors.list[i - 1].head.name) == 0 &&
+			strcmp(head->network, tensors.list[i - 1].head.network) == 0)
+			report_damaged(model, head->network, head->name, "has more than one type or shape");
+		tensors.stream_length += sizeof(BicycleTensor) + head->nbytes;
 	}
 	SPI_freetuptable(SPI_tuptable);
 	return tensors;
 }
 
+/*
+ * p: model, version, network, name, chunk. False if the connection was lost.
+ */
+static bool
+send_chunk(Call *call, const Model *model, const BicycleTensor *t, Params *p)
+{
+	Datum value;
+	bytea *data;
+	bool holds;
+
+	if (catalog_run(AS_CALLER_READ, "bicycle_tensors",
+					"SELECT data FROM %s WHERE model = $1 AND version = $2 AND network = $3"
+					" AND name = $4 AND chunk = $5",
+					SPI_OK_SELECT, p) != 1)
+		report_damaged(model, t->network, t->name, "lacks a chunk");
+	value = result_datum(0, 1);
+	data = DatumGetByteaPP(value);
+	holds = call_write(call, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
+	if (data != (bytea *) DatumGetPointer(value))
+		pfree(data);
+	SPI_freetuptable(SPI_tuptable);
+	return holds;
+}
+
 /* Sends the tensors in the order of the list, reading a row at a time. */
 static bool
-send_tensors(Call *call, const Model *model, Params *q, const TensorList *tensors)
+send_tensors(Call *call, const Model *model, const TensorList *tensors)
 {
-	Portal cursor;
 	bool holds = true;
 
-	cursor =
-		SPI_cursor_open_with_args(NULL,
-								  psprintf("SELECT network, name, chunk, data FROM %s" TENSOR_WHERE
-										   " ORDER BY network, name, chunk",
-										   catalog_table("bicycle_tensors")),
-								  3, q->types, q->values, q->nulls, true, CURSOR_OPT_NO_SCROLL);
 	for (int i = 0; holds && i < tensors->n; i++)
 	{
 		const TensorInfo *t = &tensors->list[i];
+		Params p = { 0 };
 
+		param_add_version(&p, model->name, model->version);
+		param_add_text(&p, t->head.network);
+		param_add_text(&p, t->head.name);
+		param_add_int(&p, 0);
 		holds = call_write(call, &t->head, sizeof(t->head));
 		for (int chunk = 0; holds && chunk < t->chunks; chunk++)
 		{
-			HeapTuple row;
-			bool isnull;
-			Datum value;
-			bytea *data;
-
-			SPI_cursor_fetch(cursor, true, 1);
-			if (SPI_processed == 0)
-				report_damaged(model, t->head.network, t->head.name, "ends too early");
-			row = SPI_tuptable->vals[0];
-			if (strcmp(column_text(row, SPI_tuptable->tupdesc, 1), t->head.network) != 0 ||
-				strcmp(column_text(row, SPI_tuptable->tupdesc, 2), t->head.name) != 0 ||
-				DatumGetInt32(SPI_getbinval(row, SPI_tuptable->tupdesc, 3, &isnull)) != chunk)
-				report_damaged(model, t->head.network, t->head.name, "lacks a chunk");
-			value = SPI_getbinval(row, SPI_tuptable->tupdesc, 4, &isnull);
-			data = DatumGetByteaPP(value);
-			holds = call_write(call, VARDATA_ANY(data), VARSIZE_ANY_EXHDR(data));
-			if (data != (bytea *) DatumGetPointer(value))
-				pfree(data);
-			SPI_freetuptable(SPI_tuptable);
+			p.values[p.n - 1] = Int32GetDatum(chunk);
+			holds = send_chunk(call, model, &t->head, &p);
 		}
 	}
-	SPI_cursor_close(cursor);
 	return holds && call_end(call);
 }
 
 /* ---- Sending a model ----------------------------------------------------- */
 
 static char *
-config_of(const Model *model, Params *q)
+config_of(const Model *model)
 {
-	int rc;
+	Params p = { 0 };
 
-	rc = SPI_execute_with_args(psprintf("SELECT config FROM %s WHERE model OPERATOR(pg_catalog.=) "
-										"$1 AND version OPERATOR(pg_catalog.=) $2",
-										catalog_table("bicycle_models")),
-							   2, q->types, q->values, q->nulls, true, 1);
-	if (rc != SPI_OK_SELECT || SPI_processed != 1)
+	param_add_version(&p, model->name, model->version);
+	if (catalog_run(AS_CALLER_READ, "bicycle_models",
+					"SELECT config FROM %s WHERE model = $1 AND version = $2", SPI_OK_SELECT,
+					&p) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("version %d of model \"%s\" does not exist", model->version, model->name)));
-	return column_text(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return result_text(0, 1);
 }
 
 /*
@@ -220,11 +201,11 @@ config_of(const Model *model, Params *q)
  * part of it.
  */
 static TensorList
-describe_version(const Model *model, Params *q, BicycleLoad *load, char **config)
+describe_version(const Model *model, BicycleLoad *load, char **config)
 {
-	TensorList tensors = list_tensors(model, q);
+	TensorList tensors = list_tensors(model, NULL);
 
-	*config = config_of(model, q);
+	*config = config_of(model);
 	memset(load, 0, sizeof(*load));
 	memcpy(load->hash, model->hash, sizeof(load->hash));
 	strlcpy(load->model, model->name, sizeof(load->model));
@@ -238,7 +219,6 @@ bool
 model_stream_load(const Model *model)
 {
 	BicycleLoad load;
-	Params q = { 0 };
 	TensorList tensors;
 	Call *call;
 	char *config;
@@ -247,10 +227,9 @@ model_stream_load(const Model *model)
 	bool holds;
 
 	SPI_connect();
-	query_fill(&q, model, NULL);
-	tensors = describe_version(model, &q, &load, &config);
+	tensors = describe_version(model, &load, &config);
 	call = call_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
-	holds = call_granted(call) && send_tensors(call, model, &q, &tensors) &&
+	holds = call_granted(call) && send_tensors(call, model, &tensors) &&
 			call_result(call, &result, &length);
 	call_free(call);
 	SPI_finish();
@@ -260,22 +239,20 @@ model_stream_load(const Model *model)
 Call *
 model_stream_train(BicycleTrainBegin *head, const char *options, const Model *model)
 {
-	Params q = { 0 };
 	TensorList tensors;
 	Call *call;
 	StringInfoData texts;
 	char *config;
 
 	SPI_connect();
-	query_fill(&q, model, NULL);
-	tensors = describe_version(model, &q, &head->start, &config);
+	tensors = describe_version(model, &head->start, &config);
 	head->stream_length = tensors.stream_length;
 	head->options_length = strlen(options);
 	initStringInfo(&texts);
 	appendStringInfoString(&texts, options);
 	appendStringInfoString(&texts, config);
 	call = call_train(head, sizeof(*head), texts.data, texts.len);
-	(void) send_tensors(call, model, &q, &tensors);
+	(void) send_tensors(call, model, &tensors);
 	SPI_finish();
 	return call;
 }
@@ -284,7 +261,6 @@ bytea *
 model_stream_export(const Model *model, const char *network, const char *format)
 {
 	BicycleExport export = { 0 };
-	Params q = { 0 };
 	TensorList tensors;
 	Call *call;
 	const char *result;
@@ -293,8 +269,7 @@ model_stream_export(const Model *model, const char *network, const char *format)
 	bytea *file = NULL;
 
 	SPI_connect();
-	query_fill(&q, model, network);
-	tensors = list_tensors(model, &q);
+	tensors = list_tensors(model, network);
 	if (tensors.n == 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("version %d of model \"%s\" has no network \"%s\"", model->version,
@@ -302,7 +277,7 @@ model_stream_export(const Model *model, const char *network, const char *format)
 	strlcpy(export.format, format, sizeof(export.format));
 	export.stream_length = tensors.stream_length;
 	call = call_open(BICYCLE_EXPORT, &export, sizeof(export), NULL, 0);
-	if (call_granted(call) && send_tensors(call, model, &q, &tensors) &&
+	if (call_granted(call) && send_tensors(call, model, &tensors) &&
 		call_result(call, &result, &length))
 	{
 		if (length != sizeof(file_length))
@@ -394,49 +369,38 @@ model_stream_shape(const BicycleTensor *t)
 void
 model_stream_store(BufFile *file, int ntensors, const char *model, int version)
 {
-	Oid types[8] = { TEXTOID, INT4OID, TEXTOID, TEXTOID, INT4OID, TEXTOID, INT4ARRAYOID, BYTEAOID };
-	Datum values[8];
-	bytea *chunk;
-	SPIPlanPtr plan;
+	bytea *chunk = palloc(BICYCLE_CHUNK_BYTES + VARHDRSZ);
 
-	SPI_connect();
-	plan = SPI_prepare(psprintf("INSERT INTO %s (model, version, network, name, chunk, dtype, "
-								"shape, data) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-								catalog_table("bicycle_tensors")),
-					   8, types);
-	if (plan == NULL)
-		elog(ERROR, "could not prepare the insertion of tensors: %s",
-			 SPI_result_code_string(SPI_result));
-	chunk = palloc(BICYCLE_CHUNK_BYTES + VARHDRSZ);
-	values[0] = CStringGetTextDatum(model);
-	values[1] = Int32GetDatum(version);
 	for (int i = 0; i < ntensors; i++)
 	{
 		BicycleTensor t;
+		Params p = { 0 };
 		uint64 left;
 
 		spool_read(file, &t, sizeof(t));
 		model_stream_check_tensor(&t);
-		values[2] = CStringGetTextDatum(t.network);
-		values[3] = CStringGetTextDatum(t.name);
-		values[5] = CStringGetTextDatum(t.dtype);
-		values[6] = model_stream_shape(&t);
-		values[7] = PointerGetDatum(chunk);
+		param_add_version(&p, model, version);
+		param_add_text(&p, t.network);
+		param_add_text(&p, t.name);
+		param_add_text(&p, t.dtype);
+		param_add(&p, INT4ARRAYOID, model_stream_shape(&t));
+		param_add(&p, BYTEAOID, PointerGetDatum(chunk));
+		param_add_int(&p, 0);
 		left = t.nbytes;
 		for (int number = 0; number == 0 || left > 0; number++)
 		{
 			size_t n = Min(left, BICYCLE_CHUNK_BYTES);
-			int rc;
 
 			spool_read(file, VARDATA(chunk), n);
 			SET_VARSIZE(chunk, n + VARHDRSZ);
-			values[4] = Int32GetDatum(number);
-			rc = SPI_execute_plan(plan, values, NULL, false, 0);
-			if (rc != SPI_OK_INSERT)
-				elog(ERROR, "insertion of a tensor failed: %s", SPI_result_code_string(rc));
+			p.values[p.n - 1] = Int32GetDatum(number);
+			(void) catalog_run(
+				AS_CALLER, "bicycle_tensors",
+				"INSERT INTO %s (model, version, network, name, dtype, shape, data, chunk)"
+				" VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+				SPI_OK_INSERT, &p);
 			left -= n;
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
-	SPI_finish();
 }

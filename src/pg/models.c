@@ -104,9 +104,11 @@ import_attempt(void *arg)
 static void
 refuse_existing(const char *name)
 {
-	if (model_run(psprintf("SELECT 1 FROM %s WHERE " OF_MODEL " LIMIT 1",
-						   catalog_table("bicycle_models")),
-				  SPI_OK_SELECT, name, 0, NULL) > 0)
+	Params p = { 0 };
+
+	param_add_text(&p, name);
+	if (catalog_run(AS_CALLER, "bicycle_models", "SELECT 1 FROM %s WHERE model = $1 LIMIT 1",
+					SPI_OK_SELECT, &p) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", name),
 				 errhint("Use another name, or drop the model first: bicycle_drop(%s).",
@@ -323,6 +325,7 @@ Datum
 bicycle_deploy(PG_FUNCTION_ARGS)
 {
 	char *name = model_name_argument(fcinfo, 0);
+	Params p = { 0 };
 	int version;
 
 	if (PG_ARGISNULL(1))
@@ -332,13 +335,30 @@ bicycle_deploy(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("bicycle_deploy()");
 	SPI_connect();
 	model_lock(name);
-	if (model_run(
-			psprintf("SELECT version FROM %s WHERE " OF_VERSION, catalog_table("bicycle_models")),
-			SPI_OK_SELECT, name, version, NULL) == 0)
+	param_add_version(&p, name, version);
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					"SELECT 1 FROM %s WHERE model = $1 AND version = $2", SPI_OK_SELECT, &p) == 0)
 		report_missing(name, &version);
 	model_set_current(name, version);
 	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/* R2; p: name and version. */
+static void
+refuse_current(const char *name, int version, Params *p)
+{
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					"SELECT count(*)::int4 - 1 FROM %s WHERE model = $1"
+					" HAVING bool_or(version = $2 AND is_current) AND count(*) > 1",
+					SPI_OK_SELECT, p) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot drop the current version of model \"%s\"", name),
+				 errdetail("Version %d is current, and there are %d others.", version,
+						   result_int(0, 1)),
+				 errhint("Make another version current with bicycle_deploy, or drop the whole "
+						 "model.")));
 }
 
 /*
@@ -349,41 +369,22 @@ Datum
 bicycle_drop(PG_FUNCTION_ARGS)
 {
 	char *name = model_name_argument(fcinfo, 0);
-	const char *models = catalog_table("bicycle_models");
 	int version = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
-	int others = 0;
+	Params p = { 0 };
 
 	PreventCommandIfReadOnly("bicycle_drop()");
 	SPI_connect();
 	model_lock(name);
 	catalog_check_rights("bicycle_models", ACL_DELETE);
 	job_check_unused(name, version);
-	if (PG_ARGISNULL(1))
-	{
-		if (model_run(psprintf("DELETE FROM %s WHERE " OF_MODEL, models), SPI_OK_DELETE, name, 0,
-					  NULL) == 0)
-			report_missing(name, NULL);
-	}
-	else
-	{
-		if (model_run(
-				psprintf("SELECT (SELECT pg_catalog.count(*)::pg_catalog.int4 FROM %s o WHERE "
-						 "o.model OPERATOR(pg_catalog.=) $1"
-						 " AND o.version OPERATOR(pg_catalog.<>) $2) FROM %s m WHERE " OF_VERSION
-						 " AND is_current",
-						 models, models),
-				SPI_OK_SELECT, name, version, &others) > 0 &&
-			others > 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("cannot drop the current version of model \"%s\"", name),
-					 errdetail("Version %d is current, and there are %d others.", version, others),
-					 errhint("Make another version current with bicycle_deploy, or drop the whole "
-							 "model.")));
-		if (model_run(psprintf("DELETE FROM %s WHERE " OF_VERSION, models), SPI_OK_DELETE, name,
-					  version, NULL) == 0)
-			report_missing(name, &version);
-	}
+	param_add_version(&p, name, version);
+	if (!PG_ARGISNULL(1))
+		refuse_current(name, version, &p);
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					PG_ARGISNULL(1) ? "DELETE FROM %s WHERE model = $1"
+									: "DELETE FROM %s WHERE model = $1 AND version = $2",
+					SPI_OK_DELETE, &p) == 0)
+		report_missing(name, PG_ARGISNULL(1) ? NULL : &version);
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -150,7 +150,7 @@ visible_name(const uint8 *hash, Datum *name, Datum *version)
 	Params p = { 0 };
 
 	param_add_bytes(&p, hash, BICYCLE_HASH_BYTES);
-	if (catalog_run(AS_CALLER, "bicycle_models",
+	if (catalog_run(AS_CALLER_READ, "bicycle_models",
 					"SELECT model, version FROM %s WHERE hash = $1"
 					" ORDER BY is_current DESC, model, version LIMIT 1",
 					SPI_OK_SELECT, &p) == 0)

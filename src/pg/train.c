@@ -72,7 +72,8 @@ check_caller(void)
 }
 
 /*
- * What the current version is, as the caller sees it; false if there is none.
+ * What the current version is, as the caller sees it, under model_lock; false
+ * if there is none.
  */
 static bool
 current_version(const char *name, int *version, char **config)
