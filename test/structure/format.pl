@@ -53,7 +53,7 @@ sub check
 		my $limit = $limit_of->($line);
 		my $columns = columns($line);
 		fail("$path:$.: $columns columns, at most $limit") if $limit && $columns > $limit;
-		fail("$path:$.: other tests use tmp_check too; \$SCRATCH is this test's own")
+		fail("$path:$.: other tests use tmp_check too; scratch() is this test's own")
 		  if $path =~ m{^test/t/} && $line =~ /tmp_check/;
 		fail("$path:$.: a space at the end") if $line =~ /[ \t]$/ && $path !~ /\.md$/;
 	}

@@ -71,7 +71,7 @@ my %expected = map { $_ => $node->safe_psql('original', $queries{$_}) } keys %qu
 
 foreach my $format ('custom', 'plain')
 {
-	my $file = "$SCRATCH/dump.$format";
+	my $file = scratch("dump.$format");
 
 	$node->safe_psql('postgres', "CREATE DATABASE restored_$format");
 	$node->command_ok([ 'pg_dump', '-F', $format, '-f', $file, $node->connstr('original') ],
@@ -120,7 +120,7 @@ foreach my $format ('custom', 'plain')
 
 # A second dump of the restored database, before it was changed, would be the same; the schema still
 # is.
-my ($a, $b) = map { my $file = "$SCRATCH/schema.$_";
+my ($a, $b) = map { my $file = scratch("schema.$_");
 	$node->command_ok([ 'pg_dump', '-s', '-f', $file, $node->connstr($_) ],
 		"schema of $_"); slurp_file($file) } 'original', 'restored_custom';
 s/^\\(un)?restrict .*$//mg foreach $a, $b;

@@ -40,7 +40,7 @@ sub noise_png
 		. chunk('IDAT', compress($rows, 0)) . chunk('IEND', '');
 }
 
-my $file = "$SCRATCH/noise.png";
+my $file = scratch('noise.png');
 open(my $handle, '>:raw', $file) or die $!;
 print $handle noise_png(SIDE);
 close $handle;

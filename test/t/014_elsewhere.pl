@@ -81,7 +81,7 @@ is(job_column($node, $job, 'state', database => 'home'), 'queued', 'and now it w
 ok($node->poll_query_until('postgres',
 	"SELECT count(*) = 0 FROM pg_stat_activity WHERE datname = 'home'"), 'nobody is connected');
 $node->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE home');
-my $file = "$SCRATCH/home.dump";
+my $file = scratch('home.dump');
 $node->command_ok([ 'pg_dump', '-F', 'custom', '-f', $file, $node->connstr('home') ], 'dump');
 $node->safe_psql('postgres', 'CREATE DATABASE restored');
 $node->command_ok([ 'pg_restore', '--exit-on-error', '-j', '2', '-d', $node->connstr('restored'),

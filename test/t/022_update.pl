@@ -154,7 +154,7 @@ sub load_old
 foreach my $old (sort keys %released)
 {
 	my $database = "used $old";
-	my $file = "$SCRATCH/dump";
+	my $file = scratch('dump');
 	my $job = load_old($database, $old);
 	my $answers = answers($database);
 

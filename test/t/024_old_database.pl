@@ -79,7 +79,7 @@ SKIP:
 		$expected{resumed}, 'with the weights that it had there');
 }
 
-my $dump = "$SCRATCH/dump";
+my $dump = scratch('dump');
 $node->safe_psql('restored', "SELECT bicycle_drop('paused')");
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('restored') ], 'it is dumped');
 restore($dump, 'again');

@@ -13,7 +13,7 @@ use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid
 	wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
-	weights $DATA $TINY $PAIRS $SCRATCH);
+	weights scratch $DATA $TINY $PAIRS);
 
 # Seconds to wait for what must come. Training computes with what other processes leave to it, so on
 # a busy machine it may take long.
@@ -21,8 +21,6 @@ our $PATIENCE = $PostgreSQL::Test::Utils::timeout_default;
 our $DATA = $ENV{BICYCLE_TESTDATA} . '/edges2emoji';
 our $TINY = '"size": 64, "ngf": 4, "nef": 4, "ndf": 4, "nz": 4';		# networks that train fast
 our $PAIRS = 'SELECT sketch, photo FROM outlines';
-# A directory of this test's own: tests that run beside it share all others.
-our $SCRATCH = PostgreSQL::Test::Utils::tempdir;
 
 # new_node(NAME, SETTING...): a started cluster. The extension is preloaded unless a setting says
 # otherwise.
@@ -37,6 +35,18 @@ sub new_node
 				'max_prepared_transactions = 2', 'log_statement = none', @settings) . "\n");
 	$node->start;
 	return $node;
+}
+
+# scratch(NAME): the path of a file of this test's own: tests that run beside it share all other
+# directories.
+my $scratch;
+
+sub scratch
+{
+	my ($name) = @_;
+
+	$scratch //= PostgreSQL::Test::Utils::tempdir;
+	return "$scratch/$name";
 }
 
 # preload(SOURCE): compiles a library of C that takes the place of functions of libc, for
