@@ -82,6 +82,39 @@ SELECT pg_temp.fails($$SELECT bicycle_import('m', overlay(file PLACING '\x0000c0
 SELECT count(*) FROM bicycle_models WHERE model = 'm';
 SELECT count(*) FROM bicycle_counters WHERE model = 'm';
 
+-- Files as programs save them: the weights are found behind what wraps them, and are the same.
+\getenv testdata BICYCLE_TESTDATA
+CREATE TEMP TABLE saved
+	AS SELECT f AS name, pg_read_binary_file(:'testdata' || '/saved/' || f) AS bytes
+	FROM pg_ls_dir(:'testdata' || '/saved') AS f;
+CREATE FUNCTION pg_temp.saved(text) RETURNS bytea
+	LANGUAGE sql STABLE AS 'SELECT bytes FROM pg_temp.saved WHERE name = $1';
+SELECT name, bicycle_import('saved', bytes, config => config::jsonb) AS version
+	FROM saved JOIN (VALUES ('averaged.pth', '{}'), ('flat.pth', '{"entry": "netG"}'),
+		('gan.pth', '{"entry": {"G": "netG"}}'), ('generator.pth', '{}'), ('lightning.ckpt', '{}'))
+	AS v (name, config) USING (name) ORDER BY name;
+SELECT count(DISTINCT hash) AS contents, count(*) FROM bicycle_models WHERE model = 'saved';
+SELECT bicycle_import('saved', pg_temp.saved('gan.pth'), pg_temp.saved('gan.pth'),
+	'{"entry": {"G": "netG", "E": "netE"}}') AS version;
+SELECT bicycle_import('saved', pg_temp.saved('generator.pth'), bytes) AS version
+	FROM saved WHERE name LIKE 'protocol%' ORDER BY name;
+SELECT count(DISTINCT hash) AS contents, count(*) FROM bicycle_models
+	WHERE model = 'saved' AND version > 5;
+SELECT array_agg(name ORDER BY name) FILTER (WHERE name LIKE '%fc.%' OR name LIKE '%model.up.%')
+	FROM bicycle_inspect(pg_temp.saved('gan.pth'));
+-- What is meant has to be said, and what is no network's weights is told, with what to do.
+SELECT pg_temp.report($$SELECT bicycle_import('m', pg_temp.saved('gan.pth'))$$);
+SELECT pg_temp.report($$SELECT bicycle_import('m', pg_temp.saved('generator.pth'),
+	pg_temp.saved('gan.pth'))$$);
+SELECT pg_temp.report($$SELECT bicycle_import('m', pg_temp.saved('gan.pth'),
+	config => '{"entry": "netD"}')$$);
+SELECT pg_temp.report($$SELECT bicycle_import('m', pg_temp.saved('flat.pth'))$$);
+SELECT pg_temp.report($$SELECT bicycle_import('m', pg_temp.saved('gan.pth'),
+	config => '{"entry": 1}')$$);
+SELECT name, pg_temp.report(format($$SELECT bicycle_import('m', pg_temp.saved(%L))$$, name))
+	FROM saved WHERE name ~ '^(module|optimiser|list|script|plain|graph|spectral|weight_norm)'
+	ORDER BY name COLLATE "C";
+
 -- A row that is missing or changed is noticed, not used. The model is dropped from the engine's
 -- cache by nothing: its content is new here.
 SELECT bicycle_import('damaged', pg_temp.file('G.pth'), config => '{"nl": "lrelu"}') AS version;
@@ -105,4 +138,4 @@ ROLLBACK;
 SELECT octet_length(bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1),
 	'damaged')) > 0 AS whole_again;
 
-SELECT bicycle_drop(m) FROM unnest('{imported,again,generator,fresh,damaged}'::text[]) AS m;
+SELECT bicycle_drop(m) FROM unnest('{imported,again,generator,fresh,saved,damaged}'::text[]) AS m;

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
-#include "nn/fit.h"
+#include "nn/config.h"
 
 typedef struct ImportWork
 {
@@ -22,6 +22,7 @@ typedef struct ImportWork
 	uint64_t max_model_size;
 	char *config_text;
 	size_t config_length;
+	char *entries[2];    /* IMPORT: where in its file each network is; NULL: not said */
 	FormatFile files[2]; /* generator, encoder */
 	int nfiles;
 	NnTrainOptions init; /* CREATE: how fresh weights are drawn; the rest counts for nothing */
@@ -43,6 +44,8 @@ import_work_free(void *arg)
 
 	for (int i = 0; i < work->nfiles; i++)
 		format_free(&work->files[i]);
+	free(work->entries[0]);
+	free(work->entries[1]);
 	nn_params_free(&work->params);
 	free(work->values);
 	free(work->config_text);
@@ -72,11 +75,13 @@ void
 import_format_error(FormatStatus status, const FormatError *format, EngineError *error)
 {
 	error_set(error,
-			  status == FORMAT_ELIMIT   ? "54000"
-			  : status == FORMAT_ENOMEM ? "53200"
-										: "22P03",
+			  status == FORMAT_ELIMIT    ? "54000"
+			  : status == FORMAT_ENOMEM  ? "53200"
+			  : status == FORMAT_ECHOICE ? "22023"
+										 : "22P03",
 			  "%s", format->message);
 	error_detail(error, "%s", format->detail);
+	error_hint(error, "%s", format->hint);
 }
 
 bool
@@ -88,6 +93,82 @@ import_read_file(const uint8_t *bytes, size_t length, FormatFile *file, EngineEr
 	if (status != FORMAT_OK)
 		import_format_error(status, &format, error);
 	return status == FORMAT_OK;
+}
+
+/* Keeps a text of the object's; NULL is none. False: it is not a text. */
+static bool
+keep_entry(const json_t *value, char **entry)
+{
+	if (value == NULL)
+		return true;
+	if (!json_is_string(value) || json_string_length(value) == 0)
+		return false;
+	free(*entry);
+	*entry = strdup(json_string_value(value));
+	return *entry != NULL;
+}
+
+/*
+ * Takes "entry" out of the configuration: where in its file each network is, a
+ * text for the generator, or an object of texts for G and E. It is no option of
+ * the networks, and is not stored.
+ */
+static bool
+take_entries(Request *request, ImportWork *work)
+{
+	json_t *config, *entry;
+	NnError error = { 0 };
+	bool good;
+	char *text = NULL;
+
+	if (nn_options_load(work->config_text, work->config_length, "model", &config, &error) != NN_OK)
+		return from_nn(request, &error);
+	entry = json_object_get(config, "entry");
+	good = entry == NULL || keep_entry(entry, &work->entries[0]) ||
+		   (json_is_object(entry) && keep_entry(json_object_get(entry, "G"), &work->entries[0]) &&
+			keep_entry(json_object_get(entry, "E"), &work->entries[1]));
+	if (entry != NULL && good)
+	{
+		json_object_del(config, "entry");
+		text = json_dumps(config, JSON_COMPACT);
+	}
+	json_decref(config);
+	if (!good)
+	{
+		error_set(&request->error, "22023", "invalid value for model option \"entry\"");
+		error_detail(&request->error, "It must be a name, or an object of names for \"G\" and "
+									  "\"E\".");
+		return false;
+	}
+	if (entry == NULL)
+		return true;
+	if (text == NULL)
+		return no_memory(request);
+	free(work->config_text);
+	work->config_text = text;
+	work->config_length = strlen(text);
+	return true;
+}
+
+/* A file's network, and its tensors under their official names. */
+static bool
+enter_file(Request *request, FormatFile *file, const char *entry, NnNetwork network)
+{
+	FormatError format;
+	FormatStatus status = format_enter(file, entry, nn_network_name(network), &format);
+	int prefix;
+
+	if (status != FORMAT_OK)
+	{
+		import_format_error(status, &format, &request->error);
+		return false;
+	}
+	for (int i = 0; i < file->ntensors; i++)
+		file->tensors[i].network = network;
+	prefix = nn_names_prefix(file->tensors, file->ntensors, network);
+	for (int i = 0; i < file->ntensors; i++)
+		file->tensors[i].name += prefix;
+	return true;
 }
 
 static bool
@@ -103,8 +184,8 @@ read_files(Request *request, ImportWork *work)
 		if (!import_read_file(bytes, lengths[i], &work->files[i], &request->error))
 			return false;
 		work->nfiles++;
-		for (int j = 0; j < work->files[i].ntensors; j++)
-			work->files[i].tensors[j].network = networks[i];
+		if (!enter_file(request, &work->files[i], work->entries[i], networks[i]))
+			return false;
 		work->ntensors += work->files[i].ntensors;
 		bytes += lengths[i];
 	}
@@ -145,9 +226,7 @@ infer(Request *request, ImportWork *work)
 	{
 		if (!keep[i])
 			continue;
-		work->tensors[n] = work->tensors[i];
-		work->tensors[n].name = nn_bare_name(work->tensors[i].name);
-		n++;
+		work->tensors[n++] = work->tensors[i];
 	}
 	work->ntensors = n;
 	free(keep);
@@ -239,8 +318,8 @@ import_task_run(Task *task)
 	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
 
-	if (read_files(request, work) && collect(request, work) && infer(request, work) &&
-		check_finite(request, work))
+	if (take_entries(request, work) && read_files(request, work) && collect(request, work) &&
+		infer(request, work) && check_finite(request, work))
 		prepare(request, work);
 }
 

@@ -4,11 +4,10 @@
  *
  * No state, no memory of its own.
  */
-#include "format/format_private.h"
+#include "format/foreign.h"
 
 #include <string.h>
 
-static const uint8_t legacy_magic[8] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46 };
 static const uint8_t zip_magic[4] = { 'P', 'K', 3, 4 };
 
 static FormatStatus
@@ -30,7 +29,7 @@ format_read(const uint8_t *bytes, size_t length, FormatFile *file, FormatError *
 	FormatStatus status;
 
 	memset(file, 0, sizeof(*file));
-	if (length >= sizeof(legacy_magic) && memcmp(bytes, legacy_magic, sizeof(legacy_magic)) == 0)
+	if (format_is_legacy(&builder))
 	{
 		file->kind = FORMAT_PTH_LEGACY;
 		status = format_read_legacy(&builder);
@@ -46,10 +45,7 @@ format_read(const uint8_t *bytes, size_t length, FormatFile *file, FormatError *
 		status = format_read_safetensors(&builder);
 	}
 	else
-		status = format_fail(
-			error, FORMAT_EINVALID, "%s",
-			length == 0 ? "The data is empty."
-						: "The data starts like neither a safetensors nor a PyTorch (.pth) file.");
+		status = foreign_bytes(&builder);
 	if (status == FORMAT_OK)
 		status = check_duplicates(file->tensors, file->ntensors, error);
 	if (status != FORMAT_OK)

@@ -14,6 +14,7 @@
 #define FORMAT_MAX_TENSORS 4096
 /* bytes of a tensor's name; the protocol has room for one more, the NUL */
 #define FORMAT_MAX_NAME 255
+#define FORMAT_MAX_STATES 256
 
 /*
  * Tensors may share a storage, and strides of 0 may make much of little;
@@ -29,6 +30,9 @@ __attribute__((format(printf, 3, 4))) extern FormatStatus
 format_fail(FormatError *error, FormatStatus code, const char *detail, ...);
 __attribute__((format(printf, 3, 4))) extern FormatStatus
 format_fail_write(FormatError *error, FormatStatus code, const char *detail, ...);
+/* Adds a hint to the error; returns its code. */
+__attribute__((format(printf, 2, 3))) extern FormatStatus format_hint(FormatError *error,
+																	  const char *hint, ...);
 extern FormatStatus format_fail_memory(FormatError *error, size_t bytes);
 
 /* A piece of text in somebody else's memory, without a NUL. */
@@ -62,7 +66,7 @@ typedef struct FormatBuilder
 	const uint8_t *bytes;
 	size_t length;
 	FormatFile *file;
-	int capacity;
+	int capacity, states_capacity;
 	uint64_t total; /* bytes of all tensors so far */
 	FormatError *error;
 } FormatBuilder;
@@ -77,11 +81,17 @@ extern void *format_own(FormatBuilder *builder, size_t bytes);
 extern NnTensor *format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim,
 							const int64_t *shape);
 
+/*
+ * The tensors that follow are of a state_dict with this path; false if refused.
+ */
+extern bool format_add_state(FormatBuilder *builder, FormatText path);
+
 /* *twice: a name that occurs twice, or NULL. False without memory. */
 extern bool format_find_duplicate(const NnTensor *tensors, int ntensors, const char **twice);
 
 /* Readers, called by format.c once it knows the kind. */
 extern FormatStatus format_read_safetensors(FormatBuilder *builder);
+extern bool format_is_legacy(const FormatBuilder *builder); /* by its first bytes */
 extern FormatStatus format_read_legacy(FormatBuilder *builder);
 extern FormatStatus format_read_zip(FormatBuilder *builder);
 

@@ -14,11 +14,14 @@ typedef enum PickleType
 	PICKLE_NONE,
 	PICKLE_BOOL,
 	PICKLE_INT,
+	PICKLE_LONG,  /* of more than 64 bits */
 	PICKLE_FLOAT, /* its value is of no use here and not kept */
 	PICKLE_TEXT,
-	PICKLE_GLOBAL,
+	PICKLE_BYTES,
+	PICKLE_GLOBAL, /* a name of the few that mean something here */
+	PICKLE_OBJECT, /* any other name, and whatever is built with it: nothing is known of it */
 	PICKLE_TUPLE,
-	PICKLE_LIST,
+	PICKLE_LIST, /* and sets */
 	PICKLE_DICT,
 	PICKLE_STORAGE,
 	PICKLE_TENSOR
@@ -30,13 +33,20 @@ typedef struct PickleValue
 	union
 	{
 		int64_t integer; /* BOOL, INT */
-		FormatText text; /* in the pickle's own bytes */
+		FormatText text; /* TEXT, BYTES, LONG (little-endian): in the pickle's own bytes */
 		const struct PickleGlobal *global;
-		struct PickleItems *items; /* TUPLE, LIST, DICT */
+		const struct PickleName *name; /* OBJECT */
+		struct PickleItems *items;     /* TUPLE, LIST, DICT */
 		struct PickleStorage *storage;
 		struct PickleTensor *tensor;
 	};
 } PickleValue;
+
+/* What a pickle would import. */
+typedef struct PickleName
+{
+	FormatText module, name;
+} PickleName;
 
 /* Of a dictionary: keys at even, values at odd places, in the file's order. */
 typedef struct PickleItems
@@ -45,12 +55,21 @@ typedef struct PickleItems
 	size_t n, capacity;
 } PickleItems;
 
+/* What a storage is an array of. */
+typedef struct PickleElement
+{
+	const char *name; /* "FloatStorage" */
+	size_t width;     /* bytes of an element; 0: not known */
+	bool known;       /* is of a dtype */
+	NnDtype dtype;
+} PickleElement;
+
 /* A mention of a storage; several may name the same key. */
 typedef struct PickleStorage
 {
 	struct PickleStorage *next;
 	FormatText key;
-	NnDtype dtype;
+	const struct PickleElement *element;
 	uint64_t numel;                   /* elements of the whole storage */
 	uint64_t view_offset, view_numel; /* the part that is meant, in elements; within numel */
 } PickleStorage;

@@ -7,6 +7,7 @@
  * others are copied into memory of the FormatFile. The sum of both is limited
  * by format_add before a byte is copied.
  */
+#include "format/foreign.h"
 #include "format/pth.h"
 
 #include <stdlib.h>
@@ -30,7 +31,7 @@ fold(PthStorages *storages, FormatText *culprit)
 
 		if (n > 0 && format_text_compare(storages->at[n - 1].key, next->key) == 0)
 		{
-			if (storages->at[n - 1].dtype != next->dtype ||
+			if (storages->at[n - 1].element != next->element ||
 				storages->at[n - 1].numel != next->numel)
 			{
 				*culprit = next->key;
@@ -59,9 +60,9 @@ pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error)
 		PthStorage *storage = &storages->at[i++];
 
 		storage->key = mention->key;
-		storage->dtype = mention->dtype;
+		storage->element = mention->element;
 		storage->numel = mention->numel;
-		if (__builtin_mul_overflow(mention->numel, (uint64_t) nn_dtype_size(mention->dtype),
+		if (__builtin_mul_overflow(mention->numel, (uint64_t) mention->element->width,
 								   &storage->bytes))
 			return format_fail(error, FORMAT_EINVALID, "Storage \"%.*s\" has an impossible size.",
 							   FORMAT_TEXT(mention->key));
@@ -146,11 +147,16 @@ pth_add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pick
 			   const PthStorages *storages)
 {
 	const PthStorage *storage = pth_find_storage(storages, pickled->storage->key);
-	size_t width = nn_dtype_size(storage->dtype);
-	NnTensor *tensor = format_add(builder, name, storage->dtype, pickled->ndim, pickled->shape);
+	size_t width = storage->element->width;
+	NnTensor *tensor;
 	uint64_t count, at;
 	uint8_t *copy;
 
+	if (!storage->element->known)
+		return format_fail(builder->error, FORMAT_EINVALID,
+						   "Tensor \"%.*s\" is of a type that is not read (%s).", FORMAT_TEXT(name),
+						   storage->element->name);
+	tensor = format_add(builder, name, storage->element->dtype, pickled->ndim, pickled->shape);
 	if (tensor == NULL)
 		return builder->error->code;
 	count = tensor->nbytes / width;
@@ -170,30 +176,124 @@ pth_add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pick
 	return FORMAT_OK;
 }
 
-FormatStatus
-pth_add_tensors(FormatBuilder *builder, const Pickle *pickle, const PthStorages *storages)
-{
-	const PickleItems *items = pickle->top.items;
+/* ---- Dictionaries -------------------------------------------------------- */
 
-	if (pickle->top.type != PICKLE_DICT)
-		return format_fail(
-			builder->error, FORMAT_EINVALID,
-			"It does not hold a dictionary of tensors (the state_dict of a network).");
+/* Cycles end at this depth, and what is shared at this many visits. */
+#define MAX_DEPTH 8
+#define MAX_VISITS 4096
+
+/* On the way through the dictionaries of a pickle. */
+typedef struct PthWalk
+{
+	FormatBuilder *builder;
+	const PthStorages *storages;
+	int visits;
+} PthWalk;
+
+static bool
+ends_in(FormatText text, const char *end)
+{
+	size_t n = strlen(end);
+
+	return text.length >= n && memcmp(text.at + text.length - n, end, n) == 0;
+}
+
+/*
+ * Whether a dictionary is the state_dict of something: it has a weight, or
+ * nothing but tensors. Statistics of training hold single tensors beside
+ * numbers.
+ */
+static bool
+is_state(const PickleItems *items)
+{
+	bool only_tensors = items->n > 0;
+
 	for (size_t i = 0; i < items->n; i += 2)
 	{
-		const PickleValue *key = &items->at[i];
-		const PickleValue *value = &items->at[i + 1];
+		const PickleValue *key = &items->at[i], *value = &items->at[i + 1];
 
-		if (key->type != PICKLE_TEXT)
-			return format_fail(builder->error, FORMAT_EINVALID,
-							   "Its dictionary has a key that is not a text.");
-		if (value->type != PICKLE_TENSOR)
-			return format_fail(
-				builder->error, FORMAT_EINVALID,
-				"Entry \"%.*s\" is not a tensor; the file must be the state_dict of one network.",
-				FORMAT_TEXT(key->text));
-		if (pth_add_tensor(builder, key->text, value->tensor, storages) != FORMAT_OK)
+		if (key->type == PICKLE_TEXT && value->type == PICKLE_TENSOR && value->tensor->ndim >= 2 &&
+			ends_in(key->text, "weight"))
+			return true;
+		only_tensors &= key->type == PICKLE_TEXT && value->type == PICKLE_TENSOR;
+	}
+	return only_tensors;
+}
+
+/* PATH.KEY, or KEY alone, in `name`, which format_add then finds too long. */
+static FormatText
+join_path(FormatText path, FormatText key, char name[2 * FORMAT_MAX_NAME])
+{
+	size_t n = 0, room;
+
+	if (path.length > 0)
+	{
+		memcpy(name, path.at, path.length);
+		name[path.length] = '.';
+		n = path.length + 1;
+	}
+	room = 2 * FORMAT_MAX_NAME - n;
+	memcpy(name + n, key.at, key.length < room ? key.length : room);
+	return (FormatText){ name, n + (key.length < room ? key.length : room) };
+}
+
+static FormatStatus
+add_state(PthWalk *walk, const PickleItems *items, FormatText path)
+{
+	FormatBuilder *builder = walk->builder;
+	char name[2 * FORMAT_MAX_NAME];
+
+	if (!format_add_state(builder, path))
+		return builder->error->code;
+	for (size_t i = 0; i < items->n; i += 2)
+	{
+		const PickleValue *key = &items->at[i], *value = &items->at[i + 1];
+
+		if (key->type == PICKLE_TEXT && value->type == PICKLE_TENSOR &&
+			pth_add_tensor(builder, join_path(path, key->text, name), value->tensor,
+						   walk->storages) != FORMAT_OK)
 			return builder->error->code;
 	}
 	return FORMAT_OK;
+}
+
+/* Its own tensors, then those of the dictionaries in it. */
+static FormatStatus
+walk_dictionary(PthWalk *walk, const PickleItems *items, FormatText path, int depth)
+{
+	FormatBuilder *builder = walk->builder;
+	char name[2 * FORMAT_MAX_NAME];
+
+	if (++walk->visits > MAX_VISITS)
+		return format_fail(builder->error, FORMAT_ELIMIT, "It has too many dictionaries.");
+	if (is_state(items) && add_state(walk, items, path) != FORMAT_OK)
+		return builder->error->code;
+	for (size_t i = 0; i < items->n && depth < MAX_DEPTH; i += 2)
+	{
+		const PickleValue *key = &items->at[i], *value = &items->at[i + 1];
+		FormatText inner;
+
+		if (key->type != PICKLE_TEXT || value->type != PICKLE_DICT)
+			continue;
+		inner = join_path(path, key->text, name);
+		if (inner.length <= FORMAT_MAX_NAME &&
+			walk_dictionary(walk, value->items, inner, depth + 1) != FORMAT_OK)
+			return builder->error->code;
+	}
+	return FORMAT_OK;
+}
+
+FormatStatus
+pth_add_tensors(FormatBuilder *builder, const Pickle *pickle, const PthStorages *storages)
+{
+	PthWalk walk = { .builder = builder, .storages = storages };
+
+	if (pickle->top.type != PICKLE_DICT)
+		return foreign_content(builder, &pickle->top);
+	/* no tensors are a file, too */
+	if (pickle->top.items->n == 0)
+		return format_add_state(builder, (FormatText){ "", 0 }) ? FORMAT_OK : builder->error->code;
+	if (walk_dictionary(&walk, pickle->top.items, (FormatText){ "", 0 }, 0) != FORMAT_OK)
+		return builder->error->code;
+	return builder->file->nstates > 0 ? FORMAT_OK : foreign_content(builder, &pickle->top);
 }

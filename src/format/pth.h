@@ -12,9 +12,9 @@
 typedef struct PthStorage
 {
 	FormatText key;
-	NnDtype dtype;
+	const PickleElement *element;
 	uint64_t numel;
-	uint64_t bytes;      /* numel elements */
+	uint64_t bytes;      /* numel elements; unknown, and 0, if the element's width is */
 	const uint8_t *data; /* in the file; NULL until the layout's reader has found and checked it */
 } PthStorage;
 
@@ -31,7 +31,10 @@ typedef struct PthStorages
 extern FormatStatus pth_storages(const Pickle *pickle, PthStorages *storages, FormatError *error);
 extern PthStorage *pth_find_storage(const PthStorages *storages, FormatText key);
 
-/* Of the dictionary on top; all storages must have their data. */
+/*
+ * Of all dictionaries of tensors that names lead to from the one on top; all
+ * storages must have their data.
+ */
 extern FormatStatus pth_add_tensors(FormatBuilder *builder, const Pickle *pickle,
 									const PthStorages *storages);
 

@@ -3,11 +3,11 @@
  *	  The layout that torch.save wrote before version 1.6, and the one of the
  *	  published BicycleGAN weights.
  *
- * Five pickles back to back: a magic number, the protocol version, the writer's
- * system, the object, the list of storage keys. Then, for each key in that
- * order, an int64 element count and the elements; nothing is aligned and
- * nothing follows. Source: torch/serialization.py, _legacy_save and
- * _legacy_load.
+ * Five pickles back to back, of any protocol from 2 to 5: a magic number, the
+ * protocol version, the writer's system, the object, the list of storage keys.
+ * Then, for each key in that order, an int64 element count and the elements;
+ * nothing is aligned and nothing follows. Source: torch/serialization.py,
+ * _legacy_save and _legacy_load.
  */
 #include "common/invariant.h"
 #include "format/pth.h"
@@ -17,9 +17,26 @@
 
 #define PROTOCOL_VERSION 1001
 
-/* PROTO 2, LONG1 of 10 bytes 0x1950a86a20f9469cfc6c, STOP. */
-static const uint8_t magic_pickle[15] = { 0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
-										  0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e };
+/* The magic number 0x1950a86a20f9469cfc6c, as LONG1 has it. */
+static const uint8_t magic[12] = { 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46,
+								   0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19 };
+
+/* Where it is in a file that begins like one; protocols 4 and 5 frame it. */
+static size_t
+magic_at(const FormatBuilder *builder)
+{
+	return builder->length > 2 && builder->bytes[2] == 0x95 ? 11 : 2;
+}
+
+/* Four bytes of the number tell; whether the rest is right is asked later. */
+bool
+format_is_legacy(const FormatBuilder *builder)
+{
+	size_t at = magic_at(builder);
+
+	return builder->length >= at + 6 && builder->bytes[0] == 0x80 && builder->bytes[1] >= 2 &&
+		   memcmp(builder->bytes + at, magic, 6) == 0;
+}
 
 static FormatStatus
 read_next(FormatBuilder *builder, size_t *at, Pickle *pickle)
@@ -30,6 +47,24 @@ read_next(FormatBuilder *builder, size_t *at, Pickle *pickle)
 		return builder->error->code;
 	*at += pickle->used;
 	return FORMAT_OK;
+}
+
+static FormatStatus
+read_magic(FormatBuilder *builder, size_t *at)
+{
+	size_t digits = magic_at(builder);
+	Pickle pickle;
+	bool known;
+
+	if (builder->length < digits + sizeof(magic) ||
+		memcmp(builder->bytes + digits, magic, sizeof(magic)) != 0)
+		return format_fail(builder->error, FORMAT_EINVALID, "It has a damaged magic number.");
+	if (read_next(builder, at, &pickle) != FORMAT_OK)
+		return builder->error->code;
+	known = pickle.top.type == PICKLE_LONG && pickle.used == digits + sizeof(magic) + 1;
+	pickle_free(&pickle);
+	return known ? FORMAT_OK
+				 : format_fail(builder->error, FORMAT_EINVALID, "It has a damaged magic number.");
 }
 
 static FormatStatus
@@ -83,6 +118,10 @@ static FormatStatus
 read_storage(FormatBuilder *builder, size_t *at, PthStorage *storage)
 {
 	INVARIANT(*at <= builder->length);
+	if (storage->element->width == 0)
+		return format_fail(builder->error, FORMAT_EINVALID,
+						   "Storage \"%.*s\" is of a type that is not known.",
+						   FORMAT_TEXT(storage->key));
 	if (builder->length - *at < 8)
 		return format_fail(builder->error, FORMAT_EINVALID, "It ends before storage \"%.*s\".",
 						   FORMAT_TEXT(storage->key));
@@ -153,14 +192,12 @@ read_data(FormatBuilder *builder, size_t at, const Pickle *object)
 FormatStatus
 format_read_legacy(FormatBuilder *builder)
 {
-	size_t at = sizeof(magic_pickle);
+	size_t at = 0;
 	Pickle object;
 	FormatStatus status;
 
-	if (builder->length < at || memcmp(builder->bytes, magic_pickle, at) != 0)
-		return format_fail(builder->error, FORMAT_EINVALID, "It has a damaged magic number.");
-	if (read_version(builder, &at) != FORMAT_OK || read_system(builder, &at) != FORMAT_OK ||
-		read_next(builder, &at, &object) != FORMAT_OK)
+	if (read_magic(builder, &at) != FORMAT_OK || read_version(builder, &at) != FORMAT_OK ||
+		read_system(builder, &at) != FORMAT_OK || read_next(builder, &at, &object) != FORMAT_OK)
 		return builder->error->code;
 	status = read_data(builder, at, &object);
 	pickle_free(&object);

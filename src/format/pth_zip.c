@@ -11,6 +11,7 @@
  * torch/serialization.py; caffe2/serialize/inline_container.cc.
  */
 #include "common/invariant.h"
+#include "format/foreign.h"
 #include "format/pth.h"
 
 #include <stdlib.h>
@@ -303,12 +304,31 @@ find_storages(Zip *zip, const PthStorages *storages)
 		if (entry == NULL)
 			return format_fail(zip->builder->error, FORMAT_EINVALID, "Storage \"%.*s\" is missing.",
 							   FORMAT_TEXT(storage->key));
-		if (entry->size != storage->bytes)
+		if (storage->element->width > 0 && entry->size != storage->bytes)
 			return zip_fail_entry(zip, entry, "does not have the size that its tensors say");
 		if (open_entry(zip, entry, &storage->data) != FORMAT_OK)
 			return zip->builder->error->code;
 	}
 	return FORMAT_OK;
+}
+
+/* A program: constants beside the pickle, or, before 1.4, a model.json. */
+static bool
+is_torchscript(const Zip *zip, const ZipEntry *pickle)
+{
+	static const char old[] = "/model.json";
+	size_t n = sizeof(old) - 1;
+
+	if (pickle != NULL)
+		return find_entry(zip, "", (FormatText){ "constants.pkl", 13 }) != NULL;
+	for (size_t i = 0; i < zip->nentries; i++)
+	{
+		FormatText name = zip->entries[i].name;
+
+		if (name.length > n && memcmp(name.at + name.length - n, old, n) == 0)
+			return true;
+	}
+	return false;
 }
 
 static FormatStatus
@@ -320,6 +340,8 @@ read_object(Zip *zip)
 	PthStorages storages = { 0 };
 	FormatStatus status;
 
+	if (is_torchscript(zip, entry))
+		return foreign_torchscript(zip->builder);
 	if (entry == NULL)
 		return zip_fail(zip, "has no data.pkl: it is not a PyTorch file");
 	if (check_byteorder(zip) != FORMAT_OK || open_entry(zip, entry, &data) != FORMAT_OK)

@@ -148,6 +148,8 @@ read_header(Header *header, json_t *root)
 	if (!json_is_object(root))
 		return format_fail(header->builder->error, FORMAT_EINVALID,
 						   "Its header is not a JSON object.");
+	if (!format_add_state(header->builder, (FormatText){ "", 0 }))
+		return header->builder->error->code;
 	json_object_foreach(root, name, entry)
 	{
 		if (strcmp(name, "__metadata__") == 0)

@@ -24,15 +24,22 @@ typedef struct FormatOwned
 /* ---- Errors -------------------------------------------------------------- */
 
 static void
+format_printable(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
+static void
 set_error(FormatError *error, FormatStatus code, const char *message, const char *detail,
 		  va_list args)
 {
 	error->code = code;
 	snprintf(error->message, sizeof(error->message), "%s", message);
 	vsnprintf(error->detail, sizeof(error->detail), detail, args);
-	for (char *c = error->detail; *c != '\0'; c++)
-		if (*c < ' ' || *c > '~')
-			*c = '?';
+	format_printable(error->detail);
+	error->hint[0] = '\0';
 }
 
 FormatStatus
@@ -42,10 +49,24 @@ format_fail(FormatError *error, FormatStatus code, const char *detail, ...)
 
 	va_start(args, detail);
 	set_error(error, code,
-			  code == FORMAT_ELIMIT ? "model file is beyond a limit" : "could not read model file",
+			  code == FORMAT_ELIMIT    ? "model file is beyond a limit"
+			  : code == FORMAT_ECHOICE ? "could not choose a network of the model file"
+									   : "could not read model file",
 			  detail, args);
 	va_end(args);
 	return code;
+}
+
+FormatStatus
+format_hint(FormatError *error, const char *hint, ...)
+{
+	va_list args;
+
+	va_start(args, hint);
+	vsnprintf(error->hint, sizeof(error->hint), hint, args);
+	va_end(args);
+	format_printable(error->hint);
+	return error->code;
 }
 
 FormatStatus
@@ -256,7 +277,44 @@ format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim, con
 	tensor->ndim = ndim;
 	memcpy(tensor->shape, shape, (size_t) ndim * sizeof(int64_t));
 	tensor->nbytes = bytes;
+	if (file->nstates > 0)
+		file->states[file->nstates - 1].n++;
 	return tensor;
+}
+
+bool
+format_add_state(FormatBuilder *builder, FormatText path)
+{
+	FormatFile *file = builder->file;
+	char *copy;
+
+	INVARIANT(path.length <= FORMAT_MAX_NAME);
+	if (file->nstates == FORMAT_MAX_STATES)
+	{
+		format_fail(builder->error, FORMAT_ELIMIT, "It has more than %d dictionaries of tensors.",
+					FORMAT_MAX_STATES);
+		return false;
+	}
+	if (file->nstates == builder->states_capacity)
+	{
+		int capacity = builder->states_capacity > 0 ? 2 * builder->states_capacity : 4;
+		FormatState *states = realloc(file->states, (size_t) capacity * sizeof(FormatState));
+
+		if (states == NULL)
+		{
+			format_fail_memory(builder->error, (size_t) capacity * sizeof(FormatState));
+			return false;
+		}
+		file->states = states;
+		builder->states_capacity = capacity;
+	}
+	copy = format_own(builder, path.length + 1);
+	if (copy == NULL)
+		return false;
+	memcpy(copy, path.at, path.length);
+	copy[path.length] = '\0';
+	file->states[file->nstates++] = (FormatState){ copy, file->ntensors, 0 };
+	return true;
 }
 
 static int
@@ -327,5 +385,6 @@ format_free(FormatFile *file)
 		block = next;
 	}
 	free(file->tensors);
+	free(file->states);
 	memset(file, 0, sizeof(*file));
 }

@@ -21,6 +21,7 @@
  *	  net_e				resnet has shortcuts
  */
 #include "nn/config.h"
+#include "nn/tensor_names.h"
 #include "nn/nn_error.h"
 #include "nn/nets.h"
 #include "nn/params.h"
@@ -56,8 +57,7 @@ weight_of(const Inference *inf, NnNetwork network, const char *format, ...)
 		return NULL;
 	strcpy(name + length, ".weight");
 	for (int i = 0; i < inf->ntensors; i++)
-		if (inf->tensors[i].network == network &&
-			strcmp(nn_bare_name(inf->tensors[i].name), name) == 0)
+		if (inf->tensors[i].network == network && strcmp(inf->tensors[i].name, name) == 0)
 			return &inf->tensors[i];
 	return NULL;
 }
@@ -102,6 +102,8 @@ static NnStatus
 not_a_generator(Inference *inf)
 {
 	nn_fail(inf->error, NN_EINVAL, "tensors are not those of a BicycleGAN generator");
+	if (nn_names_among_others(inf->tensors, inf->ntensors, NN_NET_G, inf->error))
+		return NN_EINVAL;
 	nn_detail(inf->error, "There is neither \"model.down.0.weight\" (where_add all) nor "
 						  "\"model.model.0.weight\" (where_add input).");
 	nn_hint(inf->error, "Give the file of netG, as the official code saves it, as the generator.");
@@ -224,6 +226,8 @@ infer_encoder(Inference *inf)
 	if (!weight_of(inf, NN_NET_E, "conv.0") || !weight_of(inf, NN_NET_E, "fc.0"))
 	{
 		nn_fail(inf->error, NN_EINVAL, "tensors are not those of a BicycleGAN encoder");
+		if (nn_names_among_others(inf->tensors, inf->ntensors, NN_NET_E, inf->error))
+			return NN_EINVAL;
 		nn_detail(inf->error, "There is no \"conv.0.weight\" or no \"fc.0.weight\".");
 		nn_hint(inf->error,
 				"Give the file of netE, as the official code saves it, as the encoder.");
@@ -350,7 +354,7 @@ add_misfit(NameList *list, const NnTensor *t, const NnParam *p)
 static bool
 is_dropped(const NnTensor *t, const NnParams *tracked)
 {
-	int i = nn_params_find(tracked, t->network, nn_bare_name(t->name));
+	int i = nn_params_find(tracked, t->network, t->name);
 
 	return i >= 0 && tracked->list[i].buffer;
 }
@@ -364,7 +368,7 @@ match(Inference *inf, const NnParams *params, const NnParams *tracked, bool *see
 	for (int i = 0; i < inf->ntensors; i++)
 	{
 		const NnTensor *t = &inf->tensors[i];
-		int p = nn_params_find(params, t->network, nn_bare_name(t->name));
+		int p = nn_params_find(params, t->network, t->name);
 
 		if (keep)
 			keep[i] = p >= 0;
@@ -439,6 +443,8 @@ nn_config_infer(NnConfig *config, const char *json, size_t json_length, const Nn
 	nn_config_default(&inf.said);
 	status = nn_config_read(&inf.said, json, json_length, &inf.given, error);
 	inf.config = inf.said;
+	if (status == NN_OK)
+		status = nn_names_check_weights(tensors, ntensors, error);
 	if (status == NN_OK)
 		status = infer_structure(&inf);
 	if (status == NN_OK)

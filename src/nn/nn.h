@@ -164,8 +164,13 @@ extern bool nn_network_from_name(const char *name, NnNetwork *network);
 /* Whether all elements, which must be there, are finite as floats. */
 extern bool nn_tensor_is_finite(const NnTensor *tensor);
 
-/* Points into `name`, behind a leading "module." (DataParallel's). */
-extern const char *nn_bare_name(const char *name);
+/*
+ * tensor_names.c: the bytes that all names of a network's tensors have in
+ * common before those of the official code, as "module." (of DataParallel),
+ * "_orig_mod.", "netG.", or several of them; 0 if there are none, or the names
+ * are of another network.
+ */
+extern int nn_names_prefix(const NnTensor *tensors, int ntensors, NnNetwork network);
 
 /*
  * config.c: the option table. nn_config_parse reads a JSON object over the
@@ -186,10 +191,10 @@ extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
  * and, if present, an encoder. `json` holds what the user said (config of
  * bicycle_import) and wins where names and shapes leave a choice; a
  * contradiction is NN_EINVAL. Then verifies the whole key set: every missing,
- * extra or misshapen tensor is named in error->detail. Tensors that official
- * loading drops (running statistics of instance norms, a leading "module.") are
- * accepted: keep[i] tells whether tensor i belongs to the model. keep may be
- * NULL.
+ * extra or misshapen tensor is named in error->detail. Names are without
+ * prefixes: see nn_names_prefix. Tensors that official loading drops (running
+ * statistics of instance norms) are accepted: keep[i] tells whether tensor i
+ * belongs to the model. keep may be NULL.
  */
 extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_length,
 								const NnTensor *tensors, int ntensors, bool *keep, NnError *error);

@@ -50,12 +50,6 @@ nn_network_from_name(const char *name, NnNetwork *network)
 	return value >= 0;
 }
 
-const char *
-nn_bare_name(const char *name)
-{
-	return strncmp(name, "module.", 7) == 0 ? name + 7 : name;
-}
-
 /* ---- The table ----------------------------------------------------------- */
 
 void
@@ -205,8 +199,7 @@ const NnTensor *
 nn_tensor_find(const NnTensor *tensors, int ntensors, const NnParam *param)
 {
 	for (int i = 0; i < ntensors; i++)
-		if (tensors[i].network == param->network &&
-			strcmp(nn_bare_name(tensors[i].name), param->name) == 0)
+		if (tensors[i].network == param->network && strcmp(tensors[i].name, param->name) == 0)
 			return &tensors[i];
 	return NULL;
 }

@@ -12,7 +12,7 @@
 extern int nn_params_add(NnParams *params, NnNetwork network, const char *name, int ndim,
 						 const int64_t *shape);
 
-/* The tensor of that parameter, or NULL; a leading "module." is ignored. */
+/* The tensor of that parameter, or NULL. */
 extern const NnTensor *nn_tensor_find(const NnTensor *tensors, int ntensors, const NnParam *param);
 
 /* Whether the tensor has the parameter's shape and kind of number. */

@@ -27,6 +27,39 @@ checksum(const FormatFile *file)
 	return crc;
 }
 
+/* Entering a file that was read leaves some of its tensors, or says why not. */
+static inline void
+enter_input(const uint8_t *bytes, size_t length, bool choose)
+{
+	FormatFile file;
+	FormatError error;
+	char entry[300] = "";
+	int all;
+
+	DEMAND(format_read(bytes, length, &file, &error) == FORMAT_OK);
+	if (choose && file.ntensors > 0)
+	{
+		char *dot;
+
+		snprintf(entry, sizeof(entry), "%s", file.tensors[file.ntensors - 1].name);
+		dot = strchr(entry, '.');
+		if (dot != NULL)
+			*dot = '\0';
+	}
+	all = file.ntensors;
+	if (format_enter(&file, choose ? entry : NULL, "G", &error) == FORMAT_OK)
+	{
+		DEMAND(file.ntensors <= all);
+		checksum(&file);
+	}
+	else
+	{
+		demand_error(error.message, error.detail);
+		DEMAND(error.code == FORMAT_ECHOICE && strlen(error.hint) < sizeof(error.hint));
+	}
+	format_free(&file);
+}
+
 static inline void
 read_input(const uint8_t *bytes, size_t length, FormatWriter write)
 {
@@ -50,6 +83,8 @@ read_input(const uint8_t *bytes, size_t length, FormatWriter write)
 	format_free(&again);
 	free(written);
 	format_free(&file);
+	enter_input(bytes, length, false);
+	enter_input(bytes, length, true);
 }
 
 #endif /* BICYCLE_FUZZ_FORMAT_H */

@@ -67,7 +67,8 @@ seed()							# seed TARGET: copies the samples that the tests use
 		png) cp "$ROOT"/test/data/png/*.png "$OUT/corpus/$1" ;;
 		jpeg) cp "$ROOT"/test/data/jpeg/*.jpg "$OUT/corpus/$1" ;;
 		safetensors) cp "$ROOT"/test/data/pth/*.safetensors "$OUT/corpus/$1" ;;
-		pth) cp "$ROOT"/test/data/pth/*.pth "$OUT/corpus/$1" ;;
+		pth) cp "$ROOT"/test/data/pth/*.pth "$OUT/corpus/$1"
+			find "$ROOT/test/data/saved" -type f -size -16k -exec cp {} "$OUT/corpus/$1" \; ;;
 		*) [ ! -d "$ROOT/test/fuzz/seeds/$1" ] || cp "$ROOT/test/fuzz/seeds/$1"/* \
 			"$OUT/corpus/$1" ;;
 	esac

@@ -80,6 +80,7 @@ my $here = getcwd();
 my $files = PostgreSQL::Test::Utils::tempdir();
 chdir $files or die;
 system('cp', "$DATA/G.pth", "$DATA/E.pth", $files) == 0 or die;
+system('cp', "$DATA/../saved/gan.pth", "$files/checkpoint.pth") == 0 or die;
 system('cp', "$DATA/pairs/20_A.png", "$files/outline.png") == 0 or die;
 mkdir 'A';
 mkdir 'B';

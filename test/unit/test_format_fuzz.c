@@ -9,7 +9,8 @@ static const char *const files[] = {
 	"pth/state_legacy.pth",     "pth/dtypes_legacy.pth", "pth/windows_legacy.pth",
 	"pth/parameter_legacy.pth", "pth/python2.pth",       "pth/views.pth",
 	"pth/state_zip.pth",        "pth/dtypes_zip.pth",    "pth/windows_zip.pth",
-	"pth/protocol4.pth",
+	"pth/protocol4.pth",        "saved/lightning.ckpt",  "saved/protocol5_legacy.pth",
+	"saved/module_legacy.pth",  "saved/script.pt",
 };
 
 #define FILES (sizeof(files) / sizeof(files[0]))

@@ -83,9 +83,10 @@ fail_each(const char *what, Work work, const Input *input)
 int
 main(void)
 {
-	static const char *const files[] = { "pth/state_legacy.pth", "pth/windows_legacy.pth",
-										 "pth/state_zip.pth", "pth/windows_zip.pth",
-										 "pth/dtypes.safetensors" };
+	static const char *const files[] = { "pth/state_legacy.pth",   "pth/windows_legacy.pth",
+										 "pth/state_zip.pth",      "pth/windows_zip.pth",
+										 "pth/dtypes.safetensors", "saved/gan.pth",
+										 "saved/lightning.ckpt" };
 
 	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
 	{

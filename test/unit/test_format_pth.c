@@ -205,6 +205,7 @@ test_writers(void)
 	char name[400];
 	uint8_t *bytes;
 	size_t length;
+	FormatFile empty;
 	FormatError error;
 
 	ok(format_write_pth(tensors, 2, &bytes, &length, &error) == FORMAT_EINVALID && bytes == NULL &&
@@ -229,8 +230,10 @@ test_writers(void)
 	ok(format_write_pth(tensors, 1, &bytes, &length, &error) == FORMAT_OK,
 	   "a name of 255 bytes is written");
 	free(bytes);
-	ok(format_write_pth(NULL, 0, &bytes, &length, &error) == FORMAT_OK,
+	ok(format_write_pth(NULL, 0, &bytes, &length, &error) == FORMAT_OK &&
+		   format_read(bytes, length, &empty, &error) == FORMAT_OK && empty.ntensors == 0,
 	   "no tensors are a file too");
+	format_free(&empty);
 	free(bytes);
 }
 

@@ -443,6 +443,86 @@ file_of(File *file, const char *json, unsigned mask)
 	return succeeds(parse(&config, json)) && make_file(file, &config, mask);
 }
 
+/*
+ * What all names begin with is found in front of the official ones, of whatever
+ * words it is, also of words that occur in those.
+ */
+static void
+test_prefixes(void)
+{
+	static const char *const prefixes[] = { "",
+											"module.",
+											"_orig_mod.",
+											"netG.",
+											"module.module.",
+											"netG._orig_mod.module.",
+											"model.",
+											"model.model.",
+											"down.0.",
+											"fc.",
+											NULL };
+	static const char *const models[] = { "{}", "{\"where_add\":\"input\"}", "{\"net_e\":\"conv\"}",
+										  NULL };
+	File file;
+	char names[300][300];
+	int tried = 0, found = 0;
+
+	for (const char *const *model = models; *model; model++)
+		for (const char *const *prefix = prefixes; *prefix; prefix++)
+		{
+			int n = (int) strlen(*prefix);
+
+			if (!file_of(&file, *model, 1u << NN_NET_G | 1u << NN_NET_E))
+				return;
+			for (int i = 0; i < file.n; i++)
+			{
+				snprintf(names[i], sizeof(names[i]), "%s%s", *prefix, file.tensors[i].name);
+				file.tensors[i].name = names[i];
+			}
+			tried++;
+			found += nn_names_prefix(file.tensors, file.n, NN_NET_G) == n &&
+					 nn_names_prefix(file.tensors, file.n, NN_NET_E) == n;
+			/* one of another network, and there is no prefix */
+			names[3][0] = 'X';
+			found -= n > 0 && nn_names_prefix(file.tensors, file.n, NN_NET_G) != 0;
+			nn_params_free(&file.params);
+		}
+	ok(found == tried && tried == 30, "%d of %d prefixes are found", found, tried);
+}
+
+/* Names of a network among others, and of norms that multiply weights. */
+static void
+test_odd_names(void)
+{
+	static const struct
+	{
+		const char *name, *message, *detail, *hint;
+	} cases[] = {
+		{ "netG.model.down.0.weight", "not those of a BicycleGAN generator", "begin with \"netG.\"",
+		  "{\"entry\": \"netG\"}" },
+		{ "model.down.0.weight_orig", "under spectral norm", "weight_orig",
+		  "remove_spectral_norm" },
+		{ "model.down.0.weight_g", "under weight norm", "weight_g", "remove_weight_norm" },
+		{ "model.down.0.parametrizations.weight.0._u", "under spectral norm", "_u",
+		  "remove_parametrizations" },
+		{ "model.down.0.parametrizations.weight.original0", "under weight norm", "original0",
+		  "remove_parametrizations" },
+	};
+	File file;
+	NnConfig config;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		if (!file_of(&file, "{}", 1u << NN_NET_G))
+			return;
+		file.tensors[0].name = cases[i].name;
+		ok(error_is(infer(&config, "{}", &file, NULL), cases[i].message, cases[i].detail,
+					cases[i].hint),
+		   "%s", cases[i].name);
+		nn_params_free(&file.params);
+	}
+}
+
 static void
 test_leftovers(void)
 {
@@ -450,20 +530,13 @@ test_leftovers(void)
 	File file;
 	NnConfig config;
 	bool keep[300];
-	char prefixed[300][300];
 	bool kept = true;
 
 	if (!file_of(&file, "{}", 1u << NN_NET_G | 1u << NN_NET_E))
 		return;
-	for (int i = 0; i < file.n; i++)
-	{
-		snprintf(prefixed[i], sizeof(prefixed[i]), "module.%s", file.tensors[i].name);
-		file.tensors[i].name = prefixed[i];
-	}
-	ok(succeeds(infer(&config, "{}", &file, keep)), "a leading \"module.\" is ignored");
 	add_tensor(&file, "model.submodule.down.2.running_mean", NN_NET_G, NN_F32, 1, c128);
 	add_tensor(&file, "model.submodule.down.2.num_batches_tracked", NN_NET_G, NN_I64, 0, NULL);
-	add_tensor(&file, "module.conv.1.conv.0.running_var", NN_NET_E, NN_F32, 1, c64);
+	add_tensor(&file, "conv.1.conv.0.running_var", NN_NET_E, NN_F32, 1, c64);
 	add_tensor(&file, "model_0.0.weight", NN_NET_D, NN_F32, 1, c64);
 	ok(succeeds(infer(&config, "{}", &file, keep)) && config.norm == NN_NORM_INSTANCE,
 	   "statistics that old instance norms kept are dropped, and so is D");
@@ -735,6 +808,8 @@ main(int argc, char **argv)
 	test_long_name();
 	test_inconsistent();
 	test_combinations();
+	test_prefixes();
+	test_odd_names();
 	test_leftovers();
 	test_mismatches();
 	test_contradictions();

@@ -185,7 +185,7 @@ test_refusals(void)
 		  .integer = true },
 	};
 	NnParams params = { .list = list, .n = 2, .total = 7 };
-	NnTensor t = { .name = "module.a",
+	NnTensor t = { .name = "a",
 				   .network = NN_NET_E,
 				   .dtype = NN_F32,
 				   .ndim = 2,
@@ -197,7 +197,7 @@ test_refusals(void)
 	float got[7] = { [6] = 9 };
 
 	ok(nn_params_fill(&params, &t, 1, got, &error) == NN_OK && got[5] == 6 && got[6] == 0,
-	   "a prefix is ignored, a missing count of batches is 0");
+	   "a missing count of batches is 0");
 	bad = t;
 	bad.network = NN_NET_G;
 	ok(nn_params_fill(&params, &bad, 1, got, &error) == NN_EINVAL &&
