@@ -10,6 +10,9 @@
  *		VMAX(a, b), VMIN(a, b)	b where either is not a number
  *		VLOADN(p, n), VSTOREN(p, v, n)	the first n of VL floats, 0 < n < VL;
  *	                                    lanes not loaded are zero
+ *		AHEAD			floats ahead in the stream of weights that gemm asks
+ *	                    for, to the
+ *						second level of cache; 0 where it gained nothing
  *		ROWS			rows of a gemm block, as many as registers hold the sums
  *	                    of (two vectors a row); at most 12
  *		KERNELS, KERNELS_NAME	the table defined here and its name
@@ -493,12 +496,6 @@ tile_out(int m, int r, const float *sums, size_t position, int c, float *const *
 }
 
 /*
- * Floats ahead in the stream of weights that are asked for, to the second level
- * of cache: with one image they are read once each, from memory.
- */
-#define AHEAD 8192
-
-/*
  * Each sum runs over k in order, in one chain of multiply-adds: it does not
  * depend on n, and so not on how rows were put into blocks.
  */
@@ -517,8 +514,11 @@ gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
 		{
 			vf b0 = *(const vf_any *) b, b1 = *(const vf_any *) (b + VL);
 
-			__builtin_prefetch(b + AHEAD, 0, 2);
-			__builtin_prefetch(b + AHEAD + VL, 0, 2);
+			if (AHEAD > 0)
+			{
+				__builtin_prefetch(b + AHEAD, 0, 2);
+				__builtin_prefetch(b + AHEAD + VL, 0, 2);
+			}
 #pragma GCC unroll 16
 			for (int i = 0; i < n; i++)
 			{

@@ -9,6 +9,7 @@
 #define VMIN(a, b) v_min(a, b)
 #define VLOADN(p, n) v_load_part(p, n)
 #define VSTOREN(p, v, n) memcpy(p, &(v), (n) * sizeof(float))
+#define AHEAD 0
 #define ROWS 6
 #define KERNELS cpu_kernels_base
 #define KERNELS_NAME "baseline"
