@@ -250,6 +250,13 @@ connection_read(Connection *connection)
 	return (size_t) n == room || direct;
 }
 
+/* A closing one always: what it sends would be reported at once, for ever. */
+static bool
+connection_reads(const Connection *connection)
+{
+	return !connection->dead && (connection->closing || connection->out_copied <= OUT_HIGH);
+}
+
 static void
 connection_ready(Engine *engine, Source *source, uint32_t events)
 {
@@ -260,8 +267,7 @@ connection_ready(Engine *engine, Source *source, uint32_t events)
 	/* Input first: it may withdraw what would be written. */
 	if (events & EPOLLIN)
 	{
-		for (int i = 0; i < READS_A_TURN && !connection->dead && connection->out_copied <= OUT_HIGH;
-			 i++)
+		for (int i = 0; i < READS_A_TURN && connection_reads(connection); i++)
 			if (!connection_read(connection))
 				break;
 	}

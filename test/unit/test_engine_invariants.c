@@ -412,6 +412,27 @@ test_full(void)
 	   "until it has read");
 }
 
+/*
+ * A client that has broken the protocol while it left much unread: what it
+ * still sends is thrown away, or epoll would report it at once in every turn.
+ */
+static void
+test_closing(void)
+{
+	static const uint8_t bytes[65536];
+
+	while (connection->out_copied < 8 * OUT_HIGH)
+		connection_send(connection, BICYCLE_RESULT, 9, bytes, sizeof(bytes), true, NULL);
+	connection_protocol_error(connection, 9, "It was a test.");
+	client_send(&client, BICYCLE_STATUS, 10, NULL, 0);
+	pump();
+	ok(connection->closing && connection->out_copied > OUT_HIGH,
+	   "a connection is closing with more unread than is read beside");
+	ok(recv(connection->source.fd, &(uint8_t){ 0 }, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+		   errno == EAGAIN,
+	   "and what comes is thrown away in the turn in which it comes");
+}
+
 /* ---- An engine that finds one -------------------------------------------- */
 
 /* Debug 3 of a request is an invariant that fails when it starts. */
@@ -455,6 +476,7 @@ main(void)
 	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
 		ok(is_noticed(faults[i].plant, faults[i].checker), "noticed: %s", faults[i].what);
 	test_full();
+	test_closing();
 	test_end();
 	return done_testing();
 }
