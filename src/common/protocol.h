@@ -50,10 +50,10 @@
  * frames and END. CREATE has a header frame only: it gets no GRANT and sends
  * neither DATA nor END. Closing a connection withdraws everything on it.
  *
- * A LOAD may be sent unasked, too. If it fails, so do, with the same error, all
- * requests of its connection that wait for that model: NO_MODEL is not needed
- * then. If nothing comes from the client that was asked, others are asked
- * besides after two seconds.
+ * A LOAD may be sent unasked, too. If it fails, so do all requests of its
+ * connection that waited for that model when it was complete: NO_MODEL is not
+ * needed then. If nothing comes from the client that was asked, others are
+ * asked besides after two seconds.
  *
  * Who sends what was not granted, frames of unknown type or wrong length, or an
  * id twice, gets ERROR 08P01 and the connection ends.

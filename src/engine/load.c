@@ -301,19 +301,46 @@ load_waits(const Request *request)
 	return waits && request->connection != NULL && request->engine->device.memory > 0;
 }
 
-/* Errors for who waits for precisions that could not be made. */
+/*
+ * Errors for who waits for precisions that could not be made; the LOAD gets
+ * one, too, if nothing of the model is here.
+ */
 static void
 load_end(Engine *engine, Request *request)
 {
 	LoadWork *work = request->work;
 
-	/* If the sender has gone, others are asked before this is said of room. */
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-		if (error_is_set(&work->errors[slot]) &&
-			(request->connection != NULL || !work->no_room[slot]))
+	{
+		if (!error_is_set(&work->errors[slot]))
+			continue;
+		/*
+		 * If the sender has gone, others are asked before this is said of room.
+		 */
+		if (request->connection != NULL || !work->no_room[slot])
 			fail_waiters(request->entry, NULL, slot, &work->errors[slot]);
+		if (!cache_is_resident(request->entry))
+			request->error = work->errors[slot];
+	}
 	answered(request->entry, request->connection);
 	engine->trim = true;
+	if (request_back(request))
+		request_reply(request, NULL, 0);
+}
+
+/* Nothing of the stream is to be used. */
+static void
+load_refuse(Engine *engine, Request *request)
+{
+	LoadWork *work = request->work;
+
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		if (work->made[slot] != NULL)
+			cache_discard(engine, work->made[slot]);
+	log_error(LOG_WARNING, "a model could not be loaded", &request->error);
+	if (request->connection != NULL)
+		fail_waiters(request->entry, request->connection, 0, &request->error);
+	request_back(request);
 }
 
 static void
@@ -329,37 +356,25 @@ load_done(Engine *engine, Task *task)
 	if (!error_is_set(&request->error) &&
 		!cache_admit(entry, request->database, work->load.model, work->load.version))
 		error_memory(&request->error, "an entry of the model cache");
-	if (!error_is_set(&request->error))
+	if (error_is_set(&request->error))
 	{
-		entry->config = work->config;
-		entry->configured = true;
-		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (work->made[slot] != NULL)
-				install(engine, entry, work, slot);
-		if (error_is_set(&work->device_failed))
-		{
-			device_lost(engine, &work->device_failed);
-			request_free(request); /* unanswered, as all that waits for it */
-			return;
-		}
-		if (load_waits(request))
-		{
-			request_to_front(request, REQUEST_STREAMED);
-			return;
-		}
-		load_end(engine, request);
+		load_refuse(engine, request);
+		return;
 	}
+	entry->config = work->config;
+	entry->configured = true;
+	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
+		if (work->made[slot] != NULL)
+			install(engine, entry, work, slot);
+	if (error_is_set(&work->device_failed))
+	{
+		device_lost(engine, &work->device_failed);
+		request_free(request); /* unanswered, as all that waits for it */
+	}
+	else if (load_waits(request))
+		request_to_front(request, REQUEST_STREAMED);
 	else
-	{
-		for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
-			if (work->made[slot] != NULL)
-				cache_discard(engine, work->made[slot]);
-		log_error(LOG_WARNING, "a model could not be loaded", &request->error);
-		if (request->connection != NULL)
-			fail_waiters(entry, request->connection, 0, &request->error);
-	}
-	if (request_back(request))
-		request_reply(request, NULL, 0);
+		load_end(engine, request);
 }
 
 static void
@@ -435,11 +450,8 @@ load_next(Engine *engine)
 		if (load_waits(request) && room_comes(engine, work))
 			return;
 		if (!load_waits(request) || work->freed != engine->freed)
-		{
 			start_load(request);
-			continue;
-		}
-		load_end(engine, request);
-		request_reply(request, NULL, 0);
+		else
+			load_end(engine, request);
 	}
 }

@@ -298,7 +298,7 @@ is_out_of_memory(const Client *client)
 		   strstr(texts + error.message_length + error.detail_length, "bicycle.gpu_memory") != NULL;
 }
 
-/* Whether a model that is not resident is sent and then does not fit. */
+/* Whether a model that is sent does not fit: who waits and the LOAD hear it. */
 static bool
 is_refused(Client *client, const Model *model)
 {
@@ -310,7 +310,7 @@ is_refused(Client *client, const Model *model)
 		!client_load_send(client, load, model, "test"))
 		return false;
 	refused = client_expect(client, BICYCLE_ERROR, id) && is_out_of_memory(client);
-	return client_expect(client, BICYCLE_RESULT, load) && refused;
+	return client_expect(client, BICYCLE_ERROR, load) && is_out_of_memory(client) && refused;
 }
 
 static void
