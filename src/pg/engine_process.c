@@ -141,6 +141,20 @@ engine_fork(const char *argument, const int *fds, int nfds)
 	return pid;
 }
 
+/* errno stays. */
+static void
+close_pairs(int pairs[][2], int n)
+{
+	int save_errno = errno;
+
+	for (int i = 0; i < n; i++)
+	{
+		close(pairs[i][0]);
+		close(pairs[i][1]);
+	}
+	errno = save_errno;
+}
+
 void
 engine_process_start(EngineProcess *engine, const char *name, const char *argument, int *data,
 					 void (*says)(EngineWord word, const char *words))
@@ -153,8 +167,11 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	for (int i = 0; i < n; i++)
 	{
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]) != 0)
+		{
+			close_pairs(pairs, i);
 			ereport(ERROR, (errcode_for_socket_access(),
 							errmsg("could not create a socket pair for the %s: %m", name)));
+		}
 		fds[i] = pairs[i][1];
 	}
 	if (engine->in.data == NULL)
@@ -166,21 +183,18 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	}
 	resetStringInfo(&engine->in);
 	engine->pid = engine_fork(argument, fds, n);
-	for (int i = 0; i < n; i++)
-		close(fds[i]);
 	if (engine->pid < 0)
 	{
-		int save_errno = errno;
-
 		engine->pid = 0;
-		for (int i = 0; i < n; i++)
-			close(pairs[i][0]);
-		errno = save_errno;
+		close_pairs(pairs, n);
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 						errmsg("could not fork the %s: %m", name)));
 	}
 	for (int i = 0; i < n; i++)
+	{
+		close(fds[i]);
 		ReserveExternalFD();
+	}
 	engine->name = name;
 	engine->says = says;
 	engine->control = pairs[0][0];
