@@ -104,7 +104,7 @@ error_from_image(EngineError *error, const ImageError *image)
 }
 
 size_t
-error_pack(const EngineError *error, uint8_t *body, size_t size)
+error_pack(const EngineError *error, uint8_t *body)
 {
 	const char *texts[3] = { error->message, error->detail, error->hint };
 	uint32_t lengths[3];

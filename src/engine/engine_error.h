@@ -39,7 +39,7 @@ extern void error_from_image(EngineError *error, const ImageError *image);
 
 /* Its form on the wire; body holds ERROR_PACKED_MAX; returns the length. */
 #define ERROR_PACKED_MAX (sizeof(BicycleError) + sizeof(EngineError))
-extern size_t error_pack(const EngineError *error, uint8_t *body, size_t size);
+extern size_t error_pack(const EngineError *error, uint8_t *body);
 
 /* False if the bytes are not well-formed. */
 extern bool error_unpack(EngineError *error, const uint8_t *body, size_t length);

@@ -133,8 +133,7 @@ connection_send_error(Connection *connection, uint64_t id, const EngineError *er
 {
 	uint8_t body[ERROR_PACKED_MAX];
 
-	connection_send(connection, BICYCLE_ERROR, id, body, error_pack(error, body, sizeof(body)),
-					true, owner);
+	connection_send(connection, BICYCLE_ERROR, id, body, error_pack(error, body), true, owner);
 }
 
 void

@@ -122,7 +122,7 @@ run_link_send_error(RunLink *link, const EngineError *error)
 	memset(frame, 0, sizeof(*frame));
 	frame->data = frame->copy;
 	frame->frame.type = BICYCLE_ERROR;
-	frame->frame.length = (uint32_t) error_pack(error, frame->copy, ERROR_PACKED_MAX);
+	frame->frame.length = (uint32_t) error_pack(error, frame->copy);
 	list_init(&frames);
 	list_append(&frames, &frame->link);
 	queue_frames(link, &frames, false);
