@@ -312,7 +312,7 @@ typedef struct BicycleTrainCheck
 
 /*
  * The supervisor's side: descriptor 3 of the engine is one end of a stream
- * socket pair. Lines of text, each ended by '\n'.
+ * socket pair. Lines of text, each ended by '\n'; empty ones say nothing.
  *
  *	 supervisor to engine: "set NAME VALUE" (before "go", and after a reload),
  *	                       "go", "ping N", "stop"

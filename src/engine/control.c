@@ -174,12 +174,13 @@ void
 control_last_words(const char *text)
 {
 	char line[1024];
-	int length = snprintf(line, sizeof(line), "log error %s\n", text);
+	/* The newline in front ends a line of which half has been sent. */
+	int length = snprintf(line, sizeof(line), "\nlog error %s\n", text);
 
 	if (length > (int) sizeof(line) - 1)
 		length = sizeof(line) - 1;
 	if (last_words_fd < 0)
-		fputs(line, stderr);
+		fputs(line + 1, stderr);
 	else
 		send(last_words_fd, line, (size_t) length, MSG_NOSIGNAL | MSG_DONTWAIT);
 	_exit(1);

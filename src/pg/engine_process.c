@@ -308,7 +308,8 @@ take_engine_lines(EngineProcess *engine)
 	while ((end = memchr(line, '\n', in->data + in->len - line)) != NULL)
 	{
 		*end = '\0';
-		take_engine_line(engine, line);
+		if (end > line)
+			take_engine_line(engine, line);
 		line = end + 1;
 	}
 	in->len -= line - in->data;

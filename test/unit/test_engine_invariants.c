@@ -433,6 +433,34 @@ test_closing(void)
 	   "and what comes is thrown away in the turn in which it comes");
 }
 
+/* ---- Last words ---------------------------------------------------------- */
+
+/* They are a line of their own even where half of another has been sent. */
+static void
+test_last_words(void)
+{
+	static char lines[1 << 20];
+	int pair[2], size = 8192, status;
+	ssize_t n;
+	pid_t child;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0 ||
+		setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) != 0 ||
+		!control_open(&state, pair[0], orders_line))
+		bail_out("cannot make a supervisor");
+	for (int i = 0; i < 200; i++)
+		control_say(&state, "log log %0900d", i);
+	control_flush(&state);
+	n = recv(pair[1], lines, sizeof(lines), MSG_DONTWAIT);
+	ok(n > 0 && lines[n - 1] != '\n', "the supervisor has half a line");
+	if ((child = fork()) == 0)
+		control_last_words("that was all");
+	waitpid(child, &status, 0);
+	n = recv(pair[1], lines, sizeof(lines) - 1, MSG_DONTWAIT);
+	lines[n > 0 ? n : 0] = '\0';
+	ok(strcmp(lines, "\nlog error that was all\n") == 0, "last words end it and are a line");
+}
+
 /* ---- An engine that finds one -------------------------------------------- */
 
 /* Debug 3 of a request is an invariant that fails when it starts. */
@@ -477,6 +505,7 @@ main(void)
 		ok(is_noticed(faults[i].plant, faults[i].checker), "noticed: %s", faults[i].what);
 	test_full();
 	test_closing();
+	test_last_words();
 	test_end();
 	return done_testing();
 }
