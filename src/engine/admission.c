@@ -34,8 +34,6 @@ budget_limits(Engine *engine)
 static void
 grant(Request *request)
 {
-	EngineError error;
-
 	request_to(request, REQUEST_GRANTED);
 	if (request->body_size == 0)
 	{
@@ -45,21 +43,20 @@ grant(Request *request)
 	request->body = malloc(request->body_size);
 	if (request->body == NULL)
 	{
-		error_memory(&error, "the body of a request");
-		request_fail(request, &error);
+		request_fail_memory(request, "the body of a request");
 		return;
 	}
 	connection_send(request->connection, BICYCLE_GRANT, request->id, NULL, 0, true, NULL);
 }
 
-static void
-refuse_place(Request *request)
+void
+admission_refuse_place(Request *request, uint64_t bytes)
 {
 	EngineError error;
 
 	error_set(&error, "54000", "request is too large");
-	error_detail(&error, "It takes %zu bytes, and all requests together may take %zu.",
-				 request->place, request->engine->queue.limit);
+	error_detail(&error, "It takes %llu bytes, and all requests together may take %zu.",
+				 (unsigned long long) bytes, request->engine->queue.limit);
 	error_hint(&error, "Raise the setting \"bicycle.queue_memory\".");
 	request_fail(request, &error);
 }
@@ -76,7 +73,7 @@ admit_to_queue(Engine *engine)
 
 		if (request->place > queue->limit)
 		{
-			refuse_place(request); /* the limit was lowered meanwhile */
+			admission_refuse_place(request, request->place); /* the limit was lowered meanwhile */
 			continue;
 		}
 		/* It waits for its own to be given back; who holds less may pass. */
@@ -95,10 +92,9 @@ refuse_memory(Request *request)
 {
 	EngineError error;
 
-	error_set(&error, "53200", "out of engine memory");
-	error_detail(&error, "The request takes %zu bytes, and all of them together may take %zu.",
-				 request->charge, request->engine->memory.limit);
-	error_hint(&error, "Raise the setting \"bicycle.engine_memory\".");
+	error_engine_memory(&error,
+						"The request takes %zu bytes, and all of them together may take %zu.",
+						request->charge, request->engine->memory.limit);
 	request_fail(request, &error);
 }
 

@@ -284,8 +284,7 @@ start_batch(Engine *engine)
 	batch = calloc(1, sizeof(*batch) + most * sizeof(Request *));
 	if (batch == NULL)
 	{
-		error_memory(&first->error, "a batch");
-		request_fail(first, &first->error);
+		request_fail_memory(first, "a batch");
 		engine->again = true; /* for those behind it */
 		return;
 	}

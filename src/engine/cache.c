@@ -122,8 +122,8 @@ cache_touch(Engine *engine, CacheEntry *entry)
 	engine->again = true;
 }
 
-static CacheOwner *
-owner_find(const CacheEntry *entry, uint32_t database)
+CacheOwner *
+cache_owner(const CacheEntry *entry, uint32_t database)
 {
 	for (unsigned i = 0; i < entry->nowners; i++)
 		if (entry->owners[i].database == database)
@@ -131,16 +131,10 @@ owner_find(const CacheEntry *entry, uint32_t database)
 	return NULL;
 }
 
-const CacheOwner *
-cache_owner(const CacheEntry *entry, uint32_t database)
-{
-	return owner_find(entry, database);
-}
-
 bool
 cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t version)
 {
-	CacheOwner *owner = owner_find(entry, database);
+	CacheOwner *owner = cache_owner(entry, database);
 
 	if (owner == NULL)
 	{

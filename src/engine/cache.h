@@ -80,7 +80,7 @@ extern void cache_touch(struct Engine *engine, CacheEntry *entry);
 
 /* Databases that have shown the content. False without memory. */
 extern bool cache_admit(CacheEntry *entry, uint32_t database, const char *model, int32_t version);
-extern const CacheOwner *cache_owner(const CacheEntry *entry, uint32_t database);
+extern CacheOwner *cache_owner(const CacheEntry *entry, uint32_t database);
 
 /* What the request may use now, or NULL; cache_pin pins it. */
 extern Packed *cache_usable(const struct Request *request);

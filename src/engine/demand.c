@@ -43,12 +43,10 @@ void
 demand_want(Request *request)
 {
 	CacheEntry *entry = cache_entry(request->engine, request->image.hash);
-	EngineError error;
 
 	if (entry == NULL)
 	{
-		error_memory(&error, "an entry of the model cache");
-		request_fail(request, &error);
+		request_fail_memory(request, "an entry of the model cache");
 		return;
 	}
 	cache_refer(request, entry);

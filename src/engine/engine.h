@@ -37,7 +37,6 @@
 #define BICYCLE_ENGINE_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #include "common/invariant.h"

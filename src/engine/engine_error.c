@@ -49,14 +49,28 @@ error_hint(EngineError *error, const char *hint, ...)
 	va_end(args);
 }
 
-void
+bool
 error_memory(EngineError *error, const char *what)
 {
 	error_set(error, "53200", "out of memory");
 	error_detail(error, "The engine could not allocate memory for %s.", what);
+	return false;
 }
 
-void
+bool
+error_engine_memory(EngineError *error, const char *detail, ...)
+{
+	va_list args;
+
+	error_set(error, "53200", "out of engine memory");
+	va_start(args, detail);
+	vsnprintf(error->detail, sizeof(error->detail), detail, args);
+	va_end(args);
+	error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
+	return false;
+}
+
+bool
 error_from_nn(EngineError *error, const NnError *nn)
 {
 	const char *sqlstate = "58000";
@@ -79,9 +93,10 @@ error_from_nn(EngineError *error, const NnError *nn)
 	error_set(error, sqlstate, "%s", nn->message);
 	error_detail(error, "%s", nn->detail);
 	error_hint(error, "%s", nn->hint);
+	return false;
 }
 
-void
+bool
 error_from_image(EngineError *error, const ImageError *image)
 {
 	switch (image->code)
@@ -101,6 +116,7 @@ error_from_image(EngineError *error, const ImageError *image)
 			break;
 	}
 	error_detail(error, "%s", image->detail);
+	return false;
 }
 
 size_t

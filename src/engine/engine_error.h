@@ -33,9 +33,14 @@ extern void error_detail(EngineError *error, const char *detail, ...)
 extern void error_hint(EngineError *error, const char *hint, ...)
 	__attribute__((format(printf, 2, 3)));
 
-extern void error_memory(EngineError *error, const char *what); /* 53200: malloc failed */
-extern void error_from_nn(EngineError *error, const NnError *nn);
-extern void error_from_image(EngineError *error, const ImageError *image);
+/* These return false, for callers that do. */
+extern bool error_memory(EngineError *error, const char *what); /* 53200: malloc failed */
+extern bool error_from_nn(EngineError *error, const NnError *nn);
+extern bool error_from_image(EngineError *error, const ImageError *image);
+
+/* 53200: what the detail says is more than engine_memory. */
+extern bool error_engine_memory(EngineError *error, const char *detail, ...)
+	__attribute__((format(printf, 2, 3)));
 
 /* Its form on the wire; body holds ERROR_PACKED_MAX; returns the length. */
 #define ERROR_PACKED_MAX (sizeof(BicycleError) + sizeof(EngineError))

@@ -9,7 +9,6 @@
  * threads block signals, which the main thread has done before the first
  * starts.
  */
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -29,9 +29,8 @@ export_work_free(void *arg)
 }
 
 static void
-export_task_run(Task *task)
+export_file(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ExportWork *work = request->work;
 	TensorStream stream;
 	FormatError format;
@@ -54,13 +53,10 @@ export_task_run(Task *task)
 }
 
 static void
-export_task_done(Engine *engine, Task *task)
+export_reply(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ExportWork *work = request->work;
 
-	if (!request_back(request))
-		return;
 	work->length = work->file_length;
 	request_reply_part(request, BICYCLE_RESULT, &work->length, sizeof(work->length), false);
 	request_reply_part(request, BICYCLE_DATA, work->file, work->file_length, false);
@@ -74,8 +70,7 @@ export_begin(Request *request, const BicycleExport *export)
 
 	if (work == NULL)
 	{
-		error_memory(&request->error, "a model file");
-		request_fail(request, &request->error);
+		request_fail_memory(request, "a model file");
 		return;
 	}
 	request->work = work;
@@ -92,7 +87,7 @@ export_begin(Request *request, const BicycleExport *export)
 void
 export_run(Request *request)
 {
-	loader_add(request, export_task_run, export_task_done);
+	loader_add(request, export_file, export_reply);
 }
 
 /* ---- INSPECT ------------------------------------------------------------- */
@@ -104,9 +99,8 @@ typedef struct InspectWork
 } InspectWork;
 
 static void
-inspect_task_run(Task *task)
+inspect_file(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	FormatFile file;
 	InspectWork *work;
 
@@ -120,27 +114,18 @@ inspect_task_run(Task *task)
 		request->work = work;
 		request->work_free = free;
 		work->answer.ntensors = (uint32_t) file.ntensors;
-		for (int i = 0; i < file.ntensors && !error_is_set(&request->error); i++)
-		{
-			if (!stream_header(&file.tensors[i], &work->headers[i]))
-			{
-				error_set(&request->error, "54000", "tensor name is too long");
-				error_detail(&request->error, "\"%.100s...\" has more than %d bytes.",
-							 file.tensors[i].name, BICYCLE_MAX_NAME - 1);
-			}
-		}
+		for (int i = 0; i < file.ntensors; i++)
+			if (!stream_header(&file.tensors[i], &work->headers[i], &request->error))
+				break;
 	}
 	format_free(&file);
 }
 
 static void
-inspect_task_done(Engine *engine, Task *task)
+inspect_reply(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	InspectWork *work = request->work;
 
-	if (!request_back(request))
-		return;
 	request_reply_part(request, BICYCLE_RESULT, &work->answer, sizeof(work->answer), false);
 	if (work->answer.ntensors > 0)
 		request_reply_part(request, BICYCLE_DATA, work->headers,
@@ -151,5 +136,5 @@ inspect_task_done(Engine *engine, Task *task)
 void
 inspect_run(Request *request)
 {
-	loader_add(request, inspect_task_run, inspect_task_done);
+	loader_add(request, inspect_file, inspect_reply);
 }

@@ -20,7 +20,6 @@ frame_reserve(Connection *connection, const BicycleFrame *frame, const uint8_t *
 {
 	BicycleReserve reserve;
 	Request *request;
-	EngineError error;
 
 	memcpy(&reserve, body, sizeof(reserve));
 	if (reserve.bytes < sizeof(BicycleImageRequest))
@@ -34,11 +33,7 @@ frame_reserve(Connection *connection, const BicycleFrame *frame, const uint8_t *
 		return;
 	if (reserve.bytes > UINT32_MAX || reserve.bytes > connection->engine->queue.limit)
 	{
-		error_set(&error, "54000", "request is too large");
-		error_detail(&error, "It takes %llu bytes, and all requests together may take %zu.",
-					 (unsigned long long) reserve.bytes, connection->engine->queue.limit);
-		error_hint(&error, "Raise the setting \"bicycle.queue_memory\".");
-		request_fail(request, &error);
+		admission_refuse_place(request, reserve.bytes);
 		return;
 	}
 	request->body_size = reserve.bytes;
@@ -203,6 +198,25 @@ ask_for_memory(Request *request, uint64_t bytes, size_t charge)
 }
 
 static void
+malformed_header(Connection *connection, const BicycleFrame *frame, const char *what)
+{
+	connection_protocol_error(connection, frame->id, "The header of %s is not well-formed.", what);
+}
+
+/* NULL after the client was answered. `limit`: the session's. */
+static Request *
+new_stream(Connection *connection, const BicycleFrame *frame, uint64_t bytes, uint64_t limit)
+{
+	Request *request = request_new(connection, frame, frame_kind(frame->type));
+	EngineError error;
+
+	if (request == NULL || request_check_model_size(connection->engine, bytes, limit, &error))
+		return request;
+	request_fail(request, &error);
+	return NULL;
+}
+
+static void
 frame_load(Connection *connection, const BicycleFrame *frame, const uint8_t *body)
 {
 	BicycleLoad load;
@@ -212,22 +226,17 @@ frame_load(Connection *connection, const BicycleFrame *frame, const uint8_t *bod
 	memcpy(&load, body, sizeof(load));
 	if (load.config_length != frame->length - sizeof(load) || load.stream_length == 0 ||
 		memchr(load.model, '\0', sizeof(load.model)) == NULL)
-	{
-		connection_protocol_error(connection, frame->id,
-								  "The header of a model is not well-formed.");
+		malformed_header(connection, frame, "a model");
+	else if ((request = new_stream(connection, frame, load.stream_length, 0)) == NULL)
 		return;
-	}
-	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
-		return;
-	if (!request_check_model_size(connection->engine, load.stream_length, 0, &error) ||
-		!load_check(request, &load, &error))
-	{
+	else if (!load_check(request, &load, &error))
 		request_fail(request, &error);
-		return;
+	else
+	{
+		load_begin(request, &load, body + sizeof(load));
+		/* The stream, its values as floats, and the packed weights. */
+		ask_for_memory(request, load.stream_length, 3 * (size_t) load.stream_length);
 	}
-	load_begin(request, &load, body + sizeof(load));
-	/* The stream, its values as floats, and the packed weights. */
-	ask_for_memory(request, load.stream_length, 3 * (size_t) load.stream_length);
 }
 
 static void
@@ -235,7 +244,6 @@ frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 {
 	BicycleImport import;
 	Request *request;
-	EngineError error;
 	uint64_t bytes;
 
 	memcpy(&import, body, sizeof(import));
@@ -243,22 +251,14 @@ frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 		__builtin_add_overflow(import.generator_length, import.encoder_length, &bytes) ||
 		(import.generator_length == 0) != (frame->type == BICYCLE_CREATE) ||
 		(import.encoder_length > 0 && frame->type == BICYCLE_CREATE))
+		malformed_header(connection, frame, "an import");
+	else if ((request = new_stream(connection, frame, bytes, import.max_model_size)) != NULL)
 	{
-		connection_protocol_error(connection, frame->id,
-								  "The header of an import is not well-formed.");
-		return;
+		import_begin(request, &import, body + sizeof(import));
+		/* The files and their copies; CREATE asks when its options are read. */
+		if (frame->type == BICYCLE_IMPORT)
+			ask_for_memory(request, bytes, 2 * (size_t) bytes);
 	}
-	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
-		return;
-	if (!request_check_model_size(connection->engine, bytes, import.max_model_size, &error))
-	{
-		request_fail(request, &error);
-		return;
-	}
-	import_begin(request, &import, body + sizeof(import));
-	/* The files and their copies; CREATE asks when its options are read. */
-	if (frame->type == BICYCLE_IMPORT)
-		ask_for_memory(request, bytes, 2 * (size_t) bytes);
 }
 
 static void
@@ -266,21 +266,12 @@ frame_inspect(Connection *connection, const BicycleFrame *frame, const uint8_t *
 {
 	BicycleImport import;
 	Request *request;
-	EngineError error;
 
 	memcpy(&import, body, sizeof(import));
 	if (import.config_length != 0 || import.generator_length == 0 || import.encoder_length != 0)
-	{
-		connection_protocol_error(connection, frame->id,
-								  "The header of an inspection is not well-formed.");
-		return;
-	}
-	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
-		return;
-	if (!request_check_model_size(connection->engine, import.generator_length,
-								  import.max_model_size, &error))
-		request_fail(request, &error);
-	else
+		malformed_header(connection, frame, "an inspection");
+	else if ((request = new_stream(connection, frame, import.generator_length,
+								   import.max_model_size)) != NULL)
 		ask_for_memory(request, import.generator_length, 2 * (size_t) import.generator_length);
 }
 
@@ -289,24 +280,15 @@ frame_export(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 {
 	BicycleExport export;
 	Request *request;
-	EngineError error;
 
 	memcpy(&export, body, sizeof(export));
 	if (export.stream_length == 0 || memchr(export.format, '\0', sizeof(export.format)) == NULL)
+		malformed_header(connection, frame, "an export");
+	else if ((request = new_stream(connection, frame, export.stream_length, 0)) != NULL)
 	{
-		connection_protocol_error(connection, frame->id,
-								  "The header of an export is not well-formed.");
-		return;
+		export_begin(request, &export);
+		ask_for_memory(request, export.stream_length, 2 * (size_t) export.stream_length);
 	}
-	if ((request = request_new(connection, frame, frame_kind(frame->type))) == NULL)
-		return;
-	if (!request_check_model_size(connection->engine, export.stream_length, 0, &error))
-	{
-		request_fail(request, &error);
-		return;
-	}
-	export_begin(request, &export);
-	ask_for_memory(request, export.stream_length, 2 * (size_t) export.stream_length);
 }
 
 /* ---- The table ----------------------------------------------------------- */

@@ -50,25 +50,39 @@ add_tensor(EVP_MD_CTX *context, const NnTensor *tensor)
 	return add_bytes(context, tensor->data, tensor->nbytes);
 }
 
+static EVP_MD_CTX *
+hash_begin(void)
+{
+	EVP_MD_CTX *context = EVP_MD_CTX_new();
+
+	if (context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1)
+		return context;
+	EVP_MD_CTX_free(context);
+	return NULL;
+}
+
+static bool
+hash_end(EVP_MD_CTX *context, bool good, uint8_t hash[BICYCLE_HASH_BYTES], const char *what,
+		 EngineError *error)
+{
+	good = good && EVP_DigestFinal_ex(context, hash, NULL) == 1;
+	EVP_MD_CTX_free(context);
+	return good || error_memory(error, what);
+}
+
 /* The text of nn_config_print, tensors in the order of stream_order. */
 bool
 model_hash(const char *config, const NnTensor *tensors, int ntensors,
 		   uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
 {
-	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	unsigned length = BICYCLE_HASH_BYTES;
-	bool good;
+	EVP_MD_CTX *context = hash_begin();
+	bool good = context != NULL && add_bytes(context, TAG, strlen(TAG)) &&
+				add_bytes(context, config, strlen(config)) &&
+				add_number(context, (uint64_t) ntensors);
 
-	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
-		   add_bytes(context, TAG, strlen(TAG)) && add_bytes(context, config, strlen(config)) &&
-		   add_number(context, (uint64_t) ntensors);
 	for (int i = 0; i < ntensors && good; i++)
 		good = add_tensor(context, &tensors[i]);
-	good = good && EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
-	EVP_MD_CTX_free(context);
-	if (!good)
-		error_memory(error, "the hash of a model");
-	return good;
+	return hash_end(context, good, hash, "the hash of a model", error);
 }
 
 /* Brings the tensors into order and compares the hash of it all. */
@@ -84,16 +98,10 @@ model_verify(const BicycleLoad *load, const char *text, NnConfig *config, Tensor
 	nn_config_default(config);
 	if (nn_config_parse(config, text, load->config_length, &nn_error) != NN_OK ||
 		nn_config_check(config, &nn_error) != NN_OK)
-	{
-		error_from_nn(error, &nn_error);
-		return false;
-	}
+		return error_from_nn(error, &nn_error);
 	canonical = nn_config_print(config);
 	if (canonical == NULL)
-	{
-		error_memory(error, "a configuration");
-		return false;
-	}
+		return error_memory(error, "a configuration");
 	good = stream_order(config, stream->tensors, stream->ntensors, error) &&
 		   model_hash(canonical, stream->tensors, stream->ntensors, hash, error);
 	free(canonical);
@@ -116,15 +124,9 @@ bool
 pair_hash(const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length,
 		  uint8_t hash[BICYCLE_HASH_BYTES], EngineError *error)
 {
-	EVP_MD_CTX *context = EVP_MD_CTX_new();
-	unsigned length = BICYCLE_HASH_BYTES;
-	bool good;
+	EVP_MD_CTX *context = hash_begin();
+	bool good =
+		context != NULL && add_bytes(context, a, a_length) && add_bytes(context, b, b_length);
 
-	good = context != NULL && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1 &&
-		   add_bytes(context, a, a_length) && add_bytes(context, b, b_length) &&
-		   EVP_DigestFinal_ex(context, hash, &length) == 1 && length == BICYCLE_HASH_BYTES;
-	EVP_MD_CTX_free(context);
-	if (!good)
-		error_memory(error, "the hash of a pair");
-	return good;
+	return hash_end(context, good, hash, "the hash of a pair", error);
 }

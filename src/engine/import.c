@@ -56,17 +56,9 @@ import_work_free(void *arg)
 }
 
 static bool
-from_nn(Request *request, const NnError *error)
-{
-	error_from_nn(&request->error, error);
-	return false;
-}
-
-static bool
 no_memory(Request *request)
 {
-	error_memory(&request->error, "a model");
-	return false;
+	return error_memory(&request->error, "a model");
 }
 
 /* ---- Files --------------------------------------------------------------- */
@@ -122,7 +114,7 @@ take_entries(Request *request, ImportWork *work)
 	char *text = NULL;
 
 	if (nn_options_load(work->config_text, work->config_length, "model", &config, &error) != NN_OK)
-		return from_nn(request, &error);
+		return error_from_nn(&request->error, &error);
 	entry = json_object_get(config, "entry");
 	good = entry == NULL || keep_entry(entry, &work->entries[0]) ||
 		   (json_is_object(entry) && keep_entry(json_object_get(entry, "G"), &work->entries[0]) &&
@@ -220,7 +212,7 @@ infer(Request *request, ImportWork *work)
 						work->ntensors, keep, &error) != NN_OK)
 	{
 		free(keep);
-		return from_nn(request, &error);
+		return error_from_nn(&request->error, &error);
 	}
 	for (int i = 0; i < work->ntensors; i++)
 	{
@@ -263,13 +255,8 @@ prepare(Request *request, ImportWork *work)
 		return false;
 	for (int i = 0; i < work->ntensors; i++)
 	{
-		if (!stream_header(&work->tensors[i], &work->headers[i]))
-		{
-			error_set(&request->error, "54000", "tensor name is too long");
-			error_detail(&request->error, "\"%.100s...\" has more than %d bytes.",
-						 work->tensors[i].name, BICYCLE_MAX_NAME - 1);
+		if (!stream_header(&work->tensors[i], &work->headers[i], &request->error))
 			return false;
-		}
 		total += sizeof(BicycleTensor) + work->tensors[i].nbytes;
 	}
 	work->answer.stream_length = total;
@@ -289,8 +276,7 @@ import_reply(Request *request)
 
 	if (head == NULL)
 	{
-		no_memory(request);
-		request_fail(request, &request->error);
+		request_fail_memory(request, "a model");
 		return;
 	}
 	memcpy(head, &work->answer, sizeof(work->answer));
@@ -313,9 +299,8 @@ import_reply(Request *request)
 /* ---- IMPORT -------------------------------------------------------------- */
 
 static void
-import_task_run(Task *task)
+import_files(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
 
 	if (take_entries(request, work) && read_files(request, work) && collect(request, work) &&
@@ -323,22 +308,12 @@ import_task_run(Task *task)
 		prepare(request, work);
 }
 
-static void
-import_task_done(Engine *engine, Task *task)
-{
-	Request *request = list_member(Request, task, task);
-
-	if (request_back(request))
-		import_reply(request);
-}
-
 /* ---- CREATE -------------------------------------------------------------- */
 
 /* First half, on the loader: the configuration. */
 static void
-create_configure_run(Task *task)
+create_configure(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
 	NnError error = { 0 };
 	unsigned networks = 1u << NN_NET_G;
@@ -346,25 +321,22 @@ create_configure_run(Task *task)
 	if (nn_create_options_parse(&work->config, &work->init, work->config_text, work->config_length,
 								&error) != NN_OK)
 	{
-		from_nn(request, &error);
+		error_from_nn(&request->error, &error);
 		return;
 	}
 	if (work->config.net_e != NN_ENCODER_NONE)
 		networks |= 1u << NN_NET_E;
 	if (nn_params_of(&work->config, networks, &work->params, &error) != NN_OK)
-		from_nn(request, &error);
+		error_from_nn(&request->error, &error);
 }
 
 static void
-create_configure_done(Engine *engine, Task *task)
+create_configured(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
 	size_t bytes = work->params.total * sizeof(float);
 
-	if (!request_back(request))
-		return;
-	if (request_check_model_size(engine, bytes, work->max_model_size, &request->error))
+	if (request_check_model_size(request->engine, bytes, work->max_model_size, &request->error))
 		request_wait_memory(request, 0, bytes);
 	else
 		request_fail(request, &request->error);
@@ -408,16 +380,15 @@ draw_weights(Request *request, ImportWork *work)
 		executor_progress();
 		if (nn_param_init(&work->params, i, work->init.init_type, (float) work->init.init_gain,
 						  work->init.seed, work->threads, values, &error) != NN_OK)
-			return from_nn(request, &error);
+			return error_from_nn(&request->error, &error);
 	}
 	return true;
 }
 
 /* Second half, on the loader: the weights. */
 static void
-create_fill_run(Task *task)
+create_weights(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ImportWork *work = request->work;
 
 	work->values = calloc(work->params.total + 1, sizeof(float));
@@ -442,8 +413,7 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 	}
 	if (work == NULL || work->config_text == NULL)
 	{
-		no_memory(request);
-		request_fail(request, &request->error);
+		request_fail_memory(request, "a model");
 		return;
 	}
 	work->generator_length = import->generator_length;
@@ -453,14 +423,14 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 	memcpy(work->config_text, config, import->config_length);
 	work->config_text[import->config_length] = '\0';
 	if (request->kind->type == BICYCLE_CREATE)
-		loader_add(request, create_configure_run, create_configure_done);
+		loader_add(request, create_configure, create_configured);
 }
 
 /* The files are here. */
 void
 import_run(Request *request)
 {
-	loader_add(request, import_task_run, import_task_done);
+	loader_add(request, import_files, import_reply);
 }
 
 /* The memory for new weights is. */
@@ -470,5 +440,5 @@ create_run(Request *request)
 	ImportWork *work = request->work;
 
 	work->threads = settings_threads(&request->engine->settings);
-	loader_add(request, create_fill_run, import_task_done);
+	loader_add(request, create_weights, import_reply);
 }

@@ -128,10 +128,9 @@ fitting(Batch *batch, int n, EngineError *error)
 			return n;
 		if (n == 1)
 		{
-			error_set(error, "53200", "out of engine memory");
-			error_detail(error, "The network takes %zu bytes for one image, and %zu are free.",
-						 bytes, batch->arenas);
-			error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
+			error_engine_memory(error,
+								"The network takes %zu bytes for one image, and %zu are free.",
+								bytes, batch->arenas);
 			return 0;
 		}
 		n = (n + 1) / 2;

@@ -64,12 +64,6 @@ list_append(List *list, List *node)
 	list_insert_before(list, node);
 }
 
-static inline void
-list_prepend(List *list, List *node)
-{
-	list_insert_before(list->next, node);
-}
-
 /* Harmless for a node that points to itself, not for one of zeros. */
 static inline void
 list_remove(List *node)

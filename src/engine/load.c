@@ -98,7 +98,6 @@ load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 {
 	LoadWork *work = calloc(1, sizeof(*work));
 	CacheEntry *entry = cache_entry(request->engine, load->hash);
-	EngineError error;
 
 	if (work != NULL)
 	{
@@ -108,10 +107,9 @@ load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 	}
 	if (work == NULL || work->config_text == NULL || entry == NULL)
 	{
-		error_memory(&error, "a model");
 		if (entry != NULL)
 			cache_drop_unused(entry);
-		request_fail(request, &error);
+		request_fail_memory(request, "a model");
 		return;
 	}
 	work->load = *load;
@@ -191,9 +189,8 @@ load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStrea
 
 /* On the loader thread. */
 static void
-load_run(Task *task)
+load_run(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	LoadWork *work = request->work;
 	TensorStream stream;
 	bool wanted[PACKED_PRECISIONS] = { false };
@@ -217,9 +214,9 @@ load_run(Task *task)
 
 /* On the device thread. What gets no plans goes, and holds nothing. */
 static void
-load_prepare_run(Task *task)
+load_prepare_run(Request *request)
 {
-	LoadWork *work = list_member(Request, task, task)->work;
+	LoadWork *work = request->work;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 	{
@@ -344,9 +341,9 @@ load_refuse(Engine *engine, Request *request)
 }
 
 static void
-load_done(Engine *engine, Task *task)
+load_done(Request *request)
 {
-	Request *request = list_member(Request, task, task);
+	Engine *engine = request->engine;
 	CacheEntry *entry = request->entry;
 	LoadWork *work = request->work;
 
@@ -378,22 +375,23 @@ load_done(Engine *engine, Task *task)
 }
 
 static void
-load_packed(Engine *engine, Task *task)
+load_packed(Request *request)
 {
-	LoadWork *work = list_member(Request, task, task)->work;
+	Engine *engine = request->engine;
+	LoadWork *work = request->work;
 	bool made = false;
 
 	for (int slot = 0; slot < PACKED_PRECISIONS; slot++)
 		made |= work->made[slot] != NULL;
 	if (!made || engine->device.memory == 0)
 	{
-		load_done(engine, task);
+		load_done(request);
 		return;
 	}
 	engine->preparing = true;
-	task->run = load_prepare_run;
-	task->done = load_done;
-	executor_submit(&engine->device_thread, task, true);
+	request->run = load_prepare_run;
+	request->done = load_done;
+	executor_submit(&engine->device_thread, &request->task, true);
 }
 
 void

@@ -17,10 +17,10 @@ loader_rests(const Engine *engine)
 }
 
 void
-loader_add(Request *request, void (*run)(Task *), void (*done)(Engine *, Task *))
+loader_add(Request *request, void (*run)(Request *), void (*done)(Request *))
 {
-	request->task.run = run;
-	request->task.done = done;
+	request->run = run;
+	request->done = done;
 	request_to(request, REQUEST_HELD);
 }
 
@@ -37,7 +37,6 @@ loader_run(Engine *engine)
 			connection_send(request->connection, BICYCLE_STARTED, request->id, NULL, 0, true, NULL);
 			connection_flush(request->connection);
 		}
-		request_work(request, &engine->loader, REQUEST_LOADING, request->task.run,
-					 request->task.done, false);
+		request_work(request, &engine->loader, REQUEST_LOADING, request->run, request->done, false);
 	}
 }

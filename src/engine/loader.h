@@ -9,9 +9,8 @@
 
 #include "engine/request.h"
 
-/* Puts a request in the line before the loader. */
-extern void loader_add(Request *request, void (*run)(Task *),
-					   void (*done)(struct Engine *, Task *));
+/* Puts a request in the line before the loader; as request_work. */
+extern void loader_add(Request *request, void (*run)(Request *), void (*done)(Request *));
 
 /* Hands over what may go. In settle. */
 extern void loader_run(struct Engine *engine);

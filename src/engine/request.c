@@ -7,7 +7,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/engine.h"
 
@@ -177,16 +176,6 @@ request_ready(Request *request)
 	request_to(request, REQUEST_READY);
 }
 
-void
-request_work(Request *request, Executor *executor, RequestState state, void (*run)(Task *),
-			 void (*done)(Engine *, Task *), bool first)
-{
-	request_to(request, state);
-	request->task.run = run;
-	request->task.done = done;
-	executor_submit(executor, &request->task, first);
-}
-
 bool
 request_back(Request *request)
 {
@@ -197,6 +186,35 @@ request_back(Request *request)
 	else
 		return true;
 	return false;
+}
+
+static void
+work_run(Task *task)
+{
+	Request *request = list_member(Request, task, task);
+
+	request->run(request);
+}
+
+static void
+work_done(Engine *engine, Task *task)
+{
+	Request *request = list_member(Request, task, task);
+
+	if (request->loading || request_back(request))
+		request->done(request);
+}
+
+void
+request_work(Request *request, Executor *executor, RequestState state, void (*run)(Request *),
+			 void (*done)(Request *), bool first)
+{
+	request_to(request, state);
+	request->run = run;
+	request->done = done;
+	request->task.run = work_run;
+	request->task.done = work_done;
+	executor_submit(executor, &request->task, first);
 }
 
 /* ---- Making, finding, freeing -------------------------------------------- */
@@ -377,6 +395,13 @@ request_fail(Request *request, const EngineError *error)
 
 	finish(request);
 	connection_send_error(request->connection, request->id, &copy, request);
+}
+
+void
+request_fail_memory(Request *request, const char *what)
+{
+	error_memory(&request->error, what);
+	request_fail(request, &request->error);
 }
 
 void

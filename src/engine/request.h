@@ -124,6 +124,8 @@ struct Request
 
 	/* Work: written by the thread that has the request */
 	Task task;
+	void (*run)(Request *request);  /* on the executor's thread */
+	void (*done)(Request *request); /* when it is back with the I/O thread */
 	bool announced; /* STARTED was sent; on the loader only, where a request may come twice */
 	ImageInfo info;
 	Image pixels;    /* decoded input, later the output; owned */
@@ -195,9 +197,12 @@ extern void request_wait_model(Request *request);
 /* It is decoded and takes its place among those for the device. */
 extern void request_ready(Request *request);
 
-/* Hands the request to a thread. */
+/*
+ * Hands the request to a thread. `done` is called if request_back, and for a
+ * LOAD in any case.
+ */
 extern void request_work(Request *request, Executor *executor, RequestState state,
-						 void (*run)(Task *), void (*done)(struct Engine *, Task *), bool first);
+						 void (*run)(Request *), void (*done)(Request *), bool first);
 
 /* False: it was withdrawn and is freed now, or has an error and is answered. */
 extern bool request_back(Request *request);
@@ -210,6 +215,7 @@ extern bool request_check_model_size(const struct Engine *engine, uint64_t size,
 
 /* The request ends with an error, which may be its own. */
 extern void request_fail(Request *request, const EngineError *error);
+extern void request_fail_memory(Request *request, const char *what);
 
 /* It ends with a result of one frame; data is the request's own. */
 extern void request_reply(Request *request, const void *data, size_t length);

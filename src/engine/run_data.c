@@ -64,7 +64,7 @@ run_data_free(RunData *data)
 
 /* ---- The spill file ------------------------------------------------------ */
 
-static void
+static bool
 file_error(EngineError *error, const char *what)
 {
 	int code = errno;
@@ -74,6 +74,7 @@ file_error(EngineError *error, const char *what)
 	error_detail(error, "The operating system reported: %s.", strerror(code));
 	if (code == ENOSPC || code == EDQUOT)
 		error_hint(error, "Free some space on the disk, or train on fewer or smaller images.");
+	return false;
 }
 
 /* PostgreSQL makes this directory itself when it first needs it. */
@@ -85,10 +86,7 @@ spill_open(RunData *data, EngineError *error)
 	if (data->spill_fd >= 0)
 		return true;
 	if (mkdir(data->spill, 0700) != 0 && errno != EEXIST)
-	{
-		file_error(error, "create");
-		return false;
-	}
+		return file_error(error, "create");
 	data->spill_fd = open(data->spill, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (data->spill_fd < 0)
 	{
@@ -98,9 +96,7 @@ spill_open(RunData *data, EngineError *error)
 		if (data->spill_fd >= 0)
 			unlink(name);
 	}
-	if (data->spill_fd < 0)
-		file_error(error, "create");
-	return data->spill_fd >= 0;
+	return data->spill_fd >= 0 || file_error(error, "create");
 }
 
 static bool
@@ -117,10 +113,7 @@ spill_write(RunData *data, const uint8_t *bytes, size_t length, EngineError *err
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-		{
-			file_error(error, "write");
-			return false;
-		}
+			return file_error(error, "write");
 		at += (size_t) n;
 	}
 	data->spilled += length;
@@ -141,10 +134,7 @@ spill_read(const RunData *data, int64_t offset, uint8_t *bytes, size_t length, E
 		if (n == 0)
 			errno = EIO;
 		if (n <= 0)
-		{
-			file_error(error, "read");
-			return false;
-		}
+			return file_error(error, "read");
 		at += (size_t) n;
 	}
 	return true;
@@ -162,10 +152,7 @@ run_data_read(const RunData *data, const RunPair *pair, uint8_t **bytes, uint8_t
 		return true;
 	*bytes = *owned = malloc(length);
 	if (*bytes == NULL)
-	{
-		error_memory(error, "a pair of images");
-		return false;
-	}
+		return error_memory(error, "a pair of images");
 	return spill_read(data, pair->offset, *bytes, length, error);
 }
 
@@ -248,10 +235,7 @@ grow_pairs(RunData *data, EngineError *error)
 		return true;
 	pairs = realloc(data->pairs, (size_t) capacity * sizeof(RunPair));
 	if (pairs == NULL)
-	{
-		error_memory(error, "a list of training pairs");
-		return false;
-	}
+		return error_memory(error, "a list of training pairs");
 	data->pairs = pairs;
 	data->capacity = capacity;
 	return true;
@@ -270,10 +254,7 @@ keep_bytes(RunData *data, RunPair *pair, const uint8_t *body, EngineError *error
 	}
 	pair->bytes = malloc(length > 0 ? length : 1);
 	if (pair->bytes == NULL)
-	{
-		error_memory(error, "a pair of images");
-		return false;
-	}
+		return error_memory(error, "a pair of images");
 	memcpy(pair->bytes, body + head, length);
 	data->memory += length;
 	return true;

@@ -30,8 +30,6 @@
  * Source of the transforms: the official data/base_dataset.py (resize to
  * load_size, random crop, random flip, the same for A and B).
  */
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -391,10 +389,7 @@ run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *con
 	feed->order = malloc((size_t) data->npairs * sizeof(uint32_t));
 	feed->tasks = calloc((size_t) threads, sizeof(RunFeedTask));
 	if (feed->order == NULL || feed->tasks == NULL || !make_ring(feed))
-	{
-		error_memory(error, "batches of images");
-		return false;
-	}
+		return error_memory(error, "batches of images");
 	for (int i = 0; i < threads; i++)
 	{
 		feed->tasks[i].feed = feed;

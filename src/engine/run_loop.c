@@ -31,13 +31,6 @@ typedef struct RunSums
 /* ---- Opening ------------------------------------------------------------- */
 
 static bool
-run_error_from_nn(EngineError *error, const NnError *nn)
-{
-	error_from_nn(error, nn);
-	return false;
-}
-
-static bool
 open_device(Run *run)
 {
 	Engine *engine = run->engine;
@@ -53,7 +46,7 @@ open_device(Run *run)
 	}
 	engine->device.nn = NULL;
 	if (error.code == NN_ENOMEM)
-		return run_error_from_nn(&run->error, &error);
+		return error_from_nn(&run->error, &error);
 	error_set(&run->error, "55000", "device \"%s\" is missing", name);
 	error_detail(&run->error, "The engine reported: %s.", error.message);
 	error_hint(&run->error, "%s",
@@ -111,7 +104,7 @@ check_networks(Run *run)
 
 	if (nn_params_of(&run->config, nn_train_networks(&run->config, &run->options), &params,
 					 &error) != NN_OK)
-		return run_error_from_nn(&run->error, &error);
+		return error_from_nn(&run->error, &error);
 	floats = params.total;
 	nn_params_free(&params);
 	return check_memory(run, floats * 4 * sizeof(float), " or more");
@@ -132,13 +125,13 @@ open_fit(Run *run, const TensorStream *stream)
 					given > 0 ? stream->tensors : NULL, given, &run->fit, &error) != NN_OK)
 	{
 		run->fit = NULL;
-		return run_error_from_nn(&run->error, &error);
+		return error_from_nn(&run->error, &error);
 	}
 	if (!check_memory(run, nn_fit_bytes(run->fit), ""))
 		return false;
 	if (run->begin.iteration > 0 && nn_fit_restore(run->fit, stream->tensors, stream->ntensors,
 												   run->begin.iteration, &error) != NN_OK)
-		return run_error_from_nn(&run->error, &error);
+		return error_from_nn(&run->error, &error);
 	return true;
 }
 
@@ -192,17 +185,13 @@ run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t 
 	*length = total;
 	*bytes = at = malloc(total > 0 ? total : 1);
 	if (at == NULL)
-	{
-		error_memory(error, "a copy of the model");
-		return false;
-	}
+		return error_memory(error, "a copy of the model");
 	for (int i = 0; i < ntensors; i++)
 	{
 		BicycleTensor header;
 
-		if (!stream_header(&tensors[i], &header))
+		if (!stream_header(&tensors[i], &header, error))
 		{
-			error_set(error, "54000", "tensor name is too long");
 			free(*bytes);
 			return false;
 		}
@@ -226,7 +215,7 @@ queue_checkpoint(Run *run, EngineError *error)
 	bool packed;
 
 	if (nn_fit_state(run->fit, &tensors, &n, &nn_error) != NN_OK)
-		return run_error_from_nn(error, &nn_error);
+		return error_from_nn(error, &nn_error);
 	packed = run_tensors_pack(tensors, n, &bytes, &length, error);
 	free(tensors);
 	if (!packed)
@@ -252,19 +241,18 @@ collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
 	int nstate;
 
 	if (nn_fit_weights(run->fit, tensors, n, &nn_error) != NN_OK)
-		return run_error_from_nn(error, &nn_error);
+		return error_from_nn(error, &nn_error);
 	if (nn_fit_state(run->fit, &state, &nstate, &nn_error) != NN_OK)
 	{
 		free(*tensors);
-		return run_error_from_nn(error, &nn_error);
+		return error_from_nn(error, &nn_error);
 	}
 	more = realloc(*tensors, (size_t) (*n + nstate + 1) * sizeof(NnTensor));
 	if (more == NULL)
 	{
 		free(*tensors);
 		free(state);
-		error_memory(error, "a list of tensors");
-		return false;
+		return error_memory(error, "a list of tensors");
 	}
 	for (int i = 0; i < nstate; i++)
 	{

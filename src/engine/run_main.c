@@ -18,8 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -27,52 +25,8 @@
 
 #define STOP_MS 30000 /* for the iteration that runs */
 #define TICK_MS 250
-#define EVENTS 16
 
-/* ---- What may come ------------------------------------------------------- */
-
-static bool handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body,
-						 EngineError *error);
-static bool handle_data(Run *run, const BicycleFrame *frame, const uint8_t *body,
-						EngineError *error);
-static bool handle_end(Run *run, const BicycleFrame *frame, const uint8_t *body,
-					   EngineError *error);
-static bool handle_pair(Run *run, const BicycleFrame *frame, const uint8_t *body,
-						EngineError *error);
-static bool handle_pairs_end(Run *run, const BicycleFrame *frame, const uint8_t *body,
-							 EngineError *error);
-static bool handle_run(Run *run, const BicycleFrame *frame, const uint8_t *body,
-					   EngineError *error);
-static bool handle_order(Run *run, const BicycleFrame *frame, const uint8_t *body,
-						 EngineError *error);
-
-/* Every frame a job worker may send, and when (R3). */
-static const struct RunRule
-{
-	uint32_t type;
-	RunState first, last; /* states it is for */
-	size_t min, max;
-	bool (*handle)(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error);
-} run_rules[] = {
-	{ BICYCLE_TRAIN_BEGIN, RUN_WAITING, RUN_WAITING, sizeof(BicycleTrainBegin),
-	  sizeof(BicycleTrainBegin) + 2 * BICYCLE_MAX_CONFIG, handle_begin },
-	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
-	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
-	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
-	{ BICYCLE_PAIRS_END, RUN_PAIRS, RUN_PAIRS, 0, 0, handle_pairs_end },
-	{ BICYCLE_RUN, RUN_READY, RUN_READY, 0, 0, handle_run },
-	{ BICYCLE_CHECKPOINT_NOW, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
-	{ BICYCLE_PAUSE, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
-};
-
-static const struct RunRule *
-run_rule_of(uint32_t type)
-{
-	for (size_t i = 0; i < sizeof(run_rules) / sizeof(run_rules[0]); i++)
-		if (run_rules[i].type == type)
-			return &run_rules[i];
-	return NULL;
-}
+/* ---- Errors -------------------------------------------------------------- */
 
 static bool __attribute__((format(printf, 2, 3)))
 protocol_error(EngineError *error, const char *detail, ...)
@@ -84,49 +38,6 @@ protocol_error(EngineError *error, const char *detail, ...)
 	vsnprintf(error->detail, sizeof(error->detail), detail, args);
 	va_end(args);
 	return false;
-}
-
-static bool
-frame_begins(RunLink *link, const BicycleFrame *frame, uint8_t **body, EngineError *error)
-{
-	Run *run = list_member(Run, link, link);
-	const struct RunRule *rule = run_rule_of(frame->type);
-
-	*body = NULL;
-	if (rule == NULL || frame->id != 0 || frame->length < rule->min || frame->length > rule->max)
-		return protocol_error(error, "A frame of type %u, id %llu and %u bytes came.", frame->type,
-							  (unsigned long long) frame->id, frame->length);
-	if (run->state < rule->first || run->state > rule->last)
-		return protocol_error(error, "A frame of type %u came out of turn.", frame->type);
-	if (frame->type == BICYCLE_PAIR)
-		return run_data_check_room(&run->data, frame->length, error);
-	if (frame->type == BICYCLE_DATA)
-	{
-		INVARIANT(run->stream_have <= run->begin.stream_length);
-		if (frame->length > run->begin.stream_length - run->stream_have)
-			return protocol_error(error, "A stream of %llu bytes was announced and more came.",
-								  (unsigned long long) run->begin.stream_length);
-		*body = run->stream + run->stream_have;
-	}
-	return true;
-}
-
-static bool
-frame_whole(RunLink *link, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
-{
-	return run_rule_of(frame->type)->handle(list_member(Run, link, link), frame, body, error);
-}
-
-static void
-checkpoint_gone(RunLink *link)
-{
-	Run *run = list_member(Run, link, link);
-
-	pthread_mutex_lock(&run->lock);
-	INVARIANT(run->checkpoint_queued);
-	run->checkpoint_queued = false;
-	pthread_cond_broadcast(&run->wake);
-	pthread_mutex_unlock(&run->lock);
 }
 
 /* Ends the loop after the iteration that runs. */
@@ -148,17 +59,6 @@ run_fail(Run *run, const EngineError *error)
 	order_stop(run);
 	run_link_send_error(&run->link, error);
 }
-
-static void
-link_fail(RunLink *link, const EngineError *error)
-{
-	run_fail(list_member(Run, link, link), error);
-}
-
-static const RunLinkOwner run_link_owner = { .begins = frame_begins,
-											 .frame = frame_whole,
-											 .fail = link_fail,
-											 .checkpoint_gone = checkpoint_gone };
 
 /* ---- The beginning of a run ---------------------------------------------- */
 
@@ -183,27 +83,16 @@ handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 	nn_config_default(&run->config);
 	if (nn_train_options_parse(&run->config, &run->options, (const char *) body + sizeof(*begin),
 							   begin->options_length, &nn_error) != NN_OK)
-	{
-		error_from_nn(error, &nn_error);
-		return false;
-	}
+		return error_from_nn(error, &nn_error);
 	if ((run->start_config = malloc(begin->start.config_length + 1)) == NULL)
-	{
-		error_memory(error, "a configuration");
-		return false;
-	}
+		return error_memory(error, "a configuration");
 	memcpy(run->start_config, body + sizeof(*begin) + begin->options_length,
 		   begin->start.config_length);
 	if (begin->stream_length > run->engine->memory.limit ||
 		(run->stream = malloc(begin->stream_length + 1)) == NULL)
-	{
-		error_set(error, "53200", "out of engine memory");
-		error_detail(error,
-					 "The weights to start from take %llu bytes, and the engine may take %zu.",
-					 (unsigned long long) begin->stream_length, run->engine->memory.limit);
-		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
-		return false;
-	}
+		return error_engine_memory(
+			error, "The weights to start from take %llu bytes, and the engine may take %zu.",
+			(unsigned long long) begin->stream_length, run->engine->memory.limit);
 	run_data_begin(&run->data, begin);
 	run_to(run, RUN_STREAM);
 	return true;
@@ -315,6 +204,90 @@ handle_order(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 	return true;
 }
 
+/* ---- What may come ------------------------------------------------------- */
+
+/* Every frame a job worker may send, and when (R3). */
+static const struct RunRule
+{
+	uint32_t type;
+	RunState first, last; /* states it is for */
+	size_t min, max;
+	bool (*handle)(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error);
+} run_rules[] = {
+	{ BICYCLE_TRAIN_BEGIN, RUN_WAITING, RUN_WAITING, sizeof(BicycleTrainBegin),
+	  sizeof(BicycleTrainBegin) + 2 * BICYCLE_MAX_CONFIG, handle_begin },
+	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
+	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
+	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
+	{ BICYCLE_PAIRS_END, RUN_PAIRS, RUN_PAIRS, 0, 0, handle_pairs_end },
+	{ BICYCLE_RUN, RUN_READY, RUN_READY, 0, 0, handle_run },
+	{ BICYCLE_CHECKPOINT_NOW, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
+	{ BICYCLE_PAUSE, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
+};
+
+static const struct RunRule *
+run_rule_of(uint32_t type)
+{
+	for (size_t i = 0; i < sizeof(run_rules) / sizeof(run_rules[0]); i++)
+		if (run_rules[i].type == type)
+			return &run_rules[i];
+	return NULL;
+}
+
+static bool
+frame_begins(RunLink *link, const BicycleFrame *frame, uint8_t **body, EngineError *error)
+{
+	Run *run = list_member(Run, link, link);
+	const struct RunRule *rule = run_rule_of(frame->type);
+
+	*body = NULL;
+	if (rule == NULL || frame->id != 0 || frame->length < rule->min || frame->length > rule->max)
+		return protocol_error(error, "A frame of type %u, id %llu and %u bytes came.", frame->type,
+							  (unsigned long long) frame->id, frame->length);
+	if (run->state < rule->first || run->state > rule->last)
+		return protocol_error(error, "A frame of type %u came out of turn.", frame->type);
+	if (frame->type == BICYCLE_PAIR)
+		return run_data_check_room(&run->data, frame->length, error);
+	if (frame->type == BICYCLE_DATA)
+	{
+		INVARIANT(run->stream_have <= run->begin.stream_length);
+		if (frame->length > run->begin.stream_length - run->stream_have)
+			return protocol_error(error, "A stream of %llu bytes was announced and more came.",
+								  (unsigned long long) run->begin.stream_length);
+		*body = run->stream + run->stream_have;
+	}
+	return true;
+}
+
+static bool
+frame_whole(RunLink *link, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
+{
+	return run_rule_of(frame->type)->handle(list_member(Run, link, link), frame, body, error);
+}
+
+static void
+checkpoint_gone(RunLink *link)
+{
+	Run *run = list_member(Run, link, link);
+
+	pthread_mutex_lock(&run->lock);
+	INVARIANT(run->checkpoint_queued);
+	run->checkpoint_queued = false;
+	pthread_cond_broadcast(&run->wake);
+	pthread_mutex_unlock(&run->lock);
+}
+
+static void
+link_fail(RunLink *link, const EngineError *error)
+{
+	run_fail(list_member(Run, link, link), error);
+}
+
+static const RunLinkOwner run_link_owner = { .begins = frame_begins,
+											 .frame = frame_whole,
+											 .fail = link_fail,
+											 .checkpoint_gone = checkpoint_gone };
+
 /* ---- The process --------------------------------------------------------- */
 
 /*
@@ -367,9 +340,6 @@ run_turns(Run *run)
 
 	for (;;)
 	{
-		struct epoll_event events[EVENTS];
-		int n;
-
 		if (invariant_checking())
 			run_check(run);
 		run_link_flush(&run->link);
@@ -387,15 +357,8 @@ run_turns(Run *run)
 			control_flush(engine);
 			_exit(1); /* a thread may hang: it cannot be joined */
 		}
-		n = epoll_wait(engine->epoll, events, EVENTS, ordered ? TICK_MS : -1);
-		if (n < 0 && errno != EINTR)
+		if (!source_wait(engine, ordered ? TICK_MS : -1))
 			engine_fatal(engine, "could not wait for events: %s", strerror(errno));
-		for (int i = 0; i < n; i++)
-		{
-			Source *source = events[i].data.ptr;
-
-			source->ready(engine, source, events[i].events);
-		}
 	}
 }
 

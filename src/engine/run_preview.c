@@ -22,7 +22,6 @@
  */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/run_feed.h"
 #include "engine/run_preview.h"
@@ -69,10 +68,7 @@ run_preview_open(RunPreview *preview, Engine *engine, const RunData *data, const
 	preview->config = config;
 	preview->samples = config->nz > 0 ? RUN_PREVIEW_SAMPLES : 1;
 	if (!allocate_preview(preview))
-	{
-		error_memory(error, "previews");
-		return false;
-	}
+		return error_memory(error, "previews");
 	for (int i = 0; i < preview->samples; i++)
 		nn_normal(seed, PREVIEW_STREAM | (uint64_t) i, config->nz,
 				  preview->z + (size_t) i * (size_t) config->nz);
@@ -118,8 +114,7 @@ sample(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 	if (nn_fit_translate(fit, preview->samples, preview->a, preview->z, preview->out, &nn_error) ==
 		NN_OK)
 		return true;
-	error_from_nn(error, &nn_error);
-	return false;
+	return error_from_nn(error, &nn_error);
 }
 
 /* ---- The watch ----------------------------------------------------------- */
@@ -183,10 +178,7 @@ add_tile(const RunPreview *preview, const float *values, Image *tile, EngineErro
 					 .channels = preview->config->output_nc,
 					 .pixels = malloc(count) };
 	if (tile->pixels == NULL)
-	{
-		error_memory(error, "a preview");
-		return false;
-	}
+		return error_memory(error, "a preview");
 	nn_quantise(values, count, tile->pixels);
 	return true;
 }
@@ -205,8 +197,7 @@ reconstruct(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 	if (nn_fit_encode(fit, 1, preview->b, preview->mu, logvar, &nn_error) == NN_OK &&
 		nn_fit_translate(fit, 1, preview->a, preview->mu, preview->out, &nn_error) == NN_OK)
 		return true;
-	error_from_nn(error, &nn_error);
-	return false;
+	return error_from_nn(error, &nn_error);
 }
 
 /* A row's computed tiles; *n counts those made, also on failure. */

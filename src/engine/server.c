@@ -18,9 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -35,7 +32,7 @@
 #include "plot/plot.h"
 
 #define TICK_MS 250
-#define EVENTS 64
+#define ACCEPTS_A_TURN 64
 #define MAX_CONNECTIONS 8192
 #define STOP_MS 10000 /* for what runs to end and replies to be read */
 
@@ -67,7 +64,7 @@ engine_changed(Engine *engine, const char *setting)
 static void
 listener_ready(Engine *engine, Source *source, uint32_t events)
 {
-	for (int i = 0; i < EVENTS; i++)
+	for (int i = 0; i < ACCEPTS_A_TURN; i++)
 	{
 		int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
@@ -156,6 +153,11 @@ signals_ready(Engine *engine, Source *source, uint32_t events)
 bool
 engine_init(Engine *engine)
 {
+	List *lists[] = { &engine->connections, &engine->timed,          &engine->dirty,
+					  &engine->dead,        &engine->requests,       &engine->queue_waiting,
+					  &engine->ready,       &engine->memory_waiting, &engine->loads,
+					  &engine->held,        &engine->written,        &engine->entries,
+					  &engine->models,      &engine->leaving };
 	sigset_t stop;
 	int signals, completions;
 
@@ -167,22 +169,10 @@ engine_init(Engine *engine)
 	pthread_mutex_init(&engine->completions.lock, NULL);
 	pthread_mutex_init(&engine->decoders.lock, NULL);
 	pthread_cond_init(&engine->decoders.wake, NULL);
-	list_init(&engine->connections);
-	list_init(&engine->timed);
-	list_init(&engine->dirty);
-	list_init(&engine->dead);
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+		list_init(lists[i]);
 	for (int i = 0; i < REQUEST_CLASSES; i++)
 		list_init(&engine->ring[i]);
-	list_init(&engine->ready);
-	list_init(&engine->held);
-	list_init(&engine->requests);
-	list_init(&engine->written);
-	list_init(&engine->leaving);
-	list_init(&engine->entries);
-	list_init(&engine->models);
-	list_init(&engine->loads);
-	list_init(&engine->queue_waiting);
-	list_init(&engine->memory_waiting);
 	engine->go = engine_go;
 
 	sigemptyset(&stop);
@@ -355,17 +345,8 @@ engine_loop(Engine *engine)
 	settle(engine);
 	while (!is_finished(engine))
 	{
-		struct epoll_event events[EVENTS];
-		int n = epoll_wait(engine->epoll, events, EVENTS, needs_tick(engine) ? TICK_MS : -1);
-
-		if (n < 0 && errno != EINTR)
+		if (!source_wait(engine, needs_tick(engine) ? TICK_MS : -1))
 			engine_fatal(engine, "could not wait for events: %s", strerror(errno));
-		for (int i = 0; i < n; i++)
-		{
-			Source *source = events[i].data.ptr;
-
-			source->ready(engine, source, events[i].events);
-		}
 		if (now_ms() - ticked >= TICK_MS)
 		{
 			ticked = now_ms();

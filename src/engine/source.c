@@ -2,9 +2,12 @@
  * source.c
  *	  Descriptors that the I/O thread waits for, by epoll.
  */
+#include <errno.h>
 #include <sys/epoll.h>
 
 #include "engine/engine.h"
+
+#define EVENTS 64
 
 bool
 source_add(Engine *engine, Source *source, int fd, uint32_t events,
@@ -33,4 +36,19 @@ void
 source_remove(Engine *engine, Source *source)
 {
 	epoll_ctl(engine->epoll, EPOLL_CTL_DEL, source->fd, NULL);
+}
+
+bool
+source_wait(Engine *engine, int ms)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(engine->epoll, events, EVENTS, ms);
+
+	for (int i = 0; i < n; i++)
+	{
+		Source *source = events[i].data.ptr;
+
+		source->ready(engine, source, events[i].events);
+	}
+	return n >= 0 || errno == EINTR;
 }

@@ -26,4 +26,10 @@ extern bool source_add(struct Engine *engine, Source *source, int fd, uint32_t e
 extern void source_watch(struct Engine *engine, Source *source, uint32_t events);
 extern void source_remove(struct Engine *engine, Source *source);
 
+/*
+ * Waits for at most so many ms (-1: for ever), and calls those that are ready.
+ * False, with errno set, if epoll fails.
+ */
+extern bool source_wait(struct Engine *engine, int ms);
+
 #endif /* BICYCLE_ENGINE_SOURCE_H */

@@ -67,63 +67,53 @@ set_data(TensorStream *stream, NnTensor *tensor, const uint8_t *data, EngineErro
 		return true;
 	copy = malloc(tensor->nbytes > 0 ? tensor->nbytes : 1);
 	if (copy == NULL)
-	{
-		error_memory(error, "a tensor");
-		return false;
-	}
+		return error_memory(error, "a tensor");
 	memcpy(copy, data, tensor->nbytes);
 	tensor->data = stream->copies[stream->ncopies++] = copy;
+	return true;
+}
+
+/* The next tensor; *at moves on behind it. */
+static bool
+parse_tensor(TensorStream *stream, const uint8_t *bytes, size_t length, size_t *at,
+			 EngineError *error)
+{
+	BicycleTensor header;
+	NnTensor *tensor = &stream->tensors[stream->ntensors];
+	size_t data = *at + sizeof(header);
+
+	if (stream->ntensors == MAX_TENSORS)
+		return malformed(error, *at, "is one too many");
+	if (length - *at < sizeof(header))
+		return malformed(error, *at, "is cut off");
+	memcpy(&header, bytes + *at, sizeof(header));
+	if (!parse_header(&header, (const char *) bytes + *at + offsetof(BicycleTensor, name), *at,
+					  tensor, error))
+		return false;
+	if (tensor->nbytes > length - data)
+		return malformed(error, *at, "is cut off");
+	if (!set_data(stream, tensor, bytes + data, error))
+		return false;
+	stream->ntensors++;
+	*at = data + tensor->nbytes;
 	return true;
 }
 
 bool
 stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream, EngineError *error)
 {
-	size_t at = 0;
+	bool good;
 
 	memset(stream, 0, sizeof(*stream));
 	stream->tensors = calloc(MAX_TENSORS, sizeof(NnTensor));
 	stream->copies = calloc(MAX_TENSORS, sizeof(void *));
-	if (stream->tensors == NULL || stream->copies == NULL)
-	{
-		error_memory(error, "a list of tensors");
+	good = (stream->tensors != NULL && stream->copies != NULL) ||
+		   error_memory(error, "a list of tensors");
+	for (size_t at = 0; good && at < length;)
+		good = parse_tensor(stream, bytes, length, &at, error);
+	if (!good)
 		stream_free(stream);
-		return false;
-	}
-	while (at < length)
-	{
-		BicycleTensor header;
-		NnTensor *tensor = &stream->tensors[stream->ntensors];
-		size_t data = at + sizeof(header);
-
-		if (stream->ntensors == MAX_TENSORS)
-		{
-			malformed(error, at, "is one too many");
-			break;
-		}
-		if (length - at < sizeof(header))
-		{
-			malformed(error, at, "is cut off");
-			break;
-		}
-		memcpy(&header, bytes + at, sizeof(header));
-		if (!parse_header(&header, (const char *) bytes + at + offsetof(BicycleTensor, name), at,
-						  tensor, error))
-			break;
-		if (tensor->nbytes > length - data)
-		{
-			malformed(error, at, "is cut off");
-			break;
-		}
-		if (!set_data(stream, tensor, bytes + data, error))
-			break;
-		stream->ntensors++;
-		at = data + tensor->nbytes;
-	}
-	if (at == length)
-		return true;
-	stream_free(stream);
-	return false;
+	return good;
 }
 
 void
@@ -137,11 +127,16 @@ stream_free(TensorStream *stream)
 }
 
 bool
-stream_header(const NnTensor *tensor, BicycleTensor *header)
+stream_header(const NnTensor *tensor, BicycleTensor *header, EngineError *error)
 {
 	memset(header, 0, sizeof(*header));
 	if (strlen(tensor->name) >= sizeof(header->name))
+	{
+		error_set(error, "54000", "tensor name is too long");
+		error_detail(error, "\"%.100s...\" has more than %d bytes.", tensor->name,
+					 BICYCLE_MAX_NAME - 1);
 		return false;
+	}
 	strcpy(header->name, tensor->name);
 	snprintf(header->network, sizeof(header->network), "%s", nn_network_name(tensor->network));
 	snprintf(header->dtype, sizeof(header->dtype), "%s", nn_dtype_name(tensor->dtype));
@@ -181,10 +176,7 @@ stream_order(const NnConfig *config, NnTensor *tensors, int ntensors, EngineErro
 	bool unique = true;
 
 	if (ordered == NULL)
-	{
-		error_memory(error, "a list of tensors");
-		return false;
-	}
+		return error_memory(error, "a list of tensors");
 	for (int i = 0; i < ntensors; i++)
 		mask |= 1u << tensors[i].network;
 	if (nn_params_of(config, mask, &params, &nn_error) != NN_OK)

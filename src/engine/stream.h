@@ -22,7 +22,7 @@ typedef struct TensorStream
 extern bool stream_parse(const uint8_t *bytes, size_t length, TensorStream *stream,
 						 EngineError *error);
 extern void stream_free(TensorStream *stream);
-extern bool stream_header(const NnTensor *tensor, BicycleTensor *header); /* the name fits */
+extern bool stream_header(const NnTensor *tensor, BicycleTensor *header, EngineError *error);
 extern bool stream_order(const NnConfig *config, NnTensor *tensors, int ntensors,
 						 EngineError *error);
 

@@ -3,10 +3,9 @@
  *	  The pool's tasks: decode an image and bring it to the model's size; encode
  *	  a result; draw a plot.
  *
- * run functions are called on a thread of the pool and touch nothing but their
- * request, its model's configuration and the decoders' budget; done functions
- * are called on the I/O thread. Encoding goes before decoding: it frees memory
- * and somebody has waited longer for it.
+ * What runs on a thread of the pool touches nothing but its request, its
+ * model's configuration and the decoders' budget. Encoding goes before
+ * decoding: it frees memory and somebody has waited longer for it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -48,10 +47,7 @@ decode_within(const uint8_t *file, size_t length, int channels, int side, const 
 	bool resized;
 
 	if (image_decode(file, length, channels, limits, &decoded, &image_error) != IMAGE_OK)
-	{
-		error_from_image(error, &image_error);
-		return false;
-	}
+		return error_from_image(error, &image_error);
 	if (decoded.width == side && decoded.height == side)
 	{
 		*pixels = decoded;
@@ -77,21 +73,17 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
 		limits.max_memory = decode_bytes(info, channels, side);
 	if (!decode_take(budget, limits.max_memory))
-	{
-		error_set(error, "53200", "out of engine memory");
-		error_detail(error,
-					 "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
-					 "together may take.",
-					 info->width, info->height, limits.max_memory);
-		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
-		return false;
-	}
+		return error_engine_memory(
+			error,
+			"Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
+			"together may take.",
+			info->width, info->height, limits.max_memory);
 	decoded = decode_within(file, length, channels, side, &limits, pixels, error);
 	decode_release(budget, limits.max_memory);
 	return decoded;
 }
 
-static void
+static bool
 error_from_plot(EngineError *error, const PlotError *plot)
 {
 	static const char *const states[] = { [PLOT_EMALFORMED] = "08P01",
@@ -104,6 +96,7 @@ error_from_plot(EngineError *error, const PlotError *plot)
 	error_detail(error, "%s", plot->detail);
 	if (plot->code == PLOT_ELIMIT)
 		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
+	return false;
 }
 
 bool
@@ -116,18 +109,13 @@ worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint
 
 	*png = NULL;
 	if (plot_read(bytes, length, max_pixels, &plot, &plot_error) != PLOT_OK)
-	{
-		error_from_plot(error, &plot_error);
-		return false;
-	}
+		return error_from_plot(error, &plot_error);
 	if (!decode_take(budget, plot_bytes(plot)))
 	{
-		error_set(error, "53200", "out of engine memory");
-		error_detail(error,
-					 "A plot of %u x %u pixels takes %zu bytes, more than all decoders together "
-					 "may take.",
-					 plot_width(plot), plot_height(plot), plot_bytes(plot));
-		error_hint(error, "Raise the setting \"bicycle.engine_memory\".");
+		error_engine_memory(error,
+							"A plot of %u x %u pixels takes %zu bytes, more than all decoders "
+							"together may take.",
+							plot_width(plot), plot_height(plot), plot_bytes(plot));
 		plot_free(plot);
 		return false;
 	}
@@ -146,8 +134,7 @@ read_info(Request *request)
 
 	if (image_info(request->file, request->image.image_length, &request->info, &error) == IMAGE_OK)
 		return true;
-	error_from_image(&request->error, &error);
-	return false;
+	return error_from_image(&request->error, &error);
 }
 
 void
@@ -180,8 +167,7 @@ worker_reply_info(Request *request)
 
 	if (info == NULL)
 	{
-		error_memory(&request->error, "an answer");
-		request_fail(request, &request->error);
+		request_fail_memory(request, "an answer");
 		return;
 	}
 	strcpy(info->format, request->info.format == IMAGE_PNG ? "png" : "jpeg");
@@ -194,33 +180,16 @@ worker_reply_info(Request *request)
 	request_reply_result(request);
 }
 
-static void
-decode_run(Task *task)
-{
-	Request *request = list_member(Request, task, task);
-
-	request->kind->decode(request);
-}
-
-static void
-decode_done(Engine *engine, Task *task)
-{
-	Request *request = list_member(Request, task, task);
-
-	if (request_back(request))
-		request->kind->decoded(request);
-}
-
 void
 worker_decode(Request *request)
 {
-	request_work(request, &request->engine->pool, REQUEST_DECODING, decode_run, decode_done, false);
+	request_work(request, &request->engine->pool, REQUEST_DECODING, request->kind->decode,
+				 request->kind->decoded, false);
 }
 
 static void
-encode_run(Task *task)
+encode_result(Request *request)
 {
-	Request *request = list_member(Request, task, task);
 	ImageError error;
 	ImageStatus status;
 
@@ -239,17 +208,9 @@ encode_run(Task *task)
 	}
 }
 
-static void
-encode_done(Engine *engine, Task *task)
-{
-	Request *request = list_member(Request, task, task);
-
-	if (request_back(request))
-		request_reply_result(request);
-}
-
 void
 worker_encode(Request *request)
 {
-	request_work(request, &request->engine->pool, REQUEST_ENCODING, encode_run, encode_done, true);
+	request_work(request, &request->engine->pool, REQUEST_ENCODING, encode_result,
+				 request_reply_result, true);
 }

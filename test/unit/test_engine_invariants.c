@@ -9,8 +9,6 @@
  */
 #include "engine_client.h"
 
-#include <sys/epoll.h>
-
 #include "engine/engine.h"
 
 static Engine state;
@@ -23,15 +21,7 @@ static Packed *resident, *going;
 static void
 pump(void)
 {
-	struct epoll_event events[16];
-	int n = epoll_wait(state.epoll, events, 16, 0);
-
-	for (int i = 0; i < n; i++)
-	{
-		Source *source = events[i].data.ptr;
-
-		source->ready(&state, source, events[i].events);
-	}
+	source_wait(&state, 0);
 	admission_run(&state);
 	demand_run(&state);
 }
