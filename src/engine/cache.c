@@ -210,12 +210,11 @@ cache_forget(Request *request)
 	if (request == request->engine->load)
 		request->engine->load = NULL;
 	cache_unask(request);
-	if (request->loading)
+	if (request_is_loading(request))
 	{
 		INVARIANT(entry->loads > 0);
 		entry->loads--;
 	}
-	request->loading = false;
 	request->entry = NULL;
 	entry->requests--;
 	cache_touch(request->engine, entry);

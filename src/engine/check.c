@@ -70,7 +70,6 @@ check_request(const Engine *engine, const Request *request)
 	INVARIANT(state != REQUEST_ALONE || engine->alone == request);
 	INVARIANT(state != REQUEST_WAITING || request->entry != NULL);
 	INVARIANT(!request->asked || state == REQUEST_WAITING);
-	INVARIANT(!request->loading || request->entry != NULL);
 	INVARIANT(state != REQUEST_DONE || request->entry == NULL);
 	INVARIANT((request->model != NULL) ==
 			  (request->kind->uses_model && (state == REQUEST_ALONE || state == REQUEST_DECODING ||
@@ -157,7 +156,7 @@ check_entry(const Engine *engine, const CacheEntry *entry)
 		if (request->entry != entry)
 			continue;
 		requests++;
-		loads += request->loading;
+		loads += request_is_loading(request);
 		packing += request_is_packing(request);
 		asked += request->asked;
 	}

@@ -127,6 +127,7 @@ frame_received(Connection *connection, const BicycleFrame *frame)
 	Request *request = request_find(connection, frame->id);
 	EngineError error;
 
+	INVARIANT(request->kind->stream == (frame->type == BICYCLE_DATA));
 	if (frame->type == BICYCLE_DATA)
 	{
 		request->received += frame->length;

@@ -23,6 +23,7 @@ typedef struct ImportWork
 	char *config_text;
 	size_t config_length;
 	char *entries[2];    /* IMPORT: where in its file each network is; NULL: not said */
+	uint8_t *body;       /* of the request, once it is answered */
 	FormatFile files[2]; /* generator, encoder */
 	int nfiles;
 	NnTrainOptions init; /* CREATE: how fresh weights are drawn; the rest counts for nothing */
@@ -48,6 +49,7 @@ import_work_free(void *arg)
 	free(work->entries[1]);
 	nn_params_free(&work->params);
 	free(work->values);
+	free(work->body);
 	free(work->config_text);
 	free(work->canonical);
 	free(work->tensors);
@@ -272,7 +274,6 @@ import_reply(Request *request)
 	ImportWork *work = request->work;
 	size_t length = sizeof(work->answer) + work->answer.config_length;
 	uint8_t *head = malloc(length);
-	uint8_t *body = request->body;
 
 	if (head == NULL)
 	{
@@ -282,8 +283,8 @@ import_reply(Request *request)
 	memcpy(head, &work->answer, sizeof(work->answer));
 	memcpy(head + sizeof(work->answer), work->canonical, work->answer.config_length);
 	/* The end frees the body, but frames on their way point into it. */
+	work->body = request->body;
 	request->body = NULL;
-	request->result = body;
 	request_reply_part(request, BICYCLE_RESULT, head, length, true);
 	free(head);
 	for (int i = 0; i < work->ntensors; i++)

@@ -116,7 +116,6 @@ load_begin(Request *request, const BicycleLoad *load, const uint8_t *config)
 	memcpy(work->config_text, config, load->config_length);
 
 	cache_refer(request, entry);
-	request->loading = true;
 	entry->loads++;
 	entry->progress_ms = now_ms();
 }

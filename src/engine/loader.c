@@ -19,6 +19,7 @@ loader_rests(const Engine *engine)
 void
 loader_add(Request *request, void (*run)(Request *), void (*done)(Request *))
 {
+	INVARIANT(request->kind->stream);
 	request->run = run;
 	request->done = done;
 	request_to(request, REQUEST_HELD);

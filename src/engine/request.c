@@ -171,6 +171,7 @@ request_wait_model(Request *request)
 void
 request_ready(Request *request)
 {
+	INVARIANT(!request->kind->stream);
 	request->sequence =
 		request->engine->sequence++ + (request_class(request) == CLASS_BULK ? BULK_AGE : 0);
 	request_to(request, REQUEST_READY);
@@ -201,7 +202,7 @@ work_done(Engine *engine, Task *task)
 {
 	Request *request = list_member(Request, task, task);
 
-	if (request->loading || request_back(request))
+	if (request_is_loading(request) || request_back(request))
 		request->done(request);
 }
 
@@ -325,11 +326,14 @@ request_free(Request *request)
 	let_go(request);
 	list_remove(&request->listed);
 	list_remove(&request->written);
-	if (request->work != NULL)
+	if (!request->kind->stream)
+	{
+		image_free(&request->pixels);
+		free(request->result);
+	}
+	else if (request->work != NULL)
 		request->work_free(request->work);
-	image_free(&request->pixels);
 	free(request->body);
-	free(request->result);
 	budget_give(&engine->queue, place);
 	budget_give(&engine->memory, charge);
 	free(request);
@@ -382,8 +386,11 @@ finish(Request *request)
 	let_go(request);
 	free(request->body);
 	request->body = NULL;
-	request->file = request->latent = NULL;
-	image_free(&request->pixels);
+	if (!request->kind->stream)
+	{
+		request->file = request->latent = NULL;
+		image_free(&request->pixels);
+	}
 	request->engine->requests_done++;
 }
 
@@ -414,6 +421,7 @@ request_reply(Request *request, const void *data, size_t length)
 void
 request_reply_result(Request *request)
 {
+	INVARIANT(!request->kind->stream);
 	request_reply(request, request->result, request->result_length);
 }
 

@@ -108,32 +108,42 @@ struct Request
 	/* Input: filled while it is received, then only read */
 	uint64_t body_size; /* granted */
 	uint8_t *body;      /* owned */
-	size_t received;    /* streams: bytes so far */
-	BicycleImageRequest image;
-	const uint8_t *latent; /* image.nz floats in body, not aligned */
-	const uint8_t *file;   /* image.image_length bytes in body */
-	size_t place;          /* bytes of the queue: wanted while RESERVED, then held */
-	size_t charge;         /* bytes of the engine's memory, likewise */
-	uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
+	size_t place;       /* bytes of the queue: wanted while RESERVED, then held */
+	size_t charge;      /* bytes of the engine's memory, likewise */
 
 	/* The model */
 	CacheEntry *entry; /* counted in its requests */
 	Packed *model;     /* pinned */
 	bool asked;        /* NEED_MODEL was sent for it; counted in entry->asked */
-	bool loading;      /* LOAD; counted in entry->loads */
 
 	/* Work: written by the thread that has the request */
 	Task task;
 	void (*run)(Request *request);  /* on the executor's thread */
 	void (*done)(Request *request); /* when it is back with the I/O thread */
-	bool announced; /* STARTED was sent; on the loader only, where a request may come twice */
-	ImageInfo info;
-	Image pixels;    /* decoded input, later the output; owned */
-	uint8_t *result; /* owned */
-	size_t result_length;
 	EngineError error;
-	void *work; /* what a request on the loader needs and makes; owned, freed by work_free */
-	void (*work_free)(void *work);
+
+	/* By its kind: an image, or a stream. All zeros at first. */
+	union
+	{
+		struct
+		{
+			BicycleImageRequest image;
+			const uint8_t *latent; /* image.nz floats in body, not aligned */
+			const uint8_t *file;   /* image.image_length bytes in body */
+			uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
+			ImageInfo info;
+			Image pixels;    /* decoded input, later the output; owned */
+			uint8_t *result; /* owned */
+			size_t result_length;
+		};
+		struct
+		{
+			size_t received; /* bytes so far */
+			bool announced;  /* STARTED was sent: it may come to the loader twice */
+			void *work;      /* what it needs and makes; owned, freed by work_free */
+			void (*work_free)(void *work);
+		};
+	};
 
 	unsigned frames; /* in output queues that keep this request */
 };
@@ -179,9 +189,15 @@ request_is_light(const Request *request) /* Engine.light */
 }
 
 static inline bool
+request_is_loading(const Request *request) /* CacheEntry.loads */
+{
+	return request->kind->type == BICYCLE_LOAD && request->entry != NULL;
+}
+
+static inline bool
 request_is_packing(const Request *request) /* CacheEntry.packing */
 {
-	return request->loading && request->state >= REQUEST_STREAMED &&
+	return request_is_loading(request) && request->state >= REQUEST_STREAMED &&
 		   request->state <= REQUEST_LOADING;
 }
 
