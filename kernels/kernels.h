@@ -17,7 +17,7 @@
 #ifndef BICYCLE_KERNELS_H
 #define BICYCLE_KERNELS_H
 
-#include "common/activations.h"
+#include "common/layers.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -23,16 +23,13 @@ KERNEL(avgpool, Pool)
 	unsigned pixel = t / a.grid.chunks;
 	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
 	size_t image = (size_t) (pixel / (a.p.oh * a.p.ow)) * a.p.h * a.p.w;
-	int y0 = (int) (pixel / a.p.ow % a.p.oh) * a.p.stride - a.p.pad,
-		x0 = (int) (pixel % a.p.ow) * a.p.stride - a.p.pad;
-	int y1 = y0 + a.p.kernel < a.p.h ? y0 + a.p.kernel : a.p.h,
-		x1 = x0 + a.p.kernel < a.p.w ? x0 + a.p.kernel : a.p.w;
+	int y0, y1, x0, x1;
 	float sum[KERNEL_VECTOR], share;
 
 	if (t >= a.grid.vectors)
 		return;
-	y0 = y0 > 0 ? y0 : 0;
-	x0 = x0 > 0 ? x0 : 0;
+	nn_pool_axis((int) (pixel / a.p.ow % a.p.oh), a.p.kernel, a.p.stride, a.p.pad, a.p.h, &y0, &y1);
+	nn_pool_axis((int) (pixel % a.p.ow), a.p.kernel, a.p.stride, a.p.pad, a.p.w, &x0, &x1);
 	share = 1.0f / (float) ((y1 - y0) * (x1 - x0));
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)

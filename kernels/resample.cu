@@ -20,24 +20,6 @@ typedef struct Upsample
 	int h, w, c, pad;
 } Upsample;
 
-/* The pixel that reflection, not repeating the edge, puts at i of n. */
-KERNEL_LOCAL int
-reflected_index(int i, int n)
-{
-	return i < 0 ? -i : i < n ? i : 2 * (n - 1) - i;
-}
-
-/* Position i of 2n lies between pixels low and high of n: high's share. */
-KERNEL_LOCAL float
-between(int i, int n, int *low, int *high)
-{
-	float at = i == 0 ? 0.0f : 0.5f * (float) i - 0.25f;
-
-	*low = (int) at;
-	*high = *low + 1 < n ? *low + 1 : *low;
-	return at - (float) *low;
-}
-
 KERNEL(upsample, Upsample)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
@@ -46,9 +28,8 @@ KERNEL(upsample, Upsample)
 	int oh = 2 * a.h + 2 * a.pad, ow = 2 * a.w + 2 * a.pad;
 	size_t image = (size_t) (pixel / (oh * ow)) * a.h * a.w;
 	int y[2], x[2];
-	float fy =
-		between(reflected_index((int) (pixel / ow % oh) - a.pad, 2 * a.h), a.h, &y[0], &y[1]);
-	float fx = between(reflected_index((int) (pixel % ow) - a.pad, 2 * a.w), a.w, &x[0], &x[1]);
+	float fy = nn_upsample_axis((int) (pixel / ow % oh), a.pad, a.h, y);
+	float fx = nn_upsample_axis((int) (pixel % ow), a.pad, a.w, x);
 	float sum[KERNEL_VECTOR];
 
 	if (t >= a.grid.vectors)

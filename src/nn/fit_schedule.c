@@ -74,18 +74,14 @@ nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, int nz, float
 
 /* ---- Learning rate ------------------------------------------------------- */
 
-int64_t
-nn_epoch_iterations(const NnTrainOptions *options, int64_t rows)
-{
-	return rows / options->batch_size;
-}
+/* An epoch is rows / batch_size iterations: incomplete batches are left out. */
 
 int64_t
 nn_run_iterations(const NnTrainOptions *options, int64_t rows)
 {
 	if (options->iterations > 0)
 		return options->iterations;
-	return ((int64_t) options->epochs + options->epochs_decay) * nn_epoch_iterations(options, rows);
+	return ((int64_t) options->epochs + options->epochs_decay) * (rows / options->batch_size);
 }
 
 /*
@@ -116,7 +112,7 @@ nn_learning_rate(const NnTrainOptions *o, int64_t rows, int64_t iteration)
 	if (o->iterations > 0)
 		epoch = floor(iteration * epochs / o->iterations);
 	else
-		epoch = (double) (iteration / nn_epoch_iterations(o, rows));
+		epoch = (double) (iteration / (rows / o->batch_size));
 	switch (o->lr_policy)
 	{
 		case NN_LR_LINEAR:

@@ -17,8 +17,6 @@ extern void nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, i
 
 /* The learning rate of an iteration, from 0. */
 extern double nn_learning_rate(const NnTrainOptions *options, int64_t rows, int64_t iteration);
-/* Incomplete batches are left out. */
-extern int64_t nn_epoch_iterations(const NnTrainOptions *options, int64_t rows);
 extern int64_t nn_run_iterations(const NnTrainOptions *options, int64_t rows);
 
 /* ---- The graph ----------------------------------------------------------- */

@@ -25,7 +25,7 @@
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H
 
-#include "common/activations.h"
+#include "common/layers.h"
 #include "common/limits.h"
 #include "common/names.h"
 

@@ -138,48 +138,33 @@ float_of_bfloat(uint16_t b)
 static float
 tensor_element(NnDtype dtype, const void *data, size_t i)
 {
-	const char *at = (const char *) data + i * nn_dtype_size(dtype);
+	union
+	{
+		float f32;
+		double f64;
+		uint16_t half;
+		int64_t i64;
+		int32_t i32;
+		uint8_t u8;
+	} at;
 
+	memcpy(&at, (const char *) data + i * nn_dtype_size(dtype), nn_dtype_size(dtype));
 	switch (dtype)
 	{
 		case NN_F32:
-		{
-			float f;
-
-			memcpy(&f, at, sizeof(f));
-			return f;
-		}
+			return at.f32;
 		case NN_F64:
-		{
-			double d;
-
-			memcpy(&d, at, sizeof(d));
-			return (float) d;
-		}
+			return (float) at.f64;
 		case NN_F16:
+			return float_of_half(at.half);
 		case NN_BF16:
-		{
-			uint16_t h;
-
-			memcpy(&h, at, sizeof(h));
-			return dtype == NN_F16 ? float_of_half(h) : float_of_bfloat(h);
-		}
+			return float_of_bfloat(at.half);
 		case NN_I64:
-		{
-			int64_t k;
-
-			memcpy(&k, at, sizeof(k));
-			return (float) k;
-		}
+			return (float) at.i64;
 		case NN_I32:
-		{
-			int32_t k;
-
-			memcpy(&k, at, sizeof(k));
-			return (float) k;
-		}
+			return (float) at.i32;
 		case NN_U8:
-			return (float) *(const uint8_t *) at;
+			return (float) at.u8;
 	}
 	return 0;
 }

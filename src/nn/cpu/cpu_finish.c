@@ -31,8 +31,8 @@ element(const void *base, bool bf16, size_t at)
 	return (const char *) base + at * (bf16 ? 2 : 4);
 }
 
-static float
-element_value(const void *base, bool bf16, size_t at)
+float
+cpu_element(const void *base, bool bf16, size_t at)
 {
 	uint32_t bits;
 	float value;
@@ -200,7 +200,7 @@ cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c
 	Block block;
 
 	for (int i = 0; i < c; i++)
-		block.center[i] = element_value(f->src, f->src_bf16, middle + i);
+		block.center[i] = cpu_element(f->src, f->src_bf16, middle + i);
 	fill_offsets(f, c0, c, &block);
 	take_moments(kernels, f, c0, c, &block, &m);
 	for (int i = 0; i < c; i++)

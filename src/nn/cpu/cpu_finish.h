@@ -27,6 +27,9 @@ typedef struct CpuFinish
 	CpuOut out[2]; /* data points to the image's first pixel */
 } CpuFinish;
 
+/* The number at an element of floats or bfloat16. */
+extern float cpu_element(const void *base, bool bf16, size_t at);
+
 /* Instance norm of channels [c0, c0 + c), c <= CPU_BLOCK. */
 extern void cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c);
 

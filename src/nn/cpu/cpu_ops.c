@@ -33,6 +33,7 @@ void
 cpu_run_avgpool(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
+	NnPoolArgs a = node->pool;
 	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
 	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
 
@@ -41,33 +42,16 @@ cpu_run_avgpool(CpuCall *call, const CpuStep *step)
 		for (int row = 0; row < s.h; row++)
 			for (int column = 0; column < s.w; column++)
 			{
-				int top = row * node->pool.stride - node->pool.pad,
-					left = column * node->pool.stride - node->pool.pad;
-				int y0 = top > 0 ? top : 0,
-					y1 = top + node->pool.kernel < in.h ? top + node->pool.kernel : in.h;
-				int x0 = left > 0 ? left : 0,
-					x1 = left + node->pool.kernel < in.w ? left + node->pool.kernel : in.w;
-				CpuRun src = { pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
+				int y0, y1, x0, x1;
+				CpuRun src;
 				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
 
+				nn_pool_axis(row, a.kernel, a.stride, a.pad, in.h, &y0, &y1);
+				nn_pool_axis(column, a.kernel, a.stride, a.pad, in.w, &x0, &x1);
+				src = (CpuRun){ pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
 				call->device->kernels->pool(src, y1 - y0, x1 - x0, in.w * x->pitch,
 											1.0f / ((y1 - y0) * (x1 - x0)), s.c, &out);
 			}
-}
-
-/* Position i of the padded axis: two neighbours, and the second's weight. */
-static void
-upsample_axis(int i, int pad, int extent, int *first, int *second, float *weight)
-{
-	int size = 2 * extent, at = i - pad;
-	float source;
-
-	at = at < 0 ? -at : at >= size ? 2 * size - 2 - at : at;
-	source = at * 0.5f - 0.25f;
-	source = source < 0 ? 0 : source;
-	*first = (int) source;
-	*second = *first + 1 < extent ? *first + 1 : *first;
-	*weight = source - *first;
 }
 
 void
@@ -81,22 +65,20 @@ cpu_run_upsample(CpuCall *call, const CpuStep *step)
 	for (int i = 0; i < s.n; i++)
 		for (int row = 0; row < s.h; row++)
 		{
-			int y0, y1;
-			float wy;
+			int ys[2];
+			float wy = nn_upsample_axis(row, node->upsample.pad, in.h, ys);
 
-			upsample_axis(row, node->upsample.pad, in.h, &y0, &y1, &wy);
 			for (int column = 0; column < s.w; column++)
 			{
-				int x0, x1;
-				float wx;
+				int xs[2];
+				float wx = nn_upsample_axis(column, node->upsample.pad, in.w, xs);
 				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
 
-				upsample_axis(column, node->upsample.pad, in.w, &x0, &x1, &wx);
 				call->device->kernels->blend(
-					(const void *const[4]){ pixel(x, i, (size_t) y0 * in.w + x0),
-											pixel(x, i, (size_t) y0 * in.w + x1),
-											pixel(x, i, (size_t) y1 * in.w + x0),
-											pixel(x, i, (size_t) y1 * in.w + x1) },
+					(const void *const[4]){ pixel(x, i, (size_t) ys[0] * in.w + xs[0]),
+											pixel(x, i, (size_t) ys[0] * in.w + xs[1]),
+											pixel(x, i, (size_t) ys[1] * in.w + xs[0]),
+											pixel(x, i, (size_t) ys[1] * in.w + xs[1]) },
 					x->bf16,
 					(const float[4]){ (1 - wy) * (1 - wx), (1 - wy) * wx, wy * (1 - wx), wy * wx },
 					s.c, &out);

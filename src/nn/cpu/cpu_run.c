@@ -59,20 +59,6 @@ gather_images(CpuCall *call, const CpuValue *v, NnShape in, int i0, int n)
 		}
 }
 
-static float
-latent_element(const CpuValue *z, size_t image, int i)
-{
-	const char *at = z->data + (image * z->image + i) * element_size(z->bf16);
-	uint32_t bits;
-	float value;
-
-	if (!z->bf16)
-		return *(const float *) at;
-	bits = (uint32_t) * (const uint16_t *) at << 16;
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
 /* What the latents of images [i0, i0 + n) add, for each class of positions. */
 static void
 add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, int n)
@@ -90,7 +76,8 @@ add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, in
 			memset(out, 0, c * sizeof(float));
 			for (int j = 0; j < layer->nz; j++, w += c)
 			{
-				float value = nn_act(node->conv.z_act, latent_element(z, i0 + i, j));
+				float value = nn_act(node->conv.z_act,
+									 cpu_element(z->data, z->bf16, (i0 + i) * z->image + j));
 
 				for (int o = 0; o < c; o++)
 					out[o] += value * w[o];

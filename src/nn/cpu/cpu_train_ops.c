@@ -3,8 +3,9 @@
  *	  Upsampling, pooling, addition, copies, the sample of a posterior and
  *	  losses in training, forward and backward.
  *
- * A thread takes a block of channels of one image, so that sums into
- * neighbouring pixels need no care. Losses are summed by one thread, in double.
+ * R1 A thread takes a block of channels of one image, so that sums into
+ *    neighbouring pixels need no care.
+ * R2 Losses are summed by one thread, in double.
  */
 #include "nn/cpu/cpu_train.h"
 
@@ -44,11 +45,13 @@ clear_plane(const Plane *p)
 			memset(plane_at(p, y, x), 0, p->c * sizeof(float));
 }
 
-typedef void (*PlaneOp)(const NnOperands *op, Plane from, Plane to);
+/* Adds to `to`; back: it is the gradient of an input. */
+typedef void (*PlaneOp)(const NnOperands *op, Plane from, Plane to, bool back);
 
 /* Runs all planes of two maps; `to` is cleared unless it accumulates. */
 static void
-for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumulate, PlaneOp run)
+for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumulate, PlaneOp run,
+		   bool back)
 {
 #pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
 	for (int n = 0; n < from->shape.n; n++)
@@ -58,8 +61,22 @@ for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumu
 
 			if (!accumulate)
 				clear_plane(&target);
-			run(op, plane_of(from, n, c0), target);
+			run(op, plane_of(from, n, c0), target, back);
 		}
+}
+
+static NnStatus
+forward_planes(const NnOperands *op, PlaneOp run)
+{
+	for_planes(op, &op->in[0], &op->out[0], false, run, false);
+	return NN_OK;
+}
+
+static NnStatus
+backward_planes(const NnOperands *op, int k, PlaneOp run)
+{
+	for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE, run, true);
+	return NN_OK;
 }
 
 static void
@@ -71,138 +88,89 @@ add_scaled(float *to, float factor, const float *from, int c)
 
 /* ---- Upsampling ---------------------------------------------------------- */
 
-/*
- * One axis: the two pixels of n that position i of 2 n + 2 pad blends, and the
- * share of the second. Half-pixel centres, reflected border.
- */
 static void
-taps(int i, int pad, int n, int at[2], float *share)
+blend_planes(const NnOperands *op, Plane from, Plane to, bool back)
 {
-	float position;
+	Plane small = back ? to : from, large = back ? from : to;
+	int pad = op->node->upsample.pad;
 
-	i -= pad;
-	i = i < 0 ? -i : i < 2 * n ? i : 2 * (2 * n - 1) - i;
-	position = (i + 0.5f) / 2 - 0.5f;
-	position = position < 0 ? 0 : position;
-	at[0] = (int) position;
-	at[1] = at[0] + 1 < n ? at[0] + 1 : at[0];
-	*share = position - at[0];
-}
-
-/* Either way: `small` is the map and `large` the upsampled one. */
-static void
-blend_planes(const NnOperands *op, Plane small, Plane large, bool up)
-{
 	for (int y = 0; y < large.h; y++)
 		for (int x = 0; x < large.w; x++)
 		{
 			int ys[2], xs[2];
-			float fy, fx, *to = plane_at(&large, y, x);
+			float fy = nn_upsample_axis(y, pad, small.h, ys),
+				  fx = nn_upsample_axis(x, pad, small.w, xs), *wide = plane_at(&large, y, x);
 
-			taps(y, op->node->upsample.pad, small.h, ys, &fy);
-			taps(x, op->node->upsample.pad, small.w, xs, &fx);
 			for (int k = 0; k < 4; k++)
 			{
 				float weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
-				float *from = plane_at(&small, ys[k / 2], xs[k % 2]);
+				float *narrow = plane_at(&small, ys[k / 2], xs[k % 2]);
 
-				if (up)
-					add_scaled(to, weight, from, small.c);
+				if (back)
+					add_scaled(narrow, weight, wide, small.c);
 				else
-					add_scaled(from, weight, to, small.c);
+					add_scaled(wide, weight, narrow, small.c);
 			}
 		}
-}
-
-static void
-upsample_plane(const NnOperands *op, Plane from, Plane to)
-{
-	blend_planes(op, from, to, true);
-}
-
-static void
-upsample_plane_backward(const NnOperands *op, Plane from, Plane to)
-{
-	blend_planes(op, to, from, false);
 }
 
 NnStatus
 cpu_train_upsample(const NnOperands *op, NnError *error)
 {
-	for_planes(op, &op->in[0], &op->out[0], false, upsample_plane);
-	return NN_OK;
+	return forward_planes(op, blend_planes);
 }
 
 NnStatus
 cpu_train_upsample_backward(const NnOperands *op, NnError *error)
 {
-	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE,
-			   upsample_plane_backward);
-	return NN_OK;
+	return backward_planes(op, 0, blend_planes);
 }
 
 /* ---- Pooling ------------------------------------------------------------- */
 
-/* Either way: means of the pixels of each window inside the image. */
+/* Means of the pixels of each window inside the image. */
 static void
-pool_planes(const NnOperands *op, Plane large, Plane small, bool down)
+pool_planes(const NnOperands *op, Plane from, Plane to, bool back)
 {
-	const NnNode *node = op->node;
+	Plane small = back ? from : to, large = back ? to : from;
+	NnPoolArgs a = op->node->pool;
 
 	for (int oy = 0; oy < small.h; oy++)
 		for (int ox = 0; ox < small.w; ox++)
 		{
-			int y0 = oy * node->pool.stride - node->pool.pad,
-				x0 = ox * node->pool.stride - node->pool.pad;
-			int y1 = y0 + node->pool.kernel < large.h ? y0 + node->pool.kernel : large.h,
-				x1 = x0 + node->pool.kernel < large.w ? x0 + node->pool.kernel : large.w;
+			int y0, y1, x0, x1;
 			float *at = plane_at(&small, oy, ox), share;
 
-			y0 = y0 > 0 ? y0 : 0;
-			x0 = x0 > 0 ? x0 : 0;
+			nn_pool_axis(oy, a.kernel, a.stride, a.pad, large.h, &y0, &y1);
+			nn_pool_axis(ox, a.kernel, a.stride, a.pad, large.w, &x0, &x1);
 			share = 1.0f / ((y1 - y0) * (x1 - x0));
 			for (int y = y0; y < y1; y++)
 				for (int x = x0; x < x1; x++)
 				{
-					if (down)
-						add_scaled(at, share, plane_at(&large, y, x), small.c);
-					else
+					if (back)
 						add_scaled(plane_at(&large, y, x), share, at, small.c);
+					else
+						add_scaled(at, share, plane_at(&large, y, x), small.c);
 				}
 		}
-}
-
-static void
-pool_plane(const NnOperands *op, Plane from, Plane to)
-{
-	pool_planes(op, from, to, true);
-}
-
-static void
-pool_plane_backward(const NnOperands *op, Plane from, Plane to)
-{
-	pool_planes(op, to, from, false);
 }
 
 NnStatus
 cpu_train_avgpool(const NnOperands *op, NnError *error)
 {
-	for_planes(op, &op->in[0], &op->out[0], false, pool_plane);
-	return NN_OK;
+	return forward_planes(op, pool_planes);
 }
 
 NnStatus
 cpu_train_avgpool_backward(const NnOperands *op, NnError *error)
 {
-	for_planes(op, &op->dout[0], &op->din[0], op->in_mode[0] == NN_GRAD_ACCUMULATE,
-			   pool_plane_backward);
-	return NN_OK;
+	return backward_planes(op, 0, pool_planes);
 }
 
 /* ---- Addition and copies ------------------------------------------------- */
 
 static void
-add_plane(const NnOperands *op, Plane from, Plane to)
+add_planes(const NnOperands *op, Plane from, Plane to, bool back)
 {
 	for (int y = 0; y < from.h; y++)
 		for (int x = 0; x < from.w; x++)
@@ -215,7 +183,7 @@ cpu_train_add(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->in[k].data)
-			for_planes(op, &op->in[k], &op->out[0], k > 0, add_plane);
+			for_planes(op, &op->in[k], &op->out[0], k > 0, add_planes, false);
 	return NN_OK;
 }
 
@@ -224,8 +192,7 @@ cpu_train_add_backward(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->din[k].data)
-			for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE,
-					   add_plane);
+			backward_planes(op, k, add_planes);
 	return NN_OK;
 }
 

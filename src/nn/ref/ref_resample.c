@@ -91,7 +91,7 @@ ref_upsample_backward(const NnOperands *op, NnError *error)
 NnStatus
 ref_avgpool(const NnOperands *op, NnError *error)
 {
-	const NnNode *node = op->node;
+	NnPoolArgs a = op->node->pool;
 	const NnMap *x = &op->in[0];
 	const NnMap *y = &op->out[0];
 
@@ -103,11 +103,10 @@ ref_avgpool(const NnOperands *op, NnError *error)
 					double sum = 0;
 					int count = 0;
 
-					for (int ky = 0; ky < node->pool.kernel; ky++)
-						for (int kx = 0; kx < node->pool.kernel; kx++)
+					for (int ky = 0; ky < a.kernel; ky++)
+						for (int kx = 0; kx < a.kernel; kx++)
 						{
-							int iy = oy * node->pool.stride + ky - node->pool.pad,
-								ix = ox * node->pool.stride + kx - node->pool.pad;
+							int iy = oy * a.stride + ky - a.pad, ix = ox * a.stride + kx - a.pad;
 
 							if (iy < 0 || iy >= x->shape.h || ix < 0 || ix >= x->shape.w)
 								continue;
@@ -122,7 +121,7 @@ ref_avgpool(const NnOperands *op, NnError *error)
 NnStatus
 ref_avgpool_backward(const NnOperands *op, NnError *error)
 {
-	const NnNode *node = op->node;
+	NnPoolArgs a = op->node->pool;
 	const NnMap *dx = &op->din[0];
 	const NnMap *dy = &op->dout[0];
 
@@ -130,15 +129,10 @@ ref_avgpool_backward(const NnOperands *op, NnError *error)
 		for (int oy = 0; oy < dy->shape.h; oy++)
 			for (int ox = 0; ox < dy->shape.w; ox++)
 			{
-				int y0 = oy * node->pool.stride - node->pool.pad,
-					x0 = ox * node->pool.stride - node->pool.pad;
-				int y1 =
-						y0 + node->pool.kernel < dx->shape.h ? y0 + node->pool.kernel : dx->shape.h,
-					x1 =
-						x0 + node->pool.kernel < dx->shape.w ? x0 + node->pool.kernel : dx->shape.w;
+				int y0, y1, x0, x1;
 
-				y0 = y0 > 0 ? y0 : 0;
-				x0 = x0 > 0 ? x0 : 0;
+				nn_pool_axis(oy, a.kernel, a.stride, a.pad, dx->shape.h, &y0, &y1);
+				nn_pool_axis(ox, a.kernel, a.stride, a.pad, dx->shape.w, &x0, &x1);
 				for (int y = y0; y < y1; y++)
 					for (int x = x0; x < x1; x++)
 						for (int c = 0; c < dy->shape.c; c++)
