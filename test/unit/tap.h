@@ -49,13 +49,4 @@ done_testing(void)
 	return tap_failed ? 1 : 0;
 }
 
-/* For who watches work that takes long: how often it has told of progress. */
-static int progress;
-
-__attribute__((unused)) static void
-on_progress(void)
-{
-	progress++;
-}
-
 #endif /* BICYCLE_TAP_H */

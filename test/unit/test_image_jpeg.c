@@ -4,6 +4,7 @@
  *	  files that end early are refused; quality means quality.
  */
 #include "image_fixture.h"
+#include "progress.h"
 
 #include <jpeglib.h>
 

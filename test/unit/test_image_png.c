@@ -4,6 +4,7 @@
  *	  anything, and what is encoded comes back unchanged.
  */
 #include "image_fixture.h"
+#include "progress.h"
 
 #include <limits.h>
 

@@ -4,6 +4,7 @@
  * code does it; and that its memory is counted and bounded.
  */
 #include "model_fixture.h"
+#include "progress.h"
 
 #include <pthread.h>
 

@@ -5,6 +5,7 @@
  * rates and errors.
  */
 #include "nn/cpu/cpu_train.h"
+#include "progress.h"
 #include "train_fixture.h"
 
 #define SMALL "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4"
