@@ -2,10 +2,10 @@
  * cpu_plan.c
  *	  Planning a graph on the CPU: its steps and their memory.
  *
- * A CpuPlan belongs to its NnPlan and is used by one caller at a time. Its
- * steps are the graph's nodes, where a convolution and the norm or pool that
- * alone reads it are one step: the convolution's result stays in float in a
- * buffer of the plan and never becomes a value of the graph.
+ * R1 A CpuPlan belongs to its NnPlan and is used by one caller at a time.
+ * R2 A step is a node of the graph, or a convolution and the norm or pool that
+ *    alone reads it: what is between stays in float in a buffer of the plan and
+ *    never becomes a value.
  */
 #include "nn/cpu/cpu_run.h"
 

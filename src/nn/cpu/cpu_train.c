@@ -3,9 +3,9 @@
  *	  Training on the CPU: its table of operators, memory, primitives, and the
  *	  layout of weights.
  *
- * Arena, arrays and work space belong to the NnTraining from prepare to
- * release. Operators share their work among an OpenMP team of the device's
- * threads.
+ * R1 Arena, arrays and work space belong to the NnTraining from prepare to
+ *    release.
+ * R2 Operators share their work among a team of the device's threads.
  */
 #include "nn/cpu/cpu_train.h"
 #include "nn/cpu/cpu_train_product.h"

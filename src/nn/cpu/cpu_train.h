@@ -3,14 +3,13 @@
  *	  Training on the CPU: what cpu_train.c, which runs the steps of a schedule,
  *	  shares with the operators.
  *
- * Everything is fp32, sums over pixels are in double; with precision bf16 the
- * operands of convolutions (inputs, weights, gradients of outputs) are rounded
- * to bfloat16 and their products summed in fp32, all else stays. A step is cut
- * into pieces that threads share, each sum is made by one thread in an order
- * that follows from its shape alone: the same bits for any number of threads.
- *
- * Arrays hold the weights of convolutions as [tap][C][O], which is what the
- * products read; get and put turn them round. So no step reorders weights.
+ * R1 Everything is fp32, sums over pixels are in double. With precision bf16
+ *    the operands of convolutions (inputs, weights, gradients of outputs) are
+ *    rounded to bfloat16, and their products summed in fp32.
+ * R2 Each sum is made by one thread, in an order that follows from its shape
+ *    alone: the same bits for any number of threads.
+ * R3 Arrays hold convolutions' weights as products read them, [tap][C][O]; get
+ *    and put turn them round.
  */
 #ifndef BICYCLE_NN_CPU_TRAIN_H
 #define BICYCLE_NN_CPU_TRAIN_H

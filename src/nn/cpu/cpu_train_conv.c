@@ -2,19 +2,19 @@
  * cpu_train_conv.c
  *	  Convolutions in training, forward and backward, as three products.
  *
- * A convolution from x (N, H, W, C) to y (N, H', W', O) reads for each output
- * pixel the row [tap][C] of inputs under its window: the columns, a matrix P x
- * K with K = taps * C, of which cpu_train_product.c lays out a block at a time.
- * With weights (K, O) then y = columns * weights, and the weights' gradient is
- * columns^T * dy. The gradient of x gathers too: pixels of x that lie alike
- * under the windows (stride^2 phases) have the same taps, so each phase is a
- * convolution of dy of its own. A transposed convolution is the third form
- * forward and the first backward.
- *
- * A latent is an input that is the same at all pixels but ends with the image:
- * what a tap adds to a pixel is one number an output channel and image, or 0
- * where the tap lies outside. Forward, the sums of those begin y; backward, the
- * sums of dy over the pixels that a tap adds to give both gradients.
+ * R1 A convolution from x (N, H, W, C) to y (N, H', W', O) reads for each
+ *    output pixel the row [tap][C] of inputs under its window: the columns, P x
+ *    K with K = taps * C, of which cpu_train_product.c lays out a block at a
+ *    time. With weights (K, O) then y = columns * weights, and the weights'
+ *    gradient is columns^T * dy.
+ * R2 The gradient of x gathers too: pixels of x that lie alike under the
+ *    windows (stride^2 phases) have the same taps, so each phase is a
+ *    convolution of dy of its own. A transposed convolution is this forward,
+ *    and R1 backward.
+ * R3 A latent is an input that is the same at all pixels but ends with the
+ *    image: a tap adds one number an output channel and image, or 0 where it
+ *    lies outside. Forward, the sums of those begin y; backward, the sums of dy
+ *    over the pixels that a tap adds to give both gradients.
  */
 #include "nn/cpu/cpu_train.h"
 #include "common/invariant.h"

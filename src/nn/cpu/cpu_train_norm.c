@@ -2,12 +2,14 @@
  * cpu_train_norm.c
  *	  Norms, dropout and activations in training, forward and backward.
  *
- * A piece is a block of channels of one image (of all images with batch norm),
- * which one thread walks in stretches of pixels that its cache holds: once for
- * the statistics and once for the result. Backward computes the gradient behind
- * the activations in both walks rather than keep it. Without a norm there are
- * no sums, pieces are stretches of pixels, and maps without gaps are just long
- * vectors. How a map is cut changes no bit.
+ * R1 A piece is a block of channels of one image (of all with batch norm),
+ *    which one thread walks in stretches of pixels that its cache holds, once
+ *    for the statistics and once for the result.
+ * R2 Without a norm there are no sums: pieces are stretches of pixels, and maps
+ *    without gaps just long vectors.
+ * R3 How a map is cut changes no bit.
+ * R4 Backward computes the gradient behind the activations in both walks rather
+ *    than keep it.
  */
 #include "nn/cpu/cpu_train.h"
 

@@ -3,15 +3,13 @@
  *	  Matrix products in blocks (Goto and van de Geijn 2008), for operands that
  *	  exist only as a rule.
  *
- * A block of B, DEPTH x WIDTH, and one of A, HEIGHT x DEPTH, are laid out in a
- * thread's own memory, which its second-level cache holds, and multiplied by
- * panels that its first-level cache holds. So the columns of a convolution
- * never exist as a whole.
- *
- * C is cut into pieces that threads take in any order. A number of C is a sum
- * of sums over DEPTH numbers of k, begun and continued in order by whoever has
- * its piece: its bits depend neither on the pieces nor on the number of
- * threads.
+ * R1 A block of B, DEPTH x WIDTH, and one of A, HEIGHT x DEPTH, are laid out in
+ *    a thread's own memory, which its second-level cache holds, and multiplied
+ *    by panels that the first-level cache holds. So the columns of a
+ *    convolution never exist as a whole.
+ * R2 Threads take pieces of C in any order. A number of C is a sum of sums over
+ *    DEPTH numbers of k, made in order by who has its piece: its bits depend
+ *    neither on the pieces nor on the number of threads.
  */
 #include "nn/cpu/cpu_train_product.h"
 

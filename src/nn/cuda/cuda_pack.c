@@ -2,12 +2,11 @@
  * cuda_pack.c
  *	  A network's weights on the GPU.
  *
- * A CudaPacked owns one block, in which each part of each layer begins at a
- * multiple of CUDA_ALIGN bytes. It is laid out in a first pass and filled in a
- * second; both walk the same list of parts, so they cannot disagree. Filters go
- * through a buffer of floats of the largest one, from which a kernel makes the
- * activations' type. May run beside the owner's use of the device: it has a
- * stream of its own.
+ * R1 A CudaPacked owns one block, where parts of layers begin at multiples of
+ *    CUDA_ALIGN bytes.
+ * R2 It is laid out in a first pass and filled in a second, which walk the same
+ *    list of parts, so they cannot disagree.
+ * R3 May run beside the device's owner: it has a stream of its own.
  */
 #include "common/constants.h"
 #include "nn/cuda/cuda.h"

@@ -3,10 +3,10 @@
  *	  Planning a graph on the GPU: its steps, its ports, and the one block of
  *	  memory that all of it lives in.
  *
- * A CudaPlan belongs to its NnPlan. The block holds the arena, the buffers that
- * the steps share, and the ports of both slots, in this order; pinned memory of
- * the host holds the ports once more. Addresses never change, so a captured
- * plan stays valid.
+ * R1 A CudaPlan belongs to its NnPlan, and owns the block: the arena, buffers
+ *    that steps share, the ports of both slots. Pinned memory of the host has
+ *    the ports once more.
+ * R2 Addresses never change, so a captured plan stays valid.
  */
 #include "nn/cuda/cuda.h"
 
@@ -189,6 +189,7 @@ take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, 
 static NnStatus
 make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
 {
+	cudaEvent_t *events[] = { &slot->arrived, &slot->computed, &slot->left };
 	NnStatus status;
 
 	slot->plan = p;
@@ -197,15 +198,8 @@ make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
 		return nn_no_memory(error, p->plan->graph->nvalues * sizeof(KernelMap));
 	status = cuda_check(error, cudaMallocHost((void **) &slot->pinned, ports > 0 ? ports : 1),
 						"pin memory of the host");
-	if (status == NN_OK)
-		status = cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, cudaEventDisableTiming),
-							"create an event");
-	if (status == NN_OK)
-		status =
-			cuda_check(error, cudaEventCreateWithFlags(&slot->computed, cudaEventDisableTiming),
-					   "create an event");
-	if (status == NN_OK)
-		status = cuda_check(error, cudaEventCreateWithFlags(&slot->left, cudaEventDisableTiming),
+	for (size_t i = 0; status == NN_OK && i < sizeof(events) / sizeof(events[0]); i++)
+		status = cuda_check(error, cudaEventCreateWithFlags(events[i], cudaEventDisableTiming),
 							"create an event");
 	return status;
 }

@@ -3,10 +3,10 @@
  *	  Starting and finishing plans: copies in, the plan as a CUDA graph, copies
  *	  out.
  *
- * All of it is called by the device's owner. A slot belongs to a start until
- * its finish; which are open, and in which order, the device keeps. After an
- * error whatever is queued still runs to its end before its memory is used
- * again, because release waits for the streams.
+ * R1 A slot belongs to a start until its finish; the device lists the open
+ *    ones.
+ * R2 After an error, what is queued still runs to its end before its memory is
+ *    used again: release waits for the streams.
  */
 #include "nn/cuda/cuda.h"
 

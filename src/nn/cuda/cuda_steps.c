@@ -8,6 +8,8 @@
  */
 #include "nn/cuda/cuda.h"
 
+#include "common/invariant.h"
+
 _Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
 
 typedef struct Launch
@@ -217,10 +219,9 @@ cuda_run_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 
-	nn_progress(&l->device->base); /* a first launch has CUDA load the kernel */
-	if (operators[node->op])
-		return operators[node->op](l, step);
-	return nn_fail(l->error, NN_EUNSUPPORTED, "layer \"%s\" is for training only", node->name);
+	nn_progress(&l->device->base);  /* a first launch has CUDA load the kernel */
+	INVARIANT(operators[node->op]); /* what only training has is in no graph here */
+	return operators[node->op](l, step);
 }
 
 /* Copies ports to or from the arena, where kernels do not use them in place. */

@@ -3,29 +3,21 @@
  *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"):
  *	  plain forward and plain data gradient, one operation a graph.
  *
- * Choosing an engine. The heuristic's list of configurations (mode A, then its
- * fallbacks) is walked and the first is taken that is deterministic, needs no
- * compiling at run time, keeps to the arithmetic asked for and to the workspace
- * allowed. Strict fp32 means engines without tensor cores, without inputs of
- * less precision, and without the tiles of Winograd's method that lose digits.
- * With BICYCLE_AUTOTUNE=N in the environment the first N that will do are run
- * and timed, and the fastest is taken.
- *
- * By that an image's last bits depend on the batch that it is in, as another
- * batch size may get another engine. With BICYCLE_PIN_ENGINES=N the engine
- * chosen for N images, with all its knobs, is used at every batch size at which
- * cuDNN takes it; bench/engines.c measures what that costs.
- *
- * The choice is kept as cuDNN's own JSON text of a plan in files named by a
- * hash of the problem, the device and cuDNN's version, in the directory that
- * BICYCLE_PLAN_CACHE names; without it nothing is kept, which costs some
- * milliseconds a convolution.
- *
- * Without a GPU. cuDNN can plan for a device that is described by a text:
- * cuda_convs_describe() opens it so, and plans can then be made but not run.
- *
- * Descriptors are released as they are made, through one list a problem
- * (Descs), whatever fails in between.
+ * R1 Of the heuristic's configurations (mode A, then its fallbacks) the first
+ *    is taken that is deterministic, needs no compiling at run time, and keeps
+ *    to the arithmetic asked for and to the workspace allowed. Strict fp32 has
+ *    no tensor cores, no inputs of less precision, and none of Winograd's tiles
+ *    that lose digits. BICYCLE_AUTOTUNE=N times the first N, and takes the
+ *    fastest.
+ * R2 So another batch size may get another engine, and an image other last
+ *    bits. BICYCLE_PIN_ENGINES=N uses the engine chosen for N images, with its
+ *    knobs, wherever cuDNN takes it; bench/engines.c measures what that costs.
+ * R3 Plans are kept, as cuDNN's JSON, in the directory BICYCLE_PLAN_CACHE, in
+ *    files named by a hash of problem, device and cuDNN's version; without it
+ *    choosing costs some milliseconds a convolution.
+ * R4 For a device that is described by a text (cuda_convs_describe) plans can
+ *    be made but not run.
+ * R5 A problem's descriptors are in one list (Descs), and go with it.
  */
 #include "nn/cuda/cudnn.h"
 
