@@ -3,4 +3,11 @@
 -- complain if script is sourced in psql, rather than via ALTER EXTENSION
 \echo Use "ALTER EXTENSION bicycle UPDATE TO '0.2'" to load this file. \quit
 
--- No object differs so far.  Each change of bicycle.sql is made here, too: test/t/022_update.pl compares what comes out.
+-- Each change of bicycle.sql is made here, too: test/t/022_update.pl compares what comes out.
+
+-- ---- Inference ------------------------------
+
+CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text
+	AS 'MODULE_PATHNAME', 'bicycle_check' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.bicycle_check(bytea) IS
+	'why an image cannot be used, from all its pixels; NULL if it can';

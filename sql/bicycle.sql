@@ -270,6 +270,9 @@ CREATE FUNCTION @extschema@.bicycle_image_info(image bytea, OUT format text, OUT
 	OUT height int, OUT channels int, OUT bit_depth int)
 	AS 'MODULE_PATHNAME', 'bicycle_image_info' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 1000;
 
+CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text
+	AS 'MODULE_PATHNAME', 'bicycle_check' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+
 COMMENT ON FUNCTION @extschema@.bicycle_translate(bytea, float4[], text) IS
 	'the image that a model makes of an image and a latent code';
 COMMENT ON FUNCTION @extschema@.bicycle_translate(bytea, float4[], text, int) IS
@@ -292,6 +295,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_interpolate(float4[], float4[], float8) 
 	'a latent code between two, along the great circle';
 COMMENT ON FUNCTION @extschema@.bicycle_image_info(bytea) IS
 	'format, size, channels and bit depth of an image, from its header';
+COMMENT ON FUNCTION @extschema@.bicycle_check(bytea) IS
+	'why an image cannot be used, from all its pixels; NULL if it can';
 
 -- ---- Models ------------------------------
 

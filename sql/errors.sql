@@ -44,7 +44,7 @@ SELECT pg_temp.report($$SELECT bicycle_deploy('err', 1)$$);
 SELECT pg_temp.report($$SELECT bicycle_drop('err')$$);
 COMMIT;
 -- 54000: beyond a limit.
-SELECT pg_temp.report($$SELECT bicycle_sample('x', 1000001, model => 'err')$$);
+SELECT pg_temp.report($$SELECT bicycle_sample('x', 1001, model => 'err')$$);
 SELECT pg_temp.report($$SELECT bicycle_latent(4097, 1)$$);
 SET bicycle.max_request_size = '1kB';
 SELECT pg_temp.report($$SELECT bicycle_translate(decode(repeat('00', 1025), 'hex'),
@@ -63,7 +63,9 @@ SELECT bicycle_import('err', pg_temp.file('G.pth'));
 SELECT pg_temp.report($$SELECT bicycle_drop('err', 2)$$);
 -- 57014: cancelled in the middle; what was in flight is withdrawn.
 SET statement_timeout = '200ms';
+SET bicycle.max_samples = 100000;
 SELECT count(s.image) FROM picture AS p, bicycle_sample(p.image, 100000, 1, 'erg') AS s;
+RESET bicycle.max_samples;
 RESET statement_timeout;
 SELECT octet_length(bicycle_translate(image, bicycle_latent(8, 1), 'err')) > 0 FROM picture;
 -- XX001: a version whose rows are not what was imported.

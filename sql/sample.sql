@@ -43,6 +43,7 @@ SELECT pg_temp.state($$SELECT bicycle_sample('bad', 3)$$);
 -- The backend's memory does not grow with n: what 2000 samples leave behind, and take at most, is
 -- far below their 7 MB.
 SET work_mem = '64kB';
+SET bicycle.max_samples = 2000;
 SELECT count(*), count(DISTINCT s.image) FROM picture AS p, bicycle_sample(p.image, 2000, 1) AS s;
 SELECT sum(total_bytes) < 2000000 AS bounded FROM pg_backend_memory_contexts
 	WHERE name LIKE 'bicycle%';

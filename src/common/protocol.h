@@ -20,7 +20,7 @@
  *	                               place in queue_memory
  *	                          <-   GRANT id: in arrival order; now the client
  *	                               sends the request itself
- *	 TRANSLATE|ENCODE|INFO|PLOT id ->
+ *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT id ->
  *	                          <-   NEED_MODEL id {hash}: the model is not
  *	                               resident, or this database has not shown
  *	                               that it owns it; the request waits in the
@@ -104,6 +104,7 @@ typedef enum BicycleFrameType
 	/* BicycleImageRequest (hash unused) with a BicyclePlot; result: a PNG */
 	BICYCLE_PLOT,
 	BICYCLE_TRAIN_CHECK, /* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
+	BICYCLE_CHECK,       /* BicycleImageRequest (hash unused), image */
 
 	/* engine to client */
 	BICYCLE_GRANT = 64, /* no body */
@@ -174,7 +175,8 @@ typedef struct BicycleImageRequest
 
 /*
  * RESULT of TRANSLATE: the encoded image. Of ENCODE: 2 * nz floats, mu then
- * logvar. Of INFO: BicycleImageInfo.
+ * logvar. Of INFO: BicycleImageInfo. Of CHECK: nothing if all pixels can be
+ * decoded, else why not, in UTF-8 without a NUL.
  */
 typedef struct BicycleImageInfo
 {

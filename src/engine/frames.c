@@ -305,6 +305,7 @@ static const FrameKind kinds[] = {
 	{ IMAGE(ENCODE), .uses_model = true, .network = NN_NET_E, .decode = worker_decode_image,
 	  .decoded = request_ready, .computed = request_reply_result },
 	{ IMAGE(INFO), .decode = worker_read_info, .decoded = worker_reply_info },
+	{ IMAGE(CHECK), .decode = worker_check, .decoded = request_reply_result },
 	{ IMAGE(PLOT), .decode = worker_plot, .decoded = request_reply_result },
 
 	{ .type = BICYCLE_RESERVE,

@@ -1,17 +1,20 @@
 /*
  * worker.c
  *	  The pool's tasks: decode an image and bring it to the model's size; encode
- *	  a result; draw a plot.
+ *	  a result; look whether an image can be decoded; draw a plot.
  *
  * What runs on a thread of the pool touches nothing but its request, its
  * model's configuration and the decoders' budget. Encoding goes before
  * decoding: it frees memory and somebody has waited longer for it.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/engine.h"
 #include "plot/plot.h"
+
+#define CHECK_CHANNELS 3 /* of an image that no network takes: the most that there are */
 
 /* Of the square image that the request's network takes or makes. */
 static int
@@ -33,7 +36,8 @@ static size_t
 decode_bytes(const ImageInfo *info, int channels, int side)
 {
 	size_t decode = image_decode_bytes(info, channels);
-	size_t resize = image_resize_bytes(info->width, info->height, channels, side, side);
+	size_t resize =
+		side == 0 ? 0 : image_resize_bytes(info->width, info->height, channels, side, side);
 
 	return decode > SIZE_MAX - resize ? SIZE_MAX : decode + resize;
 }
@@ -48,7 +52,7 @@ decode_within(const uint8_t *file, size_t length, int channels, int side, const 
 
 	if (image_decode(file, length, channels, limits, &decoded, &image_error) != IMAGE_OK)
 		return error_from_image(error, &image_error);
-	if (decoded.width == side && decoded.height == side)
+	if (side == 0 || (decoded.width == side && decoded.height == side))
 	{
 		*pixels = decoded;
 		return true;
@@ -150,6 +154,42 @@ worker_decode_image(Request *request)
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
 						   &request->info, request_channels(request), request_side(request),
 						   request->image.max_pixels, &request->pixels, &request->error);
+}
+
+/*
+ * Its limits are the user's, and errors; what else is wrong is of the image
+ * alone, and the answer.
+ */
+static bool
+is_answer(const EngineError *error, const ImageInfo *info, uint64_t max_pixels)
+{
+	if (strcmp(error->sqlstate, "54000") == 0)
+		return info->width > 0 && (uint64_t) info->width * (uint64_t) info->height <= max_pixels;
+	return strcmp(error->sqlstate, "22P03") == 0;
+}
+
+void
+worker_check(Request *request)
+{
+	EngineError *error = &request->error;
+	size_t size = sizeof(error->message) + sizeof(error->detail) + 2;
+
+	if (read_info(request) &&
+		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
+						   &request->info, CHECK_CHANNELS, 0, request->image.max_pixels,
+						   &request->pixels, error))
+		image_free(&request->pixels);
+	if (!is_answer(error, &request->info, request->image.max_pixels))
+		return;
+	if ((request->result = malloc(size)) == NULL)
+	{
+		error_memory(error, "an answer");
+		return;
+	}
+	request->result_length =
+		(size_t) snprintf((char *) request->result, size, "%s%s%s", error->message,
+						  error->detail[0] != '\0' ? ": " : "", error->detail);
+	error_clear(error);
 }
 
 void

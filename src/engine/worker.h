@@ -1,7 +1,7 @@
 /*
  * worker.h
  *	  The pool's tasks: decode an image and bring it to the model's size; encode
- *	  a result; draw a plot.
+ *	  a result; look whether an image can be decoded; draw a plot.
  */
 #ifndef BICYCLE_ENGINE_WORKER_H
 #define BICYCLE_ENGINE_WORKER_H
@@ -16,11 +16,12 @@ extern void worker_encode(Request *request);
 extern void worker_decode_image(Request *request);
 extern void worker_read_info(Request *request);
 extern void worker_reply_info(Request *request); /* I/O thread */
+extern void worker_check(Request *request);
 extern void worker_plot(Request *request);
 
 /*
- * Decodes a file, whose header is in *info, to side x side; waits for its share
- * of the budget. Any thread of an executor.
+ * Decodes a file, whose header is in *info, to side x side, or with side 0 to
+ * its own size; waits for its share of the budget. Any thread of an executor.
  */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
 							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,

@@ -13,6 +13,7 @@
 #include "nodes/extensible.h"
 
 #define BATCH_MAX_ARGUMENTS 4
+#define BATCH_NO_MODEL (-1)
 
 /* One row of the call's arguments, as the child of the node computed them. */
 typedef struct BatchArguments
@@ -27,10 +28,20 @@ typedef struct BatchKind
 	const char *name;
 	int nargs;
 	Oid types[BATCH_MAX_ARGUMENTS];
-	int required; /* NULL in one of the first so many arguments gives NULL */
-	int model;    /* the argument that names it; the version, if any, is the next */
-	Call *(*submit)(const Model *model, bool versioned, const BatchArguments *arguments);
-	Datum (*wait)(Call *call, const Model *model); /* for the value; raises the call's error */
+	int required;   /* NULL in one of the first so many arguments gives NULL */
+	int model;      /* the argument that names it, or BATCH_NO_MODEL */
+	bool versioned; /* the next argument is the version; or there is no model */
+
+	/*
+	 * The first argument is the image; NULL: only look at the others, for no
+	 * call.
+	 */
+	Call *(*submit)(const Model *model, bool versioned, const bytea *image,
+					const BatchArguments *arguments);
+
+	/* For the value; raises the call's error. */
+	Datum (*wait)(Call *call, const Model *model, bool *isnull);
+	bool tells; /* a value that is not NULL says what is wrong with the image */
 } BatchKind;
 
 extern void batch_init(void); /* from _PG_init: hooks into the planner */

@@ -11,8 +11,11 @@
  *    has not paid for many.
  * R3 Nothing is left with the engine between two rows, so a portal that is
  *    never read to its end holds no place in its queue.
- * R4 An answer that is an error is raised when its row is handed out, not
- *    before: rows that nobody fetches cannot fail.
+ * R4 An answer that is an error is raised, or gives NULL and is counted, when
+ *    its row is handed out, not before: rows that nobody fetches cannot fail.
+ *    So is an image that is too large to be sent.
+ * R5 What workers count lies in the segment that they share with the leader,
+ *    which adds it to its statement before that segment goes.
  *
  * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched
  * when it is submitted, and its copy is the call's. What a round needs besides
@@ -32,6 +35,7 @@
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "storage/spin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -40,6 +44,7 @@
 #include "utils/syscache.h"
 
 #include "common/invariant.h"
+#include "pg/bad_images.h"
 #include "pg/image_call.h"
 #include "pg/latent.h"
 #include "pg/translate.h"
@@ -47,51 +52,91 @@
 /* ---- The functions ------------------------------------------------------- */
 
 static Call *
-submit_translate(const Model *model, bool versioned, const BatchArguments *arguments)
+submit_translate(const Model *model, bool versioned, const bytea *image,
+				 const BatchArguments *arguments)
 {
-	bytea *image = image_argument(arguments->value[0], "image");
 	int nz;
 	const float *z = latent_values(DatumGetArrayTypeP(arguments->value[1]), &nz);
 
 	latent_check_length(nz, model);
-	return translate_submit(model, versioned, z, image);
+	return image == NULL ? NULL : translate_submit(model, versioned, z, image);
 }
 
 static Datum
-wait_translate(Call *call, const Model *model)
+wait_translate(Call *call, const Model *model, bool *isnull)
 {
 	return PointerGetDatum(image_wait(call));
 }
 
 static Call *
-submit_encode(const Model *model, bool versioned, const BatchArguments *arguments)
+submit_encode(const Model *model, bool versioned, const bytea *image,
+			  const BatchArguments *arguments)
 {
-	return encode_submit(model, versioned, image_argument(arguments->value[0], "image"));
+	return encode_submit(model, versioned, image);
 }
 
 static Datum
-wait_encode(Call *call, const Model *model)
+wait_encode(Call *call, const Model *model, bool *isnull)
 {
 	return PointerGetDatum(latent_array(encode_wait(call, model), model->nz));
 }
 
+static Call *
+submit_check(const Model *model, bool versioned, const bytea *image,
+			 const BatchArguments *arguments)
+{
+	return image == NULL ? NULL : check_submit(image);
+}
+
+static Datum
+wait_check(Call *call, const Model *model, bool *isnull)
+{
+	text *reason = check_wait(call);
+
+	*isnull = reason == NULL;
+	return PointerGetDatum(reason);
+}
+
 static const BatchKind kinds[] = {
-	{ "bicycle_translate",
-	  3,
-	  { BYTEAOID, FLOAT4ARRAYOID, TEXTOID },
-	  2,
-	  2,
-	  submit_translate,
-	  wait_translate },
-	{ "bicycle_translate",
-	  4,
-	  { BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID },
-	  4,
-	  2,
-	  submit_translate,
-	  wait_translate },
-	{ "bicycle_encode", 2, { BYTEAOID, TEXTOID }, 1, 1, submit_encode, wait_encode },
-	{ "bicycle_encode", 3, { BYTEAOID, TEXTOID, INT4OID }, 3, 1, submit_encode, wait_encode },
+	{ .name = "bicycle_translate",
+	  .nargs = 3,
+	  .types = { BYTEAOID, FLOAT4ARRAYOID, TEXTOID },
+	  .required = 2,
+	  .model = 2,
+	  .submit = submit_translate,
+	  .wait = wait_translate },
+	{ .name = "bicycle_translate",
+	  .nargs = 4,
+	  .types = { BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID },
+	  .required = 4,
+	  .model = 2,
+	  .versioned = true,
+	  .submit = submit_translate,
+	  .wait = wait_translate },
+	{ .name = "bicycle_encode",
+	  .nargs = 2,
+	  .types = { BYTEAOID, TEXTOID },
+	  .required = 1,
+	  .model = 1,
+	  .submit = submit_encode,
+	  .wait = wait_encode },
+	{ .name = "bicycle_encode",
+	  .nargs = 3,
+	  .types = { BYTEAOID, TEXTOID, INT4OID },
+	  .required = 3,
+	  .model = 1,
+	  .versioned = true,
+	  .submit = submit_encode,
+	  .wait = wait_encode },
+	{ .name = "bicycle_check",
+	  .nargs = 1,
+	  .types = { BYTEAOID },
+	  .required = 1,
+	  .model = BATCH_NO_MODEL,
+	  .versioned = true,
+	  .submit = submit_check,
+	  .wait = wait_check,
+	  .tells = true },
 };
 
 static Oid functions[lengthof(kinds)];
@@ -161,7 +206,16 @@ typedef struct BatchRow
 	TupleTableSlot *slot;
 	Call **open; /* one for each call; NULL: its result is NULL, or it has been handed out */
 	Model **models;
+	bool *too_large; /* it was not opened, because its image is */
 } BatchRow;
+
+/* What workers have met; in the segment that they share with the leader. */
+typedef struct BatchShared
+{
+	slock_t mutex;
+	int64 failed;
+	BadImages bad;
+} BatchShared;
 
 typedef struct BatchState
 {
@@ -172,8 +226,15 @@ typedef struct BatchState
 	BatchRow *rows;
 	int nrows;       /* in this round */
 	int next;        /* the row that is handed out next */
+	int at;          /* the row that an error is about */
+	int64 before;    /* rows of earlier rounds */
 	int round_limit; /* rows that the next round may have */
 	bool child_done;
+	int place_column;        /* of the child: where a row lies in its table; 0: unknown */
+	const char *place_table; /* its name */
+	int64 failed;         /* images that could not be used; in the leader, also those of workers */
+	BatchShared *shared;  /* NULL: there are no workers, or they have been counted */
+	bool worker;          /* this is one */
 	MemoryContext memory; /* of a round */
 } BatchState;
 
@@ -191,6 +252,11 @@ static void batch_begin(CustomScanState *node, EState *estate, int flags);
 static TupleTableSlot *batch_exec(CustomScanState *node);
 static void batch_end(CustomScanState *node);
 static void batch_rescan(CustomScanState *node);
+static Size batch_estimate(CustomScanState *node, ParallelContext *context);
+static void batch_share(CustomScanState *node, ParallelContext *context, void *shared);
+static void batch_share_again(CustomScanState *node, ParallelContext *context, void *shared);
+static void batch_begin_worker(CustomScanState *node, shm_toc *toc, void *shared);
+static void batch_shutdown(CustomScanState *node);
 static void batch_explain(CustomScanState *node, List *ancestors, ExplainState *es);
 
 const CustomScanMethods batch_scan_methods = { .CustomName = "BicycleBatch",
@@ -201,6 +267,13 @@ static const CustomExecMethods batch_exec_methods = { .CustomName = "BicycleBatc
 													  .ExecCustomScan = batch_exec,
 													  .EndCustomScan = batch_end,
 													  .ReScanCustomScan = batch_rescan,
+													  .EstimateDSMCustomScan = batch_estimate,
+													  .InitializeDSMCustomScan = batch_share,
+													  .ReInitializeDSMCustomScan =
+														  batch_share_again,
+													  .InitializeWorkerCustomScan =
+														  batch_begin_worker,
+													  .ShutdownCustomScan = batch_shutdown,
 													  .ExplainCustomScan = batch_explain };
 
 static Node *
@@ -256,11 +329,117 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
 	begin_calls(state, linitial(scan->custom_private), lsecond(scan->custom_private));
+	state->place_column = intVal(lthird(scan->custom_private));
+	if (state->place_column > 0)
+		state->place_table = get_rel_name(linitial_oid(lfourth(scan->custom_private)));
 	outerPlanState(node) = ExecInitNode(
 		outerPlan(scan), estate, flags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
 	state->memory =
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle batch", ALLOCSET_DEFAULT_SIZES);
 	state->round_limit = 1;
+}
+
+/* ---- Images that cannot be used ------------------------------------------ */
+
+/* Where the row lies that is at work, for people. */
+static char *
+row_place(BatchState *state)
+{
+	bool isnull = true;
+	ItemPointer tid = NULL;
+
+	if (state->place_table != NULL)
+		tid = (ItemPointer) DatumGetPointer(
+			slot_getattr(state->rows[state->at].slot, state->place_column, &isnull));
+	if (isnull)
+		return psprintf("row " INT64_FORMAT " of a BicycleBatch node",
+						state->before + state->at + 1);
+	return psprintf("row with ctid (%u,%u) of table \"%s\"", ItemPointerGetBlockNumber(tid),
+					ItemPointerGetOffsetNumber(tid), state->place_table);
+}
+
+static void
+row_context(void *state)
+{
+	errcontext("%s", row_place(state));
+}
+
+/* Counts an image here, and where its statement is. */
+static void
+count_failed(BatchState *state, const BadImages *bad)
+{
+	state->failed++;
+	if (!state->worker)
+		bad_images_add(NULL, bad);
+	else if (state->shared != NULL)
+	{
+		SpinLockAcquire(&state->shared->mutex);
+		state->shared->failed++;
+		bad_images_add(&state->shared->bad, bad);
+		SpinLockRelease(&state->shared->mutex);
+	}
+}
+
+static Size
+batch_estimate(CustomScanState *node, ParallelContext *context)
+{
+	return sizeof(BatchShared);
+}
+
+static void
+batch_share(CustomScanState *node, ParallelContext *context, void *memory)
+{
+	BatchState *state = (BatchState *) node;
+	BatchShared *shared = memory;
+
+	memset(shared, 0, sizeof(*shared));
+	SpinLockInit(&shared->mutex);
+	state->shared = shared;
+}
+
+static void
+batch_begin_worker(CustomScanState *node, shm_toc *toc, void *memory)
+{
+	BatchState *state = (BatchState *) node;
+
+	state->shared = memory;
+	state->worker = true;
+}
+
+/* In the leader: what workers have counted since it was last asked. */
+static void
+count_workers(BatchState *state)
+{
+	BatchShared *shared = state->shared;
+	int64 failed;
+	BadImages bad;
+
+	if (shared == NULL || state->worker)
+		return;
+	SpinLockAcquire(&shared->mutex);
+	failed = shared->failed;
+	bad = shared->bad;
+	shared->failed = shared->bad.count = shared->bad.nreasons = 0;
+	SpinLockRelease(&shared->mutex);
+	state->failed += failed;
+	bad_images_add(NULL, &bad);
+}
+
+static void
+batch_share_again(CustomScanState *node, ParallelContext *context, void *memory)
+{
+	count_workers((BatchState *) node);
+}
+
+/* The segment goes next; workers have ended, or what they do is not wanted. */
+static void
+batch_shutdown(CustomScanState *node)
+{
+	BatchState *state = (BatchState *) node;
+
+	count_workers(state);
+	if (!state->worker)
+		state->shared = NULL;
 }
 
 /* ---- A round ------------------------------------------------------------- */
@@ -300,6 +479,7 @@ reserve_rows(BatchState *state)
 											   &TTSOpsMinimalTuple);
 			row->open = palloc0(state->ncalls * sizeof(Call *));
 			row->models = palloc0(state->ncalls * sizeof(Model *));
+			row->too_large = palloc0(state->ncalls * sizeof(bool));
 		}
 	}
 	MemoryContextSwitchTo(old);
@@ -320,10 +500,14 @@ same_argument(const BatchArguments *a, const BatchArguments *b, int i, bool text
  * they change.
  */
 static Model *
-call_model(BatchCall *call, const BatchArguments *arguments, bool versioned)
+call_model(BatchCall *call, const BatchArguments *arguments)
 {
 	int name = call->kind->model;
+	bool versioned = call->kind->versioned;
 	int version;
+
+	if (name == BATCH_NO_MODEL)
+		return NULL;
 
 	if (call->model != NULL && same_argument(arguments, &call->model_arguments, name, true) &&
 		(!versioned || same_argument(arguments, &call->model_arguments, name + 1, false)))
@@ -336,36 +520,64 @@ call_model(BatchCall *call, const BatchArguments *arguments, bool versioned)
 	return call->model;
 }
 
-/* Submits one call of a row.  Returns the bytes of its image. */
+/*
+ * Submits one call of the row that is at work. Returns the bytes of its image.
+ */
 static Size
-submit(BatchCall *call, BatchRow *row, int k)
+submit(BatchState *state, int k)
 {
+	BatchRow *row = &state->rows[state->at];
+	BatchCall *call = &state->calls[k];
+	const BatchKind *kind = call->kind;
 	BatchArguments arguments = { 0 };
-	bool versioned = call->kind->model + 1 < call->kind->nargs;
+	bytea *image = NULL;
 
-	for (int i = 0; i < call->kind->nargs; i++)
+	row->too_large[k] = false;
+	for (int i = 0; i < kind->nargs; i++)
 	{
 		arguments.value[i] = slot_getattr(row->slot, call->column[i], &arguments.isnull[i]);
-		if (arguments.isnull[i] && i < call->kind->required)
+		if (arguments.isnull[i] && i < kind->required)
 			return 0;
 	}
-	row->models[k] = call_model(call, &arguments, versioned);
-	row->open[k] = call->kind->submit(row->models[k], versioned, &arguments);
-	return toast_raw_datum_size(arguments.value[0]);
+	row->too_large[k] = image_too_large(arguments.value[0]);
+	if (!row->too_large[k])
+		image = DatumGetByteaPP(arguments.value[0]);
+	row->models[k] = call_model(call, &arguments);
+	row->open[k] = kind->submit(row->models[k], kind->versioned, image, &arguments);
+	return image == NULL ? 0 : toast_raw_datum_size(arguments.value[0]);
+}
+
+static Size
+submit_row(BatchState *state, int i)
+{
+	Instrumentation *counted = state->css.ss.ps.instrument;
+	Size bytes = 0;
+	ErrorContextCallback context = { .callback = row_context,
+									 .arg = state,
+									 .previous = error_context_stack };
+
+	state->at = i;
+	error_context_stack = &context;
+	for (int k = 0; k < state->ncalls; k++)
+	{
+		bytes += submit(state, k);
+		if (counted != NULL && state->rows[i].open[k] != NULL)
+			counted->COUNTED_IMAGES++;
+	}
+	error_context_stack = context.previous;
+	return bytes;
 }
 
 /* Reads rows and submits their calls. */
 static void
 fill_round(BatchState *state)
 {
-	Instrumentation *counted = state->css.ss.ps.instrument;
 	Size bytes = 0;
 
 	reserve_rows(state);
 	while (state->nrows < state->round_limit && (state->nrows == 0 || bytes < IMAGE_WINDOW_BYTES))
 	{
 		TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
-		BatchRow *row = &state->rows[state->nrows];
 		MemoryContext old;
 
 		if (TupIsNull(slot))
@@ -373,15 +585,9 @@ fill_round(BatchState *state)
 			state->child_done = true;
 			break;
 		}
-		ExecCopySlot(row->slot, slot);
-		state->nrows++;
+		ExecCopySlot(state->rows[state->nrows].slot, slot);
 		old = MemoryContextSwitchTo(state->memory);
-		for (int k = 0; k < state->ncalls; k++)
-		{
-			bytes += submit(&state->calls[k], row, k);
-			if (counted != NULL && row->open[k] != NULL)
-				counted->COUNTED_IMAGES++;
-		}
+		bytes += submit_row(state, state->nrows++);
 		MemoryContextSwitchTo(old);
 	}
 }
@@ -394,6 +600,7 @@ run_round(BatchState *state)
 	instr_time end;
 
 	MemoryContextReset(state->memory);
+	state->before += state->nrows;
 	state->nrows = state->next = 0;
 	for (int k = 0; k < state->ncalls; k++)
 		state->calls[k].model = NULL;
@@ -418,27 +625,61 @@ run_round(BatchState *state)
 
 /* ---- Handing out --------------------------------------------------------- */
 
+/* The result of a call; NULL, counted, if its image cannot be used. */
+static Datum
+hand_out(BatchState *state, int k, bool *isnull)
+{
+	BatchRow *row = &state->rows[state->at];
+	const BatchKind *kind = state->calls[k].kind;
+	Call *call = row->open[k];
+	Datum result = (Datum) 0;
+	BadImages bad = { .count = 0 };
+	const char *place = NULL;
+	bool failed = false;
+
+	*isnull = true;
+	if (call == NULL && !row->too_large[k])
+		return result;
+	if (!kind->versioned && bad_images_give_null())
+		place = row_place(state);
+	if (call == NULL)
+	{
+		image_refuse(slot_getattr(row->slot, state->calls[k].column[0], isnull), kind->versioned,
+					 &bad, place);
+		*isnull = true;
+	}
+	else if (image_answered(call, kind->versioned, &bad, place))
+	{
+		*isnull = false;
+		result = kind->wait(call, row->models[k], isnull);
+		failed = kind->tells && !*isnull;
+	}
+	if (failed || bad.count > 0)
+		count_failed(state, &bad);
+	if (call != NULL)
+		call_free(call);
+	row->open[k] = NULL;
+	return result;
+}
+
 /* The scan tuple of a row: the calls' results, then the child's columns. */
 static void
-fill_scan_slot(BatchState *state, BatchRow *row, TupleTableSlot *scan)
+fill_scan_slot(BatchState *state, int i, TupleTableSlot *scan)
 {
+	BatchRow *row = &state->rows[i];
 	int ncolumns;
+	ErrorContextCallback context = { .callback = row_context,
+									 .arg = state,
+									 .previous = error_context_stack };
 
 	slot_getallattrs(row->slot);
 	ncolumns = row->slot->tts_tupleDescriptor->natts;
 	ExecClearTuple(scan);
+	state->at = i;
+	error_context_stack = &context;
 	for (int k = 0; k < state->ncalls; k++)
-	{
-		Call *call = row->open[k];
-
-		scan->tts_isnull[k] = call == NULL;
-		scan->tts_values[k] = (Datum) 0;
-		if (call == NULL)
-			continue;
-		scan->tts_values[k] = state->calls[k].kind->wait(call, row->models[k]);
-		call_free(call);
-		row->open[k] = NULL;
-	}
+		scan->tts_values[k] = hand_out(state, k, &scan->tts_isnull[k]);
+	error_context_stack = context.previous;
 	memcpy(scan->tts_values + state->ncalls, row->slot->tts_values, ncolumns * sizeof(Datum));
 	memcpy(scan->tts_isnull + state->ncalls, row->slot->tts_isnull, ncolumns * sizeof(bool));
 	ExecStoreVirtualTuple(scan);
@@ -461,7 +702,7 @@ batch_exec(CustomScanState *node)
 		return ExecClearTuple(projection != NULL ? node->ss.ps.ps_ResultTupleSlot : scan);
 
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-	fill_scan_slot(state, &state->rows[state->next], scan);
+	fill_scan_slot(state, state->next, scan);
 	MemoryContextSwitchTo(old);
 	state->next++;
 	econtext->ecxt_scantuple = scan;
@@ -482,6 +723,7 @@ batch_rescan(CustomScanState *node)
 
 	free_open(state);
 	state->nrows = state->next = 0;
+	state->before = 0;
 	state->child_done = false;
 	state->round_limit = 1;
 	if (outerPlanState(node)->chgParam == NULL)
@@ -500,6 +742,8 @@ batch_explain(CustomScanState *node, List *ancestors, ExplainState *es)
 	ExplainPropertyFloat(
 		"Images per Round", NULL,
 		counted->COUNTED_ROUNDS > 0 ? counted->COUNTED_IMAGES / counted->COUNTED_ROUNDS : 0, 1, es);
+	if (es->format != EXPLAIN_FORMAT_TEXT || ((BatchState *) node)->failed > 0)
+		ExplainPropertyInteger("Images Failed", NULL, ((BatchState *) node)->failed, es);
 	if (es->timing)
 		ExplainPropertyFloat("Wait", "ms", counted->COUNTED_WAIT, 1, es);
 }

@@ -33,18 +33,25 @@
 #include "pg/batch.h"
 
 #include "miscadmin.h"
+#include "access/sysattr.h"
+#include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/plannodes.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
+#include "parser/parsetree.h"
 #include "utils/lsyscache.h"
+
+#include "pg/bad_images.h"
 
 static planner_hook_type previous_planner = NULL;
 
 typedef struct PlanContext
 {
+	PlannedStmt *statement;
 	int last_node_id; /* largest plan_node_id in the statement */
+	int gathers;      /* that the plan looked at is below: it runs in workers */
 } PlanContext;
 
 static Plan *rewrite(Plan *plan, Plan *parent, PlanContext *context);
@@ -278,6 +285,38 @@ scan_tuple(const BatchBuild *build, const List *argument_columns)
 }
 
 /*
+ * The column of the child that says where a row lies in its table, which is
+ * what an error can name; 0 if the child is not a plain scan of one.
+ */
+static int
+place_column(BatchBuild *build, const Plan *x, const PlanContext *context, Oid *table)
+{
+	Index scanned;
+	const RangeTblEntry *entry;
+
+	*table = InvalidOid;
+	switch (nodeTag(x))
+	{
+		case T_SeqScan:
+		case T_SampleScan:
+		case T_IndexScan:
+		case T_BitmapHeapScan:
+		case T_TidScan:
+		case T_TidRangeScan:
+			break;
+		default:
+			return 0;
+	}
+	scanned = ((const Scan *) x)->scanrelid;
+	entry = rt_fetch(scanned, context->statement->rtable);
+	if (entry->rtekind != RTE_RELATION)
+		return 0;
+	*table = entry->relid;
+	return child_column(build, (Expr *) makeVar(scanned, SelfItemPointerAttributeNumber, TIDOID, -1,
+												InvalidOid, 0));
+}
+
+/*
  * Puts a node over `below`, which is X itself or the Limit over X. With the
  * Limit inside, exactly the rows that it lets through are computed, and a sort
  * below it still knows its bound.
@@ -290,6 +329,8 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	List *functions = NIL;
 	CustomScan *scan = makeNode(CustomScan);
 	Plan *plan = &scan->scan.plan;
+	Oid table;
+	int place;
 	ListCell *cell;
 
 	foreach (cell, x->targetlist)
@@ -302,9 +343,11 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	foreach (cell, calls)
 		functions = lappend_oid(functions, lfirst_node(FuncExpr, cell)->funcid);
 
+	place = place_column(&build, x, context, &table);
 	scan->methods = &batch_scan_methods;
 	scan->custom_scan_tlist = scan_tuple(&build, arguments);
-	scan->custom_private = list_make2(functions, arguments);
+	scan->custom_private =
+		list_make4(functions, arguments, makeInteger(place), list_make1_oid(table));
 	x->targetlist = build.columns;
 	if (below != x)
 		below->targetlist = pass_through(NIL, &build); /* of the Limit */
@@ -315,6 +358,7 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	plan->plan_rows = below->plan_rows;
 	plan->plan_width = below->plan_width;
 	plan->parallel_safe = below->parallel_safe;
+	plan->parallel_aware = context->gathers > 0; /* for a segment to count in */
 	plan->plan_node_id = ++context->last_node_id;
 	plan->extParam = bms_copy(below->extParam);
 	plan->allParam = bms_copy(below->allParam);
@@ -348,13 +392,16 @@ static void
 rewrite_children(Plan *plan, PlanContext *context)
 {
 	ListCell *cell;
+	bool gathers = IsA(plan, Gather) || IsA(plan, GatherMerge);
 
+	context->gathers += gathers;
 	plan->lefttree = rewrite(plan->lefttree, plan, context);
 	plan->righttree = rewrite(plan->righttree, plan, context);
 	if (IsA(plan, SubqueryScan))
 		((SubqueryScan *) plan)->subplan = rewrite(((SubqueryScan *) plan)->subplan, plan, context);
 	foreach (cell, listed_children(plan))
 		lfirst(cell) = rewrite(lfirst(cell), plan, context);
+	context->gathers -= gathers;
 }
 
 /* Bottom-up.  Returns the plan, or the node that now stands over it. */
@@ -400,12 +447,30 @@ find_last_node_id(Plan *plan, PlanContext *context)
 }
 
 static PlannedStmt *
+plan_query(Query *query, const char *source, int cursor_options, ParamListInfo params)
+{
+	PlannedStmt *volatile statement = NULL;
+
+	bad_images_planning();
+	PG_TRY();
+	{
+		statement = previous_planner != NULL
+						? previous_planner(query, source, cursor_options, params)
+						: standard_planner(query, source, cursor_options, params);
+	}
+	PG_FINALLY();
+	{
+		bad_images_planned();
+	}
+	PG_END_TRY();
+	return statement;
+}
+
+static PlannedStmt *
 batch_planner(Query *query, const char *source, int cursor_options, ParamListInfo params)
 {
-	PlannedStmt *statement = previous_planner != NULL
-								 ? previous_planner(query, source, cursor_options, params)
-								 : standard_planner(query, source, cursor_options, params);
-	PlanContext context = { 0 };
+	PlannedStmt *statement = plan_query(query, source, cursor_options, params);
+	PlanContext context = { .statement = statement };
 	ListCell *cell;
 
 	if (!bicycle_batching || (cursor_options & (CURSOR_OPT_SCROLL | CURSOR_OPT_FAST_PLAN)) != 0 ||

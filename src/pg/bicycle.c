@@ -10,6 +10,7 @@
 
 #include "miscadmin.h"
 
+#include "pg/bad_images.h"
 #include "pg/batch.h"
 #include "pg/call.h"
 #include "pg/catalog.h"
@@ -43,6 +44,7 @@ _PG_init(void)
 	gucs_define();
 	catalog_init();
 	calls_init(model_stream_load);
+	bad_images_init();
 	batch_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{

@@ -605,6 +605,23 @@ call_wait(Call *call, size_t *length)
 	return call->result;
 }
 
+/*
+ * What a model fails with comes between GRANT and STARTED; what an image does,
+ * before its place is granted or after work on it has begun.
+ */
+bool
+call_image_failed(Call *call, const char **message, const char **detail)
+{
+	call_settle(call);
+	if (call->state != CALL_FAILED || (call->granted && !call->started) ||
+		(call->sqlstate != ERRCODE_INVALID_BINARY_REPRESENTATION &&
+		 call->sqlstate != ERRCODE_PROGRAM_LIMIT_EXCEEDED))
+		return false;
+	*message = call->text[0];
+	*detail = call->text[1][0] != '\0' ? call->text[1] : NULL;
+	return true;
+}
+
 void
 call_free(Call *call)
 {

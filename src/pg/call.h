@@ -56,6 +56,13 @@ extern Call *call_simple(BicycleFrameType type, bool missing_ok);
 extern void call_settle(Call *call);
 extern const char *call_wait(Call *call, size_t *length);
 
+/*
+ * Waits as call_settle does. True if the answer is an error that is the image's
+ * own, and not of a model or of the engine: 22P03, or 54000. *message and
+ * *detail (NULL: none) are the call's.
+ */
+extern bool call_image_failed(Call *call, const char **message, const char **detail);
+
 /* Withdraws the call if it is still open, and frees it. Raises nothing. */
 extern void call_free(Call *call);
 

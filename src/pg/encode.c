@@ -28,6 +28,8 @@ encode_submit(const Model *model, bool versioned, const bytea *image)
 			 errdetail("Version %d holds a generator only.", model->version),
 			 errhint(
 				 "Import the model with its encoder: bicycle_import(model, generator, encoder).")));
+	if (image == NULL)
+		return NULL;
 	image_request_head(&head, model, versioned);
 	head.image_length = VARSIZE_ANY_EXHDR(image);
 	return call_submit(BICYCLE_ENCODE, model, &head, NULL, VARDATA_ANY(image), head.image_length);
@@ -47,14 +49,20 @@ encode_wait(Call *call, const Model *model)
 	return values;
 }
 
+/* NULL: the image cannot be used, and is counted. */
 static float *
 encode_image(Datum image_value, const text *name, const int *version, int *nz)
 {
-	bytea *image = image_argument(image_value, "image");
+	bytea *image;
+	bool usable = image_accept(image_value, version != NULL, NULL, NULL, &image);
 	Model *model = model_lookup(name, version);
 	Call *call = encode_submit(model, version != NULL, image);
-	float *values = encode_wait(call, model);
+	float *values = NULL;
 
+	if (!usable)
+		return NULL;
+	if (image_answered(call, version != NULL, NULL, NULL))
+		values = encode_wait(call, model);
 	call_free(call);
 	*nz = model->nz;
 	return values;
@@ -71,6 +79,8 @@ bicycle_encode(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	values =
 		encode_image(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1), NULL, &nz);
+	if (values == NULL)
+		PG_RETURN_NULL();
 	PG_RETURN_ARRAYTYPE_P(latent_array(values, nz));
 }
 
@@ -105,6 +115,8 @@ bicycle_encode_posterior(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	values = encode_image(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : PG_GETARG_TEXT_PP(1),
 						  PG_ARGISNULL(2) ? NULL : &version, &nz);
+	if (values == NULL)
+		PG_RETURN_NULL();
 	results[0] = PointerGetDatum(latent_array(values, nz));
 	results[1] = PointerGetDatum(latent_array(values + nz, nz));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), results, nulls)));

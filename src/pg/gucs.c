@@ -61,6 +61,12 @@ static const struct config_enum_entry priority_choices[] = {
 	{ NULL, 0, false },
 };
 
+static const struct config_enum_entry on_error_choices[] = {
+	{ "error", BICYCLE_ON_ERROR_ERROR, false },
+	{ "null", BICYCLE_ON_ERROR_NULL, false },
+	{ NULL, 0, false },
+};
+
 static const struct config_enum_entry output_format_choices[] = {
 	{ "png", BICYCLE_OUTPUT_PNG, false },
 	{ "jpeg", BICYCLE_OUTPUT_JPEG, false },

@@ -13,6 +13,13 @@
 
 #include "lib/stringinfo.h"
 
+/* bicycle_on_error */
+typedef enum BicycleOnError
+{
+	BICYCLE_ON_ERROR_ERROR,
+	BICYCLE_ON_ERROR_NULL
+} BicycleOnError;
+
 #define ENGINE_INT(name, ...) extern int bicycle_##name;
 #define ENGINE_BOOL(name, ...) extern bool bicycle_##name;
 #define ENGINE_CHOICE(name, ...) extern int bicycle_##name;

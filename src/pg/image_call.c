@@ -13,17 +13,64 @@
 
 #include "common/names.h"
 
+/* ---- Arguments ----------------------------------------------------------- */
+
+#define TOO_LARGE "It has %zu bytes; the limit is %zu."
+
+static Size
+image_argument_bytes(Datum value)
+{
+	return toast_raw_datum_size(value) - VARHDRSZ;
+}
+
+static Size
+image_argument_limit(void)
+{
+	return (Size) bicycle_max_request_size * 1024;
+}
+
+bool
+image_too_large(Datum value)
+{
+	return image_argument_bytes(value) > image_argument_limit();
+}
+
+pg_noreturn static void
+raise_too_large(Datum value, const char *what)
+{
+	ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s is too large", what),
+					errdetail(TOO_LARGE, image_argument_bytes(value), image_argument_limit()),
+					errhint("A superuser may raise bicycle.max_request_size.")));
+}
+
 bytea *
 image_argument(Datum value, const char *what)
 {
-	Size bytes = toast_raw_datum_size(value) - VARHDRSZ;
-	Size limit = (Size) bicycle_max_request_size * 1024;
-
-	if (bytes > limit)
-		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("%s is too large", what),
-						errdetail("It has %zu bytes; the limit is %zu.", bytes, limit),
-						errhint("A superuser may raise bicycle.max_request_size.")));
+	if (image_too_large(value))
+		raise_too_large(value, what);
 	return DatumGetByteaPP(value);
+}
+
+void
+image_refuse(Datum value, bool versioned, BadImages *to, const char *place)
+{
+	if (versioned || !bad_images_give_null())
+		raise_too_large(value, "image");
+	bad_images_count(to, place, "image is too large",
+					 psprintf(TOO_LARGE, image_argument_bytes(value), image_argument_limit()));
+}
+
+bool
+image_accept(Datum value, bool versioned, BadImages *to, const char *place, bytea **image)
+{
+	*image = NULL;
+	if (image_too_large(value))
+	{
+		image_refuse(value, versioned, to, place);
+		return false;
+	}
+	*image = DatumGetByteaPP(value);
+	return true;
 }
 
 void
@@ -42,6 +89,20 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 	}
 	else
 		head->precision = BICYCLE_PRECISION_FP32;
+}
+
+/* ---- Answers ------------------------------------------------------------- */
+
+bool
+image_answered(Call *call, bool versioned, BadImages *to, const char *place)
+{
+	const char *message;
+	const char *detail;
+
+	if (!call_image_failed(call, &message, &detail) || versioned || !bad_images_give_null())
+		return true;
+	bad_images_count(to, place, message, detail);
+	return false;
 }
 
 bytea *

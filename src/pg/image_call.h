@@ -7,6 +7,7 @@
 
 #include "pg/bicycle.h"
 
+#include "pg/bad_images.h"
 #include "pg/call.h"
 #include "pg/catalog.h"
 
@@ -15,6 +16,24 @@
  * fetched; `what` is what the error calls it.
  */
 extern bytea *image_argument(Datum value, const char *what);
+
+/*
+ * With bicycle.on_error = null, and unless the call is versioned, what cannot
+ * be used for being as it is gives NULL: these count it then, in `to`
+ * (bad_images.h), and say false. Otherwise they are image_argument, and true;
+ * or wait for the call, and are true for an answer and for an error, which
+ * whoever reads the answer raises. place may be NULL.
+ */
+extern bool image_accept(Datum value, bool versioned, BadImages *to, const char *place,
+						 bytea **image);
+extern bool image_answered(Call *call, bool versioned, BadImages *to, const char *place);
+
+/*
+ * image_accept in two steps: whether an image is beyond
+ * bicycle.max_request_size; and what becomes of it.
+ */
+extern bool image_too_large(Datum value);
+extern void image_refuse(Datum value, bool versioned, BadImages *to, const char *place);
 
 /*
  * Common to TRANSLATE, ENCODE, INFO and PLOT: fills a request from the

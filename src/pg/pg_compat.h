@@ -75,6 +75,18 @@
 #endif
 
 /*
+ * MEMO: PG 18 (3eea7a0c97) drops ExecutorRun's argument execute_once, and the
+ * hook's. These are a function's further parameter, and what it passes on.
+ */
+#if PG_VERSION_NUM >= 180000
+#define BICYCLE_EXECUTE_ONCE
+#define BICYCLE_PASS_EXECUTE_ONCE
+#else
+#define BICYCLE_EXECUTE_ONCE , bool execute_once
+#define BICYCLE_PASS_EXECUTE_ONCE , execute_once
+#endif
+
+/*
  * MEMO: PG 15.4 (c66a7d75e6) marks a database whose DROP DATABASE was
  * interrupted; nobody can connect to it any more.
  */

@@ -33,21 +33,26 @@ translate_submit(const Model *model, bool versioned, const float *z, const bytea
 	return call_submit(BICYCLE_TRANSLATE, model, &head, z, VARDATA_ANY(image), head.image_length);
 }
 
-static Datum
+/* NULL: the image cannot be used, and is counted. */
+static bytea *
 translate_one(Datum image_value, ArrayType *z, const text *name, const int *version)
 {
-	bytea *image = image_argument(image_value, "image");
+	bytea *image;
+	bool usable = image_accept(image_value, version != NULL, NULL, NULL, &image);
 	int nz;
 	const float *values = latent_values(z, &nz);
 	Model *model = model_lookup(name, version);
 	Call *call;
-	bytea *result;
+	bytea *result = NULL;
 
 	latent_check_length(nz, model);
+	if (!usable)
+		return NULL;
 	call = translate_submit(model, version != NULL, values, image);
-	result = image_wait(call);
+	if (image_answered(call, version != NULL, NULL, NULL))
+		result = image_wait(call);
 	call_free(call);
-	return PointerGetDatum(result);
+	return result;
 }
 
 /*
@@ -56,10 +61,15 @@ translate_one(Datum image_value, ArrayType *z, const text *name, const int *vers
 Datum
 bicycle_translate(PG_FUNCTION_ARGS)
 {
+	bytea *result;
+
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
-	return translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1),
-						 PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), NULL);
+	result = translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1),
+						   PG_ARGISNULL(2) ? NULL : PG_GETARG_TEXT_PP(2), NULL);
+	if (result == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_BYTEA_P(result);
 }
 
 /*
@@ -71,8 +81,8 @@ bicycle_translate_version(PG_FUNCTION_ARGS)
 {
 	int version = PG_GETARG_INT32(3);
 
-	return translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1), PG_GETARG_TEXT_PP(2),
-						 &version);
+	PG_RETURN_BYTEA_P(translate_one(PG_GETARG_DATUM(0), PG_GETARG_ARRAYTYPE_P(1),
+									PG_GETARG_TEXT_PP(2), &version));
 }
 
 /*
@@ -119,7 +129,7 @@ typedef struct Many
 	int stride;
 	int n;
 	Datum *images;
-	bool *nulls;
+	bool *nulls;   /* also where an image cannot be used */
 	Call **calls;  /* NULL where the image is NULL, or the call is not open */
 	int next;      /* the image that is submitted next */
 	int in_flight; /* calls that are open */
@@ -127,11 +137,20 @@ typedef struct Many
 	int at;        /* the image that an error is about */
 } Many;
 
+#define MANY_PLACE "image %d of bicycle_translate_many"
+
 /* Says which of many images an error is about. */
 static void
 many_context(void *arg)
 {
-	errcontext("image %d of bicycle_translate_many", ((Many *) arg)->at + 1);
+	errcontext(MANY_PLACE, ((Many *) arg)->at + 1);
+}
+
+/* For the reasons of a WARNING; only made where it may be wanted. */
+static const char *
+many_place(const Many *m)
+{
+	return bad_images_give_null() ? psprintf(MANY_PLACE, m->at + 1) : NULL;
 }
 
 /* Submits images as far as the window allows. */
@@ -142,27 +161,35 @@ many_submit(Many *m)
 		   (m->bytes < IMAGE_WINDOW_BYTES || m->in_flight == 0))
 	{
 		int i = m->next++;
+		bytea *image;
 
 		if (m->nulls[i])
 			continue;
 		m->at = i;
-		m->calls[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride,
-									   image_argument(m->images[i], "image"));
+		m->nulls[i] = !image_accept(m->images[i], m->versioned, NULL, many_place(m), &image);
+		if (m->nulls[i])
+			continue;
+		m->calls[i] = translate_submit(m->model, m->versioned, m->z + (Size) i * m->stride, image);
 		m->in_flight++;
 		m->bytes += toast_raw_datum_size(m->images[i]);
 	}
 }
 
-/* Waits for the answer to an image that has been submitted. */
+/*
+ * Waits for the answer to an image that has been submitted; NULL if it cannot
+ * be used.
+ */
 static bytea *
 many_wait(Many *m, int i)
 {
 	Size bytes = toast_raw_datum_size(m->images[i]);
-	bytea *result;
+	bytea *result = NULL;
 
 	INVARIANT(m->calls[i] != NULL && m->in_flight > 0 && m->bytes >= bytes);
 	m->at = i;
-	result = image_wait(m->calls[i]);
+	m->nulls[i] = !image_answered(m->calls[i], m->versioned, NULL, many_place(m));
+	if (!m->nulls[i])
+		result = image_wait(m->calls[i]);
 	call_free(m->calls[i]);
 	m->calls[i] = NULL;
 	m->in_flight--;

@@ -1,6 +1,6 @@
 /*
  * translate.h
- *	  The calls of translate and encode.
+ *	  The calls of translate, encode and check.
  */
 #ifndef BICYCLE_TRANSLATE_H
 #define BICYCLE_TRANSLATE_H
@@ -10,7 +10,10 @@
 #include "pg/call.h"
 #include "pg/catalog.h"
 
-/* Open a call, which the caller frees. 55000 if the model has no encoder. */
+/*
+ * Open a call, which the caller frees. 55000 if the model has no encoder, and
+ * only that is looked at if the image is NULL.
+ */
 extern Call *translate_submit(const Model *model, bool versioned, const float *z,
 							  const bytea *image);
 extern Call *encode_submit(const Model *model, bool versioned, const bytea *image);
@@ -20,5 +23,9 @@ extern Call *encode_submit(const Model *model, bool versioned, const bytea *imag
  * values each, palloc'ed one after the other.
  */
 extern float *encode_wait(Call *call, const Model *model);
+
+/* What is wrong with an image, palloc'ed; NULL: nothing. */
+extern Call *check_submit(const bytea *image);
+extern text *check_wait(Call *call);
 
 #endif /* BICYCLE_TRANSLATE_H */

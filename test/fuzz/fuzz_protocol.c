@@ -232,12 +232,13 @@ send_export(uint64_t id, unsigned flags, const uint8_t *payload, size_t length)
 static void
 step(Script *script)
 {
-	static const uint32_t types[] = {
-		BICYCLE_TRANSLATE, BICYCLE_ENCODE,      BICYCLE_INFO,    BICYCLE_PLOT,   BICYCLE_LOAD,
-		BICYCLE_IMPORT,    BICYCLE_CREATE,      BICYCLE_INSPECT, BICYCLE_EXPORT, BICYCLE_CANCEL,
-		BICYCLE_NO_MODEL,  BICYCLE_TRAIN_CHECK, BICYCLE_STATUS,  BICYCLE_CACHE,  BICYCLE_RESERVE,
-		BICYCLE_DATA,      BICYCLE_END,         BICYCLE_HELLO,   BICYCLE_GRANT,  77
-	};
+	static const uint32_t types[] = { BICYCLE_TRANSLATE, BICYCLE_ENCODE,   BICYCLE_INFO,
+									  BICYCLE_PLOT,      BICYCLE_LOAD,     BICYCLE_IMPORT,
+									  BICYCLE_CREATE,    BICYCLE_INSPECT,  BICYCLE_EXPORT,
+									  BICYCLE_CANCEL,    BICYCLE_NO_MODEL, BICYCLE_TRAIN_CHECK,
+									  BICYCLE_STATUS,    BICYCLE_CACHE,    BICYCLE_RESERVE,
+									  BICYCLE_DATA,      BICYCLE_END,      BICYCLE_HELLO,
+									  BICYCLE_GRANT,     BICYCLE_CHECK,    77 };
 	uint32_t type = types[take(script, 1) % (sizeof(types) / sizeof(types[0]))];
 	uint64_t id = take(script, 1) % 8;
 	unsigned flags = take(script, 1);
@@ -250,7 +251,7 @@ step(Script *script)
 	if (flags & RAW)
 		send_frame(type, id, payload, length, NULL, 0, flags & WRONG_LENGTH);
 	else if (type == BICYCLE_TRANSLATE || type == BICYCLE_ENCODE || type == BICYCLE_INFO ||
-			 type == BICYCLE_PLOT)
+			 type == BICYCLE_CHECK || type == BICYCLE_PLOT)
 		send_image(type, id, flags, payload, length);
 	else if (type == BICYCLE_LOAD)
 		send_load(id, flags, payload, length);

@@ -172,6 +172,38 @@ test_info(void)
 }
 
 /*
+ * All pixels of an image are looked at; what is wrong with it is the answer,
+ * and a limit is an error.
+ */
+static void
+test_check(void)
+{
+	Client client;
+	ImageCall call = { .type = BICYCLE_CHECK, .image = png, .length = png_length };
+	static const char none[] = "could not decode image: ";
+	static const char cut[] = "could not decode PNG image: ";
+
+	client_hello(&client, &engine, 1);
+	ok(client_run(&client, 1, &call, NULL) && client.frame.length == 0,
+	   "nothing is wrong with an image");
+	call.length = png_length - 40;
+	ok(client_run(&client, 2, &call, NULL) && client.frame.length > strlen(cut) &&
+		   memcmp(client.body, cut, strlen(cut)) == 0,
+	   "one that lacks its end is told of");
+	call.length = 8;
+	call.image = (const uint8_t *) "GIF89a, ";
+	ok(client_run(&client, 3, &call, NULL) && client.frame.length > strlen(none) &&
+		   memcmp(client.body, none, strlen(none)) == 0,
+	   "so is what is none");
+	call = (ImageCall){
+		.type = BICYCLE_CHECK, .image = png, .length = png_length, .max_pixels = 128 * 128 - 1
+	};
+	ok(!client_run(&client, 4, &call, NULL) && client_is_error(&client, "54000"),
+	   "too many pixels are 54000");
+	client_close(&client);
+}
+
+/*
  * Places are given in order of arrival, as many to a connection as it leaves
  * free, and come back when the reply is read or the client goes.
  */
@@ -444,6 +476,7 @@ main(void)
 	test_hello();
 	test_violations();
 	test_info();
+	test_check();
 	test_places();
 	test_idle_holders();
 	test_descriptors();
