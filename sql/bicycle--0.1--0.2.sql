@@ -11,3 +11,11 @@ CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text
 	AS 'MODULE_PATHNAME', 'bicycle_check' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.bicycle_check(bytea) IS
 	'why an image cannot be used, from all its pixels; NULL if it can';
+
+-- ---- Models ------------------------------
+
+CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'bicycle_rename' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_rename(text, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_rename(text, text) IS
+	'gives a model another name, with its versions, counter and finished jobs';

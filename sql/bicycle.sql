@@ -322,11 +322,15 @@ CREATE FUNCTION @extschema@.bicycle_deploy(model text, version int) RETURNS void
 CREATE FUNCTION @extschema@.bicycle_drop(model text, version int DEFAULT NULL) RETURNS void
 	AS 'MODULE_PATHNAME', 'bicycle_drop' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
+CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'bicycle_rename' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
 REVOKE ALL ON FUNCTION @extschema@.bicycle_import(text, bytea, bytea, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_export(text, text, int, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_create(text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_deploy(text, int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_drop(text, int) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_rename(text, text) FROM PUBLIC;
 
 COMMENT ON FUNCTION @extschema@.bicycle_import(text, bytea, bytea, jsonb) IS
 	'reads a model from .pth or safetensors files as a new version and makes it current; returns '
@@ -341,6 +345,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_deploy(text, int) IS
 	'makes a version of a model the current one';
 COMMENT ON FUNCTION @extschema@.bicycle_drop(text, int) IS
 	'drops a version that is not current, or a whole model; numbers are not used again';
+COMMENT ON FUNCTION @extschema@.bicycle_rename(text, text) IS
+	'gives a model another name, with its versions, counter and finished jobs';
 
 -- ---- Training ------------------------------
 -- The script grants nobody any privilege on the tables: they are written by the extension's

@@ -1,6 +1,7 @@
 /*
  * models.c
- *	  bicycle_import, create, export, inspect, deploy, drop: versions of models.
+ *	  bicycle_import, create, export, inspect, deploy, drop, rename: versions of
+ *	  models.
  *
  * R1 All of them run as the caller, and need EXECUTE and the privileges of the
  *    tables that they touch.
@@ -28,6 +29,7 @@
 #include "pg/jobs.h"
 #include "pg/model_store.h"
 #include "pg/model_stream.h"
+#include "pg/model_uses.h"
 #include "pg/session.h"
 
 PG_FUNCTION_INFO_V1(bicycle_import);
@@ -36,6 +38,7 @@ PG_FUNCTION_INFO_V1(bicycle_export);
 PG_FUNCTION_INFO_V1(bicycle_inspect);
 PG_FUNCTION_INFO_V1(bicycle_deploy);
 PG_FUNCTION_INFO_V1(bicycle_drop);
+PG_FUNCTION_INFO_V1(bicycle_rename);
 PG_FUNCTION_INFO_V1(bicycle_drop_tensors);
 
 /* ---- import and create --------------------------------------------------- */
@@ -380,6 +383,7 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	param_add_version(&p, name, version);
 	if (!PG_ARGISNULL(1))
 		refuse_current(name, version, &p);
+	model_check_unnamed(name, version, "drop");
 	if (catalog_run(AS_CALLER, "bicycle_models",
 					PG_ARGISNULL(1) ? "DELETE FROM %s WHERE model = $1"
 									: "DELETE FROM %s WHERE model = $1 AND version = $2",
@@ -389,34 +393,162 @@ bicycle_drop(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* ---- rename -------------------------------------------------------------- */
+
+/* What bicycle_rename is about, for the trigger; NULL: it does not run. */
+typedef struct Renaming
+{
+	const char *from, *to;
+} Renaming;
+
+static const Renaming *renaming;
+
+/* Both names, in one order whoever comes first. */
+static void
+lock_both(const Renaming *names)
+{
+	bool rising = strcmp(names->from, names->to) < 0;
+
+	model_lock(rising ? names->from : names->to);
+	model_lock(rising ? names->to : names->from);
+}
+
+/* A name that was ever used has a number that must not be used again. */
+static void
+refuse_taken(const char *name)
+{
+	static const char *const tables[] = { "bicycle_models", "bicycle_counters" };
+
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		Params p = { 0 };
+
+		param_add_text(&p, name);
+		if (catalog_run(AS_OWNER, tables[i], "SELECT 1 FROM %s WHERE model = $1 LIMIT 1",
+						SPI_OK_SELECT, &p) > 0)
+			ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+							i == 0 ? errmsg("model \"%s\" already exists", name)
+								   : errmsg("name \"%s\" was already used for a model", name),
+							i == 0 ? 0 : errdetail("Its numbers of versions are not used again."),
+							errhint("Use another name.")));
+	}
+}
+
+/* Rows of all versions; their tensors follow by the trigger. */
+static void
+rename_rows(const Renaming *names)
+{
+	Params p = { 0 };
+	uint64 renamed;
+
+	param_add_text(&p, names->from);
+	param_add_text(&p, names->to);
+	renaming = names;
+	PG_TRY();
+	{
+		renamed = catalog_run(AS_CALLER, "bicycle_models",
+							  "UPDATE %s SET model = $2 WHERE model = $1", SPI_OK_UPDATE, &p);
+	}
+	PG_FINALLY();
+	{
+		renaming = NULL;
+	}
+	PG_END_TRY();
+	if (renamed == 0)
+		report_missing(names->from, NULL);
+	(void) catalog_run(AS_CALLER, "bicycle_counters", "UPDATE %s SET model = $2 WHERE model = $1",
+					   SPI_OK_UPDATE, &p);
+	(void) catalog_run(AS_OWNER, JOBS, "UPDATE %s SET model = $2 WHERE model = $1", SPI_OK_UPDATE,
+					   &p);
+	p.n = 1;
+	if (catalog_run(AS_OWNER, "bicycle_models", "SELECT 1 FROM %s WHERE model = $1 LIMIT 1",
+					SPI_OK_SELECT, &p) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for versions of model \"%s\"", names->from),
+				 errdetail("Row security hides some of them, and all are renamed or none.")));
+}
+
+/* bicycle_rename(model text, new_name text) -> void */
+Datum
+bicycle_rename(PG_FUNCTION_ARGS)
+{
+	Renaming names = { model_name_argument(fcinfo, 0), model_name_argument(fcinfo, 1) };
+	int64 job;
+
+	PreventCommandIfReadOnly("bicycle_rename()");
+	SPI_connect();
+	lock_both(&names);
+	catalog_check_rights("bicycle_models", ACL_UPDATE);
+	catalog_check_rights("bicycle_counters", ACL_UPDATE);
+	job = job_on_model(names.from, 0, 0);
+	if (job != 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+						errmsg("cannot rename model \"%s\", which is being trained", names.from),
+						JOB_NOT_FINISHED(job)));
+	refuse_taken(names.to);
+	model_check_unnamed(names.from, 0, "rename");
+	rename_rows(&names);
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* ---- The trigger --------------------------------------------------------- */
+
+/* The model's name in a row of the trigger's table. */
+static char *
+name_in(const TriggerData *data, HeapTuple row)
+{
+	TupleDesc desc = RelationGetDescr(data->tg_relation);
+	bool isnull;
+
+	return TextDatumGetCString(SPI_getbinval(row, desc, SPI_fnumber(desc, "model"), &isnull));
+}
+
+static int
+version_in(const TriggerData *data, HeapTuple row)
+{
+	TupleDesc desc = RelationGetDescr(data->tg_relation);
+	bool isnull;
+
+	return DatumGetInt32(SPI_getbinval(row, desc, SPI_fnumber(desc, "version"), &isnull));
+}
+
 /*
  * Trigger on bicycle_models: the tensors of a version that is deleted go with
- * it, whoever may delete it, as by a foreign key. A version keeps its name and
- * number.
+ * it, whoever may delete it, as by a foreign key. A version keeps its number,
+ * and its name but for bicycle_rename.
  */
 Datum
 bicycle_drop_tensors(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
-	TupleDesc desc;
+	HeapTuple old;
 	Params p = { 0 };
-	bool isnull;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
 		!TRIGGER_FIRED_FOR_ROW(data->tg_event))
 		elog(ERROR, "bicycle_drop_tensors was not called as a trigger after each row");
-	if (TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+	old = data->tg_trigtuple;
+	SPI_connect();
+	param_add_version(&p, name_in(data, old), version_in(data, old));
+	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
+		(void) catalog_run(AS_OWNER, "bicycle_tensors",
+						   "DELETE FROM %s WHERE model = $1 AND version = $2", SPI_OK_DELETE, &p);
+	else if (renaming != NULL && strcmp(name_in(data, old), renaming->from) == 0 &&
+			 strcmp(name_in(data, data->tg_newtuple), renaming->to) == 0 &&
+			 version_in(data, old) == version_in(data, data->tg_newtuple))
+	{
+		param_add_text(&p, renaming->to);
+		(void) catalog_run(AS_OWNER, "bicycle_tensors",
+						   "UPDATE %s SET model = $3 WHERE model = $1 AND version = $2",
+						   SPI_OK_UPDATE, &p);
+	}
+	else
 		ereport(ERROR, (errcode(ERRCODE_RESTRICT_VIOLATION),
 						errmsg("a version of a model cannot be renamed"),
-						errdetail("Tensors belong to it by its name and number.")));
-	desc = RelationGetDescr(data->tg_relation);
-	SPI_connect();
-	param_add(&p, TEXTOID,
-			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "model"), &isnull));
-	param_add(&p, INT4OID,
-			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "version"), &isnull));
-	(void) catalog_run(AS_OWNER, "bicycle_tensors",
-					   "DELETE FROM %s WHERE model = $1 AND version = $2", SPI_OK_DELETE, &p);
+						errdetail("Tensors belong to it by its name and number."),
+						errhint("Rename the model with bicycle_rename.")));
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }
