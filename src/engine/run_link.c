@@ -64,18 +64,17 @@ run_link_free(RunLink *link)
 
 /* ---- Output -------------------------------------------------------------- */
 
+/* data NULL: into `copy`, which is still to be filled. */
 static RunFrame *
-run_frame_new(uint32_t type, const void *data, size_t length, bool copy)
+run_frame_new(uint32_t type, const void *data, size_t length)
 {
-	RunFrame *frame = malloc(sizeof(*frame) + (copy ? length : 0));
+	RunFrame *frame = malloc(sizeof(*frame) + (data == NULL ? length : 0));
 
 	if (frame == NULL)
 		return NULL;
 	memset(frame, 0, sizeof(*frame));
 	frame->frame = (BicycleFrame){ .length = (uint32_t) length, .type = type };
-	frame->data = copy ? frame->copy : data;
-	if (copy && length > 0)
-		memcpy(frame->copy, data, length);
+	frame->data = data == NULL ? frame->copy : data;
 	return frame;
 }
 
@@ -98,17 +97,23 @@ queue_frames(RunLink *link, List *frames, bool failed)
 	eventfd_write(link->engine->completions.fd, 1);
 }
 
-bool
-run_link_send(RunLink *link, uint32_t type, const void *data, size_t length)
+void
+run_link_send(RunLink *link, uint32_t type, const void *head, size_t head_length, const void *tail,
+			  size_t tail_length)
 {
-	RunFrame *frame = run_frame_new(type, data, length, true);
+	RunFrame *frame = run_frame_new(type, NULL, head_length + tail_length);
 	List frames;
 
 	list_init(&frames);
 	if (frame != NULL)
+	{
+		if (head_length > 0)
+			memcpy(frame->copy, head, head_length);
+		if (tail_length > 0)
+			memcpy(frame->copy + head_length, tail, tail_length);
 		list_append(&frames, &frame->link);
+	}
 	queue_frames(link, &frames, frame == NULL);
-	return frame != NULL;
 }
 
 void
@@ -128,7 +133,7 @@ run_link_send_error(RunLink *link, const EngineError *error)
 	queue_frames(link, &frames, false);
 }
 
-bool
+void
 run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint)
 {
 	List frames;
@@ -138,26 +143,22 @@ run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoi
 	list_init(&frames);
 	for (size_t at = 0; at < length && whole; at += BICYCLE_MAX_FRAME)
 	{
-		frame =
-			run_frame_new(BICYCLE_DATA, bytes + at,
-						  length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME, false);
+		frame = run_frame_new(BICYCLE_DATA, bytes + at,
+							  length - at < BICYCLE_MAX_FRAME ? length - at : BICYCLE_MAX_FRAME);
 		whole = frame != NULL;
 		if (whole)
 			list_append(&frames, &frame->link);
 	}
 	/* no END after a gap: what has come would be taken for all of it */
-	frame = whole ? run_frame_new(BICYCLE_END, NULL, 0, true) : NULL;
-	if (frame == NULL)
+	frame = whole ? run_frame_new(BICYCLE_END, NULL, 0) : NULL;
+	if (frame != NULL)
 	{
-		/* `bytes` leak, which frames may refer to: the process ends. */
-		queue_frames(link, &frames, true);
-		return false;
+		frame->owned = bytes;
+		frame->checkpoint = checkpoint;
+		list_append(&frames, &frame->link);
 	}
-	frame->owned = bytes;
-	frame->checkpoint = checkpoint;
-	list_append(&frames, &frame->link);
-	queue_frames(link, &frames, false);
-	return true;
+	/* else `bytes` leak, which frames may refer to: the process ends */
+	queue_frames(link, &frames, frame == NULL);
 }
 
 /* A frame has been written. */

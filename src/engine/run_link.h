@@ -73,13 +73,14 @@ extern void run_link_init(RunLink *link, struct Engine *engine, const RunLinkOwn
 extern bool run_link_open(RunLink *link, int fd);
 
 /*
- * Any thread. Data is copied. False without memory: the process ends at the
+ * Any thread. Head and tail are copied. Without memory the process ends at the
  * next flush, and the job worker sees EOF and starts again from its checkpoint.
  */
-extern bool run_link_send(RunLink *link, uint32_t type, const void *data, size_t length);
+extern void run_link_send(RunLink *link, uint32_t type, const void *head, size_t head_length,
+						  const void *tail, size_t tail_length);
 
 /* DATA.. and END. Any thread. Takes the malloc'ed bytes in any case. */
-extern bool run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint);
+extern void run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint);
 
 /* I/O thread, once: ERROR. It always can be sent. */
 extern void run_link_send_error(RunLink *link, const EngineError *error);

@@ -227,7 +227,7 @@ queue_checkpoint(Run *run, EngineError *error)
 	run->checkpoint_wanted = false;
 	pthread_mutex_unlock(&run->lock);
 	head.stream_length = length;
-	run_link_send(&run->link, BICYCLE_CHECKPOINT, &head, sizeof(head));
+	run_link_send(&run->link, BICYCLE_CHECKPOINT, &head, sizeof(head), NULL, 0);
 	run_link_send_stream(&run->link, bytes, length, true);
 	return true;
 }
@@ -274,7 +274,7 @@ send_model(Run *run, EngineError *error)
 	BicycleImported head = { 0 };
 	NnTensor *tensors;
 	char *canonical;
-	uint8_t *bytes, *body;
+	uint8_t *bytes;
 	size_t length;
 	int n;
 	bool good;
@@ -293,21 +293,9 @@ send_model(Run *run, EngineError *error)
 		head.stream_length = length;
 		head.config_length = (uint32_t) strlen(canonical);
 		head.ntensors = (uint32_t) n;
-		body = malloc(sizeof(head) + head.config_length);
-		if (body != NULL)
-		{
-			memcpy(body, &head, sizeof(head));
-			memcpy(body + sizeof(head), canonical, head.config_length);
-			run_link_send(&run->link, BICYCLE_TRAIN_DONE, body, sizeof(head) + head.config_length);
-			run_link_send_stream(&run->link, bytes, length, false);
-			free(body);
-		}
-		else
-		{
-			error_memory(error, "a model");
-			free(bytes);
-			good = false;
-		}
+		run_link_send(&run->link, BICYCLE_TRAIN_DONE, &head, sizeof(head), canonical,
+					  head.config_length);
+		run_link_send_stream(&run->link, bytes, length, false);
 	}
 	free(canonical);
 	return good;
@@ -361,7 +349,7 @@ send_losses(Run *run, RunSums *sums)
 		frame.present |= 1u << i;
 		frame.value[i] = sums->value[i] / sums->count;
 	}
-	run_link_send(&run->link, BICYCLE_LOSSES, &frame, sizeof(frame));
+	run_link_send(&run->link, BICYCLE_LOSSES, &frame, sizeof(frame), NULL, 0);
 	reset_sums(sums);
 }
 
@@ -369,31 +357,21 @@ static bool
 send_preview(Run *run, EngineError *error)
 {
 	BicyclePreview head = { .iteration = nn_fit_iteration(run->fit) };
-	uint8_t *png, *body;
+	uint8_t *png;
 	size_t length;
 
 	if (!run_preview_sheet(&run->preview, run->fit, &png, &length, error))
 		return false;
-	body = malloc(sizeof(head) + length);
-	if (body != NULL)
-	{
-		memcpy(body, &head, sizeof(head));
-		memcpy(body + sizeof(head), png, length);
-		run_link_send(&run->link, BICYCLE_PREVIEW, body, sizeof(head) + length);
-	}
-	else
-		error_memory(error, "a preview");
+	run_link_send(&run->link, BICYCLE_PREVIEW, &head, sizeof(head), png, length);
 	free(png);
-	free(body);
-	return body != NULL;
+	return true;
 }
 
 static bool
 watch_diversity(Run *run, EngineError *error)
 {
 	BicycleNote head = { BICYCLE_NOTE_COLLAPSE };
-	char note[sizeof(head) + 256];
-	char *text = note + sizeof(head);
+	char text[256];
 	double diversity;
 	bool collapsed;
 	int64_t iteration = nn_fit_iteration(run->fit);
@@ -403,13 +381,12 @@ watch_diversity(Run *run, EngineError *error)
 		return false;
 	if (!collapsed)
 		return true;
-	memcpy(note, &head, sizeof(head));
-	snprintf(text, sizeof(note) - sizeof(head),
+	snprintf(text, sizeof(text),
 			 "samples hardly vary with z since about iteration %lld: two samples of one input "
 			 "differ by %.2g of 255 levels"
 			 " on average",
 			 (long long) iteration, diversity * 127.5);
-	run_link_send(&run->link, BICYCLE_NOTE, note, sizeof(head) + strlen(text));
+	run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
 	return true;
 }
 
@@ -498,7 +475,7 @@ pause_run(Run *run, RunSums *sums, EngineError *error)
 	send_losses(run, sums);
 	if (!queue_checkpoint(run, error))
 		return false;
-	run_link_send(&run->link, BICYCLE_PAUSED, NULL, 0);
+	run_link_send(&run->link, BICYCLE_PAUSED, NULL, 0, NULL, 0);
 	run->finished = true;
 	return true;
 }

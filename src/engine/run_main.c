@@ -139,7 +139,7 @@ open_done(Engine *engine, Task *task)
 		return;
 	}
 	run_to(run, RUN_READY);
-	run_link_send(&run->link, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready));
+	run_link_send(&run->link, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready), NULL, 0);
 }
 
 static bool

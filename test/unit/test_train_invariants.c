@@ -83,7 +83,7 @@ make_run(void)
 	run_feed_init(&run.feed);
 	fill(3 * sizeof(RunPair)); /* pairs go to the spill file */
 	make_feed();
-	run_link_send(&run.link, BICYCLE_PAUSED, NULL, 0);
+	run_link_send(&run.link, BICYCLE_PAUSED, NULL, 0, NULL, 0);
 	run.state = RUN_READY;
 }
 
