@@ -27,11 +27,25 @@ EXPLAIN (COSTS OFF, VERBOSE)
 EXPLAIN (COSTS OFF) SELECT bicycle_translate(sketch, bicycle_latent(8, id)) FROM shoes LIMIT 3;
 EXPLAIN (COSTS OFF) SELECT bicycle_encode(photo) FROM shoes ORDER BY id DESC LIMIT 3;
 
--- Not for calls that may not be reached, that aggregates take, in conditions, or without input; nor
--- when it is switched off.
+-- It stands below aggregates, whatever computes their rows, and once for a call that two of them
+-- take; other columns and conditions of the aggregate see what they saw.
+EXPLAIN (COSTS OFF, VERBOSE)
+	SELECT kind, bicycle_mean(bicycle_encode(photo)), count(bicycle_encode(photo)) FROM shoes
+	WHERE id > 2 GROUP BY kind HAVING max(length(bicycle_translate(sketch, '{0,0,0,0,0,0,0,0}')))
+	> 0;
+EXPLAIN (COSTS OFF) SELECT count(bicycle_check(photo)) FROM (SELECT photo FROM shoes LIMIT 3) AS x;
+EXPLAIN (COSTS OFF) SELECT array_agg(bicycle_encode(photo) ORDER BY id) FROM shoes;
+EXPLAIN (COSTS OFF) SELECT count(bicycle_check(v)) FROM
+	(SELECT bicycle_translate(sketch, bicycle_latent(8, id)) AS v FROM shoes OFFSET 0) AS x;
+EXPLAIN (COSTS OFF) SELECT count(DISTINCT bicycle_encode(photo)) FROM
+	(SELECT photo FROM shoes UNION ALL SELECT sketch FROM shoes) AS x;
+
+-- Not for calls that may not be reached, nor in conditions, a FILTER's included, or without input;
+-- nor when it is switched off.
 EXPLAIN (COSTS OFF) SELECT CASE WHEN kind = 'odd' THEN bicycle_translate(sketch,
 	bicycle_latent(8, id)) END FROM shoes;
-EXPLAIN (COSTS OFF) SELECT count(bicycle_translate(sketch, bicycle_latent(8, id))) FROM shoes;
+EXPLAIN (COSTS OFF) SELECT count(bicycle_check(photo)) FILTER (WHERE id > 2) FROM shoes;
+EXPLAIN (COSTS OFF) SELECT count(CASE WHEN id > 2 THEN bicycle_check(photo) END) FROM shoes;
 EXPLAIN (COSTS OFF) SELECT id FROM shoes
 	WHERE bicycle_translate(sketch, bicycle_latent(8, id)) IS NULL;
 EXPLAIN (COSTS OFF) SELECT bicycle_translate('\x00', bicycle_latent(8, 1));
@@ -39,6 +53,11 @@ SET bicycle.batching = off;
 EXPLAIN (COSTS OFF) UPDATE shoes SET variant = bicycle_translate(sketch, bicycle_latent(8, id));
 
 -- The same bytes with and without.
+CREATE TABLE means AS SELECT kind, bicycle_mean(bicycle_encode(photo)) AS mean,
+		count(DISTINCT bicycle_encode(photo)) AS codes, array_agg(bicycle_encode(photo)
+		ORDER BY id DESC) AS styles, count(bicycle_check(photo)) FILTER (WHERE id > 2) AS bad,
+		max(length(bicycle_translate(sketch, bicycle_latent(8, id)))) AS longest
+	FROM shoes GROUP BY GROUPING SETS ((kind), ());
 CREATE TABLE expected
 	AS SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) AS variant,
 		bicycle_encode(photo) AS style FROM shoes;
@@ -54,6 +73,21 @@ SELECT count(*) FROM
 CREATE TABLE copied AS SELECT id, bicycle_translate(sketch, bicycle_latent(8, id)) AS variant
 	FROM shoes ORDER BY id DESC;
 SELECT count(*) FROM copied c JOIN expected e USING (id) WHERE c.variant = e.variant;
+
+SELECT m.kind, m = n AS same FROM means AS m
+	JOIN (SELECT kind, bicycle_mean(bicycle_encode(photo)) AS mean,
+		count(DISTINCT bicycle_encode(photo)) AS codes, array_agg(bicycle_encode(photo)
+		ORDER BY id DESC) AS styles, count(bicycle_check(photo)) FILTER (WHERE id > 2) AS bad,
+		max(length(bicycle_translate(sketch, bicycle_latent(8, id)))) AS longest
+	FROM shoes GROUP BY GROUPING SETS ((kind), ())) AS n ON m.kind IS NOT DISTINCT FROM n.kind
+	ORDER BY kind;
+-- Above and below an aggregate at once.
+SELECT s.kind, v = bicycle_translate(first, mean, 'batch') AS same FROM
+	(SELECT kind, bicycle_translate((array_agg(sketch ORDER BY id))[1],
+		bicycle_mean(bicycle_encode(photo))) AS v FROM shoes GROUP BY kind OFFSET 0) AS s
+	JOIN (SELECT kind, (array_agg(sketch ORDER BY id))[1] AS first FROM shoes GROUP BY kind) AS f
+		USING (kind)
+	JOIN means USING (kind) ORDER BY kind;
 
 -- Over joins, aggregates, windows, set operations, lateral joins, and with generic plans.
 SELECT count(*) FROM (SELECT e.id, bicycle_translate(s.sketch, bicycle_latent(8, e.id)) v
@@ -136,6 +170,6 @@ COMMIT;
 -- Nothing was left with the engine.
 SELECT queued FROM bicycle_engine();
 SELECT bicycle_drop('batch');
-DROP TABLE shoes, expected, copied;
+DROP TABLE shoes, means, expected, copied;
 DROP OWNED BY regress_batch;
 DROP ROLE regress_batch;

@@ -12,6 +12,25 @@ CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text
 COMMENT ON FUNCTION @extschema@.bicycle_check(bytea) IS
 	'why an image cannot be used, from all its pixels; NULL if it can';
 
+CREATE FUNCTION @extschema@.bicycle_mean_add(state float8[], z float4[]) RETURNS float8[]
+	AS 'MODULE_PATHNAME', 'bicycle_mean_add' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_mean_combine(state float8[], other float8[]) RETURNS float8[]
+	AS 'MODULE_PATHNAME', 'bicycle_mean_combine' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_mean_final(state float8[]) RETURNS float4[]
+	AS 'MODULE_PATHNAME', 'bicycle_mean_final' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE AGGREGATE @extschema@.bicycle_mean(z float4[]) (
+	SFUNC = @extschema@.bicycle_mean_add, STYPE = float8[],
+	COMBINEFUNC = @extschema@.bicycle_mean_combine, FINALFUNC = @extschema@.bicycle_mean_final,
+	PARALLEL = SAFE
+);
+COMMENT ON AGGREGATE @extschema@.bicycle_mean(float4[]) IS 'the mean of latent codes';
+COMMENT ON FUNCTION @extschema@.bicycle_mean_add(float8[], float4[]) IS
+	'a step of bicycle_mean: counts a latent code and adds it';
+COMMENT ON FUNCTION @extschema@.bicycle_mean_combine(float8[], float8[]) IS
+	'a step of bicycle_mean: adds what two workers have';
+COMMENT ON FUNCTION @extschema@.bicycle_mean_final(float8[]) IS
+	'a step of bicycle_mean: divides the sums';
+
 -- ---- Models ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS void

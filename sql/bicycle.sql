@@ -273,6 +273,18 @@ CREATE FUNCTION @extschema@.bicycle_image_info(image bytea, OUT format text, OUT
 CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text
 	AS 'MODULE_PATHNAME', 'bicycle_check' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
 
+CREATE FUNCTION @extschema@.bicycle_mean_add(state float8[], z float4[]) RETURNS float8[]
+	AS 'MODULE_PATHNAME', 'bicycle_mean_add' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_mean_combine(state float8[], other float8[]) RETURNS float8[]
+	AS 'MODULE_PATHNAME', 'bicycle_mean_combine' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION @extschema@.bicycle_mean_final(state float8[]) RETURNS float4[]
+	AS 'MODULE_PATHNAME', 'bicycle_mean_final' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE AGGREGATE @extschema@.bicycle_mean(z float4[]) (
+	SFUNC = @extschema@.bicycle_mean_add, STYPE = float8[],
+	COMBINEFUNC = @extschema@.bicycle_mean_combine, FINALFUNC = @extschema@.bicycle_mean_final,
+	PARALLEL = SAFE
+);
+
 COMMENT ON FUNCTION @extschema@.bicycle_translate(bytea, float4[], text) IS
 	'the image that a model makes of an image and a latent code';
 COMMENT ON FUNCTION @extschema@.bicycle_translate(bytea, float4[], text, int) IS
@@ -297,6 +309,13 @@ COMMENT ON FUNCTION @extschema@.bicycle_image_info(bytea) IS
 	'format, size, channels and bit depth of an image, from its header';
 COMMENT ON FUNCTION @extschema@.bicycle_check(bytea) IS
 	'why an image cannot be used, from all its pixels; NULL if it can';
+COMMENT ON AGGREGATE @extschema@.bicycle_mean(float4[]) IS 'the mean of latent codes';
+COMMENT ON FUNCTION @extschema@.bicycle_mean_add(float8[], float4[]) IS
+	'a step of bicycle_mean: counts a latent code and adds it';
+COMMENT ON FUNCTION @extschema@.bicycle_mean_combine(float8[], float8[]) IS
+	'a step of bicycle_mean: adds what two workers have';
+COMMENT ON FUNCTION @extschema@.bicycle_mean_final(float8[]) IS
+	'a step of bicycle_mean: divides the sums';
 
 -- ---- Models ------------------------------
 

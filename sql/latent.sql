@@ -49,3 +49,36 @@ SELECT pg_temp.fails($$SELECT bicycle_interpolate('{1}', '{2}', 'Infinity')$$);
 SELECT pg_temp.fails($$SELECT bicycle_interpolate('{{1}}', '{2}', 0.5)$$);
 SELECT pg_temp.fails($$SELECT bicycle_interpolate('{NULL}', '{2}', 0.5)$$);
 SELECT pg_temp.fails($$SELECT bicycle_interpolate('{Infinity}', '{2}', 0.5)$$);
+
+-- The mean of codes, as that of each value; NULLs do not count, and nothing has none.
+SELECT bicycle_mean(z), bicycle_mean(z) FILTER (WHERE z IS NULL) AS of_nulls,
+	bicycle_mean(DISTINCT z) AS of_two
+	FROM (VALUES ('{1,2}'::float4[]), (NULL), ('{3,-4}'), ('{3,-4}'), (NULL)) AS v(z);
+SELECT bicycle_mean(z) AS of_none FROM (SELECT bicycle_latent(8, 1) AS z WHERE false) AS v;
+SELECT bicycle_mean('{}') AS empty, bicycle_mean('[0:1]={1,2}') AS bounds;
+SELECT max(abs(mean - m)) < 1e-6 AS same
+FROM (SELECT bicycle_mean(bicycle_latent(4, s)) AS z FROM generate_series(1, 1000) AS s) AS b,
+	unnest(b.z) WITH ORDINALITY AS u(m, i)
+	JOIN (SELECT i, avg(v) AS mean FROM generate_series(1, 1000) AS s,
+		unnest(bicycle_latent(4, s)) WITH ORDINALITY AS v(v, i) GROUP BY i) AS a USING (i);
+-- Sums are of double precision: in float4 the ones would be lost.
+SELECT bicycle_mean(z) FROM (SELECT '{1e8}'::float4[] AS z UNION ALL
+	SELECT '{1}' FROM generate_series(1, 99)) AS v;
+-- Values that are not finite go through it as through avg.
+SELECT bicycle_mean(z) FROM (VALUES ('{NaN,Infinity,Infinity,3e38}'::float4[]),
+	('{1,1,-Infinity,3e38}')) AS v(z);
+SELECT i, bicycle_mean(bicycle_latent(2, i)) OVER (ORDER BY i) = bicycle_latent(2, 1) AS first,
+	bicycle_mean(bicycle_latent(2, i)) OVER (ORDER BY i DESC) = bicycle_latent(2, 3) AS last
+	FROM generate_series(1, 3) AS i ORDER BY i;
+SELECT pg_temp.report($$SELECT bicycle_mean(z)
+	FROM (VALUES ('{1}'::float4[]), ('{1,2}')) AS v(z)$$);
+SELECT pg_temp.report($$SELECT bicycle_mean('{1,NULL}')$$);
+SELECT pg_temp.report($$SELECT bicycle_mean('{{1,2},{3,4}}')$$);
+-- Its steps take care of what they are given by hand, and change nothing of it.
+SELECT pg_temp.fails(format('SELECT bicycle_mean_final(%L)', s)),
+	pg_temp.fails(format('SELECT bicycle_mean_add(%L, %L)', s, '{1}'))
+	FROM unnest('{"{}","{NULL}","{{1},{2}}"}'::text[]) AS s;
+SELECT bicycle_mean_add(s, '{1}'), bicycle_mean_combine(s, s), bicycle_mean_combine(s, NULL),
+	bicycle_mean_combine(NULL, s), bicycle_mean_combine(NULL, NULL), s
+	FROM (SELECT '{2,3}'::float8[] AS s) AS v;
+SELECT pg_temp.fails($$SELECT bicycle_mean_combine('{1,2}', '{1,2,3}')$$);

@@ -19,7 +19,14 @@ CREATE TEMP TABLE parallel AS SELECT id, md5(bicycle_translate(image, ARRAY[id, 
 SELECT count(DISTINCT bicycle_translate(image, ARRAY[id, 0], 'p')) FROM regress_parallel;
 SELECT count(*) AS of_workers FROM regress_parallel
 	WHERE octet_length(bicycle_translate(image, ARRAY[id, 0], 'p', 1)) > 0;
+-- Below a partial aggregate, too, whose states are combined.
+EXPLAIN (COSTS OFF) SELECT bicycle_mean(bicycle_encode(image, 'p')) FROM regress_parallel;
+CREATE TEMP TABLE mean AS SELECT bicycle_mean(bicycle_encode(image, 'p')) AS z
+	FROM regress_parallel;
 SET max_parallel_workers_per_gather = 0;
+SELECT max(abs(a - b)) < 1e-5 AS same FROM mean,
+	(SELECT bicycle_mean(bicycle_encode(image, 'p')) AS z FROM regress_parallel) AS here,
+	unnest(mean.z, here.z) AS v(a, b);
 SELECT count(*) AS same FROM regress_parallel JOIN parallel USING (id)
 	WHERE md5(bicycle_translate(image, ARRAY[id, 0], 'p')) = sum;
 SET max_parallel_workers_per_gather = 2;

@@ -18,14 +18,24 @@
  *    order, and only for rows that are returned.
  * R2 What may not be reached is not read ahead: calls under CASE, COALESCE, AND
  *    and the like are left alone.
- * R3 So is what early evaluation would change: arguments of aggregates, target
- *    lists with sub-plans or set-returning functions, and a foreign scan that
- *    itself updates or deletes.
+ * R3 So is what early evaluation would change: target lists with sub-plans or
+ *    set-returning functions, and a foreign scan that itself updates or
+ *    deletes.
  * R4 So are plans that go back: the inner side of a merge join, which is marked
  *    and restored, and cursors of DECLARE CURSOR, which may scroll or be named
  *    by WHERE CURRENT OF.
  * R5 So is a Result without input, which PL/pgSQL takes for a simple
  *    expression.
+ *
+ * R6 Arguments of aggregates are computed for every row, unless there is a
+ *    FILTER. Calls in them are moved into the target list below first, and of
+ *
+ *	  Agg                            Agg
+ *	    mean(encode(photo))            mean(style)
+ *	    -> SeqScan                     -> Custom Scan (BicycleBatch)
+ *	         photo                          photo, style
+ *	                                        -> SeqScan
+ *	                                             photo
  *
  * Calls that are left alone go through the functions themselves, with the same
  * results. The node is executed by batch_exec.c. All memory is the plan's.
@@ -365,6 +375,145 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	return plan;
 }
 
+/* ---- Below aggregates ---------------------------------------------------- */
+
+static bool
+collect_aggregated(Node *node, List **calls)
+{
+	List *found = NIL;
+	ListCell *cell;
+
+	if (node == NULL)
+		return false;
+	if (!IsA(node, Aggref))
+		return expression_tree_walker(node, collect_aggregated, calls);
+	if (((Aggref *) node)->aggfilter == NULL)
+		collect_calls((Node *) ((Aggref *) node)->args, &found);
+	foreach (cell, found)
+		if (!holds_subplan(lfirst(cell), NULL))
+			*calls = list_append_unique(*calls, lfirst(cell));
+	return false;
+}
+
+/* Calls that become columns of the plan below an aggregate. */
+typedef struct Moved
+{
+	List *calls;
+	int first; /* column of the first */
+} Moved;
+
+static Node *
+to_columns(Node *node, Moved *moved)
+{
+	ListCell *cell;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, FuncExpr))
+		foreach (cell, moved->calls)
+			if (equal(lfirst(cell), node))
+				return (Node *) column_var(OUTER_VAR, moved->first + foreach_current_index(cell),
+										   node);
+	return expression_tree_mutator(node, to_columns, moved);
+}
+
+static Node *
+aggregates_to_columns(Node *node, Moved *moved)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Aggref) && ((Aggref *) node)->aggfilter == NULL)
+		return expression_tree_mutator(node, to_columns, moved);
+	return expression_tree_mutator(node, aggregates_to_columns, moved);
+}
+
+static TargetEntry *
+column_below(Plan *below, const Var *var)
+{
+	return list_nth_node(TargetEntry, below->targetlist, var->varattno - 1);
+}
+
+/* An expression over the plan's columns: does it read one that is computed? */
+static bool
+reads_computed(Node *node, Plan *below)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var))
+		return ((Var *) node)->varno != OUTER_VAR ||
+			   !IsA(column_below(below, (Var *) node)->expr, Var);
+	return expression_tree_walker(node, reads_computed, below);
+}
+
+/* The same expression in terms of what the plan itself reads. */
+static Node *
+to_inputs(Node *node, Plan *below)
+{
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Var))
+		return copyObject((Node *) column_below(below, (Var *) node)->expr);
+	return expression_tree_mutator(node, to_inputs, below);
+}
+
+/* A plan that passes the columns of another on, and may compute more. */
+static Plan *
+project(Plan *below, PlanContext *context)
+{
+	Result *result = makeNode(Result);
+	Plan *plan = &result->plan;
+	ListCell *cell;
+
+	foreach (cell, below->targetlist)
+	{
+		TargetEntry *entry = flatCopyTargetEntry(lfirst_node(TargetEntry, cell));
+
+		entry->expr = (Expr *) column_var(OUTER_VAR, entry->resno, (Node *) entry->expr);
+		plan->targetlist = lappend(plan->targetlist, entry);
+	}
+	plan->lefttree = below;
+	plan->startup_cost = below->startup_cost;
+	plan->total_cost = below->total_cost;
+	plan->plan_rows = below->plan_rows;
+	plan->plan_width = below->plan_width;
+	plan->parallel_safe = below->parallel_safe;
+	plan->plan_node_id = ++context->last_node_id;
+	plan->extParam = bms_copy(below->extParam);
+	plan->allParam = bms_copy(below->allParam);
+	return plan;
+}
+
+/* R6: before the plan below is looked at. */
+static void
+move_calls(Plan *aggregate, PlanContext *context)
+{
+	Moved moved = { NIL, 0 };
+	Plan *below = aggregate->lefttree;
+	bool projected;
+	ListCell *cell;
+
+	collect_aggregated((Node *) aggregate->targetlist, &moved.calls);
+	collect_aggregated((Node *) aggregate->qual, &moved.calls);
+	if (moved.calls == NIL || below == NULL)
+		return;
+	projected = !may_wrap(below, aggregate) || reads_computed((Node *) moved.calls, below);
+	if (projected)
+		below = aggregate->lefttree = project(below, context);
+	else
+		below->targetlist = list_copy(below->targetlist);
+	moved.first = list_length(below->targetlist) + 1;
+	foreach (cell, moved.calls)
+	{
+		Node *call = projected ? copyObject(lfirst(cell)) : to_inputs(lfirst(cell), below);
+
+		below->targetlist = lappend(
+			below->targetlist,
+			makeTargetEntry((Expr *) call, list_length(below->targetlist) + 1, NULL, false));
+	}
+	aggregate->targetlist = (List *) aggregates_to_columns((Node *) aggregate->targetlist, &moved);
+	aggregate->qual = (List *) aggregates_to_columns((Node *) aggregate->qual, &moved);
+}
+
 /* ---- Walking the plan ---------------------------------------------------- */
 
 /* The children that a node has in a list, besides lefttree and righttree. */
@@ -414,6 +563,8 @@ rewrite(Plan *plan, Plan *parent, PlanContext *context)
 	if (plan == NULL)
 		return NULL;
 	check_stack_depth();
+	if (IsA(plan, Agg))
+		move_calls(plan, context);
 	rewrite_children(plan, context);
 
 	/*

@@ -17,12 +17,14 @@
 
 PG_FUNCTION_INFO_V1(bicycle_latent);
 PG_FUNCTION_INFO_V1(bicycle_interpolate);
+PG_FUNCTION_INFO_V1(bicycle_mean_add);
+PG_FUNCTION_INFO_V1(bicycle_mean_combine);
+PG_FUNCTION_INFO_V1(bicycle_mean_final);
 
-const float *
-latent_values(ArrayType *z, int *nz)
+/* A code whose values may be any. */
+static const float *
+latent_elements(ArrayType *z, int *nz)
 {
-	const float *values = (const float *) ARR_DATA_PTR(z);
-
 	if (ARR_NDIM(z) > 1)
 		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 						errmsg("latent code must be a one-dimensional array"),
@@ -32,6 +34,14 @@ latent_values(ArrayType *z, int *nz)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("latent code must not contain nulls")));
 	*nz = ArrayGetNItems(ARR_NDIM(z), ARR_DIMS(z));
+	return (const float *) ARR_DATA_PTR(z);
+}
+
+const float *
+latent_values(ArrayType *z, int *nz)
+{
+	const float *values = latent_elements(z, nz);
+
 	for (int i = 0; i < *nz; i++)
 		if (!isfinite(values[i]))
 			ereport(ERROR,
@@ -145,4 +155,119 @@ bicycle_interpolate(PG_FUNCTION_ARGS)
 	for (int i = 0; i < n0; i++)
 		values[i] = (float) (w0 * z0[i] + w1 * z1[i]);
 	PG_RETURN_ARRAYTYPE_P(latent_array(values, n0));
+}
+
+/* ---- bicycle_mean(z float4[]) -> float4[], an aggregate ------------------ */
+
+/*
+ * Its state is a float8[]: how many codes, then the sum of each value. NaN and
+ * infinities go through it, as through avg(). Whoever calls these functions by
+ * hand may pass anything.
+ */
+static double *
+mean_state(ArrayType *state, int *nz)
+{
+	if (ARR_NDIM(state) != 1 || ARR_ELEMTYPE(state) != FLOAT8OID || array_contains_nulls(state))
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("state of a mean must be a one-dimensional array without nulls")));
+	*nz = ARR_DIMS(state)[0] - 1;
+	return (double *) ARR_DATA_PTR(state);
+}
+
+static ArrayType *
+mean_begin(int nz)
+{
+	Size bytes = ARR_OVERHEAD_NONULLS(1) + (nz + 1) * sizeof(double);
+	ArrayType *state = palloc0(bytes);
+
+	SET_VARSIZE(state, bytes);
+	state->ndim = 1;
+	state->elemtype = FLOAT8OID;
+	ARR_DIMS(state)[0] = nz + 1;
+	ARR_LBOUND(state)[0] = 1;
+	return state;
+}
+
+/* The first argument, which an aggregate lets be changed. */
+static ArrayType *
+mean_argument(FunctionCallInfo fcinfo)
+{
+	return AggCheckCallContext(fcinfo, NULL) ? PG_GETARG_ARRAYTYPE_P(0)
+											 : PG_GETARG_ARRAYTYPE_P_COPY(0);
+}
+
+static void
+mean_check_length(int nz, int expected)
+{
+	if (nz != expected)
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("latent codes must have the same length"),
+						errdetail("One has %d values, those before it have %d.", nz, expected)));
+}
+
+/* bicycle_mean_add(state float8[], z float4[]) -> float8[] */
+Datum
+bicycle_mean_add(PG_FUNCTION_ARGS)
+{
+	ArrayType *state = PG_ARGISNULL(0) ? NULL : mean_argument(fcinfo);
+	const float *z;
+	double *sums;
+	int nz;
+	int n;
+
+	if (PG_ARGISNULL(1))
+	{
+		if (state == NULL)
+			PG_RETURN_NULL();
+		PG_RETURN_ARRAYTYPE_P(state);
+	}
+	z = latent_elements(PG_GETARG_ARRAYTYPE_P(1), &nz);
+	if (state == NULL)
+		state = mean_begin(nz);
+	sums = mean_state(state, &n);
+	mean_check_length(nz, n);
+	sums[0]++;
+	for (int i = 0; i < nz; i++)
+		sums[i + 1] += z[i];
+	PG_RETURN_ARRAYTYPE_P(state);
+}
+
+/* bicycle_mean_combine(state float8[], other float8[]) -> float8[] */
+Datum
+bicycle_mean_combine(PG_FUNCTION_ARGS)
+{
+	ArrayType *state;
+	double *sums;
+	const double *more;
+	int nz;
+	int n;
+
+	if (PG_ARGISNULL(1))
+	{
+		if (PG_ARGISNULL(0))
+			PG_RETURN_NULL();
+		PG_RETURN_DATUM(PG_GETARG_DATUM(0));
+	}
+	if (PG_ARGISNULL(0))
+		PG_RETURN_ARRAYTYPE_P(PG_GETARG_ARRAYTYPE_P_COPY(1));
+	state = mean_argument(fcinfo);
+	sums = mean_state(state, &n);
+	more = mean_state(PG_GETARG_ARRAYTYPE_P(1), &nz);
+	mean_check_length(nz, n);
+	for (int i = 0; i <= nz; i++)
+		sums[i] += more[i];
+	PG_RETURN_ARRAYTYPE_P(state);
+}
+
+/* bicycle_mean_final(state float8[]) -> float4[]; strict */
+Datum
+bicycle_mean_final(PG_FUNCTION_ARGS)
+{
+	int nz;
+	const double *sums = mean_state(PG_GETARG_ARRAYTYPE_P(0), &nz);
+	float *values = palloc(Max(nz, 1) * sizeof(float));
+
+	for (int i = 0; i < nz; i++)
+		values[i] = (float) (sums[i + 1] / sums[0]);
+	PG_RETURN_ARRAYTYPE_P(latent_array(values, nz));
 }
