@@ -562,6 +562,28 @@ COMMENT ON PROCEDURE @extschema@.bicycle_wait(bigint, interval) IS
 COMMENT ON FUNCTION @extschema@.bicycle_loss_plot(bigint, int, int) IS
 	'the losses of a job as curves, a PNG';
 
+-- ---- Filling a column ------------------------------
+
+CREATE PROCEDURE @extschema@.bicycle_fill(target regclass, target_column name, expression text,
+	condition text DEFAULT NULL, chunk int DEFAULT 256, error_column name DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'bicycle_fill' LANGUAGE C;
+
+CREATE FUNCTION @extschema@.bicycle_fill_slots()
+	RETURNS TABLE (pid int, owner name, relation regclass, target_column name, done bigint,
+		bad bigint, locked bigint, suppressed bigint, still_null bigint, progress float8,
+		started_at timestamptz, updated_at timestamptz, eta interval)
+	AS 'MODULE_PATHNAME', 'bicycle_fill_slots' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+
+CREATE VIEW @extschema@.bicycle_fills AS SELECT * FROM @extschema@.bicycle_fill_slots();
+
+GRANT SELECT ON @extschema@.bicycle_fills TO PUBLIC;
+COMMENT ON PROCEDURE @extschema@.bicycle_fill(regclass, name, text, text, int, name) IS
+	'computes a column for the rows in which it is null, in transactions of a few rows each';
+COMMENT ON FUNCTION @extschema@.bicycle_fill_slots() IS
+	'how far each bicycle_fill is that runs here; see the view bicycle_fills';
+COMMENT ON VIEW @extschema@.bicycle_fills IS
+	'calls of bicycle_fill that run in this database, of roles that the caller is a member of';
+
 -- ---- Watching ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_engine(OUT pid int, OUT device text, OUT "precision" text,

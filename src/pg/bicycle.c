@@ -15,6 +15,7 @@
 #include "pg/call.h"
 #include "pg/catalog.h"
 #include "common/invariant.h"
+#include "pg/fill.h"
 #include "pg/model_stream.h"
 
 BicycleModuleMagic(BICYCLE_VERSION);
@@ -46,6 +47,7 @@ _PG_init(void)
 	calls_init(model_stream_load);
 	bad_images_init();
 	batch_init();
+	fill_statement_init();
 	if (process_shared_preload_libraries_in_progress && !IsBinaryUpgrade)
 	{
 		shared_reserve();

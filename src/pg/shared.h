@@ -1,7 +1,7 @@
 /*
  * shared.h
  *	  The state that all processes of the server see: who supervises, whether
- *	  the engine is there, which requests are refused, who trains.
+ *	  the engine is there, which requests are refused, who trains, who fills.
  *
  * R1 Everything is read and written under `lock`, but single words where a
  *    comment says so.
@@ -87,6 +87,33 @@ typedef struct CallDigest
 	uint64 word[2];
 } CallDigest;
 
+#define FILL_SLOTS 64
+
+/* Rows that a bicycle_fill has come to, by what became of them. */
+typedef struct FillCounts
+{
+	int64 done;
+	int64 bad;        /* 22P03 or 54000 */
+	int64 locked;     /* by others, or just changed by them */
+	int64 suppressed; /* the UPDATE did not happen: a trigger's will */
+	int64 still_null; /* the expression was NULL */
+} FillCounts;
+
+/* A bicycle_fill that runs. Written by its process alone. */
+typedef struct FillSlot
+{
+	pid_t pid; /* 0: the slot is free */
+	Oid database;
+	Oid owner; /* the role that it runs as */
+	Oid relation;
+	char column[NAMEDATALEN];
+	FillCounts counts;
+	uint64 blocks_done; /* of the leaves' blocks */
+	uint64 blocks;
+	TimestampTz started_at;
+	TimestampTz updated_at;
+} FillSlot;
+
 typedef struct BicycleShared
 {
 	LWLock lock;
@@ -115,6 +142,8 @@ typedef struct BicycleShared
 	int nready;
 	ReadyJob ready[JOB_SLOTS]; /* in the order in which they are to be started */
 	JobSlot jobs[JOB_SLOTS];
+
+	FillSlot fills[FILL_SLOTS];
 } BicycleShared;
 
 /*

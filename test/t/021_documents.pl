@@ -125,6 +125,12 @@ foreach my $other (grep { !/README|training/ } sort keys %text)
 {
 	run_document($other) if blocks($text{$other});
 }
+is($node->safe_psql('guide',
+	q{SELECT count(*), bool_and((variant = bicycle_translate(image, bicycle_latent(8, id),
+		model => 'emoji')) AND problem IS NULL) FROM drawings WHERE id IN (1, 5, 6)}), '3|t',
+	'a column is kept current');
+like($node->safe_psql('guide', 'SELECT variant IS NULL, problem FROM drawings WHERE id = 2'),
+	qr/^t\|could not decode image/, 'and where it cannot be, it says why');
 chdir $here or die;
 
 # ---- What there is ---------------------------------------------------------
