@@ -70,9 +70,9 @@ extern "C"
 /*
  * Along one axis, the positions of a zero-padded convolution's result fall into
  * classes by the taps that lie inside the image; positions [first[k], first[k +
- * 1]) are of class k.
+ * 1]), which may be none, are of class k.
  */
-#define KERNEL_CLASSES 8
+#define KERNEL_CLASSES 4
 
 	typedef struct KernelAxis
 	{

@@ -5,30 +5,46 @@
  */
 #include "nn/border.h"
 
+#include "common/invariant.h"
+
+/* Positions that padding cuts, in the order in which they come. */
+enum
+{
+	CUT_FRONT,
+	CUT_NOWHERE,
+	CUT_BACK,
+	CUT_BOTH /* there is one position only */
+};
+
 static bool
 find_classes(NnBorder *border, int in, int out, const NnConvArgs *a)
 {
-	border->n = 0;
+	int class = 0;
+
+	if (a->pad > 1)
+		return false;
+	*border = (NnBorder){ .n = a->pad == 0 ? 1 : NN_MAX_BORDER };
+	for (int k = 0; k < border->n; k++)
+	{
+		border->tap0[k] = a->pad == 1 && (k == CUT_FRONT || k == CUT_BOTH);
+		border->tap1[k] = a->kernel - (k == CUT_BACK || k == CUT_BOTH);
+	}
 	for (int i = 0; i < out; i++)
 	{
 		int start = i * a->stride - a->pad;
-		int tap0 = start < 0 ? -start : 0;
-		int tap1 = in - start < a->kernel ? in - start : a->kernel;
-		int last = border->n - 1;
+		bool front = start < 0, back = in - start < a->kernel;
+		int of = a->pad == 0 ? 0
+				 : back      ? (front ? CUT_BOTH : CUT_BACK)
+							 : (front ? CUT_FRONT : CUT_NOWHERE);
 
-		if (last < 0 || border->tap0[last] != tap0 || border->tap1[last] != tap1)
-		{
-			if (border->n == NN_MAX_BORDER)
-				return false;
-			last = border->n++;
-			border->first[last] = i;
-			border->tap0[last] = tap0;
-			border->tap1[last] = tap1;
-		}
+		INVARIANT(of >= class && of < border->n);
+		while (class < of)
+			border->first[++class] = i;
 		if (i == out / 2)
-			border->centre = last;
+			border->centre = class;
 	}
-	border->first[border->n] = out;
+	while (class < border->n)
+		border->first[++class] = out;
 	return true;
 }
 
@@ -39,7 +55,7 @@ nn_borders(const NnNode *node, NnShape in, NnShape out, NnBorder *rows, NnBorder
 	if (find_classes(rows, in.h, out.h, &node->conv) &&
 		find_classes(columns, in.w, out.w, &node->conv))
 		return NN_OK;
-	return nn_fail(error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large for a latent",
+	return nn_fail(error, NN_EUNSUPPORTED, "padding of layer \"%s\" is too wide for a latent",
 				   node->name);
 }
 

@@ -4,13 +4,17 @@
  *	  fall into classes by the taps of the kernel that lie inside the image; a
  *	  latent code, which is the same everywhere, adds one value a channel and
  *	  pair of classes.
+ *
+ * R1 Which classes there are, and their order, follows from kernel and padding
+ *    alone: sums made once serve images of all sizes. Where each begins follows
+ *    from the extent; a class may have no position.
  */
 #ifndef BICYCLE_NN_BORDER_H
 #define BICYCLE_NN_BORDER_H
 
 #include "nn/graph.h"
 
-#define NN_MAX_BORDER 8
+#define NN_MAX_BORDER 4
 
 typedef struct NnBorder
 {
@@ -21,7 +25,7 @@ typedef struct NnBorder
 	int centre; /* class of the middle position */
 } NnBorder;
 
-/* Both axes; fails if there are more classes than NN_MAX_BORDER. */
+/* Both axes; fails if the padding is wider than 1. */
 extern NnStatus nn_borders(const NnNode *node, NnShape in, NnShape out, NnBorder *rows,
 						   NnBorder *columns, NnError *error);
 

@@ -53,6 +53,11 @@ static const NnChoice precision_choices[] = {
 	{ "bf16", NN_PRECISION_BF16 },
 	{ NULL, 0 },
 };
+static const NnChoice fit_choices[] = {
+	{ "square", NN_SIZING_SQUARE },
+	{ "input", NN_SIZING_INPUT },
+	{ NULL, 0 },
+};
 static const NnChoice method_choices[] = {
 #define ROW(id, name) { name, NN_METHOD_##id },
 	BICYCLE_METHODS(ROW)

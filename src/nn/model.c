@@ -1,7 +1,7 @@
 /*
  * model.c
  *	  A model on a device: G and E with packed weights, and a plan for each
- *	  batch size in use.
+ *	  batch size in use, and each size of images that G is run at.
  *
  * R1 A batch is run as a sequence of power-of-two batches, each with a plan
  *    that is made when first needed and kept. On the CPU without padding: an
@@ -15,6 +15,10 @@
  * R5 A model owns its packed weights, plans and staging arrays.
  * R6 nn_model_load and nn_model_least_bytes touch only the new model and the
  *    device's pack and pack_bytes, so a loader thread may call them.
+ *    nn_model_image_bytes reads what no one writes after loading.
+ * R7 Weights are packed once, for all sizes. Plans of other sizes than the
+ *    model's own are kept for NN_MAX_EXTENTS of them, least recently used
+ *    first to go, and for as many bytes as nn_model_keep_extents says.
  */
 #include "nn/device.h"
 #include "nn/nets.h"
@@ -35,11 +39,19 @@ typedef struct Bucket
 	int image; /* value ids, -1 = none */
 	int z;
 	int out[2]; /* G: the image; E: mu and logvar */
-	/* floats of images, (n, S, S, C), for byte calls; NULL: it takes bytes */
+	/* floats of images, (n, H, W, C), for byte calls; NULL: it takes bytes */
 	float *in, *result;
 	size_t bytes;      /* arena, device state and these arrays */
 	size_t host_bytes; /* of the host's memory besides, if the device has its own */
 } Bucket;
+
+/* The plans of a network for images of one size. */
+typedef struct Plans
+{
+	NnExtent extent;
+	Bucket *buckets[BUCKETS]; /* NULL until needed */
+	uint64_t used;            /* more, the later; of other sizes */
+} Plans;
 
 typedef struct Net
 {
@@ -47,7 +59,7 @@ typedef struct Net
 	NnParams params;
 	void *packed;
 	size_t packed_bytes;
-	Bucket *buckets[BUCKETS]; /* NULL until needed */
+	Plans own; /* at the network's own size */
 } Net;
 
 struct NnModel
@@ -55,15 +67,32 @@ struct NnModel
 	NnDevice *device;
 	NnConfig config;
 	NnPrecision precision;
-	Net nets[2]; /* indexed by NN_NET_G and NN_NET_E */
+	Net nets[2];                   /* indexed by NN_NET_G and NN_NET_E */
+	Plans *others[NN_MAX_EXTENTS]; /* of G; the first nothers */
+	int nothers;
+	uint64_t uses; /* of other sizes, counted */
 };
 
 /* ---- Buckets ------------------------------------------------------------- */
 
-static int
-image_size(const NnModel *m, NnNetwork network)
+static NnExtent
+own_extent(const NnModel *m, NnNetwork network)
 {
-	return network == NN_NET_G ? m->config.size : m->config.encoder_size;
+	int side = network == NN_NET_G ? m->config.size : m->config.encoder_size;
+
+	return (NnExtent){ side, side };
+}
+
+static bool
+same_extent(NnExtent a, NnExtent b)
+{
+	return a.h == b.h && a.w == b.w;
+}
+
+static size_t
+extent_pixels(NnExtent extent)
+{
+	return nn_mul(extent.h, extent.w);
 }
 
 static int
@@ -79,9 +108,9 @@ element_bytes(const NnModel *m)
 }
 
 static void
-build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
+build_graph(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b)
 {
-	NnShape image = { n, image_size(m, network), image_size(m, network), net_channels(m, network) };
+	NnShape image = { n, extent.h, extent.w, net_channels(m, network) };
 
 	nn_graph_init(&b->graph, &m->nets[network].params);
 	b->image = nn_input(&b->graph, image, "image");
@@ -98,12 +127,12 @@ build_graph(const NnModel *m, NnNetwork network, int n, Bucket *b)
 
 /* Graph and places of the values, without memory or kernels. */
 static NnStatus
-lay_out(const NnModel *m, NnNetwork network, int n, Bucket *b, NnError *error)
+lay_out(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b, NnError *error)
 {
 	NnStatus status;
 
 	memset(b, 0, sizeof(*b));
-	build_graph(m, network, n, b);
+	build_graph(m, network, extent, n, b);
 	b->plan = (NnPlan){ .graph = &b->graph, .device = m->device, .precision = m->precision };
 	status = nn_plan_memory(&b->plan, error);
 	if (status != NN_OK)
@@ -125,11 +154,11 @@ free_bucket(NnModel *m, Bucket *b)
 }
 
 static NnStatus
-make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *error)
+make_bucket(NnModel *m, NnNetwork network, NnExtent extent, int log2n, Bucket **made,
+			NnError *error)
 {
 	Bucket *b = malloc(sizeof(Bucket));
-	size_t pixels =
-		nn_mul((size_t) image_size(m, network) * image_size(m, network), (size_t) 1 << log2n);
+	size_t pixels = nn_mul(extent_pixels(extent), (size_t) 1 << log2n);
 	bool floats = !m->device->takes_bytes;
 	size_t in_bytes = floats ? nn_mul(pixels, net_channels(m, network) * sizeof(float)) : 0;
 	size_t result_bytes =
@@ -138,7 +167,7 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 
 	if (!b)
 		return nn_no_memory(error, sizeof(Bucket));
-	status = lay_out(m, network, 1 << log2n, b, error);
+	status = lay_out(m, network, extent, 1 << log2n, b, error);
 	if (status != NN_OK)
 	{
 		free(b);
@@ -162,21 +191,79 @@ make_bucket(NnModel *m, NnNetwork network, int log2n, Bucket **made, NnError *er
 	return NN_OK;
 }
 
-/* Bytes of the arena of a batch of 2^log2n; 0 on error. */
 static size_t
-arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
+elements_of(NnShape s)
+{
+	return nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
+}
+
+/*
+ * What a plan takes of the host besides its arena, at most: a convolution's
+ * operand and result, and inputs and outputs as floats.
+ */
+static size_t
+work_bytes(const NnGraph *g)
+{
+	size_t in = 0, out = 0, ports = 0;
+
+	for (int i = 0; i < g->nnodes; i++)
+	{
+		const NnNode *node = &g->nodes[i];
+		size_t made = elements_of(g->values[node->out[0] >= 0 ? node->out[0] : node->out[1]].shape),
+			   read = node->in[0] >= 0 ? elements_of(g->values[node->in[0]].shape) : 0;
+
+		in = read > in ? read : in;
+		out = made > out ? made : out;
+		ports += node->op == NN_OP_INPUT ? made : 0;
+	}
+	for (int i = 0; i < g->nvalues; i++)
+		ports += g->values[i].output ? elements_of(g->values[i].shape) : 0;
+	return nn_mul(in + out + ports, sizeof(float));
+}
+
+/*
+ * Bytes of a plan that is not made: its arena, and at another size than the
+ * model's own, where it may be large, its work on the host, too; 0 on error.
+ */
+static size_t
+plan_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int n, NnError *error)
 {
 	Bucket b;
 	size_t bytes;
 
-	if (m->nets[network].buckets[log2n])
-		return m->nets[network].buckets[log2n]->plan.arena_elements * element_bytes(m);
-	if (lay_out(m, network, 1 << log2n, &b, error) != NN_OK)
+	if (lay_out(m, network, extent, n, &b, error) != NN_OK)
 		return 0;
 	bytes = nn_mul(b.plan.arena_elements, element_bytes(m));
+	if (!m->device->memory && !same_extent(extent, own_extent(m, network)))
+		bytes = nn_sum(bytes, work_bytes(&b.graph));
 	nn_plan_free(&b.plan);
 	nn_graph_free(&b.graph);
 	return bytes;
+}
+
+/* The plans that there are for a size, or NULL. */
+static const Plans *
+plans_at(const NnModel *m, NnNetwork network, NnExtent extent)
+{
+	if (same_extent(extent, own_extent(m, network)))
+		return &m->nets[network].own;
+	for (int i = 0; i < m->nothers; i++)
+		if (same_extent(m->others[i]->extent, extent))
+			return m->others[i];
+	return NULL;
+}
+
+/* Bytes of the arena of a batch of 2^log2n; 0 on error. */
+static size_t
+arena_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n, NnError *error)
+{
+	const Plans *plans = plans_at(m, network, extent);
+
+	if (!plans || !plans->buckets[log2n])
+		return plan_bytes(m, network, extent, 1 << log2n, error);
+	return plans == &m->nets[network].own
+			   ? plans->buckets[log2n]->plan.arena_elements * element_bytes(m)
+			   : plans->buckets[log2n]->bytes;
 }
 
 /*
@@ -184,9 +271,9 @@ arena_bytes(const NnModel *m, NnNetwork network, int log2n, NnError *error)
  * and from a device with memory of its own: floats, once a start.
  */
 static size_t
-port_bytes(const NnModel *m, NnNetwork network, int log2n)
+port_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n)
 {
-	size_t pixels = (size_t) image_size(m, network) * image_size(m, network);
+	size_t pixels = extent_pixels(extent);
 	size_t in = pixels * net_channels(m, network);
 	size_t out = network == NN_NET_G ? pixels * m->config.output_nc + m->config.nz
 									 : 2 * (size_t) m->config.nz;
@@ -196,7 +283,7 @@ port_bytes(const NnModel *m, NnNetwork network, int log2n)
 
 /* The bucket for the next images of a rest of n. */
 static int
-bucket_for(const NnModel *m, NnNetwork network, int n)
+bucket_for(const NnModel *m, NnNetwork network, NnExtent extent, int n)
 {
 	int log2n = 0;
 
@@ -205,21 +292,120 @@ bucket_for(const NnModel *m, NnNetwork network, int n)
 	if (m->device->takes_fewer && log2n + 1 < BUCKETS &&
 		(n <= PAD_ALWAYS ? n > 1 << log2n : 4 * n > 3 * (2 << log2n)))
 		log2n++;
-	while (log2n > 0 && arena_bytes(m, network, log2n, NULL) > m->device->max_arena_bytes)
+	while (log2n > 0 && arena_bytes(m, network, extent, log2n, NULL) > m->device->max_arena_bytes)
 		log2n--;
 	return log2n;
 }
 
 /* The planned bucket for the next images of a rest of n. */
 static NnStatus
-next_bucket(NnModel *m, NnNetwork network, int n, Bucket **b, NnError *error)
+next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b, NnError *error)
 {
-	int log2n = bucket_for(m, network, n);
-	Bucket **slot = &m->nets[network].buckets[log2n];
-	NnStatus status = *slot ? NN_OK : make_bucket(m, network, log2n, slot, error);
+	int log2n = bucket_for(m, network, plans->extent, n);
+	Bucket **slot = &plans->buckets[log2n];
+	NnStatus status = *slot ? NN_OK : make_bucket(m, network, plans->extent, log2n, slot, error);
 
 	*b = *slot;
 	return status;
+}
+
+/* ---- Sizes --------------------------------------------------------------- */
+
+static size_t
+bytes_of_plans(const Plans *plans)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < BUCKETS; i++)
+		bytes += plans->buckets[i] ? plans->buckets[i]->bytes : 0;
+	return bytes;
+}
+
+static size_t
+host_bytes_of_plans(const Plans *plans)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < BUCKETS; i++)
+		bytes += plans->buckets[i] ? plans->buckets[i]->host_bytes : 0;
+	return bytes;
+}
+
+/* Those for batches of 2^log2n and more. */
+static void
+drop_plans(NnModel *m, Plans *plans, int log2n)
+{
+	for (int i = log2n; i < BUCKETS; i++)
+	{
+		free_bucket(m, plans->buckets[i]);
+		plans->buckets[i] = NULL;
+	}
+}
+
+/* The least recently used other size goes. */
+static void
+drop_oldest(NnModel *m)
+{
+	int oldest = 0;
+
+	for (int i = 1; i < m->nothers; i++)
+		if (m->others[i]->used < m->others[oldest]->used)
+			oldest = i;
+	drop_plans(m, m->others[oldest], 0);
+	free(m->others[oldest]);
+	m->others[oldest] = m->others[--m->nothers];
+}
+
+/* The plans for a size, which may be none yet. */
+static NnStatus
+take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans, NnError *error)
+{
+	Plans *made;
+
+	*plans = (Plans *) plans_at(m, network, extent);
+	if (!*plans)
+	{
+		if (network != NN_NET_G || !nn_extent_suits(&m->config, extent))
+			return nn_fail(error, NN_EINVAL, "network %s cannot run at %d x %d pixels",
+						   nn_network_name(network), extent.w, extent.h);
+		if (m->nothers == NN_MAX_EXTENTS)
+			drop_oldest(m);
+		made = calloc(1, sizeof(Plans));
+		if (!made)
+			return nn_no_memory(error, sizeof(Plans));
+		made->extent = extent;
+		*plans = m->others[m->nothers++] = made;
+	}
+	(*plans)->used = ++m->uses;
+	return NN_OK;
+}
+
+size_t
+nn_model_image_bytes(const NnModel *model, NnExtent extent, NnError *error)
+{
+	if (!nn_extent_suits(&model->config, extent))
+	{
+		nn_fail(error, NN_EINVAL, "network G cannot run at %d x %d pixels", extent.w, extent.h);
+		return 0;
+	}
+	return plan_bytes(model, NN_NET_G, extent, 1, error);
+}
+
+size_t
+nn_model_extents_bytes(const NnModel *model)
+{
+	size_t bytes = 0;
+
+	for (int i = 0; i < model->nothers; i++)
+		bytes += sizeof(Plans) + bytes_of_plans(model->others[i]);
+	return bytes;
+}
+
+void
+nn_model_keep_extents(NnModel *model, size_t bytes)
+{
+	while (model->nothers > 0 && nn_model_extents_bytes(model) > bytes)
+		drop_oldest(model);
 }
 
 /* ---- Loading ------------------------------------------------------------- */
@@ -232,6 +418,7 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 	float *values;
 	NnStatus status;
 
+	net->own.extent = own_extent(m, network);
 	status = nn_params_of(&m->config, 1u << network, &net->params, error);
 	if (status != NN_OK)
 		return status;
@@ -240,7 +427,7 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 		return nn_no_memory(error, net->params.total * sizeof(float));
 	status = nn_params_fill(&net->params, tensors, ntensors, values, error);
 	if (status == NN_OK)
-		status = lay_out(m, network, 1, &one, error);
+		status = lay_out(m, network, net->own.extent, 1, &one, error);
 	if (status == NN_OK)
 	{
 		status = m->device->pack(m->device, m->precision, &one.graph, values, &net->packed,
@@ -303,7 +490,7 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 
 		if (status != NN_OK)
 			return 0;
-		status = lay_out(&m, network, 1, &one, error);
+		status = lay_out(&m, network, own_extent(&m, network), 1, &one, error);
 		if (status == NN_OK)
 		{
 			sum += device->memory->pack_bytes(device, precision, &one.graph) +
@@ -328,7 +515,7 @@ nn_model_prepare(NnModel *model, NnError *error)
 		Bucket *one;
 
 		if (model->nets[network].exists)
-			status = next_bucket(model, network, 1, &one, error);
+			status = next_bucket(model, network, &model->nets[network].own, 1, &one, error);
 	}
 	return status;
 }
@@ -336,12 +523,9 @@ nn_model_prepare(NnModel *model, NnError *error)
 void
 nn_model_shrink(NnModel *model)
 {
+	nn_model_keep_extents(model, 0);
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-		for (int i = 1; i < BUCKETS; i++)
-		{
-			free_bucket(model, model->nets[network].buckets[i]);
-			model->nets[network].buckets[i] = NULL;
-		}
+		drop_plans(model, &model->nets[network].own, 1);
 }
 
 void
@@ -349,12 +533,12 @@ nn_model_free(NnModel *model)
 {
 	if (!model)
 		return;
+	nn_model_keep_extents(model, 0);
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
 	{
 		Net *net = &model->nets[network];
 
-		for (int i = 0; i < BUCKETS; i++)
-			free_bucket(model, net->buckets[i]);
+		drop_plans(model, &net->own, 0);
 		if (net->exists)
 			model->device->pack_free(model->device, net->packed);
 		nn_params_free(&net->params);
@@ -380,14 +564,8 @@ nn_model_bytes(const NnModel *model)
 	size_t bytes = model->device->memory ? 0 : sizeof(*model);
 
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-	{
-		const Net *net = &model->nets[network];
-
-		bytes += net->packed_bytes;
-		for (int i = 0; i < BUCKETS; i++)
-			bytes += net->buckets[i] ? net->buckets[i]->bytes : 0;
-	}
-	return bytes;
+		bytes += model->nets[network].packed_bytes + bytes_of_plans(&model->nets[network].own);
+	return bytes + nn_model_extents_bytes(model);
 }
 
 size_t
@@ -398,14 +576,22 @@ nn_model_host_bytes(const NnModel *model)
 	if (!model->device->memory)
 		return nn_model_bytes(model);
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-		for (int i = 0; i < BUCKETS; i++)
-			bytes +=
-				model->nets[network].buckets[i] ? model->nets[network].buckets[i]->host_bytes : 0;
+		bytes += host_bytes_of_plans(&model->nets[network].own);
+	for (int i = 0; i < model->nothers; i++)
+		bytes += sizeof(Plans) + host_bytes_of_plans(model->others[i]);
 	return bytes;
 }
 
 size_t
 nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
+{
+	NnExtent own = network <= NN_NET_E ? own_extent(model, network) : (NnExtent){ 0 };
+
+	return nn_model_batch_bytes_at(model, network, own, n, error);
+}
+
+size_t
+nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int n, NnError *error)
 {
 	size_t sum = 0;
 	bool used[BUCKETS] = { false };
@@ -417,11 +603,11 @@ nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 	}
 	while (n > 0)
 	{
-		int log2n = bucket_for(model, network, n);
+		int log2n = bucket_for(model, network, extent, n);
 
 		if (!used[log2n])
-			sum += model->device->memory ? port_bytes(model, network, log2n)
-										 : arena_bytes(model, network, log2n, error);
+			sum += model->device->memory ? port_bytes(model, network, extent, log2n)
+										 : arena_bytes(model, network, extent, log2n, error);
 		used[log2n] = true;
 		n = n < 1 << log2n ? 0 : n % (1 << log2n);
 	}
@@ -437,10 +623,11 @@ nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 typedef struct NetPass
 {
 	NnNetwork network;
-	const uint8_t *bytes; /* (n, S, S, C) */
+	NnExtent extent;
+	const uint8_t *bytes; /* (n, H, W, C) */
 	const float *floats;
 	const float *z;    /* (n, nz), G */
-	uint8_t *byte_out; /* (n, S, S, output_nc), G */
+	uint8_t *byte_out; /* (n, H, W, output_nc), G */
 	float *out[2];     /* the same as floats; or mu and logvar, (n, nz), E */
 } NetPass;
 
@@ -534,12 +721,13 @@ start_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, 
 static NnStatus
 pass_net(NnModel *m, NetPass pass, int n, NnError *error)
 {
-	size_t pixels = (size_t) image_size(m, pass.network) * image_size(m, pass.network);
+	size_t pixels = extent_pixels(pass.extent);
 	Sizes sizes = { pixels * net_channels(m, pass.network),
 					pass.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz,
 					m->config.nz };
 	int started = 0;
-	NnStatus status = NN_OK;
+	Plans *plans = NULL;
+	NnStatus status;
 	NnError later;
 
 	if (!m->nets[pass.network].exists)
@@ -548,13 +736,14 @@ pass_net(NnModel *m, NetPass pass, int n, NnError *error)
 		nn_hint(error, "Import the model together with its encoder.");
 		return NN_EINVAL;
 	}
+	status = take_plans(m, pass.network, pass.extent, &plans, error);
 	for (int done = 0, count; status == NN_OK && done < n; done += count)
 	{
 		Bucket *b = NULL;
 
 		count = n - done;
 		nn_progress(m->device);
-		status = next_bucket(m, pass.network, count, &b, error);
+		status = next_bucket(m, pass.network, plans, count, &b, error);
 		if (status != NN_OK)
 			break;
 		count =
@@ -578,32 +767,59 @@ NnStatus
 nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out,
 				   NnError *error)
 {
-	return pass_net(model,
-					(NetPass){ .network = NN_NET_G, .bytes = images, .z = z, .byte_out = out }, n,
-					error);
+	return nn_model_translate_at(model, own_extent(model, NN_NET_G), n, images, z, out, error);
+}
+
+NnStatus
+nn_model_translate_at(NnModel *model, NnExtent extent, int n, const uint8_t *images, const float *z,
+					  uint8_t *out, NnError *error)
+{
+	NetPass pass = {
+		.network = NN_NET_G, .extent = extent, .bytes = images, .z = z, .byte_out = out
+	};
+
+	return pass_net(model, pass, n, error);
 }
 
 NnStatus
 nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar,
 				NnError *error)
 {
-	return pass_net(model, (NetPass){ .network = NN_NET_E, .bytes = images, .out = { mu, logvar } },
-					n, error);
+	NetPass pass = { .network = NN_NET_E,
+					 .extent = own_extent(model, NN_NET_E),
+					 .bytes = images,
+					 .out = { mu, logvar } };
+
+	return pass_net(model, pass, n, error);
 }
 
 NnStatus
 nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out,
 						 NnError *error)
 {
-	return pass_net(model,
-					(NetPass){ .network = NN_NET_G, .floats = images, .z = z, .out = { out } }, n,
-					error);
+	return nn_model_translate_float_at(model, own_extent(model, NN_NET_G), n, images, z, out,
+									   error);
+}
+
+NnStatus
+nn_model_translate_float_at(NnModel *model, NnExtent extent, int n, const float *images,
+							const float *z, float *out, NnError *error)
+{
+	NetPass pass = {
+		.network = NN_NET_G, .extent = extent, .floats = images, .z = z, .out = { out }
+	};
+
+	return pass_net(model, pass, n, error);
 }
 
 NnStatus
 nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar,
 					  NnError *error)
 {
-	return pass_net(
-		model, (NetPass){ .network = NN_NET_E, .floats = images, .out = { mu, logvar } }, n, error);
+	NetPass pass = { .network = NN_NET_E,
+					 .extent = own_extent(model, NN_NET_E),
+					 .floats = images,
+					 .out = { mu, logvar } };
+
+	return pass_net(model, pass, n, error);
 }

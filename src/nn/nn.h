@@ -87,6 +87,13 @@ typedef enum NnPrecision
 #undef ROW
 } NnPrecision;
 
+/* What G makes of images that are not of its size. */
+typedef enum NnSizing
+{
+	NN_SIZING_SQUARE, /* they are resized to size x size, and that is the result's size */
+	NN_SIZING_INPUT   /* G runs at a size near the image's, and the result has the image's */
+} NnSizing;
+
 static inline const char *
 nn_precision_name(NnPrecision precision)
 {
@@ -129,6 +136,7 @@ typedef struct NnConfig
 	int num_ds;         /* scales of each discriminator */
 	bool conditional_d; /* D sees [A, B] instead of B */
 	NnPrecision precision;
+	NnSizing fit;
 } NnConfig;
 
 /*
@@ -198,6 +206,28 @@ extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
  */
 extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_length,
 								const NnTensor *tensors, int ntensors, bool *keep, NnError *error);
+
+/*
+ * extent.c: sizes of images other than the model's own. G runs at multiples of
+ * 2^levels.
+ */
+typedef struct NnExtent
+{
+	int h, w;
+} NnExtent;
+
+#define NN_MAX_EXTENTS 32     /* sizes that a model keeps plans for, besides its own */
+#define NN_MAX_RATIO 8        /* of an image's longer side to the shorter */
+#define NN_MAX_SIDE (1 << 20) /* of an extent */
+#define NN_MAX_AREA (1 << 28)
+
+/*
+ * Where G runs for an image of that size: each side is the nearest multiple of
+ * 2^levels, and 2^levels at least. False if the sides differ too much, or there
+ * are too many pixels.
+ */
+extern bool nn_extent_fit(const NnConfig *config, int width, int height, NnExtent *extent);
+extern bool nn_extent_suits(const NnConfig *config, NnExtent extent); /* G can run there */
 
 /* ---- Parameters ---------------------------------------------------------- */
 
@@ -335,7 +365,7 @@ extern size_t nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnP
 /* Plans one image of each network: after that the model can always run. */
 extern NnStatus nn_model_prepare(NnModel *model, NnError *error);
 
-/* Frees the plans for more images than one. */
+/* Frees the plans for more images than one, and for other sizes. */
 extern void nn_model_shrink(NnModel *model);
 
 /*
@@ -347,12 +377,34 @@ extern void nn_model_shrink(NnModel *model);
 extern size_t nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error);
 
 /*
+ * The same of G at another size, and there all that its plans take of the host.
+ */
+extern size_t nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int n,
+									  NnError *error);
+
+/*
+ * What one image takes at that size, planned or not, in the memory that the
+ * device computes in; 0 with an error. Any thread.
+ */
+extern size_t nn_model_image_bytes(const NnModel *model, NnExtent extent, NnError *error);
+
+/* What plans for other sizes take, a part of nn_model_bytes. */
+extern size_t nn_model_extents_bytes(const NnModel *model);
+
+/* Frees those least recently used until they take no more. */
+extern void nn_model_keep_extents(NnModel *model, size_t bytes);
+
+/*
  * images: (n, size, size, input_nc) bytes. z: (n, nz) floats, finite. out: (n,
  * size, output_nc) bytes, round((y + 1) * 127.5) clamped; see R3. NN_ENOMEM:
  * fewer images may fit.
  */
 extern NnStatus nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z,
 								   uint8_t *out, NnError *error);
+
+/* The same at another size: (n, h, w, ...). Its plans are kept. */
+extern NnStatus nn_model_translate_at(NnModel *model, NnExtent extent, int n, const uint8_t *images,
+									  const float *z, uint8_t *out, NnError *error);
 
 /* images: (n, encoder_size, encoder_size, output_nc); mu, logvar: (n, nz) */
 extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu,
@@ -361,6 +413,9 @@ extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, fl
 /* On floats in [-1, 1], before quantisation; for tests and previews. */
 extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z,
 										 float *out, NnError *error);
+extern NnStatus nn_model_translate_float_at(NnModel *model, NnExtent extent, int n,
+											const float *images, const float *z, float *out,
+											NnError *error);
 extern NnStatus nn_model_encode_float(NnModel *model, int n, const float *images, float *mu,
 									  float *logvar, NnError *error);
 

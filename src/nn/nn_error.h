@@ -25,6 +25,12 @@ nn_mul(size_t a, size_t b)
 	return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
 }
 
+static inline size_t
+nn_sum(size_t a, size_t b)
+{
+	return a > SIZE_MAX - b ? SIZE_MAX : a + b;
+}
+
 /* *most becomes n if it is less. */
 static inline void
 nn_most(size_t *most, size_t n)

@@ -102,6 +102,51 @@ test_images(NnDevice *device, const ModelFixture *f)
 	nn_model_free(model);
 }
 
+/* Wide and tall images are the reference's; plans of such sizes come and go. */
+static void
+test_extents(NnDevice *device, const ModelFixture *f)
+{
+	static const NnExtent extents[] = { { 64, 128 }, { 192, 64 }, { 64, 64 } };
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32), *naive = NULL;
+	NnDevice *ref = NULL;
+	size_t loaded;
+	double worst = 0;
+
+	if (nn_device_open("ref", 1, &ref, &error) == NN_OK)
+		naive = model_fixture_load(ref, f, NN_PRECISION_FP32);
+	(void) nn_model_prepare(model, &error);
+	loaded = nn_model_bytes(model);
+	for (int run = 0; run < 6; run++)
+	{
+		NnExtent e = extents[run % 3];
+		size_t count = (size_t) e.h * e.w * 3;
+		float *x = calloc(count, sizeof(float)), *y[2];
+
+		for (size_t i = 0; i < count; i++)
+			x[i] = (float) ((i * 2654435761u >> 24 & 255) / 127.5 - 1);
+		for (int i = 0; i < 2; i++)
+		{
+			y[i] = calloc(count, sizeof(float));
+			if (nn_model_translate_float_at(i ? model : naive, e, 1, x, z, y[i], &error) != NN_OK)
+				worst = INFINITY;
+		}
+		for (size_t i = 0; i < count; i++)
+			worst = fmax(worst, fabs(y[0][i] - y[1][i]));
+		free(x);
+		free(y[0]);
+		free(y[1]);
+	}
+	ok(worst < 1e-3, "wide and tall images are the reference's within %g", worst);
+	ok(nn_model_extents_bytes(model) > 0 &&
+		   nn_model_bytes(model) >= loaded + nn_model_extents_bytes(model),
+	   "and their plans are counted");
+	nn_model_shrink(model);
+	ok(nn_model_bytes(model) == loaded, "they go when room is wanted");
+	nn_model_free(naive);
+	nn_device_close(ref);
+	nn_model_free(model);
+}
+
 /* How often a watchdog hears, before a plan is replayed and after it. */
 static long replayed;
 static int heard[2];
@@ -544,6 +589,7 @@ main(void)
 
 	make_expected(&f);
 	test_images(device, &f);
+	test_extents(device, &f);
 	test_batches(device, &f);
 	test_watch(device, &f);
 	nn_device_close(device);

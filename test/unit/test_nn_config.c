@@ -89,11 +89,15 @@ test_round_trip(void)
 static void
 test_generations(void)
 {
+#define FIRST                                                                                 \
+	"{\"size\":128,\"levels\":7,\"input_nc\":1,\"output_nc\":1,\"nz\":3,\"ngf\":5,\"nef\":6," \
+	"\"ndf\":7,\"where_add\":\"input\",\"upsample\":\"bilinear\",\"norm\":\"batch\","         \
+	"\"nl\":\"elu\",\"net_e\":\"conv\",\"encoder_size\":64,\"num_ds\":3,"                     \
+	"\"conditional_d\":true,\"precision\":\"bf16\""
 	static const char *const texts[] = {
-		"{\"size\":128,\"levels\":7,\"input_nc\":1,\"output_nc\":1,\"nz\":3,\"ngf\":5,\"nef\":6,"
-		"\"ndf\":7,\"where_add\":\"input\",\"upsample\":\"bilinear\",\"norm\":\"batch\","
-		"\"nl\":\"elu\",\"net_e\":\"conv\",\"encoder_size\":64,\"num_ds\":3,"
-		"\"conditional_d\":true,\"precision\":\"bf16\"}",
+		FIRST "}",
+		FIRST "}", /* there is no 1 */
+		FIRST ",\"fit\":\"input\"}",
 	};
 	const int generations = (int) (sizeof(texts) / sizeof(texts[0]));
 	bool good = true;

@@ -9,9 +9,9 @@
  * split between units. oneDNN's primitives are therefore made and run with one
  * thread each; the parallelism is ours.
  *
- * Packed weights and primitives belong to the model (CpuPacked) and are shared
- * by all plans; buffers belong to the plan (CpuPlan), scratch memory of a
- * thread to the device.
+ * Packed weights, and primitives for the model's own size, belong to the model
+ * (CpuPacked) and are shared by all plans; buffers, and primitives for another
+ * size, belong to the plan (CpuPlan), scratch memory of a thread to the device.
  */
 #ifndef BICYCLE_NN_CPU_H
 #define BICYCLE_NN_CPU_H
@@ -76,7 +76,7 @@ typedef struct CpuPrimitive
 typedef struct CpuLayer
 {
 	NnOp op;
-	NnShape in, out; /* of one image of the step; a plan must have the same */
+	NnShape in, out; /* of one image of the step */
 	CpuLayout layout;
 	CpuUnit *units;
 	int nunits;
@@ -91,16 +91,22 @@ typedef struct CpuLayer
 	float *norm; /* batch norm: center, offset, scale, shift, (c) each.  LINEAR: weights (o, c) */
 } CpuLayer;
 
+/* The layers of a network for images of one size. */
+typedef struct CpuLayers
+{
+	int n; /* one a node */
+	CpuLayer *list;
+	int nprimitives;
+	size_t scratch_bytes; /* the most a primitive wants */
+	size_t bytes;         /* of what they own */
+} CpuLayers;
+
 typedef struct CpuPacked
 {
 	NnPrecision precision;
-	int nlayers; /* one a node */
-	CpuLayer *layers;
-	int nprimitives;
-	size_t scratch_bytes; /* the most a primitive wants */
-	float *zeros;         /* a pixel outside every image */
+	CpuLayers own; /* at the model's own size; those of other sizes borrow their weights */
+	float *zeros;  /* a pixel outside every image */
 	int nzeros;
-	size_t bytes;
 } CpuPacked;
 
 /* A thread's own things.  Grown only between runs. */
@@ -134,6 +140,8 @@ extern int cpu_step_end(const NnGraph *graph, int id);
 extern NnNode cpu_step_conv(const NnGraph *graph, int id);
 extern void cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out,
 					   NnPrecision precision, CpuLayout *layout, CpuTiling *tiling);
+extern void cpu_resize_layout(const NnNode *node, NnShape in, NnShape out, CpuLayout *layout,
+							  CpuTiling *tiling);
 extern int cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap);
 extern int cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd);
 
@@ -147,6 +155,14 @@ extern int cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, in
 extern NnStatus cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph,
 						 const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cpu_pack_free(NnDevice *base, void *packed);
+
+/*
+ * The layers for the sizes of this graph, of the network that was packed. They
+ * borrow its weights, and own a copy where oneDNN wants them in another layout.
+ */
+extern NnStatus cpu_resize_layers(CpuDevice *device, const CpuPacked *packed, const NnGraph *graph,
+								  CpuLayers *layers, NnError *error);
+extern void cpu_free_layers(CpuLayers *layers, bool borrowed);
 
 /* cpu_plan.c, cpu_run.c; also cpu_run.h */
 extern NnStatus cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);

@@ -131,9 +131,11 @@ take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const
 			for (int y = rows->first[r]; y < rows->first[r + 1]; y++)
 				for (int k = 0; k < columns->n; k++)
 				{
+					int n = columns->first[k + 1] - columns->first[k];
+
 					affine = affine_of(block, r * columns->n + k);
-					kernels->moments(m, run_at(f, y, columns->first[k], c0),
-									 columns->first[k + 1] - columns->first[k], c, &affine);
+					if (n > 0)
+						kernels->moments(m, run_at(f, y, columns->first[k], c0), n, c, &affine);
 				}
 	}
 	else
@@ -180,9 +182,11 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 				r++;
 			for (int k = 0; k < columns->n; k++)
 			{
+				int n = columns->first[k + 1] - columns->first[k];
+
 				affine = affine_of(block, r * columns->n + k);
-				apply_run(kernels, f, y, columns->first[k], 1,
-						  columns->first[k + 1] - columns->first[k], c0, c, &affine);
+				if (n > 0)
+					apply_run(kernels, f, y, columns->first[k], 1, n, c0, c, &affine);
 			}
 		}
 	}

@@ -5,8 +5,14 @@
  *
  * R1 Nothing here asks for batch, thread count or a timing: an image's bits
  *    follow from this file (R3 of nn.h). Pure functions.
+ * R2 The rule is asked once a layer, for its map at the model's own size, and
+ *    decides in which form the weights are packed. At other sizes the layer
+ *    keeps algorithm and form, so one copy of the weights serves all; only the
+ *    units are cut anew. What that costs is told in doc/performance.md.
  */
 #include "nn/cpu/cpu.h"
+
+#include <string.h>
 
 /*
  * Transposed convolutions (4x4, stride 2, padding 1) run as stride-1
@@ -116,23 +122,30 @@ live_tap(int at, int in, int out, int stride)
 static void
 add_source(CpuTiling *t, int phase, int y, int x)
 {
-	int n = t->nsources[phase]++;
+	int n = t->npacked[phase]++;
 
 	t->source[phase][n].y = y;
 	t->source[phase][n].x = x;
 }
 
 /*
- * Direct: each live tap is a source. The taps of a phase, or corner, of a
- * transposed convolution are 2 x 2 from pixel (odd - 1) on.
+ * Direct: each tap is a source, those that are live at the model's own size
+ * first. The taps of a phase, or corner, of a transposed convolution are 2 x 2
+ * from pixel (odd - 1) on.
  */
 static void
 add_taps(CpuTiling *t, NnShape in, int phase, int kernel, int y0, int x0)
 {
-	for (int y = y0; y < y0 + kernel; y++)
-		for (int x = x0; x < x0 + kernel; x++)
-			if (live_tap(y, in.h, t->h, t->stride) && live_tap(x, in.w, t->w, t->stride))
-				add_source(t, phase, y, x);
+	for (int live = 1; live >= 0; live--)
+	{
+		for (int y = y0; y < y0 + kernel; y++)
+			for (int x = x0; x < x0 + kernel; x++)
+				if ((live_tap(y, in.h, t->h, t->stride) && live_tap(x, in.w, t->w, t->stride)) ==
+					live)
+					add_source(t, phase, y, x);
+		if (live)
+			t->nsources[phase] = t->npacked[phase];
+	}
 }
 
 static void
@@ -150,9 +163,25 @@ add_sources(CpuTiling *t, const NnNode *node, NnShape in)
 		if (t->r == 1)
 			add_taps(t, in, phase, node->op == NN_OP_CONV ? node->conv.kernel : 2, y, x);
 		else
+		{
 			for (int q = 0; q < t->stride * t->stride; q++)
 				add_source(t, phase, y + q / t->stride, x + q % t->stride);
+			t->nsources[phase] = t->npacked[phase];
+		}
 	}
+}
+
+/* Tiles of maps of some size. */
+static void
+place_tiles(const NnNode *node, NnShape in, NnShape out, CpuTiling *t)
+{
+	bool transposed = node->op == NN_OP_CONVT;
+
+	t->h = !transposed ? out.h : in.h + t->grid;
+	t->w = !transposed ? out.w : in.w + t->grid;
+	t->tiles_y = (t->h + t->m - 1) / t->m;
+	t->tiles_x = (t->w + t->m - 1) / t->m;
+	t->shared = (int64_t) t->tiles_y * t->tiles_x < SHARED_TILES;
 }
 
 static void
@@ -168,13 +197,9 @@ make_tiling(const NnNode *node, NnShape in, NnShape out, int m, bool grid, CpuTi
 		.phases = transposed && !grid ? 4 : 1,
 		.grid = grid,
 		.stride = transposed ? 1 : node->conv.stride,
-		.h = !transposed ? out.h : in.h + grid,
-		.w = !transposed ? out.w : in.w + grid,
 		.channels = grid ? 4 * out.c : out.c,
 	};
-	t->tiles_y = (t->h + t->m - 1) / t->m;
-	t->tiles_x = (t->w + t->m - 1) / t->m;
-	t->shared = t->tiles_y * t->tiles_x < SHARED_TILES;
+	place_tiles(node, in, out, t);
 	add_sources(t, node, in);
 }
 
@@ -202,20 +227,43 @@ find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
 	return rule;
 }
 
-/* Units of oneDNN */
-static void
-cut(CpuLayout *layout)
+/* The line of the table of units for a phase's result. */
+static int
+cut_line(const CpuLayout *layout)
 {
 	int line = 0;
 
-	while (layout->h * layout->w < cuts[line].pixels)
+	while ((int64_t) layout->h * layout->w < cuts[line].pixels)
 		line++;
-	layout->part = layout->c % cuts[line].part == 0 ? cuts[line].part
-				   : layout->c % CPU_BLOCK == 0     ? CPU_BLOCK
-													: layout->c;
-	layout->band = (cuts[line].band + layout->w - 1) / layout->w;
-	if (layout->band > layout->h)
-		layout->band = layout->h;
+	return line;
+}
+
+/* Units of oneDNN */
+static int
+channels_of_unit(const CpuLayout *layout)
+{
+	int part = cuts[cut_line(layout)].part;
+
+	return layout->c % part == 0 ? part : layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
+}
+
+static int
+rows_of_unit(const CpuLayout *layout)
+{
+	return smaller((cuts[cut_line(layout)].band + layout->w - 1) / layout->w, layout->h);
+}
+
+/* What of a layout follows from the map's size alone. */
+static void
+place_result(NnShape out, CpuLayout *layout)
+{
+	layout->h = layout->form == CPU_GRID     ? out.h / 2 + 1
+				: layout->form == CPU_PHASES ? out.h / 2
+											 : out.h;
+	layout->w = layout->form == CPU_GRID     ? out.w / 2 + 1
+				: layout->form == CPU_PHASES ? out.w / 2
+											 : out.w;
+	layout->elements = (size_t) layout->phases * layout->h * layout->w * layout->c;
 }
 
 /* node is what cpu_step_conv returned, end the step's last node. */
@@ -227,43 +275,44 @@ cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPre
 	bool whole = nn_norm_of(end) == NN_NORM_INSTANCE;
 	bool grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
 	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
+	bool phases = node->op == NN_OP_CONVT && !grid && !rule;
 
 	*layout = (CpuLayout){ .algorithm = rule ? CPU_TILES : CPU_DNNL,
-						   .form = grid ? CPU_GRID : CPU_PLAIN,
-						   .phases = 1,
+						   .form = grid     ? CPU_GRID
+								   : phases ? CPU_PHASES
+											: CPU_PLAIN,
+						   .phases = phases ? 4 : 1,
 						   .kernel = node->conv.kernel,
 						   .stride = node->conv.stride,
-						   .h = out.h,
-						   .w = out.w,
-						   .c = out.c };
-	if (grid)
-	{
-		layout->h = out.h / 2 + 1;
-		layout->w = out.w / 2 + 1;
-		layout->c = 4 * out.c;
-	}
+						   .c = grid ? 4 * out.c : out.c };
+	place_result(out, layout);
 	if (rule)
 	{
 		make_tiling(node, in, out, rule->m, grid || rule->grid, tiling);
 		layout->part = layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
+		return;
 	}
-	else
+	if (node->op == NN_OP_CONVT)
 	{
-		if (node->op == NN_OP_CONVT)
-		{
-			layout->kernel = 2;
-			layout->stride = 1;
-			if (!grid)
-			{
-				layout->form = CPU_PHASES;
-				layout->phases = 4;
-				layout->h = out.h / 2;
-				layout->w = out.w / 2;
-			}
-		}
-		cut(layout);
+		layout->kernel = 2;
+		layout->stride = 1;
 	}
-	layout->elements = (size_t) layout->phases * layout->h * layout->w * layout->c;
+	layout->part = channels_of_unit(layout);
+	layout->band = rows_of_unit(layout);
+}
+
+/* The same for maps of another size: what weights depend on stays (R2). */
+void
+cpu_resize_layout(const NnNode *node, NnShape in, NnShape out, CpuLayout *layout, CpuTiling *tiling)
+{
+	place_result(out, layout);
+	if (layout->algorithm == CPU_DNNL)
+	{
+		layout->band = rows_of_unit(layout);
+		return;
+	}
+	place_tiles(node, in, out, tiling);
+	memcpy(tiling->nsources, tiling->npacked, sizeof(tiling->nsources));
 }
 
 /* ---- Axes ---------------------------------------------------------------- */

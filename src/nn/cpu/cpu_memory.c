@@ -134,10 +134,11 @@ create_memories(const CpuDevice *device, const CpuPrimitive *primitive, CpuMemor
 
 /* For as many threads as the device has now; after an error there are none. */
 NnStatus
-cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnError *error)
+cpu_ready_memories(CpuDevice *device, CpuPlan *p, NnError *error)
 {
+	const CpuLayers *layers = p->layers;
 	int threads = device->base.threads;
-	size_t n = (size_t) threads * packed->nprimitives;
+	size_t n = (size_t) threads * layers->nprimitives;
 
 	if (p->nthreads >= threads)
 		return NN_OK;
@@ -146,15 +147,15 @@ cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed, NnErr
 	if (!p->memories)
 		return nn_no_memory(error, n * sizeof(CpuMemories));
 	p->nthreads = threads;
-	p->nprimitives = packed->nprimitives;
+	p->nprimitives = layers->nprimitives;
 	for (int t = 0; t < threads; t++)
-		for (int i = 0; i < packed->nlayers; i++)
-			for (int k = 0; k < packed->layers[i].nprimitives; k++)
+		for (int i = 0; i < layers->n; i++)
+			for (int k = 0; k < layers->list[i].nprimitives; k++)
 			{
-				const CpuPrimitive *primitive = &packed->layers[i].primitives[k];
+				const CpuPrimitive *primitive = &layers->list[i].primitives[k];
 				dnnl_status_t status =
 					create_memories(device, primitive,
-									&p->memories[(size_t) t * packed->nprimitives + primitive->id]);
+									&p->memories[(size_t) t * layers->nprimitives + primitive->id]);
 
 				if (status != dnnl_success)
 				{

@@ -90,7 +90,7 @@ void
 cpu_run_linear(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
-	const CpuLayer *layer = &call->packed->layers[step->node];
+	const CpuLayer *layer = &call->p->layers->list[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
 	int batch = shape_of(call->plan, node->out[0]).n;
 

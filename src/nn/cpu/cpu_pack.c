@@ -2,10 +2,12 @@
  * cpu_pack.c
  *	  From a model's flat parameters to what the CPU's kernels read: oneDNN
  *	  primitives with weights in their layout, sums for the latent, folded batch
- *	  norm.
+ *	  norm; and from there to what they read at another size of images.
  *
  * A CpuPacked owns everything reachable from it and is only read after cpu_pack
- * returns, by any number of plans.
+ * returns, by any number of plans. Layers of another size are their plan's, and
+ * own primitives and units; of weights only those that oneDNN wanted in another
+ * layout than it had at the model's own size.
  */
 #include "nn/cpu/cpu.h"
 
@@ -18,9 +20,12 @@
 typedef struct Packer
 {
 	CpuDevice *device;
-	CpuPacked *packed;
+	NnPrecision precision;
+	CpuLayers *layers;
 	const NnGraph *graph;
 	const float *values;
+	const CpuLayer *from; /* of another size, whose weights are taken; NULL: values are packed */
+	int nzeros;           /* of the pixel that tiles read outside images */
 	dnnl_stream_t stream;
 	dnnl_primitive_attr_t attr;
 	NnError *error;
@@ -51,7 +56,7 @@ new_floats(Packer *p, size_t n, float **array)
 	if (!*array)
 		return nn_no_memory(p->error, bytes);
 	memset(*array, 0, bytes);
-	p->packed->bytes += bytes;
+	p->layers->bytes += bytes;
 	return NN_OK;
 }
 
@@ -75,7 +80,7 @@ static NnStatus
 create_primitive(Packer *p, const CpuLayer *layer, DnnlDescRef weights, CpuPrimitive *primitive)
 {
 	const CpuLayout *l = &layer->layout;
-	dnnl_data_type_t type = p->packed->precision == NN_PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
+	dnnl_data_type_t type = p->precision == NN_PRECISION_BF16 ? dnnl_bf16 : dnnl_f32;
 	dnnl_dims_t src_dims = { 1, layer->in.c, primitive->in_rows, layer->in.w };
 	dnnl_dims_t dst_dims = { 1, primitive->channels, primitive->rows, l->w };
 	dnnl_dims_t weight_dims = { primitive->channels, layer->in.c, l->kernel, l->kernel };
@@ -108,6 +113,44 @@ create_primitive(Packer *p, const CpuLayer *layer, DnnlDescRef weights, CpuPrimi
 								  : cpu_dnnl_fail(p->error, status, "prepare a convolution");
 }
 
+/* Whether oneDNN has nothing better than its slow reference. */
+static bool
+is_reference(const CpuPrimitive *primitive)
+{
+	const char *name = NULL;
+
+	return dnnl_primitive_desc_query(primitive->desc, dnnl_query_impl_info_str, 0, &name) ==
+			   dnnl_success &&
+		   name && strncmp(name, "ref", 3) == 0;
+}
+
+static void
+free_primitive(CpuPrimitive *primitive)
+{
+	dnnl_primitive_destroy(primitive->primitive);
+	dnnl_primitive_desc_destroy(primitive->desc);
+	primitive->primitive = NULL;
+	primitive->desc = NULL;
+}
+
+static DnnlDescRef
+layout_of(const CpuLayer *layer)
+{
+	return dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0);
+}
+
+/* The first of a layer: with the weights that are there, if that is fast. */
+static NnStatus
+create_first(Packer *p, const CpuLayer *layer, CpuPrimitive *primitive)
+{
+	NnStatus status = create_primitive(p, layer, p->from ? layout_of(p->from) : NULL, primitive);
+
+	if (status != NN_OK || !p->from || !is_reference(primitive))
+		return status;
+	free_primitive(primitive);
+	return create_primitive(p, layer, NULL, primitive);
+}
+
 /*
  * The index of the layer's primitive of the wanted shape, made if there is none
  * yet; -1 after an error. The array has room for one a unit.
@@ -116,7 +159,7 @@ static int
 find_primitive(Packer *p, CpuLayer *layer, const CpuPrimitive *wanted, NnStatus *status)
 {
 	CpuPrimitive *primitive = layer->primitives;
-	DnnlDescRef weights = NULL, scratch;
+	DnnlDescRef scratch;
 
 	for (int i = 0; i < layer->nprimitives; i++, primitive++)
 	{
@@ -127,16 +170,14 @@ find_primitive(Packer *p, CpuLayer *layer, const CpuPrimitive *wanted, NnStatus 
 			return i;
 	}
 	*primitive = *wanted;
-	if (layer->nprimitives > 0)
-		weights = dnnl_primitive_desc_query_md(layer->primitives[0].desc, dnnl_query_weights_md, 0);
-	layer->nprimitives++;
-	*status = create_primitive(p, layer, weights, primitive);
+	*status = layer->nprimitives++ == 0 ? create_first(p, layer, primitive)
+										: create_primitive(p, layer, layout_of(layer), primitive);
 	if (*status != NN_OK)
 		return -1;
-	primitive->id = p->packed->nprimitives++;
+	primitive->id = p->layers->nprimitives++;
 	scratch = dnnl_primitive_desc_query_md(primitive->desc, dnnl_query_scratchpad_md, 0);
-	if (scratch && dnnl_memory_desc_get_size(scratch) > p->packed->scratch_bytes)
-		p->packed->scratch_bytes = dnnl_memory_desc_get_size(scratch);
+	if (scratch && dnnl_memory_desc_get_size(scratch) > p->layers->scratch_bytes)
+		p->layers->scratch_bytes = dnnl_memory_desc_get_size(scratch);
 	return (int) (primitive - layer->primitives);
 }
 
@@ -194,29 +235,18 @@ gather_weights(const CpuLayer *layer, const NnNode *node, const float *w, int ph
 	}
 }
 
-/* oneDNN's copy of the weights of a part of a phase. */
+/* A copy of weights in another layout. */
 static NnStatus
-pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *w, int phase,
-			 int c0, DnnlDescRef layout, float *plain, dnnl_memory_t *out)
+copy_weights(Packer *p, DnnlDescRef from_layout, dnnl_memory_t from, DnnlDescRef layout,
+			 dnnl_memory_t *out)
 {
-	const CpuLayout *l = &layer->layout;
-	dnnl_dims_t dims = { l->part, layer->in.c, l->kernel, l->kernel };
-	dnnl_memory_t from = NULL;
 	dnnl_primitive_desc_t desc = NULL;
 	dnnl_primitive_t reorder = NULL;
-	DnnlDesc plain_desc;
-	dnnl_status_t status;
+	dnnl_status_t status = dnnl_memory_create(out, layout, p->device->engine, DNNL_MEMORY_ALLOCATE);
 
-	gather_weights(layer, node, w, phase, c0, plain);
-	status = dnnl_desc_init(&plain_desc, 4, dims, dnnl_f32, dnnl_oihw);
-	if (status != dnnl_success)
-		return cpu_dnnl_fail(p->error, status, "describe weights");
-	status = dnnl_memory_create(&from, dnnl_desc_ref(&plain_desc), p->device->engine, plain);
 	if (status == dnnl_success)
-		status = dnnl_memory_create(out, layout, p->device->engine, DNNL_MEMORY_ALLOCATE);
-	if (status == dnnl_success)
-		status = dnnl_reorder_primitive_desc_create(
-			&desc, dnnl_desc_ref(&plain_desc), p->device->engine, layout, p->device->engine, NULL);
+		status = dnnl_reorder_primitive_desc_create(&desc, from_layout, p->device->engine, layout,
+													p->device->engine, NULL);
 	if (status == dnnl_success)
 		status = dnnl_primitive_create(&reorder, desc);
 	if (status == dnnl_success)
@@ -227,12 +257,52 @@ pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *
 	}
 	if (status == dnnl_success)
 		status = dnnl_stream_wait(p->stream);
-	p->packed->bytes += dnnl_memory_desc_get_size(layout);
+	p->layers->bytes += dnnl_memory_desc_get_size(layout);
 	dnnl_primitive_destroy(reorder);
 	dnnl_primitive_desc_destroy(desc);
+	return status == dnnl_success ? NN_OK : cpu_dnnl_fail(p->error, status, "pack weights");
+}
+
+/* oneDNN's weights of a part of a phase, of the checkpoint's. */
+static NnStatus
+pack_weights(Packer *p, const CpuLayer *layer, const NnNode *node, const float *w, int phase,
+			 int c0, float *plain, dnnl_memory_t *out)
+{
+	const CpuLayout *l = &layer->layout;
+	dnnl_dims_t dims = { l->part, layer->in.c, l->kernel, l->kernel };
+	dnnl_memory_t from = NULL;
+	DnnlDesc plain_desc;
+	dnnl_status_t dnnl;
+	NnStatus status;
+
+	gather_weights(layer, node, w, phase, c0, plain);
+	dnnl = dnnl_desc_init(&plain_desc, 4, dims, dnnl_f32, dnnl_oihw);
+	if (dnnl != dnnl_success)
+		return cpu_dnnl_fail(p->error, dnnl, "describe weights");
+	dnnl = dnnl_memory_create(&from, dnnl_desc_ref(&plain_desc), p->device->engine, plain);
+	status = dnnl == dnnl_success
+				 ? copy_weights(p, dnnl_desc_ref(&plain_desc), from, layout_of(layer), out)
+				 : cpu_dnnl_fail(p->error, dnnl, "pack weights");
 	dnnl_memory_destroy(from);
 	dnnl_desc_free(&plain_desc);
-	return status == dnnl_success ? NN_OK : cpu_dnnl_fail(p->error, status, "pack weights");
+	return status;
+}
+
+/* The same of the layer of another size: its own, if they are laid out so. */
+static NnStatus
+take_weights(Packer *p, const CpuLayer *layer, int phase, int c0, CpuUnit *unit)
+{
+	const CpuLayout *l = &p->from->layout;
+	int bands = (l->h + l->band - 1) / l->band;
+	dnnl_memory_t from = p->from->units[(phase * (l->c / l->part) + c0 / l->part) * bands].weights;
+
+	if (dnnl_memory_desc_equal(layout_of(p->from), layout_of(layer)))
+	{
+		unit->weights = from;
+		return NN_OK;
+	}
+	unit->owner = true;
+	return copy_weights(p, layout_of(p->from), from, layout_of(layer), &unit->weights);
 }
 
 /*
@@ -268,7 +338,7 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, const float *w, float
 	for (int phase = 0; phase < l->phases; phase++)
 		for (int c0 = 0; c0 < l->c; c0 += l->part)
 		{
-			dnnl_memory_t weights = NULL;
+			CpuUnit *first = &layer->units[layer->nunits];
 
 			for (int b = 0; b < bands; b++)
 			{
@@ -279,13 +349,14 @@ pack_units(Packer *p, CpuLayer *layer, const NnNode *node, const float *w, float
 
 				band_shape(layer, node, phase, r0, r1, &wanted, &row);
 				unit->primitive = find_primitive(p, layer, &wanted, &status);
-				if (status == NN_OK && b == 0)
-					status = pack_weights(p, layer, node, w, phase, c0,
-										  dnnl_primitive_desc_query_md(layer->primitives[0].desc,
-																	   dnnl_query_weights_md, 0),
-										  plain, &weights);
-				unit->weights = weights;
-				unit->owner = b == 0;
+				if (status == NN_OK && b == 0 && p->from)
+					status = take_weights(p, layer, phase, c0, unit);
+				else if (status == NN_OK && b == 0)
+				{
+					unit->owner = true;
+					status = pack_weights(p, layer, node, w, phase, c0, plain, &unit->weights);
+				}
+				unit->weights = first->weights;
 				unit->src = (size_t) row * layer->in.w * layer->in.c;
 				unit->dst = phase * pixels * l->c + c0 * pixels + (size_t) r0 * l->w * l->part;
 				layer->nunits++;
@@ -300,14 +371,15 @@ static NnStatus
 pack_dnnl(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 {
 	const CpuLayout *l = &layer->layout;
-	float *plain;
+	float *plain = NULL;
 	NnStatus status = NN_OK;
 	int units = l->phases * (l->c / l->part) * ((l->h + l->band - 1) / l->band);
 	layer->units = calloc(units, sizeof(CpuUnit));
 	layer->primitives = calloc(units, sizeof(CpuPrimitive));
-	plain =
-		malloc(nn_mul(nn_mul(nn_mul(l->part, layer->in.c), l->kernel * l->kernel), sizeof(float)));
-	if (!layer->units || !layer->primitives || !plain)
+	if (!p->from)
+		plain = malloc(
+			nn_mul(nn_mul(nn_mul(l->part, layer->in.c), l->kernel * l->kernel), sizeof(float)));
+	if (!layer->units || !layer->primitives || (!p->from && !plain))
 		status = nn_no_memory(p->error, units * sizeof(CpuPrimitive));
 	if (status == NN_OK)
 		status = pack_units(p, layer, node, w, plain);
@@ -325,8 +397,8 @@ pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 		return status;
 	layer->tiling.block = cpu_tile_block(p->device->kernels, &layer->tiling, layer->in.c);
 	cpu_pack_tiles(p->device->kernels, layer, node, w, layer->tile_weights);
-	if (layer->in.c > p->packed->nzeros)
-		p->packed->nzeros = layer->in.c;
+	if (layer->in.c > p->nzeros)
+		p->nzeros = layer->in.c;
 	return NN_OK;
 }
 
@@ -374,8 +446,7 @@ pack_conv(Packer *p, CpuLayer *layer, const NnNode *first)
 		status = pooled_weights(p, layer, w, node.conv.kernel, &pooled);
 		w = pooled;
 	}
-	cpu_layout(&node, end, layer->in, layer->out, p->packed->precision, &layer->layout,
-			   &layer->tiling);
+	cpu_layout(&node, end, layer->in, layer->out, p->precision, &layer->layout, &layer->tiling);
 	if (status == NN_OK)
 		status = layer->layout.algorithm == CPU_TILES ? pack_tiles(p, layer, &node, w)
 													  : pack_dnnl(p, layer, &node, w);
@@ -433,7 +504,7 @@ static NnStatus
 pack_layer(Packer *p, int id)
 {
 	const NnNode *node = &p->graph->nodes[id];
-	CpuLayer *layer = &p->packed->layers[id];
+	CpuLayer *layer = &p->layers->list[id];
 
 	layer->op = node->op;
 	layer->out = image_shape(p->graph, node->out[0]);
@@ -444,23 +515,85 @@ pack_layer(Packer *p, int id)
 	return packs[node->op] ? packs[node->op](p, layer, node) : NN_OK;
 }
 
+/* ---- Layers of another size ---------------------------------------------- */
+
 static NnStatus
-pack_layers(Packer *p)
+resize_conv(Packer *p, CpuLayer *layer, int id)
 {
+	const NnNode node = cpu_step_conv(p->graph, id);
+	NnStatus status = NN_OK;
+
+	layer->out = image_shape(p->graph, p->graph->nodes[cpu_step_end(p->graph, id)].out[0]);
+	layer->units = NULL;
+	layer->primitives = NULL;
+	layer->nunits = layer->nprimitives = 0;
+	cpu_resize_layout(&node, layer->in, layer->out, &layer->layout, &layer->tiling);
+	if (layer->nz > 0)
+		status = nn_borders(&node, layer->in, layer->out, &layer->rows, &layer->columns, p->error);
+	if (layer->layout.algorithm == CPU_TILES)
+		layer->tiling.block = cpu_tile_block(p->device->kernels, &layer->tiling, layer->in.c);
+	else if (status == NN_OK)
+		status = pack_dnnl(p, layer, &node, NULL);
+	return status;
+}
+
+static NnStatus
+resize_layer(Packer *p, int id)
+{
+	const NnNode *node = &p->graph->nodes[id];
+	CpuLayer *layer = &p->layers->list[id];
+
+	*layer = *p->from;
+	layer->out = image_shape(p->graph, node->out[0]);
+	if (node->in[0] >= 0)
+		layer->in = image_shape(p->graph, node->in[0]);
+	return nn_ops[node->op].filters ? resize_conv(p, layer, id) : NN_OK;
+}
+
+/* ---- All layers ---------------------------------------------------------- */
+
+/* from: layers to resize; NULL: values are packed. */
+static NnStatus
+make_layers(Packer *p, const CpuLayers *from)
+{
+	CpuLayers *layers = p->layers;
 	dnnl_status_t dnnl;
 	NnStatus status = NN_OK;
 
+	layers->list = calloc(p->graph->nnodes + 1, sizeof(CpuLayer));
+	if (!layers->list)
+		return nn_no_memory(p->error, (p->graph->nnodes + 1) * sizeof(CpuLayer));
 	dnnl = dnnl_primitive_attr_create(&p->attr);
 	if (dnnl == dnnl_success)
 		dnnl = dnnl_primitive_attr_set_scratchpad_mode(p->attr, dnnl_scratchpad_mode_user);
 	if (dnnl == dnnl_success)
 		dnnl = dnnl_stream_create(&p->stream, p->device->engine, dnnl_stream_default_flags);
 	if (dnnl != dnnl_success)
-		return cpu_dnnl_fail(p->error, dnnl, "create a stream");
-	for (int i = 0; status == NN_OK && i < p->graph->nnodes; i++)
-		status = pack_layer(p, i);
-	if (status == NN_OK)
-		status = new_floats(p, p->packed->nzeros, &p->packed->zeros);
+		status = cpu_dnnl_fail(p->error, dnnl, "create a stream");
+	while (status == NN_OK && layers->n < p->graph->nnodes)
+	{
+		int id = layers->n++;
+
+		p->from = from ? &from->list[id] : NULL;
+		status = from ? resize_layer(p, id) : pack_layer(p, id);
+	}
+	if (p->stream)
+		dnnl_stream_destroy(p->stream);
+	if (p->attr)
+		dnnl_primitive_attr_destroy(p->attr);
+	return status;
+}
+
+/* oneDNN fixes threads, so some sums' order, when it makes primitives. */
+static NnStatus
+make_layers_for_one_thread(Packer *p, const CpuLayers *from)
+{
+	int threads = omp_get_max_threads();
+	NnStatus status;
+
+	omp_set_num_threads(1);
+	status = make_layers(p, from);
+	omp_set_num_threads(threads);
 	return status;
 }
 
@@ -468,42 +601,69 @@ NnStatus
 cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const float *values,
 		 void **out, size_t *bytes, NnError *error)
 {
-	CpuDevice *device = base->state;
 	CpuPacked *packed = calloc(1, sizeof(CpuPacked));
-	Packer packer = {
-		.device = device, .packed = packed, .graph = graph, .values = values, .error = error
-	};
-	int threads = omp_get_max_threads();
+	Packer packer = { .device = base->state, .graph = graph, .values = values, .error = error };
 	NnStatus status;
 
 	if (!packed)
 		return nn_no_memory(error, sizeof(CpuPacked));
 	packed->precision = precision == NN_PRECISION_AUTO ? NN_PRECISION_FP32 : precision;
-	packed->nlayers = graph->nnodes;
-	packed->layers = calloc(graph->nnodes + 1, sizeof(CpuLayer));
+	packer.precision = packed->precision;
+	packer.layers = &packed->own;
 	if (!base->supports(base, packed->precision))
 		status = nn_fail(error, NN_EUNSUPPORTED, "this processor has no bfloat16 arithmetic");
-	else if (!packed->layers)
-		status = nn_no_memory(error, (graph->nnodes + 1) * sizeof(CpuLayer));
 	else
-	{
-		/* oneDNN fixes threads, so some sums' order, when it makes these */
-		omp_set_num_threads(1);
-		status = pack_layers(&packer);
-		omp_set_num_threads(threads);
-	}
-	if (packer.stream)
-		dnnl_stream_destroy(packer.stream);
-	if (packer.attr)
-		dnnl_primitive_attr_destroy(packer.attr);
+		status = make_layers_for_one_thread(&packer, NULL);
+	packed->nzeros = packer.nzeros;
+	if (status == NN_OK)
+		status = new_floats(&packer, packed->nzeros, &packed->zeros);
 	if (status != NN_OK)
 	{
 		cpu_pack_free(base, packed);
 		return status;
 	}
 	*out = packed;
-	*bytes = packed->bytes;
+	*bytes = packed->own.bytes;
 	return NN_OK;
+}
+
+NnStatus
+cpu_resize_layers(CpuDevice *device, const CpuPacked *packed, const NnGraph *graph,
+				  CpuLayers *layers, NnError *error)
+{
+	Packer packer = { .device = device,
+					  .precision = packed->precision,
+					  .layers = layers,
+					  .graph = graph,
+					  .error = error };
+
+	layers->bytes = (size_t) graph->nnodes * sizeof(CpuLayer);
+	return make_layers_for_one_thread(&packer, &packed->own);
+}
+
+void
+cpu_free_layers(CpuLayers *layers, bool borrowed)
+{
+	for (int i = 0; i < layers->n; i++)
+	{
+		CpuLayer *layer = &layers->list[i];
+
+		for (int k = 0; k < layer->nunits; k++)
+			if (layer->units[k].owner)
+				dnnl_memory_destroy(layer->units[k].weights);
+		for (int k = 0; k < layer->nprimitives; k++)
+			free_primitive(&layer->primitives[k]);
+		free(layer->units);
+		free(layer->primitives);
+		if (borrowed)
+			continue;
+		free(layer->tile_weights);
+		free(layer->bias);
+		free(layer->z_weights);
+		free(layer->norm);
+	}
+	free(layers->list);
+	*layers = (CpuLayers){ 0 };
 }
 
 void
@@ -513,26 +673,7 @@ cpu_pack_free(NnDevice *base, void *p)
 
 	if (!packed)
 		return;
-	for (int i = 0; packed->layers && i < packed->nlayers; i++)
-	{
-		CpuLayer *layer = &packed->layers[i];
-
-		for (int k = 0; k < layer->nunits; k++)
-			if (layer->units[k].owner)
-				dnnl_memory_destroy(layer->units[k].weights);
-		for (int k = 0; k < layer->nprimitives; k++)
-		{
-			dnnl_primitive_destroy(layer->primitives[k].primitive);
-			dnnl_primitive_desc_destroy(layer->primitives[k].desc);
-		}
-		free(layer->units);
-		free(layer->primitives);
-		free(layer->tile_weights);
-		free(layer->bias);
-		free(layer->z_weights);
-		free(layer->norm);
-	}
+	cpu_free_layers(&packed->own, false);
 	free(packed->zeros);
-	free(packed->layers);
 	free(packed);
 }

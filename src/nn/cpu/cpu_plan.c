@@ -18,6 +18,22 @@
 
 /* ---- Preparing ----------------------------------------------------------- */
 
+/* The layers for the plan's size: the model's own, or made of them. */
+static NnStatus
+find_layers(CpuDevice *device, const NnPlan *plan, const CpuPacked *packed, CpuPlan *p,
+			NnError *error)
+{
+	const NnGraph *g = plan->graph;
+	bool same = true;
+
+	INVARIANT(packed->own.n == g->nnodes && packed->precision == plan->precision);
+	for (int i = 0; same && i < g->nnodes; i++)
+		same = g->nodes[i].in[0] < 0 ||
+			   nn_same_image(packed->own.list[i].in, shape_of(plan, g->nodes[i].in[0]));
+	p->layers = same ? &packed->own : &p->resized;
+	return same ? NN_OK : cpu_resize_layers(device, packed, g, &p->resized, error);
+}
+
 /* Whether two values share memory of the arena. */
 static bool
 overlap(const NnPlan *plan, int a, int b)
@@ -61,15 +77,14 @@ chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
 
 /* The list of steps, and the sizes of the buffers that they share. */
 static NnStatus
-make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPlan *p,
-		   NnError *error)
+make_steps(const CpuDevice *device, NnPlan *plan, CpuPlan *p, NnError *error)
 {
 	const NnGraph *g = plan->graph;
 	size_t results = 0, gathered = 0, latents = 0, tiles = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
-		const CpuLayer *layer = &packed->layers[i];
+		const CpuLayer *layer = &p->layers->list[i];
 		CpuStep step = { .node = i, .end = i, .chunk = 1 };
 		NnShape in;
 
@@ -103,7 +118,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuPacked *packed, CpuPl
 	p->gathered = cpu_alloc(gathered);
 	p->latents = cpu_alloc(latents * sizeof(float));
 	p->tiles = cpu_alloc(tiles * sizeof(float));
-	plan->device_bytes = (results + latents + tiles) * sizeof(float) + gathered;
+	plan->device_bytes = (results + latents + tiles) * sizeof(float) + gathered + p->resized.bytes;
 	if (!p->results || !p->gathered || !p->latents || !p->tiles)
 		return nn_no_memory(error, plan->device_bytes);
 	return NN_OK;
@@ -126,12 +141,17 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 	const CpuPacked *packed = packed_;
 	const NnGraph *g = plan->graph;
 	CpuPlan *p = calloc(1, sizeof(CpuPlan));
-	NnStatus status = NN_OK;
+	NnStatus status;
 
-	INVARIANT(packed->nlayers == g->nnodes && packed->precision == plan->precision);
 	if (!p)
 		return nn_no_memory(error, sizeof(CpuPlan));
 	plan->device_state = p;
+	status = find_layers(base->state, plan, packed, p, error);
+	if (status != NN_OK)
+	{
+		cpu_release(base, plan);
+		return status;
+	}
 	p->steps = calloc(g->nnodes + 1, sizeof(CpuStep));
 	p->values = calloc(g->nvalues + 1, sizeof(CpuValue));
 	p->direct = calloc(g->nvalues + 1, sizeof(bool));
@@ -142,7 +162,7 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 	if (status == NN_OK)
 	{
 		find_direct(g, p->direct);
-		status = make_steps(base->state, plan, packed, p, error);
+		status = make_steps(base->state, plan, p, error);
 	}
 	if (status != NN_OK)
 		cpu_release(base, plan);
@@ -160,6 +180,7 @@ cpu_release(NnDevice *base, NnPlan *plan)
 	if (!p)
 		return;
 	cpu_free_memories(p);
+	cpu_free_layers(&p->resized, true);
 	free(p->steps);
 	free(p->values);
 	free(p->direct);

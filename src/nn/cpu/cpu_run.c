@@ -92,7 +92,7 @@ run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *
 	const CpuPrimitive *primitive = &layer->primitives[unit->primitive];
 	int thread = omp_get_thread_num();
 	const CpuMemories *m =
-		&call->p->memories[(size_t) thread * call->packed->nprimitives + primitive->id];
+		&call->p->memories[(size_t) thread * call->p->layers->nprimitives + primitive->id];
 	dnnl_exec_arg_t args[4] = { { DNNL_ARG_SRC, m->src },
 								{ DNNL_ARG_WEIGHTS, unit->weights },
 								{ DNNL_ARG_DST, m->dst },
@@ -208,7 +208,7 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 		.latent_layer = layer,
 		.latent = layer->nz > 0 ? call->p->latents : NULL,
 		.norm = nn_norm_of(end),
-		.batch = nn_norm_of(end) == NN_NORM_BATCH ? call->packed->layers[step->end].norm : NULL,
+		.batch = nn_norm_of(end) == NN_NORM_BATCH ? call->p->layers->list[step->end].norm : NULL,
 	};
 
 	f.nouts = outputs_of(call, end, 0, f.out);
@@ -220,7 +220,7 @@ cpu_run_conv(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const NnNode *end = &call->plan->graph->nodes[step->end];
-	const CpuLayer *layer = &call->packed->layers[step->node];
+	const CpuLayer *layer = &call->p->layers->list[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
 	CpuFinish finish = finish_of(call, step, layer);
 	size_t elements = layer->layout.elements;
@@ -254,7 +254,7 @@ void
 cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
-	const CpuLayer *layer = &call->packed->layers[step->node];
+	const CpuLayer *layer = &call->p->layers->list[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
 	CpuFinish f = {
 		.form = CPU_PLAIN,
@@ -353,12 +353,13 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 					 .packed = packed,
 					 .p = plan->device_state,
 					 .bf16 = plan->precision == NN_PRECISION_BF16 };
-	size_t scratch = call.packed->scratch_bytes > call.p->scratch_bytes ? call.packed->scratch_bytes
-																		: call.p->scratch_bytes;
+	size_t scratch = call.p->layers->scratch_bytes > call.p->scratch_bytes
+						 ? call.p->layers->scratch_bytes
+						 : call.p->scratch_bytes;
 	NnStatus status = cpu_ready_threads(call.device, scratch, error);
 
 	if (status == NN_OK)
-		status = cpu_ready_memories(call.device, call.p, call.packed, error);
+		status = cpu_ready_memories(call.device, call.p, error);
 	if (status != NN_OK)
 		return status;
 	place_values(plan, call.p, bindings, nbindings);

@@ -36,6 +36,8 @@ typedef struct CpuMemories
 
 typedef struct CpuPlan
 {
+	const CpuLayers *layers; /* the model's own, or those below */
+	CpuLayers resized;       /* at another size than the model's own */
 	CpuStep *steps;
 	int nsteps;
 	CpuValue *values;      /* one a value of the graph */
@@ -92,8 +94,7 @@ latent_floats(const CpuLayer *layer)
 }
 
 /* cpu_memory.c */
-extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, const CpuPacked *packed,
-								   NnError *error);
+extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, NnError *error);
 extern void cpu_free_memories(CpuPlan *p);
 
 /* Operators (cpu_run.c, cpu_ops.c) and tiles: all threads call them. */

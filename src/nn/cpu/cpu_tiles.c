@@ -54,6 +54,13 @@ depth(const CpuKernels *kernels, const CpuTiling *t, int phase, int c)
 	return t->nsources[phase] * round_up(c, kernels->lanes);
 }
 
+/* And of the weights, which may be of more sources than are used. */
+static int
+packed_depth(const CpuKernels *kernels, const CpuTiling *t, int phase, int c)
+{
+	return t->npacked[phase] * round_up(c, kernels->lanes);
+}
+
 static int
 deepest(const CpuKernels *kernels, const CpuTiling *t, int c)
 {
@@ -207,8 +214,8 @@ cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer)
 	size_t n = 0;
 
 	for (int phase = 0; phase < t->phases; phase++)
-		n += (size_t) panels(kernels, t) * positions(t) * depth(kernels, t, phase, layer->in.c) *
-			 kernels->panel;
+		n += (size_t) panels(kernels, t) * positions(t) *
+			 packed_depth(kernels, t, phase, layer->in.c) * kernels->panel;
 	return n;
 }
 
@@ -221,10 +228,10 @@ cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *n
 
 	for (int phase = 0; phase < t->phases; phase++)
 	{
-		size_t step = (size_t) depth(kernels, t, phase, layer->in.c) * kernels->panel;
+		size_t step = (size_t) packed_depth(kernels, t, phase, layer->in.c) * kernels->panel;
 
 		for (int n0 = 0; n0 < t->channels; n0 += kernels->panel, out += positions(t) * step)
-			for (int s = 0; s < t->nsources[phase]; s++)
+			for (int s = 0; s < t->npacked[phase]; s++)
 			{
 				TileTaps taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
 
@@ -283,7 +290,7 @@ choose_phase(Work *work, int phase)
 	work->u = work->layer->tile_weights;
 	for (int i = 0; i < phase; i++)
 		work->u += (size_t) panels(work->kernels, t) * positions(t) *
-				   depth(work->kernels, t, i, work->layer->in.c) * work->kernels->panel;
+				   packed_depth(work->kernels, t, i, work->layer->in.c) * work->kernels->panel;
 }
 
 /* Transforms the pixels of row i, of n from `row0` on that gemm takes. */
@@ -366,7 +373,8 @@ multiply_group(const Work *work, int group)
 	int per_group = group_panels(kernels, t), panel0 = group * per_group,
 		columns = per_group * kernels->panel, n0 = panel0 * kernels->panel,
 		count = panels(kernels, t) - panel0 < per_group ? panels(kernels, t) - panel0 : per_group;
-	size_t panel_floats = (size_t) work->k * kernels->panel,
+	size_t panel_floats =
+			   (size_t) packed_depth(kernels, t, work->phase, work->layer->in.c) * kernels->panel,
 		   step = sums_position(work->rows, columns);
 
 	for (int p = 0; p < positions(t); p++)

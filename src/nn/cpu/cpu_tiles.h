@@ -32,8 +32,9 @@ typedef struct CpuTiling
 	int m, r;   /* outputs and taps along an axis */
 	int phases; /* 4, or 1 */
 	bool grid;
-	int stride;      /* from pixel to pixel of a source */
-	int nsources[4]; /* of a phase */
+	int stride; /* from pixel to pixel of a source */
+	/* of a phase: the first nsources are used, npacked have weights */
+	int nsources[4], npacked[4];
 	struct
 	{
 		int y, x; /* pixel of the result's first position */

@@ -118,14 +118,13 @@ cuda_aligned(size_t bytes)
 typedef struct CudaLayer
 {
 	NnOp op;
-	NnShape in, out;    /* of one image; of a convolution's step */
+	NnShape in, out;    /* at the model's own size; plans may be of others */
 	void *filter;       /* (K, R, S, C), padded */
 	const float *scale; /* (c) of what follows a convolution, or of a norm */
 	const float *shift;
 	const float *linear;    /* (o, c) */
 	const float *z_weights; /* (classes, nz, c) */
 	int nz;
-	KernelAxis rows, columns;
 } CudaLayer;
 
 typedef struct CudaPacked
@@ -145,8 +144,9 @@ extern size_t cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGra
 
 typedef struct CudaStep
 {
-	int node, end;  /* the same, or the norm after a convolution */
-	CudaConv *conv; /* NULL for other operators */
+	int node, end;            /* the same, or the norm after a convolution */
+	CudaConv *conv;           /* NULL for other operators */
+	KernelAxis rows, columns; /* of a convolution with a latent */
 } CudaStep;
 
 /* An input or output of the plan; outside the arena, in float or bytes. */

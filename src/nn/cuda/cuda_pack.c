@@ -157,15 +157,6 @@ pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *e
 	return upload_floats(p, c, &layer->shift);
 }
 
-static KernelAxis
-axis_of(const NnBorder *border)
-{
-	KernelAxis axis = { .n = border->n };
-
-	memcpy(axis.first, border->first, sizeof(axis.first));
-	return axis;
-}
-
 static NnStatus
 cuda_pack_latent(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
@@ -174,8 +165,6 @@ cuda_pack_latent(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 
 	if (status != NN_OK)
 		return status;
-	layer->rows = axis_of(&rows);
-	layer->columns = axis_of(&columns);
 	if (p->filling)
 		nn_border_sums(&rows, &columns, cuda_param_values(p, node->weight), layer->in.c, layer->nz,
 					   layer->out.c, node->conv.kernel, p->host);

@@ -88,6 +88,30 @@ typedef struct Shared
 	size_t staged, result, latents, moments, workspace;
 } Shared;
 
+static void
+take_axis(KernelAxis *axis, const NnBorder *border)
+{
+	axis->n = border->n;
+	memcpy(axis->first, border->first, sizeof(axis->first));
+}
+
+/* Where the classes of the latent's sums begin at this size. */
+static NnStatus
+find_axes(const NnPlan *plan, CudaStep *step, NnError *error)
+{
+	const NnNode *node = &plan->graph->nodes[step->node];
+	NnBorder rows, columns;
+	NnStatus status = nn_borders(node, cuda_shape(plan, node->in[0]),
+								 cuda_shape(plan, node->out[0]), &rows, &columns, error);
+
+	if (status == NN_OK)
+	{
+		take_axis(&step->rows, &rows);
+		take_axis(&step->columns, &columns);
+	}
+	return status;
+}
+
 static NnStatus
 make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
 {
@@ -98,10 +122,12 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 	NnStatus status;
 
 	cuda_conv_shape(p->plan, node, &s);
+	if (layer->nz > 0 && (status = find_axes(p->plan, step, error)) != NN_OK)
+		return status;
 	nn_most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
 	nn_most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
 	nn_most(&shared->latents,
-			(size_t) s.n * layer->rows.n * layer->columns.n * layer->out.c * sizeof(float));
+			(size_t) s.n * step->rows.n * step->columns.n * layer->out.c * sizeof(float));
 	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)
@@ -125,7 +151,7 @@ cuda_make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
 		INVARIANT(p->packed->layers[i].op == g->nodes[i].op &&
-				  nn_same_image(p->packed->layers[i].in, cuda_shape(p->plan, g->nodes[i].in[0])));
+				  p->packed->layers[i].in.c == cuda_shape(p->plan, g->nodes[i].in[0]).c);
 		*step = (CudaStep){ .node = i, .end = cuda_step_end(g, i) };
 		p->nsteps++;
 		end = &g->nodes[step->end];

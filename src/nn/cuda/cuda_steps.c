@@ -69,12 +69,14 @@ convolve(const Launch *l, const CudaStep *step)
 }
 
 static NnStatus
-cuda_make_latents(const Launch *l, const NnNode *node, const CudaLayer *layer, int n)
+cuda_make_latents(const Launch *l, const CudaStep *step, int n)
 {
+	const NnNode *node = node_at(l, step->node);
+	const CudaLayer *layer = &l->p->packed->layers[step->node];
 	KernelLatents latents = {
 		.n = n,
 		.nz = layer->nz,
-		.classes = layer->rows.n * layer->columns.n,
+		.classes = step->rows.n * step->columns.n,
 		.c = layer->out.c,
 		.z = l->slot->values[node->in[1]],
 		.act = node->conv.z_act,
@@ -100,8 +102,8 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 		.c = s.c,
 		.x = x,
 		.latent = layer->nz > 0 ? l->p->latents : NULL,
-		.rows = layer->rows,
-		.columns = layer->columns,
+		.rows = step->rows,
+		.columns = step->columns,
 		.scale = layer->scale,
 		.shift = layer->shift,
 	};
@@ -123,7 +125,7 @@ conv_step(const Launch *l, const CudaStep *step)
 	NnStatus status = convolve(l, step);
 
 	if (status == NN_OK && layer->nz > 0)
-		status = cuda_make_latents(l, node, layer, cuda_shape(l->p->plan, node->in[0]).n);
+		status = cuda_make_latents(l, step, cuda_shape(l->p->plan, node->in[0]).n);
 	return status == NN_OK
 			   ? finish_conv(l, step,
 							 kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c)))

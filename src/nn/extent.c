@@ -1,0 +1,37 @@
+/*
+ * extent.c
+ *	  Sizes of images that a generator can run at. Pure functions.
+ */
+#include "nn/nn.h"
+
+/* Halves go up. */
+static int64_t
+nearest_multiple(int side, int unit)
+{
+	int64_t n = ((int64_t) side + unit / 2) / unit;
+
+	return (n > 0 ? n : 1) * unit;
+}
+
+bool
+nn_extent_fit(const NnConfig *config, int width, int height, NnExtent *extent)
+{
+	int unit = 1 << config->levels;
+	int64_t w = nearest_multiple(width, unit), h = nearest_multiple(height, unit);
+	int64_t longer = width > height ? width : height, shorter = width > height ? height : width;
+
+	if (shorter < 1 || longer > NN_MAX_RATIO * shorter || w > NN_MAX_SIDE || h > NN_MAX_SIDE)
+		return false;
+	*extent = (NnExtent){ .h = (int) h, .w = (int) w };
+	return nn_extent_suits(config, *extent);
+}
+
+bool
+nn_extent_suits(const NnConfig *config, NnExtent extent)
+{
+	int unit = 1 << config->levels;
+
+	return extent.h >= unit && extent.w >= unit && extent.h % unit == 0 && extent.w % unit == 0 &&
+		   extent.h <= NN_MAX_SIDE && extent.w <= NN_MAX_SIDE &&
+		   (int64_t) extent.h * extent.w <= NN_MAX_AREA;
+}
