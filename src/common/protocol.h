@@ -159,6 +159,14 @@ typedef enum BicycleOutputFormat
 	BICYCLE_OUTPUT_JPEG
 } BicycleOutputFormat;
 
+/* What a generator makes of images that are not of its size. */
+typedef enum BicycleFit
+{
+	BICYCLE_FIT_MODEL,  /* as the model's configuration says */
+	BICYCLE_FIT_SQUARE, /* brings them to the model's size, which the answer has */
+	BICYCLE_FIT_INPUT   /* runs near their size, which the answer has */
+} BicycleFit;
+
 typedef struct BicycleImageRequest
 {
 	uint8_t hash[BICYCLE_HASH_BYTES]; /* of the model's content */
@@ -170,7 +178,7 @@ typedef struct BicycleImageRequest
 	uint32_t image_length; /* bytes that follow them */
 	uint64_t max_pixels;   /* bicycle.max_image_pixels of the session */
 	uint32_t debug; /* bicycle.debug_fault: 0 none, at its start 1 crash the engine, 2 hang */
-	uint32_t reserved;
+	uint32_t fit;   /* BicycleFit; TRANSLATE only */
 } BicycleImageRequest;
 
 /*

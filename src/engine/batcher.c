@@ -21,24 +21,34 @@
  * R5 A request is announced to its client (STARTED) before a thread gets it,
  *    and only then. If the frame cannot be written at once the client does not
  *    read, and the request stays in its line.
- * R6 A request with the flag ALONE is started when no other is between its
+ * R6 Where the image tells the network's size, only its header is read at
+ *    first.
+ *    If it takes more memory than it was given it waits (SIZED), in order of
+ *    arrival, until that is free and a plan would find room besides; meanwhile
+ *    nothing new starts, so what others give back is not taken by who came
+ *    later. With nothing else started one may overdraw.
+ * R7 A request with the flag ALONE is started when no other is between its
  *    start and its end and the loader is idle, and while it runs nothing else
  *    starts. If it is the one that kills the engine it takes no other with it.
  *
  * What the device runs:
  *
- * R7 When it is free it takes the oldest decoded request and all others for the
- *    same model and operation, up to max_batch. It never waits for more to
- *    come: while it is busy the next batch forms by itself. Oldest first also
- *    keeps models from starving each other.
- * R8 A model may take the ARENA_SHARE-th part of the cache for its plans,
+ * R8 When it is free it takes the oldest decoded request and all others for the
+ *    same model, operation and size, up to max_batch. It never waits for more
+ *    to come: while it is busy the next batch forms by itself. Oldest first
+ *    also keeps models from starving each other.
+ * R9 A model may take the ARENA_SHARE-th part of the cache for its plans,
  *    however large max_batch is: a processor gains next to nothing from large
  *    batches, and loses much if the models of two sessions do not fit beside
  *    each other. A GPU gains much, and has memory of its own: there plans are
  *    made as they are wanted.
- * R9 If a GPU has no room for a plan, the batch comes back, what is idle goes
- *    (room.c), and it runs again. If nothing more may go, it is cut, and for
- *    SMALL_MS the model's batches are no larger than what did fit.
+ * R10 If a GPU has no room for a plan, the batch comes back, what is idle goes
+ *     (room.c), and it runs again. If nothing more may go, it is cut, and for
+ *     SMALL_MS the model's batches are no larger than what did fit.
+ * R11 Plans for other sizes than a model's own are kept within the
+ *     EXTENTS_SHARE-th part of the cache, those of all models together. On the
+ *     host what a batch of another size may take is counted before it runs; if
+ *     that is not free, idle models go first.
  */
 #include <stdlib.h>
 
@@ -46,6 +56,7 @@
 
 #define BULK_TURN 8
 #define ARENA_SHARE 8
+#define EXTENTS_SHARE 10
 #define SMALL_MS 10000
 #define LIGHT_SHARE 2
 
@@ -97,29 +108,11 @@ request_put_back(Request *request)
 		connection_join_ring(request->connection, request_class(request));
 }
 
-/* What it will hold besides its body: pixels in and out, encoded result. */
-static size_t
-work_bytes(const Request *request)
-{
-	const NnConfig *config;
-
-	if (request->model == NULL)
-		return sizeof(BicycleImageInfo);
-	config = &request->model->config;
-	if (request->kind->network == NN_NET_E)
-		return (size_t) config->encoder_size * (size_t) config->encoder_size *
-				   (size_t) config->output_nc +
-			   (size_t) config->nz * 2 * sizeof(float);
-	return (size_t) config->size * (size_t) config->size *
-			   (size_t) (config->input_nc + 2 * config->output_nc) +
-		   65536;
-}
-
 static Start
 start(Request *request)
 {
 	Engine *engine = request->engine;
-	size_t bytes = work_bytes(request);
+	size_t bytes = sizing_own_work(request);
 
 	/* With none started one may overdraw, or unread replies could stop all. */
 	if (!room_take(engine, bytes, false))
@@ -138,11 +131,52 @@ start(Request *request)
 		return START_DEAF;
 	}
 	request->charge += bytes;
+	sizing_limits(request);
 	if (request->image.debug == 1)
 		abort(); /* the user asked for it, and has been told that the request started */
 	INVARIANT(request->image.debug != 3); /* likewise */
 	worker_decode(request);
 	return START_DONE;
+}
+
+/* The largest plan that this one, or any that goes to the device, will need. */
+static size_t
+plan_ahead(const Engine *engine, const Request *request)
+{
+	size_t most = request->sizing.plan;
+
+	list_foreach(node, &engine->requests)
+	{
+		const Request *other = list_member(Request, listed, node);
+
+		if (request_is_ahead(other) && other->state != REQUEST_SIZED && other->sizing.plan > most)
+			most = other->sizing.plan;
+	}
+	return engine->device.memory > 0 ? 0 : most;
+}
+
+/* Those whose images take more memory, as it comes free. */
+static void
+start_sized(Engine *engine)
+{
+	unsigned waiting = 0;
+
+	list_foreach(node, &engine->sized) waiting++;
+	while (!list_empty(&engine->sized))
+	{
+		Request *request = list_member(Request, link, engine->sized.next);
+		size_t bytes = sizing_wants(request), plan = plan_ahead(engine, request);
+
+		if (room_take(engine, bytes + plan, false))
+			budget_give(&engine->memory, plan);
+		else if (room_is_freed(engine) || engine->nstarted > waiting)
+			return;
+		else
+			budget_overdraw(&engine->memory, bytes);
+		request->charge += bytes;
+		waiting--;
+		worker_decode(request);
+	}
 }
 
 /* Once all is quiet. True if it went back to its line: others may start. */
@@ -173,8 +207,8 @@ start_some(Engine *engine)
 {
 	unsigned limit = 2 * (unsigned) engine->settings.max_batch;
 
-	while (engine->alone == NULL && engine->ahead < limit && !engine->stopping &&
-		   !engine->device.change && !engine->device.busy)
+	while (engine->alone == NULL && engine->ahead < limit && list_empty(&engine->sized) &&
+		   !engine->stopping && !engine->device.change && !engine->device.busy)
 	{
 		int class = ++engine->ring_turn % BULK_TURN == 0 ? CLASS_BULK : CLASS_INTERACTIVE;
 		Request *request = pick(engine, class);
@@ -205,7 +239,8 @@ start_light(Engine *engine)
 static bool
 same_batch(const Request *a, const Request *b)
 {
-	return a->model == b->model && a->kind == b->kind;
+	return a->model == b->model && a->kind == b->kind && a->sizing.extent.h == b->sizing.extent.h &&
+		   a->sizing.extent.w == b->sizing.extent.w;
 }
 
 /* After a failure of the device the rest goes without an answer. */
@@ -248,7 +283,9 @@ batch_done(Engine *engine, Task *task)
 		model->small = batch->small;
 		model->small_until_ms = now_ms() + SMALL_MS;
 	}
+	budget_give(&engine->memory, batch->reserved);
 	cache_resize(engine, model, batch->model_bytes, batch->model_host);
+	model->extents = batch->model_extents;
 	model->batches++;
 	model->hits += (unsigned) batch->n;
 	engine->trim = true;
@@ -271,6 +308,51 @@ limit_arenas(const Engine *engine, Batch *batch)
 		batch->arenas_shared = batch->arenas;
 }
 
+/* Of plans for other sizes; `most` for one model. */
+static size_t
+extents_limit(const Engine *engine, const Packed *model)
+{
+	size_t limit = cache_limit(engine) / EXTENTS_SHARE, others = 0;
+
+	list_foreach(node, &engine->models)
+	{
+		const Packed *packed = list_member(Packed, link, node);
+
+		others += packed != model ? packed->extents : 0;
+	}
+	return limit > others ? limit - others : 0;
+}
+
+/* Plans of another size: what is free, but no more than may be of use. */
+static void
+reserve_arenas(Engine *engine, Batch *batch, size_t plan)
+{
+	size_t useful = cache_limit(engine) / EXTENTS_SHARE;
+	size_t most = budget_free(&engine->memory);
+
+	batch->other = true;
+	if (engine->device.memory > 0)
+		return;
+	useful = useful > plan ? useful : plan;
+	batch->reserved = useful < most ? useful : most;
+	budget_overdraw(&engine->memory, batch->reserved);
+	batch->arenas = batch->reserved;
+	batch->arenas_shared = cache_limit(engine) / EXTENTS_SHARE;
+	if (batch->arenas_shared > batch->arenas)
+		batch->arenas_shared = batch->arenas;
+}
+
+/* Whether memory for the plan of another size comes free if it waits. */
+static bool
+room_is_coming(Engine *engine, const Request *request)
+{
+	size_t had = request->model->bytes - request->model->least;
+
+	return request->sizing.other && engine->device.memory == 0 &&
+		   request->sizing.plan > budget_free(&engine->memory) + had &&
+		   (room_is_freed(engine) || room_evict_idle(engine));
+}
+
 static void
 start_batch(Engine *engine)
 {
@@ -281,6 +363,8 @@ start_batch(Engine *engine)
 	if (engine->batch != NULL || list_empty(&engine->ready))
 		return;
 	first = list_member(Request, link, engine->ready.next);
+	if (room_is_coming(engine, first))
+		return;
 	batch = calloc(1, sizeof(*batch) + most * sizeof(Request *));
 	if (batch == NULL)
 	{
@@ -292,7 +376,11 @@ start_batch(Engine *engine)
 	batch->task.done = batch_done;
 	batch->model = first->model;
 	batch->kind = first->kind;
+	batch->extent = first->sizing.extent;
+	batch->keep = extents_limit(engine, batch->model);
 	limit_arenas(engine, batch);
+	if (first->sizing.other)
+		reserve_arenas(engine, batch, first->sizing.plan);
 	if (now_ms() < batch->model->small_until_ms && most > (size_t) batch->model->small)
 		most = (size_t) batch->model->small;
 	list_foreach(node, &engine->ready)
@@ -317,6 +405,7 @@ batcher_run(Engine *engine)
 	/* If all is quiet no event comes for one just chosen to run alone. */
 	do
 	{
+		start_sized(engine);
 		start_some(engine);
 		start_light(engine);
 	} while (start_alone(engine));

@@ -7,12 +7,16 @@
 
 #include "engine/request.h"
 
-/* What the device runs at once: requests for one model and operation. */
+/* What the device runs at once: requests for one model, operation and size. */
 typedef struct Batch
 {
 	Task task;
 	Packed *model; /* each of the requests pins it */
 	const FrameKind *kind;
+	NnExtent extent;
+	bool other;           /* than the model's own size; then on the host: */
+	size_t reserved;      /* bytes its plans may take, counted in Engine.memory */
+	size_t keep;          /* bytes of plans for other sizes that stay with the model */
 	size_t arenas;        /* bytes of the host's memory the model's plans may take */
 	size_t arenas_shared; /* bytes they may take for more than one image */
 	bool make_room;       /* if the device's own memory is short, come back to make room first */
@@ -20,6 +24,7 @@ typedef struct Batch
 	/* Written by the device thread */
 	size_t model_bytes;        /* after the run, */
 	size_t model_host;         /* of the host */
+	size_t model_extents;      /* of plans for other sizes */
 	bool short_of_room;        /* it has come back for room */
 	int small;                 /* images that did fit; 0: all */
 	EngineError device_failed; /* requests from `done` on are not answered */

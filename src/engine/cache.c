@@ -350,6 +350,7 @@ shrink_done(Engine *engine, Task *task)
 
 	came_free(engine);
 	packed->shrinking = false;
+	packed->extents = 0;
 	cache_resize(engine, packed, packed->shrunk[0], packed->shrunk[1]);
 	cache_unpin(engine, packed);
 }

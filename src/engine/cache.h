@@ -28,10 +28,11 @@ typedef struct Packed
 	NnModel *model;
 	NnConfig config;
 	NnPrecision precision;
-	size_t bytes; /* in the memory that the device computes in; counted in Engine.cached */
-	size_t host;  /* of the host's, the same unless the device has its own; in Engine.memory */
-	size_t least; /* bytes as it was loaded, without plans made since */
-	int small;    /* most images of a batch, before small_until_ms: larger plans found no room */
+	size_t bytes;   /* in the memory that the device computes in; counted in Engine.cached */
+	size_t host;    /* of the host's, the same unless the device has its own; in Engine.memory */
+	size_t least;   /* bytes as it was loaded, without plans made since */
+	size_t extents; /* of bytes, what plans for other sizes take */
+	int small;      /* most images of a batch, before small_until_ms: larger plans found no room */
 	int64_t small_until_ms;
 	uint64_t hits;
 	uint64_t batches;

@@ -28,8 +28,8 @@ check_lists(const Engine *engine)
 {
 	size_t linked = 0;
 	size_t in_lists = check_list(&engine->queue_waiting) + check_list(&engine->memory_waiting) +
-					  check_list(&engine->ready) + check_list(&engine->loads) +
-					  check_list(&engine->held);
+					  check_list(&engine->sized) + check_list(&engine->ready) +
+					  check_list(&engine->loads) + check_list(&engine->held);
 
 	list_foreach(node, &engine->entries) in_lists +=
 		check_list(&list_member(CacheEntry, link, node)->waiters);
@@ -72,8 +72,8 @@ check_request(const Engine *engine, const Request *request)
 	INVARIANT(!request->asked || state == REQUEST_WAITING);
 	INVARIANT(state != REQUEST_DONE || request->entry == NULL);
 	INVARIANT((request->model != NULL) ==
-			  (request->kind->uses_model && (state == REQUEST_ALONE || state == REQUEST_DECODING ||
-											 state == REQUEST_READY || state == REQUEST_RUNNING)));
+			  (request->kind->uses_model && state >= REQUEST_ALONE && state <= REQUEST_RUNNING));
+	INVARIANT(state != REQUEST_SIZED || sizing_wants(request) > 0);
 	if (request->connection != NULL)
 		INVARIANT(request_find(request->connection, request->id) == request);
 }
@@ -259,6 +259,7 @@ budget_check(const Engine *engine)
 		cached += list_member(Packed, link, node)->bytes;
 	}
 	list_foreach(node, &engine->leaving) memory += list_member(Packed, link, node)->host;
+	memory += engine->batch != NULL ? engine->batch->reserved : 0;
 	INVARIANT(engine->queue.used == queue);
 	INVARIANT(engine->memory.used == memory);
 	INVARIANT(engine->cached.used == cached);

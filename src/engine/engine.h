@@ -61,6 +61,7 @@
 #include "engine/request.h"
 #include "engine/room.h"
 #include "engine/settings.h"
+#include "engine/sizing.h"
 #include "engine/source.h"
 #include "engine/stream.h"
 #include "engine/worker.h"
@@ -103,6 +104,7 @@ struct Engine
 	List requests;       /* Request.listed: all there are */
 	List queue_waiting;  /* Request.link, as below; RESERVED images, in order of arrival */
 	List memory_waiting; /* RESERVED streams, likewise */
+	List sized;          /* SIZED, in order of arrival */
 	List ready;          /* READY, by sequence */
 	List loads;          /* STREAMED, in order of arrival */
 	List held;           /* HELD, likewise */

@@ -92,7 +92,7 @@ split_image_request(Request *request)
 	if (image->nz > BICYCLE_MAX_NZ || (image->nz > 0 && request->kind->type != BICYCLE_TRANSLATE) ||
 		sizeof(*image) + latent + image->image_length != request->body_size ||
 		image->precision > NN_PRECISION_BF16 || image->output_format > BICYCLE_OUTPUT_JPEG ||
-		image->jpeg_quality > 100 ||
+		image->jpeg_quality > 100 || image->fit > BICYCLE_FIT_INPUT ||
 		(image->flags & ~(BICYCLE_FLAG_ALONE | BICYCLE_FLAG_BULK)) != 0)
 		return false;
 	if (!request->engine->settings.debug)
@@ -301,9 +301,9 @@ frame_export(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 
 static const FrameKind kinds[] = {
 	{ IMAGE(TRANSLATE), .uses_model = true, .network = NN_NET_G, .decode = worker_decode_image,
-	  .decoded = request_ready, .computed = worker_encode },
+	  .decoded = request_decoded, .computed = worker_encode },
 	{ IMAGE(ENCODE), .uses_model = true, .network = NN_NET_E, .decode = worker_decode_image,
-	  .decoded = request_ready, .computed = request_reply_result },
+	  .decoded = request_decoded, .computed = request_reply_result },
 	{ IMAGE(INFO), .decode = worker_read_info, .decoded = worker_reply_info },
 	{ IMAGE(CHECK), .decode = worker_check, .decoded = request_reply_result },
 	{ IMAGE(PLOT), .decode = worker_plot, .decoded = request_reply_result },

@@ -3,7 +3,8 @@
  *	  The computing of a batch, as a task of the device thread.
  *
  * The plans of a batch take memory that stays with the model; a batch says how
- * much of it they may take. If the device's own memory is short, the batch
+ * much of it they may take, and how much of plans for other sizes than the
+ * model's own may stay. If the device's own memory is short, the batch
  * comes back to have room made. Where none can be made, and where the host's
  * memory is short, it is cut in halves.
  *
@@ -17,9 +18,9 @@
 #include "engine/engine.h"
 
 static bool
-keep_output(Request *request, const uint8_t *output, int side, int channels)
+keep_output(Request *request, const uint8_t *output, NnExtent extent, int channels)
 {
-	size_t bytes = (size_t) side * (size_t) side * (size_t) channels;
+	size_t bytes = (size_t) extent.w * (size_t) extent.h * (size_t) channels;
 	uint8_t *pixels = malloc(bytes);
 
 	image_free(&request->pixels);
@@ -27,7 +28,7 @@ keep_output(Request *request, const uint8_t *output, int side, int channels)
 		return false;
 	memcpy(pixels, output, bytes);
 	request->pixels =
-		(Image){ .width = side, .height = side, .channels = channels, .pixels = pixels };
+		(Image){ .width = extent.w, .height = extent.h, .channels = channels, .pixels = pixels };
 	return true;
 }
 
@@ -36,7 +37,7 @@ static NnStatus
 translate(Batch *batch, Request **requests, int n, EngineError *error)
 {
 	const NnConfig *config = &batch->model->config;
-	size_t pixels = (size_t) config->size * (size_t) config->size;
+	size_t pixels = (size_t) batch->extent.w * (size_t) batch->extent.h;
 	size_t in = pixels * (size_t) config->input_nc;
 	size_t out = pixels * (size_t) config->output_nc;
 	size_t latent = (size_t) config->nz * sizeof(float);
@@ -54,11 +55,12 @@ translate(Batch *batch, Request **requests, int n, EngineError *error)
 			memcpy(images + (size_t) i * in, requests[i]->pixels.pixels, in);
 			memcpy((uint8_t *) z + (size_t) i * latent, requests[i]->latent, latent);
 		}
-		status = nn_model_translate(batch->model->model, n, images, z, outputs, &nn_error);
+		status = nn_model_translate_at(batch->model->model, batch->extent, n, images, z, outputs,
+									   &nn_error);
 		if (status != NN_OK)
 			error_from_nn(error, &nn_error);
 		for (int i = 0; i < n && status == NN_OK; i++)
-			if (!keep_output(requests[i], outputs + (size_t) i * out, config->size,
+			if (!keep_output(requests[i], outputs + (size_t) i * out, batch->extent,
 							 config->output_nc))
 				error_memory(&requests[i]->error, "an image");
 	}
@@ -109,6 +111,25 @@ encode(Batch *batch, Request **requests, int n, EngineError *error)
 	return status;
 }
 
+/*
+ * Plans for other sizes go, and then those for more images, if that makes room
+ * for `bytes` of another size. They are counted in what the model has, and come
+ * free.
+ */
+static void
+make_way(Batch *batch, size_t bytes)
+{
+	NnModel *model = batch->model->model;
+	size_t had = nn_model_bytes(model);
+
+	if (!batch->other || batch->make_room || bytes <= batch->arenas)
+		return;
+	nn_model_keep_extents(model, 0);
+	if (bytes > batch->arenas + had - nn_model_bytes(model))
+		nn_model_shrink(model);
+	batch->arenas += had - nn_model_bytes(model);
+}
+
 /* The most of n that fits in the arenas; 0, with an error, if none does. */
 static int
 fitting(Batch *batch, int n, EngineError *error)
@@ -116,14 +137,16 @@ fitting(Batch *batch, int n, EngineError *error)
 	for (;;)
 	{
 		NnError nn_error = { 0 };
-		size_t bytes =
-			nn_model_batch_bytes(batch->model->model, batch->kind->network, n, &nn_error);
+		size_t bytes = nn_model_batch_bytes_at(batch->model->model, batch->kind->network,
+											   batch->extent, n, &nn_error);
 
 		if (nn_error.code != NN_OK && bytes == 0)
 		{
 			error_from_nn(error, &nn_error);
 			return 0;
 		}
+		if (n == 1)
+			make_way(batch, bytes);
 		if (bytes <= (n == 1 ? batch->arenas : batch->arenas_shared))
 			return n;
 		if (n == 1)
@@ -187,6 +210,8 @@ batch_run(Task *task)
 		n = run_some(batch);
 		batch->done += n;
 	} while (n > 0 && batch->done < batch->n);
+	nn_model_keep_extents(batch->model->model, batch->keep);
+	batch->model_extents = nn_model_extents_bytes(batch->model->model);
 	batch->model_bytes = nn_model_bytes(batch->model->model);
 	batch->model_host = nn_model_host_bytes(batch->model->model);
 }

@@ -26,7 +26,8 @@ static const unsigned next_states[REQUEST_STATES] = {
 	[REQUEST_WAITING] = TO(QUEUED) | ENDS,
 	[REQUEST_QUEUED] = TO(WAITING) | TO(ALONE) | TO(DECODING) | ENDS,
 	[REQUEST_ALONE] = TO(QUEUED) | TO(DECODING) | ENDS,
-	[REQUEST_DECODING] = TO(READY) | ENDS,
+	[REQUEST_DECODING] = TO(SIZED) | TO(READY) | ENDS,
+	[REQUEST_SIZED] = TO(DECODING) | ENDS,
 	[REQUEST_READY] = TO(RUNNING) | ENDS,
 	[REQUEST_RUNNING] = TO(ENCODING) | ENDS,
 	[REQUEST_ENCODING] = ENDS,
@@ -58,6 +59,8 @@ request_list(const Request *request)
 			return &request->entry->waiters;
 		case REQUEST_QUEUED:
 			return &request->connection->queued[request_class(request)];
+		case REQUEST_SIZED:
+			return &engine->sized;
 		case REQUEST_READY:
 			return &engine->ready;
 		case REQUEST_STREAMED:
@@ -169,9 +172,14 @@ request_wait_model(Request *request)
 }
 
 void
-request_ready(Request *request)
+request_decoded(Request *request)
 {
 	INVARIANT(!request->kind->stream);
+	if (sizing_wants(request) > 0)
+	{
+		request_to(request, REQUEST_SIZED);
+		return;
+	}
 	request->sequence =
 		request->engine->sequence++ + (request_class(request) == CLASS_BULK ? BULK_AGE : 0);
 	request_to(request, REQUEST_READY);

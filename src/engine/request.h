@@ -10,7 +10,8 @@
  *    drawn here.
  *
  *	 image    NEW -> RESERVED -> GRANTED -> RECEIVING -> WAITING -> QUEUED
- *	          -> (ALONE) -> DECODING -> READY -> RUNNING -> ENCODING -> DONE
+ *	          -> (ALONE) -> DECODING -> (SIZED -> DECODING, where the image
+ *	          tells the size) -> READY -> RUNNING -> ENCODING -> DONE
  *	 LOAD     NEW -> RESERVED -> GRANTED -> STREAMED -> HELD -> LOADING
  *	          -> (STREAMED again, where a GPU had no room) -> DONE
  *	 stream   NEW -> RESERVED -> GRANTED -> HELD -> LOADING -> DONE
@@ -45,6 +46,7 @@
 #include "engine/cache.h"
 #include "engine/connection.h"
 #include "engine/executor.h"
+#include "engine/sizing.h"
 
 typedef enum RequestState
 {
@@ -56,6 +58,7 @@ typedef enum RequestState
 	REQUEST_QUEUED,    /* may start; in Connection.queued */
 	REQUEST_ALONE,     /* is Engine.alone and waits for everything else to end */
 	REQUEST_DECODING,  /* on a thread of the pool */
+	REQUEST_SIZED,     /* waits for the memory its size takes; in Engine.sized */
 	REQUEST_READY,     /* in Engine.ready */
 	REQUEST_RUNNING,   /* on the device thread */
 	REQUEST_ENCODING,  /* on a thread of the pool */
@@ -132,6 +135,7 @@ struct Request
 			const uint8_t *file;   /* image.image_length bytes in body */
 			uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
 			ImageInfo info;
+			Sizing sizing;   /* of the network's run */
 			Image pixels;    /* decoded input, later the output; owned */
 			uint8_t *result; /* owned */
 			size_t result_length;
@@ -178,8 +182,8 @@ request_is_started(const Request *request) /* Engine.nstarted */
 static inline bool
 request_is_ahead(const Request *request) /* Engine.ahead */
 {
-	return request->kind->uses_model &&
-		   (request->state == REQUEST_DECODING || request->state == REQUEST_READY);
+	return request->kind->uses_model && request->state >= REQUEST_DECODING &&
+		   request->state <= REQUEST_READY;
 }
 
 static inline bool
@@ -210,8 +214,11 @@ extern void request_wait_memory(Request *request, uint64_t bytes, size_t charge)
 /* It waits for its model: `entry` is set. */
 extern void request_wait_model(Request *request);
 
-/* It is decoded and takes its place among those for the device. */
-extern void request_ready(Request *request);
+/*
+ * It is decoded and takes its place among those for the device; or it is sized,
+ * and waits for memory first.
+ */
+extern void request_decoded(Request *request);
 
 /*
  * Hands the request to a thread. `done` is called if request_back, and for a

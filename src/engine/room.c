@@ -73,6 +73,19 @@ room_take(Engine *engine, size_t bytes, bool wanted_too)
 	return false;
 }
 
+/* An evicted model may be pinned by requests that wait for the device. */
+bool
+room_is_freed(const Engine *engine)
+{
+	return engine->freeing > 0 && engine->device_thread.pending > 0;
+}
+
+bool
+room_evict_idle(Engine *engine)
+{
+	return evict_one(engine, false);
+}
+
 static bool
 is_idle(const Packed *packed)
 {

@@ -16,6 +16,12 @@
  */
 extern bool room_take(struct Engine *engine, size_t bytes, bool wanted_too);
 
+/* Models or plans are being freed, and no request must run first. */
+extern bool room_is_freed(const struct Engine *engine);
+
+/* One that nobody wants goes.  False: there is none. */
+extern bool room_evict_idle(struct Engine *engine);
+
 /* In the device's memory; NULL: for one to come. False: nothing may go. */
 extern bool room_make(struct Engine *engine, const Packed *growing);
 

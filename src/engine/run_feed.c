@@ -109,7 +109,8 @@ run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const 
 	for (int i = 0; i < 2 && decoded; i++)
 	{
 		decoded = worker_decode_file(&engine->decoders, bytes, pair->length[i], &pair->info[i],
-									 channels[i], side, data->max_pixels, &images[i], error);
+									 channels[i], (NnExtent){ side, side }, data->max_pixels,
+									 &images[i], error);
 		if (!decoded)
 			run_data_name_row(error, pair->ordinal, "AB"[i]);
 		bytes += pair->length[i];

@@ -153,11 +153,11 @@ signals_ready(Engine *engine, Source *source, uint32_t events)
 bool
 engine_init(Engine *engine)
 {
-	List *lists[] = { &engine->connections, &engine->timed,          &engine->dirty,
-					  &engine->dead,        &engine->requests,       &engine->queue_waiting,
-					  &engine->ready,       &engine->memory_waiting, &engine->loads,
-					  &engine->held,        &engine->written,        &engine->entries,
-					  &engine->models,      &engine->leaving };
+	List *lists[] = { &engine->connections, &engine->timed,    &engine->dirty,
+					  &engine->dead,        &engine->requests, &engine->queue_waiting,
+					  &engine->sized,       &engine->ready,    &engine->memory_waiting,
+					  &engine->loads,       &engine->held,     &engine->written,
+					  &engine->entries,     &engine->models,   &engine->leaving };
 	sigset_t stop;
 	int signals, completions;
 

@@ -16,14 +16,6 @@
 
 #define CHECK_CHANNELS 3 /* of an image that no network takes: the most that there are */
 
-/* Of the square image that the request's network takes or makes. */
-static int
-request_side(const Request *request)
-{
-	return request->kind->network == NN_NET_E ? request->model->config.encoder_size
-											  : request->model->config.size;
-}
-
 static int
 request_channels(const Request *request)
 {
@@ -31,20 +23,21 @@ request_channels(const Request *request)
 											  : request->model->config.input_nc;
 }
 
-/* What decoding a file and resizing it to side x side takes at most. */
+/* What decoding a file and resizing it takes at most. */
 static size_t
-decode_bytes(const ImageInfo *info, int channels, int side)
+decode_bytes(const ImageInfo *info, int channels, NnExtent extent)
 {
 	size_t decode = image_decode_bytes(info, channels);
 	size_t resize =
-		side == 0 ? 0 : image_resize_bytes(info->width, info->height, channels, side, side);
+		extent.w == 0 ? 0
+					  : image_resize_bytes(info->width, info->height, channels, extent.w, extent.h);
 
 	return decode > SIZE_MAX - resize ? SIZE_MAX : decode + resize;
 }
 
 static bool
-decode_within(const uint8_t *file, size_t length, int channels, int side, const ImageLimits *limits,
-			  Image *pixels, EngineError *error)
+decode_within(const uint8_t *file, size_t length, int channels, NnExtent extent,
+			  const ImageLimits *limits, Image *pixels, EngineError *error)
 {
 	ImageError image_error;
 	Image decoded = { 0 };
@@ -52,13 +45,13 @@ decode_within(const uint8_t *file, size_t length, int channels, int side, const 
 
 	if (image_decode(file, length, channels, limits, &decoded, &image_error) != IMAGE_OK)
 		return error_from_image(error, &image_error);
-	if (side == 0 || (decoded.width == side && decoded.height == side))
+	if (extent.w == 0 || (decoded.width == extent.w && decoded.height == extent.h))
 	{
 		*pixels = decoded;
 		return true;
 	}
 	executor_progress();
-	resized = image_resize(&decoded, side, side, pixels, &image_error) == IMAGE_OK;
+	resized = image_resize(&decoded, extent.w, extent.h, pixels, &image_error) == IMAGE_OK;
 	if (!resized)
 		error_from_image(error, &image_error);
 	image_free(&decoded);
@@ -67,7 +60,8 @@ decode_within(const uint8_t *file, size_t length, int channels, int side, const 
 
 bool
 worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info,
-				   int channels, int side, uint64_t max_pixels, Image *pixels, EngineError *error)
+				   int channels, NnExtent extent, uint64_t max_pixels, Image *pixels,
+				   EngineError *error)
 {
 	/* A progressive JPEG of many scans takes a minute, but it ends. */
 	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
@@ -75,14 +69,14 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 
 	/* Beyond the user's limit image_decode refuses it: no need to wait. */
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
-		limits.max_memory = decode_bytes(info, channels, side);
+		limits.max_memory = decode_bytes(info, channels, extent);
 	if (!decode_take(budget, limits.max_memory))
 		return error_engine_memory(
 			error,
 			"Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
 			"together may take.",
 			info->width, info->height, limits.max_memory);
-	decoded = decode_within(file, length, channels, side, &limits, pixels, error);
+	decoded = decode_within(file, length, channels, extent, &limits, pixels, error);
 	decode_release(budget, limits.max_memory);
 	return decoded;
 }
@@ -147,13 +141,15 @@ worker_read_info(Request *request)
 	read_info(request);
 }
 
+/* Twice, if the image is found to take more memory than it has been given. */
 void
 worker_decode_image(Request *request)
 {
-	if (read_info(request))
-		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-						   &request->info, request_channels(request), request_side(request),
-						   request->image.max_pixels, &request->pixels, &request->error);
+	if ((!request->sizing.known && !sizing_find(request)) || sizing_wants(request) > 0)
+		return;
+	worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
+					   &request->info, request_channels(request), request->sizing.extent,
+					   request->image.max_pixels, &request->pixels, &request->error);
 }
 
 /*
@@ -176,8 +172,8 @@ worker_check(Request *request)
 
 	if (read_info(request) &&
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-						   &request->info, CHECK_CHANNELS, 0, request->image.max_pixels,
-						   &request->pixels, error))
+						   &request->info, CHECK_CHANNELS, (NnExtent){ 0 },
+						   request->image.max_pixels, &request->pixels, error))
 		image_free(&request->pixels);
 	if (!is_answer(error, &request->info, request->image.max_pixels))
 		return;
@@ -227,12 +223,43 @@ worker_decode(Request *request)
 				 request->kind->decoded, false);
 }
 
+/* Brings the result to the answer's size. False: the request has an error. */
+static bool
+resize_result(Request *request)
+{
+	const Sizing *sizing = &request->sizing;
+	Image result = request->pixels;
+	size_t bytes;
+	ImageError error;
+	bool resized;
+
+	if (sizing->width == 0 || (sizing->width == result.width && sizing->height == result.height))
+		return true;
+	bytes = image_resize_bytes(result.width, result.height, result.channels, sizing->width,
+							   sizing->height);
+	if (!decode_take(&request->engine->decoders, bytes))
+		return error_engine_memory(&request->error,
+								   "Resizing the answer to %d x %d pixels takes %zu bytes, more "
+								   "than all decoders together may take.",
+								   sizing->width, sizing->height, bytes);
+	resized =
+		image_resize(&result, sizing->width, sizing->height, &request->pixels, &error) == IMAGE_OK;
+	if (!resized)
+		error_from_image(&request->error, &error);
+	image_free(&result);
+	decode_release(&request->engine->decoders, bytes);
+	return resized;
+}
+
 static void
 encode_result(Request *request)
 {
 	ImageError error;
 	ImageStatus status;
 
+	if (!resize_result(request))
+		return;
+	executor_progress();
 	if (request->image.output_format == BICYCLE_OUTPUT_JPEG)
 		status = image_encode_jpeg(
 			&request->pixels,

@@ -20,12 +20,12 @@ extern void worker_check(Request *request);
 extern void worker_plot(Request *request);
 
 /*
- * Decodes a file, whose header is in *info, to side x side, or with side 0 to
- * its own size; waits for its share of the budget. Any thread of an executor.
+ * Decodes a file, whose header is in *info, to a size, or with {0, 0} to its
+ * own; waits for its share of the budget. Any thread of an executor.
  */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
-							   const ImageInfo *info, int channels, int side, uint64_t max_pixels,
-							   Image *pixels, EngineError *error);
+							   const ImageInfo *info, int channels, NnExtent extent,
+							   uint64_t max_pixels, Image *pixels, EngineError *error);
 
 /* Likewise for a PLOT. *png is malloc'ed, and NULL on failure. */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,

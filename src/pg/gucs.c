@@ -73,6 +73,13 @@ static const struct config_enum_entry output_format_choices[] = {
 	{ NULL, 0, false },
 };
 
+static const struct config_enum_entry fit_choices[] = {
+	{ "model", BICYCLE_FIT_MODEL, false },
+	{ "square", BICYCLE_FIT_SQUARE, false },
+	{ "input", BICYCLE_FIT_INPUT, false },
+	{ NULL, 0, false },
+};
+
 static bool
 check_device(char **newval, void **extra, GucSource source)
 {

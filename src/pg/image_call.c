@@ -2,9 +2,9 @@
  * image_call.c
  *	  What calls about images share: argument, header and answer.
  *
- * R1 A call that names a version ignores the session: PNG, and the precision of
- *    the version's config. Its bytes depend on its arguments alone, which lets
- *    bicycle_translate(image, z, model, version) be IMMUTABLE.
+ * R1 A call that names a version ignores the session: PNG, and precision and
+ *    fit of the version's config. Its bytes depend on its arguments alone,
+ *    which lets bicycle_translate(image, z, model, version) be IMMUTABLE.
  */
 #include "pg/image_call.h"
 
@@ -82,6 +82,7 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 	head->debug = bicycle_debug_fault;
 	head->output_format = versioned ? BICYCLE_OUTPUT_PNG : bicycle_output_format;
 	head->jpeg_quality = bicycle_jpeg_quality;
+	head->fit = versioned ? BICYCLE_FIT_MODEL : bicycle_fit;
 	if (model)
 	{
 		memcpy(head->hash, model->hash, BICYCLE_HASH_BYTES);

@@ -55,7 +55,7 @@ FROM (VALUES ('device', 'sighup'), ('precision', 'sighup'), ('threads', 'sighup'
 	('train_memory', 'sighup'), ('train_disk', 'sighup'), ('train_checkpoint_interval', 'sighup'),
 	('train_stuck_timeout', 'sighup'), ('debug_fault', 'superuser'),
 	('model', 'user'), ('prefetch', 'user'), ('batching', 'user'), ('priority', 'user'),
-	('on_error', 'user'), ('max_samples', 'user'), ('force_drop', 'user'),
+	('on_error', 'user'), ('max_samples', 'user'), ('force_drop', 'user'), ('fit', 'user'),
 	('output_format', 'user'), ('jpeg_quality', 'user'), ('request_timeout', 'user')) AS
 	contract(suffix, wanted)
 LEFT JOIN pg_settings ON name = 'bicycle.' || suffix;

@@ -497,6 +497,7 @@ typedef struct ImageCall
 	uint32_t precision;
 	uint32_t format;
 	uint32_t debug;
+	uint32_t fit;
 	uint64_t max_pixels; /* 0: plenty */
 } ImageCall;
 
@@ -510,7 +511,8 @@ image_call_body(const ImageCall *call, size_t *length)
 									.nz = call->nz,
 									.image_length = (uint32_t) call->length,
 									.max_pixels = call->max_pixels ? call->max_pixels : 64 << 20,
-									.debug = call->debug };
+									.debug = call->debug,
+									.fit = call->fit };
 	uint8_t *body;
 
 	*length = sizeof(request) + call->nz * sizeof(float) + call->length;
