@@ -75,6 +75,7 @@ BEGIN
 	RAISE NOTICE '% errors, % right answers', errors, right_answers;
 END $$;
 -- A cancelled statement.
+SET bicycle.max_samples = 10000;
 SET statement_timeout = '100ms';
 SELECT count(s.image) FROM picture, bicycle_sample(image, 10000, 1) AS s;
 RESET statement_timeout;

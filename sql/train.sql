@@ -38,6 +38,9 @@ SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a FROM regress_pairs')
 SELECT pg_temp.report($$SELECT bicycle_train('m',
 	'SELECT a, encode(b, ''hex'') AS text FROM regress_pairs')$$);
 SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT a, b FROM nowhere')$$);
+-- A domain over bytea is such a column: what is refused then is the table.
+CREATE DOMAIN pg_temp.picture AS bytea;
+SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT a::pg_temp.picture, b FROM hidden')$$);
 -- 0A000: another process would not see them.
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM hidden')$$);
 SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT * FROM half_hidden')$$);

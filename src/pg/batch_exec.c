@@ -531,6 +531,8 @@ submit(BatchState *state, int k)
 	const BatchKind *kind = call->kind;
 	BatchArguments arguments = { 0 };
 	bytea *image = NULL;
+	Instrumentation *counted = state->css.ss.ps.instrument;
+	ErrorContextCallback context = { .callback = row_context, .arg = state };
 
 	row->too_large[k] = false;
 	for (int i = 0; i < kind->nargs; i++)
@@ -543,29 +545,13 @@ submit(BatchState *state, int k)
 	if (!row->too_large[k])
 		image = DatumGetByteaPP(arguments.value[0]);
 	row->models[k] = call_model(call, &arguments);
+	context.previous = error_context_stack;
+	error_context_stack = &context; /* errors from here on are about the row */
 	row->open[k] = kind->submit(row->models[k], kind->versioned, image, &arguments);
-	return image == NULL ? 0 : toast_raw_datum_size(arguments.value[0]);
-}
-
-static Size
-submit_row(BatchState *state, int i)
-{
-	Instrumentation *counted = state->css.ss.ps.instrument;
-	Size bytes = 0;
-	ErrorContextCallback context = { .callback = row_context,
-									 .arg = state,
-									 .previous = error_context_stack };
-
-	state->at = i;
-	error_context_stack = &context;
-	for (int k = 0; k < state->ncalls; k++)
-	{
-		bytes += submit(state, k);
-		if (counted != NULL && state->rows[i].open[k] != NULL)
-			counted->COUNTED_IMAGES++;
-	}
 	error_context_stack = context.previous;
-	return bytes;
+	if (counted != NULL && row->open[k] != NULL)
+		counted->COUNTED_IMAGES++;
+	return image == NULL ? 0 : toast_raw_datum_size(arguments.value[0]);
 }
 
 /* Reads rows and submits their calls. */
@@ -587,7 +573,9 @@ fill_round(BatchState *state)
 		}
 		ExecCopySlot(state->rows[state->nrows].slot, slot);
 		old = MemoryContextSwitchTo(state->memory);
-		bytes += submit_row(state, state->nrows++);
+		state->at = state->nrows++;
+		for (int k = 0; k < state->ncalls; k++)
+			bytes += submit(state, k);
 		MemoryContextSwitchTo(old);
 	}
 }

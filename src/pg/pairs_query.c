@@ -13,6 +13,7 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/plancache.h"
 
 static void
@@ -32,7 +33,7 @@ check_columns(TupleDesc desc)
 						errmsg("pairs must have two columns of type bytea"),
 						errdetail("The query has %d columns.", desc ? desc->natts : 0)));
 	for (int i = 0; i < 2; i++)
-		if (TupleDescAttr(desc, i)->atttypid != BYTEAOID)
+		if (getBaseType(TupleDescAttr(desc, i)->atttypid) != BYTEAOID)
 			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
 							errmsg("pairs must have two columns of type bytea"),
 							errdetail("Column \"%s\" has type %s.",
