@@ -59,3 +59,9 @@ COMMENT ON FUNCTION @extschema@.bicycle_fill_slots() IS
 	'how far each bicycle_fill is that runs here; see the view bicycle_fills';
 COMMENT ON VIEW @extschema@.bicycle_fills IS
 	'calls of bicycle_fill that run in this database, of roles that the caller is a member of';
+
+-- ---- Training ------------------------------
+
+COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS
+	'SHA-256 over the pairs, which with the platform tells whether results can be the same bits '
+	'after an interruption; then the hashes of the pairs that are skipped';

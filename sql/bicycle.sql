@@ -453,8 +453,8 @@ COMMENT ON COLUMN @extschema@.bicycle_training_jobs.checkpoint IS
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.noted IS
 	'causes, as bits, of notes that a job gets only once';
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS
-	'SHA-256 over the pairs; with the platform it tells whether results can be the same bits '
-	'after an interruption';
+	'SHA-256 over the pairs, which with the platform tells whether results can be the same bits '
+	'after an interruption; then the hashes of the pairs that are skipped';
 COMMENT ON TABLE @extschema@.bicycle_training_losses IS
 	'losses of training jobs; see the view bicycle_losses';
 COMMENT ON TABLE @extschema@.bicycle_training_previews IS

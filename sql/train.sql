@@ -44,7 +44,28 @@ SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT a::pg_temp.picture, b F
 -- 0A000: another process would not see them.
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM hidden')$$);
 SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT * FROM half_hidden')$$);
+-- What may follow the images, and what else there may be.
+SELECT q, pg_temp.report(format('SELECT bicycle_train(%L, %L, %L)', 'm', q, o))
+FROM (VALUES ('SELECT a, b, 1 AS n FROM regress_pairs', '{}'),
+	('SELECT 1 AS id, a, b FROM regress_pairs', '{}'),
+	('SELECT a, b, 1 AS id, 2 AS id FROM regress_pairs', '{}'),
+	('SELECT a, b FROM regress_pairs', '{"side_by_side": true}'),
+	('SELECT a FROM regress_pairs', '{"side_by_side": false}')) AS v (q, o);
+CREATE DOMAIN public.regress_picture AS bytea;
+BEGIN;
+SET LOCAL client_min_messages = warning;
+SELECT count(bicycle_train('m' || n, q, o::jsonb)) FROM (VALUES
+	(1, 'SELECT a, b, ''x''::text AS id FROM regress_pairs', '{"batch_size": 2.0}'),
+	(2, 'SELECT a::regress_picture, b, NULL::json AS id FROM regress_pairs', '{}'),
+	(3, 'SELECT a, row(1, 2) AS id FROM regress_pairs', '{"side_by_side": true}'),
+	(4, 'SELECT a FROM regress_pairs', '{"side_by_side": true, "bad_pairs": "skip"}'))
+	AS v (n, q, o);
+ROLLBACK;
+DROP DOMAIN regress_picture;
 -- 22023, 22004: options are checked before there is a job.
+SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs', NULL)$$);
+SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs',
+	'{"size": 320}')$$);
 SELECT split_part(pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs',
 	'{"nonsense": 1}')$$), ':', 1);
 SELECT o, pg_temp.state(format('SELECT bicycle_train(%L, %L, %L)', 'm',
@@ -65,11 +86,13 @@ SELECT count(*) FROM bicycle_jobs;
 
 -- A job belongs to its transaction.
 BEGIN;
+SET LOCAL client_min_messages = warning;
 SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs') > 0;
 SELECT count(*) FROM bicycle_jobs;
 ROLLBACK;
 SELECT count(*) FROM bicycle_jobs;
 BEGIN;
+SET LOCAL client_min_messages = warning;
 SELECT bicycle_train('m', 'SELECT a, b FROM regress_pairs') > 0;
 PREPARE TRANSACTION 'training';
 ROLLBACK;

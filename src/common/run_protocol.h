@@ -9,8 +9,8 @@
  *	                          start from (a tensor stream; may be empty)
  *	 PAIR ..             ->   one row of the query each
  *	 PAIRS_END           ->
- *	                     <-   TRAIN_READY: all pairs can be decoded as far as
- *	                          their headers tell; counts and digest
+ *	                     <-   TRAIN_READY: all pairs have been decoded, those
+ *	                          that are skipped apart; counts and digest
  *	 RUN                 ->   train from here on
  *	                     <-   LOSSES, PREVIEW, NOTE, CHECKPOINT + DATA.. + END,
  *	                          as they come
@@ -22,29 +22,30 @@
  *	                          done: the model
  *	                     <-   ERROR: the run cannot go on
  *
- * R1  A training engine is bicycle-engine started with the argument --train by
- *     the job worker, for one run of one job. It binds no socket and takes no
- *     lock; its working directory is the data directory.
- * R2  Descriptor 3 carries the lines of protocol.h (settings, go, ping, stop,
- *     log, fatal), descriptor 4 frames as protocol.h defines them, with id 0.
- *     EOF of either ends it at once.
+ * R1 A training engine is bicycle-engine started with the argument --train by
+ *    the job worker, for one run of one job. It binds no socket and takes no
+ *    lock; its working directory is the data directory.
+ * R2 Descriptor 3 carries the lines of protocol.h (settings, go, ping, stop,
+ *    log, fatal), descriptor 4 frames as protocol.h defines them, with id 0.
+ *    EOF of either ends it at once.
  *     Nothing is sent to an engine of another version: the job worker waits for
  *     "ready", and for what it says then (BICYCLE_TRAIN_GREETING).
- * R3  A frame comes in its turn and has a length that suits its type; else, and
- *     for a type that is not above, the answer is ERROR 08P01.
- * R4  Pairs are kept encoded, in memory up to a budget, then in a spill file;
- *     beyond both the answer is ERROR 54000.
- * R5  CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on. Before RUN they
- *     wait for it. After the end of the run (PAUSED, TRAIN_DONE, ERROR) they
- *     are ignored: they may have been on their way.
- * R6  Options' checkpoint_every adds to what is asked for; checkpoints by the
- *     clock are the job worker's, by CHECKPOINT_NOW.
- * R7  The last iteration always has a CHECKPOINT, which comes before
- *     TRAIN_DONE. A run that begins with it (BICYCLE_TRAIN_FINISHED) needs no
- *     pairs and answers RUN by TRAIN_DONE alone.
+ * R3 A frame comes in its turn and has a length that suits its type; else, and
+ *    for a type that is not above, the answer is ERROR 08P01.
+ * R4 Pairs are kept encoded, in memory up to a budget, then in a spill file;
+ *    beyond both the answer is ERROR 54000. Which pairs cannot be used is found
+ *    out after PAIRS_END, of all of them at once.
+ * R5 CHECKPOINT_NOW and PAUSE may come from TRAIN_READY on. Before RUN they
+ *    wait for it. After the end of the run (PAUSED, TRAIN_DONE, ERROR) they are
+ *    ignored: they may have been on their way.
+ * R6 Options' checkpoint_every adds to what is asked for; checkpoints by the
+ *    clock are the job worker's, by CHECKPOINT_NOW.
+ * R7 The last iteration always has a CHECKPOINT, which comes before TRAIN_DONE.
+ *    A run that begins with it (BICYCLE_TRAIN_FINISHED) needs no pairs and
+ *    answers RUN by TRAIN_DONE alone.
  * R8  LOSSES up to a checkpoint, and to the end, come before it.
- * R9  ERROR comes at most once. After it whatever is sent is read and thrown
- *     away.
+ * R9 ERROR comes at most once. After it whatever is sent is read and thrown
+ *    away.
  * R10 The engine runs at idle priority. It withholds "pong" as an inference
  *     engine does, while one iteration takes longer than stuck_timeout: set
  *     that to what the largest iteration may take.
@@ -71,13 +72,15 @@ typedef enum BicycleTrainFrame
 {
 	/* BicycleTrainBegin, options JSON, config JSON; then tensors, and END */
 	BICYCLE_TRAIN_BEGIN = 128,
-	BICYCLE_PAIR, /* BicyclePair, image A, image B; not cut into DATA frames */
+	/* BicyclePair, image A, image B, name; not cut into DATA frames */
+	BICYCLE_PAIR,
+	/* what an earlier run's TRAIN_READY said from data_digest on, or nothing */
 	BICYCLE_PAIRS_END,
 	BICYCLE_RUN,
 	BICYCLE_CHECKPOINT_NOW,
 	BICYCLE_PAUSE,
 
-	BICYCLE_TRAIN_READY = 160, /* BicycleTrainReady */
+	BICYCLE_TRAIN_READY = 160, /* BicycleTrainReady, then the hashes of the pairs skipped */
 	BICYCLE_LOSSES,            /* BicycleLosses */
 	BICYCLE_PREVIEW,           /* BicyclePreview, PNG */
 	BICYCLE_NOTE, /* BicycleNote, text without NUL: something the owner of the job should read */
@@ -104,19 +107,31 @@ typedef struct BicycleTrainBegin
 	BicycleLoad start;  /* of the version in the stream, checked as by LOAD; else zeros */
 } BicycleTrainBegin;
 
+/* Why a row has no image to send. */
+typedef enum BicyclePairLack
+{
+	BICYCLE_PAIR_WHOLE,
+	BICYCLE_PAIR_NULL,
+	BICYCLE_PAIR_TOO_LARGE
+} BicyclePairLack;
+
+/* With side_by_side there is one image, A. */
 typedef struct BicyclePair
 {
 	uint32_t a_length, b_length;
+	uint32_t name_length; /* of the text by which errors name the row; 0: it has none */
+	uint8_t lack[2];      /* BicyclePairLack of A and B */
+	uint8_t reserved[2];
 } BicyclePair;
 
 /* What a later run must equal to give the same bits; kept with the job. */
 typedef struct BicycleTrainReady
 {
-	int64_t rows;
+	int64_t rows;                            /* that are trained on */
 	int64_t iterations;                      /* of the whole run */
 	int64_t iteration;                       /* done */
-	uint8_t data_digest[BICYCLE_HASH_BYTES]; /* SHA-256 over the hashes of all pairs in order */
 	char platform[128];                      /* device, instruction set, library version, threads */
+	uint8_t data_digest[BICYCLE_HASH_BYTES]; /* SHA-256 over the hashes of all pairs in order */
 } BicycleTrainReady;
 
 typedef struct BicycleLosses
@@ -137,7 +152,8 @@ typedef struct BicyclePreview
 /* A run says a thing once; the worker knows if an earlier run has. */
 typedef enum BicycleNoteCause
 {
-	BICYCLE_NOTE_COLLAPSE /* samples do not vary with z */
+	BICYCLE_NOTE_COLLAPSE, /* samples do not vary with z */
+	BICYCLE_NOTE_SKIPPED   /* pairs are skipped; said of each digest */
 } BicycleNoteCause;
 
 typedef struct BicycleNote

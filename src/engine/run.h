@@ -11,13 +11,13 @@
  *    a task to its done function, `stream`, `fit`, `preview`, `ready`, `error`
  *    and `finished` are that thread's.
  * R3 Threads of the pool decode and augment ahead of the loop (run_feed.c).
- * R4 What threads share is behind three locks: the link's (any thread may queue
- *    a frame), the feed's, and the one below, of orders. None is taken while
- *    another is held.
+ * R4 What threads share is behind locks: the link's (any thread may queue a
+ *    frame), the data's, the screen's, the feed's, and the one below, of
+ *    orders. None is taken while another is held.
  * R5 Pairs are written before the loop starts, and only read afterwards.
- * R6 Calls go down: run_data < run_feed, run_link < run_preview < run_loop <
- *    run_main. What the link has to say goes up by functions that run_main
- *    gives it (RunLinkOwner).
+ * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_preview <
+ *    run_loop < run_main. What the link has to say goes up by functions that
+ *    run_main gives it (RunLinkOwner).
  */
 #ifndef BICYCLE_ENGINE_RUN_H
 #define BICYCLE_ENGINE_RUN_H
@@ -27,15 +27,17 @@
 #include "engine/run_feed.h"
 #include "engine/run_link.h"
 #include "engine/run_preview.h"
+#include "engine/run_screen.h"
 
 /* Drawn in run_state.c. */
 typedef enum RunState
 {
-	RUN_STARTING, /* before "go" */
-	RUN_WAITING,  /* for TRAIN_BEGIN */
-	RUN_STREAM,   /* receiving weights */
-	RUN_PAIRS,    /* receiving pairs */
-	RUN_OPENING,  /* the device thread opens the fit */
+	RUN_STARTING,  /* before "go" */
+	RUN_WAITING,   /* for TRAIN_BEGIN */
+	RUN_STREAM,    /* receiving weights */
+	RUN_PAIRS,     /* receiving pairs */
+	RUN_SCREENING, /* the pool decodes them all */
+	RUN_OPENING,   /* the device thread opens the fit */
 	RUN_READY,
 	RUN_RUNNING,
 	RUN_ENDED /* paused, done or failed: what still comes is read and thrown away */
@@ -56,6 +58,7 @@ struct Run
 	uint64_t stream_have;
 	RunData data;
 	RunFeed feed;
+	RunScreen screen;
 	RunPreview preview;
 	NnFit *fit;
 	Task open_task, run_task;

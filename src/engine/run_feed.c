@@ -104,16 +104,22 @@ run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const 
 {
 	uint8_t *bytes, *owned;
 	bool decoded = run_data_read(data, pair, &bytes, &owned, error);
+	const uint8_t *image = bytes;
 
 	memset(images, 0, 2 * sizeof(Image));
-	for (int i = 0; i < 2 && decoded; i++)
+	for (int i = 0; i < (data->side_by_side ? 1 : 2) && decoded; i++)
 	{
-		decoded = worker_decode_file(&engine->decoders, bytes, pair->length[i], &pair->info[i],
-									 channels[i], (NnExtent){ side, side }, data->max_pixels,
-									 &images[i], error);
+		if (data->side_by_side)
+			decoded =
+				worker_decode_halves(&engine->decoders, image, pair->length[0], &pair->info[0],
+									 channels, side, data->max_pixels, images, error);
+		else
+			decoded = worker_decode_file(&engine->decoders, image, pair->length[i], &pair->info[i],
+										 channels[i], (NnExtent){ side, side }, data->max_pixels,
+										 &images[i], error);
 		if (!decoded)
-			run_data_name_row(error, pair->ordinal, "AB"[i]);
-		bytes += pair->length[i];
+			run_data_name_row(data, pair, bytes, i, error);
+		image += pair->length[i];
 	}
 	free(owned);
 	if (!decoded)
@@ -150,6 +156,36 @@ decode_pair(RunFeed *feed, const RunPair *pair, EngineError *error)
 	image_free(&images[0]);
 	image_free(&images[1]);
 	return pixels;
+}
+
+/* Under the lock: whether `decoded` is the pair's now. */
+static bool
+keep_pixels(RunFeed *feed, RunPair *pair, uint8_t *decoded)
+{
+	size_t bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
+
+	INVARIANT(feed->cached <= feed->cache_limit);
+	if (pair->pixels != NULL || bytes > feed->cache_limit - feed->cached)
+		return false;
+	pair->pixels = decoded;
+	feed->cached += bytes;
+	return true;
+}
+
+bool
+run_feed_try(RunFeed *feed, RunPair *pair, EngineError *error)
+{
+	uint8_t *decoded = decode_pair(feed, pair, error);
+	bool kept;
+
+	if (decoded == NULL)
+		return false;
+	pthread_mutex_lock(&feed->lock);
+	kept = keep_pixels(feed, pair, decoded);
+	pthread_mutex_unlock(&feed->lock);
+	if (!kept)
+		free(decoded);
+	return true;
 }
 
 static void
@@ -225,17 +261,12 @@ take_pair(RunFeed *feed, RunPlace *place)
 static void
 give_pair(RunFeed *feed, const RunPlace *place, uint8_t *decoded, const EngineError *error)
 {
-	size_t bytes = image_bytes(feed, 0, feed->load_size) + image_bytes(feed, 1, feed->load_size);
 	RunBatch *batch = place->batch;
 
 	pthread_mutex_lock(&feed->lock);
-	INVARIANT(feed->cached <= feed->cache_limit && batch->done < feed->batch_size);
-	if (decoded != NULL && place->pair->pixels == NULL && bytes <= feed->cache_limit - feed->cached)
-	{
-		place->pair->pixels = decoded;
-		feed->cached += bytes;
+	INVARIANT(batch->done < feed->batch_size);
+	if (decoded != NULL && keep_pixels(feed, place->pair, decoded))
 		decoded = NULL;
-	}
 	if (error->sqlstate[0] != '\0' && place->place < batch->failed)
 	{
 		batch->failed = place->place;
@@ -361,13 +392,10 @@ make_ring(RunFeed *feed)
 	return true;
 }
 
-bool
-run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *config,
-			   const NnTrainOptions *options, int64_t iteration, int64_t iterations,
-			   EngineError *error)
+void
+run_feed_prepare(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *config,
+				 const NnTrainOptions *options)
 {
-	int threads = engine->pool.nthreads;
-
 	feed->engine = engine;
 	feed->data = data;
 	feed->size = config->size;
@@ -377,13 +405,23 @@ run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *con
 	feed->batch_size = options->batch_size;
 	feed->flip = options->flip;
 	feed->seed = options->seed;
+	feed->cache_limit = data->memory < data->memory_limit ? data->memory_limit - data->memory : 0;
+}
+
+bool
+run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *config,
+			   const NnTrainOptions *options, int64_t iteration, int64_t iterations,
+			   EngineError *error)
+{
+	int threads = engine->pool.nthreads;
+
+	run_feed_prepare(feed, engine, data, config, options);
 	INVARIANT(data->npairs >= options->batch_size);
 	feed->batches_an_epoch = data->npairs / options->batch_size;
 	if (__builtin_mul_overflow((uint64_t) iterations, (uint64_t) options->batch_size, &feed->end))
 		feed->end = UINT64_MAX; /* nobody will see it */
 	feed->next = (uint64_t) iteration * (uint64_t) options->batch_size;
 	feed->taken = (uint64_t) iteration;
-	feed->cache_limit = data->memory < data->memory_limit ? data->memory_limit - data->memory : 0;
 	feed->nbatches = (threads + options->batch_size - 1) / options->batch_size + RING_AHEAD;
 	if (!check_ring(feed, error))
 		return false;

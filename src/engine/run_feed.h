@@ -65,6 +65,16 @@ typedef struct RunFeed
 
 extern void run_feed_init(RunFeed *feed);
 
+/* What run_feed_try and run_feed_start go by. I/O thread. */
+extern void run_feed_prepare(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *config,
+							 const NnTrainOptions *options);
+
+/*
+ * Decodes a pair, and keeps its pixels if there is room. Any thread, before the
+ * feed is started. False with *error set.
+ */
+extern bool run_feed_try(RunFeed *feed, RunPair *pair, EngineError *error);
+
 /*
  * Puts the pool to work on the batches from `iteration` (done) on; data has at
  * least batch_size pairs. I/O thread. False with *error set.

@@ -44,6 +44,7 @@ protocol_error(EngineError *error, const char *detail, ...)
 static void
 order_stop(Run *run)
 {
+	run_screen_stop(&run->screen);
 	run_feed_stop(&run->feed);
 	pthread_mutex_lock(&run->lock);
 	run->stop_wanted = true;
@@ -93,7 +94,7 @@ handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 		return error_engine_memory(
 			error, "The weights to start from take %llu bytes, and the engine may take %zu.",
 			(unsigned long long) begin->stream_length, run->engine->memory.limit);
-	run_data_begin(&run->data, begin);
+	run_data_begin(&run->data, begin, run->options.side_by_side);
 	run_to(run, RUN_STREAM);
 	return true;
 }
@@ -124,7 +125,30 @@ handle_pair(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErro
 	return run_data_add(&run->data, body, frame->length, error);
 }
 
-/* ---- Opening and running ------------------------------------------------- */
+/* ---- Screening, opening and running -------------------------------------- */
+
+/* What the pairs were, and which of them are skipped, goes with it. */
+static void
+say_ready(Run *run)
+{
+	const RunData *data = &run->data;
+	size_t nbad = (size_t) (data->nread - data->npairs);
+	uint8_t *hashes = malloc(nbad * BICYCLE_HASH_BYTES + 1);
+	EngineError error;
+
+	if (hashes == NULL)
+	{
+		error_memory(&error, "a list of training pairs");
+		run_fail(run, &error);
+		return;
+	}
+	for (size_t i = 0; i < nbad; i++)
+		memcpy(hashes + i * BICYCLE_HASH_BYTES, data->pairs[data->npairs + (int64_t) i].hash,
+			   BICYCLE_HASH_BYTES);
+	run_link_send(&run->link, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready), hashes,
+				  nbad * BICYCLE_HASH_BYTES);
+	free(hashes);
+}
 
 static void
 open_done(Engine *engine, Task *task)
@@ -139,27 +163,90 @@ open_done(Engine *engine, Task *task)
 		return;
 	}
 	run_to(run, RUN_READY);
-	run_link_send(&run->link, BICYCLE_TRAIN_READY, &run->ready, sizeof(run->ready), NULL, 0);
+	say_ready(run);
 }
 
 static bool
-handle_pairs_end(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
+check_count(const Run *run, EngineError *error)
 {
-	if (run->data.npairs < run->options.batch_size && !run_is_finished(run))
-	{
-		error_set(error, "22023", "there are too few pairs to train on");
+	const RunData *data = &run->data;
+
+	if (data->npairs >= run->options.batch_size || run_is_finished(run))
+		return true;
+	error_set(error, "22023", "there are too few pairs to train on");
+	if (data->npairs == data->nread)
 		error_detail(error, "The query gave %lld rows, and one batch takes %d.",
-					 (long long) run->data.npairs, run->options.batch_size);
-		error_hint(error, "Run on more pairs, or with a smaller option \"batch_size\".");
+					 (long long) data->nread, run->options.batch_size);
+	else
+		error_detail(error,
+					 "The query gave %lld rows, of which %lld can be used, and one batch takes %d.",
+					 (long long) data->nread, (long long) data->npairs, run->options.batch_size);
+	error_hint(error, "Run on more pairs, or with a smaller option \"batch_size\".");
+	return false;
+}
+
+static void
+note_skipped(Run *run, int64_t nbad, const EngineError *bad)
+{
+	BicycleNote head = { BICYCLE_NOTE_SKIPPED };
+	char text[sizeof(bad->message) + sizeof(bad->detail) + 64];
+
+	snprintf(text, sizeof(text), "skips %lld of %lld pairs: %s.  %s", (long long) nbad,
+			 (long long) run->data.nread, bad->message, bad->detail);
+	run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
+}
+
+/* Which pairs cannot be used is known; new: it has not been told before. */
+static bool
+settle_pairs(Run *run, bool new, EngineError *error)
+{
+	EngineError bad;
+	int64_t nbad = run_data_settle(&run->data, &bad);
+
+	if (nbad > 0 && run->options.bad_pairs == NN_BAD_PAIRS_ERROR)
+	{
+		*error = bad;
+		if (error->hint[0] == '\0')
+			error_hint(error,
+					   "Leave such rows out of the query, or set the option \"bad_pairs\" to "
+					   "\"skip\".");
 		return false;
 	}
-	if (!run_data_complete(&run->data, error))
+	if (!check_count(run, error))
 		return false;
+	if (nbad > 0 && new)
+		note_skipped(run, nbad, &bad);
 	run_to(run, RUN_OPENING);
 	run->open_task.run = run_open;
 	run->open_task.done = open_done;
 	executor_submit(&run->engine->device_thread, &run->open_task, false);
 	return true;
+}
+
+static void
+screen_done(RunScreen *screen)
+{
+	Run *run = list_member(Run, screen, screen);
+	EngineError error;
+
+	if (run->state == RUN_ENDED || run->stop_wanted)
+		return;
+	if (error_is_set(&screen->error))
+		run_fail(run, &screen->error);
+	else if (!settle_pairs(run, true, &error))
+		run_fail(run, &error);
+}
+
+static bool
+handle_pairs_end(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
+{
+	if (!check_count(run, error) || !run_data_complete(&run->data, error))
+		return false;
+	if (run_is_finished(run) || run_data_known(&run->data, body, frame->length))
+		return settle_pairs(run, false, error);
+	run_to(run, RUN_SCREENING);
+	run_feed_prepare(&run->feed, run->engine, &run->data, &run->config, &run->options);
+	return run_screen_start(&run->screen, &run->feed, screen_done, error);
 }
 
 static void
@@ -219,7 +306,7 @@ static const struct RunRule
 	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
 	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
 	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
-	{ BICYCLE_PAIRS_END, RUN_PAIRS, RUN_PAIRS, 0, 0, handle_pairs_end },
+	{ BICYCLE_PAIRS_END, RUN_PAIRS, RUN_PAIRS, 0, UINT32_MAX, handle_pairs_end },
 	{ BICYCLE_RUN, RUN_READY, RUN_READY, 0, 0, handle_run },
 	{ BICYCLE_CHECKPOINT_NOW, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
 	{ BICYCLE_PAUSE, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
@@ -372,6 +459,7 @@ run_init(Run *run, Engine *engine)
 	run_link_init(&run->link, engine, &run_link_owner);
 	run_data_init(&run->data);
 	run_feed_init(&run->feed);
+	run_screen_init(&run->screen);
 	pthread_mutex_init(&run->lock, NULL);
 	executor_condition(&run->wake);
 }
@@ -387,6 +475,7 @@ run_free(Run *run)
 	if (run->fit != NULL)
 		nn_fit_close(run->fit);
 	run_preview_free(&run->preview);
+	run_screen_free(&run->screen);
 	run_feed_free(&run->feed);
 	run_data_free(&run->data);
 	run_link_free(&run->link);

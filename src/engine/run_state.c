@@ -6,6 +6,9 @@
  *	                                                                         |
  *	     +-------------------------- PAIRS_END ------------------------------+
  *	     v
+ *	  SCREENING -- all pairs are known --+     (or at once, if they were before)
+ *	     +-------------------------------+
+ *	     v
  *	  OPENING -- the fit is open: TRAIN_READY --> READY -- RUN --> RUNNING --+
  *	                                                                         |
  *	  ENDED <-- the loop is over: PAUSED, TRAIN_DONE, or after "stop" -------+
@@ -24,7 +27,8 @@ static const unsigned transitions[RUN_STATES] = {
 	[RUN_STARTING] = 1u << RUN_WAITING,
 	[RUN_WAITING] = 1u << RUN_STREAM | 1u << RUN_ENDED,
 	[RUN_STREAM] = 1u << RUN_PAIRS | 1u << RUN_ENDED,
-	[RUN_PAIRS] = 1u << RUN_OPENING | 1u << RUN_ENDED,
+	[RUN_PAIRS] = 1u << RUN_SCREENING | 1u << RUN_OPENING | 1u << RUN_ENDED,
+	[RUN_SCREENING] = 1u << RUN_OPENING | 1u << RUN_ENDED,
 	[RUN_OPENING] = 1u << RUN_READY | 1u << RUN_ENDED,
 	[RUN_READY] = 1u << RUN_RUNNING | 1u << RUN_ENDED,
 	[RUN_RUNNING] = 1u << RUN_ENDED,

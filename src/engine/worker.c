@@ -58,6 +58,17 @@ decode_within(const uint8_t *file, size_t length, int channels, NnExtent extent,
 	return resized;
 }
 
+static bool
+decode_room(DecodeBudget *budget, const ImageInfo *info, size_t bytes, EngineError *error)
+{
+	return decode_take(budget, bytes) ||
+		   error_engine_memory(
+			   error,
+			   "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
+			   "together may take.",
+			   info->width, info->height, bytes);
+}
+
 bool
 worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info,
 				   int channels, NnExtent extent, uint64_t max_pixels, Image *pixels,
@@ -70,14 +81,87 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 	/* Beyond the user's limit image_decode refuses it: no need to wait. */
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
 		limits.max_memory = decode_bytes(info, channels, extent);
-	if (!decode_take(budget, limits.max_memory))
-		return error_engine_memory(
-			error,
-			"Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
-			"together may take.",
-			info->width, info->height, limits.max_memory);
+	if (!decode_room(budget, info, limits.max_memory, error))
+		return false;
 	decoded = decode_within(file, length, channels, extent, &limits, pixels, error);
 	decode_release(budget, limits.max_memory);
+	return decoded;
+}
+
+/*
+ * The columns from x on, in as many channels; then side x side. Source: the
+ * official data/aligned_dataset.py, which crops before it makes gray or
+ * resizes.
+ */
+static bool
+take_half(const Image *whole, int x, int width, int channels, int side, Image *half,
+		  EngineError *error)
+{
+	ImageError image_error;
+	Image cut;
+	bool resized;
+
+	if (image_columns(whole, x, width, channels, &cut, &image_error) != IMAGE_OK)
+	{
+		error_from_image(error, &image_error);
+		return false;
+	}
+	if (width == side && cut.height == side)
+	{
+		*half = cut;
+		return true;
+	}
+	executor_progress();
+	resized = image_resize(&cut, side, side, half, &image_error) == IMAGE_OK;
+	if (!resized)
+		error_from_image(error, &image_error);
+	image_free(&cut);
+	return resized;
+}
+
+static bool
+decode_halves_within(const uint8_t *file, size_t length, const int channels[2], int side,
+					 const ImageLimits *limits, Image images[2], EngineError *error)
+{
+	ImageError image_error;
+	Image whole = { 0 };
+	bool good;
+
+	if (image_decode(file, length, channels[0] > channels[1] ? channels[0] : channels[1], limits,
+					 &whole, &image_error) != IMAGE_OK)
+	{
+		error_from_image(error, &image_error);
+		return false;
+	}
+	good = take_half(&whole, 0, whole.width / 2, channels[0], side, &images[0], error) &&
+		   take_half(&whole, whole.width / 2, whole.width - whole.width / 2, channels[1], side,
+					 &images[1], error);
+	if (!good)
+		image_free(&images[0]);
+	image_free(&whole);
+	return good;
+}
+
+bool
+worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
+					 const ImageInfo *info, const int channels[2], int side, uint64_t max_pixels,
+					 Image images[2], EngineError *error)
+{
+	int most = channels[0] > channels[1] ? channels[0] : channels[1];
+	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
+	size_t bytes = 0;
+	bool decoded;
+
+	/* Halves take less than the whole, and are resized one after the other. */
+	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
+	{
+		limits.max_memory = decode_bytes(info, most, (NnExtent){ side, side });
+		bytes = limits.max_memory + (size_t) info->width * (size_t) info->height * (size_t) most;
+	}
+	if (!decode_room(budget, info, bytes, error))
+		return false;
+	decoded = decode_halves_within(file, length, channels, side, &limits, images, error);
+	decode_release(budget, bytes);
 	return decoded;
 }
 

@@ -27,6 +27,15 @@ extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t
 							   const ImageInfo *info, int channels, NnExtent extent,
 							   uint64_t max_pixels, Image *pixels, EngineError *error);
 
+/*
+ * Likewise of one file with two images in it: the left half, and the right one,
+ * which is a pixel wider if the width is odd, become side x side. On failure
+ * nothing is left to free.
+ */
+extern bool worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
+								 const ImageInfo *info, const int channels[2], int side,
+								 uint64_t max_pixels, Image images[2], EngineError *error);
+
 /* Likewise for a PLOT. *png is malloc'ed, and NULL on failure. */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
 							 uint64_t max_pixels, uint8_t **png, size_t *png_length,

@@ -7,7 +7,10 @@
  */
 #include "image/image_private.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "common/invariant.h"
 
 /* The component c, of opacity a, over white; rounded. */
 static inline uint8_t
@@ -85,4 +88,24 @@ image_convert_row(const uint8_t *in, int in_channels, uint8_t *out, int out_chan
 		to_gray(in, in_channels, out, n);
 	else
 		to_rgb(in, in_channels, out, n);
+}
+
+ImageStatus
+image_columns(const Image *in, int x, int width, int channels, Image *out, ImageError *error)
+{
+	size_t stride = (size_t) width * (size_t) channels;
+
+	memset(out, 0, sizeof(*out));
+	INVARIANT(x >= 0 && width > 0 && width <= in->width - x);
+	out->pixels = malloc((size_t) in->height * stride);
+	if (out->pixels == NULL)
+		return image_fail_memory(error, (size_t) in->height * stride);
+	out->width = width;
+	out->height = in->height;
+	out->channels = channels;
+	for (int y = 0; y < in->height; y++)
+		image_convert_row(
+			in->pixels + ((size_t) y * (size_t) in->width + (size_t) x) * (size_t) in->channels,
+			in->channels, out->pixels + (size_t) y * stride, channels, (size_t) width);
+	return IMAGE_OK;
 }

@@ -84,6 +84,13 @@ extern size_t image_resize_bytes(int in_width, int in_height, int channels, int 
 extern ImageStatus image_resize(const Image *in, int width, int height, Image *out,
 								ImageError *error);
 
+/*
+ * `width` columns from x on, as gray (1) or colour (3). *out is all zeros on
+ * failure, of which want of memory is the only one.
+ */
+extern ImageStatus image_columns(const Image *in, int x, int width, int channels, Image *out,
+								 ImageError *error);
+
 /* 8 bits, level 1, Z_RLE, all filters. *bytes: malloc'ed, NULL on failure. */
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
 									ImageError *error);

@@ -82,6 +82,11 @@ static const NnChoice init_type_choices[] = {
 	{ "orthogonal", NN_INIT_ORTHOGONAL },
 	{ NULL, 0 },
 };
+static const NnChoice bad_pairs_choices[] = {
+	{ "error", NN_BAD_PAIRS_ERROR },
+	{ "skip", NN_BAD_PAIRS_SKIP },
+	{ NULL, 0 },
+};
 
 #define CHOICES_INT(field) NULL
 #define CHOICES_EITHER(field) NULL
@@ -337,8 +342,11 @@ number_from_json(const NnOption *option, const json_t *json, double *value)
 			*value = json_number_value(json);
 			return json_is_number(json);
 		default:
-			*value = (double) json_integer_value(json);
-			return json_is_integer(json);
+			/*
+			 * 2.0 is whole: so it comes from languages that have no integers.
+			 */
+			*value = json_number_value(json);
+			return json_is_number(json) && *value == floor(*value);
 	}
 }
 

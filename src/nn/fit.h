@@ -38,6 +38,12 @@ typedef enum NnLrPolicy
 	NN_LR_COSINE
 } NnLrPolicy;
 
+typedef enum NnBadPairs
+{
+	NN_BAD_PAIRS_ERROR,
+	NN_BAD_PAIRS_SKIP
+} NnBadPairs;
+
 /*
  * The options of a run; those that shape the networks are in NnConfig. Both are
  * filled from one JSON object by one table (config.c).
@@ -63,6 +69,8 @@ typedef struct NnTrainOptions
 	double ema;               /* decay of the averaged weights; 0: none */
 	int64_t checkpoint_every, /* iterations; 0: by time alone */
 		preview_every;
+	NnBadPairs bad_pairs;
+	bool side_by_side; /* A and B are halves of one image */
 } NnTrainOptions;
 
 /*

@@ -100,6 +100,31 @@ check_batch(const NnTrainOptions *o, NnError *error)
 	return NN_EINVAL;
 }
 
+/*
+ * The hint is the nearest that can be had, which E has a size of its own for.
+ */
+static NnStatus
+encoder_mismatch(const NnConfig *c, NnError *error)
+{
+	int below = 512;
+	int unit = 1 << (int) nn_options[NN_OPT_LEVELS].least;
+
+	while (below > 64 && below > c->size)
+		below /= 2;
+	nn_fail(error, NN_EINVAL, "size %d does not suit an encoder of size %d", c->size,
+			c->encoder_size);
+	nn_detail(error, "In training the encoder reads images of the generator's size, and there are "
+					 "encoders for 64, 128, 256 and 512.");
+	if (below == c->size)
+		nn_hint(error, "Leave encoder_size out, or set it to %d.", c->size);
+	else
+		nn_hint(error,
+				"Train at size %d, or without an encoder: method \"pix2pix_noise\" takes any "
+				"multiple of %d.",
+				below, unit);
+	return NN_EINVAL;
+}
+
 static NnStatus
 check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 {
@@ -124,15 +149,7 @@ check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 						   "train under the name of a new model.");
 		return NN_EINVAL;
 	}
-	if (encoder && c->encoder_size != c->size)
-	{
-		nn_fail(error, NN_EINVAL, "size %d does not suit an encoder of size %d", c->size,
-				c->encoder_size);
-		nn_detail(error, "In training the encoder reads images of the generator's size.");
-		nn_hint(error, "Let size and encoder_size be the same: 64, 128, 256 or 512.");
-		return NN_EINVAL;
-	}
-	return NN_OK;
+	return encoder && c->encoder_size != c->size ? encoder_mismatch(c, error) : NN_OK;
 }
 
 /* Losses of a method without E that only E makes, or without its branch. */

@@ -110,7 +110,7 @@ static void
 compare_ready(const BicycleTrainReady *ready, const char *platform)
 {
 	if (job_worker.job.data_digest &&
-		(VARSIZE_ANY_EXHDR(job_worker.job.data_digest) != sizeof(ready->data_digest) ||
+		(VARSIZE_ANY_EXHDR(job_worker.job.data_digest) < sizeof(ready->data_digest) ||
 		 memcmp(VARDATA_ANY(job_worker.job.data_digest), ready->data_digest,
 				sizeof(ready->data_digest)) != 0))
 		job_worker_note(0, psprintf("iteration " INT64_FORMAT
@@ -125,15 +125,16 @@ compare_ready(const BicycleTrainReady *ready, const char *platform)
 
 /* What the run has to do, and what it runs on. */
 static void
-note_ready(const BicycleTrainReady *ready, const char *platform)
+note_ready(const Message *m, const BicycleTrainReady *ready, const char *platform)
 {
+	const size_t data = offsetof(BicycleTrainReady, data_digest);
 	Params p;
 
 	if (job_worker.job.checkpoint > 0)
 		compare_ready(ready, platform);
 	job_worker_params(&p);
 	param_add_long(&p, ready->iterations);
-	param_add_bytes(&p, ready->data_digest, sizeof(ready->data_digest));
+	param_add_bytes(&p, m->body + data, m->length - data); /* and the pairs that are skipped */
 	param_add_text(&p, platform);
 	job_worker_update("UPDATE %s SET iterations = $2, data_digest = $3, platform = $4,"
 					  " updated_at = now() WHERE job = $1",
@@ -151,7 +152,7 @@ handle_ready(const Message *m)
 	if (!job_worker_begin())
 		return;
 	if (!job_worker.complete)
-		note_ready(&ready, platform);
+		note_ready(m, &ready, platform);
 	job_worker_end();
 	job_worker.job.iterations = ready.iterations;
 	job_engine_order(BICYCLE_RUN);
@@ -228,7 +229,7 @@ handle_note(const Message *m)
 		session_broken();
 	if (!job_worker_begin())
 		return;
-	job_worker_note(1 << note.cause,
+	job_worker_note(note.cause == BICYCLE_NOTE_SKIPPED ? 0 : 1 << note.cause,
 					session_text(pnstrdup(m->body + sizeof(note), m->length - sizeof(note))));
 	job_worker_end();
 }

@@ -16,6 +16,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "utils/builtins.h"
@@ -30,6 +31,7 @@
 
 #define MB ((uint64) 1024 * 1024)
 #define SPILL_DIRECTORY "base/pgsql_tmp"
+#define NAME_BYTES 64 /* of a row */
 
 static void
 report_checkpoint(const char *how)
@@ -105,32 +107,53 @@ send_start(BicycleTrainBegin *head)
 	return call;
 }
 
+/*
+ * An image of a row, or NULL and why there is none to send: the engine tells of
+ * all such rows together.
+ */
 static bytea *
-pair_image(HeapTuple row, TupleDesc desc, int column)
+pair_image(HeapTuple row, TupleDesc desc, int column, uint8 *lack)
 {
 	bool isnull;
 	Datum value = SPI_getbinval(row, desc, column, &isnull);
 
-	if (isnull)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("an image of the pairs is null"),
-				 errdetail("Column %d of the query is null.", column),
-				 errhint("Leave such rows out of the query.")));
-	return image_argument(value, "an image of the pairs");
+	*lack = isnull                   ? BICYCLE_PAIR_NULL
+			: image_too_large(value) ? BICYCLE_PAIR_TOO_LARGE
+									 : BICYCLE_PAIR_WHOLE;
+	return *lack == BICYCLE_PAIR_WHOLE ? DatumGetByteaPP(value) : NULL;
+}
+
+/* The column id, if there is one, as the text that errors name the row by. */
+static const char *
+pair_name(HeapTuple row, TupleDesc desc, int images, uint32 *length)
+{
+	char *name = desc->natts > images ? SPI_getvalue(row, desc, images + 1) : NULL;
+
+	*length = name ? pg_mbcliplen(name, strlen(name), NAME_BYTES) : 0;
+	return name;
 }
 
 static void
-send_pair(Call *call, HeapTuple row, TupleDesc desc)
+send_pair(Call *call, HeapTuple row, TupleDesc desc, int images)
 {
-	bytea *a = pair_image(row, desc, 1);
-	bytea *b = pair_image(row, desc, 2);
-	BicyclePair pair = { .a_length = VARSIZE_ANY_EXHDR(a), .b_length = VARSIZE_ANY_EXHDR(b) };
-	size_t length = (size_t) pair.a_length + pair.b_length;
-	char *images = palloc_extended(length, MCXT_ALLOC_HUGE);
+	BicyclePair head = { 0 };
+	bytea *a = pair_image(row, desc, 1, &head.lack[0]);
+	bytea *b = images > 1 ? pair_image(row, desc, 2, &head.lack[1]) : NULL;
+	const char *name = pair_name(row, desc, images, &head.name_length);
+	size_t length;
+	char *body;
 
-	memcpy(images, VARDATA_ANY(a), pair.a_length);
-	memcpy(images + pair.a_length, VARDATA_ANY(b), pair.b_length);
-	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIR, &pair, sizeof(pair), images, length))
+	head.a_length = a ? VARSIZE_ANY_EXHDR(a) : 0;
+	head.b_length = b ? VARSIZE_ANY_EXHDR(b) : 0;
+	length = (size_t) head.a_length + head.b_length + head.name_length;
+	body = palloc_extended(Max(length, 1), MCXT_ALLOC_HUGE);
+	if (a)
+		memcpy(body, VARDATA_ANY(a), head.a_length);
+	if (b)
+		memcpy(body + head.a_length, VARDATA_ANY(b), head.b_length);
+	if (head.name_length > 0)
+		memcpy(body + head.a_length + head.b_length, name, head.name_length);
+	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIR, &head, sizeof(head), body, length))
 		job_engine_lost();
 }
 
@@ -145,10 +168,11 @@ send_pairs(Call *call)
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
 	SPIPlanPtr plan;
 	Portal cursor;
+	int images = pairs_images(job_worker.job.options);
 	int nest = NewGUCNestLevel();
 
 	SetConfigOption("search_path", job_worker.job.search_path, PGC_USERSET, PGC_S_SESSION);
-	plan = pairs_prepare(job_worker.job.pairs);
+	plan = pairs_prepare(job_worker.job.pairs, images);
 	cursor = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	for (;;)
 	{
@@ -158,7 +182,7 @@ send_pairs(Call *call)
 		if (SPI_processed == 0)
 			break;
 		old = MemoryContextSwitchTo(context);
-		send_pair(call, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+		send_pair(call, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, images);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
@@ -187,6 +211,7 @@ job_pairs_send(void)
 	BicycleTrainBegin head = { .max_pixels = bicycle_max_image_pixels,
 							   .train_memory = bicycle_train_memory * MB,
 							   .train_disk = bicycle_train_disk * MB };
+	const bytea *known = job_worker.job.data_digest;
 	Call *call;
 
 	if (!job_worker_begin())
@@ -204,7 +229,8 @@ job_pairs_send(void)
 	call = job_worker.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
 	if (!job_worker.complete)
 		send_pairs(call);
-	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0, NULL, 0))
+	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0,
+				   known ? VARDATA_ANY(known) : NULL, known ? VARSIZE_ANY_EXHDR(known) : 0))
 		job_engine_lost();
 	call_free(call);
 	job_worker_end();

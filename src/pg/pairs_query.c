@@ -13,8 +13,11 @@
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/plancache.h"
+
+#include "pg/pg_compat.h"
 
 static void
 report_not_a_query(const char *detail)
@@ -25,24 +28,49 @@ report_not_a_query(const char *detail)
 			 errhint("Write a SELECT of two bytea columns: the input and the target image.")));
 }
 
-static void
-check_columns(TupleDesc desc)
+pg_noreturn static void
+report_columns(int images, const char *detail)
 {
-	if (desc == NULL || desc->natts != 2)
-		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-						errmsg("pairs must have two columns of type bytea"),
-						errdetail("The query has %d columns.", desc ? desc->natts : 0)));
-	for (int i = 0; i < 2; i++)
-		if (getBaseType(TupleDescAttr(desc, i)->atttypid) != BYTEAOID)
-			ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
-							errmsg("pairs must have two columns of type bytea"),
-							errdetail("Column \"%s\" has type %s.",
-									  NameStr(TupleDescAttr(desc, i)->attname),
-									  format_type_be(TupleDescAttr(desc, i)->atttypid))));
+	ereport(
+		ERROR,
+		(errcode(ERRCODE_DATATYPE_MISMATCH),
+		 images == 1 ? errmsg("pairs that lie side by side must have one column of type bytea")
+					 : errmsg("pairs must have two columns of type bytea"),
+		 errdetail_internal("%s", detail),
+		 errhint("Behind %s only a column named id may follow, of any type: errors name rows by "
+				 "it.",
+				 images == 1 ? "it" : "them (or behind one, with the option \"side_by_side\")")));
+}
+
+static void
+check_columns(TupleDesc desc, int images)
+{
+	int n = desc ? desc->natts : 0;
+
+	if (n != images && n != images + 1)
+		report_columns(images, psprintf("The query has %d columns.", n));
+	for (int i = 0; i < n; i++)
+	{
+		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
+		Oid type = TupleDescAttr(desc, i)->atttypid;
+
+		if (i < images ? getBaseType(type) != BYTEAOID : strcmp(name, "id") != 0)
+			report_columns(images,
+						   psprintf("Column \"%s\" has type %s.", name, format_type_be(type)));
+	}
+}
+
+int
+pairs_images(const char *options)
+{
+	Datum given = DirectFunctionCall1(jsonb_in, CStringGetDatum(options));
+	Datum one = DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"side_by_side\": true}"));
+
+	return DatumGetBool(DirectFunctionCall2(jsonb_contains, given, one)) ? 1 : 2;
 }
 
 SPIPlanPtr
-pairs_prepare(const char *query)
+pairs_prepare(const char *query, int images)
 {
 	SPIPlanPtr plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_NO_SCROLL);
 	CachedPlanSource *source;
@@ -58,7 +86,7 @@ pairs_prepare(const char *query)
 	parsed = linitial(source->query_list);
 	if (parsed->commandType != CMD_SELECT || parsed->hasModifyingCTE || parsed->rowMarks != NIL)
 		report_not_a_query("It writes or locks rows.");
-	check_columns(source->resultDesc);
+	check_columns(source->resultDesc, images);
 	if (isQueryUsingTempRelation(parsed))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("pairs cannot come from temporary tables"),

@@ -11,9 +11,13 @@
 
 /*
  * Prepares the query of a job as the current user; within SPI_connect. 42601 if
- * it is not one query that only reads, 42804 if it does not give two bytea
- * columns, 0A000 if it uses temporary tables.
+ * it is not one query that only reads; 42804 if it does not give that many
+ * bytea columns, and behind them at most one named id; 0A000 if it uses
+ * temporary tables.
  */
-extern SPIPlanPtr pairs_prepare(const char *query);
+extern SPIPlanPtr pairs_prepare(const char *query, int images);
+
+/* How many images a row has, by the options of its job, as JSON. */
+extern int pairs_images(const char *options);
 
 #endif /* BICYCLE_PAIRS_QUERY_H */

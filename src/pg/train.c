@@ -215,6 +215,10 @@ bicycle_train(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 						errmsg("query of the pairs must not be null")));
 	pairs = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (PG_ARGISNULL(2))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+						errmsg("options of training must not be null"),
+						errhint("Leave them out, or pass '{}', for a run with all defaults.")));
 	check.options = model_options_argument(fcinfo, 2);
 	PreventCommandIfReadOnly("bicycle_train()");
 	PreventCommandDuringRecovery("bicycle_train()");
@@ -222,12 +226,12 @@ bicycle_train(PG_FUNCTION_ARGS)
 	job_check_rights();
 
 	SPI_connect();
-	(void) SPI_freeplan(pairs_prepare(pairs));
 	model_lock(model);
 	check_no_other(model, 0);
 	if (current_version(model, &start_version, &config))
 		check.config = config;
 	call_retry(check_attempt, &check, "checked the options");
+	(void) SPI_freeplan(pairs_prepare(pairs, pairs_images(check.canonical)));
 	start.job = insert_job(model, pairs, check.canonical, start_version);
 	SPI_finish();
 
@@ -238,6 +242,10 @@ bicycle_train(PG_FUNCTION_ARGS)
 		check_slot(job_slot_register(&start));
 	else
 		warn_of_slots(start.job);
+	if (IsTransactionBlock())
+		ereport(NOTICE, (errmsg("job " INT64_FORMAT " starts at COMMIT", start.job),
+						 errdetail("It belongs to this transaction, and is gone if that is rolled "
+								   "back.")));
 	PG_RETURN_INT64(start.job);
 }
 
@@ -530,7 +538,8 @@ bicycle_wait(PG_FUNCTION_ARGS)
 	if (atomic)
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
 						errmsg("bicycle_wait cannot run inside a transaction block"),
-						errhint("Call it by itself, so that nothing is held while it waits.")));
+						errhint("COMMIT first, without which a job does not start, and call it by "
+								"itself, so that nothing is held while it waits.")));
 	if (!PG_ARGISNULL(1))
 		deadline = DatumGetTimestampTz(DirectFunctionCall2(
 			timestamptz_pl_interval, TimestampTzGetDatum(told.began), PG_GETARG_DATUM(1)));

@@ -238,7 +238,7 @@ test_bad_options(void)
 		{ "null", "must be a JSON object", "", "" },
 		{ "{\"size\":\"256\"}", "invalid value for model option \"size\"",
 		  "an integer from 64 to 4096", "" },
-		{ "{\"size\":256.0}", "invalid value for model option \"size\"",
+		{ "{\"size\":256.5}", "invalid value for model option \"size\"",
 		  "an integer from 64 to 4096", "" },
 		{ "{\"size\":8192}", "invalid value for model option \"size\"",
 		  "an integer from 64 to 4096", "" },

@@ -124,7 +124,7 @@ fill(RunData *data, uint64_t memory, uint64_t disk)
 	EngineError error;
 
 	run_data_init(data);
-	run_data_begin(data, &begin);
+	run_data_begin(data, &begin, false);
 	for (int i = 0; i < PAIRS; i++)
 	{
 		size_t length;
@@ -300,7 +300,7 @@ test_records(void)
 	bool good = true;
 
 	run_data_init(&data);
-	run_data_begin(&data, &begin);
+	run_data_begin(&data, &begin, false);
 	for (int i = 0; i < records / 4 && good; i++)
 	{
 		size_t length;
@@ -332,7 +332,7 @@ test_room(void)
 	uint8_t *body = pair_body(&pairs[0], &length);
 
 	run_data_init(&data);
-	run_data_begin(&data, &begin);
+	run_data_begin(&data, &begin, false);
 	ok(!run_data_check_room(&data, 200000, &error) && strcmp(error.sqlstate, "54000") == 0,
 	   "a pair larger than memory and disk has no room");
 	ok(run_data_check_room(&data, length, &error) && !run_data_add(&data, body, length, &error) &&

@@ -33,7 +33,7 @@ fill(uint64_t memory)
 	Pair *pairs = pairs_make(PAIRS);
 	EngineError error;
 
-	run_data_begin(&run.data, &begin);
+	run_data_begin(&run.data, &begin, false);
 	for (int i = 0; i < PAIRS; i++)
 	{
 		size_t length;

@@ -174,7 +174,7 @@ test_errors(void)
 		{ "{\"method\":\"pix2pix_noise\",\"lambda_gan2\":1}", "has no loss for lambda_gan2", "",
 		  "" },
 		{ "{\"size\":384}", "size 384 does not suit an encoder of size 128", "",
-		  "64, 128, 256 or 512" },
+		  "Train at size 256, or without an encoder" },
 		{ "{\"load_size\":255}", "load_size 255 is smaller than size 256", "", "" },
 		{ "{\"epochs\":0,\"epochs_decay\":0}", "a run must have iterations", "", "" },
 		{ "{\"lr_policy\":\"cosine\",\"epochs\":0}", "lr_policy \"cosine\" needs epochs",
@@ -206,6 +206,40 @@ test_errors(void)
 				"%s is refused and changes nothing", bad[i].json))
 			diag("status %d, message \"%s\", detail \"%s\", hint \"%s\"", status, error.message,
 				 error.detail, error.hint);
+	}
+}
+
+/*
+ * Whole numbers may come with a point; a size that does not suit has hints that
+ * do.
+ */
+static void
+test_followed(void)
+{
+	static const int sizes[] = { 65, 96, 100, 320, 384, 511, 640, 1024, 4096 };
+
+	ok(reads("{\"batch_size\":4.0,\"iterations\":1e3,\"input_nc\":1.0,\"nz\":-0.0,"
+			 "\"method\":\"pix2pix_noise\"}") &&
+		   options.batch_size == 4 && options.iterations == 1000 && config.input_nc == 1 &&
+		   config.nz == 0,
+	   "whole numbers are whole with a point, too");
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+	{
+		char json[128];
+		int other = 0, unit = 0;
+		bool good;
+
+		snprintf(json, sizeof(json), "{\"size\":%d}", sizes[i]);
+		good = parse(json) == NN_EINVAL && sscanf(error.hint,
+												  "Train at size %d, or without an encoder: method "
+												  "\"pix2pix_noise\" takes any multiple of %d.",
+												  &other, &unit) == 2;
+		snprintf(json, sizeof(json), "{\"size\":%d}", other);
+		good = good && reads(json);
+		snprintf(json, sizeof(json), "{\"size\":%d,\"method\":\"pix2pix_noise\"}",
+				 (sizes[i] + unit - 1) / (unit > 0 ? unit : 1) * unit);
+		good = good && reads(json);
+		ok(good, "the hint for size %d can be followed", sizes[i]);
 	}
 }
 
@@ -269,6 +303,7 @@ main(void)
 	test_presets();
 	test_round_trip();
 	test_errors();
+	test_followed();
 	test_model_options_stay();
 	test_creation();
 	return done_testing();

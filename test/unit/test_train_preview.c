@@ -22,7 +22,7 @@ fill(void)
 	EngineError error;
 
 	run_data_init(&data);
-	run_data_begin(&data, &begin);
+	run_data_begin(&data, &begin, false);
 	for (int i = 0; i < PAIRS; i++)
 	{
 		size_t length;

@@ -229,6 +229,10 @@ training_begin(Training *training, const Start *start)
 	client_send_stream(&training->client, 0, start->stream, start->length);
 }
 
+/* What an earlier run has said of the data: PAIRS_END. */
+static const uint8_t *known_data;
+static size_t known_length;
+
 __attribute__((unused)) static void
 training_pairs(Training *training, const Pair *pairs, int n)
 {
@@ -240,7 +244,7 @@ training_pairs(Training *training, const Pair *pairs, int n)
 		client_send(&training->client, BICYCLE_PAIR, 0, body, length);
 		free(body);
 	}
-	client_send(&training->client, BICYCLE_PAIRS_END, 0, NULL, 0);
+	client_send(&training->client, BICYCLE_PAIRS_END, 0, known_data, known_length);
 }
 
 /*
@@ -253,9 +257,13 @@ training_ready(Training *training, const Start *start, const Pair *pairs, int n,
 {
 	training_begin(training, start);
 	training_pairs(training, pairs, n);
-	if (!client_receive(&training->client) || training->client.frame.type != BICYCLE_TRAIN_READY)
+	do
+		if (!client_receive(&training->client))
+			return false;
+	while (training->client.frame.type == BICYCLE_NOTE);
+	if (training->client.frame.type != BICYCLE_TRAIN_READY)
 		return false;
-	if (training->client.frame.length != sizeof(*ready))
+	if (training->client.frame.length < sizeof(*ready))
 		bail_out("TRAIN_READY has %u bytes", training->client.frame.length);
 	memcpy(ready, training->client.body, sizeof(*ready));
 	return true;
