@@ -7,13 +7,14 @@
  *		extent_bench company [threads [seconds]]
  *
  * `sizes` prints a line a size: what a plan takes, by the figure that is known
- * before and in fact, how long it takes to make, and the median time of an
- * image; and beside square sizes the time of a model whose own size that is,
- * whose algorithms were chosen for it.
+ * before and in fact, and the processor's time, which others on the machine
+ * disturb least with one thread: of an image with and without the making of its
+ * plan; and beside square sizes that of a model whose own size that is, whose
+ * algorithms were chosen for it.
  *
  * `company` starts an engine. One session sends one image after another at the
- * model's own size; beside it nobody, or a session with 32 in flight of one
- * size, or of a thousand, of the same area on average. Prints the first one's
+ * model's own size; beside it nobody, or a session with 8 in flight, of a
+ * thousand sizes or of the few that give the same areas. Prints the first one's
  * latencies, and the engine's memory.
  */
 #include "bench.h"
@@ -66,6 +67,15 @@ official_model(NnDevice *device, int size)
 	return model;
 }
 
+static double
+processor_time(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+	return t.tv_sec + t.tv_nsec * 1e-9;
+}
+
 /* Medians in ms: of the first run, which makes the plan, and of later ones. */
 static void
 time_size(NnModel *model, NnExtent e, int runs, double *first, double *later)
@@ -80,13 +90,13 @@ time_size(NnModel *model, NnExtent e, int runs, double *first, double *later)
 		in[i] = (uint8_t) (i * 2654435761u >> 24);
 	for (int i = -3; i < runs; i++)
 	{
-		double start = now(), *time = i < 0 ? &firsts[i + 3] : &times[i];
+		double start = processor_time(), *time = i < 0 ? &firsts[i + 3] : &times[i];
 
 		if (i <= 0)
 			nn_model_keep_extents(model, 0);
 		if (nn_model_translate_at(model, e, 1, in, z, out, &error) != NN_OK)
 			fail(&error);
-		*time = (now() - start) * 1e3;
+		*time = (processor_time() - start) * 1e3;
 	}
 	sort_times(firsts, 3);
 	sort_times(times, runs);
@@ -142,7 +152,7 @@ bench_sizes(int threads, int runs)
 
 /* ---- Company ------------------------------------------------------------- */
 
-#define IN_FLIGHT 32
+#define IN_FLIGHT 8
 #define SIZES 1000
 
 static EngineProcess process;
@@ -272,29 +282,28 @@ measure_beside(const char *what, const File *files, int seconds)
 	free(own.bytes);
 }
 
-/* A thousand pictures, all of other sizes, for networks of 1 to 16 squares. */
+/*
+ * A thousand pictures, all of other sizes, for networks of 1 to 16 squares; and
+ * for each one of the same area, of as few sizes as that takes.
+ */
 static void
-make_files(File *many, File *one)
+make_files(File *many, File *few)
 {
-	double area = 0;
-	int n = 0, side;
+	File of_area[17] = { 0 };
+	int n = 0;
 
 	for (int step = 0; n < SIZES; step++)
 	{
 		int h = 1 + step * 7 % 16, w = 1 + step * 5 % 11;
 
-		if (h * w > 16 || h > 8 * w || w > 8 * h)
+		if (h * w > 16 || h > 4 * w || w > 4 * h)
 			continue;
+		if (!of_area[h * w].bytes)
+			of_area[h * w] = make_file(64 * w - 5, 64 * h - 5);
+		few[n] = of_area[h * w];
 		many[n] = make_file(64 * w + n % 29 - 14, 64 * h + n / 29 % 29 - 14);
 		n++;
-		area += h * w;
 	}
-	side = (int) lround(sqrt(area / SIZES)); /* a square of that many */
-	printf("networks of %.1f squares of 64 x 64 on average; the one size is %d x %d\n",
-		   area / SIZES, 64 * side, 64 * side);
-	one[0] = make_file(64 * side, 64 * side);
-	for (int i = 1; i < SIZES; i++)
-		one[i] = one[0];
 }
 
 static void
@@ -302,7 +311,7 @@ bench_company(int threads, int seconds)
 {
 	char setting[32];
 	const char *settings[] = { "device cpu", setting, NULL };
-	File *many = calloc(SIZES, sizeof(File)), *one = calloc(SIZES, sizeof(File));
+	File *many = calloc(SIZES, sizeof(File)), *few = calloc(SIZES, sizeof(File));
 	Client client;
 
 	snprintf(setting, sizeof(setting), "threads %d", threads);
@@ -312,11 +321,11 @@ bench_company(int threads, int seconds)
 					   &model))
 		bail_out("cannot create a model");
 	client_close(&client);
-	make_files(many, one);
+	make_files(many, few);
 	measure_beside("alone", NULL, seconds);
 	for (int round = 0; round < 2; round++)
 	{
-		measure_beside("beside one size", one, seconds);
+		measure_beside("beside a few sizes", few, seconds);
 		measure_beside("beside a thousand sizes", many, seconds);
 	}
 	measure_beside("alone again", NULL, seconds);

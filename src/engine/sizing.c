@@ -70,8 +70,9 @@ refuse_shape(Request *request)
 
 	error_set(&request->error, "54000", "image is of no size that the network can take");
 	error_detail(&request->error,
-				 "It has %d x %d pixels; one side may be at most %d times the other.", info->width,
-				 info->height, NN_MAX_RATIO);
+				 "It has %d x %d pixels; one side may be at most %d times the other, and %d pixels "
+				 "are the most.",
+				 info->width, info->height, NN_MAX_RATIO, NN_MAX_AREA);
 	error_hint(&request->error, "Cut the image, or set \"bicycle.fit\" to square.");
 }
 

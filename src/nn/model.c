@@ -191,6 +191,16 @@ make_bucket(NnModel *m, NnNetwork network, NnExtent extent, int log2n, Bucket **
 	return NN_OK;
 }
 
+/* Maps whose tiles are shared, and where each pixel is in most of them. */
+#define SHARED_PIXELS 2500
+#define DIRECT_PIXELS 256
+
+static size_t
+pixels_of_image(NnShape s)
+{
+	return nn_mul(s.h, s.w);
+}
+
 static size_t
 elements_of(NnShape s)
 {
@@ -199,26 +209,31 @@ elements_of(NnShape s)
 
 /*
  * What a plan takes of the host besides its arena, at most: a convolution's
- * operand and result, and inputs and outputs as floats.
+ * operand and result, its transformed tiles where threads share them (of small
+ * maps; a pixel is in 16 of them at most), inputs and outputs as floats, and an
+ * eighth for rounding up to pages.
  */
 static size_t
 work_bytes(const NnGraph *g)
 {
-	size_t in = 0, out = 0, ports = 0;
+	size_t in = 0, out = 0, ports = 0, tiles = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const NnNode *node = &g->nodes[i];
 		size_t made = elements_of(g->values[node->out[0] >= 0 ? node->out[0] : node->out[1]].shape),
-			   read = node->in[0] >= 0 ? elements_of(g->values[node->in[0]].shape) : 0;
+			   read = node->in[0] >= 0 ? elements_of(g->values[node->in[0]].shape) : 0,
+			   pixels = node->in[0] >= 0 ? pixels_of_image(g->values[node->in[0]].shape) : 0;
 
 		in = read > in ? read : in;
 		out = made > out ? made : out;
 		ports += node->op == NN_OP_INPUT ? made : 0;
+		if (nn_ops[node->op].filters && pixels <= SHARED_PIXELS)
+			nn_most(&tiles, nn_mul(read, pixels <= DIRECT_PIXELS ? 16 : 4));
 	}
 	for (int i = 0; i < g->nvalues; i++)
 		ports += g->values[i].output ? elements_of(g->values[i].shape) : 0;
-	return nn_mul(in + out + ports, sizeof(float));
+	return nn_mul(nn_sum(nn_sum(in, out), nn_sum(ports, tiles)), sizeof(float));
 }
 
 /*
@@ -235,7 +250,10 @@ plan_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int n, NnError 
 		return 0;
 	bytes = nn_mul(b.plan.arena_elements, element_bytes(m));
 	if (!m->device->memory && !same_extent(extent, own_extent(m, network)))
+	{
 		bytes = nn_sum(bytes, work_bytes(&b.graph));
+		bytes = nn_sum(bytes, bytes / 8);
+	}
 	nn_plan_free(&b.plan);
 	nn_graph_free(&b.graph);
 	return bytes;

@@ -219,7 +219,7 @@ typedef struct NnExtent
 #define NN_MAX_EXTENTS 32     /* sizes that a model keeps plans for, besides its own */
 #define NN_MAX_RATIO 8        /* of an image's longer side to the shorter */
 #define NN_MAX_SIDE (1 << 20) /* of an extent */
-#define NN_MAX_AREA (1 << 28)
+#define NN_MAX_AREA (1 << 27) /* an answer of three channels is a frame of less than 512 MB */
 
 /*
  * Where G runs for an image of that size: each side is the nearest multiple of
