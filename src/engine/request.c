@@ -259,7 +259,7 @@ request_new(Connection *connection, const BicycleFrame *frame, const FrameKind *
 	}
 	if (connection->nrequests >= MAX_REQUESTS)
 	{
-		error_set(&error, "54000", "too many requests on one connection");
+		error_set(&error, "53400", "too many requests on one connection");
 		error_detail(&error, "There are %d already.", MAX_REQUESTS);
 		connection_send_error(connection, frame->id, &error, NULL);
 		return NULL;

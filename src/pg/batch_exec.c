@@ -7,8 +7,8 @@
  *    many as it may, or bytes of images enough; submits every call of every
  *    row; and waits until all are answered. Then its rows are handed out one by
  *    one.
- * R2 Rounds grow 1, 2, 4 ... up to bicycle.prefetch: who stops after a few rows
- *    has not paid for many.
+ * R2 Rounds grow 1, 2, 4 ... rows up to bicycle.prefetch calls: who stops after
+ *    a few rows has not paid for many.
  * R3 Nothing is left with the engine between two rows, so a portal that is
  *    never read to its end holds no place in its queue.
  * R4 An answer that is an error is raised, or gives NULL and is counted, when
@@ -608,7 +608,7 @@ run_round(BatchState *state)
 		counted->COUNTED_ROUNDS++;
 		counted->COUNTED_WAIT += INSTR_TIME_GET_MILLISEC(end);
 	}
-	state->round_limit = Min(state->round_limit * 2, image_window());
+	state->round_limit = Min(state->round_limit * 2, Max(image_window() / state->ncalls, 1));
 }
 
 /* ---- Handing out --------------------------------------------------------- */

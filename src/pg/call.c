@@ -606,8 +606,9 @@ call_wait(Call *call, size_t *length)
 }
 
 /*
- * What a model fails with comes between GRANT and STARTED; what an image does,
- * before its place is granted or after work on it has begun.
+ * What a model fails with comes between GRANT and STARTED. What an image fails
+ * with comes after work on it has begun, or, where it is larger than the queue,
+ * instead of its place.
  */
 bool
 call_image_failed(Call *call, const char **message, const char **detail)

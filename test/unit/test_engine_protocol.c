@@ -204,6 +204,31 @@ test_check(void)
 }
 
 /*
+ * One request too many on a connection is no fault of its image, whose limits
+ * are 54000.
+ */
+static void
+test_too_many(void)
+{
+	enum
+	{
+		MOST = 4096
+	};
+	Client client;
+	uint64_t refused = 0;
+
+	client_hello(&client, &engine, 1);
+	for (uint64_t id = 1; id <= MOST + 1; id++)
+		client_reserve(&client, id, sizeof(BicycleImageRequest));
+	while (refused == 0 && client_receive(&client))
+		if (client.frame.type == BICYCLE_ERROR)
+			refused = client.frame.id;
+	ok(refused == MOST + 1 && client_is_error(&client, "53400"),
+	   "after %d requests one more is 53400", MOST);
+	client_close(&client);
+}
+
+/*
  * Places are given in order of arrival, as many to a connection as it leaves
  * free, and come back when the reply is read or the client goes.
  */
@@ -477,6 +502,7 @@ main(void)
 	test_violations();
 	test_info();
 	test_check();
+	test_too_many();
 	test_places();
 	test_idle_holders();
 	test_descriptors();
