@@ -85,7 +85,7 @@ main(int argc, char **argv)
 		double at[4];
 
 		at[0] = processor_time();
-		check(image_decode(file, length, 3, &limits, &read, &error), &error);
+		check(image_decode(file, length, 3, 0, &limits, &read, &error), &error);
 		check(image_resize(&read, 256, 256, &image, &error), &error);
 		at[1] = processor_time();
 		check(image_encode_png(&image, &made[0], &bytes, &error), &error);

@@ -80,8 +80,47 @@ SELECT length(bicycle_translate(image, bicycle_latent(8, 1))) AS best FROM pictu
 SET bicycle.jpeg_quality = 10;
 SELECT length(bicycle_translate(image, bicycle_latent(8, 1))) < :best AS smaller FROM picture
 	WHERE id = 1;
+SET bicycle.output_format = webp;
+SELECT (bicycle_image_info(bicycle_translate(image, bicycle_latent(8, 1)))).format,
+	(bicycle_image_info(bicycle_translate(image, bicycle_latent(8, 1), 't', 1))).format
+		AS versioned,
+	length(bicycle_translate(image, bicycle_latent(8, 1))) AS low FROM picture WHERE id = 1 \gset
+SELECT :'format' AS format, :'versioned' AS versioned;
+SET bicycle.jpeg_quality = 100;
+SELECT length(bicycle_translate(image, bicycle_latent(8, 1))) > :low AS larger FROM picture
+	WHERE id = 1;
+-- Without loss it is the PNG: translated once more, both give the same.
+SET bicycle.output_format = webp_lossless;
+CREATE TEMP TABLE lossless
+	AS SELECT bicycle_translate(image, bicycle_latent(8, 1)) AS webp,
+		bicycle_translate(image, bicycle_latent(8, 1), 't', 1) AS png FROM picture WHERE id = 1;
+SELECT (bicycle_image_info(webp)).format, bicycle_translate(webp, bicycle_latent(8, 2), 't', 1) =
+	bicycle_translate(png, bicycle_latent(8, 2), 't', 1) AS same FROM lossless;
 RESET bicycle.output_format;
 RESET bicycle.jpeg_quality;
+
+-- EXIF: nothing is turned unless the session asks for it, and never for a version.
+CREATE TEMP TABLE photo
+	AS SELECT n, pg_read_binary_file(:'testdata' || '/exif/' || n || '.jpg') AS image
+		FROM generate_series(1, 8) AS n;
+SELECT count(DISTINCT bicycle_translate(image, bicycle_latent(8, 1))) FROM photo;
+SET bicycle.exif = on;
+SELECT count(DISTINCT bicycle_translate(image, bicycle_latent(8, 1))) AS turned,
+	count(DISTINCT bicycle_translate(image, bicycle_latent(8, 1), 't', 1)) AS versioned FROM photo;
+RESET bicycle.exif;
+
+-- Transparency: over white, or dropped, as the model's configuration says.
+SELECT bicycle_import('opaque', pg_temp.file('G.pth'), pg_temp.file('E.pth'),
+	'{"alpha": "drop"}') AS version;
+SELECT config->>'alpha' AS alpha FROM bicycle_models WHERE model = 'opaque';
+SELECT a.hash <> b.hash AS other FROM bicycle_models AS a, bicycle_models AS b
+	WHERE a.model = 'opaque' AND b.model = 't' AND b.is_current;
+SELECT name, bicycle_translate(image, z, 'opaque') = bicycle_translate(image, z) AS same
+FROM (SELECT name, pg_read_binary_file(:'testdata' || '/png/' || name || '.png') AS image,
+	bicycle_latent(8, 1) AS z FROM unnest('{basn2c08,basn6a08,tbbn3p08}'::text[]) AS name) AS x;
+SELECT pg_temp.fails($$SELECT bicycle_import('o', pg_temp.file('G.pth'),
+	config => '{"alpha": "black"}')$$);
+SELECT bicycle_drop('opaque');
 
 -- Latents that are refused, in the order the checks are made.
 SELECT z, pg_temp.fails(format('SELECT bicycle_translate(%L, %L)', image, z))

@@ -26,6 +26,7 @@ have make || need make make
 have "${CC[0]}" || need "a C compiler" gcc libc6-dev
 header png.h || need libpng libpng-dev
 header jpeglib.h || need libjpeg-turbo libjpeg-dev
+header webp/demux.h || need libwebp libwebp-dev
 header cairo/cairo.h || need cairo libcairo2-dev
 header fontconfig/fontconfig.h || need fontconfig libfontconfig-dev
 header ft2build.h ${FREETYPE_CFLAGS:--I/usr/include/freetype2} || need FreeType libfreetype-dev

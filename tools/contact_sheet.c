@@ -51,7 +51,7 @@ read_tile(const uint8_t *bytes, size_t length, int size)
 	ImageError error;
 	Image decoded, tile;
 
-	if (image_decode(bytes, length, 3, &limits, &decoded, &error) != IMAGE_OK ||
+	if (image_decode(bytes, length, 3, 0, &limits, &decoded, &error) != IMAGE_OK ||
 		image_resize(&decoded, size, size, &tile, &error) != IMAGE_OK)
 		fail(error.message, error.detail);
 	image_free(&decoded);

@@ -45,7 +45,7 @@ read_image(char *field)
 
 	if (!unhex(field, strlen(field), &length))
 		fail("a field is not hexadecimal", "");
-	if (image_decode((uint8_t *) field, length, 3, &limits, &image, &error) != IMAGE_OK)
+	if (image_decode((uint8_t *) field, length, 3, 0, &limits, &image, &error) != IMAGE_OK)
 		fail(error.message, error.detail);
 	return image;
 }

@@ -152,11 +152,14 @@ typedef struct BicycleReserve
 /* was started when an engine died: run it with nothing beside it */
 #define BICYCLE_FLAG_ALONE 1
 #define BICYCLE_FLAG_BULK 2 /* behind interactive requests */
+#define BICYCLE_FLAG_EXIF 4 /* the image is turned upright first */
 
 typedef enum BicycleOutputFormat
 {
 	BICYCLE_OUTPUT_PNG,
-	BICYCLE_OUTPUT_JPEG
+	BICYCLE_OUTPUT_JPEG,
+	BICYCLE_OUTPUT_WEBP,
+	BICYCLE_OUTPUT_WEBP_LOSSLESS /* jpeg_quality does not count */
 } BicycleOutputFormat;
 
 /* What a generator makes of images that are not of its size. */
@@ -188,7 +191,7 @@ typedef struct BicycleImageRequest
  */
 typedef struct BicycleImageInfo
 {
-	char format[8]; /* "png", "jpeg" */
+	char format[8]; /* "png", "jpeg", "webp" */
 	int32_t width, height, channels, bit_depth;
 } BicycleImageInfo;
 

@@ -116,6 +116,8 @@ error_from_image(EngineError *error, const ImageError *image)
 			break;
 	}
 	error_detail(error, "%s", image->detail);
+	if (image->hint[0] != '\0')
+		error_hint(error, "%s", image->hint);
 	return false;
 }
 

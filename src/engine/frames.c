@@ -91,9 +91,10 @@ split_image_request(Request *request)
 	latent = (uint64_t) image->nz * sizeof(float);
 	if (image->nz > BICYCLE_MAX_NZ || (image->nz > 0 && request->kind->type != BICYCLE_TRANSLATE) ||
 		sizeof(*image) + latent + image->image_length != request->body_size ||
-		image->precision > NN_PRECISION_BF16 || image->output_format > BICYCLE_OUTPUT_JPEG ||
-		image->jpeg_quality > 100 || image->fit > BICYCLE_FIT_INPUT ||
-		(image->flags & ~(BICYCLE_FLAG_ALONE | BICYCLE_FLAG_BULK)) != 0)
+		image->precision > NN_PRECISION_BF16 ||
+		image->output_format > BICYCLE_OUTPUT_WEBP_LOSSLESS || image->jpeg_quality > 100 ||
+		image->fit > BICYCLE_FIT_INPUT ||
+		(image->flags & ~(BICYCLE_FLAG_ALONE | BICYCLE_FLAG_BULK | BICYCLE_FLAG_EXIF)) != 0)
 		return false;
 	if (!request->engine->settings.debug)
 		image->debug = 0;

@@ -41,6 +41,7 @@ typedef struct RunData
 	uint64_t memory_limit;
 	uint64_t spilled, spill_limit;
 	uint64_t max_pixels;
+	bool opaque;     /* alpha of images is not looked at */
 	int spill_fd;    /* -1: none */
 	char spill[256]; /* its directory */
 	uint8_t digest[BICYCLE_HASH_BYTES];

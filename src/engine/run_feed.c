@@ -105,6 +105,7 @@ run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const 
 	uint8_t *bytes, *owned;
 	bool decoded = run_data_read(data, pair, &bytes, &owned, error);
 	const uint8_t *image = bytes;
+	const unsigned flags = data->opaque ? IMAGE_OPAQUE : 0;
 
 	memset(images, 0, 2 * sizeof(Image));
 	for (int i = 0; i < (data->side_by_side ? 1 : 2) && decoded; i++)
@@ -112,11 +113,11 @@ run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const 
 		if (data->side_by_side)
 			decoded =
 				worker_decode_halves(&engine->decoders, image, pair->length[0], &pair->info[0],
-									 channels, side, data->max_pixels, images, error);
+									 channels, flags, side, data->max_pixels, images, error);
 		else
 			decoded = worker_decode_file(&engine->decoders, image, pair->length[i], &pair->info[i],
-										 channels[i], (NnExtent){ side, side }, data->max_pixels,
-										 &images[i], error);
+										 channels[i], flags, (NnExtent){ side, side },
+										 data->max_pixels, &images[i], error);
 		if (!decoded)
 			run_data_name_row(data, pair, bytes, i, error);
 		image += pair->length[i];

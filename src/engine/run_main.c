@@ -95,6 +95,7 @@ handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 			error, "The weights to start from take %llu bytes, and the engine may take %zu.",
 			(unsigned long long) begin->stream_length, run->engine->memory.limit);
 	run_data_begin(&run->data, begin, run->options.side_by_side);
+	run->data.opaque = run->config.alpha == NN_ALPHA_DROP;
 	run_to(run, RUN_STREAM);
 	return true;
 }

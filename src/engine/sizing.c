@@ -96,17 +96,17 @@ find_extent(Request *request)
 {
 	const NnConfig *config = &request->model->config;
 	Sizing *sizing = &request->sizing;
+	const unsigned flags = request->image.flags & BICYCLE_FLAG_EXIF ? IMAGE_UPRIGHT : 0;
 	NnError nn_error = { 0 };
 	size_t host;
 
-	if (!nn_extent_fit(config, request->info.width, request->info.height, &sizing->extent))
+	image_decoded_size(&request->info, flags, &sizing->width, &sizing->height);
+	if (!nn_extent_fit(config, sizing->width, sizing->height, &sizing->extent))
 	{
 		refuse_shape(request);
 		return false;
 	}
 	sizing->other = sizing->extent.h != config->size || sizing->extent.w != config->size;
-	sizing->width = request->info.width;
-	sizing->height = request->info.height;
 	sizing->work = generator_work(config, area(sizing->extent.w, sizing->extent.h),
 								  area(sizing->width, sizing->height));
 	if (sizing->other)

@@ -23,27 +23,36 @@ request_channels(const Request *request)
 											  : request->model->config.input_nc;
 }
 
+static unsigned
+request_flags(const Request *request)
+{
+	unsigned flags = request->model->config.alpha == NN_ALPHA_DROP ? IMAGE_OPAQUE : 0;
+
+	return request->image.flags & BICYCLE_FLAG_EXIF ? flags | IMAGE_UPRIGHT : flags;
+}
+
 /* What decoding a file and resizing it takes at most. */
 static size_t
-decode_bytes(const ImageInfo *info, int channels, NnExtent extent)
+decode_bytes(const ImageInfo *info, int channels, unsigned flags, NnExtent extent)
 {
-	size_t decode = image_decode_bytes(info, channels);
-	size_t resize =
-		extent.w == 0 ? 0
-					  : image_resize_bytes(info->width, info->height, channels, extent.w, extent.h);
+	size_t decode = image_decode_bytes(info, channels, flags), resize;
+	int width, height;
+
+	image_decoded_size(info, flags, &width, &height);
+	resize = extent.w == 0 ? 0 : image_resize_bytes(width, height, channels, extent.w, extent.h);
 
 	return decode > SIZE_MAX - resize ? SIZE_MAX : decode + resize;
 }
 
 static bool
-decode_within(const uint8_t *file, size_t length, int channels, NnExtent extent,
+decode_within(const uint8_t *file, size_t length, int channels, unsigned flags, NnExtent extent,
 			  const ImageLimits *limits, Image *pixels, EngineError *error)
 {
 	ImageError image_error;
 	Image decoded = { 0 };
 	bool resized;
 
-	if (image_decode(file, length, channels, limits, &decoded, &image_error) != IMAGE_OK)
+	if (image_decode(file, length, channels, flags, limits, &decoded, &image_error) != IMAGE_OK)
 		return error_from_image(error, &image_error);
 	if (extent.w == 0 || (decoded.width == extent.w && decoded.height == extent.h))
 	{
@@ -71,8 +80,8 @@ decode_room(DecodeBudget *budget, const ImageInfo *info, size_t bytes, EngineErr
 
 bool
 worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info,
-				   int channels, NnExtent extent, uint64_t max_pixels, Image *pixels,
-				   EngineError *error)
+				   int channels, unsigned flags, NnExtent extent, uint64_t max_pixels,
+				   Image *pixels, EngineError *error)
 {
 	/* A progressive JPEG of many scans takes a minute, but it ends. */
 	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
@@ -80,10 +89,10 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 
 	/* Beyond the user's limit image_decode refuses it: no need to wait. */
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
-		limits.max_memory = decode_bytes(info, channels, extent);
+		limits.max_memory = decode_bytes(info, channels, flags, extent);
 	if (!decode_room(budget, info, limits.max_memory, error))
 		return false;
-	decoded = decode_within(file, length, channels, extent, &limits, pixels, error);
+	decoded = decode_within(file, length, channels, flags, extent, &limits, pixels, error);
 	decode_release(budget, limits.max_memory);
 	return decoded;
 }
@@ -120,15 +129,15 @@ take_half(const Image *whole, int x, int width, int channels, int side, Image *h
 }
 
 static bool
-decode_halves_within(const uint8_t *file, size_t length, const int channels[2], int side,
-					 const ImageLimits *limits, Image images[2], EngineError *error)
+decode_halves_within(const uint8_t *file, size_t length, const int channels[2], unsigned flags,
+					 int side, const ImageLimits *limits, Image images[2], EngineError *error)
 {
 	ImageError image_error;
 	Image whole = { 0 };
 	bool good;
 
-	if (image_decode(file, length, channels[0] > channels[1] ? channels[0] : channels[1], limits,
-					 &whole, &image_error) != IMAGE_OK)
+	if (image_decode(file, length, channels[0] > channels[1] ? channels[0] : channels[1], flags,
+					 limits, &whole, &image_error) != IMAGE_OK)
 	{
 		error_from_image(error, &image_error);
 		return false;
@@ -144,8 +153,8 @@ decode_halves_within(const uint8_t *file, size_t length, const int channels[2], 
 
 bool
 worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
-					 const ImageInfo *info, const int channels[2], int side, uint64_t max_pixels,
-					 Image images[2], EngineError *error)
+					 const ImageInfo *info, const int channels[2], unsigned flags, int side,
+					 uint64_t max_pixels, Image images[2], EngineError *error)
 {
 	int most = channels[0] > channels[1] ? channels[0] : channels[1];
 	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
@@ -155,12 +164,12 @@ worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
 	/* Halves take less than the whole, and are resized one after the other. */
 	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
 	{
-		limits.max_memory = decode_bytes(info, most, (NnExtent){ side, side });
+		limits.max_memory = decode_bytes(info, most, flags, (NnExtent){ side, side });
 		bytes = limits.max_memory + (size_t) info->width * (size_t) info->height * (size_t) most;
 	}
 	if (!decode_room(budget, info, bytes, error))
 		return false;
-	decoded = decode_halves_within(file, length, channels, side, &limits, images, error);
+	decoded = decode_halves_within(file, length, channels, flags, side, &limits, images, error);
 	decode_release(budget, bytes);
 	return decoded;
 }
@@ -232,8 +241,9 @@ worker_decode_image(Request *request)
 	if ((!request->sizing.known && !sizing_find(request)) || sizing_wants(request) > 0)
 		return;
 	worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-					   &request->info, request_channels(request), request->sizing.extent,
-					   request->image.max_pixels, &request->pixels, &request->error);
+					   &request->info, request_channels(request), request_flags(request),
+					   request->sizing.extent, request->image.max_pixels, &request->pixels,
+					   &request->error);
 }
 
 /*
@@ -256,7 +266,7 @@ worker_check(Request *request)
 
 	if (read_info(request) &&
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-						   &request->info, CHECK_CHANNELS, (NnExtent){ 0 },
+						   &request->info, CHECK_CHANNELS, 0, (NnExtent){ 0 },
 						   request->image.max_pixels, &request->pixels, error))
 		image_free(&request->pixels);
 	if (!is_answer(error, &request->info, request->image.max_pixels))
@@ -283,6 +293,11 @@ worker_plot(Request *request)
 void
 worker_reply_info(Request *request)
 {
+	static const char *const formats[] = {
+		[IMAGE_PNG] = "png",
+		[IMAGE_JPEG] = "jpeg",
+		[IMAGE_WEBP] = "webp",
+	};
 	BicycleImageInfo *info = calloc(1, sizeof(*info));
 
 	if (info == NULL)
@@ -290,7 +305,7 @@ worker_reply_info(Request *request)
 		request_fail_memory(request, "an answer");
 		return;
 	}
-	strcpy(info->format, request->info.format == IMAGE_PNG ? "png" : "jpeg");
+	strcpy(info->format, formats[request->info.format]);
 	info->width = request->info.width;
 	info->height = request->info.height;
 	info->channels = request->info.channels;
@@ -335,24 +350,37 @@ resize_result(Request *request)
 	return resized;
 }
 
+static ImageStatus
+encode_pixels(Request *request, ImageError *error)
+{
+	const int quality = request->image.jpeg_quality > 0 ? (int) request->image.jpeg_quality : 1;
+
+	switch (request->image.output_format)
+	{
+		case BICYCLE_OUTPUT_JPEG:
+			return image_encode_jpeg(&request->pixels, quality, &request->result,
+									 &request->result_length, error);
+		case BICYCLE_OUTPUT_WEBP:
+			return image_encode_webp(&request->pixels, quality, &request->result,
+									 &request->result_length, error);
+		case BICYCLE_OUTPUT_WEBP_LOSSLESS:
+			return image_encode_webp(&request->pixels, 0, &request->result, &request->result_length,
+									 error);
+		default:
+			return image_encode_png(&request->pixels, &request->result, &request->result_length,
+									error);
+	}
+}
+
 static void
 encode_result(Request *request)
 {
 	ImageError error;
-	ImageStatus status;
 
 	if (!resize_result(request))
 		return;
 	executor_progress();
-	if (request->image.output_format == BICYCLE_OUTPUT_JPEG)
-		status = image_encode_jpeg(
-			&request->pixels,
-			request->image.jpeg_quality > 0 ? (int) request->image.jpeg_quality : 1,
-			&request->result, &request->result_length, &error);
-	else
-		status =
-			image_encode_png(&request->pixels, &request->result, &request->result_length, &error);
-	if (status != IMAGE_OK)
+	if (encode_pixels(request, &error) != IMAGE_OK)
 	{
 		request->result = NULL;
 		error_from_image(&request->error, &error);

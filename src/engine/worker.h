@@ -21,10 +21,11 @@ extern void worker_plot(Request *request);
 
 /*
  * Decodes a file, whose header is in *info, to a size, or with {0, 0} to its
- * own; waits for its share of the budget. Any thread of an executor.
+ * own; flags: ImageFlags. Waits for its share of the budget. Any thread of an
+ * executor.
  */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
-							   const ImageInfo *info, int channels, NnExtent extent,
+							   const ImageInfo *info, int channels, unsigned flags, NnExtent extent,
 							   uint64_t max_pixels, Image *pixels, EngineError *error);
 
 /*
@@ -33,8 +34,9 @@ extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t
  * nothing is left to free.
  */
 extern bool worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
-								 const ImageInfo *info, const int channels[2], int side,
-								 uint64_t max_pixels, Image images[2], EngineError *error);
+								 const ImageInfo *info, const int channels[2], unsigned flags,
+								 int side, uint64_t max_pixels, Image images[2],
+								 EngineError *error);
 
 /* Likewise for a PLOT. *png is malloc'ed, and NULL on failure. */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,

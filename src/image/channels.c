@@ -1,7 +1,7 @@
 /*
  * channels.c
- *	  Rows of decoded pixels to what the networks take: alpha over white, gray
- *	  or colour.
+ *	  Rows of decoded pixels to what the networks take: alpha over white
+ *	  or left out, gray or colour.
  *
  * Works on the caller's buffers; no memory, no state.
  */
@@ -81,10 +81,29 @@ to_rgb(const uint8_t *in, int in_channels, uint8_t *out, size_t n)
 	}
 }
 
-void
-image_convert_row(const uint8_t *in, int in_channels, uint8_t *out, int out_channels, size_t n)
+/* The same without alpha, in colour or gray. */
+static void
+to_opaque(const uint8_t *in, int in_channels, uint8_t *out, int out_channels, size_t n)
 {
-	if (out_channels == 1)
+	const bool color = in_channels == 4;
+
+	for (size_t i = 0; i < n; i++, in += in_channels, out += out_channels)
+	{
+		if (out_channels == 1)
+			out[0] = color ? luma(in[0], in[1], in[2]) : in[0];
+		else
+			for (int c = 0; c < 3; c++)
+				out[c] = in[color ? c : 0];
+	}
+}
+
+void
+image_convert_row(const uint8_t *in, int in_channels, bool opaque, uint8_t *out, int out_channels,
+				  size_t n)
+{
+	if (opaque && in_channels % 2 == 0)
+		to_opaque(in, in_channels, out, out_channels, n);
+	else if (out_channels == 1)
 		to_gray(in, in_channels, out, n);
 	else
 		to_rgb(in, in_channels, out, n);
@@ -106,6 +125,6 @@ image_columns(const Image *in, int x, int width, int channels, Image *out, Image
 	for (int y = 0; y < in->height; y++)
 		image_convert_row(
 			in->pixels + ((size_t) y * (size_t) in->width + (size_t) x) * (size_t) in->channels,
-			in->channels, out->pixels + (size_t) y * stride, channels, (size_t) width);
+			in->channels, false, out->pixels + (size_t) y * stride, channels, (size_t) width);
 	return IMAGE_OK;
 }

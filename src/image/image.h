@@ -3,8 +3,9 @@
  *	  Decoding, encoding and resizing of images. Input bytes are hostile until
  *	  decoded.
  *
- * PNG through libpng's low-level API, JPEG through libjpeg-turbo, both with
- * limits on pixels and memory set before anything is allocated. No function
+ * PNG through libpng's low-level API, JPEG through libjpeg-turbo, WebP through
+ * libwebp, all with limits on pixels and memory set before anything is
+ * allocated. What is read is what Pillow reads (doc/images.md). No function
  * keeps state; all may run on any thread at once. Memory of an Image is
  * malloc'ed and freed by image_free.
  */
@@ -28,21 +29,27 @@ typedef struct ImageError
 	ImageStatus code;
 	char message[128]; /* lower case, no full stop: "could not decode PNG image" */
 	char detail[256];  /* the library's words, a sentence */
+	char hint[256];    /* the way out, or empty */
 } ImageError;
 
 typedef enum ImageFormat
 {
 	IMAGE_PNG,
-	IMAGE_JPEG
+	IMAGE_JPEG,
+	IMAGE_WEBP
 } ImageFormat;
 
 typedef struct ImageInfo
 {
 	ImageFormat format;
 	int width, height;
-	/* Of the file: 1 gray, 3 RGB or palette; one more if transparent. */
+	/*
+	 * Of the file: 1 gray, 3 RGB or palette, 4 CMYK; one more if transparent.
+	 */
 	int channels;
-	int bit_depth; /* of the file: 1, 2, 4, 8, 16 */
+	int bit_depth;   /* of the file: 1, 2, 4, 8, 16 */
+	int orientation; /* of EXIF, 1 to 8; 1 if nothing is said */
+	size_t parts;    /* WebP: chunks that have to be kept apart */
 } ImageInfo;
 
 typedef struct ImageLimits
@@ -63,16 +70,25 @@ typedef struct Image
 extern ImageStatus image_info(const uint8_t *bytes, size_t length, ImageInfo *info,
 							  ImageError *error);
 
+typedef enum ImageFlags
+{
+	IMAGE_OPAQUE = 1, /* alpha is not looked at, as by Pillow's convert("RGB") */
+	IMAGE_UPRIGHT = 2 /* turned by its orientation, as by Pillow's exif_transpose */
+} ImageFlags;
+
 /* What image_decode takes at most: what a caller reserves beforehand. */
-extern size_t image_decode_bytes(const ImageInfo *info, int channels);
+extern size_t image_decode_bytes(const ImageInfo *info, int channels, unsigned flags);
+
+/* Of what image_decode makes of it. */
+extern void image_decoded_size(const ImageInfo *info, unsigned flags, int *width, int *height);
 
 /*
  * 16 bit to 8 as libpng's scale_16; alpha over white as (c*a + 255*(255-a) +
  * 127)/255; then gray (channels 1: Pillow's L, (19595 R + 38470 G + 7471 B +
- * 32768) >> 16) or colour. Gamma, profiles and EXIF orientation are ignored;
- * CMYK and 12-bit JPEG are refused. *image is all zeros on failure.
+ * 32768) >> 16) or colour. Gamma and profiles are ignored. flags: ImageFlags.
+ * *image is all zeros on failure.
  */
-extern ImageStatus image_decode(const uint8_t *bytes, size_t length, int channels,
+extern ImageStatus image_decode(const uint8_t *bytes, size_t length, int channels, unsigned flags,
 								const ImageLimits *limits, Image *image, ImageError *error);
 
 /*
@@ -95,6 +111,9 @@ extern ImageStatus image_columns(const Image *in, int x, int width, int channels
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
 									ImageError *error);
 extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes,
+									 size_t *length, ImageError *error);
+/* quality 0: lossless. Gray becomes colour, as the format has no gray. */
+extern ImageStatus image_encode_webp(const Image *image, int quality, uint8_t **bytes,
 									 size_t *length, ImageError *error);
 
 /*

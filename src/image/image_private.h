@@ -9,8 +9,8 @@
 
 /*
  * pixels.c. image_fail is the one place that fills an ImageError; it returns
- * code. The detail is made printable ASCII, since libraries may quote bytes of
- * a hostile file.
+ * code, and leaves the hint empty. The detail is made printable ASCII, since
+ * libraries may quote bytes of a hostile file.
  */
 __attribute__((format(printf, 4, 5))) extern ImageStatus
 image_fail(ImageError *error, ImageStatus code, const char *message, const char *detail, ...);
@@ -31,15 +31,26 @@ extern ImageStatus image_alloc(Image *image, int width, int height, int channels
 
 /*
  * channels.c: n pixels of in_channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGBA)
- * to out_channels (1 or 3), alpha over white.
+ * to out_channels (1 or 3), alpha over white, or left out if opaque.
  */
-extern void image_convert_row(const uint8_t *in, int in_channels, uint8_t *out, int out_channels,
-							  size_t n);
+extern void image_convert_row(const uint8_t *in, int in_channels, bool opaque, uint8_t *out,
+							  int out_channels, size_t n);
 
-/* png.c and jpeg.c, called by image.c once the signature is known. */
+/* exif.c. Of a block of EXIF; 1 if it says nothing. */
+extern int image_exif_orientation(const uint8_t *exif, size_t length);
+
+/* Turns an image that has it. On failure the image is as it was. */
+extern ImageStatus image_turn_upright(Image *image, int orientation, ImageError *error);
+
+/*
+ * other_data.c. Data that start as no image that is read: says what they are.
+ */
+extern ImageStatus image_fail_foreign(const uint8_t *bytes, size_t length, ImageError *error);
+
+/* The formats' files, called by image.c once the signature is known. */
 extern ImageStatus image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info,
 								  ImageError *error);
-extern ImageStatus image_png_decode(const uint8_t *bytes, size_t length, int channels,
+extern ImageStatus image_png_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
 									const ImageLimits *limits, Image *image, ImageError *error);
 extern size_t image_png_bytes(const ImageInfo *info, int channels);
 
@@ -48,5 +59,12 @@ extern ImageStatus image_jpeg_info(const uint8_t *bytes, size_t length, ImageInf
 extern ImageStatus image_jpeg_decode(const uint8_t *bytes, size_t length, int channels,
 									 const ImageLimits *limits, Image *image, ImageError *error);
 extern size_t image_jpeg_bytes(const ImageInfo *info, int channels);
+
+extern bool image_is_webp(const uint8_t *bytes, size_t length);
+extern ImageStatus image_webp_info(const uint8_t *bytes, size_t length, ImageInfo *info,
+								   ImageError *error);
+extern ImageStatus image_webp_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
+									 const ImageLimits *limits, Image *image, ImageError *error);
+extern size_t image_webp_bytes(const ImageInfo *info, int channels);
 
 #endif /* BICYCLE_IMAGE_PRIVATE_H */

@@ -194,6 +194,7 @@ image_jpeg_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError
 	if (!jpeg_file_open(&file, bytes, length))
 		return image_fail(error, IMAGE_EINVALID, decode_failed, "%s", file.refusal);
 	fill_info(&file, info);
+	info->orientation = image_exif_orientation(bytes + file.exif, file.exif_length);
 	return IMAGE_OK;
 }
 
@@ -363,7 +364,7 @@ read_jpeg(JpegReader *reader)
 		}
 		if (cmyk)
 			cmyk_to_rgb(reader->row, (size_t) image->width);
-		image_convert_row(reader->row, cmyk ? 3 : jpeg->output_components,
+		image_convert_row(reader->row, cmyk ? 3 : jpeg->output_components, true,
 						  image->pixels + y * image->width * image->channels, image->channels,
 						  (size_t) image->width);
 	}

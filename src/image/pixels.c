@@ -26,6 +26,7 @@ image_fail(ImageError *error, ImageStatus code, const char *message, const char 
 	va_list args;
 
 	error->code = code;
+	error->hint[0] = '\0';
 	snprintf(error->message, sizeof(error->message), "%s", message);
 	va_start(args, detail);
 	vsnprintf(error->detail, sizeof(error->detail), detail, args);

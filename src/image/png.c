@@ -74,6 +74,7 @@ typedef struct PngReader
 
 	int passes;        /* of libpng */
 	int file_channels; /* after expansion: 1 to 4 */
+	bool opaque;       /* alpha is not looked at */
 	uint8_t *rows;     /* one row, or the whole image if interlaced; file_channels bytes a pixel */
 	Image image;
 } PngReader;
@@ -462,6 +463,7 @@ image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info, ImageError 
 	info->height = (int) file.height;
 	info->bit_depth = file.depth;
 	info->channels = count_channels(&file);
+	info->orientation = image_exif_orientation(file.exif, file.exif_length);
 	return IMAGE_OK;
 }
 
@@ -560,8 +562,8 @@ fill_around_frame(PngReader *reader)
 	else if (file->color <= 2 && !keyed)
 		zero[reader->file_channels - 1] = file->transparent ? 255 : 0;
 	for (size_t i = 0; i < pixels; i++)
-		image_convert_row(zero, reader->file_channels, image->pixels + i * image->channels,
-						  image->channels, 1);
+		image_convert_row(zero, reader->file_channels, reader->opaque,
+						  image->pixels + i * image->channels, image->channels, 1);
 }
 
 static void
@@ -592,7 +594,7 @@ read_rows(PngReader *reader)
 
 		if (!file->interlaced)
 			read_row(reader, row);
-		image_convert_row(row, reader->file_channels,
+		image_convert_row(row, reader->file_channels, reader->opaque,
 						  image->pixels + (top + y) * out_row + x * image->channels,
 						  image->channels, file->frame_width);
 	}
@@ -617,13 +619,14 @@ read_png(PngReader *reader)
 }
 
 ImageStatus
-image_png_decode(const uint8_t *bytes, size_t length, int channels, const ImageLimits *limits,
-				 Image *image, ImageError *error)
+image_png_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
+				 const ImageLimits *limits, Image *image, ImageError *error)
 {
 	PngReader reader = { .file.bytes = bytes,
 						 .file.length = length,
 						 .limits = limits,
 						 .error = error,
+						 .opaque = opaque,
 						 .image.channels = channels };
 	ImageStatus status = guarded_png(&reader, read_png);
 

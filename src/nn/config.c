@@ -58,6 +58,11 @@ static const NnChoice fit_choices[] = {
 	{ "input", NN_SIZING_INPUT },
 	{ NULL, 0 },
 };
+static const NnChoice alpha_choices[] = {
+	{ "white", NN_ALPHA_WHITE },
+	{ "drop", NN_ALPHA_DROP },
+	{ NULL, 0 },
+};
 static const NnChoice method_choices[] = {
 #define ROW(id, name) { name, NN_METHOD_##id },
 	BICYCLE_METHODS(ROW)

@@ -111,6 +111,13 @@ typedef enum NnNetwork
 
 #define NN_MAX_SCALES 8 /* of a discriminator */
 
+/* What becomes of the transparency of images. */
+typedef enum NnAlpha
+{
+	NN_ALPHA_WHITE, /* it is laid over white */
+	NN_ALPHA_DROP   /* colours are taken as if there were none: the official code */
+} NnAlpha;
+
 /*
  * Everything that fixes the networks of a model. Filled from JSON by the option
  * table of config.c (defaults are the official code's), or inferred from the
@@ -137,6 +144,7 @@ typedef struct NnConfig
 	bool conditional_d; /* D sees [A, B] instead of B */
 	NnPrecision precision;
 	NnSizing fit;
+	NnAlpha alpha; /* of input images */
 } NnConfig;
 
 /*

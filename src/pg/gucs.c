@@ -70,6 +70,8 @@ static const struct config_enum_entry on_error_choices[] = {
 static const struct config_enum_entry output_format_choices[] = {
 	{ "png", BICYCLE_OUTPUT_PNG, false },
 	{ "jpeg", BICYCLE_OUTPUT_JPEG, false },
+	{ "webp", BICYCLE_OUTPUT_WEBP, false },
+	{ "webp_lossless", BICYCLE_OUTPUT_WEBP_LOSSLESS, false },
 	{ NULL, 0, false },
 };
 

@@ -78,6 +78,8 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 {
 	memset(head, 0, sizeof(*head));
 	head->flags = bicycle_priority;
+	if (bicycle_exif && !versioned)
+		head->flags |= BICYCLE_FLAG_EXIF;
 	head->max_pixels = bicycle_max_image_pixels;
 	head->debug = bicycle_debug_fault;
 	head->output_format = versioned ? BICYCLE_OUTPUT_PNG : bicycle_output_format;

@@ -20,7 +20,7 @@ decode_input(const uint8_t *bytes, size_t length)
 
 	if (image_info(bytes, length, &info, &error) != IMAGE_OK)
 		demand_error(error.message, error.detail);
-	if (image_decode(bytes, length, channels, &limits, &image, &error) != IMAGE_OK)
+	if (image_decode(bytes, length, channels, 0, &limits, &image, &error) != IMAGE_OK)
 	{
 		demand_error(error.message, error.detail);
 		DEMAND(image.pixels == NULL && error.code != IMAGE_ENOMEM);
@@ -30,8 +30,8 @@ decode_input(const uint8_t *bytes, size_t length)
 		   info.height == image.height);
 	DEMAND(image.channels == channels &&
 		   (uint64_t) image.width * (uint64_t) image.height <= limits.max_pixels);
-	limits.max_memory = image_decode_bytes(&info, channels);
-	DEMAND(image_decode(bytes, length, channels, &limits, &again, &error) == IMAGE_OK);
+	limits.max_memory = image_decode_bytes(&info, channels, 0);
+	DEMAND(image_decode(bytes, length, channels, 0, &limits, &again, &error) == IMAGE_OK);
 	DEMAND(memcmp(image.pixels, again.pixels,
 				  (size_t) image.width * (size_t) image.height * (size_t) channels) == 0);
 	image_free(&image);

@@ -10,6 +10,9 @@ trns_*.png and the JPEG files, and
     test/data/png/expected.txt     name width height channels depth crc(gray) crc(rgb), or: name
     damaged
     test/data/jpeg/expected.txt    the same
+    test/data/webp/expected.txt    the same
+    test/data/png/opaque.txt       name crc(gray) crc(rgb) of convert("RGB"), which drops alpha
+    test/data/exif/expected.txt    name width height crc(rgb), turned by exif_transpose
     test/data/resize.txt           channels, size from, size to, crc of Pillow's bicubic
 
 crc is zlib's crc32 of the pixels, row by row. Up to 8 bits Pillow decodes, except that the
@@ -24,7 +27,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "data")
 
@@ -235,6 +238,83 @@ def jpeg_line(path):
     return f"{name} {image.width} {image.height} {channels} 8 {sums}"
 
 
+def webp_line(path):
+    name = os.path.basename(path)
+    if not readable(path):
+        return f"{name} damaged"
+    image = Image.open(path)
+    rgb = over_white(np.array(image.convert("RGBA")))
+    return f"{name} {image.width} {image.height} {len(image.getbands())} 8 {crcs(rgb)}"
+
+
+def make_webps():
+    height, width = 45, 61
+    y, x = np.mgrid[0:height, 0:width]
+    rgb = np.stack([x * 4, y * 5, (x * y) // 12], -1).astype(np.uint8)
+    alpha = ((x * 5 + y * 3) % 256)[..., None].astype(np.uint8)
+    opaque, clear = Image.fromarray(rgb), Image.fromarray(np.concatenate([rgb, alpha], -1))
+    os.makedirs(os.path.join(DATA, "webp"), exist_ok=True)
+
+    def save(name, image, **options):
+        image.save(os.path.join(DATA, "webp", name), "WEBP", **options)
+
+    save("lossy.webp", opaque, quality=80)
+    save("lossless.webp", opaque, lossless=True)
+    save("lossy_alpha.webp", clear, quality=80)
+    save("lossless_alpha.webp", clear, lossless=True, exact=True)
+    save("gray.webp", opaque.convert("L"), lossless=True)
+    save("profile.webp", opaque, quality=50, icc_profile=b"not a profile", xmp=b"<x/>")
+    save("animated.webp", clear, save_all=True, lossless=True,
+    	append_images=[clear.rotate(90 * i) for i in (1, 2)])
+    with open(os.path.join(DATA, "webp", "animated.webp"), "rb") as file:
+        data = bytearray(file.read())
+    at = data.index(b"ANMF")
+    data[24:30] = (79).to_bytes(3, "little") + (69).to_bytes(3, "little")
+    data[at + 8:at + 14] = (5).to_bytes(3, "little") + (7).to_bytes(3, "little")
+    for name, edited in (("offset.webp", data), ("cut_off.webp", data[:-9])):
+        with open(os.path.join(DATA, "webp", name), "wb") as file:
+            file.write(edited)
+
+
+def exif_line(path):
+    image = ImageOps.exif_transpose(Image.open(path))
+    rgb = np.asarray(image.convert("RGB"))
+    return f"{os.path.basename(path)} {image.width} {image.height} {crcs(rgb).split()[1]}"
+
+
+def make_exif():
+    """All orientations, in both orders of bytes, and what is none."""
+    y, x = np.mgrid[0:20, 0:33]
+    image = Image.fromarray(np.stack([x * 7, y * 12, x * y // 3], -1).astype(np.uint8))
+    os.makedirs(os.path.join(DATA, "exif"), exist_ok=True)
+
+    def block(value, order="<", kind=3, count=1):
+        body = struct.pack(order + {3: "Hxx", 4: "I", 1: "Bxxx"}[kind], value)
+        return ({"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 2)
+        	+ struct.pack(order + "HHI", 0x0100, 4, 1) + struct.pack(order + "I", 33)
+        	+ struct.pack(order + "HHI", 0x0112, kind, count) + body + b"\0\0\0\0")
+
+    def save(name, kind, exif):
+        image.save(os.path.join(DATA, "exif", name), kind, exif=b"Exif\0\0" + exif,
+        	**{"JPEG": {"quality": 90}, "PNG": {}, "WEBP": {"lossless": True}}[kind])
+
+    for value in range(0, 10):
+        save(f"{value}.jpg", "JPEG", block(value, "<>"[value % 2]))
+    save("6.png", "PNG", block(6))
+    save("5.webp", "WEBP", block(5))
+    save("long_8.jpg", "JPEG", block(8, ">", 4))
+    save("byte_8.jpg", "JPEG", block(8, ">", 1))
+    save("two_8.jpg", "JPEG", block(8, "<", 3, 2))
+
+
+def opaque_lines():
+    for path in sorted(glob.glob(os.path.join(DATA, "png", "*.png"))):
+        if readable(path) and header(open(path, "rb").read())[2] <= 8:
+            image = Image.open(path)
+            if image.mode in ("LA", "RGBA") or "transparency" in image.info:
+                yield f"{os.path.basename(path)} {crcs(np.asarray(image.convert('RGB')))}"
+
+
 def resize_lines():
     sizes = [((64, 64), (128, 128)), ((128, 128), (64, 64)), ((256, 256), (286, 286)),
     	((286, 286), (256, 256)), ((100, 75), (256, 256)),
@@ -260,6 +340,12 @@ def write(path, lines):
 make_alpha()
 make_transparent()
 make_jpegs()
+make_webps()
+make_exif()
+write("png/opaque.txt", opaque_lines())
+for directory, line in (("webp", webp_line), ("exif", exif_line)):
+    write(directory + "/expected.txt", (line(path) for path in
+    	sorted(glob.glob(os.path.join(DATA, directory, "*.*"))) if not path.endswith(".txt")))
 write("png/expected.txt", (png_line(path) for path
 	in sorted(glob.glob(os.path.join(DATA, "png", "*.png")))))
 write("jpeg/expected.txt", (jpeg_line(path) for path

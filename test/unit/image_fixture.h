@@ -68,9 +68,9 @@ check_file(const char *directory, const char *line)
 		for (int i = 0; i < 2 && same; i++)
 		{
 			ImageLimits limits = { (uint64_t) width * height,
-								   image_decode_bytes(&info, 2 * i + 1) };
+								   image_decode_bytes(&info, 2 * i + 1, 0) };
 
-			same = image_decode(bytes, length, 2 * i + 1, &limits, &image, &error) == IMAGE_OK &&
+			same = image_decode(bytes, length, 2 * i + 1, 0, &limits, &image, &error) == IMAGE_OK &&
 				   image.width == width && image.height == height &&
 				   image_crc(&image) == expected[i];
 			image_free(&image);
@@ -78,7 +78,7 @@ check_file(const char *directory, const char *line)
 		ok(same, "%s is decoded as by Pillow", name);
 	}
 	else
-		ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+		ok(image_decode(bytes, length, 3, 0, &plenty, &image, &error) == IMAGE_EINVALID &&
 			   image.pixels == NULL && well_formed(error.message, error.detail),
 		   "%s is refused: %s", name, error.detail);
 	free(bytes);
@@ -120,14 +120,14 @@ check_truncations(const char *name, size_t spared)
 	ImageError error;
 	Image whole;
 
-	ok(image_decode(bytes, length, 3, &plenty, &whole, &error) == IMAGE_OK, "%s is read", name);
+	ok(image_decode(bytes, length, 3, 0, &plenty, &whole, &error) == IMAGE_OK, "%s is read", name);
 	for (size_t n = 0; n < length; n++)
 	{
 		uint8_t *cut = malloc(n > 0 ? n : 1);
 		Image image;
 
 		memcpy(cut, bytes, n);
-		if (image_decode(cut, n, 3, &plenty, &image, &error) == IMAGE_OK)
+		if (image_decode(cut, n, 3, 0, &plenty, &image, &error) == IMAGE_OK)
 		{
 			bool equal = image_crc(&image) == image_crc(&whole);
 

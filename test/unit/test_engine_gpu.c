@@ -51,7 +51,7 @@ decoded(const Client *client)
 	ImageError error;
 	Image image = { 0 };
 
-	if (image_decode(client->body, client->frame.length, 3, &limits, &image, &error) != IMAGE_OK)
+	if (image_decode(client->body, client->frame.length, 3, 0, &limits, &image, &error) != IMAGE_OK)
 		bail_out("the engine sent no image: %s", error.message);
 	return image;
 }

@@ -77,7 +77,7 @@ drawn(const Bytes *plot)
 		diag("%s: %s %s", error.sqlstate, error.message, error.detail);
 		return image;
 	}
-	if (image_decode(png, length, 3, &plenty, &image, &image_error) != IMAGE_OK)
+	if (image_decode(png, length, 3, 0, &plenty, &image, &image_error) != IMAGE_OK)
 		image.pixels = NULL;
 	free(png);
 	return image;

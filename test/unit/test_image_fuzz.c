@@ -29,14 +29,14 @@ ordinary(const uint8_t *bytes, size_t length, int channels, int *decoded)
 	ImageError error = { 0 };
 	bool known = image_info(bytes, length, &info, &error) == IMAGE_OK ||
 				 well_formed(error.message, error.detail);
-	ImageStatus status = image_decode(bytes, length, channels, &limits, &image, &error);
+	ImageStatus status = image_decode(bytes, length, channels, 0, &limits, &image, &error);
 	bool same;
 
 	if (status != IMAGE_OK)
 		return known && image.pixels == NULL && error.code == status &&
 			   (status == IMAGE_EINVALID || status == IMAGE_ELIMIT) &&
 			   well_formed(error.message, error.detail);
-	same = image_decode(bytes, length, channels, &limits, &again, &error) == IMAGE_OK &&
+	same = image_decode(bytes, length, channels, 0, &limits, &again, &error) == IMAGE_OK &&
 		   image_crc(&image) == image_crc(&again);
 	known = known && image.width == info.width && image.height == info.height &&
 			image.channels == channels;

@@ -64,7 +64,7 @@ decode_repeated(const uint8_t *bytes, size_t length, int n, uint32_t *crc, Image
 	for (int i = 0; i < n; i++)
 		memcpy(repeated + length - 2 + i * scan_length, bytes + scan, scan_length);
 	memcpy(repeated + length - 2 + n * scan_length, "\xff\xd9", 2);
-	status = image_decode(repeated, length + n * scan_length, 1, &plenty, &image, error);
+	status = image_decode(repeated, length + n * scan_length, 1, 0, &plenty, &image, error);
 	if (status == IMAGE_OK)
 		*crc = image_crc(&image);
 	image_free(&image);
@@ -105,8 +105,8 @@ test_stray_bytes(const char *name)
 
 	memcpy(longer, bytes, length - 2);
 	memcpy(longer + length + 18, "\xff\xd9", 2);
-	ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_OK &&
-		   image_decode(longer, length + 20, 3, &plenty, &other, &error) == IMAGE_OK &&
+	ok(image_decode(bytes, length, 3, 0, &plenty, &image, &error) == IMAGE_OK &&
+		   image_decode(longer, length + 20, 3, 0, &plenty, &other, &error) == IMAGE_OK &&
 		   image_crc(&image) == image_crc(&other),
 	   "%s: 20 bytes before its end harm no pixel", name);
 	image_free(&image);
@@ -146,7 +146,7 @@ test_segments(void)
 		put(&file, bytes, 2);
 		put(&file, segments[i].bytes, segments[i].length);
 		put(&file, bytes + 2, length - 2);
-		ok(image_decode(file.at, file.n, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+		ok(image_decode(file.at, file.n, 3, 0, &plenty, &image, &error) == IMAGE_EINVALID &&
 			   well_formed(error.message, error.detail),
 		   "%s", error.detail);
 		free(file.at);
@@ -169,8 +169,8 @@ test_limits(void)
 		Image image;
 		ImageError error;
 
-		ok(image_decode(bytes, length, 3, &few_pixels, &image, &error) == IMAGE_ELIMIT &&
-			   image_decode(bytes, length, 3, &no_memory, &image, &error) == IMAGE_ELIMIT &&
+		ok(image_decode(bytes, length, 3, 0, &few_pixels, &image, &error) == IMAGE_ELIMIT &&
+			   image_decode(bytes, length, 3, 0, &no_memory, &image, &error) == IMAGE_ELIMIT &&
 			   well_formed(error.message, error.detail),
 		   "%s: %s", names[i], error.detail);
 		free(bytes);
@@ -195,8 +195,9 @@ test_declared_size(void)
 			memcpy(bytes + i + 5, "\xff\xdc\xff\xdc", 4);
 			break;
 		}
-	ok(image_decode(bytes, length, 3, &plenty, &image, &error) == IMAGE_ELIMIT, "%s", error.detail);
-	ok(image_decode(bytes, length, 3, &(ImageLimits){ UINT64_MAX, (size_t) 1 << 30 }, &image,
+	ok(image_decode(bytes, length, 3, 0, &plenty, &image, &error) == IMAGE_ELIMIT, "%s",
+	   error.detail);
+	ok(image_decode(bytes, length, 3, 0, &(ImageLimits){ UINT64_MAX, (size_t) 1 << 30 }, &image,
 					&error) == IMAGE_ELIMIT,
 	   "%s", error.detail);
 	free(bytes);
@@ -213,7 +214,7 @@ loss(const Image *in, int quality, size_t *length)
 	size_t n = (size_t) in->width * in->height * in->channels;
 
 	if (image_encode_jpeg(in, quality, &bytes, length, &error) != IMAGE_OK ||
-		image_decode(bytes, *length, in->channels, &plenty, &out, &error) != IMAGE_OK ||
+		image_decode(bytes, *length, in->channels, 0, &plenty, &out, &error) != IMAGE_OK ||
 		out.width != in->width || out.height != in->height)
 		return 1e9;
 	for (size_t i = 0; i < n; i++)
@@ -263,7 +264,7 @@ test_progress(void)
 	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 24, .progress = on_progress };
 	Image image;
 	ImageError error;
-	bool decoded = image_decode(bytes, length, 3, &limits, &image, &error) == IMAGE_OK;
+	bool decoded = image_decode(bytes, length, 3, 0, &limits, &image, &error) == IMAGE_OK;
 
 	ok(decoded && progress > image.height, "%d rows of many scans tell of progress %d times",
 	   image.height, progress);

@@ -21,7 +21,7 @@ static ImageStatus
 decode(const Input *input, ImageError *error)
 {
 	Image image;
-	ImageStatus status = image_decode(input->bytes, input->length, 3, &plenty, &image, error);
+	ImageStatus status = image_decode(input->bytes, input->length, 3, 0, &plenty, &image, error);
 
 	image_free(&image);
 	return status;
@@ -64,6 +64,28 @@ encode_jpeg(const Input *input, ImageError *error)
 	ImageStatus status = image_encode_jpeg(&input->image, 90, &bytes, &length, error);
 
 	free(bytes);
+	return status;
+}
+
+static ImageStatus
+encode_webp(const Input *input, ImageError *error)
+{
+	uint8_t *bytes;
+	size_t length;
+	ImageStatus status = image_encode_webp(&input->image, 90, &bytes, &length, error);
+
+	free(bytes);
+	return status;
+}
+
+static ImageStatus
+upright(const Input *input, ImageError *error)
+{
+	Image image;
+	ImageStatus status =
+		image_decode(input->bytes, input->length, 3, IMAGE_UPRIGHT, &plenty, &image, error);
+
+	image_free(&image);
 	return status;
 }
 
@@ -118,6 +140,38 @@ bound_resize(int in_width, int in_height, int channels, int width, int height)
 	image_free(&out);
 }
 
+/*
+ * Decoding WebP: all that may be taken is asked for at once, as the library
+ * does not survive every allocation that fails, and no more is taken.
+ */
+static void
+bound_webp(int width, int height, int quality)
+{
+	const long slack = 64 * 4096;
+	Image in = noise_image(width, height, 3, 1), out;
+	ImageInfo info;
+	ImageError error;
+	uint8_t *bytes;
+	size_t length;
+	long before, taken, bound;
+	bool good = image_encode_webp(&in, quality, &bytes, &length, &error) == IMAGE_OK &&
+				image_info(bytes, length, &info, &error) == IMAGE_OK;
+
+	bound = (long) image_decode_bytes(&info, 3, 0);
+	allocations_begin(0);
+	good = good && image_decode(bytes, length, 3, 0, &plenty, &out, &error) == IMAGE_ENOMEM;
+	good = allocations_end() == 0 && good;
+	before = allocated_bytes;
+	allocated_peak = before;
+	good = good && image_decode(bytes, length, 3, 0, &plenty, &out, &error) == IMAGE_OK;
+	taken = allocated_peak - before;
+	ok(good && taken <= bound + slack, "%d x %d WebP, quality %d, takes %ld bytes of %ld announced",
+	   width, height, quality, taken, bound);
+	image_free(&in);
+	image_free(&out);
+	free(bytes);
+}
+
 int
 main(void)
 {
@@ -134,12 +188,20 @@ main(void)
 		   "its header takes no memory");
 		free(input.bytes);
 	}
+	input.bytes = testdata_load("exif/6.jpg", &input.length);
+	fail_each("an image that is turned", upright, &input);
+	free(input.bytes);
 	input.image = noise_image(300, 200, 3, 1);
 	fail_each("resizing", resize, &input);
 	fail_each("encoding as PNG", encode_png, &input);
 	fail_each("encoding as JPEG", encode_jpeg, &input);
+	fail_each("encoding as WebP", encode_webp, &input);
 	fail_each("a contact sheet", sheet, &input);
 	image_free(&input.image);
+	bound_webp(700, 500, 0);
+	bound_webp(700, 500, 80);
+	bound_webp(16000, 3, 0);
+	bound_webp(3, 16000, 80);
 	bound_resize(1, 200000, 1, 16, 16);
 	bound_resize(200000, 1, 1, 16, 16);
 	bound_resize(1000, 700, 3, 256, 256);

@@ -73,14 +73,14 @@ test_bombs(void)
 		ImageError error;
 		ImageInfo info;
 
-		ok(image_decode(png.at, png.n, 3, &plenty, &image, &error) == IMAGE_ELIMIT &&
+		ok(image_decode(png.at, png.n, 3, 0, &plenty, &image, &error) == IMAGE_ELIMIT &&
 			   well_formed(error.message, error.detail),
 		   "%s", error.detail);
-		ok(image_decode(png.at, png.n, 3, &no_pixel_limit, &image, &error) == IMAGE_ELIMIT &&
+		ok(image_decode(png.at, png.n, 3, 0, &no_pixel_limit, &image, &error) == IMAGE_ELIMIT &&
 			   well_formed(error.message, error.detail),
 		   "%s", error.detail);
 		ok(image_info(png.at, png.n, &info, &error) == IMAGE_OK &&
-			   image_decode_bytes(&info, 3) >= (size_t) sizes[i][0] * sizes[i][1],
+			   image_decode_bytes(&info, 3, 0) >= (size_t) sizes[i][0] * sizes[i][1],
 		   "its header can be asked, and its need of memory is told");
 		free(png.at);
 	}
@@ -98,7 +98,8 @@ test_surplus(void)
 	Image image;
 	ImageError error;
 
-	ok(image_decode(png.at, png.n, 1, &limits, &image, &error) == IMAGE_OK && image.pixels[0] == 0,
+	ok(image_decode(png.at, png.n, 1, 0, &limits, &image, &error) == IMAGE_OK &&
+		   image.pixels[0] == 0,
 	   "data that no pixel needs are passed over");
 	image_free(&image);
 	free(png.at);
@@ -117,13 +118,13 @@ test_short(void)
 	ImageError error;
 	uint8_t sum = 0;
 
-	ok(image_decode(png.at, png.n, 3, &plenty, &image, &error) == IMAGE_OK && image.height == 30,
+	ok(image_decode(png.at, png.n, 3, 0, &plenty, &image, &error) == IMAGE_OK && image.height == 30,
 	   "10 of 30 rows are read");
 	for (size_t i = 0; image.pixels != NULL && i < (size_t) 20 * 30 * 3; i++)
 		sum |= image.pixels[i];
 	ok(sum == 0, "the others are black");
 	image_free(&image);
-	ok(image_decode(partial.at, partial.n, 3, &plenty, &image, &error) == IMAGE_EINVALID &&
+	ok(image_decode(partial.at, partial.n, 3, 0, &plenty, &image, &error) == IMAGE_EINVALID &&
 		   well_formed(error.message, error.detail),
 	   "a tenth row that ends early: %s", error.detail);
 	free(png.at);
@@ -146,7 +147,7 @@ test_memory(void)
 		ImageLimits limits = { 1 << 20, limit };
 		Image image;
 		ImageError error;
-		ImageStatus status = image_decode(bytes, length, 3, &limits, &image, &error);
+		ImageStatus status = image_decode(bytes, length, 3, 0, &limits, &image, &error);
 
 		decoded += status == IMAGE_OK;
 		refused += status == IMAGE_ELIMIT;
@@ -174,7 +175,7 @@ test_round_trip(void)
 			ok(image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK &&
 				   image_info(bytes, length, &info, &error) == IMAGE_OK &&
 				   info.format == IMAGE_PNG && info.channels == channels && info.bit_depth == 8 &&
-				   image_decode(bytes, length, channels, &plenty, &out, &error) == IMAGE_OK &&
+				   image_decode(bytes, length, channels, 0, &plenty, &out, &error) == IMAGE_OK &&
 				   image_crc(&in) == image_crc(&out),
 			   "%d x %d x %d pixels survive encoding", in.width, in.height, channels);
 			image_free(&in);
@@ -203,7 +204,7 @@ test_foreign(void)
 		ok(image_info((const uint8_t *) files[i], strlen(files[i]), &info, &error) ==
 				   IMAGE_EINVALID &&
 			   well_formed(error.message, error.detail) &&
-			   image_decode((const uint8_t *) files[i], strlen(files[i]), 1, &plenty, &image,
+			   image_decode((const uint8_t *) files[i], strlen(files[i]), 1, 0, &plenty, &image,
 							&error) == IMAGE_EINVALID &&
 			   well_formed(error.message, error.detail),
 		   "%s: %s", error.message, error.detail);
@@ -219,7 +220,7 @@ test_progress(void)
 	uint8_t *bytes;
 	size_t length;
 	bool decoded = image_encode_png(&in, &bytes, &length, &error) == IMAGE_OK &&
-				   image_decode(bytes, length, 3, &limits, &out, &error) == IMAGE_OK;
+				   image_decode(bytes, length, 3, 0, &limits, &out, &error) == IMAGE_OK;
 
 	ok(decoded && progress == 30, "who watches a decode hears of each of 30 rows: %d", progress);
 	image_free(&in);

@@ -97,7 +97,7 @@ test_generations(void)
 	static const char *const texts[] = {
 		FIRST "}",
 		FIRST "}", /* there is no 1 */
-		FIRST ",\"fit\":\"input\"}",
+		FIRST ",\"fit\":\"input\",\"alpha\":\"drop\"}",
 	};
 	const int generations = (int) (sizeof(texts) / sizeof(texts[0]));
 	bool good = true;

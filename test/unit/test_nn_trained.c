@@ -94,7 +94,7 @@ read_image(const char *format, int number, int channels)
 
 	snprintf(name, sizeof(name), format, number);
 	bytes = testdata_load(name, &length);
-	if (image_decode(bytes, length, channels, &limits, &image, &image_error) != IMAGE_OK)
+	if (image_decode(bytes, length, channels, 0, &limits, &image, &image_error) != IMAGE_OK)
 		ok(false, "%s: %s", name, image_error.detail);
 	free(bytes);
 	return image;

@@ -98,8 +98,9 @@ check_preview(const Outcome *outcome)
 {
 	ImageError error;
 	Image sheet;
-	bool decoded = outcome->npreviews > 0 && image_decode(outcome->preview, outcome->preview_length,
-														  3, &plenty, &sheet, &error) == IMAGE_OK;
+	bool decoded =
+		outcome->npreviews > 0 && image_decode(outcome->preview, outcome->preview_length, 3, 0,
+											   &plenty, &sheet, &error) == IMAGE_OK;
 	unsigned differing = 0;
 
 	ok(outcome->npreviews == 2 && outcome->previews[0] == 10 && outcome->previews[1] == 20,

@@ -150,7 +150,7 @@ expect_image(const RunPair *pair, int side, RunAugmentation how, float *out)
 	ImageError error;
 
 	if (image_decode(pairs[pair->ordinal - 1].bytes[side], pairs[pair->ordinal - 1].length[side],
-					 channels, &plenty, &decoded, &error) != IMAGE_OK ||
+					 channels, 0, &plenty, &decoded, &error) != IMAGE_OK ||
 		image_resize(&decoded, LOAD, LOAD, &resized, &error) != IMAGE_OK)
 		bail_out("cannot decode a pair");
 	for (int y = 0; y < SIZE; y++)

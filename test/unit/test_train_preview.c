@@ -168,7 +168,7 @@ test_sheet(void)
 
 	if (!run_preview_open(&preview, &engine, &data, &config, 3, &error) ||
 		!run_preview_sheet(&preview, fit, &png, &length, &error) ||
-		image_decode(png, length, 3, &plenty, &sheet, &image_error) != IMAGE_OK)
+		image_decode(png, length, 3, 0, &plenty, &sheet, &image_error) != IMAGE_OK)
 		bail_out("no sheet");
 	nn_train_codes(3, 0, 0, RUN_PREVIEW_SAMPLES, config.nz, codes);
 	ok(memcmp(codes, preview.z, sizeof(codes)) != 0,
