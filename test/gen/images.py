@@ -14,6 +14,8 @@ trns_*.png and the JPEG files, and
     test/data/png/opaque.txt       name crc(gray) crc(rgb) of convert("RGB"), which drops alpha
     test/data/exif/expected.txt    name width height crc(rgb), turned by exif_transpose
     test/data/resize.txt           channels, size from, size to, crc of Pillow's bicubic
+    test/data/halves.txt           size from, channels of A and B, size to, crc of A and B as the
+                                   official data/aligned_dataset.py cuts them out of one image
 
 crc is zlib's crc32 of the pixels, row by row. Up to 8 bits Pillow decodes, except that the
 transparent gray of 1, 2 and 4 bits, which it compares before scaling, is found here; 16-bit files,
@@ -332,6 +334,20 @@ def resize_lines():
             yield f"{channels} {w} {h} {to_w} {to_h} {zlib.crc32(out.tobytes()):08x}"
 
 
+def halves_lines():
+    """aligned_dataset.py: w2 = int(w / 2), then crop; transforms make gray, then resize."""
+    for w, h, side in ((128, 64, 64), (129, 64, 64), (2, 1, 64), (3, 9, 64), (515, 256, 286),
+    	(1024, 300, 286)):
+        pixels = lcg_bytes(w * 1000 + h, w * h * 3).reshape((h, w, 3))
+        both = Image.fromarray(pixels)
+        w2 = int(w / 2)
+        halves = both.crop((0, 0, w2, h)), both.crop((w2, 0, w, h))
+        for channels in ((3, 3), (1, 3), (3, 1), (1, 1)):
+            sums = [zlib.crc32(np.asarray((half.convert("L") if c == 1 else half).resize((side,
+            	side), Image.BICUBIC)).tobytes()) for half, c in zip(halves, channels)]
+            yield f"{w} {h} {channels[0]} {channels[1]} {side} {sums[0]:08x} {sums[1]:08x}"
+
+
 def write(path, lines):
     with open(os.path.join(DATA, path), "w") as file:
         file.writelines(line + "\n" for line in lines)
@@ -351,3 +367,4 @@ write("png/expected.txt", (png_line(path) for path
 write("jpeg/expected.txt", (jpeg_line(path) for path
 	in sorted(glob.glob(os.path.join(DATA, "jpeg", "*.jpg")))))
 write("resize.txt", resize_lines())
+write("halves.txt", halves_lines())

@@ -343,6 +343,58 @@ test_room(void)
 	free(body);
 }
 
+/*
+ * test/data/halves.txt: width, height, channels of A and B, side, crc of A and
+ * B as the official code cuts them out of one image, which is noise with seed
+ * width * 1000 + height.
+ */
+static void
+test_halves(void)
+{
+	static Engine engine;
+	BicycleTrainBegin begin = { .max_pixels = 1 << 20, .train_memory = 1 << 24 };
+	size_t length;
+	char *text = testdata_text("halves.txt", &length);
+	int n = 0;
+
+	budget_limits(&engine);
+	for (char *line = text; line < text + length; line = strchr(line, '\n') + 1, n++)
+	{
+		int width, height, channels[2], side;
+		unsigned crc[2];
+		Pair pair = { 0 };
+		RunData data;
+		Image images[2], whole;
+		ImageError image_error;
+		EngineError error;
+		uint8_t *body;
+		size_t body_length;
+
+		if (sscanf(line, "%d %d %d %d %d %x %x", &width, &height, &channels[0], &channels[1], &side,
+				   &crc[0], &crc[1]) != 7)
+			bail_out("halves.txt is not understood: %s", line);
+		whole = noise_image(width, height, 3, (uint32_t) (width * 1000 + height));
+		if (image_encode_png(&whole, &pair.bytes[0], &pair.length[0], &image_error) != IMAGE_OK)
+			bail_out("cannot encode an image");
+		run_data_init(&data);
+		run_data_begin(&data, &begin, true);
+		body = pair_body(&pair, &body_length);
+		ok(run_data_add(&data, body, body_length, &error) && run_data_complete(&data, &error) &&
+			   run_feed_decode(&engine, &data, &data.pairs[0], channels, side, images, &error) &&
+			   image_crc(&images[0]) == crc[0] && image_crc(&images[1]) == crc[1],
+		   "halves of %d x %d, %d and %d channel(s), to %d", width, height, channels[0],
+		   channels[1], side);
+		image_free(&images[0]);
+		image_free(&images[1]);
+		image_free(&whole);
+		free(pair.bytes[0]);
+		free(body);
+		run_data_free(&data);
+	}
+	ok(n == 24, "all %d were there", n);
+	free(text);
+}
+
 int
 main(void)
 {
@@ -353,6 +405,7 @@ main(void)
 	test_ends();
 	test_records();
 	test_room();
+	test_halves();
 	pairs_free(pairs, PAIRS);
 	return done_testing();
 }
