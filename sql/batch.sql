@@ -81,6 +81,12 @@ SELECT m.kind, m = n AS same FROM means AS m
 		max(length(bicycle_translate(sketch, bicycle_latent(8, id)))) AS longest
 	FROM shoes GROUP BY GROUPING SETS ((kind), ())) AS n ON m.kind IS NOT DISTINCT FROM n.kind
 	ORDER BY kind;
+-- With grouping sets that are sorted again.
+SET enable_hashagg = off;
+SELECT count(*), bool_and(g.mean = e.style) AS same
+	FROM (SELECT id, bicycle_mean(bicycle_encode(photo)) AS mean FROM shoes
+		GROUP BY GROUPING SETS ((kind), (id))) AS g JOIN expected e USING (id);
+RESET enable_hashagg;
 -- Above and below an aggregate at once.
 SELECT s.kind, v = bicycle_translate(first, mean, 'batch') AS same FROM
 	(SELECT kind, bicycle_translate((array_agg(sketch ORDER BY id))[1],

@@ -73,11 +73,14 @@ PREPARE many AS SELECT bicycle_translate_many($1, $2, $3);
 PREPARE encode AS SELECT bicycle_encode($1, $2);
 PREPARE sample AS SELECT * FROM bicycle_sample($1, $2, $3);
 PREPARE import AS SELECT bicycle_import($1, $2, $3);
+PREPARE checks AS SELECT bicycle_check($1);
+PREPARE mean AS SELECT bicycle_mean($1);
 SELECT is(parameter_types::text, wanted, name || ' resolves')
 FROM (VALUES ('translate2', '{bytea,real[]}'), ('translate3', '{bytea,real[],text}'),
 	('translate4', '{bytea,real[],text,integer}'), ('named', '{bytea,real[],text}'),
 	('many', '{bytea[],real[],text}'), ('encode', '{bytea,text}'),
-	('sample', '{bytea,integer,bigint}'), ('import', '{text,bytea,bytea}')) AS
+	('sample', '{bytea,integer,bigint}'), ('import', '{text,bytea,bytea}'), ('checks', '{bytea}'),
+	('mean', '{real[]}')) AS
 	contract(name, wanted)
 LEFT JOIN pg_prepared_statements USING (name);
 
