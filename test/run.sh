@@ -12,7 +12,10 @@
 #	tap         crashes, cancels, standby, dump, restart and training, by prove; JOBS files at a
 #	            time, as most of them mostly wait
 #
-#	tsan        not one of all: the tests of the engine's threads under ThreadSanitizer
+# and, not among all:
+#
+#	clients     the programs of doc/clients.md, with the drivers that are here
+#	tsan        the tests of the engine's threads under ThreadSanitizer
 #
 # Needs and touches no installed cluster and leaves no server behind. PG_CONFIG chooses the server.
 # KEEP=1 keeps the directory with data and logs. UNIT="test_x test_y" or REGRESS="x y" or
@@ -21,11 +24,12 @@ set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
 ALL="structure unit asan regress nopreload isolation pgtap tap"
+MORE="clients tsan"
 THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot"
 THREADED+=" test_engine_protocol test_engine_stress test_train_engine test_train_feed"
 parts=${*:-$ALL}
 for part in $parts; do
-	[[ " $ALL tsan " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL tsan"
+	[[ " $ALL $MORE " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL $MORE"
 done
 wanted() { [[ " $parts " == *" $1 "* ]]; }
 failed=()
@@ -167,7 +171,8 @@ if wanted tsan; then
 	unset TSAN_OPTIONS
 fi
 
-if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wanted tap; then
+if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wanted tap \
+	|| wanted clients; then
 	private_tree tree release
 	tree=$BIN
 fi
@@ -238,6 +243,22 @@ if wanted tap; then
 	else
 		summary+=("none    TAP")
 	fi
+fi
+if wanted clients; then
+	say "clients"
+	BIN=$tree
+	export PGPORT=$(perl -MIO::Socket::INET -e \
+		'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport')
+	private_cluster clients "shared_preload_libraries = 'bicycle'" "port = $PGPORT" \
+		"listen_addresses = '127.0.0.1'"
+	status=0
+	BUILD=$BUILD "$ROOT/test/clients/clients.pl" "$BIN" "$WORK/clients-files" \
+		"$WORK/clients-skipped" || status=$?
+	[ $status = 0 ] || show_logs "$WORK"
+	private_stop clients
+	skipped=$(cat "$WORK/clients-skipped" 2>/dev/null || true)
+	result $status "clients${skipped:+; not run: $skipped}"
+	unset PGPORT
 fi
 
 say "summary, $((SECONDS - started)) s"

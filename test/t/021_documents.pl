@@ -256,7 +256,8 @@ foreach my $name (sort keys %text)
 	}
 	foreach my $file ($text{$name} =~ m{(?<![\w./-])([\w./]+\.(?:c|h|cu|pl|sh|sql))\b}g)
 	{
-		ok($file =~ /^postgres\.h$|TOPIC|NAME/ || (grep { /(^|\/)\Q$file\E$/ } keys %files),
+		ok($file =~ /^postgres\.h$|^java\.sql$|TOPIC|NAME/
+			|| (grep { /(^|\/)\Q$file\E$/ } keys %files),
 			"$name: there is a file $file");
 	}
 }
