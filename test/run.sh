@@ -231,10 +231,12 @@ if wanted tap; then
 			|| perl_modules=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/test/perl 2>/dev/null \
 			| tail -1)
 		"${AS[@]}" mkdir -p "$WORK/out-tap"
+		headers=$($PG_CONFIG --includedir-server)
 		status=0
 		(cd "$WORK/out-tap" &&
 		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log \
 		 	PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
+		 PG_HEADERS=$headers \
 		 PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
 		 "${AS[@]}" prove -j"$JOBS" --timer --failures -I "$perl_modules" -I "$WORK/test/t" \
 		 	$(printf "$WORK/test/t/%s.pl " $tests)) || status=$?

@@ -94,6 +94,7 @@ collect_calls(Node *node, List **calls)
 		case T_DistinctExpr:
 		case T_RelabelType:
 		case T_CoerceViaIO:
+		case T_CoerceToDomain:
 		case T_ArrayExpr:
 		case T_RowExpr:
 		case T_NullTest:

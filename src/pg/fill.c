@@ -15,8 +15,8 @@
  *    54000) it is rolled back and done in parts, down to the single row, which
  *    is bad: counted, and its reason noted. All other errors end the call; what
  *    was committed stays.
- * R4 A chunk has as many rows as the last ones say can be done in seconds. It
- *    grows and shrinks by halves, also after bad rows.
+ * R4 A chunk has as many rows as the last ones say can be done in seconds, and
+ *    fewer among bad rows.
  * R5 Calls of the engine are bulk work meanwhile, and errors of images are
  *    errors, whatever the session has set. Both belong to the transaction of a
  *    chunk, so nothing is left of them, however that ends.
@@ -510,7 +510,8 @@ update_rows(FillChunk *chunk, const ItemPointerData *tids, int n, bool guess)
 
 /*
  * How many rows the next chunk may have: as many as are done in time, and fewer
- * after bad ones, for which others were done more than once.
+ * after bad ones, for which others were done more than once. Where there are
+ * bad ones it grows slowly.
  */
 static void
 set_rows(Fill *fill, int n, bool bad, TimestampTz took)
@@ -522,7 +523,7 @@ set_rows(Fill *fill, int n, bool bad, TimestampTz took)
 	else if (bad)
 		rows = Max(rows / 2, Min(rows, FEW_ROWS));
 	else if (n == rows && took < MAX_TIME / 2)
-		rows *= 2;
+		rows += fill->counts.bad > 0 ? FEW_ROWS / 4 : rows;
 	fill->rows = Max(1, Min(rows, fill->chunk));
 }
 

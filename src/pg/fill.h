@@ -61,8 +61,9 @@ extern void fill_check_text_column(Oid relation, AttrNumber number); /* 42804 */
 extern void fill_resolve(const FillTarget *target, FillStatements *statements);
 
 /*
- * Those tables of the target that have rows of their own, by OID. 0A000 if one
- * of them is foreign.
+ * Those tables of the target that have rows of their own, by OID, but those
+ * that are temporary in other sessions. 0A000 if one of them is foreign, or
+ * temporary in this one.
  */
 extern List *fill_leaves(Oid relation);
 extern bool fill_leaf_is_there(Oid relation, Oid leaf);

@@ -28,6 +28,7 @@
 #include "optimizer/paths.h"
 #include "parser/parse_node.h"
 #include "utils/array.h"
+#include "utils/lsyscache.h"
 
 #define TARGET_INDEX 1 /* of the target among the tables of each statement */
 
@@ -65,11 +66,15 @@ bounds_ctid(const RestrictInfo *rinfo, const RelOptInfo *rel)
 }
 
 static void
-leave_range_scan(PlannerInfo *root, RelOptInfo *rel)
+leave_range_scan(PlannerInfo *root, RelOptInfo *rel, Oid leaf)
 {
 	List *bounds = NIL;
 	ListCell *cell;
 
+	if ((rel->amflags & AMFLAG_HAS_TID_RANGE) == 0)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("bicycle_fill cannot fill \"%s\"", get_rel_name(leaf)),
+						errdetail("Its access method cannot be read from one row to another.")));
 	foreach (cell, rel->baserestrictinfo)
 		if (bounds_ctid(lfirst_node(RestrictInfo, cell), rel))
 			bounds = lappend(bounds, lfirst(cell));
@@ -92,7 +97,7 @@ fill_pathlist(PlannerInfo *root, RelOptInfo *rel, Index index, RangeTblEntry *rt
 	if (rte->relid != DatumGetObjectId(planned_params->params[0].value))
 		mark_dummy_rel(rel);
 	else if (planned_mode == FILL_READS_IN_ORDER)
-		leave_range_scan(root, rel);
+		leave_range_scan(root, rel, rte->relid);
 }
 
 void

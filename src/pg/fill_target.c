@@ -18,7 +18,7 @@
 #include "pg/fill.h"
 
 #include "access/table.h"
-#include "access/tableam.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -123,6 +123,15 @@ refuse_relation(Oid relation, char kind)
 }
 
 static void
+refuse_temporary(Oid relation)
+{
+	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					errmsg("bicycle_fill cannot fill \"%s\"", get_rel_name(relation)),
+					errdetail("It is a temporary table."),
+					errhint("Use UPDATE: nobody else needs its rows meanwhile.")));
+}
+
+static void
 relation_is_gone(Oid relation, const char *name)
 {
 	if (name == NULL)
@@ -144,10 +153,7 @@ fill_check_relation(Oid relation, const char *name)
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
 		refuse_relation(relation, kind);
 	if (get_rel_persistence(relation) == RELPERSISTENCE_TEMP)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("bicycle_fill cannot fill \"%s\"", get_rel_name(relation)),
-						errdetail("It is a temporary table."),
-						errhint("Use UPDATE: nobody else needs its rows meanwhile.")));
+		refuse_temporary(relation);
 }
 
 AttrNumber
@@ -204,7 +210,12 @@ fill_leaves(Oid relation)
 		Oid member = lfirst_oid(cell);
 		char kind = get_rel_relkind(member);
 
-		if (kind == RELKIND_RELATION)
+		if (get_rel_persistence(member) == RELPERSISTENCE_TEMP)
+		{
+			if (isTempNamespace(get_rel_namespace(member)))
+				refuse_temporary(member);
+		}
+		else if (kind == RELKIND_RELATION)
 			leaves = lappend_oid(leaves, member);
 		else if (kind != RELKIND_PARTITIONED_TABLE)
 			refuse_relation(member, kind);
@@ -281,11 +292,6 @@ fill_resolve(const FillTarget *target, FillStatements *out)
 	table = try_table_open(target->relation, RowExclusiveLock);
 	if (table == NULL)
 		relation_is_gone(target->relation, target->name);
-	if (table->rd_rel->relkind == RELKIND_RELATION &&
-		table->rd_tableam->scan_getnextslot_tidrange == NULL)
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("bicycle_fill cannot fill \"%s\"", RelationGetRelationName(table)),
-						errdetail("Its access method cannot be read from one row to another.")));
 	make_statements(target, table, out);
 	table_close(table, NoLock);
 }

@@ -50,6 +50,9 @@ is($standby->safe_psql('postgres', "SELECT count(bicycle_encode(photo, 'emoji'))
 my ($status, $out, $err) = $standby->psql('postgres',
 	"\\set VERBOSITY verbose\nSELECT bicycle_import('emoji', pg_read_binary_file('$DATA/G.pth'))");
 like($err, qr/ERROR:  25006:/, 'importing there is refused with 25006');
+($status, $out, $err) = $standby->psql('postgres',
+	"\\set VERBOSITY verbose\nCALL bicycle_fill('outlines', 'photo', 'sketch')");
+like($err, qr/ERROR:  25006:/, 'and so is filling a column');
 
 $primary->stop;
 $standby->promote;

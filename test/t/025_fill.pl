@@ -223,5 +223,87 @@ diag(sprintf('WAL %.2f, size %.2f times that of plain UPDATEs', $fill[0] / $plai
 cmp_ok($fill[0], '<', 1.2 * $plain[0], 'WAL is that of plain UPDATEs, and locks');
 cmp_ok($fill[1], '<', 1.05 * $plain[1], 'size is that of plain UPDATEs');
 
+# ---- Without a client -------------------------------------------------------
+
+# A background worker that runs a command in a portal of its own, as pg_cron does, and sends nothing
+# to anybody.
+my $directory = PostgreSQL::Test::Utils::tempdir();
+append_to_file("$directory/alone.c", <<'C');
+#include "postgres.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "tcop/pquery.h"
+#include "tcop/tcopprot.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+PG_MODULE_MAGIC;
+PG_FUNCTION_INFO_V1(run_alone);
+PGDLLEXPORT void alone_main(Datum database);
+
+void
+alone_main(Datum database)
+{
+	const char *command = MyBgworkerEntry->bgw_extra;
+	List *plans;
+	Portal portal;
+
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(database), InvalidOid, 0);
+	StartTransactionCommand();
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "alone", ALLOCSET_DEFAULT_SIZES));
+	PushActiveSnapshot(GetTransactionSnapshot());
+	plans = pg_analyze_and_rewrite_fixedparams(linitial(pg_parse_query(command)), command, NULL, 0,
+											   NULL);
+	plans = pg_plan_queries(plans, command, 0, NULL);
+	PopActiveSnapshot();
+	portal = CreatePortal("", true, true);
+	PortalDefineQuery(portal, NULL, command, CMDTAG_CALL, plans, NULL);
+	PortalStart(portal, NULL, 0, InvalidSnapshot);
+	(void) PortalRun(portal, FETCH_ALL, true,
+#if PG_VERSION_NUM < 180000
+					 true,
+#endif
+					 None_Receiver, None_Receiver, NULL);
+	PortalDrop(portal, false);
+	CommitTransactionCommand();
+}
+
+Datum
+run_alone(PG_FUNCTION_ARGS)
+{
+	BackgroundWorker worker = { .bgw_flags = BGWORKER_SHMEM_ACCESS |
+											 BGWORKER_BACKEND_DATABASE_CONNECTION,
+								.bgw_start_time = BgWorkerStart_RecoveryFinished,
+								.bgw_restart_time = BGW_NEVER_RESTART,
+								.bgw_name = "alone",
+								.bgw_function_name = "alone_main",
+								.bgw_main_arg = ObjectIdGetDatum(MyDatabaseId),
+								.bgw_notify_pid = MyProcPid };
+	BackgroundWorkerHandle *handle;
+
+	strlcpy(worker.bgw_library_name, text_to_cstring(PG_GETARG_TEXT_PP(0)), MAXPGPATH);
+	strlcpy(worker.bgw_extra, text_to_cstring(PG_GETARG_TEXT_PP(1)), BGW_EXTRALEN);
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		elog(ERROR, "no slot for a worker");
+	PG_RETURN_BOOL(WaitForBackgroundWorkerShutdown(handle) == BGWH_STOPPED);
+}
+C
+is(system((split ' ', $ENV{CC} // 'cc')[-1], '-shared', '-fPIC', "-I$ENV{PG_HEADERS}", '-o',
+	"$directory/alone.so", "$directory/alone.c"), 0, 'a worker is built');
+chmod 0755, $directory, "$directory/alone.so";
+$node->safe_psql('postgres', 'UPDATE slow SET root = NULL');
+is($node->safe_psql('postgres', <<"SQL"), 't', 'a worker without a client has run');
+CREATE FUNCTION run_alone(text, text) RETURNS bool
+	AS '$directory/alone', 'run_alone' LANGUAGE C STRICT;
+SELECT run_alone('$directory/alone', \$\$CALL bicycle_fill('slow', 'root', 'a', chunk => 100)\$\$);
+SQL
+is($node->safe_psql('postgres', 'SELECT count(*) FROM slow WHERE root IS DISTINCT FROM a'), '0',
+	'and has filled the column');
+
 $node->stop;
 done_testing();
