@@ -144,7 +144,7 @@ write_normed(const InstanceNorm *a, const Moments *m, int n, int begin, int end,
 {
 	int column = threadIdx.x % a->columns;
 	int rows = KERNEL_THREADS / a->columns;
-	float first[KERNEL_VECTOR], mean[KERNEL_VECTOR], scale[KERNEL_VECTOR];
+	float first[KERNEL_VECTOR], mean[KERNEL_VECTOR], scale[KERNEL_VECTOR], shift[KERNEL_VECTOR];
 
 	load_input(&a->f, n, 0, c0, first);
 #pragma unroll
@@ -152,6 +152,11 @@ write_normed(const InstanceNorm *a, const Moments *m, int n, int begin, int end,
 	{
 		mean[i] = m->mean[i][column];
 		scale[i] = 1.0f / sqrtf(m->m2[i][column] / m->count[column] + EPSILON);
+		shift[i] = 0.0f;
+		if (c0 + i < a->f.c && a->f.scale)
+			scale[i] *= a->f.scale[c0 + i];
+		if (c0 + i < a->f.c && a->f.shift)
+			shift[i] = a->f.shift[c0 + i];
 	}
 	for (int at = begin + (int) threadIdx.x / a->columns; at < end; at += rows)
 	{
@@ -160,7 +165,7 @@ write_normed(const InstanceNorm *a, const Moments *m, int n, int begin, int end,
 		load_shifted(&a->f, n, at, c0, first, v);
 #pragma unroll
 		for (int i = 0; i < KERNEL_VECTOR; i++)
-			v[i] = (v[i] - mean[i]) * scale[i];
+			v[i] = (v[i] - mean[i]) * scale[i] + shift[i];
 		store_outputs(&a->f, (size_t) n * a->f.h * a->f.w + at, c0, v);
 	}
 }

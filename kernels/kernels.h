@@ -98,8 +98,8 @@ extern "C"
 		KernelMap x;
 		const float *latent; /* (n, rows.n * columns.n, c); NULL: none */
 		KernelAxis rows, columns;
-		const float *scale; /* (c); NULL: 1.  Not with an instance norm */
-		const float *shift; /* (c); NULL: 0.  Not with an instance norm */
+		const float *scale; /* (c); NULL: 1.  Of an instance norm's result */
+		const float *shift; /* (c); NULL: 0.  The same */
 		KernelOut out[2];
 	} KernelFinish;
 
@@ -113,6 +113,21 @@ extern "C"
  */
 	extern int kernel_instance_norm(void *stream, const KernelFinish *finish, float *workspace);
 	extern size_t kernel_instance_norm_floats(int n, int h, int w, int c);
+
+	/*
+ * x *= 0 or 1 / (1 - p), by what Philox draws under `seed` for the `mask` and
+ * the element's place among those of its image; c is a multiple of 4.
+ * dropout.cu
+ */
+	typedef struct KernelDropout
+	{
+		int n, pixels, c; /* images, pixels of one, channels */
+		uint32_t seed, mask;
+		float p; /* probability to drop */
+		KernelMap map;
+	} KernelDropout;
+
+	extern int kernel_dropout(void *stream, const KernelDropout *dropout);
 
 	/*
  * out[i][k][o] = sum over j of act(z[i][j]) * weights[k][j][o]: the latent

@@ -115,6 +115,35 @@ SELECT name, pg_temp.report(format($$SELECT bicycle_import('m', pg_temp.saved(%L
 	FROM saved WHERE name ~ '^(module|optimiser|list|script|plain|graph|spectral|weight_norm)'
 	ORDER BY name COLLATE "C";
 
+-- Generators of pix2pix: known by what only they have, or told; a picture without a latent code,
+-- the same each time, as test_nn_pix2pix compares it with PyTorch's.
+SELECT bicycle_import('pix', pg_temp.saved('pix2pix.pth')) AS version;
+SELECT bicycle_import('pix', pg_temp.saved('pix2pix.pth'),
+	config => '{"statistics": "image", "test_dropout": 9}') AS version;
+SELECT bicycle_import('pix', pg_temp.saved('pix2pix.pth'),
+	config => '{"statistics": "image", "test_dropout": 10}') AS version;
+SELECT pg_temp.report($$SELECT bicycle_import('m', pg_temp.saved('pix2pix_instance.pth'))$$);
+SELECT bicycle_import('pix', pg_temp.saved('pix2pix_instance.pth'), config => '{"nz": 0}')
+	AS version;
+SELECT bicycle_import('pix', pg_temp.saved('pix2pix_instance.pth'),
+	config => '{"family": "pix2pix", "test_dropout": 0}') AS version;
+SELECT version, config ->> 'family' AS family, config ->> 'norm' AS norm,
+	config ->> 'statistics' AS statistics, config -> 'test_dropout' AS test_dropout,
+	config -> 'nz' AS nz FROM bicycle_models WHERE model = 'pix' ORDER BY version;
+SELECT count(DISTINCT picture),
+	bool_and(picture = bicycle_translate(image, '{}', 'pix', v)) AS same,
+	bool_and((bicycle_image_info(picture)).width = 64) AS sized
+	FROM (SELECT v, bytes AS image, bicycle_translate(bytes, '{}', 'pix', v) AS picture
+		FROM generate_series(1, 5) AS v, pg_temp.file WHERE name = 'pairs/00_B.png') AS p;
+SELECT pg_temp.report($$SELECT bicycle_translate(pg_temp.file('pairs/00_B.png'), '{1}', 'pix')$$);
+SELECT bicycle_import('pix', bicycle_export('pix', version => 2, format => 'pth'),
+	config => '{"statistics": "image", "test_dropout": 9}') AS version;
+SELECT count(DISTINCT hash) FROM bicycle_models WHERE model = 'pix' AND version IN (2, 6);
+SELECT pg_temp.report($$SELECT bicycle_train('pix', 'SELECT NULL::bytea, NULL::bytea',
+	'{"method": "pix2pix_noise"}')$$);
+SELECT pg_temp.report($$SELECT bicycle_create('m', '{"family": "pix2pix", "nz": 4}')$$);
+SELECT pg_temp.report($$SELECT bicycle_create('m', '{"statistics": "image"}')$$);
+
 -- A row that is missing or changed is noticed, not used. The model is dropped from the engine's
 -- cache by nothing: its content is new here.
 SELECT bicycle_import('damaged', pg_temp.file('G.pth'), config => '{"nl": "lrelu"}') AS version;
@@ -138,4 +167,5 @@ ROLLBACK;
 SELECT octet_length(bicycle_translate(pg_temp.file('pairs/00_A.png'), bicycle_latent(8, 1),
 	'damaged')) > 0 AS whole_again;
 
-SELECT bicycle_drop(m) FROM unnest('{imported,again,generator,fresh,saved,damaged}'::text[]) AS m;
+SELECT bicycle_drop(m)
+	FROM unnest('{imported,again,generator,fresh,saved,pix,damaged}'::text[]) AS m;

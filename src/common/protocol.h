@@ -254,13 +254,18 @@ typedef struct BicycleImport
 	uint64_t max_model_size; /* bytes; 54000 beyond */
 } BicycleImport;
 
-/* RESULT of IMPORT, CREATE; canonical config JSON and the tensors follow. */
+/*
+ * RESULT of IMPORT, CREATE; canonical config JSON, a JSON object of the options
+ * that were assumed, and the tensors follow.
+ */
 typedef struct BicycleImported
 {
 	uint8_t hash[BICYCLE_HASH_BYTES];
 	uint64_t stream_length;
 	uint32_t config_length;
 	uint32_t ntensors;
+	uint32_t assumed_length; /* 0: nothing was assumed */
+	uint32_t reserved;
 } BicycleImported;
 
 /* RESULT of INSPECT: a count; then BicycleTensor structs alone, in DATA. */

@@ -31,7 +31,8 @@ typedef struct ImportWork
 	NnParams params;     /* CREATE */
 	float *values;       /* CREATE */
 	NnConfig config;
-	char *canonical; /* text of config; malloc'ed by the neural core */
+	char *canonical; /* text of config; malloc'ed by the neural core, as the next */
+	char *assumed;   /* options that nothing told; NULL: none */
 	NnTensor *tensors;
 	int ntensors;
 	BicycleTensor *headers;
@@ -52,6 +53,7 @@ import_work_free(void *arg)
 	free(work->body);
 	free(work->config_text);
 	free(work->canonical);
+	free(work->assumed);
 	free(work->tensors);
 	free(work->headers);
 	free(work);
@@ -211,7 +213,7 @@ infer(Request *request, ImportWork *work)
 	if (keep == NULL)
 		return no_memory(request);
 	if (nn_config_infer(&work->config, work->config_text, work->config_length, work->tensors,
-						work->ntensors, keep, &error) != NN_OK)
+						work->ntensors, keep, &work->assumed, &error) != NN_OK)
 	{
 		free(keep);
 		return error_from_nn(&request->error, &error);
@@ -264,6 +266,7 @@ prepare(Request *request, ImportWork *work)
 	work->answer.stream_length = total;
 	work->answer.config_length = (uint32_t) strlen(work->canonical);
 	work->answer.ntensors = (uint32_t) work->ntensors;
+	work->answer.assumed_length = work->assumed ? (uint32_t) strlen(work->assumed) : 0;
 	return model_hash(work->canonical, work->tensors, work->ntensors, work->answer.hash,
 					  &request->error);
 }
@@ -272,7 +275,8 @@ static void
 import_reply(Request *request)
 {
 	ImportWork *work = request->work;
-	size_t length = sizeof(work->answer) + work->answer.config_length;
+	size_t config = sizeof(work->answer) + work->answer.config_length;
+	size_t length = config + work->answer.assumed_length;
 	uint8_t *head = malloc(length);
 
 	if (head == NULL)
@@ -282,6 +286,8 @@ import_reply(Request *request)
 	}
 	memcpy(head, &work->answer, sizeof(work->answer));
 	memcpy(head + sizeof(work->answer), work->canonical, work->answer.config_length);
+	if (work->assumed)
+		memcpy(head + config, work->assumed, work->answer.assumed_length);
 	/* The end frees the body, but frames on their way point into it. */
 	work->body = request->body;
 	request->body = NULL;

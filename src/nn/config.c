@@ -63,6 +63,16 @@ static const NnChoice alpha_choices[] = {
 	{ "drop", NN_ALPHA_DROP },
 	{ NULL, 0 },
 };
+static const NnChoice family_choices[] = {
+	{ "bicycle", NN_FAMILY_BICYCLE },
+	{ "pix2pix", NN_FAMILY_PIX2PIX },
+	{ NULL, 0 },
+};
+static const NnChoice statistics_choices[] = {
+	{ "stored", NN_STATISTICS_STORED },
+	{ "image", NN_STATISTICS_IMAGE },
+	{ NULL, 0 },
+};
 static const NnChoice method_choices[] = {
 #define ROW(id, name) { name, NN_METHOD_##id },
 	BICYCLE_METHODS(ROW)
@@ -578,6 +588,8 @@ nn_config_follow(NnConfig *c, const NnOptionSet *given)
 	}
 	if (given->has[NN_OPT_LEVELS] && !given->has[NN_OPT_SIZE])
 		c->size = 1 << c->levels;
+	if (c->family == NN_FAMILY_PIX2PIX && !given->has[NN_OPT_NZ])
+		c->nz = 0;
 	if (c->nz == 0 && !given->has[NN_OPT_WHERE_ADD])
 		c->where_add = NN_ADD_INPUT;
 	if (c->nz == 0 && !given->has[NN_OPT_NET_E])
@@ -695,6 +707,31 @@ check_generator(const NnConfig *c, NnError *error)
 	return NN_OK;
 }
 
+/* What the official pix2pix has no choice of. */
+static NnStatus
+check_family(const NnConfig *c, NnError *error)
+{
+	bool pix2pix = c->family == NN_FAMILY_PIX2PIX;
+	const char *wrong = NULL;
+
+	if (pix2pix && c->nz != 0)
+		wrong = "nz is not 0: they take no latent code";
+	else if (pix2pix && (c->where_add != NN_ADD_INPUT || c->net_e != NN_ENCODER_NONE))
+		wrong = "where_add is not \"input\", or net_e not \"none\"";
+	else if (pix2pix && (c->nl != NN_ACT_RELU || c->upsample != NN_UPSAMPLE_BASIC))
+		wrong = "nl is not \"relu\", or upsample not \"basic\"";
+	else if (!pix2pix && (c->statistics != NN_STATISTICS_STORED || c->test_dropout != 0))
+		wrong = "statistics and test_dropout are of family \"pix2pix\" only";
+	else if (c->statistics != NN_STATISTICS_STORED && c->norm != NN_NORM_BATCH)
+		wrong = "statistics are of norm \"batch\" only";
+	if (wrong == NULL)
+		return NN_OK;
+	nn_fail(error, NN_EINVAL, "model options do not suit a generator of family \"%s\"",
+			pix2pix ? "pix2pix" : "bicycle");
+	nn_detail(error, "In the configuration %s.", wrong);
+	return NN_EINVAL;
+}
+
 static NnStatus
 check_encoder(const NnConfig *c, NnError *error)
 {
@@ -767,6 +804,8 @@ nn_config_check(const NnConfig *config, NnError *error)
 		if (nn_option_check(id, config, NULL, error) != NN_OK)
 			return NN_EINVAL;
 	status = check_generator(config, error);
+	if (status == NN_OK)
+		status = check_family(config, error);
 	if (status == NN_OK)
 		status = check_encoder(config, error);
 	if (status == NN_OK)

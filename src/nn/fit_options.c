@@ -153,6 +153,18 @@ check_code(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 }
 
 /* Losses of a method without E that only E makes, or without its branch. */
+/* The official pix2pix trains otherwise: other losses, one discriminator. */
+static NnStatus
+check_trained_family(const NnConfig *c, NnError *error)
+{
+	if (c->family == NN_FAMILY_BICYCLE)
+		return NN_OK;
+	nn_fail(error, NN_EINVAL, "generators of family \"pix2pix\" are not trained");
+	nn_detail(error, "They are imported, and translate.");
+	nn_hint(error, "Train one of family \"bicycle\", by method \"pix2pix_noise\" with nz 0.");
+	return NN_EINVAL;
+}
+
 static NnStatus
 check_terms(const NnTrainOptions *o, NnError *error)
 {
@@ -241,6 +253,8 @@ nn_train_options_check(const NnConfig *config, const NnTrainOptions *options, Nn
 		status = check_code(config, options, error);
 	if (status == NN_OK)
 		status = nn_config_check(config, error);
+	if (status == NN_OK)
+		status = check_trained_family(config, error);
 	if (status == NN_OK)
 		status = check_terms(options, error);
 	if (status == NN_OK)

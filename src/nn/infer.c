@@ -14,6 +14,10 @@
  *	  norm				batch has a weight where a norm stands; none shifts the
  *	                    numbers of where_add = input and of E; instance and none
  *	                    look alike in a generator of where_add = all without E
+ *	  family			only pix2pix's convolutions have no bias, and only
+ *	                    where norm is not instance; there the numbers of
+ *	                    where_add = input are as with a norm. Instance norms of
+ *	                    both look alike
  *	  levels, ngf		the down convolutions
  *	  nz, input_nc		input channels of the first and, with where_add = all,
  *	                    of the second down convolution; else E's heads or the
@@ -71,6 +75,15 @@ extent(const NnTensor *weight, int ndim, int dim)
 	return (int) weight->shape[dim];
 }
 
+static bool
+has_tensor(const Inference *inf, NnNetwork network, const char *name)
+{
+	for (int i = 0; i < inf->ntensors; i++)
+		if (inf->tensors[i].network == network && strcmp(inf->tensors[i].name, name) == 0)
+			return true;
+	return false;
+}
+
 static const NnTensor *
 unet_weight(const Inference *inf, int k, NnPlace place)
 {
@@ -110,6 +123,31 @@ not_a_generator(Inference *inf)
 	return NN_EINVAL;
 }
 
+/* Whose it is, of where_add = input; norm was found by its names. */
+static void
+infer_family(Inference *inf)
+{
+	NnConfig *c = &inf->config;
+	bool biased = has_tensor(inf, NN_NET_G, "model.model.0.bias");
+
+	if (!biased)
+	{
+		learn(inf, NN_OPT_FAMILY, NN_FAMILY_PIX2PIX);
+		/* it numbers a norm that is not there, too */
+		if (c->norm == NN_NORM_INSTANCE)
+			learn(inf, NN_OPT_NORM, NN_NORM_NONE);
+	}
+	else if (c->norm != NN_NORM_INSTANCE)
+		learn(inf, NN_OPT_FAMILY, NN_FAMILY_BICYCLE);
+	else
+		c->family = inf->said.family;
+	if (c->family == NN_FAMILY_PIX2PIX)
+	{
+		learn(inf, NN_OPT_NL, NN_ACT_RELU);
+		learn(inf, NN_OPT_NZ, 0);
+	}
+}
+
 /* Injection, norm, upsampling: each takes part in the next one's names. */
 static NnStatus
 infer_structure(Inference *inf)
@@ -129,6 +167,10 @@ infer_structure(Inference *inf)
 		learn(inf, NN_OPT_NORM, NN_NORM_NONE);
 	else
 		c->norm = inf->said.norm != NN_NORM_BATCH ? inf->said.norm : NN_NORM_INSTANCE;
+	if (all)
+		learn(inf, NN_OPT_FAMILY, NN_FAMILY_BICYCLE);
+	else
+		infer_family(inf);
 	c->upsample = NN_UPSAMPLE_BILINEAR;
 	learn(inf, NN_OPT_UPSAMPLE,
 		  unet_weight(inf, 0, NN_UP_CONV) ? NN_UPSAMPLE_BILINEAR : NN_UPSAMPLE_BASIC);
@@ -170,6 +212,8 @@ infer_channels(Inference *inf)
 		learn(inf, NN_OPT_NZ, extent(unet_weight(inf, 1, NN_DOWN_CONV), 4, 1) - ngf);
 	else if (c->net_e != NN_ENCODER_NONE)
 		learn(inf, NN_OPT_NZ, extent(weight_of(inf, NN_NET_E, "fc.0"), 2, 0));
+	else if (c->family == NN_FAMILY_PIX2PIX)
+		;
 	else if (!nz_said && !input_said)
 	{
 		nn_fail(inf->error, NN_EINVAL, "length of the latent code cannot be told from the tensors");
@@ -177,7 +221,9 @@ infer_channels(Inference *inf)
 				  "The generator takes %d channels, image and latent code together, and there is "
 				  "no encoder.",
 				  joined);
-		nn_hint(inf->error, "Give \"nz\" or \"input_nc\" in config.");
+		nn_hint(inf->error,
+				"Give \"nz\" or \"input_nc\" in config; or \"family\": \"pix2pix\", if it is a "
+				"generator of that, which has no latent code.");
 		return NN_EINVAL;
 	}
 	else if (!nz_said)
@@ -433,9 +479,53 @@ check_tensors(Inference *inf, bool *keep)
 	return status;
 }
 
+/* ---- What nothing tells -------------------------------------------------- */
+
+/* Whether an option was neither given nor found, and could be another. */
+static bool
+is_assumed(const Inference *inf, NnOptionId id)
+{
+	const NnConfig *c = &inf->config;
+
+	if (inf->given.has[id] || inf->known.has[id])
+		return false;
+	switch (id)
+	{
+		case NN_OPT_NORM:
+		case NN_OPT_NL:
+			return true;
+		case NN_OPT_FAMILY:
+			return c->nz == 0;
+		case NN_OPT_STATISTICS:
+			return c->family == NN_FAMILY_PIX2PIX && c->norm == NN_NORM_BATCH;
+		case NN_OPT_TEST_DROPOUT:
+			return c->family == NN_FAMILY_PIX2PIX;
+		default:
+			return false;
+	}
+}
+
+/* As a JSON object; NULL: nothing is, or there is no memory. */
+static char *
+print_assumed(const Inference *inf)
+{
+	NnText text = { 0 };
+
+	for (int id = 0; id < NN_OPTIONS; id++)
+		if (is_assumed(inf, id))
+		{
+			nn_text_add(&text, "%s\"%s\": ", text.length > 0 ? ", " : "{", nn_options[id].name);
+			nn_value_print(&nn_options[id], (const char *) &inf->config + nn_options[id].offset,
+						   &text);
+		}
+	if (text.length > 0)
+		nn_text_add(&text, "}");
+	return text.at;
+}
+
 NnStatus
 nn_config_infer(NnConfig *config, const char *json, size_t json_length, const NnTensor *tensors,
-				int ntensors, bool *keep, NnError *error)
+				int ntensors, bool *keep, char **assumed, NnError *error)
 {
 	Inference inf = { .tensors = tensors, .ntensors = ntensors, .error = error };
 	NnStatus status;
@@ -453,16 +543,19 @@ nn_config_infer(NnConfig *config, const char *json, size_t json_length, const Nn
 		status = infer_encoder(&inf);
 	if (status == NN_OK)
 		status = infer_channels(&inf);
-	if (status != NN_OK)
-		return status;
-	if (!inf.given.has[NN_OPT_SIZE])
-		inf.config.size = 1 << inf.config.levels;
-	status = check_words(&inf);
+	if (status == NN_OK)
+	{
+		if (!inf.given.has[NN_OPT_SIZE])
+			inf.config.size = 1 << inf.config.levels;
+		status = check_words(&inf);
+	}
 	if (status == NN_OK)
 		status = nn_config_check(&inf.config, error);
 	if (status == NN_OK)
 		status = check_tensors(&inf, keep);
 	if (status == NN_OK)
 		*config = inf.config;
+	if (assumed)
+		*assumed = status == NN_OK ? print_assumed(&inf) : NULL;
 	return status;
 }

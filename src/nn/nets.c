@@ -9,8 +9,9 @@
  * empty table instead, in the order they are asked for, which is the order of
  * the state_dict. So shapes, names and computation cannot disagree.
  *
- * Source: networks.py of the official code (junyanz/BicycleGAN, 40b9d52). Facts
- * that are easily got wrong are said where they are used.
+ * Source: networks.py of the official code (junyanz/BicycleGAN, 40b9d52), and
+ * of pix2pix (junyanz/pytorch-CycleGAN-and-pix2pix). Facts that are easily got
+ * wrong are said where they are used.
  */
 #include "nn/nets.h"
 #include "nn/graph.h"
@@ -22,6 +23,7 @@
 #include <string.h>
 
 #define MAX_LEVELS 9
+#define TEST_DROPOUT 0.5f /* of pix2pix */
 #define MAX_NAME NN_MAX_LAYER_NAME
 
 typedef struct NetBuilder
@@ -29,6 +31,7 @@ typedef struct NetBuilder
 	NnGraph *g;
 	const NnConfig *config;
 	NnNetwork network;
+	bool unbiased;     /* convolutions have no bias */
 	NnParams *declare; /* append parameters to this table, the graph's; NULL: look up */
 } NetBuilder;
 
@@ -77,13 +80,20 @@ value_shape(const NetBuilder *net, int value)
 	return net->g->failed ? (NnShape){ 0 } : net->g->values[value].shape;
 }
 
+/* The bias of a convolution; -1: it has none, or an error. */
+static int
+bias_of(NetBuilder *net, int channels, const char *name)
+{
+	return net->unbiased ? -1 : param(net, name, "bias", 1, (int64_t[]){ channels });
+}
+
 static int
 conv_z(NetBuilder *net, int x, int z, NnActKind z_act, int channels, int kernel, int stride,
 	   int pad, const char *name)
 {
 	int64_t in = (int64_t) value_shape(net, x).c + (z >= 0 ? value_shape(net, z).c : 0);
 	int weight = param(net, name, "weight", 4, (int64_t[]){ channels, in, kernel, kernel });
-	int bias = param(net, name, "bias", 1, (int64_t[]){ channels });
+	int bias = bias_of(net, channels, name);
 
 	return nn_conv(net->g, x, z, weight, bias, (NnConvArgs){ kernel, stride, pad, z_act }, name);
 }
@@ -106,7 +116,7 @@ upconv(NetBuilder *net, int x, int channels, const char *name)
 		return conv(net, x, channels, 3, 1, 0, name);
 	}
 	weight = param(net, name, "weight", 4, (int64_t[]){ value_shape(net, x).c, channels, 4, 4 });
-	bias = param(net, name, "bias", 1, (int64_t[]){ channels });
+	bias = bias_of(net, channels, name);
 	return nn_convt(net->g, x, weight, bias, name);
 }
 
@@ -127,8 +137,11 @@ norm_acts(NetBuilder *net, int x, NnNormArgs args, const int out[2], const char 
 		tracked = buffer(net, name, "num_batches_tracked", 0, NULL);
 		if (tracked >= 0 && net->declare)
 			net->declare->list[tracked].integer = true;
+		if (net->config->statistics == NN_STATISTICS_IMAGE && !net->g->training)
+			args.kind = NN_NORM_INSTANCE; /* the image is its own batch */
 	}
-	return nn_norm_act(net->g, x, out, state, &args, name);
+	return nn_norm_act(net->g, x, out, args.kind == NN_NORM_BATCH || state[0] >= 0 ? state : NULL,
+					   &args, name);
 }
 
 /* Norm and activation for one reader: a new value. */
@@ -160,7 +173,8 @@ dotted(char *name, const char *format, ...)
 void
 nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, char *name)
 {
-	int normed = config->norm != NN_NORM_NONE;
+	/* pix2pix numbers the norm that it leaves out, too */
+	int normed = config->norm != NN_NORM_NONE || config->family == NN_FAMILY_PIX2PIX;
 	int resampled = config->upsample == NN_UPSAMPLE_BILINEAR ? 2 : 0;
 	bool innermost = k == config->levels - 1;
 	char path[MAX_NAME - 32] = "model";
@@ -195,6 +209,13 @@ unet_width(const NnConfig *config, int k)
 	return config->ngf * (k < 3 ? 1 << k : 8);
 }
 
+/* The first channel of the skip among twice `width`. */
+static int
+skip_begin(const NnConfig *config, int width)
+{
+	return config->family == NN_FAMILY_PIX2PIX ? 0 : width;
+}
+
 /*
  * One level down: x is the level's activated input. Returns the activated input
  * of the next level, and writes the skip that the decoder reads there into its
@@ -226,7 +247,7 @@ unet_down(NetBuilder *net, int k, int x, int z, int *cat)
 	shape = value_shape(net, x);
 	shape.c = 2 * width;
 	*cat = nn_value(net->g, shape, name);
-	skip = nn_view(net->g, *cat, width, width, name);
+	skip = nn_view(net->g, *cat, skip_begin(config, width), width, name);
 	if (k > 0)
 		nn_unet_layer_name(config, k, NN_DOWN_NORM, name);
 	return norm_acts(net, x,
@@ -249,18 +270,21 @@ unet_up(NetBuilder *net, int k, int x, int cat, float dropout)
 	nn_unet_layer_name(config, k, NN_UP_CONV, name);
 	if (k == 0)
 	{
+		net->unbiased = false;
 		x = upconv(net, x, config->output_nc, name);
 		return norm_act(net, x, NN_NORM_NONE, (NnActChain){ NN_ACT_TANH, NN_ACT_NONE }, name);
 	}
 	width = unet_width(config, k - 1);
 	x = upconv(net, x, width, name);
-	half = nn_view(net->g, cat, 0, width, name);
+	half = nn_view(net->g, cat, width - skip_begin(config, width), width, name);
 	nn_unet_layer_name(config, k, NN_UP_NORM, name);
 	/* inner blocks of full width drop; the innermost has no dropout layer */
 	norm_acts(net, x,
 			  (NnNormArgs){ config->norm,
 							{ { config->nl, NN_ACT_NONE } },
-							.dropout = k >= 4 && k < config->levels - 1 ? dropout : 0 },
+							.dropout = k >= 4 && k < config->levels - 1 ? dropout : 0,
+							.drop_seed = net->g->training ? 0 : config->test_dropout,
+							.drop_mask = k },
 			  (int[]){ half, -1 }, name);
 	return cat;
 }
@@ -273,6 +297,10 @@ build_G(NetBuilder *net, int image, int z, float dropout)
 	int cat[MAX_LEVELS + 1] = { 0 };
 	int x = image;
 
+	net->unbiased =
+		net->config->family == NN_FAMILY_PIX2PIX && net->config->norm != NN_NORM_INSTANCE;
+	if (net->config->test_dropout > 0 && !net->g->training)
+		dropout = TEST_DROPOUT;
 	for (int k = 0; k < levels; k++)
 		x = unet_down(net, k, x, z, &cat[k + 1]);
 	for (int k = levels - 1; k >= 0; k--)

@@ -109,6 +109,20 @@ typedef enum NnNetwork
 	NN_NETWORKS
 } NnNetwork;
 
+/* Whose U-Net a generator is. */
+typedef enum NnFamily
+{
+	NN_FAMILY_BICYCLE, /* joins [up path, skip] */
+	NN_FAMILY_PIX2PIX  /* joins [skip, up path]; no bias before a batch norm */
+} NnFamily;
+
+/* By what a batch norm of G normalises at inference. */
+typedef enum NnStatistics
+{
+	NN_STATISTICS_STORED,
+	NN_STATISTICS_IMAGE /* the image's own, as in PyTorch's training mode */
+} NnStatistics;
+
 #define NN_MAX_SCALES 8 /* of a discriminator */
 
 /* What becomes of the transparency of images. */
@@ -145,6 +159,9 @@ typedef struct NnConfig
 	NnPrecision precision;
 	NnSizing fit;
 	NnAlpha alpha; /* of input images */
+	NnFamily family;
+	NnStatistics statistics;
+	int test_dropout; /* above 0: half of the inner up path is dropped, by this seed */
 } NnConfig;
 
 /*
@@ -210,10 +227,13 @@ extern NnStatus nn_config_check(const NnConfig *config, NnError *error);
  * extra or misshapen tensor is named in error->detail. Names are without
  * prefixes: see nn_names_prefix. Tensors that official loading drops (running
  * statistics of instance norms) are accepted: keep[i] tells whether tensor i
- * belongs to the model. keep may be NULL.
+ * belongs to the model. *assumed becomes a JSON object,
+ * malloc'ed, of the options that neither the user nor the tensors have told, or
+ * NULL if there are none. keep and assumed may be NULL.
  */
 extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_length,
-								const NnTensor *tensors, int ntensors, bool *keep, NnError *error);
+								const NnTensor *tensors, int ntensors, bool *keep, char **assumed,
+								NnError *error);
 
 /*
  * extent.c: sizes of images other than the model's own. G runs at multiples of

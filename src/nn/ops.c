@@ -111,10 +111,11 @@ static NnStatus
 norm_act_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 {
 	int state[] = { node->weight, node->bias, node->norm.mean, node->norm.var };
+	int nstate = node->norm.kind == NN_NORM_BATCH ? 4 : node->norm.kind == NN_NORM_INSTANCE ? 2 : 0;
 	NnStatus status = NN_OK;
 
 	*shape = input_shape(g, node, 0);
-	for (int i = 0; status == NN_OK && node->norm.kind == NN_NORM_BATCH && i < 4; i++)
+	for (int i = 0; status == NN_OK && i < nstate; i++)
 		status = check_param(g, node, state[i], 1, (int64_t[]){ shape->c }, error);
 	return status;
 }
@@ -303,14 +304,14 @@ int
 nn_norm_act(NnGraph *g, int x, const int out[2], const int state[4], const NnNormArgs *args,
 			const char *name)
 {
-	bool batch = args->kind == NN_NORM_BATCH;
+	bool batch = args->kind == NN_NORM_BATCH, affine = args->kind == NN_NORM_INSTANCE && state;
 	NnNode node = node_of(NN_OP_NORM_ACT, x, -1, -1);
 	int first;
 
 	memcpy(node.out, out, sizeof(node.out));
 	node.norm = *args;
-	node.weight = batch ? state[0] : -1;
-	node.bias = batch ? state[1] : -1;
+	node.weight = batch || affine ? state[0] : -1;
+	node.bias = batch || affine ? state[1] : -1;
 	node.norm.mean = batch ? state[2] : -1;
 	node.norm.var = batch ? state[3] : -1;
 	first = append_op(g, node, name);

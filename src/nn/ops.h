@@ -76,13 +76,20 @@ typedef struct NnPoolArgs
 	int kernel, stride, pad;
 } NnPoolArgs;
 
-/* Of NORM_ACT.  A batch norm's weight and bias are gamma and beta. */
+/*
+ * Of NORM_ACT. A batch norm's weight and bias are gamma and beta; an instance
+ * norm may have such, too.
+ */
 typedef struct NnNormArgs
 {
 	NnNorm kind;
 	NnActChain act[NN_MAX_OUT]; /* of each output */
-	float dropout;              /* in training: probability; 0 at inference */
-	int mean, var;              /* running statistics of a batch norm; parameter indices */
+	float dropout;              /* probability: in training, or with a seed */
+	/*
+	 * of dropout at inference, the same for each image, and which mask; 0: none
+	 */
+	int drop_seed, drop_mask;
+	int mean, var; /* running statistics of a batch norm; parameter indices */
 } NnNormArgs;
 
 /* Of UPSAMPLE: the reflected border. */
@@ -154,7 +161,7 @@ extern int nn_add(struct NnGraph *g, int a, int b, const char *name);
  * shape that the caller made (a view of a concatenation, say), or -1: out[0] is
  * then a new value and out[1] absent. state holds the parameters weight, bias,
  * running mean, running variance with NN_NORM_BATCH, which go into the node;
- * else it may be NULL.
+ * NN_NORM_INSTANCE takes the first two of it; else it may be NULL.
  */
 extern int nn_norm_act(struct NnGraph *g, int x, const int out[2], const int state[4],
 					   const NnNormArgs *args, const char *name);

@@ -52,6 +52,7 @@ typedef struct Import
 	/* result */
 	BicycleImported head;
 	char *canonical; /* config */
+	char *assumed;   /* options of it that nothing told; "": none */
 	BufFile *tensors;
 } Import;
 
@@ -90,9 +91,12 @@ import_attempt(void *arg)
 		if (length < sizeof(import->head))
 			elog(ERROR, "answer of %zu bytes to an import", length);
 		memcpy(&import->head, result, sizeof(import->head));
-		if (length - sizeof(import->head) != import->head.config_length)
+		if (length - sizeof(import->head) !=
+			(uint64) import->head.config_length + import->head.assumed_length)
 			elog(ERROR, "answer to an import has a configuration of the wrong length");
 		import->canonical = pnstrdup(result + sizeof(import->head), import->head.config_length);
+		import->assumed = pnstrdup(result + sizeof(import->head) + import->head.config_length,
+								   import->head.assumed_length);
 		import->tensors = model_stream_spool(call, import->head.stream_length);
 		holds = import->tensors != NULL;
 	}
@@ -143,6 +147,11 @@ import_model(Import *import, const char *name)
 		model_store(name, "bicycle", 0, &import->head, import->canonical, import->tensors, NULL);
 	SPI_finish();
 	BufFileClose(import->tensors);
+	if (import->assumed[0] != '\0')
+		ereport(NOTICE,
+				(errmsg("options of model \"%s\" that its files do not tell were assumed", name),
+				 errdetail("%s", import->assumed),
+				 errhint("If it was made with others, import it again with them in config.")));
 	return version;
 }
 

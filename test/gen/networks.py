@@ -131,7 +131,10 @@ def run(nets, which, options, image, batch):
 
 def write_case(out, nets, name, which, options, image=None, batch=1):
     image = image or ('11' if which == 'G' else '22')
-    base, channels, size, results, state = run(nets, which, options, image, batch)
+    write_results(out, name, which, options, image, batch, *run(nets, which, options, image, batch))
+
+
+def write_results(out, name, which, options, image, batch, base, channels, size, results, state):
     outputs, samples = [], []
     for y in results:
         y = y.view(y.shape[0], y.shape[1], 1, 1) if y.dim() == 2 else y
@@ -150,94 +153,3 @@ def write_case(out, nets, name, which, options, image=None, batch=1):
     print(which, name, flush=True)
 
 
-def cases():
-    """name, network, options, image, batch"""
-    def small(**options):
-        return dict(SMALL, **options)
-
-    for kind in ('white', 'black', 'stroke'):
-        what = 'an image all %s' % kind if kind != 'stroke' else 'a single stroke'
-        yield what, 'G', small(), kind, 1
-        yield what, 'E', small(), kind, 1
-        yield 'conv, ' + what, 'E', small(net_e='conv'), kind, 1
-    yield 'a single stroke, bilinear, input', 'G', small(upsample='bilinear',
-    	where_add='input'), 'stroke', 1
-    yield 'a batch of three', 'G', small(), None, 3
-    yield 'a batch of three', 'E', small(), None, 3
-
-    yield 'batch norm', 'G', small(norm='batch'), None, 2
-    yield 'batch norm, input, bilinear', 'G', small(norm='batch', where_add='input',
-    	upsample='bilinear'), None, 1
-    yield 'batch norm', 'E', small(norm='batch'), None, 2
-    yield 'batch norm, conv', 'E', small(norm='batch', net_e='conv'), None, 1
-    yield 'batch norm', 'D', small(norm='batch'), None, 1
-    for where_add in ('all', 'input'):
-        for upsample in ('basic', 'bilinear'):
-            yield 'no norm, %s, %s' % (where_add, upsample), 'G', small(norm='none',
-            	where_add=where_add, upsample=upsample), None, 1
-            yield 'lrelu, %s, %s' % (where_add, upsample), 'G', small(nl='lrelu',
-            	where_add=where_add, upsample=upsample), None, 1
-            yield 'elu, %s, %s' % (where_add, upsample), 'G', small(nl='elu', where_add=where_add,
-            	upsample=upsample), None, 1
-    yield 'no norm', 'E', small(norm='none'), None, 1
-    yield 'no norm, conv', 'E', small(norm='none', net_e='conv'), None, 1
-
-    yield 'size 64', 'G', small(size=64, levels=6, encoder_size=64), None, 1
-    yield 'size 64, input, bilinear', 'G', small(size=64, levels=6, encoder_size=64,
-    	where_add='input', upsample='bilinear'), None, 1
-    yield 'size 64', 'E', small(size=64, levels=6, encoder_size=64), None, 1
-    yield 'size 64, conv', 'E', small(size=64, levels=6, encoder_size=64, net_e='conv'), None, 1
-    yield 'size 64', 'D', small(size=64, levels=6, encoder_size=64), None, 1
-    yield 'size 512', 'G', small(size=512, levels=9, encoder_size=512, ngf=4), None, 1
-    yield 'size 512, input, bilinear', 'G', small(size=512, levels=9, encoder_size=512, ngf=4,
-    	where_add='input', upsample='bilinear'), None, 1
-    yield 'size 512', 'E', small(size=512, levels=9, encoder_size=512, nef=4), None, 1
-    yield 'size 512, conv', 'E', small(size=512, levels=9, encoder_size=512, nef=4,
-    	net_e='conv'), None, 1
-    yield 'size 256 on 7 levels', 'G', small(size=256), None, 1
-    yield 'size 256 on 7 levels, bilinear', 'G', small(size=256, upsample='bilinear'), None, 1
-    yield 'size 384 on 7 levels', 'G', small(size=384, ngf=4), None, 1
-    yield 'size 384 on 7 levels, bilinear', 'G', small(size=384, ngf=4,
-    	upsample='bilinear'), None, 1
-    yield 'size 320 on 6 levels, input', 'G', small(size=320, levels=6, ngf=4,
-    	where_add='input'), None, 1
-
-    yield 'gray to colour', 'G', small(input_nc=1), None, 1
-    yield 'gray to gray, bilinear', 'G', small(input_nc=1, output_nc=1,
-    	upsample='bilinear'), None, 1
-    yield 'colour to gray, input', 'G', small(output_nc=1, where_add='input'), None, 1
-    yield 'gray', 'E', small(output_nc=1), None, 1
-    yield 'no latent code', 'G', small(nz=0, where_add='input', net_e='none',
-    	encoder_size=0), None, 1
-    yield 'one latent number, width 5', 'G', small(nz=1, ngf=5), None, 1
-    yield 'latent code of 17, width 12', 'G', small(nz=17, ngf=12), None, 2
-    yield 'width 20, input, bilinear', 'G', small(ngf=20, where_add='input',
-    	upsample='bilinear'), None, 1
-    yield 'width 6, latent code of 3', 'E', small(nef=6, nz=3), None, 1
-    yield 'conv, width 10', 'E', small(net_e='conv', nef=10), None, 2
-    yield 'three scales from width 10', 'D', small(ndf=10, num_ds=3), None, 1
-    yield 'one scale', 'D', small(num_ds=1), None, 2
-    yield 'three layers', 'D', small(size=256, levels=8), None, 1
-    yield 'conditional, gray to colour', 'D', small(conditional_d=True, input_nc=1), None, 1
-
-    for levels, size in ((7, 128), (8, 256)):
-        full = dict(size=size, levels=levels, encoder_size=size)
-        for where_add in ('all', 'input'):
-            for upsample in ('basic', 'bilinear'):
-                yield 'unet_%d, %s, %s' % (size, where_add, upsample), 'G', dict(full,
-                	where_add=where_add, upsample=upsample), None, 1
-        yield 'resnet_%d' % size, 'E', full, None, 1
-        yield 'conv_%d' % size, 'E', dict(full, net_e='conv'), None, 1
-        yield 'basic_%d_multi' % size, 'D', full, None, 1
-
-
-def main():
-    sys.path.insert(0, sys.argv[1])
-    from models import networks
-    with open(sys.argv[2], 'wb') as out:
-        for name, which, options, image, batch in cases():
-            write_case(out, networks, name, which, options, image, batch)
-
-
-if __name__ == '__main__':
-    main()

@@ -649,10 +649,10 @@ client_imported(Client *client, uint64_t id, Model *model)
 	if (client->frame.type != BICYCLE_RESULT || client->frame.id != id)
 		return false;
 	memcpy(&imported, client->body, sizeof(imported));
-	if (client->frame.length != sizeof(imported) + imported.config_length)
+	if (client->frame.length != sizeof(imported) + imported.config_length + imported.assumed_length)
 		bail_out("an import was answered with %u bytes", client->frame.length);
 	memcpy(model->hash, imported.hash, sizeof(model->hash));
-	model->config = strdup((char *) client->body + sizeof(imported));
+	model->config = strndup((char *) client->body + sizeof(imported), imported.config_length);
 	model->stream = client_stream(client, id, &model->length);
 	if (model->length != imported.stream_length)
 		bail_out("a model of %zu bytes was announced with %llu", model->length,

@@ -47,7 +47,9 @@ typedef struct Case
 	NnNorm norm;
 	int readers; /* of the NORM_ACT: 1 or 2 */
 	NnActChain act[2];
-	bool slices; /* the input is a slice, and so are the outputs of a NORM_ACT */
+	bool affine;   /* an instance norm has gamma and beta */
+	int drop_seed; /* of dropout at inference */
+	bool slices;   /* the input is a slice, and so are the outputs of a NORM_ACT */
 	Input input;
 	float dropout;   /* of the NORM_ACT */
 	NnLossArgs loss; /* of a loss */
@@ -104,6 +106,20 @@ static const Case cases[] = {
 	{ .op = NN_OP_GAN_LOSS, .in = { 2, 3, 3, 4 }, .loss = { 0.2, 1, false }, TRAINING },
 	{ .op = NN_OP_L1_LOSS, .in = { 2, 3, 3, 4 }, .loss = { .scale = 3 }, TRAINING },
 	{ .op = NN_OP_KL_LOSS, .in = { 3, 1, 1, 6 }, .loss = { .scale = 0.1 }, TRAINING },
+	/*
+	 * what pix2pix has at inference: gamma and beta of an instance norm,
+	 * dropout
+	 */
+	{ NORM(2, 5, 8, 24), THEN_TWO(INSTANCE, LRELU, RELU), .affine = true },
+	{ NORM(2, 5, 8, 24), THEN(INSTANCE, RELU), SLICES, .affine = true, .dropout = 0.5f,
+	  .drop_seed = 7 },
+	{ CONV(2, 16, 16, 24, 40, 4, 2, 1), THEN_TWO(INSTANCE, LRELU, RELU), .affine = true },
+	{ CONVT(3, 4, 4, 16, 8), THEN(INSTANCE, RELU), SLICES, .affine = true, .dropout = 0.5f,
+	  .drop_seed = 1 },
+	{ CONVT(2, 8, 8, 64, 128), THEN(BATCH, RELU), .dropout = 0.5f, .drop_seed = 0x7fffffff },
+	{ CONVT(2, 2, 4, 64, 132), THEN(NONE, RELU), .dropout = 0.5f, .drop_seed = 3 },
+	{ CONVT(1, 32, 32, 16, 8), THEN(INSTANCE, RELU), .affine = true, .dropout = 0.5f,
+	  .drop_seed = 3 },
 	/* convolutions 4x4, stride 2: the way down */
 	{ CONV(1, 8, 8, 3, 64, 4, 2, 1) },
 	{ CONV(2, 16, 16, 5, 7, 4, 2, 1) },
@@ -220,12 +236,15 @@ case_param(Builder *b, int ndim, const int64_t *shape)
 static void
 case_norm_act(Builder *b, const Case *t, int x)
 {
-	NnNormArgs args = { .kind = t->norm, .dropout = t->dropout };
+	NnNormArgs args = {
+		.kind = t->norm, .dropout = t->dropout, .drop_seed = t->drop_seed, .drop_mask = 5
+	};
 	NnShape wide = b->g->values[x].shape;
 	int64_t c = wide.c;
+	int nstate = t->norm == NN_NORM_BATCH ? 4 : t->norm == NN_NORM_INSTANCE && t->affine ? 2 : 0;
 	int state[4], out[2] = { -1, -1 };
 
-	for (int i = 0; t->norm == NN_NORM_BATCH && i < 4; i++)
+	for (int i = 0; i < nstate; i++)
 	{
 		state[i] = case_param(b, 1, &c);
 		b->params->list[state[i]].buffer = i >= 2;
@@ -235,7 +254,7 @@ case_norm_act(Builder *b, const Case *t, int x)
 	for (int i = 0; (t->slices || t->readers > 1) && i < t->readers; i++)
 		out[i] = t->slices ? nn_view(b->g, nn_value(b->g, wide, "wide"), BEFORE, (int) c, "out")
 						   : nn_value(b->g, b->g->values[x].shape, "out");
-	out[0] = nn_norm_act(b->g, x, out, state, &args, "norm");
+	out[0] = nn_norm_act(b->g, x, out, nstate > 0 ? state : NULL, &args, "norm");
 	for (int i = 0; i < t->readers; i++)
 		b->result(b, out[i]);
 }

@@ -97,7 +97,9 @@ test_generations(void)
 	static const char *const texts[] = {
 		FIRST "}",
 		FIRST "}", /* there is no 1 */
-		FIRST ",\"fit\":\"input\",\"alpha\":\"drop\"}",
+		FIRST
+		",\"fit\":\"input\",\"alpha\":\"drop\",\"family\":\"pix2pix\",\"statistics\":\"image\","
+		"\"test_dropout\":5}",
 	};
 	const int generations = (int) (sizeof(texts) / sizeof(texts[0]));
 	bool good = true;
@@ -371,7 +373,7 @@ static NnStatus
 infer(NnConfig *config, const char *json, const File *file, bool *keep)
 {
 	memset(&error, 0, sizeof(error));
-	return nn_config_infer(config, json, strlen(json), file->tensors, file->n, keep, &error);
+	return nn_config_infer(config, json, strlen(json), file->tensors, file->n, keep, NULL, &error);
 }
 
 /*
@@ -527,6 +529,61 @@ test_odd_names(void)
 	}
 }
 
+/*
+ * Generators of pix2pix are known by what only they have, or have to be told;
+ * and what neither tensors nor the user tell is listed.
+ */
+static void
+test_families(void)
+{
+	static const struct
+	{
+		const char *made, *said, *family, *norm, *assumed;
+	} cases[] = {
+		{ "{\"family\":\"pix2pix\",\"norm\":\"batch\"}", "{}", "pix2pix", "batch",
+		  "{\"statistics\": \"stored\", \"test_dropout\": 0}" },
+		{ "{\"family\":\"pix2pix\",\"norm\":\"batch\"}",
+		  "{\"statistics\":\"image\",\"test_dropout\":1}", "pix2pix", "batch", NULL },
+		{ "{\"family\":\"pix2pix\",\"norm\":\"none\"}", "{}", "pix2pix", "none",
+		  "{\"test_dropout\": 0}" },
+		{ "{\"family\":\"pix2pix\",\"norm\":\"instance\"}", "{\"family\":\"pix2pix\"}", "pix2pix",
+		  "instance", "{\"test_dropout\": 0}" },
+		{ "{\"family\":\"pix2pix\",\"norm\":\"instance\"}", "{\"nz\":0}", "bicycle", "instance",
+		  "{\"nl\": \"relu\", \"family\": \"bicycle\"}" },
+		{ "{\"nz\":0,\"norm\":\"instance\"}", "{\"nz\":0,\"nl\":\"relu\"}", "bicycle", "instance",
+		  "{\"family\": \"bicycle\"}" },
+		{ "{\"nz\":0,\"norm\":\"batch\"}", "{\"nz\":0}", "bicycle", "batch", "{\"nl\": \"relu\"}" },
+		{ "{\"where_add\":\"input\",\"net_e\":\"none\"}", "{\"nz\":8}", "bicycle", "instance",
+		  "{\"nl\": \"relu\"}" },
+		{ "{\"net_e\":\"none\"}", "{}", "bicycle", "instance",
+		  "{\"norm\": \"instance\", \"nl\": \"relu\"}" },
+		{ "{\"net_e\":\"none\",\"norm\":\"batch\"}", "{\"nl\":\"elu\"}", "bicycle", "batch", NULL },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		static const char *const families[] = { "bicycle", "pix2pix" }, *const norms[] = {
+			"instance", "batch", "none"
+		};
+		File file;
+		NnConfig config;
+		char *assumed = NULL;
+		bool good;
+
+		if (!file_of(&file, cases[i].made, 1u << NN_NET_G))
+			return;
+		good = succeeds(nn_config_infer(&config, cases[i].said, strlen(cases[i].said), file.tensors,
+										file.n, NULL, &assumed, &error));
+		ok(good && strcmp(families[config.family], cases[i].family) == 0 &&
+			   strcmp(norms[config.norm], cases[i].norm) == 0 &&
+			   (cases[i].assumed ? assumed && strcmp(assumed, cases[i].assumed) == 0 : !assumed),
+		   "made %s, told %s: assumed %s", cases[i].made, cases[i].said,
+		   assumed ? assumed : "nothing");
+		free(assumed);
+		nn_params_free(&file.params);
+	}
+}
+
 static void
 test_leftovers(void)
 {
@@ -596,6 +653,15 @@ test_contradictions(void)
 	{
 		const char *model, *json, *message, *detail, *hint;
 	} bad[] = {
+		{ "{\"family\":\"pix2pix\",\"norm\":\"batch\"}", "{\"family\":\"bicycle\"}",
+		  "model option \"family\" contradicts", "say \"pix2pix\"", "Leave" },
+		{ "{\"nz\":0,\"norm\":\"batch\"}", "{\"nz\":0,\"family\":\"pix2pix\"}",
+		  "model option \"family\" contradicts", "say \"bicycle\"", "Leave" },
+		{ "{\"family\":\"pix2pix\",\"norm\":\"batch\"}", "{\"nl\":\"elu\"}",
+		  "model option \"nl\" contradicts", "say \"relu\"", "Leave" },
+		{ "{\"family\":\"pix2pix\",\"norm\":\"instance\"}",
+		  "{\"family\":\"pix2pix\",\"statistics\":\"image\"}", "do not suit", "norm \"batch\" only",
+		  "" },
 		{ "{}", "{\"ngf\":32}", "model option \"ngf\" contradicts",
 		  "The option is 32, but names and shapes of the tensors say 64.", "Leave" },
 		{ "{}", "{\"where_add\":\"input\"}", "model option \"where_add\" contradicts",
@@ -814,6 +880,7 @@ main(int argc, char **argv)
 	test_combinations();
 	test_prefixes();
 	test_odd_names();
+	test_families();
 	test_leftovers();
 	test_mismatches();
 	test_contradictions();

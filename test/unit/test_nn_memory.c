@@ -66,7 +66,7 @@ call_infer(NnError *error)
 {
 	NnConfig c;
 
-	return nn_config_infer(&c, "{}", 2, tensors, params.n, NULL, error);
+	return nn_config_infer(&c, "{}", 2, tensors, params.n, NULL, NULL, error);
 }
 
 static NnStatus

@@ -4,10 +4,11 @@
  * images, batches, and the full-size networks; and that their parameters have
  * the official names, shapes and order.
  *
- * Reads test/data/networks.bin, which test/gen/networks.py made with the
- * official code in float64. The reference device is held to 1e-9 of the root
- * mean square of each output, the others to 1e-4, and on full-size networks to
- * an absolute 2e-4, a fortieth of a step of the 8-bit image.
+ * Reads test/data/networks.bin and pix2pix.bin, which test/gen/networks.py and
+ * pix2pix.py made with the official codes in float64. The reference device is
+ * held to 1e-9 of the root mean square of each output, the others to 1e-4, and
+ * on full-size networks to an absolute 2e-4, a fortieth of a step of the 8-bit
+ * image.
  */
 #include "nn_fixture.h"
 #include "testdata.h"
@@ -230,19 +231,14 @@ test_case(NnDevice *device, const Case *t)
 	free(z);
 }
 
-int
-main(void)
+static void
+test_cases(const char *name, NnDevice *const devices[2])
 {
-	NnDevice *devices[2];
-	NnError error;
-	FILE *file = fopen(testdata_path("networks.bin"), "rb");
+	FILE *file = fopen(testdata_path(name), "rb");
 	Case t;
 
-	if (!ok(file != NULL, "%s is there", testdata_path("networks.bin")) ||
-		!ok(nn_device_open("ref", 0, &devices[0], &error) == NN_OK &&
-				nn_device_open("cpu", 0, &devices[1], &error) == NN_OK,
-			"devices open"))
-		return done_testing();
+	if (!ok(file != NULL, "%s is there", name))
+		return;
 	while (read_case(file, &t))
 	{
 		test_state(&t);
@@ -251,6 +247,20 @@ main(void)
 		free_case(&t);
 	}
 	fclose(file);
+}
+
+int
+main(void)
+{
+	NnDevice *devices[2];
+	NnError error;
+
+	if (!ok(nn_device_open("ref", 0, &devices[0], &error) == NN_OK &&
+				nn_device_open("cpu", 0, &devices[1], &error) == NN_OK,
+			"devices open"))
+		return done_testing();
+	test_cases("networks.bin", devices);
+	test_cases("pix2pix.bin", devices);
 	nn_device_close(devices[0]);
 	nn_device_close(devices[1]);
 	return done_testing();

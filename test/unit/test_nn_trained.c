@@ -72,7 +72,8 @@ test_inference(Model *m)
 	char *text = NULL;
 	bool good;
 
-	good = nn_config_infer(&m->config, "{}", 2, m->tensors, m->ntensors, keep, &error) == NN_OK;
+	good =
+		nn_config_infer(&m->config, "{}", 2, m->tensors, m->ntensors, keep, NULL, &error) == NN_OK;
 	if (!good)
 		diag("%s: %s", error.message, error.detail);
 	text = good ? nn_config_print(&m->config) : NULL;

@@ -165,6 +165,8 @@ test_errors(void)
 		{ "{\"batch_size\":1,\"method\":\"cvae_gan++\"}",
 		  "batch_size 1 does not suit method \"cvae_gan++\"", "", "even" },
 		{ "{\"nz\":0}", "method \"bicycle\" needs a latent code", "nz is 0", "pix2pix_noise" },
+		{ "{\"family\":\"pix2pix\",\"method\":\"pix2pix_noise\"}", "are not trained", "imported",
+		  "pix2pix_noise" },
 		{ "{\"net_e\":\"none\"}", "method \"bicycle\" needs an encoder", "net_e is \"none\"",
 		  "pix2pix_noise" },
 		{ "{\"method\":\"pix2pix_noise\",\"net_e\":\"conv\"}",

@@ -12,6 +12,7 @@
  * Pure functions; a call writes only its own channels or rows.
  */
 #include "nn/cpu/cpu_finish.h"
+#include "nn/training.h"
 
 #include <math.h>
 #include <string.h>
@@ -210,7 +211,11 @@ cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c
 	for (int i = 0; i < c; i++)
 	{
 		block.scale[i] = (float) (1.0 / sqrt((double) m.m2[i] / m.count + NORM_EPSILON));
+		if (f->affine)
+			block.scale[i] *= f->affine[2 * f->c + c0 + i];
 		block.shift[i] = -m.mean[i] * block.scale[i];
+		if (f->affine)
+			block.shift[i] += f->affine[3 * f->c + c0 + i];
 	}
 	apply_rows(kernels, f, 0, f->h, c0, c, &block);
 }
@@ -223,9 +228,9 @@ fill_fixed(const CpuFinish *f, int c0, int c, Block *block)
 	fill_offsets(f, c0, c, block);
 	for (int i = 0; i < c; i++)
 	{
-		block->center[i] = f->batch ? f->batch[c0 + i] : 0.0f;
-		block->scale[i] = f->batch ? f->batch[2 * f->c + c0 + i] : 1.0f;
-		block->shift[i] = f->batch ? f->batch[3 * f->c + c0 + i] : 0.0f;
+		block->center[i] = f->affine ? f->affine[c0 + i] : 0.0f;
+		block->scale[i] = f->affine ? f->affine[2 * f->c + c0 + i] : 1.0f;
+		block->shift[i] = f->affine ? f->affine[3 * f->c + c0 + i] : 0.0f;
 	}
 }
 
@@ -319,4 +324,48 @@ cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1)
 		apply_rows(kernels, f, y0, y1, c0, c, &block);
 		c0 += c;
 	}
+}
+
+/* ---- Dropout ------------------------------------------------------------- */
+
+/* By factors of 0 and 2, which both types of numbers bear exactly. */
+static void
+multiply_elements(void *data, bool bf16, size_t at, const float *factors, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		float value = factors[i] == 0 ? 0 : factors[i] * cpu_element(data, bf16, at + i);
+		uint32_t bits;
+
+		if (!bf16)
+		{
+			((float *) data)[at + i] = value;
+			continue;
+		}
+		memcpy(&bits, &value, sizeof(bits));
+		((uint16_t *) data)[at + i] = (uint16_t) (bits >> 16);
+	}
+}
+
+/*
+ * Activations of pix2pix, relu and leaky, let a factor of 0 or 2 through: it
+ * may come after them.
+ */
+void
+cpu_finish_drop(const CpuFinish *f, const NnNormArgs *norm, int y)
+{
+	float factors[CPU_BLOCK];
+
+	for (int x = 0; x < f->w; x++)
+		for (int c0 = 0; c0 < f->c; c0 += CPU_BLOCK)
+		{
+			int c = f->c - c0 < CPU_BLOCK ? f->c - c0 : CPU_BLOCK;
+			size_t pixel = (size_t) y * f->w + x;
+
+			nn_dropout_mask((uint64_t) norm->drop_seed, 0, norm->drop_mask, pixel * f->c + c0, c,
+							norm->dropout, factors);
+			for (int o = 0; o < f->nouts; o++)
+				multiply_elements(f->out[o].data, f->out[o].bf16, pixel * f->out[o].step + c0,
+								  factors, c);
+		}
 }

@@ -22,7 +22,11 @@ typedef struct CpuFinish
 	const CpuLayer *latent_layer; /* whose classes `latent` follows */
 	const float *latent;          /* [row class][column class][c] or NULL */
 	NnNorm norm;
-	const float *batch; /* center, offset, scale, shift of batch norm */
+	/*
+	 * center, offset, scale, shift of a batch norm; scale and shift count after
+	 * an instance norm, too; or NULL
+	 */
+	const float *affine;
 	int nouts;
 	CpuOut out[2]; /* data points to the image's first pixel */
 } CpuFinish;
@@ -36,5 +40,8 @@ extern void cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, i
 /* Other norms: rows [y0, y1) of the count, the map's but in CPU_GRID. */
 extern int cpu_finish_row_count(const CpuFinish *f);
 extern void cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1);
+
+/* Dropout at inference, of a row of the finished outputs. */
+extern void cpu_finish_drop(const CpuFinish *f, const NnNormArgs *norm, int y);
 
 #endif /* BICYCLE_NN_CPU_FINISH_H */

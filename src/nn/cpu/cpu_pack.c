@@ -460,20 +460,21 @@ pack_conv(Packer *p, CpuLayer *layer, const NnNode *first)
 
 /*
  * Of a batch norm: center, offset, scale, shift of cpu_kernels.h's CpuAffine.
+ * An instance norm finds center and scale itself, and has a scale besides.
  */
 static NnStatus
 pack_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	int c = node->norm.kind == NN_NORM_BATCH ? layer->out.c : 0;
+	bool batch = node->norm.kind == NN_NORM_BATCH;
+	int c = node->weight >= 0 ? layer->out.c : 0;
 	NnStatus status = c > 0 ? new_floats(p, (size_t) 4 * c, &layer->norm) : NN_OK;
 
 	for (int i = 0; status == NN_OK && i < c; i++)
 	{
-		double var = param_values(p, node->norm.var)[i];
+		double scale = batch ? sqrt(param_values(p, node->norm.var)[i] + NORM_EPSILON) : 1;
 
-		layer->norm[i] = param_values(p, node->norm.mean)[i];
-		layer->norm[2 * c + i] =
-			(float) (param_values(p, node->weight)[i] / sqrt(var + NORM_EPSILON));
+		layer->norm[i] = batch ? param_values(p, node->norm.mean)[i] : 0;
+		layer->norm[2 * c + i] = (float) (param_values(p, node->weight)[i] / scale);
 		layer->norm[3 * c + i] = param_values(p, node->bias)[i];
 	}
 	return status;

@@ -149,6 +149,21 @@ outputs_of(const CpuCall *call, const NnNode *node, size_t image, CpuOut out[2])
 	return n;
 }
 
+/* Dropout at inference; all of the team are done with what comes before. */
+static void
+drop_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, int n)
+{
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int i = 0; i < n; i++)
+		for (int y = 0; y < first->h; y++)
+		{
+			CpuFinish f = *first;
+
+			f.nouts = outputs_of(call, node, i0 + i, f.out);
+			cpu_finish_drop(&f, &node->norm, y);
+		}
+}
+
 /* Finishes n images, which differ from `first` by the steps given. */
 static void
 finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, int n,
@@ -187,6 +202,8 @@ finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0,
 				cpu_finish_rows(kernels, &f, u * unit,
 								u * unit + unit < rows ? u * unit + unit : rows);
 		}
+	if (node->op == NN_OP_NORM_ACT && node->norm.drop_seed != 0 && node->norm.dropout > 0)
+		drop_images(call, node, first, i0, n);
 }
 
 /* How a step's first result of a chunk is finished; without outputs. */
@@ -208,7 +225,7 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 		.latent_layer = layer,
 		.latent = layer->nz > 0 ? call->p->latents : NULL,
 		.norm = nn_norm_of(end),
-		.batch = nn_norm_of(end) == NN_NORM_BATCH ? call->p->layers->list[step->end].norm : NULL,
+		.affine = nn_norm_of(end) != NN_NORM_NONE ? call->p->layers->list[step->end].norm : NULL,
 	};
 
 	f.nouts = outputs_of(call, end, 0, f.out);
@@ -266,7 +283,7 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 		.w = layer->in.w,
 		.c = layer->in.c,
 		.norm = node->norm.kind,
-		.batch = layer->norm,
+		.affine = layer->norm,
 	};
 
 	f.nouts = outputs_of(call, node, 0, f.out);

@@ -122,11 +122,26 @@ pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 
 /* ---- What comes after a convolution -------------------------------------- */
 
+/* Scale and shift that follow an instance norm. */
+static NnStatus
+pack_gamma_beta(CudaPacker *p, CudaLayer *layer, const NnNode *end)
+{
+	size_t bytes = layer->out.c * sizeof(float);
+	NnStatus status;
+
+	if (p->filling)
+		memcpy(p->host, cuda_param_values(p, end->weight), bytes);
+	status = upload_floats(p, layer->out.c, &layer->scale);
+	if (status == NN_OK && p->filling)
+		memcpy(p->host, cuda_param_values(p, end->bias), bytes);
+	return status == NN_OK ? upload_floats(p, layer->out.c, &layer->shift) : status;
+}
+
 /*
  * Scale and shift for the end of a step: y = (x + bias - mean) * gamma /
  * sqrt(var + eps) + beta with batch norm, y = x + bias without a norm. Before
- * an instance norm a bias cancels and is left out. node is NULL for a norm by
- * itself; end may be the same node.
+ * an instance norm a bias cancels and is left out; gamma and beta may follow
+ * it. node is NULL for a norm by itself; end may be the same node.
  */
 static NnStatus
 pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
@@ -136,7 +151,9 @@ pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *e
 	int c = layer->out.c;
 	NnStatus status;
 
-	if (nn_norm_of(end) == NN_NORM_INSTANCE || (!batch && !bias))
+	if (nn_norm_of(end) == NN_NORM_INSTANCE)
+		return end->weight >= 0 ? pack_gamma_beta(p, layer, end) : NN_OK;
+	if (!batch && !bias)
 		return NN_OK;
 	for (int i = 0; p->filling && batch && i < c; i++)
 		p->host[i] = (float) (cuda_param_values(p, end->weight)[i] /

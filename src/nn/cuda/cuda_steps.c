@@ -87,6 +87,32 @@ cuda_make_latents(const Launch *l, const CudaStep *step, int n)
 	return launched(l, kernel_z_bias(l->device->compute, &latents));
 }
 
+/*
+ * Dropout at inference; activations of pix2pix, relu and leaky, let its factor
+ * through.
+ */
+static NnStatus
+drop_outputs(const Launch *l, const NnNode *node, NnShape s)
+{
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < 2 && node->norm.dropout > 0; i++)
+	{
+		KernelDropout dropout = { .n = s.n,
+								  .pixels = s.h * s.w,
+								  .c = s.c,
+								  .seed = (uint32_t) node->norm.drop_seed,
+								  .mask = (uint32_t) node->norm.drop_mask,
+								  .p = node->norm.dropout };
+
+		if (node->out[i] < 0)
+			continue;
+		dropout.map = l->slot->values[node->out[i]];
+		status = launched(l, kernel_dropout(l->device->compute, &dropout));
+	}
+	return status;
+}
+
 /* What follows x, a convolution's result or a value: the step's end. */
 static NnStatus
 finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
@@ -95,6 +121,7 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
 	NnShape s = cuda_shape(l->p->plan, end->out[0]);
 	bool norm = end->op == NN_OP_NORM_ACT;
+	NnStatus status;
 	KernelFinish f = {
 		.n = s.n,
 		.h = s.h,
@@ -113,8 +140,10 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
 									norm ? end->norm.act[i] : (NnActChain){ 0 } };
 	if (nn_norm_of(end) == NN_NORM_INSTANCE)
-		return launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
-	return launched(l, kernel_bias_act(l->device->compute, &f));
+		status = launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
+	else
+		status = launched(l, kernel_bias_act(l->device->compute, &f));
+	return status == NN_OK && norm && end->norm.drop_seed != 0 ? drop_outputs(l, end, s) : status;
 }
 
 static NnStatus

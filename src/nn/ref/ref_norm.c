@@ -47,25 +47,33 @@ ref_act_slope(NnActKind kind, double x)
 	return 1;
 }
 
-/* The factor of an element in training: 0, or 1 / (1 - p). */
-static double
-dropout_factor(const NnOperands *op, size_t pixel, int c)
-{
-	float p = op->node->norm.dropout;
-	uint64_t element = (uint64_t) pixel * op->in[0].shape.c + c;
-
-	if (!op->training || p <= 0)
-		return 1;
-	return nn_dropout_keeps(op->training->seed, op->training->iteration, op->index, element, p)
-			   ? 1 / (1 - p)
-			   : 0;
-}
-
 /* Pixels of an image; those of image n begin at n times that. */
 static size_t
 image_pixels(const NnOperands *op)
 {
 	return (size_t) op->in[0].shape.h * op->in[0].shape.w;
+}
+
+/*
+ * The factor of an element, 0 or 1 / (1 - p): in training; or at inference,
+ * where it is the same for each image.
+ */
+static double
+dropout_factor(const NnOperands *op, size_t pixel, int c)
+{
+	const NnNormArgs *norm = &op->node->norm;
+	float p = norm->dropout;
+	bool keeps;
+
+	if (p <= 0 || (!op->training && norm->drop_seed == 0))
+		return 1;
+	if (op->training)
+		keeps = nn_dropout_keeps(op->training->seed, op->training->iteration, op->index,
+								 (uint64_t) pixel * op->in[0].shape.c + c, p);
+	else
+		keeps = nn_dropout_keeps((uint64_t) norm->drop_seed, 0, norm->drop_mask,
+								 (uint64_t) (pixel % image_pixels(op)) * op->in[0].shape.c + c, p);
+	return keeps ? 1 / (1 - p) : 0;
 }
 
 /* y = scale (x - mean) + shift for each reader, then its activations. */
@@ -151,7 +159,10 @@ ref_norm_act(const NnOperands *op, NnError *error)
 					write_outputs(op, n, c, 0, 1, 0);
 					break;
 				case NN_NORM_INSTANCE:
-					write_outputs(op, n, c, mean, 1 / sqrt(var + NORM_EPSILON), 0);
+					write_outputs(op, n, c, mean,
+								  (op->weight.data ? op->weight.f64[c] : 1) /
+									  sqrt(var + NORM_EPSILON),
+								  op->bias.data ? op->bias.f64[c] : 0);
 					break;
 				case NN_NORM_BATCH:
 					write_outputs(op, n, c, mean, op->weight.f64[c] / sqrt(var + NORM_EPSILON),
