@@ -67,9 +67,20 @@ SELECT bicycle_encode(image, 'square') = bicycle_encode(image, 'square', 1) AS s
 	cardinality(bicycle_encode(image, 'square')) AS nz
 	FROM picture WHERE name = 'jpeg/rgb.jpg';
 
+-- An image that EXIF turns has the answer of its turned size.
+SELECT pg_read_binary_file(:'testdata' || '/jpeg/rotated_by_exif.jpg') AS turned \gset
+SELECT pg_temp.size(bicycle_translate(:'turned', bicycle_latent(8, 1), 'square')) AS as_it_lies;
+SET bicycle.exif = on;
+SELECT pg_temp.size(bicycle_translate(:'turned', bicycle_latent(8, 1), 'square')) AS upright;
+RESET bicycle.exif;
+
 -- What cannot be: a shape, a value.
 SELECT pg_temp.report(format('SELECT bicycle_translate(%L, bicycle_latent(8, 1), %L)', image,
 	'square')) FROM (SELECT pg_read_binary_file(:'testdata' || '/fit/long.png') AS image) AS long;
+SET bicycle.on_error = 'null';
+SELECT bicycle_translate(pg_read_binary_file(:'testdata' || '/fit/long.png'), bicycle_latent(8, 1),
+	'square') IS NULL AS fails_alone;
+RESET bicycle.on_error;
 SET bicycle.fit = stretch;
 SELECT pg_temp.report($$SELECT bicycle_create('x', '{"fit": "stretch"}')$$);
 SELECT pg_temp.report($$SELECT bicycle_create('x', '{"fit": "model"}')$$);

@@ -110,6 +110,20 @@ life(long n, const NnConfig *config, const NnTensor *tensors, int ntensors, cons
 		if (status == NN_ENOMEM &&
 			nn_model_translate_float(model, 3, image, z, out, &error) != NN_OK)
 			status = NN_EDEVICE;
+		if (status == NN_OK)
+		{
+			const NnExtent wide = { SIZE, 2 * SIZE };
+			float *other = malloc((size_t) 2 * SIZE * SIZE * 3 * sizeof(float));
+
+			/* at another size, too */
+			until_refusal = n < 0 ? -1 : n % 5;
+			status = nn_model_translate_float_at(model, wide, 1, image, z, other, &error);
+			until_refusal = -1;
+			if (status == NN_ENOMEM &&
+				nn_model_translate_float_at(model, wide, 1, image, z, other, &error) == NN_OK)
+				status = NN_OK;
+			free(other);
+		}
 		nn_model_free(model);
 	}
 	until_refusal = -1;

@@ -348,6 +348,7 @@ test_short_memory(void)
 	ImageCall calls[MANY];
 	uint8_t *results[MANY];
 	size_t lengths[MANY];
+	uint64_t memory;
 	int done = 0;
 
 	engine_start(&engine, settings);
@@ -370,9 +371,34 @@ test_short_memory(void)
 	{
 		done += results[i] != NULL;
 		free(results[i]);
-		free_picture(&pictures[i]);
 	}
 	ok(done == MANY, "%d of %d large images at once wait for their memory", done, MANY);
+	calls[0].flags = calls[1].flags = BICYCLE_FLAG_ALONE;
+	memory = client_memory_settles(&client, 0);
+	for (int round = 0; round < 3; round++)
+	{
+		Client leaver;
+
+		client_hello(&leaver, &engine, 1);
+		for (int i = 0; i < MANY; i++)
+		{
+			size_t length;
+			uint8_t *body = image_call_body(&calls[i], &length);
+
+			client_reserve(&leaver, (uint64_t) i + 1, length);
+			client_send(&leaver, BICYCLE_TRANSLATE, (uint64_t) i + 1, body, length);
+			free(body);
+		}
+		for (int i = 0; i < 8 * round; i++)
+			client_receive(&leaver);
+		client_close(&leaver);
+	}
+	ok(client_run(&client, 1000, &calls[0], &square) &&
+		   client_run(&client, 1001, &calls[5], &square),
+	   "after three who left while theirs waited one runs, alone or not");
+	ok(client_memory_settles(&client, memory) <= memory, "and nothing is held for those");
+	for (int i = 0; i < MANY; i++)
+		free_picture(&pictures[i]);
 	client_close(&client);
 	engine_end(&engine);
 }

@@ -20,6 +20,7 @@ static NnDevice *device;
 static NnConfig config;
 static NnParams params;
 static NnTensor *tensors;
+static bool wide_is_known;
 static uint8_t image[3 * SIZE * SIZE * 3], expected[3 * SIZE * SIZE * 3], out[3 * SIZE * SIZE * 3];
 static float latent[3 * 8];
 
@@ -112,6 +113,29 @@ call_translate(NnError *error)
 	return status;
 }
 
+/* An image of twice the width, after one of the model's own size. */
+static NnStatus
+call_extent(NnError *error)
+{
+	static uint8_t wide[2 * SIZE * SIZE * 3];
+	const NnExtent extent = { SIZE, 2 * SIZE };
+	NnModel *model = NULL;
+	NnStatus status =
+		nn_model_load(device, &config, NN_PRECISION_AUTO, tensors, params.n, &model, error);
+
+	if (status == NN_OK)
+		status = nn_model_translate_at(model, extent, 1, image, latent, out, error);
+	if (status == NN_OK && !wide_is_known)
+		memcpy(wide, out, sizeof(wide));
+	wide_is_known |= status == NN_OK;
+	if (status == NN_OK && memcmp(out, wide, sizeof(wide)) != 0)
+		status = NN_EDEVICE;
+	if (status == NN_OK && nn_model_image_bytes(model, extent, error) == 0)
+		status = error->code;
+	nn_model_free(model);
+	return status;
+}
+
 static NnStatus
 call_open(NnError *error)
 {
@@ -196,6 +220,7 @@ main(void)
 	test_call("drawing weights", call_init, 1);
 	test_call("loading a model", call_load, 1);
 	test_call("translating", call_translate, 7);
+	test_call("translating at another size", call_extent, 7);
 	tensors_free(tensors, params.n);
 	nn_params_free(&params);
 	nn_device_close(device);
