@@ -92,6 +92,19 @@ SELECT count(*), bool_and(g.mean = e.style) AS same
 	FROM (SELECT id, bicycle_mean(bicycle_encode(photo)) AS mean FROM shoes
 		GROUP BY GROUPING SETS ((kind), (id))) AS g JOIN expected e USING (id);
 RESET enable_hashagg;
+-- What a statement keeps in flight are calls, not rows: with two a row, rounds of 1, 2, 2 ... rows.
+CREATE FUNCTION pg_temp.rounds(query text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	plan jsonb;
+BEGIN
+	EXECUTE 'EXPLAIN (ANALYZE, FORMAT JSON) ' || query INTO plan;
+	RETURN jsonb_path_query_first(plan, 'strict $.**?(@."Custom Plan Provider" == "BicycleBatch")')
+		->> 'Rounds';
+END $$;
+SET bicycle.prefetch = 4;
+SELECT pg_temp.rounds('SELECT bicycle_check(photo) FROM shoes') AS one,
+	pg_temp.rounds('SELECT bicycle_check(photo), bicycle_encode(photo) FROM shoes') AS two;
+RESET bicycle.prefetch;
 -- Above and below an aggregate at once.
 SELECT s.kind, v = bicycle_translate(first, mean, 'batch') AS same FROM
 	(SELECT kind, bicycle_translate((array_agg(sketch ORDER BY id))[1],
