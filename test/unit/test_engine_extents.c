@@ -62,7 +62,7 @@ decode_answer(const uint8_t *bytes, size_t length, Image *image)
 	ImageLimits limits = { .max_pixels = 1 << 26, .max_memory = 1 << 30 };
 	ImageError error;
 
-	if (image_decode(bytes, length, 3, &limits, image, &error) != IMAGE_OK)
+	if (image_decode(bytes, length, 3, 0, &limits, image, &error) != IMAGE_OK)
 		bail_out("cannot decode an answer: %s", error.message);
 }
 

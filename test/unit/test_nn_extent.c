@@ -424,6 +424,9 @@ main(void)
 				 "{\"size\":64,\"ngf\":5,\"net_e\":\"none\",\"where_add\":\"input\",\"upsample\":"
 				 "\"bilinear\",\"norm\":\"batch\",\"nl\":\"elu\"}");
 	test_numbers(ref, cpu, "{\"size\":64,\"ngf\":16,\"net_e\":\"none\",\"norm\":\"none\"}");
+	test_numbers(ref, cpu,
+				 "{\"size\":64,\"ngf\":4,\"family\":\"pix2pix\",\"nz\":0,\"norm\":\"batch\","
+				 "\"statistics\":\"image\",\"test_dropout\":5}");
 	for (int i = 0; i < 2; i++)
 	{
 		NnDevice *device = i ? cpu : ref;
