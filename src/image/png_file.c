@@ -164,6 +164,7 @@ read_plte(PngFile *file, const PngChunk *chunk)
 {
 	if (file->depth == 0 || file->color != 3)
 		return true;
+	memset(file->palette, 0, sizeof(file->palette));
 	file->entries = chunk->length / 3 > PNG_FILE_ENTRIES ? -1 : (int) (chunk->length / 3);
 	if (file->entries > 0)
 		memcpy(file->palette, chunk->body, (size_t) file->entries * 3);
@@ -397,11 +398,7 @@ png_file_open(PngFile *file, const uint8_t *bytes, size_t length)
 	file->length = length;
 	file->at = 8; /* behind the signature */
 	INVARIANT(length >= file->at);
-	for (int i = 0; i < PNG_FILE_ENTRIES; i++)
-	{
-		memset(file->palette[i], i, 3);
-		file->opacity[i] = 255;
-	}
+	memset(file->opacity, 255, sizeof(file->opacity));
 	for (;;)
 	{
 		if (!next_chunk(file, &chunk))

@@ -27,7 +27,7 @@ typedef struct PngFile
 	bool framed;
 	uint32_t frame_x, frame_y, frame_width, frame_height;
 
-	/* Palette, gray where the file has no entry, and opacities. */
+	/* Palette, black where the file has no entry, and opacities. */
 	uint8_t palette[PNG_FILE_ENTRIES][3];
 	uint8_t opacity[PNG_FILE_ENTRIES];
 	int entries;         /* of the last PLTE */

@@ -176,6 +176,21 @@ def make_transparent():
     	[9 * 256 + 20, 0, 8 * 256 + 20])
 
 
+def make_short_palette():
+    """Two entries of 256 that are used: the others are black."""
+    image = Image.frombytes("P", (256, 1), bytes(range(256)))
+    image.putpalette(bytes(range(1, 7)) + bytes(250 * 3))
+    path = os.path.join(DATA, "png", "short_palette.png")
+    image.save(path)
+    with open(path, "rb") as file:
+        data = file.read()
+    at = data.index(b"PLTE")
+    body = data[at + 4:at + 10]
+    with open(path, "wb") as file:
+        file.write(data[:at - 4] + struct.pack(">I", 6) + b"PLTE" + body
+        	+ struct.pack(">I", zlib.crc32(b"PLTE" + body)) + data[data.index(b"IDAT") - 4:])
+
+
 def lcg_bytes(seed, n):
     out = bytearray(n)
     for i in range(n):
@@ -355,6 +370,7 @@ def write(path, lines):
 
 make_alpha()
 make_transparent()
+make_short_palette()
 make_jpegs()
 make_webps()
 make_exif()

@@ -231,7 +231,7 @@ test_progress(void)
 int
 main(void)
 {
-	ok(check_directory("png") == 183, "all PNG files were there");
+	ok(check_directory("png") == 184, "all PNG files were there");
 	test_bombs();
 	test_surplus();
 	test_short();
