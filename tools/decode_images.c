@@ -21,8 +21,7 @@ static const ImageLimits limits = { (uint64_t) 178956970, (size_t) 4 << 30 };
 static uint32_t
 crc(const Image *image)
 {
-	return (uint32_t) crc32_z(0, image->pixels,
-							  (size_t) image->width * (size_t) image->height * 3);
+	return (uint32_t) crc32_z(0, image->pixels, (size_t) image->width * (size_t) image->height * 3);
 }
 
 static void

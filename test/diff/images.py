@@ -218,7 +218,8 @@ def edit_jpeg(rng, data):
         marker = rng.choice([0xe0, 0xe1, 0xe2, 0xed, 0xee, 0xfe, 0xdd, 0xdb, 0xdc])
         body = rng.choice([b"", b"JFIF\0\1", b"Adobe\0\x64\0\0\0\0" + bytes([rng.randrange(4)]),
         	b"ICC_PROFILE\0\1", b"Photoshop 3.0\x008BIM\4\4", b"Exif\0\0", b"\0\2"])
-        return data[:at] + bytes([0xff, marker]) + struct.pack(">H", len(body) + 2) + body + data[at:]
+        return (data[:at] + bytes([0xff, marker]) + struct.pack(">H", len(body) + 2) + body
+        	+ data[at:])
     if way == 4:
         return data[:at + 1] + bytes([rng.randrange(0xc0, 256)]) + data[at + 2:]
     if way == 5:

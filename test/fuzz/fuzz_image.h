@@ -13,25 +13,28 @@ static inline void
 decode_input(const uint8_t *bytes, size_t length)
 {
 	const int channels = length % 2 * 2 + 1;
+	const unsigned flags = length / 2 % 4;
 	ImageLimits limits = { 1 << 20, (size_t) 16 << 20 };
 	ImageInfo info;
 	Image image, again;
+	int width, height;
 	ImageError error;
 
 	if (image_info(bytes, length, &info, &error) != IMAGE_OK)
 		demand_error(error.message, error.detail);
-	if (image_decode(bytes, length, channels, 0, &limits, &image, &error) != IMAGE_OK)
+	if (image_decode(bytes, length, channels, flags, &limits, &image, &error) != IMAGE_OK)
 	{
 		demand_error(error.message, error.detail);
 		DEMAND(image.pixels == NULL && error.code != IMAGE_ENOMEM);
 		return;
 	}
-	DEMAND(image_info(bytes, length, &info, &error) == IMAGE_OK && info.width == image.width &&
-		   info.height == image.height);
+	DEMAND(image_info(bytes, length, &info, &error) == IMAGE_OK);
+	image_decoded_size(&info, flags, &width, &height);
+	DEMAND(width == image.width && height == image.height);
 	DEMAND(image.channels == channels &&
 		   (uint64_t) image.width * (uint64_t) image.height <= limits.max_pixels);
-	limits.max_memory = image_decode_bytes(&info, channels, 0);
-	DEMAND(image_decode(bytes, length, channels, 0, &limits, &again, &error) == IMAGE_OK);
+	limits.max_memory = image_decode_bytes(&info, channels, flags);
+	DEMAND(image_decode(bytes, length, channels, flags, &limits, &again, &error) == IMAGE_OK);
 	DEMAND(memcmp(image.pixels, again.pixels,
 				  (size_t) image.width * (size_t) image.height * (size_t) channels) == 0);
 	image_free(&image);

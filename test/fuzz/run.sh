@@ -3,7 +3,7 @@
 # UndefinedBehaviorSanitizer: images, model files, options, plots, control lines, and the frames of
 # clients and job workers.
 #
-#	test/fuzz/run.sh SECONDS [png|jpeg|safetensors|pth|options|plot|control|protocol|train]...
+#	test/fuzz/run.sh SECONDS [png|jpeg|webp|safetensors|pth|options|plot|control|protocol|train]...
 #
 # Each target runs for SECONDS. Programs, corpora and whatever breaks a target stay in build/fuzz,
 # so that a later run goes on where this one ended. The image libraries themselves are the system's
@@ -19,7 +19,7 @@ FLAGS="-std=gnu11 -g -O1 -D_GNU_SOURCE -fno-omit-frame-pointer
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined"
 LIBS="-lpng -ljpeg -lwebp -lwebpdemux -ljansson -lz -lcrypto -lcairo -lfontconfig -lpthread
 	-ldl -lm"
-TARGETS="png jpeg safetensors pth options plot control protocol train"
+TARGETS="png jpeg webp safetensors pth options plot control protocol train"
 
 # sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c
 # has
@@ -29,7 +29,7 @@ sources()
 	local below=$(echo "$ROOT"/src/{common,image,plot,format,nn,nn/ref}/*.c)
 
 	case $1 in
-		png | jpeg) echo "$ROOT"/src/{common,image}/*.c ;;
+		png | jpeg | webp) echo "$ROOT"/src/{common,image}/*.c ;;
 		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,nn_error}.c \
 			"$ROOT"/src/common/*.c ;;
 		options) echo "$ROOT"/src/{common,nn,nn/ref}/*.c ;;
@@ -66,7 +66,8 @@ seed()							# seed TARGET: copies the samples that the tests use
 {
 	case $1 in
 		png) cp "$ROOT"/test/data/png/*.png "$OUT/corpus/$1" ;;
-		jpeg) cp "$ROOT"/test/data/jpeg/*.jpg "$OUT/corpus/$1" ;;
+		jpeg) cp "$ROOT"/test/data/{jpeg,exif}/*.jpg "$OUT/corpus/$1" ;;
+		webp) cp "$ROOT"/test/data/{webp,exif}/*.webp "$OUT/corpus/$1" ;;
 		safetensors) cp "$ROOT"/test/data/pth/*.safetensors "$OUT/corpus/$1" ;;
 		pth) cp "$ROOT"/test/data/pth/*.pth "$OUT/corpus/$1"
 			find "$ROOT/test/data/saved" -type f -size -16k -exec cp {} "$OUT/corpus/$1" \; ;;
