@@ -411,11 +411,15 @@ UPDATE numbers SET root = NULL;
 CALL bicycle_fill('numbers', 'root', 'a');
 RESET default_transaction_isolation;
 -- Whatever plans the session wants.
-SET enable_tidscan = off;
 UPDATE numbers SET root = NULL;
-CREATE INDEX ON numbers (a) WHERE root IS NULL;
+CREATE INDEX ON numbers (root, a DESC);
+SET enable_tidscan = off;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
 CALL bicycle_fill('numbers', 'root', 'a', 'a > 5');
 RESET enable_tidscan;
+RESET enable_seqscan;
+RESET enable_bitmapscan;
 SELECT count(root), bool_and(root = a) FROM numbers;
 
 SELECT bicycle_drop('fill');
