@@ -99,15 +99,7 @@ turns(int n)
 {
 	for (int i = 0; i < n; i++)
 	{
-		struct epoll_event events[EVENTS];
-		int ready = epoll_wait(engine.epoll, events, EVENTS, 0);
-
-		for (int k = 0; k < ready; k++)
-		{
-			Source *source = events[k].data.ptr;
-
-			source->ready(&engine, source, events[k].events);
-		}
+		(void) source_wait(&engine, 0);
 		tick(&engine);
 		settle(&engine);
 	}

@@ -5,7 +5,7 @@
 #
 #	test/fuzz/run.sh SECONDS [png|jpeg|webp|safetensors|pth|options|plot|control|protocol|train]...
 #
-# Each target runs for SECONDS. Programs, corpora and whatever breaks a target stay in build/fuzz,
+# Each target runs for SECONDS; with 0 it is built, and reads its corpus once. Programs, corpora and whatever breaks a target stay in build/fuzz,
 # so that a later run goes on where this one ended. The image libraries themselves are the system's
 # and not instrumented. Needs clang with libFuzzer.
 set -e -u -o pipefail
@@ -81,6 +81,11 @@ settings()						# the engine's, as words of a dictionary
 	sed -n 's/^\(ENGINE\|OWN\)_[A-Z]*(\([a-z_]*\),.*/"\2 "/p' "$ROOT/src/common/settings.def"
 }
 
+if [ "$SECONDS_EACH" = 0 ]; then
+	limit=-runs=0
+else
+	limit=-max_total_time=$SECONDS_EACH
+fi
 status=0
 for target in "${@:-$TARGETS}"; do
 	for name in $target; do
@@ -97,7 +102,7 @@ for target in "${@:-$TARGETS}"; do
 			} >"$OUT/$name.dict"
 			dictionary=(-dict="$OUT/$name.dict")
 		fi
-		if "$OUT/fuzz_$name" -max_total_time="$SECONDS_EACH" -max_len=16384 -timeout=10 \
+		if "$OUT/fuzz_$name" "$limit" -max_len=16384 -timeout=10 \
 			-rss_limit_mb=2048 -print_final_stats=1 \
 			"${dictionary[@]}" -artifact_prefix="$OUT/found/$name/" "$OUT/corpus/$name" > \
 				"$OUT/$name.log" 2>&1; then
