@@ -38,6 +38,7 @@ CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS vo
 REVOKE ALL ON FUNCTION @extschema@.bicycle_rename(text, text) FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.bicycle_rename(text, text) IS
 	'gives a model another name, with its versions, counter and finished jobs';
+
 -- ---- Filling a column ------------------------------
 
 CREATE PROCEDURE @extschema@.bicycle_fill(target regclass, target_column name, expression text,

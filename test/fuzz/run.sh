@@ -5,9 +5,9 @@
 #
 #	test/fuzz/run.sh SECONDS [png|jpeg|webp|safetensors|pth|options|plot|control|protocol|train]...
 #
-# Each target runs for SECONDS; with 0 it is built, and reads its corpus once. Programs, corpora and whatever breaks a target stay in build/fuzz,
-# so that a later run goes on where this one ended. The image libraries themselves are the system's
-# and not instrumented. Needs clang with libFuzzer.
+# Each target runs for SECONDS; with 0 it is built, and reads its corpus once. Programs, corpora and
+# whatever breaks a target stay in build/fuzz, so that a later run goes on where this one ended. The
+# image libraries themselves are the system's and not instrumented. Needs clang with libFuzzer.
 set -e -u -o pipefail
 
 SECONDS_EACH=${1:?usage: test/fuzz/run.sh SECONDS [TARGET]...}
