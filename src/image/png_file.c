@@ -287,7 +287,8 @@ read_chunk(PngFile *file, const PngChunk *chunk)
 {
 	if (is(chunk, "IEND"))
 		return CHUNK_END;
-	if (is(chunk, "IDAT"))
+	/* Pillow does not know data before it knows what pixels there are. */
+	if (is(chunk, "IDAT") && file->depth > 0)
 		return CHUNK_DATA;
 	if (is(chunk, "fdAT"))
 	{
