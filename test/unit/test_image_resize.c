@@ -88,7 +88,8 @@ test_sheet(void)
 	for (int i = 0; i < 5; i++)
 	{
 		tiles[i] = noise_image(4, 3, i == 3 ? 3 : 1, 1);
-		memset(tiles[i].pixels, i, (size_t) 4 * 3 * tiles[i].channels);
+		for (int k = 0; k < 12 * tiles[i].channels; k++)
+			tiles[i].pixels[k] = (uint8_t) (16 * i + k / tiles[i].channels);
 	}
 	ok(image_contact_sheet(tiles, 5, 3, 2, &sheet, &error) == IMAGE_OK && sheet.width == 20 &&
 		   sheet.height == 12 && sheet.channels == 3,
@@ -99,13 +100,14 @@ test_sheet(void)
 			int column = (x - 2) / 6, row = (y - 2) / 5, tile = row * 3 + column;
 			bool inside = x >= 2 && y >= 2 && (x - 2) % 6 < 4 && (y - 2) % 5 < 3 && tile < 5;
 
-			wrong += color_at(&sheet, x, y) != (inside ? tile : 255);
+			wrong += color_at(&sheet, x, y) !=
+					 (inside ? 16 * tile + (y - 2) % 5 * 4 + (x - 2) % 6 : 255);
 		}
 	ok(wrong == 0, "%d wrong pixels", wrong);
 	image_free(&sheet);
 	ok(image_contact_sheet(tiles, 3, 1, 0, &sheet, &error) == IMAGE_OK && sheet.channels == 1 &&
-		   sheet.width == 4 && sheet.height == 9 && sheet.pixels[0] == 0 && sheet.pixels[12] == 1 &&
-		   sheet.pixels[35] == 2,
+		   sheet.width == 4 && sheet.height == 9 && sheet.pixels[0] == 0 &&
+		   sheet.pixels[12] == 16 && sheet.pixels[35] == 43,
 	   "gray tiles, no border, one column");
 	image_free(&sheet);
 	ok(image_contact_sheet(tiles, 0, 1, 0, &sheet, &error) == IMAGE_EINVALID &&
