@@ -537,6 +537,11 @@ run_chunk(Fill *fill)
 	TimestampTz began;
 
 	fill_resolve(&fill->target, &chunk.statements);
+	if (!fill_leaf_is_there(fill->target.relation, fill->leaves[fill->leaf].oid))
+	{
+		fill->position = leaf_end(fill);
+		return;
+	}
 	find(&chunk);
 	if (chunk.ntids > 0 && !lock(&chunk))
 		return;
@@ -564,10 +569,7 @@ fill_chunk(Fill *fill)
 	nest = NewGUCNestLevel();
 	set_in_chunk("bicycle.priority", "bulk");
 	set_in_chunk("bicycle.on_error", "error");
-	if (fill_leaf_is_there(fill->target.relation, fill->leaves[fill->leaf].oid))
-		run_chunk(fill);
-	else
-		fill->position = leaf_end(fill);
+	run_chunk(fill);
 	AtEOXact_GUC(true, nest);
 	PopActiveSnapshot();
 	add_own_xids(fill);
@@ -667,8 +669,7 @@ read_arguments(FunctionCallInfo fcinfo, Fill *fill)
 
 	refuse_null(fcinfo, 0, "target");
 	target->relation = PG_GETARG_OID(0);
-	fill_check_relation(target->relation, NULL);
-	target->name = get_rel_name(target->relation);
+	target->name = fill_check_relation(target->relation, NULL);
 	refuse_null(fcinfo, 1, "target_column");
 	target->column_name = pstrdup(NameStr(*PG_GETARG_NAME(1)));
 	target->column = fill_find_column(target->relation, target->column_name);

@@ -46,10 +46,10 @@ extern void fill_check_text(const char *argument, const char *words);
 /*
  * The number of a column that can be written; 42703, 0A000 for one of the
  * system. `fill_check_relation` raises 42P01, 0A000 or 42501 where the target
- * cannot be filled at all, or not by the caller; `name`: what to call it if it
- * is not there, or NULL.
+ * cannot be filled at all, or not by the caller, and returns its name,
+ * palloc'ed; `name`: what to call it if it is not there, or NULL.
  */
-extern void fill_check_relation(Oid relation, const char *name);
+extern char *fill_check_relation(Oid relation, const char *name);
 extern AttrNumber fill_find_column(Oid relation, const char *name);
 extern void fill_check_text_column(Oid relation, AttrNumber number); /* 42804 */
 
@@ -66,6 +66,7 @@ extern void fill_resolve(const FillTarget *target, FillStatements *statements);
  * temporary in this one.
  */
 extern List *fill_leaves(Oid relation);
+/* While the target is locked. */
 extern bool fill_leaf_is_there(Oid relation, Oid leaf);
 
 /* ---- Running them: fill_statement.c -------------------------------------- */

@@ -114,21 +114,21 @@ fill_check_text(const char *argument, const char *words)
 /* ---- The table ----------------------------------------------------------- */
 
 static void
-refuse_relation(Oid relation, char kind)
+refuse_relation(const char *name, char kind)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("bicycle_fill cannot fill \"%s\"", get_rel_name(relation)),
-					errdetail_relkind_not_supported(kind),
-					errhint("Fill the table itself that has the rows.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("bicycle_fill cannot fill \"%s\"", name), errdetail_relkind_not_supported(kind),
+			 errhint("Fill the table itself that has the rows.")));
 }
 
 static void
-refuse_temporary(Oid relation)
+refuse_temporary(const char *name)
 {
-	ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					errmsg("bicycle_fill cannot fill \"%s\"", get_rel_name(relation)),
-					errdetail("It is a temporary table."),
-					errhint("Use UPDATE: nobody else needs its rows meanwhile.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("bicycle_fill cannot fill \"%s\"", name), errdetail("It is a temporary table."),
+			 errhint("Use UPDATE: nobody else needs its rows meanwhile.")));
 }
 
 static void
@@ -142,18 +142,27 @@ relation_is_gone(Oid relation, const char *name)
 					errdetail("It was dropped while bicycle_fill was at work.")));
 }
 
-void
+/* Nothing is locked yet: all is asked of one row, as the next may be gone. */
+char *
 fill_check_relation(Oid relation, const char *name)
 {
-	char kind;
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+	Form_pg_class row;
+	char *present;
+	char kind, persistence;
 
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relation)))
+	if (!HeapTupleIsValid(tuple))
 		relation_is_gone(relation, name);
-	kind = get_rel_relkind(relation);
+	row = (Form_pg_class) GETSTRUCT(tuple);
+	present = pstrdup(NameStr(row->relname));
+	kind = row->relkind;
+	persistence = row->relpersistence;
+	ReleaseSysCache(tuple);
 	if (kind != RELKIND_RELATION && kind != RELKIND_PARTITIONED_TABLE)
-		refuse_relation(relation, kind);
-	if (get_rel_persistence(relation) == RELPERSISTENCE_TEMP)
-		refuse_temporary(relation);
+		refuse_relation(present, kind);
+	if (persistence == RELPERSISTENCE_TEMP)
+		refuse_temporary(present);
+	return present;
 }
 
 AttrNumber
@@ -191,12 +200,18 @@ fill_check_text_column(Oid relation, AttrNumber number)
  * so this is asked before the lock is.
  */
 static void
-check_may_fill(Oid relation, AttrNumber column)
+check_may_fill(const FillTarget *target)
 {
-	if (pg_class_aclcheck(relation, GetUserId(), ACL_UPDATE) != ACLCHECK_OK &&
-		pg_attribute_aclcheck(relation, column, GetUserId(), ACL_UPDATE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relation)),
-					   get_rel_name(relation));
+	Oid relation = target->relation;
+	bool gone = false;
+
+	if (pg_class_aclcheck_ext(relation, GetUserId(), ACL_UPDATE, &gone) == ACLCHECK_OK ||
+		pg_attribute_aclcheck_ext(relation, target->column, GetUserId(), ACL_UPDATE, &gone) ==
+			ACLCHECK_OK)
+		return;
+	if (gone)
+		return; /* as whoever opens it finds out */
+	aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, target->name);
 }
 
 List *
@@ -213,12 +228,12 @@ fill_leaves(Oid relation)
 		if (get_rel_persistence(member) == RELPERSISTENCE_TEMP)
 		{
 			if (isTempNamespace(get_rel_namespace(member)))
-				refuse_temporary(member);
+				refuse_temporary(get_rel_name(member));
 		}
 		else if (kind == RELKIND_RELATION)
 			leaves = lappend_oid(leaves, member);
 		else if (kind != RELKIND_PARTITIONED_TABLE)
-			refuse_relation(member, kind);
+			refuse_relation(get_rel_name(member), kind);
 	}
 	return leaves;
 }
@@ -287,8 +302,8 @@ fill_resolve(const FillTarget *target, FillStatements *out)
 {
 	Relation table;
 
-	fill_check_relation(target->relation, target->name);
-	check_may_fill(target->relation, target->column);
+	(void) fill_check_relation(target->relation, target->name);
+	check_may_fill(target);
 	table = try_table_open(target->relation, RowExclusiveLock);
 	if (table == NULL)
 		relation_is_gone(target->relation, target->name);
