@@ -12,12 +12,15 @@
  *    multiply-add as the compiler does (build with -ffp-contract=off), and then
  *    one seed would mean two images.
  * R2 Nothing is kept between calls: any thread may call. The server's side
- *    compiles this file as well: it needs nothing but nn.h.
+ *    compiles this file as well: it needs nothing but nn.h and
+ *    philox.h.
  */
 #include "nn/nn.h"
 
 #include <float.h>
 #include <string.h>
+
+#include "common/philox.h"
 
 _Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1,
 			   "double arithmetic must round to double");
@@ -28,20 +31,10 @@ _Static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 1,
 void
 nn_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
 {
-	uint32_t c[4], k0 = key[0], k1 = key[1];
+	uint32_t c[4];
 
 	memcpy(c, counter, sizeof(c));
-	for (int round = 0; round < 10; round++)
-	{
-		uint64_t p0 = (uint64_t) 0xD2511F53 * c[0], p1 = (uint64_t) 0xCD9E8D57 * c[2];
-
-		c[0] = (uint32_t) (p1 >> 32) ^ c[1] ^ k0;
-		c[1] = (uint32_t) p1;
-		c[2] = (uint32_t) (p0 >> 32) ^ c[3] ^ k1;
-		c[3] = (uint32_t) p0;
-		k0 += 0x9E3779B9;
-		k1 += 0xBB67AE85;
-	}
+	philox_rounds(c, key[0], key[1]);
 	memcpy(out, c, sizeof(c));
 }
 
