@@ -198,7 +198,11 @@ gradient_of(Pass *p, int value)
 	if (p->gradient[value] >= 0 || g->failed)
 		return p->gradient[value];
 	if (v.view_of < 0)
+	{
 		p->gradient[value] = nn_value(g, v.shape, v.name);
+		if (v.wide)
+			nn_widen(g, p->gradient[value]);
+	}
 	else
 	{
 		parent = gradient_of(p, v.view_of);

@@ -28,6 +28,10 @@ typedef struct NnPlan
 	NnPrecision precision;
 	size_t *offset; /* of each value's buffer in the arena; views included */
 	int *pitch;     /* channels of the widest parent: distance of two pixels */
+	/*
+	 * elements that a number of a wide value takes; 0: one, as all others
+	 */
+	int wide;
 	size_t arena_elements;
 	void *arena;         /* allocated by the device */
 	void *device_state;  /* primitives, workspaces; owned by the device */

@@ -61,7 +61,8 @@ nn_fit_iterations(const NnFit *t)
 size_t
 nn_fit_bytes(const NnFit *t)
 {
-	return t->training.plan.arena_elements * nn_dtype_size(t->ops->dtype) +
+	return t->training.plan.arena_elements *
+			   nn_training_sizes(t->device, t->training.plan.precision).element +
 		   t->training.plan.device_bytes;
 }
 
@@ -119,7 +120,7 @@ nn_train_precision(const NnDevice *device, const NnConfig *config, NnPrecision b
 		return config->precision;
 	if (before == NN_PRECISION_FP32 || !train)
 		return NN_PRECISION_FP32;
-	if (before == NN_PRECISION_BF16 && train->bf16(device))
+	if (before == NN_PRECISION_BF16 && train->trains_in(device, before))
 		return NN_PRECISION_BF16;
 	return train->automatic(device);
 }
@@ -134,9 +135,10 @@ check_open(const NnDevice *device, const NnConfig *config, const NnTrainOptions 
 		return status;
 	if (!device->train)
 		return nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train", device->name);
-	if (precision == NN_PRECISION_BF16 && !device->train->bf16(device))
+	if (!device->train->trains_in(device, precision))
 	{
-		nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train in bf16", device->name);
+		nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot train in %s", device->name,
+				nn_precision_name(precision));
 		nn_hint(error, "Use precision fp32 or auto.");
 		return NN_EUNSUPPORTED;
 	}
@@ -202,6 +204,7 @@ make_feeds(NnFit *t, NnError *error)
 	return NN_OK;
 }
 
+/* All of an iteration but memory of the device. */
 static NnStatus
 plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 {
@@ -217,14 +220,10 @@ plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 	training->params = &t->params;
 	training->seed = t->options.seed;
 	training->nema = t->options.ema > 0 ? averaged_floats(&t->params) : 0;
-	status = nn_plan_memory(&training->plan, error);
+	status = nn_training_plan(training, error);
 	if (status == NN_OK)
 		status = make_feeds(t, error);
-	if (status == NN_OK)
-		status = make_names(t, error);
-	if (status == NN_OK)
-		status = t->ops->prepare(t->device, training, error);
-	return status;
+	return status == NN_OK ? make_names(t, error) : status;
 }
 
 /* ---- Numbers into and out of the device's arrays ------------------------- */
@@ -360,6 +359,52 @@ begin_weights(NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
 	return status == NN_OK ? begin_averages(t, error) : status;
 }
 
+/* A fit that is laid out and has no memory of the device yet. */
+static NnStatus
+lay_out_fit(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
+			NnPrecision precision, int64_t rows, NnFit **fit, NnError *error)
+{
+	NnFit *t = calloc(1, sizeof(NnFit));
+	NnStatus status;
+
+	if (!t)
+		return nn_no_memory(error, sizeof(NnFit));
+	t->device = device;
+	t->ops = device->train;
+	t->config = *config;
+	t->options = *options;
+	t->rows = rows;
+	status = nn_params_of(config, nn_train_networks(config, options), &t->params, error);
+	if (status == NN_OK)
+		status = plan_iteration(t, precision, error);
+	if (status != NN_OK)
+	{
+		nn_fit_close(t);
+		return status;
+	}
+	*fit = t;
+	return NN_OK;
+}
+
+NnStatus
+nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
+				NnPrecision precision, size_t *bytes, NnError *error)
+{
+	NnStatus status;
+	NnFit *t;
+
+	if (precision == NN_PRECISION_AUTO)
+		precision = nn_train_precision(device, config, NN_PRECISION_AUTO);
+	status = check_open(device, config, options, precision, options->batch_size, error);
+	if (status == NN_OK)
+		status = lay_out_fit(device, config, options, precision, options->batch_size, &t, error);
+	if (status != NN_OK)
+		return status;
+	*bytes = t->ops->bytes(device, &t->training);
+	nn_fit_close(t);
+	return NN_OK;
+}
+
 NnStatus
 nn_fit_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
 			NnPrecision precision, int64_t rows, const NnTensor *tensors, int ntensors, NnFit **fit,
@@ -371,19 +416,11 @@ nn_fit_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *opti
 	if (precision == NN_PRECISION_AUTO)
 		precision = nn_train_precision(device, config, NN_PRECISION_AUTO);
 	status = check_open(device, config, options, precision, rows, error);
+	if (status == NN_OK)
+		status = lay_out_fit(device, config, options, precision, rows, &t, error);
 	if (status != NN_OK)
 		return status;
-	t = calloc(1, sizeof(NnFit));
-	if (!t)
-		return nn_no_memory(error, sizeof(NnFit));
-	t->device = device;
-	t->ops = device->train;
-	t->config = *config;
-	t->options = *options;
-	t->rows = rows;
-	status = nn_params_of(config, nn_train_networks(config, options), &t->params, error);
-	if (status == NN_OK)
-		status = plan_iteration(t, precision, error);
+	status = t->ops->prepare(device, &t->training, error);
 	if (status == NN_OK)
 		status = begin_weights(t, tensors, ntensors, error);
 	if (status != NN_OK)

@@ -144,6 +144,16 @@ extern NnStatus nn_fit_open(NnDevice *device, const NnConfig *config, const NnTr
 							NnPrecision precision, int64_t rows, const NnTensor *tensors,
 							int ntensors, NnFit **fit, NnError *error);
 extern void nn_fit_close(NnFit *fit);
+
+/*
+ * What a fit will take of the device's memory, before any is taken; at most, as
+ * work space of libraries is counted by its limit.
+ */
+extern NnStatus nn_fit_estimate(NnDevice *device, const NnConfig *config,
+								const NnTrainOptions *options, NnPrecision precision, size_t *bytes,
+								NnError *error);
+
+/* What it has taken. */
 extern size_t nn_fit_bytes(const NnFit *fit);
 
 /* Iterations done; those of the whole run. */

@@ -147,6 +147,19 @@ nn_value_root(const NnGraph *g, int value)
 	return value;
 }
 
+void
+nn_widen(NnGraph *g, int value)
+{
+	if (!g->failed && value >= 0)
+		g->values[nn_value_root(g, value)].wide = true;
+}
+
+bool
+nn_is_wide(const NnGraph *g, int value)
+{
+	return g->values[nn_value_root(g, value)].wide;
+}
+
 bool
 nn_read_by_next_only(const NnGraph *g, int node)
 {

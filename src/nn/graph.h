@@ -18,9 +18,11 @@ typedef struct NnValue
 	/* channels [view_c0, view_c0 + c) of that value; -1: an own buffer */
 	int view_of;
 	int view_c0;
-	int view_n0;      /* and images [view_n0, view_n0 + n) */
-	bool input;       /* the caller's to bind */
-	bool output;      /* kept to the end of the plan */
+	int view_n0; /* and images [view_n0, view_n0 + n) */
+	bool input;  /* the caller's to bind */
+	bool output; /* kept to the end of the plan */
+	/* of an own buffer: numbers that a plan in half precision keeps in fp32 */
+	bool wide;
 	const char *name; /* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 
@@ -88,6 +90,10 @@ extern int nn_batch_view(NnGraph *g, int of, int n0, int n, const char *name);
  * made them, by the facts of its operator. Returns the id of its first output.
  */
 extern int nn_append_node(NnGraph *g, const NnOpInfo *info, NnNode node, const char *name);
+
+/* Marks a value, with what it is a part of, as wide; and asks. */
+extern void nn_widen(NnGraph *g, int value);
+extern bool nn_is_wide(const NnGraph *g, int value);
 
 /* The value whose buffer this one is, or is a part of. */
 extern int nn_value_root(const NnGraph *g, int value);

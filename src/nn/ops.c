@@ -224,6 +224,21 @@ append_op(NnGraph *g, NnNode node, const char *name)
 	return nn_append_node(g, &nn_ops[node.op], node, name);
 }
 
+/*
+ * The same of an operator of few numbers, which half precision would harm and
+ * not speed up: all that it reads and makes is wide.
+ */
+static int
+append_wide(NnGraph *g, NnNode node, const char *name)
+{
+	int made = append_op(g, node, name);
+
+	for (int k = 0; k < NN_MAX_IN; k++)
+		nn_widen(g, node.in[k]);
+	nn_widen(g, made);
+	return made;
+}
+
 void
 nn_input_to(NnGraph *g, int out, const char *name)
 {
@@ -252,6 +267,7 @@ nn_conv(NnGraph *g, int x, int z, int weight, int bias, NnConvArgs args, const c
 	node.weight = weight;
 	node.bias = bias;
 	node.conv = args;
+	nn_widen(g, z);
 	return append_op(g, node, name);
 }
 
@@ -273,7 +289,7 @@ nn_linear(NnGraph *g, int x, int weight, int bias, const char *name)
 
 	node.weight = weight;
 	node.bias = bias;
-	return append_op(g, node, name);
+	return append_wide(g, node, name);
 }
 
 int
@@ -321,6 +337,7 @@ nn_norm_act(NnGraph *g, int x, const int out[2], const int state[4], const NnNor
 
 		g->nodes[g->nnodes - 1].stats =
 			nn_value(g, (NnShape){ batch ? 1 : shape.n, 1, 1, 2 * shape.c }, name);
+		nn_widen(g, g->nodes[g->nnodes - 1].stats);
 	}
 	return first;
 }
@@ -342,16 +359,19 @@ nn_reparam(NnGraph *g, int mu, int logvar, int eps, int out, const char *name)
 	NnNode node = node_of(NN_OP_REPARAM, mu, logvar, eps);
 
 	node.out[0] = out;
-	return append_op(g, node, name);
+	return append_wide(g, node, name);
 }
 
 static int
 append_loss(NnGraph *g, NnOp op, int a, int b, NnLossArgs args, const char *name)
 {
 	NnNode node = node_of(op, a, b, -1);
+	int made;
 
 	node.loss = args;
-	return append_op(g, node, name);
+	made = append_op(g, node, name);
+	nn_widen(g, made);
+	return made;
 }
 
 int
@@ -369,5 +389,7 @@ nn_l1_loss(NnGraph *g, int x, int constant, double scale, const char *name)
 int
 nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name)
 {
+	nn_widen(g, mu);
+	nn_widen(g, logvar);
 	return append_loss(g, NN_OP_KL_LOSS, mu, logvar, (NnLossArgs){ .scale = scale }, name);
 }

@@ -34,11 +34,19 @@ typedef struct Buffer
 		offset;
 } Buffer;
 
+/* Elements that a number of the value takes. */
+static size_t
+width_of(const NnPlan *plan, int value)
+{
+	return plan->wide > 0 && nn_is_wide(plan->graph, value) ? (size_t) plan->wide : 1;
+}
+
 /* Elements of a value, rounded up to the alignment; SIZE_MAX: overflow. */
 static size_t
-buffer_size(NnShape s)
+buffer_size(const NnPlan *plan, int value)
 {
-	size_t size = nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c);
+	NnShape s = plan->graph->values[value].shape;
+	size_t size = nn_mul(nn_mul(nn_mul(nn_mul(s.n, s.h), s.w), s.c), width_of(plan, value));
 
 	if (size > SIZE_MAX - ALIGN_ELEMENTS)
 		return SIZE_MAX;
@@ -91,12 +99,13 @@ walk_steps(const NnSchedule *schedule, Buffer *buffers)
 
 /* One entry a value; views, and what nothing touches, keep first = -1. */
 static void
-find_lives(const NnGraph *g, const NnSchedule *schedule, Buffer *buffers)
+find_lives(const NnPlan *plan, Buffer *buffers)
 {
+	const NnGraph *g = plan->graph;
+	const NnSchedule *schedule = plan->schedule;
+
 	for (int i = 0; i < g->nvalues; i++)
-		buffers[i] = (Buffer){
-			.value = i, .first = -1, .last = -1, .size = buffer_size(g->values[i].shape)
-		};
+		buffers[i] = (Buffer){ .value = i, .first = -1, .last = -1, .size = buffer_size(plan, i) };
 	if (schedule)
 		walk_steps(schedule, buffers);
 	else
@@ -218,7 +227,8 @@ spread_offsets(NnPlan *plan, const Buffer *buffers, int n)
 			c0 += g->values[v].view_c0;
 			n0 += g->values[v].view_n0;
 		}
-		plan->offset[i] = plan->offset[root] + n0 * shape.h * shape.w * shape.c + c0;
+		plan->offset[i] =
+			plan->offset[root] + (n0 * shape.h * shape.w * shape.c + c0) * width_of(plan, root);
 		plan->pitch[i] = shape.c;
 	}
 }
@@ -246,7 +256,7 @@ nn_plan_memory(NnPlan *plan, NnError *error)
 		nn_plan_free(plan);
 		return nn_no_memory(error, n * sizeof(Buffer));
 	}
-	find_lives(g, plan->schedule, buffers);
+	find_lives(plan, buffers);
 	live = keep_live(buffers, g->nvalues);
 	plan->arena_elements = place_buffers(buffers, live);
 	if (plan->arena_elements == SIZE_MAX)

@@ -26,13 +26,14 @@ numbers_at(NnNumbers array, size_t offset, size_t size)
 }
 
 static NnMap
-map_at(const NnPlan *plan, int value, size_t size)
+map_at(const NnPlan *plan, int value, NnSizes sizes)
 {
 	if (value < 0)
 		return (NnMap){ 0 };
-	return (NnMap){ plan->graph->values[value].shape,
-					plan->pitch[value],
-					{ (char *) plan->arena + plan->offset[value] * size } };
+	return (NnMap){ .shape = plan->graph->values[value].shape,
+					.pitch = plan->pitch[value],
+					.wide = nn_is_wide(plan->graph, value),
+					.data = (char *) plan->arena + plan->offset[value] * sizes.element };
 }
 
 static NnNumbers
@@ -42,7 +43,7 @@ param_at(const NnParams *params, NnNumbers array, int param, size_t size)
 }
 
 NnOperands
-nn_operands(const NnPlan *plan, int index, NnNumbers parameters, size_t size)
+nn_operands(const NnPlan *plan, int index, NnNumbers parameters, NnSizes sizes)
 {
 	const NnNode *node = &plan->graph->nodes[index];
 	const NnParams *params = plan->graph->params;
@@ -50,15 +51,34 @@ nn_operands(const NnPlan *plan, int index, NnNumbers parameters, size_t size)
 	NnOperands op = { .device = plan->device, .node = node, .index = index };
 
 	for (int k = 0; k < NN_MAX_IN; k++)
-		op.in[k] = map_at(plan, node->in[k], size);
+		op.in[k] = map_at(plan, node->in[k], sizes);
 	for (int k = 0; k < NN_MAX_OUT; k++)
-		op.out[k] = map_at(plan, node->out[k], size);
-	op.stats = map_at(plan, node->stats, size);
-	op.weight = param_at(params, parameters, node->weight, size);
-	op.bias = param_at(params, parameters, node->bias, size);
-	op.mean = param_at(params, parameters, batch ? node->norm.mean : -1, size);
-	op.var = param_at(params, parameters, batch ? node->norm.var : -1, size);
+		op.out[k] = map_at(plan, node->out[k], sizes);
+	op.stats = map_at(plan, node->stats, sizes);
+	op.weight = param_at(params, parameters, node->weight, sizes.number);
+	op.bias = param_at(params, parameters, node->bias, sizes.number);
+	op.mean = param_at(params, parameters, batch ? node->norm.mean : -1, sizes.number);
+	op.var = param_at(params, parameters, batch ? node->norm.var : -1, sizes.number);
 	return op;
+}
+
+NnSizes
+nn_training_sizes(const NnDevice *device, NnPrecision precision)
+{
+	size_t number = nn_dtype_size(device->train->dtype);
+
+	return (NnSizes){ device->train->element ? device->train->element(precision) : number, number };
+}
+
+NnStatus
+nn_training_plan(NnTraining *training, NnError *error)
+{
+	NnPlan *plan = &training->plan;
+	NnSizes sizes = nn_training_sizes(plan->device, plan->precision);
+
+	INVARIANT(sizes.number % sizes.element == 0);
+	plan->wide = (int) (sizes.number / sizes.element);
+	return nn_plan_memory(plan, error);
 }
 
 /* ---- Steps --------------------------------------------------------------- */
@@ -69,20 +89,21 @@ typedef struct Walk
 	NnDevice *device;
 	const NnTrainDevice *ops;
 	NnTraining *training;
-	size_t size; /* of a number */
+	NnSizes sizes;
 	NnError *error;
 } Walk;
 
 static Walk
 walk_of(NnDevice *device, NnTraining *training, NnError *error)
 {
-	return (Walk){ device, device->train, training, nn_dtype_size(device->train->dtype), error };
+	return (Walk){ device, device->train, training,
+				   nn_training_sizes(device, training->plan.precision), error };
 }
 
 static NnStatus
 zero_map(const Walk *w, NnMap map)
 {
-	return w->ops->zero(w->device, &map, w->error);
+	return w->ops->zero(w->device, w->training, &map, w->error);
 }
 
 static NnStatus
@@ -91,7 +112,10 @@ zero_param(const Walk *w, int param, NnNumbers gradient)
 	size_t count = w->training->params->list[param].count;
 
 	INVARIANT(count <= INT_MAX);
-	return zero_map(w, (NnMap){ { 1, 1, 1, (int) count }, count, { gradient.data } });
+	return zero_map(w, (NnMap){ .shape = { 1, 1, 1, (int) count },
+								.pitch = count,
+								.wide = true,
+								.data = gradient.data });
 }
 
 /* Zeroes what a backward step is to overwrite, for a device that only adds. */
@@ -114,7 +138,7 @@ static NnOperands
 step_operands(const Walk *w, const NnStep *step)
 {
 	NnTraining *t = w->training;
-	NnOperands op = nn_operands(&t->plan, step->node, t->array[NN_ARRAY_PARAM], w->size);
+	NnOperands op = nn_operands(&t->plan, step->node, t->array[NN_ARRAY_PARAM], w->sizes);
 
 	op.training = t;
 	return op;
@@ -128,19 +152,19 @@ run_backward(const Walk *w, const NnStep *step)
 	NnStatus status = NN_OK;
 
 	for (int k = 0; k < NN_MAX_OUT; k++)
-		op.dout[k] = map_at(&t->plan, step->dout[k], w->size);
+		op.dout[k] = map_at(&t->plan, step->dout[k], w->sizes);
 	for (int k = 0; k < NN_MAX_IN; k++)
 	{
-		op.din[k] = map_at(&t->plan, step->din[k], w->size);
+		op.din[k] = map_at(&t->plan, step->din[k], w->sizes);
 		op.in_mode[k] = step->in_mode[k];
 		INVARIANT((op.din[k].data != NULL) == (op.in_mode[k] != NN_GRAD_IGNORE));
 	}
 	op.weight_mode = step->weight_mode;
 	op.bias_mode = step->bias_mode;
 	if (op.weight_mode != NN_GRAD_IGNORE)
-		op.dweight = param_at(t->params, t->array[NN_ARRAY_GRAD], op.node->weight, w->size);
+		op.dweight = param_at(t->params, t->array[NN_ARRAY_GRAD], op.node->weight, w->sizes.number);
 	if (op.bias_mode != NN_GRAD_IGNORE)
-		op.dbias = param_at(t->params, t->array[NN_ARRAY_GRAD], op.node->bias, w->size);
+		op.dbias = param_at(t->params, t->array[NN_ARRAY_GRAD], op.node->bias, w->sizes.number);
 	if (w->ops->only_adds)
 		status = zero_gradients(w, &op);
 	return status == NN_OK ? w->ops->ops[op.node->op].backward(&op, w->error) : status;
@@ -156,13 +180,14 @@ take_statistics(const Walk *w, const NnStep *step)
 	NnOperands op = step_operands(w, step);
 	NnShape s = op.in[0].shape;
 	double count = (double) nn_map_pixels(&op.in[0]);
-	NnNumbers mean = { op.stats.data }, var = numbers_at(mean, s.c, w->size);
+	NnNumbers mean = { op.stats.data }, var = numbers_at(mean, s.c, w->sizes.number);
 	NnStatus status;
 
 	INVARIANT(op.mean.data && op.var.data && op.stats.shape.c == 2 * s.c);
-	status = w->ops->follow(w->device, op.mean, mean, s.c, STATISTICS_SHARE, 1, 1, w->error);
-	return status == NN_OK ? w->ops->follow(w->device, op.var, var, s.c, STATISTICS_SHARE, count,
-											count - 1, w->error)
+	status = w->ops->follow(w->device, w->training, op.mean, mean, s.c, STATISTICS_SHARE, 1, 1,
+							w->error);
+	return status == NN_OK ? w->ops->follow(w->device, w->training, op.var, var, s.c,
+											STATISTICS_SHARE, count, count - 1, w->error)
 						   : status;
 }
 
@@ -180,7 +205,7 @@ walk_step(const Walk *w, const NnStep *step)
 		case NN_STEP_BACKWARD:
 			return run_backward(w, step);
 		case NN_STEP_ZERO:
-			return zero_map(w, map_at(&w->training->plan, step->zero, w->size));
+			return zero_map(w, map_at(&w->training->plan, step->zero, w->sizes));
 		case NN_STEP_STATISTICS:
 			return take_statistics(w, step);
 	}
@@ -196,17 +221,17 @@ nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int
 
 	for (int i = 0; status == NN_OK && i < nfeeds; i++)
 	{
-		NnMap map = map_at(&training->plan, feeds[i].value, w.size);
+		NnMap map = map_at(&training->plan, feeds[i].value, w.sizes);
 
-		status = w.ops->feed(device, &map, feeds[i].data, error);
+		status = w.ops->feed(device, training, &map, feeds[i].data, error);
 	}
 	for (int i = 0; status == NN_OK && i < training->schedule.nsteps; i++)
 		status = walk_step(&w, &training->schedule.steps[i]);
 	for (int i = 0; status == NN_OK && i < nlosses; i++)
 	{
-		NnMap map = map_at(&training->plan, losses[i], w.size);
+		NnMap map = map_at(&training->plan, losses[i], w.sizes);
 
-		status = w.ops->number(device, &map, &values[i], error);
+		status = w.ops->number(device, training, &map, &values[i], error);
 	}
 	return status;
 }
@@ -221,6 +246,8 @@ nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, N
 		   root = sqrt(1 - pow(adam->beta2, (double) adam->t));
 	NnStatus status = NN_OK;
 
+	if (ops->update)
+		return ops->update(device, training, adam, step, root, error);
 	for (int k = 0; status == NN_OK && k < training->params->n; k++)
 	{
 		const NnParam *p = &training->params->list[k];
@@ -230,7 +257,8 @@ nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, N
 							   error);
 	}
 	if (status == NN_OK && training->nema > 0)
-		status = ops->follow(device, training->array[NN_ARRAY_EMA], training->array[NN_ARRAY_PARAM],
-							 training->nema, 1 - adam->ema, 1, 1, error);
+		status = ops->follow(device, training, training->array[NN_ARRAY_EMA],
+							 training->array[NN_ARRAY_PARAM], training->nema, 1 - adam->ema, 1, 1,
+							 error);
 	return status;
 }

@@ -79,6 +79,7 @@ typedef struct NnMap
 {
 	NnShape shape;
 	size_t pitch;
+	bool wide; /* NnValue's, and of parameters */
 	union
 	{
 		void *data; /* NULL: there is none */
@@ -130,8 +131,14 @@ typedef struct NnOperands
 	NnGradMode weight_mode, bias_mode;
 } NnOperands;
 
-/* A node's forward operands, its own of `parameters`; of `size` bytes. */
-extern NnOperands nn_operands(const NnPlan *plan, int node, NnNumbers parameters, size_t size);
+/* Bytes of an element of the arena, and of a number of an array. */
+typedef struct NnSizes
+{
+	size_t element, number;
+} NnSizes;
+
+/* A node's forward operands, its own of `parameters`. */
+extern NnOperands nn_operands(const NnPlan *plan, int node, NnNumbers parameters, NnSizes sizes);
 
 /* ---- What a device supplies ---------------------------------------------- */
 
@@ -173,10 +180,17 @@ typedef struct NnAdam
  */
 typedef struct NnTrainDevice
 {
-	NnDtype dtype;                        /* of arrays and feeds: NN_F32 or NN_F64 */
-	bool host;                            /* arrays are in memory that the caller may read */
-	bool (*bf16)(const NnDevice *device); /* whether it can train in bf16 */
+	NnDtype dtype; /* of arrays and feeds: NN_F32 or NN_F64 */
+	bool host;     /* arrays are in memory that the caller may read */
+	/*
+	 * bytes of an element of the arena; NULL: of a number. Of half precision
+	 * wide values are of numbers all the same.
+	 */
+	size_t (*element)(NnPrecision precision);
+	bool (*trains_in)(const NnDevice *device, NnPrecision precision);
 	NnPrecision (*automatic)(const NnDevice *device); /* what precision auto means: the faster */
+	/* What prepare will take of the device's memory; from shapes alone. */
+	size_t (*bytes)(const NnDevice *device, const NnTraining *training);
 	NnStatus (*prepare)(NnDevice *device, NnTraining *training, NnError *error);
 	void (*release)(NnDevice *device, NnTraining *training);
 
@@ -191,13 +205,17 @@ typedef struct NnTrainDevice
 	NnStatus (*begin)(NnDevice *device, NnTraining *training, NnError *error);
 
 	/* map = 0; map = the caller's dense data; *value = its first number */
-	NnStatus (*zero)(NnDevice *device, const NnMap *map, NnError *error);
-	NnStatus (*feed)(NnDevice *device, const NnMap *map, const void *data, NnError *error);
-	NnStatus (*number)(NnDevice *device, const NnMap *map, double *value, NnError *error);
+	NnStatus (*zero)(NnDevice *device, const NnTraining *training, const NnMap *map,
+					 NnError *error);
+	NnStatus (*feed)(NnDevice *device, const NnTraining *training, const NnMap *map,
+					 const void *data, NnError *error);
+	NnStatus (*number)(NnDevice *device, const NnTraining *training, const NnMap *map,
+					   double *value, NnError *error);
 
 	/* to += share (from numerator / denominator - to), for n numbers */
-	NnStatus (*follow)(NnDevice *device, NnNumbers to, NnNumbers from, size_t n, double share,
-					   double numerator, double denominator, NnError *error);
+	NnStatus (*follow)(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers from,
+					   size_t n, double share, double numerator, double denominator,
+					   NnError *error);
 
 	/*
 	 * Adam on numbers [first, end) of the arrays: with moments m and v updated,
@@ -205,6 +223,12 @@ typedef struct NnTrainDevice
 	 */
 	NnStatus (*adam)(NnDevice *device, NnTraining *training, size_t first, size_t end,
 					 const NnAdam *adam, double step, double root, NnError *error);
+
+	/*
+	 * Or all of an update at once, averages included; NULL: by the two above.
+	 */
+	NnStatus (*update)(NnDevice *device, NnTraining *training, const NnAdam *adam, double step,
+					   double root, NnError *error);
 
 	/* Copies numbers [offset, offset + count) to or from the caller. */
 	NnStatus (*get)(NnDevice *device, NnTraining *training, NnArray array, size_t offset,
@@ -214,6 +238,11 @@ typedef struct NnTrainDevice
 } NnTrainDevice;
 
 /* ---- The walk (training.c) ----------------------------------------------- */
+
+extern NnSizes nn_training_sizes(const NnDevice *device, NnPrecision precision);
+
+/* Lays out training->plan, which has its graph, device and schedule. */
+extern NnStatus nn_training_plan(NnTraining *training, NnError *error);
 
 /* Takes in the feeds, runs all steps, fetches the losses, single numbers. */
 extern NnStatus nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds,

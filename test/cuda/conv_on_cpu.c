@@ -33,52 +33,110 @@ typedef struct Convolve
 	size_t workspace_bytes;
 } Convolve;
 
-/* The part of x at (n, y, x) seen through one tap. */
-static float
-dot(const Convolve *a, int k, int tap, int n, int y, int x)
+#define EACH for (int i = 0; i < KERNEL_VECTOR; i++)
+
+/* Eight numbers that lie together. */
+static void
+load_eight(const KernelMap *m, size_t at, float v[KERNEL_VECTOR])
+{
+	if (m->type == KERNEL_F32)
+		memcpy(v, (const float *) m->data + at, KERNEL_VECTOR * sizeof(float));
+	else
+		EACH v[i] = load_element(m, at + i);
+}
+
+/* Adds what pixel (n, y, x) of x gives through one tap to channels k ... */
+static void
+add_tap(const Convolve *a, int k, int tap, int n, int y, int x, float sums[KERNEL_VECTOR])
 {
 	const CudaConvShape *s = &a->s;
 	size_t at = (((size_t) n * s->h + y) * s->w + x) * s->c;
 	int taps = s->kernel * s->kernel;
-	float sum = 0;
+	float in[KERNEL_VECTOR], w[KERNEL_VECTOR];
 
-	for (int c = 0; c < s->c; c++)
+	for (int c = 0; c < s->c; c += KERNEL_VECTOR)
 	{
-		size_t w = s->transposed ? ((size_t) c * taps + tap) * s->k + k
-								 : ((size_t) k * taps + tap) * s->c + c;
-
-		sum += load_element(&a->x, at + c) * load_element(&a->filter, w);
+		load_eight(&a->x, at + c, in);
+		for (int j = 0; j < KERNEL_VECTOR; j++)
+			if (s->kind == CUDA_CONV_DATA)
+			{
+				load_eight(&a->filter, ((size_t) (c + j) * taps + tap) * s->k + k, w);
+				EACH sums[i] += in[j] * w[i];
+			}
+			else
+			{
+				load_eight(&a->filter, ((size_t) (k + j) * taps + tap) * s->c + c, w);
+				EACH sums[j] += in[i] * w[i];
+			}
 	}
-	return sum;
 }
 
-/* One thread an element of the result. */
+/* The pixel of x that a tap of (oy, ox) sees; false if none. */
+static bool
+under_tap(const CudaConvShape *s, int tap, int oy, int ox, int *y, int *x)
+{
+	bool data = s->kind == CUDA_CONV_DATA;
+	int ky = tap / s->kernel, kx = tap % s->kernel;
+
+	*y = data ? oy + s->pad - ky : oy * s->stride - s->pad + ky;
+	*x = data ? ox + s->pad - kx : ox * s->stride - s->pad + kx;
+	if (data && (*y % s->stride != 0 || *x % s->stride != 0))
+		return false;
+	*y /= data ? s->stride : 1;
+	*x /= data ? s->stride : 1;
+	return *y >= 0 && *y < s->h && *x >= 0 && *x < s->w;
+}
+
+static void
+spoil_workspace(const Convolve *a, size_t t)
+{
+	if (t < a->workspace_bytes)
+		a->workspace[t] = 0xff;
+}
+
+/* One thread eight channels of a pixel of the result. */
 KERNEL(convolve, Convolve)
 {
 	const CudaConvShape *s = &a.s;
 	size_t t = (size_t) blockIdx.x * blockDim.x + threadIdx.x;
-	int k = t % s->k, ox = t / s->k % s->ow, oy = t / s->k / s->ow % s->oh,
-		n = t / s->k / s->ow / s->oh;
-	float sum = 0;
+	int chunks = s->k / KERNEL_VECTOR, k = t % chunks * KERNEL_VECTOR, ox = t / chunks % s->ow,
+		oy = t / chunks / s->ow % s->oh, n = t / chunks / s->ow / s->oh, y, x;
+	float sums[KERNEL_VECTOR] = { 0 };
 
-	if (t < a.workspace_bytes)
-		a.workspace[t] = 0xff;
+	spoil_workspace(&a, t);
 	if (n >= s->n)
 		return;
-	for (int ky = 0; ky < s->kernel; ky++)
-		for (int kx = 0; kx < s->kernel; kx++)
-		{
-			int y = s->transposed ? oy + s->pad - ky : oy * s->stride - s->pad + ky,
-				x = s->transposed ? ox + s->pad - kx : ox * s->stride - s->pad + kx;
+	for (int tap = 0; tap < s->kernel * s->kernel; tap++)
+		if (under_tap(s, tap, oy, ox, &y, &x))
+			add_tap(&a, k, tap, n, y, x, sums);
+	EACH store_element(&a.y, t * KERNEL_VECTOR + i, sums[i]);
+}
 
-			if (s->transposed && (y % s->stride != 0 || x % s->stride != 0))
-				continue;
-			y /= s->transposed ? s->stride : 1;
-			x /= s->transposed ? s->stride : 1;
-			if (y >= 0 && y < s->h && x >= 0 && x < s->w)
-				sum += dot(&a, k, ky * s->kernel + kx, n, y, x);
-		}
-	store_element(&a.y, t, sum);
+/* One thread eight by eight channels of a tap of the filter's gradient. */
+KERNEL(convolve_filter, Convolve)
+{
+	const CudaConvShape *s = &a.s;
+	size_t t = (size_t) blockIdx.x * blockDim.x + threadIdx.x;
+	int chunks = s->c / KERNEL_VECTOR, c = t % chunks * KERNEL_VECTOR, taps = s->kernel * s->kernel,
+		tap = t / chunks % taps, k = t / chunks / taps * KERNEL_VECTOR;
+	float sums[KERNEL_VECTOR][KERNEL_VECTOR] = { { 0 } }, in[KERNEL_VECTOR], dy[KERNEL_VECTOR];
+
+	spoil_workspace(&a, t);
+	if (k >= s->k)
+		return;
+	for (int p = 0; p < s->n * s->oh * s->ow; p++)
+	{
+		int n = p / s->ow / s->oh, y, x;
+
+		if (!under_tap(s, tap, p / s->ow % s->oh, p % s->ow, &y, &x))
+			continue;
+		load_eight(&a.x, (((size_t) n * s->h + y) * s->w + x) * s->c + c, in);
+		load_eight(&a.y, (size_t) p * s->k + k, dy);
+		for (int j = 0; j < KERNEL_VECTOR; j++)
+			EACH sums[j][i] += dy[j] * in[i];
+	}
+	for (int j = 0; j < KERNEL_VECTOR; j++)
+		EACH store_element(&a.filter, ((size_t) (k + j) * taps + tap) * s->c + c + i, sums[j][i]);
 }
 
 NnStatus
@@ -130,15 +188,18 @@ cuda_conv_workspace(const CudaConv *conv)
 }
 
 NnStatus
-cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y,
+cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, void *filter, void *y,
 			  void *workspace, NnError *error)
 {
 	const CudaConvShape *s = &conv->shape;
-	size_t threads = (size_t) s->n * s->oh * s->ow * s->k;
+	bool filters = s->kind == CUDA_CONV_FILTER;
+	size_t made = filters ? (size_t) s->k * s->kernel * s->kernel * s->c / KERNEL_VECTOR
+						  : (size_t) s->n * s->oh * s->ow * s->k,
+		   blocks = (made / KERNEL_VECTOR + KERNEL_THREADS - 1) / KERNEL_THREADS;
 	Convolve a = {
 		.s = *s,
 		.x = kernel_map((void *) x, s->type, s->c),
-		.filter = kernel_map((void *) filter, s->type, s->transposed ? s->k : s->c),
+		.filter = kernel_map(filter, s->type, s->kind == CUDA_CONV_DATA ? s->k : s->c),
 		.y = kernel_map(y, s->type, s->k),
 		.workspace = workspace,
 		.workspace_bytes = cuda_conv_workspace(conv),
@@ -147,8 +208,9 @@ cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void 
 
 	if (!a.x.vector || !a.filter.vector || !a.y.vector)
 		return nn_fail(error, NN_EINVAL, "a map is not aligned");
-	result = KERNEL_LAUNCH(convolve, (threads + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1,
-						   KERNEL_THREADS, convs->stream, a);
+	result = filters
+				 ? KERNEL_LAUNCH(convolve_filter, blocks, 1, 1, KERNEL_THREADS, convs->stream, a)
+				 : KERNEL_LAUNCH(convolve, blocks, 1, 1, KERNEL_THREADS, convs->stream, a);
 	if (result != 0)
 		return nn_fail(error, result == cudaErrorMemoryAllocation ? NN_ENOMEM : NN_EDEVICE,
 					   "a launch failed");

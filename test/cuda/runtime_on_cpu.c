@@ -30,7 +30,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAX_KERNELS 64
+#define MAX_KERNELS 256
 
 static GpuSettings own_settings = {
 	.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30

@@ -193,7 +193,7 @@ trained_init(Trained *s, NnDevice *device, const Tried *c, NnPrecision precision
 								 .device = device,
 								 .precision = precision,
 								 .schedule = &s->training.schedule };
-	if (nn_plan_memory(&s->training.plan, &error) != NN_OK ||
+	if (nn_training_plan(&s->training, &error) != NN_OK ||
 		device->train->prepare(device, &s->training, &error) != NN_OK)
 	{
 		diag("%s %s", error.message, error.detail);

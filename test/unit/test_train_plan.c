@@ -2,7 +2,7 @@
  * Proves that plans of forward and backward steps are sound, for all methods
  * and options: no two buffers that live at the same time overlap, all are
  * aligned and lie in the arena, views lie in the buffers that they are views
- * of.
+ * of; and what is wide is what half precision would harm.
  *
  * What lives when is said here by the definitions of operators and steps, not
  * by the code that the planner asks.
@@ -21,6 +21,21 @@ count_of(const NnGraph *g, int value)
 	NnShape s = g->values[value].shape;
 
 	return (size_t) s.n * s.h * s.w * s.c;
+}
+
+/* Elements of a number of the value. */
+static size_t
+width(const NnPlan *plan, int value)
+{
+	return plan->wide > 0 && plan->graph->values[nn_value_root(plan->graph, value)].wide
+			   ? (size_t) plan->wide
+			   : 1;
+}
+
+static size_t
+size_of(const NnPlan *plan, int value)
+{
+	return count_of(plan->graph, value) * width(plan, value);
 }
 
 /*
@@ -100,11 +115,12 @@ places_are_sound(const NnPlan *plan)
 	{
 		int root = nn_value_root(g, v);
 		NnShape s = g->values[v].shape;
-		size_t end = plan->offset[v] + ((size_t) s.n * s.h * s.w - 1) * plan->pitch[v] + s.c;
+		size_t end = plan->offset[v] +
+					 (((size_t) s.n * s.h * s.w - 1) * plan->pitch[v] + s.c) * width(plan, v);
 
 		if (plan->offset[root] % 32 == 0 && plan->offset[v] >= plan->offset[root] &&
-			end <= plan->offset[root] + count_of(g, root) &&
-			plan->offset[root] + count_of(g, root) <= plan->arena_elements)
+			end <= plan->offset[root] + size_of(plan, root) &&
+			plan->offset[root] + size_of(plan, root) <= plan->arena_elements)
 			continue;
 		diag("\"%s\" (%d) is misplaced", g->values[v].name, v);
 		return false;
@@ -142,8 +158,8 @@ plan_is_sound(const NnPlan *plan)
 			bool together =
 				first[v] >= 0 && first[w] >= 0 && first[v] <= last[w] && first[w] <= last[v];
 
-			if (together && plan->offset[v] < plan->offset[w] + count_of(g, w) &&
-				plan->offset[w] < plan->offset[v] + count_of(g, v))
+			if (together && plan->offset[v] < plan->offset[w] + size_of(plan, w) &&
+				plan->offset[w] < plan->offset[v] + size_of(plan, v))
 			{
 				diag("\"%s\" (%d) and \"%s\" (%d) overlap", g->values[v].name, v, g->values[w].name,
 					 w);
@@ -156,8 +172,66 @@ plan_is_sound(const NnPlan *plan)
 }
 
 /*
- * Whether the plan of an iteration under these options is sound; what its
- * values take in all, 0 if the options are refused.
+ * What half precision keeps in fp32: what few numbers are, and what a long sum
+ * gives or begins with. By definitions, not by what builders have marked.
+ */
+static bool
+is_to_be_wide(const NnGraph *g, int root)
+{
+	for (int i = 0; i < g->nnodes; i++)
+	{
+		const NnNode *node = &g->nodes[i];
+		bool all =
+				 node->op == NN_OP_LINEAR || node->op == NN_OP_REPARAM || node->op == NN_OP_KL_LOSS,
+			 loss = node->op == NN_OP_GAN_LOSS || node->op == NN_OP_L1_LOSS;
+
+		if (node->stats >= 0 && nn_value_root(g, node->stats) == root)
+			return true;
+		if ((all || loss) && nn_value_root(g, node->out[0]) == root)
+			return true;
+		if (node->op == NN_OP_CONV && node->in[1] >= 0 && nn_value_root(g, node->in[1]) == root)
+			return true;
+		for (int k = 0; all && k < NN_MAX_IN; k++)
+			if (node->in[k] >= 0 && nn_value_root(g, node->in[k]) == root)
+				return true;
+	}
+	return false;
+}
+
+/* Whether values are wide that are to be, and gradients as what they are of. */
+static bool
+widths_are_right(const NnGraph *g, const NnSchedule *s)
+{
+	bool right = true;
+
+	for (int i = 0; i < g->nnodes; i++)
+		for (int k = 0; k < NN_MAX_IN; k++)
+			if (g->nodes[i].in[k] >= 0)
+			{
+				int root = nn_value_root(g, g->nodes[i].in[k]);
+
+				right &= g->values[root].wide == is_to_be_wide(g, root);
+			}
+	for (int i = 0; i < s->nsteps; i++)
+	{
+		const NnStep *step = &s->steps[i];
+		const NnNode *node = &g->nodes[step->node];
+
+		for (int k = 0; step->kind == NN_STEP_BACKWARD && k < NN_MAX_IN; k++)
+			right &= step->din[k] < 0 || nn_is_wide(g, step->din[k]) == nn_is_wide(g, node->in[k]);
+		for (int k = 0; step->kind == NN_STEP_BACKWARD && k < NN_MAX_OUT; k++)
+			right &=
+				step->dout[k] < 0 || nn_is_wide(g, step->dout[k]) == nn_is_wide(g, node->out[k]);
+	}
+	if (!right)
+		diag("a value is wide that should not be, or the other way round");
+	return right;
+}
+
+/*
+ * Whether the plan of an iteration under these options is sound, also with wide
+ * values of two elements; what its values take in all, 0 if the options are
+ * refused.
  */
 static bool
 plan_options(const char *json, size_t *arena, size_t *values)
@@ -178,6 +252,11 @@ plan_options(const char *json, size_t *arena, size_t *values)
 	for (int v = 0; good && v < it.graph.nvalues; v++)
 		if (it.graph.values[v].view_of < 0)
 			*values += count_of(&it.graph, v);
+	good = good && widths_are_right(&it.graph, &it.schedule);
+	plan.wide = 2;
+	good = good && nn_plan_memory(&plan, &error) == NN_OK && plan_is_sound(&plan);
+	nn_plan_free(&plan);
+	plan.wide = 0;
 	good = good && nn_plan_memory(&plan, &error) == NN_OK && plan_is_sound(&plan);
 	*arena = plan.arena_elements;
 	nn_plan_free(&plan);

@@ -24,7 +24,7 @@ static const NnOpImpl operators[NN_OPS] = { NN_OPERATORS(CPU_TRAIN_ROW, CPU_TRAI
 /* ---- Primitives ---------------------------------------------------------- */
 
 static NnStatus
-cpu_train_zero(NnDevice *device, const NnMap *map, NnError *error)
+cpu_train_zero(NnDevice *device, const NnTraining *training, const NnMap *map, NnError *error)
 {
 	for (size_t p = 0; p < nn_map_pixels(map); p++)
 		memset(map->f32 + p * map->pitch, 0, map->shape.c * sizeof(float));
@@ -32,7 +32,8 @@ cpu_train_zero(NnDevice *device, const NnMap *map, NnError *error)
 }
 
 static NnStatus
-cpu_train_feed(NnDevice *device, const NnMap *map, const void *data, NnError *error)
+cpu_train_feed(NnDevice *device, const NnTraining *training, const NnMap *map, const void *data,
+			   NnError *error)
 {
 	const float *from = data;
 
@@ -42,7 +43,8 @@ cpu_train_feed(NnDevice *device, const NnMap *map, const void *data, NnError *er
 }
 
 static NnStatus
-cpu_train_number(NnDevice *device, const NnMap *map, double *value, NnError *error)
+cpu_train_number(NnDevice *device, const NnTraining *training, const NnMap *map, double *value,
+				 NnError *error)
 {
 	*value = map->f32[0];
 	return NN_OK;
@@ -50,8 +52,8 @@ cpu_train_number(NnDevice *device, const NnMap *map, double *value, NnError *err
 
 /* Averages are many numbers and have no ratio, statistics are few. */
 static NnStatus
-cpu_train_follow(NnDevice *device, NnNumbers to, NnNumbers from, size_t n, double share,
-				 double numerator, double denominator, NnError *error)
+cpu_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers from,
+				 size_t n, double share, double numerator, double denominator, NnError *error)
 {
 	float part = (float) share;
 
@@ -184,6 +186,15 @@ check_graph(const NnDevice *device, const NnGraph *g, NnError *error)
 	return NN_OK;
 }
 
+static size_t
+cpu_train_bytes(const NnDevice *device, const NnTraining *training)
+{
+	size_t floats = nn_sum(training->plan.arena_elements,
+						   nn_sum(nn_mul(4, training->params->total), training->nema));
+
+	return nn_mul(nn_sum(floats, nn_mul(device->threads, cpu_product_memory())), sizeof(float));
+}
+
 static NnStatus
 cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 {
@@ -295,9 +306,10 @@ cpu_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, si
 
 /* Without hardware for it, it is slower than fp32: only tests use it. */
 static bool
-cpu_train_bf16(const NnDevice *device)
+cpu_trains_in(const NnDevice *device, NnPrecision precision)
 {
-	return ((const CpuDevice *) device->state)->bf16;
+	return precision == NN_PRECISION_FP32 ||
+		   (precision == NN_PRECISION_BF16 && ((const CpuDevice *) device->state)->bf16);
 }
 
 static NnPrecision
@@ -308,8 +320,9 @@ cpu_automatic(const NnDevice *device)
 
 const NnTrainDevice cpu_train_device = { .dtype = NN_F32,
 										 .host = false,
-										 .bf16 = cpu_train_bf16,
+										 .trains_in = cpu_trains_in,
 										 .automatic = cpu_automatic,
+										 .bytes = cpu_train_bytes,
 										 .prepare = cpu_train_prepare,
 										 .release = cpu_train_release,
 										 .ops = operators,

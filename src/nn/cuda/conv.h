@@ -4,8 +4,8 @@
  *
  * Maps are NHWC, dense, channels in multiples of eight, 16-byte aligned; a
  * filter is (K, R, S, C) of the same type, where a plain convolution goes from
- * C to K channels and a transposed one, which is the data gradient of a plain
- * one, from K to C. Sums are in float.
+ * C to K channels and its data gradient, which a transposed one is, from K to
+ * C. Sums are in float.
  */
 #ifndef BICYCLE_NN_CUDA_CONV_H
 #define BICYCLE_NN_CUDA_CONV_H
@@ -14,13 +14,22 @@
 
 #include "kernels.h"
 
+/* What is made of the other two of x, filter and y. */
+typedef enum CudaConvKind
+{
+	CUDA_CONV_FORWARD, /* y */
+	CUDA_CONV_DATA,    /* y, the gradient of inputs; x is that of results */
+	CUDA_CONV_FILTER   /* the filter, its gradient; x are inputs, y the gradient of results */
+} CudaConvKind;
+
 typedef struct CudaConvShape
 {
-	bool transposed;
+	CudaConvKind kind;
 	KernelType type;
 	bool tf32;      /* with KERNEL_F32: tensor cores, whose products keep 10 bits */
-	int n, h, w, c; /* of what is read */
-	int oh, ow, k;  /* of what is written */
+	bool steady;    /* the heuristic's engine, untimed: the same at each start */
+	int n, h, w, c; /* of x */
+	int oh, ow, k;  /* of y */
 	int kernel, stride, pad;
 } CudaConvShape;
 
@@ -37,9 +46,11 @@ extern char *cuda_convs_description(CudaConvs *convs);
 
 extern NnStatus cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **conv,
 							   NnError *error);
-extern size_t cuda_conv_workspace(const CudaConv *conv); /* bytes */
-extern NnStatus cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x,
-							  const void *filter, void *y, void *workspace, NnError *error);
+#define CUDA_MAX_WORKSPACE ((size_t) 64 << 20)
+extern size_t cuda_conv_workspace(const CudaConv *conv); /* bytes, at most that many */
+/* Nothing is written but what its kind makes. */
+extern NnStatus cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, void *filter,
+							  void *y, void *workspace, NnError *error);
 extern void cuda_conv_close(CudaConv *conv);
 
 #endif /* BICYCLE_NN_CUDA_CONV_H */

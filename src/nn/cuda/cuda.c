@@ -5,7 +5,7 @@
  * A CudaDevice owns its streams, cuDNN's handle and the pool (cuda_pool.c).
  * Called by the device's owner.
  */
-#include "nn/cuda/cuda.h"
+#include "nn/cuda/cuda_train.h"
 
 #include "nn/cuda/module.h"
 #ifdef BICYCLE_TRACE
@@ -257,6 +257,7 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		.max_arena_bytes = MAX_ARENA_BYTES,
 		.memory = &cuda_memory_device,
 		.async = &cuda_async_device,
+		.train = &cuda_train_device,
 	};
 	cuda_set_threads(&device->base, threads);
 	status = probe(device, error);

@@ -42,13 +42,7 @@
  * Threads. As the interface says: one owner, and pack from another thread. The
  * pool has a lock; pack uses a stream of its own.
  *
- * Training is not here. It would be an NnTrainDevice: operators, arrays and
- * primitives, which training.c walks a schedule with. cudnn.c would get the
- * data and filter gradients of both kinds of convolution (a transposed
- * convolution's are a plain convolution and a filter gradient with operands
- * swapped; filter gradients come in the activations' type), each file of
- * kernels/ its backward beside its forward; nothing is fused whose value a
- * backward step reads.
+ * Training is in cuda_train.h.
  */
 #ifndef BICYCLE_NN_CUDA_H
 #define BICYCLE_NN_CUDA_H

@@ -44,7 +44,7 @@ cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 	NnShape in = cuda_shape(plan, node->in[0]), out = cuda_shape(plan, node->out[0]);
 
 	*shape = (CudaConvShape){
-		.transposed = node->op == NN_OP_CONVT,
+		.kind = node->op == NN_OP_CONVT ? CUDA_CONV_DATA : CUDA_CONV_FORWARD,
 		.type = cuda_type(plan->precision),
 		.tf32 = plan->precision == NN_PRECISION_TF32,
 		.n = in.n,

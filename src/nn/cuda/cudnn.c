@@ -1,7 +1,7 @@
 /*
  * cudnn.c
  *	  Convolutions by cuDNN, through the C interface of its graphs ("backend"):
- *	  plain forward and plain data gradient, one operation a graph.
+ *	  forward, data gradient and filter gradient, one plain operation a graph.
  *
  * R1 Of the heuristic's configurations (mode A, then its fallbacks) the first
  *    is taken that is deterministic, needs no compiling at run time, and keeps
@@ -33,7 +33,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_WORKSPACE ((int64_t) 64 << 20)
 #define MAX_CONFIGS 64
 #define MAX_DESCS (MAX_CONFIGS * 3 + 32)
 #define MAX_KNOBS 32
@@ -238,7 +237,7 @@ keep_last(Descs *d)
 /* Names of tensors in graphs and at execution. */
 enum
 {
-	UID_X = 'x', /* what is read */
+	UID_X = 'x',
 	UID_FILTER = 'w',
 	UID_Y = 'y'
 };
@@ -292,45 +291,54 @@ convolution(Descs *d, const CudaConvShape *s)
 	return finalize(d, conv);
 }
 
-/* y = x * filter, or, transposed, cuDNN's dx, with x as its dy. */
+/* How cuDNN calls the operation of a kind, and x, filter and y of it. */
+static const struct OperationKind
+{
+	const char *name; /* in kept plans */
+	cudnnBackendDescriptorType_t type;
+	cudnnBackendAttributeName_t conv, x, filter, y, alpha, beta;
+} operations[] = {
+	[CUDA_CONV_FORWARD] = { "fprop", CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+							CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+							CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+							CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+							CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+							CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+							CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA },
+	[CUDA_CONV_DATA] = { "dgrad", CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+						 CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+						 CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
+						 CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+						 CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+						 CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+						 CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA },
+	[CUDA_CONV_FILTER] = { "wgrad", CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+						   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+						   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
+						   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+						   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
+						   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+						   CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA },
+};
+
 static cudnnBackendDescriptor_t
 operation(Descs *d, const CudaConvShape *s)
 {
-	bool t = s->transposed;
+	const struct OperationKind *kind = &operations[s->kind];
+	bool across = s->kind == CUDA_CONV_DATA; /* from K to C */
 	cudnnBackendDescriptor_t x = tensor(d, UID_X, s->type, s->n, s->c, s->h, s->w),
 							 y = tensor(d, UID_Y, s->type, s->n, s->k, s->oh, s->ow),
-							 filter = tensor(d, UID_FILTER, s->type, t ? s->c : s->k,
-											 t ? s->k : s->c, s->kernel, s->kernel),
-							 conv = convolution(d, s),
-							 op = make(
-								 d, t ? CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR
-									  : CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR);
+							 filter = tensor(d, UID_FILTER, s->type, across ? s->c : s->k,
+											 across ? s->k : s->c, s->kernel, s->kernel),
+							 conv = convolution(d, s), op = make(d, kind->type);
 	double one = 1, zero = 0;
 
-	set_desc(d, op,
-			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC
-			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-			 conv);
-	set_desc(d, op,
-			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W
-			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-			 filter);
-	set_desc(d, op,
-			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY
-			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
-			 x);
-	set_desc(d, op,
-			 t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX
-			   : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-			 y);
-	set(d, op,
-		t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA
-		  : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-		CUDNN_TYPE_DOUBLE, 1, &one);
-	set(d, op,
-		t ? CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA
-		  : CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
-		CUDNN_TYPE_DOUBLE, 1, &zero);
+	set_desc(d, op, kind->conv, conv);
+	set_desc(d, op, kind->x, x);
+	set_desc(d, op, kind->filter, filter);
+	set_desc(d, op, kind->y, y);
+	set(d, op, kind->alpha, CUDNN_TYPE_DOUBLE, 1, &one);
+	set(d, op, kind->beta, CUDNN_TYPE_DOUBLE, 1, &zero);
 	return finalize(d, op);
 }
 
@@ -419,7 +427,7 @@ make_plan(Descs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 	if (own.status == CUDNN_STATUS_SUCCESS)
 		own.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
 									CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
-	if (own.status != CUDNN_STATUS_SUCCESS || conv->workspace > MAX_WORKSPACE)
+	if (own.status != CUDNN_STATUS_SUCCESS || conv->workspace > (int64_t) CUDA_MAX_WORKSPACE)
 	{
 		drop_all(&own);
 		d->status = is_memory(own.status) ? own.status : d->status;
@@ -510,12 +518,26 @@ cudnn_config_of(Descs *d, const Recipe *r, cudnnBackendDescriptor_t graph)
 	return finalize(d, config);
 }
 
+/* Engines of a problem to time; 1: the first is taken. */
+static int
+tuned(const CudaConvs *convs, const CudaConvShape *s)
+{
+	return convs->tune > 1 && !s->steady ? convs->tune : 1;
+}
+
+/* The batch size whose engine a problem uses; 0: its own. */
+static int
+pinned_to(const CudaConvs *convs, const CudaConvShape *s)
+{
+	return s->steady ? 0 : convs->pin;
+}
+
 /* Keeps the better of two convs in *best; both are the caller's. */
 static void
 keep_faster(CudaConvs *convs, const CudaConvShape *s, CudaConv *candidate, CudaConv *best,
 			float *best_ms)
 {
-	float ms = convs->tune > 1 ? cuda_time_conv(convs->stream, convs, candidate, s) : 0;
+	float ms = tuned(convs, s) > 1 ? cuda_time_conv(convs->stream, convs, candidate, s) : 0;
 
 	if (best->plan && ms >= *best_ms)
 	{
@@ -536,7 +558,7 @@ static cudnnStatus_t
 choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 {
 	static const cudnnBackendHeurMode_t modes[] = { CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK };
-	int wanted = convs->handle && convs->tune > 1 ? convs->tune : 1;
+	int wanted = convs->handle ? tuned(convs, s) : 1;
 	cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
 	float best_ms = 0;
 	int tried = 0;
@@ -556,7 +578,7 @@ choose_engine(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 				!make_plan(&d, configs[i], &candidate))
 				continue;
 			tried++;
-			if (convs->pin > 0)
+			if (pinned_to(convs, s) > 0)
 				read_recipe(convs, configs[i], &candidate);
 			keep_faster(convs, s, &candidate, conv, &best_ms);
 		}
@@ -617,9 +639,9 @@ plan_file(const CudaConvs *convs, const CudaConvShape *s, char *path, size_t pat
 	snprintf(key, key_size,
 			 "%s %d%s (%d,%d,%d,%d) to (%d,%d,%d) kernel %d stride %d pad %d, tuned %d, pinned %d, "
 			 "%s, %s",
-			 s->transposed ? "dgrad" : "fprop", (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h,
-			 s->w, s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, convs->tune, convs->pin,
-			 convs->device_name, convs->name);
+			 operations[s->kind].name, (int) s->type, s->tf32 ? " tf32" : "", s->n, s->h, s->w,
+			 s->c, s->oh, s->ow, s->k, s->kernel, s->stride, s->pad, tuned(convs, s),
+			 pinned_to(convs, s), convs->device_name, convs->name);
 	return snprintf(path, path_size, "%s/%016llx.plan", directory,
 					(unsigned long long) hash_text(key)) < (int) path_size;
 }
@@ -653,7 +675,7 @@ read_plan(CudaConvs *convs, const CudaConvShape *s, CudaConv *conv)
 		if (d.status == CUDNN_STATUS_SUCCESS)
 			d.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
 									  CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
-		if (d.status == CUDNN_STATUS_SUCCESS && conv->workspace <= MAX_WORKSPACE)
+		if (d.status == CUDNN_STATUS_SUCCESS && conv->workspace <= (int64_t) CUDA_MAX_WORKSPACE)
 			conv->plan = keep_last(&d);
 		drop_all(&d);
 	}
@@ -702,7 +724,7 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 	conv->choice.kept = read_plan(convs, shape, conv);
 	if (!conv->choice.kept)
 	{
-		if (convs->pin > 0 && convs->pin != shape->n)
+		if (pinned_to(convs, shape) > 0 && convs->pin != shape->n)
 			follow_pin(convs, shape, conv);
 		if (!conv->plan)
 			status = choose_engine(convs, shape, conv);
@@ -716,8 +738,8 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 			return cudnn_fail(convs, error, status, "plan a convolution");
 		nn_fail(error, NN_EUNSUPPORTED, "cuDNN has no engine for a convolution");
 		nn_detail(error, "It is %s of (%d, %d, %d, %d) to (%d, %d, %d), kernel %d, stride %d.",
-				  shape->transposed ? "a transposed one" : "one", shape->n, shape->h, shape->w,
-				  shape->c, shape->oh, shape->ow, shape->k, shape->kernel, shape->stride);
+				  operations[shape->kind].name, shape->n, shape->h, shape->w, shape->c, shape->oh,
+				  shape->ow, shape->k, shape->kernel, shape->stride);
 		return NN_EUNSUPPORTED;
 	}
 	*out = conv;
@@ -737,7 +759,7 @@ cuda_conv_choice(const CudaConv *conv)
 }
 
 NnStatus
-cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, const void *filter, void *y,
+cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, void *filter, void *y,
 			  void *workspace, NnError *error)
 {
 	Descs d = { .convs = convs };

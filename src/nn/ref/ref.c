@@ -58,9 +58,9 @@ run_bindings(const NnPlan *plan, const NnBinding *bindings, int nbindings, bool 
 	for (int i = 0; i < nbindings; i++)
 	{
 		int value = bindings[i].value;
-		NnMap t = { plan->graph->values[value].shape,
-					plan->pitch[value],
-					{ (double *) plan->arena + plan->offset[value] } };
+		NnMap t = { .shape = plan->graph->values[value].shape,
+					.pitch = plan->pitch[value],
+					.data = (double *) plan->arena + plan->offset[value] };
 		float *data = bindings[i].data;
 
 		if (plan->graph->values[value].output != outputs)
@@ -84,7 +84,8 @@ ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bin
 	run_bindings(plan, bindings, nbindings, false);
 	for (int i = 0; status == NN_OK && i < plan->graph->nnodes; i++)
 	{
-		NnOperands op = nn_operands(plan, i, (NnNumbers){ (void *) packed }, sizeof(double));
+		NnOperands op = nn_operands(plan, i, (NnNumbers){ (void *) packed },
+									(NnSizes){ sizeof(double), sizeof(double) });
 
 		if (op.node->op != NN_OP_INPUT)
 			status = ref_ops[op.node->op].forward(&op, error);

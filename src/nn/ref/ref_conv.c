@@ -184,7 +184,7 @@ new_tensor(NnShape shape, NnMap *t, NnError *error)
 {
 	size_t count = (size_t) shape.n * shape.h * shape.w * shape.c;
 
-	*t = (NnMap){ shape, shape.c, { calloc(count, sizeof(double)) } };
+	*t = (NnMap){ .shape = shape, .pitch = shape.c, .data = calloc(count, sizeof(double)) };
 	return t->data ? NN_OK : nn_no_memory(error, count * sizeof(double));
 }
 

@@ -27,6 +27,14 @@ ref_train_release(NnDevice *device, NnTraining *training)
 	training->plan.arena = NULL;
 }
 
+static size_t
+ref_train_bytes(const NnDevice *device, const NnTraining *training)
+{
+	return nn_mul(nn_sum(training->plan.arena_elements,
+						 nn_sum(nn_mul(4, training->params->total), training->nema)),
+				  sizeof(double));
+}
+
 static NnStatus
 ref_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 {
@@ -53,7 +61,7 @@ ref_begin(NnDevice *device, NnTraining *training, NnError *error)
 }
 
 static NnStatus
-ref_zero(NnDevice *device, const NnMap *map, NnError *error)
+ref_zero(NnDevice *device, const NnTraining *training, const NnMap *map, NnError *error)
 {
 	for (size_t i = 0; i < nn_map_pixels(map); i++)
 		memset(map->f64 + i * map->pitch, 0, map->shape.c * sizeof(double));
@@ -61,7 +69,8 @@ ref_zero(NnDevice *device, const NnMap *map, NnError *error)
 }
 
 static NnStatus
-ref_feed(NnDevice *device, const NnMap *map, const void *data, NnError *error)
+ref_feed(NnDevice *device, const NnTraining *training, const NnMap *map, const void *data,
+		 NnError *error)
 {
 	const double *from = data;
 
@@ -71,15 +80,16 @@ ref_feed(NnDevice *device, const NnMap *map, const void *data, NnError *error)
 }
 
 static NnStatus
-ref_train_number(NnDevice *device, const NnMap *map, double *value, NnError *error)
+ref_train_number(NnDevice *device, const NnTraining *training, const NnMap *map, double *value,
+				 NnError *error)
 {
 	*value = map->f64[0];
 	return NN_OK;
 }
 
 static NnStatus
-ref_follow(NnDevice *device, NnNumbers to, NnNumbers from, size_t n, double share, double numerator,
-		   double denominator, NnError *error)
+ref_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers from, size_t n,
+		   double share, double numerator, double denominator, NnError *error)
 {
 	for (size_t i = 0; i < n; i++)
 		to.f64[i] += share * (from.f64[i] * numerator / denominator - to.f64[i]);
@@ -120,9 +130,9 @@ ref_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, si
 }
 
 static bool
-ref_train_bf16(const NnDevice *device)
+ref_trains_in(const NnDevice *device, NnPrecision precision)
 {
-	return true;
+	return precision == NN_PRECISION_FP32 || precision == NN_PRECISION_BF16;
 }
 
 static NnPrecision
@@ -133,8 +143,9 @@ ref_train_automatic(const NnDevice *device)
 
 const NnTrainDevice ref_train_device = { .dtype = NN_F64,
 										 .host = true,
-										 .bf16 = ref_train_bf16,
+										 .trains_in = ref_trains_in,
 										 .automatic = ref_train_automatic,
+										 .bytes = ref_train_bytes,
 										 .prepare = ref_train_prepare,
 										 .release = ref_train_release,
 										 .ops = ref_ops,

@@ -1,0 +1,136 @@
+/*
+ * cuda_train.h
+ *	  Training on the GPU: what cuda_train.c, which owns a training's memory,
+ *	  shares with the operators.
+ *
+ * R1 Values are of the plan's precision, wide ones in fp32, as are all arrays.
+ *    Arrays lie as in a checkpoint (kernels/step.h).
+ * R2 Convolutions read filters, copies of their weights in the values' type and
+ *    in cuDNN's order, which every update makes anew.
+ * R3 Operators launch on `stream` and never wait; what they launch may be
+ *    captured and run again, so what changes between iterations is read from
+ *    `step`. Buffers hold nothing between two steps.
+ * R4 Every sum has an order of its own: the same bits, replayed or not.
+ */
+#ifndef BICYCLE_NN_CUDA_TRAIN_H
+#define BICYCLE_NN_CUDA_TRAIN_H
+
+#include "nn/cuda/cuda.h"
+#include "nn/training.h"
+
+#include "step.h"
+
+/* A node's convolutions; NULL where no step wants one. */
+typedef struct CudaTrainConv
+{
+	CudaConv *forward, *data, *filter; /* owned by the training's list */
+} CudaTrainConv;
+
+/* One of a training's different convolutions. */
+typedef struct CudaTrainPlan
+{
+	CudaConvShape shape;
+	CudaConv *conv;
+} CudaTrainPlan;
+
+/* What belongs to an NnTraining here: its plan's device_state. */
+typedef struct CudaTraining
+{
+	CudaDevice *device;
+	void *stream;
+	KernelType type;        /* of values that are not wide */
+	const KernelStep *step; /* on the GPU, as all that follows */
+	float *work;            /* of one step: cuda_train_work() bytes at least */
+	void *staged[2];        /* operands of a convolution, made dense and padded */
+	void *result;           /* what it makes */
+	void *workspace;        /* its own */
+	void *fed;              /* an input in floats */
+	void *filters;          /* of all parameters */
+	KernelParam *params_on_card;
+	KernelPiece *pieces_on_card;
+	KernelVerdict *verdict;
+
+	/* on the host */
+	CudaBlock block;      /* all of the above, arena and arrays */
+	CudaTrainConv *convs; /* one a node */
+	CudaTrainPlan *plans; /* of which they are */
+	int nplans;
+	KernelParam *params; /* one a parameter */
+	KernelPiece *pieces; /* of all parameters */
+	int npieces;
+	KernelStep *pinned;  /* what `step` becomes */
+	KernelVerdict *seen; /* pinned: what was last read of `verdict` */
+	bool stale;          /* parameters were put: filters are not theirs */
+} CudaTraining;
+
+static inline CudaTraining *
+cuda_training(const NnOperands *op)
+{
+	return op->training->plan.device_state;
+}
+
+/* A map as kernels see it; without data if there is none. */
+static inline KernelMap
+cuda_train_map(const CudaTraining *state, const NnMap *map)
+{
+	return kernel_map(map->data, map->wide ? KERNEL_F32 : state->type, (int) map->pitch);
+}
+
+static inline KernelMap
+cuda_map(const NnOperands *op, const NnMap *map)
+{
+	return cuda_train_map(cuda_training(op), map);
+}
+
+static inline NnStatus
+cuda_launched(NnError *error, int result)
+{
+	return cuda_check(error, (cudaError_t) result, "run a kernel");
+}
+
+/* ---- Convolutions (cuda_train_conv.c) ------------------------------------ */
+
+/* Bytes of buffers that steps share: the most that any of them wants. */
+typedef struct CudaTrainBuffers
+{
+	size_t staged[2], result, workspace, work;
+} CudaTrainBuffers;
+
+/* What all steps want, but workspace, from shapes alone. */
+extern void cuda_train_want(const NnTraining *training, CudaTrainBuffers *wanted);
+/* Opens those of all steps; adds the workspace that they want. */
+extern NnStatus cuda_train_open_convs(CudaTraining *state, const NnTraining *training,
+									  CudaTrainBuffers *wanted, NnError *error);
+extern void cuda_train_close_convs(CudaTraining *state);
+
+/* ---- Operators (cuda_train_ops.c) ---------------------------------------- */
+
+/* Those that there are; none of the others. */
+extern const NnOpImpl cuda_train_operators[NN_OPS];
+
+/* Bytes of `work` that a node's steps want. */
+extern size_t cuda_train_work(const NnPlan *plan, int node);
+
+#define CUDA_TRAIN_DECLARE(OP, name) \
+	NN_DECLARE_STEPS(cuda_train_##name, cuda_train_##name##_backward)
+NN_OPERATORS(CUDA_TRAIN_DECLARE, CUDA_TRAIN_DECLARE)
+
+/* ---- Memory (cuda_train_memory.c) ---------------------------------------- */
+
+extern size_t cuda_train_bytes(const NnDevice *base, const NnTraining *training);
+extern NnStatus cuda_train_prepare(NnDevice *base, NnTraining *training, NnError *error);
+extern void cuda_train_release(NnDevice *base, NnTraining *training);
+
+/* Waits for all that is queued. */
+extern NnStatus cuda_train_drain(const CudaTraining *state, NnError *error);
+/* The arguments of the update; without a step, of the filters alone. */
+extern KernelUpdate cuda_train_update_of(const NnTraining *training, bool step);
+/* After weights were put: filters as they are. */
+extern NnStatus cuda_train_renew_filters(CudaTraining *state, const NnTraining *training,
+										 NnError *error);
+
+/* ---- The device (cuda_train.c) ------------------------------------------- */
+
+extern const NnTrainDevice cuda_train_device;
+
+#endif /* BICYCLE_NN_CUDA_TRAIN_H */
