@@ -17,7 +17,7 @@ KERNEL(judge_losses, KernelLosses)
 		float loss = *a.losses[i];
 
 		bad += isfinite(loss) ? 0.0f : 1.0f;
-		a.verdict->losses[i] = loss;
+		a.verdict->losses[i] = loss + (a.add ? a.verdict->losses[i] : 0.0f);
 	}
 	for (int half = KERNEL_WARP / 2; half > 0; half /= 2)
 		bad += __shfl_xor_sync(0xffffffffu, bad, half);

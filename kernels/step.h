@@ -45,6 +45,7 @@ extern "C"
 	typedef struct KernelLosses
 	{
 		int n;
+		bool add; /* to those of an earlier pass of the iteration */
 		const float *losses[KERNEL_MAX_LOSSES];
 		KernelVerdict *verdict;
 	} KernelLosses;

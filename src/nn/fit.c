@@ -34,14 +34,16 @@ struct NnFit
 	NnConfig config;
 	NnTrainOptions options;
 	int64_t rows;
-	int64_t iteration;
+	int64_t iteration; /* that is started next, from 0 */
+	int open;          /* started, and not finished */
 	NnParams params;
 	NnIteration it;
 	NnTraining training;
 	int64_t *tracked;          /* one a parameter; of those that are integers: batches seen */
 	char **names;              /* [part][parameter] */
 	void *snapshot[NN_ARRAYS]; /* copies of the arrays of a device whose memory is its own */
-	void *feeds[NN_SOURCES];   /* batches in the device's type */
+	size_t feeds[NN_SOURCES];  /* where each batch begins among all, bytes */
+	void *feed_memory;         /* of a device that has none for them */
 	NnModel *preview;
 	int64_t preview_at; /* the iteration it was loaded after */
 };
@@ -49,7 +51,7 @@ struct NnFit
 int64_t
 nn_fit_iteration(const NnFit *t)
 {
-	return t->iteration;
+	return t->iteration - t->open;
 }
 
 int64_t
@@ -105,8 +107,7 @@ nn_fit_close(NnFit *t)
 	free(t->names);
 	free(t->tracked);
 	drop_snapshots(t);
-	for (int i = 0; i < NN_SOURCES; i++)
-		free(t->feeds[i]);
+	free(t->feed_memory);
 	nn_params_free(&t->params);
 	free(t);
 }
@@ -184,27 +185,42 @@ make_names(NnFit *t, NnError *error)
 	return NN_OK;
 }
 
+#define FEED_ALIGN ((size_t) 256)
+
+/* Places of the feeds, and memory if the device gives none. */
 static NnStatus
-make_feeds(NnFit *t, NnError *error)
+lay_out_feeds(NnFit *t, NnError *error)
 {
 	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
 	size_t counts[NN_SOURCES] = { [NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
 								  [NN_SOURCE_B] = nn_mul(pixels, t->config.output_nc),
 								  [NN_SOURCE_EPS] = (size_t) t->it.codes * t->config.nz,
 								  [NN_SOURCE_Z] = (size_t) t->it.codes * t->config.nz };
+	size_t bytes = 0;
 
 	for (int i = 0; i < NN_SOURCES; i++)
 	{
-		size_t bytes = nn_mul(counts[i], nn_dtype_size(t->ops->dtype));
-
-		t->feeds[i] = bytes < SIZE_MAX ? malloc(bytes + 1) : NULL;
-		if (!t->feeds[i])
-			return nn_no_memory(error, bytes);
+		t->feeds[i] = bytes;
+		bytes =
+			nn_sum(bytes, nn_sum(nn_mul(counts[i], nn_dtype_size(t->ops->dtype)), FEED_ALIGN - 1) /
+							  FEED_ALIGN * FEED_ALIGN);
 	}
-	return NN_OK;
+	t->training.feed_bytes = bytes;
+	if (t->ops->ahead)
+		return NN_OK;
+	t->feed_memory = bytes < SIZE_MAX ? malloc(bytes + 1) : NULL;
+	return t->feed_memory ? NN_OK : nn_no_memory(error, bytes);
 }
 
-/* All of an iteration but memory of the device. */
+/* Where the next iteration takes a source from. */
+static void *
+feed_of(NnFit *t, NnSource source)
+{
+	char *memory = t->ops->ahead ? t->ops->ahead->feeds(t->device, &t->training) : t->feed_memory;
+
+	return memory + t->feeds[source];
+}
+
 static NnStatus
 plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 {
@@ -222,7 +238,7 @@ plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 	training->nema = t->options.ema > 0 ? averaged_floats(&t->params) : 0;
 	status = nn_training_plan(training, error);
 	if (status == NN_OK)
-		status = make_feeds(t, error);
+		status = lay_out_feeds(t, error);
 	return status == NN_OK ? make_names(t, error) : status;
 }
 
@@ -443,7 +459,7 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 
 	if (given)
 	{
-		convert_numbers(t->ops->dtype, t->feeds[source], dtype, given, count);
+		convert_numbers(t->ops->dtype, feed_of(t, source), dtype, given, count);
 		return NN_OK;
 	}
 	drawn = malloc(count * sizeof(float) + 1);
@@ -451,14 +467,14 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 		return nn_no_memory(error, count * sizeof(float));
 	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, t->it.codes, t->config.nz,
 				   drawn);
-	convert_numbers(t->ops->dtype, t->feeds[source], NN_F32, drawn, count);
+	convert_numbers(t->ops->dtype, feed_of(t, source), NN_F32, drawn, count);
 	free(drawn);
 	return NN_OK;
 }
 
 /* Where each input of the graph begins in its source. */
 static void
-bind_inputs(const NnFit *t, NnFeed *feeds)
+bind_inputs(NnFit *t, NnFeed *feeds)
 {
 	for (int i = 0; i < t->it.ninputs; i++)
 	{
@@ -467,7 +483,7 @@ bind_inputs(const NnFit *t, NnFeed *feeds)
 		size_t image = (size_t) shape.h * shape.w * shape.c * nn_dtype_size(t->ops->dtype);
 
 		feeds[i] =
-			(NnFeed){ input->value, (const char *) t->feeds[input->source] + input->first * image };
+			(NnFeed){ input->value, (char *) feed_of(t, input->source) + input->first * image };
 	}
 }
 
@@ -494,7 +510,7 @@ collect_losses(const NnFit *t, const double *values, NnLosses *losses, NnError *
 	for (int i = 0; i < NN_LOSSES; i++)
 		if (!isfinite(losses->value[i]))
 		{
-			diverged(t->iteration + 1, error);
+			diverged(nn_fit_iteration(t) + 1, error);
 			nn_detail(error, "The loss %s is not finite.", nn_loss_name((NnLoss) i));
 			return NN_EINVAL;
 		}
@@ -518,24 +534,39 @@ count_batches(NnFit *t)
 		}
 }
 
-NnStatus
-nn_fit_step_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *eps,
-				  const void *z, NnLosses *losses, NnError *error)
+/* Images that are not in the feeds yet. */
+static void
+take_images(NnFit *t, NnSource source, NnDtype dtype, const void *images, int channels)
 {
 	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
+	void *to = feed_of(t, source);
+
+	if (images != to)
+		convert_numbers(t->ops->dtype, to, dtype, images, pixels * channels);
+}
+
+static NnStatus
+start_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *eps, const void *z,
+			NnError *error)
+{
 	NnFeed feeds[NN_MAX_INPUTS];
 	int terms[NN_MAX_TERMS];
-	double values[NN_MAX_TERMS];
-	NnAdam adam = { .lr = nn_learning_rate(&t->options, t->rows, t->iteration),
-					.beta1 = t->options.beta1,
-					.beta2 = 0.999,
-					.epsilon = 1e-8,
-					.t = t->iteration + 1,
-					.ema = t->options.ema };
+	NnIterate it = { .feeds = feeds,
+					 .nfeeds = t->it.ninputs,
+					 .passes = 1,
+					 .losses = terms,
+					 .nlosses = t->it.nterms,
+					 .adam = { .lr = nn_learning_rate(&t->options, t->rows, t->iteration),
+							   .beta1 = t->options.beta1,
+							   .beta2 = 0.999,
+							   .epsilon = 1e-8,
+							   .t = t->iteration + 1,
+							   .ema = t->options.ema } };
 	NnStatus status;
 
-	convert_numbers(t->ops->dtype, t->feeds[NN_SOURCE_A], dtype, a, pixels * t->config.input_nc);
-	convert_numbers(t->ops->dtype, t->feeds[NN_SOURCE_B], dtype, b, pixels * t->config.output_nc);
+	INVARIANT(t->open < NN_STARTS);
+	take_images(t, NN_SOURCE_A, dtype, a, t->config.input_nc);
+	take_images(t, NN_SOURCE_B, dtype, b, t->config.output_nc);
 	status = fill_codes(t, NN_SOURCE_EPS, dtype, eps, error);
 	if (status == NN_OK)
 		status = fill_codes(t, NN_SOURCE_Z, dtype, z, error);
@@ -546,17 +577,73 @@ nn_fit_step_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const v
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
 	t->training.iteration = t->iteration;
-	status = nn_training_run(t->device, &t->training, feeds, t->it.ninputs, terms, t->it.nterms,
-							 values, error);
+	status = nn_training_start(t->device, &t->training, &it, error);
+	if (status != NN_OK)
+		return status;
+	t->iteration++;
+	t->open++;
+	return NN_OK;
+}
+
+NnStatus
+nn_fit_finish(NnFit *t, NnLosses *losses, NnError *error)
+{
+	double values[NN_MAX_TERMS];
+	NnStatus status;
+
+	INVARIANT(t->open > 0);
+	status = nn_training_finish(t->device, &t->training, t->it.nterms, values, error);
 	if (status == NN_OK)
 		status = collect_losses(t, values, losses, error);
 	if (status == NN_OK)
-		status = nn_training_update(t->device, &t->training, &adam, error);
-	if (status != NN_OK)
-		return status;
-	count_batches(t);
-	t->iteration++;
-	return NN_OK;
+	{
+		count_batches(t);
+		t->open--;
+		return NN_OK;
+	}
+	/* those after it have changed nothing either */
+	t->iteration -= t->open;
+	for (; t->open > 1; t->open--)
+		(void) nn_training_finish(t->device, &t->training, t->it.nterms, values, NULL);
+	t->open = 0;
+	return status;
+}
+
+NnStatus
+nn_fit_step_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *eps,
+				  const void *z, NnLosses *losses, NnError *error)
+{
+	NnStatus status = start_typed(t, dtype, a, b, eps, z, error);
+
+	return status == NN_OK ? nn_fit_finish(t, losses, error) : status;
+}
+
+NnStatus
+nn_fit_start(NnFit *t, const float *a, const float *b, const NnNoise *noise, NnError *error)
+{
+	return start_typed(t, NN_F32, a, b, noise ? noise->eps : NULL, noise ? noise->z : NULL, error);
+}
+
+int
+nn_fit_ahead(const NnFit *t)
+{
+	return t->ops->ahead ? NN_STARTS - 1 : 0;
+}
+
+int
+nn_fit_open_steps(const NnFit *t)
+{
+	return t->open;
+}
+
+bool
+nn_fit_feeds(NnFit *t, float **a, float **b)
+{
+	if (t->ops->dtype != NN_F32)
+		return false;
+	*a = feed_of(t, NN_SOURCE_A);
+	*b = feed_of(t, NN_SOURCE_B);
+	return true;
 }
 
 NnStatus

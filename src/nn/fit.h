@@ -169,6 +169,24 @@ extern NnStatus nn_fit_step(NnFit *fit, const float *a, const float *b, const Nn
 							NnLosses *losses, NnError *error);
 
 /*
+ * The same in two halves. At most nn_fit_ahead() iterations may be open when
+ * one is started: of a device that works beside the caller 1, else 0. They are
+ * finished in order, and nothing else may be asked of the fit but what it has
+ * counted while one is open. If one has diverged, none of those after it count.
+ */
+extern NnStatus nn_fit_start(NnFit *fit, const float *a, const float *b, const NnNoise *noise,
+							 NnError *error);
+extern NnStatus nn_fit_finish(NnFit *fit, NnLosses *losses, NnError *error);
+extern int nn_fit_ahead(const NnFit *fit);
+extern int nn_fit_open_steps(const NnFit *fit);
+
+/*
+ * Where the next iteration reads a and b, for the caller to fill in place of
+ * arrays of its own; false if they must be converted.
+ */
+extern bool nn_fit_feeds(NnFit *fit, float **a, float **b);
+
+/*
  * The state, as tensors that point into the fit until its next step:
  * parameters and buffers under their names, and with a prefix "m.", "v." and
  * "ema." the moments and averages. *tensors is malloc'ed; its names belong to

@@ -12,6 +12,7 @@
 
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 /* PyTorch's momentum of running statistics. */
 #define STATISTICS_SHARE 0.1
@@ -212,6 +213,17 @@ walk_step(const Walk *w, const NnStep *step)
 	return NN_OK;
 }
 
+static NnStatus
+walk_schedule(NnDevice *device, NnTraining *training, NnError *error)
+{
+	Walk w = walk_of(device, training, error);
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < training->schedule.nsteps; i++)
+		status = walk_step(&w, &training->schedule.steps[i]);
+	return status;
+}
+
 NnStatus
 nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int nfeeds,
 				const int *losses, int nlosses, double *values, NnError *error)
@@ -225,8 +237,8 @@ nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int
 
 		status = w.ops->feed(device, training, &map, feeds[i].data, error);
 	}
-	for (int i = 0; status == NN_OK && i < training->schedule.nsteps; i++)
-		status = walk_step(&w, &training->schedule.steps[i]);
+	if (status == NN_OK)
+		status = walk_schedule(device, training, error);
 	for (int i = 0; status == NN_OK && i < nlosses; i++)
 	{
 		NnMap map = map_at(&training->plan, losses[i], w.sizes);
@@ -238,12 +250,23 @@ nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int
 
 /* ---- Updates ------------------------------------------------------------- */
 
+static double
+step_of(const NnAdam *adam)
+{
+	return adam->lr / (1 - pow(adam->beta1, (double) adam->t));
+}
+
+static double
+root_of(const NnAdam *adam)
+{
+	return sqrt(1 - pow(adam->beta2, (double) adam->t));
+}
+
 NnStatus
 nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *error)
 {
 	const NnTrainDevice *ops = device->train;
-	double step = adam->lr / (1 - pow(adam->beta1, (double) adam->t)),
-		   root = sqrt(1 - pow(adam->beta2, (double) adam->t));
+	double step = step_of(adam), root = root_of(adam);
 	NnStatus status = NN_OK;
 
 	if (ops->update)
@@ -261,4 +284,75 @@ nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, N
 							 training->array[NN_ARRAY_PARAM], training->nema, 1 - adam->ema, 1, 1,
 							 error);
 	return status;
+}
+
+/* ---- Iterations ---------------------------------------------------------- */
+
+static bool
+all_finite(const double *values, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (!isfinite(values[i]))
+			return false;
+	return true;
+}
+
+/* All passes, one after the other; values: sums over them. */
+static NnStatus
+run_passes(NnDevice *device, NnTraining *training, const NnIterate *it, double *values,
+		   NnError *error)
+{
+	int64_t first = training->iteration;
+	NnStatus status = NN_OK;
+
+	memset(values, 0, it->nlosses * sizeof(double));
+	for (int pass = 0; status == NN_OK && pass < it->passes; pass++)
+	{
+		double some[NN_TRAIN_LOSSES];
+
+		training->iteration = first + pass;
+		status = nn_training_run(device, training, it->feeds + pass * it->nfeeds, it->nfeeds,
+								 it->losses, it->nlosses, some, error);
+		for (int i = 0; status == NN_OK && i < it->nlosses; i++)
+			values[i] += some[i];
+	}
+	return status;
+}
+
+NnStatus
+nn_training_start(NnDevice *device, NnTraining *training, const NnIterate *iteration,
+				  NnError *error)
+{
+	const NnTrainAhead *ahead = device->train->ahead;
+	NnIterate it = *iteration;
+	double *values;
+	NnStatus status;
+
+	INVARIANT(it.nlosses <= NN_TRAIN_LOSSES);
+	it.step = step_of(&it.adam);
+	it.root = root_of(&it.adam);
+	if (ahead)
+		return ahead->start(device, training, &it, walk_schedule, error);
+	INVARIANT(training->ndone < NN_STARTS);
+	values = training->done[training->ndone];
+	status = run_passes(device, training, &it, values, error);
+	if (status == NN_OK && all_finite(values, it.nlosses))
+		status = nn_training_update(device, training, &it.adam, error);
+	training->ndone += status == NN_OK;
+	return status;
+}
+
+NnStatus
+nn_training_finish(NnDevice *device, NnTraining *training, int nlosses, double *values,
+				   NnError *error)
+{
+	const NnTrainAhead *ahead = device->train->ahead;
+
+	if (ahead)
+		return ahead->finish(device, training, nlosses, values, error);
+	INVARIANT(training->ndone > 0);
+	memcpy(values, training->done[0], nlosses * sizeof(double));
+	training->ndone--;
+	memmove(training->done[0], training->done[1], training->ndone * sizeof(training->done[0]));
+	return NN_OK;
 }

@@ -60,6 +60,8 @@ typedef union NnNumbers
 	double *f64;
 } NnNumbers;
 
+#define NN_TRAIN_LOSSES 64 /* of an iteration, at most */
+
 /* A schedule on a device. */
 typedef struct NnTraining
 {
@@ -70,6 +72,11 @@ typedef struct NnTraining
 	NnNumbers array[NN_ARRAYS]; /* the device's; none until prepared */
 	uint64_t seed;              /* of dropout */
 	int64_t iteration;          /* of the step that runs, from 0; the caller sets it */
+	int passes;                 /* of an iteration; 0: one */
+	size_t feed_bytes;          /* of all feeds, in memory of a device that runs ahead */
+	/* losses of iterations that are done and not finished, oldest first */
+	double done[NN_STARTS][NN_TRAIN_LOSSES];
+	int ndone;
 } NnTraining;
 
 /* ---- Operands ------------------------------------------------------------ */
@@ -170,7 +177,43 @@ typedef struct NnAdam
 } NnAdam;
 
 /*
- * Whole or absent: a device that trains has all of these.
+ * One iteration: what goes in, what comes out, and its update. Each pass is one
+ * over the schedule, with feeds of its own; losses and gradients of the passes
+ * add up.
+ */
+typedef struct NnIterate
+{
+	const NnFeed *feeds; /* of the first pass, then of the second ... */
+	int nfeeds, passes;
+	const int *losses; /* single numbers */
+	int nlosses;
+	NnAdam adam;
+	double step, root; /* as adam below has them; start makes them */
+} NnIterate;
+
+/* All steps of the schedule, in order; what a device is given to call. */
+typedef NnStatus (*NnTrainWalk)(NnDevice *device, NnTraining *training, NnError *error);
+
+/*
+ * Of a device that trains beside the caller. Iterations are finished in the
+ * order in which they were started, and at most NN_STARTS are open. All feeds
+ * of the next start lie in `feeds`, training->feed_bytes that are the caller's
+ * until then while less than NN_STARTS are open; every start has the same feeds
+ * and losses. An iteration whose losses are not all finite updates nothing, nor
+ * do those after it.
+ */
+typedef struct NnTrainAhead
+{
+	void *(*feeds)(NnDevice *device, NnTraining *training);
+	NnStatus (*start)(NnDevice *device, NnTraining *training, const NnIterate *iteration,
+					  NnTrainWalk walk, NnError *error);
+	NnStatus (*finish)(NnDevice *device, NnTraining *training, int nlosses, double *values,
+					   NnError *error);
+} NnTrainAhead;
+
+/*
+ * Whole or absent: a device that trains has all of these, but `ahead` and one
+ * of adam and update.
  *
  * R1 A device owns arena, arrays and state of an NnTraining from prepare to
  *    release; release also cleans up after a prepare that failed, and does
@@ -230,6 +273,8 @@ typedef struct NnTrainDevice
 	NnStatus (*update)(NnDevice *device, NnTraining *training, const NnAdam *adam, double step,
 					   double root, NnError *error);
 
+	const NnTrainAhead *ahead; /* NULL: the caller waits */
+
 	/* Copies numbers [offset, offset + count) to or from the caller. */
 	NnStatus (*get)(NnDevice *device, NnTraining *training, NnArray array, size_t offset,
 					size_t count, void *data, NnError *error);
@@ -243,6 +288,15 @@ extern NnSizes nn_training_sizes(const NnDevice *device, NnPrecision precision);
 
 /* Lays out training->plan, which has its graph, device and schedule. */
 extern NnStatus nn_training_plan(NnTraining *training, NnError *error);
+
+/*
+ * An iteration in two halves: its update is made only if all losses are finite,
+ * which finish tells. A device that cannot run ahead does all in the first.
+ */
+extern NnStatus nn_training_start(NnDevice *device, NnTraining *training,
+								  const NnIterate *iteration, NnError *error);
+extern NnStatus nn_training_finish(NnDevice *device, NnTraining *training, int nlosses,
+								   double *values, NnError *error);
 
 /* Takes in the feeds, runs all steps, fetches the losses, single numbers. */
 extern NnStatus nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds,

@@ -13,14 +13,14 @@
 /* ---- Primitives ---------------------------------------------------------- */
 
 /*
- * `step` on the card becomes what is pinned, which nothing that is queued may
- * still read.
+ * The step's number on the card becomes what is pinned, which nothing that is
+ * queued may still read.
  */
 static NnStatus
 send_step(const CudaTraining *state, NnError *error)
 {
 	return cuda_check(error,
-					  cudaMemcpyAsync((void *) state->step, state->pinned, sizeof(KernelStep),
+					  cudaMemcpyAsync(state->sent, state->pinned, sizeof(KernelStep),
 									  cudaMemcpyHostToDevice, state->stream),
 					  "take the number of an iteration");
 }
@@ -35,7 +35,8 @@ cuda_train_begin(NnDevice *base, NnTraining *training, NnError *error)
 		status = cuda_train_drain(state, error);
 	if (status != NN_OK)
 		return status;
-	*state->pinned = (KernelStep){ .seed = training->seed, .iteration = training->iteration };
+	state->step = (const KernelStep *) state->sent;
+	*state->pinned = cuda_train_step_of(training, NULL, 0, 0);
 	status = send_step(state, error);
 	return status == NN_OK ? cuda_train_renew_filters(state, training, error) : status;
 }
@@ -102,20 +103,13 @@ cuda_train_update(NnDevice *base, NnTraining *training, const NnAdam *adam, doub
 {
 	CudaTraining *state = training->plan.device_state;
 	KernelUpdate update = cuda_train_update_of(training, true);
-	KernelStep *s = state->pinned;
 	NnStatus status = cuda_use(state->device, error);
 
 	if (status == NN_OK)
 		status = cuda_train_drain(state, error);
 	if (status != NN_OK)
 		return status;
-	s->first = (float) (1 - adam->beta1);
-	s->second = (float) adam->beta2;
-	s->rest = (float) (1 - adam->beta2);
-	s->step = (float) step;
-	s->root = (float) (1 / root);
-	s->epsilon = (float) adam->epsilon;
-	s->ema = (float) (1 - adam->ema);
+	*state->pinned = cuda_train_step_of(training, adam, step, root);
 	status = send_step(state, error);
 	return status == NN_OK ? cuda_launched(error, kernel_update(state->stream, &update)) : status;
 }
@@ -204,5 +198,6 @@ const NnTrainDevice cuda_train_device = { .dtype = NN_F32,
 										  .number = cuda_train_number,
 										  .follow = cuda_train_follow,
 										  .update = cuda_train_update,
+										  .ahead = &cuda_train_ahead,
 										  .get = cuda_train_get,
 										  .put = cuda_train_put };

@@ -33,13 +33,23 @@ typedef struct CudaTrainPlan
 	CudaConv *conv;
 } CudaTrainPlan;
 
+/* Of an iteration, from its start to its finish (cuda_train_run.c). */
+typedef struct CudaTrainSlot
+{
+	char *pinned, *card; /* a KernelStep of each pass, and the feeds */
+	KernelVerdict *seen; /* pinned */
+	cudaEvent_t arrived, /* what was pinned is on the card */
+		done;            /* and the verdict is back */
+} CudaTrainSlot;
+
 /* What belongs to an NnTraining here: its plan's device_state. */
 typedef struct CudaTraining
 {
 	CudaDevice *device;
 	void *stream;
 	KernelType type;        /* of values that are not wide */
-	const KernelStep *step; /* on the GPU, as all that follows */
+	const KernelStep *step; /* on the GPU, as all that follows: of the pass */
+	char *sent;             /* what a slot holds, of the iteration that runs */
 	float *work;            /* of one step: cuda_train_work() bytes at least */
 	void *staged[2];        /* operands of a convolution, made dense and padded */
 	void *result;           /* what it makes */
@@ -61,6 +71,11 @@ typedef struct CudaTraining
 	KernelStep *pinned;  /* what `step` becomes */
 	KernelVerdict *seen; /* pinned: what was last read of `verdict` */
 	bool stale;          /* parameters were put: filters are not theirs */
+	CudaTrainSlot slots[NN_STARTS];
+	int next,  /* slot of the next start */
+		nopen; /* slots before it that are not finished */
+	int runs;  /* iterations that were launched: 0, 1, or 2 for more */
+	cudaGraphExec_t graph;
 } CudaTraining;
 
 static inline CudaTraining *
@@ -121,6 +136,19 @@ extern size_t cuda_train_bytes(const NnDevice *base, const NnTraining *training)
 extern NnStatus cuda_train_prepare(NnDevice *base, NnTraining *training, NnError *error);
 extern void cuda_train_release(NnDevice *base, NnTraining *training);
 
+static inline int
+cuda_train_passes(const NnTraining *training)
+{
+	return training->passes > 0 ? training->passes : 1;
+}
+
+extern size_t cuda_train_slot_bytes(const NnTraining *training);
+extern size_t cuda_train_feeds_at(const NnTraining *training); /* in a slot */
+/* What an iteration's KernelStep is; adam may be NULL. */
+extern KernelStep cuda_train_step_of(const NnTraining *training, const NnAdam *adam, double step,
+									 double root);
+extern NnStatus cuda_train_clear_verdict(const CudaTraining *state, NnError *error);
+extern NnStatus cuda_train_clear_gradients(const NnTraining *training, NnError *error);
 /* Waits for all that is queued. */
 extern NnStatus cuda_train_drain(const CudaTraining *state, NnError *error);
 /* The arguments of the update; without a step, of the filters alone. */
@@ -128,6 +156,10 @@ extern KernelUpdate cuda_train_update_of(const NnTraining *training, bool step);
 /* After weights were put: filters as they are. */
 extern NnStatus cuda_train_renew_filters(CudaTraining *state, const NnTraining *training,
 										 NnError *error);
+
+/* ---- Iterations ahead (cuda_train_run.c) --------------------------------- */
+
+extern const NnTrainAhead cuda_train_ahead;
 
 /* ---- The device (cuda_train.c) ------------------------------------------- */
 

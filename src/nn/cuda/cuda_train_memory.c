@@ -92,12 +92,74 @@ describe_params(CudaTraining *state, const NnTraining *training, NnError *error)
 	return NN_OK;
 }
 
+/* ---- Slots --------------------------------------------------------------- */
+
+/* Feeds follow the KernelSteps of all passes. */
+size_t
+cuda_train_feeds_at(const NnTraining *training)
+{
+	return cuda_aligned(cuda_train_passes(training) * sizeof(KernelStep));
+}
+
+size_t
+cuda_train_slot_bytes(const NnTraining *training)
+{
+	return nn_sum(cuda_train_feeds_at(training), cuda_aligned(training->feed_bytes));
+}
+
+static NnStatus
+make_slots(CudaTraining *state, const NnTraining *training, NnError *error)
+{
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < NN_STARTS; i++)
+	{
+		CudaTrainSlot *slot = &state->slots[i];
+
+		status = cuda_check(
+			error, cudaMallocHost((void **) &slot->pinned, cuda_train_slot_bytes(training)),
+			"pin memory");
+		if (status == NN_OK)
+			status = cuda_check(error, cudaMallocHost((void **) &slot->seen, sizeof(KernelVerdict)),
+								"pin memory");
+		if (status == NN_OK)
+			status =
+				cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, cudaEventDisableTiming),
+						   "create an event");
+		if (status == NN_OK)
+			status =
+				cuda_check(error, cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming),
+						   "create an event");
+	}
+	return status;
+}
+
+static void
+free_slots(CudaTraining *state)
+{
+	if (state->graph)
+		(void) cudaGraphExecDestroy(state->graph);
+	for (int i = 0; i < NN_STARTS; i++)
+	{
+		CudaTrainSlot *slot = &state->slots[i];
+
+		if (slot->arrived)
+			(void) cudaEventDestroy(slot->arrived);
+		if (slot->done)
+			(void) cudaEventDestroy(slot->done);
+		if (slot->pinned)
+			(void) cudaFreeHost(slot->pinned);
+		if (slot->seen)
+			(void) cudaFreeHost(slot->seen);
+	}
+}
+
 /* ---- Memory -------------------------------------------------------------- */
 
 /* The parts of the block: their bytes, and where each begins. */
 typedef struct Layout
 {
-	size_t arena, arrays[NN_ARRAYS], filters, fed, step, verdict, params, pieces;
+	size_t arena, arrays[NN_ARRAYS], filters, fed, slot, verdict, params, pieces;
 	CudaTrainBuffers buffers;
 } Layout;
 
@@ -107,7 +169,7 @@ typedef struct Part
 	size_t bytes;
 } Part;
 
-#define MAX_PARTS (NN_ARRAYS + 12)
+#define MAX_PARTS (NN_ARRAYS + NN_STARTS + 12)
 
 static int
 list_parts(CudaTraining *state, NnTraining *training, const Layout *l, Part parts[MAX_PARTS])
@@ -120,16 +182,18 @@ list_parts(CudaTraining *state, NnTraining *training, const Layout *l, Part part
 					 { &state->workspace, l->buffers.workspace },
 					 { (void **) &state->work, l->buffers.work },
 					 { &state->fed, l->fed },
-					 { (void **) &state->step, l->step },
+					 { (void **) &state->sent, l->slot },
 					 { (void **) &state->verdict, l->verdict },
 					 { (void **) &state->params_on_card, l->params },
 					 { (void **) &state->pieces_on_card, l->pieces } };
 	int n = sizeof(fixed) / sizeof(fixed[0]);
 
-	INVARIANT(n + NN_ARRAYS <= MAX_PARTS);
+	INVARIANT(n + NN_ARRAYS + NN_STARTS <= MAX_PARTS);
 	memcpy(parts, fixed, sizeof(fixed));
 	for (int i = 0; i < NN_ARRAYS; i++)
 		parts[n++] = (Part){ &training->array[i].data, l->arrays[i] };
+	for (int i = 0; i < NN_STARTS; i++)
+		parts[n++] = (Part){ (void **) &state->slots[i].card, l->slot };
 	return n;
 }
 
@@ -167,7 +231,7 @@ lay_out_training(const CudaTraining *state, const NnTraining *training, Layout *
 			nn_most(&l->fed, nn_mul(value_count(g, g->nodes[i].out[0]), sizeof(float)));
 		nn_most(&l->buffers.work, cuda_train_work(&training->plan, i));
 	}
-	l->step = sizeof(KernelStep);
+	l->slot = cuda_train_slot_bytes(training);
 	l->verdict = sizeof(KernelVerdict);
 	l->params = (training->params->n + 1) * sizeof(KernelParam);
 	l->pieces = (state->npieces + 1) * sizeof(KernelPiece);
@@ -238,6 +302,19 @@ clear(const CudaTraining *state, void *data, size_t bytes, NnError *error)
 }
 
 NnStatus
+cuda_train_clear_verdict(const CudaTraining *state, NnError *error)
+{
+	return clear(state, state->verdict, cuda_aligned(sizeof(KernelVerdict)), error);
+}
+
+NnStatus
+cuda_train_clear_gradients(const NnTraining *training, NnError *error)
+{
+	return clear(training->plan.device_state, training->array[NN_ARRAY_GRAD].data,
+				 array_count(training, NN_ARRAY_GRAD) * sizeof(float), error);
+}
+
+NnStatus
 cuda_train_drain(const CudaTraining *state, NnError *error)
 {
 	return cuda_check(error, cudaStreamSynchronize(state->stream), "finish a step");
@@ -252,7 +329,7 @@ fill_parts(CudaTraining *state, NnTraining *training, const Layout *l, NnError *
 	for (int i = 0; status == NN_OK && i < NN_ARRAYS; i++)
 		status = clear(state, training->array[i].data, l->arrays[i], error);
 	if (status == NN_OK)
-		status = clear(state, state->verdict, cuda_aligned(l->verdict), error);
+		status = cuda_train_clear_verdict(state, error);
 	if (status == NN_OK)
 		status = cuda_check(error,
 							cudaMemcpyAsync(state->params_on_card, state->params,
@@ -295,6 +372,8 @@ cuda_train_release(NnDevice *base, NnTraining *training)
 	/* after an error something may still run */
 	(void) cuda_use(state->device, &ignored);
 	(void) cudaStreamSynchronize(state->stream);
+	(void) cudaStreamSynchronize(state->device->in);
+	free_slots(state);
 	cuda_train_close_convs(state);
 	cuda_give(state->device, &state->block);
 	if (state->pinned)
@@ -356,6 +435,8 @@ cuda_train_prepare(NnDevice *base, NnTraining *training, NnError *error)
 	if (status == NN_OK)
 		status = pin(state, error);
 	if (status == NN_OK)
+		status = make_slots(state, training, error);
+	if (status == NN_OK)
 		status = fill_parts(state, training, &l, error);
 	if (status != NN_OK)
 		cuda_train_release(base, training);
@@ -363,6 +444,23 @@ cuda_train_prepare(NnDevice *base, NnTraining *training, NnError *error)
 }
 
 /* ---- Updates ------------------------------------------------------------- */
+
+KernelStep
+cuda_train_step_of(const NnTraining *training, const NnAdam *adam, double step, double root)
+{
+	KernelStep s = { .seed = training->seed, .iteration = training->iteration };
+
+	if (!adam)
+		return s;
+	s.first = (float) (1 - adam->beta1);
+	s.second = (float) adam->beta2;
+	s.rest = (float) (1 - adam->beta2);
+	s.step = (float) step;
+	s.root = (float) (1 / root);
+	s.epsilon = (float) adam->epsilon;
+	s.ema = (float) (1 - adam->ema);
+	return s;
+}
 
 KernelUpdate
 cuda_train_update_of(const NnTraining *training, bool step)
