@@ -14,28 +14,29 @@ typedef struct Add
 	int c;
 } Add;
 
-KERNEL(add_maps, Add)
+KERNEL_TYPED(add_maps, Add)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.grid.chunks;
-	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
+	int c0;
+	unsigned pixel = grid_place(&a.grid, t, &c0);
 	float v[KERNEL_VECTOR], w[KERNEL_VECTOR];
 
 	if (t >= a.grid.vectors)
 		return;
-	load_vector(&a.x, pixel, c0, a.c, v);
-	load_vector(&a.b, pixel, c0, a.c, w);
+	load_typed(access, &a.x, pixel, c0, a.c, v);
+	load_typed(access, &a.b, pixel, c0, a.c, w);
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
 		v[i] += w[i];
-	store_vector(&a.y, pixel, c0, a.c, v);
+	store_typed(access, &a.y, pixel, c0, a.c, v);
 }
 
 KERNEL_API int
 kernel_add(void *stream, const KernelMap *x, const KernelMap *b, const KernelMap *y, size_t pixels,
 		   int c)
 {
+	const KernelMap *maps[] = { x, b, y };
 	Add a = { *x, *b, *y, kernel_grid(pixels, c), c };
 
-	return KERNEL_LAUNCH_GRID(add_maps, stream, a);
+	return KERNEL_LAUNCH_TYPED(add_maps, kernel_access(maps, 3, c), stream, a);
 }

@@ -4,47 +4,95 @@
  *	  readers.
  *
  * Traffic: each element is read once and written once a reader; scale, shift
- * and latents (some KiB an image) stay in L1 and L2. A thread takes one vector
- * of eight channels, neighbours take neighbouring vectors of the same pixel and
- * then the next pixel, so a warp reads and writes whole 128-byte lines wherever
- * maps are dense. There is nothing to share between threads, hence no shared
- * memory, and few registers: occupancy is full.
+ * and latents (some KiB an image) stay in L1 and L2. A thread takes up to four
+ * vectors of eight channels, far from each other in the same image, whose loads
+ * are all under way before the first is used; its neighbours take neighbouring
+ * vectors of the same pixel and then the next pixel, so a warp reads and writes
+ * whole 128-byte lines wherever maps are dense. There is nothing to share
+ * between threads, hence no shared memory.
  */
-#include "common.cuh"
+#include "finish.cuh"
+
+/*
+ * From so many vectors on a thread takes several: all of an H100's threads, at
+ * half occupancy, have one then.
+ */
+#define MANY_VECTORS (132 * 4 * KERNEL_THREADS)
 
 typedef struct BiasAct
 {
 	KernelFinish f;
-	KernelGrid grid;
+	KernelDivisor chunks, width;
+	unsigned vectors; /* of an image */
+	unsigned step;    /* from a thread's vector to its next */
 } BiasAct;
 
-KERNEL(bias_act, BiasAct)
+/* Grid: vectors of an image, images. */
+KERNEL_TYPED(bias_act, BiasAct)
 {
 	const KernelFinish *f = &a.f;
-	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.grid.chunks;
-	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
-	int map = f->h * f->w;
-	float v[KERNEL_VECTOR];
+	unsigned first = blockIdx.x * blockDim.x + threadIdx.x;
+	int n = (int) blockIdx.y;
+	KernelRaw raw[FINISH_FLIGHT];
 
-	if (t >= a.grid.vectors)
-		return;
-	load_vector(&f->x, pixel, c0, f->c, v);
-	if (f->latent)
-		add_latent(f, pixel / map, pixel % map, c0, v);
 #pragma unroll
-	for (int i = 0; i < KERNEL_VECTOR; i++)
-		if (c0 + i < f->c)
-			v[i] =
-				v[i] * (f->scale ? f->scale[c0 + i] : 1.0f) + (f->shift ? f->shift[c0 + i] : 0.0f);
-	store_outputs(f, pixel, c0, v);
+	for (int k = 0; k < FINISH_FLIGHT; k++)
+	{
+		unsigned t = first + k * a.step, at = quotient(a.chunks, t);
+
+		if (t < a.vectors)
+			raw[k] = finish_load(f, access, n, at, (int) (t - at * a.chunks.by) * KERNEL_VECTOR);
+	}
+#pragma unroll 1
+	for (unsigned t = first; t < a.vectors; t += a.step)
+	{
+		unsigned at = quotient(a.chunks, t);
+		int c0 = (int) (t - at * a.chunks.by) * KERNEL_VECTOR;
+		float v[KERNEL_VECTOR], numbers[KERNEL_VECTOR];
+
+		unpack_raw(access, &raw[0], v);
+		if (f->latent)
+			add_latent(f, access, a.width, n, at, c0, v);
+		if (f->scale)
+		{
+			load_numbers(access, f->scale + c0, f->c - c0, numbers);
+#pragma unroll
+			for (int i = 0; i < KERNEL_VECTOR; i++)
+				v[i] *= numbers[i];
+		}
+		if (f->shift)
+		{
+			load_numbers(access, f->shift + c0, f->c - c0, numbers);
+#pragma unroll
+			for (int i = 0; i < KERNEL_VECTOR; i++)
+				v[i] += numbers[i];
+		}
+		store_outputs(f, access, (size_t) n * (f->h * f->w) + at, c0, v);
+		/*
+		 * the loop has one body for all, as an index must be known to be in
+		 * registers
+		 */
+#pragma unroll
+		for (int k = 0; k + 1 < FINISH_FLIGHT; k++)
+			raw[k] = raw[k + 1];
+	}
 }
 
 KERNEL_API int
 kernel_bias_act(void *stream, const KernelFinish *finish)
 {
-	size_t pixels = (size_t) finish->n * finish->h * finish->w;
-	BiasAct a = { *finish, kernel_grid(pixels, finish->c) };
+	KernelGrid grid = kernel_grid((size_t) finish->h * finish->w, finish->c);
+	bool many = (size_t) grid.vectors * finish->n >= MANY_VECTORS;
+	unsigned threads = many ? (grid.vectors + FINISH_FLIGHT - 1) / FINISH_FLIGHT : grid.vectors;
+	BiasAct a = { *finish, grid.divide, kernel_divisor(finish->w), grid.vectors, 0 };
+	unsigned block = threads < KERNEL_THREADS
+						 ? (threads + KERNEL_WARP - 1) / KERNEL_WARP * KERNEL_WARP
+						 : KERNEL_THREADS;
+	unsigned blocks = (threads + block - 1) / block;
 
-	return KERNEL_LAUNCH_GRID(bias_act, stream, a);
+	if (grid.vectors == 0 || finish->n > 65535)
+		return KERNEL_TOO_LARGE;
+	a.step = blocks * block;
+	return kernel_launch(KERNEL_FOR(bias_act, finish_access(finish)),
+						 kernel_size(blocks, (unsigned) finish->n, 1, block), stream, &a);
 }

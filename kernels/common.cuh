@@ -1,37 +1,15 @@
 /*
  * common.cuh
- *	  What the kernels share: launching, element types, vectors of eight
- *	  channels, activations.
- *
- * A kernel is written in the C that nvcc and a C compiler both understand, and
- * takes one struct by value, so that a launch can be kept and run again by
- * something other than a GPU: without nvcc, test/cuda/gpu_on_cpu.h runs the
- * same files on the CPU.
+ *	  What the kernels share: element types, and vectors of eight channels.
  */
 #ifndef BICYCLE_KERNELS_COMMON_CUH
 #define BICYCLE_KERNELS_COMMON_CUH
 
 #include "common/constants.h"
-#include "kernels.h"
+#include "launch.cuh"
 
 #include <math.h>
-
-#ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#define KERNEL_API extern "C"
-#define KERNEL_LOCAL static __device__ __forceinline__
-#define KERNEL(name, Args) static __global__ void __launch_bounds__(256) name(const Args a)
-#define KERNEL_LAUNCH(name, gx, gy, gz, threads, stream, args)                    \
-	(name<<<dim3(gx, gy, gz), dim3(threads), 0, (cudaStream_t) (stream)>>>(args), \
-	 (int) cudaGetLastError())
-#else
-#include "gpu_on_cpu.h"
-#endif
-
-#define KERNEL_THREADS 256
-#define KERNEL_WARP 32
-#define KERNEL_TOO_LARGE 1 /* cudaErrorInvalidValue: more elements than a launch counts */
+#include <string.h>
 
 /* ---- Elements ------------------------------------------------------------ */
 
@@ -117,151 +95,235 @@ typedef union KernelPacket
 {
 	uint4 bits;
 	float f[4];
-	uint16_t h[8];
+	uint32_t pair[4]; /* of elements of half precision, the first in the low bits */
 } KernelPacket;
+
+KERNEL_LOCAL void
+halves_to_floats(uint32_t bits, float v[2])
+{
+	__half2 pair;
+	float2 wide;
+
+	memcpy(&pair, &bits, sizeof(pair));
+	wide = __half22float2(pair);
+	v[0] = wide.x;
+	v[1] = wide.y;
+}
+
+KERNEL_LOCAL uint32_t
+halves_of_floats(const float v[2])
+{
+	__half2 pair = __floats2half2_rn(v[0], v[1]);
+	uint32_t bits;
+
+	memcpy(&bits, &pair, sizeof(bits));
+	return bits;
+}
+
+/* A bfloat16 is the upper half of a float. */
+KERNEL_LOCAL void
+bfloats_to_floats(uint32_t bits, float v[2])
+{
+	v[0] = __uint_as_float(bits << 16);
+	v[1] = __uint_as_float(bits & 0xffff0000u);
+}
+
+KERNEL_LOCAL uint32_t
+bfloats_of_floats(const float v[2])
+{
+	__nv_bfloat162 pair = __floats2bfloat162_rn(v[0], v[1]);
+	uint32_t bits;
+
+	memcpy(&bits, &pair, sizeof(bits));
+	return bits;
+}
+
+/*
+ * Eight channels as they came from memory, so that several loads are under way
+ * before the first is used: 16 bytes of half precision, or 32 of floats.
+ */
+typedef struct KernelRaw
+{
+	KernelPacket part[2];
+} KernelRaw;
+
+/* Whole vectors of a type; `at` in elements. */
+KERNEL_LOCAL KernelRaw
+load_whole(KernelType type, const void *data, size_t at)
+{
+	KernelRaw raw;
+
+	if (type == KERNEL_F32)
+	{
+		raw.part[0].bits = *(const uint4 *) ((const float *) data + at);
+		raw.part[1].bits = *(const uint4 *) ((const float *) data + at + 4);
+	}
+	else
+		raw.part[0].bits = *(const uint4 *) ((const uint16_t *) data + at);
+	return raw;
+}
+
+KERNEL_LOCAL void
+unpack_whole(KernelType type, const KernelRaw *raw, float v[KERNEL_VECTOR])
+{
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		if (type == KERNEL_F32)
+		{
+			v[i] = raw->part[0].f[i];
+			v[4 + i] = raw->part[1].f[i];
+		}
+		else if (type == KERNEL_BF16)
+			bfloats_to_floats(raw->part[0].pair[i], v + 2 * i);
+		else
+			halves_to_floats(raw->part[0].pair[i], v + 2 * i);
+}
+
+KERNEL_LOCAL void
+store_whole(KernelType type, void *data, size_t at, const float v[KERNEL_VECTOR])
+{
+	KernelPacket low, high;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		if (type == KERNEL_F32)
+		{
+			low.f[i] = v[i];
+			high.f[i] = v[4 + i];
+		}
+		else
+			low.pair[i] =
+				type == KERNEL_BF16 ? bfloats_of_floats(v + 2 * i) : halves_of_floats(v + 2 * i);
+	if (type == KERNEL_F32)
+	{
+		*(uint4 *) ((float *) data + at) = low.bits;
+		*(uint4 *) ((float *) data + at + 4) = high.bits;
+	}
+	else
+		*(uint4 *) ((uint16_t *) data + at) = low.bits;
+}
+
+/* Elements [at, at + 8), but 0 from the count-th on. */
+KERNEL_LOCAL void
+load_some(const KernelMap *m, size_t at, int count, float v[KERNEL_VECTOR])
+{
+	KernelRaw raw;
+
+	if (!m->vector || count < KERNEL_VECTOR)
+	{
+#pragma unroll
+		for (int i = 0; i < KERNEL_VECTOR; i++)
+			v[i] = i < count ? load_element(m, at + i) : 0.0f;
+		return;
+	}
+	raw = load_whole(m->type, m->data, at);
+	unpack_whole(m->type, &raw, v);
+}
+
+/* Writes elements [at, at + 8), but none from the count-th on. */
+KERNEL_LOCAL void
+store_some(const KernelMap *m, size_t at, int count, const float v[KERNEL_VECTOR])
+{
+	if (!m->vector || count < KERNEL_VECTOR)
+	{
+#pragma unroll
+		for (int i = 0; i < KERNEL_VECTOR; i++)
+			if (i < count)
+				store_element(m, at + i, v[i]);
+	}
+	else
+		store_whole(m->type, m->data, at, v);
+}
 
 /* Channels [c0, c0 + 8) of a pixel, 0 from c on; whole: 16-byte loads. */
 KERNEL_LOCAL void
 load_vector(const KernelMap *m, size_t pixel, int c0, int c, float v[KERNEL_VECTOR])
 {
-	size_t at = pixel * m->pitch + c0;
-
-	if (!m->vector || c0 + KERNEL_VECTOR > c)
-	{
-#pragma unroll
-		for (int i = 0; i < KERNEL_VECTOR; i++)
-			v[i] = c0 + i < c ? load_element(m, at + i) : 0.0f;
-	}
-	else if (m->type == KERNEL_F32)
-	{
-		KernelPacket low, high;
-
-		low.bits = *(const uint4 *) ((const float *) m->data + at);
-		high.bits = *(const uint4 *) ((const float *) m->data + at + 4);
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-		{
-			v[i] = low.f[i];
-			v[4 + i] = high.f[i];
-		}
-	}
-	else
-	{
-		KernelPacket p;
-
-		p.bits = *(const uint4 *) ((const uint16_t *) m->data + at);
-#pragma unroll
-		for (int i = 0; i < KERNEL_VECTOR; i++)
-			v[i] = m->type == KERNEL_BF16 ? bfloat_to_float(p.h[i]) : half_to_float(p.h[i]);
-	}
+	load_some(m, pixel * m->pitch + c0, c - c0, v);
 }
 
 /* Writes channels [c0, c0 + 8) of a pixel, but none from c on. */
 KERNEL_LOCAL void
 store_vector(const KernelMap *m, size_t pixel, int c0, int c, const float v[KERNEL_VECTOR])
 {
+	store_some(m, pixel * m->pitch + c0, c - c0, v);
+}
+
+/* ---- Vectors by the way of access ---------------------------------------- */
+
+/* The way of access that maps of c channels allow; NULL: no such map. */
+static inline KernelAccess
+kernel_access(const KernelMap *const maps[], int n, int c)
+{
+	KernelAccess access = c % KERNEL_VECTOR == 0 ? (KernelAccess) maps[0]->type : KERNEL_ANY;
+
+	for (int i = 0; i < n; i++)
+		if (maps[i] && (!maps[i]->vector || maps[i]->type != maps[0]->type))
+			access = KERNEL_ANY;
+	return access;
+}
+
+KERNEL_LOCAL KernelRaw
+load_raw(KernelAccess access, const KernelMap *m, size_t at, int count)
+{
+	KernelRaw raw;
+	float v[KERNEL_VECTOR];
+
+	if (access != KERNEL_ANY)
+		return load_whole((KernelType) access, m->data, at);
+	load_some(m, at, count, v);
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+	{
+		raw.part[0].f[i] = v[i];
+		raw.part[1].f[i] = v[4 + i];
+	}
+	return raw;
+}
+
+KERNEL_LOCAL void
+unpack_raw(KernelAccess access, const KernelRaw *raw, float v[KERNEL_VECTOR])
+{
+	unpack_whole(access == KERNEL_ANY ? KERNEL_F32 : (KernelType) access, raw, v);
+}
+
+/* As load_vector and store_vector. */
+KERNEL_LOCAL void
+load_typed(KernelAccess access, const KernelMap *m, size_t pixel, int c0, int c,
+		   float v[KERNEL_VECTOR])
+{
+	KernelRaw raw = load_raw(access, m, pixel * m->pitch + c0, c - c0);
+
+	unpack_raw(access, &raw, v);
+}
+
+KERNEL_LOCAL void
+store_typed(KernelAccess access, const KernelMap *m, size_t pixel, int c0, int c,
+			const float v[KERNEL_VECTOR])
+{
 	size_t at = pixel * m->pitch + c0;
 
-	if (!m->vector || c0 + KERNEL_VECTOR > c)
+	if (access == KERNEL_ANY)
+		store_some(m, at, c - c0, v);
+	else
+		store_whole((KernelType) access, m->data, at, v);
+}
+
+/* Eight numbers of an array of one a channel, as scales are. */
+KERNEL_LOCAL void
+load_numbers(KernelAccess access, const float *numbers, int count, float v[KERNEL_VECTOR])
+{
+	if (access == KERNEL_ANY)
 	{
 #pragma unroll
 		for (int i = 0; i < KERNEL_VECTOR; i++)
-			if (c0 + i < c)
-				store_element(m, at + i, v[i]);
-	}
-	else if (m->type == KERNEL_F32)
-	{
-		KernelPacket low, high;
-
-#pragma unroll
-		for (int i = 0; i < 4; i++)
-		{
-			low.f[i] = v[i];
-			high.f[i] = v[4 + i];
-		}
-		*(uint4 *) ((float *) m->data + at) = low.bits;
-		*(uint4 *) ((float *) m->data + at + 4) = high.bits;
+			v[i] = i < count ? numbers[i] : 0.0f;
 	}
 	else
 	{
-		KernelPacket p;
+		KernelRaw raw = load_whole(KERNEL_F32, numbers, 0);
 
-#pragma unroll
-		for (int i = 0; i < KERNEL_VECTOR; i++)
-			p.h[i] = m->type == KERNEL_BF16 ? bfloat_of_float(v[i]) : half_of_float(v[i]);
-		*(uint4 *) ((uint16_t *) m->data + at) = p.bits;
-	}
-}
-
-/* Vectors of a pixel with c channels. */
-static inline int
-kernel_chunks(int c)
-{
-	return (c + KERNEL_VECTOR - 1) / KERNEL_VECTOR;
-}
-
-/* A thread a vector: `grid` of a kernel's arguments. */
-typedef struct KernelGrid
-{
-	unsigned vectors; /* 0: more than 31 bits count */
-	int chunks;       /* vectors of a pixel */
-} KernelGrid;
-
-static inline KernelGrid
-kernel_grid(size_t pixels, int c)
-{
-	size_t vectors = pixels * kernel_chunks(c);
-	KernelGrid grid = { vectors > INT32_MAX - KERNEL_THREADS ? 0 : (unsigned) vectors,
-						kernel_chunks(c) };
-
-	return grid;
-}
-
-#define KERNEL_LAUNCH_GRID(name, stream, args)                                                    \
-	((args).grid.vectors == 0                                                                     \
-		 ? KERNEL_TOO_LARGE                                                                       \
-		 : KERNEL_LAUNCH(name, ((args).grid.vectors + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1, \
-						 KERNEL_THREADS, stream, args))
-
-/* ---- Finishing a map ----------------------------------------------------- */
-
-KERNEL_LOCAL int
-axis_class(const KernelAxis *axis, int position)
-{
-	int k = 0;
-
-	while (k + 1 < axis->n && position >= axis->first[k + 1])
-		k++;
-	return k;
-}
-
-/* Adds what the latent code of image n gives there to [c0, c0 + 8). */
-KERNEL_LOCAL void
-add_latent(const KernelFinish *f, int n, int at, int c0, float v[KERNEL_VECTOR])
-{
-	int k = axis_class(&f->rows, at / f->w) * f->columns.n + axis_class(&f->columns, at % f->w);
-	const float *latent = f->latent + ((size_t) n * f->rows.n * f->columns.n + k) * f->c + c0;
-
-#pragma unroll
-	for (int i = 0; i < KERNEL_VECTOR; i++)
-		if (c0 + i < f->c)
-			v[i] += latent[i];
-}
-
-KERNEL_LOCAL void
-store_outputs(const KernelFinish *f, size_t pixel, int c0, const float v[KERNEL_VECTOR])
-{
-#pragma unroll
-	for (int k = 0; k < 2; k++)
-	{
-		float y[KERNEL_VECTOR];
-
-		if (!f->out[k].map.data)
-			continue;
-#pragma unroll
-		for (int i = 0; i < KERNEL_VECTOR; i++)
-			y[i] = nn_act(f->out[k].act.second, nn_act(f->out[k].act.first, v[i]));
-		store_vector(&f->out[k].map, pixel, c0, f->c, y);
+		unpack_whole(KERNEL_F32, &raw, v);
 	}
 }
 

@@ -21,8 +21,8 @@ typedef struct Convert
 KERNEL(convert_map, Convert)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.grid.chunks;
-	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
+	int c0;
+	unsigned pixel = grid_place(&a.grid, t, &c0);
 	float v[KERNEL_VECTOR];
 
 	if (t >= a.grid.vectors)

@@ -20,8 +20,8 @@ KERNEL(drop_map, DropMap)
 {
 	const KernelDropout *d = &a.d;
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.grid.chunks;
-	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
+	int c0;
+	unsigned pixel = grid_place(&a.grid, t, &c0);
 	uint32_t block = (uint32_t) (((size_t) (pixel % d->pixels) * d->c + c0) / 4);
 	uint32_t words[KERNEL_VECTOR] = { block, 1 + d->mask, 0, 0, block + 1, 1 + d->mask, 0, 0 };
 	float v[KERNEL_VECTOR];

@@ -5,9 +5,9 @@
  *
  * All maps are NHWC: a pixel is `pitch` elements from the next and may be wider
  * than the channels used, so a map may be a slice of another. Element types are
- * said at run time: these kernels move memory, and a branch that all threads
- * take alike costs nothing next to that, while a kernel for each combination of
- * types would. Arithmetic is in float.
+ * said at run time. Kernels that much time goes to are there once for each type
+ * that all their maps have, in whole vectors, and once for any others.
+ * Arithmetic is in float.
  *
  * Every function returns 0 or the cudaError_t of its launch. Nothing is
  * allocated; pointers are the device's. Sums have a fixed order and none of
@@ -27,6 +27,12 @@
 extern "C"
 {
 #endif
+
+	/*
+	 * Finds out anew what launches on the current device can, when it is
+	 * opened.
+	 */
+	extern void kernel_open_device(void);
 
 	typedef enum KernelType
 	{
@@ -70,7 +76,7 @@ extern "C"
 /*
  * Along one axis, the positions of a zero-padded convolution's result fall into
  * classes by the taps that lie inside the image; positions [first[k], first[k +
- * 1]), which may be none, are of class k.
+ * 1]), which may be none, are of class k < n.
  */
 #define KERNEL_CLASSES 4
 
@@ -98,6 +104,7 @@ extern "C"
 		KernelMap x;
 		const float *latent; /* (n, rows.n * columns.n, c); NULL: none */
 		KernelAxis rows, columns;
+		int centre;         /* class of which nothing is added or read; -1: none */
 		const float *scale; /* (c); NULL: 1.  Of an instance norm's result */
 		const float *shift; /* (c); NULL: 0.  The same */
 		KernelOut out[2];
@@ -130,19 +137,25 @@ extern "C"
 	extern int kernel_dropout(void *stream, const KernelDropout *dropout);
 
 	/*
- * out[i][k][o] = sum over j of act(z[i][j]) * weights[k][j][o]: the latent
- * code's part of a convolution, for each class k of positions. z_bias.cu
+ * The latent code's part of a convolution, for each class k of positions that
+ * has any: out[i][k][o] = sum over j of act(z[i][j]) * weights[k][j][o], of
+ * which that of `centre` is subtracted. For n <= KERNEL_LATENTS layers of as
+ * many images. z_bias.cu
  */
+#define KERNEL_LATENTS 16
+
 	typedef struct KernelLatents
 	{
-		int n, nz, classes, c;
-		KernelMap z; /* n pixels of nz channels */
+		int nz, c;
+		KernelAxis rows, columns;
+		int centre;  /* class; -1: nothing is subtracted */
+		KernelMap z; /* a pixel of nz channels an image */
 		NnActKind act;
-		const float *weights; /* (classes, nz, c) */
-		float *out;           /* (n, classes, c) */
+		const float *weights; /* (rows.n * columns.n, nz, c) */
+		float *out;           /* (images, rows.n * columns.n, c) */
 	} KernelLatents;
 
-	extern int kernel_z_bias(void *stream, const KernelLatents *latents);
+	extern int kernel_z_bias(void *stream, const KernelLatents *layers, int n, int images);
 
 	/*
  * y[p][0 .. c) = x[p][0 .. c), y[p][c .. padded) = 0, for `pixels` pixels: type

@@ -15,21 +15,24 @@ typedef struct Pool
 {
 	KernelPool p;
 	KernelGrid grid;
+	KernelDivisor width, height; /* of y */
 } Pool;
 
-KERNEL(avgpool, Pool)
+KERNEL_TYPED(avgpool, Pool)
 {
 	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
-	unsigned pixel = t / a.grid.chunks;
-	int c0 = t % a.grid.chunks * KERNEL_VECTOR;
-	size_t image = (size_t) (pixel / (a.p.oh * a.p.ow)) * a.p.h * a.p.w;
+	int c0;
+	unsigned pixel = grid_place(&a.grid, t, &c0);
+	unsigned row = quotient(a.width, pixel), n = quotient(a.height, row);
+	size_t image = (size_t) n * a.p.h * a.p.w;
 	int y0, y1, x0, x1;
 	float sum[KERNEL_VECTOR], share;
 
 	if (t >= a.grid.vectors)
 		return;
-	nn_pool_axis((int) (pixel / a.p.ow % a.p.oh), a.p.kernel, a.p.stride, a.p.pad, a.p.h, &y0, &y1);
-	nn_pool_axis((int) (pixel % a.p.ow), a.p.kernel, a.p.stride, a.p.pad, a.p.w, &x0, &x1);
+	nn_pool_axis((int) (row - n * a.height.by), a.p.kernel, a.p.stride, a.p.pad, a.p.h, &y0, &y1);
+	nn_pool_axis((int) (pixel - row * a.width.by), a.p.kernel, a.p.stride, a.p.pad, a.p.w, &x0,
+				 &x1);
 	share = 1.0f / (float) ((y1 - y0) * (x1 - x0));
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
@@ -39,7 +42,7 @@ KERNEL(avgpool, Pool)
 		{
 			float v[KERNEL_VECTOR];
 
-			load_vector(&a.p.x, image + (size_t) y * a.p.w + x, c0, a.p.c, v);
+			load_typed(access, &a.p.x, image + (size_t) y * a.p.w + x, c0, a.p.c, v);
 #pragma unroll
 			for (int i = 0; i < KERNEL_VECTOR; i++)
 				sum[i] += v[i];
@@ -47,14 +50,16 @@ KERNEL(avgpool, Pool)
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
 		sum[i] *= share;
-	store_vector(&a.p.y, pixel, c0, a.p.c, sum);
+	store_typed(access, &a.p.y, pixel, c0, a.p.c, sum);
 }
 
 KERNEL_API int
 kernel_avgpool(void *stream, const KernelPool *pool)
 {
+	const KernelMap *maps[] = { &pool->x, &pool->y };
 	size_t pixels = (size_t) pool->n * pool->oh * pool->ow;
-	Pool a = { *pool, kernel_grid(pixels, pool->c) };
+	Pool a = { *pool, kernel_grid(pixels, pool->c), kernel_divisor(pool->ow),
+			   kernel_divisor(pool->oh) };
 
-	return KERNEL_LAUNCH_GRID(avgpool, stream, a);
+	return KERNEL_LAUNCH_TYPED(avgpool, kernel_access(maps, 2, pool->c), stream, a);
 }

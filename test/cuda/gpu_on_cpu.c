@@ -17,26 +17,33 @@
 
 GpuIndex gpu_thread, gpu_block, gpu_block_size;
 
-/* ---- Blocks -------------------------------------------------------------- */
+/* ---- Threads ------------------------------------------------------------- */
 
 typedef enum ThreadState
 {
 	READY,
 	AT_BARRIER,
 	AT_SHUFFLE,
+	AT_MEETING,
 	DONE
 } ThreadState;
 
-static struct
+typedef struct Thread
 {
 	ucontext_t context;
 	ThreadState state;
+	bool waited; /* for what was launched before */
 	float value; /* that it gives to a shuffle */
-} threads[GPU_MAX_THREADS];
-static float exchanged[GPU_MAX_THREADS]; /* by the last shuffle of each warp */
+} Thread;
+
+static Thread threads[GPU_MAX_CLUSTER * GPU_MAX_THREADS]; /* of a cluster, block after block */
+static float exchanged[GPU_MAX_THREADS];                  /* by the last shuffle of each warp */
+static Thread *block_threads;                             /* those of the block that runs */
 static ucontext_t scheduler;
 static char *stacks;
-static GpuKernel running_kernel;
+static unsigned nstacks;
+static const GpuKernel *running_kernel;
+static const GpuGrid *running_grid;
 static const void *running_args;
 
 void
@@ -50,17 +57,19 @@ gpu_die(const char *what)
 static void
 thread_main(void)
 {
-	running_kernel(running_args);
-	threads[gpu_thread.x].state = DONE;
+	running_kernel->run(running_args);
+	if (running_grid->early && !block_threads[gpu_thread.x].waited)
+		gpu_die("a kernel that does not wait for what was launched before it");
+	block_threads[gpu_thread.x].state = DONE;
 }
 
 static void
 wait_in(ThreadState state)
 {
-	unsigned self = gpu_thread.x;
+	Thread *self = &block_threads[gpu_thread.x];
 
-	threads[self].state = state;
-	swapcontext(&threads[self].context, &scheduler);
+	self->state = state;
+	swapcontext(&self->context, &scheduler);
 }
 
 void
@@ -69,15 +78,32 @@ gpu_barrier(void)
 	wait_in(AT_BARRIER);
 }
 
+void
+gpu_meet(void)
+{
+	wait_in(AT_MEETING);
+}
+
+void
+gpu_await(void)
+{
+	block_threads[gpu_thread.x].waited = true;
+}
+
 float
 gpu_shuffle_xor(float value, int mask)
 {
-	threads[gpu_thread.x].value = value;
+	block_threads[gpu_thread.x].value = value;
 	wait_in(AT_SHUFFLE);
 	return exchanged[gpu_thread.x ^ (unsigned) mask];
 }
 
-/* Lets threads that have all arrived go on.  False if all are done. */
+/* ---- Blocks -------------------------------------------------------------- */
+
+/*
+ * Lets threads that have all arrived go on. False if all are done, or wait for
+ * other blocks.
+ */
 static bool
 release(unsigned n)
 {
@@ -89,17 +115,17 @@ release(unsigned n)
 		unsigned shuffling = 0;
 
 		for (unsigned t = w; t < end; t++)
-			shuffling += threads[t].state == AT_SHUFFLE;
+			shuffling += block_threads[t].state == AT_SHUFFLE;
 		if (shuffling > 0 && shuffling < WARP)
 			gpu_die("a shuffle that not all lanes of a warp reach");
 		for (unsigned t = w; t < end; t++)
 		{
 			if (shuffling > 0)
 			{
-				exchanged[t] = threads[t].value;
-				threads[t].state = READY;
+				exchanged[t] = block_threads[t].value;
+				block_threads[t].state = READY;
 			}
-			count[threads[t].state]++;
+			count[block_threads[t].state]++;
 		}
 	}
 	if (count[READY] > 0)
@@ -107,7 +133,7 @@ release(unsigned n)
 	if (count[AT_BARRIER] > 0 && count[AT_BARRIER] < n)
 		gpu_die("a barrier that not all threads of a block reach");
 	for (unsigned t = 0; t < n && count[AT_BARRIER] > 0; t++)
-		threads[t].state = READY;
+		block_threads[t].state = READY;
 	return count[AT_BARRIER] > 0;
 }
 
@@ -122,13 +148,13 @@ make_thread(unsigned t)
 	context->uc_link = &scheduler;
 	makecontext(context, thread_main, 0);
 	threads[t].state = READY;
+	threads[t].waited = false;
 }
 
+/* Until its threads are done or meet others. */
 static void
 run_block(unsigned n)
 {
-	for (unsigned t = 0; t < n; t++)
-		make_thread(t);
 	do
 	{
 		bool backwards = gpu_chance(2) == 1;
@@ -137,33 +163,78 @@ run_block(unsigned n)
 		{
 			unsigned t = backwards ? n - 1 - i : i;
 
-			if (threads[t].state != READY)
+			if (block_threads[t].state != READY)
 				continue;
 			gpu_thread = (GpuIndex){ t, 0, 0 };
-			swapcontext(&scheduler, &threads[t].context);
+			swapcontext(&scheduler, &block_threads[t].context);
 		}
 	} while (release(n));
 }
 
-void
-gpu_run(GpuKernel kernel, GpuIndex grid, unsigned n, const void *args)
+/* Lets a cluster whose threads have all met go on. False if all are done. */
+static bool
+end_meeting(unsigned n)
 {
+	unsigned met = 0;
+
+	for (unsigned t = 0; t < n; t++)
+		met += threads[t].state == AT_MEETING;
+	if (met > 0 && met < n)
+		gpu_die("a meeting that not all threads of a cluster come to");
+	for (unsigned t = 0; t < n && met > 0; t++)
+		threads[t].state = READY;
+	return met > 0;
+}
+
+/* The blocks from `first` on, along y. */
+static void
+run_cluster(GpuIndex first)
+{
+	unsigned n = running_grid->threads, all = n * running_grid->cluster;
+
+	for (unsigned t = 0; t < all; t++)
+		make_thread(t);
+	do
+		for (unsigned b = 0; b < running_grid->cluster; b++)
+		{
+			gpu_block = (GpuIndex){ first.x, first.y + b, first.z };
+			block_threads = threads + (size_t) b * n;
+			run_block(n);
+		}
+	while (end_meeting(all));
+}
+
+/* Stacks for so many threads; nothing runs. */
+static void
+make_stacks(unsigned n)
+{
+	if (n <= nstacks)
+		return;
+	free(stacks);
+	nstacks = n > GPU_MAX_THREADS ? n : GPU_MAX_THREADS;
+	stacks = malloc((size_t) nstacks * STACK_BYTES);
+	if (!stacks)
+		gpu_die("out of memory");
+}
+
+void
+gpu_run(const GpuKernel *kernel, const GpuGrid *grid, const void *args)
+{
+	GpuIndex n = grid->blocks;
 	bool backwards;
 
-	if (!stacks && !(stacks = malloc((size_t) GPU_MAX_THREADS * STACK_BYTES)))
-		gpu_die("out of memory");
+	make_stacks(grid->threads * grid->cluster);
 	running_kernel = kernel;
+	running_grid = grid;
 	running_args = args;
-	gpu_block_size = (GpuIndex){ n, 1, 1 };
+	gpu_block_size = (GpuIndex){ grid->threads, 1, 1 };
 	backwards = gpu_chance(2) == 1;
-	for (unsigned z = 0; z < grid.z; z++)
-		for (unsigned y = 0; y < grid.y; y++)
-			for (unsigned x = 0; x < grid.x; x++)
-			{
-				gpu_block = backwards ? (GpuIndex){ grid.x - 1 - x, grid.y - 1 - y, grid.z - 1 - z }
-									  : (GpuIndex){ x, y, z };
-				run_block(n);
-			}
+	for (unsigned z = 0; z < n.z; z++)
+		for (unsigned y = 0; y < n.y; y += grid->cluster)
+			for (unsigned x = 0; x < n.x; x++)
+				run_cluster(backwards
+								? (GpuIndex){ n.x - 1 - x, n.y - grid->cluster - y, n.z - 1 - z }
+								: (GpuIndex){ x, y, z });
 }
 
 /* ---- Half precision ------------------------------------------------------ */

@@ -238,7 +238,8 @@ if wanted sanitize && [ -n "$sanitizer" ]; then
 	# Our kernels alone: cuDNN's are its own affair, and take the tools very long, as are calls of
 	# CUDA that it tries and that fail.
 	ours=()
-	for kernel in $(sed -n 's/^KERNEL(\([a-z0-9_]*\),.*/\1/p' kernels/*.cu); do
+	for kernel in $(sed -n 's/^KERNEL(\([a-z0-9_]*\),.*/\1/p
+		s/^KERNEL_TYPED(\([a-z0-9_]*\),.*/\1_f32 \1_f16 \1_bf16 \1_any/p' kernels/*.cu); do
 		ours+=(--kernel-name "kns=_Z${#kernel}$kernel")
 	done
 	for tool in memcheck racecheck; do

@@ -14,7 +14,7 @@
  * what is forbidden while a stream is captured, a kernel's first launch
  * included, which would have CUDA load it; copies from or to what is not one
  * block; memory that is freed while a copy of it is queued. What fails in a
- * thread stays its last error until somebody asks, and a launch is told it.
+ * thread stays its last error until somebody asks.
  * Each thread has a current device, to which the streams and events that it
  * uses must belong.
  */
@@ -30,7 +30,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MAX_KERNELS 256
+#define MAX_KERNELS 512
 
 static GpuSettings own_settings = {
 	.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30
@@ -175,9 +175,8 @@ typedef struct Op
 {
 	struct Op *next;
 	OpKind kind;
-	GpuKernel kernel;
-	GpuIndex grid;
-	unsigned threads;
+	const GpuKernel *kernel;
+	GpuGrid grid;
 	void *args; /* a copy, as at a real launch */
 	void *to;
 	const void *from;
@@ -212,13 +211,14 @@ struct GpuEvent
 };
 
 static cudaStream_t streams;
-static GpuKernel loaded[MAX_KERNELS];
+static const GpuKernel *loaded[MAX_KERNELS];
 static int nloaded;
 static long graphs_run;
+static GpuCounts counts;
 
 /* The first launch of a kernel has CUDA load it. */
 static void
-load_kernel(GpuKernel kernel)
+load_kernel(const GpuKernel *kernel)
 {
 	for (int i = 0; i < nloaded; i++)
 		if (loaded[i] == kernel)
@@ -275,7 +275,11 @@ run_op(const Op *op)
 	switch (op->kind)
 	{
 		case OP_KERNEL:
-			gpu_run(op->kernel, op->grid, op->threads, op->args);
+			counts.kernels++;
+			counts.early += op->grid.early;
+			counts.clusters += op->grid.cluster > 1;
+			if (!gpu_settings->idle)
+				gpu_run(op->kernel, &op->grid, op->args);
 			break;
 		case OP_COPY:
 			memcpy(op->to, op->from, op->bytes);
@@ -332,35 +336,105 @@ put(cudaStream_t stream, const Op *op)
 	wander();
 }
 
-int
-gpu_launch(GpuKernel kernel, GpuIndex grid, unsigned n, void *stream_, const void *args,
-		   size_t size)
+static int
+code_version(void)
 {
-	cudaStream_t stream = stream_;
+	return gpu_settings->code ? gpu_settings->code : gpu_settings->major * 10 + gpu_settings->minor;
+}
+
+/* What a launch asks for beside its size; a refusal, if it is refused. */
+static cudaError_t
+take_attributes(const cudaLaunchConfig_t *config, GpuGrid *grid)
+{
+	for (unsigned i = 0; i < config->numAttrs; i++)
+		switch (config->attrs[i].id)
+		{
+			case cudaLaunchAttributeProgrammaticStreamSerialization:
+				grid->early = config->attrs[i].val.programmaticStreamSerializationAllowed != 0;
+				break;
+			case cudaLaunchAttributeClusterDimension:
+				if (config->attrs[i].val.clusterDim.x != 1 ||
+					config->attrs[i].val.clusterDim.z != 1)
+					gpu_die("a cluster that is not along y");
+				grid->cluster = config->attrs[i].val.clusterDim.y;
+				break;
+		}
+	/* older code would not wait, and older cards not know what is meant */
+	if ((grid->early || grid->cluster > 1) && code_version() < 90)
+		gpu_die("a launch that the kernel's code is too old for");
+	if (grid->early && gpu_settings->no_early)
+		return (cudaError_t) gpu_settings->no_early;
+	if (grid->cluster > 1 && gpu_settings->no_clusters)
+		return (cudaError_t) gpu_settings->no_clusters;
+	return cudaSuccess;
+}
+
+static void
+check_size(const GpuGrid *grid)
+{
+	const GpuIndex *n = &grid->blocks;
+
+	if (grid->threads == 0 || grid->threads > GPU_MAX_THREADS || n->x == 0 || n->y == 0 ||
+		n->z == 0 || n->x > INT32_MAX || n->y > 65535 || n->z > 65535 || grid->cluster == 0 ||
+		grid->cluster > GPU_MAX_CLUSTER || n->y % grid->cluster != 0)
+		gpu_die("a launch out of bounds");
+}
+
+cudaError_t
+cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *kernel_, void **args)
+{
+	const GpuKernel *kernel = kernel_;
+	cudaStream_t stream = config->stream;
 	Op op = {
-		.kind = OP_KERNEL, .kernel = kernel, .grid = grid, .threads = n, .args = malloc(size)
+		.kind = OP_KERNEL,
+		.kernel = kernel,
+		.grid = { { config->gridDim.x, config->gridDim.y, config->gridDim.z },
+				  config->blockDim.x,
+				  1,
+				  false },
 	};
+	cudaError_t refused;
 	RUNTIME;
 
-	if (!op.args || n > GPU_MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 ||
-		grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535)
-		gpu_die("a launch out of bounds");
+	refused = take_attributes(config, &op.grid);
+	check_size(&op.grid);
 	load_kernel(kernel);
 	if (gpu_settings->no_kernel)
-		report((cudaError_t) gpu_settings->no_kernel);
+		refused = (cudaError_t) gpu_settings->no_kernel;
 	else if (stream->device != current)
-		report(cudaErrorInvalidResourceHandle);
+		refused = cudaErrorInvalidResourceHandle;
 	else if (fails())
-		failure(cudaErrorLaunchFailure);
-	else
+		refused = failure(cudaErrorLaunchFailure);
+	if (refused != cudaSuccess)
 	{
-		memcpy(op.args, args, size);
-		put(stream, &op);
-		return cudaGetLastError();
+		stream->invalid = true;
+		return report(refused);
 	}
-	stream->invalid = true;
-	free(op.args);
-	return cudaGetLastError();
+	op.args = malloc(kernel->bytes);
+	if (!op.args)
+		gpu_die("out of memory");
+	memcpy(op.args, args[0], kernel->bytes);
+	put(stream, &op);
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *kernel)
+{
+	RUNTIME;
+
+	if (gpu_settings->no_kernel)
+		return report((cudaError_t) gpu_settings->no_kernel);
+	if (fails())
+		return failure(cudaErrorLaunchFailure);
+	attributes->ptxVersion = code_version();
+	return cudaSuccess;
+}
+
+GpuCounts
+gpu_counts(void)
+{
+	return counts;
 }
 
 long
@@ -758,6 +832,13 @@ cudaError_t
 cudaDriverGetVersion(int *version)
 {
 	*version = gpu_settings->driver;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaGetDevice(int *device)
+{
+	*device = current;
 	return cudaSuccess;
 }
 

@@ -65,6 +65,10 @@ typedef struct Case
 #define THEN_TWO(norm_, first, second)                       \
 	.followed = true, .norm = NN_NORM_##norm_, .readers = 2, \
 	.act = { { NN_ACT_##first, NN_ACT_NONE }, { NN_ACT_LRELU, NN_ACT_##second } }
+/* Chains of two activations, as a skip has them that joins the input. */
+#define THEN_CHAINS(first, second)                        \
+	.followed = true, .norm = NN_NORM_NONE, .readers = 2, \
+	.act = { { NN_ACT_##first, NN_ACT_##second }, { NN_ACT_##second, NN_ACT_##first } }
 #define Z(n, a) .nz = n, .z_act = NN_ACT_##a
 #define NORM(n, h, w, c) .op = NN_OP_NORM_ACT, .in = { n, h, w, c }
 #define SLICES .slices = true
@@ -180,6 +184,42 @@ static const Case cases[] = {
 	{ .op = NN_OP_NORM_ACT, .in = { 2, 1, 1, 96 }, THEN(NONE, ELU) },
 	{ .op = NN_OP_NORM_ACT, .in = { 2, 9, 9, 33 }, THEN_TWO(BATCH, TANH, ELU), SLICES },
 	{ .op = NN_OP_NORM_ACT, .in = { 1, 33, 47, 3 }, THEN_TWO(NONE, TANH, TANH) },
+	/*
+	 * by extent: as CUDA's kernels cut images, at 512, 4096 and 16384 pixels;
+	 * by channels: whole vectors or not, an odd number of them, one
+	 */
+	{ NORM(2, 16, 32, 24), THEN_TWO(INSTANCE, LRELU, RELU) },
+	{ NORM(2, 19, 27, 24), THEN_TWO(INSTANCE, ELU, TANH), SLICES },
+	{ NORM(2, 23, 23, 8), THEN(INSTANCE, RELU) },
+	{ NORM(2, 36, 31, 5), THEN_TWO(INSTANCE, LRELU, NONE), SLICES },
+	{ NORM(1, 64, 65, 16), THEN_TWO(INSTANCE, LRELU, RELU), .affine = true },
+	{ NORM(1, 67, 62, 3), THEN(INSTANCE, RELU) },
+	{ NORM(1, 131, 127, 8), THEN_TWO(INSTANCE, LRELU, RELU) },
+	{ NORM(2, 145, 121, 3), THEN(INSTANCE, RELU), SLICES },
+	{ NORM(2, 5, 5, 1), THEN(INSTANCE, RELU), .affine = true },
+	{ NORM(3, 1, 1, 24), THEN_TWO(INSTANCE, LRELU, TANH), .affine = true },
+	/* so many that a thread takes several vectors */
+	{ NORM(1, 128, 128, 72), THEN_TWO(NONE, LRELU, RELU) },
+	{ NORM(3, 97, 101, 37), THEN_TWO(BATCH, LRELU, ELU) },
+	/*
+	 * a latent code's border under an instance norm, at each of those extents
+	 */
+	{ CONV(2, 2, 2, 5, 16, 4, 2, 1), Z(3, LRELU), THEN(INSTANCE, RELU), .affine = true },
+	{ CONV(2, 4, 4, 5, 16, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, LRELU, RELU) },
+	{ CONV(2, 2, 14, 5, 11, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, LRELU, RELU), SLICES },
+	{ CONV(2, 64, 64, 2, 8, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, LRELU, RELU) },
+	{ CONV(1, 70, 66, 2, 13, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, ELU, TANH), SLICES },
+	{ CONV(1, 160, 160, 1, 8, 4, 2, 1), Z(2, NONE), THEN(INSTANCE, LRELU) },
+	{ CONV(2, 31, 33, 2, 24, 4, 1, 1), Z(3, LRELU), THEN(INSTANCE, LRELU) },
+	{ CONV(1, 13, 9, 2, 24, 3, 1, 0), Z(3, LRELU), THEN(INSTANCE, LRELU) },
+	{ CONV(1, 9, 13, 2, 24, 3, 1, 1), Z(3, LRELU), THEN(BATCH, LRELU) },
+	/* each activation after each, whole vectors and others */
+	{ NORM(2, 5, 3, 16), THEN_CHAINS(RELU, TANH) },
+	{ NORM(2, 5, 3, 16), THEN_CHAINS(LRELU, ELU) },
+	{ NORM(2, 5, 3, 16), THEN_CHAINS(NONE, LRELU) },
+	{ NORM(2, 5, 3, 11), THEN_CHAINS(LRELU, TANH), SLICES },
+	{ NORM(2, 5, 3, 11), THEN_CHAINS(RELU, ELU) },
+	{ NORM(2, 5, 3, 11), THEN_CHAINS(NONE, NONE) },
 	/* flat images: what norm leaves are deviations far below the mean */
 	{ .op = NN_OP_NORM_ACT, .in = { 1, 64, 64, 64 }, THEN(INSTANCE, NONE), .input = OFFSET },
 	{ .op = NN_OP_NORM_ACT,
@@ -191,6 +231,13 @@ static const Case cases[] = {
 	{ CONV(1, 32, 32, 16, 64, 4, 2, 1), Z(8, LRELU), THEN_TWO(INSTANCE, LRELU, RELU),
 	  .input = FLAT },
 	{ CONVT(1, 16, 16, 64, 64), THEN(INSTANCE, RELU), .input = FLAT },
+	{ CONV(1, 64, 64, 2, 16, 4, 2, 1), Z(8, LRELU), THEN_TWO(INSTANCE, LRELU, RELU),
+	  .input = FLAT },
+	{ CONV(1, 136, 136, 1, 16, 4, 2, 1), Z(8, LRELU), THEN(INSTANCE, LRELU), .input = FLAT },
+	{ NORM(1, 40, 40, 16), THEN(INSTANCE, NONE), .input = FLAT },
+	{ NORM(1, 40, 40, 8), THEN(INSTANCE, NONE), .input = OFFSET },
+	{ NORM(1, 70, 70, 16), THEN(INSTANCE, NONE), .input = OFFSET },
+	{ NORM(1, 130, 130, 8), THEN(INSTANCE, NONE), .input = OFFSET },
 	/* the rest */
 	{ .op = NN_OP_UPSAMPLE, .in = { 2, 8, 8, 64 }, .pad = 1 },
 	{ .op = NN_OP_UPSAMPLE, .in = { 1, 1, 1, 20 }, .pad = 1 },

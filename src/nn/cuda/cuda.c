@@ -213,6 +213,8 @@ set_up(CudaDevice *device, NnError *error)
 		status = cuda_check(error, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking),
 							"create a stream");
 	if (status == NN_OK)
+		kernel_open_device();
+	if (status == NN_OK)
 		status = try_kernel(device, error);
 	if (status == NN_OK)
 		status = cuda_convs_open(device->compute, &device->convs, error);

@@ -140,7 +140,9 @@ typedef struct CudaStep
 {
 	int node, end;            /* the same, or the norm after a convolution */
 	CudaConv *conv;           /* NULL for other operators */
-	KernelAxis rows, columns; /* of a convolution with a latent */
+	KernelAxis rows, columns; /* of a convolution with a latent; the rest, too */
+	int centre;               /* class that a norm's mean takes away; -1: none does */
+	size_t latents;           /* where the latent's part is, in the plan's */
 } CudaStep;
 
 /* An input or output of the plan; outside the arena, in float or bytes. */
@@ -186,7 +188,7 @@ typedef struct CudaPlan
 	CudaBlock block; /* arena, then what follows */
 	void *staged;    /* a convolution's input, made dense and padded */
 	void *result;    /* a convolution's result */
-	float *latents;
+	float *latents;  /* their parts, of all steps */
 	float *moments;  /* workspace of instance norms */
 	void *workspace; /* of convolutions */
 } CudaPlan;

@@ -82,7 +82,11 @@ find_ports(CudaPlan *p, size_t *bytes, NnError *error)
 
 /* ---- Steps and shared buffers -------------------------------------------- */
 
-/* Bytes of the buffers that steps share: the most that any of them wants. */
+/*
+ * Bytes of the buffers that steps share: the most that any of them wants; and
+ * of what the latent code adds, the sum, as all of it is made before the first
+ * step.
+ */
 typedef struct Shared
 {
 	size_t staged, result, latents, moments, workspace;
@@ -95,21 +99,29 @@ take_axis(KernelAxis *axis, const NnBorder *border)
 	memcpy(axis->first, border->first, sizeof(axis->first));
 }
 
-/* Where the classes of the latent's sums begin at this size. */
+/* The classes of the latent's sums at this size, and room for its part. */
 static NnStatus
-find_axes(const NnPlan *plan, CudaStep *step, NnError *error)
+place_latents(const CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
 {
+	const NnPlan *plan = p->plan;
 	const NnNode *node = &plan->graph->nodes[step->node];
+	NnShape out = cuda_shape(plan, node->out[0]);
 	NnBorder rows, columns;
 	NnStatus status = nn_borders(node, cuda_shape(plan, node->in[0]),
 								 cuda_shape(plan, node->out[0]), &rows, &columns, error);
 
-	if (status == NN_OK)
-	{
-		take_axis(&step->rows, &rows);
-		take_axis(&step->columns, &columns);
-	}
-	return status;
+	if (status != NN_OK)
+		return status;
+	/* a code that steps make would have to be there before the first */
+	INVARIANT(plan->graph->values[nn_value_root(plan->graph, node->in[1])].input);
+	take_axis(&step->rows, &rows);
+	take_axis(&step->columns, &columns);
+	step->centre = nn_norm_of(&plan->graph->nodes[step->end]) == NN_NORM_INSTANCE
+					   ? rows.centre * columns.n + columns.centre
+					   : -1;
+	step->latents = shared->latents / sizeof(float);
+	shared->latents += cuda_aligned((size_t) out.n * rows.n * columns.n * out.c * sizeof(float));
+	return NN_OK;
 }
 
 static NnStatus
@@ -122,12 +134,10 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 	NnStatus status;
 
 	cuda_conv_shape(p->plan, node, &s);
-	if (layer->nz > 0 && (status = find_axes(p->plan, step, error)) != NN_OK)
+	if (layer->nz > 0 && (status = place_latents(p, step, shared, error)) != NN_OK)
 		return status;
 	nn_most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
 	nn_most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
-	nn_most(&shared->latents,
-			(size_t) s.n * step->rows.n * step->columns.n * layer->out.c * sizeof(float));
 	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)

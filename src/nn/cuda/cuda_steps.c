@@ -68,25 +68,6 @@ convolve(const Launch *l, const CudaStep *step)
 						 l->p->result, l->p->workspace, l->error);
 }
 
-static NnStatus
-cuda_make_latents(const Launch *l, const CudaStep *step, int n)
-{
-	const NnNode *node = node_at(l, step->node);
-	const CudaLayer *layer = &l->p->packed->layers[step->node];
-	KernelLatents latents = {
-		.n = n,
-		.nz = layer->nz,
-		.classes = step->rows.n * step->columns.n,
-		.c = layer->out.c,
-		.z = l->slot->values[node->in[1]],
-		.act = node->conv.z_act,
-		.weights = layer->z_weights,
-		.out = l->p->latents,
-	};
-
-	return launched(l, kernel_z_bias(l->device->compute, &latents));
-}
-
 /*
  * Dropout at inference; activations of pix2pix, relu and leaky, let its factor
  * through.
@@ -128,9 +109,10 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 		.w = s.w,
 		.c = s.c,
 		.x = x,
-		.latent = layer->nz > 0 ? l->p->latents : NULL,
+		.latent = layer->nz > 0 ? l->p->latents + step->latents : NULL,
 		.rows = step->rows,
 		.columns = step->columns,
+		.centre = step->centre,
 		.scale = layer->scale,
 		.shift = layer->shift,
 	};
@@ -149,12 +131,9 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 static NnStatus
 conv_step(const Launch *l, const CudaStep *step)
 {
-	const NnNode *node = node_at(l, step->node);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
 	NnStatus status = convolve(l, step);
 
-	if (status == NN_OK && layer->nz > 0)
-		status = cuda_make_latents(l, step, cuda_shape(l->p->plan, node->in[0]).n);
 	return status == NN_OK
 			   ? finish_conv(l, step,
 							 kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c)))
@@ -277,12 +256,60 @@ copy_ports(const Launch *l, bool inputs)
 	return status;
 }
 
+static KernelLatents
+latents_of(const Launch *l, const CudaStep *step)
+{
+	const NnNode *node = node_at(l, step->node);
+	const CudaLayer *layer = &l->p->packed->layers[step->node];
+
+	return (KernelLatents){
+		.nz = layer->nz,
+		.c = layer->out.c,
+		.rows = step->rows,
+		.columns = step->columns,
+		.centre = step->centre,
+		.z = l->slot->values[node->in[1]],
+		.act = node->conv.z_act,
+		.weights = layer->z_weights,
+		.out = l->p->latents + step->latents,
+	};
+}
+
+/* What the latent code adds to all convolutions: it is an input. */
+static NnStatus
+cuda_make_latents(const Launch *l)
+{
+	KernelLatents latents[KERNEL_LATENTS];
+	NnStatus status = NN_OK;
+	int n = 0, images = 0;
+
+	for (int i = 0; status == NN_OK && i < l->p->nsteps; i++)
+	{
+		const CudaStep *step = &l->p->steps[i];
+
+		if (l->p->packed->layers[step->node].nz == 0)
+			continue;
+		images = cuda_shape(l->p->plan, node_at(l, step->node)->in[0]).n;
+		latents[n++] = latents_of(l, step);
+		if (n == KERNEL_LATENTS)
+		{
+			status = launched(l, kernel_z_bias(l->device->compute, latents, n, images));
+			n = 0;
+		}
+	}
+	return status == NN_OK && n > 0
+			   ? launched(l, kernel_z_bias(l->device->compute, latents, n, images))
+			   : status;
+}
+
 NnStatus
 cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error)
 {
 	Launch l = { device, slot, slot->plan, error };
 	NnStatus status = copy_ports(&l, true);
 
+	if (status == NN_OK)
+		status = cuda_make_latents(&l);
 	for (int i = 0; status == NN_OK && i < l.p->nsteps; i++)
 		status = cuda_run_step(&l, &l.p->steps[i]);
 	return status == NN_OK ? copy_ports(&l, false) : status;

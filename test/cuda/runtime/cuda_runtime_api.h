@@ -11,6 +11,7 @@
 #ifndef BICYCLE_TEST_CUDA_RUNTIME_API_H
 #define BICYCLE_TEST_CUDA_RUNTIME_API_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef enum cudaError
@@ -18,6 +19,7 @@ typedef enum cudaError
 	cudaSuccess = 0,
 	cudaErrorInvalidValue = 1,
 	cudaErrorMemoryAllocation = 2,
+	cudaErrorInvalidConfiguration = 9,
 	cudaErrorInsufficientDriver = 35,
 	cudaErrorDevicesUnavailable = 46,
 	cudaErrorInvalidDeviceFunction = 98,
@@ -31,9 +33,12 @@ typedef enum cudaError
 	cudaErrorJitCompilationDisabled = 223,
 	cudaErrorInvalidResourceHandle = 400,
 	cudaErrorNotReady = 600,
+	cudaErrorLaunchOutOfResources = 701,
 	cudaErrorLaunchFailure = 719,
+	cudaErrorNotSupported = 801,
 	cudaErrorSystemNotReady = 802,
-	cudaErrorStreamCaptureInvalidated = 901
+	cudaErrorStreamCaptureInvalidated = 901,
+	cudaErrorInvalidClusterSize = 912
 } cudaError_t;
 
 typedef struct GpuStream *cudaStream_t;
@@ -60,6 +65,41 @@ struct cudaDeviceProp
 	size_t totalGlobalMem;
 };
 
+typedef struct dim3
+{
+	unsigned x, y, z;
+} dim3;
+
+typedef enum cudaLaunchAttributeID
+{
+	cudaLaunchAttributeClusterDimension = 4,
+	cudaLaunchAttributeProgrammaticStreamSerialization = 6
+} cudaLaunchAttributeID;
+
+typedef struct cudaLaunchAttribute
+{
+	cudaLaunchAttributeID id;
+	union
+	{
+		dim3 clusterDim;
+		int programmaticStreamSerializationAllowed;
+	} val;
+} cudaLaunchAttribute;
+
+typedef struct cudaLaunchConfig_t
+{
+	dim3 gridDim, blockDim;
+	size_t dynamicSmemBytes;
+	cudaStream_t stream;
+	cudaLaunchAttribute *attrs;
+	unsigned numAttrs;
+} cudaLaunchConfig_t;
+
+struct cudaFuncAttributes
+{
+	int ptxVersion; /* what the code was compiled for: 90 */
+};
+
 #define cudaStreamNonBlocking 1
 #define cudaEventDisableTiming 2
 #define cudaEventRecordExternal 1
@@ -68,8 +108,14 @@ extern cudaError_t cudaGetDeviceCount(int *count);
 extern cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
 extern cudaError_t cudaDriverGetVersion(int *version);
 extern cudaError_t cudaSetDevice(int device);
+extern cudaError_t cudaGetDevice(int *device);
 extern cudaError_t cudaGetLastError(void);
 extern const char *cudaGetErrorString(cudaError_t error);
+
+/* kernel: a GpuKernel. */
+extern cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *kernel,
+									   void **args);
+extern cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *kernel);
 
 extern cudaError_t cudaMalloc(void **p, size_t bytes);
 extern cudaError_t cudaFree(void *p);
@@ -105,11 +151,15 @@ typedef struct GpuSettings
 	int driver;  /* the CUDA it is for: 13000; 0: there is none */
 	int major,   /* compute capability */
 		minor;
+	int code;          /* what kernels are compiled for: 80; 0: the card */
 	size_t memory;     /* of the card */
 	int no_kernel;     /* the error of a driver that cannot load ours; 0: it can */
 	long fail_in;      /* calls of the runtime until one that can fail fails; 0: none does */
 	int fail_with;     /* its error; 0: one of its own */
 	int fail_for_good; /* and all after it do, too, as after an error of a kernel */
+	int no_early;      /* the error of a runtime that launches no kernel early; 0: it does */
+	int no_clusters;   /* and of one that has no clusters */
+	int idle;          /* kernels are counted, but do not run */
 	unsigned
 		/*
 		 * seed of the order in which streams, blocks and threads run; 0:
@@ -126,5 +176,13 @@ typedef struct GpuSettings
 extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
 extern long gpu_graphs_run(void);
+
+/* Kernels that have run, in graphs too. */
+typedef struct GpuCounts
+{
+	long kernels, early, clusters; /* all; of these, launched early; in clusters */
+} GpuCounts;
+
+extern GpuCounts gpu_counts(void);
 
 #endif /* BICYCLE_TEST_CUDA_RUNTIME_API_H */
