@@ -4,7 +4,7 @@
  *	  by the size it runs at, and what many sizes of one session do to another.
  *
  *		extent_bench sizes [threads [runs]]
- *		extent_bench company [threads [seconds]]
+ *		extent_bench company [threads [seconds [rounds]]]
  *
  * `sizes` prints a line a size: what a plan takes, by the figure that is known
  * before and in fact, and the processor's time, which others on the machine
@@ -307,7 +307,7 @@ make_files(File *many, File *few)
 }
 
 static void
-bench_company(int threads, int seconds)
+bench_company(int threads, int seconds, int rounds)
 {
 	char setting[32];
 	const char *settings[] = { "device cpu", setting, NULL };
@@ -323,7 +323,7 @@ bench_company(int threads, int seconds)
 	client_close(&client);
 	make_files(many, few);
 	measure_beside("alone", NULL, seconds);
-	for (int round = 0; round < 2; round++)
+	for (int round = 0; round < rounds; round++)
 	{
 		measure_beside("beside a few sizes", few, seconds);
 		measure_beside("beside a thousand sizes", many, seconds);
@@ -337,9 +337,10 @@ main(int argc, char **argv)
 {
 	int threads = argc > 2 ? atoi(argv[2]) : 2;
 	int count = argc > 3 ? atoi(argv[3]) : 0;
+	int rounds = argc > 4 ? atoi(argv[4]) : 2;
 
 	if (argc > 1 && strcmp(argv[1], "company") == 0)
-		bench_company(threads, count > 1 ? count : 20);
+		bench_company(threads, count > 1 ? count : 20, rounds);
 	else
 		bench_sizes(threads, count > 0 ? count : 5);
 	return 0;
