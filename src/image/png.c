@@ -13,9 +13,9 @@
  * R4 What is left is freed by who made the struct, whichever way it went.
  * R5 libpng never sees the file. It gets one that is made here while it reads:
  *    header, a full palette, opacities, and the filtered rows, stored without
- *    compression. So its warnings and its notion of a good file decide nothing,
- *    and little of it can be reached. Dimensions are checked before it is
- *    asked.
+ *    compression and checksums. So its warnings and its notion of a good file
+ *    decide nothing, and little of it can be reached. Dimensions are checked
+ *    before it is asked.
  * R6 The rows are inflated as Pillow does it, with a window of 32 kB whatever
  *    the stream declares: the last row ends the work, and what follows is not
  *    looked at. A stream that ends properly within the image is no damage; the
@@ -70,7 +70,6 @@ typedef struct PngReader
 	const uint8_t *stored;
 	size_t stored_left, row_left; /* row_left: behind that, of the row */
 	bool started, finished;       /* the stream of zlib */
-	uLong adler;
 
 	int passes;        /* of libpng */
 	int file_channels; /* after expansion: 1 to 4 */
@@ -306,7 +305,7 @@ make_head(PngReader *reader, const char *name, size_t length)
 	make_bytes(reader, name, 4);
 }
 
-/* A chunk; checksums are not compared (png_set_crc_action). */
+/* A chunk; checksums are not compared (open_libraries). */
 static void
 make_chunk(PngReader *reader, const char *name, const void *body, size_t length)
 {
@@ -372,7 +371,7 @@ make_more(PngReader *reader)
 				png_error(reader->png, "unexpected end of data");
 			reader->finished = true;
 			make_block(reader, 0, true);
-			make_be32(reader, (uint32_t) reader->adler);
+			make_be32(reader, 0); /* the stream's checksum, and the chunk's */
 			make_be32(reader, 0);
 			make_chunk(reader, "IEND", "", 0);
 			return;
@@ -386,7 +385,6 @@ make_more(PngReader *reader)
 	}
 	reader->stored_left = reader->row_left < STORED_MOST ? reader->row_left : STORED_MOST;
 	reader->row_left -= reader->stored_left;
-	reader->adler = adler32_z(reader->adler, reader->stored, reader->stored_left);
 	make_block(reader, reader->stored_left, false);
 }
 
@@ -478,7 +476,6 @@ open_libraries(PngReader *reader)
 	if (inflateInit(&reader->zip) != Z_OK)
 		fail_png_memory(reader);
 	reader->zip_open = true;
-	reader->adler = adler32(0, NULL, 0);
 	reader->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, reader, on_png_error, on_warning,
 										   reader, on_malloc, on_free);
 	if (reader->png != NULL)
@@ -487,6 +484,7 @@ open_libraries(PngReader *reader)
 		fail_png_memory(reader);
 	png_set_user_limits(reader->png, file->frame_width, file->frame_height);
 	png_set_crc_action(reader->png, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
+	png_set_option(reader->png, PNG_IGNORE_ADLER32, PNG_OPTION_ON);
 	png_set_read_fn(reader->png, reader, on_read);
 	make_header(reader);
 	png_read_info(reader->png, reader->info);
