@@ -11,9 +11,9 @@
  *    of it takes one request of the next connection. So a session with
  *    thousands of requests does not delay one with a single one.
  * R2 Bulk starts when nothing interactive can, and on every BULK_TURN-th turn.
- * R3 Only as many are started ahead of the device as fill two batches: what has
- *    not started costs little memory and does not count as an attempt when the
- *    engine dies.
+ * R3 Only as many of either class are started ahead of the device as fill two
+ *    batches: what has not started costs little memory and does not count as an
+ *    attempt when the engine dies.
  * R4 Light requests, which need no model (INFO, CHECK, PLOT), do not wait for
  *    the device, nor do they take the places of those that do. Only LIGHT_SHARE
  *    of them for each thread of the pool are started, so that many plots delay
@@ -37,6 +37,11 @@
  *    same model, operation and size, up to max_batch. It never waits for more
  *    to come: while it is busy the next batch forms by itself. Oldest first
  *    also keeps models from starving each other.
+ *    An interactive request waits for the batch that is running and for no
+ *    more: bulk stands behind what came up to BULK_AGE later (request.c), and
+ *    does not make an interactive one's batch larger. On the host, where a
+ *    batch takes as long as it has images, SMALL_BULK of them after each
+ *    interactive one have the BULK_PART-th of the images.
  * R9 A model may take the ARENA_SHARE-th part of the cache for its plans,
  *    however large max_batch is: a processor gains next to nothing from large
  *    batches, and loses much if the models of two sessions do not fit beside
@@ -55,6 +60,8 @@
 #include "engine/engine.h"
 
 #define BULK_TURN 8
+#define BULK_PART 4
+#define SMALL_BULK 256
 #define ARENA_SHARE 8
 #define EXTENTS_SHARE 10
 #define SMALL_MS 10000
@@ -202,19 +209,24 @@ start_picked(Request *request)
 	return true;
 }
 
+static Request *
+pick_for_device(Engine *engine, int class)
+{
+	return engine->ahead[class] < 2 * (unsigned) engine->settings.max_batch ? pick(engine, class)
+																			: NULL;
+}
+
 static void
 start_some(Engine *engine)
 {
-	unsigned limit = 2 * (unsigned) engine->settings.max_batch;
-
-	while (engine->alone == NULL && engine->ahead < limit && list_empty(&engine->sized) &&
-		   !engine->stopping && !engine->device.change && !engine->device.busy)
+	while (engine->alone == NULL && list_empty(&engine->sized) && !engine->stopping &&
+		   !engine->device.change && !engine->device.busy)
 	{
 		int class = ++engine->ring_turn % BULK_TURN == 0 ? CLASS_BULK : CLASS_INTERACTIVE;
-		Request *request = pick(engine, class);
+		Request *request = pick_for_device(engine, class);
 
 		if (request == NULL)
-			request = pick(engine, class == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK);
+			request = pick_for_device(engine, class == CLASS_BULK ? CLASS_INTERACTIVE : CLASS_BULK);
 		if (request == NULL || !start_picked(request))
 			break;
 	}
@@ -272,7 +284,7 @@ batch_done(Engine *engine, Task *task)
 		/* It is freed on the device thread before the batch runs again. */
 		batch->short_of_room = false;
 		batch->make_room = room_make(engine, model);
-		executor_submit(&engine->device_thread, &batch->task, false);
+		executor_submit(&engine->device_thread, &batch->task, TASK_SECOND);
 		return;
 	}
 	engine->batch = NULL;
@@ -353,6 +365,18 @@ room_is_coming(Engine *engine, const Request *request)
 		   (room_is_freed(engine) || room_evict_idle(engine));
 }
 
+/* Images of a batch of bulk. */
+static size_t
+bulk_most(Engine *engine)
+{
+	size_t most = (size_t) engine->settings.max_batch;
+
+	if (engine->device.memory > 0 || engine->small_bulk == 0)
+		return most;
+	engine->small_bulk--;
+	return most < BULK_PART ? 1 : most / BULK_PART;
+}
+
 static void
 start_batch(Engine *engine)
 {
@@ -381,6 +405,10 @@ start_batch(Engine *engine)
 	limit_arenas(engine, batch);
 	if (first->sizing.other)
 		reserve_arenas(engine, batch, first->sizing.plan);
+	if (request_is_bulk(first))
+		most = bulk_most(engine);
+	else
+		engine->small_bulk = SMALL_BULK;
 	if (now_ms() < batch->model->small_until_ms && most > (size_t) batch->model->small)
 		most = (size_t) batch->model->small;
 	list_foreach(node, &engine->ready)
@@ -390,13 +418,13 @@ start_batch(Engine *engine)
 		if (batch->n == (int) most)
 			break;
 		/* `first` comes first, and stays valid when it is taken out. */
-		if (!same_batch(first, request))
+		if (!same_batch(first, request) || (request_is_bulk(request) && !request_is_bulk(first)))
 			continue;
 		request_to(request, REQUEST_RUNNING);
 		batch->requests[batch->n++] = request;
 	}
 	engine->batch = batch;
-	executor_submit(&engine->device_thread, &batch->task, false);
+	executor_submit(&engine->device_thread, &batch->task, TASK_SECOND);
 }
 
 void

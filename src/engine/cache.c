@@ -284,7 +284,7 @@ free_unpinned(Engine *engine, Packed *packed)
 	packed->freeing = true;
 	packed->task.run = free_run;
 	packed->task.done = free_done;
-	executor_submit(&engine->device_thread, &packed->task, true);
+	executor_submit(&engine->device_thread, &packed->task, TASK_FIRST);
 }
 
 void
@@ -367,7 +367,7 @@ cache_shrink(Engine *engine, Packed *packed, int64_t quiet_ms)
 	packed->task.run = shrink_run;
 	packed->task.done = shrink_done;
 	engine->freeing++;
-	executor_submit(&engine->device_thread, &packed->task, true);
+	executor_submit(&engine->device_thread, &packed->task, TASK_FIRST);
 }
 
 void

@@ -114,7 +114,7 @@ check_connections(const Engine *engine)
 void
 request_check(const Engine *engine)
 {
-	unsigned open = 0, started = 0, ahead = 0, light = 0, running = 0;
+	unsigned open = 0, started = 0, ahead[2] = { 0 }, light = 0, running = 0;
 	bool alone = engine->alone == NULL;
 
 	check_lists(engine);
@@ -126,7 +126,8 @@ request_check(const Engine *engine)
 		check_request(engine, request);
 		open += request->state < REQUEST_DONE;
 		started += request_is_started(request);
-		ahead += request_is_ahead(request);
+		if (request_is_ahead(request))
+			ahead[request_class(request)]++;
 		light += request_is_light(request);
 		running += request->state == REQUEST_RUNNING;
 		alone |= engine->alone == request &&
@@ -134,7 +135,7 @@ request_check(const Engine *engine)
 	}
 	INVARIANT(engine->nrequests == open);
 	INVARIANT(engine->nstarted == started);
-	INVARIANT(engine->ahead == ahead);
+	INVARIANT(engine->ahead[0] == ahead[0] && engine->ahead[1] == ahead[1]);
 	INVARIANT(engine->light == light);
 	INVARIANT(alone);
 	INVARIANT(running == (engine->batch != NULL ? (unsigned) engine->batch->n : 0));

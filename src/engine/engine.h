@@ -95,6 +95,7 @@ struct Engine
 	List dead;                  /* Connection.link: freed at the end of the turn */
 	List ring[REQUEST_CLASSES]; /* connections with something to start */
 	unsigned ring_turn;
+	unsigned small_bulk;   /* the next batches of bulk, which are small ones */
 	unsigned nconnections; /* in `connections` and `dead` */
 	bool listening;
 	bool accept_paused; /* out of descriptors: tried again at the next tick */
@@ -111,7 +112,7 @@ struct Engine
 	List written;        /* Request.written: DONE, and the last frame has gone */
 	unsigned nrequests;  /* that exist and are not answered */
 	unsigned nstarted;   /* DECODING to ENCODING */
-	unsigned ahead;      /* with a model, DECODING or READY */
+	unsigned ahead[2];   /* with a model, DECODING or READY: interactive, bulk */
 	unsigned light;      /* without one, DECODING */
 	uint64_t sequence;
 	Request *alone;      /* waits for silence, or runs in it */

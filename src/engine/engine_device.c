@@ -143,7 +143,7 @@ device_open(Engine *engine)
 	device->gpu_memory = engine->settings.gpu_memory;
 	device->open_task.run = open_run;
 	device->open_task.done = device_opened;
-	executor_submit(&engine->device_thread, &device->open_task, false);
+	executor_submit(&engine->device_thread, &device->open_task, TASK_SECOND);
 }
 
 void
@@ -227,7 +227,7 @@ device_set(Engine *engine)
 	device->gpu_memory = engine->settings.gpu_memory;
 	device->set_task.run = set_run;
 	device->set_task.done = set_done;
-	executor_submit(&engine->device_thread, &device->set_task, true);
+	executor_submit(&engine->device_thread, &device->set_task, TASK_FIRST);
 }
 
 /* ---- A GPU that comes later ---------------------------------------------- */
@@ -271,7 +271,7 @@ device_tick(Engine *engine, int64_t now)
 	device->trying = true;
 	device->try_task.run = try_run;
 	device->try_task.done = try_done;
-	executor_submit(&engine->device_thread, &device->try_task, false);
+	executor_submit(&engine->device_thread, &device->try_task, TASK_SECOND);
 }
 
 bool

@@ -3,11 +3,13 @@
  *	  Threads that run tasks: the pool, the device thread and the loader are one
  *	  executor each.
  *
- * Tasks wait in two lists; those in the first go before those in the second,
- * each in order of arrival. A task that has run is put on the list of
- * completions; the I/O thread takes it from there and calls its done(). All
- * threads block signals, which the main thread has done before the first
- * starts.
+ * R1 Tasks wait in a list for each rank, in order of arrival. A list is taken
+ *    from when those before it are empty; bulk also on every TASK_TURN-th turn,
+ *    so that it is never stopped.
+ * R2 A task that has run is put on the list of completions; the I/O thread
+ *    takes it from there and calls its done().
+ * R3 All threads block signals, which the main thread has done before the first
+ *    starts.
  */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -23,6 +25,7 @@
 #include "engine/log.h"
 
 #define MAX_THREADS 1024
+#define TASK_TURN 8
 
 typedef struct ExecutorThread
 {
@@ -37,15 +40,19 @@ static __thread ExecutorThread *self;
 static Task *
 take(Executor *executor)
 {
-	for (int i = 0; i < 2; i++)
+	int from = (executor->taken + 1) % TASK_TURN == 0 ? TASK_BULK_FIRST : TASK_FIRST;
+
+	for (int i = 0; i < TASK_RANKS; i++)
 	{
-		Task *task = executor->first[i];
+		int rank = (from + i) % TASK_RANKS;
+		Task *task = executor->first[rank];
 
 		if (task == NULL)
 			continue;
-		executor->first[i] = task->next;
+		executor->first[rank] = task->next;
 		if (task->next == NULL)
-			executor->last[i] = NULL;
+			executor->last[rank] = NULL;
+		executor->taken++;
 		return task;
 	}
 	return NULL;
@@ -154,19 +161,17 @@ executor_resize(Executor *executor, int threads)
 }
 
 void
-executor_submit(Executor *executor, Task *task, bool first)
+executor_submit(Executor *executor, Task *task, TaskRank rank)
 {
-	int list = first ? 0 : 1;
-
 	executor->pending++;
 	task->executor = executor;
 	task->next = NULL;
 	pthread_mutex_lock(&executor->lock);
-	if (executor->last[list] != NULL)
-		executor->last[list]->next = task;
+	if (executor->last[rank] != NULL)
+		executor->last[rank]->next = task;
 	else
-		executor->first[list] = task;
-	executor->last[list] = task;
+		executor->first[rank] = task;
+	executor->last[rank] = task;
 	/* A signal could wake one that rests, so all are woken. */
 	if (executor->limit < executor->nthreads)
 		pthread_cond_broadcast(&executor->wake);

@@ -11,6 +11,16 @@
 
 struct Engine;
 
+/* Those of a lower rank wait longer; executor.c says how long. */
+typedef enum TaskRank
+{
+	TASK_FIRST,
+	TASK_SECOND,
+	TASK_BULK_FIRST,
+	TASK_BULK_SECOND,
+	TASK_RANKS
+} TaskRank;
+
 typedef struct Task
 {
 	struct Task *next;
@@ -34,7 +44,8 @@ typedef struct Executor
 	const char *name;
 	pthread_mutex_t lock; /* guards tasks, limit and stop; the rest is the I/O thread's */
 	pthread_cond_t wake;
-	Task *first[2], *last[2];       /* [0] goes before [1] */
+	Task *first[TASK_RANKS], *last[TASK_RANKS];
+	unsigned taken;                 /* tasks */
 	struct ExecutorThread *threads; /* MAX_THREADS slots, of which nthreads were started */
 	int nthreads, limit;            /* threads beyond it rest */
 	bool stop;
@@ -45,7 +56,7 @@ typedef struct Executor
 extern bool executor_start(Executor *executor, Completions *completions, const char *name,
 						   int threads);
 extern bool executor_resize(Executor *executor, int threads);
-extern void executor_submit(Executor *executor, Task *task, bool first);
+extern void executor_submit(Executor *executor, Task *task, TaskRank rank);
 extern void executor_stop(Executor *executor); /* waits until all that was handed over has run */
 extern int64_t executor_longest(Executor *executor); /* ms the oldest running task has run */
 

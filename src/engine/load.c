@@ -390,7 +390,7 @@ load_packed(Request *request)
 	engine->preparing = true;
 	request->run = load_prepare_run;
 	request->done = load_done;
-	executor_submit(&engine->device_thread, &request->task, true);
+	executor_submit(&engine->device_thread, &request->task, TASK_FIRST);
 }
 
 void

@@ -38,6 +38,7 @@ loader_run(Engine *engine)
 			connection_send(request->connection, BICYCLE_STARTED, request->id, NULL, 0, true, NULL);
 			connection_flush(request->connection);
 		}
-		request_work(request, &engine->loader, REQUEST_LOADING, request->run, request->done, false);
+		request_work(request, &engine->loader, REQUEST_LOADING, request->run, request->done,
+					 TASK_SECOND);
 	}
 }

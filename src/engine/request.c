@@ -43,7 +43,7 @@ request_class(const Request *request)
 {
 	if (!request->kind->uses_model)
 		return CLASS_LIGHT;
-	return request->image.flags & BICYCLE_FLAG_BULK ? CLASS_BULK : CLASS_INTERACTIVE;
+	return request_is_bulk(request) ? CLASS_BULK : CLASS_INTERACTIVE;
 }
 
 List *
@@ -90,7 +90,7 @@ count(const Request *request, int by)
 	if (request_is_started(request))
 		count_by(&engine->nstarted, by);
 	if (request_is_ahead(request))
-		count_by(&engine->ahead, by);
+		count_by(&engine->ahead[request_class(request)], by);
 	if (request_is_light(request))
 		count_by(&engine->light, by);
 	if (request_is_packing(request))
@@ -216,14 +216,14 @@ work_done(Engine *engine, Task *task)
 
 void
 request_work(Request *request, Executor *executor, RequestState state, void (*run)(Request *),
-			 void (*done)(Request *), bool first)
+			 void (*done)(Request *), TaskRank rank)
 {
 	request_to(request, state);
 	request->run = run;
 	request->done = done;
 	request->task.run = work_run;
 	request->task.done = work_done;
-	executor_submit(executor, &request->task, first);
+	executor_submit(executor, &request->task, rank);
 }
 
 /* ---- Making, finding, freeing -------------------------------------------- */

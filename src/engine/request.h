@@ -165,6 +165,13 @@ extern void request_to(Request *request, RequestState state);
 extern void request_to_front(Request *request, RequestState state); /* of the state's list */
 extern int request_class(const Request *request);
 
+/* Whether it lets others go first. */
+static inline bool
+request_is_bulk(const Request *request)
+{
+	return (request->image.flags & BICYCLE_FLAG_BULK) != 0;
+}
+
 /* Whether place and charge are held, and not only wanted. */
 static inline bool
 request_holds(const Request *request)
@@ -225,7 +232,7 @@ extern void request_decoded(Request *request);
  * LOAD in any case.
  */
 extern void request_work(Request *request, Executor *executor, RequestState state,
-						 void (*run)(Request *), void (*done)(Request *), bool first);
+						 void (*run)(Request *), void (*done)(Request *), TaskRank rank);
 
 /* False: it was withdrawn and is freed now, or has an error and is answered. */
 extern bool request_back(Request *request);

@@ -435,7 +435,7 @@ run_feed_start(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *con
 		feed->tasks[i].feed = feed;
 		feed->tasks[i].task.run = feed_pairs;
 		feed->tasks[i].task.done = feed_pairs_done;
-		executor_submit(&engine->pool, &feed->tasks[i].task, false);
+		executor_submit(&engine->pool, &feed->tasks[i].task, TASK_SECOND);
 	}
 	return true;
 }

@@ -220,7 +220,7 @@ settle_pairs(Run *run, bool new, EngineError *error)
 	run_to(run, RUN_OPENING);
 	run->open_task.run = run_open;
 	run->open_task.done = open_done;
-	executor_submit(&run->engine->device_thread, &run->open_task, false);
+	executor_submit(&run->engine->device_thread, &run->open_task, TASK_SECOND);
 	return true;
 }
 
@@ -274,7 +274,7 @@ handle_run(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError
 	run_to(run, RUN_RUNNING);
 	run->run_task.run = run_loop;
 	run->run_task.done = loop_done;
-	executor_submit(&run->engine->device_thread, &run->run_task, false);
+	executor_submit(&run->engine->device_thread, &run->run_task, TASK_SECOND);
 	return true;
 }
 

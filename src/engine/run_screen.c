@@ -112,7 +112,7 @@ run_screen_start(RunScreen *screen, RunFeed *feed, void (*done)(RunScreen *scree
 		screen->tasks[i].screen = screen;
 		screen->tasks[i].task.run = screen_pairs;
 		screen->tasks[i].task.done = screen_task_done;
-		executor_submit(pool, &screen->tasks[i].task, false);
+		executor_submit(pool, &screen->tasks[i].task, TASK_SECOND);
 	}
 	return true;
 }

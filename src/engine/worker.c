@@ -5,7 +5,8 @@
  *
  * What runs on a thread of the pool touches nothing but its request, its
  * model's configuration and the decoders' budget. Encoding goes before
- * decoding: it frees memory and somebody has waited longer for it.
+ * decoding: it frees memory and somebody has waited longer for it. Bulk work
+ * goes behind both.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -319,7 +320,7 @@ void
 worker_decode(Request *request)
 {
 	request_work(request, &request->engine->pool, REQUEST_DECODING, request->kind->decode,
-				 request->kind->decoded, false);
+				 request->kind->decoded, request_is_bulk(request) ? TASK_BULK_SECOND : TASK_SECOND);
 }
 
 /* Brings the result to the answer's size. False: the request has an error. */
@@ -391,5 +392,5 @@ void
 worker_encode(Request *request)
 {
 	request_work(request, &request->engine->pool, REQUEST_ENCODING, encode_result,
-				 request_reply_result, true);
+				 request_reply_result, request_is_bulk(request) ? TASK_BULK_FIRST : TASK_FIRST);
 }

@@ -28,7 +28,7 @@ executor_resize(Executor *executor, int threads)
 }
 
 void
-executor_submit(Executor *executor, Task *task, bool first)
+executor_submit(Executor *executor, Task *task, TaskRank rank)
 {
 	Completions *completions = executor->completions;
 

@@ -409,6 +409,85 @@ make_png(int side, size_t *length)
 	return bytes;
 }
 
+/* Beside bulk an interactive request waits for what is running, and no more. */
+static void
+test_bulk_gives_way(void)
+{
+	enum
+	{
+		N = 24,
+		MIXED = 4
+	};
+	Client many, one;
+	Model slow;
+	ImageCall calls[N], call = translate(0);
+	Burst burst = { .n = N, .calls = calls }, mixed = { .n = MIXED, .calls = calls };
+	size_t length;
+	uint8_t *png = make_png(1200, &length);
+	uint64_t before;
+	int batches, requests;
+
+	client_hello(&many, &engine, 1);
+	client_hello(&one, &engine, 1);
+	if (!client_create(
+			&one, 1, "{\"size\": 256, \"levels\": 6, \"input_nc\": 1, \"net_e\": \"none\"}", &slow))
+		bail_out("cannot create a model");
+	call.hash = slow.hash;
+	if (!client_run(&one, 2, &call, &slow))
+		bail_out("cannot translate");
+	call.hash = emoji.hash;
+	engine_set(&engine, "threads 1");
+	engine_set(&engine, "max_batch 16");
+	for (int i = 0; i < N; i++)
+	{
+		calls[i] = translate(i % PAIRS);
+		calls[i].image = png;
+		calls[i].length = length;
+		calls[i].flags = BICYCLE_FLAG_BULK;
+	}
+	before = client_status(&one).requests;
+	burst_send(&many, &burst);
+	if (!client_run(&one, 3, &call, &emoji))
+		bail_out("cannot translate");
+	requests = (int) (client_status(&one).requests - before);
+	burst_receive(&many, &burst);
+	ok(requests < N / 2 && burst.errors == 0,
+	   "it is decoded before %d bulk images that have started: answered as number %d", N, requests);
+
+	/* The slow model has the device until the others are decoded. */
+	before = client_status(&one).batches;
+	call.hash = slow.hash;
+	client_call(&one, 4, &call);
+	client_expect(&one, BICYCLE_STARTED, 4);
+	for (int i = 0; i < MIXED; i++)
+	{
+		calls[i] = translate(i % PAIRS);
+		calls[i].flags = i < MIXED - 1 ? BICYCLE_FLAG_BULK : 0;
+	}
+	burst_send(&many, &mixed);
+	burst_receive(&many, &mixed);
+	client_expect(&one, BICYCLE_RESULT, 4);
+	batches = (int) (client_status(&one).batches - before);
+	ok(batches > 2 && mixed.errors == 0, "no bulk image runs in its batch: there were %d", batches);
+	ok(mixed.order[0] == MIXED - 1, "which runs before those of bulk");
+
+	for (int i = 0; i < N; i++)
+	{
+		calls[i] = translate(i % PAIRS);
+		calls[i].flags = BICYCLE_FLAG_BULK;
+	}
+	before = client_status(&one).batches;
+	burst_send(&many, &burst);
+	burst_receive(&many, &burst);
+	batches = (int) (client_status(&one).batches - before);
+	ok(batches >= N / 4, "%d bulk images behind it ran in %d batches, which are small", N, batches);
+	engine_set(&engine, "max_batch 4");
+	client_close(&many);
+	client_close(&one);
+	model_free(&slow);
+	free(png);
+}
+
 /*
  * With little memory decoders wait for each other, and what cannot be decoded
  * within it is 53200; nothing stops for good.
@@ -564,6 +643,7 @@ main(void)
 	test_alone_at_once();
 	test_fairness(0, "interactive");
 	test_fairness(BICYCLE_FLAG_BULK, "bulk");
+	test_bulk_gives_way();
 	test_info();
 	test_little_memory();
 	test_crash();

@@ -116,7 +116,7 @@ started_too_many(void)
 static void
 ahead_too_many(void)
 {
-	state.ahead++;
+	state.ahead[CLASS_BULK]++;
 }
 static void
 light_too_many(void)
