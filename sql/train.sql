@@ -70,7 +70,8 @@ SELECT split_part(pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM r
 	'{"nonsense": 1}')$$), ':', 1);
 SELECT o, pg_temp.state(format('SELECT bicycle_train(%L, %L, %L)', 'm',
 	'SELECT a, b FROM regress_pairs', o))
-FROM unnest('{"{\"batch_size\": 3}", "{\"size\": 100}", "{\"method\": \"gan\"}",
+FROM unnest('{"{\"batch_size\": 3}", "{\"accumulate\": 2}", "{\"size\": 100}",
+	"{\"method\": \"gan\"}",
 	"{\"lr\": \"fast\"}", "{\"nz\": 0}", "[]"}'::text[]) AS o;
 SELECT pg_temp.report($$SELECT bicycle_train('', 'SELECT a, b FROM regress_pairs')$$);
 SELECT pg_temp.report($$SELECT bicycle_train(NULL, 'SELECT a, b FROM regress_pairs')$$);

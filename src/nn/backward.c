@@ -254,12 +254,13 @@ bias_vanishes(const Pass *p, const NnNode *node)
 static NnGradMode
 parameter_mode(NnSchedule *s, int param)
 {
+	bool added;
+
 	if (param < 0)
 		return NN_GRAD_IGNORE;
-	if (s->trained[param])
-		return NN_GRAD_ACCUMULATE;
+	added = s->adds || s->trained[param];
 	s->trained[param] = true;
-	return NN_GRAD_OVERWRITE;
+	return added ? NN_GRAD_ACCUMULATE : NN_GRAD_OVERWRITE;
 }
 
 static void

@@ -43,6 +43,7 @@ struct NnFit
 	char **names;              /* [part][parameter] */
 	void *snapshot[NN_ARRAYS]; /* copies of the arrays of a device whose memory is its own */
 	size_t feeds[NN_SOURCES];  /* where each batch begins among all, bytes */
+	NnFeed *bound;             /* inputs of each pass */
 	void *feed_memory;         /* of a device that has none for them */
 	NnModel *preview;
 	int64_t preview_at; /* the iteration it was loaded after */
@@ -105,6 +106,7 @@ nn_fit_close(NnFit *t)
 	for (int i = 0; t->names && i < PARTS * t->params.n; i++)
 		free(t->names[i]);
 	free(t->names);
+	free(t->bound);
 	free(t->tracked);
 	drop_snapshots(t);
 	free(t->feed_memory);
@@ -192,10 +194,11 @@ static NnStatus
 lay_out_feeds(NnFit *t, NnError *error)
 {
 	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
+	size_t codes = (size_t) nn_iteration_codes(&t->it) * t->config.nz;
 	size_t counts[NN_SOURCES] = { [NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
 								  [NN_SOURCE_B] = nn_mul(pixels, t->config.output_nc),
-								  [NN_SOURCE_EPS] = (size_t) t->it.codes * t->config.nz,
-								  [NN_SOURCE_Z] = (size_t) t->it.codes * t->config.nz };
+								  [NN_SOURCE_EPS] = codes,
+								  [NN_SOURCE_Z] = codes };
 	size_t bytes = 0;
 
 	for (int i = 0; i < NN_SOURCES; i++)
@@ -206,6 +209,9 @@ lay_out_feeds(NnFit *t, NnError *error)
 							  FEED_ALIGN * FEED_ALIGN);
 	}
 	t->training.feed_bytes = bytes;
+	t->bound = calloc((size_t) t->it.passes * t->it.ninputs + 1, sizeof(NnFeed));
+	if (!t->bound)
+		return nn_no_memory(error, (size_t) t->it.passes * t->it.ninputs * sizeof(NnFeed));
 	if (t->ops->ahead)
 		return NN_OK;
 	t->feed_memory = bytes < SIZE_MAX ? malloc(bytes + 1) : NULL;
@@ -235,6 +241,7 @@ plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 							   .schedule = &training->schedule };
 	training->params = &t->params;
 	training->seed = t->options.seed;
+	training->passes = t->it.passes;
 	training->nema = t->options.ema > 0 ? averaged_floats(&t->params) : 0;
 	status = nn_training_plan(training, error);
 	if (status == NN_OK)
@@ -454,7 +461,8 @@ nn_fit_open(NnDevice *device, const NnConfig *config, const NnTrainOptions *opti
 static NnStatus
 fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError *error)
 {
-	size_t count = (size_t) t->it.codes * t->config.nz;
+	int codes = nn_iteration_codes(&t->it);
+	size_t count = (size_t) codes * t->config.nz;
 	float *drawn;
 
 	if (given)
@@ -465,16 +473,16 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 	drawn = malloc(count * sizeof(float) + 1);
 	if (!drawn)
 		return nn_no_memory(error, count * sizeof(float));
-	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, t->it.codes, t->config.nz,
+	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, codes, t->config.nz,
 				   drawn);
 	convert_numbers(t->ops->dtype, feed_of(t, source), NN_F32, drawn, count);
 	free(drawn);
 	return NN_OK;
 }
 
-/* Where each input of the graph begins in its source. */
+/* Where each input of the graph begins in its source, of each pass. */
 static void
-bind_inputs(NnFit *t, NnFeed *feeds)
+bind_pass(NnFit *t, int pass, NnFeed *feeds)
 {
 	for (int i = 0; i < t->it.ninputs; i++)
 	{
@@ -482,8 +490,9 @@ bind_inputs(NnFit *t, NnFeed *feeds)
 		NnShape shape = t->it.graph.values[input->value].shape;
 		size_t image = (size_t) shape.h * shape.w * shape.c * nn_dtype_size(t->ops->dtype);
 
-		feeds[i] =
-			(NnFeed){ input->value, (char *) feed_of(t, input->source) + input->first * image };
+		size_t first = nn_input_first(&t->it, input, pass);
+
+		feeds[i] = (NnFeed){ input->value, (char *) feed_of(t, input->source) + first * image };
 	}
 }
 
@@ -530,7 +539,7 @@ count_batches(NnFit *t)
 			int param = t->it.graph.nodes[s->steps[i].node].norm.var + 1;
 
 			INVARIANT(param < t->params.n && t->params.list[param].integer);
-			t->tracked[param]++;
+			t->tracked[param] += t->it.passes;
 		}
 }
 
@@ -545,15 +554,21 @@ take_images(NnFit *t, NnSource source, NnDtype dtype, const void *images, int ch
 		convert_numbers(t->ops->dtype, to, dtype, images, pixels * channels);
 }
 
+static const NnFeed *
+bind_inputs(NnFit *t)
+{
+	for (int pass = 0; pass < t->it.passes; pass++)
+		bind_pass(t, pass, t->bound + (size_t) pass * t->it.ninputs);
+	return t->bound;
+}
+
 static NnStatus
 start_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *eps, const void *z,
 			NnError *error)
 {
-	NnFeed feeds[NN_MAX_INPUTS];
 	int terms[NN_MAX_TERMS];
-	NnIterate it = { .feeds = feeds,
-					 .nfeeds = t->it.ninputs,
-					 .passes = 1,
+	NnIterate it = { .nfeeds = t->it.ninputs,
+					 .passes = t->it.passes,
 					 .losses = terms,
 					 .nlosses = t->it.nterms,
 					 .adam = { .lr = nn_learning_rate(&t->options, t->rows, t->iteration),
@@ -572,11 +587,11 @@ start_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *e
 		status = fill_codes(t, NN_SOURCE_Z, dtype, z, error);
 	if (status != NN_OK)
 		return status;
-	bind_inputs(t, feeds);
+	it.feeds = bind_inputs(t);
 	drop_snapshots(t);
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
-	t->training.iteration = t->iteration;
+	t->training.iteration = (int64_t) ((uint64_t) t->iteration * t->it.passes);
 	status = nn_training_start(t->device, &t->training, &it, error);
 	if (status != NN_OK)
 		return status;

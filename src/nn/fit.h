@@ -71,6 +71,7 @@ typedef struct NnTrainOptions
 		preview_every;
 	NnBadPairs bad_pairs;
 	bool side_by_side; /* A and B are halves of one image */
+	int accumulate;    /* parts in which a batch is computed */
 } NnTrainOptions;
 
 /*
@@ -161,9 +162,11 @@ extern int64_t nn_fit_iteration(const NnFit *fit);
 extern int64_t nn_fit_iterations(const NnFit *fit);
 
 /*
- * One iteration. a: (batch_size, size, size, input_nc), b: (batch_size, size,
- * size, output_nc), in [-1, 1]. noise may be NULL. NN_EINVAL if a loss is not
- * finite: the run cannot go on from this state under these options.
+ * One iteration; its parts, if options->accumulate is above 1, add up to the
+ * batch's losses and gradients. a: (batch_size, size, size, input_nc), b:
+ * (batch_size, size, size, output_nc), in [-1, 1]. noise may be NULL. NN_EINVAL
+ * if a loss is not finite: the run cannot go on from this state under these
+ * options.
  */
 extern NnStatus nn_fit_step(NnFit *fit, const float *a, const float *b, const NnNoise *noise,
 							NnLosses *losses, NnError *error);

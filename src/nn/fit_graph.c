@@ -13,7 +13,10 @@
  * R2 Two merges change the order of sums only: G translates both branches in
  *    one batch unless a batch norm must see them apart; and the gradients that
  *    D2 and the latent loss send into the random fakes are added before G.
- * R3 An iteration owns its graph and schedule; one thread builds it.
+ * R3 A batch may be computed in parts. Losses that are means are divided by
+ *    their number, those that are sums over the batch are not; batch norms see
+ *    a part alone.
+ * R4 An iteration owns its graph and schedule; one thread builds it.
  */
 #include "nn/fit_private.h"
 #include "nn/nets.h"
@@ -36,7 +39,7 @@ typedef struct Branch
 	NnNetwork judge;
 	double lambda; /* of the judgement */
 	NnLoss loss_g, loss_d;
-	int real; /* first image of the batch that is real to the judge */
+	int real; /* the branch whose images are real to the judge: 0, or 1 with halves */
 	int a,    /* values: input, code, result */
 		z, fake;
 	NetCall g;
@@ -51,7 +54,8 @@ typedef struct Build
 	const NnConfig *config;
 	const NnTrainOptions *options;
 	const NnMethodFacts *facts;
-	int n;         /* images of a branch */
+	int n;         /* images of a branch in a pass */
+	double share;  /* of a pass in a mean over the batch */
 	float dropout; /* of G */
 	Branch encoded, random;
 	NetCall posterior; /* E on the target */
@@ -76,7 +80,7 @@ source_shape(const Build *b, NnSource source)
 
 /* An input, in a value of the caller's or (-1) a new one. */
 static int
-feed_input(Build *b, NnSource source, int first, int value)
+feed_input(Build *b, NnSource source, int branch, int value)
 {
 	static const char *const names[NN_SOURCES] = { "A", "B", "eps", "z" };
 
@@ -85,7 +89,7 @@ feed_input(Build *b, NnSource source, int first, int value)
 	nn_input_to(b->g, value, names[source]);
 	INVARIANT(b->g->failed || b->it->ninputs < NN_MAX_INPUTS);
 	if (!b->g->failed)
-		b->it->inputs[b->it->ninputs++] = (NnInput){ value, source, first };
+		b->it->inputs[b->it->ninputs++] = (NnInput){ value, source, branch };
 	return value;
 }
 
@@ -193,25 +197,27 @@ translate_branches(Build *b)
 		translate_branch(b, &b->random, feed_input(b, NN_SOURCE_Z, 0, -1));
 }
 
-/* What D sees: the image or [A, it]; image = -1: real ones from `first`. */
+/* What D sees: the image or [A, it]; image = -1: real ones of a branch. */
 static int
-exhibit(Build *b, int image, int first)
+exhibit(Build *b, int image, int branch)
 {
 	int nc = b->config->input_nc;
 	NnShape shape = source_shape(b, NN_SOURCE_B);
 	int both, half;
 
 	if (!b->config->conditional_d)
-		return image >= 0 ? image : first == 0 ? target(b) : feed_input(b, NN_SOURCE_B, first, -1);
+		return image >= 0    ? image
+			   : branch == 0 ? target(b)
+							 : feed_input(b, NN_SOURCE_B, branch, -1);
 	shape.c += nc;
 	both = nn_value(b->g, shape, "[A, B]");
 	/* G translates the first images in both branches */
-	feed_input(b, NN_SOURCE_A, image >= 0 ? 0 : first, nn_view(b->g, both, 0, nc, "A"));
+	feed_input(b, NN_SOURCE_A, image >= 0 ? 0 : branch, nn_view(b->g, both, 0, nc, "A"));
 	half = nn_view(b->g, both, nc, b->config->output_nc, "B");
 	if (image >= 0)
 		nn_copy(b->g, image, half, "B");
 	else
-		feed_input(b, NN_SOURCE_B, first, half);
+		feed_input(b, NN_SOURCE_B, branch, half);
 	return both;
 }
 
@@ -220,7 +226,7 @@ static void
 judge(Build *b, const int *maps, double target, double scale, NnLoss loss)
 {
 	/* with one scale the official code sums over the batch, as if scales */
-	double times = b->config->num_ds == 1 ? b->n : 1;
+	double times = b->config->num_ds == 1 ? b->n : b->share;
 
 	for (int i = 0; i < b->config->num_ds; i++)
 		add_term(b, loss,
@@ -253,7 +259,7 @@ forward_generator(Build *b)
 		judge_fake(b, &b->random);
 	if (o->lambda_l1 > 0)
 		add_term(b, NN_LOSS_G_L1,
-				 nn_l1_loss(b->g, b->encoded.fake, target(b), o->lambda_l1, "G_L1"));
+				 nn_l1_loss(b->g, b->encoded.fake, target(b), o->lambda_l1 * b->share, "G_L1"));
 	if (o->lambda_kl > 0)
 		add_term(b, NN_LOSS_KL, nn_kl_loss(b->g, b->mu, b->logvar, o->lambda_kl, "kl"));
 	if (o->lambda_z > 0)
@@ -262,7 +268,8 @@ forward_generator(Build *b)
 
 		nn_net_E(b->g, b->config, b->random.fake, &mu, &logvar);
 		b->reading = call_from(b, first);
-		add_term(b, NN_LOSS_Z_L1, nn_l1_loss(b->g, mu, b->random.z, o->lambda_z, "z_L1"));
+		add_term(b, NN_LOSS_Z_L1,
+				 nn_l1_loss(b->g, mu, b->random.z, o->lambda_z * b->share, "z_L1"));
 	}
 }
 
@@ -353,13 +360,15 @@ nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions
 				   const NnParams *params)
 {
 	const NnMethodFacts *facts = nn_method_facts(options->method);
-	int n = facts->halves ? options->batch_size / 2 : options->batch_size;
+	int part = options->batch_size / options->accumulate;
+	int n = facts->halves ? part / 2 : part;
 	Build b = { .it = it,
 				.g = &it->graph,
 				.config = config,
 				.options = options,
 				.facts = facts,
 				.n = n,
+				.share = 1.0 / options->accumulate,
 				.mu = -1,
 				.logvar = -1,
 				.b = -1 };
@@ -379,15 +388,17 @@ nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions
 						 .lambda = options->lambda_gan2,
 						 .loss_g = NN_LOSS_G_GAN2,
 						 .loss_d = NN_LOSS_D2,
-						 .real = facts->halves ? n : 0,
+						 .real = facts->halves ? 1 : 0,
 						 .a = -1,
 						 .z = -1,
 						 .fake = -1 };
-	it->codes = n;
+	it->passes = options->accumulate;
+	it->images = n;
 	nn_graph_init(&it->graph, params);
 	it->graph.training = true;
 	b.dropout = options->dropout ? 0.5f : 0;
 	nn_schedule_init(&it->schedule, &it->graph);
+	it->schedule.adds = it->passes > 1;
 	forward_generator(&b);
 	learn_generator(&b);
 	learn_judge(&b, &b.encoded);

@@ -88,10 +88,26 @@ method_name(const NnTrainOptions *o)
 }
 
 static NnStatus
+check_parts(const NnTrainOptions *o, NnError *error)
+{
+	bool halves = presets[o->method].facts.halves;
+
+	if (o->batch_size % o->accumulate == 0 && (!halves || o->batch_size / o->accumulate % 2 == 0))
+		return NN_OK;
+	nn_fail(error, NN_EINVAL, "accumulate %d does not suit batch_size %d", o->accumulate,
+			o->batch_size);
+	nn_detail(error, "A batch is computed in that many parts of the same size%s.",
+			  halves ? ", which is even" : "");
+	nn_hint(error, "Use a batch_size that is a multiple of %d.",
+			halves ? 2 * o->accumulate : o->accumulate);
+	return NN_EINVAL;
+}
+
+static NnStatus
 check_batch(const NnTrainOptions *o, NnError *error)
 {
 	if (!presets[o->method].facts.halves || (o->batch_size >= 2 && o->batch_size % 2 == 0))
-		return NN_OK;
+		return check_parts(o, error);
 	nn_fail(error, NN_EINVAL, "batch_size %d does not suit method \"%s\"", o->batch_size,
 			method_name(o));
 	nn_detail(error,

@@ -2,6 +2,12 @@
  * iteration.h
  *	  One iteration of a method: its graph, schedule and inputs (fit_graph.c),
  *	  its noise and learning rate (fit_schedule.c).
+ *
+ * An iteration is one pass over the schedule, or, with the option accumulate,
+ * as many as that says, each over a part of the batch. Losses are scaled so
+ * that those of the passes add up to the batch's, and so are gradients. Which
+ * images a branch of a batch has does not depend on the parts: pass k takes the
+ * k-th part of each branch, of its images and of its codes.
  */
 #ifndef BICYCLE_NN_ITERATION_H
 #define BICYCLE_NN_ITERATION_H
@@ -35,7 +41,7 @@ typedef struct NnInput
 {
 	int value;
 	NnSource source;
-	int first; /* image */
+	int branch; /* it begins at the images, or codes, of that branch */
 } NnInput;
 
 typedef struct NnTerm
@@ -47,7 +53,7 @@ typedef struct NnTerm
 #define NN_MAX_INPUTS 12
 #define NN_MAX_TERMS (8 * NN_MAX_SCALES)
 
-/* One iteration of a method: graph, schedule, inputs and losses. */
+/* A pass of an iteration: graph, schedule, inputs and losses. */
 typedef struct NnIteration
 {
 	NnGraph graph;
@@ -56,8 +62,23 @@ typedef struct NnIteration
 	int ninputs;
 	NnTerm terms[NN_MAX_TERMS];
 	int nterms;
-	int codes; /* images that get a code, of eps and of z alike */
+	int passes;
+	int images; /* of a branch in a pass: as many get a code, of eps and of z */
 } NnIteration;
+
+/* Where in its source an input begins, by images, in a pass. */
+static inline size_t
+nn_input_first(const NnIteration *iteration, const NnInput *input, int pass)
+{
+	return ((size_t) input->branch * iteration->passes + pass) * iteration->images;
+}
+
+/* Codes of an iteration, of eps and of z alike. */
+static inline int
+nn_iteration_codes(const NnIteration *iteration)
+{
+	return iteration->passes * iteration->images;
+}
 
 /* Into one that is all zeros. Errors are in its graph; always free it. */
 extern void nn_iteration_build(NnIteration *iteration, const NnConfig *config,

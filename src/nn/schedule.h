@@ -46,6 +46,8 @@ typedef struct NnSchedule
 	NnStep *steps;
 	int nsteps, capacity;
 	bool *trained; /* one a parameter: some step writes its gradient */
+	/* no step overwrites such a gradient: who runs it zeroes them before */
+	bool adds;
 } NnSchedule;
 
 extern void nn_schedule_init(NnSchedule *s, NnGraph *graph);

@@ -297,6 +297,21 @@ all_finite(const double *values, int n)
 	return true;
 }
 
+/* Gradients become 0: the schedule adds to them. */
+static NnStatus
+zero_trained(NnDevice *device, NnTraining *training, NnError *error)
+{
+	Walk w = walk_of(device, training, error);
+	NnStatus status = NN_OK;
+
+	for (int k = 0; status == NN_OK && k < training->params->n; k++)
+		if (training->schedule.trained[k])
+			status = zero_param(
+				&w, k,
+				param_at(training->params, training->array[NN_ARRAY_GRAD], k, w.sizes.number));
+	return status;
+}
+
 /* All passes, one after the other; values: sums over them. */
 static NnStatus
 run_passes(NnDevice *device, NnTraining *training, const NnIterate *it, double *values,
@@ -306,6 +321,8 @@ run_passes(NnDevice *device, NnTraining *training, const NnIterate *it, double *
 	NnStatus status = NN_OK;
 
 	memset(values, 0, it->nlosses * sizeof(double));
+	if (it->passes > 1)
+		status = zero_trained(device, training, error);
 	for (int pass = 0; status == NN_OK && pass < it->passes; pass++)
 	{
 		double some[NN_TRAIN_LOSSES];

@@ -71,9 +71,13 @@ typedef struct NnTraining
 	size_t nema;                /* 0: no averages */
 	NnNumbers array[NN_ARRAYS]; /* the device's; none until prepared */
 	uint64_t seed;              /* of dropout */
-	int64_t iteration;          /* of the step that runs, from 0; the caller sets it */
-	int passes;                 /* of an iteration; 0: one */
-	size_t feed_bytes;          /* of all feeds, in memory of a device that runs ahead */
+	/*
+	 * pass of the whole run, from 0, of which dropout is a function; the
+	 * caller's
+	 */
+	int64_t iteration;
+	int passes;        /* of an iteration; 0: one */
+	size_t feed_bytes; /* of all feeds, in memory of a device that runs ahead */
 	/* losses of iterations that are done and not finished, oldest first */
 	double done[NN_STARTS][NN_TRAIN_LOSSES];
 	int ndone;

@@ -113,7 +113,8 @@ test_round_trip(void)
 		"policy\":\"cosine\",\"epochs\":7,\"epochs_decay\":0,\"iterations\":123456789012,"
 		"\"batch_size\":5,\"load_size\":99,\"flip\":false,\"init_type\":\"orthogonal\",\"init_"
 		"gain\":1,\"seed\":9007199254740992,\"ema\":0.999,\"checkpoint_every\":10,"
-		"\"preview_every\":20,\"gan_mode\":\"vanilla\",\"same_d\":true,\"dropout\":true,\"norm\":"
+		"\"preview_every\":20,\"accumulate\":5,\"gan_mode\":\"vanilla\",\"same_d\":true,"
+		"\"dropout\":true,\"norm\":"
 		"\"batch\",\"precision\":\"bf16\"}",
 	};
 
@@ -164,6 +165,12 @@ test_errors(void)
 		  "even" },
 		{ "{\"batch_size\":1,\"method\":\"cvae_gan++\"}",
 		  "batch_size 1 does not suit method \"cvae_gan++\"", "", "even" },
+		{ "{\"batch_size\":6,\"accumulate\":2}", "accumulate 2 does not suit batch_size 6",
+		  "of the same size, which is even.", "a multiple of 4." },
+		{ "{\"batch_size\":4,\"accumulate\":3,\"method\":\"cvae_gan\"}",
+		  "accumulate 3 does not suit batch_size 4", "of the same size.", "a multiple of 3." },
+		{ "{\"accumulate\":0}", "invalid value for training option \"accumulate\"", "from 1 to",
+		  "" },
 		{ "{\"nz\":0}", "method \"bicycle\" needs a latent code", "nz is 0", "pix2pix_noise" },
 		{ "{\"family\":\"pix2pix\",\"method\":\"pix2pix_noise\"}", "are not trained", "imported",
 		  "pix2pix_noise" },

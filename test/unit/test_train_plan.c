@@ -344,6 +344,7 @@ main(void)
 	test_plan("{\"size\":64,\"norm\":\"batch\",\"conditional_d\":true,\"upsample\":\"bilinear\"}");
 	test_plan("{\"size\":128,\"method\":\"clr_gan\",\"net_e\":\"conv\",\"where_add\":\"input\"}");
 	test_plan("{\"size\":64,\"method\":\"pix2pix_noise\",\"norm\":\"none\",\"nz\":0,\"num_ds\":1}");
+	test_plan("{\"size\":64,\"batch_size\":12,\"accumulate\":3,\"norm\":\"batch\"}");
 	test_random_plans();
 	return done_testing();
 }

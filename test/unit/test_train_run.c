@@ -835,6 +835,8 @@ main(void)
 	test_resume(cpu, ",\"dropout\":true,\"ema\":0.9", 8, 20);
 	test_resume(cpu, ",\"norm\":\"batch\",\"dropout\":true", 8, 20);
 	test_resume(cpu, ",\"method\":\"clr_gan\"", 8, 20);
+	test_resume(cpu, ",\"batch_size\":4,\"accumulate\":2,\"norm\":\"batch\",\"dropout\":true", 5,
+				12);
 	test_threads();
 	test_watch(ref);
 	test_watch(cpu);
