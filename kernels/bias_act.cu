@@ -22,7 +22,8 @@
 typedef struct BiasAct
 {
 	KernelFinish f;
-	KernelDivisor chunks, width;
+	FinishInside inside;
+	KernelDivisor chunks;
 	unsigned vectors; /* of an image */
 	unsigned step;    /* from a thread's vector to its next */
 } BiasAct;
@@ -52,7 +53,7 @@ KERNEL_TYPED(bias_act, BiasAct)
 
 		unpack_raw(access, &raw[0], v);
 		if (f->latent)
-			add_latent(f, access, a.width, n, at, c0, v);
+			add_latent(f, access, &a.inside, n, at, c0, v);
 		if (f->scale)
 		{
 			load_numbers(access, f->scale + c0, f->c - c0, numbers);
@@ -67,7 +68,7 @@ KERNEL_TYPED(bias_act, BiasAct)
 			for (int i = 0; i < KERNEL_VECTOR; i++)
 				v[i] += numbers[i];
 		}
-		store_outputs(f, access, (size_t) n * (f->h * f->w) + at, c0, v);
+		store_outputs(f, access, (unsigned) n * (unsigned) (f->h * f->w) + at, c0, v);
 		/*
 		 * the loop has one body for all, as an index must be known to be in
 		 * registers
@@ -84,13 +85,13 @@ kernel_bias_act(void *stream, const KernelFinish *finish)
 	KernelGrid grid = kernel_grid((size_t) finish->h * finish->w, finish->c);
 	bool many = (size_t) grid.vectors * finish->n >= MANY_VECTORS;
 	unsigned threads = many ? (grid.vectors + FINISH_FLIGHT - 1) / FINISH_FLIGHT : grid.vectors;
-	BiasAct a = { *finish, grid.divide, kernel_divisor(finish->w), grid.vectors, 0 };
+	BiasAct a = { *finish, finish_inside(finish), grid.divide, grid.vectors, 0 };
 	unsigned block = threads < KERNEL_THREADS
 						 ? (threads + KERNEL_WARP - 1) / KERNEL_WARP * KERNEL_WARP
 						 : KERNEL_THREADS;
 	unsigned blocks = (threads + block - 1) / block;
 
-	if (grid.vectors == 0 || finish->n > 65535)
+	if (grid.vectors == 0 || finish->n > 65535 || !finish_fits(finish))
 		return KERNEL_TOO_LARGE;
 	a.step = blocks * block;
 	return kernel_launch(KERNEL_FOR(bias_act, finish_access(finish)),

@@ -37,11 +37,18 @@ bfloat_of_float(float x)
 	return __bfloat16_as_ushort(__float2bfloat16_rn(x));
 }
 
-/* As nn_normalise and nn_quantise, operation by operation. */
+/*
+ * As nn_normalise and nn_quantise, to the bit: for the 256 there are, a product
+ * and its rest are the quotient.
+ */
 KERNEL_LOCAL float
-float_of_byte(uint8_t x)
+float_of_byte(uint8_t byte)
 {
-	return __fdiv_rn(__fsub_rn(__fdiv_rn((float) x, 255.0f), 0.5f), 0.5f);
+	const float share = 1.0f / 255.0f;
+	float x = (float) byte, y = __fmul_rn(x, share);
+
+	y = __fmaf_rn(__fmaf_rn(-y, 255.0f, x), share, y);
+	return __fmul_rn(__fsub_rn(y, 0.5f), 2.0f);
 }
 
 KERNEL_LOCAL uint8_t

@@ -7,7 +7,7 @@
  * 250 to spend on 16 bytes of a warp's lane before it is slower than the
  * memory. So an activation is chosen once a vector, elements of half precision
  * are packed and unpacked by pairs, types are known when it is compiled
- * (KERNEL_TYPED), and nothing is divided.
+ * (KERNEL_TYPED), elements are counted in 32 bits, and nothing is divided.
  */
 #ifndef BICYCLE_KERNELS_FINISH_CUH
 #define BICYCLE_KERNELS_FINISH_CUH
@@ -25,20 +25,63 @@ finish_access(const KernelFinish *f)
 	return kernel_access(maps, 3, f->c);
 }
 
+/* Whether 32 bits count the elements of all maps. */
+static inline bool
+finish_fits(const KernelFinish *f)
+{
+	const KernelMap *maps[] = { &f->x, &f->out[0].map, &f->out[1].map };
+	size_t pixels = (size_t) f->n * f->h * f->w;
+
+	for (int i = 0; i < 3; i++)
+		if (maps[i]->data && (pixels + 1) * maps[i]->pitch > UINT32_MAX)
+			return false;
+	return true;
+}
+
 /*
  * Where in f->x channels [c0, c0 + 8) of pixel `at` of image n begin, in
  * elements: the one place that knows where the pixels of x lie.
  */
-KERNEL_LOCAL size_t
-finish_source(const KernelFinish *f, int n, unsigned at, int c0)
+KERNEL_LOCAL unsigned
+finish_source(const KernelFinish *f, unsigned n, unsigned at, unsigned c0)
 {
-	return ((size_t) n * (f->h * f->w) + at) * f->x.pitch + c0;
+	return (n * (unsigned) (f->h * f->w) + at) * f->x.pitch + c0;
 }
 
 KERNEL_LOCAL KernelRaw
 finish_load(const KernelFinish *f, KernelAccess access, int n, unsigned at, int c0)
 {
-	return load_raw(access, &f->x, finish_source(f, n, at, c0), f->c - c0);
+	return load_raw(access, &f->x, finish_source(f, (unsigned) n, at, (unsigned) c0), f->c - c0);
+}
+
+/* ---- The latent code's part ---------------------------------------------- */
+
+/*
+ * The pixels [top, top + rows) by [left, left + columns), to which nothing is
+ * added: what is not border.
+ */
+typedef struct FinishInside
+{
+	KernelDivisor width;
+	unsigned top, rows, left, columns;
+} FinishInside;
+
+static inline FinishInside
+finish_inside(const KernelFinish *f)
+{
+	FinishInside inside = { kernel_divisor(f->w), 0, 0, 0, 0 };
+
+	if (f->latent && f->centre >= 0)
+	{
+		const int *row = f->rows.first + f->centre / f->columns.n,
+				  *column = f->columns.first + f->centre % f->columns.n;
+
+		inside.top = (unsigned) row[0];
+		inside.rows = (unsigned) (row[1] - row[0]);
+		inside.left = (unsigned) column[0];
+		inside.columns = (unsigned) (column[1] - column[0]);
+	}
+	return inside;
 }
 
 KERNEL_LOCAL int
@@ -57,57 +100,80 @@ axis_class(const KernelAxis *axis, int position)
  * anything, to [c0, c0 + 8).
  */
 KERNEL_LOCAL void
-add_latent(const KernelFinish *f, KernelAccess access, KernelDivisor width, int n, unsigned at,
-		   int c0, float v[KERNEL_VECTOR])
+add_latent(const KernelFinish *f, KernelAccess access, const FinishInside *inside, int n,
+		   unsigned at, int c0, float v[KERNEL_VECTOR])
 {
-	unsigned y = quotient(width, at);
-	int k = axis_class(&f->rows, (int) y) * f->columns.n +
-			axis_class(&f->columns, (int) (at - y * width.by));
+	unsigned y = quotient(inside->width, at), x = at - y * inside->width.by;
 	float latent[KERNEL_VECTOR];
+	unsigned k;
 
-	if (k == f->centre)
+	if (y - inside->top < inside->rows && x - inside->left < inside->columns)
 		return;
-	load_numbers(access, f->latent + ((size_t) n * f->rows.n * f->columns.n + k) * f->c + c0,
-				 f->c - c0, latent);
+	k = (unsigned) (axis_class(&f->rows, (int) y) * f->columns.n +
+					axis_class(&f->columns, (int) x) + n * f->rows.n * f->columns.n);
+	load_numbers(access, f->latent + (size_t) k * f->c + c0, f->c - c0, latent);
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
 		v[i] += latent[i];
 }
 
-/* One activation of eight channels, of which `count` matter. */
+/* ---- Activations --------------------------------------------------------- */
+
+/*
+ * Those that are many instructions, one number after the other, so that they
+ * are there once and not eight times. Numbers go round, as an index must be
+ * known to be in registers.
+ */
 KERNEL_LOCAL void
-act_vector(NnActKind kind, int count, float v[KERNEL_VECTOR])
+act_rarely(NnActKind kind, int count, float v[KERNEL_VECTOR])
 {
-	switch (kind)
+#pragma unroll 1
+	for (int k = 0; k < KERNEL_VECTOR; k++)
 	{
-		case NN_ACT_NONE:
-			break;
-		case NN_ACT_RELU:
+		float y = k >= count           ? 0.0f
+				  : kind == NN_ACT_ELU ? nn_act(NN_ACT_ELU, v[0])
+									   : nn_act(NN_ACT_TANH, v[0]);
+
 #pragma unroll
-			for (int i = 0; i < KERNEL_VECTOR; i++)
-				v[i] = nn_act(NN_ACT_RELU, v[i]);
-			break;
-		case NN_ACT_LRELU:
-#pragma unroll
-			for (int i = 0; i < KERNEL_VECTOR; i++)
-				v[i] = nn_act(NN_ACT_LRELU, v[i]);
-			break;
-		case NN_ACT_ELU:
-#pragma unroll
-			for (int i = 0; i < KERNEL_VECTOR; i++)
-				v[i] = i < count ? nn_act(NN_ACT_ELU, v[i]) : 0.0f;
-			break;
-		case NN_ACT_TANH:
-#pragma unroll
-			for (int i = 0; i < KERNEL_VECTOR; i++)
-				v[i] = i < count ? nn_act(NN_ACT_TANH, v[i]) : 0.0f;
-			break;
+		for (int i = 0; i + 1 < KERNEL_VECTOR; i++)
+			v[i] = v[i + 1];
+		v[KERNEL_VECTOR - 1] = y;
 	}
 }
 
-/* Writes channels [c0, c0 + 8) of a pixel for each reader. */
+/* y = act(v) of eight channels, of which `count` matter; v may be y. */
 KERNEL_LOCAL void
-store_outputs(const KernelFinish *f, KernelAccess access, size_t pixel, int c0,
+act_vector(NnActKind kind, int count, const float v[KERNEL_VECTOR], float y[KERNEL_VECTOR])
+{
+	if (kind == NN_ACT_RELU)
+	{
+#pragma unroll
+		for (int i = 0; i < KERNEL_VECTOR; i++)
+			y[i] = nn_act(NN_ACT_RELU, v[i]);
+	}
+	else if (kind == NN_ACT_LRELU)
+	{
+		/* nn_act's, as the slope is below 1 */
+#pragma unroll
+		for (int i = 0; i < KERNEL_VECTOR; i++)
+			y[i] = fmaxf(v[i], (float) LRELU_SLOPE * v[i]);
+	}
+	else
+	{
+#pragma unroll
+		for (int i = 0; i < KERNEL_VECTOR; i++)
+			y[i] = v[i];
+		if (kind != NN_ACT_NONE)
+			act_rarely(kind, count, y);
+	}
+}
+
+/*
+ * Writes channels [c0, c0 + 8) of a pixel, counted over all images, for each
+ * reader.
+ */
+KERNEL_LOCAL void
+store_outputs(const KernelFinish *f, KernelAccess access, unsigned pixel, int c0,
 			  const float v[KERNEL_VECTOR])
 {
 	int count = access == KERNEL_ANY ? f->c - c0 : KERNEL_VECTOR;
@@ -115,17 +181,19 @@ store_outputs(const KernelFinish *f, KernelAccess access, size_t pixel, int c0,
 #pragma unroll
 	for (int k = 0; k < 2; k++)
 	{
+		const KernelMap *map = &f->out[k].map;
+		unsigned at = pixel * map->pitch + (unsigned) c0;
 		float y[KERNEL_VECTOR];
 
-		if (!f->out[k].map.data)
+		if (!map->data)
 			continue;
-#pragma unroll
-		for (int i = 0; i < KERNEL_VECTOR; i++)
-			y[i] = v[i];
-#pragma unroll 1
-		for (int i = 0; i < 2; i++)
-			act_vector(i == 0 ? f->out[k].act.first : f->out[k].act.second, count, y);
-		store_typed(access, &f->out[k].map, pixel, c0, f->c, y);
+		act_vector(f->out[k].act.first, count, v, y);
+		if (f->out[k].act.second != NN_ACT_NONE)
+			act_vector(f->out[k].act.second, count, y, y);
+		if (access == KERNEL_ANY)
+			store_some(map, at, count, y);
+		else
+			store_whole((KernelType) access, map->data, at, y);
 	}
 }
 

@@ -44,7 +44,7 @@
 typedef struct InstanceNorm
 {
 	KernelFinish f;
-	KernelDivisor width;
+	FinishInside inside;
 	float *partial;   /* (n, splits, 2, c): means, then M2 */
 	int column_bits;  /* a block takes 2^that vectors side by side */
 	int splits;       /* of an image */
@@ -73,6 +73,10 @@ norm_share(const InstanceNorm *a)
 	s.at = begin + (thread >> a->column_bits);
 	s.end = s.c0 >= a->f.c ? 0 : begin + a->split < pixels ? begin + a->split : pixels;
 	s.step = (int) blockDim.x >> a->column_bits;
+	KERNEL_HOLD(s.n);
+	KERNEL_HOLD(s.c0);
+	KERNEL_HOLD(s.end);
+	KERNEL_HOLD(s.step);
 	return s;
 }
 
@@ -93,7 +97,7 @@ norm_input(const InstanceNorm *a, KernelAccess access, const NormShare *s, int a
 {
 	unpack_raw(access, raw, v);
 	if (a->f.latent)
-		add_latent(&a->f, access, a->width, s->n, (unsigned) at, s->c0, v);
+		add_latent(&a->f, access, &a->inside, s->n, (unsigned) at, s->c0, v);
 }
 
 /* The image's first pixel, which all others are seen from. */
@@ -268,10 +272,14 @@ merge_partials(const InstanceNorm *a, KernelAccess access, const NormShare *s, M
 
 /* ---- Writing ------------------------------------------------------------- */
 
-/* What makes a normed number of one: (x - first - mean) * scale + shift. */
+/*
+ * What makes a normed number of one: (x - first) * scale + shift. The mean is
+ * in the shift: it is one of numbers less the first, so it is small where a map
+ * is flat.
+ */
 typedef struct NormFactors
 {
-	float first[KERNEL_VECTOR], mean[KERNEL_VECTOR], scale[KERNEL_VECTOR], shift[KERNEL_VECTOR];
+	float first[KERNEL_VECTOR], scale[KERNEL_VECTOR], shift[KERNEL_VECTOR];
 } NormFactors;
 
 /* By the statistics of the first row; `first` is there. */
@@ -284,11 +292,7 @@ norm_factors(const InstanceNorm *a, KernelAccess access, const NormShare *s, con
 
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
-	{
-		f->mean[i] = m->mean[i][column];
 		f->scale[i] = rsqrtf(m->m2[i][column] * share + EPSILON);
-		f->shift[i] = 0.0f;
-	}
 	if (count > 0 && a->f.scale)
 	{
 		load_numbers(access, a->f.scale + s->c0, count, numbers);
@@ -296,8 +300,16 @@ norm_factors(const InstanceNorm *a, KernelAccess access, const NormShare *s, con
 		for (int i = 0; i < KERNEL_VECTOR; i++)
 			f->scale[i] *= numbers[i];
 	}
+#pragma unroll
+	for (int i = 0; i < KERNEL_VECTOR; i++)
+		f->shift[i] = -m->mean[i][column] * f->scale[i];
 	if (count > 0 && a->f.shift)
-		load_numbers(access, a->f.shift + s->c0, count, f->shift);
+	{
+		load_numbers(access, a->f.shift + s->c0, count, numbers);
+#pragma unroll
+		for (int i = 0; i < KERNEL_VECTOR; i++)
+			f->shift[i] += numbers[i];
+	}
 }
 
 KERNEL_LOCAL void
@@ -315,8 +327,8 @@ write_flight(const InstanceNorm *a, KernelAccess access, const NormShare *s, int
 		norm_input(a, access, s, at, &raw[0], v);
 #pragma unroll
 		for (int i = 0; i < KERNEL_VECTOR; i++)
-			v[i] = (v[i] - f->first[i] - f->mean[i]) * f->scale[i] + f->shift[i];
-		store_outputs(&a->f, access, (size_t) s->n * pixels + at, s->c0, v);
+			v[i] = (v[i] - f->first[i]) * f->scale[i] + f->shift[i];
+		store_outputs(&a->f, access, (unsigned) s->n * (unsigned) pixels + (unsigned) at, s->c0, v);
 		/* one body for all, as an index must be known to be in registers */
 #pragma unroll
 		for (int i = 0; i + 1 < FINISH_FLIGHT; i++)
@@ -500,9 +512,9 @@ kernel_instance_norm(void *stream, const KernelFinish *finish, float *workspace)
 {
 	int pixels = finish->h * finish->w, error;
 	KernelAccess access = finish_access(finish);
-	InstanceNorm a = { *finish, kernel_divisor(finish->w), workspace, 0, 0, 0, 0 };
+	InstanceNorm a = { *finish, finish_inside(finish), workspace, 0, 0, 0, 0 };
 
-	if (finish->n > 65535)
+	if (finish->n > 65535 || !finish_fits(finish))
 		return KERNEL_TOO_LARGE;
 	if (pixels <= SMALL_MAP)
 	{

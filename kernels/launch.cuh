@@ -27,9 +27,15 @@
 	static __global__ void __launch_bounds__(256) name(const __grid_constant__ Args a)
 #define KERNEL_OF(name) ((const void *) name)
 #define KERNEL_FOR_90 (__CUDA_ARCH__ >= 900)
+/*
+ * Keeps a number in its register; the compiler would rather make some anew each
+ * time.
+ */
+#define KERNEL_HOLD(x) asm volatile("" : "+r"(x))
 #else
 #include "gpu_on_cpu.h"
 #define KERNEL_FOR_90 1
+#define KERNEL_HOLD(x) ((void) (x))
 #endif
 
 #define KERNEL_THREADS 256

@@ -91,7 +91,7 @@ typedef struct uint4
 
 /* ---- Arithmetic of CUDA's headers ---------------------------------------- */
 
-#define __fdiv_rn(a, b) ((a) / (b))
+#define __fmaf_rn(a, b, c) fmaf(a, b, c)
 #define __fsub_rn(a, b) ((a) - (b))
 #define __fadd_rn(a, b) ((a) + (b))
 #define __fmul_rn(a, b) ((a) * (b))

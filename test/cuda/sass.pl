@@ -5,11 +5,10 @@
 # Usage: test/cuda/sass.pl [--arch 90] [--nvcc NVCC] [--nvdisasm NVDISASM] [--source FILE]
 #	[-I DIR]...
 #
-# nvdisasm is in CUDA's toolkit, and in PyPI's nvidia-cuda-nvdisasm. Instructions are those of
-# test/cuda/sass.cu, which fixes what a launch says. A loop that takes one vector a time counts
-# whole; one that loads four and uses them one by one is told by its loads of 128 bits, as is what
-# stands outside all loops. So a count is what a warp issues for one vector, but for the start of a
-# kernel that loops over many, which is printed beside it.
+# nvdisasm is in CUDA's toolkit, and in PyPI's nvidia-cuda-nvdisasm. Instructions counted for a
+# vector are those of test/cuda/sass.cu, which fixes what a launch says: the loop that writes one
+# vector, or that reads four; a quarter of the loop around it, which loads four; and beside it what
+# stands outside of both, once a thread.
 use strict;
 use warnings;
 use Cwd qw(abs_path);
@@ -70,7 +69,7 @@ sub print_resources
 	print "kernel, registers, stack + spilled stores + loads, shared memory, instructions in all\n";
 	foreach (sort keys %of)
 	{
-		(my $plain = $_) =~ s/^_Z\d+([a-z0-9_]+?)\d*[A-Z].*/$1/;
+		my $plain = /^_Z(\d+)(\w+)/ ? substr($2, 0, $1) : $_;
 		printf "%-32s %4d %12s %6d %6d\n", $plain, $of{$_}{registers}, $of{$_}{stack},
 		  $of{$_}{shared}, $size{$_};
 	}
@@ -101,31 +100,39 @@ sub print_counts
 {
 	output_of($nvcc, @options, '-cubin', $source, '-o', "$dir/counted.cubin");
 	my $sass = output_of($nvdisasm, '-c', "$dir/counted.cubin");
-	print "kernel, instructions a vector of 16 bytes in its loops, outside of them\n";
+	print "kernel, instructions a vector of 16 bytes, once a thread\n";
 	foreach my $kernel ($sass =~ /^\.text\.(counted_\w+):/mg)
 	{
 		my @list = instructions_of($sass, $kernel);
-		my @loops;    # [first, last], innermost only
+		my @loops;    # [first, last]
 		for my $i (0 .. $#list)
 		{
 			my $to = $list[$i][1];
-			push @loops, [ $to, $i ] if defined $to && $to <= $i;
+			push @loops, [ $to, $i ] if defined $to && $to < $i;
 		}
-		my $inside = 0;
-		my @parts;
-		foreach my $loop (@loops)
+		@loops = sort { $a->[1] - $a->[0] <=> $b->[1] - $b->[0] } @loops;
+		my $has = sub {
+			my ($loop, $what) = @_;
+			return scalar grep { $_->[0] =~ /$what.*\.128/ } @list[ $loop->[0] .. $loop->[1] ];
+		};
+		my $length = sub { $_[0][1] - $_[0][0] + 1 };
+		my ($inner) = grep { $has->($_, 'STG') } @loops;
+		my ($flight) = grep { $has->($_, 'LDG') >= 4 &&
+			  (!$inner || $_ != $inner && $_->[0] <= $inner->[0] && $_->[1] >= $inner->[1]) } @loops;
+		my ($each, $once) = (0, scalar @list);
+		if ($flight)
 		{
-			my $n = $loop->[1] - $loop->[0] + 1;
-			my $loads  = grep { $_->[0] =~ /LDG.*\.128/ } @list[ $loop->[0] .. $loop->[1] ];
-			my $stores = grep { $_->[0] =~ /STG.*\.128/ } @list[ $loop->[0] .. $loop->[1] ];
-			push @parts, sprintf "%d (%d loads, %d stores)", $n, $loads, $stores;
-			$inside += $n;
+			$each = ($length->($flight) - ($inner ? $length->($inner) : 0)) / 4;
+			$once -= $length->($flight);
 		}
-		my $loads = grep { $_->[0] =~ /LDG.*\.128/ } @list;
-		printf "%-32s %5d in all, %d loads; loops: %s\n", $kernel, scalar @list, $loads,
-		  join(', ', @parts) || 'none';
+		elsif ($inner)
+		{
+			$once -= $length->($inner);
+		}
+		$each += $length->($inner) if $inner;
+		printf "%-32s %5.0f %5d\n", $kernel, $each, $once;
 	}
 }
 
-print_resources() unless $source ne "$root/test/cuda/sass.cu";
+print_resources();
 print_counts();
