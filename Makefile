@@ -79,13 +79,13 @@ include engine.mk cuda.mk
 
 # They run makes of their own; variables named on the command line go along in the environment.
 test:
-	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh test sql sanitize,test/run.sh)
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh tests,test/run.sh)
 structure:
 	test/run.sh structure
 demo:
 	demo/run.sh
 bench:
-	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh bench engines sqlbench peers,bench/run.sh)
+	$(if $(filter cuda%,$(DEVICE)),test/cuda/run.sh,bench/run.sh)
 deps:
 	test/install-deps.sh
 

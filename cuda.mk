@@ -92,7 +92,7 @@ $(eval $(call linked,unit/test_cuda_plans,test/unit/test_cuda_plans.c,PLANS_CFLA
 # What a machine with a GPU and little else builds (test/cuda/run.sh): neural core, device, and
 # tests and benchmarks of them, which need jansson only.
 GPU_PROGRAMS = $(addprefix $B/gpu/,test_cpu_ops test_nn_golden test_gpu_model test_cuda_plans \
-	engine_bench engines)
+	test_train_backward test_train_golden engine_bench train_bench engines)
 $(eval $(call linked,gpu/test_cuda_plans,test/unit/test_cuda_plans.c,PLANS_CFLAGS,$\
 	$(PLANS_OBJ) $B/libnn.a,PLANS_LIBS))
 $(eval $(call linked,gpu/engines,bench/engines.c,PLANS_CFLAGS,$\

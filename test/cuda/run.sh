@@ -1,118 +1,51 @@
 #!/bin/bash
-# Everything that needs a GPU, in one go: builds, tests, measures and prints it all. Usage:
-# test/cuda/run.sh [PART...]; without arguments all parts:
+# Everything that needs a GPU, in one go: builds, tests, measures, and prints one table of the goals.
+# Usage: test/cuda/run.sh [PART...]; without arguments all parts, in the order of their worth, which
+# test/cuda/measure.py lists.
 #
-#	test        operators, goldens, models and cuDNN's plans on the GPU
-#	sql         the regression tests on the GPU
-#	sanitize    our kernels in the operators' test under compute-sanitizer's memcheck and racecheck,
-#	where it is installed
-#	bench       times of the networks; of each plan and its steps, with their share of what the card
-#	can do; device.json, the card's description for test/data/cudnn
-#	engines     what it costs to run each layer by one of cuDNN's engines at all batch sizes
-#	sqlbench    images a second through SQL, and what limits them (bench/run.sh)
-#	peers       the generator next to PyTorch, where that is installed: eager, compiled, and with
-#	max-autotune, which takes minutes
+# SECONDS_IN_ALL=N ends by then, where a machine is lent for so long: parts are cut short, and those
+# for which nothing is left are not begun. OUT=DIRECTORY keeps what is found: results.jsonl, a line a
+# fact, written when it is known; run.log, which is what is printed; device.json, the card's
+# description for test/data/cudnn; and all logs in one archive. FROM=DIRECTORY, an earlier OUT, goes
+# on from there: what had ended is not done again. So a machine that takes commands of ten minutes at
+# most is used by a few of these, one after the other.
 #
 # Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc, make
-# and jansson; neither oneDNN nor a network. sql and sqlbench need a PostgreSQL with headers and the
-# libraries of the engine, too, and are left out where they are missing. DEPS=DIRECTORY brings what
-# is missing as Debian packages and as a server's wheel; test/cuda/get-deps.sh fetches them on a
-# machine with a network.
+# and jansson; neither oneDNN nor a network; which is looked at before anything else. What goes
+# through SQL needs a PostgreSQL with headers and the libraries of the engine, too, and what compares
+# with PyTorch that (PYTHON is the one that has it) and the official code (BICYCLE_OFFICIAL); without
+# they are left out, with a line. DEPS=DIRECTORY brings what is missing as Debian packages, as a
+# server's wheel and as the official code; test/cuda/get-deps.sh fetches them on a machine with a
+# network.
 #
-# OUT=DIRECTORY keeps there what is printed (run.log), the card's description, and all logs in one
-# archive, which is made anew after every part, so that it is there however this ends. PYTHON is the
-# one that has PyTorch. DEVICE=ref tries all of this without a GPU, as far as that goes, and
-# DEVICE=cuda IMITATION=1 on the imitated one. Goes on after a failure; the last lines say how each
-# part ended. SECONDS_IN_ALL=N ends by then, where a machine is lent for so long: parts are cut
-# short, and those for which nothing is left are not begun.
+# SIMULATED=1 runs on the imitated GPU, small networks only, and says so in all that is kept
+# (test/cuda/simulate.sh).
 set -u -o pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
 KEEP=${OUT:-$PWD/build/gpu-results}
-OUT=$(mktemp -d "${TMPDIR:-/tmp}/bicycle-gpu.XXXXXX")
-BUILD=build/gpu
-RUNS=${RUNS:-51}
-END=${SECONDS_IN_ALL:-}
-parts=" ${*:-test sql sanitize bench engines sqlbench peers} "
-summary=()
-failures=0
+LOGS=$(mktemp -d "${TMPDIR:-/tmp}/bicycle-gpu.XXXXXX")
+BUILD=build
+[ -n "${SIMULATED:-}" ] || BUILD=build/gpu
 mkdir -p "$KEEP"
-exec > >(exec tee "$KEEP/run.log") 2>&1
+[ -z "${FROM:-}" ] || [ "$FROM" = "$KEEP" ] || cp "$FROM/results.jsonl" "$KEEP/" || exit 1
+exec > >(exec tee -a "$KEEP/run.log") 2>&1
 printer=$!
 
-wanted() { [[ $parts == *" $1 "* ]]; }
 say() { printf '\n==> %s (%d s so far)\n' "$1" $SECONDS; }
-keep() { tar -C "$OUT" -czf "$KEEP/bicycle-gpu-logs.tar.gz.new" . \
-	&& mv "$KEEP/bicycle-gpu-logs.tar.gz.new" "$KEEP/bicycle-gpu-logs.tar.gz"; }
-ended()							# ended STATUS NAME BEGAN: notes how a part ended
+finish()						# finish STATUS: keeps the logs, and ends
 {
-	local how=ok
-
-	case $1 in
-		0) ;;
-		124 | 137) how="FAILED: out of time" ;;
-		*) how="FAILED: status $1" ;;
-	esac
-	[ "$1" = 0 ] || failures=$((failures + 1))
-	summary+=("$(printf '%-24s %4d s  %s' "$2" $((SECONDS - $3)) "$how")")
-	keep
-}
-# limited SECONDS COMMAND...: for so long, or as long as there is; a program that does not end by
-# itself is killed
-limited()
-{
-	local limit=$1
-
-	shift
-	[ -z "$END" ] || [ $((END - SECONDS - 20)) -ge "$limit" ] || limit=$((END - SECONDS - 20))
-	[ "$limit" -ge 5 ] || { echo "no time is left for it"; return 124; }
-	timeout -k 5 "$limit" "$@"
-}
-# attempt NAME SECONDS COMMAND...: its output goes to $OUT/NAME.log too
-attempt()
-{
-	local name=$1 limit=$2 began=$SECONDS
-
-	shift 2
-	say "$name"
-	limited "$limit" "$@" 2>&1 | tee "$OUT/$name.log"
-	ended $? "$name" $began
-}
-# tap NAME SECONDS COMMAND...: a TAP program, of which only failures and notes are printed
-tap()
-{
-	local name=$1 limit=$2 began=$SECONDS status
-
-	shift 2
-	say "$name"
-	limited "$limit" "$@" 2>&1 | tee "$OUT/$name.log" | awk '!/^ok/ { print; fflush() }'
-	status=${PIPESTATUS[0]}
-	echo "$(grep -c '^ok' "$OUT/$name.log") passed, $(grep -c '^not ok' "$OUT/$name.log") failed"
-	ended "$status" "$name" $began
-}
-# quietly NAME SECONDS COMMAND...: its output goes to $OUT/NAME.log alone
-quietly()
-{
-	local name=$1 limit=$2 began=$SECONDS status
-
-	shift 2
-	limited "$limit" "$@" >"$OUT/$name.log" 2>&1
-	status=$?
-	[ $status = 0 ] || tail -20 "$OUT/$name.log"
-	ended $status "$name" $began
-}
-finish()						# the last lines
-{
-	say "end; logs are in $KEEP"
-	[ ${#summary[@]} = 0 ] || printf '%s\n' "${summary[@]}"
-	[ $failures = 0 ] && echo "all passed" || echo "FAILED: $failures"
-	keep
-	rm -rf "$OUT"
+	tar -C "$LOGS" -czf "$KEEP/bicycle-gpu-logs.tar.gz" .
+	sed -n 's/^trace device {/{/p' "$LOGS/trace.log" 2>/dev/null >"$LOGS/device.json"
+	[ ! -s "$LOGS/device.json" ] || cp "$LOGS/device.json" "$KEEP/"
+	rm -rf "$LOGS"
+	say "end; what was found is in $KEEP"
 	exec >&- 2>&-
 	wait "$printer"
-	exit $((failures > 0))
+	exit "$1"
 }
+missing() { echo "no $1 here"; finish 1; }
 has_server()					# has_server PG_CONFIG: with headers
 {
 	[ -f "$("$1" --pgxs 2>/dev/null)" ] && [ -f "$("$1" --includedir-server)/postgres.h" ]
@@ -156,6 +89,7 @@ use_deps()
 			"$root/etc/fonts/fonts.conf" >"$root/fonts.conf"
 		export FONTCONFIG_FILE="$root/fonts.conf"
 	fi
+	[ ! -d "$1/BicycleGAN-master" ] || export BICYCLE_OFFICIAL=$1/BicycleGAN-master
 	server=$(ls -d "$root"/*/pginstall*/bin/pg_config 2>/dev/null | tail -1)
 	if [ -n "$server" ] && ! has_server "$PG_CONFIG"; then
 		PG_CONFIG=$server
@@ -168,26 +102,39 @@ use_deps()
 
 say "the machine"
 grep -m1 PRETTY_NAME /etc/os-release
-nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv \
-	|| [[ $DEVICE != cuda* ]] || [ -n "${IMITATION:-}" ] || { echo "no NVIDIA GPU or driver here"; \
-	ended 1 "the machine" 0; finish; }
-NVCC=${NVCC:-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)}
-[ -n "$NVCC" ] || [[ $DEVICE != cuda* ]] || { echo "no nvcc here"; ended 1 "the machine" 0; \
-	finish; }
-"$NVCC" --version | tail -1
+PG_CONFIG=${PG_CONFIG:-pg_config}
+flags=()
+[ -z "${DEPS:-}" ] || use_deps "$DEPS"
+# All that would end this later is looked at now.
+for tool in gcc make "$PYTHON"; do
+	command -v "$tool" >/dev/null || missing "$tool"
+done
+includes() { printf '#include <%s>\n' "$1" | gcc -fsyntax-only -x c - 2>/dev/null; }
+includes jansson.h || missing "jansson.h (libjansson-dev)"
+if [ -z "${SIMULATED:-}" ]; then
+	NVCC=${NVCC:-$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)}
+	[ -n "$NVCC" ] || missing nvcc
+	"$NVCC" --version | tail -1
+fi
 gcc --version | head -1
+nvidia-smi --query-gpu=name,compute_cap,memory.total,driver_version --format=csv \
+	|| missing "NVIDIA GPU or driver"
 state=driver_version,memory.used,compute_mode,mig.mode.current
 nvidia-smi --query-gpu="$state,clocks.max.sm,pcie.link.gen.current" --format=csv 2>/dev/null
 arch=${CUDA_ARCH:-$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head \
 	-1 | tr -d .)}
 
 # cuDNN beside the toolkit, or in Python's packages, whose library has no name without its version
-# for the linker, which dlopen does not need.
+# for the linker, which dlopen does not need. Other compilers than the ones this is developed with
+# may warn of more.
+flags+=(BUILD="$BUILD")
+if [ -n "${SIMULATED:-}" ]; then	# by the objects of the other tests
+	flags+=(NVCC=)
+else
+	flags+=(NVCC="$NVCC" CUDA_ARCH="$arch" TRACE=1 WARNINGS=-Wall NVCC_WARNINGS=)
+fi
 cudnn=$("$PYTHON" -c 'import nvidia.cudnn, os; print(list(nvidia.cudnn.__path__)[0])' 2>/dev/null)
-cuda_home=$(dirname "$(dirname "$(readlink -f "$NVCC")")")
-PG_CONFIG=${PG_CONFIG:-pg_config}
-# other compilers than the ones this is developed with may warn of more
-flags=(NVCC="$NVCC" CUDA_ARCH="$arch" BUILD="$BUILD" TRACE=1 WARNINGS=-Wall NVCC_WARNINGS=)
+cuda_home=$(dirname "$(dirname "$(readlink -f "${NVCC:-/}")")")
 if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/include/cudnn.h" ]; then
 	flags+=(CUDNN_INCLUDE="$cudnn/include" CUDNN_LIB="$cudnn/lib")
 	# the wheel's cuDNN finds cuBLAS and NVRTC beside itself, in the other wheels
@@ -195,105 +142,31 @@ if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/incl
 		| paste -sd:):${LD_LIBRARY_PATH:-}"
 	export LD_LIBRARY_PATH
 fi
-[ -z "${DEPS:-}" ] || use_deps "$DEPS"
 echo "cuDNN's headers: ${cudnn:-of the toolkit or the system};" \
 	"libraries: ${LD_LIBRARY_PATH:-where the linker looks}"
-printf '#include <dnnl.h>\n' | gcc -fsyntax-only -x c - 2>/dev/null || flags+=(WITHOUT_CPU=1)
+includes dnnl.h || flags+=(WITHOUT_CPU=1)
+! has_server "$PG_CONFIG" || export HAS_SERVER=yes
 
-# all that can be built, as a program that cannot is no reason to lose the others
-attempt "build" 400 make -s -k -j"$(nproc)" "${flags[@]}" gpu devices
+# All that can be built, as a program that cannot is no reason to lose the others.
+targets=(gpu devices)
 bin=$BUILD/release/gpu
-if [ -n "${IMITATION:-}" ]; then
-	attempt "imitation" 400 make -s -k -j"$(nproc)" "${flags[@]}" \
-		"$BUILD/release/imitation/bicycle_cuda.so"
-	cp "$bin"/* "$BUILD/release/imitation/"
+if [ -n "${SIMULATED:-}" ]; then
+	targets+=("$BUILD/release/imitation/bicycle_cuda.so")
 	bin=$BUILD/release/imitation
-elif [[ $DEVICE == cuda* ]] && [ ! -f "$BUILD/release/bicycle_cuda.so" ]; then
-	finish
 fi
-export BICYCLE_TESTDATA=$PWD/test/data BICYCLE_TEST_DEVICE=$DEVICE
-
-# Of sql and sqlbench; the same build in their environment, so that what is built is not built
-# again.
-sql_environment=("${flags[@]}" PG_CONFIG="$PG_CONFIG" INSTALL_DEPS=no)
-if wanted sql || wanted sqlbench; then
-	if ! has_server "$PG_CONFIG"; then
-		echo "no PostgreSQL with headers, hence nothing through SQL"
-		parts=${parts/ sql / }
-		parts=${parts/ sqlbench / }
-	fi
+say "build"
+timeout -k 5 400 make -s -k -j"$(nproc)" "${flags[@]}" "${targets[@]}" >"$LOGS/build.log" 2>&1 \
+	|| tail -20 "$LOGS/build.log"
+if [ -n "${SIMULATED:-}" ]; then
+	ln -f "$BUILD"/release/gpu/* "$bin/" || finish 1
+elif [ ! -f "$BUILD/release/bicycle_cuda.so" ]; then
+	missing "bicycle_cuda.so: it was not built"
 fi
-
-if wanted test; then
-	tap operators 300 "$bin/test_cpu_ops"
-	tap goldens 120 "$bin/test_nn_golden"
-	tap models 300 "$bin/test_gpu_model"
-	tap plans 300 "$bin/test_cuda_plans"
-fi
-if wanted sql; then
-	attempt sql 500 env "${sql_environment[@]}" BICYCLE_DEVICE="$DEVICE" test/run.sh regress
-fi
-sanitizer=$(command -v compute-sanitizer || ls "$cuda_home/bin/compute-sanitizer" 2>/dev/null)
-if wanted sanitize && [ -n "$sanitizer" ]; then
-	# Our kernels alone: cuDNN's are its own affair, and take the tools very long, as are calls of
-	# CUDA that it tries and that fail.
-	ours=()
-	for kernel in $(sed -n 's/^KERNEL(\([a-z0-9_]*\),.*/\1/p
-		s/^KERNEL_TYPED(\([a-z0-9_]*\),.*/\1_f32 \1_f16 \1_bf16 \1_any/p' kernels/*.cu); do
-		ours+=(--kernel-name "kns=_Z${#kernel}$kernel")
-	done
-	for tool in memcheck racecheck; do
-		BICYCLE_TEST_SMALL=1 tap "$tool" 300 "$sanitizer" --tool "$tool" "${ours[@]}" \
-			--report-api-errors no --error-exitcode 1 "$bin/test_cpu_ops"
-	done
-elif wanted sanitize; then
-	echo "no compute-sanitizer here"
-fi
-if wanted bench; then
-	attempt bench 300 "$bin/engine_bench" 1 "$RUNS" all "$DEVICE"
-	say "inside: plans and steps of G256, without copies"
-	BICYCLE_CUDA_TRACE=1 quietly trace 300 "$bin/engine_bench" 1 5 G256 "$DEVICE"
-	sed -n 's/^trace device {/{/p' "$OUT/trace.log" >"$OUT/device.json"
-	[ ! -s "$OUT/device.json" ] || cp "$OUT/device.json" "$KEEP/"
-	if grep 'could not be captured' "$OUT/trace.log"; then
-		ended 1 "captured plans" $SECONDS
-	fi
-	sed -n 's/^trace plan of/plan of/p' "$OUT/trace.log"
-	awk '/^trace plan/ { on = /of (1|16|64) images, bf16/; if (on) print } on && /^trace step/' \
-		"$OUT/trace.log" | sed 's/^trace //' | head -80
-	BICYCLE_AUTOTUNE=8 attempt bench_autotuned 400 "$bin/engine_bench" 1 "$RUNS" G256 "$DEVICE"
-fi
-if wanted engines; then
-	attempt engines 150 "$bin/engines"
-	BICYCLE_AUTOTUNE=8 attempt engines_autotuned 250 "$bin/engines"
-	for pin in 1 64; do
-		export BICYCLE_PIN_ENGINES=$pin
-		say "images in other batches, and times, with the engines of $pin"
-		quietly "pinned_$pin" 200 "$bin/test_gpu_model"
-		grep 'in other batches' "$OUT/pinned_$pin.log"
-		quietly "pinned_${pin}_bench" 100 "$bin/engine_bench" 1 "$RUNS" G256 "$DEVICE"
-		grep 'bf16' "$OUT/pinned_${pin}_bench.log"
-		unset BICYCLE_PIN_ENGINES
-	done
-fi
-if wanted sqlbench; then
-	attempt sqlbench 500 env "${sql_environment[@]}" DEVICE="$DEVICE" PARTS=sql bench/run.sh
-fi
-if wanted peers && "$PYTHON" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-	[ -f "$OUT/bench.log" ] || attempt bench 120 "$bin/engine_bench" 1 "$RUNS" G256 "$DEVICE"
-	attempt torch "${PEERS_SECONDS:-480}" "$PYTHON" bench/torch_gpu_peer.py "$RUNS" G256
-	say "medians side by side, ms an image, bytes to bytes"
-	awk '$1 != "G256" || $2 != "bf16" { next }
-		NR == FNR { if (/median/) { b = $4; sub(":", "", b); ours[b] = $6 } next }
-		/whole/ {
-			b = $4; mode = $5; sub(":", "", mode)
-			match($0, /whole +[0-9.]+/); w = substr($0, RSTART + 5, RLENGTH - 5)
-			if (ours[b] > 0)
-				printf "batch %2d: bicycle %8.4f, PyTorch %-8s %8.4f: %5.2f times as fast\n",
-					b, ours[b], mode, w, w / ours[b] }' \
-		"$OUT/bench.log" "$OUT/torch.log"
-elif wanted peers; then
-	echo "no PyTorch with CUDA for $PYTHON"
-fi
-
-finish
+# The same build for what goes through SQL, so that what is built is not built again.
+export BICYCLE_TESTDATA=$PWD/test/data PG_CONFIG INSTALL_DEPS=no "${flags[@]}"
+say "$((${SECONDS_IN_ALL:-0} > 0 ? SECONDS_IN_ALL - SECONDS : 0)) s are left for what follows"
+measure=("$PYTHON" test/cuda/measure.py --bin "$bin" --results "$KEEP/results.jsonl" --logs "$LOGS" \
+	--device "$DEVICE" --python "$PYTHON" ${SIMULATED:+--simulated --runs 1})
+[ -z "${SECONDS_IN_ALL:-}" ] || measure+=(--seconds "$((SECONDS_IN_ALL - SECONDS))")
+"${measure[@]}" "$@"
+finish $?

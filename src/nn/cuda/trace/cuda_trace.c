@@ -21,12 +21,13 @@
 #include <stdlib.h>
 
 #define WARM_UPS 5
-#define RUNS 21
+#define RUNS 21 /* at most */
 
 typedef struct CudaTracing
 {
 	CudaTracer base;
 	CudaPeak peaks[NN_PRECISION_TF32 + 1]; /* of each precision */
+	int runs;                              /* that a median is of */
 } CudaTracing;
 
 typedef struct StepTime
@@ -43,11 +44,23 @@ by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static float
-median(float times[RUNS])
+static int
+runs_of(const CudaDevice *device)
 {
-	qsort(times, RUNS, sizeof(float), by_value);
-	return times[RUNS / 2];
+	return ((const CudaTracing *) device->tracer)->runs;
+}
+
+static int
+warm_ups(const CudaDevice *device)
+{
+	return runs_of(device) < WARM_UPS ? runs_of(device) : WARM_UPS;
+}
+
+static float
+median(float times[RUNS], int runs)
+{
+	qsort(times, runs, sizeof(float), by_value);
+	return times[runs / 2];
 }
 
 /* The median ms of a step, or (step < 0) of the plan; below 0: unknown. */
@@ -57,7 +70,7 @@ median_time(CudaDevice *device, const CudaSlot *slot, int step, cudaEvent_t even
 	float times[RUNS];
 	NnError ignored;
 
-	for (int i = -WARM_UPS; i < RUNS; i++)
+	for (int i = -warm_ups(device); i < runs_of(device); i++)
 	{
 		bool good = cudaEventRecord(events[0], device->compute) == cudaSuccess;
 
@@ -71,7 +84,7 @@ median_time(CudaDevice *device, const CudaSlot *slot, int step, cudaEvent_t even
 			cudaEventElapsedTime(&times[i < 0 ? 0 : i], events[0], events[1]) != cudaSuccess)
 			return -1;
 	}
-	return median(times);
+	return median(times, runs_of(device));
 }
 
 /* ---- Steps in place ------------------------------------------------------ */
@@ -117,7 +130,7 @@ time_in_place(CudaDevice *device, const CudaSlot *slot, StepTime *times)
 	if (good)
 		graph = capture_with_events(device, slot, events);
 	good &= graph != NULL;
-	for (int run = -WARM_UPS; good && run < RUNS; run++)
+	for (int run = -warm_ups(device); good && run < runs_of(device); run++)
 	{
 		good = cudaGraphLaunch(graph, device->compute) == cudaSuccess &&
 			   cudaStreamSynchronize(device->compute) == cudaSuccess;
@@ -126,7 +139,7 @@ time_in_place(CudaDevice *device, const CudaSlot *slot, StepTime *times)
 										events[i + 1]) == cudaSuccess;
 	}
 	for (int i = 0; good && i < nsteps; i++)
-		times[i].median = median(times[i].runs);
+		times[i].median = median(times[i].runs, runs_of(device));
 	if (graph)
 		(void) cudaGraphExecDestroy(graph);
 	for (int i = 0; events && i <= nsteps; i++)
@@ -254,6 +267,8 @@ cuda_tracer_open(CudaDevice *device)
 
 	if (!getenv("BICYCLE_CUDA_TRACE") || !(tracing = calloc(1, sizeof(*tracing))))
 		return NULL;
+	/* few where an imitated GPU would take minutes */
+	tracing->runs = getenv("BICYCLE_TEST_SMALL") ? 1 : RUNS;
 	tracing->base = (CudaTracer){ .plan = trace_plan, .uncaptured = trace_uncaptured };
 	trace_device(device);
 	return &tracing->base;
