@@ -21,7 +21,8 @@ GpuIndex gpu_thread, gpu_block, gpu_block_size;
 
 typedef enum ThreadState
 {
-	READY,
+	FRESH,
+	READY, /* to go on where it waited */
 	AT_BARRIER,
 	AT_SHUFFLE,
 	AT_MEETING,
@@ -30,8 +31,9 @@ typedef enum ThreadState
 
 typedef struct Thread
 {
-	ucontext_t context;
+	ucontext_t context; /* of one that has waited */
 	ThreadState state;
+	bool left;   /* has waited: a stack is its own */
 	bool waited; /* for what was launched before */
 	float value; /* that it gives to a shuffle */
 } Thread;
@@ -41,7 +43,9 @@ static float exchanged[GPU_MAX_THREADS];                  /* by the last shuffle
 static Thread *block_threads;                             /* those of the block that runs */
 static ucontext_t scheduler;
 static char *stacks;
-static unsigned nstacks;
+static unsigned nstacks, nused;
+static unsigned next_thread; /* of the block, in the order of this round */
+static bool backwards;
 static const GpuKernel *running_kernel;
 static const GpuGrid *running_grid;
 static const void *running_args;
@@ -54,13 +58,34 @@ gpu_die(const char *what)
 	abort();
 }
 
-static void
-thread_main(void)
+static unsigned
+thread_at(unsigned place)
 {
-	running_kernel->run(running_args);
-	if (running_grid->early && !block_threads[gpu_thread.x].waited)
-		gpu_die("a kernel that does not wait for what was launched before it");
-	block_threads[gpu_thread.x].state = DONE;
+	return backwards ? running_grid->threads - 1 - place : place;
+}
+
+/*
+ * Runs fresh threads one after the other on one stack, until one of them waits,
+ * which then keeps it: a kernel without barriers costs no change of stacks.
+ */
+static void
+run_fresh(void)
+{
+	while (next_thread < running_grid->threads &&
+		   block_threads[thread_at(next_thread)].state == FRESH)
+	{
+		unsigned t = thread_at(next_thread++);
+		Thread *self = &block_threads[t];
+
+		gpu_thread = (GpuIndex){ t, 0, 0 };
+		running_kernel->run(running_args);
+		if (running_grid->early && !self->waited)
+			gpu_die("a kernel that does not wait for what was launched before it");
+		self->state = DONE;
+		if (self->left)
+			return;
+	}
+	nused--; /* the stack, of which nobody has made his own */
 }
 
 static void
@@ -69,6 +94,7 @@ wait_in(ThreadState state)
 	Thread *self = &block_threads[gpu_thread.x];
 
 	self->state = state;
+	self->left = true;
 	swapcontext(&self->context, &scheduler);
 }
 
@@ -138,17 +164,16 @@ release(unsigned n)
 }
 
 static void
-make_thread(unsigned t)
+begin_fresh(void)
 {
-	ucontext_t *context = &threads[t].context;
+	static ucontext_t context;
 
-	getcontext(context);
-	context->uc_stack.ss_sp = stacks + (size_t) t * STACK_BYTES;
-	context->uc_stack.ss_size = STACK_BYTES;
-	context->uc_link = &scheduler;
-	makecontext(context, thread_main, 0);
-	threads[t].state = READY;
-	threads[t].waited = false;
+	getcontext(&context);
+	context.uc_stack.ss_sp = stacks + (size_t) nused++ * STACK_BYTES;
+	context.uc_stack.ss_size = STACK_BYTES;
+	context.uc_link = &scheduler;
+	makecontext(&context, run_fresh, 0);
+	swapcontext(&scheduler, &context);
 }
 
 /* Until its threads are done or meet others. */
@@ -157,16 +182,21 @@ run_block(unsigned n)
 {
 	do
 	{
-		bool backwards = gpu_chance(2) == 1;
-
-		for (unsigned i = 0; i < n; i++)
+		backwards = gpu_chance(2) == 1;
+		next_thread = 0;
+		while (next_thread < n)
 		{
-			unsigned t = backwards ? n - 1 - i : i;
+			unsigned t = thread_at(next_thread);
 
-			if (block_threads[t].state != READY)
+			if (block_threads[t].state == FRESH)
+			{
+				begin_fresh();
 				continue;
+			}
+			next_thread++;
 			gpu_thread = (GpuIndex){ t, 0, 0 };
-			swapcontext(&scheduler, &block_threads[t].context);
+			if (block_threads[t].state == READY)
+				swapcontext(&scheduler, &block_threads[t].context);
 		}
 	} while (release(n));
 }
@@ -192,8 +222,12 @@ run_cluster(GpuIndex first)
 {
 	unsigned n = running_grid->threads, all = n * running_grid->cluster;
 
+	nused = 0;
 	for (unsigned t = 0; t < all; t++)
-		make_thread(t);
+	{
+		threads[t].state = FRESH;
+		threads[t].waited = threads[t].left = false;
+	}
 	do
 		for (unsigned b = 0; b < running_grid->cluster; b++)
 		{
@@ -221,18 +255,18 @@ void
 gpu_run(const GpuKernel *kernel, const GpuGrid *grid, const void *args)
 {
 	GpuIndex n = grid->blocks;
-	bool backwards;
+	bool from_the_end;
 
 	make_stacks(grid->threads * grid->cluster);
 	running_kernel = kernel;
 	running_grid = grid;
 	running_args = args;
 	gpu_block_size = (GpuIndex){ grid->threads, 1, 1 };
-	backwards = gpu_chance(2) == 1;
+	from_the_end = gpu_chance(2) == 1;
 	for (unsigned z = 0; z < n.z; z++)
 		for (unsigned y = 0; y < n.y; y += grid->cluster)
 			for (unsigned x = 0; x < n.x; x++)
-				run_cluster(backwards
+				run_cluster(from_the_end
 								? (GpuIndex){ n.x - 1 - x, n.y - grid->cluster - y, n.z - 1 - z }
 								: (GpuIndex){ x, y, z });
 }
