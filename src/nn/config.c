@@ -51,6 +51,7 @@ static const NnChoice precision_choices[] = {
 	{ "auto", NN_PRECISION_AUTO },
 	{ "fp32", NN_PRECISION_FP32 },
 	{ "bf16", NN_PRECISION_BF16 },
+	{ "tf32", NN_PRECISION_TF32 },
 	{ NULL, 0 },
 };
 static const NnChoice fit_choices[] = {
@@ -509,6 +510,16 @@ unknown_option(const char *key, NnOptionScope scope, NnError *error)
 	return NN_EINVAL;
 }
 
+/* Of a run it is; a version that comes of it is of fp32. */
+static NnStatus
+tf32_of_a_model(NnError *error)
+{
+	nn_fail(error, NN_EINVAL, "models have no precision \"tf32\"");
+	nn_detail(error, "Training on a GPU has it.");
+	nn_hint(error, "Use precision fp32, bf16 or auto.");
+	return NN_EINVAL;
+}
+
 NnStatus
 nn_options_read(const json_t *object, NnOptionScope scope, NnConfig *config,
 				NnTrainOptions *options, NnOptionSet *given, NnError *error)
@@ -530,6 +541,8 @@ nn_options_read(const json_t *object, NnOptionScope scope, NnConfig *config,
 			return bad_value(id, error);
 		given->has[id] = true;
 	}
+	if (scope != NN_SCOPE_TRAIN && config->precision == NN_PRECISION_TF32)
+		return tf32_of_a_model(error);
 	return NN_OK;
 }
 

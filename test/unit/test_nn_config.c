@@ -258,6 +258,8 @@ test_bad_options(void)
 		  "" },
 		{ "{\"precision\":null}", "invalid value for model option \"precision\"",
 		  "\"auto\", \"fp32\", \"bf16\"", "" },
+		{ "{\"precision\":\"tf32\"}", "models have no precision \"tf32\"", "Training on a GPU",
+		  "fp32, bf16 or auto" },
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)

@@ -780,8 +780,10 @@ test_precision(void)
 {
 	static const CpuKernels *const sets[] = { &cpu_kernels_base, &cpu_kernels_avx2,
 											  &cpu_kernels_avx512, &cpu_kernels_avx512bf16 };
-	NnConfig config;
-	NnConfig bf16;
+	static const char tf32[] = "{" SMALL ",\"precision\":\"tf32\"}";
+	NnConfig config, bf16;
+	NnTrainOptions options;
+	NnFit *fit;
 
 	nn_config_default(&config);
 	bf16 = config;
@@ -798,6 +800,11 @@ test_precision(void)
 		   nn_train_precision(cpu, &config, NN_PRECISION_BF16) ==
 			   (nn_device_supports(cpu, NN_PRECISION_BF16) ? NN_PRECISION_BF16 : NN_PRECISION_FP32),
 	   "a job that began in bf16 goes on in it where the device can");
+	ok(nn_train_options_parse(&config, &options, tf32, sizeof(tf32) - 1, &train_error) == NN_OK &&
+		   nn_fit_open(cpu, &config, &options, config.precision, 4, NULL, 0, &fit, &train_error) ==
+			   NN_EUNSUPPORTED &&
+		   strstr(train_error.message, "cannot train in tf32") && strstr(train_error.hint, "fp32"),
+	   "tf32 is a GPU's: %s", train_error.message);
 }
 
 int
