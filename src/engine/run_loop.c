@@ -272,6 +272,7 @@ static bool
 send_model(Run *run, EngineError *error)
 {
 	BicycleImported head = { 0 };
+	NnConfig config = run->config;
 	NnTensor *tensors;
 	char *canonical;
 	uint8_t *bytes;
@@ -281,7 +282,10 @@ send_model(Run *run, EngineError *error)
 
 	if (!collect_weights(run, &tensors, &n, error))
 		return false;
-	canonical = nn_config_print(&run->config);
+	/* an arithmetic of training only */
+	if (config.precision == NN_PRECISION_TF32)
+		config.precision = NN_PRECISION_FP32;
+	canonical = nn_config_print(&config);
 	if (canonical == NULL)
 		error_memory(error, "a model");
 	good = canonical != NULL && stream_order(&run->config, tensors, n, error) &&
@@ -393,23 +397,71 @@ watch_diversity(Run *run, EngineError *error)
 /* ---- The loop ------------------------------------------------------------ */
 
 static bool
+iteration_failed(const Run *run, const NnError *nn_error, EngineError *error)
+{
+	error_from_nn(error, nn_error);
+	if (error->detail[0] == '\0')
+		error_detail(error, "It happened at iteration %lld.",
+					 (long long) nn_fit_iteration(run->fit) + 1);
+	return false;
+}
+
+/* Finishes iterations until no more than `open` are open. */
+static bool
+finish_iterations(Run *run, int open, RunSums *sums, EngineError *error)
+{
+	while (nn_fit_open_steps(run->fit) > open)
+	{
+		NnLosses losses = { 0 };
+		NnError nn_error = { 0 };
+
+		if (nn_fit_finish(run->fit, &losses, &nn_error) != NN_OK)
+			return iteration_failed(run, &nn_error, error);
+		add_losses(sums, &losses);
+	}
+	return true;
+}
+
+static bool
+is_preview_due(const Run *run, int64_t iteration)
+{
+	int64_t every = run->options.preview_every;
+
+	return every > 0 && (iteration == run->ready.iterations || iteration % every == 0);
+}
+
+static bool
+is_checkpoint_due(const Run *run, int64_t iteration)
+{
+	int64_t every = run->options.checkpoint_every;
+
+	return every > 0 && iteration % every == 0;
+}
+
+/* Whether the fit is asked for more than losses after an iteration. */
+static bool
+is_border(const Run *run, int64_t iteration)
+{
+	return iteration == run->ready.iterations || is_preview_due(run, iteration) ||
+		   is_checkpoint_due(run, iteration) ||
+		   run_preview_watches(&run->preview, iteration, run->ready.iterations);
+}
+
+/* a and b: NULL where the fit gives memory for them. */
+static bool
 run_iteration(Run *run, float *a, float *b, RunSums *sums, EngineError *error)
 {
-	NnLosses losses = { 0 };
 	NnError nn_error = { 0 };
+	int64_t started;
 
+	(void) nn_fit_feeds(run->fit, &a, &b);
 	if (!run_feed_next(&run->feed, a, b, error))
 		return false;
-	if (nn_fit_step(run->fit, a, b, NULL, &losses, &nn_error) != NN_OK)
-	{
-		error_from_nn(error, &nn_error);
-		if (error->detail[0] == '\0')
-			error_detail(error, "It happened at iteration %lld.",
-						 (long long) nn_fit_iteration(run->fit) + 1);
-		return false;
-	}
-	add_losses(sums, &losses);
-	return true;
+	if (nn_fit_start(run->fit, a, b, NULL, &nn_error) != NN_OK)
+		return iteration_failed(run, &nn_error, error);
+	started = nn_fit_iteration(run->fit) + nn_fit_open_steps(run->fit);
+	return finish_iterations(run, is_border(run, started) ? 0 : nn_fit_ahead(run->fit), sums,
+							 error);
 }
 
 /* What is to be sent after an iteration, but checkpoints. */
@@ -418,11 +470,12 @@ report(Run *run, RunSums *sums, EngineError *error)
 {
 	int64_t iteration = nn_fit_iteration(run->fit);
 	bool last = iteration == run->ready.iterations;
-	int64_t every = run->options.preview_every;
 
 	if (last || sums->count >= LOSSES_ITERATIONS || now_ms() - sums->since >= LOSSES_MS)
 		send_losses(run, sums);
-	if (every > 0 && (last || iteration % every == 0) && !send_preview(run, error))
+	if (nn_fit_open_steps(run->fit) > 0)
+		return true; /* what is behind a border has been told there */
+	if (is_preview_due(run, iteration) && !send_preview(run, error))
 		return false;
 	return watch_diversity(run, error);
 }
@@ -472,6 +525,8 @@ want_checkpoint(Run *run)
 static bool
 pause_run(Run *run, RunSums *sums, EngineError *error)
 {
+	if (!finish_iterations(run, 0, sums, error))
+		return false;
 	send_losses(run, sums);
 	if (!queue_checkpoint(run, error))
 		return false;
@@ -506,7 +561,6 @@ static bool
 loop(Run *run, float *a, float *b, EngineError *error)
 {
 	RunSums sums;
-	int64_t every = run->options.checkpoint_every;
 
 	reset_sums(&sums);
 	while (nn_fit_iteration(run->fit) < run->ready.iterations)
@@ -520,6 +574,8 @@ loop(Run *run, float *a, float *b, EngineError *error)
 				return pause_run(run, &sums, error);
 			case RUN_ORDER_CHECKPOINT:
 				/* R8 */
+				if (!finish_iterations(run, 0, &sums, error))
+					return false;
 				send_losses(run, &sums);
 				if (!queue_checkpoint(run, error))
 					return false;
@@ -529,7 +585,7 @@ loop(Run *run, float *a, float *b, EngineError *error)
 		}
 		if (!run_iteration(run, a, b, &sums, error) || !report(run, &sums, error))
 			return false;
-		if (every > 0 && nn_fit_iteration(run->fit) % every == 0)
+		if (nn_fit_open_steps(run->fit) == 0 && is_checkpoint_due(run, nn_fit_iteration(run->fit)))
 			want_checkpoint(run);
 	}
 	return finish_run(run, error);
@@ -541,11 +597,16 @@ run_loop(Task *task)
 	Run *run = list_member(Run, run_task, task);
 	size_t count =
 		(size_t) run->options.batch_size * (size_t) run->config.size * (size_t) run->config.size;
-	float *a = malloc(count * (size_t) run->config.input_nc * sizeof(float));
-	float *b = malloc(count * (size_t) run->config.output_nc * sizeof(float));
+	float *a = NULL, *b = NULL, *given[2];
+	bool own = !nn_fit_feeds(run->fit, &given[0], &given[1]);
 
 	error_clear(&run->error);
-	if (a == NULL || b == NULL)
+	if (own)
+	{
+		a = malloc(count * (size_t) run->config.input_nc * sizeof(float));
+		b = malloc(count * (size_t) run->config.output_nc * sizeof(float));
+	}
+	if (own && (a == NULL || b == NULL))
 		error_memory(&run->error, "a batch of images");
 	else if (run_preview_open(&run->preview, run->engine, &run->data, &run->config,
 							  run->options.seed, &run->error))

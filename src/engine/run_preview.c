@@ -151,12 +151,18 @@ measure(RunPreview *preview, NnFit *fit, double *diversity, EngineError *error)
 }
 
 bool
+run_preview_watches(const RunPreview *preview, int64_t iteration, int64_t iterations)
+{
+	return preview->samples >= 2 && !preview->noted && iteration % WATCH_EVERY == 0 &&
+		   iteration >= WATCH_FROM && iteration >= iterations / 10;
+}
+
+bool
 run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration, int64_t iterations,
 				  double *diversity, bool *collapsed, EngineError *error)
 {
 	*collapsed = false;
-	if (preview->samples < 2 || preview->noted || iteration % WATCH_EVERY != 0 ||
-		iteration < WATCH_FROM || iteration < iterations / 10)
+	if (!run_preview_watches(preview, iteration, iterations))
 		return true;
 	if (!measure(preview, fit, diversity, error))
 		return false;

@@ -37,6 +37,9 @@ extern bool run_preview_open(RunPreview *preview, Engine *engine, const RunData 
 extern bool run_preview_sheet(RunPreview *preview, NnFit *fit, uint8_t **png, size_t *length,
 							  EngineError *error);
 
+/* Whether it is time after an iteration. */
+extern bool run_preview_watches(const RunPreview *preview, int64_t iteration, int64_t iterations);
+
 /* Writes *diversity when it is time. *collapsed: say so, once in a run. */
 extern bool run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration,
 							  int64_t iterations, double *diversity, bool *collapsed,
