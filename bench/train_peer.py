@@ -9,8 +9,8 @@ The directory holds the official code (junyanz/BicycleGAN, HEAD as of 2020-08), 
 BiCycleGANModel.optimize_parameters is run with its default options: on a processor in batches of
 two, as it is, in fp32 and, where the processor has it, bf16; on a GPU at 256 in batches of two and
 of 16, in fp32 (with TF32, as PyTorch's convolutions are by default) and bf16, as it is or with its
-networks compiled. bf16 is autocast. On a GPU iterations are timed for half a second, after as long a
-warming up, and memory is what PyTorch's allocator held at most.
+networks compiled. bf16 is autocast. On a GPU iterations are timed for half a second, after as long
+a warming up, and memory is what PyTorch's allocator held at most.
 """
 import contextlib
 import io

@@ -1,22 +1,22 @@
 #!/bin/bash
-# Everything that needs a GPU, in one go: builds, tests, measures, and prints one table of the goals.
-# Usage: test/cuda/run.sh [PART...]; without arguments all parts, in the order of their worth, which
-# test/cuda/measure.py lists.
+# Everything that needs a GPU, in one go: builds, tests, measures, and prints one table of the
+# goals. Usage: test/cuda/run.sh [PART...]; without arguments all parts, in the order of their
+# worth, which test/cuda/measure.py lists.
 #
 # SECONDS_IN_ALL=N ends by then, where a machine is lent for so long: parts are cut short, and those
-# for which nothing is left are not begun. OUT=DIRECTORY keeps what is found: results.jsonl, a line a
-# fact, written when it is known; run.log, which is what is printed; device.json, the card's
+# for which nothing is left are not begun. OUT=DIRECTORY keeps what is found: results.jsonl, a line
+# a fact, written when it is known; run.log, which is what is printed; device.json, the card's
 # description for test/data/cudnn; and all logs in one archive. FROM=DIRECTORY, an earlier OUT, goes
-# on from there: what had ended is not done again. So a machine that takes commands of ten minutes at
-# most is used by a few of these, one after the other.
+# on from there: what had ended is not done again. So a machine that takes commands of ten minutes
+# at most is used by a few of these, one after the other.
 #
 # Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc, make
 # and jansson; neither oneDNN nor a network; which is looked at before anything else. What goes
-# through SQL needs a PostgreSQL with headers and the libraries of the engine, too, and what compares
-# with PyTorch that (PYTHON is the one that has it) and the official code (BICYCLE_OFFICIAL); without
-# they are left out, with a line. DEPS=DIRECTORY brings what is missing as Debian packages, as a
-# server's wheel and as the official code; test/cuda/get-deps.sh fetches them on a machine with a
-# network.
+# through SQL needs a PostgreSQL with headers and the libraries of the engine, too, and what
+# compares with PyTorch that (PYTHON is the one that has it) and the official code
+# (BICYCLE_OFFICIAL); without they are left out, with a line. DEPS=DIRECTORY brings what is missing
+# as Debian packages, as a server's wheel and as the official code; test/cuda/get-deps.sh fetches
+# them on a machine with a network.
 #
 # SIMULATED=1 runs on the imitated GPU, small networks only, and says so in all that is kept
 # (test/cuda/simulate.sh).
@@ -165,8 +165,8 @@ fi
 # The same build for what goes through SQL, so that what is built is not built again.
 export BICYCLE_TESTDATA=$PWD/test/data PG_CONFIG INSTALL_DEPS=no "${flags[@]}"
 say "$((${SECONDS_IN_ALL:-0} > 0 ? SECONDS_IN_ALL - SECONDS : 0)) s are left for what follows"
-measure=("$PYTHON" test/cuda/measure.py --bin "$bin" --results "$KEEP/results.jsonl" --logs "$LOGS" \
-	--device "$DEVICE" --python "$PYTHON" ${SIMULATED:+--simulated --runs 1})
+measure=("$PYTHON" test/cuda/measure.py --bin "$bin" --results "$KEEP/results.jsonl" \
+	--logs "$LOGS" --device "$DEVICE" --python "$PYTHON" ${SIMULATED:+--simulated --runs 1})
 [ -z "${SECONDS_IN_ALL:-}" ] || measure+=(--seconds "$((SECONDS_IN_ALL - SECONDS))")
 "${measure[@]}" "$@"
 finish $?

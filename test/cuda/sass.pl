@@ -117,8 +117,10 @@ sub print_counts
 		};
 		my $length = sub { $_[0][1] - $_[0][0] + 1 };
 		my ($inner) = grep { $has->($_, 'STG') } @loops;
-		my ($flight) = grep { $has->($_, 'LDG') >= 4 &&
-			  (!$inner || $_ != $inner && $_->[0] <= $inner->[0] && $_->[1] >= $inner->[1]) } @loops;
+		my ($flight) = grep {
+			$has->($_, 'LDG') >= 4 && (!$inner || $_ != $inner && $_->[0] <= $inner->[0] &&
+				$_->[1] >= $inner->[1])
+		} @loops;
 		my ($each, $once) = (0, scalar @list);
 		if ($flight)
 		{

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Stands for bench/torch_gpu_peer.py and bench/train_peer.py where there is neither a GPU nor PyTorch
-(test/cuda/simulate.sh): prints lines as they do, with numbers that mean nothing."""
+"""Stands for bench/torch_gpu_peer.py and bench/train_peer.py where there is neither a GPU nor
+PyTorch (test/cuda/simulate.sh): prints lines as they do, with numbers that mean nothing."""
 import sys
 import time
 
