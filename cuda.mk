@@ -84,7 +84,7 @@ $B/unit/test_engine_gpu: $B/imitation/bicycle-engine $B/imitation/bicycle_cuda.s
 PLANS_CFLAGS = $(UNIT_CFLAGS) -Ikernels \
 	$(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include)
 PLANS_OBJ = $(if $(CUDA_MODULE),$(patsubst %,$B/cuda/nn/cuda/%.o,$\
-	cudnn cudnn_library cuda_shape cuda_time))
+	$(basename $(notdir $(wildcard src/nn/cuda/cudnn*.c))) cuda_shape cuda_time))
 PLANS_LIBS = $(if $(CUDA_MODULE),$(CUDART_LIBS) $(CUDNN_RPATH) -lrt) $(NN_LIBS)
 $(eval $(call linked,unit/test_cuda_plans,test/unit/test_cuda_plans.c,PLANS_CFLAGS,$\
 	$(PLANS_OBJ) $B/libnn.a,PLANS_LIBS))

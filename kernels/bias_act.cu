@@ -42,7 +42,8 @@ KERNEL_TYPED(bias_act, BiasAct)
 		unsigned t = first + k * a.step, at = quotient(a.chunks, t);
 
 		if (t < a.vectors)
-			raw[k] = finish_load(f, access, n, at, (int) (t - at * a.chunks.by) * KERNEL_VECTOR);
+			raw[k] = finish_load(f, access, a.inside.width, n, at,
+								 (int) (t - at * a.chunks.by) * KERNEL_VECTOR);
 	}
 #pragma unroll 1
 	for (unsigned t = first; t < a.vectors; t += a.step)

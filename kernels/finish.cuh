@@ -30,10 +30,11 @@ static inline bool
 finish_fits(const KernelFinish *f)
 {
 	const KernelMap *maps[] = { &f->x, &f->out[0].map, &f->out[1].map };
-	size_t pixels = (size_t) f->n * f->h * f->w;
+	size_t pixels = (size_t) f->n * f->h * f->w,
+		   source = f->quad > 0 ? (size_t) f->n * (f->h / 2 + 1) * (f->w / 2 + 1) : pixels;
 
 	for (int i = 0; i < 3; i++)
-		if (maps[i]->data && (pixels + 1) * maps[i]->pitch > UINT32_MAX)
+		if (maps[i]->data && ((i == 0 ? source : pixels) + 1) * maps[i]->pitch > UINT32_MAX)
 			return false;
 	return true;
 }
@@ -43,15 +44,25 @@ finish_fits(const KernelFinish *f)
  * elements: the one place that knows where the pixels of x lie.
  */
 KERNEL_LOCAL unsigned
-finish_source(const KernelFinish *f, unsigned n, unsigned at, unsigned c0)
+finish_source(const KernelFinish *f, KernelDivisor width, unsigned n, unsigned at, unsigned c0)
 {
-	return (n * (unsigned) (f->h * f->w) + at) * f->x.pitch + c0;
+	unsigned y, x;
+
+	if (f->quad == 0)
+		return (n * (unsigned) (f->h * f->w) + at) * f->x.pitch + c0;
+	y = quotient(width, at);
+	x = at - y * width.by + 1;
+	y++;
+	return ((n * (f->h / 2 + 1) + y / 2) * (f->w / 2 + 1) + x / 2) * f->x.pitch +
+		   (y % 2 * 2 + x % 2) * f->quad + c0;
 }
 
 KERNEL_LOCAL KernelRaw
-finish_load(const KernelFinish *f, KernelAccess access, int n, unsigned at, int c0)
+finish_load(const KernelFinish *f, KernelAccess access, KernelDivisor width, int n, unsigned at,
+			int c0)
 {
-	return load_raw(access, &f->x, finish_source(f, (unsigned) n, at, (unsigned) c0), f->c - c0);
+	return load_raw(access, &f->x, finish_source(f, width, (unsigned) n, at, (unsigned) c0),
+					f->c - c0);
 }
 
 /* ---- The latent code's part ---------------------------------------------- */

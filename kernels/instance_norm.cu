@@ -87,7 +87,8 @@ load_flight(const InstanceNorm *a, KernelAccess access, const NormShare *s, int 
 #pragma unroll
 	for (int k = 0; k < FINISH_FLIGHT; k++)
 		if (from + k * s->step < s->end)
-			raw[k] = finish_load(&a->f, access, s->n, (unsigned) (from + k * s->step), s->c0);
+			raw[k] = finish_load(&a->f, access, a->inside.width, s->n,
+								 (unsigned) (from + k * s->step), s->c0);
 }
 
 /* x with its latent part. */
@@ -112,7 +113,7 @@ load_first(const InstanceNorm *a, KernelAccess access, const NormShare *s,
 		first[i] = 0.0f;
 	if (s->at >= s->end)
 		return;
-	raw = finish_load(&a->f, access, s->n, 0, s->c0);
+	raw = finish_load(&a->f, access, a->inside.width, s->n, 0, s->c0);
 	norm_input(a, access, s, 0, &raw, first);
 }
 

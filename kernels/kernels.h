@@ -102,6 +102,12 @@ extern "C"
 	{
 		int n, h, w, c;
 		KernelMap x;
+		/*
+	 * 0, or x has (h / 2 + 1) x (w / 2 + 1) pixels of 4 * quad channels, and
+	 * pixel (y, x) of the map is at ((y + 1) / 2, (x + 1) / 2), from channel
+	 * ((y + 1) % 2 * 2 + (x + 1) % 2) * quad on
+	 */
+		int quad;
 		const float *latent; /* (n, rows.n * columns.n, c); NULL: none */
 		KernelAxis rows, columns;
 		int centre;         /* class of which nothing is added or read; -1: none */
@@ -187,6 +193,30 @@ extern "C"
 	} KernelPool;
 
 	extern int kernel_avgpool(void *stream, const KernelPool *pool);
+
+	/*
+ * A convolution of a small map: y (n, oh, ow, k)
+ * from x (n, h, w, c), both dense, with filter (k, kernel, kernel, c), all of
+ * one type. With quads (above; stride 1, kernel 2, pad 1, k = 4 * quad) only
+ * what lies inside the map is written. n * oh * ow, with quads n * h * w, is at
+ * most KERNEL_STREAM_SITES, kernel * kernel at most KERNEL_STREAM_TAPS, c a
+ * multiple of KERNEL_VECTOR, k and quad of KERNEL_STREAM_ROWS. stream_conv.cu
+ */
+#define KERNEL_STREAM_SITES 16
+#define KERNEL_STREAM_TAPS 16
+#define KERNEL_STREAM_ROWS 4
+
+	typedef struct KernelStream
+	{
+		int n, h, w, c, oh, ow, k;
+		int kernel, stride, pad;
+		int quad;
+		KernelType type;
+		const void *x, *filter;
+		void *y;
+	} KernelStream;
+
+	extern int kernel_stream_conv(void *stream, const KernelStream *conv);
 
 	/* y[i][o] = bias[o] (NULL: 0) + sum over k of weights[o][k] x[i][k] */
 	typedef struct KernelLinear

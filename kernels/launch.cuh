@@ -10,7 +10,8 @@
  * R1 Every kernel waits first for what was launched before it (kernel_await):
  *    code for compute capability 9.0 and later is launched while that still
  *    runs, so that its blocks are in their places when it ends. KERNEL sees to
- *    it; nothing may be read, written or left before.
+ *    it; nothing may be read, written or left before, but for weights, which
+ *    no kernel of a plan writes (stream_conv.cu).
  */
 #ifndef BICYCLE_KERNELS_LAUNCH_CUH
 #define BICYCLE_KERNELS_LAUNCH_CUH

@@ -141,7 +141,13 @@ main(int argc, char **argv)
 		return 1;
 	}
 	if (argc == 2 && strcmp(argv[1], "--train") == 0)
+	{
+		/* a resumed job is to compute what it would have computed */
+		setenv("BICYCLE_AUTOTUNE", "0", 1);
 		return run_main(&engine);
+	}
+	/* in the data directory, where the engine is from now on */
+	setenv("BICYCLE_PLAN_CACHE", "bicycle.plans", 0);
 	if ((result = parse_arguments(&engine, argc, argv, &directory)) != 0)
 		return result;
 	if (directory != NULL && chdir(directory) != 0)

@@ -26,6 +26,7 @@ typedef struct NnPlan
 	NnGraph *graph; /* not owned; outlives the plan */
 	NnDevice *device;
 	NnPrecision precision;
+	bool passing;   /* of a size that may not come again: little is spent on its making */
 	size_t *offset; /* of each value's buffer in the arena; views included */
 	int *pitch;     /* channels of the widest parent: distance of two pixels */
 	/*

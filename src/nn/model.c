@@ -133,7 +133,10 @@ lay_out(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b, 
 
 	memset(b, 0, sizeof(*b));
 	build_graph(m, network, extent, n, b);
-	b->plan = (NnPlan){ .graph = &b->graph, .device = m->device, .precision = m->precision };
+	b->plan = (NnPlan){ .graph = &b->graph,
+						.device = m->device,
+						.precision = m->precision,
+						.passing = !same_extent(extent, own_extent(m, network)) };
 	status = nn_plan_memory(&b->plan, error);
 	if (status != NN_OK)
 		nn_graph_free(&b->graph);

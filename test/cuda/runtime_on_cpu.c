@@ -825,13 +825,7 @@ cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 	properties->major = gpu_settings->major;
 	properties->minor = gpu_settings->minor;
 	properties->totalGlobalMem = gpu_settings->memory;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaDriverGetVersion(int *version)
-{
-	*version = gpu_settings->driver;
+	properties->l2CacheSize = 80 << 20;
 	return cudaSuccess;
 }
 
@@ -839,6 +833,13 @@ cudaError_t
 cudaGetDevice(int *device)
 {
 	*device = current;
+	return cudaSuccess;
+}
+
+cudaError_t
+cudaDriverGetVersion(int *version)
+{
+	*version = gpu_settings->driver;
 	return cudaSuccess;
 }
 

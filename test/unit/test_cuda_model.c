@@ -6,7 +6,8 @@
  * close to them; memory keeps to its limit; whatever call of CUDA fails, the
  * error is reported and nothing is lost, and after want of memory the next call
  * does; the second GPU of two works; and what is missing where there is no
- * usable GPU is said.
+ * usable GPU is said; sizes that come and go are not captured; engines that do
+ * not run are found when a plan is made, not when it runs.
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #define IMAGES 11
+#define EIGHT 8
 #define FEW 9 /* of which one runs beside the others */
 #define SIZE 64
 #define PIXELS (SIZE * SIZE)
@@ -184,24 +186,47 @@ test_watch(NnDevice *device, const ModelFixture *f)
 }
 
 /*
- * An image's bytes do not depend on its batch; with naive convolutions not by a
- * bit.
+ * An image's bytes do not depend on its batch, but for a level where small maps
+ * are computed otherwise (cuda_is_streamed); in one batch not by a bit on its
+ * place.
  */
 static void
 test_batches(NnDevice *device, const ModelFixture *f)
 {
-	static uint8_t one[PIXELS * 3];
+	static uint8_t one[PIXELS * 3], turned[IMAGES * PIXELS * 3], again[IMAGES * PIXELS * 3];
+	static float turned_z[IMAGES * 8];
 	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
-	bool same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK;
+	bool same = nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK, close = same;
+	int apart = 0;
 	float *floats = calloc(PIXELS * 3, sizeof(float)), *result = calloc(PIXELS * 3, sizeof(float));
 
 	for (int i = 0; i < IMAGES; i += 5)
 	{
-		same &= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, one,
-								   &error) == NN_OK;
-		same &= memcmp(one, got + (size_t) i * PIXELS * 3, sizeof(one)) == 0;
+		close &= nn_model_translate(model, 1, images + (size_t) i * PIXELS * 3, z + i * 8, one,
+									&error) == NN_OK;
+		for (size_t k = 0; k < sizeof(one); k++)
+		{
+			int d = abs(one[k] - got[(size_t) i * PIXELS * 3 + k]);
+
+			close &= d <= 1;
+			apart += d != 0;
+		}
 	}
-	ok(same, "an image alone has the same bits as in a batch");
+	ok(close && apart * 1000 < PIXELS * 3,
+	   "an image alone is as in a batch within a level, in all but %d bytes the same", apart);
+	for (int i = 0; i < EIGHT; i++)
+	{
+		memcpy(turned + (size_t) i * sizeof(one), images + (size_t) (EIGHT - 1 - i) * sizeof(one),
+			   sizeof(one));
+		memcpy(turned_z + i * 8, z + (EIGHT - 1 - i) * 8, 8 * sizeof(float));
+	}
+	same &= nn_model_translate(model, EIGHT, images, z, got, &error) == NN_OK &&
+			nn_model_translate(model, EIGHT, turned, turned_z, again, &error) == NN_OK;
+	for (int i = 0; i < EIGHT; i++)
+		same &= memcmp(again + (size_t) i * sizeof(one),
+					   got + (size_t) (EIGHT - 1 - i) * sizeof(one), sizeof(one)) == 0;
+	ok(same, "and has the same bits at each place of one");
+	(void) nn_model_translate(model, 1, images, z, got, &error);
 	nn_normalise(images, PIXELS * 3, floats);
 	same = nn_model_translate_float(model, 1, floats, z, result, &error) == NN_OK;
 	nn_quantise(result, PIXELS * 3, one);
@@ -554,6 +579,65 @@ test_missing(void)
 	ok(gpu_memory_used() == 0, "and nothing stays behind");
 }
 
+/* Images of the model's own size, or of another, four times. */
+static long
+captured_runs(NnModel *model, NnExtent extent, bool *ran)
+{
+	size_t count = (size_t) extent.h * extent.w * 3;
+	float *x = calloc(count, sizeof(float)), *y = calloc(count, sizeof(float));
+	long before = gpu_graphs_run();
+
+	for (int run = 0; run < 4; run++)
+		*ran &= nn_model_translate_float_at(model, extent, 1, x, z, y, &error) == NN_OK;
+	free(x);
+	free(y);
+	return gpu_graphs_run() - before;
+}
+
+static void
+test_passing(const ModelFixture *f)
+{
+	NnDevice *device = open_device();
+	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
+	bool ran = true;
+	long own = captured_runs(model, (NnExtent){ SIZE, SIZE }, &ran),
+		 other = captured_runs(model, (NnExtent){ SIZE, 2 * SIZE }, &ran);
+
+	ok(ran && own > 0 && other == 0,
+	   "a model's own size is captured and replayed (%ld times), another is not (%ld)", own, other);
+	nn_model_free(model);
+	nn_device_close(device);
+}
+
+/*
+ * Engines that are there and do not run: the next is taken; without one the
+ * device, or a plan if it had opened, is of no use, which is not an error of
+ * the GPU.
+ */
+static void
+test_engines(const ModelFixture *small)
+{
+	NnDevice *device;
+	NnModel *model;
+	NnStatus status;
+
+	setenv("BICYCLE_TEST_CONVS_FAIL", "2", 1);
+	device = open_device();
+	model = model_fixture_load(device, small, NN_PRECISION_FP32);
+	ok(model && is_small(model, FEW), "where two engines do not run, a third does");
+	nn_model_free(model);
+	model = model_fixture_load(device, small, NN_PRECISION_FP32);
+	setenv("BICYCLE_TEST_CONVS_FAIL", "3", 1);
+	status = nn_model_translate(model, 1, images, z, got, &error);
+	ok(status == NN_EUNSUPPORTED, "where none does, a plan is refused: %s", error.message);
+	nn_model_free(model);
+	nn_device_close(device);
+	status = bicycle_cuda_module.open(0, 1, &device, &error);
+	ok(status == NN_EUNSUPPORTED && gpu_memory_used() == 0,
+	   "and so is the device, for which the CPU can serve: %s", error.message);
+	unsetenv("BICYCLE_TEST_CONVS_FAIL");
+}
+
 /* The imitation's runs take a millisecond each, whatever they do. */
 static void
 test_times(void)
@@ -571,8 +655,8 @@ test_times(void)
 		cuda_conv_open(convs, &shape, &conv, &error) == NN_OK)
 		times[0] = cuda_time_conv(stream, convs, conv, &shape);
 	times[1] = cuda_time_copy(stream, 3 << 20);
-	ok(times[0] == 1 && times[1] == 1, "a convolution and a copy are timed: %g and %g ms", times[0],
-	   times[1]);
+	ok(times[0] == 0.125f && times[1] == 0.125f,
+	   "a convolution and a copy are timed, eight at a time: %g and %g ms", times[0], times[1]);
 	ok(cuda_time_copy(stream, SIZE_MAX / 2) == CUDA_TIME_NEVER, "what finds no memory never ends");
 	if (conv)
 		cuda_conv_close(conv);
@@ -596,10 +680,12 @@ main(void)
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
 	test_half(&f);
 	test_limit(&f);
+	test_passing(&f);
 	test_trace(&f);
 	model_fixture_free(&f);
 	f = model_fixture("{\"size\":64,\"ngf\":1,\"nef\":1}");
 	ok(make_small(&f), "the least of models runs");
+	test_engines(&f);
 	test_faults(&f);
 	test_recovery(&f);
 	test_orders(&f);

@@ -1,10 +1,14 @@
 /*
  * Proves that cuDNN has an engine that the CUDA device may use for every
  * convolution of G and E at every batch size (on the first card; three sizes on
- * the others), and of the operators' test, in every precision, on the GPUs that
- * test/data/cudnn describes: deterministic, nothing compiled at run time,
- * strict fp32 without tensor cores. No GPU is needed: cuDNN plans for a
- * described one. A cuDNN of which a library is missing is an error.
+ * the others), of training in three directions, and of the operators' test, in
+ * every precision, on the GPUs that test/data/cudnn describes: deterministic,
+ * nothing compiled at run time, strict fp32 without tensor cores; that in half
+ * precision all are on tensor cores, and none reads many weights by few blocks;
+ * that what would be timed differs in more than clusters; and that plans are
+ * kept for their card and driver alone, and never believed when damaged. No GPU
+ * is needed: cuDNN plans for a described one. A cuDNN of which a library is
+ * missing is an error.
  */
 #include "op_forward.h"
 
@@ -32,8 +36,11 @@ typedef struct Tally
 {
 	int convs, missing, fallbacks, /* not of heuristic A */
 		later,                     /* not the first of a list */
-		tensor_cores, pinned;
-	size_t workspace; /* the largest */
+		tensor_cores, pinned,
+		plain,          /* not on tensor cores, though both sides have channels for them */
+		starving,       /* few blocks for many weights */
+		starving_alone; /* at one image */
+	size_t workspace;   /* the largest */
 } Tally;
 
 static const struct
@@ -42,6 +49,7 @@ static const struct
 	NnPrecision precisions[4];
 } cards[] = {
 	{ "h100.json", { NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16 } },
+	{ "h200.json", { NN_PRECISION_FP32, NN_PRECISION_BF16 } },
 	{ "a100.json", { NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16 } },
 	{ "rtx4090.json",
 	  { NN_PRECISION_FP32, NN_PRECISION_TF32, NN_PRECISION_BF16, NN_PRECISION_FP16 } },
@@ -53,7 +61,36 @@ static const char *const configs[] = {
 	"{\"size\":128,\"ngf\":32,\"nef\":32,\"net_e\":\"conv\",\"where_add\":\"input\"}"
 };
 
-/* Opens every convolution of a graph. */
+static void
+plan_conv(CudaConvs *convs, const char *name, const CudaConvShape *s, Tally *tally)
+{
+	const CudaConvChoice *choice;
+	CudaConv *conv;
+	NnError error = { 0 };
+
+	tally->convs++;
+	if (cuda_conv_open(convs, s, &conv, &error) != NN_OK)
+	{
+		tally->missing++;
+		diag("%s: %s", name, error.detail);
+		return;
+	}
+	choice = cuda_conv_choice(conv);
+	tally->fallbacks += choice->fallback;
+	tally->later += choice->place > 0;
+	tally->pinned += choice->pinned;
+	tally->tensor_cores += choice->tensor_cores;
+	tally->plain += !choice->tensor_cores && s->c > KERNEL_VECTOR && s->k > KERNEL_VECTOR;
+	tally->starving += cuda_conv_starves(s, choice);
+	tally->starving_alone += s->n == 1 && cuda_conv_starves(s, choice);
+	if (s->type != KERNEL_F32 && s->n == 1 && cuda_conv_starves(s, choice))
+		diag("%s: engine %d, tile %d, split %d, number %d", name, (int) choice->engine,
+			 (int) choice->tile, (int) choice->split, choice->place);
+	nn_most(&tally->workspace, cuda_conv_workspace(conv));
+	cuda_conv_close(conv);
+}
+
+/* Every convolution of a graph that is the library's. */
 static void
 plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tally)
 {
@@ -61,27 +98,14 @@ plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tal
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
+		const NnNode *node = &g->nodes[i];
 		CudaConvShape s;
-		CudaConv *conv;
-		NnError error = { 0 };
 
-		if (!nn_ops[g->nodes[i].op].filters)
+		if (!nn_ops[node->op].filters)
 			continue;
-		cuda_conv_shape(&plan, &g->nodes[i], &s);
-		tally->convs++;
-		if (cuda_conv_open(convs, &s, &conv, &error) != NN_OK)
-		{
-			tally->missing++;
-			diag("%s: %s", g->nodes[i].name, error.detail);
-			continue;
-		}
-		tally->fallbacks += cuda_conv_choice(conv)->fallback;
-		tally->later += cuda_conv_choice(conv)->place > 0;
-		tally->pinned += cuda_conv_choice(conv)->pinned;
-		tally->tensor_cores += cuda_conv_choice(conv)->tensor_cores;
-		if (cuda_conv_workspace(conv) > tally->workspace)
-			tally->workspace = cuda_conv_workspace(conv);
-		cuda_conv_close(conv);
+		cuda_conv_shape(&plan, node, &s);
+		if (!cuda_is_streamed(&s, cuda_quad(node, g->values[node->out[0]].shape.c)))
+			plan_conv(convs, node->name, &s, tally);
 	}
 }
 
@@ -110,6 +134,28 @@ plan_network(CudaConvs *convs, const NnConfig *config, NnNetwork network, int n,
 	nn_params_free(&params);
 }
 
+static bool
+is_half(NnPrecision precision)
+{
+	return precision == NN_PRECISION_BF16 || precision == NN_PRECISION_FP16;
+}
+
+static void
+test_tally(const Tally *tally, const char *card, NnPrecision precision, const char *what)
+{
+	bool sense = precision == NN_PRECISION_FP32
+					 ? tally->tensor_cores == 0
+					 : !is_half(precision) || (tally->plain == 0 && tally->starving_alone == 0 &&
+											   tally->starving * 50 <= tally->convs);
+
+	ok(tally->convs > 0 && tally->missing == 0 && sense,
+	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on "
+	   "tensor cores, %d of few blocks, workspace %zu KiB",
+	   card, nn_precision_name(precision), what, tally->convs - tally->missing, tally->convs,
+	   tally->later, tally->fallbacks, tally->tensor_cores, tally->starving,
+	   tally->workspace / 1024);
+}
+
 static void
 test_config(CudaConvs *convs, const char *card, NnPrecision precision, const char *json, int step)
 {
@@ -125,12 +171,7 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 		plan_network(convs, &config, NN_NET_G, n, precision, &tally);
 		plan_network(convs, &config, NN_NET_E, n, precision, &tally);
 	}
-	ok(tally.convs > 0 && tally.missing == 0 &&
-		   (precision != NN_PRECISION_FP32 || tally.tensor_cores == 0),
-	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on "
-	   "tensor cores, workspace %zu KiB",
-	   card, nn_precision_name(precision), json, tally.convs - tally.missing, tally.convs,
-	   tally.later, tally.fallbacks, tally.tensor_cores, tally.workspace / 1024);
+	test_tally(&tally, card, precision, json);
 }
 
 /*
@@ -188,65 +229,194 @@ test_pinning(const char *json)
 	}
 }
 
+static const CudaConvShape some_conv = { .type = KERNEL_F16,
+										 .n = 1,
+										 .h = 128,
+										 .w = 128,
+										 .c = 64,
+										 .oh = 64,
+										 .ow = 64,
+										 .k = 128,
+										 .kernel = 4,
+										 .stride = 2,
+										 .pad = 1 };
+
+/* Whether a plan for it is read from disk; it is written if it is not. */
+static bool
+is_kept(CudaConvs *convs, const CudaConvShape *shape)
+{
+	CudaConv *conv;
+	NnError error = { 0 };
+	bool kept;
+
+	if (cuda_conv_open(convs, shape, &conv, &error) != NN_OK)
+		return false;
+	kept = cuda_conv_choice(conv)->kept;
+	cuda_conv_close(conv);
+	return kept;
+}
+
+/* The files of a directory: their number, and the name of one. */
+static int
+files_in(const char *directory, char path[512])
+{
+	DIR *listing = opendir(directory);
+	struct dirent *entry;
+	int n = 0;
+
+	while (listing && (entry = readdir(listing)) != NULL)
+		if (entry->d_name[0] != '.')
+		{
+			snprintf(path, 512, "%s/%s", directory, entry->d_name);
+			n++;
+		}
+	if (listing)
+		closedir(listing);
+	return n;
+}
+
+/* The file with one byte changed, or cut there. */
+static void
+damage_file(const char *path, const char *text, size_t length, size_t at, bool cut)
+{
+	FILE *file = fopen(path, "w");
+
+	if (!file)
+		return;
+	fwrite(text, 1, at, file);
+	if (!cut)
+	{
+		fputc(text[at] ^ 1, file);
+		fwrite(text + at + 1, 1, length - at - 1, file);
+	}
+	fclose(file);
+}
+
+/* Wherever its file is damaged, a plan is made anew, and kept anew. */
+static void
+test_damage(CudaConvs *convs, const char *path)
+{
+	static char text[65536];
+	FILE *file = fopen(path, "r");
+	size_t length = file ? fread(text, 1, sizeof(text), file) : 0, places = 0, believed = 0,
+		   lost = 0;
+
+	if (file)
+		fclose(file);
+	for (size_t at = 0; at < length; at += length / 40 + 1)
+		for (int cut = 0; cut < 2; cut++)
+		{
+			damage_file(path, text, length, at, cut);
+			places++;
+			believed += is_kept(convs, &some_conv);
+			lost += !is_kept(convs, &some_conv);
+		}
+	ok(places > 60 && believed == 0 && lost == 0,
+	   "made anew if its file of %zu bytes is damaged, in %zu ways", length, places);
+}
+
 /*
- * What was chosen is kept for the next start, and a damaged file is only one
- * that is not there.
+ * What was chosen is kept for the next start, for the same card and driver; of
+ * shapes that come and go nothing is.
  */
 static void
-test_keeping(CudaConvs *convs)
+test_keeping(CudaConvs *convs, const char *json)
 {
-	CudaConvShape shape = { .type = KERNEL_F16,
-							.n = 1,
-							.h = 128,
-							.w = 128,
-							.c = 64,
-							.oh = 64,
-							.ow = 64,
-							.k = 128,
-							.kernel = 4,
-							.stride = 2,
-							.pad = 1 };
-	char directory[] = "/tmp/bicycle-plans-XXXXXX", path[512];
-	bool kept[4] = { false };
-	DIR *listing;
-	struct dirent *entry;
+	char directory[] = "/tmp/bicycle-plans-XXXXXX", plans[64], path[512], *other = strdup(json);
+	CudaConvShape steady = some_conv;
+	CudaConvs *newer = NULL;
 	NnError error = { 0 };
+	bool kept;
 
 	if (!mkdtemp(directory))
 		return;
-	setenv("BICYCLE_PLAN_CACHE", directory, 1);
-	for (int i = 0; i < 4; i++)
+	snprintf(plans, sizeof(plans), "%s/plans", directory);
+	setenv("BICYCLE_PLAN_CACHE", plans, 1);
+	steady.steady = true;
+	ok(!is_kept(convs, &steady) && !is_kept(convs, &steady) && files_in(plans, path) == 0,
+	   "a plan that is not worth it is not kept");
+	kept = is_kept(convs, &some_conv);
+	ok(!kept && is_kept(convs, &some_conv) && files_in(plans, path) == 1,
+	   "another is, in a directory made for it, and found again");
+	if (other && strstr(other, "\"driverVer\": 13000"))
+		memcpy(strstr(other, "\"driverVer\": 13000"), "\"driverVer\": 13010", 18);
+	if (cuda_convs_describe(other, &newer, &error) == NN_OK)
 	{
-		CudaConv *conv;
-
-		if (i == 2 && (listing = opendir(directory)) != NULL)
-		{
-			while ((entry = readdir(listing)) != NULL)
-			{
-				snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-				if (entry->d_name[0] != '.' && truncate(path, 400) != 0)
-					diag("%s could not be cut", path);
-			}
-			closedir(listing);
-		}
-		if (cuda_conv_open(convs, &shape, &conv, &error) != NN_OK)
-			break;
-		kept[i] = cuda_conv_choice(conv)->kept;
-		cuda_conv_close(conv);
+		kept = is_kept(newer, &some_conv);
+		ok(!kept && is_kept(newer, &some_conv) && files_in(plans, path) == 2,
+		   "but not under a newer driver, which gets its own");
+		(void) remove(path);
+		(void) files_in(plans, path);
+		(void) remove(path);
+		(void) is_kept(convs, &some_conv);
+		(void) files_in(plans, path);
+		test_damage(convs, path);
 	}
-	ok(!kept[0] && kept[1], "a plan is kept and found again");
-	ok(!kept[2] && kept[3], "and made anew if its file is damaged");
+	cuda_convs_close(newer);
 	unsetenv("BICYCLE_PLAN_CACHE");
-	if ((listing = opendir(directory)) != NULL)
-	{
-		while ((entry = readdir(listing)) != NULL)
-		{
-			snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-			(void) remove(path);
-		}
-		closedir(listing);
-	}
+	while (files_in(plans, path) > 0)
+		if (remove(path) != 0)
+			break;
+	(void) rmdir(plans);
 	(void) rmdir(directory);
+	free(other);
+}
+
+/*
+ * Of engines that differ in clusters or stages alone one is timed, and where
+ * few blocks would read many weights some that split sums are among them.
+ */
+static void
+test_candidates(CudaConvs *convs, const char *card)
+{
+	static const CudaConvShape deep = { .type = KERNEL_F16,
+										.n = 1,
+										.h = 16,
+										.w = 16,
+										.c = 512,
+										.oh = 8,
+										.ow = 8,
+										.k = 512,
+										.kernel = 4,
+										.stride = 2,
+										.pad = 1 };
+	CudaConvChoice choices[CUDNN_MAX_CLASSES];
+	int n = cuda_conv_candidates(convs, &deep, choices), alike = 0, split = 0, last = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		split += choices[i].split > 1;
+		last = choices[i].place;
+		for (int k = 0; k < i; k++)
+			alike += choices[k].engine == choices[i].engine && choices[k].tile == choices[i].tile &&
+					 choices[k].split == choices[i].split;
+	}
+	ok(n > 3 && alike == 0 && split > 0 && last >= n,
+	   "%s: %d of the %d first engines of a deep layer would be timed, %d split sums", card, n,
+	   last + 1, split);
+}
+
+/*
+ * Without a GPU every engine fails when it is run: each is tried, and the end
+ * is an error of its own.
+ */
+static void
+test_proof(CudaConvs *convs)
+{
+	CudaConv *conv = NULL;
+	NnError error = { 0 };
+	char memory[16];
+	NnStatus status = cuda_conv_open(convs, &some_conv, &conv, &error);
+
+	if (status == NN_OK)
+		status = cuda_conv_prove(convs, conv, memory, memory, memory, memory, CUDA_MAX_WORKSPACE,
+								 &error);
+	ok(status == NN_EUNSUPPORTED && conv && cuda_conv_choice(conv)->unsound &&
+		   cuda_conv_choice(conv)->fallback,
+	   "where no engine runs, all are tried, up to number %d of the fallbacks: %s",
+	   conv ? cuda_conv_choice(conv)->place : -1, error.message);
+	if (conv)
+		cuda_conv_close(conv);
 }
 
 static void
@@ -270,7 +440,12 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 		free(json);
 		return;
 	}
-	test_keeping(convs);
+	if (step == 2)
+	{
+		test_keeping(convs, json);
+		test_proof(convs);
+	}
+	test_candidates(convs, file);
 	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)
 		test_operators(convs, file, precisions[i]);
 	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)

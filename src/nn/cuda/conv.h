@@ -51,6 +51,15 @@ extern size_t cuda_conv_workspace(const CudaConv *conv); /* bytes, at most that 
 /* Nothing is written but what its kind makes. */
 extern NnStatus cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void *x, void *filter,
 							  void *y, void *workspace, NnError *error);
+
+/*
+ * Runs it once, whatever is in the buffers, and waits: an engine may be there
+ * for a GPU and yet not run on it. If it does not, another is taken, within the
+ * `bytes` that workspace has. NN_EUNSUPPORTED if none runs. It is for before
+ * the first run that counts.
+ */
+extern NnStatus cuda_conv_prove(CudaConvs *convs, CudaConv *conv, const void *x, void *filter,
+								void *y, void *workspace, size_t bytes, NnError *error);
 extern void cuda_conv_close(CudaConv *conv);
 
 #endif /* BICYCLE_NN_CUDA_CONV_H */

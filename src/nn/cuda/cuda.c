@@ -17,6 +17,9 @@
 #include <string.h>
 
 #define MIN_CAPABILITY 75
+#define HALF_1 0x3c00 /* numbers in half precision */
+#define HALF_32 0x5000
+#define HALF_72 0x5480
 /* of a plan: 64 images of 256 x 256 in half precision */
 #define MAX_ARENA_BYTES ((size_t) 2 << 30)
 
@@ -201,6 +204,84 @@ try_kernel(CudaDevice *device, NnError *error)
 	return status;
 }
 
+#define TRIED_EXTENT 8
+#define TRIED_NUMBERS (TRIED_EXTENT * TRIED_EXTENT * KERNEL_VECTOR) /* 8 channels */
+
+/* Runs a convolution 3 x 3 of ones, and gives its result. */
+static NnStatus
+run_conv(CudaDevice *device, CudaConv *conv, uint16_t numbers[TRIED_NUMBERS], NnError *error)
+{
+	size_t bytes = TRIED_NUMBERS * sizeof(uint16_t), workspace = cuda_conv_workspace(conv);
+	CudaBlock block;
+	NnStatus status = cuda_take(device, 4 * bytes + workspace, &block, error);
+	char *x = block.data, *filter = x + bytes, *y = x + 3 * bytes, *rest = x + 4 * bytes;
+	cudaError_t result;
+
+	if (status != NN_OK)
+		return status;
+	for (int i = 0; i < TRIED_NUMBERS; i++)
+		numbers[i] = HALF_1;
+	result = cudaMemcpyAsync(x, numbers, bytes, cudaMemcpyHostToDevice, device->compute);
+	for (int i = 0; i < 2 && result == cudaSuccess; i++)
+		result = cudaMemcpyAsync(filter + i * bytes, numbers, bytes, cudaMemcpyHostToDevice,
+								 device->compute);
+	status = cuda_check(error, result, "take numbers");
+	if (status == NN_OK)
+		status = cuda_conv_prove(device->convs, conv, x, filter, y, rest, workspace, error);
+	if (status == NN_OK)
+		status = cuda_conv_run(device->convs, conv, x, filter, y, rest, error);
+	if (status == NN_OK)
+		status = cuda_check(
+			error, cudaMemcpyAsync(numbers, y, bytes, cudaMemcpyDeviceToHost, device->compute),
+			"give numbers");
+	/* in any case, as what is queued goes to memory that ends here */
+	result = cudaStreamSynchronize(device->compute);
+	if (status == NN_OK)
+		status = cuda_check(error, result, "run a first convolution");
+	cuda_give(device, &block);
+	cuda_drop_spares(&device->pool);
+	return status;
+}
+
+/*
+ * The same for the library, which may be there, be loaded, plan for this GPU,
+ * and yet not run on it.
+ */
+static NnStatus
+try_conv(CudaDevice *device, NnError *error)
+{
+	static const CudaConvShape shape = { .type = KERNEL_F16,
+										 .steady = true,
+										 .n = 1,
+										 .h = TRIED_EXTENT,
+										 .w = TRIED_EXTENT,
+										 .c = KERNEL_VECTOR,
+										 .oh = TRIED_EXTENT,
+										 .ow = TRIED_EXTENT,
+										 .k = KERNEL_VECTOR,
+										 .kernel = 3,
+										 .stride = 1,
+										 .pad = 1 };
+	uint16_t numbers[TRIED_NUMBERS] = { 0 };
+	CudaConv *conv;
+	NnStatus status = cuda_conv_open(device->convs, &shape, &conv, error);
+
+	if (status != NN_OK)
+		return status;
+	status = run_conv(device, conv, numbers, error);
+	cuda_conv_close(conv);
+	/* a corner sees four pixels, and what is inside nine, of eight channels */
+	if (status == NN_OK &&
+		(numbers[0] != HALF_32 || numbers[(TRIED_EXTENT + 1) * KERNEL_VECTOR] != HALF_72))
+	{
+		status = nn_fail(error, NN_EUNSUPPORTED, "%s computes wrong numbers",
+						 cuda_convs_name(device->convs));
+		nn_detail(error, "Sums of 32 and 72 ones are %#x and %#x.", numbers[0],
+				  numbers[(TRIED_EXTENT + 1) * KERNEL_VECTOR]);
+	}
+	return status;
+}
+
 /* Streams, and cuDNN on one of them. */
 static NnStatus
 set_up(CudaDevice *device, NnError *error)
@@ -218,6 +299,8 @@ set_up(CudaDevice *device, NnError *error)
 		status = try_kernel(device, error);
 	if (status == NN_OK)
 		status = cuda_convs_open(device->compute, &device->convs, error);
+	if (status == NN_OK)
+		status = try_conv(device, error);
 	if (status != NN_OK)
 		return status;
 	length = strlen(device->card);

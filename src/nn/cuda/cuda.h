@@ -113,7 +113,7 @@ typedef struct CudaLayer
 {
 	NnOp op;
 	NnShape in, out;    /* at the model's own size; plans may be of others */
-	void *filter;       /* (K, R, S, C), padded */
+	void *filter;       /* as cuda_filter() says */
 	const float *scale; /* (c) of what follows a convolution, or of a norm */
 	const float *shift;
 	const float *linear;    /* (o, c) */
@@ -139,7 +139,8 @@ extern size_t cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGra
 typedef struct CudaStep
 {
 	int node, end;            /* the same, or the norm after a convolution */
-	CudaConv *conv;           /* NULL for other operators */
+	int quad;                 /* of a convolution's result; cuda_shape.h */
+	CudaConv *conv;           /* the library's; NULL for other operators, and what is streamed */
 	KernelAxis rows, columns; /* of a convolution with a latent; the rest, too */
 	int centre;               /* class that a norm's mean takes away; -1: none does */
 	size_t latents;           /* where the latent's part is, in the plan's */

@@ -70,31 +70,29 @@ upload_floats(CudaPacker *p, size_t count, const float **part)
 
 /* ---- Filters ------------------------------------------------------------- */
 
-/*
- * Puts a checkpoint's weight, (O, I, R, S) of a convolution with I >= c or (K,
- * C, R, S) of a transposed one, into (K, R, S, C) with both channel counts
- * padded with zeros. They are the same order: a transposed convolution is the
- * data gradient of one from its outputs to its inputs.
- */
+/* Puts a checkpoint's weight into the order of the GPU, zeros as padding. */
 static void
-order_filter(const float *w, int k, int inputs, int c, int taps, float *out)
+order_filter(const CudaFilter *f, const float *w, float *out)
 {
-	int padded = cuda_padded(c);
+	int taps = f->kernel * f->kernel, padded = cuda_padded(f->c);
 
-	memset(out, 0, (size_t) cuda_padded(k) * taps * padded * sizeof(float));
-	for (int o = 0; o < k; o++)
+	memset(out, 0, (size_t) f->k * taps * padded * sizeof(float));
+	for (int o = 0; o < f->k; o++)
 		for (int t = 0; t < taps; t++)
-			for (int i = 0; i < c; i++)
-				out[((size_t) o * taps + t) * padded + i] = w[((size_t) o * inputs + i) * taps + t];
+		{
+			float *row = out + ((size_t) o * taps + t) * padded;
+			int64_t step, base = cuda_filter_row(f, o, t, &step);
+
+			for (int i = 0; base >= 0 && i < f->c; i++)
+				row[i] = w[base + i * step];
+		}
 }
 
 static NnStatus
 pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
-	bool transposed = node->op == NN_OP_CONVT;
-	int k = transposed ? layer->in.c : layer->out.c, c = transposed ? layer->out.c : layer->in.c,
-		taps = node->conv.kernel * node->conv.kernel;
-	size_t count = nn_mul(nn_mul(cuda_padded(k), taps), cuda_padded(c));
+	CudaFilter f = cuda_filter(node, layer->in.c, layer->out.c, layer->nz);
+	size_t count = nn_mul(nn_mul(f.k, f.kernel * f.kernel), cuda_padded(f.c));
 	KernelMap from, to;
 	NnStatus status;
 
@@ -102,8 +100,7 @@ pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 	layer->filter = place_weights(p, nn_mul(count, kernel_type_size(p->type)));
 	if (!p->filling)
 		return NN_OK;
-	order_filter(cuda_param_values(p, node->weight), k, c + (transposed ? 0 : layer->nz), c, taps,
-				 p->host);
+	order_filter(&f, cuda_param_values(p, node->weight), p->host);
 	status = upload(p, p->floats.data, count * sizeof(float));
 	if (status != NN_OK)
 		return status;

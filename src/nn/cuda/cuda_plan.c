@@ -134,10 +134,13 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 	NnStatus status;
 
 	cuda_conv_shape(p->plan, node, &s);
+	step->quad = cuda_quad(node, layer->out.c);
 	if (layer->nz > 0 && (status = place_latents(p, step, shared, error)) != NN_OK)
 		return status;
 	nn_most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
 	nn_most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
+	if (cuda_is_streamed(&s, step->quad))
+		return NN_OK;
 	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)
@@ -222,6 +225,29 @@ take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, 
 	return NN_OK;
 }
 
+/*
+ * Runs each of the library's convolutions once, on what is in the plan's
+ * buffers, so that one that cannot be run is known before it counts.
+ */
+static NnStatus
+prove_convs(CudaDevice *device, CudaPlan *p, size_t workspace, NnError *error)
+{
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < p->nsteps; i++)
+	{
+		const CudaStep *step = &p->steps[i];
+
+		if (!step->conv)
+			continue;
+		nn_progress(&device->base);
+		status = cuda_conv_prove(device->convs, step->conv, p->staged,
+								 p->packed->layers[step->node].filter, p->result, p->workspace,
+								 workspace, error);
+	}
+	return status;
+}
+
 static NnStatus
 make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
 {
@@ -285,6 +311,8 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 		status = cuda_make_steps(device, p, &shared, error);
 	if (status == NN_OK)
 		status = take_block(device, plan, p, &shared, ports, error);
+	if (status == NN_OK)
+		status = prove_convs(device, p, shared.workspace, error);
 	for (int i = 0; status == NN_OK && i < NN_STARTS; i++)
 		status = make_slot(p, &p->slots[i], ports, error);
 	if (status != NN_OK)

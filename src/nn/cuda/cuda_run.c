@@ -102,7 +102,8 @@ compute(CudaDevice *device, CudaSlot *slot, NnError *error)
 	NnError why;
 	NnStatus status;
 
-	if (slot->runs == 1 && !slot->graph && capture(device, slot, &why) != NN_OK)
+	if (slot->runs == 1 && !slot->graph && !slot->plan->plan->passing &&
+		capture(device, slot, &why) != NN_OK)
 	{
 		(void) cudaGetLastError();
 		if (device->tracer)

@@ -38,13 +38,27 @@ cuda_step_end(const NnGraph *graph, int node)
 	return node;
 }
 
+/* ---- Convolutions -------------------------------------------------------- */
+
+/* Each of the four has channels for a block of the streaming kernel. */
+int
+cuda_quad(const NnNode *node, int channels)
+{
+	if (node->op != NN_OP_CONVT || node->conv.kernel != 4 || node->conv.stride != 2 ||
+		node->conv.pad != 1)
+		return 0;
+	return channels <= KERNEL_STREAM_ROWS ? KERNEL_STREAM_ROWS : cuda_padded(channels);
+}
+
 void
 cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 {
 	NnShape in = cuda_shape(plan, node->in[0]), out = cuda_shape(plan, node->out[0]);
+	int quad = cuda_quad(node, out.c);
 
 	*shape = (CudaConvShape){
 		.kind = node->op == NN_OP_CONVT ? CUDA_CONV_DATA : CUDA_CONV_FORWARD,
+		.steady = plan->passing,
 		.type = cuda_type(plan->precision),
 		.tf32 = plan->precision == NN_PRECISION_TF32,
 		.n = in.n,
@@ -58,7 +72,70 @@ cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 		.stride = node->conv.stride,
 		.pad = node->conv.pad,
 	};
+	if (quad == 0)
+		return;
+	shape->kind = CUDA_CONV_FORWARD;
+	shape->oh = in.h + 1;
+	shape->ow = in.w + 1;
+	shape->k = 4 * quad;
+	shape->kernel = 2;
+	shape->stride = 1;
 }
+
+bool
+cuda_is_streamed(const CudaConvShape *s, int quad)
+{
+	size_t sites = quad > 0 ? (size_t) s->n * s->h * s->w : (size_t) s->n * s->oh * s->ow;
+
+	return s->kind == CUDA_CONV_FORWARD && sites <= KERNEL_STREAM_SITES &&
+		   s->kernel * s->kernel <= KERNEL_STREAM_TAPS;
+}
+
+CudaFilter
+cuda_filter(const NnNode *node, int in, int out, int nz)
+{
+	bool transposed = node->op == NN_OP_CONVT;
+	int quad = cuda_quad(node, out);
+
+	if (quad > 0)
+		return (CudaFilter){ .quad = quad, .k = 4 * quad, .kernel = 2, .c = in, .inner = out };
+	return (CudaFilter){
+		.k = cuda_padded(transposed ? in : out),
+		.outer = transposed ? in : out,
+		.kernel = node->conv.kernel,
+		.c = transposed ? out : in,
+		.inner = transposed ? out : in + nz,
+	};
+}
+
+/*
+ * The checkpoint has (O, I, R, S) of a convolution with I >= c, or (K, C, R, S)
+ * of a transposed one, which are the same order: a transposed convolution is
+ * the data gradient of one from its outputs to its inputs. With quads the row
+ * of class (a, b), output o and tap (y, x), which sees the input's pixel (Y - 1
+ * + y, X - 1 + x), has the weights that take it to (2Y - 1 + a, 2X - 1 + b).
+ */
+int64_t
+cuda_filter_row(const CudaFilter *f, int o, int tap, int64_t *step)
+{
+	int a, b, y, x;
+
+	if (f->quad == 0)
+	{
+		int taps = f->kernel * f->kernel;
+
+		*step = taps;
+		return o < f->outer ? (int64_t) o * f->inner * taps + tap : -1;
+	}
+	a = o / f->quad / 2;
+	b = o / f->quad % 2;
+	y = a + 2 - 2 * (tap / 2);
+	x = b + 2 - 2 * (tap % 2);
+	*step = (int64_t) f->inner * 16;
+	return o % f->quad < f->inner ? (int64_t) (o % f->quad) * 16 + y * 4 + x : -1;
+}
+
+/* ---- Costs --------------------------------------------------------------- */
 
 /*
  * Bytes of a value. Images are given and taken as bytes; a value of one pixel

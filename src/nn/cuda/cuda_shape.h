@@ -28,12 +28,45 @@ typedef struct CudaCost
 } CudaCost;
 
 extern void cuda_step_cost(const NnPlan *plan, int node, CudaCost *cost);
-extern void cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape);
 
 static inline int
 cuda_padded(int channels)
 {
 	return (channels + KERNEL_VECTOR - 1) / KERNEL_VECTOR * KERNEL_VECTOR;
 }
+
+/*
+ * Transposed convolutions 4 x 4 of stride 2 are computed as plain ones 2 x 2
+ * of stride 1, of the same products: each pixel (Y, X) of the (h + 1) x (w + 1)
+ * that these have holds four of the result, (2Y - 1 + a, 2X - 1 + b) for a and
+ * b of 0 and 1, with the channels of each together: a quad. At the border some
+ * of the four are outside, and are not used.
+ */
+extern int cuda_quad(const NnNode *node, int channels); /* of one of the four; 0: no quads */
+
+/* The convolution that is run for a node. */
+extern void cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape);
+
+/*
+ * Whether the device's own kernel runs it, which reads weights and does nothing
+ * else well (kernel_stream_conv). By shapes alone.
+ */
+extern bool cuda_is_streamed(const CudaConvShape *shape, int quad);
+
+/*
+ * How a layer's filter lies on the GPU: (k, kernel, kernel, c), padded. Its row
+ * (o, tap) has the checkpoint's weights from `base` on, `step` floats apart; a
+ * base below 0: none, it is padding.
+ */
+typedef struct CudaFilter
+{
+	int quad;
+	int k, kernel, c; /* c without padding */
+	int outer;        /* rows of k that are no padding; of no meaning with quads */
+	int inner;        /* second extent of the checkpoint's weight */
+} CudaFilter;
+
+extern CudaFilter cuda_filter(const NnNode *node, int in, int out, int nz);
+extern int64_t cuda_filter_row(const CudaFilter *filter, int o, int tap, int64_t *step);
 
 #endif /* BICYCLE_NN_CUDA_SHAPE_H */

@@ -48,6 +48,34 @@ cuda_is_dense(const KernelMap *map, const CudaPlan *p, int channels)
 		   channels == cuda_padded(channels);
 }
 
+/* By our own kernel, which the library's result is like. */
+static NnStatus
+stream_conv(const Launch *l, const CudaStep *step, const void *x)
+{
+	CudaConvShape s;
+	KernelStream conv;
+
+	cuda_conv_shape(l->p->plan, node_at(l, step->node), &s);
+	conv = (KernelStream){
+		.n = s.n,
+		.h = s.h,
+		.w = s.w,
+		.c = s.c,
+		.oh = s.oh,
+		.ow = s.ow,
+		.k = s.k,
+		.kernel = s.kernel,
+		.stride = s.stride,
+		.pad = s.pad,
+		.quad = step->quad,
+		.type = l->p->type,
+		.x = x,
+		.filter = l->p->packed->layers[step->node].filter,
+		.y = l->p->result,
+	};
+	return launched(l, kernel_stream_conv(l->device->compute, &conv));
+}
+
 static NnStatus
 convolve(const Launch *l, const CudaStep *step)
 {
@@ -64,6 +92,8 @@ convolve(const Launch *l, const CudaStep *step)
 											cuda_padded(in.c)));
 	if (status != NN_OK)
 		return status;
+	if (!step->conv)
+		return stream_conv(l, step, dense ? x->data : staged.data);
 	return cuda_conv_run(l->device->convs, step->conv, dense ? x->data : staged.data, layer->filter,
 						 l->p->result, l->p->workspace, l->error);
 }
@@ -109,6 +139,7 @@ finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
 		.w = s.w,
 		.c = s.c,
 		.x = x,
+		.quad = step->quad,
 		.latent = layer->nz > 0 ? l->p->latents + step->latents : NULL,
 		.rows = step->rows,
 		.columns = step->columns,
@@ -132,12 +163,11 @@ static NnStatus
 conv_step(const Launch *l, const CudaStep *step)
 {
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
+	int pitch = step->quad > 0 ? 4 * step->quad : cuda_padded(layer->out.c);
 	NnStatus status = convolve(l, step);
 
-	return status == NN_OK
-			   ? finish_conv(l, step,
-							 kernel_map(l->p->result, l->p->type, cuda_padded(layer->out.c)))
-			   : status;
+	return status == NN_OK ? finish_conv(l, step, kernel_map(l->p->result, l->p->type, pitch))
+						   : status;
 }
 
 static NnStatus

@@ -63,6 +63,7 @@ struct cudaDeviceProp
 	char name[256];
 	int major, minor;
 	size_t totalGlobalMem;
+	int l2CacheSize;
 };
 
 typedef struct dim3
@@ -106,9 +107,9 @@ struct cudaFuncAttributes
 
 extern cudaError_t cudaGetDeviceCount(int *count);
 extern cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
+extern cudaError_t cudaGetDevice(int *device);
 extern cudaError_t cudaDriverGetVersion(int *version);
 extern cudaError_t cudaSetDevice(int device);
-extern cudaError_t cudaGetDevice(int *device);
 extern cudaError_t cudaGetLastError(void);
 extern const char *cudaGetErrorString(cudaError_t error);
 

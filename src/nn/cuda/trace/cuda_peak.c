@@ -82,9 +82,11 @@ float
 cuda_time_copy(void *stream, size_t bytes)
 {
 	CudaTimedCopy copy = { stream, bytes };
+	CudaTimer *timer = cuda_timer_open(stream, (size_t[4]){ bytes, 1, bytes, 1 }, KERNEL_F32);
+	float ms = timer ? cuda_timer_run(timer, cuda_run_timed_copy, &copy) : CUDA_TIME_NEVER;
 
-	return cuda_time(stream, cuda_run_timed_copy, &copy, (size_t[4]){ bytes, 1, bytes, 1 },
-					 KERNEL_F32);
+	cuda_timer_close(timer);
+	return ms;
 }
 
 void
