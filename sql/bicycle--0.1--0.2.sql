@@ -61,6 +61,18 @@ COMMENT ON FUNCTION @extschema@.bicycle_fill_slots() IS
 COMMENT ON VIEW @extschema@.bicycle_fills IS
 	'calls of bicycle_fill that run in this database, of roles that the caller is a member of';
 
+-- ---- Watching ------------------------------
+
+CREATE FUNCTION @extschema@.bicycle_engines()
+	RETURNS TABLE (number int, state text, pid int, device text, "precision" text, protocol int,
+		uptime interval, restarts bigint, requests bigint, batches bigint, mean_batch float8,
+		queued bigint, memory bigint, gpu_memory bigint, gpu_memory_limit bigint, last_error text)
+	AS 'MODULE_PATHNAME', 'bicycle_engines' LANGUAGE C VOLATILE PARALLEL RESTRICTED
+	COST 1000 ROWS 2;
+
+COMMENT ON FUNCTION @extschema@.bicycle_engines() IS
+	'what each engine is and has done since it started: one a GPU, or one in all';
+
 -- ---- Training ------------------------------
 
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS

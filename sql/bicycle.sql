@@ -593,6 +593,13 @@ CREATE FUNCTION @extschema@.bicycle_engine(OUT pid int, OUT device text, OUT "pr
 	OUT gpu_memory_limit bigint, OUT last_error text)
 	AS 'MODULE_PATHNAME', 'bicycle_engine' LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 1000;
 
+CREATE FUNCTION @extschema@.bicycle_engines()
+	RETURNS TABLE (number int, state text, pid int, device text, "precision" text, protocol int,
+		uptime interval, restarts bigint, requests bigint, batches bigint, mean_batch float8,
+		queued bigint, memory bigint, gpu_memory bigint, gpu_memory_limit bigint, last_error text)
+	AS 'MODULE_PATHNAME', 'bicycle_engines' LANGUAGE C VOLATILE PARALLEL RESTRICTED
+	COST 1000 ROWS 2;
+
 CREATE FUNCTION @extschema@.bicycle_cache()
 	RETURNS TABLE (hash bytea, model text, version int, "precision" text, bytes bigint, hits bigint,
 		loaded_at timestamptz, used_at timestamptz,
@@ -601,5 +608,7 @@ CREATE FUNCTION @extschema@.bicycle_cache()
 
 COMMENT ON FUNCTION @extschema@.bicycle_engine() IS
 	'what the engine is and has done since it started; if it does not run, why';
+COMMENT ON FUNCTION @extschema@.bicycle_engines() IS
+	'what each engine is and has done since it started: one a GPU, or one in all';
 COMMENT ON FUNCTION @extschema@.bicycle_cache() IS
 	'models resident in the engine; names only of those the caller may read';

@@ -34,6 +34,15 @@ DROP ROLE regress_bicycle_user;
 -- A value that the engine could not use is refused where it is set.
 ALTER SYSTEM SET bicycle.device = 'tpu';
 ALTER SYSTEM SET bicycle.device = 'cuda:x';
+ALTER SYSTEM SET bicycle.device = 'cuda:0,cpu';
+ALTER SYSTEM SET bicycle.device = 'cuda:0,cuda:all';
+ALTER SYSTEM SET bicycle.device = 'cuda:1,cuda:0,cuda:1';
+ALTER SYSTEM SET bicycle.device = 'cuda:0,';
+ALTER SYSTEM SET bicycle.device = 'cuda:0 cuda:1,cuda:2';
+-- Several GPUs are a list. It is not read here.
+ALTER SYSTEM SET bicycle.device = 'cuda:0, cuda:1';
+ALTER SYSTEM SET bicycle.device = 'cuda:all';
+ALTER SYSTEM RESET bicycle.device;
 ALTER SYSTEM SET bicycle.max_batch = 0;
 -- The wording of ranges with a unit differs between versions of the server.
 \set VERBOSITY sqlstate
@@ -48,5 +57,9 @@ ALTER SYSTEM SET bicycle.max_batch = 4;
 SELECT pg_reload_conf();
 SELECT pg_sleep(0.3);
 SELECT pid = :engine AS same_engine FROM bicycle_engine();
+-- One engine is one row, and the same as the sums.
+SELECT e.number, e.state, s.pid = e.pid AND s.device = e.device AS same,
+	s.requests >= e.requests AS requests, s.restarts = e.restarts AS restarts
+	FROM bicycle_engines() e, bicycle_engine() s;
 ALTER SYSTEM RESET bicycle.max_batch;
 SELECT pg_reload_conf();

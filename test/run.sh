@@ -176,6 +176,10 @@ if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wan
 	private_tree tree release
 	tree=$BIN
 fi
+if wanted tap && [ -z "${SERVER_IN_PLACE:-}" ]; then
+	IMITATION=1 private_tree tree-gpus release
+	export BICYCLE_GPU_TREE=$BIN		# Bicycle.pm: imitated_gpus
+fi
 if wanted regress; then
 	pg_regress "regression tests" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-yes.conf" \
 		${REGRESS:-$(topics sql .sql)}

@@ -15,7 +15,8 @@
 /* Bytes of JSON that one request carries: a configuration, options, or both. */
 #define BICYCLE_MAX_CONFIG (16 * 1024)
 
-#define BICYCLE_JOB_SLOTS 64 /* training jobs that run at once */
+#define BICYCLE_JOB_SLOTS 64   /* training jobs that run at once */
+#define BICYCLE_MAX_ENGINES 16 /* of a server, one for each of its GPUs */
 
 /* Bytes of a tensor, or of a checkpoint, in one row of a table. */
 #define BICYCLE_CHUNK_BYTES (4 * 1024 * 1024)

@@ -4,6 +4,7 @@
  */
 #include "common/names.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,4 +47,82 @@ bicycle_device_parse(const char *name, BicycleDevice *device, int *index)
 	*device = (BicycleDevice) kind;
 	*index = atoi(digits);
 	return true;
+}
+
+/* index: below 1000 */
+static void
+name_gpu(char name[BICYCLE_MAX_DEVICE], int index)
+{
+	snprintf(name, BICYCLE_MAX_DEVICE, "cuda:%u", (unsigned) index % 1000);
+}
+
+_Static_assert(BICYCLE_MAX_ENGINES == 16, "a sentence below says so");
+
+/* Adds cuda:N for an element of a list; NULL, or why not. */
+static const char *
+add_device(BicycleDevices *devices, const char *element, size_t length)
+{
+	char name[BICYCLE_MAX_DEVICE] = "";
+	BicycleDevice device;
+	int index;
+
+	if (length < sizeof(name))
+		memcpy(name, element, length);
+	if (!bicycle_device_parse(name, &device, &index) || device != BICYCLE_DEVICE_CUDA)
+		return "A list of devices has GPUs only, as cuda:0,cuda:1.";
+	if (devices->n == BICYCLE_MAX_ENGINES)
+		return "A list has 16 devices at most.";
+	name_gpu(name, index);
+	for (int i = 0; i < devices->n; i++)
+		if (strcmp(devices->name[i], name) == 0)
+			return "A list names each device once.";
+	strcpy(devices->name[devices->n++], name);
+	return NULL;
+}
+
+const char *
+bicycle_devices_parse(const char *text, BicycleDevices *devices)
+{
+	BicycleDevice device;
+	int index;
+	const char *why = NULL;
+
+	memset(devices, 0, sizeof(*devices));
+	if (bicycle_device_parse(text, &device, &index))
+	{
+		strcpy(devices->name[devices->n++], text);
+		return NULL;
+	}
+	if (strcmp(text, "cuda:all") == 0)
+	{
+		devices->all = true;
+		for (; devices->n < BICYCLE_MAX_ENGINES; devices->n++)
+			name_gpu(devices->name[devices->n], devices->n);
+		return NULL;
+	}
+	if (strchr(text, ',') == NULL)
+		return "The device is auto, cpu, cuda, cuda:N, a list of cuda:N, or cuda:all.";
+	for (const char *element = text; element != NULL && why == NULL;)
+	{
+		const char *comma = strchr(element, ',');
+		size_t length;
+
+		element += strspn(element, " ");
+		length = strcspn(element, ", ");
+		if (element[length + strspn(element + length, " ")] != (comma ? ',' : '\0'))
+			why = "A list of devices is separated by commas, as cuda:0,cuda:1.";
+		else
+			why = add_device(devices, element, length);
+		element = comma ? comma + 1 : NULL;
+	}
+	return why;
+}
+
+void
+bicycle_engine_file(char name[BICYCLE_ENGINE_FILE], int engine, const char *ending)
+{
+	if (engine == 0)
+		snprintf(name, BICYCLE_ENGINE_FILE, "bicycle.%s", ending);
+	else
+		snprintf(name, BICYCLE_ENGINE_FILE, "bicycle.%d.%s", engine, ending);
 }

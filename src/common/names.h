@@ -13,6 +13,8 @@
 #ifndef BICYCLE_NAMES_H
 #define BICYCLE_NAMES_H
 
+#include "common/limits.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -109,5 +111,27 @@ typedef enum BicycleDevice
 
 /* False if this is no such name. *index is N, and 0 without one. */
 extern bool bicycle_device_parse(const char *name, BicycleDevice *device, int *index);
+
+/*
+ * What the setting says: a device, for one engine; a list of different GPUs,
+ * cuda:0,cuda:2, for an engine each; or cuda:all, for as many as there are.
+ */
+typedef struct BicycleDevices
+{
+	int n;    /* of engines, at least 1 */
+	bool all; /* cuda:all; name has those of BICYCLE_MAX_ENGINES cards, and n is that */
+	char name[BICYCLE_MAX_ENGINES][BICYCLE_MAX_DEVICE];
+} BicycleDevices;
+
+/* NULL; or why this is none of these, a sentence. */
+extern const char *bicycle_devices_parse(const char *text, BicycleDevices *devices);
+
+#define BICYCLE_ENGINE_FILE 32 /* bytes of such a name, with the NUL */
+
+/*
+ * The file of an engine: bicycle.sock, and bicycle.N.sock of all but the first.
+ * Relative to the data directory, the working directory of both programs.
+ */
+extern void bicycle_engine_file(char name[BICYCLE_ENGINE_FILE], int engine, const char *ending);
 
 #endif /* BICYCLE_NAMES_H */

@@ -71,7 +71,7 @@
 
 #define BICYCLE_MAGIC 0x42494359 /* "BICY" */
 #define BICYCLE_PROTOCOL 1
-/* relative to the data directory, the working directory of both */
+/* of the first engine; see bicycle_engine_file */
 #define BICYCLE_SOCKET "bicycle.sock"
 #define BICYCLE_LOCK "bicycle.lock"
 
@@ -335,7 +335,10 @@ typedef struct BicycleTrainCheck
  *	 supervisor to engine: "set NAME VALUE" (before "go", and after a reload),
  *	                       "go", "ping N", "stop"
  *	 engine to supervisor: "log LEVEL TEXT" (debug, info, log, warning, error),
- *	                       "ready DESCRIPTION", "pong N", "fatal TEXT"
+ *	                       "ready DESCRIPTION", "pong N", "fatal TEXT",
+ *	                       "device 1 N DESCRIPTION" whenever it has opened one,
+ *	                       0 for 1 if there is none; N is the number of GPUs
+ *	                       that were seen, 0 if none was looked for
  *
  * EOF on it ends the engine at once. Settings are the rows ENGINE_... and
  * OWN_... of common/settings.def: names as they are, bytes, counts,

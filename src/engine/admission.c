@@ -22,8 +22,9 @@
 void
 budget_limits(Engine *engine)
 {
-	size_t total = engine->settings.engine_memory > 0 ? (size_t) engine->settings.engine_memory
-													  : machine_memory() / 2;
+	size_t total = engine->settings.engine_memory > 0
+					   ? (size_t) engine->settings.engine_memory
+					   : machine_memory() / 2 / (size_t) engine->settings.engines;
 
 	budget_limit(&engine->queue, (size_t) engine->settings.queue_memory);
 	budget_limit(&engine->memory, total - total / 4);

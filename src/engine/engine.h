@@ -81,6 +81,7 @@ struct Engine
 	Source completed; /* eventfd of `completions` */
 	Source signals;   /* signalfd */
 	int lock_fd;
+	char socket_name[BICYCLE_ENGINE_FILE];
 	int64_t started_ms;
 	Completions completions;
 	Executor pool, device_thread, loader;

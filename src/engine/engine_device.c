@@ -62,6 +62,7 @@ open_run(Task *task)
 		status = open_automatic(device, &error);
 	else
 		status = open_other(device, device->wanted, &error);
+	device->gpus = strncmp(device->wanted, "cuda", 4) == 0 ? nn_gpu_count() : 0;
 	if (status == NN_OK)
 	{
 		nn_device_watch(device->nn, executor_progress);
@@ -121,6 +122,7 @@ device_opened(Engine *engine, Task *task)
 	if (device->opened)
 		log_write(LOG_LOG, "device is now %s", device->name);
 	device->opened = true;
+	control_say(engine, "device %d %d %s", device->nn != NULL, device->gpus, device->name);
 	if (device->lacking)
 	{
 		log_write(LOG_LOG, "the GPU cannot be had now and is tried again, in %lld seconds at first",

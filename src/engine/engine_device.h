@@ -31,6 +31,7 @@ typedef struct EngineDevice
 	int threads;
 	int64_t gpu_memory; /* of the setting, as the device was told */
 	char lack[80];      /* why it is not a GPU, where one was looked for */
+	int gpus;           /* that were seen; 0: none, or none was looked for */
 	bool lacking;       /* there is a GPU that could not be had; it may be later */
 	bool found;         /* it can be had now */
 	bool setting;       /* the device thread has set_task */

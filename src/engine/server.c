@@ -53,7 +53,7 @@ engine_changed(Engine *engine, const char *setting)
 	budget_limits(engine);
 	if (strcmp(setting, "device") == 0)
 		device_change(engine);
-	else if (strcmp(setting, "threads") == 0)
+	else if (strcmp(setting, "threads") == 0 || strcmp(setting, "engines") == 0)
 		executor_resize(&engine->pool, settings_threads(&engine->settings));
 	device_set(engine);
 	engine->trim = true;
@@ -93,33 +93,39 @@ listener_ready(Engine *engine, Source *source, uint32_t events)
 }
 
 /*
- * Takes bicycle.lock, which says that this data directory's socket is ours:
- * only its holder may unlink one that an earlier engine left. The file stays;
- * the lock goes with the process.
+ * Takes bicycle.lock, or that of an engine's number, which says that the socket
+ * of that name is ours: only its holder may unlink one that an earlier engine
+ * left. The file stays; the lock goes with the process.
  */
 static void
 take_lock(Engine *engine)
 {
-	engine->lock_fd = open(BICYCLE_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	char name[BICYCLE_ENGINE_FILE];
+
+	bicycle_engine_file(name, (int) engine->settings.number, "lock");
+	engine->lock_fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (engine->lock_fd < 0)
-		engine_fatal(engine, "could not open \"%s\": %s", BICYCLE_LOCK, strerror(errno));
+		engine_fatal(engine, "could not open \"%s\": %s", name, strerror(errno));
 	if (flock(engine->lock_fd, LOCK_EX | LOCK_NB) != 0)
-		engine_fatal(engine, "could not lock \"%s\", another engine may be running: %s",
-					 BICYCLE_LOCK, strerror(errno));
+		engine_fatal(engine, "could not lock \"%s\", another engine may be running: %s", name,
+					 strerror(errno));
+	bicycle_engine_file(engine->socket_name, (int) engine->settings.number, "sock");
 }
 
 static void
 engine_listen(Engine *engine)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = BICYCLE_SOCKET };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	mode_t mask = umask(0177);
 
 	if (fd < 0)
 		engine_fatal(engine, "could not create a socket: %s", strerror(errno));
-	unlink(BICYCLE_SOCKET);
+	strcpy(address.sun_path, engine->socket_name);
+	unlink(engine->socket_name);
 	if (bind(fd, (struct sockaddr *) &address, sizeof(address)) != 0 || listen(fd, 512) != 0)
-		engine_fatal(engine, "could not listen on \"%s\": %s", BICYCLE_SOCKET, strerror(errno));
+		engine_fatal(engine, "could not listen on \"%s\": %s", engine->socket_name,
+					 strerror(errno));
 	umask(mask);
 	if (!source_add(engine, &engine->listener, fd, EPOLLIN, listener_ready))
 		engine_fatal(engine, "could not watch a socket: %s", strerror(errno));
@@ -134,7 +140,7 @@ stop_listening(Engine *engine)
 	if (!engine->listening)
 		return;
 	engine->listening = false;
-	unlink(BICYCLE_SOCKET);
+	unlink(engine->socket_name);
 	source_remove(engine, &engine->listener);
 	close(engine->listener.fd);
 }

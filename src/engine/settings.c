@@ -138,5 +138,9 @@ settings_set(Settings *settings, const char *name, const char *value, char *why,
 int
 settings_threads(const Settings *settings)
 {
-	return settings->threads > 0 ? (int) settings->threads : machine_processors();
+	int share = machine_processors() / (int) settings->engines;
+
+	if (settings->threads > 0)
+		return (int) settings->threads;
+	return share > 0 ? share : 1;
 }

@@ -86,6 +86,15 @@ open_cuda(int index, int threads, NnDevice **device, NnError *error)
 	return module ? module->open(index, threads, device, error) : NN_EUNSUPPORTED;
 }
 
+int
+nn_gpu_count(void)
+{
+	NnError ignored;
+	const NnCudaModule *module = cuda_module(&ignored);
+
+	return module ? module->count() : 0;
+}
+
 /* ---- All devices --------------------------------------------------------- */
 
 NnStatus

@@ -328,6 +328,7 @@ typedef struct NnModel NnModel;   /* packed for a device and a precision; with p
 /* "ref", "cpu", "cuda", "cuda:N" (the N-th GPU). threads <= 0: all. */
 extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
 extern void nn_device_close(NnDevice *device);
+extern int nn_gpu_count(void); /* that "cuda:N" may name; 0: none can be used */
 /* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)"; the device's. */
 extern const char *nn_device_describe(const NnDevice *device);
 extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the count in force */

@@ -141,8 +141,8 @@ supervisor_ensure(bool missing_ok)
 		return true;
 	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	strlcpy(shared->last_error, "all background worker slots are in use",
-			sizeof(shared->last_error));
+	strlcpy(shared->engines[0].last_error, "all background worker slots are in use",
+			sizeof(shared->engines[0].last_error));
 	LWLockRelease(&shared->lock);
 	if (!missing_ok)
 		ereport(

@@ -1,7 +1,7 @@
 /*
  * call.c
- *	  The calls of this session: a list of them, what is sent for each, and what
- *	  has come back.
+ *	  The calls of this session: a list of them, which engine has each, what is
+ *	  sent for it, and what has come back.
  *
  * R1 A call belongs to the resource owner that was current when it was opened.
  *    If that is released first (an error, a rolled back savepoint, a closed
@@ -9,9 +9,15 @@
  * R2 An idle session holds no place in the engine's queue: if cancels are still
  *    unanswered at the end of the transaction, the connection is closed.
  * R3 Answers to calls that nobody waits for yet are kept.
- * R4 A call that is sent again after the engine's death has used up an attempt
- *    if the engine had reported it STARTED. It then asks to be run alone. After
- *    two attempts it fails with 58000, and its digest is refused for minutes.
+ * R4 A call that is sent again after an engine's death has used up an attempt
+ *    if that engine had reported it STARTED. It then asks to be run alone.
+ *    After two attempts it fails with 58000, and its digest is refused for
+ *    minutes. What other sessions have seen of the same digest counts too
+ *    (suspects.c).
+ * R5 Where there are several engines a call goes to the one that has the least
+ *    to do, by all sessions' calls. A session has a part of bicycle.prefetch
+ *    with each at most; what is more waits here, so that the engine that
+ *    answers first gets it.
  *
  * Memory is session_memory(), because calls are cleaned up after the memory of
  * a failed statement is gone. How a call goes from state to state is drawn in
@@ -26,19 +32,23 @@
 
 #include "common/invariant.h"
 #include "common/run_protocol.h"
+#include "pg/engine_slots.h"
 #include "pg/session.h"
+#include "pg/suspects.h"
 
 /* connections that one call may lose without having been started */
 #define MAX_LOSSES 100
-#define FAULT_CALLS 3 /* of bicycle.debug_fault */
+#define FAULT_CALLS 3   /* of bicycle.debug_fault */
+#define UNSENT_WAIT 100 /* ms between looks for an engine for what waits here */
 
 static dlist_head calls = DLIST_STATIC_INIT(calls);
 static uint64 last_id = 0;
-static int unacknowledged = 0;   /* CANCELs without a CANCELLED */
+static int unacknowledged[BICYCLE_MAX_ENGINES]; /* CANCELs without a CANCELLED, by engine */
+static int placed[BICYCLE_MAX_ENGINES];         /* calls that are counted */
 static TimestampTz credit_clock; /* when the wait for a GRANT began, or last saw progress */
 static bool loading = false;     /* inside load_model */
 static bool lost_after_start;    /* how the last KIND_STREAM call was lost */
-static bool (*load_model)(const Model *model) = NULL;
+static bool (*load_model)(const Model *model, int engine) = NULL;
 
 bool
 calls_loading(void)
@@ -68,6 +78,7 @@ call_new(BicycleFrameType type, CallKind kind)
 	call->type = type;
 	call->kind = kind;
 	call->state = CALL_UNSENT;
+	call->engine = call->asked = -1;
 	call->owner = CurrentResourceOwner;
 	dlist_push_tail(&calls, &call->node);
 	return call;
@@ -83,6 +94,8 @@ free_if(void *p)
 static void
 call_destroy(Call *call)
 {
+	call->state = CALL_FAILED;
+	call_count(call);
 	dlist_delete(&call->node);
 	free_if(call->model);
 	free_if(call->body);
@@ -129,7 +142,9 @@ call_check(const Call *call)
 	INVARIANT(call->state != CALL_DONE || call->result != NULL);
 	INVARIANT(call->state != CALL_FAILED || (call->text[0] && call->text[1] && call->text[2]));
 	INVARIANT(call->state != CALL_UNSENT || !(call->granted || call->started || call->need_model));
-	INVARIANT(!call_is_open(call) || session_is_open());
+	INVARIANT(!call_is_open(call) || session_has(call->engine));
+	INVARIANT(call->counted ==
+			  (call_is_open(call) && call->kind != KIND_PLAIN && !session_is_training()));
 	INVARIANT(!image || (call->body && call->body_length >= sizeof(BicycleImageRequest)));
 	INVARIANT(!call->need_model || call->model != NULL);
 	INVARIANT(0 <= call->attempts && call->attempts <= Min(call->losses, MAX_ATTEMPTS));
@@ -147,9 +162,9 @@ calls_check(void)
 {
 	dlist_iter iter;
 	uint64 last = 0;
+	int counted[BICYCLE_MAX_ENGINES] = { 0 };
 
 	session_check();
-	INVARIANT(0 <= unacknowledged && (unacknowledged == 0 || session_is_open()));
 	dlist_foreach(iter, &calls)
 	{
 		const Call *call = dlist_container(Call, node, iter.cur);
@@ -158,8 +173,15 @@ calls_check(void)
 		INVARIANT(session_is_training() ? call->id == 0 : call->id > last);
 		last = call->id;
 		call_check(call);
+		if (call->counted)
+			counted[call->engine]++;
 	}
 	INVARIANT(last <= last_id);
+	for (int n = 0; n < BICYCLE_MAX_ENGINES; n++)
+	{
+		INVARIANT(0 <= unacknowledged[n] && (unacknowledged[n] == 0 || session_has(n)));
+		INVARIANT(counted[n] == placed[n] && (uint32) counted[n] <= engine_load(n));
+	}
 }
 
 /* For tests: see that it is noticed. */
@@ -172,7 +194,7 @@ spoil(Call *call)
 
 /* The open call that a frame is for; NULL if it has been withdrawn. */
 static Call *
-call_of_frame(const BicycleFrame *frame)
+call_of_frame(int engine, const BicycleFrame *frame)
 {
 	dlist_iter iter;
 
@@ -181,7 +203,7 @@ call_of_frame(const BicycleFrame *frame)
 		Call *call = dlist_container(Call, node, iter.cur);
 
 		if (call->id == frame->id)
-			return call_is_open(call) ? call : NULL;
+			return call_is_open(call) && call->engine == engine ? call : NULL;
 	}
 	return NULL;
 }
@@ -202,28 +224,83 @@ call_raise(const Call *call)
 	session_report(call->sqlstate, call->text);
 }
 
+/* ---- Which engine -------------------------------------------------------- */
+
+void
+call_count(Call *call)
+{
+	bool counts = call_is_open(call) && call->kind != KIND_PLAIN && !session_is_training();
+
+	if (counts == call->counted)
+		return;
+	call->counted = counts;
+	placed[call->engine] += counts ? 1 : -1;
+	engine_load_add(call->engine, counts ? 1 : -1);
+}
+
+/* The one of a set that has the least to do, of equals the first; -1: none. */
+static int
+least_loaded(uint32 engines, int most)
+{
+	int best = -1;
+
+	for (int n = 0; n < BICYCLE_MAX_ENGINES; n++)
+		if ((engines & 1u << n) != 0 && placed[n] < most &&
+			(best < 0 || engine_load(n) < engine_load(best)))
+			best = n;
+	return best;
+}
+
+int
+call_choose_engine(bool credit)
+{
+	uint32 usable = engines_usable();
+	bool several = (usable & (usable - 1)) != 0;
+	int most = credit && several ? Max(1, bicycle_prefetch - bicycle_prefetch / 4) : INT_MAX;
+	int engine = least_loaded(usable, most);
+
+	if (engine < 0 || session_reach(engine))
+		return engine;
+	/* While that is being connected to, another one that is. */
+	for (int n = 0; n < BICYCLE_MAX_ENGINES; n++)
+		if (!session_has(n))
+			usable &= ~(1u << n);
+	return least_loaded(usable, most);
+}
+
 /* ---- Frames of the engine ------------------------------------------------ */
 
+/* Work on it has ended, and not with the engine. */
 static void
-frame_error(const BicycleFrame *frame, const char *body)
+call_answered(Call *call)
 {
-	Call *call = call_of_frame(frame);
-
-	if (call == NULL)
-		return;
-	call->sqlstate = session_error(body, frame->length, session_memory(), call->text);
-	call->state = CALL_FAILED;
+	call_count(call);
+	if (call->suspect && call->started)
+		suspect_clear(&call->digest);
+	call->suspect = false;
 }
 
 static void
-frame_data(const BicycleFrame *frame, const char *body)
+frame_error(int engine, const BicycleFrame *frame, const char *body)
 {
-	Call *call = call_of_frame(frame);
+	Call *call = call_of_frame(engine, frame);
+
+	if (call == NULL)
+		return;
+	call->sqlstate = session_error(engine, body, frame->length, session_memory(), call->text);
+	call->state = CALL_FAILED;
+	call_answered(call);
+}
+
+static void
+frame_data(int engine, const BicycleFrame *frame, const char *body)
+{
+	Call *call = call_of_frame(engine, frame);
 
 	if (call == NULL)
 		return;
 	if (call->kind != KIND_STREAM)
-		session_broken();
+		session_broken(engine);
 	if (call->stream.data == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(session_memory());
@@ -235,9 +312,9 @@ frame_data(const BicycleFrame *frame, const char *body)
 }
 
 static void
-frame_result(const BicycleFrame *frame, const char *body)
+frame_result(int engine, const BicycleFrame *frame, const char *body)
 {
-	Call *call = call_of_frame(frame);
+	Call *call = call_of_frame(engine, frame);
 
 	if (call == NULL || call->state == CALL_DONE)
 		return;
@@ -246,13 +323,14 @@ frame_result(const BicycleFrame *frame, const char *body)
 	memcpy(call->result, body, frame->length);
 	call->result_length = frame->length;
 	call->state = CALL_DONE;
+	call_answered(call);
 	credit_clock = GetCurrentTimestamp();
 }
 
 static void
-frame_grant(const BicycleFrame *frame)
+frame_grant(int engine, const BicycleFrame *frame)
 {
-	Call *call = call_of_frame(frame);
+	Call *call = call_of_frame(engine, frame);
 
 	if (call == NULL)
 		return;
@@ -267,44 +345,47 @@ frame_grant(const BicycleFrame *frame)
 
 /* Any frame but HELLO and an ERROR of the connection. */
 static void
-calls_take_frame(const BicycleFrame *frame, const char *body)
+calls_take_frame(int engine, const BicycleFrame *frame, const char *body)
 {
 	Call *call;
 
 	switch (frame->type)
 	{
 		case BICYCLE_GRANT:
-			frame_grant(frame);
+			frame_grant(engine, frame);
 			break;
 		case BICYCLE_NEED_MODEL:
-			if ((call = call_of_frame(frame)) != NULL && call->model)
+			if ((call = call_of_frame(engine, frame)) != NULL && call->model)
 				call->need_model = true;
 			break;
 		case BICYCLE_STARTED:
-			if ((call = call_of_frame(frame)) != NULL)
+			if ((call = call_of_frame(engine, frame)) != NULL)
 			{
 				call->started = true;
 				call->loads = 0;
 			}
 			break;
 		case BICYCLE_RESULT:
-			frame_result(frame, body);
+			frame_result(engine, frame, body);
 			break;
 		case BICYCLE_DATA:
-			frame_data(frame, body);
+			frame_data(engine, frame, body);
 			break;
 		case BICYCLE_END:
-			if ((call = call_of_frame(frame)) != NULL)
+			if ((call = call_of_frame(engine, frame)) != NULL)
+			{
 				call->stream_ended = true;
+				call_count(call);
+			}
 			break;
 		case BICYCLE_ERROR:
-			frame_error(frame, body);
+			frame_error(engine, frame, body);
 			break;
 		case BICYCLE_CANCELLED:
-			unacknowledged = Max(unacknowledged - 1, 0);
+			unacknowledged[engine] = Max(unacknowledged[engine] - 1, 0);
 			break;
 		default:
-			session_broken();
+			session_broken(engine);
 	}
 }
 
@@ -313,27 +394,34 @@ calls_take_frame(const BicycleFrame *frame, const char *body)
  * engine that ended the connection.
  */
 static void
-calls_lost(bool died)
+calls_lost(int engine, pid_t died)
 {
 	dlist_iter iter;
 
-	unacknowledged = 0;
+	unacknowledged[engine] = 0;
 	dlist_foreach(iter, &calls)
 	{
 		Call *call = dlist_container(Call, node, iter.cur);
 
-		if (!call_is_open(call))
+		if (!call_is_open(call) || call->engine != engine)
 			continue;
 		if (call->kind == KIND_STREAM)
 		{
-			lost_after_start = died && call->started;
+			lost_after_start = died != 0 && call->started;
 			call->state = CALL_LOST;
+			call_count(call);
 			continue;
 		}
-		if (died && call->started)
+		if (died != 0 && call->started)
+		{
 			call->attempts++;
+			if (call->kind == KIND_IMAGE)
+				suspect_add(&call->digest, died);
+		}
 		call->losses++;
 		call->state = CALL_UNSENT;
+		call_count(call);
+		call->engine = -1;
 		call->granted = call->started = call->need_model = false;
 	}
 }
@@ -344,7 +432,7 @@ void
 call_queue(const Call *call, BicycleFrameType type, const void *head, size_t head_length,
 		   const void *tail, size_t tail_length)
 {
-	if (!session_queue(type, call->id, head, head_length, tail, tail_length))
+	if (!session_queue(call->engine, type, call->id, head, head_length, tail, tail_length))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
 						errdetail("A request to the bicycle engine did not fit.")));
 }
@@ -362,45 +450,88 @@ any_reserved(void)
 	return false;
 }
 
-/* False if the call has failed instead. */
-static bool
-send_unsent(Call *call)
+static void
+send_image(Call *call)
 {
-	if (call->losses >= MAX_LOSSES)
+	BicycleReserve reserve = { .bytes = call->body_length };
+	int seconds;
+	int deaths = Max(call->attempts, suspect_deaths(&call->digest, &seconds));
+	int engine;
+
+	if (deaths >= MAX_ATTEMPTS)
 	{
-		call_fail(call, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
-				  psprintf("The connection was lost %d times.", call->losses),
-				  "The server log tells how the engine ended.");
-		return false;
-	}
-	if (call->attempts >= MAX_ATTEMPTS)
-	{
-		quarantine_add(&call->digest);
+		suspect_refuse(&call->digest);
 		call_fail(call, ERRCODE_SYSTEM_ERROR,
 				  "bicycle engine failed twice while it worked on this request",
 				  "The engine ended unexpectedly each time.",
 				  psprintf("The same request is refused for %d seconds. The server log tells "
 						   "how the engine ended.",
-						   QUARANTINE_SECONDS));
-		return false;
+						   SUSPECT_SECONDS));
+		return;
 	}
-	if (call->kind == KIND_IMAGE)
-	{
-		BicycleReserve reserve = { .bytes = call->body_length };
+	engine = call_choose_engine(true);
+	if (engine < 0)
+		return;
+	call->engine = engine;
+	call->suspect = deaths > 0;
+	if (call->suspect)
+		((BicycleImageRequest *) call->body)->flags |= BICYCLE_FLAG_ALONE;
+	if (!any_reserved())
+		credit_clock = GetCurrentTimestamp();
+	call_queue(call, BICYCLE_RESERVE, &reserve, sizeof(reserve), NULL, 0);
+	call->state = CALL_RESERVED;
+	call_count(call);
+}
 
-		if (call->attempts > 0)
-			((BicycleImageRequest *) call->body)->flags |= BICYCLE_FLAG_ALONE;
-		if (!any_reserved())
-			credit_clock = GetCurrentTimestamp();
-		call_queue(call, BICYCLE_RESERVE, &reserve, sizeof(reserve), NULL, 0);
-		call->state = CALL_RESERVED;
-	}
-	else
+/* To its engine; others cannot answer for it. */
+static void
+send_plain(Call *call)
+{
+	EngineState state;
+
+	if (session_reach(call->asked))
 	{
+		call->engine = call->asked;
 		call_queue(call, call->type, NULL, 0, NULL, 0);
 		call->state = CALL_SENT;
+		return;
 	}
-	return true;
+	state = engine_slot_read(call->asked, NULL);
+	if (state != ENGINE_READY && (state != ENGINE_STARTING || engines_usable() != 0))
+		call_fail(call, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "bicycle engine is not running",
+				  "", "");
+}
+
+/*
+ * Sends the call, if there is an engine for it now; false if it has failed
+ * instead.
+ */
+static bool
+send_unsent(Call *call)
+{
+	if (call->losses >= MAX_LOSSES)
+		call_fail(call, ERRCODE_SYSTEM_ERROR, "bicycle engine ends again and again",
+				  psprintf("The connection was lost %d times.", call->losses),
+				  "The server log tells how the engine ended.");
+	else if (call->kind == KIND_IMAGE)
+		send_image(call);
+	else
+		send_plain(call);
+	return call->state != CALL_FAILED;
+}
+
+/* A call waits here for an engine. */
+static bool
+any_unsent(void)
+{
+	dlist_iter iter;
+
+	dlist_foreach(iter, &calls)
+	{
+		if (dlist_container(Call, node, iter.cur)->state == CALL_UNSENT)
+			return true;
+	}
+	return false;
 }
 
 /* False if one has failed instead. */
@@ -451,7 +582,7 @@ serve_models(void)
 		PG_TRY();
 		{
 			/* If the connection was lost the engine will ask again. */
-			(void) load_model(call->model);
+			(void) load_model(call->model, call->engine);
 		}
 		PG_FINALLY();
 		{
@@ -490,10 +621,12 @@ void
 call_turn(void)
 {
 	bool moved;
+	long timeout;
 
 	if (session_checking())
 		calls_check();
-	session_open(false);
+	if (any_unsent())
+		session_open(false);
 	/*
 	 * What a caller waits for may have come with these; nothing else need ever
 	 * come then, so there is no wait before it has looked.
@@ -503,9 +636,14 @@ call_turn(void)
 	moved = session_flush();
 	moved |= session_read();
 	if (moved)
+	{
 		CHECK_FOR_INTERRUPTS();
-	else
-		session_wait(credit_timeout());
+		return;
+	}
+	timeout = credit_timeout();
+	if (any_unsent())
+		timeout = timeout < 0 ? UNSENT_WAIT : Min(timeout, UNSENT_WAIT);
+	session_wait(timeout);
 }
 
 /* ---- Calls without streams ----------------------------------------------- */
@@ -537,11 +675,11 @@ call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest
 			const float *z, const void *image, size_t image_length)
 {
 	CallDigest digest = digest_of(type, head, z, image, image_length);
-	int seconds = quarantine_remaining(&digest);
+	int seconds;
 	size_t z_bytes = head->nz * sizeof(float);
 	Call *call;
 
-	if (seconds > 0)
+	if (suspect_deaths(&digest, &seconds) >= SUSPECT_DEATHS)
 		ereport(
 			ERROR,
 			(errcode(ERRCODE_SYSTEM_ERROR), errmsg("request is refused"),
@@ -580,11 +718,12 @@ call_submit(BicycleFrameType type, const Model *model, const BicycleImageRequest
 }
 
 Call *
-call_simple(BicycleFrameType type, bool missing_ok)
+call_simple(BicycleFrameType type, int engine)
 {
-	if (!session_open(missing_ok))
-		return NULL;
-	return call_new(type, KIND_PLAIN);
+	Call *call = call_new(type, KIND_PLAIN);
+
+	call->asked = engine;
+	return call;
 }
 
 void
@@ -603,6 +742,14 @@ call_wait(Call *call, size_t *length)
 		call_raise(call);
 	*length = call->result_length;
 	return call->result;
+}
+
+const char *
+call_try(Call *call, size_t *length)
+{
+	call_settle(call);
+	*length = call->result_length;
+	return call->state == CALL_DONE ? call->result : NULL;
 }
 
 /*
@@ -626,15 +773,17 @@ call_image_failed(Call *call, const char **message, const char **detail)
 void
 call_free(Call *call)
 {
-	if (session_is_open() && call_is_open(call) && !session_is_training())
+	int engine = call->engine;
+
+	if (call_is_open(call) && !session_is_training())
 	{
-		if (session_queue(BICYCLE_CANCEL, call->id, NULL, 0, NULL, 0))
+		if (session_queue(engine, BICYCLE_CANCEL, call->id, NULL, 0, NULL, 0))
 		{
-			unacknowledged++;
+			unacknowledged[engine]++;
 			session_flush();
 		}
 		else
-			session_drop(false);
+			session_drop(engine, false);
 	}
 	call_destroy(call);
 }
@@ -662,13 +811,14 @@ release_calls(ResourceReleasePhase phase, bool is_commit, bool is_top_level, voi
 			call_free(call);
 		}
 	}
-	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && session_is_open() &&
-			 !session_is_training() && (unacknowledged > 0 || session_pending() > 0))
-		session_drop(false);
+	else if (phase == RESOURCE_RELEASE_AFTER_LOCKS && is_top_level && !session_is_training())
+		for (int n = 0; n < BICYCLE_MAX_ENGINES; n++)
+			if (session_has(n) && (unacknowledged[n] > 0 || session_pending(n) > 0))
+				session_drop(n, false);
 }
 
 void
-calls_init(bool (*load)(const Model *model))
+calls_init(bool (*load)(const Model *model, int engine))
 {
 	load_model = load;
 	session_listen(calls_take_frame, calls_lost);

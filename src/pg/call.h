@@ -6,9 +6,10 @@
  *    an error CurrentResourceOwner of its opening does.
  * R2 An error that the engine answers with is raised by whoever waits for the
  *    answer. The call is still there, and raises it again if it is asked again.
- * R3 Calls without streams are sent again by themselves when the connection was
- *    lost. For a call with streams a lost connection is a status: each function
- *    that returns bool returns false from then on, and does nothing.
+ * R3 Calls without streams are sent again by themselves, perhaps to another
+ *    engine, when the connection was lost. For a call with streams a lost
+ *    connection is a status: each function that returns bool returns false from
+ *    then on, and does nothing.
  * R4 An answer's bytes belong to its call, and go with it.
  * R5 Whatever waits for a call raises what session_open does, as call_simple
  *    and call_open do. Whatever opens one raises 0A000 in the query of a
@@ -28,10 +29,10 @@
 typedef struct Call Call;
 
 /*
- * From _PG_init. `load` sends a model that the engine asks for, as
+ * From _PG_init. `load` sends a model to the engine that asks for it, as
  * model_stream_load does.
  */
-extern void calls_init(bool (*load)(const Model *model));
+extern void calls_init(bool (*load)(const Model *model, int engine));
 
 /* ---- call.c -------------------------------------------------------------- */
 
@@ -44,10 +45,10 @@ extern Call *call_submit(BicycleFrameType type, const Model *model, const Bicycl
 						 const float *z, const void *image, size_t image_length);
 
 /*
- * Opens STATUS or CACHE, one small frame each way. NULL if the engine is not
- * there and missing_ok is set.
+ * Opens STATUS or CACHE, one small frame each way, of the engine of that
+ * number.
  */
-extern Call *call_simple(BicycleFrameType type, bool missing_ok);
+extern Call *call_simple(BicycleFrameType type, int engine);
 
 /*
  * Waits for the answer, whatever it is: call_wait then returns or raises at
@@ -55,6 +56,7 @@ extern Call *call_simple(BicycleFrameType type, bool missing_ok);
  */
 extern void call_settle(Call *call);
 extern const char *call_wait(Call *call, size_t *length);
+extern const char *call_try(Call *call, size_t *length); /* NULL for an error, which stays */
 
 /*
  * Waits as call_settle does. True if the answer is an error that is the image's
@@ -75,6 +77,10 @@ extern void call_free(Call *call);
  */
 extern Call *call_open(BicycleFrameType type, const void *head, size_t head_length,
 					   const void *tail, size_t tail_length);
+
+/* The same to that engine; if it is not connected the connection is lost. */
+extern Call *call_open_at(int engine, BicycleFrameType type, const void *head, size_t head_length,
+						  const void *tail, size_t tail_length);
 extern bool call_granted(Call *call);
 extern bool call_write(Call *call, const void *bytes, size_t length);
 extern bool call_end(Call *call); /* of what is written */

@@ -13,10 +13,11 @@
  *	  KIND_STREAM  UNSENT -> SENT -> DONE or FAILED
  *	                          +-------+--> LOST
  *
- * An example: the engine dies while it works on two images of a session. Both
+ * An example: an engine dies while it works on two images of a session. Both
  * were SENT, and one was started. calls_lost makes both UNSENT and counts an
- * attempt of that one; the next turn connects anew and sends RESERVE for each;
- * GRANT makes them SENT; RESULT makes them DONE, and their callers read it.
+ * attempt of that one; the next turn sends RESERVE for each to another engine,
+ * or connects anew; GRANT makes them SENT; RESULT makes them DONE, and their
+ * callers read it.
  */
 #ifndef BICYCLE_CALL_PRIVATE_H
 #define BICYCLE_CALL_PRIVATE_H
@@ -27,7 +28,8 @@
 #include "lib/ilist.h"
 #include "utils/resowner.h"
 
-#define MAX_ATTEMPTS 2 /* starts that may end with the engine's death */
+/* starts that may end with an engine's death */
+#define MAX_ATTEMPTS SUSPECT_DEATHS
 /*
  * times that a call may ask for its model without being started, and that
  * call_retry begins anew
@@ -59,6 +61,10 @@ struct Call
 	BicycleFrameType type;
 	CallKind kind;
 	CallState state;
+	int engine;   /* that has it, while it is open; -1: none */
+	int asked;    /* KIND_PLAIN: the only one that may have it */
+	bool counted; /* in that one's load */
+	bool suspect; /* KIND_IMAGE: it runs alone, as engines have died at it */
 	bool granted;
 	bool started;
 	bool need_model; /* the engine has asked for it */
@@ -80,6 +86,15 @@ struct Call
 
 /* A new call in the list, UNSENT, of CurrentResourceOwner. 0A000: call.h R5. */
 extern Call *call_new(BicycleFrameType type, CallKind kind);
+
+/*
+ * The connected engine that a call should go to; -1: none, or with `credit`
+ * that this session has calls enough with each.
+ */
+extern int call_choose_engine(bool credit);
+
+/* After each change of state: counts the call with its engine, or no longer. */
+extern void call_count(Call *call);
 
 /* Queues a frame of the call; 53200 if there is no memory for it. */
 extern void call_queue(const Call *call, BicycleFrameType type, const void *head,

@@ -42,12 +42,10 @@ call_unread(const Call *call)
 	return length - call->stream_read;
 }
 
-Call *
-call_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail,
-		  size_t tail_length)
+/* What call_open refuses. */
+static void
+check_opening(BicycleFrameType type, size_t tail_length)
 {
-	Call *call;
-
 	if (tail_length > BICYCLE_MAX_CONFIG)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("configuration is too long"),
@@ -55,11 +53,37 @@ call_open(BicycleFrameType type, const void *head, size_t head_length, const voi
 	if (calls_loading() && type != BICYCLE_LOAD)
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("cannot use a model while another is being read")));
-	session_open(false);
+}
+
+Call *
+call_open_at(int engine, BicycleFrameType type, const void *head, size_t head_length,
+			 const void *tail, size_t tail_length)
+{
+	Call *call;
+
+	check_opening(type, tail_length);
 	call = call_new(type, KIND_STREAM);
+	call->state = CALL_LOST;
+	if (!session_has(engine))
+		return call;
+	call->engine = engine;
 	call_queue(call, type, head, head_length, tail, tail_length);
 	call->state = CALL_SENT;
+	call_count(call);
 	return call;
+}
+
+Call *
+call_open(BicycleFrameType type, const void *head, size_t head_length, const void *tail,
+		  size_t tail_length)
+{
+	int engine = JOB_ENGINE;
+
+	check_opening(type, tail_length);
+	do
+		session_open(false);
+	while (!session_is_training() && (engine = call_choose_engine(false)) < 0);
+	return call_open_at(engine, type, head, head_length, tail, tail_length);
 }
 
 Call *
@@ -70,6 +94,7 @@ call_train(const void *head, size_t head_length, const void *tail, size_t tail_l
 	INVARIANT(session_is_training());
 	call = call_new((BicycleFrameType) BICYCLE_TRAIN_BEGIN, KIND_STREAM);
 	call->id = 0;
+	call->engine = JOB_ENGINE;
 	call_queue(call, call->type, head, head_length, tail, tail_length);
 	call->state = CALL_SENT;
 	return call;
@@ -79,7 +104,7 @@ bool
 call_send(Call *call, BicycleFrameType type, const void *head, size_t head_length, const void *tail,
 		  size_t tail_length)
 {
-	while (call->state == CALL_SENT && session_pending() > WRITE_AHEAD)
+	while (call->state == CALL_SENT && session_pending(call->engine) > WRITE_AHEAD)
 		call_turn();
 	if (call->state == CALL_SENT)
 		call_queue(call, type, head, head_length, tail, tail_length);
@@ -104,7 +129,7 @@ call_write(Call *call, const void *bytes, size_t length)
 	{
 		size_t n = Min(length, DATA_FRAME);
 
-		if (session_pending() > WRITE_AHEAD)
+		if (session_pending(call->engine) > WRITE_AHEAD)
 		{
 			call_turn();
 			continue;
@@ -144,7 +169,7 @@ call_read(Call *call, void *bytes, size_t length)
 	if (!call_holds(call))
 		return false;
 	if (call_unread(call) < length)
-		session_broken();
+		session_broken(call->engine);
 	if (length == 0)
 		return true;
 	memcpy(bytes, call->stream.data + call->stream_read, length);
@@ -171,7 +196,7 @@ call_read_end(Call *call)
 	if (!call_holds(call))
 		return false;
 	if (call_unread(call) > 0)
-		session_broken();
+		session_broken(call->engine);
 	return true;
 }
 

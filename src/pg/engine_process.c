@@ -157,7 +157,7 @@ close_pairs(int pairs[][2], int n)
 
 void
 engine_process_start(EngineProcess *engine, const char *name, const char *argument, int *data,
-					 void (*says)(EngineWord word, const char *words))
+					 EngineSays says)
 {
 	int pairs[2][2];
 	int fds[2];
@@ -198,7 +198,8 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	engine->name = name;
 	engine->says = says;
 	engine->control = pairs[0][0];
-	engine->ready = false;
+	engine->ready = engine->missing = false;
+	engine->gpus = 0;
 	engine->last_words[0] = '\0';
 	engine->silence = 0;
 	engine->turn_ms = monotonic_ms();
@@ -267,7 +268,20 @@ take_log(EngineProcess *engine, char *level)
 	if (strcmp(level, "error") != 0)
 		return;
 	strlcpy(engine->last_words, words, sizeof(engine->last_words));
-	engine->says(ENGINE_SAYS_ERROR, words);
+	engine->says(engine, ENGINE_SAYS_ERROR, words);
+}
+
+/* "1 2 DESCRIPTION": common/protocol.h. */
+static void
+take_device(EngineProcess *engine, const char *words)
+{
+	int present;
+	int length = 0;
+
+	if (sscanf(words, "%d %d %n", &present, &engine->gpus, &length) < 2 || length == 0)
+		return;
+	engine->missing = present == 0;
+	engine->says(engine, ENGINE_SAYS_DEVICE, words + length);
 }
 
 static void
@@ -285,12 +299,14 @@ take_engine_line(EngineProcess *engine, char *line)
 	{
 		engine->ready = true;
 		engine->silence = 0;
-		engine->says(ENGINE_SAYS_READY, words);
+		engine->says(engine, ENGINE_SAYS_READY, words);
 	}
+	else if (length == 6 && memcmp(line, "device", length) == 0)
+		take_device(engine, words);
 	else if (length == 5 && memcmp(line, "fatal", length) == 0)
 	{
 		strlcpy(engine->last_words, words, sizeof(engine->last_words));
-		engine->says(ENGINE_SAYS_FATAL, words);
+		engine->says(engine, ENGINE_SAYS_FATAL, words);
 	}
 	else
 		ereport(LOG,
@@ -410,11 +426,17 @@ engine_process_wait(EngineProcess *engine, int ms, int *status)
 }
 
 void
+engine_process_quit(EngineProcess *engine)
+{
+	tell(engine, "stop\n", 5);
+}
+
+void
 engine_process_stop(EngineProcess *engine, int ms)
 {
 	int status;
 
-	tell(engine, "stop\n", 5);
+	engine_process_quit(engine);
 	if (!engine_process_wait(engine, ms, &status))
 		engine_process_end(engine);
 }

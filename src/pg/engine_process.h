@@ -1,7 +1,7 @@
 /*
  * engine_process.h
  *	  An engine that this process has started, and looks after: the supervisor
- *	  the one of all sessions, a job's worker that of its run.
+ *	  those of all sessions, a job's worker that of its run.
  *
  * They decide when an engine starts, how long it may be silent, and what its
  * end means. All else is here.
@@ -16,26 +16,32 @@
 /* What a line of the engine is about, to whom it matters. */
 typedef enum EngineWord
 {
-	ENGINE_SAYS_READY, /* and what it is */
-	ENGINE_SAYS_ERROR, /* which has been logged */
-	ENGINE_SAYS_FATAL  /* why it is about to end */
+	ENGINE_SAYS_DEVICE, /* `missing`, `gpus` are new, and what it is */
+	ENGINE_SAYS_READY,  /* and what it is */
+	ENGINE_SAYS_ERROR,  /* which has been logged */
+	ENGINE_SAYS_FATAL   /* why it is about to end */
 } EngineWord;
 
-typedef struct EngineProcess
+typedef struct EngineProcess EngineProcess;
+typedef void (*EngineSays)(EngineProcess *engine, EngineWord word, const char *text);
+
+struct EngineProcess
 {
 	pid_t pid;            /* 0: none, or its end has been seen */
 	int control;          /* our end of its control socket; -1: it is closed */
 	bool ready;           /* the engine has said so */
+	bool missing;         /* and that it has no device */
+	int gpus;             /* that it has seen; 0: none, or it has not looked */
 	char last_words[512]; /* its last error, or why it was killed; "" if there was none */
 
 	/* Of engine_process.c alone. */
 	const char *name;
-	void (*says)(EngineWord word, const char *text);
+	EngineSays says;
 	StringInfoData in;  /* bytes of an unfinished line */
 	int64 turn_ms;      /* of the last turn of engine_process_heartbeat */
 	int silence;        /* turns since it was started, was ready, or gave a pong */
 	uint64 ping_number; /* of the last ping */
-} EngineProcess;
+};
 
 #define ENGINE_TURN 1000       /* ms between pings */
 #define ENGINE_EXEC_FAILED 127 /* exit status, as of a shell that does not find a command */
@@ -49,7 +55,7 @@ typedef struct EngineProcess
  * `engine` may be zeros, or one whose process has ended.
  */
 extern void engine_process_start(EngineProcess *engine, const char *name, const char *argument,
-								 int *data, void (*says)(EngineWord word, const char *text));
+								 int *data, EngineSays says);
 
 /*
  * Tells all settings, then those in `more`, lines of the same kind which count
@@ -78,7 +84,9 @@ extern bool engine_process_reap(EngineProcess *engine, int *status);
  */
 extern bool engine_process_wait(EngineProcess *engine, int ms, int *status);
 
-/* Asks it to finish, and waits; what is left then is killed. */
+extern void engine_process_quit(EngineProcess *engine); /* asks it to finish */
+
+/* The same, and waits; what is left then is killed. */
 extern void engine_process_stop(EngineProcess *engine, int ms);
 
 /* Kills it, if there is one, and waits for its end. */

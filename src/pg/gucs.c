@@ -16,7 +16,6 @@
 #define ENGINE_INT(name, ...) int bicycle_##name;
 #define ENGINE_BOOL(name, ...) bool bicycle_##name;
 #define ENGINE_CHOICE(name, ...) int bicycle_##name;
-#define ENGINE_STRING(name, ...) char *bicycle_##name;
 #define SESSION_INT(name, ...) int bicycle_##name;
 #define SESSION_BOOL(name, ...) bool bicycle_##name;
 #define SESSION_CHOICE(name, ...) int bicycle_##name;
@@ -85,12 +84,12 @@ static const struct config_enum_entry fit_choices[] = {
 static bool
 check_device(char **newval, void **extra, GucSource source)
 {
-	BicycleDevice device;
-	int index;
+	BicycleDevices devices;
+	const char *why = bicycle_devices_parse(*newval, &devices);
 
-	if (bicycle_device_parse(*newval, &device, &index))
+	if (why == NULL)
 		return true;
-	GUC_check_errdetail("The device is auto, cpu, cuda or cuda:N.");
+	GUC_check_errdetail("%s", why);
 	return false;
 }
 
@@ -156,7 +155,6 @@ static const Guc settings[] = {
 	INT_ROW(name, UNIT_##unit, initial, least, most, true, PGC_SIGHUP, help)
 #define ENGINE_BOOL(name, initial, help) BOOL_ROW(name, initial, true, PGC_SIGHUP, help)
 #define ENGINE_CHOICE(name, initial, help) CHOICE_ROW(name, initial, true, PGC_SIGHUP, help)
-#define ENGINE_STRING(name, initial, help) STRING_ROW(name, initial, true, PGC_SIGHUP, help)
 #define SESSION_INT(name, unit, initial, least, most, who, help) \
 	INT_ROW(name, UNIT_##unit, initial, least, most, false, WHO_##who, help)
 #define SESSION_BOOL(name, initial, who, help) BOOL_ROW(name, initial, false, WHO_##who, help)
@@ -238,8 +236,7 @@ gucs_for_engine(StringInfo out)
 					if (o->val == *(int *) s->value)
 						appendStringInfoString(out, o->name);
 				break;
-			case GUC_KIND_STRING:
-				appendStringInfoString(out, *(char **) s->value);
+			case GUC_KIND_STRING: /* none of the engine's */
 				break;
 		}
 		appendStringInfoChar(out, '\n');

@@ -23,7 +23,6 @@ typedef enum BicycleOnError
 #define ENGINE_INT(name, ...) extern int bicycle_##name;
 #define ENGINE_BOOL(name, ...) extern bool bicycle_##name;
 #define ENGINE_CHOICE(name, ...) extern int bicycle_##name;
-#define ENGINE_STRING(name, ...) extern char *bicycle_##name;
 #define SESSION_INT(name, ...) extern int bicycle_##name;
 #define SESSION_BOOL(name, ...) extern bool bicycle_##name;
 #define SESSION_CHOICE(name, ...) extern int bicycle_##name;

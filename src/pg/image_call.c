@@ -9,9 +9,11 @@
 #include "pg/image_call.h"
 
 #include "access/detoast.h"
+#include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
 #include "common/names.h"
+#include "pg/engine_slots.h"
 
 /* ---- Arguments ----------------------------------------------------------- */
 
@@ -128,5 +130,5 @@ image_wait(Call *call)
 int
 image_window(void)
 {
-	return bicycle_batching ? bicycle_prefetch : 1;
+	return bicycle_batching ? bicycle_prefetch * Max(1, pg_popcount32(engines_usable())) : 1;
 }

@@ -36,7 +36,7 @@ end_engine(int code, Datum arg)
 
 /* What ends it is told by who finds that it has ended: engine.last_words. */
 static void
-training_says(EngineWord word, const char *words)
+training_says(EngineProcess *from, EngineWord word, const char *words)
 {
 	if (word == ENGINE_SAYS_READY)
 		strlcpy(greeting, words, sizeof(greeting));
@@ -49,10 +49,12 @@ training_says(EngineWord word, const char *words)
 void
 job_engine_settings(bool go)
 {
-	char more[64];
+	BicycleDevices devices;
+	char more[128];
 
-	snprintf(more, sizeof(more), "set stuck_timeout " INT64_FORMAT "\n",
-			 (int64) bicycle_train_stuck_timeout * 1000);
+	(void) bicycle_devices_parse(bicycle_device, &devices);
+	snprintf(more, sizeof(more), "set device %s\nset stuck_timeout " INT64_FORMAT "\n",
+			 devices.name[0], (int64) bicycle_train_stuck_timeout * 1000);
 	engine_process_configure(&engine, more, go);
 }
 
@@ -108,7 +110,7 @@ wait_until_ready(void)
 }
 
 void
-job_engine_start(void (*frame)(const BicycleFrame *frame, const char *body))
+job_engine_start(void (*frame)(int engine, const BicycleFrame *frame, const char *body))
 {
 	char *name = MemoryContextAlloc(job_worker.context, NAMEDATALEN);
 	int data;
@@ -130,6 +132,7 @@ job_engine_heartbeat(void)
 void
 job_engine_order(BicycleTrainFrame type)
 {
-	if (session_is_open() && !session_queue((BicycleFrameType) type, 0, NULL, 0, NULL, 0))
+	if (session_is_open() &&
+		!session_queue(JOB_ENGINE, (BicycleFrameType) type, 0, NULL, 0, NULL, 0))
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 }

@@ -63,17 +63,17 @@ take_stream(Message *m, const BicycleFrame *frame, const char *body)
 }
 
 void
-job_frames_take(const BicycleFrame *frame, const char *body)
+job_frames_take(int engine, const BicycleFrame *frame, const char *body)
 {
 	Message *m;
 
 	if (frame->type == BICYCLE_DATA || frame->type == BICYCLE_END)
 	{
 		if (dlist_is_empty(&messages))
-			session_broken();
+			session_broken(JOB_ENGINE);
 		m = dlist_tail_element(Message, node, &messages);
 		if (m->complete)
-			session_broken();
+			session_broken(JOB_ENGINE);
 		take_stream(m, frame, body);
 		return;
 	}
@@ -101,7 +101,7 @@ static void
 message_head(const Message *m, void *head, size_t length)
 {
 	if (m->length < length)
-		session_broken();
+		session_broken(JOB_ENGINE);
 	memcpy(head, m->body, length);
 }
 
@@ -226,7 +226,7 @@ handle_note(const Message *m)
 
 	message_head(m, &note, sizeof(note));
 	if (note.cause >= 31)
-		session_broken();
+		session_broken(JOB_ENGINE);
 	if (!job_worker_begin())
 		return;
 	job_worker_note(note.cause == BICYCLE_NOTE_SKIPPED ? 0 : 1 << note.cause,
@@ -238,7 +238,7 @@ static void
 rewind_stream(BufFile *stream)
 {
 	if (stream == NULL)
-		session_broken();
+		session_broken(JOB_ENGINE);
 	if (BufFileSeek(stream, 0, 0, SEEK_SET) != 0)
 		ereport(ERROR, (errcode_for_file_access(), errmsg("could not rewind temporary file: %m")));
 }
@@ -253,7 +253,7 @@ handle_checkpoint(const Message *m)
 
 	message_head(m, &checkpoint, sizeof(checkpoint));
 	if (checkpoint.stream_length != m->stream_length || left == 0)
-		session_broken();
+		session_broken(JOB_ENGINE);
 	rewind_stream(m->stream);
 	if (!job_worker_begin())
 		return;
@@ -321,7 +321,7 @@ handle_done(const Message *m)
 
 	message_head(m, &head, sizeof(head));
 	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
-		session_broken();
+		session_broken(JOB_ENGINE);
 	rewind_stream(m->stream);
 	job_worker_patience(0);
 	job_worker.running = false;
@@ -371,7 +371,7 @@ handle(const Message *m)
 			handle_done(m);
 			break;
 		default:
-			session_broken();
+			session_broken(JOB_ENGINE);
 	}
 }
 

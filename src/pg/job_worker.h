@@ -94,7 +94,8 @@ extern void job_worker_make_way(void);
  * Starts it and waits until it is ready: 55000 if it is of another version.
  * Whole frames go to `frame`.
  */
-extern void job_engine_start(void (*frame)(const BicycleFrame *frame, const char *body));
+extern void job_engine_start(void (*frame)(int engine, const BicycleFrame *frame,
+										   const char *body));
 extern void job_engine_settings(bool go);             /* once more after a reload: without `go` */
 extern void job_engine_heartbeat(void);               /* once a turn */
 extern void job_engine_order(BicycleTrainFrame type); /* a frame without a body */
@@ -109,7 +110,7 @@ extern void job_pairs_send(void);
 
 /* ---- job_frames.c -------------------------------------------------------- */
 
-extern void job_frames_take(const BicycleFrame *frame, const char *body); /* keeps it */
-extern void job_frames_handle(void);                                      /* those that are whole */
+extern void job_frames_take(int engine, const BicycleFrame *frame, const char *body); /* keeps it */
+extern void job_frames_handle(void); /* those that are whole */
 
 #endif /* BICYCLE_JOB_WORKER_H */

@@ -216,7 +216,7 @@ describe_version(const Model *model, BicycleLoad *load, char **config)
 }
 
 bool
-model_stream_load(const Model *model)
+model_stream_load(const Model *model, int engine)
 {
 	BicycleLoad load;
 	TensorList tensors;
@@ -228,7 +228,7 @@ model_stream_load(const Model *model)
 
 	SPI_connect();
 	tensors = describe_version(model, &load, &config);
-	call = call_open(BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
+	call = call_open_at(engine, BICYCLE_LOAD, &load, sizeof(load), config, load.config_length);
 	holds = call_granted(call) && send_tensors(call, model, &tensors) &&
 			call_result(call, &result, &length);
 	call_free(call);

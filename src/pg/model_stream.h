@@ -11,8 +11,11 @@
 #include "pg/catalog.h"
 #include "storage/buffile.h"
 
-/* Sends a version's tensors as LOAD; false if the connection was lost. */
-extern bool model_stream_load(const Model *model);
+/*
+ * Sends a version's tensors to an engine as LOAD; false if the connection was
+ * lost.
+ */
+extern bool model_stream_load(const Model *model, int engine);
 
 /*
  * Sends the tensors of one network as EXPORT; returns the file, palloc'ed, or

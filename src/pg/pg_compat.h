@@ -30,6 +30,16 @@
 #endif
 
 /*
+ * MEMO: PG 17 (50c67c2019) has a resource owner free a set of wait events;
+ * before, it is made in a memory context.
+ */
+#if PG_VERSION_NUM >= 170000
+#define BicycleWaitEventSet(n) CreateWaitEventSet(CurrentResourceOwner, (n))
+#else
+#define BicycleWaitEventSet(n) CreateWaitEventSet(CurrentMemoryContext, (n))
+#endif
+
+/*
  * MEMO: PG 18 replaces pg_attribute_noreturn(), behind a declaration, by
  * pg_noreturn before it.
  */

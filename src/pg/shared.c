@@ -15,7 +15,6 @@
 #include "storage/shmem.h"
 
 #include "common/invariant.h"
-#include "pg/monotonic.h"
 
 static BicycleShared *shared = NULL;
 static shmem_request_hook_type previous_shmem_request = NULL;
@@ -51,68 +50,11 @@ shared_attach(void)
 		shared->tranche = LWLockNewTrancheId();
 		LWLockInitialize(&shared->lock, shared->tranche);
 		ConditionVariableInit(&shared->changed);
+		pg_atomic_init_u32(&shared->usable, 0);
+		for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+			pg_atomic_init_u32(&shared->engines[i].load, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 	LWLockRegisterTranche(shared->tranche, "bicycle");
 	return shared;
-}
-
-static bool
-digest_equal(const CallDigest *a, const CallDigest *b)
-{
-	return a->word[0] == b->word[0] && a->word[1] == b->word[1];
-}
-
-int
-quarantine_remaining(const CallDigest *digest)
-{
-	BicycleShared *s = shared_attach();
-	int64 now;
-	int64 until = 0;
-
-	/*
-	 * Read without the lock: a crash that is being noted right now may be
-	 * missed.
-	 */
-	if (s->nquarantined == 0)
-		return 0;
-	now = monotonic_ms();
-	LWLockAcquire(&s->lock, LW_SHARED);
-	for (int i = 0; i < QUARANTINE_SLOTS; i++)
-		if (s->quarantine[i].until_ms > now && digest_equal(&s->quarantine[i].digest, digest))
-			until = s->quarantine[i].until_ms;
-	LWLockRelease(&s->lock);
-	return until > now ? (int) ((until - now + 999) / 1000) : 0;
-}
-
-/*
- * Takes the slot of the same digest, else the one that expires first; a free
- * slot counts as expired.
- */
-void
-quarantine_add(const CallDigest *digest)
-{
-	BicycleShared *s = shared_attach();
-	int64 now = monotonic_ms();
-	int slot = 0;
-	int used = 0;
-
-	LWLockAcquire(&s->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < QUARANTINE_SLOTS; i++)
-	{
-		if (s->quarantine[i].until_ms != 0 && digest_equal(&s->quarantine[i].digest, digest))
-		{
-			slot = i;
-			break;
-		}
-		if (s->quarantine[i].until_ms < s->quarantine[slot].until_ms)
-			slot = i;
-	}
-	s->quarantine[slot].digest = *digest;
-	s->quarantine[slot].until_ms = now + QUARANTINE_SECONDS * 1000;
-	for (int i = 0; i < QUARANTINE_SLOTS; i++)
-		if (s->quarantine[i].until_ms != 0)
-			used++;
-	s->nquarantined = used;
-	LWLockRelease(&s->lock);
 }

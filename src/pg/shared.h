@@ -1,13 +1,13 @@
 /*
  * shared.h
- *	  The state that all processes of the server see: who supervises, whether
- *	  the engine is there, which requests are refused, who trains, who fills.
+ *	  The state that all processes of the server see: who supervises, which
+ *	  engines are there, which requests are refused, who trains, who fills.
  *
  * R1 Everything is read and written under `lock`, but single words where a
  *    comment says so.
- * R2 The supervisor alone writes the engine's fields; a session that cannot
- *    start it, last_error.
- * R3 Whoever changes `state` broadcasts `changed`.
+ * R2 The supervisor alone writes the engines' fields, but for their load; a
+ *    session that cannot start it, the first one's last_error.
+ * R3 Whoever changes a `state` broadcasts `changed`.
  * R4 Times are by monotonic_ms(), which nobody sets; `rescan_at` alone is
  *    compared with rows, and is a time of day as theirs are.
  */
@@ -17,20 +17,36 @@
 #include "postgres.h"
 
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
 #include "common/limits.h"
+#include "common/names.h"
 
 #include "pg/bgworker.h"
 
 typedef enum EngineState
 {
-	ENGINE_ABSENT,   /* no supervisor has run yet, or it has ended */
+	ENGINE_ABSENT,   /* the slot is free; of all: no supervisor has run yet, or it has ended */
 	ENGINE_STARTING, /* forked, or about to be */
 	ENGINE_READY,    /* listens on its socket */
-	ENGINE_FAILED    /* cannot start; retried with back-off.  Sessions do not wait for it */
+	ENGINE_FAILED,   /* cannot start; retried with back-off.  Sessions do not wait for it */
+	ENGINE_LEAVING   /* its device is no longer asked for: it ends what it has begun */
 } EngineState;
+
+/* An engine: one of a device that bicycle.device names. */
+typedef struct EngineSlot
+{
+	EngineState state;
+	pid_t pid; /* 0: none */
+	char device[BICYCLE_MAX_DEVICE];
+	bool missing;          /* it has said that it has none */
+	int gpus;              /* that it has seen; 0: none, or it has not looked */
+	uint64 starts;         /* since the server started, or the slot was free */
+	char last_error[512];  /* "" if there was none */
+	pg_atomic_uint32 load; /* calls that sessions have with it; a word */
+} EngineSlot;
 
 /* Of a worker of which there is one: bgworker.c. */
 typedef struct SoleWorkerPost
@@ -75,17 +91,27 @@ typedef struct ReadyJob
 	int turn; /* among those of the same rank */
 } ReadyJob;
 
-#define QUARANTINE_SLOTS 64
-#define QUARANTINE_SECONDS 300
+#define SUSPECTS 256
+#define SUSPECT_DEATHS 2 /* of engines, after which a request is refused */
+#define SUSPECT_SECONDS 300
 
 /*
- * Identifies what a request asks for, so that one that crashes the engine can
- * be refused.
+ * Identifies what a request asks for, so that one that crashes engines can be
+ * refused.
  */
 typedef struct CallDigest
 {
 	uint64 word[2];
 } CallDigest;
+
+/* A request that engines died at: suspects.c. */
+typedef struct Suspect
+{
+	CallDigest digest;
+	int64 until_ms; /* 0: free */
+	int deaths;
+	pid_t engines[SUSPECT_DEATHS]; /* those */
+} Suspect;
 
 #define FILL_SLOTS 64
 
@@ -121,16 +147,11 @@ typedef struct BicycleShared
 	ConditionVariable changed;
 	SoleWorkerPost posts[SOLE_WORKERS];
 
-	EngineState state;
-	uint64 starts;        /* engines started since the server started */
-	char last_error[512]; /* "" if there was none */
+	EngineSlot engines[BICYCLE_MAX_ENGINES];
+	pg_atomic_uint32 usable; /* a bit for each that requests may go to; a word */
 
-	int nquarantined; /* slots in use, expired ones included: 0 lets sessions skip the look */
-	struct
-	{
-		CallDigest digest;
-		int64 until_ms; /* 0: free */
-	} quarantine[QUARANTINE_SLOTS];
+	int nsuspects; /* slots in use, expired ones included: 0 lets sessions skip the look */
+	Suspect suspects[SUSPECTS];
 
 	/* Training: launcher.c tells who sets and clears these. */
 	bool scan_wanted;      /* some job may be started now */
@@ -152,11 +173,5 @@ typedef struct BicycleShared
  */
 extern BicycleShared *shared_attach(void);
 extern void shared_reserve(void); /* at preload: asks for the memory beforehand */
-
-/*
- * Seconds for which requests of this digest are still refused; 0: not refused.
- */
-extern int quarantine_remaining(const CallDigest *digest);
-extern void quarantine_add(const CallDigest *digest);
 
 #endif /* BICYCLE_SHARED_H */

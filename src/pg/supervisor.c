@@ -1,19 +1,25 @@
 /*
  * supervisor.c
- *	  The background worker that keeps the engine running.
+ *	  The background worker that keeps the engines running.
  *
  * R1 A server has one (bgworker.c). It has no database, and also works on a
  *    standby.
  * R2 It ends with status 1, after which the postmaster starts it again; 0 would
  *    unregister it for ever.
- * R3 An engine that does not become ready in time, or leaves PONGS_MISSED pings
+ * R3 There is an engine for each device that bicycle.device names. A reload
+ *    starts, moves and ends engines; those whose device is still named do not
+ *    notice. How many GPUs cuda:all means, an engine says that has looked.
+ * R4 An engine that does not become ready in time, or leaves PONGS_MISSED pings
  *    in a row unanswered, is killed (engine_process.c).
- * R4 Deaths in quick succession are answered with growing delays.
+ * R5 Deaths in quick succession are answered with growing delays, each engine's
+ *    by its own.
  *
  *	 ENGINE_STARTING --- "ready" ------------------> ENGINE_READY
  *	 ENGINE_STARTING <-- it ends ------------------- ENGINE_READY
  *	 ENGINE_STARTING --- "fatal", or several ends --> ENGINE_FAILED
  *	 ENGINE_FAILED ----- "ready", of a later one ---> ENGINE_READY
+ *	 any of these ------ a reload ------------------> ENGINE_LEAVING
+ *	 ENGINE_LEAVING ---- it ends -------------------> ENGINE_ABSENT
  */
 #include "pg/bicycle.h"
 
@@ -27,12 +33,15 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
-#include "pg/monotonic.h"
 #include "pg/engine_process.h"
+#include "pg/engine_slots.h"
+#include "pg/monotonic.h"
+#include "pg/socket_wait.h"
 
-#define PONGS_MISSED 15   /* pings without an answer after which the engine is killed */
-#define STOP_TIMEOUT 3000 /* ms from "stop" to SIGKILL */
-#define QUICK_DEATH 500   /* ms: an engine that was ready for less did not live long */
+#define PONGS_MISSED 15           /* pings without an answer after which the engine is killed */
+#define STOP_TIMEOUT 3000         /* ms from "stop" to SIGKILL when the server stops */
+#define LEAVE_TIMEOUT (15 * 1000) /* and when an engine is no longer wanted */
+#define QUICK_DEATH 500           /* ms: an engine that was ready for less did not live long */
 /* starts in a row without "ready" after which sessions no longer wait */
 #define FAILED_STARTS 3
 /* ms: longest delay after the death of an engine that had been ready */
@@ -41,127 +50,257 @@
 
 extern PGDLLEXPORT void bicycle_supervisor_main(Datum arg);
 
-static BicycleShared *shared;
-static EngineProcess engine = { .control = -1 };
-static bool said_fatal; /* this engine has said why it cannot run */
-static int64 ready_ms;  /* when it was ready; 0: it was not yet */
-static int64 next_start_ms;
-static int failed_starts; /* in a row */
-static int quick_deaths;  /* in a row, of engines that had been ready */
-
-/* ---- What sessions see --------------------------------------------------- */
-
-static void
-publish(EngineState state, const char *error)
+/* An engine, of the slot of the same number. */
+typedef struct Ward
 {
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	shared->state = state;
-	if (error)
-		strlcpy(shared->last_error, error, sizeof(shared->last_error));
-	LWLockRelease(&shared->lock);
-	ConditionVariableBroadcast(&shared->changed);
+	EngineProcess process;
+	char name[32];                   /* in messages */
+	char device[BICYCLE_MAX_DEVICE]; /* "": the slot is free */
+	int64 leave_ms;  /* when it is killed, as its device is no longer wanted; 0: it is */
+	bool said_fatal; /* this engine has said why it cannot run */
+	int64 ready_ms;  /* when it was ready; 0: it was not yet */
+	int64 next_start_ms;
+	int failed_starts; /* in a row */
+	int quick_deaths;  /* in a row, of engines that had been ready */
+} Ward;
+
+static Ward wards[BICYCLE_MAX_ENGINES];
+static int nwanted = 0;   /* engines of devices that are named */
+static int gpus = 1;      /* that were last seen, for cuda:all */
+static bool deal = false; /* perhaps other engines are wanted */
+
+static int
+ward_number(const Ward *ward)
+{
+	return (int) (ward - wards);
 }
 
-/* After a failure sessions hear of the next engine only once it is ready. */
-static void
-publish_start(void)
+static bool
+ward_used(const Ward *ward)
 {
-	bool failed;
-
-	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	shared->starts++;
-	failed = shared->state == ENGINE_FAILED;
-	LWLockRelease(&shared->lock);
-	if (!failed)
-		publish(ENGINE_STARTING, NULL);
+	return ward->device[0] != '\0';
 }
 
-static void
-supervisor_exit(int code, Datum arg)
+static bool
+ward_wanted(const Ward *ward)
 {
-	if (engine.pid > 0)
-		kill(engine.pid, SIGKILL);
-	publish(ENGINE_ABSENT, NULL);
+	return ward_used(ward) && ward->leave_ms == 0;
 }
 
-/* ---- Starting and ending the engine -------------------------------------- */
+/* ---- Starting and ending an engine --------------------------------------- */
 
 static void
-engine_says(EngineWord word, const char *words)
+engine_says(EngineProcess *process, EngineWord word, const char *words)
 {
+	Ward *ward = (Ward *) ((char *) process - offsetof(Ward, process));
+	int number = ward_number(ward);
+
 	switch (word)
 	{
+		case ENGINE_SAYS_DEVICE:
+			engine_slot_device(number, process->missing, process->gpus);
+			deal |= process->gpus > 0 && process->gpus != gpus;
+			gpus = process->gpus > 0 ? process->gpus : gpus;
+			break;
 		case ENGINE_SAYS_READY:
-			failed_starts = 0;
-			ready_ms = monotonic_ms();
-			publish(ENGINE_READY, NULL);
-			ereport(LOG, (errmsg("bicycle engine (PID %d) is ready: %s", (int) engine.pid, words)));
+			ward->failed_starts = 0;
+			ward->ready_ms = monotonic_ms();
+			if (ward_wanted(ward))
+				engine_slot_publish(number, ENGINE_READY, NULL);
+			ereport(LOG,
+					(errmsg("%s (PID %d) is ready: %s", ward->name, (int) process->pid, words)));
 			break;
 		case ENGINE_SAYS_ERROR:
-			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-			strlcpy(shared->last_error, words, sizeof(shared->last_error));
-			LWLockRelease(&shared->lock);
+			engine_slot_error(number, words);
 			break;
 		case ENGINE_SAYS_FATAL:
-			said_fatal = true;
-			ereport(WARNING, (errmsg("bicycle engine: %s", words)));
-			publish(ENGINE_FAILED, words);
+			ward->said_fatal = true;
+			ereport(WARNING, (errmsg("%s: %s", ward->name, words)));
+			if (ward_wanted(ward))
+				engine_slot_publish(number, ENGINE_FAILED, words);
 			break;
 	}
 }
 
 static void
-supervisor_start_engine(void)
+ward_configure(Ward *ward, bool go)
 {
-	engine_process_start(&engine, "bicycle engine", NULL, NULL, engine_says);
-	said_fatal = false;
-	ready_ms = 0;
-	publish_start();
-	engine_process_configure(&engine, "", true);
+	char more[96];
+
+	snprintf(more, sizeof(more), "set number %d\nset engines %d\nset device %s\n",
+			 ward_number(ward), nwanted, ward->device);
+	engine_process_configure(&ward->process, more, go);
+}
+
+static void
+ward_start(Ward *ward)
+{
+	engine_process_start(&ward->process, ward->name, NULL, NULL, engine_says);
+	ward->said_fatal = false;
+	ward->ready_ms = 0;
+	engine_slot_started(ward_number(ward), ward->process.pid);
+	ward_configure(ward, true);
 }
 
 /* Delay before the next start, in ms, by how the last engines ended. */
 static int
-retry_delay(void)
+retry_delay(const Ward *ward)
 {
-	if (failed_starts > 0)
-		return Min(RETRY_START_MAX, 250 << Min(failed_starts, 10));
-	if (quick_deaths > 1)
-		return Min(RETRY_READY_MAX, 10 << Min(quick_deaths, 10));
+	if (ward->failed_starts > 0)
+		return Min(RETRY_START_MAX, 250 << Min(ward->failed_starts, 10));
+	if (ward->quick_deaths > 1)
+		return Min(RETRY_READY_MAX, 10 << Min(ward->quick_deaths, 10));
 	return 0;
 }
 
 static void
-engine_ended(pid_t pid, int status)
+ward_free(Ward *ward)
+{
+	ward->device[0] = '\0';
+	ward->leave_ms = 0;
+	engine_slot_free(ward_number(ward));
+	deal = true; /* perhaps another one waits for the slot */
+}
+
+static void
+ward_ended(Ward *ward, pid_t pid, int status)
 {
 	int64 now = monotonic_ms();
 	char *how = wait_result_to_str(status);
-	char error[sizeof(shared->last_error)];
+	char error[sizeof(((EngineSlot *) NULL)->last_error)];
 
 	snprintf(error, sizeof(error), "engine (PID %d): %s", (int) pid, how);
-	ereport(LOG, (errmsg("bicycle engine (PID %d): %s", (int) pid, how)));
+	ereport(LOG, (errmsg("%s (PID %d): %s", ward->name, (int) pid, how)));
 	pfree(how);
-	if (ready_ms != 0)
+	if (!ward_wanted(ward))
 	{
-		failed_starts = 0;
-		quick_deaths = now - ready_ms >= QUICK_DEATH ? 1 : quick_deaths + 1;
+		ward_free(ward);
+		return;
+	}
+	if (ward->ready_ms != 0)
+	{
+		ward->failed_starts = 0;
+		ward->quick_deaths = now - ward->ready_ms >= QUICK_DEATH ? 1 : ward->quick_deaths + 1;
 	}
 	else
 	{
-		failed_starts++;
+		ward->failed_starts++;
 		if (WIFEXITED(status) && WEXITSTATUS(status) == ENGINE_EXEC_FAILED)
 		{
 			snprintf(error, sizeof(error), "could not execute \"%s/bicycle-engine\"", pkglib_path);
-			failed_starts = Max(failed_starts, FAILED_STARTS);
+			ward->failed_starts = Max(ward->failed_starts, FAILED_STARTS);
 		}
 	}
 	/* What it said last explains more than its exit status. */
-	publish(said_fatal || failed_starts >= FAILED_STARTS ? ENGINE_FAILED : ENGINE_STARTING,
-			said_fatal ? NULL : error);
-	next_start_ms = now + retry_delay();
+	engine_slot_publish(ward_number(ward),
+						ward->said_fatal || ward->failed_starts >= FAILED_STARTS ? ENGINE_FAILED
+																				 : ENGINE_STARTING,
+						ward->said_fatal ? NULL : error);
+	ward->next_start_ms = now + retry_delay(ward);
+}
+
+/* ---- Which engines there are to be --------------------------------------- */
+
+/*
+ * It takes no new requests, and ends when it has answered those it has begun.
+ */
+static void
+ward_leave(Ward *ward)
+{
+	ward->leave_ms = monotonic_ms() + LEAVE_TIMEOUT;
+	if (ward->process.pid == 0)
+	{
+		ward_free(ward);
+		return;
+	}
+	engine_slot_publish(ward_number(ward), ENGINE_LEAVING, NULL);
+	engine_process_quit(&ward->process);
+}
+
+static void
+ward_assign(Ward *ward, const char *device)
+{
+	bool running = ward_used(ward);
+
+	strlcpy(ward->device, device, sizeof(ward->device));
+	engine_slot_assign(ward_number(ward), device);
+	if (ward->process.pid != 0)
+		ward_configure(ward, false);
+	if (running)
+		return;
+	ward->failed_starts = ward->quick_deaths = 0;
+	ward->next_start_ms = 0;
+}
+
+/* Takes a name off the list; false if it is not on it. */
+static bool
+take_name(BicycleDevices *devices, const char *name)
+{
+	for (int i = 0; i < devices->n; i++)
+	{
+		if (strcmp(devices->name[i], name) != 0)
+			continue;
+		devices->n--;
+		memmove(devices->name[i], devices->name[i + 1],
+				(devices->n - i) * sizeof(devices->name[0]));
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Deals the devices of the setting out. Engines that have one of them keep it;
+ * others take what is left, or go; for what is left then there are new ones.
+ */
+static void
+deal_devices(void)
+{
+	BicycleDevices devices;
+	bool keeps[BICYCLE_MAX_ENGINES];
+	int before = nwanted;
+
+	deal = false;
+	(void) bicycle_devices_parse(bicycle_device, &devices);
+	if (devices.all)
+		devices.n = Min(gpus, BICYCLE_MAX_ENGINES);
+	nwanted = devices.n;
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+		keeps[i] = ward_wanted(&wards[i]) && take_name(&devices, wards[i].device);
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+	{
+		Ward *ward = &wards[i];
+		char name[BICYCLE_MAX_DEVICE];
+
+		if (keeps[i] || (ward_used(ward) && !ward_wanted(ward)))
+			continue;
+		if (devices.n > 0)
+		{
+			strlcpy(name, devices.name[0], sizeof(name));
+			(void) take_name(&devices, name);
+			ward_assign(ward, name);
+		}
+		else if (ward_used(ward))
+			ward_leave(ward);
+	}
+	/* Names that are left wait for slots of engines that are leaving. */
+	for (int i = 0; i < BICYCLE_MAX_ENGINES && nwanted != before; i++)
+		if (ward_wanted(&wards[i]) && wards[i].process.pid != 0)
+			ward_configure(&wards[i], false);
 }
 
 /* ---- The worker ---------------------------------------------------------- */
+
+static void
+supervisor_exit(int code, Datum arg)
+{
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+	{
+		if (wards[i].process.pid > 0)
+			kill(wards[i].process.pid, SIGKILL);
+		if (ward_used(&wards[i]))
+			engine_slot_publish(i, ENGINE_ABSENT, NULL);
+	}
+}
 
 static void
 child_ended(SIGNAL_ARGS)
@@ -182,35 +321,84 @@ supervisor_begin(void)
 		ereport(LOG, (errmsg("bicycle supervisor is already running under PID %d", (int) other)));
 		proc_exit(0);
 	}
-	shared = shared_attach();
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+	{
+		wards[i].process.control = -1;
+		strlcpy(wards[i].name, i == 0 ? "bicycle engine" : psprintf("bicycle engine %d", i),
+				sizeof(wards[i].name));
+	}
 	before_shmem_exit(supervisor_exit, (Datum) 0);
-	publish(ENGINE_STARTING, NULL);
+	deal_devices();
 	/* Not preloaded, jobs go on once anybody uses the engine. */
 	(void) sole_worker_ensure(WORKER_LAUNCHER);
+}
+
+/* Does what is due for one engine; returns the ms until there is something. */
+static long
+ward_turn(Ward *ward)
+{
+	pid_t pid = ward->process.pid;
+	int64 now = monotonic_ms();
+	int status;
+
+	if (!ward_used(ward))
+		return ENGINE_TURN;
+	if (engine_process_reap(&ward->process, &status))
+		ward_ended(ward, pid, status);
+	else if (pid != 0 && ward->leave_ms != 0 && now >= ward->leave_ms)
+	{
+		ereport(LOG, (errmsg("%s (PID %d) is killed: it does not end", ward->name, (int) pid)));
+		kill(pid, SIGKILL);
+		ward->leave_ms = now + LEAVE_TIMEOUT;
+	}
+	if (ward_wanted(ward) && ward->process.pid == 0 && now >= ward->next_start_ms)
+		ward_start(ward);
+	if (ward_wanted(ward) && ward->process.pid == 0)
+		return Max(1, ward->next_start_ms - now);
+	return engine_process_heartbeat(&ward->process, PONGS_MISSED);
 }
 
 /* Does what is due; returns the ms until there is something to do. */
 static long
 supervise(void)
 {
-	pid_t pid = engine.pid;
-	int status;
+	long timeout = ENGINE_TURN;
+	bool reload = ConfigReloadPending;
 
-	if (ConfigReloadPending)
+	if (reload)
 	{
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-		if (engine.pid != 0)
-			engine_process_configure(&engine, "", false);
-		next_start_ms = 0; /* perhaps what kept it from starting has been mended */
 	}
-	if (engine_process_reap(&engine, &status))
-		engine_ended(pid, status);
-	if (engine.pid == 0 && monotonic_ms() >= next_start_ms)
-		supervisor_start_engine();
-	if (engine.pid == 0)
-		return Max(1, next_start_ms - monotonic_ms());
-	return engine_process_heartbeat(&engine, PONGS_MISSED);
+	if (reload || deal)
+		deal_devices();
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+	{
+		Ward *ward = &wards[i];
+		long wait;
+
+		if (reload && ward_wanted(ward))
+		{
+			if (ward->process.pid != 0)
+				ward_configure(ward, false);
+			ward->next_start_ms = 0; /* perhaps what kept it from starting has been mended */
+		}
+		wait = ward_turn(ward);
+		timeout = Min(timeout, wait);
+	}
+	return deal ? 0 : timeout;
+}
+
+/* All are told first, so that they end at the same time. */
+static void
+stop_all(void)
+{
+	int64 deadline = monotonic_ms() + STOP_TIMEOUT;
+
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+		engine_process_quit(&wards[i].process);
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+		engine_process_stop(&wards[i].process, (int) Max(0, deadline - monotonic_ms()));
 }
 
 void
@@ -227,23 +415,20 @@ bicycle_supervisor_main(Datum arg)
 
 	for (;;)
 	{
-		int events;
+		SocketWait wait = { 0 };
 		long timeout;
 
 		MemoryContextReset(context);
 		MemoryContextSwitchTo(context);
 		if (ShutdownRequestPending)
 		{
-			engine_process_stop(&engine, STOP_TIMEOUT);
+			stop_all();
 			proc_exit(1);
 		}
 		timeout = supervise();
-		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH |
-				 (engine.control >= 0 ? WL_SOCKET_READABLE : 0);
-		events = WaitLatchOrSocket(MyLatch, events, engine.control, timeout, PG_WAIT_EXTENSION);
-		if (events & WL_LATCH_SET)
-			ResetLatch(MyLatch);
-		if (events & WL_SOCKET_READABLE)
-			engine_process_read(&engine);
+		for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+			if (wards[i].process.control >= 0)
+				socket_wait_add(&wait, wards[i].process.control, WL_SOCKET_READABLE);
+		socket_wait(&wait, timeout, PG_WAIT_EXTENSION);
 	}
 }

@@ -42,6 +42,7 @@ __attribute__((constructor)) static void
 share_settings(void)
 {
 	const char *path = getenv("BICYCLE_TEST_GPU");
+	const char *devices = getenv("BICYCLE_TEST_GPUS");
 	int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 	void *shared = fd >= 0
 					   ? mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
@@ -49,6 +50,8 @@ share_settings(void)
 
 	if (fd >= 0)
 		close(fd);
+	if (devices)
+		own_settings.devices = atoi(devices);
 	if (shared == MAP_FAILED)
 		return;
 	gpu_settings = shared;

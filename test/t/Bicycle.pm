@@ -12,8 +12,8 @@ use Test::More;
 use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid
-	wait_for_engine engine_query train job_column job_comes_to stop_at_checkpoint training_engines
-	weights scratch $DATA $TINY $PAIRS);
+	wait_for_engine engine_query imitated_gpus train job_column job_comes_to stop_at_checkpoint
+	training_engines weights scratch $DATA $TINY $PAIRS);
 
 # Seconds to wait for what must come. Training computes with what other processes leave to it, so on
 # a busy machine it may take long.
@@ -61,6 +61,18 @@ sub preload
 		"$directory/preload.so", "$directory/preload.c", '-ldl') == 0
 	  or die 'no library to preload';
 	return "$directory/preload.so";
+}
+
+# imitated_gpus(COUNT): servers that are started from here on find that many imitated GPUs
+# (test/cuda/runtime_on_cpu.c); skips the test where they cannot.
+sub imitated_gpus
+{
+	my ($count) = @_;
+
+	plan(skip_all => 'no server with the imitation of GPUs') unless $ENV{BICYCLE_GPU_TREE};
+	$ENV{PATH} = "$ENV{BICYCLE_GPU_TREE}:$ENV{PATH}";
+	$ENV{BICYCLE_TEST_GPUS} = $count;
+	return;
 }
 
 # configure(NODE, CHANGE...): ALTER SYSTEM with each change, and a reload, which sessions and

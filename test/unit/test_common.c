@@ -127,6 +127,59 @@ test_devices(void)
 		ok(!bicycle_device_parse(bad[i], &device, &index), "\"%s\" is none", bad[i]);
 }
 
+static void
+test_lists(void)
+{
+	static const struct
+	{
+		const char *text;
+		int n;
+		const char *first, *last;
+	} good[] = {
+		{ "auto", 1, "auto", "auto" },
+		{ "cuda", 1, "cuda", "cuda" },
+		{ "cuda:3", 1, "cuda:3", "cuda:3" },
+		{ "cuda:0,cuda:1", 2, "cuda:0", "cuda:1" },
+		{ " cuda:2 ,  cuda:1,cuda:0 ", 3, "cuda:2", "cuda:0" },
+		{ "cuda,cuda:999", 2, "cuda:0", "cuda:999" },
+		{ "cuda:0,cuda:1,cuda:2,cuda:3,cuda:4,cuda:5,cuda:6,cuda:7,cuda:8,cuda:9,cuda:10,cuda:11,"
+		  "cuda:12,cuda:13,cuda:14,cuda:15",
+		  16, "cuda:0", "cuda:15" },
+	};
+	static const char *const bad[] = {
+		"",
+		",",
+		"cuda:0,",
+		",cuda:0",
+		"cuda:0,,cuda:1",
+		"cuda:0,cpu",
+		"auto,cuda:1",
+		"cuda:1,cuda:1",
+		"cuda,cuda:0",
+		"cuda:01,cuda:1",
+		"cuda:0,cuda:all",
+		"cuda:0 cuda:1",
+		"cuda:0 x,cuda:1",
+		"cuda:0;cuda:1",
+		"cuda:0,cuda:1000",
+		"cuda:0,cuda:111111111111111",
+		"cuda:0,cuda:1,cuda:2,cuda:3,cuda:4,cuda:5,cuda:6,cuda:7,cuda:8,cuda:9,cuda:10,cuda:11,"
+		"cuda:12,cuda:13,cuda:14,cuda:15,cuda:16",
+	};
+	BicycleDevices devices;
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+		ok(bicycle_devices_parse(good[i].text, &devices) == NULL && devices.n == good[i].n &&
+			   !devices.all && strcmp(devices.name[0], good[i].first) == 0 &&
+			   strcmp(devices.name[devices.n - 1], good[i].last) == 0,
+		   "\"%s\" is %d devices", good[i].text, good[i].n);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		ok(bicycle_devices_parse(bad[i], &devices) != NULL, "\"%s\" is no list", bad[i]);
+	ok(bicycle_devices_parse("cuda:all", &devices) == NULL && devices.all &&
+		   devices.n == BICYCLE_MAX_ENGINES && strcmp(devices.name[1], "cuda:1") == 0,
+	   "cuda:all is all");
+}
+
 /* ---- Settings ------------------------------------------------------------ */
 
 /* What PostgreSQL's side may send: the ends of its range, and its default. */
@@ -179,5 +232,6 @@ main(void)
 	test_script();
 	test_names();
 	test_devices();
+	test_lists();
 	return done_testing();
 }

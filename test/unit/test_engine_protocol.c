@@ -444,6 +444,27 @@ test_deaf_client(void)
 	client_close(&other);
 }
 
+/* Several engines of one directory have files of their own. */
+static void
+test_number(void)
+{
+	static const char *const settings[] = { "device ref", "number 2", "engines 2", NULL };
+	EngineProcess other;
+	char path[128];
+
+	strcpy(other.directory, engine.directory);
+	engine_start_in(&other, settings);
+	ok(engine_says(&other, "device 1 0 ", PATIENCE_MS), "another one has a device");
+	ok(engine_says(&other, "ready ", PATIENCE_MS), "and starts beside the first");
+	snprintf(path, sizeof(path), "%s/bicycle.2.sock", engine.directory);
+	ok(access(path, F_OK) == 0, "with a socket of its number");
+	engine_tell(&other, "stop");
+	ok(engine_wait(&other) == 0 && access(path, F_OK) != 0, "which it takes away");
+	close(other.control);
+	snprintf(path, sizeof(path), "%s/bicycle.2.lock", engine.directory);
+	ok(unlink(path) == 0, "its lock stays");
+}
+
 /* The supervisor's lines. */
 static void
 test_control(void)
@@ -470,6 +491,7 @@ test_control(void)
 	status = engine_wait(&second);
 	ok(WIFEXITED(status) && WEXITSTATUS(status) == 1, "and ends with status 1");
 	close(second.control);
+	test_number();
 	client_hello(&client, &engine, 1);
 	ok(client_status(&client).pid == engine.pid, "the first one is still there");
 	client_close(&client);

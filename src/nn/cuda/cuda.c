@@ -365,6 +365,20 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 	return NN_OK;
 }
 
+static int
+cuda_count(void)
+{
+	int count = 0;
+
+	if (cudaGetDeviceCount(&count) != cudaSuccess)
+	{
+		(void) cudaGetLastError();
+		return 0;
+	}
+	return count;
+}
+
 extern const NnCudaModule bicycle_cuda_module;
-__attribute__((visibility("default")))
-const NnCudaModule bicycle_cuda_module = { .sizes = NN_CUDA_SIZES, .open = cuda_open };
+__attribute__((visibility("default"))) const NnCudaModule bicycle_cuda_module = {
+	.sizes = NN_CUDA_SIZES, .open = cuda_open, .count = cuda_count
+};

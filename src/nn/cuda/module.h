@@ -17,6 +17,7 @@ typedef struct NnCudaModule
 	size_t sizes[4]; /* NnDevice, NnPlan, NnNode, NnValue */
 	/* index: of the GPU */
 	NnStatus (*open)(int index, int threads, NnDevice **device, NnError *error);
+	int (*count)(void); /* of the GPUs that CUDA sees */
 } NnCudaModule;
 
 #define NN_CUDA_SIZES                                                     \

@@ -172,7 +172,7 @@ typedef struct GpuSettings
 
 /*
  * In a file that the environment names as BICYCLE_TEST_GPU, where another
- * process can set them; or by itself.
+ * process can set them; or by itself, with BICYCLE_TEST_GPUS devices.
  */
 extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
