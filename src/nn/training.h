@@ -131,7 +131,11 @@ typedef struct NnOperands
 	int index; /* of the node */
 	NnMap in[NN_MAX_IN];
 	NnMap out[NN_MAX_OUT];
-	NnMap stats; /* mean and biased variance of each channel, (N or 1, 1, 1, 2C) */
+	/*
+	 * mean and biased variance of each channel, (N or 1, 1, 1, 2C); what an
+	 * instance norm's mean is counted from is the device's affair
+	 */
+	NnMap stats;
 	NnNumbers weight, bias;
 	NnNumbers mean, var; /* running statistics of a batch norm */
 

@@ -19,6 +19,7 @@
 #include "nn/training.h"
 
 #include "step.h"
+#include "train_ops.h"
 
 /* A node's convolutions; NULL where no step wants one. */
 typedef struct CudaTrainConv
@@ -97,6 +98,17 @@ cuda_map(const NnOperands *op, const NnMap *map)
 	return cuda_train_map(cuda_training(op), map);
 }
 
+/* Where the gradient of input k goes. */
+static inline KernelGradient
+cuda_gradient(const NnOperands *op, int k)
+{
+	KernelGradient gradient = { .add = op->in_mode[k] == NN_GRAD_ACCUMULATE };
+
+	if (op->in_mode[k] != NN_GRAD_IGNORE)
+		gradient.map = cuda_map(op, &op->din[k]);
+	return gradient;
+}
+
 static inline NnStatus
 cuda_launched(NnError *error, int result)
 {
@@ -118,9 +130,25 @@ extern NnStatus cuda_train_open_convs(CudaTraining *state, const NnTraining *tra
 									  CudaTrainBuffers *wanted, NnError *error);
 extern void cuda_train_close_convs(CudaTraining *state);
 
+/* ---- What convolutions have besides (cuda_train_latent.c) ---------------- */
+
+/*
+ * The result, in `made`, to where it belongs, with the latent's part and the
+ * bias.
+ */
+extern NnStatus cuda_train_finish_conv(const NnOperands *op, const KernelMap *made, NnError *error);
+/*
+ * Whether a convolution adds its bias: an instance norm that alone reads the
+ * result takes it away again.
+ */
+extern bool cuda_train_adds_bias(const NnGraph *g, int node);
+/* The gradient of the bias; those of the latent and its weights; if wanted. */
+extern NnStatus cuda_train_bias_backward(const NnOperands *op, NnError *error);
+extern NnStatus cuda_train_latent_backward(const NnOperands *op, NnError *error);
+extern size_t cuda_train_latent_work(const NnPlan *plan, const NnNode *node); /* bytes */
+
 /* ---- Operators (cuda_train_ops.c) ---------------------------------------- */
 
-/* Those that there are; none of the others. */
 extern const NnOpImpl cuda_train_operators[NN_OPS];
 
 /* Bytes of `work` that a node's steps want. */

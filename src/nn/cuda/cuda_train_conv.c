@@ -261,35 +261,6 @@ train_convolve(const NnOperands *op, const CudaConv *conv, const void *x, void *
 	return cuda_conv_run(state->device->convs, conv, x, filter, y, state->workspace, error);
 }
 
-/* Whether the bias is added: what takes the channel's mean takes it, too. */
-static bool
-has_bias(const NnOperands *op)
-{
-	const NnGraph *g = op->training->plan.graph;
-
-	return op->bias.data && !(nn_read_by_next_only(g, op->index) &&
-							  nn_norm_of(&g->nodes[op->index + 1]) == NN_NORM_INSTANCE);
-}
-
-/* The result, in `made`, to where it belongs, with what is added to it. */
-static NnStatus
-finish_forward(const NnOperands *op, const KernelMap *made, NnError *error)
-{
-	const CudaTraining *state = cuda_training(op);
-	const NnMap *out = &op->out[0];
-	KernelFinish f = { .n = out->shape.n,
-					   .h = out->shape.h,
-					   .w = out->shape.w,
-					   .c = out->shape.c,
-					   .x = *made,
-					   .shift = has_bias(op) ? op->bias.f32 : NULL };
-
-	f.out[0].map = cuda_map(op, out);
-	if (f.out[0].map.data == made->data && !f.shift)
-		return NN_OK;
-	return cuda_launched(error, kernel_bias_act(state->stream, &f));
-}
-
 static NnStatus
 conv_forward(const NnOperands *op, NnError *error)
 {
@@ -301,13 +272,11 @@ conv_forward(const NnOperands *op, NnError *error)
 	void *x;
 	NnStatus status;
 
-	if (op->in[1].data)
-		return nn_fail(error, NN_EUNSUPPORTED, "latents are not trained on a GPU yet");
 	status = stage(op, &op->in[0], 0, &x, error);
 	if (status == NN_OK)
 		status = train_convolve(op, state->convs[op->index].forward, x, filter_of(op)->map.data,
 								made.data, error);
-	return status == NN_OK ? finish_forward(op, &made, error) : status;
+	return status == NN_OK ? cuda_train_finish_conv(op, &made, error) : status;
 }
 
 /* The gradient of the input, from that of the result. */
@@ -361,8 +330,6 @@ conv_backward(const NnOperands *op, NnError *error)
 	int where = wants_filter && op->node->op != NN_OP_CONVT;
 	NnStatus status = NN_OK;
 
-	if (op->bias_mode != NN_GRAD_IGNORE || op->in_mode[1] != NN_GRAD_IGNORE)
-		return nn_fail(error, NN_EUNSUPPORTED, "biases are not trained on a GPU yet");
 	INVARIANT(op->dout[0].data);
 	if (wants_data || wants_filter)
 		status = stage(op, &op->dout[0], where, &dy, error);
@@ -372,7 +339,9 @@ conv_backward(const NnOperands *op, NnError *error)
 		status = stage(op, &op->in[0], !where, &x, error);
 	if (status == NN_OK && wants_filter)
 		status = backward_filter(op, x, dy, error);
-	return status;
+	if (status == NN_OK)
+		status = cuda_train_bias_backward(op, error);
+	return status == NN_OK ? cuda_train_latent_backward(op, error) : status;
 }
 
 NnStatus
