@@ -17,6 +17,76 @@
 
 GpuIndex gpu_thread, gpu_block, gpu_block_size;
 
+/* ---- Stacks -------------------------------------------------------------- */
+
+/*
+ * Changing to another stack is most of what an imitated kernel costs:
+ * swapcontext asks the kernel for the mask of signals. Sanitizers know no
+ * other.
+ */
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+typedef void *Context;
+
+extern void gpu_change_stacks(Context *from, Context to) __attribute__((visibility("hidden")));
+
+__asm__(".text\n"
+		".type gpu_change_stacks, @function\n"
+		"gpu_change_stacks:\n"
+		"pushq %rbp\n"
+		"pushq %rbx\n"
+		"pushq %r12\n"
+		"pushq %r13\n"
+		"pushq %r14\n"
+		"pushq %r15\n"
+		"movq %rsp, (%rdi)\n"
+		"movq %rsi, %rsp\n"
+		"popq %r15\n"
+		"popq %r14\n"
+		"popq %r13\n"
+		"popq %r12\n"
+		"popq %rbx\n"
+		"popq %rbp\n"
+		"ret\n"
+		".size gpu_change_stacks, . - gpu_change_stacks\n");
+
+static void
+change(Context *from, Context *to)
+{
+	gpu_change_stacks(from, *to);
+}
+
+/* What begins there never returns. */
+static void
+prepare_stack(Context *context, char *stack, size_t bytes, void (*begin)(void))
+{
+	void **top = (void **) (stack + bytes / 16 * 16);
+
+	*--top = NULL; /* where it would return to */
+	*--top = (void *) begin;
+	for (int i = 0; i < 6; i++)
+		*--top = NULL;
+	*context = top;
+}
+#else
+typedef ucontext_t Context;
+
+static void
+change(Context *from, Context *to)
+{
+	swapcontext(from, to);
+}
+
+static void
+prepare_stack(Context *context, char *stack, size_t bytes, void (*begin)(void))
+{
+	getcontext(context);
+	context->uc_stack.ss_sp = stack;
+	context->uc_stack.ss_size = bytes;
+	context->uc_link = NULL;
+	makecontext(context, begin, 0);
+}
+#endif
+
 /* ---- Threads ------------------------------------------------------------- */
 
 typedef enum ThreadState
@@ -31,7 +101,7 @@ typedef enum ThreadState
 
 typedef struct Thread
 {
-	ucontext_t context; /* of one that has waited */
+	Context context; /* of one that has waited */
 	ThreadState state;
 	bool left;   /* has waited: a stack is its own */
 	bool waited; /* for what was launched before */
@@ -41,7 +111,7 @@ typedef struct Thread
 static Thread threads[GPU_MAX_CLUSTER * GPU_MAX_THREADS]; /* of a cluster, block after block */
 static float exchanged[GPU_MAX_THREADS];                  /* by the last shuffle of each warp */
 static Thread *block_threads;                             /* those of the block that runs */
-static ucontext_t scheduler;
+static Context scheduler, ended;
 static char *stacks;
 static unsigned nstacks, nused;
 static unsigned next_thread; /* of the block, in the order of this round */
@@ -83,9 +153,10 @@ run_fresh(void)
 			gpu_die("a kernel that does not wait for what was launched before it");
 		self->state = DONE;
 		if (self->left)
-			return;
+			change(&ended, &scheduler);
 	}
 	nused--; /* the stack, of which nobody has made his own */
+	change(&ended, &scheduler);
 }
 
 static void
@@ -95,7 +166,7 @@ wait_in(ThreadState state)
 
 	self->state = state;
 	self->left = true;
-	swapcontext(&self->context, &scheduler);
+	change(&self->context, &scheduler);
 }
 
 void
@@ -166,14 +237,11 @@ release(unsigned n)
 static void
 begin_fresh(void)
 {
-	static ucontext_t context;
+	static Context context;
+	char *stack = stacks + (size_t) nused++ * STACK_BYTES;
 
-	getcontext(&context);
-	context.uc_stack.ss_sp = stacks + (size_t) nused++ * STACK_BYTES;
-	context.uc_stack.ss_size = STACK_BYTES;
-	context.uc_link = &scheduler;
-	makecontext(&context, run_fresh, 0);
-	swapcontext(&scheduler, &context);
+	prepare_stack(&context, stack, STACK_BYTES, run_fresh);
+	change(&scheduler, &context);
 }
 
 /* Until its threads are done or meet others. */
@@ -196,7 +264,7 @@ run_block(unsigned n)
 			next_thread++;
 			gpu_thread = (GpuIndex){ t, 0, 0 };
 			if (block_threads[t].state == READY)
-				swapcontext(&scheduler, &block_threads[t].context);
+				change(&scheduler, &block_threads[t].context);
 		}
 	} while (release(n));
 }
