@@ -689,8 +689,9 @@ allocate(Header **list, size_t bytes)
 		gpu_die("out of memory");
 	*header = (Header){ *list, bytes };
 	*list = header;
-	/* what was not written must not look like zeros */
-	memset((char *) header + HEADER, 0xff, bytes);
+	/* what was not written must not look like zeros, if anything is read */
+	if (!gpu_settings->idle)
+		memset((char *) header + HEADER, 0xff, bytes);
 	return (char *) header + HEADER;
 }
 
@@ -735,7 +736,8 @@ release_block(Header **list, void *p)
 				gpu_die("memory is freed before a copy of it has run");
 	*h = header->next;
 	bytes = header->bytes;
-	memset((char *) header + HEADER, 0xff, bytes);
+	if (!gpu_settings->idle)
+		memset((char *) header + HEADER, 0xff, bytes);
 	free(header);
 	return bytes;
 }

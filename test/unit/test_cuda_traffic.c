@@ -18,9 +18,9 @@
 
 extern const NnCudaModule bicycle_cuda_module;
 
-/* Of the default method at 256 x 256, batch 2. */
-#define MOST_KERNELS 1200
-#define MOST_TRAFFIC 2.0 /* times the least */
+/* Of the default method at 256 x 256. */
+#define MOST_KERNELS 850
+#define MOST_TRAFFIC 1.5 /* times the least */
 
 static NnError error;
 

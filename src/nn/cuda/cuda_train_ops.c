@@ -10,6 +10,7 @@
 #include "common/invariant.h"
 #include "train_ops.h"
 
+#include <limits.h>
 #include <string.h>
 
 #define CUDA_TRAIN_ROW(OP, name) [NN_OP_##OP] = { cuda_train_##name, cuda_train_##name##_backward },
@@ -355,6 +356,13 @@ cuda_train_kl_loss_backward(const NnOperands *op, NnError *error)
 
 /* ---- Work space ---------------------------------------------------------- */
 
+/* Whether kernels count the pixels of a value. */
+static bool
+is_countable(NnShape s)
+{
+	return nn_mul(nn_mul(s.n, s.h), s.w) <= INT_MAX;
+}
+
 size_t
 cuda_train_work(const NnPlan *plan, int index)
 {
@@ -367,6 +375,8 @@ cuda_train_work(const NnPlan *plan, int index)
 		return 0;
 	in = cuda_shape(plan, node->in[0]);
 	out = cuda_shape(plan, node->out[0] >= 0 ? node->out[0] : node->in[0]);
+	if (!is_countable(in) || !is_countable(out))
+		return SIZE_MAX; /* more than any card has */
 	if (nn_norm_of(node) != NN_NORM_NONE)
 	{
 		norm_groups(node, in, &groups, &pixels);
