@@ -20,7 +20,7 @@
  *    here exits or prints; only a broken INVARIANT ends the process.
  * R3 On ref and cpu the bytes of an image depend neither on its batch nor on
  *    the threads. On a GPU the last bits may depend on the batch: its size
- *    chooses cuDNN's engine (cudnn.c).
+ *    chooses cuDNN's engine, or a kernel of ours (cuda_is_streamed).
  */
 #ifndef BICYCLE_NN_H
 #define BICYCLE_NN_H

@@ -13,8 +13,11 @@
  * What runs where. Convolutions are cuDNN's, three plain operations of its
  * graph interface and nothing fused: before an instance norm a bias is dead, so
  * there is nothing to fuse in most layers, and plain ones are precompiled and
- * deterministic. All else are kernels of kernels/. A convolution and the norm
- * that alone reads it are one step: the convolution leaves its result in a
+ * deterministic. At inference a transposed convolution is a plain one whose
+ * pixels hold four of the result (cuda_quad), and one whose weights have few
+ * products each, as the map is small, is a kernel of our own
+ * (cuda_is_streamed). All else are kernels of kernels/. A convolution and the
+ * norm that alone reads it are one step: the convolution leaves its result in a
  * buffer that all steps share and that therefore stays in the GPU's L2 cache,
  * and one kernel adds the latent code's part or the bias, normalises, and
  * writes the activations of both readers to where they are read, halves of

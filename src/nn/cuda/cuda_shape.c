@@ -6,6 +6,8 @@
  */
 #include "nn/cuda/cuda_shape.h"
 
+#include <string.h>
+
 KernelType
 cuda_type(NnPrecision precision)
 {
@@ -80,6 +82,56 @@ cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape)
 	shape->k = 4 * quad;
 	shape->kernel = 2;
 	shape->stride = 1;
+}
+
+CudaSides
+cuda_conv_sides(const NnPlan *plan, const NnNode *node)
+{
+	NnShape in = cuda_shape(plan, node->in[0]), out = cuda_shape(plan, node->out[0]);
+
+	return node->op == NN_OP_CONVT ? (CudaSides){ out, in } : (CudaSides){ in, out };
+}
+
+void
+cuda_train_shape(const NnPlan *plan, const NnNode *node, CudaConvKind kind, CudaConvShape *shape)
+{
+	CudaSides s = cuda_conv_sides(plan, node);
+	NnShape x = kind == CUDA_CONV_DATA ? s.other : s.windows,
+			y = kind == CUDA_CONV_DATA ? s.windows : s.other;
+
+	memset(shape, 0, sizeof(*shape));
+	shape->kind = kind;
+	shape->type = cuda_type(plan->precision);
+	shape->tf32 = plan->precision == NN_PRECISION_TF32;
+	shape->steady = true;
+	shape->n = x.n;
+	shape->h = x.h;
+	shape->w = x.w;
+	shape->c = cuda_padded(x.c);
+	shape->oh = y.h;
+	shape->ow = y.w;
+	shape->k = cuda_padded(y.c);
+	shape->kernel = node->conv.kernel;
+	shape->stride = node->conv.stride;
+	shape->pad = node->conv.pad;
+}
+
+int
+cuda_train_kinds(const NnGraph *g, const NnStep *step, CudaConvKind kinds[2])
+{
+	const NnNode *node = &g->nodes[step->node];
+	bool transposed = node->op == NN_OP_CONVT;
+	int n = 0;
+
+	if (!nn_ops[node->op].filters)
+		return 0;
+	if (step->kind == NN_STEP_FORWARD)
+		kinds[n++] = transposed ? CUDA_CONV_DATA : CUDA_CONV_FORWARD;
+	if (step->kind == NN_STEP_BACKWARD && step->in_mode[0] != NN_GRAD_IGNORE)
+		kinds[n++] = transposed ? CUDA_CONV_FORWARD : CUDA_CONV_DATA;
+	if (step->kind == NN_STEP_BACKWARD && step->weight_mode != NN_GRAD_IGNORE)
+		kinds[n++] = CUDA_CONV_FILTER;
+	return n;
 }
 
 bool

@@ -7,6 +7,7 @@
 
 #include "nn/cuda/conv.h"
 #include "nn/device.h"
+#include "nn/schedule.h"
 
 /* Of activations and of convolutions' weights. */
 extern KernelType cuda_type(NnPrecision precision);
@@ -46,6 +47,24 @@ extern int cuda_quad(const NnNode *node, int channels); /* of one of the four; 0
 
 /* The convolution that is run for a node. */
 extern void cuda_conv_shape(const NnPlan *plan, const NnNode *node, CudaConvShape *shape);
+
+/*
+ * In training, where nothing is made otherwise: the convolution of a node and
+ * kind. Equal ones are so byte by byte.
+ */
+extern void cuda_train_shape(const NnPlan *plan, const NnNode *node, CudaConvKind kind,
+							 CudaConvShape *shape);
+
+/* The kinds that a step of a convolution wants, at most two; their number. */
+extern int cuda_train_kinds(const NnGraph *g, const NnStep *step, CudaConvKind kinds[2]);
+
+/* A node's value with windows, which has C channels, and the other, with K. */
+typedef struct CudaSides
+{
+	NnShape windows, other;
+} CudaSides;
+
+extern CudaSides cuda_conv_sides(const NnPlan *plan, const NnNode *node);
 
 /*
  * Whether the device's own kernel runs it, which reads weights and does nothing

@@ -1,7 +1,7 @@
 /*
  * cuda_time.h
- *	  Times of convolutions on the GPU: for choosing among engines (cudnn.c),
- *	  and for who measures.
+ *	  Times of convolutions on the GPU: for choosing among engines
+ *	  (cudnn_choose.c), and for who measures.
  *
  * A timer has the buffers of one problem, beside the device's pool, for all
  * that are compared by it. Each run reads other weights than the ones before,

@@ -19,59 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- Shapes -------------------------------------------------------------- */
-
-/* The value with windows, which has C channels, and the other, with K. */
-typedef struct Sides
-{
-	NnShape windows, other;
-} Sides;
-
-static Sides
-conv_sides(const NnPlan *plan, const NnNode *node)
-{
-	NnShape in = cuda_shape(plan, node->in[0]), out = cuda_shape(plan, node->out[0]);
-
-	return node->op == NN_OP_CONVT ? (Sides){ out, in } : (Sides){ in, out };
-}
-
-static void
-conv_shape_of(const NnPlan *plan, const NnNode *node, CudaConvKind kind, CudaConvShape *shape)
-{
-	Sides s = conv_sides(plan, node);
-	NnShape x = kind == CUDA_CONV_DATA ? s.other : s.windows,
-			y = kind == CUDA_CONV_DATA ? s.windows : s.other;
-
-	/* compared as bytes */
-	memset(shape, 0, sizeof(*shape));
-	shape->kind = kind;
-	shape->type = cuda_type(plan->precision);
-	shape->tf32 = plan->precision == NN_PRECISION_TF32;
-	shape->steady = true;
-	shape->n = x.n;
-	shape->h = x.h;
-	shape->w = x.w;
-	shape->c = cuda_padded(x.c);
-	shape->oh = y.h;
-	shape->ow = y.w;
-	shape->k = cuda_padded(y.c);
-	shape->kernel = node->conv.kernel;
-	shape->stride = node->conv.stride;
-	shape->pad = node->conv.pad;
-}
-
-static CudaConvKind
-forward_kind(const NnNode *node)
-{
-	return node->op == NN_OP_CONVT ? CUDA_CONV_DATA : CUDA_CONV_FORWARD;
-}
-
-static CudaConvKind
-data_kind(const NnNode *node)
-{
-	return node->op == NN_OP_CONVT ? CUDA_CONV_FORWARD : CUDA_CONV_DATA;
-}
-
 /* ---- Opening ------------------------------------------------------------- */
 
 typedef struct Opening
@@ -95,7 +42,7 @@ want_buffers(const NnPlan *plan, const NnNode *node, CudaConvKind kind, CudaTrai
 {
 	size_t element = kernel_type_size(cuda_type(plan->precision)),
 		   taps = (size_t) node->conv.kernel * node->conv.kernel;
-	Sides sides = conv_sides(plan, node);
+	CudaSides sides = cuda_conv_sides(plan, node);
 	size_t windows = nn_mul(padded_count(sides.windows), element),
 		   other = nn_mul(padded_count(sides.other), element);
 
@@ -116,7 +63,7 @@ open_one(const Opening *o, const NnNode *node, CudaConvKind kind, CudaConv **con
 	CudaTrainPlan *plan = &state->plans[state->nplans];
 	NnStatus status;
 
-	conv_shape_of(&o->training->plan, node, kind, &plan->shape);
+	cuda_train_shape(&o->training->plan, node, kind, &plan->shape);
 	*conv = NULL;
 	for (int i = 0; i < state->nplans && !*conv; i++)
 		if (memcmp(&state->plans[i].shape, &plan->shape, sizeof(CudaConvShape)) == 0)
@@ -137,24 +84,6 @@ open_one(const Opening *o, const NnNode *node, CudaConvKind kind, CudaConv **con
 	return NN_OK;
 }
 
-/* The kinds that a step wants, at most two; their number. */
-static int
-conv_kinds(const NnGraph *g, const NnStep *step, CudaConvKind kinds[2])
-{
-	const NnNode *node = &g->nodes[step->node];
-	int n = 0;
-
-	if (!nn_ops[node->op].filters)
-		return 0;
-	if (step->kind == NN_STEP_FORWARD)
-		kinds[n++] = forward_kind(node);
-	if (step->kind == NN_STEP_BACKWARD && step->in_mode[0] != NN_GRAD_IGNORE)
-		kinds[n++] = data_kind(node);
-	if (step->kind == NN_STEP_BACKWARD && step->weight_mode != NN_GRAD_IGNORE)
-		kinds[n++] = CUDA_CONV_FILTER;
-	return n;
-}
-
 void
 cuda_train_want(const NnTraining *training, CudaTrainBuffers *wanted)
 {
@@ -165,7 +94,7 @@ cuda_train_want(const NnTraining *training, CudaTrainBuffers *wanted)
 	{
 		const NnStep *step = &training->schedule.steps[i];
 
-		for (int k = conv_kinds(g, step, kinds) - 1; k >= 0; k--)
+		for (int k = cuda_train_kinds(g, step, kinds) - 1; k >= 0; k--)
 			want_buffers(&training->plan, &g->nodes[step->node], kinds[k], wanted);
 	}
 }
@@ -199,7 +128,7 @@ cuda_train_open_convs(CudaTraining *state, const NnTraining *training, CudaTrain
 	{
 		const NnStep *step = &training->schedule.steps[i];
 
-		for (int k = conv_kinds(g, step, kinds) - 1; status == NN_OK && k >= 0; k--)
+		for (int k = cuda_train_kinds(g, step, kinds) - 1; status == NN_OK && k >= 0; k--)
 		{
 			CudaConv **conv = conv_place(state->convs, step, kinds[k]);
 
