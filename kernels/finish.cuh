@@ -109,6 +109,18 @@ axis_class(const KernelAxis *axis, int position)
 	return k;
 }
 
+/* Of f->latent the pixel's, by channels; -1: nothing is added there. */
+KERNEL_LOCAL int
+latent_place(const KernelFinish *f, const FinishInside *inside, int n, unsigned at)
+{
+	unsigned y = quotient(inside->width, at), x = at - y * inside->width.by;
+
+	if (y - inside->top < inside->rows && x - inside->left < inside->columns)
+		return -1;
+	return axis_class(&f->rows, (int) y) * f->columns.n + axis_class(&f->columns, (int) x) +
+		   n * f->rows.n * f->columns.n;
+}
+
 /*
  * Adds what the latent code of image n gives at pixel `at`, where it gives
  * anything, to [c0, c0 + 8).
@@ -117,15 +129,12 @@ KERNEL_LOCAL void
 add_latent(const KernelFinish *f, KernelAccess access, const FinishInside *inside, int n,
 		   unsigned at, int c0, float v[KERNEL_VECTOR])
 {
-	unsigned y = quotient(inside->width, at), x = at - y * inside->width.by;
+	int place = latent_place(f, inside, n, at);
 	float latent[KERNEL_VECTOR];
-	unsigned k;
 
-	if (y - inside->top < inside->rows && x - inside->left < inside->columns)
+	if (place < 0)
 		return;
-	k = (unsigned) (axis_class(&f->rows, (int) y) * f->columns.n +
-					axis_class(&f->columns, (int) x) + n * f->rows.n * f->columns.n);
-	load_numbers(access, f->latent + (size_t) k * f->c + c0, f->c - c0, latent);
+	load_numbers(access, f->latent + (size_t) place * f->c + c0, f->c - c0, latent);
 #pragma unroll
 	for (int i = 0; i < KERNEL_VECTOR; i++)
 		v[i] += latent[i];

@@ -200,7 +200,11 @@ extern "C"
  * one type. With quads (above; stride 1, kernel 2, pad 1, k = 4 * quad) only
  * what lies inside the map is written. n * oh * ow, with quads n * h * w, is at
  * most KERNEL_STREAM_SITES, kernel * kernel at most KERNEL_STREAM_TAPS, c a
- * multiple of KERNEL_VECTOR, k and quad of KERNEL_STREAM_ROWS. stream_conv.cu
+ * multiple of KERNEL_VECTOR, k and quad of KERNEL_STREAM_ROWS.
+ *
+ * Without quads, what is done with the result may be done at once: with
+ * `finish`, whose n, h and w are the result's, and whose x is not looked at, y
+ * is not written; with `norm` an instance norm is part of it. stream_conv.cu
  */
 #define KERNEL_STREAM_SITES 16
 #define KERNEL_STREAM_TAPS 16
@@ -216,7 +220,8 @@ extern "C"
 		void *y;
 	} KernelStream;
 
-	extern int kernel_stream_conv(void *stream, const KernelStream *conv);
+	extern int kernel_stream_conv(void *stream, const KernelStream *conv,
+								  const KernelFinish *finish, bool norm);
 
 	/* y[i][o] = bias[o] (NULL: 0) + sum over k of weights[o][k] x[i][k] */
 	typedef struct KernelLinear

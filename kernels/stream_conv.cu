@@ -16,12 +16,17 @@
  * Weights are there whatever was launched before, so the first of them are
  * loaded while that still runs (R1 of launch.cuh).
  *
+ * What follows a convolution, an instance norm included, needs no other
+ * channel, so a block does it with the sums it has, in float, and no second
+ * kernel waits for this one. Not so with quads: four blocks have what a norm is
+ * over.
+ *
  * A site is a pixel of the result, or with quads (kernels.h) one of those that
  * a class of the four has; sites of an image follow those of the one before.
  * What a site's sum adds, and in which order, depends on the shape of one image
  * alone.
  */
-#include "common.cuh"
+#include "finish.cuh"
 
 #define ROWS KERNEL_STREAM_ROWS
 #define GROUP 16 /* sums that are merged at a time */
@@ -33,6 +38,9 @@ typedef struct StreamConv
 	int sites_high, sites_wide, sites; /* of an image; of all */
 	/* taps that meet the image at all, along y and x for each of two classes */
 	int first[2][2], count[2][2];
+	bool finished, norm;
+	KernelFinish f; /* if finished */
+	FinishInside inside;
 } StreamConv;
 
 typedef struct StreamShared
@@ -168,6 +176,56 @@ store_sites(const StreamConv *a, const StreamShared *m, KernelType type, int sit
 		&y, (((size_t) n * a->s.oh + oy) * a->s.ow + ox) * a->s.k + blockIdx.x * ROWS + row, total);
 }
 
+/* Less the mean and over the deviation of those of its image, of `pixels`. */
+KERNEL_LOCAL float
+norm_site(const float *image, int pixels, float value)
+{
+	float mean = 0.0f, m2 = 0.0f, share = 1.0f / (float) pixels;
+
+	/* seen from the first, so that a flat map keeps its deviations */
+	for (int i = 0; i < pixels; i++)
+		mean += (image[i] - image[0]) * share;
+	for (int i = 0; i < pixels; i++)
+	{
+		float d = image[i] - image[0] - mean;
+
+		m2 += d * d;
+	}
+	return (value - image[0] - mean) * rsqrtf(m2 * share + (float) NORM_EPSILON);
+}
+
+/* A thread does what follows for a site and row; all call. */
+KERNEL_LOCAL void
+finish_sites(const StreamConv *a, StreamShared *m, int sites)
+{
+	const KernelFinish *f = &a->f;
+	int row = threadIdx.x / sites, site = threadIdx.x % sites, pixels = f->h * f->w,
+		n = site / pixels, at = site % pixels, o = blockIdx.x * ROWS + row;
+	bool mine = row < ROWS && site < a->sites && o < f->c;
+	float v = 0.0f;
+
+	for (int i = 0; mine && i < PARTS; i++)
+		v += m->merged[threadIdx.x][i];
+	if (mine && f->latent)
+	{
+		int place = latent_place(f, &a->inside, n, (unsigned) at);
+
+		v += place < 0 ? 0.0f : f->latent[(size_t) place * f->c + o];
+	}
+	m->part[0][threadIdx.x] = v;
+	__syncthreads();
+	if (!mine)
+		return;
+	if (a->norm)
+		v = norm_site(m->part[0] + row * sites + n * pixels, pixels, v);
+	v = v * (f->scale ? f->scale[o] : 1.0f) + (f->shift ? f->shift[o] : 0.0f);
+#pragma unroll
+	for (int k = 0; k < 2; k++)
+		if (f->out[k].map.data)
+			store_element(&f->out[k].map, (size_t) site * f->out[k].map.pitch + o,
+						  nn_act(f->out[k].act.second, nn_act(f->out[k].act.first, v)));
+}
+
 /* All of a block, for a type and number of sites that the compiler knows. */
 KERNEL_LOCAL void
 stream_rows(const StreamConv *a, StreamShared *m, KernelType type, int sites)
@@ -212,7 +270,10 @@ stream_rows(const StreamConv *a, StreamShared *m, KernelType type, int sites)
 		add_products(a, m, type, sites, item / chunks, item % chunks, now, sum);
 	}
 	merge_sums(m, ROWS * sites, sum);
-	store_sites(a, m, type, sites);
+	if (a->finished)
+		finish_sites(a, m, sites);
+	else
+		store_sites(a, m, type, sites);
 }
 
 #define FEW_SITES 4
@@ -256,9 +317,9 @@ find_stream_taps(const KernelStream *s, int extent, int sites, int shift, int *f
 }
 
 KERNEL_API int
-kernel_stream_conv(void *stream, const KernelStream *conv)
+kernel_stream_conv(void *stream, const KernelStream *conv, const KernelFinish *finish, bool norm)
 {
-	StreamConv a;
+	StreamConv a = {};
 	bool few;
 	int blocks = conv->k / ROWS;
 
@@ -272,6 +333,13 @@ kernel_stream_conv(void *stream, const KernelStream *conv)
 						 &a.count[0][k]);
 		find_stream_taps(conv, conv->w, a.sites_wide, conv->quad > 0 ? 1 - k : 0, &a.first[1][k],
 						 &a.count[1][k]);
+	}
+	if (finish)
+	{
+		a.finished = true;
+		a.norm = norm;
+		a.f = *finish;
+		a.inside = finish_inside(finish);
 	}
 	few = a.sites <= FEW_SITES;
 	switch (conv->type)

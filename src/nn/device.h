@@ -98,6 +98,11 @@ struct NnDevice
 	bool takes_bytes;       /* bindings may be bytes */
 	bool takes_fewer;       /* bindings may be of fewer images than the plan has */
 	size_t max_arena_bytes; /* of a plan that a model makes: more at once saves nothing */
+	/*
+	 * a convolution of at most so many pixels, all images counted, may be one
+	 * with the next node, which alone reads it: operands stay for both
+	 */
+	int joined_pixels;
 	bool (*supports)(const NnDevice *device, NnPrecision precision);
 	size_t (*element_bytes)(const NnDevice *device, NnPrecision precision); /* of activations */
 	const char *(*describe)(const NnDevice *device);

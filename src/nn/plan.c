@@ -9,6 +9,8 @@
  *
  * R1 Two buffers that live together share no memory. Operands and results of a
  *    node live together: no operator works in place.
+ *    Where a device makes one of a small convolution and the node that alone
+ *    reads it, those of both.
  * R2 Inputs live from the start, as a device may copy them in before the first
  *    node; outputs to the end, as it copies them out after the last.
  *
@@ -67,16 +69,31 @@ extend_life(const NnGraph *g, Buffer *buffers, int value, int node)
 		b->last = node;
 }
 
+/* Whether the device may make one of the node and the next. */
+static bool
+may_join(const NnPlan *plan, int node)
+{
+	const NnGraph *g = plan->graph;
+	NnShape s;
+
+	if (!plan->device || !nn_ops[g->nodes[node].op].filters || !nn_read_by_next_only(g, node))
+		return false;
+	s = g->values[g->nodes[node].in[0]].shape;
+	return nn_mul(nn_mul(s.n, s.h), s.w) <= (size_t) plan->device->joined_pixels;
+}
+
 /* The nodes in order, as inference runs them. */
 static void
-walk_nodes(const NnGraph *g, Buffer *buffers)
+walk_nodes(const NnPlan *plan, Buffer *buffers)
 {
+	const NnGraph *g = plan->graph;
+
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const NnNode *node = &g->nodes[i];
 
 		for (int k = 0; k < NN_MAX_IN; k++)
-			extend_life(g, buffers, node->in[k], i);
+			extend_life(g, buffers, node->in[k], may_join(plan, i) ? i + 1 : i);
 		for (int k = 0; k < 2; k++)
 			extend_life(g, buffers, node->out[k], i);
 		extend_life(g, buffers, node->stats, i);
@@ -109,7 +126,7 @@ find_lives(const NnPlan *plan, Buffer *buffers)
 	if (schedule)
 		walk_steps(schedule, buffers);
 	else
-		walk_nodes(g, buffers);
+		walk_nodes(plan, buffers);
 	for (int i = 0; i < g->nvalues; i++)
 	{
 		if (g->values[i].input)

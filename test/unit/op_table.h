@@ -206,6 +206,8 @@ static const Case cases[] = {
 	 */
 	{ CONV(2, 2, 2, 5, 16, 4, 2, 1), Z(3, LRELU), THEN(INSTANCE, RELU), .affine = true },
 	{ CONV(2, 4, 4, 5, 16, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, LRELU, RELU) },
+	{ CONV(1, 8, 8, 5, 14, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, ELU, TANH), SLICES },
+	{ CONV(3, 4, 4, 5, 14, 4, 2, 1), Z(3, NONE), THEN_TWO(BATCH, LRELU, RELU) },
 	{ CONV(2, 2, 14, 5, 11, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, LRELU, RELU), SLICES },
 	{ CONV(2, 64, 64, 2, 8, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, LRELU, RELU) },
 	{ CONV(1, 70, 66, 2, 13, 4, 2, 1), Z(3, LRELU), THEN_TWO(INSTANCE, ELU, TANH), SLICES },
@@ -234,6 +236,7 @@ static const Case cases[] = {
 	{ CONV(1, 64, 64, 2, 16, 4, 2, 1), Z(8, LRELU), THEN_TWO(INSTANCE, LRELU, RELU),
 	  .input = FLAT },
 	{ CONV(1, 136, 136, 1, 16, 4, 2, 1), Z(8, LRELU), THEN(INSTANCE, LRELU), .input = FLAT },
+	{ CONV(1, 8, 8, 3, 16, 4, 2, 1), Z(8, LRELU), THEN_TWO(INSTANCE, LRELU, RELU), .input = FLAT },
 	{ NORM(1, 40, 40, 16), THEN(INSTANCE, NONE), .input = FLAT },
 	{ NORM(1, 40, 40, 8), THEN(INSTANCE, NONE), .input = OFFSET },
 	{ NORM(1, 70, 70, 16), THEN(INSTANCE, NONE), .input = OFFSET },

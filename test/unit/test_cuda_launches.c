@@ -18,12 +18,12 @@
 #include <unistd.h>
 
 /*
- * At 256 x 256: 16 convolutions and what follows each, the image made ready,
- * the latent code's part; and without clusters a second kernel for the norms of
- * the five largest maps.
+ * At 256 x 256: 16 convolutions and what follows each, but three that do it
+ * themselves, the image made ready, the latent code's part; and without
+ * clusters a second kernel for the norms of the five largest maps.
  */
-#define MOST_KERNELS 34
-#define MOST_WITHOUT_CLUSTERS 39
+#define MOST_KERNELS 31
+#define MOST_WITHOUT_CLUSTERS 36
 #define CLUSTERED 5
 
 #define PIXELS (256 * 256)
@@ -65,24 +65,24 @@ test_counts(const ModelFixture *f)
 	long graphs = gpu_graphs_run();
 	GpuCounts n = count_kernels(0, f);
 
-	ok(n.kernels > 30 && n.kernels <= MOST_KERNELS, "an image takes %ld kernels", n.kernels);
+	ok(n.kernels > 20 && n.kernels <= MOST_KERNELS, "an image takes %ld kernels", n.kernels);
 	ok(n.early == n.kernels && gpu_graphs_run() > graphs,
 	   "all are launched early, in a captured plan: %ld", n.early);
 	ok(n.clusters == CLUSTERED, "norms in clusters: %ld", n.clusters);
 	gpu_settings->code = 80;
 	n = count_kernels(1, f);
 	gpu_settings->code = 0;
-	ok(n.kernels > 30 && n.kernels <= MOST_WITHOUT_CLUSTERS && n.early == 0 && n.clusters == 0,
+	ok(n.kernels > 20 && n.kernels <= MOST_WITHOUT_CLUSTERS && n.early == 0 && n.clusters == 0,
 	   "code for older GPUs takes %ld, none of them early", n.kernels);
 	gpu_settings->no_early = cudaErrorNotSupported;
 	n = count_kernels(2, f);
 	gpu_settings->no_early = 0;
-	ok(n.kernels > 30 && n.kernels <= MOST_KERNELS && n.early == 0 && n.clusters == CLUSTERED,
+	ok(n.kernels > 20 && n.kernels <= MOST_KERNELS && n.early == 0 && n.clusters == CLUSTERED,
 	   "a runtime that launches none early is not asked again");
 	gpu_settings->no_clusters = cudaErrorInvalidClusterSize;
 	n = count_kernels(3, f);
 	gpu_settings->no_clusters = 0;
-	ok(n.kernels > 30 && n.kernels <= MOST_WITHOUT_CLUSTERS && n.early == n.kernels &&
+	ok(n.kernels > 20 && n.kernels <= MOST_WITHOUT_CLUSTERS && n.early == n.kernels &&
 		   n.clusters == 0,
 	   "nor one that has no clusters: %ld kernels", n.kernels);
 }

@@ -98,7 +98,8 @@ plain_sum(const Data *d, size_t at, bool *used)
 static bool
 run(const Data *d)
 {
-	return kernel_stream_conv(stream, &d->s) == 0 && cudaStreamSynchronize(stream) == cudaSuccess;
+	return kernel_stream_conv(stream, &d->s, NULL, false) == 0 &&
+		   cudaStreamSynchronize(stream) == cudaSuccess;
 }
 
 /* Weights that no sum uses become NaN before it runs. */

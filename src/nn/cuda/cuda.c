@@ -340,6 +340,7 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		.takes_bytes = true,
 		.takes_fewer = true,
 		.max_arena_bytes = MAX_ARENA_BYTES,
+		.joined_pixels = CUDA_JOINED_PIXELS,
 		.memory = &cuda_memory_device,
 		.async = &cuda_async_device,
 		.train = &cuda_train_device,

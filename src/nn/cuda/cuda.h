@@ -21,7 +21,10 @@
  * buffer that all steps share and that therefore stays in the GPU's L2 cache,
  * and one kernel adds the latent code's part or the bias, normalises, and
  * writes the activations of both readers to where they are read, halves of
- * concatenations included. Channels are padded to multiples of eight where a
+ * concatenations included. What a latent code adds depends on it alone, and is
+ * made for all layers before the first step. Our kernels are launched while
+ * what comes before them still runs, where the GPU's code waits for it
+ * (kernels/launch.cuh). Channels are padded to multiples of eight where a
  * convolution reads or writes; only images have others.
  *
  * Memory. Weights lie in one block a network (CudaPacked), made once. A plan
@@ -139,6 +142,9 @@ extern size_t cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGra
 
 /* ---- Plans (cuda_plan.c) ------------------------------------------------- */
 
+/* of the operand of a convolution with stride 2 that stream_conv.cu does */
+#define CUDA_JOINED_PIXELS (4 * KERNEL_STREAM_SITES)
+
 typedef struct CudaStep
 {
 	int node, end;            /* the same, or the norm after a convolution */
@@ -147,6 +153,7 @@ typedef struct CudaStep
 	KernelAxis rows, columns; /* of a convolution with a latent; the rest, too */
 	int centre;               /* class that a norm's mean takes away; -1: none does */
 	size_t latents;           /* where the latent's part is, in the plan's */
+	bool joined;              /* the convolution's kernel does what follows, too */
 } CudaStep;
 
 /* An input or output of the plan; outside the arena, in float or bytes. */

@@ -124,6 +124,31 @@ place_latents(const CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
 	return NN_OK;
 }
 
+/*
+ * Whether a kernel may write the step's results while others of its blocks
+ * still read the operand.
+ */
+static bool
+lies_apart(const NnPlan *plan, const CudaStep *step)
+{
+	const NnGraph *g = plan->graph;
+	int in = g->nodes[step->node].in[0];
+
+	for (int i = 0; i < 2; i++)
+	{
+		int out = g->nodes[step->end].out[i];
+		NnShape a = cuda_shape(plan, in), b;
+
+		if (out < 0)
+			continue;
+		b = cuda_shape(plan, out);
+		if (plan->offset[in] < plan->offset[out] + (size_t) b.n * b.h * b.w * plan->pitch[out] &&
+			plan->offset[out] < plan->offset[in] + (size_t) a.n * a.h * a.w * plan->pitch[in])
+			return false;
+	}
+	return true;
+}
+
 static NnStatus
 make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
 {
@@ -140,7 +165,10 @@ make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnErr
 	nn_most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
 	nn_most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
 	if (cuda_is_streamed(&s, step->quad))
+	{
+		step->joined = step->quad == 0 && lies_apart(p->plan, step);
 		return NN_OK;
+	}
 	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
 	status = cuda_conv_open(device->convs, &s, &step->conv, error);
 	if (status == NN_OK)

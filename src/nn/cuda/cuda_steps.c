@@ -48,10 +48,41 @@ cuda_is_dense(const KernelMap *map, const CudaPlan *p, int channels)
 		   channels == cuda_padded(channels);
 }
 
+/* What follows x, a convolution's result or a value. */
+static KernelFinish
+cuda_finish_of(const Launch *l, const CudaStep *step, KernelMap x)
+{
+	const NnNode *end = node_at(l, step->end);
+	const CudaLayer *layer = &l->p->packed->layers[step->node];
+	NnShape s = cuda_shape(l->p->plan, end->out[0]);
+	bool norm = end->op == NN_OP_NORM_ACT;
+	KernelFinish f = {
+		.n = s.n,
+		.h = s.h,
+		.w = s.w,
+		.c = s.c,
+		.x = x,
+		.quad = step->quad,
+		.latent = layer->nz > 0 ? l->p->latents + step->latents : NULL,
+		.rows = step->rows,
+		.columns = step->columns,
+		.centre = step->centre,
+		.scale = layer->scale,
+		.shift = layer->shift,
+	};
+
+	for (int i = 0; i < 2; i++)
+		if (end->out[i] >= 0)
+			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
+									norm ? end->norm.act[i] : (NnActChain){ 0 } };
+	return f;
+}
+
 /* By our own kernel, which the library's result is like. */
 static NnStatus
 stream_conv(const Launch *l, const CudaStep *step, const void *x)
 {
+	KernelFinish f = cuda_finish_of(l, step, (KernelMap){ 0 });
 	CudaConvShape s;
 	KernelStream conv;
 
@@ -73,7 +104,8 @@ stream_conv(const Launch *l, const CudaStep *step, const void *x)
 		.filter = l->p->packed->layers[step->node].filter,
 		.y = l->p->result,
 	};
-	return launched(l, kernel_stream_conv(l->device->compute, &conv));
+	return launched(l, kernel_stream_conv(l->device->compute, &conv, step->joined ? &f : NULL,
+										  nn_norm_of(node_at(l, step->end)) == NN_NORM_INSTANCE));
 }
 
 static NnStatus
@@ -124,39 +156,21 @@ drop_outputs(const Launch *l, const NnNode *node, NnShape s)
 	return status;
 }
 
-/* What follows x, a convolution's result or a value: the step's end. */
+/* The step's end, of x, or of what is finished already. */
 static NnStatus
-finish_conv(const Launch *l, const CudaStep *step, KernelMap x)
+end_step(const Launch *l, const CudaStep *step, KernelMap x, bool finished)
 {
 	const NnNode *end = node_at(l, step->end);
-	const CudaLayer *layer = &l->p->packed->layers[step->node];
-	NnShape s = cuda_shape(l->p->plan, end->out[0]);
-	bool norm = end->op == NN_OP_NORM_ACT;
-	NnStatus status;
-	KernelFinish f = {
-		.n = s.n,
-		.h = s.h,
-		.w = s.w,
-		.c = s.c,
-		.x = x,
-		.quad = step->quad,
-		.latent = layer->nz > 0 ? l->p->latents + step->latents : NULL,
-		.rows = step->rows,
-		.columns = step->columns,
-		.centre = step->centre,
-		.scale = layer->scale,
-		.shift = layer->shift,
-	};
+	KernelFinish f = cuda_finish_of(l, step, x);
+	NnStatus status = NN_OK;
 
-	for (int i = 0; i < 2; i++)
-		if (end->out[i] >= 0)
-			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
-									norm ? end->norm.act[i] : (NnActChain){ 0 } };
-	if (nn_norm_of(end) == NN_NORM_INSTANCE)
+	if (!finished && nn_norm_of(end) == NN_NORM_INSTANCE)
 		status = launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
-	else
+	else if (!finished)
 		status = launched(l, kernel_bias_act(l->device->compute, &f));
-	return status == NN_OK && norm && end->norm.drop_seed != 0 ? drop_outputs(l, end, s) : status;
+	return status == NN_OK && end->op == NN_OP_NORM_ACT && end->norm.drop_seed != 0
+			   ? drop_outputs(l, end, cuda_shape(l->p->plan, end->out[0]))
+			   : status;
 }
 
 static NnStatus
@@ -166,8 +180,9 @@ conv_step(const Launch *l, const CudaStep *step)
 	int pitch = step->quad > 0 ? 4 * step->quad : cuda_padded(layer->out.c);
 	NnStatus status = convolve(l, step);
 
-	return status == NN_OK ? finish_conv(l, step, kernel_map(l->p->result, l->p->type, pitch))
-						   : status;
+	return status == NN_OK
+			   ? end_step(l, step, kernel_map(l->p->result, l->p->type, pitch), step->joined)
+			   : status;
 }
 
 static NnStatus
@@ -179,7 +194,7 @@ convt_step(const Launch *l, const CudaStep *step)
 static NnStatus
 norm_act_step(const Launch *l, const CudaStep *step)
 {
-	return finish_conv(l, step, l->slot->values[node_at(l, step->node)->in[0]]);
+	return end_step(l, step, l->slot->values[node_at(l, step->node)->in[0]], false);
 }
 
 /* ---- The rest ------------------------------------------------------------ */
