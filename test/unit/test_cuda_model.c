@@ -13,6 +13,7 @@
 #include "nn/cuda/cuda_time.h"
 #include "nn/cuda/trace/cuda_trace.h"
 #include "nn/cuda/module.h"
+#include "nn/fit.h"
 
 #include "cuda_runtime_api.h"
 
@@ -609,6 +610,29 @@ test_passing(const ModelFixture *f)
 	nn_device_close(device);
 }
 
+/* An iteration of training, after `failing` engines of each convolution. */
+static NnStatus
+fit_once(NnDevice *device, const char *failing)
+{
+	static const char json[] = "{\"method\":\"pix2pix_noise\",\"size\":64,\"ngf\":1,\"ndf\":1,"
+							   "\"num_ds\":1,\"batch_size\":1}";
+	static float a[PIXELS * 3], b[PIXELS * 3];
+	NnConfig config;
+	NnTrainOptions options;
+	NnFit *fit = NULL;
+	NnLosses losses;
+	NnStatus status = nn_train_options_parse(&config, &options, json, sizeof(json) - 1, &error);
+
+	setenv("BICYCLE_TEST_CONVS_FAIL", failing, 1);
+	if (status == NN_OK)
+		status =
+			nn_fit_open(device, &config, &options, NN_PRECISION_FP32, 10, NULL, 0, &fit, &error);
+	if (status == NN_OK)
+		status = nn_fit_step(fit, a, b, NULL, &losses, &error);
+	nn_fit_close(fit);
+	return status;
+}
+
 /*
  * Engines that are there and do not run: the next is taken; without one the
  * device, or a plan if it had opened, is of no use, which is not an error of
@@ -631,6 +655,10 @@ test_engines(const ModelFixture *small)
 	status = nn_model_translate(model, 1, images, z, got, &error);
 	ok(status == NN_EUNSUPPORTED, "where none does, a plan is refused: %s", error.message);
 	nn_model_free(model);
+	status = fit_once(device, "2");
+	ok(status == NN_OK, "training, too, takes the third: %s", status == NN_OK ? "" : error.message);
+	status = fit_once(device, "3");
+	ok(status == NN_EUNSUPPORTED, "and is refused without: %s", error.message);
 	nn_device_close(device);
 	status = bicycle_cuda_module.open(0, 1, &device, &error);
 	ok(status == NN_EUNSUPPORTED && gpu_memory_used() == 0,

@@ -128,6 +128,8 @@ extern void cuda_train_want(const NnTraining *training, CudaTrainBuffers *wanted
 /* Opens those of all steps; adds the workspace that they want. */
 extern NnStatus cuda_train_open_convs(CudaTraining *state, const NnTraining *training,
 									  CudaTrainBuffers *wanted, NnError *error);
+/* Runs each once, before anything counts: cuda_conv_prove. */
+extern NnStatus cuda_train_prove_convs(CudaTraining *state, size_t workspace, NnError *error);
 extern void cuda_train_close_convs(CudaTraining *state);
 
 /* ---- What convolutions have besides (cuda_train_latent.c) ---------------- */

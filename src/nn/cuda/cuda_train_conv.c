@@ -139,6 +139,27 @@ cuda_train_open_convs(CudaTraining *state, const NnTraining *training, CudaTrain
 	return status;
 }
 
+/*
+ * Where the next step's numbers come to lie; all buffers are as large as any.
+ */
+NnStatus
+cuda_train_prove_convs(CudaTraining *state, size_t workspace, NnError *error)
+{
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < state->nplans; i++)
+	{
+		bool filter = state->plans[i].shape.kind == CUDA_CONV_FILTER;
+
+		nn_progress(&state->device->base);
+		status = cuda_conv_prove(state->device->convs, state->plans[i].conv, state->staged[0],
+								 filter ? state->result : state->filters,
+								 filter ? state->staged[1] : state->result, state->workspace,
+								 workspace, error);
+	}
+	return status;
+}
+
 void
 cuda_train_close_convs(CudaTraining *state)
 {

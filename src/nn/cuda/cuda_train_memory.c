@@ -433,6 +433,8 @@ cuda_train_prepare(NnDevice *base, NnTraining *training, NnError *error)
 		status = take_parts(state, training, &l, error);
 	}
 	if (status == NN_OK)
+		status = cuda_train_prove_convs(state, l.buffers.workspace, error);
+	if (status == NN_OK)
 		status = pin(state, error);
 	if (status == NN_OK)
 		status = make_slots(state, training, error);
