@@ -26,7 +26,7 @@ answer_status(Connection *connection, const BicycleFrame *frame, const uint8_t *
 			 nn_precision_name(cache_precision(engine, NN_PRECISION_AUTO, NULL)));
 	status.uptime_ms = (uint64_t) (now_ms() - engine->started_ms);
 	status.requests = engine->requests_done;
-	status.batches = engine->batches;
+	status.batches = engine->computed;
 	status.batched = engine->batched;
 	status.queued = engine->nrequests;
 	status.memory = engine->memory.used + engine->queue.used + decode_used(&engine->decoders);

@@ -37,11 +37,16 @@
  *    same model, operation and size, up to max_batch. It never waits for more
  *    to come: while it is busy the next batch forms by itself. Oldest first
  *    also keeps models from starving each other.
- *    An interactive request waits for the batch that is running and for no
+ *    A device that works beside us is given one more batch while one runs, so
+ *    that it copies one while it computes the other, and does not wait for us
+ *    between them; but not before that batch is as large, or requests would go
+ *    one by one.
+ *    An interactive request waits for what is running and for no
  *    more: bulk stands behind what came up to BULK_AGE later (request.c), and
  *    does not make an interactive one's batch larger. On the host, where a
  *    batch takes as long as it has images, SMALL_BULK of them after each
- *    interactive one have the BULK_PART-th of the images.
+ *    interactive one have the BULK_PART-th of the images; elsewhere they are
+ *    not given beside another batch.
  * R9 A model may take the ARENA_SHARE-th part of the cache for its plans,
  *    however large max_batch is: a processor gains next to nothing from large
  *    batches, and loses much if the models of two sessions do not fit beside
@@ -56,6 +61,7 @@
  *     that is not free, idle models go first.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/engine.h"
 
@@ -194,7 +200,7 @@ start_alone(Engine *engine)
 
 	if (request == NULL || engine->stopping || request->state != REQUEST_ALONE ||
 		engine->nstarted > 0 || engine->loader.pending > 0 || engine->preparing ||
-		engine->batch != NULL)
+		engine->nbatches > 0)
 		return false;
 	return start(request) != START_DONE;
 }
@@ -255,10 +261,20 @@ same_batch(const Request *a, const Request *b)
 		   a->sizing.extent.w == b->sizing.extent.w;
 }
 
+static void
+batch_free(Batch *batch)
+{
+	free(batch->images);
+	free(batch->codes);
+	free(batch);
+}
+
 /* After a failure of the device the rest goes without an answer. */
 static void
 batch_release(Engine *engine, Batch *batch)
 {
+	int done = engine->device.lost ? 0 : batch->done;
+
 	for (int i = 0; i < batch->n; i++)
 	{
 		Request *request = batch->requests[i];
@@ -266,7 +282,7 @@ batch_release(Engine *engine, Batch *batch)
 
 		request->model = NULL;
 		cache_unpin(engine, model);
-		if (i >= batch->done)
+		if (i >= done)
 			request_free(request);
 		else if (request_back(request))
 			request->kind->computed(request);
@@ -287,8 +303,9 @@ batch_done(Engine *engine, Task *task)
 		executor_submit(&engine->device_thread, &batch->task, TASK_SECOND);
 		return;
 	}
-	engine->batch = NULL;
-	engine->batches++;
+	list_remove(&batch->link);
+	engine->nbatches--;
+	engine->computed++;
 	engine->batched += (uint64_t) batch->n;
 	if (batch->small > 0)
 	{
@@ -304,7 +321,7 @@ batch_done(Engine *engine, Task *task)
 	batch_release(engine, batch);
 	if (error_is_set(&batch->device_failed))
 		device_lost(engine, &batch->device_failed);
-	free(batch);
+	batch_free(batch);
 }
 
 static void
@@ -365,38 +382,110 @@ room_is_coming(Engine *engine, const Request *request)
 		   (room_is_freed(engine) || room_evict_idle(engine));
 }
 
-/* Images of a batch of bulk. */
-static size_t
-bulk_most(Engine *engine)
+/* Whether it runs in a batch that `first` leads. */
+static bool
+goes_with(const Request *first, const Request *request)
 {
-	size_t most = (size_t) engine->settings.max_batch;
+	return same_batch(first, request) && (request_is_bulk(first) || !request_is_bulk(request));
+}
 
-	if (engine->device.memory > 0 || engine->small_bulk == 0)
-		return most;
-	engine->small_bulk--;
-	return most < BULK_PART ? 1 : most / BULK_PART;
+/* Most images of a batch. */
+static int
+most_of(const Engine *engine, const Request *first)
+{
+	int most = (int) engine->settings.max_batch;
+
+	if (request_is_bulk(first) && engine->device.memory == 0 && engine->small_bulk > 0)
+		most = most < BULK_PART ? 1 : most / BULK_PART;
+	if (now_ms() < first->model->small_until_ms && most > first->model->small)
+		most = first->model->small;
+	return most;
+}
+
+/* How many wait that go with `first`; at most `most` are counted. */
+static int
+waiting_with(const Engine *engine, const Request *first, int most)
+{
+	int n = 0;
+
+	list_foreach(node, &engine->ready)
+	{
+		if (n == most)
+			break;
+		n += goes_with(first, list_member(Request, link, node));
+	}
+	return n;
+}
+
+/*
+ * Of how many images the next batch is, which `first` leads; 0: it is not its
+ * time.
+ */
+static int
+next_size(const Engine *engine, const Request *first)
+{
+	int most = most_of(engine, first), n = waiting_with(engine, first, most), running;
+
+	if (engine->nbatches == 0)
+		return n;
+	if (engine->nbatches >= engine->device.batches ||
+		(request_is_bulk(first) && engine->small_bulk > 0))
+		return 0;
+	running = list_member(Batch, link, engine->batches.prev)->n;
+	return n < (running < most ? running : most) ? 0 : n;
+}
+
+static Batch *
+batch_new(const Request *first, int n)
+{
+	Batch *batch = calloc(1, sizeof(*batch) + (size_t) n * sizeof(Request *));
+	size_t codes = 2 * (size_t) n * (size_t) first->model->config.nz;
+
+	if (batch == NULL)
+		return NULL;
+	batch->images = calloc((size_t) n, sizeof(uint8_t *));
+	batch->codes = calloc(codes + 1, sizeof(float));
+	if (batch->images != NULL && batch->codes != NULL)
+		return batch;
+	batch_free(batch);
+	return NULL;
 }
 
 static void
+batch_add(Batch *batch, Request *request)
+{
+	size_t nz = (size_t) batch->model->config.nz;
+	int i = batch->n++;
+
+	request_to(request, REQUEST_RUNNING);
+	batch->requests[i] = request;
+	batch->images[i] = request->pixels.pixels;
+	if (batch->kind->network == NN_NET_G && nz > 0)
+		memcpy(batch->codes + (size_t) i * nz, request->latent, nz * sizeof(float));
+}
+
+/* False: none can be started now. */
+static bool
 start_batch(Engine *engine)
 {
 	Request *first;
 	Batch *batch;
-	size_t most = (size_t) engine->settings.max_batch;
+	int n;
 
-	if (engine->batch != NULL || list_empty(&engine->ready))
-		return;
+	if (list_empty(&engine->ready))
+		return false;
 	first = list_member(Request, link, engine->ready.next);
-	if (room_is_coming(engine, first))
-		return;
-	batch = calloc(1, sizeof(*batch) + most * sizeof(Request *));
+	n = next_size(engine, first);
+	if (n == 0 || room_is_coming(engine, first))
+		return false;
+	batch = batch_new(first, n);
 	if (batch == NULL)
 	{
 		request_fail_memory(first, "a batch");
-		engine->again = true; /* for those behind it */
-		return;
+		return true; /* for those behind it */
 	}
 	batch->task.run = batch_run;
+	batch->task.step = batch_step;
 	batch->task.done = batch_done;
 	batch->model = first->model;
 	batch->kind = first->kind;
@@ -405,26 +494,24 @@ start_batch(Engine *engine)
 	limit_arenas(engine, batch);
 	if (first->sizing.other)
 		reserve_arenas(engine, batch, first->sizing.plan);
-	if (request_is_bulk(first))
-		most = bulk_most(engine);
-	else
+	if (!request_is_bulk(first))
 		engine->small_bulk = SMALL_BULK;
-	if (now_ms() < batch->model->small_until_ms && most > (size_t) batch->model->small)
-		most = (size_t) batch->model->small;
+	else if (engine->small_bulk > 0)
+		engine->small_bulk--;
 	list_foreach(node, &engine->ready)
 	{
 		Request *request = list_member(Request, link, node);
 
-		if (batch->n == (int) most)
+		if (batch->n == n)
 			break;
 		/* `first` comes first, and stays valid when it is taken out. */
-		if (!same_batch(first, request) || (request_is_bulk(request) && !request_is_bulk(first)))
-			continue;
-		request_to(request, REQUEST_RUNNING);
-		batch->requests[batch->n++] = request;
+		if (goes_with(first, request))
+			batch_add(batch, request);
 	}
-	engine->batch = batch;
+	list_append(&engine->batches, &batch->link);
+	engine->nbatches++;
 	executor_submit(&engine->device_thread, &batch->task, TASK_SECOND);
+	return true;
 }
 
 void
@@ -437,5 +524,6 @@ batcher_run(Engine *engine)
 		start_some(engine);
 		start_light(engine);
 	} while (start_alone(engine));
-	start_batch(engine);
+	while (start_batch(engine))
+		;
 }

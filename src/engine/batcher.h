@@ -11,6 +11,7 @@
 typedef struct Batch
 {
 	Task task;
+	List link;     /* Engine.batches */
 	Packed *model; /* each of the requests pins it */
 	const FrameKind *kind;
 	NnExtent extent;
@@ -29,12 +30,18 @@ typedef struct Batch
 	int small;                 /* images that did fit; 0: all */
 	EngineError device_failed; /* requests from `done` on are not answered */
 	int done;
+	bool going; /* the pass is under way */
+	NnPass pass;
 
 	int n;
+	uint8_t **images;    /* of each request: what is read, and then what was made of it */
+	float *codes;        /* (n, nz) of z; of E (n, nz) of mu, then of logvar */
 	Request *requests[]; /* those that are withdrawn meanwhile run along */
 } Batch;
 
-extern void batch_run(Task *task); /* inference.c */
+/* inference.c: the task's run and step */
+extern void batch_run(Task *task);
+extern bool batch_step(Task *task, bool wait);
 
 /* Starts what can be started, and the device. In settle; I/O thread. */
 extern void batcher_run(struct Engine *engine);

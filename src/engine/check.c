@@ -114,7 +114,7 @@ check_connections(const Engine *engine)
 void
 request_check(const Engine *engine)
 {
-	unsigned open = 0, started = 0, ahead[2] = { 0 }, light = 0, running = 0;
+	unsigned open = 0, started = 0, ahead[2] = { 0 }, light = 0, running = 0, batches = 0;
 	bool alone = engine->alone == NULL;
 
 	check_lists(engine);
@@ -138,7 +138,13 @@ request_check(const Engine *engine)
 	INVARIANT(engine->ahead[0] == ahead[0] && engine->ahead[1] == ahead[1]);
 	INVARIANT(engine->light == light);
 	INVARIANT(alone);
-	INVARIANT(running == (engine->batch != NULL ? (unsigned) engine->batch->n : 0));
+	list_foreach(node, &engine->batches)
+	{
+		running -= (unsigned) list_member(Batch, link, node)->n;
+		batches++;
+	}
+	INVARIANT(running == 0);
+	INVARIANT(engine->nbatches == batches);
 	for (List *node = engine->ready.next; node != &engine->ready && node->next != &engine->ready;
 		 node = node->next)
 		INVARIANT(list_member(Request, link, node)->sequence <=
@@ -235,8 +241,8 @@ check_executors(const Engine *engine)
 	list_foreach(node, &engine->leaving) device += list_member(Packed, link, node)->freeing;
 	list_foreach(node, &engine->leaving) device += list_member(Packed, link, node)->shrinking;
 	list_foreach(node, &engine->models) device += list_member(Packed, link, node)->shrinking;
-	device += (engine->batch != NULL) + (unsigned) engine->preparing + engine->device.busy +
-			  engine->device.setting + engine->device.trying;
+	device += engine->nbatches + (unsigned) engine->preparing + engine->device.busy +
+			  engine->device.setting + engine->device.trying + engine->device.trimming;
 	INVARIANT(engine->pool.pending == pool);
 	INVARIANT(engine->loader.pending == loader);
 	INVARIANT(engine->device_thread.pending == device);
@@ -260,7 +266,8 @@ budget_check(const Engine *engine)
 		cached += list_member(Packed, link, node)->bytes;
 	}
 	list_foreach(node, &engine->leaving) memory += list_member(Packed, link, node)->host;
-	memory += engine->batch != NULL ? engine->batch->reserved : 0;
+	list_foreach(node, &engine->batches) memory += list_member(Batch, link, node)->reserved;
+	memory += engine->pinned;
 	INVARIANT(engine->queue.used == queue);
 	INVARIANT(engine->memory.used == memory);
 	INVARIANT(engine->cached.used == cached);

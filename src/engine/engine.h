@@ -11,14 +11,15 @@
  *    eventfd.
  * R3 While a task is away its thread may read the request's input fields and
  *    write its result fields, and nobody else touches those. When it is back
- *    they belong to the I/O thread again. So there are locks in four places
- *    only: the executors' queues, the list of completed tasks, the log's queue
- *    and the decoders' budget. (A training engine has more: run.h.)
+ *    they belong to the I/O thread again. So there are locks in five places
+ *    only: the executors' queues, the list of completed tasks, the log's queue,
+ *    the decoders' budget and the slabs. (A training engine has more: run.h.)
  * R4 A request owns its body, pixels and result. A frame in an output queue
  *    refers to them and keeps the request.
  * R5 Everything big is counted before it is allocated: bodies of image requests
  *    in `queue`, everything else in `memory`, what decoders hold in a budget of
- *    their own (budget.h). What lies in a GPU's memory is counted by the device
+ *    their own (budget.h). Only what slabs have spare is counted afterwards,
+ *    once a turn (room.c). What lies in a GPU's memory is counted by the device
  *    itself, and who gets it is room.c's affair.
  * R6 Calls go down, in the order of test/structure/layers.txt. News goes up as
  *    a mark that settle (server.c) looks at, as a task's done(), or through the
@@ -116,9 +117,10 @@ struct Engine
 	unsigned ahead[2];   /* with a model, DECODING or READY: interactive, bulk */
 	unsigned light;      /* without one, DECODING */
 	uint64_t sequence;
-	Request *alone;      /* waits for silence, or runs in it */
-	struct Batch *batch; /* on the device thread; has those that are RUNNING */
-	uint64_t requests_done, batches, batched;
+	Request *alone;    /* waits for silence, or runs in it */
+	List batches;      /* Batch.link: on the device thread; have those that are RUNNING */
+	unsigned nbatches; /* in there */
+	uint64_t requests_done, computed, batched; /* requests, batches, and images in them */
 
 	/* Models */
 	EngineDevice device;
@@ -135,6 +137,7 @@ struct Engine
 	Budget queue;  /* bodies of image requests */
 	Budget memory; /* everything else on the host */
 	Budget cached; /* bytes of resident models; its limit is cache_limit's */
+	size_t pinned; /* of memory: what slabs have and no request */
 	DecodeBudget decoders;
 
 	bool stopping;

@@ -2,7 +2,8 @@
  * engine_device.c
  *	  The device that the engine computes on: opening, replacing, trying again.
  *
- * I/O thread, but for open_run, set_run and try_run on the device thread.
+ * I/O thread, but for open_run, set_run, try_run and trim_run on the device
+ * thread.
  * Nobody else uses `nn` until open_run has come back.
  *
  * R1 Without a usable GPU the setting auto is the CPU, after a line that says
@@ -52,6 +53,7 @@ open_run(Task *task)
 	NnError error = { 0 };
 	NnStatus status;
 
+	slab_close(&device->slabs);
 	if (device->nn != NULL)
 		nn_device_close(device->nn);
 	device->nn = NULL;
@@ -67,6 +69,7 @@ open_run(Task *task)
 	{
 		nn_device_watch(device->nn, executor_progress);
 		nn_device_set_memory(device->nn, (size_t) device->gpu_memory);
+		slab_open(&device->slabs, device->nn);
 		return;
 	}
 	device->nn = NULL;
@@ -98,6 +101,7 @@ note_memory(EngineDevice *device)
 	if (device->nn != NULL)
 		nn_device_memory(device->nn, &memory);
 	device->memory = memory.limit;
+	device->batches = device->nn != NULL && nn_device_overlaps(device->nn) ? EXECUTOR_OPEN : 1;
 	device->changed = true;
 }
 
@@ -161,8 +165,8 @@ device_is_due(const Engine *engine)
 	const EngineDevice *device = &engine->device;
 
 	return device->change && !device->busy && !device->setting && !device->trying &&
-		   engine->nstarted == 0 && engine->loader.pending == 0 && !engine->preparing &&
-		   engine->freeing == 0;
+		   !device->trimming && engine->nstarted == 0 && engine->loader.pending == 0 &&
+		   !engine->preparing && engine->freeing == 0;
 }
 
 bool
@@ -182,6 +186,7 @@ device_lost(Engine *engine, const EngineError *error)
 void
 device_close(Engine *engine)
 {
+	slab_close(&engine->device.slabs);
 	if (engine->device.nn != NULL)
 		nn_device_close(engine->device.nn);
 	engine->device.nn = NULL;
@@ -230,6 +235,34 @@ device_set(Engine *engine)
 	device->set_task.run = set_run;
 	device->set_task.done = set_done;
 	executor_submit(&engine->device_thread, &device->set_task, TASK_FIRST);
+}
+
+/* ---- Memory for images --------------------------------------------------- */
+
+static void
+trim_run(Task *task)
+{
+	slab_trim(&list_member(EngineDevice, trim_task, task)->slabs);
+}
+
+static void
+trim_done(Engine *engine, Task *task)
+{
+	engine->device.trimming = false;
+	engine->again = true;
+}
+
+void
+device_trim(Engine *engine)
+{
+	EngineDevice *device = &engine->device;
+
+	if (device->trimming || device->busy)
+		return;
+	device->trimming = true;
+	device->trim_task.run = trim_run;
+	device->trim_task.done = trim_done;
+	executor_submit(&engine->device_thread, &device->trim_task, TASK_FIRST);
 }
 
 /* ---- A GPU that comes later ---------------------------------------------- */

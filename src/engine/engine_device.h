@@ -12,6 +12,7 @@
 
 #include "engine/engine_error.h"
 #include "engine/executor.h"
+#include "engine/slab.h"
 #include "nn/nn.h"
 
 typedef struct EngineDevice
@@ -21,6 +22,7 @@ typedef struct EngineDevice
 	char name[128];        /* as bicycle_engine() shows it */
 	NnPrecision automatic; /* what precision auto means on it */
 	size_t memory;         /* what it may take of memory of its own; 0: it has none */
+	unsigned batches;      /* that it may have at once */
 	bool opened;           /* the first opening has ended */
 	bool busy;             /* being opened or replaced: nothing starts on it */
 	bool change;           /* to be replaced when all is quiet */
@@ -38,7 +40,9 @@ typedef struct EngineDevice
 	bool trying;        /* the device thread has try_task */
 	int64_t try_ms;     /* when the next try is due */
 	int64_t try_wait;   /* what is waited after it */
-	Task open_task, set_task, try_task;
+	Slabs slabs;        /* memory for images that the device reads itself */
+	bool trimming;      /* the device thread has trim_task */
+	Task open_task, set_task, try_task, trim_task;
 } EngineDevice;
 
 /* Opens what the settings name, in place of what there is. */
@@ -62,6 +66,9 @@ extern void device_lost(struct Engine *engine, const EngineError *error);
 /* Tries a GPU again that could not be had, when that is due. */
 extern void device_tick(struct Engine *engine, int64_t now);
 extern bool device_needs_tick(const struct Engine *engine);
+
+/* Has the device thread free what slabs have idle. */
+extern void device_trim(struct Engine *engine);
 extern void device_close(struct Engine *engine); /* when no thread runs any more */
 
 #endif /* BICYCLE_ENGINE_DEVICE_H */

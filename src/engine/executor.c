@@ -10,7 +10,11 @@
  *    takes it from there and calls its done().
  * R3 All threads block signals, which the main thread has done before the first
  *    starts.
+ * R4 A task with a step is open until that says that it has ended, and may have
+ *    one more such task beside it; any other is begun when none is open. What
+ *    is open is asked in turn; who asks has nothing else to do, and gives way.
  */
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,8 +41,11 @@ typedef struct ExecutorThread
 
 static __thread ExecutorThread *self;
 
+/*
+ * The next task, if it may be begun beside `open` others; `held`: it may not.
+ */
 static Task *
-take(Executor *executor)
+take(Executor *executor, int open, bool *held)
 {
 	int from = (executor->taken + 1) % TASK_TURN == 0 ? TASK_BULK_FIRST : TASK_FIRST;
 
@@ -49,6 +56,9 @@ take(Executor *executor)
 
 		if (task == NULL)
 			continue;
+		*held = open > 0 && (task->step == NULL || open == EXECUTOR_OPEN);
+		if (*held)
+			return NULL;
 		executor->first[rank] = task->next;
 		if (task->next == NULL)
 			executor->last[rank] = NULL;
@@ -92,9 +102,45 @@ executor_take_completed(struct Engine *engine, Completions *completions)
 	}
 }
 
+/* Waits only where none is open. NULL: there is none, or it is held. */
+static Task *
+next_task(int open, bool *held)
+{
+	Executor *executor = self->executor;
+	Task *task = NULL;
+
+	*held = false;
+	pthread_mutex_lock(&executor->lock);
+	while ((self->index >= executor->limit || (task = take(executor, open, held)) == NULL) &&
+		   !executor->stop && open == 0)
+		pthread_cond_wait(&executor->wake, &executor->lock);
+	pthread_mutex_unlock(&executor->lock);
+	return task;
+}
+
+/* Asks those that are open; returns how many still are. */
+static int
+step_open(Task **open, int n, bool wait)
+{
+	int kept = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Task *task = open[i];
+
+		if (task->step(task, wait && i == 0))
+			complete(self->executor->completions, task);
+		else
+			open[kept++] = task;
+	}
+	return kept;
+}
+
 static void *
 executor_main(void *arg)
 {
+	Task *open[EXECUTOR_OPEN];
+	int nopen = 0;
 	char name[16];
 
 	self = arg;
@@ -103,21 +149,25 @@ executor_main(void *arg)
 
 	for (;;)
 	{
-		Executor *executor = self->executor;
-		Task *task = NULL;
+		bool held;
+		Task *task = next_task(nopen, &held);
 
-		pthread_mutex_lock(&executor->lock);
-		while ((self->index >= executor->limit || (task = take(executor)) == NULL) &&
-			   !executor->stop)
-			pthread_cond_wait(&executor->wake, &executor->lock);
-		pthread_mutex_unlock(&executor->lock);
-		if (task == NULL)
+		if (task == NULL && nopen == 0)
 			return NULL;
-
-		executor_progress();
-		task->run(task);
-		atomic_store(&self->since, 0);
-		complete(executor->completions, task);
+		if (task != NULL)
+		{
+			executor_progress();
+			task->run(task);
+			if (task->step != NULL)
+				open[nopen++] = task;
+			else
+				complete(self->executor->completions, task);
+		}
+		else if (!held && nopen < EXECUTOR_OPEN)
+			sched_yield();
+		nopen = step_open(open, nopen, held || nopen == EXECUTOR_OPEN);
+		if (nopen == 0)
+			atomic_store(&self->since, 0);
 	}
 }
 

@@ -11,6 +11,8 @@
 
 struct Engine;
 
+#define EXECUTOR_OPEN 2 /* tasks with a step that a thread may have at once */
+
 /* Those of a lower rank wait longer; executor.c says how long. */
 typedef enum TaskRank
 {
@@ -26,6 +28,12 @@ typedef struct Task
 	struct Task *next;
 	struct Executor *executor;      /* that it was handed to last */
 	void (*run)(struct Task *task); /* on the executor's thread */
+
+	/*
+	 * Of a task that goes on by itself after run: called again and again until
+	 * it is true, and the task has ended. wait: something may be waited for.
+	 */
+	bool (*step)(struct Task *task, bool wait);
 	void (*done)(struct Engine *engine,
 				 struct Task *task); /* on the I/O thread; the task may be freed in it */
 } Task;

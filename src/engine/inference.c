@@ -8,6 +8,11 @@
  * comes back to have room made. Where none can be made, and where the host's
  * memory is short, it is cut in halves.
  *
+ * A batch is one pass of the model, or several, one after the other, if it has
+ * been cut. Where the device works beside us, two batches may be under way. An
+ * image's result has the memory of the image, so what has its result is not
+ * computed again.
+ *
  * Everything runs on the device thread. It reads the batch's first fields and
  * the inputs of its requests, and writes results and errors.
  */
@@ -17,98 +22,36 @@
 
 #include "engine/engine.h"
 
-static bool
-keep_output(Request *request, const uint8_t *output, NnExtent extent, int channels)
+/* The posterior of request i of the pass becomes its result. */
+static void
+keep_codes(const Batch *batch, Request *request, int i)
 {
-	size_t bytes = (size_t) extent.w * (size_t) extent.h * (size_t) channels;
-	uint8_t *pixels = malloc(bytes);
+	size_t nz = (size_t) batch->model->config.nz, bytes = nz * sizeof(float);
 
-	image_free(&request->pixels);
-	if (pixels == NULL)
-		return false;
-	memcpy(pixels, output, bytes);
-	request->pixels =
-		(Image){ .width = extent.w, .height = extent.h, .channels = channels, .pixels = pixels };
-	return true;
+	request->result = malloc(2 * bytes + 1);
+	if (request->result == NULL)
+	{
+		error_memory(&request->error, "a latent code");
+		return;
+	}
+	request->result_length = 2 * bytes;
+	memcpy(request->result, batch->pass.out[0] + (size_t) i * nz, bytes);
+	memcpy(request->result + bytes, batch->pass.out[1] + (size_t) i * nz, bytes);
 }
 
-/* One call of the model: fills n results, or returns the error of all. */
-static NnStatus
-translate(Batch *batch, Request **requests, int n, EngineError *error)
+/* What the pass has made of its first images. */
+static void
+keep_results(Batch *batch)
 {
-	const NnConfig *config = &batch->model->config;
-	size_t pixels = (size_t) batch->extent.w * (size_t) batch->extent.h;
-	size_t in = pixels * (size_t) config->input_nc;
-	size_t out = pixels * (size_t) config->output_nc;
-	size_t latent = (size_t) config->nz * sizeof(float);
-	uint8_t *images = malloc((size_t) n * in);
-	uint8_t *outputs = malloc((size_t) n * out);
-	float *z = malloc((size_t) n * latent + sizeof(float));
-	NnStatus status = NN_ENOMEM;
-	NnError nn_error = { 0 };
-
-	error_memory(error, "the images of a batch");
-	if (images != NULL && outputs != NULL && z != NULL)
+	for (int i = 0; i < batch->pass.done; i++)
 	{
-		for (int i = 0; i < n; i++)
-		{
-			memcpy(images + (size_t) i * in, requests[i]->pixels.pixels, in);
-			memcpy((uint8_t *) z + (size_t) i * latent, requests[i]->latent, latent);
-		}
-		status = nn_model_translate_at(batch->model->model, batch->extent, n, images, z, outputs,
-									   &nn_error);
-		if (status != NN_OK)
-			error_from_nn(error, &nn_error);
-		for (int i = 0; i < n && status == NN_OK; i++)
-			if (!keep_output(requests[i], outputs + (size_t) i * out, batch->extent,
-							 config->output_nc))
-				error_memory(&requests[i]->error, "an image");
+		Request *request = batch->requests[batch->done++];
+
+		if (batch->kind->network == NN_NET_E)
+			keep_codes(batch, request, i);
+		else
+			request->pixels.channels = batch->model->config.output_nc;
 	}
-	free(images);
-	free(outputs);
-	free(z);
-	return status;
-}
-
-static NnStatus
-encode(Batch *batch, Request **requests, int n, EngineError *error)
-{
-	const NnConfig *config = &batch->model->config;
-	size_t in =
-		(size_t) config->encoder_size * (size_t) config->encoder_size * (size_t) config->output_nc;
-	size_t latent = (size_t) config->nz * sizeof(float);
-	uint8_t *images = malloc((size_t) n * in);
-	/* (n, nz) of mu, then of logvar */
-	float *values = malloc(2 * (size_t) n * latent + sizeof(float));
-	NnStatus status = NN_ENOMEM;
-	NnError nn_error = { 0 };
-
-	error_memory(error, "the images of a batch");
-	if (images != NULL && values != NULL)
-	{
-		float *logvar = values + (size_t) n * (size_t) config->nz;
-
-		for (int i = 0; i < n; i++)
-			memcpy(images + (size_t) i * in, requests[i]->pixels.pixels, in);
-		status = nn_model_encode(batch->model->model, n, images, values, logvar, &nn_error);
-		if (status != NN_OK)
-			error_from_nn(error, &nn_error);
-		for (int i = 0; i < n && status == NN_OK; i++)
-		{
-			requests[i]->result = malloc(2 * latent + 1);
-			if (requests[i]->result == NULL)
-			{
-				error_memory(&requests[i]->error, "a latent code");
-				continue;
-			}
-			requests[i]->result_length = 2 * latent;
-			memcpy(requests[i]->result, values + (size_t) i * (size_t) config->nz, latent);
-			memcpy(requests[i]->result + latent, logvar + (size_t) i * (size_t) config->nz, latent);
-		}
-	}
-	free(images);
-	free(values);
-	return status;
 }
 
 /*
@@ -160,58 +103,101 @@ fitting(Batch *batch, int n, EngineError *error)
 	}
 }
 
-/* Returns how many are done; 0: make room first, or the device failed. */
-static int
-run_some(Batch *batch)
+/* Those that could not be computed end so. */
+static void
+fail_some(Batch *batch, int n, const EngineError *error)
 {
-	Request **requests = batch->requests + batch->done;
+	for (int i = 0; i < n; i++)
+		batch->requests[batch->done++]->error = *error;
+}
+
+/* The next images, as many as may be computed together. */
+static void
+begin_pass(Batch *batch)
+{
+	const NnConfig *config = &batch->model->config;
+	size_t nz = (size_t) config->nz;
+	uint8_t **images = batch->images + batch->done;
+	float *codes = batch->codes + (size_t) batch->done * nz;
 	EngineError error;
 	int rest = batch->n - batch->done;
 	int n = fitting(batch, batch->small > 0 && batch->small < rest ? batch->small : rest, &error);
-	NnStatus status = NN_ENOMEM;
 
-	while (n > 0)
+	if (n == 0)
 	{
-		status = batch->kind->network == NN_NET_E ? encode(batch, requests, n, &error)
-												  : translate(batch, requests, n, &error);
-		if (status == NN_ENOMEM && batch->make_room)
-		{
-			batch->short_of_room = true;
-			return 0;
-		}
-		if (status != NN_ENOMEM || n == 1)
-			break;
-		batch->small = n = (n + 1) / 2; /* the budget is not all the memory there is */
+		fail_some(batch, 1, &error);
+		return;
 	}
+	batch->pass = (NnPass){ .model = batch->model->model,
+							.network = batch->kind->network,
+							.extent = batch->extent,
+							.n = n,
+							.images = (const uint8_t *const *) images };
+	if (batch->kind->network == NN_NET_E)
+	{
+		batch->pass.out[0] = codes;
+		batch->pass.out[1] = codes + (size_t) batch->n * nz;
+	}
+	else
+	{
+		batch->pass.z = codes;
+		batch->pass.results = images;
+	}
+	batch->going = true;
+}
+
+static void
+end_pass(Batch *batch)
+{
+	NnStatus status = batch->pass.status;
+	int rest = batch->pass.n - batch->pass.done;
+	EngineError error;
+
+	batch->going = false;
+	keep_results(batch);
+	if (status == NN_OK)
+		return;
+	error_from_nn(&error, &batch->pass.error);
 	if (status == NN_EDEVICE)
-	{
 		batch->device_failed = error;
-		return 0;
-	}
-	n = n > 0 ? n : 1;
-	for (int i = 0; i < n && status != NN_OK; i++)
-		requests[i]->error = error;
-	return n;
+	else if (status == NN_ENOMEM && batch->make_room)
+		batch->short_of_room = true;
+	else if (status == NN_ENOMEM && rest > 1)
+		batch->small = (rest + 1) / 2; /* the budget is not all the memory there is */
+	else
+		fail_some(batch, rest, &error);
 }
 
 void
 batch_run(Task *task)
 {
 	Batch *batch = list_member(Batch, task, task);
-	int n;
 
 	for (int i = 0; i < batch->n; i++)
 		while (batch->requests[i]->image.debug == 2)
 			pause();
+}
 
-	do
+bool
+batch_step(Task *task, bool wait)
+{
+	Batch *batch = list_member(Batch, task, task);
+
+	while (!batch->short_of_room && !error_is_set(&batch->device_failed) && batch->done < batch->n)
 	{
-		executor_progress();
-		n = run_some(batch);
-		batch->done += n;
-	} while (n > 0 && batch->done < batch->n);
+		if (!batch->going)
+		{
+			executor_progress();
+			begin_pass(batch);
+			continue;
+		}
+		if (!nn_pass_go(&batch->pass, wait))
+			return false;
+		end_pass(batch);
+	}
 	nn_model_keep_extents(batch->model->model, batch->keep);
 	batch->model_extents = nn_model_extents_bytes(batch->model->model);
 	batch->model_bytes = nn_model_bytes(batch->model->model);
 	batch->model_host = nn_model_host_bytes(batch->model->model);
+	return true;
 }

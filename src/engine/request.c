@@ -287,6 +287,19 @@ request_new(Connection *connection, const BicycleFrame *frame, const FrameKind *
 	return request;
 }
 
+void
+request_drop_pixels(Request *request)
+{
+	if (request->piece == NULL)
+	{
+		image_free(&request->pixels);
+		return;
+	}
+	slab_give(&request->engine->device.slabs, request->piece);
+	request->piece = NULL;
+	request->pixels = (Image){ 0 };
+}
+
 static void
 detach(Request *request)
 {
@@ -336,7 +349,7 @@ request_free(Request *request)
 	list_remove(&request->written);
 	if (!request->kind->stream)
 	{
-		image_free(&request->pixels);
+		request_drop_pixels(request);
 		free(request->result);
 	}
 	else if (request->work != NULL)
@@ -397,7 +410,7 @@ finish(Request *request)
 	if (!request->kind->stream)
 	{
 		request->file = request->latent = NULL;
-		image_free(&request->pixels);
+		request_drop_pixels(request);
 	}
 	request->engine->requests_done++;
 }

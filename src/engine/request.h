@@ -137,6 +137,7 @@ struct Request
 			ImageInfo info;
 			Sizing sizing;   /* of the network's run */
 			Image pixels;    /* decoded input, later the output; owned */
+			uint8_t *piece;  /* of Slabs: if there is one, the pixels' memory */
 			uint8_t *result; /* owned */
 			size_t result_length;
 		};
@@ -240,6 +241,9 @@ extern bool request_back(Request *request);
 /* Against the session's limit (0: none) and the engine's. */
 extern bool request_check_model_size(const struct Engine *engine, uint64_t size,
 									 uint64_t session_limit, EngineError *error);
+
+/* Frees its image, or gives its place back. Whoever has the request. */
+extern void request_drop_pixels(Request *request);
 
 /* ---- The end ------------------------------------------------------------- */
 

@@ -18,6 +18,11 @@
  *    than one image first, which are made anew in no time. Then the batch is
  *    made smaller, and for a while no larger one is tried.
  *
+ * R5 Memory of the host that a GPU has pinned for images is kept for the next
+ *    ones, a PINNED_SHARE-th part of the engine's at most and no more than is
+ *    free. It is counted as it comes and goes, once a turn. What lies idle goes
+ *    when others wait for memory.
+ *
  * A GPU has memory of its own. There weights and plans lie, and count against
  * its limit (setting gpu_memory, or most of the card), which then is the limit
  * of the cache: cache_size is for models in the host's memory. What fits only
@@ -30,6 +35,7 @@
 
 #define TURN_MS 10000
 #define IDLE_MS 1000
+#define PINNED_SHARE 8 /* of the engine's memory, at most */
 
 /* One that nobody wants, else, if wanted_too, one that had its turn. */
 static Packed *
@@ -143,6 +149,25 @@ room_run(Engine *engine)
 	last = list_member(Packed, link, engine->models.prev);
 	if (can_shrink(last))
 		cache_shrink(engine, last, IDLE_MS);
+}
+
+/* A request's own piece is in its charge. */
+void
+room_pinned(Engine *engine)
+{
+	Budget *memory = &engine->memory;
+	size_t idle;
+	size_t spare =
+		slab_limit(&engine->device.slabs, memory->limit / PINNED_SHARE, budget_free(memory), &idle);
+
+	if (spare < engine->pinned)
+		budget_give(memory, engine->pinned - spare);
+	else
+		budget_overdraw(memory, spare - engine->pinned);
+	engine->pinned = spare;
+	if (idle > 0 && (memory->used > memory->limit || !list_empty(&engine->memory_waiting) ||
+					 !list_empty(&engine->sized)))
+		device_trim(engine);
 }
 
 void

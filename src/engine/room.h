@@ -31,6 +31,12 @@ extern void room_limit_changed(struct Engine *engine);
 /* All models go.  For when nothing is started. */
 extern void room_clear(struct Engine *engine);
 
+/*
+ * Counts pinned memory that no image is in, and trims it when others wait for
+ * memory.
+ */
+extern void room_pinned(struct Engine *engine);
+
 /* Evicts until the cache is within its size, if marked (`trim`). */
 extern void room_run(struct Engine *engine);
 

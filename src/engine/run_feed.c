@@ -117,7 +117,7 @@ run_feed_decode(Engine *engine, const RunData *data, const RunPair *pair, const 
 		else
 			decoded = worker_decode_file(&engine->decoders, image, pair->length[i], &pair->info[i],
 										 channels[i], flags, (NnExtent){ side, side },
-										 data->max_pixels, &images[i], error);
+										 data->max_pixels, NULL, &images[i], error);
 		if (!decoded)
 			run_data_name_row(data, pair, bytes, i, error);
 		image += pair->length[i];

@@ -408,6 +408,7 @@ static void
 run_go(Engine *engine)
 {
 	budget_limits(engine);
+	settings_set_fault(&engine->settings, true);
 	if (!executor_start(&engine->pool, &engine->completions, "feed",
 						settings_threads(&engine->settings)) ||
 		!executor_start(&engine->device_thread, &engine->completions, "device", 1))

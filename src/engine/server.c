@@ -51,6 +51,8 @@ engine_changed(Engine *engine, const char *setting)
 	if (engine->run != NULL)
 		return; /* a run keeps what it has begun with */
 	budget_limits(engine);
+	if (strcmp(setting, "device_fault") == 0 || strcmp(setting, "debug") == 0)
+		settings_set_fault(&engine->settings, false);
 	if (strcmp(setting, "device") == 0)
 		device_change(engine);
 	else if (strcmp(setting, "threads") == 0 || strcmp(setting, "engines") == 0)
@@ -163,7 +165,8 @@ engine_init(Engine *engine)
 					  &engine->dead,        &engine->requests, &engine->queue_waiting,
 					  &engine->sized,       &engine->ready,    &engine->memory_waiting,
 					  &engine->loads,       &engine->held,     &engine->written,
-					  &engine->entries,     &engine->models,   &engine->leaving };
+					  &engine->entries,     &engine->models,   &engine->leaving,
+					  &engine->batches };
 	sigset_t stop;
 	int signals, completions;
 
@@ -175,6 +178,7 @@ engine_init(Engine *engine)
 	pthread_mutex_init(&engine->completions.lock, NULL);
 	pthread_mutex_init(&engine->decoders.lock, NULL);
 	pthread_cond_init(&engine->decoders.wake, NULL);
+	slab_init(&engine->device.slabs);
 	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
 		list_init(lists[i]);
 	for (int i = 0; i < REQUEST_CLASSES; i++)
@@ -200,6 +204,7 @@ engine_go(Engine *engine)
 {
 	take_lock(engine);
 	budget_limits(engine);
+	settings_set_fault(&engine->settings, false);
 	if (!executor_start(&engine->pool, &engine->completions, "pool",
 						settings_threads(&engine->settings)) ||
 		!executor_start(&engine->device_thread, &engine->completions, "device", 1) ||
@@ -328,6 +333,7 @@ settle(Engine *engine)
 		engine->again = false;
 		notice_device(engine);
 		room_run(engine);
+		room_pinned(engine);
 		admission_run(engine);
 		load_next(engine);
 		demand_run(engine);

@@ -15,13 +15,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/invariant.h"
 #include "engine/settings.h"
 
 typedef enum SettingKind
 {
 	SETTING_COUNT,
 	SETTING_DEVICE,
-	SETTING_PRECISION
+	SETTING_PRECISION,
+	SETTING_FAULT
 } SettingKind;
 
 typedef struct Setting
@@ -40,6 +42,7 @@ typedef struct Setting
 static const Setting table[] = {
 	{ "device", SETTING_DEVICE, offsetof(Settings, device), 0, 0, 0 },
 	{ "precision", SETTING_PRECISION, offsetof(Settings, precision), 0, 0, 0 },
+	{ "device_fault", SETTING_FAULT, offsetof(Settings, device_fault), 0, 0, 0 },
 #define COUNT(name, initial, min, max) \
 	{ #name, SETTING_COUNT, offsetof(Settings, name), initial, min, max },
 #define ENGINE_INT(name, unit, initial, least, most, engine_least, help) \
@@ -112,6 +115,31 @@ set_device(char *to, size_t size, const char *value, char *why, size_t why_size)
 	return true;
 }
 
+static bool
+set_fault(char *to, size_t size, const char *value, char *why, size_t why_size)
+{
+	bool trains;
+
+	if (!fault_setting(value, &trains))
+	{
+		snprintf(why, why_size, "\"%s\" is no fault of a device", value);
+		return false;
+	}
+	memset(to, 0, size);
+	strcpy(to, value);
+	return true;
+}
+
+void
+settings_set_fault(const Settings *settings, bool trains)
+{
+	bool of_training;
+	const char *text = fault_setting(settings->device_fault, &of_training);
+
+	INVARIANT(text != NULL);
+	(void) fault_set(settings->debug && of_training == trains ? text : "");
+}
+
 bool
 settings_set(Settings *settings, const char *name, const char *value, char *why, size_t why_size)
 {
@@ -129,6 +157,8 @@ settings_set(Settings *settings, const char *name, const char *value, char *why,
 				return set_device(field, sizeof(settings->device), value, why, why_size);
 			case SETTING_PRECISION:
 				return set_precision(field, value, why, why_size);
+			case SETTING_FAULT:
+				return set_fault(field, sizeof(settings->device_fault), value, why, why_size);
 		}
 	}
 	snprintf(why, why_size, "there is no such setting");

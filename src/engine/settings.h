@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/fault.h"
 #include "nn/nn.h"
 
 /* The engine's rows of common/settings.def: sizes in bytes, times in ms. */
@@ -19,6 +20,7 @@ typedef struct Settings
 {
 	char device[BICYCLE_MAX_DEVICE];
 	NnPrecision precision;
+	char device_fault[BICYCLE_MAX_FAULT];
 #define ENGINE_INT(name, ...) int64_t name;
 #define ENGINE_BOOL(name, ...) int64_t name;
 #define OWN_INT(name, ...) int64_t name;
@@ -31,6 +33,9 @@ extern void settings_default(Settings *settings);
 extern bool settings_set(Settings *settings, const char *name, const char *value, char *why,
 						 size_t why_size);
 extern int settings_threads(const Settings *settings);
+
+/* Has the device_fault that is set come, of an engine that trains or not. */
+extern void settings_set_fault(const Settings *settings, bool trains);
 
 /* What this process may have of the machine (machine.c). */
 extern size_t machine_memory(void);

@@ -47,7 +47,7 @@ decode_bytes(const ImageInfo *info, int channels, unsigned flags, NnExtent exten
 
 static bool
 decode_within(const uint8_t *file, size_t length, int channels, unsigned flags, NnExtent extent,
-			  const ImageLimits *limits, Image *pixels, EngineError *error)
+			  const ImageLimits *limits, uint8_t *place, Image *pixels, EngineError *error)
 {
 	ImageError image_error;
 	Image decoded = { 0 };
@@ -55,13 +55,15 @@ decode_within(const uint8_t *file, size_t length, int channels, unsigned flags, 
 
 	if (image_decode(file, length, channels, flags, limits, &decoded, &image_error) != IMAGE_OK)
 		return error_from_image(error, &image_error);
-	if (extent.w == 0 || (decoded.width == extent.w && decoded.height == extent.h))
+	if (extent.w == 0 || (place == NULL && decoded.width == extent.w && decoded.height == extent.h))
 	{
 		*pixels = decoded;
 		return true;
 	}
 	executor_progress();
-	resized = image_resize(&decoded, extent.w, extent.h, pixels, &image_error) == IMAGE_OK;
+	resized = (place != NULL
+				   ? image_resize_into(&decoded, extent.w, extent.h, place, pixels, &image_error)
+				   : image_resize(&decoded, extent.w, extent.h, pixels, &image_error)) == IMAGE_OK;
 	if (!resized)
 		error_from_image(error, &image_error);
 	image_free(&decoded);
@@ -82,7 +84,7 @@ decode_room(DecodeBudget *budget, const ImageInfo *info, size_t bytes, EngineErr
 bool
 worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, const ImageInfo *info,
 				   int channels, unsigned flags, NnExtent extent, uint64_t max_pixels,
-				   Image *pixels, EngineError *error)
+				   uint8_t *place, Image *pixels, EngineError *error)
 {
 	/* A progressive JPEG of many scans takes a minute, but it ends. */
 	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
@@ -93,7 +95,7 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 		limits.max_memory = decode_bytes(info, channels, flags, extent);
 	if (!decode_room(budget, info, limits.max_memory, error))
 		return false;
-	decoded = decode_within(file, length, channels, flags, extent, &limits, pixels, error);
+	decoded = decode_within(file, length, channels, flags, extent, &limits, place, pixels, error);
 	decode_release(budget, limits.max_memory);
 	return decoded;
 }
@@ -235,16 +237,45 @@ worker_read_info(Request *request)
 	read_info(request);
 }
 
-/* Twice, if the image is found to take more memory than it has been given. */
+/* Where memory has room for the image alone, and not for what becomes of it. */
+static bool
+make_place(Request *request, size_t bytes)
+{
+	uint8_t *larger;
+
+	if (request->piece != NULL)
+		return true;
+	larger = realloc(request->pixels.pixels, bytes);
+	if (larger == NULL)
+		return error_memory(&request->error, "an image");
+	request->pixels.pixels = larger;
+	return true;
+}
+
+/*
+ * Twice, if the image is found to take more memory than it has been given. It
+ * lies where the device can read it, if there is such memory, and its result
+ * takes its place.
+ */
 void
 worker_decode_image(Request *request)
 {
+	const NnConfig *config = &request->model->config;
+	size_t pixels, read, most;
+
 	if ((!request->sizing.known && !sizing_find(request)) || sizing_wants(request) > 0)
 		return;
-	worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-					   &request->info, request_channels(request), request_flags(request),
-					   request->sizing.extent, request->image.max_pixels, &request->pixels,
-					   &request->error);
+	pixels = (size_t) request->sizing.extent.w * (size_t) request->sizing.extent.h;
+	read = most = pixels * (size_t) request_channels(request);
+	if (request->kind->network == NN_NET_G && config->output_nc > config->input_nc)
+		most = pixels * (size_t) config->output_nc;
+	request->piece = slab_take(&request->engine->device.slabs, most);
+	if (worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
+						   &request->info, request_channels(request), request_flags(request),
+						   request->sizing.extent, request->image.max_pixels, request->piece,
+						   &request->pixels, &request->error) &&
+		most > read)
+		make_place(request, most);
 }
 
 /*
@@ -268,7 +299,7 @@ worker_check(Request *request)
 	if (read_info(request) &&
 		worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
 						   &request->info, CHECK_CHANNELS, 0, (NnExtent){ 0 },
-						   request->image.max_pixels, &request->pixels, error))
+						   request->image.max_pixels, NULL, &request->pixels, error))
 		image_free(&request->pixels);
 	if (!is_answer(error, &request->info, request->image.max_pixels))
 		return;
@@ -328,10 +359,9 @@ static bool
 resize_result(Request *request)
 {
 	const Sizing *sizing = &request->sizing;
-	Image result = request->pixels;
+	Image result = request->pixels, resized = { 0 };
 	size_t bytes;
 	ImageError error;
-	bool resized;
 
 	if (sizing->width == 0 || (sizing->width == result.width && sizing->height == result.height))
 		return true;
@@ -342,13 +372,12 @@ resize_result(Request *request)
 								   "Resizing the answer to %d x %d pixels takes %zu bytes, more "
 								   "than all decoders together may take.",
 								   sizing->width, sizing->height, bytes);
-	resized =
-		image_resize(&result, sizing->width, sizing->height, &request->pixels, &error) == IMAGE_OK;
-	if (!resized)
+	if (image_resize(&result, sizing->width, sizing->height, &resized, &error) != IMAGE_OK)
 		error_from_image(&request->error, &error);
-	image_free(&result);
+	request_drop_pixels(request);
+	request->pixels = resized;
 	decode_release(&request->engine->decoders, bytes);
-	return resized;
+	return resized.pixels != NULL;
 }
 
 static ImageStatus

@@ -21,12 +21,13 @@ extern void worker_plot(Request *request);
 
 /*
  * Decodes a file, whose header is in *info, to a size, or with {0, 0} to its
- * own; flags: ImageFlags. Waits for its share of the budget. Any thread of an
- * executor.
+ * own; flags: ImageFlags. place: memory for it, or NULL. Waits for its share of
+ * the budget. Any thread of an executor.
  */
 extern bool worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length,
 							   const ImageInfo *info, int channels, unsigned flags, NnExtent extent,
-							   uint64_t max_pixels, Image *pixels, EngineError *error);
+							   uint64_t max_pixels, uint8_t *place, Image *pixels,
+							   EngineError *error);
 
 /*
  * Likewise of one file with two images in it: the left half, and the right one,

@@ -101,6 +101,13 @@ extern ImageStatus image_resize(const Image *in, int width, int height, Image *o
 								ImageError *error);
 
 /*
+ * Into memory of the caller's, who has the result for as long as that: no
+ * image_free.
+ */
+extern ImageStatus image_resize_into(const Image *in, int width, int height, uint8_t *pixels,
+									 Image *out, ImageError *error);
+
+/*
  * `width` columns from x on, as gray (1) or colour (3). *out is all zeros on
  * failure, of which want of memory is the only one.
  */

@@ -200,17 +200,29 @@ pass_vertical(const Image *in, Image *out, const ResizeTaps *taps, int32_t *sums
 	}
 }
 
+/* The caller's memory, where there is any. */
+static ImageStatus
+make_result(Image *out, int width, int height, int channels, ImageError *error)
+{
+	if (out->pixels == NULL)
+		return image_alloc(out, width, height, channels, error);
+	*out = (Image){ width, height, channels, out->pixels };
+	return IMAGE_OK;
+}
+
 static ImageStatus
 resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
 {
 	ResizeTaps taps;
+	ImageStatus status = taps_make(&taps, in->width, width, error);
 
-	if (taps_make(&taps, in->width, width, error) != IMAGE_OK)
-		return error->code;
-	if (image_alloc(out, width, in->height, in->channels, error) == IMAGE_OK)
+	if (status != IMAGE_OK)
+		return status;
+	status = make_result(out, width, in->height, in->channels, error);
+	if (status == IMAGE_OK)
 		pass_horizontal(in, out, &taps);
 	taps_free(&taps);
-	return out->pixels != NULL ? IMAGE_OK : error->code;
+	return status;
 }
 
 static ImageStatus
@@ -220,23 +232,24 @@ resize_vertical(const Image *in, int height, Image *out, ImageError *error)
 	size_t bytes =
 		image_size_mul(image_size_mul((size_t) in->width, (size_t) in->channels), sizeof(int32_t));
 	int32_t *sums;
+	ImageStatus status = taps_make(&taps, in->height, height, error);
 
-	if (taps_make(&taps, in->height, height, error) != IMAGE_OK)
-		return error->code;
+	if (status != IMAGE_OK)
+		return status;
 	sums = bytes <= PTRDIFF_MAX ? malloc(bytes) : NULL;
-	if (sums == NULL)
-		image_fail_memory(error, bytes);
-	else if (image_alloc(out, in->width, height, in->channels, error) == IMAGE_OK)
+	status = sums == NULL ? image_fail_memory(error, bytes)
+						  : make_result(out, in->width, height, in->channels, error);
+	if (status == IMAGE_OK)
 		pass_vertical(in, out, &taps, sums);
 	free(sums);
 	taps_free(&taps);
-	return out->pixels != NULL ? IMAGE_OK : error->code;
+	return status;
 }
 
 static ImageStatus
 copy(const Image *in, Image *out, ImageError *error)
 {
-	if (image_alloc(out, in->width, in->height, in->channels, error) != IMAGE_OK)
+	if (make_result(out, in->width, in->height, in->channels, error) != IMAGE_OK)
 		return error->code;
 	memcpy(out->pixels, in->pixels, (size_t) in->width * in->height * in->channels);
 	return IMAGE_OK;
@@ -271,13 +284,12 @@ image_resize_bytes(int in_width, int in_height, int channels, int width, int hei
 		pixels, image_size_add(taps_bytes(in_width, width), taps_bytes(in_height, height)));
 }
 
-ImageStatus
-image_resize(const Image *in, int width, int height, Image *out, ImageError *error)
+static ImageStatus
+resize(const Image *in, int width, int height, Image *out, ImageError *error)
 {
 	Image between;
 	ImageStatus status;
 
-	memset(out, 0, sizeof(*out));
 	if (width < 1 || height < 1)
 		return image_fail(error, IMAGE_EINVALID, "wrong image size",
 						  "An image cannot be resized to %d x %d pixels.", width, height);
@@ -304,5 +316,25 @@ image_resize(const Image *in, int width, int height, Image *out, ImageError *err
 			status = resize_vertical(&between, height, out, error);
 	}
 	image_free(&between);
+	return status;
+}
+
+ImageStatus
+image_resize(const Image *in, int width, int height, Image *out, ImageError *error)
+{
+	memset(out, 0, sizeof(*out));
+	return resize(in, width, height, out, error);
+}
+
+ImageStatus
+image_resize_into(const Image *in, int width, int height, uint8_t *pixels, Image *out,
+				  ImageError *error)
+{
+	ImageStatus status;
+
+	*out = (Image){ .pixels = pixels };
+	status = resize(in, width, height, out, error);
+	if (status != IMAGE_OK)
+		memset(out, 0, sizeof(*out));
 	return status;
 }

@@ -75,6 +75,8 @@ cuda_module(NnError *error)
 		nn_detail(error, "%s was not built together with this program.", NN_CUDA_MODULE);
 		nn_hint(error, "Build and install both again.");
 	}
+	else
+		*loaded->faults = fault_state;
 	return loaded;
 }
 
@@ -166,6 +168,24 @@ nn_device_memory(const NnDevice *device, NnDeviceMemory *memory)
 		return false;
 	device->memory->report(device, memory);
 	return true;
+}
+
+bool
+nn_device_overlaps(const NnDevice *device)
+{
+	return device->async != NULL;
+}
+
+void *
+nn_device_pin(NnDevice *device, size_t bytes)
+{
+	return device->async ? device->async->pin(device, bytes) : NULL;
+}
+
+void
+nn_device_unpin(NnDevice *device, void *memory)
+{
+	device->async->unpin(device, memory);
 }
 
 void

@@ -4,7 +4,7 @@
  *
  * R1 A device is one caller's, but for `pack` (which keeps no pointer to the
  *    graph) and `pack_bytes`, which another thread may call beside the owner,
- *    and `report`, which any thread may.
+ *    and `report`, `pin` and `unpin`, which any thread may.
  * R2 A device has every member. What only some can is a table of its own
  *    (memory, async, train), which is whole or NULL.
  */
@@ -57,7 +57,9 @@ typedef struct NnBinding
 	float *data;
 	/* if the device takes bytes: images of nn_normalise and nn_quantise */
 	uint8_t *bytes;
-	int n; /* images of it that there are, where the device takes fewer; 0: all */
+	uint8_t *const
+		*each; /* if it is asynchronous: in bytes' place, each image in a place of its own */
+	int n;     /* images of it that there are, where the device takes fewer; 0: all */
 } NnBinding;
 
 /* Of a device that has memory of its own. */
@@ -73,15 +75,25 @@ typedef struct NnMemoryDevice
 /*
  * Of a device that works beside the caller: the halves of `run`. start takes
  * the inputs and returns, finish waits for the oldest start that is not
- * finished and fills its outputs. At most NN_STARTS of a device may be open;
- * their bindings' memory stays valid until then, but inputs may change once
- * start is back.
+ * finished and fills its outputs; after an error of either nothing of that
+ * start goes on. At most NN_STARTS of a device may be open. Until it is
+ * finished a start reads and writes its bindings' memory, which is where pin
+ * gave it, or else is copied by start and finish: an image's output may have
+ * the place of its input, which after NN_ENOMEM is as it was.
  */
 typedef struct NnAsyncDevice
 {
 	NnStatus (*start)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
 					  int nbindings, NnError *error);
+	bool (*ready)(NnDevice *device); /* of the oldest start: finish need not wait */
 	NnStatus (*finish)(NnDevice *device, NnError *error);
+
+	/*
+	 * Memory that the device reads and writes itself. Any thread; NULL: there
+	 * is none.
+	 */
+	void *(*pin)(NnDevice *device, size_t bytes);
+	void (*unpin)(NnDevice *device, void *memory);
 } NnAsyncDevice;
 
 #define NN_STARTS 2
@@ -91,12 +103,14 @@ struct NnDevice
 	const char *name;
 	int threads;
 	void *state;
-	void (*progress)(void); /* of nn_device_watch; called through nn_progress */
+	void (*progress)(void);  /* of nn_device_watch; called through nn_progress */
+	uint64_t started, ended; /* of async, by passes (model.c) */
 
 	/* What it can. */
 	NnPrecision automatic;  /* what precision auto means */
 	bool takes_bytes;       /* bindings may be bytes */
 	bool takes_fewer;       /* bindings may be of fewer images than the plan has */
+	int most_images;        /* of a plan that a model makes; more are run in several parts */
 	size_t max_arena_bytes; /* of a plan that a model makes: more at once saves nothing */
 	/*
 	 * a convolution of at most so many pixels, all images counted, may be one
@@ -132,6 +146,7 @@ struct NnDevice
 
 /* max_arena_bytes where more gains nothing: 8 images of 256 x 256, fp32. */
 #define NN_ARENA_BYTES ((size_t) 256 << 20)
+#define NN_MOST_IMAGES 64 /* most_images of who has no other limit */
 
 /* Called between layers, or within long ones, on the caller's thread. */
 static inline void

@@ -23,6 +23,7 @@ typedef struct NnValue
 	bool output; /* kept to the end of the plan */
 	/* of an own buffer: numbers that a plan in half precision keeps in fp32 */
 	bool wide;
+	bool bytes;       /* an input or output that is bound as bytes, as a rule */
 	const char *name; /* for errors and dumps; owned by the graph, as a node's */
 } NnValue;
 

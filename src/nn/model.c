@@ -9,7 +9,8 @@
  *    split.
  * R2 A device that takes fewer images than a plan has, a GPU, where a few more
  *    cost little, is given the next larger plan instead of several small ones.
- * R3 A power of two whose arena would pass max_arena_bytes is never used.
+ * R3 A power of two whose arena would pass max_arena_bytes is never used, nor
+ *    one beyond most_images.
  * R4 Where there is no room for a plan, the call fails with NN_ENOMEM: the
  *    caller, who knows what else is in memory, makes room or asks for fewer.
  * R5 A model owns its packed weights, plans and staging arrays.
@@ -20,85 +21,23 @@
  *    model's own are kept for NN_MAX_EXTENTS of them, least recently used
  *    first to go, and for as many bytes as nn_model_keep_extents says.
  */
-#include "nn/device.h"
+#include "nn/model_private.h"
 #include "nn/nets.h"
+
+#include "common/invariant.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define BUCKETS 7 /* batches of 1, 2, 4, 8, 16, 32, 64 */
-
 /* up to so many images one larger plan; above, if it is 3/4 used */
 #define PAD_ALWAYS 8
 
-/* A network planned for one batch size; floats for its inputs, outputs. */
-typedef struct Bucket
-{
-	NnGraph graph;
-	NnPlan plan;
-	int image; /* value ids, -1 = none */
-	int z;
-	int out[2]; /* G: the image; E: mu and logvar */
-	/* floats of images, (n, H, W, C), for byte calls; NULL: it takes bytes */
-	float *in, *result;
-	size_t bytes;      /* arena, device state and these arrays */
-	size_t host_bytes; /* of the host's memory besides, if the device has its own */
-} Bucket;
-
-/* The plans of a network for images of one size. */
-typedef struct Plans
-{
-	NnExtent extent;
-	Bucket *buckets[BUCKETS]; /* NULL until needed */
-	uint64_t used;            /* more, the later; of other sizes */
-} Plans;
-
-typedef struct Net
-{
-	bool exists;
-	NnParams params;
-	void *packed;
-	size_t packed_bytes;
-	Plans own; /* at the network's own size */
-} Net;
-
-struct NnModel
-{
-	NnDevice *device;
-	NnConfig config;
-	NnPrecision precision;
-	Net nets[2];                   /* indexed by NN_NET_G and NN_NET_E */
-	Plans *others[NN_MAX_EXTENTS]; /* of G; the first nothers */
-	int nothers;
-	uint64_t uses; /* of other sizes, counted */
-};
-
 /* ---- Buckets ------------------------------------------------------------- */
-
-static NnExtent
-own_extent(const NnModel *m, NnNetwork network)
-{
-	int side = network == NN_NET_G ? m->config.size : m->config.encoder_size;
-
-	return (NnExtent){ side, side };
-}
 
 static bool
 same_extent(NnExtent a, NnExtent b)
 {
 	return a.h == b.h && a.w == b.w;
-}
-
-static size_t
-extent_pixels(NnExtent extent)
-{
-	return nn_mul(extent.h, extent.w);
-}
-
-static int
-net_channels(const NnModel *m, NnNetwork network)
-{
-	return network == NN_NET_G ? m->config.input_nc : m->config.output_nc;
 }
 
 static size_t
@@ -110,7 +49,7 @@ element_bytes(const NnModel *m)
 static void
 build_graph(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b)
 {
-	NnShape image = { n, extent.h, extent.w, net_channels(m, network) };
+	NnShape image = { n, extent.h, extent.w, model_channels(m, network) };
 
 	nn_graph_init(&b->graph, &m->nets[network].params);
 	b->image = nn_input(&b->graph, image, "image");
@@ -122,7 +61,11 @@ build_graph(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket 
 		if (m->config.nz > 0)
 			b->z = nn_input(&b->graph, (NnShape){ n, 1, 1, m->config.nz }, "z");
 		b->out[0] = nn_net_G(&b->graph, &m->config, b->image, b->z, 0);
+		if (!b->graph.failed)
+			b->graph.values[b->out[0]].bytes = true;
 	}
+	if (!b->graph.failed)
+		b->graph.values[b->image].bytes = true;
 }
 
 /* Graph and places of the values, without memory or kernels. */
@@ -136,7 +79,7 @@ lay_out(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b, 
 	b->plan = (NnPlan){ .graph = &b->graph,
 						.device = m->device,
 						.precision = m->precision,
-						.passing = !same_extent(extent, own_extent(m, network)) };
+						.passing = !same_extent(extent, model_own_extent(m, network)) };
 	status = nn_plan_memory(&b->plan, error);
 	if (status != NN_OK)
 		nn_graph_free(&b->graph);
@@ -161,9 +104,9 @@ make_bucket(NnModel *m, NnNetwork network, NnExtent extent, int log2n, Bucket **
 			NnError *error)
 {
 	Bucket *b = malloc(sizeof(Bucket));
-	size_t pixels = nn_mul(extent_pixels(extent), (size_t) 1 << log2n);
+	size_t pixels = nn_mul(model_pixels(extent), (size_t) 1 << log2n);
 	bool floats = !m->device->takes_bytes;
-	size_t in_bytes = floats ? nn_mul(pixels, net_channels(m, network) * sizeof(float)) : 0;
+	size_t in_bytes = floats ? nn_mul(pixels, model_channels(m, network) * sizeof(float)) : 0;
 	size_t result_bytes =
 		floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
 	NnStatus status;
@@ -187,9 +130,7 @@ make_bucket(NnModel *m, NnNetwork network, NnExtent extent, int log2n, Bucket **
 		free_bucket(m, b);
 		return status;
 	}
-	b->bytes =
-		b->plan.arena_elements * element_bytes(m) + b->plan.device_bytes + in_bytes + result_bytes;
-	b->host_bytes = b->plan.host_bytes;
+	b->float_bytes = in_bytes + result_bytes;
 	*made = b;
 	return NN_OK;
 }
@@ -252,7 +193,7 @@ plan_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int n, NnError 
 	if (lay_out(m, network, extent, n, &b, error) != NN_OK)
 		return 0;
 	bytes = nn_mul(b.plan.arena_elements, element_bytes(m));
-	if (!m->device->memory && !same_extent(extent, own_extent(m, network)))
+	if (!m->device->memory && !same_extent(extent, model_own_extent(m, network)))
 	{
 		bytes = nn_sum(bytes, work_bytes(&b.graph));
 		bytes = nn_sum(bytes, bytes / 8);
@@ -266,12 +207,19 @@ plan_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int n, NnError 
 static const Plans *
 plans_at(const NnModel *m, NnNetwork network, NnExtent extent)
 {
-	if (same_extent(extent, own_extent(m, network)))
+	if (same_extent(extent, model_own_extent(m, network)))
 		return &m->nets[network].own;
 	for (int i = 0; i < m->nothers; i++)
 		if (same_extent(m->others[i]->extent, extent))
 			return m->others[i];
 	return NULL;
+}
+
+/* Arena, device state and arrays of floats. */
+static size_t
+bucket_bytes(const NnModel *m, const Bucket *b)
+{
+	return b->plan.arena_elements * element_bytes(m) + b->plan.device_bytes + b->float_bytes;
 }
 
 /* Bytes of the arena of a batch of 2^log2n; 0 on error. */
@@ -284,22 +232,47 @@ arena_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n, NnE
 		return plan_bytes(m, network, extent, 1 << log2n, error);
 	return plans == &m->nets[network].own
 			   ? plans->buckets[log2n]->plan.arena_elements * element_bytes(m)
-			   : plans->buckets[log2n]->bytes;
+			   : bucket_bytes(m, plans->buckets[log2n]);
 }
 
 /*
  * What inputs and outputs of a batch of 2^log2n pass through on their way to
- * and from a device with memory of its own: floats, once a start.
+ * and from a device with memory of its own, at most, once a start: images are
+ * bytes.
  */
 static size_t
 port_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n)
 {
-	size_t pixels = extent_pixels(extent);
-	size_t in = pixels * net_channels(m, network);
-	size_t out = network == NN_NET_G ? pixels * m->config.output_nc + m->config.nz
-									 : 2 * (size_t) m->config.nz;
+	size_t pixels = model_pixels(extent);
+	size_t latents = (size_t) m->config.nz * sizeof(float);
+	size_t in = pixels * model_channels(m, network);
+	size_t out = network == NN_NET_G ? pixels * m->config.output_nc + latents : 2 * latents;
 
-	return nn_mul(NN_STARTS * sizeof(float) << log2n, in + out);
+	return nn_mul((size_t) NN_STARTS << log2n, in + out);
+}
+
+/*
+ * log2n, or the most that is within R3; what was found is kept with the plans.
+ */
+static int
+within_limits(const NnModel *m, NnNetwork network, NnExtent extent, int log2n)
+{
+	Plans *plans = (Plans *) plans_at(m, network, extent);
+	int fits = plans ? plans->fits : 0;
+	bool full = plans && plans->full;
+
+	while (fits < log2n && !full)
+	{
+		full = 2 << fits > m->device->most_images ||
+			   arena_bytes(m, network, extent, fits + 1, NULL) > m->device->max_arena_bytes;
+		fits += !full;
+	}
+	if (plans)
+	{
+		plans->fits = fits;
+		plans->full = full;
+	}
+	return log2n < fits ? log2n : fits;
 }
 
 /* The bucket for the next images of a rest of n. */
@@ -313,14 +286,11 @@ bucket_for(const NnModel *m, NnNetwork network, NnExtent extent, int n)
 	if (m->device->takes_fewer && log2n + 1 < BUCKETS &&
 		(n <= PAD_ALWAYS ? n > 1 << log2n : 4 * n > 3 * (2 << log2n)))
 		log2n++;
-	while (log2n > 0 && arena_bytes(m, network, extent, log2n, NULL) > m->device->max_arena_bytes)
-		log2n--;
-	return log2n;
+	return within_limits(m, network, extent, log2n);
 }
 
-/* The planned bucket for the next images of a rest of n. */
-static NnStatus
-next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b, NnError *error)
+NnStatus
+model_next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b, NnError *error)
 {
 	int log2n = bucket_for(m, network, plans->extent, n);
 	Bucket **slot = &plans->buckets[log2n];
@@ -333,12 +303,12 @@ next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b, NnEr
 /* ---- Sizes --------------------------------------------------------------- */
 
 static size_t
-bytes_of_plans(const Plans *plans)
+bytes_of_plans(const NnModel *m, const Plans *plans)
 {
 	size_t bytes = 0;
 
 	for (int i = 0; i < BUCKETS; i++)
-		bytes += plans->buckets[i] ? plans->buckets[i]->bytes : 0;
+		bytes += plans->buckets[i] ? bucket_bytes(m, plans->buckets[i]) : 0;
 	return bytes;
 }
 
@@ -348,7 +318,7 @@ host_bytes_of_plans(const Plans *plans)
 	size_t bytes = 0;
 
 	for (int i = 0; i < BUCKETS; i++)
-		bytes += plans->buckets[i] ? plans->buckets[i]->host_bytes : 0;
+		bytes += plans->buckets[i] ? plans->buckets[i]->plan.host_bytes : 0;
 	return bytes;
 }
 
@@ -356,6 +326,7 @@ host_bytes_of_plans(const Plans *plans)
 static void
 drop_plans(NnModel *m, Plans *plans, int log2n)
 {
+	INVARIANT(plans->open == 0);
 	for (int i = log2n; i < BUCKETS; i++)
 	{
 		free_bucket(m, plans->buckets[i]);
@@ -363,23 +334,25 @@ drop_plans(NnModel *m, Plans *plans, int log2n)
 	}
 }
 
-/* The least recently used other size goes. */
-static void
+/* The least recently used other size goes. False: all are in use. */
+static bool
 drop_oldest(NnModel *m)
 {
-	int oldest = 0;
+	int oldest = -1;
 
-	for (int i = 1; i < m->nothers; i++)
-		if (m->others[i]->used < m->others[oldest]->used)
+	for (int i = 0; i < m->nothers; i++)
+		if (m->others[i]->open == 0 && (oldest < 0 || m->others[i]->used < m->others[oldest]->used))
 			oldest = i;
+	if (oldest < 0)
+		return false;
 	drop_plans(m, m->others[oldest], 0);
 	free(m->others[oldest]);
 	m->others[oldest] = m->others[--m->nothers];
+	return true;
 }
 
-/* The plans for a size, which may be none yet. */
-static NnStatus
-take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans, NnError *error)
+NnStatus
+model_take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans, NnError *error)
 {
 	Plans *made;
 
@@ -390,7 +363,8 @@ take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans, NnErro
 			return nn_fail(error, NN_EINVAL, "network %s cannot run at %d x %d pixels",
 						   nn_network_name(network), extent.w, extent.h);
 		if (m->nothers == NN_MAX_EXTENTS)
-			drop_oldest(m);
+			(void) drop_oldest(m);
+		INVARIANT(m->nothers < NN_MAX_EXTENTS);
 		made = calloc(1, sizeof(Plans));
 		if (!made)
 			return nn_no_memory(error, sizeof(Plans));
@@ -418,15 +392,15 @@ nn_model_extents_bytes(const NnModel *model)
 	size_t bytes = 0;
 
 	for (int i = 0; i < model->nothers; i++)
-		bytes += sizeof(Plans) + bytes_of_plans(model->others[i]);
+		bytes += sizeof(Plans) + bytes_of_plans(model, model->others[i]);
 	return bytes;
 }
 
 void
 nn_model_keep_extents(NnModel *model, size_t bytes)
 {
-	while (model->nothers > 0 && nn_model_extents_bytes(model) > bytes)
-		drop_oldest(model);
+	while (nn_model_extents_bytes(model) > bytes && drop_oldest(model))
+		;
 }
 
 /* ---- Loading ------------------------------------------------------------- */
@@ -439,7 +413,7 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 	float *values;
 	NnStatus status;
 
-	net->own.extent = own_extent(m, network);
+	net->own.extent = model_own_extent(m, network);
 	status = nn_params_of(&m->config, 1u << network, &net->params, error);
 	if (status != NN_OK)
 		return status;
@@ -511,7 +485,7 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 
 		if (status != NN_OK)
 			return 0;
-		status = lay_out(&m, network, own_extent(&m, network), 1, &one, error);
+		status = lay_out(&m, network, model_own_extent(&m, network), 1, &one, error);
 		if (status == NN_OK)
 		{
 			sum += device->memory->pack_bytes(device, precision, &one.graph) +
@@ -536,7 +510,7 @@ nn_model_prepare(NnModel *model, NnError *error)
 		Bucket *one;
 
 		if (model->nets[network].exists)
-			status = next_bucket(model, network, &model->nets[network].own, 1, &one, error);
+			status = model_next_bucket(model, network, &model->nets[network].own, 1, &one, error);
 	}
 	return status;
 }
@@ -585,7 +559,8 @@ nn_model_bytes(const NnModel *model)
 	size_t bytes = model->device->memory ? 0 : sizeof(*model);
 
 	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-		bytes += model->nets[network].packed_bytes + bytes_of_plans(&model->nets[network].own);
+		bytes +=
+			model->nets[network].packed_bytes + bytes_of_plans(model, &model->nets[network].own);
 	return bytes + nn_model_extents_bytes(model);
 }
 
@@ -606,7 +581,7 @@ nn_model_host_bytes(const NnModel *model)
 size_t
 nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 {
-	NnExtent own = network <= NN_NET_E ? own_extent(model, network) : (NnExtent){ 0 };
+	NnExtent own = network <= NN_NET_E ? model_own_extent(model, network) : (NnExtent){ 0 };
 
 	return nn_model_batch_bytes_at(model, network, own, n, error);
 }
@@ -633,214 +608,4 @@ nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int 
 		n = n < 1 << log2n ? 0 : n % (1 << log2n);
 	}
 	return sum;
-}
-
-/* ---- Running ------------------------------------------------------------- */
-
-/*
- * The four calls below are this loop. Images come as bytes or as floats (the
- * other is NULL), and so does the result of G; E gives floats.
- */
-typedef struct NetPass
-{
-	NnNetwork network;
-	NnExtent extent;
-	const uint8_t *bytes; /* (n, H, W, C) */
-	const float *floats;
-	const float *z;    /* (n, nz), G */
-	uint8_t *byte_out; /* (n, H, W, output_nc), G */
-	float *out[2];     /* the same as floats; or mu and logvar, (n, nz), E */
-} NetPass;
-
-/* A pass cut into the images of one network. */
-typedef struct Sizes
-{
-	size_t in, /* elements of an image read */
-		out;   /* and of a result */
-	int nz;
-} Sizes;
-
-/*
- * What images [done, done + count) of the pass read and write. With a device
- * that takes no bytes, floats pass through the bucket's arrays where the pass
- * has bytes.
- */
-static int
-bind_images(const NnModel *m, const Bucket *b, const NetPass *pass, Sizes sizes, int done,
-			int count, NnBinding *bindings)
-{
-	bool bytes = m->device->takes_bytes;
-	int n = 0;
-
-	/* the bindings of inputs are only read */
-	bindings[n] = (NnBinding){ .value = b->image, .n = count };
-	if (!pass->bytes)
-		bindings[n].data = (float *) pass->floats + done * sizes.in;
-	else if (bytes)
-		bindings[n].bytes = (uint8_t *) pass->bytes + done * sizes.in;
-	else
-		bindings[n].data = b->in;
-	n++;
-	if (b->z >= 0)
-		bindings[n++] = (NnBinding){ .value = b->z,
-									 .data = (float *) pass->z + (size_t) done * sizes.nz,
-									 .n = count };
-	for (int i = 0; i < 2; i++)
-	{
-		if (b->out[i] < 0)
-			continue;
-		bindings[n] = (NnBinding){ .value = b->out[i], .n = count };
-		if (pass->out[i])
-			bindings[n].data = pass->out[i] + done * sizes.out;
-		else if (bytes)
-			bindings[n].bytes = pass->byte_out + done * sizes.out;
-		else
-			bindings[n].data = b->result;
-		n++;
-	}
-	return n;
-}
-
-/* The next images of a pass, on a device that does one thing at a time. */
-static NnStatus
-run_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, int count,
-		   NnError *error)
-{
-	NnBinding bindings[4];
-	int n = bind_images(m, b, pass, sizes, done, count, bindings);
-	NnStatus status;
-
-	if (b->in && pass->bytes)
-		nn_normalise(pass->bytes + done * sizes.in, count * sizes.in, b->in);
-	status = m->device->run(m->device, &b->plan, m->nets[pass->network].packed, bindings, n, error);
-	if (status == NN_OK && b->result && pass->byte_out)
-		nn_quantise(b->result, count * sizes.out, pass->byte_out + done * sizes.out);
-	return status;
-}
-
-/* On a device that works beside us: at most NN_STARTS are under way. */
-static NnStatus
-start_bucket(NnModel *m, Bucket *b, const NetPass *pass, Sizes sizes, int done, int count,
-			 int *started, NnError *error)
-{
-	NnBinding bindings[4];
-	int n = bind_images(m, b, pass, sizes, done, count, bindings);
-	NnStatus status = NN_OK;
-
-	if (*started == NN_STARTS)
-	{
-		(*started)--;
-		status = m->device->async->finish(m->device, error);
-	}
-	if (status == NN_OK)
-		status = m->device->async->start(m->device, &b->plan, m->nets[pass->network].packed,
-										 bindings, n, error);
-	*started += status == NN_OK;
-	return status;
-}
-
-static NnStatus
-pass_net(NnModel *m, NetPass pass, int n, NnError *error)
-{
-	size_t pixels = extent_pixels(pass.extent);
-	Sizes sizes = { pixels * net_channels(m, pass.network),
-					pass.network == NN_NET_G ? pixels * m->config.output_nc : (size_t) m->config.nz,
-					m->config.nz };
-	int started = 0;
-	Plans *plans = NULL;
-	NnStatus status;
-	NnError later;
-
-	if (!m->nets[pass.network].exists)
-	{
-		nn_fail(error, NN_EINVAL, "model has no encoder");
-		nn_hint(error, "Import the model together with its encoder.");
-		return NN_EINVAL;
-	}
-	status = take_plans(m, pass.network, pass.extent, &plans, error);
-	for (int done = 0, count; status == NN_OK && done < n; done += count)
-	{
-		Bucket *b = NULL;
-
-		count = n - done;
-		nn_progress(m->device);
-		status = next_bucket(m, pass.network, plans, count, &b, error);
-		if (status != NN_OK)
-			break;
-		count =
-			count < b->graph.values[b->image].shape.n ? count : b->graph.values[b->image].shape.n;
-		if (m->device->async)
-			status = start_bucket(m, b, &pass, sizes, done, count, &started, error);
-		else
-			status = run_bucket(m, b, &pass, sizes, done, count, error);
-	}
-	/* what was started ends before its memory; the first error is reported */
-	while (started-- > 0)
-	{
-		NnStatus ended = m->device->async->finish(m->device, status == NN_OK ? error : &later);
-
-		status = status == NN_OK ? ended : status;
-	}
-	return status;
-}
-
-NnStatus
-nn_model_translate(NnModel *model, int n, const uint8_t *images, const float *z, uint8_t *out,
-				   NnError *error)
-{
-	return nn_model_translate_at(model, own_extent(model, NN_NET_G), n, images, z, out, error);
-}
-
-NnStatus
-nn_model_translate_at(NnModel *model, NnExtent extent, int n, const uint8_t *images, const float *z,
-					  uint8_t *out, NnError *error)
-{
-	NetPass pass = {
-		.network = NN_NET_G, .extent = extent, .bytes = images, .z = z, .byte_out = out
-	};
-
-	return pass_net(model, pass, n, error);
-}
-
-NnStatus
-nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *logvar,
-				NnError *error)
-{
-	NetPass pass = { .network = NN_NET_E,
-					 .extent = own_extent(model, NN_NET_E),
-					 .bytes = images,
-					 .out = { mu, logvar } };
-
-	return pass_net(model, pass, n, error);
-}
-
-NnStatus
-nn_model_translate_float(NnModel *model, int n, const float *images, const float *z, float *out,
-						 NnError *error)
-{
-	return nn_model_translate_float_at(model, own_extent(model, NN_NET_G), n, images, z, out,
-									   error);
-}
-
-NnStatus
-nn_model_translate_float_at(NnModel *model, NnExtent extent, int n, const float *images,
-							const float *z, float *out, NnError *error)
-{
-	NetPass pass = {
-		.network = NN_NET_G, .extent = extent, .floats = images, .z = z, .out = { out }
-	};
-
-	return pass_net(model, pass, n, error);
-}
-
-NnStatus
-nn_model_encode_float(NnModel *model, int n, const float *images, float *mu, float *logvar,
-					  NnError *error)
-{
-	NetPass pass = { .network = NN_NET_E,
-					 .extent = own_extent(model, NN_NET_E),
-					 .floats = images,
-					 .out = { mu, logvar } };
-
-	return pass_net(model, pass, n, error);
 }

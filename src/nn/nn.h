@@ -335,6 +335,14 @@ extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the 
 extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);
 /* What precision auto means on it. */
 extern NnPrecision nn_device_automatic(const NnDevice *device);
+extern bool nn_device_overlaps(const NnDevice *device); /* it works beside the caller */
+
+/*
+ * Memory for images that such a device reads and writes without a copy; NULL:
+ * there is none. Any thread, but free it before the device.
+ */
+extern void *nn_device_pin(NnDevice *device, size_t bytes);
+extern void nn_device_unpin(NnDevice *device, void *memory);
 
 /*
  * progress is called by whoever runs a model or trains on the device, again and
@@ -394,7 +402,10 @@ extern size_t nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnP
 /* Plans one image of each network: after that the model can always run. */
 extern NnStatus nn_model_prepare(NnModel *model, NnError *error);
 
-/* Frees the plans for more images than one, and for other sizes. */
+/*
+ * Frees the plans for more images than one, and for other sizes. No pass is
+ * under way.
+ */
 extern void nn_model_shrink(NnModel *model);
 
 /*
@@ -420,8 +431,57 @@ extern size_t nn_model_image_bytes(const NnModel *model, NnExtent extent, NnErro
 /* What plans for other sizes take, a part of nn_model_bytes. */
 extern size_t nn_model_extents_bytes(const NnModel *model);
 
-/* Frees those least recently used until they take no more. */
+/* Frees those least recently used until they take no more, or are in use. */
 extern void nn_model_keep_extents(NnModel *model, size_t bytes);
+
+/*
+ * Images that a model works through. Where the device works beside the caller
+ * (nn_device_overlaps) a pass takes several calls, and two may be under way at
+ * once, of one model or of two: what was begun first is done first.
+ */
+typedef struct NnPassPart
+{
+	int n; /* images */
+	struct NnPlans *plans;
+} NnPassPart;
+
+typedef struct NnPass
+{
+	/* The caller's. The memory is the pass's until it is over. */
+	NnModel *model;
+	NnNetwork network;
+	NnExtent extent;
+	int n;
+	/* Of each image one: */
+	const uint8_t *const *images; /* each in a place of its own, */
+	const uint8_t *bytes;         /* (n, H, W, C), */
+	const float *floats;          /* the same in [-1, 1] */
+	const float *z;               /* (n, nz), of G */
+	/* One, for G; results may have the places of images: */
+	uint8_t *const *results;
+	uint8_t *byte_out;
+	float *out[2]; /* the same as floats; of E, mu and logvar, (n, nz) */
+
+	/* All zeros at first, then to be read */
+	NnStatus status;
+	NnError error;
+	int done; /* images whose results are there */
+
+	/* model.c's */
+	int begun;
+	NnPassPart parts[2]; /* that are started, oldest first */
+	int nparts;
+	bool broken;     /* one of them has failed */
+	uint64_t oldest; /* number of its start */
+} NnPass;
+
+/*
+ * Begins the pass or goes on with it. True: it is over, with `status` and
+ * `done`, which is less than n if it has failed. wait: until something of it
+ * has ended, if no other pass is before it. Owner's thread; the calls below
+ * that wait are for when no pass is under way.
+ */
+extern bool nn_pass_go(NnPass *pass, bool wait);
 
 /*
  * images: (n, size, size, input_nc) bytes. z: (n, nz) floats, finite. out: (n,

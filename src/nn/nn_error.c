@@ -71,3 +71,15 @@ nn_no_memory(NnError *error, size_t bytes)
 	nn_detail(error, "Failed on a request of %zu bytes.", bytes);
 	return NN_ENOMEM;
 }
+
+NnStatus
+nn_fault(FaultKind kind, NnError *error)
+{
+	NnStatus status = kind == FAULT_ALLOCATION ? NN_ENOMEM : NN_EDEVICE;
+
+	if (!fault_point(kind))
+		return NN_OK;
+	nn_fail(error, status, "%s", kind == FAULT_ALLOCATION ? "out of memory" : "device failed");
+	nn_detail(error, "A test wanted it to.");
+	return status;
+}

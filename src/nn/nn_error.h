@@ -6,6 +6,7 @@
 #ifndef BICYCLE_NN_ERROR_H
 #define BICYCLE_NN_ERROR_H
 
+#include "common/fault.h"
 #include "nn/nn.h"
 
 /* Starts an error, returns `code`; the next two add. error may be NULL. */
@@ -15,6 +16,9 @@ extern void nn_detail(NnError *error, const char *detail, ...)
 	__attribute__((format(printf, 2, 3)));
 extern void nn_hint(NnError *error, const char *hint, ...) __attribute__((format(printf, 2, 3)));
 extern NnStatus nn_no_memory(NnError *error, size_t bytes);
+
+/* NN_OK, but an error where a test wants what comes now to fail (fault.h). */
+extern NnStatus nn_fault(FaultKind kind, NnError *error);
 
 /* a * b, or SIZE_MAX if that overflows: no allocation of it succeeds. */
 static inline size_t

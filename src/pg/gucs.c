@@ -8,6 +8,8 @@
  */
 #include "pg/bicycle.h"
 
+#include "common/fault.h"
+
 #include <limits.h>
 
 #include "utils/guc.h"
@@ -20,6 +22,7 @@
 #define SESSION_BOOL(name, ...) bool bicycle_##name;
 #define SESSION_CHOICE(name, ...) int bicycle_##name;
 #define SESSION_STRING(name, ...) char *bicycle_##name;
+#define ENGINE_STRING(name, ...) char *bicycle_##name;
 #include "common/settings.def"
 
 /* ---- The tables ---------------------------------------------------------- */
@@ -94,6 +97,17 @@ check_device(char **newval, void **extra, GucSource source)
 }
 
 static bool
+check_device_fault(char **newval, void **extra, GucSource source)
+{
+	bool trains;
+
+	if (fault_setting(*newval, &trains) != NULL)
+		return true;
+	GUC_check_errdetail("It is allocation, launch, copy or capture, a colon, and a number.");
+	return false;
+}
+
+static bool
 check_model(char **newval, void **extra, GucSource source)
 {
 	if (strlen(*newval) < BICYCLE_MAX_NAME)
@@ -159,6 +173,7 @@ static const Guc settings[] = {
 	INT_ROW(name, UNIT_##unit, initial, least, most, false, WHO_##who, help)
 #define SESSION_BOOL(name, initial, who, help) BOOL_ROW(name, initial, false, WHO_##who, help)
 #define SESSION_CHOICE(name, initial, who, help) CHOICE_ROW(name, initial, false, WHO_##who, help)
+#define ENGINE_STRING(name, initial, help) STRING_ROW(name, initial, true, PGC_SIGHUP, help)
 #define SESSION_STRING(name, initial, who, help) STRING_ROW(name, initial, false, WHO_##who, help)
 #include "common/settings.def"
 };
@@ -236,7 +251,8 @@ gucs_for_engine(StringInfo out)
 					if (o->val == *(int *) s->value)
 						appendStringInfoString(out, o->name);
 				break;
-			case GUC_KIND_STRING: /* none of the engine's */
+			case GUC_KIND_STRING:
+				appendStringInfoString(out, *(char **) s->value);
 				break;
 		}
 		appendStringInfoChar(out, '\n');

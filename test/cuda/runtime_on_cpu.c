@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #define MAX_KERNELS 512
+#define QUERY_OPS 8 /* that run while somebody asks whether they have */
 
 static GpuSettings own_settings = {
 	.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30
@@ -565,6 +566,36 @@ cudaEventSynchronize(cudaEvent_t event)
 		gpu_die("a wait for an event of a capture");
 	while (event->done < event->recorded)
 		run_next(event->stream);
+	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
+}
+
+/* Lets one thing run that has to before it. */
+static void
+advance(cudaStream_t stream)
+{
+	Op *first = stream->queue.first;
+
+	if (first && first->kind == OP_WAIT && first->event->done < first->count)
+		advance(first->event->stream);
+	else
+		run_next(stream);
+}
+
+/* Who asks again and again sees it come, a little at a time. */
+cudaError_t
+cudaEventQuery(cudaEvent_t event)
+{
+	RUNTIME;
+
+	not_in_capture("cudaEventQuery");
+	if (event->capture)
+		gpu_die("a question about an event of a capture");
+	if (event->done < event->recorded)
+	{
+		for (int i = 0; i < QUERY_OPS && event->done < event->recorded; i++)
+			advance(event->stream);
+		return report(cudaErrorNotReady);
+	}
 	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
 }
 

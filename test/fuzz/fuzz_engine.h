@@ -35,6 +35,8 @@ executor_submit(Executor *executor, Task *task, TaskRank rank)
 	executor->pending++;
 	task->executor = executor;
 	task->run(task);
+	while (task->step != NULL && !task->step(task, true))
+		;
 	task->next = NULL;
 	if (completions->last != NULL)
 		completions->last->next = task;

@@ -302,7 +302,7 @@ LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 	DEMAND(list_empty(&engine.connections) && engine.nconnections == 0 && engine.nrequests == 0 &&
 		   engine.nstarted == 0);
 	DEMAND(engine.ahead[0] == 0 && engine.ahead[1] == 0 && engine.light == 0 &&
-		   engine.batch == NULL && engine.load == NULL && engine.alone == NULL &&
+		   engine.nbatches == 0 && engine.load == NULL && engine.alone == NULL &&
 		   engine.freeing == 0);
 	DEMAND(list_empty(&engine.ready) && list_empty(&engine.held) && list_empty(&engine.loads));
 	DEMAND(engine.queue.used == 0 && engine.decoders.used == 0 &&

@@ -2,12 +2,12 @@
  * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out
  * as from the reference device, bytes and floats, alone and in any batch, while
  * two batches are under way, in whatever order streams run; a watchdog hears of
- * progress; half precision is
- * close to them; memory keeps to its limit; whatever call of CUDA fails, the
- * error is reported and nothing is lost, and after want of memory the next call
- * does; the second GPU of two works; and what is missing where there is no
- * usable GPU is said; sizes that come and go are not captured; engines that do
- * not run are found when a plan is made, not when it runs.
+ * progress; half precision is close to them; two passes at once are what they
+ * are one after the other; memory keeps to its limit; whatever call of CUDA
+ * fails, the error is reported and nothing is lost, and after want of memory
+ * the next call does; the second GPU of two works; and what is missing where
+ * there is no usable GPU is said; sizes that come and go are not captured;
+ * engines that do not run are found when a plan is made, not when it runs.
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
@@ -110,6 +110,7 @@ static void
 test_extents(NnDevice *device, const ModelFixture *f)
 {
 	static const NnExtent extents[] = { { 64, 128 }, { 192, 64 }, { 64, 64 } };
+	static float floats[PIXELS * 3];
 	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32), *naive = NULL;
 	NnDevice *ref = NULL;
 	size_t loaded;
@@ -118,6 +119,9 @@ test_extents(NnDevice *device, const ModelFixture *f)
 	if (nn_device_open("ref", 1, &ref, &error) == NN_OK)
 		naive = model_fixture_load(ref, f, NN_PRECISION_FP32);
 	(void) nn_model_prepare(model, &error);
+	/* and what floats take at its own size, in each slot */
+	for (int run = 0; run < NN_STARTS; run++)
+		(void) nn_model_translate_float(model, 1, floats, z, floats, &error);
 	loaded = nn_model_bytes(model);
 	for (int run = 0; run < 6; run++)
 	{
@@ -279,9 +283,9 @@ test_limit(const ModelFixture *f)
 	status = nn_model_translate(model, IMAGES, images, z, got, &error);
 	ok(status == NN_ENOMEM && error.hint[0] && gpu_memory_used() <= weights + 1000,
 	   "a limit that leaves no room is an error: %s", error.detail);
-	nn_device_set_memory(device, weights + (3 << 20));
+	nn_device_set_memory(device, weights + (2 << 20));
 	status = nn_model_translate(model, IMAGES, images, z, got, &error);
-	ok(status == NN_ENOMEM && gpu_memory_used() <= weights + (3 << 20),
+	ok(status == NN_ENOMEM && gpu_memory_used() <= weights + (2 << 20),
 	   "so is a small one, for many images: %s", error.detail);
 	status = nn_model_prepare(model, &error);
 	least = nn_model_least_bytes(device, &f->config, NN_PRECISION_FP32, &error);
@@ -375,7 +379,8 @@ is_small(NnModel *model, int n)
 }
 
 /*
- * What is not memory's want ends the engine; after what is, the same call must
+ * What is not memory's want ends the engine, and so does that once results are
+ * on their way; after what is, the same call must
  * do: each call of CUDA, in turn, finds no memory while a batch is started and
  * run.
  */
@@ -398,7 +403,7 @@ test_recovery(const ModelFixture *small)
 		finished = gpu_settings->fail_in > 0;
 		gpu_settings->fail_in = gpu_settings->fail_with = 0;
 		short_of += status == NN_ENOMEM;
-		wrong += status != NN_OK && status != NN_ENOMEM;
+		wrong += status != NN_OK && status != NN_ENOMEM && !strstr(error.message, "its results");
 		for (int run = 0; run < 2; run++)
 			wrong += !is_small(model, 1);
 		if (wrong > 0)
@@ -437,6 +442,227 @@ test_orders(const ModelFixture *small)
 	gpu_settings->chance = 0;
 	ok(same && gpu_memory_used() == 0,
 	   "images have the same bits in whatever order streams, blocks and threads run");
+}
+
+/* ---- Passes -------------------------------------------------------------- */
+
+#define APART 20 /* images of a pass: two parts */
+
+/*
+ * Images that lie apart, some of them pinned, and their results in the same
+ * places.
+ */
+typedef struct Apart
+{
+	NnPass pass;
+	float z[APART * 8];
+	uint8_t *each[APART];
+	uint8_t *pinned, *other;
+} Apart;
+
+static void
+apart_make(Apart *a, NnDevice *device, NnModel *model, int n)
+{
+	*a = (Apart){ .pinned = nn_device_pin(device, APART * PIXELS * 3),
+				  .other = malloc(APART * PIXELS * 3) };
+	for (int i = 0; i < n; i++)
+	{
+		/*
+		 * the second half backwards, and in threes, so that runs of all kinds
+		 * are met
+		 */
+		int at = i < n / 2 ? i : n - 1 - (i - n / 2);
+
+		a->each[i] = (i / 3 % 2 ? a->other : a->pinned) + (size_t) at * PIXELS * 3;
+		memcpy(a->each[i], images + (size_t) (i % FEW) * PIXELS * 3, PIXELS * 3);
+		memcpy(a->z + 8 * i, z + 8 * (i % FEW), 8 * sizeof(float));
+	}
+	a->pass = (NnPass){ .model = model,
+						.network = NN_NET_G,
+						.extent = { SIZE, SIZE },
+						.n = n,
+						.images = (const uint8_t *const *) a->each,
+						.z = a->z,
+						.results = a->each };
+}
+
+static bool
+apart_is_right(const Apart *a)
+{
+	bool same = a->pass.status == NN_OK && a->pass.done == a->pass.n;
+
+	for (int i = 0; same && i < a->pass.n; i++)
+		same = memcmp(a->each[i], expected + (size_t) (i % FEW) * PIXELS * 3, PIXELS * 3) == 0;
+	return same;
+}
+
+/* After want of memory the rest is done as if there had been none. */
+static bool
+apart_goes_on(Apart *a)
+{
+	NnPass rest = { .model = a->pass.model,
+					.network = NN_NET_G,
+					.extent = { SIZE, SIZE },
+					.n = a->pass.n - a->pass.done,
+					.images = (const uint8_t *const *) a->each + a->pass.done,
+					.z = a->z + 8 * a->pass.done,
+					.results = a->each + a->pass.done };
+
+	if (a->pass.status != NN_ENOMEM)
+		return true;
+	while (!nn_pass_go(&rest, true))
+		;
+	a->pass.done += rest.done;
+	a->pass.status = rest.status;
+	return apart_is_right(a);
+}
+
+static void
+apart_free(Apart *a, NnDevice *device)
+{
+	nn_device_unpin(device, a->pinned);
+	free(a->other);
+}
+
+/*
+ * Two passes under way at once, of one model and of two, are the images that
+ * they are one after the other; they end in their order, and nothing waits.
+ */
+static void
+test_passes(const ModelFixture *small)
+{
+	NnDevice *device = open_device();
+	NnModel *models[2] = { model_fixture_load(device, small, NN_PRECISION_FP32),
+						   model_fixture_load(device, small, NN_PRECISION_FP32) };
+	bool same = true, beside = false;
+	size_t staged;
+
+	for (unsigned round = 0; same && round < 6; round++)
+	{
+		Apart a, b;
+		bool ended[2] = { false };
+
+		gpu_settings->chance = round < 2 ? 0 : round * 2654435761u;
+		apart_make(&a, device, models[0], APART);
+		apart_make(&b, device, models[round % 2], 1 + (int) round * 3);
+		for (int calls = 0; calls < 100000 && !ended[1]; calls++)
+		{
+			ended[0] = ended[0] || nn_pass_go(&a.pass, false);
+			ended[1] = ended[1] || nn_pass_go(&b.pass, false);
+			beside |= a.pass.nparts > 0 && b.pass.nparts > 0;
+			same &= ended[0] || !ended[1];
+		}
+		same &= ended[0] && apart_is_right(&a) && apart_is_right(&b);
+		apart_free(&a, device);
+		apart_free(&b, device);
+		if (!same)
+			diag("round %u: %d of %d, %d of %d", round, a.pass.done, a.pass.n, b.pass.done,
+				 b.pass.n);
+	}
+	gpu_settings->chance = 0;
+	ok(same && beside, "two passes at once give each its images, in memory of any kind");
+	staged = nn_model_host_bytes(models[0]);
+	same = is_small(models[0], FEW);
+	ok(same && nn_model_host_bytes(models[0]) >= staged, "and then one that waits");
+	nn_model_free(models[0]);
+	nn_model_free(models[1]);
+	nn_device_close(device);
+	ok(gpu_memory_used() == 0, "nothing of them stays");
+}
+
+/*
+ * Whatever fails in one pass while another is under way is that pass's alone,
+ * or the device's; what it has done is right, and where memory was short the
+ * same calls do when it is there.
+ */
+static void
+test_failing_passes(const ModelFixture *small)
+{
+	bool finished = false, right = true;
+	int failed = 0;
+
+	for (long i = 1; right && !finished && i < 4000; i += i < 20 ? 3 : 61)
+	{
+		NnDevice *device = open_device();
+		NnModel *model = model_fixture_load(device, small, NN_PRECISION_FP32);
+		Apart a, b;
+		bool ended[2] = { false };
+
+		right = nn_model_prepare(model, &error) == NN_OK;
+		apart_make(&a, device, model, APART);
+		apart_make(&b, device, model, 3);
+		gpu_settings->fail_with = i % 2 ? cudaErrorMemoryAllocation : 0;
+		gpu_settings->fail_in = i;
+		for (int calls = 0; calls < 100000 && !(ended[0] && ended[1]); calls++)
+		{
+			ended[0] = ended[0] || nn_pass_go(&a.pass, false);
+			ended[1] = ended[1] || nn_pass_go(&b.pass, false);
+		}
+		finished = gpu_settings->fail_in > 0;
+		gpu_settings->fail_in = gpu_settings->fail_with = 0;
+		failed += a.pass.status != NN_OK || b.pass.status != NN_OK;
+		right &= ended[0] && ended[1];
+		for (int k = 0; right && k < a.pass.done; k++)
+			right = memcmp(a.each[k], expected + (size_t) (k % FEW) * PIXELS * 3, PIXELS * 3) == 0;
+		right &= apart_goes_on(&a) && apart_goes_on(&b);
+		if (i % 2)
+			right &= is_small(model, 1);
+		if (!right)
+			diag("call %ld: %s %s", i, a.pass.error.detail, b.pass.error.detail);
+		apart_free(&a, device);
+		apart_free(&b, device);
+		nn_model_free(model);
+		nn_device_close(device);
+		right &= gpu_memory_used() == 0;
+	}
+	ok(right && finished && failed > 8, "a pass that fails beside another spoils nothing: %d times",
+	   failed);
+}
+
+/*
+ * Images have room for bytes until floats are bound; beyond 16 images nothing
+ * more is planned.
+ */
+static void
+test_ports(const ModelFixture *small)
+{
+	static float floats[PIXELS * 3], result[PIXELS * 3];
+	static uint8_t many[2][APART * PIXELS * 3];
+	static float codes[APART * 8];
+	NnDevice *device = open_device();
+	NnModel *model = model_fixture_load(device, small, NN_PRECISION_FP32);
+	size_t one, host, before;
+
+	(void) nn_model_prepare(model, &error);
+	one = nn_model_bytes(model);
+	host = nn_model_host_bytes(model);
+	ok(is_small(model, 1) && nn_model_bytes(model) == one && nn_model_host_bytes(model) == host &&
+		   host < 2 * NN_STARTS * 3 * PIXELS * 2,
+	   "images are bytes in memory of the host, too (%zu bytes)", host);
+	nn_normalise(images, PIXELS * 3, floats);
+	before = gpu_memory_used();
+	ok(nn_model_translate_float(model, 1, floats, z, result, &error) == NN_OK &&
+		   nn_model_bytes(model) - one == gpu_memory_used() - before &&
+		   nn_model_bytes(model) - one >= 2 * PIXELS * 3 * sizeof(float) &&
+		   nn_model_host_bytes(model) > host,
+	   "floats take more, which is counted (%zu bytes)", nn_model_bytes(model) - one);
+	ok(is_small(model, 1), "and bytes are right after them");
+	for (int i = 0; i < APART; i++)
+	{
+		memcpy(many[0] + (size_t) i * PIXELS * 3, images + (size_t) (i % FEW) * PIXELS * 3,
+			   PIXELS * 3);
+		memcpy(codes + 8 * i, z + 8 * (i % FEW), 8 * sizeof(float));
+	}
+	(void) nn_model_translate(model, 16, many[0], codes, many[1], &error);
+	one = nn_model_bytes(model);
+	ok(nn_model_translate(model, APART, many[0], codes, many[1], &error) == NN_OK &&
+		   memcmp(many[1] + (size_t) 18 * PIXELS * 3, expected, PIXELS * 3) == 0 &&
+		   nn_model_batch_bytes(model, NN_NET_G, 64, &error) ==
+			   nn_model_batch_bytes(model, NN_NET_G, 16, &error) &&
+		   nn_model_bytes(model) < one * 2,
+	   "more than 16 images are run 16 at a time");
+	nn_model_free(model);
+	nn_device_close(device);
 }
 
 /* For another thread. */
@@ -717,6 +943,9 @@ main(void)
 	test_faults(&f);
 	test_recovery(&f);
 	test_orders(&f);
+	test_passes(&f);
+	test_failing_passes(&f);
+	test_ports(&f);
 	test_second(&f);
 	model_fixture_free(&f);
 	test_times();

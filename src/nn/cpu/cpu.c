@@ -139,6 +139,7 @@ nn_cpu_open(int threads, NnDevice **out, NnError *error)
 		.close = cpu_close,
 		.automatic = NN_PRECISION_FP32,
 		.max_arena_bytes = NN_ARENA_BYTES,
+		.most_images = NN_MOST_IMAGES,
 		.train = &cpu_train_device,
 	};
 	cpu_set_threads(&device->base, threads);

@@ -20,7 +20,7 @@ cpu_alloc(size_t bytes)
 	size_t align = bytes >= HUGE_PAGE ? HUGE_PAGE : 64;
 	void *p;
 
-	if (bytes > SIZE_MAX - align)
+	if (bytes > SIZE_MAX - align || fault_point(FAULT_ALLOCATION))
 		return NULL;
 	bytes = (bytes + align - 1) / align * align;
 	p = aligned_alloc(align, bytes ? bytes : align);

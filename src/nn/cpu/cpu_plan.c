@@ -164,6 +164,8 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 		find_direct(g, p->direct);
 		status = make_steps(base->state, plan, p, error);
 	}
+	if (status == NN_OK)
+		status = nn_fault(FAULT_CAPTURE, error);
 	if (status != NN_OK)
 		cpu_release(base, plan);
 	return status;

@@ -380,6 +380,8 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 	if (status != NN_OK)
 		return status;
 	place_values(plan, call.p, bindings, nbindings);
+	if ((status = nn_fault(FAULT_COPY, error)) != NN_OK)
+		return status;
 	copy_bound(&call, bindings, nbindings, true);
 #pragma omp parallel num_threads(base->threads)
 	{
@@ -388,12 +390,21 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 		for (int i = 0; i < call.p->nsteps; i++)
 		{
 #pragma omp master
-			nn_progress(base);
+			{
+				nn_progress(base);
+				if (fault_point(FAULT_LAUNCH))
+				{
+#pragma omp atomic write
+					call.failed = dnnl_runtime_error;
+				}
+			}
 			run_operator(&call, &call.p->steps[i]);
 		}
 	}
 	if (call.failed != dnnl_success)
 		return cpu_dnnl_fail(error, (dnnl_status_t) call.failed, "run a convolution");
+	if ((status = nn_fault(FAULT_COPY, error)) != NN_OK)
+		return status;
 	copy_bound(&call, bindings, nbindings, false);
 	return NN_OK;
 }

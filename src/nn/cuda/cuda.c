@@ -22,6 +22,10 @@
 #define HALF_72 0x5480
 /* of a plan: 64 images of 256 x 256 in half precision */
 #define MAX_ARENA_BYTES ((size_t) 2 << 30)
+/*
+ * a larger plan gains little, and copies of one go on beside kernels of another
+ */
+#define MOST_IMAGES 16
 
 /* ---- The device ---------------------------------------------------------- */
 
@@ -312,7 +316,11 @@ set_up(CudaDevice *device, NnError *error)
 static const NnMemoryDevice cuda_memory_device = { .set_limit = cuda_set_memory,
 												   .report = cuda_memory,
 												   .pack_bytes = cuda_pack_bytes };
-static const NnAsyncDevice cuda_async_device = { .start = cuda_start, .finish = cuda_finish };
+static const NnAsyncDevice cuda_async_device = { .start = cuda_start,
+												 .ready = cuda_ready,
+												 .finish = cuda_finish,
+												 .pin = cuda_pin,
+												 .unpin = cuda_unpin };
 
 static NnStatus
 cuda_open(int index, int threads, NnDevice **out, NnError *error)
@@ -339,6 +347,7 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		.close = cuda_close,
 		.takes_bytes = true,
 		.takes_fewer = true,
+		.most_images = MOST_IMAGES,
 		.max_arena_bytes = MAX_ARENA_BYTES,
 		.joined_pixels = CUDA_JOINED_PIXELS,
 		.memory = &cuda_memory_device,
@@ -381,5 +390,5 @@ cuda_count(void)
 
 extern const NnCudaModule bicycle_cuda_module;
 __attribute__((visibility("default"))) const NnCudaModule bicycle_cuda_module = {
-	.sizes = NN_CUDA_SIZES, .open = cuda_open, .count = cuda_count
+	.sizes = NN_CUDA_SIZES, .open = cuda_open, .count = cuda_count, .faults = &fault_state
 };

@@ -29,21 +29,24 @@
  *
  * Memory. Weights lie in one block a network (CudaPacked), made once. A plan
  * has one block for arena and shared buffers, whose addresses are fixed, and
- * two slots, each with its own inputs and outputs on the GPU and in pinned
- * memory of the host. Blocks come from a pool that keeps to the setting
+ * two slots, each with its own inputs and outputs on the GPU. Images are bytes
+ * there. On the host they are copied from and to where they are if that is
+ * memory that the device has pinned; else they pass through pinned memory of
+ * the slot, which a plan for one image has, and a larger one takes when it is
+ * first needed. Blocks come from a pool that keeps to the setting
  * gpu_memory, or without it leaves an eighth of the card to what does not go
  * through it: CUDA's context, kernels that are loaded when they first run,
  * cuDNN's own. What does not fit, or what the card does not have because other
  * processes hold it, is NN_ENOMEM, and the caller makes room or uses a smaller
  * batch.
  *
- * Time. Three streams: copies in, kernels, copies out. A start copies its
- * inputs to the pinned memory of a free slot, queues the copy to the GPU, the
- * plan's kernels and the copy back, with events between them, and returns; a
- * finish waits for the last event. So with two starts open, copies of one batch
- * and the kernels of the other go on at the same time. The first run of a slot
- * launches kernel by kernel (which also makes CUDA load them); the second is
- * captured into a CUDA graph, and from then on one call replays the plan.
+ * Time. Three streams: copies in, kernels, copies out. A start takes a free
+ * slot, queues the copies to the GPU, the plan's kernels and the copies back,
+ * with events between them, and returns; a finish waits for the last event. So
+ * with two starts open, copies of one batch and the kernels of the other go on
+ * at the same time. The first run of a slot launches kernel by kernel (which
+ * also makes CUDA load them); the second is captured into a CUDA graph, and
+ * from then on one call replays the plan.
  *
  * Threads. As the interface says: one owner, and pack from another thread. The
  * pool has a lock; pack uses a stream of its own.
@@ -53,6 +56,7 @@
 #ifndef BICYCLE_NN_CUDA_H
 #define BICYCLE_NN_CUDA_H
 
+#include "common/fault.h"
 #include "nn/border.h"
 #include "nn/cuda/cuda_shape.h"
 
@@ -88,11 +92,24 @@ typedef struct CudaDevice
 	cudaStream_t in, compute, out, upload; /* of pack */
 	CudaConvs *convs;
 	CudaPool pool;
+	struct CudaPinned *pinned;        /* under the pool's lock */
 	struct CudaSlot *open[NN_STARTS]; /* started and not finished, oldest first */
 	int nopen;
 	struct CudaTracer *tracer; /* NULL: nothing is traced; freed with the device */
 	char card[160];            /* all of the description but threads */
 } CudaDevice;
+
+/*
+ * Of what a test wants to fail (fault.h), its error; nothing is to be called
+ * then.
+ */
+static inline cudaError_t
+cuda_fault(FaultKind kind)
+{
+	return !fault_point(kind)         ? cudaSuccess
+		   : kind == FAULT_ALLOCATION ? cudaErrorMemoryAllocation
+									  : cudaErrorLaunchFailure;
+}
 
 /* what: "run a kernel", for the message. */
 extern NnStatus cuda_check(NnError *error, cudaError_t result, const char *what);
@@ -104,6 +121,12 @@ extern void cuda_give(CudaDevice *device, CudaBlock *block);
 extern void cuda_drop_spares(CudaPool *pool); /* to CUDA; with the lock held, or by one thread */
 extern void cuda_set_memory(NnDevice *base, size_t bytes);
 extern void cuda_memory(const NnDevice *base, NnDeviceMemory *memory);
+
+/* Memory of the host that copies go from and to by themselves. Any thread. */
+extern NnStatus cuda_pin_host(void **memory, size_t bytes, NnError *error);
+extern void *cuda_pin(NnDevice *base, size_t bytes);
+extern void cuda_unpin(NnDevice *base, void *memory);
+extern bool cuda_is_pinned(CudaDevice *device, const void *memory, size_t bytes); /* in one piece */
 
 static inline size_t
 cuda_aligned(size_t bytes)
@@ -156,14 +179,18 @@ typedef struct CudaStep
 	bool joined;              /* the convolution's kernel does what follows, too */
 } CudaStep;
 
-/* An input or output of the plan; outside the arena, in float or bytes. */
+/*
+ * An input or output of the plan, outside the arena. There is room for bytes
+ * where they are the rule, until somebody binds floats.
+ */
 typedef struct CudaPort
 {
 	int value;
 	bool input;
-	bool direct;   /* kernels use it where it is; else it is copied to or from the arena */
-	size_t offset; /* in a slot's memory, bytes */
-	size_t image;  /* elements of one image */
+	bool direct;      /* kernels use it where it is; else it is copied to or from the arena */
+	bool bytes;       /* are the rule */
+	size_t offset[2]; /* in a slot's memory, bytes; in that of a wide one, which has floats */
+	size_t image;     /* elements of one image */
 } CudaPort;
 
 #define CUDA_MAX_PORTS 16
@@ -172,28 +199,33 @@ typedef struct CudaPort
 typedef struct CudaSlot
 {
 	struct CudaPlan *plan;
-	char *device; /* within the plan's block */
-	char *pinned;
+	char *device;        /* within the plan's block, or in `block` */
+	bool wide;           /* all ports have room for floats */
+	CudaBlock block;     /* of a wide one */
+	char *staged;        /* pinned memory of the host, for bindings that are not pinned; */
+	size_t staged_bytes; /* of the first ports, or all */
 	cudaEvent_t arrived, /* inputs are on the GPU */
 		computed, left;  /* outputs are in pinned memory */
 	unsigned forms;      /* bit i: port i is of bytes.  Of what was captured, or ran last */
 	bool placed;         /* values are */
 	int runs;            /* in this form, of those that succeeded: 0, 1, or 2 for more */
 	cudaGraphExec_t graph;
-	KernelMap *values;                 /* where each value is, in this form */
-	NnBinding outputs[CUDA_MAX_PORTS]; /* to be filled when it is finished; value is the port */
-	int noutputs;
+	KernelMap *values;               /* where each value is, in this form */
+	NnBinding bound[CUDA_MAX_PORTS]; /* of the last start; value is the port */
+	int nbound;
 } CudaSlot;
 
 typedef struct CudaPlan
 {
-	const NnPlan *plan;
+	NnPlan *plan;
 	const CudaPacked *packed;
 	KernelType type;
 	CudaStep *steps;
 	int nsteps;
-	CudaPort ports[CUDA_MAX_PORTS];
+	CudaPort ports[CUDA_MAX_PORTS]; /* those of bytes last */
 	int nports;
+	size_t port_bytes[2]; /* of a slot, of a wide one */
+	size_t float_bytes;   /* of a slot's ports that are always floats */
 	CudaSlot slots[NN_STARTS];
 	int next;        /* slot of the next start */
 	CudaBlock block; /* arena, then what follows */
@@ -204,8 +236,19 @@ typedef struct CudaPlan
 	void *workspace; /* of convolutions */
 } CudaPlan;
 
+/* Where a port is in the slot's memory on the GPU, and in what is staged. */
+static inline size_t
+cuda_port_offset(const CudaSlot *slot, int port)
+{
+	return slot->plan->ports[port].offset[slot->wide];
+}
+
 extern NnStatus cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
 extern void cuda_release(NnDevice *base, NnPlan *plan);
+
+/* What a slot that is not open has grown by is the plan's, and counted. */
+extern NnStatus cuda_stage(CudaSlot *slot, size_t bytes, NnError *error);
+extern NnStatus cuda_widen(CudaDevice *device, CudaSlot *slot, NnError *error);
 
 /* ---- Running (cuda_run.c, cuda_steps.c) ---------------------------------- */
 
@@ -213,6 +256,7 @@ extern NnStatus cuda_run(NnDevice *base, NnPlan *plan, const void *packed,
 						 const NnBinding *bindings, int nbindings, NnError *error);
 extern NnStatus cuda_start(NnDevice *base, NnPlan *plan, const void *packed,
 						   const NnBinding *bindings, int nbindings, NnError *error);
+extern bool cuda_ready(NnDevice *base);
 extern NnStatus cuda_finish(NnDevice *base, NnError *error);
 extern NnStatus cuda_launch_steps(CudaDevice *device, const CudaSlot *slot, NnError *error);
 extern NnStatus cuda_launch_step(CudaDevice *device, const CudaSlot *slot, int step,

@@ -4,9 +4,11 @@
  *	  memory that all of it lives in.
  *
  * R1 A CudaPlan belongs to its NnPlan, and owns the block: the arena, buffers
- *    that steps share, the ports of both slots. Pinned memory of the host has
- *    the ports once more.
- * R2 Addresses never change, so a captured plan stays valid.
+ *    that steps share, the ports of both slots. A slot owns what it takes
+ *    besides.
+ * R2 Addresses never change while a plan is captured with them: who binds
+ *    floats where bytes are the rule moves a slot's ports, and has it captured
+ *    anew.
  */
 #include "nn/cuda/cuda.h"
 
@@ -55,27 +57,37 @@ add_port(CudaPlan *p, int value, NnError *error)
 		.value = value,
 		.input = p->plan->graph->values[value].input,
 		.direct = is_direct(p->plan->graph, value),
+		.bytes = p->plan->graph->values[value].bytes,
 		.image = elements(s) / s.n,
 	};
 	return NN_OK;
 }
 
-/* All inputs and outputs; *bytes is what a slot takes. */
+/* All inputs and outputs, and their places in a slot. */
 static NnStatus
-find_ports(CudaPlan *p, size_t *bytes, NnError *error)
+find_ports(CudaPlan *p, NnError *error)
 {
 	const NnGraph *g = p->plan->graph;
 	NnStatus status = NN_OK;
 
-	for (int i = 0; status == NN_OK && i < g->nvalues; i++)
-		if (g->values[i].input || g->values[i].output)
-			status = add_port(p, i, error);
-	*bytes = 0;
+	for (int bytes = 0; bytes < 2; bytes++)
+		for (int i = 0; status == NN_OK && i < g->nvalues; i++)
+			if ((g->values[i].input || g->values[i].output) && g->values[i].bytes == bytes)
+				status = add_port(p, i, error);
 	for (int i = 0; i < p->nports; i++)
 	{
-		p->ports[i].offset = *bytes;
-		*bytes +=
-			cuda_aligned(nn_mul(elements(cuda_shape(p->plan, p->ports[i].value)), sizeof(float)));
+		CudaPort *port = &p->ports[i];
+		size_t count = elements(cuda_shape(p->plan, port->value));
+
+		for (int wide = 0; wide < 2; wide++)
+		{
+			port->offset[wide] = p->port_bytes[wide];
+			p->port_bytes[wide] =
+				nn_sum(p->port_bytes[wide],
+					   cuda_aligned(port->bytes && !wide ? count : nn_mul(count, sizeof(float))));
+		}
+		if (!port->bytes)
+			p->float_bytes = p->port_bytes[0];
 	}
 	return status;
 }
@@ -223,9 +235,9 @@ part(char **at, size_t bytes)
 }
 
 static NnStatus
-take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, size_t ports,
-		   NnError *error)
+take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, NnError *error)
 {
+	size_t ports = p->port_bytes[0];
 	size_t arena = nn_mul(plan->arena_elements, kernel_type_size(p->type));
 	size_t sizes[] = { arena,           shared->staged,    shared->result, shared->latents,
 					   shared->moments, shared->workspace, ports,          ports };
@@ -242,7 +254,6 @@ take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, 
 	at = p->block.data;
 	plan->arena = part(&at, arena);
 	plan->device_bytes = p->block.bytes - arena;
-	plan->host_bytes = NN_STARTS * ports;
 	p->staged = part(&at, shared->staged);
 	p->result = part(&at, shared->result);
 	p->latents = part(&at, shared->latents);
@@ -276,9 +287,43 @@ prove_convs(CudaDevice *device, CudaPlan *p, size_t workspace, NnError *error)
 	return status;
 }
 
-static NnStatus
-make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
+NnStatus
+cuda_stage(CudaSlot *slot, size_t bytes, NnError *error)
 {
+	void *staged = NULL;
+	NnStatus status;
+
+	if (bytes <= slot->staged_bytes)
+		return NN_OK;
+	status = cuda_pin_host(&staged, bytes, error);
+	if (status != NN_OK)
+		return status;
+	(void) cudaFreeHost(slot->staged);
+	slot->plan->plan->host_bytes += bytes - slot->staged_bytes;
+	slot->staged = staged;
+	slot->staged_bytes = bytes;
+	return NN_OK;
+}
+
+NnStatus
+cuda_widen(CudaDevice *device, CudaSlot *slot, NnError *error)
+{
+	NnStatus status = cuda_take(device, slot->plan->port_bytes[1], &slot->block, error);
+
+	if (status != NN_OK)
+		return status;
+	slot->plan->plan->device_bytes += slot->block.bytes;
+	slot->device = slot->block.data;
+	slot->wide = true;
+	slot->placed = false;
+	return NN_OK;
+}
+
+/* A plan for one image must always run, and has all that it may need. */
+static NnStatus
+make_slot(CudaPlan *p, CudaSlot *slot, NnError *error)
+{
+	bool one = p->nports > 0 && cuda_shape(p->plan, p->ports[0].value).n == 1;
 	cudaEvent_t *events[] = { &slot->arrived, &slot->computed, &slot->left };
 	NnStatus status;
 
@@ -286,8 +331,7 @@ make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
 	slot->values = calloc(p->plan->graph->nvalues + 1, sizeof(KernelMap));
 	if (!slot->values)
 		return nn_no_memory(error, p->plan->graph->nvalues * sizeof(KernelMap));
-	status = cuda_check(error, cudaMallocHost((void **) &slot->pinned, ports > 0 ? ports : 1),
-						"pin memory of the host");
+	status = cuda_stage(slot, one ? p->port_bytes[0] : p->float_bytes, error);
 	for (size_t i = 0; status == NN_OK && i < sizeof(events) / sizeof(events[0]); i++)
 		status = cuda_check(error, cudaEventCreateWithFlags(events[i], cudaEventDisableTiming),
 							"create an event");
@@ -295,7 +339,7 @@ make_slot(CudaPlan *p, CudaSlot *slot, size_t ports, NnError *error)
 }
 
 static void
-free_slot(CudaSlot *slot)
+free_slot(CudaDevice *device, CudaSlot *slot)
 {
 	cudaEvent_t events[] = { slot->arrived, slot->computed, slot->left };
 
@@ -304,8 +348,8 @@ free_slot(CudaSlot *slot)
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
 		if (events[i])
 			(void) cudaEventDestroy(events[i]);
-	if (slot->pinned)
-		(void) cudaFreeHost(slot->pinned);
+	(void) cudaFreeHost(slot->staged);
+	cuda_give(device, &slot->block);
 	free(slot->values);
 }
 
@@ -316,7 +360,6 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 {
 	CudaDevice *device = base->state;
 	Shared shared = { 0 };
-	size_t ports = 0;
 	CudaPlan *p;
 	NnStatus status = cuda_use(device, error);
 
@@ -334,15 +377,15 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 	if (!p->steps)
 		status = nn_no_memory(error, plan->graph->nnodes * sizeof(CudaStep));
 	if (status == NN_OK)
-		status = find_ports(p, &ports, error);
+		status = find_ports(p, error);
 	if (status == NN_OK)
 		status = cuda_make_steps(device, p, &shared, error);
 	if (status == NN_OK)
-		status = take_block(device, plan, p, &shared, ports, error);
+		status = take_block(device, plan, p, &shared, error);
 	if (status == NN_OK)
 		status = prove_convs(device, p, shared.workspace, error);
 	for (int i = 0; status == NN_OK && i < NN_STARTS; i++)
-		status = make_slot(p, &p->slots[i], ports, error);
+		status = make_slot(p, &p->slots[i], error);
 	if (status != NN_OK)
 		cuda_release(base, plan);
 	return status;
@@ -365,7 +408,7 @@ cuda_release(NnDevice *base, NnPlan *plan)
 	(void) cudaStreamSynchronize(device->compute);
 	(void) cudaStreamSynchronize(device->out);
 	for (int i = 0; i < NN_STARTS; i++)
-		free_slot(&p->slots[i]);
+		free_slot(device, &p->slots[i]);
 	for (int i = 0; p->steps && i < p->nsteps; i++)
 		if (p->steps[i].conv)
 			cuda_conv_close(p->steps[i].conv);

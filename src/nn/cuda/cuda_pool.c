@@ -14,6 +14,8 @@
 
 #include "common/invariant.h"
 
+#include <stdlib.h>
+
 #define RESERVE 8 /* the part of the card that is left alone without a limit */
 
 NnStatus
@@ -74,7 +76,8 @@ take_new(CudaPool *pool, size_t bytes, CudaBlock *block, NnError *error)
 	NnStatus status;
 
 	if (bytes <= pool->limit && pool->taken <= pool->limit - bytes)
-		result = cudaMalloc(&block->data, bytes);
+		result = cuda_fault(FAULT_ALLOCATION) == cudaSuccess ? cudaMalloc(&block->data, bytes)
+															 : cudaErrorMemoryAllocation;
 	if (result == cudaErrorMemoryAllocation && pool->nspare > 0)
 	{
 		(void) cudaGetLastError();
@@ -129,6 +132,82 @@ cuda_give(CudaDevice *device, CudaBlock *block)
 	pthread_mutex_unlock(&pool->lock);
 	*block = (CudaBlock){ 0 };
 }
+
+/* ---- Pinned memory of the host ------------------------------------------- */
+
+typedef struct CudaPinned
+{
+	struct CudaPinned *next;
+	char *data;
+	size_t bytes;
+} CudaPinned;
+
+NnStatus
+cuda_pin_host(void **memory, size_t bytes, NnError *error)
+{
+	cudaError_t result = cuda_fault(FAULT_ALLOCATION);
+
+	if (result == cudaSuccess)
+		result = cudaMallocHost(memory, bytes);
+	return cuda_check(error, result, "pin memory of the host");
+}
+
+void *
+cuda_pin(NnDevice *base, size_t bytes)
+{
+	CudaDevice *device = base->state;
+	CudaPinned *pinned = calloc(1, sizeof(CudaPinned));
+	NnError ignored;
+	NnStatus status = pinned ? cuda_use(device, &ignored) : NN_ENOMEM;
+
+	if (status == NN_OK)
+		status = cuda_pin_host((void **) &pinned->data, bytes, &ignored);
+	if (status != NN_OK)
+	{
+		free(pinned);
+		return NULL;
+	}
+	pinned->bytes = bytes;
+	pthread_mutex_lock(&device->pool.lock);
+	pinned->next = device->pinned;
+	device->pinned = pinned;
+	pthread_mutex_unlock(&device->pool.lock);
+	return pinned->data;
+}
+
+void
+cuda_unpin(NnDevice *base, void *memory)
+{
+	CudaDevice *device = base->state;
+	CudaPinned **at, *pinned;
+	NnError ignored;
+
+	pthread_mutex_lock(&device->pool.lock);
+	for (at = &device->pinned; *at && (*at)->data != memory;)
+		at = &(*at)->next;
+	pinned = *at;
+	INVARIANT(pinned);
+	*at = pinned->next;
+	pthread_mutex_unlock(&device->pool.lock);
+	(void) cuda_use(device, &ignored);
+	(void) cudaFreeHost(memory);
+	free(pinned);
+}
+
+bool
+cuda_is_pinned(CudaDevice *device, const void *memory, size_t bytes)
+{
+	const char *at = memory;
+	bool found = false;
+
+	pthread_mutex_lock(&device->pool.lock);
+	for (const CudaPinned *p = device->pinned; p && !found; p = p->next)
+		found = at >= p->data && bytes <= p->bytes && (size_t) (at - p->data) <= p->bytes - bytes;
+	pthread_mutex_unlock(&device->pool.lock);
+	return found;
+}
+
+/* ---- Limits -------------------------------------------------------------- */
 
 void
 cuda_set_memory(NnDevice *base, size_t bytes)

@@ -20,10 +20,12 @@ typedef struct Launch
 	NnError *error;
 } Launch;
 
+/* A fault comes after the launch, which does no harm. */
 static NnStatus
 launched(const Launch *l, int result)
 {
-	return cuda_check(l->error, (cudaError_t) result, "run a kernel");
+	return cuda_check(l->error, result != 0 ? (cudaError_t) result : cuda_fault(FAULT_LAUNCH),
+					  "run a kernel");
 }
 
 static const NnNode *
@@ -122,6 +124,8 @@ convolve(const Launch *l, const CudaStep *step)
 	if (!dense)
 		status = launched(l, kernel_convert(l->device->compute, x, &staged, pixels_of(in), in.c,
 											cuda_padded(in.c)));
+	if (status == NN_OK)
+		status = launched(l, cudaSuccess);
 	if (status != NN_OK)
 		return status;
 	if (!step->conv)
@@ -289,7 +293,7 @@ copy_ports(const Launch *l, bool inputs)
 	{
 		const CudaPort *port = &l->p->ports[i];
 		NnShape s = cuda_shape(l->p->plan, port->value);
-		KernelMap outside = kernel_map(l->slot->device + port->offset,
+		KernelMap outside = kernel_map(l->slot->device + cuda_port_offset(l->slot, i),
 									   l->slot->forms >> i & 1 ? KERNEL_U8 : KERNEL_F32, s.c);
 		const KernelMap *inside = &l->slot->values[port->value];
 

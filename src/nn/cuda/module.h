@@ -6,6 +6,7 @@
 #ifndef BICYCLE_NN_CUDA_MODULE_H
 #define BICYCLE_NN_CUDA_MODULE_H
 
+#include "common/fault.h"
 #include "nn/device.h"
 
 #define NN_CUDA_MODULE "bicycle_cuda.so"
@@ -17,7 +18,8 @@ typedef struct NnCudaModule
 	size_t sizes[4]; /* NnDevice, NnPlan, NnNode, NnValue */
 	/* index: of the GPU */
 	NnStatus (*open)(int index, int threads, NnDevice **device, NnError *error);
-	int (*count)(void); /* of the GPUs that CUDA sees */
+	int (*count)(void);  /* of the GPUs that CUDA sees */
+	FaultState **faults; /* the program's, once it has said so */
 } NnCudaModule;
 
 #define NN_CUDA_SIZES                                                     \

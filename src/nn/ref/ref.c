@@ -20,7 +20,7 @@ ref_pack(NnDevice *device, NnPrecision precision, const NnGraph *graph, const fl
 	double *weights;
 
 	*bytes = total * sizeof(double);
-	weights = malloc(*bytes + 1);
+	weights = fault_point(FAULT_ALLOCATION) ? NULL : malloc(*bytes + 1);
 	if (!weights)
 		return nn_no_memory(error, *bytes);
 	for (size_t i = 0; i < total; i++)
@@ -40,9 +40,9 @@ ref_prepare(NnDevice *device, NnPlan *plan, const void *packed, NnError *error)
 {
 	size_t bytes = nn_mul(plan->arena_elements, sizeof(double));
 
-	plan->arena = malloc(bytes);
+	plan->arena = fault_point(FAULT_ALLOCATION) ? NULL : malloc(bytes);
 	plan->device_bytes = 0;
-	return plan->arena ? NN_OK : nn_no_memory(error, bytes);
+	return plan->arena ? nn_fault(FAULT_CAPTURE, error) : nn_no_memory(error, bytes);
 }
 
 static void
@@ -79,8 +79,10 @@ static NnStatus
 ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
 		int nbindings, NnError *error)
 {
-	NnStatus status = NN_OK;
+	NnStatus status = nn_fault(FAULT_COPY, error);
 
+	if (status != NN_OK)
+		return status;
 	run_bindings(plan, bindings, nbindings, false);
 	for (int i = 0; status == NN_OK && i < plan->graph->nnodes; i++)
 	{
@@ -88,8 +90,12 @@ ref_run(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bin
 									(NnSizes){ sizeof(double), sizeof(double) });
 
 		if (op.node->op != NN_OP_INPUT)
+			status = nn_fault(FAULT_LAUNCH, error);
+		if (op.node->op != NN_OP_INPUT && status == NN_OK)
 			status = ref_ops[op.node->op].forward(&op, error);
 	}
+	if (status == NN_OK)
+		status = nn_fault(FAULT_COPY, error);
 	if (status == NN_OK)
 		run_bindings(plan, bindings, nbindings, true);
 	return status;
@@ -142,6 +148,7 @@ nn_ref_open(int threads, NnDevice **device, NnError *error)
 								  .close = ref_close,
 								  .automatic = NN_PRECISION_FP32,
 								  .max_arena_bytes = NN_ARENA_BYTES,
+								  .most_images = NN_MOST_IMAGES,
 								  .train = &ref_train_device };
 
 	*device = malloc(sizeof(NnDevice));

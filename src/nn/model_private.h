@@ -1,0 +1,90 @@
+/*
+ * model_private.h
+ *	  The inside of a model, for model.c, which makes it, and pass.c, which runs
+ *	  it.
+ *
+ * Owned by the device's owner.
+ */
+#ifndef BICYCLE_NN_MODEL_PRIVATE_H
+#define BICYCLE_NN_MODEL_PRIVATE_H
+
+#include "nn/device.h"
+
+#define BUCKETS 7 /* batches of 1, 2, 4, 8, 16, 32, 64 */
+
+/* A network planned for one batch size; floats for its inputs, outputs. */
+typedef struct Bucket
+{
+	NnGraph graph;
+	NnPlan plan;
+	int image; /* value ids, -1 = none */
+	int z;
+	int out[2]; /* G: the image; E: mu and logvar */
+	/* floats of images, (n, H, W, C), for byte calls; NULL: it takes bytes */
+	float *in, *result;
+	size_t float_bytes; /* of these arrays */
+} Bucket;
+
+/* The plans of a network for images of one size. */
+typedef struct NnPlans
+{
+	NnExtent extent;
+	Bucket *buckets[BUCKETS]; /* NULL until needed */
+	int fits;                 /* 2^fits images are known to be within R3 */
+	bool full;                /* and no more */
+	unsigned open;            /* parts of passes that are started */
+	uint64_t used;            /* more, the later; of other sizes */
+} Plans;
+
+typedef struct Net
+{
+	bool exists;
+	NnParams params;
+	void *packed;
+	size_t packed_bytes;
+	Plans own; /* at the network's own size */
+} Net;
+
+struct NnModel
+{
+	NnDevice *device;
+	NnConfig config;
+	NnPrecision precision;
+	Net nets[2];                   /* indexed by NN_NET_G and NN_NET_E */
+	Plans *others[NN_MAX_EXTENTS]; /* of G; the first nothers */
+	int nothers;
+	uint64_t uses; /* of other sizes, counted */
+};
+
+static inline NnExtent
+model_own_extent(const NnModel *m, NnNetwork network)
+{
+	int side = network == NN_NET_G ? m->config.size : m->config.encoder_size;
+
+	return (NnExtent){ side, side };
+}
+
+static inline size_t
+model_pixels(NnExtent extent)
+{
+	return nn_mul(extent.h, extent.w);
+}
+
+static inline int
+model_channels(const NnModel *m, NnNetwork network)
+{
+	return network == NN_NET_G ? m->config.input_nc : m->config.output_nc;
+}
+
+/*
+ * The plans for a size, which may be none yet. They stay while a part of a pass
+ * is open.
+ */
+extern NnStatus model_take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans,
+								 NnError *error);
+
+/* The planned bucket for the next images of a rest of n. */
+extern NnStatus model_next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b,
+								  NnError *error);
+
+#endif /* BICYCLE_NN_MODEL_PRIVATE_H */
