@@ -357,6 +357,7 @@ test_halves(void)
 	char *text = testdata_text("halves.txt", &length);
 	int n = 0;
 
+	settings_default(&engine.settings);
 	budget_limits(&engine);
 	for (char *line = text; line < text + length; line = strchr(line, '\n') + 1, n++)
 	{
