@@ -3,20 +3,23 @@
  *	  Decodes the images of a stream and says what they are, for comparison with
  *	  Pillow (test/diff/images.py).
  *
- *	decode_images <PACK >LINES
+ *	decode_images [PIXELS] <PACK >LINES
  *
  * The pack is, for each image, its length in 4 bytes of the machine's order and
  * its bytes. The lines are "ok WIDTH HEIGHT CRC CRC", of the pixels over white
- * and without alpha, or "no CODE DETAIL". Memory and pixels are limited as they
- * are for Pillow by default.
+ * and without alpha, or "no CODE DETAIL". Images of more than PIXELS are
+ * refused. With "-" for PIXELS the bytes of the pixels over white come instead
+ * of lines.
  */
 #include "image/image.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zlib.h>
 
-static const ImageLimits limits = { (uint64_t) 178956970, (size_t) 4 << 30 };
+static ImageLimits limits = { (uint64_t) 178956970, (size_t) 4 << 30 };
+static bool bytes_wanted;
 
 static uint32_t
 crc(const Image *image)
@@ -33,6 +36,8 @@ decode(const uint8_t *bytes, size_t length)
 	if (image_decode(bytes, length, 3, 0, &limits, &white, &error) != IMAGE_OK ||
 		image_decode(bytes, length, 3, IMAGE_OPAQUE, &limits, &opaque, &error) != IMAGE_OK)
 		printf("no %d %s\n", (int) error.code, error.detail);
+	else if (bytes_wanted)
+		fwrite(white.pixels, 3, (size_t) white.width * (size_t) white.height, stdout);
 	else
 		printf("ok %d %d %08x %08x\n", white.width, white.height, crc(&white), crc(&opaque));
 	image_free(&white);
@@ -40,10 +45,13 @@ decode(const uint8_t *bytes, size_t length)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
 	uint32_t length;
 
+	bytes_wanted = argc > 1 && strcmp(argv[1], "-") == 0;
+	if (argc > 1 && !bytes_wanted)
+		limits.max_pixels = strtoull(argv[1], NULL, 10);
 	while (fread(&length, sizeof(length), 1, stdin) == 1)
 	{
 		uint8_t *bytes = malloc(length > 0 ? length : 1);
