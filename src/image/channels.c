@@ -98,15 +98,14 @@ to_opaque(const uint8_t *in, int in_channels, uint8_t *out, int out_channels, si
 }
 
 void
-image_convert_row(const uint8_t *in, int in_channels, bool opaque, uint8_t *out, int out_channels,
-				  size_t n)
+image_convert_row(const uint8_t *in, ImagePixelKind kind, uint8_t *out, int out_channels, size_t n)
 {
-	if (opaque && in_channels % 2 == 0)
-		to_opaque(in, in_channels, out, out_channels, n);
+	if (kind.opaque && kind.channels % 2 == 0)
+		to_opaque(in, kind.channels, out, out_channels, n);
 	else if (out_channels == 1)
-		to_gray(in, in_channels, out, n);
+		to_gray(in, kind.channels, out, n);
 	else
-		to_rgb(in, in_channels, out, n);
+		to_rgb(in, kind.channels, out, n);
 }
 
 ImageStatus
@@ -123,8 +122,9 @@ image_columns(const Image *in, int x, int width, int channels, Image *out, Image
 	out->height = in->height;
 	out->channels = channels;
 	for (int y = 0; y < in->height; y++)
-		image_convert_row(
-			in->pixels + ((size_t) y * (size_t) in->width + (size_t) x) * (size_t) in->channels,
-			in->channels, false, out->pixels + (size_t) y * stride, channels, (size_t) width);
+		image_convert_row(in->pixels + ((size_t) y * (size_t) in->width + (size_t) x) *
+										   (size_t) in->channels,
+						  (ImagePixelKind){ .channels = in->channels },
+						  out->pixels + (size_t) y * stride, channels, (size_t) width);
 	return IMAGE_OK;
 }

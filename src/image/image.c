@@ -81,7 +81,7 @@ image_decoded_size(const ImageInfo *info, unsigned flags, int *width, int *heigh
 }
 
 static ImageStatus
-decode(const uint8_t *bytes, size_t length, int channels, bool opaque, const ImageLimits *limits,
+decode(const uint8_t *bytes, size_t length, ImagePixelKind to, const ImageLimits *limits,
 	   Image *image, ImageError *error)
 {
 	ImageFormat format;
@@ -91,26 +91,27 @@ decode(const uint8_t *bytes, size_t length, int channels, bool opaque, const Ima
 	switch (format)
 	{
 		case IMAGE_PNG:
-			return image_png_decode(bytes, length, channels, opaque, limits, image, error);
+			return image_png_decode(bytes, length, to, limits, image, error);
 		case IMAGE_JPEG:
-			return image_jpeg_decode(bytes, length, channels, limits, image, error);
+			return image_jpeg_decode(bytes, length, to.channels, limits, image, error);
 		case IMAGE_WEBP:
 			break;
 	}
-	return image_webp_decode(bytes, length, channels, opaque, limits, image, error);
+	return image_webp_decode(bytes, length, to, limits, image, error);
 }
 
 ImageStatus
 image_decode(const uint8_t *bytes, size_t length, int channels, unsigned flags,
 			 const ImageLimits *limits, Image *image, ImageError *error)
 {
+	const ImagePixelKind to = { .channels = channels, .opaque = flags & IMAGE_OPAQUE };
 	ImageInfo info;
 
 	memset(image, 0, sizeof(*image));
 	if (channels != 1 && channels != 3)
 		return image_fail(error, IMAGE_EINVALID, "wrong number of channels",
 						  "Images are decoded to 1 or 3 channels, not %d.", channels);
-	if (decode(bytes, length, channels, flags & IMAGE_OPAQUE, limits, image, error) != IMAGE_OK)
+	if (decode(bytes, length, to, limits, image, error) != IMAGE_OK)
 		return error->code;
 	if (!(flags & IMAGE_UPRIGHT) || image_info(bytes, length, &info, error) != IMAGE_OK ||
 		!turns(&info, flags))

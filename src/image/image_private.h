@@ -29,11 +29,15 @@ extern size_t image_size_mul(size_t a, size_t b);
 extern ImageStatus image_alloc(Image *image, int width, int height, int channels,
 							   ImageError *error);
 
-/*
- * channels.c: n pixels of in_channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGBA)
- * to out_channels (1 or 3), alpha over white, or left out if opaque.
- */
-extern void image_convert_row(const uint8_t *in, int in_channels, bool opaque, uint8_t *out,
+/* A struct, so that the compiler sees if one is taken for the other. */
+typedef struct ImagePixelKind
+{
+	int channels; /* 1 gray, 2 gray + alpha, 3 RGB, 4 RGBA */
+	bool opaque;  /* alpha is left out, and not laid over white */
+} ImagePixelKind;
+
+/* channels.c: n pixels of a kind to out_channels (1 or 3). */
+extern void image_convert_row(const uint8_t *in, ImagePixelKind kind, uint8_t *out,
 							  int out_channels, size_t n);
 
 /* exif.c. Of a block of EXIF; 1 if it says nothing. */
@@ -50,7 +54,7 @@ extern ImageStatus image_fail_foreign(const uint8_t *bytes, size_t length, Image
 /* The formats' files, called by image.c once the signature is known. */
 extern ImageStatus image_png_info(const uint8_t *bytes, size_t length, ImageInfo *info,
 								  ImageError *error);
-extern ImageStatus image_png_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
+extern ImageStatus image_png_decode(const uint8_t *bytes, size_t length, ImagePixelKind to,
 									const ImageLimits *limits, Image *image, ImageError *error);
 extern size_t image_png_bytes(const ImageInfo *info, int channels);
 
@@ -63,7 +67,7 @@ extern size_t image_jpeg_bytes(const ImageInfo *info, int channels);
 extern bool image_is_webp(const uint8_t *bytes, size_t length);
 extern ImageStatus image_webp_info(const uint8_t *bytes, size_t length, ImageInfo *info,
 								   ImageError *error);
-extern ImageStatus image_webp_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
+extern ImageStatus image_webp_decode(const uint8_t *bytes, size_t length, ImagePixelKind to,
 									 const ImageLimits *limits, Image *image, ImageError *error);
 extern size_t image_webp_bytes(const ImageInfo *info, int channels);
 

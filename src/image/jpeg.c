@@ -364,7 +364,8 @@ read_jpeg(JpegReader *reader)
 		}
 		if (cmyk)
 			cmyk_to_rgb(reader->row, (size_t) image->width);
-		image_convert_row(reader->row, cmyk ? 3 : jpeg->output_components, true,
+		image_convert_row(reader->row,
+						  (ImagePixelKind){ .channels = cmyk ? 3 : jpeg->output_components },
 						  image->pixels + y * image->width * image->channels, image->channels,
 						  (size_t) image->width);
 	}

@@ -71,10 +71,9 @@ typedef struct PngReader
 	size_t stored_left, row_left; /* row_left: behind that, of the row */
 	bool started, finished;       /* the stream of zlib */
 
-	int passes;        /* of libpng */
-	int file_channels; /* after expansion: 1 to 4 */
-	bool opaque;       /* alpha is not looked at */
-	uint8_t *rows;     /* one row, or the whole image if interlaced; file_channels bytes a pixel */
+	int passes;              /* of libpng */
+	ImagePixelKind rows_are; /* after expansion */
+	uint8_t *rows; /* one row, or the whole image if interlaced; rows_are.channels bytes a pixel */
 	Image image;
 } PngReader;
 
@@ -508,7 +507,7 @@ set_transforms(PngReader *reader)
 	reader->passes = png_set_interlace_handling(png);
 	png_read_update_info(png, reader->info);
 	if (png_get_rowbytes(png, reader->info) !=
-		(size_t) file->frame_width * (size_t) reader->file_channels)
+		(size_t) file->frame_width * (size_t) reader->rows_are.channels)
 		png_error(png, "unexpected size of a row");
 }
 
@@ -520,7 +519,7 @@ alloc_png_pixels(PngReader *reader, int channels)
 {
 	const PngFile *file = &reader->file;
 	size_t output = image_size_mul(image_size_mul(file->width, file->height), (size_t) channels);
-	size_t row = image_size_mul(file->frame_width, (size_t) reader->file_channels);
+	size_t row = image_size_mul(file->frame_width, (size_t) reader->rows_are.channels);
 	size_t rows = file->interlaced ? image_size_mul(row, file->frame_height) : row;
 
 	INVARIANT(reader->used <= reader->limits->max_memory);
@@ -558,10 +557,10 @@ fill_around_frame(PngReader *reader)
 		zero[3] = file->opacity[0];
 	}
 	else if (file->color <= 2 && !keyed)
-		zero[reader->file_channels - 1] = file->transparent ? 255 : 0;
+		zero[reader->rows_are.channels - 1] = file->transparent ? 255 : 0;
 	for (size_t i = 0; i < pixels; i++)
-		image_convert_row(zero, reader->file_channels, reader->opaque,
-						  image->pixels + i * image->channels, image->channels, 1);
+		image_convert_row(zero, reader->rows_are, image->pixels + i * image->channels,
+						  image->channels, 1);
 }
 
 static void
@@ -577,7 +576,7 @@ read_rows(PngReader *reader)
 {
 	const PngFile *file = &reader->file;
 	const Image *image = &reader->image;
-	size_t in_row = (size_t) file->frame_width * reader->file_channels;
+	size_t in_row = (size_t) file->frame_width * reader->rows_are.channels;
 	size_t out_row = (size_t) image->width * image->channels;
 	/* Pillow puts pixels of passes into the corner, wherever the frame is. */
 	size_t x = file->interlaced ? 0 : file->frame_x, top = file->interlaced ? 0 : file->frame_y;
@@ -592,7 +591,7 @@ read_rows(PngReader *reader)
 
 		if (!file->interlaced)
 			read_row(reader, row);
-		image_convert_row(row, reader->file_channels, reader->opaque,
+		image_convert_row(row, reader->rows_are,
 						  image->pixels + (top + y) * out_row + x * image->channels,
 						  image->channels, file->frame_width);
 	}
@@ -606,7 +605,7 @@ read_png(PngReader *reader)
 						   reader->error) != IMAGE_OK)
 		longjmp(reader->jump, 1);
 	look_ahead(&reader->file);
-	reader->file_channels = count_channels(&reader->file);
+	reader->rows_are.channels = count_channels(&reader->file);
 	alloc_png_pixels(reader, reader->image.channels);
 	open_libraries(reader);
 	set_transforms(reader);
@@ -617,15 +616,15 @@ read_png(PngReader *reader)
 }
 
 ImageStatus
-image_png_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
-				 const ImageLimits *limits, Image *image, ImageError *error)
+image_png_decode(const uint8_t *bytes, size_t length, ImagePixelKind to, const ImageLimits *limits,
+				 Image *image, ImageError *error)
 {
 	PngReader reader = { .file.bytes = bytes,
 						 .file.length = length,
 						 .limits = limits,
 						 .error = error,
-						 .opaque = opaque,
-						 .image.channels = channels };
+						 .rows_are.opaque = to.opaque,
+						 .image.channels = to.channels };
 	ImageStatus status = guarded_png(&reader, read_png);
 
 	if (status == IMAGE_OK)

@@ -64,9 +64,10 @@ image_contact_sheet(const Image *tiles, int ntiles, int columns, int border, Ima
 		size_t y = border + (size_t) (i / columns) * (tile->height + border);
 
 		for (int row = 0; row < tile->height; row++)
-			image_convert_row(
-				tile->pixels + (size_t) row * tile->width * tile->channels, tile->channels, false,
-				sheet->pixels + ((y + row) * width + x) * channels, channels, (size_t) tile->width);
+			image_convert_row(tile->pixels + (size_t) row * tile->width * tile->channels,
+							  (ImagePixelKind){ .channels = tile->channels },
+							  sheet->pixels + ((y + row) * width + x) * channels, channels,
+							  (size_t) tile->width);
 	}
 	return IMAGE_OK;
 }

@@ -35,7 +35,6 @@ typedef struct WebpReader
 	const ImageLimits *limits;
 	ImageError *error;
 	ImageInfo info;
-	bool opaque; /* alpha is not looked at */
 	WebPDemuxer *demuxer;
 	WebPIterator frame;
 	bool framed;
@@ -207,8 +206,9 @@ decode_frame(WebpReader *reader)
 }
 
 static ImageStatus
-read_webp(WebpReader *reader, int channels)
+read_webp(WebpReader *reader, ImagePixelKind to)
 {
+	ImagePixelKind canvas = { .channels = 4, .opaque = to.opaque };
 	const ImageInfo *info = &reader->info;
 	size_t row;
 
@@ -216,35 +216,34 @@ read_webp(WebpReader *reader, int channels)
 		image_check_pixels((uint64_t) info->width, (uint64_t) info->height, reader->limits,
 						   reader->error) != IMAGE_OK)
 		return reader->error->code;
-	if (image_webp_bytes(info, channels) > reader->limits->max_memory)
+	if (image_webp_bytes(info, to.channels) > reader->limits->max_memory)
 		return image_fail_budget(reader->error, reader->limits);
 	/* libwebp 1.2 does not survive every allocation that fails */
-	if (memory_is_short(image_webp_bytes(info, channels)))
-		return image_fail_memory(reader->error, image_webp_bytes(info, channels));
+	if (memory_is_short(image_webp_bytes(info, to.channels)))
+		return image_fail_memory(reader->error, image_webp_bytes(info, to.channels));
 	if (open_webp(reader) != IMAGE_OK)
 		return reader->error->code;
 	row = (size_t) info->width * 4;
 	reader->canvas = calloc((size_t) info->height, row);
 	if (reader->canvas == NULL)
 		return image_fail_memory(reader->error, image_size_mul((size_t) info->height, row));
-	if (decode_frame(reader) != IMAGE_OK ||
-		image_alloc(&reader->image, info->width, info->height, channels, reader->error) != IMAGE_OK)
+	if (decode_frame(reader) != IMAGE_OK || image_alloc(&reader->image, info->width, info->height,
+														to.channels, reader->error) != IMAGE_OK)
 		return reader->error->code;
+	canvas.opaque |= info->channels == 3;
 	for (size_t y = 0; y < (size_t) info->height; y++)
-		image_convert_row(reader->canvas + y * row, 4, reader->opaque || info->channels == 3,
-						  reader->image.pixels + y * (size_t) (info->width * channels), channels,
-						  (size_t) info->width);
+		image_convert_row(reader->canvas + y * row, canvas,
+						  reader->image.pixels + y * (size_t) (info->width * to.channels),
+						  to.channels, (size_t) info->width);
 	return IMAGE_OK;
 }
 
 ImageStatus
-image_webp_decode(const uint8_t *bytes, size_t length, int channels, bool opaque,
-				  const ImageLimits *limits, Image *image, ImageError *error)
+image_webp_decode(const uint8_t *bytes, size_t length, ImagePixelKind to, const ImageLimits *limits,
+				  Image *image, ImageError *error)
 {
-	WebpReader reader = {
-		.bytes = bytes, .length = length, .limits = limits, .error = error, .opaque = opaque
-	};
-	ImageStatus status = read_webp(&reader, channels);
+	WebpReader reader = { .bytes = bytes, .length = length, .limits = limits, .error = error };
+	ImageStatus status = read_webp(&reader, to);
 
 	if (status == IMAGE_OK)
 	{
@@ -277,7 +276,7 @@ import_pixels(WebPPicture *picture, const Image *image, ImageError *error)
 			image_fail_memory(error, pixels * 3);
 			return false;
 		}
-		image_convert_row(image->pixels, 1, false, rgb, 3, pixels);
+		image_convert_row(image->pixels, (ImagePixelKind){ .channels = 1 }, rgb, 3, pixels);
 	}
 	imported = WebPPictureImportRGB(picture, rgb, image->width * 3);
 	if (!imported)
