@@ -282,8 +282,9 @@ infer_encoder(Inference *inf)
 	/* a norm takes a number, and so shifts the next convolution's */
 	normed = resnet ? weight_of(inf, NN_NET_E, "conv.1.conv.2") != NULL
 					: extent(weight_of(inf, NN_NET_E, "conv.4"), 4, 0) == 0;
-	if (!normed && inf->config.where_add == NN_ADD_ALL && !inf->known.has[NN_OPT_NORM])
-		learn(inf, NN_OPT_NORM, NN_NORM_NONE);
+	/* what has no weights and takes a number is an instance norm */
+	if (inf->config.where_add == NN_ADD_ALL && !inf->known.has[NN_OPT_NORM])
+		learn(inf, NN_OPT_NORM, normed ? NN_NORM_INSTANCE : NN_NORM_NONE);
 	halvings = resnet ? count_blocks(inf) : count_layers(inf, normed ? 3 : 2);
 	learn(inf, NN_OPT_NET_E, resnet ? NN_ENCODER_RESNET : NN_ENCODER_CONV);
 	learn(inf, NN_OPT_ENCODER_SIZE, 8 << halvings);

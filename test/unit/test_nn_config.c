@@ -541,6 +541,7 @@ test_families(void)
 	static const struct
 	{
 		const char *made, *said, *family, *norm, *assumed;
+		bool encoder;
 	} cases[] = {
 		{ "{\"family\":\"pix2pix\",\"norm\":\"batch\"}", "{}", "pix2pix", "batch",
 		  "{\"statistics\": \"stored\", \"test_dropout\": 0}" },
@@ -560,6 +561,9 @@ test_families(void)
 		{ "{\"net_e\":\"none\"}", "{}", "bicycle", "instance",
 		  "{\"norm\": \"instance\", \"nl\": \"relu\"}" },
 		{ "{\"net_e\":\"none\",\"norm\":\"batch\"}", "{\"nl\":\"elu\"}", "bicycle", "batch", NULL },
+		{ "{}", "{}", "bicycle", "instance", "{\"nl\": \"relu\"}", true },
+		{ "{\"net_e\":\"conv\"}", "{}", "bicycle", "instance", "{\"nl\": \"relu\"}", true },
+		{ "{\"norm\":\"none\"}", "{}", "bicycle", "none", "{\"nl\": \"relu\"}", true },
 	};
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
@@ -572,14 +576,16 @@ test_families(void)
 		char *assumed = NULL;
 		bool good;
 
-		if (!file_of(&file, cases[i].made, 1u << NN_NET_G))
+		if (!file_of(&file, cases[i].made,
+					 1u << NN_NET_G | (unsigned) cases[i].encoder << NN_NET_E))
 			return;
 		good = succeeds(nn_config_infer(&config, cases[i].said, strlen(cases[i].said), file.tensors,
 										file.n, NULL, &assumed, &error));
 		ok(good && strcmp(families[config.family], cases[i].family) == 0 &&
 			   strcmp(norms[config.norm], cases[i].norm) == 0 &&
 			   (cases[i].assumed ? assumed && strcmp(assumed, cases[i].assumed) == 0 : !assumed),
-		   "made %s, told %s: assumed %s", cases[i].made, cases[i].said,
+		   "made %s%s, told %s: assumed %s", cases[i].made,
+		   cases[i].encoder ? " with its encoder" : "", cases[i].said,
 		   assumed ? assumed : "nothing");
 		free(assumed);
 		nn_params_free(&file.params);
@@ -668,7 +674,9 @@ test_contradictions(void)
 		  "The option is 32, but names and shapes of the tensors say 64.", "Leave" },
 		{ "{}", "{\"where_add\":\"input\"}", "model option \"where_add\" contradicts",
 		  "\"input\", but names and shapes of the tensors say \"all\"", "" },
-		{ "{}", "{\"norm\":\"batch\"}", "model option \"norm\" contradicts",
+		{ "{}", "{\"norm\":\"batch\"}", "model option \"norm\" contradicts", "say \"instance\"",
+		  "" },
+		{ "{\"net_e\":\"none\"}", "{\"norm\":\"batch\"}", "model option \"norm\" contradicts",
 		  "no tensors of batch norms", "" },
 		{ "{\"norm\":\"batch\"}", "{\"norm\":\"instance\"}", "model option \"norm\" contradicts",
 		  "say \"batch\"", "" },
