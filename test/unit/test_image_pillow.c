@@ -100,6 +100,30 @@ test_damaged_exif(void)
 	ok(odd == 0, "of 3000 damaged headers none has an orientation that does not exist");
 }
 
+/* What doc/images.md says: Pillow would turn this by its XMP, we do not. */
+static void
+test_xmp(void)
+{
+	static const char packet[] = "http://ns.adobe.com/xap/1.0/\0<rdf:Description "
+								 "tiff:Orientation=\"6\"/>";
+	size_t length;
+	uint8_t *bytes = testdata_load("jpeg/rgb.jpg", &length);
+	uint8_t *with = malloc(length + sizeof(packet) + 4);
+	const uint8_t head[] = { 0xff, 0xe1, 0, sizeof(packet) + 2 };
+	ImageInfo info;
+	ImageError error;
+
+	memcpy(with, bytes, 2);
+	memcpy(with + 2, head, sizeof(head));
+	memcpy(with + 6, packet, sizeof(packet));
+	memcpy(with + 6 + sizeof(packet), bytes + 2, length - 2);
+	ok(image_info(with, length + sizeof(packet) + 4, &info, &error) == IMAGE_OK &&
+		   info.orientation == 1,
+	   "orientation in XMP is not seen");
+	free(with);
+	free(bytes);
+}
+
 static void
 test_opaque(void)
 {
@@ -192,6 +216,7 @@ main(void)
 {
 	test_upright();
 	test_damaged_exif();
+	test_xmp();
 	test_opaque();
 	test_foreign();
 	return done_testing();

@@ -401,6 +401,71 @@ test_continue(const Outcome *whole)
 	outcome_free(&other);
 }
 
+/* ---- How pairs are decoded ----------------------------------------------- */
+
+/* The pixels of a file as they lie in it, without alpha, as a PNG. */
+static uint8_t *
+bare_png(const uint8_t *bytes, size_t length, size_t *png_length)
+{
+	const ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 26 };
+	Image image;
+	ImageError image_error;
+	uint8_t *png;
+
+	if (image_decode(bytes, length, 3, IMAGE_OPAQUE, &limits, &image, &image_error) != IMAGE_OK ||
+		image_encode_png(&image, &png, png_length, &image_error) != IMAGE_OK)
+		bail_out("%s", image_error.message);
+	image_free(&image);
+	return png;
+}
+
+static BicycleLosses
+losses_of(const char *options, const Pair *pair)
+{
+	const Start start = { .options = options };
+	Pair twice[] = { *pair, *pair };
+	Outcome outcome;
+	BicycleLosses losses;
+
+	outcome_run(&outcome, settings, &start, twice, 2);
+	ok(outcome.done, "a run of %zu and %zu bytes ends", pair->length[0], pair->length[1]);
+	losses = outcome.losses;
+	outcome_free(&outcome);
+	return losses;
+}
+
+static bool
+same_losses(const BicycleLosses *x, const BicycleLosses *y)
+{
+	return x->present == y->present && memcmp(x->value, y->value, sizeof(x->value)) == 0;
+}
+
+/* Alpha is dropped if the model says so, and nothing turns an image by EXIF. */
+static void
+test_decoding(void)
+{
+#define ONCE TINY ",\"iterations\":2"
+	Pair pair, bare;
+	BicycleLosses dropped, white, both;
+
+	pair.bytes[0] = testdata_load("png/basi6a08.png", &pair.length[0]);
+	pair.bytes[1] = testdata_load("exif/6.jpg", &pair.length[1]);
+	for (int i = 0; i < 2; i++)
+		bare.bytes[i] = bare_png(pair.bytes[i], pair.length[i], &bare.length[i]);
+	both = losses_of("{" ONCE "}", &bare);
+	white = losses_of("{" ONCE "}", &pair);
+	dropped = losses_of("{" ONCE ",\"alpha\":\"drop\"}", &pair);
+	ok(same_losses(&dropped, &both),
+	   "with alpha drop a run is that of images without alpha, and without EXIF");
+	ok(!same_losses(&white, &both), "and without it is not");
+	for (int i = 0; i < 2; i++)
+	{
+		free(pair.bytes[i]);
+		free(bare.bytes[i]);
+	}
+#undef ONCE
+}
+
 int
 main(void)
 {
@@ -418,6 +483,7 @@ main(void)
 	test_pause(&whole);
 	test_orders();
 	test_endless();
+	test_decoding();
 	test_continue(&whole);
 	outcome_free(&whole);
 	outcome_run(&whole, on_ref, &fresh, pairs, PAIRS);
