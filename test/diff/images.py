@@ -289,7 +289,7 @@ def ask_pillow(data):
 # ---- Both ------------------------------------------------------------------
 
 def lacks_scans(data):
-    """Whether a progressive JPEG gives a component's DC, but not all bits of the first of its AC."""
+    """Whether a progressive JPEG gives a component's DC, but not all bits of its first AC."""
     at, progressive, bits = 2, False, {}
     while at + 4 <= len(data):
         if data[at] != 0xff or data[at + 1] in (0, 1, 0xff) or 0xd0 <= data[at + 1] <= 0xd8:
@@ -372,7 +372,8 @@ def main():
                     file.write(data)
                 print(f"{seed}_{i} {kind}: {what}\n    Pillow: {theirs}\n    here:   {ours}",
                 	flush=True)
-    print("| Files | | Both read | Both refuse | Other decision | Smoothed otherwise | Other pixels |")
+    print("| Files | | Both read | Both refuse | Other decision | Smoothed otherwise |"
+    	" Other pixels |")
     print("|---|---|---|---|---|---|---|")
     for kind in [*sorted(table), "all"]:
         row = table[kind] if kind in table else total
