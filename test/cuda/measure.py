@@ -13,6 +13,7 @@ The last thing printed is a table of the goals. A results file whose first line 
 made by stand-ins (test/cuda/simulate.sh); all of it says so, and bench/gpu_tables.py refuses it.
 """
 import argparse
+import ctypes
 import json
 import os
 import re
@@ -243,6 +244,15 @@ def available(options):
     }
 
 
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def end_with_parent():
+    """Of a child, before it becomes the program: whoever kills this leaves nothing running."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Runner:
     def __init__(self, options, results):
         self.options = options
@@ -265,7 +275,7 @@ class Runner:
         # a group of its own, so that what it has started ends with it
         child = subprocess.Popen(part.command, cwd=ROOT, env=env, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, text=True, errors="replace",
-                                 start_new_session=True)
+                                 start_new_session=True, preexec_fn=end_with_parent)
         try:
             how = self.listen(child, part, log, limit)
         finally:
