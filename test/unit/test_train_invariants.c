@@ -114,105 +114,105 @@ no_fault(void)
 }
 
 static void
-fault_memory(void)
+plant_memory(void)
 {
 	run.data.memory++;
 }
 
 static void
-fault_spilled(void)
+plant_spilled(void)
 {
 	run.data.pairs[1].offset += 7;
 }
 
 static void
-fault_record(void)
+plant_record(void)
 {
 	run.data.npairs--;
 }
 
 static void
-fault_ring(void)
+plant_ring(void)
 {
 	run.feed.batches[1].done = 1; /* of a pair that nobody was given */
 }
 
 static void
-fault_next(void)
+plant_next(void)
 {
 	run.feed.next = 7; /* beyond the ring */
 }
 
 static void
-fault_order(void)
+plant_order(void)
 {
 	run.feed.order[0] = run.feed.order[1];
 }
 
 static void
-fault_cache(void)
+plant_cache(void)
 {
 	run.data.pairs[0].pixels = calloc(1, 1);
 }
 
 static void
-fault_batch_error(void)
+plant_batch_error(void)
 {
 	run.feed.batches[0].failed = 0;
 }
 
 static void
-fault_checkpoint(void)
+plant_checkpoint(void)
 {
 	list_member(RunFrame, link, run.link.out.next)->checkpoint = true;
 }
 
 static void
-fault_checkpoint_unknown(void)
+plant_checkpoint_unknown(void)
 {
-	fault_checkpoint();
+	plant_checkpoint();
 	run.link.checkpoints = 1;
 }
 
 static void
-fault_sent(void)
+plant_sent(void)
 {
 	list_member(RunFrame, link, run.link.out.next)->sent = 1000;
 }
 
 static void
-fault_state(void)
+plant_state(void)
 {
 	run.state = RUN_RUNNING; /* and no task */
 }
 
 static void
-fault_ended(void)
+plant_ended(void)
 {
 	run_link_end(&run.link);
 }
 
 static void
-fault_stream(void)
+plant_stream(void)
 {
 	run.stream_have = 1;
 }
 
 static void
-fault_transition(void)
+plant_transition(void)
 {
 	run_to(&run, RUN_PAIRS);
 }
 
 static void
-fault_twice(void)
+plant_twice(void)
 {
 	run_to(&run, RUN_ENDED);
 	run_to(&run, RUN_ENDED);
 }
 
 static void
-fault_second_error(void)
+plant_second_error(void)
 {
 	EngineError error;
 
@@ -222,7 +222,7 @@ fault_second_error(void)
 
 #define FAULT(name)         \
 	{                       \
-#name, fault_##name \
+#name, plant_##name \
 	}
 
 int
