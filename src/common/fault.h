@@ -49,8 +49,8 @@ extern FaultState *fault_state;
 extern bool fault_set(const char *text);
 
 /*
- * Of the setting device_fault: what to set, and whether for engines that train;
- * NULL: it means nothing.
+ * Of the setting debug_device_fault: what to set, and whether for engines that
+ * train; NULL: it means nothing.
  */
 extern const char *fault_setting(const char *value, bool *trains);
 extern bool fault_came(void); /* the one that was set last has been */

@@ -51,7 +51,7 @@ engine_changed(Engine *engine, const char *setting)
 	if (engine->run != NULL)
 		return; /* a run keeps what it has begun with */
 	budget_limits(engine);
-	if (strcmp(setting, "device_fault") == 0 || strcmp(setting, "debug") == 0)
+	if (strcmp(setting, "debug_device_fault") == 0 || strcmp(setting, "debug") == 0)
 		settings_set_fault(&engine->settings, false);
 	if (strcmp(setting, "device") == 0)
 		device_change(engine);

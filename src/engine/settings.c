@@ -42,7 +42,7 @@ typedef struct Setting
 static const Setting table[] = {
 	{ "device", SETTING_DEVICE, offsetof(Settings, device), 0, 0, 0 },
 	{ "precision", SETTING_PRECISION, offsetof(Settings, precision), 0, 0, 0 },
-	{ "device_fault", SETTING_FAULT, offsetof(Settings, device_fault), 0, 0, 0 },
+	{ "debug_device_fault", SETTING_FAULT, offsetof(Settings, debug_device_fault), 0, 0, 0 },
 #define COUNT(name, initial, min, max) \
 	{ #name, SETTING_COUNT, offsetof(Settings, name), initial, min, max },
 #define ENGINE_INT(name, unit, initial, least, most, engine_least, help) \
@@ -134,7 +134,7 @@ void
 settings_set_fault(const Settings *settings, bool trains)
 {
 	bool of_training;
-	const char *text = fault_setting(settings->device_fault, &of_training);
+	const char *text = fault_setting(settings->debug_device_fault, &of_training);
 
 	INVARIANT(text != NULL);
 	(void) fault_set(settings->debug && of_training == trains ? text : "");
@@ -158,7 +158,7 @@ settings_set(Settings *settings, const char *name, const char *value, char *why,
 			case SETTING_PRECISION:
 				return set_precision(field, value, why, why_size);
 			case SETTING_FAULT:
-				return set_fault(field, sizeof(settings->device_fault), value, why, why_size);
+				return set_fault(field, sizeof(settings->debug_device_fault), value, why, why_size);
 		}
 	}
 	snprintf(why, why_size, "there is no such setting");

@@ -20,7 +20,7 @@ typedef struct Settings
 {
 	char device[BICYCLE_MAX_DEVICE];
 	NnPrecision precision;
-	char device_fault[BICYCLE_MAX_FAULT];
+	char debug_device_fault[BICYCLE_MAX_FAULT];
 #define ENGINE_INT(name, ...) int64_t name;
 #define ENGINE_BOOL(name, ...) int64_t name;
 #define OWN_INT(name, ...) int64_t name;
@@ -34,7 +34,9 @@ extern bool settings_set(Settings *settings, const char *name, const char *value
 						 size_t why_size);
 extern int settings_threads(const Settings *settings);
 
-/* Has the device_fault that is set come, of an engine that trains or not. */
+/*
+ * Has the debug_device_fault that is set come, of an engine that trains or not.
+ */
 extern void settings_set_fault(const Settings *settings, bool trains);
 
 /* What this process may have of the machine (machine.c). */

@@ -97,7 +97,7 @@ check_device(char **newval, void **extra, GucSource source)
 }
 
 static bool
-check_device_fault(char **newval, void **extra, GucSource source)
+check_debug_device_fault(char **newval, void **extra, GucSource source)
 {
 	bool trains;
 

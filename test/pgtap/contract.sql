@@ -51,7 +51,7 @@ FROM (VALUES ('device', 'sighup'), ('precision', 'sighup'), ('threads', 'sighup'
 	('cache_size', 'sighup'), ('engine_memory', 'sighup'), ('gpu_memory', 'sighup'),
 	('max_batch', 'sighup'), ('queue_memory', 'sighup'), ('max_model_size', 'sighup'),
 	('max_image_pixels', 'superuser'), ('max_request_size', 'superuser'),
-	('stuck_timeout', 'sighup'), ('debug', 'sighup'), ('device_fault', 'sighup'),
+	('stuck_timeout', 'sighup'), ('debug', 'sighup'), ('debug_device_fault', 'sighup'),
 	('max_training_jobs', 'sighup'),
 	('train_memory', 'sighup'), ('train_disk', 'sighup'), ('train_checkpoint_interval', 'sighup'),
 	('train_stuck_timeout', 'sighup'), ('debug_fault', 'superuser'),

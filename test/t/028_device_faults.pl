@@ -29,7 +29,7 @@ sub begin_with
 	my ($fault) = @_;
 	my $pid = engine_pid($node);
 
-	configure($node, "SET bicycle.device_fault = '$fault'");
+	configure($node, "SET bicycle.debug_device_fault = '$fault'");
 	kill 'KILL', $pid;
 	wait_for_engine($node, "pid <> $pid") or die 'no engine';
 }
@@ -60,7 +60,8 @@ is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $postmaste
 	'PostgreSQL is the same');
 
 ($status, $out, $err) =
-	$node->psql('postgres', "ALTER SYSTEM SET bicycle.device_fault = 'launch:0'");
-like($err, qr/invalid value for parameter "bicycle.device_fault"/, 'what means nothing is refused');
+	$node->psql('postgres', "ALTER SYSTEM SET bicycle.debug_device_fault = 'launch:0'");
+like($err, qr/invalid value for parameter "bicycle.debug_device_fault"/,
+	'what means nothing is refused');
 $node->stop;
 done_testing();

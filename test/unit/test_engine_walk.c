@@ -172,7 +172,7 @@ begin(const char *device, const char *fault)
 						  NULL };
 
 	snprintf(settings[0], sizeof(settings[0]), "device %s", device);
-	snprintf(settings[1], sizeof(settings[1]), "device_fault %s", fault);
+	snprintf(settings[1], sizeof(settings[1]), "debug_device_fault %s", fault);
 	engine_start(&engine, all);
 }
 
