@@ -77,7 +77,8 @@ $B/imitation/bicycle-engine: $B/bicycle-engine
 IMITATION_LIBS = $B/libimitation.a $B/libbicycle.a
 $(eval $(call linked,unit/test_cuda_%,test/unit/test_cuda_%.c,IMITATION_TEST_CFLAGS,$\
 	$(IMITATION_LIBS),ENGINE_LIBS))
-$B/unit/test_engine_gpu $B/unit/test_engine_walk: $B/imitation/bicycle-engine \
+$B/unit/test_engine_gpu $B/unit/test_engine_walk $B/unit/test_train_gpu: \
+	$B/imitation/bicycle-engine \
 	$B/imitation/bicycle_cuda.so
 
 # Plans by the real cuDNN, for a GPU that is described by a file; a line that says so where there is

@@ -43,6 +43,8 @@ ALTER SYSTEM SET bicycle.device = 'cuda:0 cuda:1,cuda:2';
 ALTER SYSTEM SET bicycle.device = 'cuda:0, cuda:1';
 ALTER SYSTEM SET bicycle.device = 'cuda:all';
 ALTER SYSTEM RESET bicycle.device;
+ALTER SYSTEM SET bicycle.training_device = 'cuda:0,cuda:1';
+ALTER SYSTEM SET bicycle.training_share = 101;
 ALTER SYSTEM SET bicycle.max_batch = 0;
 -- The wording of ranges with a unit differs between versions of the server.
 \set VERBOSITY sqlstate

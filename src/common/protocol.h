@@ -333,12 +333,16 @@ typedef struct BicycleTrainCheck
  * socket pair. Lines of text, each ended by '\n'; empty ones say nothing.
  *
  *	 supervisor to engine: "set NAME VALUE" (before "go", and after a reload),
- *	                       "go", "ping N", "stop"
+ *	                       "go", "ping N", "stop", "trim": memory of a GPU
+ *	                       that is only kept is to be given back
  *	 engine to supervisor: "log LEVEL TEXT" (debug, info, log, warning, error),
  *	                       "ready DESCRIPTION", "pong N", "fatal TEXT",
  *	                       "device 1 N DESCRIPTION" whenever it has opened one,
  *	                       0 for 1 if there is none; N is the number of GPUs
  *	                       that were seen, 0 if none was looked for
+ *	                       "busy N" and "idle": requests wait for GPU N, which
+ *	                       it computes on, or none has for a moment; it is
+ *	                       idle at first
  *
  * EOF on it ends the engine at once. Settings are the rows ENGINE_... and
  * OWN_... of common/settings.def: names as they are, bytes, counts,

@@ -12,8 +12,8 @@
  *	                     <-   TRAIN_READY: all pairs have been decoded, those
  *	                          that are skipped apart; counts and digest
  *	 RUN                 ->   train from here on
- *	                     <-   LOSSES, PREVIEW, NOTE, CHECKPOINT + DATA.. + END,
- *	                          as they come
+ *	                     <-   LOSSES, RATE, PREVIEW, NOTE, CHECKPOINT + DATA.. +
+ *	                          END, as they come
  *	 CHECKPOINT_NOW      ->   after the iteration that runs; answered by
  *	                          CHECKPOINT
  *	 PAUSE               ->   the same, then
@@ -26,7 +26,8 @@
  *    the job worker, for one run of one job. It binds no socket and takes no
  *    lock; its working directory is the data directory.
  * R2 Descriptor 3 carries the lines of protocol.h (settings, go, ping, stop,
- *    log, fatal), descriptor 4 frames as protocol.h defines them, with id 0.
+ *    log, fatal) and "yield N", descriptor 4 frames as protocol.h defines them,
+ *    with id 0.
  *    EOF of either ends it at once.
  *     Nothing is sent to an engine of another version: the job worker waits for
  *     "ready", and for what it says then (BICYCLE_TRAIN_GREETING).
@@ -54,6 +55,10 @@
  *     the job worker waits for. Frames are queued without limit but CHECKPOINT,
  *     of which one at most is in the queue: another is made when that has been
  *     read, and a PAUSE waits for it.
+ * R13 "yield N": requests of sessions wait for the card that the run is on, and
+ *     it may have N hundredths of its time, from 0 to 100; 100 is as if nobody
+ *     waited, which is so at first. It waits between iterations. Orders, "ping"
+ *     and "stop" are answered meanwhile as ever.
  */
 #ifndef BICYCLE_RUN_PROTOCOL_H
 #define BICYCLE_RUN_PROTOCOL_H
@@ -87,8 +92,17 @@ typedef enum BicycleTrainFrame
 	BICYCLE_CHECKPOINT, /* BicycleCheckpoint; then a tensor stream in DATA frames, and END */
 	BICYCLE_PAUSED,     /* no body */
 	/* BicycleImported, config JSON; then tensors as DATA frames, and END */
-	BICYCLE_TRAIN_DONE
+	BICYCLE_TRAIN_DONE,
+	BICYCLE_RATE /* BicycleRate: it waits, and comes no further */
 } BicycleTrainFrame;
+
+/*
+ * What a run computes on, and an earlier run of the job has: the device, which
+ * begins with its name and tells card or instruction set, libraries and
+ * threads; the precision; the version of this program.
+ */
+#define BICYCLE_PLATFORM "%.160s, %s, bicycle %s"
+#define BICYCLE_MAX_PLATFORM 192
 
 /* the stream is the checkpoint of the last iteration; no PAIR comes */
 #define BICYCLE_TRAIN_FINISHED 1
@@ -101,10 +115,10 @@ typedef struct BicycleTrainBegin
 	uint64_t train_memory; /* bytes of encoded pairs kept in memory */
 	uint64_t train_disk;   /* bytes of the spill file; 54000 beyond both */
 	uint32_t options_length;
-	uint32_t flags;     /* BICYCLE_TRAIN_FINISHED */
-	char platform[128]; /* of an earlier run of this job, as its TRAIN_READY said; else empty */
-	char spill[256];    /* directory of the spill file, below the data directory */
-	BicycleLoad start;  /* of the version in the stream, checked as by LOAD; else zeros */
+	uint32_t flags;                      /* BICYCLE_TRAIN_FINISHED */
+	char platform[BICYCLE_MAX_PLATFORM]; /* of an earlier run, as its TRAIN_READY said; or "" */
+	char spill[256];                     /* directory of the spill file, below the data directory */
+	BicycleLoad start; /* of the version in the stream, checked as by LOAD; else zeros */
 } BicycleTrainBegin;
 
 /* Why a row has no image to send. */
@@ -130,7 +144,7 @@ typedef struct BicycleTrainReady
 	int64_t rows;                            /* that are trained on */
 	int64_t iterations;                      /* of the whole run */
 	int64_t iteration;                       /* done */
-	char platform[128];                      /* device, instruction set, library version, threads */
+	char platform[BICYCLE_MAX_PLATFORM];     /* by BICYCLE_PLATFORM */
 	uint8_t data_digest[BICYCLE_HASH_BYTES]; /* SHA-256 over the hashes of all pairs in order */
 } BicycleTrainReady;
 
@@ -144,6 +158,12 @@ typedef struct BicycleLosses
 	double value[BICYCLE_NLOSSES]; /* means since the last such frame */
 } BicycleLosses;
 
+/* Until LOSSES says more. */
+typedef struct BicycleRate
+{
+	double images_per_second; /* at most */
+} BicycleRate;
+
 typedef struct BicyclePreview
 {
 	int64_t iteration;
@@ -153,7 +173,9 @@ typedef struct BicyclePreview
 typedef enum BicycleNoteCause
 {
 	BICYCLE_NOTE_COLLAPSE, /* samples do not vary with z */
-	BICYCLE_NOTE_SKIPPED   /* pairs are skipped; said of each digest */
+	BICYCLE_NOTE_SKIPPED,  /* pairs are skipped; said of each digest */
+	BICYCLE_NOTE_WAITED,   /* requests of sessions have gone first for long */
+	BICYCLE_NOTE_NO_GPU    /* there is one, and the CPU was taken */
 } BicycleNoteCause;
 
 typedef struct BicycleNote

@@ -242,7 +242,8 @@ check_executors(const Engine *engine)
 	list_foreach(node, &engine->leaving) device += list_member(Packed, link, node)->shrinking;
 	list_foreach(node, &engine->models) device += list_member(Packed, link, node)->shrinking;
 	device += engine->nbatches + (unsigned) engine->preparing + engine->device.busy +
-			  engine->device.setting + engine->device.trying + engine->device.trimming;
+			  engine->device.setting + engine->device.trying + engine->device.trimming +
+			  engine->device.giving_back;
 	INVARIANT(engine->pool.pending == pool);
 	INVARIANT(engine->loader.pending == loader);
 	INVARIANT(engine->device_thread.pending == device);

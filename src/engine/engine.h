@@ -46,6 +46,7 @@
 #include "engine/admission.h"
 #include "engine/batcher.h"
 #include "engine/budget.h"
+#include "engine/busy.h"
 #include "engine/cache.h"
 #include "engine/now.h"
 #include "engine/connection.h"
@@ -86,9 +87,10 @@ struct Engine
 	int64_t started_ms;
 	Completions completions;
 	Executor pool, device_thread, loader;
-	bool gone;                  /* "go" was read, or there is nobody to say it */
-	void (*go)(Engine *engine); /* what is done then: engine_go or run_go */
-	bool again;                 /* mark: something came free or came in; one more round of settle */
+	bool gone;                                   /* "go" was read, or there is nobody to say it */
+	void (*go)(Engine *engine);                  /* what is done then: engine_go or run_go */
+	void (*yields)(Engine *engine, int percent); /* of a training engine; else NULL */
+	bool again; /* mark: something came free or came in; one more round of settle */
 
 	/* Connections */
 	List connections;
@@ -124,6 +126,7 @@ struct Engine
 
 	/* Models */
 	EngineDevice device;
+	BusyWord busy;
 	List entries;     /* CacheEntry.link */
 	List models;      /* Packed.link, least recently used first */
 	List leaving;     /* Packed.link: evicted and not freed yet */

@@ -265,6 +265,63 @@ device_trim(Engine *engine)
 	executor_submit(&engine->device_thread, &device->trim_task, TASK_FIRST);
 }
 
+/* ---- What is only kept --------------------------------------------------- */
+
+static void
+give_back_run(Task *task)
+{
+	EngineDevice *device = list_member(EngineDevice, back_task, task);
+
+	if (device->nn != NULL)
+		nn_device_trim(device->nn);
+}
+
+static void
+give_back_done(Engine *engine, Task *task)
+{
+	EngineDevice *device = &engine->device;
+
+	device->giving_back = false;
+	if (device->back_again)
+		device_give_back(engine);
+}
+
+void
+device_give_back(Engine *engine)
+{
+	EngineDevice *device = &engine->device;
+
+	device->back_again = device->giving_back;
+	device->back_ms = 0;
+	if (device->giving_back || device->memory == 0)
+		return;
+	device->giving_back = true;
+	device->back_task.run = give_back_run;
+	device->back_task.done = give_back_done;
+	executor_submit(&engine->device_thread, &device->back_task, TASK_FIRST);
+}
+
+static bool
+has_worked(const Engine *engine)
+{
+	return engine->device.memory > 0 && engine->computed + engine->freed != engine->device.work;
+}
+
+/* Some time after the last work. */
+static void
+give_back_idle(Engine *engine, int64_t now)
+{
+	EngineDevice *device = &engine->device;
+
+	if (has_worked(engine))
+	{
+		device->work = engine->computed + engine->freed;
+		device->back_ms = now + engine->settings.gpu_trim;
+	}
+	else if (device->back_ms != 0 && now >= device->back_ms)
+		device_give_back(engine);
+}
+
 /* ---- A GPU that comes later ---------------------------------------------- */
 
 /* Opens it and closes it again; what serves meanwhile stays. */
@@ -300,6 +357,7 @@ device_tick(Engine *engine, int64_t now)
 {
 	EngineDevice *device = &engine->device;
 
+	give_back_idle(engine, now);
 	if (device->busy || !device->lacking || device->trying || device->change || engine->stopping ||
 		now < device->try_ms)
 		return;
@@ -312,5 +370,6 @@ device_tick(Engine *engine, int64_t now)
 bool
 device_needs_tick(const Engine *engine)
 {
-	return !engine->device.busy && engine->device.lacking;
+	return engine->device.back_ms != 0 || has_worked(engine) ||
+		   (!engine->device.busy && engine->device.lacking);
 }

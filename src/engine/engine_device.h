@@ -42,6 +42,11 @@ typedef struct EngineDevice
 	int64_t try_wait;   /* what is waited after it */
 	Slabs slabs;        /* memory for images that the device reads itself */
 	bool trimming;      /* the device thread has trim_task */
+	bool giving_back;   /* the device thread has back_task */
+	bool back_again;    /* it was asked for meanwhile */
+	int64_t back_ms;    /* when it is due; 0: nothing has run since the last time */
+	uint64_t work;      /* batches, and times that memory came free, when last looked at */
+	Task back_task;
 	Task open_task, set_task, try_task, trim_task;
 } EngineDevice;
 
@@ -62,6 +67,12 @@ extern bool device_is_missing(const struct Engine *engine);
 
 /* The engine ends; what it has not answered is tried again. */
 extern void device_lost(struct Engine *engine, const EngineError *error);
+
+/*
+ * Memory of a GPU that the device only keeps goes back to it: now, and after
+ * some time without work (device_tick).
+ */
+extern void device_give_back(struct Engine *engine);
 
 /* Tries a GPU again that could not be had, when that is due. */
 extern void device_tick(struct Engine *engine, int64_t now);

@@ -30,6 +30,7 @@
 
 #define MAX_THREADS 1024
 #define TASK_TURN 8
+#define WAIT_US 1000000 /* for what others do: then the thread shows that it lives */
 
 typedef struct ExecutorThread
 {
@@ -284,11 +285,16 @@ executor_condition(pthread_cond_t *condition)
 void
 executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
 {
-	struct timespec until;
+	executor_wait_us(condition, lock, WAIT_US);
+}
+
+void
+executor_wait_us(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t us)
+{
+	int64_t end = now_us() + (us >= 0 && us < WAIT_US ? us : WAIT_US);
+	struct timespec until = { .tv_sec = end / 1000000, .tv_nsec = end % 1000000 * 1000 };
 
 	executor_progress();
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec++;
 	pthread_cond_timedwait(condition, lock, &until);
 }
 

@@ -82,4 +82,7 @@ extern void executor_waits(void);
 extern void executor_condition(pthread_cond_t *condition); /* in place of pthread_cond_init */
 extern void executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock);
 
+/* The same, for so many microseconds at most; negative: no less than that. */
+extern void executor_wait_us(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t us);
+
 #endif /* BICYCLE_ENGINE_EXECUTOR_H */

@@ -1,7 +1,8 @@
 /*
  * orders.c
- *	  What the supervisor says, line by line: settings, "go", "ping", "stop".
- *	  See the end of protocol.h.
+ *	  What the supervisor says, line by line: settings, "go", "ping", "trim",
+ *	  "stop", and what a job worker says besides, "yield". See the end of
+ *	  protocol.h, and run_protocol.h.
  *
  * "pong" is the engine's sign of life, and the I/O thread would give it even if
  * every other thread hung. So it is withheld while a batch, a decoder or an
@@ -10,6 +11,7 @@
  * A batch that only takes long is told apart by the neural core, which reports
  * progress at every layer (nn_device_watch).
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -44,6 +46,18 @@ order_set(Engine *engine, char *name)
 		engine_changed(engine, name);
 }
 
+static void
+order_yield(Engine *engine, const char *percent)
+{
+	char *end;
+	long number = strtol(percent, &end, 10);
+
+	if (end == percent || *end != '\0' || number < 0 || number > 100)
+		log_write(LOG_WARNING, "\"%.20s\" is no part of a GPU's time", percent);
+	else
+		engine->yields(engine, (int) number);
+}
+
 void
 orders_line(Engine *engine, char *line)
 {
@@ -62,6 +76,10 @@ orders_line(Engine *engine, char *line)
 		if (!is_stuck(engine))
 			control_say(engine, "pong %s", line + 5);
 	}
+	else if (strncmp(line, "yield ", 6) == 0 && engine->yields != NULL)
+		order_yield(engine, line + 6);
+	else if (strcmp(line, "trim") == 0)
+		device_give_back(engine);
 	else if (strcmp(line, "stop") == 0)
 		engine_stop(engine, 0);
 	else

@@ -15,9 +15,9 @@
  *    frame), the data's, the screen's, the feed's, and the one below, of
  *    orders. None is taken while another is held.
  * R5 Pairs are written before the loop starts, and only read afterwards.
- * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_preview <
- *    run_loop < run_main. What the link has to say goes up by functions that
- *    run_main gives it (RunLinkOwner).
+ * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_preview,
+ *    run_device < run_loop < run_main. What the link has to say goes up by
+ *    functions that run_main gives it (RunLinkOwner).
  */
 #ifndef BICYCLE_ENGINE_RUN_H
 #define BICYCLE_ENGINE_RUN_H
@@ -28,6 +28,7 @@
 #include "engine/run_link.h"
 #include "engine/run_preview.h"
 #include "engine/run_screen.h"
+#include "engine/run_share.h"
 
 /* Drawn in run_state.c. */
 typedef enum RunState
@@ -65,11 +66,15 @@ struct Run
 	EngineError error; /* of the task that has run */
 	bool finished;     /* PAUSED or TRAIN_DONE was sent */
 	BicycleTrainReady ready;
+	double rate;    /* images per second, as last told; the device thread's */
+	bool note_wait; /* it was told that the run waits; likewise */
 
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake;  /* any of them has changed */
 	bool checkpoint_wanted, pause_wanted, stop_wanted;
 	bool checkpoint_queued; /* one has not been read yet */
+	RunShare share;         /* of the card's time */
+	int64_t waited;         /* us, for requests of sessions */
 };
 
 /* The run has begun with its last checkpoint, and there are no pairs. */
@@ -82,6 +87,13 @@ run_is_finished(const Run *run)
 /* run_state.c: I/O thread */
 extern void run_to(Run *run, RunState state);
 extern void run_check(Run *run);
+
+/*
+ * run_device.c: opens a device and the fit on it, by the settings and what an
+ * earlier run of the job was on. Device thread; false with run->error set.
+ */
+extern bool run_device_open(Run *run, const TensorStream *stream);
+extern NnPrecision run_precision(const Run *run); /* once it is open */
 
 /* run_loop.c: the device thread's two tasks; run->error says how they went */
 extern void run_open(Task *task);

@@ -3,10 +3,10 @@
  *	  The training loop, and what is made of the fit's state.
  *
  * Everything here runs on the device thread, as two tasks: one that opens the
- * device and the fit, one that is the loop. The loop talks to the I/O thread in
- * two ways only: it queues frames (run_link.c), and between two iterations it
- * looks at the orders behind run->lock. What it sends is copied at that border,
- * so training goes on while the I/O thread streams it.
+ * device and the fit (run_device.c), one that is the loop. The loop talks to
+ * the I/O thread in two ways only: it queues frames (run_link.c), and between
+ * two iterations it looks at the orders behind run->lock. What it sends is
+ * copied at that border, so training goes on while the I/O thread streams it.
  *
  * The rules cited here are those of run_protocol.h.
  */
@@ -30,111 +30,6 @@ typedef struct RunSums
 
 /* ---- Opening ------------------------------------------------------------- */
 
-static bool
-open_device(Run *run)
-{
-	Engine *engine = run->engine;
-	const char *name =
-		strcmp(engine->settings.device, "auto") == 0 ? "cpu" : engine->settings.device;
-	NnError error = { 0 };
-
-	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device.nn, &error) ==
-		NN_OK)
-	{
-		nn_device_watch(engine->device.nn, executor_progress);
-		return true;
-	}
-	engine->device.nn = NULL;
-	if (error.code == NN_ENOMEM)
-		return error_from_nn(&run->error, &error);
-	error_set(&run->error, "55000", "device \"%s\" is missing", name);
-	error_detail(&run->error, "The engine reported: %s.", error.message);
-	error_hint(&run->error, "%s",
-			   error.hint[0] != '\0'
-				   ? error.hint
-				   : "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
-	return false;
-}
-
-/* What TRAIN_READY says of a run, and what of it an earlier run has said. */
-#define PLATFORM "%.90s, %s, bicycle %s"
-
-static NnPrecision
-precision_of_platform(const char *platform)
-{
-	if (strstr(platform, ", bf16, bicycle ") != NULL)
-		return NN_PRECISION_BF16;
-	return platform[0] != '\0' ? NN_PRECISION_FP32 : NN_PRECISION_AUTO;
-}
-
-/*
- * The job's option decides, not the setting, which is inference's. What "auto"
- * was in the first run of a job it is in all: weights that were trained in one
- * precision go on in it.
- */
-static NnPrecision
-run_precision(const Run *run)
-{
-	return nn_train_precision(run->engine->device.nn, &run->config,
-							  precision_of_platform(run->begin.platform));
-}
-
-static bool
-check_memory(Run *run, size_t bytes, const char *more)
-{
-	size_t limit = run->engine->memory.limit;
-
-	if (bytes <= limit)
-		return true;
-	error_set(&run->error, "53200", "out of engine memory");
-	error_detail(&run->error, "Training this model takes %zu bytes%s, and the engine may take %zu.",
-				 bytes, more, limit);
-	error_hint(&run->error, "Raise the setting \"bicycle.engine_memory\", or choose a smaller "
-							"batch_size or smaller networks.");
-	return false;
-}
-
-/* At least: weights, gradients and both moments, in floats. */
-static bool
-check_networks(Run *run)
-{
-	NnParams params = { 0 };
-	NnError error = { 0 };
-	size_t floats;
-
-	if (nn_params_of(&run->config, nn_train_networks(&run->config, &run->options), &params,
-					 &error) != NN_OK)
-		return error_from_nn(&run->error, &error);
-	floats = params.total;
-	nn_params_free(&params);
-	return check_memory(run, floats * 4 * sizeof(float), " or more");
-}
-
-/* The stream: a version's weights to start from, or a whole checkpoint. */
-static bool
-open_fit(Run *run, const TensorStream *stream)
-{
-	Engine *engine = run->engine;
-	int given = run->begin.iteration > 0 ? 0 : stream->ntensors;
-	int64_t rows = run_is_finished(run) ? run->options.batch_size : run->data.npairs;
-	NnError error = { 0 };
-
-	if (!check_networks(run))
-		return false;
-	if (nn_fit_open(engine->device.nn, &run->config, &run->options, run_precision(run), rows,
-					given > 0 ? stream->tensors : NULL, given, &run->fit, &error) != NN_OK)
-	{
-		run->fit = NULL;
-		return error_from_nn(&run->error, &error);
-	}
-	if (!check_memory(run, nn_fit_bytes(run->fit), ""))
-		return false;
-	if (run->begin.iteration > 0 && nn_fit_restore(run->fit, stream->tensors, stream->ntensors,
-												   run->begin.iteration, &error) != NN_OK)
-		return error_from_nn(&run->error, &error);
-	return true;
-}
-
 static void
 describe_run(Run *run)
 {
@@ -145,7 +40,7 @@ describe_run(Run *run)
 	ready->iteration = nn_fit_iteration(run->fit);
 	ready->iterations = run_is_finished(run) ? ready->iteration : nn_fit_iterations(run->fit);
 	memcpy(ready->data_digest, run->data.digest, sizeof(ready->data_digest));
-	snprintf(ready->platform, sizeof(ready->platform), PLATFORM,
+	snprintf(ready->platform, sizeof(ready->platform), BICYCLE_PLATFORM,
 			 nn_device_describe(run->engine->device.nn), nn_precision_name(run_precision(run)),
 			 BICYCLE_VERSION);
 }
@@ -164,7 +59,7 @@ run_open(Task *task)
 	/* A checkpoint is the job worker's; a version's row its owner may write. */
 	if ((run->begin.start.config_length == 0 ||
 		 model_verify(&run->begin.start, run->start_config, &stored, &stream, &run->error)) &&
-		open_device(run) && open_fit(run, &stream))
+		run_device_open(run, &stream))
 		describe_run(run);
 	stream_free(&stream);
 	free(run->stream);
@@ -344,8 +239,8 @@ send_losses(Run *run, RunSums *sums)
 		return;
 	frame.epoch = shown((frame.iteration - 1) / batches + 1);
 	frame.epochs = shown((run->ready.iterations + batches - 1) / batches);
-	frame.images_per_second = (double) sums->count * run->options.batch_size * 1000 /
-							  (double) (elapsed > 0 ? elapsed : 1);
+	frame.images_per_second = run->rate = (double) sums->count * run->options.batch_size * 1000 /
+										  (double) (elapsed > 0 ? elapsed : 1);
 	for (int i = 0; i < NN_LOSSES; i++)
 	{
 		if (!sums->present[i])
@@ -392,6 +287,54 @@ watch_diversity(Run *run, EngineError *error)
 			 (long long) iteration, diversity * 127.5);
 	run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
 	return true;
+}
+
+/* ---- Waiting for requests of sessions ------------------------------------ */
+
+/*
+ * Without an iteration the rate is less than what was told: how much, at most.
+ */
+static void
+tell_rate(Run *run, int64_t elapsed)
+{
+	BicycleRate frame = { .images_per_second =
+							  (double) run->options.batch_size * 1000 / (double) elapsed };
+
+	if (frame.images_per_second > run->rate / 2)
+		return;
+	run->rate = frame.images_per_second;
+	run_link_send(&run->link, BICYCLE_RATE, &frame, sizeof(frame), NULL, 0);
+}
+
+static void
+note_wait(Run *run, int64_t waited)
+{
+	BicycleNote head = { BICYCLE_NOTE_WAITED };
+	char text[256];
+
+	snprintf(text, sizeof(text),
+			 "iteration %lld: has waited %lld seconds until here, as requests of sessions go first "
+			 "on its GPU; setting \"bicycle.training_share\" says how far",
+			 (long long) nn_fit_iteration(run->fit), (long long) waited / 1000);
+	run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
+	run->note_wait = true;
+}
+
+/* It waits on: the rate and its cause are told, what was computed too. */
+static void
+tell_wait(Run *run, RunSums *sums)
+{
+	int64_t elapsed = now_ms() - sums->since, waited;
+
+	if (elapsed >= LOSSES_MS && sums->count > 0)
+		send_losses(run, sums);
+	else if (elapsed >= LOSSES_MS)
+		tell_rate(run, elapsed);
+	pthread_mutex_lock(&run->lock);
+	waited = run->waited / 1000;
+	pthread_mutex_unlock(&run->lock);
+	if (!run->note_wait && waited >= run->engine->settings.training_wait)
+		note_wait(run, waited);
 }
 
 /* ---- The loop ------------------------------------------------------------ */
@@ -482,7 +425,8 @@ report(Run *run, RunSums *sums, EngineError *error)
 
 typedef enum RunOrder
 {
-	RUN_ORDER_GO_ON,
+	RUN_ORDER_GO_ON, /* the next iteration has begun */
+	RUN_ORDER_WAIT,  /* it has waited for its turn, and is to ask again */
 	RUN_ORDER_CHECKPOINT,
 	RUN_ORDER_PAUSE,
 	RUN_ORDER_STOP
@@ -494,6 +438,33 @@ wait_for_checkpoint(Run *run)
 {
 	while (run->checkpoint_queued && !run->stop_wanted)
 		executor_wait(&run->wake, &run->lock);
+}
+
+/*
+ * Under the lock: begins an iteration if the run has its turn, else waits for
+ * that, or an order, a second at most.
+ */
+static bool
+begin_iteration(Run *run)
+{
+	int64_t now = now_us(), wait = run_share_wait(&run->share, now);
+
+	if (wait == 0)
+	{
+		run_share_begin(&run->share, now);
+		return true;
+	}
+	executor_wait_us(&run->wake, &run->lock, wait);
+	run->waited += now_us() - now;
+	return false;
+}
+
+static void
+end_iteration(Run *run)
+{
+	pthread_mutex_lock(&run->lock);
+	run_share_end(&run->share, now_us());
+	pthread_mutex_unlock(&run->lock);
 }
 
 static RunOrder
@@ -510,6 +481,8 @@ next_order(Run *run)
 		order = RUN_ORDER_PAUSE;
 	else if (run->checkpoint_wanted && !run->checkpoint_queued)
 		order = RUN_ORDER_CHECKPOINT;
+	else if (!begin_iteration(run))
+		order = RUN_ORDER_WAIT;
 	pthread_mutex_unlock(&run->lock);
 	return order;
 }
@@ -579,12 +552,18 @@ loop(Run *run, float *a, float *b, EngineError *error)
 				send_losses(run, &sums);
 				if (!queue_checkpoint(run, error))
 					return false;
-				break;
+				continue;
+			case RUN_ORDER_WAIT:
+				if (!finish_iterations(run, 0, &sums, error))
+					return false;
+				tell_wait(run, &sums);
+				continue;
 			case RUN_ORDER_GO_ON:
 				break;
 		}
 		if (!run_iteration(run, a, b, &sums, error) || !report(run, &sums, error))
 			return false;
+		end_iteration(run);
 		if (nn_fit_open_steps(run->fit) == 0 && is_checkpoint_due(run, nn_fit_iteration(run->fit)))
 			want_checkpoint(run);
 	}

@@ -403,6 +403,18 @@ give_way(void)
 		close(fd);
 }
 
+/* Requests of sessions wait for the card, or no longer. */
+static void
+run_yields(Engine *engine, int percent)
+{
+	Run *run = engine->run;
+
+	pthread_mutex_lock(&run->lock);
+	run_share_set(&run->share, percent, now_us());
+	pthread_cond_broadcast(&run->wake);
+	pthread_mutex_unlock(&run->lock);
+}
+
 /* The settings are complete. */
 static void
 run_go(Engine *engine)
@@ -458,10 +470,12 @@ run_init(Run *run, Engine *engine)
 	run->engine = engine;
 	engine->run = run;
 	engine->go = run_go;
+	engine->yields = run_yields;
 	run_link_init(&run->link, engine, &run_link_owner);
 	run_data_init(&run->data);
 	run_feed_init(&run->feed);
 	run_screen_init(&run->screen);
+	run_share_init(&run->share, now_us());
 	pthread_mutex_init(&run->lock, NULL);
 	executor_condition(&run->wake);
 }

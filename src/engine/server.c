@@ -344,9 +344,19 @@ settle(Engine *engine)
 		free_closed(engine);
 	} while (engine->again || engine->queue.changed || engine->memory.changed ||
 			 !list_empty(&engine->dirty));
+	busy_run(engine);
 	if (invariant_checking())
 		engine_check(engine);
 	control_flush(engine);
+}
+
+/* ms until something is to be done, whatever comes; -1: nothing is. */
+static int
+next_turn(Engine *engine)
+{
+	int tick = needs_tick(engine) ? TICK_MS : -1, busy = busy_wait_ms(engine);
+
+	return tick < 0 || (busy >= 0 && busy < tick) ? busy : tick;
 }
 
 void
@@ -357,7 +367,7 @@ engine_loop(Engine *engine)
 	settle(engine);
 	while (!is_finished(engine))
 	{
-		if (!source_wait(engine, needs_tick(engine) ? TICK_MS : -1))
+		if (!source_wait(engine, next_turn(engine)))
 			engine_fatal(engine, "could not wait for events: %s", strerror(errno));
 		if (now_ms() - ticked >= TICK_MS)
 		{

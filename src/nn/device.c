@@ -188,6 +188,29 @@ nn_device_unpin(NnDevice *device, void *memory)
 	device->async->unpin(device, memory);
 }
 
+bool
+nn_device_room(NnDevice *device, NnDeviceRoom *room)
+{
+	*room = (NnDeviceRoom){ 0 };
+	if (!device->memory)
+		return false;
+	device->memory->room(device, room);
+	return true;
+}
+
+void
+nn_device_trim(NnDevice *device)
+{
+	if (device->memory)
+		device->memory->trim(device);
+}
+
+bool
+nn_device_trains(const NnDevice *device)
+{
+	return device->train != NULL;
+}
+
 void
 nn_device_set_memory(NnDevice *device, size_t bytes)
 {

@@ -67,6 +67,8 @@ typedef struct NnMemoryDevice
 {
 	void (*set_limit)(NnDevice *device, size_t bytes); /* 0: the device's own */
 	void (*report)(const NnDevice *device, NnDeviceMemory *memory);
+	void (*room)(NnDevice *device, NnDeviceRoom *room);
+	void (*trim)(NnDevice *device);
 
 	/* What pack will take; 0 if memory for asking is missing. */
 	size_t (*pack_bytes)(NnDevice *device, NnPrecision precision, const NnGraph *graph);

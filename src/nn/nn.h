@@ -364,6 +364,23 @@ typedef struct NnDeviceMemory
 /* False if it computes in the host's memory. Any thread; never waits. */
 extern bool nn_device_memory(const NnDevice *device, NnDeviceMemory *memory);
 
+/* What is left of such memory for its owner. */
+typedef struct NnDeviceRoom
+{
+	size_t card; /* bytes of the GPU */
+	size_t most; /* that it may take in all */
+	size_t free; /* that it may take now, and that the GPU has free */
+} NnDeviceRoom;
+
+/* False if it computes in the host's memory. Owner's thread. */
+extern bool nn_device_room(NnDevice *device, NnDeviceRoom *room);
+
+/* Gives the GPU back what the device only keeps for its next use. Owner's. */
+extern void nn_device_trim(NnDevice *device);
+
+/* Whether it can train. */
+extern bool nn_device_trains(const NnDevice *device);
+
 /*
  * The most a device may take of memory of its own; 0: what the GPU has, less a
  * reserve. What is in use beyond that is kept. Owner's thread.

@@ -223,6 +223,12 @@ tell(EngineProcess *engine, const char *words, size_t length)
 }
 
 void
+engine_process_tell(EngineProcess *engine, const char *line)
+{
+	tell(engine, line, strlen(line));
+}
+
+void
 engine_process_configure(EngineProcess *engine, const char *more, bool go)
 {
 	StringInfoData lines;
@@ -303,6 +309,10 @@ take_engine_line(EngineProcess *engine, char *line)
 	}
 	else if (length == 6 && memcmp(line, "device", length) == 0)
 		take_device(engine, words);
+	else if (length == 4 && memcmp(line, "busy", length) == 0)
+		engine->says(engine, ENGINE_SAYS_BUSY, words);
+	else if (length == 4 && memcmp(line, "idle", length) == 0)
+		engine->says(engine, ENGINE_SAYS_IDLE, words);
 	else if (length == 5 && memcmp(line, "fatal", length) == 0)
 	{
 		strlcpy(engine->last_words, words, sizeof(engine->last_words));

@@ -19,7 +19,9 @@ typedef enum EngineWord
 	ENGINE_SAYS_DEVICE, /* `missing`, `gpus` are new, and what it is */
 	ENGINE_SAYS_READY,  /* and what it is */
 	ENGINE_SAYS_ERROR,  /* which has been logged */
-	ENGINE_SAYS_FATAL   /* why it is about to end */
+	ENGINE_SAYS_FATAL,  /* why it is about to end */
+	ENGINE_SAYS_BUSY,   /* requests wait for its GPU, of that number */
+	ENGINE_SAYS_IDLE    /* and none do any more */
 } EngineWord;
 
 typedef struct EngineProcess EngineProcess;
@@ -62,6 +64,9 @@ extern void engine_process_start(EngineProcess *engine, const char *name, const 
  * instead; and that it may start.
  */
 extern void engine_process_configure(EngineProcess *engine, const char *more, bool go);
+
+/* A line to it, ended by \n. Without one it does nothing. */
+extern void engine_process_tell(EngineProcess *engine, const char *line);
 
 /*
  * Reads what the engine has said, calls `says`, and closes the control socket

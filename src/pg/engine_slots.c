@@ -224,3 +224,61 @@ engine_slot_error(int number, const char *error)
 	strlcpy(slot->last_error, error, sizeof(slot->last_error));
 	end_writing();
 }
+
+/* ---- Beside jobs --------------------------------------------------------- */
+
+int
+engine_slots_used(void)
+{
+	BicycleShared *shared = shared_attach();
+	int used = 0;
+
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+		used += shared->engines[i].state != ENGINE_ABSENT;
+	return used;
+}
+
+bool
+engine_slots_busy(int card)
+{
+	BicycleShared *shared = shared_attach();
+	bool busy = false;
+
+	for (int i = 0; i < BICYCLE_MAX_ENGINES && card >= 0; i++)
+		busy |= shared->engines[i].busy_card == card + 1;
+	return busy;
+}
+
+void
+engine_slots_trim(void)
+{
+	BicycleShared *shared = shared_attach();
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
+		shared->engines[i].trim = shared->engines[i].state != ENGINE_ABSENT;
+	LWLockRelease(&shared->lock);
+}
+
+void
+engine_slot_busy(int number, int card)
+{
+	EngineSlot *slot = begin_writing(number);
+
+	slot->busy_card = card < 0 ? 0 : card + 1;
+	end_writing();
+}
+
+bool
+engine_slot_take_trim(int number)
+{
+	BicycleShared *shared = shared_attach();
+	bool trim = shared->engines[number].trim; /* one word, read without the lock */
+
+	if (!trim)
+		return false;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	shared->engines[number].trim = false;
+	LWLockRelease(&shared->lock);
+	return true;
+}

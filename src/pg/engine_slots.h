@@ -27,6 +27,13 @@ extern EngineState engine_slot_read(int number, EngineSlot *copy);
 /* The state of the one that is best off, and, if there is one, an error. */
 extern EngineState engines_state(char *last_error, size_t size);
 
+/* How many there are, and whether requests wait for that GPU: words. */
+extern int engine_slots_used(void);
+extern bool engine_slots_busy(int card);
+
+/* A job begins: engines are to give back what they only keep of their GPUs. */
+extern void engine_slots_trim(void);
+
 /* ---- Of the supervisor --------------------------------------------------- */
 
 /*
@@ -40,5 +47,9 @@ extern void engine_slot_device(int number, bool missing, int gpus);
 extern void engine_slot_started(int number, pid_t pid);
 extern void engine_slot_error(int number, const char *error);
 extern void engine_slot_free(int number);
+
+/* Requests wait for that GPU of it; negative: none do. */
+extern void engine_slot_busy(int number, int card);
+extern bool engine_slot_take_trim(int number); /* it is to be told; forgets that */
 
 #endif /* BICYCLE_ENGINE_SLOTS_H */

@@ -108,6 +108,18 @@ check_debug_device_fault(char **newval, void **extra, GucSource source)
 }
 
 static bool
+check_training_device(char **newval, void **extra, GucSource source)
+{
+	BicycleDevice device;
+	int index;
+
+	if (bicycle_device_parse(*newval, &device, &index))
+		return true;
+	GUC_check_errdetail("The device is auto, cpu, cuda or cuda:N.");
+	return false;
+}
+
+static bool
 check_model(char **newval, void **extra, GucSource source)
 {
 	if (strlen(*newval) < BICYCLE_MAX_NAME)

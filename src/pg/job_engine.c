@@ -16,6 +16,7 @@
 
 #include "pg/bicycle.h"
 #include "pg/engine_process.h"
+#include "pg/job_card.h"
 #include "pg/session.h"
 
 /*
@@ -49,13 +50,14 @@ training_says(EngineProcess *from, EngineWord word, const char *words)
 void
 job_engine_settings(bool go)
 {
-	BicycleDevices devices;
-	char more[128];
+	StringInfoData more;
 
-	(void) bicycle_devices_parse(bicycle_device, &devices);
-	snprintf(more, sizeof(more), "set device %s\nset stuck_timeout " INT64_FORMAT "\n",
-			 devices.name[0], (int64) bicycle_train_stuck_timeout * 1000);
-	engine_process_configure(&engine, more, go);
+	initStringInfo(&more);
+	job_card_lines(&more);
+	appendStringInfo(&more, "set stuck_timeout " INT64_FORMAT "\n",
+					 (int64) bicycle_train_stuck_timeout * 1000);
+	engine_process_configure(&engine, more.data, go);
+	pfree(more.data);
 }
 
 /* The connection has ended, and so must the engine: tells how. */
@@ -117,6 +119,7 @@ job_engine_start(void (*frame)(int engine, const BicycleFrame *frame, const char
 
 	snprintf(name, NAMEDATALEN, "bicycle training engine of job " INT64_FORMAT, job_worker.job.job);
 	before_shmem_exit(end_engine, (Datum) 0);
+	job_card_choose(job_worker.job.platform);
 	engine_process_start(&engine, name, "--train", &data, training_says);
 	session_adopt(data, frame);
 	job_engine_settings(true);
@@ -127,6 +130,21 @@ void
 job_engine_heartbeat(void)
 {
 	(void) engine_process_heartbeat(&engine, PONGS_MISSED);
+}
+
+/* Told when it is another than before. */
+void
+job_engine_yield(void)
+{
+	static int told = 100;
+	int share = job_card_share();
+	char line[32];
+
+	if (share == told)
+		return;
+	told = share;
+	snprintf(line, sizeof(line), "yield %d\n", share);
+	engine_process_tell(&engine, line);
 }
 
 void

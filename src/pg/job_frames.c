@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "pg/bicycle.h"
+#include "pg/job_card.h"
 #include "pg/model_store.h"
 #include "pg/monotonic.h"
 #include "pg/session.h"
@@ -149,12 +150,14 @@ handle_ready(const Message *m)
 
 	message_head(m, &ready, sizeof(ready));
 	platform = session_text(pnstrdup(ready.platform, sizeof(ready.platform)));
+	job_card_opened(platform);
 	if (!job_worker_begin())
 		return;
 	if (!job_worker.complete)
 		note_ready(m, &ready, platform);
 	job_worker_end();
 	job_worker.job.iterations = ready.iterations;
+	job_engine_yield();
 	job_engine_order(BICYCLE_RUN);
 	job_worker.running = true;
 	job_worker.checkpoint_ms = monotonic_ms();
@@ -196,6 +199,23 @@ handle_losses(const Message *m)
 	job_worker_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, "
 					  "images_per_second = $5, losses = $6::jsonb, updated_at = now()"
 					  " WHERE job = $1",
+					  &p);
+	job_worker_end();
+}
+
+/* It waits for requests of sessions. */
+static void
+handle_rate(const Message *m)
+{
+	BicycleRate rate;
+	Params p;
+
+	message_head(m, &rate, sizeof(rate));
+	if (!job_worker_begin())
+		return;
+	job_worker_params(&p);
+	param_add(&p, FLOAT8OID, Float8GetDatum(rate.images_per_second));
+	job_worker_update("UPDATE %s SET images_per_second = $2, updated_at = now() WHERE job = $1",
 					  &p);
 	job_worker_end();
 }
@@ -354,6 +374,9 @@ handle(const Message *m)
 			break;
 		case BICYCLE_LOSSES:
 			handle_losses(m);
+			break;
+		case BICYCLE_RATE:
+			handle_rate(m);
 			break;
 		case BICYCLE_PREVIEW:
 			handle_preview(m);

@@ -247,6 +247,85 @@ job_slot_poked(void)
 	return poked;
 }
 
+/* ---- GPUs ---------------------------------------------------------------- */
+
+/* Under the lock: jobs of others on it. */
+static int
+count_on_card(const BicycleShared *shared, int card)
+{
+	int n = 0;
+
+	for (int i = 0; i < JOB_SLOTS; i++)
+		n += &shared->jobs[i] != my_slot && shared->jobs[i].pid != 0 &&
+			 shared->jobs[i].card_number == card + 1;
+	return n;
+}
+
+int
+job_slot_take_card(const int *cards, int n, int before)
+{
+	BicycleShared *shared = shared_attach();
+	int best = cards[0];
+	int fewest = INT_MAX;
+
+	INVARIANT(my_slot && n > 0);
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < n; i++)
+	{
+		int others = count_on_card(shared, cards[i]);
+
+		if (others > fewest || (others == fewest && cards[i] != before))
+			continue;
+		best = cards[i];
+		fewest = others;
+	}
+	my_slot->card_number = best + 1;
+	LWLockRelease(&shared->lock);
+	return best;
+}
+
+void
+job_slot_set_card(int card)
+{
+	BicycleShared *shared = shared_attach();
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	my_slot->card_number = card + 1;
+	LWLockRelease(&shared->lock);
+}
+
+int
+job_slot_card(void)
+{
+	return my_slot->card_number - 1; /* which this process alone writes */
+}
+
+/* Under the lock. */
+static void
+wake_worker(const JobSlot *slot)
+{
+	PGPROC *proc = BackendPidGetProc(slot->pid);
+
+	if (proc)
+		SetLatch(&proc->procLatch);
+}
+
+void
+job_slots_wake(int card)
+{
+	BicycleShared *shared = shared_attach();
+
+	if (card == NO_CARD)
+		return;
+	LWLockAcquire(&shared->lock, LW_SHARED);
+	for (int i = 0; i < JOB_SLOTS; i++)
+		if (shared->jobs[i].pid != 0 && shared->jobs[i].card_number == card + 1)
+			wake_worker(&shared->jobs[i]);
+	LWLockRelease(&shared->lock);
+}
+
+/* ---- Telling workers that rows have changed ------------------------------ */
+
 static bool
 is_stopping(int64 job)
 {
@@ -271,7 +350,6 @@ poke_workers(void)
 	for (int i = 0; i < JOB_SLOTS; i++)
 	{
 		JobSlot *slot = &shared->jobs[i];
-		PGPROC *proc;
 
 		if (slot->pid == 0 || slot->database != MyDatabaseId)
 			continue;
@@ -281,9 +359,7 @@ poke_workers(void)
 			slot->interrupted = true;
 			kill(slot->pid, SIGINT);
 		}
-		proc = BackendPidGetProc(slot->pid);
-		if (proc)
-			SetLatch(&proc->procLatch);
+		wake_worker(slot);
 	}
 	LWLockRelease(&shared->lock);
 }

@@ -27,6 +27,17 @@ extern bool job_slot_register(const JobStart *start);
  */
 extern bool job_slot_claim(Oid database, int64 job);
 
+#define NO_CARD (-1)
+
+/*
+ * Takes one of these GPUs for this process's job and returns it: the one that
+ * the fewest others have; of these `before`, else the first.
+ */
+extern int job_slot_take_card(const int *cards, int n, int before);
+extern void job_slot_set_card(int card); /* it has another, or NO_CARD */
+extern int job_slot_card(void);
+extern void job_slots_wake(int card); /* the workers of jobs on it */
+
 extern bool job_slot_poked(void); /* the row says something new; forgets that */
 
 /*

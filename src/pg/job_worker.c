@@ -83,6 +83,7 @@ heartbeat(void)
 	int64 now = monotonic_ms();
 
 	job_engine_heartbeat();
+	job_engine_yield();
 	if (job_worker.running && !ordered &&
 		now - job_worker.checkpoint_ms >= bicycle_train_checkpoint_interval * INT64CONST(1000))
 	{

@@ -96,8 +96,9 @@ extern void job_worker_make_way(void);
  */
 extern void job_engine_start(void (*frame)(int engine, const BicycleFrame *frame,
 										   const char *body));
-extern void job_engine_settings(bool go);             /* once more after a reload: without `go` */
-extern void job_engine_heartbeat(void);               /* once a turn */
+extern void job_engine_settings(bool go); /* once more after a reload: without `go` */
+extern void job_engine_heartbeat(void);   /* once a turn */
+extern void job_engine_yield(void); /* likewise: what it may have of its GPU beside sessions */
 extern void job_engine_order(BicycleTrainFrame type); /* a frame without a body */
 
 /* The connection to it has ended: tells how. */

@@ -46,6 +46,8 @@ typedef struct EngineSlot
 	uint64 starts;         /* since the server started, or the slot was free */
 	char last_error[512];  /* "" if there was none */
 	pg_atomic_uint32 load; /* calls that sessions have with it; a word */
+	int busy_card;         /* 1 + its GPU while requests wait for that, else 0; a word */
+	bool trim;             /* a job begins: it is to give back what it keeps of a GPU */
 } EngineSlot;
 
 /* Of a worker of which there is one: bgworker.c. */
@@ -72,6 +74,7 @@ typedef struct JobSlot
 	bool poked;       /* the job's row says something new */
 	bool reading;     /* its query runs, and who stops the job interrupts it */
 	bool interrupted; /* that has been done */
+	int card_number;  /* 1 + the GPU that the job has, or is about to take; 0: none */
 } JobSlot;
 
 /* What a job's worker is told; fits into bgw_extra. */

@@ -35,6 +35,7 @@
 
 #include "pg/engine_process.h"
 #include "pg/engine_slots.h"
+#include "pg/job_slots.h"
 #include "pg/monotonic.h"
 #include "pg/socket_wait.h"
 
@@ -62,6 +63,7 @@ typedef struct Ward
 	int64 next_start_ms;
 	int failed_starts; /* in a row */
 	int quick_deaths;  /* in a row, of engines that had been ready */
+	int card;          /* the GPU of it for which requests wait, or NO_CARD */
 } Ward;
 
 static Ward wards[BICYCLE_MAX_ENGINES];
@@ -90,6 +92,15 @@ ward_wanted(const Ward *ward)
 /* ---- Starting and ending an engine --------------------------------------- */
 
 static void
+ward_busy(Ward *ward, int card)
+{
+	engine_slot_busy(ward_number(ward), card);
+	job_slots_wake(ward->card);
+	ward->card = card;
+	job_slots_wake(card);
+}
+
+static void
 engine_says(EngineProcess *process, EngineWord word, const char *words)
 {
 	Ward *ward = (Ward *) ((char *) process - offsetof(Ward, process));
@@ -112,6 +123,12 @@ engine_says(EngineProcess *process, EngineWord word, const char *words)
 			break;
 		case ENGINE_SAYS_ERROR:
 			engine_slot_error(number, words);
+			break;
+		case ENGINE_SAYS_BUSY:
+			ward_busy(ward, atoi(words));
+			break;
+		case ENGINE_SAYS_IDLE:
+			ward_busy(ward, NO_CARD);
 			break;
 		case ENGINE_SAYS_FATAL:
 			ward->said_fatal = true;
@@ -170,6 +187,7 @@ ward_ended(Ward *ward, pid_t pid, int status)
 	char error[sizeof(((EngineSlot *) NULL)->last_error)];
 
 	snprintf(error, sizeof(error), "engine (PID %d): %s", (int) pid, how);
+	ward_busy(ward, NO_CARD);
 	ereport(LOG, (errmsg("%s (PID %d): %s", ward->name, (int) pid, how)));
 	pfree(how);
 	if (!ward_wanted(ward))
@@ -324,6 +342,7 @@ supervisor_begin(void)
 	for (int i = 0; i < BICYCLE_MAX_ENGINES; i++)
 	{
 		wards[i].process.control = -1;
+		wards[i].card = NO_CARD;
 		strlcpy(wards[i].name, i == 0 ? "bicycle engine" : psprintf("bicycle engine %d", i),
 				sizeof(wards[i].name));
 	}
@@ -383,6 +402,8 @@ supervise(void)
 				ward_configure(ward, false);
 			ward->next_start_ms = 0; /* perhaps what kept it from starting has been mended */
 		}
+		if (ward->process.pid != 0 && engine_slot_take_trim(i))
+			engine_process_tell(&ward->process, "trim\n");
 		wait = ward_turn(ward);
 		timeout = Min(timeout, wait);
 	}

@@ -819,6 +819,19 @@ cudaFree(void *p)
 }
 
 cudaError_t
+cudaMemGetInfo(size_t *free, size_t *total)
+{
+	RUNTIME;
+
+	not_in_capture("cudaMemGetInfo");
+	if (fails())
+		return failure(cudaErrorLaunchFailure);
+	*total = gpu_settings->memory;
+	*free = gpu_settings->used < *total ? *total - gpu_settings->used : 0;
+	return cudaSuccess;
+}
+
+cudaError_t
 cudaMallocHost(void **p, size_t bytes)
 {
 	RUNTIME;

@@ -94,6 +94,11 @@ executor_wait(pthread_cond_t *condition, pthread_mutex_t *lock)
 {
 }
 
+void
+executor_wait_us(pthread_cond_t *condition, pthread_mutex_t *lock, int64_t us)
+{
+}
+
 static Engine engine;
 
 static void

@@ -53,6 +53,7 @@ FROM (VALUES ('device', 'sighup'), ('precision', 'sighup'), ('threads', 'sighup'
 	('max_image_pixels', 'superuser'), ('max_request_size', 'superuser'),
 	('stuck_timeout', 'sighup'), ('debug', 'sighup'), ('debug_device_fault', 'sighup'),
 	('max_training_jobs', 'sighup'),
+	('training_device', 'sighup'), ('training_share', 'sighup'),
 	('train_memory', 'sighup'), ('train_disk', 'sighup'), ('train_checkpoint_interval', 'sighup'),
 	('train_stuck_timeout', 'sighup'), ('debug_fault', 'superuser'),
 	('model', 'user'), ('prefetch', 'user'), ('batching', 'user'), ('priority', 'user'),

@@ -114,7 +114,7 @@ foreach my $variant ([ 'batch norm and dropout', ', "norm": "batch", "dropout": 
 
 # What precision auto was in the first run of a job it is in the next. The reference trains in bf16
 # on any machine, but not by itself.
-$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.device = 'ref'");
+$node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.training_device = 'ref'");
 $node->reload;
 {
 	my $job = train($node, 'precision',
@@ -133,7 +133,7 @@ $node->reload;
 		"SELECT concat_ws(' ', iteration, platform ~ ', bf16, ', notes) FROM "
 		. "bicycle_training_jobs WHERE job = $job"), '20 t', 'in bf16');
 }
-$node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.device");
+$node->safe_psql('postgres', "ALTER SYSTEM RESET bicycle.training_device");
 $node->reload;
 
 # Without preloading nothing starts by itself: the next use of the engine resumes the job.

@@ -277,6 +277,7 @@ test_limit(const ModelFixture *f)
 	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
 	size_t weights = gpu_memory_used(), least, planned;
 	NnDeviceMemory memory;
+	NnDeviceRoom room;
 	NnStatus status;
 
 	nn_device_set_memory(device, weights + 1000);
@@ -309,6 +310,17 @@ test_limit(const ModelFixture *f)
 	ok(nn_device_memory(device, &memory) && memory.used == gpu_memory_used() &&
 		   memory.limit == gpu_settings->memory / 8 * 7,
 	   "the device says what it holds");
+	ok(nn_device_room(device, &room) && room.card == gpu_settings->memory &&
+		   room.most == memory.limit && room.free == memory.limit - memory.used,
+	   "and what it could still take");
+	gpu_settings->memory = memory.used + 5000;
+	ok(nn_device_room(device, &room) && room.free == 5000, "as far as others leave it");
+	gpu_settings->memory = room.card;
+	nn_device_trim(device);
+	ok(memory.used > planned && gpu_memory_used() == planned, "what is spare can be given back");
+	status = nn_model_translate(model, IMAGES, images, z, got, &error);
+	nn_model_shrink(model);
+	ok(status == NN_OK && gpu_memory_used() > planned, "and is there again");
 	nn_device_set_memory(device, planned);
 	ok(gpu_memory_used() == planned, "a lower limit takes what was spare");
 	nn_device_set_memory(device, 1000);

@@ -1,11 +1,13 @@
 /*
  * The engine keeps to a GPU's memory: models that do not fit beside each other
  * take turns, plans go before models, a batch that does not fit is made
- * smaller, what can never fit is refused and disturbs nobody, and an engine
- * whose GPU fails ends without an answer. On the imitated GPU of test/cuda,
+ * smaller, what can never fit is refused and disturbs nobody, what is only kept
+ * is given back, and an engine whose GPU fails ends without an answer. And it
+ * says when requests wait for the GPU. On the imitated GPU of test/cuda,
  * which this process and the engine's share the settings of.
  */
 #include "engine_client.h"
+#include "image_fixture.h"
 
 #include "../cuda/runtime/cuda_runtime_api.h"
 #include "image/image.h"
@@ -390,6 +392,84 @@ test_batches(Client *client, uint64_t one)
 	   "a higher one takes effect as well: %d loads", loads);
 }
 
+/* Whether the card is without more than models have. */
+static bool
+spare(Client *client)
+{
+	BicycleCached cached[8];
+	uint64_t bytes = 0;
+	int n = client_cache(client, cached, 8);
+
+	for (int i = 0; i < n; i++)
+		bytes += cached[i].bytes;
+	return gpu->used > bytes;
+}
+
+static bool
+spare_goes(Client *client)
+{
+	for (int i = 0; i < 1000 && spare(client); i++)
+		usleep(10000);
+	return !spare(client);
+}
+
+/*
+ * The plan of a picture of another size goes after it, and its memory is kept
+ * for the next one: until somebody asks for it, or nothing runs for some time.
+ */
+static void
+test_trim(Client *client, uint64_t one)
+{
+	Image image = noise_image(192, 128, 3, 5);
+	ImageCall call = translate(&models[0]);
+	ImageError image_error;
+	uint8_t *bytes;
+	int loads = 0;
+
+	if (image_encode_png(&image, &bytes, &call.length, &image_error) != IMAGE_OK)
+		bail_out("cannot make an image");
+	call.image = bytes;
+	call.fit = BICYCLE_FIT_INPUT;
+	set_gpu_memory(one * 8);
+	run(client, 0, &loads);
+	ok(client_run(client, next_id++, &call, &models[0]) && spare(client),
+	   "after a picture of another size there is spare memory");
+	engine_tell(&engine, "trim");
+	ok(spare_goes(client), "which the card gets when it is asked for");
+	engine_set(&engine, "gpu_trim 50");
+	ok(client_run(client, next_id++, &call, &models[0]) && spare_goes(client),
+	   "or when there has been no work for some time");
+	ok(run(client, 0, &loads), "and the model works on");
+	set_gpu_memory(0);
+	image_free(&image);
+	free(bytes);
+}
+
+/* What was asked before is over, and what was said of it is forgotten. */
+static void
+forget_words(void)
+{
+	usleep(50 * 1000);                /* "idle" is due then, if it was not said */
+	engine_set(&engine, "threads 2"); /* and said by the turn of this */
+	engine_set(&engine, "threads 2");
+}
+
+/* The supervisor hears when requests wait for the GPU, and when none do. */
+static void
+test_busy(Client *client)
+{
+	int loads = 0;
+
+	forget_words();
+	ok(run_many(client, 0, MANY) == MANY && engine_says(&engine, "busy 0", PATIENCE_MS) &&
+		   engine_says(&engine, "idle", PATIENCE_MS),
+	   "the engine says that requests wait for the GPU, and that none do any more");
+	forget_words();
+	ok(run(client, 0, &loads) && engine_says(&engine, "busy 0", PATIENCE_MS) &&
+		   engine_says(&engine, "idle", PATIENCE_MS),
+	   "and again with the next");
+}
+
 /* On a GPU without bf16 a model is resident in fp16 alone. */
 static void
 test_half(void)
@@ -531,9 +611,10 @@ find_engine(void)
 int
 main(void)
 {
-	const char *settings[] = { "device cuda", "precision fp32",     "threads 2",
-							   "max_batch 4", "cache_size 1048576", "max_model_size 100000000",
-							   NULL };
+	const char *settings[] = { "device cuda",        "precision fp32",
+							   "threads 2",          "max_batch 4",
+							   "cache_size 1048576", "max_model_size 100000000",
+							   "gpu_trim 3600000",   NULL };
 	char shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
 	int fd = mkstemp(shared);
 	Client client;
@@ -556,6 +637,8 @@ main(void)
 	test_too_large(&client);
 	test_others(&client, one);
 	test_batches(&client, one);
+	test_trim(&client, one);
+	test_busy(&client);
 	client_close(&client);
 	ok(engine_end(&engine), "the engine ends clean");
 	ok(gpu->used == 0, "and has given all memory of the GPU back");

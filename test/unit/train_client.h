@@ -383,6 +383,8 @@ outcome_read(Training *training, Outcome *outcome)
 					 (char *) client->body + sizeof(BicycleNote));
 			outcome->nnotes++;
 			return true;
+		case BICYCLE_RATE:
+			return true;
 		case BICYCLE_CHECKPOINT:
 			return take_checkpoint(client, outcome);
 		case BICYCLE_TRAIN_DONE:

@@ -315,6 +315,8 @@ set_up(CudaDevice *device, NnError *error)
 
 static const NnMemoryDevice cuda_memory_device = { .set_limit = cuda_set_memory,
 												   .report = cuda_memory,
+												   .room = cuda_room,
+												   .trim = cuda_trim,
 												   .pack_bytes = cuda_pack_bytes };
 static const NnAsyncDevice cuda_async_device = { .start = cuda_start,
 												 .ready = cuda_ready,

@@ -121,6 +121,8 @@ extern void cuda_give(CudaDevice *device, CudaBlock *block);
 extern void cuda_drop_spares(CudaPool *pool); /* to CUDA; with the lock held, or by one thread */
 extern void cuda_set_memory(NnDevice *base, size_t bytes);
 extern void cuda_memory(const NnDevice *base, NnDeviceMemory *memory);
+extern void cuda_room(NnDevice *base, NnDeviceRoom *room);
+extern void cuda_trim(NnDevice *base);
 
 /* Memory of the host that copies go from and to by themselves. Any thread. */
 extern NnStatus cuda_pin_host(void **memory, size_t bytes, NnError *error);

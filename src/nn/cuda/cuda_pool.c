@@ -226,6 +226,36 @@ cuda_set_memory(NnDevice *base, size_t bytes)
 }
 
 void
+cuda_room(NnDevice *base, NnDeviceRoom *room)
+{
+	CudaDevice *device = base->state;
+	CudaPool *pool = &device->pool;
+	size_t has = device->card_bytes, all;
+	NnError ignored;
+
+	if (cuda_use(device, &ignored) == NN_OK)
+		(void) cuda_check(&ignored, cudaMemGetInfo(&has, &all), "be asked for its memory");
+	pthread_mutex_lock(&pool->lock);
+	*room = (NnDeviceRoom){ .card = device->card_bytes, .most = pool->limit };
+	room->free = pool->taken < pool->limit ? pool->limit - pool->taken : 0;
+	pthread_mutex_unlock(&pool->lock);
+	if (has < room->free)
+		room->free = has;
+}
+
+void
+cuda_trim(NnDevice *base)
+{
+	CudaDevice *device = base->state;
+	NnError ignored;
+
+	pthread_mutex_lock(&device->pool.lock);
+	if (device->pool.nspare > 0 && cuda_use(device, &ignored) == NN_OK)
+		cuda_drop_spares(&device->pool);
+	pthread_mutex_unlock(&device->pool.lock);
+}
+
+void
 cuda_memory(const NnDevice *base, NnDeviceMemory *memory)
 {
 	const CudaDevice *device = base->state;

@@ -120,6 +120,7 @@ extern cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, 
 
 extern cudaError_t cudaMalloc(void **p, size_t bytes);
 extern cudaError_t cudaFree(void *p);
+extern cudaError_t cudaMemGetInfo(size_t *free, size_t *total);
 extern cudaError_t cudaMallocHost(void **p, size_t bytes);
 extern cudaError_t cudaFreeHost(void *p);
 extern cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,

@@ -1,0 +1,215 @@
+/*
+ * Which device a run trains on, on the imitated GPU of test/cuda: what the
+ * settings say, and what the job was on; a run for which the card has no room
+ * is an error with both figures, or under auto the CPU's, with a note; and a
+ * run goes from the GPU to the CPU and back.
+ */
+#include "train_client.h"
+
+#include "../cuda/runtime/cuda_runtime_api.h"
+
+#include <sys/mman.h>
+
+#define PAIRS 3
+#define TINY "\"size\":64,\"ngf\":2,\"nef\":2,\"ndf\":2,\"nz\":2,\"load_size\":64"
+#define OPTIONS "{" TINY ",\"iterations\":2,\"checkpoint_every\":1}"
+
+static GpuSettings *gpu;
+static Pair *pairs;
+
+/* ---- One run that is opened ---------------------------------------------- */
+
+/* What became of it: "" and the platform, or the error's words. */
+typedef struct Opened
+{
+	BicycleTrainReady ready;
+	char state[6]; /* of the error */
+	char words[1024];
+	char note[512];
+} Opened;
+
+static void
+take_error(const Client *client, Opened *opened)
+{
+	BicycleError error;
+	const char *texts = (const char *) client->body + sizeof(error);
+
+	memcpy(&error, client->body, sizeof(error));
+	memcpy(opened->state, error.sqlstate, sizeof(opened->state));
+	snprintf(opened->words, sizeof(opened->words), "%.*s: %.*s %.*s", (int) error.message_length,
+			 texts, (int) error.detail_length, texts + error.message_length,
+			 (int) error.hint_length, texts + error.message_length + error.detail_length);
+}
+
+/* device: a setting; platform: of an earlier run, or NULL. */
+static Opened
+open_run(const char *device, const char *platform)
+{
+	const char *settings[] = { device, "threads 1", NULL };
+	Start start = { .options = OPTIONS, .platform = platform };
+	Training training;
+	Opened opened = { 0 };
+
+	training_start(&training, settings, NULL);
+	training_begin(&training, &start);
+	training_pairs(&training, pairs, PAIRS);
+	while (client_receive(&training.client) && training.client.frame.type == BICYCLE_NOTE)
+		snprintf(opened.note, sizeof(opened.note), "%s",
+				 (char *) training.client.body + sizeof(BicycleNote));
+	if (training.client.frame.type == BICYCLE_TRAIN_READY)
+		memcpy(&opened.ready, training.client.body, sizeof(opened.ready));
+	else if (training.client.frame.type == BICYCLE_ERROR)
+		take_error(&training.client, &opened);
+	if (!training_end(&training))
+		strcpy(opened.state, "?");
+	return opened;
+}
+
+static bool
+is_on(const Opened *opened, const char *device)
+{
+	if (strncmp(opened->ready.platform, device, strlen(device)) == 0)
+		return true;
+	diag("it is on \"%s\", %s %s %s", opened->ready.platform, opened->state, opened->words,
+		 opened->note);
+	return false;
+}
+
+/* ---- Which device -------------------------------------------------------- */
+
+static void
+test_choice(void)
+{
+	Opened opened = open_run("device cuda", NULL);
+
+	ok(is_on(&opened, "cuda:0 (imitated GPU"), "with device cuda a run is on the GPU: %s",
+	   opened.ready.platform);
+	opened = open_run("device auto", NULL);
+	ok(is_on(&opened, "cuda:0 (imitated GPU") && opened.note[0] == '\0',
+	   "so it is with auto, without a note");
+	opened = open_run("device auto", "cuda:0 (imitated GPU, 8 GiB), fp32, bicycle 0.2");
+	ok(is_on(&opened, "cuda:0 (imitated GPU") && strstr(opened.ready.platform, ", fp32, "),
+	   "and one that was there in fp32 stays there, and in it");
+	opened = open_run("device auto", "cpu (AVX2, oneDNN 2.6.3, 2 threads), fp32, bicycle 0.2");
+	ok(is_on(&opened, "cpu") && opened.note[0] == '\0', "one that was on the CPU stays on it");
+	opened = open_run("device cuda", "cpu (AVX2, oneDNN 2.6.3, 2 threads), fp32, bicycle 0.2");
+	ok(is_on(&opened, "cuda:0"), "unless the setting says otherwise");
+	opened = open_run("device cpu", NULL);
+	ok(is_on(&opened, "cpu"), "with device cpu it is on the CPU");
+	opened = open_run("device cuda:7", NULL);
+	ok(strcmp(opened.state, "55000") == 0 && strstr(opened.words, "device \"cuda:7\" is missing"),
+	   "a GPU that is not there is missing: %s", opened.words);
+	gpu->driver = 0;
+	opened = open_run("device auto", NULL);
+	ok(is_on(&opened, "cpu") && opened.note[0] == '\0',
+	   "without a driver auto is the CPU, without a note");
+	opened = open_run("device cuda", NULL);
+	ok(strcmp(opened.state, "55000") == 0 && strstr(opened.words, "\"bicycle.training_device\""),
+	   "and cuda an error that names the setting: %s", opened.words);
+	gpu->driver = 13000;
+}
+
+static void
+test_memory(void)
+{
+	size_t card = gpu->memory;
+	Opened opened;
+
+	gpu->memory = 1 << 20;
+	opened = open_run("device cuda", NULL);
+	ok(strcmp(opened.state, "53200") == 0 && strstr(opened.words, "out of GPU memory") &&
+		   strstr(opened.words, "needs ") && strstr(opened.words, " MB, and of 1 MB of the GPU") &&
+		   strstr(opened.words, "accumulate"),
+	   "where there is no room it is 53200, with the figures: %s", opened.words);
+	ok(gpu->used == 0, "and nothing is held");
+	opened = open_run("device auto", NULL);
+	ok(is_on(&opened, "cpu") && strstr(opened.note, "trains on the CPU, as cuda:0 cannot be had") &&
+		   strstr(opened.note, "needs "),
+	   "auto is the CPU then, with a note: %s", opened.note);
+	gpu->memory = card;
+}
+
+/* ---- To and fro ---------------------------------------------------------- */
+
+static bool
+run_to_checkpoint(const char *device, const Saved *from, Saved *to, Outcome *outcome)
+{
+	const char *settings[] = { device, "threads 1", NULL };
+	Start start = { .options = OPTIONS };
+
+	if (from != NULL)
+	{
+		start.iteration = from->iteration;
+		start.stream = from->stream;
+		start.length = from->length;
+	}
+	outcome_run(outcome, settings, &start, pairs, PAIRS);
+	if (!outcome->done || outcome->ncheckpoints == 0)
+		return false;
+	*to = outcome->checkpoints[0];
+	return true;
+}
+
+static void
+test_to_and_fro(void)
+{
+	Outcome first, second, third;
+	Saved on_gpu, on_cpu, again;
+
+	ok(run_to_checkpoint("device cuda", NULL, &on_gpu, &first) && on_gpu.iteration == 1,
+	   "a run begins on the GPU");
+	ok(run_to_checkpoint("device cpu", &on_gpu, &on_cpu, &second) && on_cpu.iteration == 2 &&
+		   on_cpu.length == on_gpu.length,
+	   "and goes on on the CPU, with checkpoints of the same form");
+	ok(run_to_checkpoint("device cuda", &on_gpu, &again, &third) &&
+		   third.model.length == first.model.length &&
+		   memcmp(third.model.stream, first.model.stream, first.model.length) == 0,
+	   "and on the GPU, where it comes to the same bits as without the interruption");
+	outcome_free(&first);
+	outcome_free(&second);
+	outcome_free(&third);
+}
+
+/* The engine beside the imitated GPU. */
+static void
+find_engine(void)
+{
+	char path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 40);
+
+	if (n < 0)
+		bail_out("cannot find the engine");
+	path[n] = '\0';
+	*strrchr(path, '/') = '\0';
+	strcpy(strrchr(path, '/'), "/imitation/bicycle-engine");
+	setenv("BICYCLE_ENGINE", path, 1);
+}
+
+int
+main(void)
+{
+	char shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
+	int fd = mkstemp(shared);
+	Opened opened;
+
+	if (fd < 0 || ftruncate(fd, sizeof(GpuSettings)) != 0 ||
+		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
+			MAP_FAILED)
+		bail_out("cannot share the settings of the GPU");
+	*gpu = (GpuSettings){ .devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30 };
+	setenv("BICYCLE_TEST_GPU", shared, 1);
+	find_engine();
+	pairs = pairs_make(PAIRS);
+	opened = open_run("device cuda", NULL);
+	if (strstr(opened.words, "cannot train"))
+		ok(strcmp(opened.state, "55000") == 0, "runs on a GPU # SKIP %s", opened.words);
+	else
+	{
+		test_choice();
+		test_memory();
+		test_to_and_fro();
+	}
+	unlink(shared);
+	pairs_free(pairs, PAIRS);
+	return done_testing();
+}
