@@ -11,7 +11,7 @@ trap 'rm -rf "$WORK"' EXIT
 export PATH="$PWD/test/cuda/standin:$PATH" SIMULATED=1 OUT=$WORK/out
 export BICYCLE_TEST_SMALL=1 BICYCLE_CUDA_PEAK=1,1
 # What takes minutes on the imitation is not what is tried here.
-parts=${*:-goldens bench trace eager graphs train train_eager losses compile train_compile
+parts=${*:-goldens bench trace eager graphs train train_eager compile train_compile
 	autotune}
 failures=0
 
