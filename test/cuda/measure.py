@@ -169,6 +169,9 @@ def sanitizer(tool, binary):
             names = re.findall(r"^KERNEL\(([a-z0-9_]*),", text, re.M)
             for name in re.findall(r"^KERNEL_TYPED\(([a-z0-9_]*),", text, re.M):
                 names += [f"{name}_{kind}" for kind in ("f32", "f16", "bf16", "any")]
+            for name in re.findall(r"^KERNEL_TRAINED\(([a-z0-9_]*),", text, re.M):
+                names += [f"{name}_{kind}" for kind in ("f32", "bf16", "any")]
+            names += re.findall(r"^STREAM_KERNEL\(([a-z0-9_]*),", text, re.M)
             for kernel in names:
                 command += ["--kernel-name", f"kns=_Z{len(kernel)}{kernel}"]
     # racecheck does not take memcheck's option
