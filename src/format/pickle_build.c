@@ -15,8 +15,6 @@
  */
 #include "format/pickle_machine.h"
 
-#include <string.h>
-
 #define MAX_STORAGES ((size_t) 16 * FORMAT_MAX_TENSORS)
 
 typedef enum GlobalKind

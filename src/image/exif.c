@@ -9,7 +9,6 @@
 
 #include "common/invariant.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define ORIENTATION 0x0112

@@ -7,7 +7,7 @@
  * is in fit_options.c.
  */
 #include "nn/config.h"
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include "common/invariant.h"
 
@@ -695,21 +695,28 @@ nn_options_describe(void)
 
 /* ---- What the fields demand of each other -------------------------------- */
 
+/* The hint has the nearest sizes on either side; the largest is one of all. */
+static NnStatus
+size_mismatch(const NnConfig *c, NnError *error)
+{
+	int unit = 1 << c->levels, below = c->size / unit * unit;
+	char or_below[32] = "";
+
+	if (below > 0)
+		snprintf(or_below, sizeof(or_below), "%d or ", below);
+	nn_fail(error, NN_EINVAL, "size %d does not suit a generator of %d levels", c->size, c->levels);
+	nn_detail(error, "The image is halved %d times, so its size must be a multiple of %d.",
+			  c->levels, unit);
+	nn_hint(error, "Choose size %s%d, or leave size out to use the generator's nominal size.",
+			or_below, below + unit);
+	return NN_EINVAL;
+}
+
 static NnStatus
 check_generator(const NnConfig *c, NnError *error)
 {
-	int unit = 1 << c->levels;
-
-	if (c->size % unit != 0)
-	{
-		nn_fail(error, NN_EINVAL, "size %d does not suit a generator of %d levels", c->size,
-				c->levels);
-		nn_detail(error, "The image is halved %d times, so its size must be a multiple of %d.",
-				  c->levels, unit);
-		nn_hint(error, "Choose size %d, or leave size out to use the generator's nominal size.",
-				unit);
-		return NN_EINVAL;
-	}
+	if (c->size % (1 << c->levels) != 0)
+		return size_mismatch(c, error);
 	if (c->nz == 0 && c->where_add == NN_ADD_ALL)
 	{
 		nn_fail(error, NN_EINVAL, "where_add \"all\" needs a latent code");

@@ -11,8 +11,6 @@
 #include "nn/cuda/module.h"
 
 #include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 

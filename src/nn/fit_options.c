@@ -11,11 +11,9 @@
  */
 #include "nn/fit_private.h"
 #include "nn/config.h"
-#include "nn/graph.h"
+#include "nn/nn_error.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define MAX_PRESET 8

@@ -11,7 +11,6 @@
 #include "common/invariant.h"
 
 #include <math.h>
-#include <string.h>
 
 #define STEP_EPOCHS 100 /* of policy step: the official lr_decay_iters */
 #define STEP_FACTOR 0.1

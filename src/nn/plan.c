@@ -23,7 +23,6 @@
 #include "nn/schedule.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define ALIGN_ELEMENTS 32 /* 64 bytes of the smallest activation type, bfloat16 */
 

@@ -12,7 +12,6 @@
 #ifndef BICYCLE_PLOT_H
 #define BICYCLE_PLOT_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

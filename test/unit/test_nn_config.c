@@ -300,9 +300,11 @@ test_inconsistent(void)
 		const char *json, *message, *detail, *hint;
 	} bad[] = {
 		{ "{\"size\":300}", "size 300 does not suit a generator of 6 levels", "a multiple of 64",
-		  "Choose size 64" },
+		  "Choose size 256 or 320, or leave size out" },
+		{ "{\"size\":4095,\"net_e\":\"none\"}", "size 4095 does not suit a generator of 6 levels",
+		  "a multiple of 64", "Choose size 4032 or 4096, or" },
 		{ "{\"size\":128,\"levels\":8}", "size 128 does not suit a generator of 8 levels",
-		  "halved 8 times", "Choose size 256" },
+		  "halved 8 times", "Choose size 256, or" },
 		{ "{\"nz\":0,\"where_add\":\"all\"}", "where_add \"all\" needs a latent code", "nz is 0",
 		  "\"input\"" },
 		{ "{\"nz\":0,\"net_e\":\"conv\"}", "an encoder needs a latent code", "nz is 0",

@@ -11,7 +11,6 @@
 #include "nn/ref/ref.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* The geometry of a convolution from x (N, H, W, C) to y (N, H', W', O). */
 typedef struct RefWindow
