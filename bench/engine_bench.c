@@ -5,18 +5,14 @@
  *
  *		engine_bench [threads [runs [network [device]]]]
  *
- * Weights are numbers of a linear congruential generator, scaled so that
- * activations keep their size; speed does not depend on them. Prints a line for
- * each network, precision and batch: the median and the least time of an image,
- * and the multiply-adds that means a second. With a network (G256, G128, E256)
- * only its lines; "all" means all. Images go in and come out as floats; with
- * another device than the CPU as bytes, as the engine has them, in batches up
- * to 64. With BICYCLE_TEST_SMALL set, networks are small, for an imitated GPU.
+ * Prints a line for each network, precision and batch: the median and the least
+ * time of an image, and the multiply-adds that means a second. With a network
+ * (G256, G128, E256) only its lines; "all" means all. Images go in and come out
+ * as floats; with another device than the CPU as bytes, as the engine has them,
+ * in batches up to 64. With BICYCLE_TEST_SMALL set, networks are small, for an
+ * imitated GPU.
  */
-#include "bench.h"
-
-#include <math.h>
-#include <string.h>
+#include "bench_model.h"
 
 #define WARM_UP 0.5 /* s, on a GPU */
 
@@ -43,15 +39,10 @@ small(void)
 	return getenv("BICYCLE_TEST_SMALL") != NULL;
 }
 
-/* The model of a size with made-up weights. */
 static NnModel *
 make_model(NnDevice *device, int size, NnPrecision precision)
 {
 	NnConfig config;
-	NnParams params;
-	NnModel *model;
-	NnTensor *tensors;
-	NnError error;
 
 	nn_config_default(&config);
 	config.size = config.encoder_size = size;
@@ -60,29 +51,7 @@ make_model(NnDevice *device, int size, NnPrecision precision)
 		config.levels++;
 	if (small())
 		config.ngf = config.nef = 4;
-	if (nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E, &params, &error) != NN_OK)
-		fail(&error);
-	tensors = calloc(params.n, sizeof(NnTensor));
-	for (int i = 0; i < params.n; i++)
-	{
-		const NnParam *p = &params.list[i];
-
-		tensors[i] = (NnTensor){ .name = p->name,
-								 .network = p->network,
-								 .dtype = NN_F32,
-								 .ndim = p->ndim,
-								 .nbytes = p->count * sizeof(float) };
-		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
-		tensors[i].data = numbers(
-			i + 1, p->ndim > 1 ? 1 / sqrtf((float) p->count / p->shape[0]) : 0.1f, p->count);
-	}
-	if (nn_model_load(device, &config, precision, tensors, params.n, &model, &error) != NN_OK)
-		fail(&error);
-	for (int i = 0; i < params.n; i++)
-		free((void *) tensors[i].data);
-	free(tensors);
-	nn_params_free(&params);
-	return model;
+	return bench_model(device, &config, precision);
 }
 
 static void

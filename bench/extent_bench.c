@@ -17,10 +17,9 @@
  * thousand sizes or of the few that give the same areas. Prints the first one's
  * latencies, and the engine's memory.
  */
-#include "bench.h"
+#include "bench_model.h"
 #include "../test/unit/engine_client.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -32,39 +31,12 @@ static NnModel *
 official_model(NnDevice *device, int size)
 {
 	NnConfig config;
-	NnParams params;
-	NnModel *model;
-	NnTensor *tensors;
-	NnError error;
 
 	nn_config_default(&config);
 	config.size = size;
 	config.net_e = NN_ENCODER_NONE;
 	config.encoder_size = 0;
-	if (nn_params_of(&config, 1u << NN_NET_G, &params, &error) != NN_OK)
-		fail(&error);
-	tensors = calloc(params.n, sizeof(NnTensor));
-	for (int i = 0; i < params.n; i++)
-	{
-		const NnParam *p = &params.list[i];
-
-		tensors[i] = (NnTensor){ .name = p->name,
-								 .network = p->network,
-								 .dtype = NN_F32,
-								 .ndim = p->ndim,
-								 .nbytes = p->count * sizeof(float) };
-		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
-		tensors[i].data = numbers(
-			i + 1, p->ndim > 1 ? 1 / sqrtf((float) p->count / p->shape[0]) : 0.1f, p->count);
-	}
-	if (nn_model_load(device, &config, NN_PRECISION_FP32, tensors, params.n, &model, &error) !=
-		NN_OK)
-		fail(&error);
-	for (int i = 0; i < params.n; i++)
-		free((void *) tensors[i].data);
-	free(tensors);
-	nn_params_free(&params);
-	return model;
+	return bench_model(device, &config, NN_PRECISION_FP32);
 }
 
 static double
