@@ -20,7 +20,7 @@
  *	                               place in queue_memory
  *	                          <-   GRANT id: in arrival order; now the client
  *	                               sends the request itself
- *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT id ->
+ *	 TRANSLATE|ENCODE|LPIPS|INFO|CHECK|PLOT id ->
  *	                          <-   NEED_MODEL id {hash}: the model is not
  *	                               resident, or this database has not shown
  *	                               that it owns it; the request waits in the
@@ -105,6 +105,8 @@ typedef enum BicycleFrameType
 	BICYCLE_PLOT,
 	BICYCLE_TRAIN_CHECK, /* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
 	BICYCLE_CHECK,       /* BicycleImageRequest (hash unused), image */
+	/* BicycleImageRequest (of the first image), image, image */
+	BICYCLE_LPIPS,
 
 	/* engine to client */
 	BICYCLE_GRANT = 64, /* no body */
@@ -187,13 +189,21 @@ typedef struct BicycleImageRequest
 /*
  * RESULT of TRANSLATE: the encoded image. Of ENCODE: 2 * nz floats, mu then
  * logvar. Of INFO: BicycleImageInfo. Of CHECK: nothing if all pixels can be
- * decoded, else why not, in UTF-8 without a NUL.
+ * decoded, else why not, in UTF-8 without a NUL. Of LPIPS: BicycleDistance, and
+ * 2 * nfeatures floats, those of the first image and those of the second.
  */
 typedef struct BicycleImageInfo
 {
 	char format[8]; /* "png", "jpeg", "webp" */
 	int32_t width, height, channels, bit_depth;
 } BicycleImageInfo;
+
+typedef struct BicycleDistance
+{
+	double distance;
+	uint32_t nfeatures; /* means over the last map of an image */
+	uint32_t reserved;
+} BicycleDistance;
 
 /* Curves: for each series a BicycleSeries and its finite points. */
 typedef struct BicyclePlot
