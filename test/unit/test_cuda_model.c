@@ -6,8 +6,8 @@
  * are one after the other; memory keeps to its limit; whatever call of CUDA
  * fails, the error is reported and nothing is lost, and after want of memory
  * the next call does; the second GPU of two works; and what is missing where
- * there is no usable GPU is said; sizes that come and go are not captured;
- * engines that do not run are found when a plan is made, not when it runs.
+ * there is no usable GPU is said; engines that do not run are found when a
+ * plan is made, not when it runs.
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
@@ -102,55 +102,6 @@ test_images(NnDevice *device, const ModelFixture *f)
 	for (int i = 0; i < IMAGES * 8; i++)
 		worst = fmax(worst, fmax(fabs(mu[0][i] - mu[1][i]), fabs(logvar[0][i] - logvar[1][i])));
 	ok(worst < 1e-4, "and its values are the reference's: %g", worst);
-	nn_model_free(model);
-}
-
-/* Wide and tall images are the reference's; plans of such sizes come and go. */
-static void
-test_extents(NnDevice *device, const ModelFixture *f)
-{
-	static const NnExtent extents[] = { { 64, 128 }, { 192, 64 }, { 64, 64 } };
-	static float floats[PIXELS * 3];
-	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32), *naive = NULL;
-	NnDevice *ref = NULL;
-	size_t loaded;
-	double worst = 0;
-
-	if (nn_device_open("ref", 1, &ref, &error) == NN_OK)
-		naive = model_fixture_load(ref, f, NN_PRECISION_FP32);
-	(void) nn_model_prepare(model, &error);
-	/* and what floats take at its own size, in each slot */
-	for (int run = 0; run < NN_STARTS; run++)
-		(void) nn_model_translate_float(model, 1, floats, z, floats, &error);
-	loaded = nn_model_bytes(model);
-	for (int run = 0; run < 6; run++)
-	{
-		NnExtent e = extents[run % 3];
-		size_t count = (size_t) e.h * e.w * 3;
-		float *x = calloc(count, sizeof(float)), *y[2];
-
-		for (size_t i = 0; i < count; i++)
-			x[i] = (float) ((i * 2654435761u >> 24 & 255) / 127.5 - 1);
-		for (int i = 0; i < 2; i++)
-		{
-			y[i] = calloc(count, sizeof(float));
-			if (nn_model_translate_float_at(i ? model : naive, e, 1, x, z, y[i], &error) != NN_OK)
-				worst = INFINITY;
-		}
-		for (size_t i = 0; i < count; i++)
-			worst = fmax(worst, fabs(y[0][i] - y[1][i]));
-		free(x);
-		free(y[0]);
-		free(y[1]);
-	}
-	ok(worst < 1e-3, "wide and tall images are the reference's within %g", worst);
-	ok(nn_model_extents_bytes(model) > 0 &&
-		   nn_model_bytes(model) >= loaded + nn_model_extents_bytes(model),
-	   "and their plans are counted");
-	nn_model_shrink(model);
-	ok(nn_model_bytes(model) == loaded, "they go when room is wanted");
-	nn_model_free(naive);
-	nn_device_close(ref);
 	nn_model_free(model);
 }
 
@@ -818,36 +769,6 @@ test_missing(void)
 	ok(gpu_memory_used() == 0, "and nothing stays behind");
 }
 
-/* Images of the model's own size, or of another, four times. */
-static long
-captured_runs(NnModel *model, NnExtent extent, bool *ran)
-{
-	size_t count = (size_t) extent.h * extent.w * 3;
-	float *x = calloc(count, sizeof(float)), *y = calloc(count, sizeof(float));
-	long before = gpu_graphs_run();
-
-	for (int run = 0; run < 4; run++)
-		*ran &= nn_model_translate_float_at(model, extent, 1, x, z, y, &error) == NN_OK;
-	free(x);
-	free(y);
-	return gpu_graphs_run() - before;
-}
-
-static void
-test_passing(const ModelFixture *f)
-{
-	NnDevice *device = open_device();
-	NnModel *model = model_fixture_load(device, f, NN_PRECISION_FP32);
-	bool ran = true;
-	long own = captured_runs(model, (NnExtent){ SIZE, SIZE }, &ran),
-		 other = captured_runs(model, (NnExtent){ SIZE, 2 * SIZE }, &ran);
-
-	ok(ran && own > 0 && other == 0,
-	   "a model's own size is captured and replayed (%ld times), another is not (%ld)", own, other);
-	nn_model_free(model);
-	nn_device_close(device);
-}
-
 /* An iteration of training, after `failing` engines of each convolution. */
 static NnStatus
 fit_once(NnDevice *device, const char *failing)
@@ -939,14 +860,12 @@ main(void)
 
 	make_expected(&f);
 	test_images(device, &f);
-	test_extents(device, &f);
 	test_batches(device, &f);
 	test_watch(device, &f);
 	nn_device_close(device);
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
 	test_half(&f);
 	test_limit(&f);
-	test_passing(&f);
 	test_trace(&f);
 	model_fixture_free(&f);
 	f = model_fixture("{\"size\":64,\"ngf\":1,\"nef\":1}");

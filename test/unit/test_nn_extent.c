@@ -119,6 +119,35 @@ test_numbers(NnDevice *ref, NnDevice *cpu, const char *json)
 	model_fixture_free(&f);
 }
 
+/* In bf16 an image is the reference's within 40 dB. */
+static void
+test_half(NnDevice *ref, NnDevice *cpu)
+{
+	static const int sizes[][2] = { { 64, 128 }, { 192, 64 }, { 128, 192 } };
+	ModelFixture f = model_fixture("{\"size\":64,\"ngf\":8,\"net_e\":\"none\"}");
+	NnModel *a = model_fixture_load(ref, &f, NN_PRECISION_FP32),
+			*b = model_fixture_load(cpu, &f, NN_PRECISION_BF16);
+	double worst = INFINITY;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+	{
+		Images x = make_images(sizes[i][0], sizes[i][1], 1, 3),
+			   y = make_images(sizes[i][0], sizes[i][1], 1, 3);
+		double sum = translate(a, &x) && translate(b, &y) ? 1e-9 : INFINITY;
+		size_t count = image_pixels(&x) * 3;
+
+		for (size_t k = 0; k < count; k++)
+			sum += (double) (x.out[k] - y.out[k]) * (x.out[k] - y.out[k]);
+		worst = fmin(worst, 10 * log10(255.0 * 255 * count / sum));
+		free_images(&x);
+		free_images(&y);
+	}
+	ok(worst >= 40, "other sizes in bf16: PSNR %.1f dB", worst);
+	nn_model_free(a);
+	nn_model_free(b);
+	model_fixture_free(&f);
+}
+
 /* ---- The official code's numbers ----------------------------------------- */
 
 /* The next case of extents.bin (extents.py); NULL at its end. */
@@ -269,10 +298,10 @@ test_rule(void)
 /* ---- Bytes --------------------------------------------------------------- */
 
 static void
-test_bytes(NnDevice *device, const char *json)
+test_bytes(NnDevice *device, const char *json, NnPrecision precision)
 {
 	ModelFixture f = model_fixture(json);
-	NnModel *model = model_fixture_load(device, &f, NN_PRECISION_AUTO);
+	NnModel *model = model_fixture_load(device, &f, precision);
 	Images all = make_images(128, 192, 5, 3), one = make_images(128, 192, 1, 3);
 	size_t pixels = image_pixels(&all) * 3;
 	bool same = model && translate(model, &all);
@@ -289,8 +318,8 @@ test_bytes(NnDevice *device, const char *json)
 	nn_device_set_threads(device, 2);
 	ok(same,
 	   "an image of 192 x 128 has the same bytes in a batch of 5, alone, on 1 to 3 threads, "
-	   "and when its plans are made anew: %s on %s",
-	   json, device->name);
+	   "and when its plans are made anew: %s on %s, %s",
+	   json, device->name, nn_precision_name(nn_model_precision(model)));
 	free_images(&all);
 	free_images(&one);
 
@@ -431,11 +460,20 @@ main(void)
 	{
 		NnDevice *device = i ? cpu : ref;
 
-		test_bytes(device, "{\"size\":64,\"ngf\":4,\"nef\":4}");
-		test_bytes(device, "{\"size\":64,\"ngf\":3,\"net_e\":\"none\",\"where_add\":\"input\","
-						   "\"upsample\":\"bilinear\"}");
+		test_bytes(device, "{\"size\":64,\"ngf\":4,\"nef\":4}", NN_PRECISION_AUTO);
+		test_bytes(device,
+				   "{\"size\":64,\"ngf\":3,\"net_e\":\"none\",\"where_add\":\"input\","
+				   "\"upsample\":\"bilinear\"}",
+				   NN_PRECISION_AUTO);
 		test_limits(device);
 	}
+	if (nn_device_supports(cpu, NN_PRECISION_BF16))
+	{
+		test_half(ref, cpu);
+		test_bytes(cpu, "{\"size\":64,\"ngf\":8,\"net_e\":\"none\"}", NN_PRECISION_BF16);
+	}
+	else
+		diag("no bfloat16 on this machine: %s", nn_device_describe(cpu));
 	nn_device_close(ref);
 	nn_device_close(cpu);
 	return done_testing();
