@@ -20,7 +20,7 @@
  *	                               place in queue_memory
  *	                          <-   GRANT id: in arrival order; now the client
  *	                               sends the request itself
- *	 TRANSLATE|ENCODE|LPIPS|INFO|CHECK|PLOT id ->
+ *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT|LPIPS|COMPARE|MATCH id ->
  *	                          <-   NEED_MODEL id {hash}: the model is not
  *	                               resident, or this database has not shown
  *	                               that it owns it; the request waits in the
@@ -105,8 +105,9 @@ typedef enum BicycleFrameType
 	BICYCLE_PLOT,
 	BICYCLE_TRAIN_CHECK, /* BicycleTrainCheck, config JSON, options JSON; no GRANT, DATA or END */
 	BICYCLE_CHECK,       /* BicycleImageRequest (hash unused), image */
-	/* BicycleImageRequest (of the first image), image, image */
-	BICYCLE_LPIPS,
+	BICYCLE_LPIPS,       /* BicycleImageRequest, image, second image */
+	BICYCLE_COMPARE,     /* the same (hash unused) */
+	BICYCLE_MATCH,       /* the same */
 
 	/* engine to client */
 	BICYCLE_GRANT = 64, /* no body */
@@ -153,8 +154,9 @@ typedef struct BicycleReserve
 
 /* was started when an engine died: run it with nothing beside it */
 #define BICYCLE_FLAG_ALONE 1
-#define BICYCLE_FLAG_BULK 2 /* behind interactive requests */
-#define BICYCLE_FLAG_EXIF 4 /* the image is turned upright first */
+#define BICYCLE_FLAG_BULK 2   /* behind interactive requests */
+#define BICYCLE_FLAG_EXIF 4   /* the image is turned upright first */
+#define BICYCLE_FLAG_OPAQUE 8 /* MATCH: the first image's alpha is not looked at */
 
 typedef enum BicycleOutputFormat
 {
@@ -184,13 +186,17 @@ typedef struct BicycleImageRequest
 	uint64_t max_pixels;   /* bicycle.max_image_pixels of the session */
 	uint32_t debug; /* bicycle.debug_fault: 0 none, at its start 1 crash the engine, 2 hang */
 	uint32_t fit;   /* BicycleFit; TRANSLATE only */
+	uint32_t second_length; /* bytes of a second image; LPIPS, COMPARE, MATCH */
+	uint32_t reserved;
 } BicycleImageRequest;
 
 /*
  * RESULT of TRANSLATE: the encoded image. Of ENCODE: 2 * nz floats, mu then
  * logvar. Of INFO: BicycleImageInfo. Of CHECK: nothing if all pixels can be
  * decoded, else why not, in UTF-8 without a NUL. Of LPIPS: BicycleDistance, and
- * 2 * nfeatures floats, those of the first image and those of the second.
+ * 2 * nfeatures floats, those of the first image and those of the second. Of
+ * COMPARE: BicycleComparison. Of MATCH: the first image as a PNG of the second
+ * one's size, gray or colour as that is.
  */
 typedef struct BicycleImageInfo
 {
@@ -204,6 +210,12 @@ typedef struct BicycleDistance
 	uint32_t nfeatures; /* means over the last map of an image */
 	uint32_t reserved;
 } BicycleDistance;
+
+/* Of the first image, and the second brought to its size, gray or colour. */
+typedef struct BicycleComparison
+{
+	double l1; /* mean absolute difference of their values, as 0 to 255 */
+} BicycleComparison;
 
 /* Curves: for each series a BicycleSeries and its finite points. */
 typedef struct BicyclePlot

@@ -49,6 +49,7 @@
 #include "engine/busy.h"
 #include "engine/cache.h"
 #include "engine/now.h"
+#include "engine/compare.h"
 #include "engine/connection.h"
 #include "engine/control.h"
 #include "engine/demand.h"

@@ -80,6 +80,8 @@ frame_target(Connection *connection, const BicycleFrame *frame, uint8_t **to)
 	return true;
 }
 
+#define FLAGS (BICYCLE_FLAG_ALONE | BICYCLE_FLAG_BULK | BICYCLE_FLAG_EXIF | BICYCLE_FLAG_OPAQUE)
+
 /* False if the parts of an image request do not make up the whole. */
 static bool
 split_image_request(Request *request)
@@ -90,16 +92,18 @@ split_image_request(Request *request)
 	memcpy(image, request->body, sizeof(*image));
 	latent = (uint64_t) image->nz * sizeof(float);
 	if (image->nz > BICYCLE_MAX_NZ || (image->nz > 0 && request->kind->type != BICYCLE_TRANSLATE) ||
-		sizeof(*image) + latent + image->image_length != request->body_size ||
+		(image->second_length > 0 && !request->kind->two) ||
+		sizeof(*image) + latent + image->image_length + image->second_length !=
+			request->body_size ||
 		image->precision > NN_PRECISION_BF16 ||
 		image->output_format > BICYCLE_OUTPUT_WEBP_LOSSLESS || image->jpeg_quality > 100 ||
-		image->fit > BICYCLE_FIT_INPUT ||
-		(image->flags & ~(BICYCLE_FLAG_ALONE | BICYCLE_FLAG_BULK | BICYCLE_FLAG_EXIF)) != 0)
+		image->fit > BICYCLE_FIT_INPUT || (image->flags & ~FLAGS) != 0)
 		return false;
 	if (!request->engine->settings.debug)
 		image->debug = 0;
 	request->latent = request->body + sizeof(*image);
 	request->file = request->latent + latent;
+	request->second = request->file + image->image_length;
 	return true;
 }
 
@@ -308,6 +312,8 @@ static const FrameKind kinds[] = {
 	{ IMAGE(INFO), .decode = worker_read_info, .decoded = worker_reply_info },
 	{ IMAGE(CHECK), .decode = worker_check, .decoded = request_reply_result },
 	{ IMAGE(PLOT), .decode = worker_plot, .decoded = request_reply_result },
+	{ IMAGE(COMPARE), .two = true, .decode = compare_images, .decoded = request_reply_result },
+	{ IMAGE(MATCH), .two = true, .decode = match_images, .decoded = request_reply_result },
 
 	{ .type = BICYCLE_RESERVE,
 	  .min = sizeof(BicycleReserve),

@@ -409,7 +409,7 @@ finish(Request *request)
 	request->body = NULL;
 	if (!request->kind->stream)
 	{
-		request->file = request->latent = NULL;
+		request->file = request->second = request->latent = NULL;
 		request_drop_pixels(request);
 	}
 	request->engine->requests_done++;

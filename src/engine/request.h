@@ -19,9 +19,10 @@
  *	          -> DONE
  *
  *    QUEUED goes back to WAITING where the model was evicted meanwhile, ALONE
- *    to QUEUED where the client does not read. INFO, CHECK and PLOT, which need
- *    no model, skip WAITING and end after DECODING; ENCODE ends after RUNNING.
- *    Whatever is not DONE may fail: then it is DONE, too. All end in GONE.
+ *    to QUEUED where the client does not read. INFO, CHECK, PLOT, COMPARE and
+ *    MATCH, which need no model, skip WAITING and end after DECODING; ENCODE
+ *    ends after RUNNING. Whatever is not DONE may fail: then it is DONE, too.
+ *    All end in GONE.
  *
  * R2 A request belongs to its connection until it is withdrawn (CANCEL, close)
  *    or its reply is written.
@@ -82,6 +83,7 @@ typedef struct FrameKind
 	void (*came)(Connection *connection, const BicycleFrame *frame, const uint8_t *body);
 	bool stream;     /* a request that DATA and END follow */
 	bool uses_model; /* and so the device */
+	bool two;        /* images */
 	NnNetwork network;
 
 	/* Images: on the pool; when that is back; when the device is. */
@@ -133,6 +135,7 @@ struct Request
 			BicycleImageRequest image;
 			const uint8_t *latent; /* image.nz floats in body, not aligned */
 			const uint8_t *file;   /* image.image_length bytes in body */
+			const uint8_t *second; /* image.second_length bytes in body */
 			uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
 			ImageInfo info;
 			Sizing sizing;   /* of the network's run */

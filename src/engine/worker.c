@@ -177,6 +177,62 @@ worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
 	return decoded;
 }
 
+int
+worker_channels(const ImageInfo *info)
+{
+	return info->channels > 2 ? 3 : 1;
+}
+
+static bool
+decode_two_within(const Request *request, int channels, NnExtent extent, const ImageLimits *limits,
+				  Image images[2], EngineError *error)
+{
+	if (!decode_within(request->file, request->image.image_length, channels, 0, (NnExtent){ 0 },
+					   limits, NULL, &images[0], error))
+		return false;
+	if (decode_within(request->second, request->image.second_length, channels, 0, extent, limits,
+					  NULL, &images[1], error))
+		return true;
+	image_free(&images[0]);
+	return false;
+}
+
+bool
+worker_decode_two(const Request *request, int channels, Image images[2], EngineError *error)
+{
+	DecodeBudget *budget = &request->engine->decoders;
+	ImageLimits limits = { .max_pixels = request->image.max_pixels, .progress = executor_progress };
+	ImageInfo infos[2];
+	ImageError image_error;
+	NnExtent extent;
+	size_t bytes[2] = { 0 }, most;
+	bool decoded;
+
+	if (image_info(request->file, request->image.image_length, &infos[0], &image_error) !=
+			IMAGE_OK ||
+		image_info(request->second, request->image.second_length, &infos[1], &image_error) !=
+			IMAGE_OK)
+		return error_from_image(error, &image_error);
+	if (channels == 0)
+		channels = worker_channels(&infos[0]);
+	extent = (NnExtent){ .w = infos[0].width, .h = infos[0].height };
+	/* What is beyond the user's limit is refused before it takes memory. */
+	for (int i = 0; i < 2; i++)
+		if ((uint64_t) infos[i].width * (uint64_t) infos[i].height <= limits.max_pixels)
+			bytes[i] = decode_bytes(&infos[i], channels, 0, i == 0 ? (NnExtent){ 0 } : extent);
+	limits.max_memory = bytes[0] > bytes[1] ? bytes[0] : bytes[1];
+	/*
+	 * The first stays while the second is decoded, and takes no more than it
+	 * did.
+	 */
+	most = bytes[0] > SIZE_MAX - limits.max_memory ? SIZE_MAX : bytes[0] + limits.max_memory;
+	if (!decode_room(budget, &infos[bytes[1] > bytes[0]], most, error))
+		return false;
+	decoded = decode_two_within(request, channels, extent, &limits, images, error);
+	decode_release(budget, most);
+	return decoded;
+}
+
 static bool
 error_from_plot(EngineError *error, const PlotError *plot)
 {

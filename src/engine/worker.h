@@ -19,6 +19,9 @@ extern void worker_reply_info(Request *request); /* I/O thread */
 extern void worker_check(Request *request);
 extern void worker_plot(Request *request);
 
+/* Those that a file's pixels are told apart in: 1, gray, or 3. */
+extern int worker_channels(const ImageInfo *info);
+
 /*
  * Decodes a file, whose header is in *info, to a size, or with {0, 0} to its
  * own; flags: ImageFlags. place: memory for it, or NULL. Waits for its share of
@@ -38,6 +41,13 @@ extern bool worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size
 								 const ImageInfo *info, const int channels[2], unsigned flags,
 								 int side, uint64_t max_pixels, Image images[2],
 								 EngineError *error);
+
+/*
+ * Likewise of the two images of a request: the second is brought to the size of
+ * the first, and both have `channels`, or for 0 those of the first.
+ */
+extern bool worker_decode_two(const Request *request, int channels, Image images[2],
+							  EngineError *error);
 
 /* Likewise for a PLOT. *png is malloc'ed, and NULL on failure. */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,

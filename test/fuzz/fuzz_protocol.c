@@ -172,6 +172,11 @@ send_image(uint32_t type, uint64_t id, unsigned flags, const uint8_t *payload, s
 
 	image.nz = type == BICYCLE_TRANSLATE && length >= sizeof(float) ? 1 : 0;
 	image.image_length = (uint32_t) (length - image.nz * sizeof(float)) + (flags & WRONG_LENGTH);
+	if (type == BICYCLE_COMPARE || type == BICYCLE_MATCH)
+	{
+		image.second_length = image.image_length / 2;
+		image.image_length -= image.second_length;
+	}
 	if (flags & RIGHT_HASH)
 		memcpy(image.hash, hash, sizeof(hash));
 	if (!(flags & NO_RESERVE))
@@ -238,7 +243,8 @@ step(Script *script)
 									  BICYCLE_CANCEL,    BICYCLE_NO_MODEL, BICYCLE_TRAIN_CHECK,
 									  BICYCLE_STATUS,    BICYCLE_CACHE,    BICYCLE_RESERVE,
 									  BICYCLE_DATA,      BICYCLE_END,      BICYCLE_HELLO,
-									  BICYCLE_GRANT,     BICYCLE_CHECK,    77 };
+									  BICYCLE_GRANT,     BICYCLE_CHECK,    77,
+									  BICYCLE_COMPARE,   BICYCLE_MATCH };
 	uint32_t type = types[take(script, 1) % (sizeof(types) / sizeof(types[0]))];
 	uint64_t id = take(script, 1) % 8;
 	unsigned flags = take(script, 1);
@@ -251,7 +257,8 @@ step(Script *script)
 	if (flags & RAW)
 		send_frame(type, id, payload, length, NULL, 0, flags & WRONG_LENGTH);
 	else if (type == BICYCLE_TRANSLATE || type == BICYCLE_ENCODE || type == BICYCLE_INFO ||
-			 type == BICYCLE_CHECK || type == BICYCLE_PLOT)
+			 type == BICYCLE_CHECK || type == BICYCLE_PLOT || type == BICYCLE_COMPARE ||
+			 type == BICYCLE_MATCH)
 		send_image(type, id, flags, payload, length);
 	else if (type == BICYCLE_LOAD)
 		send_load(id, flags, payload, length);

@@ -499,6 +499,8 @@ typedef struct ImageCall
 	uint32_t debug;
 	uint32_t fit;
 	uint64_t max_pixels; /* 0: plenty */
+	const uint8_t *second;
+	size_t second_length;
 } ImageCall;
 
 __attribute__((unused)) static uint8_t *
@@ -512,10 +514,11 @@ image_call_body(const ImageCall *call, size_t *length)
 									.image_length = (uint32_t) call->length,
 									.max_pixels = call->max_pixels ? call->max_pixels : 64 << 20,
 									.debug = call->debug,
-									.fit = call->fit };
+									.fit = call->fit,
+									.second_length = (uint32_t) call->second_length };
 	uint8_t *body;
 
-	*length = sizeof(request) + call->nz * sizeof(float) + call->length;
+	*length = sizeof(request) + call->nz * sizeof(float) + call->length + call->second_length;
 	body = malloc(*length);
 	if (body == NULL)
 		bail_out("out of memory");
@@ -525,6 +528,8 @@ image_call_body(const ImageCall *call, size_t *length)
 	if (call->nz > 0)
 		memcpy(body + sizeof(request), call->z, call->nz * sizeof(float));
 	memcpy(body + sizeof(request) + call->nz * sizeof(float), call->image, call->length);
+	if (call->second_length > 0)
+		memcpy(body + *length - call->second_length, call->second, call->second_length);
 	return body;
 }
 

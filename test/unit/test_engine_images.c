@@ -353,6 +353,93 @@ test_alone_at_once(void)
 	client_close(&client);
 }
 
+static double
+difference(const Image *a, const Image *b)
+{
+	size_t count = (size_t) (a->width * a->height * a->channels);
+	double sum = 0;
+
+	for (size_t i = 0; i < count; i++)
+		sum += fabs((double) a->pixels[i] - b->pixels[i]);
+	return sum / (double) count;
+}
+
+static ImageCall
+two(uint32_t type, const uint8_t *a, size_t a_length, const uint8_t *b, size_t b_length)
+{
+	return (ImageCall){
+		.type = type, .image = a, .length = a_length, .second = b, .second_length = b_length
+	};
+}
+
+/* The answer to a COMPARE; negative: there is none. */
+static double
+compared(Client *client, const ImageCall *call)
+{
+	BicycleComparison answer;
+	static uint64_t id = 100;
+
+	if (!client_run(client, ++id, call, NULL) || client->frame.length != sizeof(answer))
+		return -1;
+	memcpy(&answer, client->body, sizeof(answer));
+	return answer.l1;
+}
+
+/*
+ * Two images are compared at the size and in the channels of the first, and one
+ * is made as another is, with the pixels of the library.
+ */
+static void
+test_two_images(void)
+{
+	Client client;
+	const Expected *x = &expected[0], *y = &expected[1];
+	ImageCall call = two(BICYCLE_COMPARE, x->b, x->b_length, y->b, y->b_length);
+	Image a, b, small = { 0 };
+	ImageError error;
+	uint8_t *png;
+	size_t length;
+
+	client_hello(&client, &engine, 1);
+	decode(x->b, x->b_length, &a);
+	decode(y->b, y->b_length, &b);
+	if (image_resize(&b, 40, 24, &small, &error) != IMAGE_OK ||
+		image_encode_png(&small, &png, &length, &error) != IMAGE_OK)
+		bail_out("cannot make a small image");
+	ok(difference(&a, &b) > 1 && fabs(compared(&client, &call) - difference(&a, &b)) < 1e-9,
+	   "the mean difference of two images is told");
+	call = two(BICYCLE_COMPARE, x->b, x->b_length, x->b, x->b_length);
+	ok(compared(&client, &call) == 0, "an image differs in nothing from itself");
+
+	call = two(BICYCLE_MATCH, y->b, y->b_length, png, length);
+	ok(client_run(&client, 1, &call, NULL) && client.frame.length == length &&
+		   memcmp(client.body, png, length) == 0,
+	   "an image is made as large as another");
+	call = two(BICYCLE_COMPARE, png, length, y->b, y->b_length);
+	ok(compared(&client, &call) == 0, "the second is brought to the size of the first");
+	call = two(BICYCLE_MATCH, y->b, y->b_length, x->a, x->a_length);
+	ok(client_run(&client, 2, &call, NULL) && client.frame.length > 25 && client.body[25] == 0,
+	   "and gray, as the other is");
+	call = two(BICYCLE_COMPARE, x->a, x->a_length, x->b, x->b_length);
+	ok(compared(&client, &call) > 0, "a colour one is compared with a gray one");
+
+	call = two(BICYCLE_COMPARE, x->b, x->b_length, y->b, y->b_length / 2);
+	ok(compared(&client, &call) < 0 && client_is_error(&client, "22P03"),
+	   "a second image that is cut off is 22P03");
+	call = two(BICYCLE_MATCH, png, length, x->b, x->b_length);
+	call.max_pixels = 40 * 24;
+	ok(!client_run(&client, 3, &call, NULL) && client_is_error(&client, "54000"),
+	   "a size beyond the limit is 54000, although only a header names it");
+	call = two(BICYCLE_INFO, png, length, png, length);
+	ok(!client_run(&client, 4, &call, NULL) && client_is_error(&client, "08P01"),
+	   "two images where one is meant are a protocol error");
+	image_free(&a);
+	image_free(&b);
+	image_free(&small);
+	free(png);
+	client_close(&client);
+}
+
 /*
  * A session with one request is not kept waiting by one with many, least of all
  * by bulk.
@@ -641,6 +728,7 @@ main(void)
 	test_formats();
 	test_alone();
 	test_alone_at_once();
+	test_two_images();
 	test_fairness(0, "interactive");
 	test_fairness(BICYCLE_FLAG_BULK, "bulk");
 	test_bulk_gives_way();
