@@ -1,7 +1,7 @@
 /*
  * adam.cu
- *	  The update of all parameters in one launch: Adam, averages, and the
- *	  filters that convolutions read.
+ *	  The update of all parameters in one launch: Adam, running statistics,
+ *	  averages, and the filters that convolutions read.
  *
  * Traffic: a parameter, both its moments and its gradient are read once, all
  * but the gradient written once, in fp32; with averages 8 bytes more; and its
@@ -38,9 +38,11 @@ KERNEL(update_params, KernelUpdate)
 	for (int i = threadIdx.x; i < piece.count; i += blockDim.x)
 	{
 		size_t at = first + i;
-		float p = update && param->trained ? adam_number(&a, a.step, at) : a.param[at];
+		float p = update && param->trained   ? adam_number(&a, a.step, at)
+				  : update && param->running ? a.gradient[at]
+											 : a.param[at];
 
-		if (update && param->trained)
+		if (update && (param->trained || param->running))
 			a.param[at] = p;
 		if (update && at < a.nema)
 			a.ema[at] += a.step->ema * (p - a.ema[at]);

@@ -36,7 +36,7 @@ kernel_judge(void *stream, const KernelLosses *losses)
 typedef struct Follow
 {
 	float *to;
-	const float *from;
+	const float *base, *from;
 	int n;
 	float share, ratio;
 } Follow;
@@ -46,13 +46,14 @@ KERNEL(follow_numbers, Follow)
 	int i = blockIdx.x * blockDim.x + threadIdx.x;
 
 	if (i < a.n)
-		a.to[i] += a.share * (a.from[i] * a.ratio - a.to[i]);
+		a.to[i] = a.base[i] + a.share * (a.from[i] * a.ratio - a.base[i]);
 }
 
 KERNEL_API int
-kernel_follow(void *stream, float *to, const float *from, int n, float share, float ratio)
+kernel_follow(void *stream, float *to, const float *base, const float *from, int n, float share,
+			  float ratio)
 {
-	Follow a = { to, from, n, share, ratio };
+	Follow a = { to, base, from, n, share, ratio };
 
 	return KERNEL_LAUNCH(follow_numbers, (n + KERNEL_THREADS - 1) / KERNEL_THREADS, 1, 1,
 						 KERNEL_THREADS, stream, a);

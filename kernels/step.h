@@ -76,6 +76,7 @@ extern "C"
 	{
 		size_t first; /* number in the arrays */
 		bool trained;
+		bool running; /* a statistic: it becomes what its gradient is */
 		KernelFilter filter;
 	} KernelParam;
 
@@ -90,8 +91,8 @@ extern "C"
 #define KERNEL_PIECE 1024 /* numbers of a piece at most */
 
 	/*
-	 * Adam, the averages of the first `nema` numbers, and filters, of all
-	 * pieces; nothing once an iteration has diverged. adam.cu
+	 * Adam, running statistics, the averages of the first `nema` numbers, and
+	 * filters, of all pieces; nothing once an iteration has diverged. adam.cu
 	 */
 	typedef struct KernelUpdate
 	{
@@ -107,9 +108,9 @@ extern "C"
 
 	extern int kernel_update(void *stream, const KernelUpdate *update);
 
-	/* to += share (from ratio - to). step.cu */
-	extern int kernel_follow(void *stream, float *to, const float *from, int n, float share,
-							 float ratio);
+	/* to = base + share (from ratio - base); to may be base. step.cu */
+	extern int kernel_follow(void *stream, float *to, const float *base, const float *from, int n,
+							 float share, float ratio);
 
 	/* map = 0. step.cu */
 	extern int kernel_zero(void *stream, const KernelMap *map, size_t pixels, int c);

@@ -27,7 +27,8 @@ nn_schedule_init(NnSchedule *s, NnGraph *graph)
 	memset(s, 0, sizeof(*s));
 	s->graph = graph;
 	s->trained = calloc(graph->params->n + 1, sizeof(bool));
-	if (!s->trained)
+	s->running = calloc(graph->params->n + 1, sizeof(bool));
+	if (!s->trained || !s->running)
 		nn_graph_fail(graph, NN_ENOMEM, "out of memory");
 }
 
@@ -36,6 +37,7 @@ nn_schedule_free(NnSchedule *s)
 {
 	free(s->steps);
 	free(s->trained);
+	free(s->running);
 	memset(s, 0, sizeof(*s));
 }
 
@@ -79,8 +81,18 @@ void
 nn_schedule_statistics(NnSchedule *s, int first, int end)
 {
 	for (int i = first; i < end; i++)
-		if (!s->graph->failed && nn_norm_of(&s->graph->nodes[i]) == NN_NORM_BATCH)
-			append_step(s, NN_STEP_STATISTICS, i);
+	{
+		const NnNode *node = &s->graph->nodes[i];
+		NnStep *step = !s->graph->failed && nn_norm_of(node) == NN_NORM_BATCH
+						   ? append_step(s, NN_STEP_STATISTICS, i)
+						   : NULL;
+
+		if (step)
+		{
+			step->first = !s->running[node->norm.mean];
+			s->running[node->norm.mean] = s->running[node->norm.var] = true;
+		}
+	}
 }
 
 /* ---- What steps read ----------------------------------------------------- */

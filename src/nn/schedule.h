@@ -34,6 +34,7 @@ typedef struct NnStep
 	NnGradMode in_mode[NN_MAX_IN];
 	NnGradMode weight_mode, bias_mode;
 	int zero;
+	bool first; /* STATISTICS: no step before it was of the same ones */
 } NnStep;
 
 /*
@@ -45,7 +46,11 @@ typedef struct NnSchedule
 	NnGraph *graph; /* not owned */
 	NnStep *steps;
 	int nsteps, capacity;
-	bool *trained; /* one a parameter: some step writes its gradient */
+	/*
+	 * one a parameter: some step writes its gradient; it is a running statistic
+	 * of some
+	 */
+	bool *trained, *running;
 	/* no step overwrites such a gradient: who runs it zeroes them before */
 	bool adds;
 } NnSchedule;

@@ -171,24 +171,38 @@ run_backward(const Walk *w, const NnStep *step)
 	return status == NN_OK ? w->ops->ops[op.node->op].backward(&op, w->error) : status;
 }
 
+/* running += 0.1 (batch * numerator / denominator - running) */
+static NnStatus
+take_statistic(const Walk *w, const NnStep *step, int param, NnNumbers batch, double numerator,
+			   double denominator)
+{
+	NnTraining *t = w->training;
+	NnNumbers before = param_at(t->params, t->array[NN_ARRAY_PARAM], param, w->sizes.number),
+			  next = param_at(t->params, t->array[NN_ARRAY_GRAD], param, w->sizes.number);
+
+	return w->ops->follow(w->device, t, next, step->first && t->pass == 0 ? before : next, batch,
+						  t->params->list[param].count, STATISTICS_SHARE, numerator, denominator,
+						  w->error);
+}
+
 /*
- * running += 0.1 (batch - running), with the batch's unbiased variance. stats
- * holds the means, and then the biased variances.
+ * What running statistics become, with the batch's unbiased variance; the
+ * update makes it so, as an iteration that has diverged must leave no trace.
+ * stats holds the means, and then the biased variances.
  */
 static NnStatus
 take_statistics(const Walk *w, const NnStep *step)
 {
 	NnOperands op = step_operands(w, step);
-	NnShape s = op.in[0].shape;
+	const NnNode *node = op.node;
+	int c = op.in[0].shape.c;
 	double count = (double) nn_map_pixels(&op.in[0]);
-	NnNumbers mean = { op.stats.data }, var = numbers_at(mean, s.c, w->sizes.number);
+	NnNumbers mean = { op.stats.data }, var = numbers_at(mean, c, w->sizes.number);
 	NnStatus status;
 
-	INVARIANT(op.mean.data && op.var.data && op.stats.shape.c == 2 * s.c);
-	status = w->ops->follow(w->device, w->training, op.mean, mean, s.c, STATISTICS_SHARE, 1, 1,
-							w->error);
-	return status == NN_OK ? w->ops->follow(w->device, w->training, op.var, var, s.c,
-											STATISTICS_SHARE, count, count - 1, w->error)
+	INVARIANT(op.mean.data && op.var.data && op.stats.shape.c == 2 * c);
+	status = take_statistic(w, step, node->norm.mean, mean, 1, 1);
+	return status == NN_OK ? take_statistic(w, step, node->norm.var, var, count, count - 1)
 						   : status;
 }
 
@@ -262,10 +276,24 @@ root_of(const NnAdam *adam)
 	return sqrt(1 - pow(adam->beta2, (double) adam->t));
 }
 
+/* With a share of 0 it is the base, to the bit. */
+static NnStatus
+keep_statistic(NnDevice *device, NnTraining *training, int param, NnError *error)
+{
+	size_t number = nn_training_sizes(device, training->plan.precision).number;
+	NnNumbers next = param_at(training->params, training->array[NN_ARRAY_GRAD], param, number);
+
+	return device->train->follow(
+		device, training,
+		param_at(training->params, training->array[NN_ARRAY_PARAM], param, number), next, next,
+		training->params->list[param].count, 0, 1, 1, error);
+}
+
 NnStatus
 nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, NnError *error)
 {
 	const NnTrainDevice *ops = device->train;
+	NnNumbers average = training->array[NN_ARRAY_EMA];
 	double step = step_of(adam), root = root_of(adam);
 	NnStatus status = NN_OK;
 
@@ -278,11 +306,12 @@ nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam, N
 		if (training->schedule.trained[k])
 			status = ops->adam(device, training, p->offset, p->offset + p->count, adam, step, root,
 							   error);
+		else if (training->schedule.running[k])
+			status = keep_statistic(device, training, k, error);
 	}
 	if (status == NN_OK && training->nema > 0)
-		status = ops->follow(device, training, training->array[NN_ARRAY_EMA],
-							 training->array[NN_ARRAY_PARAM], training->nema, 1 - adam->ema, 1, 1,
-							 error);
+		status = ops->follow(device, training, average, average, training->array[NN_ARRAY_PARAM],
+							 training->nema, 1 - adam->ema, 1, 1, error);
 	return status;
 }
 
@@ -328,6 +357,7 @@ run_passes(NnDevice *device, NnTraining *training, const NnIterate *it, double *
 		double some[NN_TRAIN_LOSSES];
 
 		training->iteration = first + pass;
+		training->pass = pass;
 		status = nn_training_run(device, training, it->feeds + pass * it->nfeeds, it->nfeeds,
 								 it->losses, it->nlosses, some, error);
 		for (int i = 0; status == NN_OK && i < it->nlosses; i++)

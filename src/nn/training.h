@@ -45,7 +45,7 @@ extern void nn_dropout_mask(uint64_t seed, int64_t iteration, int node, uint64_t
 typedef enum NnArray
 {
 	NN_ARRAY_PARAM, /* buffers included */
-	NN_ARRAY_GRAD,
+	NN_ARRAY_GRAD,  /* of a running statistic what it becomes with the update */
 	NN_ARRAY_M,
 	NN_ARRAY_V,
 	NN_ARRAY_EMA, /* of the first nema numbers only, G and E */
@@ -77,6 +77,7 @@ typedef struct NnTraining
 	 */
 	int64_t iteration;
 	int passes;        /* of an iteration; 0: one */
+	int pass;          /* of them, from 0: whoever calls the walk's */
 	size_t feed_bytes; /* of all feeds, in memory of a device that runs ahead */
 	/* losses of iterations that are done and not finished, oldest first */
 	double done[NN_STARTS][NN_TRAIN_LOSSES];
@@ -263,9 +264,12 @@ typedef struct NnTrainDevice
 	NnStatus (*number)(NnDevice *device, const NnTraining *training, const NnMap *map,
 					   double *value, NnError *error);
 
-	/* to += share (from numerator / denominator - to), for n numbers */
-	NnStatus (*follow)(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers from,
-					   size_t n, double share, double numerator, double denominator,
+	/*
+	 * to = base + share (from numerator / denominator - base), for n numbers;
+	 * to and base may be the same
+	 */
+	NnStatus (*follow)(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers base,
+					   NnNumbers from, size_t n, double share, double numerator, double denominator,
 					   NnError *error);
 
 	/*
@@ -276,7 +280,8 @@ typedef struct NnTrainDevice
 					 const NnAdam *adam, double step, double root, NnError *error);
 
 	/*
-	 * Or all of an update at once, averages included; NULL: by the two above.
+	 * Or all of an update at once, statistics and averages included; NULL: by
+	 * the two above.
 	 */
 	NnStatus (*update)(NnDevice *device, NnTraining *training, const NnAdam *adam, double step,
 					   double root, NnError *error);
@@ -311,7 +316,10 @@ extern NnStatus nn_training_run(NnDevice *device, NnTraining *training, const Nn
 								int nfeeds, const int *losses, int nlosses, double *values,
 								NnError *error);
 
-/* Updates the parameters that the schedule trains, and the averages. */
+/*
+ * Updates the parameters that the schedule trains, its running statistics, and
+ * the averages.
+ */
 extern NnStatus nn_training_update(NnDevice *device, NnTraining *training, const NnAdam *adam,
 								   NnError *error);
 

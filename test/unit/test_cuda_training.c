@@ -264,11 +264,11 @@ test_orders(const char *json)
 /* ---- Divergence ---------------------------------------------------------- */
 
 static void
-test_divergence(NnDevice *device)
+test_divergence(NnDevice *device, const char *json)
 {
 	Run run, still;
-	bool good = run_open(&run, device, "{" SMALL "}", 4) &&
-				run_open(&still, device, "{" SMALL "}", 4) && steps(&run, 3) && steps(&still, 3);
+	bool good = run_open(&run, device, json, 4) && run_open(&still, device, json, 4) &&
+				steps(&run, 3) && steps(&still, 3);
 	NnStatus status = NN_OK;
 
 	if (good)
@@ -432,7 +432,8 @@ main(void)
 	test_halves(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.9}");
 	test_other_device(device, cpu, "{" SMALL ",\"ema\":0.9}");
 	test_orders("{" LEAST "}");
-	test_divergence(device);
+	test_divergence(device, "{" SMALL "}");
+	test_divergence(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.5}");
 	test_precision(device, NN_PRECISION_BF16, 0.05);
 	test_precision(device, NN_PRECISION_TF32, 0);
 	test_faults();

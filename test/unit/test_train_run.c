@@ -490,14 +490,17 @@ test_overflow(NnDevice *device)
 	run_close(&run);
 }
 
-/* A loss that is not finite ends the step before anything is updated. */
+/*
+ * A loss that is not finite ends the step before anything is updated, a batch
+ * norm's statistics among it.
+ */
 static void
-test_divergence(NnDevice *device)
+test_divergence(NnDevice *device, const char *json)
 {
 	Run run;
 	Saved before = { 0 }, after = { 0 };
 	NnStatus status = NN_OK;
-	bool good = run_open(&run, device, "{" SMALL "}", 4);
+	bool good = run_open(&run, device, json, 4);
 
 	if (good)
 	{
@@ -514,7 +517,7 @@ test_divergence(NnDevice *device)
 	}
 	ok(good && status == NN_EINVAL && strstr(train_error.message, "diverged") &&
 		   strstr(train_error.detail, "D2"),
-	   "%s: a loss that is no number changes nothing", device->name);
+	   "%s: a loss that is no number changes nothing: %s", device->name, json);
 	saved_free(&before);
 	saved_free(&after);
 	run_close(&run);
@@ -853,8 +856,10 @@ main(void)
 	test_state_errors();
 	test_overflow(ref);
 	test_overflow(cpu);
-	test_divergence(ref);
-	test_divergence(cpu);
+	test_divergence(ref, "{" SMALL "}");
+	test_divergence(cpu, "{" SMALL "}");
+	test_divergence(ref, "{" SMALL ",\"norm\":\"batch\"}");
+	test_divergence(cpu, "{" SMALL ",\"norm\":\"batch\",\"batch_size\":4,\"accumulate\":2}");
 	test_averages();
 	test_previews(cpu, "");
 	test_previews(cpu, ",\"ema\":0.5,\"norm\":\"batch\",\"dropout\":true");

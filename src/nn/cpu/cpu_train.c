@@ -52,8 +52,9 @@ cpu_train_number(NnDevice *device, const NnTraining *training, const NnMap *map,
 
 /* Averages are many numbers and have no ratio, statistics are few. */
 static NnStatus
-cpu_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers from,
-				 size_t n, double share, double numerator, double denominator, NnError *error)
+cpu_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers base,
+				 NnNumbers from, size_t n, double share, double numerator, double denominator,
+				 NnError *error)
 {
 	float part = (float) share;
 
@@ -61,11 +62,12 @@ cpu_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnN
 	{
 #pragma omp parallel for schedule(static) num_threads(device->threads)
 		for (size_t i = 0; i < n; i++)
-			to.f32[i] += part * (from.f32[i] - to.f32[i]);
+			to.f32[i] = base.f32[i] + part * (from.f32[i] - base.f32[i]);
 	}
 	else
 		for (size_t i = 0; i < n; i++)
-			to.f32[i] += part * ((float) (from.f32[i] * numerator / denominator) - to.f32[i]);
+			to.f32[i] = base.f32[i] +
+						part * ((float) (from.f32[i] * numerator / denominator) - base.f32[i]);
 	return NN_OK;
 }
 

@@ -88,12 +88,13 @@ cuda_train_number(NnDevice *base, const NnTraining *training, const NnMap *map, 
 }
 
 static NnStatus
-cuda_train_follow(NnDevice *base, const NnTraining *training, NnNumbers to, NnNumbers from,
-				  size_t n, double share, double numerator, double denominator, NnError *error)
+cuda_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers base,
+				  NnNumbers from, size_t n, double share, double numerator, double denominator,
+				  NnError *error)
 {
 	const CudaTraining *state = training->plan.device_state;
 
-	return cuda_launched(error, kernel_follow(state->stream, to.f32, from.f32, (int) n,
+	return cuda_launched(error, kernel_follow(state->stream, to.f32, base.f32, from.f32, (int) n,
 											  (float) share, (float) (numerator / denominator)));
 }
 

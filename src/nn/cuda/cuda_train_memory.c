@@ -76,7 +76,8 @@ describe_params(CudaTraining *state, const NnTraining *training, NnError *error)
 		return nn_no_memory(error, params->n * sizeof(KernelParam));
 	for (int i = 0; i < params->n; i++)
 		state->params[i] = (KernelParam){ .first = params->list[i].offset,
-										  .trained = training->schedule.trained[i] };
+										  .trained = training->schedule.trained[i],
+										  .running = training->schedule.running[i] };
 	for (int i = 0; i < g->nnodes; i++)
 		if (nn_ops[g->nodes[i].op].filters)
 			describe_filter(state, &params->list[g->nodes[i].weight], g, &g->nodes[i],

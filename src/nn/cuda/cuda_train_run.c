@@ -91,6 +91,7 @@ launch_pass(const Iterating *i, int pass)
 	NnStatus status;
 
 	i->state->step = (const KernelStep *) i->state->sent + pass;
+	i->training->pass = pass;
 	status = spread_feeds(i, pass);
 	if (status == NN_OK)
 		status = i->walk(i->base, i->training, i->error);

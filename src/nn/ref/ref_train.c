@@ -88,11 +88,12 @@ ref_train_number(NnDevice *device, const NnTraining *training, const NnMap *map,
 }
 
 static NnStatus
-ref_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers from, size_t n,
-		   double share, double numerator, double denominator, NnError *error)
+ref_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers base,
+		   NnNumbers from, size_t n, double share, double numerator, double denominator,
+		   NnError *error)
 {
 	for (size_t i = 0; i < n; i++)
-		to.f64[i] += share * (from.f64[i] * numerator / denominator - to.f64[i]);
+		to.f64[i] = base.f64[i] + share * (from.f64[i] * numerator / denominator - base.f64[i]);
 	return NN_OK;
 }
 
