@@ -114,7 +114,7 @@ extern ImageStatus image_resize_into(const Image *in, int width, int height, uin
 extern ImageStatus image_columns(const Image *in, int x, int width, int channels, Image *out,
 								 ImageError *error);
 
-/* 8 bits, level 1, Z_RLE, all filters. *bytes: malloc'ed, NULL on failure. */
+/* 8 bits. *bytes: malloc'ed, NULL on failure. */
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
 									ImageError *error);
 extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes,

@@ -184,6 +184,116 @@ test_round_trip(void)
 		}
 }
 
+/* The filtered rows of a file that was encoded here; *n of them. */
+static uint8_t *
+rows_of(const Image *image, const uint8_t *file, size_t length, size_t *n)
+{
+	uint8_t *rows = malloc(*n = (size_t) image->height * (image->width * image->channels + 1));
+	z_stream zip = { .next_out = rows, .avail_out = (uInt) *n };
+	size_t at = 33; /* behind the header */
+	int status = inflateInit(&zip);
+
+	while (at + 12 <= length && memcmp(file + at + 4, "IDAT", 4) == 0)
+	{
+		zip.next_in = (uint8_t *) file + at + 8;
+		zip.avail_in =
+			(uInt) file[at] << 24 | file[at + 1] << 16 | file[at + 2] << 8 | file[at + 3];
+		at += zip.avail_in + 12;
+		status = inflate(&zip, Z_NO_FLUSH);
+	}
+	inflateEnd(&zip);
+	if (status == Z_STREAM_END && zip.avail_out == 0)
+		return rows;
+	free(rows);
+	return NULL;
+}
+
+/* What zlib makes of them by its strategy for filtered rows. */
+static size_t
+size_by_zlib(const uint8_t *rows, size_t n)
+{
+	uLong bound = compressBound(n);
+	z_stream zip = { .next_in = (uint8_t *) rows, .avail_in = (uInt) n, .avail_out = (uInt) bound };
+	uint8_t *out = zip.next_out = malloc(bound);
+
+	deflateInit2(&zip, 1, Z_DEFLATED, 15, 8, Z_RLE);
+	deflate(&zip, Z_FINISH);
+	deflateEnd(&zip);
+	free(out);
+	return zip.total_out;
+}
+
+/* Pixels of a kind: what filters and codes have to deal with. */
+typedef enum Pixels
+{
+	FLAT,
+	RUNS,    /* of each length up to 700, of one byte even when filtered */
+	SKEWED,  /* each value half as often as the one before: the longest words */
+	SMOOTH,  /* as photographs are */
+	STRIPES, /* each row suits another filter */
+	KINDS
+} Pixels;
+
+static uint8_t
+pixel_of(Pixels kind, int x, int y, uint32_t noise)
+{
+	static int length, left;
+
+	switch (kind)
+	{
+		case RUNS:
+			if (x == 0 && y == 0)
+				length = left = 0;
+			if (left-- == 0)
+				left = length++ % 700;
+			return (uint8_t) (length * length);
+		case SKEWED:
+			return (uint8_t) (3 * __builtin_ctz(noise | 1u << 31));
+		case SMOOTH:
+			return (uint8_t) (x * y / 50 + x + (noise & 3));
+		case STRIPES:
+			return (uint8_t) (y % 3 == 0 ? noise : y % 3 == 1 ? noise & 1 : 5 * (unsigned) x);
+		default:
+			return 200;
+	}
+}
+
+/* Files that come back are small, too: as zlib would make them. */
+static void
+test_sizes(void)
+{
+	static const int sizes[][2] = { { 256, 256 }, { 90000, 3 }, { 7, 3000 }, { 131071, 1 } };
+
+	for (int kind = 0; kind < KINDS; kind++)
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+		{
+			Image in = noise_image(sizes[i][0], sizes[i][1], i % 2 ? 1 : 3, 3), out = { 0 };
+			size_t length, n, zlibs;
+			uint32_t noise = 1;
+			ImageError error;
+			uint8_t *file, *rows;
+
+			for (int p = 0; p < in.width * in.height * in.channels; p++)
+			{
+				noise = 1664525u * noise + 1013904223u;
+				in.pixels[p] = pixel_of((Pixels) kind, p % (in.width * in.channels),
+										p / (in.width * in.channels), noise ^ noise >> 16);
+			}
+			ok(image_encode_png(&in, &file, &length, &error) == IMAGE_OK &&
+				   image_decode(file, length, in.channels, 0, &plenty, &out, &error) == IMAGE_OK &&
+				   image_crc(&in) == image_crc(&out),
+			   "kind %d, %d x %d x %d: what comes back", kind, in.width, in.height, in.channels);
+			rows = rows_of(&in, file, length, &n);
+			zlibs = rows ? size_by_zlib(rows, n) : 0;
+			ok(rows && length < zlibs + zlibs / 25 + 400, "takes %zu bytes, of zlib's %zu", length,
+			   zlibs);
+			free(rows);
+			free(file);
+			image_free(&in);
+			image_free(&out);
+		}
+}
+
 static void
 test_foreign(void)
 {
@@ -238,6 +348,7 @@ main(void)
 	check_truncations("png/basi6a08.png", 24);
 	test_memory();
 	test_round_trip();
+	test_sizes();
 	test_foreign();
 	test_progress();
 	return done_testing();
