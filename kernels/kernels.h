@@ -193,6 +193,44 @@ extern "C"
 	} KernelPool;
 
 	extern int kernel_avgpool(void *stream, const KernelPool *pool);
+	extern int kernel_maxpool(void *stream, const KernelPool *pool); /* their largest */
+
+	/*
+ * An image above another becomes two, (n, 2h, w, c) to (2n, h, w, c), c at most
+ * KERNEL_HALVES_CHANNELS: y = (x - shift) / scale. pairs.cu
+ */
+#define KERNEL_HALVES_CHANNELS 3
+
+	typedef struct KernelHalves
+	{
+		int n, h, w, c; /* of y, so n is even */
+		float shift[KERNEL_HALVES_CHANNELS], scale[KERNEL_HALVES_CHANNELS];
+		KernelMap x, y;
+	} KernelHalves;
+
+	extern int kernel_halves(void *stream, const KernelHalves *halves);
+
+	/*
+ * Of images 2i and 2i + 1 of x (n, h, w, c): y[i], one number, is the mean over
+ * their pixels of the sum over channels of weights (c) times the squares of
+ * what they differ by when each pixel has been divided by its length.
+ * workspace: kernel_distance_floats() floats. pairs.cu
+ */
+	typedef struct KernelDistance
+	{
+		int n, h, w, c;
+		KernelMap x, y;
+		const float *weights;
+	} KernelDistance;
+
+	extern int kernel_distance(void *stream, const KernelDistance *distance, float *workspace);
+	extern size_t kernel_distance_floats(int n, int h, int w);
+
+	/*
+	 * y[i][c0 + k], c0 0 or c, is the mean of channel k of image 2i or 2i + 1
+	 */
+	extern int kernel_means(void *stream, const KernelMap *x, const KernelMap *y, int n, int h,
+							int w, int c);
 
 	/*
  * A convolution of a small map: y (n, oh, ow, k)

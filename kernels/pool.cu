@@ -1,14 +1,14 @@
 /*
  * pool.cu
  *	  Mean over windows, divided by the pixels inside the image, and its
- *	  gradient.
+ *	  gradient; and the largest of each window.
  *
  * Traffic: windows of 2x2 read each element once; of 3x3 at stride 2 up to
  * twice, the second time from L1. The encoder's last pool, 8x8 to one pixel,
  * has a thread for each eight channels and image only, but also only 32 KiB to
  * read an image. Backward each pixel gathers from the windows that it is in.
  *
- * Source: torch.nn.AvgPool2d(count_include_pad=False).
+ * Source: torch.nn.AvgPool2d(count_include_pad=False), torch.nn.MaxPool2d.
  */
 #include "train_ops.cuh"
 
@@ -63,6 +63,48 @@ kernel_avgpool(void *stream, const KernelPool *pool)
 			   kernel_divisor(pool->oh) };
 
 	return KERNEL_LAUNCH_TYPED(avgpool, kernel_access(maps, 2, pool->c), stream, a);
+}
+
+/* ---- The largest --------------------------------------------------------- */
+
+KERNEL_TYPED(maxpool, Pool)
+{
+	unsigned t = blockIdx.x * blockDim.x + threadIdx.x;
+	int c0;
+	unsigned pixel = grid_place(&a.grid, t, &c0);
+	unsigned row = quotient(a.width, pixel), n = quotient(a.height, row);
+	size_t image = (size_t) n * a.p.h * a.p.w;
+	int y0, y1, x0, x1;
+	float largest[KERNEL_VECTOR];
+
+	if (t >= a.grid.vectors)
+		return;
+	nn_pool_axis((int) (row - n * a.height.by), a.p.kernel, a.p.stride, a.p.pad, a.p.h, &y0, &y1);
+	nn_pool_axis((int) (pixel - row * a.width.by), a.p.kernel, a.p.stride, a.p.pad, a.p.w, &x0,
+				 &x1);
+	load_typed(access, &a.p.x, image + (size_t) y0 * a.p.w + x0, c0, a.p.c, largest);
+	for (int y = y0; y < y1; y++)
+		for (int x = x0; x < x1; x++)
+		{
+			float v[KERNEL_VECTOR];
+
+			load_typed(access, &a.p.x, image + (size_t) y * a.p.w + x, c0, a.p.c, v);
+#pragma unroll
+			for (int i = 0; i < KERNEL_VECTOR; i++)
+				largest[i] = v[i] > largest[i] ? v[i] : largest[i];
+		}
+	store_typed(access, &a.p.y, pixel, c0, a.p.c, largest);
+}
+
+KERNEL_API int
+kernel_maxpool(void *stream, const KernelPool *pool)
+{
+	const KernelMap *maps[] = { &pool->x, &pool->y };
+	size_t pixels = (size_t) pool->n * pool->oh * pool->ow;
+	Pool a = { *pool, kernel_grid(pixels, pool->c), kernel_divisor(pool->ow),
+			   kernel_divisor(pool->oh) };
+
+	return KERNEL_LAUNCH_TYPED(maxpool, kernel_access(maps, 2, pool->c), stream, a);
 }
 
 /* ---- Backward ------------------------------------------------------------ */

@@ -73,8 +73,11 @@ void
 nn_schedule_forward(NnSchedule *s, int first, int end)
 {
 	for (int i = first; i < end; i++)
+	{
+		INVARIANT(!nn_ops[s->graph->nodes[i].op].inference);
 		if (!s->graph->failed && s->graph->nodes[i].op != NN_OP_INPUT)
 			append_step(s, NN_STEP_FORWARD, i);
+	}
 }
 
 void

@@ -40,6 +40,7 @@ typedef struct NnNode
 	{
 		NnConvArgs conv; /* CONV, CONVT */
 		NnPoolArgs pool;
+		NnHalvesArgs halves;
 		NnUpsampleArgs upsample;
 		NnNormArgs norm;
 		NnLossArgs loss; /* all losses */

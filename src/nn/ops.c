@@ -131,6 +131,58 @@ avgpool_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *err
 	return NN_OK;
 }
 
+static NnStatus
+maxpool_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	(void) avgpool_shape(g, node, shape, error);
+	if (shape->h < 1 || shape->w < 1)
+		return nn_fail(error, NN_EINVAL, "map of layer \"%s\" is smaller than a window",
+					   node->name);
+	return NN_OK;
+}
+
+/* ---- Of pairs of images -------------------------------------------------- */
+
+static NnStatus
+halves_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape in = input_shape(g, node, 0);
+
+	*shape = (NnShape){ 2 * in.n, in.h / 2, in.w, in.c };
+	if (in.h % 2 != 0 || in.c > NN_MAX_IMAGE_CHANNELS)
+		return nn_fail(error, NN_EINVAL, "image of layer \"%s\" cannot be halved", node->name);
+	return NN_OK;
+}
+
+static NnStatus
+check_pairs(const NnNode *node, NnShape in, NnError *error)
+{
+	return in.n % 2 == 0
+			   ? NN_OK
+			   : nn_fail(error, NN_EINVAL, "images of layer \"%s\" are not pairs", node->name);
+}
+
+static NnStatus
+distance_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape in = input_shape(g, node, 0);
+	NnStatus status = check_pairs(node, in, error);
+
+	*shape = (NnShape){ in.n / 2, 1, 1, 1 };
+	return status == NN_OK
+			   ? check_param(g, node, node->weight, 4, (int64_t[]){ 1, in.c, 1, 1 }, error)
+			   : status;
+}
+
+static NnStatus
+means_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape in = input_shape(g, node, 0);
+
+	*shape = (NnShape){ in.n / 2, 1, 1, 2 * in.c };
+	return check_pairs(node, in, error);
+}
+
 /* Twice the extent and a border, which needs pad + 1 pixels to reflect. */
 static NnStatus
 upsample_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
@@ -193,6 +245,11 @@ const NnOpInfo nn_ops[NN_OPS] = {
 	[NN_OP_NORM_ACT] = { "norm", 1, 0, .rereads = NN_REREADS_ALWAYS, .shape = norm_act_shape },
 	[NN_OP_UPSAMPLE] = { "upsample", 1, 0, .shape = upsample_shape },
 	[NN_OP_AVGPOOL] = { "avgpool", 1, 0, .shape = avgpool_shape },
+	[NN_OP_MAXPOOL] = { "maxpool", 1, 0, .inference = true, .shape = maxpool_shape },
+	[NN_OP_HALVES] = { "halves", 1, 0, .inference = true, .shape = halves_shape },
+	[NN_OP_DISTANCE] = { "distance", 1, 0, .inference = true, .weights = 1,
+						 .shape = distance_shape },
+	[NN_OP_MEANS] = { "means", 1, 0, .inference = true, .shape = means_shape },
 	[NN_OP_LINEAR] = { "linear", 1, 0, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
 					   .shape = linear_shape, .flop = linear_flop },
 	[NN_OP_ADD] = { "add", 2, 0, .alike = true, .shape = same_shape },
@@ -299,6 +356,39 @@ nn_avgpool(NnGraph *g, int x, int kernel, int stride, int pad, const char *name)
 
 	node.pool = (NnPoolArgs){ kernel, stride, pad };
 	return append_op(g, node, name);
+}
+
+int
+nn_maxpool(NnGraph *g, int x, int kernel, int stride, const char *name)
+{
+	NnNode node = node_of(NN_OP_MAXPOOL, x, -1, -1);
+
+	node.pool = (NnPoolArgs){ kernel, stride, 0 };
+	return append_op(g, node, name);
+}
+
+int
+nn_halves(NnGraph *g, int x, NnHalvesArgs args, const char *name)
+{
+	NnNode node = node_of(NN_OP_HALVES, x, -1, -1);
+
+	node.halves = args;
+	return append_op(g, node, name);
+}
+
+int
+nn_distance(NnGraph *g, int x, int weight, const char *name)
+{
+	NnNode node = node_of(NN_OP_DISTANCE, x, -1, -1);
+
+	node.weight = weight;
+	return append_op(g, node, name);
+}
+
+int
+nn_means(NnGraph *g, int x, const char *name)
+{
+	return append_op(g, node_of(NN_OP_MEANS, x, -1, -1), name);
 }
 
 int

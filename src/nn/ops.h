@@ -19,11 +19,12 @@ typedef struct NnShape
 } NnShape;
 
 /*
- * The operators but INPUT, whose output is bound by the caller: BOTH of those
- * that inference has, too, TRAINING of the others. Devices declare their
- * functions, and make their tables of them, by this list (R2).
+ * The operators but INPUT, whose output is bound by the caller: those that
+ * inference and training have, that only training has, and only inference.
+ * Devices declare their functions, and make their tables of them, by this list
+ * (R2).
  */
-#define NN_OPERATORS(BOTH, TRAINING)                                                   \
+#define NN_OPERATORS(BOTH, TRAINING, INFERENCE)                                        \
 	/* Conv2d; in[1] >= 0: the latent joins the input's channels */                    \
 	BOTH(CONV, conv)                                                                   \
 	/* ConvTranspose2d 4x4 s2 p1 */                                                    \
@@ -47,14 +48,22 @@ typedef struct NnShape
 	/* scale times the mean of |in[0] - in[1]|; in[1] is a constant */                 \
 	TRAINING(L1_LOSS, l1_loss)                                                         \
 	/* in: mu, logvar. scale times the sum of (mu^2 + exp(logvar) - 1 - logvar) / 2 */ \
-	TRAINING(KL_LOSS, kl_loss)
+	TRAINING(KL_LOSS, kl_loss)                                                         \
+	/* the largest of each window's numbers; pixels outside the image do not count */  \
+	INFERENCE(MAXPOOL, maxpool)                                                        \
+	/* (N,2H,W,C) -> (2N,H,W,C), (x - shift) / scale: an image above another is two */ \
+	INFERENCE(HALVES, halves)                                                          \
+	/* (2N,H,W,C) -> (N,1,1,1): of the maps of two images: see nn_distance */          \
+	INFERENCE(DISTANCE, distance)                                                      \
+	/* (2N,H,W,C) -> (N,1,1,2C): means over the maps of two images */                  \
+	INFERENCE(MEANS, means)
 
 #define NN_OP_NUMBER(OP, name) NN_OP_##OP,
 
 typedef enum NnOp
 {
 	NN_OP_INPUT,
-	NN_OPERATORS(NN_OP_NUMBER, NN_OP_NUMBER) NN_OPS
+	NN_OPERATORS(NN_OP_NUMBER, NN_OP_NUMBER, NN_OP_NUMBER) NN_OPS
 } NnOp;
 
 #define NN_MAX_IN 3
@@ -70,7 +79,7 @@ typedef struct NnConvArgs
 	NnActKind z_act;
 } NnConvArgs;
 
-/* Of AVGPOOL. */
+/* Of AVGPOOL and MAXPOOL. */
 typedef struct NnPoolArgs
 {
 	int kernel, stride, pad;
@@ -91,6 +100,14 @@ typedef struct NnNormArgs
 	int drop_seed, drop_mask;
 	int mean, var; /* running statistics of a batch norm; parameter indices */
 } NnNormArgs;
+
+#define NN_MAX_IMAGE_CHANNELS 3
+
+/* Of HALVES, a channel. */
+typedef struct NnHalvesArgs
+{
+	float shift[NN_MAX_IMAGE_CHANNELS], scale[NN_MAX_IMAGE_CHANNELS];
+} NnHalvesArgs;
 
 /* Of UPSAMPLE: the reflected border. */
 typedef struct NnUpsampleArgs
@@ -122,12 +139,13 @@ struct NnNode;
 typedef struct NnOpInfo
 {
 	const char *name;
-	int inputs;   /* that it has always */
-	int optional; /* and that may follow them */
-	int weights;  /* parameters it cannot do without: a weight */
-	bool filters; /* the weight is filters over a map, as NnConvArgs say */
-	bool alike;   /* all inputs have one shape */
-	bool loss;    /* its result is one number, kept to the end, and its gradient is 1 */
+	int inputs;     /* that it has always */
+	int optional;   /* and that may follow them */
+	int weights;    /* parameters it cannot do without: a weight */
+	bool filters;   /* the weight is filters over a map, as NnConvArgs say */
+	bool alike;     /* all inputs have one shape */
+	bool loss;      /* its result is one number, kept to the end, and its gradient is 1 */
+	bool inference; /* only inference has it: there is no backward step */
 	NnRereads rereads;
 
 	/* Checks all but outputs, and says their shape; NULL: the caller's. */
@@ -153,8 +171,20 @@ extern int nn_conv(struct NnGraph *g, int x, int z, int weight, int bias, NnConv
 extern int nn_convt(struct NnGraph *g, int x, int weight, int bias, const char *name);
 extern int nn_linear(struct NnGraph *g, int x, int weight, int bias, const char *name);
 extern int nn_avgpool(struct NnGraph *g, int x, int kernel, int stride, int pad, const char *name);
+extern int nn_maxpool(struct NnGraph *g, int x, int kernel, int stride, const char *name);
 extern int nn_upsample(struct NnGraph *g, int x, int pad, const char *name);
 extern int nn_add(struct NnGraph *g, int a, int b, const char *name);
+
+/* Of pairs of images: 2i and 2i + 1 of a value of twice as many. */
+extern int nn_halves(struct NnGraph *g, int x, NnHalvesArgs args, const char *name);
+extern int nn_means(struct NnGraph *g, int x, const char *name);
+
+/*
+ * How far the maps of each pair are from each other. At each place both vectors
+ * of channels are divided by their lengths; the squares of their differences
+ * are added up, times the weight (1,C,1,1); and the mean over places is taken.
+ */
+extern int nn_distance(struct NnGraph *g, int x, int weight, const char *name);
 
 /*
  * Norm and activations of x for one or two readers. out[i] is a value of x's

@@ -170,6 +170,9 @@ typedef struct NnOpImpl
 	extern NnStatus forward(const NnOperands *op, NnError *error); \
 	extern NnStatus backward(const NnOperands *op, NnError *error);
 
+/* In the place of operators that only inference has. */
+#define NN_DECLARE_NONE(OP, name)
+
 /* Where an input's data is, dense and in the device's type. */
 typedef struct NnFeed
 {

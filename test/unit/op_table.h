@@ -254,6 +254,27 @@ static const Case cases[] = {
 	{ .op = NN_OP_LINEAR, .in = { 2, 1, 1, 37 }, .channels = 13, SLICES },
 	{ .op = NN_OP_ADD, .in = { 2, 8, 8, 64 } },
 	{ .op = NN_OP_ADD, .in = { 2, 3, 5, 21 }, SLICES },
+	/* what compares images: convolutions of AlexNet and VGG16, odd extents */
+	{ CONV(2, 31, 33, 3, 16, 11, 4, 2), THEN(NONE, RELU) },
+	{ CONV(2, 64, 64, 3, 64, 11, 4, 2), THEN(NONE, RELU) },
+	{ CONV(2, 7, 7, 16, 24, 5, 1, 2), THEN(NONE, RELU) },
+	{ CONV(1, 15, 15, 64, 192, 5, 1, 2), THEN(NONE, RELU) },
+	{ CONV(4, 3, 3, 24, 32, 3, 1, 1), THEN(NONE, RELU) },
+	{ CONV(2, 1, 1, 64, 64, 3, 1, 1), THEN(NONE, RELU) },
+	{ CONV(2, 17, 20, 3, 64, 3, 1, 1), THEN(NONE, RELU) },
+	{ .op = NN_OP_MAXPOOL, .in = { 2, 15, 15, 64 }, .kernel = 3, .stride = 2 },
+	{ .op = NN_OP_MAXPOOL, .in = { 2, 7, 8, 19 }, .kernel = 3, .stride = 2, SLICES },
+	{ .op = NN_OP_MAXPOOL, .in = { 3, 9, 6, 24 }, .kernel = 2, .stride = 2 },
+	{ .op = NN_OP_MAXPOOL, .in = { 1, 3, 3, 5 }, .kernel = 3, .stride = 2 },
+	{ .op = NN_OP_HALVES, .in = { 2, 10, 7, 3 } },
+	{ .op = NN_OP_HALVES, .in = { 1, 66, 64, 3 } },
+	{ .op = NN_OP_DISTANCE, .in = { 2, 15, 15, 64 } },
+	{ .op = NN_OP_DISTANCE, .in = { 6, 3, 4, 37 }, SLICES },
+	{ .op = NN_OP_DISTANCE, .in = { 4, 1, 1, 512 } },
+	{ .op = NN_OP_DISTANCE, .in = { 2, 40, 41, 24 } },
+	{ .op = NN_OP_MEANS, .in = { 6, 3, 4, 37 }, SLICES },
+	{ .op = NN_OP_MEANS, .in = { 2, 1, 1, 256 } },
+	{ .op = NN_OP_MEANS, .in = { 4, 15, 7, 64 } },
 };
 
 #define CASES (sizeof(cases) / sizeof(cases[0]))
@@ -323,6 +344,8 @@ case_weight(Builder *b, const Case *t)
 			return case_param(b, 4, (int64_t[]){ inputs, channels, 4, 4 });
 		case NN_OP_LINEAR:
 			return case_param(b, 2, (int64_t[]){ channels, inputs });
+		case NN_OP_DISTANCE:
+			return case_param(b, 4, (int64_t[]){ 1, inputs, 1, 1 });
 		default:
 			return -1;
 	}
@@ -334,7 +357,7 @@ case_operator(Builder *b, const Case *t, int x)
 {
 	const Case plain = { .input = RANDOM };
 	int weight = case_weight(b, t);
-	int bias = weight >= 0 ? case_param(b, 1, (int64_t[]){ t->channels }) : -1;
+	int bias = weight >= 0 && t->channels > 0 ? case_param(b, 1, (int64_t[]){ t->channels }) : -1;
 	int z = -1;
 
 	switch (t->op)
@@ -352,6 +375,16 @@ case_operator(Builder *b, const Case *t, int x)
 			return nn_upsample(b->g, x, t->pad, "up");
 		case NN_OP_AVGPOOL:
 			return nn_avgpool(b->g, x, t->kernel, t->stride, t->pad, "pool");
+		case NN_OP_MAXPOOL:
+			return nn_maxpool(b->g, x, t->kernel, t->stride, "pool");
+		case NN_OP_HALVES:
+			return nn_halves(b->g, x,
+							 (NnHalvesArgs){ { -0.03f, -0.09f, 0.19f }, { 0.46f, 1.5f, 0.45f } },
+							 "halves");
+		case NN_OP_DISTANCE:
+			return nn_distance(b->g, x, weight, "distance");
+		case NN_OP_MEANS:
+			return nn_means(b->g, x, "means");
 		case NN_OP_ADD:
 			return nn_add(b->g, x, b->source(b, t, t->in, false), "add");
 		case NN_OP_COPY:

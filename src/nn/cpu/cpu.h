@@ -88,7 +88,12 @@ typedef struct CpuLayer
 	int nz;
 	NnBorder rows, columns;
 	float *z_weights; /* [row class][column class][nz][c]: sums over the valid taps */
-	float *norm; /* batch norm: center, offset, scale, shift, (c) each.  LINEAR: weights (o, c) */
+	float *
+		/*
+		 * batch norm: center, offset, scale, shift, (c) each. LINEAR: weights
+		 * (o, c); DISTANCE: (c)
+		 */
+		norm;
 } CpuLayer;
 
 /* The layers of a network for images of one size. */

@@ -77,6 +77,16 @@ typedef struct CpuKernels
 	 */
 	void (*pool)(CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOut *dst);
 
+	/* dst = the largest of them; any c */
+	void (*maxpool)(CpuRun src, int ny, int nx, ptrdiff_t row, int c, const CpuOut *dst);
+
+	/*
+	 * dst = the mean over n pixels of the sum over c channels of w times the
+	 * squares of what a and b differ by when each pixel has been divided by its
+	 * length; any c
+	 */
+	void (*distance)(CpuRun a, CpuRun b, int n, int c, const float *w, const CpuOut *dst);
+
 	/* dst = the sum of four pixels by weight; any c */
 	void (*blend)(const void *const src[4], bool bf16, const float weight[4], int c,
 				  const CpuOut *dst);

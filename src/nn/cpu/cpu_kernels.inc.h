@@ -333,6 +333,63 @@ pool(CpuRun src, int ny, int nx, ptrdiff_t row, float weight, int c, const CpuOu
 }
 
 static void
+maxpool(CpuRun src, int ny, int nx, ptrdiff_t row, int c, const CpuOut *dst)
+{
+	for (int k = 0; k < c; k += VL)
+	{
+		vf largest = load(src.data, k, src.bf16, c - k);
+
+		for (int y = 0; y < ny; y++)
+			for (int x = 0; x < nx; x++)
+				largest =
+					VMAX(load(src.data, y * row + x * src.step + k, src.bf16, c - k), largest);
+		store(dst->data, k, dst->bf16, largest, c - k);
+	}
+}
+
+INLINE double
+sum_of_lanes(vf v)
+{
+	double sum = 0;
+
+	for (int lane = 0; lane < VL; lane++)
+		sum += v[lane];
+	return sum;
+}
+
+static void
+distance(CpuRun a, CpuRun b, int n, int c, const float *w, const CpuOut *dst)
+{
+	double sum = 0;
+
+	for (ptrdiff_t p = 0; p < n; p++)
+	{
+		vf squares_a = set1(0.0f), squares_b = set1(0.0f), differences = set1(0.0f);
+		float unit_a, unit_b;
+
+		for (int k = 0; k < c; k += VL)
+		{
+			vf va = load(a.data, p * a.step + k, a.bf16, c - k),
+			   vb = load(b.data, p * b.step + k, b.bf16, c - k);
+
+			squares_a = VFMA(va, va, squares_a);
+			squares_b = VFMA(vb, vb, squares_b);
+		}
+		unit_a = (float) (1 / (sqrt(sum_of_lanes(squares_a)) + UNIT_EPSILON));
+		unit_b = (float) (1 / (sqrt(sum_of_lanes(squares_b)) + UNIT_EPSILON));
+		for (int k = 0; k < c; k += VL)
+		{
+			vf d = load(a.data, p * a.step + k, a.bf16, c - k) * unit_a -
+				   load(b.data, p * b.step + k, b.bf16, c - k) * unit_b;
+
+			differences = VFMA(d * d, load_f32(w + k, c - k), differences);
+		}
+		sum += sum_of_lanes(differences);
+	}
+	store(dst->data, 0, dst->bf16, set1((float) (sum / n)), 1);
+}
+
+static void
 blend(const void *const src[4], bool bf16, const float weight[4], int c, const CpuOut *dst)
 {
 	for (int k = 0; k < c; k += VL)
@@ -570,6 +627,8 @@ const CpuKernels KERNELS = {
 	.apply = apply,
 	.add = add,
 	.pool = pool,
+	.maxpool = maxpool,
+	.distance = distance,
 	.blend = blend,
 	.linear = linear,
 	.train = &train_kernels,

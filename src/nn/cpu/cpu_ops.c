@@ -55,6 +55,30 @@ cpu_run_avgpool(CpuCall *call, const CpuStep *step)
 }
 
 void
+cpu_run_maxpool(CpuCall *call, const CpuStep *step)
+{
+	const NnNode *node = &call->plan->graph->nodes[step->node];
+	NnPoolArgs a = node->pool;
+	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
+
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int i = 0; i < s.n; i++)
+		for (int row = 0; row < s.h; row++)
+			for (int column = 0; column < s.w; column++)
+			{
+				int y0, y1, x0, x1;
+				CpuRun src;
+				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
+
+				nn_pool_axis(row, a.kernel, a.stride, a.pad, in.h, &y0, &y1);
+				nn_pool_axis(column, a.kernel, a.stride, a.pad, in.w, &x0, &x1);
+				src = (CpuRun){ pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
+				call->device->kernels->maxpool(src, y1 - y0, x1 - x0, in.w * x->pitch, s.c, &out);
+			}
+}
+
+void
 cpu_run_upsample(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
@@ -85,6 +109,75 @@ cpu_run_upsample(CpuCall *call, const CpuStep *step)
 			}
 		}
 }
+
+/* ---- Of pairs of images -------------------------------------------------- */
+
+/* Rows of an image above another are rows of two. */
+void
+cpu_run_halves(CpuCall *call, const CpuStep *step)
+{
+	const NnNode *node = &call->plan->graph->nodes[step->node];
+	NnShape s = shape_of(call->plan, node->out[0]);
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
+	float shift[CPU_BLOCK] = { 0 }, factor[CPU_BLOCK] = { 0 }, zeros[CPU_BLOCK] = { 0 };
+	const CpuAffine affine = { shift, zeros, factor, zeros };
+
+	for (int c = 0; c < s.c; c++)
+	{
+		shift[c] = node->halves.shift[c];
+		factor[c] = 1 / node->halves.scale[c];
+	}
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int i = 0; i < s.n; i++)
+		for (int row = 0; row < s.h; row++)
+		{
+			CpuOut out = out_pixel(y, i, (size_t) row * s.w);
+			CpuRun src = { pixel(x, i / 2, (size_t) (i % 2 * s.h + row) * s.w), x->pitch, x->bf16 };
+
+			call->device->kernels->apply(src, s.w, s.c, &affine, &out, 1);
+		}
+}
+
+/* A pair is one thread's, so that its sum has one order. */
+void
+cpu_run_distance(CpuCall *call, const CpuStep *step)
+{
+	const NnNode *node = &call->plan->graph->nodes[step->node];
+	const CpuLayer *layer = &call->p->layers->list[step->node];
+	NnShape in = shape_of(call->plan, node->in[0]);
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
+	int batch = in.n / 2;
+
+#pragma omp for schedule(dynamic)
+	for (int i = 0; i < batch; i++)
+	{
+		CpuOut out = out_pixel(y, i, 0);
+
+		call->device->kernels->distance((CpuRun){ pixel(x, 2 * i, 0), x->pitch, x->bf16 },
+										(CpuRun){ pixel(x, 2 * i + 1, 0), x->pitch, x->bf16 },
+										in.h * in.w, in.c, layer->norm, &out);
+	}
+}
+
+void
+cpu_run_means(CpuCall *call, const CpuStep *step)
+{
+	const NnNode *node = &call->plan->graph->nodes[step->node];
+	NnShape in = shape_of(call->plan, node->in[0]);
+	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
+
+#pragma omp for schedule(dynamic)
+	for (int i = 0; i < in.n; i++)
+	{
+		CpuOut out = out_pixel(y, i / 2, 0);
+
+		out.data = (char *) out.data + i % 2 * in.c * element_size(y->bf16);
+		call->device->kernels->pool((CpuRun){ pixel(x, i, 0), x->pitch, x->bf16 }, in.h, in.w,
+									in.w * x->pitch, 1.0f / ((float) in.h * in.w), in.c, &out);
+	}
+}
+
+/* ---- Heads --------------------------------------------------------------- */
 
 void
 cpu_run_linear(CpuCall *call, const CpuStep *step)

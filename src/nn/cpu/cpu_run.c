@@ -296,7 +296,7 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 #define CPU_RUN_ROW(OP, name) [NN_OP_##OP] = cpu_run_##name,
 
 static void (*const operators[NN_OPS])(CpuCall *call, const CpuStep *step) = {
-	NN_OPERATORS(CPU_RUN_ROW, CPU_RUN_NONE)
+	NN_OPERATORS(CPU_RUN_ROW, CPU_RUN_NONE, CPU_RUN_ROW)
 };
 
 static void

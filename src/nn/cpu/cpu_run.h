@@ -100,7 +100,7 @@ extern void cpu_free_memories(CpuPlan *p);
 /* Operators (cpu_run.c, cpu_ops.c) and tiles: all threads call them. */
 #define CPU_RUN_DECLARE(OP, name) extern void cpu_run_##name(CpuCall *call, const CpuStep *step);
 #define CPU_RUN_NONE(OP, name)
-NN_OPERATORS(CPU_RUN_DECLARE, CPU_RUN_NONE)
+NN_OPERATORS(CPU_RUN_DECLARE, CPU_RUN_NONE, CPU_RUN_DECLARE)
 
 /* cpu_tiles.c */
 extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v,

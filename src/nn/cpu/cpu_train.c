@@ -19,7 +19,8 @@
 
 #define CPU_TRAIN_ROW(OP, name) [NN_OP_##OP] = { cpu_train_##name, cpu_train_##name##_backward },
 
-static const NnOpImpl operators[NN_OPS] = { NN_OPERATORS(CPU_TRAIN_ROW, CPU_TRAIN_ROW) };
+static const NnOpImpl operators[NN_OPS] = { NN_OPERATORS(CPU_TRAIN_ROW, CPU_TRAIN_ROW,
+														 NN_DECLARE_NONE) };
 
 /* ---- Primitives ---------------------------------------------------------- */
 

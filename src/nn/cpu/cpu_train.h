@@ -52,7 +52,7 @@ extern size_t cpu_train_latents(const NnGraph *g, const NnNode *node);
 
 /* The operators: cpu_train_conv.c, cpu_train_norm.c, cpu_train_ops.c. */
 #define CPU_TRAIN_DECLARE(OP, name) NN_DECLARE_STEPS(cpu_train_##name, cpu_train_##name##_backward)
-NN_OPERATORS(CPU_TRAIN_DECLARE, CPU_TRAIN_DECLARE)
+NN_OPERATORS(CPU_TRAIN_DECLARE, CPU_TRAIN_DECLARE, NN_DECLARE_NONE)
 
 /* cpu_train.c */
 extern const NnTrainDevice cpu_train_device;

@@ -201,6 +201,14 @@ cuda_pack_linear(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 }
 
 static NnStatus
+cuda_pack_distance(CudaPacker *p, CudaLayer *layer, const NnNode *node)
+{
+	if (p->filling)
+		memcpy(p->host, cuda_param_values(p, node->weight), layer->in.c * sizeof(float));
+	return upload_floats(p, layer->in.c, &layer->linear);
+}
+
+static NnStatus
 cuda_pack_conv(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	const NnNode *end = &p->graph->nodes[cuda_step_end(p->graph, (int) (node - p->graph->nodes))];
@@ -219,10 +227,9 @@ cuda_pack_norm(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 
 /* Of operators that have something to pack. */
 static NnStatus (*const packs[NN_OPS])(CudaPacker *p, CudaLayer *layer, const NnNode *node) = {
-	[NN_OP_CONV] = cuda_pack_conv,
-	[NN_OP_CONVT] = cuda_pack_conv,
-	[NN_OP_NORM_ACT] = cuda_pack_norm,
-	[NN_OP_LINEAR] = cuda_pack_linear,
+	[NN_OP_CONV] = cuda_pack_conv,         [NN_OP_CONVT] = cuda_pack_conv,
+	[NN_OP_NORM_ACT] = cuda_pack_norm,     [NN_OP_LINEAR] = cuda_pack_linear,
+	[NN_OP_DISTANCE] = cuda_pack_distance,
 };
 
 static NnStatus

@@ -215,6 +215,12 @@ cuda_make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 			nn_most(&shared->moments,
 					kernel_instance_norm_floats(s.n, s.h, s.w, s.c) * sizeof(float));
 		}
+		if (g->nodes[i].op == NN_OP_DISTANCE)
+		{
+			NnShape s = cuda_shape(p->plan, g->nodes[i].in[0]);
+
+			nn_most(&shared->moments, kernel_distance_floats(s.n, s.h, s.w) * sizeof(float));
+		}
 		if (nn_ops[g->nodes[i].op].filters)
 			status = make_conv(device, p, step, shared, error);
 		i = step->end;

@@ -10,6 +10,10 @@
 
 #include "common/invariant.h"
 
+#include <string.h>
+
+_Static_assert(KERNEL_HALVES_CHANNELS == NN_MAX_IMAGE_CHANNELS, "channels");
+
 _Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
 
 typedef struct Launch
@@ -203,12 +207,13 @@ norm_act_step(const Launch *l, const CudaStep *step)
 
 /* ---- The rest ------------------------------------------------------------ */
 
-static NnStatus
-avgpool_step(const Launch *l, const CudaStep *step)
+static KernelPool
+pool_of(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 	NnShape in = cuda_shape(l->p->plan, node->in[0]), out = cuda_shape(l->p->plan, node->out[0]);
-	KernelPool pool = {
+
+	return (KernelPool){
 		.n = in.n,
 		.h = in.h,
 		.w = in.w,
@@ -221,8 +226,69 @@ avgpool_step(const Launch *l, const CudaStep *step)
 		.x = l->slot->values[node->in[0]],
 		.y = l->slot->values[node->out[0]],
 	};
+}
+
+static NnStatus
+avgpool_step(const Launch *l, const CudaStep *step)
+{
+	KernelPool pool = pool_of(l, step);
 
 	return launched(l, kernel_avgpool(l->device->compute, &pool));
+}
+
+static NnStatus
+maxpool_step(const Launch *l, const CudaStep *step)
+{
+	KernelPool pool = pool_of(l, step);
+
+	return launched(l, kernel_maxpool(l->device->compute, &pool));
+}
+
+static NnStatus
+halves_step(const Launch *l, const CudaStep *step)
+{
+	const NnNode *node = node_at(l, step->node);
+	NnShape out = cuda_shape(l->p->plan, node->out[0]);
+	KernelHalves halves = {
+		.n = out.n,
+		.h = out.h,
+		.w = out.w,
+		.c = out.c,
+		.x = l->slot->values[node->in[0]],
+		.y = l->slot->values[node->out[0]],
+	};
+
+	memcpy(halves.shift, node->halves.shift, sizeof(halves.shift));
+	memcpy(halves.scale, node->halves.scale, sizeof(halves.scale));
+	return launched(l, kernel_halves(l->device->compute, &halves));
+}
+
+static NnStatus
+distance_step(const Launch *l, const CudaStep *step)
+{
+	const NnNode *node = node_at(l, step->node);
+	NnShape in = cuda_shape(l->p->plan, node->in[0]);
+	KernelDistance distance = {
+		.n = in.n,
+		.h = in.h,
+		.w = in.w,
+		.c = in.c,
+		.x = l->slot->values[node->in[0]],
+		.y = l->slot->values[node->out[0]],
+		.weights = l->p->packed->layers[step->node].linear,
+	};
+
+	return launched(l, kernel_distance(l->device->compute, &distance, l->p->moments));
+}
+
+static NnStatus
+means_step(const Launch *l, const CudaStep *step)
+{
+	const NnNode *node = node_at(l, step->node);
+	NnShape in = cuda_shape(l->p->plan, node->in[0]);
+
+	return launched(l, kernel_means(l->device->compute, &l->slot->values[node->in[0]],
+									&l->slot->values[node->out[0]], in.n, in.h, in.w, in.c));
 }
 
 static NnStatus
@@ -270,7 +336,7 @@ add_step(const Launch *l, const CudaStep *step)
 #define NO_STEP(OP, name)
 
 static NnStatus (*const operators[NN_OPS])(const Launch *l, const CudaStep *step) = {
-	NN_OPERATORS(STEP_ROW, NO_STEP)
+	NN_OPERATORS(STEP_ROW, NO_STEP, STEP_ROW)
 };
 
 static NnStatus

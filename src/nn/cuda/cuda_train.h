@@ -158,7 +158,7 @@ extern size_t cuda_train_work(const NnPlan *plan, int node);
 
 #define CUDA_TRAIN_DECLARE(OP, name) \
 	NN_DECLARE_STEPS(cuda_train_##name, cuda_train_##name##_backward)
-NN_OPERATORS(CUDA_TRAIN_DECLARE, CUDA_TRAIN_DECLARE)
+NN_OPERATORS(CUDA_TRAIN_DECLARE, CUDA_TRAIN_DECLARE, NN_DECLARE_NONE)
 
 /* ---- Memory (cuda_train_memory.c) ---------------------------------------- */
 

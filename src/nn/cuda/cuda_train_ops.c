@@ -15,7 +15,8 @@
 
 #define CUDA_TRAIN_ROW(OP, name) [NN_OP_##OP] = { cuda_train_##name, cuda_train_##name##_backward },
 
-const NnOpImpl cuda_train_operators[NN_OPS] = { NN_OPERATORS(CUDA_TRAIN_ROW, CUDA_TRAIN_ROW) };
+const NnOpImpl cuda_train_operators[NN_OPS] = { NN_OPERATORS(CUDA_TRAIN_ROW, CUDA_TRAIN_ROW,
+															 NN_DECLARE_NONE) };
 
 static KernelSlope
 cuda_slope(NnNumbers numbers, NnGradMode mode)

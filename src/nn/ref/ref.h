@@ -38,6 +38,8 @@ extern double ref_act_slope(NnActKind kind, double x); /* its derivative, at 0 t
 
 /* Each backward adds to what is in its gradients. */
 #define REF_DECLARE(OP, name) NN_DECLARE_STEPS(ref_##name, ref_##name##_backward)
-NN_OPERATORS(REF_DECLARE, REF_DECLARE)
+#define REF_DECLARE_FORWARD(OP, name) \
+	extern NnStatus ref_##name(const NnOperands *op, NnError *error);
+NN_OPERATORS(REF_DECLARE, REF_DECLARE, REF_DECLARE_FORWARD)
 
 #endif /* BICYCLE_REF_H */

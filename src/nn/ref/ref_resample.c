@@ -142,6 +142,34 @@ ref_avgpool_backward(const NnOperands *op, NnError *error)
 	return NN_OK;
 }
 
+/* x (N, H, W, C) -> y (N, H', W', C): the largest pixel of each window */
+NnStatus
+ref_maxpool(const NnOperands *op, NnError *error)
+{
+	NnPoolArgs a = op->node->pool;
+	const NnMap *x = &op->in[0];
+	const NnMap *y = &op->out[0];
+
+	for (int n = 0; n < y->shape.n; n++)
+		for (int oy = 0; oy < y->shape.h; oy++)
+			for (int ox = 0; ox < y->shape.w; ox++)
+				for (int c = 0; c < y->shape.c; c++)
+				{
+					double largest = -INFINITY;
+
+					for (int ky = 0; ky < a.kernel; ky++)
+						for (int kx = 0; kx < a.kernel; kx++)
+						{
+							int iy = oy * a.stride + ky - a.pad, ix = ox * a.stride + kx - a.pad;
+
+							if (iy >= 0 && iy < x->shape.h && ix >= 0 && ix < x->shape.w)
+								largest = fmax(largest, ref_at(x, n, iy, ix)[c]);
+						}
+					ref_at(y, n, oy, ox)[c] = largest;
+				}
+	return NN_OK;
+}
+
 /* a, b (N, H, W, C) -> y of that shape */
 NnStatus
 ref_add(const NnOperands *op, NnError *error)

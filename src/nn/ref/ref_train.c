@@ -12,8 +12,9 @@
 #include <string.h>
 
 #define REF_ROW(OP, name) [NN_OP_##OP] = { ref_##name, ref_##name##_backward },
+#define REF_ROW_FORWARD(OP, name) [NN_OP_##OP] = { ref_##name },
 
-const NnOpImpl ref_ops[NN_OPS] = { NN_OPERATORS(REF_ROW, REF_ROW) };
+const NnOpImpl ref_ops[NN_OPS] = { NN_OPERATORS(REF_ROW, REF_ROW, REF_ROW_FORWARD) };
 
 static void
 ref_train_release(NnDevice *device, NnTraining *training)
