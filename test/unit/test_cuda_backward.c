@@ -711,7 +711,8 @@ is_for_training(const Case *t)
 	 */
 	if (t->nz > 0 && t->pad == 0 && t->norm == NN_NORM_INSTANCE)
 		return false;
-	return !t->affine && t->drop_seed == 0 && products <= MAX_PRODUCTS && numbers <= MAX_NUMBERS;
+	return !nn_ops[t->op].inference && !t->affine && t->drop_seed == 0 &&
+		   products <= MAX_PRODUCTS && numbers <= MAX_NUMBERS;
 }
 
 static void
