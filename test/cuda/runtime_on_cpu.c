@@ -208,7 +208,7 @@ struct GpuStream
 struct GpuEvent
 {
 	int device;
-	bool timed;
+	bool timed, sleeps;
 	cudaStream_t stream;       /* of the last record */
 	GpuGraph *capture;         /* that the last record is in; NULL: it is in none */
 	long recorded, done, runs; /* of records, those in graphs included */
@@ -218,6 +218,7 @@ static cudaStream_t streams;
 static const GpuKernel *loaded[MAX_KERNELS];
 static int nloaded;
 static long graphs_run;
+static long waits[2]; /* asleep, awake */
 static GpuCounts counts;
 
 /* The first launch of a kernel has CUDA load it. */
@@ -447,6 +448,12 @@ gpu_graphs_run(void)
 	return graphs_run;
 }
 
+long
+gpu_waits(bool asleep)
+{
+	return waits[!asleep];
+}
+
 cudaError_t
 cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
@@ -509,6 +516,7 @@ cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 		return failure(cudaErrorMemoryAllocation);
 	(*event)->device = current;
 	(*event)->timed = (flags & cudaEventDisableTiming) == 0;
+	(*event)->sleeps = (flags & cudaEventBlockingSync) != 0;
 	return cudaSuccess;
 }
 
@@ -564,6 +572,7 @@ cudaEventSynchronize(cudaEvent_t event)
 	not_in_capture("cudaEventSynchronize");
 	if (event->capture)
 		gpu_die("a wait for an event of a capture");
+	waits[!event->sleeps] += event->done < event->recorded;
 	while (event->done < event->recorded)
 		run_next(event->stream);
 	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;

@@ -97,6 +97,7 @@ test_images(NnDevice *device, const ModelFixture *f)
 		same &= nn_model_translate(model, IMAGES, images, z, got, &error) == NN_OK &&
 				differing() <= 0.001;
 	ok(same && gpu_graphs_run() > 0, "and are so when plans are replayed");
+	ok(gpu_waits(true) > 0 && gpu_waits(false) == 0, "who waits for them sleeps");
 	ok(nn_model_encode(model, IMAGES, images, mu[1], logvar[1], &error) == NN_OK,
 	   "the encoder runs");
 	for (int i = 0; i < IMAGES * 8; i++)

@@ -144,12 +144,13 @@ static void
 test_replays(NnDevice *device, const char *json)
 {
 	Run whole, part;
-	long replayed = gpu_graphs_run();
+	long replayed = gpu_graphs_run(), asleep = gpu_waits(true), awake = gpu_waits(false);
 	bool good = run_open(&whole, device, json, 4) && steps(&whole, STEPS);
 	long launched = gpu_graphs_run();
 
 	ok(good && launched - replayed == STEPS - 1,
 	   "%s: all iterations but the first are replayed: %ld", json, launched - replayed);
+	ok(gpu_waits(true) > asleep && gpu_waits(false) == awake, "who waits for one sleeps");
 	good = run_open(&part, device, json, 4);
 	for (int i = 0; good && i < STEPS; i++)
 	{

@@ -113,6 +113,12 @@ cuda_fault(FaultKind kind)
 
 /* what: "run a kernel", for the message. */
 extern NnStatus cuda_check(NnError *error, cudaError_t result, const char *what);
+/*
+ * Waits for an event, which was created with CUDA_EVENT: a moment awake, as a
+ * single image is done before a thread is woken, then asleep.
+ */
+extern NnStatus cuda_await(cudaEvent_t event, const char *what, NnError *error);
+#define CUDA_EVENT (cudaEventDisableTiming | cudaEventBlockingSync)
 /* Makes it the calling thread's. */
 extern NnStatus cuda_use(const CudaDevice *device, NnError *error);
 extern NnStatus cuda_take(CudaDevice *device, size_t bytes, CudaBlock *block, NnError *error);

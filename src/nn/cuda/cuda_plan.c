@@ -339,8 +339,8 @@ make_slot(CudaPlan *p, CudaSlot *slot, NnError *error)
 		return nn_no_memory(error, p->plan->graph->nvalues * sizeof(KernelMap));
 	status = cuda_stage(slot, one ? p->port_bytes[0] : p->float_bytes, error);
 	for (size_t i = 0; status == NN_OK && i < sizeof(events) / sizeof(events[0]); i++)
-		status = cuda_check(error, cudaEventCreateWithFlags(events[i], cudaEventDisableTiming),
-							"create an event");
+		status =
+			cuda_check(error, cudaEventCreateWithFlags(events[i], CUDA_EVENT), "create an event");
 	return status;
 }
 

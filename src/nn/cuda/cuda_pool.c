@@ -1,6 +1,6 @@
 /*
  * cuda_pool.c
- *	  A GPU's memory, and CUDA's errors.
+ *	  A GPU's memory, CUDA's errors, and how the device waits.
  *
  * R1 Packed weights and plans own the blocks that they took, and give them
  *    back. What lies in the pool beyond that is spare.
@@ -15,8 +15,11 @@
 #include "common/invariant.h"
 
 #include <stdlib.h>
+#include <time.h>
 
-#define RESERVE 8 /* the part of the card that is left alone without a limit */
+#define RESERVE 8    /* the part of the card that is left alone without a limit */
+#define AWAKE 300000 /* ns of a wait */
+#define SECOND 1000000000
 
 NnStatus
 cuda_check(NnError *error, cudaError_t result, const char *what)
@@ -34,6 +37,31 @@ cuda_check(NnError *error, cudaError_t result, const char *what)
 	nn_fail(error, NN_EDEVICE, "GPU could not %s", what);
 	nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
 	return NN_EDEVICE;
+}
+
+static int64_t
+clock_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t) t.tv_sec * SECOND + t.tv_nsec;
+}
+
+NnStatus
+cuda_await(cudaEvent_t event, const char *what, NnError *error)
+{
+	int64_t end = clock_ns() + AWAKE;
+	cudaError_t result;
+
+	while ((result = cudaEventQuery(event)) == cudaErrorNotReady && clock_ns() < end)
+		;
+	if (result == cudaErrorNotReady)
+	{
+		(void) cudaGetLastError(); /* which it is not */
+		result = cudaEventSynchronize(event);
+	}
+	return cuda_check(error, result, what);
 }
 
 NnStatus

@@ -412,7 +412,7 @@ cuda_ready(NnDevice *base)
 static NnStatus
 await(const CudaDevice *device, cudaEvent_t event, NnError *error)
 {
-	NnStatus status = cuda_check(error, cudaEventSynchronize(event), "finish a run");
+	NnStatus status = cuda_await(event, "finish a run", error);
 
 	nn_progress(&device->base);
 	return status;

@@ -124,13 +124,11 @@ make_slots(CudaTraining *state, const NnTraining *training, NnError *error)
 			status = cuda_check(error, cudaMallocHost((void **) &slot->seen, sizeof(KernelVerdict)),
 								"pin memory");
 		if (status == NN_OK)
-			status =
-				cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, cudaEventDisableTiming),
-						   "create an event");
+			status = cuda_check(error, cudaEventCreateWithFlags(&slot->arrived, CUDA_EVENT),
+								"create an event");
 		if (status == NN_OK)
-			status =
-				cuda_check(error, cudaEventCreateWithFlags(&slot->done, cudaEventDisableTiming),
-						   "create an event");
+			status = cuda_check(error, cudaEventCreateWithFlags(&slot->done, CUDA_EVENT),
+								"create an event");
 	}
 	return status;
 }

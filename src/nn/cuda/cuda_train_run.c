@@ -259,7 +259,7 @@ cuda_train_finish(NnDevice *base, NnTraining *training, int nlosses, double *val
 	INVARIANT(state->nopen > 0);
 	state->nopen--;
 	if (status == NN_OK)
-		status = cuda_check(error, cudaEventSynchronize(slot->done), "finish an iteration");
+		status = cuda_await(slot->done, "finish an iteration", error);
 	nn_progress(base);
 	for (int k = 0; status == NN_OK && k < nlosses; k++)
 		values[k] = slot->seen->losses[k];

@@ -102,6 +102,7 @@ struct cudaFuncAttributes
 };
 
 #define cudaStreamNonBlocking 1
+#define cudaEventBlockingSync 1
 #define cudaEventDisableTiming 2
 #define cudaEventRecordExternal 1
 
@@ -179,6 +180,8 @@ typedef struct GpuSettings
 extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
 extern long gpu_graphs_run(void);
+/* Waits for an event that was not over, asleep or as long as it takes awake. */
+extern long gpu_waits(bool asleep);
 
 /* Kernels that have run, in graphs too. */
 typedef struct GpuCounts
