@@ -28,11 +28,11 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "common/invariant.h"
 #include "common/run_protocol.h"
 #include "pg/engine_slots.h"
+#include "pg/monotonic.h"
 #include "pg/session.h"
 #include "pg/suspects.h"
 
@@ -45,9 +45,9 @@ static dlist_head calls = DLIST_STATIC_INIT(calls);
 static uint64 last_id = 0;
 static int unacknowledged[BICYCLE_MAX_ENGINES]; /* CANCELs without a CANCELLED, by engine */
 static int placed[BICYCLE_MAX_ENGINES];         /* calls that are counted */
-static TimestampTz credit_clock; /* when the wait for a GRANT began, or last saw progress */
-static bool loading = false;     /* inside load_model */
-static bool lost_after_start;    /* how the last KIND_STREAM call was lost */
+static int64 credit_clock;    /* when the wait for a GRANT began, or last saw progress: ms */
+static bool loading = false;  /* inside load_model */
+static bool lost_after_start; /* how the last KIND_STREAM call was lost */
 static bool (*load_model)(const Model *model, int engine) = NULL;
 
 bool
@@ -324,7 +324,7 @@ frame_result(int engine, const BicycleFrame *frame, const char *body)
 	call->result_length = frame->length;
 	call->state = CALL_DONE;
 	call_answered(call);
-	credit_clock = GetCurrentTimestamp();
+	credit_clock = monotonic_ms();
 }
 
 static void
@@ -334,7 +334,7 @@ frame_grant(int engine, const BicycleFrame *frame)
 
 	if (call == NULL)
 		return;
-	credit_clock = GetCurrentTimestamp();
+	credit_clock = monotonic_ms();
 	call->granted = true;
 	if (call->kind == KIND_IMAGE && call->state == CALL_RESERVED)
 	{
@@ -477,7 +477,7 @@ send_image(Call *call)
 	if (call->suspect)
 		((BicycleImageRequest *) call->body)->flags |= BICYCLE_FLAG_ALONE;
 	if (!any_reserved())
-		credit_clock = GetCurrentTimestamp();
+		credit_clock = monotonic_ms();
 	call_queue(call, BICYCLE_RESERVE, &reserve, sizeof(reserve), NULL, 0);
 	call->state = CALL_RESERVED;
 	call_count(call);
@@ -601,20 +601,18 @@ serve_models(void)
 static long
 credit_timeout(void)
 {
-	TimestampTz deadline;
-	TimestampTz now;
+	int64 left;
 
 	if (bicycle_request_timeout == 0 || !any_reserved())
 		return -1;
-	now = GetCurrentTimestamp();
-	deadline = TimestampTzPlusMilliseconds(credit_clock, bicycle_request_timeout);
-	if (now >= deadline)
+	left = credit_clock + bicycle_request_timeout - monotonic_ms();
+	if (left <= 0)
 		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 						errmsg("bicycle engine did not accept the request in time"),
 						errdetail("Its queue was full for %d ms.", bicycle_request_timeout),
 						errhint("Raise bicycle.queue_memory or bicycle.request_timeout, or send "
 								"fewer requests at once.")));
-	return TimestampDifferenceMilliseconds(now, deadline);
+	return (long) left;
 }
 
 void

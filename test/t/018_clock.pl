@@ -1,5 +1,6 @@
-# Nobody is killed or kept waiting because somebody set the clock: a training engine that owes an
-# answer meanwhile lives, and a launcher is registered when it is needed. The clock is moved by a
+# Nobody is killed, given up or kept waiting because somebody set the clock: a training engine that
+# owes an answer meanwhile lives, a request waits for its place in a queue as long as it may, and a
+# launcher is registered when it is needed. The clock is moved by a
 # library that adds the seconds in a file to what gettimeofday() says in processes of the server.
 use strict;
 use warnings;
@@ -78,6 +79,27 @@ is($node->safe_psql('postgres',
 	'without another try');
 unlike(slurp_file($node->logfile), qr/ended unexpectedly|is killed/,
 	'and its engine was not killed');
+
+# A request whose engine has not given it a place has a minute for that, too.
+$node->safe_psql('postgres', "SELECT bicycle_create('shown', '{\"ngf\": 8, \"size\": 64}')");
+my $translate = "SELECT octet_length(bicycle_translate(sketch, bicycle_latent(8, 1), model => 'shown')) > 0
+	FROM outlines LIMIT 1";
+is($node->safe_psql('postgres', $translate), 't', 'an image is translated');
+my $session = $node->background_psql('postgres', on_error_stop => 0);
+$session->query_safe($translate);
+my $serving = engine_pid($node);
+is(kill('STOP', $serving), 1, 'the engine is halted');
+$session->query_until(qr/asked/, "\\echo asked\n$translate \\g\n");
+ok($node->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'BicycleEngine'
+		OR wait_event = 'Extension' AND query LIKE 'SELECT octet_length%'"),
+	'a request waits');
+move_clock(6 * 3600);
+$node->reload;	# which wakes it
+sleep(1);
+is(kill('CONT', $serving), 1, 'and goes on after the clock was set');
+like($session->query('SELECT 7'), qr/t\n7/, 'the request is answered');
+$session->quit;
 
 # The launcher was registered an hour from now and ends; the next one is registered all the same.
 ok($node->poll_query_until('postgres',
