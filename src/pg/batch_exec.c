@@ -3,14 +3,17 @@
  *	  The node that batch_plan.c puts into plans: reads rows ahead and has the
  *	  engine work on all of them at once.
  *
- * R1 Work goes in rounds. A round reads rows from the child until it has as
- *    many as it may, or bytes of images enough; submits every call of every
- *    row; and waits until all are answered. Then its rows are handed out one by
- *    one.
+ * R1 Work goes in rounds. A round reads rows from the child until the node
+ *    holds as many as it may, or bytes of images enough, and submits every call
+ *    of every row. Rows are handed out in their order.
  * R2 Rounds grow 1, 2, 4 ... rows up to bicycle.prefetch calls: who stops after
- *    a few rows has not paid for many.
- * R3 Nothing is left with the engine between two rows, so a portal that is
+ *    a few rows has not paid for many. A round waits until all its calls are
+ *    answered, and the next begins when its rows have been handed out. So
+ *    nothing is left with the engine between two rows, and a portal that is
  *    never read to its end holds no place in its queue.
+ * R3 Where all rows are read without a stop (batch_plan.c R7) rounds begin
+ *    full, and the next when half of the rows have been handed out: the engine
+ *    is never without work. Then a row waits for its own calls only.
  * R4 An answer that is an error is raised, or gives NULL and is counted, when
  *    its row is handed out, not before: rows that nobody fetches cannot fail.
  *    So is an image that is too large to be sent.
@@ -18,9 +21,9 @@
  *    which adds it to its statement before that segment goes.
  *
  * Memory: rows are minimal tuples that keep TOAST pointers; an image is fetched
- * when it is submitted, and its copy is the call's. What a round needs besides
- * lies in a context that the next round resets. A call is freed when its row is
- * handed out, by End and ReScan, or by its resource owner.
+ * when it is submitted, and its copy is the call's. What submitting needs
+ * besides lies in a context that the next round resets. A call is freed when
+ * its row is handed out, by End and ReScan, or by its resource owner.
  */
 #include "pg/batch.h"
 
@@ -204,8 +207,10 @@ typedef struct BatchCall
 typedef struct BatchRow
 {
 	TupleTableSlot *slot;
-	Call **open; /* one for each call; NULL: its result is NULL, or it has been handed out */
-	Model **models;
+	int64 number; /* from 1 */
+	Size bytes;   /* of its images */
+	Call **open;  /* one for each call; NULL: its result is NULL, or it has been handed out */
+	Model *models;
 	bool *too_large; /* it was not opened, because its image is */
 } BatchRow;
 
@@ -222,13 +227,15 @@ typedef struct BatchState
 	CustomScanState css;
 	int ncalls;
 	BatchCall *calls;
+	BatchRow *rows; /* a ring of `capacity` */
 	int capacity;
-	BatchRow *rows;
-	int nrows;       /* in this round */
-	int next;        /* the row that is handed out next */
-	int at;          /* the row that an error is about */
-	int64 before;    /* rows of earlier rounds */
-	int round_limit; /* rows that the next round may have */
+	int nrows;     /* that are held: read, and not yet handed out */
+	int next;      /* of the ring: the row that is handed out next */
+	BatchRow *at;  /* the row that an error is about */
+	int64 read;    /* rows */
+	Size bytes;    /* of the images of rows that are held */
+	bool ahead;    /* R3 */
+	int row_limit; /* rows that may be held */
 	bool child_done;
 	int place_column;        /* of the child: where a row lies in its table; 0: unknown */
 	const char *place_table; /* its name */
@@ -322,6 +329,23 @@ begin_calls(BatchState *state, List *functions_called, List *columns)
 	}
 }
 
+/* Most rows that may be held. */
+static int
+row_window(const BatchState *state)
+{
+	return Max(image_window() / state->ncalls, 1);
+}
+
+static void
+begin_rounds(BatchState *state)
+{
+	state->nrows = state->next = 0;
+	state->read = 0;
+	state->bytes = 0;
+	state->child_done = false;
+	state->row_limit = state->ahead ? row_window(state) : 1;
+}
+
 static void
 batch_begin(CustomScanState *node, EState *estate, int flags)
 {
@@ -329,6 +353,7 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
 	begin_calls(state, linitial(scan->custom_private), lsecond(scan->custom_private));
+	state->ahead = intVal(list_nth(scan->custom_private, 4)) != 0;
 	state->place_column = intVal(lthird(scan->custom_private));
 	if (state->place_column > 0)
 		state->place_table = get_rel_name(linitial_oid(lfourth(scan->custom_private)));
@@ -336,7 +361,7 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 		outerPlan(scan), estate, flags & ~(EXEC_FLAG_REWIND | EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
 	state->memory =
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle batch", ALLOCSET_DEFAULT_SIZES);
-	state->round_limit = 1;
+	begin_rounds(state);
 }
 
 /* ---- Images that cannot be used ------------------------------------------ */
@@ -350,10 +375,9 @@ row_place(BatchState *state)
 
 	if (state->place_table != NULL)
 		tid = (ItemPointer) DatumGetPointer(
-			slot_getattr(state->rows[state->at].slot, state->place_column, &isnull));
+			slot_getattr(state->at->slot, state->place_column, &isnull));
 	if (isnull)
-		return psprintf("row " INT64_FORMAT " of a BicycleBatch node",
-						state->before + state->at + 1);
+		return psprintf("row " INT64_FORMAT " of a BicycleBatch node", state->at->number);
 	return psprintf("row with ctid (%u,%u) of table \"%s\"", ItemPointerGetBlockNumber(tid),
 					ItemPointerGetOffsetNumber(tid), state->place_table);
 }
@@ -444,45 +468,57 @@ batch_shutdown(CustomScanState *node)
 
 /* ---- A round ------------------------------------------------------------- */
 
+/* The i-th of the rows that are held. */
+static BatchRow *
+held_row(const BatchState *state, int i)
+{
+	INVARIANT(0 <= i && i < state->capacity);
+	return &state->rows[(state->next + i) % state->capacity];
+}
+
 static void
 free_open(BatchState *state)
 {
-	for (int i = state->next; i < state->nrows; i++)
+	for (int i = 0; i < state->nrows; i++)
 		for (int k = 0; k < state->ncalls; k++)
-			if (state->rows[i].open[k] != NULL)
-			{
-				call_free(state->rows[i].open[k]);
-				state->rows[i].open[k] = NULL;
-			}
+		{
+			BatchRow *row = held_row(state, i);
+
+			if (row->open[k] != NULL)
+				call_free(row->open[k]);
+			row->open[k] = NULL;
+		}
 }
 
 /*
- * Room for as many rows as the round may have; slots are kept from round to
- * round.
+ * Room for as many rows as may be held, or as there are places while the ring
+ * is not empty; slots are kept from round to round.
  */
 static void
 reserve_rows(BatchState *state)
 {
 	EState *estate = state->css.ss.ps.state;
-	MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
-	int wanted = state->round_limit;
+	MemoryContext old;
 
-	if (wanted > state->capacity)
+	if (state->nrows > 0)
+		state->row_limit = Min(state->row_limit, state->capacity);
+	if (state->row_limit <= state->capacity)
+		return;
+	old = MemoryContextSwitchTo(estate->es_query_cxt);
+	state->rows = state->rows == NULL ? palloc(state->row_limit * sizeof(BatchRow))
+									  : repalloc(state->rows, state->row_limit * sizeof(BatchRow));
+	for (; state->capacity < state->row_limit; state->capacity++)
 	{
-		state->rows = state->rows == NULL ? palloc(wanted * sizeof(BatchRow))
-										  : repalloc(state->rows, wanted * sizeof(BatchRow));
-		for (; state->capacity < wanted; state->capacity++)
-		{
-			BatchRow *row = &state->rows[state->capacity];
+		BatchRow *row = &state->rows[state->capacity];
 
-			row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)),
-											   &TTSOpsMinimalTuple);
-			row->open = palloc0(state->ncalls * sizeof(Call *));
-			row->models = palloc0(state->ncalls * sizeof(Model *));
-			row->too_large = palloc0(state->ncalls * sizeof(bool));
-		}
+		row->slot = ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(state)),
+										   &TTSOpsMinimalTuple);
+		row->open = palloc0(state->ncalls * sizeof(Call *));
+		row->models = palloc0(state->ncalls * sizeof(Model));
+		row->too_large = palloc0(state->ncalls * sizeof(bool));
 	}
 	MemoryContextSwitchTo(old);
+	state->next = 0;
 }
 
 static bool
@@ -520,17 +556,16 @@ call_model(BatchCall *call, const BatchArguments *arguments)
 	return call->model;
 }
 
-/*
- * Submits one call of the row that is at work. Returns the bytes of its image.
- */
-static Size
+/* Submits one call of the row that is at work. */
+static void
 submit(BatchState *state, int k)
 {
-	BatchRow *row = &state->rows[state->at];
+	BatchRow *row = state->at;
 	BatchCall *call = &state->calls[k];
 	const BatchKind *kind = call->kind;
 	BatchArguments arguments = { 0 };
 	bytea *image = NULL;
+	Model *model;
 	Instrumentation *counted = state->css.ss.ps.instrument;
 	ErrorContextCallback context = { .callback = row_context, .arg = state };
 
@@ -539,29 +574,31 @@ submit(BatchState *state, int k)
 	{
 		arguments.value[i] = slot_getattr(row->slot, call->column[i], &arguments.isnull[i]);
 		if (arguments.isnull[i] && i < kind->required)
-			return 0;
+			return;
 	}
 	row->too_large[k] = image_too_large(arguments.value[0]);
 	if (!row->too_large[k])
 		image = DatumGetByteaPP(arguments.value[0]);
-	row->models[k] = call_model(call, &arguments);
+	if ((model = call_model(call, &arguments)) != NULL)
+		row->models[k] = *model;
 	context.previous = error_context_stack;
 	error_context_stack = &context; /* errors from here on are about the row */
-	row->open[k] = kind->submit(row->models[k], kind->versioned, image, &arguments);
+	row->open[k] = kind->submit(model, kind->versioned, image, &arguments);
 	error_context_stack = context.previous;
 	if (counted != NULL && row->open[k] != NULL)
 		counted->COUNTED_IMAGES++;
-	return image == NULL ? 0 : toast_raw_datum_size(arguments.value[0]);
+	row->bytes += image == NULL ? 0 : toast_raw_datum_size(arguments.value[0]);
 }
 
-/* Reads rows and submits their calls. */
-static void
+/* Reads rows and submits their calls; false if there were none. */
+static bool
 fill_round(BatchState *state)
 {
-	Size bytes = 0;
+	int held = state->nrows;
 
 	reserve_rows(state);
-	while (state->nrows < state->round_limit && (state->nrows == 0 || bytes < IMAGE_WINDOW_BYTES))
+	while (state->nrows < state->row_limit &&
+		   (state->nrows == 0 || state->bytes < IMAGE_WINDOW_BYTES))
 	{
 		TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
 		MemoryContext old;
@@ -571,44 +608,61 @@ fill_round(BatchState *state)
 			state->child_done = true;
 			break;
 		}
-		ExecCopySlot(state->rows[state->nrows].slot, slot);
+		state->at = held_row(state, state->nrows);
+		ExecCopySlot(state->at->slot, slot);
+		state->at->number = ++state->read;
+		state->at->bytes = 0;
 		old = MemoryContextSwitchTo(state->memory);
-		state->at = state->nrows++;
+		state->nrows++;
 		for (int k = 0; k < state->ncalls; k++)
-			bytes += submit(state, k);
+			submit(state, k);
+		state->bytes += state->at->bytes;
 		MemoryContextSwitchTo(old);
 	}
+	return state->nrows > held;
+}
+
+/* Waits for the calls of some rows, and counts how long. */
+static void
+settle_rows(BatchState *state, int n)
+{
+	Instrumentation *counted = state->css.ss.ps.instrument;
+	instr_time start;
+	instr_time end;
+
+	INSTR_TIME_SET_CURRENT(start);
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < state->ncalls; k++)
+		{
+			BatchRow *row = held_row(state, i);
+
+			if (row->open[k] != NULL)
+				call_settle(row->open[k]);
+		}
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	if (counted != NULL)
+		counted->COUNTED_WAIT += INSTR_TIME_GET_MILLISEC(end);
 }
 
 static void
 run_round(BatchState *state)
 {
 	Instrumentation *counted = state->css.ss.ps.instrument;
-	instr_time start;
-	instr_time end;
 
 	MemoryContextReset(state->memory);
-	state->before += state->nrows;
-	state->nrows = state->next = 0;
 	for (int k = 0; k < state->ncalls; k++)
 		state->calls[k].model = NULL;
-	fill_round(state);
 	if (state->nrows == 0)
+		state->next = 0;
+	if (!fill_round(state))
 		return;
-
-	INSTR_TIME_SET_CURRENT(start);
-	for (int i = 0; i < state->nrows; i++)
-		for (int k = 0; k < state->ncalls; k++)
-			if (state->rows[i].open[k] != NULL)
-				call_settle(state->rows[i].open[k]);
-	INSTR_TIME_SET_CURRENT(end);
 	if (counted != NULL)
-	{
-		INSTR_TIME_SUBTRACT(end, start);
 		counted->COUNTED_ROUNDS++;
-		counted->COUNTED_WAIT += INSTR_TIME_GET_MILLISEC(end);
-	}
-	state->round_limit = Min(state->round_limit * 2, Max(image_window() / state->ncalls, 1));
+	if (!state->ahead)
+		settle_rows(state, state->nrows);
+	state->row_limit =
+		state->ahead ? row_window(state) : Min(state->row_limit * 2, row_window(state));
 }
 
 /* ---- Handing out --------------------------------------------------------- */
@@ -617,7 +671,7 @@ run_round(BatchState *state)
 static Datum
 hand_out(BatchState *state, int k, bool *isnull)
 {
-	BatchRow *row = &state->rows[state->at];
+	BatchRow *row = state->at;
 	const BatchKind *kind = state->calls[k].kind;
 	Call *call = row->open[k];
 	Datum result = (Datum) 0;
@@ -639,7 +693,7 @@ hand_out(BatchState *state, int k, bool *isnull)
 	else if (image_answered(call, kind->versioned, &bad, place))
 	{
 		*isnull = false;
-		result = kind->wait(call, row->models[k], isnull);
+		result = kind->wait(call, &row->models[k], isnull);
 		failed = kind->tells && !*isnull;
 	}
 	if (failed || bad.count > 0)
@@ -652,9 +706,8 @@ hand_out(BatchState *state, int k, bool *isnull)
 
 /* The scan tuple of a row: the calls' results, then the child's columns. */
 static void
-fill_scan_slot(BatchState *state, int i, TupleTableSlot *scan)
+fill_scan_slot(BatchState *state, BatchRow *row, TupleTableSlot *scan)
 {
-	BatchRow *row = &state->rows[i];
 	int ncolumns;
 	ErrorContextCallback context = { .callback = row_context,
 									 .arg = state,
@@ -663,7 +716,7 @@ fill_scan_slot(BatchState *state, int i, TupleTableSlot *scan)
 	slot_getallattrs(row->slot);
 	ncolumns = row->slot->tts_tupleDescriptor->natts;
 	ExecClearTuple(scan);
-	state->at = i;
+	state->at = row;
 	error_context_stack = &context;
 	for (int k = 0; k < state->ncalls; k++)
 		scan->tts_values[k] = hand_out(state, k, &scan->tts_isnull[k]);
@@ -681,18 +734,24 @@ batch_exec(CustomScanState *node)
 	TupleTableSlot *scan = node->ss.ss_ScanTupleSlot;
 	ProjectionInfo *projection = node->ss.ps.ps_ProjInfo;
 	MemoryContext old;
+	BatchRow *row;
 
 	CHECK_FOR_INTERRUPTS();
 	ResetExprContext(econtext);
-	if (state->next >= state->nrows && !state->child_done)
+	if (state->nrows <= (state->ahead ? state->row_limit / 2 : 0) && !state->child_done)
 		run_round(state);
-	if (state->next >= state->nrows)
+	if (state->nrows == 0)
 		return ExecClearTuple(projection != NULL ? node->ss.ps.ps_ResultTupleSlot : scan);
 
+	if (state->ahead)
+		settle_rows(state, 1);
+	row = held_row(state, 0);
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
-	fill_scan_slot(state, state->next, scan);
+	fill_scan_slot(state, row, scan);
 	MemoryContextSwitchTo(old);
-	state->next++;
+	state->bytes -= row->bytes;
+	state->next = (state->next + 1) % state->capacity;
+	state->nrows--;
 	econtext->ecxt_scantuple = scan;
 	return projection != NULL ? ExecProject(projection) : scan;
 }
@@ -710,10 +769,7 @@ batch_rescan(CustomScanState *node)
 	BatchState *state = (BatchState *) node;
 
 	free_open(state);
-	state->nrows = state->next = 0;
-	state->before = 0;
-	state->child_done = false;
-	state->round_limit = 1;
+	begin_rounds(state);
 	if (outerPlanState(node)->chgParam == NULL)
 		ExecReScan(outerPlanState(node));
 }

@@ -37,6 +37,12 @@
  *	                                        -> SeqScan
  *	                                             photo
  *
+ * R7 Whether the node's rows are all read without a stop is known where a node
+ *    above reads all of its input before it gives anything: a ModifyTable
+ *    without RETURNING, a sort, a hash table, an aggregate that is not fed in
+ *    groups. What only passes rows on, changes nothing of that; a limit or a
+ *    join does.
+ *
  * Calls that are left alone go through the functions themselves, with the same
  * results. The node is executed by batch_exec.c. All memory is the plan's.
  */
@@ -62,6 +68,7 @@ typedef struct PlanContext
 	PlannedStmt *statement;
 	int last_node_id; /* largest plan_node_id in the statement */
 	int gathers;      /* that the plan looked at is below: it runs in workers */
+	bool all_read;    /* R7: the rows of the plan looked at */
 } PlanContext;
 
 static Plan *rewrite(Plan *plan, Plan *parent, PlanContext *context);
@@ -333,7 +340,7 @@ place_column(BatchBuild *build, const Plan *x, const PlanContext *context, Oid *
  * below it still knows its bound.
  */
 static Plan *
-wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
+wrap(Plan *x, Plan *below, List *calls, bool all_read, PlanContext *context)
 {
 	BatchBuild build = { calls, NIL };
 	List *arguments = argument_columns(&build);
@@ -357,8 +364,8 @@ wrap(Plan *x, Plan *below, List *calls, PlanContext *context)
 	place = place_column(&build, x, context, &table);
 	scan->methods = &batch_scan_methods;
 	scan->custom_scan_tlist = scan_tuple(&build, arguments);
-	scan->custom_private =
-		list_make4(functions, arguments, makeInteger(place), list_make1_oid(table));
+	scan->custom_private = list_make5(functions, arguments, makeInteger(place),
+									  list_make1_oid(table), makeInteger(all_read));
 	x->targetlist = build.columns;
 	if (below != x)
 		below->targetlist = pass_through(NIL, &build); /* of the Limit */
@@ -538,13 +545,48 @@ listed_children(Plan *plan)
 	}
 }
 
+/* R7: the input of a plan, of which all rows are read, or not. */
+static bool
+reads_all(const Plan *plan, bool all_read)
+{
+	switch (nodeTag(plan))
+	{
+		case T_ModifyTable:
+			return ((const ModifyTable *) plan)->returningLists == NIL;
+		case T_Sort:
+		case T_Hash:
+			return true;
+		case T_Agg:
+			return all_read || ((const Agg *) plan)->aggstrategy == AGG_PLAIN ||
+				   ((const Agg *) plan)->aggstrategy == AGG_HASHED;
+		case T_Append:
+		case T_MergeAppend:
+		case T_Result:
+		case T_SubqueryScan:
+		case T_WindowAgg:
+		case T_Group:
+		case T_Unique:
+		case T_Material:
+		case T_LockRows:
+		case T_ProjectSet:
+		case T_IncrementalSort:
+		case T_Gather:
+		case T_GatherMerge:
+		case T_CustomScan:
+			return all_read;
+		default:
+			return false;
+	}
+}
+
 static void
 rewrite_children(Plan *plan, PlanContext *context)
 {
 	ListCell *cell;
-	bool gathers = IsA(plan, Gather) || IsA(plan, GatherMerge);
+	bool gathers = IsA(plan, Gather) || IsA(plan, GatherMerge), all_read = context->all_read;
 
 	context->gathers += gathers;
+	context->all_read = reads_all(plan, all_read);
 	plan->lefttree = rewrite(plan->lefttree, plan, context);
 	plan->righttree = rewrite(plan->righttree, plan, context);
 	if (IsA(plan, SubqueryScan))
@@ -552,6 +594,7 @@ rewrite_children(Plan *plan, PlanContext *context)
 	foreach (cell, listed_children(plan))
 		lfirst(cell) = rewrite(lfirst(cell), plan, context);
 	context->gathers -= gathers;
+	context->all_read = all_read;
 }
 
 /* Bottom-up.  Returns the plan, or the node that now stands over it. */
@@ -579,7 +622,7 @@ rewrite(Plan *plan, Plan *parent, PlanContext *context)
 	if (!may_wrap(x, x == plan ? parent : plan))
 		return plan;
 	collect_calls((Node *) x->targetlist, &calls);
-	return calls == NIL ? plan : wrap(x, plan, calls, context);
+	return calls == NIL ? plan : wrap(x, plan, calls, context->all_read, context);
 }
 
 static void
