@@ -1,6 +1,6 @@
 -- One run of bench/compare.sh: trains a model called :run with :options on the pairs, and measures
--- it on held-out pairs. image_distance and contact_sheet are programs of tools/; $WORK is a
--- directory for what passes between them and psql, and gets the run's sheet and row.
+-- it on held-out pairs. image_distance is a program of tools/; $WORK is a directory for what passes
+-- between it and psql, and gets the run's sheet and row.
 SET client_min_messages = warning;
 SELECT bicycle_train(:'run', 'SELECT outline, emoji FROM colored WHERE NOT held_out',
 	:'options') AS job \gset
@@ -58,10 +58,9 @@ GROUP BY iterations
 -- The same outlines in each run's sheet: outline, truth, eight answers.
 WITH shown AS (SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out
 	ORDER BY variants DESC, shape, glyph LIMIT 5)
-SELECT tile
+SELECT encode(bicycle_grid_agg(tile, 10 ORDER BY glyph, place), 'base64')
 FROM (SELECT glyph, -1 AS place, outline AS tile FROM shown
 	  UNION ALL SELECT glyph, 0, emoji FROM shown
 	  UNION ALL SELECT glyph, sample, image FROM answers
 	  	WHERE glyph IN (SELECT glyph FROM shown)) AS tiles
-ORDER BY glyph, place
-\g (format=unaligned tuples_only=on) | contact_sheet 10 64 >$WORK/sheet.png
+\g (format=unaligned tuples_only=on) | base64 -d >$WORK/sheet.png

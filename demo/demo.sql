@@ -1,7 +1,6 @@
 -- What bicycle does, on real images: a model learns to turn outlines of emoji into emoji, each in
--- as many colourings as one likes. demo/run.sh runs this in a throw-away cluster. Two programs
--- help: emoji_pairs makes the pairs from the font Noto Color Emoji, and contact_sheet lays the
--- images of a query out on one picture.
+-- as many colourings as one likes. demo/run.sh runs this in a throw-away cluster. The program
+-- emoji_pairs makes the pairs from the font Noto Color Emoji.
 
 CREATE EXTENSION bicycle;
 
@@ -46,23 +45,21 @@ CREATE TABLE chosen AS
 SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out ORDER BY variants DESC, shape,
 	glyph LIMIT 12;
 
-SELECT tile
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY shape, place), 10, size => 88), 'base64')
 FROM (SELECT shape, -1 AS place, outline AS tile FROM chosen
 	  UNION ALL SELECT shape, 0, emoji FROM chosen
 	  UNION ALL SELECT shape, sample, image FROM chosen, bicycle_sample(outline, 8, seed => 3)) AS
 	  	samples
-ORDER BY shape, place
-\g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/samples.png
+\g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/samples.png
 
 -- One colouring of every unseen outline, kept in the table. bicycle_latent draws the latent code
 -- from its seed.
 UPDATE colored SET variant = bicycle_translate(outline, bicycle_latent(8, glyph)) WHERE held_out;
 
-SELECT tile
+SELECT encode(bicycle_grid_agg(tile, 24 ORDER BY glyph, place), 'base64')
 FROM (SELECT glyph, 1 AS place, outline AS tile FROM colored WHERE held_out UNION ALL
 	SELECT glyph, 2, variant FROM colored WHERE held_out) AS variants
-ORDER BY glyph, place
-\g (format=unaligned tuples_only=on) | contact_sheet 24 64 >$SHEETS/variants.png
+\g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/variants.png
 
 -- The style of one image, given to others: the encoder reads a latent code from a real emoji. First
 -- row: where the styles come from.
@@ -70,14 +67,13 @@ CREATE TABLE styles AS
 SELECT glyph, emoji, bicycle_encode(emoji) AS z FROM colored WHERE held_out ORDER BY md5(emoji)
 	LIMIT 8;
 
-SELECT tile
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY shape, style), 9, size => 88), 'base64')
 FROM (SELECT -1 AS shape, -1 AS style, NULL::bytea AS tile
 	  UNION ALL SELECT -1, glyph, emoji FROM styles
 	  UNION ALL SELECT shape, -1, outline FROM chosen
 	  UNION ALL SELECT shape, styles.glyph, bicycle_translate(outline, z)
 	  	FROM chosen, styles) AS transfers
-ORDER BY shape, style
-\g (format=unaligned tuples_only=on) | contact_sheet 9 88 >$SHEETS/styles.png
+\g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/styles.png
 
 -- From one style to another, step by step: the two whose codes are farthest apart.
 CREATE TABLE ends AS
@@ -85,10 +81,10 @@ SELECT a.z AS first, b.z AS last
 FROM styles a, styles b
 ORDER BY (SELECT sum((p - q) ^ 2) FROM unnest(a.z, b.z) AS code (p, q)) DESC, a.glyph LIMIT 1;
 
-SELECT bicycle_translate(outline, bicycle_interpolate(first, last, step / 9.0))
+SELECT encode(bicycle_grid(array_agg(bicycle_translate(outline,
+	bicycle_interpolate(first, last, step / 9.0)) ORDER BY shape, step), 10, size => 88), 'base64')
 FROM ends, chosen, generate_series(0, 9) step
-ORDER BY shape, step
-\g (format=unaligned tuples_only=on) | contact_sheet 10 88 >$SHEETS/interpolation.png
+\g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/interpolation.png
 
 -- Who did the work.
 SELECT device, precision, requests, batches, round(mean_batch::numeric, 1) AS mean_batch

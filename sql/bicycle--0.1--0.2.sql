@@ -31,6 +31,29 @@ COMMENT ON FUNCTION @extschema@.bicycle_mean_combine(float8[], float8[]) IS
 COMMENT ON FUNCTION @extschema@.bicycle_mean_final(float8[]) IS
 	'a step of bicycle_mean: divides the sums';
 
+-- ---- Looking ------------------------------
+
+CREATE FUNCTION @extschema@.bicycle_grid(images bytea[], columns int DEFAULT NULL,
+	labels text[] DEFAULT NULL, size int DEFAULT NULL) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'bicycle_grid' LANGUAGE C STABLE PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.bicycle_grid_add(state internal, image bytea, columns int)
+	RETURNS internal
+	AS 'MODULE_PATHNAME', 'bicycle_grid_add' LANGUAGE C STABLE PARALLEL RESTRICTED;
+CREATE FUNCTION @extschema@.bicycle_grid_final(state internal) RETURNS bytea
+	AS 'MODULE_PATHNAME', 'bicycle_grid_final' LANGUAGE C STABLE PARALLEL RESTRICTED COST 100000;
+CREATE AGGREGATE @extschema@.bicycle_grid_agg(image bytea, columns int) (
+	SFUNC = @extschema@.bicycle_grid_add, STYPE = internal,
+	FINALFUNC = @extschema@.bicycle_grid_final, PARALLEL = RESTRICTED
+);
+COMMENT ON FUNCTION @extschema@.bicycle_grid(bytea[], int, text[], int) IS
+	'many images on one page, each with its label';
+COMMENT ON AGGREGATE @extschema@.bicycle_grid_agg(bytea, int) IS
+	'the images of rows on one page, in the order of ORDER BY';
+COMMENT ON FUNCTION @extschema@.bicycle_grid_add(internal, bytea, int) IS
+	'a step of bicycle_grid_agg: adds a cell';
+COMMENT ON FUNCTION @extschema@.bicycle_grid_final(internal) IS
+	'a step of bicycle_grid_agg: draws the page';
+
 -- ---- Models ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS void

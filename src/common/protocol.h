@@ -20,7 +20,7 @@
  *	                               place in queue_memory
  *	                          <-   GRANT id: in arrival order; now the client
  *	                               sends the request itself
- *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT|LPIPS|COMPARE|MATCH id ->
+ *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT|GRID|LPIPS|COMPARE|MATCH id ->
  *	                          <-   NEED_MODEL id {hash}: the model is not
  *	                               resident, or this database has not shown
  *	                               that it owns it; the request waits in the
@@ -108,6 +108,7 @@ typedef enum BicycleFrameType
 	BICYCLE_LPIPS,       /* BicycleImageRequest, image, second image */
 	BICYCLE_COMPARE,     /* the same (hash unused) */
 	BICYCLE_MATCH,       /* the same */
+	BICYCLE_GRID,        /* BicycleImageRequest (hash unused) with a BicycleGrid */
 
 	/* engine to client */
 	BICYCLE_GRANT = 64, /* no body */
@@ -238,6 +239,48 @@ typedef struct BicyclePoint
 	double x; /* iteration; in rising order */
 	double y;
 } BicyclePoint;
+
+/*
+ * Many images on one page: for each cell a BicycleCell, then the bytes of its
+ * image and of its label. RESULT: BicycleGridDone, `reported` BicycleBadCells,
+ * and a PNG.
+ */
+typedef struct BicycleGrid
+{
+	uint32_t columns; /* 0: about as many as rows */
+	uint32_t size;    /* of a cell, in pixels; 0: as the largest image, up to 256 */
+	uint32_t cells;
+	uint32_t labelled; /* 1: a line of text stands below each cell */
+} BicycleGrid;
+
+#define BICYCLE_NO_IMAGE UINT32_MAX
+
+typedef struct BicycleCell
+{
+	uint32_t image_length; /* BICYCLE_NO_IMAGE: an empty cell */
+	uint32_t label_length; /* UTF-8 */
+} BicycleCell;
+
+#define BICYCLE_GRID_MIN_SIDE 8
+#define BICYCLE_GRID_MAX_SIDE 4096
+#define BICYCLE_GRID_MAX_EXTENT 65535        /* of a page, in pixels */
+#define BICYCLE_GRID_MAX_PIXELS (256u << 20) /* a value of PostgreSQL holds its file */
+#define BICYCLE_GRID_REASONS 3
+
+/* Images that could not be used (22P03, 54000), whose cells are empty. */
+typedef struct BicycleGridDone
+{
+	uint32_t bad;      /* how many there are */
+	uint32_t reported; /* and of how many it is said why; BICYCLE_GRID_REASONS at most */
+} BicycleGridDone;
+
+typedef struct BicycleBadCell
+{
+	uint32_t cell; /* from 0 on */
+	uint32_t reserved;
+	char sqlstate[8];
+	char text[3][256]; /* message, detail, hint; UTF-8, with a NUL */
+} BicycleBadCell;
 
 /*
  * A tensor stream, in the DATA frames of LOAD, EXPORT and of the result of

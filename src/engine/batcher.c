@@ -14,10 +14,10 @@
  * R3 Only as many of either class are started ahead of the device as fill two
  *    batches: what has not started costs little memory and does not count as an
  *    attempt when the engine dies.
- * R4 Light requests, which need no model (INFO, CHECK, PLOT), do not wait for
- *    the device, nor do they take the places of those that do. Only LIGHT_SHARE
- *    of them for each thread of the pool are started, so that many plots delay
- *    a decoder by a few of them and not by all.
+ * R4 Light requests, which need no model (INFO, CHECK, PLOT, GRID), do not wait
+ *    for the device, nor do they take the places of those that do. Only
+ *    LIGHT_SHARE of them for each thread of the pool are started, so that many
+ *    plots delay a decoder by a few of them and not by all.
  * R5 A request is announced to its client (STARTED) before a thread gets it,
  *    and only then. If the frame cannot be written at once the client does not
  *    read, and the request stays in its line.

@@ -10,7 +10,7 @@
  *	  requests hold between decoding and reply. Of a model on a GPU only what
  *	  lies on the host counts here, the pinned buffers that images pass through;
  *	- the decoders' (the last quarter): what image_decode, image_resize and
- *	  plots take while they run. Threads wait in it, under its lock;
+ *	  plots and grids take while they run. Threads wait in it, under its lock;
  *	  each has its turn, and a decoder never asks twice, so it cannot deadlock.
  *
  * engine_memory = 0 means half of the machine's memory, or of what the

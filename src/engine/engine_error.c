@@ -121,6 +121,22 @@ error_from_image(EngineError *error, const ImageError *image)
 	return false;
 }
 
+bool
+error_from_plot(EngineError *error, const PlotError *plot)
+{
+	static const char *const states[] = { [PLOT_EMALFORMED] = "08P01",
+										  [PLOT_ESIZE] = "22023",
+										  [PLOT_ELIMIT] = "54000",
+										  [PLOT_ENOMEM] = "53200",
+										  [PLOT_EFAILED] = "58000" };
+
+	error_set(error, states[plot->code], "%s", plot->message);
+	error_detail(error, "%s", plot->detail);
+	if (plot->code == PLOT_ELIMIT)
+		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
+	return false;
+}
+
 size_t
 error_pack(const EngineError *error, uint8_t *body)
 {

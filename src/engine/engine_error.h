@@ -14,6 +14,7 @@
 #include "common/protocol.h"
 #include "image/image.h"
 #include "nn/nn.h"
+#include "plot/plot.h"
 
 typedef struct EngineError
 {
@@ -37,6 +38,7 @@ extern void error_hint(EngineError *error, const char *hint, ...)
 extern bool error_memory(EngineError *error, const char *what); /* 53200: malloc failed */
 extern bool error_from_nn(EngineError *error, const NnError *nn);
 extern bool error_from_image(EngineError *error, const ImageError *image);
+extern bool error_from_plot(EngineError *error, const PlotError *plot);
 
 /* 53200: what the detail says is more than engine_memory. */
 extern bool error_engine_memory(EngineError *error, const char *detail, ...)

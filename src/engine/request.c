@@ -375,7 +375,10 @@ request_withdraw(Request *request)
 	if (!is_away(request) && request->frames == 0)
 		request_free(request);
 	else
+	{
+		atomic_store_explicit(&request->unwanted, true, memory_order_relaxed);
 		detach(request);
+	}
 }
 
 void

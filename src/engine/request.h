@@ -19,10 +19,10 @@
  *	          -> DONE
  *
  *    QUEUED goes back to WAITING where the model was evicted meanwhile, ALONE
- *    to QUEUED where the client does not read. INFO, CHECK, PLOT, COMPARE and
- *    MATCH, which need no model, skip WAITING and end after DECODING; ENCODE
- *    ends after RUNNING. Whatever is not DONE may fail: then it is DONE, too.
- *    All end in GONE.
+ *    to QUEUED where the client does not read. INFO, CHECK, PLOT, GRID, COMPARE
+ *    and MATCH, which need no model, skip WAITING and end after DECODING;
+ *    ENCODE ends after RUNNING. Whatever is not DONE may fail: then it is DONE,
+ *    too. All end in GONE.
  *
  * R2 A request belongs to its connection until it is withdrawn (CANCEL, close)
  *    or its reply is written.
@@ -48,6 +48,8 @@
 #include "engine/connection.h"
 #include "engine/executor.h"
 #include "engine/sizing.h"
+
+#include <stdatomic.h>
 
 typedef enum RequestState
 {
@@ -126,6 +128,7 @@ struct Request
 	void (*run)(Request *request);  /* on the executor's thread */
 	void (*done)(Request *request); /* when it is back with the I/O thread */
 	EngineError error;
+	atomic_bool unwanted; /* withdrawn while a thread has it */
 
 	/* By its kind: an image, or a stream. All zeros at first. */
 	union
@@ -271,6 +274,14 @@ extern void request_reply_part(Request *request, BicycleFrameType type, const vo
  * rest of a frame whose first bytes were.
  */
 extern void request_withdraw(Request *request);
+
+/* False once it is withdrawn: its thread may stop. Any thread. */
+static inline bool
+request_is_wanted(Request *request)
+{
+	return !atomic_load_explicit(&request->unwanted, memory_order_relaxed);
+}
+
 extern void request_withdraw_all(Connection *connection);
 extern void request_free(Request *request); /* no thread has it and no frame refers to it */
 

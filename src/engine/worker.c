@@ -233,22 +233,6 @@ worker_decode_two(const Request *request, int channels, Image images[2], EngineE
 	return decoded;
 }
 
-static bool
-error_from_plot(EngineError *error, const PlotError *plot)
-{
-	static const char *const states[] = { [PLOT_EMALFORMED] = "08P01",
-										  [PLOT_ESIZE] = "22023",
-										  [PLOT_ELIMIT] = "54000",
-										  [PLOT_ENOMEM] = "53200",
-										  [PLOT_EFAILED] = "58000" };
-
-	error_set(error, states[plot->code], "%s", plot->message);
-	error_detail(error, "%s", plot->detail);
-	if (plot->code == PLOT_ELIMIT)
-		error_hint(error, "See the setting \"bicycle.max_image_pixels\".");
-	return false;
-}
-
 bool
 worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length, uint64_t max_pixels,
 				 uint8_t **png, size_t *png_length, EngineError *error)

@@ -1,7 +1,7 @@
 /*
  * worker.h
  *	  The pool's tasks: decode an image and bring it to the model's size; encode
- *	  a result; look whether an image can be decoded; draw a plot.
+ *	  a result; look whether an image can be decoded; draw a plot or a grid.
  */
 #ifndef BICYCLE_ENGINE_WORKER_H
 #define BICYCLE_ENGINE_WORKER_H
@@ -21,6 +21,10 @@ extern void worker_plot(Request *request);
 
 /* Those that a file's pixels are told apart in: 1, gray, or 3. */
 extern int worker_channels(const ImageInfo *info);
+
+/* worker_grid.c */
+extern void worker_grid(Request *request);
+extern void worker_reply_grid(Request *request); /* I/O thread */
 
 /*
  * Decodes a file, whose header is in *info, to a size, or with {0, 0} to its

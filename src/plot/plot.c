@@ -13,11 +13,8 @@
  * A Plot is made by plot_read and points into its bytes; cairo's objects and
  * the pixels live within plot_draw. No locks, no state between calls.
  */
-#include <cairo/cairo.h>
 #include <fontconfig/fontconfig.h>
-#include <jansson.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +22,8 @@
 #include "common/protocol.h"
 #include "image/image.h"
 #include "plot/plot.h"
+#include "plot/plot_error.h"
+#include "plot/text.h"
 
 #define MIN_SIDE 160
 #define MAX_SIDE 8192
@@ -35,7 +34,7 @@
 #define LOG_SPREAD 20
 #define LOG_RANGE 1e6 /* what it shows at most */
 
-#define FONT_SIZE 12
+#define FONT_SIZE PLOT_FONT_SIZE
 #define MARGIN_LEFT 64
 #define MARGIN_TOP 32
 #define MARGIN_BOTTOM 46
@@ -75,47 +74,10 @@ static const double colours[][3] = { { 0.00, 0.45, 0.70 }, { 0.84, 0.37, 0.00 },
 
 /* ---- Reading ------------------------------------------------------------- */
 
-/* The one place that fills a PlotError; returns code. */
-__attribute__((format(printf, 4, 5))) static PlotStatus
-plot_fail(PlotError *error, PlotStatus code, const char *message, const char *detail, ...)
-{
-	va_list args;
-
-	error->code = code;
-	snprintf(error->message, sizeof(error->message), "%s", message);
-	va_start(args, detail);
-	vsnprintf(error->detail, sizeof(error->detail), detail, args);
-	va_end(args);
-	return code;
-}
-
 static PlotStatus
 plot_malformed(PlotError *error, const char *detail)
 {
 	return plot_fail(error, PLOT_EMALFORMED, "plot is not well-formed", "%s", detail);
-}
-
-static PlotStatus
-plot_fail_memory(PlotError *error)
-{
-	return plot_fail(error, PLOT_ENOMEM, "out of memory",
-					 "The engine could not allocate memory for a plot.");
-}
-
-/* For cairo: no control characters, valid UTF-8 or else ASCII. */
-static void
-clean_plot_text(char *text)
-{
-	json_t *valid = json_string(text);
-
-	for (char *c = text; *c != '\0'; c++)
-	{
-		if ((unsigned char) *c < ' ' || *c == 0x7f)
-			*c = ' ';
-		else if (valid == NULL && (unsigned char) *c >= 0x80)
-			*c = '?';
-	}
-	json_decref(valid);
 }
 
 static PlotStatus
@@ -129,7 +91,7 @@ read_series(Plot *plot, const uint8_t *bytes, size_t length, PlotError *error)
 	if (memchr(plot->head.title, '\0', sizeof(plot->head.title)) == NULL ||
 		plot->head.series > MAX_SERIES)
 		return plot_malformed(error, "Its header is damaged.");
-	clean_plot_text(plot->head.title);
+	plot_text_clean(plot->head.title);
 	if (plot->head.width < MIN_SIDE || plot->head.width > MAX_SIDE ||
 		plot->head.height < MIN_SIDE || plot->head.height > MAX_SIDE)
 		return plot_fail(error, PLOT_ESIZE, "invalid size of a plot",
@@ -148,7 +110,7 @@ read_series(Plot *plot, const uint8_t *bytes, size_t length, PlotError *error)
 			head.points > (length - at) / sizeof(BicyclePoint))
 			return plot_malformed(error, "A series is damaged.");
 		memcpy(series->name, head.name, sizeof(series->name));
-		clean_plot_text(series->name);
+		plot_text_clean(series->name);
 		series->points = bytes + at;
 		series->npoints = head.points;
 		at += head.points * sizeof(BicyclePoint);
@@ -281,20 +243,11 @@ format_number(double value, char *text, size_t size)
 
 /* ---- Drawing ------------------------------------------------------------- */
 
-static double
-text_width(Plot *plot, const char *text)
-{
-	cairo_text_extents_t extents;
-
-	cairo_text_extents(plot->cairo, text, &extents);
-	return extents.x_advance;
-}
-
 /* Its left end, middle or right end (align 0, 0.5, 1) at x. */
 static void
 draw_text(Plot *plot, const char *text, double x, double y, double align)
 {
-	cairo_move_to(plot->cairo, x - align * text_width(plot, text), y);
+	cairo_move_to(plot->cairo, x - align * plot_text_width(plot->cairo, text), y);
 	cairo_show_text(plot->cairo, text);
 }
 
@@ -507,9 +460,7 @@ plot_draw(Plot *plot, uint8_t **png, size_t *length, PlotError *error)
 
 	*png = NULL;
 	plot->cairo = cairo_create(surface);
-	cairo_select_font_face(plot->cairo, "sans-serif", CAIRO_FONT_SLANT_NORMAL,
-						   CAIRO_FONT_WEIGHT_NORMAL);
-	cairo_set_font_size(plot->cairo, FONT_SIZE);
+	plot_text_begin(plot->cairo);
 	make_axes(plot);
 	draw_frame(plot);
 	draw_curves(plot);

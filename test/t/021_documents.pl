@@ -187,7 +187,7 @@ SELECT proname, (SELECT string_agg(proargnames[i] || ' ' || format_type(type, NU
 FROM pg_proc JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = pg_proc.oid
 	AND d.deptype = 'e' JOIN pg_extension e ON e.oid = d.refobjid
 WHERE extname = 'bicycle' AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-	AND proname NOT LIKE 'bicycle\_role%' AND proname NOT LIKE 'bicycle\_mean\_%'
+	AND proname NOT LIKE 'bicycle\_role%' AND proname !~ '^bicycle_(mean|grid)_(add|combine|final)$'
 SQL
 {
 	my ($name, $arguments, $results) = split /\|/, $_, -1;
