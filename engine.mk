@@ -26,7 +26,8 @@ ENGINE_LIBS = $(NN_LIBS) -lpng -lz -ljpeg -lwebp -lwebpdemux -lcairo -lfontconfi
 AVX512 = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
 ISA_FLAGS = $(if $(filter %_avx512,$(basename $<)),$(AVX512)) \
 	$(if $(filter %_avx512bf16,$(basename $<)),$(AVX512) -mavx512bf16) \
-	$(if $(filter %_avx2,$(basename $<)),-mavx2 -mfma)
+	$(if $(filter %_avx2,$(basename $<)),-mavx2 -mfma) \
+	$(if $(filter %_amx,$(basename $<)),-mamx-tile -mamx-bf16)
 
 # $(call compiled,OBJECTS,SOURCES,FLAGS): all compiling there is; FLAGS is a variable's name
 define compiled

@@ -128,43 +128,6 @@ test_bf16(const CpuKernels *kernels)
 	ok(guarded, "%s: 1 to %d channels, and no more, are written", kernels->name, CPU_BLOCK);
 }
 
-/* C = A B for every number of rows, against sums in double. */
-static void
-test_gemm(const CpuKernels *kernels)
-{
-	int k = 3 * kernels->lanes;
-	bool good = true;
-
-	for (int n = 1; n <= kernels->rows; n++)
-	{
-		float *a = malloc((size_t) n * k * sizeof(float)),
-			  *b = malloc((size_t) k * kernels->panel * sizeof(float)),
-			  *c = malloc((size_t) n * kernels->panel * sizeof(float));
-
-		for (int i = 0; i < n * k; i++)
-			a[i] = (float) (i * 37 % 19) - 9;
-		for (int i = 0; i < k * kernels->panel; i++)
-			b[i] = (float) (i * 53 % 23) - 11;
-		kernels->gemm(n, k, a, b, c, kernels->panel);
-		for (int row = 0; row < n; row++)
-			for (int column = 0; column < kernels->panel; column++)
-			{
-				double sum = 0;
-
-				for (int i = 0; i < k; i++)
-					sum += (double) a[i / kernels->lanes * n * kernels->lanes +
-									  row * kernels->lanes + i % kernels->lanes] *
-						   b[i * kernels->panel + column];
-				good &= c[row * kernels->panel + column] == (float) sum;
-			}
-		free(a);
-		free(b);
-		free(c);
-	}
-	ok(good, "%s: products of 1 to %d rows are exact for small integers", kernels->name,
-	   kernels->rows);
-}
-
 int
 main(void)
 {
@@ -184,7 +147,6 @@ main(void)
 		{
 			test_functions(tables[i]);
 			test_bf16(tables[i]);
-			test_gemm(tables[i]);
 		}
 	return done_testing();
 }

@@ -12,6 +12,7 @@
 #define BICYCLE_NN_CPU_KERNELS_H
 
 #include "common/constants.h"
+#include "nn/cpu/kernel.h"
 #include "nn/ops.h"
 
 /* Channels that one call of moments() or apply() may take. */
@@ -59,8 +60,7 @@ typedef struct CpuKernels
 {
 	const char *name;
 	int lanes; /* floats of a vector */
-	int rows;  /* rows of a block of gemm() */
-	int panel; /* columns of one */
+	const CpuKernel *fp32, *bf16;
 
 	/* Adds a run of x - center + offset; scale and shift are not read. */
 	void (*moments)(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
@@ -93,20 +93,12 @@ typedef struct CpuKernels
 
 	/*
 	 * Tiles (cpu_tiles.c). tile_in transforms (m + r - 1)^2 pixels of c
-	 * channels into as many positions, `position` floats apart; channels [k, k
-	 * + lanes) go to v + k * rows, zero-filled. m = 1 copies one pixel.
-	 * tile_out makes the m^2 outputs (NULL: not wanted) of c channels from the
-	 * positions.
+	 * channels into as many positions, `position` floats apart, zero-filled to
+	 * whole vectors. m = 1 copies one pixel. tile_out makes the m^2 outputs
+	 * (NULL: not wanted) of c channels from the positions.
 	 */
-	void (*tile_in)(int m, int r, const float *const *pixels, int c, float *v, size_t position,
-					int rows);
+	void (*tile_in)(int m, int r, const float *const *pixels, int c, float *v, size_t position);
 	void (*tile_out)(int m, int r, const float *sums, size_t position, int c, float *const *out);
-
-	/*
-	 * C (n, panel) = A (n, k) * B (k, panel), n <= rows; A lies as tile_in
-	 * leaves it with rows = n, k a multiple of lanes, rows of C `ldc` apart
-	 */
-	void (*gemm)(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc);
 
 	const struct CpuTrainKernels *train;
 

@@ -10,11 +10,12 @@
  *		VMAX(a, b), VMIN(a, b)	b where either is not a number
  *		VLOADN(p, n), VSTOREN(p, v, n)	the first n of VL floats, 0 < n < VL;
  *	                                    lanes not loaded are zero
- *		AHEAD			floats ahead in the stream of weights that gemm asks
- *	                    for, to the
- *						second level of cache; 0 where it gained nothing
- *		ROWS			rows of a gemm block, as many as registers hold the sums
- *	                    of (two vectors a row); at most 12
+ *		AHEAD			bytes ahead in the stream of weights that a product asks
+ *	                    for, to the second level of cache; 0 where it gained
+ *	                    nothing
+ *		BLOCK_ROWS		rows of a block of kernel.h, as many as registers hold
+ *	                    the sums of (two vectors a row)
+ *		ROWS			the same of training's products; at most 12
  *		KERNELS, KERNELS_NAME	the table defined here and its name
  */
 #include <math.h>
@@ -476,11 +477,11 @@ out_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
 }
 
 INLINE void
-tile_in_body(int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows)
+tile_in_body(int m, int r, const float *const *pixels, int c, float *v, size_t position)
 {
 	int t = m + r - 1;
 
-	for (int k = 0; k < c; k += VL, v += rows * VL)
+	for (int k = 0; k < c; k += VL, v += VL)
 	{
 		vf d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS], e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
 
@@ -500,16 +501,16 @@ tile_in_body(int m, int r, const float *const *pixels, int c, float *v, size_t p
 }
 
 static void
-tile_in(int m, int r, const float *const *pixels, int c, float *v, size_t position, int rows)
+tile_in(int m, int r, const float *const *pixels, int c, float *v, size_t position)
 {
 	if (m == 2 && r == 2)
-		tile_in_body(2, 2, pixels, c, v, position, rows);
+		tile_in_body(2, 2, pixels, c, v, position);
 	else if (m == 3)
-		tile_in_body(3, 2, pixels, c, v, position, rows);
+		tile_in_body(3, 2, pixels, c, v, position);
 	else if (m == 2)
-		tile_in_body(2, 3, pixels, c, v, position, rows);
+		tile_in_body(2, 3, pixels, c, v, position);
 	else
-		for (int k = 0; k < c; k += VL, v += rows * VL)
+		for (int k = 0; k < c; k += VL, v += VL)
 			*(vf_any *) v = load_f32(pixels[0] + k, c - k);
 }
 
@@ -552,77 +553,16 @@ tile_out(int m, int r, const float *sums, size_t position, int c, float *const *
 			store_f32(out[0] + k, *(const vf_any *) (sums + k), c - k);
 }
 
-/*
- * Each sum runs over k in order, in one chain of multiply-adds: it does not
- * depend on n, and so not on how rows were put into blocks.
- */
-INLINE void
-gemm_body(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
-{
-	vf sum[2 * ROWS];
-
-#pragma GCC unroll 32
-	for (int i = 0; i < 2 * n; i++)
-		sum[i] = set1(0.0f);
-	for (; k > 0; k -= VL, a += n * VL)
-	{
-#pragma GCC unroll 4
-		for (int lane = 0; lane < VL; lane++, b += 2 * VL)
-		{
-			vf b0 = *(const vf_any *) b, b1 = *(const vf_any *) (b + VL);
-
-			if (AHEAD > 0)
-			{
-				__builtin_prefetch(b + AHEAD, 0, 2);
-				__builtin_prefetch(b + AHEAD + VL, 0, 2);
-			}
-#pragma GCC unroll 16
-			for (int i = 0; i < n; i++)
-			{
-				vf x = set1(a[i * VL + lane]);
-
-				sum[2 * i] = VFMA(x, b0, sum[2 * i]);
-				sum[2 * i + 1] = VFMA(x, b1, sum[2 * i + 1]);
-			}
-		}
-	}
-#pragma GCC unroll 16
-	for (int i = 0; i < n; i++)
-	{
-		*(vf_any *) (c + i * ldc) = sum[2 * i];
-		*(vf_any *) (c + i * ldc + VL) = sum[2 * i + 1];
-	}
-}
-
-/* One function for each number of rows, so that sums stay in registers. */
-#define GEMM_ROW(n) [n] = gemm_##n,
-#define GEMM(n)                                                                           \
-	static __attribute__((noinline)) void gemm_##n(int k, const float *a, const float *b, \
-												   float *c, ptrdiff_t ldc)               \
-	{                                                                                     \
-		gemm_body(n, k, a, b, c, ldc);                                                    \
-	}
-EACH_ROWS(GEMM)
-
-static void
-gemm(int n, int k, const float *a, const float *b, float *c, ptrdiff_t ldc)
-{
-	static void (*const by_rows[])(int, const float *, const float *, float *,
-								   ptrdiff_t) = { EACH_ROWS(GEMM_ROW) };
-
-	by_rows[n](k, a, b, c, ldc);
-}
-
+#include "nn/cpu/kernel.inc.h"
 #include "nn/cpu/cpu_train_kernels.inc.h"
 
 const CpuKernels KERNELS = {
 	.name = KERNELS_NAME,
 	.lanes = VL,
-	.rows = ROWS,
-	.panel = 2 * VL,
+	.fp32 = &kernel_fp32,
+	.bf16 = &kernel_bf16,
 	.tile_in = tile_in,
 	.tile_out = tile_out,
-	.gemm = gemm,
 	.moments = moments,
 	.apply = apply,
 	.add = add,

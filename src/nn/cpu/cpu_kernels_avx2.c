@@ -15,6 +15,7 @@
 #define VSTOREN(p, v, n) _mm256_maskstore_ps(p, LANES(n), (__m256) (v))
 #define AHEAD 0
 #define ROWS 6
+#define BLOCK_ROWS 6
 #define KERNELS cpu_kernels_avx2
 #define KERNELS_NAME "AVX2"
 

@@ -11,6 +11,7 @@
 #define VSTOREN(p, v, n) memcpy(p, &(v), (n) * sizeof(float))
 #define AHEAD 0
 #define ROWS 6
+#define BLOCK_ROWS 6
 #define KERNELS cpu_kernels_base
 #define KERNELS_NAME "baseline"
 

@@ -3,7 +3,7 @@
  *	  Packing and running of convolutions by tiles (cpu_tiles.h).
  *
  * Order of sums: k runs over the sources, then the input's channels, in one
- * chain (gemm in cpu_kernels.inc.h); tiles start at the result's first
+ * chain (R3 of kernel.h); tiles start at the result's first
  * position. Both follow from the layer's shape, so batch and threads change
  * nothing.
  *
@@ -33,17 +33,17 @@ round_up(int n, int to)
 static int
 panels(const CpuKernels *kernels, const CpuTiling *t)
 {
-	return (t->channels + kernels->panel - 1) / kernels->panel;
+	return (t->channels + kernels->fp32->columns - 1) / kernels->fp32->columns;
 }
 
 /* Columns written together: they never cross a part of the result. */
 static int
 group_panels(const CpuKernels *kernels, const CpuTiling *t)
 {
-	int n = CPU_BLOCK / 2 / kernels->panel;
+	int n = CPU_BLOCK / 2 / kernels->fp32->columns;
 
 	if (!t->shared)
-		n = CPU_BLOCK / kernels->panel;
+		n = CPU_BLOCK / kernels->fp32->columns;
 	return n < 1 ? 1 : n;
 }
 
@@ -71,11 +71,20 @@ deepest(const CpuKernels *kernels, const CpuTiling *t, int c)
 	return max;
 }
 
-/* Distance of positions of V: no multiple of 4096 bytes (cache sets). */
+/*
+ * Distances of rows and positions of V: no multiples of 4096 bytes (cache
+ * sets).
+ */
+static size_t
+v_row(int k)
+{
+	return (size_t) k + 16;
+}
+
 static size_t
 v_position(int rows, int k)
 {
-	return (size_t) rows * k + 80;
+	return rows * v_row(k) + 80;
 }
 
 /* Floats of V for `rows` tiles of one phase. */
@@ -94,7 +103,7 @@ sums_position(int rows, int columns)
 static size_t
 sums_floats(const CpuKernels *kernels, const CpuTiling *t, int rows)
 {
-	return positions(t) * sums_position(rows, group_panels(kernels, t) * kernels->panel);
+	return positions(t) * sums_position(rows, group_panels(kernels, t) * kernels->fp32->columns);
 }
 
 /* Tiles a thread takes at once: half a second-level cache holds their V. */
@@ -104,7 +113,8 @@ cpu_tile_block(const CpuKernels *kernels, const CpuTiling *t, int c)
 	int block =
 		(int) (BLOCK_BYTES / (positions(t) * (size_t) deepest(kernels, t, c) * sizeof(float)));
 
-	return block < kernels->rows ? kernels->rows : block / kernels->rows * kernels->rows;
+	return block < kernels->fp32->rows ? kernels->fp32->rows
+									   : block / kernels->fp32->rows * kernels->fp32->rows;
 }
 
 /* ---- Weights ------------------------------------------------------------- */
@@ -215,7 +225,7 @@ cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer)
 
 	for (int phase = 0; phase < t->phases; phase++)
 		n += (size_t) panels(kernels, t) * positions(t) *
-			 packed_depth(kernels, t, phase, layer->in.c) * kernels->panel;
+			 packed_depth(kernels, t, phase, layer->in.c) * kernels->fp32->columns;
 	return n;
 }
 
@@ -228,18 +238,20 @@ cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *n
 
 	for (int phase = 0; phase < t->phases; phase++)
 	{
-		size_t step = (size_t) packed_depth(kernels, t, phase, layer->in.c) * kernels->panel;
+		size_t step =
+			(size_t) packed_depth(kernels, t, phase, layer->in.c) * kernels->fp32->columns;
 
-		for (int n0 = 0; n0 < t->channels; n0 += kernels->panel, out += positions(t) * step)
+		for (int n0 = 0; n0 < t->channels; n0 += kernels->fp32->columns, out += positions(t) * step)
 			for (int s = 0; s < t->npacked[phase]; s++)
 			{
 				TileTaps taps = find_taps(t, node, phase, s, layer->in.c + layer->nz);
 
 				for (int i = 0; i < layer->in.c; i++)
 					transform_row(t, &taps, w, phase, i, n0,
-								  t->channels - n0 < kernels->panel ? t->channels - n0
-																	: kernels->panel,
-								  out + ((size_t) s * padded + i) * kernels->panel, step);
+								  t->channels - n0 < kernels->fp32->columns
+									  ? t->channels - n0
+									  : kernels->fp32->columns,
+								  out + ((size_t) s * padded + i) * kernels->fp32->columns, step);
 			}
 	}
 }
@@ -290,20 +302,21 @@ choose_phase(Work *work, int phase)
 	work->u = work->layer->tile_weights;
 	for (int i = 0; i < phase; i++)
 		work->u += (size_t) panels(work->kernels, t) * positions(t) *
-				   packed_depth(work->kernels, t, i, work->layer->in.c) * work->kernels->panel;
+				   packed_depth(work->kernels, t, i, work->layer->in.c) *
+				   work->kernels->fp32->columns;
 }
 
-/* Transforms the pixels of row i, of n from `row0` on that gemm takes. */
+/* Transforms the pixels of row i. */
 static void
-transform_tile(const Work *work, const float *zeros, int row0, int n, int i)
+transform_tile(const Work *work, const float *zeros, int i)
 {
 	const CpuTiling *t = work->t;
 	NnShape in = work->layer->in;
-	int tiles = t->tiles_y * t->tiles_x, size = t->m + t->r - 1, index = work->first + row0 + i;
+	int tiles = t->tiles_y * t->tiles_x, size = t->m + t->r - 1, index = work->first + i;
 	const float *image = work->images + (size_t) (index / tiles) * work->image;
 	int ty = index % tiles / t->tiles_x * t->m * t->stride,
 		tx = index % tiles % t->tiles_x * t->m * t->stride;
-	float *v = work->v + (size_t) row0 * work->k + i * work->kernels->lanes;
+	float *v = work->v + i * v_row(work->k);
 
 	for (int s = 0; s < t->nsources[work->phase]; s++)
 	{
@@ -319,18 +332,9 @@ transform_tile(const Work *work, const float *zeros, int row0, int n, int i)
 				pixels[a * size + b] =
 					inside ? image + ((size_t) y * in.w + x) * work->pitch : zeros;
 			}
-		work->kernels->tile_in(t->m, t->r, pixels, in.c, v, v_position(work->rows, work->k), n);
-		v += (size_t) round_up(in.c, work->kernels->lanes) * n;
+		work->kernels->tile_in(t->m, t->r, pixels, in.c, v, v_position(work->rows, work->k));
+		v += round_up(in.c, work->kernels->lanes);
 	}
-}
-
-static void
-transform_block(const Work *work, const float *zeros, int row0)
-{
-	int n = work->rows - row0 < work->kernels->rows ? work->rows - row0 : work->kernels->rows;
-
-	for (int i = 0; i < n; i++)
-		transform_tile(work, zeros, row0, n, i);
 }
 
 /* Where the outputs of row i for the columns from n0 on go. */
@@ -364,6 +368,27 @@ locate_outputs(const Work *work, int i, int n0, float **out)
 		}
 }
 
+/* A block of position p from row `row` on, by a panel of weights. */
+static void
+multiply_rows(const Work *work, int row, int p, const float *u, float *sums, int columns)
+{
+	const CpuKernel *kernel = work->kernels->fp32;
+	CpuTap all = { 0, work->k };
+	CpuBlock block = { .m = work->rows - row < kernel->rows ? work->rows - row : kernel->rows,
+					   .n = kernel->columns,
+					   .a = work->v + p * v_position(work->rows, work->k) + row * v_row(work->k),
+					   .lda = (ptrdiff_t) v_row(work->k),
+					   .taps = &all,
+					   .ntaps = 1,
+					   .b = u,
+					   .c = sums,
+					   .ldc = columns,
+					   .next = (const char *) u + kernel->ahead,
+					   .ahead = kernel->ahead ? CPU_KERNEL_STEP * kernel->columns * 4 : 0 };
+
+	kernel->multiply(&block);
+}
+
 /* All tiles of the work for one group of columns. */
 static void
 multiply_group(const Work *work, int group)
@@ -371,10 +396,10 @@ multiply_group(const Work *work, int group)
 	const CpuKernels *kernels = work->kernels;
 	const CpuTiling *t = work->t;
 	int per_group = group_panels(kernels, t), panel0 = group * per_group,
-		columns = per_group * kernels->panel, n0 = panel0 * kernels->panel,
+		columns = per_group * kernels->fp32->columns, n0 = panel0 * kernels->fp32->columns,
 		count = panels(kernels, t) - panel0 < per_group ? panels(kernels, t) - panel0 : per_group;
-	size_t panel_floats =
-			   (size_t) packed_depth(kernels, t, work->phase, work->layer->in.c) * kernels->panel,
+	size_t panel_floats = (size_t) packed_depth(kernels, t, work->phase, work->layer->in.c) *
+						  kernels->fp32->columns,
 		   step = sums_position(work->rows, columns);
 
 	for (int p = 0; p < positions(t); p++)
@@ -382,11 +407,11 @@ multiply_group(const Work *work, int group)
 		{
 			const float *u = work->u + ((size_t) (panel0 + j) * positions(t) + p) * panel_floats;
 
-			for (int row = 0; row < work->rows; row += kernels->rows)
-				kernels->gemm(
-					work->rows - row < kernels->rows ? work->rows - row : kernels->rows, work->k,
-					work->v + p * v_position(work->rows, work->k) + (size_t) row * work->k, u,
-					work->sums + p * step + (size_t) row * columns + j * kernels->panel, columns);
+			for (int row = 0; row < work->rows; row += kernels->fp32->rows)
+				multiply_rows(work, row, p, u,
+							  work->sums + p * step + (size_t) row * columns +
+								  j * kernels->fp32->columns,
+							  columns);
 		}
 	for (int i = 0; i < work->rows; i++)
 	{
@@ -423,8 +448,8 @@ run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 				work.rows = tiles - work.first < t->block ? tiles - work.first : t->block;
 				work.v = call->device->threads[omp_get_thread_num()].scratch;
 				work.sums = work.v + v_floats(work.kernels, t, layer->in.c, t->block);
-				for (int row = 0; row < work.rows; row += work.kernels->rows)
-					transform_block(&work, call->packed->zeros, row);
+				for (int row = 0; row < work.rows; row++)
+					transform_tile(&work, call->packed->zeros, row);
 				for (int g = 0; g < groups(work.kernels, t); g++)
 					multiply_group(&work, g);
 			}
@@ -441,14 +466,15 @@ run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)
-		for (int row = 0; row < rows; row += kernels->rows)
+		for (int row = 0; row < rows; row += kernels->fp32->rows)
 		{
 			Work work = make_work(call, layer, x, i0, results);
 
 			choose_phase(&work, phase);
 			work.rows = rows;
 			work.v = call->p->tiles + phase * v;
-			transform_block(&work, call->packed->zeros, row);
+			for (int i = row; i < rows && i < row + kernels->fp32->rows; i++)
+				transform_tile(&work, call->packed->zeros, i);
 		}
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)

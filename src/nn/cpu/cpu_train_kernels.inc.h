@@ -3,10 +3,7 @@
  *	  Bodies of the vector kernels of training (cpu_train_kernels.h); a part of
  *	  cpu_kernels.inc.h, whose helpers and parameters it uses.
  *
- * VDOT(sum, a, b) adds to each sum the products of two pairs of bfloat16
- * numbers, which are the lower and the upper half of a lane. Where the
- * processor has no such instruction they are widened and multiplied in single
- * precision: the same but for the rounding of sums.
+ * VDOT is that of kernel.inc.h.
  */
 #include "nn/cpu/cpu_train_kernels.h"
 
@@ -103,15 +100,6 @@ multiply(int k, const float *a, const float *b, bool turned, const CpuTarget *t)
 	else
 		by_rows[t->rows](k, a, b, t);
 }
-
-#ifndef VDOT
-INLINE vf
-VDOT(vf sum, vu a, vu b)
-{
-	sum = VFMA((vf) (a & 0xffff0000), (vf) (b & 0xffff0000), sum);
-	return VFMA((vf) (a << 16), (vf) (b << 16), sum);
-}
-#endif
 
 typedef uint32_t vu_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef uint32_t pair_any __attribute__((may_alias, aligned(2)));
