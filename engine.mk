@@ -20,7 +20,7 @@ ENGINE_OPENMP = $(if $(filter tsan,$(VARIANT)),-Wno-unknown-pragmas -Wno-unused-
 ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP) -pthread \
 	-fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
 NN_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) $(if $(filter tsan,$(VARIANT)),-lgomp) -ljansson -lm -ldl
-ENGINE_LIBS = $(NN_LIBS) -lpng -lz -ljpeg -lwebp -lwebpdemux -lcairo -lfontconfig -lcrypto
+ENGINE_LIBS = $(NN_LIBS) -lpng -ldeflate -lz -ljpeg -lwebp -lwebpdemux -lcairo -lfontconfig -lcrypto
 
 # A file named for an instruction set is compiled for it and called only where the processor has it.
 AVX512 = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512

@@ -25,6 +25,7 @@ header()						# header NAME [FLAG...]
 have make || need make make
 have "${CC[0]}" || need "a C compiler" gcc libc6-dev
 header png.h || need libpng libpng-dev
+header libdeflate.h || need libdeflate libdeflate-dev
 header jpeglib.h || need libjpeg-turbo libjpeg-dev
 header webp/demux.h || need libwebp libwebp-dev
 header cairo/cairo.h || need cairo libcairo2-dev

@@ -17,8 +17,8 @@ OUT=$ROOT/build/fuzz
 CC=${FUZZ_CC:-clang}
 FLAGS="-std=gnu11 -g -O1 -D_GNU_SOURCE -fno-omit-frame-pointer
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined"
-LIBS="-lpng -ljpeg -lwebp -lwebpdemux -ljansson -lz -lcrypto -lcairo -lfontconfig -lpthread
-	-ldl -lm"
+LIBS="-lpng -ldeflate -ljpeg -lwebp -lwebpdemux -ljansson -lz -lcrypto -lcairo -lfontconfig
+	-lpthread -ldl -lm"
 TARGETS="png jpeg webp safetensors pth options plot control protocol train"
 
 # sources TARGET: what it reads with; of the neural core only the names of dtypes, which params.c

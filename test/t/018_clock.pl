@@ -82,7 +82,7 @@ unlike(slurp_file($node->logfile), qr/ended unexpectedly|is killed/,
 
 # A request whose engine has not given it a place has a minute for that, too.
 $node->safe_psql('postgres', "SELECT bicycle_create('shown', '{\"ngf\": 8, \"size\": 64}')");
-my $translate = "SELECT octet_length(bicycle_translate(sketch, bicycle_latent(8, 1), model => 'shown')) > 0
+my $translate = "SELECT bicycle_translate(sketch, bicycle_latent(8, 1), model => 'shown') > ''
 	FROM outlines LIMIT 1";
 is($node->safe_psql('postgres', $translate), 't', 'an image is translated');
 my $session = $node->background_psql('postgres', on_error_stop => 0);
@@ -92,7 +92,7 @@ is(kill('STOP', $serving), 1, 'the engine is halted');
 $session->query_until(qr/asked/, "\\echo asked\n$translate \\g\n");
 ok($node->poll_query_until('postgres',
 	"SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'BicycleEngine'
-		OR wait_event = 'Extension' AND query LIKE 'SELECT octet_length%'"),
+		OR wait_event = 'Extension' AND query LIKE 'SELECT bicycle_translate%'"),
 	'a request waits');
 move_clock(6 * 3600);
 $node->reload;	# which wakes it

@@ -208,7 +208,7 @@ rows_of(const Image *image, const uint8_t *file, size_t length, size_t *n)
 	return NULL;
 }
 
-/* What zlib makes of them by its strategy for filtered rows. */
+/* What zlib makes of them at the same level. */
 static size_t
 size_by_zlib(const uint8_t *rows, size_t n)
 {
@@ -216,7 +216,7 @@ size_by_zlib(const uint8_t *rows, size_t n)
 	z_stream zip = { .next_in = (uint8_t *) rows, .avail_in = (uInt) n, .avail_out = (uInt) bound };
 	uint8_t *out = zip.next_out = malloc(bound);
 
-	deflateInit2(&zip, 1, Z_DEFLATED, 15, 8, Z_RLE);
+	deflateInit2(&zip, 1, Z_DEFLATED, 15, 8, Z_DEFAULT_STRATEGY);
 	deflate(&zip, Z_FINISH);
 	deflateEnd(&zip);
 	free(out);
