@@ -56,6 +56,9 @@ COMMENT ON FUNCTION @extschema@.bicycle_grid_final(internal) IS
 
 -- ---- Models ------------------------------
 
+ALTER TABLE @extschema@.bicycle_tensors DROP CONSTRAINT bicycle_tensors_network_check,
+	ADD CONSTRAINT bicycle_tensors_network_check CHECK (network IN ('G', 'E', 'D', 'D2', 'L'));
+
 CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'bicycle_rename' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_rename(text, text) FROM PUBLIC;

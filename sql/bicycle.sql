@@ -25,7 +25,7 @@ CREATE UNIQUE INDEX bicycle_models_current ON @extschema@.bicycle_models (model)
 CREATE TABLE @extschema@.bicycle_tensors (
 	model text NOT NULL,
 	version int NOT NULL,
-	network text NOT NULL CHECK (network IN ('G', 'E', 'D', 'D2')),
+	network text NOT NULL CHECK (network IN ('G', 'E', 'D', 'D2', 'L')),
 	name text NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 255),
 	chunk int NOT NULL CHECK (chunk >= 0),
 	dtype text NOT NULL CHECK (dtype IN ('F32', 'F64', 'F16', 'BF16', 'I64', 'I32', 'U8')),

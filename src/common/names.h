@@ -37,13 +37,15 @@
 	ROW(U8, "U8", 1)
 
 /*
- * Networks of a model: generator, encoder, and the discriminators of training.
+ * Networks of a model: generator, encoder, and the discriminators of training;
+ * or the one that compares two images.
  */
 #define BICYCLE_NETWORKS(ROW) \
 	ROW(G, "G")               \
 	ROW(E, "E")               \
 	ROW(D, "D")               \
-	ROW(D2, "D2")
+	ROW(D2, "D2")             \
+	ROW(L, "L")
 
 /* Losses of training, in the order in which the official code prints them. */
 #define BICYCLE_LOSSES(ROW) \

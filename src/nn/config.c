@@ -400,6 +400,13 @@ nn_config_print(const NnConfig *config)
 {
 	NnText text = { 0 };
 
+	if (config->metric != NN_METRIC_NONE)
+	{
+		char metric[NN_METRIC_TEXT];
+
+		nn_metric_print(config, metric);
+		return strdup(metric);
+	}
 	for (int id = 0; id < NN_OPTIONS; id++)
 	{
 		const void *field = (const char *) config + nn_options[id].offset;
@@ -619,8 +626,19 @@ NnStatus
 nn_config_parse(NnConfig *config, const char *json, size_t length, NnError *error)
 {
 	NnOptionSet given;
-	NnStatus status = nn_config_read(config, json, length, &given, error);
+	json_t *object = NULL;
+	NnStatus status = nn_options_load(json, length, "model", &object, error);
+	bool metric;
 
+	if (status != NN_OK)
+		return status;
+	metric = json_object_get(object, "lpips") != NULL;
+	if (metric)
+		status = nn_metric_read(config, object, error);
+	json_decref(object);
+	if (metric)
+		return status;
+	status = nn_config_read(config, json, length, &given, error);
 	if (status == NN_OK)
 		nn_config_follow(config, &given);
 	return status;
@@ -820,6 +838,8 @@ nn_config_check(const NnConfig *config, NnError *error)
 {
 	NnStatus status = NN_OK;
 
+	if (config->metric != NN_METRIC_NONE)
+		return NN_OK; /* it has no other than nn_metric_config makes */
 	for (int id = 0; id < NN_OPTIONS; id++)
 		if (nn_option_check(id, config, NULL, error) != NN_OK)
 			return NN_EINVAL;

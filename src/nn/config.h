@@ -123,6 +123,11 @@ extern NnStatus nn_options_read(const json_t *object, NnOptionScope scope, NnCon
 extern NnStatus nn_config_read(NnConfig *config, const char *json, size_t length,
 							   NnOptionSet *given, NnError *error);
 
+/* Of a model that compares images (metric.c): its text, and back. */
+#define NN_METRIC_TEXT 64 /* bytes, with the NUL */
+extern void nn_metric_print(const NnConfig *config, char text[NN_METRIC_TEXT]);
+extern NnStatus nn_metric_read(NnConfig *config, const json_t *object, NnError *error);
+
 /*
  * Options that were left out follow those that were given: a smaller size means
  * fewer levels and a smaller encoder, as in the official presets.

@@ -1,7 +1,7 @@
 /*
  * model.c
- *	  A model on a device: G and E with packed weights, and a plan for each
- *	  batch size in use, and each size of images that G is run at.
+ *	  A model on a device: G and E, or L, with packed weights, and a plan for
+ *	  each batch size in use, and each size of images that G or L is run at.
  *
  * R1 A batch is run as a sequence of power-of-two batches, each with a plan
  *    that is made when first needed and kept. On the CPU without padding: an
@@ -49,12 +49,15 @@ element_bytes(const NnModel *m)
 static void
 build_graph(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b)
 {
-	NnShape image = { n, extent.h, extent.w, model_channels(m, network) };
+	NnShape image = { n, network == NN_NET_L ? 2 * extent.h : extent.h, extent.w,
+					  model_channels(m, network) };
 
-	nn_graph_init(&b->graph, &m->nets[network].params);
+	nn_graph_init(&b->graph, &m->nets[model_place(network)].params);
 	b->image = nn_input(&b->graph, image, "image");
 	b->z = b->out[0] = b->out[1] = -1;
-	if (network == NN_NET_E)
+	if (network == NN_NET_L)
+		nn_net_L(&b->graph, &m->config, b->image, &b->out[0], &b->out[1]);
+	else if (network == NN_NET_E)
 		nn_net_E(&b->graph, &m->config, b->image, &b->out[0], &b->out[1]);
 	else
 	{
@@ -104,11 +107,11 @@ make_bucket(NnModel *m, NnNetwork network, NnExtent extent, int log2n, Bucket **
 			NnError *error)
 {
 	Bucket *b = malloc(sizeof(Bucket));
-	size_t pixels = nn_mul(model_pixels(extent), (size_t) 1 << log2n);
+	size_t image = sizeof(float) << log2n;
 	bool floats = !m->device->takes_bytes;
-	size_t in_bytes = floats ? nn_mul(pixels, model_channels(m, network) * sizeof(float)) : 0;
+	size_t in_bytes = floats ? nn_mul(model_reads(m, network, extent), image) : 0;
 	size_t result_bytes =
-		floats && network == NN_NET_G ? nn_mul(pixels, m->config.output_nc * sizeof(float)) : 0;
+		floats && network == NN_NET_G ? nn_mul(model_writes(m, network, extent, 0), image) : 0;
 	NnStatus status;
 
 	if (!b)
@@ -124,7 +127,8 @@ make_bucket(NnModel *m, NnNetwork network, NnExtent extent, int log2n, Bucket **
 	if (floats && (!b->in || !b->result))
 		status = nn_no_memory(error, in_bytes + result_bytes);
 	else
-		status = m->device->prepare(m->device, &b->plan, m->nets[network].packed, error);
+		status =
+			m->device->prepare(m->device, &b->plan, m->nets[model_place(network)].packed, error);
 	if (status != NN_OK)
 	{
 		free_bucket(m, b);
@@ -208,7 +212,7 @@ static const Plans *
 plans_at(const NnModel *m, NnNetwork network, NnExtent extent)
 {
 	if (same_extent(extent, model_own_extent(m, network)))
-		return &m->nets[network].own;
+		return &m->nets[model_place(network)].own;
 	for (int i = 0; i < m->nothers; i++)
 		if (same_extent(m->others[i]->extent, extent))
 			return m->others[i];
@@ -230,7 +234,7 @@ arena_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n, NnE
 
 	if (!plans || !plans->buckets[log2n])
 		return plan_bytes(m, network, extent, 1 << log2n, error);
-	return plans == &m->nets[network].own
+	return plans == &m->nets[model_place(network)].own
 			   ? plans->buckets[log2n]->plan.arena_elements * element_bytes(m)
 			   : bucket_bytes(m, plans->buckets[log2n]);
 }
@@ -243,10 +247,13 @@ arena_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n, NnE
 static size_t
 port_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int log2n)
 {
-	size_t pixels = model_pixels(extent);
+	size_t numbers = model_writes(m, network, extent, 0);
 	size_t latents = (size_t) m->config.nz * sizeof(float);
-	size_t in = pixels * model_channels(m, network);
-	size_t out = network == NN_NET_G ? pixels * m->config.output_nc + latents : 2 * latents;
+	size_t in = model_reads(m, network, extent);
+	size_t out = network == NN_NET_G ? numbers + latents
+				 : network == NN_NET_E
+					 ? 2 * latents
+					 : sizeof(float) * (numbers + model_writes(m, network, extent, 1));
 
 	return nn_mul((size_t) NN_STARTS << log2n, in + out);
 }
@@ -359,7 +366,7 @@ model_take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans, 
 	*plans = (Plans *) plans_at(m, network, extent);
 	if (!*plans)
 	{
-		if (network != NN_NET_G || !nn_extent_suits(&m->config, extent))
+		if (network != model_main(m) || !nn_extent_suits(&m->config, extent))
 			return nn_fail(error, NN_EINVAL, "network %s cannot run at %d x %d pixels",
 						   nn_network_name(network), extent.w, extent.h);
 		if (m->nothers == NN_MAX_EXTENTS)
@@ -380,10 +387,11 @@ nn_model_image_bytes(const NnModel *model, NnExtent extent, NnError *error)
 {
 	if (!nn_extent_suits(&model->config, extent))
 	{
-		nn_fail(error, NN_EINVAL, "network G cannot run at %d x %d pixels", extent.w, extent.h);
+		nn_fail(error, NN_EINVAL, "network %s cannot run at %d x %d pixels",
+				nn_network_name(model_main(model)), extent.w, extent.h);
 		return 0;
 	}
-	return plan_bytes(model, NN_NET_G, extent, 1, error);
+	return plan_bytes(model, model_main(model), extent, 1, error);
 }
 
 size_t
@@ -408,7 +416,7 @@ nn_model_keep_extents(NnModel *model, size_t bytes)
 static NnStatus
 load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, NnError *error)
 {
-	Net *net = &m->nets[network];
+	Net *net = &m->nets[model_place(network)];
 	Bucket one;
 	float *values;
 	NnStatus status;
@@ -450,7 +458,7 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 				   : config->precision != NN_PRECISION_AUTO ? config->precision
 															: nn_device_automatic(device);
 	if (device->supports(device, m->precision))
-		status = load_net(m, NN_NET_G, tensors, ntensors, error);
+		status = load_net(m, model_main(m), tensors, ntensors, error);
 	else
 	{
 		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name,
@@ -474,12 +482,13 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 					 NnError *error)
 {
 	NnModel m = { .device = device, .config = *config, .precision = precision };
-	int last = config->net_e != NN_ENCODER_NONE ? NN_NET_E : NN_NET_G;
+	int places = config->net_e != NN_ENCODER_NONE ? 2 : 1;
 	size_t sum = 0;
 
-	for (int network = NN_NET_G; device->memory && network <= last; network++)
+	for (int place = 0; device->memory && place < places; place++)
 	{
-		NnParams *params = &m.nets[network].params;
+		NnNetwork network = model_network(&m, place);
+		NnParams *params = &m.nets[place].params;
 		Bucket one;
 		NnStatus status = nn_params_of(config, 1u << network, params, error);
 
@@ -505,12 +514,14 @@ nn_model_prepare(NnModel *model, NnError *error)
 {
 	NnStatus status = NN_OK;
 
-	for (int network = NN_NET_G; status == NN_OK && network <= NN_NET_E; network++)
+	for (int place = 0; status == NN_OK && place < 2; place++)
 	{
+		Net *net = &model->nets[place];
 		Bucket *one;
 
-		if (model->nets[network].exists)
-			status = model_next_bucket(model, network, &model->nets[network].own, 1, &one, error);
+		if (net->exists)
+			status =
+				model_next_bucket(model, model_network(model, place), &net->own, 1, &one, error);
 	}
 	return status;
 }
@@ -519,8 +530,8 @@ void
 nn_model_shrink(NnModel *model)
 {
 	nn_model_keep_extents(model, 0);
-	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-		drop_plans(model, &model->nets[network].own, 1);
+	for (int place = 0; place < 2; place++)
+		drop_plans(model, &model->nets[place].own, 1);
 }
 
 void
@@ -529,9 +540,9 @@ nn_model_free(NnModel *model)
 	if (!model)
 		return;
 	nn_model_keep_extents(model, 0);
-	for (int network = NN_NET_G; network <= NN_NET_E; network++)
+	for (int place = 0; place < 2; place++)
 	{
-		Net *net = &model->nets[network];
+		Net *net = &model->nets[place];
 
 		drop_plans(model, &net->own, 0);
 		if (net->exists)
@@ -558,9 +569,8 @@ nn_model_bytes(const NnModel *model)
 {
 	size_t bytes = model->device->memory ? 0 : sizeof(*model);
 
-	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-		bytes +=
-			model->nets[network].packed_bytes + bytes_of_plans(model, &model->nets[network].own);
+	for (int place = 0; place < 2; place++)
+		bytes += model->nets[place].packed_bytes + bytes_of_plans(model, &model->nets[place].own);
 	return bytes + nn_model_extents_bytes(model);
 }
 
@@ -571,8 +581,8 @@ nn_model_host_bytes(const NnModel *model)
 
 	if (!model->device->memory)
 		return nn_model_bytes(model);
-	for (int network = NN_NET_G; network <= NN_NET_E; network++)
-		bytes += host_bytes_of_plans(&model->nets[network].own);
+	for (int place = 0; place < 2; place++)
+		bytes += host_bytes_of_plans(&model->nets[place].own);
 	for (int i = 0; i < model->nothers; i++)
 		bytes += sizeof(Plans) + host_bytes_of_plans(model->others[i]);
 	return bytes;
@@ -581,9 +591,7 @@ nn_model_host_bytes(const NnModel *model)
 size_t
 nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 {
-	NnExtent own = network <= NN_NET_E ? model_own_extent(model, network) : (NnExtent){ 0 };
-
-	return nn_model_batch_bytes_at(model, network, own, n, error);
+	return nn_model_batch_bytes_at(model, network, model_own_extent(model, network), n, error);
 }
 
 size_t
@@ -592,7 +600,7 @@ nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int 
 	size_t sum = 0;
 	bool used[BUCKETS] = { false };
 
-	if (network > NN_NET_E || !model->nets[network].exists)
+	if (!model_has(model, network))
 	{
 		nn_fail(error, NN_EINVAL, "model has no network %s", nn_network_name(network));
 		return 0;

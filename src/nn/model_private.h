@@ -19,7 +19,7 @@ typedef struct Bucket
 	NnPlan plan;
 	int image; /* value ids, -1 = none */
 	int z;
-	int out[2]; /* G: the image; E: mu and logvar */
+	int out[2]; /* G: the image; E: mu and logvar; L: distance and features */
 	/* floats of images, (n, H, W, C), for byte calls; NULL: it takes bytes */
 	float *in, *result;
 	size_t float_bytes; /* of these arrays */
@@ -50,16 +50,43 @@ struct NnModel
 	NnDevice *device;
 	NnConfig config;
 	NnPrecision precision;
-	Net nets[2];                   /* indexed by NN_NET_G and NN_NET_E */
-	Plans *others[NN_MAX_EXTENTS]; /* of G; the first nothers */
+	Net nets[2];                   /* G or L, and E: model_net */
+	Plans *others[NN_MAX_EXTENTS]; /* of the first; the first nothers */
 	int nothers;
 	uint64_t uses; /* of other sizes, counted */
 };
 
+/* The network that the model is for; E may be beside it. */
+static inline NnNetwork
+model_main(const NnModel *m)
+{
+	return m->config.metric != NN_METRIC_NONE ? NN_NET_L : NN_NET_G;
+}
+
+/* The network of a place in nets; and whose place is known to be there. */
+static inline NnNetwork
+model_network(const NnModel *m, int place)
+{
+	return place == 0 ? model_main(m) : NN_NET_E;
+}
+
+static inline int
+model_place(NnNetwork network)
+{
+	return network == NN_NET_E ? 1 : 0;
+}
+
+static inline bool
+model_has(const NnModel *m, NnNetwork network)
+{
+	return (network == NN_NET_E || network == model_main(m)) &&
+		   m->nets[model_place(network)].exists;
+}
+
 static inline NnExtent
 model_own_extent(const NnModel *m, NnNetwork network)
 {
-	int side = network == NN_NET_G ? m->config.size : m->config.encoder_size;
+	int side = network == NN_NET_E ? m->config.encoder_size : m->config.size;
 
 	return (NnExtent){ side, side };
 }
@@ -73,7 +100,31 @@ model_pixels(NnExtent extent)
 static inline int
 model_channels(const NnModel *m, NnNetwork network)
 {
-	return network == NN_NET_G ? m->config.input_nc : m->config.output_nc;
+	return network == NN_NET_E ? m->config.output_nc : m->config.input_nc;
+}
+
+/* Numbers that a network reads for an image of that size; of L it is two. */
+static inline size_t
+model_reads(const NnModel *m, NnNetwork network, NnExtent extent)
+{
+	size_t numbers = nn_mul(model_pixels(extent), (size_t) model_channels(m, network));
+
+	return network == NN_NET_L ? nn_mul(numbers, 2) : numbers;
+}
+
+/* And those that it writes, as output i of it. */
+static inline size_t
+model_writes(const NnModel *m, NnNetwork network, NnExtent extent, int i)
+{
+	switch (network)
+	{
+		case NN_NET_L:
+			return i == 0 ? 1 : 2 * (size_t) nn_metric_features(&m->config);
+		case NN_NET_E:
+			return (size_t) m->config.nz;
+		default:
+			return nn_mul(model_pixels(extent), (size_t) m->config.output_nc);
+	}
 }
 
 /*

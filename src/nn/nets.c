@@ -1,7 +1,8 @@
 /*
  * nets.c
- *	  The networks of BicycleGAN, each defined once: as a graph, and as the
- *	  table of its parameters under the names of the official state_dict.
+ *	  The networks of BicycleGAN, and that of LPIPS, each defined once: as a
+ *	  graph, and as the table of its parameters under the names of the official
+ *	  state_dict.
  *
  * A network is written as the list of its layers. Each layer asks for its
  * parameters by their official names; in a graph to be run these are looked up
@@ -463,6 +464,96 @@ build_D(NetBuilder *net, int image, int *maps)
 	}
 }
 
+/* ---- L: LPIPS ------------------------------------------------------------ */
+
+/*
+ * A convolution of AlexNet or VGG16 and its ReLU: features.NUMBER of
+ * torchvision. What is measured is read behind it.
+ */
+typedef struct Feature
+{
+	int number;
+	int channels, kernel, stride, pad;
+	bool pooled; /* its input is, first */
+	bool measured;
+} Feature;
+
+typedef struct Backbone
+{
+	int window; /* of its max pools, at stride 2 */
+	int n;
+	Feature features[13];
+} Backbone;
+
+static const Backbone backbones[] = {
+	[NN_METRIC_ALEX] = { 3,
+						 5,
+						 { { 0, 64, 11, 4, 2, false, true },
+						   { 3, 192, 5, 1, 2, true, true },
+						   { 6, 384, 3, 1, 1, true, true },
+						   { 8, 256, 3, 1, 1, false, true },
+						   { 10, 256, 3, 1, 1, false, true } } },
+	[NN_METRIC_VGG] = { 2,
+						13,
+						{ { 0, 64, 3, 1, 1, false, false },
+						  { 2, 64, 3, 1, 1, false, true },
+						  { 5, 128, 3, 1, 1, true, false },
+						  { 7, 128, 3, 1, 1, false, true },
+						  { 10, 256, 3, 1, 1, true, false },
+						  { 12, 256, 3, 1, 1, false, false },
+						  { 14, 256, 3, 1, 1, false, true },
+						  { 17, 512, 3, 1, 1, true, false },
+						  { 19, 512, 3, 1, 1, false, false },
+						  { 21, 512, 3, 1, 1, false, true },
+						  { 24, 512, 3, 1, 1, true, false },
+						  { 26, 512, 3, 1, 1, false, false },
+						  { 28, 512, 3, 1, 1, false, true } } },
+};
+
+/* Of ImageNet, for images in [-1, 1]. */
+static const NnHalvesArgs scaling = { { -.030f, -.088f, -.188f }, { .458f, .448f, .450f } };
+static const NnHalvesArgs no_scaling = { { 0, 0, 0 }, { 1, 1, 1 } };
+
+/* Source: lpips/lpips.py of richzhang/PerceptualSimilarity. */
+static void
+build_L(NetBuilder *net, int pair, int *distance, int *features)
+{
+	const Backbone *backbone = &backbones[net->config->metric];
+	int x = nn_halves(net->g, pair, net->config->unscaled ? no_scaling : scaling, "scaling");
+	int sum = -1, heads = 0;
+
+	for (int i = 0; i < backbone->n; i++)
+	{
+		const Feature *f = &backbone->features[i];
+		char name[MAX_NAME];
+		int weight, part;
+
+		dotted(name, "features.%d", f->number);
+		if (f->pooled)
+			x = nn_maxpool(net->g, x, backbone->window, 2, name);
+		x = conv(net, x, f->channels, f->kernel, f->stride, f->pad, name);
+		x = norm_act(net, x, NN_NORM_NONE, (NnActChain){ NN_ACT_RELU, NN_ACT_NONE }, name);
+		if (!f->measured)
+			continue;
+		dotted(name, "lin%d.model.1", heads++);
+		weight = param(net, name, "weight", 4, (int64_t[]){ 1, f->channels, 1, 1 });
+		part = nn_distance(net->g, x, weight, name);
+		sum = sum < 0 ? part : nn_add(net->g, sum, part, name);
+	}
+	*distance = sum;
+	*features = nn_means(net->g, x, "features");
+	nn_output(net->g, *distance);
+	nn_output(net->g, *features);
+}
+
+int
+nn_metric_features(const NnConfig *config)
+{
+	const Backbone *backbone = &backbones[config->metric];
+
+	return backbone->features[backbone->n - 1].channels;
+}
+
 /* ---- The ways in --------------------------------------------------------- */
 
 int
@@ -479,6 +570,14 @@ nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
 	NetBuilder net = { .g = g, .config = config, .network = NN_NET_E };
 
 	build_E(&net, image, mu, logvar);
+}
+
+void
+nn_net_L(NnGraph *g, const NnConfig *config, int pair, int *distance, int *features)
+{
+	NetBuilder net = { .g = g, .config = config, .network = NN_NET_L };
+
+	build_L(&net, pair, distance, features);
 }
 
 void
@@ -512,6 +611,11 @@ declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnE
 		image = nn_input(&g, (NnShape){ 1, size, size, config->output_nc }, "image");
 		build_E(&net, image, &maps[0], &maps[1]);
 	}
+	else if (network == NN_NET_L)
+	{
+		image = nn_input(&g, (NnShape){ 1, 2 * size, size, config->input_nc }, "pair");
+		build_L(&net, image, &maps[0], &maps[1]);
+	}
 	else
 	{
 		image = nn_input(
@@ -537,7 +641,9 @@ nn_params_of(const NnConfig *config, unsigned mask, NnParams *params, NnError *e
 	status = nn_config_check(config, error);
 	for (int network = 0; status == NN_OK && network < NN_NETWORKS; network++)
 	{
-		bool exists = network != NN_NET_E || config->net_e != NN_ENCODER_NONE;
+		bool metric = config->metric != NN_METRIC_NONE;
+		bool exists = (network == NN_NET_L) == metric &&
+					  (network != NN_NET_E || config->net_e != NN_ENCODER_NONE);
 
 		if ((mask & 1u << network) && exists)
 			status = declare_network(config, (NnNetwork) network, params, error);

@@ -37,6 +37,10 @@ extern void nn_unet_layer_name(const NnConfig *config, int k, NnPlace place, cha
 extern int nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float dropout);
 /* -> (N,1,1,nz) twice */
 extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);
+/*
+ * (N,2H,W,3), one image above the other -> (N,1,1,1), and (N,1,1,2C) of means
+ */
+extern void nn_net_L(NnGraph *g, const NnConfig *config, int pair, int *distance, int *features);
 /* -> config->num_ds maps (N,h,w,1) */
 extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);
 

@@ -132,6 +132,14 @@ typedef enum NnAlpha
 	NN_ALPHA_DROP   /* colours are taken as if there were none: the official code */
 } NnAlpha;
 
+/* Of LPIPS, which compares two images: whose convolutions it has. */
+typedef enum NnMetric
+{
+	NN_METRIC_NONE, /* the model is a generator */
+	NN_METRIC_ALEX, /* AlexNet's, as torchvision has it */
+	NN_METRIC_VGG   /* VGG16's */
+} NnMetric;
+
 /*
  * Everything that fixes the networks of a model. Filled from JSON by the option
  * table of config.c (defaults are the official code's), or inferred from the
@@ -162,6 +170,12 @@ typedef struct NnConfig
 	NnFamily family;
 	NnStatistics statistics;
 	int test_dropout; /* above 0: half of the inner up path is dropped, by this seed */
+	/*
+	 * What is no option: of a model that compares images. Its sizes are what is
+	 * common, and its network is L alone.
+	 */
+	NnMetric metric;
+	bool unscaled; /* version 0.0 of LPIPS, which does not scale the images first */
 } NnConfig;
 
 /*
@@ -236,8 +250,29 @@ extern NnStatus nn_config_infer(NnConfig *config, const char *json, size_t json_
 								NnError *error);
 
 /*
+ * metric.c: the configuration of a model that compares images, whose canonical
+ * text is one of its own, {"lpips":"0.1","net":"alex"}; NN_EINVAL for other
+ * names. nn_config_parse, print and check know it, too.
+ */
+extern NnStatus nn_metric_config(NnConfig *config, const char *net, const char *version,
+								 NnError *error);
+extern int nn_metric_least(const NnConfig *config);    /* side of an image */
+extern int nn_metric_features(const NnConfig *config); /* channels of the last map */
+
+/*
+ * metric_infer.c: checks the tensors of its files, all of network L: weights of
+ * convolutions as torchvision names them, features.0.weight, and heads as the
+ * lpips package does, lin0.model.1.weight, which are not negative. What all
+ * names of a file have before those is the caller's to take off. keep[i]:
+ * tensor i belongs to it; of classifiers no more is wanted. What is missing,
+ * misshapen or too much is named in the error.
+ */
+extern NnStatus nn_metric_check(const NnConfig *config, const NnTensor *tensors, int ntensors,
+								bool *keep, NnError *error);
+
+/*
  * extent.c: sizes of images other than the model's own. G runs at multiples of
- * 2^levels.
+ * 2^levels; L at any size, which is that of one of the two images.
  */
 typedef struct NnExtent
 {
@@ -252,10 +287,10 @@ typedef struct NnExtent
 /*
  * Where G runs for an image of that size: each side is the nearest multiple of
  * 2^levels, and 2^levels at least. False if the sides differ too much, or there
- * are too many pixels.
+ * are too many pixels. L runs at the size itself, if it is not too small.
  */
 extern bool nn_extent_fit(const NnConfig *config, int width, int height, NnExtent *extent);
-extern bool nn_extent_suits(const NnConfig *config, NnExtent extent); /* G can run there */
+extern bool nn_extent_suits(const NnConfig *config, NnExtent extent); /* G or L can run there */
 
 /* ---- Parameters ---------------------------------------------------------- */
 
@@ -388,7 +423,8 @@ extern bool nn_device_trains(const NnDevice *device);
 extern void nn_device_set_memory(NnDevice *device, size_t bytes);
 
 /*
- * Packs the weights of G (and of E, if config->net_e says so) for a device.
+ * Packs the weights of G (and of E, if config->net_e says so), or of L, for a
+ * device.
  * precision NN_PRECISION_AUTO means config->precision, and if that is auto too,
  * what the device prefers. The tensors need not outlive the call. Weights are
  * immutable afterwards, plans come and go; the caller frees it.
@@ -469,7 +505,7 @@ typedef struct NnPass
 	NnNetwork network;
 	NnExtent extent;
 	int n;
-	/* Of each image one: */
+	/* Of each image one; of L an image is two, (2, H, W, C): */
 	const uint8_t *const *images; /* each in a place of its own, */
 	const uint8_t *bytes;         /* (n, H, W, C), */
 	const float *floats;          /* the same in [-1, 1] */
@@ -477,7 +513,11 @@ typedef struct NnPass
 	/* One, for G; results may have the places of images: */
 	uint8_t *const *results;
 	uint8_t *byte_out;
-	float *out[2]; /* the same as floats; of E, mu and logvar, (n, nz) */
+	/*
+	 * the same as floats; of E, mu and logvar, (n, nz); of L, distances, (n),
+	 * and features of both images, (n, 2, features)
+	 */
+	float *out[2];
 
 	/* All zeros at first, then to be read */
 	NnStatus status;
@@ -515,6 +555,13 @@ extern NnStatus nn_model_translate_at(NnModel *model, NnExtent extent, int n, co
 /* images: (n, encoder_size, encoder_size, output_nc); mu, logvar: (n, nz) */
 extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu,
 								float *logvar, NnError *error);
+
+/*
+ * pairs: (n, 2, h, w, 3) bytes. distances: (n). features: (n, 2, features), of
+ * each image the means over its last map.
+ */
+extern NnStatus nn_model_compare(NnModel *model, NnExtent extent, int n, const uint8_t *pairs,
+								 float *distances, float *features, NnError *error);
 
 /* On floats in [-1, 1], before quantisation; for tests and previews. */
 extern NnStatus nn_model_translate_float(NnModel *model, int n, const float *images, const float *z,

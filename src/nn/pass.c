@@ -22,16 +22,19 @@ _Static_assert(sizeof(((NnPass *) NULL)->parts) == NN_STARTS * sizeof(NnPassPart
 static size_t
 pass_in(const NnPass *pass)
 {
-	return model_pixels(pass->extent) * model_channels(pass->model, pass->network);
+	return model_reads(pass->model, pass->network, pass->extent);
 }
 
 static size_t
-pass_out(const NnPass *pass)
+pass_out(const NnPass *pass, int i)
 {
-	const NnConfig *config = &pass->model->config;
+	return model_writes(pass->model, pass->network, pass->extent, i);
+}
 
-	return pass->network == NN_NET_G ? model_pixels(pass->extent) * config->output_nc
-									 : (size_t) config->nz;
+static void *
+packed_of_pass(const NnPass *pass)
+{
+	return pass->model->nets[model_place(pass->network)].packed;
 }
 
 static bool
@@ -55,7 +58,7 @@ image_of_pass(const NnPass *pass, int i)
 static uint8_t *
 result_of_pass(const NnPass *pass, int i)
 {
-	return pass->results ? pass->results[i] : pass->byte_out + i * pass_out(pass);
+	return pass->results ? pass->results[i] : pass->byte_out + i * pass_out(pass, 0);
 }
 
 /*
@@ -91,13 +94,13 @@ bind_images(const NnPass *pass, const Bucket *b, int count, NnBinding *bindings)
 			continue;
 		bindings[n] = (NnBinding){ .value = b->out[i], .n = count };
 		if (!writes_bytes(pass))
-			bindings[n].data = pass->out[i] + begun * pass_out(pass);
+			bindings[n].data = pass->out[i] + begun * pass_out(pass, i);
 		else if (!bytes)
 			bindings[n].data = b->result;
 		else if (pass->results)
 			bindings[n].each = pass->results + begun;
 		else
-			bindings[n].bytes = pass->byte_out + begun * pass_out(pass);
+			bindings[n].bytes = pass->byte_out + begun * pass_out(pass, 0);
 		n++;
 	}
 	return n;
@@ -115,12 +118,11 @@ run_part(NnPass *pass, Bucket *b, int count)
 	for (int i = 0; b->in && reads_bytes(pass) && i < count; i++)
 		nn_normalise(image_of_pass(pass, pass->begun + i), pass_in(pass),
 					 b->in + i * pass_in(pass));
-	status = m->device->run(m->device, &b->plan, m->nets[pass->network].packed, bindings, n,
-							&pass->error);
+	status = m->device->run(m->device, &b->plan, packed_of_pass(pass), bindings, n, &pass->error);
 	if (status != NN_OK)
 		return status;
 	for (int i = 0; b->result && writes_bytes(pass) && i < count; i++)
-		nn_quantise(b->result + i * pass_out(pass), pass_out(pass),
+		nn_quantise(b->result + i * pass_out(pass, 0), pass_out(pass, 0),
 					result_of_pass(pass, pass->begun + i));
 	pass->done += count;
 	return NN_OK;
@@ -133,8 +135,8 @@ start_part(NnPass *pass, Bucket *b, Plans *plans, int count)
 	NnModel *m = pass->model;
 	NnBinding bindings[4];
 	int n = bind_images(pass, b, count, bindings);
-	NnStatus status = m->device->async->start(m->device, &b->plan, m->nets[pass->network].packed,
-											  bindings, n, &pass->error);
+	NnStatus status = m->device->async->start(m->device, &b->plan, packed_of_pass(pass), bindings,
+											  n, &pass->error);
 
 	if (status != NN_OK)
 		return status;
@@ -200,7 +202,11 @@ nn_pass_go(NnPass *pass, bool wait)
 {
 	NnDevice *device = pass->model->device;
 
-	if (pass->status == NN_OK && !pass->model->nets[pass->network].exists)
+	if (pass->status == NN_OK && !model_has(pass->model, pass->network) &&
+		pass->network != NN_NET_E)
+		pass->status = nn_fail(&pass->error, NN_EINVAL, "model has no network %s",
+							   nn_network_name(pass->network));
+	else if (pass->status == NN_OK && !model_has(pass->model, pass->network))
 	{
 		pass->status = nn_fail(&pass->error, NN_EINVAL, "model has no encoder");
 		nn_hint(&pass->error, "Import the model together with its encoder.");
@@ -269,6 +275,20 @@ nn_model_encode(NnModel *model, int n, const uint8_t *images, float *mu, float *
 					.n = n,
 					.bytes = images,
 					.out = { mu, logvar } };
+
+	return run_pass(&pass, error);
+}
+
+NnStatus
+nn_model_compare(NnModel *model, NnExtent extent, int n, const uint8_t *pairs, float *distances,
+				 float *features, NnError *error)
+{
+	NnPass pass = { .model = model,
+					.network = NN_NET_L,
+					.extent = extent,
+					.n = n,
+					.bytes = pairs,
+					.out = { distances, features } };
 
 	return run_pass(&pass, error);
 }

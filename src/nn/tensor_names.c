@@ -14,11 +14,15 @@
 static const char *const generator_anchors[] = { "model.down.0.weight", "model.model.0.weight",
 												 NULL };
 static const char *const encoder_anchors[] = { "fc.0.weight", NULL };
+/* of its backbone and of its heads, which are files of their own */
+static const char *const metric_anchors[] = { "features.0.weight", "lin0.model.1.weight", NULL };
 
 static const char *const *
 anchors_of(NnNetwork network)
 {
-	return network == NN_NET_E ? encoder_anchors : generator_anchors;
+	return network == NN_NET_E   ? encoder_anchors
+		   : network == NN_NET_L ? metric_anchors
+								 : generator_anchors;
 }
 
 /* Bytes before `anchor` in a name that ends in it as whole words; -1: none. */

@@ -121,7 +121,7 @@ test_golden(NnDevice *device, const Golden *t, double tolerance, double gradient
 		good = run_step(&run);
 		for (int i = 0; good && i < NN_LOSSES; i++)
 			good = near(run.losses.value[i], t->losses[step][i], tolerance, "loss", i);
-		for (int i = 0; good && i < NN_NETWORKS; i++)
+		for (int i = 0; good && i < NN_NET_L; i++)
 		{
 			double sum = network_sum(&run, i, NN_ARRAY_PARAM);
 

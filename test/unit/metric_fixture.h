@@ -1,0 +1,219 @@
+/*
+ * metric_fixture.h
+ *	  Network L with random weights: what the lpips package's own code makes of
+ *	  such (test/gen/lpips.py), and the tests that any device has to pass.
+ *
+ * A Metric owns its weights, tensors and model; metric_free gives them back.
+ * `error` is what the last call that failed has said.
+ */
+#ifndef BICYCLE_METRIC_FIXTURE_H
+#define BICYCLE_METRIC_FIXTURE_H
+
+#include "nn_fixture.h"
+#include "tap.h"
+
+#include <math.h>
+
+typedef struct Expected
+{
+	const char *net, *version;
+	int w, h, seed;
+	double distance;
+	double sum_a, squares_b; /* of the features of a, and of the squares of those of b */
+} Expected;
+
+static const Expected expected[] = {
+	{ "alex", "0.1", 64, 64, 1, 0.0913658357134, 344.722927858, 961.008152843 },
+	{ "alex", "0.1", 64, 64, 2, 0.00799818006063, 359.098877343, 591.47841948 },
+	{ "alex", "0.0", 47, 31, 1, 0.0943937669779, 27.1096334892, 7.59095152952 },
+	{ "alex", "0.0", 47, 31, 2, 0.00764394554942, 28.2427342976, 4.33267308345 },
+	{ "vgg", "0.1", 16, 16, 1, 0.0791198308656, 20.8575704972, 2.68492728177 },
+	{ "vgg", "0.1", 16, 16, 2, 0.00863200861922, 20.9295960188, 2.1409574943 },
+	{ "vgg", "0.0", 20, 33, 1, 0.0794107326317, 38.6295341437, 6.5459189584 },
+	{ "vgg", "0.0", 20, 33, 2, 0.00921750946124, 37.5105391573, 4.43130832711 },
+};
+
+#define EXPECTED (int) (sizeof(expected) / sizeof(expected[0]))
+
+static NnError error;
+
+/* ---- Weights and images -------------------------------------------------- */
+
+typedef struct Metric
+{
+	NnConfig config;
+	NnParams params;
+	double *weights;
+	NnTensor *tensors;
+	NnModel *model;
+} Metric;
+
+static double *
+metric_weights(const NnParams *params)
+{
+	double *values = calloc(params->total + 1, sizeof(double));
+
+	for (int i = 0; i < params->n; i++)
+	{
+		const NnParam *p = &params->list[i];
+		bool head = strncmp(p->name, "lin", 3) == 0;
+		double scale = (head ? 1 : 2.5) / sqrt((double) p->count / p->shape[0]);
+		double *out = values + p->offset;
+
+		lcg_fill(3000 + i, p->ndim > 1 ? scale : 0.1, p->count, out);
+		for (size_t k = 0; head && k < p->count; k++)
+			out[k] = fabs(out[k]);
+	}
+	return values;
+}
+
+__attribute__((unused)) static bool
+metric_make(Metric *m, const char *net, const char *version)
+{
+	memset(m, 0, sizeof(*m));
+	if (nn_metric_config(&m->config, net, version, &error) != NN_OK ||
+		nn_params_of(&m->config, 1u << NN_NET_L, &m->params, &error) != NN_OK)
+		return false;
+	m->weights = metric_weights(&m->params);
+	m->tensors = tensors_of(&m->params, m->weights);
+	return true;
+}
+
+static void
+metric_free(Metric *m)
+{
+	nn_model_free(m->model);
+	tensors_free(m->tensors, m->params.n);
+	free(m->weights);
+	nn_params_free(&m->params);
+}
+
+/* (h, w, 3) of every other row, which the next one repeats. */
+static void
+picture(int seed, int h, int w, uint8_t *out)
+{
+	size_t pixels = (size_t) h * w;
+	double *numbers = malloc(3 * pixels * sizeof(double));
+
+	lcg_fill(seed, 1, 3 * pixels, numbers);
+	for (int c = 0; c < 3; c++)
+		for (int y = 0; y < h; y++)
+			for (int x = 0; x < w; x++)
+				out[((size_t) y * w + x) * 3 + c] =
+					(uint8_t) floor((numbers[c * pixels + y / 2 * 2 * w + x] + 1) * 128);
+	free(numbers);
+}
+
+static void
+pair_of(const Expected *t, uint8_t *pair)
+{
+	size_t bytes = (size_t) t->h * t->w * 3;
+
+	picture(10 * t->seed, t->h, t->w, pair);
+	picture(10 * t->seed + 1, t->h, t->w, pair + bytes);
+	for (size_t i = 0; t->seed == 2 && i < bytes; i++)
+		pair[bytes + i] = (uint8_t) ((3 * pair[i] + pair[bytes + i]) / 4);
+}
+
+/* ---- Tests --------------------------------------------------------------- */
+
+static bool
+is_near(double got, double wanted, double tolerance, const char *what)
+{
+	bool good = fabs(got - wanted) <= tolerance * fabs(wanted);
+
+	if (!good)
+		diag("%s: %.9g, not %.9g", what, got, wanted);
+	return good;
+}
+
+static void
+test_expected(Metric *m, const Expected *t)
+{
+	int n = nn_metric_features(&m->config);
+	uint8_t *pair = malloc((size_t) t->h * t->w * 6);
+	float distance = NAN, features[2 * 512];
+	double sum = 0, squares = 0;
+	bool good;
+
+	pair_of(t, pair);
+	good = nn_model_compare(m->model, (NnExtent){ t->h, t->w }, 1, pair, &distance, features,
+							&error) == NN_OK;
+	for (int i = 0; good && i < n; i++)
+	{
+		sum += features[i];
+		squares += (double) features[n + i] * features[n + i];
+	}
+	ok(good && is_near(distance, t->distance, 1e-5, "distance") &&
+		   is_near(sum, t->sum_a, 1e-5, "sum of features") &&
+		   is_near(squares, t->squares_b, 1e-4, "squares of features"),
+	   "%s %s at %d x %d, pair %d", t->net, t->version, t->w, t->h, t->seed);
+	free(pair);
+}
+
+/* Pairs of one size as one batch, and each alone. */
+static void
+test_batch(Metric *m, const Expected *t, bool exact)
+{
+	enum
+	{
+		PAIRS = 5
+	};
+	size_t bytes = (size_t) t->h * t->w * 6;
+	uint8_t *pairs = malloc(PAIRS * bytes);
+	int n = 2 * nn_metric_features(&m->config);
+	float together[PAIRS], *features = malloc((size_t) PAIRS * n * sizeof(float));
+	bool good, same = true;
+
+	for (int i = 0; i < PAIRS; i++)
+		pair_of(&(Expected){ .w = t->w, .h = t->h, .seed = 3 + i }, pairs + i * bytes);
+	memcpy(pairs + 3 * bytes, pairs + 3 * bytes + bytes / 2, bytes / 2);
+	good = nn_model_compare(m->model, (NnExtent){ t->h, t->w }, PAIRS, pairs, together, features,
+							&error) == NN_OK;
+	for (int i = 0; good && i < PAIRS; i++)
+	{
+		float alone, one[2 * 512];
+
+		good = nn_model_compare(m->model, (NnExtent){ t->h, t->w }, 1, pairs + i * bytes, &alone,
+								one, &error) == NN_OK;
+		same &= exact ? alone == together[i] &&
+							memcmp(one, features + (size_t) i * n, n * sizeof(float)) == 0
+					  : fabsf(alone - together[i]) <= 1e-6f;
+	}
+	ok(good && same && together[3] == 0 && together[2] > 0,
+	   "%s %s at %d x %d: the same in a batch and alone, and 0 for equal images", t->net,
+	   t->version, t->w, t->h);
+	free(features);
+	free(pairs);
+}
+
+/* Weights do not know their version. */
+static void
+test_device(NnDevice *device, const char *net, bool exact)
+{
+	Metric m;
+	bool made = metric_make(&m, net, "0.1");
+
+	for (int i = 0; made && i < EXPECTED; i += 2)
+	{
+		if (strcmp(expected[i].net, net) != 0)
+			continue;
+		if (!ok(nn_metric_config(&m.config, net, expected[i].version, &error) == NN_OK &&
+					nn_model_load(device, &m.config, NN_PRECISION_AUTO, m.tensors, m.params.n,
+								  &m.model, &error) == NN_OK &&
+					nn_model_precision(m.model) == NN_PRECISION_FP32,
+				"%s %s loads, in fp32", net, expected[i].version))
+		{
+			diag("%s %s", error.message, error.detail);
+			continue;
+		}
+		test_expected(&m, &expected[i]);
+		test_batch(&m, &expected[i], exact);
+		test_expected(&m, &expected[i + 1]);
+		nn_model_free(m.model);
+		m.model = NULL;
+	}
+	metric_free(&m);
+}
+
+#endif /* BICYCLE_METRIC_FIXTURE_H */
