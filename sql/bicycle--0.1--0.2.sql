@@ -87,6 +87,16 @@ COMMENT ON FUNCTION @extschema@.bicycle_fill_slots() IS
 COMMENT ON VIEW @extschema@.bicycle_fills IS
 	'calls of bicycle_fill that run in this database, of roles that the caller is a member of';
 
+-- ---- Measuring ------------------------------
+
+CREATE FUNCTION @extschema@.bicycle_evaluate(model text, pairs text, options jsonb DEFAULT '{}')
+	RETURNS TABLE (metric text, value float8, stderr float8, n bigint)
+	AS 'MODULE_PATHNAME', 'bicycle_evaluate' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	COST 10000000 ROWS 15;
+
+COMMENT ON FUNCTION @extschema@.bicycle_evaluate(text, text, jsonb) IS
+	'how good a model is on pairs that a query gives: diversity, distances from the truth, codes';
+
 -- ---- Watching ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_engines()

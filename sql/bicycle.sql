@@ -340,6 +340,16 @@ COMMENT ON FUNCTION @extschema@.bicycle_grid_add(internal, bytea, int) IS
 COMMENT ON FUNCTION @extschema@.bicycle_grid_final(internal) IS
 	'a step of bicycle_grid_agg: draws the page';
 
+-- ---- Measuring ------------------------------
+
+CREATE FUNCTION @extschema@.bicycle_evaluate(model text, pairs text, options jsonb DEFAULT '{}')
+	RETURNS TABLE (metric text, value float8, stderr float8, n bigint)
+	AS 'MODULE_PATHNAME', 'bicycle_evaluate' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	COST 10000000 ROWS 15;
+
+COMMENT ON FUNCTION @extschema@.bicycle_evaluate(text, text, jsonb) IS
+	'how good a model is on pairs that a query gives: diversity, distances from the truth, codes';
+
 -- ---- Models ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_import(model text, generator bytea, encoder bytea DEFAULT NULL,

@@ -1,6 +1,6 @@
 /*
  * limits.h
- *	  What both programs take at most.
+ *	  What both programs take at most, or take something for.
  *
  * CHECK constraints of the SQL scripts repeat BICYCLE_CHUNK_BYTES and
  * BICYCLE_MAX_NAME; test_common compares.
@@ -17,6 +17,13 @@
 
 #define BICYCLE_JOB_SLOTS 64   /* training jobs that run at once */
 #define BICYCLE_MAX_ENGINES 16 /* of a server, one for each of its GPUs */
+
+/*
+ * Two samples of an input that differ by less than this, on average and of
+ * values from -1 to 1, are the same to the eye: little more than one of 255
+ * levels.
+ */
+#define BICYCLE_COLLAPSE 0.01
 
 /* Bytes of a tensor, or of a checkpoint, in one row of a table. */
 #define BICYCLE_CHUNK_BYTES (4 * 1024 * 1024)

@@ -29,7 +29,7 @@
 #define WATCH_EVERY 250 /* iterations: a look costs about as much as three of them */
 #define WATCH_FROM 1000
 #define WATCH_LOOKS 2
-#define WATCH_THRESHOLD 0.01 /* of 2: little more than one of 255 levels */
+#define WATCH_THRESHOLD BICYCLE_COLLAPSE
 
 /* Of nn_normal: weights' are smaller, iterations' have the highest bit. */
 #define PREVIEW_STREAM (UINT64_C(1) << 62)

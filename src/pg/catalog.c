@@ -144,7 +144,7 @@ refresh(void)
 	query = psprintf(
 		"SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config "
 		"OPERATOR(pg_catalog.->>) 'net_e',"
-		" config OPERATOR(pg_catalog.->>) 'precision'"
+		" config OPERATOR(pg_catalog.->>) 'precision', config OPERATOR(pg_catalog.->>) 'alpha'"
 		" FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
 		" AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
 		quote_qualified_identifier(get_namespace_name(schema), "bicycle_models"));
@@ -182,6 +182,7 @@ fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 	char *nz = SPI_getvalue(row, desc, 3);
 	char *net_e = SPI_getvalue(row, desc, 4);
 	char *precision = SPI_getvalue(row, desc, 5);
+	char *alpha = SPI_getvalue(row, desc, 6);
 
 	m->version = DatumGetInt32(SPI_getbinval(row, desc, 1, &isnull));
 	hash = DatumGetByteaPP(SPI_getbinval(row, desc, 2, &isnull));
@@ -192,6 +193,7 @@ fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 	memcpy(m->hash, VARDATA_ANY(hash), BICYCLE_HASH_BYTES);
 	m->nz = nz ? atoi(nz) : 0;
 	m->has_encoder = net_e && strcmp(net_e, "none") != 0;
+	m->alpha_drop = alpha && strcmp(alpha, "drop") == 0;
 	m->precision = precision && strcmp(precision, "bf16") == 0 ? BICYCLE_PRECISION_BF16
 															   : BICYCLE_PRECISION_FP32;
 	if (m->nz < 0 || m->nz > BICYCLE_MAX_NZ)
@@ -229,8 +231,9 @@ model_options_argument(FunctionCallInfo fcinfo, int i)
 	return JsonbToCString(NULL, &config->root, VARSIZE(config));
 }
 
-Model *
-model_lookup(const text *model, const int *version)
+/* NULL: there is none that the caller sees. */
+static Model *
+look_up(const text *model, const int *version, bool missing_ok)
 {
 	Model *m = palloc0(sizeof(Model));
 	char *name = model ? text_to_cstring(model) : pstrdup(bicycle_model);
@@ -266,11 +269,26 @@ model_lookup(const text *model, const int *version)
 	rc = SPI_execute_plan(lookup_plan, values, nulls, true, 1);
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "look-up of a model failed: %s", SPI_result_code_string(rc));
-	if (SPI_processed == 0)
+	if (SPI_processed > 0)
+		fill_from_row(m, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+	else if (missing_ok)
+		m = NULL;
+	else
 		report_no_model(name, version);
-	fill_from_row(m, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
 	if (pushed)
 		PopActiveSnapshot();
 	SPI_finish();
 	return m;
+}
+
+Model *
+model_lookup(const text *model, const int *version)
+{
+	return look_up(model, version, false);
+}
+
+Model *
+model_find(const text *model)
+{
+	return look_up(model, NULL, true);
 }

@@ -16,6 +16,7 @@ typedef struct Model
 	uint8 hash[BICYCLE_HASH_BYTES];
 	int nz;
 	bool has_encoder;
+	bool alpha_drop;  /* images are read without their alpha */
 	uint32 precision; /* of its config, values of NnPrecision; fp32 if the config says auto */
 } Model;
 
@@ -28,6 +29,9 @@ extern void catalog_init(void); /* from _PG_init: registers invalidation callbac
  * current one. 42501, 42704; XX001 if the row is damaged.
  */
 extern Model *model_lookup(const text *model, const int *version);
+
+/* The current version likewise, or NULL. */
+extern Model *model_find(const text *model);
 
 extern char *model_name_argument(FunctionCallInfo fcinfo, int i);    /* 22004, 22023 */
 extern char *model_options_argument(FunctionCallInfo fcinfo, int i); /* jsonb as text; NULL is {} */

@@ -96,6 +96,27 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 		head->precision = BICYCLE_PRECISION_FP32;
 }
 
+Call *
+image_pair_submit(BicycleFrameType type, const Model *model, const bytea *a, const bytea *b,
+				  uint32 flags)
+{
+	BicycleImageRequest head;
+	char *both;
+	Call *call;
+
+	image_request_head(&head, model, true);
+	head.flags |= flags;
+	head.image_length = VARSIZE_ANY_EXHDR(a);
+	head.second_length = VARSIZE_ANY_EXHDR(b);
+	both = palloc_extended(Max((Size) head.image_length + head.second_length, 1), MCXT_ALLOC_HUGE);
+	memcpy(both, VARDATA_ANY(a), head.image_length);
+	memcpy(both + head.image_length, VARDATA_ANY(b), head.second_length);
+	call =
+		call_submit(type, model, &head, NULL, both, (Size) head.image_length + head.second_length);
+	pfree(both);
+	return call;
+}
+
 /* ---- Answers ------------------------------------------------------------- */
 
 bool

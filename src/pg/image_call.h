@@ -46,6 +46,13 @@ extern int image_window(void); /* calls that one statement keeps open */
 /* ... and bytes of their images, at least one */
 #define IMAGE_WINDOW_BYTES ((Size) 64 * 1024 * 1024)
 
+/*
+ * Opens a call about two images: LPIPS; or COMPARE or MATCH, without a model.
+ * The session's settings of what images become do not count.
+ */
+extern Call *image_pair_submit(BicycleFrameType type, const Model *model, const bytea *a,
+							   const bytea *b, uint32 flags);
+
 /* An answer of call_wait as a value, copied into CurrentMemoryContext. */
 extern bytea *image_wait(Call *call);
 

@@ -69,8 +69,8 @@ pairs_images(const char *options)
 	return DatumGetBool(DirectFunctionCall2(jsonb_contains, given, one)) ? 1 : 2;
 }
 
-SPIPlanPtr
-pairs_prepare(const char *query, int images)
+static SPIPlanPtr
+prepare_query(const char *query, int images, bool elsewhere)
 {
 	SPIPlanPtr plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_NO_SCROLL);
 	CachedPlanSource *source;
@@ -87,10 +87,22 @@ pairs_prepare(const char *query, int images)
 	if (parsed->commandType != CMD_SELECT || parsed->hasModifyingCTE || parsed->rowMarks != NIL)
 		report_not_a_query("It writes or locks rows.");
 	check_columns(source->resultDesc, images);
-	if (isQueryUsingTempRelation(parsed))
+	if (elsewhere && isQueryUsingTempRelation(parsed))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 						errmsg("pairs cannot come from temporary tables"),
 						errdetail("Training runs in another process, which does not see them."),
 						errhint("Use an ordinary or an unlogged table.")));
 	return plan;
+}
+
+SPIPlanPtr
+pairs_prepare(const char *query, int images)
+{
+	return prepare_query(query, images, true);
+}
+
+SPIPlanPtr
+pairs_prepare_here(const char *query, int images)
+{
+	return prepare_query(query, images, false);
 }

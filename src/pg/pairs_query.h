@@ -17,6 +17,11 @@
  */
 extern SPIPlanPtr pairs_prepare(const char *query, int images);
 
+/*
+ * The same of one that runs in this session, where it may use temporary tables.
+ */
+extern SPIPlanPtr pairs_prepare_here(const char *query, int images);
+
 /* How many images a row has, by the options of its job, as JSON. */
 extern int pairs_images(const char *options);
 

@@ -44,6 +44,12 @@ typedef struct Sampler
 	Sample *ring; /* sample k at (k - 1) % window */
 } Sampler;
 
+uint64
+sample_counter(int64 seed, int k)
+{
+	return (uint64) seed * SEED_FACTOR + (uint64) k;
+}
+
 static void
 sample_submit(Sampler *s, int k)
 {
@@ -51,7 +57,7 @@ sample_submit(Sampler *s, int k)
 	uint64 counter;
 
 	if (s->seed)
-		counter = (uint64) *s->seed * SEED_FACTOR + k;
+		counter = sample_counter(*s->seed, k);
 	else if (!pg_strong_random(&counter, sizeof(counter)))
 		ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random seed")));
 	nn_normal(counter, 0, s->model->nz, slot->z);

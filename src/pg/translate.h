@@ -24,6 +24,9 @@ extern Call *encode_submit(const Model *model, bool versioned, const bytea *imag
  */
 extern float *encode_wait(Call *call, const Model *model);
 
+/* Of sample k, from 1, under a seed: what its latent code is drawn with. */
+extern uint64 sample_counter(int64 seed, int k);
+
 /* What is wrong with an image, palloc'ed; NULL: nothing. */
 extern Call *check_submit(const bytea *image);
 extern text *check_wait(Call *call);
