@@ -55,6 +55,10 @@ SELECT bicycle_create('small', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4, "n
 SELECT metric, value > 0 AS value, n FROM bicycle_evaluate('small', :'pairs',
 	'{"samples": 2, "metrics": ["reconstruction_l1", "best_l1"]}');
 
+-- Pairs may lie side by side in one image.
+SELECT metric, value > 0 AS value, n FROM bicycle_evaluate('small',
+	'SELECT b, id FROM regress_pairs WHERE id < 3',
+	'{"samples": 2, "side_by_side": true, "metrics": ["reconstruction_l1", "best_l1"]}');
 -- Each number of z; as many inputs as are asked for; what comes of one input has no error.
 SELECT metric, value IS NOT NULL AS value, stderr IS NOT NULL AS stderr, n
 	FROM bicycle_evaluate('small', :'pairs',
@@ -127,7 +131,12 @@ SELECT pg_temp.report(format('SELECT bicycle_evaluate(%L, %L)', 'emoji', :'pairs
 SELECT pg_temp.context(format('SELECT bicycle_evaluate(%L, %L)', model,
 	format('SELECT a, b, id FROM regress_pairs WHERE id IN (0, %s) ORDER BY id', id)))
 	FROM unnest('{11,12}'::int[]) AS id, unnest('{emoji,blind}'::text[]) AS model;
+SELECT pg_temp.context($$SELECT bicycle_evaluate('small',
+	'SELECT b, id FROM regress_pairs WHERE id IN (0, 12)', '{"side_by_side": true}')$$);
 RESET client_min_messages;
+SELECT metric, n FROM bicycle_evaluate('small',
+	'SELECT b, id FROM regress_pairs WHERE id IN (0, 12)',
+	'{"samples": 2, "side_by_side": true, "bad_pairs": "skip", "metrics": ["best_l1"]}');
 CREATE TEMP TABLE rest AS
 	SELECT * FROM bicycle_evaluate('emoji', :'pairs',
 		'{"samples": 3, "seed": 7, "bad_pairs": "skip"}');

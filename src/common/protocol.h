@@ -20,7 +20,8 @@
  *	                               place in queue_memory
  *	                          <-   GRANT id: in arrival order; now the client
  *	                               sends the request itself
- *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT|GRID|LPIPS|COMPARE|MATCH id ->
+ *	 TRANSLATE|ENCODE|INFO|CHECK|PLOT|GRID|LPIPS|COMPARE|MATCH|HALVES
+ *	 id                       ->
  *	                          <-   NEED_MODEL id {hash}: the model is not
  *	                               resident, or this database has not shown
  *	                               that it owns it; the request waits in the
@@ -108,6 +109,7 @@ typedef enum BicycleFrameType
 	BICYCLE_LPIPS,       /* BicycleImageRequest, image, second image */
 	BICYCLE_COMPARE,     /* the same (hash unused) */
 	BICYCLE_MATCH,       /* the same */
+	BICYCLE_HALVES,      /* BicycleImageRequest (hash unused), image */
 	BICYCLE_GRID,        /* BicycleImageRequest (hash unused) with a BicycleGrid */
 
 	/* engine to client */
@@ -157,7 +159,7 @@ typedef struct BicycleReserve
 #define BICYCLE_FLAG_ALONE 1
 #define BICYCLE_FLAG_BULK 2   /* behind interactive requests */
 #define BICYCLE_FLAG_EXIF 4   /* the image is turned upright first */
-#define BICYCLE_FLAG_OPAQUE 8 /* MATCH: the first image's alpha is not looked at */
+#define BICYCLE_FLAG_OPAQUE 8 /* MATCH, HALVES: alpha of the image, or the first, does not count */
 
 typedef enum BicycleOutputFormat
 {
@@ -197,7 +199,7 @@ typedef struct BicycleImageRequest
  * decoded, else why not, in UTF-8 without a NUL. Of LPIPS: BicycleDistance, and
  * 2 * nfeatures floats, those of the first image and those of the second. Of
  * COMPARE: BicycleComparison. Of MATCH: the first image as a PNG of the second
- * one's size, gray or colour as that is.
+ * one's size, gray or colour as that is. Of HALVES: BicycleHalves.
  */
 typedef struct BicycleImageInfo
 {
@@ -217,6 +219,13 @@ typedef struct BicycleComparison
 {
 	double l1; /* mean absolute difference of their values, as 0 to 255 */
 } BicycleComparison;
+
+/* Of an image that is two, side by side: two PNGs follow, left and right. */
+typedef struct BicycleHalves
+{
+	uint32_t left_length;
+	uint32_t reserved;
+} BicycleHalves;
 
 /* Curves: for each series a BicycleSeries and its finite points. */
 typedef struct BicyclePlot

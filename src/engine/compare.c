@@ -1,12 +1,13 @@
 /*
  * compare.c
- *	  Requests about two images: how much they differ, and one of them as the
- *	  other is.
+ *	  Requests about two images: how much they differ, one of them as the other
+ *	  is, and the two that lie side by side in one.
  *
  * On a thread of the pool, which touches nothing but the request and the
  * decoders' budget.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/engine.h"
 
@@ -57,10 +58,15 @@ fits(Request *request, const ImageInfo *like)
 }
 
 /* As images of a model are read: over white, or by their colours alone. */
+static unsigned
+alpha_flags(const Request *request)
+{
+	return request->image.flags & BICYCLE_FLAG_OPAQUE ? IMAGE_OPAQUE : 0;
+}
+
 void
 match_images(Request *request)
 {
-	unsigned flags = request->image.flags & BICYCLE_FLAG_OPAQUE ? IMAGE_OPAQUE : 0;
 	ImageInfo like;
 	ImageError error;
 
@@ -73,7 +79,7 @@ match_images(Request *request)
 	}
 	if (!fits(request, &like) ||
 		!worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-							&request->info, worker_channels(&like), flags,
+							&request->info, worker_channels(&like), alpha_flags(request),
 							(NnExtent){ .w = like.width, .h = like.height },
 							request->image.max_pixels, NULL, &request->pixels, &request->error))
 		return;
@@ -84,4 +90,75 @@ match_images(Request *request)
 		request->result = NULL;
 		error_from_image(&request->error, &error);
 	}
+}
+
+/* In colour, so that nothing is lost before a network's channels are known. */
+static bool
+encode_half(const Image *whole, int x, int width, uint8_t **png, size_t *length, EngineError *error)
+{
+	ImageError image_error;
+	Image half;
+	bool good;
+
+	if (image_columns(whole, x, width, whole->channels, &half, &image_error) != IMAGE_OK)
+		return error_from_image(error, &image_error);
+	executor_progress();
+	good = image_encode_png(&half, png, length, &image_error) == IMAGE_OK;
+	if (!good)
+		error_from_image(error, &image_error);
+	image_free(&half);
+	return good;
+}
+
+static void
+join_halves(Request *request, uint8_t *const png[2], const size_t length[2])
+{
+	BicycleHalves head = { .left_length = (uint32_t) length[0] };
+
+	if (length[0] > UINT32_MAX || length[1] > UINT32_MAX - length[0] - sizeof(head))
+		error_engine_memory(&request->error, "Halves of %zu and %zu bytes are too long.", length[0],
+							length[1]);
+	else if ((request->result = malloc(sizeof(head) + length[0] + length[1])) == NULL)
+		error_memory(&request->error, "an answer");
+	else
+	{
+		memcpy(request->result, &head, sizeof(head));
+		memcpy(request->result + sizeof(head), png[0], length[0]);
+		memcpy(request->result + sizeof(head) + length[0], png[1], length[1]);
+		request->result_length = sizeof(head) + length[0] + length[1];
+	}
+}
+
+/* Cut as training's are: of an odd width the right one is wider. */
+void
+halve_image(Request *request)
+{
+	Image whole;
+	ImageError error;
+	uint8_t *png[2] = { NULL };
+	size_t length[2];
+	int middle;
+
+	if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
+	{
+		error_from_image(&request->error, &error);
+		return;
+	}
+	if (request->info.width < 2)
+	{
+		error_set(&request->error, "22P03", "image has no two halves");
+		error_detail(&request->error, "It is one pixel wide.");
+		return;
+	}
+	if (!worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
+							&request->info, 3, alpha_flags(request), (NnExtent){ 0 },
+							request->image.max_pixels, NULL, &whole, &request->error))
+		return;
+	middle = whole.width / 2;
+	if (encode_half(&whole, 0, middle, &png[0], &length[0], &request->error) &&
+		encode_half(&whole, middle, whole.width - middle, &png[1], &length[1], &request->error))
+		join_halves(request, png, length);
+	free(png[0]);
+	free(png[1]);
+	image_free(&whole);
 }

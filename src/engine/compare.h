@@ -1,7 +1,7 @@
 /*
  * compare.h
- *	  Requests about two images: how much they differ, and one of them as the
- *	  other is.
+ *	  Requests about two images: how much they differ, one of them as the other
+ *	  is, and the two that lie side by side in one.
  */
 #ifndef BICYCLE_ENGINE_COMPARE_H
 #define BICYCLE_ENGINE_COMPARE_H
@@ -11,5 +11,6 @@
 /* On the pool; they leave the answer in the request, or an error. */
 extern void compare_images(Request *request);
 extern void match_images(Request *request);
+extern void halve_image(Request *request);
 
 #endif /* BICYCLE_ENGINE_COMPARE_H */

@@ -76,7 +76,8 @@ typedef struct EvaluateOptions
 	int version; /* 0: the current one */
 	char *net;   /* of LPIPS, and its version */
 	char *lpips;
-	bool skip;    /* bad pairs */
+	bool skip; /* bad pairs */
+	bool side_by_side;
 	bool numbers; /* of z, each in a row of its own */
 } EvaluateOptions;
 

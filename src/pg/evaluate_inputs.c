@@ -48,8 +48,18 @@ typedef struct Known
 	int64 number;
 } Known;
 
+/* An image of the pairs that is two, while the engine cuts it. */
+typedef struct Whole
+{
+	int64 row;
+	char *place;
+	Size bytes;
+	Call *call;
+} Whole;
+
 struct Inputs
 {
+	MemoryContext memory;
 	Evaluation *e;
 	HTAB *known;
 	int64 count;
@@ -58,6 +68,8 @@ struct Inputs
 	Tuplesortstate *sort;
 	TupleTableSlot *put; /* what is sorted */
 	TupleTableSlot *next;
+	List *cut; /* of Whole, in the order of their rows */
+	Size cut_bytes;
 	bool have; /* a row in `next` that belongs to the input to come */
 };
 
@@ -112,14 +124,14 @@ input_number(Inputs *inputs, const bytea *a, int64 *number, bool *first)
 }
 
 static const char *
-pair_place(const Inputs *inputs, HeapTuple row, TupleDesc desc)
+pair_place(int64 number, HeapTuple row, TupleDesc desc, int images)
 {
-	char *id = desc->natts > 2 ? SPI_getvalue(row, desc, 3) : NULL;
+	char *id = desc->natts > images ? SPI_getvalue(row, desc, images + 1) : NULL;
 
 	if (id == NULL)
-		return psprintf("pair " INT64_FORMAT, inputs->rows);
+		return psprintf("pair " INT64_FORMAT, number);
 	id[pg_mbcliplen(id, strlen(id), PLACE_BYTES)] = '\0';
-	return psprintf("pair " INT64_FORMAT ", id %s", inputs->rows, id);
+	return psprintf("pair " INT64_FORMAT ", id %s", number, id);
 }
 
 /* NULL: there is none that can be used, and such pairs are skipped. */
@@ -145,36 +157,132 @@ pair_side(Inputs *inputs, HeapTuple row, TupleDesc desc, int column, const char 
 }
 
 static void
-put_pair(Inputs *inputs, HeapTuple row, TupleDesc desc)
+put_pair(Inputs *inputs, int64 row, const char *place, bytea *a, bytea *b)
 {
-	const char *place;
-	bytea *images[2];
 	int64 number;
 	bool first;
 	TupleTableSlot *slot = inputs->put;
 
-	inputs->rows++;
-	inputs->e->npairs++;
-	place = pair_place(inputs, row, desc);
-	images[0] = pair_side(inputs, row, desc, 1, place);
-	images[1] = images[0] != NULL ? pair_side(inputs, row, desc, 2, place) : NULL;
-	if (images[1] == NULL)
-		return;
-	if (!input_number(inputs, images[0], &number, &first))
+	if (!input_number(inputs, a, &number, &first))
 	{
 		inputs->e->npairs--;
 		return;
 	}
 	ExecClearTuple(slot);
 	slot->tts_values[COLUMN_INPUT] = Int64GetDatum(number);
-	slot->tts_values[COLUMN_ROW] = Int64GetDatum(inputs->rows);
-	slot->tts_values[COLUMN_A] = PointerGetDatum(images[0]);
-	slot->tts_values[COLUMN_B] = PointerGetDatum(images[1]);
+	slot->tts_values[COLUMN_ROW] = Int64GetDatum(row);
+	slot->tts_values[COLUMN_A] = PointerGetDatum(a);
+	slot->tts_values[COLUMN_B] = PointerGetDatum(b);
 	slot->tts_values[COLUMN_PLACE] = CStringGetTextDatum(place);
 	memset(slot->tts_isnull, false, COLUMNS * sizeof(bool));
 	slot->tts_isnull[COLUMN_A] = !first;
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(inputs->sort, slot);
+}
+
+/* ---- Images side by side ------------------------------------------------- */
+
+static void
+whole_context(void *arg)
+{
+	errcontext("image of %s", ((Whole *) arg)->place);
+}
+
+static bytea *
+copy_half(const char *bytes, Size length)
+{
+	bytea *half = palloc(VARHDRSZ + length);
+
+	SET_VARSIZE(half, VARHDRSZ + length);
+	memcpy(VARDATA(half), bytes, length);
+	return half;
+}
+
+static void
+put_halves(Inputs *inputs, const Whole *whole)
+{
+	BicycleHalves head;
+	size_t length;
+	const char *bytes = call_wait(whole->call, &length);
+	const char *left = bytes + sizeof(head);
+
+	if (length < sizeof(head))
+		elog(ERROR, "halves of %zu bytes", length);
+	memcpy(&head, bytes, sizeof(head));
+	length -= sizeof(head);
+	if (head.left_length > length)
+		elog(ERROR, "left half of %u bytes in %zu", head.left_length, length);
+	put_pair(inputs, whole->row, whole->place, copy_half(left, head.left_length),
+			 copy_half(left + head.left_length, length - head.left_length));
+}
+
+/* The one that has been cut the longest. */
+static void
+finish_whole(Inputs *inputs)
+{
+	Whole *whole = linitial(inputs->cut);
+	const char *message;
+	const char *detail;
+	ErrorContextCallback context = { .callback = whole_context,
+									 .arg = whole,
+									 .previous = error_context_stack };
+
+	inputs->cut = list_delete_first(inputs->cut);
+	inputs->cut_bytes -= whole->bytes;
+	error_context_stack = &context;
+	if (inputs->e->options.skip && call_image_failed(whole->call, &message, &detail))
+		evaluation_skip(inputs->e, whole->place, message, detail);
+	else
+		put_halves(inputs, whole);
+	error_context_stack = context.previous;
+	call_free(whole->call);
+	pfree(whole->place);
+	pfree(whole);
+}
+
+/* Several are cut at once, and taken in their order. */
+static void
+cut_whole(Inputs *inputs, int64 row, const char *place, const bytea *image)
+{
+	BicycleImageRequest head;
+	MemoryContext old;
+	Whole *whole;
+
+	while (list_length(inputs->cut) >= image_window() || inputs->cut_bytes > IMAGE_WINDOW_BYTES)
+		finish_whole(inputs);
+	image_request_head(&head, NULL, true);
+	head.image_length = VARSIZE_ANY_EXHDR(image);
+	head.flags |= inputs->e->model->alpha_drop ? BICYCLE_FLAG_OPAQUE : 0;
+	old = MemoryContextSwitchTo(inputs->memory);
+	whole = palloc(sizeof(Whole));
+	whole->row = row;
+	whole->place = pstrdup(place);
+	whole->bytes = head.image_length;
+	whole->call =
+		call_submit(BICYCLE_HALVES, NULL, &head, NULL, VARDATA_ANY(image), head.image_length);
+	inputs->cut = lappend(inputs->cut, whole);
+	MemoryContextSwitchTo(old);
+	inputs->cut_bytes += whole->bytes;
+}
+
+/* ---- The query ----------------------------------------------------------- */
+
+static void
+take_row(Inputs *inputs, HeapTuple row, TupleDesc desc)
+{
+	int images = inputs->e->options.side_by_side ? 1 : 2;
+	int64 number = ++inputs->rows;
+	const char *place = pair_place(number, row, desc, images);
+	bytea *sides[2] = { NULL };
+
+	inputs->e->npairs++;
+	for (int i = 0; i < images; i++)
+		if ((sides[i] = pair_side(inputs, row, desc, i + 1, place)) == NULL)
+			return;
+	if (images == 1)
+		cut_whole(inputs, number, place, sides[0]);
+	else
+		put_pair(inputs, number, place, sides[0], sides[1]);
 }
 
 /* What has been made of a row is freed with it. */
@@ -183,30 +291,30 @@ read_pairs(Inputs *inputs, const char *query)
 {
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
-	bool read_only = XactReadOnly;
-	Portal cursor;
+	int images = inputs->e->options.side_by_side ? 1 : 2;
+	Portal cursor = SPI_cursor_open(NULL, pairs_prepare_here(query, images), NULL, NULL, true);
+	MemoryContext old;
 
-	/*
-	 * After an error the end of the transaction, or of a part of it, does this.
-	 */
-	XactReadOnly = true;
-	cursor = SPI_cursor_open(NULL, pairs_prepare_here(query, 2), NULL, NULL, true);
 	for (;;)
 	{
-		MemoryContext old;
-
 		CHECK_FOR_INTERRUPTS();
 		SPI_cursor_fetch(cursor, true, 1);
 		if (SPI_processed == 0)
 			break;
 		old = MemoryContextSwitchTo(context);
-		put_pair(inputs, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
+		take_row(inputs, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(cursor);
-	XactReadOnly = read_only;
+	old = MemoryContextSwitchTo(context);
+	while (inputs->cut != NIL)
+	{
+		finish_whole(inputs);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(old);
 }
 
 Inputs *
@@ -216,14 +324,22 @@ inputs_open(Evaluation *e, const char *query)
 						.entrysize = sizeof(Known),
 						.hcxt = CurrentMemoryContext };
 	Inputs *inputs = palloc0(sizeof(Inputs));
+	bool read_only = XactReadOnly;
 
 	inputs->e = e;
+	inputs->memory = CurrentMemoryContext;
 	inputs->known =
 		hash_create("bicycle inputs", 256, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	begin_sort(inputs);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	/*
+	 * After an error the end of the transaction, or of a part of it, puts it
+	 * back.
+	 */
+	XactReadOnly = true;
 	read_pairs(inputs, query);
+	XactReadOnly = read_only;
 	SPI_finish();
 	tuplesort_performsort(inputs->sort);
 	inputs->have = tuplesort_gettupleslot(inputs->sort, true, false, inputs->next, NULL);

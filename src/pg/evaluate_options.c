@@ -45,6 +45,7 @@ static const EvaluateOption table[] = {
 	{ "lpips_net", OPTION_CHOICE, FIELD(net), .choices = { "alex", "vgg" } },
 	{ "lpips_version", OPTION_CHOICE, FIELD(lpips), .choices = { "0.0", "0.1" } },
 	{ "bad_pairs", OPTION_SWITCH, FIELD(skip), .choices = { "error", "skip" } },
+	{ "side_by_side", OPTION_BOOL, FIELD(side_by_side) },
 	{ "each_number", OPTION_BOOL, FIELD(numbers) },
 };
 

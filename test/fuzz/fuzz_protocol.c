@@ -244,7 +244,8 @@ step(Script *script)
 									  BICYCLE_STATUS,    BICYCLE_CACHE,    BICYCLE_RESERVE,
 									  BICYCLE_DATA,      BICYCLE_END,      BICYCLE_HELLO,
 									  BICYCLE_GRANT,     BICYCLE_CHECK,    77,
-									  BICYCLE_COMPARE,   BICYCLE_MATCH,    BICYCLE_GRID };
+									  BICYCLE_COMPARE,   BICYCLE_MATCH,    BICYCLE_HALVES,
+									  BICYCLE_GRID };
 	uint32_t type = types[take(script, 1) % (sizeof(types) / sizeof(types[0]))];
 	uint64_t id = take(script, 1) % 8;
 	unsigned flags = take(script, 1);
@@ -258,7 +259,7 @@ step(Script *script)
 		send_frame(type, id, payload, length, NULL, 0, flags & WRONG_LENGTH);
 	else if (type == BICYCLE_TRANSLATE || type == BICYCLE_ENCODE || type == BICYCLE_INFO ||
 			 type == BICYCLE_CHECK || type == BICYCLE_PLOT || type == BICYCLE_COMPARE ||
-			 type == BICYCLE_MATCH || type == BICYCLE_GRID)
+			 type == BICYCLE_MATCH || type == BICYCLE_HALVES || type == BICYCLE_GRID)
 		send_image(type, id, flags, payload, length);
 	else if (type == BICYCLE_LOAD)
 		send_load(id, flags, payload, length);

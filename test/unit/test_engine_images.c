@@ -440,6 +440,53 @@ test_two_images(void)
 	client_close(&client);
 }
 
+/* An image that is two comes apart into the halves that training sees. */
+static void
+test_halves(void)
+{
+	Client client;
+	ImageCall call = { .type = BICYCLE_HALVES };
+	Image whole, half[2] = { 0 }, cut;
+	ImageError error;
+	BicycleHalves head = { 0 };
+	uint8_t *png;
+	bool same = true;
+
+	client_hello(&client, &engine, 1);
+	decode(expected[0].b, expected[0].b_length, &whole);
+	if (image_resize(&whole, 33, 20, &cut, &error) != IMAGE_OK ||
+		image_encode_png(&cut, &png, &call.length, &error) != IMAGE_OK)
+		bail_out("cannot make an image");
+	call.image = png;
+	if (client_run(&client, 1, &call, NULL) && client.frame.length > sizeof(head))
+	{
+		memcpy(&head, client.body, sizeof(head));
+		decode(client.body + sizeof(head), head.left_length, &half[0]);
+		decode(client.body + sizeof(head) + head.left_length,
+			   client.frame.length - sizeof(head) - head.left_length, &half[1]);
+	}
+	ok(half[0].width == 16 && half[1].width == 17 && half[0].height == 20 && half[1].height == 20,
+	   "of 33 columns the left half has 16, the right one 17");
+	for (int y = 0; y < 20 && half[1].pixels != NULL; y++)
+		same &= memcmp(half[0].pixels + y * 48, cut.pixels + y * 99, 48) == 0 &&
+				memcmp(half[1].pixels + y * 51, cut.pixels + y * 99 + 48, 51) == 0;
+	ok(same, "and these are its pixels");
+	free(png);
+	image_free(&cut);
+	if (image_resize(&whole, 1, 20, &cut, &error) != IMAGE_OK ||
+		image_encode_png(&cut, &png, &call.length, &error) != IMAGE_OK)
+		bail_out("cannot make an image");
+	call.image = png;
+	ok(!client_run(&client, 2, &call, NULL) && client_is_error(&client, "22P03"),
+	   "one that is a pixel wide has no halves");
+	free(png);
+	image_free(&cut);
+	image_free(&whole);
+	image_free(&half[0]);
+	image_free(&half[1]);
+	client_close(&client);
+}
+
 /*
  * A session with one request is not kept waiting by one with many, least of all
  * by bulk.
@@ -729,6 +776,7 @@ main(void)
 	test_alone();
 	test_alone_at_once();
 	test_two_images();
+	test_halves();
 	test_fairness(0, "interactive");
 	test_fairness(BICYCLE_FLAG_BULK, "bulk");
 	test_bulk_gives_way();
