@@ -191,7 +191,7 @@ kl_of(const Evaluation *e, const Truth *truth, int d)
 	double mean = truth->posterior[d];
 	double logvar = truth->posterior[e->model->nz + d];
 
-	return (mean * mean + exp(logvar) - 1 - logvar) / 2;
+	return (mean * mean + expm1(logvar) - logvar) / 2;
 }
 
 /* The mean over its truths. */
