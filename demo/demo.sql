@@ -1,24 +1,26 @@
--- What bicycle does, on real images: a model learns to turn outlines of emoji into emoji, each in
--- as many colourings as one likes. demo/run.sh runs this in a throw-away cluster. The program
--- emoji_pairs makes the pairs from the font Noto Color Emoji.
+-- What bicycle does, on real images: a model learns to turn one picture into another, in as many
+-- ways as one likes. demo/run.sh runs this in a throw-away cluster, for the task of the variable
+-- TASK:
+--
+--	emoji	outlines to emoji, of the font Noto Color Emoji
+--	icons	outlines to icons in 26 colours, of the icon theme Papirus
+--	maps	relief to satellite picture, of NOAA and NASA
+--
+-- demo/pairs.sh makes the pairs of a task; what it is trained with stands in demo/TASK.json.
 
 CREATE EXTENSION bicycle;
 
 -- Images are plain bytea columns, PNG or JPEG.
 CREATE TABLE pairs (
-	glyph int PRIMARY KEY,
-	shape int NOT NULL,			-- the same for all skin tones and variants of an emoji
-	variants int NOT NULL,		-- how many those are
-	held_out bool NOT NULL,		-- not for training; with a shape, all its variants are
-	outline bytea NOT NULL,
-	emoji bytea NOT NULL,
+	id int PRIMARY KEY,
+	subject int NOT NULL,		-- the same for all answers to one input
+	held_out bool NOT NULL,		-- not for training; with a subject, all its pairs are
+	input bytea NOT NULL,
+	target bytea NOT NULL,
 	variant bytea
 );
-\copy pairs (glyph, shape, variants, held_out, outline, emoji) FROM PROGRAM 'emoji_pairs 64'
-
--- Hands and people, mostly: shapes that come in several colourings.
-CREATE VIEW colored AS SELECT * FROM pairs WHERE variants BETWEEN 5 AND 50;
-SELECT held_out, count(*) AS pairs, count(DISTINCT shape) AS shapes FROM colored GROUP BY held_out
+\copy pairs (id, subject, held_out, input, target) FROM PROGRAM '$DEMO/pairs.sh'
+SELECT held_out, count(*) AS pairs, count(DISTINCT subject) AS subjects FROM pairs GROUP BY held_out
 	ORDER BY held_out;
 
 -- Training runs in the background; the defaults are those of the paper, for images of 256 x 256.
@@ -27,10 +29,19 @@ SELECT held_out, count(*) AS pairs, count(DISTINCT shape) AS shapes FROM colored
 -- target (lambda_l1) and on codes being normally distributed, as drawn ones are (lambda_kl).
 -- Upsampling by interpolation leaves no pattern in the picture. The model gets the weights' running
 -- average (ema).
-SELECT bicycle_train('emoji', 'SELECT outline, emoji FROM colored WHERE NOT held_out', '{
-	"size": 64, "input_nc": 1, "ngf": 16, "nef": 16, "ndf": 16, "upsample": "bilinear",
-	"iterations": 5000, "batch_size": 4, "lr": 0.0005, "lambda_l1": 20, "lambda_kl": 0.03,
-		"ema": 0.99}') AS job \gset
+\set options `cat $DEMO/$TASK.json`
+\getenv budget BUDGET
+\if :{?budget}
+	-- As many iterations as there are minutes for: a short job tells how long one takes.
+	SELECT bicycle_train('trial', 'SELECT input, target FROM pairs WHERE NOT held_out',
+		:'options'::jsonb || '{"iterations": 200}') AS trial \gset
+	CALL bicycle_wait(:trial);
+	SELECT :'options'::jsonb || jsonb_build_object('iterations',
+		ceil(200 * 60 * :budget / extract(epoch FROM updated_at - started_at))) AS options
+	FROM bicycle_jobs WHERE job = :trial \gset
+\endif
+SELECT bicycle_train('demo', 'SELECT input, target FROM pairs WHERE NOT held_out', :'options')
+	AS job \gset
 CALL bicycle_wait(:job);
 
 SELECT state, iteration, updated_at - started_at AS took, version, notes FROM bicycle_jobs
@@ -38,51 +49,54 @@ SELECT state, iteration, updated_at - started_at AS took, version, notes FROM bi
 SELECT encode(bicycle_loss_plot(:job), 'base64')
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/losses.png
 
--- Eight answers to each of some outlines that the model has never seen. With a seed they are the
--- same rows each time.
-SET bicycle.model = 'emoji';
+-- Eight answers to each of some inputs that the model has never seen. With a seed they are the same
+-- rows each time.
+SET bicycle.model = 'demo';
 CREATE TABLE chosen AS
-SELECT DISTINCT ON (variants, shape) * FROM colored WHERE held_out ORDER BY variants DESC, shape,
-	glyph LIMIT 12;
+SELECT DISTINCT ON (pairs, md5(subject::text)) *
+FROM (SELECT *, count(*) OVER (PARTITION BY subject) AS pairs FROM pairs WHERE held_out) AS counted
+ORDER BY pairs DESC, md5(subject::text), md5(id::text) LIMIT 12;
 
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY shape, place), 10, size => 88), 'base64')
-FROM (SELECT shape, -1 AS place, outline AS tile FROM chosen
-	  UNION ALL SELECT shape, 0, emoji FROM chosen
-	  UNION ALL SELECT shape, sample, image FROM chosen, bicycle_sample(outline, 8, seed => 3)) AS
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 88), 'base64')
+FROM (SELECT subject, -1 AS place, input AS tile FROM chosen
+	  UNION ALL SELECT subject, 0, target FROM chosen
+	  UNION ALL SELECT subject, sample, image FROM chosen, bicycle_sample(input, 8, seed => 3)) AS
 	  	samples
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/samples.png
 
--- One colouring of every unseen outline, kept in the table. bicycle_latent draws the latent code
--- from its seed.
-UPDATE colored SET variant = bicycle_translate(outline, bicycle_latent(8, glyph)) WHERE held_out;
+-- One answer to every unseen input, kept in the table. bicycle_latent draws the latent code from
+-- its seed.
+UPDATE pairs SET variant = bicycle_translate(input, bicycle_latent(8, id)) WHERE held_out;
 
-SELECT encode(bicycle_grid_agg(tile, 24 ORDER BY glyph, place), 'base64')
-FROM (SELECT glyph, 1 AS place, outline AS tile FROM colored WHERE held_out UNION ALL
-	SELECT glyph, 2, variant FROM colored WHERE held_out) AS variants
+SELECT encode(bicycle_grid_agg(tile, 24 ORDER BY id, place), 'base64')
+FROM (SELECT id, 1 AS place, input AS tile FROM pairs WHERE held_out
+	  UNION ALL SELECT id, 2, variant FROM pairs WHERE held_out
+	  ORDER BY id, place LIMIT 384) AS variants
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/variants.png
 
--- The style of one image, given to others: the encoder reads a latent code from a real emoji. First
--- row: where the styles come from.
+-- The style of one image, given to others: the encoder reads a latent code from a real picture.
+-- First row: where the styles come from.
 CREATE TABLE styles AS
-SELECT glyph, emoji, bicycle_encode(emoji) AS z FROM colored WHERE held_out ORDER BY md5(emoji)
+SELECT id, target, bicycle_encode(target) AS z FROM pairs WHERE held_out ORDER BY md5(target)
 	LIMIT 8;
 
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY shape, style), 9, size => 88), 'base64')
-FROM (SELECT -1 AS shape, -1 AS style, NULL::bytea AS tile
-	  UNION ALL SELECT -1, glyph, emoji FROM styles
-	  UNION ALL SELECT shape, -1, outline FROM chosen
-	  UNION ALL SELECT shape, styles.glyph, bicycle_translate(outline, z)
-	  	FROM chosen, styles) AS transfers
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, style), 9, size => 88), 'base64')
+FROM (SELECT -1 AS subject, -1 AS style, NULL::bytea AS tile
+	  UNION ALL SELECT -1, id, target FROM styles
+	  UNION ALL SELECT subject, -1, input FROM chosen
+	  UNION ALL SELECT subject, styles.id, bicycle_translate(input, z) FROM chosen, styles) AS
+	  	transfers
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/styles.png
 
 -- From one style to another, step by step: the two whose codes are farthest apart.
 CREATE TABLE ends AS
 SELECT a.z AS first, b.z AS last
 FROM styles a, styles b
-ORDER BY (SELECT sum((p - q) ^ 2) FROM unnest(a.z, b.z) AS code (p, q)) DESC, a.glyph LIMIT 1;
+ORDER BY (SELECT sum((p - q) ^ 2) FROM unnest(a.z, b.z) AS code (p, q)) DESC, a.id LIMIT 1;
 
-SELECT encode(bicycle_grid(array_agg(bicycle_translate(outline,
-	bicycle_interpolate(first, last, step / 9.0)) ORDER BY shape, step), 10, size => 88), 'base64')
+SELECT encode(bicycle_grid(array_agg(
+	bicycle_translate(input, bicycle_interpolate(first, last, step / 9.0))
+		ORDER BY subject, step), 10, size => 88), 'base64')
 FROM ends, chosen, generate_series(0, 9) step
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/interpolation.png
 

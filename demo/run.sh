@@ -1,10 +1,15 @@
 #!/bin/bash
-# Runs demo/demo.sql against a throw-away server and writes its contact sheets to demo/, or to the
-# directory given.
+# Runs demo/demo.sql against a throw-away server and writes its pictures to demo/ (for other tasks
+# than emoji to demo/TASK), or to the directory given. TASK is what a model learns: emoji,
+# icons or maps; BUDGET, for how many minutes, else as long as demo/TASK.json says.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
-export SHEETS=${1:-$ROOT/demo}
+export TASK=${TASK:-emoji} DEMO=$ROOT/demo
+[[ " emoji icons maps " == *" $TASK "* ]] || die "tasks are: emoji icons maps"
+[[ ${BUDGET:-1} =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "BUDGET is a number of minutes"
+[ "$TASK" = emoji ] && sheets=$DEMO || sheets=$DEMO/$TASK
+export SHEETS=${1:-$sheets}
 [[ $SHEETS == /* ]] || SHEETS=$PWD/$SHEETS
 mkdir -p "$SHEETS"
 started=$SECONDS

@@ -42,6 +42,15 @@ have prove || need prove perl
 perl -MIPC::Run -e1 2>/dev/null || need IPC::Run libipc-run-perl
 have pg_prove || need pg_prove libtap-parser-sourcehandler-pgtap-perl
 
+# What demo/pairs.sh makes the pairs of $TASK with: the distribution's own Python.
+case ${TASK:-emoji} in
+	icons | maps) /usr/bin/python3 -c 'import PIL, numpy' 2>/dev/null \
+		|| need "Pillow and numpy" python3-pil python3-numpy ;;&
+	icons) have rsvg-convert || need rsvg-convert librsvg2-bin
+		[ -d /usr/share/icons/Papirus ] || need "the icons of Papirus" papirus-icon-theme ;;
+	maps) /usr/bin/python3 -m pip --version >/dev/null 2>&1 || need pip python3-pip ;;
+esac
+
 # The server is the one of PG_CONFIG if there is one, else the distribution's. pgTAP is asked of the
 # distribution's servers only.
 server=
