@@ -104,6 +104,17 @@ END $$;
 SET bicycle.prefetch = 4;
 SELECT pg_temp.rounds('SELECT bicycle_check(photo) FROM shoes') AS one,
 	pg_temp.rounds('SELECT bicycle_check(photo), bicycle_encode(photo) FROM shoes') AS two;
+-- Where all rows are read without a stop, rounds begin full, and the next when half has been handed
+-- out; not where rows go to who may stop, as through a limit.
+CREATE TEMP TABLE changed AS SELECT id, photo, kind FROM shoes;
+SET bicycle.prefetch = 8;
+SELECT pg_temp.rounds('SELECT bicycle_check(photo) FROM shoes') AS handed_on,
+	pg_temp.rounds('SELECT v FROM (SELECT bicycle_check(photo) AS v FROM shoes OFFSET 0) AS s
+		LIMIT 12') AS limited,
+	pg_temp.rounds('SELECT count(bicycle_check(photo)) FROM shoes') AS counted,
+	pg_temp.rounds('SELECT bicycle_check(photo) AS v FROM shoes ORDER BY v') AS sorted,
+	pg_temp.rounds('UPDATE changed SET kind = bicycle_check(photo)') AS updated,
+	pg_temp.rounds('UPDATE changed SET kind = bicycle_check(photo) RETURNING id') AS returned;
 RESET bicycle.prefetch;
 -- Above and below an aggregate at once.
 SELECT s.kind, v = bicycle_translate(first, mean, 'batch') AS same FROM
