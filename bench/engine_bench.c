@@ -1,16 +1,23 @@
 /*
  * engine_bench.c
- *	  Milliseconds an image of the neural core: G and E at their usual sizes, in
- *	  each precision that the device has.
+ *	  Milliseconds an image of the neural core: G and E, in each precision that
+ *	  the device has.
  *
  *		engine_bench [threads [runs [network [device]]]]
+ *		engine_bench threads 0 -
  *
- * Prints a line for each network, precision and batch: the median and the least
- * time of an image, and the multiply-adds that means a second. With a network
- * (G256, G128, E256) only its lines; "all" means all. Images go in and come out
- * as floats; with another device than the CPU as bytes, as the engine has them,
- * in batches up to 64. With BICYCLE_TEST_SMALL set, networks are small, for an
- * imitated GPU.
+ * The weights are bench_model.h's. Prints a line for each network, precision
+ * and batch: the median and the least time of an image, and the multiply-adds
+ * that means a second. With a network (G256, G128, E256) only its lines; "all"
+ * means all. Images go in and come out as floats; with another device than the
+ * CPU as bytes, as the engine has them, in batches up to 64. With
+ * BICYCLE_TEST_SMALL set, networks are small, for an imitated GPU.
+ *
+ * With "-" for a network it is one side of a comparison (bench/bench.py): it
+ * reads orders, and answers each by a line of JSON. "open G256 fp32" makes that
+ * network, or says why not; "check FILE" writes what it makes of one image;
+ * "run 4 1.5" runs batches of four for so many seconds, after one that warms
+ * up, and gives the milliseconds of an image of each.
  */
 #include "bench_model.h"
 
@@ -53,6 +60,119 @@ make_model(NnDevice *device, int size, NnPrecision precision)
 		config.ngf = config.nef = 4;
 	return bench_model(device, &config, precision);
 }
+
+/* ---- One side of a comparison -------------------------------------------- */
+
+#define LEAST_RUNS 2
+#define MOST_RUNS 10000
+
+/* What an open network runs on, and into. */
+typedef struct Side
+{
+	NnDevice *device;
+	NnModel *model; /* NULL: none is open */
+	NnNetwork network;
+	int size;
+} Side;
+
+static void
+side_open(Side *side, const char *network, const char *name)
+{
+	NnPrecision precision = NN_PRECISION_FP32;
+
+	while (precision < NN_PRECISION_TF32 && strcmp(nn_precision_name(precision), name) != 0)
+		precision++;
+	if (side->model)
+		nn_model_free(side->model);
+	side->model = NULL;
+	side->network = network[0] == 'G' ? NN_NET_G : NN_NET_E;
+	side->size = atoi(network + 1);
+	if (!nn_device_supports(side->device, precision))
+	{
+		printf("{\"skip\": \"this processor has no %s\"}\n", name);
+		return;
+	}
+	side->model = make_model(side->device, side->size, precision);
+	printf("{}\n");
+}
+
+/* The numbers that one batch gives; *n of them. The caller frees it. */
+static float *
+side_batch(const Side *side, int batch, const float *image, const float *z, size_t *n)
+{
+	size_t pixels = (size_t) batch * side->size * side->size * 3, codes = (size_t) batch * 8;
+	NnError error;
+	NnStatus status;
+	float *out;
+
+	*n = side->network == NN_NET_G ? pixels : 2 * codes;
+	out = calloc(*n, sizeof(float));
+	status = side->network == NN_NET_G
+				 ? nn_model_translate_float(side->model, batch, image, z, out, &error)
+				 : nn_model_encode_float(side->model, batch, image, out, out + codes, &error);
+	if (status != NN_OK)
+		fail(&error);
+	return out;
+}
+
+static void
+side_run(const Side *side, int batch, double seconds, const char *path)
+{
+	float *image = numbers(7, 1, (size_t) batch * side->size * side->size * 3);
+	float *z = numbers(8, 1, (size_t) batch * 8);
+	double began = 0, start;
+
+	for (int i = -1; i < LEAST_RUNS || (i < MOST_RUNS && now() - began < seconds); i++)
+	{
+		size_t n;
+		float *out;
+
+		start = now();
+		out = side_batch(side, batch, image, z, &n);
+		if (i >= 0)
+			printf("%s%.4f", i > 0 ? ", " : "{\"ms\": [", (now() - start) * 1e3 / batch);
+		else
+			began = now();
+		if (path)
+		{
+			FILE *file = fopen(path, "wb");
+
+			if (!file || fwrite(out, sizeof(float), n, file) != n || fclose(file) != 0)
+				exit(1);
+			i = MOST_RUNS;
+		}
+		free(out);
+	}
+	printf(path ? "{}\n" : "]}\n");
+	free(image);
+	free(z);
+}
+
+static void
+serve_orders(NnDevice *device)
+{
+	Side side = { .device = device };
+	char line[1024], first[1024], second[32];
+
+	printf("{\"version\": \"%s\"}\n", nn_device_describe(device));
+	fflush(stdout);
+	while (fgets(line, sizeof(line), stdin))
+	{
+		if (sscanf(line, "open %1023s %31s", first, second) == 2)
+			side_open(&side, first, second);
+		else if (side.model && sscanf(line, "check %1023s", first) == 1)
+			side_run(&side, 1, 0, first);
+		else if (side.model && sscanf(line, "run %1023s %31s", first, second) == 2)
+			side_run(&side, atoi(first), atof(second), NULL);
+		else
+			printf("{\"skip\": \"not understood\"}\n");
+		fflush(stdout);
+	}
+	if (side.model)
+		nn_model_free(side.model);
+}
+
+/* ---- A line for each ----------------------------------------------------- */
 
 static void
 measure(NnModel *model, const Subject *s, int batch, int runs, bool floats)
@@ -112,6 +232,12 @@ main(int argc, char **argv)
 
 	if (nn_device_open(name, threads, &device, &error) != NN_OK)
 		fail(&error);
+	if (only && strcmp(only, "-") == 0)
+	{
+		serve_orders(device);
+		nn_device_close(device);
+		return 0;
+	}
 	printf("%s\n", nn_device_describe(device));
 	for (size_t i = 0; small() && i < SUBJECTS; i++)
 		subjects[i].size = SMALL;

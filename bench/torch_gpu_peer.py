@@ -23,7 +23,7 @@ import time
 import torch
 from torch import nn
 
-from torch_peer import Encoder, Generator, NZ
+from networks import Encoder, Generator, NZ
 
 MODES = ("eager", "layout", "default", "reduce-overhead", "max-autotune")
 NETWORKS = {"G256": (lambda: Generator(8), 256), "G128": (lambda: Generator(7), 128),

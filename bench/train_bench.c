@@ -3,7 +3,7 @@
  *	  Seconds an iteration of training and its peak memory; or the losses of
  *	  its iterations.
  *
- *		train_bench [threads [iterations [subject [device]]]]
+ *		train_bench [threads [iterations [subject [device [precision]]]]]
  *		train_bench threads iterations losses device
  *
  * The networks of the official defaults at 256 and 128 with batches of two (the
@@ -62,6 +62,7 @@ typedef struct Bench
 {
 	const char *device;
 	int threads, iterations;
+	const char *precision; /* NULL: each */
 } Bench;
 
 /*
@@ -229,11 +230,14 @@ main(int argc, char **argv)
 	const char *only = argc > 3 && strcmp(argv[3], "all") != 0 ? argv[3] : NULL;
 	Bench bench = { .device = argc > 4 ? argv[4] : "cpu",
 					.threads = argc > 1 ? atoi(argv[1]) : 0,
+					.precision = argc > 5 ? argv[5] : NULL,
 					.iterations = argc > 2 && atoi(argv[2]) > 0 ? atoi(argv[2]) : 9 };
 	bool gpu = strcmp(bench.device, "cpu") != 0, good = true;
 
 	for (int p = NN_PRECISION_FP32; p <= NN_PRECISION_TF32; p++)
 	{
+		if (bench.precision && strcmp(bench.precision, nn_precision_name((NnPrecision) p)) != 0)
+			continue;
 		if (only && strcmp(only, "losses") == 0 && p != NN_PRECISION_FP16)
 			good &= run_apart(NULL, (NnPrecision) p, &bench);
 		for (size_t i = 0; i < sizeof(subjects) / sizeof(subjects[0]); i++)

@@ -2,7 +2,7 @@
 """Seconds an iteration of the official BicycleGAN code on PyTorch and its peak memory, to be read
 beside train_bench's.
 
-    BICYCLE_OFFICIAL=directory train_peer.py size [threads [iterations]]
+    BICYCLE_OFFICIAL=directory train_peer.py size [threads [iterations [precision]]]
     BICYCLE_OFFICIAL=directory train_peer.py --device cuda eager|compile
 
 The directory holds the official code (junyanz/BicycleGAN, HEAD as of 2020-08), whose
@@ -116,7 +116,10 @@ def main():
     iterations = int(sys.argv[3]) if len(sys.argv) > 3 else 9
     with open("/proc/cpuinfo") as cpuinfo:
         has_bf16 = "avx512_bf16" in cpuinfo.read()
+    wanted = sys.argv[4:5] or ["fp32", "bf16"]
     for bf16 in (False, True) if has_bf16 else (False,):
+        if ("bf16" if bf16 else "fp32") not in wanted:
+            continue
         if not in_a_process(measure, size, bf16, iterations):
             sys.exit(1)
 

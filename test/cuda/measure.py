@@ -10,11 +10,9 @@ comes last, as it may be what took the machine down. --seconds ends by then: a p
 not begun if it would have less than it needs.
 
 The last thing printed is a table of the goals. A results file whose first line says "simulated" was
-made by stand-ins (test/cuda/simulate.sh); all of it says so, and bench/gpu_tables.py refuses it.
+made by stand-ins (test/cuda/simulate.sh); all of it says so, and bench/tables.py refuses it.
 """
 import argparse
-import ctypes
-import json
 import os
 import re
 import shutil
@@ -24,39 +22,10 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "bench"))
+from common import Results, end_with_parent  # noqa: E402
+
 SPARE = 10  # seconds kept for the end
-
-
-# ---- Results ----------------------------------------------------------------------------------
-
-
-class Results:
-    """The file of facts: read once, then only appended to."""
-
-    def __init__(self, path):
-        self.path = path
-        self.facts = []
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                for line in file:
-                    try:
-                        self.facts.append(json.loads(line))
-                    except ValueError:  # what was being written when the machine went
-                        continue
-
-    def add(self, **fact):
-        self.facts.append(fact)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(fact) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def of(self, kind, **wanted):
-        return [f for f in self.facts if f.get("kind") == kind
-                and all(f.get(k) == v for k, v in wanted.items())]
-
-    def simulated(self):
-        return any(f.get("simulated") for f in self.of("machine"))
 
 
 # ---- What programs print ----------------------------------------------------------------------
@@ -245,15 +214,6 @@ def available(options):
                       or exists("/usr/local/cuda/bin/compute-sanitizer"),
                       "no compute-sanitizer"),
     }
-
-
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
-
-
-def end_with_parent():
-    """Of a child, before it becomes the program: whoever kills this leaves nothing running."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Runner:

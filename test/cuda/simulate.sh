@@ -69,15 +69,16 @@ check "the table says what it is" grep -q 'SIMULATED by stand-ins, figures mean 
 	"$WORK/whole.out"
 check "goals have figures" grep -q 'batch 1, inside, against eager .*: *[0-9]' \
 	"$WORK/whole.out"
-refused() { ! python3 bench/gpu_tables.py "$OUT/results.jsonl" 2>/dev/null; }
+cp doc/performance.md README.md "$WORK"
+tables() { python3 bench/tables.py --document "$WORK/performance.md" --readme "$WORK/README.md" \
+	"$@"; }
+refused() { ! tables --gpu "$OUT/results.jsonl" 2>/dev/null; }
 check "the documents' script refuses it" refused
 sed 's/"simulated": true/"simulated": false/' "$OUT/results.jsonl" >"$WORK/real.jsonl"
-cp doc/performance.md "$WORK/performance.md"
-python3 bench/gpu_tables.py --document "$WORK/performance.md" "$WORK/real.jsonl"
+tables --gpu "$WORK/real.jsonl"
 filled() { grep -q '^| 1 |' "$WORK/performance.md"; }
 check "it fills tables from what a GPU said" filled
-check "and then agrees with them" python3 bench/gpu_tables.py --check --document \
-	"$WORK/performance.md" "$WORK/real.jsonl"
+check "and then agrees with them" tables --check --gpu "$WORK/real.jsonl"
 ended=$(wc -l <"$OUT/results.jsonl")
 SECONDS_IN_ALL=600 test/cuda/run.sh $parts >"$WORK/again.out" 2>&1
 check "what has ended is not done again" test "$(wc -l <"$OUT/results.jsonl")" = "$ended"

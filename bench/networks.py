@@ -1,16 +1,8 @@
-#!/usr/bin/env python3
-"""Milliseconds an image of the same networks in PyTorch, to be read beside engine_bench's.
-
-    torch_peer.py [threads [runs [network]]]
-
-Run by hand, where torch is installed. The networks are stated here again from their description
-(U-Net with the latent at every level, residual encoder; instance norm), in evaluation, eager mode,
-with random weights; speed does not depend on them. bf16 is autocast over channels_last, PyTorch's
-best at that.
+"""The networks of the official defaults in PyTorch, stated once more from their description: a
+U-Net with the latent at every level, a residual encoder; instance norm. For the comparisons:
+numbered() gives them the weights that bench_model.h gives ours, so that all paint the same.
 """
-import sys
-import time
-
+import numpy
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -63,53 +55,50 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, base=64):
+    def __init__(self, base=64, layers=5):
         super().__init__()
+        self.mu = nn.Linear(base * min(4, layers), NZ)
+        self.logvar = nn.Linear(base * min(4, layers), NZ)
         self.first = nn.Conv2d(3, base, 4, 2, 1)
         self.blocks = nn.Sequential(*(Block(base * min(4, n), base * min(4, n + 1)) for n
-        	in range(1, 5)))
-        self.mu = nn.Linear(base * 4, NZ)
-        self.logvar = nn.Linear(base * 4, NZ)
+        	in range(1, layers)))
 
     def forward(self, x, z):
         y = F.avg_pool2d(F.leaky_relu(self.blocks(self.first(x)), 0.2), 8).flatten(1)
         return self.mu(y), self.logvar(y)
 
 
-def measure(name, make, size, bf16, batch, runs):
-    torch.manual_seed(1)
-    net = make().eval()
-    x, z = torch.rand(batch, 3, size, size) * 2 - 1, torch.randn(batch, NZ)
-    if bf16:
-        net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
-    times = []
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        for i in range(-3, runs):
-            start = time.perf_counter()
-            net(x, z)
-            if i >= 0:
-                times.append((time.perf_counter() - start) * 1e3 / batch)
-    times.sort()
-    print(f"{name} {'bf16' if bf16 else 'fp32'} batch {batch:2}: median "
-    	f"{times[len(times) // 2]:7.2f} ms, least {times[0]:7.2f} ms an image", flush=True)
+def numbers(seed, scale, count):
+    """As bench.h has it: a linear congruential generator, here all of its steps at once."""
+    powers = numpy.cumprod(numpy.full(count, 1664525, numpy.uint32), dtype=numpy.uint32)
+    sums = numpy.cumsum(numpy.concatenate(([1], powers[:-1])).astype(numpy.uint32),
+                        dtype=numpy.uint32)
+    state = powers * numpy.uint32(seed) + sums * numpy.uint32(1013904223)
+    return ((2.0 * state / 4294967296.0 - 1) * scale).astype(numpy.float32)
 
 
-def main():
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    runs = int(sys.argv[2]) if len(sys.argv) > 2 else 9
-    if threads > 0:
-        torch.set_num_threads(threads)
-    with open("/proc/cpuinfo") as cpuinfo:
-        has_bf16 = "avx512_bf16" in cpuinfo.read()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name, make, size in (("G256", lambda: Generator(8), 256),
-    	("G128", lambda: Generator(7), 128), ("E256", Encoder, 256)):
-        if len(sys.argv) > 3 and sys.argv[3] != name:
-            continue
-        for bf16 in (False, True) if has_bf16 else (False,):
-            for batch in (1, 4, 16):
-                measure(name, make, size, bf16, batch, runs)
+def in_official_order(net):
+    """Parameters as the official state_dict has them, which is the order of bench_model.h."""
+    if isinstance(net, Generator):
+        layers = list(net.down) + list(net.up)[::-1]
+        return [p for layer in layers for p in (layer.weight, layer.bias)]
+    return list(net.parameters())
 
 
-if __name__ == "__main__":
-    main()
+def numbered(name):
+    """A network by its name, such as G256, with the made-up weights of its model."""
+    size = int(name[1:])
+    generator = Generator(size.bit_length() - 1)
+    number = 0
+    if name[0] == "E":
+        number = len(in_official_order(generator))
+        net = Encoder(layers=size.bit_length() - 4)
+    else:
+        net = generator
+    with torch.no_grad():
+        for parameter in in_official_order(net):
+            number += 1
+            scale = (parameter.shape[0] / parameter.numel()) ** 0.5 if parameter.dim() > 1 else 0.1
+            made = numbers(number, scale, parameter.numel()).reshape(parameter.shape)
+            parameter.copy_(torch.from_numpy(made))
+    return net.eval()

@@ -1,0 +1,100 @@
+#!/usr/bin/perl
+# The tables of doc/performance.md, and README's chart, say what the results in the repository say,
+# and are made of such results as they should be.
+use strict;
+use warnings;
+use Cwd qw(abs_path);
+use File::Basename;
+use File::Copy;
+use File::Temp qw(tempdir);
+
+chdir(dirname(abs_path($0)) . '/../..') or die $!;
+my $failed = 0;
+my $dir = tempdir(CLEANUP => 1);
+
+sub check
+{
+	my ($good, $what) = @_;
+
+	return if $good;
+	print "FAILED: $what\n";
+	$failed++;
+}
+
+sub slurp
+{
+	my ($path) = @_;
+
+	open(my $file, '<:encoding(UTF-8)', $path) or return '';
+	local $/;
+	return <$file>;
+}
+
+# Runs bench/tables.py on copies of the documents.
+sub tables
+{
+	my $python = "python3 bench/tables.py --document $dir/performance.md --readme $dir/README.md "
+		. "--gpu $dir/none";
+
+	return system("$python @_ 2>/dev/null") == 0;
+}
+
+sub write_facts
+{
+	my ($path, @facts) = @_;
+
+	open(my $file, '>', $path) or die $!;
+	print $file "$_\n" for @facts;
+	close $file;
+	return $path;
+}
+
+if (system('python3 -c "" 2>/dev/null') != 0)
+{
+	print "skipped: no python3\ntables: ok\n";
+	exit 0;
+}
+check(system('python3', 'bench/tables.py', '--check') == 0, 'documents and results agree');
+copy('doc/performance.md', $dir);
+copy('README.md', $dir);
+my @machine = ('"kind": "machine", "processor": "P1", "cores": 2, "threads": 2, "date": "D1"',
+	'"kind": "version", "side": "torch", "version": "PyTorch 1"');
+my $place = '"network": "G256", "precision": "fp32", "batch": 1';
+# The second round of the peer was disturbed: neither its time nor its ratio counts.
+my @facts = map { "{$_}" } @machine,
+	qq("kind": "inference", $place, "side": "bicycle", "round": 0, "others": 0, "ms": [10, 12]),
+	qq("kind": "inference", $place, "side": "bicycle", "round": 1, "others": 0, "ms": [20, 22]),
+	qq("kind": "inference", $place, "side": "torch", "round": 0, "others": 0, "ms": [30, 34]),
+	qq("kind": "inference", $place, "side": "torch", "round": 1, "others": 0.5, "ms": [5, 5]),
+	qq("kind": "inference", $place, "side": "openvino", "round": 0, "others": 0.5, "ms": [15]),
+	'"kind": "training", "network": "T256", "precision": "fp32", "side": "bicycle", "round": 0, '
+	. '"others": 0, "seconds": 1, "median": 2, "mib": 100',
+	'"kind": "sql", "what": "engine, batch 16", "precision": "fp32", "rows": 16, "sessions": 0, '
+	. '"round": 0, "others": 0, "ms": 9',
+	'"kind": "sql", "what": "sessions", "precision": "fp32", "rows": 8, "sessions": 32, '
+	. '"round": 0, "others": 0, "ms": 10, "p50": 11, "p99": 12',
+	'"kind": "sql", "what": "bulk of rows", "precision": "fp32", "rows": 100, "sessions": 1, '
+	. '"round": 0, "others": 0, "ms": 10',
+	'"kind": "memory", "sessions": 8, "precision": "fp32", "engine": 700, "backends": 90';
+my $results = write_facts("$dir/cpu.jsonl", @facts);
+check(tables('--cpu', $results), 'tables are made');
+my $text = slurp("$dir/performance.md");
+for my $line ('Measured on P1, 2 of 2 processors, D1: PyTorch 1.',
+	'| G256 | fp32 | 1 | 10.00 / 16.00 | 30.00 / 32.00 (3.00) | - | 15.00 / 15.00\\* (1.50) |',
+	'| 256 | fp32 | 1.00 / 2.00 | 100 | - | - |',
+	'| sessions | fp32 | 32 | 10.00 / 10.00 | 0.90 | 11.0 | 12.0 |',
+	'| 100 | fp32 | 10.00 / 10.00 |', '| 8 | fp32 | 700 | 90 |')
+{
+	check(index($text, "\n$line\n") >= 0, "a line of the document: $line");
+}
+check(slurp("$dir/speed.svg") =~ /10\.0 ms, bicycle.*30\.0 ms, PyTorch/s, 'the chart has bars');
+check(slurp("$dir/README.md") =~ /\]\(doc\/speed\.svg\)/, 'README shows the chart');
+check(tables('--check', '--cpu', $results), 'they agree with what they were made of');
+write_facts($results, @facts, '{"kind": "memory", "sessions": 9, "precision": "fp32", '
+	. '"engine": 1, "backends": 2}');
+check(!tables('--check', '--cpu', $results), 'and not with another fact');
+write_facts($results, '{"kind": "machine", "tiny": true}');
+check(!tables('--cpu', $results), 'what was made to try the script is refused');
+
+print $failed ? "tables: $failed failed\n" : "tables: ok\n";
+exit($failed > 0);
