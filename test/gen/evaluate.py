@@ -10,6 +10,7 @@ WHEEL and WEIGHTS are those of lpips.py; without them what needs LPIPS is left a
 The metrics are written anew here from doc/evaluation.md. The file in the repository was made with
 commit 40b9d52 of the official code, PyTorch 2.15.0 and Pillow 13.0.0 on a CPU.
 """
+import importlib.util
 import json
 import math
 import os
@@ -19,7 +20,6 @@ import numpy
 import torch
 from PIL import Image
 
-import lpips
 import networks
 from pix2pix import philox
 
@@ -145,12 +145,28 @@ def measure_all(m, distances, featured):
     return rows
 
 
+def alexnet(wheel, weights):
+    """LPIPS 0.0 of the lpips package; lpips.py goes by another name beside it."""
+    here = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'lpips.py')
+    spec = importlib.util.spec_from_file_location('lpips_numbers', here)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    model = script.load_package(wheel).LPIPS(net='alex', version='0.0', pnet_rand=True,
+                                             verbose=False)
+    stored = script.read_safetensors(os.path.join(weights, 'alex.safetensors'))
+    with torch.no_grad():
+        for number, layer in script.convolutions(model):
+            layer.weight.copy_(stored[f'features.{number}.weight'])
+            layer.bias.copy_(stored[f'features.{number}.bias'])
+    return model
+
+
 def main():
     path = os.path.join(DATA, 'evaluate.json')
     rows = json.load(open(path)) if os.path.exists(path) else {}
     distances, featured = {'l1': l1}, None
     if len(sys.argv) > 2:
-        model = lpips.load_trained(sys.argv[2], sys.argv[3], 'alex', '0.0')
+        model = alexnet(sys.argv[2], sys.argv[3])
 
         def distance(x, y):
             with torch.no_grad():
