@@ -125,7 +125,7 @@ typedef struct Evaluation
 	int64 nskipped; /* of them */
 	StringInfoData reasons;
 	int nreasons;
-	Size held;  /* bytes of images in this wave */
+	Size held;  /* bytes of images in this wave, and of what is asked about them */
 	Size kept;  /* and of what stays until the end */
 	Size limit; /* of both */
 } Evaluation;

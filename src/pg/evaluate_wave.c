@@ -63,7 +63,10 @@ plan_step(Steps *steps, StepKind kind, Input *input, const bytea *a, void *to)
 
 	if (steps->n == steps->capacity)
 	{
-		steps->capacity = Max(64, 2 * steps->capacity);
+		int more = Max(64, steps->capacity);
+
+		evaluation_hold(steps->e, &steps->e->held, more * sizeof(Step));
+		steps->capacity += more;
 		steps->list = steps->list == NULL ? palloc(steps->capacity * sizeof(Step))
 										  : repalloc(steps->list, steps->capacity * sizeof(Step));
 	}
@@ -383,12 +386,13 @@ is_featured(const Steps *steps, const Input *input, const Truth *truth, Measure 
 static void
 plan_truth(Steps *steps, Input *input, Truth *truth, Measure by)
 {
-	const Evaluation *e = steps->e;
+	Evaluation *e = steps->e;
 	bool all = wants_best(e, by) || wants_modes(e, by);
 
 	if (wants(e, by == BY_L1 ? METRIC_RECONSTRUCTION_L1 : METRIC_RECONSTRUCTION_LPIPS))
 		(void) plan_distance(steps, input, by, truth->reconstruction, truth->image,
 							 &truth->apart[by]);
+	evaluation_hold(e, &e->held, ((Size) e->samples + input->ntruths) * sizeof(double));
 	truth->to_samples[by] = palloc0(e->samples * sizeof(double));
 	for (int i = 0; i < e->samples; i++)
 		if (all || is_featured(steps, input, truth, by, i))
