@@ -30,7 +30,7 @@ sources()
 
 	case $1 in
 		png | jpeg | webp) echo "$ROOT"/src/{common,image}/*.c ;;
-		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,nn_error}.c \
+		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,metric,nn_error}.c \
 			"$ROOT"/src/common/*.c ;;
 		options) echo "$ROOT"/src/{common,nn,nn/ref}/*.c ;;
 		plot) echo "$ROOT"/src/{common,plot,image}/*.c ;;
