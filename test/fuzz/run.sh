@@ -30,8 +30,8 @@ sources()
 
 	case $1 in
 		png | jpeg | webp) echo "$ROOT"/src/{common,image}/*.c ;;
-		safetensors | pth) echo "$ROOT"/src/format/*.c "$ROOT"/src/nn/{params,config,metric,nn_error}.c \
-			"$ROOT"/src/common/*.c ;;
+		safetensors | pth) echo "$ROOT"/src/{common,format}/*.c \
+			"$ROOT"/src/nn/{params,config,metric,nn_error}.c ;;
 		options) echo "$ROOT"/src/{common,nn,nn/ref}/*.c ;;
 		plot) echo "$ROOT"/src/{common,plot,image}/*.c ;;
 		train) echo $(ls "$engine"/*.c | grep -v -e /main.c -e /executor.c -e /server.c \
