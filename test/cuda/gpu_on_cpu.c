@@ -11,6 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <ucontext.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
 
 #define WARP 32
 #define STACK_BYTES (128 * 1024)
@@ -21,13 +25,20 @@ GpuIndex gpu_thread, gpu_block, gpu_block_size;
 
 /*
  * Changing to another stack is most of what an imitated kernel costs:
- * swapcontext asks the kernel for the mask of signals. Sanitizers know no
- * other.
+ * swapcontext asks the kernel for the mask of signals, and AddressSanitizer
+ * then clears what it knows of the stack. It is told here instead.
+ * ThreadSanitizer knows no other.
  */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-typedef void *Context;
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
+typedef struct Context
+{
+	void *top;
+	void *fake; /* AddressSanitizer's */
+	const void *stack;
+	size_t bytes;
+} Context;
 
-extern void gpu_change_stacks(Context *from, Context to) __attribute__((visibility("hidden")));
+extern void gpu_change_stacks(void **from, void *to) __attribute__((visibility("hidden")));
 
 __asm__(".text\n"
 		".type gpu_change_stacks, @function\n"
@@ -49,31 +60,54 @@ __asm__(".text\n"
 		"ret\n"
 		".size gpu_change_stacks, . - gpu_change_stacks\n");
 
+/* from: NULL if nobody will come back to it. */
 static void
-change(Context *from, Context *to)
+change(Context *from, const Context *to)
 {
-	gpu_change_stacks(from, *to);
+	Context gone;
+	Context *left = from ? from : &gone;
+
+#ifdef __SANITIZE_ADDRESS__
+	__sanitizer_start_switch_fiber(from ? &from->fake : NULL, to->stack, to->bytes);
+#endif
+	gpu_change_stacks(&left->top, to->top);
+#ifdef __SANITIZE_ADDRESS__
+	__sanitizer_finish_switch_fiber(left->fake, NULL, NULL);
+#endif
 }
 
-/* What begins there never returns. */
+/* What begins there never returns, and calls arrive_from() first. */
 static void
 prepare_stack(Context *context, char *stack, size_t bytes, void (*begin)(void))
 {
 	void **top = (void **) (stack + bytes / 16 * 16);
 
+#ifdef __SANITIZE_ADDRESS__
+	__asan_unpoison_memory_region(stack, bytes); /* what began there before never returned */
+#endif
 	*--top = NULL; /* where it would return to */
 	*--top = (void *) begin;
 	for (int i = 0; i < 6; i++)
 		*--top = NULL;
-	*context = top;
+	*context = (Context){ .top = top, .stack = stack, .bytes = bytes };
+}
+
+static void
+arrive_from(Context *context)
+{
+#ifdef __SANITIZE_ADDRESS__
+	__sanitizer_finish_switch_fiber(NULL, &context->stack, &context->bytes);
+#endif
 }
 #else
 typedef ucontext_t Context;
 
 static void
-change(Context *from, Context *to)
+change(Context *from, const Context *to)
 {
-	swapcontext(from, to);
+	Context gone;
+
+	swapcontext(from ? from : &gone, to);
 }
 
 static void
@@ -84,6 +118,11 @@ prepare_stack(Context *context, char *stack, size_t bytes, void (*begin)(void))
 	context->uc_stack.ss_size = bytes;
 	context->uc_link = NULL;
 	makecontext(context, begin, 0);
+}
+
+static void
+arrive_from(Context *context)
+{
 }
 #endif
 
@@ -111,7 +150,7 @@ typedef struct Thread
 static Thread threads[GPU_MAX_CLUSTER * GPU_MAX_THREADS]; /* of a cluster, block after block */
 static float exchanged[GPU_MAX_THREADS];                  /* by the last shuffle of each warp */
 static Thread *block_threads;                             /* those of the block that runs */
-static Context scheduler, ended;
+static Context scheduler;
 static char *stacks;
 static unsigned nstacks, nused;
 static unsigned next_thread; /* of the block, in the order of this round */
@@ -141,6 +180,7 @@ thread_at(unsigned place)
 static void
 run_fresh(void)
 {
+	arrive_from(&scheduler);
 	while (next_thread < running_grid->threads &&
 		   block_threads[thread_at(next_thread)].state == FRESH)
 	{
@@ -153,10 +193,10 @@ run_fresh(void)
 			gpu_die("a kernel that does not wait for what was launched before it");
 		self->state = DONE;
 		if (self->left)
-			change(&ended, &scheduler);
+			change(NULL, &scheduler);
 	}
 	nused--; /* the stack, of which nobody has made his own */
-	change(&ended, &scheduler);
+	change(NULL, &scheduler);
 }
 
 static void

@@ -7,7 +7,8 @@
  * from a checkpoint of the CPU, in whatever order streams run; a loss that is
  * no number changes nothing, also where the next iteration has begun; in bf16
  * losses are near; whatever call of CUDA fails, the error is reported and
- * nothing is lost.
+ * nothing is lost. Under a sanitizer networks are the least there are, few of
+ * the calls fail, and numbers are not compared with the official ones.
  */
 #include "train_golden.h"
 
@@ -17,6 +18,14 @@
 
 #define SMALL "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4"
 #define LEAST "\"size\":64,\"ngf\":1,\"nef\":1,\"ndf\":1,\"num_ds\":1"
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SLOW 1
+#define NETS LEAST
+#else
+#define SLOW 0
+#define NETS SMALL
+#endif
 
 extern const NnCudaModule bicycle_cuda_module;
 
@@ -75,7 +84,7 @@ test_moves(NnDevice *device, const char *method, const char *more)
 	bool good;
 	int moved = 0;
 
-	snprintf(json, sizeof(json), "{" SMALL ",\"method\":\"%s\"%s}", method, more);
+	snprintf(json, sizeof(json), "{" NETS ",\"method\":\"%s\"%s}", method, more);
 	good = run_open(&run, device, json, 4);
 	if (good)
 	{
@@ -303,7 +312,7 @@ test_divergence(NnDevice *device, const char *json)
 static void
 test_precision(NnDevice *device, NnPrecision precision, double tolerance)
 {
-	static const char json[] = "{" SMALL ",\"seed\":3,\"lr\":0.001}";
+	static const char json[] = "{" NETS ",\"seed\":3,\"lr\":0.001}";
 	NnConfig config;
 	NnTrainOptions options;
 	NnFit *fits[2] = { NULL };
@@ -318,7 +327,7 @@ test_precision(NnDevice *device, NnPrecision precision, double tolerance)
 	for (int k = 0; good && k < 2; k++)
 		good = went_well(nn_fit_open(device, &config, &options, k ? precision : NN_PRECISION_FP32,
 									 4, NULL, 0, &fits[k], &train_error));
-	for (int step = 0; good && step < 8; step++)
+	for (int step = 0; good && step < (SLOW ? 2 : 8); step++)
 		for (int k = 0; good && k < 2; k++)
 		{
 			NnLosses losses;
@@ -334,7 +343,7 @@ test_precision(NnDevice *device, NnPrecision precision, double tolerance)
 			diag("sum of %s is %g, in fp32 %g", nn_loss_name((NnLoss) i), sums[1][i], sums[0][i]);
 	}
 	ok(good && nn_fit_bytes(fits[1]) <= nn_fit_bytes(fits[0]),
-	   "eight steps in %s have nearly the losses of those in fp32", nn_precision_name(precision));
+	   "steps in %s have nearly the losses of those in fp32", nn_precision_name(precision));
 	for (int k = 0; k < 2; k++)
 		nn_fit_close(fits[k]);
 	free(images);
@@ -393,7 +402,7 @@ test_faults(void)
 	bool finished = false;
 	int reported = 0, tried = 0;
 
-	for (long i = 1; !finished && i < 40000; i += i < 50 ? 1 : 61, tried++)
+	for (long i = 1; !finished && i < 40000; i += i < 50 && !SLOW ? 1 : SLOW ? 97 : 61, tried++)
 	{
 		Run run = { .device = device };
 		NnStatus status =
@@ -410,7 +419,7 @@ test_faults(void)
 		nn_fit_close(run.fit);
 	}
 	nn_device_set_memory(device, 1);
-	ok(finished && reported > 50 && gpu_memory_used() <= before,
+	ok(finished && reported > (SLOW ? 2 : 50) && gpu_memory_used() <= before,
 	   "failures of CUDA are reported and lose no memory: %d of %d", reported, tried);
 	nn_device_close(device);
 }
@@ -429,17 +438,19 @@ main(void)
 	test_moves(device, "clr_gan", "");
 	test_moves(device, "pix2pix_noise", "");
 	test_moves(device, "bicycle", ",\"norm\":\"batch\"");
-	test_replays(device, "{" SMALL ",\"ema\":0.9,\"dropout\":true}");
-	test_halves(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.9}");
-	test_other_device(device, cpu, "{" SMALL ",\"ema\":0.9}");
+	test_replays(device, "{" NETS ",\"ema\":0.9,\"dropout\":true}");
+	if (!SLOW)
+		test_halves(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.9}");
+	test_other_device(device, cpu, "{" NETS ",\"ema\":0.9}");
 	test_orders("{" LEAST "}");
-	test_divergence(device, "{" SMALL "}");
-	test_divergence(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.5}");
+	test_divergence(device, "{" NETS "}");
+	test_divergence(device, "{" NETS ",\"norm\":\"batch\",\"ema\":0.5}");
 	test_precision(device, NN_PRECISION_BF16, 0.05);
-	test_precision(device, NN_PRECISION_TF32, 0);
+	if (!SLOW)
+		test_precision(device, NN_PRECISION_TF32, 0);
 	test_faults();
 	test_old_card();
-	for (size_t i = 0; i < sizeof(train_goldens) / sizeof(train_goldens[0]); i++)
+	for (size_t i = 0; !SLOW && i < sizeof(train_goldens) / sizeof(train_goldens[0]); i++)
 		test_golden(device, &train_goldens[i], 1e-4, 1e-3);
 	nn_device_close(device);
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
