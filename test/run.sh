@@ -9,8 +9,8 @@
 #	regress     pg_regress, with the extension preloaded; nopreload: the same without
 #	isolation   concurrent sessions, by pg_isolation_regress
 #	pgtap       the SQL contract, by pg_prove
-#	tap         crashes, cancels, standby, dump, restart and training, by prove; JOBS files at a
-#	            time, as most of them mostly wait
+#	tap         crashes, cancels, standby, dump, restart and training, by prove; half as many
+#	            files again as JOBS at a time, as most of them mostly wait
 #
 # and, not among all:
 #
@@ -25,6 +25,8 @@ set -eu -o pipefail
 
 ALL="structure unit asan regress nopreload isolation pgtap tap"
 MORE="clients tsan"
+# They take a minute or more; begun last, one would go on alone.
+LONG="020_jobs 012_resume 015_queue 011_train 014_elsewhere 018_clock"
 THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot"
 THREADED+=" test_engine_protocol test_engine_stress test_train_engine test_train_feed"
 parts=${*:-$ALL}
@@ -226,7 +228,9 @@ if wanted pgtap; then
 	fi
 fi
 if wanted tap; then
-	tests=$(topics test/t .pl | tac)	# the last ones are the longest
+	tests=$(topics test/t .pl)
+	tests=$(for t in $LONG; do grep -x "$t" <<<"$tests"; done; grep -vxFf <(xargs -n1 <<<"$LONG") \
+		<<<"$tests")
 	tests=${TAP:-$tests}
 	if [ -n "$tests" ]; then
 		say "TAP"
@@ -242,7 +246,7 @@ if wanted tap; then
 		 	PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
 		 PG_HEADERS=$headers \
 		 PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
-		 "${AS[@]}" prove -j"$JOBS" --timer --failures -I "$perl_modules" -I "$WORK/test/t" \
+		 "${AS[@]}" prove -j$((JOBS + JOBS / 2)) --timer --failures -I "$perl_modules" -I "$WORK/test/t" \
 		 	$(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
 		[ $status = 0 ] || show_logs "$WORK/out-tap"
 		result $status "TAP"
