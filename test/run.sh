@@ -246,7 +246,8 @@ if wanted tap; then
 		 	PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
 		 PG_HEADERS=$headers \
 		 PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
-		 "${AS[@]}" prove -j$((JOBS + JOBS / 2)) --timer --failures -I "$perl_modules" -I "$WORK/test/t" \
+		 "${AS[@]}" prove -j$((JOBS + JOBS / 2)) --timer --failures -I "$perl_modules" \
+		 	-I "$WORK/test/t" \
 		 	$(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
 		[ $status = 0 ] || show_logs "$WORK/out-tap"
 		result $status "TAP"

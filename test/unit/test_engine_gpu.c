@@ -6,14 +6,10 @@
  * says when requests wait for the GPU. On the imitated GPU of test/cuda,
  * which this process and the engine's share the settings of.
  */
-#include "engine_client.h"
+#include "gpu_fixture.h"
 #include "image_fixture.h"
 
-#include "../cuda/runtime/cuda_runtime_api.h"
-#include "image/image.h"
-
 #include <pthread.h>
-#include <sys/mman.h>
 
 #define MODELS 3
 #define SESSION_RUNS 3
@@ -25,7 +21,6 @@
 #define SMALL "\"size\":64,\"levels\":6,\"ngf\":4,\"nef\":4,\"encoder_size\":64,\"init_gain\":0.5"
 #define LARGE "\"size\":64,\"levels\":6,\"ngf\":32,\"nef\":4,\"encoder_size\":64,\"init_gain\":0.5"
 
-static GpuSettings *gpu;
 static EngineProcess engine;
 static uint8_t *png;
 static size_t png_length;
@@ -46,18 +41,6 @@ translate(const Model *model)
 						.precision = 1 };
 }
 
-static Image
-decoded(const Client *client)
-{
-	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 28 };
-	ImageError error;
-	Image image = { 0 };
-
-	if (image_decode(client->body, client->frame.length, 3, 0, &limits, &image, &error) != IMAGE_OK)
-		bail_out("the engine sent no image: %s", error.message);
-	return image;
-}
-
 /*
  * Whether the last frame is the model's image, within a level of what the CPU
  * makes.
@@ -70,7 +53,7 @@ is_expected(const Client *client, int model)
 
 	if (client->frame.type != BICYCLE_RESULT)
 		return false;
-	image = decoded(client);
+	image = gpu_fixture_image(client);
 	for (int i = 0; i < image.width * image.height * 3; i++)
 		wrong += abs(image.pixels[i] - expected[model].pixels[i]) > 1;
 	if (wrong > 0)
@@ -197,7 +180,7 @@ make_expected(void)
 		call = translate(&models[i]);
 		if (!client_run(&client, next_id++, &call, &models[i]))
 			bail_out("cannot run a model");
-		expected[i] = decoded(&client);
+		expected[i] = gpu_fixture_image(&client);
 	}
 	if (!client_create(&client, next_id++, "{" LARGE "}", &large))
 		bail_out("cannot create a model");
@@ -593,21 +576,6 @@ test_faults(const char *const *settings)
 	   refused, ended);
 }
 
-/* The engine beside the imitated GPU. */
-static void
-find_engine(void)
-{
-	char path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 40);
-
-	if (n < 0)
-		bail_out("cannot find the engine");
-	path[n] = '\0';
-	*strrchr(path, '/') = '\0';
-	strcpy(strrchr(path, '/'), "/imitation/bicycle-engine");
-	setenv("BICYCLE_ENGINE", path, 1);
-}
-
 int
 main(void)
 {
@@ -615,18 +583,10 @@ main(void)
 							   "threads 2",          "max_batch 4",
 							   "cache_size 1048576", "max_model_size 100000000",
 							   "gpu_trim 3600000",   NULL };
-	char shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
-	int fd = mkstemp(shared);
 	Client client;
 	uint64_t one;
 
-	if (fd < 0 || ftruncate(fd, sizeof(GpuSettings)) != 0 ||
-		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
-			MAP_FAILED)
-		bail_out("cannot share the settings of the GPU");
-	*gpu = (GpuSettings){ .devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30 };
-	setenv("BICYCLE_TEST_GPU", shared, 1);
-	find_engine();
+	gpu_fixture_begin();
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	make_expected();
 	engine_start(&engine, settings);
@@ -645,7 +605,7 @@ main(void)
 	test_half();
 	test_full();
 	test_faults(settings);
-	unlink(shared);
+	gpu_fixture_end();
 	for (int i = 0; i < MODELS; i++)
 	{
 		model_free(&models[i]);

@@ -5,17 +5,11 @@
  * next one answers; nothing stays behind. On the reference device, the CPU and
  * the imitated GPU.
  */
-#include "engine_client.h"
-
-#include "../cuda/runtime/cuda_runtime_api.h"
-#include "image/image.h"
-
-#include <sys/mman.h>
+#include "gpu_fixture.h"
 
 #define TWENTY 20
 #define TRIES 2 /* of a request whose engine ends */
 
-static GpuSettings *gpu;
 static EngineProcess engine;
 static uint8_t *png;
 static size_t png_length;
@@ -23,7 +17,6 @@ static float z[8] = { 0.5f, -1, 0.25f, 2, -0.125f, 1, 0, -2 };
 static Model model;
 static Image expected;
 static uint64_t next_id = 1;
-static char engines[2][PATH_MAX]; /* the engine, and the one beside the imitation */
 
 /* ---- One engine ---------------------------------------------------------- */
 
@@ -32,22 +25,10 @@ typedef struct Tally
 	int images, refused, ended, odd;
 } Tally;
 
-static Image
-decoded(const Client *client)
-{
-	ImageLimits limits = { .max_pixels = 1 << 20, .max_memory = 1 << 28 };
-	ImageError error;
-	Image image = { 0 };
-
-	if (image_decode(client->body, client->frame.length, 3, 0, &limits, &image, &error) != IMAGE_OK)
-		bail_out("the engine sent no image: %s", error.message);
-	return image;
-}
-
 static bool
 is_expected(const Client *client)
 {
-	Image image = decoded(client);
+	Image image = gpu_fixture_image(client);
 	bool same = true;
 
 	for (int i = 0; same && i < image.width * image.height * 3; i++)
@@ -236,7 +217,7 @@ walk(const char *device)
 	static const int ns[] = { 1, 2, 6, 17, 60 };
 	Tally tally = { 0 };
 
-	setenv("BICYCLE_ENGINE", engines[strcmp(device, "cuda") == 0], 1);
+	gpu_fixture_choose(strcmp(device, "cuda") == 0);
 	for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++)
 		for (size_t i = 0; i < sizeof(ns) / sizeof(ns[0]); i++)
 		{
@@ -261,7 +242,7 @@ test_again(void)
 	Tally tally = { 0 };
 	int left = 1;
 
-	setenv("BICYCLE_ENGINE", engines[1], 1);
+	gpu_fixture_choose(true);
 	for (int try = 0; try < TRIES; try++)
 	{
 		Client client;
@@ -283,7 +264,7 @@ make_model(void)
 	Client client;
 	Tally tally = { 0 };
 
-	setenv("BICYCLE_ENGINE", engines[0], 1);
+	gpu_fixture_choose(false);
 	begin("ref", "");
 	client_hello(&client, &engine, 1);
 	if (!client_create(&client, next_id++,
@@ -303,47 +284,23 @@ make_model(void)
 
 		if (!client_run(&client, next_id++, &call, &model))
 			bail_out("cannot run a model");
-		expected = decoded(&client);
+		expected = gpu_fixture_image(&client);
 	}
 	client_close(&client);
 	end(&tally);
 }
 
-static void
-find_engines(void)
-{
-	char path[PATH_MAX - 64];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-
-	if (n < 0)
-		bail_out("cannot find the engine");
-	path[n] = '\0';
-	*strrchr(path, '/') = '\0';
-	*strrchr(path, '/') = '\0';
-	snprintf(engines[0], sizeof(engines[0]), "%s/bicycle-engine", path);
-	snprintf(engines[1], sizeof(engines[1]), "%s/imitation/bicycle-engine", path);
-}
-
 int
 main(void)
 {
-	char shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
-	int fd = mkstemp(shared);
-
-	if (fd < 0 || ftruncate(fd, sizeof(GpuSettings)) != 0 ||
-		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
-			MAP_FAILED)
-		bail_out("cannot share the settings of the GPU");
-	*gpu = (GpuSettings){ .devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30 };
-	setenv("BICYCLE_TEST_GPU", shared, 1);
-	find_engines();
+	gpu_fixture_begin();
 	png = testdata_load("edges2emoji/pairs/00_A.png", &png_length);
 	make_model();
 	walk("ref");
 	walk("cpu");
 	walk("cuda");
 	test_again();
-	unlink(shared);
+	gpu_fixture_end();
 	model_free(&model);
 	image_free(&expected);
 	free(png);

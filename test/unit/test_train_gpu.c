@@ -4,17 +4,13 @@
  * is an error with both figures, or under auto the CPU's, with a note; and a
  * run goes from the GPU to the CPU and back.
  */
+#include "gpu_fixture.h"
 #include "train_client.h"
-
-#include "../cuda/runtime/cuda_runtime_api.h"
-
-#include <sys/mman.h>
 
 #define PAIRS 3
 #define TINY "\"size\":64,\"ngf\":2,\"nef\":2,\"ndf\":2,\"nz\":2,\"load_size\":64"
 #define OPTIONS "{" TINY ",\"iterations\":2,\"checkpoint_every\":1}"
 
-static GpuSettings *gpu;
 static Pair *pairs;
 
 /* ---- One run that is opened ---------------------------------------------- */
@@ -170,39 +166,15 @@ test_to_and_fro(void)
 	outcome_free(&third);
 }
 
-/* The engine beside the imitated GPU. */
-static void
-find_engine(void)
-{
-	char path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 40);
-
-	if (n < 0)
-		bail_out("cannot find the engine");
-	path[n] = '\0';
-	*strrchr(path, '/') = '\0';
-	strcpy(strrchr(path, '/'), "/imitation/bicycle-engine");
-	setenv("BICYCLE_ENGINE", path, 1);
-}
-
 int
 main(void)
 {
-	char shared[] = "/tmp/bicycle-test-gpu-XXXXXX";
-	int fd = mkstemp(shared);
-
-	if (fd < 0 || ftruncate(fd, sizeof(GpuSettings)) != 0 ||
-		(gpu = mmap(NULL, sizeof(GpuSettings), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)) ==
-			MAP_FAILED)
-		bail_out("cannot share the settings of the GPU");
-	*gpu = (GpuSettings){ .devices = 1, .driver = 13000, .major = 9, .memory = (size_t) 1 << 30 };
-	setenv("BICYCLE_TEST_GPU", shared, 1);
-	find_engine();
+	gpu_fixture_begin();
 	pairs = pairs_make(PAIRS);
 	test_choice();
 	test_memory();
 	test_to_and_fro();
-	unlink(shared);
+	gpu_fixture_end();
 	pairs_free(pairs, PAIRS);
 	return done_testing();
 }
