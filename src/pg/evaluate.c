@@ -75,9 +75,9 @@ choose_metrics(Evaluation *e)
 		return;
 	(void) leave_metrics(e, NEEDS_LPIPS);
 	ereport(NOTICE, (errmsg("LPIPS and what is made of its features are left out"),
-					 errdetail("The weights of lpips-%s-%s are not imported.", e->options.net,
-							   e->options.lpips),
-					 errhint("Run \"make lpips\", or see bicycle_import_lpips().")));
+					 errdetail("There is no model \"lpips-%s-%s\" that you may see.",
+							   e->options.net, e->options.lpips),
+					 errhint("Import them with \"make lpips\", or with bicycle_import_lpips.")));
 }
 
 /* ---- Telling ------------------------------------------------------------ */

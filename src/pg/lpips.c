@@ -37,8 +37,8 @@ lpips_model(const char *net, const char *version, bool missing_ok)
 	if (model == NULL && !missing_ok)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("weights of LPIPS are not imported"),
-						errdetail("There is no model \"%s\".", name),
-						errhint("Run \"make lpips\", or see bicycle_import_lpips().")));
+						errdetail("There is no model \"%s\" that you may see.", name),
+						errhint("Import them with \"make lpips\", or with bicycle_import_lpips.")));
 	return model;
 }
 
