@@ -216,6 +216,13 @@ def agreeing(bench, sides, network, precision):
     return kept
 
 
+def precisions(bench):
+    if processor()[1] & {"avx512_bf16", "amx_bf16", "bf16"}:
+        return "fp32", "bf16"
+    bench.skip("bf16", "this processor has none")
+    return ("fp32",)
+
+
 def missing_rounds(bench, kind, **cell):
     done = {f["round"] for f in bench.results.of(kind, **cell)}
     return [i for i in range(bench.options.rounds) if i not in done]
@@ -225,7 +232,7 @@ def run_inference(bench):
     sides = open_sides(bench, ("bicycle", "torch", "onnxruntime", "openvino"))
     try:
         for network in bench.options.networks:
-            for precision in ("fp32", "bf16"):
+            for precision in precisions(bench):
                 batches = [b for b in BATCHES if missing_rounds(
                     bench, "inference", network=network, precision=precision, batch=b)]
                 if batches and not bench.results.of(
@@ -274,13 +281,13 @@ def run_training(bench):
         bench.skip("official", "the official code is not here: BICYCLE_OFFICIAL")
         del sides["official"]
     for size in (256, 128):
-        for precision in ("fp32", "bf16"):
+        for precision in precisions(bench):
             cell = dict(network=f"T{size}", precision=precision)
             commands = {
                 "bicycle": ([os.path.join(options.bin, "train_bench"), options.threads,
                              options.iterations, f"T{size}", "cpu", precision],
                             # as in a training engine: threads that wait sleep
-                            {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "5000"}),
+                            {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "20000"}),
                 "official": ([options.python, os.path.join(ROOT, "bench/train_peer.py"), size,
                               options.threads, options.iterations, precision], {})}
             for i in missing_rounds(bench, "training", **cell):
@@ -291,8 +298,8 @@ def run_training(bench):
                     said, share = bench.undisturbed(lambda s=side: train_once(*commands[s]),
                                                     f"{side} T{size} {precision}")
                     if said is None:
-                        bench.skip(f"{side} T{size} {precision}", "it prints no such figure: this "
-                                   "processor has no bf16, or a library is missing")
+                        bench.skip(f"{side} T{size} {precision}",
+                                   "it prints no such figure: a library may be missing")
                         continue
                     found.append(dict(said, side=side, others=share))
                 for fact in found:
@@ -478,13 +485,9 @@ def run_sql(bench):
     opened = open_sides(bench, ("bicycle", "client")) if cpu else []
     sides = {side.name: side for side in opened}
     try:
-        for model in ("fp32", "bf16") if cpu else ("auto",):
-            said = sides["bicycle"].ask("open", "G256", model) if cpu else {}
-            if said.get("skip"):
-                bench.skip(f"sql in {model}", said["skip"])
-                continue
-            if "client" in sides:
-                sides["client"].ask("open", "G256", model)
+        for model in precisions(bench) if cpu else ("auto",):
+            for side in opened:
+                side.ask("open", "G256", model)
             timed(WAYS["bulk"].format(model=model, rows=32))  # that the model is there, and warm
             for i in range(options.rounds):
                 sql_round(bench, model, sides, i)
@@ -506,13 +509,13 @@ def processor():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         text = file.read()
     name = re.search(r"^model name\s*: (.*)", text, re.M)
-    flags = (re.search(r"^flags\s*: (.*)", text, re.M) or [""])[0].split()
-    has = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
-    return " ".join((name[1] if name else os.uname().machine).split()), has
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)", text, re.M)
+    return (" ".join((name[1] if name else os.uname().machine).split()),
+            set(flags[1].split()) if flags else set())
 
 
 def note_machine(options, results):
-    name, has = processor()
+    name = processor()[0]
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], text=True,
                             capture_output=True, check=False).stdout.strip()
     known = results.of("machine")
@@ -520,7 +523,7 @@ def note_machine(options, results):
         sys.exit(f"{results.path} is of {known[0]['processor']}, {known[0]['threads']} threads; "
                  "name another file by RESULTS")
     if not known or known[-1]["commit"] != commit:
-        results.add(kind="machine", processor=name, has=has, cores=os.cpu_count(), commit=commit,
+        results.add(kind="machine", processor=name, cores=os.cpu_count(), commit=commit,
                     threads=options.threads, date=datetime.date.today().isoformat(),
                     tiny=options.tiny)
 

@@ -10,7 +10,7 @@
 # BICYCLE_OFFICIAL a directory with that code. What cannot be had is left out, with a line.
 #
 # RESULTS is the file of facts (default build/bench/cpu.jsonl). Called again it goes on from there,
-# and what has been measured is not measured again. MINUTES (default 60) is the budget, without the
+# and what has been measured is not measured again. MINUTES (default 90) is the budget, without the
 # build. THREADS (default: all processors), ROUNDS (5), ROWS (96, through SQL), MOST_ROWS (10000),
 # SESSIONS ("1 8 32"), NETWORKS (all). TINY=1 is to try all of it in a few minutes; tables refuse
 # its results. DEVICE is the one of sql (bicycle.device; default cpu). Nothing else should run.
@@ -88,7 +88,7 @@ if wanted sql; then
 fi
 
 measure=("$PYTHON" "$ROOT/bench/bench.py" --bin "$BENCH" --results "$RESULTS" --threads "$THREADS"
-	--device "$DEVICE" --minutes "${MINUTES:-60}" --rounds "${ROUNDS:-5}")
+	--device "$DEVICE" --minutes "${MINUTES:-90}" --rounds "${ROUNDS:-5}")
 if [ -n "${TINY:-}" ]; then
 	measure+=(--tiny --seconds 0.05 --iterations 1)
 	ROWS=${ROWS:-8} MOST_ROWS=${MOST_ROWS:-100} SESSIONS=${SESSIONS:-1 2}

@@ -83,8 +83,8 @@ class Side:
             self.server.wait()
 
     def program(self, name, *arguments):
-        # Waiting threads sleep at once, as in a training engine.
-        env = dict(os.environ, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="5000")
+        # Waiting threads sleep soon, as in a training engine.
+        env = dict(os.environ, OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="20000")
         out = subprocess.run([os.path.join(self.bench, name), THREADS, *arguments], check=True,
                              env=env if name == "train_bench" else None,
                              capture_output=True, text=True).stdout

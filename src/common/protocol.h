@@ -426,4 +426,11 @@ typedef struct BicycleTrainCheck
  */
 #define BICYCLE_CONTROL_FD 3
 
+/*
+ * GOMP_SPINCOUNT of the engine: half a millisecond or so. Less than one in ten
+ * barriers of a network then puts a thread to sleep, and where another process
+ * has a thread's processor the others do not spin for long.
+ */
+#define BICYCLE_SPIN_COUNT "20000"
+
 #endif /* BICYCLE_PROTOCOL_H */

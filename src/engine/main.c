@@ -22,6 +22,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/protocol.h"
 #include "engine/run.h"
 
 /*
@@ -35,8 +36,7 @@ wait_passively(char **argv)
 	if (getenv("OMP_WAIT_POLICY") != NULL)
 		return;
 	setenv("OMP_WAIT_POLICY", "passive", 1);
-	/* some ten microseconds, as long as it takes to wake a thread */
-	setenv("GOMP_SPINCOUNT", "5000", 0);
+	setenv("GOMP_SPINCOUNT", BICYCLE_SPIN_COUNT, 0);
 	execv("/proc/self/exe", argv);
 	fprintf(stderr, "bicycle-engine: could not start itself with OMP_WAIT_POLICY set: %s\n",
 			strerror(errno));

@@ -64,7 +64,7 @@ engine_environment(void)
 		if (strncmp(*e, "OMP_WAIT_POLICY=", 16) != 0 && strncmp(*e, "GOMP_SPINCOUNT=", 15) != 0)
 			env[n++] = *e;
 	env[n++] = pstrdup("OMP_WAIT_POLICY=passive");
-	env[n++] = pstrdup("GOMP_SPINCOUNT=5000");
+	env[n++] = pstrdup("GOMP_SPINCOUNT=" BICYCLE_SPIN_COUNT);
 	env[n] = NULL;
 	return env;
 }

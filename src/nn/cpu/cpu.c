@@ -5,9 +5,9 @@
  * R1 pack() may run beside the owner, so it uses nothing of the device that
  *    run() changes.
  * R2 Whoever starts the program sets OMP_WAIT_POLICY=passive and
- *    GOMP_SPINCOUNT=5000, which libgomp reads when it is loaded: with other
- *    work on the machine a barrier that spins costs many times the work between
- *    two.
+ *    GOMP_SPINCOUNT, which libgomp reads when it is loaded: with other work on
+ *    the machine a barrier that spins for long costs many times the work
+ *    between two.
  */
 #include "nn/cpu/cpu_train.h"
 
