@@ -35,7 +35,7 @@ export BIN
 # PyTorch of its own index is without the libraries of CUDA, which are gigabytes.
 bring_peers()
 {
-	local venv=$PLACE/venv wanted=$ROOT/bench/requirements.txt package
+	local venv=$PLACE/venv wanted=$ROOT/bench/requirements.txt package all=yes
 	local pip=("$venv/bin/python" -m pip install -q --disable-pip-version-check --retries 1)
 
 	PYTHON=$venv/bin/python
@@ -49,9 +49,9 @@ bring_peers()
 	for package in $(grep -v '^#' "$wanted"); do
 		[[ $package != torch==* ]] || "${pip[@]}" --timeout 10 --index-url \
 			https://download.pytorch.org/whl/cpu "$package" 2>/dev/null || true
-		"${pip[@]}" "$package" || echo "skipped: $package cannot be installed"
+		"${pip[@]}" "$package" || { echo "skipped: $package cannot be installed"; all=; }
 	done
-	cp "$wanted" "$venv/installed"
+	[ -z "$all" ] || cp "$wanted" "$venv/installed"
 }
 
 bring_official()
