@@ -114,7 +114,8 @@ SELECT pg_temp.rounds('SELECT bicycle_check(photo) FROM shoes') AS handed_on,
 	pg_temp.rounds('SELECT count(bicycle_check(photo)) FROM shoes') AS counted,
 	pg_temp.rounds('SELECT bicycle_check(photo) AS v FROM shoes ORDER BY v') AS sorted,
 	pg_temp.rounds('UPDATE changed SET kind = bicycle_check(photo)') AS updated,
-	pg_temp.rounds('UPDATE changed SET kind = bicycle_check(photo) RETURNING id') AS returned;
+	pg_temp.rounds('UPDATE changed SET kind = bicycle_check(photo) RETURNING id') AS returned,
+	pg_temp.rounds('CREATE TEMP TABLE kept AS SELECT bicycle_check(photo) FROM shoes') AS kept;
 RESET bicycle.prefetch;
 -- Above and below an aggregate at once.
 SELECT s.kind, v = bicycle_translate(first, mean, 'batch') AS same FROM

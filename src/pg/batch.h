@@ -44,7 +44,16 @@ typedef struct BatchKind
 	bool tells; /* a value that is not NULL says what is wrong with the image */
 } BatchKind;
 
-extern void batch_init(void); /* from _PG_init: hooks into the planner */
+/* How the rows of a node are read: which says how far it may go ahead. */
+typedef enum BatchReading
+{
+	BATCH_READ_ON,     /* one after the other; whoever reads may stop */
+	BATCH_READ_BY_RUN, /* the same, unless the run of the plan goes to its end at one go */
+	BATCH_READ_WHOLE   /* all at one go */
+} BatchReading;
+
+extern void batch_exec_init(void); /* from batch_init: hooks into the executor */
+extern void batch_init(void);      /* from _PG_init: hooks into the planner */
 
 /* NULL if the function is none of ours. */
 extern const BatchKind *batch_kind_of(Oid function);

@@ -52,6 +52,51 @@
 #include "pg/latent.h"
 #include "pg/translate.h"
 
+/* ---- Runs to the end ----------------------------------------------------- */
+
+static ExecutorRun_hook_type previous_run = NULL;
+
+/*
+ * The executor that now runs its plan to the end, for who takes rows at once.
+ */
+static const EState *whole_run = NULL;
+
+/* Not those to whom rows are sent: they may read them when they like. */
+static bool
+takes_at_once(const DestReceiver *dest)
+{
+	return dest->mydest == DestIntoRel || dest->mydest == DestTransientRel ||
+		   dest->mydest == DestTuplestore || dest->mydest == DestSPI;
+}
+
+static void
+batch_run_plan(QueryDesc *query, ScanDirection direction, uint64 count BICYCLE_EXECUTE_ONCE)
+{
+	const EState *outer = whole_run;
+
+	whole_run =
+		count == 0 && query->dest != NULL && takes_at_once(query->dest) ? query->estate : NULL;
+	PG_TRY();
+	{
+		if (previous_run != NULL)
+			previous_run(query, direction, count BICYCLE_PASS_EXECUTE_ONCE);
+		else
+			standard_ExecutorRun(query, direction, count BICYCLE_PASS_EXECUTE_ONCE);
+	}
+	PG_FINALLY();
+	{
+		whole_run = outer;
+	}
+	PG_END_TRY();
+}
+
+void
+batch_exec_init(void)
+{
+	previous_run = ExecutorRun_hook;
+	ExecutorRun_hook = batch_run_plan;
+}
+
 /* ---- The functions ------------------------------------------------------- */
 
 static Call *
@@ -229,11 +274,12 @@ typedef struct BatchState
 	BatchCall *calls;
 	BatchRow *rows; /* a ring of `capacity` */
 	int capacity;
-	int nrows;     /* that are held: read, and not yet handed out */
-	int next;      /* of the ring: the row that is handed out next */
-	BatchRow *at;  /* the row that an error is about */
-	int64 read;    /* rows */
-	Size bytes;    /* of the images of rows that are held */
+	int nrows;    /* that are held: read, and not yet handed out */
+	int next;     /* of the ring: the row that is handed out next */
+	BatchRow *at; /* the row that an error is about */
+	int64 read;   /* rows */
+	Size bytes;   /* of the images of rows that are held */
+	BatchReading reading;
 	bool ahead;    /* R3 */
 	int row_limit; /* rows that may be held */
 	bool child_done;
@@ -343,6 +389,15 @@ begin_rounds(BatchState *state)
 	state->read = 0;
 	state->bytes = 0;
 	state->child_done = false;
+	state->row_limit = 0;
+}
+
+/* Before the first row is read. */
+static void
+begin_reading(BatchState *state)
+{
+	state->ahead = state->reading == BATCH_READ_WHOLE ||
+				   (state->reading == BATCH_READ_BY_RUN && state->css.ss.ps.state == whole_run);
 	state->row_limit = state->ahead ? row_window(state) : 1;
 }
 
@@ -353,7 +408,7 @@ batch_begin(CustomScanState *node, EState *estate, int flags)
 	CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
 	begin_calls(state, linitial(scan->custom_private), lsecond(scan->custom_private));
-	state->ahead = intVal(list_nth(scan->custom_private, 4)) != 0;
+	state->reading = (BatchReading) intVal(list_nth(scan->custom_private, 4));
 	state->place_column = intVal(lthird(scan->custom_private));
 	if (state->place_column > 0)
 		state->place_table = get_rel_name(linitial_oid(lfourth(scan->custom_private)));
@@ -653,6 +708,8 @@ run_round(BatchState *state)
 	MemoryContextReset(state->memory);
 	for (int k = 0; k < state->ncalls; k++)
 		state->calls[k].model = NULL;
+	if (state->row_limit == 0)
+		begin_reading(state);
 	if (state->nrows == 0)
 		state->next = 0;
 	if (!fill_round(state))

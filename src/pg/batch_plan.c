@@ -41,7 +41,7 @@
  *    above reads all of its input before it gives anything: a ModifyTable
  *    without RETURNING, a sort, a hash table, an aggregate that is not fed in
  *    groups. What only passes rows on, changes nothing of that; a limit or a
- *    join does.
+ *    join does. Where rows are passed on up to the top, it depends on the run.
  *
  * Calls that are left alone go through the functions themselves, with the same
  * results. The node is executed by batch_exec.c. All memory is the plan's.
@@ -66,9 +66,9 @@ static planner_hook_type previous_planner = NULL;
 typedef struct PlanContext
 {
 	PlannedStmt *statement;
-	int last_node_id; /* largest plan_node_id in the statement */
-	int gathers;      /* that the plan looked at is below: it runs in workers */
-	bool all_read;    /* R7: the rows of the plan looked at */
+	int last_node_id;     /* largest plan_node_id in the statement */
+	int gathers;          /* that the plan looked at is below: it runs in workers */
+	BatchReading reading; /* R7: of the rows of the plan looked at */
 } PlanContext;
 
 static Plan *rewrite(Plan *plan, Plan *parent, PlanContext *context);
@@ -340,7 +340,7 @@ place_column(BatchBuild *build, const Plan *x, const PlanContext *context, Oid *
  * below it still knows its bound.
  */
 static Plan *
-wrap(Plan *x, Plan *below, List *calls, bool all_read, PlanContext *context)
+wrap(Plan *x, Plan *below, List *calls, BatchReading reading, PlanContext *context)
 {
 	BatchBuild build = { calls, NIL };
 	List *arguments = argument_columns(&build);
@@ -365,7 +365,7 @@ wrap(Plan *x, Plan *below, List *calls, bool all_read, PlanContext *context)
 	scan->methods = &batch_scan_methods;
 	scan->custom_scan_tlist = scan_tuple(&build, arguments);
 	scan->custom_private = list_make5(functions, arguments, makeInteger(place),
-									  list_make1_oid(table), makeInteger(all_read));
+									  list_make1_oid(table), makeInteger(reading));
 	x->targetlist = build.columns;
 	if (below != x)
 		below->targetlist = pass_through(NIL, &build); /* of the Limit */
@@ -545,20 +545,23 @@ listed_children(Plan *plan)
 	}
 }
 
-/* R7: the input of a plan, of which all rows are read, or not. */
-static bool
-reads_all(const Plan *plan, bool all_read)
+/* R7: of the input of a plan whose own rows are read so. */
+static BatchReading
+input_reading(const Plan *plan, BatchReading reading)
 {
 	switch (nodeTag(plan))
 	{
 		case T_ModifyTable:
-			return ((const ModifyTable *) plan)->returningLists == NIL;
+			return ((const ModifyTable *) plan)->returningLists == NIL ? BATCH_READ_WHOLE
+																	   : BATCH_READ_ON;
 		case T_Sort:
 		case T_Hash:
-			return true;
+			return BATCH_READ_WHOLE;
 		case T_Agg:
-			return all_read || ((const Agg *) plan)->aggstrategy == AGG_PLAIN ||
-				   ((const Agg *) plan)->aggstrategy == AGG_HASHED;
+			return ((const Agg *) plan)->aggstrategy == AGG_PLAIN ||
+						   ((const Agg *) plan)->aggstrategy == AGG_HASHED
+					   ? BATCH_READ_WHOLE
+					   : reading;
 		case T_Append:
 		case T_MergeAppend:
 		case T_Result:
@@ -573,9 +576,9 @@ reads_all(const Plan *plan, bool all_read)
 		case T_Gather:
 		case T_GatherMerge:
 		case T_CustomScan:
-			return all_read;
+			return reading;
 		default:
-			return false;
+			return BATCH_READ_ON;
 	}
 }
 
@@ -583,10 +586,11 @@ static void
 rewrite_children(Plan *plan, PlanContext *context)
 {
 	ListCell *cell;
-	bool gathers = IsA(plan, Gather) || IsA(plan, GatherMerge), all_read = context->all_read;
+	bool gathers = IsA(plan, Gather) || IsA(plan, GatherMerge);
+	BatchReading reading = context->reading;
 
 	context->gathers += gathers;
-	context->all_read = reads_all(plan, all_read);
+	context->reading = input_reading(plan, reading);
 	plan->lefttree = rewrite(plan->lefttree, plan, context);
 	plan->righttree = rewrite(plan->righttree, plan, context);
 	if (IsA(plan, SubqueryScan))
@@ -594,7 +598,7 @@ rewrite_children(Plan *plan, PlanContext *context)
 	foreach (cell, listed_children(plan))
 		lfirst(cell) = rewrite(lfirst(cell), plan, context);
 	context->gathers -= gathers;
-	context->all_read = all_read;
+	context->reading = reading;
 }
 
 /* Bottom-up.  Returns the plan, or the node that now stands over it. */
@@ -622,7 +626,7 @@ rewrite(Plan *plan, Plan *parent, PlanContext *context)
 	if (!may_wrap(x, x == plan ? parent : plan))
 		return plan;
 	collect_calls((Node *) x->targetlist, &calls);
-	return calls == NIL ? plan : wrap(x, plan, calls, context->all_read, context);
+	return calls == NIL ? plan : wrap(x, plan, calls, context->reading, context);
 }
 
 static void
@@ -675,7 +679,9 @@ batch_planner(Query *query, const char *source, int cursor_options, ParamListInf
 	find_last_node_id(statement->planTree, &context);
 	foreach (cell, statement->subplans)
 		find_last_node_id(lfirst(cell), &context);
+	context.reading = BATCH_READ_BY_RUN;
 	statement->planTree = rewrite(statement->planTree, NULL, &context);
+	context.reading = BATCH_READ_ON;
 	foreach (cell, statement->subplans)
 		lfirst(cell) = rewrite(lfirst(cell), NULL, &context);
 	return statement;
@@ -687,4 +693,5 @@ batch_init(void)
 	RegisterCustomScanMethods(&batch_scan_methods);
 	previous_planner = planner_hook;
 	planner_hook = batch_planner;
+	batch_exec_init();
 }
