@@ -340,6 +340,12 @@ COMMENT ON FUNCTION @extschema@.bicycle_grid_add(internal, bytea, int) IS
 COMMENT ON FUNCTION @extschema@.bicycle_grid_final(internal) IS
 	'a step of bicycle_grid_agg: draws the page';
 
+CREATE FUNCTION @extschema@.bicycle_report(model text, pairs text, options jsonb DEFAULT '{}')
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'bicycle_report' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000000;
+COMMENT ON FUNCTION @extschema@.bicycle_report(text, text, jsonb) IS
+	'a page of HTML that shows what a model does with pairs that a query gives';
+
 -- ---- Measuring ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_evaluate(model text, pairs text, options jsonb DEFAULT '{}')

@@ -15,6 +15,7 @@
 # and, not among all:
 #
 #	clients     the programs of doc/clients.md, with the drivers that are here
+#	page        a page of bicycle_report in a browser, if there is chromium
 #	tsan        the tests of the engine's threads under ThreadSanitizer
 #
 # Needs and touches no installed cluster and leaves no server behind. PG_CONFIG chooses the server.
@@ -24,7 +25,7 @@ set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
 ALL="structure unit asan regress nopreload isolation pgtap tap"
-MORE="clients tsan"
+MORE="clients page tsan"
 # They take a minute or more; begun last, one would go on alone.
 LONG="020_jobs 012_resume 015_queue 011_train 014_elsewhere 018_clock"
 THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot"
@@ -174,7 +175,7 @@ if wanted tsan; then
 fi
 
 if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wanted tap \
-	|| wanted clients; then
+	|| wanted clients || wanted page; then
 	private_tree tree release
 	tree=$BIN
 fi
@@ -270,6 +271,21 @@ if wanted clients; then
 	skipped=$(cat "$WORK/clients-skipped" 2>/dev/null || true)
 	result $status "clients${skipped:+; not run: $skipped}"
 	unset PGPORT
+fi
+
+if wanted page; then
+	say "page"
+	BIN=$tree
+	private_cluster page "shared_preload_libraries = 'bicycle'"
+	mkdir -p "$ROOT/$BUILD/page-out"
+	status=0
+	PATH=$BIN:$PATH BUILD=$BUILD "$ROOT/test/page/page.sh" "$ROOT/$BUILD/page-out" || status=$?
+	private_stop page
+	if [ $status = 77 ]; then
+		result 0 "page; not run"
+	else
+		result $status "page; to be looked at: $BUILD/page-out/page-light.png, page-dark.png"
+	fi
 fi
 
 say "summary, $((SECONDS - started)) s"

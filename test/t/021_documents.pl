@@ -94,9 +94,9 @@ my $sets = join(' ', map { my $n =
 	$_; "\\set a$n `base64 -w0 A/$n.png`\n\\set b$n `base64 -w0 B/$n.png`\n" } 0 .. 9);
 my $rows = join(', ', map { sprintf("(%d, %s, decode(:'a%d', 'base64'), decode(:'b%d', 'base64'))",
 	$_ == 8 ? 843 : $_ == 9 ? 1276 : $_ + 2, $_ > 6 ? 'true' : 'false', $_, $_) } 0 .. 9);
-my $out = run_document('README.md',
-	"$sets CREATE TABLE pairs (glyph int PRIMARY KEY, held_out bool, outline bytea, emoji bytea, "
-	. "variant bytea); INSERT INTO pairs VALUES $rows");
+my $table = 'CREATE TABLE pairs (glyph int PRIMARY KEY, held_out bool, outline bytea, emoji bytea, '
+	. "variant bytea); INSERT INTO pairs VALUES $rows;\n";
+my $out = run_document('README.md', "$sets $table");
 like($out, qr/\(8 rows\)/, 'there are eight answers');
 is($node->safe_psql('README',
 	q{SELECT count(DISTINCT variant), bool_and((bicycle_image_info(variant)).format = 'png')
@@ -110,6 +110,17 @@ run_block('README', 'painter', 'sql',
 is($node->safe_psql('README', q{SELECT bicycle_export('again') = bicycle_export('shoes')}), 't',
 	'and went out');
 
+my $imported = <<'SQL';
+\lo_import G.pth
+\set generator :LASTOID
+\lo_import E.pth
+SELECT bicycle_import('emoji', lo_get(:generator), lo_get(:LASTOID));
+SQL
+run_document('doc/looking.md', "$sets $table $imported");
+like(slurp_file("$_.png"), qr/^\x89PNG/, "doc/looking.md has made $_.png")
+	foreach qw(emoji samples morph sweep styles);
+like(slurp_file('report.html'), qr/^<!DOCTYPE html>.*<\/html>\s*$/s, 'and a page');
+
 run_document('doc/training.md');
 is($node->safe_psql('training',
 	q{SELECT count(*), bool_and((bicycle_image_info(a)).channels = 1
@@ -121,7 +132,7 @@ is($node->safe_psql('training',
 is($node->safe_psql('training',
 	q{SELECT version, is_current FROM bicycle_models WHERE model = 'shoes'}), '1|t',
 	'of which the first is left');
-foreach my $other (grep { !/README|training/ } sort keys %text)
+foreach my $other (grep { !/README|training|looking/ } sort keys %text)
 {
 	run_document($other) if blocks($text{$other});
 }
