@@ -34,6 +34,7 @@ BATCHES = (1, 4, 16)
 NETWORKS = ("G256", "E256", "G128", "E128", "G64", "E64", "G512", "E512")
 TRAINING = re.compile(r"^T\d+ \w+: median +([\d.]+) s, least +([\d.]+) s.*peak +(\d+) MiB", re.M)
 HZ = os.sysconf("SC_CLK_TCK")
+AS_ENGINE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "20000"}  # so it starts its threads
 PARTS = ("inference", "training", "sql")
 CLOSE = {"fp32": 2e-3, "bf16": 0.25}  # the most that images in [-1, 1] may differ
 
@@ -82,6 +83,7 @@ class Bench:
         self.results = results
         self.began = time.monotonic()
         self.roots = [os.getpid()]
+        self.skipped = set()  # in this run: the next one tries again
 
     def check_time(self):
         if self.options.minutes and time.monotonic() - self.began > 60 * self.options.minutes:
@@ -102,9 +104,10 @@ class Bench:
         return found, round(share, 3)
 
     def skip(self, what, why):
-        if not self.results.of("skipped", what=what):
+        if what not in self.skipped:
             print(f"skipped: {what}: {why}", flush=True)
             self.results.add(kind="skipped", what=what, why=why)
+        self.skipped.add(what)
 
 
 class Side:
@@ -114,6 +117,8 @@ class Side:
         self.name, self.bench = name, bench
         self.child = subprocess.Popen(command, cwd=os.path.join(ROOT, "bench"), text=True,
                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      env=dict(os.environ, **(AS_ENGINE if name == "bicycle"
+                                                              else {})),
                                       preexec_fn=end_with_parent)
         said = self.hear()
         self.why = said.get("skip")
@@ -235,8 +240,7 @@ def run_inference(bench):
             for precision in precisions(bench):
                 batches = [b for b in BATCHES if missing_rounds(
                     bench, "inference", network=network, precision=precision, batch=b)]
-                if batches and not bench.results.of(
-                        "skipped", what=f"bicycle {network} {precision}"):
+                if batches:
                     kept = agreeing(bench, sides, network, precision)
                     for batch in batches:
                         compare_batch(bench, kept, network, precision, batch)
@@ -286,14 +290,13 @@ def run_training(bench):
             commands = {
                 "bicycle": ([os.path.join(options.bin, "train_bench"), options.threads,
                              options.iterations, f"T{size}", "cpu", precision],
-                            # as in a training engine: threads that wait sleep
-                            {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "20000"}),
+                            AS_ENGINE),
                 "official": ([options.python, os.path.join(ROOT, "bench/train_peer.py"), size,
                               options.threads, options.iterations, precision], {})}
             for i in missing_rounds(bench, "training", **cell):
                 found = []
                 for side in turned(list(sides), i):
-                    if bench.results.of("skipped", what=f"{side} T{size} {precision}"):
+                    if f"{side} T{size} {precision}" in bench.skipped:
                         continue
                     said, share = bench.undisturbed(lambda s=side: train_once(*commands[s]),
                                                     f"{side} T{size} {precision}")
