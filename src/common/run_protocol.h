@@ -44,7 +44,8 @@
  * R7 The last iteration always has a CHECKPOINT, which comes before TRAIN_DONE.
  *    A run that begins with it (BICYCLE_TRAIN_FINISHED) needs no pairs and
  *    answers RUN by TRAIN_DONE alone.
- * R8  LOSSES up to a checkpoint, and to the end, come before it.
+ * R8  LOSSES up to a checkpoint, and to the end, come before it. Those of later
+ *     iterations may come before it, too: it is made while training goes on.
  * R9 ERROR comes at most once. After it whatever is sent is read and thrown
  *    away.
  * R10 The engine runs at idle priority. It withholds "pong" as an inference
@@ -175,7 +176,8 @@ typedef enum BicycleNoteCause
 	BICYCLE_NOTE_COLLAPSE, /* samples do not vary with z */
 	BICYCLE_NOTE_SKIPPED,  /* pairs are skipped; said of each digest */
 	BICYCLE_NOTE_WAITED,   /* requests of sessions have gone first for long */
-	BICYCLE_NOTE_NO_GPU    /* there is one, and the CPU was taken */
+	BICYCLE_NOTE_NO_GPU,   /* there is one, and the CPU was taken */
+	BICYCLE_NOTE_NO_COPY   /* its GPU has no room for copies of checkpoints */
 } BicycleNoteCause;
 
 typedef struct BicycleNote

@@ -10,14 +10,15 @@
  * R2 The device thread opens the fit and runs the loop. From the submission of
  *    a task to its done function, `stream`, `fit`, `preview`, `ready`, `error`
  *    and `finished` are that thread's.
- * R3 Threads of the pool decode and augment ahead of the loop (run_feed.c).
+ * R3 Threads of the pool decode and augment ahead of the loop (run_feed.c); one
+ *    more, the engine's loader, saves states of a GPU beside it (run_save.c).
  * R4 What threads share is behind locks: the link's (any thread may queue a
  *    frame), the data's, the screen's, the feed's, and the one below, of
  *    orders. None is taken while another is held.
  * R5 Pairs are written before the loop starts, and only read afterwards.
  * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_preview,
- *    run_device < run_loop < run_main. What the link has to say goes up by
- *    functions that run_main gives it (RunLinkOwner).
+ *    run_device < run_save < run_loop < run_main. What the link has to say goes
+ *    up by functions that run_main gives it (RunLinkOwner).
  */
 #ifndef BICYCLE_ENGINE_RUN_H
 #define BICYCLE_ENGINE_RUN_H
@@ -62,19 +63,23 @@ struct Run
 	RunScreen screen;
 	RunPreview preview;
 	NnFit *fit;
-	Task open_task, run_task;
+	Task open_task, run_task, save_task;
 	EngineError error; /* of the task that has run */
 	bool finished;     /* PAUSED or TRAIN_DONE was sent */
 	BicycleTrainReady ready;
 	double rate;    /* images per second, as last told; the device thread's */
 	bool note_wait; /* it was told that the run waits; likewise */
+	bool note_copy; /* it was told that checkpoints do; likewise */
 
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake;  /* any of them has changed */
 	bool checkpoint_wanted, pause_wanted, stop_wanted;
-	bool checkpoint_queued; /* one has not been read yet */
-	RunShare share;         /* of the card's time */
-	int64_t waited;         /* us, for requests of sessions */
+	bool checkpoint_queued;  /* one has begun, and has not been read yet */
+	NnFitSnapshot *snapshot; /* that it is to be made of; the saver takes it */
+	EngineError save_error;  /* why it could not be made */
+	bool loop_over;
+	RunShare share; /* of the card's time */
+	int64_t waited; /* us, for requests of sessions */
 };
 
 /* The run has begun with its last checkpoint, and there are no pairs. */
@@ -98,6 +103,16 @@ extern NnPrecision run_precision(const Run *run); /* once it is open */
 /* run_loop.c: the device thread's two tasks; run->error says how they went */
 extern void run_open(Task *task);
 extern void run_loop(Task *task);
+
+/*
+ * run_save.c: the fit's state as a CHECKPOINT, on the device thread, between
+ * two iterations; false with *error set. What has begun goes on beside the
+ * next ones where the device can, and may fail later: run->save_error.
+ */
+extern bool run_checkpoint(Run *run, EngineError *error);
+extern bool run_checkpoint_begin(Run *run, EngineError *error);
+extern void run_save(Task *task);   /* that does so; until run_save_end */
+extern void run_save_end(Run *run); /* the loop is over */
 
 /* *bytes is malloc'ed. False with *error set. */
 extern bool run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,

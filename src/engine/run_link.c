@@ -97,23 +97,33 @@ queue_frames(RunLink *link, List *frames, bool failed)
 	eventfd_write(link->engine->completions.fd, 1);
 }
 
+/* Appends a frame of copies; false without memory for it. */
+static bool
+append_frame(List *frames, uint32_t type, const void *head, size_t head_length, const void *tail,
+			 size_t tail_length)
+{
+	RunFrame *frame = run_frame_new(type, NULL, head_length + tail_length);
+
+	if (frame == NULL)
+		return false;
+	if (head_length > 0)
+		memcpy(frame->copy, head, head_length);
+	if (tail_length > 0)
+		memcpy(frame->copy + head_length, tail, tail_length);
+	list_append(frames, &frame->link);
+	return true;
+}
+
 void
 run_link_send(RunLink *link, uint32_t type, const void *head, size_t head_length, const void *tail,
 			  size_t tail_length)
 {
-	RunFrame *frame = run_frame_new(type, NULL, head_length + tail_length);
 	List frames;
+	bool good;
 
 	list_init(&frames);
-	if (frame != NULL)
-	{
-		if (head_length > 0)
-			memcpy(frame->copy, head, head_length);
-		if (tail_length > 0)
-			memcpy(frame->copy + head_length, tail, tail_length);
-		list_append(&frames, &frame->link);
-	}
-	queue_frames(link, &frames, frame == NULL);
+	good = append_frame(&frames, type, head, head_length, tail, tail_length);
+	queue_frames(link, &frames, !good);
 }
 
 void
@@ -134,13 +144,15 @@ run_link_send_error(RunLink *link, const EngineError *error)
 }
 
 void
-run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint)
+run_link_send_stream(RunLink *link, uint32_t type, const void *head, size_t head_length,
+					 const void *tail, size_t tail_length, uint8_t *bytes, size_t length)
 {
 	List frames;
 	RunFrame *frame = NULL;
-	bool whole = true;
+	bool whole;
 
 	list_init(&frames);
+	whole = append_frame(&frames, type, head, head_length, tail, tail_length);
 	for (size_t at = 0; at < length && whole; at += BICYCLE_MAX_FRAME)
 	{
 		frame = run_frame_new(BICYCLE_DATA, bytes + at,
@@ -154,7 +166,7 @@ run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoi
 	if (frame != NULL)
 	{
 		frame->owned = bytes;
-		frame->checkpoint = checkpoint;
+		frame->checkpoint = type == BICYCLE_CHECKPOINT;
 		list_append(&frames, &frame->link);
 	}
 	/* else `bytes` leak, which frames may refer to: the process ends */

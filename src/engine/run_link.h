@@ -79,8 +79,13 @@ extern bool run_link_open(RunLink *link, int fd);
 extern void run_link_send(RunLink *link, uint32_t type, const void *head, size_t head_length,
 						  const void *tail, size_t tail_length);
 
-/* DATA.. and END. Any thread. Takes the malloc'ed bytes in any case. */
-extern void run_link_send_stream(RunLink *link, uint8_t *bytes, size_t length, bool checkpoint);
+/*
+ * The same, and DATA.. and END with the stream: nothing comes between. Takes
+ * the malloc'ed bytes in any case.
+ */
+extern void run_link_send_stream(RunLink *link, uint32_t type, const void *head, size_t head_length,
+								 const void *tail, size_t tail_length, uint8_t *bytes,
+								 size_t length);
 
 /* I/O thread, once: ERROR. It always can be sent. */
 extern void run_link_send_error(RunLink *link, const EngineError *error);

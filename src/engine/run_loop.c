@@ -6,7 +6,8 @@
  * device and the fit (run_device.c), one that is the loop. The loop talks to
  * the I/O thread in two ways only: it queues frames (run_link.c), and between
  * two iterations it looks at the orders behind run->lock. What it sends is
- * copied at that border, so training goes on while the I/O thread streams it.
+ * copied at that border, so training goes on while the I/O thread streams it;
+ * of a GPU's state the copy, too, leaves beside it (run_save.c).
  *
  * The rules cited here are those of run_protocol.h.
  */
@@ -66,66 +67,7 @@ run_open(Task *task)
 	run->stream = NULL;
 }
 
-/* ---- States as streams --------------------------------------------------- */
-
-bool
-run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
-				 EngineError *error)
-{
-	size_t total = 0;
-	uint8_t *at;
-
-	for (int i = 0; i < ntensors; i++)
-		total += sizeof(BicycleTensor) + tensors[i].nbytes;
-	*length = total;
-	*bytes = at = malloc(total > 0 ? total : 1);
-	if (at == NULL)
-		return error_memory(error, "a copy of the model");
-	for (int i = 0; i < ntensors; i++)
-	{
-		BicycleTensor header;
-
-		if (!stream_header(&tensors[i], &header, error))
-		{
-			free(*bytes);
-			return false;
-		}
-		memcpy(at, &header, sizeof(header));
-		at += sizeof(header);
-		memcpy(at, tensors[i].data, tensors[i].nbytes);
-		at += tensors[i].nbytes;
-	}
-	return true;
-}
-
-static bool
-queue_checkpoint(Run *run, EngineError *error)
-{
-	BicycleCheckpoint head = { .iteration = nn_fit_iteration(run->fit) };
-	NnTensor *tensors;
-	NnError nn_error = { 0 };
-	uint8_t *bytes;
-	size_t length;
-	int n;
-	bool packed;
-
-	if (nn_fit_state(run->fit, &tensors, &n, &nn_error) != NN_OK)
-		return error_from_nn(error, &nn_error);
-	packed = run_tensors_pack(tensors, n, &bytes, &length, error);
-	free(tensors);
-	if (!packed)
-		return false;
-
-	pthread_mutex_lock(&run->lock);
-	INVARIANT(!run->checkpoint_queued); /* R12 */
-	run->checkpoint_queued = true;
-	run->checkpoint_wanted = false;
-	pthread_mutex_unlock(&run->lock);
-	head.stream_length = length;
-	run_link_send(&run->link, BICYCLE_CHECKPOINT, &head, sizeof(head), NULL, 0);
-	run_link_send_stream(&run->link, bytes, length, true);
-	return true;
-}
+/* ---- The model ----------------------------------------------------------- */
 
 /* Averaged G and E if there are, and discriminators; names are the fit's. */
 static bool
@@ -192,9 +134,8 @@ send_model(Run *run, EngineError *error)
 		head.stream_length = length;
 		head.config_length = (uint32_t) strlen(canonical);
 		head.ntensors = (uint32_t) n;
-		run_link_send(&run->link, BICYCLE_TRAIN_DONE, &head, sizeof(head), canonical,
-					  head.config_length);
-		run_link_send_stream(&run->link, bytes, length, false);
+		run_link_send_stream(&run->link, BICYCLE_TRAIN_DONE, &head, sizeof(head), canonical,
+							 head.config_length, bytes, length);
 	}
 	free(canonical);
 	return good;
@@ -429,15 +370,22 @@ typedef enum RunOrder
 	RUN_ORDER_WAIT,  /* it has waited for its turn, and is to ask again */
 	RUN_ORDER_CHECKPOINT,
 	RUN_ORDER_PAUSE,
+	RUN_ORDER_FAIL, /* a checkpoint could not be made */
 	RUN_ORDER_STOP
 } RunOrder;
 
-/* Waits, under the lock, for an earlier checkpoint to be read (R12). */
-static void
+/*
+ * Waits, under the lock, for an earlier checkpoint to be read (R12). The order
+ * that there is then: to go on, to fail or to stop.
+ */
+static RunOrder
 wait_for_checkpoint(Run *run)
 {
-	while (run->checkpoint_queued && !run->stop_wanted)
+	while (run->checkpoint_queued && !run->stop_wanted && !error_is_set(&run->save_error))
 		executor_wait(&run->wake, &run->lock);
+	return run->stop_wanted                 ? RUN_ORDER_STOP
+		   : error_is_set(&run->save_error) ? RUN_ORDER_FAIL
+											: RUN_ORDER_GO_ON;
 }
 
 /*
@@ -474,9 +422,11 @@ next_order(Run *run)
 
 	pthread_mutex_lock(&run->lock);
 	if (run->pause_wanted)
-		wait_for_checkpoint(run);
+		(void) wait_for_checkpoint(run);
 	if (run->stop_wanted)
 		order = RUN_ORDER_STOP;
+	else if (error_is_set(&run->save_error))
+		order = RUN_ORDER_FAIL;
 	else if (run->pause_wanted)
 		order = RUN_ORDER_PAUSE;
 	else if (run->checkpoint_wanted && !run->checkpoint_queued)
@@ -501,26 +451,36 @@ pause_run(Run *run, RunSums *sums, EngineError *error)
 	if (!finish_iterations(run, 0, sums, error))
 		return false;
 	send_losses(run, sums);
-	if (!queue_checkpoint(run, error))
+	if (!run_checkpoint(run, error))
 		return false;
 	run_link_send(&run->link, BICYCLE_PAUSED, NULL, 0, NULL, 0);
 	run->finished = true;
 	return true;
 }
 
+static bool
+saving_failed(Run *run, EngineError *error)
+{
+	pthread_mutex_lock(&run->lock);
+	*error = run->save_error;
+	pthread_mutex_unlock(&run->lock);
+	return false;
+}
+
 /* A checkpoint first, in case the model cannot be stored (R7). */
 static bool
 finish_run(Run *run, EngineError *error)
 {
-	bool stop;
+	RunOrder order;
 
 	if (!run_is_finished(run))
 	{
 		pthread_mutex_lock(&run->lock);
-		wait_for_checkpoint(run);
-		stop = run->stop_wanted;
+		order = wait_for_checkpoint(run);
 		pthread_mutex_unlock(&run->lock);
-		if (stop || !queue_checkpoint(run, error))
+		if (order == RUN_ORDER_FAIL)
+			return saving_failed(run, error);
+		if (order == RUN_ORDER_STOP || !run_checkpoint(run, error))
 			return false;
 	}
 	if (!send_model(run, error))
@@ -550,9 +510,11 @@ loop(Run *run, float *a, float *b, EngineError *error)
 				if (!finish_iterations(run, 0, &sums, error))
 					return false;
 				send_losses(run, &sums);
-				if (!queue_checkpoint(run, error))
+				if (!run_checkpoint_begin(run, error))
 					return false;
 				continue;
+			case RUN_ORDER_FAIL:
+				return saving_failed(run, error);
 			case RUN_ORDER_WAIT:
 				if (!finish_iterations(run, 0, &sums, error))
 					return false;
@@ -590,6 +552,7 @@ run_loop(Task *task)
 	else if (run_preview_open(&run->preview, run->engine, &run->data, &run->config,
 							  run->options.seed, &run->error))
 		loop(run, a, b, &run->error);
+	run_save_end(run);
 	run_feed_stop(&run->feed);
 	free(a);
 	free(b);

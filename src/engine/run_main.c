@@ -264,6 +264,11 @@ loop_done(Engine *engine, Task *task)
 		run_to(run, RUN_ENDED);
 }
 
+static void
+save_done(Engine *engine, Task *task)
+{
+}
+
 static bool
 handle_run(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
@@ -272,6 +277,12 @@ handle_run(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError
 						run->ready.iteration, run->ready.iterations, error))
 		return false;
 	run_to(run, RUN_RUNNING);
+	if (nn_fit_has_snapshots(run->fit))
+	{
+		run->save_task.run = run_save;
+		run->save_task.done = save_done;
+		executor_submit(&run->engine->loader, &run->save_task, TASK_SECOND);
+	}
 	run->run_task.run = run_loop;
 	run->run_task.done = loop_done;
 	executor_submit(&run->engine->device_thread, &run->run_task, TASK_SECOND);
@@ -423,7 +434,8 @@ run_go(Engine *engine)
 	settings_set_fault(&engine->settings, true);
 	if (!executor_start(&engine->pool, &engine->completions, "feed",
 						settings_threads(&engine->settings)) ||
-		!executor_start(&engine->device_thread, &engine->completions, "device", 1))
+		!executor_start(&engine->device_thread, &engine->completions, "device", 1) ||
+		!executor_start(&engine->loader, &engine->completions, "saver", 1))
 		engine_fatal(engine, "could not start threads");
 	if (!run_link_open(&engine->run->link, BICYCLE_TRAIN_FD))
 		engine_fatal(engine, "could not watch descriptor %d: %s", BICYCLE_TRAIN_FD,
@@ -450,7 +462,8 @@ run_turns(Run *run)
 			order_stop(run);
 			ordered = true;
 		}
-		if (ordered && engine->device_thread.pending == 0 && engine->pool.pending == 0)
+		if (ordered && engine->device_thread.pending == 0 && engine->pool.pending == 0 &&
+			engine->loader.pending == 0)
 			return;
 		if (ordered && now_ms() - engine->stop_ms > STOP_MS)
 		{
@@ -488,6 +501,8 @@ run_free(Run *run)
 
 	executor_stop(&engine->pool);
 	executor_stop(&engine->device_thread);
+	executor_stop(&engine->loader);
+	nn_snapshot_free(run->snapshot);
 	if (run->fit != NULL)
 		nn_fit_close(run->fit);
 	run_preview_free(&run->preview);

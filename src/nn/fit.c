@@ -16,39 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Parts of the state: parameters under their own names, then these. */
-static const struct
-{
-	const char *prefix;
-	NnArray array;
-} parts[] = {
-	{ "", NN_ARRAY_PARAM }, { "m.", NN_ARRAY_M }, { "v.", NN_ARRAY_V }, { "ema.", NN_ARRAY_EMA }
-};
-
-#define PARTS ((int) (sizeof(parts) / sizeof(parts[0])))
-
-struct NnFit
-{
-	NnDevice *device;
-	const NnTrainDevice *ops;
-	NnConfig config;
-	NnTrainOptions options;
-	int64_t rows;
-	int64_t iteration; /* that is started next, from 0 */
-	int open;          /* started, and not finished */
-	NnParams params;
-	NnIteration it;
-	NnTraining training;
-	int64_t *tracked;          /* one a parameter; of those that are integers: batches seen */
-	char **names;              /* [part][parameter] */
-	void *snapshot[NN_ARRAYS]; /* copies of the arrays of a device whose memory is its own */
-	size_t feeds[NN_SOURCES];  /* where each batch begins among all, bytes */
-	NnFeed *bound;             /* inputs of each pass */
-	void *feed_memory;         /* of a device that has none for them */
-	NnModel *preview;
-	int64_t preview_at; /* the iteration it was loaded after */
-};
-
 int64_t
 nn_fit_iteration(const NnFit *t)
 {
@@ -83,12 +50,12 @@ nn_fit_params(const NnFit *t)
 
 /* Copies of the device's arrays are large, and old after a step. */
 static void
-drop_snapshots(NnFit *t)
+drop_reached(NnFit *t)
 {
 	for (int i = 0; i < NN_ARRAYS; i++)
 	{
-		free(t->snapshot[i]);
-		t->snapshot[i] = NULL;
+		free(t->reached[i]);
+		t->reached[i] = NULL;
 	}
 }
 
@@ -103,12 +70,12 @@ nn_fit_close(NnFit *t)
 	t->ops->release(t->device, &t->training);
 	nn_plan_free(&t->training.plan);
 	nn_iteration_free(&t->it);
-	for (int i = 0; t->names && i < PARTS * t->params.n; i++)
+	for (int i = 0; t->names && i < FIT_PARTS * t->params.n; i++)
 		free(t->names[i]);
 	free(t->names);
 	free(t->bound);
 	free(t->tracked);
-	drop_snapshots(t);
+	drop_reached(t);
 	free(t->feed_memory);
 	nn_params_free(&t->params);
 	free(t);
@@ -170,16 +137,16 @@ averaged_floats(const NnParams *params)
 static NnStatus
 make_names(NnFit *t, NnError *error)
 {
-	t->names = calloc((size_t) PARTS * t->params.n + 1, sizeof(char *));
+	t->names = calloc((size_t) FIT_PARTS * t->params.n + 1, sizeof(char *));
 	t->tracked = calloc(t->params.n + 1, sizeof(int64_t));
 	if (!t->names || !t->tracked)
-		return nn_no_memory(error, (size_t) PARTS * t->params.n * sizeof(char *));
-	for (int part = 0; part < PARTS; part++)
+		return nn_no_memory(error, (size_t) FIT_PARTS * t->params.n * sizeof(char *));
+	for (int part = 0; part < FIT_PARTS; part++)
 		for (int i = 0; i < t->params.n; i++)
 		{
 			char name[512];
 
-			snprintf(name, sizeof(name), "%s%s", parts[part].prefix, t->params.list[i].name);
+			snprintf(name, sizeof(name), "%s%s", fit_parts[part].prefix, t->params.list[i].name);
 			t->names[part * t->params.n + i] = strdup(name);
 			if (!t->names[part * t->params.n + i])
 				return nn_no_memory(error, strlen(name));
@@ -249,70 +216,7 @@ plan_iteration(NnFit *t, NnPrecision precision, NnError *error)
 	return status == NN_OK ? make_names(t, error) : status;
 }
 
-/* ---- Numbers into and out of the device's arrays ------------------------- */
-
-static void
-convert_numbers(NnDtype to, void *out, NnDtype from, const void *in, size_t count)
-{
-	if (to == from)
-		memcpy(out, in, count * nn_dtype_size(to));
-	else if (to == NN_F64)
-		for (size_t i = 0; i < count; i++)
-			((double *) out)[i] = ((const float *) in)[i];
-	else
-		for (size_t i = 0; i < count; i++)
-			((float *) out)[i] = (float) ((const double *) in)[i];
-}
-
-static NnStatus
-put_floats(NnFit *t, NnArray array, size_t offset, size_t count, const float *values,
-		   NnError *error)
-{
-	void *typed;
-	NnStatus status;
-
-	if (t->ops->dtype == NN_F32)
-		return t->ops->put(t->device, &t->training, array, offset, count, values, error);
-	typed = malloc(count * nn_dtype_size(t->ops->dtype) + 1);
-	if (!typed)
-		return nn_no_memory(error, count * nn_dtype_size(t->ops->dtype));
-	convert_numbers(t->ops->dtype, typed, NN_F32, values, count);
-	status = t->ops->put(t->device, &t->training, array, offset, count, typed, error);
-	free(typed);
-	return status;
-}
-
-/* One parameter of an array, or its count of batches, by a tensor's name. */
-static NnStatus
-restore_tensor(NnFit *t, NnArray array, int index, const char *name, const NnTensor *tensors,
-			   int ntensors, NnError *error)
-{
-	NnParam p = t->params.list[index];
-	NnParams one = { .list = &p, .n = 1 };
-	const NnTensor *tensor;
-	float *values;
-	NnStatus status;
-
-	p.name = (char *) name;
-	p.offset = 0;
-	tensor = nn_tensor_find(tensors, ntensors, &p);
-	if (tensor && tensor->dtype == t->ops->dtype && nn_tensor_fits(tensor, &p) &&
-		tensor->nbytes == p.count * nn_dtype_size(tensor->dtype))
-		return t->ops->put(t->device, &t->training, array, t->params.list[index].offset, p.count,
-						   tensor->data, error);
-	values = malloc(p.count * sizeof(float) + 1);
-	if (!values)
-		return nn_no_memory(error, p.count * sizeof(float));
-	status = nn_params_fill(&one, tensors, ntensors, values, error);
-	if (status == NN_OK && p.integer && tensor && tensor->dtype == NN_I64)
-		memcpy(&t->tracked[index], tensor->data, sizeof(int64_t));
-	else if (status == NN_OK && p.integer)
-		t->tracked[index] = (int64_t) values[0];
-	else if (status == NN_OK)
-		status = put_floats(t, array, t->params.list[index].offset, p.count, values, error);
-	free(values);
-	return status;
-}
+/* ---- Weights to start from ----------------------------------------------- */
 
 static bool
 has_tensors(NnNetwork network, const NnTensor *tensors, int ntensors)
@@ -357,7 +261,7 @@ put_fresh(NnFit *t, int index, NnError *error)
 	status = nn_param_init(&t->params, index, t->options.init_type, (float) t->options.init_gain,
 						   t->options.seed, t->device->threads, fresh, error);
 	if (status == NN_OK)
-		status = put_floats(t, NN_ARRAY_PARAM, p->offset, p->count, fresh, error);
+		status = fit_put_floats(t, NN_ARRAY_PARAM, p->offset, p->count, fresh, error);
 	free(fresh);
 	return status;
 }
@@ -374,8 +278,8 @@ begin_weights(NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
 	for (int i = 0; status == NN_OK && i < t->params.n; i++)
 	{
 		if (has_tensors(t->params.list[i].network, tensors, ntensors))
-			status = restore_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors, ntensors,
-									error);
+			status = fit_restore_tensor(t, NN_ARRAY_PARAM, i, t->params.list[i].name, tensors,
+										ntensors, error);
 		else
 			status = put_fresh(t, i, error);
 	}
@@ -467,7 +371,7 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 
 	if (given)
 	{
-		convert_numbers(t->ops->dtype, feed_of(t, source), dtype, given, count);
+		fit_convert_numbers(t->ops->dtype, feed_of(t, source), dtype, given, count);
 		return NN_OK;
 	}
 	drawn = malloc(count * sizeof(float) + 1);
@@ -475,7 +379,7 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 		return nn_no_memory(error, count * sizeof(float));
 	nn_train_codes(t->options.seed, t->iteration, source == NN_SOURCE_Z, codes, t->config.nz,
 				   drawn);
-	convert_numbers(t->ops->dtype, feed_of(t, source), NN_F32, drawn, count);
+	fit_convert_numbers(t->ops->dtype, feed_of(t, source), NN_F32, drawn, count);
 	free(drawn);
 	return NN_OK;
 }
@@ -496,15 +400,6 @@ bind_pass(NnFit *t, int pass, NnFeed *feeds)
 	}
 }
 
-/* The options' fault, not the device's: a second try would end as this. */
-static NnStatus
-diverged(int64_t iteration, NnError *error)
-{
-	nn_fail(error, NN_EINVAL, "training diverged at iteration %lld", (long long) iteration);
-	nn_hint(error, "Train with a lower option \"lr\", or with \"precision\" fp32.");
-	return NN_EINVAL;
-}
-
 static NnStatus
 collect_losses(const NnFit *t, const double *values, NnLosses *losses, NnError *error)
 {
@@ -519,7 +414,7 @@ collect_losses(const NnFit *t, const double *values, NnLosses *losses, NnError *
 	for (int i = 0; i < NN_LOSSES; i++)
 		if (!isfinite(losses->value[i]))
 		{
-			diverged(nn_fit_iteration(t) + 1, error);
+			fit_diverged(nn_fit_iteration(t) + 1, error);
 			nn_detail(error, "The loss %s is not finite.", nn_loss_name((NnLoss) i));
 			return NN_EINVAL;
 		}
@@ -551,7 +446,7 @@ take_images(NnFit *t, NnSource source, NnDtype dtype, const void *images, int ch
 	void *to = feed_of(t, source);
 
 	if (images != to)
-		convert_numbers(t->ops->dtype, to, dtype, images, pixels * channels);
+		fit_convert_numbers(t->ops->dtype, to, dtype, images, pixels * channels);
 }
 
 static const NnFeed *
@@ -588,7 +483,7 @@ start_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *e
 	if (status != NN_OK)
 		return status;
 	it.feeds = bind_inputs(t);
-	drop_snapshots(t);
+	drop_reached(t);
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
 	t->training.iteration = (int64_t) ((uint64_t) t->iteration * t->it.passes);
@@ -667,167 +562,6 @@ nn_fit_step(NnFit *t, const float *a, const float *b, const NnNoise *noise, NnLo
 {
 	return nn_fit_step_typed(t, NN_F32, a, b, noise ? noise->eps : NULL, noise ? noise->z : NULL,
 							 losses, error);
-}
-
-/* ---- State --------------------------------------------------------------- */
-
-/* Moments have no buffers, averages only those of G and E and no counts. */
-static bool
-part_has(const NnFit *t, int part, const NnParam *p)
-{
-	switch (parts[part].array)
-	{
-		case NN_ARRAY_M:
-		case NN_ARRAY_V:
-			return !p->buffer;
-		case NN_ARRAY_EMA:
-			return p->offset < t->training.nema && !p->integer;
-		default:
-			return true;
-	}
-}
-
-/* An array in the caller's reach. */
-static NnStatus
-reach(NnFit *t, NnArray array, const char **data, NnError *error)
-{
-	size_t count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
-	size_t bytes = count * nn_dtype_size(t->ops->dtype);
-
-	*data = t->training.array[array].data;
-	if (t->ops->host)
-		return NN_OK;
-	if (!t->snapshot[array])
-		t->snapshot[array] = malloc(bytes + 1);
-	if (!t->snapshot[array])
-		return nn_no_memory(error, bytes);
-	*data = t->snapshot[array];
-	return t->ops->get(t->device, &t->training, array, 0, count, t->snapshot[array], error);
-}
-
-static NnTensor
-tensor_of(const NnFit *t, int index, const char *name, const char *array)
-{
-	const NnParam *p = &t->params.list[index];
-	NnTensor tensor = {
-		.name = name, .network = p->network, .dtype = t->ops->dtype, .ndim = p->ndim
-	};
-
-	for (int i = 0; i < p->ndim; i++)
-		tensor.shape[i] = p->shape[i];
-	tensor.data = array + p->offset * nn_dtype_size(t->ops->dtype);
-	if (p->integer)
-	{
-		tensor.dtype = NN_I64;
-		tensor.data = &t->tracked[index];
-	}
-	tensor.nbytes = p->count * nn_dtype_size(tensor.dtype);
-	return tensor;
-}
-
-/*
- * Gradients may overflow though every loss is finite; the next step's losses
- * would tell, but a state that is stored or shown meanwhile must not be one
- * that nothing can go on from.
- */
-static NnStatus
-check_state_finite(const NnFit *t, const NnTensor *tensors, int ntensors, NnError *error)
-{
-	for (int i = 0; i < ntensors; i++)
-		if (!nn_tensor_is_finite(&tensors[i]))
-		{
-			diverged(t->iteration, error);
-			nn_detail(error, "Tensor \"%s\" of network %s has numbers that are not finite.",
-					  tensors[i].name, nn_network_name(tensors[i].network));
-			return NN_EINVAL;
-		}
-	return NN_OK;
-}
-
-/* Hands a list over, or frees it. */
-static NnStatus
-give_tensors(const NnFit *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors,
-			 NnError *error)
-{
-	NnStatus status = check_state_finite(t, list, n, error);
-
-	if (status != NN_OK)
-	{
-		free(list);
-		return status;
-	}
-	*tensors = list;
-	*ntensors = n;
-	return NN_OK;
-}
-
-NnStatus
-nn_fit_state(NnFit *t, NnTensor **tensors, int *ntensors, NnError *error)
-{
-	NnTensor *list = calloc((size_t) PARTS * t->params.n + 1, sizeof(NnTensor));
-	int n = 0;
-
-	if (!list)
-		return nn_no_memory(error, (size_t) PARTS * t->params.n * sizeof(NnTensor));
-	for (int part = 0; part < PARTS; part++)
-	{
-		const char *data;
-		NnStatus status = reach(t, parts[part].array, &data, error);
-
-		if (status != NN_OK)
-		{
-			free(list);
-			return status;
-		}
-		for (int i = 0; i < t->params.n; i++)
-			if (part_has(t, part, &t->params.list[i]))
-				list[n++] = tensor_of(t, i, t->names[part * t->params.n + i], data);
-	}
-	return give_tensors(t, list, n, tensors, ntensors, error);
-}
-
-NnStatus
-nn_fit_restore(NnFit *t, const NnTensor *tensors, int ntensors, int64_t iteration, NnError *error)
-{
-	if (iteration < 0)
-		return nn_fail(error, NN_EINVAL, "iteration %lld is negative", (long long) iteration);
-	for (int part = 0; part < PARTS; part++)
-		for (int i = 0; i < t->params.n; i++)
-			if (part_has(t, part, &t->params.list[i]))
-			{
-				NnStatus status =
-					restore_tensor(t, parts[part].array, i, t->names[part * t->params.n + i],
-								   tensors, ntensors, error);
-
-				if (status != NN_OK)
-					return status;
-			}
-	t->iteration = iteration;
-	nn_model_free(t->preview);
-	t->preview = NULL;
-	return NN_OK;
-}
-
-NnStatus
-nn_fit_weights(NnFit *t, NnTensor **tensors, int *ntensors, NnError *error)
-{
-	NnTensor *list = calloc((size_t) t->params.n + 1, sizeof(NnTensor));
-	const char *data;
-	NnStatus status;
-	int n = 0;
-
-	if (!list)
-		return nn_no_memory(error, (size_t) t->params.n * sizeof(NnTensor));
-	status = reach(t, t->training.nema > 0 ? NN_ARRAY_EMA : NN_ARRAY_PARAM, &data, error);
-	if (status != NN_OK)
-	{
-		free(list);
-		return status;
-	}
-	for (int i = 0; i < t->params.n; i++)
-		if (t->params.list[i].network == NN_NET_G || t->params.list[i].network == NN_NET_E)
-			list[n++] = tensor_of(t, i, t->params.list[i].name, data);
-	return give_tensors(t, list, n, tensors, ntensors, error);
 }
 
 /* ---- Previews ------------------------------------------------------------ */

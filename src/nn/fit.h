@@ -197,6 +197,24 @@ extern bool nn_fit_feeds(NnFit *fit, float **a, float **b);
  */
 extern NnStatus nn_fit_state(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
 
+/*
+ * The state as it is now, on a device that copies it within its memory and
+ * gives it away while the fit goes on. No iteration is open; NN_ENOMEM: there
+ * is no room for a copy. It may be read and freed by another thread, before the
+ * fit is closed. Its tensors are nn_fit_state's, in the same order, but have no
+ * data that counts: nn_snapshot_read copies one's, with NN_EINVAL if a number
+ * is not finite.
+ */
+typedef struct NnFitSnapshot NnFitSnapshot;
+
+extern bool nn_fit_has_snapshots(const NnFit *fit);
+extern NnStatus nn_fit_snapshot(NnFit *fit, NnFitSnapshot **snapshot, NnError *error);
+extern int64_t nn_snapshot_iteration(const NnFitSnapshot *snapshot);
+extern const NnTensor *nn_snapshot_tensors(const NnFitSnapshot *snapshot, int *ntensors);
+extern NnStatus nn_snapshot_read(const NnFitSnapshot *snapshot, int tensor, void *data,
+								 NnError *error);
+extern void nn_snapshot_free(NnFitSnapshot *snapshot); /* NULL: nothing */
+
 /* Puts a whole state back. The next step is that of `iteration` + 1. */
 extern NnStatus nn_fit_restore(NnFit *fit, const NnTensor *tensors, int ntensors, int64_t iteration,
 							   NnError *error);

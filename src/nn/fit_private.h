@@ -25,6 +25,53 @@ extern const NnMethodFacts *nn_method_facts(NnMethod method);
 extern NnStatus nn_train_options_check(const NnConfig *config, const NnTrainOptions *options,
 									   NnError *error);
 
+/* ---- A fit --------------------------------------------------------------- */
+
+/* Parts of the state: parameters under their own names, then these. */
+typedef struct FitPart
+{
+	const char *prefix;
+	NnArray array;
+} FitPart;
+
+#define FIT_PARTS 4
+
+extern const FitPart fit_parts[FIT_PARTS];
+
+struct NnFit
+{
+	NnDevice *device;
+	const NnTrainDevice *ops;
+	NnConfig config;
+	NnTrainOptions options;
+	int64_t rows;
+	int64_t iteration; /* that is started next, from 0 */
+	int open;          /* started, and not finished */
+	NnParams params;
+	NnIteration it;
+	NnTraining training;
+	int64_t *tracked;         /* one a parameter; of those that are integers: batches seen */
+	char **names;             /* [part][parameter] */
+	void *reached[NN_ARRAYS]; /* copies of the arrays of a device whose memory is its own */
+	size_t feeds[NN_SOURCES]; /* where each batch begins among all, bytes */
+	NnFeed *bound;            /* inputs of each pass */
+	void *feed_memory;        /* of a device that has none for them */
+	NnModel *preview;
+	int64_t preview_at; /* the iteration it was loaded after */
+};
+
+/* ---- What fit_state.c has for fit.c -------------------------------------- */
+
+extern void fit_convert_numbers(NnDtype to, void *out, NnDtype from, const void *in, size_t count);
+/* Floats into an array of the device's type. */
+extern NnStatus fit_put_floats(NnFit *t, NnArray array, size_t offset, size_t count,
+							   const float *values, NnError *error);
+/* One parameter of an array, or its count of batches, by a tensor's name. */
+extern NnStatus fit_restore_tensor(NnFit *t, NnArray array, int index, const char *name,
+								   const NnTensor *tensors, int ntensors, NnError *error);
+/* The options' fault, not the device's: a second try would end as this. */
+extern NnStatus fit_diverged(int64_t iteration, NnError *error);
+
 /* ---- For tests ----------------------------------------------------------- */
 
 /* As nn_fit_step, with arrays and noise of `dtype`, NN_F32 or NN_F64. */

@@ -224,8 +224,22 @@ typedef struct NnTrainAhead
 } NnTrainAhead;
 
 /*
- * Whole or absent: a device that trains has all of these, but `ahead` and one
- * of adam and update.
+ * Of a device that copies its arrays, all but gradients, faster within its own
+ * memory than to the caller's: as they are after all that was started. Another
+ * thread may get and drop, in turn, while the owner goes on.
+ */
+typedef struct NnTrainSnapshots
+{
+	NnStatus (*take)(NnDevice *device, NnTraining *training, void **snapshot, NnError *error);
+	/* numbers [offset, offset + count) */
+	NnStatus (*get)(NnDevice *device, const void *snapshot, NnArray array, size_t offset,
+					size_t count, void *data, NnError *error);
+	void (*drop)(NnDevice *device, void *snapshot);
+} NnTrainSnapshots;
+
+/*
+ * Whole or absent: a device that trains has all of these, but `ahead`,
+ * `snapshots` and one of adam and update.
  *
  * R1 A device owns arena, arrays and state of an NnTraining from prepare to
  *    release; release also cleans up after a prepare that failed, and does
@@ -289,7 +303,8 @@ typedef struct NnTrainDevice
 	NnStatus (*update)(NnDevice *device, NnTraining *training, const NnAdam *adam, double step,
 					   double root, NnError *error);
 
-	const NnTrainAhead *ahead; /* NULL: the caller waits */
+	const NnTrainAhead *ahead;         /* NULL: the caller waits */
+	const NnTrainSnapshots *snapshots; /* NULL: the caller waits for `get` */
 
 	/* Copies numbers [offset, offset + count) to or from the caller. */
 	NnStatus (*get)(NnDevice *device, NnTraining *training, NnArray array, size_t offset,

@@ -18,13 +18,10 @@
  * Each thread has a current device, to which the streams and events that it
  * uses must belong.
  */
-#include "gpu_on_cpu.h"
-
-#include "cuda_runtime_api.h"
+#include "runtime_on_cpu.h"
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -32,6 +29,7 @@
 
 #define MAX_KERNELS 512
 #define QUERY_OPS 8 /* that run while somebody asks whether they have */
+#define HOLD_MS 60000
 
 static GpuSettings own_settings = {
 	.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30
@@ -68,29 +66,26 @@ static __thread int captures; /* that the thread has begun and not ended */
 static __thread int current;  /* device of the thread */
 static __thread cudaError_t last_error;
 
-static void
-leave(int *entered)
+void
+gpu_leave(int *entered)
 {
 	pthread_mutex_unlock(&runtime_lock);
 }
 
-static int
-enter(void)
+int
+gpu_enter(void)
 {
 	pthread_mutex_lock(&runtime_lock);
 	return 0;
 }
-
-/* For the rest of the function. */
-#define RUNTIME __attribute__((cleanup(leave), unused)) int entered = enter()
 
 /* ---- Errors and chance --------------------------------------------------- */
 
 static bool lost; /* the device, for good */
 
 /* Counts a call down to the one that a test wants to fail. */
-static bool
-fails(void)
+bool
+gpu_fails(void)
 {
 	bool now = gpu_settings->fail_in > 0 && --gpu_settings->fail_in == 0;
 
@@ -99,8 +94,8 @@ fails(void)
 }
 
 /* What a call returns: kept until it is asked for. */
-static cudaError_t
-report(cudaError_t error)
+cudaError_t
+gpu_report(cudaError_t error)
 {
 	if (error != cudaSuccess)
 		last_error = error;
@@ -108,12 +103,12 @@ report(cudaError_t error)
 }
 
 /* What a call that fails returns. */
-static cudaError_t
-failure(cudaError_t error)
+cudaError_t
+gpu_failure(cudaError_t error)
 {
-	return report(lost                      ? cudaErrorLaunchFailure
-				  : gpu_settings->fail_with ? (cudaError_t) gpu_settings->fail_with
-											: error);
+	return gpu_report(lost                      ? cudaErrorLaunchFailure
+					  : gpu_settings->fail_with ? (cudaError_t) gpu_settings->fail_with
+												: error);
 }
 
 cudaError_t
@@ -155,8 +150,8 @@ gpu_chance(unsigned n)
 	return (gpu_settings->chance >> 16) % n;
 }
 
-static void
-not_in_capture(const char *function)
+void
+gpu_not_in_capture(const char *function)
 {
 	if (captures == 0)
 		return;
@@ -166,58 +161,10 @@ not_in_capture(const char *function)
 
 /* ---- Streams, events, graphs --------------------------------------------- */
 
-typedef enum OpKind
-{
-	OP_KERNEL,
-	OP_COPY,
-	OP_RECORD,
-	OP_WAIT,
-	OP_GRAPH
-} OpKind;
-
-typedef struct Op
-{
-	struct Op *next;
-	OpKind kind;
-	const GpuKernel *kernel;
-	GpuGrid grid;
-	void *args; /* a copy, as at a real launch */
-	void *to;
-	const void *from;
-	size_t bytes; /* of the copy */
-	cudaEvent_t event;
-	long count; /* of records of the event that this one is or waits for */
-	cudaGraphExec_t graph;
-} Op;
-
-typedef struct GpuGraph
-{
-	Op *first, *last;
-	int users; /* graph, executable, and launches of it that have not run */
-} GpuGraph;
-
-struct GpuStream
-{
-	struct GpuStream *next; /* of all streams */
-	int device;
-	GpuGraph queue;
-	GpuGraph *capture; /* operations go there instead */
-	bool invalid;      /* something failed while it was captured */
-};
-
-struct GpuEvent
-{
-	int device;
-	bool timed, sleeps;
-	cudaStream_t stream;       /* of the last record */
-	GpuGraph *capture;         /* that the last record is in; NULL: it is in none */
-	long recorded, done, runs; /* of records, those in graphs included */
-};
-
-static cudaStream_t streams;
+cudaStream_t gpu_streams;
 static const GpuKernel *loaded[MAX_KERNELS];
 static int nloaded;
-static long graphs_run;
+static long graphs_run, graphs_launched;
 static long waits[2]; /* asleep, awake */
 static GpuCounts counts;
 
@@ -228,16 +175,16 @@ load_kernel(const GpuKernel *kernel)
 	for (int i = 0; i < nloaded; i++)
 		if (loaded[i] == kernel)
 			return;
-	not_in_capture("the first launch of a kernel");
+	gpu_not_in_capture("the first launch of a kernel");
 	if (nloaded == MAX_KERNELS)
 		gpu_die("too many kernels");
 	loaded[nloaded++] = kernel;
 }
 
 static void
-append(GpuGraph *list, const Op *op)
+append(GpuGraph *list, const GpuOp *op)
 {
-	Op *copy = malloc(sizeof(Op));
+	GpuOp *copy = malloc(sizeof(GpuOp));
 
 	if (!copy)
 		gpu_die("out of memory");
@@ -253,7 +200,7 @@ append(GpuGraph *list, const Op *op)
 static void
 drop(GpuGraph *list)
 {
-	Op *op = list->first;
+	GpuOp *op = list->first;
 
 	list->first = op->next;
 	if (!op->next)
@@ -275,7 +222,7 @@ drop_graph(GpuGraph *graph)
 static void run_next(cudaStream_t stream);
 
 static void
-run_op(const Op *op)
+run_op(const GpuOp *op)
 {
 	switch (op->kind)
 	{
@@ -299,7 +246,7 @@ run_op(const Op *op)
 				run_next(op->event->stream);
 			break;
 		case OP_GRAPH:
-			for (const Op *o = op->graph->first; o; o = o->next)
+			for (const GpuOp *o = op->graph->first; o; o = o->next)
 				run_op(o);
 			graphs_run++;
 			drop_graph(op->graph);
@@ -327,17 +274,18 @@ run_all(cudaStream_t stream)
 static void
 wander(void)
 {
-	for (cudaStream_t s = streams; s; s = s->next)
+	for (cudaStream_t s = gpu_streams; s; s = s->next)
 		for (unsigned n = gpu_chance(4); n > 0; n--)
 			if (s->queue.first && (s->queue.first->kind != OP_WAIT ||
 								   s->queue.first->event->done >= s->queue.first->count))
 				run_next(s);
 }
 
-static void
-put(cudaStream_t stream, const Op *op)
+void
+gpu_put(cudaStream_t stream, const GpuOp *op)
 {
 	append(stream->capture ? stream->capture : &stream->queue, op);
+	stream->computes |= op->kind == OP_KERNEL || op->kind == OP_GRAPH;
 	wander();
 }
 
@@ -390,7 +338,7 @@ cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *kernel_, void 
 {
 	const GpuKernel *kernel = kernel_;
 	cudaStream_t stream = config->stream;
-	Op op = {
+	GpuOp op = {
 		.kind = OP_KERNEL,
 		.kernel = kernel,
 		.grid = { { config->gridDim.x, config->gridDim.y, config->gridDim.z },
@@ -408,18 +356,18 @@ cudaLaunchKernelExC(const cudaLaunchConfig_t *config, const void *kernel_, void 
 		refused = (cudaError_t) gpu_settings->no_kernel;
 	else if (stream->device != current)
 		refused = cudaErrorInvalidResourceHandle;
-	else if (fails())
-		refused = failure(cudaErrorLaunchFailure);
+	else if (gpu_fails())
+		refused = gpu_failure(cudaErrorLaunchFailure);
 	if (refused != cudaSuccess)
 	{
 		stream->invalid = true;
-		return report(refused);
+		return gpu_report(refused);
 	}
 	op.args = malloc(kernel->bytes);
 	if (!op.args)
 		gpu_die("out of memory");
 	memcpy(op.args, args[0], kernel->bytes);
-	put(stream, &op);
+	gpu_put(stream, &op);
 	return cudaSuccess;
 }
 
@@ -429,9 +377,9 @@ cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *kernel)
 	RUNTIME;
 
 	if (gpu_settings->no_kernel)
-		return report((cudaError_t) gpu_settings->no_kernel);
-	if (fails())
-		return failure(cudaErrorLaunchFailure);
+		return gpu_report((cudaError_t) gpu_settings->no_kernel);
+	if (gpu_fails())
+		return gpu_failure(cudaErrorLaunchFailure);
 	attributes->ptxVersion = code_version();
 	return cudaSuccess;
 }
@@ -459,22 +407,55 @@ cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
 	RUNTIME;
 
-	if (fails() || !(*stream = calloc(1, sizeof(struct GpuStream))))
-		return failure(cudaErrorMemoryAllocation);
+	if (gpu_fails() || !(*stream = calloc(1, sizeof(struct GpuStream))))
+		return gpu_failure(cudaErrorMemoryAllocation);
 	(*stream)->device = current;
-	(*stream)->next = streams;
-	streams = *stream;
+	(*stream)->next = gpu_streams;
+	gpu_streams = *stream;
+	(*stream)->born = graphs_launched;
 	return cudaSuccess;
+}
+
+/* Graphs that were launched since the stream is there; -1: it holds nobody. */
+static long
+launched_since(cudaStream_t stream)
+{
+	RUNTIME;
+
+	if (stream->computes || stream->held || captures > 0)
+		return -1;
+	for (const GpuOp *op = stream->queue.first; op; op = op->next)
+		if (op->kind == OP_COPY && gpu_is_pinned(op->to, op->bytes))
+			return graphs_launched - stream->born;
+	return -1;
+}
+
+/* As if a copy took its time. */
+static void
+hold_copy(cudaStream_t stream)
+{
+	long launched = launched_since(stream);
+
+	if (gpu_settings->hold == 0 || launched < 0)
+		return;
+	for (int ms = 0; launched < gpu_settings->hold && ms < HOLD_MS; ms++)
+	{
+		usleep(1000);
+		launched = launched_since(stream);
+	}
+	stream->held = true;
+	gpu_settings->held += launched;
 }
 
 cudaError_t
 cudaStreamSynchronize(cudaStream_t stream)
 {
+	hold_copy(stream);
 	RUNTIME;
 
-	not_in_capture("cudaStreamSynchronize");
+	gpu_not_in_capture("cudaStreamSynchronize");
 	run_all(stream);
-	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
+	return gpu_fails() ? gpu_failure(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 cudaError_t
@@ -483,7 +464,7 @@ cudaStreamDestroy(cudaStream_t stream)
 	RUNTIME;
 
 	run_all(stream);
-	for (cudaStream_t *s = &streams; *s; s = &(*s)->next)
+	for (cudaStream_t *s = &gpu_streams; *s; s = &(*s)->next)
 		if (*s == stream)
 		{
 			*s = stream->next;
@@ -496,14 +477,14 @@ cudaStreamDestroy(cudaStream_t stream)
 cudaError_t
 cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
-	Op op = { .kind = OP_WAIT, .event = event, .count = event->recorded };
+	GpuOp op = { .kind = OP_WAIT, .event = event, .count = event->recorded };
 	RUNTIME;
 
 	if (event->capture != stream->capture)
 		gpu_die("a wait for an event out of a capture, or into one");
-	if (fails())
-		return failure(cudaErrorInvalidValue);
-	put(stream, &op);
+	if (gpu_fails())
+		return gpu_failure(cudaErrorInvalidValue);
+	gpu_put(stream, &op);
 	return cudaSuccess;
 }
 
@@ -512,8 +493,8 @@ cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
 	RUNTIME;
 
-	if (fails() || !(*event = calloc(1, sizeof(struct GpuEvent))))
-		return failure(cudaErrorMemoryAllocation);
+	if (gpu_fails() || !(*event = calloc(1, sizeof(struct GpuEvent))))
+		return gpu_failure(cudaErrorMemoryAllocation);
 	(*event)->device = current;
 	(*event)->timed = (flags & cudaEventDisableTiming) == 0;
 	(*event)->sleeps = (flags & cudaEventBlockingSync) != 0;
@@ -534,17 +515,17 @@ cudaEventDestroy(cudaEvent_t event)
 cudaError_t
 cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-	Op op = { .kind = OP_RECORD, .event = event, .count = event->recorded + 1 };
+	GpuOp op = { .kind = OP_RECORD, .event = event, .count = event->recorded + 1 };
 	RUNTIME;
 
 	if (event->device != stream->device)
-		return report(cudaErrorInvalidResourceHandle);
-	if (fails())
-		return failure(cudaErrorInvalidValue);
+		return gpu_report(cudaErrorInvalidResourceHandle);
+	if (gpu_fails())
+		return gpu_failure(cudaErrorInvalidValue);
 	event->recorded++;
 	event->stream = stream;
 	event->capture = stream->capture;
-	put(stream, &op);
+	gpu_put(stream, &op);
 	return cudaSuccess;
 }
 
@@ -555,12 +536,12 @@ cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 cudaError_t
 cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
 {
-	Op op = { .kind = OP_RECORD, .event = event };
+	GpuOp op = { .kind = OP_RECORD, .event = event };
 	RUNTIME;
 
-	if (fails() || flags != cudaEventRecordExternal || !stream->capture)
-		return failure(cudaErrorInvalidValue);
-	put(stream, &op);
+	if (gpu_fails() || flags != cudaEventRecordExternal || !stream->capture)
+		return gpu_failure(cudaErrorInvalidValue);
+	gpu_put(stream, &op);
 	return cudaSuccess;
 }
 
@@ -569,20 +550,20 @@ cudaEventSynchronize(cudaEvent_t event)
 {
 	RUNTIME;
 
-	not_in_capture("cudaEventSynchronize");
+	gpu_not_in_capture("cudaEventSynchronize");
 	if (event->capture)
 		gpu_die("a wait for an event of a capture");
 	waits[!event->sleeps] += event->done < event->recorded;
 	while (event->done < event->recorded)
 		run_next(event->stream);
-	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
+	return gpu_fails() ? gpu_failure(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 /* Lets one thing run that has to before it. */
 static void
 advance(cudaStream_t stream)
 {
-	Op *first = stream->queue.first;
+	GpuOp *first = stream->queue.first;
 
 	if (first && first->kind == OP_WAIT && first->event->done < first->count)
 		advance(first->event->stream);
@@ -596,16 +577,16 @@ cudaEventQuery(cudaEvent_t event)
 {
 	RUNTIME;
 
-	not_in_capture("cudaEventQuery");
+	gpu_not_in_capture("cudaEventQuery");
 	if (event->capture)
 		gpu_die("a question about an event of a capture");
 	if (event->done < event->recorded)
 	{
 		for (int i = 0; i < QUERY_OPS && event->done < event->recorded; i++)
 			advance(event->stream);
-		return report(cudaErrorNotReady);
+		return gpu_report(cudaErrorNotReady);
 	}
-	return fails() ? failure(cudaErrorLaunchFailure) : cudaSuccess;
+	return gpu_fails() ? gpu_failure(cudaErrorLaunchFailure) : cudaSuccess;
 }
 
 cudaError_t
@@ -614,11 +595,11 @@ cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 	RUNTIME;
 
 	if (!from->timed || !to->timed || from->runs == 0 || to->runs == 0)
-		return report(cudaErrorInvalidResourceHandle);
+		return gpu_report(cudaErrorInvalidResourceHandle);
 	if (from->done < from->recorded || to->done < to->recorded)
-		return report(cudaErrorNotReady);
+		return gpu_report(cudaErrorNotReady);
 	*ms = 1;
-	return fails() ? failure(cudaErrorInvalidValue) : cudaSuccess;
+	return gpu_fails() ? gpu_failure(cudaErrorInvalidValue) : cudaSuccess;
 }
 
 cudaError_t
@@ -628,8 +609,8 @@ cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 
 	if (stream->capture)
 		gpu_die("a stream is captured already");
-	if (fails() || !(stream->capture = calloc(1, sizeof(GpuGraph))))
-		return failure(cudaErrorMemoryAllocation);
+	if (gpu_fails() || !(stream->capture = calloc(1, sizeof(GpuGraph))))
+		return gpu_failure(cudaErrorMemoryAllocation);
 	stream->capture->users = 1;
 	stream->invalid = false;
 	captures++;
@@ -650,7 +631,7 @@ cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 		return cudaSuccess;
 	drop_graph(*graph);
 	*graph = NULL;
-	return report(cudaErrorStreamCaptureInvalidated);
+	return gpu_report(cudaErrorStreamCaptureInvalidated);
 }
 
 cudaError_t
@@ -658,8 +639,8 @@ cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long lon
 {
 	RUNTIME;
 
-	if (fails())
-		return failure(cudaErrorMemoryAllocation);
+	if (gpu_fails())
+		return gpu_failure(cudaErrorMemoryAllocation);
 	graph->users++;
 	*exec = graph;
 	return cudaSuccess;
@@ -679,8 +660,8 @@ cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
 	RUNTIME;
 
-	for (cudaStream_t s = streams; s; s = s->next)
-		for (const Op *op = s->queue.first; op; op = op->next)
+	for (cudaStream_t s = gpu_streams; s; s = s->next)
+		for (const GpuOp *op = s->queue.first; op; op = op->next)
 			if (op->kind == OP_GRAPH && op->graph == exec)
 				gpu_die("a graph is destroyed before it has run");
 	drop_graph(exec);
@@ -690,176 +671,15 @@ cudaGraphExecDestroy(cudaGraphExec_t exec)
 cudaError_t
 cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
-	Op op = { .kind = OP_GRAPH, .graph = exec };
+	GpuOp op = { .kind = OP_GRAPH, .graph = exec };
 	RUNTIME;
 
-	not_in_capture("cudaGraphLaunch");
-	if (fails())
-		return failure(cudaErrorLaunchFailure);
+	gpu_not_in_capture("cudaGraphLaunch");
+	if (gpu_fails())
+		return gpu_failure(cudaErrorLaunchFailure);
 	exec->users++;
-	put(stream, &op);
-	return cudaSuccess;
-}
-
-/* ---- Memory -------------------------------------------------------------- */
-
-/* Before each block of the GPU's memory, and each of pinned memory. */
-typedef struct Header
-{
-	struct Header *next;
-	size_t bytes;
-} Header;
-
-#define HEADER 256 /* keeps cudaMalloc's alignment */
-
-static Header *blocks, *pinned;
-
-size_t
-gpu_memory_used(void)
-{
-	return gpu_settings->used;
-}
-
-static void *
-allocate(Header **list, size_t bytes)
-{
-	Header *header;
-
-	if (posix_memalign((void **) &header, HEADER, HEADER + bytes) != 0)
-		gpu_die("out of memory");
-	*header = (Header){ *list, bytes };
-	*list = header;
-	/* what was not written must not look like zeros, if anything is read */
-	if (!gpu_settings->idle)
-		memset((char *) header + HEADER, 0xff, bytes);
-	return (char *) header + HEADER;
-}
-
-/*
- * Whether [p, p + bytes) lies in a block of the list; with `touches` whether
- * any of it does.
- */
-static bool
-lies_in(const Header *header, const void *p, size_t bytes, bool touches)
-{
-	const char *begin = (const char *) header + HEADER, *end = begin + header->bytes, *at = p;
-
-	return touches ? at < end && begin < at + bytes
-				   : at >= begin && at <= end && bytes <= (size_t) (end - at);
-}
-
-static bool
-is_in(const Header *list, const void *p, size_t bytes)
-{
-	for (const Header *h = list; h; h = h->next)
-		if (lies_in(h, p, bytes, false))
-			return true;
-	return false;
-}
-
-/* Returns the bytes of what is freed. */
-static size_t
-release_block(Header **list, void *p)
-{
-	Header *header = (Header *) ((char *) p - HEADER);
-	Header **h = list;
-	size_t bytes;
-
-	while (*h && *h != header)
-		h = &(*h)->next;
-	if (!*h)
-		gpu_die("memory is freed that was not allocated");
-	for (cudaStream_t s = streams; s; s = s->next)
-		for (const Op *op = s->queue.first; op; op = op->next)
-			if (op->kind == OP_COPY && (lies_in(header, op->from, op->bytes, true) ||
-										lies_in(header, op->to, op->bytes, true)))
-				gpu_die("memory is freed before a copy of it has run");
-	*h = header->next;
-	bytes = header->bytes;
-	if (!gpu_settings->idle)
-		memset((char *) header + HEADER, 0xff, bytes);
-	free(header);
-	return bytes;
-}
-
-cudaError_t
-cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
-{
-	Op op = { .kind = OP_COPY, .to = to, .from = from, .bytes = bytes };
-	RUNTIME;
-
-	if ((kind != cudaMemcpyDeviceToHost) != is_in(blocks, to, bytes) ||
-		(kind != cudaMemcpyHostToDevice) != is_in(blocks, from, bytes))
-		gpu_die("a copy that is not of its kind, or beyond a block");
-	if (kind != cudaMemcpyDeviceToDevice &&
-		!is_in(pinned, kind == cudaMemcpyHostToDevice ? from : to, bytes))
-		not_in_capture("a copy of memory that is not pinned");
-	if (fails())
-		return failure(cudaErrorInvalidValue);
-	put(stream, &op);
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaMalloc(void **p, size_t bytes)
-{
-	RUNTIME;
-
-	not_in_capture("cudaMalloc");
-	if (fails())
-		return failure(cudaErrorMemoryAllocation);
-	if (gpu_settings->used > gpu_settings->memory ||
-		bytes > gpu_settings->memory - gpu_settings->used)
-		return report(cudaErrorMemoryAllocation);
-	*p = allocate(&blocks, bytes);
-	gpu_settings->used += bytes;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaFree(void *p)
-{
-	RUNTIME;
-
-	not_in_capture("cudaFree");
-	if (p)
-		gpu_settings->used -= release_block(&blocks, p);
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaMemGetInfo(size_t *free, size_t *total)
-{
-	RUNTIME;
-
-	not_in_capture("cudaMemGetInfo");
-	if (fails())
-		return failure(cudaErrorLaunchFailure);
-	*total = gpu_settings->memory;
-	*free = gpu_settings->used < *total ? *total - gpu_settings->used : 0;
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaMallocHost(void **p, size_t bytes)
-{
-	RUNTIME;
-
-	not_in_capture("cudaMallocHost");
-	if (fails())
-		return failure(cudaErrorMemoryAllocation);
-	*p = allocate(&pinned, bytes);
-	return cudaSuccess;
-}
-
-cudaError_t
-cudaFreeHost(void *p)
-{
-	RUNTIME;
-
-	not_in_capture("cudaFreeHost");
-	if (p)
-		release_block(&pinned, p);
+	graphs_launched++;
+	gpu_put(stream, &op);
 	return cudaSuccess;
 }
 
@@ -870,9 +690,9 @@ cudaGetDeviceCount(int *count)
 {
 	*count = 0;
 	if (gpu_settings->driver < 13000)
-		return report(cudaErrorInsufficientDriver);
+		return gpu_report(cudaErrorInsufficientDriver);
 	*count = gpu_settings->devices;
-	return report(gpu_settings->devices > 0 ? cudaSuccess : cudaErrorNoDevice);
+	return gpu_report(gpu_settings->devices > 0 ? cudaSuccess : cudaErrorNoDevice);
 }
 
 cudaError_t
@@ -911,9 +731,9 @@ cudaSetDevice(int device)
 	RUNTIME;
 
 	if (device >= gpu_settings->devices)
-		return report(cudaErrorInvalidDevice);
-	if (fails())
-		return failure(cudaErrorDevicesUnavailable);
+		return gpu_report(cudaErrorInvalidDevice);
+	if (gpu_fails())
+		return gpu_failure(cudaErrorDevicesUnavailable);
 	current = device;
 	return cudaSuccess;
 }

@@ -5,10 +5,12 @@
  * frozen stays, to the bit; iterations that are replayed are those that are
  * launched one by one, to the bit, and so is a state that is put back, here or
  * from a checkpoint of the CPU, in whatever order streams run; a loss that is
- * no number changes nothing, also where the next iteration has begun; in bf16
- * losses are near; whatever call of CUDA fails, the error is reported and
- * nothing is lost. Under a sanitizer networks are the least there are, few of
- * the calls fail, and numbers are not compared with the official ones.
+ * no number changes nothing, also where the next iteration has begun; a
+ * snapshot is the state that it was taken of, to the bit, though iterations run
+ * before it is read; in bf16 losses are near; whatever call of CUDA fails, the
+ * error is reported and nothing is lost. Under a sanitizer networks are the
+ * least there are, few of the calls fail, and numbers are not compared with the
+ * official ones.
  */
 #include "train_golden.h"
 
@@ -271,6 +273,101 @@ test_orders(const char *json)
 	nn_device_close(device);
 }
 
+/* ---- Snapshots ----------------------------------------------------------- */
+
+/* Whether a snapshot is nn_fit_state of another run, to the bit. */
+static bool
+is_state_of(const NnFitSnapshot *snapshot, Run *run)
+{
+	NnTensor *state = NULL;
+	int n, nstate = 0;
+	const NnTensor *tensors = nn_snapshot_tensors(snapshot, &n);
+	bool same = went_well(nn_fit_state(run->fit, &state, &nstate, &train_error)) && n == nstate &&
+				nn_snapshot_iteration(snapshot) == nn_fit_iteration(run->fit);
+
+	for (int i = 0; same && i < n; i++)
+	{
+		void *data = malloc(tensors[i].nbytes + 1);
+
+		same = went_well(nn_snapshot_read(snapshot, i, data, &train_error)) &&
+			   strcmp(tensors[i].name, state[i].name) == 0 &&
+			   tensors[i].nbytes == state[i].nbytes &&
+			   memcmp(data, state[i].data, state[i].nbytes) == 0;
+		if (!same)
+			diag("tensor %s differs", tensors[i].name);
+		free(data);
+	}
+	free(state);
+	return same;
+}
+
+/* Read after further iterations, which it must not see nor disturb. */
+static void
+test_snapshots(const char *json)
+{
+	NnDevice *device = open_cuda();
+	size_t before = gpu_memory_used();
+	Run still, on;
+	bool good = run_open(&still, device, json, 4) && steps(&still, 3);
+
+	for (unsigned seed = 0; good && seed <= 2; seed++)
+	{
+		NnFitSnapshot *snapshot = NULL;
+		long launched;
+
+		gpu_settings->chance = seed * 2654435761u;
+		good = run_open(&on, device, json, 4) && steps(&on, 3) && nn_fit_has_snapshots(on.fit) &&
+			   went_well(nn_fit_snapshot(on.fit, &snapshot, &train_error));
+		launched = gpu_graphs_run();
+		good = good && steps(&on, 2) && gpu_graphs_run() - launched == 2 &&
+			   is_state_of(snapshot, &still);
+		nn_snapshot_free(snapshot);
+		gpu_settings->chance = 0;
+		if (seed < 2)
+			run_close(&on);
+	}
+	ok(good,
+	   "%s: a snapshot is the state it was taken of, though iterations ran before it was "
+	   "read, in whatever order streams ran",
+	   json);
+	ok(good && steps(&still, 2) && same_arrays(&still, &on), "and those are what they would be");
+	run_close(&still);
+	run_close(&on);
+	nn_device_set_memory(device, 1);
+	ok(gpu_memory_used() <= before, "nothing of it is left on the card");
+	nn_device_close(device);
+}
+
+/* Numbers of the state that are none. */
+static void
+test_bad_snapshot(NnDevice *device)
+{
+	Run run;
+	NnFitSnapshot *snapshot = NULL;
+	const float bad = NAN;
+	NnStatus status = NN_OK;
+	int n = 0;
+	bool good = run_open(&run, device, "{" LEAST "}", 4) && steps(&run, 1) &&
+				went_well(device->train->put(device, nn_fit_training(run.fit), NN_ARRAY_M, 0, 1,
+											 &bad, &train_error)) &&
+				went_well(nn_fit_snapshot(run.fit, &snapshot, &train_error));
+	const NnTensor *tensors = good ? nn_snapshot_tensors(snapshot, &n) : NULL;
+
+	for (int i = 0; status == NN_OK && i < n; i++)
+	{
+		void *data = malloc(tensors[i].nbytes + 1);
+
+		status = nn_snapshot_read(snapshot, i, data, &train_error);
+		free(data);
+	}
+	ok(good && status == NN_EINVAL && strstr(train_error.message, "iteration 1") &&
+		   strstr(train_error.detail, "\"m."),
+	   "a snapshot with a number that is none is not read: %s %s", train_error.message,
+	   train_error.detail);
+	nn_snapshot_free(snapshot);
+	run_close(&run);
+}
+
 /* ---- Divergence ---------------------------------------------------------- */
 
 static void
@@ -373,6 +470,24 @@ test_old_card(void)
 /* ---- Faults -------------------------------------------------------------- */
 
 static NnStatus
+take_snapshot(NnFit *fit)
+{
+	NnFitSnapshot *snapshot = NULL;
+	NnStatus status = nn_fit_snapshot(fit, &snapshot, &train_error);
+	const NnTensor *tensors;
+	void *data;
+
+	if (status != NN_OK)
+		return status;
+	tensors = nn_snapshot_tensors(snapshot, &(int){ 0 });
+	data = malloc(tensors[0].nbytes);
+	status = nn_snapshot_read(snapshot, 0, data, &train_error);
+	free(data);
+	nn_snapshot_free(snapshot);
+	return status;
+}
+
+static NnStatus
 open_and_run(Run *run, NnDevice *device)
 {
 	NnTensor *tensors;
@@ -387,12 +502,18 @@ open_and_run(Run *run, NnDevice *device)
 	if (status == NN_OK)
 		status = nn_fit_state(run->fit, &tensors, &n, &train_error);
 	if (status == NN_OK)
+	{
 		free(tensors);
+		status = take_snapshot(run->fit);
+	}
 	free(images);
 	return status;
 }
 
-/* One call of CUDA fails, each in turn: prepare, put, step, replay, get. */
+/*
+ * One call of CUDA fails, each in turn: prepare, put, step, replay, get,
+ * snapshot.
+ */
 static void
 test_faults(void)
 {
@@ -443,6 +564,8 @@ main(void)
 		test_halves(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.9}");
 	test_other_device(device, cpu, "{" NETS ",\"ema\":0.9}");
 	test_orders("{" LEAST "}");
+	test_snapshots("{" LEAST ",\"norm\":\"batch\",\"ema\":0.9}");
+	test_bad_snapshot(device);
 	test_divergence(device, "{" NETS "}");
 	test_divergence(device, "{" NETS ",\"norm\":\"batch\",\"ema\":0.5}");
 	test_precision(device, NN_PRECISION_BF16, 0.05);

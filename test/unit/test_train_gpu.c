@@ -1,8 +1,10 @@
 /*
  * Which device a run trains on, on the imitated GPU of test/cuda: what the
  * settings say, and what the job was on; a run for which the card has no room
- * is an error with both figures, or under auto the CPU's, with a note; and a
- * run goes from the GPU to the CPU and back.
+ * is an error with both figures, or under auto the CPU's, with a note; a run
+ * goes from the GPU to the CPU and back; checkpoints leave the GPU while
+ * training goes on, with the bits of those that it waits for, and whatever
+ * allocation or copy fails, the run comes to the same model in the end.
  */
 #include "gpu_fixture.h"
 #include "train_client.h"
@@ -166,6 +168,143 @@ test_to_and_fro(void)
 	outcome_free(&third);
 }
 
+/* ---- Checkpoints while training goes on ---------------------------------- */
+
+#define SAVED "{" TINY ",\"iterations\":4,\"checkpoint_every\":2}"
+
+/* fault: "train KIND:N" or "". False if it did not end with a model. */
+static bool
+save_run(const char *fault, const Saved *from, Outcome *outcome)
+{
+	char setting[80];
+	const char *settings[] = { "device cuda", "threads 1", "debug 1", setting, NULL };
+	Start start = { .options = SAVED };
+	Training training;
+	BicycleTrainReady ready;
+
+	snprintf(setting, sizeof(setting), "debug_device_fault %s", fault);
+	if (from != NULL)
+	{
+		start.iteration = from->iteration;
+		start.stream = from->stream;
+		start.length = from->length;
+	}
+	memset(outcome, 0, sizeof(*outcome));
+	training_start(&training, settings, NULL);
+	if (training_ready(&training, &start, pairs, PAIRS, &ready))
+	{
+		client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
+		while (outcome_read(&training, outcome))
+			;
+	}
+	if (!training_end(&training))
+		bail_out("the training engine did not end in order");
+	return outcome->done;
+}
+
+static bool
+same_saved(const Saved *x, const Saved *y)
+{
+	return x->iteration == y->iteration && x->length == y->length &&
+		   memcmp(x->stream, y->stream, x->length) == 0;
+}
+
+static bool
+same_model(const Outcome *x, const Outcome *y)
+{
+	return x->done && y->done && x->model.length == y->model.length &&
+		   memcmp(x->model.stream, y->model.stream, x->model.length) == 0;
+}
+
+/* Goes on after an error while it trained, as a job worker does. */
+static bool
+goes_on(const Outcome *broken, const Outcome *whole)
+{
+	int n = broken->ncheckpoints;
+	Outcome rest;
+	bool good;
+
+	if (broken->nlosses == 0)
+		return true;
+	good =
+		save_run("", n > 0 ? &broken->checkpoints[n - 1] : NULL, &rest) && same_model(&rest, whole);
+	outcome_free(&rest);
+	return good;
+}
+
+/* Each in turn of the first allocations; whether one of them was the copy's. */
+static void
+test_no_room(const Outcome *whole)
+{
+	bool good = true, noted = false;
+
+	for (int n = 1; n <= 8 && good && !noted; n++)
+	{
+		char fault[32];
+		Outcome run;
+
+		snprintf(fault, sizeof(fault), "train allocation:%d", n);
+		good = save_run(fault, NULL, &run) ? same_model(&run, whole) : goes_on(&run, whole);
+		if (run.done && strstr(run.note, "training waits while a checkpoint is made"))
+		{
+			noted = true;
+			good = good && same_saved(&run.checkpoints[0], &whole->checkpoints[0]);
+		}
+		outcome_free(&run);
+	}
+	ok(good && noted, "without room for a copy training waits, with a note and the same bits");
+}
+
+/* Copies of weights, of inputs, of snapshots: of all of a run's, some. */
+static void
+test_broken_copies(const Outcome *whole)
+{
+	int broken = 0, late = 0;
+	bool good = true, came = true;
+
+	for (int n = 40; good && came; n += 97)
+	{
+		char fault[32];
+		Outcome run;
+
+		snprintf(fault, sizeof(fault), "train copy:%d", n);
+		came = !save_run(fault, NULL, &run);
+		broken += came;
+		late += came && run.nlosses > 0;
+		good = came ? goes_on(&run, whole) : same_model(&run, whole);
+		outcome_free(&run);
+	}
+	ok(good && late > 0 && broken > late,
+	   "and a copy that fails costs no more than what came after the last checkpoint: %d of %d "
+	   "while it trained",
+	   late, broken);
+}
+
+static void
+test_saving(void)
+{
+	Outcome held, whole, rest;
+
+	gpu->hold = 2;
+	gpu->held = 0;
+	ok(save_run("", NULL, &held) && held.ncheckpoints == 2 && held.checkpoints[0].iteration == 2 &&
+		   held.checkpoints[1].iteration == 4 && held.nnotes == 0,
+	   "a run sends its checkpoints");
+	ok(gpu->held >= 2, "while one leaves the GPU further iterations are started: %ld", gpu->held);
+	gpu->hold = 0;
+	ok(save_run("", NULL, &whole) && same_model(&held, &whole) &&
+		   same_saved(&held.checkpoints[0], &whole.checkpoints[0]) &&
+		   same_saved(&held.checkpoints[1], &whole.checkpoints[1]),
+	   "which change none of its bits");
+	ok(save_run("", &held.checkpoints[0], &rest) && same_model(&rest, &whole),
+	   "and a run that goes on from it comes to the same model");
+	outcome_free(&rest);
+	test_no_room(&whole);
+	test_broken_copies(&whole);
+	outcome_free(&held);
+	outcome_free(&whole);
+}
+
 int
 main(void)
 {
@@ -174,6 +313,7 @@ main(void)
 	test_choice();
 	test_memory();
 	test_to_and_fro();
+	test_saving();
 	gpu_fixture_end();
 	pairs_free(pairs, PAIRS);
 	return done_testing();

@@ -125,6 +125,8 @@ cuda_train_get(NnDevice *base, NnTraining *training, NnArray array, size_t offse
 	NnStatus status = cuda_use(state->device, error);
 
 	if (status == NN_OK && count > 0)
+		status = cuda_check(error, cuda_fault(FAULT_COPY), "give numbers of a training");
+	if (status == NN_OK && count > 0)
 		status = cuda_check(error,
 							cudaMemcpyAsync(data, training->array[array].f32 + offset,
 											count * sizeof(float), cudaMemcpyDeviceToHost,
@@ -148,6 +150,8 @@ cuda_train_put(NnDevice *base, NnTraining *training, NnArray array, size_t offse
 	NnStatus status = cuda_use(state->device, error);
 
 	state->stale |= array == NN_ARRAY_PARAM;
+	if (status == NN_OK && count > 0)
+		status = cuda_check(error, cuda_fault(FAULT_COPY), "take numbers of a training");
 	if (status == NN_OK && count > 0)
 		status = cuda_check(error,
 							cudaMemcpyAsync(training->array[array].f32 + offset, data,
@@ -200,5 +204,6 @@ const NnTrainDevice cuda_train_device = { .dtype = NN_F32,
 										  .follow = cuda_train_follow,
 										  .update = cuda_train_update,
 										  .ahead = &cuda_train_ahead,
+										  .snapshots = &cuda_train_snapshots,
 										  .get = cuda_train_get,
 										  .put = cuda_train_put };

@@ -191,6 +191,10 @@ extern NnStatus cuda_train_renew_filters(CudaTraining *state, const NnTraining *
 
 extern const NnTrainAhead cuda_train_ahead;
 
+/* ---- Snapshots (cuda_train_snapshot.c) ----------------------------------- */
+
+extern const NnTrainSnapshots cuda_train_snapshots;
+
 /* ---- The device (cuda_train.c) ------------------------------------------- */
 
 extern const NnTrainDevice cuda_train_device;

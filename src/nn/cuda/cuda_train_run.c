@@ -119,11 +119,12 @@ capture_iteration(const Iterating *i)
 {
 	CudaTraining *state = i->state;
 	cudaGraph_t graph = NULL;
-	NnStatus status = cuda_check(
-		i->error, cudaStreamBeginCapture(state->stream, cudaStreamCaptureModeThreadLocal),
-		"begin a capture");
-	cudaError_t result;
+	cudaError_t result = cuda_fault(FAULT_CAPTURE);
+	NnStatus status;
 
+	if (result == cudaSuccess)
+		result = cudaStreamBeginCapture(state->stream, cudaStreamCaptureModeThreadLocal);
+	status = cuda_check(i->error, result, "begin a capture");
 	if (status != NN_OK)
 		return status;
 	status = launch_all(i);
@@ -152,9 +153,11 @@ compute_iteration(const Iterating *i)
 	tried.error = &why;
 	if (state->runs == 1 && !state->graph && capture_iteration(&tried) != NN_OK)
 		(void) cudaGetLastError();
-	status = state->graph ? cuda_check(i->error, cudaGraphLaunch(state->graph, state->stream),
-									   "run a captured iteration")
-						  : launch_all(i);
+	status = cuda_check(i->error, cuda_fault(FAULT_LAUNCH), "run a kernel");
+	if (status == NN_OK)
+		status = state->graph ? cuda_check(i->error, cudaGraphLaunch(state->graph, state->stream),
+										   "run a captured iteration")
+							  : launch_all(i);
 	if (status == NN_OK && state->runs < 2)
 		state->runs++;
 	return status;
@@ -166,11 +169,13 @@ send_slot(const Iterating *i, CudaTrainSlot *slot)
 {
 	CudaTraining *state = i->state;
 	size_t bytes = cuda_train_slot_bytes(i->training);
-	NnStatus status = cuda_check(
-		i->error,
-		cudaMemcpyAsync(slot->card, slot->pinned, bytes, cudaMemcpyHostToDevice, state->device->in),
-		"take inputs");
+	cudaError_t result = cuda_fault(FAULT_COPY);
+	NnStatus status;
 
+	if (result == cudaSuccess)
+		result = cudaMemcpyAsync(slot->card, slot->pinned, bytes, cudaMemcpyHostToDevice,
+								 state->device->in);
+	status = cuda_check(i->error, result, "take inputs");
 	if (status == NN_OK)
 		status = cuda_check(i->error, cudaEventRecord(slot->arrived, state->device->in),
 							"mark the inputs");

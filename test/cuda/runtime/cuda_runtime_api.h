@@ -170,6 +170,12 @@ typedef struct GpuSettings
 		 * streams as late as they can, and others forwards
 		 */
 		chance;
+	/*
+	 * graphs that are launched from a stream's creation on before its first
+	 * copy off the card has come, where it has copies alone; a minute at most
+	 */
+	int hold;
+	long held;   /* that were; not to be set */
 	size_t used; /* bytes; not to be set */
 } GpuSettings;
 
