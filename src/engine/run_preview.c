@@ -10,23 +10,24 @@
  *
  * The watch looks for collapse, the failure that users of this method fear
  * most: samples of one input that no longer depend on z. It measures the mean
- * absolute difference between two samples of one input, over all pairs of
- * RUN_PREVIEW_SAMPLES codes and over the rows of the sheet, in the networks'
- * range [-1, 1]. A network that has just been initialised ignores z as well, so
- * the watch starts after a tenth of the run and WATCH_FROM iterations at least;
- * it speaks up, once, when WATCH_LOOKS looks in a row, WATCH_EVERY iterations
- * apart, have found less than WATCH_THRESHOLD.
+ * absolute difference between two samples of one input, as the bytes that a
+ * session would get, over all pairs of RUN_PREVIEW_SAMPLES codes and over the
+ * rows of the sheet, in the networks' range [-1, 1]. A network that has just
+ * been initialised ignores z as well, so the watch starts after a tenth of the
+ * run and WATCH_FROM iterations at least; it speaks up, once, when WATCH_LOOKS
+ * looks in a row, WATCH_EVERY iterations apart, have found less than
+ * WATCH_THRESHOLD.
  *
  * Everything runs on the device thread, which alone uses the fit; a RunPreview
  * owns its images and arrays.
  */
-#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/run_feed.h"
 #include "engine/run_preview.h"
 
-#define WATCH_EVERY 250 /* iterations: a look costs about as much as three of them */
+#define WATCH_EVERY 250 /* iterations: a look costs about as much as three of them, or less */
 #define WATCH_FROM 1000
 #define WATCH_LOOKS 2
 #define WATCH_THRESHOLD BICYCLE_COLLAPSE
@@ -47,11 +48,9 @@ allocate_preview(RunPreview *preview)
 	size_t samples = (size_t) preview->samples;
 	size_t nz = (size_t) preview->config->nz;
 
-	preview->a =
-		calloc(samples * (size_t) preview->config->input_nc * pixels(preview), sizeof(float));
+	preview->a = calloc(samples * (size_t) preview->config->input_nc, pixels(preview));
 	preview->b = calloc((size_t) preview->config->output_nc * pixels(preview), sizeof(float));
-	preview->out =
-		calloc(samples * (size_t) preview->config->output_nc * pixels(preview), sizeof(float));
+	preview->out = calloc(samples * (size_t) preview->config->output_nc, pixels(preview));
 	preview->z = calloc(samples * nz + 1, sizeof(float));
 	preview->mu = calloc(2 * nz + 1, sizeof(float));
 	return preview->a != NULL && preview->b != NULL && preview->out != NULL && preview->z != NULL &&
@@ -110,23 +109,24 @@ sample(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 	NnError nn_error = { 0 };
 
 	for (int i = 0; i < preview->samples; i++)
-		nn_normalise(preview->input[row].pixels, count, preview->a + (size_t) i * count);
-	if (nn_fit_translate(fit, preview->samples, preview->a, preview->z, preview->out, &nn_error) ==
-		NN_OK)
+		memcpy(preview->a + (size_t) i * count, preview->input[row].pixels, count);
+	if (nn_fit_translate_bytes(fit, preview->samples, preview->a, preview->z, preview->out,
+							   &nn_error) == NN_OK)
 		return true;
 	return error_from_nn(error, &nn_error);
 }
 
 /* ---- The watch ----------------------------------------------------------- */
 
+/* Of bytes, in the networks' range. */
 static double
-mean_difference(const float *x, const float *y, size_t count)
+mean_difference(const uint8_t *x, const uint8_t *y, size_t count)
 {
-	double sum = 0;
+	uint64_t sum = 0;
 
 	for (size_t i = 0; i < count; i++)
-		sum += fabs((double) x[i] - (double) y[i]);
-	return sum / (double) count;
+		sum += (uint64_t) abs((int) x[i] - (int) y[i]);
+	return (double) sum / 127.5 / (double) count;
 }
 
 /* Mean pairwise difference of the samples of one input, over all rows. */
@@ -173,9 +173,9 @@ run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration, int64_t it
 
 /* ---- Sheets -------------------------------------------------------------- */
 
-/* Takes an image of floats into a tile; it is the sheet's to free. */
+/* Copies an image into a tile; it is the sheet's to free. */
 static bool
-add_tile(const RunPreview *preview, const float *values, Image *tile, EngineError *error)
+add_tile(const RunPreview *preview, const uint8_t *bytes, Image *tile, EngineError *error)
 {
 	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
 
@@ -185,7 +185,7 @@ add_tile(const RunPreview *preview, const float *values, Image *tile, EngineErro
 					 .pixels = malloc(count) };
 	if (tile->pixels == NULL)
 		return error_memory(error, "a preview");
-	nn_quantise(values, count, tile->pixels);
+	memcpy(tile->pixels, bytes, count);
 	return true;
 }
 
@@ -198,10 +198,9 @@ reconstruct(RunPreview *preview, NnFit *fit, int row, EngineError *error)
 
 	nn_normalise(preview->truth[row].pixels, pixels(preview) * (size_t) preview->config->output_nc,
 				 preview->b);
-	nn_normalise(preview->input[row].pixels, pixels(preview) * (size_t) preview->config->input_nc,
-				 preview->a);
 	if (nn_fit_encode(fit, 1, preview->b, preview->mu, logvar, &nn_error) == NN_OK &&
-		nn_fit_translate(fit, 1, preview->a, preview->mu, preview->out, &nn_error) == NN_OK)
+		nn_fit_translate_bytes(fit, 1, preview->input[row].pixels, preview->mu, preview->out,
+							   &nn_error) == NN_OK)
 		return true;
 	return error_from_nn(error, &nn_error);
 }

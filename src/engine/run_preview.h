@@ -20,11 +20,11 @@ typedef struct RunPreview
 	const NnConfig *config;
 	int rows, samples; /* 1 without a latent code */
 	Image input[RUN_PREVIEW_ROWS], truth[RUN_PREVIEW_ROWS];
-	float *a;      /* (samples, size, size, input_nc): one input as often as it is sampled */
+	uint8_t *a;    /* (samples, size, size, input_nc): one input as often as it is sampled */
 	float *b;      /* (size, size, output_nc) */
 	float *z;      /* (samples, nz), the same in every preview */
 	float *mu;     /* (2, nz): mean and logarithm of the variance */
-	float *out;    /* (samples, size, size, output_nc) */
+	uint8_t *out;  /* (samples, size, size, output_nc) */
 	int collapsed; /* looks in a row that found no diversity */
 	bool noted;
 } RunPreview;

@@ -8,6 +8,7 @@
  * weights when first asked for after a step.
  */
 #include "nn/fit_private.h"
+#include "nn/model_private.h"
 #include "nn/params.h"
 #include "common/invariant.h"
 
@@ -566,24 +567,57 @@ nn_fit_step(NnFit *t, const float *a, const float *b, const NnNoise *noise, NnLo
 
 /* ---- Previews ------------------------------------------------------------ */
 
+/*
+ * A model, with plans to come, of the weights as they are. On a GPU it is of
+ * the precision that makes a look as cheap as an iteration.
+ */
+static NnStatus
+open_preview(NnFit *t, NnError *error)
+{
+	NnPrecision precision = t->ops->repack ? t->training.plan.precision : NN_PRECISION_FP32;
+	NnTensor *tensors;
+	int n;
+	NnStatus status = nn_fit_weights(t, &tensors, &n, error);
+
+	if (status != NN_OK)
+		return status;
+	status = nn_model_load(t->device, &t->config, precision, tensors, n, &t->preview, error);
+	free(tensors);
+	return status;
+}
+
+/* On the device, where model and plans stay. */
+static NnStatus
+renew_preview(NnFit *t, NnError *error)
+{
+	NnArray array = t->training.nema > 0 ? NN_ARRAY_EMA : NN_ARRAY_PARAM;
+	bool finite;
+	NnStatus status =
+		t->ops->finite(t->device, &t->training, array, averaged_floats(&t->params), &finite, error);
+
+	if (status == NN_OK && !finite)
+		return fit_diverged(t->iteration, error);
+	return status == NN_OK ? model_repack(t->preview, &t->training, array, error) : status;
+}
+
 static NnStatus
 load_preview(NnFit *t, NnError *error)
 {
-	NnTensor *tensors;
-	int n;
-	NnStatus status;
+	NnStatus status = NN_OK;
 
 	if (t->preview && t->preview_at == t->iteration)
 		return NN_OK;
-	nn_model_free(t->preview);
-	t->preview = NULL;
-	status = nn_fit_weights(t, &tensors, &n, error);
-	if (status != NN_OK)
-		return status;
-	status =
-		nn_model_load(t->device, &t->config, NN_PRECISION_FP32, tensors, n, &t->preview, error);
-	t->preview_at = t->iteration;
-	free(tensors);
+	if (!t->ops->repack)
+	{
+		nn_model_free(t->preview);
+		t->preview = NULL;
+	}
+	if (!t->preview)
+		status = open_preview(t, error);
+	/* the first ones, too: by the same arithmetic as all others */
+	if (status == NN_OK && t->ops->repack)
+		status = renew_preview(t, error);
+	t->preview_at = status == NN_OK ? t->iteration : -1;
 	return status;
 }
 
@@ -593,6 +627,15 @@ nn_fit_translate(NnFit *t, int n, const float *a, const float *z, float *out, Nn
 	NnStatus status = load_preview(t, error);
 
 	return status == NN_OK ? nn_model_translate_float(t->preview, n, a, z, out, error) : status;
+}
+
+NnStatus
+nn_fit_translate_bytes(NnFit *t, int n, const uint8_t *a, const float *z, uint8_t *out,
+					   NnError *error)
+{
+	NnStatus status = load_preview(t, error);
+
+	return status == NN_OK ? nn_model_translate(t->preview, n, a, z, out, error) : status;
 }
 
 NnStatus

@@ -224,10 +224,14 @@ extern NnStatus nn_fit_weights(NnFit *fit, NnTensor **tensors, int *ntensors, Nn
 
 /*
  * The networks as at inference (no dropout, running statistics), with the
- * weights of nn_fit_weights; for previews and the watch on diversity.
+ * weights of nn_fit_weights, in fp32; on a GPU, which they do not leave, in the
+ * fit's precision. For previews and the watch on diversity.
  */
 extern NnStatus nn_fit_translate(NnFit *fit, int n, const float *a, const float *z, float *out,
 								 NnError *error);
+/* The same of bytes, as nn_model_translate. */
+extern NnStatus nn_fit_translate_bytes(NnFit *fit, int n, const uint8_t *a, const float *z,
+									   uint8_t *out, NnError *error);
 extern NnStatus nn_fit_encode(NnFit *fit, int n, const float *b, float *mu, float *logvar,
 							  NnError *error);
 

@@ -477,6 +477,39 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 	return NN_OK;
 }
 
+/* A graph of the network at its own size, of any plan, or one that is made. */
+static NnStatus
+repack_net(NnModel *m, NnNetwork network, const NnTraining *training, NnArray array, NnError *error)
+{
+	Net *net = &m->nets[network];
+	const NnTrainDevice *train = m->device->train;
+	Bucket one;
+	NnStatus status;
+
+	for (int i = 0; i < BUCKETS; i++)
+		if (net->own.buckets[i])
+			return train->repack(m->device, training, array, &net->own.buckets[i]->graph,
+								 net->packed, error);
+	status = lay_out(m, network, net->own.extent, 1, &one, error);
+	if (status != NN_OK)
+		return status;
+	status = train->repack(m->device, training, array, &one.graph, net->packed, error);
+	nn_plan_free(&one.plan);
+	nn_graph_free(&one.graph);
+	return status;
+}
+
+NnStatus
+model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *error)
+{
+	NnStatus status = NN_OK;
+
+	for (int network = NN_NET_G; status == NN_OK && network <= NN_NET_E; network++)
+		if (m->nets[network].exists)
+			status = repack_net(m, network, training, array, error);
+	return status;
+}
+
 size_t
 nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
 					 NnError *error)

@@ -1,14 +1,14 @@
 /*
  * model_private.h
- *	  The inside of a model, for model.c, which makes it, and pass.c, which runs
- *	  it.
+ *	  The inside of a model, for model.c, which makes it, pass.c, which runs it,
+ *	  and fit.c, whose weights it may take.
  *
  * Owned by the device's owner.
  */
 #ifndef BICYCLE_NN_MODEL_PRIVATE_H
 #define BICYCLE_NN_MODEL_PRIVATE_H
 
-#include "nn/device.h"
+#include "nn/training.h"
 
 #define BUCKETS 7 /* batches of 1, 2, 4, 8, 16, 32, 64 */
 
@@ -137,5 +137,11 @@ extern NnStatus model_take_plans(NnModel *m, NnNetwork network, NnExtent extent,
 /* The planned bucket for the next images of a rest of n. */
 extern NnStatus model_next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b,
 								  NnError *error);
+
+/*
+ * Of a fit: all weights anew, of an array of its training, on a device that has
+ * repack. Plans stay.
+ */
+extern NnStatus model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *error);
 
 #endif /* BICYCLE_NN_MODEL_PRIVATE_H */

@@ -239,7 +239,7 @@ typedef struct NnTrainSnapshots
 
 /*
  * Whole or absent: a device that trains has all of these, but `ahead`,
- * `snapshots` and one of adam and update.
+ * `snapshots`, `repack` with `finite`, and one of adam and update.
  *
  * R1 A device owns arena, arrays and state of an NnTraining from prepare to
  *    release; release also cleans up after a prepare that failed, and does
@@ -305,6 +305,16 @@ typedef struct NnTrainDevice
 
 	const NnTrainAhead *ahead;         /* NULL: the caller waits */
 	const NnTrainSnapshots *snapshots; /* NULL: the caller waits for `get` */
+
+	/*
+	 * What the device's pack made of a network of this training, anew, of an
+	 * array's numbers as they are; NULL: as fast by way of the caller.
+	 */
+	NnStatus (*repack)(NnDevice *device, const NnTraining *training, NnArray array,
+					   const NnGraph *graph, void *packed, NnError *error);
+	/* Whether the first `count` numbers are; count > 0. */
+	NnStatus (*finite)(NnDevice *device, const NnTraining *training, NnArray array, size_t count,
+					   bool *finite, NnError *error);
 
 	/* Copies numbers [offset, offset + count) to or from the caller. */
 	NnStatus (*get)(NnDevice *device, NnTraining *training, NnArray array, size_t offset,

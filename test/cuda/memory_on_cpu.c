@@ -98,7 +98,11 @@ gpu_is_pinned(const void *p, size_t bytes)
 cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
-	GpuOp op = { .kind = OP_COPY, .to = to, .from = from, .bytes = bytes };
+	GpuOp op = { .kind = OP_COPY,
+				 .to = to,
+				 .from = from,
+				 .bytes = bytes,
+				 .crosses = kind != cudaMemcpyDeviceToDevice };
 	RUNTIME;
 
 	if ((kind != cudaMemcpyDeviceToHost) != is_in(blocks, to, bytes) ||

@@ -235,6 +235,7 @@ run_op(const GpuOp *op)
 			break;
 		case OP_COPY:
 			memcpy(op->to, op->from, op->bytes);
+			counts.crossed += op->crosses ? (long) op->bytes : 0;
 			break;
 		case OP_RECORD:
 			if (op->event->done < op->count)

@@ -50,6 +50,7 @@ typedef struct GpuOp
 	void *to;
 	const void *from;
 	size_t bytes; /* of the copy */
+	bool crosses; /* it is to or from the host */
 	cudaEvent_t event;
 	long count; /* of records of the event that this one is or waits for */
 	cudaGraphExec_t graph;

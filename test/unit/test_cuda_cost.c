@@ -2,7 +2,8 @@
  * Proves that the trace of the CUDA device holds steps against the right work:
  * arithmetic and bytes of every layer of the official generator are what its
  * definition says, counted here from channels and extents alone; and that by a
- * model of an H200 the ways in which layers are run are worth it. As notes it
+ * model of an H200 the ways in which layers are run are worth it, and a look of
+ * the watch on diversity costs next to nothing. As notes it
  * prints doc/performance.md's tables.
  */
 #include "nn_fixture.h"
@@ -318,6 +319,35 @@ print_model(void)
 	   faster);
 }
 
+/* ---- The watch on diversity ---------------------------------------------- */
+
+#define WATCH_EVERY 250 /* as run_preview.c has it */
+#define WATCH_IMAGES 16
+#define STEP_KERNELS 780 /* of an iteration at batch 2 (test_cuda_traffic) */
+#define KERNEL_TIME 2e-6 /* that one of them takes at least */
+#define WATCH_SHARE 0.5  /* of the peak, for four images at a time */
+#define HOST_BYTES 4e9   /* that a core copies, or compares, in a second */
+#define BUS_BYTES 10e9
+
+/* What a look takes next to the iterations before it, by the model. */
+static void
+test_watch(double flop, double weights)
+{
+	/*
+	 * parameters are looked at, and read; what is made of them is half of that
+	 */
+	double image = 256 * 256 * 3, pairs = 6 * 4,
+		   card = WATCH_IMAGES * flop / (PEAK_FLOP * WATCH_SHARE) + 5 * weights / PEAK_BYTES,
+		   host =
+			   WATCH_IMAGES * image * (2 / BUS_BYTES + 3 / HOST_BYTES) + pairs * image / HOST_BYTES,
+		   share = (card + host) / (WATCH_EVERY * STEP_KERNELS * KERNEL_TIME);
+
+	ok(share < 0.02,
+	   "by the model a look takes %.1f ms of the card and %.1f of the host, %.1f %% of %d "
+	   "iterations",
+	   1e3 * card, 1e3 * host, 100 * share, WATCH_EVERY);
+}
+
 int
 main(void)
 {
@@ -348,6 +378,7 @@ main(void)
 	   sum.weights * 1e-6);
 	print_table();
 	print_model();
+	test_watch(sum.flop, sum.weights);
 	nn_params_free(&params);
 	return done_testing();
 }

@@ -33,7 +33,7 @@ defined_target(const Products *p, int o, int ky, int kx, int pixel)
 
 /* Notes the products of row o of the filter at pixel (Y, X) of the result. */
 static void
-note_products(Products *p, const CudaConvShape *s, const CudaFilter *f, int o, int Y, int X)
+note_products(Products *p, const CudaConvShape *s, const KernelRows *f, int o, int Y, int X)
 {
 	int y = 2 * Y - 1 + o / f->quad / 2, x = 2 * X - 1 + o / f->quad % 2;
 
@@ -43,7 +43,7 @@ note_products(Products *p, const CudaConvShape *s, const CudaFilter *f, int o, i
 	{
 		int iy = Y * s->stride - s->pad + tap / s->kernel,
 			ix = X * s->stride - s->pad + tap % s->kernel;
-		int64_t step, base = cuda_filter_row(f, o, tap, &step);
+		int64_t step, base = kernel_filter_row(f, o, tap, &step);
 
 		if (iy < 0 || iy >= p->h || ix < 0 || ix >= p->w || base < 0)
 			continue;
@@ -65,7 +65,7 @@ test_products(int h, int w, int in, int out)
 	NnValue values[2] = { { .shape = { 1, h, w, in } }, { .shape = { 1, 2 * h, 2 * w, out } } };
 	NnGraph g = { .values = values, .nvalues = 2 };
 	NnPlan plan = { .graph = &g, .precision = NN_PRECISION_BF16 };
-	CudaFilter f = cuda_filter(&node, in, out, 0);
+	KernelRows f = cuda_filter(&node, in, out, 0);
 	CudaConvShape s;
 	long products = 0;
 
@@ -105,13 +105,13 @@ static void
 test_plain_filter(void)
 {
 	NnNode node = { .op = NN_OP_CONV, .conv = { .kernel = 3, .stride = 1, .pad = 1 } };
-	CudaFilter f = cuda_filter(&node, 5, 6, 2);
+	KernelRows f = cuda_filter(&node, 5, 6, 2);
 	int good = 0, padding = 0;
 
 	for (int o = 0; o < f.k; o++)
 		for (int tap = 0; tap < 9; tap++)
 		{
-			int64_t step, base = cuda_filter_row(&f, o, tap, &step);
+			int64_t step, base = kernel_filter_row(&f, o, tap, &step);
 
 			padding += o >= 6 && base < 0;
 			for (int i = 0; o < 6 && i < f.c; i++)

@@ -7,10 +7,11 @@
  * from a checkpoint of the CPU, in whatever order streams run; a loss that is
  * no number changes nothing, also where the next iteration has begun; a
  * snapshot is the state that it was taken of, to the bit, though iterations run
- * before it is read; in bf16 losses are near; whatever call of CUDA fails, the
- * error is reported and nothing is lost. Under a sanitizer networks are the
- * least there are, few of the calls fail, and numbers are not compared with the
- * official ones.
+ * before it is read; a preview is what a model of the weights makes, to the
+ * bit, and nothing but its images crosses to the card; in bf16 losses are near;
+ * whatever call of CUDA fails, the error is reported and nothing is lost. Under
+ * a sanitizer networks are the least there are, few of the calls fail, and
+ * numbers are not compared with the official ones.
  */
 #include "train_golden.h"
 
@@ -368,6 +369,97 @@ test_bad_snapshot(NnDevice *device)
 	run_close(&run);
 }
 
+/* ---- Previews ------------------------------------------------------------ */
+
+#define LOOK_IMAGES 4 /* of a translation; a look of the watch has four */
+#define LOOK_EVERY 250
+#define LOOK_PIXELS (LOOK_IMAGES * 64 * 64 * 3)
+
+static uint8_t look_images[LOOK_PIXELS], looked[2][LOOK_PIXELS];
+static float look_codes[LOOK_IMAGES * 64];
+
+/* Translates by a model that is made of the fit's weights, in the host. */
+static bool
+translate_apart(NnFit *fit, const NnConfig *config, NnDevice *device, NnPrecision precision,
+				uint8_t *out)
+{
+	NnTensor *tensors = NULL;
+	NnModel *model = NULL;
+	int n = 0;
+	bool good =
+		went_well(nn_fit_weights(fit, &tensors, &n, &train_error)) &&
+		went_well(nn_model_load(device, config, precision, tensors, n, &model, &train_error)) &&
+		went_well(
+			nn_model_translate(model, LOOK_IMAGES, look_images, look_codes, out, &train_error));
+
+	free(tensors);
+	nn_model_free(model);
+	return good;
+}
+
+static bool
+translate_here(NnFit *fit, uint8_t *out)
+{
+	return went_well(
+		nn_fit_translate_bytes(fit, LOOK_IMAGES, look_images, look_codes, out, &train_error));
+}
+
+/* After each of a few steps: the model is there from the first on. */
+static void
+test_previews(NnDevice *device, const char *json)
+{
+	Run run;
+	GpuCounts before = { 0 }, stepped = { 0 }, after = { 0 };
+	long step, look, crossed, images;
+	bool good = run_open(&run, device, json, 4), same = true;
+
+	images = LOOK_PIXELS * 2 + LOOK_IMAGES * run.config.nz * (long) sizeof(float);
+	for (int i = 0; i < LOOK_PIXELS; i++)
+		look_images[i] = (uint8_t) (i * 7919 % 251);
+	for (int i = 0; i < LOOK_IMAGES * 64; i++)
+		look_codes[i] = cosf((float) i);
+	for (int i = 0; good && i < 4; i++)
+	{
+		before = gpu_counts();
+		good = run_step(&run);
+		stepped = gpu_counts();
+		good = good && translate_here(run.fit, looked[0]);
+		after = gpu_counts();
+		good = good && translate_apart(run.fit, &run.config, device, NN_PRECISION_FP32, looked[1]);
+		same = same && memcmp(looked[0], looked[1], LOOK_PIXELS) == 0;
+	}
+	ok(good && same, "%s: a preview is what a model of the weights makes, to the bit", json);
+	step = stepped.kernels - before.kernels;
+	look = 4 * (after.kernels - stepped.kernels);
+	crossed = after.crossed - stepped.crossed;
+	ok(crossed >= images && crossed < images + 64,
+	   "no weight crosses to the card: %ld bytes of %ld of images", crossed, images);
+	ok(50 * look <= step * LOOK_EVERY,
+	   "four of them launch %ld kernels, of %ld iterations of %ld a fiftieth or less", look,
+	   (long) LOOK_EVERY, step);
+	run_close(&run);
+}
+
+/* Weights that no loss has told of yet. */
+static void
+test_bad_preview(NnDevice *device)
+{
+	const float bad = NAN;
+	Run run;
+	bool good = run_open(&run, device, "{" LEAST "}", 4) && run_step(&run) &&
+				translate_here(run.fit, looked[0]);
+
+	good = good && run_step(&run) &&
+		   went_well(device->train->put(device, nn_fit_training(run.fit), NN_ARRAY_PARAM, 1, 1,
+										&bad, &train_error));
+	ok(good &&
+		   nn_fit_translate_bytes(run.fit, LOOK_IMAGES, look_images, look_codes, looked[0],
+								  &train_error) == NN_EINVAL &&
+		   strstr(train_error.message, "iteration 2"),
+	   "there is none of weights that are no numbers: %s", train_error.message);
+	run_close(&run);
+}
+
 /* ---- Divergence ---------------------------------------------------------- */
 
 static void
@@ -439,6 +531,11 @@ test_precision(NnDevice *device, NnPrecision precision, double tolerance)
 		if (!good)
 			diag("sum of %s is %g, in fp32 %g", nn_loss_name((NnLoss) i), sums[1][i], sums[0][i]);
 	}
+	ok(good && translate_here(fits[1], looked[0]) &&
+		   translate_apart(fits[1], &config, device, precision, looked[1]) &&
+		   memcmp(looked[0], looked[1], LOOK_PIXELS) == 0,
+	   "in %s a preview is what a model of that precision makes, to the bit",
+	   nn_precision_name(precision));
 	ok(good && nn_fit_bytes(fits[1]) <= nn_fit_bytes(fits[0]),
 	   "steps in %s have nearly the losses of those in fp32", nn_precision_name(precision));
 	for (int k = 0; k < 2; k++)
@@ -566,6 +663,9 @@ main(void)
 	test_orders("{" LEAST "}");
 	test_snapshots("{" LEAST ",\"norm\":\"batch\",\"ema\":0.9}");
 	test_bad_snapshot(device);
+	test_previews(device, "{" LEAST ",\"norm\":\"batch\",\"ema\":0.9}");
+	test_previews(device, "{" LEAST ",\"where_add\":\"input\",\"upsample\":\"bilinear\"}");
+	test_bad_preview(device);
 	test_divergence(device, "{" NETS "}");
 	test_divergence(device, "{" NETS ",\"norm\":\"batch\",\"ema\":0.5}");
 	test_precision(device, NN_PRECISION_BF16, 0.05);

@@ -81,15 +81,15 @@ watch(RunPreview *preview, NnFit *fit, int64_t iterations, double *diversity, in
 
 /*
  * The same number from the definition: all pairs of samples of the four first
- * rows.
+ * rows, as bytes.
  */
 static double
 diversity_of(const NnConfig *config, NnFit *fit, const RunPreview *preview)
 {
 	size_t in = (size_t) config->size * config->size * config->input_nc;
 	size_t count = (size_t) config->size * config->size * config->output_nc;
-	float *a = malloc(in * sizeof(float));
-	float *out = malloc(RUN_PREVIEW_SAMPLES * count * sizeof(float));
+	float *a = malloc(in * sizeof(float)), *values = malloc(count * sizeof(float));
+	uint8_t *out = malloc(RUN_PREVIEW_SAMPLES * count);
 	double sum = 0;
 	NnError error;
 
@@ -97,14 +97,18 @@ diversity_of(const NnConfig *config, NnFit *fit, const RunPreview *preview)
 	{
 		nn_normalise(preview->input[row].pixels, in, a);
 		for (int i = 0; i < RUN_PREVIEW_SAMPLES; i++)
-			nn_fit_translate(fit, 1, a, preview->z + i * config->nz, out + (size_t) i * count,
-							 &error);
+		{
+			nn_fit_translate(fit, 1, a, preview->z + i * config->nz, values, &error);
+			nn_quantise(values, count, out + (size_t) i * count);
+		}
 		for (int i = 0; i < RUN_PREVIEW_SAMPLES; i++)
 			for (int j = 0; j < i; j++)
 				for (size_t k = 0; k < count; k++)
-					sum += fabs((double) out[i * count + k] - out[j * count + k]) / (double) count;
+					sum += fabs((double) out[i * count + k] - out[j * count + k]) / 127.5 /
+						   (double) count;
 	}
 	free(a);
+	free(values);
 	free(out);
 	return sum / (RUN_PREVIEW_ROWS * RUN_PREVIEW_SAMPLES * (RUN_PREVIEW_SAMPLES - 1) / 2);
 }

@@ -1,41 +1,95 @@
 /*
  * cuda_pack.c
- *	  A network's weights on the GPU.
+ *	  What inference on the GPU reads of a network's weights, made there of its
+ *	  parameters: of a model's, which come from the host, or of a training's,
+ *	  which are on the card already.
  *
  * R1 A CudaPacked owns one block, where parts of layers begin at multiples of
  *    CUDA_ALIGN bytes.
  * R2 It is laid out in a first pass and filled in a second, which walk the same
- *    list of parts, so they cannot disagree.
- * R3 May run beside the device's owner: it has a stream of its own.
+ *    list of parts, so they cannot disagree. It may be filled again.
+ * R3 A model's may be packed beside the device's owner: that has a stream of
+ *    its own. Parameters pass through memory of the card, a few at a time, in
+ *    the order of the stream.
  */
 #include "common/constants.h"
-#include "nn/cuda/cuda.h"
+#include "common/invariant.h"
+#include "nn/cuda/cuda_train.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Parameters of one part at a time, and where each passes through. */
+typedef enum CudaPlace
+{
+	PLACE_WEIGHT,
+	PLACE_BIAS,
+	PLACE_GAMMA,
+	PLACE_BETA,
+	PLACE_MEAN,
+	PLACE_VAR,
+	PLACES
+} CudaPlace;
 
 typedef struct CudaPacker
 {
 	CudaDevice *device;
+	cudaStream_t stream;
 	const NnGraph *graph;
-	const float *values;
 	CudaPacked *packed;
 	KernelType type;
-	bool filling;     /* second pass */
-	size_t used;      /* bytes of the block, so far */
-	size_t filter;    /* floats of the largest filter */
-	float *host;      /* what is uploaded next */
-	CudaBlock floats; /* a filter on the GPU, before its type is made */
+	bool filling; /* second pass */
+	size_t used;  /* bytes of the block, so far */
+	/* where parameters are: */
+	const float *values;        /* the graph's, on the host; */
+	const NnTraining *training; /* or an array of a training */
+	NnArray array;
+	size_t most[PLACES]; /* of the host's: numbers of the largest */
+	CudaBlock passing;   /* room for them */
+	float *places[PLACES];
+	int held[PLACES]; /* the parameter there, from 1; 0: none */
 	NnError *error;
 } CudaPacker;
 
 /* ---- Parts --------------------------------------------------------------- */
 
+/* Of a training: its parameter of the same name. */
 static const float *
-cuda_param_values(const CudaPacker *p, int param)
+training_param(const CudaPacker *p, const NnParam *param)
 {
-	return p->values + p->graph->params->list[param].offset;
+	const NnParam *of = p->training->params->list, *end = of + p->training->params->n;
+
+	while (of < end && (of->network != param->network || strcmp(of->name, param->name) != 0))
+		of++;
+	INVARIANT(of < end && of->count == param->count);
+	return p->training->array[p->array].f32 + of->offset;
+}
+
+/*
+ * A parameter on the card, *from; NULL in the first pass, or if there is none.
+ */
+static NnStatus
+take_param(CudaPacker *p, int index, CudaPlace place, const float **from)
+{
+	const NnParam *param = index >= 0 ? &p->graph->params->list[index] : NULL;
+
+	*from = NULL;
+	if (!param)
+		return NN_OK;
+	if (!p->filling)
+	{
+		nn_most(&p->most[place], param->count);
+		return NN_OK;
+	}
+	*from = p->training ? training_param(p, param) : p->places[place];
+	if (p->training || p->held[place] == index + 1)
+		return NN_OK;
+	p->held[place] = index + 1;
+	return cuda_check(p->error,
+					  cudaMemcpyAsync(p->places[place], p->values + param->offset,
+									  param->count * sizeof(float), cudaMemcpyHostToDevice,
+									  p->stream),
+					  "take weights");
 }
 
 /* Room for a part of the block; in the second pass its address, else NULL. */
@@ -44,94 +98,36 @@ place_weights(CudaPacker *p, size_t bytes)
 {
 	size_t at = p->used;
 
-	p->used = cuda_aligned(bytes) > SIZE_MAX - p->used ? SIZE_MAX : p->used + cuda_aligned(bytes);
+	p->used = nn_sum(p->used, cuda_aligned(bytes));
 	return p->filling ? (char *) p->packed->block.data + at : NULL;
 }
 
-/* Copies p->host to the GPU, and waits, as it is to be used again. */
-static NnStatus
-upload(CudaPacker *p, void *to, size_t bytes)
+static float *
+place_floats(CudaPacker *p, size_t count)
 {
-	cudaStream_t stream = p->device->upload;
-	cudaError_t result = cudaMemcpyAsync(to, p->host, bytes, cudaMemcpyHostToDevice, stream);
-
-	if (result == cudaSuccess)
-		result = cudaStreamSynchronize(stream);
-	return cuda_check(p->error, result, "take weights");
-}
-
-/* A part of floats, filled from p->host by the caller between the two. */
-static NnStatus
-upload_floats(CudaPacker *p, size_t count, const float **part)
-{
-	*part = place_weights(p, count * sizeof(float));
-	return p->filling ? upload(p, (void *) *part, count * sizeof(float)) : NN_OK;
-}
-
-/* ---- Filters ------------------------------------------------------------- */
-
-/* Puts a checkpoint's weight into the order of the GPU, zeros as padding. */
-static void
-order_filter(const CudaFilter *f, const float *w, float *out)
-{
-	int taps = f->kernel * f->kernel, padded = cuda_padded(f->c);
-
-	memset(out, 0, (size_t) f->k * taps * padded * sizeof(float));
-	for (int o = 0; o < f->k; o++)
-		for (int t = 0; t < taps; t++)
-		{
-			float *row = out + ((size_t) o * taps + t) * padded;
-			int64_t step, base = cuda_filter_row(f, o, t, &step);
-
-			for (int i = 0; base >= 0 && i < f->c; i++)
-				row[i] = w[base + i * step];
-		}
+	return place_weights(p, nn_mul(count, sizeof(float)));
 }
 
 static NnStatus
-pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
+packed_by(const CudaPacker *p, int result)
 {
-	CudaFilter f = cuda_filter(node, layer->in.c, layer->out.c, layer->nz);
-	size_t count = nn_mul(nn_mul(f.k, f.kernel * f.kernel), cuda_padded(f.c));
-	KernelMap from, to;
-	NnStatus status;
+	return cuda_check(p->error, (cudaError_t) result, "pack weights");
+}
 
-	p->filter = count > p->filter ? count : p->filter;
+/* ---- Filters and what comes after them ----------------------------------- */
+
+static NnStatus
+cuda_pack_filter(CudaPacker *p, CudaLayer *layer, const NnNode *node)
+{
+	KernelRows rows = cuda_filter(node, layer->in.c, layer->out.c, layer->nz);
+	size_t count = nn_mul(nn_mul(rows.k, rows.kernel * rows.kernel), cuda_padded(rows.c));
+	const float *param;
+	NnStatus status = take_param(p, node->weight, PLACE_WEIGHT, &param);
+
 	layer->filter = place_weights(p, nn_mul(count, kernel_type_size(p->type)));
-	if (!p->filling)
-		return NN_OK;
-	order_filter(&f, cuda_param_values(p, node->weight), p->host);
-	status = upload(p, p->floats.data, count * sizeof(float));
-	if (status != NN_OK)
-		return status;
-	from = kernel_map(p->floats.data, KERNEL_F32, KERNEL_VECTOR);
-	to = kernel_map(layer->filter, p->type, KERNEL_VECTOR);
-	status = cuda_check(p->error,
-						(cudaError_t) kernel_convert(p->device->upload, &from, &to,
-													 count / KERNEL_VECTOR, KERNEL_VECTOR,
-													 KERNEL_VECTOR),
-						"convert weights");
-	/* the next filter's use of the buffer follows on the same stream */
-	return status == NN_OK
-			   ? cuda_check(p->error, cudaStreamSynchronize(p->device->upload), "convert weights")
+	return status == NN_OK && p->filling
+			   ? packed_by(p, kernel_pack_filter(p->stream, &rows, param, layer->filter, p->type))
 			   : status;
-}
-
-/* ---- What comes after a convolution -------------------------------------- */
-
-/* Scale and shift that follow an instance norm. */
-static NnStatus
-pack_gamma_beta(CudaPacker *p, CudaLayer *layer, const NnNode *end)
-{
-	size_t bytes = layer->out.c * sizeof(float);
-	NnStatus status;
-
-	if (p->filling)
-		memcpy(p->host, cuda_param_values(p, end->weight), bytes);
-	status = upload_floats(p, layer->out.c, &layer->scale);
-	if (status == NN_OK && p->filling)
-		memcpy(p->host, cuda_param_values(p, end->bias), bytes);
-	return status == NN_OK ? upload_floats(p, layer->out.c, &layer->shift) : status;
 }
 
 /*
@@ -141,88 +137,103 @@ pack_gamma_beta(CudaPacker *p, CudaLayer *layer, const NnNode *end)
  * it. node is NULL for a norm by itself; end may be the same node.
  */
 static NnStatus
-pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
+cuda_pack_affine(CudaPacker *p, CudaLayer *layer, const NnNode *node, const NnNode *end)
 {
-	const float *bias = node && node->bias >= 0 ? cuda_param_values(p, node->bias) : NULL;
-	bool batch = nn_norm_of(end) == NN_NORM_BATCH;
-	int c = layer->out.c;
-	NnStatus status;
-
-	if (nn_norm_of(end) == NN_NORM_INSTANCE)
-		return end->weight >= 0 ? pack_gamma_beta(p, layer, end) : NN_OK;
-	if (!batch && !bias)
-		return NN_OK;
-	for (int i = 0; p->filling && batch && i < c; i++)
-		p->host[i] = (float) (cuda_param_values(p, end->weight)[i] /
-							  sqrt((double) cuda_param_values(p, end->norm.var)[i] + NORM_EPSILON));
-	if (batch && (status = upload_floats(p, c, &layer->scale)) != NN_OK)
-		return status;
-	for (int i = 0; p->filling && i < c; i++)
+	NnNorm norm = nn_norm_of(end);
+	bool batch = norm == NN_NORM_BATCH, normed = batch || norm == NN_NORM_INSTANCE;
+	int bias = node && norm != NN_NORM_INSTANCE ? node->bias : -1;
+	int gamma = normed ? end->weight : -1;
+	KernelAffine affine = { .c = layer->out.c };
+	const struct
 	{
-		double shift = bias ? bias[i] : 0;
+		int param;
+		CudaPlace place;
+		const float **from;
+	} wanted[] = { { bias, PLACE_BIAS, &affine.bias },
+				   { gamma, PLACE_GAMMA, &affine.gamma },
+				   { gamma >= 0 ? end->bias : -1, PLACE_BETA, &affine.beta },
+				   { batch ? end->norm.mean : -1, PLACE_MEAN, &affine.mean },
+				   { batch ? end->norm.var : -1, PLACE_VAR, &affine.var } };
+	NnStatus status = NN_OK;
 
-		if (batch)
-			shift = (shift - cuda_param_values(p, end->norm.mean)[i]) *
-						cuda_param_values(p, end->weight)[i] /
-						sqrt((double) cuda_param_values(p, end->norm.var)[i] + NORM_EPSILON) +
-					cuda_param_values(p, end->bias)[i];
-		p->host[i] = (float) shift;
-	}
-	return upload_floats(p, c, &layer->shift);
+	if (bias < 0 && gamma < 0)
+		return NN_OK;
+	for (size_t i = 0; status == NN_OK && i < sizeof(wanted) / sizeof(wanted[0]); i++)
+		status = take_param(p, wanted[i].param, wanted[i].place, wanted[i].from);
+	if (gamma >= 0)
+		layer->scale = affine.scale = place_floats(p, layer->out.c);
+	layer->shift = affine.shift = place_floats(p, layer->out.c);
+	return status == NN_OK && p->filling ? packed_by(p, kernel_pack_affine(p->stream, &affine))
+										 : status;
 }
 
 static NnStatus
 cuda_pack_latent(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
-	NnBorder rows, columns;
-	NnStatus status = nn_borders(node, layer->in, layer->out, &rows, &columns, p->error);
+	KernelLatent latent;
+	const float *param;
+	NnStatus status = cuda_latent(node, layer->in, layer->out, layer->nz, &latent, p->error);
 
 	if (status != NN_OK)
 		return status;
-	if (p->filling)
-		nn_border_sums(&rows, &columns, cuda_param_values(p, node->weight), layer->in.c, layer->nz,
-					   layer->out.c, node->conv.kernel, p->host);
-	return upload_floats(p, (size_t) rows.n * columns.n * layer->nz * layer->out.c,
-						 &layer->z_weights);
+	layer->z_weights = latent.sums =
+		place_floats(p, (size_t) latent.rows.axis.n * latent.columns.axis.n * latent.nz * latent.c);
+	status = take_param(p, node->weight, PLACE_WEIGHT, &param);
+	if (status != NN_OK || !p->filling)
+		return status;
+	latent.weights = param + cuda_latent_first(node, layer->in);
+	return packed_by(p, kernel_latent_sums(p->stream, &latent));
 }
 
 /* ---- Layers -------------------------------------------------------------- */
 
+/* A parameter as it is. */
+static NnStatus
+cuda_pack_numbers(CudaPacker *p, int index, size_t count, const float **part)
+{
+	float *to = place_floats(p, count);
+	const float *param;
+	NnStatus status = take_param(p, index, PLACE_WEIGHT, &param);
+
+	*part = to;
+	return status == NN_OK && p->filling
+			   ? cuda_check(p->error,
+							cudaMemcpyAsync(to, param, count * sizeof(float),
+											cudaMemcpyDeviceToDevice, p->stream),
+							"pack weights")
+			   : status;
+}
+
 static NnStatus
 cuda_pack_linear(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
-	size_t count = (size_t) layer->out.c * layer->in.c;
-	NnStatus status;
+	NnStatus status =
+		cuda_pack_numbers(p, node->weight, (size_t) layer->out.c * layer->in.c, &layer->linear);
 
-	if (p->filling)
-		memcpy(p->host, cuda_param_values(p, node->weight), count * sizeof(float));
-	status = upload_floats(p, count, &layer->linear);
-	return status == NN_OK ? pack_affine(p, layer, node, node) : status;
+	return status == NN_OK ? cuda_pack_affine(p, layer, node, node) : status;
 }
 
 static NnStatus
 cuda_pack_distance(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
-	if (p->filling)
-		memcpy(p->host, cuda_param_values(p, node->weight), layer->in.c * sizeof(float));
-	return upload_floats(p, layer->in.c, &layer->linear);
+	return cuda_pack_numbers(p, node->weight, layer->in.c, &layer->linear);
 }
 
 static NnStatus
 cuda_pack_conv(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	const NnNode *end = &p->graph->nodes[cuda_step_end(p->graph, (int) (node - p->graph->nodes))];
-	NnStatus status = pack_filter(p, layer, node);
+	NnStatus status = cuda_pack_filter(p, layer, node);
 
 	if (status == NN_OK && layer->nz > 0)
 		status = cuda_pack_latent(p, layer, node);
-	return status == NN_OK ? pack_affine(p, layer, node, end) : status;
+	return status == NN_OK ? cuda_pack_affine(p, layer, node, end) : status;
 }
 
 static NnStatus
 cuda_pack_norm(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
-	return pack_affine(p, layer, NULL, node);
+	return cuda_pack_affine(p, layer, NULL, node);
 }
 
 /* Of operators that have something to pack. */
@@ -283,20 +294,35 @@ cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
 	return bytes;
 }
 
-/* The block, and memory for what passes through. */
+/* Memory of the card that the host's parameters pass through. */
 static NnStatus
-take_memory(CudaPacker *p)
+take_places(CudaPacker *p)
 {
-	/* parts of floats lie in the block too: none of them is larger than it */
-	size_t floats = p->used / sizeof(float) > p->filter ? p->used / sizeof(float) : p->filter;
-	NnStatus status = cuda_take(p->device, p->used, &p->packed->block, p->error);
+	size_t bytes = 0;
+	NnStatus status;
+	char *at;
 
-	if (status == NN_OK)
-		status = cuda_take(p->device, nn_mul(p->filter, sizeof(float)), &p->floats, p->error);
-	if (status != NN_OK)
-		return status;
-	p->host = malloc(nn_mul(floats + 1, sizeof(float)));
-	return p->host ? NN_OK : nn_no_memory(p->error, nn_mul(floats, sizeof(float)));
+	for (int i = 0; i < PLACES; i++)
+		bytes = nn_sum(bytes, cuda_aligned(nn_mul(p->most[i], sizeof(float))));
+	status = cuda_take(p->device, bytes, &p->passing, p->error);
+	at = p->passing.data;
+	for (int i = 0; status == NN_OK && i < PLACES; i++)
+	{
+		p->places[i] = (float *) at;
+		at += cuda_aligned(p->most[i] * sizeof(float));
+	}
+	return status;
+}
+
+/* Fills what is laid out, and waits. */
+static NnStatus
+fill_packed(CudaPacker *p)
+{
+	NnStatus status = cuda_pack_layers(p, true);
+	/* in any case: what is queued reads memory that may end */
+	cudaError_t ended = cudaStreamSynchronize(p->stream);
+
+	return status == NN_OK ? cuda_check(p->error, ended, "pack weights") : status;
 }
 
 NnStatus
@@ -313,19 +339,18 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 
 	if (!made)
 		return nn_no_memory(error, sizeof(CudaPacked));
+	p.stream = p.device->upload;
 	status = cuda_use(p.device, error);
 	made->precision = precision;
 	if (status == NN_OK)
 		status = lay_out_parts(&p, made);
 	if (status == NN_OK)
-		status = take_memory(&p);
+		status = cuda_take(p.device, p.used, &made->block, error);
 	if (status == NN_OK)
-		status = cuda_pack_layers(&p, true);
-	/* after an error something may still run on what is given back */
-	if (status != NN_OK)
-		(void) cudaStreamSynchronize(p.device->upload);
-	cuda_give(p.device, &p.floats);
-	free(p.host);
+		status = take_places(&p);
+	if (status == NN_OK)
+		status = fill_packed(&p);
+	cuda_give(p.device, &p.passing);
 	if (status != NN_OK)
 	{
 		cuda_pack_free(base, made);
@@ -334,6 +359,26 @@ cuda_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const flo
 	*packed = made;
 	*bytes = made->block.bytes;
 	return NN_OK;
+}
+
+NnStatus
+cuda_repack(NnDevice *base, const NnTraining *training, NnArray array, const NnGraph *graph,
+			void *packed, NnError *error)
+{
+	CudaPacked *made = packed;
+	CudaPacker p = { .device = base->state,
+					 .graph = graph,
+					 .packed = made,
+					 .training = training,
+					 .array = array,
+					 .type = cuda_type(made->precision),
+					 .error = error };
+	NnStatus status = cuda_use(p.device, error);
+
+	/* behind the update, and what runs with these weights */
+	p.stream = p.device->compute;
+	INVARIANT(made->nlayers == graph->nnodes);
+	return status == NN_OK ? fill_packed(&p) : status;
 }
 
 void

@@ -6,7 +6,11 @@
  */
 #include "nn/cuda/cuda_shape.h"
 
+#include "nn/border.h"
+
 #include <string.h>
+
+_Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
 
 KernelType
 cuda_type(NnPrecision precision)
@@ -143,15 +147,15 @@ cuda_is_streamed(const CudaConvShape *s, int quad)
 		   s->kernel * s->kernel <= KERNEL_STREAM_TAPS;
 }
 
-CudaFilter
+KernelRows
 cuda_filter(const NnNode *node, int in, int out, int nz)
 {
 	bool transposed = node->op == NN_OP_CONVT;
 	int quad = cuda_quad(node, out);
 
 	if (quad > 0)
-		return (CudaFilter){ .quad = quad, .k = 4 * quad, .kernel = 2, .c = in, .inner = out };
-	return (CudaFilter){
+		return (KernelRows){ .quad = quad, .k = 4 * quad, .kernel = 2, .c = in, .inner = out };
+	return (KernelRows){
 		.k = cuda_padded(transposed ? in : out),
 		.outer = transposed ? in : out,
 		.kernel = node->conv.kernel,
@@ -160,31 +164,46 @@ cuda_filter(const NnNode *node, int in, int out, int nz)
 	};
 }
 
-/*
- * The checkpoint has (O, I, R, S) of a convolution with I >= c, or (K, C, R, S)
- * of a transposed one, which are the same order: a transposed convolution is
- * the data gradient of one from its outputs to its inputs. With quads the row
- * of class (a, b), output o and tap (y, x), which sees the input's pixel (Y - 1
- * + y, X - 1 + x), has the weights that take it to (2Y - 1 + a, 2X - 1 + b).
- */
-int64_t
-cuda_filter_row(const CudaFilter *f, int o, int tap, int64_t *step)
+/* ---- Latents ------------------------------------------------------------- */
+
+static void
+take_border(KernelBorder *border, const NnBorder *from)
 {
-	int a, b, y, x;
+	border->axis.n = from->n;
+	memcpy(border->axis.first, from->first, sizeof(border->axis.first));
+	memcpy(border->tap0, from->tap0, sizeof(border->tap0));
+	memcpy(border->tap1, from->tap1, sizeof(border->tap1));
+}
 
-	if (f->quad == 0)
-	{
-		int taps = f->kernel * f->kernel;
+NnStatus
+cuda_latent(const NnNode *node, NnShape in, NnShape out, int nz, KernelLatent *latent,
+			NnError *error)
+{
+	size_t taps = (size_t) node->conv.kernel * node->conv.kernel;
+	NnBorder rows, columns;
+	NnStatus status = nn_borders(node, in, out, &rows, &columns, error);
 
-		*step = taps;
-		return o < f->outer ? (int64_t) o * f->inner * taps + tap : -1;
-	}
-	a = o / f->quad / 2;
-	b = o / f->quad % 2;
-	y = a + 2 - 2 * (tap / 2);
-	x = b + 2 - 2 * (tap % 2);
-	*step = (int64_t) f->inner * 16;
-	return o % f->quad < f->inner ? (int64_t) (o % f->quad) * 16 + y * 4 + x : -1;
+	if (status != NN_OK)
+		return status;
+	*latent = (KernelLatent){ .n = out.n,
+							  .h = out.h,
+							  .w = out.w,
+							  .c = out.c,
+							  .nz = nz,
+							  .kernel = node->conv.kernel,
+							  .per_output = (in.c + nz) * taps,
+							  .per_code = taps,
+							  .per_tap = 1,
+							  .act = node->conv.z_act };
+	take_border(&latent->rows, &rows);
+	take_border(&latent->columns, &columns);
+	return NN_OK;
+}
+
+size_t
+cuda_latent_first(const NnNode *node, NnShape in)
+{
+	return (size_t) in.c * node->conv.kernel * node->conv.kernel;
 }
 
 /* ---- Costs --------------------------------------------------------------- */

@@ -9,6 +9,9 @@
 #include "nn/device.h"
 #include "nn/schedule.h"
 
+#include "pack.h"
+#include "train_ops.h"
+
 /* Of activations and of convolutions' weights. */
 extern KernelType cuda_type(NnPrecision precision);
 extern NnShape cuda_shape(const NnPlan *plan, int value);
@@ -72,20 +75,15 @@ extern CudaSides cuda_conv_sides(const NnPlan *plan, const NnNode *node);
  */
 extern bool cuda_is_streamed(const CudaConvShape *shape, int quad);
 
-/*
- * How a layer's filter lies on the GPU: (k, kernel, kernel, c), padded. Its row
- * (o, tap) has the checkpoint's weights from `base` on, `step` floats apart; a
- * base below 0: none, it is padding.
- */
-typedef struct CudaFilter
-{
-	int quad;
-	int k, kernel, c; /* c without padding */
-	int outer;        /* rows of k that are no padding; of no meaning with quads */
-	int inner;        /* second extent of the checkpoint's weight */
-} CudaFilter;
+/* How a layer's filter lies on the GPU, and what it is made of. */
+extern KernelRows cuda_filter(const NnNode *node, int in, int out, int nz);
 
-extern CudaFilter cuda_filter(const NnNode *node, int in, int out, int nz);
-extern int64_t cuda_filter_row(const CudaFilter *filter, int o, int tap, int64_t *step);
+/*
+ * Of a convolution with a latent: shapes, borders, and where its weights lie in
+ * the parameter, from cuda_latent_first() numbers on.
+ */
+extern NnStatus cuda_latent(const NnNode *node, NnShape in, NnShape out, int nz,
+							KernelLatent *latent, NnError *error);
+extern size_t cuda_latent_first(const NnNode *node, NnShape in);
 
 #endif /* BICYCLE_NN_CUDA_SHAPE_H */

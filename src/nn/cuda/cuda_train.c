@@ -161,6 +161,30 @@ cuda_train_put(NnDevice *base, NnTraining *training, NnArray array, size_t offse
 	return status == NN_OK ? cuda_train_drain(state, error) : status;
 }
 
+static NnStatus
+cuda_train_finite(NnDevice *base, const NnTraining *training, NnArray array, size_t count,
+				  bool *finite, NnError *error)
+{
+	CudaTraining *state = training->plan.device_state;
+	KernelMap flag = kernel_map(state->fed, KERNEL_F32, KERNEL_VECTOR);
+	NnStatus status = cuda_use(state->device, error);
+
+	if (status == NN_OK)
+		status = cuda_launched(error, kernel_zero(state->stream, &flag, 1, KERNEL_VECTOR));
+	if (status == NN_OK)
+		status = cuda_launched(
+			error, kernel_find_bad(state->stream, training->array[array].f32, count, state->fed));
+	if (status == NN_OK)
+		status = cuda_check(error,
+							cudaMemcpyAsync(&state->seen->diverged, state->fed, sizeof(uint32_t),
+											cudaMemcpyDeviceToHost, state->stream),
+							"give whether numbers are finite");
+	if (status == NN_OK)
+		status = cuda_train_drain(state, error);
+	*finite = status == NN_OK && state->seen->diverged == 0;
+	return status;
+}
+
 /* ---- The device ---------------------------------------------------------- */
 
 static size_t
@@ -205,5 +229,7 @@ const NnTrainDevice cuda_train_device = { .dtype = NN_F32,
 										  .update = cuda_train_update,
 										  .ahead = &cuda_train_ahead,
 										  .snapshots = &cuda_train_snapshots,
+										  .finite = cuda_train_finite,
+										  .repack = cuda_repack,
 										  .get = cuda_train_get,
 										  .put = cuda_train_put };

@@ -191,6 +191,11 @@ extern NnStatus cuda_train_renew_filters(CudaTraining *state, const NnTraining *
 
 extern const NnTrainAhead cuda_train_ahead;
 
+/* ---- Weights for inference (cuda_pack.c) --------------------------------- */
+
+extern NnStatus cuda_repack(NnDevice *base, const NnTraining *training, NnArray array,
+							const NnGraph *graph, void *packed, NnError *error);
+
 /* ---- Snapshots (cuda_train_snapshot.c) ----------------------------------- */
 
 extern const NnTrainSnapshots cuda_train_snapshots;

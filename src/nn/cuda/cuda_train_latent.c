@@ -14,52 +14,6 @@
 #include "common/invariant.h"
 #include "train_ops.h"
 
-#include <string.h>
-
-_Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
-
-static void
-take_border(KernelBorder *border, const NnBorder *from)
-{
-	border->axis.n = from->n;
-	memcpy(border->axis.first, from->first, sizeof(border->axis.first));
-	memcpy(border->tap0, from->tap0, sizeof(border->tap0));
-	memcpy(border->tap1, from->tap1, sizeof(border->tap1));
-}
-
-/* Shapes, borders, and where a code's weights lie in the parameter. */
-static NnStatus
-describe_latent(const NnNode *node, NnShape in, NnShape out, int nz, KernelLatent *latent,
-				NnError *error)
-{
-	size_t taps = (size_t) node->conv.kernel * node->conv.kernel;
-	NnBorder rows, columns;
-	NnStatus status = nn_borders(node, in, out, &rows, &columns, error);
-
-	if (status != NN_OK)
-		return status;
-	*latent = (KernelLatent){ .n = out.n,
-							  .h = out.h,
-							  .w = out.w,
-							  .c = out.c,
-							  .nz = nz,
-							  .kernel = node->conv.kernel,
-							  .per_output = (in.c + nz) * taps,
-							  .per_code = taps,
-							  .per_tap = 1,
-							  .act = node->conv.z_act };
-	take_border(&latent->rows, &rows);
-	take_border(&latent->columns, &columns);
-	return NN_OK;
-}
-
-/* Of the code's first weight in the parameter. */
-static size_t
-first_weight(const NnOperands *op)
-{
-	return (size_t) op->in[0].shape.c * op->node->conv.kernel * op->node->conv.kernel;
-}
-
 static size_t
 latent_classes_of(const KernelLatent *latent)
 {
@@ -88,8 +42,8 @@ cuda_train_latent_work(const NnPlan *plan, const NnNode *node)
 
 	/* what has no borders is refused when its step runs */
 	if (node->in[1] < 0 ||
-		describe_latent(node, cuda_shape(plan, node->in[0]), cuda_shape(plan, node->out[0]),
-						cuda_shape(plan, node->in[1]).c, &latent, &ignored) != NN_OK)
+		cuda_latent(node, cuda_shape(plan, node->in[0]), cuda_shape(plan, node->out[0]),
+					cuda_shape(plan, node->in[1]).c, &latent, &ignored) != NN_OK)
 		return 0;
 	forward = sum_floats(&latent) + addend_floats(&latent);
 	backward = kernel_latent_floats(&latent);
@@ -105,12 +59,12 @@ finish_latents(const NnOperands *op, KernelFinish *finish, NnError *error)
 	const CudaTraining *state = cuda_training(op);
 	KernelLatents codes;
 	KernelLatent latent;
-	NnStatus status = describe_latent(op->node, op->in[0].shape, op->out[0].shape,
-									  op->in[1].shape.c, &latent, error);
+	NnStatus status =
+		cuda_latent(op->node, op->in[0].shape, op->out[0].shape, op->in[1].shape.c, &latent, error);
 
 	if (status != NN_OK)
 		return status;
-	latent.weights = op->weight.f32 + first_weight(op);
+	latent.weights = op->weight.f32 + cuda_latent_first(op->node, op->in[0].shape);
 	latent.sums = state->work;
 	codes = (KernelLatents){ .nz = latent.nz,
 							 .c = latent.c,
@@ -186,16 +140,17 @@ cuda_train_latent_backward(const NnOperands *op, NnError *error)
 
 	if (!op->in[1].data || (op->weight_mode == NN_GRAD_IGNORE && op->in_mode[1] == NN_GRAD_IGNORE))
 		return NN_OK;
-	status = describe_latent(op->node, op->in[0].shape, op->dout[0].shape, op->in[1].shape.c,
-							 &latent, error);
+	status = cuda_latent(op->node, op->in[0].shape, op->dout[0].shape, op->in[1].shape.c, &latent,
+						 error);
 	if (status != NN_OK)
 		return status;
-	latent.weights = op->weight.f32 + first_weight(op);
+	latent.weights = op->weight.f32 + cuda_latent_first(op->node, op->in[0].shape);
 	latent.z = cuda_map(op, &op->in[1]);
 	latent.dy = cuda_map(op, &op->dout[0]);
 	if (op->weight_mode != NN_GRAD_IGNORE)
-		latent.dweights = (KernelSlope){ op->dweight.f32 + first_weight(op),
-										 op->weight_mode == NN_GRAD_ACCUMULATE };
+		latent.dweights =
+			(KernelSlope){ op->dweight.f32 + cuda_latent_first(op->node, op->in[0].shape),
+						   op->weight_mode == NN_GRAD_ACCUMULATE };
 	latent.dz = cuda_gradient(op, 1);
 	latent.workspace = state->work;
 	return cuda_launched(error, kernel_latent_backward(state->stream, &latent));

@@ -89,10 +89,9 @@ open_snapshot(NnDevice *base, CudaSnapshot *s, NnError *error)
 	if (status == NN_OK)
 		status = cuda_check(error, cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking),
 							"create a stream");
-	return status == NN_OK
-			   ? cuda_check(error, cudaEventCreateWithFlags(&s->taken, CUDA_EVENT),
-							"create an event")
-			   : status;
+	return status == NN_OK ? cuda_check(error, cudaEventCreateWithFlags(&s->taken, CUDA_EVENT),
+										"create an event")
+						   : status;
 }
 
 /* Queues the copies within the card. */

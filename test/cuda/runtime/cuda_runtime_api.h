@@ -193,6 +193,7 @@ extern long gpu_waits(bool asleep);
 typedef struct GpuCounts
 {
 	long kernels, early, clusters; /* all; of these, launched early; in clusters */
+	long crossed;                  /* bytes copied to and from the host */
 } GpuCounts;
 
 extern GpuCounts gpu_counts(void);
