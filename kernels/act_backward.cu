@@ -54,33 +54,9 @@ KERNEL_TRAINED(bias_sums, BiasBackward)
 	__shared__ TileSums s;
 	const KernelBias *b = &a.b;
 	int c0 = tile_channel(&a.tiling), end = tile_end(&a.tiling, b->pixels, c0, b->c);
-	int rows = a.tiling.rows;
 	float sum[KERNEL_VECTOR];
 
-#pragma unroll
-	for (int i = 0; i < KERNEL_VECTOR; i++)
-		sum[i] = 0.0f;
-	for (int at = blockIdx.y * a.tiling.split + tile_row(&a.tiling); at < end;
-		 at += FINISH_FLIGHT * rows)
-	{
-		KernelRaw raw[FINISH_FLIGHT];
-
-#pragma unroll
-		for (int j = 0; j < FINISH_FLIGHT; j++)
-			raw[j] = load_pixel(access, &b->dy, pixel_before(at + j * rows, end), c0, b->c);
-#pragma unroll
-		for (int j = 0; j < FINISH_FLIGHT; j++)
-		{
-			float v[KERNEL_VECTOR];
-
-			if (at + j * rows >= end)
-				continue;
-			unpack_raw(access, &raw[j], v);
-#pragma unroll
-			for (int i = 0; i < KERNEL_VECTOR; i++)
-				sum[i] += v[i];
-		}
-	}
+	sum_vectors(access, &a.tiling, &b->dy, 0, blockIdx.y * a.tiling.split, end, c0, b->c, sum);
 	sum_tile(&s, &a.tiling, sum);
 	for (int i = 0; i < KERNEL_VECTOR; i++)
 		if (tile_row(&a.tiling) > 0 || c0 + i >= b->c)

@@ -394,6 +394,39 @@ sum_tile(TileSums *s, const KernelTiling *t, float v[KERNEL_VECTOR])
 	__syncthreads(); /* before the next sum */
 }
 
+/*
+ * A thread's part of the sum of a map's pixels [from, end), counted from
+ * `first` on: every rows-th, some in flight.
+ */
+KERNEL_LOCAL void
+sum_vectors(KernelAccess access, const KernelTiling *t, const KernelMap *map, size_t first,
+			int from, int end, int c0, int c, float sum[KERNEL_VECTOR])
+{
+#pragma unroll
+	for (int i = 0; i < KERNEL_VECTOR; i++)
+		sum[i] = 0.0f;
+	for (int at = from + tile_row(t); at < end; at += FINISH_FLIGHT * t->rows)
+	{
+		KernelRaw raw[FINISH_FLIGHT];
+
+#pragma unroll
+		for (int j = 0; j < FINISH_FLIGHT; j++)
+			raw[j] = load_pixel(access, map, first + pixel_before(at + j * t->rows, end), c0, c);
+#pragma unroll
+		for (int j = 0; j < FINISH_FLIGHT; j++)
+		{
+			float v[KERNEL_VECTOR];
+
+			if (at + j * t->rows >= end)
+				continue;
+			unpack_raw(access, &raw[j], v);
+#pragma unroll
+			for (int i = 0; i < KERNEL_VECTOR; i++)
+				sum[i] += v[i];
+		}
+	}
+}
+
 /* The sum over splits of what each left in `partial`, apart by `stride`. */
 KERNEL_LOCAL void
 sum_splits(TileSums *s, const KernelTiling *t, const float *partial, size_t stride, int c0, int c,

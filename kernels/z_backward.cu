@@ -72,7 +72,7 @@ KERNEL_TRAINED(latent_rows, LatentBackward)
 {
 	__shared__ TileSums s;
 	const KernelLatent *l = &a.l;
-	int c0 = tile_channel(&a.tiling), rows = a.tiling.rows;
+	int c0 = tile_channel(&a.tiling);
 	size_t row = (size_t) blockIdx.z * l->h + blockIdx.y;
 
 	for (int k = 0; k < l->columns.axis.n; k++)
@@ -80,31 +80,8 @@ KERNEL_TRAINED(latent_rows, LatentBackward)
 		int end = c0 < l->c ? l->columns.axis.first[k + 1] : 0;
 		float sum[KERNEL_VECTOR];
 
-#pragma unroll
-		for (int i = 0; i < KERNEL_VECTOR; i++)
-			sum[i] = 0.0f;
-		for (int at = l->columns.axis.first[k] + tile_row(&a.tiling); at < end;
-			 at += FINISH_FLIGHT * rows)
-		{
-			KernelRaw raw[FINISH_FLIGHT];
-
-#pragma unroll
-			for (int j = 0; j < FINISH_FLIGHT; j++)
-				raw[j] = load_pixel(access, &l->dy, row * l->w + pixel_before(at + j * rows, end),
-									c0, l->c);
-#pragma unroll
-			for (int j = 0; j < FINISH_FLIGHT; j++)
-			{
-				float v[KERNEL_VECTOR];
-
-				if (at + j * rows >= end)
-					continue;
-				unpack_raw(access, &raw[j], v);
-#pragma unroll
-				for (int i = 0; i < KERNEL_VECTOR; i++)
-					sum[i] += v[i];
-			}
-		}
+		sum_vectors(access, &a.tiling, &l->dy, row * l->w, l->columns.axis.first[k], end, c0, l->c,
+					sum);
 		if (l->columns.axis.first[k] < l->columns.axis.first[k + 1]) /* all threads alike */
 			sum_tile(&s, &a.tiling, sum);
 		for (int i = 0; i < KERNEL_VECTOR; i++)

@@ -164,6 +164,22 @@ cuda_filter(const NnNode *node, int in, int out, int nz)
 	};
 }
 
+/* ---- Pools --------------------------------------------------------------- */
+
+KernelPool
+cuda_pool(const NnNode *node, NnShape in, NnShape out)
+{
+	return (KernelPool){ .n = in.n,
+						 .h = in.h,
+						 .w = in.w,
+						 .c = in.c,
+						 .oh = out.h,
+						 .ow = out.w,
+						 .kernel = node->pool.kernel,
+						 .stride = node->pool.stride,
+						 .pad = node->pool.pad };
+}
+
 /* ---- Latents ------------------------------------------------------------- */
 
 static void

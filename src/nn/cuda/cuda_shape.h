@@ -78,6 +78,9 @@ extern bool cuda_is_streamed(const CudaConvShape *shape, int quad);
 /* How a layer's filter lies on the GPU, and what it is made of. */
 extern KernelRows cuda_filter(const NnNode *node, int in, int out, int nz);
 
+/* A pool from the larger side, in, to the smaller, or back; without maps. */
+extern KernelPool cuda_pool(const NnNode *node, NnShape in, NnShape out);
+
 /*
  * Of a convolution with a latent: shapes, borders, and where its weights lie in
  * the parameter, from cuda_latent_first() numbers on.

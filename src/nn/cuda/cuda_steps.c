@@ -211,21 +211,12 @@ static KernelPool
 pool_of(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
-	NnShape in = cuda_shape(l->p->plan, node->in[0]), out = cuda_shape(l->p->plan, node->out[0]);
+	KernelPool pool =
+		cuda_pool(node, cuda_shape(l->p->plan, node->in[0]), cuda_shape(l->p->plan, node->out[0]));
 
-	return (KernelPool){
-		.n = in.n,
-		.h = in.h,
-		.w = in.w,
-		.c = in.c,
-		.oh = out.h,
-		.ow = out.w,
-		.kernel = node->pool.kernel,
-		.stride = node->pool.stride,
-		.pad = node->pool.pad,
-		.x = l->slot->values[node->in[0]],
-		.y = l->slot->values[node->out[0]],
-	};
+	pool.x = l->slot->values[node->in[0]];
+	pool.y = l->slot->values[node->out[0]];
+	return pool;
 }
 
 static NnStatus

@@ -108,27 +108,10 @@ cuda_train_upsample_backward(const NnOperands *op, NnError *error)
 														 s.h, s.w, s.c, op->node->upsample.pad));
 }
 
-/* in: of the larger side, out: of the smaller. */
-static KernelPool
-cuda_pool(const NnOperands *op, NnShape in, NnShape out)
-{
-	NnPoolArgs args = op->node->pool;
-
-	return (KernelPool){ .n = in.n,
-						 .h = in.h,
-						 .w = in.w,
-						 .c = in.c,
-						 .oh = out.h,
-						 .ow = out.w,
-						 .kernel = args.kernel,
-						 .stride = args.stride,
-						 .pad = args.pad };
-}
-
 NnStatus
 cuda_train_avgpool(const NnOperands *op, NnError *error)
 {
-	KernelPool pool = cuda_pool(op, op->in[0].shape, op->out[0].shape);
+	KernelPool pool = cuda_pool(op->node, op->in[0].shape, op->out[0].shape);
 
 	pool.x = cuda_map(op, &op->in[0]);
 	pool.y = cuda_map(op, &op->out[0]);
@@ -138,7 +121,7 @@ cuda_train_avgpool(const NnOperands *op, NnError *error)
 NnStatus
 cuda_train_avgpool_backward(const NnOperands *op, NnError *error)
 {
-	KernelPool pool = cuda_pool(op, op->din[0].shape, op->dout[0].shape);
+	KernelPool pool = cuda_pool(op->node, op->din[0].shape, op->dout[0].shape);
 	KernelMap dy = cuda_map(op, &op->dout[0]);
 	KernelGradient dx = cuda_gradient(op, 0);
 
