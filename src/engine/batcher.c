@@ -435,11 +435,21 @@ next_size(const Engine *engine, const Request *first)
 	return n < (running < most ? running : most) ? 0 : n;
 }
 
+/* Numbers an image that a batch has besides its pixels. */
+static size_t
+numbers_of(const Request *request)
+{
+	const NnConfig *config = &request->model->config;
+
+	return request->kind->network == NN_NET_L ? 1 + 2 * (size_t) nn_metric_features(config)
+											  : 2 * (size_t) config->nz;
+}
+
 static Batch *
 batch_new(const Request *first, int n)
 {
 	Batch *batch = calloc(1, sizeof(*batch) + (size_t) n * sizeof(Request *));
-	size_t codes = 2 * (size_t) n * (size_t) first->model->config.nz;
+	size_t codes = (size_t) n * numbers_of(first);
 
 	if (batch == NULL)
 		return NULL;

@@ -34,8 +34,12 @@ typedef struct Batch
 	NnPass pass;
 
 	int n;
-	uint8_t **images;    /* of each request: what is read, and then what was made of it */
-	float *codes;        /* (n, nz) of z; of E (n, nz) of mu, then of logvar */
+	uint8_t **images; /* of each request: what is read, and then what was made of it */
+	/*
+	 * (n, nz) of z; of E (n, nz) of mu, then of logvar; of L (n) distances,
+	 * then (n, 2, features)
+	 */
+	float *codes;
 	Request *requests[]; /* those that are withdrawn meanwhile run along */
 } Batch;
 

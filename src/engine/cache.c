@@ -40,6 +40,8 @@ NnPrecision
 cache_resolve_precision(NnPrecision asked, NnPrecision setting, const NnConfig *config,
 						NnPrecision automatic)
 {
+	if (config != NULL && config->metric != NN_METRIC_NONE)
+		return NN_PRECISION_FP32; /* numbers are to be compared */
 	if (asked != NN_PRECISION_AUTO)
 		return asked;
 	if (setting != NN_PRECISION_AUTO)

@@ -23,6 +23,15 @@
 static bool
 suits(const Request *request, const NnConfig *config, EngineError *error)
 {
+	if ((request->kind->network == NN_NET_L) != (config->metric != NN_METRIC_NONE))
+	{
+		error_set(error, "55000",
+				  request->kind->network == NN_NET_L ? "model does not compare images"
+													 : "model only compares images");
+		error_hint(error, "Weights that compare images come in by bicycle_import_lpips, and are "
+						  "for bicycle_lpips.");
+		return false;
+	}
 	if (request->kind->network == NN_NET_E && config->net_e == NN_ENCODER_NONE)
 	{
 		error_set(error, "55000", "model has no encoder");

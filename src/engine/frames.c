@@ -253,7 +253,8 @@ frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 	uint64_t bytes;
 
 	memcpy(&import, body, sizeof(import));
-	if (import.config_length != frame->length - sizeof(import) ||
+	if (import.config_length != frame->length - sizeof(import) || import.lpips > 1 ||
+		(import.lpips == 1 && import.encoder_length == 0) ||
 		__builtin_add_overflow(import.generator_length, import.encoder_length, &bytes) ||
 		(import.generator_length == 0) != (frame->type == BICYCLE_CREATE) ||
 		(import.encoder_length > 0 && frame->type == BICYCLE_CREATE))
@@ -309,6 +310,8 @@ static const FrameKind kinds[] = {
 	  .decoded = request_decoded, .computed = worker_encode },
 	{ IMAGE(ENCODE), .uses_model = true, .network = NN_NET_E, .decode = worker_decode_image,
 	  .decoded = request_decoded, .computed = request_reply_result },
+	{ IMAGE(LPIPS), .two = true, .uses_model = true, .network = NN_NET_L,
+	  .decode = worker_decode_image, .decoded = request_decoded, .computed = request_reply_result },
 	{ IMAGE(INFO), .decode = worker_read_info, .decoded = worker_reply_info },
 	{ IMAGE(CHECK), .decode = worker_check, .decoded = request_reply_result },
 	{ IMAGE(PLOT), .decode = worker_plot, .decoded = request_reply_result },

@@ -20,6 +20,7 @@ typedef struct ImportWork
 {
 	uint64_t generator_length, encoder_length;
 	uint64_t max_model_size;
+	bool lpips;
 	char *config_text;
 	size_t config_length;
 	char *entries[2];    /* IMPORT: where in its file each network is; NULL: not said */
@@ -172,7 +173,8 @@ read_files(Request *request, ImportWork *work)
 {
 	const uint8_t *bytes = request->body;
 	uint64_t lengths[2] = { work->generator_length, work->encoder_length };
-	static const NnNetwork networks[2] = { NN_NET_G, NN_NET_E };
+	const NnNetwork networks[2] = { work->lpips ? NN_NET_L : NN_NET_G,
+									work->lpips ? NN_NET_L : NN_NET_E };
 
 	for (int i = 0; i < 2 && lengths[i] > 0; i++)
 	{
@@ -244,6 +246,44 @@ check_finite(Request *request, const ImportWork *work)
 	return true;
 }
 
+/* ---- LPIPS --------------------------------------------------------------- */
+
+/* Backbone and heads are one network; what it does not need is left out. */
+static bool
+take_metric(Request *request, ImportWork *work)
+{
+	bool *keep = calloc((size_t) work->ntensors + 1, sizeof(bool));
+	NnError error = { 0 };
+	int n = 0;
+
+	if (keep == NULL)
+		return no_memory(request);
+	if (nn_metric_check(&work->config, work->tensors, work->ntensors, keep, &error) != NN_OK)
+	{
+		free(keep);
+		return error_from_nn(&request->error, &error);
+	}
+	for (int i = 0; i < work->ntensors; i++)
+		if (keep[i])
+			work->tensors[n++] = work->tensors[i];
+	work->ntensors = n;
+	free(keep);
+	return true;
+}
+
+static bool
+configure_metric(Request *request, ImportWork *work)
+{
+	NnError error = { 0 };
+
+	if (nn_config_parse(&work->config, work->config_text, work->config_length, &error) != NN_OK)
+		return error_from_nn(&request->error, &error);
+	if (work->config.metric != NN_METRIC_NONE)
+		return true;
+	error_set(&request->error, "08P01", "configuration is not that of LPIPS");
+	return false;
+}
+
 /* ---- The answer ---------------------------------------------------------- */
 
 static bool
@@ -310,6 +350,13 @@ import_files(Request *request)
 {
 	ImportWork *work = request->work;
 
+	if (work->lpips)
+	{
+		if (configure_metric(request, work) && read_files(request, work) &&
+			collect(request, work) && take_metric(request, work) && check_finite(request, work))
+			prepare(request, work);
+		return;
+	}
 	if (take_entries(request, work) && read_files(request, work) && collect(request, work) &&
 		infer(request, work) && check_finite(request, work))
 		prepare(request, work);
@@ -426,6 +473,7 @@ import_begin(Request *request, const BicycleImport *import, const uint8_t *confi
 	work->generator_length = import->generator_length;
 	work->encoder_length = import->encoder_length;
 	work->max_model_size = import->max_model_size;
+	work->lpips = import->lpips == 1;
 	work->config_length = import->config_length;
 	memcpy(work->config_text, config, import->config_length);
 	work->config_text[import->config_length] = '\0';

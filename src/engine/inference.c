@@ -39,6 +39,24 @@ keep_codes(const Batch *batch, Request *request, int i)
 	memcpy(request->result + bytes, batch->pass.out[1] + (size_t) i * nz, bytes);
 }
 
+/* So does the distance of a pair, and the features of its images. */
+static void
+keep_distance(const Batch *batch, Request *request, int i)
+{
+	size_t n = (size_t) nn_metric_features(&batch->model->config), bytes = 2 * n * sizeof(float);
+	BicycleDistance distance = { .distance = batch->pass.out[0][i], .nfeatures = (uint32_t) n };
+
+	request->result = malloc(sizeof(distance) + bytes);
+	if (request->result == NULL)
+	{
+		error_memory(&request->error, "a distance");
+		return;
+	}
+	request->result_length = sizeof(distance) + bytes;
+	memcpy(request->result, &distance, sizeof(distance));
+	memcpy(request->result + sizeof(distance), batch->pass.out[1] + (size_t) i * 2 * n, bytes);
+}
+
 /* What the pass has made of its first images. */
 static void
 keep_results(Batch *batch)
@@ -49,6 +67,8 @@ keep_results(Batch *batch)
 
 		if (batch->kind->network == NN_NET_E)
 			keep_codes(batch, request, i);
+		else if (batch->kind->network == NN_NET_L)
+			keep_distance(batch, request, i);
 		else
 			request->pixels.channels = batch->model->config.output_nc;
 	}
@@ -119,6 +139,7 @@ begin_pass(Batch *batch)
 	size_t nz = (size_t) config->nz;
 	uint8_t **images = batch->images + batch->done;
 	float *codes = batch->codes + (size_t) batch->done * nz;
+	size_t features;
 	EngineError error;
 	int rest = batch->n - batch->done;
 	int n = fitting(batch, batch->small > 0 && batch->small < rest ? batch->small : rest, &error);
@@ -137,6 +158,12 @@ begin_pass(Batch *batch)
 	{
 		batch->pass.out[0] = codes;
 		batch->pass.out[1] = codes + (size_t) batch->n * nz;
+	}
+	else if (batch->kind->network == NN_NET_L)
+	{
+		features = 2 * (size_t) nn_metric_features(config);
+		batch->pass.out[0] = batch->codes + batch->done;
+		batch->pass.out[1] = batch->codes + batch->n + (size_t) batch->done * features;
 	}
 	else
 	{

@@ -21,8 +21,8 @@
  *    QUEUED goes back to WAITING where the model was evicted meanwhile, ALONE
  *    to QUEUED where the client does not read. INFO, CHECK, PLOT, GRID,
  *    COMPARE, MATCH and HALVES, which need no model, skip WAITING and end after
- *    DECODING; ENCODE ends after RUNNING. Whatever is not DONE may fail: then
- *    it is DONE, too. All end in GONE.
+ *    DECODING; ENCODE and LPIPS end after RUNNING. Whatever is not DONE may
+ *    fail: then it is DONE, too. All end in GONE.
  *
  * R2 A request belongs to its connection until it is withdrawn (CANCEL, close)
  *    or its reply is written.

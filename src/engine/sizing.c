@@ -3,7 +3,8 @@
  *	  At which size the network runs for an image, and what memory that takes
  *	  (sizing.h).
  *
- * R1 An encoder runs at its own size always, a generator where fit is square.
+ * R1 An encoder runs at its own size always, a generator where fit is square;
+ *    what compares images at the first one's.
  * R2 Otherwise the image says it, so its header is read before memory is asked
  *    for. What could never be had is refused there, with the figures; the rest
  *    waits (batcher.c).
@@ -13,6 +14,8 @@
 static bool
 follows_input(const Request *request)
 {
+	if (request->kind->network == NN_NET_L)
+		return true;
 	return request->kind->network == NN_NET_G && (request->image.fit == BICYCLE_FIT_INPUT ||
 												  (request->image.fit == BICYCLE_FIT_MODEL &&
 												   request->model->config.fit == NN_SIZING_INPUT));
@@ -33,6 +36,14 @@ generator_work(const NnConfig *config, size_t network, size_t answer)
 		   (network == answer ? 0 : answer * (size_t) config->output_nc) + 65536;
 }
 
+/* Two images, and what is answered. */
+static size_t
+metric_work(const NnConfig *config, size_t pixels)
+{
+	return 2 * pixels * (size_t) config->input_nc +
+		   (1 + 4 * (size_t) nn_metric_features(config)) * sizeof(float) + sizeof(BicycleDistance);
+}
+
 size_t
 sizing_own_work(const Request *request)
 {
@@ -45,6 +56,8 @@ sizing_own_work(const Request *request)
 	pixels = area(config->size, config->size);
 	if (request->kind->network == NN_NET_G)
 		return generator_work(config, pixels, pixels);
+	if (request->kind->network == NN_NET_L)
+		return metric_work(config, pixels);
 	return area(config->encoder_size, config->encoder_size) * (size_t) config->output_nc +
 		   (size_t) config->nz * 2 * sizeof(float);
 }
@@ -67,8 +80,17 @@ static void
 refuse_shape(Request *request)
 {
 	const ImageInfo *info = &request->info;
+	const NnConfig *config = &request->model->config;
 
 	error_set(&request->error, "54000", "image is of no size that the network can take");
+	if (config->metric != NN_METRIC_NONE)
+	{
+		error_detail(&request->error,
+					 "It has %d x %d pixels; sides have %d pixels at least, and %d pixels are the "
+					 "most.",
+					 info->width, info->height, nn_metric_least(config), NN_MAX_AREA);
+		return;
+	}
 	error_detail(&request->error,
 				 "It has %d x %d pixels; one side may be at most %d times the other, and %d pixels "
 				 "are the most.",
@@ -86,7 +108,10 @@ refuse_size(Request *request, bool gpu, size_t bytes, size_t most)
 				 "At %d x %d pixels it takes %zu bytes beside the model, and may take %zu.",
 				 sizing->extent.w, sizing->extent.h, bytes, most);
 	error_hint(&request->error,
-			   "Use a smaller image, set \"bicycle.fit\" to square, or raise the setting \"%s\".",
+			   request->kind->network == NN_NET_L
+				   ? "Use a smaller image, or raise the setting \"%s\"."
+				   : "Use a smaller image, set \"bicycle.fit\" to square, or raise the setting "
+					 "\"%s\".",
 			   gpu ? "bicycle.gpu_memory" : "bicycle.engine_memory");
 }
 
@@ -107,8 +132,10 @@ find_extent(Request *request)
 		return false;
 	}
 	sizing->other = sizing->extent.h != config->size || sizing->extent.w != config->size;
-	sizing->work = generator_work(config, area(sizing->extent.w, sizing->extent.h),
-								  area(sizing->width, sizing->height));
+	sizing->work = config->metric != NN_METRIC_NONE
+					   ? metric_work(config, area(sizing->extent.w, sizing->extent.h))
+					   : generator_work(config, area(sizing->extent.w, sizing->extent.h),
+										area(sizing->width, sizing->height));
 	if (sizing->other)
 		sizing->plan = nn_model_image_bytes(request->model->model, sizing->extent, &nn_error);
 	host = sizing->work;

@@ -292,6 +292,22 @@ make_place(Request *request, size_t bytes)
 	return true;
 }
 
+/* The second image of a pair, brought to the first one's size, behind it. */
+static bool
+decode_other(Request *request, size_t read)
+{
+	ImageInfo info;
+	ImageError error;
+	Image pixels;
+
+	if (image_info(request->second, request->image.second_length, &info, &error) != IMAGE_OK)
+		return error_from_image(&request->error, &error);
+	return worker_decode_file(
+		&request->engine->decoders, request->second, request->image.second_length, &info,
+		request_channels(request), request_flags(request), request->sizing.extent,
+		request->image.max_pixels, request->pixels.pixels + read, &pixels, &request->error);
+}
+
 /*
  * Twice, if the image is found to take more memory than it has been given. It
  * lies where the device can read it, if there is such memory, and its result
@@ -309,13 +325,15 @@ worker_decode_image(Request *request)
 	read = most = pixels * (size_t) request_channels(request);
 	if (request->kind->network == NN_NET_G && config->output_nc > config->input_nc)
 		most = pixels * (size_t) config->output_nc;
+	if (request->kind->network == NN_NET_L)
+		most = 2 * read;
 	request->piece = slab_take(&request->engine->device.slabs, most);
 	if (worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
 						   &request->info, request_channels(request), request_flags(request),
 						   request->sizing.extent, request->image.max_pixels, request->piece,
 						   &request->pixels, &request->error) &&
-		most > read)
-		make_place(request, most);
+		(most == read || make_place(request, most)) && request->kind->network == NN_NET_L)
+		decode_other(request, read);
 }
 
 /*

@@ -28,9 +28,13 @@ typedef struct BatchKind
 	const char *name;
 	int nargs;
 	Oid types[BATCH_MAX_ARGUMENTS];
+	int images;     /* the first so many arguments; the last are what names a model */
 	int required;   /* NULL in one of the first so many arguments gives NULL */
 	int model;      /* the argument that names it, or BATCH_NO_MODEL */
 	bool versioned; /* the next argument is the version; or there is no model */
+
+	/* As the caller; NULL: by name and version, or there is no model. */
+	Model *(*find)(const BatchArguments *arguments);
 
 	/*
 	 * The first argument is the image; NULL: only look at the others, for no

@@ -50,6 +50,7 @@
 #include "pg/bad_images.h"
 #include "pg/image_call.h"
 #include "pg/latent.h"
+#include "pg/lpips.h"
 #include "pg/translate.h"
 
 /* ---- Runs to the end ----------------------------------------------------- */
@@ -145,10 +146,33 @@ wait_check(Call *call, const Model *model, bool *isnull)
 	return PointerGetDatum(reason);
 }
 
+static Model *
+find_lpips(const BatchArguments *arguments)
+{
+	return lpips_model(TextDatumGetCString(arguments->value[2]),
+					   TextDatumGetCString(arguments->value[3]), false);
+}
+
+static Call *
+submit_lpips(const Model *model, bool versioned, const bytea *image,
+			 const BatchArguments *arguments)
+{
+	return image == NULL
+			   ? NULL
+			   : lpips_submit(model, image, DatumGetByteaPP(arguments->value[1]), bicycle_exif);
+}
+
+static Datum
+wait_lpips(Call *call, const Model *model, bool *isnull)
+{
+	return Float8GetDatum(lpips_wait(call, NULL));
+}
+
 static const BatchKind kinds[] = {
 	{ .name = "bicycle_translate",
 	  .nargs = 3,
 	  .types = { BYTEAOID, FLOAT4ARRAYOID, TEXTOID },
+	  .images = 1,
 	  .required = 2,
 	  .model = 2,
 	  .submit = submit_translate,
@@ -156,6 +180,7 @@ static const BatchKind kinds[] = {
 	{ .name = "bicycle_translate",
 	  .nargs = 4,
 	  .types = { BYTEAOID, FLOAT4ARRAYOID, TEXTOID, INT4OID },
+	  .images = 1,
 	  .required = 4,
 	  .model = 2,
 	  .versioned = true,
@@ -164,6 +189,7 @@ static const BatchKind kinds[] = {
 	{ .name = "bicycle_encode",
 	  .nargs = 2,
 	  .types = { BYTEAOID, TEXTOID },
+	  .images = 1,
 	  .required = 1,
 	  .model = 1,
 	  .submit = submit_encode,
@@ -171,6 +197,7 @@ static const BatchKind kinds[] = {
 	{ .name = "bicycle_encode",
 	  .nargs = 3,
 	  .types = { BYTEAOID, TEXTOID, INT4OID },
+	  .images = 1,
 	  .required = 3,
 	  .model = 1,
 	  .versioned = true,
@@ -179,12 +206,22 @@ static const BatchKind kinds[] = {
 	{ .name = "bicycle_check",
 	  .nargs = 1,
 	  .types = { BYTEAOID },
+	  .images = 1,
 	  .required = 1,
 	  .model = BATCH_NO_MODEL,
 	  .versioned = true,
 	  .submit = submit_check,
 	  .wait = wait_check,
 	  .tells = true },
+	{ .name = "bicycle_lpips",
+	  .nargs = 4,
+	  .types = { BYTEAOID, BYTEAOID, TEXTOID, TEXTOID },
+	  .images = 2,
+	  .required = 4,
+	  .model = 2,
+	  .find = find_lpips,
+	  .submit = submit_lpips,
+	  .wait = wait_lpips },
 };
 
 static Oid functions[lengthof(kinds)];
@@ -576,14 +613,33 @@ reserve_rows(BatchState *state)
 	state->next = 0;
 }
 
+/*
+ * Whether the arguments that name the model, the last ones, are what they were.
+ */
 static bool
-same_argument(const BatchArguments *a, const BatchArguments *b, int i, bool text_type)
+same_names(const BatchKind *kind, const BatchArguments *a, const BatchArguments *b)
 {
-	if (a->isnull[i] || b->isnull[i])
-		return a->isnull[i] && b->isnull[i];
-	if (!text_type)
-		return a->value[i] == b->value[i];
-	return strcmp(TextDatumGetCString(a->value[i]), TextDatumGetCString(b->value[i])) == 0;
+	for (int i = kind->model; i < kind->nargs; i++)
+	{
+		if (a->isnull[i] != b->isnull[i])
+			return false;
+		if (!a->isnull[i] &&
+			(kind->types[i] == TEXTOID
+				 ? strcmp(TextDatumGetCString(a->value[i]), TextDatumGetCString(b->value[i])) != 0
+				 : a->value[i] != b->value[i]))
+			return false;
+	}
+	return true;
+}
+
+static Model *
+find_model_named(const BatchKind *kind, const BatchArguments *arguments)
+{
+	int name = kind->model;
+	int version = kind->versioned ? DatumGetInt32(arguments->value[name + 1]) : 0;
+
+	return model_lookup(arguments->isnull[name] ? NULL : DatumGetTextPP(arguments->value[name]),
+						kind->versioned ? &version : NULL);
 }
 
 /*
@@ -593,20 +649,12 @@ same_argument(const BatchArguments *a, const BatchArguments *b, int i, bool text
 static Model *
 call_model(BatchCall *call, const BatchArguments *arguments)
 {
-	int name = call->kind->model;
-	bool versioned = call->kind->versioned;
-	int version;
-
-	if (name == BATCH_NO_MODEL)
+	if (call->kind->model == BATCH_NO_MODEL)
 		return NULL;
-
-	if (call->model != NULL && same_argument(arguments, &call->model_arguments, name, true) &&
-		(!versioned || same_argument(arguments, &call->model_arguments, name + 1, false)))
+	if (call->model != NULL && same_names(call->kind, arguments, &call->model_arguments))
 		return call->model;
-	version = versioned ? DatumGetInt32(arguments->value[name + 1]) : 0;
-	call->model =
-		model_lookup(arguments->isnull[name] ? NULL : DatumGetTextPP(arguments->value[name]),
-					 versioned ? &version : NULL);
+	call->model = call->kind->find != NULL ? call->kind->find(arguments)
+										   : find_model_named(call->kind, arguments);
 	call->model_arguments = *arguments;
 	return call->model;
 }
@@ -631,7 +679,8 @@ submit(BatchState *state, int k)
 		if (arguments.isnull[i] && i < kind->required)
 			return;
 	}
-	row->too_large[k] = image_too_large(arguments.value[0]);
+	for (int i = 0; i < kind->images; i++)
+		row->too_large[k] |= image_too_large(arguments.value[i]);
 	if (!row->too_large[k])
 		image = DatumGetByteaPP(arguments.value[0]);
 	if ((model = call_model(call, &arguments)) != NULL)
@@ -642,7 +691,8 @@ submit(BatchState *state, int k)
 	error_context_stack = context.previous;
 	if (counted != NULL && row->open[k] != NULL)
 		counted->COUNTED_IMAGES++;
-	row->bytes += image == NULL ? 0 : toast_raw_datum_size(arguments.value[0]);
+	for (int i = 0; image != NULL && i < kind->images; i++)
+		row->bytes += toast_raw_datum_size(arguments.value[i]);
 }
 
 /* Reads rows and submits their calls; false if there were none. */
@@ -724,6 +774,18 @@ run_round(BatchState *state)
 
 /* ---- Handing out --------------------------------------------------------- */
 
+/* The first of the row's images that is. */
+static Datum
+too_large_image(const BatchRow *row, const BatchCall *call)
+{
+	bool isnull;
+	Datum image = slot_getattr(row->slot, call->column[0], &isnull);
+
+	for (int i = 1; i < call->kind->images && !image_too_large(image); i++)
+		image = slot_getattr(row->slot, call->column[i], &isnull);
+	return image;
+}
+
 /* The result of a call; NULL, counted, if its image cannot be used. */
 static Datum
 hand_out(BatchState *state, int k, bool *isnull)
@@ -743,8 +805,7 @@ hand_out(BatchState *state, int k, bool *isnull)
 		place = row_place(state);
 	if (call == NULL)
 	{
-		image_refuse(slot_getattr(row->slot, state->calls[k].column[0], isnull), kind->versioned,
-					 &bad, place);
+		image_refuse(too_large_image(row, &state->calls[k]), kind->versioned, &bad, place);
 		*isnull = true;
 	}
 	else if (image_answered(call, kind->versioned, &bad, place))

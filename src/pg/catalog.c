@@ -144,7 +144,8 @@ refresh(void)
 	query = psprintf(
 		"SELECT version, hash, config OPERATOR(pg_catalog.->>) 'nz', config "
 		"OPERATOR(pg_catalog.->>) 'net_e',"
-		" config OPERATOR(pg_catalog.->>) 'precision', config OPERATOR(pg_catalog.->>) 'alpha'"
+		" config OPERATOR(pg_catalog.->>) 'precision', config OPERATOR(pg_catalog.->>) 'alpha',"
+		" config OPERATOR(pg_catalog.->>) 'lpips'"
 		" FROM %s WHERE model OPERATOR(pg_catalog.=) $1"
 		" AND CASE WHEN $2 IS NULL THEN is_current ELSE version OPERATOR(pg_catalog.=) $2 END",
 		quote_qualified_identifier(get_namespace_name(schema), "bicycle_models"));
@@ -194,6 +195,7 @@ fill_from_row(Model *m, HeapTuple row, TupleDesc desc)
 	m->nz = nz ? atoi(nz) : 0;
 	m->has_encoder = net_e && strcmp(net_e, "none") != 0;
 	m->alpha_drop = alpha && strcmp(alpha, "drop") == 0;
+	m->compares = SPI_getvalue(row, desc, 7) != NULL;
 	m->precision = precision && strcmp(precision, "bf16") == 0 ? BICYCLE_PRECISION_BF16
 															   : BICYCLE_PRECISION_FP32;
 	if (m->nz < 0 || m->nz > BICYCLE_MAX_NZ)
@@ -221,6 +223,21 @@ model_name_argument(FunctionCallInfo fcinfo, int i)
 }
 
 char *
+model_own_name_argument(FunctionCallInfo fcinfo, int i)
+{
+	char *name = model_name_argument(fcinfo, i);
+
+	if (strncmp(name, RESERVED_PREFIX, strlen(RESERVED_PREFIX)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of model \"%s\" is reserved", name),
+				 errdetail("Names that begin with \"%s\" are of models that compare images.",
+						   RESERVED_PREFIX),
+				 errhint("Use another name; such models are made by bicycle_import_lpips.")));
+	return name;
+}
+
+char *
 model_options_argument(FunctionCallInfo fcinfo, int i)
 {
 	Jsonb *config;
@@ -231,29 +248,27 @@ model_options_argument(FunctionCallInfo fcinfo, int i)
 	return JsonbToCString(NULL, &config->root, VARSIZE(config));
 }
 
-/* NULL: there is none that the caller sees. */
+/* NULL if there is none. */
 static Model *
-look_up(const text *model, const int *version, bool missing_ok)
+find_model(const char *name, const int *version)
 {
 	Model *m = palloc0(sizeof(Model));
-	char *name = model ? text_to_cstring(model) : pstrdup(bicycle_model);
 	Datum values[2];
 	char nulls[2] = { ' ', version ? ' ' : 'n' };
-	bool pushed = false;
+	bool pushed = false, found;
 	int rc;
 
-	if (name[0] == '\0')
-		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no model is named"),
-						errhint("Pass model => 'name', or set bicycle.model.")));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (!fresh || !OidIsValid(models_oid))
 		refresh();
 	check_rights(models_oid, ACL_SELECT);
 	check_rights(tensors_oid, ACL_SELECT);
-	if (strlen(name) >= sizeof(m->name))
-		report_no_model(name, version);
-	strlcpy(m->name, name, sizeof(m->name));
+	if (strlcpy(m->name, name, sizeof(m->name)) >= sizeof(m->name))
+	{
+		SPI_finish();
+		return NULL;
+	}
 
 	/*
 	 * The planner may evaluate the immutable forms, and then not always under a
@@ -269,26 +284,43 @@ look_up(const text *model, const int *version, bool missing_ok)
 	rc = SPI_execute_plan(lookup_plan, values, nulls, true, 1);
 	if (rc != SPI_OK_SELECT)
 		elog(ERROR, "look-up of a model failed: %s", SPI_result_code_string(rc));
-	if (SPI_processed > 0)
+	found = SPI_processed > 0;
+	if (found)
 		fill_from_row(m, SPI_tuptable->vals[0], SPI_tuptable->tupdesc);
-	else if (missing_ok)
-		m = NULL;
-	else
-		report_no_model(name, version);
 	if (pushed)
 		PopActiveSnapshot();
 	SPI_finish();
-	return m;
+	return found ? m : NULL;
 }
 
 Model *
 model_lookup(const text *model, const int *version)
 {
-	return look_up(model, version, false);
+	char *name = model ? text_to_cstring(model) : pstrdup(bicycle_model);
+	Model *m;
+
+	if (name[0] == '\0')
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("no model is named"),
+						errhint("Pass model => 'name', or set bicycle.model.")));
+	m = find_model(name, version);
+	if (m == NULL)
+		report_no_model(name, version);
+	if (m->compares)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("model \"%s\" only compares images", name),
+						errhint("It is for bicycle_lpips.")));
+	return m;
 }
 
 Model *
-model_find(const text *model)
+model_lookup_comparing(const char *name)
 {
-	return look_up(model, NULL, true);
+	Model *m = find_model(name, NULL);
+
+	if (m != NULL && !m->compares)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("model \"%s\" does not compare images", name),
+				 errhint("Rename or drop it, and import the weights: see bicycle_import_lpips.")));
+	return m;
 }

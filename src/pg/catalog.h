@@ -17,6 +17,7 @@ typedef struct Model
 	int nz;
 	bool has_encoder;
 	bool alpha_drop;  /* images are read without their alpha */
+	bool compares;    /* it is no generator, but LPIPS */
 	uint32 precision; /* of its config, values of NnPrecision; fp32 if the config says auto */
 } Model;
 
@@ -30,10 +31,16 @@ extern void catalog_init(void); /* from _PG_init: registers invalidation callbac
  */
 extern Model *model_lookup(const text *model, const int *version);
 
-/* The current version likewise, or NULL. */
-extern Model *model_find(const text *model);
+/*
+ * The same of the current version of a model that compares images, which
+ * model_lookup refuses, as this does others: 55000. NULL if there is none.
+ */
+extern Model *model_lookup_comparing(const char *name);
 
-extern char *model_name_argument(FunctionCallInfo fcinfo, int i);    /* 22004, 22023 */
+#define RESERVED_PREFIX "lpips-" /* of names of such models */
+
+extern char *model_name_argument(FunctionCallInfo fcinfo, int i);     /* 22004, 22023 */
+extern char *model_own_name_argument(FunctionCallInfo fcinfo, int i); /* 22023 if reserved, too */
 extern char *model_options_argument(FunctionCallInfo fcinfo, int i); /* jsonb as text; NULL is {} */
 
 /*

@@ -96,7 +96,7 @@ submit_step(const Evaluation *e, const Step *step)
 		case STEP_LPIPS:
 			break;
 	}
-	return lpips_submit(e->lpips, step->a, step->b);
+	return lpips_submit(e->lpips, step->a, step->b, false);
 }
 
 static void

@@ -1,9 +1,6 @@
 /*
  * lpips.c
- *	  Calls for the distance between two images as a trained network sees it.
- *
- * R1 What is asked for is a name of its own, lpips-NET-VERSION, and its current
- *    version. Rights and row security are those of any model.
+ *	  bicycle_lpips: how different two images look (Zhang and others 2018).
  */
 #include "pg/lpips.h"
 
@@ -11,29 +8,36 @@
 
 #include "pg/image_call.h"
 
-static const char *const nets[] = { "alex", "vgg" };
-static const char *const versions[] = { "0.0", "0.1" };
+PG_FUNCTION_INFO_V1(bicycle_lpips);
 
-static void
-check_choice(const char *what, const char *given, const char *const choices[2])
+/* ---- The model ----------------------------------------------------------- */
+
+static bool
+is_one_of(const char *name, const char *first, const char *second)
 {
-	if (strcmp(given, choices[0]) == 0 || strcmp(given, choices[1]) == 0)
-		return;
-	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					errmsg("LPIPS has no %s \"%s\"", what, given),
-					errhint("It has %s and %s.", choices[0], choices[1])));
+	return strcmp(name, first) == 0 || strcmp(name, second) == 0;
+}
+
+char *
+lpips_name(const char *net, const char *version)
+{
+	if (!is_one_of(net, "alex", "vgg"))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("net \"%s\" of LPIPS is not known", net),
+						errhint("The nets are alex and vgg.")));
+	if (!is_one_of(version, "0.1", "0.0"))
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						errmsg("version \"%s\" of LPIPS is not known", version),
+						errhint("The versions are 0.1 and 0.0.")));
+	return psprintf(RESERVED_PREFIX "%s-%s", net, version);
 }
 
 Model *
 lpips_model(const char *net, const char *version, bool missing_ok)
 {
-	char *name;
-	Model *model;
+	char *name = lpips_name(net, version);
+	Model *model = model_lookup_comparing(name);
 
-	check_choice("network", net, nets);
-	check_choice("version", version, versions);
-	name = psprintf("lpips-%s-%s", net, version);
-	model = model_find(cstring_to_text(name));
 	if (model == NULL && !missing_ok)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						errmsg("weights of LPIPS are not imported"),
@@ -42,33 +46,66 @@ lpips_model(const char *net, const char *version, bool missing_ok)
 	return model;
 }
 
+/* ---- A pair -------------------------------------------------------------- */
+
 Call *
-lpips_submit(const Model *model, const bytea *a, const bytea *b)
+lpips_submit(const Model *model, const bytea *a, const bytea *b, bool upright)
 {
-	return image_pair_submit(BICYCLE_LPIPS, model, a, b, 0);
+	return image_pair_submit(BICYCLE_LPIPS, model, a, b, upright ? BICYCLE_FLAG_EXIF : 0);
 }
 
 double
 lpips_wait(Call *call, Lpips *answer)
 {
-	BicycleDistance head;
-	size_t length, values;
+	size_t length;
 	const char *bytes = call_wait(call, &length);
+	BicycleDistance distance;
+	size_t features;
 
-	if (length < sizeof(head))
+	if (length < sizeof(distance))
 		elog(ERROR, "distance of %zu bytes", length);
-	memcpy(&head, bytes, sizeof(head));
-	values = head.nfeatures * sizeof(float);
-	if (length != sizeof(head) + 2 * values)
-		elog(ERROR, "distance of %zu bytes for %u features", length, head.nfeatures);
-	if (answer == NULL)
-		return head.distance;
-	answer->distance = head.distance;
-	answer->nfeatures = head.nfeatures;
-	for (int i = 0; i < 2; i++)
+	memcpy(&distance, bytes, sizeof(distance));
+	features = distance.nfeatures * sizeof(float);
+	if (length != sizeof(distance) + 2 * features)
+		elog(ERROR, "distance of %zu bytes for %u features", length, distance.nfeatures);
+	if (answer != NULL)
 	{
-		answer->features[i] = palloc(Max(values, 1));
-		memcpy(answer->features[i], bytes + sizeof(head) + i * values, values);
+		answer->distance = distance.distance;
+		answer->nfeatures = (int) distance.nfeatures;
+		for (int i = 0; i < 2; i++)
+		{
+			answer->features[i] = palloc(Max(features, 1));
+			memcpy(answer->features[i], bytes + sizeof(distance) + i * features, features);
+		}
 	}
-	return head.distance;
+	return distance.distance;
+}
+
+/*
+ * bicycle_lpips(a bytea, b bytea, net text DEFAULT 'alex', version text DEFAULT
+ * '0.1') -> float8; strict
+ */
+Datum
+bicycle_lpips(PG_FUNCTION_ARGS)
+{
+	bytea *a;
+	bytea *b;
+	bool usable = image_accept(PG_GETARG_DATUM(0), false, NULL, NULL, &a) &&
+				  image_accept(PG_GETARG_DATUM(1), false, NULL, NULL, &b);
+	Model *model = lpips_model(text_to_cstring(PG_GETARG_TEXT_PP(2)),
+							   text_to_cstring(PG_GETARG_TEXT_PP(3)), false);
+	bool answered;
+	double distance = 0;
+	Call *call;
+
+	if (!usable)
+		PG_RETURN_NULL();
+	call = lpips_submit(model, a, b, bicycle_exif);
+	answered = image_answered(call, false, NULL, NULL);
+	if (answered)
+		distance = lpips_wait(call, NULL);
+	call_free(call);
+	if (!answered)
+		PG_RETURN_NULL();
+	PG_RETURN_FLOAT8(distance);
 }

@@ -21,6 +21,11 @@ typedef struct Lpips
 	float *features[2]; /* of each image: means over its last map, palloc'ed; for MMD */
 } Lpips;
 
+#define LPIPS_METHOD "lpips" /* of the versions */
+
+/* What the model is called; 22023 if there is no such net or version. */
+extern char *lpips_name(const char *net, const char *version);
+
 /*
  * The model for a net, "alex" or "vgg", and a version, "0.0" or "0.1"; 22023
  * for others. Rights are as of model_lookup. Where the weights are not imported
@@ -30,9 +35,10 @@ extern Model *lpips_model(const char *net, const char *version, bool missing_ok)
 
 /*
  * Opens a call for a pair, files of images as call_submit takes them; b is
- * brought to a's size. Many may be open at once, as of any image call.
+ * brought to a's size; upright: as their EXIF says. Many may be open at once,
+ * as of any image call.
  */
-extern Call *lpips_submit(const Model *model, const bytea *a, const bytea *b);
+extern Call *lpips_submit(const Model *model, const bytea *a, const bytea *b, bool upright);
 
 /*
  * Waits for the distance, of a call that is still to be freed. answer is

@@ -1,7 +1,7 @@
 /*
  * models.c
- *	  bicycle_import, create, export, inspect, deploy, drop, rename: versions of
- *	  models.
+ *	  bicycle_import, import_lpips, create, export, inspect, deploy, drop,
+ *	  rename: versions of models.
  *
  * R1 All of them run as the caller, and need EXECUTE and the privileges of the
  *    tables that they touch.
@@ -27,6 +27,7 @@
 #include "pg/catalog.h"
 #include "pg/catalog_run.h"
 #include "pg/jobs.h"
+#include "pg/lpips.h"
 #include "pg/model_store.h"
 #include "pg/model_stream.h"
 #include "pg/model_uses.h"
@@ -34,6 +35,7 @@
 
 PG_FUNCTION_INFO_V1(bicycle_import);
 PG_FUNCTION_INFO_V1(bicycle_create);
+PG_FUNCTION_INFO_V1(bicycle_import_lpips);
 PG_FUNCTION_INFO_V1(bicycle_export);
 PG_FUNCTION_INFO_V1(bicycle_inspect);
 PG_FUNCTION_INFO_V1(bicycle_deploy);
@@ -46,6 +48,8 @@ PG_FUNCTION_INFO_V1(bicycle_drop_tensors);
 typedef struct Import
 {
 	BicycleFrameType type;  /* IMPORT or CREATE */
+	const char *command;    /* for errors */
+	const char *method;     /* of the version; "lpips": backbone and heads are the files */
 	const bytea *generator; /* NULL for CREATE */
 	const bytea *encoder;   /* NULL: none */
 	char *config;
@@ -81,6 +85,7 @@ import_attempt(void *arg)
 	bool holds;
 
 	head.config_length = strlen(import->config);
+	head.lpips = strcmp(import->method, LPIPS_METHOD) == 0;
 	head.max_model_size = (uint64) bicycle_max_model_size * 1024 * 1024;
 	call = call_open(import->type, &head, sizeof(head), import->config, head.config_length);
 	holds = call_granted(call) && write_file(call, import->generator) &&
@@ -129,11 +134,10 @@ refuse_existing(const char *name)
 static int
 import_model(Import *import, const char *name)
 {
-	const char *command = import->type == BICYCLE_IMPORT ? "bicycle_import()" : "bicycle_create()";
 	int version;
 
-	PreventCommandIfReadOnly(command);
-	PreventCommandDuringRecovery(command);
+	PreventCommandIfReadOnly(import->command);
+	PreventCommandDuringRecovery(import->command);
 	catalog_check_rights("bicycle_models", ACL_INSERT);
 	catalog_check_rights("bicycle_tensors", ACL_INSERT);
 	call_retry(import_attempt, import,
@@ -143,8 +147,8 @@ import_model(Import *import, const char *name)
 	model_lock(name);
 	if (import->type == BICYCLE_CREATE)
 		refuse_existing(name);
-	version =
-		model_store(name, "bicycle", 0, &import->head, import->canonical, import->tensors, NULL);
+	version = model_store(name, import->method, 0, &import->head, import->canonical,
+						  import->tensors, NULL);
 	SPI_finish();
 	BufFileClose(import->tensors);
 	if (import->assumed[0] != '\0')
@@ -179,8 +183,8 @@ file_argument(FunctionCallInfo fcinfo, int i)
 Datum
 bicycle_import(PG_FUNCTION_ARGS)
 {
-	Import import = { .type = BICYCLE_IMPORT };
-	char *name = model_name_argument(fcinfo, 0);
+	Import import = { .type = BICYCLE_IMPORT, .method = "bicycle", .command = "bicycle_import()" };
+	char *name = model_own_name_argument(fcinfo, 0);
 
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
@@ -195,10 +199,44 @@ bicycle_import(PG_FUNCTION_ARGS)
 Datum
 bicycle_create(PG_FUNCTION_ARGS)
 {
-	Import import = { .type = BICYCLE_CREATE };
-	char *name = model_name_argument(fcinfo, 0);
+	Import import = { .type = BICYCLE_CREATE, .method = "bicycle", .command = "bicycle_create()" };
+	char *name = model_own_name_argument(fcinfo, 0);
 
 	import.config = model_options_argument(fcinfo, 1);
+	PG_RETURN_INT32(import_model(&import, name));
+}
+
+/* The names of a net and a version make a name. */
+static char *
+part_argument(FunctionCallInfo fcinfo, int i, const char *what)
+{
+	if (PG_ARGISNULL(i))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", what)));
+	return text_to_cstring(PG_GETARG_TEXT_PP(i));
+}
+
+/*
+ * bicycle_import_lpips(net text, backbone bytea, heads bytea, version text
+ * DEFAULT '0.1') -> int
+ */
+Datum
+bicycle_import_lpips(PG_FUNCTION_ARGS)
+{
+	Import import = { .type = BICYCLE_IMPORT,
+					  .method = LPIPS_METHOD,
+					  .command = "bicycle_import_lpips()" };
+	char *net = part_argument(fcinfo, 0, "net");
+	char *version = part_argument(fcinfo, 3, "version");
+	char *name = lpips_name(net, version);
+
+	for (int i = 1; i <= 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("%s must not be null", i == 1 ? "backbone" : "heads")));
+	import.generator = file_argument(fcinfo, 1);
+	import.encoder = file_argument(fcinfo, 2);
+	import.config = psprintf("{\"lpips\":\"%s\",\"net\":\"%s\"}", version, net);
 	PG_RETURN_INT32(import_model(&import, name));
 }
 
@@ -478,11 +516,26 @@ rename_rows(const Renaming *names)
 				 errdetail("Row security hides some of them, and all are renamed or none.")));
 }
 
+/* Its name is what it is found by. */
+static void
+refuse_comparing(const char *name)
+{
+	Params p = { 0 };
+
+	param_add_text(&p, name);
+	if (catalog_run(AS_CALLER, "bicycle_models",
+					"SELECT 1 FROM %s WHERE model = $1 AND config ? 'lpips' LIMIT 1", SPI_OK_SELECT,
+					&p) > 0)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("cannot rename model \"%s\", which compares images", name),
+						errdetail("It is found by its name.")));
+}
+
 /* bicycle_rename(model text, new_name text) -> void */
 Datum
 bicycle_rename(PG_FUNCTION_ARGS)
 {
-	Renaming names = { model_name_argument(fcinfo, 0), model_name_argument(fcinfo, 1) };
+	Renaming names = { model_name_argument(fcinfo, 0), model_own_name_argument(fcinfo, 1) };
 	int64 job;
 
 	PreventCommandIfReadOnly("bicycle_rename()");
@@ -490,6 +543,7 @@ bicycle_rename(PG_FUNCTION_ARGS)
 	lock_both(&names);
 	catalog_check_rights("bicycle_models", ACL_UPDATE);
 	catalog_check_rights("bicycle_counters", ACL_UPDATE);
+	refuse_comparing(names.from);
 	job = job_on_model(names.from, 0, 0);
 	if (job != 0)
 		ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),

@@ -204,7 +204,7 @@ insert_job(const char *model, const char *pairs, const char *options, int start_
 Datum
 bicycle_train(PG_FUNCTION_ARGS)
 {
-	char *model = model_name_argument(fcinfo, 0);
+	char *model = model_own_name_argument(fcinfo, 0);
 	OptionsCheck check = { .config = "{}" };
 	JobStart start = { .database = MyDatabaseId, .owner = GetUserId() };
 	int start_version = 0;

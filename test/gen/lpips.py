@@ -166,7 +166,8 @@ def print_pairs(lpips, weights, data):
         print(files[i], files[j], *(f'{measure(m, *both)[0]:.6f}' for m in models))
 
 
-PICTURES = []
+PICTURES = ['edges2emoji/pairs/00_A.png', 'edges2emoji/pairs/00_B.png',
+            'edges2emoji/pairs/01_B.png', 'jpeg/ycc444.jpg']
 
 if __name__ == '__main__':
     package = load_package(sys.argv[2])
