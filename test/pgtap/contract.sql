@@ -76,6 +76,7 @@ PREPARE encode AS SELECT bicycle_encode($1, $2);
 PREPARE sample AS SELECT * FROM bicycle_sample($1, $2, $3);
 PREPARE import AS SELECT bicycle_import($1, $2, $3);
 PREPARE checks AS SELECT bicycle_check($1);
+PREPARE distances AS SELECT bicycle_lpips($1, $2);
 PREPARE mean AS SELECT bicycle_mean($1);
 SELECT is(parameter_types::text, wanted, name || ' resolves')
 FROM (VALUES ('translate2', '{bytea,real[]}'), ('translate3', '{bytea,real[],text}'),
