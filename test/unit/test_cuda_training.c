@@ -302,7 +302,7 @@ is_state_of(const NnFitSnapshot *snapshot, Run *run)
 	return same;
 }
 
-/* Read after further iterations, which it must not see nor disturb. */
+/* Read at once, and after further iterations, which it must not see. */
 static void
 test_snapshots(const char *json)
 {
@@ -320,8 +320,8 @@ test_snapshots(const char *json)
 		good = run_open(&on, device, json, 4) && steps(&on, 3) && nn_fit_has_snapshots(on.fit) &&
 			   went_well(nn_fit_snapshot(on.fit, &snapshot, &train_error));
 		launched = gpu_graphs_run();
-		good = good && steps(&on, 2) && gpu_graphs_run() - launched == 2 &&
-			   is_state_of(snapshot, &still);
+		good = good && is_state_of(snapshot, &still) && steps(&on, 2) &&
+			   gpu_graphs_run() - launched == 2 && is_state_of(snapshot, &still);
 		nn_snapshot_free(snapshot);
 		gpu_settings->chance = 0;
 		if (seed < 2)
