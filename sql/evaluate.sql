@@ -114,6 +114,35 @@ CREATE TEMP TABLE mine AS SELECT a, b FROM regress_pairs WHERE id = 1;
 SELECT metric, n FROM bicycle_evaluate('emoji', 'SELECT * FROM mine',
 	'{"samples": 2, "metrics": ["best_l1"]}');
 
+-- With weights of LPIPS: what bicycle_lpips says of the same pictures.
+\set lpips :srcdir '/sql/include/lpips.sql'
+\i :lpips
+SELECT bicycle_import_lpips('alex', backbone, heads, '0.0') AS version FROM files;
+CREATE TEMP TABLE seen AS
+	SELECT * FROM bicycle_evaluate('emoji', :'pairs', '{"samples": 3, "seed": 7}');
+SELECT metric, value IS NOT NULL AS value, stderr > 0 AS stderr, n FROM seen;
+CREATE TEMP TABLE sampled AS SELECT i AS input, s.sample, s.image
+	FROM generate_series(0, 2) AS i JOIN regress_pairs AS p ON p.id = i,
+	bicycle_sample(p.a, 3, 7 + i, 'emoji', 1) AS s;
+CREATE TEMP TABLE far AS SELECT CASE WHEN id > 2 THEN 0 ELSE id END AS input, id,
+	bicycle_lpips(bicycle_translate(a, bicycle_encode(b, 'emoji', 1), 'emoji', 1), b,
+		version => '0.0') AS made,
+	(SELECT min(bicycle_lpips(image, b, version => '0.0')) FROM sampled AS s
+		WHERE s.input = CASE WHEN id > 2 THEN 0 ELSE id END) AS best FROM regress_pairs;
+WITH one (metric, value) AS (
+	SELECT 'diversity_lpips', avg(bicycle_lpips(s.image, t.image, version => '0.0'))
+		FROM sampled AS s JOIN sampled AS t ON t.input = s.input AND t.sample = s.sample + 1
+	UNION ALL SELECT 'reconstruction_lpips', avg(made)
+		FROM (SELECT avg(made) AS made FROM far GROUP BY input) AS x
+	UNION ALL SELECT 'best_lpips', avg(best)
+		FROM (SELECT avg(best) AS best FROM far GROUP BY input) AS x)
+SELECT metric, abs(one.value - seen.value) < 1e-6 * abs(seen.value) AS same
+	FROM one JOIN seen USING (metric) ORDER BY metric;
+-- Alone, MMD takes a distance a pair.
+SELECT count(*) AS same FROM bicycle_evaluate('emoji', :'pairs',
+	'{"samples": 3, "seed": 7, "metrics": ["mmd"]}') JOIN seen USING (metric, value, stderr, n);
+SELECT bicycle_drop('lpips-alex-0.0');
+
 -- A pair that cannot be used is an error that names it, or is skipped.
 INSERT INTO regress_pairs VALUES (10, NULL, 'x'), (11, 'not an image', 'x'),
 	(12, (SELECT a FROM regress_pairs WHERE id = 0), 'nor this'),

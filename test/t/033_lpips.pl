@@ -70,5 +70,21 @@ foreach my $k (0, 1)
 	my $got = $node->safe_psql('postgres', "SELECT bicycle_lpips(a, b) FROM pairs WHERE id = $k");
 	cmp_ok(abs($got - $printed[$k]), '<', 1e-3, "pair $k is $printed[$k] apart");
 }
+
+# A model is measured with these weights as PyTorch and numpy measure it (test/gen/evaluate.py), to
+# 1e-3; what takes none of them is in sql/evaluate.sql.
+$node->safe_psql('postgres', <<"SQL");
+SELECT bicycle_import('emoji', pg_read_binary_file('$DATA/G.pth'),
+	pg_read_binary_file('$DATA/E.pth'));
+CREATE TABLE truths AS SELECT id, pg_read_binary_file(format('$DATA/pairs/0%s_A.png', a)) AS a,
+	pg_read_binary_file(format('$DATA/pairs/0%s_B.png', b)) AS b
+	FROM (VALUES (0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 0, 1), (4, 0, 2), (5, 0, 0)) AS v (id, a, b);
+SQL
+is($node->safe_psql('postgres', <<"SQL"), '15|', 'bicycle_evaluate: as PyTorch, all 15 metrics');
+SELECT count(*), string_agg(metric, ', ') FILTER (WHERE n <> (g->>2)::int
+	OR abs(value - (g->>0)::float8) > 1e-3 OR abs(stderr - (g->>1)::float8) > 1e-3)
+FROM bicycle_evaluate('emoji', 'SELECT a, b FROM truths ORDER BY id', '{"samples": 3, "seed": 7}')
+	JOIN jsonb_each(pg_read_file('$DATA/evaluate.json')::jsonb) AS e (metric, g) USING (metric)
+SQL
 $node->stop;
 done_testing();
