@@ -22,6 +22,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -35,6 +36,26 @@ static GpuSettings own_settings = {
 	.devices = 1, .driver = 13000, .major = 9, .minor = 0, .memory = (size_t) 8 << 30
 };
 GpuSettings *gpu_settings = &own_settings;
+
+/* By SIGRTMAX the GPU of a process is lost, and the others' are not. */
+static volatile sig_atomic_t struck;
+
+static void
+strike(int number)
+{
+	struck = 1;
+}
+
+static void
+await_strike(void)
+{
+	sigset_t one;
+
+	sigemptyset(&one);
+	sigaddset(&one, SIGRTMAX);
+	signal(SIGRTMAX, strike);
+	pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+}
 
 /* Settings of a test in another process. */
 __attribute__((constructor)) static void
@@ -50,7 +71,10 @@ share_settings(void)
 	if (fd >= 0)
 		close(fd);
 	if (devices)
+	{
 		own_settings.devices = atoi(devices);
+		await_strike();
+	}
 	if (shared == MAP_FAILED)
 		return;
 	gpu_settings = shared;
@@ -89,7 +113,7 @@ gpu_fails(void)
 {
 	bool now = gpu_settings->fail_in > 0 && --gpu_settings->fail_in == 0;
 
-	lost |= now && gpu_settings->fail_for_good;
+	lost |= (now && gpu_settings->fail_for_good) || struck;
 	return now || lost;
 }
 

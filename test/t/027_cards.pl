@@ -1,11 +1,13 @@
-# Several GPUs, imitated: one statement uses all; one that fails costs nothing but time; one image
-# does not take one after the other with it; the list of them changes by a reload.
+# Several GPUs, imitated: one statement uses all; one that fails, or whose engine dies, costs
+# nothing but time; one image does not take one after the other with it; the list of them changes by
+# a reload; jobs take a free one each.
 use strict;
 use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
 use Bicycle;
+use POSIX ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -121,6 +123,23 @@ is($node->safe_psql('postgres', "SELECT count(*), sum(hits) > 0 FROM bicycle_cac
 	is(engines('restarts'), "0\n1", 'of that engine');
 }
 
+# A GPU that computes no more in the middle of a statement is its own engine's affair.
+{
+	my ($first, $second) = split /\n/, engines('pid');
+	my $restarts = engine_query($node, 'restarts');
+	my $session = start_psql('-c', $some);
+
+	engines_come_to('count(*) FILTER (WHERE queued > 0) = 2', 'a statement uses both');
+	is(kill(POSIX::SIGRTMAX(), $second), 1, 'one GPU is lost');		# runtime_on_cpu.c
+	ok($session->{run}->finish && $session->{err} eq '', 'the statement saw no error')
+		or diag($session->{err});
+	is($node->safe_psql('postgres', 'SELECT right_pictures()'), 300, 'and has every row');
+	engines_come_to("count(*) FILTER (WHERE state = 'ready' AND pid <> $second) = 2",
+		'its engine ended, and there is another');
+	is(engines('pid', 'number = 0'), $first, 'the other GPU has the same one');
+	is(engine_query($node, 'restarts'), $restarts + 1, 'it was one restart');
+}
+
 # An image that crashes engines ends two, whichever they are, and then nobody's.
 {
 	my $poison = "SET bicycle.debug_fault = 1; SELECT length(bicycle_translate(sketch, "
@@ -198,6 +217,21 @@ is($node->safe_psql('postgres', "SELECT count(*), sum(hits) > 0 FROM bicycle_cac
 	isnt(engines('pid', 'number = 0'), $first, 'a new one');
 	is(engines('pid', 'number = 1'), $second, 'and the one that stayed');
 	is(engines('restarts', 'number = 0'), 0, 'the new one has had no restart');
+}
+
+# Two jobs take a GPU each.
+{
+	my $least = '"size": 64, "ngf": 1, "nef": 1, "ndf": 1, "num_ds": 1, "nz": 2, "load_size": 64, '
+		. '"iterations": 1000000';
+	my @jobs;
+
+	configure($node, "SET bicycle.training_device = 'cuda'", 'SET bicycle.max_training_jobs = 2');
+	push @jobs, train($node, "model_$_", $least) foreach 0, 1;
+	ok(job_comes_to($node, $_, 'iteration > 0'), 'a job trains') foreach @jobs;
+	is($node->safe_psql('postgres', "SELECT string_agg(substr(platform, 1, 6), ', ' ORDER BY "
+		. 'platform) FROM bicycle_training_jobs'), 'cuda:0, cuda:1', 'each on a GPU of its own');
+	$node->safe_psql('postgres', "SELECT bicycle_cancel($_)") foreach @jobs;
+	ok(job_comes_to($node, $_, "state = 'cancelled'"), 'it is cancelled') foreach @jobs;
 }
 
 # A GPU that is not there, and an engine that cannot start, keep nobody waiting.
