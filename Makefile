@@ -15,8 +15,8 @@
 # Two programs are built: the extension's library, which PostgreSQL loads, by PGXS, here; and
 # bicycle-engine, which it only starts, by engine.mk, into build/$(VARIANT). VARIANT=asan builds the
 # second one, and the unit tests, with AddressSanitizer and UndefinedBehaviorSanitizer.
-# BUILD=DIRECTORY puts them elsewhere, so that builds with another oneDNN (DNNL_CFLAGS, DNNL_LIBS)
-# or compiler (ENGINE_CC) live side by side. The engine's CUDA device is cuda.mk's.
+# BUILD=DIRECTORY puts them elsewhere, so that builds with another compiler (ENGINE_CC) live side by
+# side. The engine's CUDA device is cuda.mk's.
 
 EXTENSION = bicycle
 EXTVERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" bicycle.control)

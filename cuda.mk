@@ -102,8 +102,7 @@ $(eval $(call linked,gpu/engines,bench/engines.c,PLANS_CFLAGS,$\
 $(eval $(call linked,gpu/%,test/unit/%.c,UNIT_CFLAGS,$B/libnn.a,NN_LIBS))
 $(eval $(call linked,gpu/%,bench/%.c,ENGINE_CFLAGS,$B/libnn.a,NN_LIBS))
 
-DEVICES = ref$(if $(WITHOUT_CPU),,$(comma) cpu)$\
-	$(if $(CUDA_MODULE),$(comma) cuda,; no cuda: $(CUDA_LACK))
+DEVICES = ref$(comma) cpu$(if $(CUDA_MODULE),$(comma) cuda,; no cuda: $(CUDA_LACK))
 cuda: $(CUDA_MODULE)
 devices:
 	@echo "devices: $(DEVICES)"

@@ -4,8 +4,6 @@ VARIANT ?= release
 BUILD ?= build$(if $(TRACE),/trace)
 B = $(BUILD)/$(VARIANT)
 
-DNNL_CFLAGS ?=
-DNNL_LIBS ?= -ldnnl
 FREETYPE_CFLAGS ?= -I/usr/include/freetype2
 FREETYPE_LIBS ?= -lfreetype
 ENGINE_LDFLAGS ?=
@@ -18,8 +16,8 @@ ENGINE_OPT_asan = -O1 -g -DBICYCLE_CHECKS -fsanitize=address,undefined \
 ENGINE_OPT_tsan = -O2 -g -DBICYCLE_CHECKS -fsanitize=thread -fno-omit-frame-pointer
 ENGINE_OPENMP = $(if $(filter tsan,$(VARIANT)),-Wno-unknown-pragmas -Wno-unused-variable,-fopenmp)
 ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP) -pthread \
-	-fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc $(DNNL_CFLAGS)
-NN_LIBS = $(ENGINE_LDFLAGS) $(DNNL_LIBS) $(if $(filter tsan,$(VARIANT)),-lgomp) -ljansson -lm -ldl
+	-fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc
+NN_LIBS = $(ENGINE_LDFLAGS) $(if $(filter tsan,$(VARIANT)),-lgomp) -ljansson -lm -ldl
 ENGINE_LIBS = $(NN_LIBS) -lpng -ldeflate -lz -ljpeg -lwebp -lwebpdemux -lcairo -lfontconfig -lcrypto
 
 # A file named for an instruction set is compiled for it and called only where the processor has it.
@@ -44,14 +42,7 @@ endef
 %.a:
 	rm -f $@ && ar rcs $@ $^
 
-# The CPU device needs oneDNN; WITHOUT_CPU=1 builds without it, for tests of the GPU on a machine
-# that has none.
-NN_SRC = $(wildcard src/common/*.c src/nn/*.c src/nn/ref/*.c \
-	$(if $(WITHOUT_CPU),,src/nn/cpu/*.c))
-ifneq ($(WITHOUT_CPU),)
-ENGINE_CFLAGS += -DBICYCLE_WITHOUT_CPU
-DNNL_LIBS =
-endif
+NN_SRC = $(wildcard src/common/*.c src/nn/*.c src/nn/ref/*.c src/nn/cpu/*.c)
 LIB_SRC = $(NN_SRC) $(wildcard src/image/*.c src/plot/*.c src/format/*.c)
 LIB_OBJ = $(patsubst src/%.c,$B/%.o,$(LIB_SRC))
 ENGINE_OBJ = $(patsubst src/%.c,$B/%.o,$(wildcard src/engine/*.c))

@@ -18,7 +18,7 @@ need()							# need WORD PACKAGE...
 have() { command -v "$1" >/dev/null 2>&1; }
 header()						# header NAME [FLAG...]
 {
-	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "${CC[@]}" ${DNNL_CFLAGS:-} "${@:2}" \
+	printf '#include <stdio.h>\n#include <%s>\n' "$1" | "${CC[@]}" "${@:2}" \
 		-fsyntax-only -x c - 2>/dev/null
 }
 
@@ -35,7 +35,6 @@ header ft2build.h ${FREETYPE_CFLAGS:--I/usr/include/freetype2} || need FreeType 
 	| grep -q 'Noto Color Emoji' || need "the font Noto Color Emoji" fonts-noto-color-emoji
 header jansson.h || need jansson libjansson-dev
 header openssl/sha.h || need OpenSSL libssl-dev
-header dnnl.h || need oneDNN libdnnl-dev
 have clang-format || have clang-format-14 || need clang-format clang-format
 have setpriv || need setpriv util-linux
 have prove || need prove perl

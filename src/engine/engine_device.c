@@ -85,7 +85,7 @@ open_run(Task *task)
 				   "Set \"bicycle.device\" to auto or cpu and reload the configuration.");
 }
 
-/* "cpu (AVX2, oneDNN 2.6.3, 2 threads); no usable NVIDIA driver" */
+/* "cpu (AVX2, arithmetic 2, 2 threads); no usable NVIDIA driver" */
 static void
 name_device(EngineDevice *device)
 {

@@ -158,7 +158,7 @@ nn_progress(const NnDevice *device)
 		device->progress();
 }
 
-/* ref/: naive, the oracle; cpu/: oneDNN and own SIMD kernels. */
+/* ref/: naive, the oracle; cpu/: SIMD kernels. */
 extern NnStatus nn_ref_open(int threads, NnDevice **device, NnError *error);
 extern NnStatus nn_cpu_open(int threads, NnDevice **device, NnError *error);
 

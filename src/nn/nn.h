@@ -364,7 +364,7 @@ typedef struct NnModel NnModel;   /* packed for a device and a precision; with p
 extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
 extern void nn_device_close(NnDevice *device);
 extern int nn_gpu_count(void); /* that "cuda:N" may name; 0: none can be used */
-/* "cpu (AVX-512, oneDNN 2.6.3, 2 threads)"; the device's. */
+/* "cpu (AVX-512, arithmetic 2, 2 threads)"; the device's. */
 extern const char *nn_device_describe(const NnDevice *device);
 extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the count in force */
 extern bool nn_device_supports(const NnDevice *device, NnPrecision precision);

@@ -172,7 +172,7 @@ def parts_of(options):
         Part("train_goldens", 5, 120, [binary("test_train_golden")], test=True),
         Part("models", 20, 200, [binary("test_gpu_model")], test=True),
         Part("losses_cpu", 15, 120, [binary("train_bench"), "0", "200", "losses", "cpu"],
-             read_losses, ["cpu"]),
+             read_losses),
         Part("losses", 10, 90, [binary("train_bench"), "0", "200", "losses", device], read_losses),
         Part("sql", 60, 400, regress, needs=["server"], env={"BICYCLE_DEVICE": device},
              test=True),
@@ -209,7 +209,6 @@ def available(options):
         "official": (options.simulated or exists(os.path.join(official, "models")),
                      "BICYCLE_OFFICIAL is not a directory with the official code"),
         "server": (os.environ.get("HAS_SERVER") == "yes", "no PostgreSQL with headers"),
-        "cpu": (os.environ.get("WITHOUT_CPU", "") == "", "the build has no CPU device"),
         "sanitizer": (bool(shutil.which("compute-sanitizer"))
                       or exists("/usr/local/cuda/bin/compute-sanitizer"),
                       "no compute-sanitizer"),

@@ -11,7 +11,7 @@
 # at most is used by a few of these, one after the other.
 #
 # Needs nvcc, an NVIDIA GPU, cuDNN with headers (those of PyTorch's own wheels will do), gcc, make
-# and jansson; neither oneDNN nor a network; which is looked at before anything else. What goes
+# and jansson, and no network; which is looked at before anything else. What goes
 # through SQL needs a PostgreSQL with headers and the libraries of the engine, too, and what
 # compares with PyTorch that (PYTHON is the one that has it) and the official code
 # (BICYCLE_OFFICIAL); without they are left out, with a line. DEPS=DIRECTORY brings what is missing
@@ -144,7 +144,6 @@ if [ ! -f "$cuda_home/include/cudnn.h" ] && [ -n "$cudnn" ] && [ -f "$cudnn/incl
 fi
 echo "cuDNN's headers: ${cudnn:-of the toolkit or the system};" \
 	"libraries: ${LD_LIBRARY_PATH:-where the linker looks}"
-includes dnnl.h || flags+=(WITHOUT_CPU=1)
 ! has_server "$PG_CONFIG" || export HAS_SERVER=yes
 
 # All that can be built, as a program that cannot is no reason to lose the others.

@@ -151,4 +151,8 @@ dot_lanes(vf sum, vu a, vu b)
 
 #include "nn/cpu/kernel.inc.h"
 
+static const CpuKernel *const emulated[] = { &kernel_fp32, &kernel_bf16, &kernel_amx };
+
+#define EMULATED ((int) (sizeof(emulated) / sizeof(emulated[0])))
+
 #endif /* BICYCLE_EMULATED_H */

@@ -320,11 +320,10 @@ main(void)
 	test_kernel(cpu_kernels_base.fp32, p);
 	test_kernel(cpu_kernels_base.bf16, p);
 	test_bits(cpu_kernels_base.fp32, p, TWO_ROUNDINGS);
-	test_kernel(&kernel_fp32, p);
-	test_kernel(&kernel_bf16, p);
+	for (int i = 0; i < EMULATED; i++)
+		test_kernel(emulated[i], p);
 	test_bits(&kernel_fp32, p, CHAIN);
 	test_bits(&kernel_bf16, p, DOTS);
-	test_kernel(&kernel_amx, p);
 	test_bits(&kernel_amx, p, TILES);
 	if (avx2)
 	{

@@ -234,8 +234,8 @@ test_official(NnDevice *device)
 /* ---- The rule ------------------------------------------------------------ */
 
 /*
- * By what each convolution of G is computed, in their order: D by oneDNN, 1 to
- * 3 by tiles of so many outputs, capitals A to C if they lie on a grid.
+ * By what each convolution of G is computed, in their order: D over frames, 1
+ * to 3 by tiles of so many outputs, capitals A to C if they lie on a grid.
  */
 static void
 rule_of(const char *json, char *letters)
@@ -252,17 +252,18 @@ rule_of(const char *json, char *letters)
 	{
 		NnNode node;
 		const NnNode *end;
-		CpuLayout layout;
-		CpuTiling tiling = { 0 };
+		CpuLayer layer = { 0 };
 
 		if (!nn_ops[g.nodes[i].op].filters)
 			continue;
 		node = cpu_step_conv(&g, i);
 		end = &g.nodes[cpu_step_end(&g, i)];
-		cpu_layout(&node, end, g.values[node.in[0]].shape, g.values[end->out[0]].shape,
-				   NN_PRECISION_FP32, &layout, &tiling);
-		*letters++ =
-			layout.algorithm == CPU_DNNL ? 'D' : (char) ((tiling.grid ? '@' : '0') + tiling.m);
+		layer.in = g.values[node.in[0]].shape;
+		layer.out = g.values[end->out[0]].shape;
+		cpu_layout(&node, end, cpu_kernels_base.fp32, &layer);
+		*letters++ = layer.layout.algorithm == CPU_FRAMES
+						 ? 'D'
+						 : (char) ((layer.tiling.grid ? '@' : '0') + layer.tiling.m);
 	}
 	*letters = '\0';
 	nn_graph_free(&g);

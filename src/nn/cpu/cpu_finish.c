@@ -45,25 +45,37 @@ cpu_element(const void *base, bool bf16, size_t at)
 	return value;
 }
 
+void
+cpu_copy_pixels(const CpuKernels *kernels, CpuRun from, int n, int c, CpuOut to)
+{
+	static const float zeros[CPU_BLOCK];
+	static const float ones[CPU_BLOCK] = { [0 ... CPU_BLOCK - 1] = 1.0f };
+	const CpuAffine same = { zeros, zeros, ones, zeros };
+
+	for (int c0 = 0; c0 < c; c0 += CPU_BLOCK)
+	{
+		CpuRun src = from;
+		CpuOut dst = to;
+
+		src.data = element(from.data, from.bf16, c0);
+		dst.data = (void *) element(to.data, to.bf16, c0);
+		kernels->apply(src, n, c - c0 < CPU_BLOCK ? c - c0 : CPU_BLOCK, &same, &dst, 1);
+	}
+}
+
 /* Elements from the source's start to channel c0 of pixel (y, x). */
 static size_t
 pixel_at(const CpuFinish *f, int y, int x, int c0)
 {
-	size_t channel = (size_t) (c0 / f->part) * f->part_step + c0 % f->part;
-	size_t quarter = (size_t) (f->h / 2) * (f->w / 2);
+	int column = c0;
+	size_t pixel = (size_t) y * f->row + x;
 
-	switch (f->form)
+	if (f->form == CPU_GRID)
 	{
-		case CPU_PHASES:
-			return (2 * (y % 2) + x % 2) * quarter * f->c + channel +
-				   ((size_t) (y / 2) * (f->w / 2) + x / 2) * f->step;
-		case CPU_GRID:
-			return ((size_t) ((y + 1) / 2) * (f->w / 2 + 1) + (x + 1) / 2) * f->step +
-				   (2 * ((y + 1) % 2) + (x + 1) % 2) * f->c + c0;
-		case CPU_PLAIN:
-			break;
+		column += (2 * ((y + 1) % 2) + (x + 1) % 2) * f->c;
+		pixel = (size_t) ((y + 1) / 2) * f->row + (x + 1) / 2;
 	}
-	return channel + ((size_t) y * f->w + x) * f->step;
+	return (size_t) (column / f->part) * f->part_step + column % f->part + pixel * f->step;
 }
 
 static CpuRun
@@ -105,6 +117,13 @@ fill_offsets(const CpuFinish *f, int c0, int c, Block *block)
 
 /* ---- Walking a map ------------------------------------------------------- */
 
+/* Rows of [y0, y1) that are one run. */
+static int
+rows_together(const CpuFinish *f, int y0, int y1)
+{
+	return f->row == f->w ? y1 - y0 : 1;
+}
+
 static void
 take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const Block *block,
 			 CpuMoments *m)
@@ -112,13 +131,7 @@ take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const
 	CpuAffine affine = affine_of(block, 0);
 
 	memset(m, 0, sizeof(*m));
-	if (f->form == CPU_PHASES)
-	{
-		for (int phase = 0; phase < 4; phase++)
-			kernels->moments(m, run_at(f, phase / 2, phase % 2, c0), f->h / 2 * (f->w / 2), c,
-							 &affine);
-	}
-	else if (f->form == CPU_GRID)
+	if (f->form == CPU_GRID)
 	{
 		for (int y = 0; y < f->h; y++)
 			for (int x = 0; x < 2; x++)
@@ -140,7 +153,12 @@ take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const
 				}
 	}
 	else
-		kernels->moments(m, run_at(f, 0, 0, c0), f->h * f->w, c, &affine);
+	{
+		int rows = rows_together(f, 0, f->h);
+
+		for (int y = 0; y < f->h; y += rows)
+			kernels->moments(m, run_at(f, y, 0, c0), rows * f->w, c, &affine);
+	}
 }
 
 /* Writes n pixels from (y, x) on, each `every`th of the row, to all outputs. */
@@ -192,7 +210,12 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 		}
 	}
 	else
-		apply_run(kernels, f, y0, 0, 1, (y1 - y0) * f->w, c0, c, &affine);
+	{
+		int rows = rows_together(f, y0, y1);
+
+		for (int y = y0; y < y1; y += rows)
+			apply_run(kernels, f, y, 0, 1, rows * f->w, c0, c, &affine);
+	}
 }
 
 /* ---- Instance norm ------------------------------------------------------- */
@@ -264,7 +287,7 @@ finish_corners(const CpuKernels *kernels, const CpuFinish *f, int i0, int i1)
 			for (int o = 0; o < f->nouts; o++)
 			{
 				int n = width - j0 < CHUNK ? width - j0 : CHUNK;
-				CpuRun src = { (const float *) f->src + ((size_t) i * width + j0) * f->step,
+				CpuRun src = { (const float *) f->src + ((size_t) i * f->row + j0) * f->step,
 							   f->step, false };
 				CpuOut out = { corners, 4 * c, false, f->out[o].act };
 
@@ -318,6 +341,8 @@ cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1)
 		/* a block stays within a part */
 		int c = f->part - c0 % f->part;
 
+		if (c > f->c - c0)
+			c = f->c - c0;
 		if (c > CPU_BLOCK)
 			c = CPU_BLOCK;
 		fill_fixed(f, c0, c, &block);

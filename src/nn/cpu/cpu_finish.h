@@ -15,6 +15,7 @@ typedef struct CpuFinish
 	const void *src;
 	bool src_bf16;
 	ptrdiff_t step; /* elements from pixel to pixel */
+	int row;        /* pixels from one row of the source to the next */
 	int part;       /* channels that lie together; the next ones are `part_step` elements on */
 	size_t part_step;
 	int h, w, c;                  /* of the finished map */
@@ -30,6 +31,9 @@ typedef struct CpuFinish
 	int nouts;
 	CpuOut out[2]; /* data points to the image's first pixel */
 } CpuFinish;
+
+/* A copy of n pixels of c channels, perhaps in another type. */
+extern void cpu_copy_pixels(const CpuKernels *kernels, CpuRun from, int n, int c, CpuOut to);
 
 /* The number at an element of floats or bfloat16. */
 extern float cpu_element(const void *base, bool bf16, size_t at);

@@ -7,8 +7,8 @@
  *    follow from this file (R3 of nn.h). Pure functions.
  * R2 The rule is asked once a layer, for its map at the model's own size, and
  *    decides in which form the weights are packed. At other sizes the layer
- *    keeps algorithm and form, so one copy of the weights serves all; only the
- *    units are cut anew. What that costs is told in doc/performance.md.
+ *    keeps algorithm and form, so one copy of the weights serves all. What that
+ *    costs is told in doc/performance.md.
  */
 #include "nn/cpu/cpu.h"
 
@@ -16,36 +16,21 @@
 
 /*
  * Transposed convolutions (4x4, stride 2, padding 1) run as stride-1
- * convolutions with 2x2 kernels. Pixel (2i + a, 2j + b) of the result needs
- * taps 3 - a and 1 - a of the rows i - 1 + a and i + a, and the same for
+ * convolutions with 2x2 kernels. Tiles: pixel (2i + a, 2j + b) of the result
+ * needs taps 3 - a and 1 - a of the rows i - 1 + a and i + a, and the same for
  * columns: four convolutions, one for each (a, b), each with the extent of the
- * input. With few channels these would leave most of a vector empty; then one
- * convolution on the grid of (h + 1) x (w + 1) corners computes all four of a
- * corner at once.
+ * input. With few channels these would leave most of a vector empty; then, and
+ * with frames, one convolution on the grid of (h + 1) x (w + 1) corners
+ * computes all four of a corner at once.
  */
 #define GRID_CHANNELS 16
 
 /*
- * Units by the pixels of the result (of a phase): channels of a unit, and the
- * least pixels of one. The first line that fits counts.
- */
-static const struct
-{
-	int pixels; /* at least */
-	int part;
-	int band;
-} cuts[] = {
-	{ 4096, 128, 1024 },
-	{ 1024, 64, 512 },
-	{ 0, 64, 256 },
-};
-
-/*
- * Layers that cpu_tiles.c computes, in fp32; the others are oneDNN's. Extent is
- * that of the result, of a transposed convolution that of the input: at least.
- * The first line that fits counts. Minimal filtering saves more than it costs
- * from 8 x 8 on, F(3, 2) from 32 x 32 on (measured with AVX-512, and as a whole
- * with AVX2); below, and where few taps meet the image, direct.
+ * Layers that cpu_tiles.c computes, in fp32; the others are cpu_frame.c's.
+ * Extent is that of the result, of a transposed convolution that of the input:
+ * at least. The first line that fits counts. Minimal filtering saves more than
+ * it costs from 8 x 8 on, F(3, 2) from 32 x 32 on (measured with AVX-512, and
+ * as a whole with AVX2); below, and where few taps meet the image, direct.
  */
 typedef struct Rule
 {
@@ -227,127 +212,64 @@ find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
 	return rule;
 }
 
-/* The line of the table of units for a phase's result. */
-static int
-cut_line(const CpuLayout *layout)
-{
-	int line = 0;
-
-	while ((int64_t) layout->h * layout->w < cuts[line].pixels)
-		line++;
-	return line;
-}
-
-/* Units of oneDNN */
-static int
-channels_of_unit(const CpuLayout *layout)
-{
-	int part = cuts[cut_line(layout)].part;
-
-	return layout->c % part == 0 ? part : layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
-}
-
-static int
-rows_of_unit(const CpuLayout *layout)
-{
-	return smaller((cuts[cut_line(layout)].band + layout->w - 1) / layout->w, layout->h);
-}
-
 /* What of a layout follows from the map's size alone. */
 static void
-place_result(NnShape out, CpuLayout *layout)
+place_result(CpuLayer *layer)
 {
-	layout->h = layout->form == CPU_GRID     ? out.h / 2 + 1
-				: layout->form == CPU_PHASES ? out.h / 2
-											 : out.h;
-	layout->w = layout->form == CPU_GRID     ? out.w / 2 + 1
-				: layout->form == CPU_PHASES ? out.w / 2
-											 : out.w;
-	layout->elements = (size_t) layout->phases * layout->h * layout->w * layout->c;
+	CpuLayout *l = &layer->layout;
+	int rows;
+
+	l->h = rows = l->form == CPU_GRID ? layer->out.h / 2 + 1 : layer->out.h;
+	l->w = l->row = l->form == CPU_GRID ? layer->out.w / 2 + 1 : layer->out.w;
+	if (l->algorithm == CPU_FRAMES)
+	{
+		cpu_place_frame(&layer->framing, layer->in, l->h, l->w);
+		rows = layer->framing.rows;
+		l->row = layer->framing.row;
+	}
+	l->elements = (size_t) rows * l->row * l->c;
 }
 
 /* node is what cpu_step_conv returned, end the step's last node. */
 void
-cpu_layout(const NnNode *node, const NnNode *end, NnShape in, NnShape out, NnPrecision precision,
-		   CpuLayout *layout, CpuTiling *tiling)
+cpu_layout(const NnNode *node, const NnNode *end, const CpuKernel *kernel, CpuLayer *layer)
 {
 	/* statistics walk a whole map more easily */
-	bool whole = nn_norm_of(end) == NN_NORM_INSTANCE;
-	bool grid = node->op == NN_OP_CONVT && 4 * out.c <= GRID_CHANNELS && !whole;
-	const Rule *rule = precision == NN_PRECISION_BF16 ? NULL : find_rule(node, in, out, grid);
-	bool phases = node->op == NN_OP_CONVT && !grid && !rule;
+	bool whole = nn_norm_of(end) == NN_NORM_INSTANCE, transposed = node->op == NN_OP_CONVT;
+	bool grid = transposed && 4 * layer->out.c <= GRID_CHANNELS && !whole;
+	const Rule *rule = kernel->bytes == 4 ? find_rule(node, layer->in, layer->out, grid) : NULL;
+	CpuLayout *l = &layer->layout;
 
-	*layout = (CpuLayout){ .algorithm = rule ? CPU_TILES : CPU_DNNL,
-						   .form = grid     ? CPU_GRID
-								   : phases ? CPU_PHASES
-											: CPU_PLAIN,
-						   .phases = phases ? 4 : 1,
-						   .kernel = node->conv.kernel,
-						   .stride = node->conv.stride,
-						   .c = grid ? 4 * out.c : out.c };
-	place_result(out, layout);
+	grid |= transposed && !rule;
+	*l = (CpuLayout){ .algorithm = rule ? CPU_TILES : CPU_FRAMES,
+					  .form = grid ? CPU_GRID : CPU_PLAIN,
+					  .c = grid ? 4 * layer->out.c : layer->out.c };
+	l->part = layer->out.c % CPU_BLOCK == 0 ? CPU_BLOCK : l->c;
 	if (rule)
 	{
-		make_tiling(node, in, out, rule->m, grid || rule->grid, tiling);
-		layout->part = layout->c % CPU_BLOCK == 0 ? CPU_BLOCK : layout->c;
+		place_result(layer);
+		make_tiling(node, layer->in, layer->out, rule->m, grid || rule->grid, &layer->tiling);
 		return;
 	}
-	if (node->op == NN_OP_CONVT)
-	{
-		layout->kernel = 2;
-		layout->stride = 1;
-	}
-	layout->part = channels_of_unit(layout);
-	layout->band = rows_of_unit(layout);
+	layer->framing = (CpuFraming){ .kernel = grid ? 2 : node->conv.kernel,
+								   .stride = grid ? 1 : node->conv.stride,
+								   .lead = grid ? 1 : node->conv.pad,
+								   .columns = l->c };
+	cpu_make_frame(kernel, &layer->framing, layer->in, grid ? layer->out.h / 2 + 1 : layer->out.h,
+				   grid ? layer->out.w / 2 + 1 : layer->out.w);
+	place_result(layer);
 }
 
 /* The same for maps of another size: what weights depend on stays (R2). */
 void
-cpu_resize_layout(const NnNode *node, NnShape in, NnShape out, CpuLayout *layout, CpuTiling *tiling)
+cpu_resize_layout(const NnNode *node, CpuLayer *layer)
 {
-	place_result(out, layout);
-	if (layout->algorithm == CPU_DNNL)
+	place_result(layer);
+	if (layer->layout.algorithm == CPU_FRAMES)
 	{
-		layout->band = rows_of_unit(layout);
+		layer->framing.nlive = layer->framing.ntaps;
 		return;
 	}
-	place_tiles(node, in, out, tiling);
-	memcpy(tiling->nsources, tiling->npacked, sizeof(tiling->nsources));
-}
-
-/* ---- Axes ---------------------------------------------------------------- */
-
-/*
- * The checkpoint's tap, along one axis, that tap `tap` of the convolutions of
- * phase (or grid corner) `odd` stands for.
- */
-int
-cpu_checkpoint_tap(const CpuLayout *layout, int odd, int tap)
-{
-	switch (layout->form)
-	{
-		case CPU_PHASES:
-			return 3 - odd - 2 * tap;
-		case CPU_GRID:
-			return 2 + odd - 2 * tap;
-		case CPU_PLAIN:
-			break;
-	}
-	return tap;
-}
-
-/* Padding before the first position; behind, what the last one needs. */
-int
-cpu_leading_pad(const CpuLayout *layout, const NnNode *node, int odd)
-{
-	switch (layout->form)
-	{
-		case CPU_PHASES:
-			return 1 - odd;
-		case CPU_GRID:
-			return 1;
-		case CPU_PLAIN:
-			break;
-	}
-	return node->conv.pad;
+	place_tiles(node, layer->in, layer->out, &layer->tiling);
+	memcpy(layer->tiling.nsources, layer->tiling.npacked, sizeof(layer->tiling.nsources));
 }

@@ -77,10 +77,11 @@ chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
 
 /* The list of steps, and the sizes of the buffers that they share. */
 static NnStatus
-make_steps(const CpuDevice *device, NnPlan *plan, CpuPlan *p, NnError *error)
+make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPlan *p,
+		   NnError *error)
 {
 	const NnGraph *g = plan->graph;
-	size_t results = 0, gathered = 0, latents = 0, tiles = 0;
+	size_t results = 0, frames = 0, latents = 0, tiles = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
@@ -106,20 +107,18 @@ make_steps(const CpuDevice *device, NnPlan *plan, CpuPlan *p, NnError *error)
 				nn_most(&tiles, v);
 				nn_most(&p->scratch_bytes, scratch);
 			}
-			else if (plan->pitch[g->nodes[i].in[0]] != in.c ||
-					 (plan->precision == NN_PRECISION_BF16 && p->direct[g->nodes[i].in[0]]))
-				nn_most(&gathered, (size_t) in.h * in.w * in.c * step.chunk);
+			else
+				nn_most(&frames, cpu_frame_bytes(kernel, &layer->framing, step.chunk));
 			i = step.end;
 		}
 		p->steps[p->nsteps++] = step;
 	}
-	gathered *= element_size(plan->precision == NN_PRECISION_BF16);
 	p->results = cpu_alloc(results * sizeof(float));
-	p->gathered = cpu_alloc(gathered);
+	p->frames = cpu_alloc(frames);
 	p->latents = cpu_alloc(latents * sizeof(float));
 	p->tiles = cpu_alloc(tiles * sizeof(float));
-	plan->device_bytes = (results + latents + tiles) * sizeof(float) + gathered + p->resized.bytes;
-	if (!p->results || !p->gathered || !p->latents || !p->tiles)
+	plan->device_bytes = (results + latents + tiles) * sizeof(float) + frames + p->resized.bytes;
+	if (!p->results || !p->frames || !p->latents || !p->tiles)
 		return nn_no_memory(error, plan->device_bytes);
 	return NN_OK;
 }
@@ -162,7 +161,7 @@ cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed_, NnError *error)
 	if (status == NN_OK)
 	{
 		find_direct(g, p->direct);
-		status = make_steps(base->state, plan, p, error);
+		status = make_steps(base->state, plan, packed->kernel, p, error);
 	}
 	if (status == NN_OK)
 		status = nn_fault(FAULT_CAPTURE, error);
@@ -181,13 +180,12 @@ cpu_release(NnDevice *base, NnPlan *plan)
 	plan->device_state = NULL;
 	if (!p)
 		return;
-	cpu_free_memories(p);
 	cpu_free_layers(&p->resized, true);
 	free(p->steps);
 	free(p->values);
 	free(p->direct);
 	free(p->results);
-	free(p->gathered);
+	free(p->frames);
 	free(p->latents);
 	free(p->tiles);
 	free(p);

@@ -19,46 +19,6 @@
 
 /* ---- Convolutions -------------------------------------------------------- */
 
-/* A copy of n pixels, perhaps in another type. */
-static void
-convert_pixels(const CpuKernels *kernels, const CpuValue *from, size_t image, size_t at, int n,
-			   int c, CpuOut to)
-{
-	static const float zeros[CPU_BLOCK];
-	static const float ones[CPU_BLOCK] = { [0 ... CPU_BLOCK - 1] = 1.0f };
-	const CpuAffine same = { zeros, zeros, ones, zeros };
-
-	for (int c0 = 0; c0 < c; c0 += CPU_BLOCK)
-	{
-		CpuRun src = { pixel(from, image, at) + c0 * element_size(from->bf16), from->pitch,
-					   from->bf16 };
-		CpuOut dst = to;
-
-		dst.data = (char *) to.data + c0 * element_size(to.bf16);
-		kernels->apply(src, n, c - c0 < CPU_BLOCK ? c - c0 : CPU_BLOCK, &same, &dst, 1);
-	}
-}
-
-/* The inputs of images [i0, i0 + n), dense and in the precision's type. */
-static void
-gather_images(CpuCall *call, const CpuValue *v, NnShape in, int i0, int n)
-{
-	size_t image = (size_t) in.h * in.w * in.c;
-
-#pragma omp for collapse(2) schedule(dynamic)
-	for (int i = 0; i < n; i++)
-		for (int y = 0; y < in.h; y++)
-		{
-			CpuOut out = { call->p->gathered +
-							   (i * image + (size_t) y * in.w * in.c) * element_size(call->bf16),
-						   in.c,
-						   call->bf16,
-						   { 0 } };
-
-			convert_pixels(call->device->kernels, v, i0 + i, (size_t) y * in.w, in.w, in.c, out);
-		}
-}
-
 /* What the latents of images [i0, i0 + n) add, for each class of positions. */
 static void
 add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, int n)
@@ -83,52 +43,6 @@ add_latents(CpuCall *call, const CpuLayer *layer, const NnNode *node, int i0, in
 					out[o] += value * w[o];
 			}
 		}
-}
-
-static void
-run_unit(CpuCall *call, const CpuLayer *layer, const CpuUnit *unit, const char *image,
-		 float *result)
-{
-	const CpuPrimitive *primitive = &layer->primitives[unit->primitive];
-	int thread = omp_get_thread_num();
-	const CpuMemories *m =
-		&call->p->memories[(size_t) thread * call->p->layers->nprimitives + primitive->id];
-	dnnl_exec_arg_t args[4] = { { DNNL_ARG_SRC, m->src },
-								{ DNNL_ARG_WEIGHTS, unit->weights },
-								{ DNNL_ARG_DST, m->dst },
-								{ DNNL_ARG_SCRATCHPAD, m->scratch } };
-	dnnl_status_t status;
-
-	status = dnnl_memory_set_data_handle(m->src,
-										 (void *) (image + unit->src * element_size(call->bf16)));
-	if (status == dnnl_success)
-		status = dnnl_memory_set_data_handle(m->dst, result + unit->dst);
-	if (status == dnnl_success)
-		status = dnnl_memory_set_data_handle(m->scratch, call->device->threads[thread].scratch);
-	if (status == dnnl_success)
-		status = dnnl_primitive_execute(primitive->primitive, call->device->threads[thread].stream,
-										4, args);
-	if (status != dnnl_success)
-	{
-#pragma omp atomic write
-		call->failed = status;
-	}
-}
-
-/* oneDNN's convolutions of [i0, i0 + n), from gathered copies if need be. */
-static void
-run_units(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n)
-{
-	size_t in = (size_t) layer->in.h * layer->in.w * layer->in.c;
-	bool dense = x->pitch == layer->in.c && x->bf16 == call->bf16;
-
-#pragma omp for collapse(2) schedule(dynamic)
-	for (int u = 0; u < layer->nunits; u++)
-		for (int i = 0; i < n; i++)
-			run_unit(call, layer, &layer->units[u],
-					 dense ? pixel(x, i0 + i, 0)
-						   : call->p->gathered + i * in * element_size(call->bf16),
-					 call->p->results + i * layer->layout.elements);
 }
 
 /* The outputs of a node from image i on, as a finish writes them. */
@@ -171,12 +85,13 @@ finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0,
 {
 	const CpuKernels *kernels = call->device->kernels;
 	bool channels = first->norm == NN_NORM_INSTANCE;
-	int rows = cpu_finish_row_count(first), unit, units;
+	int rows = cpu_finish_row_count(first), unit, units,
+		part = first->part < first->c ? first->part : first->c;
 
 	if (channels)
 	{
 		/* units within a part, enough for the team; no bit depends on that */
-		for (unit = CPU_BLOCK; first->part % unit != 0;)
+		for (unit = CPU_BLOCK; part % unit != 0;)
 			unit--;
 		while (unit > 16 && unit % 32 == 0 && n * (first->c / unit) < 4 * omp_get_num_threads())
 			unit /= 2;
@@ -216,8 +131,9 @@ finish_of(const CpuCall *call, const CpuStep *step, const CpuLayer *layer)
 		.form = l->form,
 		.src = call->p->results,
 		.step = l->part,
-		.part = l->form == CPU_GRID ? layer->out.c : l->part,
-		.part_step = (size_t) l->h * l->w * l->part,
+		.row = l->row,
+		.part = l->part,
+		.part_step = part_step(layer, step->chunk),
 		.h = layer->out.h,
 		.w = layer->out.w,
 		.c = layer->out.c,
@@ -240,24 +156,21 @@ cpu_run_conv(CpuCall *call, const CpuStep *step)
 	const CpuLayer *layer = &call->p->layers->list[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
 	CpuFinish finish = finish_of(call, step, layer);
-	size_t elements = layer->layout.elements;
 	bool tiles = layer->layout.algorithm == CPU_TILES;
-	bool dense = tiles || (x->pitch == layer->in.c && x->bf16 == call->bf16);
+	size_t image = tiles ? layer->layout.elements : part_step(layer, 1);
 	int batch = shape_of(call->plan, node->out[0]).n;
 
 	for (int i0 = 0; i0 < batch; i0 += step->chunk)
 	{
 		int n = batch - i0 < step->chunk ? batch - i0 : step->chunk;
 
-		if (!dense)
-			gather_images(call, x, layer->in, i0, n);
 		if (layer->nz > 0)
 			add_latents(call, layer, node, i0, n);
 		if (tiles)
 			cpu_run_tiles(call, layer, x, i0, n, call->p->results);
 		else
-			run_units(call, layer, x, i0, n);
-		finish_images(call, end, &finish, i0, n, elements * sizeof(float), latent_floats(layer));
+			cpu_run_frames(call, layer, x, i0, n, step->chunk);
+		finish_images(call, end, &finish, i0, n, image * sizeof(float), latent_floats(layer));
 	}
 }
 
@@ -278,6 +191,7 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 		.src = x->data,
 		.src_bf16 = x->bf16,
 		.step = x->pitch,
+		.row = layer->in.w,
 		.part = layer->in.c,
 		.h = layer->in.h,
 		.w = layer->in.w,
@@ -351,12 +265,11 @@ copy_bound(const CpuCall *call, const NnBinding *bindings, int nbindings, bool i
 			continue;
 		for (int n = 0; n < s.n; n++)
 		{
-			if (inputs)
-				convert_pixels(call->device->kernels, &bound, n, 0, s.h * s.w, s.c,
-							   out_pixel(&arena, n, 0));
-			else
-				convert_pixels(call->device->kernels, &arena, n, 0, s.h * s.w, s.c,
-							   out_pixel(&bound, n, 0));
+			const CpuValue *from = inputs ? &bound : &arena, *to = inputs ? &arena : &bound;
+
+			cpu_copy_pixels(call->device->kernels,
+							(CpuRun){ pixel(from, n, 0), from->pitch, from->bf16 }, s.h * s.w, s.c,
+							out_pixel(to, n, 0));
 		}
 	}
 }
@@ -370,13 +283,9 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 					 .packed = packed,
 					 .p = plan->device_state,
 					 .bf16 = plan->precision == NN_PRECISION_BF16 };
-	size_t scratch = call.p->layers->scratch_bytes > call.p->scratch_bytes
-						 ? call.p->layers->scratch_bytes
-						 : call.p->scratch_bytes;
-	NnStatus status = cpu_ready_threads(call.device, scratch, error);
+	const CpuKernel *kernel = call.packed->kernel;
+	NnStatus status = cpu_ready_threads(call.device, call.p->scratch_bytes, error);
 
-	if (status == NN_OK)
-		status = cpu_ready_memories(call.device, call.p, error);
 	if (status != NN_OK)
 		return status;
 	place_values(plan, call.p, bindings, nbindings);
@@ -385,24 +294,21 @@ cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindi
 	copy_bound(&call, bindings, nbindings, true);
 #pragma omp parallel num_threads(base->threads)
 	{
-		/* oneDNN must not start a team inside ours, even of one thread */
-		omp_set_num_threads(1);
+		kernel->start();
 		for (int i = 0; i < call.p->nsteps; i++)
 		{
 #pragma omp master
 			{
 				nn_progress(base);
-				if (fault_point(FAULT_LAUNCH))
-				{
-#pragma omp atomic write
-					call.failed = dnnl_runtime_error;
-				}
+				if (status == NN_OK)
+					status = nn_fault(FAULT_LAUNCH, error);
 			}
 			run_operator(&call, &call.p->steps[i]);
 		}
+		kernel->stop();
 	}
-	if (call.failed != dnnl_success)
-		return cpu_dnnl_fail(error, (dnnl_status_t) call.failed, "run a convolution");
+	if (status != NN_OK)
+		return status;
 	if ((status = nn_fault(FAULT_COPY, error)) != NN_OK)
 		return status;
 	copy_bound(&call, bindings, nbindings, false);

@@ -28,27 +28,19 @@ typedef struct CpuStep
 	int chunk; /* images convolved before they are finished */
 } CpuStep;
 
-/* What a primitive of one thread works on; handles are set each time. */
-typedef struct CpuMemories
-{
-	dnnl_memory_t src, dst, scratch;
-} CpuMemories;
-
 typedef struct CpuPlan
 {
 	const CpuLayers *layers; /* the model's own, or those below */
 	CpuLayers resized;       /* at another size than the model's own */
 	CpuStep *steps;
 	int nsteps;
-	CpuValue *values;      /* one a value of the graph */
-	bool *direct;          /* a binding of this value is used in place */
-	float *results;        /* convolutions' results of a chunk */
-	char *gathered;        /* their inputs, where they are not dense or of another type in place */
-	float *latents;        /* and what the latent adds, (chunk, row class, column class, c) */
-	float *tiles;          /* transformed tiles that the team shares */
-	size_t scratch_bytes;  /* of each thread */
-	CpuMemories *memories; /* [thread][primitive] */
-	int nthreads, nprimitives;
+	CpuValue *values;     /* one a value of the graph */
+	bool *direct;         /* a binding of this value is used in place */
+	float *results;       /* convolutions' results of a chunk */
+	char *frames;         /* their inputs */
+	float *latents;       /* and what the latent adds, (chunk, row class, column class, c) */
+	float *tiles;         /* transformed tiles that the team shares */
+	size_t scratch_bytes; /* of each thread */
 } CpuPlan;
 
 /* One call of cpu_run. */
@@ -59,7 +51,6 @@ typedef struct CpuCall
 	const CpuPacked *packed;
 	CpuPlan *p;
 	bool bf16;
-	int failed; /* dnnl_status_t, written by any thread */
 } CpuCall;
 
 static inline NnShape
@@ -93,14 +84,24 @@ latent_floats(const CpuLayer *layer)
 	return layer->nz > 0 ? (size_t) layer->rows.n * layer->columns.n * layer->out.c : 0;
 }
 
-/* cpu_memory.c */
-extern NnStatus cpu_ready_memories(CpuDevice *device, CpuPlan *p, NnError *error);
-extern void cpu_free_memories(CpuPlan *p);
+/* Floats from one part of the results of so many images to the next. */
+static inline size_t
+part_step(const CpuLayer *layer, int images)
+{
+	const CpuLayout *l = &layer->layout;
 
-/* Operators (cpu_run.c, cpu_ops.c) and tiles: all threads call them. */
+	/* tiles have all parts of an image together */
+	return l->elements / l->c * l->part * (l->algorithm == CPU_FRAMES ? images : 1);
+}
+
+/* Operators (cpu_run.c, cpu_ops.c), tiles and frames: all threads call them. */
 #define CPU_RUN_DECLARE(OP, name) extern void cpu_run_##name(CpuCall *call, const CpuStep *step);
 #define CPU_RUN_NONE(OP, name)
 NN_OPERATORS(CPU_RUN_DECLARE, CPU_RUN_NONE, CPU_RUN_DECLARE)
+
+/* cpu_frame.c */
+extern void cpu_run_frames(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
+						   int chunk);
 
 /* cpu_tiles.c */
 extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v,

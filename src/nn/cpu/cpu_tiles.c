@@ -368,25 +368,29 @@ locate_outputs(const Work *work, int i, int n0, float **out)
 		}
 }
 
-/* A block of position p from row `row` on, by a panel of weights. */
+/* All rows of position p by a panel of weights. */
 static void
-multiply_rows(const Work *work, int row, int p, const float *u, float *sums, int columns)
+multiply_position(const Work *work, int p, const float *u, float *sums, int columns)
 {
 	const CpuKernel *kernel = work->kernels->fp32;
+	const float *v = work->v + p * v_position(work->rows, work->k);
 	CpuTap all = { 0, work->k };
-	CpuBlock block = { .m = work->rows - row < kernel->rows ? work->rows - row : kernel->rows,
-					   .n = kernel->columns,
-					   .a = work->v + p * v_position(work->rows, work->k) + row * v_row(work->k),
+	CpuBlock block = { .n = kernel->columns,
 					   .lda = (ptrdiff_t) v_row(work->k),
 					   .taps = &all,
 					   .ntaps = 1,
 					   .b = u,
-					   .c = sums,
 					   .ldc = columns,
 					   .next = (const char *) u + kernel->ahead,
 					   .ahead = kernel->ahead ? CPU_KERNEL_STEP * kernel->columns * 4 : 0 };
 
-	kernel->multiply(&block);
+	for (int row = 0; row < work->rows; row += kernel->rows)
+	{
+		block.m = work->rows - row < kernel->rows ? work->rows - row : kernel->rows;
+		block.a = v + row * block.lda;
+		block.c = sums + (size_t) row * columns;
+		kernel->multiply(&block);
+	}
 }
 
 /* All tiles of the work for one group of columns. */
@@ -407,10 +411,7 @@ multiply_group(const Work *work, int group)
 		{
 			const float *u = work->u + ((size_t) (panel0 + j) * positions(t) + p) * panel_floats;
 
-			for (int row = 0; row < work->rows; row += kernels->fp32->rows)
-				multiply_rows(work, row, p, u,
-							  work->sums + p * step + (size_t) row * columns +
-								  j * kernels->fp32->columns,
+			multiply_position(work, p, u, work->sums + p * step + j * kernels->fp32->columns,
 							  columns);
 		}
 	for (int i = 0; i < work->rows; i++)

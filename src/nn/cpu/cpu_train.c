@@ -312,7 +312,7 @@ static bool
 cpu_trains_in(const NnDevice *device, NnPrecision precision)
 {
 	return precision == NN_PRECISION_FP32 ||
-		   (precision == NN_PRECISION_BF16 && ((const CpuDevice *) device->state)->bf16);
+		   (precision == NN_PRECISION_BF16 && ((const CpuDevice *) device->state)->bf16 != NULL);
 }
 
 static NnPrecision

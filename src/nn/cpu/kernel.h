@@ -78,7 +78,7 @@ typedef struct CpuKernel
 	void (*stop)(void);
 } CpuKernel;
 
-/* bfloat16 by AMX where it is; else NULL. Before threads are made. */
+/* bfloat16 by AMX where it is; else NULL. */
 extern const CpuKernel *cpu_amx(void);
 
 #endif /* BICYCLE_NN_CPU_KERNEL_H */

@@ -53,10 +53,9 @@ block_body(int m, bool bf16, bool narrow, const CpuBlock *block)
 	{
 		const char *a = (const char *) block->a + tap->at * (4 / pair);
 
-		for (int left = tap->k / pair; left > 0; left -= stretch)
+		for (int left = tap->k / pair, words; left > 0; left -= words)
 		{
-			int words = left < stretch ? left : stretch;
-
+			words = block->ahead && left > stretch ? stretch : left;
 			for (const char *end = next + block->ahead; next < end; next += 64)
 				__builtin_prefetch(next, 0, 2);
 #pragma GCC unroll 4

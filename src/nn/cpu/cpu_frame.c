@@ -1,0 +1,347 @@
+/*
+ * cpu_frame.c
+ *	  Laying out, packing and running of convolutions over frames
+ *	  (cpu_frame.h).
+ *
+ * Order of sums: one chain over the taps, rows first, and the input's channels.
+ * It follows from the layer's shape; units are blocks of columns and bands of
+ * positions, which change no bit (R3 of kernel.h).
+ *
+ * Weights belong to the layer (CpuLayer.frame_weights), frames to the plan.
+ */
+#include "nn/cpu/cpu_run.h"
+#include "nn/cpu/cpu_finish.h"
+
+#include "nn/training.h"
+
+#include <string.h>
+
+/* Positions of a unit: the second-level cache holds their part of the frame. */
+#define BAND_BYTES ((size_t) 512 << 10)
+
+/* More inputs than this make taps long enough by themselves. */
+#define MERGED_CHANNELS 32
+
+static int
+padded_to(int n, int step)
+{
+	return (n + step - 1) / step * step;
+}
+
+/* ---- Shape --------------------------------------------------------------- */
+
+/* Whether tap `tap` of an axis meets any pixel. */
+static bool
+meets(const CpuFraming *f, int tap, int in, int out)
+{
+	for (int i = 0; i < out; i++)
+		if (i * f->stride + tap >= f->lead && i * f->stride + tap < f->lead + in)
+			return true;
+	return false;
+}
+
+/* Positions of an axis: borders of neighbours may be the same zeros. */
+static int
+axis_positions(const CpuFraming *f, int in, int out)
+{
+	int last = (f->lead + in - 1) / f->stride + 1,
+		reach = out + (f->kernel - 1) / f->stride - f->lead / f->stride;
+
+	last = last > out ? last : out;
+	return last > reach ? last : reach;
+}
+
+/* What of a frame follows from the map's size; h x w results. */
+void
+cpu_place_frame(CpuFraming *f, NnShape in, int h, int w)
+{
+	f->rows = axis_positions(f, in.h, h);
+	f->row = axis_positions(f, in.w, w);
+}
+
+static void
+add_frame_tap(CpuFraming *f, int y, int x)
+{
+	f->tap[f->ntaps].y = y;
+	f->tap[f->ntaps++].x = x;
+}
+
+/* Taps that meet no pixel at the model's own size are packed last. */
+static int
+add_frame_taps(CpuFraming *f, NnShape in, int h, int w, bool live)
+{
+	for (int y = 0; y < f->kernel; y++)
+		for (int x = 0; x < f->kernel; x++)
+			if ((meets(f, y, in.h, h) && meets(f, x, in.w, w)) == live)
+				add_frame_tap(f, y, x);
+	return f->ntaps;
+}
+
+/* kernel, stride, lead and columns are set. */
+void
+cpu_make_frame(const CpuKernel *kernel, CpuFraming *f, NnShape in, int h, int w)
+{
+	int live;
+
+	f->ntaps = 0;
+	f->pitch = f->stride * in.c;
+	live = add_frame_taps(f, in, h, w, true);
+	f->merged =
+		in.c % kernel->step != 0 || (in.c <= MERGED_CHANNELS && live == f->kernel * f->kernel);
+	if (f->merged)
+	{
+		f->ntaps = 0;
+		f->k = padded_to(f->kernel * in.c, kernel->step);
+		for (int y = 0; y < f->kernel; y++)
+			add_frame_tap(f, y, 0);
+		f->nlive = f->ntaps;
+		return;
+	}
+	f->k = in.c;
+	/* no multiple of 1024 bytes: rows of A would share sets of the cache */
+	if (f->pitch * kernel->bytes % 1024 == 0)
+		f->pitch += 64 / kernel->bytes;
+	(void) add_frame_taps(f, in, h, w, false);
+	f->nlive = live;
+}
+
+/* Positions behind the last that blocks may read. */
+static size_t
+slack(const CpuFraming *f)
+{
+	return (size_t) ((f->kernel - 1) / f->stride + 1) * (f->row + 1) + CPU_KERNEL_ROWS +
+		   CPU_KERNEL_STEP;
+}
+
+/* Elements of the frames of n images, one of the parities of rows. */
+static size_t
+frame_plane(const CpuFraming *f, int n)
+{
+	return ((size_t) n * f->rows * f->row + slack(f)) * f->pitch;
+}
+
+size_t
+cpu_frame_bytes(const CpuKernel *kernel, const CpuFraming *f, int n)
+{
+	return nn_mul(frame_plane(f, n), f->stride * kernel->bytes);
+}
+
+/* ---- Weights ------------------------------------------------------------- */
+
+static int
+frame_panels(const CpuKernel *kernel, const CpuFraming *f)
+{
+	return (f->columns + kernel->columns - 1) / kernel->columns;
+}
+
+static size_t
+panel_bytes(const CpuKernel *kernel, const CpuFraming *f)
+{
+	return (size_t) f->ntaps * f->k * kernel->columns * kernel->bytes;
+}
+
+size_t
+cpu_frame_weights(const CpuKernel *kernel, const CpuFraming *f)
+{
+	return frame_panels(kernel, f) * panel_bytes(kernel, f);
+}
+
+/* The checkpoint's number for a column and number `e` of tap `t`. */
+static float
+frame_weight(const CpuLayer *layer, const NnNode *node, const float *w, int t, int e, int column)
+{
+	const CpuFraming *f = &layer->framing;
+	int inputs = layer->in.c + layer->nz, kernel = node->conv.kernel, o = column % layer->out.c,
+		corner = column / layer->out.c, y = f->tap[t].y, x = f->tap[t].x + e / layer->in.c,
+		i = e % layer->in.c;
+
+	if (column >= f->columns || x >= f->kernel)
+		return 0;
+	if (node->op == NN_OP_CONV)
+		return w[(((size_t) o * inputs + i) * kernel + y) * kernel + x];
+	/* corner (a, b) has tap 2 + a - 2 t of the pixels around it */
+	y = 2 + corner / 2 - 2 * y;
+	x = 2 + corner % 2 - 2 * x;
+	return w[(((size_t) i * layer->out.c + o) * kernel + y) * kernel + x];
+}
+
+static void
+put_weight(const CpuKernel *kernel, void *to, size_t at, float x)
+{
+	uint32_t bits;
+
+	if (kernel->bytes == 4)
+	{
+		((float *) to)[at] = x;
+		return;
+	}
+	x = nn_bf16(x);
+	memcpy(&bits, &x, sizeof(bits));
+	((uint16_t *) to)[at] = (uint16_t) (bits >> 16);
+}
+
+/* [panel][tap][k / pair][column of the panel][pair] */
+void
+cpu_pack_frame(const CpuKernel *kernel, const CpuLayer *layer, const NnNode *node, const float *w,
+			   void *out)
+{
+	const CpuFraming *f = &layer->framing;
+	size_t at = 0;
+
+	for (int p = 0; p < frame_panels(kernel, f); p++)
+		for (int t = 0; t < f->ntaps; t++)
+			for (int e = 0; e < f->k; e += kernel->pair)
+				for (int column = 0; column < kernel->columns; column++)
+					for (int i = e; i < e + kernel->pair; i++)
+						put_weight(
+							kernel, out, at++,
+							frame_weight(layer, node, w, t, i, p * kernel->columns + column));
+}
+
+/* ---- Running ------------------------------------------------------------- */
+
+/* Some images of a layer on their way. */
+typedef struct FrameWork
+{
+	const CpuKernel *kernel;
+	const CpuLayer *layer;
+	const CpuFraming *f;
+	int n;
+	size_t plane; /* elements of a parity of rows */
+	char *frames;
+	float *results;   /* [part][image][position][part] */
+	size_t part_step; /* floats from one part to the next */
+	CpuTap taps[CPU_MAX_TAPS];
+} FrameWork;
+
+/*
+ * Row `row` of positions of all n images, in both parities: zeros and pixels.
+ */
+static void
+lay_row(const CpuCall *call, const FrameWork *work, const CpuValue *x, int i0, int row)
+{
+	const CpuFraming *f = work->f;
+	NnShape in = work->layer->in;
+	int bytes = work->kernel->bytes;
+	size_t length = (size_t) f->row * f->pitch;
+
+	for (int a = 0; a < f->stride; a++)
+	{
+		char *to = work->frames + (a * work->plane + row * length) * bytes;
+		int y = row % f->rows * f->stride + a - f->lead;
+
+		memset(to, 0, length * bytes);
+		for (int b = 0; y >= 0 && y < in.h && b < f->stride; b++)
+		{
+			int first = b - f->lead;
+
+			while (first < 0)
+				first += f->stride;
+			if (first < in.w)
+				cpu_copy_pixels(
+					call->device->kernels,
+					(CpuRun){ pixel(x, i0 + row / f->rows, (size_t) y * in.w + first),
+							  x->pitch * f->stride, x->bf16 },
+					(in.w - first + f->stride - 1) / f->stride, in.c,
+					(CpuOut){ to + ((size_t) ((first + f->lead) / f->stride) * f->pitch +
+									(size_t) b * in.c) *
+									   bytes,
+							  f->pitch,
+							  bytes == 2,
+							  { 0 } });
+		}
+	}
+}
+
+/* What blocks read behind the last image. */
+static void
+clear_slack(const FrameWork *work)
+{
+	size_t first = (size_t) work->n * work->f->rows * work->f->row * work->f->pitch;
+
+	for (int a = 0; a < work->f->stride; a++)
+		memset(work->frames + (a * work->plane + first) * work->kernel->bytes, 0,
+			   (work->plane - first) * work->kernel->bytes);
+}
+
+/* Positions [p0, p1) of a panel. */
+static void
+multiply_band(const FrameWork *work, int panel, int p0, int p1)
+{
+	const CpuKernel *kernel = work->kernel;
+	const CpuFraming *f = work->f;
+	int part = work->layer->layout.part, column = panel * kernel->columns,
+		blocks = (p1 - p0 + kernel->rows - 1) / kernel->rows,
+		step = CPU_KERNEL_STEP * kernel->columns * kernel->bytes;
+	size_t bytes = panel_bytes(kernel, f);
+	const char *b = (const char *) work->layer->frame_weights + panel * bytes;
+	CpuBlock block = { .n = f->columns - column < kernel->columns ? f->columns - column
+																  : kernel->columns,
+					   .lda = f->pitch,
+					   .taps = work->taps,
+					   .ntaps = f->nlive,
+					   .b = b,
+					   .ldc = part,
+					   .next = blocks == 1 ? b + kernel->ahead : b + bytes };
+
+	/* all of a band's blocks together ask for the next panel once */
+	if (kernel->ahead)
+		block.ahead = padded_to(step / blocks, 64);
+	for (int p = p0; p < p1; p += kernel->rows)
+	{
+		block.m = p1 - p < kernel->rows ? p1 - p : kernel->rows;
+		block.a = work->frames + (size_t) p * f->pitch * kernel->bytes;
+		block.c =
+			work->results + column / part * work->part_step + column % part + (size_t) p * part;
+		kernel->multiply(&block);
+		block.next += bytes / step * block.ahead;
+	}
+}
+
+static int
+band_of(const CpuKernel *kernel, const CpuFraming *f)
+{
+	size_t position = (size_t) f->pitch * f->stride * kernel->bytes;
+	int band = (int) (BAND_BYTES / position / kernel->rows) * kernel->rows,
+		most = 960 / kernel->rows * kernel->rows;
+
+	return band < kernel->rows ? kernel->rows : band < most ? band : most;
+}
+
+/* Images [i0, i0 + n) of a chunk; called by all threads of the team. */
+void
+cpu_run_frames(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, int chunk)
+{
+	const CpuFraming *f = &layer->framing;
+	FrameWork work = { .kernel = call->packed->kernel,
+					   .layer = layer,
+					   .f = f,
+					   .n = n,
+					   .plane = frame_plane(f, n),
+					   .frames = call->p->frames,
+					   .results = call->p->results,
+					   .part_step = part_step(layer, chunk) };
+	int positions = ((n - 1) * f->rows + layer->layout.h - 1) * f->row + layer->layout.w,
+		band = band_of(work.kernel, f);
+
+	for (int t = 0; t < f->nlive; t++)
+		work.taps[t] = (CpuTap){
+			.at = (ptrdiff_t) (f->tap[t].y % f->stride * work.plane) +
+				  (ptrdiff_t) (f->tap[t].y / f->stride * f->row + f->tap[t].x / f->stride) *
+					  f->pitch +
+				  (ptrdiff_t) (f->tap[t].x % f->stride) * layer->in.c,
+			.k = f->k,
+		};
+#pragma omp for schedule(dynamic, 4)
+	for (int row = 0; row <= n * f->rows; row++)
+	{
+		if (row < n * f->rows)
+			lay_row(call, &work, x, i0, row);
+		else
+			clear_slack(&work);
+	}
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int panel = 0; panel < frame_panels(work.kernel, f); panel++)
+		for (int p = 0; p < positions; p += band)
+			multiply_band(&work, panel, p, p + band < positions ? p + band : positions);
+}
