@@ -44,6 +44,18 @@ SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT a::pg_temp.picture, b F
 -- 0A000: another process would not see them.
 SELECT pg_temp.report($$SELECT bicycle_train('m', 'SELECT a, b FROM hidden')$$);
 SELECT pg_temp.state($$SELECT bicycle_train('m', 'SELECT * FROM half_hidden')$$);
+-- The query of the option validation is one, too, and what is made of it needs it.
+SELECT o, pg_temp.report(format('SELECT bicycle_train(%L, %L, %L)', 'm',
+	'SELECT a, b FROM regress_pairs', o))
+FROM (VALUES ('{"validation": "SELECT a FROM regress_pairs"}'),
+	('{"validation": "SELECT a, b FROM hidden"}'),
+	('{"validation": "VACUUM"}'),
+	('{"keep": "best"}'),
+	('{"patience": 3}'),
+	('{"validate_every": 3}'),
+	('{"keep_metric": "G_L1"}'),
+	('{"validation": "SELECT a, b FROM regress_pairs", "keep": "best", "keep_metric": "val_z_L1", '
+		'"method": "pix2pix_noise"}')) AS v (o);
 -- What may follow the images, and what else there may be.
 SELECT q, pg_temp.report(format('SELECT bicycle_train(%L, %L, %L)', 'm', q, o))
 FROM (VALUES ('SELECT a, b, 1 AS n FROM regress_pairs', '{}'),

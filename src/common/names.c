@@ -16,6 +16,7 @@ const char *const bicycle_dtype_names[] = { BICYCLE_DTYPES(NAME) NULL };
 const size_t bicycle_dtype_bytes[] = { BICYCLE_DTYPES(BYTES) };
 const char *const bicycle_network_names[] = { BICYCLE_NETWORKS(NAME) NULL };
 const char *const bicycle_loss_names[] = { BICYCLE_LOSSES(NAME) NULL };
+const char *const bicycle_measure_names[] = { BICYCLE_MEASURES(NAME) NULL };
 const char *const bicycle_method_names[] = { BICYCLE_METHODS(NAME) NULL };
 
 int

@@ -57,6 +57,12 @@
 	ROW(Z_L1, "z_L1")       \
 	ROW(KL, "kl")
 
+/* What is measured of a run's validation pairs, beside its losses. */
+#define BICYCLE_MEASURES(ROW)                                      \
+	ROW(L1, "val_L1")               /* mean of |G(A, E(B)) - B| */ \
+	ROW(Z_L1, "val_z_L1")           /* mean of |E(G(A, z)) - z| */ \
+	ROW(DIVERSITY, "val_diversity") /* of two samples of an input */
+
 /* The systems of the paper that can be trained. */
 #define BICYCLE_METHODS(ROW)                                                                  \
 	ROW(BICYCLE, "bicycle")                                                                   \
@@ -69,6 +75,7 @@
 #define BICYCLE_ONE(...) +1
 #define BICYCLE_NDTYPES (0 BICYCLE_DTYPES(BICYCLE_ONE))
 #define BICYCLE_NLOSSES (0 BICYCLE_LOSSES(BICYCLE_ONE))
+#define BICYCLE_NMEASURES (0 BICYCLE_MEASURES(BICYCLE_ONE))
 
 typedef enum BicyclePrecision
 {
@@ -89,6 +96,7 @@ extern const char *const bicycle_precision_names[];
 extern const char *const bicycle_dtype_names[];
 extern const char *const bicycle_network_names[];
 extern const char *const bicycle_loss_names[];
+extern const char *const bicycle_measure_names[];
 extern const char *const bicycle_method_names[];
 
 /* The value that has the name, or -1. */

@@ -8,12 +8,13 @@
  *	                     ->   options, and the version or the checkpoint to
  *	                          start from (a tensor stream; may be empty)
  *	 PAIR ..             ->   one row of the query each
+ *	 VALIDATION_PAIR ..  ->   likewise of the option validation's
  *	 PAIRS_END           ->
  *	                     <-   TRAIN_READY: all pairs have been decoded, those
  *	                          that are skipped apart; counts and digest
  *	 RUN                 ->   train from here on
- *	                     <-   LOSSES, RATE, PREVIEW, NOTE, CHECKPOINT + DATA.. +
- *	                          END, as they come
+ *	                     <-   LOSSES, VALIDATED, RATE, PREVIEW, NOTE,
+ *	                          CHECKPOINT + DATA.. + END, as they come
  *	 CHECKPOINT_NOW      ->   after the iteration that runs; answered by
  *	                          CHECKPOINT
  *	 PAUSE               ->   the same, then
@@ -85,6 +86,7 @@ typedef enum BicycleTrainFrame
 	BICYCLE_RUN,
 	BICYCLE_CHECKPOINT_NOW,
 	BICYCLE_PAUSE,
+	BICYCLE_VALIDATION_PAIR, /* as PAIR */
 
 	BICYCLE_TRAIN_READY = 160, /* BicycleTrainReady, then the hashes of the pairs skipped */
 	BICYCLE_LOSSES,            /* BicycleLosses */
@@ -92,9 +94,10 @@ typedef enum BicycleTrainFrame
 	BICYCLE_NOTE, /* BicycleNote, text without NUL: something the owner of the job should read */
 	BICYCLE_CHECKPOINT, /* BicycleCheckpoint; then a tensor stream in DATA frames, and END */
 	BICYCLE_PAUSED,     /* no body */
-	/* BicycleImported, config JSON; then tensors as DATA frames, and END */
+	/* BicycleTrainDone, config JSON; then tensors as DATA frames, and END */
 	BICYCLE_TRAIN_DONE,
-	BICYCLE_RATE /* BicycleRate: it waits, and comes no further */
+	BICYCLE_RATE,     /* BicycleRate: it waits, and comes no further */
+	BICYCLE_VALIDATED /* BicycleValidated */
 } BicycleTrainFrame;
 
 /*
@@ -159,6 +162,15 @@ typedef struct BicycleLosses
 	double value[BICYCLE_NLOSSES]; /* means since the last such frame */
 } BicycleLosses;
 
+/* What was measured of the validation pairs after an iteration. */
+typedef struct BicycleValidated
+{
+	int64_t iteration;
+	uint32_t present; /* bit i: value[i], of row i of BICYCLE_MEASURES, is there */
+	uint32_t reserved;
+	double value[BICYCLE_NMEASURES];
+} BicycleValidated;
+
 /* Until LOSSES says more. */
 typedef struct BicycleRate
 {
@@ -173,11 +185,16 @@ typedef struct BicyclePreview
 /* A run says a thing once; the worker knows if an earlier run has. */
 typedef enum BicycleNoteCause
 {
-	BICYCLE_NOTE_COLLAPSE, /* samples do not vary with z */
-	BICYCLE_NOTE_SKIPPED,  /* pairs are skipped; said of each digest */
-	BICYCLE_NOTE_WAITED,   /* requests of sessions have gone first for long */
-	BICYCLE_NOTE_NO_GPU,   /* there is one, and the CPU was taken */
-	BICYCLE_NOTE_NO_COPY   /* its GPU has no room for copies of checkpoints */
+	BICYCLE_NOTE_COLLAPSE,      /* samples do not vary with z */
+	BICYCLE_NOTE_SKIPPED,       /* pairs are skipped; said of each digest */
+	BICYCLE_NOTE_WAITED,        /* requests of sessions have gone first for long */
+	BICYCLE_NOTE_NO_GPU,        /* there is one, and the CPU was taken */
+	BICYCLE_NOTE_NO_COPY,       /* its GPU has no room for copies of checkpoints */
+	BICYCLE_NOTE_OVERLAP,       /* validation pairs are trained on */
+	BICYCLE_NOTE_NOT_VALIDATED, /* validation pairs are skipped */
+	BICYCLE_NOTE_OTHER_PAIRS,   /* there are other validation pairs than before */
+	BICYCLE_NOTE_ENDED_EARLY,   /* patience is used up */
+	BICYCLE_NOTE_KEPT           /* which weights were the best */
 } BicycleNoteCause;
 
 typedef struct BicycleNote
@@ -185,11 +202,26 @@ typedef struct BicycleNote
 	uint32_t cause; /* BicycleNoteCause */
 } BicycleNote;
 
-/* Its tensors: nn_fit_state's, with the prefixes "m.", "v.", "ema.". */
+/* no iteration follows, also where the options have more */
+#define BICYCLE_CHECKPOINT_LAST 1
+
+/*
+ * Its tensors: nn_fit_state's, with the prefixes "m.", "v.", "ema."; with
+ * validation also those of the best weights, with "best.", and what is known of
+ * them (run_best.c).
+ */
 typedef struct BicycleCheckpoint
 {
 	int64_t iteration;
 	uint64_t stream_length;
+	uint32_t flags; /* BICYCLE_CHECKPOINT_LAST */
+	uint32_t reserved;
 } BicycleCheckpoint;
+
+typedef struct BicycleTrainDone
+{
+	BicycleImported model;
+	int64_t iteration; /* that its weights are of */
+} BicycleTrainDone;
 
 #endif /* BICYCLE_RUN_PROTOCOL_H */

@@ -16,9 +16,10 @@
  *    frame), the data's, the screen's, the feed's, and the one below, of
  *    orders. None is taken while another is held.
  * R5 Pairs are written before the loop starts, and only read afterwards.
- * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_preview,
- *    run_device < run_save < run_loop < run_main. What the link has to say goes
- *    up by functions that run_main gives it (RunLinkOwner).
+ * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_best <
+ *    run_validation, run_preview, run_device < run_save < run_loop < run_main.
+ *    What the link has to say goes up by functions that run_main gives it
+ *    (RunLinkOwner).
  */
 #ifndef BICYCLE_ENGINE_RUN_H
 #define BICYCLE_ENGINE_RUN_H
@@ -30,6 +31,7 @@
 #include "engine/run_preview.h"
 #include "engine/run_screen.h"
 #include "engine/run_share.h"
+#include "engine/run_validation.h"
 
 /* Drawn in run_state.c. */
 typedef enum RunState
@@ -38,7 +40,7 @@ typedef enum RunState
 	RUN_WAITING,   /* for TRAIN_BEGIN */
 	RUN_STREAM,    /* receiving weights */
 	RUN_PAIRS,     /* receiving pairs */
-	RUN_SCREENING, /* the pool decodes them all */
+	RUN_SCREENING, /* the pool decodes them all, those of validation last */
 	RUN_OPENING,   /* the device thread opens the fit */
 	RUN_READY,
 	RUN_RUNNING,
@@ -61,6 +63,7 @@ struct Run
 	RunData data;
 	RunFeed feed;
 	RunScreen screen;
+	RunValidation validation;
 	RunPreview preview;
 	NnFit *fit;
 	Task open_task, run_task, save_task;
@@ -70,12 +73,15 @@ struct Run
 	double rate;    /* images per second, as last told; the device thread's */
 	bool note_wait; /* it was told that the run waits; likewise */
 	bool note_copy; /* it was told that checkpoints do; likewise */
+	bool early;     /* patience is used up: this was the last iteration; likewise */
 
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wake;  /* any of them has changed */
 	bool checkpoint_wanted, pause_wanted, stop_wanted;
 	bool checkpoint_queued;  /* one has begun, and has not been read yet */
 	NnFitSnapshot *snapshot; /* that it is to be made of; the saver takes it */
+	uint8_t *best; /* what its checkpoint ends with, or NULL; the saver's with it */
+	size_t best_length;
 	EngineError save_error;  /* why it could not be made */
 	bool loop_over;
 	RunShare share; /* of the card's time */
@@ -87,6 +93,13 @@ static inline bool
 run_is_finished(const Run *run)
 {
 	return (run->begin.flags & BICYCLE_TRAIN_FINISHED) != 0;
+}
+
+/* No iteration follows. Device thread. */
+static inline bool
+run_is_last(const Run *run)
+{
+	return run->early || nn_fit_iteration(run->fit) == run->ready.iterations;
 }
 
 /* run_state.c: I/O thread */

@@ -38,6 +38,7 @@ run_data_init(RunData *data)
 {
 	memset(data, 0, sizeof(*data));
 	pthread_mutex_init(&data->lock, NULL);
+	data->kind = "training";
 	data->spill_fd = -1;
 }
 
@@ -189,7 +190,7 @@ run_data_check_room(const RunData *data, uint64_t bytes, EngineError *error)
 		data->memory_limit - data->memory >= record &&
 		(fits_in_memory(data, bytes) || bytes <= data->spill_limit - data->spilled))
 		return true;
-	error_set(error, "54000", "there are too many training pairs");
+	error_set(error, "54000", "there are too many %s pairs", data->kind);
 	if (data->nread == MAX_PAIRS)
 		error_detail(error, "The query gave more than %d rows.", MAX_PAIRS);
 	else
@@ -224,6 +225,7 @@ run_data_name_row(const RunData *data, const RunPair *pair, const uint8_t *bytes
 	char detail[sizeof(error->detail)];
 	char row[NAME_SHOWN + 32];
 	bool named = bytes != NULL && pair->name_length > 0;
+	bool validation = strcmp(data->kind, "validation") == 0;
 
 	memcpy(detail, error->detail, sizeof(detail));
 	describe_row(pair, bytes, row, sizeof(row));
@@ -231,7 +233,10 @@ run_data_name_row(const RunData *data, const RunPair *pair, const uint8_t *bytes
 				 data->side_by_side ? "the image"
 				 : which == 0       ? "image A"
 									: "image B",
-				 named ? "the row with " : "", row, named ? "" : " of the query",
+				 named ? "the row with " : "", row,
+				 validation ? " of the validation query"
+				 : named    ? ""
+							: " of the query",
 				 detail[0] != '\0' ? "  " : "", detail);
 }
 
@@ -489,8 +494,8 @@ describe_bad(const RunData *data, int64_t nbad, const EngineError *first, Engine
 		list_rows(data, nbad, bad, rows, sizeof(rows));
 	free(bad);
 	error_set(error, error_is_set(first) ? first->sqlstate : "22P03",
-			  "%lld of %lld training pairs cannot be used", (long long) nbad,
-			  (long long) data->nread);
+			  "%lld of %lld %s pairs cannot be used", (long long) nbad, (long long) data->nread,
+			  data->kind);
 	error_detail(error, "They are: %s.%s%.100s%s%.200s", rows,
 				 error_is_set(first) ? "  Of the first: " : "", first->message,
 				 first->detail[0] != '\0' ? ".  " : "", first->detail);

@@ -30,8 +30,9 @@ typedef struct RunPair
 
 typedef struct RunData
 {
-	RunPair *pairs; /* by hash, once complete; once settled, the bad ones last */
-	int64_t npairs; /* to train on: all until it is settled, then those that are good */
+	const char *kind; /* what errors call the pairs: training, validation */
+	RunPair *pairs;   /* by hash, once complete; once settled, the bad ones last */
+	int64_t npairs;   /* to train on: all until it is settled, then those that are good */
 	int64_t nread, capacity;
 	bool side_by_side;
 	pthread_mutex_t lock;  /* guards the two below, and `bad` of pairs */
@@ -39,6 +40,7 @@ typedef struct RunData
 	int64_t bad_first;     /* its ordinal */
 	uint64_t memory;       /* bytes taken of memory_limit: pairs in memory, and records of all */
 	uint64_t memory_limit;
+	uint64_t others; /* bytes of it that are another set's: room that pixels do not have */
 	uint64_t spilled, spill_limit;
 	uint64_t max_pixels;
 	bool opaque;     /* alpha of images is not looked at */

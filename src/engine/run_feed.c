@@ -406,7 +406,9 @@ run_feed_prepare(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *c
 	feed->batch_size = options->batch_size;
 	feed->flip = options->flip;
 	feed->seed = options->seed;
-	feed->cache_limit = data->memory < data->memory_limit ? data->memory_limit - data->memory : 0;
+	feed->cache_limit = data->memory + data->others < data->memory_limit
+							? data->memory_limit - data->memory - data->others
+							: 0;
 }
 
 bool

@@ -46,6 +46,25 @@ describe_run(Run *run)
 			 BICYCLE_VERSION);
 }
 
+/* What an earlier run has found best; a finished one's pairs do not come. */
+static bool
+restore_best(Run *run, const TensorStream *stream)
+{
+	static const char text[] = "the query of the option \"validation\" gives other pairs than "
+							   "before; what is best is found anew";
+	const uint8_t *digest = run_is_finished(run) ? NULL : run->validation.data.digest;
+	BicycleNote head = { BICYCLE_NOTE_OTHER_PAIRS };
+	bool same;
+
+	if (!run->validation.on || run->begin.iteration == 0)
+		return true;
+	if (!run_best_restore(&run->validation.best, stream, digest, &same, &run->error))
+		return false;
+	if (!same)
+		run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
+	return true;
+}
+
 void
 run_open(Task *task)
 {
@@ -60,7 +79,7 @@ run_open(Task *task)
 	/* A checkpoint is the job worker's; a version's row its owner may write. */
 	if ((run->begin.start.config_length == 0 ||
 		 model_verify(&run->begin.start, run->start_config, &stored, &stream, &run->error)) &&
-		run_device_open(run, &stream))
+		run_device_open(run, &stream) && restore_best(run, &stream))
 		describe_run(run);
 	stream_free(&stream);
 	free(run->stream);
@@ -105,20 +124,17 @@ collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
 	return true;
 }
 
+/* The tensors are put into the order of the hash. */
 static bool
-send_model(Run *run, EngineError *error)
+send_version(Run *run, NnTensor *tensors, int n, int64_t iteration, EngineError *error)
 {
-	BicycleImported head = { 0 };
+	BicycleTrainDone head = { .iteration = iteration };
 	NnConfig config = run->config;
-	NnTensor *tensors;
 	char *canonical;
 	uint8_t *bytes;
 	size_t length;
-	int n;
 	bool good;
 
-	if (!collect_weights(run, &tensors, &n, error))
-		return false;
 	/* an arithmetic of training only */
 	if (config.precision == NN_PRECISION_TF32)
 		config.precision = NN_PRECISION_FP32;
@@ -126,19 +142,48 @@ send_model(Run *run, EngineError *error)
 	if (canonical == NULL)
 		error_memory(error, "a model");
 	good = canonical != NULL && stream_order(&run->config, tensors, n, error) &&
-		   model_hash(canonical, tensors, n, head.hash, error) &&
+		   model_hash(canonical, tensors, n, head.model.hash, error) &&
 		   run_tensors_pack(tensors, n, &bytes, &length, error);
-	free(tensors);
 	if (good)
 	{
-		head.stream_length = length;
-		head.config_length = (uint32_t) strlen(canonical);
-		head.ntensors = (uint32_t) n;
+		head.model.stream_length = length;
+		head.model.config_length = (uint32_t) strlen(canonical);
+		head.model.ntensors = (uint32_t) n;
 		run_link_send_stream(&run->link, BICYCLE_TRAIN_DONE, &head, sizeof(head), canonical,
-							 head.config_length, bytes, length);
+							 head.model.config_length, bytes, length);
 	}
 	free(canonical);
 	return good;
+}
+
+static bool
+send_best(Run *run, EngineError *error)
+{
+	TensorStream stream;
+	bool sent;
+
+	if (!run_best_weights(&run->validation.best, &stream, error))
+		return false;
+	sent =
+		send_version(run, stream.tensors, stream.ntensors, run->validation.best.iteration, error);
+	stream_free(&stream);
+	return sent;
+}
+
+static bool
+send_model(Run *run, EngineError *error)
+{
+	NnTensor *tensors;
+	bool sent;
+	int n;
+
+	if (run->options.keep == NN_KEEP_BEST && run->validation.best.found)
+		return send_best(run, error);
+	if (!collect_weights(run, &tensors, &n, error))
+		return false;
+	sent = send_version(run, tensors, n, nn_fit_iteration(run->fit), error);
+	free(tensors);
+	return sent;
 }
 
 /* ---- Telling the job worker ---------------------------------------------- */
@@ -230,6 +275,88 @@ watch_diversity(Run *run, EngineError *error)
 	return true;
 }
 
+/* ---- Validation ---------------------------------------------------------- */
+
+static int64_t
+validate_every(const Run *run)
+{
+	return run->options.validate_every > 0 ? run->options.validate_every
+										   : run->feed.batches_an_epoch;
+}
+
+static void
+send_measured(Run *run, const RunMeasured *measured)
+{
+	BicycleValidated frame = { .iteration = nn_fit_iteration(run->fit) };
+
+	for (int i = 0; i < NN_MEASURES; i++)
+	{
+		frame.present |= (uint32_t) measured->present[i] << i;
+		frame.value[i] = measured->value[i];
+	}
+	run_link_send(&run->link, BICYCLE_VALIDATED, &frame, sizeof(frame), NULL, 0);
+}
+
+static bool
+keep_best(Run *run, EngineError *error)
+{
+	NnTensor *tensors;
+	bool kept;
+	int n;
+
+	if (!collect_weights(run, &tensors, &n, error))
+		return false;
+	kept = run_best_keep(&run->validation.best, tensors, n, error);
+	free(tensors);
+	return kept;
+}
+
+/* Measures, keeps what is best, and ends the run if that was long ago. */
+static bool
+validate(Run *run, EngineError *error)
+{
+	RunBest *best = &run->validation.best;
+	NnMeasure metric = run->options.keep_metric;
+	RunMeasured measured;
+
+	if (!run_validation_measure(&run->validation, run->fit, run->options.seed, &measured, error))
+		return false;
+	send_measured(run, &measured);
+	if (!measured.present[metric])
+		return true; /* which nothing depends on: options have been checked */
+	if (run_best_is(best, metric, measured.value[metric], nn_fit_iteration(run->fit)) &&
+		run->options.keep == NN_KEEP_BEST && !keep_best(run, error))
+		return false;
+	run->early = run->options.patience > 0 && best->missed >= run->options.patience;
+	return true;
+}
+
+/* What validation has made of the run. */
+static void
+note_best(Run *run)
+{
+	const RunBest *best = &run->validation.best;
+	const char *metric = bicycle_measure_names[run->options.keep_metric];
+	BicycleNote head = { BICYCLE_NOTE_ENDED_EARLY };
+	char text[192];
+
+	if (run->early)
+	{
+		snprintf(text, sizeof(text),
+				 "ends at iteration %lld: %s has not been better than at iteration %lld for %lld "
+				 "validations",
+				 (long long) nn_fit_iteration(run->fit), metric, (long long) best->iteration,
+				 (long long) best->missed);
+		run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
+	}
+	if (run->options.keep != NN_KEEP_BEST || !best->found)
+		return;
+	head.cause = BICYCLE_NOTE_KEPT;
+	snprintf(text, sizeof(text), "the model has the weights of iteration %lld, whose %s is %.6g",
+			 (long long) best->iteration, metric, best->value);
+	run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
+}
+
 /* ---- Waiting for requests of sessions ------------------------------------ */
 
 /*
@@ -311,7 +438,8 @@ is_preview_due(const Run *run, int64_t iteration)
 {
 	int64_t every = run->options.preview_every;
 
-	return every > 0 && (iteration == run->ready.iterations || iteration % every == 0);
+	return every > 0 &&
+		   (iteration == run->ready.iterations || run->early || iteration % every == 0);
 }
 
 static bool
@@ -328,7 +456,9 @@ is_border(const Run *run, int64_t iteration)
 {
 	return iteration == run->ready.iterations || is_preview_due(run, iteration) ||
 		   is_checkpoint_due(run, iteration) ||
-		   run_preview_watches(&run->preview, iteration, run->ready.iterations);
+		   run_preview_watches(&run->preview, iteration, run->ready.iterations) ||
+		   run_validation_is_due(&run->validation, iteration, run->ready.iterations,
+								 validate_every(run));
 }
 
 /* a and b: NULL where the fit gives memory for them. */
@@ -353,11 +483,16 @@ static bool
 report(Run *run, RunSums *sums, EngineError *error)
 {
 	int64_t iteration = nn_fit_iteration(run->fit);
-	bool last = iteration == run->ready.iterations;
+	bool border = nn_fit_open_steps(run->fit) == 0;
 
-	if (last || sums->count >= LOSSES_ITERATIONS || now_ms() - sums->since >= LOSSES_MS)
+	if (border &&
+		run_validation_is_due(&run->validation, iteration, run->ready.iterations,
+							  validate_every(run)) &&
+		!validate(run, error))
+		return false;
+	if (run_is_last(run) || sums->count >= LOSSES_ITERATIONS || now_ms() - sums->since >= LOSSES_MS)
 		send_losses(run, sums);
-	if (nn_fit_open_steps(run->fit) > 0)
+	if (!border)
 		return true; /* what is behind a border has been told there */
 	if (is_preview_due(run, iteration) && !send_preview(run, error))
 		return false;
@@ -475,6 +610,7 @@ finish_run(Run *run, EngineError *error)
 
 	if (!run_is_finished(run))
 	{
+		note_best(run);
 		pthread_mutex_lock(&run->lock);
 		order = wait_for_checkpoint(run);
 		pthread_mutex_unlock(&run->lock);
@@ -496,7 +632,7 @@ loop(Run *run, float *a, float *b, EngineError *error)
 	RunSums sums;
 
 	reset_sums(&sums);
-	while (nn_fit_iteration(run->fit) < run->ready.iterations)
+	while (!run_is_last(run))
 	{
 		executor_progress();
 		switch (next_order(run))
@@ -550,7 +686,8 @@ run_loop(Task *task)
 	if (own && (a == NULL || b == NULL))
 		error_memory(&run->error, "a batch of images");
 	else if (run_preview_open(&run->preview, run->engine, &run->data, &run->config,
-							  run->options.seed, &run->error))
+							  run->options.seed, &run->error) &&
+			 run_validation_open(&run->validation, &run->config, &run->error))
 		loop(run, a, b, &run->error);
 	run_save_end(run);
 	run_feed_stop(&run->feed);

@@ -45,6 +45,7 @@ static void
 order_stop(Run *run)
 {
 	run_screen_stop(&run->screen);
+	run_screen_stop(&run->validation.screen);
 	run_feed_stop(&run->feed);
 	pthread_mutex_lock(&run->lock);
 	run->stop_wanted = true;
@@ -96,6 +97,7 @@ handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 			(unsigned long long) begin->stream_length, run->engine->memory.limit);
 	run_data_begin(&run->data, begin, run->options.side_by_side);
 	run->data.opaque = run->config.alpha == NN_ALPHA_DROP;
+	run_validation_begin(&run->validation, begin, &run->config, &run->options);
 	run_to(run, RUN_STREAM);
 	return true;
 }
@@ -124,6 +126,14 @@ handle_pair(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErro
 	if (run_is_finished(run))
 		return protocol_error(error, "A pair came for a run that is finished.");
 	return run_data_add(&run->data, body, frame->length, error);
+}
+
+static bool
+handle_validation_pair(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
+{
+	if (run_is_finished(run) || !run->validation.on)
+		return protocol_error(error, "A validation pair came for a run without validation.");
+	return run_data_add(&run->validation.data, body, frame->length, error);
 }
 
 /* ---- Screening, opening and running -------------------------------------- */
@@ -187,22 +197,30 @@ check_count(const Run *run, EngineError *error)
 }
 
 static void
-note_skipped(Run *run, int64_t nbad, const EngineError *bad)
+send_note(Run *run, BicycleNoteCause cause, const char *text)
 {
-	BicycleNote head = { BICYCLE_NOTE_SKIPPED };
-	char text[sizeof(bad->message) + sizeof(bad->detail) + 64];
+	BicycleNote head = { cause };
 
-	snprintf(text, sizeof(text), "skips %lld of %lld pairs: %s.  %s", (long long) nbad,
-			 (long long) run->data.nread, bad->message, bad->detail);
 	run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
 }
 
-/* Which pairs cannot be used is known; new: it has not been told before. */
+static void
+note_skipped(Run *run, const RunData *data, int64_t nbad, const EngineError *bad)
+{
+	bool training = data == &run->data;
+	char text[sizeof(bad->message) + sizeof(bad->detail) + 64];
+
+	snprintf(text, sizeof(text), "skips %lld of %lld %spairs: %s.  %s", (long long) nbad,
+			 (long long) data->nread, training ? "" : "validation ", bad->message, bad->detail);
+	send_note(run, training ? BICYCLE_NOTE_SKIPPED : BICYCLE_NOTE_NOT_VALIDATED, text);
+}
+
+/* Leaves bad pairs out; new: which they are has not been told before. */
 static bool
-settle_pairs(Run *run, bool new, EngineError *error)
+leave_out_bad(Run *run, RunData *data, bool new, EngineError *error)
 {
 	EngineError bad;
-	int64_t nbad = run_data_settle(&run->data, &bad);
+	int64_t nbad = run_data_settle(data, &bad);
 
 	if (nbad > 0 && run->options.bad_pairs == NN_BAD_PAIRS_ERROR)
 	{
@@ -213,15 +231,72 @@ settle_pairs(Run *run, bool new, EngineError *error)
 					   "\"skip\".");
 		return false;
 	}
-	if (!check_count(run, error))
-		return false;
 	if (nbad > 0 && new)
-		note_skipped(run, nbad, &bad);
+		note_skipped(run, data, nbad, &bad);
+	return true;
+}
+
+static bool
+begin_opening(Run *run)
+{
 	run_to(run, RUN_OPENING);
 	run->open_task.run = run_open;
 	run->open_task.done = open_done;
 	executor_submit(&run->engine->device_thread, &run->open_task, TASK_SECOND);
 	return true;
+}
+
+static bool
+settle_validation(Run *run, EngineError *error)
+{
+	RunData *data = &run->validation.data;
+	int64_t overlap;
+	char text[128];
+
+	if (!leave_out_bad(run, data, true, error))
+		return false;
+	if (data->npairs == 0)
+	{
+		error_set(error, "22023", "there are no validation pairs");
+		error_detail(error, "None of the %lld rows can be used.", (long long) data->nread);
+		return false;
+	}
+	overlap = run_validation_overlap(&run->validation, &run->data);
+	if (overlap > 0)
+	{
+		snprintf(text, sizeof(text), "%lld of %lld validation pairs are trained on, too",
+				 (long long) overlap, (long long) data->npairs);
+		send_note(run, BICYCLE_NOTE_OVERLAP, text);
+	}
+	return begin_opening(run);
+}
+
+static void
+validation_screened(RunScreen *screen)
+{
+	Run *run = list_member(Run, validation.screen, screen);
+	EngineError error;
+
+	if (run->state == RUN_ENDED || run->stop_wanted)
+		return;
+	if (error_is_set(&screen->error))
+		run_fail(run, &screen->error);
+	else if (!settle_validation(run, &error))
+		run_fail(run, &error);
+}
+
+/* Which pairs cannot be used is known; new: it has not been told before. */
+static bool
+settle_pairs(Run *run, bool new, EngineError *error)
+{
+	if (!leave_out_bad(run, &run->data, new, error) || !check_count(run, error))
+		return false;
+	if (run_is_finished(run) || !run->validation.on)
+		return begin_opening(run);
+	if (run->state == RUN_PAIRS)
+		run_to(run, RUN_SCREENING);
+	return run_screen_start(&run->validation.screen, &run->validation.feed, validation_screened,
+							error);
 }
 
 static void
@@ -242,6 +317,10 @@ static bool
 handle_pairs_end(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
 	if (!check_count(run, error) || !run_data_complete(&run->data, error))
+		return false;
+	if (!run_is_finished(run) && run->validation.on &&
+		!run_validation_complete(&run->validation, &run->data, run->engine, &run->config,
+								 &run->options, error))
 		return false;
 	if (run_is_finished(run) || run_data_known(&run->data, body, frame->length))
 		return settle_pairs(run, false, error);
@@ -318,6 +397,8 @@ static const struct RunRule
 	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
 	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
 	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
+	{ BICYCLE_VALIDATION_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX,
+	  handle_validation_pair },
 	{ BICYCLE_PAIRS_END, RUN_PAIRS, RUN_PAIRS, 0, UINT32_MAX, handle_pairs_end },
 	{ BICYCLE_RUN, RUN_READY, RUN_READY, 0, 0, handle_run },
 	{ BICYCLE_CHECKPOINT_NOW, RUN_READY, RUN_RUNNING, 0, 0, handle_order },
@@ -345,8 +426,14 @@ frame_begins(RunLink *link, const BicycleFrame *frame, uint8_t **body, EngineErr
 							  (unsigned long long) frame->id, frame->length);
 	if (run->state < rule->first || run->state > rule->last)
 		return protocol_error(error, "A frame of type %u came out of turn.", frame->type);
+	if (frame->type == BICYCLE_PAIR && run->validation.data.nread > 0)
+		return protocol_error(error, "A pair came behind those of validation.");
 	if (frame->type == BICYCLE_PAIR)
 		return run_data_check_room(&run->data, frame->length, error);
+	if (frame->type == BICYCLE_VALIDATION_PAIR && run->validation.data.nread == 0)
+		run_validation_share(&run->validation, &run->data);
+	if (frame->type == BICYCLE_VALIDATION_PAIR)
+		return run_data_check_room(&run->validation.data, frame->length, error);
 	if (frame->type == BICYCLE_DATA)
 	{
 		INVARIANT(run->stream_have <= run->begin.stream_length);
@@ -488,6 +575,7 @@ run_init(Run *run, Engine *engine)
 	run_data_init(&run->data);
 	run_feed_init(&run->feed);
 	run_screen_init(&run->screen);
+	run_validation_init(&run->validation);
 	run_share_init(&run->share, now_us());
 	pthread_mutex_init(&run->lock, NULL);
 	executor_condition(&run->wake);
@@ -503,9 +591,11 @@ run_free(Run *run)
 	executor_stop(&engine->device_thread);
 	executor_stop(&engine->loader);
 	nn_snapshot_free(run->snapshot);
+	free(run->best);
 	if (run->fit != NULL)
 		nn_fit_close(run->fit);
 	run_preview_free(&run->preview);
+	run_validation_free(&run->validation);
 	run_screen_free(&run->screen);
 	run_feed_free(&run->feed);
 	run_data_free(&run->data);

@@ -72,10 +72,41 @@ run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t 
 	return make_stream(tensors, ntensors, NULL, bytes, length, error);
 }
 
-static void
-queue_checkpoint(Run *run, int64_t iteration, uint8_t *bytes, size_t length)
+/* What is known of the best weights; *best is NULL where there are none. */
+static bool
+pack_best(const Run *run, uint8_t **best, size_t *length, EngineError *error)
 {
-	BicycleCheckpoint head = { .iteration = iteration, .stream_length = length };
+	*best = NULL;
+	*length = 0;
+	return !run->validation.best.found ||
+		   run_best_pack(&run->validation.best, run->validation.data.digest, best, length, error);
+}
+
+/* Appends it to a stream; frees it. False: and the stream. */
+static bool
+append_best(uint8_t **bytes, size_t *length, uint8_t *best, size_t best_length, EngineError *error)
+{
+	uint8_t *both = best_length > 0 ? realloc(*bytes, *length + best_length) : *bytes;
+
+	if (both != NULL && best_length > 0)
+		memcpy(both + *length, best, best_length);
+	free(best);
+	if (both == NULL)
+	{
+		free(*bytes);
+		return error_memory(error, "a checkpoint");
+	}
+	*bytes = both;
+	*length += best_length;
+	return true;
+}
+
+static void
+queue_checkpoint(Run *run, int64_t iteration, bool last, uint8_t *bytes, size_t length)
+{
+	BicycleCheckpoint head = { .iteration = iteration,
+							   .stream_length = length,
+							   .flags = last ? BICYCLE_CHECKPOINT_LAST : 0 };
 
 	run_link_send_stream(&run->link, BICYCLE_CHECKPOINT, &head, sizeof(head), NULL, 0, bytes,
 						 length);
@@ -84,13 +115,15 @@ queue_checkpoint(Run *run, int64_t iteration, uint8_t *bytes, size_t length)
 /* ---- At once ------------------------------------------------------------- */
 
 static void
-begin_checkpoint(Run *run, NnFitSnapshot *snapshot)
+begin_checkpoint(Run *run, NnFitSnapshot *snapshot, uint8_t *best, size_t best_length)
 {
 	pthread_mutex_lock(&run->lock);
 	INVARIANT(!run->checkpoint_queued && run->snapshot == NULL); /* R1 */
 	run->checkpoint_queued = true;
 	run->checkpoint_wanted = false;
 	run->snapshot = snapshot;
+	run->best = best;
+	run->best_length = best_length;
 	pthread_cond_broadcast(&run->wake);
 	pthread_mutex_unlock(&run->lock);
 }
@@ -100,8 +133,8 @@ run_checkpoint(Run *run, EngineError *error)
 {
 	NnTensor *tensors;
 	NnError nn_error = { 0 };
-	uint8_t *bytes;
-	size_t length;
+	uint8_t *bytes, *best;
+	size_t length, best_length;
 	int n;
 	bool made;
 
@@ -111,8 +144,15 @@ run_checkpoint(Run *run, EngineError *error)
 	free(tensors);
 	if (!made)
 		return false;
-	begin_checkpoint(run, NULL);
-	queue_checkpoint(run, nn_fit_iteration(run->fit), bytes, length);
+	if (!pack_best(run, &best, &best_length, error))
+	{
+		free(bytes);
+		return false;
+	}
+	if (!append_best(&bytes, &length, best, best_length, error))
+		return false;
+	begin_checkpoint(run, NULL, NULL, 0);
+	queue_checkpoint(run, nn_fit_iteration(run->fit), run_is_last(run), bytes, length);
 	return true;
 }
 
@@ -140,6 +180,8 @@ run_checkpoint_begin(Run *run, EngineError *error)
 	NnFitSnapshot *snapshot;
 	NnError nn_error = { 0 };
 	NnStatus status;
+	uint8_t *best;
+	size_t best_length;
 
 	if (!nn_fit_has_snapshots(run->fit))
 		return run_checkpoint(run, error);
@@ -151,12 +193,17 @@ run_checkpoint_begin(Run *run, EngineError *error)
 	}
 	if (status != NN_OK)
 		return error_from_nn(error, &nn_error);
-	begin_checkpoint(run, snapshot);
+	if (!pack_best(run, &best, &best_length, error))
+	{
+		nn_snapshot_free(snapshot);
+		return false;
+	}
+	begin_checkpoint(run, snapshot, best, best_length);
 	return true;
 }
 
 static NnFitSnapshot *
-next_snapshot(Run *run)
+next_snapshot(Run *run, uint8_t **best, size_t *best_length)
 {
 	NnFitSnapshot *snapshot = NULL;
 
@@ -167,7 +214,10 @@ next_snapshot(Run *run)
 	if (!run->loop_over)
 	{
 		snapshot = run->snapshot;
+		*best = run->best;
+		*best_length = run->best_length;
 		run->snapshot = NULL;
+		run->best = NULL;
 	}
 	pthread_mutex_unlock(&run->lock);
 	return snapshot;
@@ -187,8 +237,10 @@ run_save(Task *task)
 {
 	Run *run = list_member(Run, save_task, task);
 	NnFitSnapshot *snapshot;
+	uint8_t *best;
+	size_t best_length;
 
-	while ((snapshot = next_snapshot(run)) != NULL)
+	while ((snapshot = next_snapshot(run, &best, &best_length)) != NULL)
 	{
 		int64_t iteration = nn_snapshot_iteration(snapshot);
 		EngineError error;
@@ -199,8 +251,11 @@ run_save(Task *task)
 		bool made = make_stream(tensors, n, snapshot, &bytes, &length, &error);
 
 		nn_snapshot_free(snapshot);
+		if (!made)
+			free(best);
+		made = made && append_best(&bytes, &length, best, best_length, &error);
 		if (made)
-			queue_checkpoint(run, iteration, bytes, length);
+			queue_checkpoint(run, iteration, false, bytes, length);
 		else
 			save_failed(run, &error);
 	}

@@ -72,5 +72,6 @@ run_check(Run *run)
 	run_link_check(&run->link);
 	check_orders(run);
 	run_data_check(&run->data);
+	run_data_check(&run->validation.data);
 	run_feed_check(&run->feed);
 }

@@ -98,6 +98,17 @@ static const NnChoice init_type_choices[] = {
 	{ "orthogonal", NN_INIT_ORTHOGONAL },
 	{ NULL, 0 },
 };
+static const NnChoice keep_choices[] = {
+	{ "last", NN_KEEP_LAST },
+	{ "best", NN_KEEP_BEST },
+	{ NULL, 0 },
+};
+static const NnChoice keep_metric_choices[] = {
+#define ROW(id, name) { name, NN_MEASURE_##id },
+	BICYCLE_MEASURES(ROW)
+#undef ROW
+		{ NULL, 0 },
+};
 static const NnChoice bad_pairs_choices[] = {
 	{ "error", NN_BAD_PAIRS_ERROR },
 	{ "skip", NN_BAD_PAIRS_SKIP },

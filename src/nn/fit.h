@@ -38,6 +38,23 @@ typedef enum NnLrPolicy
 	NN_LR_COSINE
 } NnLrPolicy;
 
+/* What the model gets: the last weights, or those that were measured best. */
+typedef enum NnKeep
+{
+	NN_KEEP_LAST,
+	NN_KEEP_BEST
+} NnKeep;
+
+typedef enum NnMeasure
+{
+#define ROW(id, name) NN_MEASURE_##id,
+	BICYCLE_MEASURES(ROW)
+#undef ROW
+	NN_MEASURES
+} NnMeasure;
+
+#define NN_MAX_QUERY 8000 /* bytes of one that is an option */
+
 typedef enum NnBadPairs
 {
 	NN_BAD_PAIRS_ERROR,
@@ -72,6 +89,11 @@ typedef struct NnTrainOptions
 	NnBadPairs bad_pairs;
 	bool side_by_side; /* A and B are halves of one image */
 	int accumulate;    /* parts in which a batch is computed */
+	char validation[NN_MAX_QUERY + 1];
+	int64_t validate_every; /* iterations; 0: an epoch */
+	NnKeep keep;
+	NnMeasure keep_metric;
+	int patience;  /* validations without a better one that end the run; 0: none do */
 } NnTrainOptions;
 
 /*
@@ -89,6 +111,12 @@ extern NnStatus nn_create_options_parse(NnConfig *config, NnTrainOptions *option
 
 /* All as canonical JSON, which parses to the same; malloc'ed, or NULL. */
 extern char *nn_train_options_print(const NnConfig *config, const NnTrainOptions *options);
+
+/* Whether the networks are such that there is that to be measured. */
+extern bool nn_measure_exists(const NnConfig *config, NnMeasure metric);
+
+/* Whether one value of it is better than another. */
+extern bool nn_measure_better(NnMeasure metric, double value, double than);
 
 /* Which networks the method trains: a mask of 1 << NN_NET_G ... */
 extern unsigned nn_train_networks(const NnConfig *config, const NnTrainOptions *options);

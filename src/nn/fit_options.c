@@ -244,6 +244,53 @@ check_length(const NnTrainOptions *o, NnError *error)
 	return NN_OK;
 }
 
+bool
+nn_measure_exists(const NnConfig *c, NnMeasure metric)
+{
+	switch (metric)
+	{
+		case NN_MEASURE_Z_L1:
+			return c->net_e != NN_ENCODER_NONE;
+		case NN_MEASURE_DIVERSITY:
+			return c->nz > 0;
+		default:
+			return true;
+	}
+}
+
+bool
+nn_measure_better(NnMeasure metric, double value, double than)
+{
+	return metric == NN_MEASURE_DIVERSITY ? value > than : value < than;
+}
+
+/* What validation decides needs one, and something that can be measured. */
+static NnStatus
+check_validation(const NnConfig *c, const NnTrainOptions *o, NnError *error)
+{
+	bool decides = o->keep == NN_KEEP_BEST || o->patience > 0;
+
+	if (o->validation[0] == '\0' && (decides || o->validate_every > 0))
+	{
+		nn_fail(error, NN_EINVAL, "option \"%s\" needs validation pairs",
+				o->keep == NN_KEEP_BEST ? "keep"
+				: o->patience > 0       ? "patience"
+										: "validate_every");
+		nn_detail(error, "There is no query that gives them.");
+		nn_hint(error, "Set the option \"validation\" to one.");
+		return NN_EINVAL;
+	}
+	if (!decides || nn_measure_exists(c, o->keep_metric))
+		return NN_OK;
+	nn_fail(error, NN_EINVAL, "there is no %s to be measured",
+			bicycle_measure_names[o->keep_metric]);
+	nn_detail(error, "The model has no %s.",
+			  o->keep_metric == NN_MEASURE_Z_L1 ? "encoder" : "latent code");
+	nn_hint(error, "Set the option \"keep_metric\" to \"%s\".",
+			bicycle_measure_names[NN_MEASURE_L1]);
+	return NN_EINVAL;
+}
+
 static NnStatus
 check_data(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 {
@@ -277,6 +324,8 @@ nn_train_options_check(const NnConfig *config, const NnTrainOptions *options, Nn
 		status = check_length(options, error);
 	if (status == NN_OK)
 		status = check_data(config, options, error);
+	if (status == NN_OK)
+		status = check_validation(config, options, error);
 	return status;
 }
 

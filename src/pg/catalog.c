@@ -25,6 +25,7 @@
 #include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -241,11 +242,13 @@ char *
 model_options_argument(FunctionCallInfo fcinfo, int i)
 {
 	Jsonb *config;
+	char *json;
 
 	if (PG_ARGISNULL(i))
 		return pstrdup("{}");
 	config = PG_GETARG_JSONB_P(i);
-	return JsonbToCString(NULL, &config->root, VARSIZE(config));
+	json = JsonbToCString(NULL, &config->root, VARSIZE(config));
+	return pg_server_to_any(json, strlen(json), PG_UTF8);
 }
 
 /* NULL if there is none. */

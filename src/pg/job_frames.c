@@ -163,42 +163,79 @@ handle_ready(const Message *m)
 	job_worker.checkpoint_ms = monotonic_ms();
 }
 
+/*
+ * Rows of what is there of a table of numbers, by their bits in `present`; the
+ * same as JSON.
+ */
+static char *
+insert_losses(int64 iteration, const char *const *names, int n, uint32 present,
+			  const double *values)
+{
+	StringInfoData json;
+	Params p;
+
+	initStringInfo(&json);
+	for (int i = 0; i < n; i++)
+	{
+		if (!(present & (1u << i)))
+			continue;
+		job_worker_params(&p);
+		param_add_long(&p, iteration);
+		param_add_text(&p, names[i]);
+		param_add(&p, FLOAT8OID, Float8GetDatum(values[i]));
+		job_worker_run(JOB_LOSSES,
+					   "INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
+					   " ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
+					   SPI_OK_INSERT, &p);
+		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', names[i], values[i]);
+	}
+	appendStringInfoString(&json, json.len == 0 ? "{}" : "}");
+	return json.data;
+}
+
+/* Losses and metrics come apart, and the row shows the last of both. */
+#define JOIN_LOSSES "losses = coalesce(losses, '{}'::jsonb) OPERATOR(pg_catalog.||) "
+
 static void
 handle_losses(const Message *m)
 {
 	BicycleLosses losses;
-	StringInfoData json;
+	char *json;
 	Params p;
 
 	message_head(m, &losses, sizeof(losses));
 	if (!job_worker_begin())
 		return;
-	initStringInfo(&json);
-	for (int i = 0; i < BICYCLE_NLOSSES; i++)
-	{
-		if (!(losses.present & (1u << i)))
-			continue;
-		job_worker_params(&p);
-		param_add_long(&p, losses.iteration);
-		param_add_text(&p, bicycle_loss_names[i]);
-		param_add(&p, FLOAT8OID, Float8GetDatum(losses.value[i]));
-		job_worker_run(JOB_LOSSES,
-					   "INSERT INTO %s (job, iteration, name, value) VALUES ($1, $2, $3, $4)"
-					   " ON CONFLICT (job, iteration, name) DO UPDATE SET value = EXCLUDED.value",
-					   SPI_OK_INSERT, &p);
-		appendStringInfo(&json, "%c\"%s\": %.9g", json.len == 0 ? '{' : ',', bicycle_loss_names[i],
-						 losses.value[i]);
-	}
-	appendStringInfoString(&json, json.len == 0 ? "{}" : "}");
+	json = insert_losses(losses.iteration, bicycle_loss_names, BICYCLE_NLOSSES, losses.present,
+						 losses.value);
 	job_worker_params(&p);
 	param_add_long(&p, losses.iteration);
 	param_add_int(&p, losses.epoch);
 	param_add_int(&p, losses.epochs);
 	param_add(&p, FLOAT8OID, Float8GetDatum(losses.images_per_second));
-	param_add_text(&p, json.data);
+	param_add_text(&p, json);
 	job_worker_update("UPDATE %s SET iteration = greatest(iteration, $2), epoch = $3, epochs = $4, "
-					  "images_per_second = $5, losses = $6::jsonb, updated_at = now()"
+					  "images_per_second = $5, " JOIN_LOSSES "$6::jsonb, updated_at = now()"
 					  " WHERE job = $1",
+					  &p);
+	job_worker_end();
+}
+
+static void
+handle_validated(const Message *m)
+{
+	BicycleValidated validated;
+	char *json;
+	Params p;
+
+	message_head(m, &validated, sizeof(validated));
+	if (!job_worker_begin())
+		return;
+	json = insert_losses(validated.iteration, bicycle_measure_names, BICYCLE_NMEASURES,
+						 validated.present, validated.value);
+	job_worker_params(&p);
+	param_add_text(&p, json);
+	job_worker_update("UPDATE %s SET " JOIN_LOSSES "$2::jsonb, updated_at = now() WHERE job = $1",
 					  &p);
 	job_worker_end();
 }
@@ -270,8 +307,10 @@ handle_checkpoint(const Message *m)
 	Params p;
 	bytea *chunk;
 	uint64 left = m->stream_length;
+	bool last;
 
 	message_head(m, &checkpoint, sizeof(checkpoint));
+	last = (checkpoint.flags & BICYCLE_CHECKPOINT_LAST) != 0;
 	if (checkpoint.stream_length != m->stream_length || left == 0)
 		session_broken(JOB_ENGINE);
 	rewind_stream(m->stream);
@@ -306,11 +345,16 @@ handle_checkpoint(const Message *m)
 		SPI_OK_DELETE, &p);
 	job_worker_params(&p);
 	param_add_long(&p, checkpoint.iteration);
+	param_add(&p, BOOLOID, BoolGetDatum(last));
+	/* a run that ends early has no more iterations than it has made */
 	job_worker_update(
 		"UPDATE %s SET checkpoint = $2, iteration = greatest(iteration, $2), attempts = 0,"
+		" iterations = CASE WHEN $3 THEN $2 ELSE iterations END,"
 		" error = NULL, sqlstate = NULL, updated_at = now() WHERE job = $1",
 		&p);
 	job_worker_end();
+	if (last)
+		job_worker.job.iterations = checkpoint.iteration;
 	job_worker.job.checkpoint = checkpoint.iteration;
 	job_worker.job.attempts = 0;
 	job_worker.checkpoint_ms = monotonic_ms();
@@ -335,12 +379,13 @@ option_text(const char *name)
 static void
 handle_done(const Message *m)
 {
-	BicycleImported head;
+	BicycleTrainDone head;
 	Params p;
 	int version;
 
 	message_head(m, &head, sizeof(head));
-	if (m->length - sizeof(head) != head.config_length || head.stream_length != m->stream_length)
+	if (m->length - sizeof(head) != head.model.config_length ||
+		head.model.stream_length != m->stream_length)
 		session_broken(JOB_ENGINE);
 	rewind_stream(m->stream);
 	job_worker_patience(0);
@@ -348,8 +393,8 @@ handle_done(const Message *m)
 	if (ShutdownRequestPending || !job_worker_begin())
 		return;
 	version = model_store(job_worker.job.model, option_text("method"),
-						  job_worker.start_iterations + job_worker.job.iterations, &head,
-						  pnstrdup(m->body + sizeof(head), head.config_length), m->stream,
+						  job_worker.start_iterations + head.iteration, &head.model,
+						  pnstrdup(m->body + sizeof(head), head.model.config_length), m->stream,
 						  &job_worker.job.start_version);
 	job_worker_params(&p);
 	job_worker_run(JOB_CHECKPOINTS, "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE, &p);
@@ -374,6 +419,9 @@ handle(const Message *m)
 			break;
 		case BICYCLE_LOSSES:
 			handle_losses(m);
+			break;
+		case BICYCLE_VALIDATED:
+			handle_validated(m);
 			break;
 		case BICYCLE_RATE:
 			handle_rate(m);

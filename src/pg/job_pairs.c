@@ -43,6 +43,24 @@ report_checkpoint(const char *how)
 			 errhint("Checkpoints are not carried by pg_dump. Start a new job.")));
 }
 
+/* As the engine reads them. */
+static char *
+options_for_engine(void)
+{
+	char *options = job_worker.job.options;
+
+	return pg_server_to_any(options, strlen(options), PG_UTF8);
+}
+
+static Call *
+send_options(BicycleTrainBegin *head)
+{
+	char *options = options_for_engine();
+
+	head->options_length = strlen(options);
+	return call_train(head, sizeof(*head), options, head->options_length);
+}
+
 /* Streams the last checkpoint. */
 static Call *
 send_checkpoint(BicycleTrainBegin *head)
@@ -62,8 +80,7 @@ send_checkpoint(BicycleTrainBegin *head)
 	if (chunks == 0)
 		report_checkpoint("missing");
 	head->iteration = job_worker.job.checkpoint;
-	head->options_length = strlen(job_worker.job.options);
-	call = call_train(head, sizeof(*head), job_worker.job.options, head->options_length);
+	call = send_options(head);
 	param_add_int(&p, 0);
 	for (int chunk = 0; chunk < chunks; chunk++)
 	{
@@ -98,10 +115,9 @@ send_start(BicycleTrainBegin *head)
 	Call *call;
 
 	if (job->start_version != 0)
-		return model_stream_train(head, job->options,
+		return model_stream_train(head, options_for_engine(),
 								  model_lookup(cstring_to_text(job->model), &job->start_version));
-	head->options_length = strlen(job->options);
-	call = call_train(head, sizeof(*head), job->options, head->options_length);
+	call = send_options(head);
 	if (!call_end(call))
 		job_engine_lost();
 	return call;
@@ -134,7 +150,7 @@ pair_name(HeapTuple row, TupleDesc desc, int images, uint32 *length)
 }
 
 static void
-send_pair(Call *call, HeapTuple row, TupleDesc desc, int images)
+send_pair(Call *call, BicycleTrainFrame type, HeapTuple row, TupleDesc desc, int images)
 {
 	BicyclePair head = { 0 };
 	bytea *a = pair_image(row, desc, 1, &head.lack[0]);
@@ -153,16 +169,16 @@ send_pair(Call *call, HeapTuple row, TupleDesc desc, int images)
 		memcpy(body + head.a_length, VARDATA_ANY(b), head.b_length);
 	if (head.name_length > 0)
 		memcpy(body + head.a_length + head.b_length, name, head.name_length);
-	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIR, &head, sizeof(head), body, length))
+	if (!call_send(call, (BicycleFrameType) type, &head, sizeof(head), body, length))
 		job_engine_lost();
 }
 
 /*
- * Runs the query as the job's owner, under the search_path of its call. What
+ * Runs a query as the job's owner, under the search_path of its call. What
  * functions in it set is undone: role, read-only transactions and all.
  */
 static void
-send_pairs(Call *call)
+send_pairs(Call *call, const char *what, const char *query, BicycleTrainFrame type)
 {
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
@@ -172,7 +188,7 @@ send_pairs(Call *call)
 	int nest = NewGUCNestLevel();
 
 	SetConfigOption("search_path", job_worker.job.search_path, PGC_USERSET, PGC_S_SESSION);
-	plan = pairs_prepare(job_worker.job.pairs, images);
+	plan = pairs_prepare(what, query, images);
 	cursor = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	for (;;)
 	{
@@ -182,7 +198,7 @@ send_pairs(Call *call)
 		if (SPI_processed == 0)
 			break;
 		old = MemoryContextSwitchTo(context);
-		send_pair(call, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, images);
+		send_pair(call, type, SPI_tuptable->vals[0], SPI_tuptable->tupdesc, images);
 		MemoryContextSwitchTo(old);
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
@@ -190,6 +206,16 @@ send_pairs(Call *call)
 	}
 	SPI_cursor_close(cursor);
 	AtEOXact_GUC(false, nest);
+}
+
+static void
+send_both(Call *call)
+{
+	char *validation = pairs_validation(job_worker.job.options);
+
+	send_pairs(call, PAIRS_TRAINED, job_worker.job.pairs, BICYCLE_PAIR);
+	if (validation)
+		send_pairs(call, PAIRS_VALIDATION, validation, BICYCLE_VALIDATION_PAIR);
 }
 
 static int64
@@ -228,7 +254,7 @@ job_pairs_send(void)
 		job_worker.start_iterations = iterations_of(job_worker.job.start_version);
 	call = job_worker.job.checkpoint > 0 ? send_checkpoint(&head) : send_start(&head);
 	if (!job_worker.complete)
-		send_pairs(call);
+		send_both(call);
 	if (!call_send(call, (BicycleFrameType) BICYCLE_PAIRS_END, NULL, 0,
 				   known ? VARDATA_ANY(known) : NULL, known ? VARSIZE_ANY_EXHDR(known) : 0))
 		job_engine_lost();

@@ -1,9 +1,10 @@
 /*
  * pairs_query.c
- *	  The query that gives a job its pairs: what it must be.
+ *	  The queries that give a job its pairs, and those of validation: what they
+ *	  must be.
  *
- * It is checked twice, by the same means: when the job is started, and when its
- * worker runs it.
+ * Each is checked twice, by the same means: when the job is started, and when
+ * its worker runs it.
  */
 #include "pg/pairs_query.h"
 
@@ -19,23 +20,23 @@
 
 #include "pg/pg_compat.h"
 
-static void
-report_not_a_query(const char *detail)
+pg_noreturn static void
+report_not_a_query(const char *what, const char *detail)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_SYNTAX_ERROR), errmsg("pairs must be one query that only reads"),
+			(errcode(ERRCODE_SYNTAX_ERROR), errmsg("%s must be one query that only reads", what),
 			 errdetail_internal("%s", detail),
 			 errhint("Write a SELECT of two bytea columns: the input and the target image.")));
 }
 
 pg_noreturn static void
-report_columns(int images, const char *detail)
+report_columns(const char *what, int images, const char *detail)
 {
 	ereport(
 		ERROR,
 		(errcode(ERRCODE_DATATYPE_MISMATCH),
-		 images == 1 ? errmsg("pairs that lie side by side must have one column of type bytea")
-					 : errmsg("pairs must have two columns of type bytea"),
+		 images == 1 ? errmsg("%s that lie side by side must have one column of type bytea", what)
+					 : errmsg("%s must have two columns of type bytea", what),
 		 errdetail_internal("%s", detail),
 		 errhint("Behind %s only a column named id may follow, of any type: errors name rows by "
 				 "it.",
@@ -43,19 +44,19 @@ report_columns(int images, const char *detail)
 }
 
 static void
-check_columns(TupleDesc desc, int images)
+check_columns(const char *what, TupleDesc desc, int images)
 {
 	int n = desc ? desc->natts : 0;
 
 	if (n != images && n != images + 1)
-		report_columns(images, psprintf("The query has %d columns.", n));
+		report_columns(what, images, psprintf("The query has %d columns.", n));
 	for (int i = 0; i < n; i++)
 	{
 		const char *name = NameStr(TupleDescAttr(desc, i)->attname);
 		Oid type = TupleDescAttr(desc, i)->atttypid;
 
 		if (i < images ? getBaseType(type) != BYTEAOID : strcmp(name, "id") != 0)
-			report_columns(images,
+			report_columns(what, images,
 						   psprintf("Column \"%s\" has type %s.", name, format_type_be(type)));
 	}
 }
@@ -69,40 +70,58 @@ pairs_images(const char *options)
 	return DatumGetBool(DirectFunctionCall2(jsonb_contains, given, one)) ? 1 : 2;
 }
 
+char *
+pairs_validation(const char *options)
+{
+	Datum given = DirectFunctionCall1(jsonb_in, CStringGetDatum(options));
+	Datum one = DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"validation\": \"\"}"));
+	char *query;
+
+	/* a job of 0.1 has no such option */
+	if (!DatumGetBool(DirectFunctionCall2(jsonb_exists, given,
+										  PointerGetDatum(cstring_to_text("validation")))) ||
+		DatumGetBool(DirectFunctionCall2(jsonb_contains, given, one)))
+		return NULL;
+	query = TextDatumGetCString(DirectFunctionCall2(
+		jsonb_object_field_text, given, PointerGetDatum(cstring_to_text("validation"))));
+	return query;
+}
+
 static SPIPlanPtr
-prepare_query(const char *query, int images, bool elsewhere)
+prepare_query(const char *what, const char *query, int images, bool elsewhere)
 {
 	SPIPlanPtr plan = SPI_prepare_cursor(query, 0, NULL, CURSOR_OPT_NO_SCROLL);
 	CachedPlanSource *source;
 	Query *parsed;
 
 	if (plan == NULL)
-		report_not_a_query("It is a command that cannot be prepared.");
+		report_not_a_query(what, "It is a command that cannot be prepared.");
 	if (list_length(plan->plancache_list) != 1)
-		report_not_a_query(psprintf("It has %d statements.", list_length(plan->plancache_list)));
+		report_not_a_query(what,
+						   psprintf("It has %d statements.", list_length(plan->plancache_list)));
 	source = linitial(plan->plancache_list);
 	if (list_length(source->query_list) != 1)
-		report_not_a_query("Rules make more than one query of it.");
+		report_not_a_query(what, "Rules make more than one query of it.");
 	parsed = linitial(source->query_list);
 	if (parsed->commandType != CMD_SELECT || parsed->hasModifyingCTE || parsed->rowMarks != NIL)
-		report_not_a_query("It writes or locks rows.");
-	check_columns(source->resultDesc, images);
+		report_not_a_query(what, "It writes or locks rows.");
+	check_columns(what, source->resultDesc, images);
 	if (elsewhere && isQueryUsingTempRelation(parsed))
 		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("pairs cannot come from temporary tables"),
+						errmsg("%s cannot come from temporary tables", what),
 						errdetail("Training runs in another process, which does not see them."),
 						errhint("Use an ordinary or an unlogged table.")));
 	return plan;
 }
 
 SPIPlanPtr
-pairs_prepare(const char *query, int images)
+pairs_prepare(const char *what, const char *query, int images)
 {
-	return prepare_query(query, images, true);
+	return prepare_query(what, query, images, true);
 }
 
 SPIPlanPtr
 pairs_prepare_here(const char *query, int images)
 {
-	return prepare_query(query, images, false);
+	return prepare_query(PAIRS_TRAINED, query, images, false);
 }

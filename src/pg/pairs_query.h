@@ -9,18 +9,25 @@
 
 #include "executor/spi.h"
 
+/* What errors call the two queries of a job. */
+#define PAIRS_TRAINED "pairs"
+#define PAIRS_VALIDATION "validation pairs"
+
 /*
- * Prepares the query of a job as the current user; within SPI_connect. 42601 if
+ * Prepares a query of a job as the current user; within SPI_connect. 42601 if
  * it is not one query that only reads; 42804 if it does not give that many
  * bytea columns, and behind them at most one named id; 0A000 if it uses
  * temporary tables.
  */
-extern SPIPlanPtr pairs_prepare(const char *query, int images);
+extern SPIPlanPtr pairs_prepare(const char *what, const char *query, int images);
 
 /*
  * The same of one that runs in this session, where it may use temporary tables.
  */
 extern SPIPlanPtr pairs_prepare_here(const char *query, int images);
+
+/* The option validation of a job; NULL: there is none. */
+extern char *pairs_validation(const char *options);
 
 /* How many images a row has, by the options of its job, as JSON. */
 extern int pairs_images(const char *options);

@@ -15,6 +15,7 @@
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/latch.h"
@@ -116,7 +117,7 @@ check_attempt(void *arg)
 	bool holds = call_result(call, &result, &length);
 
 	if (holds)
-		check->canonical = pnstrdup(result, length);
+		check->canonical = pg_any_to_server(pnstrdup(result, length), length, PG_UTF8);
 	call_free(call);
 	return holds;
 }
@@ -172,6 +173,18 @@ pass_numbers(void)
 	param_add(&p, REGCLASSOID, ObjectIdGetDatum(catalog_table_oid("bicycle_training_job_ids")));
 	(void) catalog_run(AS_OWNER, JOBS, "SELECT setval($1, greatest(max(job), nextval($1))) FROM %s",
 					   SPI_OK_SELECT, &p);
+}
+
+/* That they can be run, as they are now. */
+static void
+prepare_queries(const char *pairs, const char *options)
+{
+	int images = pairs_images(options);
+	char *validation = pairs_validation(options);
+
+	(void) SPI_freeplan(pairs_prepare(PAIRS_TRAINED, pairs, images));
+	if (validation)
+		(void) SPI_freeplan(pairs_prepare(PAIRS_VALIDATION, validation, images));
 }
 
 static int64
@@ -231,7 +244,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	if (current_version(model, &start_version, &config))
 		check.config = config;
 	call_retry(check_attempt, &check, "checked the options");
-	(void) SPI_freeplan(pairs_prepare(pairs, pairs_images(check.canonical)));
+	prepare_queries(pairs, check.canonical);
 	start.job = insert_job(model, pairs, check.canonical, start_version);
 	SPI_finish();
 
@@ -571,15 +584,15 @@ append_series(StringInfo out, int64 job)
 
 	param_add_long(&p, job);
 	param_add_int(&p, PLOT_POINTS);
-	n = catalog_run(
-		AS_OWNER, JOB_LOSSES,
-		"SELECT name, avg(iteration)::float8, avg(value) FROM"
-		" (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER "
-		"(PARTITION BY name) AS part FROM %s WHERE job = $1"
-		" WINDOW w AS (PARTITION BY name ORDER BY iteration)) AS l"
-		" GROUP BY name, part ORDER BY "
-		"array_position(string_to_array('" BICYCLE_LOSSES(NAME_AND_SPACE) "', ' '), name), part",
-		SPI_OK_SELECT, &p);
+	n = catalog_run(AS_OWNER, JOB_LOSSES,
+					"SELECT name, avg(iteration)::float8, avg(value) FROM"
+					" (SELECT name, iteration, value, row_number() OVER w * $2 / count(*) OVER "
+					"(PARTITION BY name) AS part FROM %s WHERE job = $1"
+					" WINDOW w AS (PARTITION BY name ORDER BY iteration)) AS l"
+					" GROUP BY name, part ORDER BY "
+					"array_position(string_to_array('" BICYCLE_LOSSES(NAME_AND_SPACE)
+						BICYCLE_MEASURES(NAME_AND_SPACE) "', ' '), name), part",
+					SPI_OK_SELECT, &p);
 	for (uint64 i = 0; i < n; i++)
 	{
 		char *name = result_text(i, 1);

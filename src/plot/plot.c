@@ -358,8 +358,9 @@ pen_flush(Plot *plot, PlotPen *pen)
 }
 
 static void
-draw_series(Plot *plot, const PlotSeries *series, const double colour[3])
+draw_series(Plot *plot, const PlotSeries *series, const double colour[3], bool dashed)
 {
+	static const double dashes[] = { 1, 4 };
 	PlotPen pen = { 0 };
 
 	for (uint32_t i = 0; i < series->npoints; i++)
@@ -382,6 +383,7 @@ draw_series(Plot *plot, const PlotSeries *series, const double colour[3])
 	cairo_set_line_width(plot->cairo, 1.5);
 	cairo_set_line_cap(plot->cairo, CAIRO_LINE_CAP_ROUND);
 	cairo_set_line_join(plot->cairo, CAIRO_LINE_JOIN_ROUND);
+	cairo_set_dash(plot->cairo, dashes, dashed ? 2 : 0, 0);
 	cairo_stroke(plot->cairo);
 }
 
@@ -400,11 +402,13 @@ draw_curves(Plot *plot)
 		if (series->npoints == 0)
 			continue;
 		empty = false;
-		draw_series(plot, series, colour);
+		/* a colour's second series: both can be told apart */
+		draw_series(plot, series, colour, i >= NCOLOURS);
 		cairo_set_line_width(plot->cairo, 3);
 		cairo_move_to(plot->cairo, left, y);
 		cairo_line_to(plot->cairo, left + 18, y);
 		cairo_stroke(plot->cairo);
+		cairo_set_dash(plot->cairo, NULL, 0, 0);
 		cairo_set_source_rgb(plot->cairo, 0.1, 0.1, 0.1);
 		draw_text(plot, series->name, left + 26, y + FONT_SIZE * 0.35, 0);
 	}

@@ -112,6 +112,34 @@ foreach my $variant ([ 'batch norm and dropout', ', "norm": "batch", "dropout": 
 	is_the_same_after($what, uninterrupted("whole $what", $more), $more, \&kill_engine);
 }
 
+# The best weights, and the end of patience.
+{
+	my $more = ', "iterations": 60, "checkpoint_every": 2, "lr": 0.01, "validate_every": 2, '
+		. '"keep": "best", "patience": 3, "validation": '
+		. '"SELECT sketch, photo FROM outlines WHERE id % 3 = 0"';
+	my $model = 'interrupted';
+	my $best = uninterrupted('whole best', $more);
+	my $job = train($node, $model, $options . $more);
+	my $engine = stop_at_checkpoint($node, $job);
+
+	kill_engine($job, $engine);
+	ok(job_comes_to($node, $job, "state = 'done'"), 'a job with validation is done');
+	is(weights($node, $model), $best, 'the model is the same');
+	is(job_column($node, $job, "iteration < 60 AND iteration = iterations AND notes ~ "
+		. "('^3 of 3 validation pairs are trained on, too\nends at iteration ' || iteration || ': "
+		. "val_L1 .*\nthe model has the weights of ')"),
+		't', 'it has ended early, and says so');
+	is($node->safe_psql('postgres', "SELECT iterations FROM bicycle_models WHERE model = '$model'"),
+		$node->safe_psql('postgres', "SELECT iteration FROM bicycle_losses WHERE job = $job AND "
+		. "name = 'val_L1' ORDER BY value, iteration LIMIT 1"),
+		'the version is of the iteration that was the best');
+	is($node->safe_psql('postgres', "SELECT string_agg(DISTINCT name, ' ' ORDER BY name) FROM "
+		. "bicycle_losses WHERE job = $job AND name LIKE 'val%'"),
+		'val_L1 val_diversity val_z_L1', 'what was measured is among the losses');
+	is(job_column($node, $job, "losses ? 'val_diversity' AND losses ? 'kl'"), 't',
+		'and the last of both are in the row of the job');
+}
+
 # What precision auto was in the first run of a job it is in the next. The reference trains in bf16
 # on any machine, but not by itself.
 $node->safe_psql('postgres', "ALTER SYSTEM SET bicycle.training_device = 'ref'");

@@ -15,7 +15,7 @@
 #define RUNS 150 /* spread over all allocations of a run */
 #define OPTIONS                                                                                 \
 	"{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"nz\":4,\"iterations\":2,\"preview_every\":1," \
-	"\"checkpoint_every\":1}"
+	"\"checkpoint_every\":1,\"validation\":\"SELECT\",\"keep\":\"best\"}"
 
 static const char *const settings[] = { "device ref", "threads 1", NULL };
 static const Start start = { .options = OPTIONS };
@@ -103,6 +103,8 @@ main(void)
 	int endings[CRASHED + 1] = { 0 };
 
 	pairs = pairs_make(PAIRS);
+	validation_pairs = pairs;
+	nvalidation = 1;
 	failure = -1;
 	ok(run() == COMPLETE, "a run with memory is complete");
 	for (failure = enough; run() != COMPLETE && enough < 1000000; failure = enough)

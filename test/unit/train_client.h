@@ -233,19 +233,34 @@ training_begin(Training *training, const Start *start)
 static const uint8_t *known_data;
 static size_t known_length;
 
-__attribute__((unused)) static void
-training_pairs(Training *training, const Pair *pairs, int n)
+/* What the query of the option validation gives, where a test has one. */
+static const Pair *validation_pairs;
+static int nvalidation;
+
+static void
+send_pairs(Training *training, uint32_t type, const Pair *pairs, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
 		size_t length;
 		uint8_t *body = pair_body(&pairs[i], &length);
 
-		client_send(&training->client, BICYCLE_PAIR, 0, body, length);
+		client_send(&training->client, type, 0, body, length);
 		free(body);
 	}
+}
+
+__attribute__((unused)) static void
+training_pairs(Training *training, const Pair *pairs, int n)
+{
+	send_pairs(training, BICYCLE_PAIR, pairs, n);
+	send_pairs(training, BICYCLE_VALIDATION_PAIR, validation_pairs, nvalidation);
 	client_send(&training->client, BICYCLE_PAIRS_END, 0, known_data, known_length);
 }
+
+/* What was noted before that: causes, as bits; and the last text. */
+static unsigned ready_noted;
+static char ready_note[512];
 
 /*
  * Everything up to TRAIN_READY; false on an error, which is the last frame
@@ -257,10 +272,17 @@ training_ready(Training *training, const Start *start, const Pair *pairs, int n,
 {
 	training_begin(training, start);
 	training_pairs(training, pairs, n);
-	do
+	ready_noted = 0;
+	for (;;)
+	{
 		if (!client_receive(&training->client))
 			return false;
-	while (training->client.frame.type == BICYCLE_NOTE);
+		if (training->client.frame.type != BICYCLE_NOTE)
+			break;
+		ready_noted |= 1u << *(const uint32_t *) training->client.body;
+		snprintf(ready_note, sizeof(ready_note), "%s",
+				 (char *) training->client.body + sizeof(BicycleNote));
+	}
 	if (training->client.frame.type != BICYCLE_TRAIN_READY)
 		return false;
 	if (training->client.frame.length < sizeof(*ready))
@@ -275,6 +297,7 @@ typedef struct Saved
 	int64_t iteration;
 	uint8_t *stream;
 	size_t length;
+	uint32_t flags;
 } Saved;
 
 /* What came of a run. */
@@ -288,13 +311,17 @@ typedef struct Outcome
 	size_t preview_length;
 	BicycleLosses losses; /* the last ones */
 	int nlosses;
+	BicycleValidated validated[64];
+	int nvalidated;
 	char note[512];
 	int nnotes;
+	unsigned noted; /* causes, as bits */
 	bool
 		ordered; /* iterations never went back, and no checkpoint came before the losses up to it */
 	bool paused;
 	bool done;
 	BicycleImported head;
+	int64_t iteration; /* that the model is of */
 	Model model;
 } Outcome;
 
@@ -312,11 +339,15 @@ outcome_free(Outcome *outcome)
 static void
 take_done(Client *client, Outcome *outcome)
 {
-	memcpy(&outcome->head, client->body, sizeof(outcome->head));
-	if (client->frame.length != sizeof(outcome->head) + outcome->head.config_length)
+	BicycleTrainDone head;
+
+	memcpy(&head, client->body, sizeof(head));
+	if (client->frame.length != sizeof(head) + head.model.config_length)
 		bail_out("TRAIN_DONE has %u bytes", client->frame.length);
-	memcpy(outcome->model.hash, outcome->head.hash, sizeof(outcome->model.hash));
-	outcome->model.config = strdup((char *) client->body + sizeof(outcome->head));
+	outcome->head = head.model;
+	outcome->iteration = head.iteration;
+	memcpy(outcome->model.hash, head.model.hash, sizeof(outcome->model.hash));
+	outcome->model.config = strdup((char *) client->body + sizeof(head));
 	outcome->model.stream = client_stream_unless(client, 0, &outcome->model.length);
 	outcome->done =
 		outcome->model.stream != NULL && outcome->model.length == outcome->head.stream_length;
@@ -333,6 +364,7 @@ take_checkpoint(Client *client, Outcome *outcome)
 
 	memcpy(&head, client->body, sizeof(head));
 	saved->iteration = head.iteration;
+	saved->flags = head.flags;
 	saved->stream = client_stream_unless(client, 0, &saved->length);
 	if (saved->stream == NULL)
 		return false;
@@ -382,6 +414,13 @@ outcome_read(Training *training, Outcome *outcome)
 			snprintf(outcome->note, sizeof(outcome->note), "%s",
 					 (char *) client->body + sizeof(BicycleNote));
 			outcome->nnotes++;
+			outcome->noted |= 1u << *(const uint32_t *) client->body;
+			return true;
+		case BICYCLE_VALIDATED:
+			if (outcome->nvalidated == 64)
+				bail_out("there are too many validations");
+			memcpy(&outcome->validated[outcome->nvalidated++], client->body,
+				   sizeof(BicycleValidated));
 			return true;
 		case BICYCLE_RATE:
 			return true;
