@@ -80,9 +80,9 @@ struct Run
 	bool checkpoint_wanted, pause_wanted, stop_wanted;
 	bool checkpoint_queued;  /* one has begun, and has not been read yet */
 	NnFitSnapshot *snapshot; /* that it is to be made of; the saver takes it */
-	uint8_t *best; /* what its checkpoint ends with, or NULL; the saver's with it */
+	uint8_t *best;           /* what its checkpoint ends with, or NULL; the saver's with it */
 	size_t best_length;
-	EngineError save_error;  /* why it could not be made */
+	EngineError save_error; /* why it could not be made */
 	bool loop_over;
 	RunShare share; /* of the card's time */
 	int64_t waited; /* us, for requests of sessions */

@@ -1,7 +1,7 @@
 /*
  * run_feed.c
  *	  Batches for the training loop: which pairs come when, and decoding,
- *	  resizing, cropping and flipping them ahead of the device.
+ *	  resizing, cropping, flipping and varying them ahead of the device.
  *
  * R1 What a batch holds is a function of the pairs' order, the seed and the
  *    iteration alone. Neither the number of threads nor their timing nor where
@@ -9,8 +9,8 @@
  * R2 Every epoch goes once through all pairs in an order of its own
  *    (run_feed_permutation). What is left at its end and fills no batch is
  *    skipped.
- * R3 How a pair is cropped and flipped follows from the seed, the epoch and its
- *    place in the epoch (run_feed_augmentation).
+ * R3 How a pair is cropped, flipped and varied (run_vary.c) follows from the
+ *    seed, the epoch and its place in the epoch (run_feed_augmentation).
  * R4 Threads of the pool take one pair after the other, in the order of the
  *    run, and put it into a ring of batches, which the loop empties in order.
  *    They wait for each other under the feed's lock.
@@ -38,6 +38,8 @@
 /* Second words of Philox counters; that of nn_normal is 0. */
 #define DRAW_ORDER 0x4F524452
 #define DRAW_AUGMENTATION 0x4155474D
+#define DRAW_VARIATION 0x56415259
+#define DRAW_VARIATION_MORE 0x56415258
 
 #define RING_AHEAD 2 /* batches beyond those that the pool's threads work on */
 #define NO_EPOCH (-1)
@@ -94,6 +96,16 @@ run_feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank, int load_size
 	return (RunAugmentation){ .x = (int) ((uint64_t) words[0] * corners >> 32),
 							  .y = (int) ((uint64_t) words[1] * corners >> 32),
 							  .flip = flip && words[2] >> 31 };
+}
+
+RunVariation
+run_feed_variation(const NnTrainOptions *options, int64_t epoch, uint64_t rank)
+{
+	uint32_t words[8];
+
+	draw(options->seed, epoch, rank, DRAW_VARIATION, words);
+	draw(options->seed, epoch, rank, DRAW_VARIATION_MORE, words + 4);
+	return run_vary_draw(options, words);
 }
 
 /* ---- One pair ------------------------------------------------------------ */
@@ -190,23 +202,38 @@ run_feed_try(RunFeed *feed, RunPair *pair, EngineError *error)
 }
 
 static void
-crop(const RunFeed *feed, int which, const uint8_t *pixels, RunAugmentation how, uint8_t *out)
+mirror(uint8_t *pixels, int size, size_t channels)
+{
+	for (int y = 0; y < size; y++, pixels += (size_t) size * channels)
+		for (int x = 0; x < size / 2; x++)
+			for (size_t c = 0; c < channels; c++)
+			{
+				uint8_t *left = pixels + (size_t) x * channels + c;
+				uint8_t *right = pixels + (size_t) (size - 1 - x) * channels + c;
+				uint8_t value = *left;
+
+				*left = *right;
+				*right = value;
+			}
+}
+
+static void
+crop(const RunFeed *feed, int which, const uint8_t *pixels, const RunAugmentation *how,
+	 const RunVariation *variation, uint8_t *out)
 {
 	size_t channels = (size_t) feed->channels[which];
 	size_t row = (size_t) feed->size * channels;
 
-	for (int y = 0; y < feed->size; y++)
-	{
-		const uint8_t *from = pixels + ((size_t) (how.y + y) * feed->load_size + how.x) * channels;
-
-		if (!how.flip)
-			memcpy(out, from, row);
-		else
-			for (int x = 0; x < feed->size; x++)
-				memcpy(out + (size_t) x * channels, from + (size_t) (feed->size - 1 - x) * channels,
-					   channels);
-		out += row;
-	}
+	if (variation->turned)
+		run_vary_turn(variation, pixels, feed->load_size, feed->channels[which], how->x, how->y,
+					  out, feed->size);
+	for (int y = 0; y < feed->size && !variation->turned; y++)
+		memcpy(out + (size_t) y * row,
+			   pixels + ((size_t) (how->y + y) * feed->load_size + how->x) * channels, row);
+	if (how->flip)
+		mirror(out, feed->size, channels);
+	if (variation->coloured[which])
+		run_vary_colour(variation, out, (size_t) feed->size * feed->size, feed->channels[which]);
 }
 
 /* ---- The pool's side ----------------------------------------------------- */
@@ -219,6 +246,7 @@ typedef struct RunPlace
 	RunBatch *batch;
 	int place;
 	RunAugmentation how;
+	RunVariation variation;
 } RunPlace;
 
 /* Waits for room in the ring; false if nothing is left to do. */
@@ -244,15 +272,16 @@ take_pair(RunFeed *feed, RunPlace *place)
 		   (uint64_t) (epoch - 1) * (uint64_t) feed->batches_an_epoch * (uint64_t) feed->batch_size;
 	if (epoch != feed->epoch)
 	{
-		run_feed_permutation(feed->seed, epoch, (uint32_t) feed->data->npairs, feed->order);
+		run_feed_permutation(feed->options.seed, epoch, (uint32_t) feed->data->npairs, feed->order);
 		feed->epoch = epoch;
 	}
 	place->pair = &feed->data->pairs[feed->order[rank]];
 	place->pixels = place->pair->pixels;
 	place->batch = &feed->batches[batch % (uint64_t) feed->nbatches];
 	place->place = (int) (feed->next % (uint64_t) feed->batch_size);
-	place->how =
-		run_feed_augmentation(feed->seed, epoch, rank, feed->load_size, feed->size, feed->flip);
+	place->how = run_feed_augmentation(feed->options.seed, epoch, rank, feed->load_size, feed->size,
+									   feed->options.flip);
+	place->variation = run_feed_variation(&feed->options, epoch, rank);
 	feed->next++;
 	pthread_mutex_unlock(&feed->lock);
 	return true;
@@ -301,9 +330,10 @@ feed_pairs(Task *task)
 			size_t a_bytes = image_bytes(feed, 0, feed->size);
 			size_t b_bytes = image_bytes(feed, 1, feed->size);
 
-			crop(feed, 0, pixels, place.how, place.batch->a + (size_t) place.place * a_bytes);
-			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), place.how,
-				 place.batch->b + (size_t) place.place * b_bytes);
+			crop(feed, 0, pixels, &place.how, &place.variation,
+				 place.batch->a + (size_t) place.place * a_bytes);
+			crop(feed, 1, pixels + image_bytes(feed, 0, feed->load_size), &place.how,
+				 &place.variation, place.batch->b + (size_t) place.place * b_bytes);
 		}
 		give_pair(feed, &place, decoded, &error);
 	}
@@ -404,8 +434,7 @@ run_feed_prepare(RunFeed *feed, Engine *engine, RunData *data, const NnConfig *c
 	feed->channels[0] = config->input_nc;
 	feed->channels[1] = config->output_nc;
 	feed->batch_size = options->batch_size;
-	feed->flip = options->flip;
-	feed->seed = options->seed;
+	feed->options = *options;
 	feed->cache_limit = data->memory + data->others < data->memory_limit
 							? data->memory_limit - data->memory - data->others
 							: 0;

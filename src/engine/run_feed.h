@@ -7,6 +7,7 @@
 
 #include "engine/engine.h"
 #include "engine/run_data.h"
+#include "engine/run_vary.h"
 #include "nn/fit.h"
 
 /* A function of seed, epoch and the place in the epoch alone. */
@@ -20,6 +21,7 @@ typedef struct RunAugmentation
 extern void run_feed_permutation(uint64_t seed, int64_t epoch, uint32_t rows, uint32_t *order);
 extern RunAugmentation run_feed_augmentation(uint64_t seed, int64_t epoch, uint64_t rank,
 											 int load_size, int size, bool flip);
+extern RunVariation run_feed_variation(const NnTrainOptions *options, int64_t epoch, uint64_t rank);
 
 typedef struct RunBatch
 {
@@ -43,8 +45,7 @@ typedef struct RunFeed
 	RunData *data;
 	int size, load_size, channels[2];
 	int batch_size;
-	bool flip;
-	uint64_t seed;
+	NnTrainOptions options;
 	int64_t batches_an_epoch;
 	uint64_t end;       /* pairs of the whole run */
 	RunFeedTask *tasks; /* one a thread of the pool */

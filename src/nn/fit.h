@@ -94,6 +94,10 @@ typedef struct NnTrainOptions
 	NnKeep keep;
 	NnMeasure keep_metric;
 	int patience;  /* validations without a better one that end the run; 0: none do */
+	double jitter; /* colours of B, and of A too with jitter_both */
+	bool jitter_both;
+	double rotate, /* degrees, at most */
+		scale;     /* at most, of 1 */
 } NnTrainOptions;
 
 /*

@@ -294,6 +294,13 @@ check_validation(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 static NnStatus
 check_data(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 {
+	if (o->jitter_both && o->jitter == 0)
+	{
+		nn_fail(error, NN_EINVAL, "option \"jitter_both\" needs jitter");
+		nn_detail(error, "The option \"jitter\" is 0.");
+		nn_hint(error, "Set \"jitter\" to a value above 0, as 0.2.");
+		return NN_EINVAL;
+	}
 	if (o->load_size >= c->size)
 		return NN_OK;
 	nn_fail(error, NN_EINVAL, "load_size %d is smaller than size %d", o->load_size, c->size);

@@ -6,6 +6,8 @@
 
 #include "engine/run.h"
 
+#include <math.h>
+
 /* ---- Orders and crops ---------------------------------------------------- */
 
 /*
@@ -101,6 +103,125 @@ test_statistics(void)
 	ok(flips == 0, "without flip and without room nothing is moved");
 }
 
+/* ---- Variations ---------------------------------------------------------- */
+
+#define LARGE 40
+#define SMALL 32
+
+/* A smooth picture, whose bilinear means do not hang on the last bit. */
+static void
+paint(uint8_t *pixels, int channels)
+{
+	for (int y = 0; y < LARGE; y++)
+		for (int x = 0; x < LARGE; x++)
+			for (int c = 0; c < channels; c++)
+				pixels[(y * LARGE + x) * channels + c] =
+					(uint8_t) (128 + 60 * sin(x * 0.3 + c) + 60 * cos(y * 0.2 - c));
+}
+
+static double
+pixel_at(const uint8_t *pixels, int channels, int c, int x, int y)
+{
+	x = x < 0 ? 0 : x >= LARGE ? LARGE - 1 : x;
+	y = y < 0 ? 0 : y >= LARGE ? LARGE - 1 : y;
+	return pixels[(y * LARGE + x) * channels + c];
+}
+
+/* The largest difference to the definition: turned by so much, in doubles. */
+static double
+turned_wrongly(const uint8_t *pixels, int channels, double degrees, double scale,
+			   const uint8_t *turned)
+{
+	double worst = 0, angle = degrees * M_PI / 180;
+
+	for (int i = 0; i < SMALL * SMALL * channels; i++)
+	{
+		double du = i / channels % SMALL - (SMALL - 1) / 2.0;
+		double dv = i / channels / SMALL - (SMALL - 1) / 2.0;
+		double x = 3 + (SMALL - 1) / 2.0 + (cos(angle) * du + sin(angle) * dv) / scale;
+		double y = 5 + (SMALL - 1) / 2.0 + (cos(angle) * dv - sin(angle) * du) / scale;
+		int px = (int) floor(x), py = (int) floor(y), c = i % channels;
+		double fx = x - px, fy = y - py;
+		double value = (pixel_at(pixels, channels, c, px, py) * (1 - fx) +
+						pixel_at(pixels, channels, c, px + 1, py) * fx) *
+						   (1 - fy) +
+					   (pixel_at(pixels, channels, c, px, py + 1) * (1 - fx) +
+						pixel_at(pixels, channels, c, px + 1, py + 1) * fx) *
+						   fy;
+
+		worst = fmax(worst, fabs(value - turned[i]));
+	}
+	return worst;
+}
+
+/* The words of angle and scale are the ends and the middle of their range. */
+static void
+test_turns(void)
+{
+	static const struct
+	{
+		uint32_t words[2];
+		double rotate, scale, degrees, factor;
+	} turns[] = {
+		{ { UINT32_MAX, UINT32_MAX }, 30, 0, 30, 1 },
+		{ { 0, UINT32_MAX }, 180, 0, -180, 1 },
+		{ { 0, UINT32_MAX }, 10, 0.5, -10, 1.5 },
+		{ { UINT32_MAX, 0 }, 0, 0.9, 0, 0.1 },
+	};
+	static uint8_t pixels[LARGE * LARGE * 3], out[SMALL * SMALL * 3];
+
+	for (int i = 0; i < 4; i++)
+		for (int channels = 1; channels <= 3; channels += 2)
+		{
+			uint32_t words[8] = { turns[i].words[0], turns[i].words[1] };
+			NnTrainOptions o = { .rotate = turns[i].rotate, .scale = turns[i].scale };
+			RunVariation variation = run_vary_draw(&o, words);
+			double wrong;
+
+			paint(pixels, channels);
+			run_vary_turn(&variation, pixels, LARGE, channels, 3, 5, out, SMALL);
+			wrong = turned_wrongly(pixels, channels, turns[i].degrees, turns[i].factor, out);
+			ok(wrong < 0.9,
+			   "an image of %d channel(s) is turned by %g degrees, %g times as large: "
+			   "%.2f levels off",
+			   channels, turns[i].degrees, turns[i].factor, wrong);
+		}
+}
+
+static void
+test_colours(void)
+{
+	static const uint8_t before[6] = { 200, 100, 50, 10, 20, 30 };
+	uint32_t words[8] = { 0, 0, UINT32_MAX, UINT32_MAX, 0 };
+	NnTrainOptions none = { .jitter = 0 }, o = { .jitter = 0.5 };
+	RunVariation variation = run_vary_draw(&none, words);
+	uint8_t pixels[6];
+	int luma[2];
+
+	ok(!variation.turned && !variation.coloured[0] && !variation.coloured[1],
+	   "without options nothing is varied");
+	variation = run_vary_draw(&o, words);
+	ok(!variation.coloured[0] && variation.coloured[1], "jitter is for B");
+	o.jitter_both = true;
+	ok(run_vary_draw(&o, words).coloured[0], "jitter_both for A as well");
+	memcpy(pixels, before, sizeof(pixels));
+	run_vary_colour(&variation, pixels, 2, 3);
+	/* brightness 1.5: 255 150 75, 15 30 45; lumas 173 and 27, mean 100 */
+	/* contrast 1.5: 255 175 63, 0 0 18; saturation 0.5 about 186 and 2 */
+	luma[0] = 186;
+	luma[1] = 2;
+	ok(abs(pixels[0] - (255 + luma[0]) / 2) <= 1 && abs(pixels[1] - (175 + luma[0]) / 2) <= 1 &&
+		   abs(pixels[2] - (63 + luma[0]) / 2) <= 1 && abs(pixels[3] - luma[1] / 2) <= 1 &&
+		   abs(pixels[5] - (18 + luma[1]) / 2) <= 1,
+	   "brightness, contrast and saturation are varied in this order: %d %d %d, %d %d %d",
+	   pixels[0], pixels[1], pixels[2], pixels[3], pixels[4], pixels[5]);
+	o.jitter = 0;
+	variation = run_vary_draw(&o, words);
+	memcpy(pixels, before, sizeof(pixels));
+	run_vary_colour(&variation, pixels, 2, 3);
+	ok(memcmp(pixels, before, sizeof(pixels)) == 0, "factors of 1 change nothing");
+}
+
 /* ---- Batches ------------------------------------------------------------- */
 
 #define PAIRS 11
@@ -143,9 +264,10 @@ fill(RunData *data, uint64_t memory, uint64_t disk)
  * one after the other.
  */
 static void
-expect_image(const RunPair *pair, int side, RunAugmentation how, float *out)
+expect_image(const RunPair *pair, int side, RunAugmentation how, RunVariation variation, float *out)
 {
 	int channels = side == 0 ? 1 : 3;
+	uint8_t square[SIZE * SIZE * 3];
 	Image decoded, resized;
 	ImageError error;
 
@@ -153,13 +275,21 @@ expect_image(const RunPair *pair, int side, RunAugmentation how, float *out)
 					 channels, 0, &plenty, &decoded, &error) != IMAGE_OK ||
 		image_resize(&decoded, LOAD, LOAD, &resized, &error) != IMAGE_OK)
 		bail_out("cannot decode a pair");
+	for (int i = 0; i < SIZE * SIZE * channels; i++)
+		square[i] =
+			resized.pixels[((how.y + i / channels / SIZE) * LOAD + how.x + i / channels % SIZE) *
+							   channels +
+						   i % channels];
+	if (variation.turned)
+		run_vary_turn(&variation, resized.pixels, LOAD, channels, how.x, how.y, square, SIZE);
+	if (variation.coloured[side])
+		run_vary_colour(&variation, square, SIZE * SIZE, channels);
 	for (int y = 0; y < SIZE; y++)
 		for (int x = 0; x < SIZE; x++)
 			for (int c = 0; c < channels; c++)
 			{
-				int from = how.flip ? how.x + SIZE - 1 - x : how.x + x;
-				float level =
-					(float) resized.pixels[((how.y + y) * LOAD + from) * channels + c] / 255.0f;
+				int from = how.flip ? SIZE - 1 - x : x;
+				float level = (float) square[(y * SIZE + from) * channels + c] / 255.0f;
 
 				out[(y * SIZE + x) * channels + c] = (level - 0.5f) / 0.5f;
 			}
@@ -199,10 +329,11 @@ run_feed(RunData *data, int threads, int64_t iteration, uint64_t *cached)
 			uint64_t rank = (uint64_t) (i % 3 * BATCH + k);
 			RunAugmentation how =
 				run_feed_augmentation(options.seed, epoch, rank, LOAD, SIZE, true);
+			RunVariation variation = run_feed_variation(&options, epoch, rank);
 
-			expect_image(&data->pairs[order[rank]], 0, how, expected);
+			expect_image(&data->pairs[order[rank]], 0, how, variation, expected);
 			same = same && memcmp(expected, a + k * SIZE * SIZE, SIZE * SIZE * sizeof(float)) == 0;
-			expect_image(&data->pairs[order[rank]], 1, how, expected);
+			expect_image(&data->pairs[order[rank]], 1, how, variation, expected);
 			same = same &&
 				   memcmp(expected, b + k * SIZE * SIZE * 3, SIZE * SIZE * 3 * sizeof(float)) == 0;
 		}
@@ -231,6 +362,12 @@ test_batches(void)
 	fill(&data, 1 << 24, 0);
 	ok(run_feed(&data, 3, 4, &cached) == ITERATIONS - 4,
 	   "a feed that starts in the middle of an epoch does too");
+	options.rotate = 20;
+	options.scale = 0.2;
+	options.jitter = 0.3;
+	ok(run_feed(&data, 3, 4, &cached) == ITERATIONS - 4,
+	   "and turns and colours pairs as seed, epoch and place say");
+	options.rotate = options.scale = options.jitter = 0;
 	run_data_free(&data);
 
 	fill(&data, PAIRS * sizeof(RunPair) + 3 * one, 1 << 24);
@@ -402,6 +539,8 @@ main(void)
 	pairs = pairs_make(PAIRS);
 	test_known();
 	test_statistics();
+	test_turns();
+	test_colours();
 	test_batches();
 	test_ends();
 	test_records();
