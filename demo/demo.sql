@@ -64,6 +64,14 @@ FROM (SELECT subject, -1 AS place, input AS tile FROM chosen
 	  	samples
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/samples.png
 
+-- And of the first three of them.
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 88), 'base64')
+FROM (SELECT * FROM chosen ORDER BY subject LIMIT 3) AS first,
+	LATERAL (SELECT -1 AS place, input AS tile
+			 UNION ALL SELECT 0, target
+			 UNION ALL SELECT sample, image FROM bicycle_sample(input, 8, seed => 3)) AS samples
+\g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/strip.png
+
 -- One answer to every unseen input, kept in the table. bicycle_latent draws the latent code from
 -- its seed.
 UPDATE pairs SET variant = bicycle_translate(input, bicycle_latent(8, id)) WHERE held_out;

@@ -120,6 +120,33 @@ SELECT bicycle_report('alone', 'SELECT a, b FROM pairs');
 RESET ROLE;
 ALTER TABLE pairs DISABLE ROW LEVEL SECURITY;
 
+-- The job that made a version is shown to those who may see it. Its number is given back: others
+-- count on theirs.
+SELECT last_value, is_called FROM bicycle_training_job_ids \gset
+SET client_min_messages = warning;
+SELECT bicycle_train('trained', 'SELECT a, b FROM pairs', '{"size": 64, "ngf": 4, "nef": 4,
+	"ndf": 4, "iterations": 4, "preview_every": 1}') AS job \gset
+SET test.job = :job;
+CALL bicycle_wait(:job);
+RESET client_min_messages;
+CREATE FUNCTION pg_temp.of_job(options jsonb) RETURNS text LANGUAGE sql AS $$
+SELECT bicycle_report('trained', 'SELECT a, b FROM pairs', '{"rows": 1, "samples": 1, "steps": 0,
+	"sweep": 0, "evaluation": false}' || options) $$;
+SELECT sound(page), images(page), substring(page FROM 'of iteration.*of iteration 4') IS NOT NULL
+	AS last, page ~ '<th scope="row">preview_every</th><td>1</td>' AS options
+	FROM pg_temp.of_job('{"previews": 3}') AS page;
+SELECT images(pg_temp.of_job('{"previews": 1}')) AS one, images(pg_temp.of_job('{"previews": 0}'))
+	AS none, images(pg_temp.of_job('{}')) AS every;
+GRANT SELECT ON pairs TO regress_bicycle_guest;
+SET ROLE regress_bicycle_guest;
+SELECT sound(page), page ~ '>Training<' AS training FROM pg_temp.of_job('{}') AS page;
+DO $$ BEGIN
+	PERFORM pg_temp.of_job(jsonb_build_object('job', current_setting('test.job')::bigint));
+EXCEPTION WHEN undefined_object THEN
+	RAISE NOTICE 'it is not there for others';
+END $$;
+RESET ROLE;
+
 -- The pairs are only read, also by functions in them, and by one query.
 CREATE FUNCTION writes() RETURNS bytea LANGUAGE plpgsql AS $$
 BEGIN
@@ -163,5 +190,7 @@ DROP SCHEMA bad CASCADE;
 DROP FUNCTION writes(), misnested(text), sound(text), images(text);
 DROP TABLE pairs, made, other, pages;
 SELECT bicycle_drop(model) FROM (SELECT DISTINCT model FROM bicycle_models) AS m;
+DELETE FROM bicycle_training_jobs WHERE job = :job;
+SELECT setval('bicycle_training_job_ids', :last_value, :'is_called') AS number \gset
 REVOKE ALL ON bicycle_models, bicycle_tensors FROM regress_bicycle_guest;
 DROP ROLE regress_bicycle_guest;

@@ -182,7 +182,7 @@ pair_column(HeapTuple row, TupleDesc desc, int column, const char *name)
 
 	if (isnull || !image_accept(value, false, NULL, psprintf("pair %s of a report", name), &image))
 		return NULL;
-	return (bytea *) DatumGetPointer(PointerGetDatum(DatumGetByteaPCopy(PointerGetDatum(image))));
+	return DatumGetByteaPCopy(PointerGetDatum(image));
 }
 
 /* The first rows of the query, which nothing in it may write from. */

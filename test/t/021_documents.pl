@@ -21,6 +21,7 @@ my $root = "$FindBin::RealBin/..";
 my %text = map { (s{^\Q$root\E/}{}r => slurp_file($_)) } "$root/README.md",
 	"$root/CONTRIBUTING.md", sort glob "$root/doc/*.md";
 my $readme = $text{'README.md'};
+my $reference = $text{'doc/reference.md'};
 my $node = new_node('main');
 
 cmp_ok(scalar(keys %text), '>=', 6, 'the documents are found');
@@ -101,14 +102,8 @@ like($out, qr/\(8 rows\)/, 'there are eight answers');
 is($node->safe_psql('README',
 	q{SELECT count(DISTINCT variant), bool_and((bicycle_image_info(variant)).format = 'png')
 		FROM pairs WHERE held_out AND glyph > 1}), '3|t', 'each row has its picture');
-like(slurp_file('answer.png'), qr/^\x89PNG/, 'a picture comes out as a file');
-is($node->safe_psql('README',
-	'SELECT is_current, count(*) FROM bicycle_models WHERE model = \'shoes\' GROUP BY 1 ORDER BY '
-	. '1'), "f|1\nt|1", 'models came in from files');
-run_block('README', 'painter', 'sql',
-	"\\lo_import shoes_G.pth\nSELECT bicycle_import('again', lo_get(:LASTOID));\n");
-is($node->safe_psql('README', q{SELECT bicycle_export('again') = bicycle_export('shoes')}), 't',
-	'and went out');
+like(slurp_file('variants.png'), qr/^\x89PNG/, 'a page of pictures comes out as a file');
+like(slurp_file('report.html'), qr/^<!DOCTYPE html>.*<\/html>\s*$/s, 'and so does a report');
 
 my $imported = <<'SQL';
 \lo_import G.pth
@@ -116,6 +111,16 @@ my $imported = <<'SQL';
 \lo_import E.pth
 SELECT bicycle_import('emoji', lo_get(:generator), lo_get(:LASTOID));
 SQL
+run_document('doc/reference.md', "$sets $table $imported");
+like(slurp_file('answer.png'), qr/^\x89PNG/, 'a picture comes out as a file');
+is($node->safe_psql('reference',
+	q{SELECT count(*) FROM bicycle_models WHERE model IN ('shoes', 'bags') AND is_current}), '2',
+	'models came in from files');
+run_block('reference', 'painter', 'sql',
+	"\\lo_import shoes_G.pth\nSELECT bicycle_import('again', lo_get(:LASTOID));\n");
+is($node->safe_psql('reference', q{SELECT bicycle_export('again') = bicycle_export('shoes')}), 't',
+	'and went out');
+
 run_document('doc/looking.md', "$sets $table $imported");
 like(slurp_file("$_.png"), qr/^\x89PNG/, "doc/looking.md has made $_.png")
 	foreach qw(emoji samples morph sweep styles);
@@ -141,7 +146,7 @@ run_document('doc/evaluation.md', slurp_file("$root/../sql/include/lpips.sql")
 	. "CREATE TABLE pair AS SELECT decode(:'a', 'base64') AS a, decode(:'b', 'base64') AS b;\n"
 	. "CREATE TABLE samples AS SELECT 1 AS input, sample, CASE WHEN sample = 2 THEN a ELSE b END\n"
 	. "AS image FROM pair, generate_series(1, 3) AS sample;\n");
-foreach my $other (grep { !/README|training|evaluation|looking/ } sort keys %text)
+foreach my $other (grep { !/README|training|evaluation|looking|reference/ } sort keys %text)
 {
 	run_document($other) if blocks($text{$other});
 }
@@ -155,8 +160,8 @@ chdir $here or die;
 
 # ---- What there is ---------------------------------------------------------
 
-# First cells of the rows of README's tables, and the second ones.
-my @cells = map { s/^ | $//gr } $readme =~ /^\|( (?:`|CALL)[^|]*)\|([^|]*)\|/gm;
+# First cells of the rows of the reference's tables, and the second ones.
+my @cells = map { s/^ | $//gr } $reference =~ /^\|( (?:`|CALL)[^|]*)\|([^|]*)\|/gm;
 my %cell = @cells;
 
 # Values as numbers where they are such: 64M, 64 MB, 60 s.
@@ -189,7 +194,7 @@ foreach (split /\n/, $node->safe_psql('postgres',
 	$there{$name} = value($default);
 }
 cmp_ok(scalar(keys %there), '>', 20, 'there are settings');
-is_deeply(\%documented, \%there, 'README lists the settings with their defaults, each once');
+is_deeply(\%documented, \%there, 'the reference lists the settings with their defaults, each once');
 
 my %types = (real => 'float4', 'real[]' => 'float4[]', integer => 'int', 'integer[]' => 'int[]',
 	'double precision' => 'float8');
@@ -228,7 +233,7 @@ foreach my $full (sort @expected)
 	my ($name, $arguments) = split / /, $full, 2;
 
 	is(scalar(grep { /^$name / && $matches->($_, $arguments) } @signatures), 1,
-		"README has once: $full") or diag(explain(\@signatures));
+		"the reference has once: $full") or diag(explain(\@signatures));
 }
 is(scalar(@signatures), scalar(@expected), 'and no other function')
 	or diag(explain([ sort @signatures ], [ sort @expected ]));
@@ -236,7 +241,7 @@ foreach my $name (sort keys %columns)
 {
 	my $written = join(', ', map { qr/\b\Q$_\E(?: \S+?)?/ } split /, /, $columns{$name});
 
-	like($readme, qr/`$name\(.*$written/, "and columns of $name");
+	like($reference, qr/`$name\(.*$written/, "and columns of $name");
 }
 
 my $all = join("\n", values %text);
@@ -252,8 +257,8 @@ SQL
 
 	next if $name =~ /^bicycle_training_(losses|previews)$/;	# which views show
 	like($all, qr/\b$name\b/, "some document names $name");
-	like($readme, qr/`$name(?:` \| |\().*\Q$names\E/s, "README has the columns of $name") if $kind
-		eq 'v' || $name eq 'bicycle_models';
+	like($reference, qr/`$name(?:` \| |\().*\Q$names\E/s, 'its columns are in the reference')
+		if $kind eq 'v' || $name eq 'bicycle_models';
 }
 
 # ---- Links and names of files ----------------------------------------------
