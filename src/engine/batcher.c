@@ -22,11 +22,11 @@
  *    and only then. If the frame cannot be written at once the client does not
  *    read, and the request stays in its line.
  * R6 Where the image tells the network's size, only its header is read at
- *    first.
- *    If it takes more memory than it was given it waits (SIZED), in order of
- *    arrival, until that is free and a plan would find room besides; meanwhile
- *    nothing new starts, so what others give back is not taken by who came
- *    later. With nothing else started one may overdraw.
+ *    first. If it takes more memory than it was given it gives that back and
+ *    waits (SIZED), in order of arrival, until all is free and a plan would
+ *    find room besides; meanwhile nothing new starts, so what others give back
+ *    is not taken by who came later. With nothing else started one may
+ *    overdraw.
  * R7 A request with the flag ALONE is started when no other is between its
  *    start and its end and the loader is idle, and while it runs nothing else
  *    starts. If it is the one that kills the engine it takes no other with it.

@@ -177,6 +177,9 @@ request_decoded(Request *request)
 	INVARIANT(!request->kind->stream);
 	if (sizing_wants(request) > 0)
 	{
+		/* Nothing of it is decoded yet, so what it was given is others'. */
+		budget_give(&request->engine->memory, request->charge);
+		request->charge = 0;
 		request_to(request, REQUEST_SIZED);
 		return;
 	}

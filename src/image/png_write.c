@@ -81,10 +81,10 @@ part_load(const Image *image, int y, size_t from, size_t n, PngPart *part)
 }
 
 static void
-filter_paeth(const uint8_t *restrict row, const uint8_t *restrict above, size_t channels, size_t n,
-			 uint8_t *restrict out)
+filter_paeth(const uint8_t *restrict row, const uint8_t *restrict above, ptrdiff_t channels,
+			 ptrdiff_t n, uint8_t *restrict out)
 {
-	for (size_t i = 0; i < n; i++)
+	for (ptrdiff_t i = 0; i < n; i++)
 	{
 		int16_t left = row[i - channels], up = above[i], corner = above[i - channels];
 		int16_t to_left = (int16_t) (up - corner), to_up = (int16_t) (left - corner);
@@ -94,35 +94,37 @@ filter_paeth(const uint8_t *restrict row, const uint8_t *restrict above, size_t 
 		to_up = (int16_t) (to_up < 0 ? -to_up : to_up);
 		to_corner = (int16_t) (to_corner < 0 ? -to_corner : to_corner);
 		nearest = to_up <= to_corner ? up : corner;
-		nearest = (to_left <= to_up) & (to_left <= to_corner) ? left : nearest;
+		nearest = ((to_left <= to_up) & (to_left <= to_corner)) ? left : nearest;
 		out[i] = (uint8_t) (row[i] - nearest);
 	}
 }
 
 static void
-filter_part(PngFilter filter, const PngPart *part, size_t channels, size_t n, uint8_t *restrict out)
+filter_part(PngFilter filter, const PngPart *part, ptrdiff_t channels, size_t bytes,
+			uint8_t *restrict out)
 {
 	const uint8_t *row = part->row + LEFT_BYTES, *above = part->above + LEFT_BYTES;
+	ptrdiff_t n = (ptrdiff_t) bytes;
 
 	switch (filter)
 	{
 		case FILTER_SUB:
-			for (size_t i = 0; i < n; i++)
+			for (ptrdiff_t i = 0; i < n; i++)
 				out[i] = (uint8_t) (row[i] - row[i - channels]);
 			break;
 		case FILTER_UP:
-			for (size_t i = 0; i < n; i++)
+			for (ptrdiff_t i = 0; i < n; i++)
 				out[i] = (uint8_t) (row[i] - above[i]);
 			break;
 		case FILTER_AVERAGE:
-			for (size_t i = 0; i < n; i++)
+			for (ptrdiff_t i = 0; i < n; i++)
 				out[i] = (uint8_t) (row[i] - ((row[i - channels] + above[i]) >> 1));
 			break;
 		case FILTER_PAETH:
 			filter_paeth(row, above, channels, n, out);
 			break;
 		default:
-			memcpy(out, row, n);
+			memcpy(out, row, bytes);
 	}
 }
 
@@ -157,7 +159,7 @@ choose_filter(const Image *image, int y)
 		part_load(image, y, from, n, &part);
 		for (int filter = 0; filter < FILTERS; filter++)
 		{
-			filter_part((PngFilter) filter, &part, (size_t) image->channels, n, made);
+			filter_part((PngFilter) filter, &part, image->channels, n, made);
 			sums[filter] += sum_of_sizes(made, n);
 		}
 	}
@@ -191,7 +193,7 @@ filter_rows(PngWriter *writer)
 			size_t n = bytes - from < PART_BYTES ? bytes - from : PART_BYTES;
 
 			part_load(image, y, from, n, &part);
-			filter_part(filter, &part, (size_t) image->channels, n, out);
+			filter_part(filter, &part, image->channels, n, out);
 			out += n;
 		}
 	}

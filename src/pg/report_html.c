@@ -7,6 +7,8 @@
  */
 #include "pg/report_html.h"
 
+#include "pg/pg_compat.h"
+
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 

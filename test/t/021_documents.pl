@@ -133,7 +133,7 @@ is($node->safe_psql('training',
 	'a directory of pairs is in the table');
 is($node->safe_psql('training',
 	q{SELECT string_agg(concat_ws(' ', job, state, version), ', ' ORDER BY job) FROM bicycle_jobs}),
-	'1 done 1, 2 done 2', 'both jobs have made versions');
+	'1 done 1, 2 done 2, 3 done 1', 'all jobs have made versions');
 is($node->safe_psql('training',
 	q{SELECT version, is_current FROM bicycle_models WHERE model = 'shoes'}), '1|t',
 	'of which the first is left');
