@@ -25,8 +25,8 @@
  *    first. If it takes more memory than it was given it gives that back and
  *    waits (SIZED), in order of arrival, until all is free and a plan would
  *    find room besides; meanwhile nothing new starts, so what others give back
- *    is not taken by who came later. With nothing else started one may
- *    overdraw.
+ *    is not taken by who came later. Nor does what starts afterwards take the
+ *    room of that plan. With nothing else started one may overdraw.
  * R7 A request with the flag ALONE is started when no other is between its
  *    start and its end and the loader is idle, and while it runs nothing else
  *    starts. If it is the one that kills the engine it takes no other with it.
@@ -121,14 +121,33 @@ request_put_back(Request *request)
 		connection_join_ring(request->connection, request_class(request));
 }
 
+/* The largest plan that this one, or any that goes to the device, will need. */
+static size_t
+plan_ahead(const Engine *engine, const Request *request)
+{
+	size_t most = request->sizing.plan;
+
+	list_foreach(node, &engine->requests)
+	{
+		const Request *other = list_member(Request, listed, node);
+
+		if (request_is_ahead(other) && other->state != REQUEST_SIZED && other->sizing.plan > most)
+			most = other->sizing.plan;
+	}
+	return engine->device.memory > 0 ? 0 : most;
+}
+
 static Start
 start(Request *request)
 {
 	Engine *engine = request->engine;
 	size_t bytes = sizing_own_work(request);
+	size_t plan = request->model != NULL ? plan_ahead(engine, request) : 0;
 
 	/* With none started one may overdraw, or unread replies could stop all. */
-	if (!room_take(engine, bytes, false))
+	if (room_take(engine, bytes + plan, false))
+		budget_give(&engine->memory, plan);
+	else
 	{
 		if (engine->nstarted > 0)
 		{
@@ -150,22 +169,6 @@ start(Request *request)
 	INVARIANT(request->image.debug != 3); /* likewise */
 	worker_decode(request);
 	return START_DONE;
-}
-
-/* The largest plan that this one, or any that goes to the device, will need. */
-static size_t
-plan_ahead(const Engine *engine, const Request *request)
-{
-	size_t most = request->sizing.plan;
-
-	list_foreach(node, &engine->requests)
-	{
-		const Request *other = list_member(Request, listed, node);
-
-		if (request_is_ahead(other) && other->state != REQUEST_SIZED && other->sizing.plan > most)
-			most = other->sizing.plan;
-	}
-	return engine->device.memory > 0 ? 0 : most;
 }
 
 /* Those whose images take more memory, as it comes free. */

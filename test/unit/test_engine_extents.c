@@ -339,7 +339,7 @@ test_refusals(void)
 static void
 test_short_memory(void)
 {
-	static const char *const settings[] = { "device cpu", "threads 2", "engine_memory 90000000",
+	static const char *const settings[] = { "device cpu", "threads 2", "engine_memory 80000000",
 											NULL };
 	Client client;
 	Picture p;
