@@ -27,14 +27,17 @@ extern bool run_best_is(RunBest *best, NnMeasure metric, double value, int64_t i
 /* Keeps copies of the tensors in place of earlier ones. False with *error. */
 extern bool run_best_keep(RunBest *best, const NnTensor *tensors, int ntensors, EngineError *error);
 
-/* What was kept, under the names that it had; the caller frees *names, too. */
+/*
+ * What was kept, under the names that it had; into *stream, which is to be
+ * freed, and whose names and data lie in *best. False with *error.
+ */
 extern bool run_best_weights(const RunBest *best, TensorStream *stream, EngineError *error);
 
 /*
- * All of it as the end of a checkpoint's stream, with what digest the pairs
- * have; malloc'ed. run_best_restore puts it back; *digest is false if a
- * checkpoint was made with other pairs, of which nothing is taken, and true
- * also for one that has none of this.
+ * All of it as the end of a checkpoint's stream, with the digest of the pairs;
+ * malloc'ed. run_best_restore puts it back. *same is false if a checkpoint was
+ * made with other pairs, of which nothing is taken, and true also for one that
+ * has none of this; digest NULL: whatever the pairs were. False with *error.
  */
 extern bool run_best_pack(const RunBest *best, const uint8_t digest[BICYCLE_HASH_BYTES],
 						  uint8_t **bytes, size_t *length, EngineError *error);

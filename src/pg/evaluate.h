@@ -73,9 +73,9 @@ typedef struct EvaluateOptions
 	int inputs;  /* at most */
 	int samples; /* of each */
 	int64 seed;
-	int version; /* 0: the current one */
-	char *net;   /* of LPIPS, and its version */
-	char *lpips;
+	int version;     /* 0: the current one */
+	const char *net; /* of LPIPS, and its version */
+	const char *lpips;
 	bool skip; /* bad pairs */
 	bool side_by_side;
 	bool numbers; /* of z, each in a row of its own */

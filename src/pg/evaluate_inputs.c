@@ -14,7 +14,6 @@
  */
 #include "pg/evaluate.h"
 
-#include "access/xact.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
@@ -292,13 +291,13 @@ read_pairs(Inputs *inputs, const char *query)
 	MemoryContext context =
 		AllocSetContextCreate(CurrentMemoryContext, "bicycle pair", ALLOCSET_DEFAULT_SIZES);
 	int images = inputs->e->options.side_by_side ? 1 : 2;
-	Portal cursor = SPI_cursor_open(NULL, pairs_prepare_here(query, images), NULL, NULL, true);
+	PairsCursor cursor = pairs_open(query, images);
 	MemoryContext old;
 
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
-		SPI_cursor_fetch(cursor, true, 1);
+		SPI_cursor_fetch(cursor.portal, true, 1);
 		if (SPI_processed == 0)
 			break;
 		old = MemoryContextSwitchTo(context);
@@ -307,7 +306,7 @@ read_pairs(Inputs *inputs, const char *query)
 		MemoryContextReset(context);
 		SPI_freetuptable(SPI_tuptable);
 	}
-	SPI_cursor_close(cursor);
+	pairs_close(cursor);
 	old = MemoryContextSwitchTo(context);
 	while (inputs->cut != NIL)
 	{
@@ -324,7 +323,6 @@ inputs_open(Evaluation *e, const char *query)
 						.entrysize = sizeof(Known),
 						.hcxt = CurrentMemoryContext };
 	Inputs *inputs = palloc0(sizeof(Inputs));
-	bool read_only = XactReadOnly;
 
 	inputs->e = e;
 	inputs->memory = CurrentMemoryContext;
@@ -333,13 +331,7 @@ inputs_open(Evaluation *e, const char *query)
 	begin_sort(inputs);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	/*
-	 * After an error the end of the transaction, or of a part of it, puts it
-	 * back.
-	 */
-	XactReadOnly = true;
 	read_pairs(inputs, query);
-	XactReadOnly = read_only;
 	SPI_finish();
 	tuplesort_performsort(inputs->sort);
 	inputs->have = tuplesort_gettupleslot(inputs->sort, true, false, inputs->next, NULL);

@@ -9,6 +9,7 @@
 #include "pg/image_call.h"
 
 #include "access/detoast.h"
+#include "catalog/pg_type.h"
 #include "port/pg_bitutils.h"
 #include "utils/memutils.h"
 
@@ -146,6 +147,16 @@ image_wait(Call *call)
 	SET_VARSIZE(result, length + VARHDRSZ);
 	memcpy(VARDATA(result), bytes, length);
 	return result;
+}
+
+void
+image_array(ArrayType *array, Oid type, const char *what, Datum **values, bool **nulls, int *n)
+{
+	if (ARR_NDIM(array) > 1)
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("%s must be a one-dimensional array", what),
+						errdetail("It has %d dimensions.", ARR_NDIM(array))));
+	deconstruct_array(array, type, -1, false, TYPALIGN_INT, values, nulls, n);
 }
 
 int

@@ -7,6 +7,8 @@
 
 #include "pg/bicycle.h"
 
+#include "utils/array.h"
+
 #include "pg/bad_images.h"
 #include "pg/call.h"
 #include "pg/catalog.h"
@@ -41,6 +43,13 @@ extern void image_refuse(Datum value, bool versioned, BadImages *to, const char 
  * is NULL for calls without one.
  */
 extern void image_request_head(BicycleImageRequest *head, const Model *model, bool versioned);
+
+/*
+ * Takes an array argument of bytea or text apart; 2202E, naming `what`, if it
+ * has more than one dimension.
+ */
+extern void image_array(ArrayType *array, Oid type, const char *what, Datum **values, bool **nulls,
+						int *n);
 
 extern int image_window(void); /* calls that one statement keeps open */
 /* ... and bytes of their images, at least one */

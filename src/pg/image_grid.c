@@ -14,7 +14,6 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -233,11 +232,7 @@ add_labels(GridCells *cells, ArrayType *labels)
 	bool *nulls;
 	int n;
 
-	if (ARR_NDIM(labels) > 1)
-		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-						errmsg("labels must be a one-dimensional array"),
-						errdetail("It has %d dimensions.", ARR_NDIM(labels))));
-	deconstruct_array(labels, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	image_array(labels, TEXTOID, "labels", &values, &nulls, &n);
 	if (n != cells->n)
 		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 						errmsg("a grid must have a label for each image"),
@@ -263,23 +258,17 @@ bicycle_grid(PG_FUNCTION_ARGS)
 	GridCells cells = { 0 };
 	int columns = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
 	int size = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
-	ArrayType *images;
 	Datum *values;
 	bool *nulls;
 	int n;
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	images = PG_GETARG_ARRAYTYPE_P(0);
-	if (ARR_NDIM(images) > 1)
-		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-						errmsg("images must be a one-dimensional array"),
-						errdetail("It has %d dimensions.", ARR_NDIM(images))));
+	image_array(PG_GETARG_ARRAYTYPE_P(0), BYTEAOID, "images", &values, &nulls, &n);
 	if (!PG_ARGISNULL(1))
 		check_side("number of columns", columns, 1, BICYCLE_GRID_MAX_EXTENT);
 	if (!PG_ARGISNULL(3))
 		check_side("size", size, BICYCLE_GRID_MIN_SIDE, BICYCLE_GRID_MAX_SIDE);
-	deconstruct_array(images, BYTEAOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();

@@ -8,6 +8,7 @@
  */
 #include "pg/pairs_query.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi_priv.h"
 #include "nodes/parsenodes.h"
@@ -120,8 +121,21 @@ pairs_prepare(const char *what, const char *query, int images)
 	return prepare_query(what, query, images, true);
 }
 
-SPIPlanPtr
-pairs_prepare_here(const char *query, int images)
+PairsCursor
+pairs_open(const char *query, int images)
 {
-	return prepare_query(PAIRS_TRAINED, query, images, false);
+	PairsCursor cursor = { .was_read_only = XactReadOnly };
+	SPIPlanPtr plan;
+
+	XactReadOnly = true; /* functions are called while a query is planned, too */
+	plan = prepare_query(PAIRS_TRAINED, query, images, false);
+	cursor.portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	return cursor;
+}
+
+void
+pairs_close(PairsCursor cursor)
+{
+	SPI_cursor_close(cursor.portal);
+	XactReadOnly = cursor.was_read_only;
 }

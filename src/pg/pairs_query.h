@@ -21,10 +21,20 @@
  */
 extern SPIPlanPtr pairs_prepare(const char *what, const char *query, int images);
 
+/* A query of pairs that runs in this session, where nothing in it can write. */
+typedef struct PairsCursor
+{
+	Portal portal;
+	bool was_read_only; /* the transaction, before */
+} PairsCursor;
+
 /*
- * The same of one that runs in this session, where it may use temporary tables.
+ * Begins one, as the current user; it may use temporary tables. Errors are
+ * those of pairs_prepare. After an error the end of the transaction, or of a
+ * part of it, lets it write again.
  */
-extern SPIPlanPtr pairs_prepare_here(const char *query, int images);
+extern PairsCursor pairs_open(const char *query, int images);
+extern void pairs_close(PairsCursor cursor);
 
 /* The option validation of a job; NULL: there is none. */
 extern char *pairs_validation(const char *options);

@@ -12,7 +12,6 @@
  */
 #include "pg/report.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -189,12 +188,8 @@ pair_column(HeapTuple row, TupleDesc desc, int column, const char *name)
 static void
 read_shown(Report *r)
 {
-	SPIPlanPtr plan = pairs_prepare_here(r->query, 2);
-	bool read_only = XactReadOnly;
-	Portal portal;
+	PairsCursor cursor = pairs_open(r->query, 2);
 
-	XactReadOnly = true; /* an error puts it back with its (sub)transaction */
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	r->pairs = palloc0(r->options.rows * sizeof(Pair));
 	while (r->npairs < r->options.rows)
 	{
@@ -202,7 +197,7 @@ read_shown(Report *r)
 		HeapTuple row;
 		TupleDesc desc;
 
-		SPI_cursor_fetch(portal, true, 1);
+		SPI_cursor_fetch(cursor.portal, true, 1);
 		if (SPI_processed == 0)
 			break;
 		row = SPI_tuptable->vals[0];
@@ -217,8 +212,7 @@ read_shown(Report *r)
 		pair->samples = palloc0(r->options.samples * sizeof(bytea *));
 		SPI_freetuptable(SPI_tuptable);
 	}
-	SPI_cursor_close(portal);
-	XactReadOnly = read_only;
+	pairs_close(cursor);
 	if (r->npairs == 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 						errmsg("there are no pairs to make a report of")));

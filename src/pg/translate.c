@@ -217,11 +217,7 @@ bicycle_translate_many(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
 	images = PG_GETARG_ARRAYTYPE_P(0);
-	if (ARR_NDIM(images) > 1)
-		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-						errmsg("images must be a one-dimensional array"),
-						errdetail("It has %d dimensions.", ARR_NDIM(images))));
-	deconstruct_array(images, BYTEAOID, -1, false, TYPALIGN_INT, &m.images, &m.nulls, &m.n);
+	image_array(images, BYTEAOID, "images", &m.images, &m.nulls, &m.n);
 	m.z = latent_rows(PG_GETARG_ARRAYTYPE_P(1), m.n, &nz, &m.stride);
 	m.versioned = !PG_ARGISNULL(3);
 	m.model =
