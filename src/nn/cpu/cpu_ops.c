@@ -29,9 +29,11 @@ cpu_run_add(CpuCall *call, const CpuStep *step)
 		}
 }
 
-void
-cpu_run_avgpool(CpuCall *call, const CpuStep *step)
+/* The mean of each window, or the largest. */
+static void
+run_pool(CpuCall *call, const CpuStep *step, bool largest)
 {
+	const CpuKernels *kernels = call->device->kernels;
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	NnPoolArgs a = node->pool;
 	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
@@ -49,33 +51,24 @@ cpu_run_avgpool(CpuCall *call, const CpuStep *step)
 				nn_pool_axis(row, a.kernel, a.stride, a.pad, in.h, &y0, &y1);
 				nn_pool_axis(column, a.kernel, a.stride, a.pad, in.w, &x0, &x1);
 				src = (CpuRun){ pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
-				call->device->kernels->pool(src, y1 - y0, x1 - x0, in.w * x->pitch,
-											1.0f / ((y1 - y0) * (x1 - x0)), s.c, &out);
+				if (largest)
+					kernels->maxpool(src, y1 - y0, x1 - x0, in.w * x->pitch, s.c, &out);
+				else
+					kernels->pool(src, y1 - y0, x1 - x0, in.w * x->pitch,
+								  1.0f / ((y1 - y0) * (x1 - x0)), s.c, &out);
 			}
+}
+
+void
+cpu_run_avgpool(CpuCall *call, const CpuStep *step)
+{
+	run_pool(call, step, false);
 }
 
 void
 cpu_run_maxpool(CpuCall *call, const CpuStep *step)
 {
-	const NnNode *node = &call->plan->graph->nodes[step->node];
-	NnPoolArgs a = node->pool;
-	NnShape in = shape_of(call->plan, node->in[0]), s = shape_of(call->plan, node->out[0]);
-	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
-
-#pragma omp for collapse(2) schedule(dynamic)
-	for (int i = 0; i < s.n; i++)
-		for (int row = 0; row < s.h; row++)
-			for (int column = 0; column < s.w; column++)
-			{
-				int y0, y1, x0, x1;
-				CpuRun src;
-				CpuOut out = out_pixel(y, i, (size_t) row * s.w + column);
-
-				nn_pool_axis(row, a.kernel, a.stride, a.pad, in.h, &y0, &y1);
-				nn_pool_axis(column, a.kernel, a.stride, a.pad, in.w, &x0, &x1);
-				src = (CpuRun){ pixel(x, i, (size_t) y0 * in.w + x0), x->pitch, x->bf16 };
-				call->device->kernels->maxpool(src, y1 - y0, x1 - x0, in.w * x->pitch, s.c, &out);
-			}
+	run_pool(call, step, true);
 }
 
 void
