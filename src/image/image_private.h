@@ -47,6 +47,20 @@ extern int image_exif_orientation(const uint8_t *exif, size_t length);
 extern ImageStatus image_turn_upright(Image *image, int orientation, ImageError *error);
 
 /*
+ * row_sums.c. n bytes: the sum of weight[j] times byte i of row j, of count
+ * rows, rounded, without its lower bits and from 0 to 255. The sums of products
+ * are within 32 bits.
+ */
+#define IMAGE_WEIGHT_BITS 22
+
+extern void image_sum_rows(const uint8_t *rows, size_t stride, const int32_t *weight, int count,
+						   size_t n, uint8_t *to);
+
+/* Columns become rows, of `height` bytes each. */
+extern void image_turn(const uint8_t *from, size_t stride, uint8_t *to, size_t to_stride,
+					   size_t width, size_t height);
+
+/*
  * other_data.c. Data that start as no image that is read: says what they are.
  */
 extern ImageStatus image_fail_foreign(const uint8_t *bytes, size_t length, ImageError *error);

@@ -12,8 +12,8 @@
  * horizontal first) where the height shrinks by more than twice what the width
  * does. Source: Pillow 13.0.0, src/libImaging/Resample.c.
  *
- * The taps and the image between the passes live for one call; the result is
- * the caller's.
+ * Taps, turned rows and the image between the passes live for one call; the
+ * result is the caller's.
  */
 #include "image/image_private.h"
 
@@ -21,7 +21,8 @@
 #include <string.h>
 
 /* Bits after the point: 32 less 8 of the pixel and 2 for overshoot. */
-#define PRECISION 22
+#define PRECISION IMAGE_WEIGHT_BITS
+#define LINES 16           /* rows that the horizontal pass takes at a time */
 #define MAX_SIDE (1 << 28) /* keeps centre + support of an output within int */
 
 /* Output i: of weight[i * width + j] * input[first[i] + j], j < count[i]. */
@@ -139,65 +140,66 @@ taps_make(ResizeTaps *taps, int in, int out, ImageError *error)
 	return IMAGE_OK;
 }
 
-static inline uint8_t
-to_byte(int32_t sum)
+/* Two buffers of LINES rows, turned; 0 where there are fewer rows. */
+static size_t
+turned_bytes(int in_width, int out_width, int height, int channels)
 {
-	sum >>= PRECISION;
-	return sum < 0 ? 0 : sum > 255 ? 255 : (uint8_t) sum;
+	size_t width = image_size_add((size_t) in_width, (size_t) out_width);
+
+	return height < LINES ? 0 : image_size_mul(image_size_mul(width, LINES), (size_t) channels);
 }
 
+/* Of few rows, pixel by pixel. */
 static void
-pass_horizontal(const Image *in, Image *out, const ResizeTaps *taps)
+pass_horizontal_few(const Image *in, Image *out, const ResizeTaps *taps)
 {
-	const int channels = in->channels;
+	const size_t channels = (size_t) in->channels;
 
 	for (int y = 0; y < out->height; y++)
 	{
 		const uint8_t *row = in->pixels + (size_t) y * in->width * channels;
 		uint8_t *to = out->pixels + (size_t) y * out->width * channels;
 
-		for (int x = 0; x < out->width; x++)
-		{
-			const int32_t *weight = taps->weight + (size_t) x * taps->width;
-			const uint8_t *from = row + (size_t) taps->first[x] * channels;
-			int32_t sum[3] = { 1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1) };
-
-			if (channels == 1)
-				for (int j = 0; j < taps->count[x]; j++)
-					sum[0] += weight[j] * from[j];
-			else
-				for (int j = 0; j < taps->count[x]; j++)
-				{
-					sum[0] += weight[j] * from[3 * j];
-					sum[1] += weight[j] * from[3 * j + 1];
-					sum[2] += weight[j] * from[3 * j + 2];
-				}
-			for (int c = 0; c < channels; c++)
-				*to++ = to_byte(sum[c]);
-		}
+		for (int x = 0; x < out->width; x++, to += channels)
+			image_sum_rows(row + taps->first[x] * channels, channels,
+						   taps->weight + (size_t) x * taps->width, taps->count[x], channels, to);
 	}
 }
 
-/* Along memory; sums has width * channels elements. */
+/*
+ * LINES rows at a time are turned, so that what is added lies along memory. The
+ * last ones may have been among those before.
+ */
 static void
-pass_vertical(const Image *in, Image *out, const ResizeTaps *taps, int32_t *sums)
+pass_horizontal(const Image *in, Image *out, const ResizeTaps *taps, uint8_t *turned)
 {
-	const size_t stride = (size_t) in->width * in->channels;
+	const size_t pixel = (size_t) in->channels * LINES;
+	const size_t in_row = (size_t) in->width * in->channels;
+	const size_t out_row = (size_t) out->width * in->channels;
+	uint8_t *made = turned + in_row * LINES;
+
+	for (int y = 0; y < out->height; y += LINES)
+	{
+		size_t top = (size_t) (y + LINES <= out->height ? y : out->height - LINES);
+
+		image_turn(in->pixels + top * in_row, in_row, turned, LINES, in_row, LINES);
+		for (int x = 0; x < out->width; x++)
+			image_sum_rows(turned + taps->first[x] * pixel, pixel,
+						   taps->weight + (size_t) x * taps->width, taps->count[x], pixel,
+						   made + x * pixel);
+		image_turn(made, LINES, out->pixels + top * out_row, out_row, LINES, out_row);
+	}
+}
+
+static void
+pass_vertical(const Image *in, Image *out, const ResizeTaps *taps)
+{
+	const size_t row = (size_t) in->width * in->channels;
 
 	for (int y = 0; y < out->height; y++)
-	{
-		const int32_t *weight = taps->weight + (size_t) y * taps->width;
-		const uint8_t *from = in->pixels + (size_t) taps->first[y] * stride;
-		uint8_t *to = out->pixels + (size_t) y * stride;
-
-		for (size_t i = 0; i < stride; i++)
-			sums[i] = 1 << (PRECISION - 1);
-		for (int j = 0; j < taps->count[y]; j++, from += stride)
-			for (size_t i = 0; i < stride; i++)
-				sums[i] += weight[j] * from[i];
-		for (size_t i = 0; i < stride; i++)
-			to[i] = to_byte(sums[i]);
-	}
+		image_sum_rows(in->pixels + taps->first[y] * row, row,
+					   taps->weight + (size_t) y * taps->width, taps->count[y], row,
+					   out->pixels + y * row);
 }
 
 /* The caller's memory, where there is any. */
@@ -214,13 +216,21 @@ static ImageStatus
 resize_horizontal(const Image *in, int width, Image *out, ImageError *error)
 {
 	ResizeTaps taps;
+	size_t bytes = turned_bytes(in->width, width, in->height, in->channels);
+	uint8_t *turned = NULL;
 	ImageStatus status = taps_make(&taps, in->width, width, error);
 
 	if (status != IMAGE_OK)
 		return status;
-	status = make_result(out, width, in->height, in->channels, error);
-	if (status == IMAGE_OK)
-		pass_horizontal(in, out, &taps);
+	if (bytes > 0 && (bytes > PTRDIFF_MAX || (turned = malloc(bytes)) == NULL))
+		status = image_fail_memory(error, bytes);
+	else
+		status = make_result(out, width, in->height, in->channels, error);
+	if (status == IMAGE_OK && turned != NULL)
+		pass_horizontal(in, out, &taps, turned);
+	else if (status == IMAGE_OK)
+		pass_horizontal_few(in, out, &taps);
+	free(turned);
 	taps_free(&taps);
 	return status;
 }
@@ -229,19 +239,13 @@ static ImageStatus
 resize_vertical(const Image *in, int height, Image *out, ImageError *error)
 {
 	ResizeTaps taps;
-	size_t bytes =
-		image_size_mul(image_size_mul((size_t) in->width, (size_t) in->channels), sizeof(int32_t));
-	int32_t *sums;
 	ImageStatus status = taps_make(&taps, in->height, height, error);
 
 	if (status != IMAGE_OK)
 		return status;
-	sums = bytes <= PTRDIFF_MAX ? malloc(bytes) : NULL;
-	status = sums == NULL ? image_fail_memory(error, bytes)
-						  : make_result(out, in->width, height, in->channels, error);
+	status = make_result(out, in->width, height, in->channels, error);
 	if (status == IMAGE_OK)
-		pass_vertical(in, out, &taps, sums);
-	free(sums);
+		pass_vertical(in, out, &taps);
 	taps_free(&taps);
 	return status;
 }
@@ -264,7 +268,7 @@ is_vertical_first(const Image *in, int width, int height)
 	return shrink > 0 && shrink > (in->width - width) * 2;
 }
 
-/* Both passes' taps, the larger image between them, sums, the result. */
+/* Both passes' taps, the larger image between them, turned rows, the result. */
 size_t
 image_resize_bytes(int in_width, int in_height, int channels, int width, int height)
 {
@@ -278,8 +282,7 @@ image_resize_bytes(int in_width, int in_height, int channels, int width, int hei
 		return 0; /* it is refused */
 	pixels = image_size_mul(pixels, (size_t) channels);
 	pixels = image_size_add(
-		pixels, image_size_mul(image_size_mul(between > side ? between : side, (size_t) channels),
-							   sizeof(int32_t)));
+		pixels, turned_bytes(in_width, width, in_height > height ? in_height : height, channels));
 	return image_size_add(
 		pixels, image_size_add(taps_bytes(in_width, width), taps_bytes(in_height, height)));
 }

@@ -1,8 +1,10 @@
 /*
  * test_image_resize.c
- *	  Resizing gives Pillow's bicubic, bit for bit; contact sheets put every
- *	  pixel where it belongs.
+ *	  Resizing gives Pillow's bicubic, bit for bit; the sums and turns that it
+ *	  is made of are right for every length, and touch nothing else; contact
+ *	  sheets put every pixel where it belongs.
  */
+#include "image/image_private.h"
 #include "image_fixture.h"
 
 #include <limits.h>
@@ -42,6 +44,91 @@ test_pillow(void)
 	}
 	ok(n == 44, "all %d size pairs were there", n);
 	free(text);
+}
+
+#define MOST_ROWS 9
+#define MOST_BYTES 150
+#define EDGE 3 /* bytes on either side that must stay */
+
+/* Weights whose sums are as large as those of resizing, of either sign. */
+static void
+draw_weights(int32_t *weight, int count, uint32_t *seed)
+{
+	for (int j = 0; j < count; j++)
+	{
+		*seed = 1664525u * *seed + 1013904223u;
+		weight[j] = (int32_t) (*seed >> 8) % (5 << 20) / count * (j % 3 == 1 ? -1 : 1);
+	}
+}
+
+static int
+sums_are_wrong(const Image *rows, int count, size_t n, uint32_t *seed)
+{
+	const size_t stride = (size_t) rows->width;
+	int32_t weight[MOST_ROWS];
+	uint8_t to[MOST_BYTES + 2 * EDGE];
+	int wrong = 0;
+
+	draw_weights(weight, count, seed);
+	memset(to, 77, sizeof(to));
+	image_sum_rows(rows->pixels + 1, stride, weight, count, n, to + EDGE);
+	for (size_t i = 0; i < n; i++)
+	{
+		int64_t sum = 1 << (IMAGE_WEIGHT_BITS - 1);
+
+		for (int j = 0; j < count; j++)
+			sum += (int64_t) weight[j] * rows->pixels[1 + (size_t) j * stride + i];
+		sum >>= IMAGE_WEIGHT_BITS;
+		wrong += to[EDGE + i] != (sum < 0 ? 0 : sum > 255 ? 255 : sum);
+	}
+	for (size_t i = 0; i < EDGE; i++)
+		wrong += (to[i] != 77) + (to[EDGE + n + i] != 77);
+	return wrong;
+}
+
+static void
+test_sums(void)
+{
+	Image rows = noise_image(MOST_BYTES + 2, MOST_ROWS, 1, 5);
+	uint32_t seed = 1;
+	int wrong = 0;
+
+	for (int k = 0; k < MOST_ROWS * (MOST_BYTES + 2); k += 5)
+		rows.pixels[k] = k % 2 ? 255 : 0;
+	for (int count = 1; count <= MOST_ROWS; count++)
+		for (size_t n = 1; n <= MOST_BYTES; n++)
+			wrong += sums_are_wrong(&rows, count, n, &seed);
+	ok(wrong == 0, "sums of 1 to %d rows of 1 to %d bytes: %d are wrong", MOST_ROWS, MOST_BYTES,
+	   wrong);
+	image_free(&rows);
+}
+
+static void
+test_turn(void)
+{
+	int wrong = 0;
+
+	for (int width = 1; width < 50; width++)
+		for (int height = 1; height < 50; height++)
+		{
+			Image from = noise_image(width, height, 1, 3),
+				  to = noise_image(height + 1, width, 1, 4);
+			Image before = noise_image(height + 1, width, 1, 4);
+			size_t stride = (size_t) height + 1;
+
+			image_turn(from.pixels, (size_t) width, to.pixels, stride, (size_t) width,
+					   (size_t) height);
+			for (int x = 0; x < width; x++)
+			{
+				for (int y = 0; y < height; y++)
+					wrong += to.pixels[x * stride + y] != from.pixels[y * width + x];
+				wrong += to.pixels[x * stride + height] != before.pixels[x * stride + height];
+			}
+			image_free(&from);
+			image_free(&to);
+			image_free(&before);
+		}
+	ok(wrong == 0, "bytes turned in sizes up to 49 x 49: %d are wrong", wrong);
 }
 
 static void
@@ -130,6 +217,8 @@ int
 main(void)
 {
 	test_pillow();
+	test_sums();
+	test_turn();
 	test_sizes();
 	test_sheet();
 	return done_testing();
