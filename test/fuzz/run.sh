@@ -14,8 +14,8 @@ SECONDS_EACH=${1:?usage: test/fuzz/run.sh SECONDS [TARGET]...}
 shift
 ROOT=$(cd "$(dirname "$0")/../.." && pwd)
 OUT=$ROOT/build/fuzz
-CC=${FUZZ_CC:-clang}
-FLAGS="-std=gnu11 -g -O1 -D_GNU_SOURCE -fno-omit-frame-pointer
+export ROOT CC=${FUZZ_CC:-clang}
+export FLAGS="-std=gnu11 -g -O1 -D_GNU_SOURCE -fno-omit-frame-pointer
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined"
 LIBS="-lpng -ldeflate -ljpeg -lwebp -lwebpdemux -ljansson -lz -lcrypto -lcairo -lfontconfig
 	-lpthread -ldl -lm"
@@ -41,11 +41,11 @@ sources()
 	esac
 }
 
-# objects TARGET: compiles its sources, each once for all targets, and all anew after a change of a
-# header
+# objects TARGET: compiles its sources, each once for all targets, as many at a time as there are
+# processors, and all anew after a change of a header
 objects()
 {
-	local source object
+	local source object all=() missing=()
 
 	if [ ! -d "$OUT/objects" ] || [ -n "$(find "$ROOT/src" -name '*.h' -newer "$OUT/objects")" ]; \
 		then
@@ -55,11 +55,12 @@ objects()
 	for source in $(sources "$1"); do
 		object=$OUT/objects/${source#"$ROOT"/src/}.o
 		mkdir -p "$(dirname "$object")"
-		# shellcheck disable=SC2086
-		[ "$object" -nt "$source" ] || "$CC" $FLAGS -I"$ROOT/src" -DBICYCLE_WITHOUT_CPU \
-			-c "$source" -o "$object" || return 1
-		echo "$object"
+		[ "$object" -nt "$source" ] || missing+=("$source" "$object")
+		all+=("$object")
 	done
+	[ ${#missing[@]} = 0 ] || printf '%s\0' "${missing[@]}" | xargs -0 -n 2 -P "$(nproc)" sh -c \
+		'exec "$CC" $FLAGS -I"$ROOT/src" -DBICYCLE_WITHOUT_CPU -c "$0" -o "$1"' || return 1
+	printf '%s\n' "${all[@]}"
 }
 
 seed()							# seed TARGET: copies the samples that the tests use

@@ -187,6 +187,7 @@ engine_start_in(EngineProcess *engine, const char *const *settings)
 		if (pair[1] != BICYCLE_CONTROL_FD)
 			dup2(pair[1], BICYCLE_CONTROL_FD);
 		close_range(BICYCLE_CONTROL_FD + 1, ~0u, 0);
+		unsetenv("OMP_WAIT_POLICY"); /* which it sets by itself */
 		execl(engine_program(), "bicycle-engine", (char *) NULL);
 		_exit(127);
 	}

@@ -121,6 +121,7 @@ training_start(Training *training, const char *const *settings, int (*run)(void)
 		close_range(BICYCLE_TRAIN_FD + 1, ~0u, 0);
 		if (run != NULL)
 			exit(run());
+		unsetenv("OMP_WAIT_POLICY"); /* which it sets by itself */
 		execl(engine_program(), "bicycle-engine", "--train", (char *) NULL);
 		_exit(127);
 	}
