@@ -41,11 +41,13 @@ if [ ${#missing[@]} -gt 0 ]; then
 	build tools
 	private_cluster small_set "shared_preload_libraries = 'bicycle'"
 	export PATH=$ROOT/${BUILD:-build}/release/tools:$BIN:$PATH
-	psql -XAtq -v ON_ERROR_STOP=1 -f "$ROOT/bench/compare_pairs.sql"
 	# 1: trained on, 2: validated, 3: held out. By the hash of the glyph, and not by its number,
 	# which is near that of its like.
 	psql -XAtq -v ON_ERROR_STOP=1 <<-'SQL'
-		DROP VIEW colored;
+		CREATE EXTENSION bicycle;
+		CREATE TABLE pairs (glyph int PRIMARY KEY, shape int, variants int, held_out bool,
+			outline bytea, emoji bytea);
+		\copy pairs FROM PROGRAM 'emoji_pairs 64'
 		CREATE TABLE colored AS SELECT *, CASE WHEN n <= 200 THEN 1 WHEN n <= 260 THEN 2 ELSE 3 END
 			AS part FROM (SELECT *, row_number() OVER (ORDER BY md5(glyph::text)) AS n FROM pairs
 			WHERE variants BETWEEN 5 AND 50) AS p;

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Writes the pairs of the demo's task $TASK to standard output, as rows for COPY: id, subject (pairs
-# of one subject have one input, or nearly), held_out, input, target. What took long to draw is kept
-# in build/demo.
+# of one subject have one input, or nearly), held_out, input, target; images are of SIZE pixels,
+# 64 if it is not set. What took long to draw is kept in build/demo.
 set -eu -o pipefail
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
-SIZE=64
+SIZE=${SIZE:-64}
 kept=$ROOT/build/demo/$TASK-$SIZE.copy
 
 make_pairs()

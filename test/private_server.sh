@@ -61,6 +61,7 @@ private_begin()					# makes $WORK and chooses the servers' user
 	 for part in data t pgtap isolation; do
 		[ ! -d "$ROOT/test/$part" ] || cp -rL "$ROOT/test/$part" "$WORK/test/"
 	 done
+	 cp -rL "$ROOT/bench" "$WORK/" && cp "$ROOT/test/private_server.sh" "$WORK/test/"
 	 cp -rL "$ROOT/README.md" "$ROOT/CONTRIBUTING.md" "$ROOT/doc" "$ROOT/META.json" \
 	 	"$ROOT/src/common/version.h" "$WORK/test/"
 	 cd "$ROOT" && find . -name build -prune -o -name '.[!.]*' -prune -o -type f \

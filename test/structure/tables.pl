@@ -1,9 +1,10 @@
 #!/usr/bin/perl
-# The tables of doc/performance.md, and README's chart, say what the results in the repository say,
-# and are made of such results as they should be.
+# The tables of doc/performance.md and doc/comparison.md, and README's chart, say what the results
+# in the repository say, and are made of such results as they should be.
 use strict;
 use warnings;
 use Cwd qw(abs_path);
+use Encode;
 use File::Basename;
 use File::Copy;
 use File::Temp qw(tempdir);
@@ -95,6 +96,50 @@ write_facts($results, @facts, '{"kind": "memory", "sessions": 9, "precision": "f
 check(!tables('--check', '--cpu', $results), 'and not with another fact');
 write_facts($results, '{"kind": "machine", "tiny": true}');
 check(!tables('--cpu', $results), 'what was made to try the script is refused');
+
+# ---- The comparison -------------------------------------------------------
+
+# Runs bench/comparison.py on a copy of its document; returns what it prints, or undef.
+sub comparison
+{
+	my $out = `python3 bench/comparison.py --document $dir/comparison.md @_ 2>/dev/null`;
+
+	return $? == 0 ? $out : undef;
+}
+
+sub run_of
+{
+	my ($system, $seed, %value) = @_;
+	my $metrics = join(', ', map { qq("$_": {"value": $value{$_}, "stderr": 1, "n": 9}) }
+		sort keys %value);
+
+	return qq({"kind": "run", "task": "icons", "size": 64, "system": "$system", "seed": $seed, )
+		. qq("commit": "C1", "device": "cpu", "tiny": false, "metrics": {$metrics}});
+}
+
+check(defined comparison('--check'), 'the comparison and its results agree')
+	if copy('doc/comparison.md', $dir);
+# Of 0.1, 0.2 and 0.3 the standard deviation is 0.1: 4.303 * 0.1 / sqrt(3) is 0.248.
+@facts = ((map { run_of('bicycle', $_, diversity_lpips => $_ / 10, best_l1 => 1) } 1 .. 3),
+	(map { run_of('cae_gan', $_, diversity_lpips => 0.5, best_l1 => 1) } 1 .. 3),
+	run_of('clr_gan', 1, diversity_lpips => 0.25, best_l1 => 1));
+$results = write_facts("$dir/comparison.jsonl", @facts);
+check(defined comparison('--results', $results), 'its tables are made');
+$text = slurp("$dir/comparison.md");
+for my $line ('| `bicycle` | 3 | 0.200 ± 0.248 | - | - | - | - | - |',
+	'| `clr_gan` | 1 | 0.250 | - | - | - | - | - |',
+	'| `cvae_gan` | 0 | not run | not run | not run | not run | not run | not run |')
+{
+	check(index($text, "\n" . decode('UTF-8', $line) . "\n") >= 0, "a line of it: $line");
+}
+check($text =~ /^7 of 66 runs at 64 pixels have a result, and 0 of 12 at 128/m, 'it counts');
+check(comparison('--extremes', 'icons', '--results', $results, qw(bicycle cae_gan)) eq
+	"bicycle cae_gan\n", 'the two that differ most are known');
+check(comparison('--extremes', 'icons', '--results', $results, qw(bicycle clr_gan)) eq "\n",
+	'and not while a run of them is missing');
+check(!defined comparison('--check'), 'with other results they disagree');
+write_facts($results, run_of('bicycle', 1, best_l1 => 1) =~ s/"tiny": false/"tiny": true/r);
+check(!defined comparison('--results', $results), 'tiny ones are refused');
 
 print $failed ? "tables: $failed failed\n" : "tables: ok\n";
 exit($failed > 0);
