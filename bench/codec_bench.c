@@ -12,6 +12,8 @@
 
 #include "image/image.h"
 
+#include <malloc.h>
+
 /*
  * Milliseconds that this program has had of processors: what it costs, however
  * busy the machine is.
@@ -67,6 +69,8 @@ main(int argc, char **argv)
 	size_t length;
 	uint8_t *file;
 
+	mallopt(M_MMAP_THRESHOLD, 1 << 20); /* as the engine does */
+	mallopt(M_TRIM_THRESHOLD, 8 << 20);
 	if (argc < 2 || runs < 1)
 	{
 		fprintf(stderr, "usage: codec_bench FILE [runs]\n");

@@ -18,6 +18,7 @@
 #endif
 
 #define SOME_BYTES 64 /* whose sums fit in the nearest memory */
+#define MOST_PAIRS 32 /* of rows that are added by vectors */
 
 /* n is at most SOME_BYTES. */
 static void
@@ -50,19 +51,20 @@ turn_some(const uint8_t *from, size_t stride, uint8_t *to, size_t to_stride, siz
 
 #ifdef __SSE2__
 
-/* Both halves of two weights, for four sums of two products each. */
-static inline __m128i
-lower_halves(int32_t a, int32_t b)
+/* Both halves of two weights, each for four sums of two products. */
+typedef struct WeightPair
 {
-	return _mm_set1_epi32((int) (((uint32_t) a & 0xffff) | (uint32_t) b << 16));
-}
+	__m128i lower, upper;
+} WeightPair;
 
-static inline __m128i
-upper_halves(int32_t a, int32_t b)
+static inline WeightPair
+weight_pair(int32_t a, int32_t b)
 {
 	int32_t upper_a = (a - (int16_t) a) / 65536, upper_b = (b - (int16_t) b) / 65536;
 
-	return lower_halves(upper_a, upper_b);
+	return (WeightPair){ _mm_set1_epi32((int) (((uint32_t) a & 0xffff) | (uint32_t) b << 16)),
+						 _mm_set1_epi32(
+							 (int) (((uint32_t) upper_a & 0xffff) | (uint32_t) upper_b << 16)) };
 }
 
 static inline __m128i
@@ -73,11 +75,9 @@ load_16(const uint8_t *from)
 
 /* Of 16 bytes of two rows. */
 static inline void
-add_two(const uint8_t *a, const uint8_t *b, int32_t weight_a, int32_t weight_b, __m128i lower[4],
-		__m128i upper[4])
+add_two(const uint8_t *a, const uint8_t *b, WeightPair weight, __m128i lower[4], __m128i upper[4])
 {
 	const __m128i zero = _mm_setzero_si128();
-	__m128i low = lower_halves(weight_a, weight_b), up = upper_halves(weight_a, weight_b);
 	__m128i pairs[2] = { _mm_unpacklo_epi8(load_16(a), load_16(b)),
 						 _mm_unpackhi_epi8(load_16(a), load_16(b)) };
 
@@ -86,13 +86,14 @@ add_two(const uint8_t *a, const uint8_t *b, int32_t weight_a, int32_t weight_b, 
 		__m128i four = i % 2 == 0 ? _mm_unpacklo_epi8(pairs[i / 2], zero)
 								  : _mm_unpackhi_epi8(pairs[i / 2], zero);
 
-		lower[i] = _mm_add_epi32(lower[i], _mm_madd_epi16(four, low));
-		upper[i] = _mm_add_epi32(upper[i], _mm_madd_epi16(four, up));
+		lower[i] = _mm_add_epi32(lower[i], _mm_madd_epi16(four, weight.lower));
+		upper[i] = _mm_add_epi32(upper[i], _mm_madd_epi16(four, weight.upper));
 	}
 }
 
+/* The last of an odd number of rows is taken twice, once by a weight of 0. */
 static void
-sum_16(const uint8_t *rows, size_t stride, const int32_t *weight, int count, uint8_t *to)
+sum_16(const uint8_t *rows, size_t stride, const WeightPair *weight, int count, uint8_t *to)
 {
 	__m128i lower[4], upper[4];
 
@@ -101,15 +102,30 @@ sum_16(const uint8_t *rows, size_t stride, const int32_t *weight, int count, uin
 		lower[i] = _mm_set1_epi32(1 << (IMAGE_WEIGHT_BITS - 1));
 		upper[i] = _mm_setzero_si128();
 	}
-	for (int j = 0; j + 1 < count; j += 2, rows += 2 * stride)
-		add_two(rows, rows + stride, weight[j], weight[j + 1], lower, upper);
-	if (count % 2 != 0)
-		add_two(rows, rows, weight[count - 1], 0, lower, upper);
+	for (int j = 0; j < count; j += 2, rows += 2 * stride)
+		add_two(rows, j + 1 < count ? rows + stride : rows, weight[j / 2], lower, upper);
 	for (int i = 0; i < 4; i++)
 		lower[i] = _mm_srai_epi32(_mm_add_epi32(lower[i], _mm_slli_epi32(upper[i], 16)),
 								  IMAGE_WEIGHT_BITS);
 	_mm_storeu_si128((__m128i *) to, _mm_packus_epi16(_mm_packs_epi32(lower[0], lower[1]),
 													  _mm_packs_epi32(lower[2], lower[3])));
+}
+
+/* Returns how many of the n bytes it has made. */
+static size_t
+sum_by_vectors(const uint8_t *rows, size_t stride, const int32_t *weight, int count, size_t n,
+			   uint8_t *to)
+{
+	WeightPair pairs[MOST_PAIRS];
+	size_t i = 0;
+
+	if (n < 16 || count > 2 * MOST_PAIRS)
+		return 0;
+	for (int j = 0; j < count; j += 2)
+		pairs[j / 2] = weight_pair(weight[j], j + 1 < count ? weight[j + 1] : 0);
+	for (; n - i >= 16; i += 16)
+		sum_16(rows + i, stride, pairs, count, to + i);
+	return i;
 }
 
 /* Four times what is in the upper half is put between what is in the lower. */
@@ -136,10 +152,11 @@ turn_16(const uint8_t *from, size_t stride, uint8_t *to, size_t to_stride)
 
 #else
 
-static void
-sum_16(const uint8_t *rows, size_t stride, const int32_t *weight, int count, uint8_t *to)
+static size_t
+sum_by_vectors(const uint8_t *rows, size_t stride, const int32_t *weight, int count, size_t n,
+			   uint8_t *to)
 {
-	sum_some(rows, stride, weight, count, 16, to);
+	return 0;
 }
 
 static void
@@ -154,11 +171,11 @@ void
 image_sum_rows(const uint8_t *rows, size_t stride, const int32_t *weight, int count, size_t n,
 			   uint8_t *to)
 {
-	size_t i = 0;
-
-	for (; n - i >= 16; i += 16)
-		sum_16(rows + i, stride, weight, count, to + i);
-	sum_some(rows + i, stride, weight, count, n - i, to + i);
+	for (size_t i = sum_by_vectors(rows, stride, weight, count, n, to), some; i < n; i += some)
+	{
+		some = n - i < SOME_BYTES ? n - i : SOME_BYTES;
+		sum_some(rows + i, stride, weight, count, some, to + i);
+	}
 }
 
 void

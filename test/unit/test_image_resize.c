@@ -46,7 +46,7 @@ test_pillow(void)
 	free(text);
 }
 
-#define MOST_ROWS 9
+#define MOST_ROWS 67
 #define MOST_BYTES 150
 #define EDGE 3 /* bytes on either side that must stay */
 
@@ -95,7 +95,7 @@ test_sums(void)
 
 	for (int k = 0; k < MOST_ROWS * (MOST_BYTES + 2); k += 5)
 		rows.pixels[k] = k % 2 ? 255 : 0;
-	for (int count = 1; count <= MOST_ROWS; count++)
+	for (int count = 1; count <= MOST_ROWS; count += count < 9 || count > 60 ? 1 : 26)
 		for (size_t n = 1; n <= MOST_BYTES; n++)
 			wrong += sums_are_wrong(&rows, count, n, &seed);
 	ok(wrong == 0, "sums of 1 to %d rows of 1 to %d bytes: %d are wrong", MOST_ROWS, MOST_BYTES,
