@@ -2,14 +2,17 @@
 """Compares speed and memory on a processor with the peers, interleaved.
 
     bench.py --bin DIRECTORY --results FILE [--threads N] [--rounds N] [--seconds S] [--minutes M]
-             [--rows N] [--networks G256,...] [--python PROGRAM] [--device D] [PART...]
+             [--rows N] [--fill-rows N] [--networks G256,...] [--data DIRECTORY] [--python PROGRAM]
+             [--device D] [PART...]
 
 bench/run.sh, which builds and starts a server, calls it. Parts: inference (the networks beside
 PyTorch, ONNX Runtime and OpenVINO), training (beside the official code), sql (beside the engine and
-a client). A fact is a line of JSON in the results file at once; called again with the same file it
-goes on where it was. What is measured in turns is one round; a measure during which others had more
-than SHARE of the processors is said so and repeated, REPEATS times. While one side is measured the
-others are stopped. What is to come when the minutes are over is left out, with a line.
+a client), lpips (pairs of images, beside the lpips package), beside (one image while other work
+goes on, and a column that is filled: beside.py). A fact is a line of JSON in the results file at
+once; called again with the same file it goes on where it was. What is measured in turns is one
+round; a measure during which others had more than SHARE of the processors is said so and repeated,
+REPEATS times. While one side is measured the others are stopped. What is to come when the minutes
+are over is left out, with a line.
 """
 import argparse
 import datetime
@@ -25,7 +28,9 @@ import sys
 import tempfile
 import time
 
+from beside import run_beside
 from common import Results, end_with_parent
+from server import answers, psql, timed, waits
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHARE = 0.03
@@ -35,7 +40,8 @@ NETWORKS = ("G256", "E256", "G128", "E128", "G64", "E64", "G512", "E512")
 TRAINING = re.compile(r"^T\d+ \w+: median +([\d.]+) s, least +([\d.]+) s.*peak +(\d+) MiB", re.M)
 HZ = os.sysconf("SC_CLK_TCK")
 AS_ENGINE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "20000"}  # so it starts its threads
-PARTS = ("inference", "training", "sql")
+PARTS = ("inference", "training", "sql", "lpips", "beside")
+THROUGH_SQL = ("sql", "lpips", "beside")
 CLOSE = {"fp32": 2e-3, "bf16": 0.25}  # the most that images in [-1, 1] may differ
 
 
@@ -89,9 +95,9 @@ class Bench:
         if self.options.minutes and time.monotonic() - self.began > 60 * self.options.minutes:
             raise OutOfTime
 
-    def undisturbed(self, measure, what):
+    def undisturbed(self, measure, what, again=True):
         """What measure() gives, and the share of processors that others had meanwhile."""
-        for left in range(0 if self.options.tiny else REPEATS, -1, -1):
+        for left in range(REPEATS if again and not self.options.tiny else 0, -1, -1):
             self.check_time()
             start = time.monotonic(), busy(), ours(self.roots)
             found = measure()
@@ -314,14 +320,6 @@ def run_training(bench):
 # ---- Through SQL ------------------------------------------------------------------------------
 
 
-def psql(query, **variables):
-    command = [os.path.join(os.environ["BIN"], "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1"]
-    for name, value in variables.items():
-        command += ["-v", f"{name}={value}"]
-    return subprocess.run(command, input=query, text=True, check=True,
-                          capture_output=True).stdout.strip()
-
-
 PREPARE = r"""
 CREATE EXTENSION IF NOT EXISTS bicycle;
 CREATE TABLE pictures AS SELECT n AS id, pg_read_binary_file(format('%s/edges2emoji/pairs/%s_B.png',
@@ -346,29 +344,12 @@ WAYS = {
 }
 
 
-def timed(query):
-    start = time.perf_counter()
-    psql(query)
-    return (time.perf_counter() - start) * 1e3
-
-
 def with_sessions(sessions, rows, model):
     """Milliseconds an image, and of an answer at the median and the 99th percentile."""
-    with tempfile.TemporaryDirectory() as directory:
-        script = os.path.join(directory, "one.sql")
-        with open(script, "w", encoding="ascii") as file:
-            file.write("\\set id random(0, 31)\nSELECT length("
-                       f"{CALL.format(model=model)}) FROM pictures WHERE id = :id;\n")
-        each = max(2, rows // sessions)
-        start = time.perf_counter()
-        subprocess.run([os.path.join(os.environ["BIN"], "pgbench"), "-n", "-c", str(sessions), "-j",
-                        "1", "-t", str(each), "-f", script, "-l", "--log-prefix", "log"],
-                       cwd=directory, check=True, capture_output=True)
-        wall = time.perf_counter() - start
-        times = sorted(int(line.split()[2]) / 1e3 for path in glob.glob(directory + "/log*")
-                       for line in open(path, encoding="ascii"))
-    return dict(ms=wall * 1e3 / len(times), p50=statistics.median(times),
-                p99=times[min(len(times) - 1, int(len(times) * 0.99))])
+    times, wall = answers("\\set id random(0, 31)\nSELECT length("
+                          f"{CALL.format(model=model)}) FROM pictures WHERE id = :id;\n",
+                          sessions, max(2, rows // sessions))
+    return dict(ms=wall / len(times), **waits(times))
 
 
 def note_sql(bench, what, model, rows, sessions, i, found, share):
@@ -466,7 +447,7 @@ def sql_memory(bench, model):
 
 def note_codecs(bench):
     """Milliseconds of a thread, next to nothing else: PNG in, PNG out, JPEG out."""
-    path = os.path.join(os.environ["BICYCLE_TESTDATA"], "edges2emoji/pairs/00_B.png")
+    path = os.path.join(bench.options.data, "edges2emoji/pairs/00_B.png")
     said = subprocess.run([os.path.join(bench.options.bin, "codec_bench"), path, "100"], text=True,
                           capture_output=True, check=True).stdout.split()
     bench.results.add(kind="codec", **dict(zip(("png_in", "png_out", "jpeg_out"), map(float,
@@ -476,13 +457,8 @@ def note_codecs(bench):
 
 def run_sql(bench):
     options = bench.options
-    if "PGHOST" not in os.environ:
-        bench.skip("sql", "there is no server")
-        return
-    psql(PREPARE, data=os.environ["BICYCLE_TESTDATA"],
+    psql(PREPARE, data=options.data,
          rows=max(options.rows, min(options.most_rows, 10000)))
-    with open(os.path.join(os.environ["PGDATA"], "postmaster.pid"), encoding="ascii") as file:
-        bench.roots.append(int(file.readline()))
     note_codecs(bench)
     cpu = not options.device.startswith("cuda")
     opened = open_sides(bench, ("bicycle", "client")) if cpu else []
@@ -503,6 +479,68 @@ def run_sql(bench):
     finally:
         for side in opened:
             side.close()
+
+
+# ---- Pairs of images --------------------------------------------------------------------------
+
+PREPARE_PAIRS = r"""
+CREATE EXTENSION IF NOT EXISTS bicycle;
+DROP TABLE IF EXISTS compared;
+CREATE TABLE compared AS SELECT n AS id, pg_read_binary_file(
+	format('%s/edges2emoji/pairs/%s_B.png', :'data', to_char(n % 32, 'FM00'))) AS a,
+	pg_read_binary_file(format('%s/edges2emoji/pairs/%s_B.png', :'data',
+		to_char((n + 1) % 32, 'FM00'))) AS b FROM generate_series(0, :rows - 1) AS n;
+VACUUM ANALYZE compared;
+"""
+
+
+def lpips_agrees(side, net):
+    """None, or why the two cannot be compared."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "distances")
+        said = side.ask("open", net)
+        said = said if said.get("skip") else side.ask("check", path)
+        if said.get("skip"):
+            return said["skip"]
+        with open(path, encoding="ascii") as file:
+            theirs = [float(line) for line in file]
+    ours = psql(f"SELECT bicycle_lpips(a, b, '{net}') FROM (SELECT * FROM compared WHERE id < 32 "
+                "ORDER BY id OFFSET 0) AS pairs")
+    apart = max(abs(float(x) - y) for x, y in zip(ours.split(), theirs))
+    return f"its distances are others: by up to {apart:.3g}" if apart > 1e-4 else None
+
+
+def run_lpips(bench):
+    options = bench.options
+    weights = os.environ.get("BICYCLE_LPIPS", "")
+    if not os.path.exists(os.path.join(weights, "alex.safetensors")):
+        bench.skip("lpips", "weights cannot be had from PyPI")
+        return
+    files = [os.path.join(options.data, f"edges2emoji/pairs/{n:02}_B.png") for n in range(32)]
+    rows = max(options.rows, 32)
+    psql(PREPARE_PAIRS, data=options.data, rows=rows)
+    psql(f"\\i {os.path.join(ROOT, 'tools/lpips_import.sql')}\n", cwd=weights)
+    side = Side(bench, "lpips", [options.python, "lpips_peer.py", str(options.threads), weights,
+                                 *files])
+    try:
+        for net in ("alex", "vgg"):
+            query = f"SELECT count(bicycle_lpips(a, b, '{net}')) FROM compared"
+            timed(query)
+            why = side.why or lpips_agrees(side, net)
+            if why:
+                bench.skip(f"the lpips package, {net}", why)
+            ways = {"bicycle": lambda q=query: timed(q) / rows}
+            if not why:
+                ways["lpips"] = lambda: side.ask("run", rows).get("ms", [None])[0]
+            for i in missing_rounds(bench, "lpips", net=net):
+                for name in turned(list(ways), i):
+                    ms, share = bench.undisturbed(ways[name], f"{name} {net}")
+                    if ms:
+                        bench.results.add(kind="lpips", side=name, net=net, rows=rows, round=i,
+                                          ms=round(ms, 4), others=share)
+                        print(f"{name} {net}: {1e3 / ms:.1f} pairs a second", flush=True)
+    finally:
+        side.close()
 
 
 # ---- The run ----------------------------------------------------------------------------------
@@ -542,7 +580,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=0)
+    parser.add_argument("--data", default=os.environ.get("BICYCLE_TESTDATA"))
     parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--fill-rows", type=int, default=4000)
     parser.add_argument("--most-rows", type=int, default=10000)
     parser.add_argument("--sessions", type=lambda s: list(map(int, s.split())), default=[1, 8, 32])
     parser.add_argument("--networks", type=lambda s: s.split(","), default=list(NETWORKS))
@@ -554,10 +594,18 @@ def main():
     results = Results(options.results)
     note_machine(options, results)
     bench = Bench(options, results)
+    runs = {"inference": run_inference, "training": run_training, "sql": run_sql,
+            "lpips": run_lpips, "beside": run_beside}
+    if "PGDATA" in os.environ:
+        with open(os.path.join(os.environ["PGDATA"], "postmaster.pid"), encoding="ascii") as file:
+            bench.roots.append(int(file.readline()))
     try:
         for part in options.parts:
             print(f"\n==> {part}", flush=True)
-            {"inference": run_inference, "training": run_training, "sql": run_sql}[part](bench)
+            if part in THROUGH_SQL and "PGHOST" not in os.environ:
+                bench.skip(part, "there is no server")
+            else:
+                runs[part](bench)
     except OutOfTime:
         print(f"the {options.minutes:g} minutes are over; the rest is left out, and the next run "
               "goes on from here", flush=True)

@@ -2,24 +2,27 @@
 # Speed and memory, next to the peers: builds, brings the peers and starts a server, and has
 # bench/bench.py compare, one line a figure and at last the tables (bench/tables.py).
 #
-# usage: bench/run.sh [PART...], parts as in bench.py: inference training sql; or PARTS="sql ..."
+# usage: bench/run.sh [PART...], parts as in bench.py: inference training sql lpips beside; or
+# PARTS="sql ..."
 #
-# On a processor it is compared with PyTorch, ONNX Runtime, OpenVINO and a client of psycopg and
-# Pillow, of the versions in bench/requirements.txt, which are installed under build/bench, and with
-# the official code, which is cloned there. BICYCLE_PYTHON is a Python that has them already,
-# BICYCLE_OFFICIAL a directory with that code. What cannot be had is left out, with a line.
+# On a processor it is compared with PyTorch, ONNX Runtime, OpenVINO, a client of psycopg and
+# Pillow, and lpips, of the versions in bench/requirements.txt, which are installed under
+# build/bench, and with the official code, which is cloned there. BICYCLE_PYTHON is a Python that
+# has them already, BICYCLE_OFFICIAL a directory with that code. What cannot be had is left out,
+# with a line.
 #
 # RESULTS is the file of facts (default build/bench/cpu.jsonl). Called again it goes on from there,
 # and what has been measured is not measured again. MINUTES (default 90) is the budget, without the
 # build. THREADS (default: all processors), ROUNDS (5), ROWS (96, through SQL), MOST_ROWS (10000),
-# SESSIONS ("1 8 32"), NETWORKS (all). TINY=1 is to try all of it in a few minutes; tables refuse
-# its results. DEVICE is the one of sql (bicycle.device; default cpu). Nothing else should run.
+# SESSIONS ("1 8 32"), FILL_ROWS (4000), NETWORKS (all). TINY=1 is to try all of it in a few
+# minutes; tables refuse its results. DEVICE is the one of sql (bicycle.device; default cpu).
+# Nothing else should run.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
 DEVICE=${DEVICE:-cpu}
 THREADS=${THREADS:-$(nproc)}
-PARTS=${*:-${PARTS:-inference training sql}}
+PARTS=${*:-${PARTS:-inference training sql lpips beside}}
 OFFICIAL_COMMIT=40b9d52c27b9831f56c1c7c7a6ddde8bc9149067
 PLACE=$ROOT/${BUILD:-build}/bench
 wanted() { [[ " $PARTS " == *" $1 "* ]]; }
@@ -78,7 +81,10 @@ else
 fi
 [[ $RESULTS == /* ]] || RESULTS=$OLDPWD/$RESULTS
 
-if wanted sql; then
+if wanted lpips && python3 "$ROOT/tools/lpips_weights.py" "$ROOT/build/lpips"; then
+	export BICYCLE_LPIPS=$ROOT/build/lpips
+fi
+if wanted sql || wanted lpips || wanted beside; then
 	settings=("bicycle.threads = $THREADS" "bicycle.device = '$DEVICE'")
 	[[ $DEVICE != cuda* ]] || settings+=("bicycle.max_batch = 64" "bicycle.cache_size = '16GB'" \
 		"bicycle.queue_memory = '1GB'")	# as operations.md advises for a GPU
@@ -91,7 +97,7 @@ measure=("$PYTHON" "$ROOT/bench/bench.py" --bin "$BENCH" --results "$RESULTS" --
 	--device "$DEVICE" --minutes "${MINUTES:-90}" --rounds "${ROUNDS:-5}")
 if [ -n "${TINY:-}" ]; then
 	measure+=(--tiny --seconds 0.05 --iterations 1)
-	ROWS=${ROWS:-8} MOST_ROWS=${MOST_ROWS:-100} SESSIONS=${SESSIONS:-1 2}
+	ROWS=${ROWS:-8} MOST_ROWS=${MOST_ROWS:-100} SESSIONS=${SESSIONS:-1 2} FILL_ROWS=${FILL_ROWS:-64}
 	NETWORKS=${NETWORKS:-G64,E64}
 fi
 if [[ $DEVICE == cuda* ]]; then
@@ -99,6 +105,7 @@ if [[ $DEVICE == cuda* ]]; then
 fi
 [ -z "${ROWS:-}" ] || measure+=(--rows "$ROWS")
 [ -z "${MOST_ROWS:-}" ] || measure+=(--most-rows "$MOST_ROWS")
+[ -z "${FILL_ROWS:-}" ] || measure+=(--fill-rows "$FILL_ROWS")
 [ -z "${SESSIONS:-}" ] || measure+=(--sessions "$SESSIONS")
 [ -z "${NETWORKS:-}" ] || measure+=(--networks "$NETWORKS")
 "${measure[@]}" $PARTS

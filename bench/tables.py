@@ -18,6 +18,7 @@ import json
 import os
 import statistics
 import sys
+import textwrap
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MODES = ("eager", "default", "reduce-overhead", "max-autotune")
@@ -142,8 +143,9 @@ def cpu_machine(facts):
     if not found:
         return NO_FIGURES
     versions = dict.fromkeys(f["version"] for f in of(facts, "version") if f["side"] != "client")
-    return f"Measured on {found[0]['processor']}, {found[0]['threads']} of {found[0]['cores']} " \
-           f"processors, {found[0]['date']}: {'; '.join(versions)}.\n"
+    return textwrap.fill(
+        f"Measured on {found[0]['processor']}, {found[0]['threads']} of {found[0]['cores']} "
+        f"processors, {found[0]['date']}: {'; '.join(versions)}.", 100) + "\n"
 
 
 def cpu_inference(facts):
@@ -210,6 +212,28 @@ def cpu_memory(facts):
                   for f in of(facts, "memory")], NO_FIGURES)
 
 
+def cpu_lpips(facts):
+    rows = []
+    for net in dict.fromkeys(f["net"] for f in of(facts, "lpips")):
+        ours, theirs = (Cell(of(facts, "lpips", side=side, net=net), lambda f: f["ms"],
+                             lambda f: [f["ms"]]) for side in ("bicycle", "lpips"))
+        rows.append([net, ours.text(2), theirs.text(2) + times_text(theirs.times(ours))])
+    return table(["net", "bicycle_lpips, ms a pair", "the lpips package"], rows, NO_FIGURES)
+
+
+def cpu_fill(facts):
+    return table(["how", "rows", "rows a second"],
+                 [[what, str(rows), figure(facts, "rate", 0, kind="fill", what=what, rows=rows)]
+                  for what, rows in cells(facts, "fill", "what", "rows")], NO_FIGURES)
+
+
+def cpu_beside(facts):
+    return table(["beside", "p50, ms", "p99, ms", "its rows or images a second"],
+                 [[what] + [figure(facts, key, 1, kind="beside", what=what)
+                            for key in ("p50", "p99", "rate")]
+                  for what, in cells(facts, "beside", "what")], NO_FIGURES)
+
+
 # ---- The chart --------------------------------------------------------------------------------
 
 COLOURS = {"bicycle": "#d9480f", "torch": "#868e96", "onnxruntime": "#adb5bd",
@@ -260,7 +284,8 @@ def readme_chart(facts):
 TABLES = {
     "gpu": {"machine": machine, "inference": inference, "layers": layers, "training": training},
     "cpu": {"machine": cpu_machine, "inference": cpu_inference, "training": cpu_training,
-            "sql": cpu_sql, "rows": cpu_rows, "memory": cpu_memory},
+            "sql": cpu_sql, "rows": cpu_rows, "memory": cpu_memory, "lpips": cpu_lpips,
+            "fill": cpu_fill, "beside": cpu_beside},
 }
 
 

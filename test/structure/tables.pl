@@ -76,7 +76,11 @@ my @facts = map { "{$_}" } @machine,
 	. '"round": 0, "others": 0, "ms": 10, "p50": 11, "p99": 12',
 	'"kind": "sql", "what": "bulk of rows", "precision": "fp32", "rows": 100, "sessions": 1, '
 	. '"round": 0, "others": 0, "ms": 10',
-	'"kind": "memory", "sessions": 8, "precision": "fp32", "engine": 700, "backends": 90';
+	'"kind": "memory", "sessions": 8, "precision": "fp32", "engine": 700, "backends": 90',
+	'"kind": "lpips", "side": "bicycle", "net": "alex", "round": 0, "others": 0, "ms": 4',
+	'"kind": "lpips", "side": "lpips", "net": "alex", "round": 0, "others": 0, "ms": 6',
+	'"kind": "fill", "what": "bicycle_fill", "rows": 64, "round": 0, "others": 0, "rate": 500.4',
+	'"kind": "beside", "what": "nothing", "round": 0, "others": 0, "p50": 2, "p99": 3, "rate": 0';
 my $results = write_facts("$dir/cpu.jsonl", @facts);
 check(tables('--cpu', $results), 'tables are made');
 my $text = slurp("$dir/performance.md");
@@ -84,7 +88,9 @@ for my $line ('Measured on P1, 2 of 2 processors, D1: PyTorch 1.',
 	'| G256 | fp32 | 1 | 10.00 / 16.00 | 30.00 / 32.00 (3.00) | - | 15.00 / 15.00\\* (1.50) |',
 	'| 256 | fp32 | 1.00 / 2.00 | 100 | - | - |',
 	'| sessions | fp32 | 32 | 10.00 / 10.00 | 0.90 | 11.0 | 12.0 |',
-	'| 100 | fp32 | 10.00 / 10.00 |', '| 8 | fp32 | 700 | 90 |')
+	'| 100 | fp32 | 10.00 / 10.00 |', '| 8 | fp32 | 700 | 90 |',
+	'| alex | 4.00 / 4.00 | 6.00 / 6.00 (1.50) |', '| bicycle_fill | 64 | 500 |',
+	'| nothing | 2.0 | 3.0 | 0.0 |')
 {
 	check(index($text, "\n$line\n") >= 0, "a line of the document: $line");
 }
