@@ -5,8 +5,13 @@
  * before each operator, so that the gradients of inputs are proved as well.
  *
  * In bf16 devices agree as well, on any machine: without hardware for it the
- * same products are made another way.
+ * same products are made another way. The CPU device agrees with each family of
+ * kernels that is here or emulated, with convolutions of many stretches, panels
+ * and groups of images as well, which have the same bits on any number of
+ * threads; and precision auto is bf16 for AMX alone.
  */
+#include "emulated.h"
+#include "nn/cpu/cpu.h"
 #include "op_backward.h"
 
 /* ---- Against central differences ----------------------------------------- */
@@ -146,6 +151,106 @@ test_tried(NnDevice *ref, NnDevice *cpu, const Tried *c)
 	test_agreement(ref, NN_PRECISION_FP32, ref, NN_PRECISION_BF16, c, &(Agreement){ 2e-2, 1e-3 });
 }
 
+/* ---- Families of kernels ------------------------------------------------- */
+
+/* Convolutions beyond one stretch of k, panel, band, group or unit. */
+static const Case large[] = {
+	{ CONV(3, 8, 8, 64, 72, 4, 2, 1) },
+	{ CONV(2, 2, 2, 64, 40, 4, 2, 1) },
+	{ CONV(2, 10, 12, 40, 7, 4, 2, 1), Z(3, LRELU) },
+	{ CONV(1, 40, 36, 33, 17, 3, 1, 1) },
+	{ CONV(5, 16, 16, 6, 8, 3, 1, 1) },
+	{ CONV(2, 6, 5, 34, 1, 4, 1, 1) },
+	{ CONVT(2, 1, 1, 64, 96) },
+	{ CONVT(2, 7, 5, 96, 33) },
+	{ CONVT(1, 24, 20, 32, 3) },
+	{ CONV(3, 9, 9, 32, 36, 3, 1, 1), THEN(BATCH, RELU), SLICES },
+};
+
+#define LARGE ((int) (sizeof(large) / sizeof(large[0])))
+
+/* Whether gradients are the same on one thread and on three. */
+static bool
+same_on_threads(NnDevice *cpu, NnPrecision precision, const Tried *c)
+{
+	double *gradients[2] = { NULL };
+	size_t total = 0;
+	bool good = true;
+
+	for (int i = 0; i < 2; i++)
+	{
+		Trained s;
+		double *params;
+
+		cpu->set_threads(cpu, i == 0 ? 1 : 3);
+		good &= trained_init(&s, cpu, c, precision);
+		params = random_values(&s, 9);
+		good = good && isfinite(run(&s, params));
+		gradients[i] = gradients_of(&s);
+		total = s.params.total;
+		free(params);
+		trained_free(&s);
+	}
+	good = good && memcmp(gradients[0], gradients[1], total * sizeof(double)) == 0;
+	free(gradients[0]);
+	free(gradients[1]);
+	return good;
+}
+
+static void
+test_large(NnDevice *ref, NnDevice *cpu, NnPrecision precision, const char *family)
+{
+	const Agreement limit = { 1e-5, precision == NN_PRECISION_FP32 ? 1e-10 : 1e-8 };
+
+	diag("%s", family);
+	for (int i = 0; i < LARGE; i++)
+	{
+		Tried c = { case_name(&large[i]), &large[i] };
+
+		cpu->set_threads(cpu, 2);
+		test_agreement(ref, precision, cpu, precision, &c, &limit);
+		ok(same_on_threads(cpu, precision, &c), "%s: the same bits on three threads", c.name);
+	}
+	cpu->set_threads(cpu, 2);
+}
+
+/* Vectors of an instruction set, fp32 and bf16 by them. */
+static void
+test_vectors(NnDevice *ref, NnDevice *cpu, const CpuKernels *kernels)
+{
+	CpuDevice *device = cpu->state;
+
+	device->kernels = kernels;
+	device->bf16 = kernels->bf16;
+	test_large(ref, cpu, NN_PRECISION_FP32, kernels->fp32->name);
+	test_large(ref, cpu, NN_PRECISION_BF16, kernels->bf16->name);
+}
+
+static void
+test_families(NnDevice *ref, NnDevice *cpu)
+{
+	CpuDevice *device = cpu->state, before = *device;
+
+	test_vectors(ref, cpu, device->kernels);
+	if (device->kernels != &cpu_kernels_base)
+		test_vectors(ref, cpu, &cpu_kernels_base);
+	for (int i = 0; i < EMULATED; i++)
+	{
+		CpuKernels kernels = *before.kernels;
+		NnPrecision precision = emulated[i]->bytes == 4 ? NN_PRECISION_FP32 : NN_PRECISION_BF16;
+
+		kernels.fp32 = kernels.bf16 = device->bf16 = emulated[i];
+		device->kernels = &kernels;
+		test_large(ref, cpu, precision, emulated[i]->name);
+		ok((cpu->train->automatic(cpu) == NN_PRECISION_BF16) == (emulated[i] == &kernel_amx),
+		   "precision auto with %s", emulated[i]->name);
+	}
+	device->kernels = before.kernels;
+	device->bf16 = NULL;
+	ok(cpu->train->automatic(cpu) == NN_PRECISION_FP32, "precision auto is fp32 without bf16");
+	device->bf16 = before.bf16;
+}
+
 int
 main(void)
 {
@@ -167,6 +272,7 @@ main(void)
 		ok(has_case[op] || op == NN_OP_INPUT || nn_ops[op].inference,
 		   "%s has a case with its backward", nn_ops[op].name);
 	test_rounding();
+	test_families(ref, cpu);
 	nn_device_close(ref);
 	nn_device_close(cpu);
 	return done_testing();

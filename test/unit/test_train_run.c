@@ -737,6 +737,7 @@ test_opening(void)
 	NnTensor *weights = NULL;
 	Saved a = { 0 }, b = { 0 };
 	const char *json = "{" SMALL ",\"seed\":3,\"init_gain\":0.5}";
+	size_t estimate = 0;
 	int n, same = 0, different = 0;
 
 	(void) nn_train_options_parse(&config, &options, json, strlen(json), &train_error);
@@ -767,6 +768,10 @@ test_opening(void)
 							 &train_error)) &&
 		   nn_fit_bytes(other) > 1000000,
 	   "a fit starts from weights of one network");
+	ok(went_well(
+		   nn_fit_estimate(cpu, &config, &options, NN_PRECISION_FP32, &estimate, &train_error)) &&
+		   other && estimate == nn_fit_bytes(other),
+	   "what it takes was known before");
 	a = save(fit);
 	b = other ? save(other) : b;
 	for (int i = 0; i < a.n && i < b.n; i++)
@@ -801,6 +806,8 @@ test_precision(void)
 	static const CpuKernels *const sets[] = { &cpu_kernels_base, &cpu_kernels_avx2,
 											  &cpu_kernels_avx512, &cpu_kernels_avx512bf16 };
 	static const char tf32[] = "{" SMALL ",\"precision\":\"tf32\"}";
+	const CpuKernel *bf16_products = ((const CpuDevice *) cpu->state)->bf16;
+	bool amx = bf16_products && bf16_products == cpu_amx();
 	NnConfig config, bf16;
 	NnTrainOptions options;
 	NnFit *fit;
@@ -809,12 +816,13 @@ test_precision(void)
 	bf16 = config;
 	bf16.precision = NN_PRECISION_BF16;
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
-		ok(!sets[i]->train || sets[i]->train->automatic == NN_PRECISION_FP32,
+		ok(!sets[i]->bf16 || !sets[i]->bf16->trains,
 		   "auto trains in fp32 with instruction set %s: bf16 is slower", sets[i]->name);
-	ok(nn_train_precision(cpu, &config, NN_PRECISION_AUTO) == NN_PRECISION_FP32 &&
+	ok(nn_train_precision(cpu, &config, NN_PRECISION_AUTO) ==
+			   (amx ? NN_PRECISION_BF16 : NN_PRECISION_FP32) &&
 		   nn_train_precision(ref, &config, NN_PRECISION_AUTO) == NN_PRECISION_FP32 &&
 		   nn_train_precision(ref, &bf16, NN_PRECISION_FP32) == NN_PRECISION_BF16,
-	   "so do the devices of this machine, unless the option says otherwise");
+	   "so do the devices of this machine but with AMX, unless the option says otherwise");
 	ok(nn_train_precision(ref, &config, NN_PRECISION_BF16) == NN_PRECISION_BF16 &&
 		   nn_train_precision(ref, &config, NN_PRECISION_FP32) == NN_PRECISION_FP32 &&
 		   nn_train_precision(cpu, &config, NN_PRECISION_BF16) ==

@@ -18,9 +18,9 @@
 #include <unistd.h>
 
 /*
- * Raised by every change of an image's bits in fp32: kept with jobs, and told
- * in doc/operations.md. Release 0.1, which showed oneDNN's version in its
- * place, had 1.
+ * Raised by every release that changes an image's or a training's bits in fp32:
+ * kept with jobs, and told in doc/operations.md. Release 0.1, which showed
+ * oneDNN's version in its place, had 1.
  */
 #define ARITHMETIC 2
 

@@ -128,8 +128,8 @@ cpu_frame_bytes(const CpuKernel *kernel, const CpuFraming *f, int n)
 
 /* ---- Weights ------------------------------------------------------------- */
 
-static int
-frame_panels(const CpuKernel *kernel, const CpuFraming *f)
+int
+cpu_frame_panels(const CpuKernel *kernel, const CpuFraming *f)
 {
 	return (f->columns + kernel->columns - 1) / kernel->columns;
 }
@@ -143,7 +143,7 @@ panel_bytes(const CpuKernel *kernel, const CpuFraming *f)
 size_t
 cpu_frame_weights(const CpuKernel *kernel, const CpuFraming *f)
 {
-	return frame_panels(kernel, f) * panel_bytes(kernel, f);
+	return cpu_frame_panels(kernel, f) * panel_bytes(kernel, f);
 }
 
 /* The checkpoint's number for a column and number `e` of tap `t`. */
@@ -188,7 +188,7 @@ cpu_pack_frame(const CpuKernel *kernel, const CpuLayer *layer, const NnNode *nod
 	const CpuFraming *f = &layer->framing;
 	size_t at = 0;
 
-	for (int p = 0; p < frame_panels(kernel, f); p++)
+	for (int p = 0; p < cpu_frame_panels(kernel, f); p++)
 		for (int t = 0; t < f->ntaps; t++)
 			for (int e = 0; e < f->k; e += kernel->pair)
 				for (int column = 0; column < kernel->columns; column++)
@@ -198,36 +198,45 @@ cpu_pack_frame(const CpuKernel *kernel, const CpuLayer *layer, const NnNode *nod
 							frame_weight(layer, node, w, t, i, p * kernel->columns + column));
 }
 
-/* ---- Running ------------------------------------------------------------- */
+/* ---- Laying out ---------------------------------------------------------- */
 
-/* Some images of a layer on their way. */
-typedef struct FrameWork
+CpuFrames
+cpu_frames(const CpuKernels *kernels, const CpuKernel *kernel, const CpuFraming *f, NnShape in,
+		   int n, void *data)
 {
-	const CpuKernel *kernel;
-	const CpuLayer *layer;
-	const CpuFraming *f;
-	int n;
-	size_t plane; /* elements of a parity of rows */
-	char *frames;
-	float *results;   /* [part][image][position][part] */
-	size_t part_step; /* floats from one part to the next */
-	CpuTap taps[CPU_MAX_TAPS];
-} FrameWork;
+	CpuFrames frames = { .kernels = kernels,
+						 .kernel = kernel,
+						 .f = f,
+						 .in = in,
+						 .n = n,
+						 .plane = frame_plane(f, n),
+						 .data = data };
+
+	for (int t = 0; t < f->nlive; t++)
+		frames.taps[t] = (CpuTap){
+			.at = (ptrdiff_t) (f->tap[t].y % f->stride * frames.plane) +
+				  (ptrdiff_t) (f->tap[t].y / f->stride * f->row + f->tap[t].x / f->stride) *
+					  f->pitch +
+				  (ptrdiff_t) (f->tap[t].x % f->stride) * in.c,
+			.k = f->k,
+		};
+	return frames;
+}
 
 /*
- * Row `row` of positions of all n images, in both parities: zeros and pixels.
+ * Row `row` of positions of all images, in both parities: zeros and pixels.
  */
 static void
-lay_row(const CpuCall *call, const FrameWork *work, const CpuValue *x, int i0, int row)
+lay_row(const CpuFrames *frames, const CpuValue *x, int i0, int row)
 {
-	const CpuFraming *f = work->f;
-	NnShape in = work->layer->in;
-	int bytes = work->kernel->bytes;
+	const CpuFraming *f = frames->f;
+	NnShape in = frames->in;
+	int bytes = frames->kernel->bytes;
 	size_t length = (size_t) f->row * f->pitch;
 
 	for (int a = 0; a < f->stride; a++)
 	{
-		char *to = work->frames + (a * work->plane + row * length) * bytes;
+		char *to = frames->data + (a * frames->plane + row * length) * bytes;
 		int y = row % f->rows * f->stride + a - f->lead;
 
 		memset(to, 0, length * bytes);
@@ -239,7 +248,7 @@ lay_row(const CpuCall *call, const FrameWork *work, const CpuValue *x, int i0, i
 				first += f->stride;
 			if (first < in.w)
 				cpu_copy_pixels(
-					call->device->kernels,
+					frames->kernels,
 					(CpuRun){ pixel(x, i0 + row / f->rows, (size_t) y * in.w + first),
 							  x->pitch * f->stride, x->bf16 },
 					(in.w - first + f->stride - 1) / f->stride, in.c,
@@ -255,21 +264,68 @@ lay_row(const CpuCall *call, const FrameWork *work, const CpuValue *x, int i0, i
 
 /* What blocks read behind the last image. */
 static void
-clear_slack(const FrameWork *work)
+clear_slack(const CpuFrames *frames)
 {
-	size_t first = (size_t) work->n * work->f->rows * work->f->row * work->f->pitch;
+	const CpuFraming *f = frames->f;
+	size_t first = (size_t) frames->n * f->rows * f->row * f->pitch;
+	int bytes = frames->kernel->bytes;
 
-	for (int a = 0; a < work->f->stride; a++)
-		memset(work->frames + (a * work->plane + first) * work->kernel->bytes, 0,
-			   (work->plane - first) * work->kernel->bytes);
+	for (int a = 0; a < f->stride; a++)
+		memset(frames->data + (a * frames->plane + first) * bytes, 0,
+			   (frames->plane - first) * bytes);
 }
+
+/* Images from i0 on; called by all threads of the team. */
+void
+cpu_lay_frames(const CpuFrames *frames, const CpuValue *x, int i0)
+{
+	int rows = frames->n * frames->f->rows;
+
+#pragma omp for schedule(dynamic, 4)
+	for (int row = 0; row <= rows; row++)
+	{
+		if (row < rows)
+			lay_row(frames, x, i0, row);
+		else
+			clear_slack(frames);
+	}
+}
+
+/* Positions that n images of h x w results take. */
+int
+cpu_frame_positions(const CpuFraming *f, int n, int h, int w)
+{
+	return ((n - 1) * f->rows + h - 1) * f->row + w;
+}
+
+/* Positions of a unit. */
+int
+cpu_frame_band(const CpuKernel *kernel, const CpuFraming *f)
+{
+	size_t position = (size_t) f->pitch * f->stride * kernel->bytes;
+	int band = (int) (BAND_BYTES / position / kernel->rows) * kernel->rows,
+		most = CPU_MAX_BAND / kernel->rows * kernel->rows;
+
+	return band < kernel->rows ? kernel->rows : band < most ? band : most;
+}
+
+/* ---- Running ------------------------------------------------------------- */
+
+/* Some images of a layer on their way. */
+typedef struct FrameWork
+{
+	CpuFrames frames;
+	const CpuLayer *layer;
+	float *results;   /* [part][image][position][part] */
+	size_t part_step; /* floats from one part to the next */
+} FrameWork;
 
 /* Positions [p0, p1) of a panel. */
 static void
 multiply_band(const FrameWork *work, int panel, int p0, int p1)
 {
-	const CpuKernel *kernel = work->kernel;
-	const CpuFraming *f = work->f;
+	const CpuKernel *kernel = work->frames.kernel;
+	const CpuFraming *f = work->frames.f;
 	int part = work->layer->layout.part, column = panel * kernel->columns,
 		blocks = (p1 - p0 + kernel->rows - 1) / kernel->rows,
 		step = CPU_KERNEL_STEP * kernel->columns * kernel->bytes;
@@ -278,7 +334,7 @@ multiply_band(const FrameWork *work, int panel, int p0, int p1)
 	CpuBlock block = { .n = f->columns - column < kernel->columns ? f->columns - column
 																  : kernel->columns,
 					   .lda = f->pitch,
-					   .taps = work->taps,
+					   .taps = work->frames.taps,
 					   .ntaps = f->nlive,
 					   .b = b,
 					   .ldc = part,
@@ -290,7 +346,7 @@ multiply_band(const FrameWork *work, int panel, int p0, int p1)
 	for (int p = p0; p < p1; p += kernel->rows)
 	{
 		block.m = p1 - p < kernel->rows ? p1 - p : kernel->rows;
-		block.a = work->frames + (size_t) p * f->pitch * kernel->bytes;
+		block.a = work->frames.data + (size_t) p * f->pitch * kernel->bytes;
 		block.c =
 			work->results + column / part * work->part_step + column % part + (size_t) p * part;
 		kernel->multiply(&block);
@@ -298,50 +354,23 @@ multiply_band(const FrameWork *work, int panel, int p0, int p1)
 	}
 }
 
-static int
-band_of(const CpuKernel *kernel, const CpuFraming *f)
-{
-	size_t position = (size_t) f->pitch * f->stride * kernel->bytes;
-	int band = (int) (BAND_BYTES / position / kernel->rows) * kernel->rows,
-		most = 960 / kernel->rows * kernel->rows;
-
-	return band < kernel->rows ? kernel->rows : band < most ? band : most;
-}
-
 /* Images [i0, i0 + n) of a chunk; called by all threads of the team. */
 void
 cpu_run_frames(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, int chunk)
 {
 	const CpuFraming *f = &layer->framing;
-	FrameWork work = { .kernel = call->packed->kernel,
+	const CpuKernel *kernel = call->packed->kernel;
+	FrameWork work = { .frames = cpu_frames(call->device->kernels, kernel, f, layer->in, n,
+											call->p->frames),
 					   .layer = layer,
-					   .f = f,
-					   .n = n,
-					   .plane = frame_plane(f, n),
-					   .frames = call->p->frames,
 					   .results = call->p->results,
 					   .part_step = part_step(layer, chunk) };
-	int positions = ((n - 1) * f->rows + layer->layout.h - 1) * f->row + layer->layout.w,
-		band = band_of(work.kernel, f);
+	int positions = cpu_frame_positions(f, n, layer->layout.h, layer->layout.w),
+		band = cpu_frame_band(kernel, f);
 
-	for (int t = 0; t < f->nlive; t++)
-		work.taps[t] = (CpuTap){
-			.at = (ptrdiff_t) (f->tap[t].y % f->stride * work.plane) +
-				  (ptrdiff_t) (f->tap[t].y / f->stride * f->row + f->tap[t].x / f->stride) *
-					  f->pitch +
-				  (ptrdiff_t) (f->tap[t].x % f->stride) * layer->in.c,
-			.k = f->k,
-		};
-#pragma omp for schedule(dynamic, 4)
-	for (int row = 0; row <= n * f->rows; row++)
-	{
-		if (row < n * f->rows)
-			lay_row(call, &work, x, i0, row);
-		else
-			clear_slack(&work);
-	}
+	cpu_lay_frames(&work.frames, x, i0);
 #pragma omp for collapse(2) schedule(dynamic)
-	for (int panel = 0; panel < frame_panels(work.kernel, f); panel++)
+	for (int panel = 0; panel < cpu_frame_panels(kernel, f); panel++)
 		for (int p = 0; p < positions; p += band)
 			multiply_band(&work, panel, p, p + band < positions ? p + band : positions);
 }

@@ -15,7 +15,6 @@
  *	                    nothing
  *		BLOCK_ROWS		rows of a block of kernel.h, as many as registers hold
  *	                    the sums of (two vectors a row)
- *		ROWS			the same of training's products; at most 12
  *		KERNELS, KERNELS_NAME	the table defined here and its name
  */
 #include <math.h>
@@ -29,12 +28,6 @@ typedef uint32_t vu __attribute__((vector_size(VL * 4)));
 typedef uint16_t vh __attribute__((vector_size(VL * 2)));
 typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
 typedef uint16_t vh_any __attribute__((vector_size(VL * 2), aligned(2), may_alias));
-
-#if ROWS > 6
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#else
-#define EACH_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -85,13 +78,20 @@ load_bf16(const uint16_t *p, int n)
 }
 
 /* Rounds to nearest, ties to even; a NaN stays one. */
-INLINE void
-store_bf16(uint16_t *p, vf v, int n)
+INLINE vu
+bf16_bits(vf v)
 {
 	vu bits = (vu) v;
 	vu rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
 	vu nan = (vu) (v != v);
-	vh half = __builtin_convertvector((rounded & ~nan) | (nan & 0x7fc0), vh);
+
+	return (rounded & ~nan) | (nan & 0x7fc0);
+}
+
+INLINE void
+store_bf16(uint16_t *p, vf v, int n)
+{
+	vh half = __builtin_convertvector(bf16_bits(v), vh);
 
 	if (n >= VL)
 		*(vh_any *) p = half;

@@ -14,7 +14,6 @@
 #define VLOADN(p, n) _mm256_maskload_ps(p, LANES(n))
 #define VSTOREN(p, v, n) _mm256_maskstore_ps(p, LANES(n), (__m256) (v))
 #define AHEAD 0
-#define ROWS 6
 #define BLOCK_ROWS 6
 #define KERNELS cpu_kernels_avx2
 #define KERNELS_NAME "AVX2"

@@ -10,7 +10,6 @@
 #define VLOADN(p, n) v_load_part(p, n)
 #define VSTOREN(p, v, n) memcpy(p, &(v), (n) * sizeof(float))
 #define AHEAD 0
-#define ROWS 6
 #define BLOCK_ROWS 6
 #define KERNELS cpu_kernels_base
 #define KERNELS_NAME "baseline"

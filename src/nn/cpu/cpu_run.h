@@ -99,7 +99,28 @@ part_step(const CpuLayer *layer, int images)
 #define CPU_RUN_NONE(OP, name)
 NN_OPERATORS(CPU_RUN_DECLARE, CPU_RUN_NONE, CPU_RUN_DECLARE)
 
-/* cpu_frame.c */
+/* Frames of some images, and their live taps' places. */
+typedef struct CpuFrames
+{
+	const CpuKernels *kernels;
+	const CpuKernel *kernel;
+	const CpuFraming *f;
+	NnShape in; /* of an image */
+	int n;
+	size_t plane; /* elements of a parity of rows */
+	char *data;
+	CpuTap taps[CPU_MAX_TAPS];
+} CpuFrames;
+
+#define CPU_MAX_BAND 960
+
+/* cpu_frame.c; also used by training */
+extern CpuFrames cpu_frames(const CpuKernels *kernels, const CpuKernel *kernel, const CpuFraming *f,
+							NnShape in, int n, void *data);
+extern void cpu_lay_frames(const CpuFrames *frames, const CpuValue *x, int i0);
+extern int cpu_frame_panels(const CpuKernel *kernel, const CpuFraming *f);
+extern int cpu_frame_positions(const CpuFraming *f, int n, int h, int w);
+extern int cpu_frame_band(const CpuKernel *kernel, const CpuFraming *f);
 extern void cpu_run_frames(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
 						   int chunk);
 

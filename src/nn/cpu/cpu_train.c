@@ -7,8 +7,7 @@
  *    release.
  * R2 Operators share their work among a team of the device's threads.
  */
-#include "nn/cpu/cpu_train.h"
-#include "nn/cpu/cpu_train_product.h"
+#include "nn/cpu/cpu_train_window.h"
 
 #include <limits.h>
 #include <math.h>
@@ -99,12 +98,10 @@ cpu_train_adam(NnDevice *device, NnTraining *training, size_t first, size_t end,
 static bool
 ready_work(const NnDevice *device, CpuTraining *state)
 {
-	size_t each = cpu_product_memory();
-
 	if (state->nwork >= device->threads)
 		return true;
 	free(state->work);
-	state->work = cpu_alloc(nn_mul(each * sizeof(float), device->threads));
+	state->work = cpu_alloc(nn_mul(state->memory.each, device->threads));
 	state->nwork = state->work ? device->threads : 0;
 	return state->work != NULL;
 }
@@ -112,9 +109,11 @@ ready_work(const NnDevice *device, CpuTraining *state)
 static NnStatus
 cpu_train_begin(NnDevice *device, NnTraining *training, NnError *error)
 {
-	if (ready_work(device, training->plan.device_state))
+	CpuTraining *state = training->plan.device_state;
+
+	if (ready_work(device, state))
 		return NN_OK;
-	return nn_no_memory(error, nn_mul(cpu_product_memory() * sizeof(float), device->threads));
+	return nn_no_memory(error, nn_mul(state->memory.each, device->threads));
 }
 
 static void
@@ -129,6 +128,7 @@ cpu_train_release(NnDevice *device, NnTraining *training)
 	}
 	if (state)
 	{
+		free(state->shared);
 		free(state->work);
 		free(state->latents);
 		free(state->turned);
@@ -139,17 +139,49 @@ cpu_train_release(NnDevice *device, NnTraining *training)
 	training->plan.device_state = NULL;
 }
 
-/* For the convolution that needs most. */
-static bool
-make_latents(const NnGraph *g, CpuTraining *state)
+/* bfloat16 without hardware for it is slower than fp32: only tests use it. */
+static const CpuKernel *
+product_kernel(const NnDevice *device, NnPrecision precision)
 {
-	size_t most = 1;
+	const CpuDevice *cpu = device->state;
+
+	if (precision != NN_PRECISION_BF16)
+		return cpu->kernels->fp32;
+	return cpu->bf16 ? cpu->bf16 : cpu->kernels->bf16;
+}
+
+/* For the convolutions that need most; of what cannot be trained nothing. */
+static CpuTrainMemory
+memory_of(const NnDevice *device, const NnTraining *training)
+{
+	const CpuKernel *kernel = product_kernel(device, training->plan.precision);
+	const NnGraph *g = training->plan.graph;
+	CpuTrainMemory memory = { 0 };
 
 	for (int i = 0; i < g->nnodes; i++)
-		nn_most(&most, cpu_train_latents(g, &g->nodes[i]));
-	state->latents = cpu_alloc(nn_mul(most, sizeof(float)));
-	state->nlatents = most;
-	return state->latents != NULL;
+	{
+		const NnNode *node = &g->nodes[i];
+		NnMap in, out;
+		CpuWindow w;
+
+		if (node->op != NN_OP_LINEAR && !nn_ops[node->op].filters)
+			continue;
+		in = (NnMap){ .shape = g->values[node->in[0]].shape };
+		out = (NnMap){ .shape = g->values[node->out[0]].shape };
+		w = node->op == NN_OP_CONVT ? cpu_window_of(node, out, in, 0)
+									: cpu_window_of(node, in, out, 0);
+		if (w.kernel > CPU_TRAIN_KERNEL)
+			continue;
+		cpu_window_memory(kernel, &w, &memory);
+		nn_most(&memory.latents, nn_mul(cpu_train_latents(g, node), sizeof(float)));
+	}
+	return memory;
+}
+
+static size_t
+memory_sum(const CpuTrainMemory *memory, int threads)
+{
+	return nn_sum(nn_sum(memory->shared, memory->latents), nn_mul(memory->each, threads));
 }
 
 /* By all threads: the system clears pages when they are first written. */
@@ -194,8 +226,9 @@ cpu_train_bytes(const NnDevice *device, const NnTraining *training)
 {
 	size_t floats = nn_sum(training->plan.arena_elements,
 						   nn_sum(nn_mul(4, training->params->total), training->nema));
+	CpuTrainMemory memory = memory_of(device, training);
 
-	return nn_mul(nn_sum(floats, nn_mul(device->threads, cpu_product_memory())), sizeof(float));
+	return nn_sum(nn_mul(floats, sizeof(float)), memory_sum(&memory, device->threads));
 }
 
 static NnStatus
@@ -212,12 +245,17 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	good = state != NULL;
 	if (good)
 	{
-		state->kernels = ((const CpuDevice *) device->state)->kernels->train;
+		state->kernels = ((const CpuDevice *) device->state)->kernels;
+		state->kernel = product_kernel(device, training->plan.precision);
 		state->bf16 = training->plan.precision == NN_PRECISION_BF16;
+		state->memory = memory_of(device, training);
+		state->shared = cpu_alloc(state->memory.shared);
+		state->latents = cpu_alloc(state->memory.latents);
 	}
 	training->plan.device_state = state;
 	training->plan.arena = cpu_alloc(nn_mul(training->plan.arena_elements, sizeof(float)));
-	good = good && training->plan.arena && ready_work(device, state) && make_latents(g, state);
+	good = good && training->plan.arena && state->shared && state->latents &&
+		   ready_work(device, state);
 	for (int i = 0; good && i < NN_ARRAYS; i++)
 	{
 		size_t count = i == NN_ARRAY_EMA ? training->nema : training->params->total;
@@ -237,9 +275,8 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 	for (int i = 0; i < g->nnodes; i++)
 		if (nn_ops[g->nodes[i].op].weights > 0)
 			state->turned[g->nodes[i].weight] = true;
-	training->plan.device_bytes = (4 * training->params->total + training->nema +
-								   state->nwork * cpu_product_memory() + state->nlatents) *
-								  sizeof(float);
+	training->plan.device_bytes = (4 * training->params->total + training->nema) * sizeof(float) +
+								  memory_sum(&state->memory, state->nwork);
 	return NN_OK;
 }
 
@@ -307,7 +344,6 @@ cpu_put(NnDevice *device, NnTraining *training, NnArray array, size_t offset, si
 	return transfer(device, training, array, offset, count, (float *) data, true);
 }
 
-/* Without hardware for it, it is slower than fp32: only tests use it. */
 static bool
 cpu_trains_in(const NnDevice *device, NnPrecision precision)
 {
@@ -318,7 +354,9 @@ cpu_trains_in(const NnDevice *device, NnPrecision precision)
 static NnPrecision
 cpu_automatic(const NnDevice *device)
 {
-	return ((const CpuDevice *) device->state)->kernels->train->automatic;
+	const CpuKernel *bf16 = ((const CpuDevice *) device->state)->bf16;
+
+	return bf16 && bf16->trains ? NN_PRECISION_BF16 : NN_PRECISION_FP32;
 }
 
 const NnTrainDevice cpu_train_device = { .dtype = NN_F32,

@@ -18,16 +18,24 @@
 #include "nn/cpu/cpu_train_kernels.h"
 #include "nn/training.h"
 
+/* What operators need besides the arena and the arrays, in bytes. */
+typedef struct CpuTrainMemory
+{
+	size_t shared, each; /* of products: the team's, and each thread's */
+	size_t latents;
+} CpuTrainMemory;
+
 /* What belongs to an NnTraining here: its plan's device_state. */
 typedef struct CpuTraining
 {
-	const CpuTrainKernels *kernels;
-	bool bf16;   /* operands of products are rounded to bfloat16 */
-	float *work; /* of products, for each of nwork threads */
+	const CpuKernels *kernels;
+	const CpuKernel *kernel; /* of products */
+	bool bf16;               /* operands of products are rounded to bfloat16 */
+	CpuTrainMemory memory;
+	char *shared, *work; /* of products; work for each of nwork threads */
 	int nwork;
 	float *latents; /* of convolutions with a latent */
-	size_t nlatents;
-	bool *turned; /* one a parameter: its array holds [tap][C][O] */
+	bool *turned;   /* one a parameter: its array holds [tap][C][O] */
 } CpuTraining;
 
 static inline const CpuTraining *

@@ -1,436 +1,28 @@
 /*
  * cpu_train_conv.c
- *	  Convolutions in training, forward and backward, as three products.
+ *	  Convolutions and linear layers in training, forward and backward: three
+ *	  products (cpu_train_window.h), the bias, and the latent.
  *
- * R1 A convolution from x (N, H, W, C) to y (N, H', W', O) reads for each
- *    output pixel the row [tap][C] of inputs under its window: the columns, P x
- *    K with K = taps * C, of which cpu_train_product.c lays out a block at a
- *    time. With weights (K, O) then y = columns * weights, and the weights'
- *    gradient is columns^T * dy.
- * R2 The gradient of x gathers too: pixels of x that lie alike under the
- *    windows (stride^2 phases) have the same taps, so each phase is a
- *    convolution of dy of its own. A transposed convolution is this forward,
- *    and R1 backward.
- * R3 A latent is an input that is the same at all pixels but ends with the
+ * A transposed convolution from y to x is the gradient of x of a convolution
+ * from x to y, and the other way round.
+ *
+ * R1 A latent is an input that is the same at all pixels but ends with the
  *    image: a tap adds one number an output channel and image, or 0 where it
  *    lies outside. Forward, the sums of those begin y; backward, the sums of dy
  *    over the pixels that a tap adds to give both gradients.
  */
-#include "nn/cpu/cpu_train.h"
+#include "nn/cpu/cpu_train_window.h"
 #include "common/invariant.h"
-#include "nn/cpu/cpu_train_product.h"
 
 #include <string.h>
 
 #define MAX_KERNEL CPU_TRAIN_KERNEL
 #define MAX_TAPS (MAX_KERNEL * MAX_KERNEL)
 
-/* A convolution: x is the side of windows, y that of a value a window. */
-typedef struct Window
-{
-	int kernel, stride, pad;
-	NnMap x, y;
-	int nz; /* channels of the latent */
-} Window;
-
-static Window
-window_of(const NnOperands *op, NnMap x, NnMap y, int nz)
-{
-	const NnNode *node = op->node;
-	Window w = { .kernel = 1, .stride = 1, .x = x, .y = y, .nz = nz };
-
-	if (nn_ops[node->op].filters)
-	{
-		w.kernel = node->conv.kernel;
-		w.stride = node->conv.stride;
-		w.pad = node->conv.pad;
-	}
-	return w;
-}
-
 static float *
 image_of(const NnMap *map, int n)
 {
 	return map->f32 + (size_t) n * map->shape.h * map->shape.w * map->pitch;
-}
-
-/* ---- Gathering ----------------------------------------------------------- */
-
-/*
- * Rows of pixels that are read by taps: pixel (n, y, x) of a grid reads pixel
- * (y * stride + dy[t], x * stride + dx[t]) of `from`, and is pixel (y * step +
- * y0, x * step + x0) of `to`.
- */
-typedef struct Gather
-{
-	NnMap from, to;
-	int ntaps, tap[MAX_TAPS], /* of the weights */
-		dy[MAX_TAPS], dx[MAX_TAPS];
-	int stride, h, w, /* of the grid */
-		step, y0, x0;
-	const float *weight; /* [tap][C + nz][O] */
-	int rows;            /* C + nz */
-	int o;
-} Gather;
-
-typedef struct Pixel
-{
-	int n, y, x;
-} Pixel;
-
-static Pixel
-pixel_of(const Gather *g, int i)
-{
-	return (Pixel){ i / (g->h * g->w), i / g->w % g->h, i % g->w };
-}
-
-/* The pixel that tap t reads; NULL outside the image. */
-static const float *
-under(const Gather *g, Pixel p, int t)
-{
-	int y = p.y * g->stride + g->dy[t], x = p.x * g->stride + g->dx[t];
-	NnShape s = g->from.shape;
-
-	if (y < 0 || y >= s.h || x < 0 || x >= s.w)
-		return NULL;
-	return g->from.f32 + (((size_t) p.n * s.h + y) * s.w + x) * g->from.pitch;
-}
-
-/*
- * One row of a block where the channels of a tap do not fill vectors: the row
- * is put together, neighbouring taps at once, and then laid out.
- */
-static void
-pack_ragged(const CpuProduct *p, Pixel pixel, int row, int rows, int k0, int k, float *to)
-{
-	const Gather *g = p->context;
-	int lanes = p->kernels->lanes, c = g->from.shape.c, count;
-	float whole[CPU_PRODUCT_DEPTH];
-
-	for (int at = 0; at < k; at += count)
-	{
-		int t = (k0 + at) / c, channel = (k0 + at) % c;
-		const float *from = under(g, pixel, t);
-
-		count = c - channel < k - at ? c - channel : k - at;
-		if (from)
-			from += channel;
-		while (from && at + count < k && g->from.pitch == (size_t) c &&
-			   under(g, pixel, t + 1) == from - channel + c)
-		{
-			t++;
-			channel -= c;
-			count += c < k - at - count ? c : k - at - count;
-		}
-		if (from)
-			memcpy(whole + at, from, count * sizeof(float));
-		else
-			memset(whole + at, 0, count * sizeof(float));
-	}
-	for (int at = k; at % lanes != 0; at++)
-		whole[at] = 0;
-	for (int at = 0; at < k; at += lanes)
-		memcpy(to + (size_t) at * rows + (size_t) row * lanes, whole + at, lanes * sizeof(float));
-}
-
-/* A block of rows: pixels of the grid, k counts [tap][channel]. */
-static void
-pack_rows(const CpuProduct *p, int m0, int rows, int k0, int k, float *to)
-{
-	const Gather *g = p->context;
-	int lanes = p->kernels->lanes, c = g->from.shape.c, count;
-	Pixel pixels[CPU_MAX_ROWS];
-
-	for (int i = 0; i < rows; i++)
-	{
-		pixels[i] = pixel_of(g, m0 + i);
-		if (c % lanes != 0)
-			pack_ragged(p, pixels[i], i, rows, k0, k, to);
-	}
-	for (int at = 0; c % lanes == 0 && at < k; at += count)
-	{
-		int t = (k0 + at) / c, channel = (k0 + at) % c;
-		const float *from[CPU_MAX_ROWS];
-
-		count = c - channel < k - at ? c - channel : k - at;
-		for (int i = 0; i < rows; i++)
-		{
-			from[i] = under(g, pixels[i], t);
-			if (from[i])
-				from[i] += channel;
-		}
-		p->kernels->pack_pixels(from, rows, count, to + (size_t) at * rows);
-	}
-}
-
-static void
-pack_columns(const CpuProduct *p, int m0, int m, int k0, int k, float *to)
-{
-	int padded = (k + p->kernels->lanes - 1) / p->kernels->lanes * p->kernels->lanes;
-
-	for (int i = 0; i < m; i += p->kernels->rows)
-		pack_rows(p, m0 + i, m - i < p->kernels->rows ? m - i : p->kernels->rows, k0, k,
-				  to + (size_t) i * padded);
-}
-
-static float *
-gather_row(const CpuProduct *p, int i)
-{
-	const Gather *g = p->context;
-	Pixel at = pixel_of(g, i);
-
-	return g->to.f32 + (((size_t) at.n * g->to.shape.h + at.y * g->step + g->y0) * g->to.shape.w +
-						at.x * g->step + g->x0) *
-						   g->to.pitch;
-}
-
-static void
-multiply_gathered(const NnOperands *op, const Gather *g,
-				  void (*pack_b)(const CpuProduct *, int, int, int, int, float *),
-				  const float *bias, bool add)
-{
-	CpuProduct product = { .kernels = cpu_training(op)->kernels,
-						   .bf16 = cpu_training(op)->bf16,
-						   .m = g->to.shape.n * g->h * g->w,
-						   .n = g->to.shape.c,
-						   .k = g->ntaps * g->from.shape.c,
-						   .context = g,
-						   .pack_a = pack_columns,
-						   .pack_b = pack_b,
-						   .row = gather_row,
-						   .bias = bias,
-						   .add = add };
-
-	cpu_multiply(&product, cpu_training(op)->work, op->device->threads);
-}
-
-/* ---- y = columns * weights ----------------------------------------------- */
-
-/* Rows [tap][C] and columns O of the weights. */
-static void
-pack_taps(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
-{
-	const Gather *g = p->context;
-	int c = g->from.shape.c, count;
-
-	for (int at = 0; at < k; at += count)
-	{
-		int t = (k0 + at) / c, channel = (k0 + at) % c;
-
-		count = c - channel < k - at ? c - channel : k - at;
-		p->kernels->pack_panel(g->weight + ((size_t) g->tap[t] * g->rows + channel) * g->o + n0,
-							   g->o, count, n, to + (size_t) at * p->kernels->panel);
-	}
-}
-
-static void
-product_y(const NnOperands *op, const Window *w, const float *bias, bool add)
-{
-	Gather g = { .from = w->x,
-				 .to = w->y,
-				 .ntaps = w->kernel * w->kernel,
-				 .stride = w->stride,
-				 .h = w->y.shape.h,
-				 .w = w->y.shape.w,
-				 .step = 1,
-				 .weight = op->weight.f32,
-				 .rows = w->x.shape.c + w->nz,
-				 .o = w->y.shape.c };
-
-	for (int t = 0; t < g.ntaps; t++)
-	{
-		g.tap[t] = t;
-		g.dy[t] = t / w->kernel - w->pad;
-		g.dx[t] = t % w->kernel - w->pad;
-	}
-	multiply_gathered(op, &g, pack_taps, bias, add);
-}
-
-/* ---- x = the sums of y * weights^T --------------------------------------- */
-
-/* Rows [tap][O] and columns C of the weights. */
-static void
-pack_weights_across(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
-{
-	const Gather *g = p->context;
-	int count;
-
-	for (int at = 0; at < k; at += count)
-	{
-		int t = (k0 + at) / g->o, channel = (k0 + at) % g->o;
-
-		count = g->o - channel < k - at ? g->o - channel : k - at;
-		p->kernels->pack_panel_across(g->weight + ((size_t) g->tap[t] * g->rows + n0) * g->o +
-										  channel,
-									  g->o, count, n, to + (size_t) at * p->kernels->panel);
-	}
-}
-
-/* Begins all pixels of a grid from the bias, or from 0: no tap reaches them. */
-static void
-begin_grid(const Gather *g, const float *bias)
-{
-	CpuProduct product = { .context = g };
-
-	for (int i = 0; i < g->to.shape.n * g->h * g->w; i++)
-	{
-		if (bias)
-			memcpy(gather_row(&product, i), bias, g->to.shape.c * sizeof(float));
-		else
-			memset(gather_row(&product, i), 0, g->to.shape.c * sizeof(float));
-	}
-}
-
-/* Pixels of x that are (y0, x0) modulo the stride. */
-static void
-product_phase(const NnOperands *op, const Window *w, int y0, int x0, const float *bias, bool add)
-{
-	Gather g = { .from = w->y,
-				 .to = w->x,
-				 .stride = 1,
-				 .h = (w->x.shape.h - y0 + w->stride - 1) / w->stride,
-				 .w = (w->x.shape.w - x0 + w->stride - 1) / w->stride,
-				 .step = w->stride,
-				 .y0 = y0,
-				 .x0 = x0,
-				 .weight = op->weight.f32,
-				 .rows = w->x.shape.c + w->nz,
-				 .o = w->y.shape.c };
-
-	for (int ky = (y0 + w->pad) % w->stride; ky < w->kernel; ky += w->stride)
-		for (int kx = (x0 + w->pad) % w->stride; kx < w->kernel; kx += w->stride)
-		{
-			g.tap[g.ntaps] = ky * w->kernel + kx;
-			g.dy[g.ntaps] = (y0 + w->pad - ky) / w->stride;
-			g.dx[g.ntaps] = (x0 + w->pad - kx) / w->stride;
-			g.ntaps++;
-		}
-	if (g.ntaps > 0)
-		multiply_gathered(op, &g, pack_weights_across, bias, add);
-	else if (!add)
-		begin_grid(&g, bias);
-}
-
-static void
-product_x(const NnOperands *op, const Window *w, const float *bias, bool add)
-{
-	for (int y0 = 0; y0 < w->stride && y0 < w->x.shape.h; y0++)
-		for (int x0 = 0; x0 < w->stride && x0 < w->x.shape.w; x0++)
-			product_phase(op, w, y0, x0, bias, add);
-}
-
-/* ---- weights' gradient = columns^T * y ----------------------------------- */
-
-/* The gradient's side; A's rows count [tap][C], B's the pixels of y. */
-typedef struct Correlation
-{
-	Gather gather;
-	NnMap y;
-	float *gradient; /* [tap][C + nz][O] */
-} Correlation;
-
-/* Where tap t of pixels [k0, k0 + k) is. */
-static void
-find_pixels(const Gather *g, int t, int k0, int k, const float **pixels)
-{
-	Pixel p = pixel_of(g, k0);
-
-	for (int i = 0; i < k; i++)
-	{
-		pixels[i] = under(g, p, t);
-		if (++p.x == g->w)
-		{
-			p.x = 0;
-			if (++p.y == g->h)
-			{
-				p.y = 0;
-				p.n++;
-			}
-		}
-	}
-}
-
-static void
-pack_correlated(const CpuProduct *p, int m0, int m, int k0, int k, float *to)
-{
-	const Correlation *r = p->context;
-	int c = r->gather.from.shape.c, rows = p->kernels->rows, found = -1;
-	const float *pixels[CPU_PRODUCT_DEPTH];
-
-	for (int i = 0; i < m; i += rows, to += (size_t) rows * k)
-	{
-		int t = (m0 + i) / c, channel = (m0 + i) % c;
-
-		if (t != found)
-			find_pixels(&r->gather, t, k0, k, pixels);
-		found = t;
-		if (channel + rows <= c)
-		{
-			p->kernels->pack_turned(pixels, k, channel, to);
-			continue;
-		}
-		/* the block's rows are those of several taps, or end */
-		for (int j = 0; j < rows; j++, channel++)
-		{
-			if (channel == c && i + j < m)
-			{
-				channel = 0;
-				found = ++t;
-				find_pixels(&r->gather, t, k0, k, pixels);
-			}
-			for (int q = 0; q < k; q++)
-				to[(size_t) q * rows + j] = i + j < m && pixels[q] ? pixels[q][channel] : 0;
-		}
-	}
-}
-
-static void
-pack_outputs(const CpuProduct *p, int k0, int k, int n0, int n, float *to)
-{
-	const Correlation *r = p->context;
-
-	p->kernels->pack_panel(r->y.f32 + (size_t) k0 * r->y.pitch + n0, r->y.pitch, k, n, to);
-}
-
-static float *
-gradient_row(const CpuProduct *p, int i)
-{
-	const Correlation *r = p->context;
-	int c = r->gather.from.shape.c;
-
-	return r->gradient + ((size_t) (i / c) * r->gather.rows + i % c) * r->gather.o;
-}
-
-static void
-product_w(const NnOperands *op, const Window *w)
-{
-	Correlation r = { .gather = { .from = w->x,
-								  .ntaps = w->kernel * w->kernel,
-								  .stride = w->stride,
-								  .h = w->y.shape.h,
-								  .w = w->y.shape.w,
-								  .rows = w->x.shape.c + w->nz,
-								  .o = w->y.shape.c },
-					  .y = w->y,
-					  .gradient = op->dweight.f32 };
-	CpuProduct product = { .kernels = cpu_training(op)->kernels,
-						   .bf16 = cpu_training(op)->bf16,
-						   .m = r.gather.ntaps * w->x.shape.c,
-						   .n = w->y.shape.c,
-						   .k = (int) nn_map_pixels(&w->y),
-						   .turned = true,
-						   .context = &r,
-						   .pack_a = pack_correlated,
-						   .pack_b = pack_outputs,
-						   .row = gradient_row,
-						   .add = op->weight_mode == NN_GRAD_ACCUMULATE };
-
-	for (int t = 0; t < r.gather.ntaps; t++)
-	{
-		r.gather.dy[t] = t / w->kernel - w->pad;
-		r.gather.dx[t] = t % w->kernel - w->pad;
-	}
-	cpu_multiply(&product, cpu_training(op)->work, op->device->threads);
 }
 
 static void
@@ -493,7 +85,7 @@ activated_latent(const NnOperands *op)
 
 /* Taps [first, end) of one axis lie inside the image for position i of y. */
 static void
-inside(const Window *w, int i, int extent, int *first, int *end)
+inside(const CpuWindow *w, int i, int extent, int *first, int *end)
 {
 	int start = i * w->stride - w->pad;
 
@@ -510,7 +102,7 @@ add_floats(float *restrict to, const float *restrict from, int n)
 
 /* What each tap adds for image n: [tap][O]. */
 static void
-spread_latent(const NnOperands *op, const Window *w, const float *z, float *taps)
+spread_latent(const NnOperands *op, const CpuWindow *w, const float *z, float *taps)
 {
 	int o = w->y.shape.c;
 	bool bf16 = cpu_training(op)->bf16;
@@ -529,7 +121,7 @@ spread_latent(const NnOperands *op, const Window *w, const float *z, float *taps
 
 /* A pixel of y begins with the bias and all taps inside. */
 static void
-begin_pixel(const NnOperands *op, const Window *w, const float *taps, int y, int x, float *to)
+begin_pixel(const NnOperands *op, const CpuWindow *w, const float *taps, int y, int x, float *to)
 {
 	int o = w->y.shape.c, y0, y1, x0, x1;
 
@@ -546,7 +138,7 @@ begin_pixel(const NnOperands *op, const Window *w, const float *taps, int y, int
 
 /* Whether the same taps lie inside the image for positions x - 1 and x of y. */
 static bool
-same_taps(const Window *w, int x)
+same_taps(const CpuWindow *w, int x)
 {
 	int a0, a1, b0, b1;
 
@@ -559,7 +151,7 @@ same_taps(const Window *w, int x)
 
 /* y begins with the bias and what the latent adds. */
 static void
-begin_outputs(const NnOperands *op, const Window *w)
+begin_outputs(const NnOperands *op, const CpuWindow *w)
 {
 	const float *z = activated_latent(op);
 	int o = w->y.shape.c;
@@ -588,7 +180,7 @@ begin_outputs(const NnOperands *op, const Window *w)
 
 /* The sums of dy that each tap adds, channels [c0, c0 + c): [tap][O]. */
 static void
-sum_taps(const NnOperands *op, const Window *w, int n, int c0, int c, float *taps)
+sum_taps(const NnOperands *op, const CpuWindow *w, int n, int c0, int c, float *taps)
 {
 	bool bf16 = cpu_training(op)->bf16;
 	double sums[MAX_TAPS][CPU_TRAIN_BLOCK] = { 0 };
@@ -625,7 +217,7 @@ sum_taps(const NnOperands *op, const Window *w, int n, int c0, int c, float *tap
 
 /* The gradient of the weights of the latent's channel k under tap t. */
 static void
-latent_weight_gradient(const NnOperands *op, const Window *w, const float *z, const float *taps,
+latent_weight_gradient(const NnOperands *op, const CpuWindow *w, const float *z, const float *taps,
 					   int t, int k)
 {
 	int o = w->y.shape.c;
@@ -645,7 +237,7 @@ latent_weight_gradient(const NnOperands *op, const Window *w, const float *z, co
 
 /* The gradient of channel k of image n's activated latent. */
 static double
-activated_gradient(const NnOperands *op, const Window *w, const float *taps, int n, int k)
+activated_gradient(const NnOperands *op, const CpuWindow *w, const float *taps, int n, int k)
 {
 	int o = w->y.shape.c;
 	bool bf16 = cpu_training(op)->bf16;
@@ -665,7 +257,7 @@ activated_gradient(const NnOperands *op, const Window *w, const float *taps, int
 
 /* Through the latent's activation. */
 static void
-latent_gradient(const NnOperands *op, const Window *w, const float *taps)
+latent_gradient(const NnOperands *op, const CpuWindow *w, const float *taps)
 {
 	const NnMap *z = &op->in[1], *to = &op->din[1];
 	bool leaky = op->node->conv.z_act == NN_ACT_LRELU;
@@ -685,7 +277,7 @@ latent_gradient(const NnOperands *op, const Window *w, const float *taps)
 }
 
 static void
-latent_gradients(const NnOperands *op, const Window *w)
+latent_gradients(const NnOperands *op, const CpuWindow *w)
 {
 	const float *z = activated_latent(op);
 	float *taps = cpu_training(op)->latents + (size_t) w->y.shape.n * w->nz;
@@ -713,29 +305,30 @@ NnStatus
 cpu_train_conv(const NnOperands *op, NnError *error)
 {
 	bool latent = op->in[1].data != NULL;
-	Window w = window_of(op, op->in[0], op->out[0], latent ? op->in[1].shape.c : 0);
+	CpuWindow w = cpu_window_of(op->node, op->in[0], op->out[0], latent ? op->in[1].shape.c : 0);
 
 	if (latent)
 		begin_outputs(op, &w);
-	product_y(op, &w, op->bias.f32, latent);
+	cpu_window_y(op, &w, op->bias.f32, latent);
 	return NN_OK;
 }
 
 NnStatus
 cpu_train_conv_backward(const NnOperands *op, NnError *error)
 {
-	Window w = window_of(op, op->in[0], op->dout[0], op->in[1].data ? op->in[1].shape.c : 0);
+	CpuWindow w =
+		cpu_window_of(op->node, op->in[0], op->dout[0], op->in[1].data ? op->in[1].shape.c : 0);
 
 	if (op->dbias.data)
 		bias_gradient(op);
 	if (w.nz > 0 && (op->dweight.data || op->din[1].data))
 		latent_gradients(op, &w);
 	if (op->dweight.data)
-		product_w(op, &w);
+		cpu_window_weights(op, &w);
 	if (op->din[0].data)
 	{
 		w.x = op->din[0];
-		product_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		cpu_window_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 	return NN_OK;
 }
@@ -758,25 +351,25 @@ cpu_train_linear_backward(const NnOperands *op, NnError *error)
 NnStatus
 cpu_train_convt(const NnOperands *op, NnError *error)
 {
-	Window w = window_of(op, op->out[0], op->in[0], 0);
+	CpuWindow w = cpu_window_of(op->node, op->out[0], op->in[0], 0);
 
-	product_x(op, &w, op->bias.f32, false);
+	cpu_window_x(op, &w, op->bias.f32, false);
 	return NN_OK;
 }
 
 NnStatus
 cpu_train_convt_backward(const NnOperands *op, NnError *error)
 {
-	Window w = window_of(op, op->dout[0], op->in[0], 0);
+	CpuWindow w = cpu_window_of(op->node, op->dout[0], op->in[0], 0);
 
 	if (op->dbias.data)
 		bias_gradient(op);
 	if (op->dweight.data)
-		product_w(op, &w);
+		cpu_window_weights(op, &w);
 	if (op->din[0].data)
 	{
 		w.y = op->din[0];
-		product_y(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		cpu_window_y(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 	return NN_OK;
 }

@@ -2,241 +2,155 @@
  * cpu_train_kernels.inc.h
  *	  Bodies of the vector kernels of training (cpu_train_kernels.h); a part of
  *	  cpu_kernels.inc.h, whose helpers and parameters it uses.
- *
- * VDOT is that of kernel.inc.h.
  */
 #include "nn/cpu/cpu_train_kernels.h"
 
-#define PANEL (2 * VL)
+/* ---- Operands of products ------------------------------------------------ */
 
-/* ---- Products ------------------------------------------------------------ */
+/* Numbers from j on of a row of n; zeros where there are none. */
+INLINE vf
+row_part(const float *row, int j, int n)
+{
+	return row && j < n ? load_f32(row + j, n - j) : set1(0.0f);
+}
 
+/* `pair` rows in one panel, of numbers from j on. */
 INLINE void
-finish_half(const CpuTarget *t, int i, int half, vf sum)
+pack_pair(const float *const *rows, int j, int n, int columns, int pair, char *to)
 {
-	int n = t->columns - half;
-	float *to = t->row[i] + t->first + half;
-
-	if (n <= 0)
-		return;
-	if (t->add)
-		sum = load_f32(to, n) + sum;
-	else if (t->bias)
-		sum = load_f32(t->bias + t->first + half, n) + sum;
-	store_f32(to, sum, n);
-}
-
-/* n rows are in A, fewer may be wanted. narrow: at most VL columns are. */
-INLINE void
-multiply_body(int n, bool turned, bool narrow, int k, const float *a, const float *b,
-			  const CpuTarget *t)
-{
-	vf sum[2 * ROWS];
-	int unroll = turned ? 1 : VL;
-
-#pragma GCC unroll 32
-	for (int i = 0; i < 2 * n; i++)
-		sum[i] = set1(0.0f);
-	for (; k > 0; k -= unroll, a += n * unroll)
+	for (int end = j + columns; j < end; j += VL, to += VL * (pair == 1 ? 4 : 2 * pair))
 	{
-#pragma GCC unroll 4
-		for (int lane = 0; lane < unroll; lane++, b += PANEL)
+		vf x = row_part(rows[0], j, n);
+
+		if (pair == 1)
+			store_f32((float *) to, x, end - j);
+		else if (pair == 2)
 		{
-			vf b0 = *(const vf_any *) b, b1 = b0;
+			vu words = bf16_bits(x) | bf16_bits(row_part(rows[1], j, n)) << 16;
 
-			if (!narrow)
-				b1 = *(const vf_any *) (b + VL);
-#pragma GCC unroll 16
-			for (int i = 0; i < n; i++)
-			{
-				vf x = set1(a[i * unroll + lane]);
-
-				sum[2 * i] = VFMA(x, b0, sum[2 * i]);
-				if (!narrow)
-					sum[2 * i + 1] = VFMA(x, b1, sum[2 * i + 1]);
-			}
+			store_f32((float *) to, (vf) words, end - j);
 		}
-	}
-#pragma GCC unroll 16
-	for (int i = 0; i < n; i++)
-		if (i < t->rows)
-		{
-			finish_half(t, i, 0, sum[2 * i]);
-			if (!narrow)
-				finish_half(t, i, VL, sum[2 * i + 1]);
-		}
-}
-
-static __attribute__((noinline)) void
-multiply_turned(int k, const float *a, const float *b, const CpuTarget *t)
-{
-	if (t->columns <= VL)
-		multiply_body(ROWS, true, true, k, a, b, t);
-	else
-		multiply_body(ROWS, true, false, k, a, b, t);
-}
-
-/* One function for each number of rows, so that sums stay in registers. */
-#define MULTIPLY_ROW(n) [n] = multiply_##n,
-#define MULTIPLY(n)                                                                           \
-	static __attribute__((noinline)) void multiply_##n(int k, const float *a, const float *b, \
-													   const CpuTarget *t)                    \
-	{                                                                                         \
-		if (t->columns <= VL)                                                                 \
-			multiply_body(n, false, true, k, a, b, t);                                        \
-		else                                                                                  \
-			multiply_body(n, false, false, k, a, b, t);                                       \
-	}
-EACH_ROWS(MULTIPLY)
-
-static void
-multiply(int k, const float *a, const float *b, bool turned, const CpuTarget *t)
-{
-	static void (*const by_rows[])(int, const float *, const float *,
-								   const CpuTarget *) = { EACH_ROWS(MULTIPLY_ROW) };
-
-	if (turned)
-		multiply_turned(k, a, b, t);
-	else
-		by_rows[t->rows](k, a, b, t);
-}
-
-typedef uint32_t vu_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
-typedef uint32_t pair_any __attribute__((may_alias, aligned(2)));
-
-INLINE void
-multiply_bf16_body(int n, bool turned, int k, const uint16_t *a, const uint16_t *b,
-				   const CpuTarget *t)
-{
-	vf sum[2 * ROWS];
-	int unroll = turned ? 2 : VL;
-
-#pragma GCC unroll 32
-	for (int i = 0; i < 2 * n; i++)
-		sum[i] = set1(0.0f);
-	for (; k > 0; k -= unroll, a += n * unroll)
-	{
-#pragma GCC unroll 2
-		for (int lane = 0; lane < unroll; lane += 2, b += 2 * PANEL)
-		{
-			vu b0 = *(const vu_any *) b, b1 = *(const vu_any *) (b + PANEL);
-
-#pragma GCC unroll 16
-			for (int i = 0; i < n; i++)
-			{
-				vu x = *(const pair_any *) (a + i * unroll + lane) - (vu){ 0 };
-
-				sum[2 * i] = VDOT(sum[2 * i], x, b0);
-				sum[2 * i + 1] = VDOT(sum[2 * i + 1], x, b1);
-			}
-		}
-	}
-#pragma GCC unroll 16
-	for (int i = 0; i < n; i++)
-		if (i < t->rows)
-		{
-			finish_half(t, i, 0, sum[2 * i]);
-			finish_half(t, i, VL, sum[2 * i + 1]);
-		}
-}
-
-#define MULTIPLY_BF16_ROW(n) [n] = multiply_bf16_##n,
-#define MULTIPLY_BF16(n)                                                                           \
-	static __attribute__((noinline)) void multiply_bf16_##n(int k, const uint16_t *a,              \
-															const uint16_t *b, const CpuTarget *t) \
-	{                                                                                              \
-		multiply_bf16_body(n, false, k, a, b, t);                                                  \
-	}
-EACH_ROWS(MULTIPLY_BF16)
-
-static void
-multiply_bf16(int k, const uint16_t *a, const uint16_t *b, bool turned, const CpuTarget *t)
-{
-	static void (*const by_rows[])(int, const uint16_t *, const uint16_t *,
-								   const CpuTarget *) = { EACH_ROWS(MULTIPLY_BF16_ROW) };
-
-	if (turned)
-		multiply_bf16_body(ROWS, true, k, a, b, t);
-	else
-		by_rows[t->rows](k, a, b, t);
-}
-
-static void
-narrow(const float *from, size_t n, uint16_t *to)
-{
-	for (size_t i = 0; i < n; i += VL)
-		store_bf16(to + i, load_f32(from + i, n - i < VL ? (int) (n - i) : VL),
-				   n - i < VL ? (int) (n - i) : VL);
-}
-
-static void
-narrow_pairs(const float *from, int k, int width, uint16_t *to)
-{
-	for (; k > 0; k -= 2, from += 2 * width, to += 2 * width)
-		for (int j = 0; j < width; j += VL)
-		{
-			uint16_t pair[2][VL];
-			int n = width - j < VL ? width - j : VL;
-
-			store_bf16(pair[0], load_f32(from + j, n), VL);
-			store_bf16(pair[1], load_f32(from + width + j, n), VL);
-			for (int i = 0; i < n; i++)
-			{
-				to[2 * (j + i)] = pair[0][i];
-				to[2 * (j + i) + 1] = pair[1][i];
-			}
-		}
-}
-
-static void
-pack_pixels(const float *const *pixels, int rows, int c, float *a)
-{
-	for (int i = 0; i < rows; i++, a += VL)
-	{
-		const float *from = pixels[i];
-
-		for (int k = 0; k < c; k += VL)
-			*(vf_any *) (a + (size_t) k * rows) = from ? load_f32(from + k, c - k) : set1(0.0f);
-	}
-}
-
-static void
-pack_turned(const float *const *pixels, int npixels, int channel, float *a)
-{
-	for (int p = 0; p < npixels; p++, a += ROWS)
-	{
-		if (pixels[p])
-			memcpy(a, pixels[p] + channel, ROWS * sizeof(float));
 		else
-			memset(a, 0, ROWS * sizeof(float));
+			for (int i = 0; i < pair; i++)
+			{
+				vu bits = bf16_bits(row_part(rows[i], j, n));
+
+				for (int lane = 0; lane < VL && j + lane < end; lane++)
+					((uint16_t *) to)[lane * pair + i] = (uint16_t) bits[lane];
+			}
 	}
 }
 
 static void
-pack_panel(const float *from, size_t step, int k, int n, float *b)
+pack_rows(const float *const *rows, int k, int n, const CpuKernel *kernel, void *to, size_t panel)
 {
-	for (; k > 0; k--, from += step, b += PANEL)
+	int columns = kernel->columns, pair = kernel->pair;
+	char *first = to;
+
+	for (; k > 0; k -= pair, rows += pair, first += (size_t) columns * pair * kernel->bytes)
 	{
-		*(vf_any *) b = load_f32(from, n);
-		*(vf_any *) (b + VL) = n > VL ? load_f32(from + VL, n - VL) : set1(0.0f);
+		char *at = first;
+
+		for (int j = 0; j < n; j += columns, at += panel)
+		{
+			if (pair == 1)
+				pack_pair(rows, j, n, columns, 1, at);
+			else if (pair == 2)
+				pack_pair(rows, j, n, columns, 2, at);
+			else
+				pack_pair(rows, j, n, columns, pair, at);
+		}
 	}
 }
 
-/* By a small square: rows a power of two apart share cache sets. */
-static void
-pack_panel_across(const float *from, size_t step, int k, int n, float *b)
-{
-	for (int k0 = 0; k0 < k; k0 += VL, b += VL * PANEL)
-	{
-		float square[PANEL][VL];
-		int nk = k - k0 < VL ? k - k0 : VL;
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vu){ __VA_ARGS__ })
+#endif
 
-		for (int j = 0; j < PANEL; j++)
-			*(vf_any *) square[j] = j < n ? load_f32(from + j * step + k0, nk) : set1(0.0f);
-		for (int i = 0; i < nk; i++)
-			for (int j = 0; j < PANEL; j++)
-				b[i * PANEL + j] = square[j][i];
+/* X of each lane, and d. */
+#if VL == 4
+#define EACH_LANE(X, d) X(0, d), X(1, d), X(2, d), X(3, d)
+#elif VL == 8
+#define EACH_LANE(X, d) X(0, d), X(1, d), X(2, d), X(3, d), X(4, d), X(5, d), X(6, d), X(7, d)
+#else
+#define EACH_LANE(X, d)                                                                       \
+	X(0, d), X(1, d), X(2, d), X(3, d), X(4, d), X(5, d), X(6, d), X(7, d), X(8, d), X(9, d), \
+		X(10, d), X(11, d), X(12, d), X(13, d), X(14, d), X(15, d)
+#endif
+
+/* Lanes of two rows d apart once blocks of d lanes have changed places. */
+#define UPPER(lane, d) ((lane) & (d) ? VL + (lane) - (d) : (lane))
+#define LOWER(lane, d) ((lane) & (d) ? VL + (lane) : (lane) + (d))
+#define CROSS(d)                                                                    \
+	_Pragma("GCC unroll 16") for (int i = 0; i < VL; i++) if (!(i & (d)))           \
+	{                                                                               \
+		vu upper = SHUFFLE(square[i], square[i + (d)], EACH_LANE(UPPER, d));        \
+                                                                                    \
+		square[i + (d)] = SHUFFLE(square[i], square[i + (d)], EACH_LANE(LOWER, d)); \
+		square[i] = upper;                                                          \
 	}
+
+/* VL x VL words turned round. */
+INLINE void
+turn_square(vu *square)
+{
+	CROSS(1)
+	CROSS(2)
+#if VL >= 8
+	CROSS(4)
+#endif
+#if VL >= 16
+	CROSS(8)
+#endif
+}
+
+/* n numbers of bfloat16 from i on of two rows, as words. */
+INLINE vu
+joined_rows(const uint16_t *row, ptrdiff_t step, int n)
+{
+	return (vu) load_bf16(row, n) >> 16 | (vu) load_bf16(row + step, n);
+}
+
+INLINE void
+turn_body(const void *from, ptrdiff_t step, bool halves, int rows, int n, void *to,
+		  ptrdiff_t to_step)
+{
+	for (int j = 0; j < rows; j += VL)
+		for (int i = 0; i < n; i += VL)
+		{
+			vu square[VL];
+
+#pragma GCC unroll 16
+			for (int lane = 0; lane < VL; lane++)
+			{
+				ptrdiff_t row = j + lane;
+
+				if (row >= rows)
+					square[lane] = (vu){ 0 };
+				else if (halves)
+					square[lane] =
+						joined_rows((const uint16_t *) from + 2 * row * step + i, step, n - i);
+				else
+					square[lane] = (vu) load_f32((const float *) from + row * step + i, n - i);
+			}
+			turn_square(square);
+#pragma GCC unroll 16
+			for (int lane = 0; lane < VL; lane++)
+				if (i + lane < n)
+					store_f32((float *) to + (i + lane) * to_step + j, (vf) square[lane], rows - j);
+		}
+}
+
+static void
+turn_rows(const void *from, ptrdiff_t step, bool halves, int rows, int n, void *to,
+		  ptrdiff_t to_step)
+{
+	if (halves)
+		turn_body(from, step, true, rows, n, to, to_step);
+	else
+		turn_body(from, step, false, rows, n, to, to_step);
 }
 
 /* ---- Norms --------------------------------------------------------------- */
@@ -431,18 +345,8 @@ norm_gradient(const CpuNorm *norm, int n, int c, const float *mean_g, const floa
 }
 
 static const CpuTrainKernels train_kernels = {
-	.automatic = NN_PRECISION_FP32,
-	.lanes = VL,
-	.rows = ROWS,
-	.panel = PANEL,
-	.multiply = multiply,
-	.multiply_bf16 = multiply_bf16,
-	.narrow = narrow,
-	.narrow_pairs = narrow_pairs,
-	.pack_pixels = pack_pixels,
-	.pack_turned = pack_turned,
-	.pack_panel = pack_panel,
-	.pack_panel_across = pack_panel_across,
+	.pack_rows = pack_rows,
+	.turn = turn_rows,
 	.norm_moments = norm_moments,
 	.norm = norm_forward,
 	.norm_sums = norm_sums,

@@ -46,7 +46,7 @@ compute_statistics(const Piece *piece, float *mean, float *var)
 	double centre[CPU_NORM_CHANNELS] = { 0 }, m2[CPU_NORM_CHANNELS] = { 0 };
 	int n = (int) (piece->end - piece->first);
 
-	cpu_training(piece->op)->kernels->norm_moments(
+	cpu_training(piece->op)->kernels->train->norm_moments(
 		pixels_at(piece, &piece->op->in[0], piece->first), n, piece->c, centre, m2);
 	for (int k = 0; k < piece->c; k++)
 	{
@@ -117,7 +117,7 @@ forward_piece(Piece *piece)
 		int n = (int) lesser(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		cpu_training(piece->op)->kernels->norm(&piece->norm, n, piece->c);
+		cpu_training(piece->op)->kernels->train->norm(&piece->norm, n, piece->c);
 	}
 }
 
@@ -141,7 +141,7 @@ backward_piece(Piece *piece)
 		int n = (int) lesser(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		cpu_training(op)->kernels->norm_sums(&piece->norm, n, piece->c, sum, product);
+		cpu_training(op)->kernels->train->norm_sums(&piece->norm, n, piece->c, sum, product);
 	}
 	for (int k = 0; k < piece->c; k++)
 	{
@@ -161,9 +161,9 @@ backward_piece(Piece *piece)
 		int n = (int) lesser(piece->end - p, CPU_NORM_PIXELS);
 
 		move_to(piece, p, n, masks);
-		cpu_training(op)->kernels->norm_gradient(&piece->norm, n, piece->c, mean_g, mean_product,
-												 pixels_at(piece, &op->din[0], p),
-												 op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		cpu_training(op)->kernels->train->norm_gradient(
+			&piece->norm, n, piece->c, mean_g, mean_product, pixels_at(piece, &op->din[0], p),
+			op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 }
 

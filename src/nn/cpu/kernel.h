@@ -70,6 +70,14 @@ typedef struct CpuKernel
 	int ahead; /* bytes ahead in the stream of B that are worth asking for; 0: none */
 
 	/*
+	 * Of bfloat16: training's precision auto means it, being faster than fp32.
+	 * AMX is. VDPBF16PS, which multiplies bf16 with AVX512-BF16, does half as
+	 * many products a second as fp32 does on Intel's processors; on AMD's (from
+	 * Zen 4) it was not measured.
+	 */
+	bool trains;
+
+	/*
 	 * Each thread calls start before its first block and stop behind the last;
 	 * in between no other library may use the processor's tiles.
 	 */

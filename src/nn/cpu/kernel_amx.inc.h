@@ -113,6 +113,7 @@ static const CpuKernel kernel_amx = { .name = "AMX bf16",
 									  .columns = AMX_COLUMNS,
 									  .pair = 2,
 									  .step = 32,
+									  .trains = true,
 									  .start = amx_start,
 									  .multiply = amx_multiply,
 									  .stop = amx_stop };
