@@ -10,7 +10,8 @@
 #	                     servers must be able to go there
 #	--results FILE       default bench/results/comparison.jsonl; sheets go into a directory beside
 #	                     it, of its name without .jsonl
-#	--threads N          of an engine; default 2
+#	--threads N          of an engine; default 2. Where others compute, too, 1 is much faster: two
+#	                     wait for each other, each until it has a processor
 #	--iterations N       to try it; the tables refuse such results
 #	--pairs DIRECTORY    has TASK-SIZE.copy, instead of what demo/pairs.sh makes
 #	--bin DIRECTORY      the programs of a server that has the extension, instead of one made here
@@ -27,8 +28,8 @@ set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
 # Each run has as many iterations, so that a result does not depend on what else the machine does.
-# 0.05 s an iteration of "bicycle" (doc/training.md, two processors with nothing else to do) makes
-# four minutes of them; others take less, and sizes of 128 four times as much.
+# "bicycle" takes 0.056 s an iteration with one thread (train_bench, AVX2), so these take between
+# four and five minutes; others take less, and sizes of 128 four times as much.
 ITERATIONS=5000
 WHOLE=$ITERATIONS
 
