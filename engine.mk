@@ -20,12 +20,19 @@ ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP)
 NN_LIBS = $(ENGINE_LDFLAGS) $(if $(filter tsan,$(VARIANT)),-lgomp) -ljansson -lm -ldl
 ENGINE_LIBS = $(NN_LIBS) -lpng -ldeflate -lz -ljpeg -lwebp -lwebpdemux -lcairo -lfontconfig -lcrypto
 
-# A file named for an instruction set is compiled for it and called only where the processor has it.
+# A file named for an instruction set is compiled for it and called only where the processor has it;
+# on a machine of another family it is empty.
 AVX512 = -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
-ISA_FLAGS = $(if $(filter %_avx512,$(basename $<)),$(AVX512)) \
-	$(if $(filter %_avx512bf16,$(basename $<)),$(AVX512) -mavx512bf16) \
-	$(if $(filter %_avx2,$(basename $<)),-mavx2 -mfma) \
-	$(if $(filter %_amx,$(basename $<)),-mamx-tile -mamx-bf16)
+ISA_x86_64_avx2 = -mavx2 -mfma
+ISA_x86_64_avx512 = $(AVX512)
+ISA_x86_64_avx512bf16 = $(AVX512) -mavx512bf16
+ISA_x86_64_amx = -mamx-tile -mamx-bf16
+# gcc for Arm moves loads so far ahead that sums are driven out of their registers
+KEEP_ORDER = $(if $(findstring clang,$(ENGINE_CC)),,-fno-schedule-insns)
+ISA_aarch64_neon = $(KEEP_ORDER)
+ISA_aarch64_bfmmla = -march=armv8.2-a+bf16 $(KEEP_ORDER)
+ENGINE_MACHINE := $(firstword $(subst -, ,$(shell $(ENGINE_CC) -dumpmachine 2>/dev/null)))
+ISA_FLAGS = $(ISA_$(ENGINE_MACHINE)_$(lastword $(subst _, ,$(basename $(<F)))))
 
 # $(call compiled,OBJECTS,SOURCES,FLAGS): all compiling there is; FLAGS is a variable's name
 define compiled

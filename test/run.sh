@@ -18,6 +18,8 @@
 #	clients     the programs of doc/clients.md, with the drivers that are here
 #	page        a page of bicycle_report in a browser, if there is chromium
 #	tsan        the tests of the engine's threads under ThreadSanitizer
+#	aarch64     the engine compiled for Arm's processors, and what the CPU device computes
+#	            there, in an emulator; skipped without compiler or emulator
 #
 # Needs and touches no installed cluster and leaves no server behind. PG_CONFIG chooses the server.
 # KEEP=1 keeps the directory with data and logs. UNIT="test_x test_y" or REGRESS="x y" or
@@ -26,7 +28,7 @@ set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
 ALL="structure unit asan regress nopreload isolation pgtap tap"
-MORE="clients page tsan"
+MORE="clients page tsan aarch64"
 # They take a minute or more; begun last, one would go on alone.
 LONG="020_jobs 012_resume 015_queue 011_train 014_elsewhere 018_clock"
 THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot"
@@ -74,6 +76,31 @@ unit_tests()
 		prove -j"$JOBS" --timer --failures --exec \
 		"timeout $limit" "${programs[@]}") || status=$?
 	result $status "unit tests ($variant)"
+}
+
+# Programs for Arm need no library but the system's: what they do not call, which would want others,
+# is left out of them. That the kernels are chosen as the processor is shows one without BFMMLA.
+aarch64_tests()
+{
+	local into=$BUILD/aarch64 compiler=aarch64-linux-gnu-gcc emulator status=0
+	local small="test_cpu_kernel test_cpu_kernels test_cpu_ops test_cpu_bits"
+
+	if ! command -v $compiler >/dev/null || ! command -v qemu-aarch64 >/dev/null; then
+		summary+=("skipped aarch64: no compiler or emulator (gcc-aarch64-linux-gnu, qemu-user)")
+		return
+	fi
+	part "aarch64"
+	[[ ${ENGINE_CC:-} != "ccache "* ]] || compiler="ccache $compiler"
+	compiler+=" -idirafter /usr/include/$(gcc -print-multiarch)"
+	build objects NN_SRC= BUILD="$into" ENGINE_CC="$compiler" ENGINE_OPT_release=-fsyntax-only
+	build $(printf "$into/nn/release/unit/%s " $small) BUILD="$into/nn" UNIT_OBJ='$B/libnn.a' \
+		ENGINE_CC="$compiler" ENGINE_LIBS="-Wl,--gc-sections -lm -ldl" \
+		ENGINE_OPT_release="-O1 -ffunction-sections -fdata-sections"
+	emulator="timeout 300 qemu-aarch64 -L /usr/aarch64-linux-gnu"
+	(cd "$ROOT/$into/nn/release/unit" && export BICYCLE_TEST_SMALL=1 OMP_WAIT_POLICY=passive \
+		&& prove -j"$JOBS" --timer --failures --exec "$emulator" $small \
+		&& prove --exec "$emulator -cpu cortex-a57" test_cpu_kernel) || status=$?
+	result $status "aarch64"
 }
 
 topics()						# topics DIRECTORY SUFFIX: names of the tests in it
@@ -288,6 +315,9 @@ if wanted tsan; then
 	export TSAN_OPTIONS=exitcode=66
 	UNIT=${UNIT:-$THREADED} unit_tests tsan 900
 	unset TSAN_OPTIONS
+fi
+if wanted aarch64; then
+	aarch64_tests
 fi
 if wanted tap; then
 	tap_end

@@ -1,13 +1,17 @@
 /*
  * emulated.h
  *	  Kernels of products (kernel.h) for processors that are not here, in C that
- *	  gives the same bits: kernel_amx (tiles), kernel_fp32 and kernel_bf16
- *	  (AVX-512, the second with AVX512-BF16). Only their innermost operations
- *	  are others; all above them is the engine's own source.
+ *	  gives the same bits: kernel_amx (tiles), kernel_bfmmla (Arm), kernel_fp32
+ *	  and kernel_bf16 (AVX-512, the second with AVX512-BF16). Only their
+ *	  innermost operations are others; all above them is the engine's own.
+ *
+ * In fp32 AVX2, AVX-512 and NEON add alike, each product by one rounding: one
+ * emulation stands for the three, and all must have its bits.
  */
 #ifndef BICYCLE_EMULATED_H
 #define BICYCLE_EMULATED_H
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -87,6 +91,68 @@ amx_stop(void)
 
 #include "nn/cpu/kernel_amx.inc.h"
 
+/* ---- BFMMLA: the pseudo code of Arm's manual ----------------------------- */
+
+/*
+ * The float that is `sum + rest`, rounded to odd; |rest| is less than sum's
+ * last bit is worth.
+ */
+static float
+to_odd(double sum, double rest)
+{
+	const uint64_t below = ((uint64_t) 1 << 29) - 1; /* what a float has no bits for */
+	uint64_t bits;
+
+	if (!isfinite(sum))
+		return (float) sum;
+	memcpy(&bits, &sum, sizeof(bits));
+	if (rest != 0)
+		bits = (bits - ((rest < 0) != (sum < 0))) | 1;
+	if ((bits & below) != 0)
+		bits = (bits & ~below) | (below + 1);
+	memcpy(&sum, &bits, sizeof(sum));
+	if (fabs(sum) >= 0x1p128)
+		return copysignf(INFINITY, (float) sum);
+	return fabs(sum) < 0x1p-126 ? copysignf(0, (float) sum) : (float) sum;
+}
+
+/* What double's sum of two floats lacks is found exactly (Knuth). */
+static float
+add_to_odd(float a, float b)
+{
+	double sum = (double) a + b, part = sum - a;
+
+	return to_odd(sum, (a - (sum - part)) + (b - part));
+}
+
+static float
+multiply_to_odd(uint16_t a, uint16_t b)
+{
+	return to_odd((double) tile_element(a) * tile_element(b), 0);
+}
+
+typedef float EmulatedSums __attribute__((vector_size(16)));
+typedef uint16_t EmulatedNumbers __attribute__((vector_size(16)));
+
+static EmulatedSums
+emulated_bfmmla(EmulatedSums sum, EmulatedNumbers a, EmulatedNumbers b)
+{
+	for (int i = 0; i < 4; i++)
+		for (int k = 0; k < 4; k += 2)
+		{
+			int row = i / 2 * 4 + k, column = i % 2 * 4 + k;
+
+			sum[i] =
+				add_to_odd(flushed(sum[i]), add_to_odd(multiply_to_odd(a[row], b[column]),
+													   multiply_to_odd(a[row + 1], b[column + 1])));
+		}
+	return sum;
+}
+
+#define BFMMLA(sum, a, b) emulated_bfmmla(sum, (EmulatedNumbers) (a), (EmulatedNumbers) (b))
+
+#include "nn/cpu/kernel_bfmmla.inc.h"
+
 /* ---- AVX-512 ------------------------------------------------------------- */
 
 /*
@@ -151,7 +217,8 @@ dot_lanes(vf sum, vu a, vu b)
 
 #include "nn/cpu/kernel.inc.h"
 
-static const CpuKernel *const emulated[] = { &kernel_fp32, &kernel_bf16, &kernel_amx };
+static const CpuKernel *const emulated[] = { &kernel_fp32, &kernel_bf16, &kernel_amx,
+											 &kernel_bfmmla };
 
 #define EMULATED ((int) (sizeof(emulated) / sizeof(emulated[0])))
 

@@ -7,7 +7,11 @@
  * computed alone on one thread; then in batches of 2, 3, 8 and 16, and alone,
  * on 1, 2 and 4 threads, where each byte must be equal. Under a sanitizer only
  * the smaller networks and batches are run; and of few channels in bf16 where
- * its products are emulated.
+ * its products are emulated, and with BICYCLE_TEST_SMALL, for slow tools.
+ *
+ * And that they are the bits of other machines: those written here of a small
+ * G, one for all instruction sets that multiply and add by one rounding, and
+ * one for each way to multiply bfloat16, here or emulated.
  */
 #include "emulated.h"
 #include "nn/cpu/cpu.h"
@@ -21,6 +25,12 @@
 
 #define IMAGES 16
 #define NZ 8
+
+static bool
+small(void)
+{
+	return getenv("BICYCLE_TEST_SMALL") != NULL;
+}
 
 typedef struct Network
 {
@@ -201,12 +211,23 @@ compute_alone(NnDevice *device, Network *net, int images)
 }
 
 static void
+free_network(NnDevice *device, Network *net)
+{
+	device->pack_free(device, net->packed);
+	nn_params_free(&net->params);
+	free(net->weights);
+	free(net->images);
+	free(net->z);
+	free(net->alone);
+}
+
+static void
 test_network(NnDevice *device, NnNetwork network, int size, NnPrecision precision)
 {
 	static const int batches[] = { 1, 2, 3, 8, 16 };
 	static const int threads[] = { 1, 2, 4 };
 	Network net;
-	int images = SLOW ? 3 : IMAGES;
+	int images = SLOW || small() ? 3 : IMAGES;
 	void *again;
 	NnError error;
 
@@ -218,7 +239,7 @@ test_network(NnDevice *device, NnNetwork network, int size, NnPrecision precisio
 		for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++)
 		{
 			/* the largest networks in large batches once */
-			bool skip = batches[b] > images ||
+			bool skip = batches[b] > images || (small() && threads[t] != 2) ||
 						(size == 256 && batches[b] > 3 && threads[t] != (batches[b] == 8 ? 4 : 2));
 
 			if (!skip)
@@ -230,12 +251,63 @@ test_network(NnDevice *device, NnNetwork network, int size, NnPrecision precisio
 		test_batch(device, &net, again, 1, 2, 2, ", loaded again");
 		device->pack_free(device, again);
 	}
-	device->pack_free(device, net.packed);
-	nn_params_free(&net.params);
-	free(net.weights);
-	free(net.images);
-	free(net.z);
-	free(net.alone);
+	free_network(device, &net);
+}
+
+/* ---- Bits of other machines ---------------------------------------------- */
+
+static void
+test_golden(NnDevice *device, NnPrecision precision, const char *name, uint64_t wanted)
+{
+	uint64_t hash = 14695981039346656037u;
+	Network net;
+
+	if (!ok(init(device, &net, NN_NET_G, 64, precision) && compute_alone(device, &net, 1),
+			"G64 by %s runs", name))
+		return;
+	for (size_t i = 0; i < net.result; i++)
+	{
+		uint32_t bits;
+
+		memcpy(&bits, &net.alone[i], sizeof(bits));
+		hash = (hash ^ bits) * 1099511628211u;
+	}
+	ok(hash == wanted, "G64 by %s has everywhere the same bits (%016llx)", name,
+	   (unsigned long long) hash);
+	free_network(device, &net);
+}
+
+static void
+test_goldens(NnDevice *device)
+{
+	CpuDevice *cpu = device->state;
+	const CpuKernel *own = cpu->bf16;
+	const struct
+	{
+		const CpuKernel *kernel;
+		uint64_t bits;
+	} bf16[] = { { &kernel_amx, 0x242cf5f7df03fe6e },
+				 { &kernel_bf16, 0x3ecb9f5e220cf801 },
+				 { &kernel_bfmmla, 0xdc347e0297f5faad } };
+
+	if (cpu->kernels == &cpu_kernels_base)
+	{
+		test_golden(device, NN_PRECISION_FP32, "two roundings", 0x897007ac0ae3c4d8);
+		return;
+	}
+	test_golden(device, NN_PRECISION_FP32, "one rounding", 0x215300851c757795);
+	for (size_t i = 0; i < sizeof(bf16) / sizeof(bf16[0]); i++)
+	{
+		if (own && own->pair == bf16[i].kernel->pair && own->step == bf16[i].kernel->step)
+		{
+			cpu->bf16 = own;
+			test_golden(device, NN_PRECISION_BF16, own->name, bf16[i].bits);
+		}
+		cpu->bf16 = bf16[i].kernel;
+		if (!small())
+			test_golden(device, NN_PRECISION_BF16, bf16[i].kernel->name, bf16[i].bits);
+	}
+	cpu->bf16 = own;
 }
 
 int
@@ -248,11 +320,13 @@ main(void)
 	if (!ok(nn_device_open("cpu", 1, &device, &error) == NN_OK, "the device opens"))
 		return done_testing();
 	diag("%s", nn_device_describe(device));
+	test_goldens(device);
 	for (int p = 0; p < 2; p++)
 	{
-		if (!nn_device_supports(device, precisions[p]))
+		if (!nn_device_supports(device, precisions[p]) || small())
 		{
-			((CpuDevice *) device->state)->bf16 = &kernel_amx;
+			if (!nn_device_supports(device, precisions[p]))
+				((CpuDevice *) device->state)->bf16 = &kernel_amx;
 			test_network(device, NN_NET_G, 64, precisions[p]);
 			test_network(device, NN_NET_E, 64, precisions[p]);
 			continue;

@@ -4,8 +4,9 @@
  * sums that double gives, to the rounding of their chains; they write nothing
  * outside m x n, and no number depends on m, n or its place. Kernels that add
  * in the same way have the same bits, on any machine those that are written
- * here. Where AMX is, its tiles give the emulated ones' bits for numbers of all
- * sizes, subnormal ones, infinities and NaN among them.
+ * here. Where AMX or BFMMLA is, it gives its emulation's bits for numbers of
+ * all sizes, subnormal ones, infinities and NaN among them. BICYCLE_TEST_SMALL,
+ * for slow tools, leaves of emulations but the bits.
  */
 #include "nn/cpu/cpu_kernels.h"
 #include "emulated.h"
@@ -264,35 +265,36 @@ test_bits(const CpuKernel *kernel, Product *p, uint64_t near, uint64_t large, ui
 	}
 }
 
-/* The processor's tiles beside the emulated ones. */
+/* What the processor makes beside what its emulation does. */
 static void
-test_amx(const CpuKernel *amx, Product *p)
+test_beside(const CpuKernel *kernel, const CpuKernel *emulation, Product *p)
 {
 	int different = 0;
 
-	amx->start();
+	kernel->start();
 	for (int test = 0; test < 200; test++)
 	{
 		float c[2][CPU_KERNEL_ROWS * LDC];
 
-		make_product(amx, p, 5000 + (uint32_t) test, (Sizes){ test % 3 ? 0 : -60, test % 5 * 15 });
+		make_product(kernel, p, 5000 + (uint32_t) test,
+					 (Sizes){ test % 3 ? 0 : -60, test % 5 * 15 });
 		for (int i = 0; i < 20; i++)
 		{
 			static const float odd[] = { INFINITY, -INFINITY, NAN, 0x1p-130f, -0x1p-133f };
 
 			p->a[random_bits() % 32][random_bits() % LDA] = odd[test % 2 ? i % 5 : 3 + i % 2];
 		}
-		pack_product(amx, p, 32);
+		pack_product(kernel, p, kernel->columns);
 		for (int i = 0; i < CPU_KERNEL_ROWS * LDC; i++)
-			c[0][i] = c[1][i] = (float) (i % 17) - 8;
-		run_block(amx, p, 0, 1 + test % 32, 32, test % 3, c[0]);
-		run_block(&kernel_amx, p, 0, 1 + test % 32, 32, test % 3, c[1]);
+			c[0][i] = c[1][i] = test % 7 ? (float) (i % 17) - 8 : (float) (i % 17 - 8) * 0x1p-128f;
+		run_block(kernel, p, 0, 1 + test % kernel->rows, kernel->columns, test % 3, c[0]);
+		run_block(emulation, p, 0, 1 + test % kernel->rows, kernel->columns, test % 3, c[1]);
 		for (int i = 0; i < CPU_KERNEL_ROWS * LDC; i++)
 			different += memcmp(&c[0][i], &c[1][i], sizeof(float)) != 0 &&
 						 !(isnan(c[0][i]) && isnan(c[1][i]));
 	}
-	amx->stop();
-	ok(different == 0, "AMX gives the emulation's bits; %d numbers differ", different);
+	kernel->stop();
+	ok(different == 0, "%s gives the emulation's bits; %d numbers differ", kernel->name, different);
 }
 
 /* fp32, one rounding a product */
@@ -303,12 +305,14 @@ test_amx(const CpuKernel *amx, Product *p)
 #define DOTS 0xab1b701f7983999a, 0x62dd9906fb92aee3, 0x29f15adf2a7e6964
 /* AMX */
 #define TILES 0xb5cf4783902f285e, 0x4339cd903e7af85a, 0x00585c19a847441e
+/* BFMMLA */
+#define ODD_SUMS 0x51ef889b9b9adb0d, 0x6089f8136211304b, 0xf7a6e4475512104f
 
 int
 main(void)
 {
 	Product *p = malloc(sizeof(Product));
-	const CpuKernel *amx = cpu_amx();
+	const CpuKernel *amx = cpu_amx(), *bfmmla = cpu_bfmmla();
 	bool avx2 = false, avx512 = false, avx512bf16 = false;
 
 #if defined(__x86_64__)
@@ -320,11 +324,17 @@ main(void)
 	test_kernel(cpu_kernels_base.fp32, p);
 	test_kernel(cpu_kernels_base.bf16, p);
 	test_bits(cpu_kernels_base.fp32, p, TWO_ROUNDINGS);
-	for (int i = 0; i < EMULATED; i++)
+	for (int i = 0; !getenv("BICYCLE_TEST_SMALL") && i < EMULATED; i++)
 		test_kernel(emulated[i], p);
 	test_bits(&kernel_fp32, p, CHAIN);
 	test_bits(&kernel_bf16, p, DOTS);
 	test_bits(&kernel_amx, p, TILES);
+	test_bits(&kernel_bfmmla, p, ODD_SUMS);
+#if defined(__aarch64__)
+	test_kernel(cpu_kernels_neon.fp32, p);
+	test_kernel(cpu_kernels_neon.bf16, p);
+	test_bits(cpu_kernels_neon.fp32, p, CHAIN);
+#endif
 	if (avx2)
 	{
 		test_kernel(cpu_kernels_avx2.fp32, p);
@@ -345,10 +355,15 @@ main(void)
 	{
 		test_kernel(amx, p);
 		test_bits(amx, p, TILES);
-		test_amx(amx, p);
+		test_beside(amx, &kernel_amx, p);
 	}
-	else
-		diag("no AMX on this processor");
+	if (bfmmla)
+	{
+		test_kernel(bfmmla, p);
+		test_bits(bfmmla, p, ODD_SUMS);
+		test_beside(bfmmla, &kernel_bfmmla, p);
+	}
+	diag("%s", amx ? "AMX is here" : bfmmla ? "BFMMLA is here" : "neither AMX nor BFMMLA is here");
 	free(p);
 	return done_testing();
 }

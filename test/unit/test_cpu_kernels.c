@@ -141,6 +141,8 @@ main(void)
 		tables[2] = &cpu_kernels_avx512;
 	if (tables[2] && __builtin_cpu_supports("avx512bf16"))
 		tables[3] = &cpu_kernels_avx512bf16;
+#elif defined(__aarch64__)
+	tables[1] = &cpu_kernels_neon;
 #endif
 	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
 		if (tables[i])

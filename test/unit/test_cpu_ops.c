@@ -3,7 +3,8 @@
  * device does, in fp32 to 1e-10 of the mean square and in bf16 (where the
  * device has it, and by emulated products, of the smaller ones) to 1e-4.
  * BICYCLE_TEST_DEVICE=cuda proves it of a GPU, to 1e-9; BICYCLE_TEST_SMALL
- * leaves the larger convolutions out, for tools that are slow.
+ * leaves the larger convolutions out, and what is emulated, for tools that are
+ * slow.
  */
 #define MAX_PRODUCTS max_products
 static double max_products;
@@ -34,7 +35,7 @@ main(void)
 			(precision == NN_PRECISION_BF16 || name))
 			test_forward(ref, device, (NnPrecision) precision, 1e-4);
 	max_products = 3e6;
-	for (int i = 0; !name && i < EMULATED; i++)
+	for (int i = 0; !name && !getenv("BICYCLE_TEST_SMALL") && i < EMULATED; i++)
 		if (emulated[i]->bytes == 2)
 		{
 			diag("%s, emulated", emulated[i]->name);

@@ -41,8 +41,9 @@ cpu_set_threads(NnDevice *base, int threads)
 /* ---- Instruction set ----------------------------------------------------- */
 
 /*
- * What this processor has, or less of it: BICYCLE_ISA (baseline, avx2, avx512)
- * holds kernels back, AMX with any, for tests on a better machine.
+ * What this processor has, or less of it: BICYCLE_ISA (baseline, avx2, avx512,
+ * neon) holds kernels back, AMX and BFMMLA with any, for tests on a better
+ * machine.
  */
 static const CpuKernels *
 choose_kernels(void)
@@ -64,6 +65,11 @@ choose_kernels(void)
 			__builtin_cpu_supports("avx512bf16") ? &cpu_kernels_avx512bf16 : &cpu_kernels_avx512;
 	else if (avx2)
 		kernels = &cpu_kernels_avx2;
+#elif defined(__aarch64__)
+	if (!limit || strcmp(limit, "baseline") != 0)
+		kernels = &cpu_kernels_neon;
+#else
+	(void) limit;
 #endif
 	return kernels;
 }
@@ -72,11 +78,12 @@ choose_kernels(void)
 static const CpuKernel *
 choose_bf16(const CpuKernels *kernels)
 {
-	const CpuKernel *amx = getenv("BICYCLE_ISA") ? NULL : cpu_amx();
+	bool all = getenv("BICYCLE_ISA") == NULL;
+	const CpuKernel *amx = all ? cpu_amx() : NULL;
 
-	if (kernels != &cpu_kernels_avx512bf16)
-		return NULL;
-	return amx ? amx : kernels->bf16;
+	if (kernels == &cpu_kernels_avx512bf16)
+		return amx ? amx : kernels->bf16;
+	return all ? cpu_bfmmla() : NULL;
 }
 
 static bool
@@ -98,9 +105,9 @@ static const char *
 cpu_describe(const NnDevice *base)
 {
 	CpuDevice *device = base->state;
-	const char *bf16 = !device->bf16                           ? ""
-					   : device->bf16 == device->kernels->bf16 ? " with bfloat16"
-															   : " with AMX";
+	const char *bf16 = !device->bf16               ? ""
+					   : device->bf16 == cpu_amx() ? " with AMX"
+												   : " with bfloat16";
 
 	snprintf(device->description, sizeof(device->description),
 			 "cpu (%s%s, arithmetic %d, %d thread%s)", device->kernels->name, bf16, ARITHMETIC,

@@ -110,5 +110,6 @@ extern const CpuKernels cpu_kernels_base;
 extern const CpuKernels cpu_kernels_avx2;
 extern const CpuKernels cpu_kernels_avx512;
 extern const CpuKernels cpu_kernels_avx512bf16;
+extern const CpuKernels cpu_kernels_neon;
 
 #endif /* BICYCLE_NN_CPU_KERNELS_H */

@@ -1,8 +1,8 @@
 /*
  * cpu_kernels.inc.h
  *	  Bodies of the vector kernels (cpu_kernels.h); included once for each
- *	  instruction set by cpu_kernels_base.c, cpu_kernels_avx2.c and
- *	  cpu_kernels_avx512*.c.
+ *	  instruction set by cpu_kernels_base.c, cpu_kernels_avx2.c,
+ *	  cpu_kernels_avx512*.c and cpu_kernels_neon.c.
  *
  * The includer defines
  *		VL				lanes of a float vector

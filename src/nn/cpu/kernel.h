@@ -18,8 +18,8 @@
  *    `rows` rows, whatever m is.
  *
  * A kernel allocates nothing and shares nothing. The fp32 ones, and those of
- * AVX512-BF16, are kernel.inc.h; AMX's is
- * kernel_amx.inc.h. test/unit/emulated.h has both in C.
+ * AVX512-BF16, are kernel.inc.h; AMX's is kernel_amx.inc.h, BFMMLA's
+ * kernel_bfmmla.inc.h. test/unit/emulated.h has all in C.
  */
 #ifndef BICYCLE_NN_CPU_KERNEL_H
 #define BICYCLE_NN_CPU_KERNEL_H
@@ -49,7 +49,7 @@ typedef struct CpuBlock
 	/*
 	 * Memory that is wanted soon: `ahead` bytes of it are asked for, to the
 	 * second level of cache, with every CPU_KERNEL_STEP numbers of k. It need
-	 * not exist.
+	 * not exist, and a kernel may have no use for it.
 	 */
 	const char *next;
 	int ahead;
@@ -88,5 +88,8 @@ typedef struct CpuKernel
 
 /* bfloat16 by AMX where it is; else NULL. */
 extern const CpuKernel *cpu_amx(void);
+
+/* bfloat16 by BFMMLA where it is; else NULL. */
+extern const CpuKernel *cpu_bfmmla(void);
 
 #endif /* BICYCLE_NN_CPU_KERNEL_H */
