@@ -4,12 +4,12 @@
  *	  readers.
  *
  * Traffic: each element is read once and written once a reader; scale, shift
- * and latents (some KiB an image) stay in L1 and L2. A thread takes up to four
- * vectors of eight channels, far from each other in the same image, whose loads
- * are all under way before the first is used; its neighbours take neighbouring
- * vectors of the same pixel and then the next pixel, so a warp reads and writes
- * whole 128-byte lines wherever maps are dense. There is nothing to share
- * between threads, hence no shared memory.
+ * and latents (some KiB an image) stay in L1 and L2. A thread takes vectors of
+ * the same eight channels of up to four pixels, far from each other in the same
+ * image, whose loads are all under way before the first is used; its neighbours
+ * take neighbouring vectors of the same pixel and then the next pixel, so a
+ * warp reads and writes whole 128-byte lines wherever maps are dense. There is
+ * nothing to share between threads, hence no shared memory.
  */
 #include "finish.cuh"
 
@@ -24,32 +24,27 @@ typedef struct BiasAct
 	KernelFinish f;
 	FinishInside inside;
 	KernelDivisor chunks;
-	unsigned vectors; /* of an image */
-	unsigned step;    /* from a thread's vector to its next */
+	unsigned pixels; /* of an image */
+	unsigned rows;   /* from a thread's pixel to its next */
 } BiasAct;
 
-/* Grid: vectors of an image, images. */
+/* Grid: vectors of the first `rows` pixels of an image, images. */
 KERNEL_TYPED(bias_act, BiasAct)
 {
 	const KernelFinish *f = &a.f;
-	unsigned first = blockIdx.x * blockDim.x + threadIdx.x;
-	int n = (int) blockIdx.y;
+	unsigned first = blockIdx.x * blockDim.x + threadIdx.x, at = quotient(a.chunks, first);
+	int n = (int) blockIdx.y, c0 = (int) (first - at * a.chunks.by) * KERNEL_VECTOR;
 	KernelRaw raw[FINISH_FLIGHT];
 
+	if (at >= a.rows)
+		return;
 #pragma unroll
 	for (int k = 0; k < FINISH_FLIGHT; k++)
-	{
-		unsigned t = first + k * a.step, at = quotient(a.chunks, t);
-
-		if (t < a.vectors)
-			raw[k] = finish_load(f, access, a.inside.width, n, at,
-								 (int) (t - at * a.chunks.by) * KERNEL_VECTOR);
-	}
+		if (at + k * a.rows < a.pixels)
+			raw[k] = finish_load(f, access, a.inside.width, n, at + k * a.rows, c0);
 #pragma unroll 1
-	for (unsigned t = first; t < a.vectors; t += a.step)
+	for (; at < a.pixels; at += a.rows)
 	{
-		unsigned at = quotient(a.chunks, t);
-		int c0 = (int) (t - at * a.chunks.by) * KERNEL_VECTOR;
 		float v[KERNEL_VECTOR], numbers[KERNEL_VECTOR];
 
 		unpack_raw(access, &raw[0], v);
@@ -69,7 +64,7 @@ KERNEL_TYPED(bias_act, BiasAct)
 			for (int i = 0; i < KERNEL_VECTOR; i++)
 				v[i] += numbers[i];
 		}
-		store_outputs(f, access, (unsigned) n * (unsigned) (f->h * f->w) + at, c0, v);
+		store_outputs(f, access, (unsigned) n * a.pixels + at, c0, v);
 		/*
 		 * the loop has one body for all, as an index must be known to be in
 		 * registers
@@ -85,16 +80,17 @@ kernel_bias_act(void *stream, const KernelFinish *finish)
 {
 	KernelGrid grid = kernel_grid((size_t) finish->h * finish->w, finish->c);
 	bool many = (size_t) grid.vectors * finish->n >= MANY_VECTORS;
-	unsigned threads = many ? (grid.vectors + FINISH_FLIGHT - 1) / FINISH_FLIGHT : grid.vectors;
-	BiasAct a = { *finish, finish_inside(finish), grid.divide, grid.vectors, 0 };
+	unsigned pixels = (unsigned) finish->h * (unsigned) finish->w,
+			 rows = many ? (pixels + FINISH_FLIGHT - 1) / FINISH_FLIGHT : pixels,
+			 threads = rows * grid.chunks;
+	BiasAct a = { *finish, finish_inside(finish), grid.divide, pixels, rows };
 	unsigned block = threads < KERNEL_THREADS
 						 ? (threads + KERNEL_WARP - 1) / KERNEL_WARP * KERNEL_WARP
 						 : KERNEL_THREADS;
-	unsigned blocks = (threads + block - 1) / block;
 
 	if (grid.vectors == 0 || finish->n > 65535 || !finish_fits(finish))
 		return KERNEL_TOO_LARGE;
-	a.step = blocks * block;
 	return kernel_launch(KERNEL_FOR(bias_act, finish_access(finish)),
-						 kernel_size(blocks, (unsigned) finish->n, 1, block), stream, &a);
+						 kernel_size((threads + block - 1) / block, (unsigned) finish->n, 1, block),
+						 stream, &a);
 }

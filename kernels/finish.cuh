@@ -105,7 +105,7 @@ axis_class(const KernelAxis *axis, int position)
 
 #pragma unroll
 	for (int i = 1; i < KERNEL_CLASSES; i++)
-		k += position >= axis->first[i] && i < axis->n;
+		k += position >= axis->first[i];
 	return k;
 }
 

@@ -76,7 +76,8 @@ extern "C"
 /*
  * Along one axis, the positions of a zero-padded convolution's result fall into
  * classes by the taps that lie inside the image; positions [first[k], first[k +
- * 1]), which may be none, are of class k < n.
+ * 1]), which may be none, are of class k < n. From first[n] on all are the
+ * extent.
  */
 #define KERNEL_CLASSES 4
 

@@ -43,7 +43,7 @@ find_classes(NnBorder *border, int in, int out, const NnConvArgs *a)
 		if (i == out / 2)
 			border->centre = class;
 	}
-	while (class < border->n)
+	while (class < NN_MAX_BORDER)
 		border->first[++class] = out;
 	return true;
 }

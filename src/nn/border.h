@@ -19,8 +19,12 @@
 typedef struct NnBorder
 {
 	int n;
-	int first[NN_MAX_BORDER + 1]; /* positions [first[i], first[i + 1]) are of class i */
-	int tap0[NN_MAX_BORDER];      /* valid taps [tap0, tap1) */
+	/*
+	 * positions [first[i], first[i + 1]) are of class i; from first[n] on all
+	 * are the end
+	 */
+	int first[NN_MAX_BORDER + 1];
+	int tap0[NN_MAX_BORDER]; /* valid taps [tap0, tap1) */
 	int tap1[NN_MAX_BORDER];
 	int centre; /* class of the middle position */
 } NnBorder;
