@@ -72,6 +72,11 @@ typedef struct NnMemoryDevice
 
 	/* What pack will take; 0 if memory for asking is missing. */
 	size_t (*pack_bytes)(NnDevice *device, NnPrecision precision, const NnGraph *graph);
+	/*
+	 * What prepare, and starts of whatever is bound, will take at most for a
+	 * plan whose memory is laid out, arena included; 0 likewise.
+	 */
+	size_t (*plan_bytes)(NnDevice *device, const NnPlan *plan);
 } NnMemoryDevice;
 
 /*
@@ -115,10 +120,11 @@ struct NnDevice
 	int most_images;        /* of a plan that a model makes; more are run in several parts */
 	size_t max_arena_bytes; /* of a plan that a model makes: more at once saves nothing */
 	/*
-	 * a convolution of at most so many pixels, all images counted, may be one
-	 * with the next node, which alone reads it: operands stay for both
+	 * whether a convolution is one with the next node, which alone reads it, or
+	 * both are done for some images at a time: operands stay for both; NULL:
+	 * none is
 	 */
-	int joined_pixels;
+	bool (*joins)(const NnPlan *plan, int node);
 	bool (*supports)(const NnDevice *device, NnPrecision precision);
 	size_t (*element_bytes)(const NnDevice *device, NnPrecision precision); /* of activations */
 	const char *(*describe)(const NnDevice *device);

@@ -9,8 +9,8 @@
  *
  * R1 Two buffers that live together share no memory. Operands and results of a
  *    node live together: no operator works in place.
- *    Where a device makes one of a small convolution and the node that alone
- *    reads it, those of both.
+ *    Where a device makes one of a convolution and the node that alone reads
+ *    it, those of both.
  * R2 Inputs live from the start, as a device may copy them in before the first
  *    node; outputs to the end, as it copies them out after the last.
  *
@@ -68,17 +68,14 @@ extend_life(const NnGraph *g, Buffer *buffers, int value, int node)
 		b->last = node;
 }
 
-/* Whether the device may make one of the node and the next. */
+/* Whether the device makes one of the node and the next. */
 static bool
 may_join(const NnPlan *plan, int node)
 {
 	const NnGraph *g = plan->graph;
-	NnShape s;
 
-	if (!plan->device || !nn_ops[g->nodes[node].op].filters || !nn_read_by_next_only(g, node))
-		return false;
-	s = g->values[g->nodes[node].in[0]].shape;
-	return nn_mul(nn_mul(s.n, s.h), s.w) <= (size_t) plan->device->joined_pixels;
+	return plan->device && plan->device->joins && nn_ops[g->nodes[node].op].filters &&
+		   nn_read_by_next_only(g, node) && plan->device->joins(plan, node);
 }
 
 /* The nodes in order, as inference runs them. */

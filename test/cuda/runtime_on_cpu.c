@@ -728,7 +728,7 @@ cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device)
 	properties->major = gpu_settings->major;
 	properties->minor = gpu_settings->minor;
 	properties->totalGlobalMem = gpu_settings->memory;
-	properties->l2CacheSize = 80 << 20;
+	properties->l2CacheSize = gpu_settings->cache > 0 ? gpu_settings->cache : 80 << 20;
 	return cudaSuccess;
 }
 

@@ -2,9 +2,9 @@
  * Proves that the trace of the CUDA device holds steps against the right work:
  * arithmetic and bytes of every layer of the official generator are what its
  * definition says, counted here from channels and extents alone; and that by a
- * model of an H200 the ways in which layers are run are worth it, and a look of
- * the watch on diversity costs next to nothing. As notes it
- * prints doc/performance.md's tables.
+ * model of an H200 the ways in which layers are run are worth it, parts of
+ * large maps among them, and a look of the watch on diversity costs next to
+ * nothing. As notes it prints doc/performance.md's tables.
  */
 #include "nn_fixture.h"
 
@@ -14,12 +14,14 @@
 #define PEAK_FLOP 790e12
 #define PEAK_BYTES 4300e9
 
+#define CACHE ((size_t) 60 << 20) /* its second-level one */
+
 /*
  * Instructions for eight channels of a pixel, counted in the code for sm_90 by
  * test/cuda/sass.pl: of a norm, its two passes; of what has none.
  */
 #define NORM_INSTRUCTIONS (94 + 136)
-#define PLAIN_INSTRUCTIONS 94
+#define PLAIN_INSTRUCTIONS 85
 
 /*
  * The official unet_256, outside in and out again. MFLOP with the latent code's
@@ -54,16 +56,20 @@ static NnConfig config;
 static NnParams params;
 static NnError error;
 
-/* Fills costs with those of the generator's steps in bf16; their number. */
+/*
+ * Fills costs with those of the generator's steps in bf16, for images of 256
+ * times `scale`, and parts, if it is there, with how many images of each are
+ * computed at a time; their number.
+ */
 static int
-count(int batch, CudaCost costs[NLAYERS])
+count_scaled(int batch, int scale, CudaCost costs[NLAYERS], int *parts)
 {
 	NnGraph g;
 	NnPlan plan = { .graph = &g, .precision = NN_PRECISION_BF16 };
 	int image, n = 0;
 
 	nn_graph_init(&g, &params);
-	image = nn_input(&g, (NnShape){ batch, 256, 256, 3 }, "image");
+	image = nn_input(&g, (NnShape){ batch, 256 * scale, 256 * scale, 3 }, "image");
 	nn_output(&g, nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ batch, 1, 1, 8 }, "z"), 0));
 	for (int i = 0; i < g.nnodes; i++)
 	{
@@ -71,11 +77,19 @@ count(int batch, CudaCost costs[NLAYERS])
 			continue;
 		if (n < NLAYERS)
 			cuda_step_cost(&plan, i, &costs[n]);
+		if (n < NLAYERS && parts)
+			parts[n] = cuda_part_images(&plan, i, CACHE);
 		n++;
 		i = cuda_step_end(&g, i);
 	}
 	nn_graph_free(&g);
 	return n;
+}
+
+static int
+count(int batch, CudaCost costs[NLAYERS])
+{
+	return count_scaled(batch, 1, costs, NULL);
 }
 
 static bool
@@ -151,6 +165,7 @@ print_table(void)
 #define BLOCK_BYTES 90e9            /* that one block reads a second */
 #define START 2e-6                  /* of a kernel, and its end, that nothing hides */
 #define GAP 1.1e-6                  /* between two that depend on each other */
+#define HELD_MAP (128 * 128)        /* pixels of the largest that a norm reads once */
 
 /* The ways there are to run a network. */
 typedef struct Ways
@@ -159,15 +174,21 @@ typedef struct Ways
 	double norm, plain, /* instructions of a finishing kernel, for eight channels of a pixel */
 		slots;          /* of the card's that they get */
 	int latents;        /* kernels of a layer with a latent code */
+	int most;           /* images of a plan; more are several plans */
+	bool parts,         /* large maps are computed some images at a time */
+		cached;         /* a result that the cache holds is finished there */
 } Ways;
 
-static const Ways before = { .norm = 550, .plain = 550, .slots = 0.42, .latents = 1 };
+static const Ways before = { .norm = 550, .plain = 550, .slots = 0.42, .latents = 1, .most = 64 };
 static const Ways now = { .quads = true,
 						  .streams = true,
 						  .splits = true,
 						  .norm = NORM_INSTRUCTIONS,
 						  .plain = PLAIN_INSTRUCTIONS,
-						  .slots = 0.6 };
+						  .slots = 0.6,
+						  .most = CUDA_MOST_IMAGES,
+						  .parts = true,
+						  .cached = true };
 
 /* A convolution by tensor cores: m pixels, k channels, sums of `depth`. */
 static double
@@ -212,54 +233,59 @@ live_pairs(int from, int to, int kernel, int stride, int pad, bool taps[4])
 	return pairs;
 }
 
-/* Layer i by the streaming kernel; square maps: both axes are alike. */
-static double
-stream_time(int i, int batch)
+/* Images of a layer that are computed at a time. */
+typedef struct Part
 {
-	int to = layers[i].extent, from = layers[i].up ? to / 2 : to * 2, pairs, live = 0;
+	int layer, images, extent; /* of the result */
+	CudaCost cost;
+	double result; /* bytes that pass from the convolution through memory; 0: none */
+} Part;
+
+/* By the streaming kernel; square maps: both axes are alike. */
+static double
+stream_time(const Part *p)
+{
+	bool up = layers[p->layer].up;
+	int to = p->extent, from = up ? to / 2 : to * 2, pairs, live = 0;
 	bool taps[4] = { false };
-	double products, weights;
+	double channels = (double) layers[p->layer].in * layers[p->layer].out, products, weights;
 
 	/* of a transposed one input and result change places */
-	pairs =
-		layers[i].up ? live_pairs(to, from, 4, 2, 1, taps) : live_pairs(from, to, 4, 2, 1, taps);
+	pairs = up ? live_pairs(to, from, 4, 2, 1, taps) : live_pairs(from, to, 4, 2, 1, taps);
 	for (int k = 0; k < 4; k++)
 		live += taps[k];
-	products = (double) batch * pairs * pairs * layers[i].in * layers[i].out;
-	weights = 2.0 * live * live * layers[i].in * layers[i].out;
+	products = (double) p->images * pairs * pairs * channels;
+	weights = 2.0 * live * live * channels;
 	return START + fmax(products / (LANES * STREAM_SHARE), weights / (PEAK_BYTES * 0.85));
 }
 
 static double
-conv_time(int i, int batch, const CudaCost *cost, const Ways *ways)
+conv_time(const Part *p, const Ways *ways)
 {
-	bool up = layers[i].up, quads = up && ways->quads;
-	double extent = layers[i].extent, h = extent / 2 + 1,
-		   bytes =
-			   cost->weights + cost->reads + (double) batch * extent * extent * layers[i].out * 2;
-	int sites = up ? layers[i].extent * layers[i].extent / 4 : layers[i].extent * layers[i].extent;
+	bool up = layers[p->layer].up, quads = up && ways->quads;
+	double extent = p->extent, h = extent / 2 + 1, in = layers[p->layer].in,
+		   out = layers[p->layer].out, bytes = p->cost.weights + p->cost.reads + p->result;
+	int sites = up ? p->extent * p->extent / 4 : p->extent * p->extent;
 
-	if (ways->streams && batch * sites <= KERNEL_STREAM_SITES)
-		return stream_time(i, batch);
+	if (ways->streams && p->images * sites <= KERNEL_STREAM_SITES)
+		return stream_time(p);
 	if (quads)
-		return dense_time(batch * h * h, 4 * fmax(layers[i].out, 4), 4.0 * layers[i].in, bytes,
-						  0.62, ways->splits);
+		return dense_time(p->images * h * h, 4 * fmax(out, 4), 4.0 * in, bytes, 0.62, ways->splits);
 	if (up) /* each of four parities by itself, padded to a tile's channels */
-		return dense_time(batch * extent * extent, layers[i].out, 4.0 * layers[i].in, bytes, 0.52,
-						  false);
-	return dense_time(batch * extent * extent, layers[i].out, 16.0 * fmax(layers[i].in, 8), bytes,
-					  0.62, ways->splits);
+		return dense_time(p->images * extent * extent, out, 4.0 * in, bytes, 0.52, false);
+	return dense_time(p->images * extent * extent, out, 16.0 * fmax(in, 8), bytes, 0.62,
+					  ways->splits);
 }
 
 /* The norm, activations, what is added: one kernel, or two for large maps. */
 static double
-finish_time(int i, int batch, const CudaCost *cost, const Ways *ways, int *kernels)
+finish_time(const Part *p, const Ways *ways, int *kernels)
 {
-	bool norm = i != 0 && i != 7 && i != NLAYERS - 1;
-	double pixels = (double) layers[i].extent * layers[i].extent,
-		   vectors = batch * pixels * ceil(layers[i].out / 8.0),
+	bool norm = p->layer != 0 && p->layer != 7 && p->layer != NLAYERS - 1;
+	double pixels = (double) p->extent * p->extent,
+		   vectors = p->images * pixels * ceil(layers[p->layer].out / 8.0),
 		   work = vectors * (norm ? ways->norm : ways->plain) / (LANES * ways->slots),
-		   bytes = cost->writes + vectors * 16;
+		   bytes = p->cost.writes + p->result * (norm && pixels > HELD_MAP ? 2 : 1);
 
 	*kernels = norm && pixels > 512 ? 2 : 1;
 	return *kernels * START / 2 + fmax(work, bytes / PEAK_BYTES);
@@ -267,15 +293,59 @@ finish_time(int i, int batch, const CudaCost *cost, const Ways *ways, int *kerne
 
 /* Microseconds of a layer: convolution and what follows, in *parts; all. */
 static double
-layer_time(int i, int batch, const CudaCost *cost, const Ways *ways, double parts[2])
+layer_time(int i, int batch, int scale, const Ways *ways, double parts[2])
 {
-	int kernels;
+	int n = batch < ways->most ? batch : ways->most, kernels;
+	Part p = { .layer = i, .extent = layers[i].extent * scale };
+	CudaCost costs[NLAYERS];
+	int images[NLAYERS];
+	double times;
 
-	parts[0] = 1e6 * conv_time(i, batch, cost, ways);
-	parts[1] = 1e6 * finish_time(i, batch, cost, ways, &kernels);
+	count_scaled(n, scale, costs, images);
+	p.images = ways->parts ? images[i] : n;
+	times = (double) batch / p.images;
+	count_scaled(p.images, scale, costs, NULL);
+	p.cost = costs[i];
+	p.result = (double) p.images * p.extent * p.extent * layers[i].out * 2;
+	if (ways->cached && p.result <= CACHE - CACHE / 3)
+		p.result = 0;
+	parts[0] = 1e6 * conv_time(&p, ways) * times;
+	parts[1] = 1e6 * finish_time(&p, ways, &kernels) * times;
 	if (!layers[i].up)
 		kernels += ways->latents;
-	return parts[0] + parts[1] + 1e6 * GAP * (1 + kernels);
+	return parts[0] + parts[1] + 1e6 * GAP * (1 + kernels) * times;
+}
+
+static double
+network_time(int batch, int scale, const Ways *ways)
+{
+	double sum = 0, parts[2];
+
+	for (int i = 0; i < NLAYERS; i++)
+		sum += layer_time(i, batch, scale, ways, parts);
+	return sum;
+}
+
+/* What parts are worth; and larger plans, which would hide fewer copies. */
+static void
+test_parts(void)
+{
+	Ways whole = now, large = now;
+	double with = network_time(16, 2, &now), without;
+
+	whole.parts = false;
+	without = network_time(16, 2, &whole);
+	ok(with < without,
+	   "16 images of 512 x 512 take %.0f microseconds in parts, and %.0f all at once", with,
+	   without);
+	large.most = 64;
+	diag(
+		"64 images of 256 x 256: %.0f microseconds in plans of %d, %.0f in one of 64, %.0f without "
+		"parts",
+		network_time(64, 1, &now), now.most, network_time(64, 1, &large),
+		(large.parts = false, network_time(64, 1, &large)));
+	ok(network_time(16, 1, &now) == network_time(16, 1, &whole),
+	   "16 of 256 x 256 are in the cache as they are");
 }
 
 /* Before and now, at three batch sizes; what was measured stands beside it. */
@@ -297,8 +367,8 @@ print_model(void)
 			double old[2], new[2], times[2];
 
 			count(batches[b], costs);
-			times[0] = layer_time(i, batches[b], &costs[i], &before, old);
-			times[1] = layer_time(i, batches[b], &costs[i], &now, new);
+			times[0] = layer_time(i, batches[b], 1, &before, old);
+			times[1] = layer_time(i, batches[b], 1, &now, new);
 			for (int k = 0; k < 2; k++)
 				sums[b][k] += times[k];
 			floors[b] +=
@@ -378,6 +448,7 @@ main(void)
 	   sum.weights * 1e-6);
 	print_table();
 	print_model();
+	test_parts();
 	test_watch(sum.flop, sum.weights);
 	nn_params_free(&params);
 	return done_testing();

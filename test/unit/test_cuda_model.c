@@ -1,13 +1,13 @@
 /*
  * Proves of the CUDA device, on the imitated GPU of test/cuda: images come out
  * as from the reference device, bytes and floats, alone and in any batch, while
- * two batches are under way, in whatever order streams run; a watchdog hears of
- * progress; half precision is close to them; two passes at once are what they
- * are one after the other; memory keeps to its limit; whatever call of CUDA
- * fails, the error is reported and nothing is lost, and after want of memory
- * the next call does; the second GPU of two works; and what is missing where
- * there is no usable GPU is said; engines that do not run are found when a
- * plan is made, not when it runs.
+ * two batches are under way, in whatever order streams run, and in parts if the
+ * card's cache is small; a watchdog hears of progress; half precision is close
+ * to them; two passes at once are what they are one after the other; memory
+ * keeps to its limit; whatever call of CUDA fails, the error is reported and
+ * nothing is lost, and after want of memory the next call does; the second GPU
+ * of two works; and what is missing where there is no usable GPU is said;
+ * engines that do not run are found when a plan is made, not when it runs.
  */
 #include "model_fixture.h"
 #include "nn/cuda/cuda_time.h"
@@ -191,6 +191,56 @@ test_batches(NnDevice *device, const ModelFixture *f)
 	free(floats);
 	free(result);
 	nn_model_free(model);
+}
+
+/* Kernels of EIGHT images, which are in `got`, on a card with such a cache. */
+static long
+kernels_by_cache(const ModelFixture *f, int cache, size_t *bytes)
+{
+	NnDevice *device;
+	NnModel *model;
+	long kernels;
+	bool ran;
+
+	gpu_settings->cache = cache;
+	device = open_device();
+	model = model_fixture_load(device, f, NN_PRECISION_FP32);
+	ran = nn_model_prepare(model, &error) == NN_OK;
+	kernels = gpu_counts().kernels;
+	memset(got, 0, sizeof(got));
+	for (int run = 0; run < 3; run++)
+		ran = ran && nn_model_translate(model, EIGHT, images, z, got, &error) == NN_OK;
+	kernels = ran ? gpu_counts().kernels - kernels : 0;
+	*bytes = nn_model_bytes(model);
+	nn_model_free(model);
+	nn_device_close(device);
+	gpu_settings->cache = 0;
+	return kernels;
+}
+
+/*
+ * Where a layer's result is larger than the cache, images are computed and
+ * finished some at a time, with the bits that they have all at once; what lies
+ * between takes no more.
+ */
+static void
+test_parts(const ModelFixture *f)
+{
+	static uint8_t whole[EIGHT * PIXELS * 3];
+	size_t bytes, less;
+	long kernels = kernels_by_cache(f, 0, &bytes), more;
+
+	memcpy(whole, got, sizeof(whole));
+	for (int cache = 400000; cache > 40000; cache /= 3)
+	{
+		more = kernels_by_cache(f, cache, &less);
+		ok(kernels > 0 && more > kernels && memcmp(got, whole, sizeof(whole)) == 0 && less <= bytes,
+		   "in parts that a cache of %d bytes holds images have the same bits: %ld kernels for "
+		   "%ld, %zu bytes for %zu",
+		   cache, more, kernels, less, bytes);
+		kernels = more;
+		bytes = less;
+	}
 }
 
 static void
@@ -865,6 +915,7 @@ main(void)
 	test_watch(device, &f);
 	nn_device_close(device);
 	ok(gpu_memory_used() == 0, "all memory of the GPU was given back");
+	test_parts(&f);
 	test_half(&f);
 	test_limit(&f);
 	test_trace(&f);

@@ -1,8 +1,9 @@
 /*
  * Proves that cuDNN has an engine that the CUDA device may use for every
  * convolution of G and E at every batch size (on the first card; three sizes on
- * the others), of training in three directions, and of the operators' test, in
- * every precision, on the GPUs that test/data/cudnn describes: deterministic,
+ * the others), by parts where the card's cache holds no more, of L at several
+ * sizes, of training in three directions, and of the operators' test, in every
+ * precision, on the GPUs that test/data/cudnn describes: deterministic,
  * nothing compiled at run time, strict fp32 without tensor cores; that in half
  * precision all are on tensor cores, and none reads many weights by few blocks;
  * that what would be timed differs in more than clusters; and that plans are
@@ -42,8 +43,11 @@ typedef struct Tally
 		starving,       /* few blocks for many weights */
 		starving_alone; /* at one image */
 	int kinds[CUDA_CONV_FILTER + 1];
+	int parted;       /* of some images at a time */
 	size_t workspace; /* the largest */
 } Tally;
+
+static size_t card_cache; /* bytes, of the card that is asked about */
 
 static const struct
 {
@@ -106,8 +110,11 @@ plan_graph(CudaConvs *convs, const NnGraph *g, NnPrecision precision, Tally *tal
 		if (!nn_ops[node->op].filters)
 			continue;
 		cuda_conv_shape(&plan, node, &s);
-		if (!cuda_is_streamed(&s, cuda_quad(node, g->values[node->out[0]].shape.c)))
-			plan_conv(convs, node->name, &s, tally);
+		if (cuda_is_streamed(&s, cuda_quad(node, g->values[node->out[0]].shape.c)))
+			continue;
+		tally->parted += cuda_part_images(&plan, i, card_cache) < s.n;
+		s.n = cuda_part_images(&plan, i, card_cache);
+		plan_conv(convs, node->name, &s, tally);
 	}
 }
 
@@ -181,6 +188,36 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 		plan_network(convs, &config, NN_NET_E, n, precision, &tally);
 	}
 	test_tally(&tally, card, precision, json, false);
+	ok(tally.parted > 0 || strstr(json, "128"), /* a small one */
+	   "%s, %s, %s: %d of them by parts", card, nn_precision_name(precision), json, tally.parted);
+}
+
+/* Network L, in strict fp32: of its least size, an odd one, and 256. */
+static void
+test_metric(CudaConvs *convs, const char *card, const char *net)
+{
+	static const int sides[] = { 31, 99, 256 };
+	Tally tally = { 0 };
+	NnConfig config;
+	NnParams params;
+	NnError error;
+
+	if (nn_metric_config(&config, net, "0.1", &error) != NN_OK ||
+		nn_params_of(&config, 1u << NN_NET_L, &params, &error) != NN_OK)
+		return;
+	for (int i = 0; i < 6; i++)
+	{
+		int n = i < 3 ? 1 : CUDA_MOST_IMAGES, side = sides[i % 3], out[2];
+		NnGraph g;
+
+		nn_graph_init(&g, &params);
+		nn_net_L(&g, &config, nn_input(&g, (NnShape){ n, 2 * side, side, 3 }, "pairs"), &out[0],
+				 &out[1]);
+		plan_graph(convs, &g, NN_PRECISION_FP32, &tally);
+		nn_graph_free(&g);
+	}
+	nn_params_free(&params);
+	test_tally(&tally, card, NN_PRECISION_FP32, net, false);
 }
 
 /* Of training; all are of the first two, in bf16 of the others, too. */
@@ -505,7 +542,10 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 	bytes = testdata_load(path, &length);
 	json = strndup((char *) bytes, length);
 	free(bytes);
-	if (!ok(json && cuda_convs_describe(json, &convs, &error) == NN_OK,
+	card_cache = json && strstr(json, "\"l2CacheSize\": ")
+					 ? strtoull(strstr(json, "\"l2CacheSize\": ") + 15, NULL, 10)
+					 : 0;
+	if (!ok(json && card_cache > 0 && cuda_convs_describe(json, &convs, &error) == NN_OK,
 			"cuDNN takes the description %s", file))
 	{
 		diag("%s: %s", error.message, error.detail);
@@ -518,6 +558,8 @@ test_card(const char *file, const NnPrecision *precisions, int step)
 		test_proof(convs);
 	}
 	test_candidates(convs, file);
+	test_metric(convs, file, "alex");
+	test_metric(convs, file, "vgg");
 	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)
 		test_operators(convs, file, precisions[i]);
 	for (int i = 0; i < 4 && precisions[i] != NN_PRECISION_AUTO; i++)

@@ -2,8 +2,9 @@
  * Proves, from shapes alone, that a transposed convolution as the CUDA device
  * computes it, plain and with four pixels of the result in one, has every
  * product of the definition once and no other; that filters of plain ones keep
- * every weight; and which layers of the official generator its streaming kernel
- * takes.
+ * every weight; which layers of the official generator its streaming kernel
+ * takes; and how many images of them are computed at a time, so that a GPU's
+ * cache has what lies between a convolution and what follows it.
  */
 #include "nn_fixture.h"
 
@@ -121,39 +122,92 @@ test_plain_filter(void)
 	   "a plain filter has each weight of the image's channels at its place, and padding");
 }
 
+/* The official generator for images of a size, in bf16. */
+typedef struct Official
+{
+	NnParams params;
+	NnGraph g;
+	NnPlan plan;
+} Official;
+
+static void
+official_begin(Official *o, int batch, int size)
+{
+	NnConfig config;
+	NnError error;
+	int image;
+
+	nn_config_default(&config);
+	if (nn_params_of(&config, 1u << NN_NET_G, &o->params, &error) != NN_OK)
+		diag("%s", error.message);
+	nn_graph_init(&o->g, &o->params);
+	image = nn_input(&o->g, (NnShape){ batch, size, size, 3 }, "image");
+	nn_net_G(&o->g, &config, image, nn_input(&o->g, (NnShape){ batch, 1, 1, 8 }, "z"), 0);
+	o->plan = (NnPlan){ .graph = &o->g, .precision = NN_PRECISION_BF16 };
+}
+
+static void
+official_end(Official *o)
+{
+	nn_graph_free(&o->g);
+	nn_params_free(&o->params);
+}
+
 /* Layers that are streamed, as letters: down 128 to down 1, up 2 to up 256. */
 static void
 streamed_layers(int batch, const char *expected)
 {
-	NnConfig config;
-	NnParams params;
-	NnGraph g;
-	NnPlan plan = { .graph = &g, .precision = NN_PRECISION_BF16 };
-	NnError error;
 	char got[40] = "";
-	int image;
+	Official o;
 
-	nn_config_default(&config);
-	if (nn_params_of(&config, 1u << NN_NET_G, &params, &error) != NN_OK)
-		diag("%s", error.message);
-	nn_graph_init(&g, &params);
-	image = nn_input(&g, (NnShape){ batch, 256, 256, 3 }, "image");
-	nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ batch, 1, 1, 8 }, "z"), 0);
-	for (int i = 0; i < g.nnodes; i++)
+	official_begin(&o, batch, 256);
+	for (int i = 0; i < o.g.nnodes; i++)
 	{
+		const NnNode *node = &o.g.nodes[i];
 		CudaConvShape s;
 
-		if (!nn_ops[g.nodes[i].op].filters)
+		if (!nn_ops[node->op].filters)
 			continue;
-		cuda_conv_shape(&plan, &g.nodes[i], &s);
+		cuda_conv_shape(&o.plan, node, &s);
 		strcat(got,
-			   cuda_is_streamed(&s, cuda_quad(&g.nodes[i], g.values[g.nodes[i].out[0]].shape.c))
-				   ? "x"
-				   : ".");
+			   cuda_is_streamed(&s, cuda_quad(node, o.g.values[node->out[0]].shape.c)) ? "x" : ".");
 	}
 	ok(strcmp(got, expected) == 0, "%d images: %s are streamed", batch, got);
-	nn_graph_free(&g);
-	nn_params_free(&params);
+	official_end(&o);
+}
+
+/*
+ * Images of each layer at a time, by a cache of so many MiB: most of it is what
+ * the result takes, or all images are.
+ */
+static void
+part_images(int batch, int size, int mib, const char *expected)
+{
+	char got[80] = "";
+	size_t cache = (size_t) mib << 20;
+	bool good = true;
+	Official o;
+
+	official_begin(&o, batch, size);
+	for (int i = 0; i < o.g.nnodes; i++)
+	{
+		CudaConvShape s;
+		size_t image;
+		int images;
+
+		if (!nn_ops[o.g.nodes[i].op].filters)
+			continue;
+		cuda_conv_shape(&o.plan, &o.g.nodes[i], &s);
+		images = cuda_part_images(&o.plan, i, cache);
+		image = (size_t) s.oh * s.ow * s.k * 2;
+		good &= batch % images == 0 &&
+				(images == batch ||
+				 (images * image <= cache - cache / 3 && 2 * images * image > cache - cache / 3));
+		snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s%d", got[0] ? " " : "", images);
+	}
+	ok(good && strcmp(got, expected) == 0,
+	   "%d images of %d pixels, a cache of %d MiB: %s at a time", batch, size, mib, got);
+	official_end(&o);
 }
 
 int
@@ -168,5 +222,10 @@ main(void)
 	streamed_layers(4, "......xxxx......");
 	streamed_layers(16, ".......xx.......");
 	streamed_layers(32, "................");
+	part_images(16, 256, 50, "16 16 16 16 16 16 16 16 16 16 16 16 16 16 16 16");
+	part_images(64, 256, 50, "16 64 64 64 64 64 64 64 64 64 64 64 64 64 64 64");
+	part_images(16, 512, 50, "4 16 16 16 16 16 16 16 16 16 16 16 16 16 16 16");
+	part_images(16, 256, 40, "8 16 16 16 16 16 16 16 16 16 16 16 16 16 16 16");
+	part_images(1, 1024, 4, "1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1");
 	return done_testing();
 }

@@ -22,10 +22,6 @@
 #define HALF_72 0x5480
 /* of a plan: 64 images of 256 x 256 in half precision */
 #define MAX_ARENA_BYTES ((size_t) 2 << 30)
-/*
- * a larger plan gains little, and copies of one go on beside kernels of another
- */
-#define MOST_IMAGES 16
 
 /* ---- The device ---------------------------------------------------------- */
 
@@ -130,6 +126,7 @@ probe(CudaDevice *device, NnError *error)
 		return cuda_check(error, result, "be asked what it is");
 	device->capability = properties.major * 10 + properties.minor;
 	device->card_bytes = properties.totalGlobalMem;
+	device->cache_bytes = properties.l2CacheSize > 0 ? (size_t) properties.l2CacheSize : 0;
 	snprintf(device->card, sizeof(device->card),
 			 "cuda:%d (%.60s, compute capability %d.%d, %.0f GiB, driver %d.%d", device->index,
 			 properties.name, properties.major, properties.minor,
@@ -317,7 +314,8 @@ static const NnMemoryDevice cuda_memory_device = { .set_limit = cuda_set_memory,
 												   .report = cuda_memory,
 												   .room = cuda_room,
 												   .trim = cuda_trim,
-												   .pack_bytes = cuda_pack_bytes };
+												   .pack_bytes = cuda_pack_bytes,
+												   .plan_bytes = cuda_plan_bytes };
 static const NnAsyncDevice cuda_async_device = { .start = cuda_start,
 												 .ready = cuda_ready,
 												 .finish = cuda_finish,
@@ -349,9 +347,9 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 		.close = cuda_close,
 		.takes_bytes = true,
 		.takes_fewer = true,
-		.most_images = MOST_IMAGES,
+		.most_images = CUDA_MOST_IMAGES,
 		.max_arena_bytes = MAX_ARENA_BYTES,
-		.joined_pixels = CUDA_JOINED_PIXELS,
+		.joins = cuda_joins,
 		.memory = &cuda_memory_device,
 		.async = &cuda_async_device,
 		.train = &cuda_train_device,

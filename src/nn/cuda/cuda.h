@@ -18,10 +18,11 @@
  * products each, as the map is small, is a kernel of our own
  * (cuda_is_streamed). All else are kernels of kernels/. A convolution and the
  * norm that alone reads it are one step: the convolution leaves its result in a
- * buffer that all steps share and that therefore stays in the GPU's L2 cache,
- * and one kernel adds the latent code's part or the bias, normalises, and
- * writes the activations of both readers to where they are read, halves of
- * concatenations included. What a latent code adds depends on it alone, and is
+ * buffer that all steps share, and one kernel adds the latent code's part or
+ * the bias, normalises, and writes the activations of both readers to where
+ * they are read, halves of concatenations included. Of large maps both may
+ * be done for some images at a time, so that the buffer stays in the GPU's L2
+ * cache (cuda_part_images). What a latent code adds depends on it alone, and is
  * made for all layers before the first step. Our kernels are launched while
  * what comes before them still runs, where the GPU's code waits for it
  * (kernels/launch.cuh). Channels are padded to multiples of eight where a
@@ -88,7 +89,7 @@ typedef struct CudaDevice
 	NnDevice base;
 	int index;
 	int capability;                        /* 90: 9.0 */
-	size_t card_bytes;                     /* of memory */
+	size_t card_bytes, cache_bytes;        /* of memory, and of its second-level cache */
 	cudaStream_t in, compute, out, upload; /* of pack */
 	CudaConvs *convs;
 	CudaPool pool;
@@ -173,9 +174,6 @@ extern size_t cuda_pack_bytes(NnDevice *base, NnPrecision precision, const NnGra
 
 /* ---- Plans (cuda_plan.c) ------------------------------------------------- */
 
-/* of the operand of a convolution with stride 2 that stream_conv.cu does */
-#define CUDA_JOINED_PIXELS (4 * KERNEL_STREAM_SITES)
-
 typedef struct CudaStep
 {
 	int node, end;            /* the same, or the norm after a convolution */
@@ -184,7 +182,9 @@ typedef struct CudaStep
 	KernelAxis rows, columns; /* of a convolution with a latent; the rest, too */
 	int centre;               /* class that a norm's mean takes away; -1: none does */
 	size_t latents;           /* where the latent's part is, in the plan's */
-	bool joined;              /* the convolution's kernel does what follows, too */
+	bool streamed;            /* a convolution by our own kernel, */
+	bool joined;              /* which does what follows, too */
+	int images;               /* that a convolution, and what follows it, are done for at a time */
 } CudaStep;
 
 /*
@@ -251,6 +251,9 @@ cuda_port_offset(const CudaSlot *slot, int port)
 	return slot->plan->ports[port].offset[slot->wide];
 }
 
+/* Whether a convolution's operand is read while what follows it is written. */
+extern bool cuda_joins(const NnPlan *plan, int node);
+extern size_t cuda_plan_bytes(NnDevice *base, const NnPlan *plan);
 extern NnStatus cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
 extern void cuda_release(NnDevice *base, NnPlan *plan);
 

@@ -255,7 +255,7 @@ cuda_pack_layer(CudaPacker *p, int id)
 		layer->in = g->values[node->in[0]].shape;
 	layer->out = g->values[node->out[0]].shape;
 	layer->in.n = layer->out.n = 1;
-	layer->nz = node->op == NN_OP_CONV && node->in[1] >= 0 ? g->values[node->in[1]].shape.c : 0;
+	layer->nz = cuda_latent_codes(g, node);
 	return packs[node->op] ? packs[node->op](p, layer, node) : NN_OK;
 }
 

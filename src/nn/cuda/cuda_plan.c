@@ -136,10 +136,20 @@ place_latents(const CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
 	return NN_OK;
 }
 
-/*
- * Whether a kernel may write the step's results while others of its blocks
- * still read the operand.
- */
+bool
+cuda_joins(const NnPlan *plan, int index)
+{
+	const CudaDevice *device = plan->device->state;
+	const NnNode *node = &plan->graph->nodes[index];
+	int quad = cuda_quad(node, cuda_shape(plan, node->out[0]).c);
+	CudaConvShape s;
+
+	cuda_conv_shape(plan, node, &s);
+	return cuda_is_streamed(&s, quad) ? quad == 0
+									  : cuda_part_images(plan, index, device->cache_bytes) < s.n;
+}
+
+/* Whether the step's results may be written while its operand is still read. */
 static bool
 lies_apart(const NnPlan *plan, const CudaStep *step)
 {
@@ -161,69 +171,112 @@ lies_apart(const NnPlan *plan, const CudaStep *step)
 	return true;
 }
 
+/* The convolution that a step runs, by the library if it is not streamed. */
+static void
+conv_of_step(const CudaPlan *p, const CudaStep *step, CudaConvShape *s)
+{
+	cuda_conv_shape(p->plan, &p->plan->graph->nodes[step->node], s);
+	s->n = step->images;
+}
+
+/* How a convolution is run, and what of the shared buffers. */
 static NnStatus
-make_conv(CudaDevice *device, CudaPlan *p, CudaStep *step, Shared *shared, NnError *error)
+want_conv(const CudaPlan *p, CudaStep *step, size_t cache, Shared *shared, NnError *error)
 {
 	const NnNode *node = &p->plan->graph->nodes[step->node];
-	const CudaLayer *layer = &p->packed->layers[step->node];
 	size_t element = kernel_type_size(p->type);
 	CudaConvShape s;
-	NnStatus status;
+	NnStatus status = NN_OK;
 
-	cuda_conv_shape(p->plan, node, &s);
-	step->quad = cuda_quad(node, layer->out.c);
-	if (layer->nz > 0 && (status = place_latents(p, step, shared, error)) != NN_OK)
-		return status;
+	conv_of_step(p, step, &s);
+	step->quad = cuda_quad(node, cuda_shape(p->plan, node->out[0]).c);
+	step->streamed = cuda_is_streamed(&s, step->quad);
+	if (step->streamed)
+		step->joined = step->quad == 0 && lies_apart(p->plan, step);
+	else if (lies_apart(p->plan, step))
+		s.n = step->images = cuda_part_images(p->plan, step->node, cache);
+	if (cuda_latent_codes(p->plan->graph, node) > 0)
+		status = place_latents(p, step, shared, error);
 	nn_most(&shared->staged, elements((NnShape){ s.n, s.h, s.w, s.c }) * element);
 	nn_most(&shared->result, elements((NnShape){ s.n, s.oh, s.ow, s.k }) * element);
-	if (cuda_is_streamed(&s, step->quad))
-	{
-		step->joined = step->quad == 0 && lies_apart(p->plan, step);
-		return NN_OK;
-	}
-	nn_progress(&device->base); /* choosing an engine can take long, timing some of them longer */
-	status = cuda_conv_open(device->convs, &s, &step->conv, error);
-	if (status == NN_OK)
-		nn_most(&shared->workspace, cuda_conv_workspace(step->conv));
-	else
-		nn_detail(error, "Layer \"%s\" of %d images.", node->name, s.n);
 	return status;
 }
 
+static void
+want_moments(const CudaPlan *p, const CudaStep *step, Shared *shared)
+{
+	const NnNode *node = &p->plan->graph->nodes[step->node],
+				 *end = &p->plan->graph->nodes[step->end];
+	NnShape s = cuda_shape(p->plan, end->out[0]);
+	size_t floats = 0;
+
+	if (nn_norm_of(end) == NN_NORM_INSTANCE)
+		floats = kernel_instance_norm_floats(step->images, s.h, s.w, s.c);
+	if (node->op == NN_OP_DISTANCE)
+	{
+		s = cuda_shape(p->plan, node->in[0]);
+		floats = kernel_distance_floats(s.n, s.h, s.w);
+	}
+	nn_most(&shared->moments, floats * sizeof(float));
+}
+
+/* All steps, without the library's convolutions. */
 static NnStatus
-cuda_make_steps(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
+find_steps(CudaPlan *p, size_t cache, Shared *shared, NnError *error)
 {
 	const NnGraph *g = p->plan->graph;
 	NnStatus status = NN_OK;
 
+	p->steps = calloc(g->nnodes + 1, sizeof(CudaStep));
+	if (!p->steps)
+		return nn_no_memory(error, g->nnodes * sizeof(CudaStep));
 	for (int i = 0; status == NN_OK && i < g->nnodes; i++)
 	{
 		CudaStep *step = &p->steps[p->nsteps];
-		const NnNode *end;
 
 		if (g->nodes[i].op == NN_OP_INPUT)
 			continue;
-		INVARIANT(p->packed->layers[i].op == g->nodes[i].op &&
-				  p->packed->layers[i].in.c == cuda_shape(p->plan, g->nodes[i].in[0]).c);
 		*step = (CudaStep){ .node = i, .end = cuda_step_end(g, i) };
 		p->nsteps++;
-		end = &g->nodes[step->end];
-		if (nn_norm_of(end) == NN_NORM_INSTANCE)
-		{
-			NnShape s = cuda_shape(p->plan, end->out[0]);
-
-			nn_most(&shared->moments,
-					kernel_instance_norm_floats(s.n, s.h, s.w, s.c) * sizeof(float));
-		}
-		if (g->nodes[i].op == NN_OP_DISTANCE)
-		{
-			NnShape s = cuda_shape(p->plan, g->nodes[i].in[0]);
-
-			nn_most(&shared->moments, kernel_distance_floats(s.n, s.h, s.w) * sizeof(float));
-		}
+		step->images = cuda_shape(p->plan, g->nodes[step->end].out[0]).n;
 		if (nn_ops[g->nodes[i].op].filters)
-			status = make_conv(device, p, step, shared, error);
+			status = want_conv(p, step, cache, shared, error);
+		want_moments(p, step, shared);
 		i = step->end;
+	}
+	return status;
+}
+
+static bool
+is_library_conv(const CudaPlan *p, const CudaStep *step)
+{
+	return nn_ops[p->plan->graph->nodes[step->node].op].filters && !step->streamed;
+}
+
+/* The library's. */
+static NnStatus
+open_convs(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
+{
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < p->nsteps; i++)
+	{
+		CudaStep *step = &p->steps[i];
+		const NnNode *node = &p->plan->graph->nodes[step->node];
+		CudaConvShape s;
+
+		INVARIANT(p->packed->layers[step->node].op == node->op &&
+				  p->packed->layers[step->node].in.c == cuda_shape(p->plan, node->in[0]).c);
+		if (!is_library_conv(p, step))
+			continue;
+		conv_of_step(p, step, &s);
+		/* choosing an engine can take long, timing some of them longer */
+		nn_progress(&device->base);
+		status = cuda_conv_open(device->convs, &s, &step->conv, error);
+		if (status == NN_OK)
+			nn_most(&shared->workspace, cuda_conv_workspace(step->conv));
+		else
+			nn_detail(error, "Layer \"%s\" of %d images.", node->name, s.n);
 	}
 	return status;
 }
@@ -240,33 +293,58 @@ part(char **at, size_t bytes)
 	return start;
 }
 
+/* Parts of a plan's block, in their order. */
+enum
+{
+	PART_ARENA,
+	PART_STAGED,
+	PART_RESULT,
+	PART_LATENTS,
+	PART_MOMENTS,
+	PART_WORKSPACE,
+	PART_SLOTS,
+	PLAN_PARTS = PART_SLOTS + NN_STARTS
+};
+
+/* Their bytes, and the sum. */
+static size_t
+list_plan_parts(const CudaPlan *p, const Shared *shared, size_t parts[PLAN_PARTS])
+{
+	size_t total = 0;
+
+	parts[PART_ARENA] = nn_mul(p->plan->arena_elements, kernel_type_size(p->type));
+	parts[PART_STAGED] = shared->staged;
+	parts[PART_RESULT] = shared->result;
+	parts[PART_LATENTS] = shared->latents;
+	parts[PART_MOMENTS] = shared->moments;
+	parts[PART_WORKSPACE] = shared->workspace;
+	for (int i = 0; i < NN_STARTS; i++)
+		parts[PART_SLOTS + i] = p->port_bytes[0];
+	for (int i = 0; i < PLAN_PARTS; i++)
+		total = nn_sum(total, cuda_aligned(parts[i]));
+	return total;
+}
+
 static NnStatus
 take_block(CudaDevice *device, NnPlan *plan, CudaPlan *p, const Shared *shared, NnError *error)
 {
-	size_t ports = p->port_bytes[0];
-	size_t arena = nn_mul(plan->arena_elements, kernel_type_size(p->type));
-	size_t sizes[] = { arena,           shared->staged,    shared->result, shared->latents,
-					   shared->moments, shared->workspace, ports,          ports };
-	size_t total = 0;
+	size_t parts[PLAN_PARTS], total = list_plan_parts(p, shared, parts);
 	char *at;
 	NnStatus status;
 
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-		total =
-			cuda_aligned(sizes[i]) > SIZE_MAX - total ? SIZE_MAX : total + cuda_aligned(sizes[i]);
 	status = cuda_take(device, total, &p->block, error);
 	if (status != NN_OK)
 		return status;
 	at = p->block.data;
-	plan->arena = part(&at, arena);
-	plan->device_bytes = p->block.bytes - arena;
-	p->staged = part(&at, shared->staged);
-	p->result = part(&at, shared->result);
-	p->latents = part(&at, shared->latents);
-	p->moments = part(&at, shared->moments);
-	p->workspace = part(&at, shared->workspace);
+	plan->arena = part(&at, parts[PART_ARENA]);
+	plan->device_bytes = p->block.bytes - parts[PART_ARENA];
+	p->staged = part(&at, parts[PART_STAGED]);
+	p->result = part(&at, parts[PART_RESULT]);
+	p->latents = part(&at, parts[PART_LATENTS]);
+	p->moments = part(&at, parts[PART_MOMENTS]);
+	p->workspace = part(&at, parts[PART_WORKSPACE]);
 	for (int i = 0; i < NN_STARTS; i++)
-		p->slots[i].device = part(&at, ports);
+		p->slots[i].device = part(&at, parts[PART_SLOTS + i]);
 	return NN_OK;
 }
 
@@ -359,7 +437,30 @@ free_slot(CudaDevice *device, CudaSlot *slot)
 	free(slot->values);
 }
 
-/* ---- The two ways in ----------------------------------------------------- */
+/* ---- The ways in --------------------------------------------------------- */
+
+size_t
+cuda_plan_bytes(NnDevice *base, const NnPlan *plan)
+{
+	const CudaDevice *device = base->state;
+	NnPlan asked = *plan;
+	CudaPlan p = { .plan = &asked, .type = cuda_type(plan->precision) };
+	Shared shared = { 0 };
+	size_t parts[PLAN_PARTS], bytes = 0;
+	NnError ignored;
+
+	if (find_ports(&p, &ignored) == NN_OK &&
+		find_steps(&p, device->cache_bytes, &shared, &ignored) == NN_OK)
+	{
+		for (int i = 0; i < p.nsteps; i++)
+			if (is_library_conv(&p, &p.steps[i]))
+				shared.workspace = CUDA_MAX_WORKSPACE;
+		bytes = nn_sum(list_plan_parts(&p, &shared, parts),
+					   nn_mul(NN_STARTS, cuda_aligned(p.port_bytes[1])));
+	}
+	free(p.steps);
+	return bytes;
+}
 
 NnStatus
 cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
@@ -379,13 +480,11 @@ cuda_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error)
 	p->packed = packed;
 	INVARIANT(p->packed->nlayers == plan->graph->nnodes && p->packed->precision == plan->precision);
 	p->type = cuda_type(plan->precision);
-	p->steps = calloc(plan->graph->nnodes + 1, sizeof(CudaStep));
-	if (!p->steps)
-		status = nn_no_memory(error, plan->graph->nnodes * sizeof(CudaStep));
+	status = find_ports(p, error);
 	if (status == NN_OK)
-		status = find_ports(p, error);
+		status = find_steps(p, device->cache_bytes, &shared, error);
 	if (status == NN_OK)
-		status = cuda_make_steps(device, p, &shared, error);
+		status = open_convs(device, p, &shared, error);
 	if (status == NN_OK)
 		status = take_block(device, plan, p, &shared, error);
 	if (status == NN_OK)

@@ -147,6 +147,28 @@ cuda_is_streamed(const CudaConvShape *s, int quad)
 		   s->kernel * s->kernel <= KERNEL_STREAM_TAPS;
 }
 
+/*
+ * A third of the cache is left to what is read and written meanwhile. Each part
+ * reads the weights again, which must not be more than what it spares.
+ */
+int
+cuda_part_images(const NnPlan *plan, int index, size_t cache)
+{
+	const NnGraph *g = plan->graph;
+	CudaConvShape s;
+	size_t element, room = cache - cache / 3, image, weights;
+
+	cuda_conv_shape(plan, &g->nodes[index], &s);
+	element = kernel_type_size(s.type);
+	image = nn_mul(nn_mul(s.oh, s.ow), s.k * element);
+	weights = nn_mul((size_t) s.kernel * s.kernel * s.c, s.k * element);
+	if (nn_norm_of(&g->nodes[cuda_step_end(g, index)]) == NN_NORM_INSTANCE)
+		return s.n;
+	while (s.n % 2 == 0 && nn_mul(s.n, image) > room && weights <= s.n / 2 * image)
+		s.n /= 2;
+	return s.n;
+}
+
 KernelRows
 cuda_filter(const NnNode *node, int in, int out, int nz)
 {
@@ -220,6 +242,12 @@ size_t
 cuda_latent_first(const NnNode *node, NnShape in)
 {
 	return (size_t) in.c * node->conv.kernel * node->conv.kernel;
+}
+
+int
+cuda_latent_codes(const NnGraph *graph, const NnNode *node)
+{
+	return node->op == NN_OP_CONV && node->in[1] >= 0 ? graph->values[node->in[1]].shape.c : 0;
 }
 
 /* ---- Costs --------------------------------------------------------------- */

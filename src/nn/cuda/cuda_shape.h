@@ -12,6 +12,12 @@
 #include "pack.h"
 #include "train_ops.h"
 
+/*
+ * Images of a plan that a model makes, at most: a larger one gains little, and
+ * copies of one go on beside kernels of another.
+ */
+#define CUDA_MOST_IMAGES 16
+
 /* Of activations and of convolutions' weights. */
 extern KernelType cuda_type(NnPrecision precision);
 extern NnShape cuda_shape(const NnPlan *plan, int value);
@@ -75,6 +81,14 @@ extern CudaSides cuda_conv_sides(const NnPlan *plan, const NnNode *node);
  */
 extern bool cuda_is_streamed(const CudaConvShape *shape, int quad);
 
+/*
+ * How many images of the plan a convolution, and what follows it, are done for
+ * at a time, by the bytes of the GPU's second-level cache: of a large map so
+ * many that the result is still there when it is finished. Not of one that is
+ * normed: by the model of test_cuda_cost.c a norm is no faster there.
+ */
+extern int cuda_part_images(const NnPlan *plan, int node, size_t cache);
+
 /* How a layer's filter lies on the GPU, and what it is made of. */
 extern KernelRows cuda_filter(const NnNode *node, int in, int out, int nz);
 
@@ -88,5 +102,7 @@ extern KernelPool cuda_pool(const NnNode *node, NnShape in, NnShape out);
 extern NnStatus cuda_latent(const NnNode *node, NnShape in, NnShape out, int nz,
 							KernelLatent *latent, NnError *error);
 extern size_t cuda_latent_first(const NnNode *node, NnShape in);
+/* Numbers of the code that a convolution has; 0: none. */
+extern int cuda_latent_codes(const NnGraph *graph, const NnNode *node);
 
 #endif /* BICYCLE_NN_CUDA_SHAPE_H */

@@ -54,22 +54,38 @@ cuda_is_dense(const KernelMap *map, const CudaPlan *p, int channels)
 		   channels == cuda_padded(channels);
 }
 
-/* What follows x, a convolution's result or a value. */
+/* A map from an image on. */
+static KernelMap
+cuda_map_from(const KernelMap *map, NnShape s, int image)
+{
+	size_t elements = (size_t) image * s.h * s.w * map->pitch;
+
+	return map->data ? kernel_map((char *) map->data + elements * kernel_type_size(map->type),
+								  map->type, map->pitch)
+					 : *map;
+}
+
+/*
+ * What follows x, a convolution's result or a value, of the step's images from
+ * the first on.
+ */
 static KernelFinish
-cuda_finish_of(const Launch *l, const CudaStep *step, KernelMap x)
+cuda_finish_of(const Launch *l, const CudaStep *step, KernelMap x, int first)
 {
 	const NnNode *end = node_at(l, step->end);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
 	NnShape s = cuda_shape(l->p->plan, end->out[0]);
 	bool norm = end->op == NN_OP_NORM_ACT;
 	KernelFinish f = {
-		.n = s.n,
+		.n = step->images,
 		.h = s.h,
 		.w = s.w,
 		.c = s.c,
 		.x = x,
 		.quad = step->quad,
-		.latent = layer->nz > 0 ? l->p->latents + step->latents : NULL,
+		.latent = layer->nz > 0 ? l->p->latents + step->latents +
+									  (size_t) first * step->rows.n * step->columns.n * s.c
+								: NULL,
 		.rows = step->rows,
 		.columns = step->columns,
 		.centre = step->centre,
@@ -79,7 +95,7 @@ cuda_finish_of(const Launch *l, const CudaStep *step, KernelMap x)
 
 	for (int i = 0; i < 2; i++)
 		if (end->out[i] >= 0)
-			f.out[i] = (KernelOut){ l->slot->values[end->out[i]],
+			f.out[i] = (KernelOut){ cuda_map_from(&l->slot->values[end->out[i]], s, first),
 									norm ? end->norm.act[i] : (NnActChain){ 0 } };
 	return f;
 }
@@ -88,7 +104,7 @@ cuda_finish_of(const Launch *l, const CudaStep *step, KernelMap x)
 static NnStatus
 stream_conv(const Launch *l, const CudaStep *step, const void *x)
 {
-	KernelFinish f = cuda_finish_of(l, step, (KernelMap){ 0 });
+	KernelFinish f = cuda_finish_of(l, step, (KernelMap){ 0 }, 0);
 	CudaConvShape s;
 	KernelStream conv;
 
@@ -114,27 +130,29 @@ stream_conv(const Launch *l, const CudaStep *step, const void *x)
 										  nn_norm_of(node_at(l, step->end)) == NN_NORM_INSTANCE));
 }
 
+/* The step's images from the first on. */
 static NnStatus
-convolve(const Launch *l, const CudaStep *step)
+convolve(const Launch *l, const CudaStep *step, int first)
 {
 	const NnNode *node = node_at(l, step->node);
 	const CudaLayer *layer = &l->p->packed->layers[step->node];
 	NnShape in = cuda_shape(l->p->plan, node->in[0]);
-	const KernelMap *x = &l->slot->values[node->in[0]];
+	KernelMap x = cuda_map_from(&l->slot->values[node->in[0]], in, first);
 	KernelMap staged = kernel_map(l->p->staged, l->p->type, cuda_padded(in.c));
-	bool dense = cuda_is_dense(x, l->p, in.c);
+	bool dense = cuda_is_dense(&x, l->p, in.c);
 	NnStatus status = NN_OK;
 
+	in.n = step->images;
 	if (!dense)
-		status = launched(l, kernel_convert(l->device->compute, x, &staged, pixels_of(in), in.c,
+		status = launched(l, kernel_convert(l->device->compute, &x, &staged, pixels_of(in), in.c,
 											cuda_padded(in.c)));
 	if (status == NN_OK)
 		status = launched(l, cudaSuccess);
 	if (status != NN_OK)
 		return status;
-	if (!step->conv)
-		return stream_conv(l, step, dense ? x->data : staged.data);
-	return cuda_conv_run(l->device->convs, step->conv, dense ? x->data : staged.data, layer->filter,
+	if (step->streamed)
+		return stream_conv(l, step, dense ? x.data : staged.data);
+	return cuda_conv_run(l->device->convs, step->conv, dense ? x.data : staged.data, layer->filter,
 						 l->p->result, l->p->workspace, l->error);
 }
 
@@ -164,33 +182,44 @@ drop_outputs(const Launch *l, const NnNode *node, NnShape s)
 	return status;
 }
 
-/* The step's end, of x, or of what is finished already. */
+/* What follows x, of the step's images from the first on. */
 static NnStatus
-end_step(const Launch *l, const CudaStep *step, KernelMap x, bool finished)
+finish_map(const Launch *l, const CudaStep *step, KernelMap x, int first)
+{
+	KernelFinish f = cuda_finish_of(l, step, x, first);
+
+	return launched(l, nn_norm_of(node_at(l, step->end)) == NN_NORM_INSTANCE
+						   ? kernel_instance_norm(l->device->compute, &f, l->p->moments)
+						   : kernel_bias_act(l->device->compute, &f));
+}
+
+static NnStatus
+end_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *end = node_at(l, step->end);
-	KernelFinish f = cuda_finish_of(l, step, x);
-	NnStatus status = NN_OK;
 
-	if (!finished && nn_norm_of(end) == NN_NORM_INSTANCE)
-		status = launched(l, kernel_instance_norm(l->device->compute, &f, l->p->moments));
-	else if (!finished)
-		status = launched(l, kernel_bias_act(l->device->compute, &f));
-	return status == NN_OK && end->op == NN_OP_NORM_ACT && end->norm.drop_seed != 0
+	return end->op == NN_OP_NORM_ACT && end->norm.drop_seed != 0
 			   ? drop_outputs(l, end, cuda_shape(l->p->plan, end->out[0]))
-			   : status;
+			   : NN_OK;
 }
 
 static NnStatus
 conv_step(const Launch *l, const CudaStep *step)
 {
-	const CudaLayer *layer = &l->p->packed->layers[step->node];
-	int pitch = step->quad > 0 ? 4 * step->quad : cuda_padded(layer->out.c);
-	NnStatus status = convolve(l, step);
+	const NnNode *node = node_at(l, step->node);
+	int pitch =
+			step->quad > 0 ? 4 * step->quad : cuda_padded(l->p->packed->layers[step->node].out.c),
+		n = cuda_shape(l->p->plan, node->in[0]).n;
+	KernelMap result = kernel_map(l->p->result, l->p->type, pitch);
+	NnStatus status = NN_OK;
 
-	return status == NN_OK
-			   ? end_step(l, step, kernel_map(l->p->result, l->p->type, pitch), step->joined)
-			   : status;
+	for (int first = 0; status == NN_OK && first < n; first += step->images)
+	{
+		status = convolve(l, step, first);
+		if (status == NN_OK && !step->joined)
+			status = finish_map(l, step, result, first);
+	}
+	return status == NN_OK ? end_step(l, step) : status;
 }
 
 static NnStatus
@@ -202,7 +231,9 @@ convt_step(const Launch *l, const CudaStep *step)
 static NnStatus
 norm_act_step(const Launch *l, const CudaStep *step)
 {
-	return end_step(l, step, l->slot->values[node_at(l, step->node)->in[0]], false);
+	NnStatus status = finish_map(l, step, l->slot->values[node_at(l, step->node)->in[0]], 0);
+
+	return status == NN_OK ? end_step(l, step) : status;
 }
 
 /* ---- The rest ------------------------------------------------------------ */

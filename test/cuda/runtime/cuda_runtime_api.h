@@ -157,6 +157,7 @@ typedef struct GpuSettings
 		minor;
 	int code;          /* what kernels are compiled for: 80; 0: the card */
 	size_t memory;     /* of the card */
+	int cache;         /* bytes of its second-level one; 0: plenty */
 	int no_kernel;     /* the error of a driver that cannot load ours; 0: it can */
 	long fail_in;      /* calls of the runtime until one that can fail fails; 0: none does */
 	int fail_with;     /* its error; 0: one of its own */
