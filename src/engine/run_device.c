@@ -15,7 +15,8 @@
  *    is what it was.
  * R4 What the fit takes is counted before any of it is taken, and compared with
  *    what there is. A GPU may have it a moment later, as engines give back what
- *    they keep when a job begins.
+ *    they keep when a job begins. For room for a copy of the state as well,
+ *    which checkpoints can do without, it waits no longer.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@
 #include <unistd.h>
 
 #include "engine/run.h"
+
+_Static_assert(RUN_VALIDATION_SAMPLES <= RUN_PREVIEW_SAMPLES, "images of previews");
 
 #define ROOM_TRIES 4
 #define ROOM_WAIT_MS 250
@@ -169,18 +172,22 @@ static RunOpening
 check_room(Run *run, size_t *bytes)
 {
 	NnDevice *nn = run->engine->device.nn;
+	NnFitNeeds needs;
 	NnDeviceRoom room;
 	NnError error = { 0 };
+	size_t all;
 
-	if (nn_fit_estimate(nn, &run->config, &run->options, run_precision(run), bytes, &error) !=
-		NN_OK)
+	if (nn_fit_estimate(nn, &run->config, &run->options, run_precision(run), RUN_PREVIEW_SAMPLES,
+						&needs, &error) != NN_OK)
 	{
 		error_from_nn(&run->error, &error);
 		return OPEN_FAILED;
 	}
+	*bytes = needs.bytes;
 	if (!nn_device_room(nn, &room))
 		return check_host(run, *bytes, " or more");
-	for (int tries = 1; *bytes > room.free && *bytes <= room.most && tries < ROOM_TRIES; tries++)
+	all = *bytes <= SIZE_MAX - needs.copy ? *bytes + needs.copy : SIZE_MAX;
+	for (int tries = 1; all > room.free && *bytes <= room.most && tries < ROOM_TRIES; tries++)
 	{
 		executor_progress();
 		usleep(ROOM_WAIT_MS * 1000);

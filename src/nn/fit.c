@@ -314,9 +314,16 @@ lay_out_fit(NnDevice *device, const NnConfig *config, const NnTrainOptions *opti
 	return NN_OK;
 }
 
+/* What previews are computed in: on a GPU as fast as an iteration. */
+static NnPrecision
+preview_precision(const NnTrainDevice *ops, NnPrecision precision)
+{
+	return ops->repack ? precision : NN_PRECISION_FP32;
+}
+
 NnStatus
 nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
-				NnPrecision precision, size_t *bytes, NnError *error)
+				NnPrecision precision, int images, NnFitNeeds *needs, NnError *error)
 {
 	NnStatus status;
 	NnFit *t;
@@ -328,8 +335,19 @@ nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 		status = lay_out_fit(device, config, options, precision, options->batch_size, &t, error);
 	if (status != NN_OK)
 		return status;
-	*bytes = t->ops->bytes(device, &t->training);
+	*needs = (NnFitNeeds){ .bytes = t->ops->bytes(device, &t->training) };
+	if (t->ops->snapshots)
+		needs->copy = t->ops->snapshots->bytes(&t->training);
 	nn_fit_close(t);
+	if (device->memory)
+	{
+		size_t preview = model_most_bytes(
+			device, config, preview_precision(device->train, precision), images, error);
+
+		if (preview == 0)
+			return nn_no_memory(error, sizeof(NnFit));
+		needs->bytes = nn_sum(needs->bytes, preview);
+	}
 	return NN_OK;
 }
 
@@ -567,14 +585,11 @@ nn_fit_step(NnFit *t, const float *a, const float *b, const NnNoise *noise, NnLo
 
 /* ---- Previews ------------------------------------------------------------ */
 
-/*
- * A model, with plans to come, of the weights as they are. On a GPU it is of
- * the precision that makes a look as cheap as an iteration.
- */
+/* A model, with plans to come, of the weights as they are. */
 static NnStatus
 open_preview(NnFit *t, NnError *error)
 {
-	NnPrecision precision = t->ops->repack ? t->training.plan.precision : NN_PRECISION_FP32;
+	NnPrecision precision = preview_precision(t->ops, t->training.plan.precision);
 	NnTensor *tensors;
 	int n;
 	NnStatus status = nn_fit_weights(t, &tensors, &n, error);

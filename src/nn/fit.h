@@ -180,11 +180,18 @@ extern void nn_fit_close(NnFit *fit);
 
 /*
  * What a fit will take of the device's memory, before any is taken; at most, as
- * work space of libraries is counted by its limit.
+ * work space of libraries is counted by its limit. Previews are of up to
+ * `images` at a time; what they take of the host is not counted.
  */
+typedef struct NnFitNeeds
+{
+	size_t bytes, /* of the fit, previews included */
+		copy;     /* besides: of a snapshot, which it can do without */
+} NnFitNeeds;
+
 extern NnStatus nn_fit_estimate(NnDevice *device, const NnConfig *config,
-								const NnTrainOptions *options, NnPrecision precision, size_t *bytes,
-								NnError *error);
+								const NnTrainOptions *options, NnPrecision precision, int images,
+								NnFitNeeds *needs, NnError *error);
 
 /* What it has taken. */
 extern size_t nn_fit_bytes(const NnFit *fit);

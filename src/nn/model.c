@@ -510,9 +510,36 @@ model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *err
 	return status;
 }
 
-size_t
-nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
-					 NnError *error)
+/*
+ * What the plans of a network, and its weights, take of a device with memory of
+ * its own: of batches of up to so many images, at most; of 0, the arena of one.
+ * 0 on error.
+ */
+static size_t
+foreseen_bytes(const NnModel *m, NnNetwork network, int images, NnError *error)
+{
+	const NnMemoryDevice *memory = m->device->memory;
+	size_t bytes = 0;
+
+	for (int log2n = 0; log2n == 0 || 1 << log2n < 2 * images; log2n++)
+	{
+		Bucket b;
+
+		if (lay_out(m, network, model_own_extent(m, network), 1 << log2n, &b, error) != NN_OK)
+			return 0;
+		if (log2n == 0)
+			bytes = memory->pack_bytes(m->device, m->precision, &b.graph);
+		bytes = nn_sum(bytes, images == 0 ? nn_mul(b.plan.arena_elements, element_bytes(m))
+										  : memory->plan_bytes(m->device, &b.plan));
+		nn_plan_free(&b.plan);
+		nn_graph_free(&b.graph);
+	}
+	return bytes;
+}
+
+/* The same of all networks of a model. */
+static size_t
+foresee(NnDevice *device, const NnConfig *config, NnPrecision precision, int images, NnError *error)
 {
 	NnModel m = { .device = device, .config = *config, .precision = precision };
 	int places = config->net_e != NN_ENCODER_NONE ? 2 : 1;
@@ -522,24 +549,31 @@ nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision preci
 	{
 		NnNetwork network = model_network(&m, place);
 		NnParams *params = &m.nets[place].params;
-		Bucket one;
-		NnStatus status = nn_params_of(config, 1u << network, params, error);
+		size_t bytes;
 
-		if (status != NN_OK)
+		if (nn_params_of(config, 1u << network, params, error) != NN_OK)
 			return 0;
-		status = lay_out(&m, network, model_own_extent(&m, network), 1, &one, error);
-		if (status == NN_OK)
-		{
-			sum += device->memory->pack_bytes(device, precision, &one.graph) +
-				   nn_mul(one.plan.arena_elements, element_bytes(&m));
-			nn_plan_free(&one.plan);
-			nn_graph_free(&one.graph);
-		}
+		bytes = foreseen_bytes(&m, network, images, error);
 		nn_params_free(params);
-		if (status != NN_OK)
+		if (bytes == 0)
 			return 0;
+		sum = nn_sum(sum, bytes);
 	}
 	return sum;
+}
+
+size_t
+nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
+					 NnError *error)
+{
+	return foresee(device, config, precision, 0, error);
+}
+
+size_t
+model_most_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, int images,
+				 NnError *error)
+{
+	return foresee(device, config, precision, images, error);
 }
 
 NnStatus

@@ -230,6 +230,8 @@ typedef struct NnTrainAhead
  */
 typedef struct NnTrainSnapshots
 {
+	/* what one takes of the device's memory */
+	size_t (*bytes)(const NnTraining *training);
 	NnStatus (*take)(NnDevice *device, NnTraining *training, void **snapshot, NnError *error);
 	/* numbers [offset, offset + count) */
 	NnStatus (*get)(NnDevice *device, const void *snapshot, NnArray array, size_t offset,

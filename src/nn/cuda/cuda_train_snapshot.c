@@ -31,13 +31,22 @@ typedef struct CudaSnapshot
 	void *pinned;
 } CudaSnapshot;
 
-static void
-count_numbers(CudaSnapshot *s, const NnTraining *training)
+static size_t
+snapshot_numbers(const NnTraining *training, NnArray array)
 {
+	return array == NN_ARRAY_GRAD  ? 0
+		   : array == NN_ARRAY_EMA ? training->nema
+								   : training->params->total;
+}
+
+static size_t
+cuda_snapshot_bytes(const NnTraining *training)
+{
+	size_t bytes = 0;
+
 	for (int i = 0; i < NN_ARRAYS; i++)
-		s->counts[i] = i == NN_ARRAY_GRAD  ? 0
-					   : i == NN_ARRAY_EMA ? training->nema
-										   : training->params->total;
+		bytes = nn_sum(bytes, cuda_aligned(nn_mul(snapshot_numbers(training, i), sizeof(float))));
+	return bytes;
 }
 
 static void
@@ -66,15 +75,12 @@ cuda_snapshot_drop(NnDevice *base, void *snapshot_)
 
 /* Memory of the card that nobody uses, and how it is to be read. */
 static NnStatus
-open_snapshot(NnDevice *base, CudaSnapshot *s, NnError *error)
+open_snapshot(NnDevice *base, CudaSnapshot *s, size_t bytes, NnError *error)
 {
 	CudaDevice *device = base->state;
-	size_t bytes = 0;
 	NnDeviceRoom room;
 	NnStatus status;
 
-	for (int i = 0; i < NN_ARRAYS; i++)
-		bytes = nn_sum(bytes, cuda_aligned(nn_mul(s->counts[i], sizeof(float))));
 	cuda_room(base, &room);
 	if (bytes > room.free)
 	{
@@ -130,10 +136,11 @@ cuda_snapshot_take(NnDevice *base, NnTraining *training, void **snapshot, NnErro
 
 	if (!s)
 		return nn_no_memory(error, sizeof(CudaSnapshot));
-	count_numbers(s, training);
+	for (int i = 0; i < NN_ARRAYS; i++)
+		s->counts[i] = snapshot_numbers(training, i);
 	status = cuda_use(device, error);
 	if (status == NN_OK)
-		status = open_snapshot(base, s, error);
+		status = open_snapshot(base, s, cuda_snapshot_bytes(training), error);
 	if (status == NN_OK)
 		status = fill_snapshot(device, s, training, error);
 	if (status == NN_OK)
@@ -177,6 +184,7 @@ cuda_snapshot_get(NnDevice *base, const void *snapshot, NnArray array, size_t of
 	return status;
 }
 
-const NnTrainSnapshots cuda_train_snapshots = { .take = cuda_snapshot_take,
+const NnTrainSnapshots cuda_train_snapshots = { .bytes = cuda_snapshot_bytes,
+												.take = cuda_snapshot_take,
 												.get = cuda_snapshot_get,
 												.drop = cuda_snapshot_drop };
