@@ -19,15 +19,6 @@ static const char *const on_ref[] = { "device ref", "threads 1", NULL };
 static const Start fresh = { .options = OPTIONS };
 static Pair *pairs;
 
-static bool
-same_model(const Outcome *x, const Outcome *y)
-{
-	return x->done && y->done && memcmp(x->model.hash, y->model.hash, sizeof(x->model.hash)) == 0 &&
-		   x->model.length == y->model.length &&
-		   memcmp(x->model.stream, y->model.stream, x->model.length) == 0 &&
-		   strcmp(x->model.config, y->model.config) == 0;
-}
-
 /* ---- One run ------------------------------------------------------------- */
 
 static void

@@ -4,12 +4,18 @@
  * is an error with both figures, or under auto the CPU's, with a note; a run
  * goes from the GPU to the CPU and back; checkpoints leave the GPU while
  * training goes on, with the bits of those that it waits for, and whatever
- * allocation or copy fails, the run comes to the same model in the end.
+ * allocation or copy fails, the run comes to the same model in the end; the
+ * best weights are those of the iteration that was measured best, in every
+ * checkpoint, as on the CPU, also in a run that goes on and then ends early.
  */
 #include "gpu_fixture.h"
+#include "nn/fit.h"
 #include "train_client.h"
 
+#include <math.h>
+
 #define PAIRS 3
+#define OTHERS 2 /* to validate on */
 #define TINY "\"size\":64,\"ngf\":2,\"nef\":2,\"ndf\":2,\"nz\":2,\"load_size\":64"
 #define OPTIONS "{" TINY ",\"iterations\":2,\"checkpoint_every\":1}"
 
@@ -202,20 +208,6 @@ save_run(const char *fault, const Saved *from, Outcome *outcome)
 	return outcome->done;
 }
 
-static bool
-same_saved(const Saved *x, const Saved *y)
-{
-	return x->iteration == y->iteration && x->length == y->length &&
-		   memcmp(x->stream, y->stream, x->length) == 0;
-}
-
-static bool
-same_model(const Outcome *x, const Outcome *y)
-{
-	return x->done && y->done && x->model.length == y->model.length &&
-		   memcmp(x->model.stream, y->model.stream, x->model.length) == 0;
-}
-
 /* Goes on after an error while it trained, as a job worker does. */
 static bool
 goes_on(const Outcome *broken, const Outcome *whole)
@@ -305,16 +297,123 @@ test_saving(void)
 	outcome_free(&whole);
 }
 
+/* ---- The best weights ---------------------------------------------------- */
+
+#define LEARNING "{" TINY ",\"precision\":\"fp32\",\"lr\":0.005"
+#define BEST                                                                        \
+	LEARNING ",\"iterations\":30,\"checkpoint_every\":1,\"validation\":\"SELECT\"," \
+			 "\"validate_every\":2,\"keep\":\"best\",\"patience\":2}"
+
+/* from: NULL, or what it goes on from; a finished one has no pairs. */
+static void
+run_best(Outcome *outcome, const char *options, const char *device, const Saved *from,
+		 uint32_t flags)
+{
+	const char *settings[] = { device, "threads 1", NULL };
+	Start start = { .options = options, .flags = flags };
+
+	if (from != NULL)
+	{
+		start.iteration = from->iteration;
+		start.stream = from->stream;
+		start.length = from->length;
+	}
+	nvalidation = flags == 0 && strstr(options, "validation") != NULL ? OTHERS : 0;
+	outcome_run(outcome, settings, &start, pairs, flags == 0 ? PAIRS : 0);
+	nvalidation = 0;
+}
+
+/* Whether all checkpoints from the best iteration on have its weights. */
+static bool
+all_have_best(const Outcome *run)
+{
+	bool good = run->done;
+
+	for (int i = 0; good && i < run->ncheckpoints; i++)
+		good = run->checkpoints[i].iteration < run->iteration ||
+			   is_in_saved(run, &run->checkpoints[i], "best.");
+	return good;
+}
+
+/* The largest relative difference of what two runs were measured by. */
+static double
+validated_apart(const Outcome *x, const Outcome *y)
+{
+	double apart = x->nvalidated == y->nvalidated ? 0 : INFINITY;
+
+	for (int i = 0; i < x->nvalidated && i < y->nvalidated; i++)
+		apart = fmax(
+			apart,
+			fabs(x->validated[i].value[NN_MEASURE_L1] / y->validated[i].value[NN_MEASURE_L1] - 1));
+	return apart;
+}
+
+/* From the first checkpoint and from the last but one; and when it is over. */
+static void
+test_going_on(const Outcome *whole)
+{
+	const Saved *last = &whole->checkpoints[whole->ncheckpoints - 1];
+	Outcome on;
+
+	for (int i = 0; i < 2; i++)
+	{
+		const Saved *from = i == 0 ? &whole->checkpoints[0] : last - 1;
+
+		run_best(&on, BEST, "device cuda", from, 0);
+		ok(same_model(&on, whole) && same_saved(&on.checkpoints[on.ncheckpoints - 1], last),
+		   "gone on from iteration %lld it ends where it would have, with the same bits",
+		   (long long) from->iteration);
+		outcome_free(&on);
+	}
+	run_best(&on, BEST, "device cpu", last, BICYCLE_TRAIN_FINISHED);
+	ok(same_model(&on, whole), "its last checkpoint gives the same model on the CPU");
+	outcome_free(&on);
+}
+
+static void
+test_best(void)
+{
+	Outcome whole, other;
+	const Saved *last;
+	char options[256];
+
+	validation_pairs = pairs + PAIRS;
+	run_best(&whole, BEST, "device cuda", NULL, 0);
+	last = &whole.checkpoints[whole.ncheckpoints - 1];
+	ok(whole.done && last->iteration < 30 && whole.iteration == last->iteration - 4 &&
+		   last->flags == BICYCLE_CHECKPOINT_LAST && whole.nvalidated * 2 == last->iteration,
+	   "a run on the GPU ends early, after iteration %lld of 30; the best was %lld",
+	   (long long) last->iteration, (long long) whole.iteration);
+	ok(whole.ncheckpoints > 1 && all_have_best(&whole),
+	   "all checkpoints since the best have its weights, those that leave the GPU meanwhile too");
+	/* without validation, and with a first checkpoint then */
+	snprintf(options, sizeof(options), LEARNING ",\"iterations\":30,\"checkpoint_every\":%lld}",
+			 (long long) whole.iteration);
+	run_best(&other, options, "device cuda", NULL, 0);
+	ok(is_in_saved(&whole, saved_at(&other, whole.iteration), ""),
+	   "they are those that the run had then");
+	outcome_free(&other);
+	run_best(&other, BEST, "device cpu", NULL, 0);
+	ok(other.iteration == whole.iteration && all_have_best(&other) &&
+		   validated_apart(&other, &whole) < 0.05,
+	   "on the CPU the same iteration is the best; measures differ by %g at most",
+	   validated_apart(&other, &whole));
+	outcome_free(&other);
+	test_going_on(&whole);
+	outcome_free(&whole);
+}
+
 int
 main(void)
 {
 	gpu_fixture_begin();
-	pairs = pairs_make(PAIRS);
+	pairs = pairs_make(PAIRS + OTHERS);
 	test_choice();
 	test_memory();
 	test_to_and_fro();
 	test_saving();
+	test_best();
 	gpu_fixture_end();
-	pairs_free(pairs, PAIRS);
+	pairs_free(pairs, PAIRS + OTHERS);
 	return done_testing();
 }

@@ -31,14 +31,6 @@ run_options(Outcome *outcome, const char *options)
 	run(outcome, &start);
 }
 
-static bool
-same_model(const Outcome *x, const Outcome *y)
-{
-	return x->done && y->done && x->iteration == y->iteration &&
-		   x->model.length == y->model.length &&
-		   memcmp(x->model.stream, y->model.stream, x->model.length) == 0;
-}
-
 static double
 value_at(const Outcome *outcome, int i, NnMeasure metric)
 {
@@ -209,38 +201,6 @@ test_no_trace(void)
 
 /* ---- The best weights ---------------------------------------------------- */
 
-/* Whether the tensors of a model are those of a checkpoint. */
-static bool
-is_of(const Outcome *outcome, const Saved *saved)
-{
-	TensorStream model, state;
-	EngineError error;
-	int same = 0;
-
-	if (!stream_parse(outcome->model.stream, outcome->model.length, &model, &error) ||
-		!stream_parse(saved->stream, saved->length, &state, &error))
-		bail_out("%s", error.message);
-	for (int i = 0; i < model.ntensors; i++)
-		for (int k = 0; k < state.ntensors; k++)
-			same +=
-				model.tensors[i].network == state.tensors[k].network &&
-				strcmp(model.tensors[i].name, state.tensors[k].name) == 0 &&
-				memcmp(model.tensors[i].data, state.tensors[k].data, model.tensors[i].nbytes) == 0;
-	same -= model.ntensors;
-	stream_free(&model);
-	stream_free(&state);
-	return same == 0;
-}
-
-static const Saved *
-saved_at(const Outcome *outcome, int64_t iteration)
-{
-	for (int i = 0; i < outcome->ncheckpoints; i++)
-		if (outcome->checkpoints[i].iteration == iteration)
-			return &outcome->checkpoints[i];
-	bail_out("there is no checkpoint of iteration %lld", (long long) iteration);
-}
-
 /* The first validation that none is better than. */
 static int
 best_of(const Outcome *outcome, NnMeasure metric)
@@ -278,7 +238,8 @@ test_best(void)
 		   "the model is that of the best %s, iteration %lld: \"%s\"",
 		   bicycle_measure_names[metrics[i]], (long long) outcome.iteration, outcome.note);
 		if (i > 0) /* the other's weights are averages */
-			ok(outcome.iteration < 6 && is_of(&outcome, saved_at(&outcome, outcome.iteration)),
+			ok(outcome.iteration < 6 &&
+				   is_in_saved(&outcome, saved_at(&outcome, outcome.iteration), ""),
 			   "its weights are those that the run had then, discriminators too");
 		outcome_free(&outcome);
 	}
@@ -364,10 +325,7 @@ test_resume(void)
 	for (int i = 0; i + 1 < whole.ncheckpoints; i++)
 	{
 		resume(&on, &whole.checkpoints[i], 0);
-		ok(same_model(&on, &whole) &&
-			   on.checkpoints[on.ncheckpoints - 1].iteration == last->iteration &&
-			   on.checkpoints[on.ncheckpoints - 1].length == last->length &&
-			   memcmp(on.checkpoints[on.ncheckpoints - 1].stream, last->stream, last->length) == 0,
+		ok(same_model(&on, &whole) && same_saved(&on.checkpoints[on.ncheckpoints - 1], last),
 		   "resumed at iteration %lld it ends there, too, with the same bits",
 		   (long long) whole.checkpoints[i].iteration);
 		outcome_free(&on);

@@ -7,6 +7,7 @@
 #define BICYCLE_TRAIN_CLIENT_H
 
 #include "common/run_protocol.h"
+#include "engine/stream.h"
 #include "engine_client.h"
 #include "image_fixture.h"
 
@@ -462,6 +463,61 @@ outcome_run(Outcome *outcome, const char *const *settings, const Start *start, c
 		diag("the run ended with %s", (char *) training.client.body + sizeof(BicycleError));
 	if (!training_end(&training))
 		bail_out("the training engine did not end in order");
+}
+
+/* ---- What came of two runs ----------------------------------------------- */
+
+__attribute__((unused)) static bool
+same_model(const Outcome *x, const Outcome *y)
+{
+	return x->done && y->done && x->iteration == y->iteration &&
+		   memcmp(x->model.hash, y->model.hash, sizeof(x->model.hash)) == 0 &&
+		   x->model.length == y->model.length &&
+		   memcmp(x->model.stream, y->model.stream, x->model.length) == 0 &&
+		   strcmp(x->model.config, y->model.config) == 0;
+}
+
+__attribute__((unused)) static bool
+same_saved(const Saved *x, const Saved *y)
+{
+	return x->iteration == y->iteration && x->length == y->length &&
+		   memcmp(x->stream, y->stream, x->length) == 0;
+}
+
+__attribute__((unused)) static const Saved *
+saved_at(const Outcome *outcome, int64_t iteration)
+{
+	for (int i = 0; i < outcome->ncheckpoints; i++)
+		if (outcome->checkpoints[i].iteration == iteration)
+			return &outcome->checkpoints[i];
+	bail_out("there is no checkpoint of iteration %lld", (long long) iteration);
+}
+
+/*
+ * Whether a checkpoint has the tensors of a model, under names with a prefix.
+ */
+__attribute__((unused)) static bool
+is_in_saved(const Outcome *outcome, const Saved *saved, const char *prefix)
+{
+	TensorStream model, state;
+	EngineError error;
+	size_t length = strlen(prefix);
+	int same = 0;
+
+	if (!stream_parse(outcome->model.stream, outcome->model.length, &model, &error) ||
+		!stream_parse(saved->stream, saved->length, &state, &error))
+		bail_out("%s", error.message);
+	for (int i = 0; i < model.ntensors; i++)
+		for (int k = 0; k < state.ntensors; k++)
+			same +=
+				model.tensors[i].network == state.tensors[k].network &&
+				strncmp(state.tensors[k].name, prefix, length) == 0 &&
+				strcmp(model.tensors[i].name, state.tensors[k].name + length) == 0 &&
+				memcmp(model.tensors[i].data, state.tensors[k].data, model.tensors[i].nbytes) == 0;
+	same -= model.ntensors;
+	stream_free(&model);
+	stream_free(&state);
+	return same == 0;
 }
 
 #endif /* BICYCLE_TRAIN_CLIENT_H */
