@@ -4,8 +4,10 @@ them.
 import ctypes
 import json
 import os
+import re
 import signal
 
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
@@ -13,6 +15,12 @@ LIBC = ctypes.CDLL(None)
 def end_with_parent():
     """Of a child, before it becomes the program: whoever kills this leaves nothing running."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def plan_images(batch):
+    """Images of the plan that a GPU runs for so many: of more it runs several plans."""
+    with open(os.path.join(ROOT, "src/nn/cuda/cuda_shape.h"), encoding="utf-8") as file:
+        return min(batch, int(re.search(r"#define CUDA_MOST_IMAGES (\d+)", file.read())[1]))
 
 
 class Results:

@@ -20,7 +20,8 @@ import statistics
 import sys
 import textwrap
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from common import ROOT, plan_images
+
 MODES = ("eager", "default", "reduce-overhead", "max-autotune")
 NOTHING = "Not measured yet: no GPU was at hand.\n"
 NO_FIGURES = "Not measured yet.\n"
@@ -45,7 +46,8 @@ def figure(facts, key, digits, scale=1.0, **wanted):
 def inference(facts):
     rows = []
     for batch in (1, 16, 64):
-        ours = figure(facts, "us", 4, 1e-3 / batch, kind="plan", precision="bf16", batch=batch)
+        images = plan_images(batch)
+        ours = figure(facts, "us", 4, 1e-3 / images, kind="plan", precision="bf16", batch=images)
         whole = figure(facts, "ms", 4, kind="inference", network="G256", precision="bf16",
                        batch=batch)
         row = [str(batch), f"{ours} / {whole}"]
@@ -65,9 +67,9 @@ def layers(facts):
         if f["kind"] == "step":
             steps.setdefault(f["layer"], {}).setdefault(f["n"], f)
     rows = [[layer] + [f"{by[n]['us']:.1f} ({by[n]['limit'] / by[n]['us']:.0%})"
-                       if n in by and by[n]["us"] > 0 else "-" for n in (1, 16, 64)]
+                       if n in by and by[n]["us"] > 0 else "-" for n in (1, 16)]
             for layer, by in steps.items()]
-    return table(["layer", "batch 1, us (share of the limit)", "batch 16", "batch 64"], rows)
+    return table(["layer", "batch 1, us (share of the limit)", "batch 16"], rows)
 
 
 def training(facts):

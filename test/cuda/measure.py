@@ -23,7 +23,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "bench"))
-from common import Results, end_with_parent  # noqa: E402
+from common import Results, end_with_parent, plan_images  # noqa: E402
 
 SPARE = 10  # seconds kept for the end
 
@@ -304,8 +304,8 @@ def goals(results):
     bf16 = dict(network="G256", precision="bf16")
 
     def inside(batch):
-        us = least(results, "plan", "us", precision="bf16", batch=batch)
-        return us / 1e3 / batch if us else None
+        us = least(results, "plan", "us", precision="bf16", batch=plan_images(batch))
+        return us / 1e3 / plan_images(batch) if us else None
 
     def whole(batch):
         return least(results, "inference", "ms", batch=batch, **bf16)
@@ -334,8 +334,9 @@ def goals(results):
            ratio(step("official", 16, "compile"), step("bicycle", 16)))
     yield ("training, batch 16, official memory by ours", 1 / 0.7,
            ratio(step("official", 16, "eager", "mib"), step("bicycle", 16, None, "mib")))
-    plan = [f for f in results.of("plan", precision="bf16", batch=64) if f["us"] > 0]
-    yield ("batch 64, share of the roofline", 0.6,
+    images = plan_images(64)
+    plan = [f for f in results.of("plan", precision="bf16", batch=images) if f["us"] > 0]
+    yield (f"batch 64, in plans of {images}, share of the roofline", 0.6,
            max((f["limit"] / f["us"] for f in plan), default=None))
 
 

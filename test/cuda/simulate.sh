@@ -79,6 +79,11 @@ tables --gpu "$WORK/real.jsonl"
 filled() { grep -q '^| 1 |' "$WORK/performance.md"; }
 check "it fills tables from what a GPU said" filled
 check "and then agrees with them" tables --check --gpu "$WORK/real.jsonl"
+# What such a machine lacks is what a bare one does. FreeType is the demo's.
+for package in $(sed -n 's/^header .* need .* \(lib[a-z0-9]*\)-dev$/\1/p' test/install-deps.sh \
+	| grep -v freetype); do
+	check "get-deps.sh brings $package" grep -q "\b$package[0-9a-z-]*-dev" test/cuda/get-deps.sh
+done
 ended=$(wc -l <"$OUT/results.jsonl")
 SECONDS_IN_ALL=600 test/cuda/run.sh $parts >"$WORK/again.out" 2>&1
 check "what has ended is not done again" test "$(wc -l <"$OUT/results.jsonl")" = "$ended"

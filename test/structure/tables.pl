@@ -100,6 +100,20 @@ check(tables('--check', '--cpu', $results), 'they agree with what they were made
 write_facts($results, @facts, '{"kind": "memory", "sessions": 9, "precision": "fp32", '
 	. '"engine": 1, "backends": 2}');
 check(!tables('--check', '--cpu', $results), 'and not with another fact');
+# Of a GPU, which runs 64 images in plans of 16.
+my $gpu = write_facts("$dir/gpu.jsonl", map { "{$_}" }
+	'"kind": "machine", "card": "C1", "processors": 16, "date": "D1"',
+	'"kind": "plan", "precision": "bf16", "batch": 16, "us": 1600, "limit": 400',
+	'"kind": "step", "layer": "L1", "n": 16, "us": 100, "limit": 25',
+	map { qq("kind": "inference", "network": "G256", "precision": "bf16", "batch": $_, "ms": 0.2) }
+	16, 64);
+check(tables('--gpu', $gpu), 'tables of a GPU are made');
+$text = slurp("$dir/performance.md");
+for my $line ('Measured on C1, 16 processors, D1.', map({ "| $_ | 0.1000 / 0.2000 | - / - / - |"
+	. ' - / - / - | - / - / - | - / - / - |' } 16, 64), '| L1 | - | 100.0 (25%) |')
+{
+	check(index($text, "\n$line\n") >= 0, "a line of the document: $line");
+}
 write_facts($results, '{"kind": "machine", "tiny": true}');
 check(!tables('--cpu', $results), 'what was made to try the script is refused');
 
