@@ -88,9 +88,9 @@ if wanted sql || wanted lpips || wanted beside; then
 	settings=("bicycle.threads = $THREADS" "bicycle.device = '$DEVICE'")
 	[[ $DEVICE != cuda* ]] || settings+=("bicycle.max_batch = 64" "bicycle.cache_size = '16GB'" \
 		"bicycle.queue_memory = '1GB'")	# as operations.md advises for a GPU
-	private_cluster bench "shared_preload_libraries = 'bicycle'" "max_connections = 100" \
+	private_cluster measured "shared_preload_libraries = 'bicycle'" "max_connections = 100" \
 		"max_wal_size = 4GB" "${settings[@]}"
-	export PGDATA=$WORK/bench
+	export PGDATA=$WORK/measured
 fi
 
 measure=("$PYTHON" "$ROOT/bench/bench.py" --bin "$BENCH" --results "$RESULTS" --threads "$THREADS"
