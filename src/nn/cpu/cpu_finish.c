@@ -124,40 +124,69 @@ rows_together(const CpuFinish *f, int y0, int y1)
 	return f->row == f->w ? y1 - y0 : 1;
 }
 
+/* Where moments go: all to one, or those of each stretch to the next. */
+typedef struct Taking
+{
+	const CpuKernels *kernels;
+	CpuMoments *m;
+	bool apart;
+} Taking;
+
 static void
-take_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, const Block *block,
-			 CpuMoments *m)
+take_run(Taking *t, CpuRun run, int n, int c, const CpuAffine *affine)
+{
+	if (!t->apart)
+	{
+		t->kernels->moments(t->m, run, n, c, affine);
+		return;
+	}
+	for (int p = 0; p < n; p += CPU_STRETCH, t->m++)
+	{
+		CpuRun stretch = run;
+
+		stretch.data = element(run.data, run.bf16, p * run.step);
+		memset(t->m, 0, sizeof(*t->m));
+		t->kernels->moments(t->m, stretch, n - p < CPU_STRETCH ? n - p : CPU_STRETCH, c, affine);
+	}
+}
+
+/* Rows [y0, y1). */
+static void
+take_moments(Taking t, const CpuFinish *f, int c0, int c, int y0, int y1, const Block *block)
 {
 	CpuAffine affine = affine_of(block, 0);
 
-	memset(m, 0, sizeof(*m));
 	if (f->form == CPU_GRID)
 	{
-		for (int y = 0; y < f->h; y++)
+		for (int y = y0; y < y1; y++)
 			for (int x = 0; x < 2; x++)
-				kernels->moments(m, run_at(f, y, x, c0), f->w / 2, c, &affine);
+				take_run(&t, run_at(f, y, x, c0), f->w / 2, c, &affine);
 	}
 	else if (f->latent)
 	{
 		const NnBorder *rows = &f->latent_layer->rows, *columns = &f->latent_layer->columns;
+		int r = 0;
 
-		for (int r = 0; r < rows->n; r++)
-			for (int y = rows->first[r]; y < rows->first[r + 1]; y++)
-				for (int k = 0; k < columns->n; k++)
-				{
-					int n = columns->first[k + 1] - columns->first[k];
+		for (int y = y0; y < y1; y++)
+		{
+			while (y >= rows->first[r + 1])
+				r++;
+			for (int k = 0; k < columns->n; k++)
+			{
+				int n = columns->first[k + 1] - columns->first[k];
 
-					affine = affine_of(block, r * columns->n + k);
-					if (n > 0)
-						kernels->moments(m, run_at(f, y, columns->first[k], c0), n, c, &affine);
-				}
+				affine = affine_of(block, r * columns->n + k);
+				if (n > 0)
+					take_run(&t, run_at(f, y, columns->first[k], c0), n, c, &affine);
+			}
+		}
 	}
 	else
 	{
-		int rows = rows_together(f, 0, f->h);
+		int rows = rows_together(f, y0, y1);
 
-		for (int y = 0; y < f->h; y += rows)
-			kernels->moments(m, run_at(f, y, 0, c0), rows * f->w, c, &affine);
+		for (int y = y0; y < y1; y += rows)
+			take_run(&t, run_at(f, y, 0, c0), rows * f->w, c, &affine);
 	}
 }
 
@@ -220,27 +249,126 @@ apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0
 
 /* ---- Instance norm ------------------------------------------------------- */
 
+/* Center and offsets: all that moments ask for. */
+static void
+fill_relative(const CpuFinish *f, int c0, int c, Block *block)
+{
+	size_t middle = pixel_at(f, f->h / 2, f->w / 2, c0);
+
+	for (int i = 0; i < c; i++)
+		block->center[i] = cpu_element(f->src, f->src_bf16, middle + i);
+	fill_offsets(f, c0, c, block);
+}
+
+/* Scale and shift, of the whole map's moments. */
+static void
+fill_scaled(const CpuFinish *f, int c0, int c, const CpuMoments *m, Block *block)
+{
+	for (int i = 0; i < c; i++)
+	{
+		block->scale[i] = (float) (1.0 / sqrt((double) m->m2[i] / m->count + NORM_EPSILON));
+		if (f->affine)
+			block->scale[i] *= f->affine[2 * f->c + c0 + i];
+		block->shift[i] = -m->mean[i] * block->scale[i];
+		if (f->affine)
+			block->shift[i] += f->affine[3 * f->c + c0 + i];
+	}
+}
+
 void
 cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c)
 {
-	size_t middle = pixel_at(f, f->h / 2, f->w / 2, c0);
-	CpuMoments m;
+	CpuMoments m = { 0 };
 	Block block;
 
-	for (int i = 0; i < c; i++)
-		block.center[i] = cpu_element(f->src, f->src_bf16, middle + i);
-	fill_offsets(f, c0, c, &block);
-	take_moments(kernels, f, c0, c, &block, &m);
-	for (int i = 0; i < c; i++)
-	{
-		block.scale[i] = (float) (1.0 / sqrt((double) m.m2[i] / m.count + NORM_EPSILON));
-		if (f->affine)
-			block.scale[i] *= f->affine[2 * f->c + c0 + i];
-		block.shift[i] = -m.mean[i] * block.scale[i];
-		if (f->affine)
-			block.shift[i] += f->affine[3 * f->c + c0 + i];
-	}
+	fill_relative(f, c0, c, &block);
+	take_moments((Taking){ kernels, &m, false }, f, c0, c, 0, f->h, &block);
+	fill_scaled(f, c0, c, &m, &block);
 	apply_rows(kernels, f, 0, f->h, c0, c, &block);
+}
+
+/* ---- Instance norm by bands ---------------------------------------------- */
+
+int
+cpu_finish_unit(const CpuFinish *f)
+{
+	int part = f->part < f->c ? f->part : f->c, unit = CPU_BLOCK;
+
+	while (part % unit != 0)
+		unit--;
+	return unit;
+}
+
+static int
+stretches_of(int pixels)
+{
+	return (pixels + CPU_STRETCH - 1) / CPU_STRETCH;
+}
+
+/* Where rows are one run, a band ends where a stretch does. */
+int
+cpu_finish_band(const CpuFinish *f)
+{
+	int rows = 1;
+
+	if (f->form == CPU_GRID || f->latent || f->row != f->w)
+		return 1;
+	while (rows < CPU_STRETCH && rows * f->w % CPU_STRETCH != 0)
+		rows *= 2;
+	return rows;
+}
+
+int
+cpu_finish_stretches(const CpuFinish *f, int y)
+{
+	int row = 0;
+
+	if (f->form == CPU_GRID)
+		row = 2 * stretches_of(f->w / 2);
+	else if (f->latent)
+		for (int k = 0; k < f->latent_layer->columns.n; k++)
+			row += stretches_of(f->latent_layer->columns.first[k + 1] -
+								f->latent_layer->columns.first[k]);
+	else if (f->row == f->w)
+		return stretches_of(y * f->w);
+	else
+		row = stretches_of(f->w);
+	return y * row;
+}
+
+size_t
+cpu_finish_all_stretches(const CpuFinish *f)
+{
+	int unit = cpu_finish_unit(f);
+
+	if (f->norm != NN_NORM_INSTANCE || (unit < CPU_BLOCK / 4 && unit < f->c))
+		return 0;
+	return (size_t) (f->c / unit) * cpu_finish_stretches(f, f->h);
+}
+
+void
+cpu_finish_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, int y0, int y1,
+				   CpuMoments *stretches)
+{
+	Block block;
+
+	fill_relative(f, c0, c, &block);
+	take_moments((Taking){ kernels, stretches + cpu_finish_stretches(f, y0), true }, f, c0, c, y0,
+				 y1, &block);
+}
+
+void
+cpu_finish_norm(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, int y0, int y1,
+				const CpuMoments *stretches)
+{
+	CpuMoments m = { 0 };
+	Block block;
+
+	for (int i = 0; i < cpu_finish_stretches(f, f->h); i++)
+		kernels->join(&m, &stretches[i], c);
+	fill_relative(f, c0, c, &block);
+	fill_scaled(f, c0, c, &m, &block);
+	apply_rows(kernels, f, y0, y1, c0, c, &block);
 }
 
 /* ---- Others -------------------------------------------------------------- */

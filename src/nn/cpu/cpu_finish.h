@@ -41,6 +41,24 @@ extern float cpu_element(const void *base, bool bf16, size_t at);
 /* Instance norm of channels [c0, c0 + c), c <= CPU_BLOCK. */
 extern void cpu_finish_channels(const CpuKernels *kernels, const CpuFinish *f, int c0, int c);
 
+/* The most channels of a unit: all within a part. */
+extern int cpu_finish_unit(const CpuFinish *f);
+
+/*
+ * The same by bands of rows [y0, y1): first the moments of each, to its place
+ * among the map's stretches; when all are there, what is written. Bands are of
+ * cpu_finish_band() rows, or of a multiple.
+ */
+extern int cpu_finish_band(const CpuFinish *f);
+extern int cpu_finish_stretches(const CpuFinish *f, int y); /* of the rows before y */
+extern void cpu_finish_moments(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, int y0,
+							   int y1, CpuMoments *stretches);
+extern void cpu_finish_norm(const CpuKernels *kernels, const CpuFinish *f, int c0, int c, int y0,
+							int y1, const CpuMoments *stretches);
+
+/* Moments of all units of an image; 0: it is not to be cut in bands. */
+extern size_t cpu_finish_all_stretches(const CpuFinish *f);
+
 /* Other norms: rows [y0, y1) of the count, the map's but in CPU_GRID. */
 extern int cpu_finish_row_count(const CpuFinish *f);
 extern void cpu_finish_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1);

@@ -18,6 +18,12 @@
 /* Channels that one call of moments() or apply() may take. */
 #define CPU_BLOCK 64
 
+/*
+ * Pixels of a stretch: with CPU_BLOCK channels they fit the first level cache,
+ * so that two passes over them cost one of memory.
+ */
+#define CPU_STRETCH 64
+
 /* Where pixels lie: element type, and elements from one to the next. */
 typedef struct CpuRun
 {
@@ -62,8 +68,12 @@ typedef struct CpuKernels
 	int lanes; /* floats of a vector */
 	const CpuKernel *fp32, *bf16;
 
-	/* Adds a run of x - center + offset; scale and shift are not read. */
+	/*
+	 * Adds a run of x - center + offset; scale and shift are not read. It is
+	 * the same as to take each stretch of it alone, and to join all in order.
+	 */
 	void (*moments)(CpuMoments *m, CpuRun src, int n, int c, const CpuAffine *affine);
+	void (*join)(CpuMoments *m, const CpuMoments *stretch, int c);
 
 	/* Writes act(affine(x)) to each of the outputs. */
 	void (*apply)(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int nouts);

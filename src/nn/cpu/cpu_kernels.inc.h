@@ -31,12 +31,6 @@ typedef uint16_t vh_any __attribute__((vector_size(VL * 2), aligned(2), may_alia
 
 #define INLINE static inline __attribute__((always_inline))
 
-/*
- * Pixels of a block: with CPU_BLOCK channels they fit the first level cache, so
- * that two passes over them cost one of memory.
- */
-#define PIXELS 64
-
 INLINE vf
 set1(float x)
 {
@@ -177,15 +171,50 @@ v_act(NnActKind kind, vf x)
 
 /* ---- Moments ------------------------------------------------------------- */
 
+/* What moments so far weigh beside those of n pixels more. */
+typedef struct Shares
+{
+	vf more, cross;
+} Shares;
+
+INLINE Shares
+shares_of(int count, int n)
+{
+	int total = count + n;
+
+	return (Shares){ set1((float) ((double) n / total)),
+					 set1((float) ((double) count * n / total)) };
+}
+
+/* Chan et al. 1979, a vector of channels */
+INLINE void
+join_vector(CpuMoments *m, Shares shares, int k, int lanes, vf mean, vf squares)
+{
+	vf old = load_f32(m->mean + k, lanes), delta = mean - old;
+
+	store_f32(m->mean + k, VFMA(delta, shares.more, old), lanes);
+	store_f32(m->m2 + k, VFMA(delta * delta, shares.cross, load_f32(m->m2 + k, lanes) + squares),
+			  lanes);
+}
+
+static void
+join(CpuMoments *m, const CpuMoments *stretch, int c)
+{
+	Shares shares = shares_of(m->count, stretch->count);
+
+	for (int k = 0; k < c; k += VL)
+		join_vector(m, shares, k, c - k, load_f32(stretch->mean + k, c - k),
+					load_f32(stretch->m2 + k, c - k));
+	m->count += stretch->count;
+}
+
 INLINE void
 moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine *affine)
 {
-	for (int p0 = 0; p0 < n; p0 += PIXELS)
+	for (int p0 = 0; p0 < n; p0 += CPU_STRETCH)
 	{
-		int np = n - p0 < PIXELS ? n - p0 : PIXELS;
-		int total = m->count + np;
-		vf share = set1((float) ((double) np / total));
-		vf cross = set1((float) ((double) m->count * np / total));
+		int np = n - p0 < CPU_STRETCH ? n - p0 : CPU_STRETCH;
+		Shares shares = shares_of(m->count, np);
 		vf inverse = set1((float) (1.0 / np));
 
 		for (int k = 0; k < c; k += VL)
@@ -193,7 +222,7 @@ moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine
 			int lanes = c - k;
 			vf center = load_f32(affine->center + k, lanes);
 			vf offset = load_f32(affine->offset + k, lanes);
-			vf sum0 = set1(0.0f), sum1 = sum0, square0 = sum0, square1 = sum0, mean, old, delta;
+			vf sum0 = set1(0.0f), sum1 = sum0, square0 = sum0, square1 = sum0, mean;
 			ptrdiff_t at = (ptrdiff_t) p0 * src.step + k;
 			int p;
 
@@ -220,14 +249,9 @@ moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine
 
 				square0 = VFMA(d0, d0, square0);
 			}
-			old = load_f32(m->mean + k, lanes);
-			delta = mean - old;
-			store_f32(m->mean + k, VFMA(delta, share, old), lanes);
-			store_f32(m->m2 + k,
-					  VFMA(delta * delta, cross, load_f32(m->m2 + k, lanes) + (square0 + square1)),
-					  lanes);
+			join_vector(m, shares, k, lanes, mean, square0 + square1);
 		}
-		m->count = total;
+		m->count += np;
 	}
 }
 
@@ -286,9 +310,9 @@ apply_block(CpuRun src, bool src_bf16, ptrdiff_t p0, int np, int c, const CpuAff
 static void
 apply(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int nouts)
 {
-	for (int p0 = 0; p0 < n; p0 += PIXELS)
+	for (int p0 = 0; p0 < n; p0 += CPU_STRETCH)
 	{
-		int np = n - p0 < PIXELS ? n - p0 : PIXELS;
+		int np = n - p0 < CPU_STRETCH ? n - p0 : CPU_STRETCH;
 
 		for (int o = 0; o < nouts; o++)
 		{
@@ -564,6 +588,7 @@ const CpuKernels KERNELS = {
 	.tile_in = tile_in,
 	.tile_out = tile_out,
 	.moments = moments,
+	.join = join,
 	.apply = apply,
 	.add = add,
 	.pool = pool,

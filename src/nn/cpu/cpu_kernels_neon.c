@@ -15,7 +15,6 @@
 #define VLOADN(p, n) neon_load_part(p, n)
 #define VSTOREN(p, v, n) memcpy(p, &(v), (n) * sizeof(float))
 #define AHEAD 0
-#define ROWS 12
 #define BLOCK_ROWS 12
 #define KERNELS cpu_kernels_neon
 #define KERNELS_NAME "NEON"

@@ -7,6 +7,7 @@
  *    alone reads it: what is between stays in float in a buffer of the plan and
  *    never becomes a value.
  */
+#include "nn/cpu/cpu_finish.h"
 #include "nn/cpu/cpu_run.h"
 
 #include "common/invariant.h"
@@ -75,13 +76,31 @@ chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
 	return images < 1 ? 1 : images < (size_t) batch ? (int) images : batch;
 }
 
+/* Moments of an image's norm, where threads may share it by bands. */
+static size_t
+moments_of(const CpuLayer *layer, const NnNode *end)
+{
+	const CpuLayout *l = &layer->layout;
+	CpuFinish f = { .form = l->form,
+					.row = l->row,
+					.part = l->part,
+					.h = layer->out.h,
+					.w = layer->out.w,
+					.c = layer->out.c,
+					.latent_layer = layer,
+					.latent = layer->z_weights,
+					.norm = nn_norm_of(end) };
+
+	return cpu_finish_all_stretches(&f);
+}
+
 /* The list of steps, and the sizes of the buffers that they share. */
 static NnStatus
 make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPlan *p,
 		   NnError *error)
 {
 	const NnGraph *g = plan->graph;
-	size_t results = 0, frames = 0, latents = 0, tiles = 0;
+	size_t results = 0, frames = 0, latents = 0, tiles = 0, moments = 0;
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
@@ -99,6 +118,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPl
 			step.chunk = chunk_of(plan, layer, i, step.end);
 			nn_most(&results, layer->layout.elements * step.chunk);
 			nn_most(&latents, latent_floats(layer) * step.chunk);
+			nn_most(&moments, moments_of(layer, &g->nodes[step.end]) * step.chunk);
 			if (layer->layout.algorithm == CPU_TILES)
 			{
 				size_t v, scratch;
@@ -117,8 +137,10 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPl
 	p->frames = cpu_alloc(frames);
 	p->latents = cpu_alloc(latents * sizeof(float));
 	p->tiles = cpu_alloc(tiles * sizeof(float));
-	plan->device_bytes = (results + latents + tiles) * sizeof(float) + frames + p->resized.bytes;
-	if (!p->results || !p->frames || !p->latents || !p->tiles)
+	p->moments = cpu_alloc(moments * sizeof(CpuMoments));
+	plan->device_bytes = (results + latents + tiles) * sizeof(float) + frames +
+						 moments * sizeof(CpuMoments) + p->resized.bytes;
+	if (!p->results || !p->frames || !p->latents || !p->tiles || !p->moments)
 		return nn_no_memory(error, plan->device_bytes);
 	return NN_OK;
 }
@@ -188,5 +210,6 @@ cpu_release(NnDevice *base, NnPlan *plan)
 	free(p->frames);
 	free(p->latents);
 	free(p->tiles);
+	free(p->moments);
 	free(p);
 }

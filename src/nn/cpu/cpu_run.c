@@ -78,47 +78,135 @@ drop_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, i
 		}
 }
 
-/* Finishes n images, which differ from `first` by the steps given. */
-static void
-finish_images(CpuCall *call, const NnNode *node, const CpuFinish *first, int i0, int n,
-			  size_t src_bytes, size_t latent_step)
+/* Images [i0, i0 + n), which differ from `first` by the steps given. */
+typedef struct FinishImages
 {
-	const CpuKernels *kernels = call->device->kernels;
-	bool channels = first->norm == NN_NORM_INSTANCE;
-	int rows = cpu_finish_row_count(first), unit, units,
-		part = first->part < first->c ? first->part : first->c;
+	CpuCall *call;
+	const NnNode *node;
+	CpuFinish first;
+	int i0, n;
+	size_t src_bytes, latent_step;
+	CpuMoments *moments; /* NULL: no image is cut in bands */
+} FinishImages;
 
-	if (channels)
-	{
-		/* units within a part, enough for the team; no bit depends on that */
-		for (unit = CPU_BLOCK; part % unit != 0;)
-			unit--;
-		while (unit > 16 && unit % 32 == 0 && n * (first->c / unit) < 4 * omp_get_num_threads())
-			unit /= 2;
-		units = first->c / unit;
-	}
-	else
-	{
-		unit = 32768 / (first->w * first->c) + 1;
-		units = (rows + unit - 1) / unit;
-	}
+static CpuFinish
+finish_of_image(const FinishImages *w, int i)
+{
+	CpuFinish f = w->first;
+
+	f.src = (const char *) f.src + i * w->src_bytes;
+	f.latent = f.latent ? f.latent + i * w->latent_step : NULL;
+	f.nouts = outputs_of(w->call, w->node, w->i0 + i, f.out);
+	return f;
+}
+
+/* Units are whole channels: a thread finds moments and writes. */
+static void
+finish_by_channels(const FinishImages *w, int unit)
+{
+	int units = w->first.c / unit;
+
 #pragma omp for collapse(2) schedule(dynamic)
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < w->n; i++)
 		for (int u = 0; u < units; u++)
 		{
-			CpuFinish f = *first;
+			CpuFinish f = finish_of_image(w, i);
 
-			f.src = (const char *) first->src + i * src_bytes;
-			f.latent = first->latent ? first->latent + i * latent_step : NULL;
-			f.nouts = outputs_of(call, node, i0 + i, f.out);
-			if (channels)
-				cpu_finish_channels(kernels, &f, u * unit, unit);
-			else
-				cpu_finish_rows(kernels, &f, u * unit,
-								u * unit + unit < rows ? u * unit + unit : rows);
+			cpu_finish_channels(w->call->device->kernels, &f, u * unit, unit);
 		}
+}
+
+/*
+ * Units are bands of `rows` rows: all moments first. It is for more threads
+ * than there are units of channels.
+ */
+static void
+finish_by_bands(const FinishImages *w, int rows)
+{
+	const CpuKernels *kernels = w->call->device->kernels;
+	int h = w->first.h, unit = cpu_finish_unit(&w->first), units = w->first.c / unit,
+		stretches = cpu_finish_stretches(&w->first, h);
+
+#pragma omp for collapse(3) schedule(dynamic)
+	for (int i = 0; i < w->n; i++)
+		for (int u = 0; u < units; u++)
+			for (int y = 0; y < h; y += rows)
+			{
+				CpuFinish f = finish_of_image(w, i);
+
+				cpu_finish_moments(kernels, &f, u * unit, unit, y, y + rows < h ? y + rows : h,
+								   w->moments + (size_t) (i * units + u) * stretches);
+			}
+#pragma omp for collapse(3) schedule(dynamic)
+	for (int i = 0; i < w->n; i++)
+		for (int u = 0; u < units; u++)
+			for (int y = 0; y < h; y += rows)
+			{
+				CpuFinish f = finish_of_image(w, i);
+
+				cpu_finish_norm(kernels, &f, u * unit, unit, y, y + rows < h ? y + rows : h,
+								w->moments + (size_t) (i * units + u) * stretches);
+			}
+}
+
+/* Rows of a band, so that each thread has about two; h: it is not worth it. */
+static int
+rows_of_band(const FinishImages *w, int units, int threads)
+{
+	const CpuFinish *f = &w->first;
+	int band = cpu_finish_band(f), all = w->n * (f->c / cpu_finish_unit(f)),
+		bands = (2 * threads + all - 1) / all, most = f->h * f->w / (8 * CPU_STRETCH), rows;
+
+	bands = bands < most ? bands : most;
+	if (!w->moments || units >= threads || bands < 2 || cpu_finish_all_stretches(f) == 0)
+		return f->h;
+	rows = (f->h + bands - 1) / bands;
+	return (rows + band - 1) / band * band;
+}
+
+/* How the work is cut follows the team; no bit depends on that. */
+static void
+finish_norm(const FinishImages *w)
+{
+	int threads = omp_get_num_threads(), unit = cpu_finish_unit(&w->first), rows;
+
+	while (unit > 16 && unit % 32 == 0 && w->n * (w->first.c / unit) < 4 * threads)
+		unit /= 2;
+	rows = rows_of_band(w, w->n * (w->first.c / unit), threads);
+	if (rows < w->first.h)
+		finish_by_bands(w, rows);
+	else
+		finish_by_channels(w, unit);
+}
+
+static void
+finish_by_rows(const FinishImages *w)
+{
+	int rows = cpu_finish_row_count(&w->first), unit = 32768 / (w->first.w * w->first.c) + 1;
+
+	while (unit > 1 && w->n * ((rows + unit - 1) / unit) < 4 * omp_get_num_threads())
+		unit = (unit + 1) / 2;
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int i = 0; i < w->n; i++)
+		for (int y = 0; y < rows; y += unit)
+		{
+			CpuFinish f = finish_of_image(w, i);
+
+			cpu_finish_rows(w->call->device->kernels, &f, y, y + unit < rows ? y + unit : rows);
+		}
+}
+
+static void
+finish_images(const FinishImages *w)
+{
+	const NnNode *node = w->node;
+
+	if (w->first.norm == NN_NORM_INSTANCE)
+		finish_norm(w);
+	else
+		finish_by_rows(w);
 	if (node->op == NN_OP_NORM_ACT && node->norm.drop_seed != 0 && node->norm.dropout > 0)
-		drop_images(call, node, first, i0, n);
+		drop_images(w->call, node, &w->first, w->i0, w->n);
 }
 
 /* How a step's first result of a chunk is finished; without outputs. */
@@ -155,11 +243,15 @@ cpu_run_conv(CpuCall *call, const CpuStep *step)
 	const NnNode *end = &call->plan->graph->nodes[step->end];
 	const CpuLayer *layer = &call->p->layers->list[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
-	CpuFinish finish = finish_of(call, step, layer);
+	FinishImages finish = { .call = call,
+							.node = end,
+							.first = finish_of(call, step, layer),
+							.latent_step = latent_floats(layer),
+							.moments = call->p->moments };
 	bool tiles = layer->layout.algorithm == CPU_TILES;
-	size_t image = tiles ? layer->layout.elements : part_step(layer, 1);
 	int batch = shape_of(call->plan, node->out[0]).n;
 
+	finish.src_bytes = (tiles ? layer->layout.elements : part_step(layer, 1)) * sizeof(float);
 	for (int i0 = 0; i0 < batch; i0 += step->chunk)
 	{
 		int n = batch - i0 < step->chunk ? batch - i0 : step->chunk;
@@ -170,7 +262,9 @@ cpu_run_conv(CpuCall *call, const CpuStep *step)
 			cpu_run_tiles(call, layer, x, i0, n, call->p->results);
 		else
 			cpu_run_frames(call, layer, x, i0, n, step->chunk);
-		finish_images(call, end, &finish, i0, n, image * sizeof(float), latent_floats(layer));
+		finish.i0 = i0;
+		finish.n = n;
+		finish_images(&finish);
 	}
 }
 
@@ -186,7 +280,14 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const CpuLayer *layer = &call->p->layers->list[step->node];
 	const CpuValue *x = &call->p->values[node->in[0]];
-	CpuFinish f = {
+	FinishImages finish = {
+		.call = call,
+		.node = node,
+		.n = shape_of(call->plan, node->in[0]).n,
+		.src_bytes = x->image * element_size(x->bf16),
+	};
+
+	finish.first = (CpuFinish){
 		.form = CPU_PLAIN,
 		.src = x->data,
 		.src_bf16 = x->bf16,
@@ -200,9 +301,8 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 		.affine = layer->norm,
 	};
 
-	f.nouts = outputs_of(call, node, 0, f.out);
-	finish_images(call, node, &f, 0, shape_of(call->plan, node->in[0]).n,
-				  x->image * element_size(x->bf16), 0);
+	finish.first.nouts = outputs_of(call, node, 0, finish.first.out);
+	finish_images(&finish);
 }
 
 /* ---- Running ------------------------------------------------------------- */

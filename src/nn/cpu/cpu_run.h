@@ -39,6 +39,7 @@ typedef struct CpuPlan
 	float *results;       /* convolutions' results of a chunk */
 	char *frames;         /* their inputs */
 	float *latents;       /* and what the latent adds, (chunk, row class, column class, c) */
+	CpuMoments *moments;  /* CpuMoments of a norm's stretches, (chunk, unit, stretch) */
 	float *tiles;         /* transformed tiles that the team shares */
 	size_t scratch_bytes; /* of each thread */
 } CpuPlan;

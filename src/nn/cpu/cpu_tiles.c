@@ -269,6 +269,7 @@ typedef struct Work
 	int k;
 	int rows; /* tiles: row i is tile first + i, counted through the images */
 	int first;
+	int row0, row1;      /* of these, what a unit multiplies */
 	const float *images; /* of the first image */
 	size_t image;        /* floats from one to the next */
 	ptrdiff_t pitch;
@@ -368,7 +369,7 @@ locate_outputs(const Work *work, int i, int n0, float **out)
 		}
 }
 
-/* All rows of position p by a panel of weights. */
+/* A unit's rows of position p by a panel of weights. */
 static void
 multiply_position(const Work *work, int p, const float *u, float *sums, int columns)
 {
@@ -384,16 +385,16 @@ multiply_position(const Work *work, int p, const float *u, float *sums, int colu
 					   .next = (const char *) u + kernel->ahead,
 					   .ahead = kernel->ahead ? CPU_KERNEL_STEP * kernel->columns * 4 : 0 };
 
-	for (int row = 0; row < work->rows; row += kernel->rows)
+	for (int row = work->row0; row < work->row1; row += kernel->rows)
 	{
-		block.m = work->rows - row < kernel->rows ? work->rows - row : kernel->rows;
+		block.m = work->row1 - row < kernel->rows ? work->row1 - row : kernel->rows;
 		block.a = v + row * block.lda;
 		block.c = sums + (size_t) row * columns;
 		kernel->multiply(&block);
 	}
 }
 
-/* All tiles of the work for one group of columns. */
+/* A unit's tiles for one group of columns. */
 static void
 multiply_group(const Work *work, int group)
 {
@@ -414,7 +415,7 @@ multiply_group(const Work *work, int group)
 			multiply_position(work, p, u, work->sums + p * step + j * kernels->fp32->columns,
 							  columns);
 		}
-	for (int i = 0; i < work->rows; i++)
+	for (int i = work->row0; i < work->row1; i++)
 	{
 		float *out[CPU_MAX_TILE * CPU_MAX_TILE];
 
@@ -446,7 +447,8 @@ run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 
 				choose_phase(&work, phase);
 				work.first = b * t->block;
-				work.rows = tiles - work.first < t->block ? tiles - work.first : t->block;
+				work.rows = work.row1 =
+					tiles - work.first < t->block ? tiles - work.first : t->block;
 				work.v = call->device->threads[omp_get_thread_num()].scratch;
 				work.sums = work.v + v_floats(work.kernels, t, layer->in.c, t->block);
 				for (int row = 0; row < work.rows; row++)
@@ -456,39 +458,58 @@ run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 			}
 }
 
-/* First all tiles are transformed; columns are shared: weights read once. */
+/* Rows that a unit takes of n, so that there are as many units as threads. */
+static int
+rows_of_unit(int n, int others, int least)
+{
+	int threads = omp_get_num_threads(), units = (threads + others - 1) / others,
+		rows = (n + units - 1) / units;
+
+	return (rows + least - 1) / least * least;
+}
+
+/*
+ * First all tiles are transformed; columns are shared: weights are read once,
+ * but where there are fewer groups of columns than threads. No bit depends on
+ * how rows are cut.
+ */
 static void
 run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
 {
 	const CpuKernels *kernels = call->device->kernels;
 	const CpuTiling *t = &layer->tiling;
 	int rows = n * t->tiles_y * t->tiles_x;
+	int few = kernels->fp32->rows / 4 + 1,
+		unit = rows_of_unit(rows, t->phases * groups(kernels, t), kernels->fp32->rows);
 	size_t v = v_floats(kernels, t, layer->in.c, rows);
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)
-		for (int row = 0; row < rows; row += kernels->fp32->rows)
+		for (int row = 0; row < rows; row += few)
 		{
 			Work work = make_work(call, layer, x, i0, results);
 
 			choose_phase(&work, phase);
 			work.rows = rows;
 			work.v = call->p->tiles + phase * v;
-			for (int i = row; i < rows && i < row + kernels->fp32->rows; i++)
+			for (int i = row; i < rows && i < row + few; i++)
 				transform_tile(&work, call->packed->zeros, i);
 		}
-#pragma omp for collapse(2) schedule(dynamic)
+#pragma omp for collapse(3) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)
 		for (int g = 0; g < groups(kernels, t); g++)
-		{
-			Work work = make_work(call, layer, x, i0, results);
+			for (int row = 0; row < rows; row += unit)
+			{
+				Work work = make_work(call, layer, x, i0, results);
 
-			choose_phase(&work, phase);
-			work.rows = rows;
-			work.v = call->p->tiles + phase * v;
-			work.sums = call->device->threads[omp_get_thread_num()].scratch;
-			multiply_group(&work, g);
-		}
+				choose_phase(&work, phase);
+				work.rows = rows;
+				work.row0 = row;
+				work.row1 = row + unit < rows ? row + unit : rows;
+				work.v = call->p->tiles + phase * v;
+				work.sums = call->device->threads[omp_get_thread_num()].scratch;
+				multiply_group(&work, g);
+			}
 }
 
 /* Images of a shared layer whose V is held at once. */
