@@ -169,6 +169,13 @@ static const Case large[] = {
 
 #define LARGE ((int) (sizeof(large) / sizeof(large[0])))
 
+/* Under a sanitizer only this machine's vectors are tried. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SLOW 1
+#else
+#define SLOW 0
+#endif
+
 /* Whether gradients are the same on one thread and on three. */
 static bool
 same_on_threads(NnDevice *cpu, NnPrecision precision, const Tried *c)
@@ -200,7 +207,8 @@ same_on_threads(NnDevice *cpu, NnPrecision precision, const Tried *c)
 static void
 test_large(NnDevice *ref, NnDevice *cpu, NnPrecision precision, const char *family)
 {
-	const Agreement limit = { 1e-5, precision == NN_PRECISION_FP32 ? 1e-10 : 1e-8 };
+	/* BFMMLA rounds sums to odd: more numbers fall to another bfloat16 */
+	const Agreement limit = { 1e-5, precision == NN_PRECISION_FP32 ? 1e-10 : 1e-6 };
 
 	diag("%s", family);
 	for (int i = 0; i < LARGE; i++)
@@ -232,7 +240,7 @@ test_families(NnDevice *ref, NnDevice *cpu)
 	CpuDevice *device = cpu->state, before = *device;
 
 	test_vectors(ref, cpu, device->kernels);
-	if (device->kernels != &cpu_kernels_base)
+	if (!SLOW && device->kernels != &cpu_kernels_base)
 		test_vectors(ref, cpu, &cpu_kernels_base);
 	for (int i = 0; i < EMULATED; i++)
 	{
@@ -241,7 +249,8 @@ test_families(NnDevice *ref, NnDevice *cpu)
 
 		kernels.fp32 = kernels.bf16 = device->bf16 = emulated[i];
 		device->kernels = &kernels;
-		test_large(ref, cpu, precision, emulated[i]->name);
+		if (!SLOW)
+			test_large(ref, cpu, precision, emulated[i]->name);
 		ok((cpu->train->automatic(cpu) == NN_PRECISION_BF16) == (emulated[i] == &kernel_amx),
 		   "precision auto with %s", emulated[i]->name);
 	}
