@@ -145,12 +145,16 @@ picture_take(const Model *model, Picture *picture)
 	picture->call = NULL;
 }
 
-/* All of them, as many at a time as keep the engine busy. */
+/*
+ * All of them, as many at a time as keep the engine busy, and as bytes that are
+ * under way allow.
+ */
 static void
 pictures_make(Pictures *p, const Model *model)
 {
 	int window = image_window();
 	int opened = 0;
+	Size bytes = 0;
 	ErrorContextCallback context = { .callback = picture_context,
 									 .arg = p,
 									 .previous = error_context_stack };
@@ -159,12 +163,15 @@ pictures_make(Pictures *p, const Model *model)
 	for (int i = 0; i < p->n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		for (; opened < p->n && opened < i + window; opened++)
+		for (; opened < p->n && opened < i + window && (bytes < IMAGE_WINDOW_BYTES || opened == i);
+			 opened++)
 		{
 			p->now = opened;
 			picture_open(model, &p->at[opened]);
+			bytes += VARSIZE_ANY(p->at[opened].image);
 		}
 		p->now = i;
+		bytes -= VARSIZE_ANY(p->at[i].image);
 		picture_take(model, &p->at[i]);
 	}
 	error_context_stack = context.previous;
