@@ -53,6 +53,11 @@ SELECT pg_temp.report($$SELECT bicycle_lpips(
 	decode('89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55'
 	'0000000a49444154789c63f80f0001010100'
 	'1b0dc4c50000000049454e44ae426082', 'hex'), a) FROM looks WHERE id = 1$$);
+-- The error says which of the two it is.
+SELECT pg_temp.report($$SELECT bicycle_lpips('x', a) FROM looks WHERE id = 1$$);
+SELECT pg_temp.report($$SELECT bicycle_lpips(a, 'x') FROM looks WHERE id = 1$$);
+SELECT pg_temp.report($$SELECT bicycle_lpips(substr(a, 1, 60), a) FROM looks WHERE id = 1$$);
+SELECT pg_temp.report($$SELECT bicycle_lpips(a, substr(a, 1, 60)) FROM looks WHERE id = 1$$);
 \set VERBOSITY terse
 SET bicycle.on_error = 'null';
 SELECT count(*), count(d) FROM (SELECT bicycle_lpips(a, b) AS d FROM looks OFFSET 0) AS x;

@@ -122,6 +122,18 @@ error_from_image(EngineError *error, const ImageError *image)
 }
 
 bool
+error_of_two(EngineError *error, int which)
+{
+	static const char *const names[] = { "first", "second" };
+	size_t length = strlen(error->detail);
+
+	if (strcmp(error->sqlstate, "22P03") == 0 || strcmp(error->sqlstate, "54000") == 0)
+		snprintf(error->detail + length, sizeof(error->detail) - length,
+				 "%sIt is the %s of two images.", length > 0 ? "  " : "", names[which]);
+	return false;
+}
+
+bool
 error_from_plot(EngineError *error, const PlotError *plot)
 {
 	static const char *const states[] = { [PLOT_EMALFORMED] = "08P01",

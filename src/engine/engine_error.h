@@ -40,6 +40,12 @@ extern bool error_from_nn(EngineError *error, const NnError *nn);
 extern bool error_from_image(EngineError *error, const ImageError *image);
 extern bool error_from_plot(EngineError *error, const PlotError *plot);
 
+/*
+ * Of a request about two images: adds which of them an error is of, 0 or 1, if
+ * it is an image's own.
+ */
+extern bool error_of_two(EngineError *error, int which);
+
 /* 53200: what the detail says is more than engine_memory. */
 extern bool error_engine_memory(EngineError *error, const char *detail, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -189,12 +189,12 @@ decode_two_within(const Request *request, int channels, NnExtent extent, const I
 {
 	if (!decode_within(request->file, request->image.image_length, channels, 0, (NnExtent){ 0 },
 					   limits, NULL, &images[0], error))
-		return false;
+		return error_of_two(error, 0);
 	if (decode_within(request->second, request->image.second_length, channels, 0, extent, limits,
 					  NULL, &images[1], error))
 		return true;
 	image_free(&images[0]);
-	return false;
+	return error_of_two(error, 1);
 }
 
 bool
@@ -208,11 +208,14 @@ worker_decode_two(const Request *request, int channels, Image images[2], EngineE
 	size_t bytes[2] = { 0 }, most;
 	bool decoded;
 
-	if (image_info(request->file, request->image.image_length, &infos[0], &image_error) !=
-			IMAGE_OK ||
-		image_info(request->second, request->image.second_length, &infos[1], &image_error) !=
-			IMAGE_OK)
-		return error_from_image(error, &image_error);
+	for (int i = 0; i < 2; i++)
+		if (image_info(i == 0 ? request->file : request->second,
+					   i == 0 ? request->image.image_length : request->image.second_length,
+					   &infos[i], &image_error) != IMAGE_OK)
+		{
+			error_from_image(error, &image_error);
+			return error_of_two(error, i);
+		}
 	if (channels == 0)
 		channels = worker_channels(&infos[0]);
 	extent = (NnExtent){ .w = infos[0].width, .h = infos[0].height };
@@ -301,11 +304,14 @@ decode_other(Request *request, size_t read)
 	Image pixels;
 
 	if (image_info(request->second, request->image.second_length, &info, &error) != IMAGE_OK)
-		return error_from_image(&request->error, &error);
-	return worker_decode_file(
-		&request->engine->decoders, request->second, request->image.second_length, &info,
-		request_channels(request), request_flags(request), request->sizing.extent,
-		request->image.max_pixels, request->pixels.pixels + read, &pixels, &request->error);
+		error_from_image(&request->error, &error);
+	else if (worker_decode_file(&request->engine->decoders, request->second,
+								request->image.second_length, &info, request_channels(request),
+								request_flags(request), request->sizing.extent,
+								request->image.max_pixels, request->pixels.pixels + read, &pixels,
+								&request->error))
+		return true;
+	return error_of_two(&request->error, 1);
 }
 
 /*
@@ -317,23 +323,34 @@ void
 worker_decode_image(Request *request)
 {
 	const NnConfig *config = &request->model->config;
+	bool two = request->kind->network == NN_NET_L;
 	size_t pixels, read, most;
 
-	if ((!request->sizing.known && !sizing_find(request)) || sizing_wants(request) > 0)
+	if (!request->sizing.known && !sizing_find(request))
+	{
+		if (two)
+			(void) error_of_two(&request->error, 0);
+		return;
+	}
+	if (sizing_wants(request) > 0)
 		return;
 	pixels = (size_t) request->sizing.extent.w * (size_t) request->sizing.extent.h;
 	read = most = pixels * (size_t) request_channels(request);
 	if (request->kind->network == NN_NET_G && config->output_nc > config->input_nc)
 		most = pixels * (size_t) config->output_nc;
-	if (request->kind->network == NN_NET_L)
+	if (two)
 		most = 2 * read;
 	request->piece = slab_take(&request->engine->device.slabs, most);
 	if (worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
 						   &request->info, request_channels(request), request_flags(request),
 						   request->sizing.extent, request->image.max_pixels, request->piece,
-						   &request->pixels, &request->error) &&
-		(most == read || make_place(request, most)) && request->kind->network == NN_NET_L)
-		decode_other(request, read);
+						   &request->pixels, &request->error))
+	{
+		if ((most == read || make_place(request, most)) && two)
+			decode_other(request, read);
+	}
+	else if (two)
+		(void) error_of_two(&request->error, 0);
 }
 
 /*
