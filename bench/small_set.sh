@@ -26,6 +26,8 @@ run best '"keep": "best"'
 run patience '"keep": "best", "patience": 10'
 run jitter '"keep": "last", "jitter": 0.2'
 run turned '"keep": "last", "rotate": 10, "scale": 0.1'
+run diff '"keep": "last", "diff_augment": "color,translation,cutout"'
+run diff_best '"keep": "best", "diff_augment": "color,translation,cutout"'
 run all_best '"keep": "best", "jitter": 0.2, "rotate": 10, "scale": 0.1'
 
 missing=()

@@ -66,20 +66,6 @@ loss_slope(const KernelLoss *l, float x, float other)
 
 /* ---- Sums ---------------------------------------------------------------- */
 
-/* The sum of all threads, for the first; all call. */
-KERNEL_LOCAL double
-sum_block(double s[KERNEL_THREADS], double sum)
-{
-	s[threadIdx.x] = sum;
-	for (int half = KERNEL_THREADS / 2; half > 0; half /= 2)
-	{
-		__syncthreads();
-		if ((int) threadIdx.x < half)
-			s[threadIdx.x] += s[threadIdx.x + half];
-	}
-	return s[0];
-}
-
 /* A block's sum: the loss, if there is one block only. */
 KERNEL(loss_sums, Loss)
 {

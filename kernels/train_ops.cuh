@@ -445,4 +445,18 @@ sum_splits(TileSums *s, const KernelTiling *t, const float *partial, size_t stri
 	sum_tile(s, t, v);
 }
 
+/* The sum of all threads of a block, for the first; all call. */
+KERNEL_LOCAL double
+sum_block(double s[KERNEL_THREADS], double sum)
+{
+	s[threadIdx.x] = sum;
+	for (int half = KERNEL_THREADS / 2; half > 0; half /= 2)
+	{
+		__syncthreads();
+		if ((int) threadIdx.x < half)
+			s[threadIdx.x] += s[threadIdx.x + half];
+	}
+	return s[0];
+}
+
 #endif /* BICYCLE_KERNELS_TRAIN_OPS_CUH */

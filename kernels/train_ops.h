@@ -181,6 +181,28 @@ extern "C"
 	extern int kernel_sample(void *stream, const KernelSample *sample);
 	extern int kernel_sample_backward(void *stream, const KernelSample *sample);
 
+	/*
+ * What discriminators see of n images, numbers[i] of each. A pixel becomes the
+ * one that it shows (nn_augment_place), or 0. Its channels from `plain` on
+ * become k (s v + (1 - s) their mean) + (1 - k) the image's mean + brightness.
+ * plain = c: no colours change. augment.cu
+ */
+	typedef struct KernelAugment
+	{
+		int n, h, w, c; /* c at most KERNEL_VECTOR */
+		int plain;
+		bool cuts;
+		KernelMap numbers; /* n pixels of NN_AUGMENT_NUMBERS */
+		KernelMap x, y;
+		KernelMap dy; /* backward */
+		KernelGradient dx;
+		float *workspace; /* aligned for doubles */
+	} KernelAugment;
+
+	extern int kernel_augment(void *stream, const KernelAugment *augment);
+	extern int kernel_augment_backward(void *stream, const KernelAugment *augment);
+	extern size_t kernel_augment_floats(int n, int h, int w);
+
 	/* dx of kernel_upsample; n, h, w, c are of dx. resample.cu */
 	extern int kernel_upsample_backward(void *stream, const KernelMap *dy, const KernelGradient *dx,
 										int n, int h, int w, int c, int pad);

@@ -1,6 +1,7 @@
 /*
  * layers.h
- *	  Activations, and what resampling reads, for CUDA's kernels as for the CPU.
+ *	  Activations, what resampling reads, and what discriminators see of an
+ *	  image, for CUDA's kernels as for the CPU.
  */
 #ifndef BICYCLE_LAYERS_H
 #define BICYCLE_LAYERS_H
@@ -76,6 +77,62 @@ nn_pool_axis(int i, int kernel, int stride, int pad, int n, int *first, int *end
 
 	*first = start > 0 ? start : 0;
 	*end = start + kernel < n ? start + kernel : n;
+}
+
+/* ---- What discriminators see --------------------------------------------- */
+
+/*
+ * How an image is shown: these numbers of it. What is a place or a distance is
+ * a part of the image's extent.
+ */
+typedef enum NnAugmentNumber
+{
+	NN_AUGMENT_BRIGHTNESS, /* is added */
+	NN_AUGMENT_SATURATION, /* times the distance from the mean of the pixel's channels */
+	NN_AUGMENT_CONTRAST,   /* then times that from the mean of the image */
+	NN_AUGMENT_DOWN,       /* a pixel shows the one so far below */
+	NN_AUGMENT_RIGHT,
+	NN_AUGMENT_CUT_Y, /* the centre of what is cut out */
+	NN_AUGMENT_CUT_X,
+	NN_AUGMENT_NUMBERS
+} NnAugmentNumber;
+
+/* One axis of n pixels: pixel i shows i + shift; [cut, cut_end) is cut out. */
+typedef struct NnAugmentAxis
+{
+	int n, shift, cut, cut_end;
+} NnAugmentAxis;
+
+/* What is cut out is half of the extent. */
+LAYER_FUNCTION NnAugmentAxis
+nn_augment_axis(float shift, float centre, int cuts, int n)
+{
+	NnAugmentAxis axis;
+	int length = cuts ? (n + 1) / 2 : 0;
+
+	axis.n = n;
+	axis.shift = (int) rintf(shift * (float) n);
+	axis.cut = (int) rintf(centre * (float) n) - length / 2;
+	axis.cut_end = axis.cut + length;
+	return axis;
+}
+
+/*
+ * Pixel (*y, *x) becomes the one that it shows; back: the one that shows it.
+ * Returns 0 if there is none.
+ */
+LAYER_FUNCTION int
+nn_augment_place(const NnAugmentAxis *rows, const NnAugmentAxis *columns, int back, int *y, int *x)
+{
+	int other_y = *y + (back ? -rows->shift : rows->shift);
+	int other_x = *x + (back ? -columns->shift : columns->shift);
+	int seen_y = back ? other_y : *y, seen_x = back ? other_x : *x;
+
+	*y = other_y;
+	*x = other_x;
+	return other_y >= 0 && other_y < rows->n && other_x >= 0 && other_x < columns->n &&
+		   !(seen_y >= rows->cut && seen_y < rows->cut_end && seen_x >= columns->cut &&
+			 seen_x < columns->cut_end);
 }
 
 #endif /* BICYCLE_LAYERS_H */

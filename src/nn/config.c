@@ -109,6 +109,18 @@ static const NnChoice keep_metric_choices[] = {
 #undef ROW
 		{ NULL, 0 },
 };
+static const NnChoice diff_augment_choices[] = {
+	{ "none", NN_DIFF_AUGMENT_NONE },
+	{ "color", NN_DIFF_AUGMENT_COLOR },
+	{ "translation", NN_DIFF_AUGMENT_TRANSLATION },
+	{ "cutout", NN_DIFF_AUGMENT_CUTOUT },
+	{ "color,translation", NN_DIFF_AUGMENT_COLOR | NN_DIFF_AUGMENT_TRANSLATION },
+	{ "color,cutout", NN_DIFF_AUGMENT_COLOR | NN_DIFF_AUGMENT_CUTOUT },
+	{ "translation,cutout", NN_DIFF_AUGMENT_TRANSLATION | NN_DIFF_AUGMENT_CUTOUT },
+	{ "color,translation,cutout",
+	  NN_DIFF_AUGMENT_COLOR | NN_DIFF_AUGMENT_TRANSLATION | NN_DIFF_AUGMENT_CUTOUT },
+	{ NULL, 0 },
+};
 static const NnChoice bad_pairs_choices[] = {
 	{ "error", NN_BAD_PAIRS_ERROR },
 	{ "skip", NN_BAD_PAIRS_SKIP },

@@ -162,11 +162,14 @@ static NnStatus
 lay_out_feeds(NnFit *t, NnError *error)
 {
 	size_t pixels = (size_t) t->config.size * t->config.size * t->options.batch_size;
-	size_t codes = (size_t) nn_iteration_codes(&t->it) * t->config.nz;
+	size_t images = (size_t) nn_iteration_codes(&t->it), codes = images * t->config.nz;
+	bool varied = t->options.diff_augment != NN_DIFF_AUGMENT_NONE;
 	size_t counts[NN_SOURCES] = { [NN_SOURCE_A] = nn_mul(pixels, t->config.input_nc),
 								  [NN_SOURCE_B] = nn_mul(pixels, t->config.output_nc),
 								  [NN_SOURCE_EPS] = codes,
-								  [NN_SOURCE_Z] = codes };
+								  [NN_SOURCE_Z] = codes,
+								  [NN_SOURCE_AUGMENT] =
+									  varied ? images * NN_EXHIBITS * NN_AUGMENT_NUMBERS : 0 };
 	size_t bytes = 0;
 
 	for (int i = 0; i < NN_SOURCES; i++)
@@ -403,6 +406,28 @@ fill_codes(NnFit *t, NnSource source, NnDtype dtype, const void *given, NnError 
 	return NN_OK;
 }
 
+/* How discriminators see the images of the iteration. */
+static NnStatus
+fill_augment(NnFit *t, NnError *error)
+{
+	int images = nn_iteration_codes(&t->it);
+	size_t count = (size_t) images * NN_AUGMENT_NUMBERS;
+	float *drawn;
+
+	if (t->options.diff_augment == NN_DIFF_AUGMENT_NONE)
+		return NN_OK;
+	drawn = malloc(NN_EXHIBITS * count * sizeof(float) + 1);
+	if (!drawn)
+		return nn_no_memory(error, NN_EXHIBITS * count * sizeof(float));
+	for (int which = 0; which < NN_EXHIBITS; which++)
+		nn_train_augment(t->options.seed, t->iteration, which, images, t->config.size,
+						 t->options.diff_augment, drawn + (size_t) which * count);
+	fit_convert_numbers(t->ops->dtype, feed_of(t, NN_SOURCE_AUGMENT), NN_F32, drawn,
+						NN_EXHIBITS * count);
+	free(drawn);
+	return NN_OK;
+}
+
 /* Where each input of the graph begins in its source, of each pass. */
 static void
 bind_pass(NnFit *t, int pass, NnFeed *feeds)
@@ -499,6 +524,8 @@ start_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *e
 	status = fill_codes(t, NN_SOURCE_EPS, dtype, eps, error);
 	if (status == NN_OK)
 		status = fill_codes(t, NN_SOURCE_Z, dtype, z, error);
+	if (status == NN_OK)
+		status = fill_augment(t, error);
 	if (status != NN_OK)
 		return status;
 	it.feeds = bind_inputs(t);
@@ -651,6 +678,14 @@ nn_fit_translate_bytes(NnFit *t, int n, const uint8_t *a, const float *z, uint8_
 	NnStatus status = load_preview(t, error);
 
 	return status == NN_OK ? nn_model_translate(t->preview, n, a, z, out, error) : status;
+}
+
+NnStatus
+nn_fit_encode_bytes(NnFit *t, int n, const uint8_t *b, float *mu, float *logvar, NnError *error)
+{
+	NnStatus status = load_preview(t, error);
+
+	return status == NN_OK ? nn_model_encode(t->preview, n, b, mu, logvar, error) : status;
 }
 
 NnStatus

@@ -53,6 +53,15 @@ typedef enum NnMeasure
 	NN_MEASURES
 } NnMeasure;
 
+/* What of an image discriminators see varied: a sum of these. */
+typedef enum NnDiffAugment
+{
+	NN_DIFF_AUGMENT_NONE,
+	NN_DIFF_AUGMENT_COLOR = 1,
+	NN_DIFF_AUGMENT_TRANSLATION = 2,
+	NN_DIFF_AUGMENT_CUTOUT = 4
+} NnDiffAugment;
+
 #define NN_MAX_QUERY 8000 /* bytes of one that is an option */
 
 typedef enum NnBadPairs
@@ -98,6 +107,7 @@ typedef struct NnTrainOptions
 	bool jitter_both;
 	double rotate, /* degrees, at most */
 		scale;     /* at most, of 1 */
+	NnDiffAugment diff_augment;
 } NnTrainOptions;
 
 /*
@@ -264,14 +274,16 @@ extern NnStatus nn_fit_weights(NnFit *fit, NnTensor **tensors, int *ntensors, Nn
 /*
  * The networks as at inference (no dropout, running statistics), with the
  * weights of nn_fit_weights, in fp32; on a GPU, which they do not leave, in the
- * fit's precision. For previews and the watch on diversity.
+ * fit's precision. For previews, validation and the watch on diversity.
  */
 extern NnStatus nn_fit_translate(NnFit *fit, int n, const float *a, const float *z, float *out,
 								 NnError *error);
-/* The same of bytes, as nn_model_translate. */
-extern NnStatus nn_fit_translate_bytes(NnFit *fit, int n, const uint8_t *a, const float *z,
-									   uint8_t *out, NnError *error);
 extern NnStatus nn_fit_encode(NnFit *fit, int n, const float *b, float *mu, float *logvar,
 							  NnError *error);
+/* The same of bytes, as nn_model_translate and nn_model_encode. */
+extern NnStatus nn_fit_translate_bytes(NnFit *fit, int n, const uint8_t *a, const float *z,
+									   uint8_t *out, NnError *error);
+extern NnStatus nn_fit_encode_bytes(NnFit *fit, int n, const uint8_t *b, float *mu, float *logvar,
+									NnError *error);
 
 #endif /* BICYCLE_NN_FIT_H */

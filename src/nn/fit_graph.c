@@ -40,7 +40,8 @@ typedef struct Branch
 	double lambda; /* of the judgement */
 	NnLoss loss_g, loss_d;
 	int real; /* the branch whose images are real to the judge: 0, or 1 with halves */
-	int a,    /* values: input, code, result */
+	NnExhibit made, true_ones;
+	int a, /* values: input, code, result */
 		z, fake;
 	NetCall g;
 	NetCall verdict; /* the judge's call on the fake */
@@ -75,6 +76,8 @@ source_shape(const Build *b, NnSource source)
 		return (NnShape){ b->n, size, size, b->config->input_nc };
 	if (source == NN_SOURCE_B)
 		return (NnShape){ b->n, size, size, b->config->output_nc };
+	if (source == NN_SOURCE_AUGMENT)
+		return (NnShape){ b->n, 1, 1, NN_AUGMENT_NUMBERS };
 	return (NnShape){ b->n, 1, 1, b->config->nz };
 }
 
@@ -82,7 +85,7 @@ source_shape(const Build *b, NnSource source)
 static int
 feed_input(Build *b, NnSource source, int branch, int value)
 {
-	static const char *const names[NN_SOURCES] = { "A", "B", "eps", "z" };
+	static const char *const names[NN_SOURCES] = { "A", "B", "eps", "z", "augment" };
 
 	if (value < 0)
 		value = nn_value(b->g, source_shape(b, source), names[source]);
@@ -197,9 +200,9 @@ translate_branches(Build *b)
 		translate_branch(b, &b->random, feed_input(b, NN_SOURCE_Z, 0, -1));
 }
 
-/* What D sees: the image or [A, it]; image = -1: real ones of a branch. */
+/* The image or [A, it]; image = -1: real ones of a branch. */
 static int
-exhibit(Build *b, int image, int branch)
+judged_image(Build *b, int image, int branch)
 {
 	int nc = b->config->input_nc;
 	NnShape shape = source_shape(b, NN_SOURCE_B);
@@ -221,6 +224,24 @@ exhibit(Build *b, int image, int branch)
 	return both;
 }
 
+/*
+ * What D sees, likewise. G gets its gradient through it, and D learns from what
+ * it has seen. Colours of A are left alone.
+ */
+static int
+exhibit(Build *b, int image, int branch, NnExhibit which)
+{
+	NnDiffAugment varied = b->options->diff_augment;
+	int seen = judged_image(b, image, branch);
+	NnAugmentArgs args = { .colour = (varied & NN_DIFF_AUGMENT_COLOR) != 0,
+						   .plain = b->config->conditional_d ? b->config->input_nc : 0,
+						   .cuts = (varied & NN_DIFF_AUGMENT_CUTOUT) != 0 };
+
+	if (varied == NN_DIFF_AUGMENT_NONE)
+		return seen;
+	return nn_augment(b->g, seen, feed_input(b, NN_SOURCE_AUGMENT, (int) which, -1), args, "seen");
+}
+
 /* The losses of a discriminator's maps; the caller sums over scales. */
 static void
 judge(Build *b, const int *maps, double target, double scale, NnLoss loss)
@@ -237,7 +258,7 @@ judge(Build *b, const int *maps, double target, double scale, NnLoss loss)
 static void
 judge_fake(Build *b, Branch *branch)
 {
-	int image = exhibit(b, branch->fake, 0);
+	int image = exhibit(b, branch->fake, 0, branch->made);
 	int first = b->g->nnodes;
 
 	nn_net_D(b->g, b->config, branch->judge, image, branch->maps);
@@ -342,7 +363,7 @@ learn_judge(Build *b, Branch *branch)
 	if (!branch->judged)
 		return;
 	judge(b, branch->maps, 0, 1, branch->loss_d);
-	image = exhibit(b, -1, branch->real);
+	image = exhibit(b, -1, branch->real, branch->true_ones);
 	first = b->g->nnodes;
 	nn_net_D(b->g, b->config, branch->judge, image, maps);
 	calls[0] = branch->verdict;
@@ -379,6 +400,8 @@ nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions
 						  .lambda = options->lambda_gan,
 						  .loss_g = NN_LOSS_G_GAN,
 						  .loss_d = NN_LOSS_D,
+						  .made = NN_EXHIBIT_ENCODED,
+						  .true_ones = NN_EXHIBIT_ENCODED_REAL,
 						  .a = -1,
 						  .z = -1,
 						  .fake = -1 };
@@ -389,6 +412,8 @@ nn_iteration_build(NnIteration *it, const NnConfig *config, const NnTrainOptions
 						 .loss_g = NN_LOSS_G_GAN2,
 						 .loss_d = NN_LOSS_D2,
 						 .real = facts->halves ? 1 : 0,
+						 .made = NN_EXHIBIT_RANDOM,
+						 .true_ones = NN_EXHIBIT_RANDOM_REAL,
 						 .a = -1,
 						 .z = -1,
 						 .fake = -1 };

@@ -301,6 +301,13 @@ check_data(const NnConfig *c, const NnTrainOptions *o, NnError *error)
 		nn_hint(error, "Set \"jitter\" to a value above 0, as 0.2.");
 		return NN_EINVAL;
 	}
+	if (o->diff_augment != NN_DIFF_AUGMENT_NONE && o->lambda_gan == 0 && o->lambda_gan2 == 0)
+	{
+		nn_fail(error, NN_EINVAL, "option \"diff_augment\" needs a discriminator");
+		nn_detail(error, "lambda_gan and lambda_gan2 are 0.");
+		nn_hint(error, "Leave the option out, or give one of them a value above 0.");
+		return NN_EINVAL;
+	}
 	if (o->load_size >= c->size)
 		return NN_OK;
 	nn_fail(error, NN_EINVAL, "load_size %d is smaller than size %d", o->load_size, c->size);

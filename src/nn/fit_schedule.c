@@ -11,6 +11,7 @@
 #include "common/invariant.h"
 
 #include <math.h>
+#include <string.h>
 
 #define STEP_EPOCHS 100 /* of policy step: the official lr_decay_iters */
 #define STEP_FACTOR 0.1
@@ -69,6 +70,65 @@ nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, int nz, float
 		nn_normal(seed,
 				  1ULL << 63 | (uint64_t) which << 62 | (uint64_t) iteration << 13 | (uint64_t) i,
 				  nz, codes + (size_t) i * nz);
+}
+
+#define AUGMENT_WORD 0xD1FFA963u /* the second one; that of no node's dropout */
+
+/* Of [0, 1). */
+static double
+augment_share(uint32_t word)
+{
+	return word * 0x1p-32;
+}
+
+/* A whole number from `least` on, one of `count`, as a part of the size. */
+static float
+augment_place(uint32_t word, int least, int count, int size)
+{
+	return (float) ((least + floor(augment_share(word) * count)) / size);
+}
+
+/*
+ * Source: DiffAugment_pytorch.py of mit-han-lab/data-efficient-gans: the ranges
+ * of each number, and that what is cut out may have its centre anywhere.
+ */
+void
+nn_train_augment(uint64_t seed, int64_t iteration, int which, int n, int size, NnDiffAugment varied,
+				 float *numbers)
+{
+	uint32_t key[2] = { (uint32_t) seed, (uint32_t) (seed >> 32) };
+	int most = (int) (size * 0.125 + 0.5), cut = (size + 1) / 2;
+
+	for (int i = 0; i < n; i++, numbers += NN_AUGMENT_NUMBERS)
+	{
+		uint32_t words[8];
+
+		for (uint32_t k = 0; k < 2; k++)
+		{
+			uint32_t counter[4] = { (uint32_t) (which * n + i) * 2 + k, AUGMENT_WORD,
+									(uint32_t) iteration, (uint32_t) (iteration >> 32) };
+
+			nn_philox(counter, key, words + 4 * k);
+		}
+		memset(numbers, 0, NN_AUGMENT_NUMBERS * sizeof(float));
+		numbers[NN_AUGMENT_SATURATION] = numbers[NN_AUGMENT_CONTRAST] = 1;
+		if (varied & NN_DIFF_AUGMENT_COLOR)
+		{
+			numbers[NN_AUGMENT_BRIGHTNESS] = (float) (augment_share(words[0]) - 0.5);
+			numbers[NN_AUGMENT_SATURATION] = (float) (augment_share(words[1]) * 2);
+			numbers[NN_AUGMENT_CONTRAST] = (float) (augment_share(words[2]) + 0.5);
+		}
+		if (varied & NN_DIFF_AUGMENT_TRANSLATION)
+		{
+			numbers[NN_AUGMENT_DOWN] = augment_place(words[3], -most, 2 * most + 1, size);
+			numbers[NN_AUGMENT_RIGHT] = augment_place(words[4], -most, 2 * most + 1, size);
+		}
+		if (varied & NN_DIFF_AUGMENT_CUTOUT)
+		{
+			numbers[NN_AUGMENT_CUT_Y] = augment_place(words[5], 0, size + 1 - cut % 2, size);
+			numbers[NN_AUGMENT_CUT_X] = augment_place(words[6], 0, size + 1 - cut % 2, size);
+		}
+	}
 }
 
 /* ---- Learning rate ------------------------------------------------------- */

@@ -44,6 +44,7 @@ typedef struct NnNode
 		NnUpsampleArgs upsample;
 		NnNormArgs norm;
 		NnLossArgs loss; /* all losses */
+		NnAugmentArgs augment;
 	};
 	const char *name;
 } NnNode;

@@ -21,21 +21,39 @@
 extern void nn_train_codes(uint64_t seed, int64_t iteration, int which, int n, int nz,
 						   float *codes);
 
+/*
+ * (n, NN_AUGMENT_NUMBERS): how discriminators see the images of exhibit
+ * `which`, of size x size pixels; of what is not varied, what changes nothing.
+ */
+extern void nn_train_augment(uint64_t seed, int64_t iteration, int which, int n, int size,
+							 NnDiffAugment varied, float *numbers);
+
 /* The learning rate of an iteration, from 0. */
 extern double nn_learning_rate(const NnTrainOptions *options, int64_t rows, int64_t iteration);
 extern int64_t nn_run_iterations(const NnTrainOptions *options, int64_t rows);
 
 /* ---- The graph ----------------------------------------------------------- */
 
-/* What an input is fed with: images from `first` on, or codes. */
+/* What an input is fed with: images from `first` on, or numbers of each. */
 typedef enum NnSource
 {
 	NN_SOURCE_A,
 	NN_SOURCE_B,
 	NN_SOURCE_EPS,
 	NN_SOURCE_Z,
+	NN_SOURCE_AUGMENT, /* its branches are exhibits */
 	NN_SOURCES
 } NnSource;
+
+/* What discriminators see of a branch: what G has made, and what is real. */
+typedef enum NnExhibit
+{
+	NN_EXHIBIT_ENCODED,
+	NN_EXHIBIT_RANDOM,
+	NN_EXHIBIT_ENCODED_REAL,
+	NN_EXHIBIT_RANDOM_REAL,
+	NN_EXHIBITS
+} NnExhibit;
 
 typedef struct NnInput
 {
@@ -50,7 +68,7 @@ typedef struct NnTerm
 	NnLoss loss; /* which it is a part of */
 } NnTerm;
 
-#define NN_MAX_INPUTS 12
+#define NN_MAX_INPUTS 16
 #define NN_MAX_TERMS (8 * NN_MAX_SCALES)
 
 /* A pass of an iteration: graph, schedule, inputs and losses. */

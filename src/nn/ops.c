@@ -196,6 +196,22 @@ upsample_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *er
 	return NN_OK;
 }
 
+/* An image, or two whose channels are side by side. */
+static NnStatus
+augment_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+{
+	NnShape numbers = input_shape(g, node, 1);
+
+	*shape = input_shape(g, node, 0);
+	if (numbers.n != shape->n || numbers.h != 1 || numbers.w != 1 ||
+		numbers.c != NN_AUGMENT_NUMBERS)
+		return nn_fail(error, NN_EINVAL, "numbers of layer \"%s\" are not %d an image", node->name,
+					   NN_AUGMENT_NUMBERS);
+	if (shape->c > NN_MAX_SEEN_CHANNELS || node->augment.plain >= shape->c)
+		return nn_fail(error, NN_EINVAL, "map of layer \"%s\" is not an image", node->name);
+	return NN_OK;
+}
+
 static NnStatus
 same_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 {
@@ -262,6 +278,7 @@ const NnOpInfo nn_ops[NN_OPS] = {
 						.shape = one_number },
 	[NN_OP_KL_LOSS] = { "kl_loss", 2, 0, .alike = true, .loss = true, .rereads = NN_REREADS_ALWAYS,
 						.shape = one_number },
+	[NN_OP_AUGMENT] = { "augment", 2, 0, .rereads = NN_REREADS_ALWAYS, .shape = augment_shape },
 };
 
 /* ---- Builders ------------------------------------------------------------ */
@@ -482,4 +499,14 @@ nn_kl_loss(NnGraph *g, int mu, int logvar, double scale, const char *name)
 	nn_widen(g, mu);
 	nn_widen(g, logvar);
 	return append_loss(g, NN_OP_KL_LOSS, mu, logvar, (NnLossArgs){ .scale = scale }, name);
+}
+
+int
+nn_augment(NnGraph *g, int x, int numbers, NnAugmentArgs args, const char *name)
+{
+	NnNode node = node_of(NN_OP_AUGMENT, x, numbers, -1);
+
+	node.augment = args;
+	nn_widen(g, numbers);
+	return append_op(g, node, name);
 }

@@ -49,6 +49,8 @@ typedef struct NnShape
 	TRAINING(L1_LOSS, l1_loss)                                                         \
 	/* in: mu, logvar. scale times the sum of (mu^2 + exp(logvar) - 1 - logvar) / 2 */ \
 	TRAINING(KL_LOSS, kl_loss)                                                         \
+	/* in[0] as a discriminator sees it; in[1]: (N,1,1,7), by NnAugmentNumber */       \
+	TRAINING(AUGMENT, augment)                                                         \
 	/* the largest of each window's numbers; pixels outside the image do not count */  \
 	INFERENCE(MAXPOOL, maxpool)                                                        \
 	/* (N,2H,W,C) -> (2N,H,W,C), (x - shift) / scale: an image above another is two */ \
@@ -108,6 +110,16 @@ typedef struct NnHalvesArgs
 {
 	float shift[NN_MAX_IMAGE_CHANNELS], scale[NN_MAX_IMAGE_CHANNELS];
 } NnHalvesArgs;
+
+/* Of AUGMENT. */
+typedef struct NnAugmentArgs
+{
+	bool colour; /* brightness, saturation and contrast change */
+	int plain;   /* but not those of so many channels, the first */
+	bool cuts;   /* a part is cut out */
+} NnAugmentArgs;
+
+#define NN_MAX_SEEN_CHANNELS (2 * NN_MAX_IMAGE_CHANNELS)
 
 /* Of UPSAMPLE: the reflected border. */
 typedef struct NnUpsampleArgs
@@ -207,5 +219,6 @@ extern int nn_gan_loss(struct NnGraph *g, int map, bool vanilla, double target, 
 					   const char *name);
 extern int nn_l1_loss(struct NnGraph *g, int x, int constant, double scale, const char *name);
 extern int nn_kl_loss(struct NnGraph *g, int mu, int logvar, double scale, const char *name);
+extern int nn_augment(struct NnGraph *g, int x, int numbers, NnAugmentArgs args, const char *name);
 
 #endif /* BICYCLE_NN_OPS_H */

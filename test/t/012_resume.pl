@@ -102,7 +102,8 @@ is_the_same_after('a fast shutdown', $expected, '', sub {
 
 # State besides weights: running statistics, averages, masks that are drawn anew in each iteration,
 # the schedule of the rate, one network of each kind.
-foreach my $variant ([ 'batch norm and dropout', ', "norm": "batch", "dropout": true' ],
+foreach my $variant ([ 'batch norm, dropout and what discriminators see',
+		', "norm": "batch", "dropout": true, "diff_augment": "color,translation,cutout"' ],
 	[ 'averages, cosine and a method of halves',
 		', "method": "cvae_gan++", "ema": 0.9, "lr_policy": "cosine", "upsample": "bilinear", '
 		. '"net_e": "conv"' ])

@@ -53,6 +53,7 @@ typedef struct Case
 	Input input;
 	float dropout;   /* of the NORM_ACT */
 	NnLossArgs loss; /* of a loss */
+	NnAugmentArgs augment;
 	When when;
 } Case;
 
@@ -110,6 +111,9 @@ static const Case cases[] = {
 	{ .op = NN_OP_GAN_LOSS, .in = { 2, 3, 3, 4 }, .loss = { 0.2, 1, false }, TRAINING },
 	{ .op = NN_OP_L1_LOSS, .in = { 2, 3, 3, 4 }, .loss = { .scale = 3 }, TRAINING },
 	{ .op = NN_OP_KL_LOSS, .in = { 3, 1, 1, 6 }, .loss = { .scale = 0.1 }, TRAINING },
+	{ .op = NN_OP_AUGMENT, .in = { 3, 6, 5, 3 }, .augment = { true, 0, true }, TRAINING },
+	{ .op = NN_OP_AUGMENT, .in = { 2, 8, 6, 5 }, .augment = { true, 2, false }, SLICES, TRAINING },
+	{ .op = NN_OP_AUGMENT, .in = { 4, 4, 4, 1 }, .augment = { .cuts = true }, TRAINING },
 	/*
 	 * what pix2pix has at inference: gamma and beta of an instance norm,
 	 * dropout
@@ -401,6 +405,9 @@ case_operator(Builder *b, const Case *t, int x)
 		case NN_OP_KL_LOSS:
 			nn_kl_loss(b->g, x, b->source(b, t, t->in, false), t->loss.scale, "kl");
 			return -1;
+		case NN_OP_AUGMENT:
+			z = b->source(b, &plain, (NnShape){ t->in.n, 1, 1, NN_AUGMENT_NUMBERS }, true);
+			return nn_augment(b->g, x, z, t->augment, "augment");
 		case NN_OP_NORM_ACT:
 		case NN_OP_INPUT:
 		case NN_OPS:

@@ -58,6 +58,8 @@ static const Case more[] = {
 	{ .op = NN_OP_GAN_LOSS, .in = { 1, 80, 80, 1 }, .loss = { 1, 0, true }, TRAINING },
 	{ .op = NN_OP_L1_LOSS, .in = { 2, 48, 48, 3 }, .loss = { .scale = 10 }, SLICES, TRAINING },
 	{ .op = NN_OP_L1_LOSS, .in = { 2, 1, 1, 8 }, .loss = { .scale = 0.5 }, TRAINING },
+	{ .op = NN_OP_AUGMENT, .in = { 2, 70, 64, 6 }, .augment = { true, 3, true }, SLICES, TRAINING },
+	{ .op = NN_OP_AUGMENT, .in = { 1, 33, 47, 3 }, .augment = { true, 0, false }, TRAINING },
 };
 
 /* ---- Two devices --------------------------------------------------------- */

@@ -20,6 +20,7 @@
 #include "cuda_runtime_api.h"
 
 #define SMALL "\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4"
+#define AUGMENT "\"diff_augment\":\"color,translation,cutout\""
 #define LEAST "\"size\":64,\"ngf\":1,\"nef\":1,\"ndf\":1,\"num_ds\":1"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -657,10 +658,10 @@ main(void)
 	test_moves(device, "clr_gan", "");
 	test_moves(device, "pix2pix_noise", "");
 	test_moves(device, "bicycle", ",\"norm\":\"batch\"");
-	test_replays(device, "{" NETS ",\"ema\":0.9,\"dropout\":true}");
+	test_replays(device, "{" NETS ",\"ema\":0.9,\"dropout\":true," AUGMENT "}");
 	if (!SLOW)
 		test_halves(device, "{" SMALL ",\"norm\":\"batch\",\"ema\":0.9}");
-	test_other_device(device, cpu, "{" NETS ",\"ema\":0.9}");
+	test_other_device(device, cpu, "{" NETS ",\"ema\":0.9,\"conditional_d\":true," AUGMENT "}");
 	test_orders("{" LEAST "}");
 	test_snapshots("{" LEAST ",\"norm\":\"batch\",\"ema\":0.9}");
 	test_bad_snapshot(device);

@@ -65,7 +65,8 @@ touches(const NnGraph *g, const NnStep *step, int root)
 			values[n++] = step->din[k];
 		bool reads = node->op == NN_OP_NORM_ACT || node->op == NN_OP_REPARAM ||
 					 node->op == NN_OP_GAN_LOSS || node->op == NN_OP_L1_LOSS ||
-					 node->op == NN_OP_KL_LOSS || step->weight_mode != NN_GRAD_IGNORE;
+					 node->op == NN_OP_KL_LOSS || node->op == NN_OP_AUGMENT ||
+					 step->weight_mode != NN_GRAD_IGNORE;
 
 		values[n++] = step->dout[0];
 		values[n++] = step->dout[1];
@@ -189,7 +190,8 @@ is_to_be_wide(const NnGraph *g, int root)
 			return true;
 		if ((all || loss) && nn_value_root(g, node->out[0]) == root)
 			return true;
-		if (node->op == NN_OP_CONV && node->in[1] >= 0 && nn_value_root(g, node->in[1]) == root)
+		if ((node->op == NN_OP_CONV || node->op == NN_OP_AUGMENT) && node->in[1] >= 0 &&
+			nn_value_root(g, node->in[1]) == root)
 			return true;
 		for (int k = 0; all && k < NN_MAX_IN; k++)
 			if (node->in[k] >= 0 && nn_value_root(g, node->in[k]) == root)

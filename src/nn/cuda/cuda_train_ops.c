@@ -244,6 +244,44 @@ cuda_train_reparam_backward(const NnOperands *op, NnError *error)
 	return cuda_launched(error, kernel_sample_backward(cuda_training(op)->stream, &sample));
 }
 
+/* ---- What discriminators see --------------------------------------------- */
+
+static KernelAugment
+cuda_augment(const NnOperands *op, const NnMap *map)
+{
+	NnAugmentArgs args = op->node->augment;
+	NnShape s = map->shape;
+
+	return (KernelAugment){ .n = s.n,
+							.h = s.h,
+							.w = s.w,
+							.c = s.c,
+							.plain = args.colour ? args.plain : s.c,
+							.cuts = args.cuts,
+							.numbers = cuda_map(op, &op->in[1]),
+							.workspace = cuda_training(op)->work };
+}
+
+NnStatus
+cuda_train_augment(const NnOperands *op, NnError *error)
+{
+	KernelAugment augment = cuda_augment(op, &op->in[0]);
+
+	augment.x = cuda_map(op, &op->in[0]);
+	augment.y = cuda_map(op, &op->out[0]);
+	return cuda_launched(error, kernel_augment(cuda_training(op)->stream, &augment));
+}
+
+NnStatus
+cuda_train_augment_backward(const NnOperands *op, NnError *error)
+{
+	KernelAugment augment = cuda_augment(op, &op->dout[0]);
+
+	augment.dy = cuda_map(op, &op->dout[0]);
+	augment.dx = cuda_gradient(op, 0);
+	return cuda_launched(error, kernel_augment_backward(cuda_training(op)->stream, &augment));
+}
+
 /* ---- Losses -------------------------------------------------------------- */
 
 /* count: what the sum of the terms is divided by. */
@@ -368,6 +406,8 @@ cuda_train_work(const NnPlan *plan, int index)
 	}
 	else if (nn_ops[node->op].loss)
 		floats = kernel_loss_floats((size_t) in.n * in.h * in.w, in.c);
+	else if (node->op == NN_OP_AUGMENT)
+		floats = kernel_augment_floats(in.n, in.h, in.w);
 	else if (nn_ops[node->op].filters)
 	{
 		floats = kernel_bias_floats(out.n * out.h * out.w, out.c);
