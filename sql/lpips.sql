@@ -79,6 +79,30 @@ SELECT bicycle_create('generator', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4
 	"encoder_size": 64}') AS version;
 SELECT pg_temp.fails($$SELECT bicycle_rename('generator', 'lpips-vgg-0.1')$$);
 
+-- Validation of a job measures by it what a session would get, and may choose by it. Its number is
+-- given back: other tests count on theirs.
+SELECT last_value, is_called FROM bicycle_training_job_ids \gset
+SET client_min_messages = warning;
+SELECT bicycle_train('validated', 'SELECT a, b FROM looks WHERE id < 4', '{"size": 64, "ngf": 4,
+	"nef": 4, "ndf": 4, "nz": 2, "iterations": 3, "validate_every": 1, "keep": "best",
+	"keep_metric": "val_lpips",
+	"validation": "SELECT a, b FROM looks WHERE id IN (6, 7, 8)"}') AS job \gset
+CALL bicycle_wait(:job);
+RESET client_min_messages;
+SELECT state, notes ~ 'whose val_lpips is' AS chosen FROM bicycle_jobs WHERE job = :job;
+SELECT name, count(*), min(value) > 0 AS positive FROM bicycle_losses
+	WHERE job = :job AND name LIKE 'val%' GROUP BY name ORDER BY name COLLATE "C";
+SELECT m.iterations = (SELECT iteration FROM bicycle_losses WHERE job = :job
+		AND name = 'val_lpips' ORDER BY value, iteration LIMIT 1) AS kept,
+	abs(min(value) - avg(bicycle_lpips(bicycle_translate(a, bicycle_encode(b, 'validated'),
+		'validated'), b))) < 1e-6 AS same
+FROM bicycle_models AS m, looks, bicycle_losses WHERE m.model = 'validated' AND id IN (6, 7, 8)
+	AND job = :job AND name = 'val_lpips' AND iteration = m.iterations GROUP BY m.iterations;
+SELECT octet_length(bicycle_loss_plot(:job)) > 0 AS plotted;
+DELETE FROM bicycle_training_jobs WHERE job = :job;
+SELECT setval('bicycle_training_job_ids', :last_value, :'is_called') AS number \gset
+SELECT bicycle_drop('validated');
+
 -- Rights: importing is for nobody at first, comparing for who may read the model.
 CREATE ROLE regress_looker;
 GRANT SELECT ON looks TO regress_looker;

@@ -56,6 +56,7 @@ FROM (VALUES ('{"validation": "SELECT a FROM regress_pairs"}'),
 	('{"keep_metric": "G_L1"}'),
 	('{"diff_augment": "colour"}'),
 	('{"diff_augment": "cutout", "lambda_gan": 0, "lambda_gan2": 0}'),
+	('{"validation": "SELECT a, b FROM regress_pairs", "patience": 2, "keep_metric": "val_lpips"}'),
 	('{"validation": "SELECT a, b FROM regress_pairs", "keep": "best", "keep_metric": "val_z_L1", '
 		'"method": "pix2pix_noise"}')) AS v (o);
 -- What may follow the images, and what else there may be.

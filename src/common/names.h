@@ -58,10 +58,11 @@
 	ROW(KL, "kl")
 
 /* What is measured of a run's validation pairs, beside its losses. */
-#define BICYCLE_MEASURES(ROW)                                      \
-	ROW(L1, "val_L1")               /* mean of |G(A, E(B)) - B| */ \
-	ROW(Z_L1, "val_z_L1")           /* mean of |E(G(A, z)) - z| */ \
-	ROW(DIVERSITY, "val_diversity") /* of two samples of an input */
+#define BICYCLE_MEASURES(ROW)                                        \
+	ROW(L1, "val_L1")               /* mean of |G(A, E(B)) - B| */   \
+	ROW(Z_L1, "val_z_L1")           /* mean of |E(G(A, z)) - z| */   \
+	ROW(DIVERSITY, "val_diversity") /* of two samples of an input */ \
+	ROW(LPIPS, "val_lpips")         /* of G(A, E(B)) and B */
 
 /* The systems of the paper that can be trained. */
 #define BICYCLE_METHODS(ROW)                                                                  \

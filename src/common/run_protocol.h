@@ -7,6 +7,8 @@
  *	 TRAIN_BEGIN, DATA.., END
  *	                     ->   options, and the version or the checkpoint to
  *	                          start from (a tensor stream; may be empty)
+ *	 METRIC, DATA.., END ->   weights that validation compares images by; if
+ *	                          there are such
  *	 PAIR ..             ->   one row of the query each
  *	 VALIDATION_PAIR ..  ->   likewise of the option validation's
  *	 PAIRS_END           ->
@@ -87,6 +89,7 @@ typedef enum BicycleTrainFrame
 	BICYCLE_CHECKPOINT_NOW,
 	BICYCLE_PAUSE,
 	BICYCLE_VALIDATION_PAIR, /* as PAIR */
+	BICYCLE_METRIC,          /* BicycleLoad, config JSON; then tensors, and END */
 
 	BICYCLE_TRAIN_READY = 160, /* BicycleTrainReady, then the hashes of the pairs skipped */
 	BICYCLE_LOSSES,            /* BicycleLosses */

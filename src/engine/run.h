@@ -16,8 +16,9 @@
  *    frame), the data's, the screen's, the feed's, and the one below, of
  *    orders. None is taken while another is held.
  * R5 Pairs are written before the loop starts, and only read afterwards.
- * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_best <
- *    run_validation, run_preview, run_device < run_save < run_loop < run_main.
+ * R6 Calls go down: run_data < run_feed, run_link < run_screen, run_best,
+ *    run_look < run_metric < run_validation, run_preview, run_device < run_save
+ *    < run_loop < run_main.
  *    What the link has to say goes up by functions that run_main gives it
  *    (RunLinkOwner).
  */
@@ -39,6 +40,7 @@ typedef enum RunState
 	RUN_STARTING,  /* before "go" */
 	RUN_WAITING,   /* for TRAIN_BEGIN */
 	RUN_STREAM,    /* receiving weights */
+	RUN_METRIC,    /* receiving those that compare images */
 	RUN_PAIRS,     /* receiving pairs */
 	RUN_SCREENING, /* the pool decodes them all, those of validation last */
 	RUN_OPENING,   /* the device thread opens the fit */

@@ -8,10 +8,13 @@
  *    which looks for its own names, does not see them; a checkpoint of 0.1 has
  *    none, and the run has no best one yet.
  * R2 A record of other pairs is not compared with: what is best is found anew.
+ * R3 What is no finite number is never the best: nothing would be better than
+ *    it. A record of iteration 0 has counted such only.
  *
  * A RunBest owns its weights, which are kept as a stream: names with the
  * prefix, so that a checkpoint is a copy of it.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +37,7 @@ typedef struct BestRecord
 bool
 run_best_is(RunBest *best, NnMeasure metric, double value, int64_t iteration)
 {
-	if (best->found && !nn_measure_better(metric, value, best->value))
+	if (!isfinite(value) || (best->found && !nn_measure_better(metric, value, best->value)))
 	{
 		best->missed++;
 		return false;
@@ -168,9 +171,11 @@ run_best_restore(RunBest *best, const TensorStream *stream, const uint8_t *diges
 	*same = digest == NULL || memcmp(record.digest, digest, sizeof(record.digest)) == 0;
 	if (!*same)
 		return true;
+	best->missed = record.missed;
+	if (record.iteration == 0 || !isfinite(record.value))
+		return true;
 	best->found = true;
 	best->value = record.value;
 	best->iteration = record.iteration;
-	best->missed = record.missed;
 	return keep_tensors(best, PREFIX, stream->tensors, stream->ntensors, error);
 }

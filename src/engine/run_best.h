@@ -21,7 +21,10 @@ typedef struct RunBest
 	size_t length;
 } RunBest;
 
-/* Of one more validation; true: it is the best. Equal ones are not. */
+/*
+ * Of one more validation; true: it is the best. Equal ones are not, nor are
+ * values that are not finite.
+ */
 extern bool run_best_is(RunBest *best, NnMeasure metric, double value, int64_t iteration);
 
 /* Keeps copies of the tensors in place of earlier ones. False with *error. */

@@ -177,8 +177,9 @@ check_room(Run *run, size_t *bytes)
 	NnError error = { 0 };
 	size_t all;
 
-	if (nn_fit_estimate(nn, &run->config, &run->options, run_precision(run), RUN_PREVIEW_SAMPLES,
-						&needs, &error) != NN_OK)
+	if (nn_fit_estimate(nn, &run->config, &run->options, run_precision(run),
+						run_look_images(&run->config, RUN_PREVIEW_SAMPLES), &needs,
+						&error) != NN_OK)
 	{
 		error_from_nn(&run->error, &error);
 		return OPEN_FAILED;

@@ -1,20 +1,28 @@
 /*
  * run_look.c
- *	  A look at what the networks of a fit make of one pair: samples under given
- *	  codes, the reconstruction, and what these are measured by. Validation
- *	  measures it.
+ *	  A look at what the networks of a fit make of a few pairs: samples under
+ *	  given codes, reconstructions, and what these are measured by. Validation
+ *	  measures it, the watch on diversity too, and previews show it.
  *
  * R1 The networks are those of nn_fit_weights, as at inference. Nothing that
  *    training reads or draws is changed.
- * R2 What is measured is in the networks' range, [-1, 1], and no multiple of a
- *    lambda.
+ * R2 Images are bytes, as a session would get them. What is measured of them is
+ *    in the networks' range, [-1, 1], and no multiple of a lambda.
+ * R3 Pairs are looked at together because that is faster. On the CPU what is
+ *    made of one does not depend on the others.
+ * R4 The first image of each pair comes before the second of any: so what is
+ *    made of each pair once lies in the same places as first samples.
  *
  * A RunLook owns its arrays.
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/run_look.h"
+
+/* Of samples of more pairs than one: as many as two of 256 x 256 have. */
+#define LOOK_PIXELS ((size_t) 2 * 256 * 256)
 
 static size_t
 look_pixels(const RunLook *look, int channels)
@@ -22,18 +30,48 @@ look_pixels(const RunLook *look, int channels)
 	return (size_t) look->config->size * (size_t) look->config->size * (size_t) channels;
 }
 
-bool
-run_look_open(RunLook *look, const NnConfig *config, int samples, EngineError *error)
+/* Where sample `sample` of pair i is among all. */
+static size_t
+look_place(const RunLook *look, int i, int sample)
 {
-	size_t n = (size_t) samples, codes = n * (size_t) config->nz;
+	INVARIANT(i >= 0 && i < look->n && sample >= 0 && sample < look->samples);
+	return (size_t) sample * (size_t) look->n + (size_t) i;
+}
+
+static const float *
+look_code(const RunLook *look, const float *codes, int i, int sample)
+{
+	return codes + look_place(look, i, sample) * (size_t) look->config->nz;
+}
+
+int
+run_look_images(const NnConfig *config, int samples)
+{
+	size_t most = LOOK_PIXELS / ((size_t) config->size * (size_t) config->size);
+
+	return most > (size_t) samples ? (int) most : samples;
+}
+
+bool
+run_look_open(RunLook *look, const NnConfig *config, int samples, int64_t pairs, EngineError *error)
+{
+	size_t most, images, codes;
 
 	look->config = config;
 	look->samples = samples;
-	look->a = calloc(n * look_pixels(look, config->input_nc), sizeof(float));
-	look->b = calloc(look_pixels(look, config->output_nc), sizeof(float));
-	look->out = calloc(n * look_pixels(look, config->output_nc), sizeof(float));
+	most = LOOK_PIXELS / (look_pixels(look, 1) * (size_t) samples);
+	look->most = (int64_t) most < pairs ? (int) most : (int) pairs;
+	if (look->most < 1)
+		look->most = 1;
+	images = (size_t) look->most * (size_t) samples;
+	codes = images * (size_t) config->nz;
+	look->a = calloc(images, look_pixels(look, config->input_nc));
+	look->b = calloc((size_t) look->most, look_pixels(look, config->output_nc));
+	look->z = calloc(codes + 1, sizeof(float));
+	look->out = calloc(images, look_pixels(look, config->output_nc));
 	look->mu = calloc(2 * codes + 1, sizeof(float));
-	if (look->a != NULL && look->b != NULL && look->out != NULL && look->mu != NULL)
+	if (look->a != NULL && look->b != NULL && look->z != NULL && look->out != NULL &&
+		look->mu != NULL)
 		return true;
 	return error_memory(error, "samples of the networks in training");
 }
@@ -43,38 +81,86 @@ run_look_free(RunLook *look)
 {
 	free(look->a);
 	free(look->b);
+	free(look->z);
 	free(look->out);
 	free(look->mu);
 }
 
-void
-run_look_at(RunLook *look, const uint8_t *a, const uint8_t *b)
+int
+run_look_begin(RunLook *look, int64_t left)
 {
-	size_t count = look_pixels(look, look->config->input_nc);
+	look->n = left < look->most ? (int) left : look->most;
+	return look->n;
+}
 
-	for (int i = 0; i < look->samples; i++)
-		nn_normalise(a, count, look->a + (size_t) i * count);
-	nn_normalise(b, look_pixels(look, look->config->output_nc), look->b);
+void
+run_look_at(RunLook *look, int i, const uint8_t *a, const uint8_t *b)
+{
+	size_t bytes = look_pixels(look, look->config->input_nc);
+
+	for (int sample = 0; sample < look->samples; sample++)
+		memcpy(look->a + look_place(look, i, sample) * bytes, a, bytes);
+	bytes = look_pixels(look, look->config->output_nc);
+	memcpy(look->b + (size_t) i * bytes, b, bytes);
+}
+
+float *
+run_look_code(RunLook *look, int i, int sample)
+{
+	return look->z + look_place(look, i, sample) * (size_t) look->config->nz;
+}
+
+const uint8_t *
+run_look_image(const RunLook *look, int i, int sample)
+{
+	return look->out + look_place(look, i, sample) * look_pixels(look, look->config->output_nc);
+}
+
+const uint8_t *
+run_look_target(const RunLook *look, int i)
+{
+	INVARIANT(i >= 0 && i < look->n);
+	return look->b + (size_t) i * look_pixels(look, look->config->output_nc);
 }
 
 bool
-run_look_sample(RunLook *look, NnFit *fit, const float *z, EngineError *error)
+run_look_sample(RunLook *look, NnFit *fit, EngineError *error)
 {
 	NnError nn_error = { 0 };
 
-	if (nn_fit_translate(fit, look->samples, look->a, z, look->out, &nn_error) == NN_OK)
+	if (nn_fit_translate_bytes(fit, look->n * look->samples, look->a, look->z, look->out,
+							   &nn_error) == NN_OK)
 		return true;
 	return error_from_nn(error, &nn_error);
+}
+
+/* Of so many images: the logarithms of variances are not asked for. */
+static float *
+look_logvar(const RunLook *look, int images)
+{
+	return look->mu + (size_t) images * (size_t) look->config->nz;
 }
 
 bool
 run_look_reconstruct(RunLook *look, NnFit *fit, EngineError *error)
 {
-	float *logvar = look->mu + (size_t) look->samples * (size_t) look->config->nz;
 	NnError nn_error = { 0 };
 
-	if (nn_fit_encode(fit, 1, look->b, look->mu, logvar, &nn_error) == NN_OK &&
-		nn_fit_translate(fit, 1, look->a, look->mu, look->out, &nn_error) == NN_OK)
+	if (nn_fit_encode_bytes(fit, look->n, look->b, look->mu, look_logvar(look, look->n),
+							&nn_error) == NN_OK &&
+		nn_fit_translate_bytes(fit, look->n, look->a, look->mu, look->out, &nn_error) == NN_OK)
+		return true;
+	return error_from_nn(error, &nn_error);
+}
+
+bool
+run_look_read(RunLook *look, NnFit *fit, EngineError *error)
+{
+	int images = look->n * look->samples;
+	NnError nn_error = { 0 };
+
+	if (nn_fit_encode_bytes(fit, images, look->out, look->mu, look_logvar(look, images),
+							&nn_error) == NN_OK)
 		return true;
 	return error_from_nn(error, &nn_error);
 }
@@ -82,45 +168,48 @@ run_look_reconstruct(RunLook *look, NnFit *fit, EngineError *error)
 /* ---- What is measured ---------------------------------------------------- */
 
 static double
-look_difference(const float *x, const float *y, size_t count)
+look_difference(const RunLook *look, const uint8_t *x, const uint8_t *y)
 {
-	double sum = 0;
+	size_t bytes = look_pixels(look, look->config->output_nc);
+	uint64_t sum = 0;
 
-	for (size_t i = 0; i < count; i++)
-		sum += fabs((double) x[i] - (double) y[i]);
-	return sum / (double) count;
+	for (size_t i = 0; i < bytes; i++)
+		sum += (uint64_t) abs((int) x[i] - (int) y[i]);
+	return (double) sum / 127.5 / (double) bytes;
 }
 
 double
-run_look_diversity(const RunLook *look)
+run_look_diversity(const RunLook *look, int i)
 {
-	size_t count = look_pixels(look, look->config->output_nc);
 	double sum = 0;
 	int n = 0;
 
-	for (int i = 0; i < look->samples; i++)
-		for (int j = i + 1; j < look->samples; j++, n++)
-			sum += look_difference(look->out + (size_t) i * count, look->out + (size_t) j * count,
-								   count);
+	for (int one = 0; one < look->samples; one++)
+		for (int other = one + 1; other < look->samples; other++, n++)
+			sum +=
+				look_difference(look, run_look_image(look, i, one), run_look_image(look, i, other));
 	INVARIANT(n > 0);
 	return sum / n;
 }
 
 double
-run_look_distance(const RunLook *look)
+run_look_distance(const RunLook *look, int i)
 {
-	return look_difference(look->out, look->b, look_pixels(look, look->config->output_nc));
+	return look_difference(look, run_look_image(look, i, 0), run_look_target(look, i));
 }
 
-bool
-run_look_latent(RunLook *look, NnFit *fit, const float *z, double *distance, EngineError *error)
+double
+run_look_latent(const RunLook *look, int i)
 {
-	size_t codes = (size_t) look->samples * (size_t) look->config->nz;
-	NnError nn_error = { 0 };
+	double sum = 0;
 
-	if (nn_fit_encode(fit, look->samples, look->out, look->mu, look->mu + codes, &nn_error) !=
-		NN_OK)
-		return error_from_nn(error, &nn_error);
-	*distance = look_difference(look->mu, z, codes);
-	return true;
+	for (int sample = 0; sample < look->samples; sample++)
+	{
+		const float *z = look_code(look, look->z, i, sample),
+					*mu = look_code(look, look->mu, i, sample);
+
+		for (int k = 0; k < look->config->nz; k++)
+			sum += fabs((double) mu[k] - (double) z[k]);
+	}
+	return sum / look->samples / look->config->nz;
 }

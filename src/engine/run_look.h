@@ -1,6 +1,6 @@
 /*
  * run_look.h
- *	  A look at what the networks of a fit make of one pair.
+ *	  A look at what the networks of a fit make of a few pairs.
  *
  * Device thread only, but run_look_free after it has ended. Whatever is false
  * has *error set.
@@ -14,34 +14,57 @@
 typedef struct RunLook
 {
 	const NnConfig *config;
-	int samples; /* of an input; 1 without a latent code */
-	float *a;    /* (samples, size, size, input_nc): the input, as often as it is sampled */
-	float *b;    /* (size, size, output_nc): the target */
-	float *out;  /* (samples, size, size, output_nc): what was made last */
-	float *mu;   /* (samples, nz) twice: means and logarithms of variances */
+	int samples;  /* of an input; 1 without a latent code */
+	int most;     /* pairs that there is room for */
+	int n;        /* that are looked at */
+	uint8_t *a;   /* (samples, n, size, size, input_nc): inputs, as often as they are sampled */
+	uint8_t *b;   /* (n, size, size, output_nc): targets */
+	float *z;     /* (samples, n, nz) */
+	uint8_t *out; /* (samples, n, size, size, output_nc): what was made last */
+	float *mu;    /* (samples, n, nz) twice: means and logarithms of variances */
 } RunLook;
 
-/* Into one of zeros. run_look_free is the caller's also on failure. */
-extern bool run_look_open(RunLook *look, const NnConfig *config, int samples, EngineError *error);
+/* The most images that a look makes at once, of so many samples of a pair. */
+extern int run_look_images(const NnConfig *config, int samples);
+
+/*
+ * Into one of zeros: of at most so many pairs at once, and of as many as memory
+ * that is bounded holds. run_look_free is the caller's also on failure.
+ */
+extern bool run_look_open(RunLook *look, const NnConfig *config, int samples, int64_t pairs,
+						  EngineError *error);
 extern void run_look_free(RunLook *look);
 
-/* The pair that is looked at: its pixels at the networks' size. */
-extern void run_look_at(RunLook *look, const uint8_t *a, const uint8_t *b);
+/* How many of the pairs that are left are looked at next; they are put then. */
+extern int run_look_begin(RunLook *look, int64_t left);
 
-/* Samples under (samples, nz) codes, into `out`. */
-extern bool run_look_sample(RunLook *look, NnFit *fit, const float *z, EngineError *error);
+/* Pair i: its pixels at the networks' size. */
+extern void run_look_at(RunLook *look, int i, const uint8_t *a, const uint8_t *b);
 
-/* G(A, E(B)), first in `out`; there is an encoder. */
+/* The code of a sample of pair i, nz numbers to write. */
+extern float *run_look_code(RunLook *look, int i, int sample);
+
+/* An image of pair i in `out`; a reconstruction is sample 0. */
+extern const uint8_t *run_look_image(const RunLook *look, int i, int sample);
+
+extern const uint8_t *run_look_target(const RunLook *look, int i);
+
+/* Samples of all pairs under their codes, into `out`. */
+extern bool run_look_sample(RunLook *look, NnFit *fit, EngineError *error);
+
+/* G(A, E(B)) of all pairs, likewise; there is an encoder. */
 extern bool run_look_reconstruct(RunLook *look, NnFit *fit, EngineError *error);
 
-/* Mean absolute difference of two samples, over all pairs of at least two. */
-extern double run_look_diversity(const RunLook *look);
+/* Reads the codes of the samples that `out` has. */
+extern bool run_look_read(RunLook *look, NnFit *fit, EngineError *error);
 
-/* Mean absolute difference between the first of `out` and the target. */
-extern double run_look_distance(const RunLook *look);
+/* Of pair i: mean absolute difference of two samples, of at least two. */
+extern double run_look_diversity(const RunLook *look, int i);
 
-/* The same between samples' codes and what E reads of the samples. */
-extern bool run_look_latent(RunLook *look, NnFit *fit, const float *z, double *distance,
-							EngineError *error);
+/* Mean absolute difference between its first image in `out` and the target. */
+extern double run_look_distance(const RunLook *look, int i);
+
+/* The same between its codes and those that were read. */
+extern double run_look_latent(const RunLook *look, int i);
 
 #endif /* BICYCLE_ENGINE_RUN_LOOK_H */

@@ -323,7 +323,7 @@ validate(Run *run, EngineError *error)
 		return false;
 	send_measured(run, &measured);
 	if (!measured.present[metric])
-		return true; /* which nothing depends on: options have been checked */
+		return true; /* which nothing depends on: that has been checked */
 	if (run_best_is(best, metric, measured.value[metric], nn_fit_iteration(run->fit)) &&
 		run->options.keep == NN_KEEP_BEST && !keep_best(run, error))
 		return false;
@@ -342,11 +342,16 @@ note_best(Run *run)
 
 	if (run->early)
 	{
-		snprintf(text, sizeof(text),
-				 "ends at iteration %lld: %s has not been better than at iteration %lld for %lld "
-				 "validations",
-				 (long long) nn_fit_iteration(run->fit), metric, (long long) best->iteration,
-				 (long long) best->missed);
+		if (best->found)
+			snprintf(text, sizeof(text),
+					 "ends at iteration %lld: %s has not been better than at iteration %lld for "
+					 "%lld validations",
+					 (long long) nn_fit_iteration(run->fit), metric, (long long) best->iteration,
+					 (long long) best->missed);
+		else
+			snprintf(text, sizeof(text),
+					 "ends at iteration %lld: %s has been no number for %lld validations",
+					 (long long) nn_fit_iteration(run->fit), metric, (long long) best->missed);
 		run_link_send(&run->link, BICYCLE_NOTE, &head, sizeof(head), text, strlen(text));
 	}
 	if (run->options.keep != NN_KEEP_BEST || !best->found)
@@ -687,7 +692,8 @@ run_loop(Task *task)
 		error_memory(&run->error, "a batch of images");
 	else if (run_preview_open(&run->preview, run->engine, &run->data, &run->config,
 							  run->options.seed, &run->error) &&
-			 run_validation_open(&run->validation, &run->config, &run->error))
+			 run_validation_open(&run->validation, &run->config, run->engine->device.nn,
+								 &run->error))
 		loop(run, a, b, &run->error);
 	run_save_end(run);
 	run_feed_stop(&run->feed);

@@ -102,21 +102,53 @@ handle_begin(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineErr
 	return true;
 }
 
+/* How much of the stream that comes has come, and how long it is. */
+static uint64_t *
+stream_of(Run *run, uint64_t *length)
+{
+	RunMetric *metric = &run->validation.metric;
+
+	INVARIANT(run->state == RUN_STREAM || run->state == RUN_METRIC);
+	*length = run->state == RUN_METRIC ? metric->load.stream_length : run->begin.stream_length;
+	return run->state == RUN_METRIC ? &metric->have : &run->stream_have;
+}
+
 static bool
 handle_data(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
-	run->stream_have += frame->length;
+	uint64_t length;
+
+	*stream_of(run, &length) += frame->length;
 	return true;
 }
 
 static bool
 handle_end(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
 {
-	if (run->stream_have != run->begin.stream_length)
+	uint64_t length, have = *stream_of(run, &length);
+
+	if (have != length)
 		return protocol_error(error, "A stream of %llu bytes was announced and %llu came.",
-							  (unsigned long long) run->begin.stream_length,
-							  (unsigned long long) run->stream_have);
+							  (unsigned long long) length, (unsigned long long) have);
 	run_to(run, RUN_PAIRS);
+	return true;
+}
+
+static bool
+handle_metric(Run *run, const BicycleFrame *frame, const uint8_t *body, EngineError *error)
+{
+	BicycleLoad load;
+
+	INVARIANT(frame->length >= sizeof(load));
+	memcpy(&load, body, sizeof(load));
+	if (load.config_length != frame->length - sizeof(load) ||
+		memchr(load.model, '\0', sizeof(load.model)) == NULL || run_is_finished(run) ||
+		!run->validation.on || run_metric_is_there(&run->validation.metric) || run->data.nread > 0)
+		return protocol_error(error, "Weights that compare images came out of turn.");
+	if (!run_metric_begin(&run->validation.metric, &load, body + sizeof(load),
+						  run->engine->memory.limit, error))
+		return false;
+	run_to(run, RUN_METRIC);
 	return true;
 }
 
@@ -394,8 +426,10 @@ static const struct RunRule
 } run_rules[] = {
 	{ BICYCLE_TRAIN_BEGIN, RUN_WAITING, RUN_WAITING, sizeof(BicycleTrainBegin),
 	  sizeof(BicycleTrainBegin) + 2 * BICYCLE_MAX_CONFIG, handle_begin },
-	{ BICYCLE_DATA, RUN_STREAM, RUN_STREAM, 0, BICYCLE_MAX_FRAME, handle_data },
-	{ BICYCLE_END, RUN_STREAM, RUN_STREAM, 0, 0, handle_end },
+	{ BICYCLE_DATA, RUN_STREAM, RUN_METRIC, 0, BICYCLE_MAX_FRAME, handle_data },
+	{ BICYCLE_END, RUN_STREAM, RUN_METRIC, 0, 0, handle_end },
+	{ BICYCLE_METRIC, RUN_PAIRS, RUN_PAIRS, sizeof(BicycleLoad),
+	  sizeof(BicycleLoad) + BICYCLE_MAX_CONFIG, handle_metric },
 	{ BICYCLE_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX, handle_pair },
 	{ BICYCLE_VALIDATION_PAIR, RUN_PAIRS, RUN_PAIRS, sizeof(BicyclePair), UINT32_MAX,
 	  handle_validation_pair },
@@ -436,11 +470,13 @@ frame_begins(RunLink *link, const BicycleFrame *frame, uint8_t **body, EngineErr
 		return run_data_check_room(&run->validation.data, frame->length, error);
 	if (frame->type == BICYCLE_DATA)
 	{
-		INVARIANT(run->stream_have <= run->begin.stream_length);
-		if (frame->length > run->begin.stream_length - run->stream_have)
+		uint64_t length, have = *stream_of(run, &length);
+
+		INVARIANT(have <= length);
+		if (frame->length > length - have)
 			return protocol_error(error, "A stream of %llu bytes was announced and more came.",
-								  (unsigned long long) run->begin.stream_length);
-		*body = run->stream + run->stream_have;
+								  (unsigned long long) length);
+		*body = (run->state == RUN_METRIC ? run->validation.metric.stream : run->stream) + have;
 	}
 	return true;
 }

@@ -9,17 +9,15 @@
  * differ by what was learnt between them and nothing else.
  *
  * The watch looks for collapse, the failure that users of this method fear
- * most: samples of one input that no longer depend on z. It measures the mean
- * absolute difference between two samples of one input, as the bytes that a
- * session would get, over all pairs of RUN_PREVIEW_SAMPLES codes and over the
- * rows of the sheet, in the networks' range [-1, 1]. A network that has just
- * been initialised ignores z as well, so the watch starts after a tenth of the
- * run and WATCH_FROM iterations at least; it speaks up, once, when WATCH_LOOKS
- * looks in a row, WATCH_EVERY iterations apart, have found less than
- * WATCH_THRESHOLD.
+ * most: samples of one input that no longer depend on z. It measures what
+ * validation's val_diversity is, over all pairs of RUN_PREVIEW_SAMPLES codes
+ * and over the rows of the sheet. A network that has just been initialised
+ * ignores z as well, so the watch starts after a tenth of the run and
+ * WATCH_FROM iterations at least; it speaks up, once, when WATCH_LOOKS looks in
+ * a row, WATCH_EVERY iterations apart, have found less than WATCH_THRESHOLD.
  *
  * Everything runs on the device thread, which alone uses the fit; a RunPreview
- * owns its images and arrays.
+ * owns its images, codes and look.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -36,27 +34,6 @@
 #define PREVIEW_STREAM (UINT64_C(1) << 62)
 #define SHEET_BORDER 2
 
-static size_t
-pixels(const RunPreview *preview)
-{
-	return (size_t) preview->config->size * (size_t) preview->config->size;
-}
-
-static bool
-allocate_preview(RunPreview *preview)
-{
-	size_t samples = (size_t) preview->samples;
-	size_t nz = (size_t) preview->config->nz;
-
-	preview->a = calloc(samples * (size_t) preview->config->input_nc, pixels(preview));
-	preview->b = calloc((size_t) preview->config->output_nc * pixels(preview), sizeof(float));
-	preview->out = calloc(samples * (size_t) preview->config->output_nc, pixels(preview));
-	preview->z = calloc(samples * nz + 1, sizeof(float));
-	preview->mu = calloc(2 * nz + 1, sizeof(float));
-	return preview->a != NULL && preview->b != NULL && preview->out != NULL && preview->z != NULL &&
-		   preview->mu != NULL;
-}
-
 /* The rows are decoded at the networks' size, as at inference. */
 bool
 run_preview_open(RunPreview *preview, Engine *engine, const RunData *data, const NnConfig *config,
@@ -64,10 +41,12 @@ run_preview_open(RunPreview *preview, Engine *engine, const RunData *data, const
 {
 	int channels[2] = { config->input_nc, config->output_nc };
 
-	preview->config = config;
 	preview->samples = config->nz > 0 ? RUN_PREVIEW_SAMPLES : 1;
-	if (!allocate_preview(preview))
+	preview->z = calloc((size_t) preview->samples * (size_t) config->nz + 1, sizeof(float));
+	if (preview->z == NULL)
 		return error_memory(error, "previews");
+	if (!run_look_open(&preview->look, config, preview->samples, RUN_PREVIEW_ROWS, error))
+		return false;
 	for (int i = 0; i < preview->samples; i++)
 		nn_normal(seed, PREVIEW_STREAM | (uint64_t) i, config->nz,
 				  preview->z + (size_t) i * (size_t) config->nz);
@@ -94,59 +73,45 @@ run_preview_free(RunPreview *preview)
 		image_free(&preview->input[i]);
 		image_free(&preview->truth[i]);
 	}
-	free(preview->a);
-	free(preview->b);
-	free(preview->out);
+	run_look_free(&preview->look);
 	free(preview->z);
-	free(preview->mu);
 }
 
-/* Samples of one row into preview->out. */
-static bool
-sample(RunPreview *preview, NnFit *fit, int row, EngineError *error)
+/* Looks at the rows from `first` on; how many it can at once. */
+static int
+look_at_rows(RunPreview *preview, int first)
 {
-	size_t count = pixels(preview) * (size_t) preview->config->input_nc;
-	NnError nn_error = { 0 };
+	RunLook *look = &preview->look;
+	size_t code = (size_t) look->config->nz;
+	int n = run_look_begin(look, preview->rows - first);
 
-	for (int i = 0; i < preview->samples; i++)
-		memcpy(preview->a + (size_t) i * count, preview->input[row].pixels, count);
-	if (nn_fit_translate_bytes(fit, preview->samples, preview->a, preview->z, preview->out,
-							   &nn_error) == NN_OK)
-		return true;
-	return error_from_nn(error, &nn_error);
+	for (int i = 0; i < n; i++)
+	{
+		run_look_at(look, i, preview->input[first + i].pixels, preview->truth[first + i].pixels);
+		for (int k = 0; k < preview->samples; k++)
+			memcpy(run_look_code(look, i, k), preview->z + (size_t) k * code, code * sizeof(float));
+	}
+	return n;
 }
 
 /* ---- The watch ----------------------------------------------------------- */
-
-/* Of bytes, in the networks' range. */
-static double
-mean_difference(const uint8_t *x, const uint8_t *y, size_t count)
-{
-	uint64_t sum = 0;
-
-	for (size_t i = 0; i < count; i++)
-		sum += (uint64_t) abs((int) x[i] - (int) y[i]);
-	return (double) sum / 127.5 / (double) count;
-}
 
 /* Mean pairwise difference of the samples of one input, over all rows. */
 static bool
 measure(RunPreview *preview, NnFit *fit, double *diversity, EngineError *error)
 {
-	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
-	int n = 0;
+	int n;
 
 	*diversity = 0;
-	for (int row = 0; row < preview->rows; row++)
+	for (int row = 0; row < preview->rows; row += n)
 	{
-		if (!sample(preview, fit, row, error))
+		n = look_at_rows(preview, row);
+		if (!run_look_sample(&preview->look, fit, error))
 			return false;
-		for (int i = 0; i < preview->samples; i++)
-			for (int j = i + 1; j < preview->samples; j++, n++)
-				*diversity += mean_difference(preview->out + (size_t) i * count,
-											  preview->out + (size_t) j * count, count);
+		for (int i = 0; i < n; i++)
+			*diversity += run_look_diversity(&preview->look, i);
 	}
-	*diversity /= n;
+	*diversity /= preview->rows;
 	return true;
 }
 
@@ -173,60 +138,50 @@ run_preview_watch(RunPreview *preview, NnFit *fit, int64_t iteration, int64_t it
 
 /* ---- Sheets -------------------------------------------------------------- */
 
-/* Copies an image into a tile; it is the sheet's to free. */
-static bool
-add_tile(const RunPreview *preview, const uint8_t *bytes, Image *tile, EngineError *error)
+/* What is made of a row: its reconstruction, if there is one, and samples. */
+typedef struct RowTiles
 {
-	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
+	Image image[1 + RUN_PREVIEW_SAMPLES]; /* the sheet's to free */
+	int n;
+} RowTiles;
 
-	*tile = (Image){ .width = preview->config->size,
-					 .height = preview->config->size,
-					 .channels = preview->config->output_nc,
-					 .pixels = malloc(count) };
+/* An image of row i of the look as the next tile of a row of the sheet. */
+static bool
+add_tile(const RunLook *look, int i, int sample, RowTiles *row, EngineError *error)
+{
+	Image *tile = &row->image[row->n];
+	size_t bytes;
+
+	*tile = (Image){ .width = look->config->size,
+					 .height = look->config->size,
+					 .channels = look->config->output_nc };
+	bytes = (size_t) tile->width * (size_t) tile->height * (size_t) tile->channels;
+	tile->pixels = malloc(bytes);
 	if (tile->pixels == NULL)
 		return error_memory(error, "a preview");
-	memcpy(tile->pixels, bytes, count);
+	memcpy(tile->pixels, run_look_image(look, i, sample), bytes);
+	row->n++;
 	return true;
 }
 
-/* G(A, E(B)) of a row into preview->out. */
+/* Those of all rows that are looked at; what was made is there on failure. */
 static bool
-reconstruct(RunPreview *preview, NnFit *fit, int row, EngineError *error)
+make_tiles(RunPreview *preview, NnFit *fit, RowTiles *rows, EngineError *error)
 {
-	float *logvar = preview->mu + preview->config->nz;
-	NnError nn_error = { 0 };
+	RunLook *look = &preview->look;
+	bool encoder = look->config->net_e != NN_ENCODER_NONE;
 
-	nn_normalise(preview->truth[row].pixels, pixels(preview) * (size_t) preview->config->output_nc,
-				 preview->b);
-	if (nn_fit_encode(fit, 1, preview->b, preview->mu, logvar, &nn_error) == NN_OK &&
-		nn_fit_translate_bytes(fit, 1, preview->input[row].pixels, preview->mu, preview->out,
-							   &nn_error) == NN_OK)
-		return true;
-	return error_from_nn(error, &nn_error);
-}
-
-/* A row's computed tiles; *n counts those made, also on failure. */
-static bool
-make_tiles(RunPreview *preview, NnFit *fit, int row, Image *tiles, int *n, EngineError *error)
-{
-	size_t count = pixels(preview) * (size_t) preview->config->output_nc;
-
-	*n = 0;
-	if (preview->config->net_e != NN_ENCODER_NONE)
-	{
-		if (!reconstruct(preview, fit, row, error) ||
-			!add_tile(preview, preview->out, &tiles[*n], error))
-			return false;
-		++*n;
-	}
-	if (!sample(preview, fit, row, error))
+	if (encoder && !run_look_reconstruct(look, fit, error))
 		return false;
-	for (int i = 0; i < preview->samples; i++)
-	{
-		if (!add_tile(preview, preview->out + (size_t) i * count, &tiles[*n], error))
+	for (int i = 0; encoder && i < look->n; i++)
+		if (!add_tile(look, i, 0, &rows[i], error))
 			return false;
-		++*n;
-	}
+	if (!run_look_sample(look, fit, error))
+		return false;
+	for (int i = 0; i < look->n; i++)
+		for (int k = 0; k < look->samples; k++)
+			if (!add_tile(look, i, k, &rows[i], error))
+				return false;
 	return true;
 }
 
@@ -252,22 +207,25 @@ run_preview_sheet(RunPreview *preview, NnFit *fit, uint8_t **png, size_t *length
 				  EngineError *error)
 {
 	Image tiles[RUN_PREVIEW_ROWS * (3 + RUN_PREVIEW_SAMPLES)];
-	Image computed[RUN_PREVIEW_ROWS][1 + RUN_PREVIEW_SAMPLES];
-	int made[RUN_PREVIEW_ROWS] = { 0 };
+	RowTiles made[RUN_PREVIEW_ROWS] = { 0 };
 	int n = 0;
 	bool good = true;
 
-	for (int row = 0; row < preview->rows && good; row++)
+	for (int row = 0; row < preview->rows && good; row += preview->look.n)
 	{
-		good = make_tiles(preview, fit, row, computed[row], &made[row], error);
+		(void) look_at_rows(preview, row);
+		good = make_tiles(preview, fit, &made[row], error);
+	}
+	for (int row = 0; row < preview->rows; row++)
+	{
 		tiles[n++] = preview->input[row];
 		tiles[n++] = preview->truth[row];
-		for (int i = 0; i < made[row]; i++)
-			tiles[n++] = computed[row][i];
+		for (int i = 0; i < made[row].n; i++)
+			tiles[n++] = made[row].image[i];
 	}
-	good = good && encode_sheet(tiles, n, 2 + made[0], png, length, error);
+	good = good && encode_sheet(tiles, n, 2 + made[0].n, png, length, error);
 	for (int row = 0; row < preview->rows; row++)
-		for (int i = 0; i < made[row]; i++)
-			image_free(&computed[row][i]);
+		for (int i = 0; i < made[row].n; i++)
+			image_free(&made[row].image[i]);
 	return good;
 }

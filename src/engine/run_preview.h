@@ -10,21 +10,17 @@
 
 #include "engine/engine.h"
 #include "engine/run_data.h"
-#include "nn/fit.h"
+#include "engine/run_look.h"
 
 #define RUN_PREVIEW_ROWS 4
 #define RUN_PREVIEW_SAMPLES 4
 
 typedef struct RunPreview
 {
-	const NnConfig *config;
+	RunLook look;
 	int rows, samples; /* 1 without a latent code */
 	Image input[RUN_PREVIEW_ROWS], truth[RUN_PREVIEW_ROWS];
-	uint8_t *a;    /* (samples, size, size, input_nc): one input as often as it is sampled */
-	float *b;      /* (size, size, output_nc) */
-	float *z;      /* (samples, nz), the same in every preview */
-	float *mu;     /* (2, nz): mean and logarithm of the variance */
-	uint8_t *out;  /* (samples, size, size, output_nc) */
+	float *z;      /* (samples, nz), the same of all rows and in every preview */
 	int collapsed; /* looks in a row that found no diversity */
 	bool noted;
 } RunPreview;

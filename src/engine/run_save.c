@@ -78,7 +78,7 @@ pack_best(const Run *run, uint8_t **best, size_t *length, EngineError *error)
 {
 	*best = NULL;
 	*length = 0;
-	return !run->validation.best.found ||
+	return (!run->validation.best.found && run->validation.best.missed == 0) ||
 		   run_best_pack(&run->validation.best, run->validation.data.digest, best, length, error);
 }
 

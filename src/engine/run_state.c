@@ -3,7 +3,8 @@
  *	  The states of a run, and the recount of what its parts state.
  *
  *	 STARTING -- go --> WAITING -- TRAIN_BEGIN --> STREAM -- END --> PAIRS --+
- *	                                                                         |
+ *	                                                                 ^   |   |
+ *	                                            METRIC, END, at most once    |
  *	     +-------------------------- PAIRS_END ------------------------------+
  *	     v
  *	  SCREENING -- all pairs are known --+     (or at once, if they were before)
@@ -27,7 +28,8 @@ static const unsigned transitions[RUN_STATES] = {
 	[RUN_STARTING] = 1u << RUN_WAITING,
 	[RUN_WAITING] = 1u << RUN_STREAM | 1u << RUN_ENDED,
 	[RUN_STREAM] = 1u << RUN_PAIRS | 1u << RUN_ENDED,
-	[RUN_PAIRS] = 1u << RUN_SCREENING | 1u << RUN_OPENING | 1u << RUN_ENDED,
+	[RUN_METRIC] = 1u << RUN_PAIRS | 1u << RUN_ENDED,
+	[RUN_PAIRS] = 1u << RUN_METRIC | 1u << RUN_SCREENING | 1u << RUN_OPENING | 1u << RUN_ENDED,
 	[RUN_SCREENING] = 1u << RUN_OPENING | 1u << RUN_ENDED,
 	[RUN_OPENING] = 1u << RUN_READY | 1u << RUN_ENDED,
 	[RUN_READY] = 1u << RUN_RUNNING | 1u << RUN_ENDED,
@@ -67,8 +69,11 @@ run_check(Run *run)
 	INVARIANT(run->state == RUN_ENDED ||
 			  tasks == (run->state == RUN_OPENING || run->state == RUN_RUNNING));
 	INVARIANT(run->stream_have <= run->begin.stream_length);
-	INVARIANT(run->state < RUN_PAIRS || run->state == RUN_ENDED ||
+	INVARIANT(run->validation.metric.have <= run->validation.metric.load.stream_length);
+	INVARIANT(run->state < RUN_METRIC || run->state == RUN_ENDED ||
 			  run->stream_have == run->begin.stream_length);
+	INVARIANT(run->state < RUN_PAIRS || run->state == RUN_ENDED ||
+			  run->validation.metric.have == run->validation.metric.load.stream_length);
 	run_link_check(&run->link);
 	check_orders(run);
 	run_data_check(&run->data);

@@ -9,11 +9,12 @@
  * R2 What they take is a part of train_memory: what pairs that are trained on
  *    have left. Room for their pixels is taken from these pairs' cache. More is
  *    an error, before anything is decoded.
- * R3 A row is looked at alone, under codes that are a function of the seed and
- *    its place. So a metric is a function of the weights and the pairs, and no
+ * R3 A row is looked at under codes that are a function of the seed and its
+ *    place. So a metric is a function of the weights and the pairs, and no
  *    random number of the training is another.
- * R4 A metric is the mean over the rows. One that joins gets its row in
- *    BICYCLE_MEASURES, and its line in measure_row.
+ * R4 A metric is the mean over the rows, added up in their order. One that
+ *    joins gets its row in BICYCLE_MEASURES, and its lines in measure_rows.
+ * R5 LPIPS is measured if its weights have come.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,7 @@ run_validation_free(RunValidation *validation)
 	run_feed_free(&validation->feed);
 	run_data_free(&validation->data);
 	run_look_free(&validation->look);
-	free(validation->z);
+	run_metric_free(&validation->metric);
 	run_best_free(&validation->best);
 }
 
@@ -81,6 +82,23 @@ check_pixels(const RunData *data, uint64_t bytes, const RunData *pairs, EngineEr
 	return false;
 }
 
+/* What the best weights are to be chosen by must be there to be measured. */
+static bool
+check_metric(const RunValidation *validation, const NnTrainOptions *options, EngineError *error)
+{
+	bool decides = options->keep == NN_KEEP_BEST || options->patience > 0;
+
+	if (!decides || options->keep_metric != NN_MEASURE_LPIPS ||
+		run_metric_is_there(&validation->metric))
+		return true;
+	error_set(error, "55000", "weights of LPIPS are not imported");
+	error_detail(error, "The option \"keep_metric\" is \"%s\".",
+				 bicycle_measure_names[NN_MEASURE_LPIPS]);
+	error_hint(error, "Import them with \"make lpips\", or with bicycle_import_lpips, and resume "
+					  "the job.");
+	return false;
+}
+
 bool
 run_validation_complete(RunValidation *validation, RunData *pairs, Engine *engine,
 						const NnConfig *config, const NnTrainOptions *options, EngineError *error)
@@ -97,7 +115,8 @@ run_validation_complete(RunValidation *validation, RunData *pairs, Engine *engin
 		error_detail(error, "The query of the option \"validation\" gave no rows.");
 		return false;
 	}
-	if (!check_pixels(data, bytes, pairs, error) || !run_data_complete(data, error))
+	if (!check_metric(validation, options, error) || !check_pixels(data, bytes, pairs, error) ||
+		!run_data_complete(data, error))
 		return false;
 	decode.load_size = config->size;
 	run_feed_prepare(&validation->feed, engine, data, config, &decode);
@@ -126,16 +145,16 @@ run_validation_overlap(const RunValidation *validation, const RunData *pairs)
 /* ---- Measuring ----------------------------------------------------------- */
 
 bool
-run_validation_open(RunValidation *validation, const NnConfig *config, EngineError *error)
+run_validation_open(RunValidation *validation, const NnConfig *config, NnDevice *device,
+					EngineError *error)
 {
 	int samples = config->nz > 0 ? RUN_VALIDATION_SAMPLES : 1;
 
 	if (!validation->on)
 		return true;
-	validation->z = calloc((size_t) samples * (size_t) config->nz + 1, sizeof(float));
-	if (validation->z == NULL)
-		return error_memory(error, "codes of validation");
-	return run_look_open(&validation->look, config, samples, error);
+	return run_look_open(&validation->look, config, samples, validation->data.npairs, error) &&
+		   (!run_metric_is_there(&validation->metric) ||
+			run_metric_open(&validation->metric, device, &validation->look, error));
 }
 
 bool
@@ -152,53 +171,81 @@ add_metric(RunMeasured *measured, NnMeasure metric, double value)
 	measured->present[metric] = true;
 }
 
+/* How near the first image of each pair is to its target. */
+static bool
+measure_distances(RunValidation *validation, RunMeasured *measured, EngineError *error)
+{
+	const RunLook *look = &validation->look;
+	RunMetric *metric = &validation->metric;
+
+	for (int i = 0; i < look->n; i++)
+		add_metric(measured, NN_MEASURE_L1, run_look_distance(look, i));
+	if (!run_metric_is_there(metric))
+		return true;
+	if (!run_metric_compare(metric, look, error))
+		return false;
+	for (int i = 0; i < look->n; i++)
+		add_metric(measured, NN_MEASURE_LPIPS, (double) metric->distances[i]);
+	return true;
+}
+
 /* Without an encoder the first sample is what is compared with the target. */
 static bool
-measure_row(RunValidation *validation, NnFit *fit, RunMeasured *measured, EngineError *error)
+measure_rows(RunValidation *validation, NnFit *fit, RunMeasured *measured, EngineError *error)
 {
 	RunLook *look = &validation->look;
 	bool encoder = nn_measure_exists(look->config, NN_MEASURE_Z_L1);
-	double latent;
+	bool varies = nn_measure_exists(look->config, NN_MEASURE_DIVERSITY);
 
-	if (encoder && !run_look_reconstruct(look, fit, error))
+	if (encoder && (!run_look_reconstruct(look, fit, error) ||
+					!measure_distances(validation, measured, error)))
 		return false;
-	if (encoder)
-		add_metric(measured, NN_MEASURE_L1, run_look_distance(look));
-	if (!run_look_sample(look, fit, validation->z, error))
+	if (!run_look_sample(look, fit, error) ||
+		(!encoder && !measure_distances(validation, measured, error)))
 		return false;
-	if (!encoder)
-		add_metric(measured, NN_MEASURE_L1, run_look_distance(look));
-	if (nn_measure_exists(look->config, NN_MEASURE_DIVERSITY))
-		add_metric(measured, NN_MEASURE_DIVERSITY, run_look_diversity(look));
-	if (!encoder)
-		return true;
-	if (!run_look_latent(look, fit, validation->z, &latent, error))
+	for (int i = 0; varies && i < look->n; i++)
+		add_metric(measured, NN_MEASURE_DIVERSITY, run_look_diversity(look, i));
+	if (encoder && !run_look_read(look, fit, error))
 		return false;
-	add_metric(measured, NN_MEASURE_Z_L1, latent);
+	for (int i = 0; encoder && i < look->n; i++)
+		add_metric(measured, NN_MEASURE_Z_L1, run_look_latent(look, i));
 	return true;
+}
+
+/* Rows from `first` on, as many as can be looked at. */
+static void
+look_at_pairs(RunValidation *validation, int64_t first, uint64_t seed)
+{
+	RunLook *look = &validation->look;
+	const NnConfig *config = look->config;
+	size_t a_bytes = (size_t) config->size * (size_t) config->size * (size_t) config->input_nc;
+	int n = run_look_begin(look, validation->data.npairs - first);
+
+	for (int i = 0; i < n; i++)
+	{
+		const uint8_t *pixels = validation->data.pairs[first + i].pixels;
+		uint64_t code = (uint64_t) ((first + i) * look->samples);
+
+		INVARIANT(pixels != NULL);
+		run_look_at(look, i, pixels, pixels + a_bytes);
+		for (int sample = 0; sample < look->samples; sample++)
+			nn_normal(seed, VALIDATION_STREAM | (code + (uint64_t) sample), config->nz,
+					  run_look_code(look, i, sample));
+	}
 }
 
 bool
 run_validation_measure(RunValidation *validation, NnFit *fit, uint64_t seed, RunMeasured *measured,
 					   EngineError *error)
 {
-	const NnConfig *config = validation->look.config;
-	size_t a_bytes = (size_t) config->size * (size_t) config->size * (size_t) config->input_nc;
 	int64_t rows = validation->data.npairs;
 
 	memset(measured, 0, sizeof(*measured));
-	for (int64_t row = 0; row < rows; row++)
+	for (int64_t row = 0; row < rows; row += validation->look.n)
 	{
-		const uint8_t *pixels = validation->data.pairs[row].pixels;
-		uint64_t first = (uint64_t) (row * validation->look.samples);
-
-		INVARIANT(pixels != NULL);
 		executor_progress();
-		for (int i = 0; i < validation->look.samples; i++)
-			nn_normal(seed, VALIDATION_STREAM | (first + (uint64_t) i), config->nz,
-					  validation->z + (size_t) i * (size_t) config->nz);
-		run_look_at(&validation->look, pixels, pixels + a_bytes);
-		if (!measure_row(validation, fit, measured, error))
+		look_at_pairs(validation, row, seed);
+		if (!measure_rows(validation, fit, measured, error))
 			return false;
 	}
 	for (int i = 0; i < NN_MEASURES; i++)

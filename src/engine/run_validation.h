@@ -8,6 +8,7 @@
 
 #include "engine/run_best.h"
 #include "engine/run_look.h"
+#include "engine/run_metric.h"
 #include "engine/run_screen.h"
 
 #define RUN_VALIDATION_SAMPLES 2 /* of an input */
@@ -18,8 +19,8 @@ typedef struct RunValidation
 	RunData data;
 	RunFeed feed; /* decodes, to the networks' size; no batch is made of it */
 	RunScreen screen;
+	RunMetric metric;
 	RunLook look; /* this and all below are the device thread's */
-	float *z;     /* (samples of a look, nz), of the row that is looked at */
 	RunBest best;
 } RunValidation;
 
@@ -50,7 +51,7 @@ extern int64_t run_validation_overlap(const RunValidation *validation, const Run
 
 /* ---- Device thread. False with *error set -------------------------------- */
 
-extern bool run_validation_open(RunValidation *validation, const NnConfig *config,
+extern bool run_validation_open(RunValidation *validation, const NnConfig *config, NnDevice *device,
 								EngineError *error);
 
 /* Whether it is time after an iteration. */

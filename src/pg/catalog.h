@@ -37,7 +37,8 @@ extern Model *model_lookup(const text *model, const int *version);
  */
 extern Model *model_lookup_comparing(const char *name);
 
-#define RESERVED_PREFIX "lpips-" /* of names of such models */
+#define RESERVED_PREFIX "lpips-"                /* of names of such models */
+#define USUAL_METRIC RESERVED_PREFIX "alex-0.1" /* what bicycle_lpips takes if nothing is said */
 
 extern char *model_name_argument(FunctionCallInfo fcinfo, int i);     /* 22004, 22023 */
 extern char *model_own_name_argument(FunctionCallInfo fcinfo, int i); /* 22023 if reserved, too */

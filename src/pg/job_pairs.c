@@ -1,7 +1,7 @@
 /*
  * job_pairs.c
  *	  The first part of a run: what the engine is given to train from, weights
- *	  and pairs.
+ *	  and pairs, and to compare images by.
  *
  * R1 One transaction of the job's owner reads all of it, and streams it row by
  *    row. Privileges and row security of the moment hold; memory is that of one
@@ -19,6 +19,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -208,11 +209,33 @@ send_pairs(Call *call, const char *what, const char *query, BicycleTrainFrame ty
 	AtEOXact_GUC(false, nest);
 }
 
+/* Who may not read models has none to measure by; that is no error. */
+static bool
+may_read_models(void)
+{
+	return pg_class_aclcheck(catalog_table_oid("bicycle_models"), GetUserId(), ACL_SELECT) ==
+			   ACLCHECK_OK &&
+		   pg_class_aclcheck(catalog_table_oid("bicycle_tensors"), GetUserId(), ACL_SELECT) ==
+			   ACLCHECK_OK;
+}
+
+/* What validation compares images by, if the owner sees it. */
+static void
+send_metric(Call *call)
+{
+	Model *metric = may_read_models() ? model_lookup_comparing(USUAL_METRIC) : NULL;
+
+	if (metric)
+		model_stream_metric(call, metric);
+}
+
 static void
 send_both(Call *call)
 {
 	char *validation = pairs_validation(job_worker.job.options);
 
+	if (validation)
+		send_metric(call);
 	send_pairs(call, PAIRS_TRAINED, job_worker.job.pairs, BICYCLE_PAIR);
 	if (validation)
 		send_pairs(call, PAIRS_VALIDATION, validation, BICYCLE_VALIDATION_PAIR);

@@ -257,6 +257,21 @@ model_stream_train(BicycleTrainBegin *head, const char *options, const Model *mo
 	return call;
 }
 
+void
+model_stream_metric(Call *call, const Model *model)
+{
+	BicycleLoad load;
+	TensorList tensors;
+	char *config;
+
+	SPI_connect();
+	tensors = describe_version(model, &load, &config);
+	if (call_send(call, (BicycleFrameType) BICYCLE_METRIC, &load, sizeof(load), config,
+				  load.config_length))
+		(void) send_tensors(call, model, &tensors);
+	SPI_finish();
+}
+
 bytea *
 model_stream_export(const Model *model, const char *network, const char *format)
 {

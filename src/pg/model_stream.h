@@ -32,6 +32,12 @@ typedef struct BicycleTrainBegin BicycleTrainBegin;
 extern Call *model_stream_train(BicycleTrainBegin *head, const char *options, const Model *model);
 
 /*
+ * There, on the call that TRAIN_BEGIN has opened: sends a version that compares
+ * images as METRIC. A connection that was lost shows likewise.
+ */
+extern void model_stream_metric(Call *call, const Model *model);
+
+/*
  * Reads an answer's stream of that many bytes into a temporary file, rewound,
  * which the caller closes; NULL if the connection was lost.
  */

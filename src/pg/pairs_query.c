@@ -62,30 +62,43 @@ check_columns(const char *what, TupleDesc desc, int images)
 	}
 }
 
+/* Whether a jsonb has what this JSON has. */
+static bool
+has_option(Datum options, const char *json)
+{
+	return DatumGetBool(DirectFunctionCall2(jsonb_contains, options,
+											DirectFunctionCall1(jsonb_in, CStringGetDatum(json))));
+}
+
 int
 pairs_images(const char *options)
 {
 	Datum given = DirectFunctionCall1(jsonb_in, CStringGetDatum(options));
-	Datum one = DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"side_by_side\": true}"));
 
-	return DatumGetBool(DirectFunctionCall2(jsonb_contains, given, one)) ? 1 : 2;
+	return has_option(given, "{\"side_by_side\": true}") ? 1 : 2;
 }
 
 char *
 pairs_validation(const char *options)
 {
 	Datum given = DirectFunctionCall1(jsonb_in, CStringGetDatum(options));
-	Datum one = DirectFunctionCall1(jsonb_in, CStringGetDatum("{\"validation\": \"\"}"));
-	char *query;
 
 	/* a job of 0.1 has no such option */
 	if (!DatumGetBool(DirectFunctionCall2(jsonb_exists, given,
 										  PointerGetDatum(cstring_to_text("validation")))) ||
-		DatumGetBool(DirectFunctionCall2(jsonb_contains, given, one)))
+		has_option(given, "{\"validation\": \"\"}"))
 		return NULL;
-	query = TextDatumGetCString(DirectFunctionCall2(
-		jsonb_object_field_text, given, PointerGetDatum(cstring_to_text("validation"))));
-	return query;
+	return TextDatumGetCString(DirectFunctionCall2(jsonb_object_field_text, given,
+												   PointerGetDatum(cstring_to_text("validation"))));
+}
+
+bool
+pairs_need_metric(const char *options)
+{
+	Datum given = DirectFunctionCall1(jsonb_in, CStringGetDatum(options));
+
+	return has_option(given, "{\"keep_metric\": \"val_lpips\"}") &&
+		   (has_option(given, "{\"keep\": \"best\"}") || !has_option(given, "{\"patience\": 0}"));
 }
 
 static SPIPlanPtr

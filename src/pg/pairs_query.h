@@ -39,6 +39,9 @@ extern void pairs_close(PairsCursor cursor);
 /* The option validation of a job; NULL: there is none. */
 extern char *pairs_validation(const char *options);
 
+/* Whether the weights that images are compared by decide what is kept. */
+extern bool pairs_need_metric(const char *options);
+
 /* How many images a row has, by the options of its job, as JSON. */
 extern int pairs_images(const char *options);
 

@@ -31,6 +31,7 @@
 #include "pg/image_call.h"
 #include "pg/job_slots.h"
 #include "pg/jobs.h"
+#include "pg/lpips.h"
 #include "pg/model_store.h"
 #include "pg/pairs_query.h"
 
@@ -245,6 +246,8 @@ bicycle_train(PG_FUNCTION_ARGS)
 		check.config = config;
 	call_retry(check_attempt, &check, "checked the options");
 	prepare_queries(pairs, check.canonical);
+	if (pairs_need_metric(check.canonical))
+		(void) lpips_model("alex", "0.1", false);
 	start.job = insert_job(model, pairs, check.canonical, start_version);
 	SPI_finish();
 

@@ -11,6 +11,7 @@
 #include "gpu_fixture.h"
 #include "nn/fit.h"
 #include "train_client.h"
+#include "metric_weights.h"
 
 #include <math.h>
 
@@ -403,6 +404,49 @@ test_best(void)
 	outcome_free(&whole);
 }
 
+/* ---- Validation ---------------------------------------------------------- */
+
+/* Of weights that stay as they are: the rate is 0. */
+static BicycleValidated
+validated_on(const char *device)
+{
+	const char *settings[] = { device, "threads 1", NULL };
+	const Start start = { .options = "{" TINY ",\"iterations\":1,\"lr\":0,\"init_gain\":1,"
+									 "\"precision\":\"fp32\","
+									 "\"validation\":\"SELECT\"}" };
+	MetricWeights weights = metric_weights_make();
+	BicycleValidated found;
+	Outcome outcome;
+
+	metric_weights_sent = &weights;
+	validation_pairs = pairs;
+	nvalidation = 1;
+	outcome_run(&outcome, settings, &start, pairs, PAIRS);
+	if (outcome.nvalidated != 1)
+		bail_out("%d validations on %s", outcome.nvalidated, device);
+	found = outcome.validated[0];
+	metric_weights_sent = NULL;
+	nvalidation = 0;
+	metric_weights_free(&weights);
+	outcome_free(&outcome);
+	return found;
+}
+
+static void
+test_validation(void)
+{
+	BicycleValidated card = validated_on("device cuda"), cpu = validated_on("device cpu");
+	bool good = card.present == cpu.present && card.present == (1u << BICYCLE_NMEASURES) - 1;
+
+	for (int i = 0; i < BICYCLE_NMEASURES; i++)
+	{
+		good = good && cpu.value[i] > 0 &&
+			   fabs(card.value[i] - cpu.value[i]) <= 2e-3 * fabs(cpu.value[i]);
+		diag("%s: %.6g, %.6g on the CPU", bicycle_measure_names[i], card.value[i], cpu.value[i]);
+	}
+	ok(good, "validation measures what it does on the CPU, LPIPS too");
+}
+
 int
 main(void)
 {
@@ -413,6 +457,7 @@ main(void)
 	test_to_and_fro();
 	test_saving();
 	test_best();
+	test_validation();
 	gpu_fixture_end();
 	pairs_free(pairs, PAIRS + OTHERS);
 	return done_testing();

@@ -1,9 +1,12 @@
 /*
- * Validation measures a run and leaves no trace in what it learns; the best
- * weights are kept, and patience ends a run, the same in a run that was
- * interrupted as in one that was not.
+ * Validation measures a run and leaves no trace in what it learns; rows that
+ * are looked at together give the bits of one by one; LPIPS is measured if its
+ * weights come, and only then; the best weights are kept, never those of what
+ * is no number, and patience ends a run, the same in a run that was interrupted
+ * as in one that was not.
  */
 #include "train_client.h"
+#include "metric_weights.h"
 
 #include "engine/run.h"
 
@@ -16,6 +19,7 @@
 
 static const char *const settings[] = { "device cpu", "threads 2", NULL };
 static Pair *pairs; /* PAIRS to train on, then OTHERS */
+static MetricWeights weights;
 
 static void
 run(Outcome *outcome, const Start *start)
@@ -37,6 +41,44 @@ value_at(const Outcome *outcome, int i, NnMeasure metric)
 	return outcome->validated[i].value[metric];
 }
 
+/* ---- Errors -------------------------------------------------------------- */
+
+static void
+is_refused(const Start *start, const char *sqlstate, const char *what, const char *word)
+{
+	Training training;
+	BicycleTrainReady ready;
+	bool refused;
+
+	training_start(&training, settings, NULL);
+	refused = !training_ready(&training, start, pairs, PAIRS, &ready) &&
+			  client_is_error(&training.client, sqlstate);
+	ok(refused &&
+		   memmem(training.client.body, training.client.frame.length, word, strlen(word)) != NULL,
+	   "%s: %s", what, (char *) training.client.body + sizeof(BicycleError));
+	ok(training_end(&training), "and the engine ends in order");
+}
+
+/* Once it runs. */
+static void
+fails_with(const Start *start, const char *sqlstate, const char *what)
+{
+	Training training;
+	BicycleTrainReady ready;
+	Outcome outcome = { 0 };
+
+	training_start(&training, settings, NULL);
+	if (!training_ready(&training, start, pairs, PAIRS, &ready))
+		bail_out("a run did not get ready");
+	client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
+	while (outcome_read(&training, &outcome))
+		;
+	ok(client_is_error(&training.client, sqlstate), "%s: %s", what,
+	   (char *) training.client.body + sizeof(BicycleError));
+	ok(training_end(&training), "and the engine ends in order");
+	outcome_free(&outcome);
+}
+
 /* ---- What is measured ---------------------------------------------------- */
 
 static void
@@ -52,6 +94,11 @@ fill(RunValidation *validation, Engine *engine, const NnConfig *config,
 	run_validation_init(validation);
 	run_validation_begin(validation, &begin, config, options);
 	run_validation_share(validation, &none);
+	if (!run_metric_begin(&validation->metric, &weights.load, (const uint8_t *) weights.config,
+						  SIZE_MAX, &error))
+		bail_out("%s", error.message);
+	memcpy(validation->metric.stream, weights.stream, weights.load.stream_length);
+	validation->metric.have = weights.load.stream_length;
 	for (int i = 0; i < OTHERS; i++)
 	{
 		size_t length;
@@ -66,54 +113,75 @@ fill(RunValidation *validation, Engine *engine, const NnConfig *config,
 	for (int i = 0; i < OTHERS; i++)
 		if (!run_feed_try(&validation->feed, &validation->data.pairs[i], &error))
 			bail_out("%s", error.message);
-	if (!run_validation_open(validation, config, &error))
-		bail_out("%s", error.message);
+	if (!run_validation_open(validation, config, engine->device.nn, &error))
+		bail_out("%s %s", error.message, error.detail);
 	run_data_free(&none);
 }
 
-static double
-difference(const float *x, const float *y, size_t n)
-{
-	double sum = 0;
+#define N (64 * 64 * 3)
 
-	for (size_t i = 0; i < n; i++)
-		sum += fabs((double) x[i] - y[i]);
-	return sum / (double) n;
+/* Of bytes, in the networks' range. */
+static double
+difference(const uint8_t *x, const uint8_t *y)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < N; i++)
+		sum += (uint64_t) abs(x[i] - y[i]);
+	return (double) sum / 127.5 / N;
 }
 
-#define N (64 * 64 * 3)
+/* LPIPS of one pair alone. */
+static double
+distance(const RunValidation *validation, const uint8_t *x, const uint8_t *y)
+{
+	static uint8_t pair[2][N];
+	float found, features[2 * 512];
+	NnError error;
+
+	memcpy(pair[0], x, N);
+	memcpy(pair[1], y, N);
+	if (nn_model_compare(validation->metric.model, (NnExtent){ 64, 64 }, 1, pair[0], &found,
+						 features, &error) != NN_OK)
+		bail_out("%s", error.message);
+	return found;
+}
 
 /* The metrics from their definition, under the codes of a row. */
 static void
 define(NnFit *fit, const RunValidation *validation, bool encoder, double expected[NN_MEASURES])
 {
-	static float a[N], b[N], out[2][N];
+	static uint8_t out[2][N];
 	float z[2][4], mu[2][4], logvar[4];
 	NnError error;
 
 	memset(expected, 0, NN_MEASURES * sizeof(double));
 	for (int row = 0; row < OTHERS; row++)
 	{
-		const uint8_t *pixels = validation->data.pairs[row].pixels;
+		const uint8_t *a = validation->data.pairs[row].pixels, *b = a + N;
+		double latent = 0;
 
-		nn_normalise(pixels, N, a);
-		nn_normalise(pixels + N, N, b);
 		for (int i = 0; i < 2; i++)
 		{
 			nn_normal(7, (UINT64_C(3) << 61) + (uint64_t) (2 * row + i), 4, z[i]);
-			nn_fit_translate(fit, 1, a, z[i], out[i], &error);
+			nn_fit_translate_bytes(fit, 1, a, z[i], out[i], &error);
 			if (encoder)
-				nn_fit_encode(fit, 1, out[i], mu[i], logvar, &error);
+				nn_fit_encode_bytes(fit, 1, out[i], mu[i], logvar, &error);
+			for (int k = 0; encoder && k < 4; k++)
+				latent += fabs((double) mu[i][k] - (double) z[i][k]);
 		}
-		expected[NN_MEASURE_DIVERSITY] += difference(out[0], out[1], N) / OTHERS;
+		expected[NN_MEASURE_DIVERSITY] += difference(out[0], out[1]);
 		if (encoder)
 		{
-			expected[NN_MEASURE_Z_L1] += difference(mu[0], z[0], 8) / OTHERS;
-			nn_fit_encode(fit, 1, b, mu[0], logvar, &error);
-			nn_fit_translate(fit, 1, a, mu[0], out[0], &error);
+			expected[NN_MEASURE_Z_L1] += latent / 2 / 4;
+			nn_fit_encode_bytes(fit, 1, b, mu[0], logvar, &error);
+			nn_fit_translate_bytes(fit, 1, a, mu[0], out[0], &error);
 		}
-		expected[NN_MEASURE_L1] += difference(out[0], b, N) / OTHERS;
+		expected[NN_MEASURE_L1] += difference(out[0], b);
+		expected[NN_MEASURE_LPIPS] += distance(validation, out[0], b);
 	}
+	for (int i = 0; i < NN_MEASURES; i++)
+		expected[i] /= OTHERS;
 }
 
 static void
@@ -141,13 +209,14 @@ check_metrics(Engine *engine, const char *text, bool encoder)
 	{
 		bool there = encoder || i != NN_MEASURE_Z_L1;
 
-		good = good && measured.present[i] == there &&
-			   fabs(measured.value[i] - expected[i]) < 1e-6 && (!there || expected[i] > 1e-3);
+		good = good && measured.present[i] == there && measured.value[i] == expected[i] &&
+			   (!there || expected[i] > 1e-3);
 		diag("%s is %g, and %g by its definition", bicycle_measure_names[i], measured.value[i],
 			 expected[i]);
 	}
-	ok(good, "%s an encoder the metrics are what they are defined as",
-	   encoder ? "with" : "without");
+	ok(good && validation.look.most == OTHERS,
+	   "%s an encoder the metrics of %d pairs at once are those of each alone, to the bit",
+	   encoder ? "with" : "without", validation.look.most);
 	nn_fit_close(fit);
 	run_validation_free(&validation);
 }
@@ -158,7 +227,7 @@ test_metrics(void)
 	static Engine engine;
 	NnError error;
 
-	if (!engine_init(&engine) || nn_device_open("ref", 1, &engine.device.nn, &error) != NN_OK)
+	if (!engine_init(&engine) || nn_device_open("cpu", 2, &engine.device.nn, &error) != NN_OK)
 		bail_out("cannot make an engine");
 	budget_limits(&engine);
 	check_metrics(&engine, "{" TINY "," QUERY ",\"init_gain\":2}", true);
@@ -194,6 +263,14 @@ test_no_trace(void)
 		ok(with.nvalidated == 2 && with.validated[0].iteration == 4 &&
 			   with.validated[1].iteration == 6,
 		   "it comes as often as was asked for, and at the end");
+		outcome_free(&with);
+		metric_weights_sent = &weights;
+		run_options(&with, options);
+		metric_weights_sent = NULL;
+		ok(same_model(&with, &without) && with.nvalidated == 2 &&
+			   with.validated[0].present >> NN_MEASURE_LPIPS == 1 &&
+			   value_at(&with, 0, NN_MEASURE_LPIPS) > 0,
+		   "nor does LPIPS, where its weights have come");
 		outcome_free(&with);
 		outcome_free(&without);
 	}
@@ -243,6 +320,64 @@ test_best(void)
 			   "its weights are those that the run had then, discriminators too");
 		outcome_free(&outcome);
 	}
+}
+
+/* By what cannot be measured without weights that come. */
+static void
+test_best_lpips(void)
+{
+	Start start = { .options = "{" TINY LENGTH "," QUERY ",\"validate_every\":1,\"keep\":\"best\""
+							   ",\"keep_metric\":\"val_lpips\",\"lr\":0.005}" };
+	MetricWeights damaged = weights;
+	Outcome outcome;
+
+	nvalidation = OTHERS;
+	is_refused(&start, "55000", "what is best cannot be chosen by LPIPS without its weights",
+			   "LPIPS");
+	metric_weights_sent = &weights;
+	run(&outcome, &start);
+	ok(outcome.done &&
+		   outcome.iteration == outcome.validated[best_of(&outcome, NN_MEASURE_LPIPS)].iteration &&
+		   strstr(outcome.note, "val_lpips") != NULL,
+	   "with them it can: \"%s\"", outcome.note);
+	outcome_free(&outcome);
+	start.options = "{" TINY LENGTH "}";
+	nvalidation = 0;
+	is_refused(&start, "08P01", "they are not for a run without validation", "out of turn");
+	damaged.load.hash[0] ^= 1;
+	metric_weights_sent = &damaged;
+	start.options = "{" TINY LENGTH "," QUERY "}";
+	nvalidation = OTHERS;
+	fails_with(&start, "XX001", "weights of another hash end the run");
+	metric_weights_sent = NULL;
+}
+
+static void
+test_no_number(void)
+{
+	RunBest best = { 0 }, again = { 0 };
+	const uint8_t digest[BICYCLE_HASH_BYTES] = { 1 };
+	TensorStream stream;
+	EngineError error;
+	uint8_t *bytes;
+	size_t length;
+	bool same;
+
+	ok(!run_best_is(&best, NN_MEASURE_L1, NAN, 1) && !best.found && best.missed == 1 &&
+		   !run_best_is(&best, NN_MEASURE_L1, INFINITY, 2) && !best.found && best.missed == 2,
+	   "what is no finite number is not the best, also as the first");
+	if (!run_best_pack(&best, digest, &bytes, &length, &error) ||
+		!stream_parse(bytes, length, &stream, &error) ||
+		!run_best_restore(&again, &stream, digest, &same, &error))
+		bail_out("%s", error.message);
+	ok(same && !again.found && again.missed == 2, "nor is it after a checkpoint");
+	stream_free(&stream);
+	free(bytes);
+	ok(run_best_is(&again, NN_MEASURE_L1, 2, 3) && again.missed == 0 &&
+		   !run_best_is(&again, NN_MEASURE_L1, NAN, 4) && again.value == 2 && again.missed == 1 &&
+		   run_best_is(&again, NN_MEASURE_L1, 1, 5),
+	   "a number then is, and only a better number takes its place");
+	run_best_free(&again);
 }
 
 /* With a rate of 0 all validations are equal: the first is the best. */
@@ -351,22 +486,6 @@ test_resume(void)
 /* ---- The pairs ----------------------------------------------------------- */
 
 static void
-is_refused(const Start *start, const char *sqlstate, const char *what)
-{
-	Training training;
-	BicycleTrainReady ready;
-	bool refused;
-
-	training_start(&training, settings, NULL);
-	refused = !training_ready(&training, start, pairs, PAIRS, &ready) &&
-			  client_is_error(&training.client, sqlstate);
-	ok(refused &&
-		   memmem(training.client.body, training.client.frame.length, "validation", 10) != NULL,
-	   "%s: %s", what, (char *) training.client.body + sizeof(BicycleError));
-	ok(training_end(&training), "and the engine ends in order");
-}
-
-static void
 test_pairs(void)
 {
 	Start start = { .options = "{" TINY ",\"iterations\":2," QUERY "}" };
@@ -375,17 +494,17 @@ test_pairs(void)
 	Outcome outcome;
 
 	nvalidation = 0;
-	is_refused(&start, "22023", "no validation pairs are an error");
+	is_refused(&start, "22023", "no validation pairs are an error", "validation");
 	nvalidation = OTHERS;
 	start.memory = 64 << 10; /* of which pixels take 74 */
 	start.disk = 1 << 20;
-	is_refused(&start, "54000", "so are more than there is memory for");
+	is_refused(&start, "54000", "so are more than there is memory for", "validation");
 	start.memory = start.disk = 0;
 	bad[0] = pairs[PAIRS];
 	bad[1] = (Pair){ { pairs[0].bytes[0], noise }, { pairs[0].length[0], sizeof(noise) } };
 	validation_pairs = bad;
 	nvalidation = 2;
-	is_refused(&start, "22P03", "and what is no image");
+	is_refused(&start, "22P03", "and what is no image", "validation");
 	start.options = "{" TINY ",\"iterations\":2,\"bad_pairs\":\"skip\"," QUERY "}";
 	run(&outcome, &start);
 	ok(outcome.done && ready_noted == 1u << BICYCLE_NOTE_NOT_VALIDATED,
@@ -406,12 +525,16 @@ main(void)
 {
 	pairs = pairs_make(PAIRS + OTHERS);
 	validation_pairs = pairs + PAIRS;
+	weights = metric_weights_make();
 	test_metrics();
 	test_no_trace();
 	test_best();
+	test_best_lpips();
+	test_no_number();
 	test_ties();
 	test_resume();
 	test_pairs();
 	pairs_free(pairs, PAIRS + OTHERS);
+	metric_weights_free(&weights);
 	return done_testing();
 }

@@ -243,6 +243,29 @@ static size_t known_length;
 static const Pair *validation_pairs;
 static int nvalidation;
 
+/* What validation compares images by, where a test has such weights. */
+typedef struct MetricWeights
+{
+	BicycleLoad load;
+	char *config;
+	uint8_t *stream;
+} MetricWeights;
+
+static const MetricWeights *metric_weights_sent;
+
+static void
+send_metric(Training *training)
+{
+	const MetricWeights *w = metric_weights_sent;
+	Bytes body = { 0 };
+
+	put(&body, &w->load, sizeof(w->load));
+	put(&body, w->config, w->load.config_length);
+	client_send(&training->client, BICYCLE_METRIC, 0, body.at, body.n);
+	free(body.at);
+	client_send_stream(&training->client, 0, w->stream, w->load.stream_length);
+}
+
 static void
 send_pairs(Training *training, uint32_t type, const Pair *pairs, int n)
 {
@@ -259,6 +282,8 @@ send_pairs(Training *training, uint32_t type, const Pair *pairs, int n)
 __attribute__((unused)) static void
 training_pairs(Training *training, const Pair *pairs, int n)
 {
+	if (metric_weights_sent != NULL)
+		send_metric(training);
 	send_pairs(training, BICYCLE_PAIR, pairs, n);
 	send_pairs(training, BICYCLE_VALIDATION_PAIR, validation_pairs, nvalidation);
 	client_send(&training->client, BICYCLE_PAIRS_END, 0, known_data, known_length);
