@@ -31,8 +31,9 @@ ALL="structure unit asan regress nopreload isolation pgtap tap"
 MORE="clients page tsan aarch64"
 # They take a minute or more; begun last, one would go on alone.
 LONG="020_jobs 012_resume 015_queue 011_train 014_elsewhere 018_clock"
-THREADED="test_engine_faults test_engine_images test_engine_models test_engine_plot"
-THREADED+=" test_engine_protocol test_engine_stress test_train_engine test_train_feed"
+THREADED="test_engine_faults test_engine_grid test_engine_images test_engine_models"
+THREADED+=" test_engine_plot test_engine_protocol test_engine_stress test_train_engine"
+THREADED+=" test_train_feed"
 parts=${*:-$ALL}
 for part in $parts; do
 	[[ " $ALL $MORE " == *" $part "* ]] || die "unknown part \"$part\"; parts are: $ALL $MORE"
