@@ -737,7 +737,7 @@ test_opening(void)
 	NnTensor *weights = NULL;
 	Saved a = { 0 }, b = { 0 };
 	const char *json = "{" SMALL ",\"seed\":3,\"init_gain\":0.5}";
-	size_t estimate = 0;
+	NnFitNeeds needs = { 0 };
 	int n, same = 0, different = 0;
 
 	(void) nn_train_options_parse(&config, &options, json, strlen(json), &train_error);
@@ -769,8 +769,8 @@ test_opening(void)
 		   nn_fit_bytes(other) > 1000000,
 	   "a fit starts from weights of one network");
 	ok(went_well(
-		   nn_fit_estimate(cpu, &config, &options, NN_PRECISION_FP32, &estimate, &train_error)) &&
-		   other && estimate == nn_fit_bytes(other),
+		   nn_fit_estimate(cpu, &config, &options, NN_PRECISION_FP32, 1, &needs, &train_error)) &&
+		   other && needs.bytes == nn_fit_bytes(other),
 	   "what it takes was known before");
 	a = save(fit);
 	b = other ? save(other) : b;
