@@ -1,7 +1,7 @@
 # A database as commit c50903b left it, the last one before releases, works with this build: it is
 # restored from that commit's dump with its models, rights, policies and jobs; translates to the
-# same bytes; its paused job goes on from that commit's checkpoint and makes the same model; and it
-# can be dumped and restored again.
+# same bytes; its paused job goes on from that commit's checkpoint, with a note; and it can be dumped
+# and restored again.
 use strict;
 use warnings;
 
@@ -77,7 +77,7 @@ SKIP:
 {
 	skip 'another instruction set or arithmetic', 1 unless $alike;
 	is($node->safe_psql('restored', "SELECT $rows weights AS r WHERE model = 'paused'"),
-		$expected{resumed}, 'with the weights that it had there');
+		$expected{resumed}, 'with the weights that this arithmetic gives it');
 }
 
 my $dump = scratch('dump');
