@@ -58,14 +58,13 @@ cuda_snapshot_drop(NnDevice *base, void *snapshot_)
 
 	/* perhaps this thread's first on a GPU, which is to be this one */
 	(void) cuda_use(device, &ignored);
+	/* what fills the block, and then what waits for it */
 	if (s->taken)
-	{
-		/* what fills the block */
 		(void) cudaEventSynchronize(s->taken);
-		(void) cudaEventDestroy(s->taken);
-	}
 	if (s->stream)
 		(void) cudaStreamDestroy(s->stream);
+	if (s->taken)
+		(void) cudaEventDestroy(s->taken);
 	if (s->pinned)
 		(void) cudaFreeHost(s->pinned);
 	cuda_give(device, &s->block);
