@@ -1,7 +1,7 @@
 # A database as commit c50903b left it, the last one before releases, works with this build: it is
-# restored from that commit's dump with its models, rights, policies and jobs; translates to the same
-# bytes; its paused job goes on from that commit's checkpoint, with a note; and it can be dumped and
-# restored again.
+# restored from that commit's dump with its models, rights, policies and jobs; translates to the
+# same bytes; its paused job goes on from that commit's checkpoint, with a note; and it can be
+# dumped and restored again.
 use strict;
 use warnings;
 
