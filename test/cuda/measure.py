@@ -282,9 +282,9 @@ def in_order(parts, results, wanted):
     """Those still to be done: first what was never begun, then what was begun and did not end."""
     ended = {f["part"] for f in results.of("ended")}
     begun = {f["part"] for f in results.of("begun")}
-    todo = [p for p in parts if p.name not in ended
+    left = [p for p in parts if p.name not in ended
             and (not wanted or p.name in wanted or p.test and "tests" in wanted)]
-    return sorted(todo, key=lambda p: p.name in begun)
+    return sorted(left, key=lambda p: p.name in begun)
 
 
 # ---- Goals ------------------------------------------------------------------------------------

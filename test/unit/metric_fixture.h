@@ -2,14 +2,12 @@
  * metric_fixture.h
  *	  Network L with random weights: what the lpips package's own code makes of
  *	  such (test/gen/lpips.py), and the tests that any device has to pass.
- *
- * A Metric owns its weights, tensors and model; metric_free gives them back.
  * `error` is what the last call that failed has said.
  */
 #ifndef BICYCLE_METRIC_FIXTURE_H
 #define BICYCLE_METRIC_FIXTURE_H
 
-#include "nn_fixture.h"
+#include "metric_model.h"
 #include "tap.h"
 
 #include <math.h>
@@ -37,56 +35,7 @@ static const Expected expected[] = {
 
 static NnError error;
 
-/* ---- Weights and images -------------------------------------------------- */
-
-typedef struct Metric
-{
-	NnConfig config;
-	NnParams params;
-	double *weights;
-	NnTensor *tensors;
-	NnModel *model;
-} Metric;
-
-static double *
-metric_weights(const NnParams *params)
-{
-	double *values = calloc(params->total + 1, sizeof(double));
-
-	for (int i = 0; i < params->n; i++)
-	{
-		const NnParam *p = &params->list[i];
-		bool head = strncmp(p->name, "lin", 3) == 0;
-		double scale = (head ? 1 : 2.5) / sqrt((double) p->count / p->shape[0]);
-		double *out = values + p->offset;
-
-		lcg_fill(3000 + i, p->ndim > 1 ? scale : 0.1, p->count, out);
-		for (size_t k = 0; head && k < p->count; k++)
-			out[k] = fabs(out[k]);
-	}
-	return values;
-}
-
-__attribute__((unused)) static bool
-metric_make(Metric *m, const char *net, const char *version)
-{
-	memset(m, 0, sizeof(*m));
-	if (nn_metric_config(&m->config, net, version, &error) != NN_OK ||
-		nn_params_of(&m->config, 1u << NN_NET_L, &m->params, &error) != NN_OK)
-		return false;
-	m->weights = metric_weights(&m->params);
-	m->tensors = tensors_of(&m->params, m->weights);
-	return true;
-}
-
-static void
-metric_free(Metric *m)
-{
-	nn_model_free(m->model);
-	tensors_free(m->tensors, m->params.n);
-	free(m->weights);
-	nn_params_free(&m->params);
-}
+/* ---- Images ------------------------------------------------------------- */
 
 /* (h, w, 3) of every other row, which the next one repeats. */
 static void
@@ -192,7 +141,7 @@ static void
 test_device(NnDevice *device, const char *net, bool exact)
 {
 	Metric m;
-	bool made = metric_make(&m, net, "0.1");
+	bool made = metric_make(&m, net, "0.1", &error);
 
 	for (int i = 0; made && i < EXPECTED; i += 2)
 	{

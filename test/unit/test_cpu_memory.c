@@ -155,8 +155,8 @@ main(void)
 	NnTensor *tensors;
 	NnError error;
 	double *weights, *image = malloc(3 * pixels * sizeof(double)), z[3 * 8];
-	float *values, *images, *zs, *expected = calloc(3 * pixels, sizeof(float)),
-								 *got = calloc(3 * pixels, sizeof(float));
+	float *images, *zs, *expected = calloc(3 * pixels, sizeof(float)),
+						*got = calloc(3 * pixels, sizeof(float));
 	long refused = 0, wrong = 0, leaked = 0, differs = 0;
 	int before;
 
@@ -168,20 +168,7 @@ main(void)
 			"the model has parameters"))
 		return done_testing();
 	weights = lcg_weights(&params, 1000);
-	values = floats_of(weights, params.total);
-	tensors = calloc(params.n, sizeof(NnTensor));
-	for (int i = 0; i < params.n; i++)
-	{
-		const NnParam *p = &params.list[i];
-
-		tensors[i] = (NnTensor){ .name = p->name,
-								 .network = p->network,
-								 .dtype = NN_F32,
-								 .ndim = p->ndim,
-								 .data = values + p->offset,
-								 .nbytes = p->count * sizeof(float) };
-		memcpy(tensors[i].shape, p->shape, sizeof(p->shape));
-	}
+	tensors = tensors_of(&params, weights);
 	lcg_fill(5, 1, 3 * pixels, image);
 	lcg_fill(6, 1, 3 * 8, z);
 	images = floats_of(image, 3 * pixels);

@@ -19,7 +19,7 @@ test_vgg(NnDevice *device)
 
 	while (strcmp(pair->net, "vgg") != 0)
 		pair++;
-	if (ok(metric_make(&m, "vgg", pair->version) &&
+	if (ok(metric_make(&m, "vgg", pair->version, &error) &&
 			   nn_model_load(device, &m.config, NN_PRECISION_AUTO, m.tensors, m.params.n, &m.model,
 							 &error) == NN_OK,
 		   "the other backbone loads"))

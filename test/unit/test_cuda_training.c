@@ -122,16 +122,6 @@ test_moves(NnDevice *device, const char *method, const char *more)
 
 /* ---- Replays and states -------------------------------------------------- */
 
-/* Steps of a run, each of its number's codes. */
-static bool
-steps(Run *run, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (!run_step(run))
-			return false;
-	return true;
-}
-
 #define STEPS (SLOW ? 4 : 6)
 #define LAST_SEED (SLOW ? 1u : 2u)
 
@@ -159,7 +149,7 @@ test_replays(NnDevice *device, const char *json)
 {
 	Run whole, part;
 	long replayed = gpu_graphs_run(), asleep = gpu_waits(true), awake = gpu_waits(false);
-	bool good = run_open(&whole, device, json, 4) && steps(&whole, STEPS);
+	bool good = run_open(&whole, device, json, 4) && run_steps(&whole, STEPS);
 	long launched = gpu_graphs_run();
 
 	ok(good && launched - replayed == STEPS - 1,
@@ -186,9 +176,10 @@ static void
 test_halves(NnDevice *device, const char *json)
 {
 	Run whole, first, second;
-	bool good = run_open(&whole, device, json, 4) && steps(&whole, 10) &&
-				run_open(&first, device, json, 4) && steps(&first, 5) &&
-				run_open(&second, device, json, 4) && carry(&first, &second) && steps(&second, 5);
+	bool good = run_open(&whole, device, json, 4) && run_steps(&whole, 10) &&
+				run_open(&first, device, json, 4) && run_steps(&first, 5) &&
+				run_open(&second, device, json, 4) && carry(&first, &second) &&
+				run_steps(&second, 5);
 
 	ok(good && same_arrays(&whole, &second), "5 + 5 iterations are 10, to the bit");
 	run_close(&whole);
@@ -202,7 +193,7 @@ test_other_device(NnDevice *device, NnDevice *cpu, const char *json)
 {
 	Run here, there, back;
 	double *x, *y, *z, worst = 0;
-	bool good = run_open(&there, cpu, json, 4) && steps(&there, 2) &&
+	bool good = run_open(&there, cpu, json, 4) && run_steps(&there, 2) &&
 				run_open(&here, device, json, 4) && carry(&there, &here);
 
 	good = good && same_arrays(&there, &here);
@@ -311,7 +302,7 @@ test_snapshots(const char *json)
 	NnDevice *device = open_cuda();
 	size_t before = gpu_memory_used();
 	Run still, on;
-	bool good = run_open(&still, device, json, 4) && steps(&still, 3);
+	bool good = run_open(&still, device, json, 4) && run_steps(&still, 3);
 
 	for (unsigned seed = 0; good && seed <= LAST_SEED; seed++)
 	{
@@ -319,10 +310,11 @@ test_snapshots(const char *json)
 		long launched;
 
 		gpu_settings->chance = seed * 2654435761u;
-		good = run_open(&on, device, json, 4) && steps(&on, 3) && nn_fit_has_snapshots(on.fit) &&
+		good = run_open(&on, device, json, 4) && run_steps(&on, 3) &&
+			   nn_fit_has_snapshots(on.fit) &&
 			   went_well(nn_fit_snapshot(on.fit, &snapshot, &train_error));
 		launched = gpu_graphs_run();
-		good = good && is_state_of(snapshot, &still) && steps(&on, 2) &&
+		good = good && is_state_of(snapshot, &still) && run_steps(&on, 2) &&
 			   gpu_graphs_run() - launched == 2 && is_state_of(snapshot, &still);
 		nn_snapshot_free(snapshot);
 		gpu_settings->chance = 0;
@@ -333,7 +325,8 @@ test_snapshots(const char *json)
 	   "%s: a snapshot is the state it was taken of, though iterations ran before it was "
 	   "read, in whatever order streams ran",
 	   json);
-	ok(good && steps(&still, 2) && same_arrays(&still, &on), "and those are what they would be");
+	ok(good && run_steps(&still, 2) && same_arrays(&still, &on),
+	   "and those are what they would be");
 	run_close(&still);
 	run_close(&on);
 	nn_device_set_memory(device, 1);
@@ -350,7 +343,7 @@ test_bad_snapshot(NnDevice *device)
 	const float bad = NAN;
 	NnStatus status = NN_OK;
 	int n = 0;
-	bool good = run_open(&run, device, "{" LEAST "}", 4) && steps(&run, 1) &&
+	bool good = run_open(&run, device, "{" LEAST "}", 4) && run_steps(&run, 1) &&
 				went_well(device->train->put(device, nn_fit_training(run.fit), NN_ARRAY_M, 0, 1,
 											 &bad, &train_error)) &&
 				went_well(nn_fit_snapshot(run.fit, &snapshot, &train_error));
@@ -469,7 +462,7 @@ test_divergence(NnDevice *device, const char *json)
 {
 	Run run, still;
 	bool good = run_open(&run, device, json, 4) && run_open(&still, device, json, 4) &&
-				steps(&run, 3) && steps(&still, 3);
+				run_steps(&run, 3) && run_steps(&still, 3);
 	NnStatus status = NN_OK;
 
 	if (good)

@@ -47,7 +47,7 @@ test_refusals(NnDevice *device)
 	NnTensor *tensors;
 	int n;
 
-	if (!ok(metric_make(&m, "alex", "0.1"), "a model to be refused"))
+	if (!ok(metric_make(&m, "alex", "0.1", &error), "a model to be refused"))
 		return;
 	n = m.params.n;
 	tensors = calloc(n + 1, sizeof(NnTensor));

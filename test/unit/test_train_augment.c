@@ -198,15 +198,6 @@ test_official(const Official *o, const NnDevice *ref)
 /* ---- Runs ---------------------------------------------------------------- */
 
 static bool
-steps(Run *run, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (!run_step(run))
-			return false;
-	return true;
-}
-
-static bool
 same_array(const Run *x, const Run *y, NnArray array, double limit)
 {
 	double *a = array_of(x, array), *b = array_of(y, array);
@@ -232,14 +223,14 @@ test_resume(NnDevice *device)
 	Run whole, first, second;
 	NnTensor *tensors = NULL;
 	int n = 0;
-	bool good = run_open(&whole, device, json, 4) && steps(&whole, 4) &&
-				run_open(&first, device, json, 4) && steps(&first, 2) &&
+	bool good = run_open(&whole, device, json, 4) && run_steps(&whole, 4) &&
+				run_open(&first, device, json, 4) && run_steps(&first, 2) &&
 				run_open(&second, device, json, 4) &&
 				went_well(nn_fit_state(first.fit, &tensors, &n, &train_error)) &&
 				went_well(nn_fit_restore(second.fit, tensors, n, 2, &train_error));
 
 	second.step = first.step;
-	ok(good && steps(&second, 2) && same_array(&whole, &second, NN_ARRAY_PARAM, 0),
+	ok(good && run_steps(&second, 2) && same_array(&whole, &second, NN_ARRAY_PARAM, 0),
 	   "2 + 2 iterations are 4, to the bit");
 	free(tensors);
 	run_close(&whole);

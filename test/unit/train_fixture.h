@@ -138,6 +138,16 @@ run_step(Run *run)
 	return went_well(status);
 }
 
+/* n steps, each of its number's codes. */
+__attribute__((unused)) static bool
+run_steps(Run *run, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (!run_step(run))
+			return false;
+	return true;
+}
+
 /* An array of the fit in double, in the checkpoint's layout; malloc'ed. */
 __attribute__((unused)) static double *
 array_of(const Run *run, NnArray array)
