@@ -127,26 +127,21 @@ finish_by_bands(const FinishImages *w, int rows)
 	int h = w->first.h, unit = cpu_finish_unit(&w->first), units = w->first.c / unit,
 		stretches = cpu_finish_stretches(&w->first, h);
 
+	for (int apply = 0; apply < 2; apply++)
 #pragma omp for collapse(3) schedule(dynamic)
-	for (int i = 0; i < w->n; i++)
-		for (int u = 0; u < units; u++)
-			for (int y = 0; y < h; y += rows)
-			{
-				CpuFinish f = finish_of_image(w, i);
+		for (int i = 0; i < w->n; i++)
+			for (int u = 0; u < units; u++)
+				for (int y = 0; y < h; y += rows)
+				{
+					CpuFinish f = finish_of_image(w, i);
+					CpuMoments *moments = w->moments + (size_t) (i * units + u) * stretches;
+					int end = y + rows < h ? y + rows : h;
 
-				cpu_finish_moments(kernels, &f, u * unit, unit, y, y + rows < h ? y + rows : h,
-								   w->moments + (size_t) (i * units + u) * stretches);
-			}
-#pragma omp for collapse(3) schedule(dynamic)
-	for (int i = 0; i < w->n; i++)
-		for (int u = 0; u < units; u++)
-			for (int y = 0; y < h; y += rows)
-			{
-				CpuFinish f = finish_of_image(w, i);
-
-				cpu_finish_norm(kernels, &f, u * unit, unit, y, y + rows < h ? y + rows : h,
-								w->moments + (size_t) (i * units + u) * stretches);
-			}
+					if (apply)
+						cpu_finish_norm(kernels, &f, u * unit, unit, y, end, moments);
+					else
+						cpu_finish_moments(kernels, &f, u * unit, unit, y, end, moments);
+				}
 }
 
 /* Rows of a band, so that each thread has about two; h: it is not worth it. */
