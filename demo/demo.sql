@@ -57,7 +57,7 @@ SELECT DISTINCT ON (pairs, md5(subject::text)) *
 FROM (SELECT *, count(*) OVER (PARTITION BY subject) AS pairs FROM pairs WHERE held_out) AS counted
 ORDER BY pairs DESC, md5(subject::text), md5(id::text) LIMIT 12;
 
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 88), 'base64')
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 64), 'base64')
 FROM (SELECT subject, -1 AS place, input AS tile FROM chosen
 	  UNION ALL SELECT subject, 0, target FROM chosen
 	  UNION ALL SELECT subject, sample, image FROM chosen, bicycle_sample(input, 8, seed => 3)) AS
@@ -73,13 +73,13 @@ FROM (SELECT * FROM chosen ORDER BY md5(subject::text) LIMIT 3) AS first,
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/strip.png
 
 -- One answer to every unseen input, kept in the table. bicycle_latent draws the latent code from
--- its seed.
+-- its seed. The picture shows the first of them.
 UPDATE pairs SET variant = bicycle_translate(input, bicycle_latent(8, id)) WHERE held_out;
 
 SELECT encode(bicycle_grid_agg(tile, 24 ORDER BY id, place), 'base64')
 FROM (SELECT id, 1 AS place, input AS tile FROM pairs WHERE held_out
 	  UNION ALL SELECT id, 2, variant FROM pairs WHERE held_out
-	  ORDER BY id, place LIMIT 384) AS variants
+	  ORDER BY id, place LIMIT 96) AS variants
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/variants.png
 
 -- The style of one image, given to others: the encoder reads a latent code from a real picture.
@@ -88,7 +88,7 @@ CREATE TABLE styles AS
 SELECT id, target, bicycle_encode(target) AS z FROM pairs WHERE held_out ORDER BY md5(target)
 	LIMIT 8;
 
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, style), 9, size => 88), 'base64')
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, style), 9, size => 64), 'base64')
 FROM (SELECT -1 AS subject, -1 AS style, NULL::bytea AS tile
 	  UNION ALL SELECT -1, id, target FROM styles
 	  UNION ALL SELECT subject, -1, input FROM chosen
@@ -104,7 +104,7 @@ ORDER BY (SELECT sum((p - q) ^ 2) FROM unnest(a.z, b.z) AS code (p, q)) DESC, a.
 
 SELECT encode(bicycle_grid(array_agg(
 	bicycle_translate(input, bicycle_interpolate(first, last, step / 9.0))
-		ORDER BY subject, step), 10, size => 88), 'base64')
+		ORDER BY subject, step), 10, size => 64), 'base64')
 FROM ends, chosen, generate_series(0, 9) step
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/interpolation.png
 
