@@ -6,6 +6,7 @@
 #include "model_fixture.h"
 #include "progress.h"
 
+#include <math.h>
 #include <pthread.h>
 
 #define IMAGES 7 /* 4 + 2 + 1 */
@@ -322,6 +323,43 @@ test_watch(NnDevice *device)
 	model_fixture_free(&f);
 }
 
+/*
+ * Of floats of all sizes, those beside borders of levels, and what is no
+ * number: the nearest level, of two that are as near the even one.
+ */
+static void
+test_quantise(void)
+{
+	enum
+	{
+		SOME = 4099
+	};
+	static float values[SOME];
+	static uint8_t levels[SOME];
+	size_t wrong = 0;
+
+	for (uint64_t bits = 0, at = 0; bits <= UINT32_MAX; bits += 104729, at = (at + 1) % SOME)
+	{
+		float border = (float) (bits % 511) / 255.0f - 1.0f;
+		uint32_t some = (uint32_t) bits;
+
+		if (bits % 2)
+			values[at] = bits % 3 ? nextafterf(border, bits % 4 == 1 ? 2.0f : -2.0f) : border;
+		else
+			memcpy(&values[at], &some, sizeof(some));
+		if (at < SOME - 1)
+			continue;
+		nn_quantise(values, SOME, levels);
+		for (size_t i = 0; i < SOME; i++)
+		{
+			float level = rintf((values[i] + 1.0f) * 127.5f);
+
+			wrong += levels[i] != (level >= 255.0f ? 255 : level > 0.0f ? (int) level : 0);
+		}
+	}
+	ok(wrong == 0, "floats become the nearest levels (wrong: %zu)", wrong);
+}
+
 int
 main(void)
 {
@@ -356,5 +394,6 @@ main(void)
 			   strstr(error.message, "no device \"abacus\""),
 		   "there is no other device");
 	}
+	test_quantise();
 	return done_testing();
 }
