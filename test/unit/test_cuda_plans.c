@@ -1,15 +1,15 @@
 /*
  * Proves that cuDNN has an engine that the CUDA device may use for every
- * convolution of G and E at every batch size (on the first card; three sizes on
+ * convolution of G and E at every size of a plan (on the first card; three on
  * the others), by parts where the card's cache holds no more, of L at several
  * sizes, of training in three directions, and of the operators' test, in every
  * precision, on the GPUs that test/data/cudnn describes: deterministic,
  * nothing compiled at run time, strict fp32 without tensor cores; that in half
- * precision all are on tensor cores, and none reads many weights by few blocks;
- * that what would be timed differs in more than clusters; and that plans are
- * kept for their card and driver alone, and never believed when damaged. No GPU
- * is needed: cuDNN plans for a described one. A cuDNN of which a library is
- * missing is an error.
+ * precision all are on tensor cores, and none reads many weights by few blocks,
+ * unless cuDNN has nothing else; that what would be timed differs in more than
+ * clusters; and that plans are kept for their card and driver alone, and never
+ * believed when damaged. No GPU is needed: cuDNN plans for a described one. A
+ * cuDNN of which a library is missing is an error.
  */
 #include "op_forward.h"
 
@@ -39,9 +39,9 @@ typedef struct Tally
 	int convs, missing, fallbacks, /* not of heuristic A */
 		later,                     /* not the first of a list */
 		tensor_cores, pinned,
-		plain,          /* not on tensor cores, though both sides have channels for them */
-		starving,       /* few blocks for many weights */
-		starving_alone; /* at one image */
+		plain,    /* not on tensor cores, though both sides have channels for them */
+		starving, /* few blocks for many weights */
+		wrong;    /* either, though cuDNN has an engine that is not */
 	int kinds[CUDA_CONV_FILTER + 1];
 	int parted;       /* of some images at a time */
 	size_t workspace; /* the largest */
@@ -67,33 +67,92 @@ static const char *const configs[] = {
 	"{\"size\":128,\"ngf\":32,\"nef\":32,\"net_e\":\"conv\",\"where_add\":\"input\"}"
 };
 
-static void
-plan_conv(CudaConvs *convs, const char *name, const CudaConvShape *s, Tally *tally)
+/*
+ * Whether cuDNN has no engine with tensor cores for one without, and none with
+ * split sums, and less workspace than its weights, for one that starves.
+ */
+static bool
+is_without_better(CudaConvs *convs, const CudaConvShape *s, const CudaConvChoice *choice)
 {
-	const CudaConvChoice *choice;
+	size_t weights = kernel_type_size(s->type) * s->k * s->c * s->kernel * s->kernel;
+	CudaConvChoice others[CUDNN_MAX_CLASSES];
+	int n = cuda_conv_candidates(convs, s, others);
+	bool found = false;
+
+	for (int i = 0; i < n; i++)
+		found |= choice->tensor_cores ? others[i].split > 1 && others[i].tensor_cores &&
+											(size_t) others[i].workspace < weights
+									  : others[i].tensor_cores;
+	return n > 0 && !found;
+}
+
+/* What was planned for the card that is asked about: the same again is not. */
+typedef struct Planned
+{
+	CudaConvShape shape;
+	CudaConvChoice choice;
+	bool wrong;
+} Planned;
+
+static struct
+{
+	const CudaConvs *convs;
+	Planned list[2048];
+	size_t n;
+} planned;
+
+/* The plan of a shape; NULL if there is none. */
+static const Planned *
+plan_shape(CudaConvs *convs, const char *name, const CudaConvShape *s)
+{
+	Planned *p;
 	CudaConv *conv;
 	NnError error = { 0 };
 
-	tally->convs++;
+	if (planned.convs != convs || planned.n == sizeof(planned.list) / sizeof(Planned))
+		planned.n = 0;
+	planned.convs = convs;
+	for (size_t i = 0; i < planned.n; i++)
+		if (memcmp(&planned.list[i].shape, s, sizeof(*s)) == 0)
+			return &planned.list[i];
 	if (cuda_conv_open(convs, s, &conv, &error) != NN_OK)
 	{
-		tally->missing++;
 		diag("%s: %s", name, error.detail);
+		return NULL;
+	}
+	p = &planned.list[planned.n++];
+	*p = (Planned){ .choice = *cuda_conv_choice(conv) };
+	memcpy(&p->shape, s, sizeof(*s));
+	cuda_conv_close(conv);
+	p->wrong = s->type != KERNEL_F32 && !p->choice.pinned &&
+			   (cuda_conv_is_plain(s, &p->choice) || cuda_conv_starves(s, &p->choice)) &&
+			   !is_without_better(convs, s, &p->choice);
+	if (p->wrong)
+		diag("%s of %d: engine %d, tile %d, split %d, number %d", name, s->n,
+			 (int) p->choice.engine, (int) p->choice.tile, (int) p->choice.split, p->choice.place);
+	return p;
+}
+
+static void
+plan_conv(CudaConvs *convs, const char *name, const CudaConvShape *s, Tally *tally)
+{
+	const Planned *p = plan_shape(convs, name, s);
+	const CudaConvChoice *choice = p ? &p->choice : NULL;
+
+	tally->convs++;
+	if (!choice)
+	{
+		tally->missing++;
 		return;
 	}
-	choice = cuda_conv_choice(conv);
 	tally->fallbacks += choice->fallback;
 	tally->later += choice->place > 0;
 	tally->pinned += choice->pinned;
 	tally->tensor_cores += choice->tensor_cores;
-	tally->plain += !choice->tensor_cores && s->c > KERNEL_VECTOR && s->k > KERNEL_VECTOR;
+	tally->plain += cuda_conv_is_plain(s, choice);
 	tally->starving += cuda_conv_starves(s, choice);
-	tally->starving_alone += s->n == 1 && cuda_conv_starves(s, choice);
-	if (s->type != KERNEL_F32 && s->n == 1 && cuda_conv_starves(s, choice))
-		diag("%s: engine %d, tile %d, split %d, number %d", name, (int) choice->engine,
-			 (int) choice->tile, (int) choice->split, choice->place);
-	nn_most(&tally->workspace, cuda_conv_workspace(conv));
-	cuda_conv_close(conv);
+	tally->wrong += p->wrong;
+	nn_most(&tally->workspace, (size_t) choice->workspace);
 }
 
 /* Every convolution of a graph that is the library's. */
@@ -150,19 +209,20 @@ is_half(NnPrecision precision)
 }
 
 /*
- * Of a network nothing may starve at one image, and little of a batch; of
- * training a few data gradients, whose sums cuDNN splits on some cards only by
- * first turning the weights, which takes longer.
+ * In half precision nothing is without tensor cores, or starves, for which
+ * cuDNN has better; and little starves for want of that: of training a few data
+ * gradients, whose sums cuDNN splits on some cards only by first turning the
+ * weights, which takes longer.
  */
 static void
 test_tally(const Tally *tally, const char *card, NnPrecision precision, const char *what,
 		   bool training)
 {
-	bool sense = precision == NN_PRECISION_FP32
-					 ? tally->tensor_cores == 0
-					 : !is_half(precision) ||
-						   (tally->plain == 0 && (training || tally->starving_alone == 0) &&
-							tally->starving * (training ? 10 : 50) <= tally->convs);
+	bool sense =
+		precision == NN_PRECISION_FP32
+			? tally->tensor_cores == 0
+			: !is_half(precision) || (tally->wrong == 0 && tally->plain * 50 <= tally->convs &&
+									  tally->starving * (training ? 10 : 30) <= tally->convs);
 
 	ok(tally->convs > 0 && tally->missing == 0 && sense,
 	   "%s, %s, %s: %d of %d convolutions; %d not the heuristic's first, %d its fallbacks, %d on "
@@ -182,7 +242,7 @@ test_config(CudaConvs *convs, const char *card, NnPrecision precision, const cha
 	nn_config_default(&config);
 	if (nn_config_parse(&config, json, strlen(json), &error) != NN_OK)
 		diag("%s", error.message);
-	for (int n = 1; n <= 64; n *= step)
+	for (int n = 1; n <= CUDA_MOST_IMAGES; n *= step)
 	{
 		plan_network(convs, &config, NN_NET_G, n, precision, &tally);
 		plan_network(convs, &config, NN_NET_E, n, precision, &tally);
@@ -314,7 +374,7 @@ test_operators(CudaConvs *convs, const char *card, NnPrecision precision)
 static void
 test_pinning(const char *json)
 {
-	for (int pin = 1; pin <= 64; pin *= 64)
+	for (int pin = 1; pin <= CUDA_MOST_IMAGES; pin *= CUDA_MOST_IMAGES)
 	{
 		Tally tally = { 0 };
 		NnConfig config;
@@ -327,13 +387,14 @@ test_pinning(const char *json)
 		nn_config_default(&config);
 		if (cuda_convs_describe(json, &convs, &error) == NN_OK)
 		{
-			for (int n = 1; n <= 64; n *= 2)
-				plan_network(convs, &config, NN_NET_G, n, NN_PRECISION_BF16, &tally);
+			for (int n = 1; n <= CUDA_MOST_IMAGES; n *= 2)
+				if (n != pin)
+					plan_network(convs, &config, NN_NET_G, n, NN_PRECISION_BF16, &tally);
 			cuda_convs_close(convs);
 		}
 		ok(tally.convs > 0 && tally.missing == 0 && tally.pinned > tally.convs / 2,
 		   "engines of %d images serve %d of %d convolutions of other batch sizes", pin,
-		   tally.pinned, tally.convs - tally.convs / 7);
+		   tally.pinned, tally.convs);
 		unsetenv("BICYCLE_PIN_ENGINES");
 	}
 }
@@ -653,7 +714,7 @@ main(void)
 	test_incomplete("libcudnn_graph.so.9");
 	test_incomplete("libcudnn_engines_precompiled.so.9");
 	for (size_t i = 0; i < sizeof(cards) / sizeof(cards[0]); i++)
-		test_card(cards[i].file, cards[i].precisions, i == 0 ? 2 : 8);
+		test_card(cards[i].file, cards[i].precisions, i == 0 ? 2 : 4);
 	return done_testing();
 }
 #endif

@@ -10,9 +10,8 @@
  * R2 Configurations of one class, that is of the same engine, tile and split of
  *    sums, are about as fast as each other: the first of each class stands for
  *    all. The heuristic's list begins with many of one class.
- * R3 Timed (cudnn_is_tuned) the fastest is taken. Untimed it is the first, but
- *    for one that starves: whose blocks are so few that most of the card looks
- *    on while they read many weights.
+ * R3 Timed (cudnn_is_tuned) the fastest is taken, untimed the first against
+ *    which nothing speaks (conv_choice.c).
  * R4 So another batch size may get another engine, and an image other last
  *    bits. BICYCLE_PIN_ENGINES=N uses the engine chosen for N images, with its
  *    knobs, wherever cuDNN takes it; bench/engines.c measures what that costs.
@@ -24,12 +23,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-#define MANY_WEIGHTS ((int64_t) 4 << 20) /* bytes */
-#define FEW_BLOCKS 64
-/* of a usual tile; which one an engine has, its knobs do not tell */
-#define TILE_PIXELS 128
-#define TILE_CHANNELS 64
 
 /* ---- What is allowed ----------------------------------------------------- */
 
@@ -93,8 +86,8 @@ make_plan(CudnnDescs *d, cudnnBackendDescriptor_t config, CudaConv *conv)
 	cudnn_finalize(&own, plan);
 	if (own.status == CUDNN_STATUS_SUCCESS)
 		own.status = convs->lib.get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-									CUDNN_TYPE_INT64, 1, &one, &conv->workspace);
-	if (own.status != CUDNN_STATUS_SUCCESS || conv->workspace > conv->most_workspace)
+									CUDNN_TYPE_INT64, 1, &one, &conv->choice.workspace);
+	if (own.status != CUDNN_STATUS_SUCCESS || conv->choice.workspace > conv->most_workspace)
 	{
 		cudnn_drop_all(&own);
 		d->status = cudnn_is_memory(own.status) ? own.status : d->status;
@@ -282,37 +275,9 @@ free_candidates(Candidates *c, int but)
 	}
 }
 
-static int64_t
-conv_weight_bytes(const CudaConvShape *s)
-{
-	return (int64_t) kernel_type_size(s->type) * s->k * s->c * s->kernel * s->kernel;
-}
-
-bool
-cuda_conv_starves(const CudaConvShape *s, const CudaConvChoice *choice)
-{
-	int64_t m = (int64_t) s->n * s->oh * s->ow,
-			blocks =
-				(m + TILE_PIXELS - 1) / TILE_PIXELS * ((s->k + TILE_CHANNELS - 1) / TILE_CHANNELS);
-
-	return s->kind != CUDA_CONV_FILTER && conv_weight_bytes(s) > MANY_WEIGHTS &&
-		   choice->split <= 1 && blocks < FEW_BLOCKS;
-}
-
-/*
- * Whether it is to be taken without being timed: it does not starve, nor spend
- * on a copy of the weights what it gains.
- */
-static bool
-is_sensible(const CudaConv *conv)
-{
-	return !cuda_conv_starves(&conv->shape, &conv->choice) &&
-		   (conv->choice.place == 0 || conv->workspace < conv_weight_bytes(&conv->shape));
-}
-
 /*
  * Fills a list of at most `most`, or, if it is to be `untimed`, up to the first
- * that is sensible. Returns the last error met.
+ * against which nothing speaks. Returns the last error met.
  */
 static cudnnStatus_t
 list_candidates(const CudaConv *wanted, int most, bool untimed, Candidates *c)
@@ -331,7 +296,8 @@ list_candidates(const CudaConv *wanted, int most, bool untimed, Candidates *c)
 		for (int i = 0; i < n && c->n < most; i++)
 		{
 			consider(&d, c, configs[i], wanted, m, i);
-			if (untimed && c->n > 0 && is_sensible(c->list[c->n - 1]))
+			if (untimed && c->n > 0 &&
+				cuda_conv_faults(&wanted->shape, &c->list[c->n - 1]->choice) == 0)
 				break;
 		}
 		status = d.status;
@@ -352,7 +318,7 @@ fastest(const Candidates *c)
 	int best = 0;
 
 	for (int i = 0; i < c->n; i++)
-		nn_most(&workspace, (size_t) c->list[i]->workspace);
+		nn_most(&workspace, (size_t) c->list[i]->choice.workspace);
 	timer = cuda_conv_timer(first->convs->stream, &first->shape, workspace);
 	for (int i = 0; timer && i < c->n; i++)
 	{
@@ -366,14 +332,14 @@ fastest(const Candidates *c)
 	return best;
 }
 
-/* The first that is, or else the first. */
 static int
-first_sensible(const Candidates *c)
+best_untimed(const Candidates *c)
 {
+	const CudaConvChoice *choices[CUDNN_MAX_CLASSES];
+
 	for (int i = 0; i < c->n; i++)
-		if (is_sensible(c->list[i]))
-			return i;
-	return 0;
+		choices[i] = &c->list[i]->choice;
+	return cuda_conv_best(&c->list[0]->shape, choices, c->n);
 }
 
 /* By its own size. */
@@ -389,7 +355,7 @@ choose_own(CudaConv *conv)
 
 	if (c.n == 0)
 		return status;
-	best = timed ? fastest(&c) : first_sensible(&c);
+	best = timed ? fastest(&c) : best_untimed(&c);
 	*conv = *c.list[best];
 	free_candidates(&c, best);
 	return status;

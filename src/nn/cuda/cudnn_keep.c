@@ -103,8 +103,8 @@ take_plan(CudaConv *conv, const char *json)
 	cudnn_finalize(&d, plan);
 	if (d.status == CUDNN_STATUS_SUCCESS)
 		d.status = lib->get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1,
-							&one, &conv->workspace);
-	if (d.status == CUDNN_STATUS_SUCCESS && conv->workspace <= conv->most_workspace)
+							&one, &conv->choice.workspace);
+	if (d.status == CUDNN_STATUS_SUCCESS && conv->choice.workspace <= conv->most_workspace)
 		conv->plan = cudnn_keep_last(&d);
 	cudnn_drop_all(&d);
 }

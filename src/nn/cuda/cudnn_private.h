@@ -42,7 +42,7 @@ struct CudaConv
 	CudaConvs *convs;
 	CudaConvShape shape;
 	cudnnBackendDescriptor_t plan;
-	int64_t workspace, most_workspace;
+	int64_t most_workspace;
 	CudaConvChoice choice;
 	CudnnRecipe recipe;
 	bool failed[2][CUDNN_MAX_CONFIGS]; /* of each heuristic: not to be chosen */

@@ -21,7 +21,7 @@ cudnn_fail(const CudaConvs *convs, NnError *error, cudnnStatus_t status, const c
 size_t
 cuda_conv_workspace(const CudaConv *conv)
 {
-	return (size_t) conv->workspace;
+	return (size_t) conv->choice.workspace;
 }
 
 NnStatus
