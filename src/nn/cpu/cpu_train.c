@@ -50,7 +50,7 @@ cpu_train_number(NnDevice *device, const NnTraining *training, const NnMap *map,
 	return NN_OK;
 }
 
-/* Averages are many numbers and have no ratio, statistics are few. */
+/* Statistics, which are few. */
 static NnStatus
 cpu_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnNumbers base,
 				 NnNumbers from, size_t n, double share, double numerator, double denominator,
@@ -58,22 +58,20 @@ cpu_train_follow(NnDevice *device, const NnTraining *training, NnNumbers to, NnN
 {
 	float part = (float) share;
 
-	if (numerator == denominator)
-	{
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-		for (size_t i = 0; i < n; i++)
-			to.f32[i] = base.f32[i] + part * (from.f32[i] - base.f32[i]);
-	}
-	else
-		for (size_t i = 0; i < n; i++)
-			to.f32[i] = base.f32[i] +
-						part * ((float) (from.f32[i] * numerator / denominator) - base.f32[i]);
+	for (size_t i = 0; i < n; i++)
+		to.f32[i] =
+			base.f32[i] + part * ((float) (from.f32[i] * numerator / denominator) - base.f32[i]);
 	return NN_OK;
 }
 
-static NnStatus
-cpu_train_adam(NnDevice *device, NnTraining *training, size_t first, size_t end, const NnAdam *adam,
-			   double step_, double root_, NnError *error)
+/* ---- Updates ------------------------------------------------------------- */
+
+/* Numbers of all arrays that a thread's cache holds at once. */
+#define UPDATE_STRETCH 8192
+
+static void
+update_trained(const NnTraining *training, size_t first, size_t end, const NnAdam *adam,
+			   double step_, double root_)
 {
 	float *p = training->array[NN_ARRAY_PARAM].f32, *m = training->array[NN_ARRAY_M].f32,
 		  *v = training->array[NN_ARRAY_V].f32;
@@ -82,13 +80,53 @@ cpu_train_adam(NnDevice *device, NnTraining *training, size_t first, size_t end,
 		  beta2 = (float) adam->beta2, rest = (float) (1 - adam->beta2),
 		  epsilon = (float) adam->epsilon;
 
-#pragma omp parallel for schedule(static) num_threads(device->threads)
 	for (size_t i = first; i < end; i++)
 	{
 		m[i] += beta1 * (g[i] - m[i]);
 		v[i] = beta2 * v[i] + rest * g[i] * g[i];
 		p[i] -= step * m[i] / (sqrtf(v[i]) * root + epsilon);
 	}
+}
+
+static size_t
+within(size_t at, size_t first, size_t end)
+{
+	return at < first ? first : at > end ? end : at;
+}
+
+/* Numbers [first, end): what of each parameter is there, then the averages. */
+static void
+update_stretch(const NnTraining *training, size_t first, size_t end, const NnAdam *adam,
+			   double step, double root)
+{
+	float *average = training->array[NN_ARRAY_EMA].f32, part = (float) (1 - adam->ema);
+	const float *param = training->array[NN_ARRAY_PARAM].f32;
+
+	for (int k = 0; k < training->params->n; k++)
+	{
+		const NnParam *p = &training->params->list[k];
+		size_t from = within(p->offset, first, end), to = within(p->offset + p->count, first, end);
+
+		if (training->schedule.trained[k])
+			update_trained(training, from, to, adam, step, root);
+		else if (training->schedule.running[k])
+			memcpy(training->array[NN_ARRAY_PARAM].f32 + from,
+				   training->array[NN_ARRAY_GRAD].f32 + from, (to - from) * sizeof(float));
+	}
+	for (size_t i = first; i < end && i < training->nema; i++)
+		average[i] += part * (param[i] - average[i]);
+}
+
+static NnStatus
+cpu_train_update(NnDevice *device, NnTraining *training, const NnAdam *adam, double step,
+				 double root, NnError *error)
+{
+	size_t total = training->params->total;
+
+#pragma omp parallel for schedule(static) num_threads(device->threads)
+	for (size_t first = 0; first < total; first += UPDATE_STRETCH)
+		update_stretch(training, first, within(first + UPDATE_STRETCH, first, total), adam, step,
+					   root);
 	return NN_OK;
 }
 
@@ -111,9 +149,9 @@ cpu_train_begin(NnDevice *device, NnTraining *training, NnError *error)
 {
 	CpuTraining *state = training->plan.device_state;
 
-	if (ready_work(device, state))
-		return NN_OK;
-	return nn_no_memory(error, nn_mul(state->memory.each, device->threads));
+	if (!ready_work(device, state))
+		return nn_no_memory(error, nn_mul(state->memory.each, device->threads));
+	return NN_OK;
 }
 
 static void
@@ -373,6 +411,6 @@ const NnTrainDevice cpu_train_device = { .dtype = NN_F32,
 										 .feed = cpu_train_feed,
 										 .number = cpu_train_number,
 										 .follow = cpu_train_follow,
-										 .adam = cpu_train_adam,
+										 .update = cpu_train_update,
 										 .get = cpu_get,
 										 .put = cpu_put };
