@@ -259,6 +259,8 @@ nn_training_run(NnDevice *device, NnTraining *training, const NnFeed *feeds, int
 
 		status = w.ops->number(device, training, &map, &values[i], error);
 	}
+	if (status == NN_OK && w.ops->end)
+		w.ops->end(device, training);
 	return status;
 }
 

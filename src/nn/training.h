@@ -240,7 +240,7 @@ typedef struct NnTrainSnapshots
 } NnTrainSnapshots;
 
 /*
- * Whole or absent: a device that trains has all of these, but `ahead`,
+ * Whole or absent: a device that trains has all of these, but `end`, `ahead`,
  * `snapshots`, `repack` with `finite`, and one of adam and update.
  *
  * R1 A device owns arena, arrays and state of an NnTraining from prepare to
@@ -272,8 +272,12 @@ typedef struct NnTrainDevice
 	const NnOpImpl *ops;
 	bool only_adds;
 
-	/* Before the steps of an iteration: the device's threads may be others. */
+	/*
+	 * Before the steps of a pass: the device's threads may be others. And after
+	 * them, if all went well; NULL: it is not asked for.
+	 */
 	NnStatus (*begin)(NnDevice *device, NnTraining *training, NnError *error);
+	void (*end)(NnDevice *device, NnTraining *training);
 
 	/* map = 0; map = the caller's dense data; *value = its first number */
 	NnStatus (*zero)(NnDevice *device, const NnTraining *training, const NnMap *map,

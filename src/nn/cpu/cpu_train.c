@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- Operators ----------------------------------------------------------- */
 
@@ -121,9 +122,10 @@ static NnStatus
 cpu_train_update(NnDevice *device, NnTraining *training, const NnAdam *adam, double step,
 				 double root, NnError *error)
 {
+	const CpuTraining *state = training->plan.device_state;
 	size_t total = training->params->total;
 
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+#pragma omp parallel for schedule(static) num_threads(state->team.size)
 	for (size_t first = 0; first < total; first += UPDATE_STRETCH)
 		update_stretch(training, first, within(first + UPDATE_STRETCH, first, total), adam, step,
 					   root);
@@ -144,6 +146,15 @@ ready_work(const NnDevice *device, CpuTraining *state)
 	return state->work != NULL;
 }
 
+static double
+seconds(clockid_t clock)
+{
+	struct timespec now;
+
+	(void) clock_gettime(clock, &now);
+	return (double) now.tv_sec + (double) now.tv_nsec * 1e-9;
+}
+
 static NnStatus
 cpu_train_begin(NnDevice *device, NnTraining *training, NnError *error)
 {
@@ -151,7 +162,19 @@ cpu_train_begin(NnDevice *device, NnTraining *training, NnError *error)
 
 	if (!ready_work(device, state))
 		return nn_no_memory(error, nn_mul(state->memory.each, device->threads));
+	cpu_team_begin(&state->team, device->threads);
+	state->began = seconds(CLOCK_MONOTONIC);
+	state->worked = seconds(CLOCK_PROCESS_CPUTIME_ID);
 	return NN_OK;
+}
+
+static void
+cpu_train_end(NnDevice *device, NnTraining *training)
+{
+	CpuTraining *state = training->plan.device_state;
+
+	cpu_team_end(&state->team, seconds(CLOCK_MONOTONIC) - state->began,
+				 seconds(CLOCK_PROCESS_CPUTIME_ID) - state->worked);
 }
 
 static void
@@ -286,6 +309,7 @@ cpu_train_prepare(NnDevice *device, NnTraining *training, NnError *error)
 		state->kernels = ((const CpuDevice *) device->state)->kernels;
 		state->kernel = product_kernel(device, training->plan.precision);
 		state->bf16 = training->plan.precision == NN_PRECISION_BF16;
+		cpu_team_begin(&state->team, device->threads);
 		state->memory = memory_of(device, training);
 		state->shared = cpu_alloc(state->memory.shared);
 		state->latents = cpu_alloc(state->memory.latents);
@@ -407,6 +431,7 @@ const NnTrainDevice cpu_train_device = { .dtype = NN_F32,
 										 .ops = operators,
 										 .only_adds = false,
 										 .begin = cpu_train_begin,
+										 .end = cpu_train_end,
 										 .zero = cpu_train_zero,
 										 .feed = cpu_train_feed,
 										 .number = cpu_train_number,

@@ -15,6 +15,7 @@
 #define BICYCLE_NN_CPU_TRAIN_H
 
 #include "nn/cpu/cpu.h"
+#include "nn/cpu/cpu_team.h"
 #include "nn/cpu/cpu_train_kernels.h"
 #include "nn/training.h"
 
@@ -36,6 +37,8 @@ typedef struct CpuTraining
 	int nwork;
 	float *latents; /* of convolutions with a latent */
 	bool *turned;   /* one a parameter: its array holds [tap][C][O] */
+	CpuTeam team;
+	double began, worked; /* when the pass did, and time of processors by then, s */
 } CpuTraining;
 
 static inline const CpuTraining *
@@ -47,11 +50,18 @@ cpu_training(const NnOperands *op)
 /* Pieces of channels that are worked on by one thread. */
 #define CPU_TRAIN_BLOCK 16
 
+/* The threads of this pass. */
+static inline int
+cpu_threads(const NnOperands *op)
+{
+	return cpu_training(op)->team.size;
+}
+
 /* Threads for so many simple operations: waking others costs, too. */
 static inline int
 cpu_team(const NnOperands *op, size_t operations)
 {
-	return operations < 16384 ? 1 : op->device->threads;
+	return operations < 16384 ? 1 : cpu_threads(op);
 }
 
 /* cpu_train_conv.c */

@@ -132,7 +132,7 @@ show_images(const NnOperands *op, const NnMap *from, const NnMap *to, bool back,
 {
 	size_t pixels = (size_t) from->shape.h * from->shape.w;
 
-#pragma omp parallel for schedule(static) num_threads(op->device->threads)
+#pragma omp parallel for schedule(static) num_threads(cpu_threads(op))
 	for (int n = 0; n < from->shape.n; n++)
 	{
 		SeenImage seen = image_seen(op, n, back);

@@ -264,7 +264,7 @@ latent_gradient(const NnOperands *op, const CpuWindow *w, const float *taps)
 
 	INVARIANT(leaky || op->node->conv.z_act == NN_ACT_NONE); /* in all networks */
 
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_threads(op))
 	for (int n = 0; n < z->shape.n; n++)
 		for (int k = 0; k < z->shape.c; k++)
 		{
@@ -290,7 +290,7 @@ latent_gradients(const NnOperands *op, const CpuWindow *w)
 					 w->y.shape.c - c0 < CPU_TRAIN_BLOCK ? w->y.shape.c - c0 : CPU_TRAIN_BLOCK,
 					 taps + (size_t) n * w->kernel * w->kernel * w->y.shape.c);
 	if (op->dweight.data)
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_threads(op))
 		for (int t = 0; t < w->kernel * w->kernel; t++)
 			for (int k = 0; k < w->nz; k++)
 				latent_weight_gradient(op, w, z, taps, t, k);

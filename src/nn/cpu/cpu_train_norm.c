@@ -179,7 +179,7 @@ for_channels(const NnOperands *op, PieceOp run)
 	int images = op->node->norm.kind == NN_NORM_BATCH ? 1 : s.n, block = CPU_NORM_CHANNELS;
 	size_t pixels = nn_map_pixels(&op->in[0]) / images;
 
-	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < op->device->threads)
+	while (block > CPU_TRAIN_BLOCK && images * ((s.c + block - 1) / block) < cpu_threads(op))
 		block /= 2;
 #pragma omp parallel for collapse(2) schedule(static) \
 	num_threads(cpu_team(op, nn_map_count(&op->in[0])))

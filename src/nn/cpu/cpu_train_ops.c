@@ -53,7 +53,7 @@ static void
 for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumulate, PlaneOp run,
 		   bool back)
 {
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op->device->threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_threads(op))
 	for (int n = 0; n < from->shape.n; n++)
 		for (int c0 = 0; c0 < from->shape.c; c0 += BLOCK)
 		{

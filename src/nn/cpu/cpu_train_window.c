@@ -452,7 +452,7 @@ spread(const NnOperands *op, const CpuWindow *w, bool across, const float *bias,
 	CpuValue from = map_value(&s.from);
 	int chunk = chunk_images(&s), band = cpu_frame_band(s.kernel, &s.f), batch = s.from.shape.n;
 	double products = (double) batch * s.rows * s.row * s.f.columns * s.f.nlive * s.f.k;
-	int threads = products < SMALL ? 1 : op->device->threads;
+	int threads = products < SMALL ? 1 : cpu_threads(op);
 
 	s.op = op;
 	s.kernels = training->kernels->train;
@@ -676,7 +676,7 @@ cpu_window_weights(const NnOperands *op, const CpuWindow *w)
 	int panels = cpu_frame_panels(g.kernel, &g.f), batch = w->y.shape.n, parts, threads;
 	double products = (double) nn_map_pixels(&w->y) * w->y.shape.c * g.f.nlive * g.f.k;
 
-	threads = products < SMALL ? 1 : op->device->threads;
+	threads = products < SMALL ? 1 : cpu_threads(op);
 	parts = cut_rows(&g, panels, threads);
 	g.op = op;
 	g.kernels = training->kernels->train;
