@@ -33,6 +33,23 @@ SELECT bicycle_grid(NULL) IS NULL AS a, bicycle_grid('{}') IS NULL AS b,
 	FROM shown WHERE false;
 SELECT size(bicycle_grid(ARRAY[NULL, NULL]::bytea[])) AS empty;
 
+-- A page is in the session's format, as other images are.
+SET bicycle.output_format = jpeg;
+SELECT size(bicycle_grid(array_agg(image), 3, array_agg(n::text))) FROM shown;
+SET bicycle.output_format = webp;
+SELECT size(bicycle_grid_agg(image, 3)) FROM shown;
+SELECT bicycle_grid(array_fill(NULL::bytea, ARRAY[300]), 300, size => 64);
+SET bicycle.output_format = webp_lossless;
+CREATE TEMP TABLE pages AS SELECT 'webp' AS name, bicycle_grid(ARRAY[image], size => 32) AS page
+	FROM shown WHERE n = 0;
+RESET bicycle.output_format;
+SET bicycle.png_level = 0;
+INSERT INTO pages SELECT 'stored', bicycle_grid(ARRAY[image], size => 32) FROM shown WHERE n = 0;
+RESET bicycle.png_level;
+INSERT INTO pages SELECT 'png', bicycle_grid(ARRAY[image], size => 32) FROM shown WHERE n = 0;
+SELECT name, size(page) FROM pages ORDER BY length(page) DESC;
+SELECT count(DISTINCT bicycle_grid(ARRAY[page])) AS pictures FROM pages;
+
 -- Labels stand below, are cut to the cell, and may be of any characters.
 SELECT size(bicycle_grid(array_agg(image), 3, array_agg(n::text))) AS labelled,
 	size(bicycle_grid(array_agg(image), 3, array_agg(repeat('long ', 100)), 64)) AS long,

@@ -10,6 +10,7 @@ SELECT name FROM pg_settings WHERE name LIKE 'bicycle.%'
 SET bicycle.no_such_setting = 1;
 SET bicycle.prefetch = 0;
 SET bicycle.jpeg_quality = 101;
+SET bicycle.png_level = 7;
 SET bicycle.output_format = gif;
 SET bicycle.priority = high;
 SET bicycle.device = cpu;

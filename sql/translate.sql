@@ -98,6 +98,23 @@ SELECT (bicycle_image_info(webp)).format, bicycle_translate(webp, bicycle_latent
 	bicycle_translate(png, bicycle_latent(8, 2), 't', 1) AS same FROM lossless;
 RESET bicycle.output_format;
 RESET bicycle.jpeg_quality;
+-- So are PNGs of all levels, which a version does not ask for either.
+SET bicycle.png_level = 0;
+CREATE TEMP TABLE levels AS SELECT 0 AS level,
+	bicycle_translate(image, bicycle_latent(8, 1)) AS png,
+	bicycle_translate(image, bicycle_latent(8, 1), 't', 1) AS versioned FROM picture WHERE id = 1;
+SET bicycle.png_level = 6;
+INSERT INTO levels SELECT 6, bicycle_translate(image, bicycle_latent(8, 1)),
+	bicycle_translate(image, bicycle_latent(8, 1), 't', 1) FROM picture WHERE id = 1;
+RESET bicycle.png_level;
+INSERT INTO levels SELECT 1, bicycle_translate(image, bicycle_latent(8, 1)),
+	bicycle_translate(image, bicycle_latent(8, 1), 't', 1) FROM picture WHERE id = 1;
+SELECT count(DISTINCT png) AS files, count(DISTINCT bicycle_translate(png, bicycle_latent(8, 2),
+	't', 1)) AS pictures, count(DISTINCT versioned) AS versioned, bool_or(png = versioned) FILTER
+	(WHERE level = 1) AS "default" FROM levels;
+SELECT length(zero.png) > length(one.png) AND length(one.png) >
+	length(six.png) AS smaller FROM levels AS zero, levels AS one, levels AS six
+	WHERE (zero.level, one.level, six.level) = (0, 1, 6);
 
 -- EXIF: nothing is turned unless the session asks for it, and never for a version.
 CREATE TEMP TABLE photo

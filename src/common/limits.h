@@ -15,6 +15,13 @@
 /* Bytes of JSON that one request carries: a configuration, options, or both. */
 #define BICYCLE_MAX_CONFIG (16 * 1024)
 
+/*
+ * Compression of PNGs, as libdeflate counts it; 0 stores. Levels from 7 on win
+ * little for much time: of the largest image they would be taken to hang.
+ */
+#define BICYCLE_PNG_LEVEL 1
+#define BICYCLE_PNG_LEVEL_MOST 6
+
 #define BICYCLE_JOB_SLOTS 64   /* training jobs that run at once */
 #define BICYCLE_MAX_ENGINES 16 /* of a server, one for each of its GPUs */
 

@@ -190,7 +190,7 @@ typedef struct BicycleImageRequest
 	uint32_t debug; /* bicycle.debug_fault: 0 none, at its start 1 crash the engine, 2 hang */
 	uint32_t fit;   /* BicycleFit; TRANSLATE only */
 	uint32_t second_length; /* bytes of a second image; LPIPS, COMPARE, MATCH */
-	uint32_t reserved;
+	uint32_t png_level;     /* 0 to BICYCLE_PNG_LEVEL_MOST */
 } BicycleImageRequest;
 
 /*
@@ -252,7 +252,7 @@ typedef struct BicyclePoint
 /*
  * Many images on one page: for each cell a BicycleCell, then the bytes of its
  * image and of its label. RESULT: BicycleGridDone, `reported` BicycleBadCells,
- * and a PNG.
+ * and the page, in the format of the request.
  */
 typedef struct BicycleGrid
 {

@@ -97,7 +97,8 @@ split_image_request(Request *request)
 			request->body_size ||
 		image->precision > NN_PRECISION_BF16 ||
 		image->output_format > BICYCLE_OUTPUT_WEBP_LOSSLESS || image->jpeg_quality > 100 ||
-		image->fit > BICYCLE_FIT_INPUT || (image->flags & ~FLAGS) != 0)
+		image->png_level > BICYCLE_PNG_LEVEL_MOST || image->fit > BICYCLE_FIT_INPUT ||
+		(image->flags & ~FLAGS) != 0)
 		return false;
 	if (!request->engine->settings.debug)
 		image->debug = 0;

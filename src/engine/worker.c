@@ -455,41 +455,43 @@ resize_result(Request *request)
 	return resized.pixels != NULL;
 }
 
-static ImageStatus
-encode_pixels(Request *request, ImageError *error)
+bool
+worker_encode_pixels(const Request *request, const Image *image, uint8_t **bytes, size_t *length,
+					 EngineError *error)
 {
-	const int quality = request->image.jpeg_quality > 0 ? (int) request->image.jpeg_quality : 1;
+	const BicycleImageRequest *as = &request->image;
+	const int quality = as->jpeg_quality > 0 ? (int) as->jpeg_quality : 1;
+	ImageError image_error;
+	ImageStatus status;
 
-	switch (request->image.output_format)
+	*bytes = NULL;
+	executor_progress();
+	switch (as->output_format)
 	{
 		case BICYCLE_OUTPUT_JPEG:
-			return image_encode_jpeg(&request->pixels, quality, &request->result,
-									 &request->result_length, error);
+			status = image_encode_jpeg(image, quality, bytes, length, &image_error);
+			break;
 		case BICYCLE_OUTPUT_WEBP:
-			return image_encode_webp(&request->pixels, quality, &request->result,
-									 &request->result_length, error);
+			status = image_encode_webp(image, quality, bytes, length, &image_error);
+			break;
 		case BICYCLE_OUTPUT_WEBP_LOSSLESS:
-			return image_encode_webp(&request->pixels, 0, &request->result, &request->result_length,
-									 error);
+			status = image_encode_webp(image, 0, bytes, length, &image_error);
+			break;
 		default:
-			return image_encode_png(&request->pixels, &request->result, &request->result_length,
-									error);
+			status = image_encode_png_at(image, (int) as->png_level, bytes, length, &image_error);
 	}
+	if (status == IMAGE_OK)
+		return true;
+	*bytes = NULL;
+	return error_from_image(error, &image_error);
 }
 
 static void
 encode_result(Request *request)
 {
-	ImageError error;
-
-	if (!resize_result(request))
-		return;
-	executor_progress();
-	if (encode_pixels(request, &error) != IMAGE_OK)
-	{
-		request->result = NULL;
-		error_from_image(&request->error, &error);
-	}
+	if (resize_result(request))
+		worker_encode_pixels(request, &request->pixels, &request->result, &request->result_length,
+							 &request->error);
 }
 
 void

@@ -53,6 +53,13 @@ extern bool worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size
 extern bool worker_decode_two(const Request *request, int channels, Image images[2],
 							  EngineError *error);
 
+/*
+ * Writes an image in the format that the request asks for. *bytes is malloc'ed,
+ * and NULL on failure. Any thread of an executor.
+ */
+extern bool worker_encode_pixels(const Request *request, const Image *image, uint8_t **bytes,
+								 size_t *length, EngineError *error);
+
 /* Likewise for a PLOT. *png is malloc'ed, and NULL on failure. */
 extern bool worker_draw_plot(DecodeBudget *budget, const uint8_t *bytes, size_t length,
 							 uint64_t max_pixels, uint8_t **png, size_t *png_length,

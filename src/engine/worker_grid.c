@@ -17,6 +17,13 @@
 #include "engine/engine.h"
 #include "plot/grid.h"
 
+/*
+ * For a byte of pixels: the file, whose memory grows by doubling, and a copy;
+ * libwebp takes more, as was measured of noise.
+ */
+#define FILE_BYTES 3
+#define WEBP_BYTES 13
+
 static bool
 grid_wanted(void *request)
 {
@@ -39,7 +46,7 @@ pack_bad_cell(const GridBad *bad, BicycleBadCell *cell)
 
 /* The page behind what is said of its images. */
 static void
-pack_answer(Request *request, const Grid *grid, const uint8_t *png, size_t length)
+pack_answer(Request *request, const Grid *grid, const uint8_t *page, size_t length)
 {
 	const GridBad *bad;
 	BicycleGridDone done = { .bad = grid_bad(grid, &bad) };
@@ -58,17 +65,31 @@ pack_answer(Request *request, const Grid *grid, const uint8_t *png, size_t lengt
 	}
 	memcpy(request->result, &done, sizeof(done));
 	memcpy(request->result + sizeof(done), cells, said);
-	memcpy(request->result + sizeof(done) + said, png, length);
+	memcpy(request->result + sizeof(done) + said, page, length);
 	request->result_length = sizeof(done) + said + length;
+}
+
+/* What drawing the page and writing it takes at most. */
+static size_t
+page_bytes(const Request *request, const Grid *grid)
+{
+	bool webp = request->image.output_format == BICYCLE_OUTPUT_WEBP ||
+				request->image.output_format == BICYCLE_OUTPUT_WEBP_LOSSLESS;
+	size_t file = (size_t) grid_width(grid) * (size_t) grid_height(grid) * 3 *
+				  (webp ? WEBP_BYTES : FILE_BYTES);
+	size_t drawn = grid_bytes(grid);
+
+	return drawn > SIZE_MAX - file ? SIZE_MAX : drawn + file;
 }
 
 static void
 draw_grid(Request *request, Grid *grid)
 {
 	DecodeBudget *budget = &request->engine->decoders;
-	size_t bytes = grid_bytes(grid), length;
+	size_t bytes = page_bytes(request, grid), length;
 	PlotError error;
-	uint8_t *png;
+	Image image;
+	uint8_t *page;
 
 	if (!decode_take(budget, bytes))
 	{
@@ -78,11 +99,15 @@ draw_grid(Request *request, Grid *grid)
 							grid_width(grid), grid_height(grid), bytes);
 		return;
 	}
-	if (grid_draw(grid, executor_progress, grid_wanted, request, &png, &length, &error) == PLOT_OK)
-		pack_answer(request, grid, png, length);
-	else
+	if (grid_draw(grid, executor_progress, grid_wanted, request, &image, &error) != PLOT_OK)
 		error_from_plot(&request->error, &error);
-	free(png);
+	else
+	{
+		if (worker_encode_pixels(request, &image, &page, &length, &request->error))
+			pack_answer(request, grid, page, length);
+		free(page);
+		image_free(&image);
+	}
 	decode_release(budget, bytes);
 }
 

@@ -114,9 +114,14 @@ extern ImageStatus image_resize_into(const Image *in, int width, int height, uin
 extern ImageStatus image_columns(const Image *in, int x, int width, int channels, Image *out,
 								 ImageError *error);
 
-/* 8 bits. *bytes: malloc'ed, NULL on failure. */
+/*
+ * 8 bits. *bytes: malloc'ed, NULL on failure. level: 0 (stored, and quick) to
+ * BICYCLE_PNG_LEVEL_MOST; image_encode_png takes BICYCLE_PNG_LEVEL.
+ */
 extern ImageStatus image_encode_png(const Image *image, uint8_t **bytes, size_t *length,
 									ImageError *error);
+extern ImageStatus image_encode_png_at(const Image *image, int level, uint8_t **bytes,
+									   size_t *length, ImageError *error);
 extern ImageStatus image_encode_jpeg(const Image *image, int quality, uint8_t **bytes,
 									 size_t *length, ImageError *error);
 /* quality 0: lossless. Gray becomes colour, as the format has no gray. */

@@ -5,7 +5,8 @@
  *
  * Of each row that filter is taken whose bytes, as numbers around zero, have
  * the least sum of absolute values; of equals the first. So does libpng, and
- * other rules than this one win next to nothing. Loops over bytes are such that
+ * other rules than this one win next to nothing. At level 0, where bytes are
+ * only stored, no filter is. Loops over bytes are such that
  * a compiler makes vectors of them, which is why libpng is not asked: its own
  * took half of the time, and zlib most of the rest.
  *
@@ -14,6 +15,7 @@
  * leaves an error by longjmp to guarded_png_write, the only function with a
  * setjmp, which has no variables of its own.
  */
+#include "common/limits.h"
 #include "image/image_private.h"
 
 #include <libdeflate.h>
@@ -22,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LEVEL 1         /* of libdeflate: 2 wins 3 % of a file and costs half as much again */
 #define PART_BYTES 1024 /* of a row */
 #define SUM_BYTES 256
 #define LEFT_BYTES 16 /* before a part; of them the last `channels` are used */
@@ -47,6 +48,7 @@ typedef struct PngWriter
 	jmp_buf jump;
 	ImageError *error;
 	const Image *image;
+	int level;       /* of libdeflate */
 	uint8_t *rows;   /* filtered, a byte for the filter before each */
 	uint8_t *packed; /* rows, compressed */
 	size_t npacked;
@@ -198,7 +200,7 @@ filter_rows(PngWriter *writer)
 
 	for (int y = 0; y < image->height; y++)
 	{
-		PngFilter filter = choose_filter(image, y);
+		PngFilter filter = writer->level > 0 ? choose_filter(image, y) : FILTER_NONE;
 
 		*out++ = (uint8_t) filter;
 		for (size_t from = 0; from < bytes; from += PART_BYTES)
@@ -223,7 +225,7 @@ compress_rows(PngWriter *writer)
 	if (n > PTRDIFF_MAX || (writer->rows = malloc(n)) == NULL)
 		return false;
 	filter_rows(writer);
-	compressor = libdeflate_alloc_compressor(LEVEL);
+	compressor = libdeflate_alloc_compressor(writer->level);
 	if (compressor == NULL)
 		return false;
 	writer->missing = bound = libdeflate_zlib_compress_bound(compressor, n);
@@ -341,7 +343,14 @@ guarded_png_write(PngWriter *writer)
 ImageStatus
 image_encode_png(const Image *image, uint8_t **bytes, size_t *length, ImageError *error)
 {
-	PngWriter writer = { .image = image, .error = error };
+	return image_encode_png_at(image, BICYCLE_PNG_LEVEL, bytes, length, error);
+}
+
+ImageStatus
+image_encode_png_at(const Image *image, int level, uint8_t **bytes, size_t *length,
+					ImageError *error)
+{
+	PngWriter writer = { .image = image, .level = level, .error = error };
 	ImageStatus status = IMAGE_OK;
 
 	*bytes = NULL;

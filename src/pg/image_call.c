@@ -87,6 +87,7 @@ image_request_head(BicycleImageRequest *head, const Model *model, bool versioned
 	head->debug = bicycle_debug_fault;
 	head->output_format = versioned ? BICYCLE_OUTPUT_PNG : bicycle_output_format;
 	head->jpeg_quality = bicycle_jpeg_quality;
+	head->png_level = versioned ? BICYCLE_PNG_LEVEL : bicycle_png_level;
 	head->fit = versioned ? BICYCLE_FIT_MODEL : bicycle_fit;
 	if (model)
 	{

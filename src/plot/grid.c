@@ -5,8 +5,7 @@
  * Each image is brought to its cell, a square, by Pillow's bicubic filter; it
  * keeps its proportions and stands in the middle. What cannot be decoded leaves
  * its cell empty, and is counted. Only one image is decoded at a time, so a
- * page takes its own pixels, its file, and the most that one of its images
- * does.
+ * page takes its own pixels, and the most that one of its images does.
  *
  * A Grid is made by grid_read and points into its bytes; pixels and cairo's
  * objects live within grid_draw. No locks, no state between calls.
@@ -25,8 +24,6 @@
 #define LABEL_HEIGHT 18  /* below a cell */
 #define LABEL_BASE 13    /* of the letters, from the top of it */
 #define DEFAULT_SIDE 256 /* of a cell, at most, where none is given */
-/* for a byte of pixels: the file, whose memory grows by doubling, and a copy */
-#define FILE_BYTES 3
 
 /* One cell; its bytes lie in the given ones. */
 typedef struct GridCell
@@ -427,24 +424,18 @@ page_close(GridPage *page)
 	cairo_surface_destroy(page->strip);
 }
 
+/* Whether all labels have been drawn. */
 static PlotStatus
-page_encode(const GridPage *page, uint8_t **png, size_t *length, PlotError *error)
+page_status(const GridPage *page, PlotError *error)
 {
 	cairo_status_t cairo = cairo_status(page->cairo);
-	ImageError image_error;
-	ImageStatus status;
 
 	if (cairo == CAIRO_STATUS_NO_MEMORY)
 		return plot_fail_memory(error);
 	if (cairo != CAIRO_STATUS_SUCCESS)
 		return plot_fail(error, PLOT_EFAILED, "could not draw a label",
 						 "The cairo library reported: %s.", cairo_status_to_string(cairo));
-	page->limits.progress();
-	status = image_encode_png(&page->image, png, length, &image_error);
-	if (status == IMAGE_OK)
-		return PLOT_OK;
-	return plot_fail(error, status == IMAGE_ENOMEM ? PLOT_ENOMEM : PLOT_EFAILED,
-					 image_error.message, "%s", image_error.detail);
+	return PLOT_OK;
 }
 
 static PlotStatus
@@ -466,20 +457,25 @@ draw_all(Grid *grid, const GridPage *page, bool (*wanted)(void *arg), void *arg,
 }
 
 PlotStatus
-grid_draw(Grid *grid, void (*progress)(void), bool (*wanted)(void *arg), void *arg, uint8_t **png,
-		  size_t *length, PlotError *error)
+grid_draw(Grid *grid, void (*progress)(void), bool (*wanted)(void *arg), void *arg, Image *image,
+		  PlotError *error)
 {
 	GridPage page = { .limits = { .max_pixels = grid->max_pixels,
 								  .max_memory = grid->decode,
 								  .progress = progress } };
 	PlotStatus status;
 
-	*png = NULL;
+	*image = (Image){ 0 };
 	status = page_open(grid, &page, error);
 	if (status == PLOT_OK)
 		status = draw_all(grid, &page, wanted, arg, error);
 	if (status == PLOT_OK)
-		status = page_encode(&page, png, length, error);
+		status = page_status(&page, error);
+	if (status == PLOT_OK)
+	{
+		*image = page.image;
+		page.image.pixels = NULL;
+	}
 	page_close(&page);
 	return status;
 }
@@ -491,7 +487,7 @@ grid_bytes(const Grid *grid)
 {
 	size_t page = (size_t) grid->width * (size_t) grid->height * CHANNELS;
 
-	page = page * (1 + FILE_BYTES) + (size_t) grid->side * LABEL_HEIGHT * 4;
+	page += (size_t) grid->side * LABEL_HEIGHT * 4;
 	return page > SIZE_MAX - grid->decode ? SIZE_MAX : page + grid->decode;
 }
 

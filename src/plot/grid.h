@@ -41,11 +41,11 @@ extern int grid_height(const Grid *grid);
 
 /*
  * Once a grid. Calls `progress` at least at each row of an image, and stops
- * with PLOT_EFAILED where `wanted(arg)`, asked between images, is false. *png
- * is malloc'ed, and NULL unless PLOT_OK is returned.
+ * with PLOT_EFAILED where `wanted(arg)`, asked between images, is false. *image
+ * is in colour, all zeros unless PLOT_OK is returned, and the caller's to free.
  */
 extern PlotStatus grid_draw(Grid *grid, void (*progress)(void), bool (*wanted)(void *arg),
-							void *arg, uint8_t **png, size_t *length, PlotError *error);
+							void *arg, Image *image, PlotError *error);
 
 /* How many images could not be used, and the first GRID_REASONS of them. */
 extern uint32_t grid_bad(const Grid *grid, const GridBad **first);

@@ -58,7 +58,8 @@ FROM (VALUES ('device', 'sighup'), ('precision', 'sighup'), ('threads', 'sighup'
 	('train_stuck_timeout', 'sighup'), ('debug_fault', 'superuser'),
 	('model', 'user'), ('prefetch', 'user'), ('batching', 'user'), ('priority', 'user'),
 	('on_error', 'user'), ('max_samples', 'user'), ('force_drop', 'user'), ('fit', 'user'),
-	('output_format', 'user'), ('jpeg_quality', 'user'), ('exif', 'user'),
+	('output_format', 'user'), ('jpeg_quality', 'user'), ('png_level', 'user'),
+	('exif', 'user'),
 	('request_timeout', 'user')) AS
 	contract(suffix, wanted)
 LEFT JOIN pg_settings ON name = 'bicycle.' || suffix;

@@ -511,6 +511,7 @@ image_call_body(const ImageCall *call, size_t *length)
 									.precision = call->precision,
 									.output_format = call->format,
 									.jpeg_quality = 90,
+									.png_level = BICYCLE_PNG_LEVEL,
 									.nz = call->nz,
 									.image_length = (uint32_t) call->length,
 									.max_pixels = call->max_pixels ? call->max_pixels : 64 << 20,

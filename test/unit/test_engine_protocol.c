@@ -88,6 +88,12 @@ test_violations(void)
 	Client client;
 	uint8_t zeros[4096] = { 0 };
 	BicycleImageRequest request = { .nz = 3 };
+	const BicycleImageRequest wrong[] = { { .precision = UINT32_MAX },
+										  { .output_format = BICYCLE_OUTPUT_WEBP_LOSSLESS + 1 },
+										  { .jpeg_quality = 101 },
+										  { .fit = BICYCLE_FIT_INPUT + 1 },
+										  { .png_level = BICYCLE_PNG_LEVEL_MOST + 1 },
+										  { .flags = 1u << 31 } };
 
 	test_violation("an unknown type", 99, 1, 0);
 	test_violation("an engine's frame", BICYCLE_RESULT, 1, 0);
@@ -132,6 +138,16 @@ test_violations(void)
 	ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client),
 	   "a request whose parts do not fit its length is a protocol error");
 	client_close(&client);
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
+	{
+		client_hello(&client, &engine, 1);
+		client_place(&client, 5, sizeof(wrong[i]));
+		client_send(&client, BICYCLE_TRANSLATE, 5, &wrong[i], sizeof(wrong[i]));
+		ok(client_expect_error(&client, 5, "08P01") && !client_receive(&client),
+		   "a request that asks for what there is not is a protocol error (%zu)", i);
+		client_close(&client);
+	}
 
 	client_hello(&client, &engine, 1);
 	for (uint64_t id = 1; id <= 3; id++)

@@ -3,6 +3,7 @@
  *	  PNG is decoded as Pillow does, hostile files are refused before they cost
  *	  anything, and what is encoded comes back unchanged.
  */
+#include "common/limits.h"
 #include "image_fixture.h"
 #include "progress.h"
 
@@ -184,6 +185,40 @@ test_round_trip(void)
 		}
 }
 
+/* Noise is what no level makes smaller; of a ramp each is. */
+static void
+test_levels(void)
+{
+	static const int height = 64, width = 65;
+
+	for (int ramp = 0; ramp < 2; ramp++)
+	{
+		Image in = noise_image(width, height, 3, 11);
+		size_t stored = 0;
+
+		for (int i = 0; ramp && i < width * height * 3; i++)
+			in.pixels[i] = (uint8_t) (i % 251 / 3);
+		for (int level = 0; level <= BICYCLE_PNG_LEVEL_MOST; level++)
+		{
+			Image out = { 0 };
+			ImageError error;
+			uint8_t *bytes;
+			size_t length;
+
+			ok(image_encode_png_at(&in, level, &bytes, &length, &error) == IMAGE_OK &&
+				   image_decode(bytes, length, 3, 0, &plenty, &out, &error) == IMAGE_OK &&
+				   image_crc(&in) == image_crc(&out),
+			   "level %d keeps all pixels of %s", level, ramp ? "a ramp" : "noise");
+			stored = level == 0 ? length : stored;
+			ok(level == 0 ? length > (size_t) width * height * 3 : !ramp || length < stored / 8,
+			   "in %zu bytes", length);
+			image_free(&out);
+			free(bytes);
+		}
+		image_free(&in);
+	}
+}
+
 /* The filtered rows of a file that was encoded here; *n of them. */
 static uint8_t *
 rows_of(const Image *image, const uint8_t *file, size_t length, size_t *n)
@@ -348,6 +383,7 @@ main(void)
 	check_truncations("png/basi6a08.png", 24);
 	test_memory();
 	test_round_trip();
+	test_levels();
 	test_sizes();
 	test_foreign();
 	test_progress();
