@@ -117,11 +117,12 @@ INSERT INTO pictures SELECT n, CASE WHEN n % 10 = 3 THEN 'rubbish'
 	ELSE pg_temp.file(format('pairs/0%s_A.png', n % 4)) END FROM generate_series(1, 40) AS n;
 INSERT INTO pictures VALUES (41, NULL);
 SET bicycle.on_error = 'null';
-\set VERBOSITY terse
+-- A slow device would have it say how far it is.
+SET client_min_messages = warning;
 CALL bicycle_fill('pictures', 'variant',
 	'bicycle_translate(sketch, bicycle_latent(8, id), model => ''fill'')', 'sketch IS NOT NULL',
 	error_column => 'reason');
-\set VERBOSITY default
+RESET client_min_messages;
 SELECT count(variant),
 	bool_and(variant = bicycle_translate(sketch, bicycle_latent(8, id), 'fill'))
 	FROM pictures WHERE variant IS NOT NULL;

@@ -79,13 +79,13 @@ SELECT bicycle_create('generator', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4
 	"encoder_size": 64}') AS version;
 SELECT pg_temp.fails($$SELECT bicycle_rename('generator', 'lpips-vgg-0.1')$$);
 
--- Validation of a job measures by it what a session would get, and may choose by it. Its number is
--- given back: other tests count on theirs.
+-- Validation of a job measures by it what a session would get, and may choose by it; in fp32, so that
+-- either computes in the same. Its number is given back: other tests count on theirs.
 SELECT last_value, is_called FROM bicycle_training_job_ids \gset
 SET client_min_messages = warning;
 SELECT bicycle_train('validated', 'SELECT a, b FROM looks WHERE id < 4', '{"size": 64, "ngf": 4,
 	"nef": 4, "ndf": 4, "nz": 2, "iterations": 3, "validate_every": 1, "keep": "best",
-	"keep_metric": "val_lpips",
+	"keep_metric": "val_lpips", "precision": "fp32",
 	"validation": "SELECT a, b FROM looks WHERE id IN (6, 7, 8)"}') AS job \gset
 CALL bicycle_wait(:job);
 RESET client_min_messages;
