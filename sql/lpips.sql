@@ -79,8 +79,8 @@ SELECT bicycle_create('generator', '{"size": 64, "levels": 6, "ngf": 4, "nef": 4
 	"encoder_size": 64}') AS version;
 SELECT pg_temp.fails($$SELECT bicycle_rename('generator', 'lpips-vgg-0.1')$$);
 
--- Validation of a job measures by it what a session would get, and may choose by it; in fp32, so that
--- either computes in the same. Its number is given back: other tests count on theirs.
+-- Validation of a job measures by it what a session would get, and may choose by it; both compute
+-- in fp32. Its number is given back: other tests count on theirs.
 SELECT last_value, is_called FROM bicycle_training_job_ids \gset
 SET client_min_messages = warning;
 SELECT bicycle_train('validated', 'SELECT a, b FROM looks WHERE id < 4', '{"size": 64, "ngf": 4,

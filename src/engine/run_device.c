@@ -13,10 +13,11 @@
  * R3 What an earlier run of the job was on it stays on, as far as it can. With
  *    auto a job that was on the CPU does not look for a GPU; and precision auto
  *    is what it was.
- * R4 What the fit takes is counted before any of it is taken, and compared with
- *    what there is. A GPU may have it a moment later, as engines give back what
- *    they keep when a job begins. For room for a copy of the state as well,
- *    which checkpoints can do without, it waits no longer.
+ * R4 What the fit takes, and what looks at it, is counted before any of it is
+ *    taken, and compared with what there is. A GPU may have it a moment later,
+ *    as engines give back what they keep when a job begins. For room for a copy
+ *    of the state as well, which checkpoints can do without, it waits no
+ *    longer.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,13 +173,16 @@ static RunOpening
 check_room(Run *run, size_t *bytes)
 {
 	NnDevice *nn = run->engine->device.nn;
+	NnFitLooks looks = { .images = run_look_images(&run->config, RUN_PREVIEW_SAMPLES) };
+	NnConfig metric;
 	NnFitNeeds needs;
 	NnDeviceRoom room;
 	NnError error = { 0 };
 	size_t all;
 
-	if (nn_fit_estimate(nn, &run->config, &run->options, run_precision(run),
-						run_look_images(&run->config, RUN_PREVIEW_SAMPLES), &needs,
+	if (!run_validation_foresee(&run->validation, &run->config, &looks, &metric, &run->error))
+		return OPEN_FAILED;
+	if (nn_fit_estimate(nn, &run->config, &run->options, run_precision(run), &looks, &needs,
 						&error) != NN_OK)
 	{
 		error_from_nn(&run->error, &error);

@@ -52,17 +52,25 @@ run_look_images(const NnConfig *config, int samples)
 	return most > (size_t) samples ? (int) most : samples;
 }
 
+int
+run_look_pairs(const NnConfig *config, int samples, int64_t pairs)
+{
+	size_t image = (size_t) config->size * (size_t) config->size;
+	int64_t most = (int64_t) (LOOK_PIXELS / (image * (size_t) samples));
+
+	if (most > pairs)
+		most = pairs;
+	return most < 1 ? 1 : (int) most;
+}
+
 bool
 run_look_open(RunLook *look, const NnConfig *config, int samples, int64_t pairs, EngineError *error)
 {
-	size_t most, images, codes;
+	size_t images, codes;
 
 	look->config = config;
 	look->samples = samples;
-	most = LOOK_PIXELS / (look_pixels(look, 1) * (size_t) samples);
-	look->most = (int64_t) most < pairs ? (int) most : (int) pairs;
-	if (look->most < 1)
-		look->most = 1;
+	look->most = run_look_pairs(config, samples, pairs);
 	images = (size_t) look->most * (size_t) samples;
 	codes = images * (size_t) config->nz;
 	look->a = calloc(images, look_pixels(look, config->input_nc));

@@ -27,6 +27,9 @@ typedef struct RunLook
 /* The most images that a look makes at once, of so many samples of a pair. */
 extern int run_look_images(const NnConfig *config, int samples);
 
+/* And the most pairs that it has at once, of so many. */
+extern int run_look_pairs(const NnConfig *config, int samples, int64_t pairs);
+
 /*
  * Into one of zeros: of at most so many pairs at once, and of as many as memory
  * that is bounded holds. run_look_free is the caller's also on failure.

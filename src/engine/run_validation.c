@@ -144,15 +144,40 @@ run_validation_overlap(const RunValidation *validation, const RunData *pairs)
 
 /* ---- Measuring ----------------------------------------------------------- */
 
+static int
+samples_of(const NnConfig *config)
+{
+	return config->nz > 0 ? RUN_VALIDATION_SAMPLES : 1;
+}
+
+bool
+run_validation_foresee(const RunValidation *validation, const NnConfig *config, NnFitLooks *looks,
+					   NnConfig *metric, EngineError *error)
+{
+	const RunMetric *sent = &validation->metric;
+	NnError nn_error = { 0 };
+
+	nn_config_default(metric);
+	if (!validation->on || !run_metric_is_there(sent))
+		return true;
+	if (nn_config_parse(metric, sent->config, sent->load.config_length, &nn_error) != NN_OK ||
+		nn_config_check(metric, &nn_error) != NN_OK)
+		return error_from_nn(error, &nn_error);
+	if (metric->metric == NN_METRIC_NONE)
+		return true; /* which is an error when it is opened */
+	looks->metric = metric;
+	looks->pairs = run_look_pairs(config, samples_of(config), validation->data.npairs);
+	return true;
+}
+
 bool
 run_validation_open(RunValidation *validation, const NnConfig *config, NnDevice *device,
 					EngineError *error)
 {
-	int samples = config->nz > 0 ? RUN_VALIDATION_SAMPLES : 1;
-
 	if (!validation->on)
 		return true;
-	return run_look_open(&validation->look, config, samples, validation->data.npairs, error) &&
+	return run_look_open(&validation->look, config, samples_of(config), validation->data.npairs,
+						 error) &&
 		   (!run_metric_is_there(&validation->metric) ||
 			run_metric_open(&validation->metric, device, &validation->look, error));
 }

@@ -51,6 +51,13 @@ extern int64_t run_validation_overlap(const RunValidation *validation, const Run
 
 /* ---- Device thread. False with *error set -------------------------------- */
 
+/*
+ * What compares images takes memory, too: into *looks what it is, read into
+ * *metric, and how many pairs it has at a time.
+ */
+extern bool run_validation_foresee(const RunValidation *validation, const NnConfig *config,
+								   NnFitLooks *looks, NnConfig *metric, EngineError *error);
+
 extern bool run_validation_open(RunValidation *validation, const NnConfig *config, NnDevice *device,
 								EngineError *error);
 

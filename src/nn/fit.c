@@ -324,9 +324,28 @@ preview_precision(const NnTrainDevice *ops, NnPrecision precision)
 	return ops->repack ? precision : NN_PRECISION_FP32;
 }
 
+/* Of a device with memory of its own. */
+static NnStatus
+add_looks(NnDevice *device, const NnConfig *config, NnPrecision precision, const NnFitLooks *looks,
+		  NnFitNeeds *needs, NnError *error)
+{
+	NnExtent extent = { config->size, config->size };
+	size_t preview = model_most_bytes(device, config, preview_precision(device->train, precision),
+									  extent, looks->images, error),
+		   metric = 0;
+
+	if (preview > 0 && looks->metric)
+		metric =
+			model_most_bytes(device, looks->metric, NN_PRECISION_FP32, extent, looks->pairs, error);
+	if (preview == 0 || (looks->metric && metric == 0))
+		return error && error->code != NN_OK ? error->code : nn_no_memory(error, sizeof(NnFit));
+	needs->bytes = nn_sum(needs->bytes, nn_sum(preview, metric));
+	return NN_OK;
+}
+
 NnStatus
 nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
-				NnPrecision precision, int images, NnFitNeeds *needs, NnError *error)
+				NnPrecision precision, const NnFitLooks *looks, NnFitNeeds *needs, NnError *error)
 {
 	NnStatus status;
 	NnFit *t;
@@ -342,16 +361,7 @@ nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 	if (t->ops->snapshots)
 		needs->copy = t->ops->snapshots->bytes(&t->training);
 	nn_fit_close(t);
-	if (device->memory)
-	{
-		size_t preview = model_most_bytes(
-			device, config, preview_precision(device->train, precision), images, error);
-
-		if (preview == 0)
-			return nn_no_memory(error, sizeof(NnFit));
-		needs->bytes = nn_sum(needs->bytes, preview);
-	}
-	return NN_OK;
+	return device->memory ? add_looks(device, config, precision, looks, needs, error) : NN_OK;
 }
 
 NnStatus

@@ -189,19 +189,31 @@ extern NnStatus nn_fit_open(NnDevice *device, const NnConfig *config, const NnTr
 extern void nn_fit_close(NnFit *fit);
 
 /*
+ * What looks at a fit while it trains: previews and validation at up to
+ * `images` of its own images at a time; and what compares those with targets, a
+ * model of `pairs` at a time, at the networks' size.
+ */
+typedef struct NnFitLooks
+{
+	int images;
+	const NnConfig *metric; /* NULL: none */
+	int pairs;
+} NnFitLooks;
+
+/*
  * What a fit will take of the device's memory, before any is taken; at most, as
- * work space of libraries is counted by its limit. Previews are of up to
- * `images` at a time; what they take of the host is not counted.
+ * work space of libraries is counted by its limit. What looks take of the host
+ * is not counted.
  */
 typedef struct NnFitNeeds
 {
-	size_t bytes, /* of the fit, previews included */
+	size_t bytes, /* of the fit and of what looks at it */
 		copy;     /* besides: of a snapshot, which it can do without */
 } NnFitNeeds;
 
 extern NnStatus nn_fit_estimate(NnDevice *device, const NnConfig *config,
-								const NnTrainOptions *options, NnPrecision precision, int images,
-								NnFitNeeds *needs, NnError *error);
+								const NnTrainOptions *options, NnPrecision precision,
+								const NnFitLooks *looks, NnFitNeeds *needs, NnError *error);
 
 /* What it has taken. */
 extern size_t nn_fit_bytes(const NnFit *fit);

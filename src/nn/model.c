@@ -512,11 +512,11 @@ model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *err
 
 /*
  * What the plans of a network, and its weights, take of a device with memory of
- * its own: of batches of up to so many images, at most; of 0, the arena of one.
- * 0 on error.
+ * its own: of batches of up to so many images of that size, at most; of 0, the
+ * arena of one. 0 on error.
  */
 static size_t
-foreseen_bytes(const NnModel *m, NnNetwork network, int images, NnError *error)
+foreseen_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int images, NnError *error)
 {
 	const NnMemoryDevice *memory = m->device->memory;
 	size_t bytes = 0;
@@ -525,7 +525,7 @@ foreseen_bytes(const NnModel *m, NnNetwork network, int images, NnError *error)
 	{
 		Bucket b;
 
-		if (lay_out(m, network, model_own_extent(m, network), 1 << log2n, &b, error) != NN_OK)
+		if (lay_out(m, network, extent, 1 << log2n, &b, error) != NN_OK)
 			return 0;
 		if (log2n == 0)
 			bytes = memory->pack_bytes(m->device, m->precision, &b.graph);
@@ -537,9 +537,10 @@ foreseen_bytes(const NnModel *m, NnNetwork network, int images, NnError *error)
 	return bytes;
 }
 
-/* The same of all networks of a model. */
+/* The same of all networks of a model; extent: of the first, NULL: its own. */
 static size_t
-foresee(NnDevice *device, const NnConfig *config, NnPrecision precision, int images, NnError *error)
+foresee(NnDevice *device, const NnConfig *config, NnPrecision precision, const NnExtent *extent,
+		int images, NnError *error)
 {
 	NnModel m = { .device = device, .config = *config, .precision = precision };
 	int places = config->net_e != NN_ENCODER_NONE ? 2 : 1;
@@ -553,7 +554,9 @@ foresee(NnDevice *device, const NnConfig *config, NnPrecision precision, int ima
 
 		if (nn_params_of(config, 1u << network, params, error) != NN_OK)
 			return 0;
-		bytes = foreseen_bytes(&m, network, images, error);
+		bytes = foreseen_bytes(&m, network,
+							   place == 0 && extent ? *extent : model_own_extent(&m, network),
+							   images, error);
 		nn_params_free(params);
 		if (bytes == 0)
 			return 0;
@@ -566,14 +569,14 @@ size_t
 nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
 					 NnError *error)
 {
-	return foresee(device, config, precision, 0, error);
+	return foresee(device, config, precision, NULL, 0, error);
 }
 
 size_t
-model_most_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, int images,
-				 NnError *error)
+model_most_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision, NnExtent extent,
+				 int images, NnError *error)
 {
-	return foresee(device, config, precision, images, error);
+	return foresee(device, config, precision, &extent, images, error);
 }
 
 NnStatus

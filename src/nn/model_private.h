@@ -140,11 +140,12 @@ extern NnStatus model_next_bucket(NnModel *m, NnNetwork network, Plans *plans, i
 
 /*
  * What a model takes of a device with memory of its own, at most, where up to
- * so many images are asked for at a time; 0 on error. While it is packed it
- * takes what the plans' work space has later.
+ * so many images, or pairs, of that size are asked for at a time, and images of
+ * its encoder at the encoder's; 0 on error. While it is packed it takes what
+ * the plans' work space has later.
  */
 extern size_t model_most_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
-							   int images, NnError *error);
+							   NnExtent extent, int images, NnError *error);
 
 /*
  * Of a fit: all weights anew, of an array of its training, on a device that has

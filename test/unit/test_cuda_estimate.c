@@ -1,12 +1,14 @@
 /*
  * Proves that what memory is checked against before a training job starts is
- * what the CUDA device then takes, previews and the copy for a checkpoint
- * included, on the imitated GPU of test/cuda: never less than that, and more
- * only by what the convolutions' work spaces are below their limit; for each
- * method, and for options that change what is kept. At the official size those
- * limits are a quarter of the whole at most.
+ * what the CUDA device then takes, previews, what compares images in validation
+ * and the copy for a checkpoint included, on the imitated GPU of test/cuda:
+ * never less than that, and more only by what the convolutions' work spaces are
+ * below their limit; for each method, and for options that change what is kept.
+ * At the official size those limits are a quarter of the whole at most.
  */
 #include "train_fixture.h"
+
+#include "metric_model.h"
 
 #include "nn/cuda/conv.h"
 #include "nn/cuda/module.h"
@@ -18,6 +20,7 @@ extern const NnCudaModule bicycle_cuda_module;
 #define LOOK 4  /* images of a preview */
 #define PLANS 3 /* of 1, 2 and 4 images, for each network */
 #define PIXELS (64 * 64 * 3)
+#define PAIR (2 * 128 * 128 * 3)
 
 /* What the work spaces of a fit and of its previews have together at most. */
 static size_t
@@ -27,11 +30,14 @@ work_spaces(const Run *run)
 }
 
 static bool
-estimate(NnDevice *device, const char *json, NnPrecision precision, NnFitNeeds *needs, Run *run)
+estimate(NnDevice *device, const char *json, NnPrecision precision, const NnConfig *metric,
+		 NnFitNeeds *needs, Run *run)
 {
+	NnFitLooks looks = { .images = LOOK, .metric = metric, .pairs = LOOK };
+
 	return went_well(nn_train_options_parse(&run->config, &run->options, json, strlen(json),
 											&train_error)) &&
-		   went_well(nn_fit_estimate(device, &run->config, &run->options, precision, LOOK, needs,
+		   went_well(nn_fit_estimate(device, &run->config, &run->options, precision, &looks, needs,
 									 &train_error));
 }
 
@@ -80,7 +86,7 @@ test_taken(NnDevice *device, const char *method, const char *more, NnPrecision p
 
 	snprintf(json, sizeof(json), "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"method\":\"%s\"%s}",
 			 method, more);
-	good = estimate(device, json, precision, &needs, &run);
+	good = estimate(device, json, precision, NULL, &needs, &run);
 	nn_device_set_memory(device, before + needs.bytes + needs.copy);
 	good = good &&
 		   went_well(nn_fit_open(device, &run.config, &run.options, precision, 4, NULL, 0, &run.fit,
@@ -100,12 +106,50 @@ test_taken(NnDevice *device, const char *method, const char *more, NnPrecision p
 	nn_device_set_memory(device, 0);
 }
 
+/*
+ * What compares a run's images with their targets, at their size, which is not
+ * what its weights are packed for.
+ */
+static void
+test_metric(NnDevice *device)
+{
+	static const char json[] = "{\"size\":128,\"ngf\":4,\"nef\":4,\"ndf\":4}";
+	static uint8_t pairs[LOOK * PAIR];
+	static float features[LOOK * 2 * 512];
+	/* ports for floats, which pairs have no use for, and are counted */
+	const size_t limits = PLANS * CUDA_MAX_WORKSPACE,
+				 ports = NN_STARTS * (2 * LOOK - 1) * (PAIR + 2 * 512) * sizeof(float);
+	Run run = { .device = device };
+	NnFitNeeds without = { 0 }, with = { 0 };
+	size_t before = gpu_memory_used(), taken, more;
+	float distances[LOOK];
+	Metric metric;
+	bool good = metric_make(&metric, "alex", "0.1", &train_error) &&
+				estimate(device, json, NN_PRECISION_BF16, NULL, &without, &run) &&
+				estimate(device, json, NN_PRECISION_BF16, &metric.config, &with, &run);
+
+	good =
+		good && went_well(nn_model_load(device, &metric.config, NN_PRECISION_FP32, metric.tensors,
+										metric.params.n, &metric.model, &train_error));
+	for (int n = LOOK; good && n > 0; n /= 2)
+		for (int i = 0; good && i < NN_STARTS; i++)
+			good = went_well(nn_model_compare(metric.model, (NnExtent){ 128, 128 }, n, pairs,
+											  distances, features, &train_error));
+	nn_device_trim(device);
+	taken = gpu_memory_used() - before;
+	more = with.bytes - without.bytes;
+	ok(good && with.copy == without.copy && taken <= more && more - taken <= limits + ports &&
+		   more - taken > limits - CUDA_MAX_WORKSPACE / 8,
+	   "LPIPS: %zu bytes of %zu", taken, more);
+	metric_free(&metric);
+}
+
 static void
 test_official(NnDevice *device, const char *json)
 {
 	Run run = { .device = device };
 	NnFitNeeds needs = { 0 };
-	bool good = estimate(device, json, NN_PRECISION_BF16, &needs, &run);
+	bool good = estimate(device, json, NN_PRECISION_BF16, NULL, &needs, &run);
 
 	ok(good && needs.bytes / 4 > work_spaces(&run), "%s takes %zu bytes, and a copy %zu", json,
 	   needs.bytes, needs.copy);
@@ -130,6 +174,7 @@ main(void)
 		test_taken(device, methods[i], "", i % 2 ? NN_PRECISION_BF16 : NN_PRECISION_FP32);
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
 		test_taken(device, "bicycle", options[i], i % 2 ? NN_PRECISION_FP32 : NN_PRECISION_BF16);
+	test_metric(device);
 	test_official(device, "{}");
 	test_official(device, "{\"method\":\"pix2pix_noise\"}");
 	nn_device_close(device);

@@ -1,12 +1,13 @@
 /*
  * Which device a run trains on, on the imitated GPU of test/cuda: what the
- * settings say, and what the job was on; a run for which the card has no room
- * is an error with both figures, or under auto the CPU's, with a note; a run
- * goes from the GPU to the CPU and back; checkpoints leave the GPU while
- * training goes on, with the bits of those that it waits for, and whatever
- * allocation or copy fails, the run comes to the same model in the end; the
- * best weights are those of the iteration that was measured best, in every
- * checkpoint, as on the CPU, also in a run that goes on and then ends early.
+ * settings say, and what the job was on; a run for which the card has no room,
+ * what compares its images included, is an error with both figures, or under
+ * auto the CPU's, with a note; a run goes from the GPU to the CPU and back;
+ * checkpoints leave the GPU while training goes on, with the bits of those that
+ * it waits for, and whatever allocation or copy fails, the run comes to the
+ * same model in the end; the best weights are those of the iteration that was
+ * measured best, in every checkpoint, as on the CPU, also in a run that goes on
+ * and then ends early.
  */
 #include "gpu_fixture.h"
 #include "nn/fit.h"
@@ -46,17 +47,15 @@ take_error(const Client *client, Opened *opened)
 			 (int) error.hint_length, texts + error.message_length + error.detail_length);
 }
 
-/* device: a setting; platform: of an earlier run, or NULL. */
 static Opened
-open_run(const char *device, const char *platform)
+open_start(const char *device, const Start *start)
 {
 	const char *settings[] = { device, "threads 1", NULL };
-	Start start = { .options = OPTIONS, .platform = platform };
 	Training training;
 	Opened opened = { 0 };
 
 	training_start(&training, settings, NULL);
-	training_begin(&training, &start);
+	training_begin(&training, start);
 	training_pairs(&training, pairs, PAIRS);
 	while (client_receive(&training.client) && training.client.frame.type == BICYCLE_NOTE)
 		snprintf(opened.note, sizeof(opened.note), "%s",
@@ -67,6 +66,27 @@ open_run(const char *device, const char *platform)
 		take_error(&training.client, &opened);
 	if (!training_end(&training))
 		strcpy(opened.state, "?");
+	return opened;
+}
+
+/* device: a setting; platform: of an earlier run, or NULL. */
+static Opened
+open_run(const char *device, const char *platform)
+{
+	return open_start(device, &(Start){ .options = OPTIONS, .platform = platform });
+}
+
+/* One that validates. */
+static Opened
+open_validated(const char *device)
+{
+	Opened opened;
+
+	validation_pairs = pairs + PAIRS;
+	nvalidation = OTHERS;
+	opened = open_start(
+		device, &(Start){ .options = "{" TINY ",\"iterations\":2,\"validation\":\"SELECT\"}" });
+	nvalidation = 0;
 	return opened;
 }
 
@@ -112,6 +132,44 @@ test_choice(void)
 	ok(strcmp(opened.state, "55000") == 0 && strstr(opened.words, "\"bicycle.training_device\""),
 	   "and cuda an error that names the setting: %s", opened.words);
 	gpu->driver = 13000;
+}
+
+/* Words of an error: what is needed, in MB. */
+static size_t
+needed(const Opened *opened)
+{
+	const char *at = strstr(opened->words, "needs ");
+
+	return at ? strtoul(at + strlen("needs "), NULL, 10) : 0;
+}
+
+/* A card that has room for a run, but not for LPIPS beside it. */
+static void
+test_metric_memory(void)
+{
+	MetricWeights weights = metric_weights_make();
+	size_t card = gpu->memory, run, all;
+	Opened opened;
+
+	gpu->memory = 1 << 20;
+	opened = open_validated("device cuda");
+	run = needed(&opened);
+	metric_weights_sent = &weights;
+	opened = open_validated("device cuda");
+	all = needed(&opened);
+	ok(run > 0 && all > run + 10, "a run needs %zu MB, and %zu with weights of LPIPS", run, all);
+	gpu->memory = ((run + all) / 2 << 20) / 7 * 8; /* of which an eighth is not taken */
+	opened = open_validated("device cuda");
+	ok(strcmp(opened.state, "53200") == 0 && needed(&opened) == all && gpu->used == 0,
+	   "where there is room without them it is 53200 before anything is taken: %s", opened.words);
+	opened = open_validated("device auto");
+	ok(is_on(&opened, "cpu") && strstr(opened.note, "trains on the CPU"), "and auto is the CPU: %s",
+	   opened.note);
+	metric_weights_sent = NULL;
+	opened = open_validated("device cuda");
+	ok(is_on(&opened, "cuda:0"), "and without them it is on the GPU");
+	gpu->memory = card;
+	metric_weights_free(&weights);
 }
 
 static void
@@ -435,9 +493,15 @@ validated_on(const char *device)
 static void
 test_validation(void)
 {
-	BicycleValidated card = validated_on("device cuda"), cpu = validated_on("device cpu");
-	bool good = card.present == cpu.present && card.present == (1u << BICYCLE_NMEASURES) - 1;
+	size_t memory = gpu->memory;
+	BicycleValidated card, cpu;
+	bool good;
 
+	gpu->memory = 2 * memory; /* for LPIPS, with work space for each of its plans */
+	card = validated_on("device cuda");
+	cpu = validated_on("device cpu");
+	gpu->memory = memory;
+	good = card.present == cpu.present && card.present == (1u << BICYCLE_NMEASURES) - 1;
 	for (int i = 0; i < BICYCLE_NMEASURES; i++)
 	{
 		good = good && cpu.value[i] > 0 &&
@@ -454,6 +518,7 @@ main(void)
 	pairs = pairs_make(PAIRS + OTHERS);
 	test_choice();
 	test_memory();
+	test_metric_memory();
 	test_to_and_fro();
 	test_saving();
 	test_best();

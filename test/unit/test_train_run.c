@@ -768,8 +768,8 @@ test_opening(void)
 							 &train_error)) &&
 		   nn_fit_bytes(other) > 1000000,
 	   "a fit starts from weights of one network");
-	ok(went_well(
-		   nn_fit_estimate(cpu, &config, &options, NN_PRECISION_FP32, 1, &needs, &train_error)) &&
+	ok(went_well(nn_fit_estimate(cpu, &config, &options, NN_PRECISION_FP32,
+								 &(NnFitLooks){ .images = 1 }, &needs, &train_error)) &&
 		   other && needs.bytes == nn_fit_bytes(other),
 	   "what it takes was known before");
 	a = save(fit);
