@@ -164,6 +164,7 @@ emulated_bfmmla(EmulatedSums sum, EmulatedNumbers a, EmulatedNumbers b)
 #define VFMA(a, b, c) fma_lanes(a, b, c)
 #define VDOT(sum, a, b) dot_lanes(sum, a, b)
 #define AHEAD 4096
+#define AHEAD_ONCE false
 #define BLOCK_ROWS 14
 #define KERNELS_NAME "AVX-512 in C"
 #define INLINE static inline __attribute__((always_inline))

@@ -12,7 +12,7 @@
  *	                                    lanes not loaded are zero
  *		AHEAD			bytes ahead in the stream of weights that a product asks
  *	                    for, to the second level of cache; 0 where it gained
- *	                    nothing
+ *	                    nothing; AHEAD_ONCE: CpuKernel's
  *		BLOCK_ROWS		rows of a block of kernel.h, as many as registers hold
  *	                    the sums of (two vectors a row)
  *		KERNELS, KERNELS_NAME	the table defined here and its name

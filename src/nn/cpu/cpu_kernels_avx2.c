@@ -13,7 +13,8 @@
 #define LANES(n) _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define VLOADN(p, n) _mm256_maskload_ps(p, LANES(n))
 #define VSTOREN(p, v, n) _mm256_maskstore_ps(p, LANES(n), (__m256) (v))
-#define AHEAD 0
+#define AHEAD 4096
+#define AHEAD_ONCE true
 #define BLOCK_ROWS 6
 #define KERNELS cpu_kernels_avx2
 #define KERNELS_NAME "AVX2"

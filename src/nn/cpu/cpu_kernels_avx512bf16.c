@@ -16,6 +16,7 @@
 #define VLOADN(p, n) _mm512_maskz_loadu_ps(LANES(n), p)
 #define VSTOREN(p, v, n) _mm512_mask_storeu_ps(p, LANES(n), (__m512) (v))
 #define AHEAD 32768
+#define AHEAD_ONCE false
 #define BLOCK_ROWS 14
 #define KERNELS cpu_kernels_avx512bf16
 #define KERNELS_NAME "AVX-512"

@@ -10,6 +10,7 @@
 #define VLOADN(p, n) v_load_part(p, n)
 #define VSTOREN(p, v, n) memcpy(p, &(v), (n) * sizeof(float))
 #define AHEAD 0
+#define AHEAD_ONCE false
 #define BLOCK_ROWS 6
 #define KERNELS cpu_kernels_base
 #define KERNELS_NAME "baseline"

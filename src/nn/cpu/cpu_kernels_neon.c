@@ -15,6 +15,7 @@
 #define VLOADN(p, n) neon_load_part(p, n)
 #define VSTOREN(p, v, n) memcpy(p, &(v), (n) * sizeof(float))
 #define AHEAD 0
+#define AHEAD_ONCE false
 #define BLOCK_ROWS 12
 #define KERNELS cpu_kernels_neon
 #define KERNELS_NAME "NEON"

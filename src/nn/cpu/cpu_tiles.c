@@ -382,15 +382,18 @@ multiply_position(const Work *work, int p, const float *u, float *sums, int colu
 					   .ntaps = 1,
 					   .b = u,
 					   .ldc = columns,
-					   .next = (const char *) u + kernel->ahead,
-					   .ahead = kernel->ahead ? CPU_KERNEL_STEP * kernel->columns * 4 : 0 };
+					   .next = (const char *) u + kernel->ahead };
 
+	if (kernel->ahead && !(kernel->ahead_once && (!work->t->shared || work->row1 - work->row0 < 2)))
+		block.ahead = CPU_KERNEL_STEP * kernel->columns * 4;
 	for (int row = work->row0; row < work->row1; row += kernel->rows)
 	{
 		block.m = work->row1 - row < kernel->rows ? work->row1 - row : kernel->rows;
 		block.a = v + row * block.lda;
 		block.c = sums + (size_t) row * columns;
 		kernel->multiply(&block);
+		if (kernel->ahead_once)
+			block.ahead = 0;
 	}
 }
 

@@ -68,6 +68,11 @@ typedef struct CpuKernel
 	int rows, columns;
 	int pair, step;
 	int ahead; /* bytes ahead in the stream of B that are worth asking for; 0: none */
+	/*
+	 * by the first block alone, and only if a team reads that stream once, for
+	 * more than one row: where the processor finds the rest by itself
+	 */
+	bool ahead_once;
 
 	/*
 	 * Of bfloat16: training's precision auto means it, being faster than fp32.
