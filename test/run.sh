@@ -72,8 +72,8 @@ unit_tests()
 	fi
 	part "unit tests, $variant"
 	build engine "${programs[@]#"$ROOT"/}" VARIANT="$variant"
-	# Threads that wait sleep soon, as in an engine: others compute beside them.
-	(cd "$ROOT" && OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=20000 BICYCLE_TESTDATA=$ROOT/test/data \
+	# Threads that wait sleep at once: others compute beside them, to whom spinning is lost.
+	(cd "$ROOT" && OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0 BICYCLE_TESTDATA=$ROOT/test/data \
 		prove -j"$JOBS" --timer --failures --exec \
 		"timeout $limit" "${programs[@]}") || status=$?
 	result $status "unit tests ($variant)"
