@@ -30,7 +30,7 @@ is($node->safe_psql('postgres', $bytes), $expected, 'the same bytes after a rest
 is($node->safe_psql('postgres', $samples), $expected_samples,
 	'the same samples for a seed after a restart');
 
-foreach my $settings ([ 'threads', 1 ], [ 'threads', 4 ], [ 'max_batch', 1 ], [ 'max_batch', 3 ])
+foreach my $settings ([ 'threads', 2 ], [ 'threads', 4 ], [ 'max_batch', 1 ], [ 'max_batch', 3 ])
 {
 	my ($name, $value) = @$settings;
 

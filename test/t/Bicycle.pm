@@ -23,7 +23,7 @@ our $TINY = '"size": 64, "ngf": 4, "nef": 4, "ndf": 4, "nz": 4';		# networks tha
 our $PAIRS = 'SELECT sketch, photo FROM outlines';
 
 # new_node(NAME, SETTING...): a started cluster. The extension is preloaded unless a setting says
-# otherwise.
+# otherwise. Its engine has one thread, as several tests run at a time; 008_restart has more.
 sub new_node
 {
 	my ($name, @settings) = @_;
@@ -31,7 +31,7 @@ sub new_node
 
 	$node->init(allows_streaming => 1);
 	$node->append_conf('postgresql.conf', join("\n",
-			"shared_preload_libraries = 'bicycle'", 'bicycle.threads = 2',
+			"shared_preload_libraries = 'bicycle'", 'bicycle.threads = 1',
 				'max_prepared_transactions = 2', 'log_statement = none', @settings) . "\n");
 	$node->start;
 	return $node;
