@@ -117,11 +117,70 @@ fill_offsets(const CpuFinish *f, int c0, int c, Block *block)
 
 /* ---- Walking a map ------------------------------------------------------- */
 
-/* Rows of [y0, y1) that are one run. */
+/* Of a row: each second pixel, those of a class of the latent's, or all. */
 static int
-rows_together(const CpuFinish *f, int y0, int y1)
+row_parts(const CpuFinish *f)
 {
-	return f->row == f->w ? y1 - y0 : 1;
+	return f->form == CPU_GRID ? 2 : f->latent ? f->latent_layer->columns.n : 1;
+}
+
+static int
+row_part_pixels(const CpuFinish *f, int part)
+{
+	const int *first = f->latent_layer ? f->latent_layer->columns.first : NULL;
+
+	return f->form == CPU_GRID ? f->w / 2 : f->latent ? first[part + 1] - first[part] : f->w;
+}
+
+/* Where rows are one run, they are walked together. */
+static bool
+rows_together(const CpuFinish *f)
+{
+	return f->form == CPU_PLAIN && !f->latent && f->row == f->w;
+}
+
+/* Runs of rows [y, end), one after the other: n pixels from (y, x) on. */
+typedef struct MapRuns
+{
+	const CpuFinish *f;
+	int y, end, x, n, part;
+	int class; /* of the latent's positions */
+} MapRuns;
+
+static MapRuns
+map_runs(const CpuFinish *f, int y0, int y1)
+{
+	return (MapRuns){ .f = f, .y = y0, .end = y1, .part = -1 };
+}
+
+static bool
+next_map_run(MapRuns *r)
+{
+	const CpuFinish *f = r->f;
+
+	do
+	{
+		if (++r->part == row_parts(f))
+		{
+			r->part = 0;
+			r->y = rows_together(f) ? r->end : r->y + 1;
+		}
+		if (r->y >= r->end)
+			return false;
+		r->n = row_part_pixels(f, r->part) * (rows_together(f) ? r->end - r->y : 1);
+	} while (r->n == 0);
+	r->x = f->form == CPU_GRID ? r->part : 0;
+	r->class = 0;
+	if (f->form == CPU_PLAIN && f->latent)
+	{
+		const NnBorder *rows = &f->latent_layer->rows, *columns = &f->latent_layer->columns;
+
+		while (r->y >= rows->first[r->class + 1])
+			r->class ++;
+		r->class = r->class * columns->n + r->part;
+		r->x = columns->first[r->part];
+	}
+	return true;
 }
 
 /* Where moments go: all to one, or those of each stretch to the next. */
@@ -154,96 +213,32 @@ take_run(Taking *t, CpuRun run, int n, int c, const CpuAffine *affine)
 static void
 take_moments(Taking t, const CpuFinish *f, int c0, int c, int y0, int y1, const Block *block)
 {
-	CpuAffine affine = affine_of(block, 0);
-
-	if (f->form == CPU_GRID)
+	for (MapRuns r = map_runs(f, y0, y1); next_map_run(&r);)
 	{
-		for (int y = y0; y < y1; y++)
-			for (int x = 0; x < 2; x++)
-				take_run(&t, run_at(f, y, x, c0), f->w / 2, c, &affine);
-	}
-	else if (f->latent)
-	{
-		const NnBorder *rows = &f->latent_layer->rows, *columns = &f->latent_layer->columns;
-		int r = 0;
+		CpuAffine affine = affine_of(block, r.class);
 
-		for (int y = y0; y < y1; y++)
-		{
-			while (y >= rows->first[r + 1])
-				r++;
-			for (int k = 0; k < columns->n; k++)
-			{
-				int n = columns->first[k + 1] - columns->first[k];
-
-				affine = affine_of(block, r * columns->n + k);
-				if (n > 0)
-					take_run(&t, run_at(f, y, columns->first[k], c0), n, c, &affine);
-			}
-		}
-	}
-	else
-	{
-		int rows = rows_together(f, y0, y1);
-
-		for (int y = y0; y < y1; y += rows)
-			take_run(&t, run_at(f, y, 0, c0), rows * f->w, c, &affine);
+		take_run(&t, run_at(f, r.y, r.x, c0), r.n, c, &affine);
 	}
 }
 
-/* Writes n pixels from (y, x) on, each `every`th of the row, to all outputs. */
-static void
-apply_run(const CpuKernels *kernels, const CpuFinish *f, int y, int x, int every, int n, int c0,
-		  int c, const CpuAffine *affine)
-{
-	CpuOut out[2];
-
-	for (int o = 0; o < f->nouts; o++)
-	{
-		out[o] = f->out[o];
-		out[o].data = (void *) element(f->out[o].data, f->out[o].bf16,
-									   ((size_t) y * f->w + x) * f->out[o].step + c0);
-		out[o].step *= every;
-	}
-	kernels->apply(run_at(f, y, x, c0), n, c, affine, out, f->nouts);
-}
-
+/* Writes all outputs of them. */
 static void
 apply_rows(const CpuKernels *kernels, const CpuFinish *f, int y0, int y1, int c0, int c,
 		   const Block *block)
 {
-	CpuAffine affine = affine_of(block, 0);
-
-	if (f->form != CPU_PLAIN)
+	for (MapRuns r = map_runs(f, y0, y1); next_map_run(&r);)
 	{
-		for (int y = y0; y < y1; y++)
-			for (int x = 0; x < 2; x++)
-				apply_run(kernels, f, y, x, 2, f->w / 2, c0, c, &affine);
-	}
-	else if (f->latent)
-	{
-		const NnBorder *rows = &f->latent_layer->rows, *columns = &f->latent_layer->columns;
-		int r = 0;
+		CpuAffine affine = affine_of(block, r.class);
+		CpuOut out[2];
 
-		for (int y = y0; y < y1; y++)
+		for (int o = 0; o < f->nouts; o++)
 		{
-			while (y >= rows->first[r + 1])
-				r++;
-			for (int k = 0; k < columns->n; k++)
-			{
-				int n = columns->first[k + 1] - columns->first[k];
-
-				affine = affine_of(block, r * columns->n + k);
-				if (n > 0)
-					apply_run(kernels, f, y, columns->first[k], 1, n, c0, c, &affine);
-			}
+			out[o] = f->out[o];
+			out[o].data = (void *) element(f->out[o].data, f->out[o].bf16,
+										   ((size_t) r.y * f->w + r.x) * f->out[o].step + c0);
+			out[o].step *= f->form == CPU_GRID ? 2 : 1;
 		}
-	}
-	else
-	{
-		int rows = rows_together(f, y0, y1);
-
-		for (int y = y0; y < y1; y += rows)
-			apply_run(kernels, f, y, 0, 1, rows * f->w, c0, c, &affine);
+		kernels->apply(run_at(f, r.y, r.x, c0), r.n, c, &affine, out, f->nouts);
 	}
 }
 
@@ -311,7 +306,7 @@ cpu_finish_band(const CpuFinish *f)
 {
 	int rows = 1;
 
-	if (f->form == CPU_GRID || f->latent || f->row != f->w)
+	if (!rows_together(f))
 		return 1;
 	while (rows < CPU_STRETCH && rows * f->w % CPU_STRETCH != 0)
 		rows *= 2;
@@ -323,16 +318,10 @@ cpu_finish_stretches(const CpuFinish *f, int y)
 {
 	int row = 0;
 
-	if (f->form == CPU_GRID)
-		row = 2 * stretches_of(f->w / 2);
-	else if (f->latent)
-		for (int k = 0; k < f->latent_layer->columns.n; k++)
-			row += stretches_of(f->latent_layer->columns.first[k + 1] -
-								f->latent_layer->columns.first[k]);
-	else if (f->row == f->w)
+	if (rows_together(f))
 		return stretches_of(y * f->w);
-	else
-		row = stretches_of(f->w);
+	for (int part = 0; part < row_parts(f); part++)
+		row += stretches_of(row_part_pixels(f, part));
 	return y * row;
 }
 
