@@ -197,39 +197,34 @@ extern "C"
 	extern int kernel_maxpool(void *stream, const KernelPool *pool); /* their largest */
 
 	/*
- * An image above another becomes two, (n, 2h, w, c) to (2n, h, w, c), c at most
- * KERNEL_HALVES_CHANNELS: y = (x - shift) / scale. pairs.cu
+ * Images of c channels, at most KERNEL_SCALE_CHANNELS: y = (x - shift) / scale.
+ * embed.cu
  */
-#define KERNEL_HALVES_CHANNELS 3
+#define KERNEL_SCALE_CHANNELS 3
 
-	typedef struct KernelHalves
+	typedef struct KernelScale
 	{
-		int n, h, w, c; /* of y, so n is even */
-		float shift[KERNEL_HALVES_CHANNELS], scale[KERNEL_HALVES_CHANNELS];
+		int n, h, w, c;
+		float shift[KERNEL_SCALE_CHANNELS], scale[KERNEL_SCALE_CHANNELS];
 		KernelMap x, y;
-	} KernelHalves;
+	} KernelScale;
 
-	extern int kernel_halves(void *stream, const KernelHalves *halves);
+	extern int kernel_scale(void *stream, const KernelScale *scale);
 
 	/*
- * Of images 2i and 2i + 1 of x (n, h, w, c): y[i], one number, is the mean over
- * their pixels of the sum over channels of weights (c) times the squares of
- * what they differ by when each pixel has been divided by its length.
- * workspace: kernel_distance_floats() floats. pairs.cu
+ * Of each image of x (n, h, w, c) the h w c numbers of y: a pixel's, divided by
+ * its length, times the root of a channel's weight, (c), over h w. embed.cu
  */
-	typedef struct KernelDistance
+	typedef struct KernelEmbed
 	{
 		int n, h, w, c;
 		KernelMap x, y;
 		const float *weights;
-	} KernelDistance;
+	} KernelEmbed;
 
-	extern int kernel_distance(void *stream, const KernelDistance *distance, float *workspace);
-	extern size_t kernel_distance_floats(int n, int h, int w);
+	extern int kernel_embed(void *stream, const KernelEmbed *embed);
 
-	/*
-	 * y[i][c0 + k], c0 0 or c, is the mean of channel k of image 2i or 2i + 1
-	 */
+	/* y[i][k] is the mean of channel k of image i */
 	extern int kernel_means(void *stream, const KernelMap *x, const KernelMap *y, int n, int h,
 							int w, int c);
 

@@ -55,10 +55,11 @@
  * R10 If a GPU has no room for a plan, the batch comes back, what is idle goes
  *     (room.c), and it runs again. If nothing more may go, it is cut, and for
  *     SMALL_MS the model's batches are no larger than what did fit.
- * R11 Plans for other sizes than a model's own are kept within the
- *     EXTENTS_SHARE-th part of the cache, those of all models together. On the
- *     host what a batch of another size may take is counted before it runs; if
- *     that is not free, idle models go first.
+ * R11 Plans for other sizes than a model's own, and what LPIPS has made of
+ *     images, so that it is not made again for their next pair, are kept within
+ *     the EXTENTS_SHARE-th part of the cache, those of all models together. On
+ *     the host what a batch of another size may take is counted before it runs;
+ *     if that is not free, idle models go first.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -4,9 +4,9 @@
  *
  * The plans of a batch take memory that stays with the model; a batch says how
  * much of it they may take, and how much of plans for other sizes than the
- * model's own may stay. If the device's own memory is short, the batch
- * comes back to have room made. Where none can be made, and where the host's
- * memory is short, it is cut in halves.
+ * model's own, and of images that were compared, may stay. If the device's own
+ * memory is short, the batch comes back to have room made. Where none can be
+ * made, and where the host's memory is short, it is cut in halves.
  *
  * A batch is one pass of the model, or several, one after the other, if it has
  * been cut. Where the device works beside us, two batches may be under way. An

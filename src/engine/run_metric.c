@@ -16,6 +16,7 @@
 #include "engine/run_metric.h"
 
 #define METRIC_CHANNELS 3
+#define KEPT_PART 64 /* of the engine's memory */
 
 bool
 run_metric_begin(RunMetric *metric, const BicycleLoad *load, const uint8_t *config, size_t limit,
@@ -26,6 +27,7 @@ run_metric_begin(RunMetric *metric, const BicycleLoad *load, const uint8_t *conf
 			error, "The weights of LPIPS take %llu bytes, and the engine may take %zu.",
 			(unsigned long long) load->stream_length, limit);
 	metric->load = *load;
+	metric->keep = limit / KEPT_PART;
 	metric->stream = malloc(load->stream_length + 1);
 	metric->config = malloc((size_t) load->config_length + 1);
 	if (metric->stream == NULL || metric->config == NULL)
@@ -103,6 +105,7 @@ run_metric_compare(RunMetric *metric, const RunLook *look, EngineError *error)
 	int side = look->config->size, channels = look->config->output_nc;
 	size_t pixels = (size_t) side * (size_t) side;
 	NnError nn_error = { 0 };
+	NnStatus status;
 
 	for (int i = 0; i < look->n; i++)
 	{
@@ -111,10 +114,10 @@ run_metric_compare(RunMetric *metric, const RunLook *look, EngineError *error)
 		put_colours(pair, run_look_image(look, i, 0), pixels, channels);
 		put_colours(pair + pixels * METRIC_CHANNELS, run_look_target(look, i), pixels, channels);
 	}
-	if (nn_model_compare(metric->model, (NnExtent){ .h = side, .w = side }, look->n, metric->pairs,
-						 metric->distances, metric->features, &nn_error) == NN_OK)
-		return true;
-	return error_from_nn(error, &nn_error);
+	status = nn_model_compare(metric->model, (NnExtent){ .h = side, .w = side }, look->n,
+							  metric->pairs, metric->distances, metric->features, &nn_error);
+	nn_model_keep_seen(metric->model, metric->keep);
+	return status == NN_OK || error_from_nn(error, &nn_error);
 }
 
 void

@@ -16,6 +16,7 @@ typedef struct RunMetric
 	char *config;    /* load.config_length bytes, and a NUL; NULL: nothing has come */
 	uint8_t *stream; /* load.stream_length bytes; NULL once there is a model */
 	uint64_t have;
+	size_t keep;      /* bytes of what the model has made of images: targets come again */
 	NnModel *model;   /* this and all below are the device thread's */
 	uint8_t *pairs;   /* (pairs of a look, 2, size, size, 3) */
 	float *distances, /* one a pair of a look */

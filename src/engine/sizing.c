@@ -88,7 +88,7 @@ refuse_shape(Request *request)
 		error_detail(&request->error,
 					 "It has %d x %d pixels; sides have %d pixels at least, and %d pixels are the "
 					 "most.",
-					 info->width, info->height, nn_metric_least(config), NN_MAX_AREA);
+					 info->width, info->height, nn_metric_least(config), nn_metric_most(config));
 		return;
 	}
 	error_detail(&request->error,

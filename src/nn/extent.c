@@ -36,5 +36,5 @@ nn_extent_suits(const NnConfig *config, NnExtent extent)
 
 	return extent.h >= least && extent.w >= least && extent.h % unit == 0 && extent.w % unit == 0 &&
 		   extent.h <= NN_MAX_SIDE && extent.w <= NN_MAX_SIDE &&
-		   (int64_t) extent.h * extent.w <= NN_MAX_AREA;
+		   (int64_t) extent.h * extent.w <= (metric ? nn_metric_most(config) : NN_MAX_AREA);
 }

@@ -40,7 +40,7 @@ typedef struct NnNode
 	{
 		NnConvArgs conv; /* CONV, CONVT */
 		NnPoolArgs pool;
-		NnHalvesArgs halves;
+		NnScaleArgs scale;
 		NnUpsampleArgs upsample;
 		NnNormArgs norm;
 		NnLossArgs loss; /* all losses */

@@ -71,3 +71,10 @@ nn_metric_least(const NnConfig *config)
 {
 	return config->metric == NN_METRIC_ALEX ? 31 : 16;
 }
+
+/* VGG16 makes 122 numbers of a pixel, and they are to be counted by an int. */
+int
+nn_metric_most(const NnConfig *config)
+{
+	return config->metric == NN_METRIC_ALEX ? NN_MAX_AREA : 1 << 24;
+}

@@ -49,8 +49,7 @@ element_bytes(const NnModel *m)
 static void
 build_graph(const NnModel *m, NnNetwork network, NnExtent extent, int n, Bucket *b)
 {
-	NnShape image = { n, network == NN_NET_L ? 2 * extent.h : extent.h, extent.w,
-					  model_channels(m, network) };
+	NnShape image = { n, extent.h, extent.w, model_channels(m, network) };
 
 	nn_graph_init(&b->graph, &m->nets[model_place(network)].params);
 	b->image = nn_input(&b->graph, image, "image");
@@ -205,6 +204,13 @@ plan_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int n, NnError 
 	nn_plan_free(&b.plan);
 	nn_graph_free(&b.graph);
 	return bytes;
+}
+
+/* Images that at least are run together: of a pair two. */
+static int
+least_images(NnNetwork network)
+{
+	return network == NN_NET_L ? 2 : 1;
 }
 
 /* The plans that there are for a size, or NULL. */
@@ -385,17 +391,24 @@ model_take_plans(NnModel *m, NnNetwork network, NnExtent extent, Plans **plans, 
 size_t
 nn_model_image_bytes(const NnModel *model, NnExtent extent, NnError *error)
 {
+	NnNetwork network;
+	size_t bytes;
+
 	if (!nn_extent_suits(&model->config, extent))
 	{
 		nn_fail(error, NN_EINVAL, "network %s cannot run at %d x %d pixels",
 				nn_network_name(model_main(model)), extent.w, extent.h);
 		return 0;
 	}
-	return plan_bytes(model, model_main(model), extent, 1, error);
+	network = model_main(model);
+	bytes = plan_bytes(model, network, extent, least_images(network), error);
+	if (bytes > 0 && network == NN_NET_L && !model->device->memory)
+		bytes = nn_sum(bytes, pairs_bytes(model, extent, 1));
+	return bytes;
 }
 
-size_t
-nn_model_extents_bytes(const NnModel *model)
+static size_t
+bytes_of_others(const NnModel *model)
 {
 	size_t bytes = 0;
 
@@ -404,10 +417,19 @@ nn_model_extents_bytes(const NnModel *model)
 	return bytes;
 }
 
+size_t
+nn_model_extents_bytes(const NnModel *model)
+{
+	return bytes_of_others(model) + (model->device->memory ? 0 : nn_model_seen_bytes(model));
+}
+
 void
 nn_model_keep_extents(NnModel *model, size_t bytes)
 {
-	while (nn_model_extents_bytes(model) > bytes && drop_oldest(model))
+	size_t plans = model->device->memory ? 0 : bytes_of_others(model);
+
+	nn_model_keep_seen(model, bytes > plans ? bytes - plans : 0);
+	while (bytes_of_others(model) > bytes && drop_oldest(model))
 		;
 }
 
@@ -512,16 +534,17 @@ model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *err
 
 /*
  * What the plans of a network, and its weights, take of a device with memory of
- * its own: of batches of up to so many images of that size, at most; of 0, the
- * arena of one. 0 on error.
+ * its own: of batches of up to so many images of that size (of L pairs), at
+ * most; of 0, the arenas of one. 0 on error.
  */
 static size_t
 foreseen_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int images, NnError *error)
 {
 	const NnMemoryDevice *memory = m->device->memory;
+	int most = (images > 0 ? images : 1) * least_images(network);
 	size_t bytes = 0;
 
-	for (int log2n = 0; log2n == 0 || 1 << log2n < 2 * images; log2n++)
+	for (int log2n = 0; 1 << log2n < 2 * most; log2n++)
 	{
 		Bucket b;
 
@@ -587,11 +610,11 @@ nn_model_prepare(NnModel *model, NnError *error)
 	for (int place = 0; status == NN_OK && place < 2; place++)
 	{
 		Net *net = &model->nets[place];
-		Bucket *one;
+		NnNetwork network = model_network(model, place);
+		Bucket *made;
 
-		if (net->exists)
-			status =
-				model_next_bucket(model, model_network(model, place), &net->own, 1, &one, error);
+		for (int n = 1; status == NN_OK && net->exists && n <= least_images(network); n++)
+			status = model_next_bucket(model, network, &net->own, n, &made, error);
 	}
 	return status;
 }
@@ -601,7 +624,7 @@ nn_model_shrink(NnModel *model)
 {
 	nn_model_keep_extents(model, 0);
 	for (int place = 0; place < 2; place++)
-		drop_plans(model, &model->nets[place].own, 1);
+		drop_plans(model, &model->nets[place].own, least_images(model_network(model, place)));
 }
 
 void
@@ -651,6 +674,7 @@ nn_model_host_bytes(const NnModel *model)
 
 	if (!model->device->memory)
 		return nn_model_bytes(model);
+	bytes += nn_model_seen_bytes(model);
 	for (int place = 0; place < 2; place++)
 		bytes += host_bytes_of_plans(&model->nets[place].own);
 	for (int i = 0; i < model->nothers; i++)
@@ -667,7 +691,7 @@ nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 size_t
 nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int n, NnError *error)
 {
-	size_t sum = 0;
+	size_t sum = network == NN_NET_L ? pairs_bytes(model, extent, n) : 0, bytes;
 	bool used[BUCKETS] = { false };
 
 	if (!model_has(model, network))
@@ -675,13 +699,16 @@ nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int 
 		nn_fail(error, NN_EINVAL, "model has no network %s", nn_network_name(network));
 		return 0;
 	}
+	n *= least_images(network);
 	while (n > 0)
 	{
 		int log2n = bucket_for(model, network, extent, n);
 
-		if (!used[log2n])
-			sum += model->device->memory ? port_bytes(model, network, extent, log2n)
-										 : arena_bytes(model, network, extent, log2n, error);
+		bytes = model->device->memory ? port_bytes(model, network, extent, log2n)
+									  : arena_bytes(model, network, extent, log2n, error);
+		if (bytes == 0)
+			return 0;
+		sum += used[log2n] ? 0 : bytes;
 		used[log2n] = true;
 		n = n < 1 << log2n ? 0 : n % (1 << log2n);
 	}

@@ -19,7 +19,7 @@ typedef struct Bucket
 	NnPlan plan;
 	int image; /* value ids, -1 = none */
 	int z;
-	int out[2]; /* G: the image; E: mu and logvar; L: distance and features */
+	int out[2]; /* G: the image; E: mu and logvar; L: numbers and features */
 	/* floats of images, (n, H, W, C), for byte calls; NULL: it takes bytes */
 	float *in, *result;
 	size_t float_bytes; /* of these arrays */
@@ -45,6 +45,25 @@ typedef struct Net
 	Plans own; /* at the network's own size */
 } Net;
 
+/* An image that L has been run on, and what it made of that; one allocation. */
+typedef struct Seen
+{
+	NnExtent extent;
+	uint64_t hash;   /* of the image */
+	uint64_t used;   /* more, the later */
+	unsigned wanted; /* by passes: it stays */
+	float *numbers, *features;
+	uint8_t *image;
+} Seen;
+
+typedef struct SeenImages
+{
+	Seen **list;
+	int n, capacity;
+	size_t bytes;
+	uint64_t uses; /* counted */
+} SeenImages;
+
 struct NnModel
 {
 	NnDevice *device;
@@ -54,6 +73,7 @@ struct NnModel
 	Plans *others[NN_MAX_EXTENTS]; /* of the first; the first nothers */
 	int nothers;
 	uint64_t uses; /* of other sizes, counted */
+	SeenImages seen;
 };
 
 /* The network that the model is for; E may be beside it. */
@@ -103,13 +123,11 @@ model_channels(const NnModel *m, NnNetwork network)
 	return network == NN_NET_E ? m->config.output_nc : m->config.input_nc;
 }
 
-/* Numbers that a network reads for an image of that size; of L it is two. */
+/* Numbers that a network reads for an image of that size. */
 static inline size_t
 model_reads(const NnModel *m, NnNetwork network, NnExtent extent)
 {
-	size_t numbers = nn_mul(model_pixels(extent), (size_t) model_channels(m, network));
-
-	return network == NN_NET_L ? nn_mul(numbers, 2) : numbers;
+	return nn_mul(model_pixels(extent), (size_t) model_channels(m, network));
 }
 
 /* And those that it writes, as output i of it. */
@@ -119,7 +137,8 @@ model_writes(const NnModel *m, NnNetwork network, NnExtent extent, int i)
 	switch (network)
 	{
 		case NN_NET_L:
-			return i == 0 ? 1 : 2 * (size_t) nn_metric_features(&m->config);
+			return i == 0 ? nn_metric_numbers(&m->config, extent)
+						  : (size_t) nn_metric_features(&m->config);
 		case NN_NET_E:
 			return (size_t) m->config.nz;
 		default:
@@ -152,5 +171,26 @@ extern size_t model_most_bytes(NnDevice *device, const NnConfig *config, NnPreci
  * repack. Plans stay.
  */
 extern NnStatus model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *error);
+
+/* ---- pairs.c ------------------------------------------------------------- */
+
+/*
+ * Begins a pass over pairs: finds what of its images is new, and makes the pass
+ * over these, pass->pairs->images; then makes distances of what that has made,
+ * and is over.
+ */
+typedef struct NnPairs
+{
+	NnPass images;
+	Seen **of;   /* of each image of the pairs */
+	Seen **made; /* by the pass, which are new */
+	const uint8_t **files;
+} NnPairs;
+
+extern NnStatus pairs_begin(NnPass *pass);
+extern void pairs_end(NnPass *pass);
+
+/* What n pairs take besides plans, if none of their images has been seen. */
+extern size_t pairs_bytes(const NnModel *m, NnExtent extent, int n);
 
 #endif /* BICYCLE_NN_MODEL_PRIVATE_H */

@@ -15,6 +15,8 @@
  * wrong are said where they are used.
  */
 #include "nn/nets.h"
+
+#include "common/invariant.h"
 #include "nn/graph.h"
 #include "nn/params.h"
 
@@ -511,38 +513,55 @@ static const Backbone backbones[] = {
 };
 
 /* Of ImageNet, for images in [-1, 1]. */
-static const NnHalvesArgs scaling = { { -.030f, -.088f, -.188f }, { .458f, .448f, .450f } };
-static const NnHalvesArgs no_scaling = { { 0, 0, 0 }, { 1, 1, 1 } };
+static const NnScaleArgs scaling = { { -.030f, -.088f, -.188f }, { .458f, .448f, .450f } };
+static const NnScaleArgs no_scaling = { { 0, 0, 0 }, { 1, 1, 1 } };
 
-/* Source: lpips/lpips.py of richzhang/PerceptualSimilarity. */
+/* Of each measured map, in order: what nn_embed makes of it. */
+static int
+embed_part(NetBuilder *net, int x, int all, size_t *at, int head)
+{
+	NnShape shape = net->g->failed ? (NnShape){ 0 } : net->g->values[x].shape;
+	int numbers = shape.h * shape.w * shape.c,
+		to = nn_view(net->g, all, (int) *at, numbers, "part");
+	char name[MAX_NAME];
+	int weight;
+
+	dotted(name, "lin%d.model.1", head);
+	weight = param(net, name, "weight", 4, (int64_t[]){ 1, shape.c, 1, 1 });
+	*at += (size_t) numbers;
+	return nn_embed(net->g, x, weight, to, name);
+}
+
+/*
+ * The square of the distance of two images' numbers is theirs. Source:
+ * lpips/lpips.py of richzhang/PerceptualSimilarity.
+ */
 static void
-build_L(NetBuilder *net, int pair, int *distance, int *features)
+build_L(NetBuilder *net, int image, int *numbers, int *features)
 {
 	const Backbone *backbone = &backbones[net->config->metric];
-	int x = nn_halves(net->g, pair, net->config->unscaled ? no_scaling : scaling, "scaling");
-	int sum = -1, heads = 0;
+	NnShape in = net->g->failed ? (NnShape){ 0 } : net->g->values[image].shape;
+	int x = nn_scale(net->g, image, net->config->unscaled ? no_scaling : scaling, "scaling");
+	size_t count = nn_metric_numbers(net->config, (NnExtent){ in.h, in.w }), at = 0;
+	int heads = 0;
 
+	INVARIANT(count <= INT32_MAX);
+	*numbers = nn_value(net->g, (NnShape){ in.n, 1, 1, (int) count }, "numbers");
 	for (int i = 0; i < backbone->n; i++)
 	{
 		const Feature *f = &backbone->features[i];
 		char name[MAX_NAME];
-		int weight, part;
 
 		dotted(name, "features.%d", f->number);
 		if (f->pooled)
 			x = nn_maxpool(net->g, x, backbone->window, 2, name);
 		x = conv(net, x, f->channels, f->kernel, f->stride, f->pad, name);
 		x = norm_act(net, x, NN_NORM_NONE, (NnActChain){ NN_ACT_RELU, NN_ACT_NONE }, name);
-		if (!f->measured)
-			continue;
-		dotted(name, "lin%d.model.1", heads++);
-		weight = param(net, name, "weight", 4, (int64_t[]){ 1, f->channels, 1, 1 });
-		part = nn_distance(net->g, x, weight, name);
-		sum = sum < 0 ? part : nn_add(net->g, sum, part, name);
+		if (f->measured)
+			embed_part(net, x, *numbers, &at, heads++);
 	}
-	*distance = sum;
 	*features = nn_means(net->g, x, "features");
-	nn_output(net->g, *distance);
+	nn_output(net->g, *numbers);
 	nn_output(net->g, *features);
 }
 
@@ -552,6 +571,27 @@ nn_metric_features(const NnConfig *config)
 	const Backbone *backbone = &backbones[config->metric];
 
 	return backbone->features[backbone->n - 1].channels;
+}
+
+size_t
+nn_metric_numbers(const NnConfig *config, NnExtent extent)
+{
+	const Backbone *backbone = &backbones[config->metric];
+	size_t numbers = 0;
+
+	for (int i = 0; i < backbone->n; i++)
+	{
+		const Feature *f = &backbone->features[i];
+
+		if (f->pooled)
+			extent = (NnExtent){ (extent.h - backbone->window) / 2 + 1,
+								 (extent.w - backbone->window) / 2 + 1 };
+		extent = (NnExtent){ (extent.h + 2 * f->pad - f->kernel) / f->stride + 1,
+							 (extent.w + 2 * f->pad - f->kernel) / f->stride + 1 };
+		if (f->measured)
+			numbers += (size_t) extent.h * (size_t) extent.w * (size_t) f->channels;
+	}
+	return numbers;
 }
 
 /* ---- The ways in --------------------------------------------------------- */
@@ -573,11 +613,11 @@ nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar)
 }
 
 void
-nn_net_L(NnGraph *g, const NnConfig *config, int pair, int *distance, int *features)
+nn_net_L(NnGraph *g, const NnConfig *config, int image, int *numbers, int *features)
 {
 	NetBuilder net = { .g = g, .config = config, .network = NN_NET_L };
 
-	build_L(&net, pair, distance, features);
+	build_L(&net, image, numbers, features);
 }
 
 void
@@ -613,7 +653,7 @@ declare_network(const NnConfig *config, NnNetwork network, NnParams *params, NnE
 	}
 	else if (network == NN_NET_L)
 	{
-		image = nn_input(&g, (NnShape){ 1, 2 * size, size, config->input_nc }, "pair");
+		image = nn_input(&g, (NnShape){ 1, size, size, config->input_nc }, "image");
 		build_L(&net, image, &maps[0], &maps[1]);
 	}
 	else

@@ -38,9 +38,9 @@ extern int nn_net_G(NnGraph *g, const NnConfig *config, int image, int z, float 
 /* -> (N,1,1,nz) twice */
 extern void nn_net_E(NnGraph *g, const NnConfig *config, int image, int *mu, int *logvar);
 /*
- * (N,2H,W,3), one image above the other -> (N,1,1,1), and (N,1,1,2C) of means
+ * (N,H,W,3) -> (N,1,1,nn_metric_numbers), and (N,1,1,C) of means
  */
-extern void nn_net_L(NnGraph *g, const NnConfig *config, int pair, int *distance, int *features);
+extern void nn_net_L(NnGraph *g, const NnConfig *config, int image, int *numbers, int *features);
 /* -> config->num_ds maps (N,h,w,1) */
 extern void nn_net_D(NnGraph *g, const NnConfig *config, NnNetwork which, int image, int *maps);
 

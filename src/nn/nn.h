@@ -292,6 +292,12 @@ typedef struct NnExtent
 extern bool nn_extent_fit(const NnConfig *config, int width, int height, NnExtent *extent);
 extern bool nn_extent_suits(const NnConfig *config, NnExtent extent); /* G or L can run there */
 
+/* metric.c: pixels of an image for L, at most. */
+extern int nn_metric_most(const NnConfig *config);
+
+/* nets.c: numbers that L makes of an image of that size, to be compared by. */
+extern size_t nn_metric_numbers(const NnConfig *config, NnExtent extent);
+
 /* ---- Parameters ---------------------------------------------------------- */
 
 /*
@@ -481,11 +487,21 @@ extern size_t nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExten
  */
 extern size_t nn_model_image_bytes(const NnModel *model, NnExtent extent, NnError *error);
 
-/* What plans for other sizes take, a part of nn_model_bytes. */
+/*
+ * What plans for other sizes take, a part of nn_model_bytes; and, on the host,
+ * what is kept of images that L has seen.
+ */
 extern size_t nn_model_extents_bytes(const NnModel *model);
 
-/* Frees those least recently used until they take no more, or are in use. */
+/*
+ * Frees images that L has seen, and then plans, those least recently used,
+ * until they take no more, or are in use.
+ */
 extern void nn_model_keep_extents(NnModel *model, size_t bytes);
+
+/* pairs.c: the same of these images alone, which are on the host. */
+extern size_t nn_model_seen_bytes(const NnModel *model);
+extern void nn_model_keep_seen(NnModel *model, size_t bytes);
 
 /*
  * Images that a model works through. Where the device works beside the caller
@@ -505,7 +521,7 @@ typedef struct NnPass
 	NnNetwork network;
 	NnExtent extent;
 	int n;
-	/* Of each image one; of L an image is two, (2, H, W, C): */
+	/* Of each image one; of L an image is a pair, (2, H, W, C): */
 	const uint8_t *const *images; /* each in a place of its own, */
 	const uint8_t *bytes;         /* (n, H, W, C), */
 	const float *floats;          /* the same in [-1, 1] */
@@ -528,8 +544,9 @@ typedef struct NnPass
 	int begun;
 	NnPassPart parts[2]; /* that are started, oldest first */
 	int nparts;
-	bool broken;     /* one of them has failed */
-	uint64_t oldest; /* number of its start */
+	bool broken;           /* one of them has failed */
+	uint64_t oldest;       /* number of its start */
+	struct NnPairs *pairs; /* of L */
 } NnPass;
 
 /*
@@ -558,7 +575,8 @@ extern NnStatus nn_model_encode(NnModel *model, int n, const uint8_t *images, fl
 
 /*
  * pairs: (n, 2, h, w, 3) bytes. distances: (n). features: (n, 2, features), of
- * each image the means over its last map.
+ * each image the means over its last map. What it makes of an image is kept, so
+ * that it is not made again: the caller bounds that by nn_model_keep_seen.
  */
 extern NnStatus nn_model_compare(NnModel *model, NnExtent extent, int n, const uint8_t *pairs,
 								 float *distances, float *features, NnError *error);

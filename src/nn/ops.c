@@ -141,37 +141,27 @@ maxpool_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *err
 	return NN_OK;
 }
 
-/* ---- Of pairs of images -------------------------------------------------- */
+/* ---- Of images to be compared -------------------------------------------- */
 
 static NnStatus
-halves_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+scale_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 {
-	NnShape in = input_shape(g, node, 0);
-
-	*shape = (NnShape){ 2 * in.n, in.h / 2, in.w, in.c };
-	if (in.h % 2 != 0 || in.c > NN_MAX_IMAGE_CHANNELS)
-		return nn_fail(error, NN_EINVAL, "image of layer \"%s\" cannot be halved", node->name);
-	return NN_OK;
-}
-
-static NnStatus
-check_pairs(const NnNode *node, NnShape in, NnError *error)
-{
-	return in.n % 2 == 0
+	*shape = input_shape(g, node, 0);
+	return shape->c <= NN_MAX_IMAGE_CHANNELS
 			   ? NN_OK
-			   : nn_fail(error, NN_EINVAL, "images of layer \"%s\" are not pairs", node->name);
+			   : nn_fail(error, NN_EINVAL, "layer \"%s\" has too many channels", node->name);
 }
 
 static NnStatus
-distance_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
+embed_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error)
 {
 	NnShape in = input_shape(g, node, 0);
-	NnStatus status = check_pairs(node, in, error);
+	size_t numbers = (size_t) in.h * (size_t) in.w * (size_t) in.c;
 
-	*shape = (NnShape){ in.n / 2, 1, 1, 1 };
-	return status == NN_OK
+	*shape = (NnShape){ in.n, 1, 1, (int) numbers };
+	return numbers <= INT32_MAX
 			   ? check_param(g, node, node->weight, 4, (int64_t[]){ 1, in.c, 1, 1 }, error)
-			   : status;
+			   : nn_fail(error, NN_EINVAL, "maps of layer \"%s\" are too large", node->name);
 }
 
 static NnStatus
@@ -179,8 +169,8 @@ means_shape(const NnGraph *g, const NnNode *node, NnShape *shape, NnError *error
 {
 	NnShape in = input_shape(g, node, 0);
 
-	*shape = (NnShape){ in.n / 2, 1, 1, 2 * in.c };
-	return check_pairs(node, in, error);
+	*shape = (NnShape){ in.n, 1, 1, in.c };
+	return NN_OK;
 }
 
 /* Twice the extent and a border, which needs pad + 1 pixels to reflect. */
@@ -262,9 +252,8 @@ const NnOpInfo nn_ops[NN_OPS] = {
 	[NN_OP_UPSAMPLE] = { "upsample", 1, 0, .shape = upsample_shape },
 	[NN_OP_AVGPOOL] = { "avgpool", 1, 0, .shape = avgpool_shape },
 	[NN_OP_MAXPOOL] = { "maxpool", 1, 0, .inference = true, .shape = maxpool_shape },
-	[NN_OP_HALVES] = { "halves", 1, 0, .inference = true, .shape = halves_shape },
-	[NN_OP_DISTANCE] = { "distance", 1, 0, .inference = true, .weights = 1,
-						 .shape = distance_shape },
+	[NN_OP_SCALE] = { "scale", 1, 0, .inference = true, .shape = scale_shape },
+	[NN_OP_EMBED] = { "embed", 1, 0, .inference = true, .weights = 1, .shape = embed_shape },
 	[NN_OP_MEANS] = { "means", 1, 0, .inference = true, .shape = means_shape },
 	[NN_OP_LINEAR] = { "linear", 1, 0, .weights = 1, .rereads = NN_REREADS_FOR_WEIGHTS,
 					   .shape = linear_shape, .flop = linear_flop },
@@ -385,20 +374,21 @@ nn_maxpool(NnGraph *g, int x, int kernel, int stride, const char *name)
 }
 
 int
-nn_halves(NnGraph *g, int x, NnHalvesArgs args, const char *name)
+nn_scale(NnGraph *g, int x, NnScaleArgs args, const char *name)
 {
-	NnNode node = node_of(NN_OP_HALVES, x, -1, -1);
+	NnNode node = node_of(NN_OP_SCALE, x, -1, -1);
 
-	node.halves = args;
+	node.scale = args;
 	return append_op(g, node, name);
 }
 
 int
-nn_distance(NnGraph *g, int x, int weight, const char *name)
+nn_embed(NnGraph *g, int x, int weight, int to, const char *name)
 {
-	NnNode node = node_of(NN_OP_DISTANCE, x, -1, -1);
+	NnNode node = node_of(NN_OP_EMBED, x, -1, -1);
 
 	node.weight = weight;
+	node.out[0] = to;
 	return append_op(g, node, name);
 }
 

@@ -53,11 +53,11 @@ typedef struct NnShape
 	TRAINING(AUGMENT, augment)                                                         \
 	/* the largest of each window's numbers; pixels outside the image do not count */  \
 	INFERENCE(MAXPOOL, maxpool)                                                        \
-	/* (N,2H,W,C) -> (2N,H,W,C), (x - shift) / scale: an image above another is two */ \
-	INFERENCE(HALVES, halves)                                                          \
-	/* (2N,H,W,C) -> (N,1,1,1): of the maps of two images: see nn_distance */          \
-	INFERENCE(DISTANCE, distance)                                                      \
-	/* (2N,H,W,C) -> (N,1,1,2C): means over the maps of two images */                  \
+	/* (x - shift) / scale, by channel */                                              \
+	INFERENCE(SCALE, scale)                                                            \
+	/* (N,H,W,C) -> (N,1,1,HWC): see nn_embed */                                       \
+	INFERENCE(EMBED, embed)                                                            \
+	/* (N,H,W,C) -> (N,1,1,C): means over the maps */                                  \
 	INFERENCE(MEANS, means)
 
 #define NN_OP_NUMBER(OP, name) NN_OP_##OP,
@@ -105,11 +105,11 @@ typedef struct NnNormArgs
 
 #define NN_MAX_IMAGE_CHANNELS 3
 
-/* Of HALVES, a channel. */
-typedef struct NnHalvesArgs
+/* Of SCALE, a channel. */
+typedef struct NnScaleArgs
 {
 	float shift[NN_MAX_IMAGE_CHANNELS], scale[NN_MAX_IMAGE_CHANNELS];
-} NnHalvesArgs;
+} NnScaleArgs;
 
 /* Of AUGMENT. */
 typedef struct NnAugmentArgs
@@ -187,16 +187,17 @@ extern int nn_maxpool(struct NnGraph *g, int x, int kernel, int stride, const ch
 extern int nn_upsample(struct NnGraph *g, int x, int pad, const char *name);
 extern int nn_add(struct NnGraph *g, int a, int b, const char *name);
 
-/* Of pairs of images: 2i and 2i + 1 of a value of twice as many. */
-extern int nn_halves(struct NnGraph *g, int x, NnHalvesArgs args, const char *name);
+extern int nn_scale(struct NnGraph *g, int x, NnScaleArgs args, const char *name);
 extern int nn_means(struct NnGraph *g, int x, const char *name);
 
 /*
- * How far the maps of each pair are from each other. At each place both vectors
- * of channels are divided by their lengths; the squares of their differences
- * are added up, times the weight (1,C,1,1); and the mean over places is taken.
+ * What the squared distance of two maps is the squared distance of: at each
+ * place the vector of channels is divided by its length; their squared
+ * differences count by the weight (1,C,1,1), and the mean over places is taken.
+ * So a number is multiplied by the root of its weight over the places. to: a
+ * value for it, perhaps a part of one; or -1.
  */
-extern int nn_distance(struct NnGraph *g, int x, int weight, const char *name);
+extern int nn_embed(struct NnGraph *g, int x, int weight, int to, const char *name);
 
 /*
  * Norm and activations of x for one or two readers. out[i] is a value of x's

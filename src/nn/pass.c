@@ -9,6 +9,8 @@
  * R2 Plans with an open part stay where they are.
  * R3 After an error nothing more of the pass is begun, and what was is waited
  *    for before the pass is over.
+ * R4 A pass over pairs is one over those of their images that are new, and what
+ *    pairs.c does before and after it.
  *
  * Owner's thread.
  */
@@ -254,20 +256,12 @@ end_part(NnPass *pass)
 	}
 }
 
-bool
-nn_pass_go(NnPass *pass, bool wait)
+/* Parts of it, one after the other. */
+static bool
+go_on(NnPass *pass, bool wait)
 {
 	NnDevice *device = pass->model->device;
 
-	if (pass->status == NN_OK && !model_has(pass->model, pass->network) &&
-		pass->network != NN_NET_E)
-		pass->status = nn_fail(&pass->error, NN_EINVAL, "model has no network %s",
-							   nn_network_name(pass->network));
-	else if (pass->status == NN_OK && !model_has(pass->model, pass->network))
-	{
-		pass->status = nn_fail(&pass->error, NN_EINVAL, "model has no encoder");
-		nn_hint(&pass->error, "Import the model together with its encoder.");
-	}
 	for (;;)
 	{
 		bool oldest;
@@ -283,6 +277,37 @@ nn_pass_go(NnPass *pass, bool wait)
 		end_part(pass);
 		wait = false;
 	}
+}
+
+static void
+check_network(NnPass *pass)
+{
+	if (pass->status != NN_OK || model_has(pass->model, pass->network))
+		return;
+	if (pass->network == NN_NET_E)
+	{
+		pass->status = nn_fail(&pass->error, NN_EINVAL, "model has no encoder");
+		nn_hint(&pass->error, "Import the model together with its encoder.");
+	}
+	else
+		pass->status = nn_fail(&pass->error, NN_EINVAL, "model has no network %s",
+							   nn_network_name(pass->network));
+}
+
+bool
+nn_pass_go(NnPass *pass, bool wait)
+{
+	check_network(pass);
+	if (pass->network != NN_NET_L)
+		return go_on(pass, wait);
+	if (pass->status == NN_OK && !pass->pairs)
+		pass->status = pairs_begin(pass);
+	if (pass->status != NN_OK)
+		return true;
+	if (!go_on(&pass->pairs->images, wait))
+		return false;
+	pairs_end(pass);
+	return true;
 }
 
 /* ---- Calls that wait ----------------------------------------------------- */

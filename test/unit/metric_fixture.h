@@ -136,6 +136,60 @@ test_batch(Metric *m, const Expected *t, bool exact)
 	free(pairs);
 }
 
+static int looked; /* how often a device has said that it goes on */
+
+static void
+look(void)
+{
+	looked++;
+}
+
+/*
+ * Three images in four pairs are run once, together and again; and what is
+ * forgotten is made anew, and the same.
+ */
+static void
+test_seen(NnDevice *device, Metric *m, const Expected *t)
+{
+	enum
+	{
+		PAIRS = 4
+	};
+	size_t bytes = (size_t) t->h * t->w * 3, seen, first;
+	int n = 2 * nn_metric_features(&m->config);
+	uint8_t *pairs = malloc(PAIRS * 2 * bytes);
+	float distances[3][PAIRS], *features = malloc((size_t) PAIRS * n * sizeof(float));
+	bool good = true;
+
+	for (int i = 0; i < PAIRS; i++)
+		for (int k = 0; k < 2; k++)
+			picture(50 + (i + k) % 3, t->h, t->w, pairs + (2 * (size_t) i + k) * bytes);
+	nn_model_keep_seen(m->model, 0);
+	nn_device_watch(device, look);
+	for (int i = 0; i < 3; i++)
+	{
+		looked = 0;
+		good = good && nn_model_compare(m->model, (NnExtent){ t->h, t->w }, PAIRS, pairs,
+										distances[i], features, &error) == NN_OK;
+		good = good && (i == 1) == (looked == 0);
+		seen = nn_model_seen_bytes(m->model);
+		first = i == 0 ? seen : first;
+		good = good && seen == first;
+		if (i == 1)
+			nn_model_keep_seen(m->model, seen - 1);
+	}
+	nn_device_watch(device, NULL);
+	ok(good && memcmp(distances[0], distances[1], sizeof(distances[0])) == 0 &&
+		   memcmp(distances[0], distances[2], sizeof(distances[0])) == 0 &&
+		   distances[0][3] == distances[0][0] && distances[0][0] > 0,
+	   "%s %s at %d x %d: what an image makes is made once while it is kept", t->net, t->version,
+	   t->w, t->h);
+	nn_model_keep_seen(m->model, 0);
+	ok(nn_model_seen_bytes(m->model) == 0, "and nothing of it stays");
+	free(features);
+	free(pairs);
+}
+
 /* Weights do not know their version. */
 static void
 test_device(NnDevice *device, const char *net, bool exact)
@@ -159,6 +213,7 @@ test_device(NnDevice *device, const char *net, bool exact)
 		test_expected(&m, &expected[i]);
 		test_batch(&m, &expected[i], exact);
 		test_expected(&m, &expected[i + 1]);
+		test_seen(device, &m, &expected[i]);
 		nn_model_free(m.model);
 		m.model = NULL;
 	}

@@ -102,11 +102,13 @@ build(Run *r, const Case *t, bool half)
 }
 
 /*
- * Weights keep the size of activations; variances of batch norm are positive.
+ * Weights keep the size of activations; variances of batch norm are positive,
+ * and so are the weights of distances.
  */
 static void
 fill_weights(Run *r)
 {
+	bool root = r->graph.nodes[r->graph.nnodes - 1].op == NN_OP_EMBED;
 	double *numbers;
 
 	r->weights = malloc(r->params.total * sizeof(float) + 1);
@@ -119,7 +121,8 @@ fill_weights(Run *r)
 		lcg_fill(100 + i, p->ndim > 1 ? 1 / sqrt((double) p->count / p->shape[0]) : 0.5, p->count,
 				 numbers);
 		for (size_t k = 0; k < p->count; k++)
-			r->weights[p->offset + k] = (float) (numbers[k] + (variance ? 1 : 0));
+			r->weights[p->offset + k] =
+				(float) (root ? fabs(numbers[k]) : numbers[k] + (variance ? 1 : 0));
 		free(numbers);
 	}
 }

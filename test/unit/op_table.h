@@ -270,13 +270,13 @@ static const Case cases[] = {
 	{ .op = NN_OP_MAXPOOL, .in = { 2, 7, 8, 19 }, .kernel = 3, .stride = 2, SLICES },
 	{ .op = NN_OP_MAXPOOL, .in = { 3, 9, 6, 24 }, .kernel = 2, .stride = 2 },
 	{ .op = NN_OP_MAXPOOL, .in = { 1, 3, 3, 5 }, .kernel = 3, .stride = 2 },
-	{ .op = NN_OP_HALVES, .in = { 2, 10, 7, 3 } },
-	{ .op = NN_OP_HALVES, .in = { 1, 66, 64, 3 } },
-	{ .op = NN_OP_DISTANCE, .in = { 2, 15, 15, 64 } },
-	{ .op = NN_OP_DISTANCE, .in = { 6, 3, 4, 37 }, SLICES },
-	{ .op = NN_OP_DISTANCE, .in = { 4, 1, 1, 512 } },
-	{ .op = NN_OP_DISTANCE, .in = { 2, 40, 41, 24 } },
-	{ .op = NN_OP_MEANS, .in = { 6, 3, 4, 37 }, SLICES },
+	{ .op = NN_OP_SCALE, .in = { 2, 10, 7, 3 } },
+	{ .op = NN_OP_SCALE, .in = { 1, 66, 64, 3 } },
+	{ .op = NN_OP_EMBED, .in = { 2, 15, 15, 64 } },
+	{ .op = NN_OP_EMBED, .in = { 6, 3, 4, 37 }, SLICES },
+	{ .op = NN_OP_EMBED, .in = { 3, 1, 1, 512 } },
+	{ .op = NN_OP_EMBED, .in = { 2, 40, 41, 24 } },
+	{ .op = NN_OP_MEANS, .in = { 5, 3, 4, 37 }, SLICES },
 	{ .op = NN_OP_MEANS, .in = { 2, 1, 1, 256 } },
 	{ .op = NN_OP_MEANS, .in = { 4, 15, 7, 64 } },
 };
@@ -348,7 +348,7 @@ case_weight(Builder *b, const Case *t)
 			return case_param(b, 4, (int64_t[]){ inputs, channels, 4, 4 });
 		case NN_OP_LINEAR:
 			return case_param(b, 2, (int64_t[]){ channels, inputs });
-		case NN_OP_DISTANCE:
+		case NN_OP_EMBED:
 			return case_param(b, 4, (int64_t[]){ 1, inputs, 1, 1 });
 		default:
 			return -1;
@@ -381,12 +381,12 @@ case_operator(Builder *b, const Case *t, int x)
 			return nn_avgpool(b->g, x, t->kernel, t->stride, t->pad, "pool");
 		case NN_OP_MAXPOOL:
 			return nn_maxpool(b->g, x, t->kernel, t->stride, "pool");
-		case NN_OP_HALVES:
-			return nn_halves(b->g, x,
-							 (NnHalvesArgs){ { -0.03f, -0.09f, 0.19f }, { 0.46f, 1.5f, 0.45f } },
-							 "halves");
-		case NN_OP_DISTANCE:
-			return nn_distance(b->g, x, weight, "distance");
+		case NN_OP_SCALE:
+			return nn_scale(b->g, x,
+							(NnScaleArgs){ { -0.03f, -0.09f, 0.19f }, { 0.46f, 1.5f, 0.45f } },
+							"scale");
+		case NN_OP_EMBED:
+			return nn_embed(b->g, x, weight, -1, "embed");
 		case NN_OP_MEANS:
 			return nn_means(b->g, x, "means");
 		case NN_OP_ADD:

@@ -20,7 +20,7 @@ extern const NnCudaModule bicycle_cuda_module;
 #define LOOK 4  /* images of a preview */
 #define PLANS 3 /* of 1, 2 and 4 images, for each network */
 #define PIXELS (64 * 64 * 3)
-#define PAIR (2 * 128 * 128 * 3)
+#define COMPARED (128 * 128 * 3)
 
 /* What the work spaces of a fit and of its previews have together at most. */
 static size_t
@@ -106,6 +106,20 @@ test_taken(NnDevice *device, const char *method, const char *more, NnPrecision p
 	nn_device_set_memory(device, 0);
 }
 
+/* Pairs of so many images, none of which has been seen; one is a pair alone. */
+static bool
+compare_new(NnModel *model, int images)
+{
+	static uint8_t pairs[2 * LOOK * COMPARED], number;
+	static float features[2 * LOOK * 512];
+	float distances[LOOK];
+
+	for (int i = 0; i < 2 || i < images; i++)
+		memset(pairs + (size_t) i * COMPARED, i < images ? ++number : number, COMPARED);
+	return went_well(nn_model_compare(model, (NnExtent){ 128, 128 }, (images + 1) / 2, pairs,
+									  distances, features, &train_error));
+}
+
 /*
  * What compares a run's images with their targets, at their size, which is not
  * what its weights are packed for.
@@ -114,15 +128,10 @@ static void
 test_metric(NnDevice *device)
 {
 	static const char json[] = "{\"size\":128,\"ngf\":4,\"nef\":4,\"ndf\":4}";
-	static uint8_t pairs[LOOK * PAIR];
-	static float features[LOOK * 2 * 512];
-	/* ports for floats, which pairs have no use for, and are counted */
-	const size_t limits = PLANS * CUDA_MAX_WORKSPACE,
-				 ports = NN_STARTS * (2 * LOOK - 1) * (PAIR + 2 * 512) * sizeof(float);
+	const size_t limits = (PLANS + 1) * CUDA_MAX_WORKSPACE; /* of 8 images, too */
 	Run run = { .device = device };
 	NnFitNeeds without = { 0 }, with = { 0 };
-	size_t before = gpu_memory_used(), taken, more;
-	float distances[LOOK];
+	size_t before = gpu_memory_used(), taken, more, ports;
 	Metric metric;
 	bool good = metric_make(&metric, "alex", "0.1", &train_error) &&
 				estimate(device, json, NN_PRECISION_BF16, NULL, &without, &run) &&
@@ -131,10 +140,13 @@ test_metric(NnDevice *device)
 	good =
 		good && went_well(nn_model_load(device, &metric.config, NN_PRECISION_FP32, metric.tensors,
 										metric.params.n, &metric.model, &train_error));
-	for (int n = LOOK; good && n > 0; n /= 2)
+	for (int n = 2 * LOOK; good && n > 0; n /= 2)
 		for (int i = 0; good && i < NN_STARTS; i++)
-			good = went_well(nn_model_compare(metric.model, (NnExtent){ 128, 128 }, n, pairs,
-											  distances, features, &train_error));
+			good = compare_new(metric.model, n);
+	/* those for floats, which images have no use for, and are counted */
+	ports = COMPARED + nn_metric_numbers(&metric.config, (NnExtent){ 128, 128 }) +
+			(size_t) nn_metric_features(&metric.config);
+	ports *= NN_STARTS * (4 * LOOK - 1) * sizeof(float);
 	nn_device_trim(device);
 	taken = gpu_memory_used() - before;
 	more = with.bytes - without.bytes;

@@ -271,7 +271,7 @@ test_metric(CudaConvs *convs, const char *card, const char *net)
 		NnGraph g;
 
 		nn_graph_init(&g, &params);
-		nn_net_L(&g, &config, nn_input(&g, (NnShape){ n, 2 * side, side, 3 }, "pairs"), &out[0],
+		nn_net_L(&g, &config, nn_input(&g, (NnShape){ n, side, side, 3 }, "images"), &out[0],
 				 &out[1]);
 		plan_graph(convs, &g, NN_PRECISION_FP32, &tally);
 		nn_graph_free(&g);

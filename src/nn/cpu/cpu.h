@@ -68,7 +68,7 @@ typedef struct CpuLayer
 	float *
 		/*
 		 * batch norm: center, offset, scale, shift, (c) each. LINEAR: weights
-		 * (o, c); DISTANCE: (c)
+		 * (o, c); EMBED: (c)
 		 */
 		norm;
 } CpuLayer;

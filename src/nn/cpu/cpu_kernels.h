@@ -91,11 +91,10 @@ typedef struct CpuKernels
 	void (*maxpool)(CpuRun src, int ny, int nx, ptrdiff_t row, int c, const CpuOut *dst);
 
 	/*
-	 * dst = the mean over n pixels of the sum over c channels of w times the
-	 * squares of what a and b differ by when each pixel has been divided by its
-	 * length; any c
+	 * dst = n pixels one behind the other, each divided by its length, times
+	 * share, times a channel's root; any c
 	 */
-	void (*distance)(CpuRun a, CpuRun b, int n, int c, const float *w, const CpuOut *dst);
+	void (*embed)(CpuRun src, int n, int c, float share, const float *root, const CpuOut *dst);
 
 	/* dst = the sum of four pixels by weight; any c */
 	void (*blend)(const void *const src[4], bool bf16, const float weight[4], int c,

@@ -383,35 +383,26 @@ sum_of_lanes(vf v)
 }
 
 static void
-distance(CpuRun a, CpuRun b, int n, int c, const float *w, const CpuOut *dst)
+embed(CpuRun src, int n, int c, float share, const float *root, const CpuOut *dst)
 {
-	double sum = 0;
-
 	for (ptrdiff_t p = 0; p < n; p++)
 	{
-		vf squares_a = set1(0.0f), squares_b = set1(0.0f), differences = set1(0.0f);
-		float unit_a, unit_b;
+		vf squares = set1(0.0f);
+		float unit;
 
 		for (int k = 0; k < c; k += VL)
 		{
-			vf va = load(a.data, p * a.step + k, a.bf16, c - k),
-			   vb = load(b.data, p * b.step + k, b.bf16, c - k);
+			vf v = load(src.data, p * src.step + k, src.bf16, c - k);
 
-			squares_a = VFMA(va, va, squares_a);
-			squares_b = VFMA(vb, vb, squares_b);
+			squares = VFMA(v, v, squares);
 		}
-		unit_a = (float) (1 / (sqrt(sum_of_lanes(squares_a)) + UNIT_EPSILON));
-		unit_b = (float) (1 / (sqrt(sum_of_lanes(squares_b)) + UNIT_EPSILON));
+		unit = (float) (share / (sqrt(sum_of_lanes(squares)) + UNIT_EPSILON));
 		for (int k = 0; k < c; k += VL)
-		{
-			vf d = load(a.data, p * a.step + k, a.bf16, c - k) * unit_a -
-				   load(b.data, p * b.step + k, b.bf16, c - k) * unit_b;
-
-			differences = VFMA(d * d, load_f32(w + k, c - k), differences);
-		}
-		sum += sum_of_lanes(differences);
+			store(dst->data, p * c + k, dst->bf16,
+				  load(src.data, p * src.step + k, src.bf16, c - k) * unit *
+					  load_f32(root + k, c - k),
+				  c - k);
 	}
-	store(dst->data, 0, dst->bf16, set1((float) (sum / n)), 1);
 }
 
 static void
@@ -593,7 +584,7 @@ const CpuKernels KERNELS = {
 	.add = add,
 	.pool = pool,
 	.maxpool = maxpool,
-	.distance = distance,
+	.embed = embed,
 	.blend = blend,
 	.linear = linear,
 	.train = &train_kernels,

@@ -103,11 +103,10 @@ cpu_run_upsample(CpuCall *call, const CpuStep *step)
 		}
 }
 
-/* ---- Of pairs of images -------------------------------------------------- */
+/* ---- Of images to be compared -------------------------------------------- */
 
-/* Rows of an image above another are rows of two. */
 void
-cpu_run_halves(CpuCall *call, const CpuStep *step)
+cpu_run_scale(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	NnShape s = shape_of(call->plan, node->out[0]);
@@ -117,39 +116,40 @@ cpu_run_halves(CpuCall *call, const CpuStep *step)
 
 	for (int c = 0; c < s.c; c++)
 	{
-		shift[c] = node->halves.shift[c];
-		factor[c] = 1 / node->halves.scale[c];
+		shift[c] = node->scale.shift[c];
+		factor[c] = 1 / node->scale.scale[c];
 	}
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int i = 0; i < s.n; i++)
 		for (int row = 0; row < s.h; row++)
 		{
 			CpuOut out = out_pixel(y, i, (size_t) row * s.w);
-			CpuRun src = { pixel(x, i / 2, (size_t) (i % 2 * s.h + row) * s.w), x->pitch, x->bf16 };
+			CpuRun src = { pixel(x, i, (size_t) row * s.w), x->pitch, x->bf16 };
 
 			call->device->kernels->apply(src, s.w, s.c, &affine, &out, 1);
 		}
 }
 
-/* A pair is one thread's, so that its sum has one order. */
 void
-cpu_run_distance(CpuCall *call, const CpuStep *step)
+cpu_run_embed(CpuCall *call, const CpuStep *step)
 {
 	const NnNode *node = &call->plan->graph->nodes[step->node];
 	const CpuLayer *layer = &call->p->layers->list[step->node];
 	NnShape in = shape_of(call->plan, node->in[0]);
 	const CpuValue *x = &call->p->values[node->in[0]], *y = &call->p->values[node->out[0]];
-	int batch = in.n / 2;
+	float share = (float) sqrt(1.0 / ((double) in.h * in.w));
 
-#pragma omp for schedule(dynamic)
-	for (int i = 0; i < batch; i++)
-	{
-		CpuOut out = out_pixel(y, i, 0);
+#pragma omp for collapse(2) schedule(dynamic)
+	for (int i = 0; i < in.n; i++)
+		for (int row = 0; row < in.h; row++)
+		{
+			size_t first = (size_t) row * in.w;
+			CpuOut out = out_pixel(y, i, 0);
 
-		call->device->kernels->distance((CpuRun){ pixel(x, 2 * i, 0), x->pitch, x->bf16 },
-										(CpuRun){ pixel(x, 2 * i + 1, 0), x->pitch, x->bf16 },
-										in.h * in.w, in.c, layer->norm, &out);
-	}
+			out.data = (char *) out.data + first * in.c * element_size(y->bf16);
+			call->device->kernels->embed((CpuRun){ pixel(x, i, first), x->pitch, x->bf16 }, in.w,
+										 in.c, share, layer->norm, &out);
+		}
 }
 
 void
@@ -162,9 +162,8 @@ cpu_run_means(CpuCall *call, const CpuStep *step)
 #pragma omp for schedule(dynamic)
 	for (int i = 0; i < in.n; i++)
 	{
-		CpuOut out = out_pixel(y, i / 2, 0);
+		CpuOut out = out_pixel(y, i, 0);
 
-		out.data = (char *) out.data + i % 2 * in.c * element_size(y->bf16);
 		call->device->kernels->pool((CpuRun){ pixel(x, i, 0), x->pitch, x->bf16 }, in.h, in.w,
 									in.w * x->pitch, 1.0f / ((float) in.h * in.w), in.c, &out);
 	}

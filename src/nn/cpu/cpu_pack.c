@@ -211,15 +211,19 @@ pack_linear(Packer *p, CpuLayer *layer, const NnNode *node)
 }
 
 static NnStatus
-pack_distance(Packer *p, CpuLayer *layer, const NnNode *node)
+pack_embed(Packer *p, CpuLayer *layer, const NnNode *node)
 {
-	return copy_floats(p, param_values(p, node->weight), layer->in.c, &layer->norm);
+	NnStatus status = copy_floats(p, param_values(p, node->weight), layer->in.c, &layer->norm);
+
+	for (int c = 0; status == NN_OK && c < layer->in.c; c++)
+		layer->norm[c] = sqrtf(layer->norm[c]);
+	return status;
 }
 
 /* Of operators that have something to pack. */
 static NnStatus (*const packs[NN_OPS])(Packer *p, CpuLayer *layer, const NnNode *node) = {
-	[NN_OP_CONV] = pack_conv,     [NN_OP_CONVT] = pack_conv,        [NN_OP_NORM_ACT] = pack_norm,
-	[NN_OP_LINEAR] = pack_linear, [NN_OP_DISTANCE] = pack_distance,
+	[NN_OP_CONV] = pack_conv,     [NN_OP_CONVT] = pack_conv,  [NN_OP_NORM_ACT] = pack_norm,
+	[NN_OP_LINEAR] = pack_linear, [NN_OP_EMBED] = pack_embed,
 };
 
 static NnStatus

@@ -214,7 +214,7 @@ cuda_pack_linear(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 }
 
 static NnStatus
-cuda_pack_distance(CudaPacker *p, CudaLayer *layer, const NnNode *node)
+cuda_pack_embed(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 {
 	return cuda_pack_numbers(p, node->weight, layer->in.c, &layer->linear);
 }
@@ -238,9 +238,9 @@ cuda_pack_norm(CudaPacker *p, CudaLayer *layer, const NnNode *node)
 
 /* Of operators that have something to pack. */
 static NnStatus (*const packs[NN_OPS])(CudaPacker *p, CudaLayer *layer, const NnNode *node) = {
-	[NN_OP_CONV] = cuda_pack_conv,         [NN_OP_CONVT] = cuda_pack_conv,
-	[NN_OP_NORM_ACT] = cuda_pack_norm,     [NN_OP_LINEAR] = cuda_pack_linear,
-	[NN_OP_DISTANCE] = cuda_pack_distance,
+	[NN_OP_CONV] = cuda_pack_conv,     [NN_OP_CONVT] = cuda_pack_conv,
+	[NN_OP_NORM_ACT] = cuda_pack_norm, [NN_OP_LINEAR] = cuda_pack_linear,
+	[NN_OP_EMBED] = cuda_pack_embed,
 };
 
 static NnStatus

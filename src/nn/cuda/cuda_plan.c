@@ -205,18 +205,12 @@ want_conv(const CudaPlan *p, CudaStep *step, size_t cache, Shared *shared, NnErr
 static void
 want_moments(const CudaPlan *p, const CudaStep *step, Shared *shared)
 {
-	const NnNode *node = &p->plan->graph->nodes[step->node],
-				 *end = &p->plan->graph->nodes[step->end];
+	const NnNode *end = &p->plan->graph->nodes[step->end];
 	NnShape s = cuda_shape(p->plan, end->out[0]);
 	size_t floats = 0;
 
 	if (nn_norm_of(end) == NN_NORM_INSTANCE)
 		floats = kernel_instance_norm_floats(step->images, s.h, s.w, s.c);
-	if (node->op == NN_OP_DISTANCE)
-	{
-		s = cuda_shape(p->plan, node->in[0]);
-		floats = kernel_distance_floats(s.n, s.h, s.w);
-	}
 	nn_most(&shared->moments, floats * sizeof(float));
 }
 

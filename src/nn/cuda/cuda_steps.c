@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-_Static_assert(KERNEL_HALVES_CHANNELS == NN_MAX_IMAGE_CHANNELS, "channels");
+_Static_assert(KERNEL_SCALE_CHANNELS == NN_MAX_IMAGE_CHANNELS, "channels");
 
 _Static_assert(KERNEL_CLASSES == NN_MAX_BORDER, "classes");
 
@@ -267,11 +267,11 @@ maxpool_step(const Launch *l, const CudaStep *step)
 }
 
 static NnStatus
-halves_step(const Launch *l, const CudaStep *step)
+scale_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 	NnShape out = cuda_shape(l->p->plan, node->out[0]);
-	KernelHalves halves = {
+	KernelScale scale = {
 		.n = out.n,
 		.h = out.h,
 		.w = out.w,
@@ -280,17 +280,17 @@ halves_step(const Launch *l, const CudaStep *step)
 		.y = l->slot->values[node->out[0]],
 	};
 
-	memcpy(halves.shift, node->halves.shift, sizeof(halves.shift));
-	memcpy(halves.scale, node->halves.scale, sizeof(halves.scale));
-	return launched(l, kernel_halves(l->device->compute, &halves));
+	memcpy(scale.shift, node->scale.shift, sizeof(scale.shift));
+	memcpy(scale.scale, node->scale.scale, sizeof(scale.scale));
+	return launched(l, kernel_scale(l->device->compute, &scale));
 }
 
 static NnStatus
-distance_step(const Launch *l, const CudaStep *step)
+embed_step(const Launch *l, const CudaStep *step)
 {
 	const NnNode *node = node_at(l, step->node);
 	NnShape in = cuda_shape(l->p->plan, node->in[0]);
-	KernelDistance distance = {
+	KernelEmbed embed = {
 		.n = in.n,
 		.h = in.h,
 		.w = in.w,
@@ -300,7 +300,7 @@ distance_step(const Launch *l, const CudaStep *step)
 		.weights = l->p->packed->layers[step->node].linear,
 	};
 
-	return launched(l, kernel_distance(l->device->compute, &distance, l->p->moments));
+	return launched(l, kernel_embed(l->device->compute, &embed));
 }
 
 static NnStatus

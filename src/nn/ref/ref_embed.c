@@ -1,7 +1,6 @@
 /*
- * ref_pairs.c
- *	  The operators that compare two images: they come as one image above the
- *	  other, and are images 2i and 2i + 1 from then on.
+ * ref_embed.c
+ *	  The operators that make of an image what it is compared by.
  *
  * Source: richzhang/PerceptualSimilarity, lpips/lpips.py and __init__.py.
  */
@@ -10,11 +9,11 @@
 
 #include <math.h>
 
-/* x (N, 2H, W, C) -> y (2N, H, W, C): (x - shift) / scale */
+/* x (N, H, W, C) -> y of the same shape: (x - shift) / scale */
 NnStatus
-ref_halves(const NnOperands *op, NnError *error)
+ref_scale(const NnOperands *op, NnError *error)
 {
-	const NnHalvesArgs *a = &op->node->halves;
+	const NnScaleArgs *a = &op->node->scale;
 	const NnMap *x = &op->in[0];
 	const NnMap *y = &op->out[0];
 
@@ -22,9 +21,7 @@ ref_halves(const NnOperands *op, NnError *error)
 		for (int oy = 0; oy < y->shape.h; oy++)
 			for (int ox = 0; ox < y->shape.w; ox++)
 				for (int c = 0; c < y->shape.c; c++)
-					ref_at(y, n, oy, ox)[c] =
-						(ref_at(x, n / 2, n % 2 * y->shape.h + oy, ox)[c] - a->shift[c]) /
-						a->scale[c];
+					ref_at(y, n, oy, ox)[c] = (ref_at(x, n, oy, ox)[c] - a->shift[c]) / a->scale[c];
 	return NN_OK;
 }
 
@@ -39,33 +36,28 @@ length_of(const double *pixel, int c)
 	return sqrt(sum) + UNIT_EPSILON;
 }
 
-/* x (2N, H, W, C), w (1, C, 1, 1) -> y (N, 1, 1, 1) */
+/* x (N, H, W, C), w (1, C, 1, 1) -> y (N, 1, 1, H W C) */
 NnStatus
-ref_distance(const NnOperands *op, NnError *error)
+ref_embed(const NnOperands *op, NnError *error)
 {
 	const NnMap *x = &op->in[0];
 	const NnMap *y = &op->out[0];
 	int pixels = x->shape.h * x->shape.w, c = x->shape.c;
 
-	for (int n = 0; n < y->shape.n; n++)
-	{
-		double sum = 0;
-
+	for (int n = 0; n < x->shape.n; n++)
 		for (int p = 0; p < pixels; p++)
 		{
-			const double *a = ref_pixel(x, (size_t) 2 * n * pixels + p),
-						 *b = ref_pixel(x, (size_t) (2 * n + 1) * pixels + p);
-			double la = length_of(a, c), lb = length_of(b, c);
+			const double *from = ref_pixel(x, (size_t) n * pixels + p);
+			double *to = ref_at(y, n, 0, 0) + (size_t) p * c;
+			double length = length_of(from, c);
 
 			for (int i = 0; i < c; i++)
-				sum += op->weight.f64[i] * pow(a[i] / la - b[i] / lb, 2);
+				to[i] = sqrt(op->weight.f64[i] / pixels) * from[i] / length;
 		}
-		*ref_at(y, n, 0, 0) = sum / pixels;
-	}
 	return NN_OK;
 }
 
-/* x (2N, H, W, C) -> y (N, 1, 1, 2C) */
+/* x (N, H, W, C) -> y (N, 1, 1, C) */
 NnStatus
 ref_means(const NnOperands *op, NnError *error)
 {
@@ -80,7 +72,7 @@ ref_means(const NnOperands *op, NnError *error)
 
 			for (int p = 0; p < pixels; p++)
 				sum += ref_pixel(x, (size_t) n * pixels + p)[i];
-			ref_at(y, n / 2, 0, 0)[n % 2 * c + i] = sum / pixels;
+			ref_at(y, n, 0, 0)[i] = sum / pixels;
 		}
 	return NN_OK;
 }
