@@ -8,9 +8,6 @@
 
 #include "nn/cpu/cpu.h"
 
-/* Bytes of transformed tiles that are shared by the team at once. */
-#define CPU_TILES_BYTES ((size_t) 16 << 20)
-
 /* Where a value's images are in this run. */
 typedef struct CpuValue
 {

@@ -18,6 +18,13 @@
 
 #define BLOCK_BYTES ((size_t) 256 << 10)
 
+/*
+ * Images of a shared layer whose V is held at once: so many bytes of it, which
+ * caches hold, but so many rows at least, which pay for reading the weights.
+ */
+#define SHARED_BYTES ((size_t) 4 << 20)
+#define SHARED_ROWS 64
+
 static int
 positions(const CpuTiling *t)
 {
@@ -515,16 +522,18 @@ run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 			}
 }
 
-/* Images of a shared layer whose V is held at once. */
+/* Images of a shared layer at once, of n. */
 static int
 together(const CpuKernels *kernels, const CpuLayer *layer, int n)
 {
 	const CpuTiling *t = &layer->tiling;
-	size_t bytes =
-		t->phases * v_floats(kernels, t, layer->in.c, t->tiles_y * t->tiles_x) * sizeof(float);
-	size_t images = CPU_TILES_BYTES / bytes;
+	int tiles = t->tiles_y * t->tiles_x, least = (SHARED_ROWS + tiles - 1) / tiles;
+	size_t bytes = t->phases * v_floats(kernels, t, layer->in.c, tiles) * sizeof(float),
+		   images = SHARED_BYTES / bytes;
 
-	return images < 1 ? 1 : images < (size_t) n ? (int) images : n;
+	if (images < (size_t) least)
+		return least < n ? least : n;
+	return images < (size_t) n ? (int) images : n;
 }
 
 /* Floats of V for n images, and bytes of scratch memory for each thread. */
