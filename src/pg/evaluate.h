@@ -39,6 +39,7 @@
 	METRIC(PRECISION_LPIPS, precision_lpips, NEEDS_LPIPS | NEEDS_MODES)             \
 	METRIC(COVERAGE_L1, coverage_l1, NEEDS_MODES)                                   \
 	METRIC(PRECISION_L1, precision_l1, NEEDS_MODES)                                 \
+	METRIC(REACHED_L1, reached_l1, NEEDS_MODES)                                     \
 	METRIC(MMD, mmd, NEEDS_LPIPS)
 
 #define METRIC_ID(ID, name, needs) METRIC_##ID,

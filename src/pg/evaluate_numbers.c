@@ -183,6 +183,26 @@ share_of_modes(const Evaluation *e, const Input *input, Measure by, bool coverag
 	return coverage ? (double) hit / modes.n : (double) modes.placed / e->samples;
 }
 
+/* Likewise: of modes that are the nearest to a sample, however far it is. */
+static double
+share_of_nearest(const Evaluation *e, const Input *input, Measure by)
+{
+	Modes modes;
+	int reached = 0;
+
+	find_modes(&modes, input, by);
+	for (int s = 0; s < e->samples; s++)
+	{
+		int nearest = 0;
+
+		for (int i = 1; i < modes.n; i++)
+			if (modes.truths[i]->to_samples[by][s] < modes.truths[nearest]->to_samples[by][s])
+				nearest = i;
+		reached += modes.hits[nearest]++ == 0;
+	}
+	return modes.n < 2 ? NAN : (double) reached / modes.n;
+}
+
 /* ---- Of one input -------------------------------------------------------- */
 
 static double
@@ -290,6 +310,8 @@ value_of(const Evaluation *e, const Input *input, Metric metric)
 			return share_of_modes(e, input, BY_L1, true);
 		case METRIC_PRECISION_L1:
 			return share_of_modes(e, input, BY_L1, false);
+		case METRIC_REACHED_L1:
+			return share_of_nearest(e, input, BY_L1);
 		case METRIC_LATENT_READ:
 		case METRIC_MMD:
 		case METRICS:

@@ -256,7 +256,8 @@ wants_reconstruction(const Evaluation *e)
 static bool
 wants_modes(const Evaluation *e, Measure by)
 {
-	return by == BY_L1 ? wants(e, METRIC_COVERAGE_L1) || wants(e, METRIC_PRECISION_L1)
+	return by == BY_L1 ? wants(e, METRIC_COVERAGE_L1) || wants(e, METRIC_PRECISION_L1) ||
+							 wants(e, METRIC_REACHED_L1)
 					   : wants(e, METRIC_COVERAGE_LPIPS) || wants(e, METRIC_PRECISION_LPIPS);
 }
 

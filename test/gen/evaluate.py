@@ -78,13 +78,14 @@ def l1(x, y):
 
 
 def shares(to_truths, to_samples):
-    """Coverage and precision of an input; to_truths (t, t), to_samples (t, s)."""
+    """Coverage, precision, and modes reached of an input; to_truths (t, t), to_samples (t, s)."""
     kept = [i for i in range(len(to_truths)) if not any(to_truths[i][j] == 0 for j in range(i))]
     if len(kept) < 2:
         return None
     hits = numpy.array([to_samples[i] < min(to_truths[i][j] for j in kept if j != i) / 2
                         for i in kept])
-    return hits.any(1).mean(), hits.any(0).mean()
+    nearest = numpy.array([to_samples[i] for i in kept]).argmin(0)
+    return hits.any(1).mean(), hits.any(0).mean(), len(set(nearest)) / len(kept)
 
 
 def kernel(x, y):
@@ -132,6 +133,8 @@ def measure_all(m, distances, featured):
             both = shares([[d(t, u) for u in truths] for t in truths], to_samples)
             add('coverage_' + by, both and both[0])
             add('precision_' + by, both and both[1])
+            if by == 'l1':
+                add('reached_l1', both and both[2])
         add('collapse_share', float(values['diversity_l1'][-1] < 0.01))
         if featured:
             features += [(number, featured(samples[k % SAMPLES]), featured(t))
