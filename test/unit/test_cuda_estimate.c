@@ -21,6 +21,12 @@ extern const NnCudaModule bicycle_cuda_module;
 #define PLANS 3 /* of 1, 2 and 4 images, for each network */
 #define PIXELS (64 * 64 * 3)
 #define COMPARED (128 * 128 * 3)
+#if defined(__SANITIZE_ADDRESS__)
+#define PAIRS 1
+#else
+#define PAIRS 2 /* that are compared at a time */
+#endif
+#define METRIC_PLANS (PAIRS + 1) /* of 1, 2 and, of two pairs, 4 images */
 
 /* What the work spaces of a fit and of its previews have together at most. */
 static size_t
@@ -33,7 +39,7 @@ static bool
 estimate(NnDevice *device, const char *json, NnPrecision precision, const NnConfig *metric,
 		 NnFitNeeds *needs, Run *run)
 {
-	NnFitLooks looks = { .images = LOOK, .metric = metric, .pairs = LOOK };
+	NnFitLooks looks = { .images = LOOK, .metric = metric, .pairs = PAIRS };
 
 	return went_well(nn_train_options_parse(&run->config, &run->options, json, strlen(json),
 											&train_error)) &&
@@ -110,9 +116,9 @@ test_taken(NnDevice *device, const char *method, const char *more, NnPrecision p
 static bool
 compare_new(NnModel *model, int images)
 {
-	static uint8_t pairs[2 * LOOK * COMPARED], number;
-	static float features[2 * LOOK * 512];
-	float distances[LOOK];
+	static uint8_t pairs[2 * PAIRS * COMPARED], number;
+	static float features[2 * PAIRS * 512];
+	float distances[PAIRS];
 
 	for (int i = 0; i < 2 || i < images; i++)
 		memset(pairs + (size_t) i * COMPARED, i < images ? ++number : number, COMPARED);
@@ -128,7 +134,7 @@ static void
 test_metric(NnDevice *device)
 {
 	static const char json[] = "{\"size\":128,\"ngf\":4,\"nef\":4,\"ndf\":4}";
-	const size_t limits = (PLANS + 1) * CUDA_MAX_WORKSPACE; /* of 8 images, too */
+	const size_t limits = METRIC_PLANS * CUDA_MAX_WORKSPACE;
 	Run run = { .device = device };
 	NnFitNeeds without = { 0 }, with = { 0 };
 	size_t before = gpu_memory_used(), taken, more, ports;
@@ -140,13 +146,12 @@ test_metric(NnDevice *device)
 	good =
 		good && went_well(nn_model_load(device, &metric.config, NN_PRECISION_FP32, metric.tensors,
 										metric.params.n, &metric.model, &train_error));
-	for (int n = 2 * LOOK; good && n > 0; n /= 2)
-		for (int i = 0; good && i < NN_STARTS; i++)
-			good = compare_new(metric.model, n);
+	for (int n = 2 * PAIRS; good && n > 0; n /= 2)
+		good = compare_new(metric.model, n);
 	/* those for floats, which images have no use for, and are counted */
 	ports = COMPARED + nn_metric_numbers(&metric.config, (NnExtent){ 128, 128 }) +
 			(size_t) nn_metric_features(&metric.config);
-	ports *= NN_STARTS * (4 * LOOK - 1) * sizeof(float);
+	ports *= NN_STARTS * (4 * PAIRS - 1) * sizeof(float);
 	nn_device_trim(device);
 	taken = gpu_memory_used() - before;
 	more = with.bytes - without.bytes;
