@@ -93,7 +93,7 @@ CREATE TABLE truths AS SELECT id, pg_read_binary_file(format('$DATA/pairs/0%s_A.
 	pg_read_binary_file(format('$DATA/pairs/0%s_B.png', b)) AS b
 	FROM (VALUES (0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 0, 1), (4, 0, 2), (5, 0, 0)) AS v (id, a, b);
 SQL
-is($node->safe_psql('postgres', <<"SQL"), '15|', 'bicycle_evaluate: as PyTorch, all 15 metrics');
+is($node->safe_psql('postgres', <<"SQL"), '16|', 'bicycle_evaluate: as PyTorch, all 16 metrics');
 SELECT count(*), string_agg(metric, ', ') FILTER (WHERE n <> (g->>2)::int
 	OR abs(value - (g->>0)::float8) > 1e-3 OR abs(stderr - (g->>1)::float8) > 1e-3)
 FROM bicycle_evaluate('emoji', 'SELECT a, b FROM truths ORDER BY id', '{"samples": 3, "seed": 7}')
