@@ -19,6 +19,7 @@ import math
 import os
 import statistics
 import sys
+import textwrap
 
 import tables
 from common import Results
@@ -151,7 +152,7 @@ def state(facts):
                                                  if n) + "."
         text += " Commits: " + ", ".join(dict.fromkeys(f["commit"] for f in runs)) + "."
         text += " Devices: " + ", ".join(dict.fromkeys(f["device"] for f in runs)) + "."
-    return text + "\n"
+    return textwrap.fill(text, 100, break_on_hyphens=False) + "\n"
 
 
 def extremes(facts, task, names):

@@ -134,7 +134,8 @@ sub run_of
 		sort keys %value);
 
 	return qq({"kind": "run", "task": "icons", "size": 64, "system": "$system", "seed": $seed, )
-		. qq("commit": "C1", "device": "cpu", "tiny": false, "metrics": {$metrics}});
+		. qq("commit": "C1", "device": "cpu (AVX2, arithmetic 2, 1 thread)", "tiny": false, )
+		. qq("metrics": {$metrics}});
 }
 
 check(defined comparison('--check'), 'the comparison and its results agree')
@@ -153,6 +154,7 @@ for my $line ('| `bicycle` | 3 | 0.200 ± 0.248 | - | - | - | - | - | - |',
 	check(index($text, "\n" . decode('UTF-8', $line) . "\n") >= 0, "a line of it: $line");
 }
 check($text =~ /^7 of 66 runs at 64 pixels have a result, and 0 of 12 at 128/m, 'it counts');
+check($text =~ /Commits:/ && $text !~ /^[^|\n].{120}/m, 'in lines that a document may have');
 check(comparison('--extremes', 'icons', '--results', $results, qw(bicycle cae_gan)) eq
 	"bicycle cae_gan\n", 'the two that differ most are known');
 check(comparison('--extremes', 'icons', '--results', $results, qw(bicycle clr_gan)) eq "\n",
