@@ -191,6 +191,8 @@ share_of_nearest(const Evaluation *e, const Input *input, Measure by)
 	int reached = 0;
 
 	find_modes(&modes, input, by);
+	if (modes.n < 2)
+		return NAN;
 	for (int s = 0; s < e->samples; s++)
 	{
 		int nearest = 0;
@@ -200,7 +202,7 @@ share_of_nearest(const Evaluation *e, const Input *input, Measure by)
 				nearest = i;
 		reached += modes.hits[nearest]++ == 0;
 	}
-	return modes.n < 2 ? NAN : (double) reached / modes.n;
+	return (double) reached / modes.n;
 }
 
 /* ---- Of one input -------------------------------------------------------- */
