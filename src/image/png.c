@@ -581,6 +581,8 @@ read_rows(PngReader *reader)
 	/* Pillow puts pixels of passes into the corner, wherever the frame is. */
 	size_t x = file->interlaced ? 0 : file->frame_x, top = file->interlaced ? 0 : file->frame_y;
 
+	INVARIANT(file->width == (uint32_t) image->width && file->height == (uint32_t) image->height);
+	INVARIANT(png_file_frame_fits(file));
 	if (file->interlaced)
 		for (int pass = 0; pass < reader->passes; pass++)
 			for (size_t y = 0; y < file->frame_height; y++)

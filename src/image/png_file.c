@@ -13,6 +13,7 @@
  * R4 The data are the first chunks of data that follow one another. A file may
  *    end within them, or at any border of chunks behind them.
  * R5 Of an APNG this is the first frame.
+ * R6 A chunk may come again, IHDR too, and the last one counts.
  *
  * All memory is the caller's; no state, no locks.
  */
@@ -208,21 +209,25 @@ read_sequence(PngFile *file, const PngChunk *chunk)
 	return true;
 }
 
+bool
+png_file_frame_fits(const PngFile *file)
+{
+	return (uint64_t) file->frame_x + file->frame_width <= file->width &&
+		   (uint64_t) file->frame_y + file->frame_height <= file->height;
+}
+
 static bool
 read_fctl(PngFile *file, const PngChunk *chunk)
 {
-	uint64_t width = big_endian(chunk->body + 4), height = big_endian(chunk->body + 8);
-	uint64_t x = big_endian(chunk->body + 12), y = big_endian(chunk->body + 16);
-
 	if (!read_sequence(file, chunk))
 		return false;
-	if (x + width > file->width || y + height > file->height)
-		return refuse(file, "A frame of the animation is larger than the image.");
 	file->framed = true;
-	file->frame_x = (uint32_t) x;
-	file->frame_y = (uint32_t) y;
-	file->frame_width = (uint32_t) width;
-	file->frame_height = (uint32_t) height;
+	file->frame_width = big_endian(chunk->body + 4);
+	file->frame_height = big_endian(chunk->body + 8);
+	file->frame_x = big_endian(chunk->body + 12);
+	file->frame_y = big_endian(chunk->body + 16);
+	if (!png_file_frame_fits(file))
+		return refuse(file, "A frame of the animation is larger than the image.");
 	return true;
 }
 
@@ -364,7 +369,12 @@ fade_palette(PngFile *file)
 	return true;
 }
 
-/* What all chunks before the data have said together. */
+/*
+ * What all chunks before the data have said together. Each kind may come again
+ * and change what one before it was compared with, so what pixels depend on is
+ * compared here, where it is final: chunks behind the data reach no pixel but
+ * by what look_ahead() of png.c takes over.
+ */
 static bool
 check_header(PngFile *file)
 {
@@ -379,9 +389,7 @@ check_header(PngFile *file)
 		file->frame_width = file->width;
 		file->frame_height = file->height;
 	}
-	if (file->frame_width == 0 || file->frame_height == 0 ||
-		file->frame_x > file->width - file->frame_width ||
-		file->frame_y > file->height - file->frame_height)
+	if (file->frame_width == 0 || file->frame_height == 0 || !png_file_frame_fits(file))
 		return refuse(file, "The first frame does not lie within the image.");
 	if (file->entries < 0)
 		return refuse(file, "The palette has more than %d entries.", PNG_FILE_ENTRIES);

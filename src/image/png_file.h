@@ -46,8 +46,15 @@ typedef struct PngFile
 	uint32_t data_left; /* bytes of the chunk of data that is being taken */
 } PngFile;
 
-/* Walks up to the first chunk of data. False: refused. */
+/*
+ * Walks up to the first chunk of data. False: refused. Else width and height
+ * are 1 to INT32_MAX, depth and color go together, and the frame, of one pixel
+ * at least, fits; none of these changes any more before png_file_close().
+ */
 extern bool png_file_open(PngFile *file, const uint8_t *bytes, size_t length);
+
+/* Whether the frame lies within width and height. */
+extern bool png_file_frame_fits(const PngFile *file);
 
 /*
  * The next piece of data, at most 64 kB of one chunk. *n is 0 at their end;

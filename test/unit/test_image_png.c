@@ -56,6 +56,96 @@ make_png(uint32_t width, uint32_t height, uint8_t color, size_t raw)
 	return png;
 }
 
+static void
+put_ihdr(Bytes *to, uint32_t width, uint32_t height, bool interlaced)
+{
+	const uint8_t tail[5] = { 8, 2, 0, 0, interlaced };
+	Bytes header = { 0 };
+
+	put_be32(&header, width);
+	put_be32(&header, height);
+	put(&header, tail, 5);
+	put_chunk(to, "IHDR", header.at, header.n);
+	free(header.at);
+}
+
+/* A frame of an animation within an image of two sizes, one after the other. */
+typedef struct Reframed
+{
+	const char *what;
+	uint32_t width, height; /* that the frame is compared with first */
+	uint32_t frame_width, frame_height, x, y;
+	uint32_t new_width, new_height;
+	bool interlaced, fits;
+} Reframed;
+
+static Bytes
+make_reframed(const Reframed *r)
+{
+	const uint32_t control[5] = { 0, r->frame_width, r->frame_height, r->x, r->y };
+	size_t raw = (size_t) r->frame_height * (1 + 3 * (size_t) r->frame_width) * 2;
+	uLongf packed_length = compressBound(raw);
+	uint8_t *pixels = malloc(raw), *packed = malloc(packed_length);
+	Bytes png = { 0 }, body = { 0 };
+
+	memset(pixels, 1, raw); /* a filter, too */
+	compress2(packed, &packed_length, pixels, raw, 9);
+	put(&png, "\x89PNG\r\n\x1a\n", 8);
+	put_ihdr(&png, r->width, r->height, r->interlaced);
+	for (int i = 0; i < 5; i++)
+		put_be32(&body, control[i]);
+	put(&body, "\0\1\0\1\0\0", 6);
+	put_chunk(&png, "fcTL", body.at, body.n);
+	put_ihdr(&png, r->new_width, r->new_height, r->interlaced);
+	put_chunk(&png, "IDAT", packed, packed_length);
+	put_chunk(&png, "IEND", NULL, 0);
+	free(pixels);
+	free(packed);
+	free(body.at);
+	return png;
+}
+
+/*
+ * A frame that lay within the image when it was declared, and that a header
+ * after it puts outside: nothing is written there.
+ */
+static void
+test_reframed(void)
+{
+	static const Reframed files[] = {
+		{ "smaller", 64, 64, 64, 64, 0, 0, 1, 1, false, false },
+		{ "interlaced", 64, 64, 64, 64, 0, 0, 1, 1, true, false },
+		{ "narrower", 64, 64, 64, 64, 0, 0, 63, 64, false, false },
+		{ "lower", 64, 64, 64, 64, 0, 0, 64, 63, false, false },
+		{ "lower, interlaced", 64, 64, 64, 64, 0, 0, 64, 63, true, false },
+		{ "too narrow for x", 64, 64, 8, 8, 56, 0, 63, 64, false, false },
+		{ "too low for y", 64, 64, 8, 8, 0, 56, 64, 63, false, false },
+		{ "narrower than x", 2000000, 1, 1000, 1, 1000000, 0, 1, 1, false, false },
+		{ "lower than y", 1, 2000000, 1, 1000, 0, 1000000, 1, 1, false, false },
+		{ "narrower than a frame further right", 64, 64, 8, 8, 56, 56, 4, 4, true, false },
+		{ "just large enough", 64, 64, 8, 8, 4, 5, 12, 13, false, true },
+		{ "larger", 8, 8, 8, 8, 0, 0, 12, 13, true, true },
+	};
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++)
+	{
+		Bytes png = make_reframed(&files[i]);
+		ImageStatus expected = files[i].fits ? IMAGE_OK : IMAGE_EINVALID, decoded, asked;
+		ImageInfo info;
+		Image image;
+		ImageError error;
+
+		decoded = image_decode(png.at, png.n, 3, 0, &plenty, &image, &error);
+		asked = image_info(png.at, png.n, &info, &error);
+		ok(decoded == expected && asked == expected &&
+			   (files[i].fits ||
+				strcmp(error.detail, "The first frame does not lie within the image.") == 0),
+		   "a second header that is %s: %s", files[i].what, files[i].fits ? "read" : error.detail);
+		image_free(&image);
+		free(png.at);
+	}
+}
+
 /*
  * Declared sizes beyond the limits, with hardly any data behind them: the
  * answer comes from the header.
@@ -380,6 +470,7 @@ main(void)
 	test_bombs();
 	test_surplus();
 	test_short();
+	test_reframed();
 	check_truncations("png/basi6a08.png", 24);
 	test_memory();
 	test_round_trip();
