@@ -123,6 +123,34 @@ SELECT bicycle_import('made', pg_temp.file('G.pth')) AS version;
 SELECT created_by FROM bicycle_models WHERE model = 'made';
 SELECT bicycle_deploy('made', 1), bicycle_drop('made');
 RESET ROLE;
+-- A model has one current version, also if row security hides it: what would make another one
+-- current is refused, training before it trains.
+GRANT EXECUTE ON FUNCTION bicycle_create(text, jsonb), bicycle_train(text, text, jsonb)
+	TO regress_bicycle_maker;
+ALTER ROLE regress_bicycle_maker LOGIN;
+ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON bicycle_models USING (created_by = current_user);
+SET ROLE regress_bicycle_maker;
+SELECT pg_temp.fails($$SELECT bicycle_import('mine', pg_temp.file('G.pth'))$$),
+	pg_temp.fails($$SELECT bicycle_create('mine', '{"size": 64, "ngf": 4}')$$);
+SELECT pg_temp.fails($$SELECT bicycle_train('mine', 'SELECT image, image FROM regress_picture')$$);
+SELECT bicycle_import('made', pg_temp.file('G.pth')) AS version;
+RESET ROLE;
+-- The same where it is shown, but not to be changed.
+UPDATE bicycle_models SET is_current = false WHERE model = 'made';
+INSERT INTO bicycle_models (model, version, method, config, hash, iterations, created_by,
+	is_current) SELECT model, 9, method, config, hash, iterations, 'other', true FROM bicycle_models
+	WHERE model = 'made';
+CREATE POLICY shown ON bicycle_models FOR SELECT USING (true);
+SET ROLE regress_bicycle_maker;
+SELECT pg_temp.fails($$SELECT bicycle_deploy('made', 2)$$),
+	pg_temp.fails($$SELECT bicycle_import('made', pg_temp.file('G.pth'))$$);
+RESET ROLE;
+DROP POLICY shown ON bicycle_models;
+DROP POLICY own ON bicycle_models;
+ALTER TABLE bicycle_models DISABLE ROW LEVEL SECURITY;
+SELECT version, is_current FROM bicycle_models WHERE model = 'made' ORDER BY version;
+DELETE FROM bicycle_models WHERE model = 'made';
 
 -- Names in other schemas, even temporary ones and operators, are never found instead.
 CREATE SCHEMA regress_evil;

@@ -7,7 +7,9 @@
  * R2 Whoever writes a model first takes an advisory lock on its name, in the
  *    two-key form with the OID of bicycle_models, until the end of the
  *    transaction.
- * R3 All runs as the caller.
+ * R3 What is written is written as the caller. What is there counts whoever
+ *    sees it: a number is taken, and a version is current, also where row
+ *    security hides it from the caller.
  */
 #include "pg/model_store.h"
 
@@ -40,7 +42,7 @@ next_version(const char *name)
 	Params p = { 0 };
 
 	param_add_text(&p, name);
-	(void) catalog_run(AS_CALLER, "bicycle_models",
+	(void) catalog_run(AS_OWNER, "bicycle_models",
 					   "SELECT coalesce(max(version), 0) FROM %s WHERE model = $1", SPI_OK_SELECT,
 					   &p);
 	param_add_int(&p, result_int(0, 1));
@@ -53,22 +55,40 @@ next_version(const char *name)
 	return result_int(0, 1);
 }
 
-/* As the caller sees it; 0 if there is none. */
+/* 0 if there is none. */
 static int
-current_version_of(const char *name)
+current_version_of(RunAs as, const char *name)
 {
 	Params p = { 0 };
 
 	param_add_text(&p, name);
-	return catalog_run(AS_CALLER, "bicycle_models",
+	return catalog_run(as, "bicycle_models",
 					   "SELECT version FROM %s WHERE model = $1 AND is_current", SPI_OK_SELECT,
 					   &p) == 0
 			   ? 0
 			   : result_int(0, 1);
 }
 
+static void
+report_hidden(const char *name)
+{
+	ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					errmsg("permission denied for the current version of model \"%s\"", name),
+					errdetail("Row security keeps it from the caller, and a model has one current "
+							  "version."),
+					errhint("Use another name.")));
+}
+
 void
-model_set_current(const char *name, int version)
+model_check_seen(const char *name)
+{
+	if (current_version_of(AS_CALLER, name) != current_version_of(AS_OWNER, name))
+		report_hidden(name);
+}
+
+/* False, and nothing has changed, if the caller may not replace what is. */
+static bool
+make_current(const char *name, int version)
 {
 	Params p = { 0 };
 
@@ -80,10 +100,20 @@ model_set_current(const char *name, int version)
 	(void) catalog_run(AS_CALLER, "bicycle_models",
 					   "UPDATE %s SET is_current = false WHERE model = $1 AND is_current",
 					   SPI_OK_UPDATE, &p);
+	if (current_version_of(AS_OWNER, name) != 0)
+		return false;
 	param_add_int(&p, version);
 	(void) catalog_run(AS_CALLER, "bicycle_models",
 					   "UPDATE %s SET is_current = true WHERE model = $1 AND version = $2",
 					   SPI_OK_UPDATE, &p);
+	return true;
+}
+
+void
+model_set_current(const char *name, int version)
+{
+	if (!make_current(name, version))
+		report_hidden(name);
 }
 
 int
@@ -107,8 +137,10 @@ model_store(const char *name, const char *method, int64 iterations, const Bicycl
 					   " VALUES ($1, $2, $3, $4::jsonb, $5, $6, now(), current_user, false)",
 					   SPI_OK_INSERT, &p);
 	model_stream_store(tensors, head->ntensors, name, version);
-	if (replaces == NULL || *replaces == current_version_of(name))
+	if (replaces == NULL)
 		model_set_current(name, version);
+	else if (*replaces == current_version_of(AS_OWNER, name))
+		(void) make_current(name, version);
 	SPI_finish();
 	return version;
 }

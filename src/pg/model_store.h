@@ -15,11 +15,17 @@
  */
 extern void model_lock(const char *name);
 
-extern void model_set_current(const char *name, int version); /* within SPI_connect */
+/*
+ * Within SPI_connect, and under model_lock: 42501 if row security keeps the
+ * current version from the caller.
+ */
+extern void model_check_seen(const char *name);
+extern void model_set_current(const char *name, int version);
 
 /*
  * Writes a new version as the caller and returns its number. It becomes current
- * if `replaces` is NULL or names the current version (0: there is none).
+ * if `replaces` is NULL (or 42501, as model_set_current); otherwise if that is
+ * the current version (0: there is none), and the caller may replace it.
  * tensors: a stream as model_stream_spool leaves it.
  */
 extern int model_store(const char *name, const char *method, int64 iterations,

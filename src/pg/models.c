@@ -119,7 +119,7 @@ refuse_existing(const char *name)
 	Params p = { 0 };
 
 	param_add_text(&p, name);
-	if (catalog_run(AS_CALLER, "bicycle_models", "SELECT 1 FROM %s WHERE model = $1 LIMIT 1",
+	if (catalog_run(AS_OWNER, "bicycle_models", "SELECT 1 FROM %s WHERE model = $1 LIMIT 1",
 					SPI_OK_SELECT, &p) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("model \"%s\" already exists", name),

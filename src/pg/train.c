@@ -242,6 +242,7 @@ bicycle_train(PG_FUNCTION_ARGS)
 	SPI_connect();
 	model_lock(model);
 	check_no_other(model, 0);
+	model_check_seen(model);
 	if (current_version(model, &start_version, &config))
 		check.config = config;
 	call_retry(check_attempt, &check, "checked the options");

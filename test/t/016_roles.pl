@@ -191,6 +191,20 @@ is($node->safe_psql('postgres',
 	'SELECT (SELECT count(*) FROM evil.bicycle_training_jobs), (SELECT count(*) FROM '
 	. 'evil.bicycle_models)'), '0|0', 'nor written');
 
+# A model of the same name that the owner cannot see costs the job its place, and not its weights.
+configure($node, 'SET bicycle.max_training_jobs = 0');
+$job = paint('hidden', 'SELECT sketch, photo FROM public.pictures');
+$node->safe_psql('postgres', "SELECT bicycle_create('hidden', '{$TINY}');
+	ALTER TABLE bicycle_models ENABLE ROW LEVEL SECURITY;
+	CREATE POLICY own ON bicycle_models USING (created_by = current_user)");
+configure($node, 'RESET bicycle.max_training_jobs');
+ends($job, qr/^painter done 2$/, 'beside a hidden model');
+is($node->safe_psql('postgres', "SELECT string_agg(version || ' ' || is_current, ', ' ORDER BY
+	version) FROM bicycle_models WHERE model = 'hidden'"), '1 true, 2 false',
+	'its version is stored, and that one is current');
+$node->safe_psql('postgres',
+	'DROP POLICY own ON bicycle_models; ALTER TABLE bicycle_models DISABLE ROW LEVEL SECURITY');
+
 # What is set for a role does not get in the way of its job.
 $node->safe_psql('postgres', <<'SQL');
 ALTER ROLE painter RESET search_path;
