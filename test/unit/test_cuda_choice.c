@@ -2,7 +2,9 @@
  * Proves which of some made-up engines is taken without being timed: the first,
  * unless it leaves tensor cores idle that numbers and channels would fill, or
  * reads many weights by few blocks, and a later one does not, at no greater
- * cost; and that the first is taken where none is better.
+ * cost; and that the first is taken where none is better. Of engines that are
+ * timed it is the fastest; where none could be, it is as if they were not to
+ * be, but for that it is not kept for later starts.
  */
 #include "tap.h"
 
@@ -89,9 +91,43 @@ test_case(const Case *c)
 			ok(false, "nothing speaks against engine %c before it", c->list[i]);
 }
 
+static void
+test_timed(const char *what, const char *names, const float *ms, char taken, bool kept)
+{
+	CudaConvChoice choices[8];
+	const CudaConvChoice *pointers[8];
+	int n = (int) strlen(names), best;
+
+	for (int i = 0; i < n; i++)
+	{
+		choices[i] = engines[names[i] - '0'];
+		choices[i].place = i;
+		choices[i].ms = ms[i];
+		pointers[i] = &choices[i];
+	}
+	best = cuda_conv_fastest(&few, pointers, n);
+	ok(names[best] == taken && cuda_conv_is_to_keep(&choices[best]) == kept,
+	   "%s: of engines %s, number %d", what, names, best);
+}
+
+static void
+test_times(void)
+{
+	const float never[] = { CUDA_TIME_NEVER, CUDA_TIME_NEVER, CUDA_TIME_NEVER },
+				some[] = { CUDA_TIME_NEVER, 2, 1 }, all[] = { 1, 2, 3 };
+	CudaConvChoice read = { .kept = true }, untimed = { .engine = 1 };
+
+	test_timed("the fastest", "012", all, '0', true);
+	test_timed("of those that could be timed", "012", some, '2', true);
+	test_timed("if none could be, the best untimed, for this time", "012", never, '2', false);
+	ok(cuda_conv_is_to_keep(&untimed), "what is not to be timed is kept");
+	ok(!cuda_conv_is_to_keep(&read), "what was read is there already");
+}
+
 int
 main(void)
 {
+	test_times();
 	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)
 		test_case(&list[i]);
 	return done_testing();

@@ -1,10 +1,10 @@
 /*
  * conv_choice.c
- *	  Which of a library's engines is taken that were not timed.
+ *	  Which of a library's engines is taken, by their times or without.
  *
- * R1 It is the library's first, unless something speaks against that which
- *    speaks less against a later one. What speaks against an engine are facts
- *    of its plan, not names of layers or engines.
+ * R1 Timed it is the fastest; untimed the library's first, unless something
+ *    speaks against that which speaks less against a later one. What speaks
+ *    against an engine are facts of its plan, not names of layers or engines.
  * R2 Most speaks against one without tensor cores, if numbers are of half
  *    precision and both maps have the channels to fill them. In TF32 nothing
  *    does: small problems may be faster without, and lose nothing.
@@ -62,4 +62,21 @@ cuda_conv_best(const CudaConvShape *s, const CudaConvChoice *const *choices, int
 		if (cuda_conv_faults(s, choices[i]) < cuda_conv_faults(s, choices[best]))
 			best = i;
 	return best;
+}
+
+int
+cuda_conv_fastest(const CudaConvShape *s, const CudaConvChoice *const *choices, int n)
+{
+	int best = 0;
+
+	for (int i = 1; i < n; i++)
+		if (choices[i]->ms < choices[best]->ms)
+			best = i;
+	return choices[best]->ms < CUDA_TIME_NEVER ? best : cuda_conv_best(s, choices, n);
+}
+
+bool
+cuda_conv_is_to_keep(const CudaConvChoice *choice)
+{
+	return !choice->kept && choice->ms < CUDA_TIME_NEVER;
 }

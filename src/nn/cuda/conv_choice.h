@@ -19,8 +19,10 @@ typedef struct CudaConvChoice
 	int place;     /* in its list */
 	bool pinned;   /* it is that of another batch size */
 	bool unsound;  /* in place of one that could not be run */
-	float ms;      /* 0: not timed */
+	float ms;      /* 0: not to be timed; CUDA_TIME_NEVER: it could not be */
 } CudaConvChoice;
+
+#define CUDA_TIME_NEVER 1e30f
 
 /*
  * Whether many weights are read by so few blocks, which do not share the sums,
@@ -39,5 +41,18 @@ extern int cuda_conv_faults(const CudaConvShape *shape, const CudaConvChoice *ch
 
 /* The first of those against which least speaks; n is at least 1. */
 extern int cuda_conv_best(const CudaConvShape *shape, const CudaConvChoice *const *choices, int n);
+
+/*
+ * The fastest of those that could be timed; of none that could, as
+ * cuda_conv_best.
+ */
+extern int cuda_conv_fastest(const CudaConvShape *shape, const CudaConvChoice *const *choices,
+							 int n);
+
+/*
+ * Whether it may be written to disk: it is what the next start would choose,
+ * too, and not what was left where engines were to be timed and could not be.
+ */
+extern bool cuda_conv_is_to_keep(const CudaConvChoice *choice);
 
 #endif /* BICYCLE_NN_CUDA_CONV_CHOICE_H */

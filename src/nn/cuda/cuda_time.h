@@ -12,9 +12,7 @@
 #ifndef BICYCLE_NN_CUDA_TIME_H
 #define BICYCLE_NN_CUDA_TIME_H
 
-#include "nn/cuda/conv.h"
-
-#define CUDA_TIME_NEVER 1e30f
+#include "nn/cuda/conv_choice.h"
 
 typedef struct CudaTimer CudaTimer;
 

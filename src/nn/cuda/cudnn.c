@@ -122,7 +122,7 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 	if (!conv->plan)
 	{
 		status = cudnn_choose(conv);
-		if (conv->plan && conv->choice.ms < CUDA_TIME_NEVER)
+		if (conv->plan && cuda_conv_is_to_keep(&conv->choice))
 			cudnn_write_plan(conv);
 	}
 	if (!conv->plan)
@@ -179,7 +179,8 @@ cuda_conv_prove(CudaConvs *convs, CudaConv *conv, const void *x, void *filter, v
 			nn_detail(error, "CUDA reported: %s.", cudaGetErrorString(result));
 			return NN_EDEVICE;
 		}
-		if (status == NN_OK && memcmp(&first, &conv->choice, sizeof(first)) != 0)
+		if (status == NN_OK && memcmp(&first, &conv->choice, sizeof(first)) != 0 &&
+			cuda_conv_is_to_keep(&conv->choice))
 			cudnn_write_plan(conv);
 		if (status == NN_OK || status == NN_ENOMEM)
 			return status;

@@ -10,8 +10,8 @@
  * R2 Configurations of one class, that is of the same engine, tile and split of
  *    sums, are about as fast as each other: the first of each class stands for
  *    all. The heuristic's list begins with many of one class.
- * R3 Timed (cudnn_is_tuned) the fastest is taken, untimed the first against
- *    which nothing speaks (conv_choice.c).
+ * R3 Timed (cudnn_is_tuned) the fastest is taken, untimed, or if none could
+ *    be timed, the first against which nothing speaks (conv_choice.c).
  * R4 So another batch size may get another engine, and an image other last
  *    bits. BICYCLE_PIN_ENGINES=N uses the engine chosen for N images, with its
  *    knobs, wherever cuDNN takes it; bench/engines.c measures what that costs.
@@ -308,38 +308,37 @@ list_candidates(const CudaConv *wanted, int most, bool untimed, Candidates *c)
 
 /* ---- Choice -------------------------------------------------------------- */
 
-/* The fastest, with its time; the first if none could be timed. */
-static int
-fastest(const Candidates *c)
+/* Without memory for a timer none can be timed. */
+static void
+time_all(const Candidates *c)
 {
 	const CudaConv *first = c->list[0];
 	size_t workspace = 0;
 	CudaTimer *timer;
-	int best = 0;
 
 	for (int i = 0; i < c->n; i++)
 		nn_most(&workspace, (size_t) c->list[i]->choice.workspace);
 	timer = cuda_conv_timer(first->convs->stream, &first->shape, workspace);
-	for (int i = 0; timer && i < c->n; i++)
+	for (int i = 0; i < c->n; i++)
 	{
 		CudaConv *conv = c->list[i];
 
-		conv->choice.ms = cuda_timer_conv(timer, conv->convs, conv);
-		if (conv->choice.ms < c->list[best]->choice.ms)
-			best = i;
+		conv->choice.ms = timer ? cuda_timer_conv(timer, conv->convs, conv) : CUDA_TIME_NEVER;
 	}
 	cuda_timer_close(timer);
-	return best;
 }
 
 static int
-best_untimed(const Candidates *c)
+best_of(const Candidates *c, bool timed)
 {
 	const CudaConvChoice *choices[CUDNN_MAX_CLASSES];
+	const CudaConvShape *shape = &c->list[0]->shape;
 
+	if (timed)
+		time_all(c);
 	for (int i = 0; i < c->n; i++)
 		choices[i] = &c->list[i]->choice;
-	return cuda_conv_best(&c->list[0]->shape, choices, c->n);
+	return timed ? cuda_conv_fastest(shape, choices, c->n) : cuda_conv_best(shape, choices, c->n);
 }
 
 /* By its own size. */
@@ -355,7 +354,7 @@ choose_own(CudaConv *conv)
 
 	if (c.n == 0)
 		return status;
-	best = timed ? fastest(&c) : best_untimed(&c);
+	best = best_of(&c, timed);
 	*conv = *c.list[best];
 	free_candidates(&c, best);
 	return status;
