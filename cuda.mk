@@ -1,19 +1,24 @@
 # The CUDA device, and its imitation for tests; a part of the Makefile.
 #
 # The device is a library of its own, which the engine opens if it finds it. Built where nvcc and
-# cuDNN's headers are; NVCC= builds without. By default kernels are compiled to PTX only, which
-# takes seconds, and which the driver makes into the GPU's own code when they are first loaded.
-# CUDA_ARCH=release compiles for all GPUs there are, CUDA_ARCH="80 90" for those, and to PTX for
-# later ones.
+# cuDNN's headers are; NVCC= builds without. By default kernels are compiled for the GPUs that are
+# here, as far as nvcc knows them, and to PTX, which the driver of any other makes into its own code
+# when they are first loaded; that may take a minute. CUDA_ARCH=release compiles for all GPUs there
+# are, CUDA_ARCH="80 90" for those, and to PTX for later ones.
 
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 CUDA_HOME ?= $(abspath $(dir $(shell readlink -f "$(NVCC)" 2>/dev/null))..)
 CUDNN_INCLUDE ?= $(patsubst %/cudnn.h,%,$(firstword $(wildcard $(addsuffix /cudnn.h, \
 	$(CUDA_HOME)/include /usr/include /usr/include/x86_64-linux-gnu))))
 CUDNN_LIB ?= $(firstword $(dir $(wildcard $(CUDA_HOME)/lib64/libcudnn.so.9)))
+comma = ,
 CUDA_ARCH ?=
-CUDA_CODE = $(if $(filter release,$(CUDA_ARCH)),75 80 86 89 90 100 120,$(CUDA_ARCH))
-CUDA_PTX = $(if $(CUDA_CODE),$(lastword $(CUDA_CODE)),75 80)
+CUDA_HERE := $(if $(NVCC),$(if $(CUDA_ARCH),,$(filter $(subst sm_,,$(shell \
+	$(NVCC) --list-gpu-code 2>/dev/null)),$(subst .,,$(shell \
+	nvidia-smi --query-gpu=compute_cap --format=csv$(comma)noheader 2>/dev/null)))))
+CUDA_CODE = $(if $(filter release,$(CUDA_ARCH)),75 80 86 89 90 100 120,$(sort $(CUDA_ARCH) \
+	$(CUDA_HERE)))
+CUDA_PTX = $(if $(CUDA_ARCH),$(lastword $(CUDA_CODE)),75 80)
 CUDA_LIB = $(patsubst %/libcudart_static.a,%,$(firstword $(wildcard $(addsuffix \
 	/libcudart_static.a,$(addprefix $(CUDA_HOME)/,lib64 targets/x86_64-linux/lib lib)))))
 CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_static.a found),$\
@@ -21,7 +26,6 @@ CUDA_LACK = $(if $(NVCC),$(if $(CUDNN_INCLUDE),$(if $(CUDA_LIB),,no libcudart_st
 CUDA_MODULE = $(if $(CUDA_LACK),,$(CUDA_B)/bicycle_cuda.so)
 # One for all variants: it is compiled without sanitizers.
 CUDA_B = $(BUILD)/release
-comma = ,
 
 NVCC_WARNINGS ?= -Werror all-warnings
 CUDA_FLAGS = -O3 -lineinfo -Isrc -Ikernels \

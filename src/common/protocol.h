@@ -415,6 +415,8 @@ typedef struct BicycleTrainCheck
  *	                       that is only kept is to be given back
  *	 engine to supervisor: "log LEVEL TEXT" (debug, info, log, warning, error),
  *	                       "ready DESCRIPTION", "pong N", "fatal TEXT",
+ *	                       "opening" each second before "ready", while a
+ *	                       device is being opened
  *	                       "device 1 N DESCRIPTION" whenever it has opened one,
  *	                       0 for 1 if there is none; N is the number of GPUs
  *	                       that were seen, 0 if none was looked for
@@ -426,7 +428,8 @@ typedef struct BicycleTrainCheck
  * OWN_... of common/settings.def: names as they are, bytes, counts,
  * milliseconds and 0 or 1 in decimal. An engine whose batch (by a layer of it),
  * decoder or encoder comes no further for stuck_timeout, or whose loader for
- * ten times that, gives no pong any more.
+ * ten times that, gives no pong any more. To open a GPU it has ten minutes
+ * more.
  */
 #define BICYCLE_CONTROL_FD 3
 

@@ -14,6 +14,10 @@
  * R3 A device is replaced when all is quiet: nothing is started, nothing loads,
  *    nothing is being freed. Models go first. Freed models and the opening are
  *    tasks of one thread, in this order.
+ * R4 To open a GPU may take minutes, as a driver that compiles kernels does,
+ *    and nothing is heard of it meanwhile. It is taken to hang after
+ *    DEVICE_OPEN_MS only, and until the engine first listens the supervisor is
+ *    told each second.
  */
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +25,7 @@
 #include "engine/engine.h"
 
 #define TRIES_MOST 16 /* times gpu_retry between two tries, in the end */
+#define SAY_MS 1000
 
 /* ---- Opening ------------------------------------------------------------- */
 
@@ -60,11 +65,13 @@ open_run(Task *task)
 	error_clear(&device->error);
 	device->lack[0] = '\0';
 	device->lacking = false;
+	executor_takes(DEVICE_OPEN_MS);
 	if (strcmp(device->wanted, "auto") == 0)
 		status = open_automatic(device, &error);
 	else
 		status = open_other(device, device->wanted, &error);
 	device->gpus = strncmp(device->wanted, "cuda", 4) == 0 ? nn_gpu_count() : 0;
+	executor_progress();
 	if (status == NN_OK)
 	{
 		nn_device_watch(device->nn, executor_progress);
@@ -322,6 +329,25 @@ give_back_idle(Engine *engine, int64_t now)
 		device_give_back(engine);
 }
 
+/* ---- A sign of life ------------------------------------------------------ */
+
+static bool
+is_opening_first(const Engine *engine)
+{
+	return engine->device.busy && !engine->device.opened && !engine->stopping;
+}
+
+static void
+say_opening(Engine *engine, int64_t now)
+{
+	EngineDevice *device = &engine->device;
+
+	if (!is_opening_first(engine) || now < device->say_ms)
+		return;
+	control_say(engine, "opening");
+	device->say_ms = now + SAY_MS;
+}
+
 /* ---- A GPU that comes later ---------------------------------------------- */
 
 /* Opens it and closes it again; what serves meanwhile stays. */
@@ -333,6 +359,7 @@ try_run(Task *task)
 	NnDevice *nn;
 	NnError ignored;
 
+	executor_takes(DEVICE_OPEN_MS);
 	device->found = nn_device_open(name, 1, &nn, &ignored) == NN_OK;
 	if (device->found)
 		nn_device_close(nn);
@@ -357,6 +384,7 @@ device_tick(Engine *engine, int64_t now)
 {
 	EngineDevice *device = &engine->device;
 
+	say_opening(engine, now);
 	give_back_idle(engine, now);
 	if (device->busy || !device->lacking || device->trying || device->change || engine->stopping ||
 		now < device->try_ms)
@@ -370,6 +398,6 @@ device_tick(Engine *engine, int64_t now)
 bool
 device_needs_tick(const Engine *engine)
 {
-	return engine->device.back_ms != 0 || has_worked(engine) ||
+	return is_opening_first(engine) || engine->device.back_ms != 0 || has_worked(engine) ||
 		   (!engine->device.busy && engine->device.lacking);
 }

@@ -15,6 +15,8 @@
 #include "engine/slab.h"
 #include "nn/nn.h"
 
+#define DEVICE_OPEN_MS (10 * 60 * 1000) /* after which a GPU that is being opened hangs */
+
 typedef struct EngineDevice
 {
 	NnDevice *nn;          /* NULL: see error */
@@ -45,6 +47,7 @@ typedef struct EngineDevice
 	bool giving_back;   /* the device thread has back_task */
 	bool back_again;    /* it was asked for meanwhile */
 	int64_t back_ms;    /* when it is due; 0: nothing has run since the last time */
+	int64_t say_ms;     /* when the supervisor is told next that it is being opened */
 	uint64_t work;      /* batches, and times that memory came free, when last looked at */
 	Task back_task;
 	Task open_task, set_task, try_task, trim_task;

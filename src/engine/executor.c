@@ -37,7 +37,11 @@ typedef struct ExecutorThread
 	Executor *executor;
 	int index;
 	pthread_t thread;
-	_Atomic int64_t since; /* ms: the running task's start or last sign of progress; 0: none runs */
+	/*
+	 * ms: the running task's start or last sign of progress, or a later time up
+	 * to which none is expected; 0: none runs
+	 */
+	_Atomic int64_t since;
 } ExecutorThread;
 
 static __thread ExecutorThread *self;
@@ -269,6 +273,13 @@ executor_progress(void)
 {
 	if (self != NULL)
 		atomic_store(&self->since, now_ms());
+}
+
+void
+executor_takes(int64_t ms)
+{
+	if (self != NULL)
+		atomic_store(&self->since, now_ms() + ms);
 }
 
 void

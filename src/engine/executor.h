@@ -75,6 +75,9 @@ extern void executor_take_completed(struct Engine *engine, Completions *completi
 extern void executor_progress(void);
 extern void executor_waits(void);
 
+/* What now begins may show nothing for so many ms, up to the next progress. */
+extern void executor_takes(int64_t ms);
+
 /*
  * For tasks that wait for others and must not be taken for stuck; executor_wait
  * comes back after a second at most, whatever is done to the time of day.

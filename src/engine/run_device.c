@@ -67,9 +67,11 @@ open_device(Run *run, const char *name)
 	Engine *engine = run->engine;
 	NnError error = { 0 };
 
+	executor_takes(DEVICE_OPEN_MS);
 	if (nn_device_open(name, settings_threads(&engine->settings), &engine->device.nn, &error) ==
 		NN_OK)
 	{
+		executor_progress();
 		nn_device_watch(engine->device.nn, executor_progress);
 		return OPENED;
 	}

@@ -36,9 +36,12 @@
 #include "common/invariant.h"
 
 #define LINE_MAX_BYTES 4096
-#define READY_PATIENCE 60 /* turns from the start to "ready" */
-#define WAIT_STEP 20      /* ms between looks whether an engine has ended */
-#define SPARE_FD 16       /* beyond the descriptors that an engine is given */
+#define OPENING_PATIENCE 600 /* turns from the start to "ready", of one that says "opening" */
+/* turns between two signs of life before that: stuck_timeout, within these */
+#define MOST_PATIENCE 60
+#define LEAST_PATIENCE 5
+#define WAIT_STEP 20 /* ms between looks whether an engine has ended */
+#define SPARE_FD 16  /* beyond the descriptors that an engine is given */
 
 extern char **environ;
 
@@ -201,7 +204,7 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	engine->ready = engine->missing = false;
 	engine->gpus = 0;
 	engine->last_words[0] = '\0';
-	engine->silence = 0;
+	engine->silence = engine->starting = 0;
 	engine->turn_ms = monotonic_ms();
 	if (data)
 		*data = pairs[1][0];
@@ -299,6 +302,8 @@ take_engine_line(EngineProcess *engine, char *line)
 	words = words ? words + 1 : line + length;
 	if (length == 4 && memcmp(line, "pong", length) == 0)
 		engine->silence = 0;
+	else if (length == 7 && memcmp(line, "opening", length) == 0)
+		engine->silence = 0;
 	else if (length == 3 && memcmp(line, "log", length) == 0)
 		take_log(engine, words);
 	else if (length == 5 && memcmp(line, "ready", length) == 0)
@@ -385,6 +390,12 @@ kill_silent(EngineProcess *engine)
 	kill(engine->pid, SIGKILL);
 }
 
+static int
+start_patience(void)
+{
+	return Min(MOST_PATIENCE, Max(LEAST_PATIENCE, bicycle_stuck_timeout / ENGINE_TURN));
+}
+
 long
 engine_process_heartbeat(EngineProcess *engine, int patience)
 {
@@ -397,7 +408,9 @@ engine_process_heartbeat(EngineProcess *engine, int patience)
 	if (now - engine->turn_ms < ENGINE_TURN)
 		return ENGINE_TURN - (now - engine->turn_ms);
 	engine->turn_ms = now;
-	if (engine->silence++ == (engine->ready ? patience : READY_PATIENCE))
+	if (!engine->ready)
+		patience = start_patience();
+	if (engine->silence++ == patience || (!engine->ready && engine->starting++ == OPENING_PATIENCE))
 		kill_silent(engine);
 	else if (engine->ready)
 		tell(engine, ping,

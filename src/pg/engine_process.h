@@ -41,7 +41,8 @@ struct EngineProcess
 	EngineSays says;
 	StringInfoData in;  /* bytes of an unfinished line */
 	int64 turn_ms;      /* of the last turn of engine_process_heartbeat */
-	int silence;        /* turns since it was started, was ready, or gave a pong */
+	int silence;        /* turns since it was started, was ready, or gave a sign of life */
+	int starting;       /* turns since it was started, up to "ready" */
 	uint64 ping_number; /* of the last ping */
 };
 
@@ -76,7 +77,8 @@ extern void engine_process_read(EngineProcess *engine);
 
 /*
  * Reads; pings the engine once a turn, and kills it if it has been silent for
- * that many turns. Returns the ms until the next turn.
+ * that many turns, or before it is ready for those of stuck_timeout, or is not
+ * ready after ten minutes. Returns the ms until the next turn.
  */
 extern long engine_process_heartbeat(EngineProcess *engine, int patience);
 

@@ -9,7 +9,8 @@
  * R3 There is an engine for each device that bicycle.device names. A reload
  *    starts, moves and ends engines; those whose device is still named do not
  *    notice. How many GPUs cuda:all means, an engine says that has looked.
- * R4 An engine that does not become ready in time, or leaves PONGS_MISSED pings
+ * R4 An engine that does not become ready in time, which is longer while it
+ *    says that it opens its device, or leaves PONGS_MISSED pings
  *    in a row unanswered, is killed (engine_process.c).
  * R5 Deaths in quick succession are answered with growing delays, each engine's
  *    by its own.

@@ -1,6 +1,6 @@
 # Several GPUs, imitated: one statement uses all; one that fails, or whose engine dies, costs
-# nothing but time; one image does not take one after the other with it; the list of them changes by
-# a reload; jobs take a free one each.
+# nothing but time, and one that takes long to open is waited for; one image does not take one after
+# the other with it; the list of them changes by a reload; jobs take a free one each.
 use strict;
 use warnings;
 
@@ -15,6 +15,7 @@ use Time::HiRes qw(time usleep);
 use constant ROWS => 1000;
 
 imitated_gpus(2);
+$ENV{BICYCLE_TEST_SLOW} = scratch('slow');
 
 my $node = new_node('main', "bicycle.device = 'cuda:all'", 'bicycle.precision = fp32',
 	'bicycle.max_batch = 4', 'bicycle.debug = on');
@@ -261,6 +262,20 @@ is($node->safe_psql('postgres', "SELECT count(*), sum(hits) > 0 FROM bicycle_cac
 	rmdir $lock;
 	$node->reload;
 	engines_come_to("count(*) FILTER (WHERE state = 'ready') = 2", 'after a reload it can');
+}
+
+# A GPU that takes longer to open than anything else may, as one whose driver compiles kernels.
+{
+	my $restarts = engine_query($node, 'restarts');
+	my ($pid) = split /\n/, engines('pid');
+
+	configure($node, "SET bicycle.stuck_timeout = '1s'");
+	append_to_file($ENV{BICYCLE_TEST_SLOW}, '7000');
+	is(kill('KILL', $pid), 1, 'an engine dies');
+	engines_come_to("count(*) FILTER (WHERE state = 'ready' AND pid <> $pid) = 2",
+		'the next one is waited for');
+	is(engine_query($node, 'restarts'), $restarts + 1, 'it was one restart');
+	unlink $ENV{BICYCLE_TEST_SLOW};
 }
 
 is($node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()'), $postmaster_start,

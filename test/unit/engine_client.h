@@ -204,13 +204,21 @@ engine_start_in(EngineProcess *engine, const char *const *settings)
 	engine_tell(engine, "go");
 }
 
+/* In a directory of its own. */
 __attribute__((unused)) static void
-engine_start(EngineProcess *engine, const char *const *settings)
+engine_begin(EngineProcess *engine, const char *const *settings)
 {
 	strcpy(engine->directory, "/tmp/bicycle-test-XXXXXX");
 	if (mkdtemp(engine->directory) == NULL)
 		bail_out("cannot make a directory: %s", strerror(errno));
 	engine_start_in(engine, settings);
+}
+
+/* The same, until it is ready. */
+__attribute__((unused)) static void
+engine_start(EngineProcess *engine, const char *const *settings)
+{
+	engine_begin(engine, settings);
 	if (!engine_says(engine, "ready ", PATIENCE_MS))
 		bail_out("%s did not become ready: %s", engine_program(), engine->lines);
 }

@@ -530,6 +530,34 @@ test_full(void)
 }
 
 /*
+ * A driver that compiles kernels may take minutes: the supervisor hears each
+ * second that the engine lives, and a CPU that serves meanwhile, or has served,
+ * is not taken for a device that hangs.
+ */
+static void
+test_slow(void)
+{
+	const char *settings[] = { "device auto", "threads 2", "stuck_timeout 100", NULL };
+
+	gpu->slow = 1500;
+	engine_begin(&engine, settings);
+	ok(engine_says(&engine, "opening", PATIENCE_MS) && engine_says(&engine, "opening", 1400) &&
+		   engine_says(&engine, "ready cuda:0", PATIENCE_MS),
+	   "an engine whose GPU takes long to open says so until it is ready");
+	ok(engine_end(&engine), "the engine ends clean");
+	settings[0] = "device cpu";
+	engine_start(&engine, settings);
+	engine_tell(&engine, "set device cuda");
+	usleep(700 * 1000);
+	engine_tell(&engine, "ping 1");
+	ok(engine_says(&engine, "pong 1", 500) &&
+		   engine_says(&engine, "device 1 1 cuda:0", PATIENCE_MS),
+	   "and one that changes to it is not stuck");
+	ok(engine_end(&engine), "the engine ends clean");
+	gpu->slow = 0;
+}
+
+/*
  * Any call of CUDA fails once, or it and all after it: either the request is
  * served, or its error is 53200, or the engine ends and has not answered.
  */
@@ -604,6 +632,7 @@ main(void)
 	ok(gpu->used == 0, "and has given all memory of the GPU back");
 	test_half();
 	test_full();
+	test_slow();
 	test_faults(settings);
 	gpu_fixture_end();
 	for (int i = 0; i < MODELS; i++)

@@ -177,12 +177,14 @@ typedef struct GpuSettings
 	 */
 	int hold;
 	long held;   /* that were; not to be set */
+	int slow;    /* ms that a process takes to make a context */
 	size_t used; /* bytes; not to be set */
 } GpuSettings;
 
 /*
  * In a file that the environment names as BICYCLE_TEST_GPU, where another
- * process can set them; or by itself, with BICYCLE_TEST_GPUS devices.
+ * process can set them; or by itself, with BICYCLE_TEST_GPUS devices, and
+ * `slow` by the file that BICYCLE_TEST_SLOW names, while there is one.
  */
 extern GpuSettings *gpu_settings;
 extern size_t gpu_memory_used(void);
