@@ -5,7 +5,7 @@
 
 Needs pillow and numpy (last run: Pillow 13.0.0 with libjpeg-turbo, numpy 2.4.6). Reads
 test/data/png/*.png (the PngSuite) and the JPEG files that are not made here; writes alpha.png,
-trns_*.png and the JPEG files, and
+trns_*.png, apng_*.png and the JPEG files, and
 
     test/data/png/expected.txt     name width height channels depth crc(gray) crc(rgb), or: name
     damaged
@@ -147,12 +147,12 @@ def make_alpha():
     	-1).astype(np.uint8)).save(os.path.join(DATA, "png", "alpha.png"))
 
 
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 def save_png(name, width, height, depth, color, rows, transparent):
     """A PNG with a tRNS chunk; rows are the bytes of each row."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I",
-        	zlib.crc32(kind + body))
-
     with open(os.path.join(DATA, "png", name), "wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height,
         	depth, color, 0, 0, 0)) +
@@ -189,6 +189,41 @@ def make_short_palette():
     with open(path, "wb") as file:
         file.write(data[:at - 4] + struct.pack(">I", 6) + b"PLTE" + body
         	+ struct.pack(">I", zlib.crc32(b"PLTE" + body)) + data[data.index(b"IDAT") - 4:])
+
+
+def make_apngs():
+    """Animations, of which the first frame is read: all of the image, a part of it, without IDAT,
+    in passes; and one whose image is not part of the animation."""
+    def path(name):
+        return os.path.join(DATA, "png", f"apng_{name}.png")
+
+    def save(name, width, height, kind, *parts):
+        with open(path(name), "wb") as file:
+            file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height,
+            	8, *kind)) + b"".join(parts) + chunk(b"IEND", b""))
+
+    def control(number, width, height, x, y):
+        return chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, width, height, x, y, 1, 10, 0, 0))
+
+    def data(name, number, width, height, channels):
+        raw = b"".join(b"\1" + bytes((y * 7 + x * 3) % 250 for x in range(width * channels))
+        	for y in range(height))
+        return chunk(name, number + zlib.compress(raw, 9))
+
+    y, x = np.mgrid[0:9, 0:13]
+    frames = [Image.fromarray(np.stack([x * k, y * 9, x * y], -1).astype(np.uint8))
+    	for k in (3, 11, 19)]
+    frames[0].save(path("whole"), save_all=True, append_images=frames[1:], duration=20)
+    frames[0].save(path("still"), save_all=True, append_images=frames[1:], default_image=True)
+    two = chunk(b"acTL", struct.pack(">II", 2, 0))
+    save("part", 21, 15, (2, 0, 0, 0), two, control(0, 8, 6, 9, 5), data(b"IDAT", b"", 8, 6, 3),
+    	control(1, 4, 4, 0, 0), data(b"fdAT", struct.pack(">I", 2), 4, 4, 3))
+    save("only_fdat", 10, 7, (6, 0, 0, 0), two, control(0, 10, 7, 0, 0),
+    	data(b"fdAT", struct.pack(">I", 1), 10, 7, 4))
+    # every byte could be a filter, wherever rows of passes begin
+    small = bytes(y * y % 5 for y in range(8 * 9 + 40))
+    save("passes", 18, 11, (0, 0, 0, 1), chunk(b"acTL", struct.pack(">II", 1, 0)),
+    	control(0, 9, 8, 3, 2), chunk(b"IDAT", zlib.compress(small)))
 
 
 def lcg_bytes(seed, n):
@@ -371,6 +406,7 @@ def write(path, lines):
 make_alpha()
 make_transparent()
 make_short_palette()
+make_apngs()
 make_jpegs()
 make_webps()
 make_exif()

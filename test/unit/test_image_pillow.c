@@ -155,7 +155,7 @@ test_opaque(void)
 		ok(same, "%s without its alpha is as Pillow's", name);
 		free(bytes);
 	}
-	ok(files == 22, "all transparent files of up to 8 bits were there");
+	ok(files == 23, "all transparent files of up to 8 bits were there");
 	free(text);
 }
 

@@ -466,7 +466,7 @@ test_progress(void)
 int
 main(void)
 {
-	ok(check_directory("png") == 184, "all PNG files were there");
+	ok(check_directory("png") == 189, "all PNG files were there");
 	test_bombs();
 	test_surplus();
 	test_short();
