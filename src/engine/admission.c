@@ -36,6 +36,8 @@ static void
 grant(Request *request)
 {
 	request_to(request, REQUEST_GRANTED);
+	if (request_is_loading(request))
+		request->entry->progress_ms = now_ms();
 	if (request->body_size == 0)
 	{
 		request->kind->whole(request);

@@ -17,7 +17,8 @@
  * R4 Light requests, which need no model (INFO, CHECK, PLOT, GRID), do not wait
  *    for the device, nor do they take the places of those that do. Only
  *    LIGHT_SHARE of them for each thread of the pool are started, so that many
- *    plots delay a decoder by a few of them and not by all.
+ *    plots delay a decoder by a few of them and not by all. They do wait while
+ *    the device is to be replaced, which needs silence (engine_device.c).
  * R5 A request is announced to its client (STARTED) before a thread gets it,
  *    and only then. If the frame cannot be written at once the client does not
  *    read, and the request stays in its line.
@@ -247,7 +248,8 @@ start_light(Engine *engine)
 {
 	unsigned limit = LIGHT_SHARE * (unsigned) settings_threads(&engine->settings);
 
-	while (engine->alone == NULL && engine->light < limit && !engine->stopping)
+	while (engine->alone == NULL && engine->light < limit && !engine->stopping &&
+		   !engine->device.change)
 	{
 		Request *request = pick(engine, CLASS_LIGHT);
 

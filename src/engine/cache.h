@@ -62,7 +62,7 @@ struct CacheEntry
 	unsigned loads;      /* LOADs under way */
 	unsigned packing;    /* of them, those whose stream is complete */
 	unsigned asked;      /* waiters that were asked and have not answered */
-	int64_t progress_ms; /* when the last one was asked or last sent something */
+	int64_t progress_ms; /* when the last one was asked, was granted memory or sent something */
 	bool dirty;          /* demand.c has to look at its waiters */
 	bool configured;     /* config is known */
 	NnConfig config;

@@ -9,6 +9,8 @@
  *    (NEED_MODEL).
  * R2 As long as that one has not answered nobody else is asked, unless nothing
  *    has come of it for ASK_AGAIN_MS: a client may be busy elsewhere for long.
+ *    Time in which its LOAD waits for memory does not count: the next one would
+ *    only wait behind it.
  * R3 What is streamed is hashed. A wrong hash fails the LOAD and all that wait
  *    on the same connection; a right one admits the database and makes whatever
  *    precisions are waited for (load.c).
@@ -130,6 +132,20 @@ demand_run(Engine *engine)
 	}
 }
 
+/* Whether a LOAD of the model has not been granted yet. */
+static bool
+waits_for_memory(const Engine *engine, const CacheEntry *entry)
+{
+	list_foreach(node, &engine->memory_waiting)
+	{
+		const Request *request = list_member(Request, link, node);
+
+		if (request_is_loading(request) && request->entry == entry)
+			return true;
+	}
+	return false;
+}
+
 void
 demand_tick(Engine *engine, int64_t now)
 {
@@ -138,7 +154,7 @@ demand_tick(Engine *engine, int64_t now)
 		CacheEntry *entry = list_member(CacheEntry, link, node);
 
 		if (entry->packing == 0 && (entry->asked > 0 || entry->loads > 0) &&
-			now - entry->progress_ms > ASK_AGAIN_MS)
+			now - entry->progress_ms > ASK_AGAIN_MS && !waits_for_memory(engine, entry))
 			ask(entry, true);
 	}
 }

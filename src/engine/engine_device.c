@@ -11,9 +11,10 @@
  * R2 A GPU that is there but cannot be had when the engine opens it, because
  *    other processes fill or hold it, is tried again, less and less often.
  *    Until it can be had the CPU serves, if the setting is auto.
- * R3 A device is replaced when all is quiet: nothing is started, nothing loads,
- *    nothing is being freed. Models go first. Freed models and the opening are
- *    tasks of one thread, in this order.
+ * R3 A device is replaced when all is quiet: nothing is started or waits to run
+ *    alone, which has its model pinned, nothing loads, nothing is being freed.
+ *    Models go first. Freed models and the opening are tasks of one thread, in
+ *    this order.
  * R4 To open a GPU may take minutes, as a driver that compiles kernels does,
  *    and nothing is heard of it meanwhile. It is taken to hang after
  *    DEVICE_OPEN_MS only, and until the engine first listens the supervisor is
@@ -172,8 +173,8 @@ device_is_due(const Engine *engine)
 	const EngineDevice *device = &engine->device;
 
 	return device->change && !device->busy && !device->setting && !device->trying &&
-		   !device->trimming && engine->nstarted == 0 && engine->loader.pending == 0 &&
-		   !engine->preparing && engine->freeing == 0;
+		   !device->trimming && engine->nstarted == 0 && engine->alone == NULL &&
+		   engine->loader.pending == 0 && !engine->preparing && engine->freeing == 0;
 }
 
 bool

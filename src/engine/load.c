@@ -435,11 +435,15 @@ room_comes(Engine *engine, const LoadWork *work)
 		   (room_make(engine, NULL) || !list_empty(&engine->models));
 }
 
-/* One at a time: no two hold a part of a GPU each and wait for the rest. */
+/*
+ * One at a time: no two hold a part of a GPU each and wait for the rest. It is
+ * handed over in the same round, so that what it takes of the device's figures
+ * is of the device that it is packed for.
+ */
 void
 load_next(Engine *engine)
 {
-	while (engine->load == NULL && !list_empty(&engine->loads))
+	while (!loader_rests(engine) && engine->load == NULL && !list_empty(&engine->loads))
 	{
 		Request *request = list_member(Request, link, engine->loads.next);
 		LoadWork *work = request->work;

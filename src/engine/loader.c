@@ -9,7 +9,7 @@
  */
 #include "engine/engine.h"
 
-static bool
+bool
 loader_rests(const Engine *engine)
 {
 	return engine->alone != NULL || engine->device.change || engine->device.busy ||

@@ -12,6 +12,9 @@
 /* Puts a request in the line before the loader; as request_work. */
 extern void loader_add(Request *request, void (*run)(Request *), void (*done)(Request *));
 
+/* It gets nothing now: see loader.c. */
+extern bool loader_rests(const struct Engine *engine);
+
 /* Hands over what may go. In settle. */
 extern void loader_run(struct Engine *engine);
 

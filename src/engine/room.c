@@ -22,6 +22,8 @@
  *    ones, a PINNED_SHARE-th part of the engine's at most and no more than is
  *    free. It is counted as it comes and goes, once a turn. What lies idle goes
  *    when others wait for memory.
+ * R6 There, models go for the host's memory only where what all of them have of
+ *    it would do: they have little, and who lacks more waits for others anyway.
  *
  * A GPU has memory of its own. There weights and plans lie, and count against
  * its limit (setting gpu_memory, or most of the card), which then is the limit
@@ -69,12 +71,25 @@ evict_one(Engine *engine, bool wanted_too)
 	return packed != NULL;
 }
 
+/* R6. */
+static bool
+models_would_do(const Engine *engine, size_t lacking)
+{
+	size_t host = 0;
+
+	if (engine->device.memory == 0)
+		return true;
+	list_foreach(node, &engine->models) host += list_member(Packed, link, node)->host;
+	return host >= lacking;
+}
+
 bool
 room_take(Engine *engine, size_t bytes, bool wanted_too)
 {
 	if (budget_take(&engine->memory, bytes))
 		return true;
-	if (bytes <= engine->memory.limit && engine->freeing == 0)
+	if (bytes <= engine->memory.limit && engine->freeing == 0 &&
+		models_would_do(engine, bytes - budget_free(&engine->memory)))
 		evict_one(engine, wanted_too);
 	return false;
 }

@@ -253,7 +253,8 @@ static bool
 needs_tick(Engine *engine)
 {
 	if (engine->stopping || engine->accept_paused || device_needs_tick(engine) ||
-		!list_empty(&engine->loads) || !list_empty(&engine->timed))
+		!list_empty(&engine->loads) || !list_empty(&engine->timed) ||
+		!list_empty(&engine->memory_waiting))
 		return true;
 	list_foreach(node, &engine->entries) if (!list_empty(&list_member(CacheEntry, link, node)
 															  ->waiters)) return true;
@@ -268,6 +269,7 @@ tick(Engine *engine)
 	list_foreach(node, &engine->timed) connection_tick(list_member(Connection, timed, node), now);
 	demand_tick(engine, now);
 	device_tick(engine, now);
+	engine->memory.changed = true; /* whose turn has come to go: room.c, R2 */
 	if (engine->accept_paused && engine->listening)
 	{
 		engine->accept_paused = false;
@@ -335,10 +337,10 @@ settle(Engine *engine)
 		room_run(engine);
 		room_pinned(engine);
 		admission_run(engine);
-		load_next(engine);
 		demand_run(engine);
 		flush_dirty(engine); /* answers, before something starts that may kill the engine */
 		batcher_run(engine);
+		load_next(engine);
 		loader_run(engine);
 		flush_dirty(engine);
 		free_closed(engine);

@@ -375,6 +375,36 @@ test_batches(Client *client, uint64_t one)
 	   "a higher one takes effect as well: %d loads", loads);
 }
 
+/* Models have next to nothing of the host's memory: none goes for it. */
+static void
+test_host_memory(Client *client)
+{
+	BicycleExport export = { .format = "safetensors" };
+	BicycleCached cached[8];
+	uint64_t load = next_id++;
+	Client holder;
+
+	engine_set(&engine, "engine_memory 64000000");
+	client_hello(&holder, &engine, 1);
+	export.stream_length = (48000000 - client_status(client).memory - models[0].length) / 2;
+	client_send(&holder, BICYCLE_EXPORT, 1, &export, sizeof(export));
+	if (!client_expect(&holder, BICYCLE_GRANT, 1))
+		bail_out("cannot hold memory");
+	client_load_head(client, load, &models[0], "test");
+	for (int i = 0; i < 20; i++)
+	{
+		(void) client_status(&holder);
+		engine_set(&engine, i % 2 == 0 ? "engine_memory 64000001" : "engine_memory 64000000");
+	}
+	ok(client_cache(&holder, cached, 8) == MODELS,
+	   "a stream that waits for the host's memory evicts no model");
+	client_close(&holder);
+	ok(client_expect(client, BICYCLE_GRANT, load), "and is granted it when others give it back");
+	client_send(client, BICYCLE_CANCEL, load, NULL, 0);
+	client_expect(client, BICYCLE_CANCELLED, load);
+	engine_set(&engine, "engine_memory 0");
+}
+
 /* Whether the card is without more than models have. */
 static bool
 spare(Client *client)
@@ -474,6 +504,52 @@ test_half(void)
 	ok(engine_end(&engine), "the engine ends clean");
 	gpu->major = 9;
 	gpu->minor = 0;
+}
+
+/*
+ * A model that comes while the GPU is to be replaced is packed in the precision
+ * of what replaces it.
+ */
+static void
+test_replaced(void)
+{
+	const char *settings[] = { "device cuda", "threads 2", "max_model_size 100000000", NULL };
+	Image image = noise_image(512, 512, 3, 5);
+	ImageCall run = translate(&models[0]), call = translate(&models[1]);
+	Client client, other;
+	ImageError image_error;
+	uint8_t *bytes;
+	bool late;
+
+	if (image_encode_png(&image, &bytes, &run.length, &image_error) != IMAGE_OK)
+		bail_out("cannot make an image");
+	run.image = bytes;
+	run.precision = call.precision = 0;
+	engine_start(&engine, settings);
+	client_hello(&client, &engine, 1);
+	client_hello(&other, &engine, 1);
+	if (!client_run(&client, 1, &run, &models[0]))
+		bail_out("cannot run a model");
+	run.fit = BICYCLE_FIT_INPUT;
+	client_call(&client, 2, &run);
+	client_expect(&client, BICYCLE_STARTED, 2);
+	client_call(&other, 1, &call);
+	client_expect(&other, BICYCLE_NEED_MODEL, 1);
+	engine_set(&engine, "device cpu");
+	client_load_send(&other, 2, &models[1], "test");
+	for (int i = 0; i < 2; i++)
+		engine_set(&engine, "device cpu");
+	late = !client_receive_within(&client, 0);
+	ok(client_expect(&client, BICYCLE_RESULT, 2) && late,
+	   "a model comes while a GPU that is to be replaced runs");
+	ok(client_expect(&other, BICYCLE_RESULT, 0) && client_expect(&other, BICYCLE_RESULT, 0) &&
+		   strcmp(cached_one(&other).precision, "fp32") == 0,
+	   "and is of use on the CPU then");
+	client_close(&client);
+	client_close(&other);
+	image_free(&image);
+	free(bytes);
+	ok(engine_end(&engine), "the engine ends clean");
 }
 
 static BicycleStatus
@@ -625,12 +701,14 @@ main(void)
 	test_too_large(&client);
 	test_others(&client, one);
 	test_batches(&client, one);
+	test_host_memory(&client);
 	test_trim(&client, one);
 	test_busy(&client);
 	client_close(&client);
 	ok(engine_end(&engine), "the engine ends clean");
 	ok(gpu->used == 0, "and has given all memory of the GPU back");
 	test_half();
+	test_replaced();
 	test_full();
 	test_slow();
 	test_faults(settings);

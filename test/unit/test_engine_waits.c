@@ -1,0 +1,288 @@
+/*
+ * Who waits gets what it waits for: another device comes only when no request
+ * has a model of the old one, and comes although there is always something
+ * light to do; a model whose stream waits for memory is not asked for again;
+ * and a model whose clients do not read does not keep others out.
+ */
+#include "engine_client.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "image_fixture.h"
+
+#define CHECKS 32 /* open at once */
+
+static EngineProcess engine;
+static Model models[2];
+static float z[8];
+static uint8_t *png; /* small in the model's size, long at its own */
+static size_t png_length;
+static uint64_t next_id = 1;
+
+static ImageCall
+translate(const Model *model, uint32_t fit, uint32_t flags)
+{
+	return (ImageCall){ .type = BICYCLE_TRANSLATE,
+						.hash = model->hash,
+						.image = png,
+						.length = png_length,
+						.z = z,
+						.nz = 8,
+						.flags = flags,
+						.fit = fit };
+}
+
+static void
+make_png(int side)
+{
+	Image image = { side, side, 3, malloc((size_t) side * (size_t) side * 3) };
+	ImageError error;
+
+	for (int i = 0; i < side * side * 3; i++)
+		image.pixels[i] = (uint8_t) (i / side);
+	if (image_encode_png(&image, &png, &png_length, &error) != IMAGE_OK)
+		bail_out("cannot make an image");
+	image_free(&image);
+}
+
+static void
+make_models(void)
+{
+	Client client;
+
+	client_hello(&client, &engine, 1);
+	for (int i = 0; i < 2; i++)
+	{
+		char config[128];
+
+		snprintf(config, sizeof(config),
+				 "{\"size\":64,\"levels\":6,\"ngf\":4,\"nef\":1,\"encoder_size\":64,\"seed\":%d}",
+				 i);
+		if (!client_create(&client, next_id++, config, &models[i]))
+			bail_out("cannot create a model");
+	}
+	client_close(&client);
+}
+
+/* Whatever was sent has come, and a turn has ended since. */
+static void
+let_turns_pass(Client *client)
+{
+	for (int i = 0; i < 2; i++)
+		(void) client_status(client);
+}
+
+/* ---- Devices ------------------------------------------------------------- */
+
+/* It has its model while it waits for the other to end. */
+static void
+test_alone(void)
+{
+	Client client, alone;
+	ImageCall one = translate(&models[0], BICYCLE_FIT_INPUT, 0);
+	ImageCall other = translate(&models[0], BICYCLE_FIT_SQUARE, BICYCLE_FLAG_ALONE);
+	bool good;
+
+	client_hello(&client, &engine, 1);
+	client_hello(&alone, &engine, 1);
+	if (!client_run(&alone, next_id++, &other, &models[0]))
+		bail_out("cannot translate");
+	client_call(&client, next_id++, &one);
+	client_expect(&client, BICYCLE_STARTED, next_id - 1);
+	client_call(&alone, next_id++, &other);
+	let_turns_pass(&alone);
+	engine_set(&engine, "device cpu");
+	ok(!client_receive_within(&client, 0), "the device is to be replaced while an image runs");
+	good = client_expect(&client, BICYCLE_RESULT, next_id - 2);
+	ok(client_expect(&alone, BICYCLE_RESULT, next_id - 1) && good,
+	   "that one ends, and the one that waited to run alone");
+	ok(engine_says(&engine, "log log device is now cpu", PATIENCE_MS), "then comes the device");
+	ok(client_run(&alone, next_id++, &other, &models[0]), "and runs models");
+	client_close(&client);
+	client_close(&alone);
+}
+
+static atomic_bool enough;
+
+/* Many CHECKs are open until there were enough. */
+static void *
+check_main(void *checked)
+{
+	ImageCall check = { .type = BICYCLE_CHECK, .image = png, .length = png_length };
+	size_t length;
+	uint8_t *body = image_call_body(&check, &length);
+	Client client;
+	uint64_t sent = 0, answered = 0;
+
+	client_hello(&client, &engine, 1);
+	do
+	{
+		while (sent < answered + CHECKS && !atomic_load(&enough))
+		{
+			client_reserve(&client, ++sent, length);
+			client_send(&client, check.type, sent, body, length);
+		}
+		while (client_receive(&client) && client.frame.type != BICYCLE_RESULT)
+			;
+		atomic_store((atomic_ulong *) checked, ++answered);
+	} while (answered < sent && !client.closed);
+	client_close(&client);
+	free(body);
+	return NULL;
+}
+
+static void
+test_light(void)
+{
+	ImageCall call = translate(&models[0], BICYCLE_FIT_SQUARE, 0);
+	atomic_ulong checked = 0;
+	unsigned long before;
+	pthread_t thread;
+	Client client;
+	bool served;
+
+	client_hello(&client, &engine, 1);
+	pthread_create(&thread, NULL, check_main, &checked);
+	while (atomic_load(&checked) < CHECKS)
+		usleep(1000);
+	engine_set(&engine, "device ref");
+	served = client_run(&client, next_id++, &call, &models[0]);
+	before = atomic_load(&checked);
+	while (served && atomic_load(&checked) == before)
+		usleep(1000);
+	atomic_store(&enough, true);
+	pthread_join(thread, NULL);
+	ok(served && engine_says(&engine, "log log device is now", PATIENCE_MS),
+	   "a device is replaced while images are checked all the time, and serves");
+	client_close(&client);
+}
+
+/* ---- Memory -------------------------------------------------------------- */
+
+#define MEMORY 48000000 /* three quarters of engine_memory */
+
+/*
+ * Takes what is free, but for `less`, until it is closed. queue: bytes of
+ * requests, which are counted elsewhere.
+ */
+static void
+hold_memory(Client *client, const EngineProcess *of, uint64_t less, uint64_t queue)
+{
+	BicycleExport export = { .format = "safetensors" };
+
+	client_hello(client, of, 1);
+	export.stream_length = (MEMORY + queue - client_status(client).memory - less) / 2;
+	client_send(client, BICYCLE_EXPORT, 1, &export, sizeof(export));
+	if (!client_expect(client, BICYCLE_GRANT, 1))
+		bail_out("cannot hold memory");
+}
+
+static void
+test_asked_once(void)
+{
+	ImageCall call = translate(&models[1], BICYCLE_FIT_SQUARE, 0);
+	Client holder, clients[2];
+	int served = 0;
+
+	engine_set(&engine, "device cpu"); /* and no models */
+	ok(engine_says(&engine, "log log device is now cpu", PATIENCE_MS), "another device");
+	hold_memory(&holder, &engine, models[1].length, 0);
+	for (int i = 0; i < 2; i++)
+		client_hello(&clients[i], &engine, 1);
+	client_call(&clients[0], 1, &call);
+	ok(client_expect(&clients[0], BICYCLE_NEED_MODEL, 1), "one of two is asked for a model");
+	client_load_head(&clients[0], 2, &models[1], "waits");
+	client_call(&clients[1], 1, &call);
+	ok(!client_receive_within(&clients[1], 2600),
+	   "the other is not, for all the time that the stream waits for memory");
+	client_close(&holder);
+	client_expect(&clients[0], BICYCLE_GRANT, 2);
+	client_send_stream(&clients[0], 2, models[1].stream, models[1].length);
+	for (int i = 0; i < 3; i++)
+		served += client_expect(&clients[i / 2], BICYCLE_RESULT, 0);
+	ok(served == 3, "then it is granted, and both are served");
+	for (int i = 0; i < 2; i++)
+		client_close(&clients[i]);
+}
+
+/* Of a model that waits for a client that does not read. */
+typedef struct Unread
+{
+	EngineProcess engine;
+	Client deaf, holder, other;
+} Unread;
+
+/* An answer that does not fit in its socket; returns the request's bytes. */
+static uint64_t
+do_not_read(Client *client, uint64_t id)
+{
+	Image image = noise_image(1000, 1000, 3, 1);
+	ImageCall call = { .type = BICYCLE_MATCH };
+	uint8_t *bytes;
+	ImageError error;
+
+	if (image_encode_png(&image, &bytes, &call.length, &error) != IMAGE_OK)
+		bail_out("cannot make an image");
+	call.image = call.second = bytes;
+	call.second_length = call.length;
+	if (!client_call(client, id, &call))
+		bail_out("cannot send an image");
+	image_free(&image);
+	free(bytes);
+	return sizeof(BicycleImageRequest) + call.length + call.second_length;
+}
+
+static void
+begin_unread(Unread *unread, const char *const *settings)
+{
+	ImageCall call = translate(&models[0], BICYCLE_FIT_SQUARE, 0);
+	uint64_t done, queue;
+
+	engine_start(&unread->engine, settings);
+	client_hello(&unread->deaf, &unread->engine, 1);
+	client_hello(&unread->other, &unread->engine, 1);
+	client_call(&unread->deaf, 1, &call);
+	client_expect(&unread->deaf, BICYCLE_NEED_MODEL, 1);
+	done = client_status(&unread->other).requests;
+	queue = do_not_read(&unread->deaf, 2) + sizeof(BicycleImageRequest) + call.length + sizeof(z);
+	while (client_status(&unread->other).requests == done)
+		usleep(1000);
+	if (!client_load(&unread->other, 1, &models[0], "unread"))
+		bail_out("cannot load a model");
+	hold_memory(&unread->holder, &unread->engine, models[1].length * 5 / 2, queue);
+	client_load_head(&unread->other, 2, &models[1], "waits");
+}
+
+static void
+end_unread(Unread *unread)
+{
+	ok(client_expect(&unread->other, BICYCLE_GRANT, 2),
+	   "a model whose client does not read makes room for another after its time");
+	client_close(&unread->deaf);
+	client_close(&unread->holder);
+	client_close(&unread->other);
+	ok(engine_end(&unread->engine), "the engine ends clean");
+}
+
+int
+main(void)
+{
+	const char *settings[] = { "device ref", "threads 2", "engine_memory 64000000",
+							   "max_model_size 100000000", NULL };
+	Unread unread;
+
+	make_png(512);
+	engine_start(&engine, settings);
+	make_models();
+	begin_unread(&unread, settings); /* which takes ten seconds */
+	test_alone();
+	test_light();
+	test_asked_once();
+	ok(engine_end(&engine), "the engine ends clean");
+	end_unread(&unread);
+	for (int i = 0; i < 2; i++)
+		model_free(&models[i]);
+	free(png);
+	return done_testing();
+}
