@@ -125,8 +125,7 @@ system("cp $data/G.pth $data/E.pth $work && cp $data/pairs/20_A.png $work/outlin
 chdir $work or die;
 my $files = () = glob 'A/*.png';
 
-die "no roles\n" unless psql_file("CREATE ROLE painter LOGIN; CREATE ROLE viewer LOGIN");
-die "no database\n" unless psql_file("CREATE DATABASE clients OWNER painter");
+die "no database\n" unless psql_file("CREATE DATABASE clients");
 $ENV{PGDATABASE} = 'clients';
 die "no rights\n" unless psql_file($rights);
 $ENV{PGUSER} = 'painter';
@@ -135,7 +134,7 @@ $setup =~ s/"iterations": \d+/"iterations": 30, "ngf": 4, "nef": 4, "ndf": 4/;
 ok(psql_file($setup), 'table, model and job are there') or BAIL_OUT('no table');
 
 my $z = "'{0.1, -0.7, 1.2, 0.0, 0.4, -1.5, 0.3, 0.9}'::float4[]";
-my $right = "bicycle_translate(image, $z, model => 'emoji')";
+my $right = "bicycle_translate(image, $z, model => 'edges')";
 my $waited = 0;
 
 foreach my $driver (@drivers)
@@ -150,13 +149,13 @@ foreach my $driver (@drivers)
 		next;
 	}
 	unlink 'answer.png';
-	psql_file('UPDATE drawings SET variant = NULL; DELETE FROM drawings WHERE id > 1000;') or die;
+	psql_file('UPDATE sketches SET variant = NULL; DELETE FROM sketches WHERE id > 1000;') or die;
 	spew($file, $program{$title}[1]);
 	ok(system(@command, $file) == 0, "$title: the program of the document runs");
 	is(-f 'answer.png' ? unpack('H*', slurp('answer.png')) : 'none',
-		ask("SELECT encode($right, 'hex') FROM drawings WHERE id = 1"),
+		ask("SELECT encode($right, 'hex') FROM sketches WHERE id = 1"),
 		"$title: one picture comes back");
-	is(ask("SELECT count(*) FROM drawings WHERE variant = $right"),
+	is(ask("SELECT count(*) FROM sketches WHERE variant = $right"),
 		20 + ($program{$title}[1] =~ /unnest/ ? $files : 0), "$title: many pictures are made");
 	is(ask('SELECT state FROM bicycle_jobs WHERE job = 1'), 'done',
 		"$title: the job is waited for") unless $waited++;

@@ -1,11 +1,11 @@
-# README.md and doc/*.md: all SQL and shell commands in them work as they stand there, for the roles
-# that they name; functions, settings, tables and columns are those that there are, settings with
-# their defaults; links lead somewhere.
+# README.md and doc/*.md: all SQL and shell commands in them work as they stand there, from top to
+# bottom, in one fresh database, README first; functions, settings, tables and columns are those
+# that there are, settings with their defaults; links lead somewhere.
 #
-# A block that begins with "-- as a superuser" is run as one, the others as "painter", who has what
-# README grants. Each document has a database of its own, so that its first training job is number
-# 1. Changed on the way: numbers of iterations, and sizes of networks, which are too large for a
-# test.
+# All is run as README says: a block that begins with "-- as a superuser" as one, the others as the
+# role "painter" that README makes. What there is beforehand is files. Changed on the way: numbers
+# of iterations, and widths of networks, which are too large for a test, and where files of the
+# server lie.
 use strict;
 use warnings;
 
@@ -20,9 +20,10 @@ use Test::More;
 my $root = "$FindBin::RealBin/..";
 my %text = map { (s{^\Q$root\E/}{}r => slurp_file($_)) } "$root/README.md",
 	"$root/CONTRIBUTING.md", sort glob "$root/doc/*.md";
-my $readme = $text{'README.md'};
 my $reference = $text{'doc/reference.md'};
 my $node = new_node('main');
+my $files = PostgreSQL::Test::Utils::tempdir();
+my $superuser = $node->safe_psql('postgres', 'SELECT current_user');
 
 cmp_ok(scalar(keys %text), '>=', 6, 'the documents are found');
 
@@ -38,124 +39,157 @@ sub blocks
 	return @found;
 }
 
-# Runs one as ROLE; true if nothing in it has failed.
-sub run_block
+# Runs SCRIPT in a session of psql as ROLE: (whether all of it went well, output, errors).
+sub session
 {
-	my ($database, $role, $language, $commands) = @_;
+	my ($role, $script) = @_;
 	my ($out, $err) = ('', '');
-	my @command = $language eq 'sh' ? qw(bash -eu -o pipefail)
-		: qw(psql -X -e -v ON_ERROR_STOP=1 -f -);
 
-	local @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)} = ($node->host, $node->port, $database, $role);
-	$commands =~ s/^CREATE EXTENSION bicycle;/CREATE EXTENSION IF NOT EXISTS bicycle;/m if $role
-		eq 'painter';
-	$commands =~ s/"iterations": \d+/"iterations": 30, "ngf": 4, "nef": 4, "ndf": 4/g;
-	$commands =~ s/"size": \d+/"size": 64/g;
-	my $done = IPC::Run::run(\@command, '<', \$commands, '>', \$out, '2>', \$err);
-	ok($done, "$database: " . ($commands =~ /^((?!--|CREATE EXT)\S.*)/m)[0])
-		or diag("$commands\n$out\n$err");
-	return $out;
+	local @ENV{qw(PGHOST PGPORT PGDATABASE PGUSER)} = ($node->host, $node->port, 'newcomer', $role);
+	my $done = IPC::Run::run([qw(psql -X -e -v ON_ERROR_STOP=1 -f -)], '<', \$script, '>', \$out,
+		'2>', \$err);
+	return ($done, $out, $err);
 }
 
-# The output of all blocks of a document together; TABLES are what it takes for granted, SQL that
-# painter runs.
+# Runs the blocks of a document in one session, as its reader does. A block's number is printed when
+# it is reached.
 sub run_document
 {
-	my ($name, $tables) = @_;
-	my $database = basename($name, '.md');
-	my ($rights) = grep { $_->[1] =~ /^-- as a superuser/ } blocks($readme);
-	my $out = '';
+	my ($name) = @_;
+	my @blocks = blocks($text{$name});
+	my $role = $name eq 'README.md' ? $superuser : 'painter';
+	my $first = $role;
+	my $script = '';
 
-	$node->safe_psql('postgres', qq{CREATE DATABASE "$database" OWNER painter});
-	run_block($database, $node->safe_psql('postgres', 'SELECT current_user'), @$rights);
-	run_block($database, 'painter', 'sql', $tables) if $tables;
-	$out .= run_block($database, 'painter', @$_) foreach grep { $_ != $rights && $_->[1]
-		ne $rights->[1] } blocks($text{$name});
+	foreach my $number (0 .. $#blocks)
+	{
+		my ($language, $commands) = @{ $blocks[$number] };
+		my $as = $commands =~ /^-- as a superuser/ ? $superuser : 'painter';
+
+		$script .= "\\echo reached $number\n" . ($as eq $role ? '' : "\\c - $as\n");
+		$role = $as;
+		$commands =~ s/"iterations": \d+/"iterations": 30, "ngf": 4, "nef": 4, "ndf": 4/g;
+		$commands =~ s{/srv/set}{$files/set}g;
+		if ($language eq 'sh')
+		{
+			PostgreSQL::Test::Utils::append_to_file("block$number.sh", $commands);
+			$commands = "\\! rm -f done; PGUSER=$role bash -eu -o pipefail block$number.sh"
+				. " && touch done\n"
+				. "\\set done `cat done && echo true`\nSELECT :'done'::bool;\n";
+		}
+		$script .= $commands;
+	}
+	my ($done, $out, $err) = session($first, "$script\\echo reached " . @blocks . "\n");
+	foreach my $number (0 .. $#blocks)
+	{
+		my ($line) = $blocks[$number][1] =~ /^((?!--)\S.*)/m;
+
+		ok($out =~ /^reached ${\($number + 1)}$/m, "$name: $line")
+			or diag(substr($out, -3000) . "\n" . substr($err, -3000));
+		unlink "block$number.sh";
+	}
 	return $out;
 }
 
-$node->safe_psql('postgres', 'CREATE ROLE painter LOGIN; CREATE ROLE viewer LOGIN');
+# The first rows of SQL that the superuser sees, where painter's tables are found.
+sub look
+{
+	my ($query) = @_;
+
+	return $node->safe_psql('newcomer', "SET search_path = painter, public; $query");
+}
+
+# Width and height of a PNG.
+sub extent { return unpack('x16 N2', slurp_file($_[0])); }
+
+$node->safe_psql('postgres', 'CREATE DATABASE newcomer');
 
 # The files that the documents speak of lie where they are run.
 my $here = getcwd();
-my $files = PostgreSQL::Test::Utils::tempdir();
 chdir $files or die;
 system('cp', "$DATA/G.pth", "$DATA/E.pth", $files) == 0 or die;
 system('cp', "$DATA/../saved/gan.pth", "$files/checkpoint.pth") == 0 or die;
 system('cp', "$DATA/pairs/20_A.png", "$files/outline.png") == 0 or die;
-mkdir 'A';
-mkdir 'B';
-foreach my $n (0 .. 9)
+mkdir $_ foreach qw(A B);
+foreach my $n (map { sprintf('%02d', $_) } 0 .. 29)
 {
-	system('cp', "$DATA/pairs/0${n}_A.png", "A/$n.png") == 0 or die;
-	system('cp', "$DATA/pairs/0${n}_B.png", "B/$n.png") == 0 or die;
+	system('cp', "$DATA/pairs/${n}_A.png", "A/$n.png") == 0 or die;
+	system('cp', "$DATA/pairs/${n}_B.png", "B/$n.png") == 0 or die;
 }
+system("cp $DATA/../jpeg/rgb.jpg A/photo.jpg && cp A/photo.jpg B") == 0 or die;
+system('mkdir set && cp -r A B set && cp A/00.png set/A/more.png && cp B/00.png set/B/more.png')
+	== 0 or die;
+system('cp A/00.png A/lonely.png') == 0 or die;
 
-my $sets = join(' ', map { my $n =
-	$_; "\\set a$n `base64 -w0 A/$n.png`\n\\set b$n `base64 -w0 B/$n.png`\n" } 0 .. 9);
-my $rows = join(', ', map { sprintf("(%d, %s, decode(:'a%d', 'base64'), decode(:'b%d', 'base64'))",
-	$_ == 8 ? 843 : $_ == 9 ? 1276 : $_ + 2, $_ > 6 ? 'true' : 'false', $_, $_) } 0 .. 9);
-my $table = 'CREATE TABLE pairs (glyph int PRIMARY KEY, held_out bool, outline bytea, emoji bytea, '
-	. "variant bytea); INSERT INTO pairs VALUES $rows;\n";
-my $out = run_document('README.md', "$sets $table");
+my $sound = 'SELECT count(*), count(*) FILTER (WHERE octet_length(input) > 0
+	AND octet_length(target) > 0) FROM pairs';
+my $out = run_document('README.md');
 like($out, qr/\(8 rows\)/, 'there are eight answers');
-is($node->safe_psql('README',
-	q{SELECT count(DISTINCT variant), bool_and((bicycle_image_info(variant)).format = 'png')
-		FROM pairs WHERE held_out AND glyph > 1}), '3|t', 'each row has its picture');
-like(slurp_file('variants.png'), qr/^\x89PNG/, 'a page of pictures comes out as a file');
+is(look($sound), '31|31', 'files of all kinds are in the table, without the one that B lacks');
+is(look(q{SELECT count(DISTINCT variant), bool_and((bicycle_image_info(variant)).format = 'png')
+	FROM pairs WHERE held_out}), '3|t', 'each row has its picture');
+like(slurp_file("$_.png"), qr/^\x89PNG/, "a page of $_ comes out as a file")
+	foreach qw(variants losses);
 like(slurp_file('report.html'), qr/^<!DOCTYPE html>.*<\/html>\s*$/s, 'and so does a report');
+unlink 'report.html';
 
-my $imported = <<'SQL';
-\lo_import G.pth
-\set generator :LASTOID
-\lo_import E.pth
-SELECT bicycle_import('emoji', lo_get(:generator), lo_get(:LASTOID));
-SQL
-run_document('doc/reference.md', "$sets $table $imported");
-like(slurp_file('answer.png'), qr/^\x89PNG/, 'a picture comes out as a file');
-is($node->safe_psql('reference',
-	q{SELECT count(*) FROM bicycle_models WHERE model IN ('shoes', 'bags') AND is_current}), '2',
-	'models came in from files');
-run_block('reference', 'painter', 'sql',
-	"\\lo_import shoes_G.pth\nSELECT bicycle_import('again', lo_get(:LASTOID));\n");
-is($node->safe_psql('reference', q{SELECT bicycle_export('again') = bicycle_export('shoes')}), 't',
-	'and went out');
+run_document('doc/guide.md');
+is(look(q{SELECT count(*), bool_and((variant = bicycle_translate(image, bicycle_latent(8, id),
+	model => 'edges')) AND problem IS NULL) FROM drawings WHERE id IN (1, 5, 6)}), '3|t',
+	'a column is kept current');
+like(look('SELECT variant IS NULL, problem FROM drawings WHERE id = 2'),
+	qr/^t\|could not decode image/, 'and where it cannot be, it says why');
 
-run_document('doc/looking.md', "$sets $table $imported");
+run_document('doc/looking.md');
 like(slurp_file("$_.png"), qr/^\x89PNG/, "doc/looking.md has made $_.png")
-	foreach qw(emoji samples morph sweep styles);
+	foreach qw(emoji samples blind);
 like(slurp_file('report.html'), qr/^<!DOCTYPE html>.*<\/html>\s*$/s, 'and a page');
 
+# As large as a page of so many cells: one more or less is seen at the next row.
+foreach my $page ([ 'morph', 8, 3 ], [ 'sweep', 7, 8, 'z' ], [ 'styles', 4, 4 ])
+{
+	my ($name, $columns, $rows, $label) = @$page;
+	my $cells = $columns * $rows;
+	my $labels = $label ? "array_fill('$label'::text, ARRAY[$cells])" : 'NULL';
+
+	is(join('|', extent("$name.png")), look("SELECT width, height
+		FROM bicycle_image_info(bicycle_grid(array_fill((SELECT input FROM pairs WHERE id = 1),
+			ARRAY[$cells]), $columns, $labels))"),
+		"doc/looking.md: $name.png has $rows rows of $columns");
+}
+
 run_document('doc/training.md');
-is($node->safe_psql('training',
-	q{SELECT count(*), bool_and((bicycle_image_info(a)).channels = 1
-		AND (bicycle_image_info(b)).channels = 3) FROM pairs}), '10|t',
-	'a directory of pairs is in the table');
-is($node->safe_psql('training',
-	q{SELECT string_agg(concat_ws(' ', job, state, version), ', ' ORDER BY job) FROM bicycle_jobs}),
-	'1 done 1, 2 done 2, 3 done 1', 'all jobs have made versions');
-is($node->safe_psql('training',
-	q{SELECT version, is_current FROM bicycle_models WHERE model = 'shoes'}), '1|t',
+is(look($sound), '32|32',
+	'what was new in a directory of the server is in the table');
+is(look("SELECT string_agg(concat_ws(' ', model, state, version), ', ' ORDER BY job)
+	FROM bicycle_jobs WHERE model IN ('boots', 'validated')"),
+	'boots done 1, boots done 2, validated done 1', 'all jobs have made versions');
+is(look("SELECT version, is_current FROM bicycle_models WHERE model = 'boots'"), '1|t',
 	'of which the first is left');
 
 # Weights that are of no use, but have their shapes: whoever runs this may be without PyPI.
-run_document('doc/evaluation.md', slurp_file("$root/../sql/include/lpips.sql")
+ok((session('painter', slurp_file("$root/../sql/include/lpips.sql")
 	. "SELECT bicycle_import_lpips('alex', backbone, heads, version) FROM files,\n"
-	. "unnest('{0.0,0.1}'::text[]) AS version;\n"
-	. "\\set a `base64 -w0 A/0.png`\n\\set b `base64 -w0 B/0.png`\n"
-	. "CREATE TABLE pair AS SELECT decode(:'a', 'base64') AS a, decode(:'b', 'base64') AS b;\n"
-	. "CREATE TABLE samples AS SELECT 1 AS input, sample, CASE WHEN sample = 2 THEN a ELSE b END\n"
-	. "AS image FROM pair, generate_series(1, 3) AS sample;\n");
-foreach my $other (grep { !/README|training|evaluation|looking|reference/ } sort keys %text)
+	. "unnest('{0.0,0.1}'::text[]) AS version;\n"))[0], 'LPIPS is there');
+$out = run_document('doc/evaluation.md');
+is(sprintf('%.5f', ($out =~ /^ *diversity *\n-+\n *(\S+)/m)[0] // -1),
+	look("SELECT round(value::numeric, 5) FROM bicycle_evaluate('emoji',
+		'SELECT input, target FROM pairs WHERE held_out ORDER BY id',
+		'{\"metrics\": [\"diversity_lpips\"]}')"), 'the recipe of diversity is the metric');
+
+run_document('doc/reference.md');
+like(slurp_file('answer.png'), qr/^\x89PNG/, 'a picture comes out as a file');
+is(look(q{SELECT count(*) FROM bicycle_models WHERE model IN ('shoes', 'bags') AND is_current}),
+	'2', 'models came in from files');
+ok((session('painter', "\\lo_import shoes_G.pth\n"
+		. "SELECT bicycle_import('again', lo_get(:LASTOID));\n"))[0],
+	'a file that came out goes in');
+is(look(q{SELECT bicycle_export('again') = bicycle_export('shoes')}), 't', 'and is the same');
+
+foreach my $other (grep { !/README|training|evaluation|looking|reference|guide/ } sort keys %text)
 {
 	run_document($other) if blocks($text{$other});
 }
-is($node->safe_psql('guide',
-	q{SELECT count(*), bool_and((variant = bicycle_translate(image, bicycle_latent(8, id),
-		model => 'emoji')) AND problem IS NULL) FROM drawings WHERE id IN (1, 5, 6)}), '3|t',
-	'a column is kept current');
-like($node->safe_psql('guide', 'SELECT variant IS NULL, problem FROM drawings WHERE id = 2'),
-	qr/^t\|could not decode image/, 'and where it cannot be, it says why');
 chdir $here or die;
 
 # ---- What there is ---------------------------------------------------------
@@ -203,7 +237,7 @@ foreach my $first (grep { /bicycle_/ } @cells[ grep { !($_ % 2) } 0 .. $#cells ]
 {
 	push @signatures, "$1 $2" while $first =~ /(bicycle_\w+)\((.*?)\)(?=`| →)/g;
 }
-foreach (split /\n/, $node->safe_psql('README', <<'SQL'))
+foreach (split /\n/, $node->safe_psql('newcomer', <<'SQL'))
 SELECT proname, (SELECT string_agg(proargnames[i] || ' ' || format_type(type, NULL), ', '
 	ORDER BY i) FROM unnest(proargtypes) WITH ORDINALITY AS a (type, i)),
 	(SELECT string_agg(name, ', ' ORDER BY i)
@@ -245,7 +279,7 @@ foreach my $name (sort keys %columns)
 }
 
 my $all = join("\n", values %text);
-foreach (split /\n/, $node->safe_psql('README', <<'SQL'))
+foreach (split /\n/, $node->safe_psql('newcomer', <<'SQL'))
 SELECT relname, relkind, (SELECT string_agg(attname, ', ' ORDER BY attnum) FROM pg_attribute
 	WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped)
 FROM pg_class JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = pg_class.oid

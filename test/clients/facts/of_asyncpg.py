@@ -6,9 +6,9 @@ import asyncpg
 async def main():
     conn = await asyncpg.connect()
     other = await asyncpg.connect()
-    image = await conn.fetchval("SELECT image FROM drawings WHERE id = 1")
+    image = await conn.fetchval("SELECT image FROM sketches WHERE id = 1")
     assert await conn.fetchval(
-        "SELECT bicycle_translate($1, $2, model => 'emoji')", image, [0.1] * 8)
+        "SELECT bicycle_translate($1, $2, model => 'edges')", image, [0.1] * 8)
     assert not conn.is_in_transaction()
     try:
         await conn.execute("SELECT pg_sleep(600)", timeout=0.5)

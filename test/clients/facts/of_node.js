@@ -6,10 +6,10 @@ const { Client } = require('pg');
 async function main() {
   const client = new Client({ statement_timeout: 500 });
   await client.connect();
-  const { rows } = await client.query('SELECT image FROM drawings WHERE id = 1');
+  const { rows } = await client.query('SELECT image FROM sketches WHERE id = 1');
   const z = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
   await client.query('SET statement_timeout = 0');
-  await client.query("SELECT bicycle_translate($1, $2, model => 'emoji')", [rows[0].image, z]);
+  await client.query("SELECT bicycle_translate($1, $2, model => 'edges')", [rows[0].image, z]);
   await client.query('RESET statement_timeout');
   await assert.rejects(client.query('SELECT pg_sleep(600)'), { code: '57014' });
 

@@ -16,9 +16,9 @@ def sqlstate(statement, *values):
 
 
 cur = conn.cursor()
-cur.execute("SELECT image FROM drawings WHERE id = 1")
+cur.execute("SELECT image FROM sketches WHERE id = 1")
 image = cur.fetchone()[0]
-cur.execute("SELECT bicycle_translate(%s, %s, model => 'emoji')", (image, [0.1] * 8))
+cur.execute("SELECT bicycle_translate(%s, %s, model => 'edges')", (image, [0.1] * 8))
 assert cur.fetchone()[0].startswith(b"\x89PNG")
 assert sqlstate("CALL bicycle_wait(%s)", 1) == "25001"
 conn.rollback()

@@ -21,8 +21,8 @@ func main() {
 	conn, err := pgx.Connect(ctx, "")
 	check(err)
 	var image, answer []byte
-	check(conn.QueryRow(ctx, "SELECT image FROM drawings WHERE id = 1").Scan(&image))
-	check(conn.QueryRow(ctx, "SELECT bicycle_translate($1, $2, model => 'emoji')", image,
+	check(conn.QueryRow(ctx, "SELECT image FROM sketches WHERE id = 1").Scan(&image))
+	check(conn.QueryRow(ctx, "SELECT bicycle_translate($1, $2, model => 'edges')", image,
 		make([]float32, 8)).Scan(&answer))
 
 	moment, cancel := context.WithTimeout(ctx, 500*time.Millisecond)

@@ -6,9 +6,9 @@ import psycopg
 from psycopg.adapt import PyFormat, Transformer
 
 OPTIONS = '{"size": 64, "iterations": 5, "ngf": 4, "nef": 4, "ndf": 4}'
-TRAIN = "SELECT bicycle_train('other', 'SELECT image, image FROM drawings', %s)"
-FILL = "CALL bicycle_fill('drawings', 'variant', %s)"
-ANSWER = "bicycle_translate(image, bicycle_latent(8, id), model => 'emoji')"
+TRAIN = "SELECT bicycle_train('other', 'SELECT image, image FROM sketches', %s)"
+FILL = "CALL bicycle_fill('sketches', 'variant', %s)"
+ANSWER = "bicycle_translate(image, bicycle_latent(8, id), model => 'edges')"
 z = [0.1] * 8
 
 
@@ -23,12 +23,12 @@ def refused(conn, error, statement, *values):
 assert Transformer().get_dumper(b"", PyFormat.AUTO).format == psycopg.pq.Format.BINARY
 
 with psycopg.connect(autocommit=True) as conn:
-    image = conn.execute("SELECT image FROM drawings WHERE id = 1").fetchone()[0]
+    image = conn.execute("SELECT image FROM sketches WHERE id = 1").fetchone()[0]
     assert refused(conn, psycopg.errors.UndefinedFunction,
-                   "SELECT bicycle_translate(%s, %s, model => 'emoji')", image, z)
+                   "SELECT bicycle_translate(%s, %s, model => 'edges')", image, z)
     plan = conn.execute(
-        "EXPLAIN INSERT INTO drawings"
-        " SELECT n, i, bicycle_translate(i, %s::float4[], model => 'emoji')"
+        "EXPLAIN INSERT INTO sketches"
+        " SELECT n, i, bicycle_translate(i, %s::float4[], model => 'edges')"
         " FROM unnest(%s::bytea[]) WITH ORDINALITY AS file (i, n)", (z, [image])).fetchall()
     assert "BicycleBatch" in str(plan)
 
@@ -54,7 +54,7 @@ with psycopg.connect(autocommit=True) as conn:
         other.autocommit = True
         other.execute("CALL bicycle_wait(%s)", (job,))
         assert conn.execute(state, (job,)).fetchone()[0] == "done"
-        other.execute("UPDATE drawings SET variant = NULL")
+        other.execute("UPDATE sketches SET variant = NULL")
         other.execute(FILL, (ANSWER,))
-        left = other.execute("SELECT count(*) FROM drawings WHERE variant IS NULL")
+        left = other.execute("SELECT count(*) FROM sketches WHERE variant IS NULL")
         assert left.fetchone()[0] == 0
