@@ -110,6 +110,7 @@ chdir $files or die;
 system('cp', "$DATA/G.pth", "$DATA/E.pth", $files) == 0 or die;
 system('cp', "$DATA/../saved/gan.pth", "$files/checkpoint.pth") == 0 or die;
 system('cp', "$DATA/pairs/20_A.png", "$files/outline.png") == 0 or die;
+system('cp', "$DATA/pairs/00_B.png", "$files/photo.png") == 0 or die;
 mkdir $_ foreach qw(A B);
 foreach my $n (map { sprintf('%02d', $_) } 0 .. 29)
 {
@@ -146,14 +147,15 @@ like(slurp_file("$_.png"), qr/^\x89PNG/, "doc/looking.md has made $_.png")
 like(slurp_file('report.html'), qr/^<!DOCTYPE html>.*<\/html>\s*$/s, 'and a page');
 
 # As large as a page of so many cells: one more or less is seen at the next row.
-foreach my $page ([ 'morph', 8, 3 ], [ 'sweep', 7, 8, 'z' ], [ 'styles', 4, 4 ])
+foreach my $page ([ 'morph', 'variant', 8, 3 ], [ 'sweep', 'variant', 7, 8, 'z' ],
+	[ 'styles', 'input', 4, 4 ])
 {
-	my ($name, $columns, $rows, $label) = @$page;
+	my ($name, $cell, $columns, $rows, $label) = @$page;
 	my $cells = $columns * $rows;
 	my $labels = $label ? "array_fill('$label'::text, ARRAY[$cells])" : 'NULL';
 
 	is(join('|', extent("$name.png")), look("SELECT width, height
-		FROM bicycle_image_info(bicycle_grid(array_fill((SELECT input FROM pairs WHERE id = 1),
+		FROM bicycle_image_info(bicycle_grid(array_fill((SELECT $cell FROM pairs WHERE id = 10),
 			ARRAY[$cells]), $columns, $labels))"),
 		"doc/looking.md: $name.png has $rows rows of $columns");
 }
