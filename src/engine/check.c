@@ -74,6 +74,8 @@ check_request(const Engine *engine, const Request *request)
 	INVARIANT((request->model != NULL) ==
 			  (request->kind->uses_model && state >= REQUEST_ALONE && state <= REQUEST_RUNNING));
 	INVARIANT(request->model == NULL || !engine->device.busy); /* it would go with its device */
+	INVARIANT(state != REQUEST_DONE || request->kind->stream ||
+			  request->charge == (request->result != NULL ? request->result_length : 0));
 	INVARIANT(state != REQUEST_SIZED || sizing_wants(request) > 0);
 	if (request->connection != NULL)
 		INVARIANT(request_find(request->connection, request->id) == request);

@@ -27,9 +27,10 @@ void
 compare_images(Request *request)
 {
 	Image images[2];
+	size_t held;
 	BicycleComparison *answer;
 
-	if (!worker_decode_two(request, 0, images, &request->error))
+	if (!worker_decode_two(request, 0, images, &held, &request->error))
 		return;
 	answer = calloc(1, sizeof(*answer));
 	if (answer == NULL)
@@ -42,6 +43,7 @@ compare_images(Request *request)
 	}
 	image_free(&images[0]);
 	image_free(&images[1]);
+	decode_release(&request->engine->decoders, held);
 }
 
 /* A header may name any size: its image is not decoded. */
@@ -57,6 +59,13 @@ fits(Request *request, const ImageInfo *like)
 	return false;
 }
 
+/* What writing an image takes. */
+static size_t
+png_bytes(int width, int height, int channels)
+{
+	return (size_t) width * (size_t) height * (size_t) channels * WORKER_FILE_BYTES;
+}
+
 /* As images of a model are read: over white, or by their colours alone. */
 static unsigned
 alpha_flags(const Request *request)
@@ -68,6 +77,8 @@ void
 match_images(Request *request)
 {
 	ImageInfo like;
+	Image pixels;
+	size_t held;
 	ImageError error;
 
 	if (image_info(request->file, request->image.image_length, &request->info, &error) !=
@@ -78,18 +89,19 @@ match_images(Request *request)
 		return;
 	}
 	if (!fits(request, &like) ||
-		!worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-							&request->info, worker_channels(&like), alpha_flags(request),
+		!worker_decode_held(request, &request->info, worker_channels(&like), alpha_flags(request),
 							(NnExtent){ .w = like.width, .h = like.height },
-							request->image.max_pixels, NULL, &request->pixels, &request->error))
+							png_bytes(like.width, like.height, worker_channels(&like)), &pixels,
+							&held, &request->error))
 		return;
 	executor_progress();
-	if (image_encode_png(&request->pixels, &request->result, &request->result_length, &error) !=
-		IMAGE_OK)
+	if (image_encode_png(&pixels, &request->result, &request->result_length, &error) != IMAGE_OK)
 	{
 		request->result = NULL;
 		error_from_image(&request->error, &error);
 	}
+	image_free(&pixels);
+	decode_release(&request->engine->decoders, held);
 }
 
 /* In colour, so that nothing is lost before a network's channels are known. */
@@ -136,7 +148,7 @@ halve_image(Request *request)
 	Image whole;
 	ImageError error;
 	uint8_t *png[2] = { NULL };
-	size_t length[2];
+	size_t length[2], held;
 	int middle;
 
 	if (image_info(request->file, request->image.image_length, &request->info, &error) != IMAGE_OK)
@@ -150,9 +162,11 @@ halve_image(Request *request)
 		error_detail(&request->error, "It is one pixel wide.");
 		return;
 	}
-	if (!worker_decode_file(&request->engine->decoders, request->file, request->image.image_length,
-							&request->info, 3, alpha_flags(request), (NnExtent){ 0 },
-							request->image.max_pixels, NULL, &whole, &request->error))
+	/* one half of the pixels at a time, and both files */
+	if (!worker_decode_held(request, &request->info, 3, alpha_flags(request), (NnExtent){ 0 },
+							png_bytes(request->info.width, request->info.height, 3) +
+								(size_t) request->info.width * (size_t) request->info.height * 3,
+							&whole, &held, &request->error))
 		return;
 	middle = whole.width / 2;
 	if (encode_half(&whole, 0, middle, &png[0], &length[0], &request->error) &&
@@ -161,4 +175,5 @@ halve_image(Request *request)
 	free(png[0]);
 	free(png[1]);
 	image_free(&whole);
+	decode_release(&request->engine->decoders, held);
 }

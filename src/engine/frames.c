@@ -319,7 +319,7 @@ static const FrameKind kinds[] = {
 	{ IMAGE(COMPARE), .two = true, .decode = compare_images, .decoded = request_reply_result },
 	{ IMAGE(MATCH), .two = true, .decode = match_images, .decoded = request_reply_result },
 	{ IMAGE(HALVES), .decode = halve_image, .decoded = request_reply_result },
-	{ IMAGE(GRID), .decode = worker_grid, .decoded = worker_reply_grid },
+	{ IMAGE(GRID), .decode = worker_grid, .decoded = request_reply_result },
 
 	{ .type = BICYCLE_RESERVE,
 	  .min = sizeof(BicycleReserve),

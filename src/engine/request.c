@@ -406,6 +406,21 @@ request_free_written(Engine *engine)
 
 /* ---- Replies ------------------------------------------------------------- */
 
+/*
+ * Of an image only the answer stays, until it is read. That may be larger than
+ * what it had: a plot's or a grid's, which the request's own bytes do not tell.
+ */
+static void
+charge_answer(Request *request)
+{
+	Budget *memory = &request->engine->memory;
+	size_t answer = request->result != NULL ? request->result_length : 0;
+
+	budget_overdraw(memory, answer);
+	budget_give(memory, request->charge);
+	request->charge = answer;
+}
+
 static void
 finish(Request *request)
 {
@@ -417,6 +432,7 @@ finish(Request *request)
 	{
 		request->file = request->second = request->latent = NULL;
 		request_drop_pixels(request);
+		charge_answer(request);
 	}
 	request->engine->requests_done++;
 }

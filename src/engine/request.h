@@ -29,7 +29,8 @@
  * R3 Withdrawn while a thread has it (DECODING, RUNNING, ENCODING, LOADING), it
  *    belongs to nobody and is freed when the thread gives it back.
  * R4 Frames that point into a request's memory keep it. A DONE request goes
- *    with its last frame, and only then are its place and its bytes free.
+ *    with its last frame, and only then are its place and the bytes of its
+ *    answer free.
  *
  * An example: TRANSLATE of an 8 kB image. RESERVE makes the request, NEW. Its
  * place is asked for (RESERVED); admission.c takes 8 kB of the queue in this

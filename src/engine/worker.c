@@ -71,14 +71,27 @@ decode_within(const uint8_t *file, size_t length, int channels, unsigned flags, 
 }
 
 static bool
-decode_room(DecodeBudget *budget, const ImageInfo *info, size_t bytes, EngineError *error)
+decode_room(DecodeBudget *budget, const char *what, const ImageInfo *info, size_t bytes,
+			EngineError *error)
 {
 	return decode_take(budget, bytes) ||
-		   error_engine_memory(
-			   error,
-			   "Decoding an image of %d x %d pixels takes %zu bytes, more than all decoders "
-			   "together may take.",
-			   info->width, info->height, bytes);
+		   error_engine_memory(error,
+							   "%s an image of %d x %d pixels takes %zu bytes, more than all "
+							   "decoders together may take.",
+							   what, info->width, info->height, bytes);
+}
+
+/* Beyond the user's limit image_decode refuses it: no need to wait. */
+static ImageLimits
+decode_limits(const ImageInfo *info, int channels, unsigned flags, NnExtent extent,
+			  uint64_t max_pixels)
+{
+	/* A progressive JPEG of many scans takes a minute, but it ends. */
+	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
+
+	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
+		limits.max_memory = decode_bytes(info, channels, flags, extent);
+	return limits;
 }
 
 bool
@@ -86,18 +99,33 @@ worker_decode_file(DecodeBudget *budget, const uint8_t *file, size_t length, con
 				   int channels, unsigned flags, NnExtent extent, uint64_t max_pixels,
 				   uint8_t *place, Image *pixels, EngineError *error)
 {
-	/* A progressive JPEG of many scans takes a minute, but it ends. */
-	ImageLimits limits = { .max_pixels = max_pixels, .progress = executor_progress };
+	ImageLimits limits = decode_limits(info, channels, flags, extent, max_pixels);
 	bool decoded;
 
-	/* Beyond the user's limit image_decode refuses it: no need to wait. */
-	if ((uint64_t) info->width * (uint64_t) info->height <= max_pixels)
-		limits.max_memory = decode_bytes(info, channels, flags, extent);
-	if (!decode_room(budget, info, limits.max_memory, error))
+	if (!decode_room(budget, "Decoding", info, limits.max_memory, error))
 		return false;
 	decoded = decode_within(file, length, channels, flags, extent, &limits, place, pixels, error);
 	decode_release(budget, limits.max_memory);
 	return decoded;
+}
+
+bool
+worker_decode_held(const Request *request, const ImageInfo *info, int channels, unsigned flags,
+				   NnExtent extent, size_t beside, Image *pixels, size_t *held, EngineError *error)
+{
+	DecodeBudget *budget = &request->engine->decoders;
+	ImageLimits limits = decode_limits(info, channels, flags, extent, request->image.max_pixels);
+
+	*held = limits.max_memory;
+	if (*held > 0)
+		*held = *held > SIZE_MAX - beside ? SIZE_MAX : *held + beside;
+	if (!decode_room(budget, "Decoding and writing", info, *held, error))
+		return false;
+	if (decode_within(request->file, request->image.image_length, channels, flags, extent, &limits,
+					  NULL, pixels, error))
+		return true;
+	decode_release(budget, *held);
+	return false;
 }
 
 /*
@@ -170,7 +198,7 @@ worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size_t length,
 		limits.max_memory = decode_bytes(info, most, flags, (NnExtent){ side, side });
 		bytes = limits.max_memory + (size_t) info->width * (size_t) info->height * (size_t) most;
 	}
-	if (!decode_room(budget, info, bytes, error))
+	if (!decode_room(budget, "Decoding", info, bytes, error))
 		return false;
 	decoded = decode_halves_within(file, length, channels, flags, side, &limits, images, error);
 	decode_release(budget, bytes);
@@ -198,15 +226,15 @@ decode_two_within(const Request *request, int channels, NnExtent extent, const I
 }
 
 bool
-worker_decode_two(const Request *request, int channels, Image images[2], EngineError *error)
+worker_decode_two(const Request *request, int channels, Image images[2], size_t *held,
+				  EngineError *error)
 {
 	DecodeBudget *budget = &request->engine->decoders;
 	ImageLimits limits = { .max_pixels = request->image.max_pixels, .progress = executor_progress };
 	ImageInfo infos[2];
 	ImageError image_error;
 	NnExtent extent;
-	size_t bytes[2] = { 0 }, most;
-	bool decoded;
+	size_t bytes[2] = { 0 };
 
 	for (int i = 0; i < 2; i++)
 		if (image_info(i == 0 ? request->file : request->second,
@@ -228,12 +256,13 @@ worker_decode_two(const Request *request, int channels, Image images[2], EngineE
 	 * The first stays while the second is decoded, and takes no more than it
 	 * did.
 	 */
-	most = bytes[0] > SIZE_MAX - limits.max_memory ? SIZE_MAX : bytes[0] + limits.max_memory;
-	if (!decode_room(budget, &infos[bytes[1] > bytes[0]], most, error))
+	*held = bytes[0] > SIZE_MAX - limits.max_memory ? SIZE_MAX : bytes[0] + limits.max_memory;
+	if (!decode_room(budget, "Decoding", &infos[bytes[1] > bytes[0]], *held, error))
 		return false;
-	decoded = decode_two_within(request, channels, extent, &limits, images, error);
-	decode_release(budget, most);
-	return decoded;
+	if (decode_two_within(request, channels, extent, &limits, images, error))
+		return true;
+	decode_release(budget, *held);
+	return false;
 }
 
 bool

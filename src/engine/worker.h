@@ -24,7 +24,6 @@ extern int worker_channels(const ImageInfo *info);
 
 /* worker_grid.c */
 extern void worker_grid(Request *request);
-extern void worker_reply_grid(Request *request); /* I/O thread */
 
 /*
  * Decodes a file, whose header is in *info, to a size, or with {0, 0} to its
@@ -47,10 +46,25 @@ extern bool worker_decode_halves(DecodeBudget *budget, const uint8_t *file, size
 								 EngineError *error);
 
 /*
+ * For a byte of pixels, what writing a file takes that is not WebP: the file,
+ * whose memory grows by doubling, and a copy.
+ */
+#define WORKER_FILE_BYTES 3
+
+/*
+ * Decodes the file of a request. What that took of the budget, and `beside`
+ * bytes for what becomes of it, is *held until the caller releases it, with the
+ * pixels. On failure nothing is.
+ */
+extern bool worker_decode_held(const Request *request, const ImageInfo *info, int channels,
+							   unsigned flags, NnExtent extent, size_t beside, Image *pixels,
+							   size_t *held, EngineError *error);
+
+/*
  * Likewise of the two images of a request: the second is brought to the size of
  * the first, and both have `channels`, or for 0 those of the first.
  */
-extern bool worker_decode_two(const Request *request, int channels, Image images[2],
+extern bool worker_decode_two(const Request *request, int channels, Image images[2], size_t *held,
 							  EngineError *error);
 
 /*

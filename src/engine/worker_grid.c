@@ -7,8 +7,6 @@
  *    between images whether it is still wanted.
  * R2 Images that cannot be used are part of the answer: the client says what
  *    becomes of the rest.
- * R3 The answer is as large as the page, which the request's own bytes do not
- *    tell: it is counted when it is there, free or not, until it is read.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,12 +15,7 @@
 #include "engine/engine.h"
 #include "plot/grid.h"
 
-/*
- * For a byte of pixels: the file, whose memory grows by doubling, and a copy;
- * libwebp takes more, as was measured of noise.
- */
-#define FILE_BYTES 3
-#define WEBP_BYTES 13
+#define WEBP_BYTES 13 /* for a byte of pixels, as was measured of noise */
 
 static bool
 grid_wanted(void *request)
@@ -76,7 +69,7 @@ page_bytes(const Request *request, const Grid *grid)
 	bool webp = request->image.output_format == BICYCLE_OUTPUT_WEBP ||
 				request->image.output_format == BICYCLE_OUTPUT_WEBP_LOSSLESS;
 	size_t file = (size_t) grid_width(grid) * (size_t) grid_height(grid) * 3 *
-				  (webp ? WEBP_BYTES : FILE_BYTES);
+				  (webp ? WEBP_BYTES : WORKER_FILE_BYTES);
 	size_t drawn = grid_bytes(grid);
 
 	return drawn > SIZE_MAX - file ? SIZE_MAX : drawn + file;
@@ -126,12 +119,4 @@ worker_grid(Request *request)
 	}
 	draw_grid(request, grid);
 	grid_free(grid);
-}
-
-void
-worker_reply_grid(Request *request)
-{
-	budget_overdraw(&request->engine->memory, request->result_length);
-	request->charge += request->result_length;
-	request_reply_result(request);
 }

@@ -2,7 +2,8 @@
  * Who waits gets what it waits for: another device comes only when no request
  * has a model of the old one, and comes although there is always something
  * light to do; a model whose stream waits for memory is not asked for again;
- * and a model whose clients do not read does not keep others out.
+ * and a model whose clients do not read does not keep others out. What waits to
+ * be read is counted, and no more than that.
  */
 #include "engine_client.h"
 
@@ -33,17 +34,19 @@ translate(const Model *model, uint32_t fit, uint32_t flags)
 						.fit = fit };
 }
 
-static void
-make_png(int side)
+static uint8_t *
+make_png(int side, size_t *length)
 {
 	Image image = { side, side, 3, malloc((size_t) side * (size_t) side * 3) };
 	ImageError error;
+	uint8_t *file;
 
 	for (int i = 0; i < side * side * 3; i++)
 		image.pixels[i] = (uint8_t) (i / side);
-	if (image_encode_png(&image, &png, &png_length, &error) != IMAGE_OK)
+	if (image_encode_png(&image, &file, length, &error) != IMAGE_OK)
 		bail_out("cannot make an image");
 	image_free(&image);
+	return file;
 }
 
 static void
@@ -160,7 +163,8 @@ test_light(void)
 
 /* ---- Memory -------------------------------------------------------------- */
 
-#define MEMORY 48000000 /* three quarters of engine_memory */
+#define REQUEST_BYTES 8192 /* of a request, besides what comes; at most */
+#define MEMORY 72000000    /* three quarters of engine_memory */
 
 /*
  * Takes what is free, but for `less`, until it is closed. queue: bytes of
@@ -233,6 +237,75 @@ do_not_read(Client *client, uint64_t id)
 	return sizeof(BicycleImageRequest) + call.length + call.second_length;
 }
 
+/* Memory that is counted for what one client does not read. */
+static void
+test_counted(void)
+{
+	enum
+	{
+		N = 16
+	};
+	ImageCall call = translate(&models[0], BICYCLE_FIT_INPUT, 0);
+	uint64_t before, done, held, answers = 0, read = 0, queue;
+	BicycleCached cached[4] = { 0 };
+	Client deaf, other;
+
+	client_hello(&deaf, &engine, 1);
+	client_hello(&other, &engine, 1);
+	before = client_status(&other).memory;
+	done = client_status(&other).requests;
+	queue = do_not_read(&deaf, 1);
+	while (client_status(&other).requests == done)
+		usleep(1000);
+	held = client_status(&other).memory - before - queue;
+	client_expect(&deaf, BICYCLE_RESULT, 1);
+	ok(held >= deaf.frame.length && held < deaf.frame.length + REQUEST_BYTES,
+	   "an answer that is not read is counted: %llu bytes of %u", (unsigned long long) held,
+	   deaf.frame.length);
+
+	client_run(&deaf, 2, &call, &models[0]);
+	done = client_status(&other).requests;
+	queue = N * (sizeof(BicycleImageRequest) + call.length + sizeof(z) + REQUEST_BYTES);
+	for (uint64_t id = 3; id < 3 + N; id++)
+		client_call(&deaf, id, &call);
+	while (client_status(&other).requests < done + N)
+		usleep(1000);
+	held = client_status(&other).memory;
+	for (int i = 0, n = client_cache(&other, cached, 4); i < n; i++)
+		held -= cached[i].bytes;
+	for (int i = 0; i < N; i++, answers += deaf.frame.length)
+		read += client_expect(&deaf, BICYCLE_RESULT, 0);
+	ok(read == N && held <= queue + answers,
+	   "of images only the answers are: %llu bytes of %llu, and %llu of the requests",
+	   (unsigned long long) held, (unsigned long long) answers, (unsigned long long) queue);
+	client_close(&deaf);
+	client_close(&other);
+}
+
+/* Files are counted where they are written, with the pixels. */
+static void
+test_written(void)
+{
+	ImageCall calls[2] = {
+		{ .type = BICYCLE_MATCH, .image = png, .length = png_length },
+		{ .type = BICYCLE_HALVES },
+	};
+	size_t length;
+	uint8_t *large = make_png(1600, &length);
+	Client client;
+	int refused = 0;
+
+	calls[0].second = calls[1].image = large;
+	calls[0].second_length = calls[1].length = length;
+	client_hello(&client, &engine, 1);
+	for (uint64_t i = 0; i < 2; i++)
+		refused +=
+			!client_run(&client, 1 + i, &calls[i], NULL) && client_is_error(&client, "53200");
+	ok(refused == 2, "pixels fit in what decoders may take, and not with the file made of them");
+	client_close(&client);
+	free(large);
+}
+
 static void
 begin_unread(Unread *unread, const char *const *settings)
 {
@@ -268,17 +341,19 @@ end_unread(Unread *unread)
 int
 main(void)
 {
-	const char *settings[] = { "device ref", "threads 2", "engine_memory 64000000",
+	const char *settings[] = { "device ref", "threads 2", "engine_memory 96000000",
 							   "max_model_size 100000000", NULL };
 	Unread unread;
 
-	make_png(512);
+	png = make_png(512, &png_length);
 	engine_start(&engine, settings);
 	make_models();
 	begin_unread(&unread, settings); /* which takes ten seconds */
 	test_alone();
 	test_light();
 	test_asked_once();
+	test_counted();
+	test_written();
 	ok(engine_end(&engine), "the engine ends clean");
 	end_unread(&unread);
 	for (int i = 0; i < 2; i++)
