@@ -263,9 +263,11 @@ frame_import(Connection *connection, const BicycleFrame *frame, const uint8_t *b
 	else if ((request = new_stream(connection, frame, bytes, import.max_model_size)) != NULL)
 	{
 		import_begin(request, &import, body + sizeof(import));
-		/* The files and their copies; CREATE asks when its options are read. */
+		/* CREATE asks when its options are read. */
 		if (frame->type == BICYCLE_IMPORT)
-			ask_for_memory(request, bytes, 2 * (size_t) bytes);
+			ask_for_memory(request, bytes,
+						   (size_t) bytes + format_read_bytes(import.generator_length) +
+							   format_read_bytes(import.encoder_length));
 	}
 }
 
@@ -280,7 +282,8 @@ frame_inspect(Connection *connection, const BicycleFrame *frame, const uint8_t *
 		malformed_header(connection, frame, "an inspection");
 	else if ((request = new_stream(connection, frame, import.generator_length,
 								   import.max_model_size)) != NULL)
-		ask_for_memory(request, import.generator_length, 2 * (size_t) import.generator_length);
+		ask_for_memory(request, import.generator_length,
+					   import.generator_length + format_read_bytes(import.generator_length));
 }
 
 static void

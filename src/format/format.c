@@ -22,6 +22,16 @@ check_duplicates(const NnTensor *tensors, int ntensors, FormatError *error)
 	return FORMAT_OK;
 }
 
+size_t
+format_read_bytes(size_t length)
+{
+	size_t parsed = length < FORMAT_PARSED_MOST / FORMAT_PARSED_RATIO ? FORMAT_PARSED_RATIO * length
+																	  : FORMAT_PARSED_MOST;
+	size_t fixed = FORMAT_SLACK + FORMAT_PARSED_LEAST + parsed;
+
+	return length < SIZE_MAX - fixed ? length + fixed : SIZE_MAX;
+}
+
 FormatStatus
 format_read(const uint8_t *bytes, size_t length, FormatFile *file, FormatError *error)
 {

@@ -66,6 +66,9 @@ extern FormatStatus format_read(const uint8_t *bytes, size_t length, FormatFile 
 								FormatError *error);
 extern void format_free(FormatFile *file);
 
+/* What format_read takes at most for a file of this length, besides it. */
+extern size_t format_read_bytes(size_t length);
+
 /*
  * Leaves the tensors of one network: those whose names begin with `entry` and a
  * dot, without that; or, if it is NULL, those of the only state_dict, without

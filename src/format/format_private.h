@@ -19,10 +19,16 @@
 /*
  * Tensors may share a storage, and strides of 0 may make much of little;
  * together they may have this many times the bytes of the file, and the slack,
- * so that a tiny file cannot ask for gigabytes.
+ * so that a tiny file cannot ask for gigabytes. Those that are copied may have
+ * as many bytes as the file, and the slack.
  */
 #define FORMAT_EXPANSION 4
 #define FORMAT_SLACK ((uint64_t) 1 << 20)
+
+/* Of what a file says of its tensors: bytes a byte of the file, and at most. */
+#define FORMAT_PARSED_RATIO 128
+#define FORMAT_PARSED_LEAST ((size_t) 256 << 10)
+#define FORMAT_PARSED_MOST ((size_t) 96 << 20)
 
 /* Returns code; the message follows from it, the detail is printable. */
 typedef FormatStatus FormatFail(FormatError *error, FormatStatus code, const char *detail, ...);
@@ -67,7 +73,8 @@ typedef struct FormatBuilder
 	size_t length;
 	FormatFile *file;
 	int capacity, states_capacity;
-	uint64_t total; /* bytes of all tensors so far */
+	uint64_t total;  /* bytes of all tensors so far */
+	uint64_t copied; /* of those that are copied */
 	FormatError *error;
 } FormatBuilder;
 
@@ -80,6 +87,9 @@ extern void *format_own(FormatBuilder *builder, size_t bytes);
  */
 extern NnTensor *format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim,
 							const int64_t *shape);
+
+/* Memory for a copy of a tensor; NULL, with the error filled, if refused. */
+extern void *format_own_copy(FormatBuilder *builder, size_t bytes);
 
 /*
  * The tensors that follow are of a state_dict with this path; false if refused.

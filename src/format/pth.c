@@ -5,7 +5,7 @@
  *
  * A tensor that is row-major in its storage refers to the caller's bytes;
  * others are copied into memory of the FormatFile. The sum of both is limited
- * by format_add before a byte is copied.
+ * by format_add, that of copies by format_own_copy, before a byte is copied.
  */
 #include "format/foreign.h"
 #include "format/pth.h"
@@ -168,7 +168,7 @@ pth_add_tensor(FormatBuilder *builder, FormatText name, const PickleTensor *pick
 		tensor->data = storage->data + at * width;
 		return FORMAT_OK;
 	}
-	copy = format_own(builder, tensor->nbytes);
+	copy = format_own_copy(builder, tensor->nbytes);
 	if (copy == NULL)
 		return builder->error->code;
 	copy_window(storage->data + at * width, pickled, count, width, copy);

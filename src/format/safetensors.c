@@ -16,8 +16,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Long names fit; the JSON library's tree of it stays below 200 MB. */
+/*
+ * Long names fit. Values, too, are limited before the JSON library makes a tree
+ * of them, in which an empty object of two bytes takes more than 200.
+ */
 #define MAX_HEADER ((uint64_t) 4 << 20)
+#define MAX_VALUES (32 * FORMAT_MAX_TENSORS)
 
 typedef struct Header
 {
@@ -160,6 +164,23 @@ read_header(Header *header, json_t *root)
 	return check_coverage(header);
 }
 
+/* Keys and values are at most this many: each is behind a bracket or comma. */
+static size_t
+count_values(const char *text, size_t length)
+{
+	size_t n = 0;
+	bool quoted = false;
+
+	for (size_t i = 0; i < length; i++)
+		if (quoted && text[i] == '\\')
+			i++;
+		else if (text[i] == '"')
+			quoted = !quoted;
+		else if (!quoted)
+			n += text[i] == '{' || text[i] == '[' || text[i] == ',' || text[i] == ':';
+	return n;
+}
+
 FormatStatus
 format_read_safetensors(FormatBuilder *builder)
 {
@@ -178,6 +199,9 @@ format_read_safetensors(FormatBuilder *builder)
 		return format_fail(builder->error, FORMAT_ELIMIT,
 						   "Its header has %llu bytes, the limit is %llu.",
 						   (unsigned long long) length, (unsigned long long) MAX_HEADER);
+	if (count_values((const char *) builder->bytes + 8, length) > MAX_VALUES)
+		return format_fail(builder->error, FORMAT_ELIMIT, "Its header has more than %d values.",
+						   MAX_VALUES);
 	root = json_loadb((const char *) builder->bytes + 8, length, JSON_REJECT_DUPLICATES, &error);
 	if (root == NULL)
 	{

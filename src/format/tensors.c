@@ -282,6 +282,21 @@ format_add(FormatBuilder *builder, FormatText name, NnDtype dtype, int ndim, con
 	return tensor;
 }
 
+void *
+format_own_copy(FormatBuilder *builder, size_t bytes)
+{
+	if (__builtin_add_overflow(builder->copied, bytes, &builder->copied) ||
+		builder->copied > (uint64_t) builder->length + FORMAT_SLACK)
+	{
+		format_fail(builder->error, FORMAT_ELIMIT,
+					"Its tensors that are not stored row by row are together larger than the "
+					"file.");
+		format_hint(builder->error, "Save contiguous tensors.");
+		return NULL;
+	}
+	return format_own(builder, bytes);
+}
+
 bool
 format_add_state(FormatBuilder *builder, FormatText path)
 {

@@ -38,7 +38,8 @@ static long allocations_until_failure = -1; /* so many succeed, then none does; 
 static int allocations_fail_once;           /* those after the one that fails succeed again */
 static long allocations_alive;
 static long allocations_before; /* of allocations_alive, when failures began */
-static long allocated_bytes, allocated_peak;
+/* volatile: compilers hold that malloc changes no variable */
+static volatile long allocated_bytes, allocated_peak;
 
 static int
 allocation_fails(void)

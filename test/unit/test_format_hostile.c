@@ -345,6 +345,62 @@ test_honest_windows(void)
 	free(file.at);
 }
 
+/*
+ * Tensors over one storage of 4 MB, each all of it: as they lie they are read
+ * where they are, transposed they are copied, once.
+ */
+static void
+test_shared(void)
+{
+	enum
+	{
+		SIDE = 1024
+	};
+	const int64_t size[] = { SIDE, SIDE }, rows[] = { SIDE, 1 }, columns[] = { 1, SIDE };
+	static const struct
+	{
+		const char *what;
+		int plain, transposed;
+		FormatStatus code;
+	} cases[] = { { "three as they lie", 3, 0, FORMAT_OK },
+				  { "two as they lie, one transposed", 2, 1, FORMAT_OK },
+				  { "two transposed", 0, 2, FORMAT_ELIMIT },
+				  { "one as it lies, three transposed", 1, 3, FORMAT_ELIMIT } };
+	Bytes data = { calloc(8 + SIDE * SIDE, 4), 8 + 4 * SIDE * SIDE }, keys = { 0 };
+
+	data.at[2] = SIDE * SIDE >> 16;
+	put_string(&keys, "]");
+	put_text(&keys, "0");
+	put_string(&keys, "a.");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+	{
+		Bytes object = { 0 }, file;
+		FormatFile read;
+		FormatError error = { 0 };
+		FormatStatus status;
+		char name[] = "a";
+
+		put_string(&object, "}");
+		for (int n = 0; n < cases[i].plain + cases[i].transposed; n++, name[0]++)
+		{
+			put_text(&object, name);
+			put_tensor(&object, "0", SIDE * SIDE, 0, 2, size, n < cases[i].plain ? rows : columns);
+			put_string(&object, "s");
+		}
+		put_string(&object, ".");
+		file = legacy_file(object, keys, data.at, data.n);
+		status = format_read(file.at, file.n, &read, &error);
+		ok(status == cases[i].code &&
+			   (status == FORMAT_OK || strstr(error.detail, "not stored row by row") != NULL),
+		   "%s: %s", cases[i].what, error.detail);
+		format_free(&read);
+		free(file.at);
+		free(object.at);
+	}
+	free(data.at);
+	free(keys.at);
+}
+
 /* Object and list of keys disagree. */
 static void
 test_storages(void)
@@ -646,6 +702,7 @@ main(void)
 	test_bombs();
 	test_windows();
 	test_honest_windows();
+	test_shared();
 	test_storages();
 	test_counts();
 	test_legacy_frame();

@@ -1,7 +1,7 @@
 /*
  * test_format_memory.c
  *	  Whichever allocation fails, reading or writing a model file says so and
- *	  leaves nothing behind.
+ *	  leaves nothing behind; and reading takes no more than is told beforehand.
  */
 #include "failing_malloc.h"
 #include "format_fixture.h"
@@ -80,6 +80,90 @@ fail_each(const char *what, Work work, const Input *input)
 	ok(status == FORMAT_OK && clean && n > 1, "%s: each of %d allocations", what, n - 1);
 }
 
+/* `begin`, n times `piece`, `end`. */
+static Bytes
+repeated(const char *begin, Bytes piece, size_t n, const char *end)
+{
+	Bytes all = { malloc(strlen(begin) + n * piece.n + strlen(end)), 0 };
+
+	memcpy(all.at, begin, all.n = strlen(begin));
+	for (size_t i = 0; i < n; i++, all.n += piece.n)
+		memcpy(all.at + all.n, piece.at, piece.n);
+	memcpy(all.at + all.n, end, strlen(end));
+	all.n += strlen(end);
+	return all;
+}
+
+static void
+check_peak(const char *what, Bytes file)
+{
+	FormatFile read;
+	FormatError error;
+	long before = allocated_bytes, most = (long) format_read_bytes(file.n);
+
+	allocated_peak = allocated_bytes;
+	format_read(file.at, file.n, &read, &error);
+	ok(allocated_peak - before <= most, "%zu bytes, %s: reading takes %ld bytes, told are %ld",
+	   file.n, what, allocated_peak - before, most);
+	format_free(&read);
+	free(file.at);
+}
+
+#define B(literal) ((Bytes){ (uint8_t *) literal, sizeof(literal) - 1 })
+
+/* What makes much of little in pickles and headers, of sizes from tiny up. */
+static void
+test_peaks(void)
+{
+	static const struct
+	{
+		const char *begin;
+		Bytes piece;
+		const char *end;
+	} pickles[] = {
+		{ "]", { (uint8_t *) "]a", 2 }, "." },
+		{ "", { (uint8_t *) "(", 1 }, "" },
+		{ "", { (uint8_t *) "}\x94", 2 }, "" },
+		{ ")", { (uint8_t *) "\x85", 1 }, "." },
+		{ "Nr\xff\xff\3", { (uint8_t *) "\0", 1 }, "" },
+		{ "](U\7storagectorch\nFloatStorage\nU\0010U\3cpuK\1tq\1a",
+		  { (uint8_t *) "h\1Qa", 4 },
+		  "." },
+	};
+	static const struct
+	{
+		const char *begin, *piece, *end;
+	} headers[] = {
+		{ "{\"__metadata__\":[", "{},", "0]}" },       { "{\"__metadata__\":[", "[],", "0]}" },
+		{ "{\"__metadata__\":[", "{\"\":0},", "0]}" }, { "{\"__metadata__\":[", "\"\",", "0]}" },
+		{ "{\"__metadata__\":\"", "\\\"", "\"}" },
+	};
+
+	for (size_t n = 10; n <= 3000000; n = n == 10 ? 1000 : n == 1000 ? 60000 : 4 * n)
+	{
+		for (size_t i = 0; i < sizeof(pickles) / sizeof(pickles[0]); i++)
+		{
+			Bytes object = repeated(pickles[i].begin, pickles[i].piece, n, pickles[i].end);
+
+			check_peak("a pickle", legacy_file(object, B("]."), NULL, 0));
+			check_peak("two pickles", legacy_file(object, object, NULL, 0));
+			free(object.at);
+		}
+		for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++)
+		{
+			Bytes piece = { (uint8_t *) headers[i].piece, strlen(headers[i].piece) };
+			Bytes header = repeated(headers[i].begin, piece, n, headers[i].end);
+			Bytes file = { 0 };
+			uint64_t length = header.n;
+
+			put(&file, &length, sizeof(length));
+			put(&file, header.at, header.n);
+			check_peak(headers[i].piece, file);
+			free(header.at);
+		}
+	}
+}
+
 int
 main(void)
 {
@@ -103,6 +187,7 @@ main(void)
 		format_free(&input.file);
 		free(input.bytes);
 	}
+	test_peaks();
 	return done_testing();
 }
 

@@ -174,8 +174,12 @@ test_bombs(void)
 
 	refused_repeated("arrays 100,000 deep", "{\"a\":", "[", 100000, "", FORMAT_EINVALID,
 					 "not valid JSON");
-	refused_repeated("objects 100,000 deep", "", "{\"a\":", 100000, "", FORMAT_EINVALID,
+	refused_repeated("objects 100,000 deep", "", "{\"a\":", 60000, "", FORMAT_EINVALID,
 					 "not valid JSON");
+	refused_repeated("a million empty objects", "{\"__metadata__\":[", "{},", 1000000, "0]}",
+					 FORMAT_ELIMIT, "more than 131072 values");
+	refused_repeated("a text of a million commas", "{\"a\":\"\\\"", ",[", 500000, "\"}",
+					 FORMAT_EINVALID, "has no dtype");
 	refused_repeated("a header of 5 MB", "{", " ", 5 * MIB, "}", FORMAT_ELIMIT, "the limit is");
 	refused_repeated("a name of 300 bytes", "{\"", "n", 300,
 					 "\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", FORMAT_ELIMIT,
