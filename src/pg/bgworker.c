@@ -9,9 +9,12 @@
  * R3 A worker that finds another one in its role ends with status 0, which
  *    unregisters it for good. After every other end the postmaster starts it
  *    again.
+ * R4 The launcher waits for the end of recovery, in a worker slot that is its
+ *    own from when it is registered. So on a standby it is registered once.
  */
 #include "pg/bgworker.h"
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 
@@ -81,15 +84,17 @@ sole_worker_ensure(SoleWorker which)
 	SoleWorkerPost *post;
 	BackgroundWorker worker;
 	int64 now = monotonic_ms();
+	bool waits;
 	bool mine;
 
 	if (preloaded)
 		return true;
+	waits = sole[which].for_jobs && RecoveryInProgress();
 	shared = shared_attach();
 	post = &shared->posts[which];
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	mine = post->pid == 0 &&
-		   (post->registered_ms == 0 || now - post->registered_ms >= REGISTRATION_TIME);
+		   (post->registered_ms == 0 || (!waits && now - post->registered_ms >= REGISTRATION_TIME));
 	if (mine)
 		post->registered_ms = now;
 	LWLockRelease(&shared->lock);
