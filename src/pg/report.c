@@ -8,7 +8,9 @@
  * R2 The model is looked up once, and all pictures are of that version. What
  *    the session says of images counts: bicycle.on_error, fit, exif and the
  *    format of answers, of which jpeg makes a smaller page.
- * R3 The page is built in the memory of the call, where it may have 1 GB.
+ * R3 The page is built in the memory of the call, where it may have 1 GB. Its
+ *    pictures are all there before it is. So they are counted as they come, and
+ *    what cannot become a page ends before the rest of it is made.
  */
 #include "pg/report.h"
 
@@ -18,6 +20,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 
 #include "nn/nn.h"
 #include "pg/catalog_run.h"
@@ -35,6 +38,8 @@ extern PGDLLEXPORT Datum bicycle_interpolate(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum bicycle_loss_plot(PG_FUNCTION_ARGS);
 
 #define SWEEP_MOST 2.0 /* how far a number of z goes from 0, in standard deviations */
+#define FAULT_PAGE 5   /* of bicycle.debug_fault: a page may have FAULT_PAGE_BYTES */
+#define FAULT_PAGE_BYTES (1024 * 1024)
 
 typedef struct Pair
 {
@@ -55,6 +60,7 @@ typedef struct Report
 	Pair *pairs;
 	int npairs;
 	float **codes; /* of the samples */
+	Size bytes;    /* of the pictures that have come */
 	int64 job;     /* 0: none that the caller may see */
 	char *date;    /* of today */
 } Report;
@@ -71,6 +77,22 @@ begin_section(Report *r, const char *id, const char *heading)
 }
 
 /* ---- Pictures ------------------------------------------------------------ */
+
+/* The picture will be in the page, where three bytes take four characters. */
+static void
+count_picture(Report *r, const bytea *image)
+{
+	Size room =
+		bicycle_debug && bicycle_debug_fault == FAULT_PAGE ? FAULT_PAGE_BYTES : MaxAllocSize;
+
+	r->bytes += VARSIZE_ANY_EXHDR(image);
+	if (r->bytes > room / 4 * 3)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("report is too large"),
+				 errdetail("Its pictures have more than %zu bytes, for which a page has no room.",
+						   room / 4 * 3),
+				 errhint("Show fewer rows or samples, or set bicycle.output_format to jpeg.")));
+}
 
 /* What is asked of the model: an answer to an image, or its code. */
 typedef struct Picture
@@ -132,14 +154,17 @@ picture_open(const Model *model, Picture *picture)
 }
 
 static void
-picture_take(const Model *model, Picture *picture)
+picture_take(Report *r, Picture *picture)
 {
 	if (image_answered(picture->call, false, NULL, psprintf("pair %s of a report", picture->pair)))
 	{
-		if (picture->z != NULL)
-			*picture->answer = image_wait(picture->call);
+		if (picture->z == NULL)
+			*picture->code = encode_wait(picture->call, r->model);
 		else
-			*picture->code = encode_wait(picture->call, model);
+		{
+			*picture->answer = image_wait(picture->call);
+			count_picture(r, *picture->answer);
+		}
 	}
 	call_free(picture->call);
 	picture->call = NULL;
@@ -150,7 +175,7 @@ picture_take(const Model *model, Picture *picture)
  * under way allow.
  */
 static void
-pictures_make(Pictures *p, const Model *model)
+pictures_make(Report *r, Pictures *p)
 {
 	int window = image_window();
 	int opened = 0;
@@ -167,12 +192,12 @@ pictures_make(Pictures *p, const Model *model)
 			 opened++)
 		{
 			p->now = opened;
-			picture_open(model, &p->at[opened]);
+			picture_open(r->model, &p->at[opened]);
 			bytes += VARSIZE_ANY(p->at[opened].image);
 		}
 		p->now = i;
 		bytes -= VARSIZE_ANY(p->at[i].image);
-		picture_take(model, &p->at[i]);
+		picture_take(r, &p->at[i]);
 	}
 	error_context_stack = context.previous;
 }
@@ -180,7 +205,7 @@ pictures_make(Pictures *p, const Model *model)
 /* ---- Pairs --------------------------------------------------------------- */
 
 static bytea *
-pair_column(HeapTuple row, TupleDesc desc, int column, const char *name)
+pair_column(Report *r, HeapTuple row, TupleDesc desc, int column, const char *name)
 {
 	bool isnull;
 	Datum value = SPI_getbinval(row, desc, column, &isnull);
@@ -188,6 +213,7 @@ pair_column(HeapTuple row, TupleDesc desc, int column, const char *name)
 
 	if (isnull || !image_accept(value, false, NULL, psprintf("pair %s of a report", name), &image))
 		return NULL;
+	count_picture(r, image);
 	return DatumGetByteaPCopy(PointerGetDatum(image));
 }
 
@@ -214,8 +240,8 @@ read_shown(Report *r)
 		r->npairs++;
 		if (pair->name == NULL)
 			pair->name = psprintf("%d", r->npairs);
-		pair->input = pair_column(row, desc, 1, pair->name);
-		pair->truth = pair_column(row, desc, 2, pair->name);
+		pair->input = pair_column(r, row, desc, 1, pair->name);
+		pair->truth = pair_column(r, row, desc, 2, pair->name);
 		pair->samples = palloc0(r->options.samples * sizeof(bytea *));
 		SPI_freetuptable(SPI_tuptable);
 	}
@@ -248,7 +274,7 @@ make_samples(Report *r)
 	for (int i = 0; i < r->npairs && r->model->has_encoder; i++)
 		if (r->pairs[i].truth != NULL)
 			pictures_add(&codes, &r->pairs[i], r->pairs[i].truth)->code = &read[i];
-	pictures_make(&codes, r->model);
+	pictures_make(r, &codes);
 	for (int i = 0; i < r->npairs; i++)
 	{
 		Pair *pair = &r->pairs[i];
@@ -258,7 +284,7 @@ make_samples(Report *r)
 		for (int k = 0; k < r->options.samples; k++)
 			want_answer(&answers, pair, r->codes[k], &pair->samples[k]);
 	}
-	pictures_make(&answers, r->model);
+	pictures_make(r, &answers);
 }
 
 static void
@@ -355,7 +381,7 @@ show_morph(Report *r)
 		heads[i + 1] = psprintf("t = %.2f", t);
 		want_answer(&p, pair, code_between(r->codes[0], last, nz, t), &answers[i]);
 	}
-	pictures_make(&p, r->model);
+	pictures_make(r, &p);
 	begin_section(r, "morph", "Morph");
 	html_add(page, "<p>");
 	html_textf(page,
@@ -399,7 +425,7 @@ show_sweep(Report *r)
 		z[i / n] = (float) sweep_value(i % n, n);
 		want_answer(&p, pair, z, &answers[i]);
 	}
-	pictures_make(&p, r->model);
+	pictures_make(r, &p);
 	heads[0] = "number";
 	for (int i = 0; i < n; i++)
 		heads[i + 1] = psprintf("%+.2f", sweep_value(i, n));

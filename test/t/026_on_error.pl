@@ -40,6 +40,19 @@ is(scalar(@warnings), 1, 'once');
 is("$status $out", '0 t', 'an image that is larger than the queue is NULL');
 like($err, qr/WARNING.*\n.*request is too large/, 'for that reason');
 
+# A report whose pictures cannot become a page ends before the rest of them is made, or any.
+my $requests = engine_query($node, 'requests');
+my $report = q{SET bicycle.debug_fault = 5; SELECT length(bicycle_report('emoji', 'SELECT photo, %s
+	FROM outlines', '{"samples": 100, "evaluation": false}'))};
+($status, $out, $err) = outcome(sprintf($report, 'photo'));
+like($err, qr/ERROR:  54000: report is too large\n.*DETAIL:.*HINT:/s,
+	'a page that is too large');
+cmp_ok(engine_query($node, 'requests') - $requests, '<', 300, 'ends while it is made');
+$requests = engine_query($node, 'requests');
+($status, $out, $err) = outcome(sprintf($report, q{decode(repeat(''00'', 300000), ''hex'')}));
+like($err, qr/ERROR:  54000: report is too large/, 'one of large pairs');
+is(engine_query($node, 'requests') - $requests, 0, 'before any answer is made');
+
 # The engine's own failures.
 ($status, $out, $err) = outcome("SET bicycle.debug_fault = 1;\n$all");
 like($err, qr/ERROR:  58000:/, 'an image that crashes the engine is an error');
