@@ -133,3 +133,7 @@ COMMENT ON FUNCTION @extschema@.bicycle_engines() IS
 COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS
 	'SHA-256 over the pairs, which with the platform tells whether results can be the same bits '
 	'after an interruption; then the hashes of the pairs that are skipped';
+
+-- It is replaced, not dropped: the trigger stays.
+CREATE OR REPLACE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'bicycle_drop_job' LANGUAGE C COST 100;

@@ -522,14 +522,8 @@ CREATE TRIGGER bicycle_guard_jobs BEFORE INSERT OR UPDATE ON @extschema@.bicycle
 		'bicycle_cancel.');
 
 -- What a job has left goes with its row; not by foreign keys, as with tensors.
-CREATE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger LANGUAGE plpgsql
-	SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	EXECUTE format('DELETE FROM %I.bicycle_training_losses WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
-	EXECUTE format('DELETE FROM %I.bicycle_training_previews WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
-	EXECUTE format('DELETE FROM %I.bicycle_training_checkpoints WHERE job = $1', TG_TABLE_SCHEMA) USING OLD.job;
-	RETURN NULL;
-END $$;
+CREATE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger
+	AS 'MODULE_PATHNAME', 'bicycle_drop_job' LANGUAGE C COST 100;
 REVOKE ALL ON FUNCTION @extschema@.bicycle_drop_job() FROM PUBLIC;
 COMMENT ON FUNCTION @extschema@.bicycle_drop_job() IS
 	'drops losses, previews and checkpoints of a job whose row is deleted';

@@ -7,7 +7,8 @@
  *    collected in `messages`, which the run's memory context owns; streams go
  *    to temporary files.
  * R2 job_frames_handle takes them from there in the order of arrival, each in a
- *    short transaction of its own.
+ *    short transaction of its own. Nothing is written for a job whose row is
+ *    gone.
  */
 #include "pg/job_worker.h"
 
@@ -204,7 +205,7 @@ handle_losses(const Message *m)
 	Params p;
 
 	message_head(m, &losses, sizeof(losses));
-	if (!job_worker_begin())
+	if (!job_worker_begin_writing())
 		return;
 	json = insert_losses(losses.iteration, bicycle_loss_names, BICYCLE_NLOSSES, losses.present,
 						 losses.value);
@@ -229,7 +230,7 @@ handle_validated(const Message *m)
 	Params p;
 
 	message_head(m, &validated, sizeof(validated));
-	if (!job_worker_begin())
+	if (!job_worker_begin_writing())
 		return;
 	json = insert_losses(validated.iteration, bicycle_measure_names, BICYCLE_NMEASURES,
 						 validated.present, validated.value);
@@ -264,7 +265,7 @@ handle_preview(const Message *m)
 	Params p;
 
 	message_head(m, &preview, sizeof(preview));
-	if (!job_worker_begin())
+	if (!job_worker_begin_writing())
 		return;
 	job_worker_params(&p);
 	param_add_long(&p, preview.iteration);
@@ -314,7 +315,7 @@ handle_checkpoint(const Message *m)
 	if (checkpoint.stream_length != m->stream_length || left == 0)
 		session_broken(JOB_ENGINE);
 	rewind_stream(m->stream);
-	if (!job_worker_begin())
+	if (!job_worker_begin_writing())
 		return;
 	chunk = palloc(VARHDRSZ + BICYCLE_CHUNK_BYTES);
 	job_worker_params(&p);
@@ -392,6 +393,12 @@ handle_done(const Message *m)
 	job_worker.running = false;
 	if (ShutdownRequestPending || !job_worker_begin())
 		return;
+	model_lock(job_worker.job.model); /* before the row, as in bicycle_resume */
+	if (!job_worker_hold_row())
+	{
+		job_worker_end();
+		return;
+	}
 	version = model_store(job_worker.job.model, option_text("method"),
 						  job_worker.start_iterations + head.iteration, &head.model,
 						  pnstrdup(m->body + sizeof(head), head.model.config_length), m->stream,

@@ -48,7 +48,16 @@ extern PGDLLEXPORT void bicycle_trainer_main(Datum arg);
 extern bool job_worker_begin(void);
 extern void job_worker_end(void);
 
+/*
+ * The same, and the job's row is there until the transaction ends: what belongs
+ * to a job is written within it only.
+ */
+extern bool job_worker_begin_writing(void);
+
 /* Within them. */
+
+/* Locks the job's row. False, and the run is finished: it is gone. */
+extern bool job_worker_hold_row(void);
 extern void job_worker_params(Params *p); /* starts the parameters of a statement: $1 = job */
 extern void job_worker_run(const char *table, const char *statement, int expected, Params *p);
 /* Of the job's row; without one the run is finished. */

@@ -4,8 +4,10 @@
  *
  * R1 Each is short and its own, so that nothing holds back vacuum; but for the
  *    one that reads the pairs.
- * R2 A row that is gone ends the run. So does an extension that was dropped,
- *    even if it was created again: it has other jobs of the same numbers.
+ * R2 A row that is gone ends the run. What belongs to it is written while the
+ *    row is locked, so that nothing is left of a job that was deleted.
+ * R3 Likewise an extension that was dropped, even if it was created again: it
+ *    has other jobs of the same numbers.
  */
 #include "pg/job_worker.h"
 
@@ -35,6 +37,29 @@ job_worker_begin(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	job_worker.finished = true;
+	return false;
+}
+
+bool
+job_worker_hold_row(void)
+{
+	Params p;
+
+	job_worker_params(&p);
+	if (catalog_run(AS_OWNER, JOBS, "SELECT 1 FROM %s WHERE job = $1 FOR NO KEY UPDATE",
+					SPI_OK_SELECT, &p) == 0)
+		job_worker.finished = true;
+	return !job_worker.finished;
+}
+
+bool
+job_worker_begin_writing(void)
+{
+	if (!job_worker_begin())
+		return false;
+	if (job_worker_hold_row())
+		return true;
+	job_worker_end();
 	return false;
 }
 

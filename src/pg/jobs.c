@@ -17,6 +17,7 @@
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -27,7 +28,11 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "pg/bicycle.h"
 #include "pg/catalog.h"
+#include "pg/job_slots.h"
+
+PG_FUNCTION_INFO_V1(bicycle_drop_job);
 
 /* ---- States -------------------------------------------------------------- */
 
@@ -175,6 +180,34 @@ bool
 job_is_active(const Job *row)
 {
 	return job_is_local(row) && (row->state == JOB_QUEUED || row->state == JOB_RUNNING);
+}
+
+/*
+ * Trigger on the table: what a job has left goes with its row, by the rights of
+ * who deletes that, and its worker ends.
+ */
+Datum
+bicycle_drop_job(PG_FUNCTION_ARGS)
+{
+	static const char *const tables[] = { JOB_LOSSES, JOB_PREVIEWS, JOB_CHECKPOINTS };
+	TriggerData *data = (TriggerData *) fcinfo->context;
+	TupleDesc desc;
+	Params p = { 0 };
+	bool isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_AFTER(data->tg_event) ||
+		!TRIGGER_FIRED_FOR_ROW(data->tg_event) || !TRIGGER_FIRED_BY_DELETE(data->tg_event))
+		elog(ERROR, "bicycle_drop_job was not called as a trigger after each row is deleted");
+	SPI_connect();
+	desc = RelationGetDescr(data->tg_relation);
+	param_add(&p, INT8OID,
+			  SPI_getbinval(data->tg_trigtuple, desc, SPI_fnumber(desc, "job"), &isnull));
+	for (int i = 0; i < lengthof(tables); i++)
+		(void) catalog_run(AS_CALLER, tables[i], "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE,
+						   &p);
+	job_stopping(DatumGetInt64(p.values[0]));
+	SPI_finish();
+	return PointerGetDatum(NULL);
 }
 
 /* ---- What stands in a job's way ------------------------------------------ */

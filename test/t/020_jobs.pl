@@ -214,6 +214,49 @@ is($node->safe_psql('postgres', "SELECT attempts FROM bicycle_training_jobs WHER
 $node->safe_psql('postgres', "ROLLBACK PREPARED 'held'");
 ok(row_comes_to($node, $job, "state = 'done'"), 'the job is done when checkpoints can be stored');
 
+# Of a job that is deleted nothing is left, whatever its trainer is about to write.
+sub all_ends
+{
+	my ($what) = @_;
+
+	ok($node->poll_query_until('postgres', trainers(), 0), "$what: the trainer ends");
+	is($node->safe_psql('postgres', "SELECT (SELECT count(*) FROM bicycle_training_losses
+		WHERE job = $job) + (SELECT count(*) FROM bicycle_training_previews WHERE job = $job) +
+		(SELECT count(*) FROM bicycle_training_checkpoints WHERE job = $job) +
+		(SELECT count(*) FROM bicycle_models WHERE model = 'deleted')"), 0,
+		"$what: nothing is left");
+	return;
+}
+$job = train($node, 'deleted', '"iterations": 3', pairs => $endless);
+ok(reads_pairs($node), 'a job reads its pairs');
+$node->safe_psql('postgres', "DELETE FROM bicycle_training_jobs WHERE job = $job");
+all_ends('deleted while it reads');
+$job = train($node, 'deleted', '"iterations": 100000');
+ok(row_comes_to($node, $job, 'iteration > 0'), 'another one trains');
+$node->safe_psql('postgres', "DELETE FROM bicycle_training_jobs WHERE job = $job");
+all_ends('deleted while it trains');
+$job = train($node, 'deleted', '"iterations": 200');
+ok(row_comes_to($node, $job, 'iterations > 0'), 'another one trains');
+$node->safe_psql('postgres',
+	"BEGIN; SELECT bicycle_create('deleted', '{$TINY}'); PREPARE TRANSACTION 'held'");
+ok(waits_for_lock($node), 'its trainer waits for the lock of its model');
+$node->safe_psql('postgres', $_) foreach "DELETE FROM bicycle_training_jobs WHERE job = $job",
+	"ROLLBACK PREPARED 'held'";
+all_ends('deleted before its model is stored');
+$node->safe_psql('postgres',
+	"BEGIN; LOCK TABLE bicycle_training_checkpoints IN SHARE MODE; PREPARE TRANSACTION 'held'");
+$job = train($node, 'deleted', '"iterations": 200, "checkpoint_every": 8');
+ok(waits_for_lock($node), 'another one waits to store a checkpoint');
+my $deletes = IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c',
+	"DELETE FROM bicycle_training_jobs WHERE job = $job" ]);
+ok($node->poll_query_until('postgres',
+	"SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'DELETE%' "
+	. "AND wait_event_type = 'Lock'"),
+	'a session that deletes it waits');
+$node->safe_psql('postgres', "ROLLBACK PREPARED 'held'");
+ok($deletes->finish, 'and goes on');
+all_ends('deleted while it stores a checkpoint');
+
 # DROP DATABASE does not wait for a job to end, and CREATE DATABASE can copy a database in which one
 # runs.
 $node->safe_psql('postgres', 'CREATE DATABASE doomed');
