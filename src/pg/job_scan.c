@@ -4,8 +4,9 @@
  *	  launcher, and ends.
  *
  * R1 It runs fixed statements on the table of jobs only, and nothing of a user.
- * R2 A job that nobody may run any more it ends; nor does it wait for a row
- *    that somebody has locked, as all databases would wait with it.
+ * R2 A job that nobody may run any more it ends. It does not wait for a row
+ *    that somebody has locked, as all databases would wait with it; nor does it
+ *    write to one that has changed since it was read.
  * R3 Its database is watched again at its end, unless it has found that no job
  *    is unfinished there.
  */
@@ -27,21 +28,23 @@
 
 static bool nothing_left = false; /* the scan has ended, and no job is unfinished */
 
-/* A row that is locked the next scan will look at again. */
+/* A row that is locked, or has changed, the next scan will look at again. */
 static void
-set_state(int64 job, JobState state, const char *error)
+set_state(const Job *job, JobState state, const char *error)
 {
 	Params p = { 0 };
 
-	param_add_long(&p, job);
+	param_add_long(&p, job->job);
 	param_add_state(&p, state);
 	param_add_state(&p, JOB_RUNNING);
 	param_add_text(&p, error);
+	param_add_state(&p, job->state);
+	param_add_state(&p, job->wanted);
 	(void) catalog_run(AS_OWNER, JOBS,
 					   "UPDATE %1$s SET state = $2, wanted = $3, error = $4, sqlstate = CASE "
 					   "WHEN $4 IS NOT NULL THEN '42501' END,"
-					   " updated_at = now() WHERE job = (SELECT job FROM %1$s WHERE job = $1 FOR "
-					   "UPDATE SKIP LOCKED)",
+					   " updated_at = now() WHERE job = (SELECT job FROM %1$s WHERE job = $1"
+					   " AND state = $5 AND wanted = $6 FOR UPDATE SKIP LOCKED)",
 					   SPI_OK_UPDATE, &p);
 }
 
@@ -84,6 +87,18 @@ add_ready(const ReadyJob *job)
 }
 
 /*
+ * No try is put off longer than the last one: if it seems so, the clock has
+ * been set back meanwhile.
+ */
+static bool
+is_due(const Job *job)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	return job->next_attempt <= now || job->next_attempt - now > JOB_RETRY_LONGEST * USECS_PER_SEC;
+}
+
+/*
  * One unfinished job: ends it if it cannot run, else tells the launcher of it
  * if it may start now.
  */
@@ -98,16 +113,17 @@ look_at_job(const Job *job)
 	JobPresence presence = job_presence(MyDatabaseId, job->job);
 	const char *unfit;
 
+	if (presence == JOB_EXPECTED) /* which others may wait for, too */
+		rescan(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), JOB_START_TIME));
 	if (presence == JOB_ALIVE || presence == JOB_EXPECTED)
 		return;
 	ready.rank = presence == JOB_LOST ? 2 : job->state == JOB_RUNNING ? 0 : 1;
 	unfit = job_role_unfit(job->owner);
 	if (job->wanted != JOB_RUNNING)
-		set_state(job->job, job->wanted, NULL);
+		set_state(job, job->wanted, NULL);
 	else if (unfit)
-		set_state(job->job, JOB_FAILED,
-				  psprintf("the role that started the job %s any more", unfit));
-	else if (job->next_attempt > GetCurrentTimestamp())
+		set_state(job, JOB_FAILED, psprintf("the role that started the job %s any more", unfit));
+	else if (!is_due(job))
 		rescan(job->next_attempt);
 	else
 	{

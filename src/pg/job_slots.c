@@ -5,8 +5,10 @@
  *
  * R1 A slot is filled in when a worker is registered, and counts from then on.
  *    The process takes it over when it has come up, and frees it at its end.
- * R2 A slot whose process does not come up within START_TIME is free for
+ * R2 A slot whose process does not come up within JOB_START_TIME is free for
  *    others. Until somebody takes it, it tells that the job's worker is lost.
+ *    So does the slot of a process that has ended before its job's row could be
+ *    written, or it would be started again as fast as processes start.
  * R3 A job has one slot at most.
  * R4 What a session changes becomes known to workers and launcher when it
  *    commits, and not if it does not.
@@ -32,10 +34,10 @@
 #include "common/invariant.h"
 #include "pg/job_watch.h"
 
-#define START_TIME 5000 /* ms in which a worker that was registered comes up */
-#define FAULT_SLOTS 4   /* of bicycle.debug_fault */
+#define FAULT_SLOTS 4 /* of bicycle.debug_fault */
 
 static JobSlot *my_slot = NULL; /* of this process, if it is a job's worker */
+static bool settled = false;    /* the job's row tells how far this process is */
 static bool changed = false;    /* a job, in this transaction */
 static List *stopping = NIL;    /* int64 *: jobs that this transaction stops */
 
@@ -46,7 +48,7 @@ static bool
 slot_expected(const JobSlot *slot)
 {
 	return slot->pid == 0 && slot->registered_ms != 0 &&
-		   monotonic_ms() - slot->registered_ms < START_TIME;
+		   monotonic_ms() - slot->registered_ms < JOB_START_TIME;
 }
 
 /* Under the lock; without the slot of that job. */
@@ -184,9 +186,19 @@ release_slot(int code, Datum arg)
 	BicycleShared *shared = shared_attach();
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	memset(my_slot, 0, sizeof(*my_slot));
+	*my_slot = settled ? (JobSlot){ 0 }
+					   : (JobSlot){ .registered_ms = monotonic_ms(),
+									.database = my_slot->database,
+									.job = my_slot->job };
 	LWLockRelease(&shared->lock);
-	job_watch_wake(MyDatabaseId, true); /* for this job if it has not ended, or for the next one */
+	if (settled) /* for this job if it has not ended, or for the next one */
+		job_watch_wake(MyDatabaseId, true);
+}
+
+void
+job_slot_settle(void)
+{
+	settled = true;
 }
 
 bool

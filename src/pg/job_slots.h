@@ -7,6 +7,8 @@
 
 #include "pg/shared.h"
 
+#define JOB_START_TIME 5000 /* ms in which a worker that was registered comes up */
+
 typedef enum JobPresence
 {
 	JOB_ABSENT,
@@ -26,6 +28,12 @@ extern bool job_slot_register(const JobStart *start);
  * enough others run, or the job has a worker.
  */
 extern bool job_slot_claim(Oid database, int64 job);
+
+/*
+ * The row tells how far this process is: at its end another one may come at
+ * once.
+ */
+extern void job_slot_settle(void);
 
 #define NO_CARD (-1)
 

@@ -19,7 +19,8 @@
  *    launcher starts another one, which goes on from the last checkpoint, after
  *    a delay that grows with each try.
  * R6 Tries are counted at their start, before anything can go wrong, and anew
- *    at each checkpoint.
+ *    at each checkpoint. One that cannot even be counted is made again after a
+ *    while (job_slots.c), without end: it has cost nothing.
  *
  * `job_worker` and what is kept below belong to this process, which has one
  * thread and does one run.
@@ -50,7 +51,6 @@
 #define STOP_TIMEOUT 3000 /* ms for a last checkpoint when the server stops */
 #define STOP_SECONDS 10   /* ... after which what still runs is interrupted */
 #define TURN_TIMEOUT 1000
-#define RETRY_FIRST 1.0 /* s before the second try; doubled for each further one */
 
 static bool ordered; /* PAUSE has been sent */
 
@@ -231,7 +231,7 @@ begin_try(void)
 	job_worker_params(&p);
 	param_add_state(&p, JOB_RUNNING);
 	param_add_int(&p, job_worker.job.attempts);
-	param_add(&p, FLOAT8OID, Float8GetDatum(RETRY_FIRST * (1 << (job_worker.job.attempts - 1))));
+	param_add(&p, FLOAT8OID, Float8GetDatum(JOB_RETRY_FIRST << (job_worker.job.attempts - 1)));
 	job_worker_update(
 		"UPDATE %s SET state = $2, attempts = $3, next_attempt = now() + $4 * "
 		"interval '1 second',"
@@ -390,7 +390,10 @@ bicycle_trainer_main(Datum arg)
 	job_worker_take_signals();
 	PG_TRY();
 	{
-		if (begin_job(start.job))
+		bool begun = begin_job(start.job);
+
+		job_slot_settle();
+		if (begun)
 		{
 			job_engine_start(job_frames_take);
 			feed();

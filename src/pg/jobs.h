@@ -21,7 +21,9 @@
 #define JOB_PREVIEWS "bicycle_training_previews"
 #define JOB_CHECKPOINTS "bicycle_training_checkpoints"
 
-#define JOB_TRIES 5 /* starts of a worker without a checkpoint in between */
+#define JOB_TRIES 5       /* starts of a worker without a checkpoint in between */
+#define JOB_RETRY_FIRST 1 /* s before the second try; doubled for each further one */
+#define JOB_RETRY_LONGEST (JOB_RETRY_FIRST << (JOB_TRIES - 1))
 
 /*
  * COLUMN(type, member, SQL). Null is 0 or NULL; of a sqlstate, an internal

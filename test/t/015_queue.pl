@@ -1,7 +1,8 @@
 # The queue of jobs: how many run at once, who is next when one ends in whatever way, in one
-# database and in several; five tries with growing pauses for a job whose engine dies; and what does
-# no harm to a running job, or to those in the queue: sessions that keep rows or tables locked, a
-# session that waits for the end of a job, a database that is dropped.
+# database and in several; what changes while a scan looks; five tries with growing pauses for a
+# job whose engine dies; and what does no harm to a running job, or to those in the queue:
+# sessions that keep rows or tables locked, a session that waits for the end of a job, a database
+# that is dropped.
 use strict;
 use warnings;
 
@@ -80,6 +81,42 @@ ok(job_comes_to($node, $jobs[8], "state = 'done'"), 'nine jobs are done');
 is(order(join(', ', @jobs)), 'f1 f2 f3 f4 f5 f6 f7 f8 f9', 'one after the other');
 unlike(slurp_file($node->logfile), qr/found no worker slot/,
 	'none of which took a worker before its turn');
+
+# A scan does not bring a job to what it was asked for before: the lock lets it read the row, and
+# not write it. What wakes the launcher is a transaction that has changed nothing.
+my %sessions = map { $_ => $node->background_psql('postgres') } 'wakes', 'holds';
+$sessions{wakes}->query_safe("BEGIN; SAVEPOINT s; SELECT bicycle_resume($a); ROLLBACK TO s");
+# as a crash leaves it
+$sessions{holds}->query_safe("UPDATE bicycle_training_jobs SET state = 'running', wanted = 'paused'
+	WHERE job = $a; BEGIN; LOCK TABLE bicycle_training_jobs IN SHARE MODE");
+$sessions{wakes}->query_safe('COMMIT');
+ok($node->poll_query_until('postgres', "SELECT count(*) = 1 FROM pg_stat_activity WHERE
+	backend_type = 'bicycle job scan' AND wait_event_type = 'Lock'"),
+	'a scan is about to pause a job');
+$sessions{holds}->query_safe("SELECT bicycle_resume($a); COMMIT");
+$sessions{$_}->quit foreach keys %sessions;
+ok(job_comes_to($node, $a, "state = 'running' AND updated_at > clock_timestamp() - interval '1 s'"),
+	'which was resumed meanwhile, and runs');
+call("bicycle_pause($a)");
+ok(job_comes_to($node, $a, "state = 'paused'"), 'until it is paused');
+
+# A job whose row cannot be written is not started over and over, and is not given up.
+my $log = -s $node->logfile;
+$node->safe_psql('postgres', <<'SQL');
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql
+	AS $$BEGIN RAISE 'the disk is full'; END$$;
+CREATE TRIGGER full_disk BEFORE UPDATE ON bicycle_training_jobs
+	FOR EACH ROW EXECUTE FUNCTION full_disk();
+SQL
+my $unwritten = train($node, 'unwritten', '"iterations": 3');
+ok($node->wait_for_log(qr/the disk is full/, $log), 'a job cannot begin');
+usleep(2_000_000);
+my @starts = slurp_file($node->logfile, $log) =~ /ERROR:  the disk is full/g;
+cmp_ok(scalar(@starts), '<=', 2, 'and is not started again at once');
+$node->safe_psql('postgres', 'DROP TRIGGER full_disk ON bicycle_training_jobs');
+my $beside = train($node, 'beside', '"iterations": 3');
+ok(job_comes_to($node, $beside, "state = 'done'"), 'another one has its turn');
+ok(job_comes_to($node, $unwritten, "state = 'done'"), 'and so has that one');
 
 # Two at a time. One of them stays for the rest of this file, its row locked by a session that has
 # asked for a pause and does not commit.
@@ -205,7 +242,7 @@ ok($node->poll_query_until('postgres',
 train($node, 'next', '"iterations": 1');
 ok($node->poll_query_until('postgres',
 	"SELECT state = 'done' FROM bicycle_jobs WHERE model = 'next'"), 'its place is free');
-my $log = -s $node->logfile;
+$log = -s $node->logfile;
 $f = train($node, 'quiet', '"iterations": 1');
 ok(job_comes_to($node, $f, "state = 'done'"), 'another job is done');
 unlike(slurp_file($node->logfile, $log), qr/FATAL/, 'and nobody looks for the dropped database');

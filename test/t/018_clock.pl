@@ -1,7 +1,8 @@
-# Nobody is killed, given up or kept waiting because somebody set the clock: a training engine that
-# owes an answer meanwhile lives, a request waits for its place in a queue as long as it may, and a
-# launcher is registered when it is needed. The clock is moved by a
-# library that adds the seconds in a file to what gettimeofday() says in processes of the server.
+# Nobody is killed, given up or kept waiting because somebody set the clock: a training engine
+# that owes an answer meanwhile lives, a request waits for its place in a queue as long as it may,
+# a launcher is registered when it is needed, and a job is tried when it is its turn. The clock is
+# moved by a library that adds the seconds in a file to what gettimeofday() says in processes of
+# the server.
 use strict;
 use warnings;
 
@@ -111,6 +112,15 @@ ok($node->poll_query_until('postgres',
 	"SELECT count(*) = 1 FROM pg_stat_activity WHERE backend_type = 'bicycle launcher'"),
 	'another one comes after the clock was set back');
 ok(job_comes_to($node, $job, "state = 'done'"), 'and the job that wanted it ends');
+
+# What was written while the clock was ahead does not put a job off for as long.
+my $first = train($node, 'first', '"iterations": 1000000');
+ok(job_comes_to($node, $first, 'iteration > 0'), 'a job runs');
+move_clock(3600);
+$job = train($node, 'ahead', '"iterations": 3');
+move_clock(0);
+$node->safe_psql('postgres', "SELECT bicycle_cancel($first)");
+ok(job_comes_to($node, $job, "state = 'done'"), 'one that came an hour from now has its turn');
 
 $node->stop;
 done_testing();
