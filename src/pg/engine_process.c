@@ -82,6 +82,11 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 
 	for (int i = 1; i < NSIG; i++)
 		signal(i, SIG_DFL);
+	/*
+	 * An immediate shutdown sends it to the process group. It would leave a
+	 * core; the end of its parent is enough.
+	 */
+	signal(SIGQUIT, SIG_IGN);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(0);
@@ -132,6 +137,7 @@ engine_fork(const char *argument, const int *fds, int nfds)
 	pid_t pid;
 	sigset_t all;
 	sigset_t old;
+	int save_errno;
 
 	snprintf(path, sizeof(path), "%s/bicycle-engine", pkglib_path);
 	sigfillset(&all);
@@ -139,8 +145,10 @@ engine_fork(const char *argument, const int *fds, int nfds)
 	pid = fork();
 	if (pid == 0)
 		engine_exec(argv, env, fds, nfds, self);
+	save_errno = errno;
 	sigprocmask(SIG_SETMASK, &old, NULL);
 	pfree(env);
+	errno = save_errno;
 	return pid;
 }
 
@@ -158,7 +166,7 @@ close_pairs(int pairs[][2], int n)
 	errno = save_errno;
 }
 
-void
+bool
 engine_process_start(EngineProcess *engine, const char *name, const char *argument, int *data,
 					 EngineSays says)
 {
@@ -172,8 +180,7 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]) != 0)
 		{
 			close_pairs(pairs, i);
-			ereport(ERROR, (errcode_for_socket_access(),
-							errmsg("could not create a socket pair for the %s: %m", name)));
+			return false;
 		}
 		fds[i] = pairs[i][1];
 	}
@@ -190,8 +197,7 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	{
 		engine->pid = 0;
 		close_pairs(pairs, n);
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-						errmsg("could not fork the %s: %m", name)));
+		return false;
 	}
 	for (int i = 0; i < n; i++)
 	{
@@ -208,6 +214,7 @@ engine_process_start(EngineProcess *engine, const char *name, const char *argume
 	engine->turn_ms = monotonic_ms();
 	if (data)
 		*data = pairs[1][0];
+	return true;
 }
 
 /* ---- Lines --------------------------------------------------------------- */

@@ -54,10 +54,10 @@ struct EngineProcess
  * messages call it; it must live as long as the process. In *data, unless that
  * is NULL, it returns our end of a second socket pair, whose other end is the
  * engine's descriptor after the control socket; who closes it calls
- * ReleaseExternalFD. Raises an error if there was no process to be had.
- * `engine` may be zeros, or one whose process has ended.
+ * ReleaseExternalFD. False, and errno says why, if there was no process to be
+ * had. `engine` may be zeros, or one whose process has ended.
  */
-extern void engine_process_start(EngineProcess *engine, const char *name, const char *argument,
+extern bool engine_process_start(EngineProcess *engine, const char *name, const char *argument,
 								 int *data, EngineSays says);
 
 /*

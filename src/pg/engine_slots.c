@@ -7,7 +7,9 @@
  *    is not leaving.
  * R2 `usable` follows from the slots, and is written with them: sessions read
  *    that word alone at each call.
- * R3 A load is what sessions have added. Each takes back its own before it
+ * R3 An absent slot says nothing of an engine that was there: no job waits for
+ *    what nobody computes.
+ * R4 A load is what sessions have added. Each takes back its own before it
  *    ends; if one cannot, PostgreSQL has reset its memory.
  */
 #include "pg/engine_slots.h"
@@ -103,6 +105,7 @@ check_engines(const BicycleShared *shared)
 		const EngineSlot *slot = &shared->engines[i];
 
 		INVARIANT((slot->state == ENGINE_ABSENT) == (slot->device[0] == '\0'));
+		INVARIANT(slot->state != ENGINE_ABSENT || (slot->busy_card == 0 && !slot->trim));
 		INVARIANT((usable & 1u << i) == 0 || (slot->state == ENGINE_READY && slot->pid != 0));
 		for (int j = 0; j < i && slot->state != ENGINE_ABSENT && slot->state != ENGINE_LEAVING; j++)
 			INVARIANT(shared->engines[j].state == ENGINE_LEAVING ||
@@ -154,6 +157,17 @@ end_writing(void)
 	ConditionVariableBroadcast(&shared->changed);
 }
 
+/* Under the lock. */
+static void
+clear_slot(EngineSlot *slot)
+{
+	slot->state = ENGINE_ABSENT;
+	slot->pid = 0;
+	slot->device[0] = '\0';
+	slot->busy_card = 0;
+	slot->trim = false;
+}
+
 void
 engine_slot_publish(int number, EngineState state, const char *error)
 {
@@ -165,7 +179,7 @@ engine_slot_publish(int number, EngineState state, const char *error)
 	if (error)
 		strlcpy(slot->last_error, error, sizeof(slot->last_error));
 	if (state == ENGINE_ABSENT)
-		slot->device[0] = '\0';
+		clear_slot(slot);
 	end_writing();
 }
 
@@ -174,9 +188,8 @@ engine_slot_free(int number)
 {
 	EngineSlot *slot = begin_writing(number);
 
-	slot->state = ENGINE_ABSENT;
-	slot->pid = 0;
-	slot->device[0] = slot->last_error[0] = '\0';
+	clear_slot(slot);
+	slot->last_error[0] = '\0';
 	slot->starts = 0;
 	end_writing();
 }

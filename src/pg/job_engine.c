@@ -120,7 +120,9 @@ job_engine_start(void (*frame)(int engine, const BicycleFrame *frame, const char
 	snprintf(name, NAMEDATALEN, "bicycle training engine of job " INT64_FORMAT, job_worker.job.job);
 	before_shmem_exit(end_engine, (Datum) 0);
 	job_card_choose(job_worker.job.platform);
-	engine_process_start(&engine, name, "--train", &data, training_says);
+	if (!engine_process_start(&engine, name, "--train", &data, training_says))
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+						errmsg("could not start the %s: %m", name)));
 	session_adopt(data, frame);
 	job_engine_settings(true);
 	wait_until_ready();

@@ -13,7 +13,8 @@
  *    says that it opens its device, or leaves PONGS_MISSED pings
  *    in a row unanswered, is killed (engine_process.c).
  * R5 Deaths in quick succession are answered with growing delays, each engine's
- *    by its own.
+ *    by its own; so are starts for which the system has no process. What
+ *    happens to one engine does not end the supervisor, and so the others.
  *
  *	 ENGINE_STARTING --- "ready" ------------------> ENGINE_READY
  *	 ENGINE_STARTING <-- it ends ------------------- ENGINE_READY
@@ -150,16 +151,6 @@ ward_configure(Ward *ward, bool go)
 	engine_process_configure(&ward->process, more, go);
 }
 
-static void
-ward_start(Ward *ward)
-{
-	engine_process_start(&ward->process, ward->name, NULL, NULL, engine_says);
-	ward->said_fatal = false;
-	ward->ready_ms = 0;
-	engine_slot_started(ward_number(ward), ward->process.pid);
-	ward_configure(ward, true);
-}
-
 /* Delay before the next start, in ms, by how the last engines ended. */
 static int
 retry_delay(const Ward *ward)
@@ -169,6 +160,37 @@ retry_delay(const Ward *ward)
 	if (ward->quick_deaths > 1)
 		return Min(RETRY_READY_MAX, 10 << Min(ward->quick_deaths, 10));
 	return 0;
+}
+
+/* It is not there, and will be started again. */
+static void
+ward_await(Ward *ward, const char *error)
+{
+	/* What it said last explains more than its exit status. */
+	engine_slot_publish(ward_number(ward),
+						ward->said_fatal || ward->failed_starts >= FAILED_STARTS ? ENGINE_FAILED
+																				 : ENGINE_STARTING,
+						ward->said_fatal ? NULL : error);
+	ward->next_start_ms = monotonic_ms() + retry_delay(ward);
+}
+
+static void
+ward_start(Ward *ward)
+{
+	char error[sizeof(((EngineSlot *) NULL)->last_error)];
+
+	if (!engine_process_start(&ward->process, ward->name, NULL, NULL, engine_says))
+	{
+		snprintf(error, sizeof(error), "could not start a process: %m");
+		ereport(LOG, (errmsg("%s: %s", ward->name, error)));
+		ward->failed_starts++;
+		ward_await(ward, error);
+		return;
+	}
+	ward->said_fatal = false;
+	ward->ready_ms = 0;
+	engine_slot_started(ward_number(ward), ward->process.pid);
+	ward_configure(ward, true);
 }
 
 static void
@@ -210,12 +232,7 @@ ward_ended(Ward *ward, pid_t pid, int status)
 			ward->failed_starts = Max(ward->failed_starts, FAILED_STARTS);
 		}
 	}
-	/* What it said last explains more than its exit status. */
-	engine_slot_publish(ward_number(ward),
-						ward->said_fatal || ward->failed_starts >= FAILED_STARTS ? ENGINE_FAILED
-																				 : ENGINE_STARTING,
-						ward->said_fatal ? NULL : error);
-	ward->next_start_ms = now + retry_delay(ward);
+	ward_await(ward, error);
 }
 
 /* ---- Which engines there are to be --------------------------------------- */

@@ -17,8 +17,28 @@ use constant ROWS => 1000;
 imitated_gpus(2);
 $ENV{BICYCLE_TEST_SLOW} = scratch('slow');
 
-my $node = new_node('main', "bicycle.device = 'cuda:all'", 'bicycle.precision = fp32',
-	'bicycle.max_batch = 4', 'bicycle.debug = on');
+# While this file is there no process of the server gets a socket pair.
+my $short = scratch('short');
+my $preload = preload(<<"C");
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int socketpair(int domain, int type, int protocol, int pair[2])
+{
+	if (access("$short", F_OK) != 0)
+		return (int) syscall(SYS_socketpair, domain, type, protocol, pair);
+	errno = EMFILE;
+	return -1;
+}
+C
+my $node;
+{
+	local $ENV{LD_PRELOAD} = $preload;
+	$node = new_node('main', "bicycle.device = 'cuda:all'", 'bicycle.precision = fp32',
+		'bicycle.max_batch = 4', 'bicycle.debug = on');
+}
 
 sub engines
 {
@@ -139,6 +159,40 @@ is($node->safe_psql('postgres', "SELECT count(*), sum(hits) > 0 FROM bicycle_cac
 		'its engine ended, and there is another');
 	is(engines('pid', 'number = 0'), $first, 'the other GPU has the same one');
 	is(engine_query($node, 'restarts'), $restarts + 1, 'it was one restart');
+}
+
+# One that cannot be started again, as the system is short of something, is tried again; the other
+# one does not notice.
+{
+	my ($first, $second) = split /\n/, engines('pid');
+
+	append_to_file($short, '');
+	is(kill('KILL', $second), 1, 'an engine is killed');
+	engines_come_to("count(*) FILTER (WHERE last_error LIKE 'could not start a process: %') = 1",
+		'and cannot be started');
+	is($node->safe_psql('postgres', "$few; SELECT right_pictures()"), 50, 'the other one serves');
+	unlink $short;
+	engines_come_to("count(*) FILTER (WHERE state = 'ready') = 2", 'then it can');
+	is(engines('pid', 'number = 0'), $first, 'the other one is the same');
+}
+
+# A supervisor that ends leaves nothing that a job would wait for, also of an engine that had no
+# time to say that it is idle (INVARIANT of engine_slots.c).
+{
+	my ($first, $second) = split /\n/, engines('pid');
+	my ($supervisor) = slurp_file("/proc/$first/stat") =~ /\) \S (\d+)/;
+	my $session = start_psql('-c', $some);
+
+	engines_come_to('count(*) FILTER (WHERE queued > 0) = 2', 'a statement uses both');
+	is(kill('STOP', $second), 1, 'one engine is halted');
+	is(kill('TERM', $supervisor), 1, 'the supervisor ends');
+	ok($session->{run}->finish && $session->{err} eq '', 'the statement saw no error')
+		or diag($session->{err});
+	is($node->safe_psql('postgres', 'SELECT right_pictures()'), 300, 'and has every row');
+	engines_come_to("count(*) FILTER (WHERE state = 'ready' AND pid NOT IN ($first, $second)) = 2",
+		'there are two again');
+	unlike(slurp_file($node->logfile), qr/internal error of bicycle/,
+		'with nothing of the old ones');
 }
 
 # An image that crashes engines ends two, whichever they are, and then nobody's.
