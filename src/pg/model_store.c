@@ -6,7 +6,7 @@
  *    bicycle_drop: bicycle_counters keeps the last number of each name.
  * R2 Whoever writes a model first takes an advisory lock on its name, in the
  *    two-key form with the OID of bicycle_models, until the end of the
- *    transaction.
+ *    transaction. Whoever needs rows of jobs as well locks them after it.
  * R3 What is written is written as the caller. What is there counts whoever
  *    sees it: a number is taken, and a version is current, also where row
  *    security hides it from the caller.
@@ -22,14 +22,30 @@
 #include "pg/catalog_run.h"
 #include "pg/model_stream.h"
 
-void
-model_lock(const char *name)
+static LOCKTAG
+lock_of(const char *name)
 {
 	LOCKTAG tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, catalog_table_oid("bicycle_models"),
 						 hash_bytes((const unsigned char *) name, strlen(name)), 2);
+	return tag;
+}
+
+void
+model_lock(const char *name)
+{
+	LOCKTAG tag = lock_of(name);
+
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+model_unlock(const char *name)
+{
+	LOCKTAG tag = lock_of(name);
+
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 /*

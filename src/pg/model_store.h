@@ -14,6 +14,7 @@
  * transaction.
  */
 extern void model_lock(const char *name);
+extern void model_unlock(const char *name); /* takes one model_lock back, where nothing was done */
 
 /*
  * Within SPI_connect, and under model_lock: 42501 if row security keeps the

@@ -404,6 +404,25 @@ queue_again(const Job *job)
 }
 
 /*
+ * model_lock of the job's model, which may be renamed until it is there. The
+ * row is not locked, as that comes second.
+ */
+static void
+lock_model_of(FunctionCallInfo fcinfo, Job *job)
+{
+	for (;;)
+	{
+		char *model = job->model;
+
+		model_lock(model);
+		find_job(fcinfo, job, false);
+		if (strcmp(job->model, model) == 0)
+			return;
+		model_unlock(model);
+	}
+}
+
+/*
  * bicycle_resume(job bigint) -> void; the launcher starts it. One that was
  * dumped and restored, or came by replication, is taken over by this database.
  */
@@ -414,6 +433,9 @@ bicycle_resume(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("bicycle_resume()");
 	SPI_connect();
+	find_job(fcinfo, &job, false);
+	if (!job_is_active(&job))
+		lock_model_of(fcinfo, &job);
 	find_job(fcinfo, &job, true);
 	if (job.state == JOB_DONE)
 		report_state(&job, "resume");
@@ -425,7 +447,7 @@ bicycle_resume(PG_FUNCTION_ARGS)
 		set_wanted(&job, JOB_RUNNING);
 	else
 	{
-		model_lock(job.model);
+		model_lock(job.model); /* which it has, unless the job has just ended */
 		check_no_other(job.model, job.job);
 		check_slot(sole_worker_ensure(WORKER_LAUNCHER));
 		queue_again(&job);
