@@ -192,6 +192,11 @@ foreach my $other (grep { !/README|training|evaluation|looking|reference|guide/ 
 {
 	run_document($other) if blocks($text{$other});
 }
+my $outline = unpack('H*', slurp_file('outline.png'));
+is(look("SET ROLE visitor; SELECT octet_length(shoe('\\x$outline', bicycle_latent(8, 1))) > 0"),
+	't', 'a picture can be had without the model');
+isnt(scalar($node->psql('newcomer', 'SET ROLE visitor; SELECT 1 FROM bicycle_tensors')), 0,
+	'whose tables are closed');
 chdir $here or die;
 
 # ---- What there is ---------------------------------------------------------

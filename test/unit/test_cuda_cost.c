@@ -4,7 +4,7 @@
  * definition says, counted here from channels and extents alone; and that by a
  * model of an H200 the ways in which layers are run are worth it, parts of
  * large maps among them, and a look of the watch on diversity costs next to
- * nothing. As notes it prints doc/performance.md's tables.
+ * nothing. As notes it prints them by layers.
  */
 #include "nn_fixture.h"
 

@@ -6,7 +6,7 @@
  * and from what the kernels' heads say they read and write. What stays in the
  * card's cache is counted as if it did not.
  *
- * As notes it prints doc/performance.md's table.
+ * As notes it prints them by operators.
  */
 #include "nn_fixture.h"
 #include "nn/cuda/cuda_train.h"
