@@ -241,8 +241,7 @@ frame_load(Connection *connection, const BicycleFrame *frame, const uint8_t *bod
 	else
 	{
 		load_begin(request, &load, body + sizeof(load));
-		/* The stream, its values as floats, and the packed weights. */
-		ask_for_memory(request, load.stream_length, 3 * (size_t) load.stream_length);
+		ask_for_memory(request, load.stream_length, load_bytes(&load, body + sizeof(load)));
 	}
 }
 

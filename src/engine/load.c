@@ -23,6 +23,8 @@
 
 #include "engine/engine.h"
 
+#define LOAD_MOST (SIZE_MAX / 16) /* bytes of a stream: its charge is a number, too */
+
 typedef struct LoadWork
 {
 	BicycleLoad load;
@@ -85,12 +87,45 @@ load_check(Request *request, const BicycleLoad *load, EngineError *error)
 	}
 	/* on a GPU weights may take half of that; see load_precision */
 	if ((engine->device.memory == 0 && load->stream_length > cache_limit(engine)) ||
-		load->stream_length > SIZE_MAX / 4)
+		load->stream_length > LOAD_MOST)
 	{
 		too_large(false, load->stream_length, cache_limit(engine), error);
 		return false;
 	}
 	return true;
+}
+
+/* Of each weight: a float, and what is packed of it, twice where maps are small. */
+#define WEIGHT_BYTES (3 * sizeof(float))
+
+/*
+ * No weight has less than 2 bytes of the stream. So however large networks the
+ * configuration declares, a multiple of the stream is enough.
+ */
+size_t
+load_bytes(const BicycleLoad *load, const uint8_t *text)
+{
+	const size_t stream = load->stream_length, weights = stream / 2;
+	const unsigned generator = 1u << NN_NET_G, encoder = 1u << NN_NET_E;
+	size_t n = weights;
+	NnConfig config;
+	NnParams params;
+	NnError error;
+
+	INVARIANT(stream <= LOAD_MOST);
+	nn_config_default(&config);
+	if (nn_config_parse(&config, (const char *) text, load->config_length, &error) == NN_OK &&
+		nn_config_check(&config, &error) == NN_OK &&
+		nn_params_of(&config,
+					 config.metric != NN_METRIC_NONE   ? 1u << NN_NET_L
+					 : config.net_e == NN_ENCODER_NONE ? generator
+													   : generator | encoder,
+					 &params, &error) == NN_OK)
+	{
+		n = params.total < weights ? params.total : weights;
+		nn_params_free(&params);
+	}
+	return stream + n * WEIGHT_BYTES;
 }
 
 void

@@ -15,6 +15,8 @@
 /* LOAD (load.c). load_check: what can be said before anything is streamed. */
 extern bool load_check(Request *request, const BicycleLoad *load, EngineError *error);
 extern void load_begin(Request *request, const BicycleLoad *load, const uint8_t *config);
+/* What a LOAD takes in memory until the model is the cache's. */
+extern size_t load_bytes(const BicycleLoad *load, const uint8_t *config);
 extern void load_progress(Request *request);
 extern void load_queue(Request *request);     /* the stream is complete */
 extern void load_next(struct Engine *engine); /* packs what can be packed; in settle */

@@ -322,10 +322,65 @@ memory_at_rest(void)
 	return held;
 }
 
+/*
+ * Whatever numbers a model is stored in, a LOAD is charged what its stream and
+ * the packing of it take.
+ */
+static void
+test_load(const char *device_name, NnDtype dtype, const char *text)
+{
+	BicycleLoad load = { .config_length = (uint32_t) strlen(text) };
+	NnDevice *device;
+	NnModel *loaded = NULL;
+	NnConfig config;
+	NnParams params;
+	NnTensor *tensors;
+	NnError error;
+	long before, taken;
+	uint8_t *zeros;
+	size_t charge;
+	NnStatus status;
+
+	nn_config_default(&config);
+	if (nn_config_parse(&config, text, strlen(text), &error) != NN_OK ||
+		nn_params_of(&config, 1u << NN_NET_G | 1u << NN_NET_E, &params, &error) != NN_OK ||
+		nn_device_open(device_name, 1, &device, &error) != NN_OK)
+		bail_out("%s", error.message);
+	tensors = calloc((size_t) params.n, sizeof(NnTensor));
+	zeros = calloc(params.total, sizeof(float));
+	for (int i = 0; i < params.n; i++)
+	{
+		const NnParam *param = &params.list[i];
+
+		tensors[i] = (NnTensor){ .name = param->name,
+								 .network = param->network,
+								 .ndim = param->ndim,
+								 .dtype = param->integer ? NN_I64 : dtype,
+								 .data = zeros };
+		memcpy(tensors[i].shape, param->shape, sizeof(param->shape));
+		tensors[i].nbytes = param->count * nn_dtype_size(tensors[i].dtype);
+		load.stream_length += sizeof(BicycleTensor) + tensors[i].nbytes;
+	}
+	charge = load_bytes(&load, (const uint8_t *) text);
+	before = allocated_peak = allocated_bytes;
+	status = nn_model_load(device, &config, NN_PRECISION_FP32, tensors, params.n, &loaded, &error);
+	taken = allocated_peak - before + (long) load.stream_length;
+	ok(status == NN_OK && (size_t) taken <= charge && charge < 2 * (size_t) taken,
+	   "%s: a LOAD of %zu bytes of %s takes %ld, charged are %zu", device_name,
+	   (size_t) load.stream_length, nn_dtype_name(dtype), taken, charge);
+	nn_model_free(loaded);
+	nn_device_close(device);
+	nn_params_free(&params);
+	free(tensors);
+	free(zeros);
+}
+
 int
 main(void)
 {
 	int status;
+	static const char text[] =
+		"{\"size\":64,\"levels\":6,\"ngf\":16,\"nef\":16,\"encoder_size\":64}";
 
 	shared = mmap(NULL, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	atomic_store(&shared->wanted, PLENTY);
@@ -355,6 +410,9 @@ main(void)
 	model_free(&model);
 	free(file);
 	free(png);
+	for (int i = 0; i < 2; i++)
+		for (NnDtype dtype = NN_F32; dtype <= NN_BF16; dtype++)
+			test_load(i == 0 ? "ref" : "cpu", dtype, text);
 	return done_testing();
 }
 
