@@ -95,7 +95,7 @@ load_check(Request *request, const BicycleLoad *load, EngineError *error)
 	return true;
 }
 
-/* Of a weight: a float, and what is packed of it, twice where maps are small. */
+/* A float, and what is packed of it, which is two where maps are small. */
 #define WEIGHT_BYTES (3 * sizeof(float))
 
 /*

@@ -7,8 +7,11 @@
  * The central directory decides; of a local header only the lengths of its name
  * and padding are used, because torch leaves its sizes and checksum at zero and
  * writes them behind the data. Checksums are verified: a storage has no other
- * protection against damage. Sources: PKWARE APPNOTE 4.3, 4.5.3 (ZIP64);
- * torch/serialization.py; caffe2/serialize/inline_container.cc.
+ * protection against damage. After torch.serialization.set_crc32_options(False)
+ * torch writes 0 for each of them; an archive in which all are 0 has none, and
+ * is read like the legacy layout, which never had any. Sources: PKWARE APPNOTE
+ * 4.3, 4.5.3 (ZIP64); torch/serialization.py;
+ * caffe2/serialize/inline_container.cc.
  */
 #include "common/invariant.h"
 #include "format/foreign.h"
@@ -40,6 +43,7 @@ typedef struct Zip
 	size_t nentries;
 	uint64_t directory; /* where the central directory starts: the end of all data */
 	uint64_t directory_bytes;
+	bool summed;      /* an entry has a checksum: so have all */
 	uint64_t checked; /* bytes of all entries opened so far */
 	FormatText root;  /* NAME, without the slash */
 } Zip;
@@ -197,6 +201,7 @@ read_directory(Zip *zip)
 						   &length) != FORMAT_OK)
 			return zip->builder->error->code;
 		at += length;
+		zip->summed |= zip->entries[zip->nentries].crc != 0;
 		INVARIANT(at <= zip->directory_bytes);
 	}
 	qsort(zip->entries, zip->nentries, sizeof(ZipEntry), compare_entries);
@@ -249,7 +254,7 @@ open_entry(Zip *zip, const ZipEntry *entry, const uint8_t **data)
 	if (entry->size > zip->builder->length - zip->checked)
 		return zip_fail_entry(zip, entry, "overlaps another");
 	zip->checked += entry->size;
-	if (crc32_z(0, bytes + start, entry->size) != entry->crc)
+	if (zip->summed && crc32_z(0, bytes + start, entry->size) != entry->crc)
 		return zip_fail_entry(zip, entry, "has a wrong checksum");
 	*data = bytes + start;
 	return FORMAT_OK;

@@ -155,6 +155,7 @@ typedef struct ZipPart
 	uint16_t flags;
 	bool zip64; /* sizes and offset in an extra field */
 	bool wrong_crc;
+	bool no_crc; /* it is 0 */
 	int64_t add_size;
 	int64_t add_local;
 } ZipPart;
@@ -193,6 +194,7 @@ zip_file(const ZipPart *parts, int nparts)
 		uint64_t size = part->n + (uint64_t) part->add_size;
 		uint64_t local = file.n + (uint64_t) part->add_local;
 		size_t name = strlen(part->name);
+		uint32_t crc;
 
 		/*
 		 * the local header is as torch writes it: no checksum, no sizes; and
@@ -209,7 +211,8 @@ zip_file(const ZipPart *parts, int nparts)
 		put_u16(&directory, part->flags);
 		put_u16(&directory, part->method);
 		put_u32(&directory, 0);
-		put_u32(&directory, (uint32_t) crc32_z(0, part->data, part->n) ^ (part->wrong_crc ? 1 : 0));
+		crc = (uint32_t) crc32_z(0, part->data, part->n) ^ (part->wrong_crc ? 1 : 0);
+		put_u32(&directory, part->no_crc ? 0 : crc);
 		put_u32(&directory, part->zip64 ? UINT32_MAX : size);
 		put_u32(&directory, part->zip64 ? UINT32_MAX : size);
 		put_u16(&directory, name);

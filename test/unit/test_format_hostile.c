@@ -559,6 +559,7 @@ test_zip_entries(void)
 	} cases[] = {
 		{ "a compressed storage", 1, { DATA, .method = 8 }, "compressed" },
 		{ "an encrypted storage", 1, { DATA, .flags = 1 }, "encrypted" },
+		{ "no checksum, where others have one", 1, { DATA, .no_crc = true }, "checksum" },
 		{ "a wrong checksum", 1, { DATA, .wrong_crc = true }, "checksum" },
 		{ "a storage of one byte more", 1, { DATA, .add_size = 1 }, "size that its tensors say" },
 		{ "a storage of too few bytes",
@@ -606,6 +607,37 @@ test_zip_entries(void)
 
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
 		refused_part(cases[i].what, cases[i].which, cases[i].part, FORMAT_EINVALID, cases[i].words);
+}
+
+/*
+ * What torch writes after set_crc32_options(False): no entry has a checksum,
+ * and torch.load does not look. One that is left of them means damage.
+ */
+static void
+test_no_checksums(void)
+{
+	for (int summed = 0; summed < 2; summed++)
+	{
+		const ZipPart parts[] = {
+			{ PICKLE, .no_crc = true },
+			{ DATA, .no_crc = true },
+			{ .name = "net/byteorder", .data = "little", .n = 6, .no_crc = summed == 0 }
+		};
+		Bytes zip = zip_file(parts, 3);
+		FormatFile file;
+		FormatError error = { 0 };
+		FormatStatus status = format_read(zip.at, zip.n, &file, &error);
+
+		if (summed == 0)
+			ok(status == FORMAT_OK && file.ntensors == 1 &&
+				   memcmp(file.tensors[0].data, "abcd", 4) == 0,
+			   "an archive without checksums is read: %s", error.detail);
+		else
+			ok(status == FORMAT_EINVALID && strstr(error.detail, "checksum") != NULL,
+			   "one that has lost two of three is not: %s", error.detail);
+		format_free(&file);
+		free(zip.at);
+	}
 }
 
 /* Overwrites n bytes of a good archive at `from_end` bytes before its end. */
@@ -707,6 +739,7 @@ main(void)
 	test_counts();
 	test_legacy_frame();
 	test_zip_entries();
+	test_no_checksums();
 	test_zip_end();
 	test_zip_overlap();
 	return done_testing();
