@@ -82,11 +82,6 @@ engine_exec(char *const argv[], char **env, const int *fds, int nfds, pid_t pare
 
 	for (int i = 1; i < NSIG; i++)
 		signal(i, SIG_DFL);
-	/*
-	 * An immediate shutdown sends it to the process group. It would leave a
-	 * core; the end of its parent is enough.
-	 */
-	signal(SIGQUIT, SIG_IGN);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(0);
