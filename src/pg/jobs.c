@@ -205,7 +205,8 @@ bicycle_drop_job(PG_FUNCTION_ARGS)
 	for (int i = 0; i < lengthof(tables); i++)
 		(void) catalog_run(AS_CALLER, tables[i], "DELETE FROM %s WHERE job = $1", SPI_OK_DELETE,
 						   &p);
-	job_stopping(DatumGetInt64(p.values[0]));
+	if (IsUnderPostmaster) /* else there are neither workers nor shared memory of ours */
+		job_stopping(DatumGetInt64(p.values[0]));
 	SPI_finish();
 	return PointerGetDatum(NULL);
 }
