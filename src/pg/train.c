@@ -33,6 +33,7 @@
 #include "pg/jobs.h"
 #include "pg/lpips.h"
 #include "pg/model_store.h"
+#include "pg/monotonic.h"
 #include "pg/pairs_query.h"
 
 #define WAIT_INTERVAL 500 /* ms between looks at a job that is waited for */
@@ -462,11 +463,11 @@ bicycle_resume(PG_FUNCTION_ARGS)
 /* What bicycle_wait has told of a job. */
 typedef struct Told
 {
-	TimestampTz began; /* to wait */
-	TimestampTz next;  /* not before that is progress told again */
-	int64 iteration;   /* the last one that was told */
-	bool slots;        /* was looked at once, for a queued job */
-	bool queued;       /* was told, as is the next */
+	int64 began_ms;  /* to wait */
+	int64 next_ms;   /* not before that is progress told again */
+	int64 iteration; /* the last one that was told */
+	bool slots;      /* was looked at once, for a queued job */
+	bool queued;     /* was told, as is the next */
 	bool starting;
 } Told;
 
@@ -480,7 +481,7 @@ tell_queued(const Job *job, Told *told)
 	if (!told->slots)
 		warn_of_slots(job->job);
 	told->slots = true;
-	if (told->queued || GetCurrentTimestamp() < told->began + USECS_PER_SEC)
+	if (told->queued || monotonic_ms() < told->began_ms + 1000)
 		return;
 	told->queued = true;
 	ereport(NOTICE, (errmsg("job " INT64_FORMAT " is queued", job->job),
@@ -495,15 +496,15 @@ tell_queued(const Job *job, Told *told)
 static void
 tell_progress(const Job *job, Told *told)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	int64 now = monotonic_ms();
 
 	if (job->iterations == 0 && !told->starting)
 		ereport(NOTICE, (errmsg("job " INT64_FORMAT " is starting", job->job)));
 	told->starting = true;
-	if (job->iteration == told->iteration || now < told->next)
+	if (job->iteration == told->iteration || now < told->next_ms)
 		return;
 	told->iteration = job->iteration;
-	told->next = now + Min(Max((now - told->began) / 10, USECS_PER_SEC), USECS_PER_MINUTE);
+	told->next_ms = now + Min(Max((now - told->began_ms) / 10, 1000), 60 * 1000);
 	ereport(NOTICE,
 			(errmsg("job " INT64_FORMAT " is running: iteration " INT64_FORMAT " of " INT64_FORMAT,
 					job->job, job->iteration, job->iterations)));
@@ -538,7 +539,7 @@ job_has_ended(const Job *job)
  * often.
  */
 static bool
-look_and_commit(FunctionCallInfo fcinfo, TimestampTz deadline, Told *told)
+look_and_commit(FunctionCallInfo fcinfo, int64 deadline_ms, Told *told)
 {
 	bool ended;
 	Job job;
@@ -554,7 +555,7 @@ look_and_commit(FunctionCallInfo fcinfo, TimestampTz deadline, Told *told)
 			tell_queued(&job, told);
 		else
 			tell_progress(&job, told);
-		if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+		if (deadline_ms != 0 && monotonic_ms() >= deadline_ms)
 			ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
 							errmsg("training job " INT64_FORMAT " has not ended in time", job.job),
 							errdetail("It is %s, at iteration " INT64_FORMAT ".",
@@ -565,14 +566,26 @@ look_and_commit(FunctionCallInfo fcinfo, TimestampTz deadline, Told *told)
 	return ended;
 }
 
+/* From now on, as a month has as many days as it has. */
+static int64
+interval_ms(Datum interval)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz then = DatumGetTimestampTz(
+		DirectFunctionCall2(timestamptz_pl_interval, TimestampTzGetDatum(now), interval));
+
+	/* In halves, as an infinite interval leads to the ends of the type. */
+	return (then / 2 - now / 2) / 500;
+}
+
 /* bicycle_wait(job bigint, timeout interval DEFAULT NULL): a procedure */
 Datum
 bicycle_wait(PG_FUNCTION_ARGS)
 {
 	bool atomic = fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
 				  castNode(CallContext, fcinfo->context)->atomic;
-	TimestampTz deadline = 0;
-	Told told = { .began = GetCurrentTimestamp() };
+	int64 deadline_ms = 0;
+	Told told = { .began_ms = monotonic_ms() };
 
 	if (atomic)
 		ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
@@ -580,10 +593,9 @@ bicycle_wait(PG_FUNCTION_ARGS)
 						errhint("COMMIT first, without which a job does not start, and call it by "
 								"itself, so that nothing is held while it waits.")));
 	if (!PG_ARGISNULL(1))
-		deadline = DatumGetTimestampTz(DirectFunctionCall2(
-			timestamptz_pl_interval, TimestampTzGetDatum(told.began), PG_GETARG_DATUM(1)));
+		deadline_ms = Max(1, told.began_ms + interval_ms(PG_GETARG_DATUM(1)));
 	(void) sole_worker_ensure(WORKER_LAUNCHER);
-	while (!look_and_commit(fcinfo, deadline, &told))
+	while (!look_and_commit(fcinfo, deadline_ms, &told))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, WAIT_INTERVAL,
 						 PG_WAIT_EXTENSION);

@@ -119,6 +119,15 @@ ok(job_comes_to($node, $first, 'iteration > 0'), 'a job runs');
 move_clock(3600);
 $job = train($node, 'ahead', '"iterations": 3');
 move_clock(0);
+# Who waits for it waits as long as he has said.
+my ($out, $err) = ('', '');
+my $waiter = IPC::Run::start([ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c',
+	"CALL bicycle_wait($first, '2 s')" ], '>', \$out, '2>', \$err, IPC::Run::timeout($PATIENCE));
+$waiter->pump until $err =~ /is running/;
+move_clock(-3600);
+$waiter->finish;
+like($err, qr/job $first has not ended in time/, 'a wait ends in time');
+move_clock(0);
 $node->safe_psql('postgres', "SELECT bicycle_cancel($first)");
 ok(job_comes_to($node, $job, "state = 'done'"), 'one that came an hour from now has its turn');
 
