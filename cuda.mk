@@ -27,13 +27,14 @@ CUDA_MODULE = $(if $(CUDA_LACK),,$(CUDA_B)/bicycle_cuda.so)
 # One for all variants: it is compiled without sanitizers.
 CUDA_B = $(BUILD)/release
 
-NVCC_WARNINGS ?= -Werror all-warnings
+NVCC_WARNINGS ?= $(if $(WERROR),-Werror all-warnings)
 CUDA_FLAGS = -O3 -lineinfo -Isrc -Ikernels \
 	-Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wno-unknown-pragmas $(NVCC_WARNINGS) \
 	$(foreach a,$(CUDA_CODE),-gencode arch=compute_$a,code=sm_$a) \
 	$(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a)
 CUDA_CFLAGS = -std=gnu11 $(ENGINE_OPT_release) $(WARNINGS) $(if $(TRACE),-DBICYCLE_TRACE) \
 	-pthread -fPIC -fvisibility=hidden -D_GNU_SOURCE -Isrc -Ikernels \
+	-ffile-prefix-map=$(CURDIR)=. $(ENGINE_COPT) \
 	-isystem $(CUDA_HOME)/include \
 	$(addprefix -isystem ,$(filter-out $(CUDA_HOME)/include,$(CUDNN_INCLUDE)))
 # Of the neural core, what the module has a copy of.

@@ -6,9 +6,15 @@ B = $(BUILD)/$(VARIANT)
 
 FREETYPE_CFLAGS ?= -I/usr/include/freetype2
 FREETYPE_LIBS ?= -lfreetype
+# Flags of who builds, as a distribution has them, added to ours.
+ENGINE_COPT ?=
 ENGINE_LDFLAGS ?=
 ENGINE_CC ?= gcc
-ENGINE_OPT_release = -O3 -g
+# It reads what strangers wrote. The processor's kernels read only numbers, and are left as fast.
+ENGINE_HARDENING ?= -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
+ENGINE_HARDENING_LDFLAGS ?= -Wl,-z,relro,-z,now
+$(BUILD)/release/nn/cpu/%.o: ENGINE_HARDENING =
+ENGINE_OPT_release = -O3 -g $(ENGINE_HARDENING)
 ENGINE_OPT_asan = -O1 -g -DBICYCLE_CHECKS -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined -fno-omit-frame-pointer
 # ThreadSanitizer does not see how OpenMP's threads wait for each other: that variant computes
@@ -16,7 +22,8 @@ ENGINE_OPT_asan = -O1 -g -DBICYCLE_CHECKS -fsanitize=address,undefined \
 ENGINE_OPT_tsan = -O2 -g -DBICYCLE_CHECKS -fsanitize=thread -fno-omit-frame-pointer
 ENGINE_OPENMP = $(if $(filter tsan,$(VARIANT)),-Wno-unknown-pragmas -Wno-unused-variable,-fopenmp)
 ENGINE_CFLAGS = -std=gnu11 $(ENGINE_OPT_$(VARIANT)) $(WARNINGS) $(ENGINE_OPENMP) -pthread \
-	-fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc
+	-fvisibility=hidden -ffp-contract=off -fno-math-errno -D_GNU_SOURCE -Isrc \
+	-ffile-prefix-map=$(CURDIR)=. $(ENGINE_COPT)
 NN_LIBS = $(ENGINE_LDFLAGS) $(if $(filter tsan,$(VARIANT)),-lgomp) -ljansson -lm -ldl
 ENGINE_LIBS = $(NN_LIBS) -lpng -ldeflate -lz -ljpeg -lwebp -lwebpdemux -lcairo -lfontconfig -lcrypto
 
@@ -59,7 +66,7 @@ $(eval $(call compiled,%.o,src/%.c,ENGINE_CFLAGS))
 $B/libbicycle.a: $(LIB_OBJ)
 $B/libnn.a: $(patsubst src/%.c,$B/%.o,$(NN_SRC))
 $B/bicycle-engine: $(ENGINE_OBJ) $B/libbicycle.a
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $^ -o $@ $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $^ -o $@ $(ENGINE_HARDENING_LDFLAGS) $(ENGINE_LIBS)
 
 # A unit test prints TAP (test/unit/tap.h); it may use the engine's objects except its main().
 UNIT_CFLAGS = $(ENGINE_CFLAGS) -Itest/unit

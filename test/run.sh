@@ -27,6 +27,8 @@
 set -eu -o pipefail
 . "$(dirname "$0")/private_server.sh"
 
+export WERROR=-Werror
+
 ALL="structure unit asan regress nopreload isolation pgtap tap"
 MORE="clients page tsan aarch64"
 # They take a minute or more; begun last, one would go on alone.
@@ -247,7 +249,7 @@ done
 
 if wanted structure; then
 	part "structure"
-	build all-objects
+	build all-objects "$BUILD/release/bicycle-engine"
 	for script in "$ROOT"/test/structure/*.pl; do
 		status=0
 		BUILD=$BUILD "$script" --objects "$ROOT/$BUILD/release" || status=$?
