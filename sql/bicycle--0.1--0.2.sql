@@ -5,6 +5,84 @@
 
 -- Each change of bicycle.sql is made here, too: test/t/022_update.pl compares what comes out.
 
+-- ---- Row security and dumps ------------------------------
+
+CREATE OR REPLACE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'bicycle');
+	present text := format($query$
+		SELECT relname AS tablename, ''::name AS policyname, NULL::boolean, NULL::%1$I.bicycle_role[], NULL, NULL, NULL, relrowsecurity, relforcerowsecurity FROM pg_class
+		WHERE relnamespace = %2$L::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')
+			AND (relrowsecurity OR relforcerowsecurity)
+		UNION ALL
+		SELECT p.tablename, p.policyname, p.permissive = 'PERMISSIVE',
+			ARRAY(SELECT CASE r WHEN 0 THEN 'public'::%1$I.bicycle_role ELSE r::%1$I.bicycle_role END FROM unnest(o.polroles) AS r), p.cmd, p.qual, p.with_check, NULL, NULL
+		FROM pg_policies AS p JOIN pg_policy AS o ON o.polname = p.policyname AND o.polrelid = format('%%I.%%I', p.schemaname, p.tablename)::regclass
+		WHERE p.schemaname = %3$L AND p.tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, schema, quote_ident(schema), schema);
+BEGIN
+	-- Within a trigger it is bicycle_restore_policy that makes what is noted already.
+	IF pg_trigger_depth() > 0 OR to_regclass(format('%I.bicycle_policies', schema)) IS NULL THEN
+		RETURN;
+	END IF;
+	IF TG_EVENT = 'sql_drop' THEN
+		IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_type = 'policy') THEN
+			RETURN;
+		END IF;
+	-- What others do to tables of their own is none of ours. DROP OWNED may take a role from a policy, and does not say so.
+	ELSIF TG_TAG <> 'DROP OWNED' AND NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_policy'::regclass
+			OR objid IN (SELECT oid FROM pg_class WHERE relnamespace = quote_ident(schema)::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters'))) THEN
+		RETURN;
+	END IF;
+	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE n::text = o::text)', schema, present);
+	EXECUTE format('INSERT INTO %1$I.bicycle_policies SELECT * FROM (%2$s) AS n WHERE (tablename, policyname) NOT IN (SELECT tablename, policyname FROM %1$I.bicycle_policies)',
+		schema, present);
+END $$;
+
+CREATE OR REPLACE FUNCTION @extschema@.bicycle_restore_policy() RETURNS trigger LANGUAGE plpgsql
+	SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	target text := format('%I.%I', TG_TABLE_SCHEMA, NEW.tablename);
+	command text;
+BEGIN
+	IF NEW.policyname = '' THEN
+		command := format('ALTER TABLE %s %s ROW LEVEL SECURITY, %s ROW LEVEL SECURITY', target, CASE WHEN NEW.enabled THEN 'ENABLE' ELSE 'DISABLE' END,
+			CASE WHEN NEW.forced THEN 'FORCE' ELSE 'NO FORCE' END);
+		IF EXISTS (SELECT FROM pg_class WHERE oid = target::regclass AND (relrowsecurity, relforcerowsecurity) = (NEW.enabled, NEW.forced)) THEN
+			RETURN NULL;
+		END IF;
+	ELSE
+		command := format('CREATE POLICY %I ON %s AS %s FOR %s TO %s', NEW.policyname, target, CASE WHEN NEW.permissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+				NEW.cmd, (SELECT string_agg(CASE r::text WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(r::text) END, ', ') FROM unnest(NEW.roles) AS r))
+			|| coalesce(' USING (' || NEW.qual || ')', '') || coalesce(' WITH CHECK (' || NEW.with_check || ')', '');
+		IF EXISTS (SELECT FROM pg_policy WHERE polrelid = target::regclass AND polname = NEW.policyname) THEN
+			RETURN NULL;
+		END IF;
+	END IF;
+	-- A parallel restore may be copying into bicycle_tensors, and then looks into bicycle_models: locks are taken in that order.
+	EXECUTE format('LOCK TABLE %1$I.bicycle_tensors, %1$I.bicycle_models, %1$I.bicycle_counters IN ACCESS EXCLUSIVE MODE', TG_TABLE_SCHEMA);
+	IF NEW.policyname = '' THEN
+		EXECUTE command;
+		RETURN NULL;
+	END IF;
+	BEGIN
+		EXECUTE command;
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING USING ERRCODE = SQLSTATE, DETAIL = SQLERRM, MESSAGE = format('could not restore policy "%s" on table "%s"', NEW.policyname, NEW.tablename),
+			HINT = CASE WHEN NEW.permissive THEN 'Nothing is allowed by it; create it again.' ELSE 'A policy of its name that denies everything takes its place; drop that, and create it again.' END;
+		IF NOT NEW.permissive THEN
+			EXECUTE format('CREATE POLICY %I ON %s AS RESTRICTIVE FOR %s TO PUBLIC %s (false)', NEW.policyname, target, NEW.cmd,
+				CASE NEW.cmd WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END);
+		END IF;
+	END;
+	RETURN NULL;
+END $$;
+
+CREATE EVENT TRIGGER bicycle_note_dropped_policies ON sql_drop
+	EXECUTE FUNCTION @extschema@.bicycle_note_policies();
+COMMENT ON EVENT TRIGGER bicycle_note_dropped_policies IS
+	'notes that policies have gone with what they depend on';
+
 -- ---- Inference ------------------------------
 
 CREATE FUNCTION @extschema@.bicycle_check(image bytea) RETURNS text

@@ -161,13 +161,11 @@ CREATE TRIGGER bicycle_guard_policies BEFORE INSERT OR UPDATE ON @extschema@.bic
 	FOR EACH STATEMENT EXECUTE FUNCTION
 		@extschema@.bicycle_guard('Use CREATE POLICY, ALTER POLICY and ALTER TABLE.');
 
--- Fires for everybody's DDL, and does nothing for those who may not write what it would note:
--- whoever may change the policies owns that table too. The schema is looked up each time, because
--- it may be renamed.
+-- Fires for everybody's DDL, and notes as the owner: who drops what a policy depends on, with
+-- CASCADE, may own nothing here. The schema is looked up each time, because it may be renamed.
 CREATE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql
-	SET search_path = pg_catalog, pg_temp AS $$
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	notes oid := (SELECT c.oid FROM pg_extension e JOIN pg_class c ON c.relnamespace = e.extnamespace AND c.relname = 'bicycle_policies' WHERE e.extname = 'bicycle');
 	schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'bicycle');
 	present text := format($query$
 		SELECT relname AS tablename, ''::name AS policyname, NULL::boolean, NULL::%1$I.bicycle_role[], NULL, NULL, NULL, relrowsecurity, relforcerowsecurity FROM pg_class
@@ -180,7 +178,16 @@ DECLARE
 		WHERE p.schemaname = %3$L AND p.tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, schema, quote_ident(schema), schema);
 BEGIN
 	-- Within a trigger it is bicycle_restore_policy that makes what is noted already.
-	IF pg_trigger_depth() > 0 OR notes IS NULL OR NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = notes), 'USAGE') THEN
+	IF pg_trigger_depth() > 0 OR to_regclass(format('%I.bicycle_policies', schema)) IS NULL THEN
+		RETURN;
+	END IF;
+	IF TG_EVENT = 'sql_drop' THEN
+		IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_type = 'policy') THEN
+			RETURN;
+		END IF;
+	-- What others do to tables of their own is none of ours. DROP OWNED may take a role from a policy, and does not say so.
+	ELSIF TG_TAG <> 'DROP OWNED' AND NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_policy'::regclass
+			OR objid IN (SELECT oid FROM pg_class WHERE relnamespace = quote_ident(schema)::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters'))) THEN
 		RETURN;
 	END IF;
 	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE n::text = o::text)', schema, present);
@@ -188,6 +195,9 @@ BEGIN
 		schema, present);
 END $$;
 
+-- A policy that cannot be made here (its role or function is missing) takes nothing else with it:
+-- row security is enabled all the same, and denies what no policy allows. One that restricts others
+-- is replaced by one that denies everything, as without it they would allow more than they did.
 CREATE FUNCTION @extschema@.bicycle_restore_policy() RETURNS trigger LANGUAGE plpgsql
 	SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -210,7 +220,20 @@ BEGIN
 	END IF;
 	-- A parallel restore may be copying into bicycle_tensors, and then looks into bicycle_models: locks are taken in that order.
 	EXECUTE format('LOCK TABLE %1$I.bicycle_tensors, %1$I.bicycle_models, %1$I.bicycle_counters IN ACCESS EXCLUSIVE MODE', TG_TABLE_SCHEMA);
-	EXECUTE command;
+	IF NEW.policyname = '' THEN
+		EXECUTE command;
+		RETURN NULL;
+	END IF;
+	BEGIN
+		EXECUTE command;
+	EXCEPTION WHEN OTHERS THEN
+		RAISE WARNING USING ERRCODE = SQLSTATE, DETAIL = SQLERRM, MESSAGE = format('could not restore policy "%s" on table "%s"', NEW.policyname, NEW.tablename),
+			HINT = CASE WHEN NEW.permissive THEN 'Nothing is allowed by it; create it again.' ELSE 'A policy of its name that denies everything takes its place; drop that, and create it again.' END;
+		IF NOT NEW.permissive THEN
+			EXECUTE format('CREATE POLICY %I ON %s AS RESTRICTIVE FOR %s TO PUBLIC %s (false)', NEW.policyname, target, NEW.cmd,
+				CASE NEW.cmd WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END);
+		END IF;
+	END;
 	RETURN NULL;
 END $$;
 
@@ -228,6 +251,10 @@ CREATE EVENT TRIGGER bicycle_note_policies ON ddl_command_end
 	EXECUTE FUNCTION @extschema@.bicycle_note_policies();
 COMMENT ON EVENT TRIGGER bicycle_note_policies IS
 	'notes the row-security policies of the tables of bicycle for pg_dump';
+CREATE EVENT TRIGGER bicycle_note_dropped_policies ON sql_drop
+	EXECUTE FUNCTION @extschema@.bicycle_note_policies();
+COMMENT ON EVENT TRIGGER bicycle_note_dropped_policies IS
+	'notes that policies have gone with what they depend on';
 
 -- ---- Inference ------------------------------
 

@@ -51,6 +51,42 @@ SELECT tablename, policyname, enabled, forced FROM bicycle_policies ORDER BY tab
 DROP POLICY checked_type ON bicycle_tensors;
 ALTER TABLE bicycle_models DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
 SELECT count(*) FROM bicycle_policies;
+-- A policy goes with what it depends on, whoever drops that: its note does, too.
+SET client_min_messages = warning;
+SET ROLE regress_bicycle_user;
+CREATE TABLE regress_allowed (model text);
+CREATE TYPE regress_kind AS ENUM ('lamp');
+RESET ROLE;
+CREATE POLICY listed ON bicycle_models USING (model IN (SELECT a.model FROM regress_allowed AS a));
+CREATE POLICY kinds ON bicycle_tensors USING (network = 'lamp'::regress_kind::text);
+CREATE POLICY stays ON bicycle_tensors USING (true);
+SET ROLE regress_bicycle_user;
+DROP TABLE regress_allowed CASCADE;
+DROP TYPE regress_kind CASCADE;
+RESET ROLE;
+SELECT policyname FROM bicycle_policies;
+DROP POLICY stays ON bicycle_tensors;
+RESET client_min_messages;
+-- A policy that cannot be restored is missed, and what it would not have hidden is not shown: row
+-- security is enabled, other policies are made, and one that restricts them denies everything.
+INSERT INTO bicycle_policies VALUES
+	('bicycle_models', '', NULL, NULL, NULL, NULL, NULL, true, false),
+	('bicycle_models', 'allow', true, '{regress nobody}', 'ALL', 'true', NULL, NULL, NULL),
+	('bicycle_models', 'narrow', false, '{regress nobody,public}', 'SELECT', 'version < 3', NULL,
+		NULL, NULL),
+	('bicycle_counters', 'narrow', false, '{public}', 'INSERT', NULL, 'regress_gone(model)', NULL,
+		NULL),
+	('bicycle_models', 'other', true, '{public}', 'SELECT', 'model <> ''hidden''', NULL, NULL,
+		NULL);
+SELECT relname, relrowsecurity FROM pg_class WHERE relname IN ('bicycle_models', 'bicycle_counters')
+	ORDER BY relname;
+SELECT tablename, policyname, permissive, roles, cmd, qual, with_check FROM pg_policies
+	WHERE tablename LIKE 'bicycle%' ORDER BY tablename, policyname;
+DROP POLICY narrow ON bicycle_models;
+DROP POLICY narrow ON bicycle_counters;
+DROP POLICY other ON bicycle_models;
+ALTER TABLE bicycle_models DISABLE ROW LEVEL SECURITY;
+SELECT count(*) FROM bicycle_policies;
 -- Only what names one of the tables and says all that is needed can be noted.
 \set VERBOSITY terse
 INSERT INTO bicycle_policies (tablename, policyname, permissive, roles, cmd)

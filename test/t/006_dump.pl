@@ -1,6 +1,6 @@
 # Dump and restore carry models, rights, version counters, row-security policies and a table whose
 # BEFORE trigger translates. pg_dump does not write policies of an extension's tables;
-# bicycle_policies carries them.
+# bicycle_policies carries them, and one that cannot be restored shows nothing that was hidden.
 use strict;
 use warnings;
 
@@ -125,6 +125,29 @@ my ($a, $b) = map { my $file = scratch("schema.$_");
 		"schema of $_"); slurp_file($file) } 'original', 'restored_custom';
 s/^\\(un)?restrict .*$//mg foreach $a, $b;
 is($b, $a, 'the schema of the restored database is dumped alike');
+
+# Restored where a role of two policies is missing: one that allows is not made, and row security is
+# enabled all the same; one that restricts denies.
+$node->safe_psql('original', <<'SQL');
+CREATE ROLE tenant;
+CREATE POLICY alone ON bicycle_models FOR SELECT TO tenant USING (true);
+CREATE POLICY narrow ON bicycle_tensors AS RESTRICTIVE FOR SELECT TO tenant, painter
+	USING (network = 'G');
+CREATE POLICY wide ON bicycle_tensors FOR SELECT TO painter USING (true);
+ALTER TABLE bicycle_tensors ENABLE ROW LEVEL SECURITY;
+SQL
+my $file = scratch('dump.tenant');
+$node->command_ok([ 'pg_dump', '-f', $file, $node->connstr('original') ], 'dump with the role');
+$node->safe_psql('original', 'DROP OWNED BY tenant; DROP ROLE tenant');
+$node->safe_psql('postgres', 'CREATE DATABASE lacks');
+my ($out, $err) = run_command([ 'psql', '-Xq', '-d', $node->connstr('lacks'), '-f', $file ]);
+like($err, qr/WARNING:  could not restore policy "$_" on table "bicycle_\w+"\n.*role "tenant" does not/,
+	"policy $_ is missed") foreach ('alone', 'narrow');
+is($node->safe_psql('lacks', "SET ROLE painter; SELECT string_agg(DISTINCT model, ' '), "
+	. '(SELECT count(*) FROM bicycle_tensors) FROM bicycle_models'), 'emoji|0',
+	'without the role nothing more is seen');
+is($node->safe_psql('lacks', 'SELECT count(*) FROM bicycle_tensors'),
+	$node->safe_psql('original', 'SELECT count(*) FROM bicycle_tensors'), 'all rows are there');
 
 $node->stop;
 done_testing();
