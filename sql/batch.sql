@@ -92,6 +92,18 @@ SELECT count(*), bool_and(g.mean = e.style) AS same
 	FROM (SELECT id, bicycle_mean(bicycle_encode(photo)) AS mean FROM shoes
 		GROUP BY GROUPING SETS ((kind), (id))) AS g JOIN expected e USING (id);
 RESET enable_hashagg;
+-- Volatile arguments are evaluated for each call by itself, equal or not, also below aggregates.
+CREATE TEMP SEQUENCE drawn;
+SELECT count(*), count(*) FILTER (WHERE a = b) AS equal, count(*) FILTER (WHERE c = d) AS repeated,
+	currval('drawn') AS drawn
+FROM (SELECT bicycle_translate(sketch, bicycle_latent(8, (random() * 1e9)::bigint)) AS a,
+		bicycle_translate(sketch, bicycle_latent(8, (random() * 1e9)::bigint)) AS b,
+		bicycle_translate(sketch, bicycle_latent(8, nextval('drawn'))) AS c,
+		bicycle_translate(sketch, bicycle_latent(8, nextval('drawn')), 'batch') AS d
+	FROM shoes OFFSET 0) AS x;
+SELECT array_agg(bicycle_translate(sketch, bicycle_latent(8, nextval('drawn')))) =
+	array_agg(bicycle_translate(sketch, bicycle_latent(8, nextval('drawn')))) AS equal FROM shoes;
+SELECT currval('drawn') AS drawn;
 -- What a statement keeps in flight are calls, not rows: with two a row, rounds of 1, 2, 2 ... rows.
 CREATE FUNCTION pg_temp.rounds(query text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

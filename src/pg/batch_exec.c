@@ -15,8 +15,11 @@
  *    full, and the next when half of the rows have been handed out: the engine
  *    is never without work. Then a row waits for its own calls only.
  * R4 An answer that is an error is raised, or gives NULL and is counted, when
- *    its row is handed out, not before: rows that nobody fetches cannot fail.
- *    So is an image that is too large to be sent.
+ *    its row is handed out, not before: an image of a row that nobody fetches
+ *    cannot fail. So is an image that is too large to be sent. What its
+ *    arguments fail with (their evaluation, a latent code, a model's name) is
+ *    raised when the row is read ahead: an error that is caught without a
+ *    subtransaction leaves what it held.
  * R5 What workers count lies in the segment that they share with the leader,
  *    which adds it to its statement before that segment goes.
  *

@@ -43,6 +43,12 @@
  *    groups. What only passes rows on, changes nothing of that; a limit or a
  *    join does. Where rows are passed on up to the top, it depends on the run.
  *
+ * R8 Equal calls are one, and so are equal arguments, but for volatile ones:
+ *    each is evaluated by itself, as often as it is written.
+ * R9 A volatile argument is evaluated for the rows of a round before what is
+ *    volatile in the rest of their target list: currval in an argument does not
+ *    see nextval beside it.
+ *
  * Calls that are left alone go through the functions themselves, with the same
  * results. The node is executed by batch_exec.c. All memory is the plan's.
  */
@@ -75,6 +81,26 @@ static Plan *rewrite(Plan *plan, Plan *parent, PlanContext *context);
 
 /* ---- The calls of a target list ------------------------------------------ */
 
+/* R8: the place, from 0, of the call that gives what `node` does; -1: none. */
+static int
+call_place(const List *calls, const Node *node)
+{
+	bool itself = contain_volatile_functions((Node *) node);
+	ListCell *cell;
+
+	foreach (cell, calls)
+		if (itself ? lfirst(cell) == node : equal(lfirst(cell), node))
+			return foreach_current_index(cell);
+	return -1;
+}
+
+/* A list with the call, which may be in it already. */
+static List *
+add_call(List *calls, Node *call)
+{
+	return call_place(calls, call) < 0 ? lappend(calls, call) : calls;
+}
+
 /*
  * Collects, without repetition, calls that are evaluated for every row.
  * Descends only into nodes that always evaluate all they hold; whatever is not
@@ -91,7 +117,7 @@ collect_calls(Node *node, List **calls)
 		case T_FuncExpr:
 			if (batch_kind_of(((FuncExpr *) node)->funcid) != NULL)
 			{
-				*calls = list_append_unique(*calls, node);
+				*calls = add_call(*calls, node);
 				return false;
 			}
 			break;
@@ -193,14 +219,14 @@ typedef struct BatchBuild
 	List *columns; /* the new target list of the child: arguments, and columns for the rest */
 } BatchBuild;
 
-/* The number, from 1, of the child's column that holds this expression. */
+/* R8: the number, from 1, of the child's column that holds this expression. */
 static int
 child_column(BatchBuild *build, Expr *expr)
 {
 	ListCell *cell;
 	TargetEntry *entry;
 
-	foreach (cell, build->columns)
+	foreach (cell, contain_volatile_functions((Node *) expr) ? NIL : build->columns)
 	{
 		entry = lfirst_node(TargetEntry, cell);
 		if (equal(entry->expr, expr))
@@ -225,14 +251,12 @@ column_var(int varno, int column, Node *expr)
 static Node *
 to_scan_tuple(Node *node, BatchBuild *build)
 {
-	ListCell *cell;
+	int place;
 
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, FuncExpr))
-		foreach (cell, build->calls)
-			if (equal(lfirst(cell), node))
-				return (Node *) column_var(INDEX_VAR, foreach_current_index(cell) + 1, node);
+	if (IsA(node, FuncExpr) && (place = call_place(build->calls, node)) >= 0)
+		return (Node *) column_var(INDEX_VAR, place + 1, node);
 	if (IsA(node, Var) || IsA(node, Aggref) || IsA(node, WindowFunc) || IsA(node, GroupingFunc))
 		return (Node *) column_var(
 			INDEX_VAR, list_length(build->calls) + child_column(build, (Expr *) node), node);
@@ -399,7 +423,7 @@ collect_aggregated(Node *node, List **calls)
 		collect_calls((Node *) ((Aggref *) node)->args, &found);
 	foreach (cell, found)
 		if (!holds_subplan(lfirst(cell), NULL))
-			*calls = list_append_unique(*calls, lfirst(cell));
+			*calls = add_call(*calls, lfirst(cell));
 	return false;
 }
 
@@ -413,15 +437,12 @@ typedef struct Moved
 static Node *
 to_columns(Node *node, Moved *moved)
 {
-	ListCell *cell;
+	int place;
 
 	if (node == NULL)
 		return NULL;
-	if (IsA(node, FuncExpr))
-		foreach (cell, moved->calls)
-			if (equal(lfirst(cell), node))
-				return (Node *) column_var(OUTER_VAR, moved->first + foreach_current_index(cell),
-										   node);
+	if (IsA(node, FuncExpr) && (place = call_place(moved->calls, node)) >= 0)
+		return (Node *) column_var(OUTER_VAR, moved->first + place, node);
 	return expression_tree_mutator(node, to_columns, moved);
 }
 
