@@ -18,6 +18,10 @@
  *    to do, by all sessions' calls. A session has a part of bicycle.prefetch
  *    with each at most; what is more waits here, so that the engine that
  *    answers first gets it.
+ * R6 Whoever waits, for whatever call, reads the models that the engine asks
+ *    for: as the user who has made the call that needs it, which may be another
+ *    than waits. An error is raised to who waits, and again to who waits for
+ *    that call, if the first has caught it.
  *
  * Memory is session_memory(), because calls are cleaned up after the memory of
  * a failed statement is gone. How a call goes from state to state is drawn in
@@ -80,6 +84,7 @@ call_new(BicycleFrameType type, CallKind kind)
 	call->state = CALL_UNSENT;
 	call->engine = call->asked = -1;
 	call->owner = CurrentResourceOwner;
+	GetUserIdAndSecContext(&call->user, &call->user_context);
 	dlist_push_tail(&calls, &call->node);
 	return call;
 }
@@ -551,6 +556,43 @@ send_all_unsent(void)
 	return all;
 }
 
+/* R6: what load_model_of fails with. */
+static void
+call_not_loaded(Call *call)
+{
+	if (call->state == CALL_SENT)
+	{
+		call->need_model = true;
+		call->loads--;
+	}
+}
+
+/* If the connection is lost on the way the engine will ask again. */
+static void
+load_model_of(Call *call)
+{
+	Oid user;
+	int context;
+
+	GetUserIdAndSecContext(&user, &context);
+	loading = true;
+	PG_TRY();
+	{
+		SetUserIdAndSecContext(call->user, call->user_context);
+		(void) load_model(call->model, call->engine);
+	}
+	PG_CATCH();
+	{
+		SetUserIdAndSecContext(user, context);
+		loading = false;
+		call_not_loaded(call);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	SetUserIdAndSecContext(user, context);
+	loading = false;
+}
+
 /*
  * Sends the model that a call waits for; at most one a turn, because the list
  * may change meanwhile. True if there was one.
@@ -578,17 +620,7 @@ serve_models(void)
 					  "The server log tells how the engine ended.");
 			return true;
 		}
-		loading = true;
-		PG_TRY();
-		{
-			/* If the connection was lost the engine will ask again. */
-			(void) load_model(call->model, call->engine);
-		}
-		PG_FINALLY();
-		{
-			loading = false;
-		}
-		PG_END_TRY();
+		load_model_of(call);
 		return true;
 	}
 	return false;

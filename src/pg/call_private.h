@@ -57,6 +57,8 @@ struct Call
 {
 	dlist_node node;     /* in the list of call.c, in the order of id */
 	ResourceOwner owner; /* frees it after an error */
+	Oid user;            /* who has made it, as which its model is read */
+	int user_context;    /* of GetUserIdAndSecContext */
 	uint64 id;
 	BicycleFrameType type;
 	CallKind kind;

@@ -323,14 +323,13 @@ put_cached(ReturnSetInfo *rsinfo, const BicycleCached *c, bool readable)
 	SET_VARSIZE(hash, VARHDRSZ + BICYCLE_HASH_BYTES);
 	memcpy(VARDATA(hash), c->hash, BICYCLE_HASH_BYTES);
 	values[CACHE_HASH] = PointerGetDatum(hash);
-	nulls[CACHE_MODEL] = nulls[CACHE_VERSION] = true;
 	if (readable)
 	{
 		SPI_connect();
-		nulls[CACHE_MODEL] = nulls[CACHE_VERSION] =
-			!visible_name(c->hash, &values[CACHE_MODEL], &values[CACHE_VERSION]);
+		readable = visible_name(c->hash, &values[CACHE_MODEL], &values[CACHE_VERSION]);
 		SPI_finish();
 	}
+	nulls[CACHE_HASH] = nulls[CACHE_MODEL] = nulls[CACHE_VERSION] = !readable;
 	values[CACHE_PRECISION] = fixed_text(c->precision, sizeof(c->precision));
 	values[CACHE_BYTES] = Int64GetDatum(c->bytes);
 	values[CACHE_HITS] = Int64GetDatum(c->hits);
@@ -385,8 +384,9 @@ ask_cache(int engine, StringInfo all)
 /*
  * bicycle_cache() -> TABLE(the columns above)
  *
- * model and version are NULL where the caller may not read the model, or it
- * belongs to another database only.
+ * hash, model and version are NULL where the caller may not read the model, or
+ * it belongs to another database only. The hash is as good as the model to who
+ * may insert into bicycle_models: a version of one's own could name it.
  */
 Datum
 bicycle_cache(PG_FUNCTION_ARGS)
