@@ -87,7 +87,7 @@ sole_worker_ensure(SoleWorker which)
 	bool waits;
 	bool mine;
 
-	if (preloaded)
+	if (preloaded || !IsUnderPostmaster)
 		return true;
 	waits = sole[which].for_jobs && RecoveryInProgress();
 	shared = shared_attach();

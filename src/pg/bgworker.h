@@ -30,7 +30,7 @@ extern bool sole_workers_preloaded(void);
 
 /*
  * Registers a dynamic worker if there is none. False if there is no worker slot
- * for it.
+ * for it. In single-user mode there are no workers, and none is missed.
  */
 extern bool sole_worker_ensure(SoleWorker which);
 

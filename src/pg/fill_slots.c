@@ -7,6 +7,7 @@
  *    BicycleShared.lock.
  * R2 There are FILL_SLOTS. A fill that finds none works all the same, and is
  *    not shown.
+ *    So is one in single-user mode.
  * R3 Shown are fills of this database, of roles whose privileges the caller
  *    has.
  */
@@ -49,9 +50,12 @@ void
 fill_slot_take(Oid relation, const char *column, uint64 blocks)
 {
 	static bool at_exit_registered = false;
-	BicycleShared *shared = shared_attach();
+	BicycleShared *shared;
 
 	INVARIANT(own_slot < 0);
+	if (!IsUnderPostmaster)
+		return;
+	shared = shared_attach();
 	if (!at_exit_registered)
 	{
 		before_shmem_exit(fill_slot_release, (Datum) 0);
@@ -80,10 +84,11 @@ fill_slot_take(Oid relation, const char *column, uint64 blocks)
 void
 fill_slot_update(const FillCounts *counts, uint64 blocks_done)
 {
-	BicycleShared *shared = shared_attach();
+	BicycleShared *shared;
 
 	if (own_slot < 0)
 		return;
+	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	INVARIANT(shared->fills[own_slot].pid == MyProcPid);
 	shared->fills[own_slot].counts = *counts;
@@ -95,10 +100,11 @@ fill_slot_update(const FillCounts *counts, uint64 blocks_done)
 void
 fill_slot_release(int code, Datum unused)
 {
-	BicycleShared *shared = shared_attach();
+	BicycleShared *shared;
 
 	if (own_slot < 0)
 		return;
+	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	shared->fills[own_slot].pid = 0;
 	LWLockRelease(&shared->lock);
@@ -148,10 +154,13 @@ put_fill(ReturnSetInfo *rsinfo, const FillSlot *slot)
 Datum
 bicycle_fill_slots(PG_FUNCTION_ARGS)
 {
-	BicycleShared *shared = shared_attach();
+	BicycleShared *shared;
 	FillSlot slots[FILL_SLOTS];
 
 	InitMaterializedSRF(fcinfo, 0);
+	if (!IsUnderPostmaster)
+		return (Datum) 0;
+	shared = shared_attach();
 	LWLockAcquire(&shared->lock, LW_SHARED);
 	memcpy(slots, shared->fills, sizeof(slots));
 	LWLockRelease(&shared->lock);

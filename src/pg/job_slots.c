@@ -412,6 +412,8 @@ jobs_changed(void)
 {
 	static bool registered = false;
 
+	if (!IsUnderPostmaster)
+		return;             /* nobody is there to be told */
 	(void) shared_attach(); /* which may fail, as nothing may once the transaction has committed */
 	if (!registered)
 	{
@@ -424,9 +426,13 @@ jobs_changed(void)
 void
 job_stopping(int64 job)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
-	int64 *copy = palloc(sizeof(*copy));
+	MemoryContext old;
+	int64 *copy;
 
+	if (!IsUnderPostmaster)
+		return; /* as jobs_changed */
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	copy = palloc(sizeof(*copy));
 	*copy = job;
 	stopping = lappend(stopping, copy);
 	MemoryContextSwitchTo(old);

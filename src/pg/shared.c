@@ -7,14 +7,15 @@
  * R2 Every process attaches for itself on first use, and the postmaster never
  *    does. After a crash the segment is made anew, and no stale pointer can be
  *    inherited.
+ * R3 In single-user mode there is none, as there is nobody to share it with:
+ *    what needs it fails with 55000, and what has only to tell others does
+ *    without.
  */
 #include "pg/shared.h"
 
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
-
-#include "common/invariant.h"
 
 static BicycleShared *shared = NULL;
 static shmem_request_hook_type previous_shmem_request = NULL;
@@ -41,7 +42,11 @@ shared_attach(void)
 
 	if (shared)
 		return shared;
-	INVARIANT(IsUnderPostmaster);
+	if (!IsUnderPostmaster)
+		ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("bicycle engine is not running"),
+						errdetail("The server runs in single-user mode."),
+						errhint("Start the server as usual.")));
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shared = ShmemInitStruct("bicycle", sizeof(BicycleShared), &found);
 	if (!found)

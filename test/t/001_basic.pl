@@ -1,5 +1,5 @@
 # The main job works preloaded and not preloaded, with the same bytes, and at once in several new
-# sessions.
+# sessions. In single-user mode what needs the engine is an error that ends nothing.
 use strict;
 use warnings;
 
@@ -12,6 +12,18 @@ use Test::More;
 my %bytes;
 my $translate = "SELECT string_agg(md5(bicycle_translate(sketch, bicycle_latent(8, id), model "
 	. "=> 'emoji')), ' ' ORDER BY id) FROM outlines";
+
+# What a server in single-user mode says to statements, with SQLSTATEs.
+sub alone
+{
+	my ($node, @statements) = @_;
+	my ($out, $err);
+
+	IPC::Run::run([ 'postgres', '--single', '-D', $node->data_dir, '-c',
+		'log_error_verbosity=verbose', 'postgres' ], '<', \join("\n", @statements, ''), '>', \$out,
+		'2>', \$err);
+	return "$out\n$err";
+}
 
 foreach my $preload ('bicycle', '')
 {
@@ -26,6 +38,20 @@ foreach my $preload ('bicycle', '')
 	is($node->safe_psql('postgres', 'SELECT restarts FROM bicycle_engine()'), '0',
 		"$how: one engine served them");
 
+	# A statement is planned before its functions are looked up, which loads the library.
+	if (!$preload)
+	{
+		my $explain = "EXPLAIN $translate";
+
+		unlike($node->safe_psql('postgres', $explain), qr/BicycleBatch/,
+			"$how: the first statement of a session is not batched");
+		$node->safe_psql('postgres',
+			"ALTER DATABASE postgres SET session_preload_libraries = 'bicycle'");
+		like($node->safe_psql('postgres', $explain), qr/BicycleBatch/,
+			'but is where sessions load the library at their start');
+		$node->safe_psql('postgres', 'ALTER DATABASE postgres RESET session_preload_libraries');
+	}
+
 	# Sessions that start together with nothing running yet: all are served by one engine.
 	$node->restart;
 	my @sessions = map { IPC::Run::start([ 'psql', '-XAtq', '-d', $node->connstr('postgres'), '-c',
@@ -37,6 +63,23 @@ foreach my $preload ('bicycle', '')
 	my $pid = engine_pid($node);
 	$node->stop;
 	ok(!kill(0, $pid), "$how: the engine ends with the server");
+
+	my @refused = ('SELECT bicycle_check(sketch) FROM outlines', $translate,
+		'SELECT * FROM bicycle_engine()', 'SELECT * FROM bicycle_cache()',
+		q{SELECT bicycle_import('m', 'x')}, q{SELECT bicycle_create('m')},
+		q{SELECT bicycle_train('m', 'SELECT sketch, photo FROM outlines')});
+	my $said = alone($node, @refused, 'UPDATE outlines SET photo = NULL WHERE id = 1',
+		q{CALL bicycle_fill('outlines', 'photo', 'sketch')}, 'SELECT * FROM bicycle_fills',
+		q{INSERT INTO bicycle_training_jobs (model, owner, system_identifier, database, pairs,}
+		. q{ search_path, options, state) SELECT 'm', 'postgres', system_identifier, oid, '', '',}
+		. q{ '{}', 'queued' FROM pg_control_system(), pg_database}
+		. q{ WHERE datname = current_database()},
+		'SELECT bicycle_cancel(max(job)) FROM bicycle_jobs', q{SELECT bicycle_drop('emoji')},
+		q{SELECT 'all ' || count(*) || count(photo) AS told FROM outlines});
+
+	is(scalar(() = $said =~ /ERROR:  55000:/g), @refused, "$how: alone, what needs engines fails");
+	unlike($said, qr/FATAL|PANIC|ERROR:  (?!55000)/, "$how: and nothing else does");
+	like($said, qr/told = "all 88"/, "$how: nor ends the session") or diag($said);
 }
 is($bytes{'preloaded'}, $bytes{'not preloaded'}, 'the same bytes both ways');
 
