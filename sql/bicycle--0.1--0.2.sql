@@ -205,6 +205,8 @@ CREATE FUNCTION @extschema@.bicycle_engines()
 
 COMMENT ON FUNCTION @extschema@.bicycle_engines() IS
 	'what each engine is and has done since it started: one a GPU, or one in all';
+COMMENT ON FUNCTION @extschema@.bicycle_cache() IS
+	'models resident in the engine; names and hashes only of those the caller may read';
 
 -- ---- Training ------------------------------
 
@@ -215,3 +217,25 @@ COMMENT ON COLUMN @extschema@.bicycle_training_jobs.data_digest IS
 -- It is replaced, not dropped: the trigger stays.
 CREATE OR REPLACE FUNCTION @extschema@.bicycle_drop_job() RETURNS trigger
 	AS 'MODULE_PATHNAME', 'bicycle_drop_job' LANGUAGE C COST 100;
+
+-- What 0.1 may have found in the extension's schema is PostgreSQL's from here on.
+ALTER TABLE @extschema@.bicycle_training_jobs ALTER job
+	SET DEFAULT pg_catalog.nextval('@extschema@.bicycle_training_job_ids'::regclass);
+CREATE OR REPLACE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
+	SELECT job, model,
+		coalesce(nullif(owner::text, '')::name, pg_catalog.pg_get_userbyid(owner::oid)) AS owner,
+		CASE WHEN here OR state NOT IN ('queued', 'running') THEN state ELSE 'paused' END AS state,
+		options ->> 'method'::text AS method, epoch, epochs, iteration, iterations,
+		CASE WHEN here AND state = 'running' THEN images_per_second END AS images_per_second,
+		CASE WHEN here AND state = 'running' AND images_per_second > 0::float8 THEN
+			-- a century at most: intervals are finite, and iterations may be any number
+			pg_catalog.make_interval(secs =>
+				least((iterations - iteration)::float8 * ((options ->> 'batch_size'::text)::float8 /
+				images_per_second), 3155760000::float8)) END AS eta,
+		losses, started_at, updated_at, version, notes, error
+	FROM (SELECT *, system_identifier = (SELECT c.system_identifier
+				FROM pg_catalog.pg_control_system() AS c)
+			AND database = (SELECT d.oid FROM pg_catalog.pg_database AS d
+				WHERE d.datname = current_database()) AS here
+		FROM @extschema@.bicycle_training_jobs) AS j
+	WHERE pg_catalog.pg_has_role(owner::oid, 'USAGE'::text);

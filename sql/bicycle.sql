@@ -73,9 +73,9 @@ COMMENT ON COLUMN @extschema@.bicycle_tensors.network IS
 COMMENT ON TABLE @extschema@.bicycle_counters IS
 	'last version number of each model name, dropped versions included';
 
-SELECT pg_extension_config_dump('@extschema@.bicycle_models', '');
-SELECT pg_extension_config_dump('@extschema@.bicycle_tensors', '');
-SELECT pg_extension_config_dump('@extschema@.bicycle_counters', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_models', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_tensors', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_counters', '');
 
 -- ---- Roles and rows that others run for ------------------------------
 -- A role that keeps its name through renaming, dumps and replication: see role.c.
@@ -154,7 +154,7 @@ CREATE TABLE @extschema@.bicycle_policies (
 COMMENT ON TABLE @extschema@.bicycle_policies IS
 	'row-security policies of the tables of bicycle, kept for pg_dump; a row without policyname '
 		'says whether row security is enabled';
-SELECT pg_extension_config_dump('@extschema@.bicycle_policies', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_policies', '');
 
 -- What a row says is executed by who restores it.
 CREATE TRIGGER bicycle_guard_policies BEFORE INSERT OR UPDATE ON @extschema@.bicycle_policies
@@ -453,7 +453,8 @@ COMMENT ON FUNCTION @extschema@.bicycle_rename(text, text) IS
 CREATE SEQUENCE @extschema@.bicycle_training_job_ids;
 
 CREATE TABLE @extschema@.bicycle_training_jobs (
-	job bigint NOT NULL DEFAULT nextval('@extschema@.bicycle_training_job_ids') PRIMARY KEY,
+	job bigint NOT NULL PRIMARY KEY
+		DEFAULT pg_catalog.nextval('@extschema@.bicycle_training_job_ids'::regclass),
 	model text NOT NULL,
 	owner @extschema@.bicycle_role NOT NULL,
 	system_identifier bigint NOT NULL,
@@ -557,31 +558,35 @@ COMMENT ON FUNCTION @extschema@.bicycle_drop_job() IS
 CREATE TRIGGER bicycle_drop_job AFTER DELETE ON @extschema@.bicycle_training_jobs
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.bicycle_drop_job();
 
-SELECT pg_extension_config_dump('@extschema@.bicycle_training_job_ids', '');
-SELECT pg_extension_config_dump('@extschema@.bicycle_training_jobs', '');
-SELECT pg_extension_config_dump('@extschema@.bicycle_training_losses', '');
-SELECT pg_extension_config_dump('@extschema@.bicycle_training_previews', '');
-SELECT pg_extension_config_dump('@extschema@.bicycle_training_checkpoints', 'WHERE false');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_training_job_ids', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_training_jobs', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_training_losses', '');
+SELECT pg_catalog.pg_extension_config_dump('@extschema@.bicycle_training_previews', '');
+SELECT pg_catalog.pg_extension_config_dump(
+	'@extschema@.bicycle_training_checkpoints', 'WHERE false');
 
 -- Jobs of roles whose privileges the caller has. One that was restored or replicated from elsewhere
--- is paused here until bicycle_resume takes it over.
+-- is paused here until bicycle_resume takes it over. What is called here is PostgreSQL's: functions
+-- are qualified, and an operator has the very types of its operands, or one that somebody has put
+-- into this schema beforehand could be nearer.
 CREATE VIEW @extschema@.bicycle_jobs WITH (security_barrier) AS
-	SELECT job, model, coalesce(nullif(owner::text, '')::name, pg_get_userbyid(owner::oid))
-		AS owner,
+	SELECT job, model,
+		coalesce(nullif(owner::text, '')::name, pg_catalog.pg_get_userbyid(owner::oid)) AS owner,
 		CASE WHEN here OR state NOT IN ('queued', 'running') THEN state ELSE 'paused' END AS state,
-		options ->> 'method' AS method, epoch, epochs, iteration, iterations,
+		options ->> 'method'::text AS method, epoch, epochs, iteration, iterations,
 		CASE WHEN here AND state = 'running' THEN images_per_second END AS images_per_second,
-		CASE WHEN here AND state = 'running' AND images_per_second > 0 THEN
+		CASE WHEN here AND state = 'running' AND images_per_second > 0::float8 THEN
 			-- a century at most: intervals are finite, and iterations may be any number
-			make_interval(secs =>
-				least((iterations - iteration) * ((options ->> 'batch_size')::double precision /
-				images_per_second), 3155760000)) END AS eta,
+			pg_catalog.make_interval(secs =>
+				least((iterations - iteration)::float8 * ((options ->> 'batch_size'::text)::float8 /
+				images_per_second), 3155760000::float8)) END AS eta,
 		losses, started_at, updated_at, version, notes, error
-	FROM (SELECT *, system_identifier = (SELECT c.system_identifier FROM pg_control_system() AS c)
-			AND database = (SELECT d.oid FROM pg_database AS d
+	FROM (SELECT *, system_identifier = (SELECT c.system_identifier
+				FROM pg_catalog.pg_control_system() AS c)
+			AND database = (SELECT d.oid FROM pg_catalog.pg_database AS d
 				WHERE d.datname = current_database()) AS here
 		FROM @extschema@.bicycle_training_jobs) AS j
-	WHERE pg_has_role(owner::oid, 'USAGE');
+	WHERE pg_catalog.pg_has_role(owner::oid, 'USAGE'::text);
 
 CREATE VIEW @extschema@.bicycle_losses WITH (security_barrier) AS
 	SELECT l.job, l.iteration, l.name, l.value FROM @extschema@.bicycle_training_losses AS l
@@ -684,4 +689,4 @@ COMMENT ON FUNCTION @extschema@.bicycle_engine() IS
 COMMENT ON FUNCTION @extschema@.bicycle_engines() IS
 	'what each engine is and has done since it started: one a GPU, or one in all';
 COMMENT ON FUNCTION @extschema@.bicycle_cache() IS
-	'models resident in the engine; names only of those the caller may read';
+	'models resident in the engine; names and hashes only of those the caller may read';

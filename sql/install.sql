@@ -101,3 +101,42 @@ ALTER TABLE bicycle_training_jobs RENAME TO bicycle_later;
 SELECT bicycle_pause(1);
 ROLLBACK;
 DROP ROLE regress_bicycle_nobody;
+
+-- What somebody has put into the schema beforehand is not found in place of PostgreSQL's own, by
+-- the scripts nor by what they make, however near its types are.
+SET client_min_messages = warning;
+DROP EXTENSION bicycle CASCADE;
+CREATE SCHEMA regress_planted;
+SET search_path = regress_planted;
+CREATE FUNCTION planted(float8, int) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR > (LEFTARG = float8, RIGHTARG = int, FUNCTION = planted);
+CREATE FUNCTION planted(bigint, float8) RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8';
+CREATE OPERATOR * (LEFTARG = bigint, RIGHTARG = float8, FUNCTION = planted);
+CREATE FUNCTION nextval(text) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint';
+RESET search_path;
+CREATE VIEW planted_used AS
+	SELECT pg_describe_object(classid, objid, objsubid) AS what,
+		pg_describe_object(refclassid, refobjid, 0) AS uses FROM pg_depend
+	WHERE refclassid = 'pg_operator'::regclass AND refobjid IN (SELECT oid FROM pg_operator
+			WHERE oprnamespace = 'regress_planted'::regnamespace)
+		OR refclassid = 'pg_proc'::regclass AND refobjid IN (SELECT oid FROM pg_proc
+			WHERE pronamespace = 'regress_planted'::regnamespace AND proname NOT LIKE 'bicycle%')
+			AND classid <> 'pg_operator'::regclass;
+CREATE EXTENSION bicycle SCHEMA regress_planted VERSION '0.1';
+SELECT count(*) > 0 AS found_by_0_1 FROM planted_used;
+ALTER EXTENSION bicycle UPDATE;
+SELECT * FROM planted_used;
+DROP EXTENSION bicycle;
+SET search_path = regress_planted;
+CREATE FUNCTION planted(jsonb, jsonb) RETURNS text LANGUAGE sql AS 'SELECT ''1''';
+CREATE OPERATOR ->> (LEFTARG = jsonb, RIGHTARG = jsonb, FUNCTION = planted);
+CREATE FUNCTION pg_extension_config_dump(text, text) RETURNS void
+	LANGUAGE plpgsql AS $$BEGIN RAISE 'found the wrong function'; END$$;
+RESET search_path;
+CREATE EXTENSION bicycle SCHEMA regress_planted;
+SELECT * FROM planted_used;
+DROP EXTENSION bicycle;
+DROP VIEW planted_used;
+DROP SCHEMA regress_planted CASCADE;
+CREATE EXTENSION bicycle;
+RESET client_min_messages;
