@@ -66,12 +66,12 @@ bicycle--$(EXTVERSION).sql: sql/bicycle.sql
 all: engine
 else
 # A machine without PostgreSQL's headers: test, demo and bench install them first.
-all install installcheck:
+all install uninstall installcheck:
 	@echo "no PGXS found through PG_CONFIG=$(PG_CONFIG);" \
 		"install PostgreSQL's server headers, or run \"make deps\"" >&2; exit 1
 clean:
 	rm -rf build
-.PHONY: all install installcheck clean
+.PHONY: all install uninstall installcheck clean
 endif
 
 include engine.mk cuda.mk

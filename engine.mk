@@ -90,13 +90,16 @@ tools: $(patsubst tools/%.c,$B/tools/%,$(wildcard tools/*.c))
 # IMITATION=1 installs the imitation of the CUDA device in place of the real one, for a look at SQL
 # without a GPU: IMITATION=1 BICYCLE_DEVICE=cuda test/run.sh regress
 INSTALLED_MODULE = $(if $(IMITATION),$B/imitation/bicycle_cuda.so,$(CUDA_MODULE))
+# Where there is no server to install for, the Makefile says so.
+ifneq ($(PGXS),)
 install: install-engine
+uninstall: uninstall-engine
+endif
 install-engine: engine installed-module
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
 	$(INSTALL_PROGRAM) $B/bicycle-engine '$(DESTDIR)$(pkglibdir)/bicycle-engine'
-	$(if $(INSTALLED_MODULE),$(INSTALL_SHLIB) $(INSTALLED_MODULE) \
-		'$(DESTDIR)$(pkglibdir)/bicycle_cuda.so')
-uninstall: uninstall-engine
+	$(if $(INSTALLED_MODULE),$(INSTALL_SHLIB) $(INSTALLED_MODULE),rm -f) \
+		'$(DESTDIR)$(pkglibdir)/bicycle_cuda.so'
 uninstall-engine:
 	rm -f '$(DESTDIR)$(pkglibdir)/bicycle-engine' '$(DESTDIR)$(pkglibdir)/bicycle_cuda.so'
 

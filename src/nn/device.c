@@ -43,11 +43,19 @@ open_module(void)
 	return module;
 }
 
+bool
+nn_cuda_module_fits(const NnCudaModule *module)
+{
+	static const size_t sizes[] = NN_CUDA_SIZES;
+
+	return memcmp(module->sizes, sizes, sizeof(sizes)) == 0 &&
+		   strncmp(module->version, BICYCLE_VERSION, sizeof(module->version)) == 0;
+}
+
 /* The module, loaded once and never unloaded: CUDA does not survive that. */
 static const NnCudaModule *
 cuda_module(NnError *error)
 {
-	static const size_t sizes[] = NN_CUDA_SIZES;
 	static const NnCudaModule *loaded;
 	void *module;
 
@@ -66,7 +74,7 @@ cuda_module(NnError *error)
 					   "\"bicycle.device\" to auto or cpu.");
 		return NULL;
 	}
-	if (memcmp(loaded->sizes, sizes, sizeof(sizes)) != 0)
+	if (!nn_cuda_module_fits(loaded))
 	{
 		loaded = NULL;
 		nn_fail(error, NN_EUNSUPPORTED, "CUDA device of another build");

@@ -389,6 +389,9 @@ cuda_count(void)
 }
 
 extern const NnCudaModule bicycle_cuda_module;
-__attribute__((visibility("default"))) const NnCudaModule bicycle_cuda_module = {
-	.sizes = NN_CUDA_SIZES, .open = cuda_open, .count = cuda_count, .faults = &fault_state
-};
+__attribute__((visibility("default")))
+const NnCudaModule bicycle_cuda_module = { .sizes = NN_CUDA_SIZES,
+										   .version = BICYCLE_VERSION,
+										   .open = cuda_open,
+										   .count = cuda_count,
+										   .faults = &fault_state };
