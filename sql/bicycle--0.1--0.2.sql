@@ -8,8 +8,9 @@
 -- ---- Row security and dumps ------------------------------
 
 CREATE OR REPLACE FUNCTION @extschema@.bicycle_note_policies() RETURNS event_trigger LANGUAGE plpgsql
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+	notes oid := (SELECT c.oid FROM pg_extension e JOIN pg_class c ON c.relnamespace = e.extnamespace AND c.relname = 'bicycle_policies' WHERE e.extname = 'bicycle');
 	schema name := (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'bicycle');
 	present text := format($query$
 		SELECT relname AS tablename, ''::name AS policyname, NULL::boolean, NULL::%1$I.bicycle_role[], NULL, NULL, NULL, relrowsecurity, relforcerowsecurity FROM pg_class
@@ -22,17 +23,13 @@ DECLARE
 		WHERE p.schemaname = %3$L AND p.tablename IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters')$query$, schema, quote_ident(schema), schema);
 BEGIN
 	-- Within a trigger it is bicycle_restore_policy that makes what is noted already.
-	IF pg_trigger_depth() > 0 OR to_regclass(format('%I.bicycle_policies', schema)) IS NULL THEN
+	IF pg_trigger_depth() > 0 OR notes IS NULL OR NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = notes), 'USAGE') THEN
 		RETURN;
 	END IF;
 	IF TG_EVENT = 'sql_drop' THEN
 		IF NOT EXISTS (SELECT FROM pg_event_trigger_dropped_objects() WHERE object_type = 'policy') THEN
 			RETURN;
 		END IF;
-	-- What others do to tables of their own is none of ours. DROP OWNED may take a role from a policy, and does not say so.
-	ELSIF TG_TAG <> 'DROP OWNED' AND NOT EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE classid = 'pg_policy'::regclass
-			OR objid IN (SELECT oid FROM pg_class WHERE relnamespace = quote_ident(schema)::regnamespace AND relname IN ('bicycle_models', 'bicycle_tensors', 'bicycle_counters'))) THEN
-		RETURN;
 	END IF;
 	EXECUTE format('DELETE FROM %I.bicycle_policies AS o WHERE NOT EXISTS (SELECT FROM (%s) AS n WHERE n::text = o::text)', schema, present);
 	EXECUTE format('INSERT INTO %1$I.bicycle_policies SELECT * FROM (%2$s) AS n WHERE (tablename, policyname) NOT IN (SELECT tablename, policyname FROM %1$I.bicycle_policies)',
