@@ -165,6 +165,15 @@ static const Case large[] = {
 	{ CONVT(2, 7, 5, 96, 33) },
 	{ CONVT(1, 24, 20, 32, 3) },
 	{ CONV(3, 9, 9, 32, 36, 3, 1, 1), THEN(BATCH, RELU), SLICES },
+	/* minimal filtering of each kind, few tiles and many, in both directions */
+	{ CONV(1, 66, 64, 17, 24, 4, 2, 1) },
+	{ CONV(2, 64, 66, 64, 16, 4, 2, 1), Z(3, LRELU) },
+	{ CONV(1, 98, 96, 16, 20, 4, 2, 1), SLICES },
+	{ CONV(2, 37, 33, 18, 16, 4, 2, 1) },
+	{ CONV(2, 18, 21, 20, 35, 4, 1, 1) },
+	{ CONV(1, 50, 52, 16, 17, 4, 1, 1), Z(2, NONE), SLICES },
+	{ CONVT(2, 17, 16, 24, 21) },
+	{ CONVT(2, 33, 32, 16, 64), SLICES },
 };
 
 #define LARGE ((int) (sizeof(large) / sizeof(large[0])))

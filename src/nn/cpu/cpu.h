@@ -118,6 +118,7 @@ extern int cpu_step_end(const NnGraph *graph, int id);
 extern NnNode cpu_step_conv(const NnGraph *graph, int id);
 extern void cpu_layout(const NnNode *node, const NnNode *end, const CpuKernel *kernel,
 					   CpuLayer *layer);
+extern bool cpu_train_layout(const NnNode *node, int pitch, CpuLayer *layer);
 extern void cpu_resize_layout(const NnNode *node, CpuLayer *layer);
 
 /* cpu_frame.c, also cpu_run.h */
@@ -130,6 +131,8 @@ extern void cpu_pack_frame(const CpuKernel *kernel, const CpuLayer *layer, const
 
 /* cpu_tiles.c, also cpu_run.h */
 extern size_t cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer); /* floats */
+extern size_t cpu_tile_panel(const CpuKernels *kernels, const CpuLayer *layer, int phase);
+extern int cpu_tile_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd);
 extern void cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *node,
 						   const float *w, float *out);
 extern int cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, int c);

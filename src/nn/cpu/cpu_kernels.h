@@ -104,10 +104,24 @@ typedef struct CpuKernels
 	 * Tiles (cpu_tiles.c). tile_in transforms (m + r - 1)^2 pixels of c
 	 * channels into as many positions, `position` floats apart, zero-filled to
 	 * whole vectors. m = 1 copies one pixel. tile_out makes the m^2 outputs
-	 * (NULL: not wanted) of c channels from the positions.
+	 * (NULL: not wanted) of c channels from the positions, with a bias (NULL:
+	 * none), or adds them to what is there. tile_taps transforms rows of n
+	 * numbers of r^2 taps (NULL: zeros), zero-filled to `columns`; m > 1.
+	 *
+	 * The other way round, of the gradient of taps: grad_in transforms m^2
+	 * pixels of results (NULL: zeros) into panels of `columns`, zero-filled,
+	 * `panel` floats apart. grad_out makes r^2 rows of n numbers from the
+	 * positions, or adds them.
 	 */
 	void (*tile_in)(int m, int r, const float *const *pixels, int c, float *v, size_t position);
-	void (*tile_out)(int m, int r, const float *sums, size_t position, int c, float *const *out);
+	void (*tile_out)(int m, int r, const float *sums, size_t position, int c, const float *bias,
+					 bool add, float *const *out);
+	void (*tile_taps)(int m, int r, const float *const *taps, int n, int columns, float *u,
+					  size_t position);
+	void (*grad_in)(int m, int r, const float *const *pixels, int c, int columns, float *d,
+					size_t position, size_t panel);
+	void (*grad_out)(int m, int r, const float *sums, size_t position, int n, bool add,
+					 float *const *taps);
 
 	const struct CpuTrainKernels *train;
 

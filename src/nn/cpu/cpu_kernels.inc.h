@@ -530,7 +530,8 @@ tile_in(int m, int r, const float *const *pixels, int c, float *v, size_t positi
 }
 
 INLINE void
-tile_out_body(int m, int r, const float *sums, size_t position, int c, float *const *out)
+tile_out_body(int m, int r, const float *sums, size_t position, int c, const float *bias, bool add,
+			  float *const *out)
 {
 	int t = m + r - 1;
 
@@ -550,22 +551,200 @@ tile_out_body(int m, int r, const float *sums, size_t position, int c, float *co
 #pragma GCC unroll 16
 		for (int i = 0; i < m * m; i++)
 			if (out[i])
+			{
+				if (bias)
+					d[i] += load_f32(bias + k, c - k);
+				if (add)
+					d[i] += load_f32(out[i] + k, c - k);
 				store_f32(out[i] + k, d[i], c - k);
+			}
 	}
 }
 
 static void
-tile_out(int m, int r, const float *sums, size_t position, int c, float *const *out)
+tile_out(int m, int r, const float *sums, size_t position, int c, const float *bias, bool add,
+		 float *const *out)
 {
 	if (m == 2 && r == 2)
-		tile_out_body(2, 2, sums, position, c, out);
+		tile_out_body(2, 2, sums, position, c, bias, add, out);
 	else if (m == 3)
-		tile_out_body(3, 2, sums, position, c, out);
+		tile_out_body(3, 2, sums, position, c, bias, add, out);
 	else if (m == 2)
-		tile_out_body(2, 3, sums, position, c, out);
+		tile_out_body(2, 3, sums, position, c, bias, add, out);
 	else
 		for (int k = 0; k < c; k += VL)
 			store_f32(out[0] + k, *(const vf_any *) (sums + k), c - k);
+}
+
+INLINE void
+taps_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
+{
+	o[0] = d[0];
+	if (m == 2 && r == 2)
+		o[out_step] = d[0] + d[step];
+	else if (m == 3 && r == 2)
+	{
+		o[out_step] = 0.5f * (d[0] + d[step]);
+		o[2 * out_step] = 0.5f * (d[0] - d[step]);
+	}
+	else /* F(2, 3) */
+	{
+		vf ends = d[0] + d[2 * step];
+
+		o[out_step] = 0.5f * (ends + d[step]);
+		o[2 * out_step] = 0.5f * (ends - d[step]);
+	}
+	o[(m + r - 2) * out_step] = d[(r - 1) * step];
+}
+
+INLINE void
+tile_taps_body(int m, int r, const float *const *taps, int n, int columns, float *u,
+			   size_t position)
+{
+	int t = m + r - 1;
+
+	for (int k = 0; k < columns; k += VL, u += VL)
+	{
+		vf d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS], e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+
+#pragma GCC unroll 9
+		for (int i = 0; i < r * r; i++)
+			d[i] = taps[i] && k < n ? load_f32(taps[i] + k, n - k) : set1(0.0f);
+#pragma GCC unroll 4
+		for (int i = 0; i < r; i++)
+			taps_1d(m, r, d + i, r, e + i, r);
+#pragma GCC unroll 4
+		for (int i = 0; i < t; i++)
+			taps_1d(m, r, e + i * r, 1, d + i * t, 1);
+#pragma GCC unroll 16
+		for (int i = 0; i < t * t; i++)
+			*(vf_any *) (u + i * position) = d[i];
+	}
+}
+
+static void
+tile_taps(int m, int r, const float *const *taps, int n, int columns, float *u, size_t position)
+{
+	if (r == 3)
+		tile_taps_body(2, 3, taps, n, columns, u, position);
+	else if (m == 3)
+		tile_taps_body(3, 2, taps, n, columns, u, position);
+	else
+		tile_taps_body(2, 2, taps, n, columns, u, position);
+}
+
+/* out_1d turned round, and then taps_1d */
+INLINE void
+grad_in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
+{
+	o[0] = d[0];
+	o[out_step] = d[0] + d[step];
+	if (m == 2 && r == 2)
+		o[2 * out_step] = d[step];
+	else if (m == 3 && r == 2)
+	{
+		o[2 * out_step] = d[0] - d[step];
+		o[out_step] += d[2 * step];
+		o[2 * out_step] += d[2 * step];
+		o[3 * out_step] = d[2 * step];
+	}
+	else /* F(2, 3) */
+	{
+		o[2 * out_step] = d[0] - d[step];
+		o[3 * out_step] = -d[step];
+	}
+}
+
+INLINE void
+grad_out_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
+{
+	if (m == 2 && r == 2)
+	{
+		o[0] = d[0] + d[step];
+		o[out_step] = d[step] + d[2 * step];
+	}
+	else
+	{
+		vf sum = 0.5f * (d[step] + d[2 * step]), difference = 0.5f * (d[step] - d[2 * step]);
+
+		o[0] = d[0] + sum;
+		o[out_step] = r == 2 ? difference + d[3 * step] : difference;
+		if (r == 3)
+			o[2 * out_step] = sum + d[3 * step];
+	}
+}
+
+INLINE void
+grad_in_body(int m, int r, const float *const *pixels, int c, int columns, float *to,
+			 size_t position, size_t panel)
+{
+	int t = m + r - 1;
+
+	for (int k0 = 0; k0 < c; k0 += columns, to += panel)
+		for (int k = k0; k < k0 + columns; k += VL)
+		{
+			vf d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS], e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+
+#pragma GCC unroll 9
+			for (int i = 0; i < m * m; i++)
+				d[i] = pixels[i] && k < c ? load_f32(pixels[i] + k, c - k) : set1(0.0f);
+#pragma GCC unroll 4
+			for (int i = 0; i < m; i++)
+				grad_in_1d(m, r, d + i, m, e + i, m);
+#pragma GCC unroll 4
+			for (int i = 0; i < t; i++)
+				grad_in_1d(m, r, e + i * m, 1, d + i * t, 1);
+#pragma GCC unroll 16
+			for (int i = 0; i < t * t; i++)
+				*(vf_any *) (to + i * position + (k - k0)) = d[i];
+		}
+}
+
+static void
+grad_in(int m, int r, const float *const *pixels, int c, int columns, float *d, size_t position,
+		size_t panel)
+{
+	if (r == 3)
+		grad_in_body(2, 3, pixels, c, columns, d, position, panel);
+	else if (m == 3)
+		grad_in_body(3, 2, pixels, c, columns, d, position, panel);
+	else
+		grad_in_body(2, 2, pixels, c, columns, d, position, panel);
+}
+
+INLINE void
+grad_out_body(int m, int r, const float *sums, size_t position, int n, bool add, float *const *taps)
+{
+	int t = m + r - 1;
+
+	for (int k = 0; k < n; k += VL)
+	{
+		vf d[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS], e[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
+
+#pragma GCC unroll 16
+		for (int i = 0; i < t * t; i++)
+			d[i] = *(const vf_any *) (sums + i * position + k);
+#pragma GCC unroll 4
+		for (int i = 0; i < t; i++)
+			grad_out_1d(m, r, d + i, t, e + i, t);
+#pragma GCC unroll 4
+		for (int i = 0; i < r; i++)
+			grad_out_1d(m, r, e + i * t, 1, d + i * r, 1);
+#pragma GCC unroll 9
+		for (int i = 0; i < r * r; i++)
+			store_f32(taps[i] + k, add ? d[i] + load_f32(taps[i] + k, n - k) : d[i], n - k);
+	}
+}
+
+static void
+grad_out(int m, int r, const float *sums, size_t position, int n, bool add, float *const *taps)
+{
+	if (r == 3)
+		grad_out_body(2, 3, sums, position, n, add, taps);
+	else if (m == 3)
+		grad_out_body(3, 2, sums, position, n, add, taps);
+	else
+		grad_out_body(2, 2, sums, position, n, add, taps);
 }
 
 #include "nn/cpu/kernel.inc.h"
@@ -578,6 +757,9 @@ const CpuKernels KERNELS = {
 	.bf16 = &kernel_bf16,
 	.tile_in = tile_in,
 	.tile_out = tile_out,
+	.tile_taps = tile_taps,
+	.grad_in = grad_in,
+	.grad_out = grad_out,
 	.moments = moments,
 	.join = join,
 	.apply = apply,

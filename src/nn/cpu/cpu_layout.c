@@ -46,7 +46,21 @@ static const Rule rules[] = {
 	{ NN_OP_CONV, 4, 2, 32, 16, 3, false }, { NN_OP_CONV, 4, 2, 8, 16, 2, false },
 	{ NN_OP_CONV, 4, 2, 1, 16, 1, false },  { NN_OP_CONV, 3, 1, 8, 16, 2, false },
 	{ NN_OP_CONVT, 4, 2, 32, 16, 3, true }, { NN_OP_CONVT, 4, 2, 8, 16, 2, false },
-	{ NN_OP_CONVT, 4, 2, 1, 16, 1, false },
+	{ NN_OP_CONVT, 4, 2, 1, 16, 1, false }, { 0 },
+};
+
+/*
+ * Those of training, which transforms its weights each time; the others are
+ * computed over frames.
+ */
+static const Rule train_rules[] = {
+	{ NN_OP_CONV, 4, 2, 12, 16, 3, false },
+	{ NN_OP_CONV, 4, 2, 8, 16, 2, false },
+	{ NN_OP_CONV, 4, 1, 8, 16, 3, false },
+	{ NN_OP_CONV, 3, 1, 8, 16, 2, false },
+	{ NN_OP_CONVT, 4, 2, 12, 16, 3, true },
+	{ NN_OP_CONVT, 4, 2, 8, 16, 2, false },
+	{ 0 },
 };
 
 /* With fewer tiles an image, threads share the weights and not the tiles. */
@@ -136,6 +150,8 @@ add_taps(CpuTiling *t, NnShape in, int phase, int kernel, int y0, int x0)
 static void
 add_sources(CpuTiling *t, const NnNode *node, NnShape in)
 {
+	bool transposed = node->op == NN_OP_CONVT;
+
 	for (int phase = 0; phase < t->phases; phase++)
 	{
 		int y = node->op == NN_OP_CONV ? -node->conv.pad
@@ -149,8 +165,11 @@ add_sources(CpuTiling *t, const NnNode *node, NnShape in)
 			add_taps(t, in, phase, node->op == NN_OP_CONV ? node->conv.kernel : 2, y, x);
 		else
 		{
-			for (int q = 0; q < t->stride * t->stride; q++)
-				add_source(t, phase, y + q / t->stride, x + q % t->stride);
+			/* parities, or of stride 1 parts of the kernel */
+			int n = transposed ? 1 : node->conv.kernel / t->r, step = t->stride > 1 ? 1 : t->r;
+
+			for (int q = 0; q < n * n; q++)
+				add_source(t, phase, y + q / n * step, x + q % n * step);
 			t->nsources[phase] = t->npacked[phase];
 		}
 	}
@@ -176,9 +195,9 @@ make_tiling(const NnNode *node, NnShape in, NnShape out, int m, bool grid, CpuTi
 
 	*t = (CpuTiling){
 		.m = m,
-		.r = m == 1       ? 1
-			 : transposed ? 2
-						  : node->conv.kernel / node->conv.stride,
+		.r = m == 1                  ? 1
+			 : node->conv.kernel % 2 ? 3
+									 : 2,
 		.phases = transposed && !grid ? 4 : 1,
 		.grid = grid,
 		.stride = transposed ? 1 : node->conv.stride,
@@ -198,16 +217,15 @@ smaller(int a, int b)
 
 /* corners: laid by them; else a grid's must be whole blocks of channels. */
 static const Rule *
-find_rule(const NnNode *node, NnShape in, NnShape out, bool corners)
+find_rule(const Rule *rule, const NnNode *node, NnShape in, NnShape out, bool corners)
 {
 	NnShape map = node->op == NN_OP_CONVT ? in : out;
 	int extent = smaller(map.h, map.w);
-	const Rule *rule = rules;
 
 	while (rule->op != node->op || rule->kernel != node->conv.kernel ||
 		   rule->stride != node->conv.stride || extent < rule->extent || in.c < rule->inputs ||
 		   (rule->grid && !corners && out.c % CPU_BLOCK != 0))
-		if (++rule == rules + sizeof(rules) / sizeof(rules[0]))
+		if ((++rule)->kernel == 0)
 			return NULL;
 	return rule;
 }
@@ -237,7 +255,8 @@ cpu_layout(const NnNode *node, const NnNode *end, const CpuKernel *kernel, CpuLa
 	/* statistics walk a whole map more easily */
 	bool whole = nn_norm_of(end) == NN_NORM_INSTANCE, transposed = node->op == NN_OP_CONVT;
 	bool grid = transposed && 4 * layer->out.c <= GRID_CHANNELS && !whole;
-	const Rule *rule = kernel->bytes == 4 ? find_rule(node, layer->in, layer->out, grid) : NULL;
+	const Rule *rule =
+		kernel->bytes == 4 ? find_rule(rules, node, layer->in, layer->out, grid) : NULL;
 	CpuLayout *l = &layer->layout;
 
 	grid |= transposed && !rule;
@@ -258,6 +277,27 @@ cpu_layout(const NnNode *node, const NnNode *end, const CpuKernel *kernel, CpuLa
 	cpu_make_frame(kernel, &layer->framing, layer->in, grid ? layer->out.h / 2 + 1 : layer->out.h,
 				   grid ? layer->out.w / 2 + 1 : layer->out.w);
 	place_result(layer);
+}
+
+/*
+ * A product of training, whose pixels are `pitch` numbers apart. false: it is
+ * computed over frames.
+ */
+bool
+cpu_train_layout(const NnNode *node, int pitch, CpuLayer *layer)
+{
+	bool transposed = node->op == NN_OP_CONVT;
+	NnShape out = layer->out;
+	const Rule *rule = find_rule(train_rules, node, layer->in, out, false);
+
+	if (!rule || out.c < rule->inputs ||
+		(transposed &&
+		 (node->conv.pad != 1 || out.h != 2 * layer->in.h || out.w != 2 * layer->in.w)))
+		return false;
+	layer->layout = (CpuLayout){ .algorithm = CPU_TILES, .c = pitch, .part = pitch };
+	place_result(layer);
+	make_tiling(node, layer->in, out, rule->m, rule->grid, &layer->tiling);
+	return true;
 }
 
 /* The same for maps of another size: what weights depend on stays (R2). */

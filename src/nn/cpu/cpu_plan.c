@@ -123,9 +123,9 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPl
 			{
 				size_t v, scratch;
 
-				cpu_tile_memory(device->kernels, layer, step.chunk, &v, &scratch);
+				cpu_tile_memory(device->kernels, layer, step.chunk, false, &v, &scratch);
 				nn_most(&tiles, v);
-				nn_most(&p->scratch_bytes, scratch);
+				nn_most(&p->scratch_bytes, scratch * sizeof(float));
 			}
 			else
 				nn_most(&frames, cpu_frame_bytes(kernel, &layer->framing, step.chunk));

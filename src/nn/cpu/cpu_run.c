@@ -243,6 +243,12 @@ cpu_run_conv(CpuCall *call, const CpuStep *step)
 							.first = finish_of(call, step, layer),
 							.latent_step = latent_floats(layer),
 							.moments = call->p->moments };
+	CpuTileRun run = { .kernels = call->device->kernels,
+					   .layer = layer,
+					   .x = x,
+					   .zeros = call->packed->zeros,
+					   .v = call->p->tiles,
+					   .scratch = call->device->threads[omp_get_thread_num()].scratch };
 	bool tiles = layer->layout.algorithm == CPU_TILES;
 	int batch = shape_of(call->plan, node->out[0]).n;
 
@@ -254,7 +260,7 @@ cpu_run_conv(CpuCall *call, const CpuStep *step)
 		if (layer->nz > 0)
 			add_latents(call, layer, node, i0, n);
 		if (tiles)
-			cpu_run_tiles(call, layer, x, i0, n, call->p->results);
+			cpu_run_tiles(&run, i0, n, call->p->results);
 		else
 			cpu_run_frames(call, layer, x, i0, n, step->chunk);
 		finish.i0 = i0;

@@ -122,10 +122,33 @@ extern int cpu_frame_band(const CpuKernel *kernel, const CpuFraming *f);
 extern void cpu_run_frames(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
 						   int chunk);
 
-/* cpu_tiles.c */
-extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v,
-							size_t *scratch);
-extern void cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
-						  float *results);
+/* A convolution by tiles, as each thread of the team has it. */
+typedef struct CpuTileRun
+{
+	const CpuKernels *kernels;
+	const CpuLayer *layer;
+	const CpuValue *x;
+	const float *zeros; /* a pixel outside every image */
+	float *v;           /* of tiles that the team shares */
+	float *scratch;     /* the thread's */
+
+	/*
+	 * Of training. Where columns are shared, `pack` makes n panels of weights
+	 * as they would lie in layer->tile_weights. Results have a bias, unless it
+	 * is NULL, or are added to what is there.
+	 */
+	void (*pack)(const struct CpuTileRun *run, int phase, int panel, int n, float *u);
+	const void *weights;
+	const float *bias;
+	bool add;
+} CpuTileRun;
+
+/* cpu_tiles.c; also used by training */
+extern void cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, bool packs,
+							size_t *v, size_t *scratch);
+extern void cpu_tile_pixels(const CpuTiling *t, int phase, int source, NnShape in,
+							const CpuValue *images, int tile, const float *zeros,
+							const float **pixels);
+extern void cpu_run_tiles(const CpuTileRun *run, int i0, int n, float *results);
 
 #endif /* BICYCLE_NN_CPU_RUN_H */

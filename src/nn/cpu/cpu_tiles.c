@@ -136,8 +136,8 @@ static const double g32[4][3] = { { 1, 0 }, { .5, .5 }, { .5, -.5 }, { 0, 1 } };
 static const double g23[4][3] = { { 1, 0, 0 }, { .5, .5, .5 }, { .5, -.5, .5 }, { 0, 0, 1 } };
 
 /* The checkpoint's tap: `a` of a source at `at`; odd: phase or corner. */
-static int
-checkpoint_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
+int
+cpu_tile_tap(const CpuTiling *t, const NnNode *node, int a, int at, int odd)
 {
 	if (node->op == NN_OP_CONV)
 		return a * t->stride + at + node->conv.pad;
@@ -170,8 +170,8 @@ find_taps(const CpuTiling *t, const NnNode *node, int phase, int source, int inp
 		for (int a = 0; a < t->r; a++)
 			for (int b = 0; b < t->r; b++)
 				taps.offset[odd][a][b] =
-					checkpoint_tap(t, node, a, t->source[phase][source].y, odd / 2) * k +
-					checkpoint_tap(t, node, b, t->source[phase][source].x, odd % 2);
+					cpu_tile_tap(t, node, a, t->source[phase][source].y, odd / 2) * k +
+					cpu_tile_tap(t, node, b, t->source[phase][source].x, odd % 2);
 	return taps;
 }
 
@@ -227,13 +227,21 @@ transform_row(const CpuTiling *t, const TileTaps *taps, const float *w, int phas
 size_t
 cpu_tile_weights(const CpuKernels *kernels, const CpuLayer *layer)
 {
-	const CpuTiling *t = &layer->tiling;
 	size_t n = 0;
 
-	for (int phase = 0; phase < t->phases; phase++)
-		n += (size_t) panels(kernels, t) * positions(t) *
-			 packed_depth(kernels, t, phase, layer->in.c) * kernels->fp32->columns;
+	for (int phase = 0; phase < layer->tiling.phases; phase++)
+		n += panels(kernels, &layer->tiling) * cpu_tile_panel(kernels, layer, phase);
 	return n;
+}
+
+/* Floats of one panel. */
+size_t
+cpu_tile_panel(const CpuKernels *kernels, const CpuLayer *layer, int phase)
+{
+	const CpuTiling *t = &layer->tiling;
+
+	return (size_t) positions(t) * packed_depth(kernels, t, phase, layer->in.c) *
+		   kernels->fp32->columns;
 }
 
 void
@@ -268,34 +276,33 @@ cpu_pack_tiles(const CpuKernels *kernels, const CpuLayer *layer, const NnNode *n
 /* Some tiles of one phase of consecutive images, and where their parts are. */
 typedef struct Work
 {
+	const CpuTileRun *run;
 	const CpuKernels *kernels;
 	const CpuLayer *layer;
 	const CpuTiling *t;
 	int phase;
-	const float *u; /* the phase's weights */
+	const float *u; /* the phase's weights, or a group's of them */
 	int k;
 	int rows; /* tiles: row i is tile first + i, counted through the images */
 	int first;
-	int row0, row1;      /* of these, what a unit multiplies */
-	const float *images; /* of the first image */
-	size_t image;        /* floats from one to the next */
-	ptrdiff_t pitch;
+	int row0, row1;  /* of these, what a unit multiplies */
+	CpuValue images; /* from the first one on */
 	float *results;
 	float *v;
 	float *sums;
 } Work;
 
 static Work
-make_work(const CpuCall *call, const CpuLayer *layer, const CpuValue *x, int first_image,
-		  float *results)
+make_work(const CpuTileRun *run, int first_image, float *results)
 {
 	return (Work){
-		.kernels = call->device->kernels,
-		.layer = layer,
-		.t = &layer->tiling,
-		.images = (const float *) x->data + first_image * x->image,
-		.image = x->image,
-		.pitch = x->pitch,
+		.run = run,
+		.kernels = run->kernels,
+		.layer = run->layer,
+		.t = &run->layer->tiling,
+		.images = { .data = run->x->data + first_image * run->x->image * sizeof(float),
+					.pitch = run->x->pitch,
+					.image = run->x->image },
 		.results = results,
 	};
 }
@@ -308,10 +315,31 @@ choose_phase(Work *work, int phase)
 	work->phase = phase;
 	work->k = depth(work->kernels, t, phase, work->layer->in.c);
 	work->u = work->layer->tile_weights;
-	for (int i = 0; i < phase; i++)
-		work->u += (size_t) panels(work->kernels, t) * positions(t) *
-				   packed_depth(work->kernels, t, i, work->layer->in.c) *
-				   work->kernels->fp32->columns;
+	for (int i = 0; i < phase && work->u; i++)
+		work->u += panels(work->kernels, t) * cpu_tile_panel(work->kernels, work->layer, i);
+}
+
+/*
+ * The pixels that a tile reads from a source, of images that are `image` floats
+ * apart, through which tiles are counted.
+ */
+void
+cpu_tile_pixels(const CpuTiling *t, int phase, int source, NnShape in, const CpuValue *images,
+				int tile, const float *zeros, const float **pixels)
+{
+	int tiles = t->tiles_y * t->tiles_x, size = t->m + t->r - 1, at = tile % tiles;
+	const float *image = (const float *) images->data + (size_t) (tile / tiles) * images->image;
+	int y0 = at / t->tiles_x * t->m * t->stride + t->source[phase][source].y,
+		x0 = at % t->tiles_x * t->m * t->stride + t->source[phase][source].x;
+
+	for (int a = 0; a < size; a++)
+		for (int b = 0; b < size; b++)
+		{
+			int y = y0 + a * t->stride, x = x0 + b * t->stride;
+			bool inside = y >= 0 && y < in.h && x >= 0 && x < in.w;
+
+			pixels[a * size + b] = inside ? image + ((size_t) y * in.w + x) * images->pitch : zeros;
+		}
 }
 
 /* Transforms the pixels of row i. */
@@ -320,26 +348,13 @@ transform_tile(const Work *work, const float *zeros, int i)
 {
 	const CpuTiling *t = work->t;
 	NnShape in = work->layer->in;
-	int tiles = t->tiles_y * t->tiles_x, size = t->m + t->r - 1, index = work->first + i;
-	const float *image = work->images + (size_t) (index / tiles) * work->image;
-	int ty = index % tiles / t->tiles_x * t->m * t->stride,
-		tx = index % tiles % t->tiles_x * t->m * t->stride;
 	float *v = work->v + i * v_row(work->k);
 
 	for (int s = 0; s < t->nsources[work->phase]; s++)
 	{
 		const float *pixels[CPU_MAX_POSITIONS * CPU_MAX_POSITIONS];
-		int y0 = ty + t->source[work->phase][s].y, x0 = tx + t->source[work->phase][s].x;
 
-		for (int a = 0; a < size; a++)
-			for (int b = 0; b < size; b++)
-			{
-				int y = y0 + a * t->stride, x = x0 + b * t->stride;
-				bool inside = y >= 0 && y < in.h && x >= 0 && x < in.w;
-
-				pixels[a * size + b] =
-					inside ? image + ((size_t) y * in.w + x) * work->pitch : zeros;
-			}
+		cpu_tile_pixels(t, work->phase, s, in, &work->images, work->first + i, zeros, pixels);
 		work->kernels->tile_in(t->m, t->r, pixels, in.c, v, v_position(work->rows, work->k));
 		v += round_up(in.c, work->kernels->lanes);
 	}
@@ -404,6 +419,21 @@ multiply_position(const Work *work, int p, const float *u, float *sums, int colu
 	}
 }
 
+static int
+groups(const CpuKernels *kernels, const CpuTiling *t)
+{
+	return (panels(kernels, t) + group_panels(kernels, t) - 1) / group_panels(kernels, t);
+}
+
+/* Panels of a group. */
+static int
+group_count(const CpuKernels *kernels, const CpuTiling *t, int group)
+{
+	int each = group_panels(kernels, t), left = panels(kernels, t) - group * each;
+
+	return left < each ? left : each;
+}
+
 /* A unit's tiles for one group of columns. */
 static void
 multiply_group(const Work *work, int group)
@@ -412,40 +442,32 @@ multiply_group(const Work *work, int group)
 	const CpuTiling *t = work->t;
 	int per_group = group_panels(kernels, t), panel0 = group * per_group,
 		columns = per_group * kernels->fp32->columns, n0 = panel0 * kernels->fp32->columns,
-		count = panels(kernels, t) - panel0 < per_group ? panels(kernels, t) - panel0 : per_group;
-	size_t panel_floats = (size_t) packed_depth(kernels, t, work->phase, work->layer->in.c) *
-						  kernels->fp32->columns,
+		count = group_count(kernels, t, group);
+	size_t panel = cpu_tile_panel(kernels, work->layer, work->phase),
 		   step = sums_position(work->rows, columns);
+	const float *u = work->u + (work->run->pack && t->shared ? 0 : panel0 * panel),
+				*bias = work->run->bias ? work->run->bias + n0 % work->layer->out.c : NULL;
 
 	for (int p = 0; p < positions(t); p++)
 		for (int j = 0; j < count; j++)
-		{
-			const float *u = work->u + ((size_t) (panel0 + j) * positions(t) + p) * panel_floats;
-
-			multiply_position(work, p, u, work->sums + p * step + j * kernels->fp32->columns,
-							  columns);
-		}
+			multiply_position(work, p, u + j * panel + p * (panel / positions(t)),
+							  work->sums + p * step + j * kernels->fp32->columns, columns);
 	for (int i = work->row0; i < work->row1; i++)
 	{
 		float *out[CPU_MAX_TILE * CPU_MAX_TILE];
 
 		locate_outputs(work, i, n0, out);
 		kernels->tile_out(t->m, t->r, work->sums + (size_t) i * columns, step,
-						  t->channels - n0 < columns ? t->channels - n0 : columns, out);
+						  t->channels - n0 < columns ? t->channels - n0 : columns, bias,
+						  work->run->add, out);
 	}
-}
-
-static int
-groups(const CpuKernels *kernels, const CpuTiling *t)
-{
-	return (panels(kernels, t) + group_panels(kernels, t) - 1) / group_panels(kernels, t);
 }
 
 /* Each thread takes tiles through all columns; V stays in its cache. */
 static void
-run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
+run_blocks(const CpuTileRun *run, int i0, int n, float *results)
 {
-	const CpuTiling *t = &layer->tiling;
+	const CpuTiling *t = &run->layer->tiling;
 	int tiles = t->tiles_y * t->tiles_x, blocks = (tiles + t->block - 1) / t->block;
 
 #pragma omp for collapse(3) schedule(dynamic)
@@ -453,16 +475,16 @@ run_blocks(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int 
 		for (int phase = 0; phase < t->phases; phase++)
 			for (int b = 0; b < blocks; b++)
 			{
-				Work work = make_work(call, layer, x, i0 + i, results + i * layer->layout.elements);
+				Work work = make_work(run, i0 + i, results + i * run->layer->layout.elements);
 
 				choose_phase(&work, phase);
 				work.first = b * t->block;
 				work.rows = work.row1 =
 					tiles - work.first < t->block ? tiles - work.first : t->block;
-				work.v = call->device->threads[omp_get_thread_num()].scratch;
-				work.sums = work.v + v_floats(work.kernels, t, layer->in.c, t->block);
+				work.v = run->scratch;
+				work.sums = work.v + v_floats(work.kernels, t, run->layer->in.c, t->block);
 				for (int row = 0; row < work.rows; row++)
-					transform_tile(&work, call->packed->zeros, row);
+					transform_tile(&work, run->zeros, row);
 				for (int g = 0; g < groups(work.kernels, t); g++)
 					multiply_group(&work, g);
 			}
@@ -478,47 +500,64 @@ rows_of_unit(int n, int others, int least)
 	return (rows + least - 1) / least * least;
 }
 
+/* Rows [row, row + unit) by the weights of a group. */
+static void
+run_unit(const CpuTileRun *run, Work *work, int group, int row, int unit)
+{
+	const CpuKernels *kernels = run->kernels;
+	int first = group * group_panels(kernels, work->t);
+
+	work->row0 = row;
+	work->row1 = row + unit < work->rows ? row + unit : work->rows;
+	work->sums = run->scratch;
+	if (run->pack)
+	{
+		float *u = work->sums + sums_floats(kernels, work->t, work->rows);
+
+		run->pack(run, work->phase, first, group_count(kernels, work->t, group), u);
+		work->u = u;
+	}
+	multiply_group(work, group);
+}
+
 /*
  * First all tiles are transformed; columns are shared: weights are read once,
  * but where there are fewer groups of columns than threads. No bit depends on
  * how rows are cut.
  */
 static void
-run_shared(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n, float *results)
+run_shared(const CpuTileRun *run, int i0, int n, float *results)
 {
-	const CpuKernels *kernels = call->device->kernels;
-	const CpuTiling *t = &layer->tiling;
+	const CpuKernels *kernels = run->kernels;
+	const CpuTiling *t = &run->layer->tiling;
 	int rows = n * t->tiles_y * t->tiles_x;
 	int few = kernels->fp32->rows / 4 + 1,
 		unit = rows_of_unit(rows, t->phases * groups(kernels, t), kernels->fp32->rows);
-	size_t v = v_floats(kernels, t, layer->in.c, rows);
+	size_t v = v_floats(kernels, t, run->layer->in.c, rows);
 
 #pragma omp for collapse(2) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)
 		for (int row = 0; row < rows; row += few)
 		{
-			Work work = make_work(call, layer, x, i0, results);
+			Work work = make_work(run, i0, results);
 
 			choose_phase(&work, phase);
 			work.rows = rows;
-			work.v = call->p->tiles + phase * v;
+			work.v = run->v + phase * v;
 			for (int i = row; i < rows && i < row + few; i++)
-				transform_tile(&work, call->packed->zeros, i);
+				transform_tile(&work, run->zeros, i);
 		}
 #pragma omp for collapse(3) schedule(dynamic)
 	for (int phase = 0; phase < t->phases; phase++)
 		for (int g = 0; g < groups(kernels, t); g++)
 			for (int row = 0; row < rows; row += unit)
 			{
-				Work work = make_work(call, layer, x, i0, results);
+				Work work = make_work(run, i0, results);
 
 				choose_phase(&work, phase);
 				work.rows = rows;
-				work.row0 = row;
-				work.row1 = row + unit < rows ? row + unit : rows;
-				work.v = call->p->tiles + phase * v;
-				work.sums = call->device->threads[omp_get_thread_num()].scratch;
-				multiply_group(&work, g);
+				work.v = run->v + phase * v;
+				run_unit(run, &work, g, row, unit);
 			}
 }
 
@@ -536,33 +575,39 @@ together(const CpuKernels *kernels, const CpuLayer *layer, int n)
 	return images < (size_t) n ? (int) images : n;
 }
 
-/* Floats of V for n images, and bytes of scratch memory for each thread. */
+/*
+ * Floats of V for n images, and of scratch memory for each thread, with the
+ * weights of a unit if a run packs them.
+ */
 void
-cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, size_t *v, size_t *scratch)
+cpu_tile_memory(const CpuKernels *kernels, const CpuLayer *layer, int n, bool packs, size_t *v,
+				size_t *scratch)
 {
 	const CpuTiling *t = &layer->tiling;
 	int rows = t->shared ? together(kernels, layer, n) * t->tiles_y * t->tiles_x : t->block;
 
 	*v = t->shared ? t->phases * v_floats(kernels, t, layer->in.c, rows) : 0;
-	*scratch = (sums_floats(kernels, t, rows) +
-				(t->shared ? 0 : v_floats(kernels, t, layer->in.c, rows))) *
-			   sizeof(float);
+	*scratch = sums_floats(kernels, t, rows);
+	if (!t->shared)
+		*scratch += v_floats(kernels, t, layer->in.c, rows);
+	else if (packs)
+		*scratch += group_panels(kernels, t) * cpu_tile_panel(kernels, layer, 0);
 }
 
 /* Images [i0, i0 + n); called by all threads of the team. */
 void
-cpu_run_tiles(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, int n,
-			  float *results)
+cpu_run_tiles(const CpuTileRun *run, int i0, int n, float *results)
 {
-	int step = layer->tiling.shared ? together(call->device->kernels, layer, n) : n;
+	const CpuLayer *layer = run->layer;
+	int step = layer->tiling.shared ? together(run->kernels, layer, n) : n;
 
 	for (int i = 0; i < n; i += step)
 	{
 		int count = n - i < step ? n - i : step;
 
 		if (layer->tiling.shared)
-			run_shared(call, layer, x, i0 + i, count, results + i * layer->layout.elements);
+			run_shared(run, i0 + i, count, results + i * layer->layout.elements);
 		else
-			run_blocks(call, layer, x, i0 + i, count, results + i * layer->layout.elements);
+			run_blocks(run, i0 + i, count, results + i * layer->layout.elements);
 	}
 }

@@ -7,7 +7,7 @@
  *    release.
  * R2 Operators share their work among a team of the device's threads.
  */
-#include "nn/cpu/cpu_train_window.h"
+#include "nn/cpu/cpu_train.h"
 
 #include <limits.h>
 #include <math.h>
@@ -216,25 +216,16 @@ static CpuTrainMemory
 memory_of(const NnDevice *device, const NnTraining *training)
 {
 	const CpuKernel *kernel = product_kernel(device, training->plan.precision);
+	const CpuDevice *cpu = device->state;
 	const NnGraph *g = training->plan.graph;
 	CpuTrainMemory memory = { 0 };
 
 	for (int i = 0; i < g->nnodes; i++)
 	{
 		const NnNode *node = &g->nodes[i];
-		NnMap in, out;
-		CpuWindow w;
 
-		if (node->op != NN_OP_LINEAR && !nn_ops[node->op].filters)
-			continue;
-		in = (NnMap){ .shape = g->values[node->in[0]].shape };
-		out = (NnMap){ .shape = g->values[node->out[0]].shape };
-		w = node->op == NN_OP_CONVT ? cpu_window_of(node, out, in, 0)
-									: cpu_window_of(node, in, out, 0);
-		if (w.kernel > CPU_TRAIN_KERNEL)
-			continue;
-		cpu_window_memory(kernel, &w, &memory);
-		nn_most(&memory.latents, nn_mul(cpu_train_latents(g, node), sizeof(float)));
+		if (node->op == NN_OP_LINEAR || nn_ops[node->op].filters)
+			cpu_conv_memory(cpu->kernels, kernel, g, node, &memory);
 	}
 	return memory;
 }

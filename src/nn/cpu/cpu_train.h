@@ -66,7 +66,8 @@ cpu_team(const NnOperands *op, size_t operations)
 
 /* cpu_train_conv.c */
 #define CPU_TRAIN_KERNEL 4 /* the largest; of all networks */
-extern size_t cpu_train_latents(const NnGraph *g, const NnNode *node);
+extern void cpu_conv_memory(const CpuKernels *kernels, const CpuKernel *kernel, const NnGraph *g,
+							const NnNode *node, CpuTrainMemory *most);
 
 /* The operators: cpu_train_conv.c, cpu_train_norm.c, cpu_train_ops.c. */
 #define CPU_TRAIN_DECLARE(OP, name) NN_DECLARE_STEPS(cpu_train_##name, cpu_train_##name##_backward)

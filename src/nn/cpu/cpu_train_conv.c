@@ -11,7 +11,7 @@
  *    lies outside. Forward, the sums of those begin y; backward, the sums of dy
  *    over the pixels that a tap adds to give both gradients.
  */
-#include "nn/cpu/cpu_train_window.h"
+#include "nn/cpu/cpu_train_tiles.h"
 #include "common/invariant.h"
 
 #include <string.h>
@@ -50,8 +50,8 @@ bias_gradient(const NnOperands *op)
 /* ---- Latents ------------------------------------------------------------- */
 
 /* Floats of all images: activated latent, a number a tap and output. */
-size_t
-cpu_train_latents(const NnGraph *g, const NnNode *node)
+static size_t
+train_latents(const NnGraph *g, const NnNode *node)
 {
 	NnShape z, y;
 
@@ -298,6 +298,49 @@ latent_gradients(const NnOperands *op, const CpuWindow *w)
 		latent_gradient(op, w, taps);
 }
 
+/* ---- Products ------------------------------------------------------------ */
+
+static void
+make_y(const NnOperands *op, const CpuWindow *w, const float *bias, bool add)
+{
+	if (!cpu_tiles_product(op, w, false, bias, add))
+		cpu_window_y(op, w, bias, add);
+}
+
+static void
+make_x(const NnOperands *op, const CpuWindow *w, const float *bias, bool add)
+{
+	if (!cpu_tiles_product(op, w, true, bias, add))
+		cpu_window_x(op, w, bias, add);
+}
+
+static void
+make_weights(const NnOperands *op, const CpuWindow *w)
+{
+	if (!cpu_tiles_weights(op, w))
+		cpu_window_weights(op, w);
+}
+
+/* Raises `most` to what a node's three products need. */
+void
+cpu_conv_memory(const CpuKernels *kernels, const CpuKernel *kernel, const NnGraph *g,
+				const NnNode *node, CpuTrainMemory *most)
+{
+	NnMap in = { .shape = g->values[node->in[0]].shape },
+		  out = { .shape = g->values[node->out[0]].shape };
+	CpuWindow w =
+		node->op == NN_OP_CONVT ? cpu_window_of(node, out, in, 0) : cpu_window_of(node, in, out, 0);
+
+	if (w.kernel > CPU_TRAIN_KERNEL)
+		return;
+	for (int across = 0; across < 2; across++)
+		if (!cpu_tiles_memory(kernels, kernel, &w, across, most))
+			cpu_window_memory(kernel, &w, across, most);
+	if (!cpu_tiles_weights_memory(kernels, kernel, &w, most))
+		cpu_window_weights_memory(kernel, &w, most);
+	nn_most(&most->latents, nn_mul(train_latents(g, node), sizeof(float)));
+}
+
 /* ---- Convolution and linear layers --------------------------------------- */
 
 /* x (N, H, W, C), z (N, 1, 1, nz) or none -> y (N, H', W', O) */
@@ -309,7 +352,7 @@ cpu_train_conv(const NnOperands *op, NnError *error)
 
 	if (latent)
 		begin_outputs(op, &w);
-	cpu_window_y(op, &w, op->bias.f32, latent);
+	make_y(op, &w, op->bias.f32, latent);
 	return NN_OK;
 }
 
@@ -324,11 +367,11 @@ cpu_train_conv_backward(const NnOperands *op, NnError *error)
 	if (w.nz > 0 && (op->dweight.data || op->din[1].data))
 		latent_gradients(op, &w);
 	if (op->dweight.data)
-		cpu_window_weights(op, &w);
+		make_weights(op, &w);
 	if (op->din[0].data)
 	{
 		w.x = op->din[0];
-		cpu_window_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		make_x(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 	return NN_OK;
 }
@@ -353,7 +396,7 @@ cpu_train_convt(const NnOperands *op, NnError *error)
 {
 	CpuWindow w = cpu_window_of(op->node, op->out[0], op->in[0], 0);
 
-	cpu_window_x(op, &w, op->bias.f32, false);
+	make_x(op, &w, op->bias.f32, false);
 	return NN_OK;
 }
 
@@ -365,11 +408,11 @@ cpu_train_convt_backward(const NnOperands *op, NnError *error)
 	if (op->dbias.data)
 		bias_gradient(op);
 	if (op->dweight.data)
-		cpu_window_weights(op, &w);
+		make_weights(op, &w);
 	if (op->din[0].data)
 	{
 		w.y = op->din[0];
-		cpu_window_y(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
+		make_y(op, &w, NULL, op->in_mode[0] == NN_GRAD_ACCUMULATE);
 	}
 	return NN_OK;
 }

@@ -23,7 +23,6 @@
  * each thread.
  */
 #include "nn/cpu/cpu_train_window.h"
-#include "nn/cpu/cpu_run.h"
 
 #include <omp.h>
 #include <string.h>
@@ -53,9 +52,6 @@
  * gradient's rows are written.
  */
 #define PANEL_NUMBERS (32 << 10)
-
-/* Products of fewer multiply-adds are not worth waking threads for. */
-#define SMALL 200000
 
 static int
 rounded_up(int n, int step)
@@ -96,15 +92,25 @@ cpu_window_of(const NnNode *node, NnMap x, NnMap y, int nz)
 	return w;
 }
 
+/* Products of few multiply-adds are not worth waking threads for. */
+int
+cpu_window_team(const NnOperands *op, const CpuWindow *w)
+{
+	double products =
+		(double) nn_map_pixels(&w->y) * w->y.shape.c * w->kernel * w->kernel * w->x.shape.c;
+
+	return products < 200000 ? 1 : cpu_threads(op);
+}
+
 /* The calling thread's. */
-static char *
-own_work(const CpuTraining *training)
+char *
+cpu_own_work(const CpuTraining *training)
 {
 	return training->work + omp_get_thread_num() * training->memory.each;
 }
 
-static CpuValue
-map_value(const NnMap *map)
+CpuValue
+cpu_map_value(const NnMap *map)
 {
 	return (CpuValue){ .data = map->data,
 					   .pitch = (ptrdiff_t) map->pitch,
@@ -449,10 +455,9 @@ spread(const NnOperands *op, const CpuWindow *w, bool across, const float *bias,
 {
 	const CpuTraining *training = cpu_training(op);
 	Spread s = spread_of(training->kernel, w, across);
-	CpuValue from = map_value(&s.from);
+	CpuValue from = cpu_map_value(&s.from);
 	int chunk = chunk_images(&s), band = cpu_frame_band(s.kernel, &s.f), batch = s.from.shape.n;
-	double products = (double) batch * s.rows * s.row * s.f.columns * s.f.nlive * s.f.k;
-	int threads = products < SMALL ? 1 : cpu_threads(op);
+	int threads = cpu_window_team(op, w);
 
 	s.op = op;
 	s.kernels = training->kernels->train;
@@ -475,7 +480,7 @@ spread(const NnOperands *op, const CpuWindow *w, bool across, const float *bias,
 				{
 					Unit u = { .i0 = i0, .p0 = p, .p1 = least_of(p + band, end), .n0 = n0 };
 
-					begin_unit(&s, panels, own_work(training), &u);
+					begin_unit(&s, panels, cpu_own_work(training), &u);
 					multiply_unit(&s, &frames, &u);
 					store_unit(&s, &u);
 				}
@@ -672,11 +677,10 @@ cpu_window_weights(const NnOperands *op, const CpuWindow *w)
 {
 	const CpuTraining *training = cpu_training(op);
 	Gradient g = weight_gradient(training->kernel, w);
-	CpuValue x = map_value(&w->x);
+	CpuValue x = cpu_map_value(&w->x);
 	int panels = cpu_frame_panels(g.kernel, &g.f), batch = w->y.shape.n, parts, threads;
-	double products = (double) nn_map_pixels(&w->y) * w->y.shape.c * g.f.nlive * g.f.k;
 
-	threads = products < SMALL ? 1 : cpu_threads(op);
+	threads = cpu_window_team(op, w);
 	parts = cut_rows(&g, panels, threads);
 	g.op = op;
 	g.kernels = training->kernels->train;
@@ -699,7 +703,7 @@ cpu_window_weights(const NnOperands *op, const CpuWindow *w)
 			for (int r0 = 0; r0 < g.rows; r0 += g.unit)
 				for (int part = 0; part < parts; part++)
 					correlate(&g, &frames, i0, r0, panels * part / parts,
-							  panels * (part + 1) / parts, own_work(training));
+							  panels * (part + 1) / parts, cpu_own_work(training));
 		}
 		g.kernel->stop();
 	}
@@ -708,20 +712,22 @@ cpu_window_weights(const NnOperands *op, const CpuWindow *w)
 /* ---- Memory -------------------------------------------------------------- */
 
 void
-cpu_window_memory(const CpuKernel *kernel, const CpuWindow *w, CpuTrainMemory *most)
+cpu_window_memory(const CpuKernel *kernel, const CpuWindow *w, bool across, CpuTrainMemory *most)
+{
+	Spread s = spread_of(kernel, w, across);
+
+	nn_most(&most->shared, cpu_frame_bytes(kernel, &s.f, chunk_images(&s)));
+	nn_most(&most->each, unit_memory(kernel));
+}
+
+void
+cpu_window_weights_memory(const CpuKernel *kernel, const CpuWindow *w, CpuTrainMemory *most)
 {
 	Gradient g = weight_gradient(kernel, w);
 	/* blocks read a kernel's rows, whatever theirs are */
 	size_t turned = nn_mul(nn_mul(w->stride * g.unit + kernel->rows, g.ld), kernel->bytes);
 
-	for (int across = 0; across < 2; across++)
-	{
-		Spread s = spread_of(kernel, w, across);
-
-		nn_most(&most->shared, cpu_frame_bytes(kernel, &s.f, chunk_images(&s)));
-	}
 	nn_most(&most->shared,
 			nn_sum(gradient_frames(&g), nn_mul(cpu_frame_panels(kernel, &g.f), g.panel)));
-	nn_most(&most->each, unit_memory(kernel));
 	nn_most(&most->each, nn_sum(turned, 63) / 64 * 64);
 }
