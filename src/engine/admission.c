@@ -12,7 +12,8 @@
  *    each, and however many stop reading in the middle of a result, one that
  *    comes later finds room (Choudhury and Hahne 1998, dynamic thresholds).
  * R3 The engine's memory is given in order of arrival. Who asks for more than
- *    is free waits, and a model that may go is evicted meanwhile.
+ *    is free waits, and a model that may go is evicted meanwhile. What images
+ *    ahead of the device lack is left to them (room.c, R7).
  * R4 What no emptying could ever make room for is refused.
  */
 #include <stdlib.h>
@@ -110,7 +111,7 @@ admit_to_memory(Engine *engine)
 
 		if (request->charge > engine->memory.limit)
 			refuse_memory(request);
-		else if (room_take(engine, request->charge, true))
+		else if (room_take_beside(engine, request))
 			grant(request);
 		else
 			break;

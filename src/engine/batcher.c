@@ -60,7 +60,8 @@
  *     images, so that it is not made again for their next pair, are kept within
  *     the EXTENTS_SHARE-th part of the cache, those of all models together. On
  *     the host what a batch of another size may take is counted before it runs;
- *     if that is not free, idle models go first.
+ *     if that is not free, idle models go first. So they do for the first plan
+ *     of a model's own size, and both wait for what streams hold (room.c).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -123,28 +124,12 @@ request_put_back(Request *request)
 		connection_join_ring(request->connection, request_class(request));
 }
 
-/* The largest plan that this one, or any that goes to the device, will need. */
-static size_t
-plan_ahead(const Engine *engine, const Request *request)
-{
-	size_t most = request->sizing.plan;
-
-	list_foreach(node, &engine->requests)
-	{
-		const Request *other = list_member(Request, listed, node);
-
-		if (request_is_ahead(other) && other->state != REQUEST_SIZED && other->sizing.plan > most)
-			most = other->sizing.plan;
-	}
-	return engine->device.memory > 0 ? 0 : most;
-}
-
 static Start
 start(Request *request)
 {
 	Engine *engine = request->engine;
 	size_t bytes = sizing_own_work(request);
-	size_t plan = request->model != NULL ? plan_ahead(engine, request) : 0;
+	size_t plan = request->model != NULL ? room_ahead(engine, false) : 0;
 
 	/* With none started one may overdraw, or unread replies could stop all. */
 	if (room_take(engine, bytes + plan, false))
@@ -183,11 +168,14 @@ start_sized(Engine *engine)
 	while (!list_empty(&engine->sized))
 	{
 		Request *request = list_member(Request, link, engine->sized.next);
-		size_t bytes = sizing_wants(request), plan = plan_ahead(engine, request);
+		size_t bytes = sizing_wants(request), plan = room_ahead(engine, false);
 
+		if (room_lacks(request) > plan)
+			plan = room_lacks(request);
 		if (room_take(engine, bytes + plan, false))
 			budget_give(&engine->memory, plan);
-		else if (room_is_freed(engine) || engine->nstarted > waiting)
+		else if (room_is_freed(engine) || engine->nstarted > waiting ||
+				 room_is_held(engine, request, bytes + plan))
 			return;
 		else
 			budget_overdraw(&engine->memory, bytes);
@@ -377,15 +365,36 @@ reserve_arenas(Engine *engine, Batch *batch, size_t plan)
 		batch->arenas_shared = batch->arenas;
 }
 
-/* Whether memory for the plan of another size comes free if it waits. */
+/* Whether memory for its plan, which is not free, comes free if it waits. */
 static bool
-room_is_coming(Engine *engine, const Request *request)
+room_is_coming(Engine *engine, Request *request)
 {
-	size_t had = request->model->bytes - request->model->least;
+	return room_is_freed(engine) || room_evict_idle(engine) ||
+		   room_is_held(engine, request, room_lacks(request));
+}
 
-	return request->sizing.other && engine->device.memory == 0 &&
-		   request->sizing.plan > budget_free(&engine->memory) + had &&
-		   (room_is_freed(engine) || room_evict_idle(engine));
+/*
+ * Who leads the next batch; NULL: who waits for room. Who lacks it lets others
+ * go first: they may be all that keeps a model that is to go.
+ */
+static Request *
+leader(Engine *engine)
+{
+	Request *oldest = list_member(Request, link, engine->ready.next);
+
+	if (engine->nbatches > 0 || room_lacks(oldest) <= budget_free(&engine->memory))
+		return oldest;
+	if (room_is_coming(engine, oldest))
+		return NULL;
+	if (room_may_wait(oldest))
+		list_foreach(node, &engine->ready)
+		{
+			Request *request = list_member(Request, link, node);
+
+			if (room_lacks(request) <= budget_free(&engine->memory))
+				return request;
+		}
+	return oldest;
 }
 
 /* Whether it runs in a batch that `first` leads. */
@@ -490,9 +499,9 @@ start_batch(Engine *engine)
 
 	if (list_empty(&engine->ready))
 		return false;
-	first = list_member(Request, link, engine->ready.next);
-	n = next_size(engine, first);
-	if (n == 0 || room_is_coming(engine, first))
+	first = leader(engine);
+	n = first != NULL ? next_size(engine, first) : 0;
+	if (n == 0)
 		return false;
 	batch = batch_new(first, n);
 	if (batch == NULL)
@@ -520,7 +529,7 @@ start_batch(Engine *engine)
 
 		if (batch->n == n)
 			break;
-		/* `first` comes first, and stays valid when it is taken out. */
+		/* `first` stays valid when it is taken out. */
 		if (goes_with(first, request))
 			batch_add(batch, request);
 	}

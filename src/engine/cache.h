@@ -32,7 +32,8 @@ typedef struct Packed
 	size_t host;    /* of the host's, the same unless the device has its own; in Engine.memory */
 	size_t least;   /* bytes as it was loaded, without plans made since */
 	size_t extents; /* of bytes, what plans for other sizes take */
-	int small;      /* most images of a batch, before small_until_ms: larger plans found no room */
+	size_t plans[NN_NETWORKS]; /* bytes of the host's that one image takes at its own size */
+	int small; /* most images of a batch, before small_until_ms: larger plans found no room */
 	int64_t small_until_ms;
 	uint64_t hits;
 	uint64_t batches;

@@ -218,6 +218,8 @@ load_precision(const Engine *engine, LoadWork *work, int slot, const TensorStrea
 	packed->precision = precision;
 	packed->bytes = packed->least = nn_model_bytes(packed->model);
 	packed->host = nn_model_host_bytes(packed->model);
+	for (int network = 0; network < NN_NETWORKS; network++)
+		packed->plans[network] = nn_model_batch_bytes(packed->model, (NnNetwork) network, 1, NULL);
 	work->made[slot] = packed;
 }
 

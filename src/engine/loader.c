@@ -4,16 +4,20 @@
  *
  * I/O thread only. Requests for the loader stand in Engine.held until settle
  * comes to them. Then all of them are announced to their clients (STARTED) and
- * handed over, unless the loader rests: a request runs alone or waits to, the
- * device is being replaced, or the engine stops.
+ * handed over, unless the loader rests: a request runs alone or is about to,
+ * the device is being replaced, or the engine stops. While one that is to run
+ * alone waits for others, the loader does not rest: they may need what a stream
+ * holds.
  */
 #include "engine/engine.h"
 
 bool
 loader_rests(const Engine *engine)
 {
-	return engine->alone != NULL || engine->device.change || engine->device.busy ||
-		   engine->stopping;
+	const Request *alone = engine->alone;
+
+	return (alone != NULL && (alone->state != REQUEST_ALONE || engine->nstarted == 0)) ||
+		   engine->device.change || engine->device.busy || engine->stopping;
 }
 
 void

@@ -160,6 +160,7 @@ request_wait_memory(Request *request, uint64_t bytes, size_t charge)
 {
 	request->body_size = bytes;
 	request->charge = charge;
+	request->since_ms = now_ms();
 	request_to(request, REQUEST_RESERVED);
 	request->engine->memory.changed = true;
 }
@@ -175,6 +176,7 @@ void
 request_decoded(Request *request)
 {
 	INVARIANT(!request->kind->stream);
+	request->plan = request->sizing.plan;
 	if (sizing_wants(request) > 0)
 	{
 		/* Nothing of it is decoded yet, so what it was given is others'. */

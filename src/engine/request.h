@@ -118,6 +118,7 @@ struct Request
 	uint8_t *body;      /* owned */
 	size_t place;       /* bytes of the queue: wanted while RESERVED, then held */
 	size_t charge;      /* bytes of the engine's memory, likewise */
+	int64_t since_ms;   /* when it first waited for that, or for a plan's */
 
 	/* The model */
 	CacheEntry *entry; /* counted in its requests */
@@ -143,6 +144,7 @@ struct Request
 			uint64_t sequence;     /* order of arrival among ready requests, bulk ones set back */
 			ImageInfo info;
 			Sizing sizing;   /* of the network's run */
+			size_t plan;     /* of sizing, once that is back from the thread */
 			Image pixels;    /* decoded input, later the output; owned */
 			uint8_t *piece;  /* of Slabs: if there is one, the pixels' memory */
 			uint8_t *result; /* owned */

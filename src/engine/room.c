@@ -24,6 +24,12 @@
  *    when others wait for memory.
  * R6 There, models go for the host's memory only where what all of them have of
  *    it would do: they have little, and who lacks more waits for others anyway.
+ * R7 On the host a plan is made when a batch runs, long after memory was given
+ *    to others. So a stream is given what leaves free the largest that anybody
+ *    ahead of the device lacks, if that is possible at all, and a request that
+ *    lacks memory for its plan waits while streams hold it, or images that are
+ *    written. Neither waits for longer than TURN_MS: a client may stop in the
+ *    middle of its stream.
  *
  * A GPU has memory of its own. There weights and plans lie, and count against
  * its limit (setting gpu_memory, or most of the card), which then is the limit
@@ -99,6 +105,89 @@ bool
 room_is_freed(const Engine *engine)
 {
 	return engine->freeing > 0 && engine->device_thread.pending > 0;
+}
+
+size_t
+room_lacks(const Request *request)
+{
+	size_t has = request->model->bytes - request->model->least;
+
+	if (request->engine->device.memory > 0 || request->plan < has)
+		return 0;
+	return request->plan - has;
+}
+
+size_t
+room_ahead(const Engine *engine, bool sized)
+{
+	size_t most = 0;
+
+	list_foreach(node, &engine->requests)
+	{
+		const Request *request = list_member(Request, listed, node);
+		size_t lacks;
+
+		if (!request_is_ahead(request) || (request->state == REQUEST_SIZED && !sized))
+			continue;
+		lacks = room_lacks(request);
+		if (request->state == REQUEST_SIZED)
+			lacks += sizing_wants(request);
+		most = lacks > most ? lacks : most;
+	}
+	return most;
+}
+
+/*
+ * What streams hold, and images that only have to be written. What rests gives
+ * nothing back, nor does what waits for its client to read.
+ */
+static size_t
+held_by_others(const Engine *engine)
+{
+	bool rests = loader_rests(engine);
+	size_t held = 0;
+
+	list_foreach(node, &engine->requests)
+	{
+		const Request *request = list_member(Request, listed, node);
+
+		if (request->kind->stream
+				? !rests && request_holds(request) && request->state < REQUEST_DONE
+				: request->state == REQUEST_ENCODING)
+			held += request->charge;
+	}
+	return held;
+}
+
+bool
+room_may_wait(Request *request)
+{
+	if (request->since_ms == 0)
+		request->since_ms = now_ms();
+	return now_ms() - request->since_ms < TURN_MS;
+}
+
+bool
+room_is_held(const Engine *engine, Request *request, size_t bytes)
+{
+	INVARIANT(bytes > budget_free(&engine->memory));
+	if (!list_empty(&engine->written))
+		return true; /* they go in this turn */
+	return room_may_wait(request) && bytes - budget_free(&engine->memory) <= held_by_others(engine);
+}
+
+bool
+room_take_beside(Engine *engine, const Request *stream)
+{
+	size_t plan = room_ahead(engine, true);
+	bool fits = stream->charge <= budget_free(&engine->memory);
+
+	if (plan > engine->memory.limit - stream->charge || now_ms() - stream->since_ms >= TURN_MS)
+		plan = 0;
+	if (!room_take(engine, stream->charge + plan, !fits))
+		return false;
+	budget_give(&engine->memory, plan);
+	return true;
 }
 
 bool

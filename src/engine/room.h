@@ -19,6 +19,24 @@ extern bool room_take(struct Engine *engine, size_t bytes, bool wanted_too);
 /* Models or plans are being freed, and no request must run first. */
 extern bool room_is_freed(const struct Engine *engine);
 
+/* Bytes that its plan takes beyond what its model has of the host's. */
+extern size_t room_lacks(const struct Request *request);
+
+/*
+ * The most that one ahead of the device lacks: of those that are decoded, and
+ * with `sized` of those that wait for memory first, that included.
+ */
+extern size_t room_ahead(const struct Engine *engine, bool sized);
+
+/* Whether others hold so many that `bytes` come free, and it waits for them. */
+extern bool room_is_held(const struct Engine *engine, struct Request *request, size_t bytes);
+
+/* Not for too long yet. It has begun to. */
+extern bool room_may_wait(struct Request *request);
+
+/* Takes a stream's charge, and leaves what is ahead of it. */
+extern bool room_take_beside(struct Engine *engine, const struct Request *stream);
+
 /* One that nobody wants goes.  False: there is none. */
 extern bool room_evict_idle(struct Engine *engine);
 

@@ -254,7 +254,8 @@ needs_tick(Engine *engine)
 {
 	if (engine->stopping || engine->accept_paused || device_needs_tick(engine) ||
 		!list_empty(&engine->loads) || !list_empty(&engine->timed) ||
-		!list_empty(&engine->memory_waiting))
+		!list_empty(&engine->memory_waiting) || !list_empty(&engine->sized) ||
+		!list_empty(&engine->ready))
 		return true;
 	list_foreach(node, &engine->entries) if (!list_empty(&list_member(CacheEntry, link, node)
 															  ->waiters)) return true;

@@ -139,13 +139,13 @@ find_extent(Request *request)
 	if (sizing->other)
 		sizing->plan = nn_model_image_bytes(request->model->model, sizing->extent, &nn_error);
 	host = sizing->work;
-	if (!sizing->gpu)
+	if (!sizing->gpu && sizing->other)
 		host = host > SIZE_MAX - sizing->plan ? SIZE_MAX : host + sizing->plan;
 	if (nn_error.code != NN_OK)
 		error_from_nn(&request->error, &nn_error);
 	else if (host > sizing->most_host)
 		refuse_size(request, false, host, sizing->most_host);
-	else if (sizing->gpu && sizing->plan > sizing->most_gpu)
+	else if (sizing->gpu && sizing->other && sizing->plan > sizing->most_gpu)
 		refuse_size(request, true, sizing->plan, sizing->most_gpu);
 	return !error_is_set(&request->error);
 }
@@ -166,6 +166,7 @@ sizing_find(Request *request)
 	sizing->known = true;
 	sizing->extent = (NnExtent){ side, side };
 	sizing->work = sizing_own_work(request);
+	sizing->plan = request->model->plans[request->kind->network];
 	/* beyond the user's limit decoding refuses it */
 	if (!follows_input(request) ||
 		area(request->info.width, request->info.height) > request->image.max_pixels)

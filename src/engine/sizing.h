@@ -22,7 +22,7 @@ typedef struct Sizing
 	bool other;        /* than the model's own */
 	int width, height; /* of the answer; 0: the network's */
 	size_t work;       /* bytes held from decoding to reply, besides the body */
-	size_t plan;       /* bytes of a plan for one image, if `other` */
+	size_t plan;       /* bytes of a plan for one image */
 
 	bool gpu;         /* the plan lies in memory of its own */
 	size_t most_host; /* of both, beside the model; or of work, if a GPU has the plan */

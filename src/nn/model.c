@@ -691,7 +691,7 @@ nn_model_batch_bytes(NnModel *model, NnNetwork network, int n, NnError *error)
 size_t
 nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int n, NnError *error)
 {
-	size_t sum = network == NN_NET_L ? pairs_bytes(model, extent, n) : 0, bytes;
+	size_t sum = 0, bytes;
 	bool used[BUCKETS] = { false };
 
 	if (!model_has(model, network))
@@ -699,6 +699,8 @@ nn_model_batch_bytes_at(NnModel *model, NnNetwork network, NnExtent extent, int 
 		nn_fail(error, NN_EINVAL, "model has no network %s", nn_network_name(network));
 		return 0;
 	}
+	if (network == NN_NET_L)
+		sum = pairs_bytes(model, extent, n);
 	n *= least_images(network);
 	while (n > 0)
 	{

@@ -436,7 +436,8 @@ client_is_error(const Client *client, const char *sqlstate)
 		return false;
 	memcpy(&error, client->body, sizeof(error));
 	if (strcmp(error.sqlstate, sqlstate) != 0)
-		diag("the error is %s: %s", error.sqlstate, client->body + sizeof(error));
+		diag("the error is %s: %s %s", error.sqlstate, client->body + sizeof(error),
+			 client->body + sizeof(error) + error.message_length);
 	return strcmp(error.sqlstate, sqlstate) == 0 && error.message_length > 1 &&
 		   sizeof(error) + error.message_length + error.detail_length + error.hint_length ==
 			   client->frame.length;

@@ -3,16 +3,19 @@
  * has a model of the old one, and comes although there is always something
  * light to do; a model whose stream waits for memory is not asked for again;
  * and a model whose clients do not read does not keep others out. What waits to
- * be read is counted, and no more than that.
+ * be read is counted, and no more than that. An image waits for the memory of
+ * its plan while streams hold that, and streams for the images ahead of them.
  */
 #include "engine_client.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "engine/engine.h"
 #include "image_fixture.h"
 
 #define CHECKS 32 /* open at once */
+#define LARGE 512 /* pixels of a side of the image, which is otherwise made 64 */
 
 static EngineProcess engine;
 static Model models[2];
@@ -166,6 +169,21 @@ test_light(void)
 #define REQUEST_BYTES 8192 /* of a request, besides what comes; at most */
 #define MEMORY 72000000    /* three quarters of engine_memory */
 
+/* What the engine holds, once that of others who have gone is back. */
+static uint64_t
+settled_memory(Client *client)
+{
+	uint64_t before, memory = client_status(client).memory;
+
+	do
+	{
+		before = memory;
+		usleep(20000);
+		memory = client_status(client).memory;
+	} while (memory != before);
+	return memory;
+}
+
 /*
  * Takes what is free, but for `less`, until it is closed. queue: bytes of
  * requests, which are counted elsewhere.
@@ -176,7 +194,7 @@ hold_memory(Client *client, const EngineProcess *of, uint64_t less, uint64_t que
 	BicycleExport export = { .format = "safetensors" };
 
 	client_hello(client, of, 1);
-	export.stream_length = (MEMORY + queue - client_status(client).memory - less) / 2;
+	export.stream_length = (MEMORY + queue - settled_memory(client) - less) / 2;
 	client_send(client, BICYCLE_EXPORT, 1, &export, sizeof(export));
 	if (!client_expect(client, BICYCLE_GRANT, 1))
 		bail_out("cannot hold memory");
@@ -208,6 +226,100 @@ test_asked_once(void)
 	ok(served == 3, "then it is granted, and both are served");
 	for (int i = 0; i < 2; i++)
 		client_close(&clients[i]);
+}
+
+/* What the model's plan for one image of that size takes. */
+static size_t
+plan_bytes(const Model *model, int side)
+{
+	NnDevice *device;
+	NnModel *local;
+	TensorStream stream;
+	NnConfig config;
+	NnError error;
+	EngineError engine_error;
+	size_t bytes;
+
+	nn_config_default(&config);
+	if (nn_device_open("ref", 1, &device, &error) != NN_OK ||
+		!stream_parse(model->stream, model->length, &stream, &engine_error) ||
+		nn_config_parse(&config, model->config, strlen(model->config), &error) != NN_OK ||
+		nn_model_load(device, &config, NN_PRECISION_FP32, stream.tensors, stream.ntensors, &local,
+					  &error) != NN_OK)
+		bail_out("cannot load a model");
+	stream_free(&stream);
+	bytes = nn_model_image_bytes(local, (NnExtent){ side, side }, &error);
+	nn_model_free(local);
+	nn_device_close(device);
+	return bytes;
+}
+
+/* A granted stream leaves too little for the first plan of a model. */
+static void
+test_first_plan(void)
+{
+	ImageCall call = translate(&models[0], BICYCLE_FIT_SQUARE, 0);
+	size_t work = 65536 + 64 * 64 * 9;
+	Client client, holder;
+
+	engine_set(&engine, "device ref");
+	ok(engine_says(&engine, "log log device is now", PATIENCE_MS), "another device");
+	client_hello(&client, &engine, 1);
+	if (!client_load(&client, 1, &models[0], "first"))
+		bail_out("cannot load a model");
+	hold_memory(&holder, &engine, work + plan_bytes(&models[0], 64) / 2, 0);
+	client_call(&client, 2, &call);
+	client_expect(&client, BICYCLE_STARTED, 2);
+	ok(!client_receive_within(&client, 300),
+	   "an image waits for a stream that is in its plan's way");
+	client_close(&holder);
+	ok(client_expect(&client, BICYCLE_RESULT, 2), "and is made when that is over");
+	client_close(&client);
+}
+
+/*
+ * While one image runs another one waits for it, and a stream for both: there
+ * would be room for it when the first has ended, but not for the plan of the
+ * other.
+ */
+static void
+test_plan_ahead(void)
+{
+	size_t plan = plan_bytes(&models[0], LARGE), work = 65536 + LARGE * LARGE * 9;
+	BicycleExport export = { .format = "safetensors" };
+	ImageCall calls[2] = { translate(&models[0], BICYCLE_FIT_INPUT, 0),
+						   translate(&models[1], BICYCLE_FIT_INPUT, 0) };
+	Client clients[2], stream, holder;
+	uint64_t held;
+	int served = 0;
+
+	for (int i = 0; i < 2; i++)
+	{
+		client_hello(&clients[i], &engine, 1);
+		if (!client_load(&clients[i], 1, &models[i], "ahead"))
+			bail_out("cannot load a model");
+	}
+	client_hello(&stream, &engine, 1);
+	hold_memory(&holder, &engine, plan + 3 * work, 0);
+	held = client_status(&holder).memory;
+	for (int i = 0; i < 2; i++)
+	{
+		client_call(&clients[i], 2, &calls[i]);
+		client_expect(&clients[i], BICYCLE_STARTED, 2);
+	}
+	/* the first runs */
+	for (int i = 0; i < 10000 && client_status(&stream).memory < held + plan; i++)
+		usleep(100);
+	export.stream_length = (plan / 2 + 2 * work) / 2;
+	client_send(&stream, BICYCLE_EXPORT, 1, &export, sizeof(export));
+	for (int i = 0; i < 2; i++)
+		served += client_expect(&clients[i], BICYCLE_RESULT, 2);
+	ok(served == 2, "images have the room of their plans, whatever is asked for meanwhile");
+	ok(client_expect(&stream, BICYCLE_GRANT, 1), "then what was asked for is granted");
+	for (int i = 0; i < 2; i++)
+		client_close(&clients[i]);
+	client_close(&stream);
+	client_close(&holder);
 }
 
 /* Of a model that waits for a client that does not read. */
@@ -341,11 +453,15 @@ end_unread(Unread *unread)
 int
 main(void)
 {
-	const char *settings[] = { "device ref", "threads 2", "engine_memory 96000000",
-							   "max_model_size 100000000", NULL };
+	const char *settings[] = { "device ref",
+							   "threads 2",
+							   "engine_memory 96000000",
+							   "cache_size 4000000",
+							   "max_model_size 100000000",
+							   NULL };
 	Unread unread;
 
-	png = make_png(512, &png_length);
+	png = make_png(LARGE, &png_length);
 	engine_start(&engine, settings);
 	make_models();
 	begin_unread(&unread, settings); /* which takes ten seconds */
@@ -354,6 +470,8 @@ main(void)
 	test_asked_once();
 	test_counted();
 	test_written();
+	test_first_plan();
+	test_plan_ahead();
 	ok(engine_end(&engine), "the engine ends clean");
 	end_unread(&unread);
 	for (int i = 0; i < 2; i++)
