@@ -93,7 +93,8 @@ $B/unit/test_engine_gpu $B/unit/test_engine_walk $B/unit/test_train_gpu: \
 PLANS_CFLAGS = $(UNIT_CFLAGS) -Ikernels \
 	$(if $(CUDA_MODULE),-DHAVE_CUDNN -isystem $(CUDA_HOME)/include)
 PLANS_OBJ = $(if $(CUDA_MODULE),$(patsubst %,$(CUDA_B)/cuda/nn/cuda/%.o,$\
-	$(basename $(notdir $(wildcard src/nn/cuda/cudnn*.c))) conv_choice cuda_shape cuda_time))
+	$(basename $(notdir $(wildcard src/nn/cuda/cudnn*.c))) conv_choice conv_memory cuda_shape \
+	cuda_time))
 PLANS_LIBS = $(if $(CUDA_MODULE),$(CUDART_LIBS) $(CUDNN_RPATH) -lrt) $(NN_LIBS)
 $(eval $(call linked,unit/test_cuda_plans,test/unit/test_cuda_plans.c,PLANS_CFLAGS,$\
 	$(PLANS_OBJ) $B/libnn.a,PLANS_LIBS))

@@ -117,6 +117,15 @@ cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, c
 	return cudaSuccess;
 }
 
+/* Bytes of the card that nobody has. */
+static size_t
+left(void)
+{
+	size_t taken = gpu_settings->used + gpu_settings->others;
+
+	return taken < gpu_settings->memory ? gpu_settings->memory - taken : 0;
+}
+
 cudaError_t
 cudaMalloc(void **p, size_t bytes)
 {
@@ -125,8 +134,7 @@ cudaMalloc(void **p, size_t bytes)
 	gpu_not_in_capture("cudaMalloc");
 	if (gpu_fails())
 		return gpu_failure(cudaErrorMemoryAllocation);
-	if (gpu_settings->used > gpu_settings->memory ||
-		bytes > gpu_settings->memory - gpu_settings->used)
+	if (bytes > left())
 		return gpu_report(cudaErrorMemoryAllocation);
 	*p = allocate(&blocks, bytes);
 	gpu_settings->used += bytes;
@@ -153,7 +161,7 @@ cudaMemGetInfo(size_t *free, size_t *total)
 	if (gpu_fails())
 		return gpu_failure(cudaErrorLaunchFailure);
 	*total = gpu_settings->memory;
-	*free = gpu_settings->used < *total ? *total - gpu_settings->used : 0;
+	*free = left();
 	return cudaSuccess;
 }
 

@@ -717,6 +717,8 @@ cudaGetDeviceCount(int *count)
 	*count = 0;
 	if (gpu_settings->driver < 13000)
 		return gpu_report(cudaErrorInsufficientDriver);
+	if (gpu_settings->no_device)
+		return gpu_report((cudaError_t) gpu_settings->no_device);
 	*count = gpu_settings->devices;
 	return gpu_report(gpu_settings->devices > 0 ? cudaSuccess : cudaErrorNoDevice);
 }

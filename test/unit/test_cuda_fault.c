@@ -2,9 +2,9 @@
  * Proves of the CUDA device, on the imitated GPU of test/cuda: whatever call of
  * CUDA fails, the error is reported and nothing is lost, and after want of
  * memory the next call does; engines that do not run are found when a plan is
- * made, not when it runs; what cannot be timed is never the fastest; the second
- * GPU of two works, whatever thread asks; and what is missing where there is no
- * usable GPU is said.
+ * made, not when it runs, and told from want of memory; what cannot be timed is
+ * never the fastest; the second GPU of two works, whatever thread asks; and
+ * what is missing where there is no usable GPU is said.
  */
 #include "cuda_fixture.h"
 
@@ -146,6 +146,38 @@ test_engines(const ModelFixture *small)
 	unsetenv("BICYCLE_TEST_CONVS_FAIL");
 }
 
+/*
+ * A library that has no room for its code fails as one that has no engine:
+ * where little is left that is want of memory, which may pass.
+ */
+static void
+test_little_left(const ModelFixture *small)
+{
+	NnDevice *device = open_device();
+	NnModel *model = NULL;
+	NnStatus status;
+
+	gpu_settings->library = (size_t) 100 << 20;
+	gpu_settings->others = gpu_settings->memory - ((size_t) 90 << 20);
+	status = nn_model_load(device, &small->config, NN_PRECISION_FP32, small->tensors,
+						   small->params.n, &model, &error);
+	if (status == NN_OK)
+		status = nn_model_translate(model, 1, images, z, got, &error);
+	ok(status == NN_ENOMEM, "a plan for which the library has no room: %s", error.detail);
+	nn_model_free(model);
+	status = fit_once(device, "0");
+	ok(status == NN_ENOMEM, "so training: %s", error.detail);
+	nn_device_close(device);
+	status = bicycle_cuda_module.open(0, 1, &device, &error);
+	ok(status == NN_ENOMEM && gpu_memory_used() == 0, "so the device: %s", error.detail);
+	gpu_settings->others = 0;
+	status = fit_once(device = open_device(), "0");
+	ok(status == NN_OK, "and with room all is well");
+	nn_device_close(device);
+	gpu_settings->library = 0;
+	unsetenv("BICYCLE_TEST_CONVS_FAIL");
+}
+
 /* For another thread. */
 typedef struct Errand
 {
@@ -235,8 +267,12 @@ test_missing(void)
 		   strstr(error.detail, "7.0"),
 	   "an old GPU: %s", error.detail);
 	gpu_settings->devices = 0;
-	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED && error.hint[0],
-	   "no GPU: %s", error.detail);
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EDEVICE && error.hint[0],
+	   "no GPU now: %s", error.detail);
+	gpu_settings->no_device = cudaErrorUnknown;
+	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EDEVICE && error.hint[0],
+	   "no usable driver now: %s", error.detail);
+	gpu_settings->no_device = 0;
 	setenv("CUDA_VISIBLE_DEVICES", "-1", 1);
 	ok(bicycle_cuda_module.open(0, 1, &device, &error) == NN_EUNSUPPORTED &&
 		   strstr(error.detail, "CUDA_VISIBLE_DEVICES"),
@@ -275,6 +311,7 @@ main(void)
 
 	ok(make_small(&f), "the least of models runs");
 	test_engines(&f);
+	test_little_left(&f);
 	test_faults(&f);
 	test_recovery(&f);
 	test_second(&f);

@@ -329,6 +329,12 @@ test_others(Client *client, uint64_t one)
 	ok(is_refused(client, &models[1]), "where they leave too little for one it is 53200");
 	gpu->memory = card;
 	ok(run(client, 1, &loads), "and when they are gone all is well");
+	gpu->library = one / 2;
+	gpu->others = card - 2 * one;
+	ok(run(client, 2, &loads) && run(client, 1, &loads),
+	   "models take turns as well where the library has no room for its code");
+	cached_one(client);
+	gpu->others = gpu->library = 0;
 }
 
 /*
@@ -566,8 +572,9 @@ device_comes(Client *client)
 }
 
 /*
- * A GPU that others fill when the engine starts is used when they have gone;
- * until then the CPU serves, or with device cuda there is an error.
+ * A GPU that others fill when the engine starts, or that is not there yet, is
+ * used when that is over; until then the CPU serves, or with device cuda there
+ * is an error.
  */
 static void
 test_full(void)
@@ -580,22 +587,25 @@ test_full(void)
 	Client client;
 	int loads = 0;
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 3; i++)
 	{
-		gpu->memory = 100;
-		settings[0] = i == 0 ? "device auto" : "device cuda";
+		gpu->memory = i < 2 ? 100 : card;
+		gpu->no_device = i < 2 ? 0 : cudaErrorUnknown;
+		settings[0] = i == 1 ? "device cuda" : "device auto";
 		engine_start(&engine, settings);
 		client_hello(&client, &engine, 1);
 		status = client_status(&client);
-		if (i == 0)
+		if (i != 1)
 			ok(run(&client, 0, &loads) && strncmp(status.device, "cpu", 3) == 0 &&
-				   strstr(status.device, "out of GPU memory"),
-			   "where others fill the GPU the CPU serves (%s)", status.device);
+				   strstr(status.device, i == 0 ? "out of GPU memory" : "no usable NVIDIA GPU"),
+			   "where %s the CPU serves (%s)", i == 0 ? "others fill the GPU" : "it is not there",
+			   status.device);
 		else
 			ok(!client_run(&client, next_id++, &call, &models[0]) &&
 				   client_is_error(&client, "55000"),
 			   "or there is an error (%s)", status.device);
 		gpu->memory = card;
+		gpu->no_device = 0;
 		status = device_comes(&client);
 		ok(strstr(status.device, "imitated GPU") && run(&client, 0, &loads) &&
 			   client_status(&client).gpu_memory > 0,

@@ -55,11 +55,25 @@ extern NnStatus cuda_conv_run(CudaConvs *convs, const CudaConv *conv, const void
 /*
  * Runs it once, whatever is in the buffers, and waits: an engine may be there
  * for a GPU and yet not run on it. If it does not, another is taken, within the
- * `bytes` that workspace has. NN_EUNSUPPORTED if none runs. It is for before
- * the first run that counts.
+ * `bytes` that workspace has. If none runs, as cuda_conv_refuse says. It is for
+ * before the first run that counts.
  */
 extern NnStatus cuda_conv_prove(CudaConvs *convs, CudaConv *conv, const void *x, void *filter,
 								void *y, void *workspace, size_t bytes, NnError *error);
 extern void cuda_conv_close(CudaConv *conv);
+
+/* ---- Memory (conv_memory.c) ---------------------------------------------- */
+
+/* What the library may take by itself; of a small card, less. */
+#define CUDA_LIBRARY_BYTES ((size_t) 256 << 20)
+extern size_t cuda_conv_library_bytes(size_t card);
+/* Whether the GPU has less than that; *has, unless it does not say, is what. */
+extern bool cuda_conv_is_short(size_t *has);
+
+/*
+ * The error of a convolution that no engine runs: NN_ENOMEM if memory is short,
+ * else NN_EUNSUPPORTED. what: "cuDNN has no engine".
+ */
+extern NnStatus cuda_conv_refuse(const CudaConvShape *shape, const char *what, NnError *error);
 
 #endif /* BICYCLE_NN_CUDA_CONV_H */

@@ -78,5 +78,5 @@ cuda_conv_fastest(const CudaConvShape *s, const CudaConvChoice *const *choices, 
 bool
 cuda_conv_is_to_keep(const CudaConvChoice *choice)
 {
-	return !choice->kept && choice->ms < CUDA_TIME_NEVER;
+	return !choice->kept && !choice->scarce && choice->ms < CUDA_TIME_NEVER;
 }

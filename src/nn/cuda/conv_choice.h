@@ -18,6 +18,7 @@ typedef struct CudaConvChoice
 	bool fallback; /* not of heuristic A */
 	int place;     /* in its list */
 	bool pinned;   /* it is that of another batch size */
+	bool scarce;   /* memory was short when it was chosen */
 	bool unsound;  /* in place of one that could not be run */
 	float ms;      /* 0: not to be timed; CUDA_TIME_NEVER: it could not be */
 } CudaConvChoice;
@@ -51,7 +52,8 @@ extern int cuda_conv_fastest(const CudaConvShape *shape, const CudaConvChoice *c
 
 /*
  * Whether it may be written to disk: it is what the next start would choose,
- * too, and not what was left where engines were to be timed and could not be.
+ * too, and not what was left where memory was short, or engines were to be
+ * timed and could not be.
  */
 extern bool cuda_conv_is_to_keep(const CudaConvChoice *choice);
 

@@ -74,12 +74,12 @@ cuda_close(NnDevice *base)
 }
 
 static NnStatus
-missing(NnError *error, const char *what, const char *detail, const char *hint)
+missing(NnError *error, NnStatus status, const char *what, const char *detail, const char *hint)
 {
-	nn_fail(error, NN_EUNSUPPORTED, "%s", what);
+	nn_fail(error, status, "%s", what);
 	nn_detail(error, "%s", detail);
 	nn_hint(error, "%s", hint);
-	return NN_EUNSUPPORTED;
+	return status;
 }
 
 /* Whether there is a driver for this build, and a GPU new enough. */
@@ -99,26 +99,31 @@ probe(CudaDevice *device, NnError *error)
 				 driver == 0 ? "There is no NVIDIA driver here."
 							 : "The NVIDIA driver supports CUDA %d.%d only.",
 				 driver / 1000, driver % 1000 / 10);
-		return missing(error, "no usable NVIDIA driver", detail,
+		return missing(error, NN_EUNSUPPORTED, "no usable NVIDIA driver", detail,
 					   "Install an NVIDIA driver for CUDA 13 (580 or later), or set "
 					   "\"bicycle.device\" to auto or cpu.");
 	}
-	/* of several GPUs that a service joins, which may start after us */
-	if (result == cudaErrorSystemNotReady)
-		return cuda_check(error, result, "be used yet");
+	/*
+	 * With a driver's library here, GPUs may come: the driver's module may not
+	 * be loaded yet, or be another after an upgrade, or a card be reset. None
+	 * comes if the environment hides all.
+	 */
 	if (result != cudaSuccess || count == 0)
 	{
+		bool hidden = visible && (visible[0] == '\0' || visible[0] == '-');
+
 		snprintf(detail, sizeof(detail), "CUDA reported: %s%s%s%s.", cudaGetErrorString(result),
 				 visible ? ", with CUDA_VISIBLE_DEVICES set to \"" : "", visible ? visible : "",
 				 visible ? "\"" : "");
-		return missing(error, "no usable NVIDIA GPU", detail,
+		(void) cudaGetLastError();
+		return missing(error, hidden ? NN_EUNSUPPORTED : NN_EDEVICE, "no usable NVIDIA GPU", detail,
 					   "Check nvidia-smi, or set \"bicycle.device\" to auto or cpu.");
 	}
 	if (device->index >= count)
 	{
 		snprintf(detail, sizeof(detail), "CUDA sees %d here, counted from 0%s.", count,
 				 visible ? " in the order of CUDA_VISIBLE_DEVICES" : "");
-		return missing(error, "no GPU of that number", detail,
+		return missing(error, NN_EUNSUPPORTED, "no GPU of that number", detail,
 					   "Set \"bicycle.device\" to cuda, or to cuda:N with a smaller number.");
 	}
 	result = cudaGetDeviceProperties(&properties, device->index);
@@ -137,7 +142,8 @@ probe(CudaDevice *device, NnError *error)
 				 "The GPU is %.60s, of compute capability %d.%d; %d.%d is the least.",
 				 properties.name, properties.major, properties.minor, MIN_CAPABILITY / 10,
 				 MIN_CAPABILITY % 10);
-		return missing(error, "GPU is too old", detail, "Set \"bicycle.device\" to auto or cpu.");
+		return missing(error, NN_EUNSUPPORTED, "GPU is too old", detail,
+					   "Set \"bicycle.device\" to auto or cpu.");
 	}
 	return NN_OK;
 }

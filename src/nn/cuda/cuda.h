@@ -131,6 +131,15 @@ extern void cuda_memory(const NnDevice *base, NnDeviceMemory *memory);
 extern void cuda_room(NnDevice *base, NnDeviceRoom *room);
 extern void cuda_trim(NnDevice *base);
 
+/*
+ * cuda_conv_open and cuda_conv_prove, where the library may have what the pool
+ * has spare.
+ */
+extern NnStatus cuda_open_conv(CudaDevice *device, const CudaConvShape *shape, CudaConv **conv,
+							   NnError *error);
+extern NnStatus cuda_prove_conv(CudaDevice *device, CudaConv *conv, const void *x, void *filter,
+								void *y, void *workspace, size_t bytes, NnError *error);
+
 /* Memory of the host that copies go from and to by themselves. Any thread. */
 extern NnStatus cuda_pin_host(void **memory, size_t bytes, NnError *error);
 extern void *cuda_pin(NnDevice *base, size_t bytes);

@@ -266,7 +266,7 @@ open_convs(CudaDevice *device, CudaPlan *p, Shared *shared, NnError *error)
 		conv_of_step(p, step, &s);
 		/* choosing an engine can take long, timing some of them longer */
 		nn_progress(&device->base);
-		status = cuda_conv_open(device->convs, &s, &step->conv, error);
+		status = cuda_open_conv(device, &s, &step->conv, error);
 		if (status == NN_OK)
 			nn_most(&shared->workspace, cuda_conv_workspace(step->conv));
 		else
@@ -358,9 +358,9 @@ prove_convs(CudaDevice *device, CudaPlan *p, size_t workspace, NnError *error)
 		if (!step->conv)
 			continue;
 		nn_progress(&device->base);
-		status = cuda_conv_prove(device->convs, step->conv, p->staged,
-								 p->packed->layers[step->node].filter, p->result, p->workspace,
-								 workspace, error);
+		status =
+			cuda_prove_conv(device, step->conv, p->staged, p->packed->layers[step->node].filter,
+							p->result, p->workspace, workspace, error);
 	}
 	return status;
 }

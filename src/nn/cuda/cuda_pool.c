@@ -258,7 +258,7 @@ cuda_room(NnDevice *base, NnDeviceRoom *room)
 {
 	CudaDevice *device = base->state;
 	CudaPool *pool = &device->pool;
-	size_t has = device->card_bytes, all;
+	size_t has = device->card_bytes, all, library = cuda_conv_library_bytes(device->card_bytes);
 	NnError ignored;
 
 	if (cuda_use(device, &ignored) == NN_OK)
@@ -267,20 +267,51 @@ cuda_room(NnDevice *base, NnDeviceRoom *room)
 	*room = (NnDeviceRoom){ .card = device->card_bytes, .most = pool->limit };
 	room->free = pool->taken < pool->limit ? pool->limit - pool->taken : 0;
 	pthread_mutex_unlock(&pool->lock);
+	has = has > library ? has - library : 0;
 	if (has < room->free)
 		room->free = has;
+}
+
+/* False if nothing was spare. */
+static bool
+drop_spares(CudaDevice *device)
+{
+	NnError ignored;
+	bool some;
+
+	pthread_mutex_lock(&device->pool.lock);
+	some = device->pool.nspare > 0 && cuda_use(device, &ignored) == NN_OK;
+	if (some)
+		cuda_drop_spares(&device->pool);
+	pthread_mutex_unlock(&device->pool.lock);
+	return some;
 }
 
 void
 cuda_trim(NnDevice *base)
 {
-	CudaDevice *device = base->state;
-	NnError ignored;
+	(void) drop_spares(base->state);
+}
 
-	pthread_mutex_lock(&device->pool.lock);
-	if (device->pool.nspare > 0 && cuda_use(device, &ignored) == NN_OK)
-		cuda_drop_spares(&device->pool);
-	pthread_mutex_unlock(&device->pool.lock);
+NnStatus
+cuda_open_conv(CudaDevice *device, const CudaConvShape *shape, CudaConv **conv, NnError *error)
+{
+	NnStatus status = cuda_conv_open(device->convs, shape, conv, error);
+
+	if (status == NN_ENOMEM && drop_spares(device))
+		status = cuda_conv_open(device->convs, shape, conv, error);
+	return status;
+}
+
+NnStatus
+cuda_prove_conv(CudaDevice *device, CudaConv *conv, const void *x, void *filter, void *y,
+				void *workspace, size_t bytes, NnError *error)
+{
+	NnStatus status = cuda_conv_prove(device->convs, conv, x, filter, y, workspace, bytes, error);
+
+	if (status == NN_ENOMEM && drop_spares(device))
+		status = cuda_conv_prove(device->convs, conv, x, filter, y, workspace, bytes, error);
+	return status;
 }
 
 void

@@ -71,7 +71,7 @@ open_one(const Opening *o, const NnNode *node, CudaConvKind kind, CudaConv **con
 	if (!*conv)
 	{
 		nn_progress(&state->device->base);
-		status = cuda_conv_open(state->device->convs, &plan->shape, &plan->conv, o->error);
+		status = cuda_open_conv(state->device, &plan->shape, &plan->conv, o->error);
 		if (status != NN_OK)
 		{
 			nn_detail(o->error, "Layer \"%s\" of %d images.", node->name, plan->shape.n);
@@ -152,7 +152,7 @@ cuda_train_prove_convs(CudaTraining *state, size_t workspace, NnError *error)
 		bool filter = state->plans[i].shape.kind == CUDA_CONV_FILTER;
 
 		nn_progress(&state->device->base);
-		status = cuda_conv_prove(state->device->convs, state->plans[i].conv, state->staged[0],
+		status = cuda_prove_conv(state->device, state->plans[i].conv, state->staged[0],
 								 filter ? state->result : state->filters,
 								 filter ? state->staged[1] : state->result, state->workspace,
 								 workspace, error);

@@ -6,7 +6,7 @@
  * R1 Which engine runs one is cudnn_choose.c's affair, and cudnn_keep.c's if it
  *    was chosen at an earlier start.
  * R2 An engine that fails only when it is run is found by cuda_conv_prove, and
- *    another is taken.
+ *    another is taken, unless memory was what it wanted (conv_memory.c).
  * R3 For a device that is described by a text (cuda_convs_describe) plans can
  *    be made but not run.
  */
@@ -97,16 +97,6 @@ cuda_convs_name(const CudaConvs *convs)
 
 /* ---- Convolutions -------------------------------------------------------- */
 
-static NnStatus
-no_engine(const CudaConvShape *s, const char *what, NnError *error)
-{
-	nn_fail(error, NN_EUNSUPPORTED, "cuDNN %s for a convolution", what);
-	nn_detail(error, "It is %s of (%d, %d, %d, %d) to (%d, %d, %d), kernel %d, stride %d.",
-			  cudnn_kind_name(s->kind), s->n, s->h, s->w, s->c, s->oh, s->ow, s->k, s->kernel,
-			  s->stride);
-	return NN_EUNSUPPORTED;
-}
-
 NnStatus
 cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnError *error)
 {
@@ -130,7 +120,7 @@ cuda_conv_open(CudaConvs *convs, const CudaConvShape *shape, CudaConv **out, NnE
 		free(conv);
 		if (cudnn_is_memory(status))
 			return cudnn_fail(convs, error, status, "plan a convolution");
-		return no_engine(shape, "has no engine", error);
+		return cuda_conv_refuse(shape, "cuDNN has no engine", error);
 	}
 	*out = conv;
 	return NN_OK;
@@ -165,6 +155,7 @@ cuda_conv_prove(CudaConvs *convs, CudaConv *conv, const void *x, void *filter, v
 				void *workspace, size_t bytes, NnError *error)
 {
 	const CudaConvChoice first = conv->choice;
+	size_t has;
 
 	conv->most_workspace = bytes < INT64_MAX ? (int64_t) bytes : INT64_MAX;
 	for (;;)
@@ -185,8 +176,8 @@ cuda_conv_prove(CudaConvs *convs, CudaConv *conv, const void *x, void *filter, v
 		if (status == NN_OK || status == NN_ENOMEM)
 			return status;
 		(void) cudaGetLastError();
-		if (!change_plan(conv))
-			return no_engine(&conv->shape, "has no engine that runs", error);
+		if (cuda_conv_is_short(&has) || !change_plan(conv))
+			return cuda_conv_refuse(&conv->shape, "cuDNN has no engine that runs", error);
 	}
 }
 

@@ -308,13 +308,14 @@ list_candidates(const CudaConv *wanted, int most, bool untimed, Candidates *c)
 
 /* ---- Choice -------------------------------------------------------------- */
 
-/* Without memory for a timer none can be timed. */
-static void
+/* Without memory for a timer none can be timed; false if memory is short. */
+static bool
 time_all(const Candidates *c)
 {
 	const CudaConv *first = c->list[0];
-	size_t workspace = 0;
+	size_t workspace = 0, has;
 	CudaTimer *timer;
+	bool enough;
 
 	for (int i = 0; i < c->n; i++)
 		nn_most(&workspace, (size_t) c->list[i]->choice.workspace);
@@ -325,20 +326,28 @@ time_all(const Candidates *c)
 
 		conv->choice.ms = timer ? cuda_timer_conv(timer, conv->convs, conv) : CUDA_TIME_NEVER;
 	}
+	enough = !cuda_conv_is_short(&has);
 	cuda_timer_close(timer);
+	return enough;
 }
 
+/* status: the last error met while they were made. */
 static int
-best_of(const Candidates *c, bool timed)
+best_of(const Candidates *c, bool timed, cudnnStatus_t status)
 {
 	const CudaConvChoice *choices[CUDNN_MAX_CLASSES];
 	const CudaConvShape *shape = &c->list[0]->shape;
 
+	bool enough = !cudnn_is_memory(status);
+	int best;
+
 	if (timed)
-		time_all(c);
+		enough &= time_all(c);
 	for (int i = 0; i < c->n; i++)
 		choices[i] = &c->list[i]->choice;
-	return timed ? cuda_conv_fastest(shape, choices, c->n) : cuda_conv_best(shape, choices, c->n);
+	best = timed ? cuda_conv_fastest(shape, choices, c->n) : cuda_conv_best(shape, choices, c->n);
+	c->list[best]->choice.scarce = !enough;
+	return best;
 }
 
 /* By its own size. */
@@ -354,7 +363,7 @@ choose_own(CudaConv *conv)
 
 	if (c.n == 0)
 		return status;
-	best = best_of(&c, timed);
+	best = best_of(&c, timed, status);
 	*conv = *c.list[best];
 	free_candidates(&c, best);
 	return status;

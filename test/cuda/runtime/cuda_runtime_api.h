@@ -24,6 +24,7 @@ typedef enum cudaError
 	cudaErrorDevicesUnavailable = 46,
 	cudaErrorInvalidDeviceFunction = 98,
 	cudaErrorNoDevice = 100,
+	cudaErrorUnknown = 999,
 	cudaErrorInvalidDevice = 101,
 	cudaErrorInvalidKernelImage = 200,
 	cudaErrorNoKernelImageForDevice = 209,
@@ -156,7 +157,10 @@ typedef struct GpuSettings
 	int major,   /* compute capability */
 		minor;
 	int code;          /* what kernels are compiled for: 80; 0: the card */
+	int no_device;     /* the error in place of devices; 0: there are those */
 	size_t memory;     /* of the card */
+	size_t others;     /* bytes of it that other processes hold */
+	size_t library;    /* bytes that must be left when a convolution is first run */
 	int cache;         /* bytes of its second-level one; 0: plenty */
 	int no_kernel;     /* the error of a driver that cannot load ours; 0: it can */
 	long fail_in;      /* calls of the runtime until one that can fail fails; 0: none does */
