@@ -209,7 +209,7 @@ typedef struct BicycleNote
 #define BICYCLE_CHECKPOINT_LAST 1
 
 /*
- * Its tensors: nn_fit_state's, with the prefixes "m.", "v.", "ema."; with
+ * Its tensors: NN_FIT_STATE's, with the prefixes "m.", "v.", "ema."; with
  * validation also those of the best weights, with "best.", and what is known of
  * them (run_best.c).
  */

@@ -132,6 +132,8 @@ extern void run_save_end(Run *run); /* the loop is over */
 /* *bytes is malloc'ed. False with *error set. */
 extern bool run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
 							 EngineError *error);
+extern bool run_snapshot_pack(const NnFitSnapshot *snapshot, uint8_t **bytes, size_t *length,
+							  EngineError *error);
 
 /* run_main.c: the whole process; returns its exit code */
 extern int run_main(Engine *engine);

@@ -58,9 +58,12 @@ run_best_free(RunBest *best)
 
 /* ---- Streams ------------------------------------------------------------- */
 
-/* Writes a tensor under a prefix; where it ends. NULL with *error set. */
+/*
+ * Writes the header of a tensor under a prefix; where its numbers go. NULL with
+ * *error set.
+ */
 static uint8_t *
-put_tensor(uint8_t *at, const char *prefix, const NnTensor *tensor, EngineError *error)
+begin_tensor(uint8_t *at, const char *prefix, const NnTensor *tensor, EngineError *error)
 {
 	char name[BICYCLE_MAX_NAME + PREFIX_LENGTH];
 	NnTensor named = *tensor;
@@ -71,28 +74,56 @@ put_tensor(uint8_t *at, const char *prefix, const NnTensor *tensor, EngineError 
 	if (!stream_header(&named, &header, error))
 		return NULL;
 	memcpy(at, &header, sizeof(header));
-	memcpy(at + sizeof(header), tensor->data, tensor->nbytes);
-	return at + sizeof(header) + tensor->nbytes;
+	return at + sizeof(header);
 }
 
-/* has: the prefix that the tensors' names have already. */
+/* Of a checkpoint only what has the prefix is the best's. */
 static bool
-keep_tensors(RunBest *best, const char *has, const NnTensor *tensors, int ntensors,
+is_best(const NnTensor *tensor, const NnFitSnapshot *from)
+{
+	return from != NULL || strncmp(tensor->name, PREFIX, PREFIX_LENGTH) == 0;
+}
+
+/*
+ * Copies of the tensors, under the prefix. from: which they are read of; NULL:
+ * they are a checkpoint's, and those that are the best's have it already.
+ */
+static bool
+copy_tensors(uint8_t *at, const NnTensor *tensors, int ntensors, const NnFitSnapshot *from,
+			 EngineError *error)
+{
+	for (int i = 0; i < ntensors; i++)
+	{
+		NnError nn_error = { 0 };
+
+		if (!is_best(&tensors[i], from))
+			continue;
+		at = begin_tensor(at, from != NULL ? PREFIX : "", &tensors[i], error);
+		if (at == NULL)
+			return false;
+		if (from == NULL)
+			memcpy(at, tensors[i].data, tensors[i].nbytes);
+		else if (nn_snapshot_read(from, i, at, &nn_error) != NN_OK)
+			return error_from_nn(error, &nn_error);
+		at += tensors[i].nbytes;
+	}
+	return true;
+}
+
+static bool
+keep_tensors(RunBest *best, const NnTensor *tensors, int ntensors, const NnFitSnapshot *from,
 			 EngineError *error)
 {
 	size_t length = 0;
-	uint8_t *bytes, *at;
+	uint8_t *bytes;
 
 	for (int i = 0; i < ntensors; i++)
-		if (strncmp(tensors[i].name, has, strlen(has)) == 0)
+		if (is_best(&tensors[i], from))
 			length += sizeof(BicycleTensor) + tensors[i].nbytes;
-	bytes = at = malloc(length + 1);
+	bytes = malloc(length + 1);
 	if (bytes == NULL)
 		return error_memory(error, "the best weights");
-	for (int i = 0; i < ntensors && at != NULL; i++)
-		if (strncmp(tensors[i].name, has, strlen(has)) == 0)
-			at = put_tensor(at, has[0] == '\0' ? PREFIX : "", &tensors[i], error);
-	if (at == NULL)
+	if (!copy_tensors(bytes, tensors, ntensors, from, error))
 	{
 		free(bytes);
 		return false;
@@ -104,9 +135,12 @@ keep_tensors(RunBest *best, const char *has, const NnTensor *tensors, int ntenso
 }
 
 bool
-run_best_keep(RunBest *best, const NnTensor *tensors, int ntensors, EngineError *error)
+run_best_keep(RunBest *best, const NnFitSnapshot *version, EngineError *error)
 {
-	return keep_tensors(best, "", tensors, ntensors, error);
+	int n;
+	const NnTensor *tensors = nn_snapshot_tensors(version, &n);
+
+	return keep_tensors(best, tensors, n, version, error);
 }
 
 bool
@@ -140,10 +174,11 @@ run_best_pack(const RunBest *best, const uint8_t digest[BICYCLE_HASH_BYTES], uin
 	*bytes = malloc(*length);
 	if (*bytes == NULL)
 		return error_memory(error, "a checkpoint's best weights");
-	end = put_tensor(*bytes, "", &tensor, error);
+	end = begin_tensor(*bytes, "", &tensor, error);
 	INVARIANT(end != NULL);
+	memcpy(end, &record, sizeof(record));
 	if (best->length > 0)
-		memcpy(end, best->weights, best->length);
+		memcpy(end + sizeof(record), best->weights, best->length);
 	return true;
 }
 
@@ -177,5 +212,5 @@ run_best_restore(RunBest *best, const TensorStream *stream, const uint8_t *diges
 	best->found = true;
 	best->value = record.value;
 	best->iteration = record.iteration;
-	return keep_tensors(best, PREFIX, stream->tensors, stream->ntensors, error);
+	return keep_tensors(best, stream->tensors, stream->ntensors, NULL, error);
 }

@@ -27,8 +27,8 @@ typedef struct RunBest
  */
 extern bool run_best_is(RunBest *best, NnMeasure metric, double value, int64_t iteration);
 
-/* Keeps copies of the tensors in place of earlier ones. False with *error. */
-extern bool run_best_keep(RunBest *best, const NnTensor *tensors, int ntensors, EngineError *error);
+/* Keeps copies of its tensors in place of earlier ones. False with *error. */
+extern bool run_best_keep(RunBest *best, const NnFitSnapshot *version, EngineError *error);
 
 /*
  * What was kept, under the names that it had; into *stream, which is to be

@@ -14,10 +14,11 @@
  *    auto a job that was on the CPU does not look for a GPU; and precision auto
  *    is what it was.
  * R4 What the fit takes, and what looks at it, is counted before any of it is
- *    taken, and compared with what there is. A GPU may have it a moment later,
- *    as engines give back what they keep when a job begins. For room for a copy
- *    of the state as well, which checkpoints can do without, it waits no
- *    longer.
+ *    taken, and compared with what there is. So are the weights and checkpoints
+ *    on their way, which lie on the host (run_streams). A GPU may have room a
+ *    moment later, as engines give back what they keep when a job begins. For
+ *    that of a copy of the state as well, which checkpoints can do without, it
+ *    waits no longer.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,6 +139,29 @@ run_precision(const Run *run)
 							  precision_of_platform(run->begin.platform));
 }
 
+static size_t
+and_more(size_t x, size_t y)
+{
+	return x <= SIZE_MAX - y ? x + y : SIZE_MAX;
+}
+
+/*
+ * What weights take of the host on their way, at most. At first the stream to
+ * start from is beside the fit. Then a checkpoint is, which waits to be read,
+ * when the last version is packed. The best weights are kept, are in
+ * checkpoints, and beside the stream of one while it is made.
+ */
+static size_t
+run_streams(const Run *run, const NnFitNeeds *needs)
+{
+	bool keeps = run->validation.on && run->options.keep == NN_KEEP_BEST;
+	size_t kept = keeps ? needs->version : 0;
+	size_t first = and_more(run->begin.stream_length, kept),
+		   later = and_more(and_more(needs->state, needs->version), and_more(kept, kept));
+
+	return first > later ? first : later;
+}
+
 static RunOpening
 check_host(Run *run, size_t bytes, const char *more)
 {
@@ -192,8 +216,10 @@ check_room(Run *run, size_t *bytes)
 	}
 	*bytes = needs.bytes;
 	if (!nn_device_room(nn, &room))
-		return check_host(run, *bytes, " or more");
-	all = *bytes <= SIZE_MAX - needs.copy ? *bytes + needs.copy : SIZE_MAX;
+		return check_host(run, and_more(*bytes, run_streams(run, &needs)), " or more");
+	if (check_host(run, run_streams(run, &needs), " of the host's memory") != OPENED)
+		return OPEN_FAILED;
+	all = and_more(*bytes, needs.copy);
 	for (int tries = 1; all > room.free && *bytes <= room.most && tries < ROOM_TRIES; tries++)
 	{
 		executor_progress();

@@ -4,7 +4,7 @@
  *	  given codes, reconstructions, and what these are measured by. Validation
  *	  measures it, the watch on diversity too, and previews show it.
  *
- * R1 The networks are those of nn_fit_weights, as at inference. Nothing that
+ * R1 The networks are those of NN_FIT_VERSION, as at inference. Nothing that
  *    training reads or draws is changed.
  * R2 Images are bytes, as a session would get them. What is measured of them is
  *    in the networks' range, [-1, 1], and no multiple of a lambda.

@@ -88,51 +88,14 @@ run_open(Task *task)
 
 /* ---- The model ----------------------------------------------------------- */
 
-/* Averaged G and E if there are, and discriminators; names are the fit's. */
+/* The tensors are in the order of the hash, and those of the stream. */
 static bool
-collect_weights(Run *run, NnTensor **tensors, int *n, EngineError *error)
-{
-	NnError nn_error = { 0 };
-	NnTensor *state, *more;
-	int nstate;
-
-	if (nn_fit_weights(run->fit, tensors, n, &nn_error) != NN_OK)
-		return error_from_nn(error, &nn_error);
-	if (nn_fit_state(run->fit, &state, &nstate, &nn_error) != NN_OK)
-	{
-		free(*tensors);
-		return error_from_nn(error, &nn_error);
-	}
-	more = realloc(*tensors, (size_t) (*n + nstate + 1) * sizeof(NnTensor));
-	if (more == NULL)
-	{
-		free(*tensors);
-		free(state);
-		return error_memory(error, "a list of tensors");
-	}
-	for (int i = 0; i < nstate; i++)
-	{
-		const char *name = state[i].name;
-		bool other = strncmp(name, "m.", 2) == 0 || strncmp(name, "v.", 2) == 0 ||
-					 strncmp(name, "ema.", 4) == 0;
-
-		if (!other && (state[i].network == NN_NET_D || state[i].network == NN_NET_D2))
-			more[(*n)++] = state[i];
-	}
-	free(state);
-	*tensors = more;
-	return true;
-}
-
-/* The tensors are put into the order of the hash. */
-static bool
-send_version(Run *run, NnTensor *tensors, int n, int64_t iteration, EngineError *error)
+send_version(Run *run, const NnTensor *tensors, int n, int64_t iteration, uint8_t *bytes,
+			 size_t length, EngineError *error)
 {
 	BicycleTrainDone head = { .iteration = iteration };
 	NnConfig config = run->config;
 	char *canonical;
-	uint8_t *bytes;
-	size_t length;
 	bool good;
 
 	/* an arithmetic of training only */
@@ -141,9 +104,7 @@ send_version(Run *run, NnTensor *tensors, int n, int64_t iteration, EngineError 
 	canonical = nn_config_print(&config);
 	if (canonical == NULL)
 		error_memory(error, "a model");
-	good = canonical != NULL && stream_order(&run->config, tensors, n, error) &&
-		   model_hash(canonical, tensors, n, head.model.hash, error) &&
-		   run_tensors_pack(tensors, n, &bytes, &length, error);
+	good = canonical != NULL && model_hash(canonical, tensors, n, head.model.hash, error);
 	if (good)
 	{
 		head.model.stream_length = length;
@@ -152,6 +113,8 @@ send_version(Run *run, NnTensor *tensors, int n, int64_t iteration, EngineError 
 		run_link_send_stream(&run->link, BICYCLE_TRAIN_DONE, &head, sizeof(head), canonical,
 							 head.model.config_length, bytes, length);
 	}
+	else
+		free(bytes);
 	free(canonical);
 	return good;
 }
@@ -160,30 +123,62 @@ static bool
 send_best(Run *run, EngineError *error)
 {
 	TensorStream stream;
+	uint8_t *bytes;
+	size_t length;
 	bool sent;
 
 	if (!run_best_weights(&run->validation.best, &stream, error))
 		return false;
-	sent =
-		send_version(run, stream.tensors, stream.ntensors, run->validation.best.iteration, error);
+	sent = stream_order(&run->config, stream.tensors, stream.ntensors, error) &&
+		   run_tensors_pack(stream.tensors, stream.ntensors, &bytes, &length, error) &&
+		   send_version(run, stream.tensors, stream.ntensors, run->validation.best.iteration, bytes,
+						length, error);
 	stream_free(&stream);
 	return sent;
 }
 
 static bool
+view_version(Run *run, NnFitSnapshot **view, EngineError *error)
+{
+	NnError nn_error = { 0 };
+
+	return nn_fit_view(run->fit, NN_FIT_VERSION, view, &nn_error) == NN_OK ||
+		   error_from_nn(error, &nn_error);
+}
+
+/* The weights as they are; they are copied once, and hashed there. */
+static bool
+send_last(Run *run, EngineError *error)
+{
+	NnFitSnapshot *view;
+	TensorStream stream;
+	uint8_t *bytes;
+	size_t length;
+	bool good;
+
+	if (!view_version(run, &view, error))
+		return false;
+	good = run_snapshot_pack(view, &bytes, &length, error);
+	nn_snapshot_free(view);
+	if (!good)
+		return false;
+	if (!stream_parse(bytes, length, &stream, error))
+	{
+		free(bytes);
+		return false;
+	}
+	good = send_version(run, stream.tensors, stream.ntensors, nn_fit_iteration(run->fit), bytes,
+						length, error);
+	stream_free(&stream);
+	return good;
+}
+
+static bool
 send_model(Run *run, EngineError *error)
 {
-	NnTensor *tensors;
-	bool sent;
-	int n;
-
 	if (run->options.keep == NN_KEEP_BEST && run->validation.best.found)
 		return send_best(run, error);
-	if (!collect_weights(run, &tensors, &n, error))
-		return false;
-	sent = send_version(run, tensors, n, nn_fit_iteration(run->fit), error);
-	free(tensors);
-	return sent;
+	return send_last(run, error);
 }
 
 /* ---- Telling the job worker ---------------------------------------------- */
@@ -300,14 +295,13 @@ send_measured(Run *run, const RunMeasured *measured)
 static bool
 keep_best(Run *run, EngineError *error)
 {
-	NnTensor *tensors;
+	NnFitSnapshot *view;
 	bool kept;
-	int n;
 
-	if (!collect_weights(run, &tensors, &n, error))
+	if (!view_version(run, &view, error))
 		return false;
-	kept = run_best_keep(&run->validation.best, tensors, n, error);
-	free(tensors);
+	kept = run_best_keep(&run->validation.best, view, error);
+	nn_snapshot_free(view);
 	return kept;
 }
 

@@ -46,17 +46,17 @@ pack_tensors(const NnTensor *tensors, int ntensors, const NnFitSnapshot *snapsho
 	return true;
 }
 
-/* *bytes is malloc'ed. */
+/* *bytes is malloc'ed, and has room for `more` behind *length. */
 static bool
-make_stream(const NnTensor *tensors, int ntensors, const NnFitSnapshot *snapshot, uint8_t **bytes,
-			size_t *length, EngineError *error)
+make_stream(const NnTensor *tensors, int ntensors, const NnFitSnapshot *snapshot, size_t more,
+			uint8_t **bytes, size_t *length, EngineError *error)
 {
 	size_t total = 0;
 
 	for (int i = 0; i < ntensors; i++)
 		total += sizeof(BicycleTensor) + tensors[i].nbytes;
 	*length = total;
-	*bytes = malloc(total > 0 ? total : 1);
+	*bytes = malloc(total + more + 1);
 	if (*bytes == NULL)
 		return error_memory(error, "a copy of the model");
 	if (pack_tensors(tensors, ntensors, snapshot, *bytes, error))
@@ -69,7 +69,17 @@ bool
 run_tensors_pack(const NnTensor *tensors, int ntensors, uint8_t **bytes, size_t *length,
 				 EngineError *error)
 {
-	return make_stream(tensors, ntensors, NULL, bytes, length, error);
+	return make_stream(tensors, ntensors, NULL, 0, bytes, length, error);
+}
+
+bool
+run_snapshot_pack(const NnFitSnapshot *snapshot, uint8_t **bytes, size_t *length,
+				  EngineError *error)
+{
+	int n;
+	const NnTensor *tensors = nn_snapshot_tensors(snapshot, &n);
+
+	return make_stream(tensors, n, snapshot, 0, bytes, length, error);
 }
 
 /* What is known of the best weights; *best is NULL where there are none. */
@@ -82,21 +92,18 @@ pack_best(const Run *run, uint8_t **best, size_t *length, EngineError *error)
 		   run_best_pack(&run->validation.best, run->validation.data.digest, best, length, error);
 }
 
-/* Appends it to a stream; frees it. False: and the stream. */
+/* A checkpoint's stream, and what is known of the best. */
 static bool
-append_best(uint8_t **bytes, size_t *length, uint8_t *best, size_t best_length, EngineError *error)
+make_checkpoint(const NnFitSnapshot *snapshot, const uint8_t *best, size_t best_length,
+				uint8_t **bytes, size_t *length, EngineError *error)
 {
-	uint8_t *both = best_length > 0 ? realloc(*bytes, *length + best_length) : *bytes;
+	int n;
+	const NnTensor *tensors = nn_snapshot_tensors(snapshot, &n);
 
-	if (both != NULL && best_length > 0)
-		memcpy(both + *length, best, best_length);
-	free(best);
-	if (both == NULL)
-	{
-		free(*bytes);
-		return error_memory(error, "a checkpoint");
-	}
-	*bytes = both;
+	if (!make_stream(tensors, n, snapshot, best_length, bytes, length, error))
+		return false;
+	if (best_length > 0)
+		memcpy(*bytes + *length, best, best_length);
 	*length += best_length;
 	return true;
 }
@@ -131,25 +138,22 @@ begin_checkpoint(Run *run, NnFitSnapshot *snapshot, uint8_t *best, size_t best_l
 bool
 run_checkpoint(Run *run, EngineError *error)
 {
-	NnTensor *tensors;
+	NnFitSnapshot *view;
 	NnError nn_error = { 0 };
 	uint8_t *bytes, *best;
 	size_t length, best_length;
-	int n;
 	bool made;
 
-	if (nn_fit_state(run->fit, &tensors, &n, &nn_error) != NN_OK)
+	if (nn_fit_view(run->fit, NN_FIT_STATE, &view, &nn_error) != NN_OK)
 		return error_from_nn(error, &nn_error);
-	made = make_stream(tensors, n, NULL, &bytes, &length, error);
-	free(tensors);
-	if (!made)
-		return false;
-	if (!pack_best(run, &best, &best_length, error))
+	made = pack_best(run, &best, &best_length, error);
+	if (made)
 	{
-		free(bytes);
-		return false;
+		made = make_checkpoint(view, best, best_length, &bytes, &length, error);
+		free(best);
 	}
-	if (!append_best(&bytes, &length, best, best_length, error))
+	nn_snapshot_free(view);
+	if (!made)
 		return false;
 	begin_checkpoint(run, NULL, NULL, 0);
 	queue_checkpoint(run, nn_fit_iteration(run->fit), run_is_last(run), bytes, length);
@@ -246,14 +250,10 @@ run_save(Task *task)
 		EngineError error;
 		uint8_t *bytes;
 		size_t length;
-		int n;
-		const NnTensor *tensors = nn_snapshot_tensors(snapshot, &n);
-		bool made = make_stream(tensors, n, snapshot, &bytes, &length, &error);
+		bool made = make_checkpoint(snapshot, best, best_length, &bytes, &length, &error);
 
 		nn_snapshot_free(snapshot);
-		if (!made)
-			free(best);
-		made = made && append_best(&bytes, &length, best, best_length, &error);
+		free(best);
 		if (made)
 			queue_checkpoint(run, iteration, false, bytes, length);
 		else

@@ -70,11 +70,10 @@ typedef struct NnMemoryDevice
 	void (*room)(NnDevice *device, NnDeviceRoom *room);
 	void (*trim)(NnDevice *device);
 
-	/* What pack will take; 0 if memory for asking is missing. */
-	size_t (*pack_bytes)(NnDevice *device, NnPrecision precision, const NnGraph *graph);
 	/*
 	 * What prepare, and starts of whatever is bound, will take at most for a
-	 * plan whose memory is laid out, arena included; 0 likewise.
+	 * plan whose memory is laid out, arena included; 0 if memory for asking is
+	 * missing.
 	 */
 	size_t (*plan_bytes)(NnDevice *device, const NnPlan *plan);
 } NnMemoryDevice;
@@ -140,6 +139,8 @@ struct NnDevice
 	NnStatus (*pack)(NnDevice *device, NnPrecision precision, const NnGraph *graph,
 					 const float *values, void **packed, size_t *bytes, NnError *error);
 	void (*pack_free)(NnDevice *device, void *packed);
+	/* What pack will take; 0 if memory for asking is missing. */
+	size_t (*pack_bytes)(NnDevice *device, NnPrecision precision, const NnGraph *graph);
 	NnStatus (*prepare)(NnDevice *device, NnPlan *plan, const void *packed, NnError *error);
 	NnStatus (*run)(NnDevice *device, NnPlan *plan, const void *packed, const NnBinding *bindings,
 					int nbindings, NnError *error);

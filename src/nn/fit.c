@@ -49,17 +49,6 @@ nn_fit_params(const NnFit *t)
 	return &t->params;
 }
 
-/* Copies of the device's arrays are large, and old after a step. */
-static void
-drop_reached(NnFit *t)
-{
-	for (int i = 0; i < NN_ARRAYS; i++)
-	{
-		free(t->reached[i]);
-		t->reached[i] = NULL;
-	}
-}
-
 /* ---- Opening ------------------------------------------------------------- */
 
 void
@@ -76,7 +65,6 @@ nn_fit_close(NnFit *t)
 	free(t->names);
 	free(t->bound);
 	free(t->tracked);
-	drop_reached(t);
 	free(t->feed_memory);
 	nn_params_free(&t->params);
 	free(t);
@@ -231,25 +219,30 @@ has_tensors(NnNetwork network, const NnTensor *tensors, int ntensors)
 	return false;
 }
 
-/* Averages start from the weights. */
+/* Averages start from the weights; one after the other, as these. */
 static NnStatus
 begin_averages(NnFit *t, NnError *error)
 {
-	size_t bytes = t->training.nema * nn_dtype_size(t->ops->dtype);
-	void *values;
-	NnStatus status;
+	NnStatus status = NN_OK;
 
-	if (bytes == 0)
-		return NN_OK;
-	values = malloc(bytes);
-	if (!values)
-		return nn_no_memory(error, bytes);
-	status =
-		t->ops->get(t->device, &t->training, NN_ARRAY_PARAM, 0, t->training.nema, values, error);
-	if (status == NN_OK)
-		status =
-			t->ops->put(t->device, &t->training, NN_ARRAY_EMA, 0, t->training.nema, values, error);
-	free(values);
+	for (int i = 0; status == NN_OK && i < t->params.n; i++)
+	{
+		const NnParam *p = &t->params.list[i];
+		size_t bytes = p->count * nn_dtype_size(t->ops->dtype);
+		void *values;
+
+		if (p->offset >= t->training.nema)
+			break;
+		values = malloc(bytes + 1);
+		if (!values)
+			return nn_no_memory(error, bytes);
+		status = t->ops->get(t->device, &t->training, NN_ARRAY_PARAM, p->offset, p->count, values,
+							 error);
+		if (status == NN_OK)
+			status = t->ops->put(t->device, &t->training, NN_ARRAY_EMA, p->offset, p->count, values,
+								 error);
+		free(values);
+	}
 	return status;
 }
 
@@ -324,7 +317,6 @@ preview_precision(const NnTrainDevice *ops, NnPrecision precision)
 	return ops->repack ? precision : NN_PRECISION_FP32;
 }
 
-/* Of a device with memory of its own. */
 static NnStatus
 add_looks(NnDevice *device, const NnConfig *config, NnPrecision precision, const NnFitLooks *looks,
 		  NnFitNeeds *needs, NnError *error)
@@ -343,6 +335,12 @@ add_looks(NnDevice *device, const NnConfig *config, NnPrecision precision, const
 	return NN_OK;
 }
 
+static size_t
+state_bytes(const NnFit *t, size_t numbers)
+{
+	return nn_mul(numbers, nn_dtype_size(t->ops->dtype));
+}
+
 NnStatus
 nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *options,
 				NnPrecision precision, const NnFitLooks *looks, NnFitNeeds *needs, NnError *error)
@@ -357,11 +355,15 @@ nn_fit_estimate(NnDevice *device, const NnConfig *config, const NnTrainOptions *
 		status = lay_out_fit(device, config, options, precision, options->batch_size, &t, error);
 	if (status != NN_OK)
 		return status;
-	*needs = (NnFitNeeds){ .bytes = t->ops->bytes(device, &t->training) };
+	*needs =
+		(NnFitNeeds){ .bytes = t->ops->bytes(device, &t->training),
+					  .state = state_bytes(t, nn_sum(nn_mul(3, t->params.total), t->training.nema)),
+					  .version = state_bytes(t, t->params.total) };
+	needs->fit = needs->bytes;
 	if (t->ops->snapshots)
 		needs->copy = t->ops->snapshots->bytes(&t->training);
 	nn_fit_close(t);
-	return device->memory ? add_looks(device, config, precision, looks, needs, error) : NN_OK;
+	return add_looks(device, config, precision, looks, needs, error);
 }
 
 NnStatus
@@ -539,7 +541,6 @@ start_typed(NnFit *t, NnDtype dtype, const void *a, const void *b, const void *e
 	if (status != NN_OK)
 		return status;
 	it.feeds = bind_inputs(t);
-	drop_reached(t);
 	for (int i = 0; i < t->it.nterms; i++)
 		terms[i] = t->it.terms[i].value;
 	t->training.iteration = (int64_t) ((uint64_t) t->iteration * t->it.passes);
@@ -627,15 +628,8 @@ static NnStatus
 open_preview(NnFit *t, NnError *error)
 {
 	NnPrecision precision = preview_precision(t->ops, t->training.plan.precision);
-	NnTensor *tensors;
-	int n;
-	NnStatus status = nn_fit_weights(t, &tensors, &n, error);
 
-	if (status != NN_OK)
-		return status;
-	status = nn_model_load(t->device, &t->config, precision, tensors, n, &t->preview, error);
-	free(tensors);
-	return status;
+	return model_load(t->device, &t->config, precision, fit_fill_model, t, &t->preview, error);
 }
 
 /* On the device, where model and plans stay. */

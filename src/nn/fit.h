@@ -202,13 +202,17 @@ typedef struct NnFitLooks
 
 /*
  * What a fit will take of the device's memory, before any is taken; at most, as
- * work space of libraries is counted by its limit. What looks take of the host
- * is not counted.
+ * work space of libraries is counted by its limit. Of the caller's memory only
+ * the numbers of what is read from it are told: on a GPU what else looks take
+ * there, images on their way, is not.
  */
 typedef struct NnFitNeeds
 {
 	size_t bytes, /* of the fit and of what looks at it */
+		fit,      /* of these the fit's */
 		copy;     /* besides: of a snapshot, which it can do without */
+	size_t state, /* of the caller's memory: of NN_FIT_STATE, */
+		version;  /* and of NN_FIT_VERSION */
 } NnFitNeeds;
 
 extern NnStatus nn_fit_estimate(NnDevice *device, const NnConfig *config,
@@ -250,23 +254,32 @@ extern int nn_fit_open_steps(const NnFit *fit);
  */
 extern bool nn_fit_feeds(NnFit *fit, float **a, float **b);
 
-/*
- * The state, as tensors that point into the fit until its next step:
- * parameters and buffers under their names, and with a prefix "m.", "v." and
- * "ema." the moments and averages. *tensors is malloc'ed; its names belong to
- * the fit. NN_EINVAL if a number is not finite.
- */
-extern NnStatus nn_fit_state(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
+/* What there is to be read of a fit. */
+typedef enum NnFitPart
+{
+	/*
+	 * parameters and buffers under their names, and with a prefix "m.", "v."
+	 * and "ema." the moments and averages
+	 */
+	NN_FIT_STATE,
+	/* G and E, averaged with ema, and discriminators; in the hash's order */
+	NN_FIT_VERSION
+} NnFitPart;
 
 /*
- * The state as it is now, on a device that copies it within its memory and
- * gives it away while the fit goes on. No iteration is open; NN_ENOMEM: there
- * is no room for a copy. It may be read and freed by another thread, before the
- * fit is closed. Its tensors are nn_fit_state's, in the same order, but have no
- * data that counts: nn_snapshot_read copies one's, with NN_EINVAL if a number
- * is not finite.
+ * Tensors to be read one by one, by nn_snapshot_read, which copies the numbers
+ * of one to the caller: NN_EINVAL if one is not finite. Their names are the
+ * fit's, and their data does not count. No iteration is open when it is made.
+ *
+ * A view is of the fit as it is, and to be read and freed before anything else
+ * is asked of that. A snapshot is the state as it is now, on a device that
+ * copies it within its memory and gives it away while the fit goes on; it may
+ * be read and freed by another thread, before the fit is closed. NN_ENOMEM:
+ * there is no room for a copy.
  */
 typedef struct NnFitSnapshot NnFitSnapshot;
+
+extern NnStatus nn_fit_view(NnFit *fit, NnFitPart part, NnFitSnapshot **view, NnError *error);
 
 extern bool nn_fit_has_snapshots(const NnFit *fit);
 extern NnStatus nn_fit_snapshot(NnFit *fit, NnFitSnapshot **snapshot, NnError *error);
@@ -280,12 +293,9 @@ extern void nn_snapshot_free(NnFitSnapshot *snapshot); /* NULL: nothing */
 extern NnStatus nn_fit_restore(NnFit *fit, const NnTensor *tensors, int ntensors, int64_t iteration,
 							   NnError *error);
 
-/* A version's weights, G and E, averaged with ema; as nn_fit_state's. */
-extern NnStatus nn_fit_weights(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error);
-
 /*
  * The networks as at inference (no dropout, running statistics), with the
- * weights of nn_fit_weights, in fp32; on a GPU, which they do not leave, in the
+ * weights of NN_FIT_VERSION, in fp32; on a GPU, which they do not leave, in the
  * fit's precision. For previews, validation and the watch on diversity.
  */
 extern NnStatus nn_fit_translate(NnFit *fit, int n, const float *a, const float *z, float *out,

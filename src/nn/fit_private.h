@@ -28,15 +28,15 @@ extern NnStatus nn_train_options_check(const NnConfig *config, const NnTrainOpti
 /* ---- A fit --------------------------------------------------------------- */
 
 /* Parts of the state: parameters under their own names, then these. */
-typedef struct FitPart
+typedef struct FitArray
 {
 	const char *prefix;
 	NnArray array;
-} FitPart;
+} FitArray;
 
 #define FIT_PARTS 4
 
-extern const FitPart fit_parts[FIT_PARTS];
+extern const FitArray fit_parts[FIT_PARTS];
 
 struct NnFit
 {
@@ -52,7 +52,6 @@ struct NnFit
 	NnTraining training;
 	int64_t *tracked;         /* one a parameter; of those that are integers: batches seen */
 	char **names;             /* [part][parameter] */
-	void *reached[NN_ARRAYS]; /* copies of the arrays of a device whose memory is its own */
 	size_t feeds[NN_SOURCES]; /* where each batch begins among all, bytes */
 	NnFeed *bound;            /* inputs of each pass */
 	void *feed_memory;        /* of a device that has none for them */
@@ -69,6 +68,8 @@ extern NnStatus fit_put_floats(NnFit *t, NnArray array, size_t offset, size_t co
 /* One parameter of an array, or its count of batches, by a tensor's name. */
 extern NnStatus fit_restore_tensor(NnFit *t, NnArray array, int index, const char *name,
 								   const NnTensor *tensors, int ntensors, NnError *error);
+/* A network's values as a version would have them; for model_load. */
+extern NnStatus fit_fill_model(void *fit, const NnParams *params, float *values, NnError *error);
 /* The options' fault, not the device's: a second try would end as this. */
 extern NnStatus fit_diverged(int64_t iteration, NnError *error);
 

@@ -3,12 +3,15 @@
  *	  The state of a fit as tensors: to read, to put back, and as a snapshot
  *	  that another thread reads while the fit goes on.
  *
- * A fit owns copies of its device's arrays until its next step. A snapshot owns
- * its list of tensors, and what the device has copied for it; names are the
- * fit's, which is closed after its snapshots are freed.
+ * A snapshot owns its list of tensors, and what the device has copied for it; a
+ * view has copied nothing, and reads the fit's arrays. Names are the fit's,
+ * which is closed after both are freed.
  *
  * R1 The device's owner takes a snapshot. From then on it is one other
  *    thread's, which reads of the fit only what never changes.
+ * R2 A view stays the owner's, and is freed before the fit's next step.
+ * R3 Numbers are read one tensor at a time, into where the caller wants them:
+ *    nothing here takes memory for all of them.
  */
 #include "nn/fit_private.h"
 #include "nn/params.h"
@@ -17,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const FitPart fit_parts[FIT_PARTS] = {
+const FitArray fit_parts[FIT_PARTS] = {
 	{ "", NN_ARRAY_PARAM }, { "m.", NN_ARRAY_M }, { "v.", NN_ARRAY_V }, { "ema.", NN_ARRAY_EMA }
 };
 
@@ -47,24 +50,6 @@ part_has(const NnFit *t, int part, const NnParam *p)
 	}
 }
 
-/* An array in the caller's reach. */
-static NnStatus
-reach(NnFit *t, NnArray array, const char **data, NnError *error)
-{
-	size_t count = array == NN_ARRAY_EMA ? t->training.nema : t->params.total;
-	size_t bytes = count * nn_dtype_size(t->ops->dtype);
-
-	*data = t->training.array[array].data;
-	if (t->ops->host)
-		return NN_OK;
-	if (!t->reached[array])
-		t->reached[array] = malloc(bytes + 1);
-	if (!t->reached[array])
-		return nn_no_memory(error, bytes);
-	*data = t->reached[array];
-	return t->ops->get(t->device, &t->training, array, 0, count, t->reached[array], error);
-}
-
 /* A parameter's tensor, without its numbers but those that are counted here. */
 static NnTensor
 describe_tensor(const NnFit *t, int index, const char *name)
@@ -85,104 +70,28 @@ describe_tensor(const NnFit *t, int index, const char *name)
 	return tensor;
 }
 
-static NnTensor
-tensor_of(const NnFit *t, int index, const char *name, const char *array)
-{
-	NnTensor tensor = describe_tensor(t, index, name);
-
-	if (!tensor.data)
-		tensor.data = array + t->params.list[index].offset * nn_dtype_size(t->ops->dtype);
-	return tensor;
-}
-
 /*
  * Gradients may overflow though every loss is finite; the next step's losses
  * would tell, but a state that is stored or shown meanwhile must not be one
  * that nothing can go on from.
  */
 static NnStatus
-check_state_finite(int64_t iteration, const NnTensor *tensors, int ntensors, NnError *error)
+check_state_finite(int64_t iteration, const NnTensor *tensor, NnError *error)
 {
-	for (int i = 0; i < ntensors; i++)
-		if (!nn_tensor_is_finite(&tensors[i]))
-		{
-			fit_diverged(iteration, error);
-			nn_detail(error, "Tensor \"%s\" of network %s has numbers that are not finite.",
-					  tensors[i].name, nn_network_name(tensors[i].network));
-			return NN_EINVAL;
-		}
-	return NN_OK;
+	if (nn_tensor_is_finite(tensor))
+		return NN_OK;
+	fit_diverged(iteration, error);
+	nn_detail(error, "Tensor \"%s\" of network %s has numbers that are not finite.", tensor->name,
+			  nn_network_name(tensor->network));
+	return NN_EINVAL;
 }
 
-/* Hands a list over, or frees it. */
-static NnStatus
-give_tensors(const NnFit *t, NnTensor *list, int n, NnTensor **tensors, int *ntensors,
-			 NnError *error)
-{
-	NnStatus status = check_state_finite(t->iteration, list, n, error);
-
-	if (status != NN_OK)
-	{
-		free(list);
-		return status;
-	}
-	*tensors = list;
-	*ntensors = n;
-	return NN_OK;
-}
-
-NnStatus
-nn_fit_state(NnFit *t, NnTensor **tensors, int *ntensors, NnError *error)
-{
-	NnTensor *list = calloc((size_t) FIT_PARTS * t->params.n + 1, sizeof(NnTensor));
-	int n = 0;
-
-	if (!list)
-		return nn_no_memory(error, (size_t) FIT_PARTS * t->params.n * sizeof(NnTensor));
-	for (int part = 0; part < FIT_PARTS; part++)
-	{
-		const char *data;
-		NnStatus status = reach(t, fit_parts[part].array, &data, error);
-
-		if (status != NN_OK)
-		{
-			free(list);
-			return status;
-		}
-		for (int i = 0; i < t->params.n; i++)
-			if (part_has(t, part, &t->params.list[i]))
-				list[n++] = tensor_of(t, i, t->names[part * t->params.n + i], data);
-	}
-	return give_tensors(t, list, n, tensors, ntensors, error);
-}
-
-NnStatus
-nn_fit_weights(NnFit *t, NnTensor **tensors, int *ntensors, NnError *error)
-{
-	NnTensor *list = calloc((size_t) t->params.n + 1, sizeof(NnTensor));
-	const char *data;
-	NnStatus status;
-	int n = 0;
-
-	if (!list)
-		return nn_no_memory(error, (size_t) t->params.n * sizeof(NnTensor));
-	status = reach(t, t->training.nema > 0 ? NN_ARRAY_EMA : NN_ARRAY_PARAM, &data, error);
-	if (status != NN_OK)
-	{
-		free(list);
-		return status;
-	}
-	for (int i = 0; i < t->params.n; i++)
-		if (t->params.list[i].network == NN_NET_G || t->params.list[i].network == NN_NET_E)
-			list[n++] = tensor_of(t, i, t->params.list[i].name, data);
-	return give_tensors(t, list, n, tensors, ntensors, error);
-}
-
-/* ---- Snapshots ----------------------------------------------------------- */
+/* ---- Snapshots and views ------------------------------------------------- */
 
 struct NnFitSnapshot
 {
-	const NnTrainSnapshots *ops;
+	NnFit *fit;                  /* of a view: whose arrays are read */
+	const NnTrainSnapshots *ops; /* NULL: it is a view */
 	NnDevice *device;
 	void *taken; /* the device's */
 	int64_t iteration;
@@ -213,55 +122,102 @@ nn_snapshot_free(NnFitSnapshot *s)
 	free(s);
 }
 
+/* One of the table's, as a part of the state; under that name. */
+static void
+list_tensor(NnFitSnapshot *s, const NnFit *t, NnArray array, int index, const char *name)
+{
+	NnTensor *tensor = &s->tensors[s->n];
+
+	*tensor = describe_tensor(t, index, name);
+	if (tensor->data)
+		tensor->data = &s->counts[index];
+	s->arrays[s->n] = array;
+	s->offsets[s->n++] = t->params.list[index].offset;
+}
+
 static void
 list_state(NnFitSnapshot *s, const NnFit *t)
 {
 	for (int part = 0; part < FIT_PARTS; part++)
 		for (int i = 0; i < t->params.n; i++)
-		{
-			NnTensor *tensor = &s->tensors[s->n];
-
-			if (!part_has(t, part, &t->params.list[i]))
-				continue;
-			*tensor = describe_tensor(t, i, t->names[part * t->params.n + i]);
-			if (tensor->data)
-				tensor->data = &s->counts[i];
-			s->arrays[s->n] = fit_parts[part].array;
-			s->offsets[s->n++] = t->params.list[i].offset;
-		}
+			if (part_has(t, part, &t->params.list[i]))
+				list_tensor(s, t, fit_parts[part].array, i, t->names[part * t->params.n + i]);
 }
 
-NnStatus
-nn_fit_snapshot(NnFit *t, NnFitSnapshot **snapshot, NnError *error)
+/* Where a version's numbers of a parameter are: averages if there are any. */
+static NnArray
+version_array(const NnFit *t, const NnParam *p)
+{
+	return p->offset < t->training.nema ? NN_ARRAY_EMA : NN_ARRAY_PARAM;
+}
+
+static void
+list_version(NnFitSnapshot *s, const NnFit *t)
+{
+	for (int i = 0; i < t->params.n; i++)
+		list_tensor(s, t, version_array(t, &t->params.list[i]), i, t->params.list[i].name);
+}
+
+/* Nothing is listed yet. */
+static NnStatus
+new_snapshot(NnFit *t, NnFitSnapshot **snapshot, NnError *error)
 {
 	size_t most = (size_t) FIT_PARTS * t->params.n + 1;
 	NnFitSnapshot *s = calloc(1, sizeof(NnFitSnapshot));
-	NnStatus status;
 
-	INVARIANT(t->open == 0 && t->ops->snapshots);
+	INVARIANT(t->open == 0);
 	if (!s)
 		return nn_no_memory(error, sizeof(NnFitSnapshot));
-	*s = (NnFitSnapshot){ .ops = t->ops->snapshots,
+	*s = (NnFitSnapshot){ .fit = t,
 						  .device = t->device,
 						  .iteration = t->iteration,
 						  .tensors = calloc(most, sizeof(NnTensor)),
 						  .offsets = calloc(most, sizeof(size_t)),
 						  .arrays = calloc(most, sizeof(NnArray)),
 						  .counts = calloc(most, sizeof(int64_t)) };
-	if (s->tensors && s->offsets && s->arrays && s->counts)
+	if (!s->tensors || !s->offsets || !s->arrays || !s->counts)
 	{
-		memcpy(s->counts, t->tracked, t->params.n * sizeof(int64_t));
-		list_state(s, t);
-		status = s->ops->take(s->device, &t->training, &s->taken, error);
+		nn_snapshot_free(s);
+		return nn_no_memory(error, most * sizeof(NnTensor));
 	}
-	else
-		status = nn_no_memory(error, most * sizeof(NnTensor));
+	memcpy(s->counts, t->tracked, t->params.n * sizeof(int64_t));
+	*snapshot = s;
+	return NN_OK;
+}
+
+NnStatus
+nn_fit_snapshot(NnFit *t, NnFitSnapshot **snapshot, NnError *error)
+{
+	NnFitSnapshot *s;
+	NnStatus status = new_snapshot(t, &s, error);
+
+	INVARIANT(t->ops->snapshots);
+	if (status != NN_OK)
+		return status;
+	s->fit = NULL;
+	s->ops = t->ops->snapshots;
+	list_state(s, t);
+	status = s->ops->take(s->device, &t->training, &s->taken, error);
 	if (status != NN_OK)
 	{
 		nn_snapshot_free(s);
 		return status;
 	}
 	*snapshot = s;
+	return NN_OK;
+}
+
+NnStatus
+nn_fit_view(NnFit *t, NnFitPart part, NnFitSnapshot **view, NnError *error)
+{
+	NnStatus status = new_snapshot(t, view, error);
+
+	if (status != NN_OK)
+		return status;
+	if (part == NN_FIT_STATE)
+		list_state(*view, t);
+	else
+		list_version(*view, t);
 	return NN_OK;
 }
 
@@ -278,6 +234,19 @@ nn_snapshot_tensors(const NnFitSnapshot *s, int *ntensors)
 	return s->tensors;
 }
 
+static NnStatus
+read_numbers(const NnFitSnapshot *s, int index, size_t count, void *data, NnError *error)
+{
+	NnFit *t = s->fit;
+
+	if (s->ops)
+		return s->ops->get(s->device, s->taken, s->arrays[index], s->offsets[index], count, data,
+						   error);
+	INVARIANT(t->open == 0 && t->iteration == s->iteration);
+	return t->ops->get(t->device, &t->training, s->arrays[index], s->offsets[index], count, data,
+					   error);
+}
+
 NnStatus
 nn_snapshot_read(const NnFitSnapshot *s, int index, void *data, NnError *error)
 {
@@ -288,10 +257,60 @@ nn_snapshot_read(const NnFitSnapshot *s, int index, void *data, NnError *error)
 	if (tensor.data)
 		memcpy(data, tensor.data, tensor.nbytes);
 	else
-		status = s->ops->get(s->device, s->taken, s->arrays[index], s->offsets[index],
-							 tensor.nbytes / nn_dtype_size(tensor.dtype), data, error);
+		status = read_numbers(s, index, tensor.nbytes / nn_dtype_size(tensor.dtype), data, error);
 	tensor.data = data;
-	return status == NN_OK ? check_state_finite(s->iteration, &tensor, 1, error) : status;
+	return status == NN_OK ? check_state_finite(s->iteration, &tensor, error) : status;
+}
+
+/* ---- A model's weights --------------------------------------------------- */
+
+/* Numbers of a parameter as floats. */
+static NnStatus
+get_floats(NnFit *t, NnArray array, const NnParam *p, float *values, NnError *error)
+{
+	void *typed;
+	NnStatus status;
+
+	if (t->ops->dtype == NN_F32)
+		return t->ops->get(t->device, &t->training, array, p->offset, p->count, values, error);
+	typed = malloc(p->count * nn_dtype_size(t->ops->dtype) + 1);
+	if (!typed)
+		return nn_no_memory(error, p->count * nn_dtype_size(t->ops->dtype));
+	status = t->ops->get(t->device, &t->training, array, p->offset, p->count, typed, error);
+	if (status == NN_OK)
+		fit_convert_numbers(NN_F32, values, t->ops->dtype, typed, p->count);
+	free(typed);
+	return status;
+}
+
+NnStatus
+fit_fill_model(void *fit, const NnParams *params, float *values, NnError *error)
+{
+	NnFit *t = fit;
+	NnStatus status = NN_OK;
+
+	for (int i = 0; status == NN_OK && i < params->n; i++)
+	{
+		const NnParam *wanted = &params->list[i];
+		int index = nn_params_find(&t->params, wanted->network, wanted->name);
+		const NnParam *p = &t->params.list[index];
+		float *out = values + wanted->offset;
+
+		INVARIANT(index >= 0 && p->count == wanted->count);
+		if (p->integer)
+			*out = (float) t->tracked[index];
+		else
+			status = get_floats(t, version_array(t, p), p, out, error);
+		if (status == NN_OK)
+			status = check_state_finite(t->iteration,
+										&(NnTensor){ .name = p->name,
+													 .network = p->network,
+													 .dtype = NN_F32,
+													 .data = out,
+													 .nbytes = p->count * sizeof(float) },
+										error);
+	}
+	return status;
 }
 
 /* ---- Putting back -------------------------------------------------------- */

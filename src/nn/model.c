@@ -435,8 +435,23 @@ nn_model_keep_extents(NnModel *model, size_t bytes)
 
 /* ---- Loading ------------------------------------------------------------- */
 
+/* Tensors to load a model from. */
+typedef struct GivenTensors
+{
+	const NnTensor *list;
+	int n;
+} GivenTensors;
+
 static NnStatus
-load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, NnError *error)
+fill_given(void *from, const NnParams *params, float *values, NnError *error)
+{
+	const GivenTensors *given = from;
+
+	return nn_params_fill(params, given->list, given->n, values, error);
+}
+
+static NnStatus
+load_net(NnModel *m, NnNetwork network, ModelFill fill, void *from, NnError *error)
 {
 	Net *net = &m->nets[model_place(network)];
 	Bucket one;
@@ -450,7 +465,7 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 	values = malloc(net->params.total * sizeof(float));
 	if (!values)
 		return nn_no_memory(error, net->params.total * sizeof(float));
-	status = nn_params_fill(&net->params, tensors, ntensors, values, error);
+	status = fill(from, &net->params, values, error);
 	if (status == NN_OK)
 		status = lay_out(m, network, net->own.extent, 1, &one, error);
 	if (status == NN_OK)
@@ -466,8 +481,8 @@ load_net(NnModel *m, NnNetwork network, const NnTensor *tensors, int ntensors, N
 }
 
 NnStatus
-nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
-			  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error)
+model_load(NnDevice *device, const NnConfig *config, NnPrecision precision, ModelFill fill,
+		   void *from, NnModel **model, NnError *error)
 {
 	NnModel *m = calloc(1, sizeof(NnModel));
 	NnStatus status;
@@ -480,7 +495,7 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 				   : config->precision != NN_PRECISION_AUTO ? config->precision
 															: nn_device_automatic(device);
 	if (device->supports(device, m->precision))
-		status = load_net(m, model_main(m), tensors, ntensors, error);
+		status = load_net(m, model_main(m), fill, from, error);
 	else
 	{
 		status = nn_fail(error, NN_EUNSUPPORTED, "device \"%s\" cannot compute in %s", device->name,
@@ -489,7 +504,7 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 		nn_hint(error, "Use precision fp32 or auto.");
 	}
 	if (status == NN_OK && config->net_e != NN_ENCODER_NONE)
-		status = load_net(m, NN_NET_E, tensors, ntensors, error);
+		status = load_net(m, NN_NET_E, fill, from, error);
 	if (status != NN_OK)
 	{
 		nn_model_free(m);
@@ -497,6 +512,15 @@ nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
 	}
 	*model = m;
 	return NN_OK;
+}
+
+NnStatus
+nn_model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
+			  const NnTensor *tensors, int ntensors, NnModel **model, NnError *error)
+{
+	GivenTensors given = { tensors, ntensors };
+
+	return model_load(device, config, precision, fill_given, &given, model, error);
 }
 
 /* A graph of the network at its own size, of any plan, or one that is made. */
@@ -533,30 +557,51 @@ model_repack(NnModel *m, const NnTraining *training, NnArray array, NnError *err
 }
 
 /*
- * What the plans of a network, and its weights, take of a device with memory of
- * its own: of batches of up to so many images of that size (of L pairs), at
- * most; of 0, the arenas of one. 0 on error.
+ * What a plan that is laid out takes of the device's memory, at most; 0 on
+ * error. On the host floats of inputs and outputs are part of its work.
+ */
+static size_t
+laid_out_bytes(const NnModel *m, const Bucket *b)
+{
+	const NnMemoryDevice *memory = m->device->memory;
+	size_t bytes;
+
+	if (memory)
+		return memory->plan_bytes(m->device, &b->plan);
+	bytes = nn_sum(nn_mul(b->plan.arena_elements, element_bytes(m)), work_bytes(&b->graph));
+	return nn_sum(bytes, bytes / 8);
+}
+
+/*
+ * What the plans of a network, and its weights, take of the device's memory: of
+ * batches of up to so many images of that size (of L pairs), at most; of 0, the
+ * arenas of one. 0 on error.
  */
 static size_t
 foreseen_bytes(const NnModel *m, NnNetwork network, NnExtent extent, int images, NnError *error)
 {
-	const NnMemoryDevice *memory = m->device->memory;
 	int most = (images > 0 ? images : 1) * least_images(network);
-	size_t bytes = 0;
+	int end = m->device->takes_fewer ? 2 * most : most + 1;
+	size_t bytes = 0, arena = 0, limit = m->device->max_arena_bytes;
 
-	for (int log2n = 0; 1 << log2n < 2 * most; log2n++)
+	if (end > m->device->most_images + 1)
+		end = m->device->most_images + 1;
+	for (int log2n = 0; 1 << log2n < end && arena <= limit; log2n++)
 	{
 		Bucket b;
 
 		if (lay_out(m, network, extent, 1 << log2n, &b, error) != NN_OK)
 			return 0;
+		arena = nn_mul(b.plan.arena_elements, element_bytes(m));
 		if (log2n == 0)
-			bytes = memory->pack_bytes(m->device, m->precision, &b.graph);
-		bytes = nn_sum(bytes, images == 0 ? nn_mul(b.plan.arena_elements, element_bytes(m))
-										  : memory->plan_bytes(m->device, &b.plan));
+			bytes = m->device->pack_bytes(m->device, m->precision, &b.graph);
+		if (log2n == 0 || arena <= limit) /* R3 */
+			bytes = nn_sum(bytes, images == 0 ? arena : laid_out_bytes(m, &b));
 		nn_plan_free(&b.plan);
 		nn_graph_free(&b.graph);
 	}
+	if (bytes > 0 && network == NN_NET_L && !m->device->memory)
+		bytes = nn_sum(bytes, pairs_bytes(m, extent, images));
 	return bytes;
 }
 
@@ -569,7 +614,7 @@ foresee(NnDevice *device, const NnConfig *config, NnPrecision precision, const N
 	int places = config->net_e != NN_ENCODER_NONE ? 2 : 1;
 	size_t sum = 0;
 
-	for (int place = 0; device->memory && place < places; place++)
+	for (int place = 0; place < places; place++)
 	{
 		NnNetwork network = model_network(&m, place);
 		NnParams *params = &m.nets[place].params;
@@ -592,7 +637,7 @@ size_t
 nn_model_least_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
 					 NnError *error)
 {
-	return foresee(device, config, precision, NULL, 0, error);
+	return device->memory ? foresee(device, config, precision, NULL, 0, error) : 0;
 }
 
 size_t

@@ -157,11 +157,18 @@ extern NnStatus model_take_plans(NnModel *m, NnNetwork network, NnExtent extent,
 extern NnStatus model_next_bucket(NnModel *m, NnNetwork network, Plans *plans, int n, Bucket **b,
 								  NnError *error);
 
+/* Fills the flat values of the network with that table. */
+typedef NnStatus (*ModelFill)(void *from, const NnParams *params, float *values, NnError *error);
+
+/* nn_model_load, of weights that need not be in memory all at once. */
+extern NnStatus model_load(NnDevice *device, const NnConfig *config, NnPrecision precision,
+						   ModelFill fill, void *from, NnModel **model, NnError *error);
+
 /*
- * What a model takes of a device with memory of its own, at most, where up to
- * so many images, or pairs, of that size are asked for at a time, and images of
- * its encoder at the encoder's; 0 on error. While it is packed it takes what
- * the plans' work space has later.
+ * What a model takes of the device's memory, at most, where up to so many
+ * images, or pairs, of that size are asked for at a time, and images of its
+ * encoder at the encoder's; 0 on error. While it is packed it takes what the
+ * plans' work space has later; where that is the host, one network's values.
  */
 extern size_t model_most_bytes(NnDevice *device, const NnConfig *config, NnPrecision precision,
 							   NnExtent extent, int images, NnError *error);

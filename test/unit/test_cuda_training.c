@@ -132,7 +132,7 @@ carry(const Run *from, Run *to)
 	NnTensor *tensors = NULL;
 	int n = 0;
 	bool good =
-		went_well(nn_fit_state(from->fit, &tensors, &n, &train_error)) &&
+		went_well(fit_state(from->fit, &tensors, &n, &train_error)) &&
 		went_well(nn_fit_restore(to->fit, tensors, n, nn_fit_iteration(from->fit), &train_error));
 
 	free(tensors);
@@ -269,14 +269,14 @@ test_orders(const char *json)
 
 /* ---- Snapshots ----------------------------------------------------------- */
 
-/* Whether a snapshot is nn_fit_state of another run, to the bit. */
+/* Whether a snapshot is the state of another run, to the bit. */
 static bool
 is_state_of(const NnFitSnapshot *snapshot, Run *run)
 {
 	NnTensor *state = NULL;
 	int n, nstate = 0;
 	const NnTensor *tensors = nn_snapshot_tensors(snapshot, &n);
-	bool same = went_well(nn_fit_state(run->fit, &state, &nstate, &train_error)) && n == nstate &&
+	bool same = went_well(fit_state(run->fit, &state, &nstate, &train_error)) && n == nstate &&
 				nn_snapshot_iteration(snapshot) == nn_fit_iteration(run->fit);
 
 	for (int i = 0; same && i < n; i++)
@@ -382,7 +382,7 @@ translate_apart(NnFit *fit, const NnConfig *config, NnDevice *device, NnPrecisio
 	NnModel *model = NULL;
 	int n = 0;
 	bool good =
-		went_well(nn_fit_weights(fit, &tensors, &n, &train_error)) &&
+		went_well(fit_weights(fit, &tensors, &n, &train_error)) &&
 		went_well(nn_model_load(device, config, precision, tensors, n, &model, &train_error)) &&
 		went_well(
 			nn_model_translate(model, LOOK_IMAGES, look_images, look_codes, out, &train_error));
@@ -592,7 +592,7 @@ open_and_run(Run *run, NnDevice *device)
 	for (int i = 0; status == NN_OK && i < 3; i++)
 		status = nn_fit_step(run->fit, images, images, NULL, &run->losses, &train_error);
 	if (status == NN_OK)
-		status = nn_fit_state(run->fit, &tensors, &n, &train_error);
+		status = fit_state(run->fit, &tensors, &n, &train_error);
 	if (status == NN_OK)
 	{
 		free(tensors);

@@ -140,11 +140,11 @@ test_memory(void)
 static int64_t
 batches_counted(NnFit *fit)
 {
-	NnTensor *tensors;
+	NnTensor *tensors = NULL;
 	int64_t count = -1;
-	int n;
+	int n = 0;
 
-	if (!went_well(nn_fit_state(fit, &tensors, &n, &train_error)))
+	if (!went_well(fit_state(fit, &tensors, &n, &train_error)))
 		return -1;
 	for (int i = 0; i < n && count < 0; i++)
 		if (tensors[i].network == NN_NET_G && strstr(tensors[i].name, "num_batches_tracked"))

@@ -226,7 +226,7 @@ test_resume(NnDevice *device)
 	bool good = run_open(&whole, device, json, 4) && run_steps(&whole, 4) &&
 				run_open(&first, device, json, 4) && run_steps(&first, 2) &&
 				run_open(&second, device, json, 4) &&
-				went_well(nn_fit_state(first.fit, &tensors, &n, &train_error)) &&
+				went_well(fit_state(first.fit, &tensors, &n, &train_error)) &&
 				went_well(nn_fit_restore(second.fit, tensors, n, 2, &train_error));
 
 	second.step = first.step;

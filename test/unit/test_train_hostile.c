@@ -8,8 +8,10 @@
 
 #define PAIRS 6
 #ifdef __SANITIZE_ADDRESS__
+#define SLOW 1      /* and an allocation is more than its bytes */
 #define MUTANTS 250 /* forks of a sanitized process take their time */
 #else
+#define SLOW 0
 #define MUTANTS 1000
 #endif
 #define CUTS 60
@@ -64,32 +66,126 @@ test_options(void)
 	refused(&start, pairs, 1, "22023", "too few rows");
 }
 
-/* Networks beyond engine_memory are refused before they are made. */
-static void
-test_size(void)
+/* ---- Memory -------------------------------------------------------------- */
+
+/* The most that an engine has taken, kB; -1: it cannot be told. */
+static long
+peak_of(const Training *training)
 {
-	static const char *const little[] = { "device cpu", "threads 1", "engine_memory 400000000",
-										  NULL };
-	const Start large = { .options = "{\"size\":64,\"ngf\":160,\"nef\":4,\"ndf\":4,\"nz\":4}" };
-	Training training;
-	BicycleTrainReady ready;
-	bool refused;
 	long peak = -1;
 	char name[64], line[256];
 	FILE *status;
 
-	training_start(&training, little, NULL);
-	refused = !training_ready(&training, &large, pairs, PAIRS, &ready) &&
-			  client_is_error(&training.client, "53200");
-	snprintf(name, sizeof(name), "/proc/%d/status", (int) training.engine.pid);
+	snprintf(name, sizeof(name), "/proc/%d/status", (int) training->engine.pid);
 	status = fopen(name, "r");
 	while (status != NULL && fgets(line, sizeof(line), status) != NULL)
 		sscanf(line, "VmHWM: %ld", &peak);
 	if (status != NULL)
 		fclose(status);
-	ok(refused, "networks beyond engine_memory are refused");
+	return peak;
+}
+
+/*
+ * Has a run refused for want of memory; how much it wants then, bytes, or 0.
+ * *peak: what the engine has taken, kB.
+ */
+static size_t
+wanted_by(const Start *begin, const char *memory, long *peak)
+{
+	const char *const little[] = { "device cpu", "threads 1", memory, NULL };
+	Training training;
+	BicycleTrainReady ready;
+	EngineError error = { 0 };
+	size_t wanted = 0;
+
+	training_start(&training, little, NULL);
+	if (!training_ready(&training, begin, pairs, PAIRS, &ready) &&
+		client_is_error(&training.client, "53200") &&
+		error_unpack(&error, training.client.body, training.client.frame.length))
+		sscanf(error.detail, "Training this model takes %zu bytes", &wanted);
+	*peak = peak_of(&training);
+	ok(training_end(&training), "an engine that has refused a run ends in order");
+	return wanted;
+}
+
+/* Networks beyond engine_memory are refused before they are made. */
+static void
+test_size(void)
+{
+	const Start large = { .options = "{\"size\":64,\"ngf\":160,\"nef\":4,\"ndf\":4,\"nz\":4}" };
+	long peak;
+
+	ok(wanted_by(&large, "engine_memory 400000000", &peak) > 300000000,
+	   "networks beyond engine_memory are refused");
 	ok(peak > 0 && peak < 400000, "before they are made: the engine has taken %ld kB", peak);
-	ok(training_end(&training), "and it ends in order");
+}
+
+/* A run that may take what it wants and no more, to its end; its peak, kB. */
+static long
+peak_of_run(const Start *begin, size_t wanted, Outcome *outcome)
+{
+	char memory[64];
+	const char *const enough[] = { "device cpu", "threads 1", memory, NULL };
+	Training training;
+	BicycleTrainReady ready;
+	long peak;
+
+	memset(outcome, 0, sizeof(*outcome));
+	snprintf(memory, sizeof(memory), "engine_memory %zu", wanted / 3 * 4 + 8);
+	training_start(&training, enough, NULL);
+	if (training_ready(&training, begin, pairs, PAIRS, &ready))
+		client_send(&training.client, BICYCLE_RUN, 0, NULL, 0);
+	while (outcome_read(&training, outcome))
+		;
+	peak = peak_of(&training);
+	ok(training_end(&training) && outcome->done, "a run that is admitted goes to its end");
+	return peak;
+}
+
+/*
+ * What a run takes that was admitted is what it was admitted for: with
+ * checkpoints, previews, validation and the best weights; and from a
+ * checkpoint. Parameters are most of what these networks take.
+ */
+static void
+test_admitted(void)
+{
+	static const char options[] =
+		"{\"size\":64,\"ngf\":32,\"nef\":4,\"ndf\":4,\"nz\":4,\"iterations\":%d,"
+		"\"checkpoint_every\":1,\"preview_every\":1,\"ema\":0.5,\"validation\":\"SELECT\","
+		"\"validate_every\":1,\"keep\":\"best\"}";
+	char text[512], memory[64] = "engine_memory 20000000";
+	Start begin = { .options = text };
+	Outcome outcomes[2];
+	long base = 0, peak, ignored;
+
+	validation_pairs = pairs;
+	nvalidation = 1;
+	for (int resumed = 0; resumed < 2; resumed++)
+	{
+		const Saved *saved = &outcomes[0].checkpoints[0];
+		size_t wanted;
+
+		if (resumed && outcomes[0].ncheckpoints == 0)
+			bail_out("a run had no checkpoint");
+		if (resumed)
+		{
+			begin.stream = saved->stream;
+			begin.length = saved->length;
+			begin.iteration = saved->iteration;
+			snprintf(memory, sizeof(memory), "engine_memory %zu", begin.length / 3 * 4 + 8);
+		}
+		snprintf(text, sizeof(text), options, 1 + resumed);
+		wanted = wanted_by(&begin, memory, resumed ? &ignored : &base);
+		peak = peak_of_run(&begin, wanted, &outcomes[resumed]);
+		ok(wanted > 0 && (SLOW || (peak - base) * 1024 < (long) wanted),
+		   "%s it takes %ld kB of %zu", resumed ? "from a checkpoint" : "from its beginning",
+		   peak - base, wanted / 1024);
+	}
+	outcome_free(&outcomes[0]);
+	outcome_free(&outcomes[1]);
+	validation_pairs = NULL;
+	nvalidation = 0;
 }
 
 /*
@@ -410,6 +506,7 @@ main(void)
 	test_eof();
 	test_options();
 	test_size();
+	test_admitted();
 	test_pairs();
 	test_streams();
 	test_diverged();

@@ -247,7 +247,7 @@ save(NnFit *fit)
 {
 	Saved saved = { 0 };
 
-	if (!went_well(nn_fit_state(fit, &saved.tensors, &saved.n, &train_error)))
+	if (!went_well(fit_state(fit, &saved.tensors, &saved.n, &train_error)))
 		return saved;
 	for (int i = 0; i < saved.n; i++)
 	{
@@ -493,10 +493,10 @@ test_overflow(NnDevice *device)
 			   went_well(device->train->put(device, training, NN_ARRAY_M, p->offset, p->count,
 											moments, &train_error)) &&
 			   run_step(&run);
-		stored = nn_fit_state(run.fit, &tensors, &n, &train_error);
+		stored = fit_state(run.fit, &tensors, &n, &train_error);
 		good =
 			good && strstr(train_error.message, "diverged") && strstr(train_error.detail, p->name);
-		model = nn_fit_weights(run.fit, &tensors, &n, &train_error);
+		model = fit_weights(run.fit, &tensors, &n, &train_error);
 		shown = nn_fit_translate(run.fit, 1, a, z, out, &train_error);
 		free(moments);
 		free(out);
@@ -560,7 +560,7 @@ test_averages(void)
 		ema = array_of(&run, NN_ARRAY_EMA);
 		for (size_t i = 0; good && i < count; i++)
 			good = fabs(ema[i] - (0.75 * before[i] + 0.25 * after[i])) < 1e-14;
-		good = good && went_well(nn_fit_weights(run.fit, &weights, &n, &train_error)) &&
+		good = good && went_well(fit_weights(run.fit, &weights, &n, &train_error)) &&
 			   memcmp(weights[0].data, ema, weights[0].nbytes) == 0;
 		free(before);
 		free(after);
@@ -592,7 +592,7 @@ test_previews(NnDevice *device, const char *options)
 		good = run_step(&run) &&
 			   went_well(nn_fit_translate(run.fit, 1, a, z, out[0], &train_error)) &&
 			   went_well(nn_fit_encode(run.fit, 1, a, mu[0], logvar[0], &train_error)) &&
-			   went_well(nn_fit_weights(run.fit, &weights, &n, &train_error)) &&
+			   went_well(fit_weights(run.fit, &weights, &n, &train_error)) &&
 			   went_well(nn_model_load(device, &run.config, NN_PRECISION_FP32, weights, n, &model,
 									   &train_error)) &&
 			   went_well(nn_model_translate_float(model, 1, a, z, out[1], &train_error)) &&
@@ -759,7 +759,7 @@ test_opening(void)
 	/* weights of G go in, the rest is drawn from another seed */
 	if (!went_well(nn_fit_open(cpu, &config, &options, NN_PRECISION_AUTO, 4, NULL, 0, &fit,
 							   &train_error)) ||
-		!went_well(nn_fit_weights(fit, &weights, &n, &train_error)))
+		!went_well(fit_weights(fit, &weights, &n, &train_error)))
 		return;
 	while (n > 0 && weights[n - 1].network != NN_NET_G)
 		n--;
@@ -770,7 +770,7 @@ test_opening(void)
 	   "a fit starts from weights of one network");
 	ok(went_well(nn_fit_estimate(cpu, &config, &options, NN_PRECISION_FP32,
 								 &(NnFitLooks){ .images = 1 }, &needs, &train_error)) &&
-		   other && needs.bytes == nn_fit_bytes(other),
+		   other && needs.fit == nn_fit_bytes(other),
 	   "what it takes was known before");
 	a = save(fit);
 	b = other ? save(other) : b;

@@ -148,6 +148,63 @@ run_steps(Run *run, int n)
 	return true;
 }
 
+/*
+ * A part of the fit as tensors with data, in one allocation; of a version G and
+ * E alone. Names are the fit's.
+ */
+__attribute__((unused)) static NnStatus
+fit_tensors(NnFit *fit, NnFitPart part, NnTensor **tensors, int *ntensors, NnError *error)
+{
+	NnFitSnapshot *view;
+	NnStatus status = nn_fit_view(fit, part, &view, error);
+	const NnTensor *list;
+	NnTensor *made;
+	size_t bytes = 0;
+	char *at;
+	int n;
+
+	if (status != NN_OK)
+		return status;
+	list = nn_snapshot_tensors(view, &n);
+	for (int i = 0; i < n; i++)
+		bytes += (list[i].nbytes + 15) / 16 * 16;
+	made = malloc((n + 1) * sizeof(NnTensor) + 16 + bytes);
+	if (!made)
+	{
+		nn_snapshot_free(view);
+		return nn_no_memory(error, bytes);
+	}
+	at = (char *) (((uintptr_t) (made + n + 1) + 15) / 16 * 16);
+	*ntensors = 0;
+	for (int i = 0; status == NN_OK && i < n; i++)
+	{
+		if (part == NN_FIT_VERSION && list[i].network != NN_NET_G && list[i].network != NN_NET_E)
+			continue;
+		made[*ntensors] = list[i];
+		made[(*ntensors)++].data = at;
+		status = nn_snapshot_read(view, i, at, error);
+		at += (list[i].nbytes + 15) / 16 * 16;
+	}
+	nn_snapshot_free(view);
+	if (status == NN_OK)
+		*tensors = made;
+	else
+		free(made);
+	return status;
+}
+
+__attribute__((unused)) static NnStatus
+fit_state(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error)
+{
+	return fit_tensors(fit, NN_FIT_STATE, tensors, ntensors, error);
+}
+
+__attribute__((unused)) static NnStatus
+fit_weights(NnFit *fit, NnTensor **tensors, int *ntensors, NnError *error)
+{
+	return fit_tensors(fit, NN_FIT_VERSION, tensors, ntensors, error);
+}
+
 /* An array of the fit in double, in the checkpoint's layout; malloc'ed. */
 __attribute__((unused)) static double *
 array_of(const Run *run, NnArray array)

@@ -136,6 +136,7 @@ nn_cpu_open(int threads, NnDevice **out, NnError *error)
 		.state = device,
 		.pack = cpu_pack,
 		.pack_free = cpu_pack_free,
+		.pack_bytes = cpu_pack_bytes,
 		.prepare = cpu_prepare,
 		.run = cpu_run,
 		.release = cpu_release,

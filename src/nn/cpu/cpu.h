@@ -141,6 +141,7 @@ extern int cpu_tile_block(const CpuKernels *kernels, const CpuTiling *tiling, in
 extern NnStatus cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph,
 						 const float *values, void **packed, size_t *bytes, NnError *error);
 extern void cpu_pack_free(NnDevice *base, void *packed);
+extern size_t cpu_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph);
 
 /* The layers for the sizes of this graph, with the packed network's weights. */
 extern NnStatus cpu_resize_layers(CpuDevice *device, const CpuPacked *packed, const NnGraph *graph,

@@ -21,16 +21,17 @@ typedef struct Packer
 	const CpuKernel *kernel; /* of frames */
 	CpuLayers *layers;
 	const NnGraph *graph;
-	const float *values;
+	const float *values;  /* NULL: bytes are counted, and nothing is made */
 	const CpuLayer *from; /* of another size, whose weights are taken; NULL: values are packed */
 	int nzeros;           /* of the pixel that tiles read outside images */
 	NnError *error;
 } Packer;
 
+/* NULL where bytes are counted. */
 static const float *
 param_values(const Packer *p, int param)
 {
-	return p->values + p->graph->params->list[param].offset;
+	return p->values ? p->values + p->graph->params->list[param].offset : NULL;
 }
 
 static NnShape
@@ -42,18 +43,27 @@ image_shape(const NnGraph *graph, int value)
 	return shape;
 }
 
-/* A zeroed array that counts towards the model's bytes. */
+/* What counts towards the model's bytes; *array stays NULL if that is all. */
+static NnStatus
+new_bytes(Packer *p, size_t bytes, void **array)
+{
+	p->layers->bytes = nn_sum(p->layers->bytes, bytes);
+	*array = p->values ? cpu_alloc(bytes) : NULL;
+	return *array || !p->values ? NN_OK : nn_no_memory(p->error, bytes);
+}
+
+/* Zeroed ones. */
 static NnStatus
 new_floats(Packer *p, size_t n, float **array)
 {
 	size_t bytes = nn_mul(n, sizeof(float));
+	void *made;
+	NnStatus status = new_bytes(p, bytes, &made);
 
-	*array = cpu_alloc(bytes);
-	if (!*array)
-		return nn_no_memory(p->error, bytes);
-	memset(*array, 0, bytes);
-	p->layers->bytes += bytes;
-	return NN_OK;
+	*array = made;
+	if (made)
+		memset(made, 0, bytes);
+	return status;
 }
 
 static NnStatus
@@ -61,7 +71,7 @@ copy_floats(Packer *p, const float *from, size_t n, float **array)
 {
 	NnStatus status = new_floats(p, n, array);
 
-	if (status == NN_OK)
+	if (*array)
 		memcpy(*array, from, n * sizeof(float));
 	return status;
 }
@@ -81,7 +91,7 @@ pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 	if (status == NN_OK)
 		status = new_floats(p, (size_t) layer->rows.n * layer->columns.n * layer->nz * layer->out.c,
 							&layer->z_weights);
-	if (status == NN_OK)
+	if (layer->z_weights)
 		nn_border_sums(&layer->rows, &layer->columns, param_values(p, node->weight), layer->in.c,
 					   layer->nz, layer->out.c, node->conv.kernel, layer->z_weights);
 	return status;
@@ -92,14 +102,12 @@ pack_latent(Packer *p, CpuLayer *layer, const NnNode *node)
 static NnStatus
 pack_frames(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 {
-	size_t bytes = cpu_frame_weights(p->kernel, &layer->framing);
+	NnStatus status =
+		new_bytes(p, cpu_frame_weights(p->kernel, &layer->framing), &layer->frame_weights);
 
-	layer->frame_weights = cpu_alloc(bytes);
-	if (!layer->frame_weights)
-		return nn_no_memory(p->error, bytes);
-	p->layers->bytes += bytes;
-	cpu_pack_frame(p->kernel, layer, node, w, layer->frame_weights);
-	return NN_OK;
+	if (layer->frame_weights)
+		cpu_pack_frame(p->kernel, layer, node, w, layer->frame_weights);
+	return status;
 }
 
 static NnStatus
@@ -111,7 +119,8 @@ pack_tiles(Packer *p, CpuLayer *layer, const NnNode *node, const float *w)
 	if (status != NN_OK)
 		return status;
 	layer->tiling.block = cpu_tile_block(p->device->kernels, &layer->tiling, layer->in.c);
-	cpu_pack_tiles(p->device->kernels, layer, node, w, layer->tile_weights);
+	if (layer->tile_weights)
+		cpu_pack_tiles(p->device->kernels, layer, node, w, layer->tile_weights);
 	if (layer->in.c > p->nzeros)
 		p->nzeros = layer->in.c;
 	return NN_OK;
@@ -158,7 +167,7 @@ pack_conv(Packer *p, CpuLayer *layer, const NnNode *first)
 	if (node.conv.kernel * node.conv.kernel > CPU_MAX_TAPS)
 		return nn_fail(p->error, NN_EUNSUPPORTED, "kernel of layer \"%s\" is too large", node.name);
 	layer->out = image_shape(p->graph, end->out[0]);
-	if (end->op == NN_OP_AVGPOOL)
+	if (end->op == NN_OP_AVGPOOL && w)
 	{
 		status = pooled_weights(p, layer, w, node.conv.kernel, &pooled);
 		w = pooled;
@@ -186,7 +195,7 @@ pack_norm(Packer *p, CpuLayer *layer, const NnNode *node)
 	int c = node->weight >= 0 ? layer->out.c : 0;
 	NnStatus status = c > 0 ? new_floats(p, (size_t) 4 * c, &layer->norm) : NN_OK;
 
-	for (int i = 0; status == NN_OK && i < c; i++)
+	for (int i = 0; layer->norm && i < c; i++)
 	{
 		double scale = batch ? sqrt(param_values(p, node->norm.var)[i] + NORM_EPSILON) : 1;
 
@@ -215,7 +224,7 @@ pack_embed(Packer *p, CpuLayer *layer, const NnNode *node)
 {
 	NnStatus status = copy_floats(p, param_values(p, node->weight), layer->in.c, &layer->norm);
 
-	for (int c = 0; status == NN_OK && c < layer->in.c; c++)
+	for (int c = 0; layer->norm && c < layer->in.c; c++)
 		layer->norm[c] = sqrtf(layer->norm[c]);
 	return status;
 }
@@ -323,6 +332,23 @@ cpu_pack(NnDevice *base, NnPrecision precision, const NnGraph *graph, const floa
 	*out = packed;
 	*bytes = packed->own.bytes;
 	return NN_OK;
+}
+
+size_t
+cpu_pack_bytes(NnDevice *base, NnPrecision precision, const NnGraph *graph)
+{
+	CpuDevice *device = base->state;
+	CpuLayers layers = { 0 };
+	Packer p = { .device = device,
+				 .kernel = precision == NN_PRECISION_BF16 ? device->bf16 : device->kernels->fp32,
+				 .layers = &layers,
+				 .graph = graph };
+	size_t bytes = p.kernel && make_layers(&p, NULL) == NN_OK
+					   ? nn_sum(layers.bytes, nn_mul(p.nzeros, sizeof(float)))
+					   : 0;
+
+	cpu_free_layers(&layers, false);
+	return bytes;
 }
 
 NnStatus

@@ -29,6 +29,12 @@ ref_pack(NnDevice *device, NnPrecision precision, const NnGraph *graph, const fl
 	return NN_OK;
 }
 
+static size_t
+ref_pack_bytes(NnDevice *device, NnPrecision precision, const NnGraph *graph)
+{
+	return nn_mul(graph->params->total, sizeof(double));
+}
+
 static void
 ref_pack_free(NnDevice *device, void *packed)
 {
@@ -138,6 +144,7 @@ nn_ref_open(int threads, NnDevice **device, NnError *error)
 								  .threads = 1,
 								  .pack = ref_pack,
 								  .pack_free = ref_pack_free,
+								  .pack_bytes = ref_pack_bytes,
 								  .prepare = ref_prepare,
 								  .run = ref_run,
 								  .release = ref_release,
