@@ -10,6 +10,8 @@
  * of few channels in bf16 where its products are emulated, and with
  * BICYCLE_TEST_SMALL, for slow tools.
  *
+ * Nor on whether another image of the batch has numbers that are not finite.
+ *
  * And that they are the bits of other machines: those written here of a small
  * G, one for all instruction sets that multiply and add by one rounding, and
  * one for each way to multiply bfloat16, here or emulated.
@@ -167,6 +169,8 @@ test_batch(NnDevice *device, const Network *net, const void *packed, int first, 
 	free(out);
 }
 
+static bool odd_channels;
+
 static bool
 init(NnDevice *device, Network *net, NnNetwork network, int size, NnPrecision precision)
 {
@@ -178,7 +182,7 @@ init(NnDevice *device, Network *net, NnNetwork network, int size, NnPrecision pr
 	net->config.size = net->config.encoder_size = size;
 	net->config.levels = size == 256 ? 8 : size == 128 ? 7 : 6;
 	if (size == 64)
-		net->config.ngf = net->config.nef = 8;
+		net->config.ngf = net->config.nef = odd_channels ? 9 : 8;
 	net->network = network;
 	net->precision = precision;
 	net->shape = (NnShape){ 1, size, size, 3 };
@@ -255,6 +259,41 @@ test_network(NnDevice *device, NnNetwork network, int size, NnPrecision precisio
 	free_network(device, &net);
 }
 
+/* ---- Numbers that are not finite ----------------------------------------- */
+
+/*
+ * An image whose numbers overflow has none; its neighbour in the batch has its
+ * own. Channels are no multiple of what products pad to.
+ */
+static void
+test_overflow(NnDevice *device, const CpuKernel *kernel)
+{
+	CpuDevice *cpu = device->state;
+	const CpuKernel *own = cpu->bf16;
+	Network net;
+	float *out = NULL;
+	bool finite = true;
+
+	cpu->bf16 = kernel;
+	odd_channels = true;
+	if (ok(init(device, &net, NN_NET_G, 64, NN_PRECISION_BF16),
+		   "G64 of odd channels is packed by %s", kernel->name))
+	{
+		for (int i = 0; i < NZ; i++)
+			net.z[NZ + i] = 3e38f;
+		if (compute_alone(device, &net, 2))
+			out = run(device, &net, net.packed, 0, 2, 1);
+		for (size_t i = 0; out && i < net.result; i++)
+			finite = finite && isfinite(out[i]);
+		ok(out && finite && !isfinite(net.alone[net.result]) && same_bits(&net, out, 0, 2, 0),
+		   "its first image has its bits before one that overflows");
+		free(out);
+		free_network(device, &net);
+	}
+	odd_channels = false;
+	cpu->bf16 = own;
+}
+
 /* ---- Bits of other machines ---------------------------------------------- */
 
 static void
@@ -322,6 +361,9 @@ main(void)
 		return done_testing();
 	diag("%s", nn_device_describe(device));
 	test_goldens(device);
+	test_overflow(device, &kernel_amx);
+	test_overflow(device, &kernel_bf16);
+	test_overflow(device, &kernel_bfmmla);
 	for (int p = 0; p < 2; p++)
 	{
 		if (!nn_device_supports(device, precisions[p]) || small())

@@ -57,6 +57,8 @@ cpu_place_frame(CpuFraming *f, NnShape in, int h, int w)
 {
 	f->rows = axis_positions(f, in.h, h);
 	f->row = axis_positions(f, in.w, w);
+	if (f->merged && f->apart)
+		f->rows += padded_to(f->k - f->kernel * in.c, f->row * f->pitch) / (f->row * f->pitch);
 }
 
 static void

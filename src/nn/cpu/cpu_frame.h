@@ -9,7 +9,9 @@
  * So tap (ky, kx) of the result at position p is at p plus a constant, and A's
  * rows are the frame's positions, through all images. Borders are zeros that
  * neighbouring rows and images share; results at positions that are no pixels
- * are never read.
+ * are never read. A merged tap may read on behind its row, by what is padded of
+ * k: with `apart` never as far as another image, where a number that is not
+ * finite would make it none, too.
  *
  * A transposed 4x4 convolution of stride 2 is one of 2x2 taps to the grid of
  * (h + 1) x (w + 1) corners, with four pixels in the columns of each.
@@ -25,6 +27,7 @@
 typedef struct CpuFraming
 {
 	int kernel, stride, lead; /* of the convolution that is run */
+	bool apart;               /* images may have numbers that are not finite */
 	int rows, row;            /* positions of an image, and of a row of it */
 	int pitch;                /* elements from one position to the next */
 	int columns;              /* of all panels that count: channels, of a grid four times */

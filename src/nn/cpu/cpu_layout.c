@@ -273,6 +273,7 @@ cpu_layout(const NnNode *node, const NnNode *end, const CpuKernel *kernel, CpuLa
 	layer->framing = (CpuFraming){ .kernel = grid ? 2 : node->conv.kernel,
 								   .stride = grid ? 1 : node->conv.stride,
 								   .lead = grid ? 1 : node->conv.pad,
+								   .apart = true,
 								   .columns = l->c };
 	cpu_make_frame(kernel, &layer->framing, layer->in, grid ? layer->out.h / 2 + 1 : layer->out.h,
 				   grid ? layer->out.w / 2 + 1 : layer->out.w);
