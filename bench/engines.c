@@ -6,7 +6,7 @@
  *
  * For every convolution and batch size: microseconds of the engine that is
  * chosen for that size, of the one chosen for one image, and of the one chosen
- * for 64 (BICYCLE_PIN_ENGINES; "-" where cuDNN does not take that engine, and
+ * for 16 (BICYCLE_PIN_ENGINES; "-" where cuDNN does not take that engine, and
  * the size's own is counted). With BICYCLE_AUTOTUNE=N in the environment a
  * choice is the fastest of N. Each is the least of some runs over the same
  * buffers, so small layers find their weights in the cache: ratios count, not
@@ -30,10 +30,10 @@ main(void)
 #include "nn/nets.h"
 
 #define MODES 3
-#define SIZES 7
+#define SIZES 5
 
-static const char *const pins[MODES] = { NULL, "1", "64" };
-static const char *const names[MODES] = { "own", "of 1", "of 64" };
+static const char *const pins[MODES] = { NULL, "1", "16" };
+static const char *const names[MODES] = { "own", "of 1", "of 16" };
 
 /* Microseconds; below 0 if the engine is not the pinned one. */
 static double
@@ -102,7 +102,7 @@ main(void)
 	nn_graph_init(&g, &params);
 	image = nn_input(&g, (NnShape){ 1, config.size, config.size, config.input_nc }, "image");
 	nn_net_G(&g, &config, image, nn_input(&g, (NnShape){ 1, 1, 1, config.nz }, "z"), 0);
-	printf("engines of %s, %s, on %s; microseconds of 1, 2, 4, 8, 16, 32 and 64 images\n",
+	printf("engines of %s, %s, on %s; microseconds of 1, 2, 4, 8 and 16 images\n",
 		   cuda_convs_name(convs[0]), nn_precision_name(plan.precision), card.name);
 	for (int i = 0; i < g.nnodes; i++)
 	{

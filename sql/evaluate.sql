@@ -117,7 +117,8 @@ SELECT metric, n FROM bicycle_evaluate('emoji', 'SELECT * FROM mine',
 -- With weights of LPIPS: what bicycle_lpips says of the same pictures.
 \set lpips :srcdir '/sql/include/lpips.sql'
 \i :lpips
-SELECT bicycle_import_lpips('alex', backbone, heads, '0.0') AS version FROM files;
+-- Its version depends on which tests have had that model before.
+SELECT bicycle_import_lpips('alex', backbone, heads, '0.0') > 0 AS imported FROM files;
 CREATE TEMP TABLE seen AS
 	SELECT * FROM bicycle_evaluate('emoji', :'pairs', '{"samples": 3, "seed": 7}');
 SELECT metric, value IS NOT NULL AS value, stderr > 0 AS stderr, n FROM seen;

@@ -11,8 +11,9 @@ SELECT pg_temp.report($$SELECT bicycle_lpips('x', 'y')$$);
 SELECT pg_temp.report($$SELECT bicycle_lpips('x', 'y', 'squeeze')$$);
 SELECT pg_temp.report($$SELECT bicycle_lpips('x', 'y', version => '1.0')$$);
 SELECT bicycle_import_lpips('alex', backbone, heads) AS version FROM files;
-SELECT bicycle_import_lpips('alex', backbone, heads, '0.0') AS version FROM files;
-SELECT model, version, method, config, is_current FROM bicycle_models ORDER BY model;
+-- Its version depends on which tests have had that model before.
+SELECT bicycle_import_lpips('alex', backbone, heads, '0.0') > 0 AS imported FROM files;
+SELECT model, method, config, is_current FROM bicycle_models ORDER BY model;
 SELECT count(*), sum(octet_length(data)) FROM bicycle_tensors
 	WHERE model = 'lpips-alex-0.1' AND network = 'L';
 -- Which file is which, their tensors' names tell.
