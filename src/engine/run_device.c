@@ -108,6 +108,7 @@ close_all(Run *run)
 		nn_fit_close(run->fit);
 	run->fit = NULL;
 	device_close(run->engine);
+	nn_gpu_leave(); /* a run that has left a GPU does not come back to one */
 }
 
 /* ---- Memory -------------------------------------------------------------- */

@@ -53,10 +53,11 @@ nn_cuda_module_fits(const NnCudaModule *module)
 }
 
 /* The module, loaded once and never unloaded: CUDA does not survive that. */
+static const NnCudaModule *loaded;
+
 static const NnCudaModule *
 cuda_module(NnError *error)
 {
-	static const NnCudaModule *loaded;
 	void *module;
 
 	if (loaded)
@@ -101,6 +102,13 @@ nn_gpu_count(void)
 	const NnCudaModule *module = cuda_module(&ignored);
 
 	return module ? module->count() : 0;
+}
+
+void
+nn_gpu_leave(void)
+{
+	if (loaded)
+		loaded->leave();
 }
 
 /* ---- All devices --------------------------------------------------------- */

@@ -370,6 +370,11 @@ typedef struct NnModel NnModel;   /* packed for a device and a precision; with p
 extern NnStatus nn_device_open(const char *name, int threads, NnDevice **device, NnError *error);
 extern void nn_device_close(NnDevice *device);
 extern int nn_gpu_count(void); /* that "cuda:N" may name; 0: none can be used */
+/*
+ * No device of a GPU is open, and none will be in this process any more: what
+ * it still holds of GPUs is given back.
+ */
+extern void nn_gpu_leave(void);
 /* "cpu (AVX-512, arithmetic 2, 2 threads)"; the device's. */
 extern const char *nn_device_describe(const NnDevice *device);
 extern int nn_device_set_threads(NnDevice *device, int threads); /* returns the count in force */

@@ -749,6 +749,8 @@ cudaDriverGetVersion(int *version)
 	return cudaSuccess;
 }
 
+static _Atomic bool has_context[MAX_DEVICES];
+
 /* ms that a context takes now. */
 static int
 slowness(void)
@@ -768,12 +770,41 @@ slowness(void)
 static void
 make_context(int device)
 {
-	static _Atomic bool made[MAX_DEVICES];
-
-	if (device >= MAX_DEVICES || made[device])
+	if (device >= MAX_DEVICES || has_context[device])
 		return;
 	usleep((useconds_t) slowness() * 1000);
-	made[device] = true;
+	has_context[device] = true;
+	__atomic_fetch_add(&gpu_settings->contexts, 1, __ATOMIC_SEQ_CST);
+}
+
+static void
+drop_context(int device)
+{
+	if (!has_context[device])
+		return;
+	has_context[device] = false;
+	__atomic_fetch_sub(&gpu_settings->contexts, 1, __ATOMIC_SEQ_CST);
+}
+
+/* Where a process ends in order. */
+__attribute__((destructor)) static void
+drop_contexts(void)
+{
+	for (int i = 0; i < MAX_DEVICES; i++)
+		drop_context(i);
+}
+
+/* Stricter than CUDA, which destroys what there is. */
+cudaError_t
+cudaDeviceReset(void)
+{
+	RUNTIME;
+
+	for (cudaStream_t s = gpu_streams; s; s = s->next)
+		if (s->device == current)
+			gpu_die("a device is reset that has streams");
+	drop_context(current);
+	return cudaSuccess;
 }
 
 /*

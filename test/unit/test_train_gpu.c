@@ -32,6 +32,7 @@ typedef struct Opened
 	char state[6]; /* of the error */
 	char words[1024];
 	char note[512];
+	int contexts; /* on the GPU, of a run that has begun */
 } Opened;
 
 static void
@@ -61,7 +62,10 @@ open_start(const char *device, const Start *start)
 		snprintf(opened.note, sizeof(opened.note), "%s",
 				 (char *) training.client.body + sizeof(BicycleNote));
 	if (training.client.frame.type == BICYCLE_TRAIN_READY)
+	{
 		memcpy(&opened.ready, training.client.body, sizeof(opened.ready));
+		opened.contexts = gpu->contexts;
+	}
 	else if (training.client.frame.type == BICYCLE_ERROR)
 		take_error(&training.client, &opened);
 	if (!training_end(&training))
@@ -110,7 +114,7 @@ test_choice(void)
 	ok(is_on(&opened, "cuda:0 (imitated GPU"), "with device cuda a run is on the GPU: %s",
 	   opened.ready.platform);
 	opened = open_run("device auto", NULL);
-	ok(is_on(&opened, "cuda:0 (imitated GPU") && opened.note[0] == '\0',
+	ok(is_on(&opened, "cuda:0 (imitated GPU") && opened.note[0] == '\0' && opened.contexts == 1,
 	   "so it is with auto, without a note");
 	opened = open_run("device auto", "cuda:0 (imitated GPU, 8 GiB), fp32, bicycle 0.2");
 	ok(is_on(&opened, "cuda:0 (imitated GPU") && strstr(opened.ready.platform, ", fp32, "),
@@ -189,6 +193,7 @@ test_memory(void)
 	ok(is_on(&opened, "cpu") && strstr(opened.note, "trains on the CPU, as cuda:0 cannot be had") &&
 		   strstr(opened.note, "needs "),
 	   "auto is the CPU then, with a note: %s", opened.note);
+	ok(opened.contexts == 0, "and nothing of the GPU is held by what trains on the CPU");
 	gpu->memory = card;
 }
 

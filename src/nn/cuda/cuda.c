@@ -289,6 +289,10 @@ try_conv(CudaDevice *device, NnError *error)
 	return status;
 }
 
+/* GPUs on which this process may have a context. */
+#define MOST_GPUS 64
+static bool touched[MOST_GPUS];
+
 /* Streams, and cuDNN on one of them. */
 static NnStatus
 set_up(CudaDevice *device, NnError *error)
@@ -297,6 +301,8 @@ set_up(CudaDevice *device, NnError *error)
 	NnStatus status = cuda_use(device, error);
 	size_t length;
 
+	if (status == NN_OK && device->index < MOST_GPUS)
+		touched[device->index] = true;
 	for (size_t i = 0; status == NN_OK && i < sizeof(streams) / sizeof(streams[0]); i++)
 		status = cuda_check(error, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking),
 							"create a stream");
@@ -381,6 +387,24 @@ cuda_open(int index, int threads, NnDevice **out, NnError *error)
 	return NN_OK;
 }
 
+/*
+ * A context holds hundreds of megabytes as long as its process lives, or until
+ * it is destroyed; that cuDNN, which has a runtime of its own, would work in a
+ * second one is not known.
+ */
+static void
+cuda_leave(void)
+{
+	for (int i = 0; i < MOST_GPUS; i++)
+		if (touched[i])
+		{
+			(void) cudaSetDevice(i);
+			(void) cudaDeviceReset();
+			touched[i] = false;
+		}
+	(void) cudaGetLastError();
+}
+
 static int
 cuda_count(void)
 {
@@ -400,4 +424,5 @@ const NnCudaModule bicycle_cuda_module = { .sizes = NN_CUDA_SIZES,
 										   .version = BICYCLE_VERSION,
 										   .open = cuda_open,
 										   .count = cuda_count,
+										   .leave = cuda_leave,
 										   .faults = &fault_state };

@@ -26,6 +26,7 @@ typedef struct NnCudaModule
 	/* index: of the GPU */
 	NnStatus (*open)(int index, int threads, NnDevice **device, NnError *error);
 	int (*count)(void);  /* of the GPUs that CUDA sees */
+	void (*leave)(void); /* what nn_gpu_leave says */
 	FaultState **faults; /* the program's, once it has said so */
 } NnCudaModule;
 

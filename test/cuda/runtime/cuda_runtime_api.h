@@ -112,6 +112,7 @@ extern cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, in
 extern cudaError_t cudaGetDevice(int *device);
 extern cudaError_t cudaDriverGetVersion(int *version);
 extern cudaError_t cudaSetDevice(int device);
+extern cudaError_t cudaDeviceReset(void);
 extern cudaError_t cudaGetLastError(void);
 extern const char *cudaGetErrorString(cudaError_t error);
 
@@ -180,9 +181,10 @@ typedef struct GpuSettings
 	 * copy off the card has come, where it has copies alone; a minute at most
 	 */
 	int hold;
-	long held;   /* that were; not to be set */
-	int slow;    /* ms that a process takes to make a context */
-	size_t used; /* bytes; not to be set */
+	long held;    /* that were; not to be set */
+	int contexts; /* that processes have; not to be set */
+	int slow;     /* ms that a process takes to make a context */
+	size_t used;  /* bytes; not to be set */
 } GpuSettings;
 
 /*
