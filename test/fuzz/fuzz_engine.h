@@ -84,6 +84,11 @@ executor_waits(void)
 }
 
 void
+executor_takes(int64_t ms)
+{
+}
+
+void
 executor_condition(pthread_cond_t *condition)
 {
 	pthread_cond_init(condition, NULL);
