@@ -218,8 +218,6 @@ check_room(Run *run, size_t *bytes)
 	*bytes = needs.bytes;
 	if (!nn_device_room(nn, &room))
 		return check_host(run, and_more(*bytes, run_streams(run, &needs)), " or more");
-	if (check_host(run, run_streams(run, &needs), " of the host's memory") != OPENED)
-		return OPEN_FAILED;
 	all = and_more(*bytes, needs.copy);
 	for (int tries = 1; all > room.free && *bytes <= room.most && tries < ROOM_TRIES; tries++)
 	{
@@ -227,7 +225,9 @@ check_room(Run *run, size_t *bytes)
 		usleep(ROOM_WAIT_MS * 1000);
 		(void) nn_device_room(nn, &room);
 	}
-	return *bytes <= room.free ? OPENED : no_gpu_room(run, *bytes, &room, NULL);
+	if (*bytes > room.free)
+		return no_gpu_room(run, *bytes, &room, NULL);
+	return check_host(run, run_streams(run, &needs), " of the host's memory");
 }
 
 /* ---- The fit ------------------------------------------------------------- */
