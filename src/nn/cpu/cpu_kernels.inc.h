@@ -442,6 +442,11 @@ linear(CpuRun x, int c, const float *w, const float *b, int o, const CpuOut *dst
  * products (Lavin and Gray 2015). in_1d, out_1d and the weights of cpu_tiles.c
  * are the three transforms along one axis; all their coefficients are 0, 1, -1
  * and 1/2, so that little accuracy is lost.
+ *
+ * taps_1d is the third once more, in single precision, for weights that are
+ * transformed in each iteration of training; cpu_tiles.c has it in double, on
+ * which inference's bits depend. grad_in_1d and grad_out_1d are out_1d and
+ * taps_1d turned round: the gradient of taps.
  */
 INLINE void
 in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
@@ -633,7 +638,6 @@ tile_taps(int m, int r, const float *const *taps, int n, int columns, float *u, 
 		tile_taps_body(2, 2, taps, n, columns, u, position);
 }
 
-/* out_1d turned round, and then taps_1d */
 INLINE void
 grad_in_1d(int m, int r, const vf *d, int step, vf *o, int out_step)
 {

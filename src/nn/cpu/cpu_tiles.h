@@ -17,6 +17,8 @@
  *						either four phases, each giving every second row and
  *						column of the result, or a grid of corners with four
  *						times the channels (cpu_layout.c)
+ *						4x4, stride 1 (training): four sources, each filtered
+ *						with 2x2 of the taps
  *		F(2, 3)			3x3: one source
  */
 #ifndef BICYCLE_NN_CPU_TILES_H
