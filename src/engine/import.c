@@ -422,9 +422,23 @@ make_tensors(Request *request, ImportWork *work)
 	return true;
 }
 
+/* What may take minutes gives the loader back when nobody waits for it. */
+static bool
+still_wanted(void *request)
+{
+	executor_progress();
+	return request_is_wanted(request);
+}
+
 static bool
 draw_weights(Request *request, ImportWork *work)
 {
+	NnFresh fresh = { .init = work->init.init_type,
+					  .gain = (float) work->init.init_gain,
+					  .seed = work->init.seed,
+					  .threads = work->threads,
+					  .wanted = still_wanted,
+					  .arg = request };
 	NnError error = { 0 };
 
 	for (int i = 0; i < work->params.n; i++)
@@ -432,8 +446,7 @@ draw_weights(Request *request, ImportWork *work)
 		float *values = work->values + work->params.list[i].offset;
 
 		executor_progress();
-		if (nn_param_init(&work->params, i, work->init.init_type, (float) work->init.init_gain,
-						  work->init.seed, work->threads, values, &error) != NN_OK)
+		if (nn_param_init(&work->params, i, &fresh, values, &error) != NN_OK)
 			return error_from_nn(&request->error, &error);
 	}
 	return true;

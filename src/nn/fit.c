@@ -246,20 +246,33 @@ begin_averages(NnFit *t, NnError *error)
 	return status;
 }
 
+/* Whoever wants a run no more ends its process. */
+static bool
+show_progress(void *device)
+{
+	nn_progress(device);
+	return true;
+}
+
 static NnStatus
 put_fresh(NnFit *t, int index, NnError *error)
 {
 	const NnParam *p = &t->params.list[index];
-	float *fresh = malloc(p->count * sizeof(float) + 1);
+	NnFresh fresh = { .init = t->options.init_type,
+					  .gain = (float) t->options.init_gain,
+					  .seed = t->options.seed,
+					  .threads = t->device->threads,
+					  .wanted = show_progress,
+					  .arg = t->device };
+	float *values = malloc(p->count * sizeof(float) + 1);
 	NnStatus status;
 
-	if (!fresh)
+	if (!values)
 		return nn_no_memory(error, p->count * sizeof(float));
-	status = nn_param_init(&t->params, index, t->options.init_type, (float) t->options.init_gain,
-						   t->options.seed, t->device->threads, fresh, error);
+	status = nn_param_init(&t->params, index, &fresh, values, error);
 	if (status == NN_OK)
-		status = fit_put_floats(t, NN_ARRAY_PARAM, p->offset, p->count, fresh, error);
-	free(fresh);
+		status = fit_put_floats(t, NN_ARRAY_PARAM, p->offset, p->count, values, error);
+	free(values);
 	return status;
 }
 

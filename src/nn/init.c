@@ -15,20 +15,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where random numbers come from. */
+/* Where the numbers of one parameter come from. */
 typedef struct WeightSource
 {
-	uint64_t seed, stream;
-	int threads;
+	const NnFresh *fresh;
+	uint64_t stream;
 } WeightSource;
 
 #define STRETCH 16384 /* numbers that a thread draws at once; a multiple of 4 */
+#define TOGETHER 64   /* vectors of which each thread takes some */
+
+static bool
+may_go_on(const NnFresh *fresh)
+{
+	return fresh->wanted == NULL || fresh->wanted(fresh->arg);
+}
 
 static void
 fill_stretch(const WeightSource *source, double mean, double deviation, size_t first, size_t count,
 			 float *values)
 {
-	nn_normal_from(source->seed, source->stream, (uint32_t) first, (int) count, values + first);
+	nn_normal_from(source->fresh->seed, source->stream, (uint32_t) first, (int) count,
+				   values + first);
 	for (size_t i = first; i < first + count; i++)
 		values[i] = (float) (mean + deviation * values[i]);
 }
@@ -36,12 +44,14 @@ fill_stretch(const WeightSource *source, double mean, double deviation, size_t f
 static void
 fill_normal(const WeightSource *source, double mean, double deviation, size_t count, float *values)
 {
-	if (source->threads == 1 || count < 4 * STRETCH)
+	int threads = source->fresh->threads;
+
+	if (threads == 1 || count < 4 * STRETCH)
 	{
 		fill_stretch(source, mean, deviation, 0, count, values);
 		return;
 	}
-#pragma omp parallel for schedule(static) num_threads(source->threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
 	for (size_t first = 0; first < count; first += STRETCH)
 		fill_stretch(source, mean, deviation, first,
 					 count - first < STRETCH ? count - first : STRETCH, values);
@@ -64,35 +74,75 @@ dot(const double *a, const double *b, size_t n)
 }
 
 /*
- * Makes `count` vectors of `length` >= count orthonormal by the modified
- * Gram-Schmidt process. Of Gaussian vectors it gives the uniform distribution
- * over such sets, because the diagonal of R is positive.
+ * Takes from v what lies in the direction of each of the orthonormal vectors
+ * `first` to `end`, in their order.
  */
 static void
-orthonormalise(double *vectors, size_t count, size_t length)
+take_out(const double *vectors, size_t first, size_t end, size_t length, double *v)
 {
-	for (size_t i = 0; i < count; i++)
+	for (size_t j = first; j < end; j++)
 	{
-		double *v = vectors + i * length;
-		double scale;
+		const double *q = vectors + j * length;
+		double projection = dot(q, v, length);
 
-		for (size_t j = 0; j < i; j++)
-		{
-			const double *q = vectors + j * length;
-			double projection = dot(q, v, length);
-
-			for (size_t k = 0; k < length; k++)
-				v[k] -= projection * q[k];
-		}
-		scale = 1 / sqrt(dot(v, v, length));
 		for (size_t k = 0; k < length; k++)
-			v[k] *= scale;
+			v[k] -= projection * q[k];
 	}
+}
+
+/* v and all that is finished, which are the first n. */
+static void
+meet(const NnFresh *fresh, const double *vectors, size_t n, size_t length, double *v)
+{
+	if (may_go_on(fresh))
+		take_out(vectors, 0, n, length, v);
+}
+
+static void
+normalise(double *v, size_t length)
+{
+	double scale = 1 / sqrt(dot(v, v, length));
+
+	for (size_t k = 0; k < length; k++)
+		v[k] *= scale;
+}
+
+/*
+ * Makes `count` vectors of `length` >= count orthonormal by the modified
+ * Gram-Schmidt process. Of Gaussian vectors it gives the uniform distribution
+ * over such sets, because the diagonal of R is positive. Each vector meets
+ * those before it in their order, however many threads there are: what is
+ * finished some of them meet side by side, and each other alone. False: no
+ * longer wanted.
+ */
+static bool
+orthonormalise(const NnFresh *fresh, double *vectors, size_t count, size_t length)
+{
+	for (size_t first = 0; first < count; first += TOGETHER)
+	{
+		size_t end = count - first < TOGETHER ? count : first + TOGETHER;
+
+		if (fresh->threads == 1)
+			for (size_t i = first; i < end; i++)
+				meet(fresh, vectors, first, length, vectors + i * length);
+		else
+#pragma omp parallel for schedule(dynamic) num_threads(fresh->threads)
+			for (size_t i = first; i < end; i++)
+				meet(fresh, vectors, first, length, vectors + i * length);
+		if (!may_go_on(fresh))
+			return false;
+		for (size_t i = first; i < end; i++)
+		{
+			take_out(vectors, first, i, length, vectors + i * length);
+			normalise(vectors + i * length, length);
+		}
+	}
+	return true;
 }
 
 /* The rows, or columns if they are fewer, become orthonormal times gain. */
 static NnStatus
-fill_orthogonal(const WeightSource *source, double gain, size_t rows, size_t columns, float *values,
+fill_orthogonal(const WeightSource *source, size_t rows, size_t columns, float *values,
 				NnError *error)
 {
 	bool by_rows = rows <= columns;
@@ -106,23 +156,26 @@ fill_orthogonal(const WeightSource *source, double gain, size_t rows, size_t col
 	for (size_t i = 0; i < count; i++)
 		for (size_t k = 0; k < length; k++)
 			vectors[i * length + k] = by_rows ? values[i * columns + k] : values[k * columns + i];
-	orthonormalise(vectors, count, length);
+	if (!orthonormalise(source->fresh, vectors, count, length))
+	{
+		free(vectors);
+		return nn_fail(error, NN_EINVAL, "fresh weights are no longer wanted");
+	}
 	for (size_t i = 0; i < count; i++)
 		for (size_t k = 0; k < length; k++)
 			values[by_rows ? i * columns + k : k * columns + i] =
-				(float) (gain * vectors[i * length + k]);
+				(float) (source->fresh->gain * vectors[i * length + k]);
 	free(vectors);
 	return NN_OK;
 }
 
 static NnStatus
-fill_weight(const NnParam *p, NnInit init, double gain, const WeightSource *source, float *values,
-			NnError *error)
+fill_weight(const NnParam *p, const WeightSource *source, float *values, NnError *error)
 {
 	double field = (double) p->count / (p->shape[0] * p->shape[1]);
-	double fan_in = field * p->shape[1], fan_out = field * p->shape[0];
+	double fan_in = field * p->shape[1], fan_out = field * p->shape[0], gain = source->fresh->gain;
 
-	switch (init)
+	switch (source->fresh->init)
 	{
 		case NN_INIT_XAVIER:
 			fill_normal(source, 0, gain * sqrt(2 / (fan_in + fan_out)), p->count, values);
@@ -134,8 +187,7 @@ fill_weight(const NnParam *p, NnInit init, double gain, const WeightSource *sour
 			fill_normal(source, 0, sqrt(2 / fan_in), p->count, values);
 			break;
 		case NN_INIT_ORTHOGONAL:
-			return fill_orthogonal(source, gain, p->shape[0], p->count / p->shape[0], values,
-								   error);
+			return fill_orthogonal(source, p->shape[0], p->count / p->shape[0], values, error);
 	}
 	return NN_OK;
 }
@@ -149,20 +201,20 @@ ends_with(const char *name, const char *end)
 }
 
 NnStatus
-nn_param_init(const NnParams *params, int index, NnInit init, float gain, uint64_t seed,
-			  int threads, float *values, NnError *error)
+nn_param_init(const NnParams *params, int index, const NnFresh *fresh, float *values,
+			  NnError *error)
 {
 	const NnParam *p = &params->list[index];
 	uint64_t place = 0; /* within its network */
-	WeightSource source = { .seed = seed, .threads = threads };
+	WeightSource source = { .fresh = fresh };
 
 	for (int i = index; i > 0 && params->list[i - 1].network == p->network; i--)
 		place++;
 	source.stream = (uint64_t) p->network << 32 | place;
 	if (p->ndim > 1)
-		return fill_weight(p, init, gain, &source, values, error);
+		return fill_weight(p, &source, values, error);
 	if (!p->buffer && ends_with(p->name, ".weight"))
-		fill_normal(&source, 1, gain, p->count, values);
+		fill_normal(&source, 1, fresh->gain, p->count, values);
 	else
 		for (size_t k = 0; k < p->count; k++)
 			values[k] = ends_with(p->name, ".running_var") ? 1 : 0;

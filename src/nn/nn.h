@@ -355,11 +355,27 @@ typedef enum NnInit
 } NnInit;
 
 /*
- * Of the parameter `index`; the numbers do not depend on the threads, which
- * share the work where it can be shared. values: list[index].count
+ * How they are drawn. Threads share the work; the numbers do not depend on how
+ * many. What takes seconds, of large tensors minutes, is NN_INIT_ORTHOGONAL:
+ * meanwhile `wanted(arg)` is asked again and again, by all of the threads, and
+ * ends it if false. NULL: nobody is asked.
  */
-extern NnStatus nn_param_init(const NnParams *params, int index, NnInit init, float gain,
-							  uint64_t seed, int threads, float *values, NnError *error);
+typedef struct NnFresh
+{
+	NnInit init;
+	float gain;
+	uint64_t seed;
+	int threads;
+	bool (*wanted)(void *arg);
+	void *arg;
+} NnFresh;
+
+/*
+ * Of the parameter `index`. values: list[index].count. NN_EINVAL: no longer
+ * wanted.
+ */
+extern NnStatus nn_param_init(const NnParams *params, int index, const NnFresh *fresh,
+							  float *values, NnError *error);
 
 /* ---- Models on a device: what the engine calls --------------------------- */
 

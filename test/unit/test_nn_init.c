@@ -1,7 +1,8 @@
 /*
  * Proves that fresh weights have the distributions of the official
  * initialisation, and depend on the seed and on their place in their network
- * alone, not on the number of threads.
+ * alone, not on the number of threads; and that drawing them ends when they
+ * are no longer wanted.
  */
 #include "nn/nn_error.h"
 #include "tap.h"
@@ -20,6 +21,7 @@ static int threads = 1;
 static Weights
 draw(unsigned mask, NnNorm norm, NnInit init, float gain, uint64_t seed)
 {
+	NnFresh fresh = { .init = init, .gain = gain, .seed = seed, .threads = threads };
 	NnConfig config;
 	NnError error;
 	Weights w = { 0 };
@@ -33,8 +35,8 @@ draw(unsigned mask, NnNorm norm, NnInit init, float gain, uint64_t seed)
 		diag("%s", error.message);
 	w.values = malloc(w.params.total * sizeof(float));
 	for (int i = 0; i < w.params.n; i++)
-		if (nn_param_init(&w.params, i, init, gain, seed, threads,
-						  w.values + w.params.list[i].offset, &error) != NN_OK)
+		if (nn_param_init(&w.params, i, &fresh, w.values + w.params.list[i].offset, &error) !=
+			NN_OK)
 			diag("%s", error.message);
 	return w;
 }
@@ -251,6 +253,40 @@ test_determinism(void)
 	drop(&other);
 }
 
+static _Atomic int asked, until;
+
+static bool
+wanted_until(void *arg)
+{
+	return ++asked <= until;
+}
+
+/* 512 vectors are 8 parts; each asks for each of its vectors, and at its end. */
+static void
+test_unwanted(void)
+{
+	char name[] = "weight";
+	NnParam weight = { .name = name, .ndim = 4, .shape = { 512, 64, 4, 4 } };
+	NnParams params = { .list = &weight, .n = 1 };
+	NnFresh fresh = {
+		.init = NN_INIT_ORTHOGONAL, .gain = 1, .seed = 1, .threads = 2, .wanted = wanted_until
+	};
+	NnError error = { 0 };
+	float *values = malloc(sizeof(float) * 512 * 1024);
+
+	weight.count = 512 * 1024;
+	until = 150; /* of 8 * (64 + 1) */
+	ok(nn_param_init(&params, 0, &fresh, values, &error) == NN_EINVAL,
+	   "orthogonal weights that are no longer wanted are not drawn on: %s", error.message);
+	ok(asked > until && asked <= until + 64 + 1, "for longer than a part: asked %d times of %d",
+	   asked, until);
+	asked = 0;
+	until = 1000;
+	ok(nn_param_init(&params, 0, &fresh, values, &error) == NN_OK && asked == 8 * (64 + 1),
+	   "else to the end, asked %d times", asked);
+	free(values);
+}
+
 int
 main(void)
 {
@@ -258,6 +294,7 @@ main(void)
 	test_orthogonal();
 	test_batch_norm();
 	test_threads();
+	test_unwanted();
 	test_determinism();
 	return done_testing();
 }

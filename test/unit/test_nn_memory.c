@@ -73,12 +73,12 @@ call_infer(NnError *error)
 static NnStatus
 call_init(NnError *error)
 {
+	NnFresh fresh = { .init = NN_INIT_ORTHOGONAL, .gain = 0.02f, .seed = 1, .threads = 1 };
 	float *values = malloc(params.total * sizeof(float));
 	NnStatus status = values ? NN_OK : NN_ENOMEM;
 
 	for (int i = 0; status == NN_OK && i < params.n; i++)
-		status = nn_param_init(&params, i, NN_INIT_ORTHOGONAL, 0.02f, 1, 1,
-							   values + params.list[i].offset, error);
+		status = nn_param_init(&params, i, &fresh, values + params.list[i].offset, error);
 	free(values);
 	return status;
 }
