@@ -261,7 +261,7 @@ wanted_until(void *arg)
 	return ++asked <= until;
 }
 
-/* 512 vectors are 8 parts; each asks for each of its vectors, and at its end. */
+/* 512 vectors are 8 parts: each asks for each of its vectors, and at last. */
 static void
 test_unwanted(void)
 {
