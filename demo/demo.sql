@@ -6,7 +6,8 @@
 --	icons	outlines to icons in 26 colours, of the icon theme Papirus
 --	emoji	outlines to emoji, of the font Noto Color Emoji
 --
--- demo/pairs.sh makes the pairs of a task; what it is trained with stands in demo/TASK.json.
+-- demo/pairs.sh makes the pairs of a task; what it is trained with stands in demo/TASK.json, for
+-- images of another size than 64 in demo/TASK-SIZE.json.
 
 CREATE EXTENSION bicycle;
 
@@ -29,7 +30,8 @@ SELECT held_out, count(*) AS pairs, count(DISTINCT subject) AS subjects FROM pai
 -- target (lambda_l1) and on codes being normally distributed, as drawn ones are (lambda_kl).
 -- Upsampling by interpolation leaves no pattern in the picture. The model gets the weights' running
 -- average (ema).
-\set options `cat $DEMO/$TASK.json`
+\set options `cat $RECIPE`
+SELECT :'options'::jsonb->>'size' AS size \gset
 \getenv budget BUDGET
 \if :{?budget}
 	-- As many iterations as there are minutes for: a short job tells how long one takes.
@@ -57,7 +59,7 @@ SELECT DISTINCT ON (pairs, md5(subject::text)) *
 FROM (SELECT *, count(*) OVER (PARTITION BY subject) AS pairs FROM pairs WHERE held_out) AS counted
 ORDER BY pairs DESC, md5(subject::text), md5(id::text) LIMIT 12;
 
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 64), 'base64')
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => :size), 'base64')
 FROM (SELECT subject, -1 AS place, input AS tile FROM chosen
 	  UNION ALL SELECT subject, 0, target FROM chosen
 	  UNION ALL SELECT subject, sample, image FROM chosen, bicycle_sample(input, 8, seed => 3)) AS
@@ -65,7 +67,8 @@ FROM (SELECT subject, -1 AS place, input AS tile FROM chosen
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/samples.png
 
 -- And of three of them.
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10, size => 88), 'base64')
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, place), 10,
+	size => greatest(:size, 88)), 'base64')
 FROM (SELECT * FROM chosen ORDER BY md5(subject::text) LIMIT 3) AS first,
 	LATERAL (SELECT -1 AS place, input AS tile
 			 UNION ALL SELECT 0, target
@@ -88,7 +91,7 @@ CREATE TABLE styles AS
 SELECT id, target, bicycle_encode(target) AS z FROM pairs WHERE held_out ORDER BY md5(target)
 	LIMIT 8;
 
-SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, style), 9, size => 64), 'base64')
+SELECT encode(bicycle_grid(array_agg(tile ORDER BY subject, style), 9, size => :size), 'base64')
 FROM (SELECT -1 AS subject, -1 AS style, NULL::bytea AS tile
 	  UNION ALL SELECT -1, id, target FROM styles
 	  UNION ALL SELECT subject, -1, input FROM chosen
@@ -104,7 +107,7 @@ ORDER BY (SELECT sum((p - q) ^ 2) FROM unnest(a.z, b.z) AS code (p, q)) DESC, a.
 
 SELECT encode(bicycle_grid(array_agg(
 	bicycle_translate(input, bicycle_interpolate(first, last, step / 9.0))
-		ORDER BY subject, step), 10, size => 64), 'base64')
+		ORDER BY subject, step), 10, size => :size), 'base64')
 FROM ends, chosen, generate_series(0, 9) step
 \g (format=unaligned tuples_only=on) | base64 -d >$SHEETS/interpolation.png
 
