@@ -9,6 +9,8 @@
  */
 #include "nn/cpu/cpu_train.h"
 
+#include "common/invariant.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -88,10 +90,33 @@ add_scaled(float *to, float factor, const float *from, int c)
 
 /* ---- Upsampling ---------------------------------------------------------- */
 
-static void
-blend_planes(const NnOperands *op, Plane from, Plane to, bool back)
+/* Of the k-th of four pixels: rows first. */
+static inline float
+blend_weight(int k, float fy, float fx)
 {
-	Plane small = back ? to : from, large = back ? from : to;
+	return (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
+}
+
+/*
+ * A pixel of the large map is four of the small one, weighted; they are added
+ * in their order. c is a constant where it can be, so that sums are registers.
+ */
+static inline __attribute__((always_inline)) void
+blend_pixel(const float *const narrow[4], const float weight[4], int c, float *wide)
+{
+	for (int k = 0; k < c; k++)
+	{
+		float sum = wide[k];
+
+		for (int i = 0; i < 4; i++)
+			sum += weight[i] * narrow[i][k];
+		wide[k] = sum;
+	}
+}
+
+static void
+blend_planes(const NnOperands *op, Plane small, Plane large, bool back)
+{
 	int pad = op->node->upsample.pad;
 
 	for (int y = 0; y < large.h; y++)
@@ -99,19 +124,113 @@ blend_planes(const NnOperands *op, Plane from, Plane to, bool back)
 		{
 			int ys[2], xs[2];
 			float fy = nn_upsample_axis(y, pad, small.h, ys),
-				  fx = nn_upsample_axis(x, pad, small.w, xs), *wide = plane_at(&large, y, x);
+				  fx = nn_upsample_axis(x, pad, small.w, xs), weight[4];
+			const float *narrow[4];
 
 			for (int k = 0; k < 4; k++)
 			{
-				float weight = (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
-				float *narrow = plane_at(&small, ys[k / 2], xs[k % 2]);
+				weight[k] = blend_weight(k, fy, fx);
+				narrow[k] = plane_at(&small, ys[k / 2], xs[k % 2]);
+			}
+			if (small.c == BLOCK)
+				blend_pixel(narrow, weight, BLOCK, plane_at(&large, y, x));
+			else
+				blend_pixel(narrow, weight, small.c, plane_at(&large, y, x));
+		}
+}
 
-				if (back)
-					add_scaled(narrow, weight, wide, small.c);
+/*
+ * What of an axis of the large map reads place i of the small one: in order,
+ * and of each which of its two halves do.
+ */
+typedef struct Reader
+{
+	int at;
+	bool reads[2];
+	float fraction;
+} Reader;
+
+#define MAX_READERS 16 /* four, and what the border repeats */
+#define TOGETHER 32    /* pixels whose readers are kept */
+
+static int
+readers_of(int i, int pad, int small, int large, Reader *readers)
+{
+	int n = 0, first = 2 * i - 1 > pad ? 2 * i - 1 + pad : 0,
+		last = 2 * i + 2 + pad < 2 * small - 1 ? 2 * i + 2 + pad : large - 1;
+
+	for (int at = first; at <= last; at++)
+	{
+		int halves[2];
+		float fraction = nn_upsample_axis(at, pad, small, halves);
+
+		if (halves[0] != i && halves[1] != i)
+			continue;
+		INVARIANT(n < MAX_READERS);
+		readers[n++] = (Reader){ at, { halves[0] == i, halves[1] == i }, fraction };
+	}
+	return n;
+}
+
+/* Adds what one row of the large map gives to a pixel of the small one. */
+static inline __attribute__((always_inline)) void
+gather_row(const Plane *large, const Reader *row, const Reader *readers, int n, int c, float *sums)
+{
+	for (int j = 0; j < n; j++)
+	{
+		const float *wide = plane_at(large, row->at, readers[j].at);
+
+		for (int k = 0; k < 4; k++)
+		{
+			float weight = blend_weight(k, row->fraction, readers[j].fraction);
+
+			if (!row->reads[k / 2] || !readers[j].reads[k % 2])
+				continue;
+			for (int i = 0; i < c; i++)
+				sums[i] += weight * wide[i];
+		}
+	}
+}
+static inline __attribute__((always_inline)) void
+gather_pixel(const Plane *large, const Reader *rows, int nrows, const Reader *columns, int ncolumns,
+			 int c, float *narrow)
+{
+	float sums[BLOCK];
+
+	memcpy(sums, narrow, c * sizeof(float));
+	for (int j = 0; j < nrows; j++)
+		gather_row(large, &rows[j], columns, ncolumns, c, sums);
+	memcpy(narrow, sums, c * sizeof(float));
+}
+
+/* Each pixel of the small map is written once. */
+static void
+gather_planes(const NnOperands *op, Plane large, Plane small, bool back)
+{
+	int pad = op->node->upsample.pad;
+
+	for (int x0 = 0; x0 < small.w; x0 += TOGETHER)
+	{
+		Reader columns[TOGETHER][MAX_READERS], rows[MAX_READERS];
+		int ncolumns[TOGETHER], end = small.w - x0 < TOGETHER ? small.w : x0 + TOGETHER;
+
+		for (int x = x0; x < end; x++)
+			ncolumns[x - x0] = readers_of(x, pad, small.w, large.w, columns[x - x0]);
+		for (int y = 0; y < small.h; y++)
+		{
+			int nrows = readers_of(y, pad, small.h, large.h, rows);
+
+			for (int x = x0; x < end; x++)
+			{
+				if (small.c == BLOCK)
+					gather_pixel(&large, rows, nrows, columns[x - x0], ncolumns[x - x0], BLOCK,
+								 plane_at(&small, y, x));
 				else
-					add_scaled(wide, weight, narrow, small.c);
+					gather_pixel(&large, rows, nrows, columns[x - x0], ncolumns[x - x0], small.c,
+								 plane_at(&small, y, x));
 			}
 		}
+	}
 }
 
 NnStatus
@@ -123,7 +242,7 @@ cpu_train_upsample(const NnOperands *op, NnError *error)
 NnStatus
 cpu_train_upsample_backward(const NnOperands *op, NnError *error)
 {
-	return backward_planes(op, 0, blend_planes);
+	return backward_planes(op, 0, gather_planes);
 }
 
 /* ---- Pooling ------------------------------------------------------------- */
