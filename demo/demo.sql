@@ -28,6 +28,8 @@ SELECT held_out, count(*) AS pairs, count(DISTINCT subject) AS subjects FROM pai
 -- Here images are small, and so are the networks (ngf, nef, ndf: widths of generator, encoder and
 -- discriminators), which learn faster at a higher rate and with more weight on the distance to the
 -- target (lambda_l1) and on codes being normally distributed, as drawn ones are (lambda_kl).
+-- Images have the model's size, and load_size takes them as they are: else they would be enlarged,
+-- which blurs them, and cropped.
 -- Upsampling by interpolation leaves no pattern in the picture. The model gets the weights' running
 -- average (ema).
 \set options `cat $RECIPE`
