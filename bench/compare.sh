@@ -36,11 +36,11 @@ WHOLE=$ITERATIONS
 # ---- What is compared ----------------------------------------------------------------------------
 
 # The networks and the rate of the demo. Weights of losses are those of each method, the paper's.
-# Pairs have the size of the networks, and are taken as they are: enlarging them, to be cropped, blurs
-# them. Icons have edges, which interpolation would soften, and their folders open to one side.
+# Icons are taken as they are: enlarging them, to be cropped, blurs their edges, as interpolation
+# does, and their folders open to one side.
 COMMON='"ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005, "ema": 0.99'
 declare -A TASKS=(
-	[icons]='"input_nc": 1, "upsample": "basic", "flip": false'
+	[icons]='"input_nc": 1, "load_size": SIZE, "flip": false, "upsample": "basic"'
 	[maps]='"input_nc": 3, "upsample": "bilinear"')
 declare -A SYSTEMS=(
 	[bicycle]='"method": "bicycle"'
@@ -284,8 +284,8 @@ measure_truths()
 # Trains and measures. A job that is there already goes on, or has ended and was not measured.
 train_and_measure()
 {
-	local options="{\"size\": $size, \"load_size\": $size, ${TASKS[$task]}, $COMMON,
-		${SYSTEMS[$system]}, \"seed\": $seed, \"iterations\": $ITERATIONS}"
+	local options="{\"size\": $size, ${TASKS[$task]//SIZE/$size}, $COMMON, ${SYSTEMS[$system]},
+		\"seed\": $seed, \"iterations\": $ITERATIONS}"
 	local model=$name
 
 	[ $ITERATIONS = $WHOLE ] || model+=-$ITERATIONS
