@@ -38,8 +38,10 @@
 #define MARGIN_LEFT 64
 #define MARGIN_TOP 32
 #define MARGIN_BOTTOM 46
-#define LEGEND 110   /* width, on the right */
-#define MAX_TICKS 12 /* steps of a linear axis */
+#define LEGEND 110     /* width on the right, at least */
+#define LEGEND_TEXT 40 /* from the axis' end to a name */
+#define AIR 4          /* between a text and the border */
+#define MAX_TICKS 12   /* steps of a linear axis */
 
 /* One series, checked; points lie in the given bytes and are not aligned. */
 typedef struct PlotSeries
@@ -196,13 +198,26 @@ set_range(PlotAxis *axis, double low, double high, double air)
 	axis->to = high + air * (high - low);
 }
 
+/* Of the longest name, but no more than a third of the picture. */
+static double
+legend_width(const Plot *plot)
+{
+	double width = LEGEND;
+
+	for (uint32_t i = 0; i < plot->head.series; i++)
+		if (plot->series[i].npoints > 0)
+			width = fmax(width, LEGEND_TEXT + AIR +
+									ceil(plot_text_width(plot->cairo, plot->series[i].name)));
+	return fmin(width, fmax(LEGEND, plot->head.width / 3));
+}
+
 static void
 make_axes(Plot *plot)
 {
 	PlotExtent e = measure_plot(plot);
 
 	plot->x = (PlotAxis){ .start = MARGIN_LEFT,
-						  .length = (double) plot->head.width - MARGIN_LEFT - LEGEND };
+						  .length = (double) plot->head.width - MARGIN_LEFT - legend_width(plot) };
 	plot->y = (PlotAxis){ .start = (double) plot->head.height - MARGIN_BOTTOM,
 						  .length = -((double) plot->head.height - MARGIN_BOTTOM - MARGIN_TOP) };
 	if (plot->x.length < 1)
@@ -249,6 +264,17 @@ draw_text(Plot *plot, const char *text, double x, double y, double align)
 {
 	cairo_move_to(plot->cairo, x - align * plot_text_width(plot->cairo, text), y);
 	cairo_show_text(plot->cairo, text);
+}
+
+/* What of it fits into `width`. */
+static void
+draw_fitted(Plot *plot, const char *text, double x, double y, double align, double width)
+{
+	char fitted[PLOT_TEXT_BYTES];
+
+	snprintf(fitted, sizeof(fitted), "%s", text);
+	plot_text_fit(plot->cairo, fitted, width);
+	draw_text(plot, fitted, x, y, align);
 }
 
 static void
@@ -322,7 +348,8 @@ draw_frame(Plot *plot)
 	draw_line(plot, left, bottom, left, top, 0.2);
 	cairo_set_source_rgb(plot->cairo, 0.1, 0.1, 0.1);
 	draw_text(plot, "iteration", (left + right) / 2, bottom + 2 * FONT_SIZE + 12, 0.5);
-	draw_text(plot, plot->head.title, (left + right) / 2, top - 12, 0.5);
+	draw_fitted(plot, plot->head.title, (left + right) / 2, top - 12, 0.5,
+				2 * fmin((left + right) / 2, plot->head.width - (left + right) / 2) - 2 * AIR);
 	cairo_save(plot->cairo);
 	cairo_translate(plot->cairo, FONT_SIZE + 2, (top + bottom) / 2);
 	cairo_rotate(plot->cairo, -M_PI / 2);
@@ -390,7 +417,8 @@ draw_series(Plot *plot, const PlotSeries *series, const double colour[3], bool d
 static void
 draw_curves(Plot *plot)
 {
-	double left = plot->x.start + plot->x.length + 14;
+	double left = plot->x.start + plot->x.length + 14,
+		   text = plot->x.start + plot->x.length + LEGEND_TEXT;
 	bool empty = true;
 
 	for (uint32_t i = 0; i < plot->head.series; i++)
@@ -410,7 +438,8 @@ draw_curves(Plot *plot)
 		cairo_stroke(plot->cairo);
 		cairo_set_dash(plot->cairo, NULL, 0, 0);
 		cairo_set_source_rgb(plot->cairo, 0.1, 0.1, 0.1);
-		draw_text(plot, series->name, left + 26, y + FONT_SIZE * 0.35, 0);
+		draw_fitted(plot, series->name, text, y + FONT_SIZE * 0.35, 0,
+					plot->head.width - text - AIR);
 	}
 	cairo_set_source_rgb(plot->cairo, 0.5, 0.5, 0.5);
 	if (empty)

@@ -121,6 +121,50 @@ test_picture(void)
 	free(other.at);
 }
 
+/* Whether the outermost columns, left and right, are white. */
+static bool
+has_white_border(const Image *image)
+{
+	bool white = image->pixels != NULL;
+
+	for (int y = 0; white && y < image->height; y++)
+		for (int side = 0; side < 2; side++)
+		{
+			int x = side * (image->width - 1);
+			const uint8_t *p = image->pixels + 3 * (y * image->width + x);
+
+			white &= p[0] == 255 && p[1] == 255 && p[2] == 255;
+		}
+	return white;
+}
+
+/* Longer and wider ones than losses have; a title has the name of a model. */
+static void
+test_names(void)
+{
+	static const char *const names[] = { "val_diversity", "val_reconstruction_lpips",
+										 "WWWWWWWWWWWWWWWWWWWWWWWWWWWWWWW" };
+	char title[128];
+	int good = 0;
+
+	memset(title, 'W', sizeof(title) - 1);
+	title[sizeof(title) - 1] = '\0';
+	for (int i = 0; i < 3; i++)
+		for (int width = 160; width <= 800; width += 160)
+		{
+			Bytes plot = { 0 };
+			Image image;
+
+			put_head(&plot, (uint32_t) width, 300, 1, title);
+			put_series(&plot, names[i], 100, 1.1, 0.4);
+			image = drawn(&plot);
+			good += has_white_border(&image);
+			image_free(&image);
+			free(plot.at);
+		}
+	ok(good == 15, "no name in the legend and no title is cut off by the border (%d of 15)", good);
+}
+
 /*
  * The height at which a constant series of value y is drawn, beside another
  * from low to high.
@@ -329,6 +373,7 @@ int
 main(void)
 {
 	test_picture();
+	test_names();
 	test_axes();
 	test_odd();
 	test_close_values();
