@@ -37,7 +37,7 @@ WHOLE=$ITERATIONS
 
 # The networks and the rate of the demo. Weights of losses are those of each method, the paper's.
 # Icons are taken as they are: enlarging them, to be cropped, blurs their edges, as interpolation
-# does, and their folders open to one side.
+# does, and their folders open to one side. SIZE stands for the run's.
 COMMON='"ngf": 16, "nef": 16, "ndf": 16, "batch_size": 4, "lr": 0.0005, "ema": 0.99'
 declare -A TASKS=(
 	[icons]='"input_nc": 1, "load_size": SIZE, "flip": false, "upsample": "basic"'

@@ -30,8 +30,8 @@ SELECT held_out, count(*) AS pairs, count(DISTINCT subject) AS subjects FROM pai
 -- target (lambda_l1) and on codes being normally distributed, as drawn ones are (lambda_kl).
 -- Images have the model's size, and load_size takes them as they are: else they would be enlarged,
 -- which blurs them, and cropped.
--- Upsampling by interpolation leaves no pattern in the picture. The model gets the weights' running
--- average (ema).
+-- Upsampling by interpolation leaves no pattern in the picture, and no sharp edge, so icons do
+-- without. The model gets the weights' running average (ema).
 \set options `cat $RECIPE`
 SELECT :'options'::jsonb->>'size' AS size \gset
 \getenv budget BUDGET
