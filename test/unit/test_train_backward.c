@@ -258,7 +258,9 @@ test_families(NnDevice *ref, NnDevice *cpu)
 		test_vectors(ref, cpu, &cpu_kernels_base);
 	for (int i = 0; i < EMULATED; i++)
 	{
-		CpuKernels kernels = *before.kernels;
+		/* blocks have whole vectors, which AVX-512 in C has not of AVX-512's */
+		bool whole = emulated[i]->columns % before.kernels->lanes == 0;
+		CpuKernels kernels = whole ? *before.kernels : cpu_kernels_base;
 		NnPrecision precision = emulated[i]->bytes == 4 ? NN_PRECISION_FP32 : NN_PRECISION_BF16;
 
 		kernels.fp32 = kernels.bf16 = device->bf16 = emulated[i];

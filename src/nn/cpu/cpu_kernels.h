@@ -65,7 +65,7 @@ typedef struct CpuOut
 typedef struct CpuKernels
 {
 	const char *name;
-	int lanes; /* floats of a vector */
+	int lanes; /* floats of a vector, of which a block of fp32 has whole ones */
 	const CpuKernel *fp32, *bf16;
 
 	/*

@@ -12,6 +12,8 @@
  */
 #include "nn/cpu/cpu_run.h"
 
+#include "common/invariant.h"
+
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +122,7 @@ cpu_tile_block(const CpuKernels *kernels, const CpuTiling *t, int c)
 	int block =
 		(int) (BLOCK_BYTES / (positions(t) * (size_t) deepest(kernels, t, c) * sizeof(float)));
 
+	INVARIANT(kernels->fp32->columns % kernels->lanes == 0); /* panels are of whole vectors */
 	return block < kernels->fp32->rows ? kernels->fp32->rows
 									   : block / kernels->fp32->rows * kernels->fp32->rows;
 }
