@@ -140,6 +140,7 @@ nn_cpu_open(int threads, NnDevice **out, NnError *error)
 		.prepare = cpu_prepare,
 		.run = cpu_run,
 		.release = cpu_release,
+		.joins = cpu_joins,
 		.supports = cpu_supports,
 		.element_bytes = cpu_element_bytes,
 		.describe = cpu_describe,

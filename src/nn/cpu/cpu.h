@@ -149,6 +149,7 @@ extern NnStatus cpu_resize_layers(CpuDevice *device, const CpuPacked *packed, co
 extern void cpu_free_layers(CpuLayers *layers, bool borrowed);
 
 /* cpu_plan.c, cpu_run.c; also cpu_run.h */
+extern bool cpu_joins(const NnPlan *plan, int node);
 extern NnStatus cpu_prepare(NnDevice *base, NnPlan *plan, const void *packed, NnError *error);
 extern NnStatus cpu_run(NnDevice *base, NnPlan *plan, const void *packed, const NnBinding *bindings,
 						int nbindings, NnError *error);

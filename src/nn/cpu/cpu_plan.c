@@ -52,28 +52,44 @@ overlap(const NnPlan *plan, int a, int b)
 	return begin[0] < end[1] && begin[1] < end[0];
 }
 
+/* Results of a chunk are written while the others' operands are unread. */
+bool
+cpu_joins(const NnPlan *plan, int node)
+{
+	return shape_of(plan, plan->graph->nodes[node].out[0]).n > 1 &&
+		   cpu_step_end(plan->graph, node) != node;
+}
+
+/* What cpu_joins has asked for. */
+static bool
+operands_stay(const NnPlan *plan, int id, int end)
+{
+	const NnGraph *g = plan->graph;
+
+	for (int o = 0; o < 2; o++)
+		for (int i = 0; i < NN_MAX_IN; i++)
+			if (g->nodes[end].out[o] >= 0 && g->nodes[id].in[i] >= 0 &&
+				overlap(plan, g->nodes[end].out[o], g->nodes[id].in[i]))
+				return false;
+	return true;
+}
+
 /*
- * A chunk's results are finished before the next chunk is convolved, so that
- * they are read from the cache. But the planner may have put what the step's
- * end writes over what the convolution reads, which it took for dead by then;
- * the whole batch is one chunk then.
+ * A chunk's frames and results are read from the cache: its results are
+ * finished before the next chunk is convolved.
  */
 static int
-chunk_of(const NnPlan *plan, const CpuLayer *layer, int id, int end)
+chunk_of(const NnPlan *plan, const CpuKernel *kernel, const CpuLayer *layer, int id, int end)
 {
-	const NnNode *node = &plan->graph->nodes[id];
-	int batch = shape_of(plan, node->out[0]).n;
-	size_t images = CHUNK_BYTES / (layer->layout.elements * sizeof(float));
+	size_t batch = shape_of(plan, plan->graph->nodes[id].out[0]).n,
+		   bytes = layer->layout.elements * sizeof(float), images;
 
-	for (int o = 0; end != id && o < 2; o++)
-	{
-		int out = plan->graph->nodes[end].out[o];
-
-		for (int i = 0; out >= 0 && i < 2; i++)
-			if (node->in[i] >= 0 && overlap(plan, out, node->in[i]))
-				return batch;
-	}
-	return images < 1 ? 1 : images < (size_t) batch ? (int) images : batch;
+	if (layer->layout.algorithm == CPU_FRAMES)
+		nn_most(&bytes, cpu_frame_bytes(kernel, &layer->framing, 1));
+	images = CHUNK_BYTES / bytes;
+	images = images < 1 ? 1 : images < batch ? images : batch;
+	INVARIANT(images == batch || operands_stay(plan, id, end));
+	return (int) images;
 }
 
 /* Moments of an image's norm, where threads may share it by bands. */
@@ -115,7 +131,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPl
 		if (nn_ops[g->nodes[i].op].filters)
 		{
 			step.end = cpu_step_end(g, i);
-			step.chunk = chunk_of(plan, layer, i, step.end);
+			step.chunk = chunk_of(plan, kernel, layer, i, step.end);
 			nn_most(&results, layer->layout.elements * step.chunk);
 			nn_most(&latents, latent_floats(layer) * step.chunk);
 			nn_most(&moments, moments_of(layer, &g->nodes[step.end]) * step.chunk);
