@@ -225,6 +225,44 @@ cpu_frames(const CpuKernels *kernels, const CpuKernel *kernel, const CpuFraming 
 	return frames;
 }
 
+/* Elements from a row's first position to where pixel `x` lies. */
+static size_t
+place_in_row(const CpuFraming *f, int channels, int x)
+{
+	return (size_t) ((x + f->lead) / f->stride) * f->pitch +
+		   (size_t) ((x + f->lead) % f->stride) * channels;
+}
+
+/* A row's pixels, in another type. */
+static void
+convert_row(const CpuFrames *frames, const CpuValue *from, size_t first, char *to)
+{
+	const CpuFraming *f = frames->f;
+	NnShape in = frames->in;
+	int bytes = frames->kernel->bytes;
+
+	for (int x = 0; x < f->stride && x < in.w; x++)
+		cpu_copy_pixels(
+			frames->kernels,
+			(CpuRun){ pixel(from, 0, first + x), from->pitch * f->stride, from->bf16 },
+			(in.w - x + f->stride - 1) / f->stride, in.c,
+			(CpuOut){ to + place_in_row(f, in.c, x) * bytes, f->pitch, bytes == 2, { 0 } });
+}
+
+/* As they are; at once where they lie one behind the other. */
+static void
+copy_row(const CpuFrames *frames, const CpuValue *from, size_t first, char *to)
+{
+	const CpuFraming *f = frames->f;
+	NnShape in = frames->in;
+	bool together = f->pitch == f->stride * in.c && from->pitch == in.c;
+	size_t bytes = (size_t) (together ? in.w : 1) * in.c * frames->kernel->bytes;
+
+	for (int x = 0; x < (together ? 1 : in.w); x++)
+		memcpy(to + place_in_row(f, in.c, x) * frames->kernel->bytes, pixel(from, 0, first + x),
+			   bytes);
+}
+
 /*
  * Row `row` of positions of all images, in both parities: zeros and pixels.
  */
@@ -235,32 +273,18 @@ lay_row(const CpuFrames *frames, const CpuValue *x, int i0, int row)
 	NnShape in = frames->in;
 	int bytes = frames->kernel->bytes;
 	size_t length = (size_t) f->row * f->pitch;
+	CpuValue image = *x;
 
+	image.data = pixel(x, i0 + row / f->rows, 0);
 	for (int a = 0; a < f->stride; a++)
 	{
 		char *to = frames->data + (a * frames->plane + row * length) * bytes;
 		int y = row % f->rows * f->stride + a - f->lead;
 
 		memset(to, 0, length * bytes);
-		for (int b = 0; y >= 0 && y < in.h && b < f->stride; b++)
-		{
-			int first = b - f->lead;
-
-			while (first < 0)
-				first += f->stride;
-			if (first < in.w)
-				cpu_copy_pixels(
-					frames->kernels,
-					(CpuRun){ pixel(x, i0 + row / f->rows, (size_t) y * in.w + first),
-							  x->pitch * f->stride, x->bf16 },
-					(in.w - first + f->stride - 1) / f->stride, in.c,
-					(CpuOut){ to + ((size_t) ((first + f->lead) / f->stride) * f->pitch +
-									(size_t) b * in.c) *
-									   bytes,
-							  f->pitch,
-							  bytes == 2,
-							  { 0 } });
-		}
+		if (y >= 0 && y < in.h)
+			(x->bf16 == (bytes == 2) ? copy_row : convert_row)(frames, &image, (size_t) y * in.w,
+															   to);
 	}
 }
 
