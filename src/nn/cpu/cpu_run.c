@@ -144,16 +144,19 @@ finish_by_bands(const FinishImages *w, int rows)
 				}
 }
 
+/* Channels of a line of the cache: threads that share one wait. */
+#define LINE_CHANNELS 32
+
 /* Rows of a band, so that each thread has about two; h: it is not worth it. */
 static int
 rows_of_band(const FinishImages *w, int units, int threads)
 {
 	const CpuFinish *f = &w->first;
-	int band = cpu_finish_band(f), all = w->n * (f->c / cpu_finish_unit(f)),
-		bands = (2 * threads + all - 1) / all, most = f->h * f->w / (8 * CPU_STRETCH), rows;
+	int band = cpu_finish_band(f), bands = (2 * threads + units - 1) / units,
+		most = f->h * f->w / (8 * CPU_STRETCH), rows;
 
 	bands = bands < most ? bands : most;
-	if (!w->moments || units >= threads || bands < 2 || cpu_finish_all_stretches(f) == 0)
+	if (!w->moments || bands < 2 || cpu_finish_all_stretches(f) == 0)
 		return f->h;
 	rows = (f->h + bands - 1) / bands;
 	return (rows + band - 1) / band * band;
@@ -163,15 +166,17 @@ rows_of_band(const FinishImages *w, int units, int threads)
 static void
 finish_norm(const FinishImages *w)
 {
-	int threads = omp_get_num_threads(), unit = cpu_finish_unit(&w->first), rows;
+	int threads = omp_get_num_threads(), unit = cpu_finish_unit(&w->first),
+		rows = rows_of_band(w, w->n * (w->first.c / unit), threads);
 
-	while (unit > 16 && unit % 32 == 0 && w->n * (w->first.c / unit) < 4 * threads)
-		unit /= 2;
-	rows = rows_of_band(w, w->n * (w->first.c / unit), threads);
 	if (rows < w->first.h)
+	{
 		finish_by_bands(w, rows);
-	else
-		finish_by_channels(w, unit);
+		return;
+	}
+	while (unit % (2 * LINE_CHANNELS) == 0 && w->n * (w->first.c / unit) < 2 * threads)
+		unit /= 2;
+	finish_by_channels(w, unit);
 }
 
 static void
