@@ -208,49 +208,74 @@ join(CpuMoments *m, const CpuMoments *stretch, int c)
 	m->count += stretch->count;
 }
 
+/* Vectors of channels taken together: registers hold what they need. */
+#define WIDE (VL >= 16 ? 4 : 2)
+
+/*
+ * Sums of np pixels less their centers and `mean`, or of the squares of that;
+ * those of even and of odd pixels apart. w vectors of channels from k on, of c.
+ */
+INLINE void
+sum_pixels(CpuRun src, bool bf16, ptrdiff_t p0, int np, int k, int w, int c,
+		   const CpuAffine *affine, const vf *mean, vf *sums)
+{
+	vf center[WIDE], offset[WIDE], sum[2][WIDE];
+
+	for (int i = 0; i < w; i++)
+	{
+		center[i] = load_f32(affine->center + k + i * VL, c - k - i * VL);
+		offset[i] = load_f32(affine->offset + k + i * VL, c - k - i * VL);
+		sum[0][i] = sum[1][i] = set1(0.0f);
+	}
+	for (int p = 0; p < np; p += 2)
+		for (int odd = 0; odd < 2 && p + odd < np; odd++)
+			for (int i = 0; i < w; i++)
+			{
+				int at = k + i * VL;
+				vf x =
+					(load(src.data, (p0 + p + odd) * src.step + at, bf16, w == WIDE ? VL : c - at) -
+					 center[i]) +
+					offset[i];
+
+				if (mean)
+				{
+					x -= mean[i];
+					sum[odd][i] = VFMA(x, x, sum[odd][i]);
+				}
+				else
+					sum[odd][i] += x;
+			}
+	for (int i = 0; i < w; i++)
+		sums[i] = sum[0][i] + sum[1][i];
+}
+
+/* A stretch's moments join those so far. */
+INLINE void
+take_stretch(CpuMoments *m, CpuRun src, bool bf16, ptrdiff_t p0, int np, int k, int w, int c,
+			 const CpuAffine *affine)
+{
+	Shares shares = shares_of(m->count, np);
+	vf inverse = set1((float) (1.0 / np)), mean[WIDE], squares[WIDE];
+
+	sum_pixels(src, bf16, p0, np, k, w, c, affine, NULL, mean);
+	for (int i = 0; i < w; i++)
+		mean[i] *= inverse;
+	sum_pixels(src, bf16, p0, np, k, w, c, affine, mean, squares);
+	for (int i = 0; i < w; i++)
+		join_vector(m, shares, k + i * VL, c - k - i * VL, mean[i], squares[i]);
+}
+
 INLINE void
 moments_body(CpuMoments *m, CpuRun src, bool bf16, int n, int c, const CpuAffine *affine)
 {
 	for (int p0 = 0; p0 < n; p0 += CPU_STRETCH)
 	{
-		int np = n - p0 < CPU_STRETCH ? n - p0 : CPU_STRETCH;
-		Shares shares = shares_of(m->count, np);
-		vf inverse = set1((float) (1.0 / np));
+		int np = n - p0 < CPU_STRETCH ? n - p0 : CPU_STRETCH, k = 0;
 
-		for (int k = 0; k < c; k += VL)
-		{
-			int lanes = c - k;
-			vf center = load_f32(affine->center + k, lanes);
-			vf offset = load_f32(affine->offset + k, lanes);
-			vf sum0 = set1(0.0f), sum1 = sum0, square0 = sum0, square1 = sum0, mean;
-			ptrdiff_t at = (ptrdiff_t) p0 * src.step + k;
-			int p;
-
-			for (p = 0; p + 1 < np; p += 2)
-			{
-				sum0 += (load(src.data, at + p * src.step, bf16, lanes) - center) + offset;
-				sum1 += (load(src.data, at + (p + 1) * src.step, bf16, lanes) - center) + offset;
-			}
-			if (p < np)
-				sum0 += (load(src.data, at + p * src.step, bf16, lanes) - center) + offset;
-			mean = (sum0 + sum1) * inverse;
-			for (p = 0; p + 1 < np; p += 2)
-			{
-				vf d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
-				vf d1 = ((load(src.data, at + (p + 1) * src.step, bf16, lanes) - center) + offset) -
-						mean;
-
-				square0 = VFMA(d0, d0, square0);
-				square1 = VFMA(d1, d1, square1);
-			}
-			if (p < np)
-			{
-				vf d0 = ((load(src.data, at + p * src.step, bf16, lanes) - center) + offset) - mean;
-
-				square0 = VFMA(d0, d0, square0);
-			}
-			join_vector(m, shares, k, lanes, mean, square0 + square1);
-		}
+		for (; k + WIDE * VL <= c; k += WIDE * VL)
+			take_stretch(m, src, bf16, p0, np, k, WIDE, c, affine);
+		for (; k < c; k += VL)
+			take_stretch(m, src, bf16, p0, np, k, 1, c, affine);
 		m->count += np;
 	}
 }
@@ -281,30 +306,63 @@ chain_slope(NnActChain act)
 	return slope[act.first] * slope[act.second];
 }
 
+/* Pixels ahead whose results are asked for, which are as a rule in no cache. */
+#define APPLY_AHEAD 24
+
+INLINE void
+ask_for_pixel(const CpuOut *out, bool bf16, ptrdiff_t at, int n)
+{
+	int bytes = bf16 ? 2 : 4;
+
+	for (int i = 0; i < n * bytes; i += 64)
+		__builtin_prefetch((char *) out->data + at * bytes + i, 1, 3);
+}
+
+/* w vectors of channels from k on, pixel by pixel, as memory is in order. */
+INLINE void
+apply_vectors(CpuRun src, bool src_bf16, ptrdiff_t p0, int np, int k, int w, int c,
+			  const CpuAffine *affine, CpuOut out, bool out_bf16, float slope)
+{
+	vf center[WIDE], offset[WIDE], scale[WIDE], shift[WIDE];
+
+	for (int i = 0; i < w; i++)
+	{
+		int at = k + i * VL;
+
+		center[i] = load_f32(affine->center + at, c - at);
+		offset[i] = load_f32(affine->offset + at, c - at);
+		scale[i] = load_f32(affine->scale + at, c - at);
+		shift[i] = load_f32(affine->shift + at, c - at);
+	}
+	for (ptrdiff_t p = p0; p < p0 + np; p++)
+	{
+		if (w == WIDE)
+			ask_for_pixel(&out, out_bf16, (p + APPLY_AHEAD) * out.step + k, w * VL);
+		for (int i = 0; i < w; i++)
+		{
+			int at = k + i * VL, lanes = w == WIDE ? VL : c - at;
+			vf x = load(src.data, p * src.step + at, src_bf16, lanes);
+
+			x = VFMA((x - center[i]) + offset[i], scale[i], shift[i]);
+			if (slope >= 0)
+				x = VMAX(slope * x, x);
+			else
+				x = v_act(out.act.second, v_act(out.act.first, x));
+			store(out.data, p * out.step + at, out_bf16, x, lanes);
+		}
+	}
+}
+
 INLINE void
 apply_block(CpuRun src, bool src_bf16, ptrdiff_t p0, int np, int c, const CpuAffine *affine,
 			const CpuOut *out, bool out_bf16, float slope)
 {
-	for (int k = 0; k < c; k += VL)
-	{
-		int lanes = c - k;
-		vf center = load_f32(affine->center + k, lanes);
-		vf offset = load_f32(affine->offset + k, lanes);
-		vf scale = load_f32(affine->scale + k, lanes);
-		vf shift = load_f32(affine->shift + k, lanes);
+	int k = 0;
 
-		for (ptrdiff_t p = p0; p < p0 + np; p++)
-		{
-			vf x = load(src.data, p * src.step + k, src_bf16, lanes);
-
-			x = VFMA((x - center) + offset, scale, shift);
-			if (slope >= 0)
-				x = VMAX(slope * x, x);
-			else
-				x = v_act(out->act.second, v_act(out->act.first, x));
-			store(out->data, p * out->step + k, out_bf16, x, lanes);
-		}
-	}
+	for (; k + WIDE * VL <= c; k += WIDE * VL)
+		apply_vectors(src, src_bf16, p0, np, k, WIDE, c, affine, *out, out_bf16, slope);
+	for (; k < c; k += VL)
+		apply_vectors(src, src_bf16, p0, np, k, 1, c, affine, *out, out_bf16, slope);
 }
 
 static void
@@ -322,6 +380,8 @@ apply(CpuRun src, int n, int c, const CpuAffine *affine, const CpuOut *out, int 
 				apply_block(src, false, p0, np, c, affine, &out[o], false, slope);
 			else if (slope >= 0 && !src.bf16)
 				apply_block(src, false, p0, np, c, affine, &out[o], true, slope);
+			else if (slope >= 0 && out[o].bf16)
+				apply_block(src, true, p0, np, c, affine, &out[o], true, slope);
 			else if (!src.bf16 && !out[o].bf16)
 				apply_block(src, false, p0, np, c, affine, &out[o], false, -1.0f);
 			else
