@@ -48,8 +48,8 @@ typedef struct CpuBlock
 
 	/*
 	 * Memory that is wanted soon: `ahead` bytes of it are asked for, to the
-	 * second level of cache, with every CPU_KERNEL_STEP numbers of k. It need
-	 * not exist, and a kernel may have no use for it.
+	 * second level of cache, in the course of every CPU_KERNEL_STEP numbers of
+	 * k. It need not exist, and a kernel may have no use for it.
 	 */
 	const char *next;
 	int ahead;

@@ -35,7 +35,7 @@ typedef uint32_t word_any __attribute__((may_alias, aligned(2)));
 INLINE void
 block_body(int m, bool bf16, bool narrow, const CpuBlock *block)
 {
-	const int pair = bf16 ? 2 : 1, stretch = CPU_KERNEL_STEP / pair;
+	const int pair = bf16 ? 2 : 1, ahead = block->ahead / (CPU_KERNEL_STEP / pair);
 	const ptrdiff_t row = block->lda * (4 / pair);
 	const float *b = block->b;
 	const char *next = block->next;
@@ -53,29 +53,29 @@ block_body(int m, bool bf16, bool narrow, const CpuBlock *block)
 	{
 		const char *a = (const char *) block->a + tap->at * (4 / pair);
 
-		for (int left = tap->k / pair, words; left > 0; left -= words)
-		{
-			words = block->ahead && left > stretch ? stretch : left;
-			for (const char *end = next + block->ahead; next < end; next += 64)
-				__builtin_prefetch(next, 0, 2);
 #pragma GCC unroll 4
-			for (int k = 0; k < words; k++, a += 4, b += 2 * VL)
-			{
-				vf b0 = *(const vf_any *) b, b1 = b0;
+		for (int k = 0; k < tap->k / pair; k++, a += 4, b += 2 * VL)
+		{
+			vf b0 = *(const vf_any *) b, b1 = b0;
 
-				if (!narrow)
-					b1 = *(const vf_any *) (b + VL);
+			if (!narrow)
+				b1 = *(const vf_any *) (b + VL);
+			if (ahead) /* a few at a time: a burst would wait for itself */
+			{
+				__builtin_prefetch(next, 0, 2);
+				__builtin_prefetch(next + 64, 0, 2);
+				next += ahead;
+			}
 
 #pragma GCC unroll 32
-				for (int i = 0; i < m; i++)
-				{
-					vf x = (vf) (*(const word_any *) (a + i * row) - (vu){ 0 });
+			for (int i = 0; i < m; i++)
+			{
+				vf x = (vf) (*(const word_any *) (a + i * row) - (vu){ 0 });
 
-					sum[2 * i] = bf16 ? VDOT(sum[2 * i], (vu) x, (vu) b0) : VFMA(x, b0, sum[2 * i]);
-					if (!narrow)
-						sum[2 * i + 1] = bf16 ? VDOT(sum[2 * i + 1], (vu) x, (vu) b1)
-											  : VFMA(x, b1, sum[2 * i + 1]);
-				}
+				sum[2 * i] = bf16 ? VDOT(sum[2 * i], (vu) x, (vu) b0) : VFMA(x, b0, sum[2 * i]);
+				if (!narrow)
+					sum[2 * i + 1] =
+						bf16 ? VDOT(sum[2 * i + 1], (vu) x, (vu) b1) : VFMA(x, b1, sum[2 * i + 1]);
 			}
 		}
 	}
