@@ -233,20 +233,40 @@ place_in_row(const CpuFraming *f, int channels, int x)
 		   (size_t) ((x + f->lead) % f->stride) * channels;
 }
 
-/* A row's pixels, in another type. */
+/* Whether a row's pixels lie one behind the other, here and there. */
+static bool
+lie_together(const CpuFrames *frames, const CpuValue *from)
+{
+	const CpuFraming *f = frames->f;
+
+	return f->pitch == f->stride * frames->in.c && from->pitch == frames->in.c;
+}
+
+/* A row's pixels in another type; of few channels, a block of them at once. */
 static void
 convert_row(const CpuFrames *frames, const CpuValue *from, size_t first, char *to)
 {
 	const CpuFraming *f = frames->f;
 	NnShape in = frames->in;
-	int bytes = frames->kernel->bytes;
+	bool bf16 = frames->kernel->bytes == 2;
+	int bytes = frames->kernel->bytes, numbers = in.w * in.c, whole = numbers / CPU_BLOCK;
+	CpuRun src = { pixel(from, 0, first), CPU_BLOCK, from->bf16 };
+	CpuOut out = { to + place_in_row(f, in.c, 0) * bytes, CPU_BLOCK, bf16, { 0 } };
 
+	if (lie_together(frames, from))
+	{
+		cpu_copy_pixels(frames->kernels, src, whole, CPU_BLOCK, out);
+		src.data = (const char *) src.data + (size_t) whole * CPU_BLOCK * element_size(from->bf16);
+		out.data = (char *) out.data + (size_t) whole * CPU_BLOCK * bytes;
+		cpu_copy_pixels(frames->kernels, src, 1, numbers % CPU_BLOCK, out);
+		return;
+	}
 	for (int x = 0; x < f->stride && x < in.w; x++)
-		cpu_copy_pixels(
-			frames->kernels,
-			(CpuRun){ pixel(from, 0, first + x), from->pitch * f->stride, from->bf16 },
-			(in.w - x + f->stride - 1) / f->stride, in.c,
-			(CpuOut){ to + place_in_row(f, in.c, x) * bytes, f->pitch, bytes == 2, { 0 } });
+	{
+		src = (CpuRun){ pixel(from, 0, first + x), from->pitch * f->stride, from->bf16 };
+		out = (CpuOut){ to + place_in_row(f, in.c, x) * bytes, f->pitch, bf16, { 0 } };
+		cpu_copy_pixels(frames->kernels, src, (in.w - x + f->stride - 1) / f->stride, in.c, out);
+	}
 }
 
 /* As they are; at once where they lie one behind the other. */
@@ -255,7 +275,7 @@ copy_row(const CpuFrames *frames, const CpuValue *from, size_t first, char *to)
 {
 	const CpuFraming *f = frames->f;
 	NnShape in = frames->in;
-	bool together = f->pitch == f->stride * in.c && from->pitch == in.c;
+	bool together = lie_together(frames, from);
 	size_t bytes = (size_t) (together ? in.w : 1) * in.c * frames->kernel->bytes;
 
 	for (int x = 0; x < (together ? 1 : in.w); x++)
