@@ -2,13 +2,14 @@
 """Writes the tables of doc/performance.md, and README's chart, from what was measured, so that no
 figure is typed.
 
-    tables.py [--check] [--gpu FILE] [--cpu FILE] [--document FILE] [--readme FILE]
+    tables.py [--check] [--gpu FILE] [--cpu FILE] [--amx FILE] [--document FILE] [--readme FILE]
     tables.py --print FILE
 
-The files are results of test/cuda/run.sh and of bench/run.sh, by default gpu.jsonl and cpu.jsonl of
-bench/results; without one each of its tables is the line that nothing was measured. --check writes
-nothing, and fails if the documents say anything else. Simulated and tiny results are refused.
---print only shows the tables of a file of bench/run.sh, whatever it is.
+The files are results of test/cuda/run.sh, and of bench/run.sh on a processor without AMX and on one
+with it, by default gpu.jsonl, cpu.jsonl and amx.jsonl of bench/results; without one each of its
+tables is the line that nothing was measured. The chart is of the processor with AMX, if there is
+one. --check writes nothing, and fails if the documents say anything else. Simulated and tiny
+results are refused. --print only shows the tables of a file of bench/run.sh, whatever it is.
 
 Of a processor's figures those count during which others had next to nothing of it, or all, marked
 by a star, if there are none. A ratio is the median of those of each round.
@@ -288,6 +289,8 @@ TABLES = {
     "cpu": {"machine": cpu_machine, "inference": cpu_inference, "training": cpu_training,
             "sql": cpu_sql, "rows": cpu_rows, "memory": cpu_memory, "lpips": cpu_lpips,
             "fill": cpu_fill, "beside": cpu_beside},
+    "amx": {"machine": cpu_machine, "inference": cpu_inference, "training": cpu_training,
+            "sql": cpu_sql, "rows": cpu_rows, "memory": cpu_memory, "lpips": cpu_lpips},
 }
 
 
@@ -318,13 +321,16 @@ def places(device, facts):
 
 def documents(options):
     """path -> what it says now"""
-    gpu, cpu = load(options.gpu), load(options.cpu)
+    facts = {device: load(getattr(options, device)) for device in TABLES}
+    shown = facts["amx"] or facts["cpu"]
+    tables = {place: made for device in TABLES
+              for place, made in places(device, facts[device]).items()}
     with open(options.document, encoding="utf-8") as file:
-        made = {options.document: rewrite(file.read(), places("gpu", gpu) | places("cpu", cpu))}
+        made = {options.document: rewrite(file.read(), tables)}
     with open(options.readme, encoding="utf-8") as file:
-        made[options.readme] = rewrite(file.read(), {"cpu chart": readme_chart(cpu)})
-    if chart(cpu):
-        made[os.path.join(os.path.dirname(options.document), "speed.svg")] = chart(cpu)
+        made[options.readme] = rewrite(file.read(), {"cpu chart": readme_chart(shown)})
+    if chart(shown):
+        made[os.path.join(os.path.dirname(options.document), "speed.svg")] = chart(shown)
     return made
 
 
@@ -342,8 +348,8 @@ def main():
     parser.add_argument("--print", metavar="FILE")
     parser.add_argument("--document", default=os.path.join(ROOT, "doc/performance.md"))
     parser.add_argument("--readme", default=os.path.join(ROOT, "README.md"))
-    parser.add_argument("--gpu", default=os.path.join(results, "gpu.jsonl"))
-    parser.add_argument("--cpu", default=os.path.join(results, "cpu.jsonl"))
+    for device in TABLES:
+        parser.add_argument(f"--{device}", default=os.path.join(results, f"{device}.jsonl"))
     options = parser.parse_args()
     if options.print:
         for name, made in places("cpu", load(options.print, True)).items():

@@ -4,7 +4,7 @@
  *	  its iterations.
  *
  *		train_bench [threads [iterations [subject [device [precision]]]]]
- *		train_bench threads iterations losses device
+ *		train_bench threads iterations losses device [precision [seed]]
  *
  * The networks of the official defaults at 256 and 128 with batches of two (the
  * subjects T256 and T128, which train_peer.py measures as well), small ones at
@@ -16,7 +16,7 @@
  * up, iterations a second, the peak of memory, resident or of the GPU, and the
  * time that opening the fit took.
  *
- * "losses" trains small networks at 64 from one seed, on outlines of discs and
+ * "losses" trains small networks at 64 from one seed (default 5), on outlines of discs and
  * the discs, in each precision, and prints the means of every 20 iterations, to
  * be compared between devices.
  */
@@ -56,12 +56,12 @@ static const char tiny[] = "{\"size\":64,\"ngf\":4,\"nef\":4,\"ndf\":4,\"batch_s
 #define DISC_SIZE 64
 #define LOSS_STRETCH 20
 static const char disc_options[] =
-	"{\"size\":64,\"ngf\":16,\"nef\":16,\"ndf\":16,\"batch_size\":4,\"seed\":5}";
+	"{\"size\":64,\"ngf\":16,\"nef\":16,\"ndf\":16,\"batch_size\":4,\"seed\":%d}";
 
 typedef struct Bench
 {
 	const char *device;
-	int threads, iterations;
+	int threads, iterations, seed;
 	const char *precision; /* NULL: each */
 } Bench;
 
@@ -187,9 +187,12 @@ follow_losses(NnPrecision precision, const Bench *bench)
 	NnLosses losses, sums = { 0 };
 	NnError error;
 	double opened;
-	NnFit *fit = open_fit(bench, disc_options, precision, &device, &config, &options, &opened);
+	char text[sizeof(disc_options) + 16];
+	NnFit *fit;
 	float *a = numbers(1, 1, DISCS * image), *b = numbers(1, 1, DISCS * image);
 
+	snprintf(text, sizeof(text), disc_options, bench->seed);
+	fit = open_fit(bench, text, precision, &device, &config, &options, &opened);
 	for (int i = 0; i < DISCS; i++)
 		draw_disc(i, a + i * image, b + i * image);
 	for (int i = 0; i < bench->iterations; i++)
@@ -231,7 +234,8 @@ main(int argc, char **argv)
 	Bench bench = { .device = argc > 4 ? argv[4] : "cpu",
 					.threads = argc > 1 ? atoi(argv[1]) : 0,
 					.precision = argc > 5 ? argv[5] : NULL,
-					.iterations = argc > 2 && atoi(argv[2]) > 0 ? atoi(argv[2]) : 9 };
+					.iterations = argc > 2 && atoi(argv[2]) > 0 ? atoi(argv[2]) : 9,
+					.seed = argc > 6 ? atoi(argv[6]) : 5 };
 	bool gpu = strcmp(bench.device, "cpu") != 0, good = true;
 
 	for (int p = NN_PRECISION_FP32; p <= NN_PRECISION_TF32; p++)

@@ -153,7 +153,7 @@ rows_of_band(const FinishImages *w, int units, int threads)
 {
 	const CpuFinish *f = &w->first;
 	int band = cpu_finish_band(f), bands = (2 * threads + units - 1) / units,
-		most = f->h * f->w / (8 * CPU_STRETCH), rows;
+		most = f->h * f->w / (4 * CPU_STRETCH), rows;
 
 	bands = bands < most ? bands : most;
 	if (!w->moments || bands < 2 || cpu_finish_all_stretches(f) == 0)
