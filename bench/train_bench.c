@@ -16,9 +16,9 @@
  * up, iterations a second, the peak of memory, resident or of the GPU, and the
  * time that opening the fit took.
  *
- * "losses" trains small networks at 64 from one seed (default 5), on outlines of discs and
- * the discs, in each precision, and prints the means of every 20 iterations, to
- * be compared between devices.
+ * "losses" trains small networks at 64 from one seed (default 5), on outlines
+ * of discs and the discs, in each precision, and prints the means of every 20
+ * iterations, to be compared between devices, precisions or seeds.
  */
 #include "bench.h"
 #include "nn/fit.h"

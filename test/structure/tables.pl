@@ -98,7 +98,8 @@ check(slurp("$dir/speed.svg") =~ /10\.0 ms, bicycle.*30\.0 ms, PyTorch/s, 'the c
 check(slurp("$dir/README.md") =~ /\]\(doc\/speed\.svg\)/, 'README shows the chart');
 check(tables('--check', '--cpu', $results), 'they agree with what they were made of');
 # Of a processor with AMX, which the chart prefers.
-my $amx = write_facts("$dir/amx.jsonl", map { s/P1/P2/r =~ s/"ms": \[10, 12\]/"ms": [8, 12]/r } @facts);
+my $amx = write_facts("$dir/amx.jsonl",
+	map { s/P1/P2/r =~ s/"ms": \[10, 12\]/"ms": [8, 12]/r } @facts);
 check(tables('--cpu', $results, '--amx', $amx), 'tables of two processors are made');
 $text = slurp("$dir/performance.md");
 for my $line ('Measured on P1, 2 of 2 processors, D1: PyTorch 1.',
