@@ -92,21 +92,29 @@ chunk_of(const NnPlan *plan, const CpuKernel *kernel, const CpuLayer *layer, int
 	return (int) images;
 }
 
-/* Moments of an image's norm, where threads may share it by bands. */
+/*
+ * Moments of an image's norm, where threads may share it by bands: of a
+ * convolution's result, or of a map (layer NULL).
+ */
 static size_t
-moments_of(const CpuLayer *layer, const NnNode *end)
+moments_of(const CpuLayer *layer, NnShape map, const NnNode *end)
 {
-	const CpuLayout *l = &layer->layout;
-	CpuFinish f = { .form = l->form,
-					.row = l->row,
-					.part = l->part,
-					.h = layer->out.h,
-					.w = layer->out.w,
-					.c = layer->out.c,
-					.latent_layer = layer,
-					.latent = layer->z_weights,
+	CpuFinish f = { .form = CPU_PLAIN,
+					.row = map.w,
+					.part = map.c,
+					.h = map.h,
+					.w = map.w,
+					.c = map.c,
 					.norm = nn_norm_of(end) };
 
+	if (layer)
+	{
+		f.form = layer->layout.form;
+		f.row = layer->layout.row;
+		f.part = layer->layout.part;
+		f.latent_layer = layer;
+		f.latent = layer->z_weights;
+	}
 	return cpu_finish_all_stretches(&f);
 }
 
@@ -134,7 +142,7 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPl
 			step.chunk = chunk_of(plan, kernel, layer, i, step.end);
 			nn_most(&results, layer->layout.elements * step.chunk);
 			nn_most(&latents, latent_floats(layer) * step.chunk);
-			nn_most(&moments, moments_of(layer, &g->nodes[step.end]) * step.chunk);
+			nn_most(&moments, moments_of(layer, layer->out, &g->nodes[step.end]) * step.chunk);
 			if (layer->layout.algorithm == CPU_TILES)
 			{
 				size_t v, scratch;
@@ -147,6 +155,8 @@ make_steps(const CpuDevice *device, NnPlan *plan, const CpuKernel *kernel, CpuPl
 				nn_most(&frames, cpu_frame_bytes(kernel, &layer->framing, step.chunk));
 			i = step.end;
 		}
+		else if (g->nodes[i].op == NN_OP_NORM_ACT)
+			nn_most(&moments, moments_of(NULL, in, &g->nodes[i]) * in.n);
 		p->steps[p->nsteps++] = step;
 	}
 	p->results = cpu_alloc(results * sizeof(float));

@@ -291,6 +291,7 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 		.node = node,
 		.n = shape_of(call->plan, node->in[0]).n,
 		.src_bytes = x->image * element_size(x->bf16),
+		.moments = call->p->moments,
 	};
 
 	finish.first = (CpuFinish){
