@@ -16,6 +16,9 @@
  *		BLOCK_ROWS		rows of a block of kernel.h, as many as registers hold
  *	                    the sums of (two vectors a row)
  *		KERNELS, KERNELS_NAME	the table defined here and its name
+ * and, where the compiler does not find what is best,
+ *		VWIDEN(half)	VL numbers of 16 bits to 32
+ *		VNARROW(v)		the lower halves of such
  */
 #include <math.h>
 #include <string.h>
@@ -30,6 +33,11 @@ typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 typedef uint16_t vh_any __attribute__((vector_size(VL * 2), aligned(2), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
+
+#ifndef VWIDEN
+#define VWIDEN(half) __builtin_convertvector(half, vu)
+#define VNARROW(v) __builtin_convertvector(v, vh)
+#endif
 
 INLINE vf
 set1(float x)
@@ -68,7 +76,7 @@ load_bf16(const uint16_t *p, int n)
 		memcpy(part, p, n * sizeof(uint16_t));
 		memcpy(&half, part, sizeof(half));
 	}
-	return (vf) (__builtin_convertvector(half, vu) << 16);
+	return (vf) (VWIDEN(half) << 16);
 }
 
 /* Rounds to nearest, ties to even; a NaN stays one. */
@@ -85,7 +93,7 @@ bf16_bits(vf v)
 INLINE void
 store_bf16(uint16_t *p, vf v, int n)
 {
-	vh half = __builtin_convertvector(bf16_bits(v), vh);
+	vh half = VNARROW(bf16_bits(v));
 
 	if (n >= VL)
 		*(vh_any *) p = half;

@@ -12,6 +12,8 @@
 #define VMAX(a, b) ((vf) _mm512_max_ps((__m512) (a), (__m512) (b)))
 #define VMIN(a, b) ((vf) _mm512_min_ps((__m512) (a), (__m512) (b)))
 #define VDOT(sum, a, b) ((vf) _mm512_dpbf16_ps((__m512) (sum), (__m512bh) (a), (__m512bh) (b)))
+#define VWIDEN(half) ((vu) _mm512_cvtepu16_epi32((__m256i) (half)))
+#define VNARROW(v) ((vh) _mm512_cvtepi32_epi16((__m512i) (v)))
 #define LANES(n) ((__mmask16) ((1u << (n)) - 1))
 #define VLOADN(p, n) _mm512_maskz_loadu_ps(LANES(n), p)
 #define VSTOREN(p, v, n) _mm512_mask_storeu_ps(p, LANES(n), (__m512) (v))
