@@ -86,6 +86,7 @@ amx_stop(void)
 
 #define TILE_ZERO(t) memset(&tile[t], 0, sizeof(tile[t]))
 #define TILE_LOAD(t, from, stride) tile_load(t, from, stride)
+#define TILE_STREAM(t, from, stride) tile_load(t, from, stride)
 #define TILE_STORE(t, to, stride) tile_store(t, to, stride)
 #define TILE_MULTIPLY(c, a, b) tile_multiply(c, a, b)
 

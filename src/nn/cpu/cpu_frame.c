@@ -14,6 +14,7 @@
 
 #include "nn/training.h"
 
+#include <omp.h>
 #include <string.h>
 
 /* Positions of a unit: the second-level cache holds their part of the frame. */
@@ -366,37 +367,87 @@ typedef struct FrameWork
 	size_t part_step; /* floats from one part to the next */
 } FrameWork;
 
-/* Positions [p0, p1) of a panel. */
+/* Panels and positions of a unit of work, of which a team takes many. */
+typedef struct FrameUnit
+{
+	int panels, positions;
+} FrameUnit;
+
+static int
+count_units(const CpuKernel *kernel, const CpuFraming *f, int positions, FrameUnit unit)
+{
+	return (cpu_frame_panels(kernel, f) + unit.panels - 1) / unit.panels *
+		   ((positions + unit.positions - 1) / unit.positions);
+}
+
+/* No bit depends on how work is cut. */
+static FrameUnit
+cut_frames(const CpuKernel *kernel, const CpuFraming *f, int positions, int threads)
+{
+	int panels = (int) (kernel->group / panel_bytes(kernel, f)), few = 4 * kernel->rows;
+	FrameUnit unit = { 1, cpu_frame_band(kernel, f) };
+
+	if (panels < 2 || positions < few)
+		return unit;
+	unit.panels = panels < cpu_frame_panels(kernel, f) ? panels : cpu_frame_panels(kernel, f);
+	while (unit.panels > 1 && count_units(kernel, f, positions, unit) < 4 * threads)
+		if (unit.positions >= 2 * few)
+			unit.positions = unit.positions / 2 / kernel->rows * kernel->rows;
+		else
+			unit.panels = (unit.panels + 1) / 2;
+	return unit;
+}
+
+/* A block of positions from p on, by one panel. */
 static void
-multiply_band(const FrameWork *work, int panel, int p0, int p1)
+multiply_panel(const FrameWork *work, int panel, int p, CpuBlock *block)
 {
 	const CpuKernel *kernel = work->frames.kernel;
 	const CpuFraming *f = work->frames.f;
 	int part = work->layer->layout.part, column = panel * kernel->columns,
-		blocks = (p1 - p0 + kernel->rows - 1) / kernel->rows,
+		left = f->columns - column;
+
+	block->n = left < kernel->columns ? left : kernel->columns;
+	block->b = (const char *) work->layer->frame_weights + panel * panel_bytes(kernel, f);
+	block->c = work->results + column / part * work->part_step + column % part + (size_t) p * part;
+	kernel->multiply(block);
+}
+
+/*
+ * A unit, from `panel` and position p0 of so many on: each block by all panels,
+ * while it is in the first-level cache.
+ */
+static void
+multiply_positions(const FrameWork *work, FrameUnit unit, int panel, int p0, int positions)
+{
+	const CpuKernel *kernel = work->frames.kernel;
+	const CpuFraming *f = work->frames.f;
+	int panels = cpu_frame_panels(kernel, f),
+		end = panel + unit.panels < panels ? panel + unit.panels : panels,
+		p1 = p0 + unit.positions < positions ? p0 + unit.positions : positions;
+	int blocks = (p1 - p0 + kernel->rows - 1) / kernel->rows,
 		step = CPU_KERNEL_STEP * kernel->columns * kernel->bytes;
 	size_t bytes = panel_bytes(kernel, f);
 	const char *b = (const char *) work->layer->frame_weights + panel * bytes;
-	CpuBlock block = { .n = f->columns - column < kernel->columns ? f->columns - column
-																  : kernel->columns,
-					   .lda = f->pitch,
+	CpuBlock block = { .lda = f->pitch,
 					   .taps = work->frames.taps,
 					   .ntaps = f->nlive,
-					   .b = b,
-					   .ldc = part,
-					   .next = blocks == 1 ? b + kernel->ahead : b + bytes };
+					   .ldc = work->layer->layout.part };
 
-	/* all of a band's blocks together ask for the next panel once */
+	/* all blocks of a unit together ask for the next one's panels once */
+	block.next =
+		b + (blocks == 1 && end - panel == 1 ? (size_t) kernel->ahead : (end - panel) * bytes);
 	if (kernel->ahead)
 		block.ahead = padded_to(step / blocks, 64);
 	for (int p = p0; p < p1; p += kernel->rows)
 	{
 		block.m = p1 - p < kernel->rows ? p1 - p : kernel->rows;
 		block.a = work->frames.data + (size_t) p * f->pitch * kernel->bytes;
-		block.c =
-			work->results + column / part * work->part_step + column % part + (size_t) p * part;
-		kernel->multiply(&block);
-		block.next += bytes / step * block.ahead;
+		for (int j = panel; j < end; j++)
+		{
+			multiply_panel(work, j, p, &block);
+			block.next += bytes / step * block.ahead;
+		}
 	}
 }
 
@@ -412,11 +463,12 @@ cpu_run_frames(CpuCall *call, const CpuLayer *layer, const CpuValue *x, int i0, 
 					   .results = call->p->results,
 					   .part_step = part_step(layer, chunk) };
 	int positions = cpu_frame_positions(f, n, layer->layout.h, layer->layout.w),
-		band = cpu_frame_band(kernel, f);
+		panels = cpu_frame_panels(kernel, f);
+	FrameUnit unit = cut_frames(kernel, f, positions, omp_get_num_threads());
 
 	cpu_lay_frames(&work.frames, x, i0);
 #pragma omp for collapse(2) schedule(dynamic)
-	for (int panel = 0; panel < cpu_frame_panels(kernel, f); panel++)
-		for (int p = 0; p < positions; p += band)
-			multiply_band(&work, panel, p, p + band < positions ? p + band : positions);
+	for (int panel = 0; panel < panels; panel += unit.panels)
+		for (int p = 0; p < positions; p += unit.positions)
+			multiply_positions(&work, unit, panel, p, positions);
 }

@@ -73,6 +73,12 @@ typedef struct CpuKernel
 	 * more than one row: where the processor finds the rest by itself
 	 */
 	bool ahead_once;
+	/*
+	 * bytes of B, which the second-level cache holds, that rows of A are
+	 * multiplied by before the next rows are: of A that the first-level cache
+	 * keeps meanwhile; 0: a panel's
+	 */
+	int group;
 
 	/*
 	 * Of bfloat16: training's precision auto means it, being faster than fp32.

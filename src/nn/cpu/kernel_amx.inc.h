@@ -4,7 +4,8 @@
  *	  sums in four tiles, two tiles each of A and of B.
  *
  * The includer defines amx_start() and amx_stop(), and of tiles, which are
- * numbers from 0 to 7, TILE_ZERO(t), TILE_LOAD(t, from, stride), TILE_STORE(t,
+ * numbers from 0 to 7, TILE_ZERO(t), TILE_LOAD(t, from, stride), TILE_STREAM,
+ * which is the same but leaves the first-level cache to others, TILE_STORE(t,
  * to, stride) and TILE_MULTIPLY(c, a, b): those of the processor are
  * kernel_amx.c, those of C test/unit/emulated.h.
  */
@@ -30,9 +31,9 @@ amx_sums(const CpuBlock *block, bool tall, bool wide)
 		for (int k = 0; k < tap->k; k += 32, a += 64, b += 32 * AMX_COLUMNS)
 		{
 			TILE_LOAD(4, a, lda);
-			TILE_LOAD(6, b, AMX_COLUMNS * 4);
+			TILE_STREAM(6, b, AMX_COLUMNS * 4);
 			if (wide)
-				TILE_LOAD(7, b + 2 * TILE_SIDE, AMX_COLUMNS * 4);
+				TILE_STREAM(7, b + 2 * TILE_SIDE, AMX_COLUMNS * 4);
 			if (tall)
 				TILE_LOAD(5, a + TILE_SIDE * lda, lda);
 			for (const char *end = next + block->ahead; next < end; next += 64)
@@ -114,6 +115,7 @@ static const CpuKernel kernel_amx = { .name = "AMX bf16",
 									  .pair = 2,
 									  .step = 32,
 									  .ahead = 16384,
+									  .group = 256 << 10,
 									  .trains = true,
 									  .start = amx_start,
 									  .multiply = amx_multiply,
