@@ -52,9 +52,10 @@ block_body(int m, bool bf16, bool narrow, const CpuBlock *block)
 	for (const CpuTap *tap = block->taps; tap < block->taps + block->ntaps; tap++)
 	{
 		const char *a = (const char *) block->a + tap->at * (4 / pair);
+		const int words = tap->k / pair;
 
 #pragma GCC unroll 4
-		for (int k = 0; k < tap->k / pair; k++, a += 4, b += 2 * VL)
+		for (int k = 0; k < words; k++, a += 4, b += 2 * VL)
 		{
 			vf b0 = *(const vf_any *) b, b1 = b0;
 
