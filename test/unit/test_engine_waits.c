@@ -152,7 +152,7 @@ test_light(void)
 	pthread_create(&thread, NULL, check_main, &checked);
 	while (atomic_load(&checked) < CHECKS)
 		usleep(1000);
-	engine_set(&engine, "device ref");
+	engine_tell(&engine, "set device ref");
 	served = client_run(&client, next_id++, &call, &models[0]);
 	before = atomic_load(&checked);
 	while (served && atomic_load(&checked) == before)
@@ -207,7 +207,7 @@ test_asked_once(void)
 	Client holder, clients[2];
 	int served = 0;
 
-	engine_set(&engine, "device cpu"); /* and no models */
+	engine_tell(&engine, "set device cpu"); /* and no models */
 	ok(engine_says(&engine, "log log device is now cpu", PATIENCE_MS), "another device");
 	hold_memory(&holder, &engine, models[1].length, 0);
 	for (int i = 0; i < 2; i++)
@@ -262,7 +262,7 @@ test_first_plan(void)
 	size_t work = 65536 + 64 * 64 * 9;
 	Client client, holder;
 
-	engine_set(&engine, "device ref");
+	engine_tell(&engine, "set device ref");
 	ok(engine_says(&engine, "log log device is now", PATIENCE_MS), "another device");
 	client_hello(&client, &engine, 1);
 	if (!client_load(&client, 1, &models[0], "first"))
@@ -380,7 +380,7 @@ test_counted(void)
 	queue = N * (sizeof(BicycleImageRequest) + call.length + sizeof(z) + REQUEST_BYTES);
 	for (uint64_t id = 3; id < 3 + N; id++)
 		client_call(&deaf, id, &call);
-	while (client_status(&other).requests < done + N)
+	for (int i = 0; i < PATIENCE_MS && client_status(&other).requests < done + N; i++)
 		usleep(1000);
 	held = client_status(&other).memory;
 	for (int i = 0, n = client_cache(&other, cached, 4); i < n; i++)
