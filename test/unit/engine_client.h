@@ -477,6 +477,21 @@ client_status(Client *client)
 	return status;
 }
 
+/* Waits until so many requests are done, of all clients; false: too long. */
+__attribute__((unused)) static bool
+client_sees_done(Client *client, uint64_t requests)
+{
+	int64_t until = clock_ms() + PATIENCE_MS;
+
+	while (client_status(client).requests < requests)
+	{
+		if (clock_ms() >= until)
+			return false;
+		usleep(1000);
+	}
+	return true;
+}
+
 /*
  * Waits for the engine to hold no more than `most` bytes, which happens a
  * little after the last answer; returns what it holds.

@@ -367,8 +367,8 @@ test_counted(void)
 	before = client_status(&other).memory;
 	done = client_status(&other).requests;
 	queue = do_not_read(&deaf, 1);
-	while (client_status(&other).requests == done)
-		usleep(1000);
+	if (!client_sees_done(&other, done + 1))
+		bail_out("an answer that is not read is never done");
 	held = client_status(&other).memory - before - queue;
 	client_expect(&deaf, BICYCLE_RESULT, 1);
 	ok(held >= deaf.frame.length && held < deaf.frame.length + REQUEST_BYTES,
@@ -380,8 +380,8 @@ test_counted(void)
 	queue = N * (sizeof(BicycleImageRequest) + call.length + sizeof(z) + REQUEST_BYTES);
 	for (uint64_t id = 3; id < 3 + N; id++)
 		client_call(&deaf, id, &call);
-	for (int i = 0; i < PATIENCE_MS && client_status(&other).requests < done + N; i++)
-		usleep(1000);
+	if (!client_sees_done(&other, done + N))
+		bail_out("images whose answers are not read are never done");
 	held = client_status(&other).memory;
 	for (int i = 0, n = client_cache(&other, cached, 4); i < n; i++)
 		held -= cached[i].bytes;
@@ -431,8 +431,8 @@ begin_unread(Unread *unread, const char *const *settings)
 	client_expect(&unread->deaf, BICYCLE_NEED_MODEL, 1);
 	done = client_status(&unread->other).requests;
 	queue = do_not_read(&unread->deaf, 2) + sizeof(BicycleImageRequest) + call.length + sizeof(z);
-	while (client_status(&unread->other).requests == done)
-		usleep(1000);
+	if (!client_sees_done(&unread->other, done + 1))
+		bail_out("an answer that is not read is never done");
 	if (!client_load(&unread->other, 1, &models[0], "unread"))
 		bail_out("cannot load a model");
 	hold_memory(&unread->holder, &unread->engine, models[1].length * 5 / 2, queue);
