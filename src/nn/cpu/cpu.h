@@ -3,10 +3,11 @@
  *	  Inside of the CPU device: what cpu_pack.c makes of a graph's layers and
  *	  cpu_run.c executes.
  *
- * How bits are kept independent of batch, threads and load: a layer is cut into
- * units by its own shape alone (cpu_layout.c), a unit is a single-threaded
- * piece of work, and threads only take units in some order. No sum is ever
- * split between units.
+ * How bits are kept independent of batch, threads and load: algorithm and order
+ * of sums follow from a layer's own shape alone (cpu_layout.c). A unit is a
+ * single-threaded piece of work, and threads take units in some order. How many
+ * units there are may follow the team, as no sum depends on it: one number's is
+ * never split between units, and a norm's joins stretches in the map's order.
  *
  * Packed weights belong to the model (CpuPacked) and are shared by all plans;
  * buffers, and what follows from another size than the model's own, belong to

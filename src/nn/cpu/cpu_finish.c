@@ -45,6 +45,18 @@ cpu_element(const void *base, bool bf16, size_t at)
 	return value;
 }
 
+CpuFinish
+cpu_finish_of_map(NnShape map, NnNorm norm)
+{
+	return (CpuFinish){ .form = CPU_PLAIN,
+						.row = map.w,
+						.part = map.c,
+						.h = map.h,
+						.w = map.w,
+						.c = map.c,
+						.norm = norm };
+}
+
 void
 cpu_copy_pixels(const CpuKernels *kernels, CpuRun from, int n, int c, CpuOut to)
 {

@@ -32,6 +32,9 @@ typedef struct CpuFinish
 	CpuOut out[2]; /* data points to the image's first pixel */
 } CpuFinish;
 
+/* Of a map of no convolution, without its source and outputs. */
+extern CpuFinish cpu_finish_of_map(NnShape map, NnNorm norm);
+
 /* A copy of n pixels of c channels, perhaps in another type. */
 extern void cpu_copy_pixels(const CpuKernels *kernels, CpuRun from, int n, int c, CpuOut to);
 

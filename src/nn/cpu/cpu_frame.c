@@ -4,8 +4,8 @@
  *	  (cpu_frame.h).
  *
  * Order of sums: one chain over the taps, rows first, and the input's channels.
- * It follows from the layer's shape; units are blocks of columns and bands of
- * positions, which change no bit (R3 of kernel.h).
+ * It follows from the layer's shape; units are panels of columns and bands of
+ * positions, cut for the team, which change no bit (R3 of kernel.h).
  *
  * Weights belong to the layer (CpuLayer.frame_weights), frames to the plan.
  */
@@ -243,7 +243,7 @@ lie_together(const CpuFrames *frames, const CpuValue *from)
 	return f->pitch == f->stride * frames->in.c && from->pitch == frames->in.c;
 }
 
-/* A row's pixels in another type; of few channels, a block of them at once. */
+/* A row's pixels in another type, in whole blocks where they lie together. */
 static void
 convert_row(const CpuFrames *frames, const CpuValue *from, size_t first, char *to)
 {

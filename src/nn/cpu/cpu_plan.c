@@ -99,13 +99,7 @@ chunk_of(const NnPlan *plan, const CpuKernel *kernel, const CpuLayer *layer, int
 static size_t
 moments_of(const CpuLayer *layer, NnShape map, const NnNode *end)
 {
-	CpuFinish f = { .form = CPU_PLAIN,
-					.row = map.w,
-					.part = map.c,
-					.h = map.h,
-					.w = map.w,
-					.c = map.c,
-					.norm = nn_norm_of(end) };
+	CpuFinish f = cpu_finish_of_map(map, nn_norm_of(end));
 
 	if (layer)
 	{

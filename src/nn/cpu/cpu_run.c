@@ -117,8 +117,8 @@ finish_by_channels(const FinishImages *w, int unit)
 }
 
 /*
- * Units are bands of `rows` rows: all moments first. It is for more threads
- * than there are units of channels.
+ * Units are bands of `rows` rows: all moments first. It is for fewer units of
+ * channels than two a thread.
  */
 static void
 finish_by_bands(const FinishImages *w, int rows)
@@ -144,7 +144,7 @@ finish_by_bands(const FinishImages *w, int rows)
 				}
 }
 
-/* Channels of a line of the cache: threads that share one wait. */
+/* Channels in bfloat16 of a line of the cache: threads that share one wait. */
 #define LINE_CHANNELS 32
 
 /* Rows of a band, so that each thread has about two; h: it is not worth it. */
@@ -294,20 +294,11 @@ cpu_run_norm_act(CpuCall *call, const CpuStep *step)
 		.moments = call->p->moments,
 	};
 
-	finish.first = (CpuFinish){
-		.form = CPU_PLAIN,
-		.src = x->data,
-		.src_bf16 = x->bf16,
-		.step = x->pitch,
-		.row = layer->in.w,
-		.part = layer->in.c,
-		.h = layer->in.h,
-		.w = layer->in.w,
-		.c = layer->in.c,
-		.norm = node->norm.kind,
-		.affine = layer->norm,
-	};
-
+	finish.first = cpu_finish_of_map(layer->in, node->norm.kind);
+	finish.first.src = x->data;
+	finish.first.src_bf16 = x->bf16;
+	finish.first.step = x->pitch;
+	finish.first.affine = layer->norm;
 	finish.first.nouts = outputs_of(call, node, 0, finish.first.out);
 	finish_images(&finish);
 }

@@ -47,9 +47,10 @@ typedef struct CpuBlock
 	bool add; /* C begins from what is there, else from 0 */
 
 	/*
-	 * Memory that is wanted soon: `ahead` bytes of it are asked for, to the
-	 * second level of cache, in the course of every CPU_KERNEL_STEP numbers of
-	 * k. It need not exist, and a kernel may have no use for it.
+	 * Memory that is wanted soon: `ahead` bytes of it, at most as many as B has
+	 * there, are asked for, to the second level of cache, in the course of
+	 * every CPU_KERNEL_STEP numbers of k. It need not exist, and a kernel may
+	 * have no use for it.
 	 */
 	const char *next;
 	int ahead;
@@ -74,9 +75,8 @@ typedef struct CpuKernel
 	 */
 	bool ahead_once;
 	/*
-	 * bytes of B, which the second-level cache holds, that rows of A are
-	 * multiplied by before the next rows are: of A that the first-level cache
-	 * keeps meanwhile; 0: a panel's
+	 * bytes of B, of a size that the second-level cache holds, by which rows of
+	 * A are multiplied while the first level keeps them; 0: those of one panel
 	 */
 	int group;
 
