@@ -284,13 +284,13 @@ def readme_chart(facts):
 
 # ---- The documents ----------------------------------------------------------------------------
 
+CPU_TABLES = {
+    "machine": cpu_machine, "inference": cpu_inference, "training": cpu_training, "sql": cpu_sql,
+    "rows": cpu_rows, "memory": cpu_memory, "lpips": cpu_lpips}
 TABLES = {
     "gpu": {"machine": machine, "inference": inference, "layers": layers, "training": training},
-    "cpu": {"machine": cpu_machine, "inference": cpu_inference, "training": cpu_training,
-            "sql": cpu_sql, "rows": cpu_rows, "memory": cpu_memory, "lpips": cpu_lpips,
-            "fill": cpu_fill, "beside": cpu_beside},
-    "amx": {"machine": cpu_machine, "inference": cpu_inference, "training": cpu_training,
-            "sql": cpu_sql, "rows": cpu_rows, "memory": cpu_memory, "lpips": cpu_lpips},
+    "cpu": CPU_TABLES | {"fill": cpu_fill, "beside": cpu_beside},
+    "amx": CPU_TABLES,
 }
 
 
