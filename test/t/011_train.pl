@@ -131,11 +131,8 @@ ok(job_comes_to($node, $second, "state = 'done'"), 'it starts when the first has
 $node->safe_psql('postgres',
 	"CREATE TABLE current AS SELECT bicycle_create('other', '{$TINY}') AS version");
 $job = train($node, 'other', '"iterations": 100, "checkpoint_every": 10');
-my $halted = stop_at_checkpoint($node, $job);
-ok($halted, 'training of a model that exists');
-$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
-kill('CONT', $halted);
-ok(job_comes_to($node, $job, "state = 'paused'"), 'is paused');
+ok(stop_at_checkpoint($node, $job), 'training of a model that exists');
+ok(pause_halted($node, $job), 'is paused');
 $node->safe_psql('postgres',
 	"SELECT bicycle_import('other', bicycle_export('tiny'), bicycle_export('tiny', 'E'))");
 $node->safe_psql('postgres', "SELECT bicycle_resume($job)");

@@ -8,11 +8,11 @@ use FindBin;
 use lib $FindBin::RealBin;
 use Bicycle;
 use PostgreSQL::Test::Utils;
+use POSIX ();
 use Test::More;
 use Time::HiRes qw(usleep);
 
 my $node = new_node('main', 'restart_after_crash = on');
-# A step takes long enough for a stop in time.
 my $options = '"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": '
 	. '16, "batch_size": 4';
 
@@ -65,12 +65,9 @@ my $expected = uninterrupted('whole', '');
 
 isnt(uninterrupted('other_seed', ', "seed": 6'), $expected, 'another seed makes another model');
 is_the_same_after('a pause', $expected, '', sub {
-	my ($job, $engine) = @_;
+	my ($job) = @_;
 
-	$node->safe_psql('postgres', "SELECT bicycle_pause($job)");
-	usleep(200_000);			# in which the trainer tells the engine
-	kill('CONT', $engine);
-	ok(job_comes_to($node, $job, "state = 'paused'"), 'it pauses');
+	ok(pause_halted($node, $job), 'it pauses');
 	cmp_ok(job_column($node, $job, 'iteration'), '<', 20, 'in the middle of the run');
 	$node->safe_psql('postgres', "SELECT bicycle_resume($job)");
 });
@@ -94,9 +91,19 @@ is_the_same_after('an immediate shutdown', $expected, '', sub {
 });
 is_the_same_after('a fast shutdown', $expected, '', sub {
 	my ($job, $engine) = @_;
+	my $logged = -s $node->logfile;
 
-	kill('CONT', $engine);		# it is asked for a checkpoint
+	# The engine, which is asked for a checkpoint, hears of it when it goes on.
+	my $asked = fork() // die "no process: $!";
+	if (!$asked)
+	{
+		usleep(10_000) until slurp_file($node->logfile, $logged) =~ /received fast shutdown/;
+		usleep(100_000);
+		kill('CONT', $engine);
+		POSIX::_exit(0);
+	}
 	$node->restart;
+	waitpid($asked, 0);
 	unfinished($job, 'the server stops');
 });
 

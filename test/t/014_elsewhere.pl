@@ -9,7 +9,6 @@ use lib $FindBin::RealBin;
 use Bicycle;
 use PostgreSQL::Test::Utils;
 use Test::More;
-use Time::HiRes qw(usleep);
 
 my $node = new_node('main', 'wal_level = logical');
 my $other = new_node('other');
@@ -65,12 +64,8 @@ my $whole = train($node, 'whole', $options, database => 'home', before => 'SET R
 $node->safe_psql('home', "CALL bicycle_wait($whole)");
 my $expected = weights($node, 'whole', database => 'home');
 my $job = train($node, 'painting', $options, database => 'home', before => 'SET ROLE painter;');
-my $engine = stop_at_checkpoint($node, $job, database => 'home');
-ok($engine, 'a job has a checkpoint');
-$node->safe_psql('home', "SELECT bicycle_pause($job)");
-usleep(200_000);				# in which the trainer tells the engine
-kill('CONT', $engine);
-ok(job_comes_to($node, $job, "state = 'paused'", database => 'home'), 'it is paused');
+ok(stop_at_checkpoint($node, $job, database => 'home'), 'a job has a checkpoint');
+ok(pause_halted($node, $job, database => 'home'), 'it is paused');
 cmp_ok(job_column($node, $job, 'iteration', database => 'home'), '<', 20,
 	'in the middle of its run');
 set_max_jobs(0);

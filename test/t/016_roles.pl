@@ -167,11 +167,8 @@ is($node->safe_psql('postgres',
 	'operator of int', 'and notes what it catches');
 my $job = paint('trapped', 'SELECT sketch, photo FROM public.pictures',
 	'"iterations": 40, "checkpoint_every": 5, "preview_every": 10');
-my $engine = stop_at_checkpoint($node, $job);
-ok($engine, 'a job runs under such a search_path');
-as_painter("SELECT public.bicycle_pause($job)");
-kill('CONT', $engine);
-ok(job_comes_to($node, $job, "state = 'paused'"), 'is paused');
+ok(stop_at_checkpoint($node, $job), 'a job runs under such a search_path');
+ok(pause_halted($node, $job, user => 'painter'), 'is paused');
 as_painter("SELECT public.bicycle_resume($job)");
 as_painter("CALL public.bicycle_wait($job)");
 is(job_column($node, $job, 'state'), 'done', 'and done');

@@ -143,11 +143,8 @@ sub load_old
 	$job = train($node, 'ours',
 		'"iterations": 20, "checkpoint_every": 8, "seed": 5, "ngf": 16, "nef": 16, "ndf": '
 		. '16, "batch_size": 4', database => $database);
-	my $engine = stop_at_checkpoint($node, $job, database => $database);
-	ok($engine, "$old: a job stores a checkpoint");
-	$node->safe_psql($database, "SELECT bicycle_pause($job)");
-	kill('CONT', $engine);
-	ok(job_comes_to($node, $job, "state = 'paused'", database => $database), "$old: and pauses");
+	ok(stop_at_checkpoint($node, $job, database => $database), "$old: a job stores a checkpoint");
+	ok(pause_halted($node, $job, database => $database), "$old: and pauses");
 	return $job;
 }
 

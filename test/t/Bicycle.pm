@@ -13,7 +13,7 @@ use Time::HiRes qw(usleep time);
 
 our @EXPORT = qw($PATIENCE new_node preload configure load_model load_pairs engine_pid
 	wait_for_engine engine_query imitated_gpus train job_column job_comes_to stop_at_checkpoint
-	training_engines weights scratch $DATA $TINY $PAIRS);
+	pause_halted training_engines weights scratch $DATA $TINY $PAIRS);
 
 # Seconds to wait for what must come. Training computes with what other processes leave to it, so on
 # a busy machine it may take long.
@@ -183,22 +183,60 @@ sub job_comes_to
 	return 0;
 }
 
-# Halts the engine of the only job that runs as soon as the job has stored a checkpoint, wherever
-# its run is then: what is done to it before SIGCONT finds it in the middle. Returns the PID, or
-# nothing if there was no checkpoint or the engine was too fast.
+# Halts the engine of the only job that runs after the job has stored a checkpoint, and before its
+# run ends, however fast the machine is: what is done to it before SIGCONT finds it in the middle.
+# Returns the PID, or nothing if the job ended first. By name: database.
 sub stop_at_checkpoint
 {
 	my ($node, $job, %with) = @_;
 
-	# Within one session, because to start one may take longer than the rest of the run.
-	$node->psql($with{database} // 'postgres', <<"SQL", timeout => $PATIENCE);
-DO \$\$ BEGIN WHILE NOT EXISTS (SELECT FROM bicycle_training_checkpoints
-	WHERE job = $job) LOOP PERFORM pg_sleep(0.002); END LOOP; END \$\$
-SQL
-	my ($pid) = training_engines($node);
+	return advance_until($node,
+		'EXISTS (SELECT FROM bicycle_training_checkpoints c WHERE c.job = j.job)', $job, %with);
+}
 
-	return unless defined $pid && kill('STOP', $pid);
-	return $pid;
+# Pauses a job whose engine is halted, and lets it go on to that. By name: database, user.
+sub pause_halted
+{
+	my ($node, $job, %with) = @_;
+
+	$node->safe_psql($with{database} // 'postgres', "SELECT public.bicycle_pause($job)",
+		extra_params => $with{user} ? [ '-U', $with{user} ] : []);
+	advance_until($node, "state = 'paused'", $job, %with);
+	kill('CONT', training_engines($node));
+	return job_column($node, $job, 'state', %with) eq 'paused';
+}
+
+# Lets the training engines compute a few milliseconds at a time until CONDITION over j, the row of
+# the only job that runs, holds. In between they are halted until the trainer has stored what they
+# sent and told them what there is to tell, so that they get little further than they must.
+sub advance_until
+{
+	my ($node, $condition, $job, %with) = @_;
+	my $session = $node->background_psql($with{database} // 'postgres');
+	my $deadline = time() + $PATIENCE;
+	my $seen = '';
+
+	while ($seen !~ /holds|ended/ && time() < $deadline)
+	{
+		my @engines = training_engines($node);
+
+		kill('STOP', @engines);
+		usleep(2000);
+		$seen = $session->query(<<"SQL");
+SELECT CASE WHEN $condition THEN 'holds' WHEN state IN ('done', 'failed', 'cancelled') THEN 'ended'
+	WHEN EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'bicycle trainer'
+		AND wait_event_type IS DISTINCT FROM 'Extension') THEN 'stores' ELSE 'waits' END
+	FROM bicycle_training_jobs j WHERE job = $job
+SQL
+		kill('CONT', @engines) if $seen =~ /waits/;
+		usleep(2000);
+	}
+	$session->quit;
+	my @halted = training_engines($node);
+
+	return $halted[0] if $seen =~ /holds/;
+	kill('CONT', @halted);
+	return;
 }
 
 # PIDs of the training engines of this cluster.
