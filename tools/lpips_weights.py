@@ -127,10 +127,11 @@ def write_backbone(pickled, layers, names, path):
 
 
 def write(path, data):
-    """As a whole, or not at all."""
-    with open(path + '.part', 'wb') as f:
+    """As a whole, or not at all, also where two do it at once."""
+    part = f'{path}.{os.getpid()}.part'
+    with open(part, 'wb') as f:
         f.write(data)
-    os.replace(path + '.part', path)
+    os.replace(part, path)
 
 
 def main(directory):

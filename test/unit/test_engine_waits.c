@@ -358,9 +358,9 @@ test_counted(void)
 		N = 16
 	};
 	ImageCall call = translate(&models[0], BICYCLE_FIT_INPUT, 0);
-	uint64_t before, done, held, answers = 0, read = 0, queue;
+	uint64_t before, done, held, answers = 0, read = 0, queue, waiting;
 	BicycleCached cached[4] = { 0 };
-	Client deaf, other;
+	Client deaf, other, holder;
 
 	client_hello(&deaf, &engine, 1);
 	client_hello(&other, &engine, 1);
@@ -378,8 +378,14 @@ test_counted(void)
 	client_run(&deaf, 2, &call, &models[0]);
 	done = client_status(&other).requests;
 	queue = N * (sizeof(BicycleImageRequest) + call.length + sizeof(z) + REQUEST_BYTES);
+	/* None starts before all have come: it would not while others' answers wait. */
+	hold_memory(&holder, &engine, 0, 0);
+	waiting = client_status(&other).queued;
 	for (uint64_t id = 3; id < 3 + N; id++)
 		client_call(&deaf, id, &call);
+	for (int i = 0; i < PATIENCE_MS && client_status(&other).queued < waiting + N; i++)
+		usleep(1000);
+	client_close(&holder);
 	if (!client_sees_done(&other, done + N))
 		bail_out("images whose answers are not read are never done");
 	held = client_status(&other).memory;
