@@ -346,7 +346,7 @@ settle(Engine *engine)
 		flush_dirty(engine);
 		free_closed(engine);
 	} while (engine->again || engine->queue.changed || engine->memory.changed ||
-			 !list_empty(&engine->dirty));
+			 !list_empty(&engine->dirty) || device_is_due(engine));
 	busy_run(engine);
 	if (invariant_checking())
 		engine_check(engine);

@@ -3,8 +3,8 @@
  *	  Upsampling, pooling, addition, copies, the sample of a posterior and
  *	  losses in training, forward and backward.
  *
- * R1 A thread takes a block of channels of one image, so that sums into
- *    neighbouring pixels need no care.
+ * R1 Of what is made of pixels, each pixel is a sum of others, which are added
+ *    in a fixed order; it is written once, by the thread that has its row.
  * R2 Losses are summed by one thread, in double.
  */
 #include "nn/cpu/cpu_train.h"
@@ -16,76 +16,104 @@
 
 #define BLOCK CPU_TRAIN_BLOCK
 
-/* Channels [c0, c0 + c) of image n of a map: pixel (y, x). */
-typedef struct Plane
-{
-	float *data;
-	size_t pitch;
-	int h, w, c;
-} Plane;
+/* ---- Sums of pixels ------------------------------------------------------ */
 
-static Plane
-plane_of(const NnMap *map, int n, int c0)
-{
-	NnShape s = map->shape;
+/* More are summed in several parts. */
+#define MOST_TERMS 64
 
-	return (Plane){ map->f32 + (size_t) n * s.h * s.w * map->pitch + c0, map->pitch, s.h, s.w,
-					s.c - c0 < BLOCK ? s.c - c0 : BLOCK };
-}
+/* A pixel of c channels, and what it is made of: other pixels, weighted. */
+typedef struct PixelSum
+{
+	float *to;
+	int c;
+	bool add; /* to what is there */
+	int nterms;
+	struct
+	{
+		const float *pixel;
+		float weight;
+	} terms[MOST_TERMS];
+} PixelSum;
 
 static float *
-plane_at(const Plane *p, int y, int x)
+pixel_at(const NnMap *map, int n, int y, int x)
 {
-	return p->data + ((size_t) y * p->w + x) * p->pitch;
+	return map->f32 + (((size_t) n * map->shape.h + y) * map->shape.w + x) * map->pitch;
+}
+
+/* n channels from c0 on; n is a constant where it can be: sums are registers. */
+static inline __attribute__((always_inline)) void
+sum_channels(const PixelSum *s, int c0, int n)
+{
+	float sums[BLOCK];
+
+	for (int k = 0; k < n; k++)
+		sums[k] = s->add ? s->to[c0 + k] : 0.0f;
+	for (int i = 0; i < s->nterms; i++)
+		for (int k = 0; k < n; k++)
+			sums[k] += s->terms[i].weight * s->terms[i].pixel[c0 + k];
+	for (int k = 0; k < n; k++)
+		s->to[c0 + k] = sums[k];
 }
 
 static void
-clear_plane(const Plane *p)
+sum_terms(PixelSum *s)
 {
-	for (int y = 0; y < p->h; y++)
-		for (int x = 0; x < p->w; x++)
-			memset(plane_at(p, y, x), 0, p->c * sizeof(float));
+	int c0 = 0;
+
+	for (; c0 + BLOCK <= s->c; c0 += BLOCK)
+		sum_channels(s, c0, BLOCK);
+	sum_channels(s, c0, s->c - c0);
+	s->add = true;
+	s->nterms = 0;
 }
 
-/* Adds to `to`; back: it is the gradient of an input. */
-typedef void (*PlaneOp)(const NnOperands *op, Plane from, Plane to, bool back);
-
-/* Runs all planes of two maps; `to` is cleared unless it accumulates. */
-static void
-for_planes(const NnOperands *op, const NnMap *from, const NnMap *to, bool accumulate, PlaneOp run,
-		   bool back)
+static inline void
+put_term(PixelSum *s, const float *pixel, float weight)
 {
+	if (s->nterms == MOST_TERMS)
+		sum_terms(s);
+	s->terms[s->nterms].pixel = pixel;
+	s->terms[s->nterms++].weight = weight;
+}
+
+/* Puts the terms of pixel (y, x) of `to`, which are pixels of image n of `from`. */
+typedef void (*PixelTerms)(const NnOperands *op, const NnMap *from, const NnMap *to, int n, int y,
+						   int x, PixelSum *s);
+
+static NnStatus
+sum_pixels_of(const NnOperands *op, const NnMap *from, const NnMap *to, bool add, PixelTerms terms)
+{
+	NnShape shape = to->shape;
+
 #pragma omp parallel for collapse(2) schedule(static) num_threads(cpu_threads(op))
-	for (int n = 0; n < from->shape.n; n++)
-		for (int c0 = 0; c0 < from->shape.c; c0 += BLOCK)
-		{
-			Plane target = plane_of(to, n, c0);
+	for (int n = 0; n < shape.n; n++)
+		for (int y = 0; y < shape.h; y++)
+			for (int x = 0; x < shape.w; x++)
+			{
+				PixelSum s; /* its terms are not cleared */
 
-			if (!accumulate)
-				clear_plane(&target);
-			run(op, plane_of(from, n, c0), target, back);
-		}
-}
-
-static NnStatus
-forward_planes(const NnOperands *op, PlaneOp run)
-{
-	for_planes(op, &op->in[0], &op->out[0], false, run, false);
+				s.to = pixel_at(to, n, y, x);
+				s.c = shape.c;
+				s.add = add;
+				s.nterms = 0;
+				terms(op, from, to, n, y, x, &s);
+				sum_terms(&s);
+			}
 	return NN_OK;
 }
 
 static NnStatus
-backward_planes(const NnOperands *op, int k, PlaneOp run)
+sum_forward(const NnOperands *op, PixelTerms terms)
 {
-	for_planes(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE, run, true);
-	return NN_OK;
+	return sum_pixels_of(op, &op->in[0], &op->out[0], false, terms);
 }
 
-static void
-add_scaled(float *to, float factor, const float *from, int c)
+static NnStatus
+sum_backward(const NnOperands *op, int k, PixelTerms terms)
 {
-	for (int k = 0; k < c; k++)
-		to[k] += factor * from[k];
+	return sum_pixels_of(op, &op->dout[0], &op->din[k], op->in_mode[k] == NN_GRAD_ACCUMULATE,
+						 terms);
 }
 
 /* ---- Upsampling ---------------------------------------------------------- */
@@ -97,46 +125,17 @@ blend_weight(int k, float fy, float fx)
 	return (k / 2 ? fy : 1 - fy) * (k % 2 ? fx : 1 - fx);
 }
 
-/*
- * A pixel of the large map is four of the small one, weighted; they are added
- * in their order. c is a constant where it can be, so that sums are registers.
- */
-static inline __attribute__((always_inline)) void
-blend_pixel(const float *const narrow[4], const float weight[4], int c, float *wide)
-{
-	for (int k = 0; k < c; k++)
-	{
-		float sum = wide[k];
-
-		for (int i = 0; i < 4; i++)
-			sum += weight[i] * narrow[i][k];
-		wide[k] = sum;
-	}
-}
-
+/* A pixel of the large map is four of the small one. */
 static void
-blend_planes(const NnOperands *op, Plane small, Plane large, bool back)
+blend_terms(const NnOperands *op, const NnMap *small, const NnMap *large, int n, int y, int x,
+			PixelSum *s)
 {
-	int pad = op->node->upsample.pad;
+	int pad = op->node->upsample.pad, ys[2], xs[2];
+	float fy = nn_upsample_axis(y, pad, small->shape.h, ys),
+		  fx = nn_upsample_axis(x, pad, small->shape.w, xs);
 
-	for (int y = 0; y < large.h; y++)
-		for (int x = 0; x < large.w; x++)
-		{
-			int ys[2], xs[2];
-			float fy = nn_upsample_axis(y, pad, small.h, ys),
-				  fx = nn_upsample_axis(x, pad, small.w, xs), weight[4];
-			const float *narrow[4];
-
-			for (int k = 0; k < 4; k++)
-			{
-				weight[k] = blend_weight(k, fy, fx);
-				narrow[k] = plane_at(&small, ys[k / 2], xs[k % 2]);
-			}
-			if (small.c == BLOCK)
-				blend_pixel(narrow, weight, BLOCK, plane_at(&large, y, x));
-			else
-				blend_pixel(narrow, weight, small.c, plane_at(&large, y, x));
-		}
+	for (int k = 0; k < 4; k++)
+		put_term(s, pixel_at(small, n, ys[k / 2], xs[k % 2]), blend_weight(k, fy, fx));
 }
 
 /*
@@ -151,7 +150,6 @@ typedef struct Reader
 } Reader;
 
 #define MAX_READERS 16 /* four, and what the border repeats */
-#define TOGETHER 32    /* pixels whose readers are kept */
 
 static int
 readers_of(int i, int pad, int small, int large, Reader *readers)
@@ -172,128 +170,109 @@ readers_of(int i, int pad, int small, int large, Reader *readers)
 	return n;
 }
 
-/* Adds what one row of the large map gives to a pixel of the small one. */
-static inline __attribute__((always_inline)) void
-gather_row(const Plane *large, const Reader *row, const Reader *readers, int n, int c, float *sums)
-{
-	for (int j = 0; j < n; j++)
-	{
-		const float *wide = plane_at(large, row->at, readers[j].at);
-
-		for (int k = 0; k < 4; k++)
-		{
-			float weight = blend_weight(k, row->fraction, readers[j].fraction);
-
-			if (!row->reads[k / 2] || !readers[j].reads[k % 2])
-				continue;
-			for (int i = 0; i < c; i++)
-				sums[i] += weight * wide[i];
-		}
-	}
-}
-static inline __attribute__((always_inline)) void
-gather_pixel(const Plane *large, const Reader *rows, int nrows, const Reader *columns, int ncolumns,
-			 int c, float *narrow)
-{
-	float sums[BLOCK];
-
-	memcpy(sums, narrow, c * sizeof(float));
-	for (int j = 0; j < nrows; j++)
-		gather_row(large, &rows[j], columns, ncolumns, c, sums);
-	memcpy(narrow, sums, c * sizeof(float));
-}
-
-/* Each pixel of the small map is written once. */
 static void
-gather_planes(const NnOperands *op, Plane large, Plane small, bool back)
+gather_terms(const NnOperands *op, const NnMap *large, const NnMap *small, int n, int y, int x,
+			 PixelSum *s)
 {
+	Reader rows[MAX_READERS], columns[MAX_READERS];
 	int pad = op->node->upsample.pad;
+	int nrows = readers_of(y, pad, small->shape.h, large->shape.h, rows),
+		ncolumns = readers_of(x, pad, small->shape.w, large->shape.w, columns);
 
-	for (int x0 = 0; x0 < small.w; x0 += TOGETHER)
-	{
-		Reader columns[TOGETHER][MAX_READERS], rows[MAX_READERS];
-		int ncolumns[TOGETHER], end = small.w - x0 < TOGETHER ? small.w : x0 + TOGETHER;
-
-		for (int x = x0; x < end; x++)
-			ncolumns[x - x0] = readers_of(x, pad, small.w, large.w, columns[x - x0]);
-		for (int y = 0; y < small.h; y++)
-		{
-			int nrows = readers_of(y, pad, small.h, large.h, rows);
-
-			for (int x = x0; x < end; x++)
-			{
-				if (small.c == BLOCK)
-					gather_pixel(&large, rows, nrows, columns[x - x0], ncolumns[x - x0], BLOCK,
-								 plane_at(&small, y, x));
-				else
-					gather_pixel(&large, rows, nrows, columns[x - x0], ncolumns[x - x0], small.c,
-								 plane_at(&small, y, x));
-			}
-		}
-	}
+	for (const Reader *row = rows; row < rows + nrows; row++)
+		for (const Reader *column = columns; column < columns + ncolumns; column++)
+			for (int k = 0; k < 4; k++)
+				if (row->reads[k / 2] && column->reads[k % 2])
+					put_term(s, pixel_at(large, n, row->at, column->at),
+							 blend_weight(k, row->fraction, column->fraction));
 }
 
 NnStatus
 cpu_train_upsample(const NnOperands *op, NnError *error)
 {
-	return forward_planes(op, blend_planes);
+	return sum_forward(op, blend_terms);
 }
 
 NnStatus
 cpu_train_upsample_backward(const NnOperands *op, NnError *error)
 {
-	return backward_planes(op, 0, gather_planes);
+	return sum_backward(op, 0, gather_terms);
 }
 
 /* ---- Pooling ------------------------------------------------------------- */
 
-/* Means of the pixels of each window inside the image. */
-static void
-pool_planes(const NnOperands *op, Plane from, Plane to, bool back)
+/* Pixels of the window of pixel (y, x) of the small map, inside the image. */
+typedef struct Window
 {
-	Plane small = back ? from : to, large = back ? to : from;
+	int y0, y1, x0, x1;
+	float share;
+} Window;
+
+static Window
+window_at(const NnOperands *op, const NnMap *large, int y, int x)
+{
 	NnPoolArgs a = op->node->pool;
+	Window w;
 
-	for (int oy = 0; oy < small.h; oy++)
-		for (int ox = 0; ox < small.w; ox++)
-		{
-			int y0, y1, x0, x1;
-			float *at = plane_at(&small, oy, ox), share;
+	nn_pool_axis(y, a.kernel, a.stride, a.pad, large->shape.h, &w.y0, &w.y1);
+	nn_pool_axis(x, a.kernel, a.stride, a.pad, large->shape.w, &w.x0, &w.x1);
+	w.share = 1.0f / ((w.y1 - w.y0) * (w.x1 - w.x0));
+	return w;
+}
 
-			nn_pool_axis(oy, a.kernel, a.stride, a.pad, large.h, &y0, &y1);
-			nn_pool_axis(ox, a.kernel, a.stride, a.pad, large.w, &x0, &x1);
-			share = 1.0f / ((y1 - y0) * (x1 - x0));
-			for (int y = y0; y < y1; y++)
-				for (int x = x0; x < x1; x++)
-				{
-					if (back)
-						add_scaled(plane_at(&large, y, x), share, at, small.c);
-					else
-						add_scaled(at, share, plane_at(&large, y, x), small.c);
-				}
-		}
+/* Their mean. */
+static void
+pool_terms(const NnOperands *op, const NnMap *large, const NnMap *small, int n, int y, int x,
+		   PixelSum *s)
+{
+	Window w = window_at(op, large, y, x);
+
+	for (int i = w.y0; i < w.y1; i++)
+		for (int j = w.x0; j < w.x1; j++)
+			put_term(s, pixel_at(large, n, i, j), w.share);
+}
+
+/* The first window of an axis that may have place `at`. */
+static int
+first_window(const NnPoolArgs *a, int at)
+{
+	int past = at + a->pad - a->kernel;
+
+	return past < 0 ? 0 : past / a->stride + 1;
+}
+
+/* Shares of the windows that pixel (y, x) of the large map is in. */
+static void
+share_terms(const NnOperands *op, const NnMap *small, const NnMap *large, int n, int y, int x,
+			PixelSum *s)
+{
+	const NnPoolArgs *a = &op->node->pool;
+	NnShape windows = small->shape;
+
+	for (int i = first_window(a, y); i < windows.h && i * a->stride - a->pad <= y; i++)
+		for (int j = first_window(a, x); j < windows.w && j * a->stride - a->pad <= x; j++)
+			put_term(s, pixel_at(small, n, i, j), window_at(op, large, i, j).share);
 }
 
 NnStatus
 cpu_train_avgpool(const NnOperands *op, NnError *error)
 {
-	return forward_planes(op, pool_planes);
+	return sum_forward(op, pool_terms);
 }
 
 NnStatus
 cpu_train_avgpool_backward(const NnOperands *op, NnError *error)
 {
-	return backward_planes(op, 0, pool_planes);
+	return sum_backward(op, 0, share_terms);
 }
 
 /* ---- Addition and copies ------------------------------------------------- */
 
 static void
-add_planes(const NnOperands *op, Plane from, Plane to, bool back)
+same_term(const NnOperands *op, const NnMap *from, const NnMap *to, int n, int y, int x,
+		  PixelSum *s)
 {
-	for (int y = 0; y < from.h; y++)
-		for (int x = 0; x < from.w; x++)
-			add_scaled(plane_at(&to, y, x), 1, plane_at(&from, y, x), from.c);
+	put_term(s, pixel_at(from, n, y, x), 1);
 }
 
 /* The sum of the inputs there are: addition has two, a copy one. */
@@ -302,7 +281,7 @@ cpu_train_add(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->in[k].data)
-			for_planes(op, &op->in[k], &op->out[0], k > 0, add_planes, false);
+			(void) sum_pixels_of(op, &op->in[k], &op->out[0], k > 0, same_term);
 	return NN_OK;
 }
 
@@ -311,7 +290,7 @@ cpu_train_add_backward(const NnOperands *op, NnError *error)
 {
 	for (int k = 0; k < 2; k++)
 		if (op->din[k].data)
-			backward_planes(op, k, add_planes);
+			(void) sum_backward(op, k, same_term);
 	return NN_OK;
 }
 
