@@ -101,6 +101,8 @@ static const Case cases[] = {
 	{ .op = NN_OP_UPSAMPLE, .in = { 2, 1, 1, 17 }, .pad = 1, BOTH },
 	{ .op = NN_OP_AVGPOOL, .in = { 2, 6, 7, 3 }, .kernel = 2, .stride = 2, BOTH },
 	{ .op = NN_OP_AVGPOOL, .in = { 2, 6, 7, 3 }, .kernel = 3, .stride = 2, .pad = 1, SLICES, BOTH },
+	/* more pixels in a window than are summed at once */
+	{ .op = NN_OP_AVGPOOL, .in = { 2, 10, 9, 35 }, .kernel = 9, .stride = 1, BOTH },
 	{ .op = NN_OP_LINEAR, .in = { 3, 1, 1, 4 }, .channels = 7, BOTH },
 	{ .op = NN_OP_ADD, .in = { 2, 3, 3, 4 }, BOTH },
 	{ .op = NN_OP_ADD, .in = { 2, 3, 3, 4 }, SLICES, BOTH },
