@@ -378,7 +378,7 @@ test_counted(void)
 	client_run(&deaf, 2, &call, &models[0]);
 	done = client_status(&other).requests;
 	queue = N * (sizeof(BicycleImageRequest) + call.length + sizeof(z) + REQUEST_BYTES);
-	/* None starts before all have come: it would not while others' answers wait. */
+	/* None starts before all have come: later ones would not, see outbox.c. */
 	hold_memory(&holder, &engine, 0, 0);
 	waiting = client_status(&other).queued;
 	for (uint64_t id = 3; id < 3 + N; id++)

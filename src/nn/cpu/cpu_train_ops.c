@@ -36,12 +36,12 @@ typedef struct PixelSum
 } PixelSum;
 
 static float *
-pixel_at(const NnMap *map, int n, int y, int x)
+channels_at(const NnMap *map, int n, int y, int x)
 {
 	return map->f32 + (((size_t) n * map->shape.h + y) * map->shape.w + x) * map->pitch;
 }
 
-/* n channels from c0 on; n is a constant where it can be: sums are registers. */
+/* n channels from c0 on; n is a constant where it can be: sums in registers. */
 static inline __attribute__((always_inline)) void
 sum_channels(const PixelSum *s, int c0, int n)
 {
@@ -77,7 +77,7 @@ put_term(PixelSum *s, const float *pixel, float weight)
 	s->terms[s->nterms++].weight = weight;
 }
 
-/* Puts the terms of pixel (y, x) of `to`, which are pixels of image n of `from`. */
+/* Puts the terms of pixel (y, x) of `to`: pixels of image n of `from`. */
 typedef void (*PixelTerms)(const NnOperands *op, const NnMap *from, const NnMap *to, int n, int y,
 						   int x, PixelSum *s);
 
@@ -93,7 +93,7 @@ sum_pixels_of(const NnOperands *op, const NnMap *from, const NnMap *to, bool add
 			{
 				PixelSum s; /* its terms are not cleared */
 
-				s.to = pixel_at(to, n, y, x);
+				s.to = channels_at(to, n, y, x);
 				s.c = shape.c;
 				s.add = add;
 				s.nterms = 0;
@@ -135,7 +135,7 @@ blend_terms(const NnOperands *op, const NnMap *small, const NnMap *large, int n,
 		  fx = nn_upsample_axis(x, pad, small->shape.w, xs);
 
 	for (int k = 0; k < 4; k++)
-		put_term(s, pixel_at(small, n, ys[k / 2], xs[k % 2]), blend_weight(k, fy, fx));
+		put_term(s, channels_at(small, n, ys[k / 2], xs[k % 2]), blend_weight(k, fy, fx));
 }
 
 /*
@@ -183,7 +183,7 @@ gather_terms(const NnOperands *op, const NnMap *large, const NnMap *small, int n
 		for (const Reader *column = columns; column < columns + ncolumns; column++)
 			for (int k = 0; k < 4; k++)
 				if (row->reads[k / 2] && column->reads[k % 2])
-					put_term(s, pixel_at(large, n, row->at, column->at),
+					put_term(s, channels_at(large, n, row->at, column->at),
 							 blend_weight(k, row->fraction, column->fraction));
 }
 
@@ -229,7 +229,7 @@ pool_terms(const NnOperands *op, const NnMap *large, const NnMap *small, int n, 
 
 	for (int i = w.y0; i < w.y1; i++)
 		for (int j = w.x0; j < w.x1; j++)
-			put_term(s, pixel_at(large, n, i, j), w.share);
+			put_term(s, channels_at(large, n, i, j), w.share);
 }
 
 /* The first window of an axis that may have place `at`. */
@@ -251,7 +251,7 @@ share_terms(const NnOperands *op, const NnMap *small, const NnMap *large, int n,
 
 	for (int i = first_window(a, y); i < windows.h && i * a->stride - a->pad <= y; i++)
 		for (int j = first_window(a, x); j < windows.w && j * a->stride - a->pad <= x; j++)
-			put_term(s, pixel_at(small, n, i, j), window_at(op, large, i, j).share);
+			put_term(s, channels_at(small, n, i, j), window_at(op, large, i, j).share);
 }
 
 NnStatus
@@ -272,7 +272,7 @@ static void
 same_term(const NnOperands *op, const NnMap *from, const NnMap *to, int n, int y, int x,
 		  PixelSum *s)
 {
-	put_term(s, pixel_at(from, n, y, x), 1);
+	put_term(s, channels_at(from, n, y, x), 1);
 }
 
 /* The sum of the inputs there are: addition has two, a copy one. */
