@@ -141,6 +141,8 @@ test_official(void)
 	client_close(&client);
 }
 
+#define MOST_CALLS 256
+
 /*
  * Results of many requests sent at once on one connection, in the order of
  * their ids; of frames seen between, STARTED and RESULT are counted.
@@ -151,7 +153,7 @@ typedef struct Burst
 	const ImageCall *calls;
 	uint8_t **results; /* NULL: not kept */
 	size_t *lengths;
-	int order[64]; /* ids as they were answered */
+	int order[MOST_CALLS]; /* ids as they were answered */
 	int errors;
 } Burst;
 
@@ -674,7 +676,7 @@ test_info(void)
 {
 	enum
 	{
-		N = 60
+		N = 240
 	};
 	Client many, one;
 	ImageCall calls[N];
