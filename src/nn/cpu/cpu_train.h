@@ -47,7 +47,7 @@ cpu_training(const NnOperands *op)
 	return op->training->plan.device_state;
 }
 
-/* Pieces of channels that are worked on by one thread. */
+/* Channels that are worked on at once. */
 #define CPU_TRAIN_BLOCK 16
 
 /* The threads of this pass. */

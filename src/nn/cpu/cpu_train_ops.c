@@ -4,7 +4,8 @@
  *	  losses in training, forward and backward.
  *
  * R1 Of what is made of pixels, each pixel is a sum of others, which are added
- *    in a fixed order; it is written once, by the thread that has its row.
+ *    in a fixed order, by the thread that has its row. Only a sum of more than
+ *    MOST_TERMS is written more than once.
  * R2 Losses are summed by one thread, in double.
  */
 #include "nn/cpu/cpu_train.h"
